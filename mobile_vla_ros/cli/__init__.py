@@ -1,0 +1,1 @@
+"""The command `mobile_vla`: one module a subcommand."""

@@ -1,0 +1,53 @@
+"""`mobile_vla`: finds the subcommand, runs it, and turns a user's mistake into a sentence."""
+
+import argparse
+import sys
+
+from mobile_vla_ros import __version__
+from mobile_vla_ros.cli import demo, episodes, evaluate, simulate, train
+from mobile_vla_ros.errors import UserError
+
+# Modules with `register(subparsers)`; heavy imports stay inside what they run.
+SUBCOMMANDS = (demo, train, evaluate, simulate, episodes)
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """Return the parser of every subcommand."""
+    parser = argparse.ArgumentParser(
+        prog='mobile_vla',
+        description='Teach a mobile base to follow an instruction by driving it: record, train, '
+                    'drive.',
+        epilog='example: mobile_vla demo')
+    parser.add_argument('--version', action='version', version=f'mobile_vla_ros {__version__}')
+    subparsers = parser.add_subparsers(title='subcommands', metavar='', required=True)
+    for module in SUBCOMMANDS:
+        module.register(subparsers)
+    return parser
+
+
+def main(argv: list[str] | None = None) -> int:
+    """
+    Run `mobile_vla`.
+
+    :returns: 0; 1 when it ran and the answer is no; 2 for bad use; 130 after Ctrl-C.
+    """
+    parser = build_parser()
+    args, rest = parser.parse_known_args(argv)
+    if rest and not getattr(args, 'takes_rest', False):
+        parser.error(f'unknown arguments: {" ".join(rest)}')
+    try:
+        return args.run(args, rest) if getattr(args, 'takes_rest', False) else args.run(args)
+    except UserError as error:
+        print(f'mobile_vla: error: {error}', file=sys.stderr)
+        return 2
+    except BrokenPipeError:
+        # Somebody piped us into `head`; there is nobody left to write to.
+        sys.stderr.close()
+        return 0
+    except KeyboardInterrupt:
+        print('mobile_vla: stopped', file=sys.stderr)
+        return 130
+
+
+if __name__ == '__main__':
+    sys.exit(main())

@@ -1,0 +1,68 @@
+"""`mobile_vla train`: the configuration's dataclasses as YAML and as flags."""
+
+import argparse
+from pathlib import Path
+
+import yaml
+
+from mobile_vla_ros.errors import UserError, did_you_mean
+from mobile_vla_ros.training.config import DataConfig, ModelConfig, TrainConfig
+
+DESCRIPTION = 'Fine-tune Kosmos-2 (LoRA and the LSTM head) on recorded takes; writes a policy.'
+EXAMPLE = 'example: mobile_vla train --data takes --out runs/first --epochs 20'
+CONFIGS = (ModelConfig, DataConfig, TrainConfig)
+
+
+def register(subparsers) -> None:
+    """Add the subcommand; its flags are read by transformers' parser in `run`."""
+    parser = subparsers.add_parser('train', help='fine-tune a policy on recorded takes',
+                                   add_help=False)
+    parser.set_defaults(run=run, takes_rest=True)
+
+
+def parse(argv: list[str]) -> tuple[ModelConfig, DataConfig, TrainConfig]:
+    """
+    Read flags over a YAML file over defaults.
+
+    :raises UserError: for a file that is missing or holds an unknown key.
+    """
+    from transformers import HfArgumentParser
+    parser = HfArgumentParser(CONFIGS, prog='mobile_vla train', description=DESCRIPTION,
+                              epilog=EXAMPLE, formatter_class=argparse.HelpFormatter)
+    parser.add_argument('--config', type=Path, help='YAML file of these names; flags win over it')
+    early = argparse.ArgumentParser(add_help=False)
+    early.add_argument('--config', type=Path)
+    given = early.parse_known_args(argv)[0].config
+    if given is not None:
+        values = read_config(given)
+        for action in parser._actions:
+            if action.dest in values:
+                action.required = False
+        parser.set_defaults(**values)
+    *configs, _ = parser.parse_args_into_dataclasses(argv)
+    return tuple(configs)
+
+
+def read_config(path: Path) -> dict:
+    """Return the values of a YAML file; raises UserError for a name that no configuration has."""
+    if not path.is_file():
+        raise UserError(f'no configuration at {path}', expected='a YAML file')
+    try:
+        values = yaml.safe_load(path.read_text()) or {}
+    except yaml.YAMLError as error:
+        raise UserError(f'{path} is not YAML', got=' '.join(str(error).split())) from error
+    known = {name for config in CONFIGS for name in config.__dataclass_fields__}
+    for name in values:
+        if name not in known:
+            raise UserError(f'{path} has an unknown name', got=repr(name),
+                            remedy=did_you_mean(str(name), known))
+    return values
+
+
+def run(args: argparse.Namespace, argv: list[str]) -> int:
+    """Train and say where the policy is."""
+    configs = parse(argv)
+    from mobile_vla_ros.training.loop import train
+    best = train(*configs)
+    print(f'policy: {best}\nnext: mobile_vla evaluate --data {configs[1].data} --policy {best}')
+    return 0

@@ -1,0 +1,1 @@
+"""Windows and chunks, the split, the one `preprocess`, and the torch dataset."""

@@ -1,0 +1,47 @@
+"""The one way from a camera image to the network's input, in training and in driving."""
+
+import numpy as np
+import torch
+from PIL import Image
+
+from mobile_vla_ros.errors import UserError
+from mobile_vla_ros.types import ImageSpec
+
+
+def resize(image: np.ndarray, spec: ImageSpec) -> np.ndarray:
+    """
+    Squash an image to the network's square, keeping the whole field of view.
+
+    :param image: (height, width, 3) uint8, RGB.
+    :returns: (size, size, 3) uint8.
+    """
+    if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
+        raise UserError('an image has the wrong layout', got=f'{image.dtype} {image.shape}',
+                        expected='uint8 (height, width, 3), RGB')
+    if image.shape[:2] == (spec.size, spec.size):
+        return image
+    return np.asarray(Image.fromarray(image).resize((spec.size, spec.size),
+                                                    Image.Resampling.BICUBIC))
+
+
+def normalise(images: np.ndarray, spec: ImageSpec) -> torch.Tensor:
+    """
+    Turn resized images into the network's numbers.
+
+    :param images: (N, size, size, 3) uint8.
+    :returns: (N, 3, size, size) float32.
+    """
+    pixels = torch.tensor(images).permute(0, 3, 1, 2).float() / 255
+    mean = torch.tensor(spec.mean).view(3, 1, 1)
+    std = torch.tensor(spec.std).view(3, 1, 1)
+    return (pixels - mean) / std
+
+
+def preprocess(image: np.ndarray, spec: ImageSpec) -> torch.Tensor:
+    """
+    Turn a camera image into the network's input.
+
+    :param image: (height, width, 3) uint8, RGB.
+    :returns: (3, size, size) float32.
+    """
+    return normalise(resize(image, spec)[None], spec)[0]

@@ -1,0 +1,104 @@
+"""Runs of frames at the policy's rate, each with the actions that followed it."""
+
+import hashlib
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from mobile_vla_ros.episode.reader import Episode
+from mobile_vla_ros.episode.timeline import actions_ahead, segments
+from mobile_vla_ros.errors import UserError
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How takes are cut into training data: the policy's rate, window and chunk."""
+
+    rate_hz: float = 10.0
+    window: int = 4
+    chunk: int = 10
+    command_max_age_s: float = 0.5
+
+    def __post_init__(self):
+        if not (self.rate_hz > 0 and self.window > 0 and self.chunk > 0
+                and self.command_max_age_s > 0):
+            raise UserError('rate, window, chunk and command_max_age_s must be positive',
+                            got=self)
+
+
+@dataclass(frozen=True)
+class Run:
+    """
+    Consecutive frames of one take with no gap between them.
+
+    :param frames: (T,) rows of the episode's frames.
+    :param ahead: (T, chunk, 6) commands of this step and the next ones, m/s and rad/s.
+    :param real: (T, chunk) False where the take had ended.
+    :param before: (T, 6) the command one step earlier; zero before the first.
+    """
+
+    path: Path
+    episode_id: str
+    instruction: str
+    frames: np.ndarray
+    ahead: np.ndarray
+    real: np.ndarray
+    before: np.ndarray
+
+    def windows(self, window: int) -> np.ndarray:
+        """Return (M, window) rows of this run: each window's frames, oldest first."""
+        count = len(self.frames) - window + 1
+        return np.arange(count)[:, None] + np.arange(window)[None]
+
+
+def load_runs(paths: Iterable[Path], sampling: Sampling) -> tuple[list[Run], dict[str, str]]:
+    """
+    Cut takes into runs long enough for one window.
+
+    :returns: the runs, and for every take that gives none, or less than it has, the reason.
+    """
+    runs: list[Run] = []
+    skipped: dict[str, str] = {}
+    for path in paths:
+        try:
+            with Episode.open(path) as episode:
+                runs_of_it = _runs(episode, path, sampling)
+        except UserError as error:
+            skipped[str(path)] = str(error)
+            continue
+        if not runs_of_it:
+            skipped[str(path)] = (f'no {sampling.window} frames in a row at '
+                                  f'{sampling.rate_hz:g} Hz')
+        runs.extend(runs_of_it)
+    return runs, skipped
+
+
+def _runs(episode: Episode, path: Path, sampling: Sampling) -> list[Run]:
+    found = []
+    if not episode.instruction.strip():
+        raise UserError(f'{path} has no instruction')
+    if not np.isfinite(episode.commands.twist).all():
+        row = int(np.argwhere(~np.isfinite(episode.commands.twist))[0, 0])
+        raise UserError(f'{path} has a command that is not a finite number', got=f'row {row}')
+    for segment in segments(episode, sampling.rate_hz,
+                            command_max_age_s=sampling.command_max_age_s):
+        if len(segment.frame_index) < sampling.window:
+            continue
+        ahead, real = actions_ahead(segment, sampling.chunk)
+        before = np.vstack([np.zeros((1, 6)), segment.twist[:-1]])
+        found.append(Run(path, episode.episode_id, episode.instruction, segment.frame_index,
+                         ahead, real, before))
+    return found
+
+
+def fingerprint(runs: Iterable[Run]) -> str:
+    """Return a hash of the takes and commands that some runs were made of."""
+    digest = hashlib.sha256()
+    for run in sorted(runs, key=lambda run: (run.episode_id, int(run.frames[0]))):
+        digest.update(run.episode_id.encode())
+        digest.update(run.instruction.encode())
+        digest.update(np.ascontiguousarray(run.frames, dtype='<i8').tobytes())
+        digest.update(np.ascontiguousarray(run.ahead, dtype='<f8').tobytes())
+    return digest.hexdigest()

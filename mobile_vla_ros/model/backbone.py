@@ -1,0 +1,185 @@
+"""Kosmos-2 and its LoRA adapters: the only module that imports transformers and peft."""
+
+import hashlib
+import json
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from peft import LoraConfig, PeftModel, get_peft_model
+from transformers import AutoTokenizer, Kosmos2Config, Kosmos2Model
+from transformers.utils import cached_file
+from transformers.utils import logging as transformers_logging
+
+from mobile_vla_ros.errors import UserError, did_you_mean
+from mobile_vla_ros.types import ImageSpec
+
+# Its bars for loading weights would run across those of ours.
+transformers_logging.disable_progress_bar()
+# peft asks transformers by an old name; nothing a user of ours can change.
+warnings.filterwarnings('ignore', message='`is_gradient_checkpointing`', category=FutureWarning)
+
+ASSETS = Path(__file__).resolve().parent.parent / 'assets'
+BUILTIN = {'builtin:tiny': ASSETS / 'tiny_backbone'}
+
+# LoRA targets go by path: the projections have the same names in both towers.
+LORA_TARGETS = {
+    'all': r'(vision_model|text_model|image_to_text_projection)\.(.*\.)?'
+           r'(q_proj|k_proj|v_proj|out_proj|fc1|fc2|dense)',
+    'text': r'(text_model|image_to_text_projection)\.(.*\.)?'
+            r'(q_proj|k_proj|v_proj|out_proj|fc1|fc2|dense)',
+}
+
+
+@dataclass(frozen=True)
+class Backbone:
+    """
+    A pretrained Kosmos-2 and what must be known to feed it.
+
+    :param model: the `Kosmos2Model`, frozen.
+    :param tokenizer: its tokenizer.
+    :param image: the size and normalisation that it was trained with.
+    :param id: hub id, folder or `builtin:` name that it was loaded by.
+    :param revision: hub revision, or None.
+    :param sha256: hash of its weight files, hexadecimal.
+    """
+
+    model: Kosmos2Model
+    tokenizer: object
+    image: ImageSpec
+    id: str
+    revision: str | None
+    sha256: str
+
+
+def load_backbone(name: str, *, revision: str | None = None, offline: bool = False,
+                  dtype: torch.dtype = torch.float32) -> Backbone:
+    """
+    Load a Kosmos-2 by hub id, by folder, or `builtin:tiny`; its parameters are frozen.
+
+    :raises UserError: when there is no such backbone, or it is not a Kosmos-2.
+    """
+    source = _source(name)
+    options = {'revision': revision, 'local_files_only': offline or source != name}
+    try:
+        config_path = Path(cached_file(source, 'config.json', **options))
+        model_type = json.loads(config_path.read_text()).get('model_type')
+        if model_type != Kosmos2Config.model_type:
+            raise UserError(f'the backbone {name!r} is not a Kosmos-2', got=repr(model_type),
+                            expected=repr(Kosmos2Config.model_type))
+        image = _image_spec(Path(cached_file(source, 'preprocessor_config.json', **options)))
+        tokenizer = AutoTokenizer.from_pretrained(source, **options)
+        model = Kosmos2Model.from_pretrained(
+            source, dtype=dtype, use_safetensors=True, **options)
+    except (OSError, ValueError) as error:
+        raise UserError(
+            f'the backbone {name!r} cannot be loaded ({str(error).splitlines()[0]})',
+            expected='a hub id, a folder saved by transformers, or builtin:tiny',
+            remedy='without a network, download it once elsewhere and give its folder, or use '
+                   '--backbone builtin:tiny') from error
+    model.requires_grad_(False)
+    return Backbone(model, tokenizer, image, name, revision, weights_hash(config_path.parent))
+
+
+def _source(name: str) -> str:
+    """Return what transformers is to load: a folder's path or the hub id."""
+    if name.startswith('builtin:'):
+        if name not in BUILTIN:
+            raise UserError('unknown built-in backbone', got=repr(name),
+                            expected=' or '.join(BUILTIN), remedy=did_you_mean(name, BUILTIN))
+        return str(BUILTIN[name])
+    folder = Path(name).expanduser()
+    if folder.is_dir():
+        return str(folder)
+    if name.count('/') != 1 or name.startswith(('.', '/', '~')):
+        raise UserError(
+            'unknown backbone', got=repr(name),
+            expected="a hub id such as 'microsoft/kosmos-2-patch14-224', an existing folder, "
+                     "or 'builtin:tiny'", remedy=did_you_mean(name, BUILTIN))
+    return name
+
+
+def _image_spec(path: Path) -> ImageSpec:
+    settings = json.loads(path.read_text())
+    size = settings['size']
+    side = size if isinstance(size, int) else size.get('height', size.get('shortest_edge'))
+    return ImageSpec(int(side), tuple(settings['image_mean']), tuple(settings['image_std']))
+
+
+def weights_hash(folder: Path) -> str:
+    """Return the SHA-256 of a folder's safetensors files, in the order of their names."""
+    digest = hashlib.sha256()
+    files = sorted(folder.glob('*.safetensors'))
+    if not files:
+        raise UserError('a backbone folder has no weights', got=folder,
+                        expected='model.safetensors or its shards')
+    for path in files:
+        with path.open('rb') as file:
+            while block := file.read(1 << 20):
+                digest.update(block)
+    return digest.hexdigest()
+
+
+@dataclass(frozen=True)
+class LoraSettings:
+    """Rank, alpha, dropout, and which linear layers are adapted (`all` or `text`)."""
+
+    r: int = 32
+    alpha: int = 16
+    dropout: float = 0.1
+    scope: str = 'all'
+
+    def __post_init__(self):
+        if self.scope not in LORA_TARGETS:
+            raise UserError('unknown lora scope', got=repr(self.scope),
+                            expected=' or '.join(LORA_TARGETS),
+                            remedy=did_you_mean(self.scope, LORA_TARGETS))
+
+
+def add_lora(model: Kosmos2Model, settings: LoraSettings) -> PeftModel:
+    """Wrap a frozen Kosmos-2 in trainable LoRA adapters."""
+    return get_peft_model(model, LoraConfig(
+        r=settings.r, lora_alpha=settings.alpha, lora_dropout=settings.dropout, bias='none',
+        target_modules=LORA_TARGETS[settings.scope]))
+
+
+def save_adapter(model: PeftModel, folder: Path) -> None:
+    """Write the adapters as safetensors with their configuration."""
+    model.save_pretrained(str(folder), save_embedding_layers=False)
+    # A model card about a model on a hub: here the bundle's policy.json says it all.
+    (folder / 'README.md').unlink(missing_ok=True)
+
+
+def load_adapter(model: Kosmos2Model, folder: Path, *, merge: bool) -> torch.nn.Module:
+    """
+    Put saved adapters on a backbone.
+
+    :param merge: fold them into the weights (for driving) instead of keeping them trainable.
+    """
+    try:
+        adapted = PeftModel.from_pretrained(model, str(folder), is_trainable=not merge,
+                                            use_safetensors=True)
+    except (OSError, ValueError, RuntimeError) as error:
+        raise UserError(f'the adapters in {folder} do not fit the backbone',
+                        got=str(error).splitlines()[0]) from error
+    return adapted.merge_and_unload() if merge else adapted
+
+
+def kosmos(model: torch.nn.Module) -> Kosmos2Model:
+    """Return the Kosmos-2 inside a model that may be wrapped by LoRA."""
+    return model.get_base_model() if isinstance(model, PeftModel) else model
+
+
+def tokenize(tokenizer, prompts: list[str]) -> tuple[torch.Tensor, torch.Tensor]:
+    """
+    Return the token ids of some prompts, without special tokens.
+
+    :returns: (N, L) int64, padded on the right, and (N,) int64 lengths.
+    """
+    rows = [tokenizer(prompt, add_special_tokens=False)['input_ids'] for prompt in prompts]
+    lengths = torch.tensor([len(row) for row in rows])
+    ids = torch.full((len(rows), max(1, int(lengths.max()))), tokenizer.pad_token_id)
+    for row, tokens in zip(ids, rows, strict=True):
+        row[:len(tokens)] = torch.tensor(tokens, dtype=torch.long)
+    return ids, lengths

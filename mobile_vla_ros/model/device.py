@@ -1,0 +1,23 @@
+"""Which device torch is to use, asked for in one word."""
+
+import torch
+
+from mobile_vla_ros.errors import UserError
+
+
+def pick_device(name: str) -> torch.device:
+    """
+    Return a torch device, `auto` being the GPU where there is one.
+
+    :raises UserError: when the device is asked for and not there.
+    """
+    if name == 'auto':
+        return torch.device('cuda' if torch.cuda.is_available() else 'cpu')
+    try:
+        device = torch.device(name)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise UserError(f'the device {name!r} cannot be used ({str(error).splitlines()[0]})',
+                        expected='auto, cpu, or a GPU that torch can see',
+                        remedy='use --device cpu, or install a torch built for the GPU') from error
+    return device

@@ -1,0 +1,108 @@
+"""The network: one Kosmos-2 feature a frame, and the LSTM head over windows of features."""
+
+import torch
+from torch import nn
+
+from mobile_vla_ros.model.action_head import ActionHead, HeadSettings
+from mobile_vla_ros.model.backbone import Backbone, LoraSettings, add_lora, kosmos
+
+
+class VlaNetwork(nn.Module):
+    """
+    Kosmos-2 (usually with LoRA), a learned action token, and the action head.
+
+    The sequence of a frame is ``[BOS] [image tokens] [instruction] [action token]``; the last
+    layer's state at the action token is the frame's feature. A frame goes through alone.
+    """
+
+    def __init__(self, backbone: nn.Module, head: ActionHead, bos_token_id: int):
+        super().__init__()
+        self.backbone = backbone
+        self.head = head
+        self.bos_token_id = bos_token_id
+        table = self.kosmos.get_input_embeddings().weight
+        token = torch.empty(table.shape[1], device=table.device, dtype=torch.float32)
+        if not token.is_meta:
+            # As large as a word's embedding, whatever the backbone was initialised with.
+            nn.init.normal_(token, std=float(table.detach().float().std()))
+        self.action_token = nn.Parameter(token)
+
+    @property
+    def kosmos(self):
+        """The Kosmos2Model inside, with or without adapters around it."""
+        return kosmos(self.backbone)
+
+    def embed(self, image_tokens: torch.Tensor, text_ids: torch.Tensor,
+              text_lengths: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """
+        Lay out the sequence of each frame.
+
+        :param image_tokens: (N, K, D) from the image-to-text projection.
+        :param text_ids: (N, L) token ids, padded on the right.
+        :param text_lengths: (N,) how many of them are real.
+        :returns: (N, 1 + K + L + 1, D) embeddings, and (N,) positions of the action token,
+            which follows the last real word; what lies behind it is padding that a causal
+            model cannot see.
+        """
+        embed_tokens = self.kosmos.get_input_embeddings()
+        text = embed_tokens(text_ids)
+        count, images = image_tokens.shape[:2]
+        bos = embed_tokens(text_ids.new_full((count, 1), self.bos_token_id))
+        room = torch.zeros_like(bos)
+        sequence = torch.cat([bos, image_tokens.to(text.dtype), text, room], dim=1)
+        positions = 1 + images + text_lengths
+        here = torch.arange(sequence.shape[1], device=positions.device) == positions[:, None]
+        sequence = torch.where(here[..., None], self.action_token.to(text.dtype), sequence)
+        return sequence, positions
+
+    def encode(self, pixels: torch.Tensor, text_ids: torch.Tensor,
+               text_lengths: torch.Tensor) -> torch.Tensor:
+        """
+        Return the feature of each frame.
+
+        :param pixels: (N, 3, S, S) from `data.preprocess`.
+        :param text_ids: (N, L) token ids of each frame's instruction, padded on the right.
+        :param text_lengths: (N,) int64.
+        :returns: (N, D).
+        """
+        model = self.kosmos
+        image_tokens = model.get_image_features(pixels).pooler_output
+        sequence, positions = self.embed(image_tokens, text_ids, text_lengths)
+        states = model.text_model(inputs_embeds=sequence, use_cache=False).last_hidden_state
+        return states[torch.arange(len(states), device=states.device), positions]
+
+    def forward(self, pixels: torch.Tensor, text_ids: torch.Tensor, text_lengths: torch.Tensor,
+                frame_counts: list[int], window: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """
+        Encode every frame of some runs of frames once and slide the window over the features.
+
+        :param pixels: (sum of frame_counts, 3, S, S), the runs one after another.
+        :param text_ids: (runs, L) token ids; one instruction a run.
+        :param text_lengths: (runs,) int64.
+        :param frame_counts: frames of each run, each at least `window`.
+        :returns: motion (M, window, chunk, motion_dims) and gripper logits (M, window, chunk) of
+            the M = sum(count - window + 1) windows, in the order of the runs.
+        """
+        repeats = torch.tensor(frame_counts, device=text_ids.device)
+        features = self.encode(pixels, text_ids.repeat_interleave(repeats, dim=0),
+                               text_lengths.repeat_interleave(repeats))
+        windows = [run.unfold(0, window, 1).transpose(1, 2)
+                   for run in features.split(frame_counts)]
+        return self.head(torch.cat(windows).to(self.action_token.dtype))
+
+    def parameter_counts(self) -> dict[str, int]:
+        """Return how many parameters are trained: `lora`, `head`, `action_token`, `trainable`."""
+        lora = sum(p.numel() for p in self.backbone.parameters() if p.requires_grad)
+        head = sum(p.numel() for p in self.head.parameters())
+        token = self.action_token.numel()
+        return {'lora': lora, 'head': head, 'action_token': token,
+                'trainable': lora + head + token}
+
+
+def build_network(backbone: Backbone, lora: LoraSettings, *, motion_dims: int, chunk: int,
+                  hidden: int = 512, layers: int = 4) -> VlaNetwork:
+    """Put LoRA and a fresh head on a backbone, ready to train."""
+    config = backbone.model.config
+    head = ActionHead(HeadSettings(config.text_config.embed_dim, motion_dims, chunk, hidden,
+                                   layers))
+    return VlaNetwork(add_lora(backbone.model, lora), head, config.text_config.bos_token_id)

@@ -1,0 +1,102 @@
+"""What every node shares: parameters with descriptors, running, and stopping well."""
+
+import signal
+import sys
+from collections.abc import Callable
+
+import rclpy
+from diagnostic_msgs.msg import DiagnosticStatus, KeyValue
+from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescriptor
+from rclpy.exceptions import InvalidParameterTypeException, InvalidParameterValueException
+from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
+from rclpy.node import Node
+from rclpy.signals import SignalHandlerOptions
+
+from mobile_vla_ros.errors import UserError
+
+SPIN_TIMEOUT_S = 0.05
+
+
+def declare(node: Node, name: str, default, description: str, *,
+            limits: tuple[float, float] | None = None, read_only: bool = True):
+    """
+    Declare a parameter with a descriptor and return its value.
+
+    :param default: the default; its Python type fixes the parameter's type.
+    :param limits: lowest and highest value allowed, for a scalar number.
+    :raises UserError: when the value given at start has the wrong type or is out of range.
+    """
+    descriptor = ParameterDescriptor(description=description, read_only=read_only)
+    if limits is not None and isinstance(default, float):
+        descriptor.floating_point_range = [
+            FloatingPointRange(from_value=float(limits[0]), to_value=float(limits[1]))]
+    elif limits is not None:
+        descriptor.integer_range = [
+            IntegerRange(from_value=int(limits[0]), to_value=int(limits[1]))]
+    try:
+        return node.declare_parameter(name, default, descriptor).value
+    except (InvalidParameterTypeException, InvalidParameterValueException) as error:
+        expected = f'a {type(default).__name__}'
+        if limits is not None:
+            expected += f' from {limits[0]} to {limits[1]}'
+        given = node.get_parameter_or(name, None)
+        raise UserError(
+            f'parameter {name!r} of node {node.get_name()!r} is refused ({error})',
+            got=given.value if given else None, expected=expected,
+            remedy=f'it is: {description}') from None
+
+
+def time_ns(stamp) -> int:
+    """Return nanoseconds of a builtin_interfaces/Time."""
+    return stamp.sec * 1_000_000_000 + stamp.nanosec
+
+
+def status_message(name: str, message: str, values: dict, level: bytes = DiagnosticStatus.OK,
+                   hardware_id: str = '') -> DiagnosticStatus:
+    """Return a DiagnosticStatus with its values as text."""
+    return DiagnosticStatus(
+        level=level, name=name, message=message, hardware_id=hardware_id,
+        values=[KeyValue(key=key, value=str(value)) for key, value in values.items()])
+
+
+def run(name: str, factory: Callable[[], Node], *, args: list[str] | None = None,
+        executor=None) -> int:
+    """
+    Build a node, spin it until SIGINT, SIGTERM or ``node.exit_status`` says so, and stop it well.
+
+    rclpy's own signal handlers are off, so that ``node.on_exit()`` can still publish (a guard's
+    last zero) before the context is shut down.
+
+    :param name: the executable's name, for its messages.
+    :param factory: makes the node; a ``UserError`` of its becomes a sentence and status 2.
+    :returns: the exit status of the process.
+    """
+    stop = {'signal': None}
+
+    def remember(number, _frame):
+        stop['signal'] = number
+
+    signal.signal(signal.SIGINT, remember)
+    signal.signal(signal.SIGTERM, remember)
+    rclpy.init(args=args, signal_handler_options=SignalHandlerOptions.NO)
+    node = None
+    status = 0
+    try:
+        node = factory()
+        executor = executor or SingleThreadedExecutor()
+        executor.add_node(node)
+        while stop['signal'] is None and getattr(node, 'exit_status', None) is None:
+            executor.spin_once(timeout_sec=SPIN_TIMEOUT_S)
+        status = getattr(node, 'exit_status', None) or 0
+    except UserError as error:
+        print(f'{name}: error: {error}', file=sys.stderr)
+        status = 2
+    except ExternalShutdownException:
+        pass
+    finally:
+        if node is not None:
+            if hasattr(node, 'on_exit'):
+                node.on_exit()
+            node.destroy_node()
+        rclpy.try_shutdown()
+    return status

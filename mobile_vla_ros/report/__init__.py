@@ -1,0 +1,1 @@
+"""Pages and figures; knows nothing of ROS, torch or the arena."""

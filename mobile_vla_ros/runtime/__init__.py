@@ -1,0 +1,1 @@
+"""Driving without ROS: the frame buffer, the policy protocol and chunk playback."""

@@ -1,0 +1,1 @@
+"""Fine-tuning: its configuration, loop, metrics, baselines and evaluation."""

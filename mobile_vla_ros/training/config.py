@@ -1,0 +1,104 @@
+"""What a training run can be told, as dataclasses that check themselves."""
+
+from dataclasses import dataclass, field
+
+from mobile_vla_ros.errors import UserError
+
+
+def _range(name: str, value: float, low: float, high: float) -> str | None:
+    return None if low <= value <= high else f'{name} is {value}, not from {low:g} to {high:g}'
+
+
+def _refuse(problems: list[str | None]) -> None:
+    found = [problem for problem in problems if problem]
+    if found:
+        raise UserError('the training configuration is refused', got=', '.join(found))
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """The network."""
+
+    backbone: str = field(default='builtin:tiny', metadata={
+        'help': 'hub id (microsoft/kosmos-2-patch14-224), folder, or builtin:tiny'})
+    revision: str | None = field(default=None, metadata={'help': 'revision of a hub backbone'})
+    offline: bool = field(default=False, metadata={'help': 'never ask the hub'})
+    lora_r: int = field(default=32, metadata={'help': 'rank of the LoRA adapters'})
+    lora_alpha: int = field(default=16, metadata={'help': 'their alpha'})
+    lora_dropout: float = field(default=0.1, metadata={'help': 'their dropout'})
+    lora_scope: str = field(default='all', metadata={
+        'help': 'all: both towers and the projection; text: not the vision tower'})
+    head_hidden: int = field(default=512, metadata={'help': 'width of the LSTM'})
+    head_layers: int = field(default=4, metadata={'help': 'layers of the LSTM'})
+    motion_dims: int = field(default=0, metadata={
+        'help': 'motion numbers a step, padded with zeros; 0: as many as there are axes'})
+    instruction_template: str = field(default='{instruction}', metadata={
+        'help': 'text before the action token'})
+
+    def __post_init__(self):
+        _refuse([
+            _range('lora_r', self.lora_r, 1, 1024), _range('lora_alpha', self.lora_alpha, 1, 4096),
+            _range('lora_dropout', self.lora_dropout, 0, 0.9),
+            _range('head_hidden', self.head_hidden, 1, 8192),
+            _range('head_layers', self.head_layers, 1, 16),
+            _range('motion_dims', self.motion_dims, 0, 64),
+            None if '{instruction}' in self.instruction_template
+            else 'instruction_template has no {instruction}'])
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    """The takes, and how they are cut into windows and chunks."""
+
+    data: str = field(metadata={'help': 'folder of episodes'})
+    rate_hz: float = field(default=10.0, metadata={'help': 'frames and chunk steps a second'})
+    window: int = field(default=4, metadata={'help': 'frames that the head sees'})
+    chunk: int = field(default=10, metadata={'help': 'actions predicted, current one included'})
+    axes: list[str] = field(default_factory=lambda: ['linear_x', 'linear_y'], metadata={
+        'help': 'axes that the policy drives'})
+    scale: list[float] = field(default_factory=list, metadata={
+        'help': 'speed of each axis that becomes 1.0; none: the largest of the training takes'})
+    command_max_age_s: float = field(default=0.5, metadata={
+        'help': 'an older command counts as none'})
+    val_share: float = field(default=0.2, metadata={'help': 'share of the takes that validate'})
+    split_seed: int = field(default=0, metadata={'help': 'seed of the split'})
+
+    def __post_init__(self):
+        _refuse([
+            _range('rate_hz', self.rate_hz, 0.1, 1000), _range('window', self.window, 1, 64),
+            _range('chunk', self.chunk, 1, 1000),
+            _range('command_max_age_s', self.command_max_age_s, 0.001, 60),
+            _range('val_share', self.val_share, 0.01, 0.99)])
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """The optimisation."""
+
+    out: str = field(metadata={'help': 'folder of the run; its best policy will be OUT/best'})
+    epochs: int = field(default=20, metadata={'help': 'passes over the training takes'})
+    learning_rate: float = field(default=1e-4, metadata={'help': 'of AdamW, at the start'})
+    weight_decay: float = field(default=0.01, metadata={'help': 'of AdamW'})
+    grad_clip: float = field(default=1.0, metadata={'help': 'largest norm of the gradient'})
+    batch_size: int = field(default=1, metadata={'help': 'pieces of takes a step'})
+    accumulate: int = field(default=8, metadata={'help': 'steps whose gradients are added up'})
+    piece_frames: int = field(default=18, metadata={'help': 'frames of a piece of a take'})
+    gripper_weight: float = field(default=0.0, metadata={
+        'help': "weight of the seed's gripper dummy in the loss"})
+    precision: str = field(default='no', metadata={
+        'help': 'mixed precision: no, bf16 or fp16', 'choices': ['no', 'bf16', 'fp16']})
+    device: str = field(default='auto', metadata={'help': 'auto, cpu or cuda'})
+    seed: int = field(default=0, metadata={'help': 'of weights, order and dropout'})
+
+    def __post_init__(self):
+        _refuse([
+            _range('epochs', self.epochs, 1, 100_000),
+            _range('learning_rate', self.learning_rate, 1e-9, 10),
+            _range('weight_decay', self.weight_decay, 0, 10),
+            _range('grad_clip', self.grad_clip, 1e-6, 1e6),
+            _range('batch_size', self.batch_size, 1, 100_000),
+            _range('accumulate', self.accumulate, 1, 100_000),
+            _range('piece_frames', self.piece_frames, 1, 100_000),
+            _range('gripper_weight', self.gripper_weight, 0, 1e3),
+            None if self.precision in ('no', 'bf16', 'fp16')
+            else f'precision is {self.precision!r}, not no, bf16 or fp16'])

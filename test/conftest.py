@@ -1,0 +1,94 @@
+"""A DDS domain of its own for every test that speaks ROS, on the loopback only."""
+
+import itertools
+import os
+
+import pytest
+from ros_helpers import Client, Nodes
+
+_counter = itertools.count()
+
+
+@pytest.fixture
+def ros_domain(monkeypatch) -> int:
+    """Set ROS_DOMAIN_ID to an id that no other test of this run uses; return it."""
+    domain = 1 + (os.getpid() + next(_counter)) % 100
+    monkeypatch.setenv('ROS_DOMAIN_ID', str(domain))
+    monkeypatch.setenv('ROS_AUTOMATIC_DISCOVERY_RANGE', 'LOCALHOST')
+    return domain
+
+
+@pytest.fixture
+def nodes(ros_domain):
+    """Start node processes (``nodes.start('guard_node', params={…})``); killed afterwards."""
+    started = Nodes()
+    yield started
+    started.close()
+
+
+@pytest.fixture
+def client(ros_domain):
+    """A client on the test's domain: subscribe, publish, stream, call, wait_for."""
+    one = Client()
+    yield one
+    one.close()
+
+
+@pytest.fixture(scope='session')
+def small_backbone(tmp_path_factory) -> str:
+    """A Kosmos-2 of random weights in an ordinary transformers folder; return its path."""
+    folder = tmp_path_factory.mktemp('backbone') / 'small'
+    make_small_backbone(folder)
+    return str(folder)
+
+
+def make_small_backbone(folder, seed: int = 0):
+    """Write a Kosmos-2 of two layers a tower, with tokenizer and image settings."""
+    import json
+
+    import torch
+    from tokenizers import Tokenizer, models, pre_tokenizers
+    from transformers import Kosmos2Config, Kosmos2Model, PreTrainedTokenizerFast
+    words = ['<s>', '<pad>', '</s>', '<unk>', 'go', 'to', 'the', 'red', 'green', 'blue', 'yellow', 'purple', 'orange', 'box', 'cylinder', 'ball', 'cone']
+    tokenizer = Tokenizer(models.WordLevel({word: i for i, word in enumerate(words)}, '<unk>'))
+    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+    PreTrainedTokenizerFast(tokenizer_object=tokenizer, bos_token='<s>', pad_token='<pad>',
+                            eos_token='</s>', unk_token='<unk>').save_pretrained(folder)
+    torch.manual_seed(seed)
+    model = Kosmos2Model(Kosmos2Config(
+        text_config={'vocab_size': 32, 'embed_dim': 32, 'layers': 2, 'ffn_dim': 64,
+                     'attention_heads': 2, 'dropout': 0.0, 'attention_dropout': 0.0,
+                     'max_position_embeddings': 64},
+        vision_config={'hidden_size': 32, 'intermediate_size': 64, 'num_hidden_layers': 2,
+                       'num_attention_heads': 2, 'image_size': 56, 'patch_size': 14},
+        latent_query_num=4))
+    # With the library's initialisation an untrained network hardly sees its image.
+    for module in model.image_to_text_projection.modules():
+        if isinstance(module, torch.nn.Linear):
+            torch.nn.init.normal_(module.weight, std=32 ** -0.5)
+    model.save_pretrained(folder)
+    (folder / 'preprocessor_config.json').write_text(json.dumps({
+        'size': {'height': 56, 'width': 56}, 'image_mean': [0.48, 0.46, 0.41],
+        'image_std': [0.27, 0.26, 0.28]}))
+
+
+@pytest.fixture(scope='session')
+def takes(tmp_path_factory):
+    """Six takes of the expert, small pictures; return their folder."""
+    from takes import write_takes
+    folder = tmp_path_factory.mktemp('takes')
+    write_takes(folder, 6, size=64)
+    return folder
+
+
+@pytest.fixture(scope='session')
+def small_run(tmp_path_factory, small_backbone, takes):
+    """The folder of a training run of two epochs on the small backbone."""
+    from mobile_vla_ros.training.config import DataConfig, ModelConfig, TrainConfig
+    from mobile_vla_ros.training.loop import train
+    out = tmp_path_factory.mktemp('run') / 'out'
+    train(ModelConfig(backbone=small_backbone, lora_r=4, head_hidden=32, head_layers=1),
+          DataConfig(data=str(takes)),
+          TrainConfig(out=str(out), epochs=2, batch_size=4, accumulate=1, device='cpu',
+                      learning_rate=1e-3), say=lambda _: None)
+    return out

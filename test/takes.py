@@ -1,0 +1,47 @@
+"""Takes for tests, driven by the expert in the arena and written by the real writer."""
+
+import io
+from pathlib import Path
+
+from PIL import Image
+
+from mobile_vla_ros.episode.schema import EpisodeInfo
+from mobile_vla_ros.episode.writer import EpisodeWriter
+from mobile_vla_ros.sim.arena import Arena
+from mobile_vla_ros.sim.expert import Expert
+from mobile_vla_ros.sim.suites import scene
+from mobile_vla_ros.types import Command
+
+TICK_NS = 50_000_000
+START_NS = 1_760_000_000_000_000_000
+
+
+def write_takes(folder: Path, count: int, *, first: int = 0, suite: str = 'train',
+                size: int = 224, wobble: float = 0.0) -> list[Path]:
+    """Drive and write some takes: frames at 10 Hz, commands at 20 Hz."""
+    arena = Arena(size, size)
+    paths = []
+    for index in range(first, first + count):
+        paths.append(_write_take(folder, arena, suite, index, wobble))
+    arena.close()
+    return paths
+
+
+def _write_take(folder: Path, arena: Arena, suite: str, index: int, wobble: float) -> Path:
+    world = scene(suite, index)
+    arena.reset(world)
+    expert = Expert(world, world.seed, wobble=wobble)
+    offset = START_NS + index * 60_000_000_000
+    writer = EpisodeWriter(folder, EpisodeInfo(instruction=world.instruction), offset)
+    tick = 0
+    while arena.state == 'running':
+        now = offset + arena.time_ns
+        if tick % 2 == 0:
+            buffer = io.BytesIO()
+            Image.fromarray(arena.render()).save(buffer, 'JPEG', quality=90)
+            writer.add_frame(buffer.getvalue(), now, now)
+        twist = expert.command(arena.pose, arena.velocity, arena.time_ns)
+        writer.add_command(Command(twist, now, now, 'teleop'))
+        arena.step(twist, TICK_NS)
+        tick += 1
+    return writer.close('success' if arena.state == 'success' else 'failure')

@@ -1,0 +1,142 @@
+"""Frame buffer, policy and playback: time and windows."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mobile_vla_ros.errors import UserError
+from mobile_vla_ros.runtime.frame_buffer import FrameBuffer
+from mobile_vla_ros.runtime.playback import Plan, command_at, path_of
+from mobile_vla_ros.runtime.policy import VlaPolicy
+from mobile_vla_ros.types import Frame
+
+MS = 1_000_000
+IMAGE = np.zeros((4, 4, 3), np.uint8)
+
+
+def frame(ms: int) -> Frame:
+    """A frame taken at some milliseconds."""
+    return Frame(IMAGE, ms * MS, ms * MS)
+
+
+def stamps(window) -> list[int]:
+    """Milliseconds of a window."""
+    return [shot.stamp_ns // MS for shot in window]
+
+
+def test_a_faster_camera_is_sampled_to_the_policy_s_rate():
+    """30 Hz frames and a 10 Hz policy: the window keeps the spacing that was trained."""
+    buffer = FrameBuffer(10.0, 4)
+    for number in range(20):
+        buffer.add(frame(round(number * 1000 / 30)))
+    assert stamps(buffer.window()) == [333, 433, 533, 633]
+
+
+def test_a_gap_empties_the_window_until_it_is_full_again():
+    """A window never spans a gap (DESIGN, section 2)."""
+    buffer = FrameBuffer(10.0, 3)
+    for ms in (0, 100, 200):
+        buffer.add(frame(ms))
+    assert stamps(buffer.window()) == [0, 100, 200]
+    for ms, full in ((600, False), (700, False), (800, True)):
+        buffer.add(frame(ms))
+        assert (buffer.window() is not None) == full, ms
+
+
+def test_a_clock_that_jumps_back_starts_anew():
+    """Frames from before a jump belong to another time."""
+    buffer = FrameBuffer(10.0, 2)
+    buffer.add(frame(1000))
+    buffer.add(frame(1100))
+    buffer.add(frame(500))
+    assert buffer.window() is None
+    buffer.add(frame(600))
+    assert stamps(buffer.window()) == [500, 600]
+
+
+@given(st.lists(st.integers(1, 250), min_size=1, max_size=60), st.integers(1, 6))
+def test_every_window_has_the_trained_spacing(gaps, length):
+    """Whatever the camera does, a window's frames are whole periods apart, within half of one."""
+    buffer = FrameBuffer(10.0, length)
+    now = 0
+    for gap in gaps:
+        now += gap
+        buffer.add(frame(now))
+        window = buffer.window()
+        if window is not None:
+            assert len(window) == length
+            assert stamps(window)[-1] == now
+            for back, shot in enumerate(reversed(window)):
+                assert abs(now - back * 100 - shot.stamp_ns // MS) <= 50
+    assert len(buffer._frames) <= 1 + (length * 100 if gaps else 0)
+
+
+def plan(chunk=5) -> Plan:
+    """A plan whose step k drives k cm/s, seen at 1000 ms."""
+    twists = np.zeros((chunk, 6))
+    twists[:, 0] = np.arange(chunk) / 100
+    return Plan(1000 * MS, twists, 10.0)
+
+
+@pytest.mark.parametrize(('ms', 'step'), [
+    (999, None), (1000, 0), (1099, 0), (1100, 1), (1450, 4), (1499, 4), (1500, None)])
+def test_playback_is_anchored_in_the_time_of_observation(ms, step):
+    """Step k belongs to stamp + k / rate, however late the network was; then nothing."""
+    twist = command_at(plan(), ms * MS)
+    assert (twist is None) if step is None else twist[0] == step / 100
+
+
+def test_a_plan_s_path_turns_with_the_base():
+    """Forward after a quarter turn goes to the left."""
+    twists = np.zeros((2, 6))
+    twists[0, 5] = np.pi / 2 * 10
+    twists[1, 0] = 1.0
+    np.testing.assert_allclose(path_of(Plan(0, twists, 10.0)),
+                               [[0, 0, 0], [0, 0, np.pi / 2], [0, 0.1, np.pi / 2]], atol=1e-9)
+
+
+@pytest.fixture(scope='module')
+def policy(small_run) -> VlaPolicy:
+    """The small run's policy."""
+    return VlaPolicy.load(small_run / 'best')
+
+
+def noise(ms: int) -> Frame:
+    """A frame of noise that its time decides."""
+    rng = np.random.default_rng(ms)
+    return Frame(rng.integers(0, 256, (48, 64, 3), dtype=np.uint8), ms * MS, ms * MS)
+
+
+def test_only_the_newest_frame_goes_through_the_network(policy):
+    """Features of earlier frames are kept: a step encodes one frame, and gives the same plan."""
+    policy.reset()
+    shots = [noise(ms) for ms in range(0, 800, 100)]
+    before = policy.encoded_frames
+    plans = [policy.infer(shots[end - 4:end], 'go to the red box') for end in range(4, 9)]
+    assert policy.encoded_frames - before == 4 + 4
+    policy.reset()
+    fresh = policy.infer(shots[4:], 'go to the red box')
+    np.testing.assert_allclose(plans[-1].twists, fresh.twists, atol=1e-6)
+    assert fresh.stamp_ns == 700 * MS
+    assert fresh.twists.shape == (10, 6)
+    assert not fresh.twists[:, 2:].any()
+
+
+def test_a_new_instruction_looks_at_the_window_again(policy):
+    """Features depend on the instruction; kept ones must not outlive it."""
+    shots = [noise(ms) for ms in range(0, 400, 100)]
+    policy.reset()
+    red = policy.infer(shots, 'go to the red box')
+    before = policy.encoded_frames
+    blue = policy.infer(shots, 'go to the blue ball')
+    assert policy.encoded_frames - before == 4
+    assert np.abs(red.twists - blue.twists).max() > 0
+
+
+def test_a_policy_refuses_a_wrong_window_and_no_instruction(policy):
+    """Bad input: a sentence."""
+    with pytest.raises(UserError, match='window'):
+        policy.infer([noise(0)], 'go')
+    with pytest.raises(UserError, match='no instruction'):
+        policy.infer([noise(ms) for ms in range(0, 400, 100)], '  ')

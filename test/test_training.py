@@ -1,0 +1,239 @@
+"""Training, its baselines and its numbers."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from accelerate.state import AcceleratorState
+from takes import write_takes
+
+from mobile_vla_ros.data.dataset import RunDataset
+from mobile_vla_ros.data.preprocess import preprocess
+from mobile_vla_ros.data.runs import Run, Sampling, fingerprint, load_runs
+from mobile_vla_ros.data.split import split_episodes
+from mobile_vla_ros.episode.reader import Episode, find_episodes
+from mobile_vla_ros.errors import UserError
+from mobile_vla_ros.model.bundle import load_bundle
+from mobile_vla_ros.runtime.policy import VlaPolicy
+from mobile_vla_ros.training.baselines import baselines, targets
+from mobile_vla_ros.training.config import DataConfig, ModelConfig, TrainConfig
+from mobile_vla_ros.training.evaluate import dataset, predict, split_runs, swap_instructions
+from mobile_vla_ros.training.loop import train
+from mobile_vla_ros.training.metrics import measure, motion_loss
+from mobile_vla_ros.types import ActionSpec, Frame, ImageSpec
+
+
+@pytest.fixture(autouse=True)
+def fresh_accelerate():
+    """accelerate keeps its precision for the life of a process; a test starts without one."""
+    AcceleratorState._reset_state(reset_partial_state=True)
+
+
+SPEC = ActionSpec(('linear_x', 'linear_y'), (0.5, 0.25))
+
+
+def run_of(twists, chunk=2, instruction='go') -> Run:
+    """A run made of commands alone."""
+    twists = np.asarray(twists, dtype=float)
+    count = len(twists)
+    ahead = np.zeros((count, chunk, 6))
+    real = np.zeros((count, chunk), bool)
+    for step in range(chunk):
+        ahead[:count - step, step] = twists[step:]
+        real[:count - step, step] = True
+    return Run('x', 'x', instruction, np.arange(count), ahead, real,
+               np.vstack([np.zeros((1, 6)), twists[:-1]]))
+
+
+def twists(xs, ys):
+    """Commands that drive x and y."""
+    result = np.zeros((len(xs), 6))
+    result[:, 0], result[:, 1] = xs, ys
+    return result
+
+
+def test_metrics_are_physical_and_the_seed_s_loss_is_a_third():
+    """SEED.md, 3: four padded zeros made the loss a third of what it was on the two real axes."""
+    actions = np.zeros((1, 1, 2, 2), np.float32)
+    predicted = actions + np.array([0.2, -0.4], np.float32)
+    real = np.array([[[True, False]]])
+    measured = measure(predicted, actions, real, SPEC)
+    assert measured['loss'] == pytest.approx((0.02 + 0.08) / 2)
+    assert measured['loss_arm_act'] == pytest.approx(measured['loss'] / 3)
+    assert measured['linear_x']['mae'] == pytest.approx(0.2 * 0.5)
+    assert measured['linear_y']['rmse'] == pytest.approx(0.4 * 0.25)
+    assert measured['linear_y']['unit'] == 'm/s'
+    padded = np.concatenate([predicted, np.zeros((1, 1, 2, 4), np.float32)], -1)
+    assert measure(padded, actions, real, SPEC) == measured
+
+
+def test_the_training_loss_is_the_metrics_loss():
+    """One definition: what is optimised is what is reported, masked steps left out."""
+    rng = np.random.default_rng(0)
+    predicted = rng.normal(0, 1, (3, 4, 5, 2)).astype(np.float32)
+    actions = rng.normal(0, 1, (3, 4, 5, 2)).astype(np.float32)
+    real = rng.random((3, 4, 5)) < 0.7
+    loss = motion_loss(*map(torch.from_numpy, (predicted, actions, real)))
+    assert float(loss) == pytest.approx(measure(predicted, actions, real, SPEC)['loss'], rel=1e-5)
+    six = np.concatenate([predicted, np.zeros((3, 4, 5, 4), np.float32)], -1)
+    seed = motion_loss(*map(torch.from_numpy, (six, actions, real)))
+    assert float(seed) == pytest.approx(
+        measure(predicted, actions, real, SPEC)['loss_arm_act'], rel=1e-5)
+
+
+def test_baselines_are_what_they_say():
+    """Means come from the training side; repeat_last holds the command before each frame."""
+    training = [run_of(twists([0.5, 0.5, 0.0, 0.0], [0, 0, 0.25, 0.25]))]
+    val = [run_of(twists([0.1, 0.2, 0.3], [0.0, 0.1, 0.2]))]
+    found = baselines(training, val, SPEC, window=2)
+    assert not found['zero'].any()
+    actions, real, _ = targets(training, SPEC, 2)
+    np.testing.assert_allclose(found['mean_action'][0, 0, 0], actions[real].mean(0), rtol=1e-6)
+    step_one = actions[:, :, 1][real[:, :, 1]].mean(0)
+    np.testing.assert_allclose(found['mean_per_step'][1, 1, 1], step_one, rtol=1e-6)
+    at = actions[:, 1, 0][real[:, 1, 0]].mean(0)
+    np.testing.assert_allclose(found['mean_per_position_and_step'][0, 1, 0], at, rtol=1e-6)
+    # Window 0 holds frames 0 and 1, window 1 frames 1 and 2; before frame 0 there was nothing.
+    np.testing.assert_allclose(found['repeat_last'][:, :, 0, 0] * 0.5, [[0, 0.1], [0.1, 0.2]],
+                               rtol=1e-6)
+
+
+def test_every_window_is_in_exactly_one_piece():
+    """Cutting runs into pieces loses no window and repeats none."""
+    run = run_of(twists(np.arange(23) / 100, np.zeros(23)))
+    data = RunDataset([run], SPEC, ImageSpec(8, (0, 0, 0), (1, 1, 1)), 4, 9, {})
+    covered = [start + i for _, start, stop in data.pieces for i in range(stop - start - 3)]
+    assert covered == list(range(20))
+    assert max(stop - start for _, start, stop in data.pieces) <= 9
+
+
+def test_the_split_is_by_take_seeded_and_spread_over_instructions():
+    """SEED.md, 6: the split must not leak, and each instruction is on both sides."""
+    instructions = {f'{colour}{i}': colour for colour in ('red', 'blue') for i in range(10)}
+    training, val = split_episodes(instructions, 0.2, seed=3)
+    assert not set(training) & set(val)
+    assert sorted(training + val) == sorted(instructions)
+    assert sorted(instructions[name] for name in val) == ['blue', 'blue', 'red', 'red']
+    assert (training, val) == split_episodes(instructions, 0.2, seed=3)
+    assert val != split_episodes(instructions, 0.2, seed=4)[1]
+    with pytest.raises(UserError, match='too few takes'):
+        split_episodes({'a': 'go'}, 0.2, 0)
+
+
+def test_training_and_driving_see_the_same(small_run, takes):
+    """Law 3: the same frames give the same action in evaluation and in the driving policy."""
+    loaded = load_bundle(small_run / 'best')
+    runs, _ = load_runs(find_episodes(takes)[:1], Sampling())
+    motion, _ = predict(loaded.network, dataset(runs, loaded.spec, loaded.tokenizer, 18))
+    policy = VlaPolicy(loaded)
+    with Episode.open(runs[0].path) as episode:
+        shots = [episode.frame(int(index)) for index in runs[0].frames[:12]]
+        pixels = preprocess(shots[0].image, loaded.spec.image)
+    data = dataset(runs, loaded.spec, loaded.tokenizer, 18)
+    assert torch.equal(data[0].pixels[0], pixels)
+    for window in range(9):
+        plan = policy.infer(shots[window:window + 4], runs[0].instruction)
+        np.testing.assert_allclose(
+            loaded.spec.actions.normalise(plan.twists), motion[window, -1], atol=1e-5)
+
+
+def test_a_run_leaves_the_best_the_last_and_its_history(small_run):
+    """Best and last bundles, a table by epoch under the seed's names, the configuration."""
+    history = json.loads((small_run / 'history.json').read_text())
+    assert [row['epoch'] for row in history] == [0, 1]
+    assert {'train_loss_arm_act', 'val_loss_arm_act', 'train_loss_gripper_act',
+            'val_loss_gripper_act', 'acc_gripper_act'} <= set(history[0])
+    assert all(np.isfinite(row['val_loss']) for row in history)
+    best = min(history, key=lambda row: row['val_loss'])
+    assert (small_run / 'best').resolve().name.startswith(f'epoch={best["epoch"]:03d}-')
+    assert (small_run / 'last').resolve().name.startswith('epoch=001-')
+    assert (small_run / 'config.yaml').is_file()
+    assert list((small_run / 'tensorboard').iterdir())
+
+
+def test_training_lowers_the_loss(tmp_path):
+    """A few epochs on two takes bring the training loss well below where it started."""
+    write_takes(tmp_path / 'takes', 2, size=112)
+    train(ModelConfig(lora_r=8, lora_dropout=0.0, head_hidden=128, head_layers=1),
+          DataConfig(data=str(tmp_path / 'takes'), val_share=0.5),
+          TrainConfig(out=str(tmp_path / 'out'), epochs=6, accumulate=1, device='cpu',
+                      learning_rate=2e-3), say=lambda _: None)
+    history = json.loads((tmp_path / 'out' / 'history.json').read_text())
+    assert history[-1]['train_loss'] < 0.5 * history[0]['train_loss']
+
+
+def test_padding_to_the_seed_s_six_numbers_trains(small_backbone, takes, tmp_path):
+    """The seed's layout (motion_dims 6) goes through training, metrics and driving."""
+    best = train(ModelConfig(backbone=small_backbone, lora_r=2, head_hidden=16, head_layers=1,
+                             motion_dims=6),
+                 DataConfig(data=str(takes), scale=[1.15, 1.15]),
+                 TrainConfig(out=str(tmp_path / 'out'), epochs=1, device='cpu',
+                             precision='bf16'), say=lambda _: None)
+    policy = VlaPolicy.load(best)
+    assert policy.spec.head.motion_dims == 6
+    assert policy.spec.actions.scale == (1.15, 1.15)
+    shots = [np.full((8, 8, 3), i, np.uint8) for i in range(4)]
+    window = [Frame(image, i * 100_000_000, 0) for i, image in enumerate(shots)]
+    assert policy.infer(window, 'go').twists.shape == (10, 6)
+
+
+def test_a_broken_take_is_named_and_the_rest_goes_on(takes, tmp_path):
+    """One bad file neither stops the training nor disappears in silence."""
+    broken = tmp_path / '20260101T000000Z_00000000.h5'
+    broken.write_bytes(b'no HDF5')
+    runs, skipped = load_runs([*find_episodes(takes)[:1], broken], Sampling())
+    assert len(runs) == 1
+    assert list(skipped) == [str(broken)]
+    assert str(broken) in skipped[str(broken)]
+
+
+def test_the_fingerprint_knows_the_commands(takes):
+    """Two sets of takes differ in their fingerprint when one command differs."""
+    runs, _ = load_runs(find_episodes(takes)[:2], Sampling())
+    first = fingerprint(runs)
+    assert first == fingerprint(runs[::-1])
+    runs[0].ahead[0, 0, 0] += 1e-3
+    assert fingerprint(runs) != first
+
+
+def test_a_bundle_s_split_is_kept(takes):
+    """Evaluating on the training data must not count trained takes as validation."""
+    runs, _ = load_runs(find_episodes(takes), Sampling())
+    ids = sorted({run.episode_id for run in runs})
+    training, val = split_runs(runs, 0.5, 0, {'train_episodes': ids[:4]})
+    assert {run.episode_id for run in training} == set(ids[:4])
+    assert {run.episode_id for run in val} == set(ids[4:])
+
+
+def test_swapping_gives_every_run_another_instruction(takes):
+    """The swap control really swaps, and says when it cannot."""
+    runs, _ = load_runs(find_episodes(takes), Sampling())
+    swapped = swap_instructions(runs)
+    assert all(a.instruction != b.instruction for a, b in zip(runs, swapped, strict=True))
+    alike = [run for run in runs if run.instruction == runs[0].instruction]
+    assert swap_instructions(alike) is None
+
+
+@pytest.mark.parametrize(('model', 'data', 'config', 'expected'), [
+    ({}, {'data': '/no/such/folder'}, {}, 'no folder of episodes'),
+    ({}, {}, {'precision': 'fp16', 'device': 'cpu'}, 'fp16'),
+    ({'motion_dims': 1}, {}, {}, 'fewer motion numbers'),
+    ({}, {'window': 64, 'rate_hz': 100.0}, {}, 'no take'),
+    ({'backbone': 'builtin:huge'}, {}, {}, 'unknown built-in backbone'),
+])
+def test_bad_input_is_a_sentence_and_leaves_nothing(small_backbone, takes, tmp_path, model, data,
+                                                    config, expected):
+    """Nothing is written when a run is refused."""
+    with pytest.raises(UserError, match=expected):
+        train(ModelConfig(**{'backbone': small_backbone, **model}),
+              DataConfig(**{'data': str(takes), **data}),
+              TrainConfig(**{'out': str(tmp_path / 'out'), 'device': 'cpu', **config}),
+              say=lambda _: None)
+    assert not (tmp_path / 'out').exists()
+
+
+def test_a_configuration_collects_every_mistake():
+    """All mismatches at once."""
+    with pytest.raises(UserError, match=r'epochs is 0.*batch_size is -1'):
+        TrainConfig(out='x', epochs=0, batch_size=-1)
