@@ -8,6 +8,10 @@ from ros_helpers import Client, Nodes
 
 _counter = itertools.count()
 
+# The vocabulary of the small backbone; Kosmos-2 has its special tokens in this order.
+WORDS = ('<s>', '<pad>', '</s>', '<unk>', 'go', 'to', 'the', 'red', 'green', 'blue', 'yellow',
+         'purple', 'orange', 'box', 'cylinder', 'ball', 'cone')
+
 
 @pytest.fixture
 def ros_domain(monkeypatch) -> int:
@@ -49,8 +53,7 @@ def make_small_backbone(folder, seed: int = 0):
     import torch
     from tokenizers import Tokenizer, models, pre_tokenizers
     from transformers import Kosmos2Config, Kosmos2Model, PreTrainedTokenizerFast
-    words = ['<s>', '<pad>', '</s>', '<unk>', 'go', 'to', 'the', 'red', 'green', 'blue', 'yellow', 'purple', 'orange', 'box', 'cylinder', 'ball', 'cone']
-    tokenizer = Tokenizer(models.WordLevel({word: i for i, word in enumerate(words)}, '<unk>'))
+    tokenizer = Tokenizer(models.WordLevel({word: i for i, word in enumerate(WORDS)}, '<unk>'))
     tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
     PreTrainedTokenizerFast(tokenizer_object=tokenizer, bos_token='<s>', pad_token='<pad>',
                             eos_token='</s>', unk_token='<unk>').save_pretrained(folder)

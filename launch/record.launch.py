@@ -1,0 +1,9 @@
+"""Record takes: ros2 launch mobile_vla_ros record.launch.py instruction:='go to the red box'."""
+
+from mobile_vla_ros.bringup.ros2_launch import launch_description
+from mobile_vla_ros.bringup.stacks import RECORD
+
+
+def generate_launch_description():
+    """Return what ros2 launch starts."""
+    return launch_description(RECORD)

@@ -1,0 +1,203 @@
+"""Starts nodes as processes of their own, watches over them and ends them well."""
+
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from mobile_vla_ros.bringup.spec import NodeSpec
+from mobile_vla_ros.errors import UserError
+
+POLL_S = 0.05
+# How long each signal may take before the next one is sent.
+PATIENCE = ((signal.SIGINT, 8.0), (signal.SIGTERM, 3.0), (signal.SIGKILL, 5.0))
+TAIL_LINES = 15
+
+
+class ProcessEnded(Exception):
+    """
+    A process ended while it was still needed.
+
+    :ivar name: of the node.
+    :ivar status: its exit status; negative for the signal that ended it.
+    :ivar tail: the last lines of its log.
+    """
+
+    def __init__(self, name: str, status: int, tail: str, log: Path):
+        self.name, self.status, self.tail, self.log = name, status, tail, log
+        super().__init__(f'{name} ended with status {status}; the last lines of {log}:\n{tail}')
+
+
+@dataclass
+class Running:
+    """A process that was started and where its output goes."""
+
+    spec: NodeSpec
+    process: subprocess.Popen
+    log: Path
+    finite: bool = False
+
+    def tail(self, lines: int = TAIL_LINES) -> str:
+        """Return the last lines of its output."""
+        return '\n'.join(self.log.read_text(errors='replace').splitlines()[-lines:])
+
+
+def yaml_value(value: object) -> str:
+    """
+    Return a parameter's value as YAML on one line, as ``-p name:=value`` takes it.
+
+    JSON is that, but for a float that JSON writes without a point (1e-05), which YAML 1.1 reads
+    as text.
+    """
+    if isinstance(value, float):
+        text = repr(value)
+        return text if '.' in text or not text[-1].isdigit() else text.replace('e', '.0e')
+    if isinstance(value, (list, tuple)):
+        return '[' + ', '.join(yaml_value(item) for item in value) + ']'
+    return json.dumps(os.fspath(value) if isinstance(value, Path) else value, ensure_ascii=False)
+
+
+def command_line(spec: NodeSpec) -> list[str]:
+    """Return the command that starts a node with this interpreter."""
+    ros = ['-r', f'__node:={spec.name}']
+    if spec.namespace:
+        ros += ['-r', f'__ns:=/{spec.namespace}']
+    for source, target in spec.remappings.items():
+        ros += ['-r', f'{source}:={target}']
+    for path in spec.params_files:
+        ros += ['--params-file', str(path)]
+    for name, value in spec.parameters.items():
+        ros += ['-p', f'{name}:={yaml_value(value)}']
+    return [sys.executable, '-m', spec.module, *spec.arguments, '--ros-args', *ros]
+
+
+class Processes:
+    """
+    Nodes as processes, each with a log file; a context manager that leaves none behind.
+
+    Every process leads a session of its own, so that Ctrl-C on the terminal comes here alone and
+    the nodes are ended in order. While the block runs, SIGTERM to this process ends it too.
+
+    :param log_dir: folder of the log files, ``NAME.log``; made when it is not there.
+    :param env: added to this process' environment.
+    """
+
+    def __init__(self, log_dir: str | os.PathLike, env: Mapping[str, str] | None = None):
+        self.log_dir = Path(log_dir)
+        self._env = {**os.environ, 'PYTHONUNBUFFERED': '1', **(env or {})}
+        # The package that asks is the package that runs, also from a source tree.
+        source = str(Path(__file__).resolve().parents[2])
+        self._env['PYTHONPATH'] = os.pathsep.join(
+            p for p in (source, self._env.get('PYTHONPATH')) if p)
+        self._running: dict[str, Running] = {}
+        self._handler = None
+
+    def __enter__(self) -> 'Processes':
+        if threading.current_thread() is threading.main_thread():
+            self._handler = signal.signal(signal.SIGTERM, _leave)
+        return self
+
+    def __exit__(self, *_error):
+        try:
+            self.stop()
+        finally:
+            for running in self._running.values():  # a second Ctrl-C cut the stopping short
+                _send(running.process, signal.SIGKILL)
+            if self._handler is not None:
+                signal.signal(signal.SIGTERM, self._handler)
+                self._handler = None
+
+    def start(self, specs: NodeSpec | Iterable[NodeSpec], *, finite: bool = False):
+        """
+        Start nodes.
+
+        :param finite: these are expected to end by themselves, with status 0.
+        :raises UserError: when one of that name runs already.
+        """
+        self.log_dir.mkdir(parents=True, exist_ok=True)
+        for spec in [specs] if isinstance(specs, NodeSpec) else specs:
+            known = self._running.get(spec.name)
+            if known is not None and known.process.poll() is None:
+                raise UserError('a node of that name runs already', got=spec.name)
+            log = self.log_dir / f'{spec.name}.log'
+            with open(log, 'wb') as output:
+                process = subprocess.Popen(
+                    command_line(spec), env=self._env, stdin=subprocess.DEVNULL, stdout=output,
+                    stderr=subprocess.STDOUT, start_new_session=True)
+            self._running[spec.name] = Running(spec, process, log, finite)
+
+    def __getitem__(self, name: str) -> Running:
+        return self._running[name]
+
+    def check(self):
+        """
+        Look after everything that should run.
+
+        :raises ProcessEnded: for the first that ended, or that ended badly where it may end.
+        """
+        for name, running in self._running.items():
+            status = running.process.poll()
+            if status is not None and not (running.finite and status == 0):
+                raise ProcessEnded(name, status, running.tail(), running.log)
+
+    def wait(self, name: str, timeout_s: float, each: Callable[[], None] | None = None):
+        """
+        Wait until a finite process has ended well, looking after all the others meanwhile.
+
+        :param each: called at every look, about 20 times a second, to draw progress.
+        :raises ProcessEnded: when one ended that should not have.
+        :raises TimeoutError: when it still runs after ``timeout_s``.
+        """
+        deadline = time.monotonic() + timeout_s
+        while self._running[name].process.poll() is None:
+            self.check()
+            if each is not None:
+                each()
+            if time.monotonic() > deadline:
+                raise TimeoutError(f'{name} still runs after {timeout_s:.0f} s; the last lines of '
+                                   f'its log:\n{self._running[name].tail()}')
+            time.sleep(POLL_S)
+        self.check()
+        if each is not None:
+            each()
+
+    def stop(self, *names: str) -> dict[str, int]:
+        """
+        End processes (all of them unless named), with SIGINT, then SIGTERM, then SIGKILL.
+
+        :returns: the exit status of each.
+        """
+        chosen = [self._running[name] for name in names or self._running]
+        for number, patience_s in PATIENCE:
+            left = [running for running in chosen if running.process.poll() is None]
+            for running in left:
+                _send(running.process, number)
+            deadline = time.monotonic() + patience_s
+            for running in left:
+                with contextlib.suppress(subprocess.TimeoutExpired):
+                    running.process.wait(max(deadline - time.monotonic(), 0.0))
+        for running in chosen:
+            del self._running[running.spec.name]
+        return {running.spec.name: running.process.poll() for running in chosen}
+
+
+def _send(process: subprocess.Popen, number: int):
+    """Signal a child; SIGKILL goes to the whole group, which the child leads."""
+    if process.poll() is not None:
+        return
+    with contextlib.suppress(ProcessLookupError):
+        if number == signal.SIGKILL:
+            os.killpg(process.pid, number)
+        else:
+            process.send_signal(number)
+
+
+def _leave(number, _frame):
+    raise SystemExit(128 + number)

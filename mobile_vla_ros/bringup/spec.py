@@ -1,0 +1,125 @@
+"""What a node is started with, and the arguments that decide it."""
+
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from mobile_vla_ros.errors import UserError, did_you_mean
+
+
+@dataclass(frozen=True)
+class NodeSpec:
+    """
+    One node to start.
+
+    :param name: its name in the graph.
+    :param executable: as in ``ros2 run mobile_vla_ros EXECUTABLE``; also the module's name.
+    :param parameters: values that win over every parameter file.
+    :param remappings: from the node's own relative topic names.
+    :param params_files: parameter files, the later ones win.
+    :param namespace: without the leading slash; empty for none.
+    :param arguments: command line before ``--ros-args``.
+    :param required: nothing else is worth running without it.
+    """
+
+    name: str
+    executable: str
+    parameters: dict = field(default_factory=dict)
+    remappings: dict[str, str] = field(default_factory=dict)
+    params_files: tuple[str, ...] = ()
+    namespace: str = ''
+    arguments: tuple[str, ...] = ()
+    required: bool = False
+
+    @property
+    def module(self) -> str:
+        """The Python module that ``python -m`` runs."""
+        return f'mobile_vla_ros.nodes.{self.executable}'
+
+
+@dataclass(frozen=True)
+class Argument:
+    """
+    One argument of a launch file.
+
+    :param default: as typed; empty means that the parameter files decide.
+    :param kind: str, bool, int or float.
+    :param choices: the values allowed; empty for any.
+    """
+
+    name: str
+    default: str
+    description: str
+    kind: type = str
+    choices: tuple[str, ...] = ()
+
+    def parse(self, value: object):
+        """
+        Return a value of this argument's kind, None for an empty one.
+
+        :param value: a string as typed, or a value of the kind already.
+        :raises UserError: when it is neither.
+        """
+        if value is None or value == '':
+            return None
+        text = str(value)
+        if self.choices and text not in self.choices:
+            raise UserError(f'argument {self.name!r} is refused', got=repr(text),
+                            expected=' or '.join(self.choices),
+                            remedy=did_you_mean(text, self.choices))
+        if self.kind is bool:
+            if text.lower() not in ('true', 'false'):
+                raise UserError(f'argument {self.name!r} is refused', got=repr(text),
+                                expected='true or false')
+            return text.lower() == 'true'
+        try:
+            return self.kind(text)
+        except ValueError:
+            raise UserError(f'argument {self.name!r} is refused', got=repr(text),
+                            expected=f'a number ({self.kind.__name__})') from None
+
+
+@dataclass(frozen=True)
+class Bringup:
+    """
+    A set of nodes and the arguments that shape it.
+
+    :param build: gives the nodes for parsed values of all arguments.
+    """
+
+    name: str
+    description: str
+    arguments: tuple[Argument, ...]
+    build: Callable[[Mapping], list[NodeSpec]]
+
+    def nodes(self, **values) -> list[NodeSpec]:
+        """
+        Return the nodes to start; arguments that are not given have their defaults.
+
+        :raises UserError: for an argument that there is none of, or a value that does not fit.
+        """
+        known = {argument.name: argument for argument in self.arguments}
+        for name in values:
+            if name not in known:
+                raise UserError(f'{self.name} has no such argument', got=repr(name),
+                                expected=', '.join(known), remedy=did_you_mean(name, known))
+        parsed = {name: argument.parse(values.get(name, argument.default))
+                  for name, argument in known.items()}
+        check_common(parsed)
+        return self.build(parsed)
+
+
+def check_common(values: Mapping):
+    """Refuse what no node could start with: a file that is not there, a name that ROS forbids."""
+    path = values.get('params_file')
+    if path is not None and not Path(path).is_file():
+        raise UserError('the parameter file is not there', got=repr(path),
+                        expected='a YAML file with the key /**',
+                        remedy='copy one of config/*.yaml and change it')
+    names = {key: values[key] for key in ('namespace', 'image_topic', 'cmd_vel_topic')
+             if values.get(key)}
+    for key, name in names.items():
+        if not re.fullmatch(r'/?[A-Za-z_]\w*(/[A-Za-z_]\w*)*', name, re.ASCII):
+            raise UserError(f'argument {key!r} is no ROS name', got=repr(name),
+                            expected='words of letters, digits and _ with / between them')

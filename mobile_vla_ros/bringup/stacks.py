@@ -1,0 +1,160 @@
+"""The three sets of nodes that this package starts: record, drive and sim."""
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+from mobile_vla_ros.bringup.share import default_params
+from mobile_vla_ros.bringup.spec import Argument, Bringup, NodeSpec
+from mobile_vla_ros.errors import UserError
+from mobile_vla_ros.safety.limits import Limits
+
+CAMERA = 'camera/image_raw'
+GUARD_RATE_HZ, GUARD_RATE_MAX_HZ = 20.0, 100.0
+
+NAMESPACE = Argument('namespace', '', 'namespace of every node and topic')
+PARAMS_FILE = Argument('params_file', '', 'YAML file of your own parameters, on the key /**')
+USE_SIM_TIME = Argument('use_sim_time', 'false', 'take the time from /clock', bool)
+TOPICS = (
+    Argument('image_topic', CAMERA, 'camera topic; one that ends in /compressed is read as such'),
+    Argument('image_transport', '', 'raw or compressed (empty: as the parameter file says)',
+             choices=('raw', 'compressed')),
+    Argument('cmd_vel_topic', 'cmd_vel', 'topic that the base listens to'),
+    Argument('stamped', '', 'TwistStamped instead of Twist on cmd_vel (empty: as the parameter '
+             'file says)', bool))
+SUITE = Argument('suite', '', 'suite of scenes in the arena (empty: as the parameter file says)')
+HELD_OUT = replace(SUITE, default='unseen_layouts')  # a policy is not driven where it was taught
+ARENA = (
+    Argument('trial', '', 'first scene of the suite (empty: as the parameter file says)', int),
+    Argument('real_time_factor', '1.0', "speed of the arena's time; unless 1.0, it publishes "
+             '/clock and all nodes follow it', float))
+SIM_TOO = Argument('sim', 'false', 'start the arena as the robot; the guard arms itself', bool)
+TAKES = (
+    Argument('data_dir', '', 'folder of the takes (empty: as the parameter file says)'),
+    Argument('operator', '', 'who drives, kept in the take'),
+    Argument('robot', '', 'which robot, kept in the take'))
+
+
+def _given(values: Mapping, *names: str) -> dict:
+    """Return the arguments that were given, as parameters of the same names."""
+    return {name: values[name] for name in names if values.get(name) is not None}
+
+
+def _sim_time(values: Mapping) -> bool:
+    """Whether the nodes follow /clock; an arena of another speed leaves no choice."""
+    scaled = values.get('sim', True) and (values['real_time_factor'] or 1.0) != 1.0
+    return bool(values['use_sim_time']) or scaled
+
+
+def _node(values: Mapping, name: str, parameters: dict, *, params: str,
+          topics: dict[str, str] | None = None, required: bool = False) -> NodeSpec:
+    """Return a node with what all nodes of a set share."""
+    own = values.get('params_file')
+    return NodeSpec(
+        name=name, executable=f'{name}_node',
+        parameters={'use_sim_time': _sim_time(values), **parameters},
+        remappings={source: target for source, target in (topics or {}).items()
+                    if source != target},
+        params_files=(*default_params(params), *((own,) if own else ())),
+        namespace=(values.get('namespace') or '').strip('/'), required=required)
+
+
+def _camera(values: Mapping) -> tuple[dict, dict]:
+    """Return the parameters and the remappings of a node that looks at the camera."""
+    topic = values.get('image_topic') or CAMERA
+    parameters = _given(values, 'image_transport')
+    if topic.endswith('/compressed'):
+        if parameters.get('image_transport') == 'raw':
+            raise UserError('image_topic and image_transport contradict each other',
+                            got=f'{topic} as raw', expected='a topic of sensor_msgs/Image for raw')
+        topic = topic.removesuffix('/compressed')
+        parameters['image_transport'] = 'compressed'
+    return parameters, {CAMERA: topic, f'{CAMERA}/compressed': f'{topic}/compressed'}
+
+
+def _cmd_vel(values: Mapping) -> dict[str, str]:
+    return {'cmd_vel': values.get('cmd_vel_topic') or 'cmd_vel'}
+
+
+def _sim(values: Mapping) -> NodeSpec:
+    _, camera = _camera(values)
+    parameters = {**_given(values, 'suite', 'trial', 'stamped', 'real_time_factor'),
+                  'publish_clock': _sim_time(values), 'use_sim_time': False}  # it makes that time
+    return _node(values, 'sim', parameters, params='sim.yaml',
+                 topics={**camera, **_cmd_vel(values)}, required=True)
+
+
+def _guard(values: Mapping) -> NodeSpec:
+    parameters = _given(values, 'stamped')
+    factor = values['real_time_factor'] or 1.0
+    if values['sim']:
+        parameters['arm_at_start'] = True
+        if factor != 1.0:  # the guard ticks in real time, the arena moves in its own
+            parameters['rate_hz'] = min(max(GUARD_RATE_HZ * factor, GUARD_RATE_HZ / 2),
+                                        GUARD_RATE_MAX_HZ)
+            parameters['max_acceleration'] = [a * factor for a in Limits().max_acceleration]
+    return _node(values, 'guard', parameters, params='guard.yaml', topics=_cmd_vel(values),
+                 required=True)
+
+
+def _recorder(values: Mapping) -> NodeSpec:
+    parameters, camera = _camera(values)
+    parameters.update(_given(values, 'data_dir', 'instruction', 'operator', 'robot'))
+    return _node(values, 'recorder', parameters, params='record.yaml',
+                 topics={**camera, **_cmd_vel(values)}, required=True)
+
+
+def _teleop(values: Mapping) -> NodeSpec:
+    return _node(values, 'teleop', {}, params='record.yaml')
+
+
+def _inference(values: Mapping) -> NodeSpec:
+    parameters, camera = _camera(values)
+    parameters.update(_given(values, 'policy', 'instruction', 'device', 'precision'))
+    return _node(values, 'inference', parameters, params='drive.yaml', topics=camera)
+
+
+def _record_nodes(values: Mapping) -> list[NodeSpec]:
+    if values['console'] and not values['guard']:
+        raise UserError('the console drives through the guard', got='console and no guard',
+                        remedy='add console:=false when a stack of your own drives')
+    return [*([_sim(values)] if values['sim'] else []),
+            *([_guard(values)] if values['guard'] else []),
+            _recorder(values),
+            *([_teleop(values)] if values['console'] else [])]
+
+
+def _drive_nodes(values: Mapping) -> list[NodeSpec]:
+    if not values['policy']:
+        raise UserError('there is no policy to drive with', expected='the folder of a bundle',
+                        remedy='add policy:=FOLDER; mobile_vla train writes one')
+    return [*([_sim(values)] if values['sim'] else []),
+            _guard(values), _inference(values),
+            *([_recorder(values)] if values['record'] else []),
+            *([_teleop(values)] if values['console'] else [])]
+
+
+RECORD = Bringup(
+    'record', 'Record takes while a person drives.',
+    (Argument('instruction', '', 'what the robot is told in these takes'), *TAKES, *TOPICS,
+     Argument('console', 'true', 'start the keyboard console', bool),
+     Argument('guard', 'true', 'drive through the guard; false when a stack of your own publishes '
+              'cmd_vel', bool),
+     SIM_TOO, SUITE, *ARENA, PARAMS_FILE, NAMESPACE, USE_SIM_TIME),
+    _record_nodes)
+
+DRIVE = Bringup(
+    'drive', 'Drive with a policy, through the guard.',
+    (Argument('policy', '', 'folder of the policy bundle'),
+     Argument('instruction', '', 'what to do, until one is heard on the topic instruction'),
+     Argument('device', '', 'auto, cpu or cuda (empty: as the parameter file says)'),
+     Argument('precision', '', 'fp32, bf16 or fp16 (empty: as the parameter file says)'),
+     *TOPICS,
+     Argument('record', 'false', 'record the drive, with takeovers labelled', bool), *TAKES,
+     Argument('console', 'false', 'start the keyboard console, to take over', bool),
+     SIM_TOO, HELD_OUT, *ARENA, PARAMS_FILE, NAMESPACE, USE_SIM_TIME),
+    _drive_nodes)
+
+SIM = Bringup(
+    'sim', 'The arena alone: a robot with a camera that listens to cmd_vel.',
+    (SUITE, *ARENA, *TOPICS, PARAMS_FILE, NAMESPACE, USE_SIM_TIME),
+    lambda values: [_sim(values)])

@@ -1,0 +1,1 @@
+"""What a take is on disk: schema, writer, reader, timeline and verdict. No ROS, no torch."""

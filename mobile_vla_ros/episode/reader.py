@@ -1,0 +1,270 @@
+"""Reads an episode, whole or cut short, and finds the episodes of a folder."""
+
+import io
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import h5py
+import numpy as np
+from PIL import Image, UnidentifiedImageError
+
+from mobile_vla_ros.episode import health, schema
+from mobile_vla_ros.errors import UserError
+from mobile_vla_ros.types import SOURCES, Frame
+
+HDF5_SIGNATURE = b'\x89HDF\r\n\x1a\n'
+SOURCE_NAMES = {number: name for name, number in SOURCES.items()}
+
+
+@dataclass(frozen=True)
+class Commands:
+    """
+    Every command of a take at its own rate.
+
+    :param twist: (N, 6) float64: vx vy vz in m/s, wx wy wz in rad/s.
+    :param stamp_ns: (N,) int64 header stamps, or the receipt of a message without a header.
+    :param received_ns: (N,) int64 times of receipt.
+    :param source: (N,) uint8, values of ``types.SOURCES``.
+    """
+
+    twist: np.ndarray
+    stamp_ns: np.ndarray
+    received_ns: np.ndarray
+    source: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.received_ns)
+
+
+@dataclass(frozen=True)
+class Event:
+    """Something that happened in a take: ``name`` is one of ``schema.EVENTS``."""
+
+    name: str
+    time_ns: int
+    text: str
+
+
+class Episode:
+    """
+    One take, open for reading; use it as a context manager.
+
+    Times and commands are in memory, images are read and decoded when they are asked for. A
+    ``.part``, of a writer that was killed or of one that still writes, shows what was flushed.
+    """
+
+    def __init__(self, path: Path, file: h5py.File):
+        self.path = path
+        self._file = file
+        self.attributes = {name: _plain(value) for name, value in file.attrs.items()}
+        self._check_format()
+        self._images = file['frames/data']
+        count = _valid_rows(file, 'frames/stamp_ns', 'frames/received_ns')
+        self._count = _readable_images(self._images, min(count, len(self._images)))
+        self.frame_stamp_ns = file['frames/stamp_ns'][:self._count]
+        self.frame_received_ns = file['frames/received_ns'][:self._count]
+        count = _valid_rows(file, 'commands/stamp_ns', 'commands/received_ns', 'commands/twist',
+                            'commands/source')
+        self.commands = Commands(*(file[f'commands/{name}'][:count] for name in
+                                   ('twist', 'stamp_ns', 'received_ns', 'source')))
+        count = _valid_rows(file, 'events/time_ns', 'events/name', 'events/text')
+        self.events = [
+            Event(name.decode(), int(time), text.decode(errors='replace')) for name, time, text
+            in zip(*(file[f'events/{column}'][:count] for column in ('name', 'time_ns', 'text')),
+                   strict=True)]
+
+    @classmethod
+    def open(cls, path: Path | str) -> 'Episode':
+        """
+        Open an episode.
+
+        :raises UserError: when there is no such file, or it is broken, or no episode of ours,
+            or of a later version; the sentence names the file.
+        """
+        path = Path(path).expanduser()
+        if not path.is_file():
+            raise UserError(f'no episode at {path}', expected='a file written by the recorder')
+        file = None
+        try:
+            file = _open_file(path)
+            return cls(path, file)
+        except UserError:
+            file.close()
+            raise
+        except (OSError, KeyError, ValueError, RuntimeError) as error:
+            if file is not None:
+                file.close()
+            raise UserError(f'{path} cannot be read as an episode', got=_first_line(error),
+                            expected=f'an HDF5 file of format {schema.FORMAT}',
+                            remedy='move it away, or recover it if it is a take') from None
+
+    def _check_format(self):
+        found, version = self.attributes.get('format'), self.attributes.get('version')
+        if found != schema.FORMAT:
+            raise UserError(f'{self.path} is no episode of this package',
+                            got=f'format {found!r}', expected=schema.FORMAT,
+                            remedy='other layouts are brought in by mobile_vla episodes import')
+        if version != schema.VERSION:
+            raise UserError(f'{self.path} has a version that cannot be read', got=version,
+                            expected=schema.VERSION, remedy='update mobile_vla_ros')
+
+    def __enter__(self) -> 'Episode':
+        return self
+
+    def __exit__(self, *_):
+        self.close()
+
+    def __len__(self) -> int:
+        """Return the number of frames."""
+        return self._count
+
+    def close(self):
+        """Let go of the file; times and commands stay usable."""
+        self._file.close()
+
+    @property
+    def episode_id(self) -> str:
+        """``<UTC time>_<8 hex>``, the file's name without its suffix."""
+        return self.attributes['episode_id']
+
+    @property
+    def instruction(self) -> str:
+        """What the robot was told."""
+        return self.attributes['instruction']
+
+    @property
+    def outcome(self) -> str:
+        """One of ``schema.OUTCOMES``."""
+        return self.attributes['outcome']
+
+    @property
+    def complete(self) -> bool:
+        """Whether the take was closed by its writer."""
+        return self.attributes['complete']
+
+    @property
+    def health(self) -> dict | None:
+        """The verdict kept by the writer (see ``health.judge``); None when it was cut short."""
+        text = self.attributes['health']
+        return json.loads(text) if text else None
+
+    def encoded(self, index: int) -> bytes:
+        """
+        Return frame ``index`` as it is stored: JPEG or PNG.
+
+        :raises UserError: when the file is broken at this frame.
+        """
+        if not -self._count <= index < self._count:
+            raise IndexError(f'frame {index} of {self._count}')
+        try:
+            return self._images[index % self._count].tobytes()
+        except (OSError, RuntimeError) as error:
+            raise self._broken(index, error) from None
+
+    def frame(self, index: int) -> Frame:
+        """
+        Return frame ``index`` decoded to RGB, with its times.
+
+        :raises UserError: when the file is broken at this frame.
+        """
+        try:
+            image = Image.open(io.BytesIO(self.encoded(index))).convert('RGB')
+        except (UnidentifiedImageError, OSError) as error:
+            raise self._broken(index, error) from None
+        return Frame(np.asarray(image), int(self.frame_stamp_ns[index]),
+                     int(self.frame_received_ns[index]))
+
+    def judge(self) -> dict:
+        """Measure the take anew (see ``health.judge``); reads every image, decodes none."""
+        frozen = np.zeros(len(self), dtype=bool)
+        last = b''
+        for index in range(len(self)):
+            image = self.encoded(index)
+            frozen[index], last = image == last, image
+        drops = sum(int(event.text.split()[0]) for event in self.events if event.name == 'drop')
+        return health.judge(
+            frame_stamp_ns=self.frame_stamp_ns, frame_received_ns=self.frame_received_ns,
+            frozen=frozen, command_received_ns=self.commands.received_ns,
+            twist=self.commands.twist, drops=drops)
+
+    def _broken(self, index: int, error: Exception) -> UserError:
+        return UserError(f'{self.path} is broken at frame {index}', got=_first_line(error),
+                         expected='a JPEG or PNG image')
+
+
+def find_episodes(folder: Path | str) -> list[Path]:
+    """
+    Return the finished episodes of a folder, sorted by name, which is by time.
+
+    :raises UserError: when there is no such folder, or no episode in it.
+    """
+    folder = Path(folder).expanduser()
+    if not folder.is_dir():
+        raise UserError(f'no folder of episodes at {folder}',
+                        expected='a folder written by the recorder')
+    found = sorted(path for path in folder.glob(f'*{schema.SUFFIX}') if path.is_file())
+    if not found:
+        parts = len(list(folder.glob(f'*{schema.PART_SUFFIX}')))
+        raise UserError(f'{folder} holds no episode',
+                        got=f'{parts} unfinished takes (.part)' if parts else 'no .h5 file',
+                        expected=f'files <UTC time>_<8 hex>{schema.SUFFIX}',
+                        remedy='record some with ros2 launch mobile_vla_ros record.launch.py')
+    return found
+
+
+def _open_file(path: Path) -> h5py.File:
+    """
+    Open a whole file as it is, and one that its writer never closed as a SWMR reader.
+
+    A SWMR reader waits for blocks that are missing, in the hope that a writer will bring them:
+    a file that was cut would keep it for minutes, so that is found out here, from the
+    superblock (version 3: flags at byte 11, end of file at byte 28).
+    """
+    with path.open('rb') as file:
+        head = file.read(36)
+    swmr = len(head) == 36 and head[:8] == HDF5_SIGNATURE and head[8] == 3 and head[11] & 4
+    if not swmr:
+        return h5py.File(path, 'r')
+    size, end = path.stat().st_size, int.from_bytes(head[28:36], 'little')
+    if size < end:
+        raise OSError(f'cut short: {size} bytes of {end}')
+    return h5py.File(path, 'r', libver='latest', swmr=True)
+
+
+def _valid_rows(file: h5py.File, times: str, *others: str) -> int:
+    """Count the rows that were written, by ``times``, and that every other column has too."""
+    count = min(len(file[name]) for name in (times, *others))
+    for name in (times, *others):
+        column = file[name][:count]
+        if column.dtype == np.int64:
+            unwritten = np.flatnonzero(column == schema.NO_TIME)
+            count = min(count, unwritten[0]) if len(unwritten) else count
+    return int(count)
+
+
+def _readable_images(images: h5py.Dataset, count: int) -> int:
+    """
+    Count the images up to the last one that can be read.
+
+    A kill in the middle of a flush can leave rows whose bytes never reached the disk; they are
+    always the last ones (seen with a kill after every single write of a take).
+    """
+    while count:
+        try:
+            if len(images[count - 1]):
+                break
+        except (OSError, RuntimeError):
+            pass
+        count -= 1
+    return count
+
+
+def _plain(value):
+    if isinstance(value, bytes):
+        return value.decode()
+    return value.item() if isinstance(value, np.generic) else value
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).splitlines()[0] if str(error) else type(error).__name__

@@ -1,0 +1,216 @@
+"""The state machine that decides, at every tick, what the wheels are told."""
+
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+import numpy as np
+
+from mobile_vla_ros.errors import UserError
+from mobile_vla_ros.safety.limits import Limits, limit_acceleration, limit_speed
+from mobile_vla_ros.types import NANOSECONDS
+
+
+class State(StrEnum):
+    """What the guard is doing. Only ``TELEOP`` and ``DRIVING`` may move the base."""
+
+    ESTOP = 'estop'
+    DISARMED = 'disarmed'
+    TELEOP = 'teleop'      # a person drives, or has just let go
+    WAITING = 'waiting'    # armed; the policy has proposed nothing yet
+    FAULT = 'fault'        # the newest proposal must not be driven
+    DRIVING = 'driving'    # the policy drives
+
+
+@dataclass(frozen=True)
+class GuardConfig:
+    """
+    What the guard holds to.
+
+    :param limits: speed and acceleration.
+    :param observation_max_age_s: oldest image that a command may come from.
+    :param stamp_tolerance_s: how far a stamp may lie in the future (clocks of two machines).
+    :param teleop_timeout_s: a person's command is zero when it is older.
+    :param takeover_hold_s: how long after a person's last command the policy stays out.
+    :param longest_tick_s: the acceleration limit counts no more than this between two ticks, so
+        that a guard which was held up does not make up for it with a jerk.
+    :param disarm_on_fault: a fault needs a person to arm again.
+    :raises UserError: naming everything that does not fit.
+    """
+
+    limits: Limits = field(default_factory=Limits)
+    observation_max_age_s: float = 0.3
+    stamp_tolerance_s: float = 0.1
+    teleop_timeout_s: float = 0.3
+    takeover_hold_s: float = 1.0
+    longest_tick_s: float = 0.1
+    disarm_on_fault: bool = True
+
+    def __post_init__(self):
+        wrong = [
+            f'{name} is {getattr(self, name)}, and must be a positive number of seconds'
+            for name in ('observation_max_age_s', 'teleop_timeout_s', 'takeover_hold_s',
+                         'longest_tick_s')
+            if not (np.isfinite(getattr(self, name)) and getattr(self, name) > 0)]
+        if not (np.isfinite(self.stamp_tolerance_s) and self.stamp_tolerance_s >= 0):
+            wrong.append(f'stamp_tolerance_s is {self.stamp_tolerance_s}, and must be zero or '
+                         'more seconds')
+        if self.takeover_hold_s < self.teleop_timeout_s:
+            wrong.append(f'takeover_hold_s is {self.takeover_hold_s}, and must not be shorter '
+                         f'than teleop_timeout_s, {self.teleop_timeout_s}')
+        if wrong:
+            raise UserError('a guard that cannot be: ' + '; '.join(wrong))
+
+
+@dataclass(frozen=True)
+class Decision:
+    """
+    What to publish and why.
+
+    :param twist: (6,) float64, finite and within the limits.
+    :param source: ``policy``, ``teleop``, ``takeover`` (teleop while the policy was driving), or
+        ``none`` when nobody drives.
+    :param reason: why the twist is zero or who asked for the stop; empty in ordinary driving.
+    :param age_s: age of the observation (policy) or of the person's command; nan with neither.
+    """
+
+    twist: np.ndarray
+    state: State
+    source: str = 'none'
+    reason: str = ''
+    age_s: float = float('nan')
+
+
+class Guard:
+    """
+    Holds what was heard and decides at every tick.
+
+    Every stop that is not wished for is zero at once; wished-for changes of speed obey the
+    acceleration limits. Times: ``now`` and stamps are on the ROS clock, which may stop or jump;
+    ``steady`` never does. Both in nanoseconds.
+    """
+
+    def __init__(self, config: GuardConfig, armed: bool = False):
+        self.config = config
+        self._armed = armed
+        self._estop = False
+        self._why_disarmed = 'not armed yet'
+        self._proposal: tuple[np.ndarray, int, int] | None = None
+        self._teleop: tuple[np.ndarray, int] | None = None
+        self._teleop_source = 'teleop'
+        self._last = np.zeros(6)
+        self._last_steady_ns: int | None = None
+
+    @property
+    def armed(self) -> bool:
+        """Whether the base may move at all."""
+        return self._armed
+
+    def proposal(self, twist: np.ndarray, stamp_ns: int, steady_ns: int):
+        """
+        Take what the policy proposes.
+
+        :param twist: (6,) anything, also numbers that are none.
+        :param stamp_ns: when the image it comes from was taken, ROS clock.
+        :param steady_ns: when it was received.
+        """
+        self._proposal = (np.array(twist, dtype=np.float64), stamp_ns, steady_ns)
+
+    def teleop(self, twist: np.ndarray, steady_ns: int):
+        """Take a person's command, (6,), received at ``steady_ns``."""
+        if not self._held(steady_ns):
+            proposed = self._proposal is not None and (
+                steady_ns - self._proposal[2] <= self._ns(self.config.observation_max_age_s))
+            self._teleop_source = 'takeover' if self._armed and proposed else 'teleop'
+        self._teleop = (np.array(twist, dtype=np.float64), steady_ns)
+
+    def estop(self, pressed: bool):
+        """Take the e-stop's state; when it is let go the guard has to be armed again."""
+        if pressed:
+            self._disarm('e-stop was pressed')
+        self._estop = bool(pressed)
+
+    def arm(self) -> tuple[bool, str]:
+        """Arm, and forget proposals of before; return whether it was done and a sentence."""
+        if self._estop:
+            return False, 'Not armed: the e-stop is pressed. Release it and arm again.'
+        if not self._armed:
+            self._armed = True
+            self._proposal = None
+        return True, 'Armed.'
+
+    def disarm(self) -> tuple[bool, str]:
+        """Disarm; always possible."""
+        self._disarm('disarmed by a person')
+        return True, 'Disarmed.'
+
+    def update(self, now_ns: int, steady_ns: int) -> Decision:
+        """
+        Decide what the base is told at this tick.
+
+        :param now_ns: ROS clock, at the moment of publishing.
+        :param steady_ns: steady clock, at the same moment.
+        """
+        if self._estop:
+            return self._stop(State.ESTOP, 'e-stop is pressed', steady_ns)
+        if not self._armed:
+            return self._stop(State.DISARMED, self._why_disarmed, steady_ns)
+        if self._held(steady_ns):
+            return self._follow_teleop(steady_ns)
+        if self._proposal is None:
+            return self._stop(State.WAITING, 'no proposal yet', steady_ns)
+        twist, stamp_ns, received_ns = self._proposal
+        age_s = max(now_ns - stamp_ns, steady_ns - received_ns) / NANOSECONDS
+        if not np.isfinite(twist).all() or twist.shape != (6,):
+            return self._fault('proposal is not finite', steady_ns, age_s)
+        if now_ns - stamp_ns < -self._ns(self.config.stamp_tolerance_s):
+            return self._fault('stamp of the observation lies in the future', steady_ns,
+                               (now_ns - stamp_ns) / NANOSECONDS)
+        if age_s > self.config.observation_max_age_s:
+            return self._fault('observation is too old', steady_ns, age_s)
+        return self._move(State.DRIVING, twist, 'policy', steady_ns, age_s)
+
+    @staticmethod
+    def _ns(seconds: float) -> int:
+        return round(seconds * NANOSECONDS)
+
+    def _held(self, steady_ns: int) -> bool:
+        """Whether a person drives or has let go so lately that the policy stays out."""
+        return self._teleop is not None and (
+            steady_ns - self._teleop[1] <= self._ns(self.config.takeover_hold_s))
+
+    def _disarm(self, why: str):
+        self._armed = False
+        self._why_disarmed = why
+
+    def _follow_teleop(self, steady_ns: int) -> Decision:
+        twist, received_ns = self._teleop
+        age_s = (steady_ns - received_ns) / NANOSECONDS
+        if age_s > self.config.teleop_timeout_s:
+            return self._stop(State.TELEOP, 'teleop is silent', steady_ns, self._teleop_source,
+                              age_s)
+        if not np.isfinite(twist).all() or twist.shape != (6,):
+            return self._fault('teleop command is not finite', steady_ns, age_s)
+        return self._move(State.TELEOP, twist, self._teleop_source, steady_ns, age_s)
+
+    def _move(self, state: State, twist: np.ndarray, source: str, steady_ns: int,
+              age_s: float) -> Decision:
+        elapsed_s = 0.0
+        if self._last_steady_ns is not None:
+            elapsed_s = min((steady_ns - self._last_steady_ns) / NANOSECONDS,
+                            self.config.longest_tick_s)
+        limits = self.config.limits
+        self._last = limit_acceleration(
+            limit_speed(twist, limits), self._last, limits, max(elapsed_s, 0.0))
+        self._last_steady_ns = steady_ns
+        return Decision(self._last.copy(), state, source, '', age_s)
+
+    def _stop(self, state: State, reason: str, steady_ns: int, source: str = 'none',
+              age_s: float = float('nan')) -> Decision:
+        self._last = np.zeros(6)
+        self._last_steady_ns = steady_ns
+        return Decision(np.zeros(6), state, source, reason, age_s)
+
+    def _fault(self, reason: str, steady_ns: int, age_s: float) -> Decision:
+        if self.config.disarm_on_fault:
+            self._disarm(f'disarmed after a fault: {reason}')
+        return self._stop(State.FAULT, reason, steady_ns, age_s=age_s)

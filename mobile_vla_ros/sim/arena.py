@@ -1,0 +1,278 @@
+"""The arena: a scene, a base that cannot do everything it is told, and a judge."""
+
+import functools
+import math
+from dataclasses import dataclass
+from importlib import resources
+
+import numpy as np
+
+from mobile_vla_ros.errors import UserError
+from mobile_vla_ros.sim.camera import Camera, mujoco
+from mobile_vla_ros.sim.scene import CAMERA_AHEAD_M, Scene, SceneObject
+from mobile_vla_ros.types import NANOSECONDS
+
+RUNNING, SUCCESS, COLLISION, TIMEOUT = 'running', 'success', 'collision', 'timeout'
+
+SUBSTEP_NS = 25_000_000
+FAR_M = 20.0
+SLIP_TIME_S = 0.8
+
+
+@dataclass(frozen=True)
+class BaseLimits:
+    """
+    What the base can do, whatever it is told.
+
+    :param planar: highest speed over the floor, m/s.
+    :param turn: highest turning speed, rad/s.
+    :param planar_acceleration: m/s².
+    :param turn_acceleration: rad/s².
+    :param lag_s: time constant with which the wheels follow a command.
+    """
+
+    planar: float = 0.6
+    turn: float = 1.5
+    planar_acceleration: float = 1.5
+    turn_acceleration: float = 4.0
+    lag_s: float = 0.1
+
+
+@dataclass(frozen=True)
+class Judge:
+    """
+    When a 'go to' has succeeded.
+
+    :param gap_m: at most so far from the target, surface to surface.
+    :param bearing_rad: the target's centre is at most so far off straight ahead.
+    :param speed_mps: the base stands when it is no faster,
+    :param stand_s: and has been so for so long.
+    :param timeout_s: the time it may take in all.
+    """
+
+    gap_m: float = 0.4
+    bearing_rad: float = math.radians(35)
+    speed_mps: float = 0.15
+    stand_s: float = 0.3
+    timeout_s: float = 15.0
+
+
+class Arena:
+    """
+    One scene at a time, stepped by its user's clock. Needs no GL until ``render`` is called.
+
+    :param width: of the picture, pixels.
+    :param height: of the picture, pixels.
+    """
+
+    def __init__(self, width: int = 224, height: int = 224, *, limits: BaseLimits | None = None,
+                 judge: Judge | None = None):
+        if not (16 <= width <= 1920 and 16 <= height <= 1920):
+            raise UserError('a picture of the arena has an impossible size',
+                            got=f'{width} x {height}', expected='16 to 1920 pixels a side')
+        self.width, self.height = width, height
+        self.limits = limits or BaseLimits()
+        self.judge = judge or Judge()
+        self.scene: Scene | None = None
+        self._camera: Camera | None = None
+        self._camera_is_current = False
+
+    def reset(self, scene: Scene) -> None:
+        """Build a scene and put the base at its start, at rest; time begins at 0."""
+        self.scene = scene
+        self._model = build(scene, self.width, self.height)
+        self._data = mujoco.MjData(self._model)
+        self._camera_is_current = False
+        self._base = self._model.geom('base').id
+        self._first_object = self._model.geom('object_0').id
+        self._rng = np.random.default_rng([scene.seed, 1])
+        self._noise = np.rint(np.random.default_rng([scene.seed, 2]).normal(
+            0, scene.look.noise, self.width * self.height * 3 + 65_536)).astype(np.int16)
+        self._slip = np.zeros(2)
+        self._velocity = np.zeros(3)
+        self._standing_ns = 0
+        self.time_ns = 0
+        self.state = RUNNING
+        self._pose = np.array(scene.start, dtype=np.float64)
+        self._place()
+        self.min_gap = self.nearest_gap()
+
+    @property
+    def pose(self) -> tuple[float, float, float]:
+        """x, y (m) and yaw (rad, -pi to pi) of the base in the room."""
+        x, y, yaw = self._pose
+        return float(x), float(y), math.remainder(yaw, math.tau)
+
+    @pose.setter
+    def pose(self, pose: tuple[float, float, float]) -> None:
+        self._pose = np.array(pose, dtype=np.float64)
+        self._velocity[:] = 0
+        self._place()
+
+    @property
+    def velocity(self) -> tuple[float, float, float]:
+        """vx, vy (m/s) and wz (rad/s) that the wheels make, in the base's own axes."""
+        return tuple(float(v) for v in self._velocity)
+
+    @property
+    def touching(self) -> bool:
+        """Whether the base is in contact with an object or a wall."""
+        return self._data.ncon > 0
+
+    def step(self, twist: np.ndarray, dt_ns: int) -> None:
+        """
+        Let time pass.
+
+        :param twist: (6,) m/s and rad/s; linear_x, linear_y and angular_z are driven.
+        :param dt_ns: how long the command holds.
+        """
+        twist = np.asarray(twist, dtype=np.float64)
+        if twist.shape != (6,) or not np.isfinite(twist).all():
+            raise ValueError(f'a command of the base is 6 finite numbers, got {twist}')
+        wanted = twist[[0, 1, 5]]
+        while dt_ns > 0:
+            part = min(dt_ns, SUBSTEP_NS)
+            dt_ns -= part
+            self.time_ns += part
+            if self.state != COLLISION:
+                self._move(wanted, part / NANOSECONDS)
+            self._decide(part)
+
+    def _move(self, wanted: np.ndarray, dt: float) -> None:
+        limits = self.limits
+        wanted = np.append(_shorten(wanted[:2], limits.planar),
+                           np.clip(wanted[2], -limits.turn, limits.turn))
+        change = (wanted - self._velocity) * (1 - math.exp(-dt / limits.lag_s))
+        self._velocity[:2] += _shorten(change[:2], limits.planar_acceleration * dt)
+        self._velocity[2] += np.clip(change[2], -limits.turn_acceleration * dt,
+                                     limits.turn_acceleration * dt)
+        # A slow wander of the floor under turning wheels (an Ornstein-Uhlenbeck process).
+        keep = math.exp(-dt / SLIP_TIME_S)
+        self._slip = keep * self._slip + math.sqrt(1 - keep * keep) * self._rng.normal(
+            0, 1, 2) * self.scene.slip
+        planar = self._velocity[:2]
+        planar = planar + self._slip * min(1.0, math.hypot(*planar) / 0.2)
+        middle = self._pose[2] + 0.5 * dt * self._velocity[2]
+        cos, sin = math.cos(middle), math.sin(middle)
+        self._pose += dt * np.array([cos * planar[0] - sin * planar[1],
+                                     sin * planar[0] + cos * planar[1], self._velocity[2]])
+        self._place()
+
+    def _place(self) -> None:
+        self._data.qpos[:] = self._pose
+        mujoco.mj_kinematics(self._model, self._data)
+        mujoco.mj_camlight(self._model, self._data)
+        mujoco.mj_collision(self._model, self._data)
+
+    def _decide(self, dt_ns: int) -> None:
+        """Contact ends a trial at once, standing at the target ends it well, time ends it."""
+        if self.state != RUNNING:
+            return
+        if self.touching:
+            self.state = COLLISION
+            self.min_gap = 0.0
+            self._velocity[:] = 0
+            return
+        self.min_gap = min(self.min_gap, self.nearest_gap())
+        stands = math.hypot(*self._velocity[:2]) <= self.judge.speed_mps
+        self._standing_ns = self._standing_ns + dt_ns if stands and self._at_target() else 0
+        if self._standing_ns >= self.judge.stand_s * NANOSECONDS:
+            self.state = SUCCESS
+        elif self.time_ns >= self.judge.timeout_s * NANOSECONDS:
+            self.state = TIMEOUT
+
+    def _at_target(self) -> bool:
+        goal = self.scene.goal
+        x, y, yaw = self._pose
+        bearing = math.remainder(math.atan2(goal.y - y, goal.x - x) - yaw, math.tau)
+        return abs(bearing) <= self.judge.bearing_rad and self.gap() <= self.judge.gap_m
+
+    def gap(self, index: int | None = None) -> float:
+        """Return metres from the base's surface to an object's (default: the target's)."""
+        index = self.scene.target if index is None else index
+        return mujoco.mj_geomDistance(self._model, self._data, self._base,
+                                      self._first_object + index, FAR_M, None)
+
+    def nearest_gap(self) -> float:
+        """Return metres between the base and the nearest object."""
+        return min(self.gap(i) for i in range(len(self.scene.objects)))
+
+    def render(self) -> np.ndarray:
+        """
+        Return (height, width, 3) uint8, RGB, with the sensor's noise of this scene and time.
+
+        :raises UserError: when no GL can be had.
+        """
+        clean = self._lens().image(self._data)
+        first = int(np.random.default_rng([self.scene.seed, self.time_ns]).integers(65_536))
+        noise = self._noise[first:first + clean.size].reshape(clean.shape)
+        return np.clip(clean + noise, 0, 255).astype(np.uint8)
+
+    def objects_in_view(self) -> np.ndarray:
+        """Return (height, width) int32: the index of the object at each pixel, -1 for none."""
+        index = self._lens().geoms(self._data) - self._first_object
+        return np.where((index >= 0) & (index < len(self.scene.objects)), index, -1)
+
+    def _lens(self) -> Camera:
+        if self._camera is None:
+            self._camera = Camera(self.width, self.height)
+        if not self._camera_is_current:
+            self._camera.load(self._model)
+            self._camera_is_current = True
+        return self._camera
+
+    def close(self) -> None:
+        """Give the camera's GL context back; the arena can be used again after it."""
+        if self._camera is not None:
+            self._camera.close()
+            self._camera = None
+            self._camera_is_current = False
+
+
+def _shorten(vector: np.ndarray, longest: float) -> np.ndarray:
+    length = math.hypot(*vector)
+    return vector if length <= longest else vector * (longest / length)
+
+
+@functools.cache
+def _empty_arena() -> mujoco.MjSpec:
+    xml = resources.files('mobile_vla_ros').joinpath('assets', 'arena.xml')
+    return mujoco.MjSpec.from_string(xml.read_text())
+
+
+def build(scene: Scene, width: int, height: int) -> mujoco.MjModel:
+    """Return ``assets/arena.xml`` with the objects and the look of a scene, compiled."""
+    spec = _empty_arena().copy()
+    look = scene.look
+    getattr(spec.visual, 'global').offwidth = width
+    getattr(spec.visual, 'global').offheight = height
+    spec.visual.headlight.ambient = [look.ambient] * 3
+    lamp = spec.light('lamp')
+    lamp.dir = look.lamp_direction
+    lamp.diffuse = [look.lamp] * 3
+    floor = spec.texture('floor')
+    floor.builtin = getattr(mujoco.mjtBuiltin, f'mjBUILTIN_{look.floor_pattern.upper()}')
+    floor.rgb1, floor.rgb2 = look.floor_rgb
+    spec.material('wall').rgba = [*look.wall_rgb, 1.0]
+    camera = spec.camera('front')
+    camera.pos = [CAMERA_AHEAD_M, 0, look.camera_height]
+    camera.fovy = math.degrees(look.camera_fov)  # always in degrees, whatever its compiler is told
+    camera.alt.xyaxes = [0, -1, 0, math.sin(look.camera_tilt), 0, math.cos(look.camera_tilt)]
+    for i, thing in enumerate(scene.objects):
+        _add(spec, f'object_{i}', thing)
+    return spec.compile()
+
+
+def _add(spec: mujoco.MjSpec, name: str, thing: SceneObject) -> None:
+    half = thing.height / 2
+    size = {'box': [thing.radius, thing.radius, half], 'cylinder': [thing.radius, half, 0],
+            'ball': [thing.radius, 0, 0], 'cone': [0, 0, 0]}[thing.shape]
+    kind = {'box': mujoco.mjtGeom.mjGEOM_BOX, 'cylinder': mujoco.mjtGeom.mjGEOM_CYLINDER,
+            'ball': mujoco.mjtGeom.mjGEOM_SPHERE, 'cone': mujoco.mjtGeom.mjGEOM_MESH}[thing.shape]
+    body = spec.worldbody.add_body(name=name, pos=[thing.x, thing.y, half])
+    geom = body.add_geom(name=name, type=kind, size=size, rgba=[*thing.rgb, 1.0],
+                         contype=2, conaffinity=1)
+    if thing.shape == 'cone':
+        mesh = spec.add_mesh(name=name, scale=[thing.radius, thing.radius, half])
+        mesh.make_cone(nedge=24, radius=0)
+        geom.meshname = name

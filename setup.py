@@ -1,0 +1,58 @@
+"""Install the package: colcon and pip both come here."""
+
+from glob import glob
+
+from setuptools import find_packages, setup
+
+NAME = 'mobile_vla_ros'
+
+setup(
+    name=NAME,
+    version='0.1.0',
+    description='Teach a mobile base to follow an instruction by driving it: record, train, '
+                'drive.',
+    maintainer='mobile_vla_ros maintainers',
+    maintainer_email='maintainers@users.noreply.github.com',
+    license='Apache-2.0',
+    license_files=['LICENSE'],
+    python_requires='>=3.11',
+    packages=find_packages(include=[NAME, f'{NAME}.*']),
+    package_data={NAME: ['assets/**/*']},
+    data_files=[
+        ('share/ament_index/resource_index/packages', [f'resource/{NAME}']),
+        (f'share/{NAME}', ['package.xml']),
+        (f'share/{NAME}/launch', sorted(glob('launch/*.launch.py'))),
+        (f'share/{NAME}/config', sorted(glob('config/*.yaml'))),
+    ],
+    zip_safe=False,
+    install_requires=['setuptools'],  # what runs is pinned in requirements.txt
+    extras_require={
+        # ROS 2 from PyPI, for machines without one; a sourced ROS 2 needs none of these.
+        'ros': [
+            'ros-jazzy-diagnostic-msgs==5.3.6',
+            'ros-jazzy-geometry-msgs==5.3.6',
+            'ros-jazzy-nav-msgs==5.3.6',
+            'ros-jazzy-rclpy==7.1.6',
+            'ros-jazzy-rmw-fastrtps-cpp==8.4.3',
+            'ros-jazzy-sensor-msgs==5.3.6',
+            'ros-jazzy-std-srvs==5.3.6',
+        ],
+        'dev': [
+            'colcon-common-extensions==0.3.0',
+            'hypothesis==6.170.15',
+            'pytest==9.2.0',
+            'pytest-timeout==2.4.0',
+            'ruff==0.17.6',
+        ],
+    },
+    entry_points={
+        'console_scripts': [
+            'guard_node = mobile_vla_ros.nodes.guard_node:main',
+            'inference_node = mobile_vla_ros.nodes.inference_node:main',
+            'mobile_vla = mobile_vla_ros.cli.main:main',
+            'recorder_node = mobile_vla_ros.nodes.recorder_node:main',
+            'sim_node = mobile_vla_ros.nodes.sim_node:main',
+            'teleop_node = mobile_vla_ros.nodes.teleop_node:main',
+        ],
+    },
+)

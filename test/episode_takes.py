@@ -1,0 +1,57 @@
+"""Takes for tests: images as they are encoded, and a process that writes until it is killed."""
+
+import io
+import sys
+
+import numpy as np
+from PIL import Image
+
+from mobile_vla_ros.episode.schema import EpisodeInfo
+from mobile_vla_ros.episode.writer import EpisodeWriter
+from mobile_vla_ros.types import Command
+
+PERIOD_NS = 100_000_000
+CREATED_NS = 1_800_000_000_000_000_000
+START_NS = 50_000_000_000
+
+
+def encoded(index: int, kind: str = 'PNG', size: tuple[int, int] = (16, 12)) -> bytes:
+    """Return a small image whose every pixel says ``index``."""
+    buffer = io.BytesIO()
+    Image.new('RGB', size, (index % 256, index // 256, 7)).save(buffer, kind)
+    return buffer.getvalue()
+
+
+def write_take(writer: EpisodeWriter, frames: int, *, delay_ns: int = 5_000_000, first: int = 0):
+    """Write frames at 10 Hz and commands at 20 Hz: vx counts the frame, vy the half frames."""
+    for index in range(first, first + frames):
+        stamp_ns = START_NS + index * PERIOD_NS
+        writer.add_frame(encoded(index), stamp_ns, stamp_ns + delay_ns)
+        for half in range(2):
+            at_ns = stamp_ns + half * PERIOD_NS // 2
+            twist = np.array([index / 100, half, 0, 0, 0, -index / 100])
+            writer.add_command(Command(twist, at_ns, at_ns, 'teleop'))
+
+
+def take(folder, frames: int = 20, instruction: str = 'go to the red box', **info):
+    """Write and close one take; return its path."""
+    writer = EpisodeWriter(folder, EpisodeInfo(instruction, **info), CREATED_NS)
+    write_take(writer, frames)
+    return writer.close('success')
+
+
+def write_forever(folder: str, frames: int):
+    """Write takes of ``frames`` frames, flushed every 7, saying on stdout what is safe by now."""
+    while True:
+        writer = EpisodeWriter(folder, EpisodeInfo('go to the red box'), CREATED_NS)
+        print('open', writer.episode_id, flush=True)
+        for first in range(0, frames, 7):
+            write_take(writer, 7, first=first)
+            writer.flush()
+            print('flushed', first + 7, flush=True)
+        writer.close('success')
+        print('closed', writer.episode_id, flush=True)
+
+
+if __name__ == '__main__':
+    write_forever(sys.argv[1], int(sys.argv[2]))

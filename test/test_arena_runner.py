@@ -1,0 +1,100 @@
+"""Trials through live nodes: the expert's takes, and bad starts told in a sentence."""
+
+import json
+
+import pytest
+from geometry_msgs.msg import Twist
+from std_srvs.srv import Trigger
+
+from mobile_vla_ros.sim import suites
+
+TIMEOUT_S = 60.0
+FAST = {'real_time_factor': 4.0, 'publish_clock': True}
+
+
+def lines(process) -> list[dict]:
+    return [json.loads(line) for line in process.output.splitlines() if line.startswith('{')]
+
+
+def test_the_expert_succeeds_over_the_loopback(nodes, client):
+    """Two trials through DDS, straight to the base: the pose and time of each in one line."""
+    nodes.start('sim_node', params=FAST)
+    runner = nodes.start('arena_runner', remappings={'teleop/cmd_vel': 'cmd_vel'}, params={
+        'suite': 'unseen_layouts', 'first_trial': 4, 'trials': 2, 'expert': True,
+        'record': False})
+    assert runner.wait(TIMEOUT_S) == 0
+    trials = lines(runner)
+    assert [trial['trial'] for trial in trials] == [4, 5]
+    for trial in trials:
+        scene = suites.scene('unseen_layouts', trial['trial'])
+        assert trial['outcome'] == 'success', runner.output
+        assert trial['instruction'] == scene.instruction
+        assert 2.5 < trial['elapsed_s'] < 12
+        assert trial['path'][0] == pytest.approx(scene.start[:2], abs=0.1)
+        x, y = trial['path'][-1]
+        assert x < scene.goal.x - 0.3
+        assert abs(y - scene.goal.y) < 0.3
+        assert 'episode' not in trial
+
+
+def test_the_expert_goes_through_the_guard(nodes, client):
+    """The way that takes are recorded: teleop/cmd_vel, the guard, cmd_vel."""
+    nodes.start('sim_node', params=FAST)
+    nodes.start('guard_node', params={
+        'arm_at_start': True, 'use_sim_time': True, 'rate_hz': 80.0,
+        'max_acceleration': [8.0, 8.0, 16.0]})
+    runner = nodes.start('arena_runner', params={'expert': True, 'record': False})
+    assert runner.wait(TIMEOUT_S) == 0
+    assert lines(runner)[0]['outcome'] == 'success'
+
+
+def test_each_take_is_started_and_ended_with_its_outcome(nodes, client):
+    """The recorder hears start, then success, once a trial; its answer is in the line."""
+    heard = []
+    for name in ('start', 'success', 'failure'):
+        def answer(_request, response, name=name):
+            heard.append(name)
+            response.success, response.message = True, f'take-{len(heard)}.h5'
+            return response
+        client.node.create_service(Trigger, f'recorder/{name}', answer)
+    nodes.start('sim_node', params=FAST)
+    runner = nodes.start('arena_runner', remappings={'teleop/cmd_vel': 'cmd_vel'},
+                         params={'expert': True, 'trials': 2})
+    assert runner.wait(TIMEOUT_S) == 0
+    assert heard == ['start', 'success'] * 2
+    assert [trial['episode'] for trial in lines(runner)] == ['take-2.h5', 'take-4.h5']
+
+
+def test_a_recorder_that_refuses_ends_the_run_with_its_sentence(nodes, client):
+    """What the recorder said is passed on, exit status 2, and no trial is claimed."""
+    def refuse(_request, response):
+        response.success, response.message = False, 'no camera is heard'
+        return response
+    client.node.create_service(Trigger, 'recorder/start', refuse)
+    nodes.start('sim_node', params=FAST)
+    runner = nodes.start('arena_runner', params={'expert': True})
+    assert runner.wait(TIMEOUT_S) == 2
+    assert 'no camera is heard' in runner.output
+    assert lines(runner) == []
+
+
+def test_without_the_expert_it_watches_and_never_drives(nodes, client):
+    """Nothing is published on teleop/cmd_vel; the trial ends by its timeout."""
+    commands = client.subscribe('teleop/cmd_vel', Twist)
+    nodes.start('sim_node', params={**FAST, 'trial_timeout_s': 3.0})
+    runner = nodes.start('arena_runner', params={'trials': 2})
+    assert runner.wait(TIMEOUT_S) == 0
+    assert [trial['outcome'] for trial in lines(runner)] == ['timeout', 'timeout']
+    assert len(commands) == 0
+
+
+@pytest.mark.parametrize(('params', 'words'), [
+    ({'suite': 'nowhere'}, ["'nowhere'", 'train']),
+    ({'patience_s': 1.0}, ['the arena does not answer', 'Start its node'])])
+def test_a_bad_start_ends_in_a_sentence(nodes, params, words):
+    """An unknown suite, or no arena at all: exit status 2, no traceback."""
+    runner = nodes.start('arena_runner', params=params)
+    assert runner.wait(TIMEOUT_S) == 2
+    assert 'Traceback' not in runner.output
+    for word in words:
+        assert word in runner.output

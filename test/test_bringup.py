@@ -1,0 +1,274 @@
+"""One description of what is started, for the launch files and for the demo."""
+
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+
+import pytest
+import yaml
+from geometry_msgs.msg import Twist, TwistStamped
+from ros_helpers import wait_until
+
+from mobile_vla_ros.bringup.processes import ProcessEnded, Processes, command_line, yaml_value
+from mobile_vla_ros.bringup.share import config_file, default_params, share_folder
+from mobile_vla_ros.bringup.spec import NodeSpec
+from mobile_vla_ros.bringup.stacks import DRIVE, RECORD, SIM
+from mobile_vla_ros.errors import UserError
+
+BRINGUPS = (RECORD, DRIVE, SIM)
+
+
+def by_name(specs) -> dict[str, NodeSpec]:
+    return {spec.name: spec for spec in specs}
+
+
+def test_record_starts_console_guard_and_recorder():
+    """What is recorded is what the guard lets through; the arena only when asked for."""
+    assert set(by_name(RECORD.nodes())) == {'guard', 'recorder', 'teleop'}
+    assert set(by_name(RECORD.nodes(console=False, sim=True))) == {'guard', 'recorder', 'sim'}
+
+
+def test_a_stack_of_the_users_own_records_without_our_guard():
+    """The guard's zeros must not mix with the commands of another publisher of cmd_vel."""
+    assert set(by_name(RECORD.nodes(console=False, guard=False))) == {'recorder'}
+    with pytest.raises(UserError, match='console'):
+        RECORD.nodes(guard='false')
+
+
+def test_drive_starts_guard_and_inference_and_records_when_asked():
+    """record:=true adds the ordinary recorder."""
+    assert set(by_name(DRIVE.nodes(policy='p'))) == {'guard', 'inference'}
+    assert set(by_name(DRIVE.nodes(policy='p', record='true', sim='true', console='true'))) == {
+        'sim', 'guard', 'inference', 'recorder', 'teleop'}
+
+
+def test_the_guard_arms_itself_in_the_arena_alone():
+    """On a robot a person arms it: nothing but sim:=true sets arm_at_start."""
+    assert 'arm_at_start' not in by_name(DRIVE.nodes(policy='p'))['guard'].parameters
+    assert by_name(DRIVE.nodes(policy='p', sim=True))['guard'].parameters['arm_at_start'] is True
+
+
+def test_a_policy_has_to_be_named():
+    """Driving without one is a mistake that a person can mend."""
+    with pytest.raises(UserError, match='policy:=FOLDER'):
+        DRIVE.nodes()
+
+
+def test_topics_of_the_robot_reach_every_node_that_uses_them():
+    """One argument remaps the camera and cmd_vel on all sides, the compressed topic too."""
+    specs = by_name(DRIVE.nodes(policy='p', record=True, sim=True, image_topic='/front/image',
+                                cmd_vel_topic='base/cmd', namespace='/robot_1'))
+    for name in ('sim', 'inference', 'recorder'):
+        assert specs[name].remappings['camera/image_raw'] == '/front/image'
+        assert specs[name].remappings['camera/image_raw/compressed'] == '/front/image/compressed'
+    for name in ('sim', 'guard', 'recorder'):
+        assert specs[name].remappings['cmd_vel'] == 'base/cmd'
+    assert {spec.namespace for spec in specs.values()} == {'robot_1'}
+
+
+def test_a_compressed_topic_selects_the_compressed_transport():
+    """image_topic:=…/compressed needs no second argument; raw beside it is a contradiction."""
+    inference = by_name(DRIVE.nodes(policy='p', image_topic='cam/compressed'))['inference']
+    assert inference.parameters['image_transport'] == 'compressed'
+    assert inference.remappings['camera/image_raw/compressed'] == 'cam/compressed'
+    with pytest.raises(UserError, match='contradict'):
+        DRIVE.nodes(policy='p', image_topic='cam/compressed', image_transport='raw')
+
+
+def test_what_is_not_given_is_left_to_the_parameter_files(tmp_path):
+    """An argument left empty sets no parameter; the user's own file comes after ours."""
+    own = tmp_path / 'mine.yaml'
+    own.write_text('/**:\n  ros__parameters:\n    stamped: true\n')
+    guard = by_name(RECORD.nodes(params_file=own))['guard']
+    assert 'stamped' not in guard.parameters
+    assert guard.params_files == (*default_params('guard.yaml'), str(own))
+    assert by_name(RECORD.nodes(stamped='false'))['guard'].parameters['stamped'] is False
+
+
+def test_an_arena_of_another_speed_makes_the_time_for_all():
+    """At four times real time the arena publishes /clock, the others follow it."""
+    specs = by_name(RECORD.nodes(sim=True, real_time_factor=4.0))
+    assert specs['sim'].parameters['publish_clock'] is True
+    assert specs['sim'].parameters['use_sim_time'] is False
+    assert {s.parameters['use_sim_time'] for n, s in specs.items() if n != 'sim'} == {True}
+    assert specs['guard'].parameters['rate_hz'] == 80.0
+    assert by_name(RECORD.nodes(sim=True))['guard'].parameters['use_sim_time'] is False
+
+
+@pytest.mark.parametrize(('values', 'words'), [
+    ({'instructoin': 'x'}, ["'instructoin'", "mean 'instruction'"]),
+    ({'sim': 'maybe'}, ['sim', 'true or false']),
+    ({'trial': 'first'}, ['trial', 'a number']),
+    ({'image_transport': 'compresed'}, ["mean 'compressed'"]),
+    ({'params_file': '/nowhere.yaml'}, ['/nowhere.yaml', 'not there']),
+    ({'namespace': 'robot 1'}, ['namespace', 'ROS name'])])
+def test_arguments_that_do_not_fit_are_refused_with_the_remedy(values, words):
+    """Unknown names, wrong kinds and missing files end in one sentence before anything starts."""
+    with pytest.raises(UserError) as refusal:
+        RECORD.nodes(**values)
+    assert all(word in str(refusal.value) for word in words), refusal.value
+
+
+def test_every_argument_is_described_once():
+    """ros2 launch --show-args is a page that a newcomer can read."""
+    for bringup in BRINGUPS:
+        names = [argument.name for argument in bringup.arguments]
+        assert len(names) == len(set(names))
+        assert all(len(argument.description) > 15 for argument in bringup.arguments)
+
+
+@pytest.mark.parametrize('value', [
+    True, 3, -2, 0.5, 1.0, 1e-05, -2.5e-07, 1e20, [1.0, 2.0, 1e-06], ['a', 'b'],
+    'plain', 'true', '1.0', 'go to the "red" box: now, #1', "it's", '빨간 상자로 가', 'a\nb'])
+def test_a_parameter_keeps_its_type_and_text_on_the_command_line(value):
+    """The string 'true' stays a string, 1.0 stays a float, and no character is lost."""
+    read = yaml.safe_load(yaml_value(value))
+    assert read == value
+    assert type(read) is type(value)
+
+
+@pytest.mark.parametrize('name', sorted(p.name for p in (share_folder() / 'config').glob('*.yaml')
+                                        if 'ros__parameters' in p.read_text()))
+def test_parameter_files_are_keyed_for_every_node(name):
+    """The key /** holds in every namespace."""
+    content = yaml.safe_load(config_file(name).read_text())
+    assert list(content) == ['/**']
+    assert list(content['/**']) == ['ros__parameters']
+
+
+def test_an_unknown_configuration_file_is_refused_with_the_nearest_name():
+    """config_file names what there is."""
+    with pytest.raises(UserError, match=r"mean 'guard\.yaml'"):
+        config_file('gard.yaml')
+
+
+def spec_of(tmp_path, name: str, code: str, monkeypatch) -> NodeSpec:
+    """A spec that runs a script of the test's own as if it were a node's module."""
+    package = tmp_path / 'planted'
+    package.mkdir(exist_ok=True)
+    (package / f'{name}.py').write_text(textwrap.dedent(code))
+    monkeypatch.setenv('PYTHONPATH', str(tmp_path), prepend=os.pathsep)
+    monkeypatch.setattr(NodeSpec, 'module', property(lambda self: f'planted.{self.executable}'))
+    return NodeSpec(name=name, executable=name)
+
+
+def test_the_first_death_is_told_with_the_end_of_its_log(tmp_path, monkeypatch):
+    """A node that ends by itself is noticed at the next look, with what it said last."""
+    waits = spec_of(tmp_path, 'waits', 'import time; time.sleep(60)', monkeypatch)
+    dies = spec_of(tmp_path, 'dies', 'import sys; print("no policy"); sys.exit(2)', monkeypatch)
+    with Processes(tmp_path / 'log') as processes:
+        processes.start([waits, dies])
+
+        def died():
+            try:
+                processes.check()
+            except ProcessEnded as ended:
+                return ended
+            return None
+        ended = wait_until(died, 20.0, 'the death')
+        pid = processes['waits'].process.pid
+    assert (ended.name, ended.status, ended.tail) == ('dies', 2, 'no policy')
+    with pytest.raises(ProcessLookupError):
+        os.kill(pid, 0)
+
+
+def test_a_finite_process_is_waited_for_and_its_neighbours_are_watched(tmp_path, monkeypatch):
+    """An end with status 0 is the end that was waited for; a neighbour's death is not."""
+    short = spec_of(tmp_path, 'short', 'print("done")', monkeypatch)
+    waits = spec_of(tmp_path, 'waits', 'import time; time.sleep(60)', monkeypatch)
+    dies = spec_of(tmp_path, 'dies', 'raise SystemExit(1)', monkeypatch)
+    with Processes(tmp_path / 'log') as processes:
+        processes.start(short, finite=True)
+        processes.wait('short', 20.0)
+        assert processes['short'].tail() == 'done'
+        processes.start([waits, dies])
+        with pytest.raises(ProcessEnded, match='dies'):
+            processes.wait('waits', 20.0)
+
+
+def test_a_process_that_ignores_ctrl_c_is_ended_all_the_same(tmp_path, monkeypatch):
+    """SIGINT, then SIGTERM, then SIGKILL; a stopped process too."""
+    monkeypatch.setattr('mobile_vla_ros.bringup.processes.PATIENCE', (
+        (signal.SIGINT, 0.3), (signal.SIGTERM, 0.3), (signal.SIGKILL, 5.0)))
+    deaf = spec_of(tmp_path, 'deaf', """
+        import signal, time
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        print('ready')
+        time.sleep(60)
+        """, monkeypatch)
+    with Processes(tmp_path / 'log') as processes:
+        processes.start(deaf)
+        wait_until(lambda: 'ready' in processes['deaf'].tail(), 20.0)
+        os.kill(processes['deaf'].process.pid, signal.SIGSTOP)
+        assert processes.stop() == {'deaf': -signal.SIGKILL}
+
+
+def test_sigterm_to_the_one_who_started_them_ends_the_nodes(tmp_path):
+    """A demo that is told to end leaves no node behind."""
+    starter = tmp_path / 'starter.py'
+    starter.write_text(textwrap.dedent(f"""
+        import time
+        from mobile_vla_ros.bringup.processes import Processes
+        from mobile_vla_ros.bringup.stacks import RECORD
+        guard = [s for s in RECORD.nodes() if s.name == 'guard']
+        with Processes({str(tmp_path / 'log')!r}) as processes:
+            processes.start(guard)
+            print(processes['guard'].process.pid, flush=True)
+            time.sleep(60)
+        """))
+    parent = subprocess.Popen([sys.executable, str(starter)], stdout=subprocess.PIPE, text=True,
+                              env={**os.environ, 'PYTHONPATH': str(share_folder())})
+    pid = int(parent.stdout.readline())
+    parent.terminate()
+    assert parent.wait(20) == 128 + signal.SIGTERM
+    parent.stdout.close()
+    with pytest.raises(ProcessLookupError):
+        os.kill(pid, 0)
+
+
+def test_the_guard_of_the_description_runs_as_described(ros_domain, client, tmp_path):
+    """Parameters, remappings, namespace and parameter files reach the live node."""
+    own = tmp_path / 'mine.yaml'
+    own.write_text('/**:\n  ros__parameters:\n    frame_id: wheels\n    rate_hz: 50.0\n')
+    guard = by_name(DRIVE.nodes(policy='p', sim=True, stamped=True, namespace='r1',
+                                cmd_vel_topic='base/cmd', params_file=own))['guard']
+    commands = client.subscribe('/r1/base/cmd', TwistStamped)
+    with Processes(tmp_path / 'log') as processes:
+        processes.start([guard])
+        with client.stream('/r1/teleop/cmd_vel', Twist, rate_hz=10):
+            client.wait_for(lambda: len(commands) > 5)
+        assert commands.last.header.frame_id == 'wheels'
+        assert processes.stop() == {'guard': 0}
+
+
+def test_the_command_line_names_the_node_and_its_files():
+    """python -m module --ros-args with name, namespace, files first and parameters last."""
+    line = command_line(NodeSpec('guard', 'guard_node', {'stamped': True}, {'cmd_vel': 'c'},
+                                 ('a.yaml',), 'r1'))
+    assert line[1:] == ['-m', 'mobile_vla_ros.nodes.guard_node', '--ros-args',
+                        '-r', '__node:=guard', '-r', '__ns:=/r1', '-r', 'cmd_vel:=c',
+                        '--params-file', 'a.yaml', '-p', 'stamped:=true']
+
+
+@pytest.mark.parametrize('bringup', BRINGUPS, ids=lambda b: b.name)
+def test_a_launch_file_starts_what_the_description_says(bringup):
+    """Where ros2 launch is installed: every argument declared, every node with its values."""
+    launch = pytest.importorskip('launch', exc_type=ImportError)
+    pytest.importorskip('launch_ros.actions', exc_type=ImportError)
+    from launch.launch_description_sources import PythonLaunchDescriptionSource
+
+    path = share_folder() / 'launch' / f'{bringup.name}.launch.py'
+    context = launch.LaunchContext()
+    description = PythonLaunchDescriptionSource(str(path)).get_launch_description(context)
+    declared = {argument.name: argument for argument in description.get_launch_arguments()}
+    assert list(declared) == [argument.name for argument in bringup.arguments]
+    values = {'policy': 'p'} if bringup is DRIVE else {}
+    context.launch_configurations.update(values)
+    nodes = []
+    for entity in description.entities:
+        nodes += entity.execute(context) or []
+    specs = bringup.nodes(**values)
+    assert [node.node_executable for node in nodes] == [spec.executable for spec in specs]

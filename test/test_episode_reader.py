@@ -1,0 +1,82 @@
+"""What a reader makes of files that are ours, broken, or somebody else's."""
+
+import h5py
+import numpy as np
+import pytest
+from episode_takes import CREATED_NS, encoded, take, write_take
+
+from mobile_vla_ros.episode.reader import Episode, find_episodes
+from mobile_vla_ros.episode.schema import EpisodeInfo
+from mobile_vla_ros.episode.writer import EpisodeWriter
+from mobile_vla_ros.errors import UserError
+
+
+def test_jpeg_and_png_come_out_as_rgb(tmp_path):
+    """PNG comes back to the bit, JPEG nearly, both as RGB; grey images get three channels."""
+    writer = EpisodeWriter(tmp_path, EpisodeInfo('go'), CREATED_NS)
+    writer.add_frame(encoded(200, 'PNG'), 1, 1)
+    writer.add_frame(encoded(200, 'JPEG'), 2, 2)
+    with Episode.open(writer.close()) as episode:
+        assert episode.frame(0).image[5, 5].tolist() == [200, 0, 7]
+        assert np.abs(episode.frame(1).image[5, 5].astype(int) - [200, 0, 7]).max() <= 4
+
+
+def test_take_that_is_still_being_written_can_be_read(tmp_path):
+    """A second reader sees what was flushed while the writer goes on undisturbed."""
+    writer = EpisodeWriter(tmp_path, EpisodeInfo('go'), CREATED_NS)
+    write_take(writer, 5)
+    writer.flush()
+    with Episode.open(writer.part_path) as episode:
+        write_take(writer, 5, first=5)
+        writer.flush()
+        assert len(episode) == 5 and episode.frame(4).image[0, 0, 0] == 4
+        assert episode.health is None and not episode.complete
+    with Episode.open(writer.close()) as episode:
+        assert len(episode) == 10
+
+
+def test_broken_files_are_sentences_that_name_them(tmp_path):
+    """Missing, empty, no HDF5, cut in the middle, another layout, a later version: all named."""
+    whole = take(tmp_path / 'whole')
+    cases = {'missing.h5': None, 'empty.h5': b'', 'text.h5': b'not HDF5' * 100,
+             'cut.h5': whole.read_bytes()[:2000]}
+    for name, content in cases.items():
+        if content is not None:
+            (tmp_path / name).write_bytes(content)
+        with pytest.raises(UserError, match=name):
+            Episode.open(tmp_path / name)
+    with h5py.File(tmp_path / 'foreign.h5', 'w') as file:
+        file['images'] = np.zeros(3)
+    with pytest.raises(UserError, match=r'foreign.h5 is no episode'):
+        Episode.open(tmp_path / 'foreign.h5')
+    with h5py.File(whole, 'r+') as file:
+        file.attrs['version'] = 99
+    with pytest.raises(UserError, match='version that cannot be read; got 99'):
+        Episode.open(whole)
+
+
+def test_broken_frame_is_named_and_the_others_stay(tmp_path):
+    """A frame that is no image is named when it is asked for, and only then."""
+    writer = EpisodeWriter(tmp_path, EpisodeInfo('go'), CREATED_NS)
+    writer.add_frame(encoded(1), 1, 1)
+    writer.add_frame(b'no image', 2, 2)
+    with Episode.open(writer.close()) as episode:
+        assert episode.frame(0).image[0, 0, 0] == 1
+        with pytest.raises(UserError, match=rf'{episode.path} is broken at frame 1'):
+            episode.frame(1)
+        with pytest.raises(IndexError):
+            episode.frame(2)
+
+
+def test_finding_episodes(tmp_path):
+    """Finished takes are found in order; an empty or missing folder is a sentence."""
+    with pytest.raises(UserError, match='no folder of episodes'):
+        find_episodes(tmp_path / 'nowhere')
+    with pytest.raises(UserError, match=r'holds no episode; got no \.h5 file'):
+        find_episodes(tmp_path)
+    writer = EpisodeWriter(tmp_path, EpisodeInfo('go'), CREATED_NS)
+    with pytest.raises(UserError, match='1 unfinished take'):
+        find_episodes(tmp_path)
+    path = take(tmp_path)
+    assert find_episodes(tmp_path) == [path]
+    writer.discard()

@@ -1,0 +1,265 @@
+"""The guard as a live process on the loopback: what reaches cmd_vel."""
+
+import signal
+
+import numpy as np
+import pytest
+from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
+from geometry_msgs.msg import Twist, TwistStamped
+from ros_helpers import status_values
+from std_msgs.msg import Bool
+
+# A base that reaches any speed within a tick, where a test is not about acceleration.
+NIMBLE = {'max_acceleration': [1000.0, 1000.0, 1000.0]}
+
+
+def twist(x=0.0, y=0.0, z=0.0) -> Twist:
+    message = Twist()
+    message.linear.x, message.linear.y, message.angular.z = x, y, z
+    return message
+
+
+def moving(message) -> bool:
+    return any((message.linear.x, message.linear.y, message.linear.z,
+                message.angular.x, message.angular.y, message.angular.z))
+
+
+class Drive:
+    """A guard process and what it says."""
+
+    def __init__(self, nodes, client, **params):
+        self.client = client
+        self.commands = client.subscribe('cmd_vel', Twist)
+        self.status = client.subscribe('guard/status', DiagnosticStatus)
+        self.process = nodes.start('guard_node', params={**NIMBLE, **params})
+
+    def propose(self, x=0.5, y=0.0, age_s=0.0):
+        """A stream of proposals from images of ``age_s`` ago."""
+        def make():
+            message = TwistStamped(twist=twist(x, y))
+            stamp = self.client.node.get_clock().now().nanoseconds - int(age_s * 1e9)
+            message.header.stamp.sec, message.header.stamp.nanosec = divmod(stamp, 10**9)
+            return message
+        return self.client.stream('policy/cmd_vel', make, rate_hz=20)
+
+    def until(self, state, reason='', timeout_s=15.0):
+        """Wait for a status of the given state and reason; return it."""
+        seen = len(self.status)
+
+        def look():
+            for status in self.status.messages[seen:]:
+                if status.message == state and reason in status_values(status)['reason']:
+                    return status
+            return None
+        return self.client.wait_for(look, timeout_s, f'the state {state} {reason}')
+
+    def next_commands(self, count=5):
+        """Wait for that many more commands and return them."""
+        seen = len(self.commands)
+        self.client.wait_for(lambda: len(self.commands) >= seen + count, what='commands')
+        return self.commands.messages[seen:]
+
+
+def test_a_disarmed_guard_publishes_zero_until_a_person_arms_it(nodes, client):
+    """The policy proposes; nothing moves before ~/arm and nothing after ~/disarm."""
+    drive = Drive(nodes, client)
+    with drive.propose():
+        drive.until('disarmed')
+        assert not any(map(moving, drive.next_commands()))
+        assert client.call('guard/arm').success
+        drive.until('driving')
+        assert drive.next_commands()[-1].linear.x == 0.5
+        assert client.call('guard/disarm').success
+        assert not any(map(moving, drive.next_commands()))
+
+
+def test_the_rate_is_twenty_a_second(nodes, client):
+    """Over two seconds the commands come at 20 Hz, within 10 %."""
+    drive = Drive(nodes, client)
+    first = len(drive.next_commands(3)) - 1
+    start = drive.commands.times[first]
+    client.wait_for(lambda: drive.commands.times[-1] - start > 2.0)
+    times = np.array(drive.commands.times[first:])
+    assert 1 / np.diff(times).mean() == pytest.approx(20.0, rel=0.1)
+
+
+def test_a_stale_observation_stops_the_base_however_fresh_the_message(nodes, client):
+    """Proposals that arrive at 20 Hz but stem from images of 0.5 s ago give zero."""
+    drive = Drive(nodes, client, arm_at_start=True)
+    with drive.propose(age_s=0.5):
+        drive.until('fault', 'too old')
+        assert not any(map(moving, drive.next_commands(10)))
+    assert not any(map(moving, drive.commands.messages))
+
+
+def test_a_policy_that_falls_silent_stops_the_base_and_disarms(nodes, client):
+    """Zero within the age limit plus a few ticks, then disarmed until armed again."""
+    drive = Drive(nodes, client)
+    drive.next_commands(1)
+    client.call('guard/arm')
+    with drive.propose():
+        drive.until('driving')
+        drive.next_commands()
+    silent = len(drive.commands)
+    drive.until('disarmed', 'too old', 2.0)
+    last = max(i for i, m in enumerate(drive.commands.messages) if moving(m))
+    assert drive.commands.times[last] - drive.commands.times[silent - 1] < 0.5
+    with drive.propose():
+        assert not any(map(moving, drive.next_commands(10)))
+
+
+def test_nan_stops_the_base(nodes, client):
+    """A proposal with NaN gives zero, and the next good one is not driven before arming."""
+    drive = Drive(nodes, client)
+    drive.next_commands(1)
+    client.call('guard/arm')
+    with drive.propose():
+        drive.until('driving')
+    with drive.propose(x=float('nan')):
+        drive.until('disarmed', 'not finite')
+        assert not any(map(moving, drive.next_commands(10)))
+
+
+def test_a_proposal_too_fast_is_driven_at_the_limit_in_its_own_direction(nodes, client):
+    """Ten times the limit along a diagonal comes out at the limit along that diagonal."""
+    drive = Drive(nodes, client, arm_at_start=True, max_planar_speed_mps=0.5)
+    with drive.propose(x=3.0, y=4.0):
+        drive.until('driving')
+        command = drive.next_commands()[-1]
+    assert (command.linear.x, command.linear.y) == pytest.approx((0.3, 0.4))
+
+
+def test_a_person_takes_over_and_the_policy_returns_after_the_hold(nodes, client):
+    """Teleop wins while the policy goes on proposing; status says takeover, zero, then policy."""
+    drive = Drive(nodes, client, arm_at_start=True, takeover_hold_s=0.6, teleop_timeout_s=0.2)
+    with drive.propose():
+        drive.until('driving')
+        with client.stream('teleop/cmd_vel', lambda: twist(0.0, -0.4), rate_hz=20):
+            status = drive.until('teleop')
+            assert status_values(status)['source'] == 'takeover'
+            assert drive.next_commands()[-1].linear.y == -0.4
+        drive.until('teleop', 'silent')
+        assert not moving(drive.next_commands(2)[-1])
+        drive.until('driving')
+        assert drive.next_commands(2)[-1].linear.x == 0.5
+
+
+def test_the_estop_stops_and_has_to_be_armed_away(nodes, client):
+    """Pressed: zero, arming refused with a sentence. Let go: still zero until armed."""
+    drive = Drive(nodes, client, arm_at_start=True)
+    with drive.propose():
+        drive.until('driving')
+        client.publish('estop', Bool(data=True))
+        drive.until('estop')
+        refused = client.call('guard/arm')
+        assert not refused.success
+        assert 'e-stop' in refused.message
+        client.publish('estop', Bool(data=False))
+        drive.until('disarmed')
+        assert not any(map(moving, drive.next_commands()))
+        assert client.call('guard/arm').success
+        drive.until('driving')
+
+
+@pytest.mark.parametrize('number', [signal.SIGTERM, signal.SIGINT])
+def test_a_guard_that_is_told_to_end_leaves_zero_behind(nodes, client, number):
+    """The last message on cmd_vel is zero, in the middle of a drive, and the status is 0."""
+    drive = Drive(nodes, client, arm_at_start=True)
+    with drive.propose():
+        drive.until('driving')
+        assert moving(drive.next_commands()[-1])
+        drive.process.signal(number)
+        assert drive.process.wait() == 0
+    # Nobody is left to publish, and commands arrive in order: a zero that is last stays last.
+    client.wait_for(lambda: not moving(drive.commands.last), what='a last zero')
+    assert moving(drive.commands.messages[-3])  # it was under way until just before
+
+
+def test_a_defect_of_the_guards_own_leaves_zero_behind(nodes, client, tmp_path):
+    """An exception inside the timer ends the process with a traceback, and zero before that."""
+    (tmp_path / 'planted').mkdir()
+    (tmp_path / 'planted' / 'guard.py').write_text(
+        'import sys\n'
+        'from mobile_vla_ros.nodes import guard_node\n'
+        'from mobile_vla_ros.safety.guard import Guard\n'
+        'whole = Guard.update\n'
+        'def update(self, now_ns, steady_ns):\n'
+        '    decision = whole(self, now_ns, steady_ns)\n'
+        '    if decision.twist[1]:\n'
+        '        raise RuntimeError("a defect of ours")\n'
+        '    return decision\n'
+        'Guard.update = update\n'
+        'sys.exit(guard_node.main())\n')
+    commands = client.subscribe('cmd_vel', Twist)
+    process = nodes.start('planted.guard', params={**NIMBLE, 'arm_at_start': True},
+                          env={'PYTHONPATH': str(tmp_path)})
+    sideways = [0.0]
+    with client.stream('teleop/cmd_vel', lambda: twist(0.4, sideways[0]), rate_hz=20):
+        client.wait_for(lambda: commands.last and moving(commands.last))
+        sideways[0] = 0.1
+        assert process.wait() == 1, process.output
+    assert 'RuntimeError: a defect of ours' in process.output
+    client.wait_for(lambda: not moving(commands.last), what='a last zero')
+
+
+def test_stamped_commands_carry_time_and_frame(nodes, client):
+    """With stamped:=true cmd_vel is TwistStamped, stamped now, in the frame of the parameter."""
+    commands = client.subscribe('cmd_vel', TwistStamped)
+    nodes.start('guard_node', params={'stamped': True, 'frame_id': 'base'})
+    client.wait_for(lambda: len(commands) > 3)
+    assert commands.last.header.frame_id == 'base'
+    age = client.node.get_clock().now().nanoseconds / 1e9 - (
+        commands.last.header.stamp.sec + commands.last.header.stamp.nanosec / 1e9)
+    assert 0 <= age < 2.0
+
+
+def test_a_ros_clock_that_never_starts_does_not_keep_the_guard_from_publishing(nodes, client):
+    """With use_sim_time and no /clock, zeros still come at the guard's rate."""
+    drive = Drive(nodes, client, use_sim_time=True)
+    assert not any(map(moving, drive.next_commands(10)))
+
+
+def test_diagnostics_name_the_guard(nodes, client):
+    """/diagnostics carries the same status, for rqt and Foxglove."""
+    inbox = client.subscribe('/diagnostics', DiagnosticArray)
+    nodes.start('guard_node')
+    client.wait_for(lambda: inbox.last is not None)
+    status = inbox.last.status[0]
+    assert (status.name, status.message) == ('guard', 'disarmed')
+    assert status_values(status)['source'] == 'none'
+
+
+def test_two_namespaces_do_not_hear_each_other(nodes, client):
+    """Arming one robot's guard moves that robot alone."""
+    boxes = {}
+    for robot in ('a', 'b'):
+        boxes[robot] = client.subscribe(f'/{robot}/cmd_vel', Twist)
+        nodes.start('guard_node', namespace=robot, params=NIMBLE)
+    client.wait_for(lambda: boxes['a'].last and boxes['b'].last)
+    assert client.call('/a/guard/arm').success
+    with client.stream('/a/teleop/cmd_vel', lambda: twist(0.3), rate_hz=20):
+        client.wait_for(lambda: moving(boxes['a'].last))
+    assert not any(map(moving, boxes['b'].messages))
+
+
+@pytest.mark.parametrize(('params', 'word'), [
+    ({'rate_hz': 500.0}, 'rate_hz'), ({'max_velocity': [-1.0, 1.0, 1.0]}, 'max_velocity'),
+    ({'max_velocity': [1.0, 1.0]}, 'max_velocity'), ({'rate_hz': 20}, 'rate_hz'),
+    ({'teleop_timeout_s': 3.0, 'takeover_hold_s': 1.0}, 'takeover_hold_s')])
+def test_parameters_that_cannot_be_are_refused_with_a_sentence(nodes, params, word):
+    """Out of range, wrong sign, wrong length, wrong type: status 2, no traceback."""
+    process = nodes.start('guard_node', params=params)
+    assert process.wait() == 2, process.output
+    assert word in process.output
+    assert 'Traceback' not in process.output
+
+
+def test_the_guard_is_light(nodes, client):
+    """No torch in the process and under 80 MB, so that nothing heavy can hang it."""
+    drive = Drive(nodes, client)
+    drive.next_commands(20)
+    with open(f'/proc/{drive.process.pid}/maps') as maps:
+        assert 'torch' not in maps.read()
+    with open(f'/proc/{drive.process.pid}/status') as status:
+        resident_kb = next(int(line.split()[1]) for line in status if line.startswith('VmRSS'))
+    assert resident_kb < 80_000

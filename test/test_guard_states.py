@@ -1,0 +1,297 @@
+"""The guard's state machine: who may drive, and what makes it stop."""
+
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from mobile_vla_ros.errors import UserError
+from mobile_vla_ros.safety.guard import Guard, GuardConfig, State
+from mobile_vla_ros.safety.limits import Limits
+
+MS = 1_000_000
+TICK = 50 * MS
+FORWARD = np.array([0.5, 0, 0, 0, 0, 0])
+LEFT = np.array([0, 0.5, 0, 0, 0, 0])
+# A base that reaches any speed within a tick, where a test is not about acceleration.
+NIMBLE = Limits(max_acceleration=(1e3, 1e3, 1e3))
+
+
+class Bench:
+    """A guard with its two clocks, moved by hand; the ROS clock starts elsewhere than steady."""
+
+    def __init__(self, armed=True, **config):
+        self.guard = Guard(GuardConfig(**{'limits': NIMBLE, **config}), armed=armed)
+        self.now, self.steady = 1_000_000 * MS, 5 * MS
+        self.guard.update(self.now, self.steady)
+
+    def propose(self, twist=FORWARD, age_ms=50):
+        """Give the guard a proposal from an image of ``age_ms`` ago."""
+        self.guard.proposal(np.array(twist), self.now - age_ms * MS, self.steady)
+
+    def teleop(self, twist=LEFT):
+        """Give the guard a person's command."""
+        self.guard.teleop(np.array(twist), self.steady)
+
+    def after(self, ms=50):
+        """Let time pass and return the guard's decision."""
+        self.now += ms * MS
+        self.steady += ms * MS
+        return self.guard.update(self.now, self.steady)
+
+
+def moves(decision) -> bool:
+    """Whether a decision asks the wheels for anything."""
+    return bool(decision.twist.any())
+
+
+def test_a_fresh_finite_proposal_is_driven():
+    """Armed, with a proposal from an image of 50 ms ago, the policy's twist is published."""
+    bench = Bench()
+    bench.propose()
+    decision = bench.after()
+    np.testing.assert_array_equal(decision.twist, FORWARD)
+    assert (decision.state, decision.source) == (State.DRIVING, 'policy')
+    assert decision.age_s == pytest.approx(0.1)
+
+
+def test_a_guard_starts_disarmed_and_stays_still():
+    """Neither policy nor teleop moves a base that nobody has armed."""
+    bench = Bench(armed=False)
+    bench.propose()
+    bench.teleop()
+    decision = bench.after()
+    assert decision.state == State.DISARMED
+    assert not moves(decision)
+
+
+def test_arming_forgets_what_was_proposed_before():
+    """A proposal from before the arming must not move the base at the moment of arming."""
+    bench = Bench(armed=False)
+    bench.propose()
+    assert bench.guard.arm()[0]
+    assert bench.after().state == State.WAITING
+    bench.propose()
+    assert moves(bench.after())
+
+
+def test_the_age_counts_at_the_moment_of_publishing():
+    """An image of 200 ms is driven at 250 ms and 300 ms, and no more after that."""
+    bench = Bench(disarm_on_fault=False)
+    bench.propose(age_ms=200)
+    assert moves(bench.after(50))
+    assert moves(bench.after(50))
+    decision = bench.after(1)
+    assert decision.state == State.FAULT
+    assert not moves(decision)
+
+
+def test_a_slow_model_that_stamps_honestly_never_moves_the_base():
+    """800 ms of inference under a limit of 300 ms gives no command other than zero."""
+    bench = Bench(disarm_on_fault=False)
+    for _ in range(40):
+        bench.propose(age_ms=800)
+        assert not moves(bench.after())
+
+
+@pytest.mark.parametrize('bad', [float('nan'), float('inf'), -float('inf')])
+def test_a_number_that_is_none_stops_at_once(bad):
+    """NaN in one unused axis is enough: whoever sends it is broken."""
+    bench = Bench(limits=Limits())
+    for _ in range(10):
+        bench.propose()
+        bench.after()
+    bench.propose([0.5, 0, bad, 0, 0, 0])
+    decision = bench.after()
+    assert decision.state == State.FAULT
+    assert not moves(decision)
+    assert 'not finite' in decision.reason
+
+
+def test_a_stopped_ros_clock_does_not_keep_a_proposal_fresh():
+    """With /clock frozen, the time since receipt on the steady clock still counts."""
+    bench = Bench()
+    bench.propose()
+    bench.steady += 301 * MS
+    decision = bench.guard.update(bench.now, bench.steady)
+    assert decision.state == State.FAULT
+
+
+@pytest.mark.parametrize('step_s', [-10, 10])
+def test_a_step_of_the_ros_clock_stops(step_s):
+    """Ten seconds back puts the stamp in the future, ten forward make it old: both are zero."""
+    bench = Bench()
+    bench.propose()
+    assert moves(bench.after())
+    bench.now += step_s * 1000 * MS
+    decision = bench.after()
+    assert decision.state == State.FAULT
+    assert not moves(decision)
+
+
+def test_after_a_fault_a_person_has_to_arm_again():
+    """The policy coming back to life does not set the base in motion by itself."""
+    bench = Bench()
+    bench.propose([float('nan')] * 6)
+    assert bench.after().state == State.FAULT
+    bench.propose()
+    decision = bench.after()
+    assert decision.state == State.DISARMED
+    assert 'not finite' in decision.reason
+    bench.guard.arm()
+    bench.propose()
+    assert bench.after().state == State.DRIVING
+
+
+def test_in_the_arena_driving_goes_on_after_a_fault():
+    """With disarm_on_fault off, a good proposal after a bad one is driven."""
+    bench = Bench(disarm_on_fault=False)
+    bench.propose(age_ms=900)
+    assert bench.after().state == State.FAULT
+    bench.propose()
+    assert bench.after().state == State.DRIVING
+
+
+def test_the_estop_beats_everything_and_has_to_be_armed_away():
+    """Pressed, it stops a person too, arming is refused, and letting go does not arm."""
+    bench = Bench(disarm_on_fault=False)
+    bench.teleop()
+    assert moves(bench.after())
+    bench.guard.estop(True)
+    bench.teleop()
+    bench.propose()
+    decision = bench.after()
+    assert decision.state == State.ESTOP
+    assert not moves(decision)
+    done, sentence = bench.guard.arm()
+    assert not done
+    assert 'e-stop' in sentence
+    bench.guard.estop(False)
+    assert bench.after().state == State.DISARMED
+    assert bench.guard.arm()[0]
+    bench.teleop()
+    assert moves(bench.after())
+
+
+def test_a_person_takes_over_and_the_policy_waits_for_the_hold():
+    """Teleop wins at once; its silence is zero, not the policy; the policy returns after it."""
+    bench = Bench(teleop_timeout_s=0.3, takeover_hold_s=1.0)
+    bench.propose()
+    bench.after()
+    bench.teleop()
+    decisions = []
+    for _ in range(24):
+        bench.propose()
+        decisions.append(bench.after())
+    assert [d.source for d in decisions[:20]] == ['takeover'] * 20
+    np.testing.assert_array_equal([d.twist for d in decisions[:6]], [LEFT] * 6)
+    assert not any(moves(d) for d in decisions[6:20])
+    assert [d.source for d in decisions[20:]] == ['policy'] * 4
+
+
+def test_teleop_without_a_policy_is_called_teleop():
+    """While takes are recorded there is no policy, and nothing is taken over."""
+    bench = Bench()
+    for _ in range(10):
+        bench.teleop()
+        assert bench.after().source == 'teleop'
+
+
+def test_a_takeover_is_called_so_for_as_long_as_it_lasts():
+    """The policy falling silent in mid-takeover does not relabel the person's commands."""
+    bench = Bench()
+    bench.propose()
+    bench.after()
+    for _ in range(40):
+        bench.teleop()
+        assert bench.after().source == 'takeover'
+
+
+def test_a_person_who_drives_already_takes_nothing_over():
+    """Someone at the keys when the guard is armed corrects no policy: it was not driving."""
+    bench = Bench(armed=False)
+    bench.propose()
+    bench.teleop()
+    bench.after()
+    bench.guard.arm()
+    bench.teleop()
+    assert bench.after().source == 'teleop'
+
+
+def test_ordinary_driving_speeds_up_and_slows_down_within_the_limits():
+    """At 2 m/s² a tick of 50 ms changes the speed by 0.1 m/s, down to a wished-for zero too."""
+    bench = Bench(limits=Limits(max_acceleration=(2.0, 2.0, 4.0)))
+    speeds = []
+    for wanted in [0.3] * 4 + [0.0] * 4:
+        bench.propose([wanted, 0, 0, 0, 0, 0])
+        speeds.append(bench.after().twist[0])
+    np.testing.assert_allclose(speeds, [0.1, 0.2, 0.3, 0.3, 0.2, 0.1, 0.0, 0.0], atol=1e-12)
+
+
+def test_a_guard_that_was_held_up_does_not_make_up_for_it():
+    """Two seconds without a tick (a starved machine) give no more than longest_tick_s of speed."""
+    bench = Bench(limits=Limits(max_acceleration=(2.0, 2.0, 4.0)), longest_tick_s=0.1)
+    bench.after(2000)
+    bench.steady += 2000 * MS
+    bench.now += 2000 * MS
+    bench.propose([1.0, 0, 0, 0, 0, 0])
+    assert bench.guard.update(bench.now, bench.steady).twist[0] == pytest.approx(0.2)
+
+
+def test_a_configuration_that_cannot_be_is_refused_all_at_once():
+    """Every wrong value is named in the one sentence."""
+    with pytest.raises(UserError) as refusal:
+        GuardConfig(observation_max_age_s=0.0, stamp_tolerance_s=-1.0, teleop_timeout_s=2.0,
+                    takeover_hold_s=1.0)
+    for name in ('observation_max_age_s', 'stamp_tolerance_s', 'takeover_hold_s'):
+        assert name in str(refusal.value)
+
+
+LIMITS = Limits(max_velocity=(0.6, 0.4, 0.8), max_planar_speed_mps=0.65,
+                max_acceleration=(1.0, 1.5, 2.0))
+number = st.floats(-3, 3) | st.sampled_from([float('nan'), float('inf'), 1e308, 0.0])
+twist = st.lists(number, min_size=6, max_size=6)
+event = st.one_of(
+    st.tuples(st.just('propose'), twist, st.integers(-500, 1000)),
+    st.tuples(st.just('propose'), st.just([0.5, 0.3, 0, 0, 0, 0.2]), st.integers(0, 100)),
+    st.tuples(st.just('teleop'), twist), st.tuples(st.just('estop'), st.booleans()),
+    st.tuples(st.just('arm')), st.tuples(st.just('arm')), st.tuples(st.just('disarm')),
+    st.tuples(st.just('step'), st.integers(-10_000, 10_000)),
+    st.tuples(st.just('wait'), st.integers(0, 400)))
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.lists(event, max_size=60), st.booleans(), st.booleans())
+def test_whatever_happens_the_output_is_finite_in_limits_or_zero(events, armed, latch):
+    """Over random histories: bounded, no jerk, and zero in every state that may not move."""
+    bench = Bench(armed=armed, limits=LIMITS, disarm_on_fault=latch)
+    previous = np.zeros(6)
+    for name, *values in events:
+        wait = 50
+        if name == 'propose':
+            bench.propose(values[0], values[1])
+        elif name == 'teleop':
+            bench.teleop(values[0])
+        elif name == 'step':
+            bench.now += values[0] * MS
+        elif name == 'wait':
+            wait = values[0]
+        else:
+            getattr(bench.guard, name)(*values)
+        decision = bench.after(wait)
+        out = decision.twist
+        assert np.isfinite(out).all()
+        assert (np.abs(out[[0, 1, 5]]) <= np.array(LIMITS.max_velocity) + 1e-9).all()
+        assert math.hypot(out[0], out[1]) <= LIMITS.max_planar_speed_mps + 1e-9
+        assert not out[2:5].any()
+        if decision.state not in (State.TELEOP, State.DRIVING):
+            assert not out.any()
+            assert decision.source == 'none'
+        if out.any():
+            assert bench.guard.armed
+            assert not decision.reason
+            room = np.array(LIMITS.max_acceleration) * min(wait / 1000, 0.1)
+            assert (np.abs(out - previous)[[0, 1, 5]] <= room + 1e-9).all()
+        previous = out

@@ -1,0 +1,164 @@
+"""The inference node as a live process: what it proposes, when, and when it proposes nothing."""
+
+import signal
+
+import numpy as np
+import pytest
+from diagnostic_msgs.msg import DiagnosticArray
+from geometry_msgs.msg import TwistStamped
+from nav_msgs.msg import Path
+from rclpy.qos import DurabilityPolicy, QoSProfile, qos_profile_sensor_data
+from ros_helpers import wait_until
+from sensor_msgs.msg import CompressedImage, Image
+from std_msgs.msg import String
+
+LATCHED = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
+RED = 'go to the red box'
+
+
+class Camera:
+    """A camera of noise, so that no two images are the same."""
+
+    def __init__(self, client):
+        self.client = client
+        self.rng = np.random.default_rng(0)
+        self.stamps = []
+
+    def image(self) -> Image:
+        """The next image, stamped now."""
+        message = Image(height=48, width=64, encoding='rgb8', step=64 * 3)
+        message.header.stamp = self.client.now()
+        message.data = self.rng.integers(0, 256, 48 * 64 * 3, dtype=np.uint8).tobytes()
+        self.stamps.append((message.header.stamp.sec, message.header.stamp.nanosec))
+        return message
+
+    def stream(self, rate_hz=10.0):
+        """Publish images while the block runs."""
+        return self.client.stream('camera/image_raw', self.image, rate_hz, qos_profile_sensor_data)
+
+
+@pytest.fixture
+def start(nodes, client, small_run):
+    """Start the node; return its proposals, its reasons and the process."""
+    proposals = client.subscribe('policy/cmd_vel', TwistStamped)
+    reports = client.subscribe('/diagnostics', DiagnosticArray)
+
+    def begin(**params):
+        return nodes.start('inference_node', params={'policy': str(small_run / 'best'),
+                                                     'instruction': RED, **params})
+
+    begin.proposals = proposals
+    begin.reasons = lambda: [array.status[0].message for array in reports.messages]
+    return begin
+
+
+def test_proposals_carry_the_stamp_of_the_newest_image(start, client):
+    """The guard judges the age of what was seen, so the stamp must be the image's own."""
+    camera = Camera(client)
+    start()
+    with camera.stream():
+        client.wait_for(lambda: len(start.proposals) >= 20, 60, 'proposals')
+    stamps = [(m.header.stamp.sec, m.header.stamp.nanosec) for m in start.proposals.messages]
+    assert set(stamps) <= set(camera.stamps)
+    assert stamps == sorted(stamps)
+    assert len(set(stamps)) > 3
+    twist = start.proposals.last.twist
+    assert (twist.linear.x, twist.linear.y) != (0, 0)
+    assert (twist.linear.z, twist.angular.x, twist.angular.y, twist.angular.z) == (0, 0, 0, 0)
+
+
+def test_no_image_no_proposal(start, client):
+    """It says why it proposes nothing; and when the camera falls silent the plan runs out."""
+    camera = Camera(client)
+    start()
+    client.wait_for(lambda: 'no image yet' in start.reasons(), 60, 'a report')
+    assert not len(start.proposals)
+    with camera.stream():
+        client.wait_for(lambda: len(start.proposals), 60, 'a proposal')
+    client.wait_for(lambda: any('played out' in reason for reason in start.reasons()), 10,
+                    'the end of the plan')
+    newest = camera.stamps[-1][0] + camera.stamps[-1][1] / 1e9
+    last = start.proposals.times[-1]
+    assert len(start.proposals.messages) == len(start.proposals)
+    # The chunk is a second long: nothing is proposed for later than that.
+    now = client.now()
+    assert now.sec + now.nanosec / 1e9 > newest
+    seen = len(start.proposals)
+    client.wait_for(lambda: len(start.reasons()) > 3, 10, 'more reports')
+    assert len(start.proposals) == seen
+    assert last == start.proposals.times[-1]
+
+
+def test_a_faster_camera_is_sampled(start, client):
+    """A 30 Hz camera and a 10 Hz policy: about ten plans a second, not thirty."""
+    camera = Camera(client)
+    paths = client.subscribe('inference/plan', Path)
+    start()
+    with camera.stream(30.0):
+        client.wait_for(lambda: len(paths) >= 12, 60, 'plans')
+    stamps = [p.header.stamp.sec + p.header.stamp.nanosec / 1e9 for p in paths.messages]
+    assert np.diff(stamps).min() > 0.07
+    assert len(paths.last.poses) == 11
+    assert paths.last.header.frame_id == 'base_link'
+
+
+def test_a_new_instruction_starts_anew(start, client):
+    """After a new instruction no proposal comes from a plan of the old one."""
+    camera = Camera(client)
+    process = start(instruction='')
+    with camera.stream():
+        client.wait_for(lambda: any('no instruction' in reason for reason in start.reasons()), 60,
+                        'the reason')
+        assert not len(start.proposals)
+        client.publish('instruction', String(data=RED), LATCHED)
+        client.wait_for(lambda: len(start.proposals) >= 3, 30, 'proposals')
+        before = len(camera.stamps)
+        client.publish('instruction', String(data='go to the blue ball'), LATCHED)
+        process.wait_for_output('blue ball')
+        seen = len(start.proposals)
+        client.wait_for(lambda: len(start.proposals) > seen + 2, 30, 'new proposals')
+    stamp = start.proposals.last.header.stamp
+    # Four new frames had to be seen first.
+    assert (stamp.sec, stamp.nanosec) >= camera.stamps[before + 2]
+
+
+def test_the_overlay_shows_the_image(start, client):
+    """~/overlay/compressed is a JPEG that viewers open, drawn only while somebody looks."""
+    camera = Camera(client)
+    overlays = client.subscribe('inference/overlay/compressed', CompressedImage,
+                                qos_profile_sensor_data)
+    start()
+    with camera.stream():
+        client.wait_for(lambda: len(overlays), 60, 'an overlay')
+    assert overlays.last.format == 'jpeg'
+    assert bytes(overlays.last.data[:2]) == b'\xff\xd8'
+
+
+@pytest.mark.parametrize(('params', 'expected'), [
+    ({'policy': ''}, 'no policy is given'),
+    ({'policy': '/no/such/policy'}, 'no such folder at /no/such/policy'),
+    ({'device': 'cuda'}, '--device cpu|device'),
+    ({'precision': 'fp12'}, 'unknown precision; got \'fp12\''),
+    ({'image_transport': 'smoke'}, 'unknown image_transport'),
+    ({'rate_hz': 0.0}, 'rate_hz'),
+])
+def test_bad_input_ends_with_a_sentence_and_status_2(start, params, expected):
+    """An operator reads what was wrong, not a traceback."""
+    process = start(**params)
+    assert process.wait(60) == 2
+    process.wait_for_output(expected, 1)
+    assert 'Traceback' not in process.output
+    assert 'inference_node: error:' in process.output
+
+
+@pytest.mark.parametrize('number', [signal.SIGINT, signal.SIGTERM])
+def test_it_ends_at_once_and_cleanly(start, client, number):
+    """Ctrl-C and a supervisor's SIGTERM end the process with status 0, no traceback."""
+    camera = Camera(client)
+    process = start()
+    with camera.stream():
+        client.wait_for(lambda: len(start.proposals), 60, 'a proposal')
+        process.signal(number)
+        wait_until(lambda: not process.running, 5, 'the end', lambda: process.output)
+    assert process.wait() == 0
+    assert 'Traceback' not in process.output

@@ -1,0 +1,181 @@
+"""The package as it is installed: one version, all files, executables that run."""
+
+import configparser
+import os
+import re
+import shutil
+import subprocess
+import sys
+import xml.etree.ElementTree as ElementTree
+from pathlib import Path
+
+import pytest
+
+import mobile_vla_ros
+
+ROOT = Path(__file__).resolve().parent.parent
+EXECUTABLES = ('guard_node', 'inference_node', 'mobile_vla', 'recorder_node', 'sim_node',
+               'teleop_node')
+
+
+def setup_arguments() -> dict:
+    """Return what setup.py hands to setuptools."""
+    import setuptools
+
+    given, whole, folder = {}, setuptools.setup, os.getcwd()
+    setuptools.setup = given.update
+    try:
+        os.chdir(ROOT)
+        exec(compile((ROOT / 'setup.py').read_text(), 'setup.py', 'exec'), {})
+    finally:
+        setuptools.setup = whole
+        os.chdir(folder)
+    return given
+
+
+def test_one_version_in_all_its_places():
+    """package.xml, setup.py, the package and the newest entry of the changelog agree."""
+    manifest = ElementTree.parse(ROOT / 'package.xml').getroot()
+    changelog = re.search(r'^(\S+) \([^)]*\)\n-+$', (ROOT / 'CHANGELOG.rst').read_text(), re.M)
+    assert {manifest.findtext('version'), setup_arguments()['version'],
+            changelog.group(1)} == {mobile_vla_ros.__version__}
+
+
+def test_the_manifest_is_what_ros_expects():
+    """Format 3, Apache-2.0, ament_python as the build type and as nothing else."""
+    manifest = ElementTree.parse(ROOT / 'package.xml').getroot()
+    assert manifest.get('format') == '3'
+    assert manifest.findtext('license') == 'Apache-2.0'
+    assert manifest.findtext('export/build_type') == 'ament_python'
+    assert not manifest.findall('buildtool_depend')
+    assert 'Apache License' in (ROOT / 'LICENSE').read_text()
+
+
+def test_what_runs_is_pinned():
+    """Every requirement is exact, but numpy, which a ROS installation brings along."""
+    lines = [line for line in (ROOT / 'requirements.txt').read_text().splitlines()
+             if line and not line.startswith('#')]
+    loose = [line for line in lines if not re.fullmatch(r'[A-Za-z0-9_.-]+==[0-9.]+', line)]
+    assert [re.split('[<>=]', line)[0] for line in loose] == ['numpy']
+    for extra in setup_arguments()['extras_require'].values():
+        assert all('==' in line for line in extra)
+
+
+def test_every_executable_is_declared():
+    """ros2 run finds the five nodes and the command line under these names."""
+    scripts = setup_arguments()['entry_points']['console_scripts']
+    assert tuple(sorted(line.split(' = ')[0] for line in scripts)) == EXECUTABLES
+    parser = configparser.ConfigParser()
+    parser.read(ROOT / 'setup.cfg')
+    assert parser['install']['install_scripts'] == '$base/lib/mobile_vla_ros'
+
+
+@pytest.fixture(scope='module')
+def installed(tmp_path_factory) -> Path:
+    """The package built with colcon, in a workspace of its own; the install folder."""
+    workspace = tmp_path_factory.mktemp('workspace')
+    source = workspace / 'src' / 'mobile_vla_ros'
+    source.mkdir(parents=True)
+    for name in ('mobile_vla_ros', 'launch', 'config', 'resource'):
+        shutil.copytree(ROOT / name, source / name, ignore=shutil.ignore_patterns('__pycache__'))
+    for name in ('package.xml', 'setup.py', 'setup.cfg', 'LICENSE'):
+        shutil.copy(ROOT / name, source)
+    environment = {**os.environ, 'PATH': f'{Path(sys.executable).parent}:{os.environ["PATH"]}'}
+    built = subprocess.run(
+        [sys.executable, '-m', 'colcon', '--log-base', 'log', 'build', '--event-handlers',
+         'console_direct+'], cwd=workspace, env=environment, capture_output=True, text=True,
+        stdin=subprocess.DEVNULL)
+    assert built.returncode == 0, built.stdout + built.stderr
+    return workspace / 'install'
+
+
+def sourced(installed: Path, command: str, **env) -> subprocess.CompletedProcess:
+    """Run a command in a shell that has sourced the installation, far from the source tree."""
+    return subprocess.run(
+        ['bash', '-c', f'source {installed}/setup.bash && {command}'], cwd=installed,
+        env={**os.environ, 'PYTHONPATH': '', **env}, capture_output=True, text=True,
+        stdin=subprocess.DEVNULL)
+
+
+def test_colcon_installs_every_executable_and_file(installed):
+    """lib holds the executables, share the launch files, the configuration and the manifest."""
+    prefix = installed / 'mobile_vla_ros'
+    library = prefix / 'lib' / 'mobile_vla_ros'
+    assert {path.name for path in library.iterdir()} == set(EXECUTABLES)
+    share = prefix / 'share' / 'mobile_vla_ros'
+    for folder, pattern in (('launch', '*.launch.py'), ('config', '*.yaml')):
+        assert {p.name for p in (share / folder).glob(pattern)} == {
+            p.name for p in (ROOT / folder).glob(pattern)} != set()
+    assert (share / 'package.xml').is_file()
+    assert (prefix / 'share/ament_index/resource_index/packages/mobile_vla_ros').is_file()
+
+
+def test_colcon_installs_the_assets(installed):
+    """The shipped backbone and the arena are inside the installed package, byte for byte."""
+    assets = next((installed / 'mobile_vla_ros').glob('lib/python*/site-packages/*/assets'))
+    wanted = {p.relative_to(ROOT / 'mobile_vla_ros/assets'): p.stat().st_size
+              for p in (ROOT / 'mobile_vla_ros/assets').rglob('*') if p.is_file()}
+    assert {p.relative_to(assets): p.stat().st_size
+            for p in assets.rglob('*') if p.is_file()} == wanted != {}
+
+
+def test_the_installed_package_finds_its_own_files(installed):
+    """After sourcing, the package that is imported and its configuration are the installed."""
+    done = sourced(installed, f'{sys.executable} -c "from mobile_vla_ros.bringup.share import '
+                   'config_file; print(config_file(\'guard.yaml\'))"')
+    assert done.stdout.startswith(str(installed)), done.stderr
+
+
+@pytest.mark.parametrize('executable', ['guard_node', 'mobile_vla'])
+def test_an_installed_executable_runs(installed, executable, ros_domain):
+    """A bad parameter is refused by the node itself; the command line answers --help."""
+    path = f'{installed}/mobile_vla_ros/lib/mobile_vla_ros/{executable}'
+    if executable == 'mobile_vla':
+        done = sourced(installed, f'{path} --help')
+        assert done.returncode == 0, done.stderr
+        assert 'usage: mobile_vla' in done.stdout
+    else:
+        done = sourced(installed, f'{path} --ros-args -p rate_hz:=1000.0')
+        assert done.returncode == 2, done.stderr
+        assert 'rate_hz' in done.stderr
+
+
+def test_setting_up_again_takes_no_time(tmp_path):
+    """With the stamp of the same inputs there, scripts/setup ends without touching anything."""
+    shutil.copytree(ROOT / 'scripts', tmp_path / 'scripts')
+    for name in ('requirements.txt', 'setup.py', 'setup.cfg'):
+        shutil.copy(ROOT / name, tmp_path)
+    venv = tmp_path / '.venv' / 'bin'
+    venv.mkdir(parents=True)
+    # Stands in for the environment: notes every call, and is a Python for the questions asked.
+    (venv / 'python').write_text(
+        f'#!/bin/sh\necho "$@" >> {tmp_path}/calls\ncase "$*" in *install*) exit 0;; esac\n'
+        f'exec {sys.executable} "$@"\n')
+    (venv / 'python').chmod(0o755)
+    environment = {**os.environ, 'PYTHON': sys.executable}
+
+    def run() -> subprocess.CompletedProcess:
+        return subprocess.run([tmp_path / 'scripts' / 'setup'], cwd='/', env=environment,
+                              capture_output=True, text=True, stdin=subprocess.DEVNULL)
+    first = run()
+    assert first.returncode == 0, first.stderr
+    assert 'pip install' in (tmp_path / 'calls').read_text()
+    (tmp_path / 'calls').unlink()
+    assert run().returncode == 0
+    assert not (tmp_path / 'calls').exists()
+    with open(tmp_path / 'requirements.txt', 'a') as requirements:
+        requirements.write('# changed\n')
+    assert run().returncode == 0
+    assert 'pip install' in (tmp_path / 'calls').read_text()
+
+
+def test_a_python_that_does_not_fit_is_refused(tmp_path):
+    """One line that names what was got, what is expected and what to run."""
+    shutil.copytree(ROOT / 'scripts', tmp_path / 'scripts')
+    for name in ('requirements.txt', 'setup.py', 'setup.cfg'):
+        shutil.copy(ROOT / name, tmp_path)
+    done = subprocess.run([tmp_path / 'scripts' / 'setup'], capture_output=True, text=True,
+                          env={**os.environ, 'PYTHON': '/bin/false'})
+    assert done.returncode == 2
+    assert '3.11, 3.12 or 3.13' in done.stderr
+    assert done.stderr.count('\n') == 1

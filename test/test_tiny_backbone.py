@@ -1,0 +1,228 @@
+"""builtin:tiny: an ordinary transformers folder that sees, and the script that makes it."""
+
+import hashlib
+import importlib.machinery
+import importlib.util
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from mobile_vla_ros.sim import suites
+from mobile_vla_ros.sim.scene import PAIRS, SceneObject, generate
+
+ROOT = Path(__file__).resolve().parent.parent
+FOLDER = ROOT / 'mobile_vla_ros' / 'assets' / 'tiny_backbone'
+SCRIPT = ROOT / 'scripts' / 'make_tiny_backbone'
+
+
+def load_script():
+    loader = importlib.machinery.SourceFileLoader('make_tiny_backbone', str(SCRIPT))
+    module = importlib.util.module_from_spec(
+        importlib.util.spec_from_loader(loader.name, loader))
+    loader.exec_module(module)
+    return module
+
+
+tiny = load_script()
+
+
+@pytest.fixture(scope='module')
+def backbone():
+    """The shipped weights with the language-model head, and the sentences."""
+    from transformers import AutoTokenizer, Kosmos2ForConditionalGeneration
+    torch.set_num_threads(1)
+    return (Kosmos2ForConditionalGeneration.from_pretrained(FOLDER).eval(),
+            tiny.Sentences(AutoTokenizer.from_pretrained(FOLDER)))
+
+
+@pytest.fixture(scope='module')
+def pictures(tmp_path_factory):
+    """Pictures of scenes that neither training nor the README's score has used."""
+    return tiny.render(tmp_path_factory.mktemp('pictures') / 'fresh.npz', 60, 2_000_000, 7)
+
+
+# --- the shipped folder -----------------------------------------------------------------------
+
+def test_the_folder_is_small_and_what_its_readme_says():
+    """At most 8 MB, safetensors only, with the hash that its README gives."""
+    assert sum(file.stat().st_size for file in FOLDER.iterdir()) <= 8e6
+    assert not [file for file in FOLDER.iterdir() if file.suffix in ('.bin', '.pt', '.pkl')]
+    given = re.search(r'sha256: `([0-9a-f]{64})`', (FOLDER / 'README.md').read_text())[1]
+    assert given == hashlib.sha256((FOLDER / 'model.safetensors').read_bytes()).hexdigest()
+
+
+def test_it_loads_as_the_full_model_does(backbone):
+    """Kosmos2Model.from_pretrained finds every weight: both classes give the same image tokens."""
+    from transformers import Kosmos2Model
+    model, info = Kosmos2Model.from_pretrained(FOLDER, output_loading_info=True)
+    assert not info['missing_keys']
+    picture = torch.from_numpy(np.random.default_rng(0).normal(size=(1, 3, 112, 112))).float()
+    with torch.no_grad():
+        tokens = model.eval().get_image_features(picture).pooler_output
+        whole, _ = backbone
+        vision = whole.vision_model.model
+        states = vision.post_layernorm(vision(picture).last_hidden_state)
+        same = whole.image_to_text_projection(torch.nn.functional.normalize(states, dim=-1))[0]
+    assert tokens.shape == (1, model.config.latent_query_num, 128)
+    torch.testing.assert_close(tokens, same)
+    torch.testing.assert_close(model.text_model.embed_tokens.weight,
+                               whole.text_model.model.embed_tokens.weight)
+
+
+def test_its_tokenizer_has_kosmos_ids_and_knows_the_instructions():
+    """Special ids are Kosmos-2's; no instruction of a suite holds an unknown word."""
+    from transformers import AutoTokenizer
+    tokenizer = AutoTokenizer.from_pretrained(FOLDER)
+    assert [tokenizer.bos_token_id, tokenizer.pad_token_id, tokenizer.eos_token_id,
+            tokenizer.unk_token_id] == [0, 1, 2, 3]
+    for name in suites.SUITES:
+        for index in range(60):
+            said = suites.scene(name, index).instruction
+            assert tokenizer.unk_token_id not in tokenizer(said)['input_ids'], said
+    for said in ('Stop to the left of the blue cone.', 'pass the obstacle on the right, please',
+                 'go to the one on the left'):
+        assert tokenizer.unk_token_id not in tokenizer(said)['input_ids'], said
+    assert tokenizer('fnord', add_special_tokens=False)['input_ids'] == [3]
+
+
+def test_its_image_settings_are_clips_at_112_pixels():
+    """An ordinary image processor reads them: size, mean and deviation, no crop."""
+    from transformers import AutoImageProcessor
+    processor = AutoImageProcessor.from_pretrained(FOLDER)
+    picture = np.full((224, 224, 3), 128, np.uint8)
+    out = processor(picture, return_tensors='pt')['pixel_values']
+    assert out.shape == (1, 3, 112, 112)
+    torch.testing.assert_close(out, tiny.pixels(np.full((1, 112, 112, 3), 128, np.uint8)),
+                               atol=1e-5, rtol=0)
+
+
+def test_it_names_what_fresh_pictures_show(backbone, pictures):
+    """Colour and shape of at least 85 % of the objects, each at its place from left to right."""
+    result = tiny.score(*backbone, pictures)
+    assert result['named'] >= 0.85, result
+    assert result['found'] >= 0.75, result
+
+
+def test_it_sees_nothing_in_blank_pictures(backbone, pictures):
+    """The score comes from the picture: grey ones bring it down to guessing."""
+    blank = {**pictures, 'images': np.full_like(pictures['images'], 128)}
+    result = tiny.score(*backbone, blank)
+    assert result['named'] < 0.2
+    assert result['found'] < 0.4
+
+
+# --- the script -------------------------------------------------------------------------------
+
+def test_help_needs_no_torch():
+    """--help answers with an example, before anything heavy is imported."""
+    done = subprocess.run([sys.executable, '-X', 'importtime', str(SCRIPT), '--help'],
+                          capture_output=True, text=True, timeout=30)
+    assert done.returncode == 0
+    assert 'example:' in done.stdout
+    assert 'torch' not in done.stderr
+
+
+def test_location_tokens_are_the_corner_cells():
+    """Kosmos-2's form: the cell of the upper left corner, then of the lower right one."""
+    assert tiny.location([0, 0, 1, 1]) == (
+        '<object><patch_index_0000><patch_index_0255></object>')
+    # Columns 2 to 3 and rows 4 to 5 of 16.
+    assert tiny.location([2 / 16, 4 / 16, 4 / 16, 6 / 16]) == (
+        '<object><patch_index_0066><patch_index_0083></object>')
+    assert tiny.centre_error(['<patch_index_0066>', '<patch_index_0083>'],
+                             [2 / 16, 4 / 16, 4 / 16, 6 / 16]) == (0, 0)
+
+
+def test_captions_run_from_left_to_right_and_carry_loss_after_the_image(backbone):
+    """The loss begins at the first phrase; the image tokens stand between their marks."""
+    _, sentences = backbone
+    names = np.array([PAIRS.index(('red', 'box')), PAIRS.index(('blue', 'ball')), -1, -1])
+    boxes = np.array([[0, 0, .1, .1], [.5, .5, .6, .6], [0] * 4, [0] * 4])
+    tokens, image_at, loss_at = sentences.caption(names, boxes)
+    words = sentences.tokenizer.convert_ids_to_tokens(tokens)
+    assert words[image_at - 1] == '<image>'
+    assert words[image_at + tiny.LATENTS] == '</image>'
+    assert tiny.phrases(' '.join(words)) == ['red box', 'blue ball']
+    assert words[loss_at] == '<phrase>'
+    assert words[-1] == '</s>'
+
+
+def test_the_driving_form_has_its_image_straight_after_the_start(backbone):
+    """[BOS][image tokens] instruction: what a policy feeds, so that it is no news to it."""
+    _, sentences = backbone
+    tokens, image_at, loss_at = sentences.find(PAIRS.index(('red', 'box')), [0, 0, .5, .5])
+    words = sentences.tokenizer.convert_ids_to_tokens(tokens)
+    assert image_at == 1
+    assert words[1 + tiny.LATENTS:loss_at] == ['go', 'to', 'the', 'red', 'box', '<object>']
+    assert words[loss_at:] == ['<patch_index_0000>', '<patch_index_0119>', '</object>']
+
+
+def test_a_mirrored_picture_keeps_names_and_boxes_with_their_objects(pictures):
+    """Order turns round with the picture, and each box still holds its object's colour."""
+    class Always:
+        def uniform(self, size):
+            return np.zeros(size)
+    images, names, boxes = tiny.mirror(pictures, np.arange(20), Always())
+    for i in range(20):
+        count = (names[i] >= 0).sum()
+        centres = boxes[i, :count, 0] + boxes[i, :count, 2]
+        assert (np.diff(centres) >= 0).all()
+        assert sorted(names[i]) == sorted(pictures['names'][i])
+        assert (images[i] == pictures['images'][i, :, ::-1]).all()
+        for name, box in zip(names[i, :count], boxes[i, :count], strict=True):
+            k = list(pictures['names'][i]).index(name)
+            left, top, right, bottom = pictures['boxes'][i, k]
+            assert box == pytest.approx([1 - right, top, 1 - left, bottom])
+
+
+def test_slivers_are_not_named():
+    """Less than 30 pixels of an object in a 112 px picture is left out of a caption."""
+    ids = np.full((112, 112), -1)
+    ids[50:60, 10:20] = 1
+    ids[50:55, 0:2] = 0
+    seen = tiny.describe(ids)
+    assert seen == [(1, pytest.approx([10 / 112, 50 / 112, 20 / 112, 60 / 112]))]
+
+
+def test_pictures_show_objects_from_far_to_right_in_front(pictures):
+    """What driving will see is in the training pictures: small things and ones that fill them."""
+    widths = [box[2] - box[0] for boxes, names in zip(pictures['boxes'], pictures['names'],
+                                                      strict=True)
+              for box, name in zip(boxes, names, strict=True) if name >= 0]
+    assert min(widths) < 0.12
+    assert max(widths) > 0.5
+
+
+def test_a_run_is_reproducible_and_writes_a_whole_folder(tmp_path):
+    """The same seed gives the same bytes; the folder loads, and nothing is left beside it."""
+    from transformers import AutoTokenizer, Kosmos2Model
+    weights = []
+    for run in ('a', 'b'):
+        assert tiny.main(['--out', str(tmp_path / run), '--work', str(tmp_path / 'work'),
+                          '--images', '80', '--held-out', '4', '--steps', '3',
+                          '--threads', '1']) == 0
+        weights.append((tmp_path / run / 'model.safetensors').read_bytes())
+    assert weights[0] == weights[1]
+    Kosmos2Model.from_pretrained(tmp_path / 'a')
+    AutoTokenizer.from_pretrained(tmp_path / 'a')
+    assert sorted(path.name for path in tmp_path.iterdir()) == ['a', 'b', 'work']
+
+
+def test_poses_of_pictures_look_at_an_object():
+    """somewhere() puts the base in front of an object and roughly in line with it."""
+    scene = generate(3)
+    rng = np.random.default_rng(0)
+    for _ in range(100):
+        x, y, yaw = tiny.somewhere(scene, rng)
+        assert any(_ahead(thing, x, y, yaw) for thing in scene.objects)
+
+
+def _ahead(thing: SceneObject, x, y, yaw) -> bool:
+    dx, dy = thing.x - x, thing.y - y
+    ahead, aside = np.cos(yaw) * dx + np.sin(yaw) * dy, -np.sin(yaw) * dx + np.cos(yaw) * dy
+    return 0.4 < ahead < 3.2 and abs(aside) < ahead * 1.5 + 0.5
