@@ -3,7 +3,8 @@
 import json
 
 import pytest
-from geometry_msgs.msg import Twist
+from diagnostic_msgs.msg import DiagnosticStatus
+from geometry_msgs.msg import Twist, TwistStamped
 from std_srvs.srv import Trigger
 
 from mobile_vla_ros.sim import suites
@@ -79,10 +80,15 @@ def test_a_recorder_that_refuses_ends_the_run_with_its_sentence(nodes, client):
 
 
 def test_without_the_expert_it_watches_and_never_drives(nodes, client):
-    """Nothing is published on teleop/cmd_vel; the trial ends by its timeout."""
+    """No trial before the first proposal, nothing on teleop/cmd_vel, the end by timeout."""
     commands = client.subscribe('teleop/cmd_vel', Twist)
     nodes.start('sim_node', params={**FAST, 'trial_timeout_s': 3.0})
+    resets = client.subscribe('sim/status', DiagnosticStatus)
     runner = nodes.start('arena_runner', params={'trials': 2})
+    client.wait_for(lambda: 'timeout' in [status.message for status in resets.messages],
+                    TIMEOUT_S, 'the end of the scene that is loaded without a reset')
+    assert lines(runner) == []
+    client.publish('policy/cmd_vel', TwistStamped())
     assert runner.wait(TIMEOUT_S) == 0
     assert [trial['outcome'] for trial in lines(runner)] == ['timeout', 'timeout']
     assert len(commands) == 0
@@ -90,7 +96,8 @@ def test_without_the_expert_it_watches_and_never_drives(nodes, client):
 
 @pytest.mark.parametrize(('params', 'words'), [
     ({'suite': 'nowhere'}, ["'nowhere'", 'train']),
-    ({'patience_s': 1.0}, ['the arena does not answer', 'Start its node'])])
+    ({'patience_s': 1.0, 'expert': True}, ['the arena does not answer', 'Start its node']),
+    ({'patience_s': 1.0}, ['the policy is silent', 'Start sim_node'])])
 def test_a_bad_start_ends_in_a_sentence(nodes, params, words):
     """An unknown suite, or no arena at all: exit status 2, no traceback."""
     runner = nodes.start('arena_runner', params=params)

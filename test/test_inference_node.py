@@ -138,7 +138,7 @@ def test_the_overlay_shows_the_image(start, client):
     ({'policy': ''}, 'no policy is given'),
     ({'policy': '/no/such/policy'}, 'no such folder at /no/such/policy'),
     ({'device': 'cuda'}, '--device cpu|device'),
-    ({'precision': 'fp12'}, 'unknown precision; got \'fp12\''),
+    ({'precision': 'fp12'}, "unknown precision; got 'fp12'"),
     ({'image_transport': 'smoke'}, 'unknown image_transport'),
     ({'rate_hz': 0.0}, 'rate_hz'),
 ])

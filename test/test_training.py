@@ -213,6 +213,7 @@ def test_swapping_gives_every_run_another_instruction(takes):
     assert all(a.instruction != b.instruction for a, b in zip(runs, swapped, strict=True))
     alike = [run for run in runs if run.instruction == runs[0].instruction]
     assert swap_instructions(alike) is None
+    assert swap_instructions(alike, runs)[0].instruction != alike[0].instruction
 
 
 @pytest.mark.parametrize(('model', 'data', 'config', 'expected'), [

@@ -13,6 +13,8 @@ EXAMPLE = 'example: mobile_vla demo --out runs/demo'
 TRAIN_CONFIG = 'train_demo.yaml'
 START_TIMEOUT_S = 60.0
 SECONDS_A_TRIAL = 60.0
+# The expert errs a little, so that the takes show how to come back.
+WOBBLE_MPS = 0.08
 
 
 def register(subparsers) -> None:
@@ -27,18 +29,28 @@ def register(subparsers) -> None:
     parser.add_argument('--trials', type=int, default=20, help='held-out layouts to drive (20)')
     parser.add_argument('--epochs', type=int, help=f'passes over the takes (as {TRAIN_CONFIG})')
     parser.add_argument('--speed', type=float, default=4.0, metavar='FACTOR',
-                        help="the arena's time against real time (4)")
+                        help="the arena's time against real time while recording (4); driving, "
+                             'with a network in the loop, goes at half of it')
     parser.add_argument('--policy', type=Path, help='drive this one: neither record nor train')
     parser.set_defaults(run=run)
 
 
 @dataclass(frozen=True)
 class Setup:
-    """What the steps of the demo share."""
+    """
+    What the steps of the demo share.
+
+    :param speed: the arena's time against real time while recording.
+    """
 
     out: Path
     env: dict[str, str]
     speed: float
+
+    @property
+    def drive_speed(self) -> float:
+        """The arena's time against real time while a policy drives."""
+        return self.speed / 2
 
 
 def run(args: argparse.Namespace) -> int:
@@ -59,7 +71,7 @@ def run(args: argparse.Namespace) -> int:
     seconds['all'] = time.monotonic() - started
     from mobile_vla_ros.cli.demo_report import table, write_report
     report = write_report(setup.out / 'report.html', policy=policy, takes=takes, driven=driven,
-                          blank=blank, seconds=seconds, speed=setup.speed)
+                          blank=blank, seconds=seconds, speeds=(setup.speed, setup.drive_speed))
     print('\n' + table(policy, driven, blank))
     print(f'\npolicy: {policy}\nreport: {report}\n'
           f'drive it: ros2 launch mobile_vla_ros drive.launch.py sim:=true policy:={policy}')
@@ -129,7 +141,7 @@ def drive(setup: Setup, policy: Path, count: int, name: str, *, blank: bool) -> 
     """Drive held-out layouts: arena, inference and guard as `drive.launch.py` starts them."""
     from mobile_vla_ros.bringup.stacks import DRIVE
     nodes = DRIVE.nodes(sim=True, policy=str(policy), suite='unseen_layouts',
-                        image_transport='compressed', real_time_factor=setup.speed)
+                        image_transport='compressed', real_time_factor=setup.drive_speed)
     if blank:
         nodes = [replace(node, parameters={**node.parameters, 'blank_images': True})
                  if node.name == 'inference' else node for node in nodes]
@@ -141,7 +153,8 @@ def _run_trials(setup: Setup, nodes: list, count: int, what: str, *, suite: str,
     from mobile_vla_ros.bringup.processes import ProcessEnded, Processes
     from mobile_vla_ros.bringup.spec import NodeSpec
     runner = NodeSpec('arena_runner', 'arena_runner', parameters={
-        'use_sim_time': setup.speed != 1.0, 'suite': suite, 'trials': count, 'expert': expert})
+        'use_sim_time': nodes[0].parameters['publish_clock'], 'suite': suite, 'trials': count,
+        'expert': expert, **({'wobble': WOBBLE_MPS} if expert else {})})
     with Processes(setup.out / 'log' / what.replace(', ', '_').replace(' ', '_'),
                    setup.env) as processes:
         processes.start(nodes)
@@ -181,12 +194,10 @@ class _Progress:
 
 
 def _train(takes: Path, out: Path, epochs: int | None) -> Path:
-    from tqdm import tqdm
-
     from mobile_vla_ros.bringup.share import config_file
-    from mobile_vla_ros.cli.train import parse
+    from mobile_vla_ros.cli.train import parse, say
     from mobile_vla_ros.training.loop import train
     argv = ['--config', str(config_file(TRAIN_CONFIG)), '--data', str(takes), '--out', str(out)]
     if epochs is not None:
         argv += ['--epochs', str(epochs)]
-    return train(*parse(argv), say=tqdm.write)
+    return train(*parse(argv), say=say)

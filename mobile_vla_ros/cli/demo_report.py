@@ -72,8 +72,12 @@ def _join(head: list[str], rows: list[list[str]]) -> list[list[str]]:
 
 
 def write_report(path: Path, *, policy: Path, takes: Path, driven: list[dict], blank: list[dict],
-                 seconds: dict[str, float], speed: float) -> Path:
-    """Write the page; the takes and the training's history are shown where they are there."""
+                 seconds: dict[str, float], speeds: tuple[float, float]) -> Path:
+    """
+    Write the page; the takes and the training's history are shown where they are there.
+
+    :param speeds: the arena's time against real time while recording and while driving.
+    """
     spec = read_spec(policy)
     success = sum(trial['outcome'] == 'success' for trial in driven)
     blind = sum(trial['outcome'] == 'success' for trial in blank)
@@ -89,9 +93,9 @@ def write_report(path: Path, *, policy: Path, takes: Path, driven: list[dict], b
     parts = [
         page.paragraph(_verdict(spec, success, blind, len(driven))), page.cards(cards),
         page.heading('Driving layouts it has never seen'),
-        page.paragraph(f'Live through the inference, guard and arena nodes over DDS, at {speed:g} '
-                       'times real time. A trial counts when the base stands before the object '
-                       'that the instruction names, having touched nothing.'),
+        page.paragraph('Live through the inference, guard and arena nodes over DDS, at '
+                       f'{speeds[1]:g} times real time. A trial counts when the base stands '
+                       'before the object that the instruction names, having touched nothing.'),
         page.figure(plots.success_bars([('policy', success, len(driven)),
                                         ('policy, no image', blind, len(blank))]),
                     'Bars: share of trials; lines: 95 % intervals (Wilson).'),
@@ -122,8 +126,9 @@ def write_report(path: Path, *, policy: Path, takes: Path, driven: list[dict], b
               page.paragraph(
                   f'mobile_vla_ros {__version__}; backbone {spec.backbone.id}; '
                   f'{len(spec.data["train_episodes"])} takes to train, '
-                  f'{len(spec.data["val_episodes"])} held out; window {spec.window}, chunk '
-                  f'{spec.chunk}, {spec.rate_hz:g} Hz.')]
+                  f'{len(spec.data["val_episodes"])} held out, recorded at {speeds[0]:g} '
+                  f'times real time; window {spec.window}, chunk {spec.chunk}, '
+                  f'{spec.rate_hz:g} Hz.')]
     path.write_text(page.page('From takes to a drive', 'mobile_vla demo: recorded, trained and '
                               'driven through the real nodes, on this machine', parts))
     return path

@@ -1,6 +1,7 @@
 """`mobile_vla train`: the configuration's dataclasses as YAML and as flags."""
 
 import argparse
+import sys
 from pathlib import Path
 
 import yaml
@@ -59,10 +60,17 @@ def read_config(path: Path) -> dict:
     return values
 
 
+def say(text: str) -> None:
+    """Print a line above the progress bar, at once also into a pipe."""
+    from tqdm import tqdm
+    tqdm.write(text)
+    sys.stdout.flush()
+
+
 def run(args: argparse.Namespace, argv: list[str]) -> int:
     """Train and say where the policy is."""
     configs = parse(argv)
     from mobile_vla_ros.training.loop import train
-    best = train(*configs)
+    best = train(*configs, say=say)
     print(f'policy: {best}\nnext: mobile_vla evaluate --data {configs[1].data} --policy {best}')
     return 0

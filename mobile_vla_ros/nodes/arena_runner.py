@@ -16,7 +16,7 @@ from collections.abc import Callable
 
 import numpy as np
 from diagnostic_msgs.msg import DiagnosticStatus
-from geometry_msgs.msg import Twist
+from geometry_msgs.msg import Twist, TwistStamped
 from nav_msgs.msg import Odometry
 from rcl_interfaces.msg import Parameter, ParameterType, ParameterValue
 from rcl_interfaces.srv import SetParameters
@@ -57,6 +57,9 @@ class ArenaRunner(Node):
         self._patience_s = declare(self, 'patience_s', 20.0,
                                    'seconds without a word from another node before giving up',
                                    limits=(1.0, 600.0))
+        self._policy_patience_s = declare(
+            self, 'policy_patience_s', 120.0, 'seconds that the policy may take to make its '
+            'first proposal', limits=(1.0, 3600.0))
         suites.scene(self._suite, self._first + self._trials - 1)
 
         self._news = threading.Condition()
@@ -66,9 +69,12 @@ class ArenaRunner(Node):
         self._driver: Callable[[Odometry], np.ndarray] | None = None
         self._path: list[list[float]] = []
         self._path_due = 0
+        self._proposed = False
         self._teleop = self.create_publisher(Twist, 'teleop/cmd_vel', 10)
         self.create_subscription(DiagnosticStatus, 'sim/status', self._on_status, 10)
         self.create_subscription(Odometry, 'odom', self._on_odom, 10)
+        if not self._expert:
+            self.create_subscription(TwistStamped, 'policy/cmd_vel', self._on_proposal, 10)
         self._reset = self.create_client(Trigger, 'sim/reset')
         self._set = self.create_client(SetParameters, 'sim/set_parameters')
         self._recorder = {name: self.create_client(Trigger, f'recorder/{name}')
@@ -106,8 +112,16 @@ class ArenaRunner(Node):
             command.linear.x, command.linear.y = float(twist[0]), float(twist[1])
             self._teleop.publish(command)
 
+    def _on_proposal(self, _message: TwistStamped):
+        with self._news:
+            self._proposed = True
+            self._news.notify_all()
+
     def _work(self):
         try:
+            if not self._expert:
+                # A network takes seconds to load; no trial is to begin before it drives.
+                self._wait(lambda: self._proposed, 'the policy', self._policy_patience_s)
             for trial in range(self._first, self._first + self._trials):
                 print(json.dumps(self._run_trial(trial)), flush=True)
             self.exit_status = 0
@@ -177,9 +191,9 @@ class ArenaRunner(Node):
     def _stamp_ns(self) -> int:
         return time_ns(self._odom.header.stamp)
 
-    def _wait(self, predicate: Callable[[], bool], who: str):
+    def _wait(self, predicate: Callable[[], bool], who: str, most_s: float = math.inf):
         """Wait until a predicate over what was heard is true, as long as anything is heard."""
-        heard_s = time.monotonic()
+        began_s = heard_s = time.monotonic()
         last = self._odom
         with self._news:
             while not predicate():
@@ -191,6 +205,9 @@ class ArenaRunner(Node):
                 if time.monotonic() - heard_s > self._patience_s:
                     raise UserError(f'{who} is silent', got=f'nothing for {self._patience_s} s',
                                     remedy='start sim_node in the same ROS domain and namespace')
+                if time.monotonic() - began_s > most_s:
+                    raise UserError(f'{who} is silent', got=f'nothing for {most_s} s',
+                                    remedy='look at what its node says')
 
     def _ask(self, client, who: str) -> str:
         """Call a Trigger service and return its message."""

@@ -4,8 +4,10 @@ import signal
 import sys
 from collections.abc import Callable
 
+import numpy as np
 import rclpy
 from diagnostic_msgs.msg import DiagnosticStatus, KeyValue
+from geometry_msgs.msg import Twist
 from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescriptor
 from rclpy.exceptions import InvalidParameterTypeException, InvalidParameterValueException
 from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
@@ -49,6 +51,20 @@ def declare(node: Node, name: str, default, description: str, *,
 def time_ns(stamp) -> int:
     """Return nanoseconds of a builtin_interfaces/Time."""
     return stamp.sec * 1_000_000_000 + stamp.nanosec
+
+
+def twist_array(message: Twist) -> np.ndarray:
+    """Return (6,) float64 of a Twist: m/s, then rad/s."""
+    linear, angular = message.linear, message.angular
+    return np.array([linear.x, linear.y, linear.z, angular.x, angular.y, angular.z])
+
+
+def twist_message(twist: np.ndarray) -> Twist:
+    """Return a Twist of (6,) m/s and rad/s."""
+    message = Twist()
+    message.linear.x, message.linear.y, message.linear.z = (float(v) for v in twist[:3])
+    message.angular.x, message.angular.y, message.angular.z = (float(v) for v in twist[3:])
+    return message
 
 
 def status_message(name: str, message: str, values: dict, level: bytes = DiagnosticStatus.OK,

@@ -16,7 +16,14 @@ from rclpy.node import Node
 from std_msgs.msg import Bool
 from std_srvs.srv import Trigger
 
-from mobile_vla_ros.nodes.common import declare, run, status_message, time_ns
+from mobile_vla_ros.nodes.common import (
+    declare,
+    run,
+    status_message,
+    time_ns,
+    twist_array,
+    twist_message,
+)
 from mobile_vla_ros.safety.guard import Decision, Guard, GuardConfig, State
 from mobile_vla_ros.safety.limits import Limits
 
@@ -26,20 +33,6 @@ DIAGNOSTICS_PERIOD_NS = 1_000_000_000
 LAST_WORD = Duration(nanoseconds=200_000_000)  # for the last zero to reach those who listen
 LEVELS = {State.ESTOP: DiagnosticStatus.ERROR, State.FAULT: DiagnosticStatus.ERROR,
           State.DISARMED: DiagnosticStatus.WARN}
-
-
-def twist_array(message: Twist) -> np.ndarray:
-    """Return (6,) float64 of a Twist."""
-    linear, angular = message.linear, message.angular
-    return np.array([linear.x, linear.y, linear.z, angular.x, angular.y, angular.z])
-
-
-def twist_message(twist: np.ndarray) -> Twist:
-    """Return a Twist of (6,) float64."""
-    message = Twist()
-    message.linear.x, message.linear.y, message.linear.z = (float(v) for v in twist[:3])
-    message.angular.x, message.angular.y, message.angular.z = (float(v) for v in twist[3:])
-    return message
 
 
 class GuardNode(Node):

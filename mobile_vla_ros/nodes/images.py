@@ -12,9 +12,9 @@ from mobile_vla_ros.errors import UserError
 if TYPE_CHECKING:
     from sensor_msgs.msg import CompressedImage, Image
 
-# encoding -> (bytes a pixel, which of them are red, green and blue)
-ENCODINGS = {'rgb8': (3, [0, 1, 2]), 'bgr8': (3, [2, 1, 0]), 'rgba8': (4, [0, 1, 2]),
-             'bgra8': (4, [2, 1, 0]), 'mono8': (1, [0, 0, 0])}
+# encoding -> (bytes a pixel, Pillow's mode, the order of the bytes in Pillow's words)
+ENCODINGS = {'rgb8': (3, 'RGB', 'RGB'), 'bgr8': (3, 'RGB', 'BGR'), 'rgba8': (4, 'RGB', 'RGBX'),
+             'bgra8': (4, 'RGB', 'BGRX'), 'mono8': (1, 'L', 'L')}
 FORMATS = ('jpeg', 'png')
 
 
@@ -31,16 +31,16 @@ def to_rgb(message: 'Image') -> np.ndarray:
                         expected=', '.join(ENCODINGS),
                         remedy='set the camera driver to one of these, or record its compressed '
                                'topic with image_transport:=compressed')
-    channels, order = ENCODINGS[message.encoding]
+    channels, mode, order = ENCODINGS[message.encoding]
     height, width, step = message.height, message.width, message.step
     if not height or not width or step < width * channels or len(message.data) < height * step:
         raise UserError('a camera image has a size that does not fit its data',
                         got=f'{width}x{height} {message.encoding} with rows of {step} bytes in '
                             f'{len(message.data)} bytes',
                         expected=f'rows of at least {width * channels} bytes')
-    rows = np.frombuffer(message.data, np.uint8, height * step).reshape(height, step)
-    pixels = rows[:, :width * channels].reshape(height, width, channels)
-    return np.ascontiguousarray(pixels[..., order])
+    # Pillow reorders and skips the padding several times faster than numpy's indexing.
+    image = PillowImage.frombuffer(mode, (width, height), message.data, 'raw', order, step, 1)
+    return np.asarray(image.convert('RGB'))
 
 
 def from_rgb(image: np.ndarray, *, stamp=None, frame_id: str = '') -> 'Image':

@@ -6,10 +6,10 @@ import traceback
 from collections import deque
 from functools import cached_property
 
-import rclpy
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
 from geometry_msgs.msg import PoseStamped, TwistStamped
 from nav_msgs.msg import Path
+from rclpy.clock import Clock, ClockType
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
 from rclpy.qos import DurabilityPolicy, QoSProfile, qos_profile_sensor_data
 from rclpy.time import Time
@@ -17,8 +17,8 @@ from sensor_msgs.msg import CompressedImage, Image
 from std_msgs.msg import String
 
 from mobile_vla_ros.errors import UserError
-from mobile_vla_ros.nodes.common import declare, run, status_message, time_ns
-from mobile_vla_ros.nodes.images import compressed_to_rgb, image_to_rgb, rgb_to_compressed
+from mobile_vla_ros.nodes.common import declare, run, status_message, time_ns, twist_message
+from mobile_vla_ros.nodes.images import compressed_to_rgb, encode, to_compressed, to_rgb
 from mobile_vla_ros.runtime.frame_buffer import FrameBuffer
 from mobile_vla_ros.runtime.overlay import PREDICTED, draw_arrows
 from mobile_vla_ros.runtime.playback import Plan, command_at, path_of
@@ -40,7 +40,7 @@ class Shot:
     @cached_property
     def image(self):
         """(height, width, 3) uint8, RGB."""
-        decode = image_to_rgb if isinstance(self.message, Image) else compressed_to_rgb
+        decode = to_rgb if isinstance(self.message, Image) else compressed_to_rgb
         return decode(self.message)
 
 
@@ -67,6 +67,7 @@ class InferenceNode(LifecycleNode):
         self._autostart = declare(self, 'autostart', True, 'configure and activate by itself')
         self._instruction = declare(self, 'instruction', '',
                                     'what to do, until one is heard on the topic')
+        self._steady = Clock(clock_type=ClockType.STEADY_TIME)
         self._policy = None
         self._plan: Plan | None = None
         self._reason = 'not active'
@@ -201,7 +202,7 @@ class InferenceNode(LifecycleNode):
                 if self._stopping:
                     return
                 instruction = self._instruction
-            started = rclpy.clock.Clock(clock_type=rclpy.clock.ClockType.STEADY_TIME).now()
+            started = self._steady.now()
             try:
                 plan = self._policy.infer(window, instruction)
             except UserError as error:
@@ -211,7 +212,7 @@ class InferenceNode(LifecycleNode):
                 plan = None
                 self._reason = 'the policy failed: ' + traceback.format_exc(limit=-1)
                 self.get_logger().error(traceback.format_exc())
-            took = rclpy.clock.Clock(clock_type=rclpy.clock.ClockType.STEADY_TIME).now() - started
+            took = self._steady.now() - started
             self._durations_s.append(took.nanoseconds / NANOSECONDS)
             with self._wake:
                 if instruction != self._instruction:
@@ -249,8 +250,7 @@ class InferenceNode(LifecycleNode):
         message = TwistStamped()
         message.header.stamp = Time(nanoseconds=plan.stamp_ns).to_msg()
         message.header.frame_id = 'base_link'
-        linear, angular = message.twist.linear, message.twist.angular
-        linear.x, linear.y, linear.z, angular.x, angular.y, angular.z = map(float, twist)
+        message.twist = twist_message(twist)
         self._proposals.publish(message)
 
     def _show(self, plan: Plan, shot: Shot) -> None:
@@ -269,7 +269,9 @@ class InferenceNode(LifecycleNode):
         if self._overlays.get_subscription_count():
             picture = draw_arrows(shot.image, [(plan.twists[0], PREDICTED)],
                                   OVERLAY_FULL_SPEED_MPS, self._instruction)
-            self._overlays.publish(rgb_to_compressed(picture, plan.stamp_ns, 'camera'))
+            header = shot.message.header
+            self._overlays.publish(to_compressed(encode(picture), stamp=header.stamp,
+                                                 frame_id=header.frame_id))
 
     def _report(self) -> None:
         newest = self._buffer.newest

@@ -227,9 +227,9 @@ class SimNode(Node):
             self.get_fully_qualified_name().lstrip('/'), arena.state,
             {'suite': self._loaded_suite, 'trial': self._loaded_trial, 'load': self._loads,
              'instruction': arena.scene.instruction, 'target': arena.scene.goal.name,
-             'elapsed_s': f'{arena.time_ns / NANOSECONDS:.3f}', 'x': f'{x:.4f}', 'y': f'{y:.4f}',
-             'yaw': f'{yaw:.4f}', 'gap': f'{arena.gap():.3f}',
-             'min_gap': f'{arena.min_gap:.3f}'},
+             'elapsed_s': f'{arena.elapsed_ns / NANOSECONDS:.3f}',
+             'x': f'{x:.4f}', 'y': f'{y:.4f}', 'yaw': f'{yaw:.4f}',
+             'gap': f'{arena.gap():.3f}', 'min_gap': f'{arena.min_gap:.3f}'},
             DiagnosticStatus.OK if arena.state in (RUNNING, 'success') else DiagnosticStatus.WARN))
 
 

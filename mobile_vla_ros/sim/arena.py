@@ -61,6 +61,10 @@ class Arena:
     """
     One scene at a time, stepped by its user's clock. Needs no GL until ``render`` is called.
 
+    ``time_ns`` counts from ``reset`` on, ``elapsed_ns`` only until the trial has ended; ``state``
+    is running, success, collision or timeout; ``min_gap`` is the least distance in metres that
+    the base has had from an object.
+
     :param width: of the picture, pixels.
     :param height: of the picture, pixels.
     """
@@ -91,7 +95,7 @@ class Arena:
         self._slip = np.zeros(2)
         self._velocity = np.zeros(3)
         self._standing_ns = 0
-        self.time_ns = 0
+        self.time_ns = self.elapsed_ns = 0
         self.state = RUNNING
         self._pose = np.array(scene.start, dtype=np.float64)
         self._place()
@@ -168,6 +172,7 @@ class Arena:
         """Contact ends a trial at once, standing at the target ends it well, time ends it."""
         if self.state != RUNNING:
             return
+        self.elapsed_ns = self.time_ns
         if self.touching:
             self.state = COLLISION
             self.min_gap = 0.0

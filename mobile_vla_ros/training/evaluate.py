@@ -65,9 +65,14 @@ def _change(one: np.ndarray, other: np.ndarray, spec: ActionSpec) -> dict[str, f
             for axis, change, scale in zip(spec.axes, moved, spec.scale, strict=True)}
 
 
-def swap_instructions(runs: Sequence[Run]) -> list[Run] | None:
-    """Return the runs, each with another instruction of the set; None when there is but one."""
-    known = sorted({run.instruction for run in runs})
+def swap_instructions(runs: Sequence[Run], others: Sequence[Run] = ()) -> list[Run] | None:
+    """
+    Return the runs, each with another instruction.
+
+    :param others: runs whose instructions may be taken as well.
+    :returns: None when there is but one instruction.
+    """
+    known = sorted({run.instruction for run in [*runs, *others]})
     if len(known) < 2:
         return None
     other = dict(zip(known, known[1:] + known[:1], strict=True))
@@ -90,7 +95,7 @@ def score(policy: LoadedPolicy, train: Sequence[Run], val: Sequence[Run]) -> dic
     predicted, _ = predict(policy.network, shown)
     blanked, _ = predict(policy.network, shown, blank=True)
     change = {'image_blanked': _change(predicted, blanked, spec.actions)}
-    swapped_runs = swap_instructions(val)
+    swapped_runs = swap_instructions(val, train)
     if swapped_runs:
         swapped, _ = predict(policy.network,
                              dataset(swapped_runs, spec, policy.tokenizer, PIECE_FRAMES))
