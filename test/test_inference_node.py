@@ -151,6 +151,15 @@ def test_bad_input_ends_with_a_sentence_and_status_2(start, params, expected):
     assert 'inference_node: error:' in process.output
 
 
+def test_a_camera_topic_of_the_wrong_type_is_refused(start, client):
+    """A type that can never be heard is said at once, not waited for in silence."""
+    client.publisher('camera/image_raw', CompressedImage, qos_profile_sensor_data)
+    process = start()
+    assert process.wait(60) == 2
+    process.wait_for_output('image_raw has another type; got sensor_msgs/msg/Compressed', 1)
+    assert 'Traceback' not in process.output
+
+
 @pytest.mark.parametrize('number', [signal.SIGINT, signal.SIGTERM])
 def test_it_ends_at_once_and_cleanly(start, client, number):
     """Ctrl-C and a supervisor's SIGTERM end the process with status 0, no traceback."""

@@ -143,3 +143,11 @@ def test_a_folder_that_is_no_kosmos_is_refused(tmp_path):
     (tmp_path / 'config.json').write_text('{"model_type": "clip"}')
     with pytest.raises(UserError, match='not a Kosmos-2'):
         load_backbone(str(tmp_path))
+
+
+def test_the_action_token_starts_where_kosmos_locates_things():
+    """`<object>` is where Kosmos-2 says where a named thing is; without it, a vector as large."""
+    backbone = load_backbone('builtin:tiny')
+    built = build_network(backbone, LoraSettings(r=2), motion_dims=2, chunk=2, hidden=8, layers=1)
+    table = backbone.model.get_input_embeddings().weight
+    assert torch.equal(built.action_token, table[backbone.tokenizer.get_vocab()['<object>']])

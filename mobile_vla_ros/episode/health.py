@@ -12,6 +12,7 @@ LOWEST_RATE_HZ = 4.0
 SKEW_S = 0.5
 DROP_SHARE = 0.01
 FROZEN_SHARE = 0.1
+DEAD_SHARE = 0.5  # as many frozen frames make it bad
 IDLE_SHARE = 0.5
 
 
@@ -69,7 +70,7 @@ def _verdict(health: dict) -> tuple[str, list[str]]:
         bad.append('the robot was never told to move')
     elif health['idle_share'] > IDLE_SHARE:
         poor.append(f'idle for {health["idle_share"]:.0%} of the take')
-    if health['frozen_share'] > IDLE_SHARE:
+    if health['frozen_share'] > DEAD_SHARE:
         bad.append(f'the picture stood still in {health["frozen_share"]:.0%} of the frames '
                    'taken while the robot was told to move')
     elif health['frozen_share'] > FROZEN_SHARE:

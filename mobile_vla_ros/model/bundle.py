@@ -188,7 +188,8 @@ def load_bundle(folder: Path, *, device: str = 'cpu', dtype: torch.dtype = torch
             remedy='train it again on this backbone, or restore the backbone it names')
     tensors = load_file(folder / HEAD)
     network = VlaNetwork(load_adapter(backbone.model, folder / ADAPTER, merge=merge),
-                         ActionHead(spec.head), backbone.model.config.text_config.bos_token_id)
+                         ActionHead(spec.head), backbone.model.config.text_config.bos_token_id,
+                         torch.empty(spec.head.features))
     own = {name for name, _ in network.named_parameters() if not name.startswith('backbone.')}
     try:
         if own != set(tensors):

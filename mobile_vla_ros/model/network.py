@@ -6,6 +6,8 @@ from torch import nn
 from mobile_vla_ros.model.action_head import ActionHead, HeadSettings
 from mobile_vla_ros.model.backbone import Backbone, LoraSettings, add_lora, kosmos
 
+OBJECT_TOKEN = '<object>'
+
 
 class VlaNetwork(nn.Module):
     """
@@ -13,19 +15,17 @@ class VlaNetwork(nn.Module):
 
     The sequence of a frame is ``[BOS] [image tokens] [instruction] [action token]``; the last
     layer's state at the action token is the frame's feature. A frame goes through alone.
+
+    :param action_token: (D,) what the action token starts as.
     """
 
-    def __init__(self, backbone: nn.Module, head: ActionHead, bos_token_id: int):
+    def __init__(self, backbone: nn.Module, head: ActionHead, bos_token_id: int,
+                 action_token: torch.Tensor):
         super().__init__()
         self.backbone = backbone
         self.head = head
         self.bos_token_id = bos_token_id
-        table = self.kosmos.get_input_embeddings().weight
-        token = torch.empty(table.shape[1], device=table.device, dtype=torch.float32)
-        if not token.is_meta:
-            # As large as a word's embedding, whatever the backbone was initialised with.
-            nn.init.normal_(token, std=float(table.detach().float().std()))
-        self.action_token = nn.Parameter(token)
+        self.action_token = nn.Parameter(action_token)
 
     @property
     def kosmos(self):
@@ -105,4 +105,20 @@ def build_network(backbone: Backbone, lora: LoraSettings, *, motion_dims: int, c
     config = backbone.model.config
     head = ActionHead(HeadSettings(config.text_config.embed_dim, motion_dims, chunk, hidden,
                                    layers))
-    return VlaNetwork(add_lora(backbone.model, lora), head, config.text_config.bos_token_id)
+    return VlaNetwork(add_lora(backbone.model, lora), head, config.text_config.bos_token_id,
+                      _first_action_token(backbone))
+
+
+def _first_action_token(backbone: Backbone) -> torch.Tensor:
+    """
+    Return what the action token starts as: (D,) float32.
+
+    Kosmos-2 says after `<object>` where the thing just named is seen, which is what a drive to it
+    asks for, so the action token starts as that one. A backbone without it gets a random vector as
+    large as a word's.
+    """
+    table = backbone.model.get_input_embeddings().weight.detach().float()
+    known = backbone.tokenizer.get_vocab() if backbone.tokenizer is not None else {}
+    if OBJECT_TOKEN in known:
+        return table[known[OBJECT_TOKEN]].clone()
+    return torch.randn_like(table[0]) * table.std()

@@ -24,7 +24,7 @@ from rclpy.node import Node
 from std_srvs.srv import Trigger
 
 from mobile_vla_ros.errors import UserError
-from mobile_vla_ros.nodes.common import declare, run, time_ns
+from mobile_vla_ros.nodes.common import declare, run, time_ns, twist_message
 from mobile_vla_ros.sim import suites
 from mobile_vla_ros.sim.arena import RUNNING, SUCCESS
 from mobile_vla_ros.sim.expert import Expert
@@ -107,10 +107,7 @@ class ArenaRunner(Node):
             driver = self._driver
             self._news.notify_all()
         if driver is not None:
-            twist = driver(message)
-            command = Twist()
-            command.linear.x, command.linear.y = float(twist[0]), float(twist[1])
-            self._teleop.publish(command)
+            self._teleop.publish(twist_message(driver(message)))
 
     def _on_proposal(self, _message: TwistStamped):
         with self._news:

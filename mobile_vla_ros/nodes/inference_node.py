@@ -27,6 +27,8 @@ from mobile_vla_ros.types import NANOSECONDS
 # A frame this share of a period after the last one used is the next one: cameras jitter.
 EARLY_SHARE = 0.75
 OVERLAY_FULL_SPEED_MPS = 0.6
+CAMERAS = {'raw': (Image, 'camera/image_raw'),
+           'compressed': (CompressedImage, 'camera/image_raw/compressed')}
 
 
 class Shot:
@@ -106,9 +108,9 @@ class InferenceNode(LifecycleNode):
         if self._precision not in precisions:
             raise UserError('unknown precision', got=repr(self._precision),
                             expected=', '.join(precisions))
-        if self._transport not in ('raw', 'compressed'):
+        if self._transport not in CAMERAS:
             raise UserError('unknown image_transport', got=repr(self._transport),
-                            expected='raw or compressed')
+                            expected=' or '.join(CAMERAS))
         if not self._policy_folder:
             raise UserError('no policy is given', expected='a policy bundle',
                             remedy='give policy:=FOLDER; `mobile_vla demo` makes one')
@@ -130,11 +132,11 @@ class InferenceNode(LifecycleNode):
 
     def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Listen to the camera and start proposing."""
-        kind, topic = {'raw': (Image, 'camera/image_raw'),
-                       'compressed': (CompressedImage, 'camera/image_raw/compressed')}[
-                           self._transport]
+        kind, topic = CAMERAS[self._transport]
+        self._camera = self.create_subscription(kind, topic, self._on_image,
+                                                qos_profile_sensor_data)
         self._inputs = [
-            self.create_subscription(kind, topic, self._on_image, qos_profile_sensor_data),
+            self._camera,
             self.create_subscription(
                 String, 'instruction', self._on_instruction,
                 QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL))]
@@ -273,8 +275,23 @@ class InferenceNode(LifecycleNode):
             self._overlays.publish(to_compressed(encode(picture), stamp=header.stamp,
                                                  frame_id=header.frame_id))
 
+    def _refuse_wrong_camera(self) -> None:
+        """End when the camera's topic exists but is of a type that can never be heard."""
+        kind, _ = CAMERAS[self._transport]
+        expected = f'sensor_msgs/msg/{kind.__name__}'
+        topic = self._camera.topic_name
+        found = {info.topic_type for info in self.get_publishers_info_by_topic(topic)}
+        if found and expected not in found:
+            error = UserError(f'the camera topic {topic} has another type',
+                              got=', '.join(sorted(found)), expected=expected,
+                              remedy='set image_topic, or image_transport to raw or compressed')
+            print(f'inference_node: error: {error}', file=sys.stderr, flush=True)
+            self.exit_status = 2
+
     def _report(self) -> None:
         newest = self._buffer.newest
+        if newest is None:
+            self._refuse_wrong_camera()
         now_ns = self.get_clock().now().nanoseconds
         values = {
             'instruction': self._instruction, 'policy': self._policy_folder,

@@ -35,6 +35,7 @@ from mobile_vla_ros.episode.writer import EpisodeWriter
 from mobile_vla_ros.errors import UserError
 from mobile_vla_ros.nodes import images
 from mobile_vla_ros.nodes.common import declare, run, status_message, time_ns
+from mobile_vla_ros.nodes.topics import camera_problem, command_type
 from mobile_vla_ros.types import SOURCES, Command
 
 COMMAND_DEPTH = 10
@@ -182,44 +183,24 @@ class RecorderNode(Node):
 
     def _look_at_graph(self):
         """Find the publishers of the camera and of cmd_vel, and the type that the latter has."""
-        cameras = self.get_publishers_info_by_topic(self._camera_topic)
-        types = {info.topic_type for info in cameras}
-        self._camera_problem = ''
-        if not cameras:
-            self._camera_problem = f'no camera: nobody publishes {self._camera_topic}'
-        elif self._camera_type not in types:
-            self._camera_problem = (
-                f'the camera topic {self._camera_topic} has the wrong type: got '
-                f'{", ".join(sorted(types))}; expected {self._camera_type}; set image_transport '
-                'or remap camera/image_raw')
-
+        self._camera_problem = camera_problem(
+            self._camera_topic, self.get_publishers_info_by_topic(self._camera_topic),
+            self._camera_type)
         commanders = self.get_publishers_info_by_topic(self._command_topic)
-        types = {info.topic_type for info in commanders}
-        known = sorted(types & COMMAND_TYPES.keys())
-        self._command_problem = ''
-        if commanders and not known:
-            self._command_problem = (
-                f'the command topic {self._command_topic} has the wrong type: got '
-                f'{", ".join(sorted(types))}; expected {" or ".join(COMMAND_TYPES)}')
-        elif len(commanders) > 1:
-            names = sorted(f'{info.node_namespace.rstrip("/")}/{info.node_name}'
-                           for info in commanders)
-            self._command_problem = (f'{len(commanders)} publishers on {self._command_topic}: '
-                                     + ', '.join(names))
-        elif not commanders:
-            self._command_problem = f'no command yet: nobody publishes {self._command_topic}'
-        if known and self._command_type not in known:
-            self._listen_for(known[0])
+        found, self._command_problem = command_type(self._command_topic, commanders, COMMAND_TYPES)
+        still_there = any(info.topic_type == self._command_type for info in commanders)
+        if found and not still_there:
+            self._listen_for(found)
 
-    def _listen_for(self, command_type: str):
+    def _listen_for(self, found: str):
         if self._command_subscription is not None:
             self.destroy_subscription(self._command_subscription)
-        heard = self._on_twist if command_type.endswith('/Twist') else self._on_twist_stamped
+        heard = self._on_twist if found.endswith('/Twist') else self._on_twist_stamped
         self._command_subscription = self.create_subscription(
-            COMMAND_TYPES[command_type], self._command_topic, heard, COMMAND_DEPTH)
-        self._command_type = command_type
+            COMMAND_TYPES[found], self._command_topic, heard, COMMAND_DEPTH)
+        self._command_type = found
         if self._take is not None:
-            self._take.late(command_type=command_type)
+            self._take.late(command_type=found)
 
     # --- services: a sentence for every answer ---
 

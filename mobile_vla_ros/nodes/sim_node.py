@@ -23,7 +23,7 @@ from std_msgs.msg import String
 from std_srvs.srv import Trigger
 
 from mobile_vla_ros.errors import UserError
-from mobile_vla_ros.nodes.common import declare, run, status_message
+from mobile_vla_ros.nodes.common import declare, run, status_message, twist_array
 from mobile_vla_ros.sim import suites
 from mobile_vla_ros.sim.arena import RUNNING, Arena, Judge
 from mobile_vla_ros.types import NANOSECONDS
@@ -147,8 +147,7 @@ class SimNode(Node):
         return SetParametersResult(successful=True)
 
     def _on_command(self, message: Twist):
-        linear, angular = message.linear, message.angular
-        twist = np.array([linear.x, linear.y, linear.z, angular.x, angular.y, angular.z])
+        twist = twist_array(message)
         if not np.isfinite(twist).all():
             if not self._warned:
                 self.get_logger().warning(f'a command that is not finite stops the base: {twist}')

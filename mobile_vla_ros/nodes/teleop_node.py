@@ -49,7 +49,7 @@ class TeleopNode(Node):
         self._heard: dict[str, tuple[float, str, dict]] = {}
         self._commands = self.create_publisher(Twist, 'teleop/cmd_vel', COMMAND_DEPTH)
         self._instruction = self.create_publisher(String, 'instruction', LATCHED)
-        self._services = {
+        self._requests = {
             **{('recorder', name): self.create_client(Trigger, f'recorder/{name}')
                for name in TAKES.values()},
             **{('guard', name): self.create_client(Trigger, f'guard/{name}')
@@ -126,7 +126,7 @@ class TeleopNode(Node):
         self._terminal.status(self._line())
 
     def _call(self, node: str, service: str):
-        client = self._services[node, service]
+        client = self._requests[node, service]
         if not client.service_is_ready():
             self._terminal.say(f'{node} does not answer: is {node}_node running?')
             return

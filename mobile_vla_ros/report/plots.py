@@ -34,7 +34,8 @@ def wilson(successes: int, trials: int, z: float = 1.96) -> tuple[float, float]:
     share = successes / trials
     middle = share + z * z / (2 * trials)
     half = z * math.sqrt(share * (1 - share) / trials + z * z / (4 * trials * trials))
-    return (middle - half) / (1 + z * z / trials), (middle + half) / (1 + z * z / trials)
+    low, high = (middle - half) / (1 + z * z / trials), (middle + half) / (1 + z * z / trials)
+    return max(0.0, low), min(1.0, high)
 
 
 def loss_curve(train: Sequence[float], val: Sequence[float],
@@ -45,15 +46,27 @@ def loss_curve(train: Sequence[float], val: Sequence[float],
     epochs = range(len(train))
     axes.plot(epochs, train, color=GREY, marker='.', label='training')
     axes.plot(epochs, val, color=POLICY, marker='.', linewidth=2, label='validation')
-    for name, value in baselines.items():
+    for names, value in _merged(baselines):
         axes.axhline(value, color=BLIND, linestyle=':', linewidth=1.2)
-        axes.annotate(name, (1.0, value), xycoords=('axes fraction', 'data'), xytext=(4, 0),
-                      textcoords='offset points', va='center', fontsize=9, color=BLIND)
+        axes.annotate('\n'.join(names), (1.0, value), xycoords=('axes fraction', 'data'),
+                      xytext=(4, 0), textcoords='offset points', va='center', fontsize=9,
+                      color=BLIND)
     axes.set_yscale('log')
     axes.set_xlabel('epoch')
     axes.set_ylabel('loss')
     axes.legend(frameon=False)
     return _svg(drawing)
+
+
+def _merged(values: Mapping[str, float], within: float = 0.1) -> list[tuple[list[str], float]]:
+    """Join names whose values lie so near to each other that their labels would overlap."""
+    groups: list[tuple[list[str], float]] = []
+    for name, value in sorted(values.items(), key=lambda item: item[1]):
+        if groups and value <= groups[-1][1] * (1 + within):
+            groups[-1][0].append(name)
+        else:
+            groups.append(([name], value))
+    return groups
 
 
 def success_bars(rows: Sequence[tuple[str, int, int]]) -> str:

@@ -1,0 +1,43 @@
+"""Pages and figures: whole, self-contained, and right where a number is computed."""
+
+import numpy as np
+import pytest
+
+from mobile_vla_ros.report import page, plots
+
+
+def test_the_interval_is_wilson_s():
+    """Known values, and shares at the ends stay within 0 and 1."""
+    assert plots.wilson(8, 10) == pytest.approx((0.4902, 0.9433), abs=1e-4)
+    assert plots.wilson(0, 10) == pytest.approx((0.0, 0.2775), abs=1e-4)
+    assert plots.wilson(10, 10) == pytest.approx((0.7225, 1.0), abs=1e-4)
+    assert plots.wilson(0, 0) == (0, 1)
+
+
+def test_labels_that_would_overlap_are_joined():
+    """Three means that are nearly one line get one label."""
+    assert plots._merged({'a': 1.0, 'b': 3.0, 'c': 1.05}) == [(['a', 'c'], 1.0), (['b'], 3.0)]
+
+
+def test_a_page_needs_nothing_from_outside():
+    """One file that opens anywhere: no script, no link, what was given is escaped."""
+    text = page.page('A <b> title', 'sub', [
+        page.table(['x'], [['1 < 2']], ours=[0]), page.cards([('9', 'nine', 'good')]),
+        page.figure(plots.loss_curve([1, 0.5], [1, 0.6], {'zero': 2.0}), 'caption'),
+        page.figure(plots.success_bars([('policy', 3, 4)]), ''),
+        page.figure(plots.top_down([plots.Plan(
+            'red box', [plots.Thing('box', (1, 0, 0), 2, 0, 0.2, True)],
+            [('policy', [(0, 0), (1, 0)], 'success'), ('no image', [], 'timeout')])]), ''),
+        page.images([(np.zeros((8, 8, 3), np.uint8), 'black')]), page.code('a & b')])
+    assert '<b> title' not in text
+    assert '1 &lt; 2' in text
+    assert 'a &amp; b' in text
+    assert text.count('<svg') == 3
+    assert 'src="data:image/jpeg;base64,' in text
+    for outside in ('<script', '<link', 'src="http', 'href="http', 'url(http'):
+        assert outside not in text
+
+
+def test_the_same_numbers_give_the_same_page():
+    """A report can be compared with an older one."""
+    assert plots.loss_curve([1, 2], [2, 1], {}) == plots.loss_curve([1, 2], [2, 1], {})
