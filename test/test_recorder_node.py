@@ -8,6 +8,7 @@ from diagnostic_msgs.msg import DiagnosticStatus
 from geometry_msgs.msg import Twist, TwistStamped
 from rclpy.qos import DurabilityPolicy, QoSProfile, qos_profile_sensor_data
 from ros_helpers import status_values, wait_until
+from rosgraph_msgs.msg import Clock
 from sensor_msgs.msg import CompressedImage, Image
 from std_msgs.msg import String
 from std_srvs.srv import Trigger
@@ -237,6 +238,21 @@ def test_source_of_the_guard_is_kept_beside_each_command(rig):
     with Episode.open(find_episodes(one.folder)[0]) as episode:
         assert episode.commands.source[0] == 0
         assert 3 in episode.commands.source
+
+
+def test_receipts_follow_the_simulated_clock(rig):
+    """With use_sim_time, times of receipt are those of /clock, for frames and commands."""
+    one = rig(use_sim_time=True)
+    clock = Clock()
+    clock.clock.sec = 42
+    with one.client.stream('/clock', lambda: clock, 20), one.camera(), one.commands():
+        one.call('start')
+        one.until_frames(5, commands=5)
+        one.call('stop')
+    with Episode.open(find_episodes(one.folder)[0]) as episode:
+        assert set(episode.frame_received_ns) == {42 * 10**9}
+        assert set(episode.commands.received_ns) == {42 * 10**9}
+        assert episode.attributes['created_utc'] > '2020'
 
 
 def test_compressed_images_are_stored_as_they_came(rig):

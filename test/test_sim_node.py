@@ -157,6 +157,18 @@ def test_a_trial_that_nobody_drives_times_out(nodes, client):
     assert float(status_values(status.last)['elapsed_s']) == pytest.approx(1.0, abs=0.03)
 
 
+def test_the_next_scene_comes_by_itself_when_asked_for(nodes, client):
+    """Whoever launches the arena with a policy sees one scene after the other."""
+    status = client.subscribe('sim/status', DiagnosticStatus)
+    nodes.start('sim_node', params={'trial': 5, 'trial_timeout_s': 1.0,
+                                    'next_scene_after_s': 0.5})
+
+    def trials():
+        return [int(status_values(message)['trial']) for message in status.messages]
+    client.wait_for(lambda: 7 in trials(), TIMEOUT_S, 'the third scene')
+    assert sorted(set(trials())) == [5, 6, 7]
+
+
 def test_its_own_time_runs_faster_and_stamps_everything(nodes, client):
     """At factor 4, /clock, pictures and odometry agree, and pictures stay 0.1 s of it apart."""
     clock = client.subscribe('/clock', Clock)

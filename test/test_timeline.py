@@ -82,6 +82,12 @@ def test_camera_faster_than_the_policy_gives_one_segment(count, every, jitter):
     assert np.all(np.abs(np.diff(found[0]) - every) <= 1)
 
 
+def test_frame_halfway_between_two_steps_serves_one():
+    """At 7 Hz rounding puts the last frame within half a period of two steps: it serves one."""
+    frames = np.array([0, 142_857_143, 285_714_286, 500_000_000])
+    assert [rows.tolist() for rows in grid_frames(frames, 7.0)] == [[0, 1, 2, 3]]
+
+
 def test_missing_frames_end_a_segment():
     """Two frames lost at 10 Hz: a window never spans the hole, and the next grid starts anew."""
     frames = np.delete(np.arange(12) * S // 10, [5, 6])

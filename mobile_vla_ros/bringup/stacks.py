@@ -77,7 +77,8 @@ def _cmd_vel(values: Mapping) -> dict[str, str]:
 
 def _sim(values: Mapping) -> NodeSpec:
     _, camera = _camera(values)
-    parameters = {**_given(values, 'suite', 'trial', 'stamped', 'real_time_factor'),
+    parameters = {**_given(values, 'suite', 'trial', 'stamped', 'real_time_factor',
+                           'next_scene_after_s'),
                   'publish_clock': _sim_time(values), 'use_sim_time': False}  # it makes that time
     return _node(values, 'sim', parameters, params='sim.yaml',
                  topics={**camera, **_cmd_vel(values)}, required=True)
@@ -151,7 +152,10 @@ DRIVE = Bringup(
      *TOPICS,
      Argument('record', 'false', 'record the drive, with takeovers labelled', bool), *TAKES,
      Argument('console', 'false', 'start the keyboard console, to take over', bool),
-     SIM_TOO, HELD_OUT, *ARENA, PARAMS_FILE, NAMESPACE, USE_SIM_TIME),
+     SIM_TOO, HELD_OUT, *ARENA,
+     Argument('next_scene_after_s', '3.0', 'in the arena: seconds from the end of a scene to the '
+              'next one; 0.0: only when asked', float),
+     PARAMS_FILE, NAMESPACE, USE_SIM_TIME),
     _drive_nodes)
 
 SIM = Bringup(

@@ -7,6 +7,12 @@ import numpy as np
 import torch
 from torch.utils.data import Dataset
 
+from mobile_vla_ros.data.augment import (
+    Augmentation,
+    mirror_actions,
+    mirror_images,
+    mirror_instruction,
+)
 from mobile_vla_ros.data.preprocess import normalise, resize
 from mobile_vla_ros.data.runs import Run
 from mobile_vla_ros.episode.reader import Episode
@@ -61,16 +67,18 @@ class RunDataset(Dataset):
     Every window of every run is in exactly one piece; neighbouring pieces of a run share
     window - 1 frames.
 
-    :param text_ids: tokens of each instruction.
+    :param text_ids: tokens of each instruction, and of its mirror image if there is to be one.
     """
 
     def __init__(self, runs: Sequence[Run], actions: ActionSpec, image: ImageSpec, window: int,
-                 piece_frames: int, text_ids: dict[str, torch.Tensor]):
+                 piece_frames: int, text_ids: dict[str, torch.Tensor],
+                 augmentation: Augmentation | None = None):
         self.runs = list(runs)
         self.actions = actions
         self.image = image
         self.window = window
         self.text_ids = text_ids
+        self.augmentation = augmentation or Augmentation()
         self.cache = FrameCache(image)
         per_piece = max(1, piece_frames - window + 1)
         self.pieces = [
@@ -86,10 +94,14 @@ class RunDataset(Dataset):
         number, start, stop = self.pieces[index]
         run = self.runs[number]
         rows = run.windows(self.window)[start:stop - self.window + 1]
-        pixels = normalise(self.cache.frames(run, slice(start, stop)), self.image)
-        return Item(pixels, self.text_ids[run.instruction],
-                    torch.from_numpy(self.actions.normalise(run.ahead[rows])),
-                    torch.from_numpy(run.real[rows]))
+        images = self.augmentation.change_light(self.cache.frames(run, slice(start, stop)))
+        instruction, actions = run.instruction, self.actions.normalise(run.ahead[rows])
+        if self.augmentation.draw_mirror():
+            images = mirror_images(images)
+            instruction = mirror_instruction(instruction)
+            actions = mirror_actions(actions, self.actions)
+        return Item(normalise(images, self.image), self.text_ids[instruction],
+                    torch.from_numpy(actions), torch.from_numpy(run.real[rows]))
 
 
 def collate(items: Sequence[Item]) -> dict:

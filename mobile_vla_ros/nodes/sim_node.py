@@ -70,6 +70,10 @@ class SimNode(Node):
         timeout_s = declare(self, 'trial_timeout_s', 15.0,
                             'a trial that is not done after so many seconds has failed',
                             limits=(1.0, 600.0))
+        self._next_scene_after_ns = int(NANOSECONDS * declare(
+            self, 'next_scene_after_s', 0.0,
+            'the next scene comes so many seconds after the end of a trial; 0.0: on ~/reset alone',
+            limits=(0.0, 60.0)))
         if self._factor != 1.0 and not self._makes_time:
             raise UserError("the arena's time cannot run at another speed than everyone's",
                             got=f'real_time_factor {self._factor} without publish_clock',
@@ -78,7 +82,7 @@ class SimNode(Node):
 
         self._arena = Arena(width, height, judge=replace(Judge(), timeout_s=timeout_s))
         self._steady = Clock(clock_type=ClockType.STEADY_TIME)
-        self._now_ns = FIRST_NS
+        self._now_ns = self._running_ns = FIRST_NS
         self._image_period_ns = round(NANOSECONDS / camera_rate_hz)
         self._image_due = self._odom_due = self._status_due = 0
         self._loads = 0
@@ -176,6 +180,12 @@ class SimNode(Node):
         if self._now_ns >= self._image_due:
             self._image_due = self._now_ns + self._image_period_ns
             self._publish_image()
+        if self._arena.state == RUNNING:
+            self._running_ns = self._now_ns
+        elif self._next_scene_after_ns and (
+                self._now_ns - self._running_ns >= self._next_scene_after_ns):
+            self._trial = self._loaded_trial + 1
+            self._load()
         if self._arena.state != self._said or self._now_ns >= self._status_due:
             self._status_due = self._now_ns + STATUS_PERIOD_NS
             self._publish_status()

@@ -62,13 +62,17 @@ class DataConfig:
         'help': 'an older command counts as none'})
     val_share: float = field(default=0.2, metadata={'help': 'share of the takes that validate'})
     split_seed: int = field(default=0, metadata={'help': 'seed of the split'})
+    mirror: bool = field(default=False, metadata={
+        'help': 'every other time exchange left and right: images, axes and words'})
+    light: float = field(default=0.0, metadata={
+        'help': 'change brightness and contrast by up to this share'})
 
     def __post_init__(self):
         _refuse([
             _range('rate_hz', self.rate_hz, 0.1, 1000), _range('window', self.window, 1, 64),
             _range('chunk', self.chunk, 1, 1000),
             _range('command_max_age_s', self.command_max_age_s, 0.001, 60),
-            _range('val_share', self.val_share, 0.01, 0.99)])
+            _range('val_share', self.val_share, 0.01, 0.99), _range('light', self.light, 0, 0.9)])
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader
 
+from mobile_vla_ros.data.augment import Augmentation, mirror_instruction
 from mobile_vla_ros.data.dataset import RunDataset, collate
 from mobile_vla_ros.data.runs import Run, Sampling, load_runs
 from mobile_vla_ros.data.split import split_episodes
@@ -24,13 +25,16 @@ BATCH_PIECES = 4
 PIECE_FRAMES = 18
 
 
-def dataset(runs: Sequence[Run], spec: PolicySpec, tokenizer, piece_frames: int) -> RunDataset:
+def dataset(runs: Sequence[Run], spec: PolicySpec, tokenizer, piece_frames: int,
+            augmentation: Augmentation | None = None) -> RunDataset:
     """Return runs as a dataset of what a policy's network takes."""
-    instructions = sorted({run.instruction for run in runs})
+    said = {run.instruction for run in runs}
+    instructions = sorted(said | {mirror_instruction(text) for text in said})
     ids, lengths = tokenize(tokenizer, [spec.prompt(text) for text in instructions])
     tokens = {text: row[:length] for text, row, length in zip(instructions, ids, lengths,
                                                                strict=True)}
-    return RunDataset(runs, spec.actions, spec.image, spec.window, piece_frames, tokens)
+    return RunDataset(runs, spec.actions, spec.image, spec.window, piece_frames, tokens,
+                      augmentation)
 
 
 @torch.no_grad()

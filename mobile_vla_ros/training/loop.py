@@ -16,6 +16,7 @@ from torch.nn.functional import binary_cross_entropy_with_logits
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
+from mobile_vla_ros.data.augment import Augmentation
 from mobile_vla_ros.data.dataset import collate
 from mobile_vla_ros.data.runs import Run, Sampling, fingerprint, load_runs
 from mobile_vla_ros.episode.reader import find_episodes
@@ -73,7 +74,8 @@ def train(model: ModelConfig, data: DataConfig, config: TrainConfig,
         instruction_template=model.instruction_template,
         data={'fingerprint': fingerprint([*train_runs, *val_runs]),
               'train_episodes': sorted({run.episode_id for run in train_runs}),
-              'val_episodes': sorted({run.episode_id for run in val_runs})})
+              'val_episodes': sorted({run.episode_id for run in val_runs}),
+              'augmentation': {'mirror': data.mirror, 'light': data.light}})
     counts = network.parameter_counts()
     say(f'trainable parameters: {counts["trainable"]:,} (LoRA {counts["lora"]:,}, '
         f'head {counts["head"]:,}); takes: {len(spec.data["train_episodes"])} train, '
@@ -117,7 +119,8 @@ class _TrainingRun:
         self.val_data = dataset(val_runs, spec, tokenizer, config.piece_frames)
         self.val_targets = targets(val_runs, spec.actions, spec.window)[:2]
         loader = DataLoader(
-            dataset(train_runs, spec, tokenizer, config.piece_frames),
+            dataset(train_runs, spec, tokenizer, config.piece_frames,
+                    Augmentation(**spec.data['augmentation'])),
             batch_size=config.batch_size, shuffle=True, collate_fn=collate,
             generator=torch.Generator().manual_seed(config.seed))
         parameters = [p for p in network.parameters() if p.requires_grad]
