@@ -156,7 +156,7 @@ def test_a_camera_topic_of_the_wrong_type_is_refused(start, client):
     client.publisher('camera/image_raw', CompressedImage, qos_profile_sensor_data)
     process = start()
     assert process.wait(60) == 2
-    process.wait_for_output('image_raw has another type; got sensor_msgs/msg/Compressed', 1)
+    process.wait_for_output('image_raw has the wrong type: got sensor_msgs/msg/Compressed', 1)
     assert 'Traceback' not in process.output
 
 

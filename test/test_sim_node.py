@@ -165,8 +165,11 @@ def test_the_next_scene_comes_by_itself_when_asked_for(nodes, client):
 
     def trials():
         return [int(status_values(message)['trial']) for message in status.messages]
-    client.wait_for(lambda: 7 in trials(), TIMEOUT_S, 'the third scene')
-    assert sorted(set(trials())) == [5, 6, 7]
+    client.wait_for(lambda: len(set(trials())) >= 3, TIMEOUT_S, 'three scenes')
+    # The first ones may have gone by before this test was heard of.
+    seen = sorted(set(trials()))
+    assert seen == list(range(seen[0], seen[-1] + 1))
+    assert trials() == sorted(trials())
 
 
 def test_its_own_time_runs_faster_and_stamps_everything(nodes, client):

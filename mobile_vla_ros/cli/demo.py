@@ -141,7 +141,8 @@ def drive(setup: Setup, policy: Path, count: int, name: str, *, blank: bool) -> 
     """Drive held-out layouts: arena, inference and guard as `drive.launch.py` starts them."""
     from mobile_vla_ros.bringup.stacks import DRIVE
     nodes = DRIVE.nodes(sim=True, policy=str(policy), suite='unseen_layouts',
-                        image_transport='compressed', real_time_factor=setup.drive_speed, next_scene_after_s=0.0)
+                        image_transport='compressed', real_time_factor=setup.drive_speed,
+                        next_scene_after_s=0.0)
     if blank:
         nodes = [replace(node, parameters={**node.parameters, 'blank_images': True})
                  if node.name == 'inference' else node for node in nodes]

@@ -11,7 +11,7 @@ from geometry_msgs.msg import PoseStamped, TwistStamped
 from nav_msgs.msg import Path
 from rclpy.clock import Clock, ClockType
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
-from rclpy.qos import DurabilityPolicy, QoSProfile, qos_profile_sensor_data
+from rclpy.qos import qos_profile_sensor_data
 from rclpy.time import Time
 from sensor_msgs.msg import CompressedImage, Image
 from std_msgs.msg import String
@@ -19,6 +19,7 @@ from std_msgs.msg import String
 from mobile_vla_ros.errors import UserError
 from mobile_vla_ros.nodes.common import declare, run, status_message, time_ns, twist_message
 from mobile_vla_ros.nodes.images import compressed_to_rgb, encode, to_compressed, to_rgb
+from mobile_vla_ros.nodes.topics import LATCHED, camera, wrong_camera
 from mobile_vla_ros.runtime.frame_buffer import FrameBuffer
 from mobile_vla_ros.runtime.overlay import PREDICTED, draw_arrows
 from mobile_vla_ros.runtime.playback import Plan, command_at, path_of
@@ -27,8 +28,6 @@ from mobile_vla_ros.types import NANOSECONDS
 # A frame this share of a period after the last one used is the next one: cameras jitter.
 EARLY_SHARE = 0.75
 OVERLAY_FULL_SPEED_MPS = 0.6
-CAMERAS = {'raw': (Image, 'camera/image_raw'),
-           'compressed': (CompressedImage, 'camera/image_raw/compressed')}
 
 
 class Shot:
@@ -108,9 +107,7 @@ class InferenceNode(LifecycleNode):
         if self._precision not in precisions:
             raise UserError('unknown precision', got=repr(self._precision),
                             expected=', '.join(precisions))
-        if self._transport not in CAMERAS:
-            raise UserError('unknown image_transport', got=repr(self._transport),
-                            expected=' or '.join(CAMERAS))
+        self._camera_topic, self._camera_type = camera(self, self._transport)
         if not self._policy_folder:
             raise UserError('no policy is given', expected='a policy bundle',
                             remedy='give policy:=FOLDER; `mobile_vla demo` makes one')
@@ -120,8 +117,7 @@ class InferenceNode(LifecycleNode):
             blank_images=self._blank, offline=self._offline)
         spec = self._policy.spec
         self._buffer = FrameBuffer(spec.rate_hz, spec.window)
-        reliable = QoSProfile(depth=10)
-        self._proposals = self.create_lifecycle_publisher(TwistStamped, 'policy/cmd_vel', reliable)
+        self._proposals = self.create_lifecycle_publisher(TwistStamped, 'policy/cmd_vel', 10)
         self._paths = self.create_lifecycle_publisher(Path, '~/plan', 1)
         self._overlays = self.create_lifecycle_publisher(
             CompressedImage, '~/overlay/compressed', qos_profile_sensor_data)
@@ -132,14 +128,10 @@ class InferenceNode(LifecycleNode):
 
     def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Listen to the camera and start proposing."""
-        kind, topic = CAMERAS[self._transport]
-        self._camera = self.create_subscription(kind, topic, self._on_image,
-                                                qos_profile_sensor_data)
         self._inputs = [
-            self._camera,
-            self.create_subscription(
-                String, 'instruction', self._on_instruction,
-                QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL))]
+            self.create_subscription(self._camera_type, self._camera_topic, self._on_image,
+                                     qos_profile_sensor_data),
+            self.create_subscription(String, 'instruction', self._on_instruction, LATCHED)]
         self._timers_of_ours = [
             self.create_timer(1 / self._rate_hz, self._propose),
             self.create_timer(1.0, self._report)]
@@ -277,15 +269,10 @@ class InferenceNode(LifecycleNode):
 
     def _refuse_wrong_camera(self) -> None:
         """End when the camera's topic exists but is of a type that can never be heard."""
-        kind, _ = CAMERAS[self._transport]
-        expected = f'sensor_msgs/msg/{kind.__name__}'
-        topic = self._camera.topic_name
-        found = {info.topic_type for info in self.get_publishers_info_by_topic(topic)}
-        if found and expected not in found:
-            error = UserError(f'the camera topic {topic} has another type',
-                              got=', '.join(sorted(found)), expected=expected,
-                              remedy='set image_topic, or image_transport to raw or compressed')
-            print(f'inference_node: error: {error}', file=sys.stderr, flush=True)
+        problem = wrong_camera(self._camera_topic, self.get_publishers_info_by_topic(
+            self._camera_topic), self._camera_type)
+        if problem:
+            print(f'inference_node: error: {problem}', file=sys.stderr, flush=True)
             self.exit_status = 2
 
     def _report(self) -> None:

@@ -18,12 +18,7 @@ from geometry_msgs.msg import Twist, TwistStamped
 from rclpy.callback_groups import ReentrantCallbackGroup
 from rclpy.clock import Clock, ClockType
 from rclpy.node import Node
-from rclpy.qos import (
-    DurabilityPolicy,
-    QoSProfile,
-    ReliabilityPolicy,
-    qos_profile_sensor_data,
-)
+from rclpy.qos import QoSProfile, ReliabilityPolicy, qos_profile_sensor_data
 from rclpy.task import Future
 from sensor_msgs.msg import CompressedImage, Image
 from std_msgs.msg import String
@@ -34,18 +29,14 @@ from mobile_vla_ros.episode.schema import EpisodeInfo
 from mobile_vla_ros.episode.writer import EpisodeWriter
 from mobile_vla_ros.errors import UserError
 from mobile_vla_ros.nodes import images
-from mobile_vla_ros.nodes.common import declare, run, status_message, time_ns
-from mobile_vla_ros.nodes.topics import camera_problem, command_type
+from mobile_vla_ros.nodes.common import declare, run, status_message, time_ns, twist_array
+from mobile_vla_ros.nodes.topics import LATCHED, camera, command_type, wrong_camera
 from mobile_vla_ros.types import SOURCES, Command
 
 COMMAND_DEPTH = 10
-LATCHED = QoSProfile(depth=1, reliability=ReliabilityPolicy.RELIABLE,
-                     durability=DurabilityPolicy.TRANSIENT_LOCAL)
 BEST_EFFORT = QoSProfile(depth=10, reliability=ReliabilityPolicy.BEST_EFFORT)
 
 COMMAND_TYPES = {'geometry_msgs/msg/Twist': Twist, 'geometry_msgs/msg/TwistStamped': TwistStamped}
-CAMERA_TYPES = {'raw': ('sensor_msgs/msg/Image', Image),
-                'compressed': ('sensor_msgs/msg/CompressedImage', CompressedImage)}
 
 GRAPH_PERIOD_S = 0.2
 STATUS_PERIOD_S = 0.5
@@ -83,8 +74,9 @@ class RecorderNode(Node):
         self._camera_wait_s = declare(
             self, 'camera_wait_s', 3.0, 'seconds that a start waits for an image before it is '
             'refused', limits=(0.0, 60.0))
-        _one_of('image_transport', transport, CAMERA_TYPES)
-        _one_of('image_format', self._format, images.FORMATS)
+        if self._format not in images.FORMATS:
+            raise UserError('unknown image_format', got=repr(self._format),
+                            expected=' or '.join(images.FORMATS))
 
         self._state = IDLE
         self._take: Recording | None = None
@@ -98,18 +90,14 @@ class RecorderNode(Node):
         self._nonfinite = 0
         self._camera_problem = self._command_problem = ''
 
-        # A compressed topic follows the remapping of its raw one, as image_transport has it.
-        raw = self.resolve_topic_name('camera/image_raw')
-        self._camera_topic = raw if transport == 'raw' else self.resolve_topic_name(
-            f'{raw}/compressed')
-        self._camera_type, camera_class = CAMERA_TYPES[transport]
+        self._camera_topic, self._camera_type = camera(self, transport)
         self._encode = (images.compressed_bytes if transport == 'compressed' else partial(
             images.encode_message, image_format=self._format, quality=self._quality))
         self._command_topic = self.resolve_topic_name('cmd_vel')
         self._command_type = ''
         self._command_subscription = None
 
-        self.create_subscription(camera_class, self._camera_topic, self._on_image,
+        self.create_subscription(self._camera_type, self._camera_topic, self._on_image,
                                  qos_profile_sensor_data)
         self.create_subscription(String, 'instruction', self._on_instruction, LATCHED)
         self.create_subscription(DiagnosticStatus, 'guard/status', self._on_guard, BEST_EFFORT)
@@ -163,8 +151,7 @@ class RecorderNode(Node):
     def _on_command(self, twist: Twist, stamp_ns: int, received_ns: int):
         if self._state != RECORDING:
             return
-        linear, angular = twist.linear, twist.angular
-        values = np.array([linear.x, linear.y, linear.z, angular.x, angular.y, angular.z])
+        values = twist_array(twist)
         if not np.isfinite(values).all():
             self._nonfinite += 1
             self._take.event('problem', received_ns, 'a command was not finite, and is left out')
@@ -183,9 +170,10 @@ class RecorderNode(Node):
 
     def _look_at_graph(self):
         """Find the publishers of the camera and of cmd_vel, and the type that the latter has."""
-        self._camera_problem = camera_problem(
-            self._camera_topic, self.get_publishers_info_by_topic(self._camera_topic),
-            self._camera_type)
+        cameras = self.get_publishers_info_by_topic(self._camera_topic)
+        self._camera_problem = wrong_camera(self._camera_topic, cameras, self._camera_type)
+        if not cameras:
+            self._camera_problem = f'no camera: nobody publishes {self._camera_topic}'
         commanders = self.get_publishers_info_by_topic(self._command_topic)
         found, self._command_problem = command_type(self._command_topic, commanders, COMMAND_TYPES)
         still_there = any(info.topic_type == self._command_type for info in commanders)
@@ -353,12 +341,6 @@ class RecorderNode(Node):
 def _give_up(future: Future):
     if not future.done():
         future.set_result(False)
-
-
-def _one_of(name: str, value: str, known):
-    if value not in known:
-        raise UserError(f'parameter {name!r} of the recorder is refused', got=repr(value),
-                        expected=' or '.join(known))
 
 
 def main(args: list[str] | None = None) -> int:

@@ -16,7 +16,7 @@ from PIL import Image as PILImage
 from rcl_interfaces.msg import SetParametersResult
 from rclpy.clock import Clock, ClockType
 from rclpy.node import Node
-from rclpy.qos import DurabilityPolicy, QoSProfile, qos_profile_sensor_data
+from rclpy.qos import qos_profile_sensor_data
 from rosgraph_msgs.msg import Clock as ClockMessage
 from sensor_msgs.msg import CompressedImage, Image
 from std_msgs.msg import String
@@ -24,6 +24,7 @@ from std_srvs.srv import Trigger
 
 from mobile_vla_ros.errors import UserError
 from mobile_vla_ros.nodes.common import declare, run, status_message, twist_array
+from mobile_vla_ros.nodes.topics import LATCHED
 from mobile_vla_ros.sim import suites
 from mobile_vla_ros.sim.arena import RUNNING, Arena, Judge
 from mobile_vla_ros.types import NANOSECONDS
@@ -96,9 +97,7 @@ class SimNode(Node):
             CompressedImage, 'camera/image_raw/compressed', qos_profile_sensor_data)
         self._odom = self.create_publisher(Odometry, 'odom', 10)
         self._status = self.create_publisher(DiagnosticStatus, '~/status', 10)
-        self._instruction = self.create_publisher(
-            String, 'instruction',
-            QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL))
+        self._instruction = self.create_publisher(String, 'instruction', LATCHED)
         self._clock_out = (self.create_publisher(ClockMessage, '/clock', 10)
                            if self._makes_time else None)
         self._load()

@@ -15,12 +15,13 @@ from diagnostic_msgs.msg import DiagnosticStatus
 from geometry_msgs.msg import Twist
 from rclpy.clock import Clock, ClockType
 from rclpy.node import Node
-from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
+from rclpy.qos import QoSProfile, ReliabilityPolicy
 from std_msgs.msg import String
 from std_srvs.srv import Trigger
 
-from mobile_vla_ros.nodes.common import declare, run
+from mobile_vla_ros.nodes.common import declare, run, twist_message
 from mobile_vla_ros.nodes.keyboard import HELP, TAKES, Console, Terminal
+from mobile_vla_ros.nodes.topics import LATCHED
 from mobile_vla_ros.types import NANOSECONDS
 
 PERIOD_S = 0.05
@@ -28,8 +29,6 @@ SCREEN_PERIOD_S = 0.1
 READ_S = 0.2
 COMMAND_DEPTH = 10
 BEST_EFFORT = QoSProfile(depth=10, reliability=ReliabilityPolicy.BEST_EFFORT)
-LATCHED = QoSProfile(depth=1, reliability=ReliabilityPolicy.RELIABLE,
-                     durability=DurabilityPolicy.TRANSIENT_LOCAL)
 STALE_S = 2.0
 
 
@@ -97,7 +96,7 @@ class TeleopNode(Node):
             twist = self._console.twist(now_ns)
             changed = twist is not None and (last is None or not np.array_equal(twist, last))
             if twist is not None and (changed or now_ns / NANOSECONDS >= due_s):
-                self._commands.publish(_message(twist))
+                self._commands.publish(twist_message(twist))
                 due_s = now_ns / NANOSECONDS + PERIOD_S
             last = twist
             ends_ns = self._console.due_ns(now_ns)
@@ -164,13 +163,6 @@ class TeleopNode(Node):
         elif values.get('last_verdict'):
             parts.append(f'last take {values["last_verdict"]}')
         return ' | '.join(parts)
-
-
-def _message(twist: np.ndarray) -> Twist:
-    message = Twist()
-    message.linear.x, message.linear.y = float(twist[0]), float(twist[1])
-    message.angular.z = float(twist[5])
-    return message
 
 
 def main(args: list[str] | None = None) -> int:

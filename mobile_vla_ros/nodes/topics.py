@@ -1,19 +1,47 @@
-"""What the graph says of a topic, in words: types that do not fit, publishers too many."""
+"""Topics that several nodes share, and in words what the graph says of them."""
 
 from collections.abc import Collection, Sequence
 
+from rclpy.node import Node
+from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
+from sensor_msgs.msg import CompressedImage, Image
 
-def camera_problem(topic: str, publishers: Sequence, expected: str) -> str:
+from mobile_vla_ros.errors import UserError
+
+# Of `instruction`: whoever comes later hears the last one too.
+LATCHED = QoSProfile(depth=1, reliability=ReliabilityPolicy.RELIABLE,
+                     durability=DurabilityPolicy.TRANSIENT_LOCAL)
+CAMERA_TYPES = {'raw': Image, 'compressed': CompressedImage}
+
+
+def camera(node: Node, transport: str) -> tuple[str, type]:
     """
-    Return what keeps a camera from being heard, '' when nothing does.
+    Return the full name and the type of the camera topic that a node is to hear.
+
+    A compressed topic follows the remapping of its raw one, as image_transport has it.
+
+    :param transport: ``raw`` or ``compressed``.
+    :raises UserError: for another transport.
+    """
+    if transport not in CAMERA_TYPES:
+        raise UserError('unknown image_transport', got=repr(transport),
+                        expected=' or '.join(CAMERA_TYPES))
+    topic = node.resolve_topic_name('camera/image_raw')
+    if transport == 'compressed':
+        topic = node.resolve_topic_name(f'{topic}/compressed')
+    return topic, CAMERA_TYPES[transport]
+
+
+def wrong_camera(topic: str, publishers: Sequence, kind: type) -> str:
+    """
+    Return why a camera that is there can never be heard, '' when it can or is not there.
 
     :param publishers: TopicEndpointInfo of each (``get_publishers_info_by_topic``).
-    :param expected: the type that is listened for.
+    :param kind: the message type that is listened for.
     """
+    expected = f'sensor_msgs/msg/{kind.__name__}'
     types = sorted({info.topic_type for info in publishers})
-    if not types:
-        return f'no camera: nobody publishes {topic}'
-    if expected not in types:
+    if types and expected not in types:
         return (f'the camera topic {topic} has the wrong type: got {", ".join(types)}; expected '
                 f'{expected}; set image_transport or remap camera/image_raw')
     return ''
