@@ -71,9 +71,11 @@ def test_a_recorder_that_refuses_ends_the_run_with_its_sentence(nodes, client):
     def refuse(_request, response):
         response.success, response.message = False, 'no camera is heard'
         return response
-    client.node.create_service(Trigger, 'recorder/start', refuse)
+    for name in ('start', 'success', 'failure'):
+        client.node.create_service(Trigger, f'recorder/{name}', refuse)
     nodes.start('sim_node', params=FAST)
-    runner = nodes.start('arena_runner', params={'expert': True})
+    runner = nodes.start('arena_runner', params={'expert': True},
+                         remappings={'teleop/cmd_vel': 'cmd_vel'})
     assert runner.wait(TIMEOUT_S) == 2
     assert 'no camera is heard' in runner.output
     assert lines(runner) == []
@@ -92,6 +94,17 @@ def test_without_the_expert_it_watches_and_never_drives(nodes, client):
     assert runner.wait(TIMEOUT_S) == 0
     assert [trial['outcome'] for trial in lines(runner)] == ['timeout', 'timeout']
     assert len(commands) == 0
+
+
+def test_a_base_that_does_not_follow_is_told_before_any_take(nodes, client):
+    """A guard that is not armed: a sentence with the remedy, and no trial that failed by it."""
+    nodes.start('sim_node', params=FAST)
+    nodes.start('guard_node', params={'use_sim_time': True})
+    runner = nodes.start('arena_runner', params={'expert': True, 'record': False,
+                                                 'patience_s': 4.0})
+    assert runner.wait(TIMEOUT_S) == 2
+    assert 'the guard is armed' in runner.output
+    assert lines(runner) == []
 
 
 @pytest.mark.parametrize(('params', 'words'), [

@@ -68,6 +68,22 @@ def test_the_expert_succeeds_and_touches_nothing(arena, suite, wobble):
     assert max(seconds) < 10
 
 
+def test_takes_that_begin_near_show_how_to_stop(arena):
+    """They begin just before the target, some too near: the expert backs off, touches nothing."""
+    too_near = 0
+    for index in range(60):
+        scene = suites.scene('near', index)
+        arena.reset(scene)
+        assert 0.0 < arena.gap() < 0.9
+        expert = Expert(scene, index, wobble=0.08)
+        too_near += expert.command(arena.pose, arena.velocity, 0)[0] < 0
+        for _ in range(60):
+            arena.step(expert.command(arena.pose, arena.velocity, arena.time_ns), PERIOD_NS)
+        assert arena.state == SUCCESS
+        assert 0.15 < arena.gap() < 0.35
+    assert 5 < too_near < 30
+
+
 def test_the_expert_keeps_its_heading_and_uses_two_axes(arena):
     """A policy with the default axes can copy it: nothing but linear_x and linear_y is sent."""
     scene = suites.scene('train', 3)

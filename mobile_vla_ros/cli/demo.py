@@ -15,6 +15,8 @@ START_TIMEOUT_S = 60.0
 SECONDS_A_TRIAL = 60.0
 # The expert errs a little, so that the takes show how to come back.
 WOBBLE_MPS = 0.08
+# It stays for a while where it has to stop: a take that ended there would not show it.
+HOLD_S = 1.5
 
 
 def register(subparsers) -> None:
@@ -124,16 +126,25 @@ class _timed:
 
 
 def record(setup: Setup, takes: Path, count: int) -> list[dict]:
-    """Record takes of the expert: arena, guard and recorder as `record.launch.py` starts them."""
+    """
+    Record takes of the expert: arena, guard and recorder as `record.launch.py` starts them.
+
+    Every fourth take begins near its target, so that stopping is shown often enough.
+    """
     from mobile_vla_ros.bringup.stacks import RECORD
-    nodes = RECORD.nodes(sim=True, console=False, suite='train', data_dir=str(takes),
-                         operator='expert', robot='arena', image_transport='compressed',
-                         real_time_factor=setup.speed)
-    trials = _run_trials(setup, nodes, count, 'record', suite='train', expert=True)
-    failed = [trial for trial in trials if trial['outcome'] != 'success']
+    trials = []
+    for suite, share in (('train', count - count // 4), ('near', count // 4)):
+        if not share:
+            continue
+        nodes = RECORD.nodes(sim=True, console=False, suite=suite, data_dir=str(takes),
+                             operator='expert', robot='arena', image_transport='compressed',
+                             real_time_factor=setup.speed)
+        trials += _run_trials(setup, nodes, share, f'record {suite}', suite=suite,
+                              runner={'expert': True, 'wobble': WOBBLE_MPS, 'hold_s': HOLD_S})
+    failed = {trial['outcome'] for trial in trials} - {'success'}
     if failed:
-        print(f'{len(failed)} of {count} takes ended as '
-              + ', '.join(sorted({trial['outcome'] for trial in failed})))
+        print(f'{count - _successes(trials)} of {count} takes ended as '
+              + ', '.join(sorted(failed)))
     return trials
 
 
@@ -146,20 +157,20 @@ def drive(setup: Setup, policy: Path, count: int, name: str, *, blank: bool) -> 
     if blank:
         nodes = [replace(node, parameters={**node.parameters, 'blank_images': True})
                  if node.name == 'inference' else node for node in nodes]
-    return _run_trials(setup, nodes, count, name, suite='unseen_layouts', expert=False)
+    return _run_trials(setup, nodes, count, name, suite='unseen_layouts', runner={})
 
 
 def _run_trials(setup: Setup, nodes: list, count: int, what: str, *, suite: str,
-                expert: bool) -> list[dict]:
+                runner: dict) -> list[dict]:
     from mobile_vla_ros.bringup.processes import ProcessEnded, Processes
     from mobile_vla_ros.bringup.spec import NodeSpec
-    runner = NodeSpec('arena_runner', 'arena_runner', parameters={
+    runs = NodeSpec('arena_runner', 'arena_runner', parameters={
         'use_sim_time': nodes[0].parameters['publish_clock'], 'suite': suite, 'trials': count,
-        'expert': expert, **({'wobble': WOBBLE_MPS} if expert else {})})
+        **runner})
     with Processes(setup.out / 'log' / what.replace(', ', '_').replace(' ', '_'),
                    setup.env) as processes:
         processes.start(nodes)
-        processes.start(runner, finite=True)
+        processes.start(runs, finite=True)
         with _Progress(processes['arena_runner'].log, count, what) as progress:
             try:
                 processes.wait('arena_runner', START_TIMEOUT_S + count * SECONDS_A_TRIAL,

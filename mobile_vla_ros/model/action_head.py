@@ -13,6 +13,7 @@ class HeadSettings:
 
     :param features: width of a frame's feature vector.
     :param motion_dims: numbers of motion a step: the policy's axes, then padding if any.
+    :param dropout: of the features, in training alone.
     """
 
     features: int
@@ -20,6 +21,7 @@ class HeadSettings:
     chunk: int = 10
     hidden: int = 512
     layers: int = 4
+    dropout: float = 0.0
 
 
 def _mlp(inputs: int, outputs: int) -> nn.Sequential:
@@ -34,6 +36,7 @@ class ActionHead(nn.Module):
     def __init__(self, settings: HeadSettings):
         super().__init__()
         self.settings = settings
+        self.dropout = nn.Dropout(settings.dropout)
         self.lstm = nn.LSTM(settings.features, settings.hidden, settings.layers, batch_first=True)
         self.motion = _mlp(settings.hidden, settings.chunk * settings.motion_dims)
         self.gripper = _mlp(settings.hidden, settings.chunk)
@@ -47,7 +50,7 @@ class ActionHead(nn.Module):
             seed's gripper dummy.
         """
         batch, frames, _ = features.shape
-        states, _ = self.lstm(features)
+        states, _ = self.lstm(self.dropout(features))
         motion = torch.tanh(self.motion(states))
         shape = (batch, frames, self.settings.chunk)
         return motion.view(*shape, self.settings.motion_dims), self.gripper(states).view(shape)

@@ -100,11 +100,11 @@ class VlaNetwork(nn.Module):
 
 
 def build_network(backbone: Backbone, lora: LoraSettings, *, motion_dims: int, chunk: int,
-                  hidden: int = 512, layers: int = 4) -> VlaNetwork:
+                  hidden: int = 512, layers: int = 4, dropout: float = 0.0) -> VlaNetwork:
     """Put LoRA and a fresh head on a backbone, ready to train."""
     config = backbone.model.config
     head = ActionHead(HeadSettings(config.text_config.embed_dim, motion_dims, chunk, hidden,
-                                   layers))
+                                   layers, dropout))
     return VlaNetwork(add_lora(backbone.model, lora), head, config.text_config.bos_token_id,
                       _first_action_token(backbone))
 

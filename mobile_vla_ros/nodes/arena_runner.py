@@ -32,6 +32,7 @@ from mobile_vla_ros.types import NANOSECONDS
 
 PATH_PERIOD_NS = 100_000_000
 WAIT_S = 0.1
+NUDGE = np.array([0.1, 0.0, 0.0, 0.0, 0.0, 0.0])
 
 
 class ArenaRunner(Node):
@@ -116,6 +117,7 @@ class ArenaRunner(Node):
 
     def _work(self):
         try:
+            self._meet()
             if not self._expert:
                 # A network takes seconds to load; no trial is to begin before it drives.
                 self._wait(lambda: self._proposed, 'the policy', self._policy_patience_s)
@@ -129,6 +131,27 @@ class ArenaRunner(Node):
             if not self._closing.is_set():
                 self.get_logger().error(f'{type(error).__name__}: {error}')
                 self.exit_status = 1
+
+    def _meet(self):
+        """
+        Wait until the nodes of an expert's trial hear each other, to the wheels and back.
+
+        Discovery takes seconds at times, and once a scene is loaded its time runs. So the base is
+        nudged in a scene that does not count.
+        """
+        if not self._expert:
+            return
+        self._load(self._first)
+        if self._record:
+            for client in self._recorder.values():
+                self._find(client, 'the recorder')
+        self._driver = lambda _odom: NUDGE
+        self._wait(lambda: self._odom.twist.twist.linear.x > NUDGE[0] / 2, 'the base',
+                   self._patience_s, 'see that the guard is armed, and that it or the arena '
+                   'takes teleop/cmd_vel')
+        with self._news:
+            self._driver = None
+        self._teleop.publish(Twist())
 
     def _run_trial(self, trial: int) -> dict:
         self._load(trial)
@@ -188,7 +211,8 @@ class ArenaRunner(Node):
     def _stamp_ns(self) -> int:
         return time_ns(self._odom.header.stamp)
 
-    def _wait(self, predicate: Callable[[], bool], who: str, most_s: float = math.inf):
+    def _wait(self, predicate: Callable[[], bool], who: str, most_s: float = math.inf,
+              remedy: str = 'look at what its node says'):
         """Wait until a predicate over what was heard is true, as long as anything is heard."""
         began_s = heard_s = time.monotonic()
         last = self._odom
@@ -203,8 +227,8 @@ class ArenaRunner(Node):
                     raise UserError(f'{who} is silent', got=f'nothing for {self._patience_s} s',
                                     remedy='start sim_node in the same ROS domain and namespace')
                 if time.monotonic() - began_s > most_s:
-                    raise UserError(f'{who} is silent', got=f'nothing for {most_s} s',
-                                    remedy='look at what its node says')
+                    raise UserError(f'{who} does nothing', got=f'{most_s} s of it',
+                                    remedy=remedy)
 
     def _ask(self, client, who: str) -> str:
         """Call a Trigger service and return its message."""
@@ -213,10 +237,13 @@ class ArenaRunner(Node):
             raise UserError(f'{who} refuses {client.srv_name}', got=response.message)
         return response.message
 
-    def _call(self, client, request, who: str):
+    def _find(self, client, who: str):
         if not client.wait_for_service(self._patience_s):
             raise UserError(f'{who} does not answer', got=f'no service {client.srv_name}',
                             remedy='start its node in the same ROS domain and namespace')
+
+    def _call(self, client, request, who: str):
+        self._find(client, who)
         future = client.call_async(request)
         done = threading.Event()
         future.add_done_callback(lambda _: done.set())

@@ -45,8 +45,8 @@ class Expert:
         if math.hypot(ahead, aside) < ARRIVED_M:
             return twist
         # Slow near the goal; and come no nearer than the line is straight, for its neighbours.
-        forward = math.copysign(min(self._speed, 2.0 * abs(ahead)), ahead)
-        sideways = math.copysign(min(0.4, 2.0 * abs(aside)), aside)
+        forward = math.copysign(min(self._speed, 1.0 * abs(ahead)), ahead)
+        sideways = math.copysign(min(0.4, 1.5 * abs(aside)), aside)
         if forward > 0:
             forward *= max(0.0, 1 - abs(aside) / 0.9)
         planar = np.array([forward, sideways])

@@ -3,7 +3,7 @@
 import itertools
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -130,6 +130,27 @@ def generate(seed: int, *, pairs: Sequence[tuple[str, str]] = PAIRS,
     return Scene(seed=seed, objects=tuple(objects), target=target,
                  instruction=f'go to the {objects[target].name}',
                  start=tuple(float(v) for v in start), look=draw_look(rng), slip=slip)
+
+
+def begin_near(scene: Scene) -> Scene:
+    """
+    Return a scene whose base begins just before its target, at times too near to it.
+
+    Takes of such scenes show when to stop and how to back off, which is a small part of a take
+    that comes from far.
+    """
+    rng = np.random.default_rng([scene.seed, 4])
+    goal = scene.goal
+    for _ in range(MAX_DRAWS):
+        gap = rng.uniform(0.06, 0.8)
+        x = goal.x - goal.radius - BASE_RADIUS_M - gap
+        y = goal.y + rng.uniform(-0.15, 0.15)
+        if all(math.hypot(thing.x - x, thing.y - y) > thing.radius + BASE_RADIUS_M + 0.05
+               for thing in scene.objects):
+            break
+    else:
+        raise RuntimeError(f'no room before the target of seed {scene.seed}')
+    return replace(scene, start=(float(x), float(y), float(rng.uniform(-0.1, 0.1))))
 
 
 def _draw_objects(rng: np.random.Generator, names: Sequence[tuple[str, str]],

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from mobile_vla_ros.errors import UserError, did_you_mean
-from mobile_vla_ros.sim.scene import Scene, generate
+from mobile_vla_ros.sim.scene import Scene, begin_near, generate
 
 # Every suite owns this many seeds, counted from its own first one.
 SEEDS_PER_SUITE = 10_000_000
@@ -30,6 +30,8 @@ SUITES = {
     'pictures': Suite(1, 'what the small backbone learns to name; nobody drives in them',
                       lambda seed: generate(seed, counts=(1, 2, 3, 4))),
     'unseen_layouts': Suite(2, 'the same kind of scene, none of them in the takes', generate),
+    'near': Suite(3, 'takes that begin just before the target, some of them too near',
+                  lambda seed: begin_near(generate(seed))),
 }
 
 

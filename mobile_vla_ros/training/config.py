@@ -30,6 +30,8 @@ class ModelConfig:
         'help': 'all: both towers and the projection; text: not the vision tower'})
     head_hidden: int = field(default=512, metadata={'help': 'width of the LSTM'})
     head_layers: int = field(default=4, metadata={'help': 'layers of the LSTM'})
+    head_dropout: float = field(default=0.0, metadata={
+        'help': 'dropout of the features on their way into the head'})
     motion_dims: int = field(default=0, metadata={
         'help': 'motion numbers a step, padded with zeros; 0: as many as there are axes'})
     instruction_template: str = field(default='{instruction}', metadata={
@@ -41,6 +43,7 @@ class ModelConfig:
             _range('lora_dropout', self.lora_dropout, 0, 0.9),
             _range('head_hidden', self.head_hidden, 1, 8192),
             _range('head_layers', self.head_layers, 1, 16),
+            _range('head_dropout', self.head_dropout, 0, 0.9),
             _range('motion_dims', self.motion_dims, 0, 64),
             None if '{instruction}' in self.instruction_template
             else 'instruction_template has no {instruction}'])
@@ -82,6 +85,9 @@ class TrainConfig:
     out: str = field(metadata={'help': 'folder of the run; its best policy will be OUT/best'})
     epochs: int = field(default=20, metadata={'help': 'passes over the training takes'})
     learning_rate: float = field(default=1e-4, metadata={'help': 'of AdamW, at the start'})
+    lora_learning_rate: float | None = field(default=None, metadata={
+        'help': 'of the adapters and the action token; none: learning_rate. A small backbone '
+                'forgets what it knew at the rate that a fresh head needs'})
     weight_decay: float = field(default=0.01, metadata={'help': 'of AdamW'})
     grad_clip: float = field(default=1.0, metadata={'help': 'largest norm of the gradient'})
     batch_size: int = field(default=1, metadata={'help': 'pieces of takes a step'})
@@ -98,6 +104,7 @@ class TrainConfig:
         _refuse([
             _range('epochs', self.epochs, 1, 100_000),
             _range('learning_rate', self.learning_rate, 1e-9, 10),
+            _range('lora_learning_rate', self.lora_learning_rate or self.learning_rate, 1e-9, 10),
             _range('weight_decay', self.weight_decay, 0, 10),
             _range('grad_clip', self.grad_clip, 1e-6, 1e6),
             _range('batch_size', self.batch_size, 1, 100_000),

@@ -66,7 +66,7 @@ def train(model: ModelConfig, data: DataConfig, config: TrainConfig,
         backbone, LoraSettings(model.lora_r, model.lora_alpha, model.lora_dropout,
                                model.lora_scope),
         motion_dims=model.motion_dims or len(actions.axes), chunk=data.chunk,
-        hidden=model.head_hidden, layers=model.head_layers)
+        hidden=model.head_hidden, layers=model.head_layers, dropout=model.head_dropout)
     spec = PolicySpec(
         backbone=BackboneRef(backbone.id, backbone.revision, backbone.sha256),
         head=network.head.settings, image=backbone.image, actions=actions, rate_hz=data.rate_hz,
@@ -123,9 +123,12 @@ class _TrainingRun:
                     Augmentation(**spec.data['augmentation'])),
             batch_size=config.batch_size, shuffle=True, collate_fn=collate,
             generator=torch.Generator().manual_seed(config.seed))
-        parameters = [p for p in network.parameters() if p.requires_grad]
-        optimizer = torch.optim.AdamW(parameters, lr=config.learning_rate,
-                                      weight_decay=config.weight_decay)
+        adapters = [network.action_token,
+                    *(p for p in network.backbone.parameters() if p.requires_grad)]
+        optimizer = torch.optim.AdamW(
+            [{'params': list(network.head.parameters())},
+             {'params': adapters, 'lr': config.lora_learning_rate or config.learning_rate}],
+            lr=config.learning_rate, weight_decay=config.weight_decay)
         updates = config.epochs * math.ceil(len(loader) / config.accumulate)
         schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, updates)
         self.network, self.optimizer, self.loader, self.schedule = accelerator.prepare(
