@@ -113,8 +113,9 @@ class Plan:
 def top_down(plans: Sequence[Plan], columns: int = 5) -> str:
     """Draw trials from above, forward up; the first path of each is the policy's."""
     rows = math.ceil(len(plans) / columns)
-    drawing = Figure(figsize=(2.15 * columns, 2.75 * rows))
-    grid = drawing.subplots(rows, columns, squeeze=False)
+    drawing = Figure(figsize=(2.0 * columns, 2.3 * rows))
+    grid = drawing.subplots(rows, columns, squeeze=False,
+                            gridspec_kw={'wspace': 0.04, 'hspace': 0.16})
     for axes in grid.flat:
         axes.axis('off')
     for axes, plan in zip(grid.flat, plans, strict=False):
@@ -128,7 +129,7 @@ def top_down(plans: Sequence[Plan], columns: int = 5) -> str:
                 axes.plot(ys[-1], xs[-1], marker='o' if outcome == 'success' else 'X',
                           color=POLICY if number == 0 else BLIND, markersize=6, zorder=4)
         axes.set_xlim(-1.6, 1.6)
-        axes.set_ylim(-0.3, 3.4)
+        axes.set_ylim(-0.3, 3.1)
         axes.set_aspect('equal')
         good = plan.paths and plan.paths[0][2] == 'success'
         axes.set_title(plan.title, fontsize=9, color=INK if good else '#b3261e')
