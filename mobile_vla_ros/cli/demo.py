@@ -77,7 +77,10 @@ def run(args: argparse.Namespace) -> int:
     print('\n' + table(policy, driven, blank))
     print(f'\npolicy: {policy}\nreport: {report}\n'
           f'drive it: ros2 launch mobile_vla_ros drive.launch.py sim:=true policy:={policy}')
-    return 0 if _successes(driven) > _successes(blank) else 1
+    if _successes(driven) > _successes(blank):
+        return 0
+    print('The policy drives no better than the same policy shown no image.')
+    return 1
 
 
 def _successes(trials: list[dict]) -> int:
