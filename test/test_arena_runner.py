@@ -1,15 +1,21 @@
 """Trials through live nodes: the expert's takes, and bad starts told in a sentence."""
 
 import json
+import math
+import time
+from itertools import count
 
 import pytest
 from diagnostic_msgs.msg import DiagnosticStatus
 from geometry_msgs.msg import Twist, TwistStamped
+from nav_msgs.msg import Odometry
 from std_srvs.srv import Trigger
 
 from mobile_vla_ros.sim import suites
+from mobile_vla_ros.sim.scene import STOP, stop_place
 
 TIMEOUT_S = 60.0
+TO_STOP = next(i for i in count() if suites.scene('train', i).task.kind == STOP)
 FAST = {'real_time_factor': 4.0, 'publish_clock': True}
 
 
@@ -31,10 +37,10 @@ def test_the_expert_succeeds_over_the_loopback(nodes, client):
         assert trial['outcome'] == 'success', runner.output
         assert trial['instruction'] == scene.instruction
         assert 2.5 < trial['elapsed_s'] < 12
-        assert trial['path'][0] == pytest.approx(scene.start[:2], abs=0.1)
-        x, y = trial['path'][-1]
-        assert x < scene.goal.x - 0.3
-        assert abs(y - scene.goal.y) < 0.3
+        assert trial['path'][0] == pytest.approx(scene.start, abs=0.1)
+        x, y, yaw = trial['path'][-1]
+        assert math.dist((x, y), stop_place(scene)) < 0.2
+        assert yaw == pytest.approx(scene.start[2], abs=0.01)
         assert 'episode' not in trial
 
 
@@ -64,6 +70,40 @@ def test_each_take_is_started_and_ended_with_its_outcome(nodes, client):
     assert runner.wait(TIMEOUT_S) == 0
     assert heard == ['start', 'success'] * 2
     assert [trial['episode'] for trial in lines(runner)] == ['take-2.h5', 'take-4.h5']
+
+
+def test_a_take_of_a_stop_shows_the_base_roll_and_then_stand(nodes, client):
+    """However slow the recorder is, the scene begins after it, and lasts hold_s beyond its end."""
+    odom = client.subscribe('odom', Odometry)
+    commands = client.subscribe('teleop/cmd_vel', Twist)
+    heard = {}
+    for name in ('start', 'success', 'failure'):
+        def answer(_request, response, name=name):
+            if name == 'start':
+                time.sleep(1.0)  # four seconds of the arena's time
+            heard[name] = len(odom)  # index of the next to be heard
+            response.success = True
+            return response
+        client.node.create_service(Trigger, f'recorder/{name}', answer)
+    nodes.start('sim_node', params={**FAST, 'real_time_factor': 4.0})
+    nodes.start('guard_node', params={'arm_at_start': True, 'use_sim_time': True})
+    runner = nodes.start('arena_runner', params={
+        'expert': True, 'first_trial': TO_STOP, 'hold_s': 1.0, 'use_sim_time': True})
+    assert runner.wait(TIMEOUT_S) == 0
+    trial, = lines(runner)
+    assert set(heard) == {'start', 'success'}, runner.output
+    assert trial['outcome'] == 'success'
+    scene = suites.scene('train', TO_STOP)
+    assert trial['path'][0] == pytest.approx(scene.start, abs=0.1)
+    assert 0.01 < math.dist(trial['path'][-1][:2], scene.start[:2]) < 0.4
+    assert commands.last == Twist()
+
+    first, last = (odom.messages[i] for i in (heard['start'], heard['success'] - 1))
+    places = [(one.pose.pose.position.x, one.pose.pose.position.y) for one in (first, last)]
+    assert math.dist(*places) > 0.01
+    began_s, ended_s = (one.header.stamp.sec + one.header.stamp.nanosec / 1e9
+                        for one in (first, last))
+    assert ended_s - began_s > trial['elapsed_s'] + 0.9
 
 
 def test_a_recorder_that_refuses_ends_the_run_with_its_sentence(nodes, client):

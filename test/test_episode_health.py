@@ -32,7 +32,7 @@ def test_good_take_has_no_reason_against_it():
 
 @pytest.mark.parametrize(('change', 'verdict', 'words'), [
     ({'drops': 5}, 'poor', '5 frames dropped'),
-    ({'twist': np.zeros((50, 6))}, 'bad', 'never told to move'),
+    ({'twist': np.zeros((50, 6))}, 'poor', 'never told to move'),
     ({'twist': np.repeat([[0.3] * 6, [0] * 6], (20, 30), axis=0)}, 'poor', 'idle for 60%'),
     ({'frozen': np.ones(50, dtype=bool)}, 'bad', 'picture stood still'),
     ({'frozen': np.arange(50) % 5 == 0}, 'poor', 'picture stood still'),

@@ -2,9 +2,12 @@
 
 import io
 import json
+from itertools import count
+from pathlib import Path
 
 import numpy as np
 import pytest
+import yaml
 from diagnostic_msgs.msg import DiagnosticStatus
 from geometry_msgs.msg import Twist, TwistStamped
 from nav_msgs.msg import Odometry
@@ -18,9 +21,12 @@ from sensor_msgs.msg import CompressedImage, Image
 from std_msgs.msg import String
 
 from mobile_vla_ros.sim import suites
-from mobile_vla_ros.sim.arena import Arena
+from mobile_vla_ros.sim.arena import Arena, Judge
+from mobile_vla_ros.sim.scene import STOP
 
 LATCHED = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
+ROOT = Path(__file__).resolve().parent.parent
+TO_STOP = next(i for i in count() if suites.scene('unseen_layouts', i).task.kind == STOP)
 TIMEOUT_S = 30.0  # a process starts and discovers its peers, on a busy machine
 
 
@@ -36,6 +42,7 @@ def forward(speed=0.3) -> Twist:
 
 def set_parameters(client, **values):
     kinds = {str: (ParameterType.PARAMETER_STRING, 'string_value'),
+             bool: (ParameterType.PARAMETER_BOOL, 'bool_value'),
              int: (ParameterType.PARAMETER_INTEGER, 'integer_value')}
     parameters = []
     for name, value in values.items():
@@ -155,6 +162,67 @@ def test_a_trial_that_nobody_drives_times_out(nodes, client):
     nodes.start('sim_node', params={'trial_timeout_s': 1.0})
     client.wait_for(lambda: len(status) and status.last.message == 'timeout', TIMEOUT_S)
     assert float(status_values(status.last)['elapsed_s']) == pytest.approx(1.0, abs=0.03)
+
+
+def test_a_trial_has_the_judge_s_time_unless_told_otherwise():
+    """The parameter file in the package repeats what `simulate` judges by in its own process."""
+    text = (ROOT / 'config' / 'sim.yaml').read_text()
+    assert yaml.safe_load(text)['/**']['ros__parameters'][
+        'trial_timeout_s'] == Judge().timeout_s
+
+
+def test_rolling_on_when_told_to_stop_is_wrong_and_a_warning(nodes, client):
+    """A scene without a target has none in its status; the outcome is told as it is."""
+    status = client.subscribe('sim/status', DiagnosticStatus)
+    nodes.start('sim_node', params={'suite': 'unseen_layouts', 'trial': TO_STOP})
+    client.wait_for(lambda: len(status), TIMEOUT_S, 'the status')
+    assert status_values(status.last)['target'] == ''
+    with client.stream('cmd_vel', forward, rate_hz=20):
+        client.call('sim/reset')
+        client.wait_for(lambda: status.last.message == 'wrong', TIMEOUT_S, 'the outcome')
+    assert status.last.level == DiagnosticStatus.WARN
+    assert float(status_values(status.last)['elapsed_s']) == pytest.approx(Judge().stop_s, abs=0.1)
+
+
+def test_a_paused_scene_is_shown_and_stands_still(nodes, client):
+    """Time goes on for everyone else, but a base that begins rolling waits for the go."""
+    odom = client.subscribe('odom', Odometry)
+    pictures = client.subscribe('camera/image_raw', Image, qos_profile_sensor_data)
+    status = client.subscribe('sim/status', DiagnosticStatus)
+    scene = suites.scene('unseen_layouts', TO_STOP)
+    nodes.start('sim_node', params={'suite': 'unseen_layouts', 'trial': TO_STOP, 'paused': True,
+                                    'width': 64, 'height': 64})
+    client.wait_for(lambda: len(odom) >= 20 and len(pictures) >= 10, TIMEOUT_S, 'news')
+    assert stamp_ns(odom.last) - stamp_ns(odom.messages[0]) > 5e8
+
+    def place(message):
+        return message.pose.pose.position.x, message.pose.pose.position.y
+    assert {place(message) for message in odom.messages} == {scene.start[:2]}
+    assert float(status_values(status.last)['elapsed_s']) == 0
+    assert set_parameters(client, paused=False)[0].successful
+    client.wait_for(lambda: status.last.message == 'success', TIMEOUT_S, 'the base at rest')
+    assert np.hypot(*np.subtract(place(odom.last), scene.start[:2])) > 0.01
+
+
+def test_a_disturbed_scene_loses_frames_and_sends_some_late(nodes, client):
+    """Just those that its seed says, and the late ones after the next, with their own stamp."""
+    pictures = client.subscribe('camera/image_raw', Image, qos_profile_sensor_data)
+    nodes.start('sim_node', params={'suite': 'disturbed', 'trial': 2, 'width': 32, 'height': 32,
+                                    'real_time_factor': 4.0, 'publish_clock': True})
+    client.wait_for(lambda: len(pictures) >= 80, TIMEOUT_S, 'pictures')
+    scene = suites.scene('disturbed', 2)
+    came = [stamp_ns(message) for message in pictures.messages]
+
+    def delay(stamp):  # the arena's clock begins at 1 s
+        return scene.disturbance.delay_of(scene.seed, stamp - 10**9)
+    sent = [stamp for stamp in range(min(came), max(came) + 1, 100_000_000)
+            if delay(stamp) is not None]
+    sent.sort(key=lambda stamp: stamp + delay(stamp))
+    # At the ends, a neighbour may have been on its way before or after.
+    assert came[3:-3] == sent[sent.index(came[3]):sent.index(came[-4]) + 1]
+    assert any(delay(stamp) for stamp in came[3:-3])
+    assert came != sorted(came)
+    assert len(sent) < (max(came) - min(came)) / 1e8
 
 
 def test_the_next_scene_comes_by_itself_when_asked_for(nodes, client):

@@ -67,7 +67,7 @@ def _verdict(health: dict) -> tuple[str, list[str]]:
     if not health['commands']:
         bad.append('no command was heard')
     elif health['idle_share'] == 1:
-        bad.append('the robot was never told to move')
+        poor.append('the robot was never told to move')
     elif health['idle_share'] > IDLE_SHARE:
         poor.append(f'idle for {health["idle_share"]:.0%} of the take')
     if health['frozen_share'] > DEAD_SHARE:

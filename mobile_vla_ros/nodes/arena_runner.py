@@ -3,8 +3,8 @@ Drives trials in the arena through live nodes: demonstrates them, or watches a p
 
     python -m mobile_vla_ros.nodes.arena_runner --ros-args -p trials:=3 -p expert:=true
 
-One line of JSON a trial on standard output: trial, outcome, elapsed_s, instruction, path (x, y in
-metres), and for a recorded trial the recorder's answer as episode.
+One line of JSON a trial on standard output: trial, outcome, elapsed_s, instruction, path (x and y
+in metres, yaw in radians), and for a recorded trial the recorder's answer as episode.
 """
 
 import json
@@ -32,7 +32,8 @@ from mobile_vla_ros.types import NANOSECONDS
 
 PATH_PERIOD_NS = 100_000_000
 WAIT_S = 0.1
-NUDGE = np.array([0.1, 0.0, 0.0, 0.0, 0.0, 0.0])
+# A turn, for no scene begins with one.
+NUDGE = np.array([0.0, 0.0, 0.0, 0.0, 0.0, 0.2])
 
 
 class ArenaRunner(Node):
@@ -103,8 +104,8 @@ class ArenaRunner(Node):
             stamp_ns = time_ns(message.header.stamp)
             if self._state == RUNNING and stamp_ns >= self._path_due:
                 self._path_due = stamp_ns + PATH_PERIOD_NS
-                place = message.pose.pose.position
-                self._path.append([round(place.x, 3), round(place.y, 3)])
+                pose, _ = _motion(message)
+                self._path.append([round(value, 3) for value in pose])
             driver = self._driver
             self._news.notify_all()
         if driver is not None:
@@ -146,7 +147,7 @@ class ArenaRunner(Node):
             for client in self._recorder.values():
                 self._find(client, 'the recorder')
         self._driver = lambda _odom: NUDGE
-        self._wait(lambda: self._odom.twist.twist.linear.x > NUDGE[0] / 2, 'the base',
+        self._wait(lambda: self._odom.twist.twist.angular.z > NUDGE[5] / 2, 'the base',
                    self._patience_s, 'see that the guard is armed, and that it or the arena '
                    'takes teleop/cmd_vel')
         with self._news:
@@ -154,7 +155,8 @@ class ArenaRunner(Node):
         self._teleop.publish(Twist())
 
     def _run_trial(self, trial: int) -> dict:
-        self._load(trial)
+        # A base that begins rolling would have come to rest before the recorder is ready.
+        self._load(trial, paused=self._expert)
         scene = suites.scene(self._suite, trial)
         result = {'trial': trial, 'outcome': '', 'elapsed_s': 0.0,
                   'instruction': scene.instruction}
@@ -169,6 +171,9 @@ class ArenaRunner(Node):
                 now_ns = time_ns(odom.header.stamp)
                 began_ns = now_ns if began_ns is None else began_ns
                 return expert.command(*_motion(odom), now_ns - began_ns)
+            with self._news:
+                self._path, self._path_due = [], 0
+            self._configure(_parameter('paused', False))
             self._driver = drive
         self._wait(lambda: self._state != RUNNING, 'the arena')
         with self._news:
@@ -182,16 +187,16 @@ class ArenaRunner(Node):
                 result['episode'] = self._ask(self._recorder[verdict], 'the recorder')
         return result
 
-    def _load(self, trial: int):
-        """Reset the arena to a scene and wait until what is heard comes from it."""
-        request = SetParameters.Request(parameters=[
-            Parameter(name='suite', value=ParameterValue(
-                type=ParameterType.PARAMETER_STRING, string_value=self._suite)),
-            Parameter(name='trial', value=ParameterValue(
-                type=ParameterType.PARAMETER_INTEGER, integer_value=trial))])
+    def _configure(self, *parameters: Parameter):
+        request = SetParameters.Request(parameters=list(parameters))
         for result in self._call(self._set, request, 'the arena').results:
             if not result.successful:
                 raise UserError('the arena refuses the trial', got=result.reason)
+
+    def _load(self, trial: int, *, paused: bool = False):
+        """Reset the arena to a scene and wait until what is heard comes from it."""
+        self._configure(_parameter('suite', self._suite), _parameter('trial', trial),
+                        _parameter('paused', paused))
         load = str(json.loads(self._ask(self._reset, 'the arena'))['load'])
         self._wait(lambda: self._status.get('load') == load, 'the arena')
         with self._news:
@@ -251,6 +256,14 @@ class ArenaRunner(Node):
             raise UserError(f'{who} does not answer {client.srv_name}',
                             got=f'nothing for {self._patience_s} s')
         return future.result()
+
+
+def _parameter(name: str, value: str | int | bool) -> Parameter:
+    kinds = {str: (ParameterType.PARAMETER_STRING, 'string_value'),
+             int: (ParameterType.PARAMETER_INTEGER, 'integer_value'),
+             bool: (ParameterType.PARAMETER_BOOL, 'bool_value')}
+    kind, field = kinds[type(value)]
+    return Parameter(name=name, value=ParameterValue(type=kind, **{field: value}))
 
 
 def _motion(odom: Odometry) -> tuple[tuple, tuple]:

@@ -1,10 +1,9 @@
 """The arena as a robot: it listens to cmd_vel, shows its camera and tells how a trial goes."""
 
-import array
-import io
 import json
 import sys
 import time
+from collections import deque
 from dataclasses import replace
 
 import numpy as np
@@ -12,7 +11,6 @@ from builtin_interfaces.msg import Time
 from diagnostic_msgs.msg import DiagnosticStatus
 from geometry_msgs.msg import Twist, TwistStamped
 from nav_msgs.msg import Odometry
-from PIL import Image as PILImage
 from rcl_interfaces.msg import SetParametersResult
 from rclpy.clock import Clock, ClockType
 from rclpy.node import Node
@@ -24,9 +22,10 @@ from std_srvs.srv import Trigger
 
 from mobile_vla_ros.errors import UserError
 from mobile_vla_ros.nodes.common import declare, run, status_message, twist_array
+from mobile_vla_ros.nodes.images import encode, from_rgb, to_compressed
 from mobile_vla_ros.nodes.topics import LATCHED
 from mobile_vla_ros.sim import suites
-from mobile_vla_ros.sim.arena import RUNNING, Arena, Judge
+from mobile_vla_ros.sim.arena import RUNNING, SUCCESS, Arena, Judge
 from mobile_vla_ros.types import NANOSECONDS
 
 TICK_NS = 25_000_000
@@ -43,7 +42,8 @@ class SimNode(Node):
     ROS around ``sim.arena.Arena``.
 
     A timer on the steady clock moves the arena by fixed ticks; callbacks only store. A machine
-    that is too slow makes the arena's time slower, never its steps larger.
+    that is too slow makes the arena's time slower, never its steps larger. Frames that the
+    scene's disturbance loses are not published, late ones are so later, with their own stamp.
     """
 
     def __init__(self):
@@ -68,9 +68,11 @@ class SimNode(Node):
         self._command_timeout_ns = int(NANOSECONDS * declare(
             self, 'command_timeout_s', 0.5,
             'the base stops when no command comes for so many seconds', limits=(0.05, 10.0)))
-        timeout_s = declare(self, 'trial_timeout_s', 15.0,
+        timeout_s = declare(self, 'trial_timeout_s', Judge().timeout_s,
                             'a trial that is not done after so many seconds has failed',
                             limits=(1.0, 600.0))
+        self._paused = declare(self, 'paused', False, 'the scene stands still, though it is shown '
+                               'and its clock runs', read_only=False)
         self._next_scene_after_ns = int(NANOSECONDS * declare(
             self, 'next_scene_after_s', 0.0,
             'the next scene comes so many seconds after the end of a trial; 0.0: on ~/reset alone',
@@ -86,6 +88,7 @@ class SimNode(Node):
         self._now_ns = self._running_ns = FIRST_NS
         self._image_period_ns = round(NANOSECONDS / camera_rate_hz)
         self._image_due = self._odom_due = self._status_due = 0
+        self._late: deque[tuple[int, list]] = deque()
         self._loads = 0
         self._said = ''
         self._twist = np.zeros(6)
@@ -125,6 +128,7 @@ class SimNode(Node):
         self._loaded_trial, self._loaded_suite = self._trial, self._suite
         self._twist = np.zeros(6)
         self._image_due = self._odom_due = self._status_due = 0
+        self._late.clear()
         self._instruction.publish(String(data=scene.instruction))
         self.get_logger().info(f'{self._suite} {self._trial}: {scene.instruction}')
 
@@ -139,7 +143,7 @@ class SimNode(Node):
         return response
 
     def _on_parameters(self, parameters):
-        """Take another suite or trial for the next reset."""
+        """Take another suite or trial for the next reset; halt the scene, or let it go on."""
         given = {parameter.name: parameter.value for parameter in parameters}
         try:
             suites.scene(given.get('suite', self._suite), given.get('trial', self._trial))
@@ -147,6 +151,7 @@ class SimNode(Node):
             return SetParametersResult(successful=False, reason=str(error))
         self._suite = given.get('suite', self._suite)
         self._trial = given.get('trial', self._trial)
+        self._paused = given.get('paused', self._paused)
         return SetParametersResult(successful=True)
 
     def _on_command(self, message: Twist):
@@ -170,7 +175,8 @@ class SimNode(Node):
     def _tick(self):
         self._now_ns += TICK_NS
         fresh = self._now_ns - self._twist_ns <= self._command_timeout_ns
-        self._arena.step(self._twist if fresh else np.zeros(6), TICK_NS)
+        if not self._paused:
+            self._arena.step(self._twist if fresh else np.zeros(6), TICK_NS)
         if self._clock_out is not None:
             self._clock_out.publish(ClockMessage(clock=self._stamp()))
         if self._now_ns >= self._odom_due:
@@ -179,6 +185,9 @@ class SimNode(Node):
         if self._now_ns >= self._image_due:
             self._image_due = self._now_ns + self._image_period_ns
             self._publish_image()
+        while self._late and self._late[0][0] <= self._now_ns:
+            for publisher, message in self._late.popleft()[1]:
+                publisher.publish(message)
         if self._arena.state == RUNNING:
             self._running_ns = self._now_ns
         elif self._next_scene_after_ns and (
@@ -211,34 +220,37 @@ class SimNode(Node):
         compressed = self._compressed.get_subscription_count() > 0
         if not (raw or compressed):
             return
-        stamp = self._stamp()
+        # By the scene's own time, so that every drive of a scene loses the same frames.
+        scene = self._arena.scene
+        delay_ns = scene.disturbance.delay_of(scene.seed, self._arena.time_ns)
+        if delay_ns is None:
+            return
+        head = {'stamp': self._stamp(), 'frame_id': OPTICAL_FRAME}
         picture = self._arena.render()
+        out = []
         if raw:
-            message = Image(height=picture.shape[0], width=picture.shape[1], encoding='rgb8',
-                            step=picture.shape[1] * 3)
-            message.header.stamp, message.header.frame_id = stamp, OPTICAL_FRAME
-            message.data = array.array('B', picture.tobytes())
-            self._raw.publish(message)
+            out.append((self._raw, from_rgb(picture, **head)))
         if compressed:
-            jpeg = io.BytesIO()
-            PILImage.fromarray(picture).save(jpeg, 'JPEG', quality=self._quality)
-            message = CompressedImage(format='rgb8; jpeg compressed bgr8')
-            message.header.stamp, message.header.frame_id = stamp, OPTICAL_FRAME
-            message.data = array.array('B', jpeg.getvalue())
-            self._compressed.publish(message)
+            jpeg = encode(picture, quality=self._quality)
+            out.append((self._compressed, to_compressed(jpeg, **head)))
+        if delay_ns:  # the same for all late ones, so they stay in order
+            self._late.append((self._now_ns + delay_ns, out))
+            return
+        for publisher, message in out:
+            publisher.publish(message)
 
     def _publish_status(self):
         arena = self._arena
-        x, y, yaw = arena.pose
+        goal, (x, y, yaw) = arena.scene.goal, arena.pose
         self._said = arena.state
         self._status.publish(status_message(
             self.get_fully_qualified_name().lstrip('/'), arena.state,
             {'suite': self._loaded_suite, 'trial': self._loaded_trial, 'load': self._loads,
-             'instruction': arena.scene.instruction, 'target': arena.scene.goal.name,
+             'instruction': arena.scene.instruction, 'target': goal.name if goal else '',
              'elapsed_s': f'{arena.elapsed_ns / NANOSECONDS:.3f}',
              'x': f'{x:.4f}', 'y': f'{y:.4f}', 'yaw': f'{yaw:.4f}',
              'gap': f'{arena.gap():.3f}', 'min_gap': f'{arena.min_gap:.3f}'},
-            DiagnosticStatus.OK if arena.state in (RUNNING, 'success') else DiagnosticStatus.WARN))
+            DiagnosticStatus.OK if arena.state in (RUNNING, SUCCESS) else DiagnosticStatus.WARN))
 
 
 def main(args: list[str] | None = None) -> int:

@@ -9,10 +9,19 @@ import numpy as np
 
 from mobile_vla_ros.errors import UserError
 from mobile_vla_ros.sim.camera import Camera, mujoco
-from mobile_vla_ros.sim.scene import CAMERA_AHEAD_M, Scene, SceneObject
+from mobile_vla_ros.sim.scene import (
+    BASE_RADIUS_M,
+    BESIDE,
+    CAMERA_AHEAD_M,
+    PASS,
+    STOP,
+    Scene,
+    SceneObject,
+)
 from mobile_vla_ros.types import NANOSECONDS
 
-RUNNING, SUCCESS, COLLISION, TIMEOUT = 'running', 'success', 'collision', 'timeout'
+RUNNING, SUCCESS = 'running', 'success'
+WRONG, COLLISION, TIMEOUT = 'wrong', 'collision', 'timeout'
 
 SUBSTEP_NS = 25_000_000
 FAR_M = 20.0
@@ -41,20 +50,34 @@ class BaseLimits:
 @dataclass(frozen=True)
 class Judge:
     """
-    When a 'go to' has succeeded.
+    When a task is done, and when it has gone wrong.
 
-    :param gap_m: at most so far from the target, surface to surface.
-    :param bearing_rad: the target's centre is at most so far off straight ahead.
+    At an object: before it and turned to it. Beside it: on the side that was said. Told to stop:
+    standing soon, and from then on. Past an obstacle on the other side, or at rest at another
+    object, is wrong.
+
+    :param gap_m: at an object: at most so far from it, surface to surface.
+    :param bearing_rad: its centre is at most so far off straight ahead.
+    :param aside_m: beside an object: so far from its side, at least and at most.
+    :param before_m: its centre is so far ahead, at least and at most.
     :param speed_mps: the base stands when it is no faster,
     :param stand_s: and has been so for so long.
+    :param stop_s: told to stop, it stands after so many seconds,
+    :param still_s: and then for so many.
+    :param settled_s: at rest for so long at another object, it has taken that for its goal.
     :param timeout_s: the time it may take in all.
     """
 
     gap_m: float = 0.4
     bearing_rad: float = math.radians(35)
+    aside_m: tuple[float, float] = (0.12, BASE_RADIUS_M + 0.5)
+    before_m: tuple[float, float] = (-0.3, 1.15)
     speed_mps: float = 0.15
     stand_s: float = 0.3
-    timeout_s: float = 15.0
+    stop_s: float = 1.5
+    still_s: float = 2.0
+    settled_s: float = 2.5
+    timeout_s: float = 20.0
 
 
 class Arena:
@@ -62,8 +85,8 @@ class Arena:
     One scene at a time, stepped by its user's clock. Needs no GL until ``render`` is called.
 
     ``time_ns`` counts from ``reset`` on, ``elapsed_ns`` only until the trial has ended; ``state``
-    is running, success, collision or timeout; ``min_gap`` is the least distance in metres that
-    the base has had from an object.
+    is running, success, wrong, collision or timeout; ``min_gap`` is the least distance in metres
+    that the base has had from an object.
 
     :param width: of the picture, pixels.
     :param height: of the picture, pixels.
@@ -82,7 +105,7 @@ class Arena:
         self._camera_is_current = False
 
     def reset(self, scene: Scene) -> None:
-        """Build a scene and put the base at its start, at rest; time begins at 0."""
+        """Build a scene and put the base at its start, as fast as it says; time begins at 0."""
         self.scene = scene
         self._model = build(scene, self.width, self.height)
         self._data = mujoco.MjData(self._model)
@@ -93,8 +116,9 @@ class Arena:
         self._noise = np.rint(np.random.default_rng([scene.seed, 2]).normal(
             0, scene.look.noise, self.width * self.height * 3 + 65_536)).astype(np.int16)
         self._slip = np.zeros(2)
-        self._velocity = np.zeros(3)
-        self._standing_ns = 0
+        self._velocity = np.array([*scene.start_velocity, 0.0])
+        self._standing_ns = self._settled_ns = 0
+        self._passed = False
         self.time_ns = self.elapsed_ns = 0
         self.state = RUNNING
         self._pose = np.array(scene.start, dtype=np.float64)
@@ -156,6 +180,7 @@ class Arena:
             0, 1, 2) * self.scene.slip
         planar = self._velocity[:2]
         planar = planar + self._slip * min(1.0, math.hypot(*planar) / 0.2)
+        planar = planar + self.scene.disturbance.push_at(self.time_ns / NANOSECONDS)
         middle = self._pose[2] + 0.5 * dt * self._velocity[2]
         cos, sin = math.cos(middle), math.sin(middle)
         self._pose += dt * np.array([cos * planar[0] - sin * planar[1],
@@ -169,7 +194,7 @@ class Arena:
         mujoco.mj_collision(self._model, self._data)
 
     def _decide(self, dt_ns: int) -> None:
-        """Contact ends a trial at once, standing at the target ends it well, time ends it."""
+        """End a trial: at a contact, at a mistake, where the task is done, or when time is up."""
         if self.state != RUNNING:
             return
         self.elapsed_ns = self.time_ns
@@ -179,22 +204,67 @@ class Arena:
             self._velocity[:] = 0
             return
         self.min_gap = min(self.min_gap, self.nearest_gap())
-        stands = math.hypot(*self._velocity[:2]) <= self.judge.speed_mps
-        self._standing_ns = self._standing_ns + dt_ns if stands and self._at_target() else 0
-        if self._standing_ns >= self.judge.stand_s * NANOSECONDS:
+        judge, kind = self.judge, self.scene.task.kind
+        stands = math.hypot(*self._velocity[:2]) <= judge.speed_mps
+        self._standing_ns = self._standing_ns + dt_ns if stands and self._is_there() else 0
+        self._settled_ns = self._settled_ns + dt_ns if stands and self._is_elsewhere() else 0
+        if kind == PASS:
+            self._watch_the_side()
+        late_ns = self.time_ns - judge.stop_s * NANOSECONDS
+        enough_s = judge.still_s if kind == STOP else judge.stand_s
+        rolls_on = kind == STOP and late_ns > 0 and self._standing_ns < late_ns
+        if rolls_on or self._settled_ns >= judge.settled_s * NANOSECONDS:
+            self.state = WRONG
+        elif self.state == RUNNING and self._standing_ns >= enough_s * NANOSECONDS:
             self.state = SUCCESS
-        elif self.time_ns >= self.judge.timeout_s * NANOSECONDS:
+        elif self.state == RUNNING and self.time_ns >= judge.timeout_s * NANOSECONDS:
             self.state = TIMEOUT
 
-    def _at_target(self) -> bool:
-        goal = self.scene.goal
+    def _is_there(self) -> bool:
+        """Whether the base is where its task may end."""
+        goal, task = self.scene.goal, self.scene.task
+        if task.kind == STOP:
+            return True
+        if task.kind == BESIDE:
+            x, y, _ = self._pose
+            aside = (y - goal.y) * (1 if task.side == 'left' else -1) - goal.radius
+            return (self.judge.aside_m[0] <= aside <= self.judge.aside_m[1]
+                    and self.judge.before_m[0] <= goal.x - x <= self.judge.before_m[1])
+        return self._is_at(task.target)
+
+    def _is_elsewhere(self) -> bool:
+        """Whether the base is at an object that is not what its task is about."""
+        task = self.scene.task
+        return task.kind not in (STOP, BESIDE) and any(
+            self._is_at(i) for i in range(len(self.scene.objects))
+            if i != task.target and i not in task.obstacles) and not self._is_at(task.target)
+
+    def _is_at(self, index: int) -> bool:
+        thing = self.scene.objects[index]
         x, y, yaw = self._pose
-        bearing = math.remainder(math.atan2(goal.y - y, goal.x - x) - yaw, math.tau)
-        return abs(bearing) <= self.judge.bearing_rad and self.gap() <= self.judge.gap_m
+        bearing = math.remainder(math.atan2(thing.y - y, thing.x - x) - yaw, math.tau)
+        return abs(bearing) <= self.judge.bearing_rad and self.gap(index) <= self.judge.gap_m
+
+    def _watch_the_side(self) -> None:
+        """See on which side the obstacle is passed."""
+        passed = [self.scene.objects[i] for i in self.scene.task.obstacles]
+        x, y, _ = self._pose
+        if self._passed or x < passed[0].x:
+            return
+        self._passed = True
+        side = 'left' if y > sum(thing.y for thing in passed) / len(passed) else 'right'
+        if side != self.scene.task.side:
+            self.state = WRONG
 
     def gap(self, index: int | None = None) -> float:
-        """Return metres from the base's surface to an object's (default: the target's)."""
-        index = self.scene.target if index is None else index
+        """
+        Return metres from the base's surface to an object's.
+
+        :param index: of the object; none: of the one that the task is about, or the nearest.
+        """
+        index = self.scene.task.target if index is None else index
+        if index is None:
+            return self.nearest_gap()
         return mujoco.mj_geomDistance(self._model, self._data, self._base,
                                       self._first_object + index, FAR_M, None)
 
@@ -255,16 +325,19 @@ def build(scene: Scene, width: int, height: int) -> mujoco.MjModel:
     lamp = spec.light('lamp')
     lamp.dir = look.lamp_direction
     lamp.diffuse = [look.lamp] * 3
-    floor = spec.texture('floor')
-    floor.builtin = getattr(mujoco.mjtBuiltin, f'mjBUILTIN_{look.floor_pattern.upper()}')
-    floor.rgb1, floor.rgb2 = look.floor_rgb
-    spec.material('wall').rgba = [*look.wall_rgb, 1.0]
+    for name, pattern, rgb in (('floor', look.floor_pattern, look.floor_rgb),
+                               ('wall', look.wall_pattern, look.wall_rgb)):
+        texture = spec.texture(name)
+        texture.builtin = getattr(mujoco.mjtBuiltin, f'mjBUILTIN_{pattern.upper()}')
+        texture.rgb1, texture.rgb2 = rgb
     camera = spec.camera('front')
     camera.pos = [CAMERA_AHEAD_M, 0, look.camera_height]
     camera.fovy = math.degrees(look.camera_fov)  # always in degrees, whatever its compiler is told
     camera.alt.xyaxes = [0, -1, 0, math.sin(look.camera_tilt), 0, math.cos(look.camera_tilt)]
     for i, thing in enumerate(scene.objects):
         _add(spec, f'object_{i}', thing)
+    for i, thing in enumerate(scene.clutter):
+        _add(spec, f'clutter_{i}', thing)
     return spec.compile()
 
 

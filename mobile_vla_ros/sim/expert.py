@@ -4,17 +4,25 @@ import math
 
 import numpy as np
 
-from mobile_vla_ros.sim.scene import BASE_RADIUS_M, Scene
+from mobile_vla_ros.sim.scene import (
+    BASE_RADIUS_M,
+    PASS,
+    STOP,
+    Scene,
+    passing_line,
+    stop_place,
+)
 from mobile_vla_ros.types import NANOSECONDS
 
-STOP_GAP_M = 0.24
 ARRIVED_M = 0.05
 WOBBLE_PERIOD_S = 0.7
+# So far past the middle of an obstacle before turning in.
+PAST_M = 0.45
 
 
 class Expert:
     """
-    Drives to the front of the target: sideways and forward at once, heading kept.
+    Drives to where the task ends: sideways and forward at once, heading kept.
 
     Its command follows from the pose alone (and, with ``wobble``, the time), so that takes of it
     hold no secret that a picture could not tell.
@@ -36,16 +44,19 @@ class Expert:
         Return what to send to the base.
 
         :param pose: x, y (m) and yaw (rad) in the room.
-        :param velocity: vx, vy (m/s) and wz (rad/s); not needed to go to an object.
+        :param velocity: vx, vy (m/s) and wz (rad/s); no task needs it.
         :param time_ns: since the trial began.
         :returns: (6,) float64 twist; only linear_x and linear_y are used.
         """
-        ahead, aside = self._to_stop(pose)
         twist = np.zeros(6)
+        if self.scene.task.kind == STOP:
+            return twist
+        place, most = self._way_point(pose)
+        ahead, aside = _in_base_axes(pose, place)
         if math.hypot(ahead, aside) < ARRIVED_M:
             return twist
         # Slow near the goal; and come no nearer than the line is straight, for its neighbours.
-        forward = math.copysign(min(self._speed, 1.0 * abs(ahead)), ahead)
+        forward = math.copysign(min(self._speed, most, 1.0 * abs(ahead)), ahead)
         sideways = math.copysign(min(0.4, 1.5 * abs(aside)), aside)
         if forward > 0:
             forward *= max(0.0, 1 - abs(aside) / 0.9)
@@ -56,14 +67,20 @@ class Expert:
         twist[:2] = planar
         return twist
 
-    def _to_stop(self, pose: tuple[float, float, float]) -> tuple[float, float]:
-        """Return metres ahead and to the left, in the base's axes, of the place to stop."""
-        goal = self.scene.goal
-        x, y, yaw = pose
-        dx, dy = goal.x - x, goal.y - y
-        ahead = math.cos(yaw) * dx + math.sin(yaw) * dy
-        aside = -math.sin(yaw) * dx + math.cos(yaw) * dy
-        return ahead - goal.radius - BASE_RADIUS_M - STOP_GAP_M, aside
+    def _way_point(self, pose: tuple[float, float, float]) -> tuple[tuple[float, float], float]:
+        """Return where to go next (x, y in the room, m), and how fast forward at most (m/s)."""
+        scene = self.scene
+        if scene.task.kind != PASS:
+            return stop_place(scene), math.inf
+        passed = [scene.objects[i] for i in scene.task.obstacles]
+        x, y, _ = pose
+        if x > passed[0].x + PAST_M:
+            return stop_place(scene), math.inf
+        line = passing_line(scene)
+        # Not into it while the way beside it is not yet reached.
+        room = passed[0].x - passed[0].radius - BASE_RADIUS_M - 0.12 - x
+        reached = abs(line - y) < 0.12 or room < -0.1
+        return (x + 0.6, line), math.inf if reached else max(0.0, 0.9 * room)
 
     def _wobble_at(self, seconds: float) -> np.ndarray:
         """Interpolate the wobble, so that it is as smooth as a hand."""
@@ -71,3 +88,11 @@ class Expert:
         i, part = int(place), place % 1
         size = len(self._wobble)
         return (1 - part) * self._wobble[i % size] + part * self._wobble[(i + 1) % size]
+
+
+def _in_base_axes(pose: tuple[float, float, float], place: tuple[float, float],
+                  ) -> tuple[float, float]:
+    """Return metres ahead and to the left of the base that a place in the room is."""
+    x, y, yaw = pose
+    dx, dy = place[0] - x, place[1] - y
+    return (math.cos(yaw) * dx + math.sin(yaw) * dy, -math.sin(yaw) * dx + math.cos(yaw) * dy)

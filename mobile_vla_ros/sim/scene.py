@@ -1,11 +1,11 @@
 """Scenes: everything that one seed decides about an episode in the arena."""
 
-import itertools
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
+
+from mobile_vla_ros.types import NANOSECONDS
 
 SHAPES = ('box', 'cylinder', 'ball', 'cone')
 COLOURS = {
@@ -16,19 +16,25 @@ COLOURS = {
     'purple': (0.52, 0.14, 0.62),
     'orange': (0.98, 0.48, 0.05),
 }
-PAIRS = tuple((colour, shape) for colour in COLOURS for shape in SHAPES)
+Pair = tuple[str, str]
+PAIRS: tuple[Pair, ...] = tuple((colour, shape) for colour in COLOURS for shape in SHAPES)
 
-FLOOR_PATTERNS = ('flat', 'checker', 'gradient')
+# The tasks, and which share of the scenes each has.
+GO_TO, OF_TWO, BESIDE, PASS, STOP = 'go_to', 'of_two', 'beside', 'pass', 'stop'
+KINDS = {GO_TO: 0.48, OF_TWO: 0.14, BESIDE: 0.14, PASS: 0.16, STOP: 0.08}
 
-# The base must fit between an object and its neighbour's line of approach, with room to spare.
+PATTERNS = ('flat', 'checker', 'gradient')
+
 BASE_RADIUS_M = 0.18
-LATERAL_GAP_M = 0.12
-# The camera's place before the middle of the base, and the view of the narrowest one less a
-# margin, so that every object is wholly in the first frame.
 CAMERA_AHEAD_M = 0.16
-HALF_VIEW_RAD = math.radians(28)
-HALF_WIDTH_M = 1.05
-MAX_DRAWS = 10_000
+# Where a driver stops: so far before a thing, surface to surface; or beside it, so far from its
+# middle and with such a gap, where a camera of this view still sees a part of it.
+STOP_GAP_M = 0.24
+BESIDE_BEFORE_M = 0.85
+BESIDE_GAP_M = 0.17
+# Room between the base and an obstacle that it passes.
+PASSING_GAP_M = 0.28
+PUSH_S = 0.4
 
 
 @dataclass(frozen=True)
@@ -56,6 +62,11 @@ class SceneObject:
         """Colour and shape, as an instruction says it."""
         return f'{self.colour} {self.shape}'
 
+    @property
+    def reach(self) -> float:
+        """Metres from its middle to its farthest edge on the floor."""
+        return self.radius * (math.sqrt(2) if self.shape == 'box' else 1.0)
+
 
 @dataclass(frozen=True)
 class Look:
@@ -77,8 +88,55 @@ class Look:
     ambient: float
     floor_pattern: str
     floor_rgb: tuple[tuple[float, float, float], tuple[float, float, float]]
-    wall_rgb: tuple[float, float, float]
+    wall_pattern: str
+    wall_rgb: tuple[tuple[float, float, float], tuple[float, float, float]]
     noise: float
+
+
+@dataclass(frozen=True)
+class Task:
+    """
+    What the instruction of a scene means.
+
+    :param kind: one of ``KINDS``.
+    :param target: index into the scene's objects of what it is about; none to stop.
+    :param side: left or right, as the driver sees it; empty where no side is meant.
+    :param obstacles: indices of what is to be passed on that side.
+    """
+
+    kind: str
+    target: int | None = None
+    side: str = ''
+    obstacles: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True)
+class Disturbance:
+    """
+    What goes wrong in a drive.
+
+    :param pushes: when (s), and how fast ahead and to the left (m/s in the base's axes) the base
+        is pushed for ``PUSH_S``.
+    :param drop: share of the camera's frames that never arrive.
+    :param late: share of them that arrive ``late_s`` late.
+    """
+
+    pushes: tuple[tuple[float, float, float], ...] = ()
+    drop: float = 0.0
+    late: float = 0.0
+    late_s: float = 0.15
+
+    def push_at(self, time_s: float) -> tuple[float, float]:
+        """Return m/s ahead and to the left that are added to what the wheels do."""
+        now = [push[1:] for push in self.pushes if push[0] <= time_s < push[0] + PUSH_S]
+        return now[0] if now else (0.0, 0.0)
+
+    def delay_of(self, seed: int, stamp_ns: int) -> int | None:
+        """Return by how many nanoseconds the frame of this stamp is late; none if it is lost."""
+        chance = np.random.default_rng([seed, 5, stamp_ns]).uniform()
+        if chance < self.drop:
+            return None
+        return round(self.late_s * NANOSECONDS) if chance < self.drop + self.late else 0
 
 
 @dataclass(frozen=True)
@@ -86,125 +144,70 @@ class Scene:
     """
     One episode's world and task.
 
-    :param target: index into ``objects`` of what the instruction means.
+    :param clutter: dull things near the walls that no instruction means.
     :param start: x, y (m) and yaw (rad) of the base at the beginning.
+    :param start_velocity: vx, vy (m/s) in the base's axes at the beginning.
     :param slip: standard deviation of the slow drift of the wheels over the floor, m/s. The drift
         is not in the commands, so an expert's takes show how to recover from it.
     """
 
     seed: int
     objects: tuple[SceneObject, ...]
-    target: int
+    task: Task
     instruction: str
     start: tuple[float, float, float]
     look: Look
+    clutter: tuple[SceneObject, ...] = ()
+    start_velocity: tuple[float, float] = (0.0, 0.0)
     slip: float = 0.0
+    disturbance: Disturbance = Disturbance()
 
     @property
-    def goal(self) -> SceneObject:
-        """The object that the instruction means."""
-        return self.objects[self.target]
+    def goal(self) -> SceneObject | None:
+        """The object that the instruction is about; none when it is to stop."""
+        return None if self.task.target is None else self.objects[self.task.target]
 
 
-def generate(seed: int, *, pairs: Sequence[tuple[str, str]] = PAIRS,
-             counts: Sequence[int] = (2, 3, 4), slip: float = 0.0) -> Scene:
-    """
-    Draw a scene.
-
-    The objects stand 1.8 to 2.8 m ahead and to the sides, all in view of the start and none
-    hidden; along the line straight ahead to each of them the base touches no other.
-
-    :param pairs: the (colour, shape) pairs to draw from; a scene has no pair twice.
-    :param counts: how many objects there may be.
-    """
-    rng = np.random.default_rng(seed)
-    count = int(rng.choice(counts))
-    for _ in range(MAX_DRAWS):
-        start = (rng.uniform(-0.1, 0.1), rng.uniform(-0.2, 0.2), rng.uniform(-0.1, 0.1))
-        objects = _draw_objects(rng, [pairs[i] for i in rng.choice(len(pairs), count, False)])
-        if objects and _in_view(objects, start):
-            break
-    else:
-        raise RuntimeError(f'no layout of {count} objects found for seed {seed}')
-    target = int(rng.integers(count))
-    return Scene(seed=seed, objects=tuple(objects), target=target,
-                 instruction=f'go to the {objects[target].name}',
-                 start=tuple(float(v) for v in start), look=draw_look(rng), slip=slip)
-
-
-def begin_near(scene: Scene) -> Scene:
-    """
-    Return a scene whose base begins just before its target, at times too near to it.
-
-    Takes of such scenes show when to stop and how to back off, which is a small part of a take
-    that comes from far.
-    """
-    rng = np.random.default_rng([scene.seed, 4])
+def stop_place(scene: Scene) -> tuple[float, float]:
+    """Return x and y (m, in the room) where the base is to stand at the end of the task."""
     goal = scene.goal
-    for _ in range(MAX_DRAWS):
-        gap = rng.uniform(0.06, 0.8)
-        x = goal.x - goal.radius - BASE_RADIUS_M - gap
-        y = goal.y + rng.uniform(-0.15, 0.15)
-        if all(math.hypot(thing.x - x, thing.y - y) > thing.radius + BASE_RADIUS_M + 0.05
-               for thing in scene.objects):
-            break
-    else:
-        raise RuntimeError(f'no room before the target of seed {scene.seed}')
-    return replace(scene, start=(float(x), float(y), float(rng.uniform(-0.1, 0.1))))
+    if scene.task.kind == BESIDE:
+        sign = 1 if scene.task.side == 'left' else -1
+        return goal.x - BESIDE_BEFORE_M, goal.y + sign * beside_offset(goal)
+    return goal.x - goal.radius - BASE_RADIUS_M - STOP_GAP_M, goal.y
 
 
-def _draw_objects(rng: np.random.Generator, names: Sequence[tuple[str, str]],
-                  ) -> list[SceneObject] | None:
-    """Draw objects far enough apart that the base can come straight ahead to each, or None."""
-    radii = rng.uniform(0.14, 0.21, len(names))
-    steps = BASE_RADIUS_M + np.maximum(radii[:-1], radii[1:]) + LATERAL_GAP_M
-    slack = 2 * HALF_WIDTH_M - steps.sum()
-    if slack < 0:
-        return None
-    lateral = (np.append(0, steps.cumsum()) + np.sort(rng.uniform(0, slack, len(names)))
-               - HALF_WIDTH_M)
-    return [_draw_object(rng, colour, shape, float(y), float(radius))
-            for (colour, shape), y, radius in zip(names, lateral, radii, strict=True)]
+def passing_line(scene: Scene) -> float:
+    """Return y (m, in the room) of the way past the obstacles, on the side that was said."""
+    passed = [scene.objects[i] for i in scene.task.obstacles]
+    room = BASE_RADIUS_M + PASSING_GAP_M
+    if scene.task.side == 'left':
+        return max(thing.y + thing.radius for thing in passed) + room
+    return min(thing.y - thing.radius for thing in passed) - room
 
 
-def _draw_object(rng: np.random.Generator, colour: str, shape: str, y: float,
-                 radius: float) -> SceneObject:
-    height = 2 * radius if shape == 'ball' else float(rng.uniform(0.28, 0.5))
-    rgb = np.array(COLOURS[colour]) * rng.uniform(0.88, 1.1) + rng.normal(0, 0.02, 3)
-    return SceneObject(shape=shape, colour=colour, rgb=tuple(float(c) for c in rgb.clip(0, 1)),
-                       x=float(rng.uniform(1.8, 2.8)), y=y, radius=radius, height=height)
-
-
-def _in_view(objects: list[SceneObject], start: tuple[float, float, float]) -> bool:
-    """Whether every object lies wholly in the first frame and none before another."""
-    x, y, yaw = start
-    x, y = x + CAMERA_AHEAD_M * math.cos(yaw), y + CAMERA_AHEAD_M * math.sin(yaw)
-    spans = []
-    for thing in objects:
-        dx, dy = thing.x - x, thing.y - y
-        middle = math.atan2(dy, dx) - yaw
-        reach = thing.radius * (math.sqrt(2) if thing.shape == 'box' else 1.0)
-        half = math.asin(min(1.0, 1.05 * reach / math.hypot(dx, dy)))
-        spans.append((middle - half, middle + half))
-    spans.sort()
-    return (spans[0][0] > -HALF_VIEW_RAD and spans[-1][1] < HALF_VIEW_RAD
-            and all(a[1] < b[0] for a, b in itertools.pairwise(spans)))
+def beside_offset(thing: SceneObject) -> float:
+    """Return metres to the side of a thing's middle at which the base stands beside it."""
+    return thing.radius + BASE_RADIUS_M + BESIDE_GAP_M
 
 
 def draw_look(rng: np.random.Generator) -> Look:
     """Draw camera, light, floor and walls; the floor and walls are never as vivid as an object."""
-    def dull(low: float, high: float) -> tuple[float, float, float]:
-        grey = rng.uniform(low, high)
-        return tuple(float(c) for c in np.clip(grey + rng.normal(0, 0.03, 3), 0, 1))
-
     return Look(
-        camera_height=float(rng.uniform(0.32, 0.38)),
-        camera_tilt=float(rng.uniform(0.14, 0.22)),
-        camera_fov=math.radians(float(rng.uniform(58, 63))),
+        camera_height=float(rng.uniform(0.30, 0.40)),
+        camera_tilt=float(rng.uniform(0.13, 0.23)),
+        camera_fov=math.radians(float(rng.uniform(66, 74))),
         lamp_direction=(float(rng.uniform(-0.6, 0.8)), float(rng.uniform(-0.7, 0.7)), -1.0),
         lamp=float(rng.uniform(0.4, 0.6)),
         ambient=float(rng.uniform(0.4, 0.55)),
-        floor_pattern=str(rng.choice(FLOOR_PATTERNS)),
-        floor_rgb=(dull(0.2, 0.6), dull(0.2, 0.6)),
-        wall_rgb=dull(0.55, 0.95),
+        floor_pattern=str(rng.choice(PATTERNS)),
+        floor_rgb=(dull(rng, 0.2, 0.6), dull(rng, 0.2, 0.6)),
+        wall_pattern=str(rng.choice(PATTERNS)),
+        wall_rgb=(dull(rng, 0.5, 0.95), dull(rng, 0.5, 0.95)),
         noise=float(rng.uniform(1.0, 5.0)))
+
+
+def dull(rng: np.random.Generator, low: float, high: float) -> tuple[float, float, float]:
+    """Draw a colour that is near grey."""
+    grey = rng.uniform(low, high)
+    return tuple(float(c) for c in np.clip(grey + rng.normal(0, 0.03, 3), 0, 1))
