@@ -140,6 +140,7 @@ def test_the_overlay_shows_the_image(start, client):
     ({'device': 'cuda'}, '--device cpu|device'),
     ({'precision': 'fp12'}, "unknown precision; got 'fp12'"),
     ({'image_transport': 'smoke'}, 'unknown image_transport'),
+    ({'blank': 'sound'}, "unknown part of what a policy is given; got 'sound'"),
     ({'rate_hz': 0.0}, 'rate_hz'),
 ])
 def test_bad_input_ends_with_a_sentence_and_status_2(start, params, expected):

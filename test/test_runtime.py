@@ -55,6 +55,24 @@ def test_a_clock_that_jumps_back_starts_anew():
     assert stamps(buffer.window()) == [500, 600]
 
 
+def test_a_late_frame_takes_its_place():
+    """A frame that a newer one has overtaken fills the gap that it left, and nothing is lost."""
+    buffer = FrameBuffer(10.0, 4)
+    for ms in (0, 100, 300):
+        buffer.add(frame(ms))
+    assert buffer.window() is None
+    buffer.add(frame(200))
+    assert stamps(buffer.window()) == [0, 100, 200, 300]
+
+
+def test_a_stamp_that_comes_twice_starts_anew():
+    """A camera whose clock stands still gives no window at all."""
+    buffer = FrameBuffer(10.0, 2)
+    for ms in (100, 200, 200):
+        buffer.add(frame(ms))
+    assert buffer.window() is None
+
+
 @given(st.lists(st.integers(1, 250), min_size=1, max_size=60), st.integers(1, 6))
 def test_every_window_has_the_trained_spacing(gaps, length):
     """Whatever the camera does, a window's frames are whole periods apart, within half of one."""

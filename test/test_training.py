@@ -133,16 +133,17 @@ def test_mirrored_pieces_reach_the_training(takes):
     """With `mirror`, about half of the pieces come mirrored in all three; without, none."""
     runs, _ = load_runs(find_episodes(takes)[:1], Sampling())
     said = runs[0].instruction
+    words = {said: torch.zeros(1), mirror_instruction(said): torch.zeros(1)}
     data = RunDataset(runs, SPEC, ImageSpec(16, (0, 0, 0), (1, 1, 1)), 4, 18,
-                      {said: torch.zeros(1)}, Augmentation(mirror=True))
+                      words, Augmentation(mirror=True))
     plain = RunDataset(runs, SPEC, ImageSpec(16, (0, 0, 0), (1, 1, 1)), 4, 18,
-                       {said: torch.zeros(1)})[0]
+                       words)[0]
     torch.manual_seed(0)
     mirrored = 0
     for _ in range(40):
         item = data[0]
-        flipped = torch.equal(item.pixels, plain.pixels.flip(3))
-        assert flipped or torch.equal(item.pixels, plain.pixels)
+        flipped = torch.equal(item.frames, plain.frames.flip(3))
+        assert flipped or torch.equal(item.frames, plain.frames)
         sign = torch.tensor([1.0, -1.0 if flipped else 1.0])
         assert torch.equal(item.actions, plain.actions * sign)
         mirrored += flipped
@@ -172,7 +173,7 @@ def test_training_and_driving_see_the_same(small_run, takes):
         shots = [episode.frame(int(index)) for index in runs[0].frames[:12]]
         pixels = preprocess(shots[0].image, loaded.spec.image)
     data = dataset(runs, loaded.spec, loaded.tokenizer, 18)
-    assert torch.equal(data[0].pixels[0], pixels)
+    assert torch.equal(data[0].frames[0], pixels)
     for window in range(9):
         plan = policy.infer(shots[window:window + 4], runs[0].instruction)
         np.testing.assert_allclose(

@@ -27,8 +27,7 @@ BUILTIN = {'builtin:tiny': ASSETS / 'tiny_backbone'}
 LORA_TARGETS = {
     'all': r'(vision_model|text_model|image_to_text_projection)\.(.*\.)?'
            r'(q_proj|k_proj|v_proj|out_proj|fc1|fc2|dense)',
-    'text': r'(text_model|image_to_text_projection)\.(.*\.)?'
-            r'(q_proj|k_proj|v_proj|out_proj|fc1|fc2|dense)',
+    'text': r'text_model\.(.*\.)?(q_proj|k_proj|v_proj|out_proj|fc1|fc2)',
 }
 
 

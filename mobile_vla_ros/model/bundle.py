@@ -11,9 +11,9 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from mobile_vla_ros import __version__
-from mobile_vla_ros.errors import UserError
+from mobile_vla_ros.errors import UserError, did_you_mean
 from mobile_vla_ros.model.action_head import ActionHead, HeadSettings
-from mobile_vla_ros.model.backbone import load_adapter, load_backbone, save_adapter
+from mobile_vla_ros.model.backbone import ASSETS, load_adapter, load_backbone, save_adapter
 from mobile_vla_ros.model.device import pick_device
 from mobile_vla_ros.model.network import VlaNetwork
 from mobile_vla_ros.types import ActionSpec, ImageSpec
@@ -23,6 +23,8 @@ SCHEMA_VERSION = 1
 MANIFEST = 'policy.json'
 ADAPTER = 'adapter'
 HEAD = 'head.safetensors'
+# Policies that come with the package.
+BUILTIN = {'builtin:demo': ASSETS / 'demo_policy'}
 
 
 @dataclass(frozen=True)
@@ -44,7 +46,10 @@ class PolicySpec:
     :param chunk: actions predicted from a frame, the current one included.
     :param command_max_age_s: how old a command may be to count as the action of a frame.
     :param instruction_template: text put before the action token; `{instruction}` is replaced.
-    :param data: fingerprint and episodes of the training data.
+    :param blank: `image` or `instruction` when the policy is a control, trained and driven
+        without it; empty for a policy that has both.
+    :param data: fingerprint, episodes and mean action (one number an axis, in its unit) of the
+        training data.
     :param metrics: validation metrics of the policy beside those of the baselines.
     """
 
@@ -57,11 +62,14 @@ class PolicySpec:
     chunk: int
     command_max_age_s: float = 0.5
     instruction_template: str = '{instruction}'
+    blank: str = ''
     data: dict = field(default_factory=dict)
     metrics: dict = field(default_factory=dict)
 
     def prompt(self, instruction: str) -> str:
         """Return the text that stands for an instruction."""
+        if self.blank == 'instruction':
+            return ''
         return self.instruction_template.format(instruction=instruction.strip())
 
     def to_json(self) -> str:
@@ -87,6 +95,7 @@ class PolicySpec:
                             got=content.get('schema_version'), expected=SCHEMA_VERSION,
                             remedy='use the package version that wrote it '
                                    f'({content.get("package_version")}) or train again')
+        content = {'blank': '', **content}  # version 0.1 knew no controls
         missing = sorted({f.name for f in fields(cls)} - set(content))
         if missing:
             raise UserError(f'{where} is incomplete', got=f'no {", ".join(missing)}')
@@ -99,7 +108,7 @@ class PolicySpec:
                 actions=ActionSpec(**actions), rate_hz=float(content['rate_hz']),
                 window=int(content['window']), chunk=int(content['chunk']),
                 command_max_age_s=float(content['command_max_age_s']),
-                instruction_template=content['instruction_template'],
+                instruction_template=content['instruction_template'], blank=content['blank'],
                 data=content['data'], metrics=content['metrics'])
         except (TypeError, ValueError) as error:
             raise UserError(f'{where} does not fit its schema', got=str(error)) from error
@@ -142,9 +151,19 @@ def _sync(folder: Path) -> None:
             os.close(descriptor)
 
 
+def bundle_folder(name: Path | str) -> Path:
+    """Return the folder of a bundle: what is given, or what a `builtin:` name stands for."""
+    if not str(name).startswith('builtin:'):
+        return Path(name)
+    if str(name) not in BUILTIN:
+        raise UserError('unknown built-in policy', got=repr(str(name)),
+                        expected=' or '.join(BUILTIN), remedy=did_you_mean(str(name), BUILTIN))
+    return BUILTIN[str(name)]
+
+
 def read_spec(folder: Path) -> PolicySpec:
     """Return what a bundle says of itself; needs neither its weights nor its backbone."""
-    folder = Path(folder)
+    folder = bundle_folder(folder)
     manifest = folder / MANIFEST
     if not manifest.is_file():
         what = 'no policy bundle' if folder.is_dir() else 'no such folder'
@@ -177,7 +196,7 @@ def load_bundle(folder: Path, *, device: str = 'cpu', dtype: torch.dtype = torch
     :raises UserError: when the bundle is missing, foreign or incomplete, its backbone is not the
         one it was trained on, or its tensors do not fit.
     """
-    folder = Path(folder)
+    folder = bundle_folder(folder)
     spec = read_spec(folder)
     backbone = load_backbone(spec.backbone.id, revision=spec.backbone.revision, offline=offline,
                              dtype=dtype)

@@ -55,28 +55,33 @@ class VlaNetwork(nn.Module):
         sequence = torch.where(here[..., None], self.action_token.to(text.dtype), sequence)
         return sequence, positions
 
-    def encode(self, pixels: torch.Tensor, text_ids: torch.Tensor,
+    def image_tokens(self, pixels: torch.Tensor) -> torch.Tensor:
+        """Return (N, K, D): what the text model is given for (N, 3, S, S) preprocessed images."""
+        return self.kosmos.get_image_features(pixels).pooler_output
+
+    def encode(self, frames: torch.Tensor, text_ids: torch.Tensor,
                text_lengths: torch.Tensor) -> torch.Tensor:
         """
         Return the feature of each frame.
 
-        :param pixels: (N, 3, S, S) from `data.preprocess`.
+        :param frames: (N, 3, S, S) from `data.preprocess`, or their (N, K, D) image tokens.
         :param text_ids: (N, L) token ids of each frame's instruction, padded on the right.
         :param text_lengths: (N,) int64.
         :returns: (N, D).
         """
         model = self.kosmos
-        image_tokens = model.get_image_features(pixels).pooler_output
+        image_tokens = self.image_tokens(frames) if frames.ndim == 4 else frames
         sequence, positions = self.embed(image_tokens, text_ids, text_lengths)
         states = model.text_model(inputs_embeds=sequence, use_cache=False).last_hidden_state
         return states[torch.arange(len(states), device=states.device), positions]
 
-    def forward(self, pixels: torch.Tensor, text_ids: torch.Tensor, text_lengths: torch.Tensor,
+    def forward(self, frames: torch.Tensor, text_ids: torch.Tensor, text_lengths: torch.Tensor,
                 frame_counts: list[int], window: int) -> tuple[torch.Tensor, torch.Tensor]:
         """
         Encode every frame of some runs of frames once and slide the window over the features.
 
-        :param pixels: (sum of frame_counts, 3, S, S), the runs one after another.
+        :param frames: (sum of frame_counts, 3, S, S) images, or (sum of frame_counts, K, D) image
+            tokens; the runs one after another.
         :param text_ids: (runs, L) token ids; one instruction a run.
         :param text_lengths: (runs,) int64.
         :param frame_counts: frames of each run, each at least `window`.
@@ -84,7 +89,7 @@ class VlaNetwork(nn.Module):
             the M = sum(count - window + 1) windows, in the order of the runs.
         """
         repeats = torch.tensor(frame_counts, device=text_ids.device)
-        features = self.encode(pixels, text_ids.repeat_interleave(repeats, dim=0),
+        features = self.encode(frames, text_ids.repeat_interleave(repeats, dim=0),
                                text_lengths.repeat_interleave(repeats))
         windows = [run.unfold(0, window, 1).transpose(1, 2)
                    for run in features.split(frame_counts)]

@@ -20,13 +20,11 @@ from mobile_vla_ros.errors import UserError
 from mobile_vla_ros.nodes.common import declare, run, status_message, time_ns, twist_message
 from mobile_vla_ros.nodes.images import compressed_to_rgb, encode, to_compressed, to_rgb
 from mobile_vla_ros.nodes.topics import LATCHED, camera, wrong_camera
-from mobile_vla_ros.runtime.frame_buffer import FrameBuffer
+from mobile_vla_ros.runtime.frame_buffer import EARLY_SHARE, FrameBuffer
 from mobile_vla_ros.runtime.overlay import PREDICTED, draw_arrows
 from mobile_vla_ros.runtime.playback import Plan, command_at, path_of
 from mobile_vla_ros.types import NANOSECONDS
 
-# A frame this share of a period after the last one used is the next one: cameras jitter.
-EARLY_SHARE = 0.75
 OVERLAY_FULL_SPEED_MPS = 0.6
 
 
@@ -62,8 +60,8 @@ class InferenceNode(LifecycleNode):
         self._threads = declare(self, 'torch_threads', 1, 'cores that torch may use',
                                 limits=(1, 256))
         self._rate_hz = declare(self, 'rate_hz', 20.0, 'proposals a second', limits=(1.0, 200.0))
-        self._blank = declare(self, 'blank_images', False,
-                              'control: show the network the mean colour instead of the image')
+        self._blank = declare(self, 'blank', '', 'control: image shows the network the mean '
+                              'colour instead of the image, instruction tells it nothing')
         self._offline = declare(self, 'offline', False, 'never ask the hub for a backbone')
         self._autostart = declare(self, 'autostart', True, 'configure and activate by itself')
         self._instruction = declare(self, 'instruction', '',
@@ -110,11 +108,11 @@ class InferenceNode(LifecycleNode):
         self._camera_topic, self._camera_type = camera(self, self._transport)
         if not self._policy_folder:
             raise UserError('no policy is given', expected='a policy bundle',
-                            remedy='give policy:=FOLDER; `mobile_vla demo` makes one')
+                            remedy='give policy:=FOLDER, or policy:=builtin:demo')
         torch.set_num_threads(self._threads)
         self._policy = VlaPolicy.load(
             self._policy_folder, device=self._device, dtype=precisions[self._precision],
-            blank_images=self._blank, offline=self._offline)
+            blank=self._blank, offline=self._offline)
         spec = self._policy.spec
         self._buffer = FrameBuffer(spec.rate_hz, spec.window)
         self._proposals = self.create_lifecycle_publisher(TwistStamped, 'policy/cmd_vel', 10)

@@ -7,6 +7,8 @@ from mobile_vla_ros.types import NANOSECONDS, Frame
 # A frame stands for an instant of the window when it was taken within half a period of it, as in
 # training (episode.timeline).
 TOLERANCE_PERIODS = 0.5
+# A frame this share of a period after the last one used is the next one: cameras jitter.
+EARLY_SHARE = 0.75
 
 
 class FrameBuffer:
@@ -23,12 +25,20 @@ class FrameBuffer:
         self._frames: deque[Frame] = deque()
 
     def add(self, frame: Frame) -> None:
-        """Keep a frame. One that is not newer than the newest empties the buffer first."""
-        if self._frames and frame.stamp_ns <= self._frames[-1].stamp_ns:
+        """
+        Keep a frame at its place in time, also one that newer ones have overtaken.
+
+        One that is older than the whole buffer's span, or has a stamp that is there already, is of
+        a clock that was set back: it empties the buffer first.
+        """
+        span_ns = self.window_length * self.period_ns
+        newest = self.newest
+        if newest and (frame.stamp_ns < newest.stamp_ns - span_ns
+                       or any(frame.stamp_ns == kept.stamp_ns for kept in self._frames)):
             self._frames.clear()
-        self._frames.append(frame)
-        oldest = frame.stamp_ns - self.window_length * self.period_ns
-        while self._frames[0].stamp_ns < oldest:
+        after = sum(kept.stamp_ns > frame.stamp_ns for kept in self._frames)
+        self._frames.insert(len(self._frames) - after, frame)
+        while self._frames[0].stamp_ns < self._frames[-1].stamp_ns - span_ns:
             self._frames.popleft()
 
     def clear(self) -> None:

@@ -1,6 +1,7 @@
 """What drives: the protocol, and the network from a bundle behind it."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Protocol
 
@@ -12,6 +13,8 @@ from mobile_vla_ros.model.backbone import tokenize
 from mobile_vla_ros.model.bundle import LoadedPolicy, PolicySpec, load_bundle
 from mobile_vla_ros.runtime.playback import Plan
 from mobile_vla_ros.types import Frame
+
+BLANKS = ('', 'image', 'instruction')
 
 
 class Policy(Protocol):
@@ -30,14 +33,16 @@ class VlaPolicy:
     """
     The network of a bundle. Features are kept by frame, so a step encodes only what is new.
 
-    :param blank_images: show the network the mean colour instead of every image (a control that
-        tells whether a policy uses its eyes).
+    :param blank: `image`: show the network the mean colour instead of every image;
+        `instruction`: tell it nothing. Controls that tell whether a policy uses its eyes and ears.
     """
 
-    def __init__(self, loaded: LoadedPolicy, *, blank_images: bool = False):
-        self.spec = loaded.spec
+    def __init__(self, loaded: LoadedPolicy, *, blank: str = ''):
+        if blank not in BLANKS:
+            raise UserError('unknown part of what a policy is given', got=repr(blank),
+                            expected=' or '.join(repr(known) for known in BLANKS))
+        self.spec = replace(loaded.spec, blank=blank) if blank else loaded.spec
         self.network = loaded.network
-        self.blank_images = blank_images
         self._tokenizer = loaded.tokenizer
         self._instruction: str | None = None
         self._tokens: tuple[torch.Tensor, torch.Tensor] | None = None
@@ -46,10 +51,10 @@ class VlaPolicy:
 
     @classmethod
     def load(cls, folder: Path, *, device: str = 'cpu', dtype: torch.dtype = torch.float32,
-             blank_images: bool = False, offline: bool = False) -> 'VlaPolicy':
+             blank: str = '', offline: bool = False) -> 'VlaPolicy':
         """Load a bundle with its adapters merged."""
         return cls(load_bundle(folder, device=device, dtype=dtype, offline=offline),
-                   blank_images=blank_images)
+                   blank=blank)
 
     def reset(self) -> None:
         """Forget every feature."""
@@ -84,8 +89,12 @@ class VlaPolicy:
     def _encode(self, frames: Sequence[Frame]) -> None:
         if not frames:
             return
+        if self.spec.blank == 'image' and self._features:  # a blank image is like any other
+            known = next(iter(self._features.values()))
+            self._features.update((frame.stamp_ns, known) for frame in frames)
+            return
         pixels = torch.stack([preprocess(frame.image, self.spec.image) for frame in frames])
-        if self.blank_images:
+        if self.spec.blank == 'image':
             pixels = torch.zeros_like(pixels)
         device = self.network.action_token.device
         ids, lengths = self._tokens

@@ -51,3 +51,9 @@ def baselines(train: Sequence[Run], val: Sequence[Run], spec: ActionSpec,
         'mean_per_position_and_step': np.broadcast_to(mean((0,)), shape),
         'repeat_last': np.broadcast_to(before[:, :, None], shape),
     }
+
+
+def mean_action(runs: Sequence[Run], spec: ActionSpec) -> list[float]:
+    """Return the mean command of some runs, one number an axis in its unit."""
+    actions = np.concatenate([spec.normalise(run.ahead[:, 0]) for run in runs])
+    return [float(mean * scale) for mean, scale in zip(actions.mean(0), spec.scale, strict=True)]

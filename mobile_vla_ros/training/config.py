@@ -27,7 +27,8 @@ class ModelConfig:
     lora_alpha: int = field(default=16, metadata={'help': 'their alpha'})
     lora_dropout: float = field(default=0.1, metadata={'help': 'their dropout'})
     lora_scope: str = field(default='all', metadata={
-        'help': 'all: both towers and the projection; text: not the vision tower'})
+        'help': 'all: both towers and the projection between them; text: the text model alone; '
+                'then each frame goes through the vision part once, not once an epoch'})
     head_hidden: int = field(default=512, metadata={'help': 'width of the LSTM'})
     head_layers: int = field(default=4, metadata={'help': 'layers of the LSTM'})
     head_dropout: float = field(default=0.0, metadata={
@@ -70,8 +71,14 @@ class DataConfig:
     light: float = field(default=0.0, metadata={
         'help': 'change brightness and contrast by up to this share'})
 
+    blank: str = field(default='', metadata={
+        'help': 'train a control that is shown no image or told no instruction',
+        'choices': ['', 'image', 'instruction']})
+
     def __post_init__(self):
         _refuse([
+            None if self.blank in ('', 'image', 'instruction')
+            else f'blank is {self.blank!r}, not image, instruction or empty',
             _range('rate_hz', self.rate_hz, 0.1, 1000), _range('window', self.window, 1, 64),
             _range('chunk', self.chunk, 1, 1000),
             _range('command_max_age_s', self.command_max_age_s, 0.001, 60),
@@ -97,6 +104,8 @@ class TrainConfig:
         'help': "weight of the seed's gripper dummy in the loss"})
     precision: str = field(default='no', metadata={
         'help': 'mixed precision: no, bf16 or fp16', 'choices': ['no', 'bf16', 'fp16']})
+    token_cache: str = field(default='', metadata={
+        'help': 'folder that keeps image tokens between runs (lora_scope text); none: in OUT'})
     device: str = field(default='auto', metadata={'help': 'auto, cpu or cuda'})
     seed: int = field(default=0, metadata={'help': 'of weights, order and dropout'})
 

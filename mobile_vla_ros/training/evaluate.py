@@ -10,6 +10,7 @@ from torch.utils.data import DataLoader
 
 from mobile_vla_ros.data.augment import Augmentation, mirror_instruction
 from mobile_vla_ros.data.dataset import RunDataset, collate
+from mobile_vla_ros.data.image_tokens import ImageTokens
 from mobile_vla_ros.data.runs import Run, Sampling, load_runs
 from mobile_vla_ros.data.split import split_episodes
 from mobile_vla_ros.episode.reader import find_episodes
@@ -26,24 +27,30 @@ PIECE_FRAMES = 18
 
 
 def dataset(runs: Sequence[Run], spec: PolicySpec, tokenizer, piece_frames: int,
-            augmentation: Augmentation | None = None) -> RunDataset:
-    """Return runs as a dataset of what a policy's network takes."""
+            augmentation: Augmentation | None = None, *, blank_images: bool = False,
+            tokens: ImageTokens | None = None) -> RunDataset:
+    """
+    Return runs as a dataset of what a policy's network takes.
+
+    :param blank_images: show the mean colour instead of every image; a control's dataset always
+        does.
+    :param tokens: image tokens of these runs, computed before.
+    """
     said = {run.instruction for run in runs}
     instructions = sorted(said | {mirror_instruction(text) for text in said})
     ids, lengths = tokenize(tokenizer, [spec.prompt(text) for text in instructions])
-    tokens = {text: row[:length] for text, row, length in zip(instructions, ids, lengths,
+    words = {text: row[:length] for text, row, length in zip(instructions, ids, lengths,
                                                                strict=True)}
-    return RunDataset(runs, spec.actions, spec.image, spec.window, piece_frames, tokens,
-                      augmentation)
+    return RunDataset(runs, spec.actions, spec.image, spec.window, piece_frames, words,
+                      augmentation, blank_images=blank_images or spec.blank == 'image',
+                      tokens=tokens)
 
 
 @torch.no_grad()
-def predict(network: VlaNetwork, data: RunDataset, *,
-            blank: bool = False) -> tuple[np.ndarray, np.ndarray]:
+def predict(network: VlaNetwork, data: RunDataset) -> tuple[np.ndarray, np.ndarray]:
     """
     Return a network's predictions for every window of a dataset, in the order of its runs.
 
-    :param blank: show the network the mean colour instead of each image.
     :returns: motion (M, W, chunk, dims) and gripper logits (M, W, chunk), float32.
     """
     was_training = network.training
@@ -51,9 +58,8 @@ def predict(network: VlaNetwork, data: RunDataset, *,
     device = network.action_token.device
     motions, grippers = [], []
     for batch in DataLoader(data, batch_size=BATCH_PIECES, collate_fn=collate):
-        pixels = torch.zeros_like(batch['pixels']) if blank else batch['pixels']
         dtype = network.kosmos.dtype
-        motion, gripper = network(pixels.to(device, dtype), batch['text_ids'].to(device),
+        motion, gripper = network(batch['frames'].to(device, dtype), batch['text_ids'].to(device),
                                   batch['text_lengths'].to(device), batch['frame_counts'],
                                   data.window)
         motions.append(motion.float().cpu().numpy())
@@ -83,9 +89,12 @@ def swap_instructions(runs: Sequence[Run], others: Sequence[Run] = ()) -> list[R
     return [replace(run, instruction=other[run.instruction]) for run in runs]
 
 
-def score(policy: LoadedPolicy, train: Sequence[Run], val: Sequence[Run]) -> dict:
+def score(policy: LoadedPolicy, train: Sequence[Run], val: Sequence[Run],
+          tokens: ImageTokens | None = None) -> dict:
     """
     Measure a policy on validation runs beside the baselines fitted to training runs.
+
+    :param tokens: image tokens of the validation runs, computed before.
 
     :returns: `baselines`: name to metrics; `policy`: its metrics, `image_blanked` (its metrics
         without the image) and `change`: mean absolute change of each axis, in its unit, when the
@@ -95,14 +104,16 @@ def score(policy: LoadedPolicy, train: Sequence[Run], val: Sequence[Run]) -> dic
     spec = policy.spec
     actions, real, _ = targets(val, spec.actions, spec.window)
     result = baseline_scores(train, val, spec.actions, spec.window)
-    shown = dataset(val, spec, policy.tokenizer, PIECE_FRAMES)
-    predicted, _ = predict(policy.network, shown)
-    blanked, _ = predict(policy.network, shown, blank=True)
+    predicted, _ = predict(policy.network, dataset(val, spec, policy.tokenizer, PIECE_FRAMES,
+                                                   tokens=tokens))
+    blanked, _ = predict(policy.network, dataset(val, spec, policy.tokenizer, PIECE_FRAMES,
+                                                 blank_images=True, tokens=tokens))
     change = {'image_blanked': _change(predicted, blanked, spec.actions)}
     swapped_runs = swap_instructions(val, train)
     if swapped_runs:
         swapped, _ = predict(policy.network,
-                             dataset(swapped_runs, spec, policy.tokenizer, PIECE_FRAMES))
+                             dataset(swapped_runs, spec, policy.tokenizer, PIECE_FRAMES,
+                                     tokens=tokens))
         change['instruction_swapped'] = _change(predicted, swapped, spec.actions)
     scored = measure(predicted, actions, real, spec.actions)
     result['policy'] = {

@@ -18,6 +18,7 @@ from tqdm import tqdm
 
 from mobile_vla_ros.data.augment import Augmentation
 from mobile_vla_ros.data.dataset import collate
+from mobile_vla_ros.data.image_tokens import ImageTokens
 from mobile_vla_ros.data.runs import Run, Sampling, fingerprint, load_runs
 from mobile_vla_ros.episode.reader import find_episodes
 from mobile_vla_ros.errors import UserError
@@ -25,7 +26,7 @@ from mobile_vla_ros.model.backbone import LoraSettings, load_backbone
 from mobile_vla_ros.model.bundle import BackboneRef, LoadedPolicy, PolicySpec, save_bundle
 from mobile_vla_ros.model.device import pick_device
 from mobile_vla_ros.model.network import VlaNetwork, build_network
-from mobile_vla_ros.training.baselines import targets
+from mobile_vla_ros.training.baselines import mean_action, targets
 from mobile_vla_ros.training.config import DataConfig, ModelConfig, TrainConfig
 from mobile_vla_ros.training.evaluate import dataset, default_scale, predict, score, split_runs
 from mobile_vla_ros.training.metrics import measure, motion_loss
@@ -71,17 +72,28 @@ def train(model: ModelConfig, data: DataConfig, config: TrainConfig,
         backbone=BackboneRef(backbone.id, backbone.revision, backbone.sha256),
         head=network.head.settings, image=backbone.image, actions=actions, rate_hz=data.rate_hz,
         window=data.window, chunk=data.chunk, command_max_age_s=data.command_max_age_s,
-        instruction_template=model.instruction_template,
+        instruction_template=model.instruction_template, blank=data.blank,
         data={'fingerprint': fingerprint([*train_runs, *val_runs]),
               'train_episodes': sorted({run.episode_id for run in train_runs}),
               'val_episodes': sorted({run.episode_id for run in val_runs}),
+              'mean_action': mean_action(train_runs, actions),
               'augmentation': {'mirror': data.mirror, 'light': data.light}})
     counts = network.parameter_counts()
     say(f'trainable parameters: {counts["trainable"]:,} (LoRA {counts["lora"]:,}, '
         f'head {counts["head"]:,}); takes: {len(spec.data["train_episodes"])} train, '
         f'{len(spec.data["val_episodes"])} validate')
+    tokens = None
+    if model.lora_scope == 'text':
+        tokens = ImageTokens(
+            lambda pixels: network.image_tokens(pixels.to(device)), backbone.sha256,
+            backbone.image, Augmentation(data.mirror, data.light),
+            Path(config.token_cache or out / 'image_tokens'))
+        network.to(device)
+        if data.blank != 'image':
+            with accelerator.main_process_first():
+                tokens.prepare([*train_runs, *val_runs])
     run = _TrainingRun(out, network, backbone.tokenizer, spec, train_runs, val_runs, config,
-                       accelerator, say)
+                       accelerator, say, tokens)
     if accelerator.is_main_process:
         out.mkdir(parents=True, exist_ok=True)
         (out / 'config.yaml').write_text(yaml.safe_dump(
@@ -106,8 +118,10 @@ class _TrainingRun:
 
     def __init__(self, out: Path, network: VlaNetwork, tokenizer, spec: PolicySpec,
                  train_runs: list[Run], val_runs: list[Run], config: TrainConfig,
-                 accelerator: Accelerator, say: Callable[[str], None]):
+                 accelerator: Accelerator, say: Callable[[str], None],
+                 tokens: ImageTokens | None):
         self.out = out
+        self.tokens = tokens
         self.tokenizer = tokenizer
         self.spec = spec
         self.train_runs = train_runs
@@ -116,11 +130,11 @@ class _TrainingRun:
         self.accelerator = accelerator
         self.say = say
         self.history: list[dict] = []
-        self.val_data = dataset(val_runs, spec, tokenizer, config.piece_frames)
+        self.val_data = dataset(val_runs, spec, tokenizer, config.piece_frames, tokens=tokens)
         self.val_targets = targets(val_runs, spec.actions, spec.window)[:2]
         loader = DataLoader(
             dataset(train_runs, spec, tokenizer, config.piece_frames,
-                    Augmentation(**spec.data['augmentation'])),
+                    Augmentation(**spec.data['augmentation']), tokens=tokens),
             batch_size=config.batch_size, shuffle=True, collate_fn=collate,
             generator=torch.Generator().manual_seed(config.seed))
         adapters = [network.action_token,
@@ -178,7 +192,7 @@ class _TrainingRun:
                           disable=not self._main):
             with self.accelerator.accumulate(self.network):
                 motion, gripper = self.network(
-                    batch['pixels'], batch['text_ids'], batch['text_lengths'],
+                    batch['frames'], batch['text_ids'], batch['text_lengths'],
                     batch['frame_counts'], self.spec.window)
                 motion, gripper = motion.float(), gripper.float()
                 loss = motion_loss(motion, batch['actions'], batch['real'])
@@ -220,7 +234,7 @@ class _TrainingRun:
         network = self.plain_network
         scored = best or epoch == self.config.epochs - 1
         scores = (score(LoadedPolicy(network, self.spec, self.tokenizer), self.train_runs,
-                        self.val_runs) if scored else {})
+                        self.val_runs, self.tokens) if scored else {})
         spec = PolicySpec(**{**self.spec.__dict__, 'metrics': {'epoch': row, **scores}})
         name = f'epoch={epoch:03d}-val_loss={row["val_loss"]:.5f}'
         folder = save_bundle(self.out / 'checkpoints' / name, network, spec)
