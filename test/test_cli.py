@@ -81,6 +81,7 @@ def test_simulate_prints_the_fixed_json(small_run):
     assert 0 <= result['success_rate'] <= 1
     assert 0 <= result['collision_rate'] <= 1
     assert result['outcomes'][0]['trial'] == 3
+    assert done.stdout.count('\n') == 1, 'nothing but JSON'
 
 
 def test_train_reads_a_file_and_flags_win(takes, small_backbone, tmp_path):
@@ -102,6 +103,7 @@ def test_train_reads_a_file_and_flags_win(takes, small_backbone, tmp_path):
     (['simulate', '--policy', '{empty}'], 'policy.json'),
     (['simulate', '--suite', 'unseen_layout'], "'unseen_layouts'"),
     (['simulate', '--trials', '0'], 'nothing to drive'),
+    (['simulate', '--control', 'image', '--out', '{out}'], 'no --policy'),
     (['train', '--data', '{empty}', '--out', '{out}'], 'holds no episode'),
     (['train', '--data', '{takes}', '--out', '{out}', '--device', 'cpu', '--backbone', 'tiny'],
      'unknown backbone'),

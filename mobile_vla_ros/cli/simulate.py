@@ -1,108 +1,197 @@
-"""`mobile_vla simulate`: a policy in the arena, in one process and faster than real time."""
+"""`mobile_vla simulate`: drives the arena's suites in one process, faster than real time."""
 
 import argparse
+import contextlib
+import itertools
 import json
+import sys
+import time
+from collections.abc import Iterator
 from pathlib import Path
 
-EXAMPLE = 'example: mobile_vla simulate --policy runs/first/best --suite unseen_layouts'
-PERIOD_NS = 100_000_000
+from mobile_vla_ros.cli.simulate_drivers import CONTROLS, fingerprint, make_driver, read_policy
+from mobile_vla_ros.errors import UserError
+
+EXAMPLE = 'example: mobile_vla simulate --policy runs/first/best --suite all --out runs/driven'
+ALL = 'all'
+# The live nodes are started anew after so many trials, and these are kept.
+LIVE_BATCH = 20
 
 
 def register(subparsers) -> None:
     """Add the subcommand."""
     parser = subparsers.add_parser(
         'simulate', help='drive a policy in the arena',
-        description='Drive a policy, or without one the expert, through a suite of scenes.',
-        epilog=EXAMPLE)
-    parser.add_argument('--policy', type=Path, help='policy bundle; without it the expert drives')
-    parser.add_argument('--suite', default='unseen_layouts', help='suite of scenes')
-    parser.add_argument('--trials', type=int, default=20, help='how many (20)')
-    parser.add_argument('--seed', type=int, default=0, help='number of the first scene (0)')
-    parser.add_argument('--blank', action='store_true', help='show the policy no image: a control')
+        description='Drive a policy, or without one the expert, through suites of scenes, and '
+                    'count how the trials end.', epilog=EXAMPLE)
+    parser.add_argument('--policy', type=Path, help='policy bundle, or builtin:demo; without it '
+                                                    'the expert drives')
+    parser.add_argument('--suite', nargs='+', default=['unseen_layouts'], metavar='SUITE',
+                        help=f'suites of scenes (unseen_layouts), or {ALL}')
+    parser.add_argument('--trials', type=int, default=100, help='how many of each suite (100)')
+    parser.add_argument('--seed', type=int, default=0, help='number of the first trial (0)')
+    parser.add_argument('--control', choices=CONTROLS, default='',
+                        help='drive what should fail: the policy shown no image or told nothing, '
+                             'no command at all, or the mean action of its takes')
+    parser.add_argument('--out', type=Path, metavar='DIR',
+                        help='keep every trial there, go on with a run that was stopped, and '
+                             'write report.html')
+    parser.add_argument('--ros', action='store_true',
+                        help='drive through the live inference and guard nodes')
     parser.add_argument('--device', default='auto', help='auto, cpu or cuda')
     parser.add_argument('--json', action='store_true', help='print JSON')
     parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> int:
-    """Drive the trials and print how they ended."""
-    from tqdm import tqdm
-
+    """Drive the trials and print how they ended; 130 after Ctrl-C."""
+    names = _suites(args)
+    from mobile_vla_ros.cli import simulate_report
+    from mobile_vla_ros.cli.trial_log import TrialLog
+    from mobile_vla_ros.report.shares import wilson
     from mobile_vla_ros.sim.arena import Arena
-    from mobile_vla_ros.sim.suites import scene
-    driver = _driver(args)
-    arena = Arena()
-    outcomes = []
-    for trial in tqdm(range(args.seed, args.seed + args.trials), disable=args.json):
-        arena.reset(scene(args.suite, trial))
-        driver.reset(arena)
-        while arena.state == 'running':
-            arena.step(driver.command(arena), PERIOD_NS)
-        outcomes.append({'trial': trial, 'outcome': arena.state,
-                         'elapsed_s': arena.time_ns / 1e9})
-    arena.close()
-    count = len(outcomes)
-    result = {'suite': args.suite, 'trials': count,
-              'success_rate': sum(o['outcome'] == 'success' for o in outcomes) / count,
-              'collision_rate': sum(o['outcome'] == 'collision' for o in outcomes) / count,
-              'outcomes': outcomes}
+    from mobile_vla_ros.sim.trials import scenes_of, summarise
+    for name in names:
+        scenes_of(name, args.seed)
+        scenes_of(name, args.seed + args.trials - 1)
+    with contextlib.ExitStack() as stack:
+        arena = stack.enter_context(contextlib.closing(Arena()))
+        spec = None if args.policy is None else read_policy(args.policy)
+        driver = None if args.ros else make_driver(args.policy, spec, args.control,
+                                                   args.device, arena)
+        if args.out is not None or (driver is not None and driver.wants_images):
+            _look(arena, names[0], args.seed)
+        policy = fingerprint(args.policy)
+        logs = {}
+        for name in names if args.out is not None else ():
+            _folder(args.out)
+            logs[name] = stack.enter_context(TrialLog(
+                args.out / f'{name}.jsonl', _header(args, name, policy)))
+        summaries, driven = {}, {}
+        try:
+            for name in names:
+                driven[name], speeds = _drive(args, arena, name, driver, logs.get(name))
+                summaries[name] = summarise(name, driven[name], wilson)
+                if not args.json:
+                    print(simulate_report.text(summaries[name], speeds), flush=True)
+            if args.out is not None:
+                report = simulate_report.write(
+                    args.out / 'report.html', arena, summaries, driven, who=_who(args))
+                print(f'report: {report}', file=sys.stderr if args.json else sys.stdout)
+        except KeyboardInterrupt:
+            print('mobile_vla: stopped' + (
+                f'; the finished trials are in {args.out}, and the same command goes on after '
+                'them' if logs else '; give --out DIR to be able to go on'), file=sys.stderr)
+            return 130
     if args.json:
-        print(json.dumps(result))
-    else:
-        print(f'{args.suite}: {result["success_rate"]:.0%} success, '
-              f'{result["collision_rate"]:.0%} collisions in {count} trials')
+        print(json.dumps(_result(args, summaries)))
     return 0
 
 
-def _driver(args: argparse.Namespace):
+def _suites(args: argparse.Namespace) -> list[str]:
+    """Check what needs nothing loaded, and return the names of the suites to drive."""
     if args.trials < 1:
-        from mobile_vla_ros.errors import UserError
         raise UserError('there is nothing to drive', got=f'--trials {args.trials}',
                         expected='at least 1')
+    if args.control and args.control != 'zero' and args.policy is None:
+        raise UserError(f'the control {args.control} is a policy with something taken away',
+                        got='no --policy', expected='the folder of a bundle')
+    from mobile_vla_ros.sim import suites
+    if args.suite == [ALL]:
+        return [name for name, suite in suites.SUITES.items() if suite.yardstick]
+    for name in args.suite:
+        suites.scene(name, 0)
+    return list(dict.fromkeys(args.suite))
+
+
+def _drive(args: argparse.Namespace, arena, suite: str, driver, log) -> tuple[list, tuple | None]:
+    """Return the trials of a suite, and the speed without and with the driver, if any ran."""
+    from tqdm import tqdm
+    trials = list(log.trials[:args.trials]) if log else []
+    left = range(args.seed + len(trials), args.seed + args.trials)
+    source = _live(args, arena, suite, left) if args.ros else _in_process(
+        arena, suite, left, driver)
+    started, thought, moved_s = time.perf_counter(), driver.seconds if driver else 0.0, 0.0
+    with tqdm(total=args.trials, initial=len(trials), desc=suite, unit='trial',
+              disable=args.json or args.ros) as bar:  # the live drive has its own
+        for trial in source:
+            if log:
+                log.add(trial)
+            trials.append(trial)
+            moved_s += sum(drive.elapsed_s for drive in trial.drives)
+            bar.set_postfix(success=f'{sum(one.success for one in trials)}/{len(trials)}',
+                            refresh=False)
+            bar.update()
+    took = time.perf_counter() - started
+    if args.ros or not moved_s:
+        return trials, None
+    return trials, (moved_s / (took - (driver.seconds - thought)), moved_s / took)
+
+
+def _in_process(arena, suite: str, numbers: range, driver) -> Iterator:
+    from mobile_vla_ros.sim.trials import run_trial
+    for number in numbers:
+        yield run_trial(arena, suite, number, driver)
+
+
+def _live(args: argparse.Namespace, arena, suite: str, numbers: range) -> Iterator:
+    """Group the drives of the live stack into trials."""
+    for first in range(numbers.start, numbers.stop, LIVE_BATCH):
+        yield from _live_batch(args, arena, suite,
+                               range(first, min(first + LIVE_BATCH, numbers.stop)))
+
+
+def _live_batch(args: argparse.Namespace, arena, suite: str, numbers: range) -> Iterator:
+    from mobile_vla_ros.cli.live import drive_live
+    from mobile_vla_ros.sim.trials import Trial, live_drive, scenes_of
+    scenes = [scenes_of(suite, number) for number in numbers]
+    records = iter(drive_live(policy=args.policy, suite=suite, first=scenes[0][0],
+                              count=scenes[-1][-1] + 1 - scenes[0][0], control=args.control,
+                              device=args.device, quiet=args.json))
+    for number, wanted in zip(numbers, scenes, strict=True):
+        drives = tuple(live_drive(arena, suite, record)
+                       for record in itertools.islice(records, len(wanted)))
+        if len(drives) < len(wanted):
+            raise UserError('the live drive ended early', got=f'{number - numbers[0]} trials',
+                            expected=len(numbers))
+        yield Trial(number, drives)
+
+
+def _look(arena, suite: str, trial: int) -> None:
+    """Draw one picture: a machine that cannot says so before anything is written."""
+    from mobile_vla_ros.sim import suites
+    from mobile_vla_ros.sim.trials import scenes_of
+    arena.reset(suites.scene(suite, scenes_of(suite, trial)[0]))
+    arena.render()
+
+
+def _folder(out: Path) -> None:
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f'{out} cannot be made', got=error.strerror,
+                        expected='a folder for --out') from error
+
+
+def _header(args: argparse.Namespace, suite: str, policy: str | None) -> dict:
+    from mobile_vla_ros.sim.suites import VERSION
+    return {'suites_version': VERSION, 'suite': suite, 'policy': policy,
+            'control': args.control, 'seed': args.seed, 'ros': args.ros}
+
+
+def _who(args: argparse.Namespace) -> str:
+    """Return who drives, in words."""
+    if args.control == 'zero':
+        return 'no command at all'
     if args.policy is None:
-        return ExpertDriver()
-    import torch
-
-    from mobile_vla_ros.runtime.policy import VlaPolicy
-    torch.set_num_threads(1)
-    return PolicyDriver(VlaPolicy.load(args.policy, device=args.device, blank_images=args.blank))
+        return 'the expert'
+    what = {'': '', 'image': ', shown no image', 'instruction': ', told nothing',
+            'mean_action': ', its mean action alone'}[args.control]
+    return f'{args.policy}{what}' + (', live over ROS' if args.ros else '')
 
 
-class ExpertDriver:
-    """The expert that also records the demo's takes."""
-
-    def reset(self, arena) -> None:
-        """Begin a scene."""
-        from mobile_vla_ros.sim.expert import Expert
-        self.expert = Expert(arena.scene, arena.scene.seed)
-
-    def command(self, arena):
-        """Return the (6,) twist for now."""
-        return self.expert.command(arena.pose, arena.velocity, arena.time_ns)
-
-
-class PolicyDriver:
-    """A policy with the frame buffer and the playback that the inference node uses."""
-
-    def __init__(self, policy):
-        self.policy = policy
-
-    def reset(self, arena) -> None:
-        """Begin a scene."""
-        from mobile_vla_ros.runtime.frame_buffer import FrameBuffer
-        spec = self.policy.spec
-        self.policy.reset()
-        self.buffer = FrameBuffer(spec.rate_hz, spec.window)
-
-    def command(self, arena):
-        """Look once, decide once; return the (6,) twist for now."""
-        import numpy as np
-
-        from mobile_vla_ros.runtime.playback import command_at
-        from mobile_vla_ros.types import Frame
-        self.buffer.add(Frame(arena.render(), arena.time_ns, arena.time_ns))
-        window = self.buffer.window()
-        if window is None:
-            return np.zeros(6)
-        plan = self.policy.infer(window, arena.scene.instruction)
-        return command_at(plan, arena.time_ns)
+def _result(args: argparse.Namespace, summaries: dict) -> dict:
+    from mobile_vla_ros.sim.suites import VERSION
+    if len(summaries) == 1:
+        return next(iter(summaries.values()))
+    return {'suites_version': VERSION, 'suites': summaries}

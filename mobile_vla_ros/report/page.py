@@ -1,4 +1,4 @@
-"""A self-contained HTML page: headings, tables and pictures, no script and no link outside."""
+"""A self-contained HTML page: headings, tables and pictures, and no link outside."""
 
 import base64
 import html
@@ -40,12 +40,20 @@ pre { background: #1b1f24; color: #e6eaee; padding: 12px 16px; border-radius: 8p
 """
 
 
-def page(title: str, subtitle: str, parts: Sequence[str]) -> str:
-    """Return a whole page; the parts are HTML from the functions below."""
+def page(title: str, subtitle: str, parts: Sequence[str], *, style: str = '',
+         script: str = '') -> str:
+    """
+    Return a whole page; the parts are HTML from the functions below.
+
+    :param style: CSS of these parts, beside the style of every page.
+    :param script: JavaScript that runs when the page is there; most pages need none.
+    """
     body = '\n'.join(parts)
+    if script:
+        body += f'\n<script>{script}</script>'
     return (f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
             f'<meta name="viewport" content="width=device-width">'
-            f'<title>{html.escape(title)}</title><style>{STYLE}</style></head><body><main>\n'
+            f'<title>{html.escape(title)}</title><style>{STYLE}{style}</style></head><body><main>\n'
             f'<h1>{html.escape(title)}</h1><p class="sub">{html.escape(subtitle)}</p>\n{body}\n'
             f'</main></body></html>\n')
 

@@ -2,12 +2,15 @@
 
 import io
 import math
+import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import matplotlib
 from matplotlib.figure import Figure
 from matplotlib.patches import Circle, Polygon, Rectangle
+
+from mobile_vla_ros.report.shares import wilson
 
 INK, GREY, POLICY, BLIND = '#1b1f24', '#8a949e', '#d98e04', '#6b7fd7'
 # The same drawing gives the same bytes.
@@ -20,22 +23,6 @@ def _svg(drawing: Figure) -> str:
     drawing.savefig(buffer, format='svg', bbox_inches='tight', metadata={'Date': None})
     text = buffer.getvalue()
     return text[text.index('<svg'):]
-
-
-def wilson(successes: int, trials: int, z: float = 1.96) -> tuple[float, float]:
-    """
-    Return the 95 % interval of a share.
-
-    Source: E. B. Wilson, Probable inference, the law of succession, and statistical inference,
-    Journal of the American Statistical Association 22, 1927.
-    """
-    if trials == 0:
-        return 0.0, 1.0
-    share = successes / trials
-    middle = share + z * z / (2 * trials)
-    half = z * math.sqrt(share * (1 - share) / trials + z * z / (4 * trials * trials))
-    low, high = (middle - half) / (1 + z * z / trials), (middle + half) / (1 + z * z / trials)
-    return max(0.0, low), min(1.0, high)
 
 
 def loss_curve(train: Sequence[float], val: Sequence[float],
@@ -113,9 +100,9 @@ class Plan:
 def top_down(plans: Sequence[Plan], columns: int = 5) -> str:
     """Draw trials from above, forward up; the first path of each is the policy's."""
     rows = math.ceil(len(plans) / columns)
-    drawing = Figure(figsize=(2.0 * columns, 2.3 * rows))
+    drawing = Figure(figsize=(2.0 * columns, 3.0 * rows))
     grid = drawing.subplots(rows, columns, squeeze=False,
-                            gridspec_kw={'wspace': 0.04, 'hspace': 0.16})
+                            gridspec_kw={'wspace': 0.04, 'hspace': 0.22})
     for axes in grid.flat:
         axes.axis('off')
     for axes, plan in zip(grid.flat, plans, strict=False):
@@ -129,10 +116,10 @@ def top_down(plans: Sequence[Plan], columns: int = 5) -> str:
                 axes.plot(ys[-1], xs[-1], marker='o' if outcome == 'success' else 'X',
                           color=POLICY if number == 0 else BLIND, markersize=6, zorder=4)
         axes.set_xlim(-1.6, 1.6)
-        axes.set_ylim(-0.3, 3.1)
+        axes.set_ylim(-0.3, 4.0)
         axes.set_aspect('equal')
         good = plan.paths and plan.paths[0][2] == 'success'
-        axes.set_title(plan.title, fontsize=9, color=INK if good else '#b3261e')
+        axes.set_title(textwrap.fill(plan.title, 28), fontsize=8, color=INK if good else '#b3261e')
     return _svg(drawing)
 
 

@@ -1,0 +1,166 @@
+"""Trials in the arena through live nodes: real processes that speak ROS 2 over the loopback."""
+
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from mobile_vla_ros.errors import UserError
+
+if TYPE_CHECKING:
+    from mobile_vla_ros.bringup.spec import NodeSpec
+
+START_TIMEOUT_S = 60.0
+SECONDS_A_TRIAL = 60.0
+# What a live policy can be kept from seeing.
+CONTROLS = ('', 'image')
+SPEEDS = (0.1, 5.0)
+
+
+def isolated() -> dict[str, str]:
+    """
+    Return the environment of nodes that nobody else is to hear.
+
+    A domain of its own, and nothing leaves this machine: a robot near by must not hear us.
+    """
+    return {'ROS_AUTOMATIC_DISCOVERY_RANGE': 'LOCALHOST',
+            'ROS_DOMAIN_ID': str(1 + os.getpid() % 100), 'OMP_NUM_THREADS': '1'}
+
+
+def drive_live(*, policy: Path | None, suite: str, first: int, count: int, control: str = '',
+               speed: float = 2.0, log: Path | None = None, device: str = '',
+               what: str = 'drive', quiet: bool = False,
+               env: Mapping[str, str] | None = None) -> list[dict]:
+    """
+    Drive scenes of a suite through the nodes that `drive.launch.py` starts.
+
+    :param policy: bundle; none: the expert drives, through the same guard.
+    :param first: index of the first scene; ``count``: how many.
+    :param control: ``image`` shows the policy no image.
+    :param speed: the arena's time against real time.
+    :param log: folder of the nodes' logs; none: a new one, which stays only when a node fails.
+    :param device: auto, cpu or cuda; empty: as the parameter file says.
+    :param what: what is being done, for the bar and for errors.
+    :param quiet: draw no bar.
+    :param env: of the nodes, instead of ``isolated()``.
+    :returns: one a scene: trial (the scene's index), outcome, elapsed_s, instruction, and path of
+        rows [x (m), y (m), yaw (rad)] every 0.1 s.
+    :raises UserError: for what cannot be driven, or when a node ends before its time.
+    """
+    _check(policy, suite, first, count, control, speed)
+    common = {'sim': True, 'suite': suite, 'real_time_factor': speed}
+    if policy is None:
+        from mobile_vla_ros.bringup.stacks import RECORD
+        nodes = [node for node in RECORD.nodes(console=False, **common)
+                 if node.name != 'recorder']
+        runner = {'expert': True, 'record': False}
+    else:
+        from mobile_vla_ros.bringup.stacks import DRIVE
+        from mobile_vla_ros.model.bundle import bundle_folder
+        nodes = DRIVE.nodes(policy=str(bundle_folder(policy).resolve()), device=device,
+                            next_scene_after_s=0.0, image_transport='compressed', **common)
+        nodes = [replace(node, parameters={**node.parameters, 'blank': control})
+                 if control and node.name == 'inference' else node for node in nodes]
+        runner = {}
+    folder = log or Path(tempfile.mkdtemp(prefix='mobile_vla_'))
+    keep = log is not None
+    try:
+        return run_trials(nodes, count, what, suite=suite, log=folder, quiet=quiet,
+                          runner={'first_trial': first, **runner},
+                          env=isolated() if env is None else env)
+    except UserError:
+        keep = True  # what it says names them
+        raise
+    finally:
+        if not keep:
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def _check(policy: Path | None, suite: str, first: int, count: int, control: str, speed: float):
+    """Refuse what no node needs to be started for."""
+    from mobile_vla_ros.sim import suites
+    if count < 1:
+        raise UserError('there is nothing to drive', got=f'{count} scenes',
+                        expected='at least 1')
+    for index in (first, first + count - 1):
+        suites.scene(suite, index)
+    if control not in CONTROLS:
+        raise UserError('this control cannot be driven through live nodes', got=repr(control),
+                        expected=' or '.join(repr(known) for known in CONTROLS),
+                        remedy='leave out --ros to drive it in one process')
+    if control and policy is None:
+        raise UserError('the expert needs no image, so it can be kept from none',
+                        got=f'the control {control!r} without a policy',
+                        remedy='add --policy FOLDER')
+    if not SPEEDS[0] <= speed <= SPEEDS[1]:
+        raise UserError('the speed is out of range', got=speed,
+                        expected=f'{SPEEDS[0]:g} to {SPEEDS[1]:g}')
+    if policy is not None:
+        from mobile_vla_ros.model.bundle import read_spec
+        read_spec(policy)
+
+
+def run_trials(nodes: Sequence['NodeSpec'], count: int, what: str, *, suite: str, runner: dict,
+               log: Path, env: Mapping[str, str], quiet: bool = False) -> list[dict]:
+    """
+    Start nodes and the arena's runner, and return what the runner says of each trial.
+
+    Whatever was started has ended when this returns or raises, also after Ctrl-C.
+
+    :param nodes: the arena and what drives in it; the arena comes first.
+    :param what: what is being done, for the bar and for errors.
+    :param runner: parameters of the runner.
+    :param log: folder of the logs.
+    :param env: added to the environment of the nodes.
+    :raises UserError: when a node ends before its time, or nothing comes of it for too long.
+    """
+    from mobile_vla_ros.bringup.processes import ProcessEnded, Processes
+    from mobile_vla_ros.bringup.spec import NodeSpec
+    runs = NodeSpec('arena_runner', 'arena_runner', parameters={
+        'use_sim_time': nodes[0].parameters['publish_clock'], 'suite': suite, 'trials': count,
+        **runner})
+    with Processes(log, env) as processes:
+        processes.start(nodes)
+        processes.start(runs, finite=True)
+        with _Progress(processes['arena_runner'].log, count, what, quiet) as progress:
+            try:
+                processes.wait('arena_runner', START_TIMEOUT_S + count * SECONDS_A_TRIAL,
+                               progress.look)
+            except (ProcessEnded, TimeoutError) as error:
+                raise UserError(f'it stopped while it was to {what}: {error}') from error
+        return progress.trials
+
+
+def successes(trials: Sequence[dict]) -> int:
+    """Return how many trials ended well."""
+    return sum(trial['outcome'] == 'success' for trial in trials)
+
+
+class _Progress:
+    """Reads the runner's lines as they come, and draws a bar."""
+
+    def __init__(self, log: Path, count: int, what: str, quiet: bool):
+        self.log, self.count, self.what, self.quiet = log, count, what, quiet
+        self.trials: list[dict] = []
+
+    def __enter__(self) -> '_Progress':
+        from tqdm import tqdm
+        self.bar = tqdm(total=self.count, desc=f'{self.what:17}', unit='trial',
+                        disable=self.quiet)
+        return self
+
+    def __exit__(self, *_):
+        self.bar.close()
+
+    def look(self) -> None:
+        """Take in the lines written since the last look."""
+        lines = [line for line in self.log.read_text(errors='replace').split('\n')[:-1]
+                 if line.startswith('{')]
+        for line in lines[len(self.trials):]:
+            self.trials.append(json.loads(line))
+            self.bar.update()
+            self.bar.set_postfix(success=f'{successes(self.trials)}/{len(self.trials)}')

@@ -1,0 +1,57 @@
+"""A policy as a driver in one thread: what the inference node does, in its caller's time."""
+
+import numpy as np
+
+from mobile_vla_ros.runtime.frame_buffer import EARLY_SHARE, FrameBuffer
+from mobile_vla_ros.runtime.playback import Plan, command_at
+from mobile_vla_ros.runtime.policy import Policy
+from mobile_vla_ros.types import Frame
+
+
+class PolicyDriver:
+    """
+    Looks at a frame when it is given one, and plays its newest plan back.
+
+    The frame buffer, the rule for the next window and the playback are those of the inference
+    node; only the time that the network takes is missing.
+    """
+
+    wants_images = True
+
+    def __init__(self, policy: Policy):
+        self.policy = policy
+        self.reset('')
+
+    def reset(self, instruction: str) -> None:
+        """Begin anew: neither a plan nor what was seen before counts."""
+        self.policy.reset()
+        self.plan: Plan | None = None
+        self._instruction = instruction
+        self._buffer = FrameBuffer(self.policy.spec.rate_hz, self.policy.spec.window)
+        self._used_ns: int | None = None
+
+    def see(self, frame: Frame) -> None:
+        """
+        Take a frame as it arrives, in whatever order, and run the network if it is the next one.
+
+        :raises UserError: when the instruction is empty.
+        """
+        self._buffer.add(frame)
+        window = self._next_window()
+        if window is not None:
+            self.plan = self.policy.infer(window, self._instruction)
+
+    def command(self, now_ns: int) -> np.ndarray:
+        """Return the (6,) twist for an instant; zeros without a plan and after its end."""
+        twist = None if self.plan is None else command_at(self.plan, now_ns)
+        return np.zeros(6) if twist is None else twist
+
+    def _next_window(self) -> list[Frame] | None:
+        newest_ns = self._buffer.newest.stamp_ns
+        early_ns = EARLY_SHARE * self._buffer.period_ns
+        if self._used_ns is not None and 0 <= newest_ns - self._used_ns < early_ns:
+            return None
+        window = self._buffer.window()
+        if window is not None:
+            self._used_ns = newest_ns
+        return window

@@ -1,0 +1,268 @@
+"""Trials: scenes of a suite driven in one process, and what they say of the driver."""
+
+import math
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, fields, replace
+from itertools import pairwise
+from statistics import mean
+from typing import Protocol
+
+import numpy as np
+
+from mobile_vla_ros.errors import UserError
+from mobile_vla_ros.sim import suites
+from mobile_vla_ros.sim.arena import COLLISION, RUNNING, SUCCESS, TIMEOUT, WRONG, Arena
+from mobile_vla_ros.sim.expert import Expert
+from mobile_vla_ros.sim.scene import KINDS, Scene
+from mobile_vla_ros.types import NANOSECONDS, Frame
+
+# As the live nodes: the camera's 10 Hz, and a command from the guard 20 times a second.
+CAMERA_PERIOD_NS = 100_000_000
+COMMAND_PERIOD_NS = 50_000_000
+PATH_PERIOD_NS = 100_000_000
+OUTCOMES = (SUCCESS, WRONG, COLLISION, TIMEOUT)
+
+Path = Sequence[Sequence[float]]
+Interval = Callable[[int, int], tuple[float, float]]
+
+
+class Driver(Protocol):
+    """
+    Who drives.
+
+    ``wants_images`` says whether the camera is to draw anything for it.
+    """
+
+    wants_images: bool
+
+    def reset(self, instruction: str) -> None:
+        """Begin a scene."""
+
+    def see(self, frame: Frame) -> None:
+        """Take a camera frame when it arrives."""
+
+    def command(self, now_ns: int) -> np.ndarray:
+        """Return the (6,) twist for now; nanoseconds since the scene began."""
+
+
+class ExpertDriver:
+    """The expert, at the wheel of the arena that it is given; it needs no image."""
+
+    wants_images = False
+
+    def __init__(self, arena: Arena):
+        self._arena = arena
+
+    def reset(self, instruction: str) -> None:
+        """Begin the scene that the arena holds."""
+        self._expert = Expert(self._arena.scene)
+
+    def see(self, frame: Frame) -> None:
+        """Nothing is looked at."""
+
+    def command(self, now_ns: int) -> np.ndarray:
+        """Return the (6,) twist for the pose of now."""
+        return self._expert.command(self._arena.pose, self._arena.velocity, now_ns)
+
+
+class ConstantDriver:
+    """A control: the same command at every time, whatever there is to see."""
+
+    wants_images = False
+
+    def __init__(self, twist: np.ndarray):
+        self.twist = np.asarray(twist, dtype=np.float64)
+
+    def reset(self, instruction: str) -> None:
+        """Nothing is remembered."""
+
+    def see(self, frame: Frame) -> None:
+        """Nothing is looked at."""
+
+    def command(self, now_ns: int) -> np.ndarray:
+        """Return the (6,) twist."""
+        return self.twist
+
+
+@dataclass(frozen=True)
+class Drive:
+    """
+    One scene driven.
+
+    :param scene: index in the suite.
+    :param kind: of the task, one of ``KINDS``.
+    :param outcome: success, wrong, collision or timeout.
+    :param path: rows [x (m), y (m), yaw (rad)] every 0.1 s, and the last; without the yaw where it
+        was not heard.
+    :param length_m: of the way of the base.
+    :param min_gap_m: least distance from an object; none where it was not measured.
+    :param expert_s: time that the expert takes for the same scene; none unless it succeeds.
+    :param expert_length_m: length of its way.
+    :param expert_path: rows [x, y, yaw] of it.
+    """
+
+    suite: str
+    scene: int
+    instruction: str
+    kind: str
+    outcome: str
+    elapsed_s: float
+    path: Path
+    length_m: float
+    min_gap_m: float | None
+    expert_s: float | None = None
+    expert_length_m: float | None = None
+    expert_path: Path = ()
+
+    @classmethod
+    def from_json(cls, content: Mapping) -> 'Drive':
+        """Read what ``to_json`` wrote; raises ValueError where it does not fit."""
+        names = {field.name for field in fields(cls)}
+        if not isinstance(content, Mapping) or set(content) != names:
+            raise ValueError(f'a drive has {", ".join(sorted(names))}')
+        return cls(**content)
+
+    def to_json(self, *, paths: bool = True) -> dict:
+        """Return plain values, with or without both paths."""
+        content = asdict(self)
+        if not paths:
+            del content['path'], content['expert_path']
+        return content
+
+
+@dataclass(frozen=True)
+class Trial:
+    """The drives that count as one: a success needs all of them, a collision is one of any."""
+
+    number: int
+    drives: tuple[Drive, ...]
+
+    @property
+    def success(self) -> bool:
+        """Whether every drive of it was one."""
+        return all(drive.outcome == SUCCESS for drive in self.drives)
+
+    @property
+    def collision(self) -> bool:
+        """Whether any drive of it ended in one."""
+        return any(drive.outcome == COLLISION for drive in self.drives)
+
+
+def scenes_of(suite: str, number: int) -> range:
+    """
+    Return the indices of the scenes that make a trial.
+
+    :raises UserError: for an unknown suite, or a trial outside of it.
+    """
+    suites.scene(suite, 0)
+    drives = suites.SUITES[suite].drives
+    count = suites.SEEDS_PER_SUITE // drives
+    if not 0 <= number < count:
+        raise UserError(f'the suite {suite} has no such trial', got=number,
+                        expected=f'0 to {count - 1}')
+    return range(number * drives, (number + 1) * drives)
+
+
+def run_trial(arena: Arena, suite: str, number: int, driver: Driver) -> Trial:
+    """Drive the scenes of a trial one after the other, each beside the expert."""
+    return Trial(number, tuple(drive_scene(arena, suite, index, driver)
+                               for index in scenes_of(suite, number)))
+
+
+def drive_scene(arena: Arena, suite: str, index: int, driver: Driver) -> Drive:
+    """Drive a scene of a suite, and have the expert drive it."""
+    scene = suites.scene(suite, index)
+    return _beside(_run(arena, suite, index, scene, driver),
+                   _run(arena, suite, index, scene, ExpertDriver(arena)))
+
+
+def live_drive(arena: Arena, suite: str, record: Mapping) -> Drive:
+    """
+    Return a drive that live nodes made, and have the expert drive its scene here.
+
+    :param record: trial (the scene's index), outcome, elapsed_s, instruction, and path of rows
+        [x, y] or [x, y, yaw].
+    """
+    index = int(record['trial'])
+    scene = suites.scene(suite, index)
+    path = [[float(value) for value in row] for row in record['path']]
+    drive = Drive(suite, index, record['instruction'], scene.task.kind, record['outcome'],
+                  float(record['elapsed_s']), path,
+                  sum(math.dist(a[:2], b[:2]) for a, b in pairwise(path)), None)
+    return _beside(drive, _run(arena, suite, index, scene, ExpertDriver(arena)))
+
+
+def _beside(drive: Drive, expert: Drive) -> Drive:
+    if expert.outcome != SUCCESS:
+        return drive
+    return replace(drive, expert_s=expert.elapsed_s, expert_length_m=expert.length_m,
+                   expert_path=expert.path)
+
+
+def _run(arena: Arena, suite: str, index: int, scene: Scene, driver: Driver) -> Drive:
+    arena.reset(scene)
+    driver.reset(scene.instruction)
+    on_their_way: list[Frame] = []
+    path = [_row(arena.pose)]
+    length = 0.0
+    while arena.state == RUNNING:
+        now_ns = arena.time_ns
+        if driver.wants_images:
+            if now_ns % CAMERA_PERIOD_NS == 0:
+                delay_ns = scene.disturbance.delay_of(scene.seed, now_ns)
+                if delay_ns is not None:
+                    on_their_way.append(Frame(arena.render(), now_ns, now_ns + delay_ns))
+            on_their_way.sort(key=lambda frame: frame.received_ns)
+            while on_their_way and on_their_way[0].received_ns <= now_ns:
+                driver.see(on_their_way.pop(0))
+        before = arena.pose
+        arena.step(driver.command(now_ns), COMMAND_PERIOD_NS)
+        length += math.dist(before[:2], arena.pose[:2])
+        if arena.time_ns % PATH_PERIOD_NS == 0 or arena.state != RUNNING:
+            path.append(_row(arena.pose))
+    return Drive(suite, index, scene.instruction, scene.task.kind, arena.state,
+                 arena.elapsed_ns / NANOSECONDS, path, round(length, 4), round(arena.min_gap, 4))
+
+
+def _row(pose: tuple[float, float, float]) -> list[float]:
+    return [round(value, 4) for value in pose]
+
+
+def summarise(suite: str, trials: Sequence[Trial], interval: Interval) -> dict:
+    """
+    Return what trials of one suite say, as plain values.
+
+    Times and lengths are means over the drives that both the driver and the expert ended in
+    success, and the ratio of the two; none where there is no such drive.
+
+    :param interval: the 95 % interval of a share from its successes and its trials.
+    """
+    count = len(trials)
+    good = sum(trial.success for trial in trials)
+    bad = sum(trial.collision for trial in trials)
+    drives = [drive for trial in trials for drive in trial.drives]
+    ends = Counter(drive.outcome for drive in drives)
+    kinds = {}
+    for kind in KINDS:
+        of_kind = [drive.outcome for drive in drives if drive.kind == kind]
+        if of_kind:
+            kinds[kind] = {'drives': len(of_kind), **{end: of_kind.count(end) for end in OUTCOMES}}
+    both = [drive for drive in drives if drive.outcome == SUCCESS and drive.expert_s is not None]
+    return {
+        'suite': suite, 'suites_version': suites.VERSION, 'trials': count,
+        'success_rate': good / count, 'success_interval': list(interval(good, count)),
+        'collision_rate': bad / count, 'collision_interval': list(interval(bad, count)),
+        'ends': {end: ends[end] for end in OUTCOMES}, 'kinds': kinds,
+        'time_s': _against([(drive.elapsed_s, drive.expert_s) for drive in both]),
+        'length_m': _against([(drive.length_m, drive.expert_length_m) for drive in both]),
+        'outcomes': [{'trial': trial.number, **drive.to_json(paths=False)}
+                     for trial in trials for drive in trial.drives]}
+
+
+def _against(pairs: Sequence[tuple[float, float]]) -> dict:
+    """Return the means of what was driven and of the expert's, and their ratio."""
+    if not pairs:
+        return {'mean': None, 'expert': None, 'ratio': None}
+    driven, expert = (mean(values) for values in zip(*pairs, strict=True))
+    return {'mean': driven, 'expert': expert, 'ratio': driven / expert if expert else None}
