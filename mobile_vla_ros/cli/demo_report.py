@@ -1,7 +1,6 @@
 """What the demo says at its end: a table on the terminal and a page."""
 
 import json
-import statistics
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +10,7 @@ from mobile_vla_ros.model.bundle import PolicySpec, read_spec
 from mobile_vla_ros.report import page, plots
 
 PICTURES = 8
+POLICY, LIVE_SUITE = 'policy', 'unseen_layouts'
 WHAT = {'zero': 'stand still', 'mean_action': 'mean action',
         'mean_per_step': 'mean action of each step',
         'mean_per_position_and_step': 'mean of each place and step',
@@ -39,71 +39,92 @@ def _cells(spec: PolicySpec) -> tuple[list[str], list[list[str]]]:
     return head, rows
 
 
-def _closed_loop(driven: list[dict], blank: list[dict]) -> list[list[str]]:
+def _closed_loop(results: dict[str, dict[str, dict]]) -> tuple[list[str], list[list[str]]]:
+    """Return head and rows: who drove, and each suite's success and collisions."""
+    suites = list(dict.fromkeys(suite for result in results.values() for suite in result))
+    head = ['in scenes that no take has', *suites, 'collisions']
     rows = []
-    for name, trials in (('policy', driven), ('policy, no image', blank)):
-        ends = [trial['outcome'] for trial in trials]
-        times = [trial['elapsed_s'] for trial in trials if trial['outcome'] == 'success']
-        low, high = plots.wilson(ends.count('success'), len(ends))
-        rows.append([name, f'{ends.count("success")} of {len(ends)}',
-                     f'{low:.0%} to {high:.0%}', str(ends.count('collision')),
-                     str(ends.count('timeout')),
-                     f'{statistics.mean(times):.1f} s' if times else '–'])
-    return rows
+    for name, result in results.items():
+        cells = []
+        for suite in suites:
+            if suite not in result:
+                cells.append('–')
+                continue
+            low, high = result[suite]['success_interval']
+            cells.append(f'{result[suite]["success_rate"]:.0%} ({low:.0%} to {high:.0%})')
+        trials = sum(entry['trials'] for entry in result.values())
+        hit = sum(entry['collision_rate'] * entry['trials'] for entry in result.values())
+        rows.append([name, *cells, f'{hit / trials:.1%}'])
+    return head, rows
 
 
-CLOSED_LOOP_HEAD = ['in held-out layouts', 'success', '95 % interval', 'collisions', 'timeouts',
-                    'mean time']
-
-
-def table(policy: Path, driven: list[dict], blank: list[dict]) -> str:
-    """Return both tables as text for a terminal."""
-    return '\n\n'.join(
+def table(policy: Path, results: dict[str, dict[str, dict]], live: list[dict]) -> str:
+    """Return the tables as text for a terminal."""
+    text = '\n\n'.join(
         '\n'.join('  '.join(cell.ljust(width) if column == 0 else cell.rjust(width)
                             for column, (cell, width) in enumerate(zip(row, widths, strict=True)))
                   for row in rows)
-        for rows in ([*_join(*_cells(read_spec(policy)))],
-                     [CLOSED_LOOP_HEAD, *_closed_loop(driven, blank)])
+        for rows in (_join(*_cells(read_spec(policy))), _join(*_closed_loop(results)))
         for widths in [[max(len(row[column]) for row in rows) for column in range(len(rows[0]))]])
+    return f'{text}\n\nlive, through the nodes: {_live(results, live)}'
+
+
+def _live(results: dict[str, dict[str, dict]], live: list[dict]) -> str:
+    """Say how the live drives ended beside the same scenes in one process."""
+    success = sum(trial['outcome'] == 'success' for trial in live)
+    same = {entry['scene']: entry['outcome']
+            for entry in results[POLICY][LIVE_SUITE]['outcomes']}
+    both = [trial for trial in live if trial['trial'] in same]
+    alike = sum(trial['outcome'] == same[trial['trial']] for trial in both)
+    return (f'{success} of {len(live)} scenes of {LIVE_SUITE} reached; {alike} of {len(both)} '
+            'ended as in one process')
 
 
 def _join(head: list[str], rows: list[list[str]]) -> list[list[str]]:
     return [head, *rows]
 
 
-def write_report(path: Path, *, policy: Path, takes: Path, driven: list[dict], blank: list[dict],
-                 seconds: dict[str, float], speeds: tuple[float, float]) -> Path:
+def write_report(path: Path, *, policy: Path, takes: Path, results: dict[str, dict[str, dict]],
+                 live: list[dict], seconds: dict[str, float],
+                 speeds: tuple[float, float]) -> Path:
     """
     Write the page; the takes and the training's history are shown where they are there.
 
-    :param speeds: the arena's time against real time while recording and while driving.
+    :param results: who drove, to suite, to what `mobile_vla simulate --json` says.
+    :param live: what `cli.live.drive_live` returned.
+    :param speeds: the arena's time against real time while recording and while driving live.
     """
     spec = read_spec(policy)
-    success = sum(trial['outcome'] == 'success' for trial in driven)
-    blind = sum(trial['outcome'] == 'success' for trial in blank)
-    change = spec.metrics['policy']['change']
-    cards = [
-        (f'{success} of {len(driven)}', 'held-out layouts reached, live', _mood(success > blind)),
-        (f'{blind} of {len(blank)}', 'the same policy, shown no image', ''),
-        *((f'{moved[axis]:.2f} {unit}', f'{axis} changes when the instruction is swapped', '')
-          for moved in [change.get('instruction_swapped')] if moved
-          for axis, unit in [(spec.actions.axes[-1], spec.actions.units[-1])]),
-        (f'{seconds["all"] / 60:.1f} min', 'from nothing to this page', '')]
+    ours = results[POLICY]
+    blind = _best_control(results)
     head, rows = _cells(spec)
     parts = [
-        page.paragraph(_verdict(spec, success, blind, len(driven))), page.cards(cards),
-        page.heading('Driving layouts it has never seen'),
-        page.paragraph('Live through the inference, guard and arena nodes over DDS, at '
-                       f'{speeds[1]:g} times real time. A trial counts when the base stands '
-                       'before the object that the instruction names, having touched nothing.'),
-        page.figure(plots.success_bars([('policy', success, len(driven)),
-                                        ('policy, no image', blind, len(blank))]),
-                    'Bars: share of trials; lines: 95 % intervals (Wilson).'),
-        page.table(CLOSED_LOOP_HEAD, _closed_loop(driven, blank), ours=[0]),
-        page.figure(plots.top_down(_plans(driven, blank)),
-                    'Every trial from above, forward is up; the target has a dashed ring. Solid: '
-                    'the policy. Dotted: the same policy shown no image. A dot ends in success, a '
-                    'cross does not; a red title is a failure of the policy.'),
+        page.paragraph(_verdict(spec, results)),
+        page.cards([
+            *((f'{entry["success_rate"]:.0%}', f'{suite}: success of {entry["trials"]} trials',
+               _mood(entry['success_rate'] > blind)) for suite, entry in ours.items()),
+            (f'{blind:.0%}', 'the best of the blind and the deaf on swap', ''),
+            (f'{seconds["all"] / 60:.1f} min', 'from nothing to this page', '')]),
+        page.heading('Driving what it has never seen'),
+        page.paragraph('unseen_layouts: new scenes of the kind that the takes show. unseen_pairs: '
+                       'the target is of a colour and a shape that no take shows together. '
+                       'unseen_wording: told in sentences that no take has. swap: the same scene '
+                       'twice, the second time with another instruction; only both right count. '
+                       'The controls were trained on the same takes in the same way, but for what '
+                       'they are not given.'),
+        page.table(*_closed_loop(results), ours=[0]),
+        page.figure(plots.success_bars(
+            [(name, round(result['swap']['success_rate'] * result['swap']['trials']),
+              result['swap']['trials']) for name, result in results.items()]),
+            'Both drives of a swap right. Bars: share of trials; lines: 95 % intervals (Wilson).'),
+        page.paragraph('Every failure can be played frame by frame in driven/policy/report.html, '
+                       'beside this page.'),
+        page.heading('Through the live nodes'),
+        page.paragraph(f'The same policy in the inference node, behind the guard, over DDS, at '
+                       f'{speeds[1]:g} times real time: {_live(results, live)}.'),
+        page.figure(plots.top_down(_plans(live)),
+                    'The live drives from above, forward is up; the target has a dashed ring. A '
+                    'dot ends in success, a cross does not; a red title is a failure.'),
         page.heading('Predicting the takes it was not trained on'),
         page.paragraph('Beside predictors that see no image. loss_arm_act is the loss in the '
                        "seed run's accounting, which averages four padded zeros in."),
@@ -130,39 +151,46 @@ def write_report(path: Path, *, policy: Path, takes: Path, driven: list[dict], b
                   f'times real time; window {spec.window}, chunk {spec.chunk}, '
                   f'{spec.rate_hz:g} Hz.')]
     path.write_text(page.page('From takes to a drive', 'mobile_vla demo: recorded, trained and '
-                              'driven through the real nodes, on this machine', parts))
+                              'driven on this machine', parts))
     return path
+
+
+def _best_control(results: dict[str, dict[str, dict]]) -> float:
+    return max(result['swap']['success_rate'] for name, result in results.items()
+               if name != POLICY)
 
 
 def _mood(good: bool) -> str:
     return 'good' if good else 'bad'
 
 
-def _verdict(spec: PolicySpec, success: int, blind: int, trials: int) -> str:
+def _verdict(spec: PolicySpec, results: dict[str, dict[str, dict]]) -> str:
     unbeaten = sorted(set(spec.metrics['baselines'])
                       - set(spec.metrics['policy']['better_than']))
-    eyes = ('It uses its eyes: the same policy shown no image reaches '
-            f'{blind}.' if success > blind else
-            f'It does NOT use its eyes: shown no image it reaches {blind}.')
+    layouts, swap = results[POLICY][LIVE_SUITE], results[POLICY]['swap']
+    blind = _best_control(results)
+    eyes = ('It uses its eyes and its ears' if swap['success_rate'] > blind else
+            'It does NOT use both its eyes and its ears')
     blindness = ('On held-out takes it predicts better than every baseline that sees no image.'
                  if not unbeaten else 'On held-out takes it is NOT better than: '
                  + ', '.join(WHAT[name] for name in unbeaten) + '.')
-    return (f'The policy reached the object it was told in {success} of {trials} layouts. '
-            f'{eyes} {blindness}')
+    return (f'The policy did what it was told in {layouts["success_rate"]:.0%} of '
+            f'{layouts["trials"]} new scenes. {eyes}: told two different things in the same '
+            f'scene it did both in {swap["success_rate"]:.0%} of {swap["trials"]}; a policy that '
+            f'is kept from seeing or hearing, or that always does the same, in at most '
+            f'{blind:.0%}. {blindness}')
 
 
-def _plans(driven: list[dict], blank: list[dict]) -> list[plots.Plan]:
+def _plans(live: list[dict]) -> list[plots.Plan]:
     from mobile_vla_ros.sim.suites import scene
     plans = []
-    for trial, control in zip(driven, blank, strict=True):
-        world = scene('unseen_layouts', trial['trial'])
+    for trial in live:
+        world = scene(LIVE_SUITE, trial['trial'])
         things = [plots.Thing(thing.shape, thing.rgb, thing.x, thing.y, thing.radius,
-                              number == world.target)
+                              number == world.task.target)
                   for number, thing in enumerate(world.objects)]
-        plans.append(plots.Plan(
-            world.goal.name, things,
-            [('policy', trial['path'], trial['outcome']),
-             ('no image', control['path'], control['outcome'])]))
+        plans.append(plots.Plan(trial['instruction'], things, [
+            ('policy', [row[:2] for row in trial['path']], trial['outcome'])]))
     return plans
 
 

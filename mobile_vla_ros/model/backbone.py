@@ -148,6 +148,10 @@ def save_adapter(model: PeftModel, folder: Path) -> None:
     model.save_pretrained(str(folder), save_embedding_layers=False)
     # A model card about a model on a hub: here the bundle's policy.json says it all.
     (folder / 'README.md').unlink(missing_ok=True)
+    # Where the backbone lay on the machine that trained: policy.json names it, by id and hash.
+    config = folder / 'adapter_config.json'
+    config.write_text(json.dumps({**json.loads(config.read_text()),
+                                  'base_model_name_or_path': None}, indent=2) + '\n')
 
 
 def load_adapter(model: Kosmos2Model, folder: Path, *, merge: bool) -> torch.nn.Module:
