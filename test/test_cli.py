@@ -111,7 +111,6 @@ def test_train_reads_a_file_and_flags_win(takes, small_backbone, tmp_path):
     (['train', '--config', '{typo}', '--data', '{takes}', '--out', '{out}'],
      "Did you mean 'epochs'"),
     (['demo', '--takes', '1'], 'nothing to do'),
-    (['demo', '--policy', '{empty}', '--out', '{out}'], 'policy.json'),
     (['evaluate', '--dada', 'x'], 'unknown arguments|required'),
 ])
 def test_a_user_s_mistake_is_a_sentence_and_status_2(arguments, expected, takes, tmp_path):
