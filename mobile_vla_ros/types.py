@@ -16,6 +16,10 @@ NANOSECONDS = 1_000_000_000
 SOURCES = {'unknown': 0, 'teleop': 1, 'policy': 2, 'takeover': 3}
 
 
+# What a control may be kept from; empty: from nothing.
+BLANKS = ('', 'image', 'instruction')
+
+
 @dataclass(frozen=True)
 class Frame:
     """

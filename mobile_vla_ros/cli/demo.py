@@ -11,7 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-from mobile_vla_ros.cli.live import drive_live, isolated, run_trials, successes
+from mobile_vla_ros.cli.live import SPEEDS, drive_live, isolated, run_trials, successes
 from mobile_vla_ros.errors import UserError
 
 EXAMPLE = 'example: mobile_vla demo --out runs/demo'
@@ -21,7 +21,7 @@ WOBBLE_MPS = 0.08
 # It stays for a while where it has to stop: a take that ended there would not show it.
 HOLD_S = 1.5
 
-POLICY = 'policy'
+POLICY, LIVE_SUITE = 'policy', 'unseen_layouts'
 # Trained in the same way but for what they are not given; and what needs no training.
 TRAINED_CONTROLS = {'no image': 'image', 'no instruction': 'instruction'}
 CONSTANT_CONTROLS = {'zero action': 'zero', 'mean action': 'mean_action'}
@@ -82,11 +82,11 @@ def run(args: argparse.Namespace) -> int:
     with _timed(seconds, 'drive'):
         results = drive_all(setup, policies, args.trials)
     with _timed(seconds, 'drive live'):
-        live = drive_live(policy=policies[POLICY], suite='unseen_layouts', first=0,
+        live = drive_live(policy=policies[POLICY], suite=LIVE_SUITE, first=0,
                           count=args.live, speed=setup.drive_speed, what='drive live',
                           log=setup.out / 'log' / 'live', env=setup.env)
     seconds['all'] = time.monotonic() - started
-    from mobile_vla_ros.cli.demo_report import table, write_report
+    from mobile_vla_ros.cli.demo_report import best_control, table, write_report
     report = write_report(setup.out / 'report.html', policy=policies[POLICY], takes=takes,
                           results=results, live=live, seconds=seconds,
                           speeds=(setup.speed, setup.drive_speed))
@@ -94,9 +94,7 @@ def run(args: argparse.Namespace) -> int:
     print(f'\npolicy: {policies[POLICY]}\nreport: {report}\n'
           'drive it: ros2 launch mobile_vla_ros drive.launch.py sim:=true '
           f'policy:={policies[POLICY]}')
-    ours = results[POLICY]['swap']['success_rate']
-    if ours > max(result['swap']['success_rate'] for name, result in results.items()
-                  if name != POLICY):
+    if results[POLICY]['swap']['success_rate'] > best_control(results):
         return 0
     print('The policy does no better on the suite swap than one that is blind or deaf.')
     return 1
@@ -108,12 +106,13 @@ def _prepare(args: argparse.Namespace) -> Setup:
         raise UserError('there is nothing to do', got=f'--takes {args.takes} --trials '
                         f'{args.trials} --live {args.live}',
                         expected='at least 2 takes and 1 of each other')
-    if not 0.1 <= args.speed <= 5:
-        raise UserError('the speed is out of range', got=args.speed, expected='0.1 to 5')
+    if not SPEEDS[0] <= args.speed <= SPEEDS[1]:
+        raise UserError('the speed is out of range', got=args.speed,
+                        expected=f'{SPEEDS[0]:g} to {SPEEDS[1]:g}')
     from mobile_vla_ros.sim.arena import Arena
     from mobile_vla_ros.sim.suites import scene
     arena = Arena()
-    arena.reset(scene('unseen_layouts', 0))
+    arena.reset(scene(LIVE_SUITE, 0))
     arena.render()
     arena.close()
     out = args.out or Path('runs') / time.strftime('demo_%Y%m%dT%H%M%SZ', time.gmtime())

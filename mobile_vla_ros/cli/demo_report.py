@@ -6,11 +6,12 @@ from pathlib import Path
 import numpy as np
 
 from mobile_vla_ros import __version__
+from mobile_vla_ros.cli.demo import LIVE_SUITE, POLICY
 from mobile_vla_ros.model.bundle import PolicySpec, read_spec
 from mobile_vla_ros.report import page, plots
+from mobile_vla_ros.report.trials_page import span
 
 PICTURES = 8
-POLICY, LIVE_SUITE = 'policy', 'unseen_layouts'
 WHAT = {'zero': 'stand still', 'mean_action': 'mean action',
         'mean_per_step': 'mean action of each step',
         'mean_per_position_and_step': 'mean of each place and step',
@@ -50,8 +51,8 @@ def _closed_loop(results: dict[str, dict[str, dict]]) -> tuple[list[str], list[l
             if suite not in result:
                 cells.append('–')
                 continue
-            low, high = result[suite]['success_interval']
-            cells.append(f'{result[suite]["success_rate"]:.0%} ({low:.0%} to {high:.0%})')
+            cells.append(f'{result[suite]["success_rate"]:.0%} '
+                         f'({span(result[suite]["success_interval"])})')
         trials = sum(entry['trials'] for entry in result.values())
         hit = sum(entry['collision_rate'] * entry['trials'] for entry in result.values())
         rows.append([name, *cells, f'{hit / trials:.1%}'])
@@ -64,7 +65,8 @@ def table(policy: Path, results: dict[str, dict[str, dict]], live: list[dict]) -
         '\n'.join('  '.join(cell.ljust(width) if column == 0 else cell.rjust(width)
                             for column, (cell, width) in enumerate(zip(row, widths, strict=True)))
                   for row in rows)
-        for rows in (_join(*_cells(read_spec(policy))), _join(*_closed_loop(results)))
+        for head, body in (_cells(read_spec(policy)), _closed_loop(results))
+        for rows in [[head, *body]]
         for widths in [[max(len(row[column]) for row in rows) for column in range(len(rows[0]))]])
     return f'{text}\n\nlive, through the nodes: {_live(results, live)}'
 
@@ -80,10 +82,6 @@ def _live(results: dict[str, dict[str, dict]], live: list[dict]) -> str:
             'ended as in one process')
 
 
-def _join(head: list[str], rows: list[list[str]]) -> list[list[str]]:
-    return [head, *rows]
-
-
 def write_report(path: Path, *, policy: Path, takes: Path, results: dict[str, dict[str, dict]],
                  live: list[dict], seconds: dict[str, float],
                  speeds: tuple[float, float]) -> Path:
@@ -96,7 +94,7 @@ def write_report(path: Path, *, policy: Path, takes: Path, results: dict[str, di
     """
     spec = read_spec(policy)
     ours = results[POLICY]
-    blind = _best_control(results)
+    blind = best_control(results)
     head, rows = _cells(spec)
     parts = [
         page.paragraph(_verdict(spec, results)),
@@ -155,7 +153,8 @@ def write_report(path: Path, *, policy: Path, takes: Path, results: dict[str, di
     return path
 
 
-def _best_control(results: dict[str, dict[str, dict]]) -> float:
+def best_control(results: dict[str, dict[str, dict]]) -> float:
+    """Return the largest success rate on swap of those that are not the policy."""
     return max(result['swap']['success_rate'] for name, result in results.items()
                if name != POLICY)
 
@@ -168,7 +167,7 @@ def _verdict(spec: PolicySpec, results: dict[str, dict[str, dict]]) -> str:
     unbeaten = sorted(set(spec.metrics['baselines'])
                       - set(spec.metrics['policy']['better_than']))
     layouts, swap = results[POLICY][LIVE_SUITE], results[POLICY]['swap']
-    blind = _best_control(results)
+    blind = best_control(results)
     eyes = ('It uses its eyes and its ears' if swap['success_rate'] > blind else
             'It does NOT use both its eyes and its ears')
     blindness = ('On held-out takes it predicts better than every baseline that sees no image.'

@@ -5,9 +5,9 @@ import time
 from pathlib import Path
 
 from mobile_vla_ros.errors import UserError
+from mobile_vla_ros.types import BLANKS
 
-BLANKED = ('image', 'instruction')
-CONTROLS = (*BLANKED, 'zero', 'mean_action')
+CONTROLS = (*filter(None, BLANKS), 'zero', 'mean_action')
 ARENA_AXES = ('linear_x', 'linear_y', 'angular_z')
 
 
@@ -50,7 +50,7 @@ def _driver(policy: Path | None, spec, control: str, device: str, arena):
     from mobile_vla_ros.runtime.policy import VlaPolicy
     torch.set_num_threads(1)  # as the inference node; a step of one frame gains nothing from more
     return _Guarded(PolicyDriver(VlaPolicy.load(
-        policy, device=device, blank=control if control in BLANKED else '')))
+        policy, device=device, blank=control if control in BLANKS else '')))
 
 
 def _mean_action(policy: Path, spec):
@@ -118,8 +118,8 @@ def fingerprint(policy: Path | None) -> str | None:
     """Return the hash of every file of a bundle, by name."""
     if policy is None:
         return None
-    total = hashlib.sha256()
     from mobile_vla_ros.model.bundle import bundle_folder
+    total = hashlib.sha256()
     folder = bundle_folder(policy)
     for path in sorted(path for path in folder.rglob('*') if path.is_file()):
         with path.open('rb') as file:

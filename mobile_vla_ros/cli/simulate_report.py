@@ -19,11 +19,12 @@ from mobile_vla_ros.report.trials_page import (
 )
 from mobile_vla_ros.sim import suites
 from mobile_vla_ros.sim.arena import SUCCESS, Arena
-from mobile_vla_ros.sim.trials import Drive, Trial
+from mobile_vla_ros.sim.trials import PATH_PERIOD_NS, Drive, Trial
+from mobile_vla_ros.types import NANOSECONDS
 
 FILM_PIXELS = 160
 FILM_STEP = 2  # of the path's rows: 5 pictures a second
-FILM_PERIOD_S = 0.2
+FILM_PERIOD_S = FILM_STEP * PATH_PERIOD_NS / NANOSECONDS
 JPEG_QUALITY = 60
 # A picture is drawn anew when the base has moved or turned by more than this.
 STILL_M, STILL_RAD = 0.005, 0.005
@@ -124,7 +125,7 @@ def _film(arena: Arena, drive: Drive) -> Film | None:
         if drawn is None or math.dist(pose[:2], drawn[:2]) > STILL_M or abs(
                 math.remainder(pose[2] - drawn[2], math.tau)) > STILL_RAD:
             arena.pose = pose
-            arena.time_ns = row * 100_000_000
+            arena.time_ns = row * PATH_PERIOD_NS
             buffer = io.BytesIO()
             Image.fromarray(arena.render()).save(buffer, 'JPEG', quality=JPEG_QUALITY)
             pictures.append(buffer.getvalue())

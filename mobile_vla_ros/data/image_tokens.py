@@ -25,8 +25,8 @@ class ImageTokens:
     """
     The image tokens of each frame in every variant that an augmentation may ask for.
 
-    One file a take, named by its content, below a folder named by everything else that the numbers
-    depend on: another backbone, image size or augmentation never meets them.
+    One file a run of frames, named by its take's content, below a folder named by everything else
+    that the numbers depend on: another backbone, image size or augmentation never meets them.
 
     :param encode: (N, 3, S, S) images to (N, K, D) tokens; called where a file is missing.
     :param weights: hash of the weights behind `encode`.
@@ -57,7 +57,8 @@ class ImageTokens:
         cache = FrameCache(self.image, budget_bytes=0)
         for run in tqdm(runs, desc='image tokens', unit='run', leave=False):
             if run.path not in sums:
-                sums[run.path] = hashlib.sha256(run.path.read_bytes()).hexdigest()[:24]
+                with run.path.open('rb') as file:
+                    sums[run.path] = hashlib.file_digest(file, 'sha256').hexdigest()[:24]
             first = int(run.frames[0])
             rows = hashlib.sha256(np.ascontiguousarray(run.frames, '<i8')).hexdigest()[:8]
             path = self.folder / f'{sums[run.path]}_{rows}.npy'

@@ -20,7 +20,7 @@ from mobile_vla_ros.errors import UserError
 from mobile_vla_ros.nodes.common import declare, run, status_message, time_ns, twist_message
 from mobile_vla_ros.nodes.images import compressed_to_rgb, encode, to_compressed, to_rgb
 from mobile_vla_ros.nodes.topics import LATCHED, camera, wrong_camera
-from mobile_vla_ros.runtime.frame_buffer import EARLY_SHARE, FrameBuffer
+from mobile_vla_ros.runtime.frame_buffer import FrameBuffer
 from mobile_vla_ros.runtime.overlay import PREDICTED, draw_arrows
 from mobile_vla_ros.runtime.playback import Plan, command_at, path_of
 from mobile_vla_ros.types import NANOSECONDS
@@ -73,7 +73,6 @@ class InferenceNode(LifecycleNode):
         self._wake = threading.Condition()
         self._worker: threading.Thread | None = None
         self._stopping = False
-        self._used_ns = 0
         self._durations_s: deque[float] = deque(maxlen=50)
 
     def start(self) -> None:
@@ -217,17 +216,11 @@ class InferenceNode(LifecycleNode):
 
     def _next_window(self) -> list[Shot] | None:
         """Return the window to run next, or None (and why) while there is none."""
-        newest = self._buffer.newest
-        if newest is None:
+        if not self._buffer.due:
             return None
-        early_ns = EARLY_SHARE * self._buffer.period_ns
-        if 0 <= newest.stamp_ns - self._used_ns < early_ns:
-            return None
-        window = self._buffer.window()
+        window = self._buffer.take()
         if window is None:
             self._reason = 'the window of frames is not full yet'
-            return None
-        self._used_ns = newest.stamp_ns
         return window
 
     def _propose(self) -> None:

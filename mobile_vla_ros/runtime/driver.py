@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from mobile_vla_ros.runtime.frame_buffer import EARLY_SHARE, FrameBuffer
+from mobile_vla_ros.runtime.frame_buffer import FrameBuffer
 from mobile_vla_ros.runtime.playback import Plan, command_at
 from mobile_vla_ros.runtime.policy import Policy
 from mobile_vla_ros.types import Frame
@@ -28,7 +28,6 @@ class PolicyDriver:
         self.plan: Plan | None = None
         self._instruction = instruction
         self._buffer = FrameBuffer(self.policy.spec.rate_hz, self.policy.spec.window)
-        self._used_ns: int | None = None
 
     def see(self, frame: Frame) -> None:
         """
@@ -37,7 +36,7 @@ class PolicyDriver:
         :raises UserError: when the instruction is empty.
         """
         self._buffer.add(frame)
-        window = self._next_window()
+        window = self._buffer.take() if self._buffer.due else None
         if window is not None:
             self.plan = self.policy.infer(window, self._instruction)
 
@@ -45,13 +44,3 @@ class PolicyDriver:
         """Return the (6,) twist for an instant; zeros without a plan and after its end."""
         twist = None if self.plan is None else command_at(self.plan, now_ns)
         return np.zeros(6) if twist is None else twist
-
-    def _next_window(self) -> list[Frame] | None:
-        newest_ns = self._buffer.newest.stamp_ns
-        early_ns = EARLY_SHARE * self._buffer.period_ns
-        if self._used_ns is not None and 0 <= newest_ns - self._used_ns < early_ns:
-            return None
-        window = self._buffer.window()
-        if window is not None:
-            self._used_ns = newest_ns
-        return window

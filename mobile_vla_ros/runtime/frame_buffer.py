@@ -23,6 +23,7 @@ class FrameBuffer:
         self.period_ns = round(NANOSECONDS / rate_hz)
         self.window_length = window
         self._frames: deque[Frame] = deque()
+        self._used_ns: int | None = None
 
     def add(self, frame: Frame) -> None:
         """
@@ -69,3 +70,19 @@ class FrameBuffer:
                 return None
             chosen.append(nearest)
         return chosen[::-1]
+
+    @property
+    def due(self) -> bool:
+        """Whether the newest frame is the next one that the policy is to see."""
+        if not self._frames:
+            return False
+        early_ns = EARLY_SHARE * self.period_ns
+        return self._used_ns is None or not (
+            0 <= self._frames[-1].stamp_ns - self._used_ns < early_ns)
+
+    def take(self) -> list[Frame] | None:
+        """Return the window, if it is full, and count its newest frame as seen."""
+        window = self.window()
+        if window is not None:
+            self._used_ns = window[-1].stamp_ns
+        return window

@@ -12,9 +12,7 @@ from mobile_vla_ros.errors import UserError
 from mobile_vla_ros.model.backbone import tokenize
 from mobile_vla_ros.model.bundle import LoadedPolicy, PolicySpec, load_bundle
 from mobile_vla_ros.runtime.playback import Plan
-from mobile_vla_ros.types import Frame
-
-BLANKS = ('', 'image', 'instruction')
+from mobile_vla_ros.types import BLANKS, Frame
 
 
 class Policy(Protocol):

@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field
 
 from mobile_vla_ros.errors import UserError
+from mobile_vla_ros.types import BLANKS
 
 
 def _range(name: str, value: float, low: float, high: float) -> str | None:
@@ -73,11 +74,11 @@ class DataConfig:
 
     blank: str = field(default='', metadata={
         'help': 'train a control that is shown no image or told no instruction',
-        'choices': ['', 'image', 'instruction']})
+        'choices': list(BLANKS)})
 
     def __post_init__(self):
         _refuse([
-            None if self.blank in ('', 'image', 'instruction')
+            None if self.blank in BLANKS
             else f'blank is {self.blank!r}, not image, instruction or empty',
             _range('rate_hz', self.rate_hz, 0.1, 1000), _range('window', self.window, 1, 64),
             _range('chunk', self.chunk, 1, 1000),
