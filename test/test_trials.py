@@ -9,6 +9,7 @@ from mobile_vla_ros.errors import UserError
 from mobile_vla_ros.report.shares import wilson
 from mobile_vla_ros.runtime.driver import PolicyDriver
 from mobile_vla_ros.runtime.playback import Plan
+from mobile_vla_ros.runtime.policy import VlaPolicy
 from mobile_vla_ros.sim import suites
 from mobile_vla_ros.sim.arena import Arena
 from mobile_vla_ros.sim.trials import (
@@ -99,6 +100,30 @@ def test_a_blind_constant_driver_costs_no_picture_and_fails(arena):
     assert crash.length_m > 1
     assert crash.expert_s is not None
     assert arena._camera is None
+
+
+def test_a_driver_without_eyes_gets_its_frames_on_time_and_no_picture(arena):
+    """The same frames, lost and late as ever, but nothing is drawn for them."""
+    seeing, blind = Recorder(), Recorder()
+    blind.wants_images = False
+    drive_scene(arena, 'disturbed', 0, blind)
+    assert arena._camera is None
+    drive_scene(arena, 'disturbed', 0, seeing)
+    times = [[(frame.stamp_ns, frame.received_ns) for frame in one.frames]
+             for one in (seeing, blind)]
+    assert times[0] == times[1] and len(times[0]) > 50
+    assert {frame.image.size for frame in blind.frames} == {3}
+
+
+def test_a_blind_policy_drives_the_same_whether_pictures_are_drawn_or_not(arena):
+    """What the control spares itself is work, not information."""
+    drives = []
+    for drawn in (True, False):
+        driver = PolicyDriver(VlaPolicy.load('builtin:demo', blank='image'))
+        assert not driver.wants_images
+        driver.wants_images = drawn
+        drives.append(drive_scene(arena, 'unseen_layouts', 0, driver))
+    assert drives[0] == drives[1] and drives[0].length_m > 0.1
 
 
 def test_frames_are_lost_and_late_as_the_scene_says(arena):
@@ -206,7 +231,7 @@ class Counting:
     """A policy whose plan tells which window it saw: step k of the plan from t is t ms + k."""
 
     def __init__(self, rate_hz=10.0, window=3, chunk=5):
-        self.spec = SimpleNamespace(rate_hz=rate_hz, window=window)
+        self.spec = SimpleNamespace(rate_hz=rate_hz, window=window, blank='')
         self.chunk = chunk
         self.windows = []
 

@@ -68,10 +68,9 @@ def _mean_action(policy: Path, spec):
 class _Guarded:
     """A policy's driver behind the guard, which holds it to its limits and stops it when blind."""
 
-    wants_images = True
-
     def __init__(self, driver):
         self._driver = driver
+        self.wants_images = driver.wants_images
 
     def reset(self, instruction: str) -> None:
         """Begin a scene."""

@@ -16,10 +16,9 @@ class PolicyDriver:
     node; only the time that the network takes is missing.
     """
 
-    wants_images = True
-
     def __init__(self, policy: Policy):
         self.policy = policy
+        self.wants_images = policy.spec.blank != 'image'
         self.reset('')
 
     def reset(self, instruction: str) -> None:

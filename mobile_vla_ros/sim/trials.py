@@ -22,6 +22,7 @@ CAMERA_PERIOD_NS = 100_000_000
 COMMAND_PERIOD_NS = 50_000_000
 PATH_PERIOD_NS = 100_000_000
 OUTCOMES = (SUCCESS, WRONG, COLLISION, TIMEOUT)
+UNSEEN = np.zeros((1, 1, 3), np.uint8)
 
 Path = Sequence[Sequence[float]]
 Interval = Callable[[int, int], tuple[float, float]]
@@ -31,7 +32,8 @@ class Driver(Protocol):
     """
     Who drives.
 
-    ``wants_images`` says whether the camera is to draw anything for it.
+    ``wants_images`` says whether the camera is to draw anything for it; every frame of a driver
+    that does not is one black pixel.
     """
 
     wants_images: bool
@@ -208,14 +210,14 @@ def _run(arena: Arena, suite: str, index: int, scene: Scene, driver: Driver) -> 
     length = 0.0
     while arena.state == RUNNING:
         now_ns = arena.time_ns
-        if driver.wants_images:
-            if now_ns % CAMERA_PERIOD_NS == 0:
-                delay_ns = scene.disturbance.delay_of(scene.seed, now_ns)
-                if delay_ns is not None:
-                    on_their_way.append(Frame(arena.render(), now_ns, now_ns + delay_ns))
-            on_their_way.sort(key=lambda frame: frame.received_ns)
-            while on_their_way and on_their_way[0].received_ns <= now_ns:
-                driver.see(on_their_way.pop(0))
+        if now_ns % CAMERA_PERIOD_NS == 0:
+            delay_ns = scene.disturbance.delay_of(scene.seed, now_ns)
+            if delay_ns is not None:
+                image = arena.render() if driver.wants_images else UNSEEN
+                on_their_way.append(Frame(image, now_ns, now_ns + delay_ns))
+        on_their_way.sort(key=lambda frame: frame.received_ns)
+        while on_their_way and on_their_way[0].received_ns <= now_ns:
+            driver.see(on_their_way.pop(0))
         before = arena.pose
         arena.step(driver.command(now_ns), COMMAND_PERIOD_NS)
         length += math.dist(before[:2], arena.pose[:2])
