@@ -3,6 +3,7 @@
 import hashlib
 import importlib.machinery
 import importlib.util
+import json
 import re
 import subprocess
 import sys
@@ -302,6 +303,16 @@ def test_a_run_is_reproducible_and_writes_a_whole_folder(tmp_path):
     Kosmos2Model.from_pretrained(tmp_path / 'a')
     AutoTokenizer.from_pretrained(tmp_path / 'a')
     assert sorted(path.name for path in tmp_path.iterdir()) == ['a', 'b', 'work']
+
+
+def test_a_backbone_can_be_scored_without_training_one(tmp_path, capsys):
+    """`--score` draws the held-out pictures alone; no backbone there is a sentence."""
+    work = ('--work', str(tmp_path), '--held-out', '30', '--threads', '1')
+    assert tiny.main(['--score', str(FOLDER), *work]) == 0
+    assert json.loads(capsys.readouterr().out)['found'] > 0.85
+    assert [path.name for path in tmp_path.iterdir()] == ['held_out_30_0.npz']
+    assert tiny.main(['--score', str(tmp_path), *work]) == 2
+    assert 'no backbone at' in capsys.readouterr().err
 
 
 def test_poses_of_pictures_look_at_an_object():
