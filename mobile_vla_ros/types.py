@@ -19,6 +19,10 @@ SOURCES = {'unknown': 0, 'teleop': 1, 'policy': 2, 'takeover': 3}
 # What a control may be kept from; empty: from nothing.
 BLANKS = ('', 'image', 'instruction')
 
+# What a take is worth, and what is learned from unless the user says otherwise.
+VERDICTS = ('good', 'poor', 'bad')
+ACCEPTED_VERDICTS = ('good', 'poor')
+
 
 @dataclass(frozen=True)
 class Frame:

@@ -18,7 +18,7 @@ START_NS = 50_000_000_000
 def encoded(index: int, kind: str = 'PNG', size: tuple[int, int] = (16, 12)) -> bytes:
     """Return a small image whose every pixel says ``index``."""
     buffer = io.BytesIO()
-    Image.new('RGB', size, (index % 256, index // 256, 7)).save(buffer, kind)
+    Image.new('RGB', size, (index % 256, index // 256, 250)).save(buffer, kind)
     return buffer.getvalue()
 
 

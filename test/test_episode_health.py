@@ -6,8 +6,10 @@ import numpy as np
 import pytest
 
 from mobile_vla_ros.episode import health
+from mobile_vla_ros.episode.picture import Look
 
 PERIOD_NS = 100_000_000
+CLEAR, DARK, BLURRED = Look(0.5, 0.8), Look(0.01, float('nan')), Look(0.5, 0.2)
 
 
 def judge(frames=50, **changes):
@@ -27,6 +29,7 @@ def test_good_take_has_no_reason_against_it():
     assert found['frame_rate_hz'] == pytest.approx(10)
     assert found['worst_gap_s'] == pytest.approx(0.1)
     assert found['skew_s'] == pytest.approx(0.004)
+    assert (found['clock'], found['expected_rate_hz'], found['looked_at']) == ('sane', None, 0)
     assert json.loads(json.dumps(found)) == found
 
 
@@ -41,12 +44,25 @@ def test_good_take_has_no_reason_against_it():
     ({'frame_stamp_ns': np.zeros(50, np.int64)}, 'poor', 'camera clock'),
     ({'frame_received_ns': np.arange(50) * PERIOD_NS + (np.arange(50) > 25) * 2_000_000_000},
      'poor', '2.10 s without a frame'),
+    ({'frame_stamp_ns': np.arange(50, dtype=np.int64)[::-1] * PERIOD_NS}, 'poor',
+     'does not go forward'),
+    ({'frame_stamp_ns': np.arange(50) * PERIOD_NS + (np.arange(50) > 25) * 2_000_000_000}, 'poor',
+     'jumps once'),
+    ({'frame_stamp_ns': np.arange(50) * PERIOD_NS - 800_000_000}, 'poor', '0.80 s behind'),
+    ({'twist': np.full((50, 6), np.nan)}, 'bad', 'not a finite number'),
+    ({'expected_rate_hz': 15.0}, 'poor', '10.0 frames a second where 15.0 were expected'),
+    ({'expected_rate_hz': 30.0}, 'bad', '10.0 frames a second where 30.0 were expected'),
+    ({'looks': [DARK, *[CLEAR] * 4]}, 'poor', 'dark in 20%'),
+    ({'looks': [DARK] * 5}, 'bad', 'dark in 100% of the frames looked at: a lens cap'),
+    ({'looks': [BLURRED] * 2 + [CLEAR] * 4}, 'poor', 'blurred in 33%'),
+    ({'looks': [BLURRED] * 5}, 'poor', 'out of focus'),
 ])
 def test_fault_is_named(change, verdict, words):
     """Each fault alone spoils the verdict and is named in the reasons."""
     found = judge(**change)
     assert found['verdict'] == verdict
     assert any(words in reason for reason in found['reasons'])
+    assert json.loads(json.dumps(found, allow_nan=False)) == found
 
 
 def test_standing_before_a_still_scene_is_no_frozen_camera():
@@ -54,6 +70,41 @@ def test_standing_before_a_still_scene_is_no_frozen_camera():
     still = np.arange(50) < 10
     found = judge(frozen=still, twist=np.where(still[:, None], 0, 0.3) * np.ones(6))
     assert found['frozen_share'] == 0
+
+
+@pytest.mark.parametrize('change', [
+    {'expected_rate_hz': 12.0},
+    {'expected_rate_hz': 0.0},
+    {'looks': [BLURRED, *[CLEAR] * 5]},
+    {'looks': [Look(0.06, float('nan'))] * 5},
+    {'frame_received_ns': np.maximum.accumulate(
+        np.arange(50) * PERIOD_NS + (np.arange(50) == 25) * 900_000_000)},
+    {'drops': 0, 'frozen': np.arange(50) == 4},
+])
+def test_small_things_leave_a_take_good(change):
+    """One blurred frame, a plain wall, a late delivery, 83 % of the rate: still good."""
+    found = judge(**change)
+    assert (found['verdict'], found['reasons']) == ('good', [])
+
+
+def test_period_of_a_slow_camera_is_no_gap():
+    """At 1 Hz a second without a frame is as expected; three periods are a gap."""
+    times = np.arange(20, dtype=np.int64) * 10 * PERIOD_NS
+    slow = {'frame_stamp_ns': times, 'frame_received_ns': times, 'expected_rate_hz': 1.0,
+            'frozen': np.zeros(20, dtype=bool)}
+    assert not any('without' in reason for reason in judge(20, **slow)['reasons'])
+    late = times + (np.arange(20) > 9) * 30 * PERIOD_NS
+    slow.update(frame_stamp_ns=late, frame_received_ns=late)
+    assert '4.00 s without a frame' in judge(20, **slow)['reasons']
+
+
+def test_rate_is_that_of_the_frames_own_times():
+    """Delivery in bunches changes neither rate nor gap when the camera's clock is sane."""
+    times = np.arange(60, dtype=np.int64) * PERIOD_NS
+    bunched = times[np.minimum(np.arange(60) // 4 * 4 + 3, 59)]
+    found = judge(60, frame_stamp_ns=times + 1, frame_received_ns=bunched + 2)
+    assert found['worst_gap_s'] == pytest.approx(0.1)
+    assert found['frame_rate_hz'] == pytest.approx(10)
 
 
 @pytest.mark.parametrize('frames', [0, 1])

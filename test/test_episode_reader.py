@@ -17,8 +17,8 @@ def test_jpeg_and_png_come_out_as_rgb(tmp_path):
     writer.add_frame(encoded(200, 'PNG'), 1, 1)
     writer.add_frame(encoded(200, 'JPEG'), 2, 2)
     with Episode.open(writer.close()) as episode:
-        assert episode.frame(0).image[5, 5].tolist() == [200, 0, 7]
-        assert np.abs(episode.frame(1).image[5, 5].astype(int) - [200, 0, 7]).max() <= 4
+        assert episode.frame(0).image[5, 5].tolist() == [200, 0, 250]
+        assert np.abs(episode.frame(1).image[5, 5].astype(int) - [200, 0, 250]).max() <= 4
 
 
 def test_take_that_is_still_being_written_can_be_read(tmp_path):

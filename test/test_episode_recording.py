@@ -13,7 +13,7 @@ from mobile_vla_ros.episode.recording import Recording
 from mobile_vla_ros.episode.schema import EpisodeInfo
 from mobile_vla_ros.episode.writer import EpisodeWriter
 from mobile_vla_ros.errors import UserError
-from mobile_vla_ros.types import Command
+from mobile_vla_ros.types import NANOSECONDS, Command
 
 
 @pytest.fixture
@@ -92,6 +92,60 @@ def test_disk_that_fails_ends_the_take_with_a_sentence(tmp_path):
     assert take.path is None
     with Episode.open(take.part_path) as episode:
         assert episode.frame(0).image[0, 0, 0] == 7 and not episode.complete
+
+
+def test_frames_lost_on_the_way_are_counted_in_the_take(recording):
+    """What the middleware lost is a drop of the take; runs of one reason share an event."""
+    for number in range(5):
+        recording.lost(2, 10 + number, 'lost by the middleware')
+    recording.frame(lambda: encoded(1), 20, 20)
+    recording.lost(1, 30, 'lost by the middleware')
+    recording.lost(1, 30 + 2 * NANOSECONDS, 'lost by the middleware')
+    recording.lost(1, 31 + 2 * NANOSECONDS, 'another reason')
+    assert (recording.drops, recording.ended) == (13, False)
+    finish(recording)
+    assert recording.ended and recording.bytes_written == len(encoded(1))
+    with Episode.open(recording.path) as episode:
+        assert [(event.time_ns, event.text) for event in episode.events] == [
+            (10, '10 frames: lost by the middleware'), (30, '1 frames: lost by the middleware'),
+            (30 + 2 * NANOSECONDS, '1 frames: lost by the middleware'),
+            (31 + 2 * NANOSECONDS, '1 frames: another reason')]
+        assert episode.health['drops'] == 13 and episode.judge() == episode.health
+
+
+def test_frames_that_fail_after_the_end_was_asked_for_are_counted(recording):
+    """A frame that waits as the take is ended, and cannot be encoded, is told of as well."""
+    asked = threading.Event()
+
+    def fail():
+        assert asked.wait(10)
+        raise UserError('a camera image has an unknown encoding')
+    for number in range(2):
+        recording.frame(fail, number, number)
+    done = threading.Event()
+    recording.finish('success', done.set)
+    asked.set()
+    assert done.wait(10)
+    with Episode.open(recording.path) as episode:
+        assert [event.text.split(':')[0] for event in episode.events] == ['2 frames']
+        assert episode.health['drops'] == 2
+
+
+def test_take_ends_of_itself_below_the_floor(tmp_path):
+    """Nobody asked for the end: it is told, nothing more is taken, and a stop changes nothing."""
+    writer = EpisodeWriter(tmp_path, EpisodeInfo('go'), CREATED_NS, flush_period_s=0.05)
+    take = Recording(writer, queue_frames=4, steady_ns=time.monotonic_ns, floor_bytes=2 ** 62)
+    take.frame(lambda: encoded(3), 7, 7)
+    assert take.join(10) and take.ended and take.error is None
+    assert 'under the floor' in take.problem and take.health['frames'] == take.frames == 1
+    assert not take.frame(lambda: encoded(4), 8, 8)
+    path = take.path
+    finish(take)
+    take.discard()
+    assert take.path == path
+    with Episode.open(path) as episode:
+        assert (episode.outcome, episode.complete) == ('unknown', True)
+        assert [event.name for event in episode.events] == ['problem', 'stop']
 
 
 def test_discard_ends_the_thread_and_leaves_nothing(recording, tmp_path):

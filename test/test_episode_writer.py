@@ -34,7 +34,7 @@ def test_take_reads_back_as_it_was_written(tmp_path):
         assert (len(episode), len(episode.commands)) == (10, 20)
         frame = episode.frame(3)
         assert frame.image.shape == (12, 16, 3)
-        assert frame.image[0, 0].tolist() == [3, 0, 7]
+        assert frame.image[0, 0].tolist() == [3, 0, 250]
         assert frame.received_ns - frame.stamp_ns == 5_000_000
         assert episode.encoded(3) == encoded(3)
         assert np.allclose(episode.commands.twist[7], [.03, 1, 0, 0, 0, -.03])
@@ -123,6 +123,29 @@ def test_long_event_is_cut_at_a_character(tmp_path):
     writer.add_event('problem', 1, 'ß' * 500)
     with Episode.open(writer.close()) as episode:
         assert episode.events[0].text == 'ß' * (schema.EVENT_TEXT_BYTES // 2)
+
+
+def test_images_of_equal_length_stay_apart(tmp_path):
+    """A flush of images that have one length, or one image alone, writes each as it is."""
+    writer = EpisodeWriter(tmp_path, EpisodeInfo('go', origin='a bag'), CREATED_NS)
+    images = [bytes([number] * 50) for number in range(5)]
+    for image in images:
+        writer.add_frame(image, 1, 1)
+    writer.flush()
+    writer.add_frame(b'single', 1, 1)
+    with Episode.open(writer.close()) as episode:
+        assert [episode.encoded(row) for row in range(6)] == [*images, b'single']
+        assert episode.origin == 'a bag' and not episode.recovered
+
+
+def test_hidden_take_has_no_name_until_it_is_whole(tmp_path):
+    """A take that is made from another file leaves no .part, whenever it is cut short."""
+    writer = EpisodeWriter(tmp_path, EpisodeInfo('go'), CREATED_NS, episode_id='a', hidden=True)
+    write_take(writer, 3)
+    writer.flush()
+    assert list(tmp_path.iterdir()) == [tmp_path / '.a.new']
+    assert writer.close() == tmp_path / 'a.h5'
+    assert list(tmp_path.iterdir()) == [tmp_path / 'a.h5']
 
 
 def _writing_process(folder: Path, frames: int, *prefix: str) -> subprocess.Popen:

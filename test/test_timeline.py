@@ -111,16 +111,26 @@ def test_rate_of_zero_is_a_sentence():
 @pytest.mark.parametrize(('stamp', 'clock'), [
     (lambda t: t - 20_000_000, 'stamp'),
     (lambda t: t - 2 * S, 'received'),
+    (lambda t: t - 600_000_000, 'received'),
+    (lambda t: np.where(t > t[9], t + S, t), 'received'),
     (lambda t: t * 0, 'received'),
     (lambda t: np.where(t == t[7], t[3], t), 'received'),
     (lambda t: -t, 'received'),
 ])
 def test_camera_clock_is_trusted_only_if_sane(stamp, clock):
-    """Late by less than a second and always rising: the stamp; at zero, back or far: receipt."""
+    """Near the receipt and always rising: the stamp; at zero, back, a jump or far: receipt."""
     received = 100 * S + np.arange(20) * S // 10
     found, name = frame_times(stamp(received), received)
     assert name == clock
     assert np.array_equal(found, stamp(received) if clock == 'stamp' else received)
+
+
+def test_late_delivery_costs_no_stamp():
+    """Frames held up by the network and delivered in a bunch keep their true times."""
+    stamp = 100 * S + np.arange(40) * S // 10
+    received = np.maximum.accumulate(stamp + np.where(np.arange(40) == 20, 9 * S // 10, 0))
+    found, name = frame_times(stamp, received)
+    assert name == 'stamp' and found is stamp
 
 
 def test_episode_becomes_segments_with_actions_ahead(tmp_path):

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 from accelerate.state import AcceleratorState
+from episode_takes import CREATED_NS, encoded
 from takes import write_takes
 
 from mobile_vla_ros.data.augment import (
@@ -19,15 +20,23 @@ from mobile_vla_ros.data.preprocess import preprocess
 from mobile_vla_ros.data.runs import Run, Sampling, fingerprint, load_runs
 from mobile_vla_ros.data.split import split_episodes
 from mobile_vla_ros.episode.reader import Episode, find_episodes
+from mobile_vla_ros.episode.schema import EpisodeInfo
+from mobile_vla_ros.episode.writer import EpisodeWriter
 from mobile_vla_ros.errors import UserError
 from mobile_vla_ros.model.bundle import load_bundle
 from mobile_vla_ros.runtime.policy import VlaPolicy
 from mobile_vla_ros.training.baselines import baselines, targets
 from mobile_vla_ros.training.config import DataConfig, ModelConfig, TrainConfig
-from mobile_vla_ros.training.evaluate import dataset, predict, split_runs, swap_instructions
+from mobile_vla_ros.training.evaluate import (
+    dataset,
+    evaluate,
+    predict,
+    split_runs,
+    swap_instructions,
+)
 from mobile_vla_ros.training.loop import train
 from mobile_vla_ros.training.metrics import measure, motion_loss
-from mobile_vla_ros.types import ActionSpec, Frame, ImageSpec
+from mobile_vla_ros.types import ActionSpec, Command, Frame, ImageSpec
 
 
 @pytest.fixture(autouse=True)
@@ -230,6 +239,92 @@ def test_a_broken_take_is_named_and_the_rest_goes_on(takes, tmp_path):
     assert str(broken) in skipped[str(broken)]
 
 
+def write_worth(folder, verdict, number=0, *, finished=True):
+    """Write a take of twenty frames that deserves a verdict; return its path."""
+    created_ns = CREATED_NS + number * 60_000_000_000
+    writer = EpisodeWriter(folder, EpisodeInfo(f'go to box {number % 2}'), created_ns)
+    for index in range(20):
+        now_ns = created_ns + index * 100_000_000 + (
+            600_000_000 if verdict == 'poor' and index > 9 else 0)
+        writer.add_frame(encoded(0 if verdict == 'bad' else index), now_ns, now_ns)
+        writer.add_command(Command([0.1 + index / 100, 0, 0, 0, 0, 0], now_ns, now_ns, 'teleop'))
+    if finished:
+        path = writer.close('success')
+    else:
+        writer.flush()
+        writer.abandon()
+        path = writer.part_path.rename(writer.final_path)
+    with Episode.open(path) as episode:
+        assert episode.judge()['verdict'] == verdict
+    return path
+
+
+def test_bad_takes_are_left_out_unless_they_are_asked_for(tmp_path):
+    """The verdict is obeyed, the reason is told, and the user has the last word."""
+    paths = {verdict: write_worth(tmp_path, verdict, number)
+             for number, verdict in enumerate(('good', 'poor', 'bad'))}
+    runs, skipped = load_runs(paths.values(), Sampling())
+    assert {run.path for run in runs} == {paths['good'], paths['poor']}
+    assert list(skipped) == [str(paths['bad'])]
+    assert skipped[str(paths['bad'])].startswith('verdict bad: the picture stood still')
+    runs, skipped = load_runs(paths.values(), Sampling(), ['good', 'poor', 'bad'])
+    assert {run.path for run in runs} == set(paths.values()) and not skipped
+    _, skipped = load_runs(paths.values(), Sampling(), ['good'])
+    assert set(skipped) == {str(paths['poor']), str(paths['bad'])}
+    with pytest.raises(UserError, match=r'goood.*Did you mean'):
+        load_runs(paths.values(), Sampling(), ['goood'])
+
+
+def test_unfinished_take_is_never_learned_from(tmp_path):
+    """A file whose writer died may be whole or not: it is recovered first."""
+    path = write_worth(tmp_path, 'good', finished=False)
+    _, skipped = load_runs([path], Sampling(), ['good', 'poor', 'bad'])
+    assert 'recover' in skipped[str(path)]
+
+
+def test_training_names_what_it_left_out_and_the_bundle_knows(small_backbone, tmp_path):
+    """A line for the file, a count, and both in the bundle beside the fingerprint."""
+    data, said = tmp_path / 'takes', []
+    for number in range(4):
+        write_worth(data, 'good', number)
+    bad = write_worth(data, 'bad', 9)
+    best = train(ModelConfig(backbone=small_backbone, lora_r=4, head_hidden=16, head_layers=1),
+                 DataConfig(data=str(data)),
+                 TrainConfig(out=str(tmp_path / 'out'), epochs=1, device='cpu'), say=said.append)
+    assert any(bad.name in line and 'stood still' in line for line in said)
+    assert '1 of 5 takes left out' in said
+    known = load_bundle(best).spec.data
+    assert known['accept_verdicts'] == ['good', 'poor']
+    assert list(known['left_out']) == [bad.name]
+    assert len(known['train_episodes']) + len(known['val_episodes']) == 4
+
+
+@pytest.mark.parametrize('accept', [['good', 'poor'], ['poor']])
+def test_no_take_left_says_why_each_was_refused(tmp_path, accept):
+    """Training and evaluation alike: every file with its reason, and the remedy."""
+    paths = [write_worth(tmp_path / 'takes', 'bad', number) for number in range(3)]
+    told = '.*'.join(f'{path.stem}.*stood still' for path in paths) + '.*accept.verdicts'
+    with pytest.raises(UserError, match=told):
+        train(ModelConfig(), DataConfig(data=str(tmp_path / 'takes'), accept_verdicts=accept),
+              TrainConfig(out=str(tmp_path / 'out'), device='cpu'), say=lambda _: None)
+    assert not (tmp_path / 'out').exists()
+    with pytest.raises(UserError, match=told):
+        evaluate(tmp_path / 'takes', None, sampling=Sampling(), axes=['linear_x'], val_share=0.5,
+                 split_seed=0, accept_verdicts=accept)
+
+
+def test_evaluation_obeys_the_verdict(tmp_path):
+    """Bad takes are in no number, unless they are asked for."""
+    for number in range(4):
+        write_worth(tmp_path, 'good', number)
+    bad = write_worth(tmp_path, 'bad', 9)
+    told = {'sampling': Sampling(), 'axes': ['linear_x'], 'val_share': 0.5, 'split_seed': 0}
+    found = evaluate(tmp_path, None, **told)
+    assert sum(found['episodes'].values()) == 4 and list(found['skipped']) == [str(bad)]
+    found = evaluate(tmp_path, None, **told, accept_verdicts=['good', 'poor', 'bad'])
+    assert sum(found['episodes'].values()) == 5 and not found['skipped']
+
+
 def test_the_fingerprint_knows_the_commands(takes):
     """Two sets of takes differ in their fingerprint when one command differs."""
     runs, _ = load_runs(find_episodes(takes)[:2], Sampling())
@@ -280,3 +375,6 @@ def test_a_configuration_collects_every_mistake():
     """All mismatches at once."""
     with pytest.raises(UserError, match=r'epochs is 0.*batch_size is -1'):
         TrainConfig(out='x', epochs=0, batch_size=-1)
+    for verdicts in ([], ['fine']):
+        with pytest.raises(UserError, match='accept_verdicts'):
+            DataConfig(data='x', accept_verdicts=verdicts)

@@ -24,6 +24,9 @@ def register(subparsers) -> None:
     parser.add_argument('--val-share', type=float, default=0.2,
                         help='share of takes that validate (0.2)')
     parser.add_argument('--split-seed', type=int, default=0, help='seed of the split (0)')
+    parser.add_argument('--accept-verdicts', '--accept_verdicts', nargs='+', metavar='VERDICT',
+                        help="takes to measure on: good, poor, bad (the policy's own, or "
+                             'good poor)')
     parser.add_argument('--device', default='auto', help='auto, cpu or cuda')
     parser.add_argument('--offline', action='store_true', help='never ask the hub')
     parser.add_argument('--json', action='store_true', help='print JSON')
@@ -37,7 +40,7 @@ def run(args: argparse.Namespace) -> int:
     result = evaluate(
         args.data, args.policy, sampling=Sampling(args.rate, args.window, args.chunk),
         axes=args.axes, val_share=args.val_share, split_seed=args.split_seed,
-        device=args.device, offline=args.offline)
+        device=args.device, offline=args.offline, accept_verdicts=args.accept_verdicts)
     print(json.dumps(result, indent=2) if args.json else text(result))
     return 0
 
@@ -62,6 +65,8 @@ def text(result: dict) -> str:
                  + ', '.join(f'{axis} {rows["zero"][axis]["unit"]}' for axis in axes))
     if 'policy' in result:
         lines += verdict(result, axes)
+    if result['skipped']:
+        lines.append(f'takes left out: {len(result["skipped"])}')
     lines += [f'left out: {path}: {reason}' for path, reason in result['skipped'].items()]
     return '\n'.join(lines)
 

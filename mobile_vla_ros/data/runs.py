@@ -1,7 +1,7 @@
 """Runs of frames at the policy's rate, each with the actions that followed it."""
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -9,7 +9,8 @@ import numpy as np
 
 from mobile_vla_ros.episode.reader import Episode
 from mobile_vla_ros.episode.timeline import actions_ahead, segments
-from mobile_vla_ros.errors import UserError
+from mobile_vla_ros.errors import UserError, did_you_mean
+from mobile_vla_ros.types import ACCEPTED_VERDICTS, VERDICTS
 
 
 @dataclass(frozen=True)
@@ -53,26 +54,60 @@ class Run:
         return np.arange(count)[:, None] + np.arange(window)[None]
 
 
-def load_runs(paths: Iterable[Path], sampling: Sampling) -> tuple[list[Run], dict[str, str]]:
+def load_runs(paths: Iterable[Path], sampling: Sampling,
+              accept: Sequence[str] = ACCEPTED_VERDICTS) -> tuple[list[Run], dict[str, str]]:
     """
     Cut takes into runs long enough for one window.
 
-    :returns: the runs, and for every take that gives none, or less than it has, the reason.
+    A take that no writer finished is never taken, whatever its frames are worth.
+
+    :param accept: verdicts of the takes that are taken; a take that holds none is judged.
+    :returns: the runs, and for every take that gives none the reason.
     """
+    _check_verdicts(accept)
     runs: list[Run] = []
     skipped: dict[str, str] = {}
     for path in paths:
         try:
             with Episode.open(path) as episode:
-                runs_of_it = _runs(episode, path, sampling)
+                reason = refusal(episode, accept)
+                runs_of_it = [] if reason else _runs(episode, path, sampling)
         except UserError as error:
             skipped[str(path)] = str(error)
             continue
         if not runs_of_it:
-            skipped[str(path)] = (f'no {sampling.window} frames in a row at '
-                                  f'{sampling.rate_hz:g} Hz')
+            skipped[str(path)] = reason or (f'no {sampling.window} frames in a row at '
+                                            f'{sampling.rate_hz:g} Hz')
         runs.extend(runs_of_it)
     return runs, skipped
+
+
+def _check_verdicts(accept: Sequence[str]) -> None:
+    """Raise UserError unless ``accept`` names at least one verdict, and verdicts alone."""
+    for verdict in accept:
+        if verdict not in VERDICTS:
+            raise UserError('unknown verdict', got=repr(verdict), expected=', '.join(VERDICTS),
+                            remedy=did_you_mean(str(verdict), VERDICTS))
+    if not accept:
+        raise UserError('no verdict is accepted', expected=f'some of {", ".join(VERDICTS)}',
+                        remedy='name the verdicts of the takes to learn from')
+
+
+def refusal(episode: Episode, accept: Sequence[str] = ACCEPTED_VERDICTS) -> str | None:
+    """Say why a take is not learned from: unfinished, or its verdict; None when it may be."""
+    if not episode.complete:
+        return 'the take was never finished: mobile_vla episodes recover completes it'
+    health = episode.health or episode.judge()
+    if health['verdict'] in accept:
+        return None
+    return f'verdict {health["verdict"]}: ' + ('; '.join(health['reasons']) or 'no fault')
+
+
+def refusals(skipped: dict[str, str]) -> str:
+    """Return the takes that were left out and why, for a sentence: the first ten by name."""
+    lines = [f'{Path(path).name}: {reason}' for path, reason in list(skipped.items())[:10]]
+    more = len(skipped) - len(lines)
+    return ' | '.join(lines + ([f'and {more} more'] if more else []))
 
 
 def _runs(episode: Episode, path: Path, sampling: Sampling) -> list[Run]:

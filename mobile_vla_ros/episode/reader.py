@@ -9,11 +9,17 @@ import h5py
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
-from mobile_vla_ros.episode import health, schema
+from mobile_vla_ros.episode import health, lock, schema
+from mobile_vla_ros.episode.closed_view import (
+    SIGNATURE,
+    SUPERBLOCK_BYTES,
+    SWMR_WRITING,
+    View,
+)
+from mobile_vla_ros.episode.tally import Tally
 from mobile_vla_ros.errors import UserError
 from mobile_vla_ros.types import SOURCES, Frame
 
-HDF5_SIGNATURE = b'\x89HDF\r\n\x1a\n'
 SOURCE_NAMES = {number: name for name, number in SOURCES.items()}
 
 
@@ -54,9 +60,9 @@ class Episode:
     ``.part``, of a writer that was killed or of one that still writes, shows what was flushed.
     """
 
-    def __init__(self, path: Path, file: h5py.File):
+    def __init__(self, path: Path, file: h5py.File, view: View | None = None):
         self.path = path
-        self._file = file
+        self._file, self._view = file, view
         self.attributes = {name: _plain(value) for name, value in file.attrs.items()}
         self._check_format()
         self._images = file['frames/data']
@@ -85,10 +91,10 @@ class Episode:
         path = Path(path).expanduser()
         if not path.is_file():
             raise UserError(f'no episode at {path}', expected='a file written by the recorder')
-        file = None
+        file = view = None
         try:
-            file = _open_file(path)
-            return cls(path, file)
+            file, view = _open_file(path)
+            return cls(path, file, view)
         except UserError:
             file.close()
             raise
@@ -97,7 +103,8 @@ class Episode:
                 file.close()
             raise UserError(f'{path} cannot be read as an episode', got=_first_line(error),
                             expected=f'an HDF5 file of format {schema.FORMAT}',
-                            remedy='move it away, or recover it if it is a take') from None
+                            remedy='save what is left of it with mobile_vla episodes recover, '
+                                   'or move it away') from None
 
     def _check_format(self):
         found, version = self.attributes.get('format'), self.attributes.get('version')
@@ -122,6 +129,8 @@ class Episode:
     def close(self):
         """Let go of the file; times and commands stay usable."""
         self._file.close()
+        if self._view is not None:
+            self._view.close()
 
     @property
     def episode_id(self) -> str:
@@ -137,6 +146,16 @@ class Episode:
     def outcome(self) -> str:
         """One of ``schema.OUTCOMES``."""
         return self.attributes['outcome']
+
+    @property
+    def origin(self) -> str:
+        """What the take was imported from; '' for one that was recorded."""
+        return self.attributes.get('origin', '')
+
+    @property
+    def recovered(self) -> bool:
+        """Whether the take was completed after its writer had died, or from a cut file."""
+        return self.attributes.get('recovered', False)
 
     @property
     def complete(self) -> bool:
@@ -176,17 +195,17 @@ class Episode:
                      int(self.frame_received_ns[index]))
 
     def judge(self) -> dict:
-        """Measure the take anew (see ``health.judge``); reads every image, decodes none."""
-        frozen = np.zeros(len(self), dtype=bool)
-        last = b''
-        for index in range(len(self)):
-            image = self.encoded(index)
-            frozen[index], last = image == last, image
-        drops = sum(int(event.text.split()[0]) for event in self.events if event.name == 'drop')
+        """Measure the take anew (see ``health.judge``); reads every image, decodes few."""
+        tally = Tally()
+        for index, received_ns in enumerate(self.frame_received_ns.tolist()):
+            tally.add(self.encoded(index), received_ns)
+        drops = sum(schema.dropped_frames(event.text) for event in self.events
+                    if event.name == 'drop')
         return health.judge(
             frame_stamp_ns=self.frame_stamp_ns, frame_received_ns=self.frame_received_ns,
-            frozen=frozen, command_received_ns=self.commands.received_ns,
-            twist=self.commands.twist, drops=drops)
+            frozen=tally.frozen, command_received_ns=self.commands.received_ns,
+            twist=self.commands.twist, drops=drops, looks=tally.looks,
+            expected_rate_hz=(self.health or {}).get('expected_rate_hz'))
 
     def _broken(self, index: int, error: Exception) -> UserError:
         return UserError(f'{self.path} is broken at frame {index}', got=_first_line(error),
@@ -213,23 +232,26 @@ def find_episodes(folder: Path | str) -> list[Path]:
     return found
 
 
-def _open_file(path: Path) -> h5py.File:
+def _open_file(path: Path) -> tuple[h5py.File, View | None]:
     """
-    Open a whole file as it is, and one that its writer never closed as a SWMR reader.
+    Open a whole file as it is, and one that is still written as a SWMR reader.
 
-    A SWMR reader waits for blocks that are missing, in the hope that a writer will bring them:
-    a file that was cut would keep it for minutes, so that is found out here, from the
-    superblock (version 3: flags at byte 11, end of file at byte 28).
+    A file whose writer died is read through ``closed_view.View``: a SWMR reader waits for blocks
+    that are missing, in the hope that a writer will bring them, and after a power cut blocks of
+    zeros keep HDF5 busy for ever.
     """
     with path.open('rb') as file:
-        head = file.read(36)
-    swmr = len(head) == 36 and head[:8] == HDF5_SIGNATURE and head[8] == 3 and head[11] & 4
-    if not swmr:
-        return h5py.File(path, 'r')
+        head = file.read(SUPERBLOCK_BYTES)
+    ours = len(head) == SUPERBLOCK_BYTES and head[:9] == SIGNATURE + b'\x03'
+    if not ours or not head[11] & SWMR_WRITING:
+        return h5py.File(path, 'r'), None
     size, end = path.stat().st_size, int.from_bytes(head[28:36], 'little')
     if size < end:
         raise OSError(f'cut short: {size} bytes of {end}')
-    return h5py.File(path, 'r', libver='latest', swmr=True)
+    if lock.is_held(path):
+        return h5py.File(path, 'r', libver='latest', swmr=True), None
+    view = View(path)
+    return h5py.File(view, 'r'), view
 
 
 def _valid_rows(file: h5py.File, times: str, *others: str) -> int:

@@ -1,5 +1,6 @@
 """Names, types and attributes of an episode file: the one place that says what HDF5 holds."""
 
+import dataclasses
 import datetime
 import uuid
 from dataclasses import dataclass
@@ -7,6 +8,7 @@ from dataclasses import dataclass
 import h5py
 import numpy as np
 
+from mobile_vla_ros import __version__
 from mobile_vla_ros.errors import UserError
 
 FORMAT = 'mobile_vla_episode'
@@ -16,7 +18,8 @@ SUFFIX = '.h5'
 PART_SUFFIX = '.h5.part'
 
 OUTCOMES = ('success', 'failure', 'unknown')
-EVENTS = ('start', 'stop', 'pause', 'takeover', 'drop', 'instruction', 'outcome', 'problem')
+EVENTS = ('start', 'stop', 'pause', 'takeover', 'drop', 'instruction', 'outcome', 'problem',
+          'recovered', 'action')
 
 # Rows that were never written read as these, so that a reader can tell them from a real zero.
 NO_TIME = np.iinfo(np.int64).min
@@ -59,6 +62,7 @@ class EpisodeInfo:
     :param instruction: what the robot is told to do, in the operator's words; not empty.
     :param image_topic: resolved name of the camera topic; likewise ``command_topic``.
     :param command_type: ``geometry_msgs/msg/Twist`` or ``…/TwistStamped``; '' while unknown.
+    :param origin: what the take was imported from; '' for a take that was recorded.
     :raises UserError: for an empty instruction.
     """
 
@@ -70,6 +74,7 @@ class EpisodeInfo:
     command_type: str = ''
     frame_id: str = ''
     ros_version: str = ''
+    origin: str = ''
 
     def __post_init__(self):
         if not self.instruction.strip():
@@ -91,9 +96,45 @@ def utc_text(created_ns: int) -> str:
     return f'{utc:%Y-%m-%dT%H:%M:%SZ}'
 
 
+def dropped_frames(text: str) -> int:
+    """Return how many frames a 'drop' event tells of: its text begins with the number."""
+    number = text.split(' ', 1)[0]
+    return int(number) if number.isdecimal() else 0
+
+
 def fixed_text(text: str, size: int) -> np.bytes_:
     """Return UTF-8 of ``text`` cut to ``size`` bytes at a character's edge."""
     return np.bytes_(text.encode()[:size].decode(errors='ignore').encode())
+
+
+def lay_out(file: h5py.File, info: EpisodeInfo, episode_id: str,
+            created_ns: int) -> dict[str, h5py.Dataset]:
+    """Write attributes and empty datasets into a new file and switch it to SWMR."""
+    attributes = file.attrs
+    attributes['format'] = FORMAT
+    attributes['version'] = VERSION
+    attributes['episode_id'] = episode_id
+    attributes['created_utc'] = utc_text(created_ns)
+    attributes['package_version'] = __version__
+    values = dataclasses.asdict(info)
+    for name, text in values.items():
+        if name not in LATE_TEXT_BYTES:
+            attributes[name] = text
+    late = {**values, 'outcome': 'unknown', 'health': ''}
+    for name, size in LATE_TEXT_BYTES.items():
+        attributes.create(name, fixed_text(late[name], size),
+                          dtype=h5py.string_dtype('utf-8', size))
+    for name in LATE_FLAGS:
+        attributes.create(name, False)
+    datasets = {}
+    for path, (columns, dtype, rows, unwritten) in DATASETS.items():
+        tail = () if columns is None else (columns,)
+        datasets[path] = file.create_dataset(
+            path, (0, *tail), maxshape=(None, *tail), chunks=(rows, *tail), dtype=dtype,
+            fillvalue=unwritten)
+    file.swmr_mode = True
+    file.flush()
+    return datasets
 
 
 def check_outcome(outcome: str) -> str:

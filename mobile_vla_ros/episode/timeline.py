@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from mobile_vla_ros.episode import clock
 from mobile_vla_ros.errors import UserError
 from mobile_vla_ros.types import NANOSECONDS
 
@@ -21,7 +22,6 @@ if TYPE_CHECKING:
     from mobile_vla_ros.episode.reader import Episode
 
 COMMAND_MAX_AGE_S = 0.5
-SANE_CLOCK_S = 1.0
 
 
 @dataclass(frozen=True)
@@ -94,19 +94,15 @@ def frame_times(stamp_ns: np.ndarray, received_ns: np.ndarray) -> tuple[np.ndarr
     """
     Decide once for a take which clock its frames are timed by.
 
-    The header stamp says when the light fell in and is taken if the camera's clock is sane:
-    every stamp is later than the one before, and the median distance from stamp to receipt is
-    less than a second. Else the time of receipt is taken.
+    The header stamp says when the light fell in and is taken if the camera's clock is sane
+    (``clock.check``). Else the time of receipt is taken.
 
     :param stamp_ns: (N,) int64; likewise ``received_ns``.
     :returns: (N,) int64 times; ``'stamp'`` or ``'received'``.
     """
-    stamp_ns, received_ns = np.asarray(stamp_ns), np.asarray(received_ns)
-    if len(stamp_ns) and np.all(np.diff(stamp_ns) > 0):
-        apart_ns = np.median(np.abs(received_ns - stamp_ns))
-        if apart_ns < SANE_CLOCK_S * NANOSECONDS:
-            return stamp_ns, 'stamp'
-    return received_ns, 'received'
+    if len(stamp_ns) and clock.check(stamp_ns, received_ns).sane:
+        return np.asarray(stamp_ns), 'stamp'
+    return np.asarray(received_ns), 'received'
 
 
 def grid_frames(time_ns: np.ndarray, rate_hz: float) -> list[np.ndarray]:

@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 
 from mobile_vla_ros.errors import UserError
-from mobile_vla_ros.types import BLANKS
+from mobile_vla_ros.types import ACCEPTED_VERDICTS, BLANKS, VERDICTS
 
 
 def _range(name: str, value: float, low: float, high: float) -> str | None:
@@ -65,6 +65,8 @@ class DataConfig:
         'help': 'speed of each axis that becomes 1.0; none: the largest of the training takes'})
     command_max_age_s: float = field(default=0.5, metadata={
         'help': 'an older command counts as none'})
+    accept_verdicts: list[str] = field(default_factory=lambda: list(ACCEPTED_VERDICTS), metadata={
+        'help': 'verdicts of the takes to learn from: good, poor, bad'})
     val_share: float = field(default=0.2, metadata={'help': 'share of the takes that validate'})
     split_seed: int = field(default=0, metadata={'help': 'seed of the split'})
     mirror: bool = field(default=False, metadata={
@@ -80,6 +82,8 @@ class DataConfig:
         _refuse([
             None if self.blank in BLANKS
             else f'blank is {self.blank!r}, not image, instruction or empty',
+            None if self.accept_verdicts and set(self.accept_verdicts) <= set(VERDICTS)
+            else f'accept_verdicts is {self.accept_verdicts}, not some of {", ".join(VERDICTS)}',
             _range('rate_hz', self.rate_hz, 0.1, 1000), _range('window', self.window, 1, 64),
             _range('chunk', self.chunk, 1, 1000),
             _range('command_max_age_s', self.command_max_age_s, 0.001, 60),

@@ -11,7 +11,7 @@ from torch.utils.data import DataLoader
 from mobile_vla_ros.data.augment import Augmentation, mirror_instruction
 from mobile_vla_ros.data.dataset import RunDataset, collate
 from mobile_vla_ros.data.image_tokens import ImageTokens
-from mobile_vla_ros.data.runs import Run, Sampling, load_runs
+from mobile_vla_ros.data.runs import Run, Sampling, load_runs, refusals
 from mobile_vla_ros.data.split import split_episodes
 from mobile_vla_ros.episode.reader import find_episodes
 from mobile_vla_ros.errors import UserError
@@ -20,7 +20,7 @@ from mobile_vla_ros.model.bundle import LoadedPolicy, PolicySpec, load_bundle
 from mobile_vla_ros.model.network import VlaNetwork
 from mobile_vla_ros.training.baselines import baselines, targets
 from mobile_vla_ros.training.metrics import measure
-from mobile_vla_ros.types import ActionSpec
+from mobile_vla_ros.types import ACCEPTED_VERDICTS, ActionSpec
 
 BATCH_PIECES = 4
 PIECE_FRAMES = 18
@@ -159,12 +159,14 @@ def default_scale(runs: Sequence[Run], axes: Sequence[str]) -> ActionSpec:
 
 
 def evaluate(data: Path, policy: Path | None, *, sampling: Sampling, axes: Sequence[str],
-             val_share: float, split_seed: int, device: str = 'auto',
-             offline: bool = False) -> dict:
+             val_share: float, split_seed: int, device: str = 'auto', offline: bool = False,
+             accept_verdicts: Sequence[str] | None = None) -> dict:
     """
     Evaluate a policy on a folder of takes, or the baselines alone.
 
     :param sampling: used without a policy; a policy brings its own.
+    :param accept_verdicts: verdicts of the takes that are measured on; None: those that the
+        policy was trained on, or good and poor.
     :returns: what `score` returns, with the takes that were left out under `skipped`.
     """
     paths = find_episodes(data)
@@ -172,9 +174,14 @@ def evaluate(data: Path, policy: Path | None, *, sampling: Sampling, axes: Seque
     if loaded:
         spec = loaded.spec
         sampling = Sampling(spec.rate_hz, spec.window, spec.chunk, spec.command_max_age_s)
-    runs, skipped = load_runs(paths, sampling)
+    trained_on = loaded.spec.data.get('accept_verdicts') if loaded else None
+    accept_verdicts = accept_verdicts or trained_on or ACCEPTED_VERDICTS
+    runs, skipped = load_runs(paths, sampling, accept_verdicts)
     if not runs:
-        raise UserError(f'no take in {data} can be used', got=next(iter(skipped.values())))
+        raise UserError(f'no take in {data} can be used', got=refusals(skipped),
+                        expected=f'takes of verdict {" or ".join(accept_verdicts)} with '
+                                 f'{sampling.window} frames in a row at {sampling.rate_hz:g} Hz',
+                        remedy='record better ones, or take others with --accept-verdicts')
     train, val = split_runs(runs, val_share, split_seed, loaded.spec.data if loaded else None)
     if loaded:
         result = score(loaded, train, val)

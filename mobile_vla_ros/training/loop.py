@@ -19,7 +19,7 @@ from tqdm import tqdm
 from mobile_vla_ros.data.augment import Augmentation
 from mobile_vla_ros.data.dataset import collate
 from mobile_vla_ros.data.image_tokens import ImageTokens
-from mobile_vla_ros.data.runs import Run, Sampling, fingerprint, load_runs
+from mobile_vla_ros.data.runs import Run, Sampling, fingerprint, load_runs, refusals
 from mobile_vla_ros.episode.reader import find_episodes
 from mobile_vla_ros.errors import UserError
 from mobile_vla_ros.model.backbone import LoraSettings, load_backbone
@@ -52,7 +52,7 @@ def train(model: ModelConfig, data: DataConfig, config: TrainConfig,
     if config.precision == 'fp16' and device.type == 'cpu':
         raise UserError('fp16 cannot be trained on a CPU', got='--precision fp16',
                         expected='no or bf16', remedy='use --precision bf16, or a GPU')
-    train_runs, val_runs = _takes(data, say)
+    train_runs, val_runs, left_out = _takes(data, say)
     accelerator = Accelerator(
         cpu=device.type == 'cpu', mixed_precision=config.precision,
         gradient_accumulation_steps=config.accumulate)
@@ -77,6 +77,7 @@ def train(model: ModelConfig, data: DataConfig, config: TrainConfig,
               'train_episodes': sorted({run.episode_id for run in train_runs}),
               'val_episodes': sorted({run.episode_id for run in val_runs}),
               'mean_action': mean_action(train_runs, actions),
+              'accept_verdicts': list(data.accept_verdicts), 'left_out': left_out,
               'augmentation': {'mirror': data.mirror, 'light': data.light}})
     counts = network.parameter_counts()
     say(f'trainable parameters: {counts["trainable"]:,} (LoRA {counts["lora"]:,}, '
@@ -101,16 +102,23 @@ def train(model: ModelConfig, data: DataConfig, config: TrainConfig,
     return run.fit()
 
 
-def _takes(data: DataConfig, say: Callable[[str], None]) -> tuple[list[Run], list[Run]]:
+def _takes(data: DataConfig, say: Callable[[str], None],
+           ) -> tuple[list[Run], list[Run], dict[str, str]]:
+    """Return the runs to train on, those to validate on, and the files left out, with why."""
     paths = find_episodes(Path(data.data))
     runs, skipped = load_runs(paths, Sampling(data.rate_hz, data.window, data.chunk,
-                                              data.command_max_age_s))
+                                              data.command_max_age_s), data.accept_verdicts)
     for path, reason in skipped.items():
         say(f'left out: {path}: {reason}')
+    if skipped:
+        say(f'{len(skipped)} of {len(paths)} takes left out')
     if not runs:
-        raise UserError(f'no take in {data.data} can be used', got=f'{len(skipped)} left out',
-                        expected=f'{data.window} frames in a row at {data.rate_hz:g} Hz')
-    return split_runs(runs, data.val_share, data.split_seed)
+        raise UserError(f'no take in {data.data} can be used', got=refusals(skipped),
+                        expected=f'takes of verdict {" or ".join(data.accept_verdicts)} with '
+                                 f'{data.window} frames in a row at {data.rate_hz:g} Hz',
+                        remedy='record better ones, or take others with --accept_verdicts')
+    left_out = {Path(path).name: reason for path, reason in skipped.items()}
+    return *split_runs(runs, data.val_share, data.split_seed), left_out
 
 
 class _TrainingRun:

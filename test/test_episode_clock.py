@@ -1,0 +1,106 @@
+"""The camera's clock: what is a fault of it, and what only looks like one."""
+
+import time
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mobile_vla_ros.episode import clock
+
+S = 1_000_000_000
+FRAMES = 300  # half a minute at 10 Hz
+TRUE = 1_700_000_000 * S + np.arange(FRAMES, dtype=np.int64) * S // 10
+ROW = np.arange(FRAMES)
+
+
+def kind(stamp_ns, received_ns) -> str:
+    """Return the kind of a clock; its sentence is there unless it is sane."""
+    found = clock.check(stamp_ns, received_ns)
+    assert found.kind in clock.KINDS
+    assert found.sane == (found.kind == 'sane') == (not found.sentence)
+    return found.kind
+
+
+def late(by_s: dict[int, float]) -> np.ndarray:
+    """Return receipts where the frames from each row on wait until that row's is delivered."""
+    received = TRUE + S // 50
+    for row, wait_s in by_s.items():
+        received[row] += round(wait_s * S)
+    return np.maximum.accumulate(received)
+
+
+@pytest.mark.parametrize(('stamp', 'expected', 'words'), [
+    (TRUE, 'sane', ''),
+    (TRUE * 0, 'zero', 'stands at zero'),
+    (TRUE * 0 + 5 * S, 'zero', 'stands still'),
+    (np.where(ROW % 10 == 3, 0, TRUE), 'zero', 'zero in 30 of 300'),
+    (np.where(ROW > 150, TRUE - 20 * S, TRUE), 'backwards', 'once'),
+    (-TRUE, 'backwards', '299 times'),
+    (np.where(ROW == 7, TRUE[6], TRUE), 'backwards', 'once'),
+    (np.where(ROW > 150, TRUE + 2 * S, TRUE), 'jumps', 'once against the receiving clock, by up '
+                                                       'to 2.00 s'),
+    (TRUE + (ROW // 100) * S, 'jumps', '2 times against the receiving clock, by up to 1.00 s'),
+    (TRUE - 2 * S, 'apart', '2.02 s behind'),
+    (TRUE + 2 * S, 'apart', '1.98 s ahead of'),
+    (ROW * S // 10, 'apart', 'behind'),
+    (TRUE + (TRUE - TRUE[0]) // 20, 'apart', 'ahead of'),
+])
+def test_kind_of_clock(stamp, expected, words):
+    """Each fault has its name and a sentence a person understands."""
+    received = TRUE + S // 50
+    assert kind(stamp, received) == expected
+    assert words in clock.check(stamp, received).sentence
+
+
+@pytest.mark.parametrize('rows', [{100: 0.9}, {100: 3.0}, {0: 1.0}, {FRAMES - 1: 2.0},
+                                  {50: 1.5, 150: 1.5, 250: 4.0}])
+def test_frames_delivered_late_are_no_jump(rows):
+    """A stall of the transport, after which the frames come in a bunch."""
+    assert kind(TRUE, late(rows)) == 'sane'
+
+
+def test_gap_is_no_jump():
+    """A camera that pauses: stamps and receipts go on by the same amount."""
+    kept = (ROW < 100) | (ROW > 160)
+    assert kind(TRUE[kept], TRUE[kept] + S // 50) == 'sane'
+
+
+@pytest.mark.parametrize('by_s', [2, -2])
+def test_step_of_the_receiving_clock_is_a_jump(by_s):
+    """From there on stamps and commands would not fit each other."""
+    assert kind(TRUE, TRUE + S // 50 + np.where(ROW > 150, by_s * S, 0)) == 'jumps'
+
+
+@given(st.lists(st.floats(0, 0.4), min_size=2, max_size=100), st.integers(0, 2 ** 40))
+def test_jitter_of_the_transport_is_sane(delays, start):
+    """Delays under half a second, whatever they are, leave the clock its trust."""
+    stamp = 1 + start + np.arange(len(delays), dtype=np.int64) * S // 10
+    received = np.maximum.accumulate(stamp + (np.array(delays) * S).astype(np.int64))
+    assert kind(stamp, received) == 'sane'
+
+
+@given(st.lists(st.tuples(st.integers(-2 ** 62, 2 ** 62), st.integers(-2 ** 60, 2 ** 60)),
+                max_size=30))
+def test_any_numbers_have_a_kind(pairs):
+    """Whatever a file holds, there is an answer."""
+    values = np.array(pairs, dtype=np.int64).reshape(-1, 2)
+    kind(values[:, 0], values[:, 1])
+
+
+def test_first_frame_of_simulated_time_may_be_zero():
+    """Simulated time starts at zero and is no broken clock."""
+    assert kind(ROW * S // 10, ROW * S // 10) == 'sane'
+    assert kind(TRUE[:1], TRUE[:1]) == kind(TRUE[:0], TRUE[:0]) == 'sane'
+    assert kind(TRUE[:1] * 0, TRUE[:1]) == 'zero'
+
+
+def test_hours_of_frames_cost_no_time():
+    """An hour at 30 Hz, with a late frame every second: vectorised, far under a second."""
+    stamp = 1 + np.arange(108_000, dtype=np.int64) * S // 30
+    late_ns = np.where(np.arange(108_000) % 30 == 0, 6 * S // 10, 0)
+    received = np.maximum.accumulate(stamp + late_ns)
+    started = time.process_time()
+    assert kind(stamp, received) == 'sane'
+    assert time.process_time() - started < 1.0

@@ -1,0 +1,170 @@
+"""What a look at a picture tells: dark, blurred, or as it should be."""
+
+import io
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image, ImageEnhance, ImageFilter
+
+from mobile_vla_ros.episode import picture
+from mobile_vla_ros.episode.picture import Look, look, sampled_rows
+from mobile_vla_ros.errors import UserError
+from mobile_vla_ros.sim.arena import Arena
+from mobile_vla_ros.sim.suites import scene
+
+S = 1_000_000_000
+
+
+def encode(image: Image.Image, kind: str = 'JPEG', noise: float = 0.0) -> bytes:
+    """Return the bytes of an image, with a sensor's noise in it when asked."""
+    if noise:
+        pixels = np.asarray(image, dtype=np.float32)
+        pixels = pixels + np.random.default_rng(1).normal(0, noise, pixels.shape)
+        image = Image.fromarray(np.clip(pixels, 0, 255).astype(np.uint8))
+    buffer = io.BytesIO()
+    image.save(buffer, kind, quality=90)
+    return buffer.getvalue()
+
+
+def leaves(width: int = 1280, height: int = 720, count: int = 400) -> Image.Image:
+    """
+    Return a picture with the statistics of a photograph: shapes that hide each other.
+
+    Dead leaves with radii after an inverse cube (Lee, Mumford and Huang, 2001), softened as a
+    lens does.
+    """
+    rng = np.random.default_rng(5)
+    rows, columns = np.mgrid[0:height, 0:width].astype(np.float32)
+    pixels = np.full((height, width, 3), 128, np.uint8)
+    smallest = width / 60
+    for _ in range(count):
+        radius = min(smallest / np.sqrt(1 - rng.uniform(0, 0.995)), width / 4)
+        x, y = rng.uniform(0, width), rng.uniform(0, height)
+        left, right = int(max(0, x - radius)), int(min(width, x + radius + 1))
+        top, under = int(max(0, y - radius)), int(min(height, y + radius + 1))
+        box = np.s_[top:under, left:right]
+        inside = (rows[box] - y) ** 2 + (columns[box] - x) ** 2 < radius ** 2
+        pixels[box][inside] = rng.integers(20, 236, 3)
+    return Image.fromarray(pixels).filter(ImageFilter.GaussianBlur(width / 1280))
+
+
+def smear(image: Image.Image, pixels: int) -> Image.Image:
+    """Return an image as a turning camera sees it: each pixel the mean of those before it."""
+    values = np.asarray(image, dtype=np.float32)
+    sums = np.cumsum(np.pad(values, ((0, 0), (pixels, 0), (0, 0)), mode='edge'), axis=1)
+    return Image.fromarray(((sums[:, pixels:] - sums[:, :-pixels]) / pixels).astype(np.uint8))
+
+
+@pytest.fixture(scope='module')
+def photo() -> Image.Image:
+    """A picture like a photograph, 1280 x 720."""
+    return leaves()
+
+
+@pytest.fixture(scope='module')
+def views() -> list[Image.Image]:
+    """What the arena's camera sees from where some takes start."""
+    arena = Arena(224, 224)
+    found = []
+    for suite, index in (('train', 0), ('train', 1), ('unseen_pairs', 0)):
+        arena.reset(scene(suite, index))
+        found.append(Image.fromarray(arena.render()))
+    arena.close()
+    return found
+
+
+@pytest.mark.parametrize('width', [224, 448, 1280])
+@pytest.mark.parametrize('light', [1.0, 0.4])
+def test_blurred_photograph_is_told_from_a_sharp_one(photo, width, light):
+    """The same scene, at any size and in any light; the sensor's noise does not hide it."""
+    scale = width / 224
+    for blur, expected in ((0.0, False), (2.5, True), (6.0, True)):
+        seen = photo.resize((width, width * 9 // 16), Image.Resampling.LANCZOS)
+        seen = seen.filter(ImageFilter.GaussianBlur(blur * scale)) if blur else seen
+        found = look(encode(ImageEnhance.Brightness(seen).enhance(light), noise=2.0))
+        assert found.blurred is expected and not found.dark, (blur, found)
+
+
+def test_sharpness_hardly_knows_size_or_light(photo):
+    """The same scene in three sizes and in three lights measures nearly the same."""
+    sizes = [look(encode(photo.resize((width, width * 9 // 16), Image.Resampling.LANCZOS)))
+             for width in (320, 640, 1280)]
+    lights = [look(encode(ImageEnhance.Brightness(photo).enhance(by))) for by in (1, 0.5, 0.25)]
+    for found in (sizes, lights):
+        values = [one.sharpness for one in found]
+        assert max(values) - min(values) < 0.1, values
+
+
+def test_smear_of_a_turn_is_blur(photo):
+    """Edges along the motion stay sharp, and do not save the picture."""
+    assert look(encode(smear(photo, 57))).blurred  # a turn of 2.5 degrees, 60 across
+    assert not look(encode(smear(photo, 4))).blurred
+
+
+def test_arena_is_neither_dark_nor_blurred(views):
+    """Frames of the arena are as they should be; out of focus they are not."""
+    for view in views:
+        assert not look(encode(view)).blurred and not look(encode(view)).dark
+        assert look(encode(view.filter(ImageFilter.GaussianBlur(3)))).blurred
+
+
+@pytest.mark.parametrize('kind', ['JPEG', 'PNG'])
+def test_lens_cap_is_dark_and_a_wall_is_not_blurred(kind):
+    """Black with a sensor's noise is dark; a plain wall has no edge to tell by."""
+    cap = look(encode(Image.new('RGB', (640, 480)), kind, noise=3.0))
+    assert cap.dark and not cap.blurred
+    wall = look(encode(Image.new('RGB', (640, 480), (180, 170, 160)), kind, noise=3.0))
+    assert not wall.dark and not wall.blurred and np.isnan(wall.sharpness)
+
+
+def test_sixteen_bits_a_pixel_keep_their_brightness():
+    """A depth of 16 bits is not clipped to white."""
+    buffer = io.BytesIO()
+    Image.fromarray(np.full((48, 64), 0x4000, np.uint16)).save(buffer, 'PNG')
+    assert look(buffer.getvalue()).brightness == pytest.approx(0.25, abs=0.01)
+
+
+def test_look_decodes_at_a_reduced_scale(photo, monkeypatch):
+    """A 720p JPEG is never decoded whole: that is what makes a look cheap."""
+    sizes, convert = [], Image.Image.convert
+
+    def spy(self, *args, **kwargs):
+        sizes.append(self.size)
+        return convert(self, *args, **kwargs)
+    encoded = encode(photo)
+    monkeypatch.setattr(Image.Image, 'convert', spy)
+    look(encoded)
+    assert sizes == [(320, 180)]
+
+
+@pytest.mark.parametrize('broken', [b'', b'no picture', encode(Image.new('RGB', (64, 64)))[:300]])
+def test_broken_picture_is_a_sentence(broken):
+    """What cannot be decoded is a UserError."""
+    with pytest.raises(UserError, match='cannot be decoded'):
+        look(broken)
+
+
+@given(st.lists(st.integers(0, 3 * S), min_size=1, max_size=80))
+def test_about_one_frame_a_second_is_looked_at(steps):
+    """The first, then the first that is a second or more after the last one looked at."""
+    received = np.cumsum(steps)
+    rows = sampled_rows(received)
+    assert rows[0] == 0
+    assert np.all(np.diff(received[rows]) >= S)
+    for start, stop in zip(rows, [*rows[1:], len(received)], strict=True):
+        assert np.all(received[start + 1:stop] - received[start] < S)
+
+
+def test_clock_set_back_starts_the_seconds_anew():
+    """Frames after a step back of the receiving clock are looked at as before."""
+    received = np.concatenate([np.arange(20), np.arange(-100, -80)]) * S // 10
+    assert sampled_rows(received).tolist() == [0, 10, 20, 30]
+    assert sampled_rows(np.zeros(0, np.int64)).tolist() == []
+
+
+def test_dark_picture_is_not_called_blurred_as_well():
+    """One fault, one reason."""
+    assert not Look(0.01, 0.1).blurred
+    assert Look(picture.DARK_BRIGHTNESS, 0.1).blurred
