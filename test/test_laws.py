@@ -17,7 +17,8 @@ MAY_IMPORT = {
     'errors': set(),
     'types': set(),
     'episode': set(),
-    'interop': {'episode'},
+    'images': set(),
+    'interop': {'episode', 'images'},
     'data': {'episode'},
     'model': set(),
     'training': {'data', 'episode', 'model'},
@@ -26,10 +27,10 @@ MAY_IMPORT = {
     'safety': set(),
     'sim': set(),
     'bringup': {'safety'},
-    'nodes': {'bringup', 'data', 'episode', 'interop', 'model', 'runtime', 'safety', 'sim',
-              'training'},
-    'cli': {'bringup', 'data', 'episode', 'interop', 'model', 'report', 'runtime', 'safety',
-            'sim', 'training'},
+    'nodes': {'bringup', 'data', 'episode', 'images', 'interop', 'model', 'runtime', 'safety',
+              'sim', 'training'},
+    'cli': {'bringup', 'data', 'episode', 'images', 'interop', 'model', 'report', 'runtime',
+            'safety', 'sim', 'training'},
 }
 # Module of others → the parts that may import it. What is not named here is free.
 KEPT_TO = {
@@ -40,12 +41,15 @@ KEPT_TO = {
     'peft': {'model'},
     'torch': {'data', 'model', 'training', 'runtime', 'nodes', 'cli'},
     'h5py': {'episode', 'interop'},
+    'rosbags': {'images', 'interop'},
+    'cv_bridge': {'images'},
     'mujoco': {'sim'},
     'matplotlib': {'report'},
 }
 ROS_MESSAGES = ('_msgs', '_interfaces', '_srvs')
 # Logic that takes time as a number.
-CLOCKLESS = {'episode', 'data', 'model', 'runtime', 'safety', 'sim', 'interop', 'types', 'errors'}
+CLOCKLESS = {'episode', 'data', 'model', 'runtime', 'safety', 'sim', 'interop', 'types', 'errors',
+             'images'}
 CLOCKS = {'time.time', 'time.time_ns', 'time.monotonic', 'time.monotonic_ns', 'time.perf_counter',
           'time.perf_counter_ns', 'datetime.now', 'datetime.utcnow', 'datetime.datetime.now',
           'datetime.datetime.utcnow', 'datetime.today', 'date.today', 'datetime.date.today'}

@@ -1,0 +1,1 @@
+"""Takes of other layouts, in and out."""

@@ -1,0 +1,247 @@
+"""
+Writes episodes for other tools: plain files (csv) or a rosbag2 folder (MCAP) a take.
+
+A take is written into a hidden folder beside its place, synced and then renamed: a folder that
+carries the name of a take is whole, however an export ends.
+"""
+
+import contextlib
+import csv
+import fcntl
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Callable
+from itertools import groupby
+from pathlib import Path
+
+import numpy as np
+
+from mobile_vla_ros.episode.reader import SOURCE_NAMES, Episode
+from mobile_vla_ros.errors import UserError
+from mobile_vla_ros.types import NANOSECONDS, TWIST_AXES
+
+PARTIAL = '.exporting_'
+# What an encoded image begins with: the suffix of its file, and its name in a CompressedImage.
+SIGNATURES = ((b'\xff\xd8\xff', 'jpg', 'jpeg'), (b'\x89PNG\r\n\x1a\n', 'png', 'png'))
+IMAGE_TOPIC, COMMAND_TOPIC, INSTRUCTION_TOPIC = '/camera/image_raw', '/cmd_vel', '/instruction'
+
+
+def to_csv(episode: Episode, folder: Path) -> None:
+    """
+    Write a take as plain files into an empty folder.
+
+    ``frames/000000.jpg`` …: the images as they are stored; ``frames.csv``, ``commands.csv`` (m/s,
+    rad/s), ``events.csv``: one row each, times in nanoseconds; ``episode.json``: the rest.
+
+    :raises UserError: when the file is broken at a frame.
+    """
+    (folder / 'frames').mkdir()
+    rows = []
+    for index in range(len(episode)):
+        data = episode.encoded(index)
+        name = f'frames/{index:06}.{_kind(episode, index, data)[0]}'
+        (folder / name).write_bytes(data)
+        rows.append([index, name, int(episode.frame_stamp_ns[index]),
+                     int(episode.frame_received_ns[index])])
+    _table(folder / 'frames.csv', ['index', 'file', 'stamp_ns', 'received_ns'], rows)
+    commands = episode.commands
+    # repr of a float is the shortest text that reads back to the same number.
+    _table(folder / 'commands.csv', ['stamp_ns', 'received_ns', 'source', *TWIST_AXES],
+           ([int(stamp), int(received), SOURCE_NAMES.get(int(source), 'unknown'),
+             *map(repr, twist.tolist())]
+            for stamp, received, source, twist in zip(
+                commands.stamp_ns, commands.received_ns, commands.source, commands.twist,
+                strict=True)))
+    _table(folder / 'events.csv', ['time_ns', 'name', 'text'],
+           ([event.time_ns, event.name, event.text] for event in episode.events))
+    (folder / 'episode.json').write_text(
+        json.dumps(_about(episode), indent=2) + '\n', encoding='utf-8')
+
+
+def to_rosbag2(episode: Episode, folder: Path) -> None:
+    """
+    Write a take as a rosbag2 (MCAP) into an empty folder, which it replaces.
+
+    Images are CompressedImage as they are stored, commands TwistStamped, the instruction a
+    String; the header has the stamp, the bag's own time is the receipt. What has no message
+    (outcome, verdict, events, who commanded) is JSON in the bag's custom data,
+    ``mobile_vla_episode``.
+
+    :raises UserError: when the file is broken at a frame, or rosbags is not installed.
+    """
+    try:
+        from rosbags.rosbag2 import StoragePlugin, Writer
+        from rosbags.typesys import Stores, get_typestore
+    except ImportError:
+        raise UserError('bags need the library rosbags', remedy='pip install rosbags') from None
+    store = get_typestore(Stores.ROS2_JAZZY)
+    message = _Messages(store)
+    commands = episode.commands
+    image_topic = episode.attributes.get('image_topic') or IMAGE_TOPIC
+    if not image_topic.endswith('/compressed'):
+        image_topic += '/compressed'
+    folder.rmdir()  # the writer insists on making it
+    with Writer(folder, version=Writer.VERSION_LATEST, storage_plugin=StoragePlugin.MCAP) as bag:
+        images = bag.add_connection(image_topic, message.IMAGE, typestore=store)
+        twists = bag.add_connection(episode.attributes.get('command_topic') or COMMAND_TOPIC,
+                                    message.TWIST, typestore=store)
+        words = bag.add_connection(INSTRUCTION_TOPIC, message.STRING, typestore=store)
+        times = np.concatenate([episode.frame_received_ns, commands.received_ns])
+        first_ns = int(times.min()) if len(times) else 0
+        bag.write(words, max(first_ns, 0), message.string(episode.instruction))
+        for row in np.argsort(times, kind='stable').tolist():
+            if int(times[row]) < 0:
+                raise UserError(f'{episode.path} has times before 1970, which a bag cannot hold',
+                                got=f'{times[row]} ns', remedy='export it as csv')
+            if row < len(episode):
+                data = episode.encoded(row)
+                bag.write(images, int(times[row]), message.image(
+                    int(episode.frame_stamp_ns[row]), episode.attributes['frame_id'],
+                    _kind(episode, row, data)[1], data))
+            else:
+                row -= len(episode)
+                bag.write(twists, int(commands.received_ns[row]), message.twist(
+                    int(commands.stamp_ns[row]), commands.twist[row].tolist()))
+        bag.set_custom_data('mobile_vla_episode', json.dumps(_about(episode)))
+
+
+FORMATS: dict[str, Callable[[Episode, Path], None]] = {'csv': to_csv, 'rosbag2': to_rosbag2}
+MARKS = {'csv': 'episode.json', 'rosbag2': 'metadata.yaml'}  # a folder of that format has it
+
+
+def export(path: Path, out: Path, kind: str) -> dict:
+    """
+    Export one take to ``out/<its name>``.
+
+    :param kind: a key of ``FORMATS``.
+    :returns: ``path`` of the folder, ``frames``, ``commands``, and ``status``: ``exported``, or
+        ``skipped`` where the folder is there already.
+    :raises UserError: when the take cannot be read, the folder cannot be written, or something
+        else has its name; nothing of the export is left.
+    """
+    with Episode.open(path) as episode:
+        target = out / path.name.removesuffix('.part').removesuffix('.h5')
+        done = {'path': str(target), 'frames': len(episode), 'commands': len(episode.commands)}
+        if (target / MARKS[kind]).exists():
+            return {**done, 'status': 'skipped'}
+        if target.exists():
+            raise UserError(f'{target} is there already and is no {kind} export of this package',
+                            remedy='choose another folder with --out')
+        try:
+            with _hidden(out) as hidden:
+                inside = hidden / target.name
+                inside.mkdir()
+                FORMATS[kind](episode, inside)
+                _sync(inside)
+                os.rename(inside, target)
+            _sync_one(out)
+        except OSError as error:
+            raise UserError(f'cannot write {target}', got=error.strerror or error,
+                            expected='a folder with room that this user may write') from None
+        return {**done, 'status': 'exported'}
+
+
+def clear_away(out: Path) -> None:
+    """Remove what exports that were killed left in a folder; those that still run keep theirs."""
+    for hidden in out.glob(f'{PARTIAL}*'):
+        with contextlib.suppress(OSError), _locked(hidden):
+            shutil.rmtree(hidden)
+
+
+@contextlib.contextmanager
+def _hidden(out: Path):
+    """Give a hidden folder that is held by a lock as long as we live, and removed afterwards."""
+    hidden = Path(tempfile.mkdtemp(prefix=PARTIAL, dir=out))
+    try:
+        with _locked(hidden):
+            yield hidden
+    finally:
+        shutil.rmtree(hidden, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def _locked(folder: Path):
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield
+    finally:
+        os.close(handle)
+
+
+def _sync(folder: Path):
+    for parent, _, names in os.walk(folder):
+        for name in names:
+            _sync_one(Path(parent) / name)
+        _sync_one(Path(parent))
+
+
+def _sync_one(path: Path):
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def _kind(episode: Episode, index: int, data: bytes) -> tuple[str, str]:
+    for signature, suffix, name in SIGNATURES:
+        if data.startswith(signature):
+            return suffix, name
+    raise UserError(f'{episode.path} is broken at frame {index}', got=f'{len(data)} bytes',
+                    expected='a JPEG or PNG image')
+
+
+def _table(path: Path, head: list[str], rows):
+    with path.open('w', newline='', encoding='utf-8') as file:
+        writer = csv.writer(file, lineterminator='\n')
+        writer.writerow(head)
+        writer.writerows(rows)
+
+
+def _about(episode: Episode) -> dict:
+    """Return everything of a take but its frames and commands, fit for JSON."""
+    sources = [[SOURCE_NAMES.get(source, 'unknown'), len(list(run))]
+               for source, run in groupby(episode.commands.source.tolist())]
+    return {**episode.attributes, 'health': episode.health, 'frames': len(episode),
+            'commands': len(episode.commands), 'command_sources': sources,
+            'events': [vars(event) for event in episode.events]}
+
+
+class _Messages:
+    """Serialises the messages of a bag (CDR)."""
+
+    IMAGE = 'sensor_msgs/msg/CompressedImage'
+    TWIST = 'geometry_msgs/msg/TwistStamped'
+    STRING = 'std_msgs/msg/String'
+
+    def __init__(self, store):
+        self._store = store
+
+    def _header(self, stamp_ns: int, frame_id: str):
+        types = self._store.types
+        seconds, rest = divmod(stamp_ns, NANOSECONDS)
+        if not -2**31 <= seconds < 2**31:
+            raise UserError('a header stamp is beyond what a message can hold',
+                            got=f'{stamp_ns} ns', expected='a time before the year 2038',
+                            remedy='export it as csv')
+        return types['std_msgs/msg/Header'](
+            types['builtin_interfaces/msg/Time'](seconds, rest), frame_id)
+
+    def _bytes(self, name: str, *fields) -> bytes:
+        return self._store.serialize_cdr(self._store.types[name](*fields), name)
+
+    def image(self, stamp_ns: int, frame_id: str, kind: str, data: bytes) -> bytes:
+        return self._bytes(self.IMAGE, self._header(stamp_ns, frame_id), kind,
+                           np.frombuffer(data, np.uint8))
+
+    def twist(self, stamp_ns: int, six: list[float]) -> bytes:
+        types = self._store.types
+        vector = types['geometry_msgs/msg/Vector3']
+        return self._bytes(self.TWIST, self._header(stamp_ns, ''), types[
+            'geometry_msgs/msg/Twist'](vector(*six[:3]), vector(*six[3:])))
+
+    def string(self, text: str) -> bytes:
+        return self._bytes(self.STRING, text)

@@ -1,0 +1,153 @@
+"""Brings takes of other layouts in, each as a whole episode or not at all."""
+
+import contextlib
+import hashlib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import h5py
+
+from mobile_vla_ros.episode import lock, schema
+from mobile_vla_ros.episode.disk import DiskFull
+from mobile_vla_ros.episode.writer import EpisodeWriter
+from mobile_vla_ros.errors import UserError
+from mobile_vla_ros.interop import legacy, rosbag
+from mobile_vla_ros.interop.source import ImportedInfo, ImportOptions
+
+IMPORTED, SKIPPED, FAILED = 'imported', 'skipped', 'failed'
+SUFFIXES = (*legacy.SUFFIXES, *rosbag.SUFFIXES)
+FINGERPRINT_BYTES = 1 << 20
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """
+    What became of one source.
+
+    :param status: ``imported``, ``skipped`` (it is there already) or ``failed``.
+    :param path: the episode; None when it failed.
+    :param reason: why it was skipped or failed; '' when it was imported.
+    :param health: the verdict; empty unless it was imported.
+    """
+
+    source: Path
+    status: str
+    path: Path | None = None
+    reason: str = ''
+    health: dict = field(default_factory=dict)
+
+
+def find_sources(path: Path, out: Path) -> list[Path]:
+    """
+    Return what can be imported: a file, or what lies in a folder and below it, sorted.
+
+    A folder with a ``metadata.yaml`` is one bag; what lies in ``out`` is ours and left out.
+
+    :raises UserError: when there is nothing.
+    """
+    if not path.exists():
+        raise UserError(f'there is nothing at {path}', expected='a file or a folder to import')
+    if path.is_file():
+        # The metadata of a bag stands for its folder.
+        return [path.parent if path.name == rosbag.METADATA else path]
+    path, out = path.absolute(), out.absolute()
+    if path == out:
+        raise UserError('a folder cannot be imported into itself', got=str(out),
+                        remedy='choose another folder with --out')
+    bags = {one.parent for one in path.rglob(rosbag.METADATA)}
+    loose = [one for one in path.rglob('*') if one.suffix in SUFFIXES and one.is_file()
+             and one.parent != out and bags.isdisjoint(one.parents)]
+    if not bags and not loose:
+        raise UserError(f'{path} holds nothing that can be imported', expected=', '.join(
+            (*SUFFIXES, f'folders with a {rosbag.METADATA}')))
+    return sorted([*bags, *loose])
+
+
+def import_takes(sources: list[Path], out: Path, options: ImportOptions,
+                 seen: Callable[[Path, int], None] = lambda source, frames: None,
+                 ) -> Iterator[Outcome]:
+    """
+    Import one source after the other, and tell what became of each.
+
+    :param out: folder of the episodes; made when it is missing.
+    :param seen: called after every frame with its source and the number of frames so far.
+    :raises UserError: when the folder cannot be written, or its disk is full.
+    """
+    _prepare(out)
+    known = _origins(out)
+    for source in sources:
+        try:
+            origin = f'{source.name}#{_fingerprint(source)}'
+            if origin in known:
+                yield Outcome(source, SKIPPED, known[origin],
+                              f'it was imported as {known[origin].name}')
+                continue
+            path, health = _import(source, origin, out, options, seen)
+        except DiskFull:
+            raise
+        except (UserError, OSError) as error:
+            yield Outcome(source, FAILED, reason=str(error))
+            continue
+        known[origin] = path
+        yield Outcome(source, IMPORTED, path, health=health)
+
+
+def _import(source: Path, origin: str, out: Path, options: ImportOptions,
+            seen: Callable[[Path, int], None]) -> tuple[Path, dict]:
+    if source.is_file() and source.suffix not in SUFFIXES:
+        raise UserError('its layout is not known', got=repr(source.suffix),
+                        expected=', '.join(SUFFIXES))
+    is_legacy = source.is_file() and source.suffix in legacy.SUFFIXES
+    with (legacy.open_legacy if is_legacy else rosbag.open_bag)(source, options) as take:
+        info = ImportedInfo(**take.info, origin=origin)
+        writer = EpisodeWriter(out, info, take.created_ns, hidden=True,
+                               expected_rate_hz=take.rate_hz)
+        try:
+            take.pour(writer, lambda: seen(source, writer.frames))
+            path = writer.close('unknown')
+        except BaseException:
+            writer.discard()
+            raise
+    if writer.full is not None:
+        path.unlink()
+        raise writer.full
+    if writer.health['verdict'] == 'bad':
+        path.unlink()
+        raise UserError('it is no take to learn from', got='; '.join(writer.health['reasons']))
+    return path, writer.health
+
+
+def _prepare(out: Path):
+    """Make the folder, and remove what an import that was killed left in it."""
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f'cannot make the folder {out}', got=error.strerror) from None
+    for path in out.glob('.*.new'):
+        with contextlib.suppress(OSError):
+            # One that is empty may be another writer's, in the moment before it locks it.
+            if path.stat().st_size and not lock.is_held(path):
+                path.unlink()
+
+
+def _origins(out: Path) -> dict[str, Path]:
+    """Return the episodes of a folder that were imported, by their origin."""
+    found = {}
+    for path in out.glob(f'*{schema.SUFFIX}'):
+        with contextlib.suppress(OSError, RuntimeError), h5py.File(path, 'r') as file:
+            found[str(file.attrs.get('origin', ''))] = path
+    found.pop('', None)
+    return found
+
+
+def _fingerprint(source: Path) -> str:
+    """Return what tells a source from another of its name: 8 hex of its size and its ends."""
+    file = source / rosbag.METADATA if source.is_dir() else source
+    digest = hashlib.sha256(str(file.stat().st_size).encode())
+    with file.open('rb') as stream:
+        digest.update(stream.read(FINGERPRINT_BYTES))
+        stream.seek(max(0, file.stat().st_size - FINGERPRINT_BYTES))
+        digest.update(stream.read())
+    return digest.hexdigest()[:8]
+

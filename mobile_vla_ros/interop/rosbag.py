@@ -1,0 +1,174 @@
+"""
+Reads bags: rosbag2 folders (sqlite3, MCAP) and bare ``.mcap`` and ``.db3`` files, without ROS.
+
+One bag is one take. The bag's own time of a message is its receipt, the header has the stamp.
+"""
+
+import contextlib
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+from rosbags.highlevel import AnyReader
+from rosbags.typesys import Stores, get_typestore
+
+from mobile_vla_ros import images
+from mobile_vla_ros.episode.writer import EpisodeWriter
+from mobile_vla_ros.errors import UserError
+from mobile_vla_ros.interop.source import ImportOptions, Source
+from mobile_vla_ros.types import NANOSECONDS, Command
+
+SUFFIXES = ('.mcap', '.db3')
+METADATA = 'metadata.yaml'
+
+IMAGE, COMPRESSED = 'sensor_msgs/msg/Image', 'sensor_msgs/msg/CompressedImage'
+TWIST, TWIST_STAMPED = 'geometry_msgs/msg/Twist', 'geometry_msgs/msg/TwistStamped'
+STRING = 'std_msgs/msg/String'
+
+
+@contextlib.contextmanager
+def open_bag(path: Path, options: ImportOptions) -> Iterator[Source]:
+    """
+    Open one bag.
+
+    :raises UserError: when it is broken, or has no topic of images or of commands, or more than
+        one and none was chosen, or no instruction is known.
+    """
+    # Bags of before Iron do not say what their types hold; ours have not changed since.
+    reader = _told(lambda: AnyReader(
+        [path], default_typestore=get_typestore(Stores.LATEST)))
+    _told(reader.open)
+    try:
+        frames = _connections(reader, 'image', (IMAGE, COMPRESSED), options.image_topic)
+        commands = _connections(reader, 'command', (TWIST, TWIST_STAMPED), options.command_topic)
+        yield Source(
+            reader.start_time,
+            lambda writer, seen: _Pouring(reader, writer, options, seen).run(frames, commands),
+            {'instruction': options.or_given(_own_instruction(reader)),
+             'image_topic': frames[0].topic, 'command_topic': commands[0].topic,
+             'command_type': commands[0].msgtype,
+             'ros_version': str(getattr(reader.readers[0], 'ros_distro', None) or '')})
+    finally:
+        reader.close()
+
+
+class _Pouring:
+    """Messages of one bag on their way into an episode."""
+
+    def __init__(self, reader: AnyReader, writer: EpisodeWriter, options: ImportOptions,
+                 seen: Callable[[], None]):
+        self._reader, self._writer, self._options, self._seen = reader, writer, options, seen
+        self._size: tuple | None = None
+        self._first_problem = ''
+
+    def run(self, frames: list, commands: list):
+        """Write what the topics hold; raise UserError when no image of them can be used."""
+        self._writer.add_event('start', self._reader.start_time)
+        last_ns = self._reader.start_time
+        for connection, received_ns, message in _messages(self._reader, [*frames, *commands]):
+            last_ns = received_ns
+            if connection.msgtype in (IMAGE, COMPRESSED):
+                self._frame(message, connection.msgtype == COMPRESSED, received_ns)
+            else:
+                self._command(message, connection.msgtype == TWIST_STAMPED, received_ns)
+        if not self._writer.frames:
+            raise UserError(self._first_problem.rstrip('.') or f'{frames[0].topic} has no message',
+                            expected=f'images on {frames[0].topic}')
+        self._writer.add_event('stop', last_ns)
+
+    def _frame(self, message, compressed: bool, received_ns: int):
+        try:
+            encoded, size = self._encoded(message, compressed)
+            if self._size not in (None, size):
+                raise UserError('an image has another size than the first', got=_by(size),
+                                expected=_by(self._size))
+        except UserError as error:
+            self._first_problem = self._first_problem or str(error)
+            self._writer.add_event('drop', received_ns, f'1 frame: {error}', dropped=1)
+            return
+        if self._size is None:
+            self._size = size
+            self._writer.set_late(frame_id=message.header.frame_id)
+        self._writer.add_frame(encoded, _stamp_ns(message.header), received_ns)
+        self._seen()
+
+    def _encoded(self, message, compressed: bool) -> tuple[bytes, tuple]:
+        if compressed:
+            # Stored as it is, but looked at: a broken one would break training later.
+            return images.compressed_bytes(message), images.compressed_to_rgb(message).shape[:2]
+        encoded = images.encode_message(message, self._options.image_format,
+                                        self._options.jpeg_quality)
+        return encoded, (message.height, message.width)
+
+    def _command(self, message, stamped: bool, received_ns: int):
+        twist = message.twist if stamped else message
+        values = np.array([twist.linear.x, twist.linear.y, twist.linear.z,
+                           twist.angular.x, twist.angular.y, twist.angular.z])
+        if not np.isfinite(values).all():
+            self._writer.add_event('problem', received_ns,
+                                   'a command was not finite, and is left out')
+            return
+        stamp_ns = _stamp_ns(message.header) if stamped else received_ns
+        self._writer.add_command(Command(values, stamp_ns, received_ns))
+
+
+def _connections(reader: AnyReader, what: str, types: tuple[str, ...], wanted: str) -> list:
+    """
+    Return the connections of the one topic that is meant.
+
+    :param what: ``image`` or ``command``, as in ``--image-topic``.
+    :param wanted: the topic's name, or '' for the only one there is.
+    """
+    usable = [one for one in reader.connections if one.msgtype in types and one.msgcount]
+    topics = {one.topic: one.msgtype for one in usable}
+    listed = ', '.join(f'{topic} ({kind})' for topic, kind in sorted(topics.items()))
+    expected = ' or '.join(types)
+    if not topics:
+        raise UserError(f'it has no topic of {what}s', expected=expected, got=', '.join(
+            sorted({f'{one.topic} ({one.msgtype})' for one in reader.connections})) or 'no topic')
+    name = wanted or next(iter(topics))
+    if name not in topics:
+        raise UserError(f'it has no {what}s on {wanted}', got=listed, expected=expected,
+                        remedy=f'name one of them with --{what}-topic')
+    if len(topics) > 1 and not wanted:
+        raise UserError(f'it has more than one topic of {what}s', got=listed,
+                        remedy=f'name one of them with --{what}-topic')
+    return [one for one in usable if one.topic == name]
+
+
+def _own_instruction(reader: AnyReader) -> str:
+    """Return the first text on a topic that is called ``instruction``, in any namespace."""
+    spoken = [one for one in reader.connections if one.msgtype == STRING and one.msgcount
+              and one.topic.rsplit('/', 1)[-1] == 'instruction']
+    texts = (message.data.strip() for _, _, message in _messages(reader, spoken)) if spoken else ()
+    return next(filter(None, texts), '')
+
+
+def _messages(reader: AnyReader, connections: list) -> Iterator[tuple]:
+    """Yield (connection, receipt in ns, message) of some connections, in the order of the bag."""
+    messages = reader.messages(connections=connections)
+    while True:
+        found = _told(lambda: next(messages, None))
+        if found is None:
+            return
+        connection, received_ns, data = found
+        message = _told(lambda: reader.deserialize(data, connection.msgtype))  # noqa: B023
+        yield connection, received_ns, message
+
+
+def _told(call: Callable):
+    """Return what a call of the library gives; what it raises for a broken file is a sentence."""
+    try:
+        return call()
+    except Exception as error:  # of many kinds: struct, sqlite, zstd, YAML, assertions
+        text = str(error).strip().split('\n')[0].rstrip('.') or type(error).__name__
+        raise UserError('the bag is broken', got=text,
+                        remedy='try ros2 bag reindex, or mcap recover') from None
+
+
+def _stamp_ns(header) -> int:
+    return header.stamp.sec * NANOSECONDS + header.stamp.nanosec
+
+
+def _by(size: tuple) -> str:
+    return f'{size[1]}x{size[0]}'

@@ -1,0 +1,90 @@
+"""Bags for tests: messages as ROS writes them, made without ROS."""
+
+from pathlib import Path
+
+import numpy as np
+from rosbags.rosbag2 import StoragePlugin, Writer
+from rosbags.typesys import Stores, get_typestore
+
+STORE = get_typestore(Stores.ROS2_JAZZY)
+PERIOD_NS = 100_000_000
+START_NS = 1_700_000_000_000_000_000
+DELAY_NS = 20_000_000
+
+
+def picture(index: int, size: tuple[int, int] = (32, 24)) -> np.ndarray:
+    """Return a sharp, bright RGB picture of (width, height); each index gives another."""
+    width, height = size
+    return np.random.default_rng(index).integers(0, 256, (height, width, 3), dtype=np.uint8)
+
+
+def make(name: str, *fields):
+    """Return a message of a type such as ``std_msgs/msg/String``."""
+    return STORE.types[name](*fields)
+
+
+def header(stamp_ns: int, frame_id: str = 'eye'):
+    """Return a std_msgs/Header."""
+    return make('std_msgs/msg/Header',
+                make('builtin_interfaces/msg/Time', *divmod(stamp_ns, 10**9)), frame_id)
+
+
+def image(pixels: np.ndarray, stamp_ns: int, encoding: str = 'rgb8', **changes):
+    """Return a sensor_msgs/Image of (height, width, channels) uint8."""
+    fields = {'height': pixels.shape[0], 'width': pixels.shape[1], 'encoding': encoding,
+              'is_bigendian': 0, 'step': pixels[0].size,
+              'data': np.ascontiguousarray(pixels).reshape(-1), **changes}
+    return make('sensor_msgs/msg/Image', header(stamp_ns), *fields.values())
+
+
+def compressed(data: bytes, stamp_ns: int, kind: str = 'jpeg'):
+    """Return a sensor_msgs/CompressedImage."""
+    return make('sensor_msgs/msg/CompressedImage', header(stamp_ns), kind,
+                np.frombuffer(data, np.uint8))
+
+
+def twist(vx: float, vy: float = 0.0, wz: float = 0.0):
+    """Return a geometry_msgs/Twist."""
+    return make('geometry_msgs/msg/Twist', make('geometry_msgs/msg/Vector3', vx, vy, 0.0),
+                make('geometry_msgs/msg/Vector3', 0.0, 0.0, wz))
+
+
+def twist_stamped(stamp_ns: int, *speeds: float):
+    """Return a geometry_msgs/TwistStamped."""
+    return make('geometry_msgs/msg/TwistStamped', header(stamp_ns, ''), twist(*speeds))
+
+
+def drive(frames: int = 12, *, image_of=None, command_of=None) -> list[tuple]:
+    """
+    Return (topic, message, time) of a short drive: images at 10 Hz, a command beside each.
+
+    :param image_of: ``(index, stamp_ns) -> message``; an rgb8 Image unless given.
+    :param command_of: likewise; a Twist whose vx counts unless given.
+    """
+    messages = []
+    for index in range(frames):
+        stamp_ns = START_NS + index * PERIOD_NS
+        messages.append(('/camera/image_raw',
+                         (image_of or (lambda i, ns: image(picture(i), ns)))(index, stamp_ns),
+                         stamp_ns + DELAY_NS))
+        messages.append(('/cmd_vel', (command_of or (lambda i, _: twist(0.1 + i / 100)))(
+            index, stamp_ns), stamp_ns + DELAY_NS + 1))
+    return messages
+
+
+def write_bag(folder: Path, messages: list[tuple], storage: str = 'mcap') -> Path:
+    """
+    Write (topic, message, time in ns) as a rosbag2 folder; return it.
+
+    :param storage: ``mcap`` or ``sqlite3``.
+    """
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with Writer(folder, version=Writer.VERSION_LATEST,
+                storage_plugin=StoragePlugin[storage.upper()]) as bag:
+        connections = {}
+        for topic, message, time_ns in messages:
+            kind = message.__msgtype__
+            if (topic, kind) not in connections:
+                connections[topic, kind] = bag.add_connection(topic, kind, typestore=STORE)
+            bag.write(connections[topic, kind], time_ns, STORE.serialize_cdr(message, kind))
+    return folder
