@@ -4,6 +4,7 @@ import json
 
 import pytest
 from episode_takes import CREATED_NS, take, write_take
+from many_takes import drive, measured, multiply
 
 from mobile_vla_ros.cli.main import main
 from mobile_vla_ros.episode.schema import EpisodeInfo
@@ -42,6 +43,80 @@ def test_list_goes_on_after_a_broken_file(folder, capsys):
     assert main(['episodes', 'list', str(folder)]) == 1
     printed = capsys.readouterr()
     assert 'broken.h5 cannot be read' in printed.err and '2 episodes' in printed.out
+    assert '2 good, 1 unreadable' in printed.out
+    assert main(['episodes', 'list', str(folder), '--json', '--verdict', 'unreadable']) == 1
+    (row,) = lines(capsys)
+    assert row['path'] == str(folder / 'broken.h5') and 'cannot be read' in row['reasons'][0]
+
+
+def test_list_filters_and_sorts(folder, capsys):
+    """What a collector asks: which takes of this, which are poor, which are the shortest."""
+    def listed(*how: str) -> list[str]:
+        assert main(['episodes', 'list', str(folder), '--json', *how]) == 0
+        return [row['instruction'] for row in lines(capsys)]
+    assert listed('--instruction', 'BALL') == ['go to the blue ball']
+    assert listed('--sort', 'duration') == ['go to the blue ball', 'go to the red box']
+    assert listed('--sort', 'duration', '--reverse')[0] == 'go to the red box'
+    assert listed('--outcome', 'failure') == listed('--verdict', 'bad') == []
+    assert main(['episodes', 'list', str(folder), '--outcome', 'won']) == 2
+    assert 'success, failure, unknown' in capsys.readouterr().err
+
+
+def test_list_shows_what_is_unfinished(folder, capsys):
+    """A .part is a line of its own and not counted; one file alone is listed too."""
+    writer = EpisodeWriter(folder, EpisodeInfo('go'), CREATED_NS)
+    write_take(writer, 5)
+    writer.flush()
+    writer.abandon()
+    assert main(['episodes', 'list', str(folder)]) == 0
+    printed = capsys.readouterr().out
+    assert '2 good, 1 unfinished' in printed and '2 episodes' in printed
+    assert main(['episodes', 'list', str(writer.part_path), '--json']) == 0
+    (row,) = lines(capsys)
+    assert (row['verdict'], row['frames']) == ('unfinished', 5)
+
+
+def test_list_is_quick_and_its_memory_flat(tmp_path):
+    """After a first indexing a thousand takes are listed in the time of a few; no torch."""
+    few, many = tmp_path / 'few', tmp_path / 'many'
+    for folder, count in ((few, 10), (many, 1000)):
+        folder.mkdir()
+        multiply(drive(tmp_path, 'wwqqawwd'), folder, count)
+        measured('episodes', 'list', folder)
+    _, small = measured('episodes', 'list', few)
+    out, large = measured('episodes', 'list', many)
+    assert out.count('\n') == 1002 and out.splitlines()[-1].startswith('1000 episodes')
+    assert large['heavy'] == []
+    # A tenth of the ten thousand that have 5 s; what few takes cost is the interpreter's.
+    assert large['cpu_s'] < small['cpu_s'] + 0.5
+    assert large['peak_mb'] < small['peak_mb'] + 8
+
+
+def test_the_coach_finds_the_seed_s_repeats(tmp_path, capsys):
+    """Takes of 18 key presses, few of them distinct: groups listed, and what to record next."""
+    ways = {'left': ' wwwaaawwwqqwwwwww', 'right': ' wwdddwwwweewwwwww'}
+    for number in range(12):
+        side = 'left' if number % 3 else 'right'
+        drive(tmp_path, ways[side], f'pass the box on the {side}', outcome='unknown')
+    assert main(['episodes', 'coach', str(tmp_path), '--json']) == 0
+    (told,) = lines(capsys)
+    assert (told['distinct'], told['driven']) == (2, 12)
+    assert sorted(map(len, told['near_identical'])) == [4, 8]
+    assert told['words'] == {'left': 8, 'right': 4}
+    assert len(told['record_next']) <= 5
+    assert any('4 takes more whose instruction says "right"' in one['sentence']
+               for one in told['record_next'])
+    assert main(['episodes', 'coach', str(tmp_path)]) == 0
+    printed = capsys.readouterr().out
+    assert 'record next: ' in printed and '2 distinct of 12 takes' in printed
+
+
+def test_show_goes_on_after_a_broken_file(folder, capsys):
+    """A file that cannot be read is named; the others are shown; the status is 1."""
+    (folder / 'broken.h5').write_text('no HDF5')
+    assert main(['episodes', 'show', str(folder), '--json']) == 1
+    printed = capsys.readouterr()
+    assert 'broken.h5' in printed.err and printed.out.count('\n') == 2
 
 
 def test_show_tells_everything_of_one_file(folder, capsys):

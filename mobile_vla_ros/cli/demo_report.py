@@ -148,9 +148,8 @@ def write_report(path: Path, *, policy: Path, takes: Path, results: dict[str, di
                   f'{len(spec.data["val_episodes"])} held out, recorded at {speeds[0]:g} '
                   f'times real time; window {spec.window}, chunk {spec.chunk}, '
                   f'{spec.rate_hz:g} Hz.')]
-    path.write_text(page.page('From takes to a drive', 'mobile_vla demo: recorded, trained and '
-                              'driven on this machine', parts))
-    return path
+    return page.write(path, page.page('From takes to a drive', 'mobile_vla demo: recorded, '
+                                      'trained and driven on this machine', parts))
 
 
 def best_control(results: dict[str, dict[str, dict]]) -> float:

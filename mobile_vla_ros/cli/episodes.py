@@ -1,24 +1,35 @@
-"""`mobile_vla episodes`: look at what was recorded."""
+"""`mobile_vla episodes`: look after what was recorded."""
 
 import argparse
 import json
 import sys
+from collections import Counter
 from pathlib import Path
 
 from mobile_vla_ros.errors import UserError
 
 EXAMPLE = 'example: mobile_vla episodes list ~/mobile_vla_takes'
+LINE = '{:25}  {:>7}  {:>6}  {:>8}  {:7}  {:10}  {}'
+HEADS = ('episode', 'seconds', 'frames', 'commands', 'outcome', 'verdict', 'instruction')
 
 
 def register(subparsers) -> None:
     """Add the subcommand."""
+    from mobile_vla_ros.cli import (
+        episodes_coach,
+        episodes_export,
+        episodes_import,
+        episodes_recover,
+        episodes_view,
+    )
+
     parser = subparsers.add_parser(
-        'episodes', help='list, show and check recorded takes',
-        description='Look at what was recorded: every path is a folder of episodes or one file.',
+        'episodes', help='list, check, complete, bring in and hand out recorded takes',
+        description='Look after what was recorded: a path is a folder of episodes or one file.',
         epilog=EXAMPLE)
     actions = parser.add_subparsers(title='actions', metavar='', required=True)
     for name, run, summary in (
-            ('list', run_list, 'one line an episode'),
+            ('list', run_list, 'one line an episode; 1 when one cannot be read'),
             ('show', run_show, 'everything that is known of an episode'),
             ('check', run_check, 'read every image and judge anew; 1 when an episode is bad')):
         action = actions.add_parser(name, help=summary, description=summary.capitalize() + '.',
@@ -28,35 +39,76 @@ def register(subparsers) -> None:
                             help='a folder of episodes, or one file (a .part as well)')
         action.add_argument('--json', action='store_true', help='print JSON, one object a line')
         action.set_defaults(run=run)
+        if name == 'list':
+            _add_filters(action)
+    for module in (episodes_coach, episodes_recover, episodes_import, episodes_export,
+                   episodes_view):
+        module.add(actions)
+
+
+def _add_filters(action: argparse.ArgumentParser):
+    from mobile_vla_ros.episode.index import SORTS
+    from mobile_vla_ros.episode.take_row import VERDICTS
+
+    action.add_argument('--instruction', default='', metavar='TEXT',
+                        help='only takes whose instruction contains this')
+    action.add_argument('--outcome', default='', help='only success, failure or unknown')
+    action.add_argument('--verdict', default='', choices=VERDICTS, help='only ' + ', '.join(
+        VERDICTS[:-1]) + f' or {VERDICTS[-1]}')
+    action.add_argument('--sort', default='name', choices=SORTS,
+                        help='by name (that is by time), ' + ', '.join(list(SORTS)[1:])
+                             + ' (worst first)')
+    action.add_argument('--reverse', action='store_true', help='the last one first')
 
 
 def run_list(args: argparse.Namespace) -> int:
-    """Print one line an episode; 1 when one of them cannot be read."""
-    rows, status = [], 0
+    """Print one line an episode, and totals; 1 when one of them cannot be read."""
+    from mobile_vla_ros.cli.episodes_index import indexed
+    from mobile_vla_ros.episode.take_row import NO_TAKE, UNREADABLE
+
+    if args.outcome:
+        from mobile_vla_ros.episode.schema import check_outcome
+
+        check_outcome(args.outcome)
+    verdicts, takes, minutes = Counter(), 0, 0.0
+    with indexed(args.path) as index:
+        if not args.json:
+            print(LINE.format(*HEADS))
+        for row in index.rows(instruction=args.instruction, outcome=args.outcome,
+                              verdict=args.verdict, sort=args.sort, reverse=args.reverse):
+            verdicts[row.verdict] += 1
+            if row.verdict == UNREADABLE:
+                print(f'mobile_vla: error: {row.reasons[0]}', file=sys.stderr)
+            if row.verdict not in NO_TAKE:
+                takes, minutes = takes + 1, minutes + row.duration_s / 60
+            if args.json:
+                print(json.dumps({'path': str(index.folder / row.name)} | vars(row)))
+            else:
+                print(LINE.format(row.episode_id, f'{row.duration_s:.1f}', row.frames,
+                                  row.commands, row.outcome, row.verdict,
+                                  row.instruction).rstrip())
+    if not args.json:
+        counts = ', '.join(f'{count} {verdict}' for verdict, count in verdicts.most_common())
+        print(f'{takes} episodes, {minutes:.1f} minutes' + (f': {counts}' if counts else ''))
+    return int(UNREADABLE in verdicts)
+
+
+def run_show(args: argparse.Namespace) -> int:
+    """Print attributes, streams, events and verdict; 1 when an episode cannot be read."""
+    from mobile_vla_ros.episode.reader import Episode
+
+    status = 0
     for path in _paths(args.path):
         try:
-            rows.append(_summary(path))
+            with Episode.open(path) as episode:
+                shown = {'path': str(path), **episode.attributes, 'health': episode.health,
+                         'frames': len(episode), 'commands': len(episode.commands),
+                         'image_size': _image_size(episode),
+                         'events': [vars(event) for event in episode.events]}
         except UserError as error:
             print(f'mobile_vla: error: {error}', file=sys.stderr)
             status = 1
             continue
-        if args.json:
-            print(json.dumps(rows[-1]))
-    if not args.json:
-        _print_table(rows)
-    return status
-
-
-def run_show(args: argparse.Namespace) -> int:
-    """Print attributes, streams, events and verdict."""
-    from mobile_vla_ros.episode.reader import Episode
-
-    for path in _paths(args.path):
-        with Episode.open(path) as episode:
-            shown = {'path': str(path), **episode.attributes, 'health': episode.health,
-                     'frames': len(episode), 'commands': len(episode.commands),
-                     'image_size': _image_size(episode),
-                     'events': [vars(event) for event in episode.events]}
         if args.json:
             print(json.dumps(shown))
             continue
@@ -68,7 +120,7 @@ def run_show(args: argparse.Namespace) -> int:
         for event in events:
             print(f'event {event["time_ns"] / 1e9:17.3f}  {event["name"]}  {event["text"]}')
         print()
-    return 0
+    return status
 
 
 def run_check(args: argparse.Namespace) -> int:
@@ -104,36 +156,8 @@ def _paths(path: Path) -> list[Path]:
     return [path] if path.is_file() else find_episodes(path)
 
 
-def _summary(path: Path) -> dict:
-    from mobile_vla_ros.episode.reader import Episode
-
-    with Episode.open(path) as episode:
-        times = episode.frame_received_ns
-        health = episode.health or {'verdict': 'unfinished', 'reasons': []}
-        return {
-            'path': str(path), 'episode_id': episode.episode_id,
-            'instruction': episode.instruction, 'outcome': episode.outcome,
-            'frames': len(episode), 'commands': len(episode.commands),
-            'duration_s': round(float(times[-1] - times[0]) / 1e9, 3) if len(times) else 0.0,
-            'verdict': health['verdict'], 'reasons': health['reasons']}
-
-
 def _image_size(episode) -> str:
     if not len(episode):
         return ''
     height, width, _ = episode.frame(0).image.shape
     return f'{width}x{height}'
-
-
-def _print_table(rows: list[dict]):
-    columns = {'episode': 'episode_id', 'seconds': 'duration_s', 'frames': 'frames',
-               'commands': 'commands', 'outcome': 'outcome', 'verdict': 'verdict',
-               'instruction': 'instruction'}
-    table = [list(columns)]
-    table += [[f'{row[key]:.1f}' if key == 'duration_s' else str(row[key])
-               for key in columns.values()] for row in rows]
-    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
-    for line in table:
-        print('  '.join(text.ljust(width) for text, width in
-                        zip(line, widths, strict=True)).rstrip())
-    print(f'{len(rows)} episodes, {sum(row["duration_s"] for row in rows) / 60:.1f} minutes')

@@ -2,12 +2,11 @@
 
 import io
 import math
-import os
-import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from mobile_vla_ros import __version__
+from mobile_vla_ros.report import page
 from mobile_vla_ros.report.trials_page import (
     DriveView,
     Film,
@@ -66,21 +65,9 @@ def write(path: Path, arena: Arena, summaries: Mapping[str, Mapping],
                  for name in driven]
     finally:
         small.close()
-    page = trials_page(
+    return page.write(path, trials_page(
         'Driven in the arena', f'mobile_vla simulate: {who}; suites of version {suites.VERSION}, '
-        f'mobile_vla_ros {__version__}', views)
-    number, partial = tempfile.mkstemp(prefix=f'.{path.name}.', dir=path.parent)
-    try:
-        with open(number, 'w', encoding='utf-8') as file:
-            file.write(page)
-            file.flush()
-            os.fsync(number)
-        os.chmod(partial, 0o644)
-        os.replace(partial, path)
-    except BaseException:
-        Path(partial).unlink(missing_ok=True)
-        raise
-    return path
+        f'mobile_vla_ros {__version__}', views))
 
 
 def _suite(arena: Arena, name: str, summary: Mapping, trials: Sequence[Trial],
@@ -132,4 +119,4 @@ def _film(arena: Arena, drive: Drive) -> Film | None:
             drawn = pose
         shown.append(len(pictures) - 1)
         times_s.append(min(row * FILM_PERIOD_S / FILM_STEP, drive.elapsed_s))
-    return Film([drive.path[row] for row in rows], times_s, pictures, shown, FILM_PERIOD_S)
+    return Film([drive.path[row] for row in rows], times_s, pictures, shown)

@@ -3,7 +3,10 @@
 import base64
 import html
 import io
+import os
+import tempfile
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 from PIL import Image
@@ -56,6 +59,22 @@ def page(title: str, subtitle: str, parts: Sequence[str], *, style: str = '',
             f'<title>{html.escape(title)}</title><style>{STYLE}{style}</style></head><body><main>\n'
             f'<h1>{html.escape(title)}</h1><p class="sub">{html.escape(subtitle)}</p>\n{body}\n'
             f'</main></body></html>\n')
+
+
+def write(path: Path, text: str) -> Path:
+    """Write a page in one go: one that was there before is replaced by a whole one."""
+    number, partial = tempfile.mkstemp(prefix=f'.{path.name}.', dir=path.parent)
+    try:
+        with open(number, 'w', encoding='utf-8') as file:
+            file.write(text)
+            file.flush()
+            os.fsync(number)
+        os.chmod(partial, 0o644)
+        os.replace(partial, path)
+    except BaseException:
+        Path(partial).unlink(missing_ok=True)
+        raise
+    return path
 
 
 def heading(text: str) -> str:

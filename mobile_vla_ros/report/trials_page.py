@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from mobile_vla_ros.report import page
+from mobile_vla_ros.report import page, player
 
 # What an outcome looks like on the page, and what it means.
 OUTCOMES = {
@@ -32,12 +32,6 @@ STYLE = """
 .screen { display: flex; gap: 10px; align-items: flex-start; }
 .screen > * { flex: 1 1 0; min-width: 0; }
 .screen img { width: 100%; border-radius: 4px; display: block; }
-.controls { display: flex; gap: 8px; align-items: center; margin-top: 8px; }
-.controls input { flex: 1; min-width: 0; }
-.controls button { width: 34px; height: 28px; border: 1px solid #c3cad1; border-radius: 6px;
-  background: #fff; cursor: pointer; font-size: 14px; }
-.controls output { width: 82px; text-align: right; font-variant-numeric: tabular-nums;
-  color: #59636e; }
 .legend { display: flex; flex-wrap: wrap; gap: 4px 18px; font-size: 14px; color: #59636e;
   margin: 12px 0; }
 .legend i { display: inline-block; width: 20px; border-top: 3px solid; vertical-align: middle;
@@ -49,38 +43,15 @@ summary { cursor: pointer; margin: 14px 0; font-weight: 600; }
 SCRIPT = """
 document.querySelectorAll('.film').forEach(function (film) {
   var data = JSON.parse(film.querySelector('script').textContent);
-  var find = function (name) { return film.querySelector(name); };
-  var image = find('img'), base = find('.base'), slider = find('input');
-  var button = find('button'), clock = find('output');
-  var last = data.poses.length - 1, timer = null;
-  function show(i) {
+  var image = film.querySelector('img'), base = film.querySelector('.base');
+  var player = makePlayer(film, function (i) {
     var p = data.poses[i];
     image.src = 'data:image/jpeg;base64,' + data.pictures[data.shown[i]];
     base.setAttribute('transform', 'translate(' + -100 * p[1] + ' ' + -100 * p[0] +
       ') rotate(' + -p[2] * 180 / Math.PI + ')');
-    slider.value = i;
-    clock.textContent = data.times[i].toFixed(1) + ' / ' + data.times[last].toFixed(1) + ' s';
-  }
-  function stop() {
-    clearInterval(timer);
-    timer = null;
-    button.textContent = '\\u25b6';
-    button.setAttribute('aria-label', 'play');
-  }
-  function play() {
-    if (+slider.value >= last) { show(0); }
-    button.textContent = '\\u275a\\u275a';
-    button.setAttribute('aria-label', 'pause');
-    timer = setInterval(function () {
-      if (+slider.value >= last) { stop(); } else { show(+slider.value + 1); }
-    }, 1000 * data.period_s);
-  }
-  slider.max = last;
-  slider.addEventListener('input', function () { stop(); show(+slider.value); });
-  button.addEventListener('click', function () { if (timer) { stop(); } else { play(); } });
-  stop();
-  show(0);
-  if (location.hash === '#' + film.id) { play(); }
+  });
+  player.load(data.times);
+  if (location.hash === '#' + film.id) { player.play(); }
 });
 """
 
@@ -111,7 +82,7 @@ class Film:
     """
     What the camera saw.
 
-    :param poses: [x (m), y (m), yaw (rad)] every ``period_s``.
+    :param poses: [x (m), y (m), yaw (rad)].
     :param times: seconds since the start of each pose.
     :param pictures: JPEG files; one that looks like the picture before it is left out.
     :param shown: for every pose the number of its picture.
@@ -121,7 +92,6 @@ class Film:
     times: Sequence[float]
     pictures: Sequence[bytes]
     shown: Sequence[int]
-    period_s: float
 
 
 @dataclass(frozen=True)
@@ -166,7 +136,8 @@ def trials_page(title: str, subtitle: str, suites: Sequence[SuiteView]) -> str:
             [_row(suite.name, suite.summary) for suite in suites]))
     for suite in suites:
         parts += _suite(suite)
-    return page.page(title, subtitle, parts, style=STYLE, script=SCRIPT)
+    return page.page(title, subtitle, parts, style=player.STYLE + STYLE,
+                     script=player.SCRIPT + SCRIPT)
 
 
 def _row(name: str, summary: Mapping) -> list[str]:
@@ -260,14 +231,12 @@ def _film(drive: DriveView, name: str) -> str:
     data = json.dumps({
         'poses': [[round(value, 3) for value in pose] for pose in film.poses],
         'times': [round(value, 2) for value in film.times], 'shown': list(film.shown),
-        'period_s': film.period_s,
         'pictures': [base64.b64encode(picture).decode() for picture in film.pictures]},
         separators=(',', ':'))
     return (f'<figure class="drive film" id="{html.escape(name)}"><div class="screen">'
             f'{_map(drive, base=True)}<img alt="what the camera saw"></div>'
-            '<div class="controls"><button type="button"></button>'
-            '<input type="range" min="0" value="0" aria-label="time"><output></output></div>'
-            f'{_caption(drive)}<script type="application/json">{data}</script></figure>')
+            f'{player.controls()}{_caption(drive)}'
+            f'<script type="application/json">{data}</script></figure>')
 
 
 def _map(drive: DriveView, *, base: bool = False) -> str:
