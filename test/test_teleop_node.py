@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from diagnostic_msgs.msg import DiagnosticStatus
 from geometry_msgs.msg import Twist
+from hands import ENABLE, Pad
 from rclpy.qos import DurabilityPolicy, QoSProfile
 from ros_helpers import ROOT, Client, wait_until
 from std_msgs.msg import String
@@ -90,6 +91,19 @@ def test_function_keys_mean_nothing():
     for sequence in ('\x1b[A', '\x1b[D', '\x1bOB', '\x1b[1;5C'):
         assert console.keys(sequence, 0) == []
     assert console.twist(0) is None
+    console.keys('w\x1b[D', 1)
+    assert console.twist(1)[0] > 0
+    console.keys('\x1b[A ', 2)
+    assert not console.twist(2).any(), 'a space behind an arrow key stops all the same'
+
+
+def test_a_number_stands_for_an_instruction_that_exists():
+    """I, 2, Enter; a number of none of them is an instruction like any other."""
+    console = Console(0.5, 1.0, 1.0)
+    console.choices = ('go left', 'go right')
+    assert console.keys('i2\r', 0) == [('instruction', 'go right')]
+    assert console.keys('i3\r', 0) == [('instruction', '3')]
+    assert console.keys('i2 boxes\r', 0) == [('instruction', '2 boxes')]
 
 
 # --- the live process ---
@@ -308,15 +322,45 @@ def test_status_line_shows_the_recorder(keyboard, client):
     """Rate, queue, drops and the last verdict of the recorder are on the screen."""
     one = keyboard()
     values = {'instruction': 'go', 'seconds': '3.5', 'frames': 35, 'camera_hz': '9.9', 'queue': 2,
-              'drops': 7, 'problem': '', 'last_verdict': 'good'}
+              'drops': 7, 'problem': '', 'last_verdict': 'poor', 'last_reasons': 'too dark',
+              'disk_minutes': '80.0', 'takes': '{"go": 2, "stay": 1}',
+              'recovered': 'one take was completed'}
     with client.stream('recorder/status', lambda: status_message(
             'recorder', 'recording', values, DiagnosticStatus.OK), 10):
-        one.wait_for_text('REC 3.5 s, 35 frames, 9.9 Hz, queue 2, 7 dropped')
+        one.wait_for_text('REC 0:03, 35 frames, 9.9 Hz, queue 2, 7 dropped, disk 80 min')
+        for text in ('"go": 2 takes, 1 of 1 other instruction', 'last take poor: too dark',
+                     'recorder: one take was completed'):
+            one.wait_for_text(text)
+        one.type('i2')
+        one.wait_for_text('= stay')
+        one.type('\r')
+        one.wait_for_text('instruction: stay')
+    one.wait_for_text('recorder silent for')
 
 
-@pytest.mark.parametrize('end', ['\x03', signal.SIGTERM])
+def test_space_takes_the_robot_from_the_joystick(keyboard, client):
+    """Zero at once, and for as long as the button is held; let go and pressed, it drives again."""
+    one, pad = keyboard(), Pad(client)
+    pad.drive()
+    pressed, shown = one.type(' '), len(one.shown)
+    while time.monotonic() - pressed < 1.0:  # longer than the zeros that follow a key
+        pad.say(1.0, ENABLE)
+        time.sleep(REPEAT_S)
+    assert pad.stopped_at() - pressed < 0.1
+    assert 'joystick blocked: let go of its button' in one.shown[shown:]
+    pad.drive()
+
+
+def test_keys_that_stop_processes_do_nothing(keyboard):
+    """Ctrl-Z and Ctrl-\\ would freeze or kill the guard beside us: the keys still drive."""
+    one = keyboard()
+    one.type('\x1a\x1c')
+    assert one.stop_delay('w') < STOP_S
+
+
+@pytest.mark.parametrize('end', ['\x03', signal.SIGTERM, signal.SIGHUP])
 def test_leaving_stops_the_robot_and_restores_the_terminal(keyboard, end):
-    """Ctrl-C or SIGTERM with a key held: a last zero, status 0, the terminal as it was."""
+    """Ctrl-C, SIGTERM or a lost ssh, a key held: a last zero, status 0, the terminal restored."""
     one = keyboard()
     assert termios.tcgetattr(one.master) != one.modes
     one.hold('w', one.moving)

@@ -2,6 +2,7 @@
 
 import signal
 import sys
+import threading
 from collections.abc import Callable
 
 import numpy as np
@@ -9,14 +10,17 @@ import rclpy
 from diagnostic_msgs.msg import DiagnosticStatus, KeyValue
 from geometry_msgs.msg import Twist
 from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescriptor
+from rclpy.duration import Duration
 from rclpy.exceptions import InvalidParameterTypeException, InvalidParameterValueException
 from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
 from rclpy.node import Node
 from rclpy.signals import SignalHandlerOptions
+from rclpy.task import Future
 
 from mobile_vla_ros.errors import UserError
 
 SPIN_TIMEOUT_S = 0.05
+LAST_WORD = Duration(nanoseconds=200_000_000)
 
 
 def declare(node: Node, name: str, default, description: str, *,
@@ -75,10 +79,29 @@ def status_message(name: str, message: str, values: dict, level: bytes = Diagnos
         values=[KeyValue(key=key, value=str(value)) for key, value in values.items()])
 
 
+def let_arrive(publisher):
+    """Wait a moment for the last message to reach those who listen, before the node is gone."""
+    publisher.wait_for_all_acked(LAST_WORD)
+
+
+def off_thread(executor, work: Callable[[], object]) -> Future:
+    """Do work in a thread of its own; a coroutine awaits what it returns or raises."""
+    done = Future(executor=executor)
+
+    def attempt():
+        try:
+            done.set_result(work())
+        except Exception as error:
+            done.set_exception(error)
+    threading.Thread(target=attempt, daemon=True).start()
+    return done
+
+
 def run(name: str, factory: Callable[[], Node], *, args: list[str] | None = None,
         executor=None) -> int:
     """
-    Build a node, spin it until SIGINT, SIGTERM or ``node.exit_status`` says so, and stop it well.
+    Build a node, spin it until SIGINT, SIGTERM, SIGHUP or ``node.exit_status`` says so, and
+    stop it well.
 
     rclpy's own signal handlers are off, so that ``node.on_exit()`` can still publish (a guard's
     last zero) before the context is shut down.
@@ -94,6 +117,8 @@ def run(name: str, factory: Callable[[], Node], *, args: list[str] | None = None
 
     signal.signal(signal.SIGINT, remember)
     signal.signal(signal.SIGTERM, remember)
+    if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:  # as nohup leaves it
+        signal.signal(signal.SIGHUP, remember)  # the terminal, or the ssh to it, is gone
     rclpy.init(args=args, signal_handler_options=SignalHandlerOptions.NO)
     node = None
     status = 0

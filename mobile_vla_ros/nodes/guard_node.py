@@ -11,13 +11,13 @@ import numpy as np
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
 from geometry_msgs.msg import Twist, TwistStamped
 from rclpy.clock import Clock, ClockType
-from rclpy.duration import Duration
 from rclpy.node import Node
 from std_msgs.msg import Bool
 from std_srvs.srv import Trigger
 
 from mobile_vla_ros.nodes.common import (
     declare,
+    let_arrive,
     run,
     status_message,
     time_ns,
@@ -30,7 +30,6 @@ from mobile_vla_ros.safety.limits import Limits
 COMMAND_DEPTH = 10
 STATUS_PERIOD_NS = 500_000_000
 DIAGNOSTICS_PERIOD_NS = 1_000_000_000
-LAST_WORD = Duration(nanoseconds=200_000_000)  # for the last zero to reach those who listen
 LEVELS = {State.ESTOP: DiagnosticStatus.ERROR, State.FAULT: DiagnosticStatus.ERROR,
           State.DISARMED: DiagnosticStatus.WARN}
 
@@ -97,7 +96,7 @@ class GuardNode(Node):
     def on_exit(self):
         """Leave zero as the last command, whatever ended the node."""
         self._publish(np.zeros(6))
-        self._commands.wait_for_all_acked(LAST_WORD)
+        let_arrive(self._commands)
 
     def _steady_ns(self) -> int:
         return self._steady.now().nanoseconds

@@ -1,19 +1,12 @@
-"""The keys of the console: what they mean, and the terminal they come from. No ROS here."""
+"""The keys of the console and what they mean. No ROS here."""
 
-import codecs
-import contextlib
-import os
-import select
-import termios
+import re
 import threading
-import tty
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from mobile_vla_ros.errors import UserError
 from mobile_vla_ros.types import NANOSECONDS
-
-TERMINAL = '/dev/tty'
 
 # x, y, turn: Q and E, Z and C are the diagonals, forward and backward, left and right.
 MOTIONS = {'w': (1, 0, 0), 's': (-1, 0, 0), 'a': (0, 1, 0), 'd': (0, -1, 0),
@@ -26,14 +19,16 @@ A D  left, right        M  end it             I  change the instruction
 Q E Z C  diagonals      1  end it: success    F G  faster, slower
 R T  turn               0  end it: failure    space  stop
                         B  discard it         Ctrl-C  leave
-Hold a key to move: the robot stops when it is let go.
+Hold a key to move: the robot stops when it is let go. A joystick moves it while
+its enable button is held.
 """
 
 # A terminal knows no key-up, only repeats (about 30 a second): the robot stops so long after one.
 HOLD_NS = NANOSECONDS // 4
 TRAIL_NS = 3 * NANOSECONDS // 10
 THROTTLE_STEP, LOWEST_THROTTLE = 0.1, 0.1
-FUNCTION_KEY_S = 0.03  # the rest of a function key may arrive a little after its Escape
+# What arrow and function keys send; they mean nothing, and their letters must not drive.
+FUNCTION_KEY = re.compile(r'\x1b(\[[0-?]*[ -/]*[@-~]?|O[ -~])')
 ESCAPE, ENTER, ERASE = '\x1b', '\r\n', '\x7f\b'
 
 
@@ -43,15 +38,24 @@ class Console:
 
     :param max_linear_mps: speed over ground at full throttle; likewise ``max_angular_radps``.
     :param throttle: share of both, 0.1 to 1.
+    :param taken: called whenever a key moves or stops the robot.
     """
 
-    def __init__(self, max_linear_mps: float, max_angular_radps: float, throttle: float):
+    def __init__(self, max_linear_mps: float, max_angular_radps: float, throttle: float,
+                 taken: Callable[[], None] = lambda: None):
         self.throttle = throttle
+        self._taken = taken
         self._max = np.array([max_linear_mps, max_linear_mps, 0, 0, 0, max_angular_radps])
         self._direction = np.zeros(6)
         self._pressed_ns: int | None = None
         self._lock = threading.Lock()
         self.typed: str | None = None  # the instruction being typed, None when none is
+        self.choices: Sequence[str] = ()  # the instructions that a number alone stands for
+
+    @property
+    def full(self) -> np.ndarray:
+        """The (6,) speeds of full deflection at the present throttle, m/s and rad/s."""
+        return self._max * self.throttle
 
     def keys(self, text: str, now_ns: int) -> list[tuple[str, str]]:
         """
@@ -61,14 +65,9 @@ class Console:
         :returns: what is asked for: ``('recorder', 'start')``, ``('guard', 'toggle')``,
             ``('instruction', text)``.
         """
-        if text.startswith(ESCAPE):
-            # Escape alone leaves the typing; a longer one is a function key, which means nothing.
-            if text == ESCAPE:
-                self.typed = None
-            return []
         actions = []
         with self._lock:
-            for key in text:
+            for key in FUNCTION_KEY.sub('', text):
                 action = self._type(key) if self.typed is not None else self._key(key, now_ns)
                 if action is not None:
                     actions.append(action)
@@ -85,7 +84,7 @@ class Console:
                 return None
             if age_ns >= HOLD_NS:
                 return np.zeros(6)
-            return self._direction * self._max * self.throttle
+            return self._direction * self.full
 
     def due_ns(self, now_ns: int) -> int | None:
         """Return how long the present motion still lasts, None when there is none."""
@@ -100,10 +99,9 @@ class Console:
             x, y, turn = MOTIONS[key]
             # A diagonal is as fast over ground as any other way.
             planar = np.array([x, y]) / max(np.hypot(x, y), 1)
-            self._direction = np.array([*planar, 0, 0, 0, turn])
-            self._pressed_ns = now_ns
+            self._drive(np.array([*planar, 0, 0, 0, turn]), now_ns)
         elif key == ' ':
-            self._stop(now_ns)
+            self._drive(np.zeros(6), now_ns)
         elif key in 'fg':
             step = THROTTLE_STEP if key == 'f' else -THROTTLE_STEP
             self.throttle = round(min(max(self.throttle + step, LOWEST_THROTTLE), 1.0), 2)
@@ -112,83 +110,24 @@ class Console:
         elif key == 'x':
             return 'guard', 'toggle'
         elif key == 'i':
-            self._stop(now_ns)
+            self._drive(np.zeros(6), now_ns)
             self.typed = ''
         return None
 
-    def _stop(self, now_ns: int):
-        self._direction = np.zeros(6)
-        self._pressed_ns = now_ns
+    def _drive(self, direction: np.ndarray, now_ns: int):
+        self._direction, self._pressed_ns = direction, now_ns
+        self._taken()
 
     def _type(self, key: str) -> tuple[str, str] | None:
         if key in ENTER:
             text, self.typed = self.typed.strip(), None
+            if text in (numbers := [str(n) for n in range(1, len(self.choices) + 1)]):
+                text = self.choices[numbers.index(text)]
             return ('instruction', text) if text else None
-        if key in ERASE:
+        if key == ESCAPE:
+            self.typed = None
+        elif key in ERASE:
             self.typed = self.typed[:-1]
         elif key.isprintable():
             self.typed += key
         return None
-
-
-class Terminal:
-    """
-    The controlling terminal, read key by key, whatever standard input is.
-
-    ``ros2 launch`` gives its processes no standard input, but they share its terminal.
-
-    :raises UserError: when there is none.
-    """
-
-    def __init__(self):
-        try:
-            self._keys = os.open(TERMINAL, os.O_RDONLY | os.O_NOCTTY)
-            # A terminal that is held (Ctrl-S, a slow line) must not hold us: lines are lost.
-            self._screen = os.open(TERMINAL, os.O_WRONLY | os.O_NOCTTY | os.O_NONBLOCK)
-            self._before = termios.tcgetattr(self._keys)
-        except (OSError, termios.error) as error:
-            raise UserError(
-                'the console has no terminal to read keys from', got=error, expected=TERMINAL,
-                remedy='start it in a terminal (with ssh: ssh -t), or without it: console:=false',
-                ) from None
-        self._decoder = codecs.getincrementaldecoder('utf-8')('ignore')
-        tty.setcbreak(self._keys, termios.TCSANOW)
-
-    def read(self, timeout_s: float) -> str | None:
-        """Return what was typed, '' when nothing was, None when the terminal is gone."""
-        try:
-            if not select.select([self._keys], [], [], timeout_s)[0]:
-                return ''
-            data = os.read(self._keys, 1024)
-            if data == ESCAPE.encode() and select.select([self._keys], [], [], FUNCTION_KEY_S)[0]:
-                data += os.read(self._keys, 1024)
-        except OSError:
-            return None
-        return self._decoder.decode(data) if data else None
-
-    def status(self, line: str):
-        """Show the one line that changes."""
-        width = self._width()
-        self._write('\r\x1b[K' + (line if len(line) < width else line[:width - 2] + '…'))
-
-    def say(self, text: str):
-        """Print lines that stay, above the status."""
-        self._write('\r\x1b[K' + text.rstrip('\n') + '\n')
-
-    def restore(self):
-        """Leave the terminal as it was found."""
-        try:
-            termios.tcsetattr(self._keys, termios.TCSANOW, self._before)
-        except termios.error:
-            return  # it is gone
-        self._write('\n')
-
-    def _write(self, text: str):
-        with contextlib.suppress(OSError):
-            os.write(self._screen, text.encode())
-
-    def _width(self) -> int:
-        try:
-            return os.get_terminal_size(self._screen).columns or 80
-        except OSError:
-            return 80

@@ -1,8 +1,9 @@
 """
-The console: drive with the keyboard, and start and end takes, in one terminal.
+The console: drive with keyboard or joystick, and start and end takes, in one terminal.
 
-Nothing that can block stands between the keys and the wheels: keys are read in a thread of their
-own, commands are published by another, and services, status and screen belong to the executor.
+Nothing that can block stands between the hands and the wheels: keys are read in a thread of their
+own, commands are published by another, which ends a motion by itself when no more is heard of it;
+services, status, joystick and screen belong to the executor.
 """
 
 import sys
@@ -16,11 +17,18 @@ from geometry_msgs.msg import Twist
 from rclpy.clock import Clock, ClockType
 from rclpy.node import Node
 from rclpy.qos import QoSProfile, ReliabilityPolicy
+from sensor_msgs.msg import Joy
 from std_msgs.msg import String
 from std_srvs.srv import Trigger
 
-from mobile_vla_ros.nodes.common import declare, run, twist_message
-from mobile_vla_ros.nodes.keyboard import HELP, TAKES, Console, Terminal
+from mobile_vla_ros.errors import UserError
+from mobile_vla_ros.nodes import console_status
+from mobile_vla_ros.nodes.common import declare, let_arrive, run, twist_message
+from mobile_vla_ros.nodes.console_status import Heard, fresh
+from mobile_vla_ros.nodes.joystick import NONE, XBOX_AXES, XBOX_BUTTONS, XBOX_ENABLE, Joystick
+from mobile_vla_ros.nodes.joystick import Layout as JoystickLayout
+from mobile_vla_ros.nodes.keyboard import HELP, TAKES, Console
+from mobile_vla_ros.nodes.terminal import Terminal
 from mobile_vla_ros.nodes.topics import LATCHED
 from mobile_vla_ros.types import NANOSECONDS
 
@@ -29,23 +37,31 @@ SCREEN_PERIOD_S = 0.1
 READ_S = 0.2
 COMMAND_DEPTH = 10
 BEST_EFFORT = QoSProfile(depth=10, reliability=ReliabilityPolicy.BEST_EFFORT)
-STALE_S = 2.0
+MOST_BUTTONS = 64
+DOES = {'start': 'starts a take', 'success': 'ends it: success', 'failure': 'ends it: failure',
+        'discard': 'discards it', 'stop': 'ends it'}
 
 
 class TeleopNode(Node):
-    """ROS around ``keyboard.Console`` and ``keyboard.Terminal``."""
+    """ROS around ``keyboard.Console``, ``joystick.Joystick`` and ``terminal.Terminal``."""
 
     def __init__(self):
         super().__init__('teleop')
+        self._joystick = Joystick(self._layout())
         self._console = Console(
             declare(self, 'max_linear_mps', 0.5, 'speed at full throttle, m/s',
                     limits=(0.01, 10.0)),
             declare(self, 'max_angular_radps', 1.0, 'turn at full throttle, rad/s',
                     limits=(0.01, 10.0)),
             declare(self, 'throttle', 0.5, 'share of full speed at the start; F and G change it',
-                    limits=(0.1, 1.0)))
+                    limits=(0.1, 1.0)),
+            taken=self._joystick.block)
+        terminal_required = declare(
+            self, 'terminal_required', True,
+            'end with a sentence where there is no terminal; false: go on with a joystick alone')
         self._asked: deque[tuple[str, str]] = deque()
-        self._heard: dict[str, tuple[float, str, dict]] = {}
+        self._heard: dict[str, Heard] = {}
+        self._recovered = self._stick_problem = ''
         self._commands = self.create_publisher(Twist, 'teleop/cmd_vel', COMMAND_DEPTH)
         self._instruction = self.create_publisher(String, 'instruction', LATCHED)
         self._requests = {
@@ -57,14 +73,15 @@ class TeleopNode(Node):
             self.create_subscription(
                 DiagnosticStatus, f'{name}/status',
                 lambda message, name=name: self._on_status(name, message), BEST_EFFORT)
-        self._terminal = Terminal()
-        self._terminal.say(HELP)
+        self.create_subscription(Joy, 'joy', self._on_joy, BEST_EFFORT)
+        self._terminal = self._open_terminal(terminal_required)
+        self._say(HELP if self._terminal else 'no terminal: the joystick alone drives')
         self.create_timer(SCREEN_PERIOD_S, self._attend,
                           clock=Clock(clock_type=ClockType.STEADY_TIME))
         self._closing = threading.Event()
         self._changed = threading.Event()
-        self._threads = [threading.Thread(target=work, daemon=True)
-                         for work in (self._read_keys, self._drive)]
+        self._threads = [threading.Thread(target=work, daemon=True) for work in
+                         ([self._read_keys] if self._terminal else []) + [self._drive]]
         for thread in self._threads:
             thread.start()
 
@@ -76,7 +93,38 @@ class TeleopNode(Node):
             for thread in self._threads:
                 thread.join(1.0)
             self._commands.publish(Twist())
-            self._terminal.restore()
+            let_arrive(self._commands)
+            if self._terminal:
+                self._terminal.restore()
+
+    def _layout(self) -> JoystickLayout:
+        buttons = {
+            name: declare(self, f'joy_{name}_button', index,
+                          f'joystick button, from 0, that {DOES[name]}; -1: none',
+                          limits=(NONE, MOST_BUTTONS)) for name, index in XBOX_BUTTONS.items()}
+        return JoystickLayout(
+            axes=list(declare(self, 'joy_axes', list(XBOX_AXES),
+                              'joystick axes, from 0, of [forward, left, turn]; -1: none')),
+            scale=list(declare(self, 'joy_scale', [1.0, 1.0, 1.0],
+                               'share of full speed at full deflection, [forward, left, turn]; '
+                               'negative: the other way')),
+            deadzone=declare(self, 'joy_deadzone', 0.1,
+                             'deflection up to which an axis counts as at rest',
+                             limits=(0.0, 0.9)),
+            enable_button=declare(self, 'joy_enable_button', XBOX_ENABLE,
+                                  'joystick button, from 0, that is held to drive',
+                                  limits=(0, MOST_BUTTONS)),
+            buttons=buttons)
+
+    def _open_terminal(self, required: bool) -> Terminal | None:
+        try:
+            return Terminal()
+        except UserError:
+            if required:
+                raise
+            return None
+
+    # --- hands ---
 
     def _read_keys(self):
         while not self._closing.is_set():
@@ -88,81 +136,96 @@ class TeleopNode(Node):
                 self._asked.extend(self._console.keys(typed, time.monotonic_ns()))
                 self._changed.set()
 
+    def _on_joy(self, message: Joy):
+        before = self._joystick.moving
+        self._asked.extend(self._joystick.heard(message.axes, message.buttons,
+                                                time.monotonic_ns()))
+        if self._joystick.moving != before:
+            self._changed.set()
+
+    def _twist(self, now_ns: int) -> np.ndarray | None:
+        """Return what is wished for now: the keys', else the joystick's, else None."""
+        twist = self._console.twist(now_ns)
+        if twist is None:
+            direction = self._joystick.direction(now_ns)
+            twist = None if direction is None else direction * self._console.full
+        return twist
+
     def _drive(self):
-        """Publish at 20 Hz while a key is held, at once when one changes, and zero on time."""
+        """Publish at 20 Hz while a hand drives, at once when a key changes, and zero on time."""
         last, due_s = None, 0.0
         while not self._closing.is_set():
             now_ns = time.monotonic_ns()
-            twist = self._console.twist(now_ns)
+            twist = self._twist(now_ns)
             changed = twist is not None and (last is None or not np.array_equal(twist, last))
             if twist is not None and (changed or now_ns / NANOSECONDS >= due_s):
                 self._commands.publish(twist_message(twist))
                 due_s = now_ns / NANOSECONDS + PERIOD_S
             last = twist
-            ends_ns = self._console.due_ns(now_ns)
-            wait_s = due_s - now_ns / NANOSECONDS if twist is not None else None
-            if ends_ns is not None:
-                wait_s = min(wait_s, ends_ns / NANOSECONDS)
-            self._changed.wait(wait_s)
+            waits_s = [due_s - now_ns / NANOSECONDS] if twist is not None else []
+            waits_s += [due_ns / NANOSECONDS for due_ns in
+                        (self._console.due_ns(now_ns), self._joystick.due_ns(now_ns))
+                        if due_ns is not None]
+            self._changed.wait(min(waits_s, default=None))
             self._changed.clear()
+
+    # --- what is asked for and what is shown ---
 
     def _on_status(self, name: str, message: DiagnosticStatus):
         values = {pair.key: pair.value for pair in message.values}
-        self._heard[name] = (time.monotonic(), message.message, values)
+        self._heard[name] = Heard(time.monotonic(), message.message, values)
+        recovered = values.get('recovered', '')
+        if name == 'recorder' and recovered != self._recovered:
+            self._recovered = recovered
+            if recovered:
+                self._say(f'recorder: {recovered}')
 
     def _attend(self):
-        """Do what the keys asked for, without waiting for any answer, and show the state."""
+        """Do what the hands asked for, without waiting for any answer, and show the state."""
         while self._asked:
             kind, what = self._asked.popleft()
             if kind == 'instruction':
                 self._instruction.publish(String(data=what))
-                self._terminal.say(f'instruction: {what}')
+                self._say(f'instruction: {what}')
             elif (kind, what) == ('guard', 'toggle'):
-                armed = self._latest('guard')[1].get('armed') == 'true'
-                self._call('guard', 'disarm' if armed else 'arm')
+                guard = fresh(self._heard.get('guard'), time.monotonic())
+                # In doubt the robot is to stand.
+                disarmed = guard is not None and guard.values.get('armed') != 'true'
+                self._call('guard', 'arm' if disarmed else 'disarm')
             else:
                 self._call(kind, what)
-        self._terminal.status(self._line())
+        if self._joystick.problem != self._stick_problem:
+            self._stick_problem = self._joystick.problem
+            self._say(self._stick_problem)
+        if self._terminal:
+            self._terminal.status(self._rows())
 
     def _call(self, node: str, service: str):
         client = self._requests[node, service]
         if not client.service_is_ready():
-            self._terminal.say(f'{node} does not answer: is {node}_node running?')
+            self._say(f'{node} does not answer: is {node}_node running?')
             return
 
         def answered(future):
             error = future.exception()
-            self._terminal.say(f'{node}: {error or future.result().message}')
+            self._say(f'{node}: {error or future.result().message}')
         client.call_async(Trigger.Request()).add_done_callback(answered)
 
-    def _latest(self, name: str) -> tuple[str, dict]:
-        """Return state and values of a node, empty when it has not been heard of lately."""
-        heard_s, state, values = self._heard.get(name, (0.0, '', {}))
-        return (state, values) if time.monotonic() - heard_s < STALE_S else ('', {})
+    def _say(self, text: str):
+        if self._terminal:
+            self._terminal.say(text)
+        elif text:
+            self.get_logger().info(text)
 
-    def _line(self) -> str:
-        if self._console.typed is not None:
-            return f'instruction (Enter: take it, Esc: leave it): {self._console.typed}'
-        state, values = self._latest('recorder')
-        parts = [f'throttle {self._console.throttle:.0%}']
-        guard, guard_values = self._latest('guard')
-        parts.append(f'guard {guard} {guard_values.get("reason", "")}'.rstrip() if guard
-                     else 'no guard')
-        if not state:
-            parts.append('no recorder')
-        elif state == 'recording':
-            parts.append(f'REC {values["seconds"]} s, {values["frames"]} frames, '
-                         f'{values["camera_hz"]} Hz, queue {values["queue"]}, '
-                         f'{values["drops"]} dropped')
-        else:
-            parts.append(f'{state}, camera {values["camera_hz"]} Hz')
-        if values.get('instruction'):
-            parts.append(f'"{values["instruction"]}"')
-        if values.get('problem'):
-            parts.append(values['problem'])
-        elif values.get('last_verdict'):
-            parts.append(f'last take {values["last_verdict"]}')
-        return ' | '.join(parts)
+    def _rows(self) -> list[console_status.Row]:
+        recorder, guard = self._heard.get('recorder'), self._heard.get('guard')
+        takes = console_status.takes_of(recorder)
+        typed = self._console.typed
+        if typed is not None:
+            return console_status.typing_rows(typed, self._console.choices, takes)
+        self._console.choices = console_status.choices_of(takes)
+        return console_status.rows(time.monotonic(), recorder, guard, self._console.throttle,
+                                   self._joystick.state(time.monotonic_ns()))
 
 
 def main(args: list[str] | None = None) -> int:

@@ -1,0 +1,148 @@
+"""The terminal of the console: keys come from it, a few lines at its foot show the state."""
+
+import codecs
+import contextlib
+import os
+import select
+import termios
+import tty
+import unicodedata
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from mobile_vla_ros.errors import UserError
+
+TERMINAL = '/dev/tty'
+ESCAPE = '\x1b'
+FUNCTION_KEY_S = 0.03  # the rest of a function key may arrive a little after its Escape
+STYLES = {'plain': '', 'strong': '\x1b[1m', 'alarm': '\x1b[7m'}
+HIDE_CURSOR, SHOW_CURSOR = '\x1b[?25l', '\x1b[?25h'
+# Drawn again now and then even when nothing has changed: others write here, and sizes change.
+REDRAW_EVERY = 5
+
+
+class Row(NamedTuple):
+    """
+    One line of the state.
+
+    :param style: plain, strong (bold) or alarm (white on black turned round).
+    :param height: lines it may take where the terminal is too narrow for it.
+    """
+
+    text: str
+    style: str = 'plain'
+    height: int = 1
+
+
+class Terminal:
+    """
+    The controlling terminal, read key by key, whatever standard input is.
+
+    ``ros2 launch`` gives its processes no standard input, but they share its terminal. They also
+    write to it: the cursor rests on a blank line above the state, so that what others print stays
+    whole and the state moves down.
+
+    :raises UserError: when there is none.
+    """
+
+    def __init__(self):
+        try:
+            self._keys = os.open(TERMINAL, os.O_RDONLY | os.O_NOCTTY)
+            # A terminal that is held (Ctrl-S, a slow line) must not hold us: lines are lost.
+            self._screen = os.open(TERMINAL, os.O_WRONLY | os.O_NOCTTY | os.O_NONBLOCK)
+            self._before = termios.tcgetattr(self._keys)
+        except (OSError, termios.error) as error:
+            raise UserError(
+                'the console has no terminal to read keys from', got=error, expected=TERMINAL,
+                remedy='start it in a terminal (with ssh: ssh -t), with a joystick alone: '
+                'joy:=true, or without it: console:=false') from None
+        self._decoder = codecs.getincrementaldecoder('utf-8')('ignore')
+        self._drawn, self._times_same = '', 0
+        tty.setcbreak(self._keys, termios.TCSANOW)
+        # Ctrl-Z and Ctrl-\ would freeze or kill the guard too, in the middle of a movement.
+        modes = termios.tcgetattr(self._keys)
+        modes[6][termios.VSUSP] = modes[6][termios.VQUIT] = b'\0'
+        termios.tcsetattr(self._keys, termios.TCSANOW, modes)
+        self._write(HIDE_CURSOR)
+
+    def read(self, timeout_s: float) -> str | None:
+        """Return what was typed, '' when nothing was, None when the terminal is gone."""
+        try:
+            if not select.select([self._keys], [], [], timeout_s)[0]:
+                return ''
+            data = os.read(self._keys, 1024)
+            if data == ESCAPE.encode() and select.select([self._keys], [], [], FUNCTION_KEY_S)[0]:
+                data += os.read(self._keys, 1024)
+        except OSError:
+            return None
+        return self._decoder.decode(data) if data else None
+
+    def status(self, rows: Sequence[Row]):
+        """Show the lines that change, below all others."""
+        width, height = self._size()
+        lines = [STYLES[row.style] + line + '\x1b[0m'
+                 for row in rows for line in wrap(clean(row.text), width - 1, row.height)]
+        lines = lines[:max(height - 2, 1)]
+        drawn = ''.join(f'\n{line}\x1b[K' for line in lines)
+        self._times_same = self._times_same + 1 if drawn == self._drawn else 0
+        if self._times_same % REDRAW_EVERY == 0:
+            self._write(f'\r\x1b[K{drawn}\x1b[J\x1b[{len(lines)}A\r')
+            self._drawn = drawn
+
+    def say(self, text: str):
+        """Print lines that stay, above the state."""
+        self._drawn = ''
+        self._write('\r\x1b[J' + '\n'.join(clean(line) for line in text.splitlines()) + '\n')
+
+    def restore(self):
+        """Leave the terminal as it was found."""
+        try:
+            termios.tcsetattr(self._keys, termios.TCSANOW, self._before)
+        except termios.error:
+            return  # it is gone
+        self._write('\r\x1b[J' + SHOW_CURSOR)
+
+    def _write(self, text: str):
+        with contextlib.suppress(OSError):
+            os.write(self._screen, text.encode())
+
+    def _size(self) -> tuple[int, int]:
+        try:
+            size = os.get_terminal_size(self._screen)
+        except OSError:
+            size = os.terminal_size((0, 0))
+        return size.columns or 80, size.lines or 24
+
+
+def clean(text: str) -> str:
+    """Return a text with nothing in it that steers a terminal."""
+    return ''.join(c if c.isprintable() else '?' for c in text)
+
+
+def columns(text: str) -> int:
+    """Return how many columns a text takes: 2 for a wide character, none for an accent."""
+    return sum(0 if unicodedata.combining(c) else 1 + (unicodedata.east_asian_width(c) in 'WF')
+               for c in text)
+
+
+def cut(text: str, width: int) -> str:
+    """Return a text of at most so many columns, with … where something is missing."""
+    if columns(text) <= width:
+        return text
+    while text and columns(text) > width - 1:
+        text = text[:-1]
+    return text + '…'
+
+
+def wrap(text: str, width: int, height: int) -> list[str]:
+    """Return a text as at most ``height`` lines, broken between words, the last one cut."""
+    if columns(text) <= width:
+        return [text]
+    lines = ['']
+    for word in text.split(' '):
+        longer = f'{lines[-1]} {word}' if lines[-1] else word
+        if len(lines) == height or columns(longer) <= width or not lines[-1]:
+            lines[-1] = longer
+        else:
+            lines.append(f'  {word}')
+    return [cut(line, width) for line in lines]
