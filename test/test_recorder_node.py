@@ -1,21 +1,27 @@
 """The recorder as a live process on the loopback: what its takes hold, and what it answers."""
 
+import json
+import os
+import shutil
 import signal
+from functools import partial
+from itertools import pairwise
 
 import numpy as np
 import pytest
 from diagnostic_msgs.msg import DiagnosticStatus
 from geometry_msgs.msg import Twist, TwistStamped
 from rclpy.qos import DurabilityPolicy, QoSProfile, qos_profile_sensor_data
-from ros_helpers import status_values, wait_until
+from ros_helpers import Client, status_values, wait_until
 from rosgraph_msgs.msg import Clock
 from sensor_msgs.msg import CompressedImage, Image
 from std_msgs.msg import String
 from std_srvs.srv import Trigger
 
 from mobile_vla_ros.episode.reader import Episode, find_episodes
-from mobile_vla_ros.nodes import images
+from mobile_vla_ros.images import encode
 from mobile_vla_ros.nodes.common import status_message
+from mobile_vla_ros.nodes.images import from_rgb, to_compressed
 
 CAMERA, COMPRESSED = 'camera/image_raw', 'camera/image_raw/compressed'
 LATCHED = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
@@ -31,15 +37,20 @@ class Rig:
             'data_dir': str(folder), 'instruction': 'go to the red box', 'image_format': 'png',
             **params})
 
-    def image(self):
-        """The next image of the camera; its pixels and its stamp hold its number."""
+    def image(self, height=12, width=16):
+        """The next image of the camera, in daylight; its first pixel holds its number."""
         self.count += 1
-        pixels = np.full((12, 16, 3), (self.count % 256, self.count // 256, 9), np.uint8)
-        return images.from_rgb(pixels, stamp=self.client.now(), frame_id='eye')
+        pixels = np.full((height, width, 3), 150, np.uint8)
+        pixels[0, 0, :2] = self.count % 256, self.count // 256
+        return from_rgb(pixels, stamp=self.client.now(), frame_id='eye')
 
-    def camera(self, rate_hz=20.0):
+    def camera(self, rate_hz=20.0, make=None):
         """A stream of images."""
-        return self.client.stream(CAMERA, self.image, rate_hz, qos_profile_sensor_data)
+        return self.client.stream(CAMERA, make or self.image, rate_hz, qos_profile_sensor_data)
+
+    def visible(self):
+        """Names of what lies in the folder, but for what is hidden: the index of the takes."""
+        return sorted(path.name for path in self.folder.iterdir() if path.name[0] != '.')
 
     def commands(self, make=None, rate_hz=20.0):
         """A stream of commands."""
@@ -110,7 +121,7 @@ def test_take_holds_every_frame_and_command_with_both_times(rig):
         assert attributes['image_topic'] == '/camera/image_raw'
         assert (attributes['operator'], attributes['robot']) == ('ada', 'mini')
         assert attributes['frame_id'] == 'eye'
-    assert list(one.folder.iterdir()) == [path]
+    assert one.visible() == [path.name]
 
 
 def test_takes_follow_each_other_with_the_instruction_of_their_start(rig):
@@ -130,6 +141,8 @@ def test_takes_follow_each_other_with_the_instruction_of_their_start(rig):
         with Episode.open(path) as episode:
             takes.append((episode.instruction, episode.outcome))
     assert sorted(takes) == [('go to the blue ball', 'unknown'), ('go to the red box', 'failure')]
+    values = one.until('both takes counted', lambda _, v: len(json.loads(v['takes'])) == 2)
+    assert json.loads(values['takes']) == {'go to the blue ball': 1, 'go to the red box': 1}
 
 
 def test_discard_leaves_nothing(rig):
@@ -139,7 +152,7 @@ def test_discard_leaves_nothing(rig):
         one.call('start')
         one.until_frames(2)
         assert 'discarded' in one.call('discard')
-        assert list(one.folder.iterdir()) == []
+        assert one.visible() == []
         one.call('start')
 
 
@@ -224,6 +237,14 @@ def test_stamped_commands_are_found_when_they_come_later(rig):
         assert episode.commands.received_ns.min() > 1e18
 
 
+def test_commands_of_a_best_effort_publisher_are_heard(rig):
+    """Whatever publishes cmd_vel is recorded, also what does not offer to be reliable."""
+    one = rig()
+    with one.camera(), one.client.stream('cmd_vel', twist, 20, qos_profile_sensor_data):
+        one.call('start')
+        one.until_frames(2, commands=3)
+
+
 def test_source_of_the_guard_is_kept_beside_each_command(rig):
     """What the guard says of its source is stored; without a guard it is unknown."""
     one = rig()
@@ -245,6 +266,8 @@ def test_receipts_follow_the_simulated_clock(rig):
     one = rig(use_sim_time=True)
     clock = Clock()
     clock.clock.sec = 42
+    with one.camera():
+        assert 'no time comes on /clock' in one.call('start', success=False)
     with one.client.stream('/clock', lambda: clock, 20), one.camera(), one.commands():
         one.call('start')
         one.until_frames(5, commands=5)
@@ -258,8 +281,8 @@ def test_receipts_follow_the_simulated_clock(rig):
 def test_compressed_images_are_stored_as_they_came(rig):
     """With image_transport compressed, the camera's own bytes are in the file."""
     one = rig(image_transport='compressed')
-    encoded = images.encode(np.zeros((12, 16, 3), np.uint8), 'jpeg', 33)
-    with one.client.stream(COMPRESSED, lambda: images.to_compressed(
+    encoded = encode(np.zeros((12, 16, 3), np.uint8), 'jpeg', 33)
+    with one.client.stream(COMPRESSED, lambda: to_compressed(
             encoded, stamp=one.client.now()), 20, qos_profile_sensor_data):
         one.call('start')
         one.until_frames(3)
@@ -332,11 +355,12 @@ def test_sigkill_costs_at_most_a_second_and_no_other_take(rig):
         assert not episode.complete
 
 
-def test_slow_writer_drops_whole_frames_and_counts_them(rig):
-    """A queue of one under a flood: drops are in the status, the episode and the verdict."""
-    one = rig(queue_frames=1)
+@pytest.mark.parametrize('limit', [{'queue_frames': 1}, {'queue_mb': 1}])
+def test_slow_writer_drops_whole_frames_and_counts_them(rig, limit):
+    """A queue of one frame or megabyte under a flood: told in status, episode and verdict."""
+    one = rig(**limit)
     big = np.random.default_rng(0).integers(0, 256, (600, 800, 3), dtype=np.uint8)
-    message = images.from_rgb(big)
+    message = from_rgb(big)
 
     def make():
         message.header.stamp = one.client.now()
@@ -350,6 +374,209 @@ def test_slow_writer_drops_whole_frames_and_counts_them(rig):
         assert told == episode.health['drops'] > 3
         assert any('dropped' in reason for reason in episode.health['reasons'])
         assert episode.frame(len(episode) - 1).image.shape == (600, 800, 3)
+
+
+def test_abandoned_takes_are_recovered_at_the_next_start(rig):
+    """What a killed recorder left is made whole; what cannot be is said, and stays."""
+    one = rig()
+    with one.camera(), one.commands():
+        one.call('start')
+        one.until_frames(20)
+        one.process.signal(signal.SIGKILL)
+        one.process.wait()
+        (part,) = one.folder.glob('*.part')
+        with Episode.open(part) as episode:
+            left = numbers(episode)
+        broken = one.folder / '20260101T000000Z_00000000.h5.part'
+        broken.write_bytes(b'no HDF5 at all')
+        two = rig()
+        values = two.until('the recovery', lambda _, v: part.name[:-8] in v['recovered']
+                           and broken.name in v['recovered'])
+        assert f'{broken.name} could not be recovered' in values['recovered']
+        two.process.wait_for_output(part.name[:-8])
+        two.call('start')
+        two.until_frames(2)
+        two.call('stop')
+    assert broken.read_bytes() == b'no HDF5 at all' and not part.exists()
+    with Episode.open(part.with_suffix('')) as episode:
+        assert numbers(episode) == left
+        assert episode.complete and episode.attributes['recovered']
+        assert 'recovered' in [event.name for event in episode.events]
+    assert len(find_episodes(one.folder)) == 2
+
+
+def test_minutes_and_rate_are_told_before_and_during_a_take(rig):
+    """The room left follows from the size of an image and the rate; the rate is learned."""
+    one = rig(disk_floor_mb=1)
+    noise = np.random.default_rng(0).integers(0, 256, (120, 160, 3), dtype=np.uint8)
+    frame_bytes = len(encode(noise, 'png'))
+    message = from_rgb(noise)
+
+    def make():
+        message.header.stamp = one.client.now()
+        return message
+
+    def minutes(values):
+        room = shutil.disk_usage(one.folder.parent).free - 1e6
+        return float(values['disk_minutes'] or 0) * 60 * 20 * frame_bytes / room
+    with one.camera(make=make), one.commands():
+        values = one.until('the rate', lambda _, v: float(v['expected_hz']) > 0
+                           and 0.7 < minutes(v) < 1.4)
+        assert 15 < float(values['expected_hz']) < 25
+        one.call('start')
+        one.until('the minutes of the take', lambda state, v: state == 'recording'
+                  and float(v['seconds']) > 2.5 and 0.7 < minutes(v) < 1.4)
+        one.call('stop')
+    with Episode.open(find_episodes(one.folder)[0]) as episode:
+        assert 15 < episode.health['expected_rate_hz'] < 25
+
+
+def test_start_below_the_floor_is_refused(rig):
+    """Less than disk_floor_mb free: the start says how much there is; nothing is made."""
+    one = rig(disk_floor_mb=1_000_000_000)
+    with one.camera():
+        said = one.call('start', success=False)
+    assert 'is full' in said and 'disk_floor_mb' in said
+    assert not one.folder.exists()
+
+
+def test_take_that_reaches_the_floor_is_closed_whole_and_the_node_stays(rig, tmp_path):
+    """Somebody else fills the disk: the take ends whole, the status names it."""
+    floor_mb = shutil.disk_usage(tmp_path).free // 1_000_000 - 100
+    one = rig(disk_floor_mb=floor_mb)
+    with one.camera(), one.commands():
+        one.call('start')
+        one.until_frames(5)
+        with open(tmp_path / 'filler', 'wb') as filler:
+            os.posix_fallocate(filler.fileno(), 0, 200_000_000)
+        values = one.until('the end', lambda state, v: state == 'idle' and v['last_episode'])
+        (path,) = find_episodes(one.folder)
+        assert values['last_episode'] == str(path) and path.name in values['problem']
+        assert 'disk' in values['problem']
+        assert 'no take is being recorded' in one.call('stop', success=False)
+        assert 'disk_floor_mb' in one.call('start', success=False)
+        (tmp_path / 'filler').unlink()
+        one.call('start')
+    with Episode.open(path) as episode:
+        assert episode.complete and len(episode) >= 5
+        assert [event.name for event in episode.events][-2:] == ['problem', 'stop']
+
+
+def test_frames_lost_before_the_recorder_are_counted(rig):
+    """A recorder that gets no time for a while knows how many frames went by."""
+    one = rig()
+    with one.camera(rate_hz=100), one.commands():
+        one.call('start')
+        one.until_frames(10)
+        one.process.signal(signal.SIGSTOP)
+        seen = one.count
+        wait_until(lambda: one.count > seen + 300, 30, 'frames that nobody takes')
+        one.process.signal(signal.SIGCONT)
+        values = one.until('losses', lambda _, v: int(v['drops']) > 0)
+        one.until_frames(int(values['frames']) + 10)
+        one.call('stop')
+    with Episode.open(find_episodes(one.folder)[0]) as episode:
+        seen = numbers(episode)
+        gaps = sum(b - a - 1 for a, b in pairwise(seen))
+        assert episode.health['drops'] == gaps > 100
+        assert any('between camera and recorder' in event.text for event in episode.events)
+
+
+def test_images_of_another_kind_are_left_out_whole(rig):
+    """A size or an encoding that changes in mid-take: counted, told, and nothing else lost."""
+    one = rig()
+
+    def other_encoding():
+        message = one.image()
+        message.encoding = 'bgr8'
+        return message
+    make = one.image
+    with one.camera(make=lambda: make()), one.commands():
+        one.call('start')
+        one.until_frames(5)
+        make = partial(one.image, 24, 32)
+        values = one.until('the size', lambda _, v: int(v['drops']) >= 3)
+        assert '32x24 rgb8, and the take began with 16x12 rgb8' in values['problem']
+        make = other_encoding
+        one.until('the encoding', lambda _, v: '16x12 bgr8' in v['problem'])
+        make = one.image
+        one.until_frames(int(values['frames']) + 5)
+        one.call('stop')
+    with Episode.open(find_episodes(one.folder)[0]) as episode:
+        seen = numbers(episode)
+        assert {episode.frame(i).image.shape for i in range(len(episode))} == {(12, 16, 3)}
+        gaps = sum(b - a - 1 for a, b in pairwise(seen))
+        assert episode.health['drops'] == gaps >= 3
+        told = [event.text for event in episode.events if event.name == 'problem']
+        assert len(told) == 2 and '32x24 rgb8' in told[0] and '16x12 bgr8' in told[1]
+
+
+def test_commands_that_change_their_type_in_mid_take_are_all_kept(rig, ros_domain):
+    """Twist first, then TwistStamped from another node: both are heard, two at once are named."""
+    one = rig()
+
+    def stamped():
+        message = TwistStamped(twist=twist(0.2))
+        message.header.stamp.sec = 7
+        return message
+    first = Client('first_driver')
+    try:
+        with one.camera():
+            with first.stream('cmd_vel', lambda: twist(0.1), 20):
+                one.call('start')
+                one.until_frames(2, commands=5)
+                one.client.publisher('cmd_vel', TwistStamped)
+                values = one.until('both named', lambda _, v: '2 publishers' in v['problem'])
+                assert '/first_driver (Twist), /test_client (TwistStamped); only Twist' in (
+                    values['problem'])
+            first.close()
+            first = None
+            with one.client.stream('cmd_vel', stamped, 20):
+                values = one.until('the type', lambda _, v: 'Stamped' in v['command_type'])
+                one.until_frames(2, commands=int(values['commands']) + 5)
+            one.call('stop')
+    finally:
+        if first is not None:
+            first.close()
+    with Episode.open(find_episodes(one.folder)[0]) as episode:
+        assert episode.attributes['command_type'] == 'geometry_msgs/msg/TwistStamped'
+        speeds = episode.commands.twist[:, 0]
+        assert np.all(np.diff(speeds) >= 0) and {0.1, 0.2} == set(speeds)
+        assert set(episode.commands.stamp_ns[speeds == 0.2]) == {7_000_000_000}
+        (told,) = [event.text for event in episode.events if event.name == 'problem']
+        assert '/first_driver' in told and '/test_client' in told
+
+
+def test_camera_clock_that_stands_is_told_of_at_once(rig):
+    """Stamps of zero: a problem while the take runs, in the take, and in the verdict."""
+    one = rig(expected_rate_hz=60.0)
+
+    def make():
+        message = one.image()
+        message.header.stamp.sec = message.header.stamp.nanosec = 0
+        return message
+    with one.camera(make=make), one.commands():
+        one.call('start')
+        values = one.until('the clock', lambda state, v: state == 'recording'
+                           and 'clock' in v['problem'])
+        assert values['expected_hz'] == '60.0'
+        one.until_frames(20)
+        one.call('stop')
+        values = one.until('the verdict', lambda _, v: v['last_verdict'])
+        assert values['last_verdict'] in ('poor', 'bad') and 'clock' in values['last_reasons']
+    with Episode.open(find_episodes(one.folder)[0]) as episode:
+        assert episode.health['clock'] == 'zero'
+        assert episode.health['expected_rate_hz'] == 60
+        assert 'clock' in next(e.text for e in episode.events if e.name == 'problem')
+
+
+def test_camera_that_falls_silent_is_told_of(rig):
+    """No image for a second in mid-take is a problem at once, not at the end."""
+    one = rig()
+    with one.camera():
+        one.call('start')
+        one.until_frames(2)
+    one.until('the silence', lambda _, v: 'no image comes' in v['problem'])
 
 
 def test_bad_parameter_ends_with_a_sentence_and_status_2(nodes):

@@ -1,51 +1,59 @@
 """
 The recorder: writes what the camera saw and what the robot was told, take by take.
 
-Callbacks only store; a thread of each take encodes and writes (``episode.recording``), so that
-neither a slow disk nor a long close keeps a message waiting.
+Callbacks only store. A thread of each take encodes and writes (``episode.recording``), and
+threads of the folder's recover, count and measure (``take_folder``): neither a slow disk nor a
+long close keeps a message waiting.
 """
 
 import os
 import sys
+import threading
 import time
-from collections import deque
+import traceback
 from functools import partial
 
 import numpy as np
 import rclpy
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
-from geometry_msgs.msg import Twist, TwistStamped
+from geometry_msgs.msg import Twist
 from rclpy.callback_groups import ReentrantCallbackGroup
 from rclpy.clock import Clock, ClockType
+from rclpy.event_handler import SubscriptionEventCallbacks, UnsupportedEventTypeError
 from rclpy.node import Node
-from rclpy.qos import QoSProfile, ReliabilityPolicy, qos_profile_sensor_data
+from rclpy.qos import QoSProfile, ReliabilityPolicy
 from rclpy.task import Future
 from sensor_msgs.msg import CompressedImage, Image
 from std_msgs.msg import String
 from std_srvs.srv import Trigger
 
+from mobile_vla_ros import images
 from mobile_vla_ros.episode.recording import Recording
 from mobile_vla_ros.episode.schema import EpisodeInfo
-from mobile_vla_ros.episode.writer import EpisodeWriter
 from mobile_vla_ros.errors import UserError
-from mobile_vla_ros.nodes import images
-from mobile_vla_ros.nodes.common import declare, run, status_message, time_ns, twist_array
-from mobile_vla_ros.nodes.topics import LATCHED, camera, command_type, wrong_camera
+from mobile_vla_ros.nodes.camera_watch import CameraWatch
+from mobile_vla_ros.nodes.common import (
+    off_thread,
+    run,
+    status_message,
+    time_ns,
+    twist_array,
+)
+from mobile_vla_ros.nodes.current_take import CLOSING, IDLE, RECORDING, STARTING, CurrentTake
+from mobile_vla_ros.nodes.recorder_params import recorder_params
+from mobile_vla_ros.nodes.take_folder import TakeFolder
+from mobile_vla_ros.nodes.topics import LATCHED, CommandTopic, camera, several, wrong_camera
 from mobile_vla_ros.types import SOURCES, Command
 
-COMMAND_DEPTH = 10
 BEST_EFFORT = QoSProfile(depth=10, reliability=ReliabilityPolicy.BEST_EFFORT)
-
-COMMAND_TYPES = {'geometry_msgs/msg/Twist': Twist, 'geometry_msgs/msg/TwistStamped': TwistStamped}
+# As qos_profile_sensor_data, but deep enough for a second in which this process gets no time.
+CAMERA_QOS = QoSProfile(depth=30, reliability=ReliabilityPolicy.BEST_EFFORT)
+STATUS_DEPTH = 10
 
 GRAPH_PERIOD_S = 0.2
 STATUS_PERIOD_S = 0.5
-RATE_SPAN_S = 2.0
-CAMERA_FRESH_S = 1.0
 GUARD_FRESH_S = 1.5
 CLOSE_S = 20.0
-
-IDLE, STARTING, RECORDING, CLOSING = 'idle', 'starting', 'recording', 'closing'
 
 
 class RecorderNode(Node):
@@ -53,55 +61,28 @@ class RecorderNode(Node):
 
     def __init__(self):
         super().__init__('recorder')
-        self._data_dir = declare(self, 'data_dir', '~/mobile_vla_takes',
-                                 'folder of the episodes; made when it is missing')
-        self._instruction = declare(
-            self, 'instruction', '', 'what the robot is told, until the topic instruction says '
-            'otherwise')
-        self._operator = declare(self, 'operator', '', 'who drives; kept with every take')
-        self._robot = declare(self, 'robot', '', 'which robot; kept with every take')
-        transport = declare(self, 'image_transport', 'raw',
-                            'raw (camera/image_raw) or compressed (camera/image_raw/compressed)')
-        self._format = declare(self, 'image_format', 'jpeg',
-                               'how raw images are stored: jpeg, or png for no loss')
-        self._quality = declare(self, 'jpeg_quality', 90, 'quality of a JPEG', limits=(1, 100))
-        self._flush_period_s = declare(
-            self, 'flush_period_s', 0.5, 'seconds of a take that a sudden death may cost',
-            limits=(0.05, 1.0))
-        self._queue_frames = declare(
-            self, 'queue_frames', 60, 'frames that may wait for the disk before one is dropped',
-            limits=(1, 1000))
-        self._camera_wait_s = declare(
-            self, 'camera_wait_s', 3.0, 'seconds that a start waits for an image before it is '
-            'refused', limits=(0.0, 60.0))
-        if self._format not in images.FORMATS:
-            raise UserError('unknown image_format', got=repr(self._format),
-                            expected=' or '.join(images.FORMATS))
-
-        self._state = IDLE
-        self._take: Recording | None = None
-        self._began_s = 0.0
-        self._last_path, self._last_verdict = '', ''
-        self._said = ''
-        self._frame_times: deque[float] = deque()
+        self._params = params = recorder_params(self)
+        self._instruction = params.instruction
+        self._camera = CameraWatch(params.expected_rate_hz)
+        self._folder = TakeFolder(params.data_dir, params.disk_floor_bytes,
+                                  say=self.get_logger().info, warn=self.get_logger().error)
+        self._ended = ''
         self._last_image = None
         self._first_image: Future | None = None
         self._source, self._source_s = 'unknown', 0.0
-        self._nonfinite = 0
-        self._camera_problem = self._command_problem = ''
+        self._camera_hz = 0.0
+        self._camera_problem = ''
 
-        self._camera_topic, self._camera_type = camera(self, transport)
-        self._encode = (images.compressed_bytes if transport == 'compressed' else partial(
-            images.encode_message, image_format=self._format, quality=self._quality))
-        self._command_topic = self.resolve_topic_name('cmd_vel')
-        self._command_type = ''
-        self._command_subscription = None
-
-        self.create_subscription(self._camera_type, self._camera_topic, self._on_image,
-                                 qos_profile_sensor_data)
+        self._camera_topic, self._camera_type = camera(self, params.image_transport)
+        self._encode = (images.compressed_bytes if self._camera_type is CompressedImage else
+                        partial(images.encode_message, image_format=params.image_format,
+                                quality=params.jpeg_quality))
+        self._take = CurrentTake(params, self._folder, self._encode, self._now_ns)
+        self._listen_to_camera()
+        self._commands = CommandTopic(self, 'cmd_vel', self._on_command, self._take.command_type)
         self.create_subscription(String, 'instruction', self._on_instruction, LATCHED)
         self.create_subscription(DiagnosticStatus, 'guard/status', self._on_guard, BEST_EFFORT)
-        self._status = self.create_publisher(DiagnosticStatus, '~/status', COMMAND_DEPTH)
+        self._status = self.create_publisher(DiagnosticStatus, '~/status', STATUS_DEPTH)
         self._diagnostics = self.create_publisher(DiagnosticArray, '/diagnostics', 1)
         # An answer may wait for an image or for the disk; only its own group may wait with it.
         services = ReentrantCallbackGroup()
@@ -114,51 +95,58 @@ class RecorderNode(Node):
         steady = Clock(clock_type=ClockType.STEADY_TIME)
         self.create_timer(GRAPH_PERIOD_S, self._look_at_graph, clock=steady)
         self.create_timer(STATUS_PERIOD_S, self._tell, clock=steady)
+        self._folder.start(self._bytes_written, self._expected_bytes_per_s)
 
     def on_exit(self):
         """Close a take in progress: it is as whole as one that was stopped by service."""
-        take = self._take
-        if take is not None:
-            if self._state == RECORDING:
-                take.event('stop', self._now_ns(), 'the recorder was shut down')
-                take.finish('unknown')
-            if not take.join(CLOSE_S):
-                self.get_logger().error(f'{take.part_path} could not be closed in time')
-            elif take.path or take.error:
-                self.get_logger().info(take.error or f'closed {take.path}')
+        recording = self._take.recording
+        if recording is not None:
+            if self._take.state == RECORDING:
+                recording.event('stop', self._now_ns(), 'the recorder was shut down')
+                recording.finish('unknown')
+            if not recording.join(CLOSE_S):
+                self.get_logger().error(f'{recording.part_path} could not be closed in time')
+            elif recording.path or recording.error:
+                self.get_logger().info(recording.error or f'closed {recording.path}')
+        self._folder.close()
 
     # --- what is heard: stored, and handed to the take ---
 
-    def _on_image(self, message: Image | CompressedImage):
-        now_s = time.monotonic()
-        received_ns = self._now_ns()
-        self._frame_times.append(now_s)
-        self._forget_old_frames(now_s)
+    def _listen_to_camera(self):
+        listen = partial(self.create_subscription, self._camera_type, self._camera_topic,
+                         self._on_image, CAMERA_QOS)
+        try:
+            listen(event_callbacks=SubscriptionEventCallbacks(message_lost=self._on_lost))
+        except UnsupportedEventTypeError:
+            listen()
+
+    def _on_image(self, message: Image | CompressedImage, info: dict):
+        received_ns, stamp_ns = self._received_ns(info), time_ns(message.header.stamp)
+        missing = self._camera.frame(time.monotonic_ns(), stamp_ns, received_ns,
+                                     info['publication_sequence_number'])
         self._last_image = message
         if self._first_image is not None and not self._first_image.done():
             self._first_image.set_result(True)
-        if self._state == RECORDING:
-            self._take.frame(partial(self._encode, message), time_ns(message.header.stamp),
-                             received_ns)
+        self._take.frame(message, stamp_ns, received_ns, missing)
 
-    def _on_twist(self, message: Twist):
-        now_ns = self._now_ns()
-        self._on_command(message, now_ns, now_ns)
+    def _on_lost(self, lost):
+        """Count what the middleware says it lost, where messages carry no count of their own."""
+        if not self._camera.counted:
+            self._take.lost(lost.total_count_change)
 
-    def _on_twist_stamped(self, message: TwistStamped):
-        self._on_command(message.twist, time_ns(message.header.stamp), self._now_ns())
-
-    def _on_command(self, twist: Twist, stamp_ns: int, received_ns: int):
-        if self._state != RECORDING:
+    def _on_command(self, twist: Twist, stamp_ns: int | None, info: dict, missing: int):
+        if self._take.state != RECORDING:
             return
+        if missing:
+            self._take.lose_commands(missing, 'were lost before they came')
+        received_ns = self._received_ns(info)
         values = twist_array(twist)
         if not np.isfinite(values).all():
-            self._nonfinite += 1
-            self._take.event('problem', received_ns, 'a command was not finite, and is left out')
+            self._take.lose_commands(1, 'were not finite')
             return
         fresh = time.monotonic() - self._source_s < GUARD_FRESH_S
-        self._take.command(Command(values, stamp_ns, received_ns,
-                                   self._source if fresh else 'unknown'))
+        self._take.command(Command(values, received_ns if stamp_ns is None else stamp_ns,
+                                   received_ns, self._source if fresh else 'unknown'))
 
     def _on_guard(self, message: DiagnosticStatus):
         source = next((pair.value for pair in message.values if pair.key == 'source'), '')
@@ -171,24 +159,14 @@ class RecorderNode(Node):
     def _look_at_graph(self):
         """Find the publishers of the camera and of cmd_vel, and the type that the latter has."""
         cameras = self.get_publishers_info_by_topic(self._camera_topic)
-        self._camera_problem = wrong_camera(self._camera_topic, cameras, self._camera_type)
+        self._camera.published_by({tuple(info.endpoint_gid) for info in cameras}, len(cameras))
+        self._camera_problem = (wrong_camera(self._camera_topic, cameras, self._camera_type)
+                                or several(self._camera_topic, cameras))
         if not cameras:
             self._camera_problem = f'no camera: nobody publishes {self._camera_topic}'
-        commanders = self.get_publishers_info_by_topic(self._command_topic)
-        found, self._command_problem = command_type(self._command_topic, commanders, COMMAND_TYPES)
-        still_there = any(info.topic_type == self._command_type for info in commanders)
-        if found and not still_there:
-            self._listen_for(found)
-
-    def _listen_for(self, found: str):
-        if self._command_subscription is not None:
-            self.destroy_subscription(self._command_subscription)
-        heard = self._on_twist if found.endswith('/Twist') else self._on_twist_stamped
-        self._command_subscription = self.create_subscription(
-            COMMAND_TYPES[found], self._command_topic, heard, COMMAND_DEPTH)
-        self._command_type = found
-        if self._take is not None:
-            self._take.late(command_type=found)
+        self._commands.look()
+        if self._commands.rivals:
+            self._take.note('rivals', self._commands.rivals)
 
     # --- services: a sentence for every answer ---
 
@@ -198,52 +176,52 @@ class RecorderNode(Node):
             response.success = True
             self.get_logger().info(response.message)
         except UserError as error:
-            response.message = self._said = str(error)
+            response.message = str(error)
             self.get_logger().warning(response.message)
+        except Exception as error:  # a defect of ours: told of, but it ends no recorder
+            response.message = f'{type(error).__name__}: {error}'
+            self.get_logger().error(traceback.format_exc())
         self._tell()
         return response
 
     async def _start(self) -> str:
-        if self._state != IDLE:
-            raise UserError(f'a take is {self._state} already',
-                            got=self._take.part_path.name if self._take else 'a second start',
+        take = self._take
+        if take.state != IDLE:
+            raise UserError(f'a take is {take.state} already', got='a second start',
                             remedy='stop it first')
         self._info()  # what is wrong with it is said at once, not after the wait
-        self._state = STARTING
+        take.state = STARTING
         try:
-            await self._camera()
-            self._encode(self._last_image)
-            writer = EpisodeWriter(self._data_dir, self._info(), time.time_ns(),
-                                   flush_period_s=self._flush_period_s)
-            self._take = Recording(writer, queue_frames=self._queue_frames,
-                                   steady_ns=time.monotonic_ns)
-            self._take.event('start', self._now_ns())
-            self._state = RECORDING
+            await self._first()
+            if not self._now_ns():
+                raise UserError('use_sim_time is set, and no time comes on /clock',
+                                remedy='start the simulator, or leave use_sim_time out')
+            take.begin(await off_thread(self.executor, partial(
+                take.open, self._last_image, self._info(), self._camera.expected_hz)))
         finally:
-            if self._state == STARTING:
-                self._state = IDLE
-        self._began_s, self._nonfinite, self._said = time.monotonic(), 0, ''
-        warning = f' ({self._command_problem})' if self._command_problem else ''
-        return f'recording {writer.part_path}{warning}'
+            if take.state == STARTING:
+                take.state = IDLE
+        self._ended = ''
+        warning = f' ({self._commands.problem})' if self._commands.problem else ''
+        return f'recording {take.recording.part_path}{warning}'
 
     def _info(self) -> EpisodeInfo:
         image = self._last_image
         return EpisodeInfo(
-            self._instruction, operator=self._operator, robot=self._robot,
-            image_topic=self._camera_topic, command_topic=self._command_topic,
-            command_type=self._command_type,
+            self._instruction, operator=self._params.operator, robot=self._params.robot,
+            image_topic=self._camera_topic, command_topic=self._commands.topic,
+            command_type=self._commands.type,
             frame_id=image.header.frame_id if image is not None else '',
             ros_version=f'{os.environ.get("ROS_DISTRO", "")} '
                         f'{rclpy.get_rmw_implementation_identifier()}'.strip())
 
-    async def _camera(self):
+    async def _first(self):
         """Wait for an image that is fresh; a recorder that was just started may need a moment."""
-        now_s = time.monotonic()
-        if self._frame_times and now_s - self._frame_times[-1] < CAMERA_FRESH_S:
+        if self._camera.fresh(time.monotonic_ns()):
             return
         self._first_image = Future()
         patience = self.create_timer(
-            self._camera_wait_s, partial(_give_up, self._first_image),
+            self._params.camera_wait_s, partial(_give_up, self._first_image),
             clock=Clock(clock_type=ClockType.STEADY_TIME))
         came = await self._first_image
         self.destroy_timer(patience)
@@ -251,7 +229,7 @@ class RecorderNode(Node):
         if not came:
             raise UserError(
                 self._camera_problem or f'no image came on {self._camera_topic}',
-                got=f'nothing in {self._camera_wait_s} s', remedy='start the camera first')
+                got=f'nothing in {self._params.camera_wait_s} s', remedy='start the camera first')
 
     async def _stop(self, outcome: str) -> str:
         take = self._running()
@@ -259,80 +237,93 @@ class RecorderNode(Node):
             take.event('outcome', self._now_ns(), outcome)
         take.event('stop', self._now_ns())
         await self._end(partial(take.finish, outcome))
-        if take.error:
-            raise UserError(take.error)
-        self._last_path = str(take.path)
-        self._last_verdict = '; '.join([take.health['verdict'], *take.health['reasons']])
-        return f'{self._last_path} ({self._last_verdict})'
+        problem = f'. {take.problem}' if take.problem else ''
+        verdict = '; '.join([take.health['verdict'], *take.health['reasons']])
+        return f'{take.path} ({verdict}){problem}'
 
     async def _discard(self) -> str:
         take = self._running()
         await self._end(take.discard)
-        if take.error:
-            raise UserError(take.error)
         return f'discarded {take.part_path.name}'
 
     def _running(self) -> Recording:
-        if self._state != RECORDING:
-            raise UserError('no take is being recorded', got=f'the recorder is {self._state}',
+        self._settle()
+        if self._take.state != RECORDING:
+            raise UserError('no take is being recorded', got=f'the recorder is {self._take.state}',
                             remedy='start one first')
-        return self._take
+        return self._take.recording
 
     async def _end(self, end):
         """Have the take closed without keeping any other callback waiting."""
         done = Future(executor=self.executor)
-        self._state = CLOSING
+        self._take.state = CLOSING
         end(on_done=partial(done.set_result, True))
         await done
-        self._take, self._state = None, IDLE
+        recording = self._take.let_go()
+        if recording.error:
+            self._ended = recording.error
+            raise UserError(recording.error)
+
+    def _settle(self):
+        """Notice a take that ended by itself."""
+        ended = self._take.settle()
+        if ended:
+            self._ended = ended
+            self.get_logger().error(ended)
 
     # --- what is told ---
 
     def _tell(self):
-        self._forget_old_frames(time.monotonic())
-        take = self._take
-        if take is not None and take.error and self._state == RECORDING:
-            # Nothing more can be written; what was flushed stays to be recovered.
-            self._said, self._take, self._state = take.error, None, IDLE
-            self.get_logger().error(take.error)
+        self._settle()
+        now_ns = time.monotonic_ns()
+        self._camera_hz = self._camera.rate_hz(now_ns)
+        if self._take.state != RECORDING or self._camera.expected_hz is None:
+            self._camera.learn(now_ns)
+            self._take.expect(self._camera.expected_hz)
         values = {
             'instruction': self._instruction,
-            'episode': take.part_path.name if take else '',
-            'seconds': f'{time.monotonic() - self._began_s:.1f}' if take else '0.0',
-            'frames': take.frames if take else 0,
-            'commands': take.commands if take else 0,
-            'drops': take.drops if take else 0,
-            'queue': take.queued if take else 0,
-            'camera_hz': f'{self._camera_hz():.1f}',
-            'command_type': self._command_type,
+            'camera_hz': f'{self._camera_hz:.1f}',
+            'expected_hz': f'{self._camera.expected_hz or 0:.1f}',
+            'command_type': self._commands.type,
             'source': self._source,
-            'last_episode': self._last_path,
-            'last_verdict': self._last_verdict,
-            'problem': '; '.join(self._problems()),
+            **self._take.values(),
+            **self._folder.values(),
+            'problem': '; '.join(self._problems(now_ns)),
         }
         level = DiagnosticStatus.WARN if values['problem'] else DiagnosticStatus.OK
-        status = status_message(self.get_fully_qualified_name().lstrip('/'), self._state, values,
-                                level)
+        status = status_message(self.get_fully_qualified_name().lstrip('/'), self._take.state,
+                                values, level)
         self._status.publish(status)
         array = DiagnosticArray(status=[status])
         array.header.stamp = self.get_clock().now().to_msg()
         self._diagnostics.publish(array)
 
-    def _problems(self) -> list[str]:
-        take = self._take
-        found = [self._camera_problem, self._command_problem, self._said]
-        if take is not None:
-            found.append(take.problem or '')
-            found.append(f'{self._nonfinite} commands were not finite' if self._nonfinite else '')
+    def _problems(self, now_ns: int) -> list[str]:
+        found = [self._camera_problem]
+        clock = self._camera.clock()
+        if clock.kind != 'sane':
+            found.append(clock.sentence)
+            self._take.note(clock.kind, clock.sentence)
+        if self._take.state == RECORDING and not self._camera.fresh(now_ns):
+            found.append('no image comes')
+        found += [self._commands.problem, self._folder.problem, self._ended,
+                  *self._take.problems()]
         return [problem for problem in found if problem]
 
-    def _camera_hz(self) -> float:
-        times = self._frame_times
-        return (len(times) - 1) / (times[-1] - times[0]) if len(times) > 1 else 0.0
+    def _bytes_written(self) -> int | None:
+        recording = self._take.recording
+        return None if recording is None else recording.bytes_written
 
-    def _forget_old_frames(self, now_s: float):
-        while self._frame_times and now_s - self._frame_times[0] > RATE_SPAN_S:
-            self._frame_times.popleft()
+    def _expected_bytes_per_s(self) -> float:
+        """What a take would write a second, by the newest image; encodes, so not for callbacks."""
+        image = self._last_image
+        return len(self._encode(image)) * self._camera_hz if image and self._camera_hz else 0.0
+
+    def _received_ns(self, info: dict) -> int:
+        """Time of receipt on the node's clock; by the middleware, which was there first."""
+        if self.get_clock().ros_time_is_active:
+            return self._now_ns()
+        return info['received_timestamp'] or self._now_ns()
 
     def _now_ns(self) -> int:
         return self.get_clock().now().nanoseconds
@@ -345,7 +336,12 @@ def _give_up(future: Future):
 
 def main(args: list[str] | None = None) -> int:
     """Run the recorder."""
-    return run('recorder_node', RecorderNode, args=args)
+    status = run('recorder_node', RecorderNode, args=args)
+    if any(thread.daemon for thread in threading.enumerate()):
+        # A recovery still reads and writes; it must not see HDF5 be torn down around it.
+        sys.stdout.flush()
+        os._exit(status)
+    return status
 
 
 if __name__ == '__main__':

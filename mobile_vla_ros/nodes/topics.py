@@ -1,17 +1,23 @@
 """Topics that several nodes share, and in words what the graph says of them."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 
+from geometry_msgs.msg import Twist, TwistStamped
 from rclpy.node import Node
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 from sensor_msgs.msg import CompressedImage, Image
 
 from mobile_vla_ros.errors import UserError
+from mobile_vla_ros.nodes.common import time_ns
+from mobile_vla_ros.nodes.message_count import MessageCount
 
 # Of `instruction`: whoever comes later hears the last one too.
 LATCHED = QoSProfile(depth=1, reliability=ReliabilityPolicy.RELIABLE,
                      durability=DurabilityPolicy.TRANSIENT_LOCAL)
 CAMERA_TYPES = {'raw': Image, 'compressed': CompressedImage}
+COMMAND_TYPES = {'geometry_msgs/msg/Twist': Twist, 'geometry_msgs/msg/TwistStamped': TwistStamped}
+# Deep enough for a second in which a recorder gets no time.
+COMMAND_DEPTH = 100
 
 
 def camera(node: Node, transport: str) -> tuple[str, type]:
@@ -47,6 +53,22 @@ def wrong_camera(topic: str, publishers: Sequence, kind: type) -> str:
     return ''
 
 
+def publisher_names(publishers: Sequence) -> str:
+    """Return the full names of the nodes that publish, with the type where they differ."""
+    kinds = {info.topic_type for info in publishers}
+    return ', '.join(sorted(
+        f'{info.node_namespace.rstrip("/")}/{info.node_name}'
+        + (f' ({info.topic_type.rsplit("/", 1)[-1]})' if len(kinds) > 1 else '')
+        for info in publishers))
+
+
+def several(topic: str, publishers: Sequence) -> str:
+    """Return a sentence that names the publishers when there is more than one, else ''."""
+    if len(publishers) < 2:
+        return ''
+    return f'{len(publishers)} publishers on {topic}: {publisher_names(publishers)}'
+
+
 def command_type(topic: str, publishers: Sequence, known: Collection[str]) -> tuple[str, str]:
     """
     Find out the type of the commands.
@@ -61,8 +83,63 @@ def command_type(topic: str, publishers: Sequence, known: Collection[str]) -> tu
     if not fitting:
         return '', (f'the command topic {topic} has the wrong type: got {", ".join(types)}; '
                     f'expected {" or ".join(known)}')
-    if len(publishers) > 1:
-        names = sorted(f'{info.node_namespace.rstrip("/")}/{info.node_name}'
-                       for info in publishers)
-        return fitting[0], f'{len(publishers)} publishers on {topic}: {", ".join(names)}'
-    return fitting[0], ''
+    return fitting[0], several(topic, publishers)
+
+
+class CommandTopic:
+    """
+    The subscription to the commands, made for the type that the graph says they have.
+
+    :param heard: called with each Twist, its header stamp in nanoseconds (None where it has no
+        header), the middleware's information on the message, and how many before it never came.
+    :param changed: called with the type when it is found out, and when it becomes another one.
+    """
+
+    def __init__(self, node: Node, name: str,
+                 heard: Callable[[Twist, int | None, dict, int], None],
+                 changed: Callable[[str], None]):
+        self.topic = node.resolve_topic_name(name)
+        self.type = ''
+        self.problem = ''  # also that nobody publishes; rivals: only that several do
+        self.rivals = ''
+        self._node, self._heard, self._changed = node, heard, changed
+        self._subscription = None
+        self._reliable = True
+        self._count = MessageCount()
+
+    def look(self):
+        """Look at the graph: publishers come late, go, and come back with another type."""
+        publishers = self._node.get_publishers_info_by_topic(self.topic)
+        found, self.problem = command_type(self.topic, publishers, COMMAND_TYPES)
+        self._count.published_by({tuple(info.endpoint_gid) for info in publishers},
+                                 len(publishers))
+        types = {info.topic_type for info in publishers}
+        # A publisher that is not reliable is heard only by a subscription that does not ask it.
+        unreliable = any(info.qos_profile.reliability == ReliabilityPolicy.BEST_EFFORT
+                         for info in publishers if info.topic_type in COMMAND_TYPES)
+        if found and (self.type not in types or (unreliable and self._reliable)):
+            self._reliable = not unreliable
+            self._listen_for(found if self.type not in types else self.type)
+        if found and len(types) > 1:
+            self.problem += f'; only {self.type.rsplit("/", 1)[-1]} is heard'
+        self.rivals = self.problem if found else ''
+
+    def _listen_for(self, found: str):
+        if self._subscription is not None:
+            self._node.destroy_subscription(self._subscription)
+        self.type = found
+        heard = self._on_twist if COMMAND_TYPES[found] is Twist else self._on_stamped
+        self._subscription = self._node.create_subscription(
+            COMMAND_TYPES[found], self.topic, heard,
+            QoSProfile(depth=COMMAND_DEPTH, reliability=ReliabilityPolicy.RELIABLE
+                       if self._reliable else ReliabilityPolicy.BEST_EFFORT))
+        self._changed(found)
+
+    def _on_twist(self, message: Twist, info: dict):
+        self._heard(message, None, info, self._missing(info))
+
+    def _on_stamped(self, message: TwistStamped, info: dict):
+        self._heard(message.twist, time_ns(message.header.stamp), info, self._missing(info))
+
+    def _missing(self, info: dict) -> int:
+        return self._count.missing(info['publication_sequence_number'])

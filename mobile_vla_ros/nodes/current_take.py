@@ -1,0 +1,171 @@
+"""The take in progress, if there is one, and what became of the one before. Knows no ROS."""
+
+import io
+import time
+from collections import Counter
+from collections.abc import Callable
+from functools import partial
+from typing import TYPE_CHECKING
+
+from PIL import Image as PillowImage
+from PIL import UnidentifiedImageError
+
+from mobile_vla_ros.episode.recording import Recording
+from mobile_vla_ros.episode.schema import EpisodeInfo
+from mobile_vla_ros.episode.writer import EpisodeWriter
+from mobile_vla_ros.nodes.recorder_params import RecorderParams
+from mobile_vla_ros.nodes.take_folder import TakeFolder
+from mobile_vla_ros.types import Command
+
+if TYPE_CHECKING:
+    from sensor_msgs.msg import CompressedImage, Image
+
+    Message = Image | CompressedImage
+    Encode = Callable[[Message], bytes]
+
+IDLE, STARTING, RECORDING, CLOSING = 'idle', 'starting', 'recording', 'closing'
+
+
+class CurrentTake:
+    """
+    Holds the state of the recorder; frames and commands go nowhere unless it is recording.
+
+    All methods but ``open`` belong to one thread.
+
+    :param encode: gives the stored bytes of an image message; raises UserError where it cannot.
+    :param now_ns: the node's clock, which may be a simulated one.
+    """
+
+    def __init__(self, params: RecorderParams, folder: TakeFolder, encode: 'Encode',
+                 now_ns: Callable[[], int]):
+        self.state = IDLE
+        self.recording: Recording | None = None
+        self._lost_commands: Counter[str] = Counter()
+        self._writer: EpisodeWriter | None = None
+        self._params, self._folder = params, folder
+        self._encode, self._now_ns = encode, now_ns
+        self._kind = self._unlike = ''
+        self._began_s = 0.0
+        self._noted: set[str] = set()
+        self._last = {'last_episode': '', 'last_verdict': '', 'last_reasons': ''}
+
+    def open(self, image: 'Message', info: EpisodeInfo,
+             expected_hz: float | None) -> tuple[str, EpisodeWriter, Recording]:
+        """
+        Make the file of a new take; to be called in a thread, for a disk may be slow.
+
+        :param image: the newest message; the take's images are to be of its size and encoding.
+        :returns: what ``begin`` wants.
+        :raises UserError: when the image, the folder or the disk does not serve.
+        """
+        self._folder.check_space()
+        self._encode(image)
+        writer = EpisodeWriter(self._folder.folder, info, time.time_ns(),
+                               flush_period_s=self._params.flush_period_s,
+                               expected_rate_hz=expected_hz)
+        fitting = max(1, self._params.queue_bytes // max(1, len(image.data)))
+        return kind(image), writer, Recording(
+            writer, queue_frames=min(self._params.queue_frames, fitting),
+            steady_ns=time.monotonic_ns, floor_bytes=self._folder.floor_bytes)
+
+    def begin(self, opened: tuple[str, EpisodeWriter, Recording]):
+        """Record from now on."""
+        self._kind, self._writer, self.recording = opened
+        self._unlike = ''
+        self.recording.event('start', self._now_ns())
+        self.state, self._began_s = RECORDING, time.monotonic()
+        self._lost_commands.clear()
+        self._noted.clear()
+
+    def frame(self, message: 'Message', stamp_ns: int, received_ns: int, missing: int):
+        """Hand over one camera message, and how many before it never came."""
+        if self.state != RECORDING:
+            return
+        if missing:
+            self.recording.lost(missing, received_ns, 'lost between camera and recorder')
+        found = kind(message)
+        if found == self._kind:
+            self._unlike = ''
+            self.recording.frame(partial(self._encode, message), stamp_ns, received_ns)
+            return
+        self._unlike = f'the camera sends {found}, and the take began with {self._kind}'
+        self.note(found, self._unlike)
+        self.recording.lost(1, received_ns, f'the camera sends {found}')
+
+    def lost(self, count: int):
+        """Count frames that the middleware says it lost."""
+        if self.state == RECORDING:
+            self.recording.lost(count, self._now_ns(), 'lost by the middleware')
+
+    def command(self, command: Command):
+        """Hand over one command."""
+        if self.state == RECORDING:
+            self.recording.command(command)
+
+    def lose_commands(self, count: int, why: str):
+        """Count commands that are not in the take, by the reason."""
+        self._lost_commands[why] += count
+        self.note(why, f'commands {why}, the first of them now')
+
+    def expect(self, rate_hz: float | None):
+        """Tell a take that began before the camera's rate was known of it."""
+        if self.state == RECORDING and self._writer.expected_rate_hz is None:
+            self._writer.expected_rate_hz = rate_hz
+
+    def command_type(self, found: str):
+        """Tell the take of which type its commands are."""
+        if self.state == RECORDING:
+            self.recording.late(command_type=found)
+
+    def note(self, key: str, sentence: str):
+        """Write a problem into the take, once a key."""
+        if self.state == RECORDING and key not in self._noted:
+            self._noted.add(key)
+            self.recording.event('problem', self._now_ns(), sentence)
+
+    def settle(self) -> str:
+        """Notice a take that ended by itself, on a full disk or a defect; say so, else ''."""
+        take = self.recording
+        if self.state != RECORDING or not (take.error or take.ended):
+            return ''
+        self.let_go()
+        return take.error or f'{take.problem}; the take is closed: {take.path}'
+
+    def let_go(self) -> Recording:
+        """Keep what is to be told of a take that ended, and be ready for the next."""
+        take, self.recording, self.state = self.recording, None, IDLE
+        if take.path is not None:
+            self._last = {'last_episode': str(take.path),
+                          'last_verdict': take.health['verdict'],
+                          'last_reasons': '; '.join(take.health['reasons'])}
+        self._folder.changed()
+        return take
+
+    def values(self) -> dict:
+        """Return what the status tells of this take and of the last."""
+        take = self.recording
+        return {'episode': take.part_path.name if take else '',
+                'seconds': f'{time.monotonic() - self._began_s:.1f}' if take else '0.0',
+                'frames': take.frames if take else 0,
+                'commands': take.commands if take else 0,
+                'drops': take.drops if take else 0,
+                'queue': take.queued if take else 0,
+                **self._last}
+
+    def problems(self) -> list[str]:
+        """Return sentences on what is wrong with the take in progress."""
+        if self.recording is None:
+            return []
+        return [self._unlike, self.recording.problem or '',
+                *(f'{count} commands {why}' for why, count in self._lost_commands.items())]
+
+
+def kind(message: 'Message') -> str:
+    """Return size and encoding of a camera message in words, such as ``1280x720 rgb8``."""
+    if hasattr(message, 'encoding'):
+        return f'{message.width}x{message.height} {message.encoding}'
+    try:
+        image = PillowImage.open(io.BytesIO(message.data))  # reads the head alone
+    except (UnidentifiedImageError, OSError):
+        return 'a broken image'
+    return f'{image.width}x{image.height} {image.format}'

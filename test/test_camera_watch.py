@@ -1,0 +1,96 @@
+"""What the recorder learns of its camera: rate, losses, clock. No ROS."""
+
+from array import array
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from mobile_vla_ros.images import encode
+from mobile_vla_ros.nodes.camera_watch import CameraWatch
+from mobile_vla_ros.nodes.current_take import kind
+
+MS = 1_000_000
+S = 1000 * MS
+
+
+def watch(times_ms, *, stamps_ms=None, one=None, sequence=None):
+    """Feed frames received at these times; learn as often as the status is told."""
+    one = one or CameraWatch()
+    for k, (time, stamp) in enumerate(zip(times_ms, stamps_ms or times_ms, strict=True)):
+        one.frame(time * MS, stamp * MS, time * MS, None if sequence is None else sequence + k)
+        if k % 5 == 0:
+            one.learn(time * MS)
+    return one
+
+
+def test_rate_is_learned_from_the_best_whole_span():
+    """A camera that later slows down is still expected at the rate that it had."""
+    one = watch(range(0, 3000, 50))
+    assert one.expected_hz == pytest.approx(20, rel=0.02)
+    watch(range(3000, 8000, 100), one=one)
+    assert one.expected_hz == pytest.approx(20, rel=0.02)
+    assert one.rate_hz(8 * S) == pytest.approx(10, rel=0.1)
+
+
+def test_nothing_is_expected_before_a_whole_span():
+    """A few frames prove no rate; a rate that was given needs no proof."""
+    assert watch(range(0, 1500, 50)).expected_hz is None
+    assert CameraWatch(30.0).expected_hz == 30
+
+
+def test_frames_that_come_in_a_burst_do_not_raise_the_rate():
+    """Half a second held up, then delivered at once: the stamps tell the true rate."""
+    stamps = list(range(0, 6000, 50))
+    times = [2500 if 2000 <= stamp <= 2500 else stamp for stamp in stamps]
+    assert watch(times, stamps_ms=stamps).expected_hz == pytest.approx(20, rel=0.02)
+
+
+def test_missing_frames_are_counted_by_the_publishers_count():
+    """A gap in the count is what was lost; a count that starts anew is another publisher."""
+    one = CameraWatch()
+    one.published_by('a', 1)
+    counts = [1, 2, 5, 6, 1, 2]
+    lost = [one.frame(k * 50 * MS, 0, k * 50 * MS, count) for k, count in enumerate(counts)]
+    assert lost == [0, 0, 2, 0, 0, 0] and one.counted
+
+
+def test_two_cameras_on_one_topic_are_not_counted_against_each_other():
+    """Nobody can tell whose count a message carries."""
+    one = CameraWatch()
+    one.published_by('ab', 2)
+    counts = [1, 100, 2, 101, 3]
+    assert [one.frame(k * MS, 0, 0, count) for k, count in enumerate(counts)] == [0] * 5
+
+
+def test_another_camera_has_another_rate():
+    """The expected rate is forgotten with the camera that had it."""
+    one = watch(range(0, 3000, 50))
+    one.published_by('b', 1)
+    assert one.expected_hz is None
+
+
+def test_silent_camera_is_not_fresh():
+    """After a second without a frame, the camera is said to be silent."""
+    one = watch([0, 50])
+    assert one.fresh(900 * MS) and not one.fresh(1100 * MS)
+    assert CameraWatch().fresh(0) is False and CameraWatch().rate_hz(0) == 0
+
+
+def test_clock_is_judged_by_seconds_not_by_one_late_frame():
+    """A first frame that was held up is no fault of the clock; one set wrong is."""
+    assert CameraWatch().clock().kind == 'sane'
+    late = watch([700, 750, 800], stamps_ms=[0, 750, 800])
+    assert late.clock().kind == 'sane'
+    times = list(range(10_000, 14_000, 50))
+    assert watch(times, stamps_ms=[time - 700 for time in times]).clock().kind == 'apart'
+    assert watch(times, stamps_ms=[0] * len(times)).clock().kind == 'zero'
+
+
+def test_kind_of_a_message_is_its_size_and_encoding():
+    """Raw images say so themselves; of compressed ones the head of the file does."""
+    raw = SimpleNamespace(width=640, height=480, encoding='bgr8', data=b'')
+    assert kind(raw) == '640x480 bgr8'
+    jpeg = encode(np.zeros((12, 16, 3), np.uint8))
+    assert kind(SimpleNamespace(format='jpeg', data=array('B', jpeg))) == '16x12 JPEG'
+    assert kind(SimpleNamespace(format='jpeg', data=array('B', b'nothing'))) == 'a broken image'
