@@ -22,13 +22,14 @@ setup(
         ('share/ament_index/resource_index/packages', [f'resource/{NAME}']),
         (f'share/{NAME}', ['package.xml']),
         (f'share/{NAME}/launch', sorted(glob('launch/*.launch.py'))),
-        (f'share/{NAME}/config', sorted(glob('config/*.yaml'))),
+        (f'share/{NAME}/config', sorted(glob('config/*.yaml') + glob('config/*.xml'))),
     ],
     zip_safe=False,
     install_requires=['setuptools'],  # what runs is pinned in requirements.txt
     extras_require={
         # ROS 2 from PyPI, for machines without one; a sourced ROS 2 needs none of these.
         'ros': [
+            'opencv-python-headless==5.0.0.93',
             'ros-jazzy-diagnostic-msgs==5.3.6',
             'ros-jazzy-geometry-msgs==5.3.6',
             'ros-jazzy-nav-msgs==5.3.6',

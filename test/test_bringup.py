@@ -62,6 +62,58 @@ def test_the_arena_is_driven_at_once_by_the_policy_that_ships():
     assert by_name(DRIVE.nodes(sim=True, policy='p'))['inference'].parameters['policy'] == 'p'
 
 
+def plant(tmp_path, monkeypatch, code: str = '') -> None:
+    """Install a ROS package ``joy`` whose joy_node is a script of the test's own."""
+    (tmp_path / 'share/ament_index/resource_index/packages').mkdir(parents=True)
+    (tmp_path / 'share/ament_index/resource_index/packages/joy').touch()
+    program = tmp_path / 'lib' / 'joy' / 'joy_node'
+    program.parent.mkdir(parents=True)
+    program.write_text(f'#!{sys.executable}\n{textwrap.dedent(code)}')
+    program.chmod(0o755)
+    monkeypatch.setenv('AMENT_PREFIX_PATH', str(tmp_path))
+
+
+@pytest.mark.parametrize('bringup', [RECORD, DRIVE], ids=lambda b: b.name)
+def test_joy_starts_the_driver_of_a_joystick(bringup, tmp_path, monkeypatch):
+    """joy:=true adds joy_node of the package joy; the console then needs no terminal."""
+    plant(tmp_path, monkeypatch)
+    given = {'policy': 'p'} if bringup is DRIVE else {}
+    specs = by_name(bringup.nodes(console=True, joy='true', namespace='r1', **given))
+    assert (specs['joy'].package, specs['joy'].executable) == ('joy', 'joy_node')
+    assert specs['joy'].namespace == specs['teleop'].namespace == 'r1'
+    assert specs['teleop'].parameters['terminal_required'] is False
+    line = command_line(specs['joy'])
+    assert line[0] == str(tmp_path / 'lib/joy/joy_node')
+    assert '__node:=joy' in line
+    plain = by_name(bringup.nodes(console=True, **given))
+    assert 'joy' not in plain
+    assert 'terminal_required' not in plain['teleop'].parameters
+
+
+def test_joy_without_its_package_or_without_the_console_is_a_sentence(monkeypatch):
+    """What to install, and that another publisher of joy does as well."""
+    for path in ('', '/nowhere'):
+        monkeypatch.setenv('AMENT_PREFIX_PATH', path)
+        with pytest.raises(UserError) as refusal:
+            RECORD.nodes(joy=True)
+        for word in ("'joy' is not installed", 'apt install ros-$ROS_DISTRO-joy', 'any other'):
+            assert word.lower() in str(refusal.value).lower()
+    with pytest.raises(UserError, match='console:=true'):
+        DRIVE.nodes(policy='p', joy=True)
+
+
+def test_a_node_of_another_package_is_run_and_watched(tmp_path, monkeypatch):
+    """Its own executable, with our arguments, and its end is told like any other."""
+    plant(tmp_path, monkeypatch, 'import sys; print(sys.argv[1:]); sys.exit(3)')
+    joy = by_name(RECORD.nodes(joy=True))['joy']
+    with Processes(tmp_path / 'log') as processes:
+        processes.start(joy, finite=True)
+        with pytest.raises(ProcessEnded) as ended:
+            processes.wait('joy', 20.0)
+    assert ended.value.status == 3
+    assert '__node:=joy' in ended.value.tail
+
+
 def test_topics_of_the_robot_reach_every_node_that_uses_them():
     """One argument remaps the camera and cmd_vel on all sides, the compressed topic too."""
     specs = by_name(DRIVE.nodes(policy='p', record=True, sim=True, image_topic='/front/image',

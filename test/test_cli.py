@@ -10,7 +10,7 @@ import pytest
 
 from mobile_vla_ros.cli.main import build_parser
 
-SUBCOMMANDS = ('demo', 'train', 'evaluate', 'simulate', 'episodes')
+SUBCOMMANDS = ('demo', 'train', 'evaluate', 'simulate', 'episodes', 'bench')
 
 
 def mobile_vla(*arguments, timeout=120) -> subprocess.CompletedProcess:

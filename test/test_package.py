@@ -103,7 +103,7 @@ def test_colcon_installs_every_executable_and_file(installed):
     library = prefix / 'lib' / 'mobile_vla_ros'
     assert {path.name for path in library.iterdir()} == set(EXECUTABLES)
     share = prefix / 'share' / 'mobile_vla_ros'
-    for folder, pattern in (('launch', '*.launch.py'), ('config', '*.yaml')):
+    for folder, pattern in (('launch', '*.launch.py'), ('config', '*.yaml'), ('config', '*.xml')):
         assert {p.name for p in (share / folder).glob(pattern)} == {
             p.name for p in (ROOT / folder).glob(pattern)} != set()
     assert (share / 'package.xml').is_file()

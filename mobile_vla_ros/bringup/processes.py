@@ -12,6 +12,8 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from mobile_vla_ros.bringup.dds import image_sender_env
+from mobile_vla_ros.bringup.share import PACKAGE, executable_of
 from mobile_vla_ros.bringup.spec import NodeSpec
 from mobile_vla_ros.errors import UserError
 
@@ -65,7 +67,11 @@ def yaml_value(value: object) -> str:
 
 
 def command_line(spec: NodeSpec) -> list[str]:
-    """Return the command that starts a node with this interpreter."""
+    """
+    Return the command that starts a node, one of ours with this interpreter.
+
+    :raises UserError: when another package's executable is not installed.
+    """
     ros = ['-r', f'__node:={spec.name}']
     if spec.namespace:
         ros += ['-r', f'__ns:=/{spec.namespace}']
@@ -75,7 +81,9 @@ def command_line(spec: NodeSpec) -> list[str]:
         ros += ['--params-file', str(path)]
     for name, value in spec.parameters.items():
         ros += ['-p', f'{name}:={yaml_value(value)}']
-    return [sys.executable, '-m', spec.module, *spec.arguments, '--ros-args', *ros]
+    start = ([sys.executable, '-m', spec.module] if spec.package == PACKAGE
+             else [str(executable_of(spec.package, spec.executable))])
+    return [*start, *spec.arguments, '--ros-args', *ros]
 
 
 class Processes:
@@ -127,9 +135,10 @@ class Processes:
             if known is not None and known.process.poll() is None:
                 raise UserError('a node of that name runs already', got=spec.name)
             log = self.log_dir / f'{spec.name}.log'
+            env = {**self._env, **(image_sender_env(self._env) if spec.sends_images else {})}
             with open(log, 'wb') as output:
                 process = subprocess.Popen(
-                    command_line(spec), env=self._env, stdin=subprocess.DEVNULL, stdout=output,
+                    command_line(spec), env=env, stdin=subprocess.DEVNULL, stdout=output,
                     stderr=subprocess.STDOUT, start_new_session=True)
             self._running[spec.name] = Running(spec, process, log, finite)
 

@@ -1,10 +1,13 @@
 """A ``Bringup`` as a launch description; the only place that imports launch."""
 
+import os
+
 from launch import LaunchContext, LaunchDescription
 from launch.actions import DeclareLaunchArgument, OpaqueFunction, Shutdown
 from launch.substitutions import LaunchConfiguration
 from launch_ros.actions import Node
 
+from mobile_vla_ros.bringup.dds import image_sender_env
 from mobile_vla_ros.bringup.spec import Bringup, NodeSpec
 
 BAD_USE = 2  # exit status of a node that was started with something it cannot work with
@@ -31,7 +34,8 @@ def _node(spec: NodeSpec) -> Node:
             return [Shutdown(reason=f'{spec.name} ended with status {event.returncode}')]
         return []
     return Node(
-        package='mobile_vla_ros', executable=spec.executable, name=spec.name,
+        package=spec.package, executable=spec.executable, name=spec.name,
         namespace=spec.namespace, parameters=[*spec.params_files, spec.parameters],
         remappings=list(spec.remappings.items()), arguments=list(spec.arguments),
+        additional_env=image_sender_env(os.environ) if spec.sends_images else None,
         output='screen', on_exit=ended)

@@ -1,5 +1,6 @@
 """Where the package's launch and configuration files lie."""
 
+import os
 from pathlib import Path
 
 import mobile_vla_ros
@@ -41,6 +42,26 @@ def config_file(name: str) -> Path:
         known = sorted(p.name for p in folder.glob('*.yaml'))
         raise UserError('no such configuration file', got=repr(name), expected=', '.join(known),
                         remedy=did_you_mean(name, known))
+    return path
+
+
+def executable_of(package: str, name: str) -> Path:
+    """
+    Return an executable of another ROS package.
+
+    :raises UserError: when that package is not installed.
+    """
+    try:
+        from ament_index_python.packages import get_package_prefix
+        path = Path(get_package_prefix(package)) / 'lib' / package / name
+    except (ImportError, LookupError, OSError):
+        path = None
+    if path is None or not os.access(path, os.X_OK):
+        raise UserError(
+            f'the ROS package {package!r} is not installed', got=path or 'none of that name',
+            expected=f'its executable {name}',
+            remedy=f'sudo apt install ros-$ROS_DISTRO-{package.replace("_", "-")}, and source '
+            'ROS in this terminal')
     return path
 
 

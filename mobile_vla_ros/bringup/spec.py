@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from mobile_vla_ros.bringup.share import PACKAGE
 from mobile_vla_ros.errors import UserError, did_you_mean
 
 
@@ -14,13 +15,15 @@ class NodeSpec:
     One node to start.
 
     :param name: its name in the graph.
-    :param executable: as in ``ros2 run mobile_vla_ros EXECUTABLE``; also the module's name.
+    :param executable: as in ``ros2 run PACKAGE EXECUTABLE``; also the module's name, if ours.
     :param parameters: values that win over every parameter file.
     :param remappings: from the node's own relative topic names.
     :param params_files: parameter files, the later ones win.
     :param namespace: without the leading slash; empty for none.
     :param arguments: command line before ``--ros-args``.
     :param required: nothing else is worth running without it.
+    :param sends_images: it publishes raw camera images, for which DDS is given room.
+    :param package: the ROS package that has the executable.
     """
 
     name: str
@@ -31,10 +34,12 @@ class NodeSpec:
     namespace: str = ''
     arguments: tuple[str, ...] = ()
     required: bool = False
+    sends_images: bool = False
+    package: str = PACKAGE
 
     @property
     def module(self) -> str:
-        """The Python module that ``python -m`` runs."""
+        """The Python module that ``python -m`` runs, of a node of ours."""
         return f'mobile_vla_ros.nodes.{self.executable}'
 
 

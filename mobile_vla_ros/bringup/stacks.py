@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import replace
 
-from mobile_vla_ros.bringup.share import default_params
+from mobile_vla_ros.bringup.share import default_params, executable_of
 from mobile_vla_ros.bringup.spec import Argument, Bringup, NodeSpec
 from mobile_vla_ros.errors import UserError
 from mobile_vla_ros.safety.limits import Limits
@@ -30,6 +30,8 @@ ARENA = (
     Argument('real_time_factor', '1.0', "speed of the arena's time; unless 1.0, it publishes "
              '/clock and all nodes follow it', float))
 SIM_TOO = Argument('sim', 'false', 'start the arena as the robot; the guard arms itself', bool)
+JOY = Argument('joy', 'false', 'start joy_node too, for a joystick at this machine; the console '
+               'then needs no terminal', bool)
 TAKES = (
     Argument('data_dir', '', 'folder of the takes (empty: as the parameter file says)'),
     Argument('operator', '', 'who drives, kept in the take'),
@@ -82,8 +84,9 @@ def _sim(values: Mapping) -> NodeSpec:
     parameters = {**_given(values, 'suite', 'trial', 'stamped', 'real_time_factor',
                            'next_scene_after_s'),
                   'publish_clock': _sim_time(values), 'use_sim_time': False}  # it makes that time
-    return _node(values, 'sim', parameters, params='sim.yaml',
-                 topics={**camera, **_cmd_vel(values)}, required=True)
+    sim = _node(values, 'sim', parameters, params='sim.yaml',
+                topics={**camera, **_cmd_vel(values)}, required=True)
+    return replace(sim, sends_images=True)
 
 
 def _guard(values: Mapping) -> NodeSpec:
@@ -106,8 +109,22 @@ def _recorder(values: Mapping) -> NodeSpec:
                  topics={**camera, **_cmd_vel(values)}, required=True)
 
 
-def _teleop(values: Mapping) -> NodeSpec:
-    return _node(values, 'teleop', {}, params='record.yaml')
+def _console(values: Mapping) -> list[NodeSpec]:
+    """Return the console, and the driver of its joystick when one is asked for."""
+    if not values['console']:
+        if values['joy']:
+            raise UserError('the joystick is read by the console', got='joy and no console',
+                            remedy='add console:=true')
+        return []
+    if not values['joy']:
+        return [_node(values, 'teleop', {}, params='record.yaml')]
+    try:
+        executable_of('joy', 'joy_node')
+    except UserError as error:
+        raise UserError(f'{error} Any other publisher of sensor_msgs/Joy on the topic joy works '
+                        'without joy:=true') from None
+    return [replace(_node(values, 'joy', {}, params='record.yaml'), package='joy'),
+            _node(values, 'teleop', {'terminal_required': False}, params='record.yaml')]
 
 
 def _inference(values: Mapping) -> NodeSpec:
@@ -122,8 +139,7 @@ def _record_nodes(values: Mapping) -> list[NodeSpec]:
                         remedy='add console:=false when a stack of your own drives')
     return [*([_sim(values)] if values['sim'] else []),
             *([_guard(values)] if values['guard'] else []),
-            _recorder(values),
-            *([_teleop(values)] if values['console'] else [])]
+            _recorder(values), *_console(values)]
 
 
 def _drive_nodes(values: Mapping) -> list[NodeSpec]:
@@ -134,14 +150,13 @@ def _drive_nodes(values: Mapping) -> list[NodeSpec]:
         values = {**values, 'policy': ARENA_POLICY}
     return [*([_sim(values)] if values['sim'] else []),
             _guard(values), _inference(values),
-            *([_recorder(values)] if values['record'] else []),
-            *([_teleop(values)] if values['console'] else [])]
+            *([_recorder(values)] if values['record'] else []), *_console(values)]
 
 
 RECORD = Bringup(
     'record', 'Record takes while a person drives.',
     (Argument('instruction', '', 'what the robot is told in these takes'), *TAKES, *TOPICS,
-     Argument('console', 'true', 'start the keyboard console', bool),
+     Argument('console', 'true', 'start the console: keyboard and joystick', bool), JOY,
      Argument('guard', 'true', 'drive through the guard; false when a stack of your own publishes '
               'cmd_vel', bool),
      SIM_TOO, SUITE, *ARENA, PARAMS_FILE, NAMESPACE, USE_SIM_TIME),
@@ -155,8 +170,8 @@ DRIVE = Bringup(
      Argument('precision', '', 'fp32, bf16 or fp16 (empty: as the parameter file says)'),
      *TOPICS,
      Argument('record', 'false', 'record the drive, with takeovers labelled', bool), *TAKES,
-     Argument('console', 'false', 'start the keyboard console, to take over', bool),
-     SIM_TOO, HELD_OUT, *ARENA,
+     Argument('console', 'false', 'start the console, to take over by keyboard or joystick', bool),
+     JOY, SIM_TOO, HELD_OUT, *ARENA,
      Argument('next_scene_after_s', '3.0', 'in the arena: seconds from the end of a scene to the '
               'next one; 0.0: only when asked', float),
      PARAMS_FILE, NAMESPACE, USE_SIM_TIME),

@@ -1,0 +1,69 @@
+"""Figures of a benchmark beside what was promised."""
+
+from dataclasses import asdict, dataclass
+
+
+@dataclass(frozen=True)
+class Figure:
+    """
+    One line of a benchmark's table.
+
+    :param part: of the benchmark.
+    :param name: what was measured.
+    :param value: the figure as it is read by a program.
+    :param shown: the figure with its unit.
+    :param promise: in words; empty for a figure that is there to be known.
+    :param kept: whether the promise is; None where there is none.
+    """
+
+    part: str
+    name: str
+    value: float | int | str | None
+    shown: str
+    promise: str = ''
+    kept: bool | None = None
+
+
+def at_most(part: str, name: str, value: float, limit: float, unit: str = '',
+            digits: int = 2) -> Figure:
+    """Return a figure that keeps its promise by being no larger than the limit."""
+    return Figure(part, name, value, _text(value, unit, digits),
+                  f'at most {_text(limit, unit, None)}', value <= limit)
+
+
+def none_of(part: str, name: str, count: int, of: int | None = None) -> Figure:
+    """Return a count that is promised to be nought."""
+    return Figure(part, name, count, f'{count}' if of is None else f'{count} of {of}', 'none',
+                  count == 0)
+
+
+def all_of(part: str, name: str, count: int, of: int) -> Figure:
+    """Return a count that is promised to be everything."""
+    return Figure(part, name, count, f'{count} of {of}', 'all', count == of)
+
+
+def plain(part: str, name: str, value: float | int | str | None, unit: str = '',
+          digits: int = 2) -> Figure:
+    """Return a figure without a promise."""
+    return Figure(part, name, value, _text(value, unit, digits))
+
+
+def table(figures: list[Figure]) -> str:
+    """Return the figures as text in columns."""
+    marks = {None: '', True: 'kept', False: 'BROKEN'}
+    rows = [('part', 'what', 'measured', 'promised', '')]
+    rows += [(one.part, one.name, one.shown, one.promise, marks[one.kept]) for one in figures]
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    return '\n'.join('  '.join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)
+                               ).rstrip() for row in rows)
+
+
+def as_json(figures: list[Figure]) -> list[dict]:
+    """Return the figures as JSON holds them."""
+    return [asdict(one) for one in figures]
+
+
+def _text(value, unit: str, digits: int | None) -> str:
+    if isinstance(value, float):
+        value = f'{value:g}' if digits is None else f'{value:.{digits}f}'
+    return f'{value} {unit}'.rstrip()

@@ -1,0 +1,137 @@
+"""The shipped Fast DDS profile: room for raw images where they are sent, and no harm elsewhere."""
+
+import os
+import re
+import subprocess
+import sys
+import textwrap
+import xml.etree.ElementTree as ElementTree
+from pathlib import Path
+
+import pytest
+from ros_helpers import wait_until
+
+from mobile_vla_ros.bringup.dds import PROFILE, VARIABLES, image_sender_env
+from mobile_vla_ros.bringup.processes import Processes
+from mobile_vla_ros.bringup.share import share_folder
+from mobile_vla_ros.bringup.spec import NodeSpec
+from mobile_vla_ros.bringup.stacks import DRIVE, RECORD
+
+PATH = share_folder() / 'config' / PROFILE
+NAMESPACE = '{http://www.eprosima.com}'
+
+# Two processes of their own, for within one Fast DDS needs no transport. The first word is the
+# set-up of the namespace that `unshare` made.
+TALK = textwrap.dedent("""
+    import subprocess, sys, time
+    if len(sys.argv) > 1:
+        subprocess.run(sys.argv[1], shell=True, check=True)
+        listener = subprocess.Popen([sys.executable, __file__], stdout=subprocess.PIPE, text=True)
+    import rclpy
+    from std_msgs.msg import String
+    rclpy.init()
+    node = rclpy.create_node('talk_' + str(len(sys.argv)))
+    deadline = time.monotonic() + 30
+    if len(sys.argv) > 1:
+        publisher = node.create_publisher(String, 'words', 10)
+        while listener.poll() is None and time.monotonic() < deadline:
+            publisher.publish(String(data='hello'))
+            time.sleep(0.05)
+        said = listener.communicate(timeout=30)[0]
+        print(said.strip() or 'nothing')
+        print(open('/proc/net/dev').read())
+    else:
+        heard = []
+        node.create_subscription(String, 'words', heard.append, 10)
+        while not heard and time.monotonic() < deadline:
+            rclpy.spin_once(node, timeout_sec=0.1)
+        print(heard[0].data if heard else 'nothing')
+    """)
+
+
+@pytest.fixture
+def talk(tmp_path, ros_domain):
+    """Run two processes in a namespace of their own: ``talk(kind, set_up, env)``."""
+    script = tmp_path / 'talk.py'
+    script.write_text(TALK)
+
+    def run(kind: str, set_up: str, **env) -> str:
+        unshare = ['unshare', '--map-root-user', kind]
+        if subprocess.run([*unshare, 'true'], capture_output=True, check=False).returncode:
+            pytest.skip('no right to make a namespace here')
+        done = subprocess.run(
+            [*unshare, sys.executable, str(script), set_up], capture_output=True, text=True,
+            timeout=100, check=False,
+            env={**os.environ, **dict.fromkeys(VARIABLES, str(PATH)), **env})
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+    return run
+
+
+def segment_bytes(pid: int) -> int:
+    """Return the size of the largest piece of Fast DDS's shared memory in a process."""
+    sizes = [int(end, 16) - int(start, 16) for start, end in re.findall(
+        r'^(\w+)-(\w+) .*/dev/shm/fast(?:rtps|dds)_\w+$', Path(f'/proc/{pid}/maps').read_text(),
+        re.M)]
+    return max(sizes, default=0)
+
+
+def test_the_profile_has_room_for_several_frames():
+    """Shared memory and UDP, the former for at least three raw 720p images."""
+    root = ElementTree.parse(PATH).getroot()
+    kinds = [one.text for one in root.iter(f'{NAMESPACE}type')]
+    assert kinds == ['SHM', 'UDPv4']
+    assert int(next(root.iter(f'{NAMESPACE}segment_size')).text) > 3 * 1280 * 720 * 3
+
+
+def test_the_arena_sends_images_and_the_others_do_not():
+    """A segment costs its memory whole: only the one who sends images has it."""
+    specs = [*RECORD.nodes(sim=True, console=False), *DRIVE.nodes(policy='p', sim=True)]
+    assert {spec.name for spec in specs if spec.sends_images} == {'sim'}
+
+
+@pytest.mark.parametrize('name', [*VARIABLES, 'FASTDDS_BUILTIN_TRANSPORTS'])
+def test_the_user_s_own_choice_stands(name):
+    """Whoever has a profile or has chosen transports keeps them."""
+    assert set(image_sender_env({}).values()) == {str(PATH)}
+    assert set(image_sender_env({name: ''})) == set(VARIABLES)
+    assert image_sender_env({name: '/mine.xml'}) == {}
+
+
+def test_the_sender_s_process_has_the_room(ros_domain, tmp_path):
+    """The profile is read by the Fast DDS that runs; a guard beside it stays small."""
+    guard = next(spec for spec in RECORD.nodes(console=False) if spec.name == 'guard')
+    camera = NodeSpec('bench_source', 'bench_source', {'width': 320, 'height': 240},
+                      sends_images=True)
+    with Processes(tmp_path / 'log') as processes:
+        processes.start([guard, camera])
+
+        def settled() -> bool:
+            processes.check()
+            return all(segment_bytes(processes[name].process.pid) for name in
+                       ('guard', 'bench_source'))
+        wait_until(settled, 30.0, 'shared memory')
+        sizes = {name: segment_bytes(processes[name].process.pid)
+                 for name in ('guard', 'bench_source')}
+    assert sizes['bench_source'] > 3 * 1280 * 720 * 3
+    assert sizes['guard'] < 2_000_000
+
+
+@pytest.mark.parametrize('discovery', ['LOCALHOST', 'SUBNET'])
+def test_nodes_still_talk_where_shared_memory_has_no_room(talk, discovery):
+    """A container's /dev/shm may be tiny: Fast DDS goes on over UDP."""
+    said = talk('--mount', 'mount -t tmpfs -o size=200k tmpfs /dev/shm',
+                ROS_AUTOMATIC_DISCOVERY_RANGE=discovery)
+    assert 'hello' in said.splitlines()
+
+
+@pytest.mark.parametrize(('discovery', 'leaves'), [('LOCALHOST', False), ('SUBNET', True)])
+def test_localhost_still_means_this_machine(talk, discovery, leaves):
+    """With the profile too, not one packet leaves by the network card."""
+    said = talk('--net', 'ip link set lo up && ip link add card type veth peer name far && '
+                'ip link set card addrgenmode none && ip link set far addrgenmode none && '
+                'ip addr add 10.9.8.7/24 dev card && ip link set card up && ip link set far up',
+                ROS_AUTOMATIC_DISCOVERY_RANGE=discovery)
+    assert 'hello' in said.splitlines()
+    sent = int(re.search(r'card:\s*(.*)', said)[1].split()[9])
+    assert (sent > 0) == leaves
