@@ -1,15 +1,10 @@
 """A DDS domain of its own for every test that speaks ROS, on the loopback only."""
 
-import fcntl
-import itertools
-import os
-import tempfile
-from pathlib import Path
 
 import pytest
 from ros_helpers import Client, Nodes
 
-_counter = itertools.count()
+from mobile_vla_ros.bringup.domain import held_domain
 
 # The vocabulary of the small backbone; Kosmos-2 has its special tokens in this order.
 WORDS = ('<s>', '<pad>', '</s>', '<unk>', 'go', 'to', 'the', 'red', 'green', 'blue', 'yellow',
@@ -19,19 +14,10 @@ WORDS = ('<s>', '<pad>', '</s>', '<unk>', 'go', 'to', 'the', 'red', 'green', 'bl
 @pytest.fixture
 def ros_domain(monkeypatch):
     """Set ROS_DOMAIN_ID to an id that nobody else on this machine tests with; yield it."""
-    while True:
-        domain = 1 + (os.getpid() + next(_counter)) % 100
-        # Held as long as the test runs, so that a run beside this one passes it by.
-        lock = open(Path(tempfile.gettempdir()) / f'ros_domain_{domain}.lock', 'w')  # noqa: SIM115
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            break
-        except BlockingIOError:
-            lock.close()
-    monkeypatch.setenv('ROS_DOMAIN_ID', str(domain))
-    monkeypatch.setenv('ROS_AUTOMATIC_DISCOVERY_RANGE', 'LOCALHOST')
-    yield domain
-    lock.close()
+    with held_domain() as domain:
+        monkeypatch.setenv('ROS_DOMAIN_ID', str(domain))
+        monkeypatch.setenv('ROS_AUTOMATIC_DISCOVERY_RANGE', 'LOCALHOST')
+        yield domain
 
 
 @pytest.fixture

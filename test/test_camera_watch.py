@@ -9,6 +9,7 @@ import pytest
 from mobile_vla_ros.images import encode
 from mobile_vla_ros.nodes.camera_watch import CameraWatch
 from mobile_vla_ros.nodes.current_take import kind
+from mobile_vla_ros.nodes.message_count import MessageCount
 
 MS = 1_000_000
 S = 1000 * MS
@@ -63,6 +64,16 @@ def test_two_cameras_on_one_topic_are_not_counted_against_each_other():
     assert [one.frame(k * MS, 0, 0, count) for k, count in enumerate(counts)] == [0] * 5
 
 
+def test_a_second_publisher_is_no_loss_before_the_graph_tells_of_it():
+    """Two counts that alternate are two publishers; once one of them is left, gaps count."""
+    one = MessageCount()
+    one.published_by('a', 1)
+    assert [one.missing(count) for count in (200, 1, 201, 2, 202, 3, 203)] == [0] * 7
+    one.published_by('ab', 2)
+    one.published_by('a', 1)
+    assert [one.missing(count) for count in (204, 207)] == [0, 2]
+
+
 def test_another_camera_has_another_rate():
     """The expected rate is forgotten with the camera that had it."""
     one = watch(range(0, 3000, 50))
@@ -94,3 +105,11 @@ def test_kind_of_a_message_is_its_size_and_encoding():
     jpeg = encode(np.zeros((12, 16, 3), np.uint8))
     assert kind(SimpleNamespace(format='jpeg', data=array('B', jpeg))) == '16x12 JPEG'
     assert kind(SimpleNamespace(format='jpeg', data=array('B', b'nothing'))) == 'a broken image'
+
+
+def test_an_image_that_claims_an_absurd_size_is_a_broken_one():
+    """A head with 65535x65535 pixels, from which Pillow shrinks back, ends no recorder."""
+    jpeg = bytearray(encode(np.zeros((12, 16, 3), np.uint8)))
+    size = jpeg.index(b'\xff\xc0') + 5
+    jpeg[size:size + 4] = b'\xff' * 4
+    assert kind(SimpleNamespace(format='jpeg', data=array('B', jpeg))) == 'a broken image'

@@ -94,6 +94,14 @@ def test_typing_offers_the_instructions_that_exist():
     assert len(choices_of({f'go {n}': n for n in range(30)})) == 9
 
 
+def test_takes_may_go_while_an_instruction_is_typed():
+    """A recorder that starts anew counts none at first: what was offered stays offered."""
+    assert [row.text for row in typing_rows('1', choices_of(TAKES), {})] == [
+        'instruction (Enter: take it, Esc: leave it): 1_  = circle the cone',
+        '  1  circle the cone  (0 takes)', '  2  go to the blue ball  (0 takes)',
+        '  3  go to the red box  (0 takes)']
+
+
 @pytest.mark.parametrize(('text', 'width', 'height', 'lines'), [
     ('a b c', 10, 1, ['a b c']), ('abc defg', 6, 1, ['abc d…']),
     ('abc def ghi', 7, 2, ['abc def', '  ghi']), ('abc def ghi jkl', 6, 2, ['abc', '  def…']),

@@ -44,6 +44,8 @@ def test_good_take_has_no_reason_against_it():
     ({'frame_stamp_ns': np.zeros(50, np.int64)}, 'poor', 'camera clock'),
     ({'frame_received_ns': np.arange(50) * PERIOD_NS + (np.arange(50) > 25) * 2_000_000_000},
      'poor', '2.10 s without a frame'),
+    ({'command_received_ns': np.arange(150) * PERIOD_NS, 'twist': np.full((150, 6), 0.3)}, 'poor',
+     '10.00 s without a frame'),
     ({'frame_stamp_ns': np.arange(50, dtype=np.int64)[::-1] * PERIOD_NS}, 'poor',
      'does not go forward'),
     ({'frame_stamp_ns': np.arange(50) * PERIOD_NS + (np.arange(50) > 25) * 2_000_000_000}, 'poor',

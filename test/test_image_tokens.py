@@ -47,7 +47,7 @@ def test_each_frame_is_encoded_once_in_each_variant_and_kept_on_disk(runs, tmp_p
     tokens(tmp_path, again).prepare(runs)
     tokens(tmp_path, other, weights='v').prepare(runs)
     assert (again.images, other.images) == (0, first.images)
-    assert not list(tmp_path.rglob('*.part'))
+    assert not list(tmp_path.rglob('.*'))
 
 
 def test_the_tokens_of_a_mirrored_frame_are_those_of_the_mirrored_image(runs, tmp_path):

@@ -25,16 +25,16 @@ ACTIONS = np.zeros((12, 3), np.float32)
 ACTIONS[1:, 0] = 1.15
 
 
-def seed_file(path, first: int = 0, still: bool = False):
-    """Write a file of the seed's of 12 pictures."""
+def seed_file(path, first: int = 0, rows: int = 12):
+    """Write a file of the seed's."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_seed_layout(path, [picture(first + (0 if still else i)) for i in range(12)], ACTIONS)
+    write_seed_layout(path, [picture(first + i) for i in range(rows)], ACTIONS[:rows])
     return path
 
 
-def run(source, out, *more) -> int:
+def run(source, out, *more, rate: str = '5') -> int:
     """Import as a person would."""
-    return main(['episodes', 'import', str(source), '--out', str(out), '--rate', '5',
+    return main(['episodes', 'import', str(source), '--out', str(out), '--rate', rate,
                  '--instruction', 'go to the red box', *more])
 
 
@@ -90,12 +90,80 @@ def test_second_run_brings_nothing_twice(mixture, tmp_path, capsys):
 
 
 def test_take_to_learn_nothing_from_is_refused(tmp_path, capsys):
-    """A camera that stood still: what would not pass the check does not come in."""
-    source = seed_file(tmp_path / 'old' / 'still.h5', still=True)
+    """One row: what would not pass the check does not come in."""
+    source = seed_file(tmp_path / 'old' / 'short.h5', rows=1)
     out = tmp_path / 'takes'
     assert run(source, out) == 1
-    assert 'no take to learn from; got the picture stood still' in capsys.readouterr().err
+    assert 'no take to learn from; got 1 frames' in capsys.readouterr().err
     assert not list(out.iterdir())
+
+
+@pytest.mark.parametrize('colour', [(0, 0, 0), (255, 0, 0)])
+def test_rows_without_times_may_show_the_same_picture(tmp_path, capsys, colour):
+    """Nobody knows whether the robot moved between two key presses: poor, but it comes in."""
+    for number in range(2):
+        write_seed_layout(tmp_path / f'{number}.h5', np.full((12, 48, 64, 3), colour, np.uint8),
+                          ACTIONS)
+    out = tmp_path / 'takes'
+    assert run(tmp_path, out) == 0
+    assert main(['episodes', 'check', str(out)]) == 0
+    printed = capsys.readouterr().out
+    assert printed.count('poor') == 4 and printed.count('stood still in 100%') == 4
+
+
+@pytest.mark.parametrize('rate', ['2', '5', '9', '10'])
+def test_baselines_of_an_import_need_no_rate_again(tmp_path, capsys, rate):
+    """A row is a step at any rate: `evaluate` takes the takes' own where it is the lower one."""
+    for number in range(4):
+        seed_file(tmp_path / 'old' / f'{number}.h5', first=20 * number)
+    assert run(tmp_path / 'old', tmp_path / 'takes', rate=rate) == 0
+    capsys.readouterr()
+    assert main(['evaluate', '--data', str(tmp_path / 'takes'), '--json']) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found['rate_hz'] == pytest.approx(float(rate)) and not found['skipped']
+    assert found['windows'] == 9 and set(found['baselines']) == {
+        'zero', 'mean_action', 'mean_per_step', 'mean_per_position_and_step', 'repeat_last'}
+    # The four takes drive alike, so the mean of each place is the truth.
+    assert found['baselines']['mean_per_step']['linear_x']['mae'] < 0.1
+    assert set(found['baselines']['zero']) >= {'loss_arm_act', 'linear_x', 'linear_y'}
+
+
+def test_a_source_always_gets_the_same_name(tmp_path):
+    """So the split into training and validation is the same after every import."""
+    source = seed_file(tmp_path / 'old' / 'episode_20251106_101112_1box.h5')
+    names = []
+    for out in (tmp_path / 'one', tmp_path / 'other'):
+        assert run(source, out) == 0
+        names += [path.name for path in find_episodes(out)]
+    assert names[0] == names[1] and names[0].startswith('20251106T101112Z_')
+
+
+def test_two_imports_at_once_bring_each_take_once(tmp_path):
+    """What the other one has or is at is not made twice, and a third run finds all of it."""
+    for number in range(6):
+        seed_file(tmp_path / 'old' / f'{number}.h5', first=20 * number)
+    out = tmp_path / 'takes'
+    command = [sys.executable, '-m', 'mobile_vla_ros.cli.main', 'episodes', 'import',
+               str(tmp_path / 'old'), '--out', str(out), '--rate', '5', '--instruction', 'go']
+    both = [subprocess.Popen(command, cwd=ROOT, env={**os.environ, 'PYTHONPATH': str(ROOT)},
+                             stderr=subprocess.PIPE, stdout=subprocess.DEVNULL) for _ in range(2)]
+    errors = [process.communicate(timeout=60)[1].decode() for process in both]
+    assert not any('Traceback' in text for text in errors)
+    assert len(find_episodes(out)) == 6
+    assert run(tmp_path / 'old', out) == 0
+    assert len(find_episodes(out)) == 6
+
+
+def test_damaged_import_is_not_passed_over(tmp_path, capsys):
+    """Its source is not called imported as long as the file in its place cannot be read."""
+    source, out = seed_file(tmp_path / 'old.h5'), tmp_path / 'takes'
+    assert run(source, out) == 0
+    [path] = find_episodes(out)
+    path.write_bytes(path.read_bytes()[:1000])
+    assert run(source, out) == 1
+    assert f'taken by {path}' in capsys.readouterr().err
+    path.unlink()
+    assert run(source, out) == 0
 
 
 def endless(path):

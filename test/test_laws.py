@@ -9,12 +9,13 @@ import pytest
 
 PACKAGE = Path(__file__).resolve().parent.parent / 'mobile_vla_ros'
 OURS = 'mobile_vla_ros'
-EVERYWHERE = {'errors', 'types', ''}  # '' is the package itself: its version
+EVERYWHERE = {'errors', 'files', 'types', ''}  # '' is the package itself: its version
 
 # Folder (or module) → the parts of ours that it may import, beside itself and EVERYWHERE. A dotted
 # name allows that module alone.
 MAY_IMPORT = {
     'errors': set(),
+    'files': set(),
     'types': set(),
     'episode': set(),
     'images': set(),

@@ -4,6 +4,7 @@ import json
 import os
 import shutil
 import signal
+import textwrap
 from functools import partial
 from itertools import pairwise
 
@@ -30,10 +31,10 @@ LATCHED = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
 class Rig:
     """A recorder process, a camera that counts, and what the recorder says."""
 
-    def __init__(self, nodes, client, folder, **params):
+    def __init__(self, nodes, client, folder, *, module='recorder_node', env=None, **params):
         self.client, self.folder, self.count = client, folder, 0
         self.status = client.subscribe('recorder/status', DiagnosticStatus)
-        self.process = nodes.start('recorder_node', params={
+        self.process = nodes.start(module, env=env, params={
             'data_dir': str(folder), 'instruction': 'go to the red box', 'image_format': 'png',
             **params})
 
@@ -174,13 +175,40 @@ def test_refusals_are_sentences_and_the_node_stays(rig):
     assert len(find_episodes(one.folder)) == 1
 
 
-def test_unwritable_folder_is_a_sentence(rig, tmp_path):
-    """A data folder that cannot be made: refused with its name; the node stays up."""
+@pytest.mark.parametrize('name', ['file', 'x' * 300])
+def test_unwritable_folder_is_a_sentence(rig, tmp_path, name):
+    """A data folder that cannot be made, or not even asked for: named; the node stays up."""
     (tmp_path / 'file').write_text('')
-    one = rig(data_dir=str(tmp_path / 'file' / 'takes'))
+    one = rig(data_dir=str(tmp_path / name / 'takes'))
     with one.camera():
+        one.until('the disk looked at', lambda _, v: float(v['expected_hz']))
         assert 'cannot write episodes to' in one.call('start', success=False)
         assert 'cannot write episodes to' in one.call('start', success=False)
+    assert 'Traceback' not in one.process.output
+
+
+def test_home_of_nobody_is_a_sentence_and_status_2(nodes):
+    """data_dir with a user that there is none of."""
+    process = nodes.start('recorder_node', params={'data_dir': '~nobody_at_all/takes'})
+    assert process.wait() == 2
+    assert 'nobody_at_all' in process.output and 'Traceback' not in process.output
+
+
+def test_folder_that_is_removed_in_mid_take_is_told_of_at_once(rig):
+    """Nobody drives on for hours into a file that is gone; the next take is whole."""
+    one = rig()
+    with one.camera(), one.commands():
+        one.call('start')
+        one.until_frames(2)
+        shutil.rmtree(one.folder)
+        one.until('the loss', lambda state, v: state == 'recording'
+                  and '.part was removed' in v['problem'])
+        one.call('stop', success=False)
+        one.call('start')
+        one.until('no loss', lambda state, v: state == 'recording' and int(v['frames']) > 2
+                  and 'removed' not in v['problem'])
+        one.call('stop')
+    assert len(find_episodes(one.folder)) == 1
 
 
 def test_start_waits_for_a_camera_that_is_about_to_come(rig):
@@ -256,6 +284,7 @@ def test_source_of_the_guard_is_kept_beside_each_command(rig):
             values = one.until('the source', lambda _, v: v['source'] == 'takeover')
             one.until_frames(3, commands=int(values['commands']) + 5)
         one.call('stop')
+        one.until('the guard gone', lambda _, v: v['source'] == 'unknown')
     with Episode.open(find_episodes(one.folder)[0]) as episode:
         assert episode.commands.source[0] == 0
         assert 3 in episode.commands.source
@@ -292,6 +321,29 @@ def test_compressed_images_are_stored_as_they_came(rig):
         assert episode.attributes['image_topic'] == '/camera/image_raw/compressed'
 
 
+def test_broken_compressed_images_cost_only_themselves(rig):
+    """A broken image is refused as the first of a take; later ones are counted and told."""
+    one = rig(image_transport='compressed')
+    good = encode(np.full((12, 16, 3), 150, np.uint8), 'jpeg', 90)
+    size = good.index(b'\xff\xc0') + 5
+    absurd = good[:size] + b'\xff' * 4 + good[size + 4:]
+    sent = good[:40]
+    with one.client.stream(COMPRESSED, lambda: to_compressed(
+            sent, stamp=one.client.now()), 20, qos_profile_sensor_data):
+        assert 'newest camera image is broken' in one.call('start', success=False)
+        sent = good
+        wait_until(lambda: one.client.call('recorder/start').success)
+        one.until_frames(2)
+        sent = absurd
+        one.until('drops', lambda _, v: int(v['drops']) > 1 and 'broken image' in v['problem'])
+        sent = good
+        one.until('the end of it', lambda _, v: 'broken image' not in v['problem'])
+        one.call('stop')
+    with Episode.open(find_episodes(one.folder)[0]) as episode:
+        assert {episode.encoded(i) for i in range(len(episode))} == {good}
+        assert episode.health['drops'] > 1
+
+
 def test_unknown_encoding_is_refused_at_the_start(rig):
     """A camera of unknown encoding: the start names it and the known ones; nothing is written."""
     one = rig()
@@ -316,6 +368,55 @@ def test_command_that_is_not_finite_is_left_out_and_told(rig):
     with Episode.open(find_episodes(one.folder)[0]) as episode:
         assert np.isfinite(episode.commands.twist).all()
         assert 'not finite' in next(e.text for e in episode.events if e.name == 'problem')
+
+
+def patched(tmp_path, code: str) -> dict:
+    """Write a recorder with a part of it replaced; return what ``Rig`` starts it with."""
+    package = tmp_path / 'patched'
+    package.mkdir()
+    (package / 'recorder.py').write_text(
+        'import sys, time\nfrom mobile_vla_ros.nodes import current_take, recorder_node\n'
+        f'{textwrap.dedent(code)}\nsys.exit(recorder_node.main())\n')
+    return {'module': 'patched.recorder', 'env': {'PYTHONPATH': str(tmp_path)}}
+
+
+def test_signal_while_a_take_is_opened_leaves_nothing(nodes, client, tmp_path):
+    """Ctrl-C before a start is answered: no empty file that the next start would recover."""
+    one = Rig(nodes, client, tmp_path / 'takes', **patched(tmp_path, """
+        class SlowWriter(current_take.EpisodeWriter):
+            def __init__(self, *args, **kwargs):
+                super().__init__(*args, **kwargs)
+                print('opened', flush=True)
+                time.sleep(0.5)
+        current_take.EpisodeWriter = SlowWriter
+        """))
+    service = client.node.create_client(Trigger, 'recorder/start')
+    with one.camera():
+        wait_until(service.service_is_ready, 15)
+        service.call_async(Trigger.Request())
+        one.process.wait_for_output('opened')
+        one.process.signal(signal.SIGINT)
+        assert one.process.wait() == 0
+    assert one.visible() == []
+
+
+def test_discard_of_a_take_that_just_ended_by_itself_says_that_it_is_kept(
+        nodes, client, tmp_path):
+    """The disk was faster than the operator: no take is called discarded that lies there."""
+    one = Rig(nodes, client, tmp_path / 'takes', **patched(tmp_path, """
+        class Ending(current_take.Recording):
+            def discard(self, on_done=None):
+                with self._news:
+                    self._stop('the disk is full')
+                super().discard(on_done)
+        current_take.Recording = Ending
+        """))
+    with one.camera():
+        one.call('start')
+        one.until_frames(2)
+        said = one.call('discard', success=False)
+    (path,) = find_episodes(one.folder)
+    assert str(path) in said and 'the disk is full' in said
 
 
 @pytest.mark.parametrize('number', [signal.SIGINT, signal.SIGTERM])
@@ -426,6 +527,12 @@ def test_minutes_and_rate_are_told_before_and_during_a_take(rig):
         one.call('start')
         one.until('the minutes of the take', lambda state, v: state == 'recording'
                   and float(v['seconds']) > 2.5 and 0.7 < minutes(v) < 1.4)
+        one.call('stop')
+        one.call('start')  # at once, so that its first bytes are fewer than those before
+        seen = len(one.status)
+        one.until('the next take', lambda state, v: state == 'recording'
+                  and float(v['seconds']) > 2.5 and 0.7 < minutes(v) < 1.4)
+        assert all(status_values(said)['disk_minutes'] for said in one.status.messages[seen:])
         one.call('stop')
     with Episode.open(find_episodes(one.folder)[0]) as episode:
         assert 15 < episode.health['expected_rate_hz'] < 25
@@ -547,6 +654,23 @@ def test_commands_that_change_their_type_in_mid_take_are_all_kept(rig, ros_domai
         assert '/first_driver' in told and '/test_client' in told
 
 
+def test_second_camera_in_mid_take_is_named_in_the_take(rig, ros_domain):
+    """Frames of two cameras of one size cannot be told apart: the take says that they mix."""
+    one, other = rig(), Client('second_camera')
+    try:
+        with one.camera():
+            one.call('start')
+            one.until_frames(2)
+            with other.stream(CAMERA, one.image, 20, qos_profile_sensor_data):
+                one.until('both named', lambda _, v: '2 publishers' in v['problem'])
+            one.call('stop')
+    finally:
+        other.close()
+    with Episode.open(find_episodes(one.folder)[0]) as episode:
+        (told,) = [event.text for event in episode.events if event.name == 'problem']
+        assert told.startswith('2 publishers on /camera/image_raw: /second_camera, /test_client')
+
+
 def test_camera_clock_that_stands_is_told_of_at_once(rig):
     """Stamps of zero: a problem while the take runs, in the take, and in the verdict."""
     one = rig(expected_rate_hz=60.0)
@@ -571,12 +695,15 @@ def test_camera_clock_that_stands_is_told_of_at_once(rig):
 
 
 def test_camera_that_falls_silent_is_told_of(rig):
-    """No image for a second in mid-take is a problem at once, not at the end."""
+    """No image for a second in mid-take is a problem at once, and is noted in the take."""
     one = rig()
     with one.camera():
         one.call('start')
         one.until_frames(2)
     one.until('the silence', lambda _, v: 'no image comes' in v['problem'])
+    one.call('stop')
+    with Episode.open(find_episodes(one.folder)[0]) as episode:
+        assert 'no image comes' in [e.text for e in episode.events if e.name == 'problem']
 
 
 def test_bad_parameter_ends_with_a_sentence_and_status_2(nodes):

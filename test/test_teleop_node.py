@@ -238,6 +238,18 @@ def test_holding_a_key_drives_and_letting_go_stops(keyboard):
     assert 3 <= zeros <= 12
 
 
+@pytest.mark.parametrize('parts', [('\x1b', '[D'), ('\x1b[', 'D'), ('\x1b[1;', '5D'),
+                                   ('f\x1b', '[D')])
+def test_arrow_key_that_arrives_in_pieces_drives_nowhere(keyboard, parts):
+    """Over a network its last letter may come alone, which is D for right."""
+    one = keyboard()
+    for part in parts:
+        one.type(part)
+        time.sleep(0.005)  # what a network does
+    one.hold('w', one.moving)
+    assert {m.linear.y for m in one.commands.messages} == {0.0}
+
+
 def test_space_stops_a_held_key(keyboard):
     """Space is on the wire at once, long before the hold would have ended."""
     one = keyboard()

@@ -6,6 +6,8 @@ from pathlib import Path
 
 EXAMPLE = 'example: mobile_vla evaluate --data takes --policy runs/first/best'
 
+DEFAULT_RATE_HZ = 10.0
+
 
 def register(subparsers) -> None:
     """Add the subcommand."""
@@ -15,8 +17,9 @@ def register(subparsers) -> None:
                     'image; without a policy, those alone.', epilog=EXAMPLE)
     parser.add_argument('--data', type=Path, required=True, help='folder of takes')
     parser.add_argument('--policy', type=Path, help='policy bundle; it brings rate, window, chunk')
-    parser.add_argument('--rate', type=float, default=10.0, metavar='HZ',
-                        help='without a policy: frames and steps a second (10)')
+    parser.add_argument('--rate', type=float, metavar='HZ',
+                        help='without a policy: frames and steps a second (10, or the rate of '
+                             "the takes' own frames where that is lower)")
     parser.add_argument('--window', type=int, default=4, help='without a policy (4)')
     parser.add_argument('--chunk', type=int, default=10, help='without a policy (10)')
     parser.add_argument('--axes', nargs='+', default=['linear_x', 'linear_y'],
@@ -35,10 +38,15 @@ def register(subparsers) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Evaluate and print."""
-    from mobile_vla_ros.data.runs import Sampling
+    from mobile_vla_ros.data.runs import Sampling, rate_for
+    from mobile_vla_ros.episode.reader import find_episodes
     from mobile_vla_ros.training.evaluate import evaluate
+    rate_hz = args.rate
+    if rate_hz is None:  # a policy brings its own
+        rate_hz = DEFAULT_RATE_HZ if args.policy else rate_for(find_episodes(args.data),
+                                                               DEFAULT_RATE_HZ)
     result = evaluate(
-        args.data, args.policy, sampling=Sampling(args.rate, args.window, args.chunk),
+        args.data, args.policy, sampling=Sampling(rate_hz, args.window, args.chunk),
         axes=args.axes, val_share=args.val_share, split_seed=args.split_seed,
         device=args.device, offline=args.offline, accept_verdicts=args.accept_verdicts)
     print(json.dumps(result, indent=2) if args.json else text(result))
@@ -61,7 +69,8 @@ def text(result: dict) -> str:
                            else f'{"–":>8}') for axis in axes)
         lines.append(f'{name:28}{row["loss_arm_act"]:>14.5f}{row["loss"]:>10.5f}{cells}')
     lines.append(f'{result["windows"]} windows of {result["episodes"]["val"]} takes; '
-                 f'{result["episodes"]["train"]} takes on the training side; units '
+                 f'{result["episodes"]["train"]} takes on the training side; '
+                 f'{result["rate_hz"]:.4g} steps a second; units '
                  + ', '.join(f'{axis} {rows["zero"][axis]["unit"]}' for axis in axes))
     if 'policy' in result:
         lines += verdict(result, axes)

@@ -1,7 +1,6 @@
 """Trials in the arena through live nodes: real processes that speak ROS 2 over the loopback."""
 
 import json
-import os
 import shutil
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -27,8 +26,9 @@ def isolated() -> dict[str, str]:
 
     A domain of its own, and nothing leaves this machine: a robot near by must not hear us.
     """
+    from mobile_vla_ros.bringup.domain import own_domain
     return {'ROS_AUTOMATIC_DISCOVERY_RANGE': 'LOCALHOST',
-            'ROS_DOMAIN_ID': str(1 + os.getpid() % 100), 'OMP_NUM_THREADS': '1'}
+            'ROS_DOMAIN_ID': str(own_domain()), 'OMP_NUM_THREADS': '1'}
 
 
 def drive_live(*, policy: Path | None, suite: str, first: int, count: int, control: str = '',

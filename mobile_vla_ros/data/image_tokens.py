@@ -14,6 +14,7 @@ from mobile_vla_ros.data.augment import Augmentation, mirror_images
 from mobile_vla_ros.data.frame_cache import FrameCache
 from mobile_vla_ros.data.preprocess import normalise
 from mobile_vla_ros.data.runs import Run
+from mobile_vla_ros.files import replaced
 from mobile_vla_ros.types import ImageSpec
 
 BATCH = 64
@@ -63,7 +64,9 @@ class ImageTokens:
             rows = hashlib.sha256(np.ascontiguousarray(run.frames, '<i8')).hexdigest()[:8]
             path = self.folder / f'{sums[run.path]}_{rows}.npy'
             if not path.exists():
-                self._write(path, self._compute(cache, run))
+                tokens = self._compute(cache, run)
+                with replaced(path, 'wb') as file:
+                    np.save(file, tokens)
             self.kept[str(run.path), first] = np.load(path, mmap_mode='r')
 
     def frames(self, run: Run, rows: slice, mirrored: bool,
@@ -99,10 +102,3 @@ class ImageTokens:
             tokens.append(torch.cat([self.encode(part) for part in
                                      normalise(shown, self.image).split(BATCH)]))
         return torch.stack(tokens).half().cpu().numpy()
-
-    @staticmethod
-    def _write(path: Path, tokens: np.ndarray) -> None:
-        partial = path.with_suffix('.part')
-        with partial.open('wb') as file:
-            np.save(file, tokens)
-        partial.rename(path)

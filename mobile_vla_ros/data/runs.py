@@ -1,5 +1,6 @@
 """Runs of frames at the policy's rate, each with the actions that followed it."""
 
+import contextlib
 import hashlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -8,9 +9,12 @@ from pathlib import Path
 import numpy as np
 
 from mobile_vla_ros.episode.reader import Episode
-from mobile_vla_ros.episode.timeline import actions_ahead, segments
+from mobile_vla_ros.episode.timeline import actions_ahead, frame_times, segments
 from mobile_vla_ros.errors import UserError, did_you_mean
-from mobile_vla_ros.types import ACCEPTED_VERDICTS, VERDICTS
+from mobile_vla_ros.types import ACCEPTED_VERDICTS, NANOSECONDS, VERDICTS
+
+MOST_RATES = 100  # takes that are asked for theirs
+NEARLY = 0.95  # of a rate: a camera that is a little slow is not resampled to its own
 
 
 @dataclass(frozen=True)
@@ -54,6 +58,23 @@ class Run:
         return np.arange(count)[:, None] + np.arange(window)[None]
 
 
+def rate_for(paths: Sequence[Path], highest_hz: float) -> float:
+    """Return the rate to sample some takes at: the highest, or their own where that is lower."""
+    rates = []
+    for path in paths[::1 + len(paths) // MOST_RATES]:
+        with contextlib.suppress(UserError), Episode.open(path) as episode:
+            rates += _own_rates_hz(episode)
+    own_hz = float(np.median(rates)) if rates else highest_hz
+    return own_hz if own_hz < NEARLY * highest_hz else highest_hz
+
+
+def _own_rates_hz(episode: Episode) -> list[float]:
+    """Return the rate of a take's frames (by their median spacing), or nothing."""
+    times_ns, _ = frame_times(episode.frame_stamp_ns, episode.frame_received_ns)
+    period_ns = np.median(np.diff(times_ns)) if len(times_ns) > 1 else 0
+    return [NANOSECONDS / period_ns] if period_ns > 0 else []
+
+
 def load_runs(paths: Iterable[Path], sampling: Sampling,
               accept: Sequence[str] = ACCEPTED_VERDICTS) -> tuple[list[Run], dict[str, str]]:
     """
@@ -72,14 +93,20 @@ def load_runs(paths: Iterable[Path], sampling: Sampling,
             with Episode.open(path) as episode:
                 reason = refusal(episode, accept)
                 runs_of_it = [] if reason else _runs(episode, path, sampling)
+                if not reason and not runs_of_it:
+                    reason = _too_short(episode, sampling)
         except UserError as error:
             skipped[str(path)] = str(error)
             continue
         if not runs_of_it:
-            skipped[str(path)] = reason or (f'no {sampling.window} frames in a row at '
-                                            f'{sampling.rate_hz:g} Hz')
+            skipped[str(path)] = reason
         runs.extend(runs_of_it)
     return runs, skipped
+
+
+def _too_short(episode: Episode, sampling: Sampling) -> str:
+    own = ''.join(f'; its frames come at {rate:.3g} Hz' for rate in _own_rates_hz(episode))
+    return f'no {sampling.window} frames in a row at {sampling.rate_hz:g} Hz{own}'
 
 
 def _check_verdicts(accept: Sequence[str]) -> None:

@@ -24,7 +24,8 @@ POOR_BLURRED_SHARE = 0.2  # never bad: sharpness is an estimate, and bad takes a
 
 def judge(*, frame_stamp_ns: np.ndarray, frame_received_ns: np.ndarray, frozen: np.ndarray,
           command_received_ns: np.ndarray, twist: np.ndarray, drops: int,
-          looks: Sequence[Look] = (), expected_rate_hz: float | None = None) -> dict:
+          looks: Sequence[Look] = (), expected_rate_hz: float | None = None,
+          timed: bool = True) -> dict:
     """
     Measure a take and say what it is worth; plain numbers and words, fit for JSON.
 
@@ -36,13 +37,15 @@ def judge(*, frame_stamp_ns: np.ndarray, frame_received_ns: np.ndarray, frozen: 
     :param drops: frames known to be lost.
     :param looks: what the images that were looked at are like (``picture.sampled_rows``).
     :param expected_rate_hz: what the camera gives, frames a second; None or 0: not known.
+    :param timed: False where the times are made up, as of rows that had none: nobody knows then
+        whether the robot moved from one picture to the next, and no picture makes the take bad.
     :returns: ``verdict``, ``reasons`` and the measures: ``frames``, ``commands``,
         ``duration_s``, ``frame_rate_hz``, ``expected_rate_hz`` (None: not known),
         ``command_rate_hz``, ``worst_gap_s``, ``clock`` (one of ``clock.KINDS``), ``skew_s``
         (median time from header stamp to receipt: how far the image's clock and the commands'
         are apart), ``drops``, ``drop_share``, ``frozen_share`` (of the frames taken while the
         robot was told to move), ``idle_share`` (of the frames taken while it was not),
-        ``looked_at``, ``dark_share`` and ``blurred_share`` (of the images looked at).
+        ``looked_at``, ``dark_share`` and ``blurred_share`` (of the images looked at), ``timed``.
     """
     frames, commands = len(frame_received_ns), len(command_received_ns)
     camera = clock.check(frame_stamp_ns, frame_received_ns)
@@ -54,6 +57,9 @@ def judge(*, frame_stamp_ns: np.ndarray, frame_received_ns: np.ndarray, frozen: 
     watched = moving.copy()
     watched[1:] &= moving[:-1]
     skews_s = (frame_received_ns - frame_stamp_ns) / NANOSECONDS
+    # A camera that died left no frame to end its gap: the commands went on.
+    silent_s = (float(command_received_ns[-1] - frame_received_ns[-1]) / NANOSECONDS
+                if frames and commands else 0.0)
     health = {
         'frames': frames,
         'commands': commands,
@@ -61,7 +67,7 @@ def judge(*, frame_stamp_ns: np.ndarray, frame_received_ns: np.ndarray, frozen: 
         'frame_rate_hz': (frames - 1) / duration_s if duration_s > 0 else 0.0,
         'expected_rate_hz': float(expected_rate_hz) if expected_rate_hz else None,
         'command_rate_hz': commands / duration_s if duration_s > 0 else 0.0,
-        'worst_gap_s': float(gaps_s.max()) if frames > 1 else 0.0,
+        'worst_gap_s': max(float(gaps_s.max()) if frames > 1 else 0.0, silent_s),
         'clock': camera.kind,
         'skew_s': float(np.median(skews_s)) if frames else 0.0,
         'drops': int(drops),
@@ -71,6 +77,7 @@ def judge(*, frame_stamp_ns: np.ndarray, frame_received_ns: np.ndarray, frozen: 
         'looked_at': len(looks),
         'dark_share': sum(look.dark for look in looks) / max(1, len(looks)),
         'blurred_share': sum(look.blurred for look in looks) / max(1, len(looks)),
+        'timed': timed,
     }
     health = {key: round(value, 4) if isinstance(value, float) else value
               for key, value in health.items()}
@@ -79,7 +86,7 @@ def judge(*, frame_stamp_ns: np.ndarray, frame_received_ns: np.ndarray, frozen: 
     _judge_times(health, float(np.median(gaps_s)) if frames > 1 else 0.0, bad, poor)
     if not camera.sane:
         poor.append(f'{camera.sentence}: the frames are timed by their receipt')
-    _judge_pictures(health, bad, poor)
+    _judge_pictures(health, bad if timed else poor, poor)
     verdict = 'bad' if bad else 'poor' if poor else 'good'
     return {'verdict': verdict, 'reasons': bad + poor, **health}
 

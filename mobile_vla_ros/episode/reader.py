@@ -201,11 +201,12 @@ class Episode:
             tally.add(self.encoded(index), received_ns)
         drops = sum(schema.dropped_frames(event.text) for event in self.events
                     if event.name == 'drop')
+        known = self.health or {}
         return health.judge(
             frame_stamp_ns=self.frame_stamp_ns, frame_received_ns=self.frame_received_ns,
             frozen=tally.frozen, command_received_ns=self.commands.received_ns,
             twist=self.commands.twist, drops=drops, looks=tally.looks,
-            expected_rate_hz=(self.health or {}).get('expected_rate_hz'))
+            expected_rate_hz=known.get('expected_rate_hz'), timed=known.get('timed', True))
 
     def _broken(self, index: int, error: Exception) -> UserError:
         return UserError(f'{self.path} is broken at frame {index}', got=_first_line(error),

@@ -208,8 +208,9 @@ class Recording:
             if not isinstance(error, OSError):
                 traceback.print_exc()
             self._writer.abandon()
-            self.error = (f'the take could not be written ({error}); what was written before is '
-                          f'in {self.part_path}')
+            kept = (f'what was written before is in {self.part_path}'
+                    if self.part_path.exists() else f'{self.part_path} is gone')
+            self.error = f'the take could not be written ({error}); {kept}'
         with self._news:
             self._ended = True
             on_done = self._on_done

@@ -204,11 +204,13 @@ def _new_writer(salvage: Salvage, target: Path, now_ns: int) -> EpisodeWriter:
     info = {name: salvage.attribute(name) or '' for name in names}
     info['instruction'] = info['instruction'] or LOST_INSTRUCTION
     try:
-        rate_hz = json.loads(salvage.attribute('health') or '{}').get('expected_rate_hz')
+        known = json.loads(salvage.attribute('health') or '{}')
     except ValueError:
-        rate_hz = None
+        known = {}
     return EpisodeWriter(target.parent, schema.EpisodeInfo(**info), _created_ns(salvage, now_ns),
-                         episode_id=episode_id, hidden=True, expected_rate_hz=rate_hz)
+                         episode_id=episode_id, hidden=True,
+                         expected_rate_hz=known.get('expected_rate_hz'),
+                         timed=known.get('timed', True))
 
 
 def _created_ns(salvage: Salvage, now_ns: int) -> int:

@@ -2,6 +2,7 @@
 
 import dataclasses
 import datetime
+import hashlib
 import uuid
 from dataclasses import dataclass
 
@@ -84,10 +85,15 @@ class EpisodeInfo:
                                    'on the topic instruction')
 
 
-def new_episode_id(created_ns: int) -> str:
-    """Return ``<UTC time>_<8 hex>`` for a take that starts at ``created_ns`` (Unix time)."""
+def new_episode_id(created_ns: int, origin: str = '') -> str:
+    """
+    Return ``<UTC time>_<8 hex>`` for a take that starts at ``created_ns`` (Unix time).
+
+    :param origin: what the take is imported from: one origin always gives the same name.
+    """
     utc = datetime.datetime.fromtimestamp(created_ns // 1_000_000_000, datetime.UTC)
-    return f'{utc:%Y%m%dT%H%M%SZ}_{uuid.uuid4().hex[:8]}'
+    mark = hashlib.sha256(origin.encode()).hexdigest() if origin else uuid.uuid4().hex
+    return f'{utc:%Y%m%dT%H%M%SZ}_{mark[:8]}'
 
 
 def utc_text(created_ns: int) -> str:

@@ -12,6 +12,7 @@ import numpy as np
 from mobile_vla_ros.episode import disk, health, lock, schema
 from mobile_vla_ros.episode.tally import Tally
 from mobile_vla_ros.errors import UserError
+from mobile_vla_ros.files import sync
 from mobile_vla_ros.types import NANOSECONDS, SOURCES, Command
 
 # What a row costs beside its own bytes: a heap of HDF5 for an image, a share of the chunks.
@@ -43,13 +44,14 @@ class EpisodeWriter:
 
     def __init__(self, folder: Path | str, info: schema.EpisodeInfo, created_ns: int, *,
                  flush_period_s: float = 0.5, expected_rate_hz: float | None = None,
-                 episode_id: str | None = None, hidden: bool = False):
+                 timed: bool = True, episode_id: str | None = None, hidden: bool = False):
         """
         Create the folder when it is missing, and the file in it.
 
         :param created_ns: Unix time of the start, nanoseconds.
         :param flush_period_s: longest time rows stay in memory alone, as ``flush_if_due`` sees it.
         :param expected_rate_hz: the camera's rate, for the verdict; may be set later.
+        :param timed: False where the caller made the times up, likewise for the verdict.
         :param episode_id: the name of a take that has one already; None: a new one.
         :param hidden: keep the hidden name until ``close``: for a take that is made from another
             file, and is worth nothing unless it is whole.
@@ -61,7 +63,7 @@ class EpisodeWriter:
         self.part_path = nascent if hidden else (
             folder / f'{self.episode_id}{schema.PART_SUFFIX}')
         self.final_path = folder / f'{self.episode_id}{schema.SUFFIX}'
-        self.expected_rate_hz = expected_rate_hz
+        self.expected_rate_hz, self.timed = expected_rate_hz, timed
         self._flush_period_ns = int(flush_period_s * NANOSECONDS)
         self._flushed_ns = None
         self._frames, self._commands, self._events = [], [], []
@@ -237,7 +239,8 @@ class EpisodeWriter:
             frozen=self._tally.frozen,
             command_received_ns=self._data['commands/received_ns'][:],
             twist=self._data['commands/twist'][:], drops=self.drops,
-            looks=self._tally.looks, expected_rate_hz=self.expected_rate_hz)
+            looks=self._tally.looks, expected_rate_hz=self.expected_rate_hz,
+            timed=self.timed)
         self.set_late(outcome=outcome, health=json.dumps(self.health))
         self._file.attrs.modify('complete', True)
         self._file.flush()
@@ -249,7 +252,7 @@ class EpisodeWriter:
                 raise UserError(f'{self.final_path} already exists and is not overwritten',
                                 remedy=f'the take is whole in {self.part_path}: rename it')
             os.rename(self.part_path, self.final_path)
-            _sync(self.final_path.parent)
+            sync(self.final_path.parent)
         finally:
             self._let_go()
         return self.final_path
@@ -290,14 +293,6 @@ def _append(dataset: h5py.Dataset, rows: tuple):
     space = dataset.id.get_space()
     space.select_hyperslab((old,), (len(rows),))
     dataset.id.write(h5py.h5s.create_simple((len(rows),)), space, images)
-
-
-def _sync(path: Path):
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
 
 
 def _reason(error: OSError) -> str:

@@ -20,6 +20,7 @@ import numpy as np
 
 from mobile_vla_ros.episode.reader import SOURCE_NAMES, Episode
 from mobile_vla_ros.errors import UserError
+from mobile_vla_ros.files import sync, sync_tree
 from mobile_vla_ros.types import NANOSECONDS, TWIST_AXES
 
 PARTIAL = '.exporting_'
@@ -134,9 +135,9 @@ def export(path: Path, out: Path, kind: str) -> dict:
                 inside = hidden / target.name
                 inside.mkdir()
                 FORMATS[kind](episode, inside)
-                _sync(inside)
+                sync_tree(inside)
                 os.rename(inside, target)
-            _sync_one(out)
+            sync(out)
         except OSError as error:
             raise UserError(f'cannot write {target}', got=error.strerror or error,
                             expected='a folder with room that this user may write') from None
@@ -167,21 +168,6 @@ def _locked(folder: Path):
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         yield
-    finally:
-        os.close(handle)
-
-
-def _sync(folder: Path):
-    for parent, _, names in os.walk(folder):
-        for name in names:
-            _sync_one(Path(parent) / name)
-        _sync_one(Path(parent))
-
-
-def _sync_one(path: Path):
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
     finally:
         os.close(handle)
 

@@ -80,29 +80,38 @@ def import_takes(sources: list[Path], out: Path, options: ImportOptions,
         try:
             origin = f'{source.name}#{_fingerprint(source)}'
             if origin in known:
-                yield Outcome(source, SKIPPED, known[origin],
-                              f'it was imported as {known[origin].name}')
+                yield _skipped(source, known[origin])
                 continue
-            path, health = _import(source, origin, out, options, seen)
+            outcome = _import(source, origin, out, options, seen)
         except DiskFull:
             raise
         except (UserError, OSError) as error:
             yield Outcome(source, FAILED, reason=str(error))
             continue
-        known[origin] = path
-        yield Outcome(source, IMPORTED, path, health=health)
+        known[origin] = outcome.path
+        yield outcome
 
 
 def _import(source: Path, origin: str, out: Path, options: ImportOptions,
-            seen: Callable[[Path, int], None]) -> tuple[Path, dict]:
+            seen: Callable[[Path, int], None]) -> Outcome:
     if source.is_file() and source.suffix not in SUFFIXES:
         raise UserError('its layout is not known', got=repr(source.suffix),
                         expected=', '.join(SUFFIXES))
     is_legacy = source.is_file() and source.suffix in legacy.SUFFIXES
     with (legacy.open_legacy if is_legacy else rosbag.open_bag)(source, options) as take:
         info = ImportedInfo(**take.info, origin=origin)
-        writer = EpisodeWriter(out, info, take.created_ns, hidden=True,
-                               expected_rate_hz=take.rate_hz)
+        episode_id = schema.new_episode_id(take.created_ns, origin)
+        path, hidden = out / f'{episode_id}{schema.SUFFIX}', out / f'.{episode_id}.new'
+        if path.exists():  # by another process since we looked, or it is damaged
+            if _origin(path) != origin:
+                raise UserError(f'the name of its episode is taken by {path}, which is another '
+                                'one or damaged', remedy='move that away and import again')
+            return _skipped(source, path)
+        if hidden.exists():
+            raise UserError('another process imports it at the moment', got=str(hidden),
+                            remedy='remove that file if there is no such process')
+        writer = EpisodeWriter(out, info, take.created_ns, hidden=True, episode_id=episode_id,
+                               expected_rate_hz=take.rate_hz, timed=take.timed)
         try:
             take.pour(writer, lambda: seen(source, writer.frames))
             path = writer.close('unknown')
@@ -115,7 +124,11 @@ def _import(source: Path, origin: str, out: Path, options: ImportOptions,
     if writer.health['verdict'] == 'bad':
         path.unlink()
         raise UserError('it is no take to learn from', got='; '.join(writer.health['reasons']))
-    return path, writer.health
+    return Outcome(source, IMPORTED, path, health=writer.health)
+
+
+def _skipped(source: Path, path: Path) -> Outcome:
+    return Outcome(source, SKIPPED, path, f'it was imported as {path.name}')
 
 
 def _prepare(out: Path):
@@ -133,12 +146,16 @@ def _prepare(out: Path):
 
 def _origins(out: Path) -> dict[str, Path]:
     """Return the episodes of a folder that were imported, by their origin."""
-    found = {}
-    for path in out.glob(f'*{schema.SUFFIX}'):
-        with contextlib.suppress(OSError, RuntimeError), h5py.File(path, 'r') as file:
-            found[str(file.attrs.get('origin', ''))] = path
+    found = {_origin(path): path for path in out.glob(f'*{schema.SUFFIX}')}
     found.pop('', None)
     return found
+
+
+def _origin(path: Path) -> str:
+    """Return what a file was imported from; '' where it does not say, or cannot be opened."""
+    with contextlib.suppress(OSError, RuntimeError), h5py.File(path, 'r') as file:
+        return str(file.attrs.get('origin', ''))
+    return ''
 
 
 def _fingerprint(source: Path) -> str:

@@ -58,7 +58,7 @@ def open_legacy(path: Path, options: ImportOptions) -> Iterator[Source]:
             lambda writer, seen: _pour(file, writer, created_ns, events, options, seen),
             {'instruction': options.or_given(instruction),
              'origin_attributes': json.dumps(attributes, ensure_ascii=False)},
-            options.rate_hz)
+            options.rate_hz, timed=False)
 
 
 def _check(file: h5py.File):

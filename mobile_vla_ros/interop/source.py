@@ -74,9 +74,11 @@ class Source:
     :param info: fields of ``ImportedInfo``, all but ``origin``.
     :param pour: writes every frame, command and event; calls back after every frame.
     :param rate_hz: what the frames' rate must be; None where nobody knows.
+    :param timed: False where the layout has no times, and they are made up from the rate.
     """
 
     created_ns: int
     pour: Callable[[EpisodeWriter, Callable[[], None]], None]
     info: dict[str, str] = field(default_factory=dict)
     rate_hz: float | None = None
+    timed: bool = True

@@ -1,7 +1,6 @@
 """The policy bundle: a folder that holds all that driving needs, and nothing said twice."""
 
 import json
-import os
 import shutil
 import tempfile
 from dataclasses import asdict, dataclass, field, fields
@@ -12,6 +11,7 @@ from safetensors.torch import load_file, save_file
 
 from mobile_vla_ros import __version__
 from mobile_vla_ros.errors import UserError, did_you_mean
+from mobile_vla_ros.files import sync_tree
 from mobile_vla_ros.model.action_head import ActionHead, HeadSettings
 from mobile_vla_ros.model.backbone import ASSETS, load_adapter, load_backbone, save_adapter
 from mobile_vla_ros.model.device import pick_device
@@ -133,22 +133,13 @@ def save_bundle(folder: Path, network: VlaNetwork, spec: PolicySpec) -> Path:
         save_file({name: value.contiguous().cpu() for name, value in tensors.items()},
                   partial / HEAD)
         (partial / MANIFEST).write_text(spec.to_json())
-        _sync(partial)
+        sync_tree(partial)
         partial.chmod(0o755)
         partial.rename(folder)
     except BaseException:
         shutil.rmtree(partial, ignore_errors=True)
         raise
     return folder
-
-
-def _sync(folder: Path) -> None:
-    for path in [*folder.rglob('*'), folder]:
-        descriptor = os.open(path, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
 
 
 def bundle_folder(name: Path | str) -> Path:

@@ -55,7 +55,7 @@ def typing_rows(typed: str, choices: Sequence[str], takes: Mapping[str, int]) ->
     """Return the lines that ask for an instruction, with those that exist to choose from."""
     chosen = f'  = {choices[int(typed) - 1]}' if is_choice(typed, choices) else ''
     return [Row(f'instruction (Enter: take it, Esc: leave it): {typed}_{chosen}', 'strong'),
-            *(Row(f'  {number}  {text}  ({_takes(takes[text])})')
+            *(Row(f'  {number}  {text}  ({_takes(takes.get(text, 0))})')
               for number, text in enumerate(choices, 1))]
 
 

@@ -8,22 +8,25 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from PIL import Image as PillowImage
-from PIL import UnidentifiedImageError
 
 from mobile_vla_ros.episode.recording import Recording
 from mobile_vla_ros.episode.schema import EpisodeInfo
 from mobile_vla_ros.episode.writer import EpisodeWriter
+from mobile_vla_ros.errors import UserError
 from mobile_vla_ros.nodes.recorder_params import RecorderParams
 from mobile_vla_ros.nodes.take_folder import TakeFolder
 from mobile_vla_ros.types import Command
 
 if TYPE_CHECKING:
+    from rclpy.task import Future
     from sensor_msgs.msg import CompressedImage, Image
 
     Message = Image | CompressedImage
     Encode = Callable[[Message], bytes]
 
 IDLE, STARTING, RECORDING, CLOSING = 'idle', 'starting', 'recording', 'closing'
+BROKEN = 'a broken image'
+POLL_S = 0.01
 
 
 class CurrentTake:
@@ -60,13 +63,32 @@ class CurrentTake:
         """
         self._folder.check_space()
         self._encode(image)
+        found = kind(image)
+        if found == BROKEN:  # every whole one after it would be of another kind
+            raise UserError('the newest camera image is broken', got=f'{len(image.data)} bytes',
+                            expected='a whole JPEG or PNG', remedy='start again')
         writer = EpisodeWriter(self._folder.folder, info, time.time_ns(),
                                flush_period_s=self._params.flush_period_s,
                                expected_rate_hz=expected_hz)
         fitting = max(1, self._params.queue_bytes // max(1, len(image.data)))
-        return kind(image), writer, Recording(
+        return found, writer, Recording(
             writer, queue_frames=min(self._params.queue_frames, fitting),
             steady_ns=time.monotonic_ns, floor_bytes=self._folder.floor_bytes)
+
+    @staticmethod
+    def throw_away(opening: 'Future', timeout_s: float):
+        """
+        Throw away a take that never begins: empty as it is, it would be recovered as a take.
+
+        :param opening: of what ``open`` returns in another thread; it is waited for.
+        """
+        give_up_s = time.monotonic() + timeout_s
+        while not opening.done() and time.monotonic() < give_up_s:
+            time.sleep(POLL_S)
+        if opening.done() and opening.exception() is None:
+            *_, recording = opening.result()
+            recording.discard()
+            recording.join(timeout_s)
 
     def begin(self, opened: tuple[str, EpisodeWriter, Recording]):
         """Record from now on."""
@@ -166,6 +188,6 @@ def kind(message: 'Message') -> str:
         return f'{message.width}x{message.height} {message.encoding}'
     try:
         image = PillowImage.open(io.BytesIO(message.data))  # reads the head alone
-    except (UnidentifiedImageError, OSError):
-        return 'a broken image'
+    except Exception:  # Pillow's own for a size beyond all reason, and whatever else rubbish gives
+        return BROKEN
     return f'{image.width}x{image.height} {image.format}'

@@ -30,8 +30,11 @@ class MessageCount:
         self.told = sequence is not None
         if last is None or sequence is None or not self._alone:
             return 0
+        if sequence <= last:  # a second publisher, before anybody has noted it
+            self._alone = False
+            return 0
         missing = sequence - last - 1
-        return missing if 0 < missing <= MOST_LOST else 0
+        return missing if missing <= MOST_LOST else 0
 
     def published_by(self, publishers: Hashable, count: int) -> bool:
         """

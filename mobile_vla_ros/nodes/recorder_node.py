@@ -42,17 +42,22 @@ from mobile_vla_ros.nodes.common import (
 from mobile_vla_ros.nodes.current_take import CLOSING, IDLE, RECORDING, STARTING, CurrentTake
 from mobile_vla_ros.nodes.recorder_params import recorder_params
 from mobile_vla_ros.nodes.take_folder import TakeFolder
-from mobile_vla_ros.nodes.topics import LATCHED, CommandTopic, camera, several, wrong_camera
-from mobile_vla_ros.types import SOURCES, Command
+from mobile_vla_ros.nodes.topics import (
+    LATCHED,
+    CommandSource,
+    CommandTopic,
+    camera,
+    several,
+    wrong_camera,
+)
+from mobile_vla_ros.types import Command
 
-BEST_EFFORT = QoSProfile(depth=10, reliability=ReliabilityPolicy.BEST_EFFORT)
 # As qos_profile_sensor_data, but deep enough for a second in which this process gets no time.
 CAMERA_QOS = QoSProfile(depth=30, reliability=ReliabilityPolicy.BEST_EFFORT)
 STATUS_DEPTH = 10
 
 GRAPH_PERIOD_S = 0.2
 STATUS_PERIOD_S = 0.5
-GUARD_FRESH_S = 1.5
 CLOSE_S = 20.0
 
 
@@ -69,7 +74,7 @@ class RecorderNode(Node):
         self._ended = ''
         self._last_image = None
         self._first_image: Future | None = None
-        self._source, self._source_s = 'unknown', 0.0
+        self._opening: Future | None = None
         self._camera_hz = 0.0
         self._camera_problem = ''
 
@@ -77,11 +82,11 @@ class RecorderNode(Node):
         self._encode = (images.compressed_bytes if self._camera_type is CompressedImage else
                         partial(images.encode_message, image_format=params.image_format,
                                 quality=params.jpeg_quality))
-        self._take = CurrentTake(params, self._folder, self._encode, self._now_ns)
+        self._take = take = CurrentTake(params, self._folder, self._encode, self._now_ns)
         self._listen_to_camera()
+        self._source = CommandSource(self)
         self._commands = CommandTopic(self, 'cmd_vel', self._on_command, self._take.command_type)
         self.create_subscription(String, 'instruction', self._on_instruction, LATCHED)
-        self.create_subscription(DiagnosticStatus, 'guard/status', self._on_guard, BEST_EFFORT)
         self._status = self.create_publisher(DiagnosticStatus, '~/status', STATUS_DEPTH)
         self._diagnostics = self.create_publisher(DiagnosticArray, '/diagnostics', 1)
         # An answer may wait for an image or for the disk; only its own group may wait with it.
@@ -95,10 +100,13 @@ class RecorderNode(Node):
         steady = Clock(clock_type=ClockType.STEADY_TIME)
         self.create_timer(GRAPH_PERIOD_S, self._look_at_graph, clock=steady)
         self.create_timer(STATUS_PERIOD_S, self._tell, clock=steady)
-        self._folder.start(self._bytes_written, self._expected_bytes_per_s)
+        self._folder.start(lambda: take.recording if take.state == RECORDING else None,
+                           self._expected_bytes_per_s)
 
     def on_exit(self):
         """Close a take in progress: it is as whole as one that was stopped by service."""
+        if self._opening is not None:
+            self._take.throw_away(self._opening, CLOSE_S)
         recording = self._take.recording
         if recording is not None:
             if self._take.state == RECORDING:
@@ -144,14 +152,8 @@ class RecorderNode(Node):
         if not np.isfinite(values).all():
             self._take.lose_commands(1, 'were not finite')
             return
-        fresh = time.monotonic() - self._source_s < GUARD_FRESH_S
         self._take.command(Command(values, received_ns if stamp_ns is None else stamp_ns,
-                                   received_ns, self._source if fresh else 'unknown'))
-
-    def _on_guard(self, message: DiagnosticStatus):
-        source = next((pair.value for pair in message.values if pair.key == 'source'), '')
-        self._source = source if source in SOURCES else 'unknown'
-        self._source_s = time.monotonic()
+                                   received_ns, self._source.now))
 
     def _on_instruction(self, message: String):
         self._instruction = message.data
@@ -160,8 +162,11 @@ class RecorderNode(Node):
         """Find the publishers of the camera and of cmd_vel, and the type that the latter has."""
         cameras = self.get_publishers_info_by_topic(self._camera_topic)
         self._camera.published_by({tuple(info.endpoint_gid) for info in cameras}, len(cameras))
-        self._camera_problem = (wrong_camera(self._camera_topic, cameras, self._camera_type)
-                                or several(self._camera_topic, cameras))
+        rivals = several(self._camera_topic, cameras)
+        if rivals:
+            self._take.note('cameras', rivals)
+        self._camera_problem = (
+            wrong_camera(self._camera_topic, cameras, self._camera_type) or rivals)
         if not cameras:
             self._camera_problem = f'no camera: nobody publishes {self._camera_topic}'
         self._commands.look()
@@ -196,9 +201,11 @@ class RecorderNode(Node):
             if not self._now_ns():
                 raise UserError('use_sim_time is set, and no time comes on /clock',
                                 remedy='start the simulator, or leave use_sim_time out')
-            take.begin(await off_thread(self.executor, partial(
-                take.open, self._last_image, self._info(), self._camera.expected_hz)))
+            self._opening = off_thread(self.executor, partial(
+                take.open, self._last_image, self._info(), self._camera.expected_hz))
+            take.begin(await self._opening)
         finally:
+            self._opening = None
             if take.state == STARTING:
                 take.state = IDLE
         self._ended = ''
@@ -244,6 +251,9 @@ class RecorderNode(Node):
     async def _discard(self) -> str:
         take = self._running()
         await self._end(take.discard)
+        if take.path is not None:
+            raise UserError(f'the take had ended by itself and is kept: {take.path}',
+                            got=take.problem)
         return f'discarded {take.part_path.name}'
 
     def _running(self) -> Recording:
@@ -285,7 +295,7 @@ class RecorderNode(Node):
             'camera_hz': f'{self._camera_hz:.1f}',
             'expected_hz': f'{self._camera.expected_hz or 0:.1f}',
             'command_type': self._commands.type,
-            'source': self._source,
+            'source': self._source.now,
             **self._take.values(),
             **self._folder.values(),
             'problem': '; '.join(self._problems(now_ns)),
@@ -306,13 +316,10 @@ class RecorderNode(Node):
             self._take.note(clock.kind, clock.sentence)
         if self._take.state == RECORDING and not self._camera.fresh(now_ns):
             found.append('no image comes')
+            self._take.note('silent', 'no image comes')
         found += [self._commands.problem, self._folder.problem, self._ended,
                   *self._take.problems()]
         return [problem for problem in found if problem]
-
-    def _bytes_written(self) -> int | None:
-        recording = self._take.recording
-        return None if recording is None else recording.bytes_written
 
     def _expected_bytes_per_s(self) -> float:
         """What a take would write a second, by the newest image; encodes, so not for callbacks."""

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from mobile_vla_ros.episode import disk, recovery
 from mobile_vla_ros.episode.index import EpisodeIndex
+from mobile_vla_ros.episode.recording import Recording
 from mobile_vla_ros.errors import UserError
 
 DISK_PERIOD_S = 1.0
@@ -23,35 +24,42 @@ class TakeFolder:
     """
     Recovers abandoned takes once, counts the takes, and watches the disk.
 
+    :param folder: ``~`` at its start is the user's home.
     :param floor_bytes: free space that a take must leave.
     :param say: is given a sentence on what was done; ``warn`` one on what could not be. Both
         are called in the threads of this object.
+    :raises UserError: for the home of a user that there is none of.
     """
 
     def __init__(self, folder: str, floor_bytes: int, *, say: Callable[[str], None],
                  warn: Callable[[str], None]):
-        self.folder = Path(folder).expanduser()
+        try:
+            self.folder = Path(folder).expanduser()
+        except RuntimeError as error:
+            raise UserError('data_dir is no folder', got=f'{folder!r}: {error}',
+                            remedy='write it without ~') from None
         self.floor_bytes = floor_bytes
         self.recovered = ''
         self.counts: dict[str, int] = {}
         self.minutes: float | None = None
+        self._missing = ''
         self._say, self._warn = say, warn
         self._written: deque[tuple[float, int]] = deque(maxlen=RATE_SPAN)
+        self._measured: Recording | None = None
         self._changed = threading.Event()
         self._closing = threading.Event()
         self._threads: list[threading.Thread] = []
 
-    def start(self, bytes_written: Callable[[], int | None],
-              expected_rate: Callable[[], float]):
+    def start(self, take: Callable[[], Recording | None], expected_rate: Callable[[], float]):
         """
         Begin to look after the folder.
 
-        :param bytes_written: of the take in progress, None while there is none.
+        :param take: gives the take in progress, None while there is none.
         :param expected_rate: bytes a second that a take would write now; may take its time.
         """
         def watch():
             while not self._closing.wait(DISK_PERIOD_S):
-                self.minutes = self._minutes(bytes_written(), expected_rate)
+                self._look(take(), expected_rate)
         self._threads = [threading.Thread(target=work, name=name, daemon=True)
                          for name, work in (('takes', self._keep), ('disk', watch))]
         for thread in self._threads:
@@ -74,7 +82,12 @@ class TakeFolder:
 
         :raises UserError: when less than the floor is free, or that cannot be found out.
         """
-        free = disk.free_bytes(self.folder)
+        try:
+            free = disk.free_bytes(self.folder)
+        except OSError as error:  # one of its parents may not be looked into, or cannot be
+            raise UserError(f'cannot write episodes to {self.folder}', got=error.strerror,
+                            expected='a folder that this user may write',
+                            remedy='choose another data_dir') from None
         if free < self.floor_bytes:
             raise UserError(
                 f'the disk of {self.folder} is full', got=f'{free / 1e6:.0f} MB free',
@@ -83,9 +96,9 @@ class TakeFolder:
 
     @property
     def problem(self) -> str:
-        """A sentence when the disk is nearly full, else ''."""
-        if self.minutes is None or self.minutes >= SHORT_MINUTES:
-            return ''
+        """A sentence when the take in progress is gone or the disk nearly full, else ''."""
+        if self._missing or self.minutes is None or self.minutes >= SHORT_MINUTES:
+            return self._missing
         return f'the disk has room for {self.minutes:.1f} minutes'
 
     def values(self) -> dict[str, str]:
@@ -139,16 +152,26 @@ class TakeFolder:
                 index.refresh()
                 self.counts = index.count_by_instruction()
 
-    def _minutes(self, written: int | None, expected_rate: Callable[[], float]) -> float | None:
-        rate = 0.0
-        if written is None:
+    def _look(self, take: Recording | None, expected_rate: Callable[[], float]):
+        if take is not self._measured:
+            self._measured = take
             self._written.clear()
-        else:
-            self._written.append((time.monotonic(), written))
-            (began_s, before), (now_s, _) = self._written[0], self._written[-1]
-            rate = (written - before) / (now_s - began_s) if now_s > began_s else 0.0
         try:
-            free = disk.free_bytes(self.folder)
-            return disk.minutes_left(free, self.floor_bytes, rate or expected_rate())
-        except UserError:  # an image that cannot be encoded: a start will say so
-            return None
+            # Its last name is looked for too: it may have been closed just now.
+            there = take is None or take.part_path.exists() or (
+                take.part_path.with_suffix('').exists())
+            self._missing = '' if there else (
+                f'{take.part_path} was removed or renamed in mid-take: stop, and start again')
+            self.minutes = self._minutes(take, expected_rate)
+        except Exception:  # a folder that may not be asked, an image that cannot be encoded
+            self.minutes = None  # a start will say so
+
+    def _minutes(self, take: Recording | None,
+                 expected_rate: Callable[[], float]) -> float | None:
+        rate = 0.0
+        if take is not None:
+            self._written.append((time.monotonic(), take.bytes_written))
+            (began_s, before), (now_s, written) = self._written[0], self._written[-1]
+            rate = (written - before) / (now_s - began_s) if now_s > began_s else 0.0
+        free = disk.free_bytes(self.folder)
+        return disk.minutes_left(free, self.floor_bytes, max(rate, 0.0) or expected_rate())

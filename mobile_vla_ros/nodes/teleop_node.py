@@ -16,7 +16,6 @@ from diagnostic_msgs.msg import DiagnosticStatus
 from geometry_msgs.msg import Twist
 from rclpy.clock import Clock, ClockType
 from rclpy.node import Node
-from rclpy.qos import QoSProfile, ReliabilityPolicy
 from sensor_msgs.msg import Joy
 from std_msgs.msg import String
 from std_srvs.srv import Trigger
@@ -29,14 +28,13 @@ from mobile_vla_ros.nodes.joystick import NONE, XBOX_AXES, XBOX_BUTTONS, XBOX_EN
 from mobile_vla_ros.nodes.joystick import Layout as JoystickLayout
 from mobile_vla_ros.nodes.keyboard import HELP, TAKES, Console
 from mobile_vla_ros.nodes.terminal import Terminal
-from mobile_vla_ros.nodes.topics import LATCHED
+from mobile_vla_ros.nodes.topics import BEST_EFFORT, LATCHED
 from mobile_vla_ros.types import NANOSECONDS
 
 PERIOD_S = 0.05
 SCREEN_PERIOD_S = 0.1
 READ_S = 0.2
 COMMAND_DEPTH = 10
-BEST_EFFORT = QoSProfile(depth=10, reliability=ReliabilityPolicy.BEST_EFFORT)
 MOST_BUTTONS = 64
 DOES = {'start': 'starts a take', 'success': 'ends it: success', 'failure': 'ends it: failure',
         'discard': 'discards it', 'stop': 'ends it'}

@@ -3,6 +3,7 @@
 import codecs
 import contextlib
 import os
+import re
 import select
 import termios
 import tty
@@ -13,8 +14,8 @@ from typing import NamedTuple
 from mobile_vla_ros.errors import UserError
 
 TERMINAL = '/dev/tty'
-ESCAPE = '\x1b'
-FUNCTION_KEY_S = 0.03  # the rest of a function key may arrive a little after its Escape
+FUNCTION_KEY_S = 0.03  # the rest of a function key may arrive a little after its beginning
+BEGUN = re.compile(rb'\x1b(\[[0-?]*[ -/]*|O)?$')
 STYLES = {'plain': '', 'strong': '\x1b[1m', 'alarm': '\x1b[7m'}
 HIDE_CURSOR, SHOW_CURSOR = '\x1b[?25l', '\x1b[?25h'
 # Drawn again now and then even when nothing has changed: others write here, and sizes change.
@@ -71,8 +72,11 @@ class Terminal:
             if not select.select([self._keys], [], [], timeout_s)[0]:
                 return ''
             data = os.read(self._keys, 1024)
-            if data == ESCAPE.encode() and select.select([self._keys], [], [], FUNCTION_KEY_S)[0]:
-                data += os.read(self._keys, 1024)
+            while BEGUN.search(data) and select.select([self._keys], [], [], FUNCTION_KEY_S)[0]:
+                rest = os.read(self._keys, 1024)
+                if not rest:
+                    return None
+                data += rest
         except OSError:
             return None
         return self._decoder.decode(data) if data else None

@@ -1,7 +1,9 @@
 """Topics that several nodes share, and in words what the graph says of them."""
 
+import time
 from collections.abc import Callable, Collection, Sequence
 
+from diagnostic_msgs.msg import DiagnosticStatus
 from geometry_msgs.msg import Twist, TwistStamped
 from rclpy.node import Node
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
@@ -10,6 +12,7 @@ from sensor_msgs.msg import CompressedImage, Image
 from mobile_vla_ros.errors import UserError
 from mobile_vla_ros.nodes.common import time_ns
 from mobile_vla_ros.nodes.message_count import MessageCount
+from mobile_vla_ros.types import SOURCES
 
 # Of `instruction`: whoever comes later hears the last one too.
 LATCHED = QoSProfile(depth=1, reliability=ReliabilityPolicy.RELIABLE,
@@ -18,6 +21,9 @@ CAMERA_TYPES = {'raw': Image, 'compressed': CompressedImage}
 COMMAND_TYPES = {'geometry_msgs/msg/Twist': Twist, 'geometry_msgs/msg/TwistStamped': TwistStamped}
 # Deep enough for a second in which a recorder gets no time.
 COMMAND_DEPTH = 100
+BEST_EFFORT = QoSProfile(depth=10, reliability=ReliabilityPolicy.BEST_EFFORT)
+GUARD_FRESH_S = 1.5
+UNKNOWN = 'unknown'
 
 
 def camera(node: Node, transport: str) -> tuple[str, type]:
@@ -84,6 +90,24 @@ def command_type(topic: str, publishers: Sequence, known: Collection[str]) -> tu
         return '', (f'the command topic {topic} has the wrong type: got {", ".join(types)}; '
                     f'expected {" or ".join(known)}')
     return fitting[0], several(topic, publishers)
+
+
+class CommandSource:
+    """Who drives, by the guard's word."""
+
+    def __init__(self, node: Node):
+        self._heard, self._heard_s = UNKNOWN, 0.0
+        node.create_subscription(DiagnosticStatus, 'guard/status', self._on_guard, BEST_EFFORT)
+
+    @property
+    def now(self) -> str:
+        """One of ``SOURCES``; unknown when there is no guard, or it has fallen silent."""
+        return self._heard if time.monotonic() - self._heard_s < GUARD_FRESH_S else UNKNOWN
+
+    def _on_guard(self, message: DiagnosticStatus):
+        source = next((pair.value for pair in message.values if pair.key == 'source'), '')
+        self._heard = source if source in SOURCES else UNKNOWN
+        self._heard_s = time.monotonic()
 
 
 class CommandTopic:

@@ -3,13 +3,13 @@
 import base64
 import html
 import io
-import os
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
+
+from mobile_vla_ros.files import replaced
 
 STYLE = """
 :root { color-scheme: light; }
@@ -63,17 +63,8 @@ def page(title: str, subtitle: str, parts: Sequence[str], *, style: str = '',
 
 def write(path: Path, text: str) -> Path:
     """Write a page in one go: one that was there before is replaced by a whole one."""
-    number, partial = tempfile.mkstemp(prefix=f'.{path.name}.', dir=path.parent)
-    try:
-        with open(number, 'w', encoding='utf-8') as file:
-            file.write(text)
-            file.flush()
-            os.fsync(number)
-        os.chmod(partial, 0o644)
-        os.replace(partial, path)
-    except BaseException:
-        Path(partial).unlink(missing_ok=True)
-        raise
+    with replaced(path) as file:
+        file.write(text)
     return path
 
 

@@ -167,7 +167,8 @@ def evaluate(data: Path, policy: Path | None, *, sampling: Sampling, axes: Seque
     :param sampling: used without a policy; a policy brings its own.
     :param accept_verdicts: verdicts of the takes that are measured on; None: those that the
         policy was trained on, or good and poor.
-    :returns: what `score` returns, with the takes that were left out under `skipped`.
+    :returns: what `score` returns, with the takes that were left out under `skipped`,
+        and `rate_hz`, the steps a second.
     """
     paths = find_episodes(data)
     loaded = load_bundle(policy, device=device, offline=offline) if policy else None
@@ -181,7 +182,8 @@ def evaluate(data: Path, policy: Path | None, *, sampling: Sampling, axes: Seque
         raise UserError(f'no take in {data} can be used', got=refusals(skipped),
                         expected=f'takes of verdict {" or ".join(accept_verdicts)} with '
                                  f'{sampling.window} frames in a row at {sampling.rate_hz:g} Hz',
-                        remedy='record better ones, or take others with --accept-verdicts')
+                        remedy='record better ones, give another --rate, or take others with '
+                               '--accept-verdicts')
     train, val = split_runs(runs, val_share, split_seed, loaded.spec.data if loaded else None)
     if loaded:
         result = score(loaded, train, val)
@@ -189,5 +191,6 @@ def evaluate(data: Path, policy: Path | None, *, sampling: Sampling, axes: Seque
         result = baseline_scores(train, val, default_scale(train, axes), sampling.window)
     result['episodes'] = {'train': len({run.episode_id for run in train}),
                           'val': len({run.episode_id for run in val})}
+    result['rate_hz'] = sampling.rate_hz
     result['skipped'] = skipped
     return result

@@ -22,6 +22,7 @@ from mobile_vla_ros.data.image_tokens import ImageTokens
 from mobile_vla_ros.data.runs import Run, Sampling, fingerprint, load_runs, refusals
 from mobile_vla_ros.episode.reader import find_episodes
 from mobile_vla_ros.errors import UserError
+from mobile_vla_ros.files import replaced
 from mobile_vla_ros.model.backbone import LoraSettings, load_backbone
 from mobile_vla_ros.model.bundle import BackboneRef, LoadedPolicy, PolicySpec, save_bundle
 from mobile_vla_ros.model.device import pick_device
@@ -116,7 +117,8 @@ def _takes(data: DataConfig, say: Callable[[str], None],
         raise UserError(f'no take in {data.data} can be used', got=refusals(skipped),
                         expected=f'takes of verdict {" or ".join(data.accept_verdicts)} with '
                                  f'{data.window} frames in a row at {data.rate_hz:g} Hz',
-                        remedy='record better ones, or take others with --accept_verdicts')
+                        remedy='record better ones, give another --rate_hz, or take others '
+                               'with --accept_verdicts')
     left_out = {Path(path).name: reason for path, reason in skipped.items()}
     return *split_runs(runs, data.val_share, data.split_seed), left_out
 
@@ -253,9 +255,8 @@ class _TrainingRun:
         for other in folder.parent.iterdir():
             if other.resolve() not in kept:
                 shutil.rmtree(other)
-        partial = self.out / '.history.json'
-        partial.write_text(json.dumps(self.history, indent=2) + '\n')
-        partial.replace(self.out / 'history.json')
+        with replaced(self.out / 'history.json') as file:
+            file.write(json.dumps(self.history, indent=2) + '\n')
 
 
 def point(link: Path, target: Path) -> None:
