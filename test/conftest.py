@@ -1,10 +1,15 @@
 """A DDS domain of its own for every test that speaks ROS, on the loopback only."""
 
+import signal
 
 import pytest
 from ros_helpers import Client, Nodes
 
 from mobile_vla_ros.bringup.domain import held_domain
+
+# Whoever starts the tests in the background may ignore these, and what they start would as well.
+signal.signal(signal.SIGINT, signal.default_int_handler)
+signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 # The vocabulary of the small backbone; Kosmos-2 has its special tokens in this order.
 WORDS = ('<s>', '<pad>', '</s>', '<unk>', 'go', 'to', 'the', 'red', 'green', 'blue', 'yellow',

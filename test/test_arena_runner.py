@@ -87,6 +87,7 @@ def test_a_take_of_a_stop_shows_the_base_roll_and_then_stand(nodes, client):
         client.node.create_service(Trigger, f'recorder/{name}', answer)
     nodes.start('sim_node', params={**FAST, 'real_time_factor': 4.0})
     nodes.start('guard_node', params={'arm_at_start': True, 'use_sim_time': True})
+    client.wait_for(lambda: len(odom), TIMEOUT_S, 'odometry')  # else the take may go by unheard
     runner = nodes.start('arena_runner', params={
         'expert': True, 'first_trial': TO_STOP, 'hold_s': 1.0, 'use_sim_time': True})
     assert runner.wait(TIMEOUT_S) == 0

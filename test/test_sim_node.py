@@ -209,7 +209,7 @@ def test_a_disturbed_scene_loses_frames_and_sends_some_late(nodes, client):
     pictures = client.subscribe('camera/image_raw', Image, qos_profile_sensor_data)
     nodes.start('sim_node', params={'suite': 'disturbed', 'trial': 2, 'width': 32, 'height': 32,
                                     'real_time_factor': 4.0, 'publish_clock': True})
-    client.wait_for(lambda: len(pictures) >= 80, TIMEOUT_S, 'pictures')
+    client.wait_for(lambda: len(pictures) >= 160, TIMEOUT_S, 'pictures')
     scene = suites.scene('disturbed', 2)
     came = [stamp_ns(message) for message in pictures.messages]
 
@@ -222,7 +222,7 @@ def test_a_disturbed_scene_loses_frames_and_sends_some_late(nodes, client):
     assert came[3:-3] == sent[sent.index(came[3]):sent.index(came[-4]) + 1]
     assert any(delay(stamp) for stamp in came[3:-3])
     assert came != sorted(came)
-    assert len(sent) < (max(came) - min(came)) / 1e8
+    assert len(sent) < (max(came) - min(came)) / 1e8 + 1
 
 
 def test_the_next_scene_comes_by_itself_when_asked_for(nodes, client):
