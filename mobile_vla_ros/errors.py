@@ -34,3 +34,8 @@ def did_you_mean(name: str, known: Iterable[str]) -> str | None:
     """Return a remedy that names the nearest known word, or None when nothing is near."""
     near = difflib.get_close_matches(name, list(known), n=1, cutoff=0.5)
     return f'did you mean {near[0]!r}?' if near else None
+
+
+def first_line(error: Exception) -> str:
+    """Return the first line of what a library says of a failure, its kind where it says none."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]

@@ -7,7 +7,6 @@ differently or not at all, are put right here first. No ROS is imported: a messa
 with the fields of sensor_msgs/Image or sensor_msgs/CompressedImage.
 """
 
-import io
 import sys
 import threading
 from functools import cache
@@ -15,9 +14,8 @@ from types import SimpleNamespace
 
 import cv2
 import numpy as np
-from PIL import Image as PillowImage
-from PIL import UnidentifiedImageError
 
+from mobile_vla_ros.encoded import JPEG_START, PNG_START, decode
 from mobile_vla_ros.errors import UserError
 
 # encoding -> (values a pixel, bytes a value)
@@ -35,7 +33,6 @@ SAME_BYTES = {'uyvy': 'yuv422', 'yuyv': 'yuv422_yuy2'}
 TWO_PLANES = ('nv12', 'nv21')
 
 FORMATS = ('jpeg', 'png')
-JPEG_START, PNG_START = b'\xff\xd8\xff', b'\x89PNG\r\n\x1a\n'
 
 # One frame is small work: threads would cost the recorder more than they bring.
 cv2.setNumThreads(1)
@@ -114,25 +111,6 @@ def compressed_to_rgb(message) -> np.ndarray:
     except OSError as error:
         raise UserError('a compressed camera image is broken', got=error,
                         expected='JPEG or PNG') from None
-
-
-def decode(encoded: bytes) -> np.ndarray:
-    """
-    Return the pixels of stored bytes: what is trained on and what is driven by is decoded here.
-
-    Grey, transparent and 16-bit pictures as well, which cv_bridge and rosbags-image refuse.
-
-    :returns: (height, width, 3) uint8, RGB.
-    :raises OSError: when the bytes are broken.
-    """
-    try:
-        image = PillowImage.open(io.BytesIO(encoded))
-        if image.mode.startswith('I'):  # 16 bits of grey: Pillow would cut, not scale
-            grey = (np.asarray(image) * (255.0 / 65535.0)).astype(np.uint8)
-            return np.repeat(grey[..., None], 3, axis=2)
-        return np.asarray(image.convert('RGB'))
-    except (UnidentifiedImageError, SyntaxError, PillowImage.DecompressionBombError) as error:
-        raise OSError(str(error)) from None
 
 
 def _swapped(rgb: np.ndarray) -> np.ndarray:

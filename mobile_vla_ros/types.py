@@ -14,6 +14,7 @@ NANOSECONDS = 1_000_000_000
 
 # Who a command came from, as it is stored beside each command of an episode.
 SOURCES = {'unknown': 0, 'teleop': 1, 'policy': 2, 'takeover': 3}
+SOURCE_NAMES = {number: name for name, number in SOURCES.items()}
 
 
 # What a control may be kept from; empty: from nothing.

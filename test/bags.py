@@ -1,10 +1,14 @@
-"""Bags for tests: messages as ROS writes them, made without ROS."""
+"""Bags for tests, as ROS writes them but made without ROS, and their import."""
 
 from pathlib import Path
 
 import numpy as np
 from rosbags.rosbag2 import StoragePlugin, Writer
 from rosbags.typesys import Stores, get_typestore
+
+from mobile_vla_ros.episode.reader import Episode
+from mobile_vla_ros.interop.imports import IMPORTED, import_takes
+from mobile_vla_ros.interop.source import ImportOptions
 
 STORE = get_typestore(Stores.ROS2_JAZZY)
 PERIOD_NS = 100_000_000
@@ -88,3 +92,15 @@ def write_bag(folder: Path, messages: list[tuple], storage: str = 'mcap') -> Pat
                 connections[topic, kind] = bag.add_connection(topic, kind, typestore=STORE)
             bag.write(connections[topic, kind], time_ns, STORE.serialize_cdr(message, kind))
     return folder
+
+
+def bring(source, out, options: ImportOptions):
+    """Import one source; return what became of it."""
+    return next(import_takes([source], out, options))
+
+
+def taken(source, out, options: ImportOptions) -> Episode:
+    """Import one source, which must work; return the open episode."""
+    outcome = bring(source, out, options)
+    assert outcome.status == IMPORTED, outcome.reason
+    return Episode.open(outcome.path)

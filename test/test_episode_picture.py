@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from PIL import Image, ImageEnhance, ImageFilter
 
 from mobile_vla_ros.episode import picture
-from mobile_vla_ros.episode.picture import Look, look, sampled_rows
+from mobile_vla_ros.episode.picture import Look, is_due, look
 from mobile_vla_ros.errors import UserError
 from mobile_vla_ros.sim.arena import Arena
 from mobile_vla_ros.sim.suites import scene
@@ -144,6 +144,16 @@ def test_broken_picture_is_a_sentence(broken):
     """What cannot be decoded is a UserError."""
     with pytest.raises(UserError, match='cannot be decoded'):
         look(broken)
+
+
+def sampled_rows(received_ns: np.ndarray) -> np.ndarray:
+    """Return the rows that are looked at when frames come with these receipts."""
+    rows, last_ns = [], None
+    for row, time_ns in enumerate(received_ns.tolist()):
+        if is_due(time_ns, last_ns):
+            rows.append(row)
+            last_ns = time_ns
+    return np.array(rows, dtype=np.int64)
 
 
 @given(st.lists(st.integers(0, 3 * S), min_size=1, max_size=80))

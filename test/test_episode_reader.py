@@ -1,10 +1,15 @@
 """What a reader makes of files that are ours, broken, or somebody else's."""
 
+import io
+from types import SimpleNamespace
+
 import h5py
 import numpy as np
 import pytest
 from episode_takes import CREATED_NS, encoded, take, write_take
+from PIL import Image
 
+from mobile_vla_ros import images
 from mobile_vla_ros.episode.reader import Episode, find_episodes
 from mobile_vla_ros.episode.schema import EpisodeInfo
 from mobile_vla_ros.episode.writer import EpisodeWriter
@@ -19,6 +24,22 @@ def test_jpeg_and_png_come_out_as_rgb(tmp_path):
     with Episode.open(writer.close()) as episode:
         assert episode.frame(0).image[5, 5].tolist() == [200, 0, 250]
         assert np.abs(episode.frame(1).image[5, 5].astype(int) - [200, 0, 250]).max() <= 4
+
+
+@pytest.mark.parametrize('mode', ['L', 'RGBA', 'I;16'])
+def test_frames_are_decoded_as_the_camera_messages_are(tmp_path, mode):
+    """Training sees what driving sees, of grey, transparent and 16-bit pictures as well."""
+    deep = np.linspace(0, 65535, 12, dtype=np.uint16).reshape(3, 4)
+    buffer = io.BytesIO()
+    picture = Image.fromarray(deep if mode == 'I;16' else (deep // 257).astype(np.uint8))
+    (picture if mode == 'I;16' else picture.convert(mode)).save(buffer, 'PNG')
+    writer = EpisodeWriter(tmp_path, EpisodeInfo('go'), CREATED_NS)
+    writer.add_frame(buffer.getvalue(), 1, 1)
+    message = SimpleNamespace(data=buffer.getvalue(), format='png')
+    with Episode.open(writer.close()) as episode:
+        image = episode.frame(0).image
+    assert np.array_equal(image, images.compressed_to_rgb(message))
+    assert np.abs(image[..., 0].astype(int) - deep // 257).max() <= 1
 
 
 def test_take_that_is_still_being_written_can_be_read(tmp_path):

@@ -6,11 +6,11 @@ import tracemalloc
 import h5py
 import numpy as np
 import pytest
-from bags import picture
+from bags import bring, picture, taken
 
 from mobile_vla_ros.episode.reader import Episode
 from mobile_vla_ros.episode.timeline import actions_ahead, segments
-from mobile_vla_ros.interop.imports import FAILED, IMPORTED, import_takes
+from mobile_vla_ros.interop.imports import FAILED, IMPORTED
 from mobile_vla_ros.interop.seed_layout import write_seed_layout
 from mobile_vla_ros.interop.source import ImportOptions
 
@@ -31,23 +31,11 @@ def seed_file(path, **more):
     return path
 
 
-def bring(source, out, options=PNG):
-    """Import one source; return what became of it."""
-    return next(import_takes([source], out, options))
-
-
-def taken(source, out, options=PNG) -> Episode:
-    """Import one source, which must work; return the open episode."""
-    outcome = bring(source, out, options)
-    assert outcome.status == IMPORTED, outcome.reason
-    return Episode.open(outcome.path)
-
-
 def test_rows_become_steps(tmp_path):
     """Each row is a frame in its true colours, a command and an event, at the rate's steps."""
     source = seed_file(tmp_path / NAME, instruction='go to the box on the left',
                        obstacle_layout_type='1box', total_duration=3.5)
-    with taken(source, tmp_path / 'out') as episode:
+    with taken(source, tmp_path / 'out', PNG) as episode:
         assert len(episode) == len(episode.commands) == ROWS
         assert all(np.array_equal(episode.frame(i).image, picture(i)) for i in range(ROWS))
         assert np.diff(episode.frame_received_ns).tolist() == [200_000_000] * (ROWS - 1)
@@ -166,7 +154,7 @@ def test_broken_file_is_a_sentence(tmp_path, spoil, sentence):
     """What is wrong is said, and nothing of the file is left."""
     source = seed_file(tmp_path / NAME)
     spoil(source)
-    outcome = bring(source, tmp_path / 'out')
+    outcome = bring(source, tmp_path / 'out', PNG)
     assert outcome.status == FAILED and '\n' not in outcome.reason
     with pytest.raises(AssertionError, match=sentence):
         raise AssertionError(outcome.reason)

@@ -8,35 +8,24 @@ from bags import (
     DELAY_NS,
     PERIOD_NS,
     START_NS,
+    bring,
     compressed,
     drive,
     image,
     make,
     picture,
+    taken,
     twist,
     twist_stamped,
     write_bag,
 )
 
 from mobile_vla_ros import images
-from mobile_vla_ros.episode.reader import Episode
 from mobile_vla_ros.interop.export import export
-from mobile_vla_ros.interop.imports import FAILED, IMPORTED, import_takes
+from mobile_vla_ros.interop.imports import FAILED
 from mobile_vla_ros.interop.source import ImportOptions
 
 PNG = ImportOptions('go to the red box', image_format='png')
-
-
-def bring(source, out, options=PNG):
-    """Import one source; return what became of it."""
-    return next(import_takes([source], out, options))
-
-
-def taken(source, out, options=PNG) -> Episode:
-    """Import one source, which must work; return the open episode."""
-    outcome = bring(source, out, options)
-    assert outcome.status == IMPORTED, outcome.reason
-    return Episode.open(outcome.path)
 
 
 def jpeg(index: int, stamp_ns: int):
@@ -53,7 +42,7 @@ def stamped(index: int, stamp_ns: int):
 def test_raw_images_and_twists(tmp_path, storage):
     """Every image and command is there: pixels, header stamp, and the bag's time as receipt."""
     bag = write_bag(tmp_path / 'drive', drive(), storage)
-    with taken(bag, tmp_path / 'out') as episode:
+    with taken(bag, tmp_path / 'out', PNG) as episode:
         assert len(episode) == len(episode.commands) == 12
         due = START_NS + np.arange(12) * PERIOD_NS
         assert episode.frame_stamp_ns.tolist() == due.tolist()
@@ -76,7 +65,7 @@ def test_raw_images_and_twists(tmp_path, storage):
 def test_compressed_images_and_stamped_twists(tmp_path, storage):
     """What the camera compressed is kept byte for byte; a command keeps its own stamp."""
     bag = write_bag(tmp_path / 'drive', drive(image_of=jpeg, command_of=stamped), storage)
-    with taken(bag, tmp_path / 'out') as episode:
+    with taken(bag, tmp_path / 'out', PNG) as episode:
         assert all(episode.encoded(i) == images.encode(picture(i)) for i in range(12))
         due = START_NS + np.arange(12) * PERIOD_NS
         assert episode.commands.stamp_ns.tolist() == (due + PERIOD_NS // 2).tolist()
@@ -90,7 +79,7 @@ def test_bare_file_of_a_bag(tmp_path, storage, suffix):
     """A storage file without its folder's metadata is a bag as well."""
     folder = write_bag(tmp_path / 'drive', drive(), storage)
     bare = next(folder.glob(f'*{suffix}')).rename(tmp_path / f'bare{suffix}')
-    with taken(bare, tmp_path / 'out') as episode:
+    with taken(bare, tmp_path / 'out', PNG) as episode:
         assert len(episode) == len(episode.commands) == 12
 
 
@@ -99,7 +88,7 @@ def test_topic_must_be_chosen_where_there_are_two(tmp_path):
     messages = drive() + [('/rear/image', image(picture(100 + i), ns), ns) for i, ns in enumerate(
         range(START_NS, START_NS + 12 * PERIOD_NS, PERIOD_NS))]
     bag = write_bag(tmp_path / 'drive', sorted(messages, key=lambda one: one[2]))
-    outcome = bring(bag, tmp_path / 'out')
+    outcome = bring(bag, tmp_path / 'out', PNG)
     assert outcome.status == FAILED
     assert 'more than one topic of images' in outcome.reason
     assert '/camera/image_raw (sensor_msgs/msg/Image), /rear/image' in outcome.reason
@@ -116,7 +105,7 @@ def test_topic_must_be_chosen_where_there_are_two(tmp_path):
 def test_bag_without_a_stream_is_refused(tmp_path, missing, sentence):
     """No camera or no command: the sentence says what the bag has instead."""
     bag = write_bag(tmp_path / 'drive', [one for one in drive() if one[0] != missing])
-    outcome = bring(bag, tmp_path / 'out')
+    outcome = bring(bag, tmp_path / 'out', PNG)
     assert outcome.status == FAILED and sentence in outcome.reason
     assert not list((tmp_path / 'out').iterdir())
 
@@ -125,7 +114,7 @@ def test_instruction_of_the_bag_comes_first(tmp_path):
     """A String on a topic instruction is what the robot was told."""
     text = make('std_msgs/msg/String', 'follow the wall')
     bag = write_bag(tmp_path / 'drive', [('/robot/instruction', text, START_NS), *drive()])
-    with taken(bag, tmp_path / 'out') as episode:
+    with taken(bag, tmp_path / 'out', PNG) as episode:
         assert episode.instruction == 'follow the wall'
     silent = write_bag(tmp_path / 'silent', drive())
     assert 'give --instruction' in bring(silent, tmp_path / 'out', ImportOptions()).reason.lower()
@@ -137,7 +126,8 @@ def test_frame_that_cannot_be_used_is_dropped_and_counted(tmp_path):
         if index == 3:
             return image(picture(3, (16, 8)), stamp_ns)
         return image(picture(index), stamp_ns, **({'height': 500} if index == 5 else {}))
-    with taken(write_bag(tmp_path / 'raw', drive(100, image_of=some)), tmp_path / 'o') as episode:
+    bag = write_bag(tmp_path / 'raw', drive(100, image_of=some))
+    with taken(bag, tmp_path / 'o', PNG) as episode:
         drops = [event.text for event in episode.events if event.name == 'drop']
         assert len(episode) == 98 and len(drops) == episode.health['drops'] == 2
         assert drops[0].startswith('1 frame: an image has another size than the first; got 16x8')
@@ -147,7 +137,7 @@ def test_frame_that_cannot_be_used_is_dropped_and_counted(tmp_path):
         data = images.encode(picture(index))
         return compressed(data[:20] if index == 4 else data, stamp_ns)
     bag = write_bag(tmp_path / 'jpeg', drive(100, image_of=broken))
-    with taken(bag, tmp_path / 'o') as episode:
+    with taken(bag, tmp_path / 'o', PNG) as episode:
         assert len(episode) == 99 and episode.health['drops'] == 1
 
 
@@ -155,7 +145,7 @@ def test_bag_of_an_unknown_encoding_is_refused(tmp_path):
     """No image can be used: the take is refused with the first reason, and nothing is left."""
     bag = write_bag(tmp_path / 'drive', drive(
         image_of=lambda i, ns: image(picture(i), ns, encoding='bgr10')))
-    outcome = bring(bag, tmp_path / 'out')
+    outcome = bring(bag, tmp_path / 'out', PNG)
     assert outcome.status == FAILED and "unknown encoding; got 'bgr10'" in outcome.reason
     assert not list((tmp_path / 'out').iterdir())
 
@@ -164,7 +154,7 @@ def test_command_that_is_not_finite_is_left_out(tmp_path):
     """NaN never reaches an episode; the event says so."""
     bag = write_bag(tmp_path / 'drive', drive(
         command_of=lambda i, _: twist(float('nan') if i == 2 else 0.3)))
-    with taken(bag, tmp_path / 'out') as episode:
+    with taken(bag, tmp_path / 'out', PNG) as episode:
         assert len(episode.commands) == 11 and np.isfinite(episode.commands.twist).all()
         assert [event.text for event in episode.events if event.name == 'problem'] == [
             'a command was not finite, and is left out']
@@ -187,7 +177,7 @@ def test_broken_bag_is_a_sentence(tmp_path, storage, spoil):
     """Whatever is broken in a bag, its import fails with one sentence and leaves nothing."""
     bag = write_bag(tmp_path / 'drive', drive(60), storage)
     spoil(bag)
-    outcome = bring(bag, tmp_path / 'out')
+    outcome = bring(bag, tmp_path / 'out', PNG)
     assert outcome.status == FAILED and 'the bag is broken' in outcome.reason
     assert '\n' not in outcome.reason
     assert not list((tmp_path / 'out').iterdir())
@@ -196,7 +186,7 @@ def test_broken_bag_is_a_sentence(tmp_path, storage, spoil):
 def test_exported_take_comes_back(tmp_path):
     """What `episodes export` wrote as a bag is the same take again: images, times, commands."""
     bag = write_bag(tmp_path / 'drive', drive(image_of=jpeg, command_of=stamped))
-    with taken(bag, tmp_path / 'out') as first:
+    with taken(bag, tmp_path / 'out', PNG) as first:
         (tmp_path / 'bags').mkdir()
         exported = export(first.path, tmp_path / 'bags', 'rosbag2')['path']
         with taken(Path(exported), tmp_path / 'again', ImportOptions()) as second:

@@ -17,9 +17,10 @@ MAY_IMPORT = {
     'errors': set(),
     'files': set(),
     'types': set(),
-    'episode': set(),
-    'images': set(),
-    'interop': {'episode', 'images'},
+    'encoded': set(),
+    'episode': {'encoded'},
+    'images': {'encoded'},
+    'interop': {'encoded', 'episode', 'images'},
     'data': {'episode'},
     'model': set(),
     'training': {'data', 'episode', 'model'},
@@ -28,8 +29,8 @@ MAY_IMPORT = {
     'safety': set(),
     'sim': set(),
     'bringup': {'safety'},
-    'nodes': {'bringup', 'data', 'episode', 'images', 'interop', 'model', 'runtime', 'safety',
-              'sim', 'training'},
+    'nodes': {'bringup', 'data', 'encoded', 'episode', 'images', 'interop', 'model', 'runtime',
+              'safety', 'sim', 'training'},
     'cli': {'bringup', 'data', 'episode', 'images', 'interop', 'model', 'report', 'runtime',
             'safety', 'sim', 'training'},
 }
@@ -50,7 +51,7 @@ KEPT_TO = {
 ROS_MESSAGES = ('_msgs', '_interfaces', '_srvs')
 # Logic that takes time as a number.
 CLOCKLESS = {'episode', 'data', 'model', 'runtime', 'safety', 'sim', 'interop', 'types', 'errors',
-             'images'}
+             'encoded', 'images'}
 CLOCKS = {'time.time', 'time.time_ns', 'time.monotonic', 'time.monotonic_ns', 'time.perf_counter',
           'time.perf_counter_ns', 'datetime.now', 'datetime.utcnow', 'datetime.datetime.now',
           'datetime.datetime.utcnow', 'datetime.today', 'date.today', 'datetime.date.today'}

@@ -95,10 +95,10 @@ def run_list(args: argparse.Namespace) -> int:
 
 def run_show(args: argparse.Namespace) -> int:
     """Print attributes, streams, events and verdict; 1 when an episode cannot be read."""
-    from mobile_vla_ros.episode.reader import Episode
+    from mobile_vla_ros.episode.reader import Episode, episodes_at
 
     status = 0
-    for path in _paths(args.path):
+    for path in episodes_at(args.path):
         try:
             with Episode.open(path) as episode:
                 shown = {'path': str(path), **episode.attributes, 'health': episode.health,
@@ -127,10 +127,10 @@ def run_check(args: argparse.Namespace) -> int:
     """Decode every image and judge every episode; 1 when one is bad, broken or unfinished."""
     from tqdm import tqdm
 
-    from mobile_vla_ros.episode.reader import Episode
+    from mobile_vla_ros.episode.reader import Episode, episodes_at
 
     status = 0
-    for path in tqdm(_paths(args.path), unit='episode', disable=None, leave=False):
+    for path in tqdm(episodes_at(args.path), unit='episode', disable=None, leave=False):
         try:
             with Episode.open(path) as episode:
                 for index in range(len(episode)):
@@ -147,13 +147,6 @@ def run_check(args: argparse.Namespace) -> int:
         else:
             print('  '.join([path.name, health['verdict'], '; '.join(health['reasons'])]).rstrip())
     return int(status)
-
-
-def _paths(path: Path) -> list[Path]:
-    from mobile_vla_ros.episode.reader import find_episodes
-
-    path = path.expanduser()
-    return [path] if path.is_file() else find_episodes(path)
 
 
 def _image_size(episode) -> str:

@@ -32,11 +32,11 @@ def run(args: argparse.Namespace) -> int:
     """Export; 1 when a take could not be, which is named."""
     from tqdm import tqdm
 
-    from mobile_vla_ros.episode.reader import find_episodes
+    from mobile_vla_ros.episode.reader import episodes_at
     from mobile_vla_ros.interop.export import clear_away, export
 
-    path, out = args.path.expanduser(), args.out.expanduser()
-    paths = [path] if path.is_file() else find_episodes(path)
+    out = args.out.expanduser()
+    paths = episodes_at(args.path)
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:

@@ -80,8 +80,11 @@ def run(args: argparse.Namespace) -> int:
 
 def _out(path: Path, asked: Path | None) -> Path:
     if asked is None:
-        stem = path.name.removesuffix('.part').removesuffix('.h5')
-        return path.with_name(f'{stem}.html') if path.is_file() else path / 'episodes.html'
+        from mobile_vla_ros.episode.schema import take_name
+
+        if path.is_file():
+            return path.with_name(f'{take_name(path)}.html')
+        return path / 'episodes.html'
     out = asked.expanduser()
     if out.suffix not in ('.html', '.htm'):
         raise UserError('--out must name a page', got=out, expected='a file FILE.html')

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
+from mobile_vla_ros.episode import schema
 from mobile_vla_ros.episode.health import WORST_GAP_PERIODS, WORST_GAP_S
 from mobile_vla_ros.episode.reader import Episode
 from mobile_vla_ros.episode.take_row import UNFINISHED
@@ -55,7 +56,7 @@ def take_view(path: Path, most: int, side: int, budget: int) -> TakeView:
         if lost:
             reasons.append(f'{lost} of {len(pictures)} pictures looked at cannot be read')
         return TakeView(
-            name=path.name.removesuffix('.part').removesuffix('.h5'),
+            name=schema.take_name(path),
             instruction=episode.instruction, outcome=episode.outcome, verdict=_verdict(episode),
             reasons=reasons, duration_s=float(np.ptp(times_s)) if len(times_s) else 0.0,
             frames=len(episode), span=(0.0, float(span_s)),

@@ -10,6 +10,7 @@ import numpy as np
 
 from mobile_vla_ros.episode import coverage
 from mobile_vla_ros.episode.take_row import TakeRow
+from mobile_vla_ros.types import ACCEPTED_VERDICTS
 
 MOST_ADVICE = 5
 ENOUGH_TAKES = 50
@@ -91,7 +92,7 @@ def survey(rows: Iterable[TakeRow],
     :param rows: of the index, likewise ``traces``: signature and first view by name.
     """
     rows = list(rows)
-    usable = [row for row in rows if row.verdict in ('good', 'poor')]
+    usable = [row for row in rows if row.verdict in ACCEPTED_VERDICTS]
     names = [row.name for row in usable if row.name in traces]
     signatures = [traces[name][0] for name in names]
     groups = [[names[index] for index in group]

@@ -35,7 +35,7 @@ def judge(*, frame_stamp_ns: np.ndarray, frame_received_ns: np.ndarray, frozen: 
     :param frozen: (N,) bool: the image is the same, byte for byte, as the one before.
     :param command_received_ns: (M,) int64 receipt times; twist: (M, 6) m/s and rad/s.
     :param drops: frames known to be lost.
-    :param looks: what the images that were looked at are like (``picture.sampled_rows``).
+    :param looks: what the images that were looked at are like (``picture.is_due``).
     :param expected_rate_hz: what the camera gives, frames a second; None or 0: not known.
     :param timed: False where the times are made up, as of rows that had none: nobody knows then
         whether the robot moved from one picture to the next, and no picture makes the take bad.

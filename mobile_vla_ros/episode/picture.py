@@ -101,26 +101,15 @@ def _edges(luma: np.ndarray) -> list[float]:
     return found
 
 
-def sampled_rows(received_ns: np.ndarray) -> np.ndarray:
+def is_due(received_ns: int, last_ns: int | None) -> bool:
     """
-    Return which frames of a take are looked at: about one a second.
+    Say whether a frame is looked at: about one a second is.
 
     The first, and then each that was received a second or more after the last one looked at; a
     clock that was set back starts anew.
 
-    :param received_ns: (N,) int64 receipt times.
-    :returns: (K,) int64 rows, increasing.
+    :param last_ns: receipt of the last one that was looked at, None before the first.
     """
-    rows, last_ns = [], None
-    for row, time_ns in enumerate(np.asarray(received_ns).tolist()):
-        if is_due(time_ns, last_ns):
-            rows.append(row)
-            last_ns = time_ns
-    return np.array(rows, dtype=np.int64)
-
-
-def is_due(received_ns: int, last_ns: int | None) -> bool:
-    """Say whether a frame is looked at, ``last_ns`` being the receipt of the last that was."""
     return last_ns is None or not 0 <= received_ns - last_ns < SAMPLE_PERIOD_S * NANOSECONDS
 
 

@@ -1,14 +1,13 @@
 """Reads an episode, whole or cut short, and finds the episodes of a folder."""
 
-import io
 import json
 from dataclasses import dataclass
 from pathlib import Path
 
 import h5py
 import numpy as np
-from PIL import Image, UnidentifiedImageError
 
+from mobile_vla_ros.encoded import decode
 from mobile_vla_ros.episode import health, lock, schema
 from mobile_vla_ros.episode.closed_view import (
     SIGNATURE,
@@ -17,10 +16,8 @@ from mobile_vla_ros.episode.closed_view import (
     View,
 )
 from mobile_vla_ros.episode.tally import Tally
-from mobile_vla_ros.errors import UserError
-from mobile_vla_ros.types import SOURCES, Frame
-
-SOURCE_NAMES = {number: name for name, number in SOURCES.items()}
+from mobile_vla_ros.errors import UserError, first_line
+from mobile_vla_ros.types import Frame
 
 
 @dataclass(frozen=True)
@@ -101,7 +98,7 @@ class Episode:
         except (OSError, KeyError, ValueError, RuntimeError) as error:
             if file is not None:
                 file.close()
-            raise UserError(f'{path} cannot be read as an episode', got=_first_line(error),
+            raise UserError(f'{path} cannot be read as an episode', got=first_line(error),
                             expected=f'an HDF5 file of format {schema.FORMAT}',
                             remedy='save what is left of it with mobile_vla episodes recover, '
                                    'or move it away') from None
@@ -188,10 +185,10 @@ class Episode:
         :raises UserError: when the file is broken at this frame.
         """
         try:
-            image = Image.open(io.BytesIO(self.encoded(index))).convert('RGB')
-        except (UnidentifiedImageError, OSError) as error:
+            image = decode(self.encoded(index))
+        except OSError as error:
             raise self._broken(index, error) from None
-        return Frame(np.asarray(image), int(self.frame_stamp_ns[index]),
+        return Frame(image, int(self.frame_stamp_ns[index]),
                      int(self.frame_received_ns[index]))
 
     def judge(self) -> dict:
@@ -209,7 +206,7 @@ class Episode:
             expected_rate_hz=known.get('expected_rate_hz'), timed=known.get('timed', True))
 
     def _broken(self, index: int, error: Exception) -> UserError:
-        return UserError(f'{self.path} is broken at frame {index}', got=_first_line(error),
+        return UserError(f'{self.path} is broken at frame {index}', got=first_line(error),
                          expected='a JPEG or PNG image')
 
 
@@ -231,6 +228,12 @@ def find_episodes(folder: Path | str) -> list[Path]:
                         expected=f'files <UTC time>_<8 hex>{schema.SUFFIX}',
                         remedy='record some with ros2 launch mobile_vla_ros record.launch.py')
     return found
+
+
+def episodes_at(path: Path | str) -> list[Path]:
+    """Return the episodes of a folder as ``find_episodes`` does, or the one file that it is."""
+    path = Path(path).expanduser()
+    return [path] if path.is_file() else find_episodes(path)
 
 
 def _open_file(path: Path) -> tuple[h5py.File, View | None]:
@@ -287,7 +290,3 @@ def _plain(value):
     if isinstance(value, bytes):
         return value.decode()
     return value.item() if isinstance(value, np.generic) else value
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).splitlines()[0] if str(error) else type(error).__name__

@@ -12,11 +12,10 @@ from mobile_vla_ros.episode.reader import Episode
 from mobile_vla_ros.episode.salvage import STREAMS, Salvage
 from mobile_vla_ros.episode.writer import EpisodeWriter
 from mobile_vla_ros.errors import UserError
-from mobile_vla_ros.types import NANOSECONDS, SOURCES, Command
+from mobile_vla_ros.types import NANOSECONDS, SOURCE_NAMES, Command
 
 RECOVERED = '_recovered'
 LOST_INSTRUCTION = '(lost)'
-SOURCE_NAMES = {number: name for name, number in SOURCES.items()}
 
 
 @dataclass(frozen=True)
@@ -131,7 +130,7 @@ def _check_format(salvage: Salvage):
 
 def _targets(path: Path) -> list[Path]:
     """Return the names that the whole episode of a file may get."""
-    stem = path.name.removesuffix('.part').removesuffix(schema.SUFFIX)
+    stem = schema.take_name(path)
     stems = [stem, f'{stem}{RECOVERED}'] if _is_part(path) else [f'{stem}{RECOVERED}']
     return [path.with_name(f'{name}{schema.SUFFIX}') for name in stems]
 
@@ -194,8 +193,8 @@ def _rewrite(salvage: Salvage, now_ns: int) -> Recovery:
 
 def _new_writer(salvage: Salvage, target: Path, now_ns: int) -> EpisodeWriter:
     """Begin the new file under its hidden name, with the attributes of the old one."""
-    episode_id = target.name.removesuffix(schema.SUFFIX)
-    hidden = target.with_name(f'.{episode_id}.new')
+    episode_id = schema.take_name(target)
+    hidden = target.with_name(schema.hidden_name(episode_id))
     if hidden.exists():  # of a recovery that was killed, or that is under way
         if is_written(hidden):
             raise UserError(f'{salvage.path} is being recovered by another process')

@@ -16,9 +16,10 @@ import h5py
 import numpy as np
 from PIL import Image
 
+from mobile_vla_ros.encoded import JPEG_START, PNG_START
 from mobile_vla_ros.episode import schema
 from mobile_vla_ros.episode.closed_view import HEAP, HEAP_HEAD, View, heap_objects
-from mobile_vla_ros.errors import UserError
+from mobile_vla_ros.errors import UserError, first_line
 
 IMAGE_REFERENCE = np.dtype([('bytes', '<u4'), ('heap', '<u8'), ('number', '<u4')])
 STREAMS = ('frames', 'commands', 'events')
@@ -48,7 +49,7 @@ class Salvage:
                 self._view.close()
             raise UserError(
                 f'{path} cannot be recovered: its head cannot be read',
-                got=str(error).splitlines()[0] if str(error) else type(error).__name__,
+                got=first_line(error),
                 expected=f'an HDF5 file of format {schema.FORMAT}') from None
         self._data = {name: self._dataset(name) for name in schema.DATASETS}
         self._places = {name: _places(dataset) for name, dataset in self._data.items()}
@@ -172,11 +173,11 @@ def looks_whole(image: bytes) -> bool:
 
     Cameras pad a JPEG after its end marker; before it, a whole page of zeros is a hole.
     """
-    if image[:3] == b'\xff\xd8\xff':
+    if image.startswith(JPEG_START):
         kept = image.rstrip(b'\0')
         ends = kept[-2:] == b'\xff\xd9' or len(image) - len(kept) < TORN_TAIL
         return ends and PAGE not in kept
-    if image[:8] != b'\x89PNG\r\n\x1a\n' or b'IEND' not in image[-64:]:
+    if not image.startswith(PNG_START) or b'IEND' not in image[-64:]:
         return False
     return PAGE not in image or _verified(image)
 

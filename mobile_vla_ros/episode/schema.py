@@ -5,6 +5,7 @@ import datetime
 import hashlib
 import uuid
 from dataclasses import dataclass
+from pathlib import Path
 
 import h5py
 import numpy as np
@@ -17,6 +18,7 @@ VERSION = 1
 
 SUFFIX = '.h5'
 PART_SUFFIX = '.h5.part'
+NASCENT_SUFFIX = '.new'
 
 OUTCOMES = ('success', 'failure', 'unknown')
 EVENTS = ('start', 'stop', 'pause', 'takeover', 'drop', 'instruction', 'outcome', 'problem',
@@ -141,6 +143,16 @@ def lay_out(file: h5py.File, info: EpisodeInfo, episode_id: str,
     file.swmr_mode = True
     file.flush()
     return datasets
+
+
+def take_name(path: Path) -> str:
+    """Return the name of a take's file without what tells whether it is finished."""
+    return path.name.removesuffix('.part').removesuffix(SUFFIX)
+
+
+def hidden_name(episode_id: str) -> str:
+    """Return the name of a take's file before it can be read."""
+    return f'.{episode_id}{NASCENT_SUFFIX}'
 
 
 def check_outcome(outcome: str) -> str:

@@ -5,6 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from mobile_vla_ros import types
+from mobile_vla_ros.episode import schema
 from mobile_vla_ros.errors import UserError
 
 if TYPE_CHECKING:
@@ -12,7 +14,7 @@ if TYPE_CHECKING:
 
 UNREADABLE, UNFINISHED = 'unreadable', 'unfinished'
 NO_TAKE = (UNREADABLE, UNFINISHED)
-VERDICTS = ('good', 'poor', 'bad', *NO_TAKE)
+VERDICTS = (*types.VERDICTS, *NO_TAKE)
 
 
 @dataclass(frozen=True)
@@ -58,7 +60,7 @@ def read_take(path: Path) -> tuple[TakeRow, bytes, bytes]:
     from mobile_vla_ros.episode import coverage
     from mobile_vla_ros.episode.reader import Episode
 
-    blank = TakeRow(path.name, path.name.removesuffix('.part').removesuffix('.h5'))
+    blank = TakeRow(path.name, schema.take_name(path))
     try:
         with Episode.open(path) as episode:
             received_ns, commands = episode.frame_received_ns, episode.commands

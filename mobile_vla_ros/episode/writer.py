@@ -59,7 +59,7 @@ class EpisodeWriter:
         """
         folder = Path(folder).expanduser()
         self.episode_id = episode_id or schema.new_episode_id(created_ns)
-        nascent = folder / f'.{self.episode_id}.new'
+        nascent = folder / schema.hidden_name(self.episode_id)
         self.part_path = nascent if hidden else (
             folder / f'{self.episode_id}{schema.PART_SUFFIX}')
         self.final_path = folder / f'{self.episode_id}{schema.SUFFIX}'

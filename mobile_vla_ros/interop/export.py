@@ -18,14 +18,16 @@ from pathlib import Path
 
 import numpy as np
 
-from mobile_vla_ros.episode.reader import SOURCE_NAMES, Episode
+from mobile_vla_ros.encoded import JPEG_START, PNG_START
+from mobile_vla_ros.episode import schema
+from mobile_vla_ros.episode.reader import Episode
 from mobile_vla_ros.errors import UserError
 from mobile_vla_ros.files import sync, sync_tree
-from mobile_vla_ros.types import NANOSECONDS, TWIST_AXES
+from mobile_vla_ros.types import NANOSECONDS, SOURCE_NAMES, TWIST_AXES
 
 PARTIAL = '.exporting_'
 # What an encoded image begins with: the suffix of its file, and its name in a CompressedImage.
-SIGNATURES = ((b'\xff\xd8\xff', 'jpg', 'jpeg'), (b'\x89PNG\r\n\x1a\n', 'png', 'png'))
+SIGNATURES = ((JPEG_START, 'jpg', 'jpeg'), (PNG_START, 'png', 'png'))
 IMAGE_TOPIC, COMMAND_TOPIC, INSTRUCTION_TOPIC = '/camera/image_raw', '/cmd_vel', '/instruction'
 
 
@@ -123,7 +125,7 @@ def export(path: Path, out: Path, kind: str) -> dict:
         else has its name; nothing of the export is left.
     """
     with Episode.open(path) as episode:
-        target = out / path.name.removesuffix('.part').removesuffix('.h5')
+        target = out / schema.take_name(path)
         done = {'path': str(target), 'frames': len(episode), 'commands': len(episode.commands)}
         if (target / MARKS[kind]).exists():
             return {**done, 'status': 'skipped'}

@@ -101,7 +101,7 @@ def _import(source: Path, origin: str, out: Path, options: ImportOptions,
     with (legacy.open_legacy if is_legacy else rosbag.open_bag)(source, options) as take:
         info = ImportedInfo(**take.info, origin=origin)
         episode_id = schema.new_episode_id(take.created_ns, origin)
-        path, hidden = out / f'{episode_id}{schema.SUFFIX}', out / f'.{episode_id}.new'
+        path, hidden = out / f'{episode_id}{schema.SUFFIX}', out / schema.hidden_name(episode_id)
         if path.exists():  # by another process since we looked, or it is damaged
             if _origin(path) != origin:
                 raise UserError(f'the name of its episode is taken by {path}, which is another '
@@ -137,7 +137,7 @@ def _prepare(out: Path):
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UserError(f'cannot make the folder {out}', got=error.strerror) from None
-    for path in out.glob('.*.new'):
+    for path in out.glob(schema.hidden_name('*')):
         with contextlib.suppress(OSError):
             # One that is empty may be another writer's, in the moment before it locks it.
             if path.stat().st_size and not lock.is_held(path):

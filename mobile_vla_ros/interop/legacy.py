@@ -17,7 +17,7 @@ import numpy as np
 
 from mobile_vla_ros.episode import schema
 from mobile_vla_ros.episode.writer import EpisodeWriter
-from mobile_vla_ros.errors import UserError
+from mobile_vla_ros.errors import UserError, first_line
 from mobile_vla_ros.images import encode_bgr
 from mobile_vla_ros.interop.source import ImportOptions, Source
 from mobile_vla_ros.types import NANOSECONDS, Command
@@ -41,7 +41,7 @@ def open_legacy(path: Path, options: ImportOptions) -> Iterator[Source]:
     try:
         file = h5py.File(path, 'r')
     except OSError as error:
-        raise UserError('it cannot be opened as HDF5', got=str(error).splitlines()[0]) from None
+        raise UserError('it cannot be opened as HDF5', got=first_line(error)) from None
     with file:
         try:
             _check(file)
@@ -49,7 +49,7 @@ def open_legacy(path: Path, options: ImportOptions) -> Iterator[Source]:
             events = _event_types(file)
             attributes = {name: _plain(value) for name, value in file.attrs.items()}
         except (OSError, RuntimeError, KeyError, ValueError) as error:
-            raise UserError('it is broken', got=str(error).splitlines()[0]) from None
+            raise UserError('it is broken', got=first_line(error)) from None
         if options.rate_hz is None:
             raise UserError('it has no times', remedy='give --rate the rows a second')
         created_ns = _created_ns(path, attributes)
@@ -101,7 +101,7 @@ def _pour(file: h5py.File, writer: EpisodeWriter, first_ns: int, events: list[st
                 pixels = images[row:row + block]
             except (OSError, RuntimeError) as error:
                 raise UserError(f'it is broken at image {row} of {len(images)}',
-                                got=str(error).splitlines()[0]) from None
+                                got=first_line(error)) from None
         time_ns = first_ns + row * period_ns
         if row < len(events):
             writer.add_event('action', time_ns, events[row])

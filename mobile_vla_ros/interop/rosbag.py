@@ -14,7 +14,7 @@ from rosbags.typesys import Stores, get_typestore
 
 from mobile_vla_ros import images
 from mobile_vla_ros.episode.writer import EpisodeWriter
-from mobile_vla_ros.errors import UserError
+from mobile_vla_ros.errors import UserError, first_line
 from mobile_vla_ros.interop.source import ImportOptions, Source
 from mobile_vla_ros.types import NANOSECONDS, Command
 
@@ -161,8 +161,7 @@ def _told(call: Callable):
     try:
         return call()
     except Exception as error:  # of many kinds: struct, sqlite, zstd, YAML, assertions
-        text = str(error).strip().split('\n')[0].rstrip('.') or type(error).__name__
-        raise UserError('the bag is broken', got=text,
+        raise UserError('the bag is broken', got=first_line(error).rstrip('.'),
                         remedy='try ros2 bag reindex, or mcap recover') from None
 
 

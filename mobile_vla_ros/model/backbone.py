@@ -12,7 +12,7 @@ from transformers import AutoTokenizer, Kosmos2Config, Kosmos2Model
 from transformers.utils import cached_file
 from transformers.utils import logging as transformers_logging
 
-from mobile_vla_ros.errors import UserError, did_you_mean
+from mobile_vla_ros.errors import UserError, did_you_mean, first_line
 from mobile_vla_ros.types import ImageSpec
 
 # Its bars for loading weights would run across those of ours.
@@ -73,7 +73,7 @@ def load_backbone(name: str, *, revision: str | None = None, offline: bool = Fal
             source, dtype=dtype, use_safetensors=True, **options)
     except (OSError, ValueError) as error:
         raise UserError(
-            f'the backbone {name!r} cannot be loaded ({str(error).splitlines()[0]})',
+            f'the backbone {name!r} cannot be loaded ({first_line(error)})',
             expected='a hub id, a folder saved by transformers, or builtin:tiny',
             remedy='without a network, download it once elsewhere and give its folder, or use '
                    '--backbone builtin:tiny') from error
@@ -165,7 +165,7 @@ def load_adapter(model: Kosmos2Model, folder: Path, *, merge: bool) -> torch.nn.
                                             use_safetensors=True)
     except (OSError, ValueError, RuntimeError) as error:
         raise UserError(f'the adapters in {folder} do not fit the backbone',
-                        got=str(error).splitlines()[0]) from error
+                        got=first_line(error)) from error
     return adapted.merge_and_unload() if merge else adapted
 
 

@@ -2,7 +2,7 @@
 
 import torch
 
-from mobile_vla_ros.errors import UserError
+from mobile_vla_ros.errors import UserError, first_line
 
 
 def pick_device(name: str) -> torch.device:
@@ -17,7 +17,7 @@ def pick_device(name: str) -> torch.device:
         device = torch.device(name)
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError) as error:
-        raise UserError(f'the device {name!r} cannot be used ({str(error).splitlines()[0]})',
+        raise UserError(f'the device {name!r} cannot be used ({first_line(error)})',
                         expected='auto, cpu, or a GPU that torch can see',
                         remedy='use --device cpu, or install a torch built for the GPU') from error
     return device

@@ -24,7 +24,7 @@ from rclpy.node import Node
 from std_srvs.srv import Trigger
 
 from mobile_vla_ros.errors import UserError
-from mobile_vla_ros.nodes.common import declare, run, time_ns, twist_message
+from mobile_vla_ros.nodes.common import declare, run, time_ns, twist_message, work_to_end
 from mobile_vla_ros.sim import suites
 from mobile_vla_ros.sim.arena import RUNNING, SUCCESS
 from mobile_vla_ros.sim.expert import Expert
@@ -82,7 +82,9 @@ class ArenaRunner(Node):
         self._recorder = {name: self.create_client(Trigger, f'recorder/{name}')
                           for name in ('start', 'success', 'failure')}
         self._closing = threading.Event()
-        self._thread = threading.Thread(target=self._work, daemon=True)
+        self._thread = threading.Thread(
+            target=work_to_end, args=(self, 'arena_runner', self._work, self._closing),
+            daemon=True)
         self._thread.start()
 
     def on_exit(self):
@@ -117,21 +119,13 @@ class ArenaRunner(Node):
             self._news.notify_all()
 
     def _work(self):
-        try:
-            self._meet()
-            if not self._expert:
-                # A network takes seconds to load; no trial is to begin before it drives.
-                self._wait(lambda: self._proposed, 'the policy', self._policy_patience_s)
-            for trial in range(self._first, self._first + self._trials):
-                print(json.dumps(self._run_trial(trial)), flush=True)
-            self.exit_status = 0
-        except UserError as error:
-            print(f'arena_runner: error: {error}', file=sys.stderr)
-            self.exit_status = 2
-        except Exception as error:  # a thread's exception would otherwise leave the node spinning
-            if not self._closing.is_set():
-                self.get_logger().error(f'{type(error).__name__}: {error}')
-                self.exit_status = 1
+        self._meet()
+        if not self._expert:
+            # A network takes seconds to load; no trial is to begin before it drives.
+            self._wait(lambda: self._proposed, 'the policy', self._policy_patience_s)
+        for trial in range(self._first, self._first + self._trials):
+            print(json.dumps(self._run_trial(trial)), flush=True)
+        self.exit_status = 0
 
     def _meet(self):
         """

@@ -23,7 +23,7 @@ from sensor_msgs.msg import Image
 from std_srvs.srv import Trigger
 
 from mobile_vla_ros.errors import UserError
-from mobile_vla_ros.nodes.common import declare, run, time_ns
+from mobile_vla_ros.nodes.common import declare, run, time_ns, work_to_end
 from mobile_vla_ros.sim import test_card
 
 # A sway over the scene lasts this many pictures.
@@ -65,7 +65,8 @@ class BenchSource(Node):
         self._silent, self._closing = threading.Event(), threading.Event()
         self.create_subscription(DiagnosticArray, '/diagnostics', self._on_diagnostics, 10)
         for work in (lambda: self._pace(rate_hz, self._send_frame),
-                     lambda: self._pace(command_rate_hz, self._send_command), self._lead):
+                     lambda: self._pace(command_rate_hz, self._send_command),
+                     lambda: work_to_end(self, 'bench_source', self._lead, self._closing)):
             threading.Thread(target=work, daemon=True).start()
 
     def on_exit(self):
@@ -109,18 +110,10 @@ class BenchSource(Node):
             self._heard.notify_all()
 
     def _lead(self):
-        try:
-            for number in range(self._takes):
-                self._take(self._recorder.format(number))
-            if self._seconds:
-                self.exit_status = 0
-        except UserError as error:
-            print(f'bench_source: error: {error}', file=sys.stderr)
-            self.exit_status = 2
-        except Exception as error:  # a thread's exception would otherwise leave the node spinning
-            if not self._closing.is_set():
-                self.get_logger().error(f'{type(error).__name__}: {error}')
-                self.exit_status = 1
+        for number in range(self._takes):
+            self._take(self._recorder.format(number))
+        if self._seconds:
+            self.exit_status = 0
 
     def _take(self, recorder: str):
         heard = self._statuses.setdefault(recorder, [])

@@ -84,6 +84,26 @@ def let_arrive(publisher):
     publisher.wait_for_all_acked(LAST_WORD)
 
 
+def work_to_end(node: Node, name: str, work: Callable[[], None], closing: threading.Event):
+    """
+    Do, in a thread of its own, the work that a node is there for; a failure ends the node.
+
+    :param name: the executable's name, for its messages.
+    :param work: sets ``node.exit_status`` itself when all went well; a ``UserError`` of its
+        becomes a sentence and status 2, anything else a line in the log and status 1.
+    :param closing: set while the node is being stopped; what fails then is no news.
+    """
+    try:
+        work()
+    except UserError as error:
+        print(f'{name}: error: {error}', file=sys.stderr)
+        node.exit_status = 2
+    except Exception as error:  # a thread's exception would otherwise leave the node spinning
+        if not closing.is_set():
+            node.get_logger().error(f'{type(error).__name__}: {error}')
+            node.exit_status = 1
+
+
 def off_thread(executor, work: Callable[[], object]) -> Future:
     """Do work in a thread of its own; a coroutine awaits what it returns or raises."""
     done = Future(executor=executor)

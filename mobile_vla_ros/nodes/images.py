@@ -4,6 +4,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from mobile_vla_ros.encoded import PNG_START
+
 if TYPE_CHECKING:
     from sensor_msgs.msg import CompressedImage, Image
 
@@ -27,7 +29,7 @@ def to_compressed(encoded: bytes, *, stamp=None, frame_id: str = '') -> 'Compres
     """Return a message around JPEG or PNG bytes."""
     from sensor_msgs.msg import CompressedImage
 
-    message = CompressedImage(format='png' if encoded.startswith(b'\x89PNG') else 'jpeg')
+    message = CompressedImage(format='png' if encoded.startswith(PNG_START) else 'jpeg')
     message.data.frombytes(encoded)
     return _headed(message, stamp, frame_id)
 
