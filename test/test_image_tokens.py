@@ -10,8 +10,8 @@ from mobile_vla_ros.data.image_tokens import LIGHTS, ImageTokens
 from mobile_vla_ros.data.runs import Sampling, load_runs
 from mobile_vla_ros.episode.reader import find_episodes
 from mobile_vla_ros.model.backbone import load_backbone
-from mobile_vla_ros.training.evaluate import dataset
 from mobile_vla_ros.training.loop import train
+from mobile_vla_ros.training.predict import dataset, predict
 
 
 @pytest.fixture(scope='module')
@@ -66,18 +66,17 @@ def test_the_tokens_of_a_mirrored_frame_are_those_of_the_mirrored_image(runs, tm
 def test_training_on_tokens_is_training_on_images(small_run, takes, small_backbone, tmp_path):
     """The same network and take: predictions from kept tokens are those from images."""
     from mobile_vla_ros.model.bundle import load_bundle
-    from mobile_vla_ros.training.evaluate import predict
     loaded = load_bundle(small_run / 'best')
     spec = loaded.spec
     found, _ = load_runs(find_episodes(takes)[:2], Sampling())
     kept = ImageTokens(loaded.network.image_tokens, 'w', spec.image, Augmentation(), tmp_path)
     kept.prepare(found)
     images, tokens_ = (predict(loaded.network, dataset(found, spec, loaded.tokenizer, 18,
-                                                       tokens=given))[0]
+                                                       tokens=given)).motion
                        for given in (None, kept))
     np.testing.assert_allclose(tokens_, images, atol=2e-3)
     blanks = [predict(loaded.network, dataset(found, spec, loaded.tokenizer, 18, tokens=given,
-                                              blank_images=True))[0] for given in (None, kept)]
+                                              blank_images=True)).motion for given in (None, kept)]
     np.testing.assert_allclose(*blanks, atol=1e-5)
 
 

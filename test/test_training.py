@@ -27,15 +27,11 @@ from mobile_vla_ros.model.bundle import load_bundle
 from mobile_vla_ros.runtime.policy import VlaPolicy
 from mobile_vla_ros.training.baselines import baselines, targets
 from mobile_vla_ros.training.config import DataConfig, ModelConfig, TrainConfig
-from mobile_vla_ros.training.evaluate import (
-    dataset,
-    evaluate,
-    predict,
-    split_runs,
-    swap_instructions,
-)
+from mobile_vla_ros.training.evaluate import evaluate, swap_instructions
 from mobile_vla_ros.training.loop import train
 from mobile_vla_ros.training.metrics import measure, motion_loss
+from mobile_vla_ros.training.predict import dataset, predict
+from mobile_vla_ros.training.takes import split_runs
 from mobile_vla_ros.types import ActionSpec, Command, Frame, ImageSpec
 
 
@@ -176,7 +172,7 @@ def test_training_and_driving_see_the_same(small_run, takes):
     """Law 3: the same frames give the same action in evaluation and in the driving policy."""
     loaded = load_bundle(small_run / 'best')
     runs, _ = load_runs(find_episodes(takes)[:1], Sampling())
-    motion, _ = predict(loaded.network, dataset(runs, loaded.spec, loaded.tokenizer, 18))
+    motion = predict(loaded.network, dataset(runs, loaded.spec, loaded.tokenizer, 18)).motion
     policy = VlaPolicy(loaded)
     with Episode.open(runs[0].path) as episode:
         shots = [episode.frame(int(index)) for index in runs[0].frames[:12]]

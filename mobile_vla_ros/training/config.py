@@ -23,6 +23,12 @@ class ModelConfig:
     backbone: str = field(default='builtin:tiny', metadata={
         'help': 'hub id (microsoft/kosmos-2-patch14-224), folder, or builtin:tiny'})
     revision: str | None = field(default=None, metadata={'help': 'revision of a hub backbone'})
+    backbone_dtype: str = field(default='float32', metadata={
+        'help': 'what the frozen weights are held in; bfloat16 or float16 takes half the memory',
+        'choices': ['float32', 'bfloat16', 'float16']})
+    activation_checkpointing: bool = field(default=False, metadata={
+        'help': 'keep only what enters each layer and compute the rest again on the way back: '
+                'a fraction of the memory for about a third more time'})
     offline: bool = field(default=False, metadata={'help': 'never ask the hub'})
     lora_r: int = field(default=32, metadata={'help': 'rank of the LoRA adapters'})
     lora_alpha: int = field(default=16, metadata={'help': 'their alpha'})
@@ -46,6 +52,8 @@ class ModelConfig:
             _range('head_hidden', self.head_hidden, 1, 8192),
             _range('head_layers', self.head_layers, 1, 16),
             _range('head_dropout', self.head_dropout, 0, 0.9),
+            None if self.backbone_dtype in ('float32', 'bfloat16', 'float16')
+            else f'backbone_dtype is {self.backbone_dtype!r}, not float32, bfloat16 or float16',
             _range('motion_dims', self.motion_dims, 0, 64),
             None if '{instruction}' in self.instruction_template
             else 'instruction_template has no {instruction}'])
@@ -73,7 +81,17 @@ class DataConfig:
         'help': 'every other time exchange left and right: images, axes and words'})
     light: float = field(default=0.0, metadata={
         'help': 'change brightness and contrast by up to this share'})
-
+    colour: float = field(default=0.0, metadata={
+        'help': 'change saturation, and hue by a tenth as much, by up to this share; keep it '
+                'small where instructions name colours'})
+    shift: float = field(default=0.0, metadata={
+        'help': 'shift the image to any side by up to this share of its side'})
+    idle_keep: float = field(default=1.0, metadata={
+        'help': 'share of each idle stretch that is learned from, its beginning'})
+    balance_instructions: bool = field(default=False, metadata={
+        'help': 'draw takes so that every instruction is seen as often as any other'})
+    group_duplicates: bool = field(default=False, metadata={
+        'help': 'keep takes of nearly the same commands on one side of the split'})
     blank: str = field(default='', metadata={
         'help': 'train a control that is shown no image or told no instruction',
         'choices': list(BLANKS)})
@@ -87,7 +105,9 @@ class DataConfig:
             _range('rate_hz', self.rate_hz, 0.1, 1000), _range('window', self.window, 1, 64),
             _range('chunk', self.chunk, 1, 1000),
             _range('command_max_age_s', self.command_max_age_s, 0.001, 60),
-            _range('val_share', self.val_share, 0.01, 0.99), _range('light', self.light, 0, 0.9)])
+            _range('val_share', self.val_share, 0.01, 0.99), _range('light', self.light, 0, 0.9),
+            _range('colour', self.colour, 0, 0.9), _range('shift', self.shift, 0, 0.45),
+            _range('idle_keep', self.idle_keep, 0, 1)])
 
 
 @dataclass(frozen=True)
@@ -111,6 +131,10 @@ class TrainConfig:
         'help': 'mixed precision: no, bf16 or fp16', 'choices': ['no', 'bf16', 'fp16']})
     token_cache: str = field(default='', metadata={
         'help': 'folder that keeps image tokens between runs (lora_scope text); none: in OUT'})
+    workers: int = field(default=2, metadata={
+        'help': 'threads that read and decode ahead of the network; 0: none'})
+    save_every_min: float = field(default=10.0, metadata={
+        'help': 'minutes between two states to go on from; one is kept, and one an epoch'})
     device: str = field(default='auto', metadata={'help': 'auto, cpu or cuda'})
     seed: int = field(default=0, metadata={'help': 'of weights, order and dropout'})
 
@@ -124,6 +148,8 @@ class TrainConfig:
             _range('batch_size', self.batch_size, 1, 100_000),
             _range('accumulate', self.accumulate, 1, 100_000),
             _range('piece_frames', self.piece_frames, 1, 100_000),
+            _range('workers', self.workers, 0, 256),
+            _range('save_every_min', self.save_every_min, 0, 1e6),
             _range('gripper_weight', self.gripper_weight, 0, 1e3),
             None if self.precision in ('no', 'bf16', 'fp16')
             else f'precision is {self.precision!r}, not no, bf16 or fp16'])

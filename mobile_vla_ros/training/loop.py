@@ -19,7 +19,7 @@ from tqdm import tqdm
 from mobile_vla_ros.data.augment import Augmentation
 from mobile_vla_ros.data.dataset import collate
 from mobile_vla_ros.data.image_tokens import ImageTokens
-from mobile_vla_ros.data.runs import Run, Sampling, fingerprint, load_runs, refusals
+from mobile_vla_ros.data.runs import Run, Sampling, fingerprint
 from mobile_vla_ros.episode.reader import find_episodes
 from mobile_vla_ros.errors import UserError
 from mobile_vla_ros.files import replaced
@@ -29,8 +29,10 @@ from mobile_vla_ros.model.device import pick_device
 from mobile_vla_ros.model.network import VlaNetwork, build_network
 from mobile_vla_ros.training.baselines import mean_action, targets
 from mobile_vla_ros.training.config import DataConfig, ModelConfig, TrainConfig
-from mobile_vla_ros.training.evaluate import dataset, default_scale, predict, score, split_runs
+from mobile_vla_ros.training.evaluate import score
 from mobile_vla_ros.training.metrics import measure, motion_loss
+from mobile_vla_ros.training.predict import dataset, predict
+from mobile_vla_ros.training.takes import default_scale, load_takes
 from mobile_vla_ros.types import ActionSpec
 
 
@@ -53,7 +55,15 @@ def train(model: ModelConfig, data: DataConfig, config: TrainConfig,
     if config.precision == 'fp16' and device.type == 'cpu':
         raise UserError('fp16 cannot be trained on a CPU', got='--precision fp16',
                         expected='no or bf16', remedy='use --precision bf16, or a GPU')
-    train_runs, val_runs, left_out = _takes(data, say)
+    takes = load_takes(Path(data.data), Sampling(data.rate_hz, data.window, data.chunk,
+                                                 data.command_max_age_s),
+                       data.accept_verdicts, data.val_share, data.split_seed)
+    train_runs, val_runs = takes.train, takes.val
+    for path, reason in takes.left_out.items():
+        say(f'left out: {path}: {reason}')
+    if takes.left_out:
+        say(f'{len(takes.left_out)} of {len(find_episodes(data.data))} takes left out')
+    left_out = {Path(path).name: reason for path, reason in takes.left_out.items()}
     accelerator = Accelerator(
         cpu=device.type == 'cpu', mixed_precision=config.precision,
         gradient_accumulation_steps=config.accumulate)
@@ -101,26 +111,6 @@ def train(model: ModelConfig, data: DataConfig, config: TrainConfig,
         (out / 'config.yaml').write_text(yaml.safe_dump(
             {**asdict(model), **asdict(data), **asdict(config)}, sort_keys=False))
     return run.fit()
-
-
-def _takes(data: DataConfig, say: Callable[[str], None],
-           ) -> tuple[list[Run], list[Run], dict[str, str]]:
-    """Return the runs to train on, those to validate on, and the files left out, with why."""
-    paths = find_episodes(Path(data.data))
-    runs, skipped = load_runs(paths, Sampling(data.rate_hz, data.window, data.chunk,
-                                              data.command_max_age_s), data.accept_verdicts)
-    for path, reason in skipped.items():
-        say(f'left out: {path}: {reason}')
-    if skipped:
-        say(f'{len(skipped)} of {len(paths)} takes left out')
-    if not runs:
-        raise UserError(f'no take in {data.data} can be used', got=refusals(skipped),
-                        expected=f'takes of verdict {" or ".join(data.accept_verdicts)} with '
-                                 f'{data.window} frames in a row at {data.rate_hz:g} Hz',
-                        remedy='record better ones, give another --rate_hz, or take others '
-                               'with --accept_verdicts')
-    left_out = {Path(path).name: reason for path, reason in skipped.items()}
-    return *split_runs(runs, data.val_share, data.split_seed), left_out
 
 
 class _TrainingRun:
@@ -222,7 +212,8 @@ class _TrainingRun:
         return {name: value / len(self.loader) for name, value in sums.items()}
 
     def _validate(self) -> dict:
-        motion, gripper = predict(self.plain_network, self.val_data)
+        found = predict(self.plain_network, self.val_data)
+        motion, gripper = found.motion, found.gripper
         actions, real = self.val_targets
         measured = measure(motion, actions, real, self.spec.actions)
         logits = torch.from_numpy(gripper)
@@ -244,7 +235,7 @@ class _TrainingRun:
         network = self.plain_network
         scored = best or epoch == self.config.epochs - 1
         scores = (score(LoadedPolicy(network, self.spec, self.tokenizer), self.train_runs,
-                        self.val_runs, self.tokens) if scored else {})
+                        self.val_runs, self.tokens).summary if scored else {})
         spec = PolicySpec(**{**self.spec.__dict__, 'metrics': {'epoch': row, **scores}})
         name = f'epoch={epoch:03d}-val_loss={row["val_loss"]:.5f}'
         folder = save_bundle(self.out / 'checkpoints' / name, network, spec)
