@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 from accelerate.state import AcceleratorState
-from episode_takes import CREATED_NS, encoded
+from made_runs import SPEC, run_of, twists, write_worth
 from takes import write_takes
 
 from mobile_vla_ros.data.augment import (
@@ -17,97 +17,22 @@ from mobile_vla_ros.data.augment import (
 )
 from mobile_vla_ros.data.dataset import RunDataset
 from mobile_vla_ros.data.preprocess import preprocess
-from mobile_vla_ros.data.runs import Run, Sampling, fingerprint, load_runs
-from mobile_vla_ros.data.split import split_episodes
+from mobile_vla_ros.data.runs import Sampling, load_runs
 from mobile_vla_ros.episode.reader import Episode, find_episodes
-from mobile_vla_ros.episode.schema import EpisodeInfo
-from mobile_vla_ros.episode.writer import EpisodeWriter
 from mobile_vla_ros.errors import UserError
 from mobile_vla_ros.model.bundle import load_bundle
 from mobile_vla_ros.runtime.policy import VlaPolicy
-from mobile_vla_ros.training.baselines import baselines, targets
 from mobile_vla_ros.training.config import DataConfig, ModelConfig, TrainConfig
-from mobile_vla_ros.training.evaluate import evaluate, swap_instructions
+from mobile_vla_ros.training.evaluate import evaluate
 from mobile_vla_ros.training.loop import train
-from mobile_vla_ros.training.metrics import measure, motion_loss
 from mobile_vla_ros.training.predict import dataset, predict
-from mobile_vla_ros.training.takes import split_runs
-from mobile_vla_ros.types import ActionSpec, Command, Frame, ImageSpec
+from mobile_vla_ros.types import ActionSpec, Frame, ImageSpec
 
 
 @pytest.fixture(autouse=True)
 def fresh_accelerate():
     """accelerate keeps its precision for the life of a process; a test starts without one."""
     AcceleratorState._reset_state(reset_partial_state=True)
-
-
-SPEC = ActionSpec(('linear_x', 'linear_y'), (0.5, 0.25))
-
-
-def run_of(twists, chunk=2, instruction='go') -> Run:
-    """A run made of commands alone."""
-    twists = np.asarray(twists, dtype=float)
-    count = len(twists)
-    ahead = np.zeros((count, chunk, 6))
-    real = np.zeros((count, chunk), bool)
-    for step in range(chunk):
-        ahead[:count - step, step] = twists[step:]
-        real[:count - step, step] = True
-    return Run('x', 'x', instruction, np.arange(count), ahead, real,
-               np.vstack([np.zeros((1, 6)), twists[:-1]]))
-
-
-def twists(xs, ys):
-    """Commands that drive x and y."""
-    result = np.zeros((len(xs), 6))
-    result[:, 0], result[:, 1] = xs, ys
-    return result
-
-
-def test_metrics_are_physical_and_the_seed_s_loss_is_a_third():
-    """SEED.md, 3: four padded zeros made the loss a third of what it was on the two real axes."""
-    actions = np.zeros((1, 1, 2, 2), np.float32)
-    predicted = actions + np.array([0.2, -0.4], np.float32)
-    real = np.array([[[True, False]]])
-    measured = measure(predicted, actions, real, SPEC)
-    assert measured['loss'] == pytest.approx((0.02 + 0.08) / 2)
-    assert measured['loss_arm_act'] == pytest.approx(measured['loss'] / 3)
-    assert measured['linear_x']['mae'] == pytest.approx(0.2 * 0.5)
-    assert measured['linear_y']['rmse'] == pytest.approx(0.4 * 0.25)
-    assert measured['linear_y']['unit'] == 'm/s'
-    padded = np.concatenate([predicted, np.zeros((1, 1, 2, 4), np.float32)], -1)
-    assert measure(padded, actions, real, SPEC) == measured
-
-
-def test_the_training_loss_is_the_metrics_loss():
-    """One definition: what is optimised is what is reported, masked steps left out."""
-    rng = np.random.default_rng(0)
-    predicted = rng.normal(0, 1, (3, 4, 5, 2)).astype(np.float32)
-    actions = rng.normal(0, 1, (3, 4, 5, 2)).astype(np.float32)
-    real = rng.random((3, 4, 5)) < 0.7
-    loss = motion_loss(*map(torch.from_numpy, (predicted, actions, real)))
-    assert float(loss) == pytest.approx(measure(predicted, actions, real, SPEC)['loss'], rel=1e-5)
-    six = np.concatenate([predicted, np.zeros((3, 4, 5, 4), np.float32)], -1)
-    seed = motion_loss(*map(torch.from_numpy, (six, actions, real)))
-    assert float(seed) == pytest.approx(
-        measure(predicted, actions, real, SPEC)['loss_arm_act'], rel=1e-5)
-
-
-def test_baselines_are_what_they_say():
-    """Means come from the training side; repeat_last holds the command before each frame."""
-    training = [run_of(twists([0.5, 0.5, 0.0, 0.0], [0, 0, 0.25, 0.25]))]
-    val = [run_of(twists([0.1, 0.2, 0.3], [0.0, 0.1, 0.2]))]
-    found = baselines(training, val, SPEC, window=2)
-    assert not found['zero'].any()
-    actions, real, _ = targets(training, SPEC, 2)
-    np.testing.assert_allclose(found['mean_action'][0, 0, 0], actions[real].mean(0), rtol=1e-6)
-    step_one = actions[:, :, 1][real[:, :, 1]].mean(0)
-    np.testing.assert_allclose(found['mean_per_step'][1, 1, 1], step_one, rtol=1e-6)
-    at = actions[:, 1, 0][real[:, 1, 0]].mean(0)
-    np.testing.assert_allclose(found['mean_per_position_and_step'][0, 1, 0], at, rtol=1e-6)
-    # Window 0 holds frames 0 and 1, window 1 frames 1 and 2; before frame 0 there was nothing.
-    np.testing.assert_allclose(found['repeat_last'][:, :, 0, 0] * 0.5, [[0, 0.1], [0.1, 0.2]],
-                               rtol=1e-6)
 
 
 def test_every_window_is_in_exactly_one_piece():
@@ -153,19 +78,6 @@ def test_mirrored_pieces_reach_the_training(takes):
         assert torch.equal(item.actions, plain.actions * sign)
         mirrored += flipped
     assert 10 < mirrored < 30
-
-
-def test_the_split_is_by_take_seeded_and_spread_over_instructions():
-    """SEED.md, 6: the split must not leak, and each instruction is on both sides."""
-    instructions = {f'{colour}{i}': colour for colour in ('red', 'blue') for i in range(10)}
-    training, val = split_episodes(instructions, 0.2, seed=3)
-    assert not set(training) & set(val)
-    assert sorted(training + val) == sorted(instructions)
-    assert sorted(instructions[name] for name in val) == ['blue', 'blue', 'red', 'red']
-    assert (training, val) == split_episodes(instructions, 0.2, seed=3)
-    assert val != split_episodes(instructions, 0.2, seed=4)[1]
-    with pytest.raises(UserError, match='too few takes'):
-        split_episodes({'a': 'go'}, 0.2, 0)
 
 
 def test_training_and_driving_see_the_same(small_run, takes):
@@ -225,59 +137,6 @@ def test_padding_to_the_seed_s_six_numbers_trains(small_backbone, takes, tmp_pat
     assert policy.infer(window, 'go').twists.shape == (10, 6)
 
 
-def test_a_broken_take_is_named_and_the_rest_goes_on(takes, tmp_path):
-    """One bad file neither stops the training nor disappears in silence."""
-    broken = tmp_path / '20260101T000000Z_00000000.h5'
-    broken.write_bytes(b'no HDF5')
-    runs, skipped = load_runs([*find_episodes(takes)[:1], broken], Sampling())
-    assert len(runs) == 1
-    assert list(skipped) == [str(broken)]
-    assert str(broken) in skipped[str(broken)]
-
-
-def write_worth(folder, verdict, number=0, *, finished=True):
-    """Write a take of twenty frames that deserves a verdict; return its path."""
-    created_ns = CREATED_NS + number * 60_000_000_000
-    writer = EpisodeWriter(folder, EpisodeInfo(f'go to box {number % 2}'), created_ns)
-    for index in range(20):
-        now_ns = created_ns + index * 100_000_000 + (
-            600_000_000 if verdict == 'poor' and index > 9 else 0)
-        writer.add_frame(encoded(0 if verdict == 'bad' else index), now_ns, now_ns)
-        writer.add_command(Command([0.1 + index / 100, 0, 0, 0, 0, 0], now_ns, now_ns, 'teleop'))
-    if finished:
-        path = writer.close('success')
-    else:
-        writer.flush()
-        writer.abandon()
-        path = writer.part_path.rename(writer.final_path)
-    with Episode.open(path) as episode:
-        assert episode.judge()['verdict'] == verdict
-    return path
-
-
-def test_bad_takes_are_left_out_unless_they_are_asked_for(tmp_path):
-    """The verdict is obeyed, the reason is told, and the user has the last word."""
-    paths = {verdict: write_worth(tmp_path, verdict, number)
-             for number, verdict in enumerate(('good', 'poor', 'bad'))}
-    runs, skipped = load_runs(paths.values(), Sampling())
-    assert {run.path for run in runs} == {paths['good'], paths['poor']}
-    assert list(skipped) == [str(paths['bad'])]
-    assert skipped[str(paths['bad'])].startswith('verdict bad: the picture stood still')
-    runs, skipped = load_runs(paths.values(), Sampling(), ['good', 'poor', 'bad'])
-    assert {run.path for run in runs} == set(paths.values()) and not skipped
-    _, skipped = load_runs(paths.values(), Sampling(), ['good'])
-    assert set(skipped) == {str(paths['poor']), str(paths['bad'])}
-    with pytest.raises(UserError, match=r'goood.*Did you mean'):
-        load_runs(paths.values(), Sampling(), ['goood'])
-
-
-def test_unfinished_take_is_never_learned_from(tmp_path):
-    """A file whose writer died may be whole or not: it is recovered first."""
-    path = write_worth(tmp_path, 'good', finished=False)
-    _, skipped = load_runs([path], Sampling(), ['good', 'poor', 'bad'])
-    assert 'recover' in skipped[str(path)]
-
-
 def test_training_names_what_it_left_out_and_the_bundle_knows(small_backbone, tmp_path):
     """A line for the file, a count, and both in the bundle beside the fingerprint."""
     data, said = tmp_path / 'takes', []
@@ -307,46 +166,6 @@ def test_no_take_left_says_why_each_was_refused(tmp_path, accept):
     with pytest.raises(UserError, match=told):
         evaluate(tmp_path / 'takes', None, sampling=Sampling(), axes=['linear_x'], val_share=0.5,
                  split_seed=0, accept_verdicts=accept)
-
-
-def test_evaluation_obeys_the_verdict(tmp_path):
-    """Bad takes are in no number, unless they are asked for."""
-    for number in range(4):
-        write_worth(tmp_path, 'good', number)
-    bad = write_worth(tmp_path, 'bad', 9)
-    told = {'sampling': Sampling(), 'axes': ['linear_x'], 'val_share': 0.5, 'split_seed': 0}
-    found = evaluate(tmp_path, None, **told)
-    assert sum(found['episodes'].values()) == 4 and list(found['skipped']) == [str(bad)]
-    found = evaluate(tmp_path, None, **told, accept_verdicts=['good', 'poor', 'bad'])
-    assert sum(found['episodes'].values()) == 5 and not found['skipped']
-
-
-def test_the_fingerprint_knows_the_commands(takes):
-    """Two sets of takes differ in their fingerprint when one command differs."""
-    runs, _ = load_runs(find_episodes(takes)[:2], Sampling())
-    first = fingerprint(runs)
-    assert first == fingerprint(runs[::-1])
-    runs[0].ahead[0, 0, 0] += 1e-3
-    assert fingerprint(runs) != first
-
-
-def test_a_bundle_s_split_is_kept(takes):
-    """Evaluating on the training data must not count trained takes as validation."""
-    runs, _ = load_runs(find_episodes(takes), Sampling())
-    ids = sorted({run.episode_id for run in runs})
-    training, val = split_runs(runs, 0.5, 0, {'train_episodes': ids[:4]})
-    assert {run.episode_id for run in training} == set(ids[:4])
-    assert {run.episode_id for run in val} == set(ids[4:])
-
-
-def test_swapping_gives_every_run_another_instruction(takes):
-    """The swap control really swaps, and says when it cannot."""
-    runs, _ = load_runs(find_episodes(takes), Sampling())
-    swapped = swap_instructions(runs)
-    assert all(a.instruction != b.instruction for a, b in zip(runs, swapped, strict=True))
-    alike = [run for run in runs if run.instruction == runs[0].instruction]
-    assert swap_instructions(alike) is None
-    assert swap_instructions(alike, runs)[0].instruction != alike[0].instruction
 
 
 @pytest.mark.parametrize(('model', 'data', 'config', 'expected'), [
