@@ -6,16 +6,9 @@ import numpy as np
 import pytest
 import torch
 from accelerate.state import AcceleratorState
-from made_runs import SPEC, run_of, twists, write_worth
+from made_runs import write_worth
 from takes import write_takes
 
-from mobile_vla_ros.data.augment import (
-    Augmentation,
-    mirror_actions,
-    mirror_images,
-    mirror_instruction,
-)
-from mobile_vla_ros.data.dataset import RunDataset
 from mobile_vla_ros.data.preprocess import preprocess
 from mobile_vla_ros.data.runs import Sampling, load_runs
 from mobile_vla_ros.episode.reader import Episode, find_episodes
@@ -26,58 +19,13 @@ from mobile_vla_ros.training.config import DataConfig, ModelConfig, TrainConfig
 from mobile_vla_ros.training.evaluate import evaluate
 from mobile_vla_ros.training.loop import train
 from mobile_vla_ros.training.predict import dataset, predict
-from mobile_vla_ros.types import ActionSpec, Frame, ImageSpec
+from mobile_vla_ros.types import Frame
 
 
 @pytest.fixture(autouse=True)
 def fresh_accelerate():
     """accelerate keeps its precision for the life of a process; a test starts without one."""
     AcceleratorState._reset_state(reset_partial_state=True)
-
-
-def test_every_window_is_in_exactly_one_piece():
-    """Cutting runs into pieces loses no window and repeats none."""
-    run = run_of(twists(np.arange(23) / 100, np.zeros(23)))
-    data = RunDataset([run], SPEC, ImageSpec(8, (0, 0, 0), (1, 1, 1)), 4, 9, {})
-    covered = [start + i for _, start, stop in data.pieces for i in range(stop - start - 3)]
-    assert covered == list(range(20))
-    assert max(stop - start for _, start, stop in data.pieces) <= 9
-
-
-def test_a_mirrored_world_is_consistent():
-    """Images, axes and words change sides together, or the policy learns left for right."""
-    spec = ActionSpec(('linear_x', 'linear_y', 'angular_z'), (1, 1, 1))
-    actions = np.array([[0.1, 0.2, 0.3]], np.float32)
-    np.testing.assert_array_equal(mirror_actions(actions, spec),
-                                  np.array([[0.1, -0.2, -0.3]], np.float32))
-    image = np.zeros((1, 2, 4, 3), np.uint8)
-    image[:, :, 0] = 255
-    assert mirror_images(image)[0, :, 3].all()
-    assert not mirror_images(image)[0, :, :3].any()
-    assert mirror_instruction('Left of the leftmost box, right away') == (
-        'Right of the rightmost box, left away')
-    assert mirror_instruction('go to the bright box') == 'go to the bright box'
-
-
-def test_mirrored_pieces_reach_the_training(takes):
-    """With `mirror`, about half of the pieces come mirrored in all three; without, none."""
-    runs, _ = load_runs(find_episodes(takes)[:1], Sampling())
-    said = runs[0].instruction
-    words = {said: torch.zeros(1), mirror_instruction(said): torch.zeros(1)}
-    data = RunDataset(runs, SPEC, ImageSpec(16, (0, 0, 0), (1, 1, 1)), 4, 18,
-                      words, Augmentation(mirror=True))
-    plain = RunDataset(runs, SPEC, ImageSpec(16, (0, 0, 0), (1, 1, 1)), 4, 18,
-                       words)[0]
-    torch.manual_seed(0)
-    mirrored = 0
-    for _ in range(40):
-        item = data[0]
-        flipped = torch.equal(item.frames, plain.frames.flip(3))
-        assert flipped or torch.equal(item.frames, plain.frames)
-        sign = torch.tensor([1.0, -1.0 if flipped else 1.0])
-        assert torch.equal(item.actions, plain.actions * sign)
-        mirrored += flipped
-    assert 10 < mirrored < 30
 
 
 def test_training_and_driving_see_the_same(small_run, takes):
