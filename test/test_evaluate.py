@@ -1,5 +1,7 @@
 """Metrics, baselines and what they say of a policy."""
 
+import json
+
 import numpy as np
 import pytest
 import torch
@@ -9,7 +11,7 @@ from mobile_vla_ros.data.runs import Sampling, load_runs
 from mobile_vla_ros.episode.reader import find_episodes
 from mobile_vla_ros.training.baselines import baselines, targets
 from mobile_vla_ros.training.evaluate import evaluate, swap_instructions
-from mobile_vla_ros.training.metrics import measure, motion_loss
+from mobile_vla_ros.training.metrics import measure, motion_loss, motion_loss_sum
 
 
 def test_metrics_are_physical_and_the_seed_s_loss_is_a_third():
@@ -39,6 +41,74 @@ def test_the_training_loss_is_the_metrics_loss():
     seed = motion_loss(*map(torch.from_numpy, (six, actions, real)))
     assert float(seed) == pytest.approx(
         measure(predicted, actions, real, SPEC)['loss_arm_act'], rel=1e-5)
+
+
+def test_sign_agreement_counts_the_steps_that_were_driven():
+    """Creeping below a twentieth of the scale has no sign; a prediction of zero agrees never."""
+    actions = np.zeros((1, 1, 6, 2), np.float32)
+    actions[0, 0, :, 0] = [0.8, -0.8, 0.8, -0.8, 0.04, 0.8]
+    predicted = np.zeros_like(actions)
+    predicted[0, 0, :, 0] = [0.1, -0.1, -0.1, 0.0, -1.0, -1.0]
+    real = np.array([[[True] * 5 + [False]]])
+    measured = measure(predicted, actions, real, SPEC)
+    assert measured['linear_x']['sign_agreement'] == pytest.approx(2 / 4)
+    assert measured['linear_x']['per_step']['sign_agreement'] == [1, 1, 0, 0, None, None]
+    assert measured['linear_y']['sign_agreement'] is None, 'never driven'
+
+
+def test_every_chunk_step_is_measured_by_itself():
+    """What is said of a step is what a measurement of that step alone says."""
+    rng = np.random.default_rng(1)
+    predicted = rng.normal(0, 1, (5, 4, 3, 2)).astype(np.float32)
+    actions = rng.normal(0, 1, (5, 4, 3, 2)).astype(np.float32)
+    real = rng.random((5, 4, 3)) < 0.7
+    measured = measure(predicted, actions, real, SPEC)
+    for step in range(3):
+        alone = measure(predicted[:, :, [step]], actions[:, :, [step]], real[:, :, [step]], SPEC)
+        for axis in SPEC.axes:
+            for name, steps in measured[axis]['per_step'].items():
+                assert steps[step] == pytest.approx(alone[axis][name]), (axis, name)
+
+
+def test_r2_is_one_less_the_unexplained_share_and_none_where_nothing_varies():
+    """Perfect is 1, the mean is 0, and a constant has no variance to explain."""
+    actions = np.zeros((1, 1, 4, 2), np.float32)
+    actions[0, 0, :, 0] = [0.2, 0.4, 0.6, 0.8]
+    actions[0, 0, :, 1] = 0.3
+    real = np.ones((1, 1, 4), bool)
+    assert measure(actions, actions, real, SPEC)['linear_x']['r2'] == pytest.approx(1)
+    mean = np.broadcast_to(np.float32([0.5, 0.5]), actions.shape)
+    measured = measure(mean, actions, real, SPEC)
+    assert measured['linear_x']['r2'] == pytest.approx(0, abs=1e-9)
+    assert measured['linear_y']['r2'] is None
+
+
+@pytest.mark.parametrize('broken', ['no real step', 'a prediction that is not a number'])
+def test_what_cannot_be_measured_is_none_in_strict_json(broken):
+    """A NaN is no JSON, and a mean of nothing is no 0."""
+    actions = np.zeros((1, 1, 2, 2), np.float32)
+    predicted, real = actions.copy(), np.ones((1, 1, 2), bool)
+    if broken == 'no real step':
+        real[:] = False
+    else:
+        predicted[..., 0] = np.nan
+    measured = measure(predicted, actions, real, SPEC)
+    assert measured['loss'] is None and measured['linear_x']['rmse'] is None
+    json.dumps(measured, allow_nan=False)
+
+
+def test_losses_of_parts_add_up_to_the_loss_of_the_whole():
+    """What accumulates over batches of unequal size is the sum, and its mean is the loss."""
+    rng = np.random.default_rng(2)
+    predicted, actions = (torch.from_numpy(rng.normal(0, 2, (6, 4, 5, 2)).astype(np.float32))
+                          for _ in range(2))
+    real = torch.from_numpy(rng.random((6, 4, 5)) < 0.5)
+    predicted[~real] = float('nan')
+    parts = sum(motion_loss_sum(predicted[part], actions[part], real[part])
+                for part in (slice(0, 1), slice(1, 6)))
+    assert float(parts / real.sum()) == pytest.approx(
+        float(motion_loss(predicted, actions, real)), rel=1e-6)
+    assert float(motion_loss(predicted, actions, torch.zeros_like(real))) == 0
 
 
 def test_baselines_are_what_they_say():
