@@ -2,6 +2,9 @@
 
 import json
 import shutil
+import zipfile
+from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,9 +13,17 @@ from conftest import make_small_backbone
 
 from mobile_vla_ros.errors import UserError
 from mobile_vla_ros.model import bundle
-from mobile_vla_ros.model.bundle import load_bundle, read_spec, save_bundle
+from mobile_vla_ros.model.bundle import (
+    SCHEMA_VERSION,
+    load_bundle,
+    read_spec,
+    rewrite_spec,
+    save_bundle,
+)
 from mobile_vla_ros.runtime.policy import VlaPolicy
 from mobile_vla_ros.types import Frame
+
+BUNDLES = Path(__file__).resolve().parent / 'bundles'
 
 
 @pytest.fixture
@@ -145,3 +156,36 @@ def test_an_unknown_builtin_policy_is_refused_with_the_known_ones():
     """The sentence names them."""
     with pytest.raises(UserError, match=r"builtin:demo.*mean 'builtin:demo'"):
         read_spec('builtin:dem')
+
+
+def drawn(number):
+    """A picture that any machine computes alike: what the kept bundles were shown."""
+    y, x, colour = np.mgrid[:48, :64, :3]
+    return ((7 * y + 13 * x + 29 * colour + 41 * number + x * y) % 256).astype(np.uint8)
+
+
+@pytest.mark.parametrize('version', range(1, SCHEMA_VERSION + 1))
+def test_a_bundle_of_every_released_schema_version_drives_as_it_did(version, tmp_path):
+    """What was trained once can be driven for good: the same twists to 0.1 mm/s."""
+    with zipfile.ZipFile(BUNDLES / f'schema_{version}' / 'bundle.zip') as archive:
+        archive.extractall(tmp_path)
+    manifest = json.loads((tmp_path / 'policy' / 'policy.json').read_text())
+    assert manifest['schema_version'] == version
+    edit(tmp_path / 'policy', backbone={**manifest['backbone'], 'id': str(tmp_path / 'backbone')})
+    policy = VlaPolicy.load(tmp_path / 'policy')
+    window = [Frame(drawn(i), i * 100_000_000, i * 100_000_000) for i in range(4)]
+    for text, twists in json.loads((tmp_path / 'expected.json').read_text()).items():
+        np.testing.assert_allclose(policy.infer(window, text).twists, twists, atol=1e-4)
+
+
+def test_numbers_known_later_are_written_into_a_whole_bundle(copy):
+    """rewrite_spec: policy.json is replaced, the weights stay, and nothing else is left."""
+    before = {path.name: path.read_bytes() for path in copy.rglob('*.safetensors')}
+    names = sorted(path.name for path in copy.iterdir())
+    spec = replace(read_spec(copy), metrics={'policy': {'loss': 0.5}})
+    rewrite_spec(copy, spec)
+    assert read_spec(copy) == spec
+    assert sorted(path.name for path in copy.iterdir()) == names
+    assert {path.name: path.read_bytes() for path in copy.rglob('*.safetensors')} == before
+    with pytest.raises(UserError, match='no such folder'):
+        rewrite_spec(copy / 'nothing', spec)
