@@ -10,7 +10,8 @@ from made_runs import SPEC, run_of, twists, write_worth
 from mobile_vla_ros.data.runs import Sampling, load_runs
 from mobile_vla_ros.episode.reader import find_episodes
 from mobile_vla_ros.training.baselines import baselines, targets
-from mobile_vla_ros.training.evaluate import evaluate, swap_instructions
+from mobile_vla_ros.training.controls import swap_instructions
+from mobile_vla_ros.training.evaluate import evaluate
 from mobile_vla_ros.training.metrics import measure, motion_loss, motion_loss_sum
 
 

@@ -6,7 +6,7 @@ from made_runs import write_worth
 from mobile_vla_ros.data.runs import Sampling, fingerprint, load_runs
 from mobile_vla_ros.episode.reader import find_episodes
 from mobile_vla_ros.errors import UserError
-from mobile_vla_ros.training.takes import split_runs
+from mobile_vla_ros.training.takes import load_takes
 
 
 def test_a_broken_take_is_named_and_the_rest_goes_on(takes, tmp_path):
@@ -16,7 +16,7 @@ def test_a_broken_take_is_named_and_the_rest_goes_on(takes, tmp_path):
     runs, skipped = load_runs([*find_episodes(takes)[:1], broken], Sampling())
     assert len(runs) == 1
     assert list(skipped) == [str(broken)]
-    assert str(broken) in skipped[str(broken)]
+    assert skipped[str(broken)].startswith('it cannot be read as an episode')
 
 
 def test_bad_takes_are_left_out_unless_they_are_asked_for(tmp_path):
@@ -53,8 +53,9 @@ def test_the_fingerprint_knows_the_commands(takes):
 
 def test_a_bundle_s_split_is_kept(takes):
     """Evaluating on the training data must not count trained takes as validation."""
-    runs, _ = load_runs(find_episodes(takes), Sampling())
-    ids = sorted({run.episode_id for run in runs})
-    training, val = split_runs(runs, 0.5, 0, {'train_episodes': ids[:4]})
-    assert {run.episode_id for run in training} == set(ids[:4])
-    assert {run.episode_id for run in val} == set(ids[4:])
+    ids = [path.stem for path in find_episodes(takes)]
+    found = load_takes(takes, Sampling(), ['good', 'poor'], 0.5, 0,
+                       known={'train_episodes': [*ids[:4], 'elsewhere']})
+    assert {run.episode_id for run in found.train} == set(ids[:4])
+    assert {run.episode_id for run in found.val} == set(ids[4:])
+    assert not found.trained_on

@@ -3,17 +3,23 @@
 import contextlib
 import hashlib
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 
+from mobile_vla_ros.episode import coverage
 from mobile_vla_ros.episode.reader import Episode
 from mobile_vla_ros.episode.timeline import actions_ahead, frame_times, segments
-from mobile_vla_ros.errors import UserError, did_you_mean
-from mobile_vla_ros.types import ACCEPTED_VERDICTS, NANOSECONDS, VERDICTS
+from mobile_vla_ros.errors import UserError, did_you_mean, first_line
+from mobile_vla_ros.types import ACCEPTED_VERDICTS, NANOSECONDS, TWIST_AXES, VERDICTS
 
 MOST_RATES = 100  # takes that are asked for theirs
+# m/s or rad/s: beyond it a command is a broken file, or in other units.
+FASTEST = 100.0
+# What a file that HDF5 opens, but no writer of ours made so, may make of reading it.
+NO_EPISODE = (ArithmeticError, AttributeError, LookupError, MemoryError, OSError, RuntimeError,
+              TypeError, ValueError)
 NEARLY = 0.95  # of a rate: a camera that is a little slow is not resampled to its own
 
 
@@ -75,38 +81,61 @@ def _own_rates_hz(episode: Episode) -> list[float]:
     return [NANOSECONDS / period_ns] if period_ns > 0 else []
 
 
-def load_runs(paths: Iterable[Path], sampling: Sampling,
-              accept: Sequence[str] = ACCEPTED_VERDICTS) -> tuple[list[Run], dict[str, str]]:
+@dataclass
+class Loaded:
+    """
+    What some takes hold.
+
+    :param runs: their runs of frames, in the order of the takes.
+    :param skipped: for every take that gives no run, the reason: a sentence about "it".
+    :param signatures: what each take that gives one drives (`episode.coverage.signature`), by id.
+    """
+
+    runs: list[Run] = field(default_factory=list)
+    skipped: dict[str, str] = field(default_factory=dict)
+    signatures: dict[str, np.ndarray] = field(default_factory=dict)
+
+
+def read_takes(paths: Iterable[Path], sampling: Sampling,
+               accept: Sequence[str] = ACCEPTED_VERDICTS) -> Loaded:
     """
     Cut takes into runs long enough for one window.
 
     A take that no writer finished is never taken, whatever its frames are worth.
 
     :param accept: verdicts of the takes that are taken; a take that holds none is judged.
-    :returns: the runs, and for every take that gives none the reason.
+    :raises UserError: for an unknown verdict; never for a take.
     """
     _check_verdicts(accept)
-    runs: list[Run] = []
-    skipped: dict[str, str] = {}
+    loaded = Loaded()
     for path in paths:
         try:
             with Episode.open(path) as episode:
-                reason = refusal(episode, accept)
-                runs_of_it = [] if reason else _runs(episode, path, sampling)
-                if not reason and not runs_of_it:
-                    reason = _too_short(episode, sampling)
+                runs = _runs(episode, path, sampling, accept)
+                commands = episode.commands
+                driven = coverage.signature(commands.received_ns, commands.twist)
         except UserError as error:
-            skipped[str(path)] = str(error)
-            continue
-        if not runs_of_it:
-            skipped[str(path)] = reason
-        runs.extend(runs_of_it)
-    return runs, skipped
+            loaded.skipped[str(path)] = str(error).replace(str(path), 'it')
+        except NO_EPISODE as error:
+            loaded.skipped[str(path)] = (
+                f'it lacks what an episode has; got {type(error).__name__}: {first_line(error)}')
+        else:
+            loaded.runs += runs
+            loaded.signatures[runs[0].episode_id] = driven
+    return loaded
 
 
-def _too_short(episode: Episode, sampling: Sampling) -> str:
+def load_runs(paths: Iterable[Path], sampling: Sampling,
+              accept: Sequence[str] = ACCEPTED_VERDICTS) -> tuple[list[Run], dict[str, str]]:
+    """Return the runs of `read_takes`, and for every take that gives none the reason."""
+    loaded = read_takes(paths, sampling, accept)
+    return loaded.runs, loaded.skipped
+
+
+def _too_short(episode: Episode, sampling: Sampling, longest: int) -> str:
     own = ''.join(f'; its frames come at {rate:.3g} Hz' for rate in _own_rates_hz(episode))
-    return f'no {sampling.window} frames in a row at {sampling.rate_hz:g} Hz{own}'
+    return (f'no {sampling.window} frames in a row at {sampling.rate_hz:g} Hz, at most {longest} '
+            f'of its {len(episode)}{own}')
 
 
 def _check_verdicts(accept: Sequence[str]) -> None:
@@ -137,22 +166,39 @@ def refusals(skipped: dict[str, str]) -> str:
     return ' | '.join(lines + ([f'and {more} more'] if more else []))
 
 
-def _runs(episode: Episode, path: Path, sampling: Sampling) -> list[Run]:
-    found = []
-    if not episode.instruction.strip():
-        raise UserError(f'{path} has no instruction')
-    if not np.isfinite(episode.commands.twist).all():
-        row = int(np.argwhere(~np.isfinite(episode.commands.twist))[0, 0])
-        raise UserError(f'{path} has a command that is not a finite number', got=f'row {row}')
+def _runs(episode: Episode, path: Path, sampling: Sampling, accept: Sequence[str]) -> list[Run]:
+    """Return at least one run of a take; raise UserError, about "it", when it gives none."""
+    reason = _unusable(episode) or refusal(episode, accept)
+    if reason:
+        raise UserError(reason)
+    found, longest = [], 0
     for segment in segments(episode, sampling.rate_hz,
                             command_max_age_s=sampling.command_max_age_s):
-        if len(segment.frame_index) < sampling.window:
+        longest = max(longest, len(segment))
+        if len(segment) < sampling.window:
             continue
         ahead, real = actions_ahead(segment, sampling.chunk)
         before = np.vstack([np.zeros((1, 6)), segment.twist[:-1]])
         found.append(Run(path, episode.episode_id, episode.instruction, segment.frame_index,
                          ahead, real, before))
+    if not found:
+        raise UserError(_too_short(episode, sampling, longest))
     return found
+
+
+def _unusable(episode: Episode) -> str | None:
+    """Say what of a take's content cannot be learned from, whatever its verdict is."""
+    if not episode.instruction.strip():
+        return 'it has no instruction'
+    twist = episode.commands.twist
+    wrong = np.argwhere(~(np.abs(twist) <= FASTEST))
+    if len(wrong):
+        row, column = wrong[0]
+        what = (f'speed of a robot (at most {FASTEST:g})' if np.isfinite(twist[row, column])
+                else 'finite number')
+        return (f'it has a command that is not a {what}; '
+                f'got row {row}: {TWIST_AXES[column]} {twist[row, column]:g}')
+    return None
 
 
 def fingerprint(runs: Iterable[Run]) -> str:

@@ -1,23 +1,31 @@
 """Which episodes train and which validate: by episode, seeded, spread over the instructions."""
 
 import hashlib
-from collections.abc import Mapping
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping, Sequence
 
 from mobile_vla_ros.errors import UserError
 
+# So far may the validation side outgrow its share to hold an instruction that it lacks.
+STRETCH = 1.5
 
-def split_episodes(instructions: Mapping[str, str], val_share: float,
-                   seed: int) -> tuple[list[str], list[str]]:
+
+def split_episodes(instructions: Mapping[str, str], val_share: float, seed: int,
+                   groups: Iterable[Sequence[str]] = ()) -> tuple[list[str], list[str]]:
     """
     Split episodes into a training and a validation side.
 
-    Episodes are ordered by instruction and, within one, by a hash of seed and id; every n-th goes
-    to validation. So each instruction gives its share as nearly as whole episodes allow, and
-    adding an episode moves few others across.
+    Within an instruction, episodes go to validation in the order of a hash of seed and id, so
+    that adding an episode moves few others across. First every instruction gives one, as far as
+    the share goes (the most frequent first), then those that lack most. An instruction with two
+    episodes or more keeps one for training whatever the share is. Instructions said once count
+    as one.
 
     :param instructions: instruction of each episode id.
     :param val_share: share of the episodes that validate, more than 0 and less than 1.
+    :param groups: ids that must stay on one side together.
     :returns: sorted ids of the training side and of the validation side, neither empty.
+    :raises UserError: when there is no such split.
     """
     if not 0 < val_share < 1:
         raise UserError('the validation share is out of range', got=val_share,
@@ -25,12 +33,79 @@ def split_episodes(instructions: Mapping[str, str], val_share: float,
     if len(instructions) < 2:
         raise UserError('too few takes to train and to validate', got=len(instructions),
                         expected='at least 2', remedy='record more takes')
+    units = _units(instructions, groups)
+    if len(units) < 2:
+        raise UserError(f'all {len(instructions)} takes drive nearly the same commands: kept '
+                        'together, they leave nothing to validate', expected='takes that differ',
+                        remedy='record takes that go another way, or do not group duplicates')
+    val = _validation(units, _strata(instructions), val_share, seed)
+    return sorted(set(instructions) - val), sorted(val)
 
-    def key(episode_id: str) -> tuple[str, str]:
-        return (instructions[episode_id],
-                hashlib.sha256(f'{seed}/{episode_id}'.encode()).hexdigest())
 
-    ordered = sorted(instructions, key=key)
-    wanted = min(max(1, round(val_share * len(ordered))), len(ordered) - 1)
-    val = {ordered[int((i + 0.5) * len(ordered) / wanted)] for i in range(wanted)}
-    return sorted(set(ordered) - val), sorted(val)
+def _units(instructions: Mapping[str, str],
+           groups: Iterable[Sequence[str]]) -> list[tuple[str, ...]]:
+    """Return what goes to one side as a whole: groups, and episodes by themselves."""
+    units = [tuple(sorted(set(group) & set(instructions))) for group in groups]
+    grouped = {one for unit in units for one in unit}
+    return [*(unit for unit in units if unit),
+            *((one,) for one in instructions if one not in grouped)]
+
+
+def _strata(instructions: Mapping[str, str]) -> dict[str, str]:
+    """Return each episode's instruction; '' for one that no other episode has."""
+    times = Counter(instructions.values())
+    return {one: text if times[text] > 1 else '' for one, text in instructions.items()}
+
+
+def _validation(units: list[tuple[str, ...]], strata: Mapping[str, str], val_share: float,
+                seed: int) -> set[str]:
+    """Choose the validation side: unit by unit, the one that it needs most."""
+    # Units of the same instructions and size are worth the same: they queue in the hash's order.
+    queues: dict[tuple, list[tuple[str, ...]]] = defaultdict(list)
+    units_of = Counter(text for unit in units for text in {strata[one] for one in unit})
+    for unit in sorted(units, key=lambda unit: _hash(seed, unit[0]), reverse=True):
+        queues[tuple(sorted(Counter(strata[one] for one in unit).items()))].append(unit)
+    lots = {kind: _hash(seed, repr(kind)) for kind in queues}
+    takes_of = Counter(strata.values())
+    training_units, held = Counter(units_of), Counter()
+    wanted = min(max(1, round(val_share * len(strata))), len(strata) - 1)
+    val: set[str] = set()
+
+    def spares(kind: tuple) -> bool:
+        """Whether every instruction of a unit keeps another one for training."""
+        return all(training_units[text] > 1 or units_of[text] == 1 for text, _ in kind)
+
+    def worth(kind: tuple) -> tuple:
+        size = sum(count for _, count in kind)
+        absent = [takes_of[text] for text, _ in kind if not held[text] and units_of[text] > 1]
+        lacks = [(val_share * takes_of[text] - held[text], count) for text, count in kind]
+        return (max(absent, default=0), -max(0, len(val) + size - wanted),
+                sum(abs(lack) - abs(lack - count) for lack, count in lacks),
+                max(lack for lack, _ in lacks), lots[kind])
+
+    def fits(kind: tuple) -> bool:
+        size = sum(count for _, count in kind)
+        nearer = size < 2 * (wanted - len(val))
+        return nearer or (worth(kind)[0] > 0 and len(val) + size <= STRETCH * wanted)
+
+    left = len(units)
+    while left > 1 and len(val) < wanted:
+        open_kinds = [kind for kind, queue in queues.items() if queue and spares(kind)]
+        fitting = [kind for kind in open_kinds if fits(kind)]
+        if not fitting and not val:
+            # Every unit is larger than the side is to be: the smallest one.
+            fitting = sorted(open_kinds or [kind for kind, queue in queues.items() if queue],
+                             key=lambda kind: (sum(count for _, count in kind), kind))[:1]
+        if not fitting:
+            break
+        chosen = max(fitting, key=worth)
+        val.update(queues[chosen].pop())
+        left -= 1
+        for text, count in chosen:
+            held[text] += count
+            training_units[text] -= 1
+    return val
+
+
+def _hash(seed: int, episode_id: str) -> str:
+    return hashlib.sha256(f'{seed}/{episode_id}'.encode()).hexdigest()

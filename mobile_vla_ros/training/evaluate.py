@@ -1,40 +1,28 @@
-"""A policy beside the baselines, and how far it listens to the image and to the instruction."""
+"""A policy beside the baselines, and how far it heeds the image and the instruction."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from mobile_vla_ros.data.image_tokens import ImageTokens
 from mobile_vla_ros.data.runs import Run, Sampling
-from mobile_vla_ros.model.bundle import LoadedPolicy, load_bundle
+from mobile_vla_ros.errors import UserError
+from mobile_vla_ros.model.bundle import LoadedPolicy, PolicySpec, load_bundle
 from mobile_vla_ros.training.baselines import baselines, targets
-from mobile_vla_ros.training.metrics import measure
+from mobile_vla_ros.training.controls import ShuffledTokens, shuffle_frames, swap_instructions
+from mobile_vla_ros.training.metrics import huber, measure
 from mobile_vla_ros.training.predict import PIECE_FRAMES, Predictions, dataset, predict
-from mobile_vla_ros.training.takes import default_scale, load_takes
+from mobile_vla_ros.training.takes import (
+    default_scale,
+    leak_lines,
+    load_takes,
+    repeat_record,
+    still_lines,
+)
+from mobile_vla_ros.training.verdict import margin, sentences
 from mobile_vla_ros.types import ACCEPTED_VERDICTS, ActionSpec
-
-
-def _change(one: np.ndarray, other: np.ndarray, spec: ActionSpec) -> dict[str, float]:
-    """Return the mean absolute change of each axis, in its unit."""
-    moved = np.abs(one - other)[..., :len(spec.axes)].mean((0, 1, 2))
-    return {axis: float(change * scale)
-            for axis, change, scale in zip(spec.axes, moved, spec.scale, strict=True)}
-
-
-def swap_instructions(runs: Sequence[Run], others: Sequence[Run] = ()) -> list[Run] | None:
-    """
-    Return the runs, each with another instruction.
-
-    :param others: runs whose instructions may be taken as well.
-    :returns: None when there is but one instruction.
-    """
-    known = sorted({run.instruction for run in [*runs, *others]})
-    if len(known) < 2:
-        return None
-    other = dict(zip(known, known[1:] + known[:1], strict=True))
-    return [replace(run, instruction=other[run.instruction]) for run in runs]
 
 
 @dataclass(frozen=True)
@@ -57,41 +45,96 @@ class Scored:
 
 
 def score(policy: LoadedPolicy, train: Sequence[Run], val: Sequence[Run],
-          tokens: ImageTokens | None = None) -> Scored:
+          tokens: ImageTokens | None = None, *, trained_on: bool = False) -> Scored:
     """
     Measure a policy on validation runs beside the baselines fitted to training runs.
 
+    Everything is measured over the same steps: those inside a take whose frames can be read. Of
+    the shuffled frames alone, a take that is broken may leave fewer.
+
     :param tokens: image tokens of the validation runs, computed before.
-    :returns: its summary has `baselines`: name to metrics; `policy`: its metrics, `image_blanked`
-        (its metrics without the image) and `change`: mean absolute change of each axis, in its
-        unit, when the image is blanked and when the instruction is swapped; `better_than`: the
-        baselines that it beats in loss.
+    :param trained_on: the policy was trained on the validation runs too.
+    :returns: its summary has `windows`; `baselines`: name to metrics (`metrics.measure`); and
+        `policy`: its metrics and
+
+        - `image_blanked`, `frames_shuffled` and `instruction_swapped`: metrics of the same policy
+          shown the mean colour, shown the frames of each run in random order, and told another
+          take's instruction (None when there is but one);
+        - `change` and `change_share`: for each of these, how far the action moves on average, of
+          each axis in its unit, and in all as a share of the mean action driven;
+        - `better_than`: the baselines that it beats in loss; `best_baseline`; `better`: it beats
+          them all; `margin`: the difference to the best (`verdict.margin`);
+        - `trained_on`; `broken`: sentences that name frames which cannot be read; `verdict`:
+          sentences that say what all this means.
+    :raises UserError: when no frame can be read.
     """
     spec = policy.spec
     actions, _, _ = targets(val, spec.actions, spec.window)
-    result = baseline_scores(train, val, spec.actions, spec.window)
 
-    def ask(runs: Sequence[Run], **options) -> Predictions:
+    def ask(runs: Sequence[Run], tokens=tokens, **options) -> Predictions:
         return predict(policy.network, dataset(runs, spec, policy.tokenizer, PIECE_FRAMES,
                                                tokens=tokens, **options))
-    found, blanked = ask(val), ask(val, blank_images=True)
-    change = {'image_blanked': _change(found.motion, blanked.motion, spec.actions)}
-    swapped_runs = swap_instructions(val, train)
-    if swapped_runs:
-        change['instruction_swapped'] = _change(found.motion, ask(swapped_runs).motion,
-                                                spec.actions)
+    found = ask(val)
+    if not found.real.any():
+        raise UserError('no frame of the takes to evaluate on can be read',
+                        got=' | '.join(found.broken[:3]) or None,
+                        remedy='mobile_vla episodes check names what is broken')
+    asked = {'image_blanked': ask(val, blank_images=True),
+             'frames_shuffled': ask(shuffle_frames(val), tokens and ShuffledTokens(tokens))}
+    swapped = swap_instructions(val, train)
+    if swapped:
+        asked['instruction_swapped'] = ask(swapped)
+    blind = baselines(train, val, spec.actions, spec.window)
+    result = {'windows': len(actions),
+              'baselines': {name: measure(prediction, actions, found.real, spec.actions)
+                            for name, prediction in blind.items()}}
     scored = measure(found.motion, actions, found.real, spec.actions)
-    result['policy'] = {
-        **scored, 'image_blanked': measure(blanked.motion, actions, found.real, spec.actions),
-        'change': change,
+    best = min(blind, key=lambda name: result['baselines'][name]['loss'])
+    scored |= {
+        'instruction_swapped': None,
+        **{name: measure(other.motion, actions, found.real & other.real, spec.actions)
+           for name, other in asked.items()},
+        'change': {}, 'change_share': {},
         'better_than': [name for name, entry in result['baselines'].items()
-                        if scored['loss'] < entry['loss']]}
+                        if scored['loss'] is not None and scored['loss'] < entry['loss']],
+        'best_baseline': best,
+        'margin': margin(*_by_take(val, spec, actions, found.real, found.motion, blind[best])),
+        'trained_on': trained_on, 'broken': found.broken}
+    scored['better'] = len(scored['better_than']) == len(blind)
+    for name, other in asked.items():
+        scored['change'][name], scored['change_share'][name] = _change(
+            found.motion, other.motion, actions, found.real & other.real, spec.actions)
+    scored['verdict'] = sentences(scored, result['baselines'], spec.blank)
+    result['policy'] = scored
     return Scored(result, val, actions, found.motion[..., :len(spec.actions.axes)], found.real)
+
+
+def _change(one: np.ndarray, other: np.ndarray, actions: np.ndarray, real: np.ndarray,
+            spec: ActionSpec) -> tuple[dict[str, float | None], float | None]:
+    """Return the mean change of each axis in its unit, and that of all as a share of the mean."""
+    axes = len(spec.axes)
+    moved = np.abs(one - other)[..., :axes][real].astype(np.float64)
+    if not len(moved) or not np.isfinite(moved).all():
+        return dict.fromkeys(spec.axes), None
+    size = float(np.abs(actions[real]).mean())
+    return ({axis: float(change * scale)
+             for axis, change, scale in zip(spec.axes, moved.mean(0), spec.scale, strict=True)},
+            float(moved.mean()) / size if size else None)
+
+
+def _by_take(runs: Sequence[Run], spec: PolicySpec, actions: np.ndarray, real: np.ndarray,
+             *predictions: np.ndarray) -> list[np.ndarray]:
+    """Return (N,) sums of the loss of each prediction over each take, and (N,) its steps."""
+    takes = [run.episode_id for run in runs for _ in run.windows(spec.window)]
+    _, take = np.unique(takes, return_inverse=True)
+    losses = [np.where(real, huber(prediction[..., :actions.shape[-1]] - actions).mean(-1), 0.0)
+              for prediction in predictions]
+    return [np.bincount(take, values.sum((1, 2))) for values in (*losses, real.astype(float))]
 
 
 def baseline_scores(train: Sequence[Run], val: Sequence[Run], actions: ActionSpec,
                     window: int) -> dict:
-    """Return `baselines`: the metrics of every predictor that sees no image."""
+    """Return `windows`, and `baselines`: the metrics of every predictor that sees no image."""
     wanted, real, _ = targets(val, actions, window)
     return {'windows': len(wanted),
             'baselines': {name: measure(prediction, wanted, real, actions)
@@ -99,16 +142,19 @@ def baseline_scores(train: Sequence[Run], val: Sequence[Run], actions: ActionSpe
 
 
 def evaluate(data: Path, policy: Path | None, *, sampling: Sampling, axes: Sequence[str],
-             val_share: float, split_seed: int, device: str = 'auto', offline: bool = False,
+             val_share: float, split_seed: int, group_duplicates: bool = False,
+             device: str = 'auto', offline: bool = False,
              accept_verdicts: Sequence[str] | None = None) -> dict:
     """
     Evaluate a policy on a folder of takes, or the baselines alone.
 
     :param sampling: used without a policy; a policy brings its own.
+    :param group_duplicates: keep near-identical takes on one side of the split (`load_takes`).
     :param accept_verdicts: verdicts of the takes that are measured on; None: those that the
         policy was trained on, or good and poor.
-    :returns: what `score` returns, with the takes that were left out under `skipped`,
-        and `rate_hz`, the steps a second.
+    :returns: what `score` returns, with `episodes` on either side; `rate_hz`, the steps a second;
+        `near_identical` (`takes.repeat_record`); `notes`, sentences on the data; and the takes
+        that were left out, with the reason, under `skipped`.
     """
     loaded = load_bundle(policy, device=device, offline=offline) if policy else None
     if loaded:
@@ -117,14 +163,16 @@ def evaluate(data: Path, policy: Path | None, *, sampling: Sampling, axes: Seque
     known = loaded.spec.data if loaded else {}
     takes = load_takes(data, sampling,
                        accept_verdicts or known.get('accept_verdicts') or ACCEPTED_VERDICTS,
-                       val_share, split_seed, known=known)
+                       val_share, split_seed, known=known, group_duplicates=group_duplicates)
+    actions = loaded.spec.actions if loaded else default_scale(takes.train, axes)
     if loaded:
-        result = score(loaded, takes.train, takes.val).summary
+        result = score(loaded, takes.train, takes.val, trained_on=takes.trained_on).summary
     else:
-        result = baseline_scores(takes.train, takes.val,
-                                 default_scale(takes.train, axes), sampling.window)
+        result = baseline_scores(takes.train, takes.val, actions, sampling.window)
     result['episodes'] = {'train': len({run.episode_id for run in takes.train}),
                           'val': len({run.episode_id for run in takes.val})}
     result['rate_hz'] = sampling.rate_hz
+    result['near_identical'] = repeat_record(takes)
+    result['notes'] = [*leak_lines(takes), *still_lines(takes.train, actions.axes)]
     result['skipped'] = takes.left_out
     return result

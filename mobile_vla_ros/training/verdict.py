@@ -1,0 +1,124 @@
+"""What the numbers of a policy mean, in sentences that a newcomer understands."""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+# Fewer validation takes than this tell no difference from chance.
+FEW_TAKES = 5
+RESAMPLES = 1000
+# A control whose loss is not higher by this share is no worse.
+WORSE_SHARE = 0.01
+
+
+def margin(policy: np.ndarray, baseline: np.ndarray, steps: np.ndarray, seed: int = 0) -> dict:
+    """
+    Return how far a policy's loss lies from a baseline's, and how sure that is.
+
+    Takes are drawn with replacement, policy and baseline together, as windows of one take say
+    much the same; the interval holds 95 % of the draws.
+
+    :param policy: (N,) sums of the loss over each take; so is baseline.
+    :param steps: (N,) steps of each take that the sums are over.
+    :returns: `difference`, policy less baseline: below zero the policy is better; `low`, `high`,
+        None for a single take; `takes`, those with a step.
+    """
+    there = steps > 0
+    apart, steps = (policy - baseline)[there], steps[there]
+    result = {'difference': _finite(apart.sum() / max(steps.sum(), 1)), 'low': None, 'high': None,
+              'takes': len(steps)}
+    if len(steps) > 1 and result['difference'] is not None:
+        rng = np.random.default_rng(seed)
+        times = rng.multinomial(len(steps), np.full(len(steps), 1 / len(steps)), RESAMPLES)
+        low, high = np.percentile((times @ apart) / (times @ steps), [2.5, 97.5])
+        result |= {'low': float(low), 'high': float(high)}
+    return result
+
+
+def _finite(value: float) -> float | None:
+    return float(value) if np.isfinite(value) else None
+
+
+def sentences(policy: Mapping, baselines: Mapping[str, Mapping], blank: str = '') -> list[str]:
+    """
+    Say what the numbers of a policy mean, the most important first.
+
+    :param policy: the entry of `training.evaluate.score`; baselines: theirs.
+    :param blank: what the policy was trained without, as a control.
+    """
+    if policy['loss'] is None:
+        return ['The policy predicts numbers that are not finite: it cannot be used.']
+    said = []
+    if policy['trained_on']:
+        said.append('The policy was trained on all of these takes: the numbers tell what it '
+                    'remembers, not how well it drives. Measure on takes that it has not seen.')
+    return [*said, _beside_the_blind(policy, baselines), _certainty(policy['margin']),
+            _image(policy, blank), *_pictures(policy, blank), _instruction(policy, blank)]
+
+
+def _beside_the_blind(policy: Mapping, baselines: Mapping[str, Mapping]) -> str:
+    best = policy['best_baseline']
+    losses = f'its loss is {policy["loss"]:.5f}, that of {best} {baselines[best]["loss"]:.5f}'
+    if policy['better']:
+        return (f'The policy is better than every predictor that sees no image: {losses}, the '
+                'best of them.')
+    others = [name for name in baselines if name not in policy['better_than'] and name != best]
+    return (f'The policy is NOT better than a predictor that sees no image: {losses}.'
+            + (f' Nor is it better than {_listed(others)}.' if others else ''))
+
+
+def _certainty(found: Mapping) -> str:
+    takes = found['takes']
+    if takes < FEW_TAKES:
+        return (f'Only {takes} {"takes validate" if takes > 1 else "take validates"}: too few to '
+                'tell that difference from chance.')
+    low, high = found['low'], found['high']
+    between = f'between {low:+.5f} and {high:+.5f} (95 % of {RESAMPLES} draws of the takes)'
+    if low < 0 < high:
+        return f'That difference may be chance: as far as {takes} takes can tell, it is {between}.'
+    return f'{takes} takes suffice to tell that difference from chance: it is {between}.'
+
+
+def _image(policy: Mapping, blank: str) -> str:
+    if blank == 'image':
+        return 'It was trained without images, as a control.'
+    found = _found(policy, 'image_blanked', 'without the image')
+    if _worse(policy, 'image_blanked'):
+        return f'It looks at the image: {found}.'
+    return f'It does not look at the image, or not to its good: {found}.'
+
+
+def _pictures(policy: Mapping, blank: str) -> Sequence[str]:
+    if blank == 'image':
+        return []
+    found = _found(policy, 'frames_shuffled', "with each take's pictures in random order")
+    if _worse(policy, 'frames_shuffled'):
+        return [f'It tells one picture of a take from another: {found}.']
+    return [f'It does not tell one picture of a take from another: {found}.']
+
+
+def _instruction(policy: Mapping, blank: str) -> str:
+    if blank == 'instruction':
+        return 'It was trained without instructions, as a control.'
+    if policy['instruction_swapped'] is None:
+        return 'Whether it listens to the instruction cannot be told: all takes have the same one.'
+    found = _found(policy, 'instruction_swapped', 'told something else')
+    if _worse(policy, 'instruction_swapped'):
+        return f'It listens to the instruction: {found}.'
+    return f'It does not listen to the instruction, or not to its good: {found}.'
+
+
+def _worse(policy: Mapping, control: str) -> bool:
+    loss = policy[control]['loss']
+    return loss is None or loss > (1 + WORSE_SHARE) * policy['loss']
+
+
+def _found(policy: Mapping, control: str, when: str) -> str:
+    loss, share = policy[control]['loss'], policy['change_share'][control]
+    words = f'{when} its loss is {"no number" if loss is None else f"{loss:.5f}"}'
+    return words if share is None else (
+        f'{words} and its action changes by {share:.0%} of what is driven on average')
+
+
+def _listed(names: Sequence[str]) -> str:
+    return ' and '.join(filter(None, [', '.join(names[:-1]), names[-1]]))
