@@ -31,10 +31,10 @@ def normalise(images: np.ndarray, spec: ImageSpec) -> torch.Tensor:
     :param images: (N, size, size, 3) uint8.
     :returns: (N, 3, size, size) float32.
     """
-    pixels = torch.tensor(images).permute(0, 3, 1, 2).float() / 255
+    pixels = torch.tensor(images).permute(0, 3, 1, 2).contiguous().float()
     mean = torch.tensor(spec.mean).view(3, 1, 1)
     std = torch.tensor(spec.std).view(3, 1, 1)
-    return (pixels - mean) / std
+    return pixels.div_(255).sub_(mean).div_(std)
 
 
 def preprocess(image: np.ndarray, spec: ImageSpec) -> torch.Tensor:

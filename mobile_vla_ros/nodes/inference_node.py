@@ -17,9 +17,9 @@ from sensor_msgs.msg import CompressedImage, Image
 from std_msgs.msg import String
 
 from mobile_vla_ros.errors import UserError
-from mobile_vla_ros.images import compressed_to_rgb, encode, to_rgb
+from mobile_vla_ros.images import encode, to_rgb
 from mobile_vla_ros.nodes.common import declare, run, status_message, time_ns, twist_message
-from mobile_vla_ros.nodes.images import to_compressed
+from mobile_vla_ros.nodes.images import from_compressed, to_compressed
 from mobile_vla_ros.nodes.topics import LATCHED, camera, wrong_camera
 from mobile_vla_ros.runtime.frame_buffer import FrameBuffer
 from mobile_vla_ros.runtime.overlay import PREDICTED, draw_arrows
@@ -30,18 +30,24 @@ OVERLAY_FULL_SPEED_MPS = 0.6
 
 
 class Shot:
-    """A camera message as a frame that is decoded when somebody looks at it."""
+    """
+    A camera message as a frame that is decoded when somebody looks at it.
 
-    def __init__(self, message: Image | CompressedImage, received_ns: int):
+    :param side: of the square that the policy sees (`encoded.decode`).
+    """
+
+    def __init__(self, message: Image | CompressedImage, received_ns: int, side: int):
         self.message = message
+        self.side = side
         self.stamp_ns = time_ns(message.header.stamp)
         self.received_ns = received_ns
 
     @cached_property
     def image(self):
-        """(height, width, 3) uint8, RGB."""
-        decode = to_rgb if isinstance(self.message, Image) else compressed_to_rgb
-        return decode(self.message)
+        """(height, width, 3) uint8, RGB; of a large JPEG at a reduced scale, as in training."""
+        if isinstance(self.message, Image):
+            return to_rgb(self.message)
+        return from_compressed(self.message, self.side)
 
 
 class InferenceNode(LifecycleNode):
@@ -171,7 +177,7 @@ class InferenceNode(LifecycleNode):
             self._worker = None
 
     def _on_image(self, message: Image | CompressedImage) -> None:
-        shot = Shot(message, self.get_clock().now().nanoseconds)
+        shot = Shot(message, self.get_clock().now().nanoseconds, self._policy.spec.image.size)
         with self._wake:
             self._buffer.add(shot)
             self._wake.notify()
