@@ -1,9 +1,27 @@
 """What augmentation may change, and what it must leave together."""
 
-import numpy as np
+import colorsys
 
-from mobile_vla_ros.data.augment import mirror_actions, mirror_images, mirror_instruction
+import numpy as np
+import pytest
+import torch
+
+from mobile_vla_ros.data.augment import (
+    Augmentation,
+    Change,
+    mirror_actions,
+    mirror_images,
+    mirror_instruction,
+)
+from mobile_vla_ros.errors import UserError
 from mobile_vla_ros.types import ActionSpec
+
+NOISE = np.random.default_rng(0).integers(0, 256, (3, 20, 20, 3), dtype=np.uint8)
+ALL = Augmentation(mirror=True, light=0.3, colour=0.3, shift=0.2)
+
+
+def seeded(seed: int) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
 
 
 def test_a_mirrored_world_is_consistent():
@@ -19,3 +37,113 @@ def test_a_mirrored_world_is_consistent():
     assert mirror_instruction('Left of the leftmost box, right away') == (
         'Right of the rightmost box, left away')
     assert mirror_instruction('go to the bright box') == 'go to the bright box'
+
+
+def test_a_draw_comes_from_its_generator_alone():
+    """The same seed draws the same, another one another; torch's own generator is not asked."""
+    torch.manual_seed(7)
+    before = torch.get_rng_state()
+    first, again, other = (ALL.draw(seeded(seed)) for seed in (3, 3, 4))
+    assert first == again != other
+    sides = [ALL.draw_mirror(seeded(seed)) for seed in range(100)]
+    assert sides == [ALL.draw_mirror(seeded(seed)) for seed in range(100)]
+    assert 30 < sum(sides) < 70
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_draws_stay_within_the_shares_and_fill_them():
+    """Each share bounds its own change to both sides; hue gets a tenth of the colour's."""
+    generator = seeded(0)
+    augmentation = Augmentation(light=0.4, colour=0.3, shift=0.2)
+    drawn = np.array([list(vars(augmentation.draw(generator)).values()) for _ in range(400)])
+    bounds = np.array([0.4, 0.4, 0.3, 0.03, 0.2, 0.2])
+    assert (np.abs(drawn) <= bounds).all()
+    assert (drawn.max(0) > 0.95 * bounds).all() and (drawn.min(0) < -0.95 * bounds).all()
+
+
+def test_what_is_off_leaves_every_bit():
+    """Without shares a draw changes nothing; with them, the given images stay as they are."""
+    assert not Augmentation(mirror=True).changes_images
+    change = Augmentation(mirror=True).draw(seeded(0))
+    assert np.array_equal(change.apply(NOISE), NOISE)
+    kept = NOISE.copy()
+    assert not np.array_equal(ALL.draw(seeded(0)).apply(NOISE), NOISE)
+    assert np.array_equal(NOISE, kept)
+
+
+def test_all_frames_of_a_piece_change_alike():
+    """A frame that is there twice is still the same twice: movement between frames stays true."""
+    frames = np.stack([NOISE[0], NOISE[1], NOISE[0]])
+    changed = ALL.draw(seeded(1)).apply(frames)
+    assert np.array_equal(changed[0], changed[2])
+    assert not np.array_equal(changed[0], changed[1])
+
+
+@pytest.mark.parametrize(('right', 'down'), [(0.25, 0), (-0.25, 0), (0, 0.1), (0, -0.45),
+                                             (0.1, -0.2)])
+def test_a_shift_moves_the_image_and_repeats_its_edge(right, down):
+    """Every pixel is the one that far back, and beyond the edge the edge's own."""
+    moved = Change(right=right, down=down).apply(NOISE)
+    places = np.arange(20)
+    rows = np.clip(places - round(down * 20), 0, 19)
+    columns = np.clip(places - round(right * 20), 0, 19)
+    assert np.array_equal(moved, NOISE[:, rows][:, :, columns])
+
+
+def test_a_mirrored_shift_is_a_shift_to_the_other_side():
+    """Shift and mirror together show what a mirrored robot, shifted the other way, would see."""
+    change = Change(right=0.2, down=0.1)
+    other = Change(right=-0.2, down=0.1)
+    assert np.array_equal(mirror_images(change.apply(NOISE)), other.apply(mirror_images(NOISE)))
+
+
+def test_colour_leaves_grey_as_it_is():
+    """Whatever saturation and hue are drawn, a grey pixel keeps its three equal values."""
+    grey = np.arange(256, dtype=np.uint8).reshape(1, 16, 16, 1).repeat(3, 3)
+    augmentation = Augmentation(colour=0.9)
+    for seed in range(20):
+        assert np.array_equal(augmentation.draw(seeded(seed)).apply(grey), grey)
+    lit = Augmentation(light=0.5, colour=0.9).draw(seeded(3)).apply(grey)
+    assert np.array_equal(lit[..., 0], lit[..., 1]) and np.array_equal(lit[..., 0], lit[..., 2])
+    assert not np.array_equal(lit, grey)
+
+
+def hue_and_saturation(pixel) -> tuple[float, float]:
+    """Return the hue (share of a circle) and the distance from grey of an RGB pixel."""
+    return colorsys.rgb_to_hsv(*(pixel / 255))[0], float(pixel.max()) - float(pixel.min())
+
+
+def test_hue_turns_and_saturation_grows():
+    """A third of a circle makes red green; saturation pulls from grey, and -1 would be grey."""
+    pixel = np.array([[[[150, 110, 100]]]], np.uint8)
+    third = Change(hue=1 / 3).apply(pixel)[0, 0, 0]
+    assert np.abs(third - np.array([100, 150, 110.0])).max() <= 1
+    hue, spread = hue_and_saturation(pixel[0, 0, 0])
+    for saturation in (-0.5, 0.5):
+        changed = Change(saturation=saturation).apply(pixel)[0, 0, 0]
+        found = hue_and_saturation(changed)
+        assert found[0] == pytest.approx(hue, abs=0.01)
+        assert found[1] == pytest.approx(spread * (1 + saturation), abs=1)
+    small = hue_and_saturation(Change(hue=0.03).apply(pixel)[0, 0, 0])
+    assert small[0] == pytest.approx(hue + 0.03, abs=0.015)
+
+
+def test_light_is_rounded_and_kept_in_range():
+    """Brightness adds, contrast spreads about the mean; nothing wraps round."""
+    image = np.array([[[[100] * 3, [200] * 3]]], np.uint8)
+    assert Change(brightness=0.1).apply(image)[0, 0, :, 0].tolist() == [113, 213]
+    assert Change(contrast=0.5).apply(image)[0, 0, :, 0].tolist() == [75, 225]
+    assert Change(brightness=0.9).apply(image)[0, 0, :, 0].tolist() == [215, 255]
+    assert Change(contrast=0.9, brightness=-0.9).apply(image)[0, 0, :, 0].tolist() == [0, 130]
+
+
+def test_shares_out_of_range_are_all_named():
+    """All mismatches in one sentence; NaN is none of the numbers allowed."""
+    with pytest.raises(UserError, match=r'light is 1\.0, not from 0 to 0\.9.*shift is -0\.1, not '
+                                        r'from 0 to 0\.45'):
+        Augmentation(light=1.0, shift=-0.1)
+    for name, most in (('light', 0.9), ('colour', 0.9), ('shift', 0.45)):
+        Augmentation(**{name: most})
+        for wrong in (most + 0.01, float('nan')):
+            with pytest.raises(UserError, match=name):
+                Augmentation(**{name: wrong})

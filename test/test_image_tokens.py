@@ -1,22 +1,42 @@
 """Image tokens computed once: those that training would have computed each time."""
 
+import io
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 
 from mobile_vla_ros.cli.train import parse
-from mobile_vla_ros.data.augment import Augmentation
-from mobile_vla_ros.data.image_tokens import LIGHTS, ImageTokens
+from mobile_vla_ros.data import image_tokens
+from mobile_vla_ros.data.augment import Augmentation, mirror_instruction
+from mobile_vla_ros.data.dataset import RunDataset, collate
+from mobile_vla_ros.data.image_tokens import DRAWS, ImageTokens
 from mobile_vla_ros.data.runs import Sampling, load_runs
-from mobile_vla_ros.episode.reader import find_episodes
+from mobile_vla_ros.episode.reader import Episode, find_episodes
+from mobile_vla_ros.errors import UserError
 from mobile_vla_ros.model.backbone import load_backbone
 from mobile_vla_ros.training.loop import train
 from mobile_vla_ros.training.predict import dataset, predict
+from mobile_vla_ros.types import ActionSpec
 
 
 @pytest.fixture(scope='module')
 def runs(takes):
     return load_runs(find_episodes(takes)[:2], Sampling())[0]
+
+
+@pytest.fixture
+def broken_run(runs, tmp_path):
+    """The first run, of a copy of its take with a frame overwritten; the frame's number is 5."""
+    path = tmp_path / runs[0].path.name
+    data = bytearray(runs[0].path.read_bytes())
+    with Episode.open(runs[0].path) as episode:
+        at = data.find(episode.encoded(int(runs[0].frames[5])))
+    data[at:at + 8] = bytes(8)
+    path.write_bytes(data)
+    return replace(runs[0], path=path)
 
 
 class Counting:
@@ -32,35 +52,155 @@ class Counting:
 
 
 SPEC = load_backbone('builtin:tiny').image
+ALL = Augmentation(mirror=True, light=0.1, colour=0.1, shift=0.1)
+BLANK = 1  # image that is encoded to know what a blank one is
 
 
-def tokens(folder, encode, weights='w'):
-    return ImageTokens(encode, weights, SPEC, Augmentation(mirror=True, light=0.1), folder)
+def tokens(folder, encode, weights='w', augmentation=ALL):
+    return ImageTokens(encode, weights, SPEC, augmentation, folder)
+
+
+def files(folder) -> dict:
+    return {path.name: path.read_bytes() for path in folder.rglob('*.npy')}
+
+
+def seeded(seed: int) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
 
 
 def test_each_frame_is_encoded_once_in_each_variant_and_kept_on_disk(runs, tmp_path):
-    """A second run over the same takes encodes nothing; other weights meet none of it."""
+    """A second run over the same takes encodes nothing but a blank; other weights meet none."""
     first = Counting()
     tokens(tmp_path, first).prepare(runs)
-    assert first.images == sum(len(run.frames) for run in runs) * 2 * (1 + LIGHTS)
+    assert first.images == sum(len(run.frames) for run in runs) * 2 * (1 + DRAWS)
     again, other = Counting(), Counting()
     tokens(tmp_path, again).prepare(runs)
     tokens(tmp_path, other, weights='v').prepare(runs)
-    assert (again.images, other.images) == (0, first.images)
+    assert (again.images, other.images) == (BLANK, first.images)
     assert not list(tmp_path.rglob('.*'))
 
 
+@pytest.mark.parametrize('change', [
+    {'light': 0.2}, {'colour': 0.2}, {'shift': 0.2}, {'mirror': False}])
+def test_what_the_numbers_depend_on_is_in_the_folder_s_name(tmp_path, change):
+    """Another augmentation, or another way from a stored image to the numbers, starts anew."""
+    one = tokens(tmp_path, Counting())
+    assert one.folder == tokens(tmp_path, Counting()).folder
+    other = tokens(tmp_path, Counting(), augmentation=replace(ALL, **change))
+    assert one.folder != other.folder
+
+
+def test_a_new_way_of_decoding_starts_anew(tmp_path, monkeypatch):
+    """Tokens of pixels that nobody computes any more are not taken."""
+    before = tokens(tmp_path, Counting()).folder
+    monkeypatch.setattr(image_tokens, 'WAY', image_tokens.WAY + 1)
+    assert tokens(tmp_path, Counting()).folder != before
+
+
+def test_the_variants_are_the_same_whenever_they_are_computed(runs, tmp_path):
+    """Draws come from the take's content: on another day, after other takes, alone."""
+    torch.manual_seed(1)
+    tokens(tmp_path / 'a', Counting()).prepare(runs)
+    torch.manual_seed(2)
+    state = torch.get_rng_state()
+    tokens(tmp_path / 'b', Counting()).prepare(runs[::-1])
+    assert torch.equal(torch.get_rng_state(), state)
+    assert files(tmp_path / 'a') == files(tmp_path / 'b')
+
+
 def test_the_tokens_of_a_mirrored_frame_are_those_of_the_mirrored_image(runs, tmp_path):
-    """Left and right of the picture change places; without light, frames are as they came."""
+    """Left and right of the picture change places, in each draw; draws differ."""
     one = tokens(tmp_path, Counting())
     one.prepare(runs)
     rows = slice(1, 4)
-    plain, mirrored = (one.frames(runs[0], rows, flip, Augmentation()) for flip in (False, True))
-    torch.testing.assert_close(mirrored, plain.flip(1))
-    assert plain.shape == (3, 2, 3)
-    lit = {tuple(one.frames(runs[0], rows, False, Augmentation(light=0.1)).flatten().tolist())
-           for _ in range(40)}
-    assert len(lit) == 1 + LIGHTS
+    seen = []
+    for draw in range(DRAWS + 1):
+        plain, mirrored = (one.frames(runs[0], rows, flip, draw) for flip in (False, True))
+        torch.testing.assert_close(mirrored, plain.flip(1), atol=2e-3, rtol=1e-3)
+        assert plain.shape == (3, 2, 3)
+        seen.append(plain)
+    for a, b in ((0, 1), (0, 2), (1, 2)):
+        assert not torch.allclose(seen[a], seen[b], atol=1e-3)
+
+
+def test_items_of_tokens_are_a_function_of_index_and_seed(runs, tmp_path):
+    """Every variant is drawn, each again by its seed, from any thread; none without a seed."""
+    kept = tokens(tmp_path, Counting())
+    kept.prepare(runs)
+    said = {run.instruction for run in runs}
+    words = {text: torch.zeros(1) for text in said | {mirror_instruction(text) for text in said}}
+    data = RunDataset(runs, ActionSpec(), SPEC, 4, 18, words, ALL, tokens=kept)
+    first = [data.item(0, seeded(seed)).frames for seed in range(60)]
+    with ThreadPoolExecutor(4) as pool:
+        again = pool.map(lambda seed: data.item(0, seeded(seed)).frames, range(60))
+        assert all(torch.equal(a, b) for a, b in zip(first, again, strict=True))
+    assert len({frames.numpy().tobytes() for frames in first}) == len(kept.variants)
+    plain = RunDataset(runs, ActionSpec(), SPEC, 4, 18, words, tokens=kept)
+    assert torch.equal(plain.item(0, seeded(1)).frames, data[0].frames)
+    assert torch.equal(data[0].frames, kept.frames(runs[0], slice(0, len(data[0].frames)), False,
+                                                   0))
+
+
+def numpy_bytes(array, save=np.save) -> bytes:
+    buffer = io.BytesIO()
+    save(buffer, array)
+    return buffer.getvalue()
+
+
+@pytest.mark.parametrize('spoil', [
+    lambda whole: b'', lambda whole: whole[:60], lambda whole: whole[:-5],
+    lambda whole: b'no such thing', lambda whole: bytes(len(whole)),
+    lambda whole: numpy_bytes(np.load(io.BytesIO(whole)).astype(np.float32)),
+    lambda whole: numpy_bytes(np.load(io.BytesIO(whole))[:, 1:]),
+    lambda whole: numpy_bytes(np.load(io.BytesIO(whole))[..., :2]),
+    lambda whole: numpy_bytes(np.array([{'a': 1}], object)),
+    lambda whole: numpy_bytes(np.zeros(3), np.savez)],
+    ids=['empty', 'header', 'cut', 'text', 'zeros', 'dtype', 'frames', 'width', 'pickle', 'npz'])
+def test_a_torn_or_foreign_file_is_computed_again(runs, tmp_path, spoil):
+    """A file that is not what was written is written anew, and never unpickled."""
+    tokens(tmp_path, Counting()).prepare(runs[:1])
+    path, = tmp_path.rglob('*.npy')
+    whole = path.read_bytes()
+    path.write_bytes(spoil(whole))
+    again = Counting()
+    kept = tokens(tmp_path, again)
+    kept.prepare(runs[:1])
+    assert again.images - BLANK in (len(runs[0].frames) * 6, len(runs[0].frames) * 6 - BLANK)
+    assert path.read_bytes() == whole
+    assert kept.frames(runs[0], slice(0, 2), True, 1).shape == (2, 2, 3)
+
+
+def test_a_broken_run_has_no_tokens_and_stops_no_other(runs, broken_run, tmp_path):
+    """Named with its file and frame, at preparing and in each of its items; the others train."""
+    gone = replace(runs[1], path=tmp_path / 'gone.h5')
+    kept = tokens(tmp_path / 'cache', Counting())
+    kept.prepare([broken_run, gone, runs[1]])
+    assert len(list(tmp_path.rglob('*.npy'))) == 1
+    words = {run.instruction: torch.zeros(1) for run in runs}
+    data = RunDataset([broken_run, gone, runs[1]], ActionSpec(), SPEC, 4, 1000, words,
+                      tokens=kept)
+    items = [data[index] for index in range(3)]
+    assert f'{broken_run.path} is broken at frame {broken_run.frames[5]};' in items[0].broken
+    assert f'{gone.path} cannot be read' in items[1].broken
+    assert items[2].broken == '' and items[2].real.any()
+    for item in items[:2]:
+        assert not item.real.any()
+        assert torch.equal(item.frames, kept.blank(len(item.frames)))
+    assert collate(items)['broken'] == [items[0].broken, items[1].broken]
+
+
+def test_tokens_that_went_away_break_the_item_alone(runs, tmp_path):
+    """A folder of tokens that is deleted in mid-run is named, item by item."""
+    kept = tokens(tmp_path, Counting())
+    kept.prepare(runs)
+    next(tmp_path.rglob('*.npy')).unlink()
+    found = []
+    for run in runs:
+        try:
+            kept.frames(run, slice(0, 2), False, 0)
+        except UserError as error:
+            found.append(str(error))
+    assert len(found) == 1 and 'broken or gone' in found[0]
 
 
 def test_training_on_tokens_is_training_on_images(small_run, takes, small_backbone, tmp_path):
@@ -84,11 +224,11 @@ def test_training_on_tokens_is_training_on_images(small_run, takes, small_backbo
 def test_a_control_is_trained_and_says_so(takes, small_backbone, tmp_path, blank):
     """`--blank` reaches the bundle; the one shown no image encodes none."""
     from mobile_vla_ros.model.bundle import read_spec
-    best = train(*parse(['--data', str(takes), '--out', str(tmp_path / 'run'), '--backbone',
-                         str(small_backbone), '--lora_scope', 'text', '--epochs', '1',
-                         '--head_hidden', '16', '--head_layers', '1', '--blank', blank,
-                         '--device', 'cpu']), say=lambda _: None)
-    spec = read_spec(best)
+    train(*parse(['--data', str(takes), '--out', str(tmp_path / 'run'), '--backbone',
+                  str(small_backbone), '--lora_scope', 'text', '--epochs', '1',
+                  '--head_hidden', '16', '--head_layers', '1', '--blank', blank,
+                  '--device', 'cpu']), say=lambda _: None)
+    spec = read_spec(tmp_path / 'run' / 'best')
     assert spec.blank == blank
     assert (spec.prompt('go') == '') == (blank == 'instruction')
     assert bool(list((tmp_path / 'run' / 'image_tokens').rglob('*.npy'))) == (blank != 'image')
