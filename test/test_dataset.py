@@ -222,11 +222,11 @@ def test_of_a_long_stop_the_beginning_is_learned(keep, expected):
     run = drive_and_stop()
     data = RunDataset([run], SPEC, IMAGE, 4, 9, {}, idle_keep=keep)
     newest = [start + 3 + i for _, start, stop in data.pieces for i in range(stop - start - 3)]
-    assert len(set(newest)) == len(newest) == data.windows - data.thinned
+    assert len(set(newest)) == len(newest) == data.windows
     # Frames 5 to 25 drive now or within the chunk: setting off and stopping are learned in full.
     assert [frame for frame in newest if 5 <= frame < 26] == list(range(5, 26))
     assert [frame for frame in newest if frame >= 26] == list(range(26, 26 + expected))
-    assert data.windows == 53
+    assert data.windows + data.thinned == 53
 
 
 def test_each_idle_stretch_is_thinned_by_itself():
@@ -254,7 +254,7 @@ def test_what_is_thinned_away_is_never_decoded(tmp_path):
     data = RunDataset([run], SPEC, IMAGE, 4, 9, WORDS, idle_keep=0.1)
     items = [data[index] for index in range(len(data))]
     assert data.cache.decoded == 16 and data.thinned == 14
-    assert sum(len(item.actions) for item in items) == data.windows - data.thinned
+    assert sum(len(item.actions) for item in items) == data.windows
 
 
 def test_nothing_left_is_a_sentence():

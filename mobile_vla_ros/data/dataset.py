@@ -57,6 +57,8 @@ class RunDataset(Dataset):
     :param idle_keep: of each stretch of windows in which nothing moves, the share that is kept,
         its beginning: what follows the stop is learned, and not for as long as it lasted.
     :raises UserError: when no window is left.
+
+    `windows` are in its pieces, `thinned` were left out.
     """
 
     def __init__(self, runs: Sequence[Run], actions: ActionSpec, image: ImageSpec, window: int,
@@ -84,11 +86,11 @@ class RunDataset(Dataset):
             for number, of_run in enumerate(kept)
             for first, last in stretches(of_run)
             for start in range(first, last, per_piece)]
-        self.windows = sum(len(of_run) for of_run in kept)
-        self.thinned = self.windows - int(sum(of_run.sum() for of_run in kept))
-        if self.windows and not self.pieces:
+        self.windows = sum(int(of_run.sum()) for of_run in kept)
+        self.thinned = sum(map(len, kept)) - self.windows
+        if self.thinned and not self.windows:
             raise UserError('no window is left to learn from',
-                            got=f'{self.windows} windows in which nothing moves',
+                            got=f'{self.thinned} windows in which nothing moves',
                             expected='takes in which the robot drives',
                             remedy='give more than 0 for --idle_keep, or other --axes')
 
