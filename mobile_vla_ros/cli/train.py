@@ -2,6 +2,7 @@
 
 import argparse
 import sys
+from dataclasses import asdict
 from pathlib import Path
 
 import yaml
@@ -68,9 +69,22 @@ def say(text: str) -> None:
 
 
 def run(args: argparse.Namespace, argv: list[str]) -> int:
-    """Train and say where the policy is."""
+    """Train, write the report and say where both are; 130 after Ctrl-C."""
     configs = parse(argv)
     from mobile_vla_ros.training.loop import train
-    best = train(*configs, say=say)
-    print(f'policy: {best}\nnext: mobile_vla evaluate --data {configs[1].data} --policy {best}')
+    from mobile_vla_ros.training.stop import TrainingStopped
+    try:
+        trained = train(*configs, say=say)
+    except TrainingStopped as stopped:
+        print(f'mobile_vla: {stopped}', file=sys.stderr)
+        return 130
+    if trained is None:  # one of several processes; the main one reports
+        return 0
+    from mobile_vla_ros.cli import train_report
+    report = train_report.write(
+        Path(configs[2].out) / 'report.html', trained.policy, trained.scored, trained.takes,
+        history=trained.history,
+        config={name: value for config in configs for name, value in asdict(config).items()})
+    print(f'policy: {trained.best}\nreport: {report}\n'
+          f'next: mobile_vla evaluate --data {configs[1].data} --policy {trained.best}')
     return 0

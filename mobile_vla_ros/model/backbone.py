@@ -7,10 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from peft import LoraConfig, PeftModel, get_peft_model
+from peft import LoraConfig, PeftModel, get_peft_model, set_peft_model_state_dict
+from safetensors.torch import load_file
 from transformers import AutoTokenizer, Kosmos2Config, Kosmos2Model
 from transformers.utils import cached_file
 from transformers.utils import logging as transformers_logging
+from transformers.utils.hub import extract_commit_hash
 
 from mobile_vla_ros.errors import UserError, did_you_mean, first_line
 from mobile_vla_ros.types import ImageSpec
@@ -40,7 +42,8 @@ class Backbone:
     :param tokenizer: its tokenizer.
     :param image: the size and normalisation that it was trained with.
     :param id: hub id, folder or `builtin:` name that it was loaded by.
-    :param revision: hub revision, or None.
+    :param revision: the hub's commit, also where a branch or nothing was asked for; None for a
+        folder.
     :param sha256: hash of its weight files, hexadecimal.
     """
 
@@ -72,13 +75,27 @@ def load_backbone(name: str, *, revision: str | None = None, offline: bool = Fal
         model = Kosmos2Model.from_pretrained(
             source, dtype=dtype, use_safetensors=True, **options)
     except (OSError, ValueError) as error:
-        raise UserError(
-            f'the backbone {name!r} cannot be loaded ({first_line(error)})',
-            expected='a hub id, a folder saved by transformers, or builtin:tiny',
-            remedy='without a network, download it once elsewhere and give its folder, or use '
-                   '--backbone builtin:tiny') from error
+        raise _not_loaded(name, source, revision, error) from error
     model.requires_grad_(False)
-    return Backbone(model, tokenizer, image, name, revision, weights_hash(config_path.parent))
+    commit = extract_commit_hash(str(config_path), None) if source == name else None
+    return Backbone(model, tokenizer, image, name, commit or revision,
+                    weights_hash(config_path.parent))
+
+
+def _not_loaded(name: str, source: str, revision: str | None, error: Exception) -> UserError:
+    """Say what failed, and how to get a backbone that has not been downloaded."""
+    if source != name:
+        return UserError(f'the backbone {name!r} cannot be loaded ({first_line(error)})',
+                         expected='a folder saved by transformers: config.json, '
+                                  'model.safetensors, tokenizer, preprocessor_config.json',
+                         remedy='download it again, or use --backbone builtin:tiny')
+    wanted = f' --revision {revision}' if revision else ''
+    folder = name.split('/')[1]
+    return UserError(
+        f'the backbone {name!r} cannot be loaded ({first_line(error)})',
+        expected='a hub that answers, or a copy on this machine',
+        remedy=f'where there is a network run: hf download {name}{wanted} --local-dir {folder}; '
+               f'then give that folder: --backbone {folder}. Or use --backbone builtin:tiny')
 
 
 def _source(name: str) -> str:
@@ -167,6 +184,11 @@ def load_adapter(model: Kosmos2Model, folder: Path, *, merge: bool) -> torch.nn.
         raise UserError(f'the adapters in {folder} do not fit the backbone',
                         got=first_line(error)) from error
     return adapted.merge_and_unload() if merge else adapted
+
+
+def restore_adapter(model: PeftModel, folder: Path) -> None:
+    """Put saved adapters into those that a model has already, of the same shape."""
+    set_peft_model_state_dict(model, load_file(Path(folder) / 'adapter_model.safetensors'))
 
 
 def kosmos(model: torch.nn.Module) -> Kosmos2Model:

@@ -1,10 +1,19 @@
 """The network: one Kosmos-2 feature a frame, and the LSTM head over windows of features."""
 
+from pathlib import Path
+
 import torch
+from safetensors.torch import load_file
 from torch import nn
 
 from mobile_vla_ros.model.action_head import ActionHead, HeadSettings
-from mobile_vla_ros.model.backbone import Backbone, LoraSettings, add_lora, kosmos
+from mobile_vla_ros.model.backbone import (
+    Backbone,
+    LoraSettings,
+    add_lora,
+    kosmos,
+    restore_adapter,
+)
 
 OBJECT_TOKEN = '<object>'
 
@@ -57,7 +66,7 @@ class VlaNetwork(nn.Module):
 
     def image_tokens(self, pixels: torch.Tensor) -> torch.Tensor:
         """Return (N, K, D): what the text model is given for (N, 3, S, S) preprocessed images."""
-        return self.kosmos.get_image_features(pixels).pooler_output
+        return self.kosmos.get_image_features(pixels.to(self.kosmos.dtype)).pooler_output
 
     def encode(self, frames: torch.Tensor, text_ids: torch.Tensor,
                text_lengths: torch.Tensor) -> torch.Tensor:
@@ -105,13 +114,27 @@ class VlaNetwork(nn.Module):
 
 
 def build_network(backbone: Backbone, lora: LoraSettings, *, motion_dims: int, chunk: int,
-                  hidden: int = 512, layers: int = 4, dropout: float = 0.0) -> VlaNetwork:
-    """Put LoRA and a fresh head on a backbone, ready to train."""
+                  hidden: int = 512, layers: int = 4, dropout: float = 0.0,
+                  activation_checkpointing: bool = False) -> VlaNetwork:
+    """
+    Put LoRA and a fresh head on a backbone, ready to train.
+
+    :param activation_checkpointing: keep what enters each layer of the towers alone, and compute
+        the rest again on the way back.
+    """
+    if activation_checkpointing:
+        backbone.model.activation_checkpointing_enable({'use_reentrant': False})
     config = backbone.model.config
     head = ActionHead(HeadSettings(config.text_config.embed_dim, motion_dims, chunk, hidden,
                                    layers, dropout))
     return VlaNetwork(add_lora(backbone.model, lora), head, config.text_config.bos_token_id,
                       _first_action_token(backbone))
+
+
+def load_trained(network: VlaNetwork, adapter: Path, head: Path) -> None:
+    """Put a bundle's adapters, head and action token into a network of the same shape."""
+    restore_adapter(network.backbone, adapter)
+    network.load_state_dict(load_file(head), strict=False)
 
 
 def _first_action_token(backbone: Backbone) -> torch.Tensor:

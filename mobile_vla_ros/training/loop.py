@@ -1,258 +1,275 @@
-"""The training loop: accelerate for devices, a bundle an epoch, the best and the last kept."""
+"""A training from its first step to its last, and on from where it was interrupted."""
 
-import json
 import math
-import os
-import shutil
+import time
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import torch
-import yaml
-from accelerate import Accelerator
-from accelerate.utils import set_seed
 from torch.nn.functional import binary_cross_entropy_with_logits
-from torch.utils.data import DataLoader
 from tqdm import tqdm
 
-from mobile_vla_ros.data.augment import Augmentation
-from mobile_vla_ros.data.dataset import collate
-from mobile_vla_ros.data.image_tokens import ImageTokens
-from mobile_vla_ros.data.runs import Run, Sampling, fingerprint
-from mobile_vla_ros.episode.reader import find_episodes
 from mobile_vla_ros.errors import UserError
-from mobile_vla_ros.files import replaced
-from mobile_vla_ros.model.backbone import LoraSettings, load_backbone
-from mobile_vla_ros.model.bundle import BackboneRef, LoadedPolicy, PolicySpec, save_bundle
-from mobile_vla_ros.model.device import pick_device
-from mobile_vla_ros.model.network import VlaNetwork, build_network
-from mobile_vla_ros.training.baselines import mean_action, targets
+from mobile_vla_ros.model.bundle import (
+    ADAPTER,
+    HEAD,
+    LoadedPolicy,
+    PolicySpec,
+    read_spec,
+    rewrite_spec,
+)
+from mobile_vla_ros.model.network import load_trained
+from mobile_vla_ros.training import plan, state
+from mobile_vla_ros.training.baselines import targets
 from mobile_vla_ros.training.config import DataConfig, ModelConfig, TrainConfig
-from mobile_vla_ros.training.evaluate import score
-from mobile_vla_ros.training.metrics import measure, motion_loss
+from mobile_vla_ros.training.evaluate import Scored, baseline_scores, score
+from mobile_vla_ros.training.feed import Feed
+from mobile_vla_ros.training.metrics import SEED_MOTION_DIMS, measure, motion_loss
+from mobile_vla_ros.training.optimise import Optimisation
 from mobile_vla_ros.training.predict import dataset, predict
-from mobile_vla_ros.training.takes import default_scale, load_takes
-from mobile_vla_ros.types import ActionSpec
+from mobile_vla_ros.training.prepare import (
+    Prepared,
+    accelerator_for,
+    augmentation,
+    prepare,
+    takes_of,
+)
+from mobile_vla_ros.training.run_folder import RunFolder
+from mobile_vla_ros.training.state import Progress
+from mobile_vla_ros.training.stop import StopSignal, TrainingStopped
+from mobile_vla_ros.training.takes import Takes
+
+# What may differ between a run and its resumption without changing a number.
+FREE_TO_CHANGE = ('out', 'data', 'offline', 'workers', 'save_every_min', 'token_cache', 'device')
+
+
+@dataclass(frozen=True)
+class Trained:
+    """
+    A finished run.
+
+    :param best: link to the best epoch's bundle, and `policy` what it says of itself.
+    :param scored: the best policy on the validation takes, beside baselines and controls.
+    :param history: a row for each epoch.
+    """
+
+    best: Path
+    policy: PolicySpec
+    scored: Scored
+    takes: Takes
+    history: list[dict]
 
 
 def train(model: ModelConfig, data: DataConfig, config: TrainConfig,
-          say: Callable[[str], None] = print) -> Path:
+          say: Callable[[str], None] = print) -> Trained | None:
     """
-    Fine-tune a policy on a folder of takes.
+    Fine-tune a policy on a folder of takes, or go on with a run that was interrupted.
 
-    Writes below `config.out`: `config.yaml`, `history.json`, `tensorboard/`, `checkpoints/` with
-    one bundle for the best epoch and one for the last, and the links `best` and `last`.
+    Writes below `config.out` what `RunFolder` names; every file is whole at every moment.
 
-    :returns: the best bundle's folder.
+    :returns: the finished run; None in a process that is not the main one of several.
     :raises UserError: for anything in takes or configuration that a person must mend; nothing is
         written then.
+    :raises TrainingStopped: after Ctrl-C or SIGTERM, when the state has been saved.
     """
-    out = Path(config.out)
-    if (out / 'history.json').exists():
-        raise UserError(f'{out} holds a training run already', expected='a new folder')
-    device = pick_device(config.device)
-    if config.precision == 'fp16' and device.type == 'cpu':
-        raise UserError('fp16 cannot be trained on a CPU', got='--precision fp16',
-                        expected='no or bf16', remedy='use --precision bf16, or a GPU')
-    takes = load_takes(Path(data.data), Sampling(data.rate_hz, data.window, data.chunk,
-                                                 data.command_max_age_s),
-                       data.accept_verdicts, data.val_share, data.split_seed)
-    train_runs, val_runs = takes.train, takes.val
-    for path, reason in takes.left_out.items():
-        say(f'left out: {path}: {reason}')
-    if takes.left_out:
-        say(f'{len(takes.left_out)} of {len(find_episodes(data.data))} takes left out')
-    left_out = {Path(path).name: reason for path, reason in takes.left_out.items()}
-    accelerator = Accelerator(
-        cpu=device.type == 'cpu', mixed_precision=config.precision,
-        gradient_accumulation_steps=config.accumulate)
-    set_seed(config.seed)
-    backbone = load_backbone(model.backbone, revision=model.revision, offline=model.offline)
-    actions = (ActionSpec(tuple(data.axes), tuple(data.scale)) if data.scale
-               else default_scale(train_runs, data.axes))
-    if model.motion_dims and model.motion_dims < len(actions.axes):
-        raise UserError('fewer motion numbers than axes', got=model.motion_dims,
-                        expected=f'0, or at least {len(actions.axes)}')
-    network = build_network(
-        backbone, LoraSettings(model.lora_r, model.lora_alpha, model.lora_dropout,
-                               model.lora_scope),
-        motion_dims=model.motion_dims or len(actions.axes), chunk=data.chunk,
-        hidden=model.head_hidden, layers=model.head_layers, dropout=model.head_dropout)
-    spec = PolicySpec(
-        backbone=BackboneRef(backbone.id, backbone.revision, backbone.sha256),
-        head=network.head.settings, image=backbone.image, actions=actions, rate_hz=data.rate_hz,
-        window=data.window, chunk=data.chunk, command_max_age_s=data.command_max_age_s,
-        instruction_template=model.instruction_template, blank=data.blank,
-        data={'fingerprint': fingerprint([*train_runs, *val_runs]),
-              'train_episodes': sorted({run.episode_id for run in train_runs}),
-              'val_episodes': sorted({run.episode_id for run in val_runs}),
-              'mean_action': mean_action(train_runs, actions),
-              'accept_verdicts': list(data.accept_verdicts), 'left_out': left_out,
-              'augmentation': {'mirror': data.mirror, 'light': data.light}})
-    counts = network.parameter_counts()
-    say(f'trainable parameters: {counts["trainable"]:,} (LoRA {counts["lora"]:,}, '
-        f'head {counts["head"]:,}); takes: {len(spec.data["train_episodes"])} train, '
-        f'{len(spec.data["val_episodes"])} validate')
-    tokens = None
-    if model.lora_scope == 'text':
-        tokens = ImageTokens(
-            lambda pixels: network.image_tokens(pixels.to(device)), backbone.sha256,
-            backbone.image, Augmentation(data.mirror, data.light),
-            Path(config.token_cache or out / 'image_tokens'))
-        network.to(device)
-        if data.blank != 'image':
-            with accelerator.main_process_first():
-                tokens.prepare([*train_runs, *val_runs])
-    run = _TrainingRun(out, network, backbone.tokenizer, spec, train_runs, val_runs, config,
-                       accelerator, say, tokens)
-    if accelerator.is_main_process:
-        out.mkdir(parents=True, exist_ok=True)
-        (out / 'config.yaml').write_text(yaml.safe_dump(
-            {**asdict(model), **asdict(data), **asdict(config)}, sort_keys=False))
-    return run.fit()
+    settings = {**asdict(model), **asdict(data), **asdict(config)}
+    accelerator = accelerator_for(model, config)
+    folder = RunFolder(Path(config.out), say, writes=accelerator.is_main_process)
+    folder.refuse_finished()
+    takes = takes_of(data, folder.say)
+    prepared = prepare(accelerator, model, data, config, takes, folder.say)
+    told = {name: value for name, value in settings.items() if name not in FREE_TO_CHANGE}
+    told |= {'fingerprint': prepared.spec.data['fingerprint'],
+             'backbone_sha256': prepared.spec.backbone.sha256}
+    trained_bytes = sum(value.nbytes for value in state.trained(prepared.network).values())
+    progress = folder.begin(told, trained_bytes, settings)
+    with StopSignal() as stop:
+        run = _Run(prepared, data, config, folder, told, progress, stop)
+        run.fit()
+        return run.finish()
 
 
-class _TrainingRun:
-    """The state of one run between epochs."""
+class _Run:
+    """A training between its first step and its last."""
 
-    def __init__(self, out: Path, network: VlaNetwork, tokenizer, spec: PolicySpec,
-                 train_runs: list[Run], val_runs: list[Run], config: TrainConfig,
-                 accelerator: Accelerator, say: Callable[[str], None],
-                 tokens: ImageTokens | None):
-        self.out = out
-        self.tokens = tokens
-        self.tokenizer = tokenizer
-        self.spec = spec
-        self.train_runs = train_runs
-        self.val_runs = val_runs
-        self.config = config
-        self.accelerator = accelerator
-        self.say = say
-        self.history: list[dict] = []
-        self.val_data = dataset(val_runs, spec, tokenizer, config.piece_frames, tokens=tokens)
-        self.val_targets = targets(val_runs, spec.actions, spec.window)[:2]
-        loader = DataLoader(
-            dataset(train_runs, spec, tokenizer, config.piece_frames,
-                    Augmentation(**spec.data['augmentation']), tokens=tokens),
-            batch_size=config.batch_size, shuffle=True, collate_fn=collate,
-            generator=torch.Generator().manual_seed(config.seed))
-        adapters = [network.action_token,
-                    *(p for p in network.backbone.parameters() if p.requires_grad)]
-        optimizer = torch.optim.AdamW(
-            [{'params': list(network.head.parameters())},
-             {'params': adapters, 'lr': config.lora_learning_rate or config.learning_rate}],
-            lr=config.learning_rate, weight_decay=config.weight_decay)
-        updates = config.epochs * math.ceil(len(loader) / config.accumulate)
-        schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, updates)
-        self.network, self.optimizer, self.loader, self.schedule = accelerator.prepare(
-            network, optimizer, loader, schedule)
+    def __init__(self, prepared: Prepared, data: DataConfig, config: TrainConfig,
+                 folder: RunFolder, told: dict, progress: Progress | None, stop: StopSignal):
+        self.prepared, self.data, self.config = prepared, data, config
+        self.folder, self.told, self.stop = folder, told, stop
+        self.accelerator, self.spec = prepared.accelerator, prepared.spec
+        self.progress = progress or Progress()
+        takes, tokens, spec = prepared.takes, prepared.tokens, prepared.spec
+        self.train_data = dataset(takes.train, spec, prepared.tokenizer, config.piece_frames,
+                                  augmentation(data), tokens=tokens, idle_keep=data.idle_keep)
+        self.val_data = dataset(takes.val, spec, prepared.tokenizer, config.piece_frames,
+                                tokens=tokens)
+        if self.train_data.thinned:
+            folder.say(f'{self.train_data.thinned} of '
+                       f'{self.train_data.thinned + self.train_data.windows} windows left out: '
+                       'the robot stands still in them (--idle_keep)')
+        self.val_actions = targets(takes.val, spec.actions, spec.window)[0]
+        self.blind = baseline_scores(takes.train, takes.val, spec.actions, spec.window)
+        self.steps = math.ceil(math.ceil(len(self.train_data) / config.batch_size)
+                               / config.accumulate)
+        self.optimisation = Optimisation(prepared.network, self.train_data, spec.window, config,
+                                         self.steps * config.epochs, self._report_broken)
+        if progress is not None:
+            state.restore(folder.path, prepared.network, self.optimisation.optimizer)
+            folder.say(f'going on in epoch {progress.epoch} after step {progress.step} of '
+                       f'{self.steps}')
+        self.optimisation.prepare(self.accelerator)
+        if self.accelerator.scaler is not None and self.progress.scaler:
+            self.accelerator.scaler.load_state_dict(self.progress.scaler)
+        self.saved_s = time.monotonic()
 
-    @property
-    def plain_network(self) -> VlaNetwork:
-        """The network without accelerate's wrapping."""
-        return self.accelerator.unwrap_model(self.network)
-
-    def fit(self) -> Path:
-        """Train every epoch; return the best bundle's folder."""
-        from torch.utils.tensorboard import SummaryWriter
-        board = SummaryWriter(self.out / 'tensorboard') if self._main else None
-        self.say('epoch   train_loss   val_loss   val_loss_arm_act   '
-                 + '   '.join(f'mae {axis}' for axis in self.spec.actions.axes))
-        for epoch in range(self.config.epochs):
-            row = {'epoch': epoch, **self._train_epoch(epoch), **self._validate()}
-            if not math.isfinite(row['train_loss']):
-                raise UserError(f'the training loss is {row["train_loss"]} in epoch {epoch}',
-                                expected='a finite number',
-                                remedy='lower --learning_rate, or use --precision bf16')
-            self.history.append(row)
-            if self._main:
-                self._keep(epoch, row)
-                for name, value in row.items():
-                    if isinstance(value, float):
-                        board.add_scalar(name, value, epoch)
-                self.say(f'{epoch:5d}   {row["train_loss"]:10.5f}   {row["val_loss"]:8.5f}   '
-                         f'{row["val_loss_arm_act"]:16.5f}   ' + '   '.join(
-                             f'{row[f"val_mae_{axis}"]:.4f} {unit}' for axis, unit in zip(
-                                 self.spec.actions.axes, self.spec.actions.units, strict=True)))
-        if board:
-            board.close()
+    def fit(self) -> None:
+        """Train every epoch that is left."""
+        best = min(self.blind['baselines'].items(), key=lambda item: item[1]['loss'])
+        self.folder.say(f'the best predictor that sees no image: {best[0]}, val_loss_arm_act '
+                        f'{best[1]["loss_arm_act"]:.5f}')
+        self.folder.say('epoch   train_loss_arm_act   val_loss_arm_act   val_loss   '
+                        + '   '.join(f'mae {axis}' for axis in self.spec.actions.axes))
+        progress = self.progress
+        while progress.epoch < self.config.epochs:
+            if progress.step < self.steps:
+                self._train_epoch()
+                self._save_state()
+            row, measured = self._validate()
+            progress.history.append({'epoch': progress.epoch, **self._train_row(), **row})
+            if self.accelerator.is_main_process:
+                self._keep(measured)
+            progress.epoch, progress.step, progress.sums = progress.epoch + 1, 0, {}
         self.accelerator.wait_for_everyone()
-        return self.out / 'best'
 
-    @property
-    def _main(self) -> bool:
-        return self.accelerator.is_main_process
+    def finish(self) -> Trained | None:
+        """Measure the best epoch beside every control, and write that into its bundle."""
+        if not self.accelerator.is_main_process:
+            return None
+        best = (self.folder.path / 'best').resolve()
+        history, takes, network = self.progress.history, self.prepared.takes, self.prepared.network
+        if best != (self.folder.path / 'last').resolve():
+            load_trained(network, best / ADAPTER, best / HEAD)
+        spec = read_spec(best)
+        scored = score(LoadedPolicy(network.eval(), spec, self.prepared.tokenizer),
+                       takes.train, takes.val, self.prepared.tokens)
+        spec = replace(spec, metrics={'epoch': spec.metrics['epoch'], **scored.summary})
+        rewrite_spec(best, spec)
+        for sentence in scored.summary['policy']['verdict']:
+            self.folder.say(sentence)
+        self.folder.finish()
+        return Trained(self.folder.path / 'best', spec, scored, takes, history)
 
-    def _train_epoch(self, epoch: int) -> dict:
-        self.network.train()
-        weight = self.config.gripper_weight
-        sums = {'train_loss': 0.0, 'train_loss_arm_act': 0.0, 'train_loss_gripper_act': 0.0}
-        for batch in tqdm(self.loader, desc=f'epoch {epoch}', leave=False,
-                          disable=not self._main):
-            with self.accelerator.accumulate(self.network):
-                motion, gripper = self.network(
-                    batch['frames'], batch['text_ids'], batch['text_lengths'],
-                    batch['frame_counts'], self.spec.window)
-                motion, gripper = motion.float(), gripper.float()
-                loss = motion_loss(motion, batch['actions'], batch['real'])
-                dummy = binary_cross_entropy_with_logits(gripper, torch.zeros_like(gripper))
-                self.accelerator.backward(loss + weight * dummy)
-                if self.accelerator.sync_gradients:
-                    self.accelerator.clip_grad_norm_(self.network.parameters(),
-                                                     self.config.grad_clip)
-                self.optimizer.step()
-                self.schedule.step()
-                self.optimizer.zero_grad()
-            sums['train_loss'] += loss.item()
-            sums['train_loss_arm_act'] += measure(
-                motion.detach().cpu().numpy(), batch['actions'].cpu().numpy(),
-                batch['real'].cpu().numpy(), self.spec.actions)['loss_arm_act']
-            sums['train_loss_gripper_act'] += dummy.item()
-        return {name: value / len(self.loader) for name, value in sums.items()}
+    def _train_epoch(self) -> None:
+        """Do the optimiser steps of this epoch that are left."""
+        progress, config = self.progress, self.config
+        draws = plan.epoch_draws(self.train_data.instructions, config.seed, progress.epoch,
+                                 balance=self.data.balance_instructions)
+        steps = plan.steps(draws, config.batch_size, config.accumulate)[progress.step:]
+        feed = Feed(self.train_data, config.workers)
+        ready = feed.batches(self.optimisation.share_of(steps))
+        bar = tqdm(total=self.steps, initial=progress.step, desc=f'epoch {progress.epoch}',
+                   leave=False, disable=not self.accelerator.is_main_process)
+        began, waited_s = time.perf_counter(), 0.0
+        try:
+            for batches in steps:
+                sums = self.optimisation.step(batches, ready, progress.epoch, progress.step,
+                                              progress.updates)
+                now = time.perf_counter()
+                sums |= {'seconds': now - began, 'waited_s': feed.waited_s - waited_s}
+                began, waited_s = now, feed.waited_s
+                stopped = self._joined(sums)
+                for name, value in sums.items():
+                    progress.sums[name] = progress.sums.get(name, 0.0) + value
+                progress.step += 1
+                progress.updates += 1
+                bar.update()
+                if stopped or time.monotonic() - self.saved_s > 60 * config.save_every_min:
+                    self._save_state()
+                if stopped:
+                    raise TrainingStopped(
+                        f'stopped in epoch {progress.epoch} after step {progress.step} of '
+                        f'{self.steps}; the same command goes on from here')
+        finally:
+            bar.close()
+            ready.close()
 
-    def _validate(self) -> dict:
-        found = predict(self.plain_network, self.val_data)
-        motion, gripper = found.motion, found.gripper
-        actions, real = self.val_targets
-        measured = measure(motion, actions, real, self.spec.actions)
-        logits = torch.from_numpy(gripper)
-        row = {
-            'val_loss': float(motion_loss(torch.from_numpy(motion), torch.from_numpy(actions),
-                                          torch.from_numpy(real))),
-            'val_loss_arm_act': measured['loss_arm_act'],
-            'val_loss_gripper_act': float(binary_cross_entropy_with_logits(
-                logits, torch.zeros_like(logits))),
-            'acc_gripper_act': float((logits < 0).float().mean())}
-        for axis in self.spec.actions.axes:
-            for name in ('mae', 'rmse', 'r2'):
-                row[f'val_{name}_{axis}'] = measured[axis][name]
-        return row
+    def _joined(self, sums: dict[str, float]) -> bool:
+        """Add up what the processes counted, in place; return whether any was asked to stop."""
+        if self.accelerator.num_processes == 1:
+            return self.stop.asked
+        values = torch.tensor([*sums.values(), float(self.stop.asked)], dtype=torch.float64,
+                              device=self.accelerator.device)
+        *values, asked = self.accelerator.reduce(values).tolist()
+        sums |= dict(zip(sums, values, strict=True))
+        return asked > 0
 
-    def _keep(self, epoch: int, row: dict) -> None:
-        """Write this epoch's bundle, point `last` and perhaps `best` at it, drop the others."""
-        best = min(self.history, key=lambda past: past['val_loss'])['epoch'] == epoch
-        network = self.plain_network
-        scored = best or epoch == self.config.epochs - 1
-        scores = (score(LoadedPolicy(network, self.spec, self.tokenizer), self.train_runs,
-                        self.val_runs, self.tokens).summary if scored else {})
-        spec = PolicySpec(**{**self.spec.__dict__, 'metrics': {'epoch': row, **scores}})
-        name = f'epoch={epoch:03d}-val_loss={row["val_loss"]:.5f}'
-        folder = save_bundle(self.out / 'checkpoints' / name, network, spec)
-        point(self.out / 'last', folder)
-        if best:
-            point(self.out / 'best', folder)
-        kept = {(self.out / link).resolve() for link in ('best', 'last')}
-        for other in folder.parent.iterdir():
-            if other.resolve() not in kept:
-                shutil.rmtree(other)
-        with replaced(self.out / 'history.json') as file:
-            file.write(json.dumps(self.history, indent=2) + '\n')
+    def _report_broken(self, sentence: str) -> None:
+        if sentence not in self.progress.broken:
+            self.progress.broken.append(sentence)
+            self.folder.say(f'left out: {sentence}')
 
+    def _train_row(self) -> dict:
+        """Return what an epoch's training gives to its row of the history."""
+        sums = self.progress.sums
+        if not sums['count']:
+            raise UserError('no frame of the training takes can be read',
+                            got=' | '.join(self.progress.broken[:3]),
+                            remedy='mobile_vla episodes check names what is broken')
+        loss = sums['loss'] / sums['count']
+        return {'train_loss': loss,
+                'train_loss_arm_act': loss * self.spec.head.motion_dims / SEED_MOTION_DIMS,
+                'train_loss_gripper_act': sums['gripper'] / sums['count'],
+                'frames_encoded': int(sums['frames']), 'seconds': sums['seconds'],
+                'waiting_share': sums['waited_s'] / sums['seconds']}
 
-def point(link: Path, target: Path) -> None:
-    """Point a link at a folder, in one step."""
-    partial = link.with_name(f'.{link.name}.new')
-    partial.unlink(missing_ok=True)
-    partial.symlink_to(os.path.relpath(target, link.parent))
-    partial.replace(link)
+    def _validate(self) -> tuple[dict, dict]:
+        """Return what validation gives to an epoch's row, and all of its metrics."""
+        found = predict(self.prepared.network, self.val_data, workers=self.config.workers,
+                        accelerator=self.accelerator)
+        for sentence in found.broken:
+            self._report_broken(sentence)
+        measured = measure(found.motion, self.val_actions, found.real, self.spec.actions)
+        real = torch.from_numpy(found.real)
+        loss = float(motion_loss(torch.from_numpy(found.motion),
+                                 torch.from_numpy(self.val_actions), real))
+        if not math.isfinite(loss):
+            raise UserError(f'the validation loss is {loss} in epoch {self.progress.epoch}',
+                            expected='a finite number',
+                            remedy='lower --learning_rate, or use another --precision')
+        logits = torch.from_numpy(found.gripper)[real]
+        row = {'val_loss': loss, 'val_loss_arm_act': measured['loss_arm_act'],
+               'val_loss_gripper_act': float(binary_cross_entropy_with_logits(
+                   logits, torch.zeros_like(logits))),
+               'acc_gripper_act': float((logits < 0).float().mean())}
+        row |= {f'val_{name}_{axis}': measured[axis][name] for axis in self.spec.actions.axes
+                for name in ('mae', 'rmse', 'r2')}
+        return row, measured
+
+    def _keep(self, measured: dict) -> None:
+        """Write the newest epoch's bundle and its row of the table."""
+        history = self.progress.history
+        row = history[-1]
+        spec = replace(
+            self.spec, data={**self.spec.data, 'broken_frames': self.progress.broken},
+            metrics={'epoch': row, **self.blind, 'policy': measured})
+
+        def write():
+            self.folder.keep(self.prepared.network, spec, history)
+            self.folder.write_history(history, self.blind['baselines'])
+        if row['epoch'] + 1 == self.config.epochs:
+            write()
+        else:
+            self.folder.without_dying(write)
+        maes = [f'{row[f"val_mae_{axis}"]:.4f} {unit}' for axis, unit in zip(
+            self.spec.actions.axes, self.spec.actions.units, strict=True)]
+        self.folder.say(f'{row["epoch"]:5d}   {row["train_loss_arm_act"]:18.5f}   '
+                        f'{row["val_loss_arm_act"]:16.5f}   {row["val_loss"]:8.5f}   '
+                        + '   '.join(maes))
+
+    def _save_state(self) -> None:
+        if self.accelerator.scaler is not None:
+            self.progress.scaler = self.accelerator.scaler.state_dict()
+        self.folder.save_state(self.prepared.network, self.optimisation.optimizer, self.progress,
+                               self.told)
+        self.saved_s = time.monotonic()

@@ -1,0 +1,128 @@
+"""One optimiser step: the same numbers whoever does its batches, and however they are cut."""
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import nullcontext
+
+import torch
+from accelerate import Accelerator
+from torch.nn.functional import binary_cross_entropy_with_logits
+
+from mobile_vla_ros.data.dataset import RunDataset
+from mobile_vla_ros.errors import UserError
+from mobile_vla_ros.model.network import VlaNetwork
+from mobile_vla_ros.training import plan, state
+from mobile_vla_ros.training.config import TrainConfig
+from mobile_vla_ros.training.metrics import motion_loss_sum
+
+
+class Optimisation:
+    """
+    AdamW over what is trained, one step at a time.
+
+    The loss of a step is the mean over every real chunk step of all its batches, so that neither
+    the number of processes nor the size of a batch changes what is learned.
+
+    :param updates: optimiser steps of the whole run; the learning rate falls along a cosine.
+    :param report: called with the sentence of every frame that cannot be read.
+    """
+
+    def __init__(self, network: VlaNetwork, data: RunDataset, window: int, config: TrainConfig,
+                 updates: int, report: Callable[[str], None]):
+        self.plain_network = network
+        self.data, self.window, self.config = data, window, config
+        self.updates, self.report = updates, report
+        self.optimizer = _adamw(network, config)
+
+    def prepare(self, accelerator: Accelerator) -> None:
+        """Put network and optimiser in the care of accelerate (after a state was restored)."""
+        self.accelerator = accelerator
+        self.network, self.prepared_optimizer = accelerator.prepare(self.plain_network,
+                                                                    self.optimizer)
+
+    def share_of(self, steps: Sequence[list[list[plan.Draw]]]) -> list[list[plan.Draw]]:
+        """Return the batches of some steps that this process does, in their order."""
+        return [batches[number] for batches in steps for number in plan.share(
+            batches, self.accelerator.process_index, self.accelerator.num_processes)]
+
+    def step(self, batches: list[list[plan.Draw]], ready: Iterator[dict], epoch: int, step: int,
+             done: int) -> dict[str, float]:
+        """
+        Do one step.
+
+        :param ready: this process' batches of it come next.
+        :param done: steps of the whole run so far.
+        :returns: sums over all processes: `loss`, `gripper`, `count` (chunk steps that they are
+            divided by) and `frames` encoded.
+        :raises UserError: when the loss or the gradient is no number; the sentence names takes.
+        """
+        accelerator, config = self.accelerator, self.config
+        where = f'epoch {epoch}, step {step}'
+        total = max(1, sum(self.data.real_steps(index) for batch in batches
+                           for index, _ in batch))
+        numbers = plan.share(batches, accelerator.process_index, accelerator.num_processes)
+        weight = float(plan.counts(batches, accelerator.process_index))
+        for group in self.prepared_optimizer.param_groups:
+            group['lr'] = group['initial_lr'] * plan.cosine(done, self.updates)
+        sums = dict.fromkeys(('loss', 'gripper', 'count', 'frames'), 0.0)
+        self.network.train()
+        for place, number in enumerate(numbers):
+            batch = next(ready)
+            for sentence in batch['broken']:
+                self.report(sentence)
+            torch.manual_seed(plan.mixed('dropout', config.seed, epoch, step, number))
+            more = place + 1 < len(numbers)
+            with accelerator.no_sync(self.network) if more else nullcontext():
+                loss, gripper = self._losses(batch)
+                self._check_finite(loss.item(), 'loss', where, batches[number])
+                whole = weight * (loss + config.gripper_weight * gripper)
+                # Gradients are averaged over the processes; what is wanted is their sum.
+                accelerator.backward(whole * accelerator.num_processes / total)
+            for name, value in (('loss', loss.item()), ('gripper', gripper.item()),
+                                ('count', batch['real'].sum().item()),
+                                ('frames', len(batch['frames']))):
+                sums[name] += weight * value
+        norm = accelerator.clip_grad_norm_(self.network.parameters(), config.grad_clip)
+        if accelerator.scaler is None:  # with FP16's, a step that overflows is left out
+            self._check_finite(float(norm), 'gradient', where,
+                               [draw for batch in batches for draw in batch])
+        self.prepared_optimizer.step()
+        self.prepared_optimizer.zero_grad()
+        return sums
+
+    def _losses(self, batch: dict) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return the sums over real chunk steps of the motion's loss and of the dummy's."""
+        device = self.accelerator.device
+        batch = {name: value.to(device) if isinstance(value, torch.Tensor) else value
+                 for name, value in batch.items()}
+        motion, gripper = self.network(batch['frames'], batch['text_ids'], batch['text_lengths'],
+                                       batch['frame_counts'], self.window)
+        motion, gripper = motion.float(), gripper.float()
+        dummy = binary_cross_entropy_with_logits(gripper, torch.zeros_like(gripper),
+                                                 reduction='none')
+        return (motion_loss_sum(motion, batch['actions'], batch['real']),
+                (dummy * batch['real']).sum())
+
+    def _check_finite(self, value: float, what: str, where: str,
+                      draws: Sequence[plan.Draw]) -> None:
+        if math.isfinite(value):
+            return
+        names = sorted({self.data.runs[self.data.pieces[index][0]].path.name
+                        for index, _ in draws})
+        raise UserError(
+            f'the {what} is {value} in {where}', got=f'from {", ".join(names)}',
+            expected='a finite number',
+            remedy='lower --learning_rate, or use --precision bf16 or no instead of fp16; the '
+                   'policies of the epochs before are whole')
+
+
+def _adamw(network: VlaNetwork, config: TrainConfig) -> torch.optim.Optimizer:
+    """Return AdamW over what is trained, the adapters at a rate of their own."""
+    head = list(network.head.parameters())
+    own = {id(parameter) for parameter in head}
+    adapters = [value for value in state.trained(network).values() if id(value) not in own]
+    rates = (config.learning_rate, config.lora_learning_rate or config.learning_rate)
+    return torch.optim.AdamW(
+        [{'params': parameters, 'lr': rate, 'initial_lr': rate}
+         for parameters, rate in zip((head, adapters), rates, strict=True)],
+        weight_decay=config.weight_decay)

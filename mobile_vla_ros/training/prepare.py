@@ -1,0 +1,146 @@
+"""All that is settled before the first step: takes, network, and what the bundle says of both."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from accelerate import Accelerator
+from accelerate.utils import set_seed
+
+from mobile_vla_ros.data.augment import Augmentation
+from mobile_vla_ros.data.image_tokens import ImageTokens
+from mobile_vla_ros.data.runs import Sampling, fingerprint
+from mobile_vla_ros.errors import UserError
+from mobile_vla_ros.model.backbone import LoraSettings, load_backbone
+from mobile_vla_ros.model.bundle import BackboneRef, PolicySpec
+from mobile_vla_ros.model.device import pick_device
+from mobile_vla_ros.model.network import VlaNetwork, build_network
+from mobile_vla_ros.training.baselines import mean_action
+from mobile_vla_ros.training.config import DataConfig, ModelConfig, TrainConfig
+from mobile_vla_ros.training.takes import (
+    Takes,
+    default_scale,
+    leak_lines,
+    load_takes,
+    split_record,
+)
+from mobile_vla_ros.types import ActionSpec
+
+# What `--precision` calls the types.
+SHORT = {'float32': 'no', 'bfloat16': 'bf16', 'float16': 'fp16'}
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """
+    What is trained, and with what.
+
+    :param tokens: image tokens that are kept (lora_scope text), or None.
+    """
+
+    accelerator: Accelerator
+    takes: Takes
+    network: VlaNetwork
+    tokenizer: object
+    spec: PolicySpec
+    tokens: ImageTokens | None
+
+
+def augmentation(data: DataConfig) -> Augmentation:
+    """Return what a configuration lets change in a take."""
+    return Augmentation(mirror=data.mirror, light=data.light, colour=data.colour,
+                        shift=data.shift)
+
+
+def takes_of(data: DataConfig, say: Callable[[str], None]) -> Takes:
+    """Load and split the takes of a configuration, and say what is left out and what leaks."""
+    takes = load_takes(
+        Path(data.data), Sampling(data.rate_hz, data.window, data.chunk, data.command_max_age_s),
+        data.accept_verdicts, data.val_share, data.split_seed,
+        group_duplicates=data.group_duplicates)
+    for path, reason in takes.left_out.items():
+        say(f'left out: {path}: {reason}')
+    if takes.left_out:
+        used = len({run.episode_id for run in [*takes.train, *takes.val]})
+        say(f'{len(takes.left_out)} of {used + len(takes.left_out)} takes left out')
+    for line in leak_lines(takes):
+        say(line)
+    return takes
+
+
+def accelerator_for(model: ModelConfig, config: TrainConfig) -> Accelerator:
+    """
+    Return what carries the devices and the precision.
+
+    :raises UserError: for a device that is not there, or a precision that it cannot train in.
+    """
+    device = pick_device(config.device)
+    if device.type == 'cpu' and 'fp16' in (config.precision, SHORT[model.backbone_dtype]):
+        raise UserError('float16 cannot be trained on a CPU',
+                        got=f'--precision {config.precision} '
+                            f'--backbone_dtype {model.backbone_dtype}',
+                        expected='--precision no or bf16, --backbone_dtype float32 or bfloat16',
+                        remedy='use --precision bf16, or a GPU')
+    return Accelerator(cpu=device.type == 'cpu', mixed_precision=config.precision)
+
+
+def prepare(accelerator: Accelerator, model: ModelConfig, data: DataConfig, config: TrainConfig,
+            takes: Takes, say: Callable[[str], None]) -> Prepared:
+    """
+    Build the network and what the bundle will say of it and of its data.
+
+    :raises UserError: for anything in the configuration that a person must mend.
+    """
+    actions = (ActionSpec(tuple(data.axes), tuple(data.scale)) if data.scale
+               else default_scale(takes.train, data.axes))
+    if model.motion_dims and model.motion_dims < len(actions.axes):
+        raise UserError('fewer motion numbers than axes', got=model.motion_dims,
+                        expected=f'0, or at least {len(actions.axes)}')
+    backbone = load_backbone(model.backbone, revision=model.revision, offline=model.offline,
+                             dtype=getattr(torch, model.backbone_dtype))
+    set_seed(config.seed)
+    network = build_network(
+        backbone, LoraSettings(model.lora_r, model.lora_alpha, model.lora_dropout,
+                               model.lora_scope),
+        motion_dims=model.motion_dims or len(actions.axes), chunk=data.chunk,
+        hidden=model.head_hidden, layers=model.head_layers, dropout=model.head_dropout,
+        activation_checkpointing=model.activation_checkpointing)
+    network.to(accelerator.device)
+    spec = PolicySpec(
+        backbone=BackboneRef(backbone.id, backbone.revision, backbone.sha256),
+        head=network.head.settings, image=backbone.image, actions=actions, rate_hz=data.rate_hz,
+        window=data.window, chunk=data.chunk, command_max_age_s=data.command_max_age_s,
+        instruction_template=model.instruction_template, blank=data.blank,
+        data=_record(data, takes, actions))
+    counts = network.parameter_counts()
+    say(f'trainable parameters: {counts["trainable"]:,} (LoRA {counts["lora"]:,}, '
+        f'head {counts["head"]:,}, action token {counts["action_token"]:,}); '
+        f'takes: {len(spec.data["train_episodes"])} train, '
+        f'{len(spec.data["val_episodes"])} validate')
+    tokens = None
+    if model.lora_scope == 'text':
+        tokens = ImageTokens(
+            lambda pixels: network.image_tokens(pixels.to(accelerator.device)), backbone.sha256,
+            backbone.image, augmentation(data),
+            Path(config.token_cache or Path(config.out) / 'image_tokens'))
+        if data.blank != 'image':
+            with accelerator.main_process_first():
+                tokens.prepare([*takes.train, *takes.val])
+    return Prepared(accelerator, takes, network, backbone.tokenizer, spec, tokens)
+
+
+def _record(data: DataConfig, takes: Takes, actions: ActionSpec) -> dict:
+    """Return what a bundle says of its data."""
+    return {
+        'fingerprint': fingerprint([*takes.train, *takes.val]),
+        'train_episodes': sorted({run.episode_id for run in takes.train}),
+        'val_episodes': sorted({run.episode_id for run in takes.val}),
+        'split': split_record(takes, val_share=data.val_share, seed=data.split_seed,
+                              group_duplicates=data.group_duplicates),
+        'mean_action': mean_action(takes.train, actions),
+        'accept_verdicts': list(data.accept_verdicts),
+        'left_out': {Path(path).name: reason for path, reason in takes.left_out.items()},
+        'augmentation': {'mirror': data.mirror, 'light': data.light, 'colour': data.colour,
+                         'shift': data.shift},
+        'idle_keep': data.idle_keep, 'balance_instructions': data.balance_instructions}

@@ -1,0 +1,110 @@
+"""Several processes train as one does; precisions and memory savers change no meaning."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+import torch
+from accelerate.state import AcceleratorState
+
+from mobile_vla_ros.errors import UserError
+from mobile_vla_ros.model.backbone import LoraSettings, load_backbone
+from mobile_vla_ros.model.network import build_network
+from mobile_vla_ros.training.config import DataConfig, ModelConfig, TrainConfig
+from mobile_vla_ros.training.loop import train
+
+
+@pytest.fixture(autouse=True)
+def fresh_accelerate():
+    """accelerate keeps its precision for the life of a process; a test starts without one."""
+    AcceleratorState._reset_state(reset_partial_state=True)
+
+
+def flags(backbone, takes, out, **more) -> list[str]:
+    """Return the command line of a small run; dropout is on, batches are of one piece."""
+    told = {'backbone': backbone, 'data': takes, 'out': out, 'device': 'cpu', 'epochs': 2,
+            'lora_r': 2, 'head_hidden': 16, 'head_layers': 1, 'learning_rate': 0.001,
+            'accumulate': 4, **more}
+    return [word for name, value in told.items() for word in (f'--{name}', str(value))]
+
+
+def launched(processes: int, *arguments: str) -> subprocess.CompletedProcess:
+    """Run `mobile_vla train` through `accelerate launch`, as docs/training.md says."""
+    return subprocess.run(
+        [sys.executable, '-m', 'accelerate.commands.launch', '--cpu', '--num_processes',
+         str(processes), '--num_machines', '1', '--mixed_precision', 'no', '--dynamo_backend',
+         'no', '--main_process_port', '0', '-m', 'mobile_vla_ros.cli.main', 'train', *arguments],
+        capture_output=True, text=True, timeout=280, check=False)
+
+
+def history(out) -> list[dict]:
+    """Return the rows of a run."""
+    return json.loads((out / 'history.json').read_text())
+
+
+def test_two_processes_train_as_one_does(small_backbone, takes, tmp_path):
+    """The same command, launched on two: every loss within 1e-4, and one set of files."""
+    one = subprocess.run([sys.executable, '-m', 'mobile_vla_ros.cli.main', 'train',
+                          *flags(small_backbone, takes, tmp_path / 'one')],
+                         capture_output=True, text=True, timeout=280, check=False)
+    assert one.returncode == 0, one.stderr
+    two = launched(2, *flags(small_backbone, takes, tmp_path / 'two'))
+    assert two.returncode == 0, two.stderr
+    assert two.stdout.count('trainable parameters') == 1
+    first, second = history(tmp_path / 'one'), history(tmp_path / 'two')
+    assert len(first) == len(second) == 2
+    for row, other in zip(first, second, strict=True):
+        assert row['frames_encoded'] == other['frames_encoded']
+        for name, value in row.items():
+            if 'loss' in name:
+                assert other[name] == pytest.approx(value, rel=1e-4, abs=1e-6), name
+    assert {path.name for path in (tmp_path / 'two').iterdir()} == {
+        path.name for path in (tmp_path / 'one').iterdir()}
+
+
+def test_activation_checkpointing_changes_no_number(small_backbone):
+    """Less memory, the same loss and gradients, dropout included."""
+    grads = []
+    for saving in (False, True):
+        torch.manual_seed(0)
+        net = build_network(load_backbone(small_backbone), LoraSettings(r=4, dropout=0.1),
+                            motion_dims=2, chunk=3, hidden=16, layers=1,
+                            activation_checkpointing=saving).train()
+        torch.manual_seed(1)
+        pixels, ids = torch.randn(6, 3, 56, 56), torch.tensor([[4, 5, 6]])
+        torch.manual_seed(2)
+        motion, _ = net(pixels, ids, torch.tensor([3]), [6], 4)
+        motion.square().sum().backward()
+        grads.append({name: p.grad for name, p in net.named_parameters() if p.grad is not None})
+    assert grads[0].keys() == grads[1].keys()
+    for name, grad in grads[0].items():
+        torch.testing.assert_close(grads[1][name], grad, rtol=1e-5, atol=1e-7)
+
+
+@pytest.mark.parametrize(('precision', 'dtype'), [('bf16', 'float32'), ('bf16', 'bfloat16'),
+                                                  ('no', 'bfloat16')])
+def test_bfloat16_trains_on_a_cpu(small_backbone, takes, tmp_path, precision, dtype):
+    """Mixed precision, frozen weights of half the size, or both: near the loss of float32."""
+    rows = {}
+    for name, told in (('32', ('no', 'float32')), ('16', (precision, dtype))):
+        AcceleratorState._reset_state(reset_partial_state=True)
+        train(ModelConfig(backbone=small_backbone, lora_r=2, head_hidden=16, head_layers=1,
+                          lora_dropout=0.0, backbone_dtype=told[1]),
+              DataConfig(data=str(takes)),
+              TrainConfig(out=str(tmp_path / name), epochs=1, device='cpu', precision=told[0]),
+              say=lambda _: None)
+        rows[name] = history(tmp_path / name)[0]
+    assert rows['16']['train_loss'] == pytest.approx(rows['32']['train_loss'], rel=0.05)
+    assert rows['16']['train_loss'] != rows['32']['train_loss']
+
+
+@pytest.mark.parametrize(('precision', 'dtype'), [('fp16', 'float32'), ('no', 'float16')])
+def test_float16_on_a_cpu_is_refused(small_backbone, takes, tmp_path, precision, dtype):
+    """A sentence with what works there."""
+    with pytest.raises(UserError, match='Use --precision bf16, or a GPU'):
+        train(ModelConfig(backbone=small_backbone, backbone_dtype=dtype),
+              DataConfig(data=str(takes)),
+              TrainConfig(out=str(tmp_path / 'out'), device='cpu', precision=precision),
+              say=lambda _: None)
+    assert not (tmp_path / 'out').exists()
