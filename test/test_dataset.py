@@ -161,6 +161,19 @@ def test_a_broken_frame_breaks_its_pieces_and_no_other(tmp_path, part):
         data.real_steps(index) for index in range(len(data)) if index not in broken)
 
 
+def test_a_take_that_lost_its_end_is_named(tmp_path):
+    """A reader that finds fewer frames than there were says which of them is missing."""
+    run = run_in_file(tmp_path)
+    break_frame(run.path, 29, 'block')
+    with Episode.open(run.path) as episode:
+        left = len(episode)
+    assert 4 < left < 30
+    data = RunDataset([run], SPEC, IMAGE, 4, 9, WORDS)
+    broken = {start: data[index].broken for index, (_, start, _) in enumerate(data.pieces)}
+    assert broken[0] == ''
+    assert f'{run.path} is broken at frame {max(left, data.pieces[-1][1])};' in broken[24 - 24 % 6]
+
+
 def _is_broken(episode: Episode, index: int) -> bool:
     try:
         episode.frame(index)
@@ -197,6 +210,16 @@ def test_a_frame_is_decoded_once_a_pass(tmp_path):
         for _ in range(2):
             list(pool.map(data.__getitem__, range(len(data))))
             assert data.cache.decoded == 30
+
+
+def test_datasets_may_share_what_was_decoded(tmp_path):
+    """A control over the same takes decodes nothing again."""
+    run = run_in_file(tmp_path)
+    cache = FrameCache(IMAGE)
+    one, other = (RunDataset([run], SPEC, IMAGE, 4, 9, WORDS, cache=cache) for _ in range(2))
+    for index in range(len(one)):
+        assert same(one[index], other[index])
+    assert cache.decoded == 30
 
 
 def test_the_cache_keeps_to_its_budget(tmp_path):

@@ -1,12 +1,16 @@
 """Stored images decoded at a reduced scale: where, how much is lost, and the same everywhere."""
 
 import io
+import itertools
 
 import numpy as np
 import pytest
 import torch
 from episode_takes import CREATED_NS
+from geometry_msgs.msg import TwistStamped
 from PIL import Image
+from rclpy.qos import qos_profile_sensor_data
+from sensor_msgs.msg import CompressedImage
 
 from mobile_vla_ros import images
 from mobile_vla_ros.data.dataset import RunDataset
@@ -15,6 +19,7 @@ from mobile_vla_ros.data.runs import Sampling, load_runs
 from mobile_vla_ros.encoded import decode
 from mobile_vla_ros.episode.schema import EpisodeInfo
 from mobile_vla_ros.episode.writer import EpisodeWriter
+from mobile_vla_ros.model.bundle import read_spec
 from mobile_vla_ros.nodes.images import from_rgb, to_compressed
 from mobile_vla_ros.nodes.inference_node import Shot
 from mobile_vla_ros.sim.test_card import pictures
@@ -109,3 +114,21 @@ def test_whoever_wants_the_picture_gets_it_whole():
     """The messages' own decoder, which views and imports use, reduces nothing."""
     encoded, = stored(1280, 720)
     assert images.compressed_to_rgb(to_compressed(encoded)).shape == (720, 1280, 3)
+
+
+def test_the_node_drives_by_a_large_compressed_camera(nodes, client, small_run):
+    """A live inference node decodes a JPEG no larger than its policy needs; so is its overlay."""
+    frames = itertools.cycle(stored(1280, 720, count=4))
+    proposals = client.subscribe('policy/cmd_vel', TwistStamped)
+    overlays = client.subscribe('inference/overlay/compressed', CompressedImage,
+                                qos_profile_sensor_data)
+    nodes.start('inference_node', params={
+        'policy': str(small_run / 'best'), 'instruction': 'go to the red box',
+        'image_transport': 'compressed'})
+    with client.stream('camera/image_raw/compressed',
+                       lambda: to_compressed(next(frames), stamp=client.now()), 10.0,
+                       qos_profile_sensor_data):
+        client.wait_for(lambda: len(proposals) and len(overlays), 60, 'a proposal, drawn')
+    side = read_spec(small_run / 'best').image.size
+    expected = decode(stored(1280, 720)[0], side).shape
+    assert decode(bytes(overlays.last.data)).shape == expected == (90, 160, 3)

@@ -189,6 +189,13 @@ def test_a_broken_run_has_no_tokens_and_stops_no_other(runs, broken_run, tmp_pat
     assert collate(items)['broken'] == [items[0].broken, items[1].broken]
 
 
+def test_a_folder_that_cannot_be_written_is_a_sentence(runs, tmp_path):
+    """The flag is named; the take is not blamed."""
+    (tmp_path / 'taken').write_text('a file')
+    with pytest.raises(UserError, match=r'cannot be kept in .*taken.*token_cache'):
+        tokens(tmp_path / 'taken', Counting()).prepare(runs)
+
+
 def test_tokens_that_went_away_break_the_item_alone(runs, tmp_path):
     """A folder of tokens that is deleted in mid-run is named, item by item."""
     kept = tokens(tmp_path, Counting())

@@ -56,6 +56,7 @@ class RunDataset(Dataset):
     :param tokens: gives image tokens instead of images (`data.image_tokens`).
     :param idle_keep: of each stretch of windows in which nothing moves, the share that is kept,
         its beginning: what follows the stop is learned, and not for as long as it lasted.
+    :param cache: frames that other datasets of the same takes have decoded; None: one of its own.
     :raises UserError: when no window is left.
 
     `windows` are in its pieces, `thinned` were left out.
@@ -64,7 +65,8 @@ class RunDataset(Dataset):
     def __init__(self, runs: Sequence[Run], actions: ActionSpec, image: ImageSpec, window: int,
                  piece_frames: int, text_ids: dict[str, torch.Tensor],
                  augmentation: Augmentation | None = None, *, blank_images: bool = False,
-                 tokens: ImageTokens | None = None, idle_keep: float = 1.0):
+                 tokens: ImageTokens | None = None, idle_keep: float = 1.0,
+                 cache: FrameCache | None = None):
         if not 0 <= idle_keep <= 1:
             raise UserError('the share of idle windows to keep is out of range', got=idle_keep,
                             expected='0 to 1')
@@ -76,7 +78,7 @@ class RunDataset(Dataset):
         self.augmentation = augmentation or Augmentation()
         self.blank_images = blank_images
         self.tokens = tokens
-        self.cache = FrameCache(image)
+        self.cache = cache or FrameCache(image)
         if tokens is not None:
             tokens.blank(1)  # encoded here, and not by a thread beside the training network
         per_piece = max(1, piece_frames - window + 1)

@@ -67,15 +67,24 @@ class ImageTokens:
         return int(torch.randint(DRAWS + 1, (), generator=generator))
 
     def prepare(self, runs: Sequence[Run]) -> None:
-        """Compute what is missing for some runs of frames; one that is broken stops no other."""
-        self.folder.mkdir(parents=True, exist_ok=True)
+        """
+        Compute what is missing for some runs of frames; one that is broken stops no other.
+
+        :raises UserError: when the folder cannot be written to.
+        """
         sums: dict[Path, str] = {}
         cache = FrameCache(self.image, budget_bytes=0)
-        for run in tqdm(runs, desc='image tokens', unit='run', leave=False):
-            try:
-                self.kept[_key(run)] = self._prepared(run, sums, cache)
-            except UserError as error:
-                self.broken[_key(run)] = str(error)
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            for run in tqdm(runs, desc='image tokens', unit='run', leave=False):
+                try:
+                    self.kept[_key(run)] = self._prepared(run, sums, cache)
+                except UserError as error:
+                    self.broken[_key(run)] = str(error)
+        except OSError as error:
+            raise UserError(f'image tokens cannot be kept in {self.folder}',
+                            got=first_line(error), expected='a folder with room for them',
+                            remedy='make room, or give another --token_cache') from None
 
     def frames(self, run: Run, rows: slice, mirrored: bool, draw: int) -> torch.Tensor:
         """
