@@ -11,6 +11,7 @@ from accelerate.state import AcceleratorState
 from mobile_vla_ros.errors import UserError
 from mobile_vla_ros.model.backbone import LoraSettings, load_backbone
 from mobile_vla_ros.model.network import build_network
+from mobile_vla_ros.training import optimise
 from mobile_vla_ros.training.config import DataConfig, ModelConfig, TrainConfig
 from mobile_vla_ros.training.loop import train
 
@@ -108,3 +109,14 @@ def test_float16_on_a_cpu_is_refused(small_backbone, takes, tmp_path, precision,
               TrainConfig(out=str(tmp_path / 'out'), device='cpu', precision=precision),
               say=lambda _: None)
     assert not (tmp_path / 'out').exists()
+
+
+def test_a_device_that_is_too_small_is_said(small_backbone, takes, tmp_path, monkeypatch):
+    """With what takes less memory, and no traceback."""
+    def full(*_):
+        raise torch.OutOfMemoryError('CUDA out of memory. Tried to allocate 2.00 GiB')
+    monkeypatch.setattr(optimise, 'motion_loss_sum', full)
+    with pytest.raises(UserError, match=r'Tried to allocate 2.00 GiB.*--activation_checkpointing'):
+        train(ModelConfig(backbone=small_backbone, lora_r=2, head_hidden=16, head_layers=1),
+              DataConfig(data=str(takes)), TrainConfig(out=str(tmp_path / 'out'), device='cpu'),
+              say=lambda _: None)

@@ -1,5 +1,9 @@
 """The network: what lands where in the sequence, and what changes its output."""
 
+import os
+import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -8,7 +12,13 @@ import yaml
 from transformers import Kosmos2Config, Kosmos2Model
 
 from mobile_vla_ros.errors import UserError
-from mobile_vla_ros.model.backbone import Backbone, LoraSettings, load_backbone, tokenize
+from mobile_vla_ros.model.backbone import (
+    Backbone,
+    LoraSettings,
+    load_backbone,
+    tokenize,
+    weights_hash,
+)
 from mobile_vla_ros.model.network import build_network
 from mobile_vla_ros.training.config import ModelConfig
 from mobile_vla_ros.types import ImageSpec
@@ -131,11 +141,31 @@ def test_an_unknown_backbone_is_named(name, expected):
 
 
 def test_a_hub_that_cannot_be_reached_is_said(monkeypatch):
-    """Without a network the sentence says how to go on."""
+    """Without a network the sentence gives the command that gets the weights elsewhere."""
     monkeypatch.setenv('HF_HUB_OFFLINE', '1')
     with pytest.raises(UserError, match='cannot be loaded') as caught:
-        load_backbone('microsoft/no-such-kosmos', offline=True)
-    assert 'folder' in str(caught.value)
+        load_backbone('microsoft/no-such-kosmos', offline=True, revision='abc123')
+    assert ('hf download microsoft/no-such-kosmos --revision abc123 --local-dir no-such-kosmos; '
+            'then give that folder: --backbone no-such-kosmos') in str(caught.value)
+
+
+def test_a_hub_s_commit_is_known_also_where_a_branch_was_asked_for(small_backbone, tmp_path):
+    """A downloaded backbone loads without a network, and its commit is what a bundle pins."""
+    commit = '0123456789abcdef0123456789abcdef01234567'
+    folder = tmp_path / 'hub' / 'models--somebody--kosmos'
+    shutil.copytree(small_backbone, folder / 'snapshots' / commit)
+    (folder / 'refs').mkdir()
+    (folder / 'refs' / 'main').write_text(commit)
+    done = subprocess.run(
+        [sys.executable, '-c', 'from mobile_vla_ros.model.backbone import load_backbone\n'
+         'for revision in (None, "main"):\n'
+         '    found = load_backbone("somebody/kosmos", revision=revision, offline=True)\n'
+         '    print(found.revision, found.sha256)'],
+        env={**os.environ, 'HF_HUB_CACHE': str(tmp_path / 'hub'), 'HF_HUB_OFFLINE': '1'},
+        capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 0, done.stderr
+    sha256 = weights_hash(Path(small_backbone))
+    assert done.stdout.split('\n')[:2] == [f'{commit} {sha256}'] * 2
 
 
 def test_a_folder_that_is_no_kosmos_is_refused(tmp_path):

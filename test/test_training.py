@@ -93,7 +93,8 @@ def test_training_names_what_it_left_out_and_the_bundle_knows(small_backbone, tm
     bad = write_worth(data, 'bad', 9)
     best = train(ModelConfig(backbone=small_backbone, lora_r=4, head_hidden=16, head_layers=1),
                  DataConfig(data=str(data)),
-                 TrainConfig(out=str(tmp_path / 'out'), epochs=1, device='cpu'), say=said.append).best
+                 TrainConfig(out=str(tmp_path / 'out'), epochs=1, device='cpu'),
+                 say=said.append).best
     assert any(bad.name in line and 'stood still' in line for line in said)
     assert '1 of 5 takes left out' in said
     known = load_bundle(best).spec.data

@@ -10,7 +10,7 @@ import torch
 from torch.nn.functional import binary_cross_entropy_with_logits
 from tqdm import tqdm
 
-from mobile_vla_ros.errors import UserError
+from mobile_vla_ros.errors import UserError, first_line
 from mobile_vla_ros.model.bundle import (
     ADAPTER,
     HEAD,
@@ -84,10 +84,17 @@ def train(model: ModelConfig, data: DataConfig, config: TrainConfig,
              'backbone_sha256': prepared.spec.backbone.sha256}
     trained_bytes = sum(value.nbytes for value in state.trained(prepared.network).values())
     progress = folder.begin(told, trained_bytes, settings)
-    with StopSignal() as stop:
-        run = _Run(prepared, data, config, folder, told, progress, stop)
-        run.fit()
-        return run.finish()
+    try:
+        with StopSignal() as stop:
+            run = _Run(prepared, data, config, folder, told, progress, stop)
+            run.fit()
+            return run.finish()
+    except torch.OutOfMemoryError as error:
+        raise UserError(
+            'the device has not enough memory for this training', got=first_line(error),
+            remedy='use --activation_checkpointing, --backbone_dtype bfloat16, a smaller '
+                   '--batch_size or fewer --piece_frames; mobile_vla bench train memory counts '
+                   'what each takes') from error
 
 
 class _Run:
