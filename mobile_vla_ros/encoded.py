@@ -36,5 +36,7 @@ def decode(encoded: bytes, least: int | None = None) -> np.ndarray:
             grey = (np.asarray(image) * (255.0 / 65535.0)).astype(np.uint8)
             return np.repeat(grey[..., None], 3, axis=2)
         return np.asarray(image.convert('RGB'))
-    except (UnidentifiedImageError, SyntaxError, Image.DecompressionBombError) as error:
+    except UnidentifiedImageError:  # its own sentence holds an address in memory
+        raise OSError('no image of a known kind') from None
+    except (SyntaxError, Image.DecompressionBombError) as error:
         raise OSError(str(error)) from None

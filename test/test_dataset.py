@@ -252,6 +252,12 @@ def test_of_a_long_stop_the_beginning_is_learned(keep, expected):
     assert data.windows + data.thinned == 53
 
 
+def test_a_share_that_comes_out_even_is_not_rounded_up():
+    """0.28 of 25 windows are 7, though 0.28 * 25 is a little more in floating point."""
+    data = RunDataset([drive_and_stop(0, 20, 25)], SPEC, IMAGE, 4, 9, {}, idle_keep=0.28)
+    assert data.thinned == 25 - 7
+
+
 def test_each_idle_stretch_is_thinned_by_itself():
     """A pause within a drive keeps its beginning too, and no piece spans what was left out."""
     xs = np.tile(np.concatenate([np.full(10, 0.3), np.zeros(10)]), 3)
