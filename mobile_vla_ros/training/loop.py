@@ -10,6 +10,7 @@ import torch
 from torch.nn.functional import binary_cross_entropy_with_logits
 from tqdm import tqdm
 
+from mobile_vla_ros.data.frame_cache import FrameCache
 from mobile_vla_ros.errors import UserError, first_line
 from mobile_vla_ros.model.bundle import (
     ADAPTER,
@@ -106,11 +107,12 @@ class _Run:
         self.folder, self.told, self.stop = folder, told, stop
         self.accelerator, self.spec = prepared.accelerator, prepared.spec
         self.progress = progress or Progress()
-        takes, tokens, spec = prepared.takes, prepared.tokens, prepared.spec
+        takes, spec = prepared.takes, prepared.spec
+        shared = {'tokens': prepared.tokens, 'cache': FrameCache(spec.image)}
         self.train_data = dataset(takes.train, spec, prepared.tokenizer, config.piece_frames,
-                                  augmentation(data), tokens=tokens, idle_keep=data.idle_keep)
+                                  augmentation(data), idle_keep=data.idle_keep, **shared)
         self.val_data = dataset(takes.val, spec, prepared.tokenizer, config.piece_frames,
-                                tokens=tokens)
+                                **shared)
         if self.train_data.thinned:
             folder.say(f'{self.train_data.thinned} of '
                        f'{self.train_data.thinned + self.train_data.windows} windows left out: '

@@ -10,6 +10,7 @@ from accelerate.utils import gather_object
 
 from mobile_vla_ros.data.augment import Augmentation, mirror_instruction
 from mobile_vla_ros.data.dataset import RunDataset
+from mobile_vla_ros.data.frame_cache import FrameCache
 from mobile_vla_ros.data.image_tokens import ImageTokens
 from mobile_vla_ros.data.runs import Run
 from mobile_vla_ros.model.backbone import tokenize
@@ -40,7 +41,8 @@ class Predictions:
 
 def dataset(runs: Sequence[Run], spec: PolicySpec, tokenizer, piece_frames: int,
             augmentation: Augmentation | None = None, *, blank_images: bool = False,
-            tokens: ImageTokens | None = None, idle_keep: float = 1.0) -> RunDataset:
+            tokens: ImageTokens | None = None, idle_keep: float = 1.0,
+            cache: FrameCache | None = None) -> RunDataset:
     """
     Return runs as a dataset of what a policy's network takes.
 
@@ -48,6 +50,7 @@ def dataset(runs: Sequence[Run], spec: PolicySpec, tokenizer, piece_frames: int,
         does.
     :param tokens: image tokens of these runs, computed before.
     :param idle_keep: share of each idle stretch that is kept.
+    :param cache: frames that another dataset may have decoded already.
     """
     said = {run.instruction for run in runs}
     instructions = sorted(said | {mirror_instruction(text) for text in said})
@@ -56,7 +59,7 @@ def dataset(runs: Sequence[Run], spec: PolicySpec, tokenizer, piece_frames: int,
                                                                strict=True)}
     return RunDataset(runs, spec.actions, spec.image, spec.window, piece_frames, words,
                       augmentation, blank_images=blank_images or spec.blank == 'image',
-                      tokens=tokens, idle_keep=idle_keep)
+                      tokens=tokens, idle_keep=idle_keep, cache=cache)
 
 
 @torch.no_grad()

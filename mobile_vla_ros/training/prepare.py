@@ -24,6 +24,7 @@ from mobile_vla_ros.training.takes import (
     leak_lines,
     load_takes,
     split_record,
+    still_lines,
 )
 from mobile_vla_ros.types import ActionSpec
 
@@ -64,7 +65,7 @@ def takes_of(data: DataConfig, say: Callable[[str], None]) -> Takes:
     if takes.left_out:
         used = len({run.episode_id for run in [*takes.train, *takes.val]})
         say(f'{len(takes.left_out)} of {used + len(takes.left_out)} takes left out')
-    for line in leak_lines(takes):
+    for line in (*leak_lines(takes), *still_lines(takes.train, data.axes)):
         say(line)
     return takes
 
@@ -92,8 +93,9 @@ def prepare(accelerator: Accelerator, model: ModelConfig, data: DataConfig, conf
 
     :raises UserError: for anything in the configuration that a person must mend.
     """
-    actions = (ActionSpec(tuple(data.axes), tuple(data.scale)) if data.scale
-               else default_scale(takes.train, data.axes))
+    actions = default_scale(takes.train, data.axes)  # also where another is given: it refuses
+    if data.scale:
+        actions = ActionSpec(tuple(data.axes), tuple(data.scale))
     if model.motion_dims and model.motion_dims < len(actions.axes):
         raise UserError('fewer motion numbers than axes', got=model.motion_dims,
                         expected=f'0, or at least {len(actions.axes)}')
