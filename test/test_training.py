@@ -1,6 +1,8 @@
 """Training, its baselines and its numbers."""
 
 import json
+import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -8,7 +10,9 @@ import torch
 from accelerate.state import AcceleratorState
 from made_runs import write_worth
 from takes import write_takes
+from test_dataset import break_frame
 
+from mobile_vla_ros.cli.train import parse
 from mobile_vla_ros.data.preprocess import preprocess
 from mobile_vla_ros.data.runs import Sampling, load_runs
 from mobile_vla_ros.episode.reader import Episode, find_episodes
@@ -19,7 +23,10 @@ from mobile_vla_ros.training.config import DataConfig, ModelConfig, TrainConfig
 from mobile_vla_ros.training.evaluate import evaluate
 from mobile_vla_ros.training.loop import train
 from mobile_vla_ros.training.predict import dataset, predict
+from mobile_vla_ros.training.prepare import takes_of
 from mobile_vla_ros.types import Frame
+
+CONFIG = Path(__file__).resolve().parent.parent / 'config'
 
 
 @pytest.fixture(autouse=True)
@@ -101,6 +108,73 @@ def test_training_names_what_it_left_out_and_the_bundle_knows(small_backbone, tm
     assert known['accept_verdicts'] == ['good', 'poor']
     assert list(known['left_out']) == [bad.name]
     assert len(known['train_episodes']) + len(known['val_episodes']) == 4
+
+
+def test_frames_that_cannot_be_read_are_named_and_the_training_goes_on(
+        small_backbone, takes, tmp_path):
+    """A training and a validation take broken in the middle: their pieces alone are left out."""
+    mine, said = shutil.copytree(takes, tmp_path / 'takes'), []
+    told = (ModelConfig(backbone=small_backbone, lora_r=2, head_hidden=16, head_layers=1),
+            DataConfig(data=str(mine)))
+    split = takes_of(told[1], lambda _: None)
+    for runs in (split.train, split.val):
+        break_frame(runs[0].path, 20, 'picture')
+    best = train(*told, TrainConfig(out=str(tmp_path / 'out'), epochs=2, device='cpu'),
+                 say=said.append).best
+    broken = load_bundle(best).spec.data['broken_frames']
+    for runs in (split.train, split.val):
+        sentence, = {line for line in broken if runs[0].path.name in line}
+        assert 'frame 20' in sentence
+        assert said.count(f'left out: {sentence}') == 1
+    row = json.loads((tmp_path / 'out' / 'history.json').read_text())[-1]
+    assert 0 < row['val_loss'] < 1 and 0 < row['train_loss'] < 1
+
+
+def test_the_bundle_keeps_how_its_data_was_chosen_and_changed(small_backbone, takes, tmp_path):
+    """Every flag that changes what was learned from is in policy.json."""
+    told = {'mirror': True, 'light': 0.1, 'colour': 0.05, 'shift': 0.04}
+    best = train(ModelConfig(backbone=small_backbone, lora_r=2, head_hidden=16, head_layers=1),
+                 DataConfig(data=str(takes), idle_keep=0.25, balance_instructions=True,
+                            group_duplicates=True, val_share=0.4, split_seed=7, **told),
+                 TrainConfig(out=str(tmp_path / 'out'), epochs=1, device='cpu'),
+                 say=lambda _: None).best
+    known = load_bundle(best).spec.data
+    assert known['augmentation'] == told
+    assert (known['idle_keep'], known['balance_instructions']) == (0.25, True)
+    split = known['split']
+    assert (split['seed'], split['val_share'], split['group_duplicates']) == (7, 0.4, True)
+    assert set(known['train_episodes']).isdisjoint(known['val_episodes'])
+
+
+def test_the_seed_s_recipe_is_whole():
+    """config/train_seed.yaml has every row of the recipe; rates and epochs are one flag away."""
+    argv = ['--config', str(CONFIG / 'train_seed.yaml'), '--data', 'x', '--out', 'y']
+    model, data, config = parse(argv)
+    assert model.backbone == 'microsoft/kosmos-2-patch14-224'
+    assert (model.lora_r, model.lora_alpha, model.lora_dropout, model.lora_scope) == (
+        32, 16, 0.1, 'all')
+    assert (model.head_hidden, model.head_layers, model.motion_dims) == (512, 4, 6)
+    assert (data.window, data.chunk, data.axes) == (4, 10, ['linear_x', 'linear_y'])
+    assert (data.scale, data.val_share) == ([1.15, 1.15], 0.2)
+    assert (config.learning_rate, config.weight_decay, config.grad_clip) == (1e-4, 0.01, 1.0)
+    assert (config.batch_size, config.accumulate, config.piece_frames) == (1, 8, 18)
+    assert (config.epochs, config.precision, config.gripper_weight) == (20, 'fp16', 0.0)
+    _, _, config = parse([*argv, '--epochs', '100', '--learning-rate', '1e-5'])
+    assert (config.epochs, config.learning_rate) == (100, 1e-5)
+
+
+def test_tensorboard_has_the_seed_s_names_and_the_baselines(small_run):
+    """One point an epoch, and a line for every predictor that sees no image."""
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+    board = EventAccumulator(str(small_run / 'tensorboard')).Reload()
+    names = set(board.Tags()['scalars'])
+    assert {'train_loss_arm_act', 'val_loss_arm_act', 'train_loss_gripper_act',
+            'val_loss_gripper_act', 'acc_gripper_act', 'val_mae_linear_x',
+            'val_loss_arm_act of repeat_last'} <= names
+    history = json.loads((small_run / 'history.json').read_text())
+    points = board.Scalars('val_loss_arm_act')
+    assert [point.step for point in points] == [0, 1]
+    assert points[1].value == pytest.approx(history[1]['val_loss_arm_act'], rel=1e-5)
 
 
 @pytest.mark.parametrize('accept', [['good', 'poor'], ['poor']])
