@@ -30,6 +30,7 @@ table { border-collapse: collapse; background: #fff; border: 1px solid #d9dee3; 
 th, td { padding: 6px 14px; text-align: right; border-top: 1px solid #e6eaee; }
 th { background: #eef1f4; border-top: 0; font-weight: 600; }
 th:first-child, td:first-child { text-align: left; }
+th.group { text-align: center; border-left: 1px solid #d9dee3; }
 tr.us td { font-weight: 600; background: #fff7d6; }
 figure { margin: 10px 0; background: #fff; border: 1px solid #d9dee3; border-radius: 10px;
   padding: 10px; }
@@ -90,14 +91,21 @@ def cards(items: Sequence[tuple[str, str, str]]) -> str:
         '</div>' for number, what, mood in items) + '</div>'
 
 
-def table(head: Sequence[str], rows: Sequence[Sequence[str]], ours: Sequence[int] = ()) -> str:
-    """Return a table; the rows numbered in `ours` stand out."""
+def table(head: Sequence[str], rows: Sequence[Sequence[str]], ours: Sequence[int] = (),
+          groups: Sequence[tuple[str, int]] = ()) -> str:
+    """
+    Return a table; the rows numbered in `ours` stand out.
+
+    :param groups: a second head above the first: text, and how many columns it is for.
+    """
+    above = ''.join(f'<th class="group" colspan="{columns}">{html.escape(text)}</th>'
+                    for text, columns in groups)
     top = ''.join(f'<th>{html.escape(cell)}</th>' for cell in head)
     body = ''.join(
         f'<tr{" class=us" if number in ours else ""}>'
         + ''.join(f'<td>{html.escape(cell)}</td>' for cell in row) + '</tr>'
         for number, row in enumerate(rows))
-    return f'<table><tr>{top}</tr>{body}</table>'
+    return f'<table>{f"<tr>{above}</tr>" if above else ""}<tr>{top}</tr>{body}</table>'
 
 
 def figure(svg: str, caption: str) -> str:
@@ -105,13 +113,20 @@ def figure(svg: str, caption: str) -> str:
     return f'<figure>{svg}<figcaption>{html.escape(caption)}</figcaption></figure>'
 
 
+def details(summary: str, content: str) -> str:
+    """Return HTML that is folded away until its summary is clicked."""
+    return f'<details><summary>{html.escape(summary)}</summary>{content}</details>'
+
+
+def image_data(picture: np.ndarray) -> str:
+    """Return a (height, width, 3) uint8 RGB image as a JPEG in an address of its own."""
+    buffer = io.BytesIO()
+    Image.fromarray(picture).save(buffer, 'JPEG', quality=88)
+    return f'data:image/jpeg;base64,{base64.b64encode(buffer.getvalue()).decode()}'
+
+
 def images(pictures: Sequence[tuple[np.ndarray, str]]) -> str:
     """Return camera images side by side: (height, width, 3) uint8 RGB, and a caption each."""
-    cells = []
-    for picture, caption in pictures:
-        buffer = io.BytesIO()
-        Image.fromarray(picture).save(buffer, 'JPEG', quality=88)
-        data = base64.b64encode(buffer.getvalue()).decode()
-        cells.append(f'<div><img alt="{html.escape(caption)}" '
-                     f'src="data:image/jpeg;base64,{data}">{html.escape(caption)}</div>')
+    cells = [f'<div><img alt="{html.escape(caption)}" src="{image_data(picture)}">'
+             f'{html.escape(caption)}</div>' for picture, caption in pictures]
     return '<div class="strip">' + ''.join(cells) + '</div>'

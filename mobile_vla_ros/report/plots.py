@@ -2,6 +2,7 @@
 
 import io
 import math
+import re
 import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -18,11 +19,13 @@ matplotlib.rcParams.update({'svg.hashsalt': 'mobile_vla', 'font.size': 11,
                             'axes.spines.top': False, 'axes.spines.right': False})
 
 
-def _svg(drawing: Figure) -> str:
+def svg(drawing: Figure) -> str:
+    """Return a figure as an SVG element that needs nothing from outside."""
     buffer = io.StringIO()
     drawing.savefig(buffer, format='svg', bbox_inches='tight', metadata={'Date': None})
     text = buffer.getvalue()
-    return text[text.index('<svg'):]
+    # What it says of who drew it holds an address.
+    return re.sub('<metadata>.*?</metadata>', '', text[text.index('<svg'):], flags=re.DOTALL)
 
 
 def loss_curve(train: Sequence[float], val: Sequence[float],
@@ -42,7 +45,7 @@ def loss_curve(train: Sequence[float], val: Sequence[float],
     axes.set_xlabel('epoch')
     axes.set_ylabel('loss')
     axes.legend(frameon=False)
-    return _svg(drawing)
+    return svg(drawing)
 
 
 def _merged(values: Mapping[str, float], within: float = 0.1) -> list[tuple[list[str], float]]:
@@ -73,7 +76,7 @@ def success_bars(rows: Sequence[tuple[str, int, int]]) -> str:
     axes.set_ylim(len(rows) - 0.5, -0.5)
     axes.set_yticks([])
     axes.set_xticks([0, 0.25, 0.5, 0.75, 1.0], ['0 %', '25 %', '50 %', '75 %', '100 %'])
-    return _svg(drawing)
+    return svg(drawing)
 
 
 @dataclass(frozen=True)
@@ -120,7 +123,7 @@ def top_down(plans: Sequence[Plan], columns: int = 5) -> str:
         axes.set_aspect('equal')
         good = plan.paths and plan.paths[0][2] == 'success'
         axes.set_title(textwrap.fill(plan.title, 24), fontsize=8, color=INK if good else '#b3261e')
-    return _svg(drawing)
+    return svg(drawing)
 
 
 def _draw_thing(axes, thing: Thing) -> None:
