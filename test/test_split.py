@@ -1,9 +1,27 @@
 """Which takes train and which validate."""
 
+import itertools
+from collections import Counter
+
+import numpy as np
 import pytest
 
+from mobile_vla_ros.data.near_identical import Repeats, find_repeats
 from mobile_vla_ros.data.split import split_episodes
 from mobile_vla_ros.errors import UserError
+
+
+def told(*counts: int) -> dict[str, str]:
+    """So many takes of each instruction, by id."""
+    return {f'{number}-{take}': f'go to box {number}'
+            for number, count in enumerate(counts) for take in range(count)}
+
+
+def sides(instructions, val_share, seed=0, groups=()):
+    """Split, and count each side's instructions."""
+    training, val = split_episodes(instructions, val_share, seed, groups)
+    assert sorted(training + val) == sorted(instructions)
+    return tuple(Counter(instructions[one] for one in side) for side in (training, val))
 
 
 def test_the_split_is_by_take_seeded_and_spread_over_instructions():
@@ -17,3 +35,89 @@ def test_the_split_is_by_take_seeded_and_spread_over_instructions():
     assert val != split_episodes(instructions, 0.2, seed=4)[1]
     with pytest.raises(UserError, match='too few takes'):
         split_episodes({'a': 'go'}, 0.2, 0)
+
+
+@pytest.mark.parametrize('seed', range(5))
+def test_a_rare_instruction_is_on_both_sides(seed):
+    """Regression: every n-th take left half of the instructions that have two out of both."""
+    training, val = sides(told(80, *[2] * 10), 0.2, seed)
+    assert len(training) == len(val) == 11
+    assert val.total() == 20
+
+
+@pytest.mark.parametrize(('counts', 'share', 'held', 'validating'), [
+    ([3] * 20, 0.2, 12, 12),   # the share holds 12 takes: 12 instructions
+    ([3] * 20, 0.01, 1, 1),    # never empty
+    ([3] * 20, 0.99, 20, 40),  # every instruction keeps a take to train on
+    ([1] * 10, 0.2, 2, 2),     # said once: they count as one instruction
+    ([1] * 10, 0.99, 9, 9),
+    ([1, 1], 0.01, 1, 1),
+])
+def test_extreme_shares_and_instructions(counts, share, held, validating):
+    """As many instructions as the share has room for; none that is never trained on."""
+    training, val = sides(told(*counts), share)
+    assert (len(val), val.total()) == (held, validating)
+    if min(counts) > 1:
+        assert len(training) == len(counts)
+
+
+def test_another_take_moves_few_across():
+    """A take that is added leaves the sides of nearly all others as they were."""
+    instructions = told(40, 40, 40)
+    before = set(split_episodes(instructions, 0.2, 0)[1])
+    after = set(split_episodes({**instructions, 'new': 'go to box 1'}, 0.2, 0)[1])
+    assert len(before ^ after) <= 2
+
+
+def sixteen_of_231():
+    """The seed's case: instruction by id, and groups of takes that drive the same."""
+    rng = np.random.default_rng(0)
+    of = [*range(16), *rng.integers(0, 16, 231 - 16)]
+    instructions = {f'take{number:03}': f'go to box {group % 4}'
+                    for number, group in enumerate(of)}
+    groups = [[name for name, own in zip(instructions, of, strict=True) if own == group]
+              for group in range(16)]
+    return instructions, groups
+
+
+def test_grouped_takes_stay_on_one_side():
+    """SEED.md, 6: 16 distinct trajectories of 231 takes; every instruction still validates."""
+    instructions, groups = sixteen_of_231()
+    for seed in range(5):
+        training, val = split_episodes(instructions, 0.2, seed, groups)
+        assert all(len({name in val for name in group}) == 1 for group in groups)
+        assert 0.15 < len(val) / 231 < 0.3
+        assert {instructions[name] for name in val} == set(instructions.values())
+        assert {instructions[name] for name in training} == set(instructions.values())
+    apart = Repeats(231, groups).across(split_episodes(instructions, 0.2, 0)[0])
+    assert len(apart) == 16, 'not grouped, every one of them leaks'
+
+
+@pytest.mark.parametrize('groups', [
+    [['0-0', '0-1', '0-2', '0-3', '0-4']], [['0-0', '0-1', '0-2']],
+    [['0-0', '0-1', '0-2', '0-3'], ['0-4', '1-0']], [['0-0', '1-0'], ['0-1', '1-1']]])
+@pytest.mark.parametrize('share', [0.01, 0.2, 0.5, 0.99])
+def test_no_grouping_empties_a_side(groups, share):
+    """However large the groups are, something trains and something validates."""
+    training, val = split_episodes(told(5, 2), share, 0, groups)
+    assert training and val
+    for group in groups:
+        assert len({name in val for name in group}) == 1
+
+
+def test_takes_that_are_all_alike_cannot_be_split_by_group():
+    """A sentence, not an empty side."""
+    with pytest.raises(UserError, match='all 5 takes drive nearly the same commands'):
+        split_episodes(told(5), 0.2, 0, [list(told(5))])
+
+
+def test_repeats_are_counted_among_the_takes_that_move():
+    """Two drives, one of them three times, and takes that stand still."""
+    ways = {name: np.full((20, 3), speed, np.float32)
+            for name, speed in (('d', 1.0), ('a', 1.0), ('c', 0.5), ('b', 1.0))}
+    found = find_repeats({**ways, 'e': np.zeros((0, 3), np.float32),
+                          'f': np.zeros((0, 3), np.float32)})
+    assert (found.driven, found.distinct, found.groups) == (4, 2, [['a', 'b', 'd']])
+    assert found.across(['a', 'c']) == [['a', 'b', 'd']]
+    for train in itertools.chain([['a', 'b', 'd']], [['c', 'e']]):
+        assert found.across(train) == []

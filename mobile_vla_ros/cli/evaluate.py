@@ -2,7 +2,11 @@
 
 import argparse
 import json
+import sys
 from pathlib import Path
+
+from mobile_vla_ros.cli.evaluate_text import text
+from mobile_vla_ros.errors import UserError
 
 EXAMPLE = 'example: mobile_vla evaluate --data takes --policy runs/first/best'
 
@@ -32,12 +36,20 @@ def register(subparsers) -> None:
                              'good poor)')
     parser.add_argument('--device', default='auto', help='auto, cpu or cuda')
     parser.add_argument('--offline', action='store_true', help='never ask the hub')
+    parser.add_argument('--group-duplicates', '--group_duplicates', action='store_true',
+                        help='keep takes of nearly the same commands on one side of the split')
+    parser.add_argument('--require-better', action='store_true',
+                        help='exit with status 1 unless the policy is better than every '
+                             'predictor that sees no image, on takes that it was not trained on')
     parser.add_argument('--json', action='store_true', help='print JSON')
     parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> int:
-    """Evaluate and print."""
+    """Evaluate and print; 1 when a policy has to be better and is not."""
+    if args.require_better and not args.policy:
+        raise UserError('--require-better says nothing without a policy',
+                        expected='--policy', remedy='give the policy that has to be better')
     from mobile_vla_ros.data.runs import Sampling, rate_for
     from mobile_vla_ros.episode.reader import find_episodes
     from mobile_vla_ros.training.evaluate import evaluate
@@ -48,46 +60,19 @@ def run(args: argparse.Namespace) -> int:
     result = evaluate(
         args.data, args.policy, sampling=Sampling(rate_hz, args.window, args.chunk),
         axes=args.axes, val_share=args.val_share, split_seed=args.split_seed,
-        device=args.device, offline=args.offline, accept_verdicts=args.accept_verdicts)
-    print(json.dumps(result, indent=2) if args.json else text(result))
-    return 0
+        group_duplicates=args.group_duplicates, device=args.device, offline=args.offline,
+        accept_verdicts=args.accept_verdicts)
+    print(json.dumps(result, indent=2, allow_nan=False) if args.json else text(result))
+    reason = refusal(result['policy']) if args.require_better else None
+    if reason:
+        print(f'mobile_vla: {reason}', file=sys.stderr)
+    return 1 if reason else 0
 
 
-def text(result: dict) -> str:
-    """Return the result as a table and what it means."""
-    rows = dict(result['baselines'])
-    if 'policy' in result:
-        rows['policy'] = result['policy']
-        rows['policy, image blanked'] = result['policy']['image_blanked']
-    axes = [name for name, value in rows['zero'].items() if isinstance(value, dict)]
-    head = f'{"":28}{"loss_arm_act":>14}{"loss":>10}' + ''.join(
-        f'{f"{axis} mae":>16}{"rmse":>8}{"r2":>8}' for axis in axes)
-    lines = [head]
-    for name, row in rows.items():
-        cells = ''.join(f'{row[axis]["mae"]:>16.4f}{row[axis]["rmse"]:>8.4f}'
-                        + (f'{row[axis]["r2"]:>8.3f}' if row[axis]['r2'] is not None
-                           else f'{"–":>8}') for axis in axes)
-        lines.append(f'{name:28}{row["loss_arm_act"]:>14.5f}{row["loss"]:>10.5f}{cells}')
-    lines.append(f'{result["windows"]} windows of {result["episodes"]["val"]} takes; '
-                 f'{result["episodes"]["train"]} takes on the training side; '
-                 f'{result["rate_hz"]:.4g} steps a second; units '
-                 + ', '.join(f'{axis} {rows["zero"][axis]["unit"]}' for axis in axes))
-    if 'policy' in result:
-        lines += verdict(result, axes)
-    if result['skipped']:
-        lines.append(f'takes left out: {len(result["skipped"])}')
-    lines += [f'left out: {path}: {reason}' for path, reason in result['skipped'].items()]
-    return '\n'.join(lines)
-
-
-def verdict(result: dict, axes: list[str]) -> list[str]:
-    """Say in words what the numbers mean."""
-    lines = []
-    for what, moved in result['policy']['change'].items():
-        lines.append(f'{what.replace("_", " ")}: the action changes by ' + ', '.join(
-            f'{moved[axis]:.3f} {result["baselines"]["zero"][axis]["unit"]} ({axis})'
-            for axis in axes))
-    unbeaten = sorted(set(result['baselines']) - set(result['policy']['better_than']))
-    lines.append('The policy is better than every baseline that sees no image.' if not unbeaten
-                 else f'The policy is NOT better than: {", ".join(unbeaten)}.')
-    return lines
+def refusal(policy: dict) -> str | None:
+    """Say why a policy does not count as better than predictors that see no image, or None."""
+    if policy['trained_on']:
+        return 'not shown to be better: the policy was trained on all of these takes'
+    if not policy['better']:
+        return f'the policy is not better than {policy["best_baseline"]}, which sees no image'
+    return None

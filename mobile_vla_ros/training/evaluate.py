@@ -59,7 +59,8 @@ def score(policy: LoadedPolicy, train: Sequence[Run], val: Sequence[Run],
 
         - `image_blanked`, `frames_shuffled` and `instruction_swapped`: metrics of the same policy
           shown the mean colour, shown the frames of each run in random order, and told another
-          take's instruction (None when there is but one);
+          take's instruction (None when there is but one), each with the `margin` by which it is
+          worse than the policy as it is;
         - `change` and `change_share`: for each of these, how far the action moves on average, of
           each axis in its unit, and in all as a share of the mean action driven;
         - `better_than`: the baselines that it beats in loss; `best_baseline`; `better`: it beats
@@ -84,16 +85,12 @@ def score(policy: LoadedPolicy, train: Sequence[Run], val: Sequence[Run],
     swapped = swap_instructions(val, train)
     if swapped:
         asked['instruction_swapped'] = ask(swapped)
+    result = baseline_scores(train, val, spec.actions, spec.window, found.real)
     blind = baselines(train, val, spec.actions, spec.window)
-    result = {'windows': len(actions),
-              'baselines': {name: measure(prediction, actions, found.real, spec.actions)
-                            for name, prediction in blind.items()}}
     scored = measure(found.motion, actions, found.real, spec.actions)
     best = min(blind, key=lambda name: result['baselines'][name]['loss'])
     scored |= {
         'instruction_swapped': None,
-        **{name: measure(other.motion, actions, found.real & other.real, spec.actions)
-           for name, other in asked.items()},
         'change': {}, 'change_share': {},
         'better_than': [name for name, entry in result['baselines'].items()
                         if scored['loss'] is not None and scored['loss'] < entry['loss']],
@@ -102,8 +99,12 @@ def score(policy: LoadedPolicy, train: Sequence[Run], val: Sequence[Run],
         'trained_on': trained_on, 'broken': found.broken}
     scored['better'] = len(scored['better_than']) == len(blind)
     for name, other in asked.items():
+        real = found.real & other.real
+        scored[name] = {
+            **measure(other.motion, actions, real, spec.actions),
+            'margin': margin(*_by_take(val, spec, actions, real, other.motion, found.motion))}
         scored['change'][name], scored['change_share'][name] = _change(
-            found.motion, other.motion, actions, found.real & other.real, spec.actions)
+            found.motion, other.motion, actions, real, spec.actions)
     scored['verdict'] = sentences(scored, result['baselines'], spec.blank)
     result['policy'] = scored
     return Scored(result, val, actions, found.motion[..., :len(spec.actions.axes)], found.real)
@@ -132,10 +133,15 @@ def _by_take(runs: Sequence[Run], spec: PolicySpec, actions: np.ndarray, real: n
     return [np.bincount(take, values.sum((1, 2))) for values in (*losses, real.astype(float))]
 
 
-def baseline_scores(train: Sequence[Run], val: Sequence[Run], actions: ActionSpec,
-                    window: int) -> dict:
-    """Return `windows`, and `baselines`: the metrics of every predictor that sees no image."""
-    wanted, real, _ = targets(val, actions, window)
+def baseline_scores(train: Sequence[Run], val: Sequence[Run], actions: ActionSpec, window: int,
+                    real: np.ndarray | None = None) -> dict:
+    """
+    Return `windows`, and `baselines`: the metrics of every predictor that sees no image.
+
+    :param real: (M, window, chunk) bool: steps that count; None: those inside a take.
+    """
+    wanted, inside, _ = targets(val, actions, window)
+    real = inside if real is None else real
     return {'windows': len(wanted),
             'baselines': {name: measure(prediction, wanted, real, actions)
                           for name, prediction in baselines(train, val, actions, window).items()}}

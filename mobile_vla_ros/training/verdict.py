@@ -73,28 +73,27 @@ def _certainty(found: Mapping) -> str:
         return (f'Only {takes} {"takes validate" if takes > 1 else "take validates"}: too few to '
                 'tell that difference from chance.')
     low, high = found['low'], found['high']
-    between = f'between {low:+.5f} and {high:+.5f} (95 % of {RESAMPLES} draws of the takes)'
-    if low < 0 < high:
-        return f'That difference may be chance: as far as {takes} takes can tell, it is {between}.'
-    return f'{takes} takes suffice to tell that difference from chance: it is {between}.'
+    draws = (f'in 95 % of {RESAMPLES} draws from these {takes} takes that difference lies between '
+             f'{low:+.5f} and {high:+.5f}')
+    return (f'It may be chance: {draws}.' if low <= 0 <= high
+            else f'It is more than chance: {draws}.')
 
 
 def _image(policy: Mapping, blank: str) -> str:
     if blank == 'image':
         return 'It was trained without images, as a control.'
-    found = _found(policy, 'image_blanked', 'without the image')
-    if _worse(policy, 'image_blanked'):
-        return f'It looks at the image: {found}.'
-    return f'It does not look at the image, or not to its good: {found}.'
+    return _control(policy, 'image_blanked', 'without the image', (
+        'It looks at the image', 'It does not look at the image, or gains nothing by it',
+        'Whether it looks at the image cannot be told'))
 
 
 def _pictures(policy: Mapping, blank: str) -> Sequence[str]:
     if blank == 'image':
         return []
-    found = _found(policy, 'frames_shuffled', "with each take's pictures in random order")
-    if _worse(policy, 'frames_shuffled'):
-        return [f'It tells one picture of a take from another: {found}.']
-    return [f'It does not tell one picture of a take from another: {found}.']
+    return [_control(policy, 'frames_shuffled', "with each take's pictures in random order", (
+        'It tells one picture of a take from another',
+        'It does not tell one picture of a take from another',
+        'Whether it tells one picture of a take from another cannot be told'))]
 
 
 def _instruction(policy: Mapping, blank: str) -> str:
@@ -102,22 +101,26 @@ def _instruction(policy: Mapping, blank: str) -> str:
         return 'It was trained without instructions, as a control.'
     if policy['instruction_swapped'] is None:
         return 'Whether it listens to the instruction cannot be told: all takes have the same one.'
-    found = _found(policy, 'instruction_swapped', 'told something else')
-    if _worse(policy, 'instruction_swapped'):
-        return f'It listens to the instruction: {found}.'
-    return f'It does not listen to the instruction, or not to its good: {found}.'
+    return _control(policy, 'instruction_swapped', 'told something else', (
+        'It listens to the instruction',
+        'It does not listen to the instruction, or gains nothing by it',
+        'Whether it listens to the instruction cannot be told'))
 
 
-def _worse(policy: Mapping, control: str) -> bool:
-    loss = policy[control]['loss']
-    return loss is None or loss > (1 + WORSE_SHARE) * policy['loss']
-
-
-def _found(policy: Mapping, control: str, when: str) -> str:
+def _control(policy: Mapping, control: str, when: str, words: tuple[str, str, str]) -> str:
+    """Say whether a policy is worse for what was done to it: yes, no, or too few takes to tell."""
+    yes, no, open_question = words
     loss, share = policy[control]['loss'], policy['change_share'][control]
-    words = f'{when} its loss is {"no number" if loss is None else f"{loss:.5f}"}'
-    return words if share is None else (
-        f'{words} and its action changes by {share:.0%} of what is driven on average')
+    found = policy[control]['margin']
+    if loss is not None and loss <= (1 + WORSE_SHARE) * policy['loss']:
+        answer = no
+    elif found['takes'] >= FEW_TAKES and found['low'] is not None and found['low'] <= 0:
+        answer = open_question
+    else:
+        answer = yes
+    return (f'{answer}: {when} its loss is {"no number" if loss is None else f"{loss:.5f}"}'
+            + ('' if share is None else
+               f' and its action changes by {share:.0%} of what is driven on average') + '.')
 
 
 def _listed(names: Sequence[str]) -> str:
