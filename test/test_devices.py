@@ -1,6 +1,7 @@
 """Several processes train as one does; precisions and memory savers change no meaning."""
 
 import json
+import os
 import subprocess
 import sys
 
@@ -23,7 +24,7 @@ def fresh_accelerate():
 
 
 def flags(backbone, takes, out, **more) -> list[str]:
-    """Return the command line of a small run; dropout is on, batches are of one piece."""
+    """Return the command line of a small run; with batches of one piece dropout is the same."""
     told = {'backbone': backbone, 'data': takes, 'out': out, 'device': 'cpu', 'epochs': 2,
             'lora_r': 2, 'head_hidden': 16, 'head_layers': 1, 'learning_rate': 0.001,
             'accumulate': 4, **more}
@@ -33,10 +34,13 @@ def flags(backbone, takes, out, **more) -> list[str]:
 def launched(processes: int, *arguments: str) -> subprocess.CompletedProcess:
     """Run `mobile_vla train` through `accelerate launch`, as docs/training.md says."""
     return subprocess.run(
-        [sys.executable, '-m', 'accelerate.commands.launch', '--cpu', '--num_processes',
+        # --multi_gpu is accelerate's word for its launcher of several processes; --device cpu
+        # makes them CPU processes that speak gloo. --cpu would start one alone.
+        [sys.executable, '-m', 'accelerate.commands.launch', '--multi_gpu', '--num_processes',
          str(processes), '--num_machines', '1', '--mixed_precision', 'no', '--dynamo_backend',
          'no', '--main_process_port', '0', '-m', 'mobile_vla_ros.cli.main', 'train', *arguments],
-        capture_output=True, text=True, timeout=280, check=False)
+        env={**os.environ, 'OMP_NUM_THREADS': '1'}, capture_output=True, text=True, timeout=280,
+        check=False)
 
 
 def history(out) -> list[dict]:
@@ -44,14 +48,17 @@ def history(out) -> list[dict]:
     return json.loads((out / 'history.json').read_text())
 
 
-def test_two_processes_train_as_one_does(small_backbone, takes, tmp_path):
+@pytest.mark.parametrize('more', [
+    {}, {'batch_size': 3, 'accumulate': 1, 'lora_dropout': 0.0}], ids=['accumulated', 'batched'])
+def test_two_processes_train_as_one_does(small_backbone, takes, tmp_path, more):
     """The same command, launched on two: every loss within 1e-4, and one set of files."""
     one = subprocess.run([sys.executable, '-m', 'mobile_vla_ros.cli.main', 'train',
-                          *flags(small_backbone, takes, tmp_path / 'one')],
+                          *flags(small_backbone, takes, tmp_path / 'one', **more)],
                          capture_output=True, text=True, timeout=280, check=False)
     assert one.returncode == 0, one.stderr
-    two = launched(2, *flags(small_backbone, takes, tmp_path / 'two'))
+    two = launched(2, *flags(small_backbone, takes, tmp_path / 'two', **more))
     assert two.returncode == 0, two.stderr
+    assert 'trained on 1 × cpu' in one.stdout and 'trained on 2 × cpu' in two.stdout
     assert two.stdout.count('trainable parameters') == 1
     first, second = history(tmp_path / 'one'), history(tmp_path / 'two')
     assert len(first) == len(second) == 2

@@ -30,21 +30,22 @@ def test_balance_draws_rare_instructions_as_often_as_frequent_ones():
 
 
 @pytest.mark.parametrize(('pieces', 'batch_size', 'accumulate'), [
-    (45, 1, 8), (1, 1, 8), (7, 3, 2), (16, 4, 4)])
+    (45, 1, 8), (1, 1, 8), (7, 3, 2), (16, 4, 4), (24, 6, 1)])
 @pytest.mark.parametrize('processes', [1, 2, 3, 5])
 def test_the_work_of_a_step_is_the_same_for_any_number_of_processes(pieces, batch_size,
                                                                     accumulate, processes):
-    """Every batch of a step is done by exactly one process, and none is without work."""
+    """Every piece of a step is done by exactly one process, and each does about as much."""
     draws = plan.epoch_draws(['go'] * pieces, 0, 0)
-    steps = plan.steps(draws, batch_size, accumulate)
-    assert [draw for step in steps for batch in step for draw in batch] == draws
-    assert len(steps) == math.ceil(math.ceil(pieces / batch_size) / accumulate)
+    steps = plan.steps(draws, batch_size * accumulate)
+    assert [draw for step in steps for draw in step] == draws
+    assert len(steps) == math.ceil(pieces / (batch_size * accumulate))
     for step in steps:
-        shares = [plan.share(step, process, processes) for process in range(processes)]
-        assert all(shares)
-        counted = [number for process, numbers in enumerate(shares) for number in numbers
-                   if plan.counts(step, process)]
-        assert sorted(counted) == list(range(len(step)))
+        shares = [plan.share(step, process, processes, batch_size)
+                  for process in range(processes)]
+        assert [draw for share in shares for batch in share for draw in batch] == step
+        assert all(0 < len(batch) <= batch_size for share in shares for batch in share)
+        sizes = [sum(map(len, share)) for share in shares]
+        assert max(sizes) - min(sizes) <= 1
 
 
 def test_the_rate_falls_along_a_cosine_to_zero():

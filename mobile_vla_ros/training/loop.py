@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import torch
+from accelerate.utils import gather_object
 from torch.nn.functional import binary_cross_entropy_with_logits
 from tqdm import tqdm
 
@@ -119,8 +120,8 @@ class _Run:
                        'the robot stands still in them (--idle_keep)')
         self.val_actions = targets(takes.val, spec.actions, spec.window)[0]
         self.blind = baseline_scores(takes.train, takes.val, spec.actions, spec.window)
-        self.steps = math.ceil(math.ceil(len(self.train_data) / config.batch_size)
-                               / config.accumulate)
+        self.step_pieces = config.batch_size * config.accumulate
+        self.steps = math.ceil(len(self.train_data) / self.step_pieces)
         self.optimisation = Optimisation(prepared.network, self.train_data, spec.window, config,
                                          self.steps * config.epochs, self._report_broken)
         if progress is not None:
@@ -143,6 +144,9 @@ class _Run:
         while progress.epoch < self.config.epochs:
             if progress.step < self.steps:
                 self._train_epoch()
+                if self.accelerator.num_processes > 1:
+                    for sentence in gather_object(self.progress.broken):
+                        self._report_broken(sentence)
                 self._save_state()
             row, measured = self._validate()
             progress.history.append({'epoch': progress.epoch, **self._train_row(), **row})
@@ -174,16 +178,18 @@ class _Run:
         progress, config = self.progress, self.config
         draws = plan.epoch_draws(self.train_data.instructions, config.seed, progress.epoch,
                                  balance=self.data.balance_instructions)
-        steps = plan.steps(draws, config.batch_size, config.accumulate)[progress.step:]
+        steps = plan.steps(draws, self.step_pieces)[progress.step:]
         feed = Feed(self.train_data, config.workers)
-        ready = feed.batches(self.optimisation.share_of(steps))
+        ready = feed.batches(batch for pieces in steps
+                             for batch in self.optimisation.share_of(pieces))
         bar = tqdm(total=self.steps, initial=progress.step, desc=f'epoch {progress.epoch}',
                    leave=False, disable=not self.accelerator.is_main_process)
         began, waited_s = time.perf_counter(), 0.0
         try:
-            for batches in steps:
-                sums = self.optimisation.step(batches, ready, progress.epoch, progress.step,
-                                              progress.updates)
+            for pieces in steps:
+                sums = self.optimisation.step(
+                    pieces, ready, progress.updates,
+                    f'epoch {progress.epoch}, step {progress.step}')
                 now = time.perf_counter()
                 sums |= {'seconds': now - began, 'waited_s': feed.waited_s - waited_s}
                 began, waited_s = now, feed.waited_s

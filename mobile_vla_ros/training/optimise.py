@@ -40,41 +40,46 @@ class Optimisation:
         self.network, self.prepared_optimizer = accelerator.prepare(self.plain_network,
                                                                     self.optimizer)
 
-    def share_of(self, steps: Sequence[list[list[plan.Draw]]]) -> list[list[plan.Draw]]:
-        """Return the batches of some steps that this process does, in their order."""
-        return [batches[number] for batches in steps for number in plan.share(
-            batches, self.accelerator.process_index, self.accelerator.num_processes)]
+    def share_of(self, step: Sequence[plan.Draw]) -> list[Sequence[plan.Draw]]:
+        """
+        Return the batches of a step that this process does.
 
-    def step(self, batches: list[list[plan.Draw]], ready: Iterator[dict], epoch: int, step: int,
-             done: int) -> dict[str, float]:
+        At least one, or its gradients could not be joined with those of others: where there is
+        none of its own it repeats a piece, which then counts for nothing.
+        """
+        return plan.share(step, self.accelerator.process_index, self.accelerator.num_processes,
+                          self.config.batch_size) or [step[:1]]
+
+    def step(self, pieces: Sequence[plan.Draw], ready: Iterator[dict], done: int,
+             where: str) -> dict[str, float]:
         """
         Do one step.
 
-        :param ready: this process' batches of it come next.
+        :param ready: the batches of `share_of` come next.
         :param done: steps of the whole run so far.
-        :returns: sums over all processes: `loss`, `gripper`, `count` (chunk steps that they are
-            divided by) and `frames` encoded.
+        :param where: names the step in a sentence.
+        :returns: sums over the batches of this process: `loss`, `gripper`, `count` (chunk steps
+            that they are to be divided by) and `frames` encoded.
         :raises UserError: when the loss or the gradient is no number; the sentence names takes.
         """
         accelerator, config = self.accelerator, self.config
-        where = f'epoch {epoch}, step {step}'
-        total = max(1, sum(self.data.real_steps(index) for batch in batches
-                           for index, _ in batch))
-        numbers = plan.share(batches, accelerator.process_index, accelerator.num_processes)
-        weight = float(plan.counts(batches, accelerator.process_index))
+        total = max(1, sum(self.data.real_steps(index) for index, _ in pieces))
+        own = plan.share(pieces, accelerator.process_index, accelerator.num_processes,
+                         config.batch_size)
+        weight = 1.0 if own else 0.0
         for group in self.prepared_optimizer.param_groups:
             group['lr'] = group['initial_lr'] * plan.cosine(done, self.updates)
         sums = dict.fromkeys(('loss', 'gripper', 'count', 'frames'), 0.0)
         self.network.train()
-        for place, number in enumerate(numbers):
-            batch = next(ready)
+        batches = self.share_of(pieces)
+        for number, (draws, batch) in enumerate(zip(batches, ready, strict=False), 1):
             for sentence in batch['broken']:
                 self.report(sentence)
-            torch.manual_seed(plan.mixed('dropout', config.seed, epoch, step, number))
-            more = place + 1 < len(numbers)
+            torch.manual_seed(plan.mixed('dropout', draws[0][1]))
+            more = number < len(batches)
             with accelerator.no_sync(self.network) if more else nullcontext():
                 loss, gripper = self._losses(batch)
-                self._check_finite(loss.item(), 'loss', where, batches[number])
+                self._check_finite(loss.item(), 'loss', where, draws)
                 whole = weight * (loss + config.gripper_weight * gripper)
                 # Gradients are averaged over the processes; what is wanted is their sum.
                 accelerator.backward(whole * accelerator.num_processes / total)
@@ -84,8 +89,7 @@ class Optimisation:
                 sums[name] += weight * value
         norm = accelerator.clip_grad_norm_(self.network.parameters(), config.grad_clip)
         if accelerator.scaler is None:  # with FP16's, a step that overflows is left out
-            self._check_finite(float(norm), 'gradient', where,
-                               [draw for batch in batches for draw in batch])
+            self._check_finite(float(norm), 'gradient', where, pieces)
         self.prepared_optimizer.step()
         self.prepared_optimizer.zero_grad()
         return sums

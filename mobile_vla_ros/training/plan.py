@@ -43,30 +43,20 @@ def epoch_draws(instructions: Sequence[str], seed: int, epoch: int, *,
             for place, index in enumerate(order.tolist())]
 
 
-def steps(draws: Sequence[Draw], batch_size: int, accumulate: int) -> list[list[list[Draw]]]:
+def steps(draws: Sequence[Draw], pieces: int) -> list[Sequence[Draw]]:
+    """Return the pieces of each optimiser step; the last one of an epoch takes what is left."""
+    return [draws[start:start + pieces] for start in range(0, len(draws), pieces)]
+
+
+def share(step: Sequence[Draw], process: int, processes: int,
+          batch_size: int) -> list[Sequence[Draw]]:
     """
-    Return the optimiser's steps, each a list of at most `accumulate` batches.
+    Return the batches of a step that one process does, of at most `batch_size` pieces each.
 
-    The last step of an epoch takes what is left.
+    Together the processes do every piece once, each about as many. One that has none gets none.
     """
-    batches = [list(draws[start:start + batch_size])
-               for start in range(0, len(draws), batch_size)]
-    return [batches[start:start + accumulate] for start in range(0, len(batches), accumulate)]
-
-
-def share(batches: Sequence[list[Draw]], process: int, processes: int) -> list[int]:
-    """
-    Return which batches of a step (their numbers) one process takes.
-
-    Every process gets at least one, or gradients could not be joined: one that has none repeats
-    the first, which then must count for nothing (`counts`).
-    """
-    return list(range(process, len(batches), processes)) or [0]
-
-
-def counts(batches: Sequence[list[Draw]], process: int) -> bool:
-    """Whether a process has batches of its own in a step."""
-    return process < len(batches)
+    first, last = (len(step) * number // processes for number in (process, process + 1))
+    return steps(step[first:last], batch_size)
 
 
 def cosine(done: int, total: int) -> float:

@@ -115,6 +115,8 @@ def prepare(accelerator: Accelerator, model: ModelConfig, data: DataConfig, conf
         window=data.window, chunk=data.chunk, command_max_age_s=data.command_max_age_s,
         instruction_template=model.instruction_template, blank=data.blank,
         data=_record(data, takes, actions))
+    say(f'trained on {accelerator.num_processes} × {accelerator.device.type}, '
+        f'--precision {config.precision}')
     counts = network.parameter_counts()
     say(f'trainable parameters: {counts["trainable"]:,} (LoRA {counts["lora"]:,}, '
         f'head {counts["head"]:,}, action token {counts["action_token"]:,}); '

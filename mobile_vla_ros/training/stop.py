@@ -2,6 +2,11 @@
 
 import contextlib
 import signal
+import time
+
+# A launcher of several processes passes on the Ctrl-C that they have had from the terminal: what
+# comes sooner than this is the same one.
+SAME_S = 2.0
 
 
 class TrainingStopped(Exception):
@@ -19,6 +24,7 @@ class StopSignal:
 
     def __init__(self):
         self.asked = False
+        self._since_s = 0.0
         self._before: dict = {}
 
     def __enter__(self) -> 'StopSignal':
@@ -32,6 +38,7 @@ class StopSignal:
             signal.signal(number, handler)
 
     def _ask(self, number: int, frame):
-        if self.asked and number == signal.SIGINT:
+        if not self.asked:
+            self.asked, self._since_s = True, time.monotonic()
+        elif number == signal.SIGINT and time.monotonic() - self._since_s > SAME_S:
             raise KeyboardInterrupt
-        self.asked = True
