@@ -188,7 +188,7 @@ def test_a_policy_no_better_than_the_blind_is_not_praised(folder, tmp_path):
     text = report(tmp_path, spec, score(spec, takes, noise=3.0), takes, history=HISTORY)
     top = text[:text.index('<h2>')]
     assert 'NOT better than predictors without an image' in top
-    assert 'class="verdict"' in top and 'm/s worse' in top
+    assert 'class="verdict bad"' in top and 'm/s worse' in top
     assert top.count('class="card bad"') >= 3
 
 
@@ -197,8 +197,35 @@ def test_numbers_of_takes_that_it_was_trained_on_are_not_praised(folder, tmp_pat
     spec = policy()
     takes = load(folder, spec)
     text = report(tmp_path, spec, score(spec, takes, better=True, trained_on=True), takes)
-    assert 'Evaluation: takes that it was trained on' in text and 'class="verdict"' in text
+    assert 'Evaluation: takes that it was trained on' in text and 'class="verdict "' in text
     assert 'did not train on' not in text
+
+
+@pytest.mark.parametrize(('margin', 'title'), [
+    ({'low': -2.0, 'high': -0.5, 'takes': 9}, 'Training: better than'),
+    ({'low': -2.0, 'high': 0.5, 'takes': 9}, 'Training: perhaps better than'),
+    ({'low': -2.0, 'high': -0.5, 'takes': 3}, 'Training: perhaps better than'),
+    ({'low': None, 'high': None, 'takes': 1}, 'Training: perhaps better than')])
+def test_a_difference_that_may_be_chance_is_not_announced_as_one(folder, tmp_path, margin, title):
+    """Too few takes, or takes that disagree: `perhaps`, and no green."""
+    spec = policy()
+    takes = load(folder, spec)
+    scored = score(spec, takes, margin=margin)
+    scored.summary['policy']['image_blanked']['margin'] = margin | {'low': -1.0, 'high': 1.0}
+    text = report(tmp_path, spec, scored, takes, history=HISTORY)
+    assert f'<h1>{title}' in text
+    assert ('class="verdict good"' in text) == ('perhaps' not in title)
+    assert re.search(r'class="card "><b>[\d.]+ ×</b><span>its loss without its images', text)
+
+
+def test_a_control_is_not_blamed_for_what_it_was_not_given(folder, tmp_path):
+    """Trained without images: no card asks whether it looks."""
+    spec = policy(blank='image')
+    takes = load(folder, spec)
+    text = report(tmp_path, spec, score(spec, takes), takes)
+    top = text[:text.index('<h2>')]
+    assert 'A control that is shown no image' in top
+    assert 'would not look' not in top and 'would not listen' in top
 
 
 def test_words_of_an_instruction_are_words(page):
@@ -282,7 +309,7 @@ def test_one_validation_take_one_frame_one_step(tmp_path):
     text = report(tmp_path, spec, score(spec, takes, instruction_swapped=None), takes,
                   history=HISTORY[:1])
     assert headings(text) == SECTIONS
-    assert 'The only validation take' in text
+    assert 'The only validation take' in text and 'The chunk has one step' in text
     assert 'trained for 1 epoch on 1 take (' in text
     assert all(len(pictures(part)) == 1 for part in worst(text))
     assert text[:text.index('<h2>')].count('class="card ') == 4, 'nothing is said of listening'

@@ -17,6 +17,7 @@ from mobile_vla_ros.report.training_page import number, training_page
 from mobile_vla_ros.report.training_view import TrainingView
 from mobile_vla_ros.training.evaluate import Scored
 from mobile_vla_ros.training.takes import Takes
+from mobile_vla_ros.training.verdict import FEW_TAKES
 
 POLICY = 'policy'
 # A predictor that sees no image: its name in words, and what it does.
@@ -64,8 +65,8 @@ def _view(policy: PolicySpec, scored: Scored, takes: Takes, history: Sequence[di
     summary, ours = scored.summary, scored.summary['policy']
     best = ours.get('best_baseline') or min(
         summary['baselines'], key=lambda name: summary['baselines'][name]['loss'])
-    better = ours.get('better', _less(ours['loss'], summary['baselines'][best]['loss']))
-    remembered = bool(ours.get('trained_on'))
+    headline, mood = _headline(ours, ours.get('better', _less(
+        ours['loss'], summary['baselines'][best]['loss'])))
     found = of_takes.newest(policy, scored)
     finite = found.real & np.isfinite(found.predicted).all(-1)
     metrics = {POLICY: ours} | {f'policy, {words}': ours[name]
@@ -73,14 +74,12 @@ def _view(policy: PolicySpec, scored: Scored, takes: Takes, history: Sequence[di
     blind = {_words(name): entry for name, entry in summary['baselines'].items()}
     chosen = (policy.metrics.get('epoch') or {}).get('epoch')
     return TrainingView(
-        title=('Training: ' if history else 'Evaluation: ') + (
-            'takes that it was trained on' if remembered else
-            f'{"better" if better else "NOT better"} than predictors without an image'),
+        title=f'{"Training" if history else "Evaluation"}: {headline}',
         subtitle=f'mobile_vla {"train" if history else "evaluate"}, {policy.backbone.id}, '
                  f'window {policy.window}, chunk {policy.chunk}, {policy.rate_hz:g} Hz',
         lead=[_lead(policy, scored, takes, history), *_beside(policy, summary, best)],
         verdict=[_in_words(sentence) for sentence in ours.get('verdict', ())],
-        good=better and not remembered, cards=_cards(policy, summary, best),
+        mood=mood, cards=_cards(policy, summary, best),
         axes=list(zip(policy.actions.axes, policy.actions.units, strict=True)),
         rate_hz=policy.rate_hz, metrics=metrics | blind, blind=list(blind),
         meaning={f'policy, {words}': text for words, *_, text in CONTROLS.values()
@@ -95,6 +94,24 @@ def _view(policy: PolicySpec, scored: Scored, takes: Takes, history: Sequence[di
         worst=of_takes.worst(policy, scored.runs, found),
         coverage=of_takes.coverage(policy, takes, scored.runs, ours.get('broken') or ()),
         facts=_facts(policy, summary, config))
+
+
+def _headline(ours: Mapping, better: bool) -> tuple[str, str]:
+    """Return the page's title and its mood: `good`, `bad`, or '' where nobody can be sure."""
+    than = 'better than predictors without an image'
+    if ours.get('trained_on'):
+        return 'takes that it was trained on', ''
+    if not better:
+        return f'NOT {than}', 'bad'
+    if ours.get('margin') and not _sure(ours['margin']):
+        return f'perhaps {than}', ''
+    return than, 'good'
+
+
+def _sure(margin: Mapping) -> bool:
+    """Whether enough takes say, and say alike, which of two losses is the lower one."""
+    return (margin['takes'] >= FEW_TAKES and margin['low'] is not None
+            and not margin['low'] <= 0 <= margin['high'])
 
 
 def _words(name: str) -> str:
@@ -127,11 +144,13 @@ def _lead(policy: PolicySpec, scored: Scored, takes: Takes, history: Sequence[di
     """Say what was trained, on how much, and what it is measured on."""
     what = {'': 'A policy', 'image': 'A control that is shown no image',
             'instruction': 'A control that is told no instruction'}[policy.blank]
-    trained = _amount(policy, takes.train) if history else (
-        f'{len(policy.data.get("train_episodes", []))} takes')
-    epochs = f' for {len(history)} epoch{"" if len(history) == 1 else "s"}' if history else ''
+    known = len(policy.data.get('train_episodes', []))
+    trained = f' on {known} take{"" if known == 1 else "s"}' if known else ''
+    if history:
+        trained = (f' for {len(history)} epoch{"" if len(history) == 1 else "s"} on '
+                   f'{_amount(policy, takes.train)}')
     unseen = '' if scored.summary['policy'].get('trained_on') else ' that it did not train on'
-    return (f'{what} on top of {policy.backbone.id} was trained{epochs} on {trained}, and is '
+    return (f'{what} on top of {policy.backbone.id} was trained{trained}, and is '
             f'measured on {_amount(policy, scored.runs)}{unseen}.')
 
 
@@ -145,8 +164,12 @@ def _beside(policy: PolicySpec, summary: Mapping, best: str) -> list[str]:
         ours.append(f'{mine:.3f} {unit} {ALONG.get(axis, axis)}')
         theirs.append(f'{other:.3f} {unit}')
         apart.append(f'{abs(mine - other):.3f} {unit} {"better" if mine < other else "worse"}')
-    return [f'On average it errs by {" and ".join(ours)}; the best predictor that sees no image, '
-            f'“{_words(best)}”, by {" and ".join(theirs)}. That is {" and ".join(apart)}.']
+    return [f'On average it errs by {_listed(ours)}; the best predictor that sees no image, '
+            f'“{_words(best)}”, by {_listed(theirs)}. That is {_listed(apart)}.']
+
+
+def _listed(words: Sequence[str]) -> str:
+    return ' and '.join(filter(None, [', '.join(words[:-1]), words[-1]]))
 
 
 def _cards(policy: PolicySpec, summary: Mapping, best: str) -> list[tuple[str, str, str]]:
@@ -164,11 +187,13 @@ def _cards(policy: PolicySpec, summary: Mapping, best: str) -> list[tuple[str, s
                   f'without an image: {number(other["loss_arm_act"], 4)}',
                   mood(_less(ours['loss_arm_act'], other['loss_arm_act']))))
     for name, (_, when, deaf, _) in CONTROLS.items():
-        loss = (ours.get(name) or {}).get('loss')
-        if when and loss and ours['loss']:
-            ratio = loss / ours['loss']
+        entry = ours.get(name) or {}
+        given = not policy.blank or not name.startswith(policy.blank)
+        if when and given and entry.get('loss') and ours['loss']:
+            ratio = entry['loss'] / ours['loss']
+            sure = ratio < MISSED or not entry.get('margin') or _sure(entry['margin'])
             cards.append((f'{ratio:.1f} ×', f'its loss {when}; at 1.0 × it {deaf}',
-                          mood(ratio >= MISSED)))
+                          mood(ratio >= MISSED) if sure else ''))
     return cards
 
 

@@ -14,15 +14,18 @@ from mobile_vla_ros.report.training_view import TrainingView
 MOST_ROWS = 20
 
 STYLE = """
-.verdict { background: #fff; border: 1px solid #d9dee3; border-left: 6px solid #b3261e;
+.verdict { background: #fff; border: 1px solid #d9dee3; border-left: 6px solid #b56a00;
   border-radius: 8px; padding: 8px 20px; margin: 18px 0; }
-.verdict.good { border-left-color: #0b7a4b; }
+.verdict.good { border-left-color: #0b7a4b; } .verdict.bad { border-left-color: #b3261e; }
 .verdict p { max-width: none; overflow-wrap: anywhere; font-size: 17px; }
 ul { margin: 6px 0; padding-left: 20px; overflow-wrap: anywhere; }
-.card { flex-basis: 150px; padding: 10px 14px; } .card b { font-size: 26px; }
+.cards { display: grid; grid-template-columns: repeat(auto-fit, minmax(150px, 1fr)); }
+.card { padding: 10px 14px; } .card b { font-size: 25px; }
 .wide { overflow-x: auto; }
 .wide table { font-size: 14px; font-variant-numeric: tabular-nums; }
-.wide th, .wide td { padding: 5px 10px; }
+.wide th, .wide td { padding: 5px 8px; }
+.measures td:first-child { white-space: nowrap; } .many table { font-size: 13px; }
+.many th, .many td { padding: 5px 5px; }
 h3 { font-size: 16px; margin: 22px 0 4px; overflow-wrap: anywhere; }
 h3 + p { margin-top: 0; max-width: none; color: #59636e; }
 summary { cursor: pointer; margin: 10px 0; color: #59636e; }
@@ -42,8 +45,7 @@ td.text { text-align: left; max-width: 62ch; overflow-wrap: anywhere; }
 
 def training_page(view: TrainingView) -> str:
     """Return the whole page; it needs nothing from outside, and no script."""
-    mood = ' good' if view.good else ''
-    parts = [f'<div class="verdict{mood}">' + ''.join(map(page.paragraph, view.lead))
+    parts = [f'<div class="verdict {view.mood}">' + ''.join(map(page.paragraph, view.lead))
              + _items(view.verdict) + '</div>', page.cards(view.cards)]
     if view.history:
         parts += _curves(view)
@@ -108,8 +110,8 @@ def _ordinal(count: int) -> str:
     return {2: 'second', 3: 'third'}.get(count, f'{count}th')
 
 
-def _wide(table: str) -> str:
-    return f'<div class="wide">{table}</div>'
+def _wide(table: str, kind: str = 'wide') -> str:
+    return f'<div class="{kind}">{table}</div>'
 
 
 def _measures(view: TrainingView) -> list[str]:
@@ -130,7 +132,8 @@ def _measures(view: TrainingView) -> list[str]:
     meanings = ''.join(f'<dt><b>{html.escape(name)}</b></dt><dd>{html.escape(text)}</dd>'
                        for name, text in view.meaning.items())
     parts = [page.heading('Beside predictors that see no image'),
-             _wide(page.table(head, rows, ours=[0], groups=groups))]
+             _wide(page.table(head, rows, ours=[0], groups=groups),
+                   'wide measures' + (' many' if len(view.axes) > 2 else ''))]
     if view.change:
         parts.append(page.table(
             ['how far the command moves, given', *(f'{axis}, {unit}' for axis, unit in view.axes)],
@@ -160,6 +163,10 @@ def _scatter(view: TrainingView) -> list[str]:
 def _chunk(view: TrainingView) -> list[str]:
     if not all(view.chunk_errors.values()):
         return []
+    if all(len(error) == 1 for of_kind in view.chunk_errors.values()
+           for error in of_kind.values()):
+        return [page.heading('Error over the chunk'),
+                page.paragraph('The chunk has one step: its error stands in the table above.')]
     return [page.heading('Error over the chunk'),
             page.figure(training_plots.over_the_chunk(view.axes, view.rate_hz,
                                                       view.chunk_errors),

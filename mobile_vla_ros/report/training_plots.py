@@ -6,7 +6,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.colors import LinearSegmentedColormap, LogNorm
 from matplotlib.figure import Figure
-from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, MaxNLocator, NullFormatter
+from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
 from mobile_vla_ros.report.plots import BLIND, GREY, INK, POLICY, svg
 
@@ -143,7 +143,7 @@ def over_the_chunk(axes: Sequence[tuple[str, str]], rate_hz: float,
             for number, (name, error) in enumerate(predictors.items()):
                 ours = number == 0
                 panel.plot(np.arange(len(error)) / rate_hz, error[:, column], label=name,
-                           marker='o' if ours or len(error) == 1 else None, markersize=4,
+                           marker='o' if ours else None, markersize=4,
                            color=POLICY if ours else BLIND, linewidth=2.4 if ours else 1.4,
                            linestyle='-' if ours else DASHES[(number - 1) % len(DASHES)],
                            zorder=4 if ours else 3)
@@ -153,8 +153,6 @@ def over_the_chunk(axes: Sequence[tuple[str, str]], rate_hz: float,
         panels[0][column].set_title(axis_name(*axis), fontsize=11)
         panels[0][column].set_ylim(bottom=0)
         panels[-1][column].set_xlabel('seconds ahead')
-    if all(len(error) == 1 for one in errors.values() for error in one.values()):
-        panels[-1][0].xaxis.set_major_locator(FixedLocator([0]))
     drawing.legend(*panels[0][0].get_legend_handles_labels(), frameon=False, ncols=3,
                    loc='lower center', bbox_to_anchor=(0.5, 0.9), fontsize=10)
     drawing.subplots_adjust(wspace=0.22, hspace=0.14, top=0.84)
@@ -187,9 +185,8 @@ def along_a_take(axes: Sequence[tuple[str, str]], seconds: np.ndarray, driven: n
             panel.set_ylim(*limits[column])
         panel.set_title(axis_name(*axis), fontsize=10, loc='left')
         panel.set_xlabel('seconds')
-        panel.set_ylabel(axis[1])
         panel.yaxis.set_major_locator(MaxNLocator(5))
-    drawing.subplots_adjust(wspace=0.16)
+    drawing.subplots_adjust(wspace=0.06 * (1 + len(axes)))
     return svg(drawing)
 
 

@@ -70,7 +70,8 @@ class TrainingView:
     All that the page shows.
 
     :param lead: what was trained, and how good it is: a paragraph each.
-    :param verdict: more sentences, the most important first; good: whether they are good news.
+    :param verdict: more sentences, the most important first.
+    :param mood: `good` or `bad` news, or '' for neither.
     :param cards: as `page.cards` takes them.
     :param axes: name and unit of each axis.
     :param metrics: name to an entry of `mobile_vla evaluate --json`; the first is the policy.
@@ -87,7 +88,7 @@ class TrainingView:
     subtitle: str
     lead: Sequence[str]
     verdict: Sequence[str]
-    good: bool
+    mood: str
     cards: Sequence[tuple[str, str, str]]
     axes: Sequence[tuple[str, str]]
     rate_hz: float
