@@ -1,18 +1,32 @@
 """Metrics, baselines and what they say of a policy."""
 
 import json
+import shutil
+import subprocess
+import sys
 
 import numpy as np
 import pytest
 import torch
+from episode_takes import CREATED_NS
 from made_runs import SPEC, run_of, twists, write_worth
+from many_takes import drive
+from takes import write_takes
 
+from mobile_vla_ros.cli.evaluate import refusal
+from mobile_vla_ros.cli.evaluate_text import text
+from mobile_vla_ros.data.augment import Augmentation
+from mobile_vla_ros.data.dataset import RunDataset
+from mobile_vla_ros.data.image_tokens import ImageTokens
 from mobile_vla_ros.data.runs import Sampling, load_runs
-from mobile_vla_ros.episode.reader import find_episodes
+from mobile_vla_ros.episode.reader import Episode, find_episodes
+from mobile_vla_ros.model.bundle import load_bundle
 from mobile_vla_ros.training.baselines import baselines, targets
-from mobile_vla_ros.training.controls import swap_instructions
-from mobile_vla_ros.training.evaluate import evaluate
+from mobile_vla_ros.training.controls import ShuffledTokens, shuffle_frames, swap_instructions
+from mobile_vla_ros.training.evaluate import evaluate, score
 from mobile_vla_ros.training.metrics import measure, motion_loss, motion_loss_sum
+from mobile_vla_ros.training.verdict import margin, sentences
+from mobile_vla_ros.types import ImageSpec
 
 
 def test_metrics_are_physical_and_the_seed_s_loss_is_a_third():
@@ -149,3 +163,232 @@ def test_swapping_gives_every_run_another_instruction(takes):
     alike = [run for run in runs if run.instruction == runs[0].instruction]
     assert swap_instructions(alike) is None
     assert swap_instructions(alike, runs)[0].instruction != alike[0].instruction
+
+
+def run_s(takes, count=2):
+    """The first runs of a folder."""
+    return load_runs(find_episodes(takes)[:count], Sampling())[0]
+
+
+def test_shuffling_moves_every_frame_and_no_command(takes):
+    """The control shows a take's own pictures, none of them where it was, the same ones always."""
+    runs = run_s(takes)
+    for run, shuffled in zip(runs, shuffle_frames(runs), strict=True):
+        assert sorted(shuffled.frames) == run.frames.tolist()
+        assert not (shuffled.frames == run.frames).any()
+        assert shuffled.ahead is run.ahead and shuffled.instruction == run.instruction
+    again = shuffle_frames(runs)
+    assert all((a.frames == b.frames).all() for a, b in
+               zip(again, shuffle_frames(runs), strict=True))
+    assert any((a.frames != b.frames).any() for a, b in
+               zip(again, shuffle_frames(runs, seed=1), strict=True))
+
+
+def test_shuffled_tokens_are_those_of_the_shuffled_frames(takes, tmp_path):
+    """Image tokens are kept by row of the run as it was taken; the shuffled run gets its own."""
+    image = ImageSpec(16, (0, 0, 0), (1, 1, 1))
+    tokens = ImageTokens(lambda pixels: pixels.flatten(2).transpose(1, 2), 'weights', image,
+                         Augmentation(), tmp_path)
+    runs = run_s(takes, 1)
+    tokens.prepare(runs)
+    words = {runs[0].instruction: torch.zeros(1)}
+    shuffled = shuffle_frames(runs)
+    seen = [RunDataset(shuffled, SPEC, image, 4, 9, words, tokens=some)
+            for some in (None, ShuffledTokens(tokens))]
+    for pixels, given in zip(*seen, strict=True):
+        torch.testing.assert_close(given.frames, pixels.frames.flatten(2).transpose(1, 2),
+                                   atol=2e-3, rtol=0)
+
+
+def test_the_margin_is_over_takes_and_not_over_windows():
+    """Thousands of windows of two takes that disagree tell no more than two takes."""
+    steps = np.array([4000.0, 4000.0])
+    torn = margin(np.array([40.0, 120.0]), np.array([120.0, 40.0]), steps)
+    assert torn['difference'] == 0 and torn['low'] == pytest.approx(-0.02)
+    assert torn['takes'] == 2 and torn['high'] == pytest.approx(0.02)
+    rng = np.random.default_rng(0)
+    blind = rng.uniform(1, 3, 20)
+    sure = margin(0.5 * blind, blind, np.full(20, 10.0))
+    assert sure['low'] < sure['difference'] < sure['high'] < 0
+    assert sure == margin(0.5 * blind, blind, np.full(20, 10.0)), 'seeded'
+
+
+def test_a_margin_needs_takes_with_steps():
+    """One take gives a difference and no interval; a take without a step is none."""
+    found = margin(np.array([1.0, 0.0]), np.array([3.0, 0.0]), np.array([4.0, 0.0]))
+    assert found == {'difference': -0.5, 'low': None, 'high': None, 'takes': 1}
+
+
+def entry(loss, low=1e-4, **more):
+    """A control as `score` gives it."""
+    return {'loss': loss, 'margin': {'takes': 9, 'low': low, 'high': 1.0}, **more}
+
+
+def judged(baselines=None, blank='', **policy):
+    """What is said of a policy of loss 0.1; its controls are worse unless another is given."""
+    beaten = {'zero': {'loss': 0.5}, 'repeat_last': {'loss': 0.2}}
+    controls = ('image_blanked', 'frames_shuffled', 'instruction_swapped')
+    return ' '.join(sentences({
+        'loss': 0.1, 'trained_on': False, 'best_baseline': 'repeat_last', 'better': True,
+        'better_than': list(beaten), 'change_share': dict.fromkeys(controls, 0.5),
+        'margin': {'takes': 9, 'difference': -0.1, 'low': -0.2, 'high': -0.05},
+        **dict.fromkeys(controls, entry(0.3)), **policy}, baselines or beaten, blank))
+
+
+@pytest.mark.parametrize(('case', 'expected', 'never'), [
+    ({}, ['The policy is better than every', 'It is more than chance', 'It looks at the image',
+          'It tells one picture', 'It listens to the instruction'], ['does not', 'NOT']),
+    ({'better': False, 'best_baseline': 'zero', 'better_than': []},
+     ['NOT better than a predictor that sees no image: its loss is 0.10000, that of zero',
+      'Nor is it better than repeat_last'], ['is better than every']),
+    ({'margin': {'takes': 9, 'low': -0.2, 'high': 0.1}}, ['It may be chance'], ['more than']),
+    ({'margin': {'takes': 3, 'low': -0.2, 'high': -0.1}}, ['Only 3 takes validate: too few'],
+     ['more than chance']),
+    ({'image_blanked': entry(0.1)}, ['It does not look at the image'], ['It looks at']),
+    ({'image_blanked': entry(0.12, low=-0.01)}, ['Whether it looks at the image cannot be told'],
+     ['It looks at', 'It does not look']),
+    ({'frames_shuffled': entry(0.09)}, ['It does not tell one picture'], ['It tells']),
+    ({'instruction_swapped': entry(0.1)}, ['It does not listen'], ['It listens']),
+    ({'instruction_swapped': None}, ['all takes have the same one'], ['It listens']),
+    ({'trained_on': True}, ['trained on all of these takes'], []),
+    ({'blank': 'image'}, ['trained without images'], ['looks at', 'tells one']),
+    ({'blank': 'instruction'}, ['trained without instructions'], ['listens to']),
+    ({'loss': None}, ['numbers that are not finite'], ['better', 'looks']),
+])
+def test_the_verdict_says_what_a_newcomer_must_know(case, expected, never):
+    """Each case has its sentence, and the opposite is not said beside it."""
+    said = judged(**case)
+    assert all(part in said for part in expected), said
+    assert not any(part in said for part in never), said
+
+
+def deaf_and_blind(policy):
+    """A policy whose head is cut off from what it sees and hears."""
+    for name, weights in policy.network.head.named_parameters():
+        if 'weight_ih_l0' in name:
+            torch.nn.init.zeros_(weights)
+    return policy
+
+
+def test_a_policy_that_sees_nothing_is_found_out(small_run, takes):
+    """SEED.md, 1 and 2: no control moves its action, and the verdict says all of it in words."""
+    policy = deaf_and_blind(load_bundle(small_run / 'best'))
+    runs = run_s(takes, 6)
+    found = score(policy, runs[:1], runs[1:]).summary['policy']
+    assert not found['better'] and found['best_baseline'] not in found['better_than']
+    for name in ('image_blanked', 'frames_shuffled', 'instruction_swapped'):
+        assert found['change_share'][name] < 1e-3
+        assert found[name]['loss'] == pytest.approx(found['loss'], rel=1e-3)
+    said = ' '.join(found['verdict'])
+    for part in ('NOT better', 'does not look at the image', 'does not tell one picture',
+                 'does not listen to the instruction'):
+        assert part in said
+
+
+def test_a_policy_that_looks_and_listens_is_believed(tmp_path):
+    """The shipped policy on takes that it has never seen: better, by what it sees and is told."""
+    write_takes(tmp_path, 7, first=900, size=168)
+    runs = run_s(tmp_path, 7)
+    scored = score(load_bundle('builtin:demo'), runs[:2], runs[2:])
+    found = scored.summary['policy']
+    assert found['better'] and set(found['better_than']) == set(scored.summary['baselines'])
+    assert found['margin']['takes'] == 5
+    assert found['margin']['low'] < found['margin']['difference'] < found['margin']['high']
+    said = ' '.join(found['verdict'])
+    for part in ('better than every', 'It looks at the image', 'It tells one picture',
+                 'It listens to the instruction'):
+        assert part in said
+    json.dumps(scored.summary, allow_nan=False)
+
+
+def test_policy_and_baselines_are_measured_on_the_same_steps(small_run, takes, tmp_path):
+    """A frame that cannot be read takes its steps from the baselines beside the policy too."""
+    shutil.copytree(takes, tmp_path / 'takes')
+    policy = load_bundle(small_run / 'best')
+    paths = find_episodes(tmp_path / 'takes')
+    with Episode.open(paths[0]) as episode:
+        start = paths[0].read_bytes().find(episode.encoded(5))
+    content = bytearray(paths[0].read_bytes())
+    content[start:start + 4] = b'oops'
+    paths[0].write_bytes(content)
+    runs = run_s(tmp_path / 'takes', 6)
+    scored = score(policy, runs[3:], runs[:3])
+    assert scored.real.sum() < sum(run.real[run.windows(4)].sum() for run in runs[:3])
+    assert str(paths[0]) in ' '.join(scored.summary['policy']['broken'])
+    for name, prediction in baselines(runs[3:], runs[:3], policy.spec.actions, 4).items():
+        assert scored.summary['baselines'][name] == measure(
+            prediction, scored.actions, scored.real, policy.spec.actions)
+    only = score(policy, runs[3:], runs[1:3])
+    assert only.summary['policy']['broken'] == []
+
+
+def mobile_vla(*arguments):
+    """Run the command as a process."""
+    return subprocess.run([sys.executable, '-m', 'mobile_vla_ros.cli.main', *map(str, arguments)],
+                          capture_output=True, text=True, timeout=120, check=False)
+
+
+def test_the_printed_page_fits_the_terminal(takes, small_run, monkeypatch):
+    """Tables, steps, controls and the verdict, none of them broken by the terminal's edge."""
+    found = evaluate(takes, small_run / 'best', sampling=Sampling(), axes=[], val_share=0.2,
+                     split_seed=0)
+    for columns in (80, 100, 120):
+        monkeypatch.setenv('COLUMNS', str(columns))
+        page = text(found)
+        assert max(map(len, page.splitlines())) <= columns
+        for part in ('linear_x, m/s', 'sign', 'seconds ahead', 'policy, frames shuffled',
+                     'policy, instruction swapped', 'The policy is', 'Only 1 take validates'):
+            assert part in page, part
+
+
+def test_a_script_can_require_a_better_policy(takes, small_run):
+    """Status 1 and a reason; the verdict is printed all the same. Status 2 without a policy."""
+    done = mobile_vla('evaluate', '--data', takes, '--policy', small_run / 'best', '--json',
+                      '--require-better')
+    policy = json.loads(done.stdout)['policy']
+    assert not policy['better'], 'two epochs of random weights'
+    assert done.returncode == 1 and 'not better than' in done.stderr
+    assert any('NOT better' in sentence for sentence in policy['verdict'])
+    done = mobile_vla('evaluate', '--data', takes, '--require-better')
+    assert done.returncode == 2 and '--policy' in done.stderr
+
+
+@pytest.mark.parametrize(('policy', 'reason'), [
+    ({'better': True, 'trained_on': False}, None),
+    ({'better': False, 'trained_on': False}, 'not better than zero'),
+    ({'better': True, 'trained_on': True}, 'trained on all of these takes')])
+def test_better_on_takes_that_were_trained_on_is_not_enough(policy, reason):
+    """Only takes that were held out show that a policy is better."""
+    said = refusal({'best_baseline': 'zero', **policy})
+    assert said is None if reason is None else reason in said
+
+
+def test_takes_that_were_all_trained_on_are_said_to_be(takes, small_run, tmp_path):
+    """Regression: they were split anew, and a part of them passed for held out."""
+    trained = load_bundle(small_run / 'best').spec.data['train_episodes']
+    for path in find_episodes(takes):
+        if path.stem in trained:
+            shutil.copy(path, tmp_path)
+    found = evaluate(tmp_path, small_run / 'best', sampling=Sampling(), axes=[], val_share=0.2,
+                     split_seed=0)
+    assert found['policy']['trained_on'] and 'trained on all of these' in ' '.join(
+        found['policy']['verdict'])
+    assert found['episodes'] == {'train': len(trained), 'val': len(trained)}
+    held_out = evaluate(takes, small_run / 'best', sampling=Sampling(), axes=[], val_share=0.2,
+                        split_seed=0)
+    assert not held_out['policy']['trained_on']
+
+
+def test_near_identical_takes_are_in_the_json(tmp_path):
+    """What repeats, and what of it lies on both sides; none once grouped."""
+    for number, keys in enumerate(('wwwwwwww', 'aaaaaaaa') * 4):
+        drive(tmp_path, keys, picture=number, created_ns=CREATED_NS + number * 60_000_000_000)
+    told = {'sampling': Sampling(5.0), 'axes': ['linear_x', 'linear_y'], 'val_share': 0.5,
+            'split_seed': 0}
+    found = evaluate(tmp_path, None, **told)
+    repeats = found['near_identical']
+    assert (repeats['takes'], repeats['distinct']) == (8, 2)
+    assert sorted(map(len, repeats['groups'])) == [4, 4]
+    found = evaluate(tmp_path, None, **told, group_duplicates=True)
+    assert found['near_identical']['across'] == [] and found['episodes'] == {'train': 4, 'val': 4}
+    assert '2 distinct sequences of commands in 8 takes' in found['notes'][0]
