@@ -51,6 +51,7 @@ def test_a_rare_instruction_is_on_both_sides(seed):
     ([3] * 20, 0.99, 20, 40),  # every instruction keeps a take to train on
     ([1] * 10, 0.2, 2, 2),     # said once: they count as one instruction
     ([1] * 10, 0.99, 9, 9),
+    ([8, 1, 1, 1, 1], 0.15, 2, 2),
     ([1, 1], 0.01, 1, 1),
 ])
 def test_extreme_shares_and_instructions(counts, share, held, validating):
@@ -95,11 +96,12 @@ def test_grouped_takes_stay_on_one_side():
 
 @pytest.mark.parametrize('groups', [
     [['0-0', '0-1', '0-2', '0-3', '0-4']], [['0-0', '0-1', '0-2']],
-    [['0-0', '0-1', '0-2', '0-3'], ['0-4', '1-0']], [['0-0', '1-0'], ['0-1', '1-1']]])
+    [['0-0', '0-1', '0-2', '0-3'], ['0-4', '1-0']], [['0-0', '1-0'], ['0-1', '1-1']],
+    [['0-0', '0-1', '0-2', '0-3', '0-4'], ['1-0', '1-1', '1-2']]])
 @pytest.mark.parametrize('share', [0.01, 0.2, 0.5, 0.99])
 def test_no_grouping_empties_a_side(groups, share):
     """However large the groups are, something trains and something validates."""
-    training, val = split_episodes(told(5, 2), share, 0, groups)
+    training, val = split_episodes(told(5, 3), share, 0, groups)
     assert training and val
     for group in groups:
         assert len({name in val for name in group}) == 1
