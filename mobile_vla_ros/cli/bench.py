@@ -2,11 +2,11 @@
 
 import argparse
 
-from mobile_vla_ros.cli import bench_record
+from mobile_vla_ros.cli import bench_record, bench_train
 
 EXAMPLE = 'example: mobile_vla bench record'
 # Modules with `add(benches)`: one benchmark each.
-BENCHES = (bench_record,)
+BENCHES = (bench_record, bench_train)
 
 
 def register(subparsers) -> None:

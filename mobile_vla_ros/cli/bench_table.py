@@ -25,10 +25,17 @@ class Figure:
 
 
 def at_most(part: str, name: str, value: float, limit: float, unit: str = '',
-            digits: int = 2) -> Figure:
+            digits: int | None = 2) -> Figure:
     """Return a figure that keeps its promise by being no larger than the limit."""
     return Figure(part, name, value, _text(value, unit, digits),
                   f'at most {_text(limit, unit, None)}', value <= limit)
+
+
+def at_least(part: str, name: str, value: float, limit: float, unit: str = '',
+             digits: int | None = 2) -> Figure:
+    """Return a figure that keeps its promise by being no smaller than the limit."""
+    return Figure(part, name, value, _text(value, unit, digits),
+                  f'at least {_text(limit, unit, None)}', value >= limit)
 
 
 def none_of(part: str, name: str, count: int, of: int | None = None) -> Figure:
@@ -43,7 +50,7 @@ def all_of(part: str, name: str, count: int, of: int) -> Figure:
 
 
 def plain(part: str, name: str, value: float | int | str | None, unit: str = '',
-          digits: int = 2) -> Figure:
+          digits: int | None = 2) -> Figure:
     """Return a figure without a promise."""
     return Figure(part, name, value, _text(value, unit, digits))
 
@@ -65,5 +72,5 @@ def as_json(figures: list[Figure]) -> list[dict]:
 
 def _text(value, unit: str, digits: int | None) -> str:
     if isinstance(value, float):
-        value = f'{value:g}' if digits is None else f'{value:.{digits}f}'
+        value = f'{value:.3g}' if digits is None else f'{value:.{digits}f}'
     return f'{value} {unit}'.rstrip()

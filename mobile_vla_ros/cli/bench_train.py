@@ -1,0 +1,100 @@
+"""`mobile_vla bench train`: what training costs, each figure beside its promise."""
+
+import argparse
+import json
+import os
+import sys
+from pathlib import Path
+
+from mobile_vla_ros.errors import UserError
+
+EXAMPLE = 'example: mobile_vla bench train encodes memory'
+PARTS = ('encodes', 'tokens', 'decode', 'loader', 'memory', 'full')
+BY_NAME = ('full',)
+TAKES, TURNS = 3, 3
+
+
+def add(benches) -> None:
+    """Add the benchmark."""
+    parser = benches.add_parser(
+        'train', help='what training costs, and that nothing is computed twice',
+        description='Train the same 18-frame takes with each frame encoded once and window by '
+                    'window (encodes); with image tokens kept and computed anew (tokens); decode '
+                    'JPEGs of 1280x720 whole and at a reduced scale (decode); train on such and '
+                    'see how long the network waits (loader); count what a GPU needs at full '
+                    'size (memory): all in one run, some minutes on two cores. By name or with '
+                    '--all: train the real architecture with random bfloat16 weights on a whole '
+                    'segment (full: 4 GB on disk, 10 GB of memory, up to ten minutes). Exit '
+                    'status 1 when a promise is broken.',
+        epilog=EXAMPLE)
+    parser.add_argument('parts', nargs='*', metavar='PART',
+                        help=f'any of {", ".join(PARTS)} (all but {", ".join(BY_NAME)})')
+    parser.add_argument('--all', action='store_true', help='every part')
+    parser.add_argument('--takes', type=int, default=TAKES, metavar='N',
+                        help=f'takes of the parts encodes, tokens and, four times as many, loader '
+                             f'({TAKES})')
+    parser.add_argument('--turns', type=int, default=TURNS, metavar='N',
+                        help=f'how often each way is timed, the fastest counts ({TURNS})')
+    parser.add_argument('--batches', type=int, nargs='+', metavar='N', default=[1, 2, 4, 8],
+                        help='batch sizes that the part memory counts (1 2 4 8)')
+    parser.add_argument('--out', type=Path, metavar='DIR',
+                        help='keep takes, weights and runs in this new folder')
+    parser.add_argument('--json', action='store_true', help='print JSON')
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Measure what was asked for; 1 when a promise is broken."""
+    from mobile_vla_ros.cli.bench_record import _folder
+    from mobile_vla_ros.cli.bench_table import as_json, table
+    parts = _check(args)
+    figures = []
+    with _folder(args.out) as folder:
+        for part in parts:
+            figures += _measure(part, args, folder / part)
+            if not args.json:
+                print(f'{part}: done', file=sys.stderr, flush=True)
+    kept = all(one.kept is not False for one in figures)
+    if args.json:
+        print(json.dumps({'kept': kept, 'cpus': os.cpu_count(), 'figures': as_json(figures)}))
+    else:
+        print(table(figures))
+    return 0 if kept else 1
+
+
+def _measure(part: str, args: argparse.Namespace, folder: Path) -> list:
+    folder.mkdir()
+    if part == 'encodes':
+        from mobile_vla_ros.cli import bench_train_encodes
+        return bench_train_encodes.measure(folder, args.takes, args.turns, quiet=args.json)
+    if part == 'memory':
+        from mobile_vla_ros.cli import bench_train_memory
+        return bench_train_memory.measure(folder, tuple(args.batches))
+    if part == 'full':
+        from mobile_vla_ros.cli import bench_train_full
+        return bench_train_full.measure(folder)
+    from mobile_vla_ros.cli import bench_train_feed
+    if part == 'tokens':
+        return bench_train_feed.tokens(folder, args.takes, args.turns)
+    if part == 'decode':
+        return bench_train_feed.decoding(args.turns)
+    return bench_train_feed.loader(folder, 4 * args.takes)
+
+
+def _check(args: argparse.Namespace) -> list[str]:
+    from mobile_vla_ros.errors import did_you_mean
+    for part in args.parts:
+        if part not in PARTS:
+            raise UserError('the benchmark has no such part', got=repr(part),
+                            expected=', '.join(PARTS), remedy=did_you_mean(part, PARTS))
+    if args.takes < 1 or args.turns < 1 or min(args.batches) < 1:
+        raise UserError('there is nothing to measure',
+                        got=f'--takes {args.takes} --turns {args.turns} '
+                            f'--batches {" ".join(map(str, args.batches))}',
+                        expected='at least 1 of each')
+    if args.out is not None and args.out.exists() and any(args.out.iterdir()):
+        raise UserError(f'{args.out} is not empty', expected='a new folder for --out')
+    if args.all:
+        return list(PARTS)
+    return [part for part in PARTS
+            if part in args.parts or (not args.parts and part not in BY_NAME)]

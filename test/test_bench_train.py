@@ -1,0 +1,146 @@
+"""`mobile_vla bench train`: the same numbers for less, and the promises of each part."""
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+import torch
+
+from mobile_vla_ros.cli.bench_table import at_least
+from mobile_vla_ros.cli.bench_train_encodes import by_windows, difference
+from mobile_vla_ros.cli.bench_train_memory import cards
+from mobile_vla_ros.model.backbone import LoraSettings, load_backbone, tokenize
+from mobile_vla_ros.model.network import build_network
+
+WINDOW = 4
+
+
+def mobile_vla(*arguments):
+    """Run the command as a user does."""
+    return subprocess.run([sys.executable, '-m', 'mobile_vla_ros.cli.main', *map(str, arguments)],
+                          capture_output=True, text=True, timeout=280,
+                          env={**os.environ, 'OMP_NUM_THREADS': '1'})
+
+
+@pytest.fixture
+def network_and_batch(small_backbone):
+    """A small network whose adapters do something, and a batch of two pieces of other lengths."""
+    torch.manual_seed(1)
+    backbone = load_backbone(small_backbone)
+    network = build_network(backbone, LoraSettings(4, 8, 0.0), motion_dims=3, chunk=5, hidden=16,
+                            layers=2).train()
+    with torch.no_grad():
+        for name, parameter in network.named_parameters():
+            if 'lora_B' in name:
+                parameter.normal_(0, 0.05)
+    ids, lengths = tokenize(backbone.tokenizer, ['go to the red box', 'go'])
+    counts = [9, 6]
+    windows = sum(counts) - 2 * (WINDOW - 1)
+    return network, {
+        'frames': torch.randn(sum(counts), 3, 56, 56), 'text_ids': ids, 'text_lengths': lengths,
+        'frame_counts': counts, 'actions': torch.randn(windows, WINDOW, 5, 2),
+        'real': torch.rand(windows, WINDOW, 5) < 0.8}
+
+
+def test_loss_and_gradients_equal_those_of_training_window_by_window(network_and_batch):
+    """Encoding a frame once changes nothing: loss and every gradient agree to 1e-5."""
+    found = difference(*network_and_batch, WINDOW)
+    assert found.loss <= 1e-5
+    assert found.gradient <= 1e-5, found.tensor
+
+
+def test_another_frame_in_a_window_would_be_found(network_and_batch):
+    """The comparison itself: frames that change places move the gradients a hundred times more."""
+    network, batch = network_and_batch
+    shuffled = {**batch, 'frames': batch['frames'].roll(1, 0)}
+    found = []
+    for frames in (batch, shuffled):
+        network.zero_grad()
+        by_windows(network, frames, WINDOW).backward()
+        found.append(network.action_token.grad.clone())
+    assert (found[0] - found[1]).norm() > 1e-3 * found[0].norm()
+
+
+@pytest.fixture(scope='module')
+def measured() -> dict[tuple[str, str], dict]:
+    """One run of the quick parts, as short as it can be: (part, name) → figure."""
+    done = mobile_vla('bench', 'train', '--takes', 1, '--turns', 1, '--batches', 1, '--json')
+    assert done.returncode in (0, 1), done.stderr
+    result = json.loads(done.stdout)
+    assert done.returncode == (0 if result['kept'] else 1)
+    return {(one['part'], one['name']): one for one in result['figures']}
+
+
+def test_frames_are_encoded_once_and_the_numbers_stay(measured):
+    """At least 3 times fewer on 18-step takes: 15 windows of 4 frames out of 18."""
+    assert measured['encodes', 'frames encoded, each frame once']['value'] == 18
+    assert measured['encodes', 'frames encoded, window by window']['value'] == 60
+    assert measured['encodes', 'fewer frames encoded']['kept']
+    for kind in ('float32', 'float64'):
+        for what in ('loss', 'gradients'):
+            figure = measured['encodes', f'{what}, largest relative difference ({kind})']
+            assert figure['kept'], figure
+    assert measured['encodes', 'time, window by window against once']['value'] > 1.5
+    once_mb, windows_mb = (measured['encodes', f'kept for the way back, {name}']['value']
+                           for name in ('each frame once', 'window by window'))
+    assert windows_mb == pytest.approx(once_mb * 60 / 18, rel=0.1)
+
+
+def test_kept_image_tokens_are_not_computed_again(measured):
+    """Neither in an epoch, nor by the next run; and it is faster."""
+    for name in ('frames encoded by a second run',
+                 'frames encoded in an epoch, from kept image tokens'):
+        assert measured['tokens', name]['kept']
+    assert measured['tokens', 'frames encoded in an epoch, from images']['value'] == 18
+    assert measured['tokens', 'time, from images against from kept tokens']['value'] > 1.1
+
+
+def test_a_reduced_scale_is_faster_and_shows_the_same(measured):
+    """At 224 px a pixel is off by less than a grey level on average."""
+    assert measured['decode', 'time, whole against reduced']['value'] > 1.2
+    assert measured['decode', 'difference at 224 px, mean']['value'] < 1
+
+
+def test_the_loop_says_how_long_it_waited(measured):
+    """A share of the epoch's time, for every frame that went through the network."""
+    assert measured['loader', 'frames of 1280x720 decoded and encoded']['value'] >= 18
+    share = measured['loader', 'share of the time that the network waited']
+    assert 0 <= share['value'] < 0.5
+    assert share['kept'] == (share['value'] <= 0.05)
+
+
+def test_memory_is_counted_at_full_size_and_right_at_a_small_one(measured):
+    """Batch 1 of the real architecture; and a process grows by what is counted, to a tenth."""
+    found = {name: one['value'] for (part, name), one in measured.items() if part == 'memory'}
+    assert found['of batch 1: weights'] == pytest.approx(1.664 * 2 + 0.057 * 4, abs=0.05)
+    assert found['of batch 1: AdamW'] == pytest.approx(0.057 * 8, abs=0.01)
+    assert 3 < found['bf16, batch 1, activation checkpointing'] < 8
+    assert found['bf16, batch 1'] > 15
+    if (off := found.get('builtin:tiny, float32, counted against grown, off by')) is not None:
+        assert off < 0.1
+
+
+def test_a_card_is_named_with_room_to_spare():
+    """15 % and 1 GB beyond what is counted."""
+    assert cards(6_000_000_000) == 'fits 8 GB'
+    assert cards(6_200_000_000) == 'fits 16 GB'
+    assert cards(90_000_000_000) == 'fits no card of 80 GB'
+
+
+def test_a_figure_may_promise_to_be_large():
+    """Kept at its limit, broken below."""
+    assert [at_least('a', 'b', value, 3.0).kept for value in (2.9, 3.0)] == [False, True]
+
+
+@pytest.mark.parametrize(('arguments', 'words'), [
+    (['encods'], ["'encods'", "mean 'encodes'"]), (['--takes', 0], ['nothing to measure']),
+    (['--batches', 0], ['nothing to measure']), (['--out', '{full}'], ['not empty'])])
+def test_bad_use_is_a_sentence(arguments, words, tmp_path):
+    """Before anything is started."""
+    (tmp_path / 'something').touch()
+    done = mobile_vla('bench', 'train', *[str(a).format(full=tmp_path) for a in arguments])
+    assert done.returncode == 2
+    assert all(word in done.stderr for word in words), done.stderr
+    assert 'Traceback' not in done.stderr

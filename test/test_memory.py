@@ -1,0 +1,80 @@
+"""Memory of training: counted by hand, counted on shapes alone, and measured."""
+
+import pytest
+import torch
+from torch import nn
+
+from mobile_vla_ros.model.backbone import Backbone, LoraSettings, load_backbone
+from mobile_vla_ros.model.network import build_network
+from mobile_vla_ros.training.memory import Memory, count, saved_bytes, standing
+
+FRAMES, WINDOW, TEXT, SIDE = 6, 4, 5, 56
+
+
+def test_what_a_small_network_keeps_is_what_it_must():
+    """Two layers and a ReLU between: their inputs, each once, four bytes a number."""
+    network = nn.Sequential(nn.Linear(8, 16), nn.ReLU(), nn.Linear(16, 4))
+    pixels = torch.randn(2, 8)
+    wanted = (2 * 8 + 2 * 16) * 4
+    assert saved_bytes(lambda: network(pixels), network.parameters()) == wanted
+    assert saved_bytes(lambda: network(pixels), [*network.parameters(), pixels]) == 2 * 16 * 4
+    with torch.no_grad():
+        assert saved_bytes(lambda: network(pixels), network.parameters()) == 0
+
+
+def test_views_of_one_tensor_are_counted_once():
+    """What shares memory takes it once."""
+    weight = torch.randn(10, requires_grad=True)
+    row = torch.randn(4, 10)
+    assert saved_bytes(lambda: (weight * row).sum() + (weight * row.flip(0).flip(0)[1:]).sum(),
+                       [weight]) == 2 * 4 * 10 * 4
+
+
+def test_what_stands_in_memory_beside_the_activations():
+    """Every weight, one gradient and two float32 moments of each trained number."""
+    network = nn.Sequential(nn.Linear(8, 16).half().requires_grad_(False), nn.Linear(16, 4))
+    frozen, trained = 8 * 16 + 16, 16 * 4 + 4
+    assert standing(network) == (frozen * 2 + trained * 4, trained * 4, trained * 8)
+    assert Memory(1, 2, 3, 4, 5).total == 15
+
+
+def built(small_backbone, *, meta: bool, checkpointing: bool = False):
+    """The small network, without dropout; on the meta device or with its weights."""
+    backbone = load_backbone(small_backbone)
+    if meta:
+        model = backbone.model.to('meta')
+        backbone = Backbone(model, None, backbone.image, '', None, '')
+    with torch.device('meta' if meta else 'cpu'):
+        return build_network(backbone, LoraSettings(4, 8, 0.0), motion_dims=2, chunk=5, hidden=16,
+                             layers=1, activation_checkpointing=checkpointing).train()
+
+
+@pytest.mark.parametrize('checkpointing', [False, True])
+@pytest.mark.parametrize('dtype', [None, torch.bfloat16])
+def test_counting_shapes_gives_what_a_real_pass_keeps(small_backbone, dtype, checkpointing):
+    """Nothing is computed, and it comes to the same; an LSTM on a CPU has a workspace beside."""
+    network = built(small_backbone, meta=False, checkpointing=checkpointing)
+    pixels, text = torch.randn(2 * FRAMES, 3, SIDE, SIDE), torch.zeros(2, TEXT, dtype=torch.long)
+
+    def forward():
+        with torch.autocast('cpu', dtype or torch.bfloat16, enabled=dtype is not None):
+            return network(pixels, text, torch.full((2,), TEXT), [FRAMES] * 2, WINDOW)
+    real = saved_bytes(forward, [*network.parameters(), *network.buffers()])
+    shapes = built(small_backbone, meta=True, checkpointing=checkpointing)
+    found, layer = count(shapes, 2, frames=FRAMES, window=WINDOW, text=TEXT, side=SIDE,
+                         dtype=dtype)
+    assert found.activations == pytest.approx(real, rel=0.01, abs=50_000)
+    assert (found.weights, found.gradients, found.optimizer) == standing(network)
+    assert {p.device.type for p in shapes.parameters()} == {'meta'}
+    assert 0 < layer < found.activations
+
+
+def test_checkpointing_keeps_a_fraction(small_backbone):
+    """What enters each layer alone; and twice the pieces keep twice as much."""
+    options = {'frames': 18, 'window': WINDOW, 'text': TEXT, 'side': SIDE, 'dtype': None}
+    whole, layer = count(built(small_backbone, meta=True), 1, **options)
+    kept, _ = count(built(small_backbone, meta=True, checkpointing=True), 1, **options)
+    twice, _ = count(built(small_backbone, meta=True), 2, **options)
+    assert kept.activations < 0.6 * whole.activations
+    assert 0.1 * whole.activations < layer < 0.5 * whole.activations
+    assert twice.activations == pytest.approx(2 * whole.activations, rel=0.02)
