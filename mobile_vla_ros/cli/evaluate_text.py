@@ -93,9 +93,10 @@ def _about(result: Mapping) -> str:
     """Say what was measured."""
     episodes = result['episodes']
     windows = f'{result["windows"]} windows of {_takes(episodes["val"])}'
-    means = f'means of {_takes(episodes["train"])} that train'
-    return (f'{windows}; {means}; {result["rate_hz"]:.4g} steps a second; sign: steps on which '
-            'the prediction has the sign of what was driven')
+    same = result.get('policy', {}).get('trained_on')
+    means = 'the same' if same else f'{_takes(episodes["train"])} of the training side'
+    return (f'{windows}, means from {means}; {result["rate_hz"]:.4g} steps a second; sign: steps '
+            'on which the prediction has the sign of what was driven')
 
 
 def _takes(count: int) -> str:

@@ -68,7 +68,7 @@ def rate_for(paths: Sequence[Path], highest_hz: float) -> float:
     """Return the rate to sample some takes at: the highest, or their own where that is lower."""
     rates = []
     for path in paths[::1 + len(paths) // MOST_RATES]:
-        with contextlib.suppress(UserError), Episode.open(path) as episode:
+        with contextlib.suppress(UserError, *NO_EPISODE), Episode.open(path) as episode:
             rates += _own_rates_hz(episode)
     own_hz = float(np.median(rates)) if rates else highest_hz
     return own_hz if own_hz < NEARLY * highest_hz else highest_hz

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from tqdm import tqdm
 
 from mobile_vla_ros.data.image_tokens import ImageTokens
 from mobile_vla_ros.data.runs import Run, Sampling
@@ -75,16 +76,21 @@ def score(policy: LoadedPolicy, train: Sequence[Run], val: Sequence[Run],
     def ask(runs: Sequence[Run], tokens=tokens, **options) -> Predictions:
         return predict(policy.network, dataset(runs, spec, policy.tokenizer, PIECE_FRAMES,
                                                tokens=tokens, **options))
-    found = ask(val)
+    questions = {
+        'policy': lambda: ask(val),
+        'image_blanked': lambda: ask(val, blank_images=True),
+        'frames_shuffled': lambda: ask(shuffle_frames(val), tokens and ShuffledTokens(tokens))}
+    swapped = swap_instructions(val, train)
+    if swapped:
+        questions['instruction_swapped'] = lambda: ask(swapped)
+    # Without a terminal there is no bar.
+    bar = tqdm(questions.items(), desc='policy and controls', leave=False, disable=None)
+    asked = {name: question() for name, question in bar}
+    found = asked.pop('policy')
     if not found.real.any():
         raise UserError('no frame of the takes to evaluate on can be read',
                         got=' | '.join(found.broken[:3]) or None,
                         remedy='mobile_vla episodes check names what is broken')
-    asked = {'image_blanked': ask(val, blank_images=True),
-             'frames_shuffled': ask(shuffle_frames(val), tokens and ShuffledTokens(tokens))}
-    swapped = swap_instructions(val, train)
-    if swapped:
-        asked['instruction_swapped'] = ask(swapped)
     result = baseline_scores(train, val, spec.actions, spec.window, found.real)
     blind = baselines(train, val, spec.actions, spec.window)
     scored = measure(found.motion, actions, found.real, spec.actions)
