@@ -253,6 +253,7 @@ def test_the_worst_windows_are_named_with_the_frames_that_were_seen(folder, tmp_
     assert not any(takes.val[1].episode_id in other and 'second 1.5;' in other
                    for other in worst(text))
     assert len(worst(text)) == 6
+    assert {picture.shape for picture in pictures(first)} == {(180, 240, 3)}, 'as 16 to 12'
     reds = [int(np.median(picture[:60, :, 0])) for picture in pictures(first)]
     assert reds == pytest.approx([80, 88, 96, 104], abs=3), 'frames 10 to 13'
     newest = pictures(first)[-1].astype(int)
