@@ -1,11 +1,9 @@
 """`mobile_vla bench train`: what training costs, each figure beside its promise."""
 
 import argparse
-import json
-import os
-import sys
 from pathlib import Path
 
+from mobile_vla_ros.cli.bench_run import chosen, refuse_full, run_parts
 from mobile_vla_ros.errors import UserError
 
 EXAMPLE = 'example: mobile_vla bench train encodes memory'
@@ -45,25 +43,19 @@ def add(benches) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Measure what was asked for; 1 when a promise is broken."""
-    from mobile_vla_ros.cli.bench_record import _folder
-    from mobile_vla_ros.cli.bench_table import as_json, table
-    parts = _check(args)
-    figures = []
-    with _folder(args.out) as folder:
-        for part in parts:
-            figures += _measure(part, args, folder / part)
-            if not args.json:
-                print(f'{part}: done', file=sys.stderr, flush=True)
-    kept = all(one.kept is not False for one in figures)
-    if args.json:
-        print(json.dumps({'kept': kept, 'cpus': os.cpu_count(), 'figures': as_json(figures)}))
-    else:
-        print(table(figures))
-    return 0 if kept else 1
+    quick = [part for part in PARTS if part not in BY_NAME]
+    parts = PARTS if args.all else chosen(args.parts, PARTS, quick)
+    if args.takes < 1 or args.turns < 1 or min(args.batches) < 1:
+        raise UserError('there is nothing to measure',
+                        got=f'--takes {args.takes} --turns {args.turns} '
+                            f'--batches {" ".join(map(str, args.batches))}',
+                        expected='at least 1 of each')
+    refuse_full(args.out)
+    return run_parts(parts, lambda part, folder: _measure(part, args, folder), args.out,
+                     as_json=args.json)
 
 
 def _measure(part: str, args: argparse.Namespace, folder: Path) -> list:
-    folder.mkdir()
     if part == 'encodes':
         from mobile_vla_ros.cli import bench_train_encodes
         return bench_train_encodes.measure(folder, args.takes, args.turns, quiet=args.json)
@@ -79,22 +71,3 @@ def _measure(part: str, args: argparse.Namespace, folder: Path) -> list:
     if part == 'decode':
         return bench_train_feed.decoding(args.turns)
     return bench_train_feed.loader(folder, 4 * args.takes)
-
-
-def _check(args: argparse.Namespace) -> list[str]:
-    from mobile_vla_ros.errors import did_you_mean
-    for part in args.parts:
-        if part not in PARTS:
-            raise UserError('the benchmark has no such part', got=repr(part),
-                            expected=', '.join(PARTS), remedy=did_you_mean(part, PARTS))
-    if args.takes < 1 or args.turns < 1 or min(args.batches) < 1:
-        raise UserError('there is nothing to measure',
-                        got=f'--takes {args.takes} --turns {args.turns} '
-                            f'--batches {" ".join(map(str, args.batches))}',
-                        expected='at least 1 of each')
-    if args.out is not None and args.out.exists() and any(args.out.iterdir()):
-        raise UserError(f'{args.out} is not empty', expected='a new folder for --out')
-    if args.all:
-        return list(PARTS)
-    return [part for part in PARTS
-            if part in args.parts or (not args.parts and part not in BY_NAME)]

@@ -12,6 +12,7 @@ from mobile_vla_ros.cli.bench_table import Figure, at_least, at_most, plain
 from mobile_vla_ros.cli.bench_train_process import grown
 from mobile_vla_ros.cli.bench_train_takes import driven_takes, network_and_batches
 from mobile_vla_ros.model.network import VlaNetwork
+from mobile_vla_ros.training.memory import saved_bytes
 from mobile_vla_ros.training.metrics import motion_loss
 
 WINDOW = 4
@@ -114,6 +115,9 @@ def measure(folder: Path, takes: int, turns: int, *, quiet: bool = False) -> lis
                 way(network, batch, WINDOW).backward()
             seconds[name].append(time.perf_counter() - started)
     memory = {name: grown(folder, way.__name__) for name, way in ways.items()}
+    alone = saved_bytes(lambda: network(
+        batches[0]['frames'][:WINDOW], batches[0]['text_ids'], batches[0]['text_lengths'],
+        [WINDOW], WINDOW), [*network.parameters(), *network.buffers()])
     single = difference(network, batches[0], WINDOW)
     exact = exactly(network, batches[0], WINDOW)
     ours, theirs = ways
@@ -133,4 +137,5 @@ def measure(folder: Path, takes: int, turns: int, *, quiet: bool = False) -> lis
                       ('process grew at its highest by', 'peak')):
         figures += [plain(part, f'{what}, {name}', found[key] / 1e6, 'MB', 1)
                     for name, found in memory.items() if found]
+    figures.append(plain(part, 'kept for the way back, a window at a time', alone / 1e6, 'MB', 1))
     return figures

@@ -9,6 +9,7 @@ import time
 from pathlib import Path
 
 from mobile_vla_ros.cli.bench_table import Figure, at_most, plain
+from mobile_vla_ros.cli.bench_train_process import peak_anew, status_bytes
 from mobile_vla_ros.cli.bench_train_takes import PERIOD_NS, driven_takes
 from mobile_vla_ros.errors import UserError
 
@@ -42,8 +43,10 @@ def measure(folder: Path) -> list[Figure]:
               trained['counts'][name] / 1e6, 'M') for name, seed in SEED_COUNTS.items()]
     figures += [
         at_most(part, 'training, peak memory of the process', trained['peak_gb'], PEAK_GB, 'GB'),
-        plain(part, 'training, counted for it (memory.py)', trained['counted_gb'], 'GB'),
-        plain(part, 'training, before the first step', trained['loaded_gb'], 'GB'),
+        plain(part, 'of it, at its highest while loading', trained['loading_gb'], 'GB'),
+        plain(part, 'the process before the first step', trained['before_gb'], 'GB'),
+        plain(part, 'it grew in training by', trained['grown_gb'], 'GB'),
+        plain(part, 'counted for that', trained['counted_gb'], 'GB'),
         plain(part, 'forward and back, a frame', trained['seconds'] / trained['frames'], 's'),
         plain(part, 'share of the time that the network waited', trained['waiting_share'],
               digits=4),
@@ -92,16 +95,19 @@ def _train(folder: Path, long: str, short: str) -> dict:
     configs = [kind(**{name: value for name, value in values.items()
                        if name in kind.__dataclass_fields__})
                for kind in (ModelConfig, DataConfig, TrainConfig)]
-    loaded = []
+    loading = {}
 
     def say(text: str):
-        loaded.append(_peak_gb())  # the first line about an epoch comes after all is loaded
         print(text, file=sys.stderr, flush=True)
+        if text.startswith('epoch') and not loading:  # the table's head: all is loaded
+            loading.update(loading_gb=_peak_gb(), before_gb=status_bytes('VmRSS:') / 1e9)
+            peak_anew()
     train(*configs, say=say)
     (row,) = json.loads((folder / 'run' / 'history.json').read_text())
-    return {'peak_gb': _peak_gb(), 'loaded_gb': loaded[-2] if len(loaded) > 1 else None,
-            'frames': row['frames_encoded'], 'seconds': row['seconds'],
-            'waiting_share': row['waiting_share'], **_counted()}
+    peak_gb = status_bytes('VmHWM:') / 1e9
+    return {'peak_gb': max(peak_gb, loading['loading_gb']), 'grown_gb': peak_gb
+            - loading['before_gb'], **loading, 'frames': row['frames_encoded'],
+            'seconds': row['seconds'], 'waiting_share': row['waiting_share'], **_counted()}
 
 
 def _counted() -> dict:
@@ -111,7 +117,8 @@ def _counted() -> dict:
     from mobile_vla_ros.cli.bench_train_memory import full_size, needed
     networks = tuple(full_size(torch.bfloat16, checkpointing=on) for on in (False, True))
     _, memory = needed(1, torch.bfloat16, torch.bfloat16, networks)
-    return {'counted_gb': memory.total / 1e9, 'counts': networks[0].parameter_counts()}
+    return {'counted_gb': (memory.total - memory.weights) / 1e9,
+            'counts': networks[0].parameter_counts()}
 
 
 def _load(folder: Path) -> dict:

@@ -30,9 +30,15 @@ def grown(folder: Path, way: str) -> dict | None:
     return json.loads(done.stdout.splitlines()[-1])
 
 
-def _status(name: str) -> int:
+def status_bytes(name: str) -> int:
+    """Return `VmRSS:` (what this process holds now) or `VmHWM:` (at its highest), in bytes."""
     lines = Path('/proc/self/status').read_text().splitlines()
     return int(next(line.split()[1] for line in lines if line.startswith(name))) * 1024
+
+
+def peak_anew():
+    """Let the highest be counted from here on; raises OSError where the kernel does not."""
+    Path('/proc/self/clear_refs').write_text('5')
 
 
 def _step(folder: Path, way: str) -> dict | None:
@@ -48,12 +54,12 @@ def _step(folder: Path, way: str) -> dict | None:
     counted = saved_bytes(forward, known)
     gc.collect()
     try:
-        Path('/proc/self/clear_refs').write_text('5')  # the peak starts anew from here
-        before = _status('VmRSS:')
+        peak_anew()
+        before = status_bytes('VmRSS:')
         loss = forward()
-        held = _status('VmRSS:') - before
+        held = status_bytes('VmRSS:') - before
         loss.backward()
-        return {'counted': counted, 'held': held, 'peak': _status('VmHWM:') - before}
+        return {'counted': counted, 'held': held, 'peak': status_bytes('VmHWM:') - before}
     except (OSError, StopIteration):
         return None
 
