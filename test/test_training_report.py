@@ -361,7 +361,7 @@ def test_takes_left_out_and_takes_alike_are_listed(folder, tmp_path):
         leaks = [['one', 'two']]
     text = report(tmp_path, spec, score(spec, loaded), Alike)
     assert re.search(r'<td>bad\.h5</td><td class="text">verdict bad: &lt;frozen&gt;', text)
-    assert '2 groups of takes' in text and '1 of them lie on both sides' in text
+    assert '2 groups of takes' in text and 'on both sides of the split: 1 of them' in text
     assert '<li>two</li>' in text and '<li>three, four</li>' in text
     assert '--group_duplicates' in text
 

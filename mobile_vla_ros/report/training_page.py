@@ -39,7 +39,7 @@ summary { cursor: pointer; margin: 10px 0; color: #59636e; }
 .frames div { flex: 1 1 0; min-width: 0; max-width: 254px; font-size: 12px; color: #59636e; }
 .frames img { width: 100%; display: block; border-radius: 4px; }
 .no { color: #b3261e; }
-td.text { text-align: left; max-width: 62ch; overflow-wrap: anywhere; }
+th.text, td.text { text-align: left; max-width: 80ch; overflow-wrap: anywhere; }
 """
 
 
@@ -236,8 +236,8 @@ def _coverage(view: TrainingView) -> list[str]:
     if data.alike or data.leaks:
         parts += [page.paragraph(
             f'{len(data.alike)} groups of takes have nearly the same commands'
-            + (f'; {len(data.leaks)} of them lie on both sides of the split, so that validation '
-               'says less than it seems to: --group_duplicates keeps each on one side.'
+            + (f'; on both sides of the split: {len(data.leaks)} of them, so that validation says '
+               'less than it seems to. --group_duplicates keeps each on one side.'
                if data.leaks else '; none lies on both sides of the split.')),
             *(_names(f'Alike, on both sides: {len(group)} takes', group) for group in data.leaks),
             _names('All groups', [', '.join(group) for group in data.alike])]
