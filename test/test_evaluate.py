@@ -20,6 +20,7 @@ from mobile_vla_ros.data.dataset import RunDataset
 from mobile_vla_ros.data.image_tokens import ImageTokens
 from mobile_vla_ros.data.runs import Sampling, load_runs
 from mobile_vla_ros.episode.reader import Episode, find_episodes
+from mobile_vla_ros.errors import UserError
 from mobile_vla_ros.model.bundle import load_bundle
 from mobile_vla_ros.training.baselines import baselines, targets
 from mobile_vla_ros.training.controls import ShuffledTokens, shuffle_frames, swap_instructions
@@ -301,16 +302,22 @@ def test_a_policy_that_looks_and_listens_is_believed(tmp_path):
     json.dumps(scored.summary, allow_nan=False)
 
 
+def spoil_frames(path, indices):
+    """Break frames of a take in place; None: all of them."""
+    content = bytearray(path.read_bytes())
+    with Episode.open(path) as episode:
+        for index in range(len(episode)) if indices is None else indices:
+            start = content.find(episode.encoded(index))
+            content[start:start + 4] = b'oops'
+    path.write_bytes(content)
+
+
 def test_policy_and_baselines_are_measured_on_the_same_steps(small_run, takes, tmp_path):
     """A frame that cannot be read takes its steps from the baselines beside the policy too."""
     shutil.copytree(takes, tmp_path / 'takes')
     policy = load_bundle(small_run / 'best')
     paths = find_episodes(tmp_path / 'takes')
-    with Episode.open(paths[0]) as episode:
-        start = paths[0].read_bytes().find(episode.encoded(5))
-    content = bytearray(paths[0].read_bytes())
-    content[start:start + 4] = b'oops'
-    paths[0].write_bytes(content)
+    spoil_frames(paths[0], [5])
     runs = run_s(tmp_path / 'takes', 6)
     scored = score(policy, runs[3:], runs[:3])
     assert scored.real.sum() < sum(run.real[run.windows(4)].sum() for run in runs[:3])
@@ -320,6 +327,9 @@ def test_policy_and_baselines_are_measured_on_the_same_steps(small_run, takes, t
             prediction, scored.actions, scored.real, policy.spec.actions)
     only = score(policy, runs[3:], runs[1:3])
     assert only.summary['policy']['broken'] == []
+    spoil_frames(paths[0], None)
+    with pytest.raises(UserError, match=f'no frame of the takes.*{paths[0].stem}'):
+        score(policy, runs[3:], runs[:1])
 
 
 def mobile_vla(*arguments):

@@ -107,6 +107,13 @@ def test_no_grouping_empties_a_side(groups, share):
         assert len({name in val for name in group}) == 1
 
 
+@pytest.mark.parametrize('share', [0, 1, -0.1, float('nan')])
+def test_a_share_that_leaves_a_side_empty_is_refused(share):
+    """Both sides are needed, whatever is asked."""
+    with pytest.raises(UserError, match='validation share is out of range'):
+        split_episodes(told(5), share, 0)
+
+
 def test_takes_that_are_all_alike_cannot_be_split_by_group():
     """A sentence, not an empty side."""
     with pytest.raises(UserError, match='all 5 takes drive nearly the same commands'):
