@@ -114,10 +114,10 @@ def prepare(accelerator: Accelerator, model: ModelConfig, data: DataConfig, conf
         head=network.head.settings, image=backbone.image, actions=actions, rate_hz=data.rate_hz,
         window=data.window, chunk=data.chunk, command_max_age_s=data.command_max_age_s,
         instruction_template=model.instruction_template, blank=data.blank,
-        data=_record(data, takes, actions))
+        data={**_record(data, takes, actions), 'parameters': network.parameter_counts()})
     say(f'trained on {accelerator.num_processes} × {accelerator.device.type}, '
         f'--precision {config.precision}')
-    counts = network.parameter_counts()
+    counts = spec.data['parameters']
     say(f'trainable parameters: {counts["trainable"]:,} (LoRA {counts["lora"]:,}, '
         f'head {counts["head"]:,}, action token {counts["action_token"]:,}); '
         f'takes: {len(spec.data["train_episodes"])} train, '
@@ -125,8 +125,8 @@ def prepare(accelerator: Accelerator, model: ModelConfig, data: DataConfig, conf
     tokens = None
     if model.lora_scope == 'text':
         tokens = ImageTokens(
-            lambda pixels: network.image_tokens(pixels.to(accelerator.device)), backbone.sha256,
-            backbone.image, augmentation(data),
+            lambda pixels: network.image_tokens(pixels.to(accelerator.device)),
+            f'{backbone.sha256} {model.backbone_dtype}', backbone.image, augmentation(data),
             Path(config.token_cache or Path(config.out) / 'image_tokens'))
         if data.blank != 'image':
             with accelerator.main_process_first():
