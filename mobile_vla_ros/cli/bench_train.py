@@ -29,8 +29,8 @@ def add(benches) -> None:
                         help=f'any of {", ".join(PARTS)} (all but {", ".join(BY_NAME)})')
     parser.add_argument('--all', action='store_true', help='every part')
     parser.add_argument('--takes', type=int, default=TAKES, metavar='N',
-                        help=f'takes of the parts encodes, tokens and, four times as many, loader '
-                             f'({TAKES})')
+                        help=f'takes of the parts encodes and tokens, and four times as many but '
+                             f'two of the part loader ({TAKES})')
     parser.add_argument('--turns', type=int, default=TURNS, metavar='N',
                         help=f'how often each way is timed, the fastest counts ({TURNS})')
     parser.add_argument('--batches', type=int, nargs='+', metavar='N', default=[1, 2, 4, 8],
@@ -70,4 +70,4 @@ def _measure(part: str, args: argparse.Namespace, folder: Path) -> list:
         return bench_train_feed.tokens(folder, args.takes, args.turns)
     if part == 'decode':
         return bench_train_feed.decoding(args.turns)
-    return bench_train_feed.loader(folder, 4 * args.takes)
+    return bench_train_feed.loader(folder, max(2, 4 * args.takes - 2))

@@ -134,6 +134,7 @@ def measure(folder: Path, takes: int, turns: int, *, quiet: bool = False) -> lis
     figures.append(plain(part, 'time, window by window against once', best[theirs] / best[ours],
                          'times'))
     for what, key in (('kept for the way back', 'counted'),
+                      ('process grew meanwhile by', 'held'),
                       ('process grew at its highest by', 'peak')):
         figures += [plain(part, f'{what}, {name}', found[key] / 1e6, 'MB', 1)
                     for name, found in memory.items() if found]

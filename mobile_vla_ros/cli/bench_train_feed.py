@@ -18,7 +18,6 @@ from mobile_vla_ros.cli.bench_train_takes import (
 
 WAITING = 0.05
 PICTURES, SIDE = 18, 224
-LOADER_TAKES, LOADER_EPOCHS = 12, 1
 
 
 def tokens(folder: Path, takes: int, turns: int) -> list[Figure]:
@@ -106,12 +105,12 @@ def _jpeg(picture: np.ndarray) -> bytes:
     return buffer.getvalue()
 
 
-def loader(folder: Path, takes: int = LOADER_TAKES) -> list[Figure]:
+def loader(folder: Path, takes: int) -> list[Figure]:
     """Train for an epoch on JPEGs of 1280x720 that nothing has cached; how long did it wait?"""
     from mobile_vla_ros.training.config import DataConfig, ModelConfig, TrainConfig
     from mobile_vla_ros.training.loop import train
     busy_takes(folder / 'takes', takes)
-    config = TrainConfig(out=str(folder / 'run'), epochs=LOADER_EPOCHS, device='cpu')
+    config = TrainConfig(out=str(folder / 'run'), epochs=1, device='cpu')
     train(ModelConfig(), DataConfig(data=str(folder / 'takes')), config, say=lambda _: None)
     (row,) = json.loads((folder / 'run' / 'history.json').read_text())
     part = 'loader'

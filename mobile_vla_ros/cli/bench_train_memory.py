@@ -77,12 +77,12 @@ def measure(folder: Path, batches: tuple[int, ...] = BATCHES) -> list[Figure]:
 def beside_a_process(folder: Path) -> list[Figure]:
     """Count what a small network keeps, and see by how much a process grows as it does."""
     driven_takes(folder, 1)
-    found = grown(folder, 'by_windows')
+    found = grown(folder, 'by_windows', 'bfloat16')
     if not found:
         return []
-    part, name = 'memory', 'builtin:tiny, float32'
-    figures = [plain(part, f'{name}, {what}', found[key] / 1e6, 'MB', 1) for what, key in (
+    part, name = 'memory', 'builtin:tiny, bf16, activation checkpointing'
+    figures = [plain(part, f'{name}: {what}', found[key] / 1e6, 'MB', 1) for what, key in (
         ('counted', 'counted'), ('the process grew by', 'held'),
         ('and at its highest by', 'peak'))]
-    return [*figures, at_most(part, f'{name}, counted against grown, off by',
+    return [*figures, at_most(part, f'{name}: counted against grown, off by',
                               abs(found['counted'] / found['held'] - 1), NEAR, digits=3)]

@@ -14,16 +14,17 @@ EXACT = {'MALLOC_MMAP_THRESHOLD_': '65536', 'MALLOC_TRIM_THRESHOLD_': '65536',
          'MALLOC_ARENA_MAX': '1'}
 
 
-def grown(folder: Path, way: str) -> dict | None:
+def grown(folder: Path, way: str, recipe: str = 'float32') -> dict | None:
     """
     Take a step on the first of some takes in a new process.
 
     :param way: ``once`` or ``by_windows``.
+    :param recipe: ``float32``, or ``bfloat16``: with mixed precision and activation checkpointing.
     :returns: bytes: ``counted`` as kept for the way back, ``held`` by which the process grew while
         it kept them, ``peak`` by which it grew at its highest; None where the system does not say.
     :raises UserError: when the process ends before its time.
     """
-    done = subprocess.run([sys.executable, '-m', __name__, str(folder), way], text=True,
+    done = subprocess.run([sys.executable, '-m', __name__, str(folder), way, recipe], text=True,
                           capture_output=True, check=False, env={**os.environ, **EXACT})
     if done.returncode:
         raise UserError('the benchmark stopped', got=done.stderr.strip()[-500:])
@@ -41,15 +42,19 @@ def peak_anew():
     Path('/proc/self/clear_refs').write_text('5')
 
 
-def _step(folder: Path, way: str) -> dict | None:
+def _step(folder: Path, way: str, recipe: str) -> dict | None:
+    import torch
+
     from mobile_vla_ros.cli import bench_train_encodes
     from mobile_vla_ros.cli.bench_train_takes import network_and_batches
     from mobile_vla_ros.training.memory import saved_bytes
-    network, (batch, *_), *_ = network_and_batches(folder)
+    mixed = recipe != 'float32'
+    network, (batch, *_), *_ = network_and_batches(folder, frozen=recipe, checkpointing=mixed)
     known = [*network.parameters(), *network.buffers(), batch['frames']]
 
     def forward():
-        return getattr(bench_train_encodes, way)(network, batch, bench_train_encodes.WINDOW)
+        with torch.autocast('cpu', torch.bfloat16, enabled=mixed):
+            return getattr(bench_train_encodes, way)(network, batch, bench_train_encodes.WINDOW)
     forward().backward()  # what is made at the first call only, gradients among it
     counted = saved_bytes(forward, known)
     gc.collect()
@@ -65,4 +70,4 @@ def _step(folder: Path, way: str) -> dict | None:
 
 
 if __name__ == '__main__':
-    print(json.dumps(_step(Path(sys.argv[1]), sys.argv[2])))
+    print(json.dumps(_step(Path(sys.argv[1]), *sys.argv[2:])))

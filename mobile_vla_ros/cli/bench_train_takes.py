@@ -62,11 +62,14 @@ def write(folder: Path, instruction: str, pictures, twists, number: int) -> Path
 
 
 def network_and_batches(folder: Path, *, scope: str = 'all', window: int = 4, chunk: int = 10,
-                        rank: int = 8):
+                        rank: int = 8, frozen: str = 'float32', checkpointing: bool = False):
     """
     Return a network on builtin:tiny, and every take of a folder as a batch of one piece.
 
     Dropout is off, and the adapters are as after some training: fresh ones give no gradient.
+
+    :param frozen: type of the frozen weights.
+    :returns: network, batches, the takes' runs, what a bundle would say, the backbone.
     """
     import torch
 
@@ -79,10 +82,11 @@ def network_and_batches(folder: Path, *, scope: str = 'all', window: int = 4, ch
     from mobile_vla_ros.training.predict import dataset
     from mobile_vla_ros.types import ActionSpec
     torch.manual_seed(0)
-    backbone = load_backbone('builtin:tiny')
+    backbone = load_backbone('builtin:tiny', dtype=getattr(torch, frozen))
     actions = ActionSpec(('linear_x', 'linear_y'), (0.5, 0.5))
     network = build_network(backbone, LoraSettings(rank, 16, 0.0, scope), motion_dims=2,
-                            chunk=chunk, hidden=128, layers=2)
+                            chunk=chunk, hidden=128, layers=2,
+                            activation_checkpointing=checkpointing)
     with torch.no_grad():
         for name, parameter in network.named_parameters():
             if 'lora_B' in name:
@@ -92,5 +96,5 @@ def network_and_batches(folder: Path, *, scope: str = 'all', window: int = 4, ch
     runs, _ = load_runs(find_episodes(folder), Sampling(RATE_HZ, window, chunk),
                         ['good', 'poor', 'bad'])
     data = dataset(runs, spec, backbone.tokenizer, FRAMES)
-    return network.train(), [collate([data[number]]) for number in range(len(data))], runs, spec, (
-        backbone)
+    batches = [collate([data[number]]) for number in range(len(data))]
+    return network.train(), batches, runs, spec, backbone
