@@ -15,6 +15,7 @@ from takes import write_takes
 
 from mobile_vla_ros.cli.evaluate import refusal
 from mobile_vla_ros.cli.evaluate_text import text
+from mobile_vla_ros.cli.main import main
 from mobile_vla_ros.data.augment import Augmentation
 from mobile_vla_ros.data.dataset import RunDataset
 from mobile_vla_ros.data.image_tokens import ImageTokens
@@ -150,9 +151,9 @@ def test_evaluation_obeys_the_verdict(tmp_path):
         write_worth(tmp_path, 'good', number)
     bad = write_worth(tmp_path, 'bad', 9)
     told = {'sampling': Sampling(), 'axes': ['linear_x'], 'val_share': 0.5, 'split_seed': 0}
-    found = evaluate(tmp_path, None, **told)
+    found = evaluate(tmp_path, None, **told).summary
     assert sum(found['episodes'].values()) == 4 and list(found['skipped']) == [str(bad)]
-    found = evaluate(tmp_path, None, **told, accept_verdicts=['good', 'poor', 'bad'])
+    found = evaluate(tmp_path, None, **told, accept_verdicts=['good', 'poor', 'bad']).summary
     assert sum(found['episodes'].values()) == 5 and not found['skipped']
 
 
@@ -341,7 +342,7 @@ def mobile_vla(*arguments):
 def test_the_printed_page_fits_the_terminal(takes, small_run, monkeypatch):
     """Tables, steps, controls and the verdict, none of them broken by the terminal's edge."""
     found = evaluate(takes, small_run / 'best', sampling=Sampling(), axes=[], val_share=0.2,
-                     split_seed=0)
+                     split_seed=0).summary
     for columns in (80, 100, 120):
         monkeypatch.setenv('COLUMNS', str(columns))
         page = text(found)
@@ -380,12 +381,12 @@ def test_takes_that_were_all_trained_on_are_said_to_be(takes, small_run, tmp_pat
         if path.stem in trained:
             shutil.copy(path, tmp_path)
     found = evaluate(tmp_path, small_run / 'best', sampling=Sampling(), axes=[], val_share=0.2,
-                     split_seed=0)
+                     split_seed=0).summary
     assert found['policy']['trained_on'] and 'trained on all of these' in ' '.join(
         found['policy']['verdict'])
     assert found['episodes'] == {'train': len(trained), 'val': len(trained)}
     held_out = evaluate(takes, small_run / 'best', sampling=Sampling(), axes=[], val_share=0.2,
-                        split_seed=0)
+                        split_seed=0).summary
     assert not held_out['policy']['trained_on']
 
 
@@ -395,10 +396,20 @@ def test_near_identical_takes_are_in_the_json(tmp_path):
         drive(tmp_path, keys, picture=number, created_ns=CREATED_NS + number * 60_000_000_000)
     told = {'sampling': Sampling(5.0), 'axes': ['linear_x', 'linear_y'], 'val_share': 0.5,
             'split_seed': 0}
-    found = evaluate(tmp_path, None, **told)
+    found = evaluate(tmp_path, None, **told).summary
     repeats = found['near_identical']
     assert (repeats['takes'], repeats['distinct']) == (8, 2)
     assert sorted(map(len, repeats['groups'])) == [4, 4]
-    found = evaluate(tmp_path, None, **told, group_duplicates=True)
+    found = evaluate(tmp_path, None, **told, group_duplicates=True).summary
     assert found['near_identical']['across'] == [] and found['episodes'] == {'train': 4, 'val': 4}
     assert '2 distinct sequences of commands in 8 takes' in found['notes'][0]
+
+
+def test_the_page_can_be_made_for_any_takes(small_run, takes, tmp_path):
+    """`--report FILE`: what a training ends with, without its curves; bad use is said first."""
+    page = tmp_path / 'page.html'
+    told = ['evaluate', '--data', str(takes), '--policy', str(small_run / 'best'), '--report']
+    assert main([*told, str(page)]) == 0
+    assert '<title>Evaluation' in page.read_text()
+    assert main([*told, str(tmp_path / 'nowhere' / 'page.html')]) == 2
+    assert main(['evaluate', '--data', str(takes), '--report', str(page)]) == 2

@@ -41,15 +41,21 @@ def register(subparsers) -> None:
     parser.add_argument('--require-better', action='store_true',
                         help='exit with status 1 unless the policy is better than every '
                              'predictor that sees no image, on takes that it was not trained on')
+    parser.add_argument('--report', type=Path, metavar='FILE',
+                        help='also write the page that a training ends with (needs --policy)')
     parser.add_argument('--json', action='store_true', help='print JSON')
     parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> int:
     """Evaluate and print; 1 when a policy has to be better and is not."""
-    if args.require_better and not args.policy:
-        raise UserError('--require-better says nothing without a policy',
-                        expected='--policy', remedy='give the policy that has to be better')
+    for name in ('require_better', 'report'):
+        if getattr(args, name) and not args.policy:
+            raise UserError(f'--{name.replace("_", "-")} says nothing without a policy',
+                            expected='--policy', remedy='give the policy that is to be measured')
+    if args.report and not args.report.parent.is_dir():
+        raise UserError(f'no folder {args.report.parent} for the report',
+                        expected='--report FILE in a folder that is there')
     from mobile_vla_ros.data.runs import Sampling, rate_for
     from mobile_vla_ros.episode.reader import find_episodes
     from mobile_vla_ros.training.evaluate import evaluate
@@ -57,12 +63,18 @@ def run(args: argparse.Namespace) -> int:
     if rate_hz is None:  # a policy brings its own
         rate_hz = DEFAULT_RATE_HZ if args.policy else rate_for(find_episodes(args.data),
                                                                DEFAULT_RATE_HZ)
-    result = evaluate(
+    evaluation = evaluate(
         args.data, args.policy, sampling=Sampling(rate_hz, args.window, args.chunk),
         axes=args.axes, val_share=args.val_share, split_seed=args.split_seed,
         group_duplicates=args.group_duplicates, device=args.device, offline=args.offline,
         accept_verdicts=args.accept_verdicts)
+    result = evaluation.summary
     print(json.dumps(result, indent=2, allow_nan=False) if args.json else text(result))
+    if args.report:
+        from mobile_vla_ros.cli import train_report
+        path = train_report.write(args.report, evaluation.policy, evaluation.scored,
+                                  evaluation.takes)
+        print(f'report: {path}', file=sys.stderr)
     reason = refusal(result['policy']) if args.require_better else None
     if reason:
         print(f'mobile_vla: {reason}', file=sys.stderr)

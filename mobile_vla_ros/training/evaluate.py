@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
+from mobile_vla_ros.data.frame_cache import FrameCache
 from mobile_vla_ros.data.image_tokens import ImageTokens
 from mobile_vla_ros.data.runs import Run, Sampling
 from mobile_vla_ros.errors import UserError
@@ -16,6 +17,7 @@ from mobile_vla_ros.training.controls import ShuffledTokens, shuffle_frames, swa
 from mobile_vla_ros.training.metrics import huber, measure
 from mobile_vla_ros.training.predict import PIECE_FRAMES, Predictions, dataset, predict
 from mobile_vla_ros.training.takes import (
+    Takes,
     default_scale,
     leak_lines,
     load_takes,
@@ -73,9 +75,11 @@ def score(policy: LoadedPolicy, train: Sequence[Run], val: Sequence[Run],
     spec = policy.spec
     actions, _, _ = targets(val, spec.actions, spec.window)
 
+    cache = FrameCache(spec.image)
+
     def ask(runs: Sequence[Run], tokens=tokens, **options) -> Predictions:
         return predict(policy.network, dataset(runs, spec, policy.tokenizer, PIECE_FRAMES,
-                                               tokens=tokens, **options))
+                                               tokens=tokens, cache=cache, **options))
     questions = {
         'policy': lambda: ask(val),
         'image_blanked': lambda: ask(val, blank_images=True),
@@ -153,10 +157,25 @@ def baseline_scores(train: Sequence[Run], val: Sequence[Run], actions: ActionSpe
                           for name, prediction in baselines(train, val, actions, window).items()}}
 
 
+@dataclass(frozen=True)
+class Evaluation:
+    """
+    A folder of takes, measured.
+
+    :param summary: what `mobile_vla evaluate --json` prints (see `evaluate`).
+    :param policy, scored: of the policy; None where the baselines were measured alone.
+    """
+
+    summary: dict
+    takes: Takes
+    policy: PolicySpec | None = None
+    scored: Scored | None = None
+
+
 def evaluate(data: Path, policy: Path | None, *, sampling: Sampling, axes: Sequence[str],
              val_share: float, split_seed: int, group_duplicates: bool = False,
              device: str = 'auto', offline: bool = False,
-             accept_verdicts: Sequence[str] | None = None) -> dict:
+             accept_verdicts: Sequence[str] | None = None) -> Evaluation:
     """
     Evaluate a policy on a folder of takes, or the baselines alone.
 
@@ -164,9 +183,9 @@ def evaluate(data: Path, policy: Path | None, *, sampling: Sampling, axes: Seque
     :param group_duplicates: keep near-identical takes on one side of the split (`load_takes`).
     :param accept_verdicts: verdicts of the takes that are measured on; None: those that the
         policy was trained on, or good and poor.
-    :returns: what `score` returns, with `episodes` on either side; `rate_hz`, the steps a second;
-        `near_identical` (`takes.repeat_record`); `notes`, sentences on the data; and the takes
-        that were left out, with the reason, under `skipped`.
+    :returns: its summary is what `score` gives, with `episodes` on either side; `rate_hz`, the
+        steps a second; `near_identical` (`takes.repeat_record`); `notes`, sentences on the data;
+        and the takes that were left out, with the reason, under `skipped`.
     """
     loaded = load_bundle(policy, device=device, offline=offline) if policy else None
     if loaded:
@@ -177,14 +196,15 @@ def evaluate(data: Path, policy: Path | None, *, sampling: Sampling, axes: Seque
                        accept_verdicts or known.get('accept_verdicts') or ACCEPTED_VERDICTS,
                        val_share, split_seed, known=known, group_duplicates=group_duplicates)
     actions = loaded.spec.actions if loaded else default_scale(takes.train, axes)
+    scored = None
     if loaded:
-        result = score(loaded, takes.train, takes.val, trained_on=takes.trained_on).summary
-    else:
-        result = baseline_scores(takes.train, takes.val, actions, sampling.window)
+        scored = score(loaded, takes.train, takes.val, trained_on=takes.trained_on)
+    result = scored.summary if scored else baseline_scores(takes.train, takes.val, actions,
+                                                           sampling.window)
     result['episodes'] = {'train': len({run.episode_id for run in takes.train}),
                           'val': len({run.episode_id for run in takes.val})}
     result['rate_hz'] = sampling.rate_hz
     result['near_identical'] = repeat_record(takes)
     result['notes'] = [*leak_lines(takes), *still_lines(takes.train, actions.axes)]
     result['skipped'] = takes.left_out
-    return result
+    return Evaluation(result, takes, loaded.spec if loaded else None, scored)

@@ -244,6 +244,13 @@ class _Run:
                         accelerator=self.accelerator)
         for sentence in found.broken:
             self._report_broken(sentence)
+        if not found.real.any():
+            raise UserError('no frame of the validation takes can be read',
+                            got=' | '.join(found.broken[:3]),
+                            remedy='mobile_vla episodes check names what is broken')
+        if found.broken:  # the baselines beside it are measured over the same steps
+            self.blind = baseline_scores(self.prepared.takes.train, self.prepared.takes.val,
+                                         self.spec.actions, self.spec.window, found.real)
         measured = measure(found.motion, self.val_actions, found.real, self.spec.actions)
         real = torch.from_numpy(found.real)
         loss = float(motion_loss(torch.from_numpy(found.motion),
