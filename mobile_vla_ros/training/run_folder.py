@@ -11,7 +11,7 @@ import torch
 import yaml
 
 from mobile_vla_ros.errors import UserError
-from mobile_vla_ros.files import replaced
+from mobile_vla_ros.files import no_room, replaced
 from mobile_vla_ros.model.bundle import PolicySpec, save_bundle
 from mobile_vla_ros.model.network import VlaNetwork
 from mobile_vla_ros.training import state
@@ -71,11 +71,9 @@ class RunFolder:
         if not self.writes:
             return
         self.path.mkdir(parents=True, exist_ok=True)
-        free, needed = shutil.disk_usage(self.path).free, ROOM_FACTOR * trained_bytes
-        if free < needed:
-            raise UserError(f'no room for checkpoints in {self.path}',
-                            got=f'{free / 1e6:.0f} MB free', expected=f'{needed / 1e6:.0f} MB',
-                            remedy='free some space, or choose another --out')
+        needed = ROOM_FACTOR * trained_bytes
+        if shutil.disk_usage(self.path).free < needed:
+            raise no_room('checkpoints', self.path, needed)
         with replaced(self.path / 'config.yaml') as file:
             yaml.safe_dump(config, file, sort_keys=False)
         self._flush_log()

@@ -2,7 +2,6 @@
 
 import json
 import os
-import shutil
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -11,7 +10,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 
 from mobile_vla_ros.errors import UserError, first_line
-from mobile_vla_ros.files import sync
+from mobile_vla_ros.files import is_disk_full, no_room, sync
 from mobile_vla_ros.model.network import VlaNetwork
 
 NAME = 'state.safetensors'
@@ -64,12 +63,12 @@ def save_state(folder: Path, network: VlaNetwork, optimizer: torch.optim.Optimiz
         os.replace(partial, path)
     except (OSError, SafetensorError) as error:
         partial.unlink(missing_ok=True)
-        needed = sum(value.nbytes for value in tensors.values())
-        raise UserError(
-            f'the state of the training cannot be written to {path} ({first_line(error)})',
-            got=f'{shutil.disk_usage(folder).free / 1e6:.0f} MB free',
-            expected=f'{needed / 1e6:.0f} MB beside the state before',
-            remedy='free some space') from error
+        if is_disk_full(error):
+            raise no_room('the state of the training', folder,
+                          sum(value.nbytes for value in tensors.values())) from error
+        raise UserError(f'the state of the training cannot be written to {path}',
+                        got=first_line(error), remedy='see that the folder can be written') from (
+            error)
     except BaseException:
         partial.unlink(missing_ok=True)
         raise
