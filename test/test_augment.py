@@ -37,6 +37,9 @@ def test_a_mirrored_world_is_consistent():
     assert mirror_instruction('Left of the leftmost box, right away') == (
         'Right of the rightmost box, left away')
     assert mirror_instruction('go to the bright box') == 'go to the bright box'
+    assert mirror_instruction('go_left, leftwards') == 'go_right, rightwards'
+    assert mirror_instruction('turn clockwise, then counter-clockwise') == (
+        'turn counterclockwise, then clockwise')
 
 
 def test_a_draw_comes_from_its_generator_alone():

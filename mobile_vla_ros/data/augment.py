@@ -11,13 +11,18 @@ from mobile_vla_ros.types import ActionSpec
 
 # The axes that change their sign when the world is seen in a mirror (REP 103: y is left).
 MIRRORED_AXES = ('linear_y', 'angular_x', 'angular_z')
-MIRRORED_WORDS = {'left': 'right', 'right': 'left', 'leftmost': 'rightmost',
-                  'rightmost': 'leftmost'}
+MIRRORED_WORDS = {f'left{end}': f'right{end}' for end in ('', 'most', 'ward', 'wards')}
+MIRRORED_WORDS |= {right: left for left, right in MIRRORED_WORDS.items()}
+MIRRORED_WORDS |= {'clockwise': 'counterclockwise', 'counterclockwise': 'clockwise',
+                   'counter-clockwise': 'clockwise', 'anticlockwise': 'clockwise',
+                   'anti-clockwise': 'clockwise'}
 # The largest share that each of the others may be given.
 MOST = {'light': 0.9, 'colour': 0.9, 'shift': 0.45}
 HUE_SHARE = 0.1
 LUMA = (0.299, 0.587, 0.114)
-_WORDS = re.compile(r'\b(' + '|'.join(MIRRORED_WORDS) + r')\b', re.IGNORECASE)
+# The longest first; an underscore parts words as a space does.
+_WORDS = re.compile(r'(?<![^\W_])(' + '|'.join(sorted(MIRRORED_WORDS, key=len, reverse=True))
+                    + r')(?![^\W_])', re.IGNORECASE)
 
 
 @dataclass(frozen=True)
