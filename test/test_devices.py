@@ -2,17 +2,20 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
+import time
 
 import pytest
 import torch
 from accelerate.state import AcceleratorState
 
+from mobile_vla_ros.cli.train import parse
 from mobile_vla_ros.errors import UserError
 from mobile_vla_ros.model.backbone import LoraSettings, load_backbone
 from mobile_vla_ros.model.network import build_network
-from mobile_vla_ros.training import optimise
+from mobile_vla_ros.training import optimise, prepare, state
 from mobile_vla_ros.training.config import DataConfig, ModelConfig, TrainConfig
 from mobile_vla_ros.training.loop import train
 
@@ -31,16 +34,16 @@ def flags(backbone, takes, out, **more) -> list[str]:
     return [word for name, value in told.items() for word in (f'--{name}', str(value))]
 
 
-def launched(processes: int, *arguments: str) -> subprocess.CompletedProcess:
-    """Run `mobile_vla train` through `accelerate launch`, as docs/training.md says."""
-    return subprocess.run(
+def launched(processes: int, *arguments: str) -> subprocess.Popen:
+    """Start `mobile_vla train` through `accelerate launch`, as docs/training.md says."""
+    return subprocess.Popen(
         # --multi_gpu is accelerate's word for its launcher of several processes; --device cpu
         # makes them CPU processes that speak gloo. --cpu would start one alone.
         [sys.executable, '-m', 'accelerate.commands.launch', '--multi_gpu', '--num_processes',
          str(processes), '--num_machines', '1', '--mixed_precision', 'no', '--dynamo_backend',
          'no', '--main_process_port', '0', '-m', 'mobile_vla_ros.cli.main', 'train', *arguments],
-        env={**os.environ, 'OMP_NUM_THREADS': '1'}, capture_output=True, text=True, timeout=280,
-        check=False)
+        env={**os.environ, 'OMP_NUM_THREADS': '1'}, stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT, text=True, start_new_session=True)
 
 
 def history(out) -> list[dict]:
@@ -48,27 +51,52 @@ def history(out) -> list[dict]:
     return json.loads((out / 'history.json').read_text())
 
 
-@pytest.mark.parametrize('more', [
-    {}, {'batch_size': 3, 'accumulate': 1, 'lora_dropout': 0.0}], ids=['accumulated', 'batched'])
-def test_two_processes_train_as_one_does(small_backbone, takes, tmp_path, more):
-    """The same command, launched on two: every loss within 1e-4, and one set of files."""
-    one = subprocess.run([sys.executable, '-m', 'mobile_vla_ros.cli.main', 'train',
-                          *flags(small_backbone, takes, tmp_path / 'one', **more)],
-                         capture_output=True, text=True, timeout=280, check=False)
-    assert one.returncode == 0, one.stderr
-    two = launched(2, *flags(small_backbone, takes, tmp_path / 'two', **more))
-    assert two.returncode == 0, two.stderr
-    assert 'trained on 1 × cpu' in one.stdout and 'trained on 2 × cpu' in two.stdout
-    assert two.stdout.count('trainable parameters') == 1
-    first, second = history(tmp_path / 'one'), history(tmp_path / 'two')
-    assert len(first) == len(second) == 2
+def one_process(backbone, takes, out, **more) -> list[dict]:
+    """Train in this process with the same settings; return the history."""
+    train(*parse(flags(backbone, takes, out, **more)), say=lambda _: None)
+    return history(out)
+
+
+def assert_near(first: list[dict], second: list[dict]):
+    """Every loss of every epoch within 1e-4, over as many frames."""
+    assert len(first) == len(second)
     for row, other in zip(first, second, strict=True):
         assert row['frames_encoded'] == other['frames_encoded']
         for name, value in row.items():
             if 'loss' in name:
                 assert other[name] == pytest.approx(value, rel=1e-4, abs=1e-6), name
+
+
+def test_two_processes_train_as_one_does(small_backbone, takes, tmp_path):
+    """The same command, launched on two: every loss within 1e-4, and one set of files."""
+    told = {'batch_size': 3, 'accumulate': 1, 'lora_dropout': 0.0, 'epochs': 1}
+    two = launched(2, *flags(small_backbone, takes, tmp_path / 'two', **told))
+    said, _ = two.communicate(timeout=280)
+    assert two.returncode == 0, said
+    assert 'trained on 2 × cpu' in said and said.count('trainable parameters') == 1
+    assert_near(one_process(small_backbone, takes, tmp_path / 'one', **told),
+                history(tmp_path / 'two'))
     assert {path.name for path in (tmp_path / 'two').iterdir()} == {
-        path.name for path in (tmp_path / 'one').iterdir()}
+        path.name for path in (tmp_path / 'one').iterdir()} | {'report.html'}
+
+
+def test_two_processes_stop_together_and_one_goes_on(small_backbone, takes, tmp_path):
+    """Ctrl-C saves what both have done; another number of processes ends with the same losses."""
+    told = {'save_every_min': 0}
+    two = launched(2, *flags(small_backbone, takes, tmp_path / 'two', **told))
+    try:
+        end = time.monotonic() + 200
+        while not (found := state.read_state(tmp_path / 'two')) or found[0].step < 2:
+            assert time.monotonic() < end and two.poll() is None
+            time.sleep(0.01)
+        os.killpg(two.pid, signal.SIGINT)
+        said, _ = two.communicate(timeout=60)
+    finally:
+        two.kill()
+    assert said.count('the same command goes on from here') == 1, said
+    assert not (tmp_path / 'two' / 'last').exists()
+    assert_near(one_process(small_backbone, takes, tmp_path / 'one', **told),
+                one_process(small_backbone, takes, tmp_path / 'two', **told))
 
 
 def test_activation_checkpointing_changes_no_number(small_backbone):
@@ -105,6 +133,14 @@ def test_bfloat16_trains_on_a_cpu(small_backbone, takes, tmp_path, precision, dt
         rows[name] = history(tmp_path / name)[0]
     assert rows['16']['train_loss'] == pytest.approx(rows['32']['train_loss'], rel=0.05)
     assert rows['16']['train_loss'] != rows['32']['train_loss']
+
+
+def test_float16_weights_without_a_scaled_loss_are_refused(monkeypatch, small_backbone):
+    """On a GPU their gradients would vanish in silence."""
+    monkeypatch.setattr(prepare, 'pick_device', lambda _: torch.device('cuda'))
+    with pytest.raises(UserError, match=r'need the loss to be scaled.*--precision fp16'):
+        prepare.accelerator_for(ModelConfig(backbone=small_backbone, backbone_dtype='float16'),
+                                TrainConfig(out='x', precision='bf16'))
 
 
 @pytest.mark.parametrize(('precision', 'dtype'), [('fp16', 'float32'), ('no', 'float16')])

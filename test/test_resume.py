@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 
 import pytest
 import torch
@@ -13,9 +14,11 @@ from accelerate.state import AcceleratorState
 from safetensors.torch import load_file
 
 from mobile_vla_ros.errors import UserError
-from mobile_vla_ros.training import optimise, state
+from mobile_vla_ros.model.bundle import load_bundle
+from mobile_vla_ros.training import optimise, run_folder, state
 from mobile_vla_ros.training.config import DataConfig, ModelConfig, TrainConfig
 from mobile_vla_ros.training.loop import train
+from mobile_vla_ros.training.run_folder import RunFolder
 from mobile_vla_ros.training.stop import TrainingStopped
 
 TIMES = ('seconds', 'waiting_share')  # of an epoch's row: these differ in every run
@@ -85,11 +88,11 @@ def test_a_run_repeats(small_backbone, takes, whole, tmp_path):
 
 def test_killed_in_the_middle_of_an_epoch_it_goes_on_to_the_same_numbers(
         small_backbone, takes, whole, tmp_path):
-    """SIGKILL three times, each somewhere else; no file is torn, and the end is the same."""
+    """SIGKILL twice, each somewhere else; no file is torn, and the end is the same."""
     out = tmp_path / 'out'
     command = [sys.executable, '-m', 'mobile_vla_ros.cli.main', 'train',
                *flags(small_backbone, takes, out)]
-    for epoch, step in ((0, 1), (1, 2), (2, 1)):
+    for epoch, step in ((0, 1), (2, 1)):
         running = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         try:
             wait_for(out, running, epoch, step)
@@ -103,7 +106,10 @@ def test_killed_in_the_middle_of_an_epoch_it_goes_on_to_the_same_numbers(
     assert 'going on in epoch' in done.stdout
     assert_equal(out, whole)
     assert not (out / state.NAME).exists()
-    assert not [path for path in out.rglob('.*') if 'partial' in path.name]
+    assert not list(out.rglob('.*'))
+    assert sorted((out / 'checkpoints').iterdir()) == sorted(
+        {(out / link).resolve() for link in ('best', 'last')})
+    assert (out / 'report.html').is_file()
 
 
 def wait_for(out, running, epoch, step):
@@ -125,14 +131,36 @@ def stop_at(line: str, number=signal.SIGINT):
     return say
 
 
-@pytest.mark.parametrize('number', [signal.SIGINT, signal.SIGTERM])
-def test_ctrl_c_saves_and_says_how_to_go_on(small_backbone, takes, whole, tmp_path, number):
+@pytest.mark.parametrize(('number', 'steps'), [(signal.SIGINT, 7), (signal.SIGTERM, 2)])
+def test_ctrl_c_saves_and_says_how_to_go_on(small_backbone, takes, whole, tmp_path, monkeypatch,
+                                            number, steps):
     """The step is finished, the state is kept, and the same command ends with the same numbers."""
     told = configs(small_backbone, takes, tmp_path / 'out')
-    with pytest.raises(TrainingStopped, match=r'epoch 1 after step 1 of \d+; the same command'):
-        train(*told, say=stop_at('0 ', number))
+    before = signal.getsignal(number)
+
+    def step(self, *arguments):
+        step.done += 1
+        if step.done == steps:
+            os.kill(os.getpid(), number)
+        return real_step(self, *arguments)
+    step.done, real_step = 0, optimise.Optimisation.step
+    with monkeypatch.context() as patched:
+        patched.setattr(optimise.Optimisation, 'step', step)
+        with pytest.raises(TrainingStopped, match=r'after step \d+ of \d+; the same command'):
+            train(*told, say=lambda _: None)
+    assert step.done == steps
+    assert signal.getsignal(number) == before
+    AcceleratorState._reset_state(reset_partial_state=True)
+    train(*told, say=lambda _: None)
+    assert_equal(tmp_path / 'out', whole)
+
+
+def test_ctrl_c_during_a_validation_is_heard(small_backbone, takes, whole, tmp_path):
+    """It stops before the next epoch; the validation is done again, to the same numbers."""
+    told = configs(small_backbone, takes, tmp_path / 'out')
+    with pytest.raises(TrainingStopped, match='epoch 0 after its last step; the same command'):
+        train(*told, say=stop_at('0 '))
     assert len(rows(tmp_path / 'out')) == 1
-    assert signal.getsignal(number) in (signal.default_int_handler, signal.SIG_DFL)
     AcceleratorState._reset_state(reset_partial_state=True)
     train(*told, say=lambda _: None)
     assert_equal(tmp_path / 'out', whole)
@@ -193,12 +221,72 @@ def test_a_full_disk_does_not_end_a_training(small_backbone, takes, whole, tmp_p
     assert_equal(tmp_path / 'out', whole)
 
 
+def test_best_is_the_best_that_could_be_kept(small_run, tmp_path, monkeypatch):
+    """The disk was full at the best epoch: the next best is kept, not the first."""
+    loaded = load_bundle(small_run / 'best', merge=False)
+    folder = RunFolder(tmp_path, lambda _: None, writes=True)
+    history = []
+    for epoch, loss in enumerate((0.5, 0.1, 0.11, 0.12)):
+        history.append({'epoch': epoch, 'val_loss': loss})
+        spec = replace(loaded.spec, metrics={'epoch': history[-1]})
+        if epoch == 1:
+            with monkeypatch.context() as full, pytest.raises(OSError, match='full'):
+                full.setattr(run_folder, 'save_bundle', lambda *_: (_ for _ in ()).throw(
+                    OSError('full')))
+                folder.keep(loaded.network, spec, history)
+            continue
+        folder.keep(loaded.network, spec, history)
+    assert (tmp_path / 'best').resolve().name == 'epoch=002-val_loss=0.11000'
+    assert (tmp_path / 'last').resolve().name == 'epoch=003-val_loss=0.12000'
+    assert len(list((tmp_path / 'checkpoints').iterdir())) == 2
+
+
+def test_what_a_kill_left_half_is_removed_and_nothing_of_a_person_s(small_backbone, takes,
+                                                                    tmp_path):
+    """Names of ours alone: --out may be a folder with a .git in it."""
+    half = [tmp_path / 'out' / 'checkpoints' / '.epoch=000-val_loss=0.1.x1', tmp_path / 'out'
+            / '.history.json.x2', tmp_path / 'out' / '.state.safetensors.partial']
+    theirs = [tmp_path / 'out' / '.git' / 'HEAD', tmp_path / 'out' / '.env']
+    for path in (*theirs, half[0] / 'adapter', *half[1:]):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+    train(*configs(small_backbone, takes, tmp_path / 'out', epochs=1), say=lambda _: None)
+    assert not [path for path in half if path.exists()]
+    assert all(path.is_file() for path in theirs)
+
+
+def test_a_stop_that_could_not_be_saved_says_so(small_backbone, takes, tmp_path, monkeypatch):
+    """Ctrl-C on a full disk: what was saved before is what the run goes on from."""
+    def full(*_, **__):
+        full.calls += 1
+        if full.calls == 2:
+            os.kill(os.getpid(), signal.SIGINT)
+        if full.calls > 1:
+            raise OSError(28, 'No space left on device')
+        return real(*_, **__)
+    full.calls, real = 0, state.save_file
+    monkeypatch.setattr(state, 'save_file', full)
+    with pytest.raises(TrainingStopped, match='could not be saved'):
+        train(*configs(small_backbone, takes, tmp_path / 'out'), say=lambda _: None)
+    assert state.read_state(tmp_path / 'out')[0].step == 1
+
+
+def test_a_report_that_fails_can_be_made_again(small_backbone, takes, tmp_path):
+    """Nothing is trained again for it, and the run is not refused as a finished one."""
+    told, made = configs(small_backbone, takes, tmp_path / 'out', epochs=1), []
+    with pytest.raises(OSError, match='full'):
+        train(*told, say=lambda _: None, report=lambda _: (_ for _ in ()).throw(OSError('full')))
+    AcceleratorState._reset_state(reset_partial_state=True)
+    trained = train(*told, say=lambda _: None, report=made.append)
+    assert made == [trained] and len(trained.history) == 1
+
+
 def test_a_loss_that_is_no_number_ends_with_its_takes(small_backbone, takes, tmp_path,
                                                       monkeypatch):
     """Epoch, step and files are named; the bundle of the epoch before is whole."""
     def broken(motion, actions, real, delta=1.0):
         broken.calls += 1
-        return motion.sum() * (float('nan') if broken.calls > 16 else 0.0)
+        return motion.sum() * (float('nan') if broken.calls > 30 else 0.0)
     broken.calls = 0
     monkeypatch.setattr(optimise, 'motion_loss_sum', broken)
     with pytest.raises(UserError, match=r'nan in epoch \d+, step \d+.*\.h5.*learning_rate'):
@@ -208,7 +296,6 @@ def test_a_loss_that_is_no_number_ends_with_its_takes(small_backbone, takes, tmp
 
 def test_no_room_is_said_before_the_first_step(small_backbone, takes, tmp_path, monkeypatch):
     """With the bytes that are needed and those that are free."""
-    from mobile_vla_ros.training import run_folder
     usage = run_folder.shutil.disk_usage(tmp_path)._replace(free=1000)
     monkeypatch.setattr(run_folder.shutil, 'disk_usage', lambda _: usage)
     with pytest.raises(UserError, match=r'no room for checkpoints; got 0.0 MB free.*[\d.]+ MB'):

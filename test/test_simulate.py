@@ -74,12 +74,13 @@ def test_a_policy_drives_and_so_do_its_controls(small_run, capsys):
 
 
 def edited(folder, small_run, **changes):
-    """Return a copy of the small policy with other values in its policy.json."""
+    """Return a copy of the small policy with other values in its policy.json; None removes one."""
     shutil.copytree(small_run / 'best', folder)
     manifest = folder / 'policy.json'
     content = json.loads(manifest.read_text())
     for name, change in changes.items():
-        content[name] = {**content[name], **change}
+        content[name] = {key: value for key, value in {**content[name], **change}.items()
+                         if value is not None}
     manifest.write_text(json.dumps(content))
     return folder
 

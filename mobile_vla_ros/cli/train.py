@@ -71,20 +71,23 @@ def say(text: str) -> None:
 def run(args: argparse.Namespace, argv: list[str]) -> int:
     """Train, write the report and say where both are; 130 after Ctrl-C."""
     configs = parse(argv)
-    from mobile_vla_ros.training.loop import train
+    from mobile_vla_ros.training.loop import Trained, train
     from mobile_vla_ros.training.stop import TrainingStopped
+    page = Path(configs[2].out) / 'report.html'
+
+    def report(trained: Trained) -> None:
+        from mobile_vla_ros.cli import train_report
+        train_report.write(page, trained.policy, trained.scored, trained.takes,
+                           history=trained.history, config={
+                               name: value for config in configs
+                               for name, value in asdict(config).items()})
     try:
-        trained = train(*configs, say=say)
+        trained = train(*configs, say=say, report=report)
     except TrainingStopped as stopped:
-        print(f'mobile_vla: {stopped}', file=sys.stderr)
+        if str(stopped):  # the main process speaks for all
+            print(f'mobile_vla: {stopped}', file=sys.stderr)
         return 130
-    if trained is None:  # one of several processes; the main one reports
-        return 0
-    from mobile_vla_ros.cli import train_report
-    report = train_report.write(
-        Path(configs[2].out) / 'report.html', trained.policy, trained.scored, trained.takes,
-        history=trained.history,
-        config={name: value for config in configs for name, value in asdict(config).items()})
-    print(f'policy: {trained.best}\nreport: {report}\n'
-          f'next: mobile_vla evaluate --data {configs[1].data} --policy {trained.best}')
+    if trained is not None:
+        print(f'policy: {trained.best}\nreport: {page}\n'
+              f'next: mobile_vla evaluate --data {configs[1].data} --policy {trained.best}')
     return 0

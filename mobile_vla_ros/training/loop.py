@@ -8,7 +8,6 @@ from pathlib import Path
 
 import torch
 from accelerate.utils import gather_object
-from torch.nn.functional import binary_cross_entropy_with_logits
 from tqdm import tqdm
 
 from mobile_vla_ros.data.frame_cache import FrameCache
@@ -22,18 +21,18 @@ from mobile_vla_ros.model.bundle import (
     rewrite_spec,
 )
 from mobile_vla_ros.model.network import load_trained
-from mobile_vla_ros.training import plan, state
+from mobile_vla_ros.training import plan, rows, state
 from mobile_vla_ros.training.baselines import targets
 from mobile_vla_ros.training.config import DataConfig, ModelConfig, TrainConfig
 from mobile_vla_ros.training.evaluate import Scored, baseline_scores, score
 from mobile_vla_ros.training.feed import Feed
-from mobile_vla_ros.training.metrics import SEED_MOTION_DIMS, measure, motion_loss
 from mobile_vla_ros.training.optimise import Optimisation
 from mobile_vla_ros.training.predict import dataset, predict
 from mobile_vla_ros.training.prepare import (
     Prepared,
     accelerator_for,
     augmentation,
+    compute_tokens,
     prepare,
     takes_of,
 )
@@ -42,7 +41,7 @@ from mobile_vla_ros.training.state import Progress
 from mobile_vla_ros.training.stop import StopSignal, TrainingStopped
 from mobile_vla_ros.training.takes import Takes
 
-# What may differ between a run and its resumption without changing a number.
+# What may differ between a run and its resumption; another device rounds in its own way.
 FREE_TO_CHANGE = ('out', 'data', 'offline', 'workers', 'save_every_min', 'token_cache', 'device')
 
 
@@ -64,12 +63,15 @@ class Trained:
 
 
 def train(model: ModelConfig, data: DataConfig, config: TrainConfig,
-          say: Callable[[str], None] = print) -> Trained | None:
+          say: Callable[[str], None] = print,
+          report: Callable[[Trained], None] = lambda trained: None) -> Trained | None:
     """
     Fine-tune a policy on a folder of takes, or go on with a run that was interrupted.
 
     Writes below `config.out` what `RunFolder` names; every file is whole at every moment.
 
+    :param report: called with the finished run before its state is dropped: whatever stops it
+        there, the same command comes back to it.
     :returns: the finished run; None in a process that is not the main one of several.
     :raises UserError: for anything in takes or configuration that a person must mend; nothing is
         written then.
@@ -86,11 +88,12 @@ def train(model: ModelConfig, data: DataConfig, config: TrainConfig,
              'backbone_sha256': prepared.spec.backbone.sha256}
     trained_bytes = sum(value.nbytes for value in state.trained(prepared.network).values())
     progress = folder.begin(told, trained_bytes, settings)
+    compute_tokens(prepared)
     try:
         with StopSignal() as stop:
             run = _Run(prepared, data, config, folder, told, progress, stop)
             run.fit()
-            return run.finish()
+            return run.finish(report)
     except torch.OutOfMemoryError as error:
         raise UserError(
             'the device has not enough memory for this training', got=first_line(error),
@@ -138,8 +141,7 @@ class _Run:
         best = min(self.blind['baselines'].items(), key=lambda item: item[1]['loss'])
         self.folder.say(f'the best predictor that sees no image: {best[0]}, val_loss_arm_act '
                         f'{best[1]["loss_arm_act"]:.5f}')
-        self.folder.say('epoch   train_loss_arm_act   val_loss_arm_act   val_loss   '
-                        + '   '.join(f'mae {axis}' for axis in self.spec.actions.axes))
+        self.folder.say(rows.head(self.spec.actions))
         progress = self.progress
         while progress.epoch < self.config.epochs:
             if progress.step < self.steps:
@@ -149,13 +151,16 @@ class _Run:
                         self._report_broken(sentence)
                 self._save_state()
             row, measured = self._validate()
-            progress.history.append({'epoch': progress.epoch, **self._train_row(), **row})
+            progress.history.append({
+                'epoch': progress.epoch,
+                **rows.train_row(progress.sums, self.spec, progress.broken), **row})
             if self.accelerator.is_main_process:
                 self._keep(measured)
+            self._stop_if(self._joined({}), 'after its last step', saved=True)
             progress.epoch, progress.step, progress.sums = progress.epoch + 1, 0, {}
         self.accelerator.wait_for_everyone()
 
-    def finish(self) -> Trained | None:
+    def finish(self, report: Callable[[Trained], None]) -> Trained | None:
         """Measure the best epoch beside every control, and write that into its bundle."""
         if not self.accelerator.is_main_process:
             return None
@@ -170,8 +175,10 @@ class _Run:
         rewrite_spec(best, spec)
         for sentence in scored.summary['policy']['verdict']:
             self.folder.say(sentence)
+        trained = Trained(self.folder.path / 'best', spec, scored, takes, history)
+        report(trained)
         self.folder.finish()
-        return Trained(self.folder.path / 'best', spec, scored, takes, history)
+        return trained
 
     def _train_epoch(self) -> None:
         """Do the optimiser steps of this epoch that are left."""
@@ -191,7 +198,9 @@ class _Run:
                     pieces, ready, progress.updates,
                     f'epoch {progress.epoch}, step {progress.step}')
                 now = time.perf_counter()
-                sums |= {'seconds': now - began, 'waited_s': feed.waited_s - waited_s}
+                # Of several processes the mean: what they count is added up.
+                sums |= {'seconds': (now - began) / self.accelerator.num_processes,
+                         'waited_s': (feed.waited_s - waited_s) / self.accelerator.num_processes}
                 began, waited_s = now, feed.waited_s
                 stopped = self._joined(sums)
                 for name, value in sums.items():
@@ -199,15 +208,34 @@ class _Run:
                 progress.step += 1
                 progress.updates += 1
                 bar.update()
-                if stopped or time.monotonic() - self.saved_s > 60 * config.save_every_min:
-                    self._save_state()
-                if stopped:
-                    raise TrainingStopped(
-                        f'stopped in epoch {progress.epoch} after step {progress.step} of '
-                        f'{self.steps}; the same command goes on from here')
+                due = time.monotonic() - self.saved_s > 60 * config.save_every_min
+                saved = self._save_state() if stopped or due else False
+                self._stop_if(stopped, f'after step {progress.step} of {self.steps}', saved)
         finally:
             bar.close()
             ready.close()
+
+    def _validate(self) -> tuple[dict, dict]:
+        """Return what validation gives to an epoch's row, and all of its metrics."""
+        found = predict(self.prepared.network, self.val_data, workers=self.config.workers,
+                        accelerator=self.accelerator)
+        for sentence in found.broken:
+            self._report_broken(sentence)
+        if found.broken:  # the baselines beside it are measured over the same steps
+            self.blind = baseline_scores(self.prepared.takes.train, self.prepared.takes.val,
+                                         self.spec.actions, self.spec.window, found.real)
+        return rows.val_row(found, self.val_actions, self.spec.actions)
+
+    def _stop_if(self, asked: bool, where: str, saved: bool) -> None:
+        """Leave, once the main process has written what the others wait for."""
+        if not asked:
+            return
+        self.accelerator.wait_for_everyone()
+        raise TrainingStopped(
+            f'stopped in epoch {self.progress.epoch} {where}; ' + (
+                'the same command goes on from here' if saved else
+                'this could not be saved: the same command goes on from what was saved before')
+            if self.accelerator.is_main_process else '')
 
     def _joined(self, sums: dict[str, float]) -> bool:
         """Add up what the processes counted, in place; return whether any was asked to stop."""
@@ -224,50 +252,6 @@ class _Run:
             self.progress.broken.append(sentence)
             self.folder.say(f'left out: {sentence}')
 
-    def _train_row(self) -> dict:
-        """Return what an epoch's training gives to its row of the history."""
-        sums = self.progress.sums
-        if not sums['count']:
-            raise UserError('no frame of the training takes can be read',
-                            got=' | '.join(self.progress.broken[:3]),
-                            remedy='mobile_vla episodes check names what is broken')
-        loss = sums['loss'] / sums['count']
-        return {'train_loss': loss,
-                'train_loss_arm_act': loss * self.spec.head.motion_dims / SEED_MOTION_DIMS,
-                'train_loss_gripper_act': sums['gripper'] / sums['count'],
-                'frames_encoded': int(sums['frames']), 'seconds': sums['seconds'],
-                'waiting_share': sums['waited_s'] / sums['seconds']}
-
-    def _validate(self) -> tuple[dict, dict]:
-        """Return what validation gives to an epoch's row, and all of its metrics."""
-        found = predict(self.prepared.network, self.val_data, workers=self.config.workers,
-                        accelerator=self.accelerator)
-        for sentence in found.broken:
-            self._report_broken(sentence)
-        if not found.real.any():
-            raise UserError('no frame of the validation takes can be read',
-                            got=' | '.join(found.broken[:3]),
-                            remedy='mobile_vla episodes check names what is broken')
-        if found.broken:  # the baselines beside it are measured over the same steps
-            self.blind = baseline_scores(self.prepared.takes.train, self.prepared.takes.val,
-                                         self.spec.actions, self.spec.window, found.real)
-        measured = measure(found.motion, self.val_actions, found.real, self.spec.actions)
-        real = torch.from_numpy(found.real)
-        loss = float(motion_loss(torch.from_numpy(found.motion),
-                                 torch.from_numpy(self.val_actions), real))
-        if not math.isfinite(loss):
-            raise UserError(f'the validation loss is {loss} in epoch {self.progress.epoch}',
-                            expected='a finite number',
-                            remedy='lower --learning_rate, or use another --precision')
-        logits = torch.from_numpy(found.gripper)[real]
-        row = {'val_loss': loss, 'val_loss_arm_act': measured['loss_arm_act'],
-               'val_loss_gripper_act': float(binary_cross_entropy_with_logits(
-                   logits, torch.zeros_like(logits))),
-               'acc_gripper_act': float((logits < 0).float().mean())}
-        row |= {f'val_{name}_{axis}': measured[axis][name] for axis in self.spec.actions.axes
-                for name in ('mae', 'rmse', 'r2')}
-        return row, measured
-
     def _keep(self, measured: dict) -> None:
         """Write the newest epoch's bundle and its row of the table."""
         history = self.progress.history
@@ -283,15 +267,12 @@ class _Run:
             write()
         else:
             self.folder.without_dying(write)
-        maes = [f'{row[f"val_mae_{axis}"]:.4f} {unit}' for axis, unit in zip(
-            self.spec.actions.axes, self.spec.actions.units, strict=True)]
-        self.folder.say(f'{row["epoch"]:5d}   {row["train_loss_arm_act"]:18.5f}   '
-                        f'{row["val_loss_arm_act"]:16.5f}   {row["val_loss"]:8.5f}   '
-                        + '   '.join(maes))
+        self.folder.say(rows.line(row, self.spec.actions))
 
-    def _save_state(self) -> None:
+    def _save_state(self) -> bool:
+        """Write the state; return whether it could be."""
         if self.accelerator.scaler is not None:
             self.progress.scaler = self.accelerator.scaler.state_dict()
-        self.folder.save_state(self.prepared.network, self.optimisation.optimizer, self.progress,
-                               self.told)
         self.saved_s = time.monotonic()
+        return self.folder.save_state(self.prepared.network, self.optimisation.optimizer,
+                                      self.progress, self.told)

@@ -15,13 +15,17 @@ from mobile_vla_ros.training import plan, state
 from mobile_vla_ros.training.config import TrainConfig
 from mobile_vla_ros.training.metrics import motion_loss_sum
 
+# Each halves the scale of the loss, which starts at 65536.
+MOST_SKIPPED = 40
+
 
 class Optimisation:
     """
     AdamW over what is trained, one step at a time.
 
     The loss of a step is the mean over every real chunk step of all its batches, so that neither
-    the number of processes nor the size of a batch changes what is learned.
+    the number of processes nor the size of a batch changes what is learned. A piece that cannot
+    be read counts as one without an error.
 
     :param updates: optimiser steps of the whole run; the learning rate falls along a cosine.
     :param report: called with the sentence of every frame that cannot be read.
@@ -33,12 +37,14 @@ class Optimisation:
         self.data, self.window, self.config = data, window, config
         self.updates, self.report = updates, report
         self.optimizer = _adamw(network, config)
+        self.skipped = 0
 
     def prepare(self, accelerator: Accelerator) -> None:
         """Put network and optimiser in the care of accelerate (after a state was restored)."""
         self.accelerator = accelerator
-        self.network, self.prepared_optimizer = accelerator.prepare(self.plain_network,
-                                                                    self.optimizer)
+        # The optimiser stays where it is: AdamW counts its steps on the CPU.
+        self.network, self.prepared_optimizer = accelerator.prepare(
+            self.plain_network, self.optimizer, device_placement=[True, False])
 
     def share_of(self, step: Sequence[plan.Draw]) -> list[Sequence[plan.Draw]]:
         """
@@ -58,8 +64,8 @@ class Optimisation:
         :param ready: the batches of `share_of` come next.
         :param done: steps of the whole run so far.
         :param where: names the step in a sentence.
-        :returns: sums over the batches of this process: `loss`, `gripper`, `count` (chunk steps
-            that they are to be divided by) and `frames` encoded.
+        :returns: sums over the batches of this process: `loss`, `axes` (the loss of the real axes
+            alone), `gripper`, `count` (chunk steps that these are to be divided by), `frames`.
         :raises UserError: when the loss or the gradient is no number; the sentence names takes.
         """
         accelerator, config = self.accelerator, self.config
@@ -69,7 +75,7 @@ class Optimisation:
         weight = 1.0 if own else 0.0
         for group in self.prepared_optimizer.param_groups:
             group['lr'] = group['initial_lr'] * plan.cosine(done, self.updates)
-        sums = dict.fromkeys(('loss', 'gripper', 'count', 'frames'), 0.0)
+        sums = dict.fromkeys(('loss', 'axes', 'gripper', 'count', 'frames'), 0.0)
         self.network.train()
         batches = self.share_of(pieces)
         for number, (draws, batch) in enumerate(zip(batches, ready, strict=False), 1):
@@ -78,12 +84,13 @@ class Optimisation:
             torch.manual_seed(plan.mixed('dropout', draws[0][1]))
             more = number < len(batches)
             with accelerator.no_sync(self.network) if more else nullcontext():
-                loss, gripper = self._losses(batch)
+                loss, axes, gripper = self._losses(batch)
                 self._check_finite(loss.item(), 'loss', where, draws)
                 whole = weight * (loss + config.gripper_weight * gripper)
                 # Gradients are averaged over the processes; what is wanted is their sum.
                 accelerator.backward(whole * accelerator.num_processes / total)
-            for name, value in (('loss', loss.item()), ('gripper', gripper.item()),
+            for name, value in (('loss', loss.item()), ('axes', axes.item()),
+                                ('gripper', gripper.item()),
                                 ('count', batch['real'].sum().item()),
                                 ('frames', len(batch['frames']))):
                 sums[name] += weight * value
@@ -91,11 +98,20 @@ class Optimisation:
         if accelerator.scaler is None:  # with FP16's, a step that overflows is left out
             self._check_finite(float(norm), 'gradient', where, pieces)
         self.prepared_optimizer.step()
+        self._count_skipped(where)
         self.prepared_optimizer.zero_grad()
         return sums
 
-    def _losses(self, batch: dict) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return the sums over real chunk steps of the motion's loss and of the dummy's."""
+    def _count_skipped(self, where: str) -> None:
+        """FP16 leaves out steps whose gradient overflows; where all do, nothing is learned."""
+        self.skipped = self.skipped + 1 if self.prepared_optimizer.step_was_skipped else 0
+        if self.skipped > MOST_SKIPPED:
+            raise UserError(f'{self.skipped} steps one after the other overflowed FP16, up to '
+                            f'{where}', expected='a few at the start',
+                            remedy='use --precision bf16 or no, or lower --learning_rate')
+
+    def _losses(self, batch: dict) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Return sums over real chunk steps: of the motion's loss, its real axes', the dummy's."""
         device = self.accelerator.device
         batch = {name: value.to(device) if isinstance(value, torch.Tensor) else value
                  for name, value in batch.items()}
@@ -104,7 +120,9 @@ class Optimisation:
         motion, gripper = motion.float(), gripper.float()
         dummy = binary_cross_entropy_with_logits(gripper, torch.zeros_like(gripper),
                                                  reduction='none')
+        axes = motion[..., :batch['actions'].shape[-1]].detach()
         return (motion_loss_sum(motion, batch['actions'], batch['real']),
+                motion_loss_sum(axes, batch['actions'], batch['real']),
                 (dummy * batch['real']).sum())
 
     def _check_finite(self, value: float, what: str, where: str,

@@ -1,12 +1,13 @@
 """All that is settled before the first step: takes, network, and what the bundle says of both."""
 
+import datetime
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from accelerate import Accelerator
-from accelerate.utils import set_seed
+from accelerate.utils import InitProcessGroupKwargs, set_seed
 
 from mobile_vla_ros.data.augment import Augmentation
 from mobile_vla_ros.data.image_tokens import ImageTokens
@@ -83,7 +84,14 @@ def accelerator_for(model: ModelConfig, config: TrainConfig) -> Accelerator:
                             f'--backbone_dtype {model.backbone_dtype}',
                         expected='--precision no or bf16, --backbone_dtype float32 or bfloat16',
                         remedy='use --precision bf16, or a GPU')
-    return Accelerator(cpu=device.type == 'cpu', mixed_precision=config.precision)
+    if model.backbone_dtype == 'float16' and config.precision != 'fp16':
+        raise UserError('float16 weights need the loss to be scaled',
+                        got=f'--precision {config.precision} --backbone_dtype float16',
+                        expected='--precision fp16', remedy='use --backbone_dtype bfloat16')
+    # One process writes while the others wait, and a disk may be slow.
+    patience = InitProcessGroupKwargs(timeout=datetime.timedelta(hours=12))
+    return Accelerator(cpu=device.type == 'cpu', mixed_precision=config.precision,
+                       kwargs_handlers=[patience])
 
 
 def prepare(accelerator: Accelerator, model: ModelConfig, data: DataConfig, config: TrainConfig,
@@ -128,10 +136,19 @@ def prepare(accelerator: Accelerator, model: ModelConfig, data: DataConfig, conf
             lambda pixels: network.image_tokens(pixels.to(accelerator.device)),
             f'{backbone.sha256} {model.backbone_dtype}', backbone.image, augmentation(data),
             Path(config.token_cache or Path(config.out) / 'image_tokens'))
-        if data.blank != 'image':
-            with accelerator.main_process_first():
-                tokens.prepare([*takes.train, *takes.val])
     return Prepared(accelerator, takes, network, backbone.tokenizer, spec, tokens)
+
+
+def compute_tokens(prepared: Prepared) -> None:
+    """Compute the image tokens that are missing; several processes share the work."""
+    tokens, accelerator = prepared.tokens, prepared.accelerator
+    if tokens is None or prepared.spec.blank == 'image':
+        return
+    runs = [*prepared.takes.train, *prepared.takes.val]
+    if accelerator.num_processes > 1:
+        tokens.prepare(runs[accelerator.process_index::accelerator.num_processes])
+        accelerator.wait_for_everyone()
+    tokens.prepare(runs)
 
 
 def _record(data: DataConfig, takes: Takes, actions: ActionSpec) -> dict:

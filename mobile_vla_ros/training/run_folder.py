@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import math
 import os
 import shutil
 from collections.abc import Callable, Sequence
@@ -12,7 +13,7 @@ import yaml
 
 from mobile_vla_ros.errors import UserError
 from mobile_vla_ros.files import no_room, replaced
-from mobile_vla_ros.model.bundle import PolicySpec, save_bundle
+from mobile_vla_ros.model.bundle import PolicySpec, read_spec, save_bundle
 from mobile_vla_ros.model.network import VlaNetwork
 from mobile_vla_ros.training import state
 from mobile_vla_ros.training.state import Progress
@@ -20,6 +21,10 @@ from mobile_vla_ros.training.state import Progress
 # A run writes at most so many times its trained numbers at once: the best bundle, the last, the
 # new one; the state (with AdamW's two moments) before and after.
 ROOM_FACTOR = 3 + 2 * 3
+
+# Names of what is not finished: of `files.replaced`, of the state, of bundles and links.
+PARTIALS = ('.config.yaml.*', '.history.json.*', '.report.html.*', f'.{state.NAME}.*',
+            '.best.new', '.last.new', 'checkpoints/.epoch=*')
 
 
 class RunFolder:
@@ -52,6 +57,8 @@ class RunFolder:
         :param config: every setting by name, for `config.yaml`.
         :raises UserError: when the run was told something else, or there is no room on the disk.
         """
+        if self.writes:
+            self._sweep()
         found = state.read_state(self.path)
         if found is None:
             self._make(trained_bytes, config)
@@ -66,6 +73,14 @@ class RunFolder:
                             got='; '.join(other), expected='the same command and takes',
                             remedy='give them to go on, or train into a new folder')
         return progress
+
+    def _sweep(self) -> None:
+        """Remove what a killed process was in the middle of writing, and nothing else."""
+        for partial in (found for name in PARTIALS for found in self.path.glob(name)):
+            if partial.is_dir() and not partial.is_symlink():
+                shutil.rmtree(partial, ignore_errors=True)
+            else:
+                partial.unlink(missing_ok=True)
 
     def _make(self, trained_bytes: int, config: dict) -> None:
         if not self.writes:
@@ -99,11 +114,10 @@ class RunFolder:
             log.writelines(f'{line}\n' for line in lines)
 
     def save_state(self, network: VlaNetwork, optimizer: torch.optim.Optimizer,
-                   progress: Progress, told: dict) -> None:
-        """Write the state; without room the run goes on, and says so."""
-        if self.writes:
-            self.without_dying(lambda: state.save_state(self.path, network, optimizer, progress,
-                                                        told))
+                   progress: Progress, told: dict) -> bool:
+        """Write the state; where it cannot be, say why and return False."""
+        return not self.writes or self.without_dying(
+            lambda: state.save_state(self.path, network, optimizer, progress, told))
 
     def keep(self, network: VlaNetwork, spec: PolicySpec, history: Sequence[dict]) -> None:
         """
@@ -117,8 +131,8 @@ class RunFolder:
         if not folder.exists():  # a resumed run has made it before
             save_bundle(folder, network, spec)
         point(self.path / 'last', folder)
-        # Without one yet: there was no room for those before.
-        if best_epoch(history) == row['epoch'] or not (self.path / 'best').exists():
+        # Not the best of the history: there may have been no room for that one.
+        if row['val_loss'] < _val_loss(self.path / 'best'):
             point(self.path / 'best', folder)
         kept = {(self.path / link).resolve() for link in ('best', 'last')}
         for other in folder.parent.iterdir():
@@ -153,7 +167,7 @@ class RunFolder:
         try:
             write()
         except (UserError, OSError) as error:
-            self.say(f'not written: {error} The training goes on.')
+            self.say(f'not written: {error}')
             return False
         return True
 
@@ -161,6 +175,13 @@ class RunFolder:
 def best_epoch(history: Sequence[dict]) -> int:
     """Return the first epoch of the lowest validation loss."""
     return min(history, key=lambda row: row['val_loss'])['epoch']
+
+
+def _val_loss(bundle: Path) -> float:
+    """Return the validation loss of a bundle's epoch; without a bundle, any is lower."""
+    if not bundle.exists():
+        return math.inf
+    return read_spec(bundle).metrics['epoch']['val_loss']
 
 
 def point(link: Path, target: Path) -> None:
