@@ -99,15 +99,17 @@ def compressed_bytes(message) -> bytes:
     return data
 
 
-def compressed_to_rgb(message) -> np.ndarray:
+def compressed_to_rgb(message, least: int | None = None) -> np.ndarray:
     """
     Return the pixels of a compressed image.
 
-    :returns: (height, width, 3) uint8, RGB.
+    :param least: side of the square that a policy sees, pixels: a large JPEG is then decoded at a
+        reduced scale, as the training decodes the stored frame. None: whole.
+    :returns: (height, width, 3) uint8, RGB; reduced as `encoded.decode` says.
     :raises UserError: when it is neither JPEG nor PNG, or broken.
     """
     try:
-        return decode(compressed_bytes(message))
+        return decode(compressed_bytes(message), least)
     except OSError as error:
         raise UserError('a compressed camera image is broken', got=error,
                         expected='JPEG or PNG') from None

@@ -1,6 +1,8 @@
 """What a reader makes of files that are ours, broken, or somebody else's."""
 
 import io
+import subprocess
+import sys
 from types import SimpleNamespace
 
 import h5py
@@ -10,10 +12,59 @@ from episode_takes import CREATED_NS, encoded, take, write_take
 from PIL import Image
 
 from mobile_vla_ros import images
+from mobile_vla_ros.encoded import decode
+from mobile_vla_ros.episode.closed_view import HEAP, heap_objects
 from mobile_vla_ros.episode.reader import Episode, find_episodes
 from mobile_vla_ros.episode.schema import EpisodeInfo
 from mobile_vla_ros.episode.writer import EpisodeWriter
 from mobile_vla_ros.errors import UserError
+
+# Reads all of a take with stretches of zeros in it, `AT:LENGTH` each; says what became of it.
+READ_WITH_ZEROS = """
+import sys
+from pathlib import Path
+from mobile_vla_ros.episode.reader import Episode
+from mobile_vla_ros.errors import UserError
+whole, bad = Path(sys.argv[1]).read_bytes(), Path(sys.argv[2])
+for case in sys.argv[3:]:
+    at, length = map(int, case.split(':'))
+    bad.write_bytes(whole[:at] + bytes(length) + whole[at + length:])
+    print(case, end=' ', flush=True)
+    try:
+        with Episode.open(bad) as episode:
+            good = 0
+            for index in range(len(episode)):
+                try:
+                    good += len(episode.frame(index).image) > 0
+                except UserError as error:
+                    assert str(bad) in str(error), error
+            print(good, flush=True)
+            episode.judge()
+    except UserError as error:
+        assert str(bad) in str(error), error
+        print('refused', flush=True)
+"""
+
+
+def with_zeros(path, cases: list[tuple[int, int]]) -> list[str]:
+    """Return how many frames could be read of a take with zeros at each (place, length)."""
+    words = [f'{at}:{length}' for at, length in cases]
+    done = subprocess.run(
+        [sys.executable, '-c', READ_WITH_ZEROS, path, path.with_name('zeros.h5'), *words],
+        capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 0, done.stderr
+    return [line.split()[1] for line in done.stdout.splitlines() if line.startswith(tuple(words))]
+
+
+def heaps(content: bytes) -> list[tuple[int, list[int]]]:
+    """Return where each heap of a file begins, and where its objects do."""
+    found, at = [], content.find(HEAP)
+    while at >= 0:
+        end = at + int.from_bytes(content[at + 8:at + 16], 'little')
+        objects = heap_objects(lambda at, count: content[at:at + count], at, end)
+        found.append((at, [start - 16 for _, (start, _) in objects]))
+        at = content.find(HEAP, end)
+    return found
 
 
 def test_jpeg_and_png_come_out_as_rgb(tmp_path):
@@ -101,3 +152,51 @@ def test_finding_episodes(tmp_path):
     path = take(tmp_path)
     assert find_episodes(tmp_path) == [path]
     writer.discard()
+
+
+@pytest.mark.parametrize(('offset', 'length'), [(0, 16), (0, 2), (0, 8), (8, 8), (-40, 100),
+                                                (0, 512)])
+def test_zeros_in_a_heap_never_hang(tmp_path, offset, length):
+    """
+    Where a power cut left zeros, HDF5 goes from object to object by lengths of zero, for ever.
+
+    At every heap of a finished take: at its third object and at its last. What lies before is
+    read, the rest is named.
+    """
+    path = take(tmp_path, 30)
+    places = [objects[index] for _, objects in heaps(path.read_bytes()) for index in (2, -1)
+              if len(objects) > 2]
+    assert len(places) >= 4
+    found = with_zeros(path, [(place + offset, length) for place in places])
+    assert len(found) == len(places), found
+    assert all(words == 'refused' or int(words) < 30 for words in found[2:])
+    assert any(words != 'refused' and int(words) > 5 for words in found)
+
+
+def test_a_heap_whose_own_head_is_zero_costs_its_frames(tmp_path):
+    """A heap without its signature or its length is named at each of its frames."""
+    path = take(tmp_path, 30)
+    at, objects = heaps(path.read_bytes())[-1]
+    assert with_zeros(path, [(at, 16), (at + 8, 8), (at, 4), (at + 9, 4)]) == 4 * [
+        str(30 - len(objects))]
+
+
+def test_a_broken_verdict_names_the_file(tmp_path):
+    """A verdict that is half zeros is a sentence, not a traceback of the JSON reader."""
+    path = take(tmp_path)
+    content = path.read_bytes()
+    at = content.index(b'"verdict"')
+    path.write_bytes(content[:at] + bytes(40) + content[at + 40:])
+    with Episode.open(path) as episode, pytest.raises(UserError, match=f'{path} is broken at'):
+        _ = episode.health
+
+
+def test_a_frame_for_a_network_is_decoded_as_in_training(tmp_path):
+    """With the side that the network sees a large JPEG comes reduced, without it whole."""
+    stored = encoded(9, 'JPEG', (1280, 720))
+    writer = EpisodeWriter(tmp_path, EpisodeInfo('go'), CREATED_NS)
+    writer.add_frame(stored, 1, 1)
+    with Episode.open(writer.close()) as episode:
+        assert episode.frame(0).image.shape == (720, 1280, 3)
+        assert np.array_equal(episode.frame(0, 224).image, decode(stored, 224))
+        assert episode.frame(0, 224).image.shape == (360, 640, 3)

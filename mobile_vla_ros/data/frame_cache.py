@@ -7,8 +7,8 @@ import numpy as np
 
 from mobile_vla_ros.data.preprocess import resize
 from mobile_vla_ros.data.runs import Run
-from mobile_vla_ros.episode.reader import Episode, decode
-from mobile_vla_ros.errors import UserError, first_line
+from mobile_vla_ros.episode.reader import Episode
+from mobile_vla_ros.errors import UserError
 from mobile_vla_ros.types import ImageSpec
 
 
@@ -81,8 +81,4 @@ def _pixels(episode: Episode, index: int, spec: ImageSpec) -> np.ndarray:
     if not index < len(episode):
         raise UserError(f'{episode.path} is broken at frame {index}', got=f'{len(episode)} frames',
                         expected='those that it had before')
-    try:
-        return decode(episode.encoded(index), spec.size)
-    except OSError as error:
-        raise UserError(f'{episode.path} is broken at frame {index}', got=first_line(error),
-                        expected='a JPEG or PNG image') from None
+    return episode.frame(index, spec.size).image

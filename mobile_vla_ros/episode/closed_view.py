@@ -6,6 +6,7 @@ After the ``HDF5 File Format Specification`` 3.0: superblock (version 3) and glo
 
 import io
 import os
+from bisect import bisect_left, insort
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -14,6 +15,7 @@ SIGNATURE = b'\x89HDF\r\n\x1a\n'
 SWMR_WRITING = 4  # among the flags
 HEAP = b'GCOL\x01\0\0\0'
 HEAP_HEAD = 16
+HEAP_LEAST = 4096
 
 
 class View(io.RawIOBase):
@@ -21,8 +23,8 @@ class View(io.RawIOBase):
     A file as HDF5 would find it had its writer closed it; read only.
 
     Of the superblock, the flags of a writer are cleared and the end is where the file ends. A
-    heap (of texts, or images) whose last bytes are zero, which HDF5 would read for ever, gets
-    the length of its free space.
+    heap (of texts, or images) that is damaged ends with its last sound object: HDF5 checks no
+    heap, and reads for ever where it comes upon zeros.
     """
 
     def __init__(self, path: Path):
@@ -35,8 +37,9 @@ class View(io.RawIOBase):
         self._file, self._at = path.open('rb', buffering=0), 0
         self._handle = self._file.fileno()
         self._size = os.fstat(self._handle).st_size
+        self._heap_at = self._heap_end = 0
         try:
-            self._patches = {0: self._closed_head()}
+            self._patches, self._patched = {0: self._closed_head()}, [0]
         except ValueError:
             self._file.close()
             raise
@@ -63,28 +66,55 @@ class View(io.RawIOBase):
 
     def readinto(self, buffer) -> int:
         start = self._at
-        data = bytearray(self.real(start, len(buffer)))
-        count = len(data)
-        heap = data.find(HEAP)
-        while heap >= 0:
-            self._patch_heap(start + heap)
-            heap = data.find(HEAP, heap + 1)
-        for at, patch in self._patches.items():
-            first, last = max(at, start), min(at + len(patch), start + count)
+        count = os.preadv(self._handle, [buffer], start) if start < self._size else 0
+        end = self._at = start + count
+        # What is inside of the heap that was seen last are images and texts, no heaps.
+        first = self._heap_end if self._heap_at < start < self._heap_end else start
+        if first < end:
+            self._look_for_heaps(bytes(buffer[first - start:count]), first)
+        near = bisect_left(self._patched, start - SUPERBLOCK_BYTES)
+        for at in self._patched[near:bisect_left(self._patched, end)]:
+            patch = self._patches[at]
+            first, last = max(at, start), min(at + len(patch), end)
             if first < last:
-                data[first - start:last - start] = patch[first - at:last - at]
-        buffer[:count] = data
-        self._at += count
+                buffer[first - start:last - start] = patch[first - at:last - at]
         return count
 
-    def _patch_heap(self, at: int):
-        size = min(int.from_bytes(self.real(at + 8, 8), 'little'), self._size - at)
-        free = at + HEAP_HEAD
-        for _, (start, length) in heap_objects(self.real, at, at + size):
+    def _look_for_heaps(self, data: bytes, start: int):
+        """Mend every heap that begins in ``data``, the bytes of the file from ``start``."""
+        at = data.find(HEAP[:4])
+        while at >= 0:
+            self._heap_at = start + at
+            self._heap_end = self._mend_heap(self._heap_at)
+            at = data.find(HEAP[:4], self._heap_end - start)
+
+    def _mend_heap(self, at: int) -> int:
+        """
+        Have HDF5 see a heap as far as its objects are sound, and what follows as free space.
+
+        HDF5 goes from object to object by their lengths and believes each of them: past free
+        space as well, and for ever where number and length are zero.
+
+        :returns: where the heap ends; where none can be, a few bytes on, and HDF5 sees no heap.
+        """
+        size = int.from_bytes(self.real(at + 8, 8), 'little')
+        if not HEAP_LEAST <= size <= self._size - at:
+            self._patch(at, bytes(4))
+            return at + 4
+        data, free = self.real(at, size), HEAP_HEAD
+        for _, (start, length) in heap_objects(lambda at, count: data[at:at + count], 0, size):
             free = start + (length + 7) // 8 * 8
-        room = at + size - free
-        if room >= HEAP_HEAD and self.real(free, HEAP_HEAD) == bytes(HEAP_HEAD):
-            self._patches[free + 8] = room.to_bytes(8, 'little')
+        room = size - free
+        known = data[free:free + 2] == bytes(2) and data[free + 8:free + 16] == room.to_bytes(
+            8, 'little')
+        if room >= HEAP_HEAD and not known:
+            self._patch(at + free, bytes(8) + room.to_bytes(8, 'little'))
+        return at + size
+
+    def _patch(self, at: int, patch: bytes):
+        if at not in self._patches:
+            insort(self._patched, at)
+        self._patches[at] = patch
 
     def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
         self._at = offset + {os.SEEK_SET: 0, os.SEEK_CUR: self._at,
@@ -103,15 +133,18 @@ class View(io.RawIOBase):
 
 def heap_objects(read: Callable[[int, int], bytes], at: int,
                  end: int) -> Iterator[tuple[int, tuple[int, int]]]:
-    """Give number, start and length of every object of the heap from ``at`` to ``end``."""
+    """Give number, start and length of the sound objects of the heap from ``at`` to ``end``."""
     at += HEAP_HEAD
     while at + HEAP_HEAD <= end:
         head = read(at, HEAP_HEAD)
         number, length = int.from_bytes(head[:2], 'little'), int.from_bytes(head[8:], 'little')
         if len(head) < HEAP_HEAD or number == 0:  # what follows is free
             return
+        after = at + HEAP_HEAD + (length + 7) // 8 * 8
+        if after > end:
+            return
         yield number, (at + HEAP_HEAD, length)
-        at += HEAP_HEAD + (length + 7) // 8 * 8
+        at = after
 
 
 def lookup3(data: bytes) -> int:

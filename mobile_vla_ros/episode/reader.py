@@ -63,19 +63,15 @@ class Episode:
         self.attributes = {name: _plain(value) for name, value in file.attrs.items()}
         self._check_format()
         self._images = file['frames/data']
-        count = _valid_rows(file, 'frames/stamp_ns', 'frames/received_ns')
-        self._count = _readable_images(self._images, min(count, len(self._images)))
-        self.frame_stamp_ns = file['frames/stamp_ns'][:self._count]
-        self.frame_received_ns = file['frames/received_ns'][:self._count]
-        count = _valid_rows(file, 'commands/stamp_ns', 'commands/received_ns', 'commands/twist',
-                            'commands/source')
-        self.commands = Commands(*(file[f'commands/{name}'][:count] for name in
-                                   ('twist', 'stamp_ns', 'received_ns', 'source')))
-        count = _valid_rows(file, 'events/time_ns', 'events/name', 'events/text')
+        stamp_ns, received_ns = _written(file['frames'], 'stamp_ns', 'received_ns')
+        self._count = _readable_images(self._images, min(len(stamp_ns), len(self._images)))
+        self.frame_stamp_ns = stamp_ns[:self._count]
+        self.frame_received_ns = received_ns[:self._count]
+        self.commands = Commands(*_written(file['commands'], 'twist', 'stamp_ns', 'received_ns',
+                                           'source'))
         self.events = [
             Event(name.decode(), int(time), text.decode(errors='replace')) for name, time, text
-            in zip(*(file[f'events/{column}'][:count] for column in ('name', 'time_ns', 'text')),
-                   strict=True)]
+            in zip(*_written(file['events'], 'name', 'time_ns', 'text'), strict=True)]
 
     @classmethod
     def open(cls, path: Path | str) -> 'Episode':
@@ -93,11 +89,10 @@ class Episode:
             file, view = _open_file(path)
             return cls(path, file, view)
         except UserError:
-            file.close()
+            _close(file, view)
             raise
         except (OSError, KeyError, ValueError, RuntimeError) as error:
-            if file is not None:
-                file.close()
+            _close(file, view)
             raise UserError(f'{path} cannot be read as an episode', got=first_line(error),
                             expected=f'an HDF5 file of format {schema.FORMAT}',
                             remedy='save what is left of it with mobile_vla episodes recover, '
@@ -125,9 +120,7 @@ class Episode:
 
     def close(self):
         """Let go of the file; times and commands stay usable."""
-        self._file.close()
-        if self._view is not None:
-            self._view.close()
+        _close(self._file, self._view)
 
     @property
     def episode_id(self) -> str:
@@ -161,9 +154,18 @@ class Episode:
 
     @property
     def health(self) -> dict | None:
-        """The verdict kept by the writer (see ``health.judge``); None when it was cut short."""
+        """
+        The verdict kept by the writer (see ``health.judge``); None when it was cut short.
+
+        :raises UserError: when the file is broken at the verdict.
+        """
         text = self.attributes['health']
-        return json.loads(text) if text else None
+        try:
+            return json.loads(text) if text else None
+        except ValueError as error:
+            raise UserError(f'{self.path} is broken at its verdict', got=first_line(error),
+                            expected='JSON', remedy='save what is left of it with mobile_vla '
+                                                    'episodes recover, or move it away') from None
 
     def encoded(self, index: int) -> bytes:
         """
@@ -178,14 +180,16 @@ class Episode:
         except (OSError, RuntimeError) as error:
             raise self._broken(index, error) from None
 
-    def frame(self, index: int) -> Frame:
+    def frame(self, index: int, least: int | None = None) -> Frame:
         """
         Return frame ``index`` decoded to RGB, with its times.
 
+        :param least: side of the square that a network will see, pixels: a large JPEG then comes
+            at a reduced scale, as in training and in driving (`encoded.decode`). None: whole.
         :raises UserError: when the file is broken at this frame.
         """
         try:
-            image = decode(self.encoded(index))
+            image = decode(self.encoded(index), least)
         except OSError as error:
             raise self._broken(index, error) from None
         return Frame(image, int(self.frame_stamp_ns[index]),
@@ -238,35 +242,46 @@ def episodes_at(path: Path | str) -> list[Path]:
 
 def _open_file(path: Path) -> tuple[h5py.File, View | None]:
     """
-    Open a whole file as it is, and one that is still written as a SWMR reader.
+    Open a file through ``closed_view.View``, and one that is still written as a SWMR reader.
 
-    A file whose writer died is read through ``closed_view.View``: a SWMR reader waits for blocks
-    that are missing, in the hope that a writer will bring them, and after a power cut blocks of
-    zeros keep HDF5 busy for ever.
+    Blocks of zeros, as a power cut or a bad disk leaves them, keep HDF5 busy for ever; and a SWMR
+    reader waits for blocks that are missing, in the hope that a writer will bring them.
     """
     with path.open('rb') as file:
         head = file.read(SUPERBLOCK_BYTES)
     ours = len(head) == SUPERBLOCK_BYTES and head[:9] == SIGNATURE + b'\x03'
-    if not ours or not head[11] & SWMR_WRITING:
+    writing = ours and head[11] & SWMR_WRITING
+    if not ours or (head[11] and not writing):  # HDF5 says what is wrong with it
         return h5py.File(path, 'r'), None
     size, end = path.stat().st_size, int.from_bytes(head[28:36], 'little')
     if size < end:
         raise OSError(f'cut short: {size} bytes of {end}')
-    if lock.is_held(path):
+    if writing and lock.is_held(path):
         return h5py.File(path, 'r', libver='latest', swmr=True), None
     view = View(path)
-    return h5py.File(view, 'r'), view
+    try:
+        return h5py.File(view, 'r'), view
+    except BaseException:
+        view.close()
+        raise
 
 
-def _valid_rows(file: h5py.File, times: str, *others: str) -> int:
-    """Count the rows that were written, by ``times``, and that every other column has too."""
-    count = min(len(file[name]) for name in (times, *others))
-    for name in (times, *others):
-        column = file[name][:count]
+def _close(*opened: h5py.File | View | None):
+    for one in opened:
+        if one is not None:
+            one.close()
+
+
+def _written(stream: h5py.Group, *names: str) -> list[np.ndarray]:
+    """Return columns up to the first row that one of them lacks, or whose time never came."""
+    datasets = [stream[name] for name in names]
+    count = min(len(dataset) for dataset in datasets)
+    columns = [dataset[:count] for dataset in datasets]  # once: each read of HDF5 costs
+    for column in columns:
         if column.dtype == np.int64:
             unwritten = np.flatnonzero(column == schema.NO_TIME)
             count = min(count, unwritten[0]) if len(unwritten) else count
-    return int(count)
+    return [column[:count] for column in columns]
 
 
 def _readable_images(images: h5py.Dataset, count: int) -> int:

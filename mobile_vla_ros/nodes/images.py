@@ -1,12 +1,10 @@
-"""Pictures to image messages, and compressed ones back as a policy sees them."""
+"""Pictures to image messages."""
 
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from mobile_vla_ros.encoded import PNG_START, decode
-from mobile_vla_ros.errors import UserError
-from mobile_vla_ros.images import compressed_bytes
+from mobile_vla_ros.encoded import PNG_START
 
 if TYPE_CHECKING:
     from sensor_msgs.msg import CompressedImage, Image
@@ -34,24 +32,6 @@ def to_compressed(encoded: bytes, *, stamp=None, frame_id: str = '') -> 'Compres
     message = CompressedImage(format='png' if encoded.startswith(PNG_START) else 'jpeg')
     message.data.frombytes(encoded)
     return _headed(message, stamp, frame_id)
-
-
-def from_compressed(message: 'CompressedImage', side: int) -> np.ndarray:
-    """
-    Return the pixels of a compressed image that a policy is to see.
-
-    Decoded as the training decodes the stored frame (`data.frame_cache`), at a reduced scale
-    where the network sees no more; ``mobile_vla_ros.images`` gives the whole picture.
-
-    :param side: of the square that the policy sees, pixels.
-    :returns: (height, width, 3) uint8, RGB.
-    :raises UserError: when it is neither JPEG nor PNG, or broken.
-    """
-    try:
-        return decode(compressed_bytes(message), side)
-    except OSError as error:
-        raise UserError('a compressed camera image is broken', got=error,
-                        expected='JPEG or PNG') from None
 
 
 def _headed(message, stamp, frame_id: str):

@@ -17,9 +17,9 @@ from sensor_msgs.msg import CompressedImage, Image
 from std_msgs.msg import String
 
 from mobile_vla_ros.errors import UserError
-from mobile_vla_ros.images import encode, to_rgb
+from mobile_vla_ros.images import compressed_to_rgb, encode, to_rgb
 from mobile_vla_ros.nodes.common import declare, run, status_message, time_ns, twist_message
-from mobile_vla_ros.nodes.images import from_compressed, to_compressed
+from mobile_vla_ros.nodes.images import to_compressed
 from mobile_vla_ros.nodes.topics import LATCHED, camera, wrong_camera
 from mobile_vla_ros.runtime.frame_buffer import FrameBuffer
 from mobile_vla_ros.runtime.overlay import PREDICTED, draw_arrows
@@ -47,7 +47,7 @@ class Shot:
         """(height, width, 3) uint8, RGB; of a large JPEG at a reduced scale, as in training."""
         if isinstance(self.message, Image):
             return to_rgb(self.message)
-        return from_compressed(self.message, self.side)
+        return compressed_to_rgb(self.message, self.side)
 
 
 class InferenceNode(LifecycleNode):
