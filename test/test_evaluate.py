@@ -221,9 +221,10 @@ def test_a_margin_needs_takes_with_steps():
     assert found == {'difference': -0.5, 'low': None, 'high': None, 'takes': 1}
 
 
-def entry(loss, low=1e-4, **more):
+def entry(loss, low=1e-4, takes=9):
     """A control as `score` gives it."""
-    return {'loss': loss, 'margin': {'takes': 9, 'low': low, 'high': 1.0}, **more}
+    return {'loss': loss, 'margin': {'takes': takes, 'low': low,
+                                     'high': None if low is None else 1.0}}
 
 
 def judged(baselines=None, blank='', **policy):
@@ -262,6 +263,27 @@ def test_the_verdict_says_what_a_newcomer_must_know(case, expected, never):
     said = judged(**case)
     assert all(part in said for part in expected), said
     assert not any(part in said for part in never), said
+
+
+@pytest.mark.parametrize(('loss', 'low', 'takes', 'share', 'answer'), [
+    (0.3, 1e-4, 9, 0.5, True),
+    (0.3, -0.1, 9, 0.5, None),
+    (0.1, 1e-4, 9, 0.5, False),
+    (0.3, 1e-4, 3, 0.5, None),
+    (0.1, 1e-4, 3, 0.5, None),
+    (0.3, None, 1, 0.5, None),
+    (0.3, 1e-4, 9, 0.009, False),
+    (0.3, None, 1, 0.009, False),
+    (None, None, 9, None, True),
+    (None, None, 1, None, True),
+    (None, None, 0, None, None)])
+def test_fewer_takes_never_make_a_verdict_surer(loss, low, takes, share, answer):
+    """Regression: one to four takes said `it looks` where nine said that it cannot be told."""
+    words = {True: 'It looks at the image', False: 'It does not look at the image',
+             None: 'Whether it looks at the image cannot be told'}
+    said = judged(image_blanked=entry(loss, low, takes), change_share={
+        'image_blanked': share, 'frames_shuffled': 0.5, 'instruction_swapped': 0.5})
+    assert [told for told, text in words.items() if text in said] == [answer]
 
 
 def deaf_and_blind(policy):

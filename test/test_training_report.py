@@ -54,7 +54,8 @@ def write_takes(folder: Path, instructions: list[str]) -> None:
 
 
 def policy(axes=('linear_x', 'linear_y'), window: int = 4, chunk: int = 5, **more) -> PolicySpec:
-    """What a bundle says of itself."""
+    """What a bundle says of itself; its epoch is the last of HISTORY."""
+    more = {'metrics': {'epoch': HISTORY[-1]}, **more}
     return PolicySpec(
         backbone=BackboneRef('builtin:tiny', None, 'ab' * 32), head=HeadSettings(
             features=8, hidden=8, layers=1, chunk=chunk, motion_dims=len(axes)),
@@ -76,10 +77,13 @@ def score(spec: PolicySpec, takes: Takes, noise: float = 0.05, change=None, **mo
         name: entry(values) for name, values in baselines(takes.train, takes.val, spec.actions,
                                                           spec.window).items()}}
     moved = dict.fromkeys(spec.actions.axes, 0.1)
+    controls = {'image_blanked': 0 * predicted, 'frames_shuffled': predicted[::-1],
+                'instruction_swapped': -predicted}
+    worse = {'difference': 0.5, 'low': 0.4, 'high': 0.6, 'takes': 9}
     summary['policy'] = {
-        **entry(predicted), 'image_blanked': entry(0 * predicted), 'frames_shuffled': entry(
-            predicted[::-1]), 'instruction_swapped': entry(-predicted),
-        'change': {'image_blanked': moved, 'frames_shuffled': moved, 'instruction_swapped': moved},
+        **entry(predicted),
+        **{name: {**entry(values), 'margin': worse} for name, values in controls.items()},
+        'change': dict.fromkeys(controls, moved), 'change_share': dict.fromkeys(controls, 0.5),
         'verdict': ['It is better than <i>all</i> of them.', 'Even than mean_per_step: 0.1.'],
         **more}
     return Scored(summary, takes.val, actions, predicted, real)
@@ -345,6 +349,41 @@ def test_a_long_history_is_short_to_read_and_whole_to_unfold(folder, tmp_path):
     assert re.findall(r'<tr class=us><td>(\d+)</td>', short) == ['37']
     assert re.findall(r'<tr><td>(\d+)</td>', whole) == [str(epoch) for epoch in range(100)]
     assert 'Every 5th of 100 epochs' in short and 'acc_gripper_act' in whole
+    assert 'one of a lower val_loss could not be kept' in short
+
+
+def test_the_marked_epoch_is_that_of_the_bundle(folder, tmp_path):
+    """Where the best could not be kept, the mark is not on it; where none is known, on none."""
+    takes = load(folder, policy())
+    for row, said in ((HISTORY[-1], 'that of the lowest val_loss'),
+                      (HISTORY[1], 'could not be kept'), (None, 'None is marked')):
+        spec = policy(metrics={'epoch': row} if row else {})
+        text = report(tmp_path, spec, score(spec, takes), takes, history=HISTORY)
+        learned = text[text.index('How it learned'):text.index('<details>')]
+        assert re.findall(r'<tr class=us><td>(\d+)</td>', learned) == (
+            [str(row['epoch'])] if row else [])
+        assert said in learned
+        assert ('the policy of this report: epoch' in learned) == bool(row)
+
+
+def test_with_padding_the_loss_of_the_policy_and_the_blind_lines_are_of_one_kind(
+        small_backbone, takes, tmp_path):
+    """Six motion numbers for two axes: val_loss is what `measure` calls loss, as the lines are."""
+    from mobile_vla_ros.training.config import DataConfig, ModelConfig, TrainConfig
+    from mobile_vla_ros.training.loop import train
+    trained = train(
+        ModelConfig(backbone=small_backbone, lora_r=4, head_hidden=32, head_layers=1,
+                    motion_dims=6), DataConfig(data=str(takes)),
+        TrainConfig(out=str(tmp_path / 'out'), epochs=1, batch_size=4, accumulate=1,
+                    device='cpu'), say=lambda _: None)
+    [row], scored = trained.history, trained.scored
+    measured = measure(scored.predicted, scored.actions, scored.real, trained.policy.actions)
+    assert row['val_loss'] == pytest.approx(measured['loss'], rel=1e-6)
+    assert 3 * row['val_loss_arm_act'] > 1.001 * row['val_loss'], 'the padding predicts something'
+    text = report(tmp_path, trained.policy, scored, trained.takes, history=trained.history)
+    assert f'the policy of this report: epoch 0, {measured["loss"]:.4f}' in text
+    still = measure(0 * scored.predicted, scored.actions, scored.real, trained.policy.actions)
+    assert f'stand still: {still["loss"]:.4f}' in text
 
 
 def test_takes_left_out_and_takes_alike_are_listed(folder, tmp_path):

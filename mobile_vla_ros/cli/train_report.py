@@ -17,7 +17,7 @@ from mobile_vla_ros.report.training_page import number, training_page
 from mobile_vla_ros.report.training_view import TrainingView
 from mobile_vla_ros.training.evaluate import Scored
 from mobile_vla_ros.training.takes import Takes
-from mobile_vla_ros.training.verdict import FEW_TAKES
+from mobile_vla_ros.training.verdict import heeds, listed, sure
 
 POLICY = 'policy'
 # A predictor that sees no image: its name in words, and what it does.
@@ -42,7 +42,6 @@ CONTROLS = {
 # An error along an axis has no sign.
 ALONG = {'linear_x': 'forward', 'linear_y': 'sideways', 'angular_z': 'in turning'}
 PACKAGES = ('torch', 'transformers', 'peft', 'accelerate', 'numpy', 'h5py')
-MISSED = 1.01  # a loss that grows by less shows that nothing was missed
 
 
 def write(path: Path, policy: PolicySpec, scored: Scored, takes: Takes, *,
@@ -72,7 +71,6 @@ def _view(policy: PolicySpec, scored: Scored, takes: Takes, history: Sequence[di
     metrics = {POLICY: ours} | {f'policy, {words}': ours[name]
                                 for name, (words, *_) in CONTROLS.items() if ours.get(name)}
     blind = {_words(name): entry for name, entry in summary['baselines'].items()}
-    chosen = (policy.metrics.get('epoch') or {}).get('epoch')
     return TrainingView(
         title=f'{"Training" if history else "Evaluation"}: {headline}',
         subtitle=f'mobile_vla {"train" if history else "evaluate"}, {policy.backbone.id}, '
@@ -87,7 +85,7 @@ def _view(policy: PolicySpec, scored: Scored, takes: Takes, history: Sequence[di
         | {words: f'{text} ({name})' for name, (words, text) in BLIND.items() if words in blind},
         change={CONTROLS.get(name, (name,))[0]: moved
                 for name, moved in (ours.get('change') or {}).items()},
-        history=history, chosen=_lowest(history) if chosen is None else chosen,
+        history=history, chosen=(policy.metrics.get('epoch') or {}).get('epoch'),
         driven=found.driven[finite], predicted=found.predicted[finite],
         chunk_errors=_chunk_errors(policy, summary),
         drives=of_takes.drives(policy, scored.runs, found),
@@ -103,15 +101,9 @@ def _headline(ours: Mapping, better: bool) -> tuple[str, str]:
         return 'takes that it was trained on', ''
     if not better:
         return f'NOT {than}', 'bad'
-    if ours.get('margin') and not _sure(ours['margin']):
+    if ours.get('margin') and not sure(ours['margin']):
         return f'perhaps {than}', ''
     return than, 'good'
-
-
-def _sure(margin: Mapping) -> bool:
-    """Whether enough takes say, and say alike, which of two losses is the lower one."""
-    return (margin['takes'] >= FEW_TAKES and margin['low'] is not None
-            and not margin['low'] <= 0 <= margin['high'])
 
 
 def _words(name: str) -> str:
@@ -126,11 +118,6 @@ def _in_words(sentence: str) -> str:
 
 def _less(one: float | None, other: float | None) -> bool:
     return one is not None and other is not None and one < other
-
-
-def _lowest(history: Sequence[dict]) -> int | None:
-    rows = [row for row in history if row.get('val_loss') is not None]
-    return min(rows, key=lambda row: row['val_loss']).get('epoch') if rows else None
 
 
 def _amount(policy: PolicySpec, runs: Sequence[Run]) -> str:
@@ -164,12 +151,8 @@ def _beside(policy: PolicySpec, summary: Mapping, best: str) -> list[str]:
         ours.append(f'{mine:.3f} {unit} {ALONG.get(axis, axis)}')
         theirs.append(f'{other:.3f} {unit}')
         apart.append(f'{abs(mine - other):.3f} {unit} {"better" if mine < other else "worse"}')
-    return [f'On average it errs by {_listed(ours)}; the best predictor that sees no image, '
-            f'“{_words(best)}”, by {_listed(theirs)}. That is {_listed(apart)}.']
-
-
-def _listed(words: Sequence[str]) -> str:
-    return ' and '.join(filter(None, [', '.join(words[:-1]), words[-1]]))
+    return [f'On average it errs by {listed(ours)}; the best predictor that sees no image, '
+            f'“{_words(best)}”, by {listed(theirs)}. That is {listed(apart)}.']
 
 
 def _cards(policy: PolicySpec, summary: Mapping, best: str) -> list[tuple[str, str, str]]:
@@ -190,10 +173,10 @@ def _cards(policy: PolicySpec, summary: Mapping, best: str) -> list[tuple[str, s
         entry = ours.get(name) or {}
         given = not policy.blank or not name.startswith(policy.blank)
         if when and given and entry.get('loss') and ours['loss']:
-            ratio = entry['loss'] / ours['loss']
-            sure = ratio < MISSED or not entry.get('margin') or _sure(entry['margin'])
-            cards.append((f'{ratio:.1f} ×', f'its loss {when}; at 1.0 × it {deaf}',
-                          mood(ratio >= MISSED) if sure else ''))
+            told = heeds(ours, name)
+            cards.append((f'{entry["loss"] / ours["loss"]:.1f} ×',
+                          f'its loss {when}; at 1.0 × it {deaf}',
+                          '' if told is None else mood(told)))
     return cards
 
 

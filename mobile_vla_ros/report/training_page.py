@@ -93,17 +93,27 @@ def _curves(view: TrainingView) -> list[str]:
         page.figure(training_plots.curves(epochs, panels, view.chosen), 'By epoch; lower is '
                     'better. Dotted lines: what is reached without any image; a policy that is '
                     'not below them all is not worth its camera. loss: Huber loss on the driven '
-                    'axes, each divided by its scale. loss_arm_act: the same in the accounting of '
-                    'the seed run, averaged over six numbers of which the undriven ones are '
-                    'always zero.'),
+                    'axes, each divided by its scale, in curves and lines. loss_arm_act: the '
+                    'same in the accounting of the seed run, averaged over six numbers of which '
+                    'the undriven ones are always zero.'),
         _wide(page.table([units.get(name, name) for name in names],
                          [rows[place] for place in shown],
                          [shown.index(place) for place in shown
                           if epochs[place] == view.chosen])),
         page.paragraph((f'Every {_ordinal(every)} of {len(rows)} epochs. ' if every > 1 else '')
-                       + 'Marked: the epoch whose policy is kept, that of the lowest val_loss.'),
+                       + _marked(view)),
         page.details(f'All {len(rows)} epochs, every number of history.json',
                      _wide(page.table(every_name, all_rows)))]
+
+
+def _marked(view: TrainingView) -> str:
+    losses = dict(zip((row.get('epoch') for row in view.history),
+                      _column(view.history, 'val_loss'), strict=True))
+    if view.chosen not in losses:
+        return 'None is marked: the policy does not say which epoch it is of.'
+    lower = sum(loss < losses[view.chosen] for loss in losses.values())
+    return 'Marked: the epoch of the policy of this report, ' + (
+        'one of a lower val_loss could not be kept.' if lower else 'that of the lowest val_loss.')
 
 
 def _ordinal(count: int) -> str:

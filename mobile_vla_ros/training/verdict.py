@@ -9,6 +9,8 @@ FEW_TAKES = 5
 RESAMPLES = 1000
 # A control whose loss is not higher by this share is no worse.
 WORSE_SHARE = 0.01
+# What moves the action by less than this share of what is driven is not heeded.
+MOVED_SHARE = 0.01
 
 
 def margin(policy: np.ndarray, baseline: np.ndarray, steps: np.ndarray, seed: int = 0) -> dict:
@@ -33,6 +35,34 @@ def margin(policy: np.ndarray, baseline: np.ndarray, steps: np.ndarray, seed: in
         low, high = np.percentile((times @ apart) / (times @ steps), [2.5, 97.5])
         result |= {'low': float(low), 'high': float(high)}
     return result
+
+
+def sure(found: Mapping) -> bool:
+    """Whether enough takes say, and say alike, which of two losses is lower (`margin`)."""
+    return _enough(found) and not found['low'] <= 0 <= found['high']
+
+
+def _enough(found: Mapping) -> bool:
+    return found['takes'] >= FEW_TAKES and found['low'] is not None
+
+
+def heeds(policy: Mapping, control: str) -> bool | None:
+    """
+    Return whether a policy is worse for what a control does to it; None: it cannot be told.
+
+    :param policy: the entry of `training.evaluate.score`; control: a name in it.
+    """
+    loss, share = policy[control]['loss'], policy['change_share'][control]
+    found = policy[control]['margin']
+    if loss is None and found['takes']:
+        return True
+    if share is not None and share < MOVED_SHARE:
+        return False  # however few the takes: there is no difference to be sure of
+    if not _enough(found):
+        return None
+    if loss <= (1 + WORSE_SHARE) * policy['loss']:
+        return False
+    return True if sure(found) else None
 
 
 def _finite(value: float) -> float | None:
@@ -64,7 +94,7 @@ def _beside_the_blind(policy: Mapping, baselines: Mapping[str, Mapping]) -> str:
                 'best of them.')
     others = [name for name in baselines if name not in policy['better_than'] and name != best]
     return (f'The policy is NOT better than a predictor that sees no image: {losses}.'
-            + (f' Nor is it better than {_listed(others)}.' if others else ''))
+            + (f' Nor is it better than {listed(others)}.' if others else ''))
 
 
 def _certainty(found: Mapping) -> str:
@@ -75,8 +105,8 @@ def _certainty(found: Mapping) -> str:
     low, high = found['low'], found['high']
     draws = (f'in 95 % of {RESAMPLES} draws from these {takes} takes that difference lies between '
              f'{low:+.5f} and {high:+.5f}')
-    return (f'It may be chance: {draws}.' if low <= 0 <= high
-            else f'It is more than chance: {draws}.')
+    return (f'It is more than chance: {draws}.' if sure(found)
+            else f'It may be chance: {draws}.')
 
 
 def _image(policy: Mapping, blank: str) -> str:
@@ -108,20 +138,14 @@ def _instruction(policy: Mapping, blank: str) -> str:
 
 
 def _control(policy: Mapping, control: str, when: str, words: tuple[str, str, str]) -> str:
-    """Say whether a policy is worse for what was done to it: yes, no, or too few takes to tell."""
-    yes, no, open_question = words
+    """Say whether a policy is worse for what was done to it: yes, no, or it cannot be told."""
+    answer = dict(zip((True, False, None), words, strict=True))[heeds(policy, control)]
     loss, share = policy[control]['loss'], policy['change_share'][control]
-    found = policy[control]['margin']
-    if loss is not None and loss <= (1 + WORSE_SHARE) * policy['loss']:
-        answer = no
-    elif found['takes'] >= FEW_TAKES and found['low'] is not None and found['low'] <= 0:
-        answer = open_question
-    else:
-        answer = yes
     return (f'{answer}: {when} its loss is {"no number" if loss is None else f"{loss:.5f}"}'
             + ('' if share is None else
                f' and its action changes by {share:.0%} of what is driven on average') + '.')
 
 
-def _listed(names: Sequence[str]) -> str:
+def listed(names: Sequence[str]) -> str:
+    """Return names as a sentence has them: a, b and c."""
     return ' and '.join(filter(None, [', '.join(names[:-1]), names[-1]]))
