@@ -23,7 +23,7 @@ from mobile_vla_ros.data.runs import Sampling, load_runs
 from mobile_vla_ros.episode.reader import Episode, find_episodes
 from mobile_vla_ros.errors import UserError
 from mobile_vla_ros.model.bundle import load_bundle
-from mobile_vla_ros.training.baselines import baselines, targets
+from mobile_vla_ros.training.baselines import baselines, blind_means, targets
 from mobile_vla_ros.training.controls import ShuffledTokens, shuffle_frames, swap_instructions
 from mobile_vla_ros.training.evaluate import evaluate, score
 from mobile_vla_ros.training.metrics import measure, motion_loss, motion_loss_sum
@@ -392,7 +392,7 @@ def test_a_script_can_require_a_better_policy(takes, small_run):
     ({'better': True, 'trained_on': True}, 'trained on all of these takes')])
 def test_better_on_takes_that_were_trained_on_is_not_enough(policy, reason):
     """Only takes that were held out show that a policy is better."""
-    said = refusal({'best_baseline': 'zero', **policy})
+    said = refusal({'policy': {'best_baseline': 'zero', **policy}, 'blind': {'warning': None}})
     assert said is None if reason is None else reason in said
 
 
@@ -410,6 +410,101 @@ def test_takes_that_were_all_trained_on_are_said_to_be(takes, small_run, tmp_pat
     held_out = evaluate(takes, small_run / 'best', sampling=Sampling(), axes=[], val_share=0.2,
                         split_seed=0).summary
     assert not held_out['policy']['trained_on']
+
+
+def bundle_of(small_run, folder, **data):
+    """Copy the bundle of a run, with other content of `data`; None takes a name away."""
+    shutil.copytree((small_run / 'best').resolve(), folder)
+    manifest = json.loads((folder / 'policy.json').read_text())
+    manifest['data'] = {name: value for name, value in {**manifest['data'], **data}.items()
+                        if value is not None}
+    (folder / 'policy.json').write_text(json.dumps(manifest))
+    return folder
+
+
+def runs_of_training(small_run, takes):
+    """The runs and the spec that a policy was trained with."""
+    spec = load_bundle(small_run / 'best').spec
+    paths = [path for path in find_episodes(takes) if path.stem in spec.data['train_episodes']]
+    return load_runs(paths, Sampling())[0], spec
+
+
+def new_takes(folder, count=3):
+    """Takes that no policy of these tests was trained on."""
+    write_takes(folder, count, first=500, size=64)
+    return folder
+
+
+PLAIN = {'sampling': Sampling(), 'axes': [], 'val_share': 0.2, 'split_seed': 0}
+
+
+def test_blind_means_of_a_bundle_are_those_of_its_training_takes(small_run, takes):
+    """Fitted once and carried as JSON, or fitted again: the same predictions, with no take."""
+    runs, spec = runs_of_training(small_run, takes)
+    means = json.loads(json.dumps(blind_means(runs, spec.actions, 4), allow_nan=False))
+    assert np.shape(means['mean_per_position_and_step']) == (4, 10, 2)
+    fitted = baselines(runs, runs[:1], spec.actions, 4)
+    carried = baselines([], runs[:1], spec.actions, 4, means)
+    assert list(fitted) == list(carried)
+    for name, prediction in fitted.items():
+        np.testing.assert_array_equal(prediction, carried[name])
+    for wrong in ({**means, 'mean_action': [0.0]}, {**means, 'mean_action': [float('nan')] * 2},
+                  {**means, 'mean_per_step': [[0.0], [0.0, 1.0]]}, {'mean_action': [0.0, 0.0]},
+                  [1.0]):
+        with pytest.raises(UserError, match=r'data\.blind_means'):
+            baselines([], runs[:1], spec.actions, 4, wrong)
+
+
+def test_new_takes_are_all_measured_beside_what_the_training_takes_taught(
+        small_run, takes, tmp_path):
+    """Regression: a fifth of new takes was measured, beside means fitted to the others."""
+    runs, spec = runs_of_training(small_run, takes)
+    means = blind_means(runs, spec.actions, 4)
+    policy = bundle_of(small_run, tmp_path / 'policy', blind_means=means)
+    new = new_takes(tmp_path / 'new')
+    found = evaluate(new, policy, **PLAIN)
+    assert found.summary['episodes'] == {'train': 0, 'val': 3}
+    assert found.summary['blind'] == {'source': 'bundle', 'warning': None,
+                                      'takes': len(spec.data['train_episodes'])}
+    for name, prediction in baselines(runs, found.takes.val, spec.actions, 4).items():
+        assert found.summary['baselines'][name] == measure(
+            prediction, found.scored.actions, found.scored.real, spec.actions)
+    json.dumps(found.summary, allow_nan=False)
+    said = ' '.join(text(found.summary).split())
+    assert 'measured on 3 takes (' in said
+    assert f"the policy's bundle, of the {len(spec.data['train_episodes'])} takes" in said
+    shutil.copy(runs[0].path, new)
+    found = evaluate(new, policy, **PLAIN)
+    assert found.summary['episodes'] == {'train': 1, 'val': 3}
+    assert found.summary['blind']['source'] == 'bundle'
+    page = tmp_path / 'page.html'
+    (new / runs[0].path.name).unlink()
+    assert main(['evaluate', '--data', str(new), '--policy', str(policy), '--report',
+                 str(page)]) == 0
+    assert 'none is here' in page.read_text()
+
+
+def test_without_predictors_of_its_own_new_takes_prove_nothing(small_run, tmp_path, capsys):
+    """An older bundle is measured as before; the notes say beside what, and it passes no test."""
+    policy = bundle_of(small_run, tmp_path / 'policy', blind_means=None)
+    new, page = new_takes(tmp_path / 'new'), tmp_path / 'page.html'
+    assert main(['evaluate', '--data', str(new), '--policy', str(policy), '--require-better',
+                 '--report', str(page)]) == 1
+    said = ' '.join(capsys.readouterr().out.split())
+    trained = len(load_bundle(policy).spec.data['train_episodes'])
+    warning = (f'predictors that see no image are fitted to 2 of the takes here; the policy was '
+               f'trained on {trained}')
+    assert warning in said and 'measured on 1 take (' in said and warning in page.read_text()
+    better = {'policy': {'better': True, 'trained_on': False}, 'blind': {'warning': warning}}
+    assert 'fitted to other takes' in refusal(better)
+
+
+def test_an_older_bundle_beside_its_training_takes_needs_no_warning(small_run, takes, tmp_path):
+    """As before: what it was trained on is there, so the predictors are fitted to the same."""
+    policy = bundle_of(small_run, tmp_path / 'policy', blind_means=None)
+    found = evaluate(takes, policy, **PLAIN).summary
+    assert found['blind'] == {'source': 'folder', 'takes': found['episodes']['train'],
+                              'warning': None}
 
 
 def test_near_identical_takes_are_in_the_json(tmp_path):

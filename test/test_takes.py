@@ -17,6 +17,7 @@ from mobile_vla_ros.training.takes import (
     default_scale,
     leak_lines,
     load_takes,
+    repeat_record,
     split_record,
     still_lines,
 )
@@ -72,6 +73,25 @@ def test_a_bundle_s_split_is_kept(takes):
     assert {run.episode_id for run in found.train} == set(ids[:4])
     assert {run.episode_id for run in found.val} == set(ids[4:])
     assert not found.trained_on
+
+
+def test_a_bundle_with_its_own_predictors_validates_on_all_that_is_new(takes):
+    """No share is held back where nothing here needs to be fitted, down to a single take."""
+    everything = {path.stem for path in find_episodes(takes)}
+    for trained in ([], sorted(everything)[:1]):
+        found = load_takes(takes, Sampling(), ['good', 'poor'], 0.2, 0, known={
+            'train_episodes': ['elsewhere', *trained], 'blind_means': {'mean_action': [0.0]}})
+        assert ids(found.train) == set(trained) and ids(found.val) == everything - set(trained)
+        assert not found.trained_on and not found.leaks and repeat_record(found)
+
+
+@pytest.mark.parametrize(('here', 'elsewhere', 'few'), [
+    (0, 4, True), (1, 2, True), (2, 2, False), (4, 0, False), (0, 0, True)])
+def test_less_than_half_of_the_training_takes_are_few(takes, here, elsewhere, few):
+    """Predictors fitted to a take or two know less than the policy that they stand beside."""
+    everything = [path.stem for path in find_episodes(takes)]
+    known = {'train_episodes': [*everything[:here], *(f'other {i}' for i in range(elsewhere))]}
+    assert load_takes(takes, Sampling(), ['good', 'poor'], 0.2, 0, known=known).few_known == few
 
 
 def made(folder, keys, number=0, instruction='go to the red box', **options):

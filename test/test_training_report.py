@@ -222,6 +222,17 @@ def test_a_difference_that_may_be_chance_is_not_announced_as_one(folder, tmp_pat
     assert re.search(r'class="card "><b>[\d.]+ ×</b><span>its loss without its images', text)
 
 
+def test_better_than_predictors_of_other_takes_is_not_announced(folder, tmp_path):
+    """`perhaps`, no green, and the reason before all else that is said."""
+    spec = policy()
+    takes = load(folder, spec)
+    scored = score(spec, takes)
+    scored.summary['blind'] = {'warning': 'They are fitted to 1 of the takes here.'}
+    text = report(tmp_path, spec, scored, takes)
+    assert '<h1>Evaluation: perhaps better than' in text and 'class="verdict "' in text
+    assert '<ul><li>They are fitted to 1 of the takes here.</li>' in text
+
+
 def test_a_control_is_not_blamed_for_what_it_was_not_given(folder, tmp_path):
     """Trained without images: no card asks whether it looks."""
     spec = policy(blank='image')

@@ -29,7 +29,9 @@ def register(subparsers) -> None:
     parser.add_argument('--axes', nargs='+', default=['linear_x', 'linear_y'],
                         help='without a policy (linear_x linear_y)')
     parser.add_argument('--val-share', type=float, default=0.2,
-                        help='share of takes that validate (0.2)')
+                        help='share of takes that validate (0.2), where there is no policy, or '
+                             'one that neither names its training takes here nor carries its '
+                             'own predictors')
     parser.add_argument('--split-seed', type=int, default=0, help='seed of the split (0)')
     parser.add_argument('--accept-verdicts', '--accept_verdicts', nargs='+', metavar='VERDICT',
                         help="takes to measure on: good, poor, bad (the policy's own, or "
@@ -40,7 +42,8 @@ def register(subparsers) -> None:
                         help='keep takes of nearly the same commands on one side of the split')
     parser.add_argument('--require-better', action='store_true',
                         help='exit with status 1 unless the policy is better than every '
-                             'predictor that sees no image, on takes that it was not trained on')
+                             'predictor that sees no image, on takes that it was not trained '
+                             'on; these predictors must be fitted to what it was trained on')
     parser.add_argument('--report', type=Path, metavar='FILE',
                         help='also write the page that a training ends with (needs --policy)')
     parser.add_argument('--json', action='store_true', help='print JSON')
@@ -75,16 +78,21 @@ def run(args: argparse.Namespace) -> int:
         path = train_report.write(args.report, evaluation.policy, evaluation.scored,
                                   evaluation.takes)
         print(f'report: {path}', file=sys.stderr)
-    reason = refusal(result['policy']) if args.require_better else None
+    reason = refusal(result) if args.require_better else None
     if reason:
         print(f'mobile_vla: {reason}', file=sys.stderr)
     return 1 if reason else 0
 
 
-def refusal(policy: dict) -> str | None:
+def refusal(result: dict) -> str | None:
     """Say why a policy does not count as better than predictors that see no image, or None."""
+    policy = result['policy']
     if policy['trained_on']:
         return 'not shown to be better: the policy was trained on all of these takes'
     if not policy['better']:
         return f'the policy is not better than {policy["best_baseline"]}, which sees no image'
+    if result['blind']['warning']:
+        return ('not shown to be better: the predictors that see no image are fitted to other '
+                'takes than the policy, or to fewer; put its training takes in the folder too, '
+                'or train it anew, so that its bundle carries them')
     return None

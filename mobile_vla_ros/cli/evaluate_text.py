@@ -92,11 +92,17 @@ def _by_step(result: Mapping, width: int) -> Iterator[str]:
 def _about(result: Mapping) -> str:
     """Say what was measured."""
     episodes = result['episodes']
-    windows = f'{result["windows"]} windows of {_takes(episodes["val"])}'
-    same = result.get('policy', {}).get('trained_on')
-    means = 'the same' if same else f'{_takes(episodes["train"])} of the training side'
-    return (f'{windows}, means from {means}; {result["rate_hz"]:.4g} steps a second; sign: steps '
-            'on which the prediction has the sign of what was driven')
+    measured = f'measured on {_takes(episodes["val"])} ({result["windows"]} windows)'
+    blind = result['blind']
+    if result.get('policy', {}).get('trained_on'):
+        means = 'the same takes'
+    elif blind['source'] == 'bundle':
+        means = "the policy's bundle" + (
+            f', of the {_takes(blind["takes"])} that it was trained on' if blind['takes'] else '')
+    else:
+        means = f'{_takes(blind["takes"])} of the training side'
+    return (f'{measured}; the means come from {means}; {result["rate_hz"]:.4g} steps a second; '
+            'sign: steps on which the prediction has the sign of what was driven')
 
 
 def _takes(count: int) -> str:

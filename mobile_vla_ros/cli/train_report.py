@@ -64,7 +64,8 @@ def _view(policy: PolicySpec, scored: Scored, takes: Takes, history: Sequence[di
     summary, ours = scored.summary, scored.summary['policy']
     best = ours.get('best_baseline') or min(
         summary['baselines'], key=lambda name: summary['baselines'][name]['loss'])
-    headline, mood = _headline(ours, ours.get('better', _less(
+    warning = summary.get('blind', {}).get('warning')
+    headline, mood = _headline(ours, warning, ours.get('better', _less(
         ours['loss'], summary['baselines'][best]['loss'])))
     found = of_takes.newest(policy, scored)
     finite = found.real & np.isfinite(found.predicted).all(-1)
@@ -76,7 +77,7 @@ def _view(policy: PolicySpec, scored: Scored, takes: Takes, history: Sequence[di
         subtitle=f'mobile_vla {"train" if history else "evaluate"}, {policy.backbone.id}, '
                  f'window {policy.window}, chunk {policy.chunk}, {policy.rate_hz:g} Hz',
         lead=[_lead(policy, scored, takes, history), *_beside(policy, summary, best)],
-        verdict=[_in_words(sentence) for sentence in ours.get('verdict', ())],
+        verdict=[*([warning] if warning else ()), *map(_in_words, ours.get('verdict', ()))],
         mood=mood, cards=_cards(policy, summary, best),
         axes=list(zip(policy.actions.axes, policy.actions.units, strict=True)),
         rate_hz=policy.rate_hz, metrics=metrics | blind, blind=list(blind),
@@ -94,14 +95,14 @@ def _view(policy: PolicySpec, scored: Scored, takes: Takes, history: Sequence[di
         facts=_facts(policy, summary, config))
 
 
-def _headline(ours: Mapping, better: bool) -> tuple[str, str]:
+def _headline(ours: Mapping, warning: str | None, better: bool) -> tuple[str, str]:
     """Return the page's title and its mood: `good`, `bad`, or '' where nobody can be sure."""
     than = 'better than predictors without an image'
     if ours.get('trained_on'):
         return 'takes that it was trained on', ''
     if not better:
         return f'NOT {than}', 'bad'
-    if ours.get('margin') and not sure(ours['margin']):
+    if warning or (ours.get('margin') and not sure(ours['margin'])):
         return f'perhaps {than}', ''
     return than, 'good'
 

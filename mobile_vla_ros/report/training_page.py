@@ -241,8 +241,10 @@ def _coverage(view: TrainingView) -> list[str]:
     if len(data.rows) > MOST_ROWS + 1:
         parts.append(page.details(f'All {len(data.rows) - 1} instructions', table(data.rows)))
     parts.append(page.figure(training_plots.commands(view.axes, data.train, data.val),
-                             'How often each speed was driven. A speed that no training take '
-                             'has cannot be learned.'))
+                             'How often each speed was driven. ' + (
+                                 'A speed that no training take has cannot be learned.'
+                                 if len(data.train) else 'Of the takes that the policy was '
+                                 'trained on none is here.')))
     if data.alike or data.leaks:
         parts += [page.paragraph(
             f'{len(data.alike)} groups of takes have nearly the same commands'

@@ -1,6 +1,6 @@
 """A policy beside the baselines, and how far it heeds the image and the instruction."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -50,7 +50,10 @@ class Scored:
 def score(policy: LoadedPolicy, train: Sequence[Run], val: Sequence[Run],
           tokens: ImageTokens | None = None, *, trained_on: bool = False) -> Scored:
     """
-    Measure a policy on validation runs beside the baselines fitted to training runs.
+    Measure a policy on validation runs beside predictors that see no image.
+
+    These are the ones that its bundle carries (`data.blind_means`), and `train` may be empty; or
+    they are fitted to `train` where it carries none, or was trained on the validation runs.
 
     Everything is measured over the same steps: those inside a take whose frames can be read. Of
     the shuffled frames alone, a take that is broken may leave fewer.
@@ -74,7 +77,7 @@ def score(policy: LoadedPolicy, train: Sequence[Run], val: Sequence[Run],
     """
     spec = policy.spec
     actions, _, _ = targets(val, spec.actions, spec.window)
-
+    means = None if trained_on else spec.data.get('blind_means')
     cache = FrameCache(spec.image)
 
     def ask(runs: Sequence[Run], tokens=tokens, **options) -> Predictions:
@@ -95,8 +98,8 @@ def score(policy: LoadedPolicy, train: Sequence[Run], val: Sequence[Run],
         raise UserError('no frame of the takes to evaluate on can be read',
                         got=' | '.join(found.broken[:3]) or None,
                         remedy='mobile_vla episodes check names what is broken')
-    result = baseline_scores(train, val, spec.actions, spec.window, found.real)
-    blind = baselines(train, val, spec.actions, spec.window)
+    result = baseline_scores(train, val, spec.actions, spec.window, found.real, means)
+    blind = baselines(train, val, spec.actions, spec.window, means)
     scored = measure(found.motion, actions, found.real, spec.actions)
     best = min(blind, key=lambda name: result['baselines'][name]['loss'])
     scored |= {
@@ -144,17 +147,19 @@ def _by_take(runs: Sequence[Run], spec: PolicySpec, actions: np.ndarray, real: n
 
 
 def baseline_scores(train: Sequence[Run], val: Sequence[Run], actions: ActionSpec, window: int,
-                    real: np.ndarray | None = None) -> dict:
+                    real: np.ndarray | None = None, means: Mapping | None = None) -> dict:
     """
     Return `windows`, and `baselines`: the metrics of every predictor that sees no image.
 
     :param real: (M, window, chunk) bool: steps that count; None: those inside a take.
+    :param means: as `baselines` takes them.
     """
     wanted, inside, _ = targets(val, actions, window)
     real = inside if real is None else real
     return {'windows': len(wanted),
             'baselines': {name: measure(prediction, wanted, real, actions)
-                          for name, prediction in baselines(train, val, actions, window).items()}}
+                          for name, prediction in baselines(train, val, actions, window,
+                                                            means).items()}}
 
 
 @dataclass(frozen=True)
@@ -185,7 +190,10 @@ def evaluate(data: Path, policy: Path | None, *, sampling: Sampling, axes: Seque
         policy was trained on, or good and poor.
     :returns: its summary is what `score` gives, with `episodes` on either side; `rate_hz`, the
         steps a second; `near_identical` (`takes.repeat_record`); `notes`, sentences on the data;
-        and the takes that were left out, with the reason, under `skipped`.
+        the takes that were left out, with the reason, under `skipped`; and `blind`: what the
+        predictors that see no image are fitted to: `source`, `bundle` or `folder`; `takes`, how
+        many (None: the bundle does not say); `warning`, a sentence where these are too few of
+        those that the policy was trained on, or None.
     """
     loaded = load_bundle(policy, device=device, offline=offline) if policy else None
     if loaded:
@@ -194,7 +202,8 @@ def evaluate(data: Path, policy: Path | None, *, sampling: Sampling, axes: Seque
     known = loaded.spec.data if loaded else {}
     takes = load_takes(data, sampling,
                        accept_verdicts or known.get('accept_verdicts') or ACCEPTED_VERDICTS,
-                       val_share, split_seed, known=known, group_duplicates=group_duplicates)
+                       val_share, split_seed, known=known if loaded else None,
+                       group_duplicates=group_duplicates)
     actions = loaded.spec.actions if loaded else default_scale(takes.train, axes)
     scored = None
     if loaded:
@@ -205,6 +214,22 @@ def evaluate(data: Path, policy: Path | None, *, sampling: Sampling, axes: Seque
                           'val': len({run.episode_id for run in takes.val})}
     result['rate_hz'] = sampling.rate_hz
     result['near_identical'] = repeat_record(takes)
-    result['notes'] = [*leak_lines(takes), *still_lines(takes.train, actions.axes)]
+    result['blind'] = _blind(known, takes)
+    warning = result['blind']['warning']
+    result['notes'] = [*([warning] if warning else ()), *leak_lines(takes)]
+    if not takes.few_known:  # a few of the training takes do not tell what all of them drive
+        result['notes'] += still_lines(takes.train, actions.axes)
     result['skipped'] = takes.left_out
     return Evaluation(result, takes, loaded.spec if loaded else None, scored)
+
+
+def _blind(known: Mapping, takes: Takes) -> dict:
+    """Return what predictors that see no image are fitted to (`evaluate`)."""
+    trained = len(known.get('train_episodes', ())) or None
+    if known.get('blind_means') and not takes.trained_on:
+        return {'source': 'bundle', 'takes': trained, 'warning': None}
+    here = len({run.episode_id for run in takes.train})
+    return {'source': 'folder', 'takes': here, 'warning': (
+        f'The predictors that see no image are fitted to {here} of the takes here; the policy '
+        + (f'was trained on {trained}' if trained else 'does not say on which it was trained')
+        + ': beside them it may look better than it is.') if takes.few_known else None}

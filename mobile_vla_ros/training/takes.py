@@ -14,6 +14,8 @@ from mobile_vla_ros.errors import UserError
 from mobile_vla_ros.types import TWIST_AXES, ActionSpec
 
 MOST_GROUPS, MOST_NAMES = 3, 2  # that a line tells of
+# Of the takes that a policy was trained on: fewer say little of what predictors knew beside it.
+KNOWN_SHARE = 0.5
 
 
 @dataclass(frozen=True)
@@ -26,6 +28,7 @@ class Takes:
     :param left_out: for every file that gives no run, why.
     :param repeats: which of the takes drive nearly the same commands.
     :param trained_on: a policy was trained on all of them, so that both sides are all of them.
+    :param few_known: of the takes that a policy was trained on, fewer than `KNOWN_SHARE` are here.
     """
 
     train: list[Run]
@@ -33,6 +36,7 @@ class Takes:
     left_out: dict[str, str]
     repeats: Repeats = field(default_factory=Repeats)
     trained_on: bool = False
+    few_known: bool = False
 
     @property
     def near_identical(self) -> list[list[str]]:
@@ -52,7 +56,8 @@ def load_takes(folder: Path, sampling: Sampling, accept: Sequence[str], val_shar
 
     :param accept: verdicts of the takes that are used.
     :param known: a bundle's `data`. Where it names training takes that are here, they are the
-        training side and all others validate; where all are, they are both sides (`trained_on`).
+        training side and all others validate; where all are, they are both sides (`trained_on`);
+        where none are, all validate if it has `blind_means`, and are split if it has not.
     :param group_duplicates: keep near-identical takes on one side; with `known`, takes like one
         that was trained on do not validate.
     :raises UserError: when no take is left, or no split; the sentence says why each take was
@@ -67,11 +72,12 @@ def load_takes(folder: Path, sampling: Sampling, accept: Sequence[str], val_shar
                                'evaluate: --rate), or take others with --accept_verdicts')
     repeats = find_repeats(loaded.signatures)
     instructions = {run.episode_id: run.instruction for run in loaded.runs}
-    trained = set((known or {}).get('train_episodes', [])) & set(instructions)
+    named = set((known or {}).get('train_episodes', []))
+    trained = named & set(instructions)
     if trained == set(instructions):
         return Takes(loaded.runs, loaded.runs, loaded.skipped, repeats, trained_on=True)
     groups = repeats.groups if group_duplicates else []
-    if trained:
+    if trained or (known or {}).get('blind_means'):
         train_ids = trained.union(*(group for group in groups if trained.intersection(group)))
         if train_ids == set(instructions):
             raise UserError(f'every take in {folder} is nearly the same as one that the policy '
@@ -87,7 +93,8 @@ def load_takes(folder: Path, sampling: Sampling, accept: Sequence[str], val_shar
         train_ids = set(split_episodes(instructions, val_share, seed, groups)[0])
     return Takes([run for run in loaded.runs if run.episode_id in train_ids],
                  [run for run in loaded.runs if run.episode_id not in train_ids],
-                 loaded.skipped, repeats)
+                 loaded.skipped, repeats, few_known=known is not None and (
+                     not trained or len(trained) < KNOWN_SHARE * len(named)))
 
 
 def leak_lines(takes: Takes) -> list[str]:
