@@ -24,6 +24,7 @@ from mobile_vla_ros.training.evaluate import evaluate
 from mobile_vla_ros.training.loop import train
 from mobile_vla_ros.training.predict import dataset, predict
 from mobile_vla_ros.training.prepare import takes_of
+from mobile_vla_ros.training.run_folder import RunFolder
 from mobile_vla_ros.types import Frame
 
 CONFIG = Path(__file__).resolve().parent.parent / 'config'
@@ -216,3 +217,55 @@ def test_a_configuration_collects_every_mistake():
     for verdicts in ([], ['fine']):
         with pytest.raises(UserError, match='accept_verdicts'):
             DataConfig(data='x', accept_verdicts=verdicts)
+
+
+@pytest.mark.parametrize(('text', 'expected'), [
+    ('epochs: 1.5', r'epochs is 1\.5, not a whole number'),
+    ('axes: linear_x', 'axes is .linear_x., not a list, each a text'),
+    ('mirror: 1', 'mirror is 1, not true or false'), ('- a', 'holds no settings'),
+    ('axes: [linear_x, foo]', 'axes has .foo., not one of linear_x'),
+    ('scale: [fast]', 'scale is .*, not a list, each a number')])
+def test_a_file_of_settings_is_checked_like_flags(tmp_path, text, expected):
+    """A wrong type is a sentence, and never another run than the one that was meant."""
+    (tmp_path / 'c.yaml').write_text(text)
+    with pytest.raises(UserError, match=expected):
+        parse(['--config', str(tmp_path / 'c.yaml'), '--data', 'x', '--out', 'y'])
+
+
+def test_numbers_that_yaml_takes_for_texts_are_numbers(tmp_path):
+    """1e-4 has no point, so it is a text to YAML; a whole number is a speed as well."""
+    (tmp_path / 'c.yaml').write_text('learning_rate: 1e-5\nrate_hz: 5\nrevision: null\n')
+    model, data, config = parse(['--config', str(tmp_path / 'c.yaml'), '--data', 'x', '--out',
+                                 'y'])
+    assert (config.learning_rate, data.rate_hz, model.revision) == (1e-5, 5.0, None)
+
+
+def test_a_mistyped_flag_is_named():
+    """With the one that was meant."""
+    with pytest.raises(UserError, match=r"learning_rte.*mean '--learning.rate'"):
+        parse(['--data', 'x', '--out', 'y', '--learning_rte', '10'])
+
+
+@pytest.mark.parametrize('place', ['file', 'file/below', '/proc/nowhere'])
+def test_a_place_that_cannot_be_a_folder_is_said(small_backbone, takes, tmp_path, place):
+    """A sentence, not a traceback."""
+    (tmp_path / 'file').touch()
+    with pytest.raises(UserError, match=r'is no folder|cannot be made'):
+        train(ModelConfig(backbone=small_backbone, lora_r=2, head_hidden=16, head_layers=1),
+              DataConfig(data=str(takes)),
+              TrainConfig(out=str(tmp_path / place), device='cpu'), say=lambda _: None)
+
+
+def test_two_trainings_do_not_share_a_folder(small_backbone, takes, tmp_path):
+    """The second is refused while the first is at work, and nothing of the first is touched."""
+    def train_again(_):
+        if not train_again.said:
+            train_again.said = True
+            with pytest.raises(UserError, match='another training writes into'):
+                RunFolder(tmp_path / 'out', lambda _: None, writes=True).begin({}, 0, {})
+    train_again.said = False
+    train(ModelConfig(backbone=small_backbone, lora_r=2, head_hidden=16, head_layers=1),
+          DataConfig(data=str(takes)), TrainConfig(out=str(tmp_path / 'out'), epochs=1,
+                                                   device='cpu'),
+          say=lambda text: text.startswith('epoch') and train_again(text))
+    assert train_again.said

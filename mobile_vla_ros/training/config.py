@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 
 from mobile_vla_ros.errors import UserError
-from mobile_vla_ros.types import ACCEPTED_VERDICTS, BLANKS, VERDICTS
+from mobile_vla_ros.types import ACCEPTED_VERDICTS, BLANKS, TWIST_AXES, VERDICTS
 
 
 def _range(name: str, value: float, low: float, high: float) -> str | None:
@@ -98,6 +98,8 @@ class DataConfig:
 
     def __post_init__(self):
         _refuse([
+            *(f'axes has {axis!r}, not one of {", ".join(TWIST_AXES)}' for axis in self.axes
+              if axis not in TWIST_AXES),
             None if self.blank in BLANKS
             else f'blank is {self.blank!r}, not image, instruction or empty',
             None if self.accept_verdicts and set(self.accept_verdicts) <= set(VERDICTS)

@@ -87,9 +87,9 @@ def train(model: ModelConfig, data: DataConfig, config: TrainConfig,
     told |= {'fingerprint': prepared.spec.data['fingerprint'],
              'backbone_sha256': prepared.spec.backbone.sha256}
     trained_bytes = sum(value.nbytes for value in state.trained(prepared.network).values())
-    progress = folder.begin(told, trained_bytes, settings)
-    compute_tokens(prepared)
     try:
+        progress = folder.begin(told, trained_bytes, settings)
+        compute_tokens(prepared)
         with StopSignal() as stop:
             run = _Run(prepared, data, config, folder, told, progress, stop)
             run.fit()
@@ -100,6 +100,8 @@ def train(model: ModelConfig, data: DataConfig, config: TrainConfig,
             remedy='use --activation_checkpointing, --backbone_dtype bfloat16, a smaller '
                    '--batch_size or fewer --piece_frames; mobile_vla bench train memory counts '
                    'what each takes') from error
+    finally:
+        folder.release()
 
 
 class _Run:

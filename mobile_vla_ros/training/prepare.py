@@ -17,7 +17,7 @@ from mobile_vla_ros.model.backbone import LoraSettings, load_backbone
 from mobile_vla_ros.model.bundle import BackboneRef, PolicySpec
 from mobile_vla_ros.model.device import pick_device
 from mobile_vla_ros.model.network import VlaNetwork, build_network
-from mobile_vla_ros.training.baselines import mean_action
+from mobile_vla_ros.training.baselines import blind_means, mean_action
 from mobile_vla_ros.training.config import DataConfig, ModelConfig, TrainConfig
 from mobile_vla_ros.training.takes import (
     Takes,
@@ -162,6 +162,7 @@ def _record(data: DataConfig, takes: Takes, actions: ActionSpec) -> dict:
         'mean_action': mean_action(takes.train, actions),
         'accept_verdicts': list(data.accept_verdicts),
         'left_out': {Path(path).name: reason for path, reason in takes.left_out.items()},
+        'blind_means': blind_means(takes.train, actions, data.window),
         'augmentation': {'mirror': data.mirror, 'light': data.light, 'colour': data.colour,
                          'shift': data.shift},
         'idle_keep': data.idle_keep, 'balance_instructions': data.balance_instructions}

@@ -1,6 +1,7 @@
 """The folder of a run: what a person reads, what driving loads, and what a resumed run needs."""
 
 import contextlib
+import fcntl
 import json
 import math
 import os
@@ -41,11 +42,17 @@ class RunFolder:
         self._say = say
         self._early: list[str] | None = []  # said before there is a folder
         self._board = None
+        self._lock: int | None = None
 
     def refuse_finished(self) -> None:
-        """Raise UserError when the folder holds a finished run."""
-        if (self.path / 'history.json').exists() and not (self.path / state.NAME).exists():
-            raise UserError(f'{self.path} holds a training run already', got='a finished one',
+        """Raise UserError when the folder is none, or holds a run that cannot be gone on with."""
+        if self.path.exists() and not self.path.is_dir():
+            raise UserError(f'{self.path} is no folder', expected='a new folder for --out')
+        ended = (self.path / 'history.json').exists() or any(
+            self.path.glob('checkpoints/epoch=*'))
+        if ended and not (self.path / state.NAME).exists():
+            raise UserError(f'{self.path} holds a training run already',
+                            got='a finished one, or one without its state',
                             expected='a new folder, or one to go on in')
 
     def begin(self, told: dict, trained_bytes: int, config: dict) -> Progress | None:
@@ -58,6 +65,7 @@ class RunFolder:
         :raises UserError: when the run was told something else, or there is no room on the disk.
         """
         if self.writes:
+            self._take()
             self._sweep()
         found = state.read_state(self.path)
         if found is None:
@@ -74,6 +82,23 @@ class RunFolder:
                             remedy='give them to go on, or train into a new folder')
         return progress
 
+    def _take(self) -> None:
+        """Make the folder, and keep other trainings out of it for as long as this one lives."""
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            self._lock = os.open(self.path, os.O_RDONLY)
+        except OSError as error:
+            raise UserError(f'{self.path} cannot be made', got=error.strerror,
+                            expected='a place for --out that can be written') from None
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise UserError(f'another training writes into {self.path} at the moment',
+                            expected='a folder of its own for each',
+                            remedy='wait for it, or choose another --out') from None
+        except OSError:  # a file system without locks
+            return
+
     def _sweep(self) -> None:
         """Remove what a killed process was in the middle of writing, and nothing else."""
         for partial in (found for name in PARTIALS for found in self.path.glob(name)):
@@ -85,7 +110,6 @@ class RunFolder:
     def _make(self, trained_bytes: int, config: dict) -> None:
         if not self.writes:
             return
-        self.path.mkdir(parents=True, exist_ok=True)
         needed = ROOM_FACTOR * trained_bytes
         if shutil.disk_usage(self.path).free < needed:
             raise no_room('checkpoints', self.path, needed)
@@ -161,6 +185,13 @@ class RunFolder:
             self._board.close()
         if self.writes:
             (self.path / state.NAME).unlink(missing_ok=True)
+            self.release()
+
+    def release(self) -> None:
+        """Let others into the folder."""
+        if self._lock is not None:
+            os.close(self._lock)
+            self._lock = None
 
     def without_dying(self, write: Callable[[], None]) -> bool:
         """Write something; when it cannot be, say why and return False."""
@@ -170,11 +201,6 @@ class RunFolder:
             self.say(f'not written: {error}')
             return False
         return True
-
-
-def best_epoch(history: Sequence[dict]) -> int:
-    """Return the first epoch of the lowest validation loss."""
-    return min(history, key=lambda row: row['val_loss'])['epoch']
 
 
 def _val_loss(bundle: Path) -> float:
