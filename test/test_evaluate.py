@@ -345,7 +345,8 @@ def test_policy_and_baselines_are_measured_on_the_same_steps(small_run, takes, t
     scored = score(policy, runs[3:], runs[:3])
     assert scored.real.sum() < sum(run.real[run.windows(4)].sum() for run in runs[:3])
     assert str(paths[0]) in ' '.join(scored.summary['policy']['broken'])
-    for name, prediction in baselines(runs[3:], runs[:3], policy.spec.actions, 4).items():
+    means = policy.spec.data['blind_means']
+    for name, prediction in baselines(runs[3:], runs[:3], policy.spec.actions, 4, means).items():
         assert scored.summary['baselines'][name] == measure(
             prediction, scored.actions, scored.real, policy.spec.actions)
     only = score(policy, runs[3:], runs[1:3])
