@@ -53,8 +53,11 @@ class Optimisation:
         At least one, or its gradients could not be joined with those of others: where there is
         none of its own it repeats a piece, which then counts for nothing.
         """
+        return self._own(step) or [step[:1]]
+
+    def _own(self, step: Sequence[plan.Draw]) -> list[Sequence[plan.Draw]]:
         return plan.share(step, self.accelerator.process_index, self.accelerator.num_processes,
-                          self.config.batch_size) or [step[:1]]
+                          self.config.batch_size)
 
     def step(self, pieces: Sequence[plan.Draw], ready: Iterator[dict], done: int,
              where: str) -> dict[str, float]:
@@ -70,14 +73,12 @@ class Optimisation:
         """
         accelerator, config = self.accelerator, self.config
         total = max(1, sum(self.data.real_steps(index) for index, _ in pieces))
-        own = plan.share(pieces, accelerator.process_index, accelerator.num_processes,
-                         config.batch_size)
-        weight = 1.0 if own else 0.0
+        batches = self.share_of(pieces)
+        weight = 1.0 if self._own(pieces) else 0.0
         for group in self.prepared_optimizer.param_groups:
             group['lr'] = group['initial_lr'] * plan.cosine(done, self.updates)
         sums = dict.fromkeys(('loss', 'axes', 'gripper', 'count', 'frames'), 0.0)
         self.network.train()
-        batches = self.share_of(pieces)
         for number, (draws, batch) in enumerate(zip(batches, ready, strict=False), 1):
             for sentence in batch['broken']:
                 self.report(sentence)

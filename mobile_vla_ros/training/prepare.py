@@ -2,7 +2,7 @@
 
 import datetime
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
@@ -163,6 +163,5 @@ def _record(data: DataConfig, takes: Takes, actions: ActionSpec) -> dict:
         'accept_verdicts': list(data.accept_verdicts),
         'left_out': {Path(path).name: reason for path, reason in takes.left_out.items()},
         'blind_means': blind_means(takes.train, actions, data.window),
-        'augmentation': {'mirror': data.mirror, 'light': data.light, 'colour': data.colour,
-                         'shift': data.shift},
+        'augmentation': asdict(augmentation(data)),
         'idle_keep': data.idle_keep, 'balance_instructions': data.balance_instructions}
