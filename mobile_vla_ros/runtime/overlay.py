@@ -1,13 +1,162 @@
-"""Velocity arrows drawn on a camera image."""
+"""What is drawn on camera images: velocities as arrows, and all that an operator has to know."""
 
 import math
+from dataclasses import dataclass, field
 
 import numpy as np
 from PIL import Image, ImageDraw
 
+from mobile_vla_ros.runtime.playback import Plan, path_of
+from mobile_vla_ros.types import NANOSECONDS
+
 FULL_LENGTH_SHARE = 0.4
 PREDICTED = (255, 214, 10)
 DRIVEN = (255, 255, 255)
+BLACK, WHITE, GREY = (0, 0, 0), (255, 255, 255), (150, 150, 150)
+GREEN, AMBER, RED, BLUE = (22, 120, 52), (176, 102, 0), (190, 24, 30), (30, 84, 160)
+STATE_COLOURS = {'driving': GREEN, 'teleop': BLUE, 'waiting': AMBER, 'disarmed': (80, 80, 80),
+                 'fault': RED, 'estop': RED}
+NO_GUARD = 'no guard'  # its status has not been heard, or is old
+
+# Of the picture an operator sees, pixels.
+WIDTH, PICTURE_HEIGHT, BAR_HEIGHT = 640, 480, 132
+MAP_SIDE, MAP_LEAST_M = 132, 0.5
+
+
+@dataclass(frozen=True)
+class View:
+    """
+    What an operator is to see at one instant.
+
+    :param state: of the guard, in its own words, or ``NO_GUARD``.
+    :param reason: why nothing is driven; the guard's, or that of the policy.
+    :param plan: the newest one; none while there is none.
+    :param command: (6,) that goes to the base, m/s and rad/s.
+    :param max_velocity: limits of x, y (m/s) and theta (rad/s); 0.0 for an axis that is not there.
+    :param age_s: of the newest image; none before the first.
+    :param camera_hz: images a second.
+    :param now_ns: of the same clock as the plan's stamp.
+    :param age_limit_s: the oldest image that is driven by.
+    :param source: who drives: policy, teleop, takeover, none.
+    """
+
+    state: str
+    reason: str
+    instruction: str
+    plan: Plan | None
+    command: np.ndarray
+    max_velocity: tuple[float, float, float]
+    age_s: float | None
+    camera_hz: float
+    now_ns: int
+    age_limit_s: float = 0.3
+    source: str = ''
+    dry_run: bool = False
+    notes: tuple[str, ...] = field(default=())
+
+
+def draw_drive(image: np.ndarray | None, view: View) -> np.ndarray:
+    """
+    Draw the newest image and below it what is driven and why, to be read from two metres.
+
+    The arrow at the foot is the command (full length: the fastest axis at its limit), the map in
+    the corner the planned path from above, the robot at its foot, in squares of half a metre.
+
+    :param image: (height, width, 3) uint8, RGB, of any size; None before the first.
+    :returns: (612, 640, 3) uint8, RGB.
+    """
+    canvas = Image.new('RGB', (WIDTH, PICTURE_HEIGHT + BAR_HEIGHT))
+    draw = ImageDraw.Draw(canvas)
+    if image is None:
+        _text(draw, (WIDTH / 2, PICTURE_HEIGHT / 2), 'no image yet', 40, GREY, 'mm')
+    else:
+        height, width = image.shape[:2]
+        scale = min(WIDTH / width, PICTURE_HEIGHT / height)
+        size = max(1, round(width * scale)), max(1, round(height * scale))
+        picture = np.asarray(Image.fromarray(image).resize(size, Image.Resampling.BILINEAR))
+        picture = draw_arrows(picture, [(view.command, PREDICTED)],
+                              max(*view.max_velocity[:2], 1e-3))
+        canvas.paste(Image.fromarray(picture),
+                     ((WIDTH - size[0]) // 2, (PICTURE_HEIGHT - size[1]) // 2))
+    if view.plan is not None:
+        _map(draw, view)
+    _title(draw, view.instruction)
+    _bar(draw, view)
+    return np.asarray(canvas)
+
+
+def _text(draw: ImageDraw.ImageDraw, at: tuple[float, float], text: str, size: float, colour,
+          anchor: str = 'la', width: float | None = None):
+    """Write a line, smaller where it would not fit in a width."""
+    text = ' '.join(text.split())
+    if width is not None:
+        taken = draw.textlength(text, font_size=size)
+        size = max(14.0, size * min(1.0, 0.98 * width / max(taken, 1.0)))
+        while draw.textlength(text, font_size=size) > width and len(text) > 4:
+            text = text[:-4].rstrip() + '…'
+    draw.text(at, text, fill=colour, anchor=anchor, font_size=size)
+
+
+def _title(draw: ImageDraw.ImageDraw, instruction: str):
+    draw.rectangle([0, 0, WIDTH, 40], fill=BLACK)
+    _text(draw, (10, 20), instruction or 'no instruction', 28, WHITE if instruction else AMBER,
+          'lm', WIDTH - 20)
+
+
+def _map(draw: ImageDraw.ImageDraw, view: View):
+    """The path from above: up is forward; the part whose time is over is grey."""
+    left, top = WIDTH - MAP_SIDE - 6, 46
+    draw.rectangle([left, top, left + MAP_SIDE, top + MAP_SIDE], fill=BLACK, outline=GREY)
+    poses = path_of(view.plan)
+    reach = max(MAP_LEAST_M, 2.2 * float(np.abs(poses[:, 1]).max()), 1.2 * float(
+        poses[:, 0].max()))
+    unit = (MAP_SIDE - 16) / reach
+    foot = left + MAP_SIDE / 2, top + MAP_SIDE - 10
+    lines = np.arange(0.0, reach + 1e-6, 0.5)
+    for metres in lines if len(lines) < 20 else ():
+        y = foot[1] - metres * unit
+        draw.line([left + 1, y, left + MAP_SIDE - 1, y], fill=(60, 60, 60))
+        for x in {foot[0] - metres * unit, foot[0] + metres * unit}:
+            if left < x < left + MAP_SIDE:
+                draw.line([x, top + 1, x, top + MAP_SIDE - 1], fill=(60, 60, 60))
+    points = [(foot[0] - y * unit, foot[1] - x * unit) for x, y, _ in poses]
+    points = [(min(max(x, left + 2), left + MAP_SIDE - 2), min(max(y, top + 2),
+                                                               top + MAP_SIDE - 2))
+              for x, y in points]
+    draw.line(points, fill=PREDICTED, width=4, joint='curve')
+    done = int(max(0.0, (view.now_ns - view.plan.stamp_ns) * view.plan.rate_hz / NANOSECONDS))
+    if done:
+        draw.line(points[:done + 1], fill=GREY, width=4, joint='curve')
+    x, y = points[-1]
+    draw.ellipse([x - 5, y - 5, x + 5, y + 5], fill=PREDICTED)
+    draw.polygon([(foot[0], foot[1] - 8), (foot[0] - 6, foot[1] + 6), (foot[0] + 6, foot[1] + 6)],
+                 fill=WHITE)
+
+
+def _bar(draw: ImageDraw.ImageDraw, view: View):
+    """The state in letters for two metres, the command beside its limits, and the image's age."""
+    top = PICTURE_HEIGHT
+    colour = STATE_COLOURS.get(view.state, RED)
+    draw.rectangle([0, top, WIDTH, top + BAR_HEIGHT], fill=colour)
+    word = 'DRY RUN' if view.dry_run and view.state == 'driving' else view.state.upper()
+    _text(draw, (12, top + 34), word, 50, WHITE, 'lm', 330)
+    speed = float(np.hypot(view.command[0], view.command[1]))
+    _text(draw, (WIDTH - 12, top + 34), f'{speed:.2f} m/s', 50, WHITE, 'rm', 280)
+    if view.reason:
+        line = view.reason
+    else:
+        x, y, theta = (view.command[k] for k in (0, 1, 5))
+        parts = [(name, value, limit, unit) for name, value, limit, unit in zip(
+            ('ahead', 'left', 'turn'), (x, y, theta), view.max_velocity,
+            ('m/s', 'm/s', 'rad/s'), strict=True) if limit > 0]
+        line = '   '.join(f'{name} {value:+.2f} of {limit:g} {unit}'
+                          for name, value, limit, unit in parts)
+    _text(draw, (12, top + 82), line, 24, WHITE, 'lm', WIDTH - 24)
+    old = view.age_s is not None and view.age_s > view.age_limit_s
+    age = 'no image' if view.age_s is None else f'image {min(view.age_s, 999.0):.2f} s old'
+    facts = [f'{age} (limit {view.age_limit_s:g})' if old else age, f'{view.camera_hz:.0f} Hz',
+             *([f'by {view.source}'] if view.source not in ('', 'none') else []), *view.notes]
+    _text(draw, (12, top + 114), '   '.join(facts), 22, WHITE, 'lm', WIDTH - 24)
 
 
 def draw_arrows(image: np.ndarray, arrows: list[tuple[np.ndarray, tuple[int, int, int]]],
