@@ -44,6 +44,45 @@ def test_drive_starts_guard_and_inference_and_records_when_asked():
         'sim', 'guard', 'inference', 'recorder', 'teleop'}
 
 
+def test_a_dry_run_starts_all_and_keeps_cmd_vel_silent():
+    """The guard decides and tells, and publishes nothing to the wheels."""
+    specs = by_name(DRIVE.nodes(policy='p', dry_run='true'))
+    assert set(specs) == {'guard', 'inference'}
+    assert specs['guard'].parameters['dry_run'] is True
+    assert by_name(DRIVE.nodes(policy='p'))['guard'].parameters['dry_run'] is False
+
+
+def test_a_shadow_is_never_heard_by_the_guard():
+    """A person drives: no topic of the policy's reaches the guard; it is not asked for either."""
+    specs = by_name(DRIVE.nodes(policy='p', shadow='true', console='true'))
+    assert set(specs) == {'guard', 'inference', 'shadow', 'teleop'}
+    assert specs['inference'].remappings == {'policy/cmd_vel': 'shadow/cmd_vel',
+                                             'policy/health': 'shadow/health'}
+    assert 'expect_policy' not in specs['guard'].parameters
+    assert by_name(DRIVE.nodes(policy='p'))['guard'].parameters['expect_policy'] is True
+    with pytest.raises(UserError, match='somebody who drives'):
+        DRIVE.nodes(policy='p', shadow=True, dry_run=True)
+
+
+def test_a_shadow_leaves_cmd_vel_to_a_stack_of_the_users_own():
+    """Without our console somebody else drives, and the guard's zeros would mix with it."""
+    assert set(by_name(DRIVE.nodes(policy='p', shadow=True))) == {'inference', 'shadow'}
+
+
+def test_checks_are_overridden_by_name():
+    """override:=a,b is a list for the guard; nothing given, nothing set."""
+    guard = by_name(DRIVE.nodes(policy='p', override='camera_rate, golden_frames'))['guard']
+    assert guard.parameters['override'] == ['camera_rate', 'golden_frames']
+    assert 'override' not in by_name(DRIVE.nodes(policy='p'))['guard'].parameters
+
+
+def test_what_the_base_cannot_do_is_known_to_inference():
+    """max_velocity stands in the guard's file alone; inference refuses a policy by it."""
+    inference = by_name(DRIVE.nodes(policy='p'))['inference']
+    assert inference.params_files == (*default_params('guard.yaml'),
+                                      *default_params('drive.yaml'))
+
+
 def test_the_guard_arms_itself_in_the_arena_alone():
     """On a robot a person arms it: nothing but sim:=true sets arm_at_start."""
     assert 'arm_at_start' not in by_name(DRIVE.nodes(policy='p'))['guard'].parameters
@@ -140,9 +179,11 @@ def test_what_is_not_given_is_left_to_the_parameter_files(tmp_path):
     own = tmp_path / 'mine.yaml'
     own.write_text('/**:\n  ros__parameters:\n    stamped: true\n')
     guard = by_name(RECORD.nodes(params_file=own))['guard']
-    assert 'stamped' not in guard.parameters
+    assert 'cmd_vel_type' not in guard.parameters
     assert guard.params_files == (*default_params('guard.yaml'), str(own))
-    assert by_name(RECORD.nodes(stamped='false'))['guard'].parameters['stamped'] is False
+    for given, wanted in (('false', 'twist'), ('true', 'twist_stamped')):
+        guard = by_name(RECORD.nodes(stamped=given))['guard']
+        assert guard.parameters['cmd_vel_type'] == wanted
 
 
 def test_an_arena_of_another_speed_makes_the_time_for_all():

@@ -6,9 +6,12 @@ from dataclasses import replace
 from mobile_vla_ros.bringup.share import default_params, executable_of
 from mobile_vla_ros.bringup.spec import Argument, Bringup, NodeSpec
 from mobile_vla_ros.errors import UserError
+from mobile_vla_ros.safety.guard import GuardConfig
 from mobile_vla_ros.safety.limits import Limits
 
 CAMERA = 'camera/image_raw'
+# What the guard is not to hear while a policy only shadows a person.
+SHADOWED = {'policy/cmd_vel': 'shadow/cmd_vel', 'policy/health': 'shadow/health'}
 # What drives in the arena when nothing else is given: it comes with the package.
 ARENA_POLICY = 'builtin:demo'
 GUARD_RATE_HZ, GUARD_RATE_MAX_HZ = 20.0, 100.0
@@ -21,14 +24,16 @@ TOPICS = (
     Argument('image_transport', '', 'raw or compressed (empty: as the parameter file says)',
              choices=('raw', 'compressed')),
     Argument('cmd_vel_topic', 'cmd_vel', 'topic that the base listens to'),
-    Argument('stamped', '', 'TwistStamped instead of Twist on cmd_vel (empty: as the parameter '
-             'file says)', bool))
+    Argument('stamped', '', 'TwistStamped instead of Twist on cmd_vel (empty: by who listens)',
+             bool))
 SUITE = Argument('suite', '', 'suite of scenes in the arena (empty: as the parameter file says)')
 HELD_OUT = replace(SUITE, default='unseen_layouts')  # a policy is not driven where it was taught
 ARENA = (
     Argument('trial', '', 'first scene of the suite (empty: as the parameter file says)', int),
     Argument('real_time_factor', '1.0', "speed of the arena's time; unless 1.0, it publishes "
              '/clock and all nodes follow it', float))
+OVERRIDE = Argument('override', '', 'names of preflight checks that may be red when the guard is '
+                    'armed, with commas between them')
 SIM_TOO = Argument('sim', 'false', 'start the arena as the robot; the guard arms itself', bool)
 JOY = Argument('joy', 'false', 'start joy_node too, for a joystick at this machine; the console '
                'then needs no terminal', bool)
@@ -90,7 +95,11 @@ def _sim(values: Mapping) -> NodeSpec:
 
 
 def _guard(values: Mapping) -> NodeSpec:
-    parameters = _given(values, 'stamped')
+    parameters = _given(values, 'dry_run')
+    if values['stamped'] is not None:
+        parameters['cmd_vel_type'] = 'twist_stamped' if values['stamped'] else 'twist'
+    if values['override']:
+        parameters['override'] = [name.strip() for name in values['override'].split(',')]
     factor = values['real_time_factor'] or 1.0
     if values['sim']:
         parameters['arm_at_start'] = True
@@ -98,6 +107,8 @@ def _guard(values: Mapping) -> NodeSpec:
             parameters['rate_hz'] = min(max(GUARD_RATE_HZ * factor, GUARD_RATE_HZ / 2),
                                         GUARD_RATE_MAX_HZ)
             parameters['max_acceleration'] = [a * factor for a in Limits().max_acceleration]
+            if factor < 1.0:  # proposals come by the arena's time
+                parameters['proposal_timeout_s'] = GuardConfig().proposal_timeout_s / factor
     return _node(values, 'guard', parameters, params='guard.yaml', topics=_cmd_vel(values),
                  required=True)
 
@@ -129,8 +140,20 @@ def _console(values: Mapping) -> list[NodeSpec]:
 
 def _inference(values: Mapping) -> NodeSpec:
     parameters, camera = _camera(values)
-    parameters.update(_given(values, 'policy', 'instruction', 'device', 'precision'))
-    return _node(values, 'inference', parameters, params='drive.yaml', topics=camera)
+    parameters.update(_given(values, 'policy', 'instruction', 'device', 'precision', 'compile',
+                             'playback'))
+    inference = _node(values, 'inference', parameters, params='drive.yaml',
+                      topics={**camera, **(SHADOWED if values['shadow'] else {})})
+    # The guard's file too: what the base cannot do, no policy may ask for.
+    return replace(inference, params_files=(*default_params('guard.yaml'),
+                                            *inference.params_files))
+
+
+def _shadow(values: Mapping) -> NodeSpec:
+    parameters, camera = _camera(values)
+    parameters.update(_given(values, 'data_dir', 'instruction', 'operator', 'robot'))
+    return _node(values, 'shadow', parameters, params='record.yaml',
+                 topics={**camera, **_cmd_vel(values)}, required=True)
 
 
 def _record_nodes(values: Mapping) -> list[NodeSpec]:
@@ -148,8 +171,17 @@ def _drive_nodes(values: Mapping) -> list[NodeSpec]:
             raise UserError('there is no policy to drive with', expected='the folder of a bundle',
                             remedy='add policy:=FOLDER; mobile_vla train writes one')
         values = {**values, 'policy': ARENA_POLICY}
+    if values['shadow'] and values['dry_run']:
+        raise UserError('a shadow needs somebody who drives', got='shadow and dry_run',
+                        remedy='leave one of them out')
+    guard = _guard(values)
+    if not values['shadow']:
+        guard.parameters['expect_policy'] = True
+    # In a shadow drive a stack of the user's own may drive; our zeros must not mix with it.
+    guarded = values['console'] or not values['shadow']
     return [*([_sim(values)] if values['sim'] else []),
-            _guard(values), _inference(values),
+            *([guard] if guarded else []), _inference(values),
+            *([_shadow(values)] if values['shadow'] else []),
             *([_recorder(values)] if values['record'] else []), *_console(values)]
 
 
@@ -159,7 +191,7 @@ RECORD = Bringup(
      Argument('console', 'true', 'start the console: keyboard and joystick', bool), JOY,
      Argument('guard', 'true', 'drive through the guard; false when a stack of your own publishes '
               'cmd_vel', bool),
-     SIM_TOO, SUITE, *ARENA, PARAMS_FILE, NAMESPACE, USE_SIM_TIME),
+     OVERRIDE, SIM_TOO, SUITE, *ARENA, PARAMS_FILE, NAMESPACE, USE_SIM_TIME),
     _record_nodes)
 
 DRIVE = Bringup(
@@ -168,7 +200,14 @@ DRIVE = Bringup(
      Argument('instruction', '', 'what to do, until one is heard on the topic instruction'),
      Argument('device', '', 'auto, cpu or cuda (empty: as the parameter file says)'),
      Argument('precision', '', 'fp32, bf16 or fp16 (empty: as the parameter file says)'),
+     Argument('playback', '', 'how chunks are played (empty: as the parameter file says)',
+              choices=('newest', 'temporal_ensemble', 'receding')),
+     Argument('compile', '', 'torch.compile the network (empty: as the file says)', bool),
      *TOPICS,
+     Argument('dry_run', 'false', 'all but the wheels: nothing is published on cmd_vel', bool),
+     Argument('shadow', 'false', 'a person drives, by the console or a stack of your own; the '
+              'policy only says what it would do', bool),
+     OVERRIDE,
      Argument('record', 'false', 'record the drive, with takeovers labelled', bool), *TAKES,
      Argument('console', 'false', 'start the console, to take over by keyboard or joystick', bool),
      JOY, SIM_TOO, HELD_OUT, *ARENA,
