@@ -2,11 +2,11 @@
 
 import argparse
 
-from mobile_vla_ros.cli import bench_record, bench_train
+from mobile_vla_ros.cli import bench_drive, bench_record, bench_train
 
 EXAMPLE = 'example: mobile_vla bench record'
 # Modules with `add(benches)`: one benchmark each.
-BENCHES = (bench_record, bench_train)
+BENCHES = (bench_record, bench_train, bench_drive)
 
 
 def register(subparsers) -> None:
