@@ -1,0 +1,39 @@
+"""Two robots on one network: what one is told, the other does not hear."""
+
+import numpy as np
+from diagnostic_msgs.msg import DiagnosticStatus
+from geometry_msgs.msg import Twist
+from nav_msgs.msg import Odometry
+
+from mobile_vla_ros.bringup.processes import Processes
+from mobile_vla_ros.bringup.stacks import DRIVE
+
+
+def speed(message: Twist) -> float:
+    return float(np.hypot(message.linear.x, message.linear.y) + abs(message.angular.z))
+
+
+def test_two_robots_in_two_namespaces_do_not_hear_each_other(client, tmp_path):
+    """The same launch file twice: the person who drives r1 moves r1 alone."""
+    told = {robot: client.subscribe(f'{robot}/cmd_vel', Twist) for robot in ('r1', 'r2')}
+    moved = {robot: client.subscribe(f'{robot}/odom', Odometry) for robot in ('r1', 'r2')}
+    states = {robot: client.subscribe(f'{robot}/guard/status', DiagnosticStatus)
+              for robot in ('r1', 'r2')}
+    with Processes(tmp_path) as first, Processes(tmp_path / 'second') as second:
+        for processes, robot in ((first, 'r1'), (second, 'r2')):
+            processes.start([spec for spec in DRIVE.nodes(sim=True, namespace=robot)
+                             if spec.name != 'inference'])
+        client.wait_for(lambda: all(len(inbox) for inboxes in (told, moved, states)
+                                    for inbox in inboxes.values()), 60, 'both robots')
+        drive = Twist()
+        drive.linear.x = 0.5
+        with client.stream('r1/teleop/cmd_vel', lambda: drive, 20.0):
+            client.wait_for(lambda: moved['r1'].last.twist.twist.linear.x > 0.3, 20,
+                            'the first robot to move')
+            heard = len(told['r2'])
+            client.wait_for(lambda: len(told['r2']) > heard + 20, 20,
+                            "a second of the other robot's commands")
+        assert max(speed(message) for message in told['r1'].messages) > 0.3
+        assert max(speed(message) for message in told['r2'].messages) == 0.0
+        assert not {'teleop', 'driving'} & {state.message for state in states['r2'].messages}
+        assert max(speed(odom.twist.twist) for odom in moved['r2'].messages) < 1e-6
