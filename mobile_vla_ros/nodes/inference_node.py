@@ -16,17 +16,21 @@ from rclpy.time import Time
 from sensor_msgs.msg import CompressedImage, Image
 from std_msgs.msg import String
 
-from mobile_vla_ros.errors import UserError
+from mobile_vla_ros.errors import UserError, first_line
 from mobile_vla_ros.images import compressed_to_rgb, encode, to_rgb
 from mobile_vla_ros.nodes.common import declare, run, status_message, time_ns, twist_message
 from mobile_vla_ros.nodes.images import to_compressed
 from mobile_vla_ros.nodes.topics import LATCHED, camera, wrong_camera
 from mobile_vla_ros.runtime.frame_buffer import FrameBuffer
+from mobile_vla_ros.runtime.health import Health, Level
 from mobile_vla_ros.runtime.overlay import PREDICTED, draw_arrows
 from mobile_vla_ros.runtime.playback import Plan, command_at, path_of
 from mobile_vla_ros.types import NANOSECONDS
 
 OVERLAY_FULL_SPEED_MPS = 0.6
+HEALTH_PERIOD_S = 0.25
+LEVELS = {Level.OK: DiagnosticStatus.OK, Level.HOLD: DiagnosticStatus.WARN,
+          Level.FAULT: DiagnosticStatus.ERROR}
 
 
 class Shot:
@@ -76,7 +80,9 @@ class InferenceNode(LifecycleNode):
         self._steady = Clock(clock_type=ClockType.STEADY_TIME)
         self._policy = None
         self._plan: Plan | None = None
-        self._reason = 'not active'
+        self._health = Health.hold('not active')
+        self._health_said = None
+        self._health_lock = threading.Lock()
         self._wake = threading.Condition()
         self._worker: threading.Thread | None = None
         self._stopping = False
@@ -126,6 +132,7 @@ class InferenceNode(LifecycleNode):
         self._overlays = self.create_lifecycle_publisher(
             CompressedImage, '~/overlay/compressed', qos_profile_sensor_data)
         self._diagnostics = self.create_publisher(DiagnosticArray, '/diagnostics', 10)
+        self._healths = self.create_publisher(DiagnosticArray, 'policy/health', LATCHED)
         self.get_logger().info(
             f'policy {self._policy_folder}: {spec.backbone.id}, {spec.rate_hz:g} Hz, window '
             f'{spec.window}, chunk {spec.chunk}, axes {", ".join(spec.actions.axes)}')
@@ -138,10 +145,11 @@ class InferenceNode(LifecycleNode):
             self.create_subscription(String, 'instruction', self._on_instruction, LATCHED)]
         self._timers_of_ours = [
             self.create_timer(1 / self._rate_hz, self._propose),
+            self.create_timer(HEALTH_PERIOD_S, self._say_health, clock=self._steady),
             self.create_timer(1.0, self._report)]
         self._stopping = False
         self._plan = None
-        self._reason = 'no image yet'
+        self._now(Health.hold('no image yet'))
         self._worker = threading.Thread(target=self._work, name='policy', daemon=True)
         self._worker.start()
         return super().on_activate(state)
@@ -149,6 +157,7 @@ class InferenceNode(LifecycleNode):
     def on_deactivate(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Stop proposing; the policy stays loaded."""
         self._stop_worker()
+        self._now(Health.hold('not active'))
         for subscription in self._inputs:
             self.destroy_subscription(subscription)
         for timer in self._timers_of_ours:
@@ -160,6 +169,7 @@ class InferenceNode(LifecycleNode):
         for publisher in (self._proposals, self._paths, self._overlays):
             self.destroy_lifecycle_publisher(publisher)
         self.destroy_publisher(self._diagnostics)
+        self.destroy_publisher(self._healths)
         self._policy = None
         return TransitionCallbackReturn.SUCCESS
 
@@ -188,6 +198,7 @@ class InferenceNode(LifecycleNode):
             self._instruction = message.data
             self._plan = None
             self._buffer.clear()
+            self._now(Health.hold('a new instruction is being looked at'))
         self.get_logger().info(f'instruction: {message.data!r}')
 
     def _work(self) -> None:
@@ -201,14 +212,15 @@ class InferenceNode(LifecycleNode):
                     return
                 instruction = self._instruction
             started = self._steady.now()
+            plan, health = None, Health.ok()
             try:
                 plan = self._policy.infer(window, instruction)
             except UserError as error:
-                plan = None
-                self._reason = str(error)
-            except Exception:
-                plan = None
-                self._reason = 'the policy failed: ' + traceback.format_exc(limit=-1)
+                health = (Health.fault(str(error)) if instruction.strip()
+                          else Health.hold(str(error)))
+            except Exception as error:
+                health = Health.fault(f'the policy failed: {type(error).__name__}: '
+                                      f'{first_line(error)}')
                 self.get_logger().error(traceback.format_exc())
             took = self._steady.now() - started
             self._durations_s.append(took.nanoseconds / NANOSECONDS)
@@ -216,9 +228,9 @@ class InferenceNode(LifecycleNode):
                 if instruction != self._instruction:
                     continue
                 self._plan = plan
-                if plan is not None:
-                    self._reason = ''
+                self._now(health)
             if plan is not None:
+                self._propose()
                 self._show(plan, window[-1])
 
     def _next_window(self) -> list[Shot] | None:
@@ -227,7 +239,8 @@ class InferenceNode(LifecycleNode):
             return None
         window = self._buffer.take()
         if window is None:
-            self._reason = 'the window of frames is not full yet'
+            self._plan = None
+            self._now(Health.hold('the window of frames is not full yet'))
         return window
 
     def _propose(self) -> None:
@@ -237,7 +250,8 @@ class InferenceNode(LifecycleNode):
                 return
             twist = command_at(plan, self.get_clock().now().nanoseconds)
             if twist is None:
-                self._reason = 'the last plan is played out: no newer image was understood'
+                self._now(Health.fault(
+                    'the last plan is played out: no newer image was understood'))
                 return
         message = TwistStamped()
         message.header.stamp = Time(nanoseconds=plan.stamp_ns).to_msg()
@@ -265,6 +279,21 @@ class InferenceNode(LifecycleNode):
             self._overlays.publish(to_compressed(encode(picture), stamp=header.stamp,
                                                  frame_id=header.frame_id))
 
+    def _now(self, health: Health) -> None:
+        """Take what is the matter now, and say it at once when it is news."""
+        self._health = health
+        if health != self._health_said:
+            self._say_health()
+
+    def _say_health(self) -> None:
+        with self._health_lock:
+            health = self._health
+            array = DiagnosticArray(status=[status_message(
+                'policy', health.reason, {}, LEVELS[health.level])])
+            array.header.stamp = self.get_clock().now().to_msg()
+            self._healths.publish(array)
+            self._health_said = health
+
     def _refuse_wrong_camera(self) -> None:
         """End when the camera's topic exists but is of a type that can never be heard."""
         problem = wrong_camera(self._camera_topic, self.get_publishers_info_by_topic(
@@ -284,10 +313,10 @@ class InferenceNode(LifecycleNode):
             'inference_s': (f'{sum(self._durations_s) / len(self._durations_s):.4f}'
                             if self._durations_s else ''),
             'encoded_frames': self._policy.encoded_frames}
-        level = DiagnosticStatus.WARN if self._reason else DiagnosticStatus.OK
+        health = self._health
         array = DiagnosticArray(status=[status_message(
-            self.get_fully_qualified_name() + ': policy', self._reason or 'proposing', values,
-            level)])
+            self.get_fully_qualified_name() + ': policy', health.reason or 'proposing', values,
+            LEVELS[health.level])])
         array.header.stamp = self.get_clock().now().to_msg()
         self._diagnostics.publish(array)
 

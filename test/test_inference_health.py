@@ -1,0 +1,71 @@
+"""policy/health of the live inference node: what the guard is told, and that it is at once."""
+
+import numpy as np
+import pytest
+from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
+from geometry_msgs.msg import TwistStamped
+from rclpy.qos import QoSProfile, qos_profile_sensor_data
+from ros_helpers import wait_until
+from sensor_msgs.msg import Image
+from std_msgs.msg import String
+
+from mobile_vla_ros.nodes.topics import LATCHED
+
+OK, HOLD, FAULT = DiagnosticStatus.OK, DiagnosticStatus.WARN, DiagnosticStatus.ERROR
+RED = 'go to the red box'
+DEEP = QoSProfile(depth=100)
+
+
+@pytest.fixture
+def healths(client):
+    """Everything said on policy/health."""
+    return client.subscribe('policy/health', DiagnosticArray,
+                            QoSProfile(depth=100, durability=LATCHED.durability))
+
+
+def said(healths) -> list[tuple]:
+    """Level and reason of each, repeats left out."""
+    found = []
+    for array in healths.messages:
+        one = (array.status[0].level, array.status[0].message)
+        if not found or found[-1] != one:
+            found.append(one)
+    return found
+
+
+def image(client, rng) -> Image:
+    """Return an image of noise, stamped now."""
+    message = Image(height=48, width=64, encoding='rgb8', step=64 * 3)
+    message.header.stamp = client.now()
+    message.data = rng.integers(0, 256, 48 * 64 * 3, dtype=np.uint8).tobytes()
+    return message
+
+
+def test_a_drive_is_held_until_the_window_is_full_and_at_a_new_instruction(
+        nodes, client, healths, small_run):
+    """Held is not broken: no fault is told on the way, and each hold comes with its reason."""
+    rng = np.random.default_rng(0)
+    proposals = client.subscribe('policy/cmd_vel', TwistStamped, DEEP)
+    nodes.start('inference_node', params={'policy': str(small_run / 'best')})
+    with client.stream('camera/image_raw', lambda: image(client, rng), 10.0,
+                       qos_profile_sensor_data):
+        wait_until(lambda: any('no instruction' in reason for _, reason in said(healths)), 60,
+                   'the hold', lambda: str(said(healths)))
+        client.publish('instruction', String(data=RED), LATCHED)
+        wait_until(lambda: said(healths)[-1] == (OK, ''), 20, 'OK', lambda: str(said(healths)))
+        wait_until(lambda: len(proposals) > 3, 10, 'proposals')
+        before = len(healths)
+        client.publish('instruction', String(data='go to the blue ball'), LATCHED)
+        wait_until(lambda: any('new instruction' in array.status[0].message
+                               for array in healths.messages[before:]), 10, 'the hold',
+                   lambda: str(said(healths)))
+        wait_until(lambda: said(healths)[-1] == (OK, ''), 20, 'OK', lambda: str(said(healths)))
+    assert FAULT not in {level for level, _ in said(healths)[:-1]}
+    assert [level for level, _ in said(healths)][:2] == [HOLD, HOLD]
+
+
+def test_health_is_told_twice_a_second_while_nothing_changes(nodes, client, healths, small_run):
+    """The guard takes a silent inference for a dead one."""
+    nodes.start('inference_node', params={'policy': str(small_run / 'best')})
+    wait_until(lambda: len(healths) >= 8, 60, 'health')
+    assert np.diff(healths.times[2:]).max() < 0.5
