@@ -16,8 +16,8 @@ class State(StrEnum):
     ESTOP = 'estop'
     DISARMED = 'disarmed'
     TELEOP = 'teleop'      # a person drives, or has just let go
-    WAITING = 'waiting'    # armed; the policy has proposed nothing yet
-    FAULT = 'fault'        # the newest proposal must not be driven
+    WAITING = 'waiting'    # armed; the policy proposes nothing yet, or holds
+    FAULT = 'fault'        # what the policy sees, thinks or proposes must not be driven
     DRIVING = 'driving'    # the policy drives
 
 
@@ -26,8 +26,10 @@ class GuardConfig:
     """
     What the guard holds to.
 
-    :param limits: speed and acceleration.
+    :param limits: speed and acceleration, and the distance to stop in.
+    :param period_s: between two ticks.
     :param observation_max_age_s: oldest image that a command may come from.
+    :param proposal_timeout_s: proposals that were coming are missed after so long.
     :param stamp_tolerance_s: how far a stamp may lie in the future (clocks of two machines).
     :param teleop_timeout_s: a person's command is zero when it is older.
     :param takeover_hold_s: how long after a person's last command the policy stays out.
@@ -38,7 +40,9 @@ class GuardConfig:
     """
 
     limits: Limits = field(default_factory=Limits)
+    period_s: float = 0.05
     observation_max_age_s: float = 0.3
+    proposal_timeout_s: float = 0.2
     stamp_tolerance_s: float = 0.1
     teleop_timeout_s: float = 0.3
     takeover_hold_s: float = 1.0
@@ -48,8 +52,8 @@ class GuardConfig:
     def __post_init__(self):
         wrong = [
             f'{name} is {getattr(self, name)}, and must be a positive number of seconds'
-            for name in ('observation_max_age_s', 'teleop_timeout_s', 'takeover_hold_s',
-                         'longest_tick_s')
+            for name in ('period_s', 'observation_max_age_s', 'proposal_timeout_s',
+                         'teleop_timeout_s', 'takeover_hold_s', 'longest_tick_s')
             if not (np.isfinite(getattr(self, name)) and getattr(self, name) > 0)]
         if not (np.isfinite(self.stamp_tolerance_s) and self.stamp_tolerance_s >= 0):
             wrong.append(f'stamp_tolerance_s is {self.stamp_tolerance_s}, and must be zero or '
@@ -59,6 +63,16 @@ class GuardConfig:
                          f'than teleop_timeout_s, {self.teleop_timeout_s}')
         if wrong:
             raise UserError('a guard that cannot be: ' + '; '.join(wrong))
+
+    @property
+    def reaction_s(self) -> float:
+        """
+        Longest time from the newest picture, or a person's last command, to the zero after it.
+
+        A camera's clock that runs ahead makes a picture look younger by up to the tolerance.
+        """
+        return self.period_s + max(self.observation_max_age_s + self.stamp_tolerance_s,
+                                   self.teleop_timeout_s)
 
 
 @dataclass(frozen=True)
@@ -91,10 +105,12 @@ class Guard:
 
     def __init__(self, config: GuardConfig, armed: bool = False):
         self.config = config
+        self.limits = config.limits.to_stop_in(config.reaction_s)
         self._armed = armed
         self._estop = False
         self._why_disarmed = 'not armed yet'
         self._proposal: tuple[np.ndarray, int, int] | None = None
+        self._kept_by: tuple[str, bool] | None = None  # the policy's own word: reason, fault
         self._teleop: tuple[np.ndarray, int] | None = None
         self._teleop_source = 'teleop'
         self._last = np.zeros(6)
@@ -107,13 +123,32 @@ class Guard:
 
     def proposal(self, twist: np.ndarray, stamp_ns: int, steady_ns: int):
         """
-        Take what the policy proposes.
+        Take what the policy proposes; nothing is taken while it says itself that it must not.
 
         :param twist: (6,) anything, also numbers that are none.
         :param stamp_ns: when the image it comes from was taken, ROS clock.
         :param steady_ns: when it was received.
         """
-        self._proposal = (np.array(twist, dtype=np.float64), stamp_ns, steady_ns)
+        if self._kept_by is None:
+            self._proposal = (np.array(twist, dtype=np.float64), stamp_ns, steady_ns)
+
+    def hold(self, reason: str, fault: bool) -> bool:
+        """
+        Take the policy's word that it proposes nothing; its proposals of before are forgotten.
+
+        :param reason: in words.
+        :param fault: what it sees or thinks must not be driven; otherwise it waits for something
+            and goes on by itself.
+        :returns: whether that is news, so that zero has to go out now and not at the next tick.
+        """
+        said, self._kept_by = self._kept_by, (reason, bool(fault))
+        self._proposal = None
+        return said is None or said[1] != self._kept_by[1]
+
+    def proposing(self):
+        """Take the policy's word that all is well with it; what came before that is forgotten."""
+        if self._kept_by is not None:
+            self._kept_by = self._proposal = None
 
     def teleop(self, twist: np.ndarray, steady_ns: int):
         """Take a person's command, (6,), received at ``steady_ns``."""
@@ -129,10 +164,26 @@ class Guard:
             self._disarm('e-stop was pressed')
         self._estop = bool(pressed)
 
-    def arm(self) -> tuple[bool, str]:
-        """Arm, and forget proposals of before; return whether it was done and a sentence."""
+    def why_not_armed(self) -> str:
+        """Return why arming would be refused at this moment, '' when it would not."""
         if self._estop:
-            return False, 'Not armed: the e-stop is pressed. Release it and arm again.'
+            return 'Not armed: the e-stop is pressed. Release it and arm again.'
+        if (self._kept_by is not None and self._kept_by[1] and self.config.disarm_on_fault
+                and not self._held(self._last_steady_ns or 0)):
+            return (f'Not armed: the policy reports a fault: {self._kept_by[0]}. Mend it, or arm '
+                    'while driving by hand.')
+        return ''
+
+    def arm(self) -> tuple[bool, str]:
+        """
+        Arm, and forget proposals of before; return whether it was done and a sentence.
+
+        While the policy reports a fault this needs a person who drives already: without one it
+        would last no longer than to the next tick.
+        """
+        why_not = self.why_not_armed()
+        if why_not:
+            return False, why_not
         if not self._armed:
             self._armed = True
             self._proposal = None
@@ -156,12 +207,22 @@ class Guard:
             return self._stop(State.DISARMED, self._why_disarmed, steady_ns)
         if self._held(steady_ns):
             return self._follow_teleop(steady_ns)
+        if self._kept_by is not None:
+            reason, fault = self._kept_by
+            if fault:
+                return self._fault(reason, steady_ns, float('nan'))
+            return self._stop(State.WAITING, reason, steady_ns)
         if self._proposal is None:
             return self._stop(State.WAITING, 'no proposal yet', steady_ns)
+        return self._follow_policy(now_ns, steady_ns)
+
+    def _follow_policy(self, now_ns: int, steady_ns: int) -> Decision:
         twist, stamp_ns, received_ns = self._proposal
         age_s = max(now_ns - stamp_ns, steady_ns - received_ns) / NANOSECONDS
         if not np.isfinite(twist).all() or twist.shape != (6,):
             return self._fault('proposal is not finite', steady_ns, age_s)
+        if steady_ns - received_ns > self._ns(self.config.proposal_timeout_s):
+            return self._fault('inference is silent', steady_ns, age_s)
         if now_ns - stamp_ns < -self._ns(self.config.stamp_tolerance_s):
             return self._fault('stamp of the observation lies in the future', steady_ns,
                                (now_ns - stamp_ns) / NANOSECONDS)
@@ -198,9 +259,8 @@ class Guard:
         if self._last_steady_ns is not None:
             elapsed_s = min((steady_ns - self._last_steady_ns) / NANOSECONDS,
                             self.config.longest_tick_s)
-        limits = self.config.limits
         self._last = limit_acceleration(
-            limit_speed(twist, limits), self._last, limits, max(elapsed_s, 0.0))
+            limit_speed(twist, self.limits), self._last, self.limits, max(elapsed_s, 0.0))
         self._last_steady_ns = steady_ns
         return Decision(self._last.copy(), state, source, '', age_s)
 

@@ -1,6 +1,7 @@
 """Speed and acceleration limits of a planar base, which keep the direction of motion."""
 
-from dataclasses import dataclass
+import math
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -20,12 +21,17 @@ class Limits:
     :param max_velocity: speed limits of x and y in m/s and of theta in rad/s, none negative.
     :param max_planar_speed_mps: limit of the speed over ground, m/s.
     :param max_acceleration: limits of x and y in m/s² and of theta in rad/s², all positive.
+    :param stop_distance_m: longest way that the base may still roll, reaction and braking
+        together, before it stands; zero: none is asked for.
+    :param base_deceleration_mps2: how hard the base itself brakes when it is told zero.
     :raises UserError: naming everything that does not fit.
     """
 
     max_velocity: tuple[float, float, float] = (1.0, 1.0, 1.0)
     max_planar_speed_mps: float = 1.0
     max_acceleration: tuple[float, float, float] = (2.0, 2.0, 4.0)
+    stop_distance_m: float = 0.0
+    base_deceleration_mps2: float = 1.0
 
     def __post_init__(self):
         for name in ('max_velocity', 'max_acceleration'):
@@ -41,8 +47,47 @@ class Limits:
         if not (np.isfinite(self.max_planar_speed_mps) and self.max_planar_speed_mps > 0):
             wrong.append(f'max_planar_speed_mps is {self.max_planar_speed_mps}, and must be '
                          'positive')
+        if not (np.isfinite(self.stop_distance_m) and self.stop_distance_m >= 0):
+            wrong.append(f'stop_distance_m is {self.stop_distance_m}, and must be zero (none '
+                         'asked) or more metres')
+        if not (np.isfinite(self.base_deceleration_mps2) and self.base_deceleration_mps2 > 0):
+            wrong.append(f'base_deceleration_mps2 is {self.base_deceleration_mps2}, and must be '
+                         'positive')
         if wrong:
             raise UserError('limits that cannot be kept: ' + '; '.join(wrong))
+
+    @property
+    def top_speed_mps(self) -> float:
+        """Speed over ground that these limits allow in the best direction."""
+        return min(self.max_planar_speed_mps, math.hypot(*self.max_velocity[:2]))
+
+    def rolled_m(self, reaction_s: float) -> float:
+        """Return how far a base rolls from its top speed until it stands, at the worst."""
+        return stop_distance_m(self.top_speed_mps, reaction_s, self.base_deceleration_mps2)
+
+    def to_stop_in(self, reaction_s: float) -> 'Limits':
+        """
+        Return these limits with the speed over ground from which ``stop_distance_m`` is enough.
+
+        :param reaction_s: longest time until the base is told zero.
+        """
+        if self.stop_distance_m == 0:
+            return self
+        speed = speed_to_stop_in(self.stop_distance_m, reaction_s, self.base_deceleration_mps2)
+        return replace(self, max_planar_speed_mps=min(speed, self.max_planar_speed_mps))
+
+
+def stop_distance_m(speed_mps: float, reaction_s: float, deceleration_mps2: float) -> float:
+    """Return the way rolled at even speed while nothing is noticed, and then braking evenly."""
+    return reaction_s * speed_mps + speed_mps ** 2 / (2 * deceleration_mps2)
+
+
+def speed_to_stop_in(distance_m: float, reaction_s: float, deceleration_mps2: float) -> float:
+    """Return the speed whose ``stop_distance_m`` is that distance, m/s."""
+    # The root of the quadratic in the form that loses no digits when reaction_s is large.
+    lost = deceleration_mps2 * reaction_s
+    return 2 * deceleration_mps2 * distance_m / (
+        lost + math.sqrt(lost ** 2 + 2 * deceleration_mps2 * distance_m))
 
 
 def limit_speed(twist: np.ndarray, limits: Limits) -> np.ndarray:

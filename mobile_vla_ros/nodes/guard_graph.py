@@ -1,0 +1,109 @@
+"""What the graph says of the way from the guard to the wheels."""
+
+from collections.abc import Iterable
+
+from rcl_interfaces.srv import GetParameters
+from rclpy.node import Node
+from rclpy.task import Future
+
+from mobile_vla_ros.safety import preflight
+from mobile_vla_ros.safety.preflight import Check, Endpoint
+
+POLL_S = 0.02
+# Enough for a node that is well; whoever arms waits that long at the most.
+ANSWER_S = 1.0
+# Smoother, collision monitor, multiplexer: further than that nobody looks for a base.
+HOPS = 4
+DOUBLES = 8  # PARAMETER_DOUBLE_ARRAY
+
+
+class Graph:
+    """
+    Looks at the graph for a guard.
+
+    :param topic: full name of the commands' topic.
+    :param clock: a steady one, for the time limit of questions.
+    """
+
+    def __init__(self, node: Node, topic: str, clock):
+        self.topic = topic
+        self._node, self._clock = node, clock
+        self._clients: dict = {}
+
+    def listeners(self) -> list[Endpoint]:
+        """Return who listens to the commands."""
+        return _endpoints(self._node.get_subscriptions_info_by_topic(self.topic))
+
+    async def checks(self, published: str, publishes: bool, with_y: bool) -> list[Check]:
+        """
+        Look now, and ask a smoother on the way what it lets through.
+
+        :param published: type of the commands.
+        :param publishes: whether the guard does so at all (not in a dry run).
+        :param with_y: whether commands can have a linear_y.
+        """
+        publishers = _endpoints(self._node.get_publishers_info_by_topic(self.topic))
+        found = self.listeners()
+        on_the_way = self._on_the_way(found) if with_y else []
+        answers = {name: await self._parameters(name)
+                   for name in preflight.smoothers(on_the_way)}
+        return [preflight.rivals(self.topic, publishers, self._node.get_fully_qualified_name(),
+                                 publishes),
+                preflight.listeners(self.topic, found),
+                preflight.fitting_type(self.topic, found, published),
+                preflight.linear_y(on_the_way, with_y, answers)]
+
+    def _on_the_way(self, found: Iterable[Endpoint]) -> list[Endpoint]:
+        """Return who hears the commands, and who hears what these publish, and so on."""
+        known: list[Endpoint] = []
+        next_ones = preflight.movers(found)
+        for _ in range(HOPS):
+            known += next_ones
+            seen = {one.full_name for one in known}
+            topics = {name for one in next_ones for name, kinds in self._published_by(one)
+                      if {preflight.TWIST, preflight.TWIST_STAMPED} & set(kinds)}
+            next_ones = [one for topic in sorted(topics - {self.topic}) for one in
+                         preflight.movers(_endpoints(
+                             self._node.get_subscriptions_info_by_topic(topic)))
+                         if one.full_name not in seen]
+        return known
+
+    def _published_by(self, one: Endpoint) -> list[tuple[str, list[str]]]:
+        try:
+            return self._node.get_publisher_names_and_types_by_node(one.node, one.namespace)
+        except RuntimeError:  # it has just gone, or its name has not come yet
+            return []
+
+    async def _parameters(self, name: str) -> dict[str, list[float]] | None:
+        """Return a smoother's parameters; None when it does not tell them in time."""
+        names = list(preflight.SMOOTHER_SIGNS)
+        if name not in self._clients:
+            self._clients[name] = self._node.create_client(GetParameters,
+                                                           f'{name}/get_parameters')
+        client, done = self._clients[name], Future(executor=self._node.executor)
+        until_ns = self._clock.now().nanoseconds + round(ANSWER_S * 1e9)
+        asked = None
+
+        def look():
+            nonlocal asked
+            if asked is None and client.service_is_ready():
+                asked = client.call_async(GetParameters.Request(names=names))
+            answered = asked is not None and asked.done()
+            if answered or self._clock.now().nanoseconds > until_ns:
+                timer.cancel()
+                done.set_result(asked.result() if answered else None)
+        timer = self._node.create_timer(POLL_S, look, clock=self._clock)
+        try:
+            answer = await done
+        finally:
+            self._node.destroy_timer(timer)
+        if answer is None:
+            if asked is not None:
+                client.remove_pending_request(asked)
+            return None
+        return {key: list(value.double_array_value) for key, value in
+                zip(names, answer.values, strict=False) if value.type == DOUBLES}
+
+
+def _endpoints(infos: Iterable) -> list[Endpoint]:
+    return [Endpoint(info.node_name, info.node_namespace, info.topic_type) for info in infos]

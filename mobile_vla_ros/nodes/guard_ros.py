@@ -1,0 +1,232 @@
+"""
+The guard: every command on its way to the wheels passes here, and nothing heavy lives here.
+
+Callbacks only store; a timer on the steady clock decides, so that a ROS clock that stops or
+jumps cannot keep the guard from publishing zero. A stop that is asked for does not wait for it.
+"""
+
+import numpy as np
+from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
+from geometry_msgs.msg import Twist, TwistStamped
+from rcl_interfaces.msg import SetParametersResult
+from rclpy.clock import Clock, ClockType
+from rclpy.node import Node
+from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
+from std_msgs.msg import Bool
+from std_srvs.srv import Trigger
+
+from mobile_vla_ros.errors import UserError
+from mobile_vla_ros.nodes.common import (
+    let_arrive,
+    status_message,
+    time_ns,
+    twist_array,
+    twist_message,
+)
+from mobile_vla_ros.nodes.guard_graph import Graph
+from mobile_vla_ros.nodes.guard_params import AUTO, guard_params
+from mobile_vla_ros.safety import preflight
+from mobile_vla_ros.safety.guard import Decision, Guard, State
+from mobile_vla_ros.safety.preflight import Check
+from mobile_vla_ros.types import NANOSECONDS
+
+COMMAND_DEPTH = 10
+# As `topics.LATCHED`, which would bring the camera's messages into this process.
+LATCHED = QoSProfile(depth=1, reliability=ReliabilityPolicy.RELIABLE,
+                     durability=DurabilityPolicy.TRANSIENT_LOCAL)
+STATUS_PERIOD_NS = 100_000_000
+DIAGNOSTICS_PERIOD_NS = 1_000_000_000
+LOOK_PERIOD_S = 0.25
+LEVELS = {State.ESTOP: DiagnosticStatus.ERROR, State.FAULT: DiagnosticStatus.ERROR,
+          State.DISARMED: DiagnosticStatus.WARN}
+AXES_CHECK = 'axes'
+
+
+class GuardNode(Node):
+    """ROS around ``safety.guard.Guard``."""
+
+    def __init__(self):
+        super().__init__('guard')
+        self._params = guard_params(self)
+        self._override = self._params.override
+        self._guard = Guard(self._params.config, armed=self._params.arm_at_start)
+        self._steady = Clock(clock_type=ClockType.STEADY_TIME)
+        self._graph = Graph(self, self.resolve_topic_name('cmd_vel'), self._steady)
+        self._type = preflight.TYPES.get(self._params.cmd_vel_type, preflight.TWIST)
+        self._commands = None
+        self._open_commands()
+        self._status = self.create_publisher(DiagnosticStatus, '~/status', COMMAND_DEPTH)
+        self._diagnostics = self.create_publisher(DiagnosticArray, '/diagnostics', 1)
+        self._said: tuple | None = None
+        self._said_ns = self._diagnosed_ns = 0
+        self._health: list[DiagnosticStatus] = []
+        self._health_ns: int | None = None
+
+        self.create_subscription(TwistStamped, 'policy/cmd_vel', self._on_proposal, COMMAND_DEPTH)
+        self.create_subscription(DiagnosticArray, 'policy/health', self._on_health, LATCHED)
+        self.create_subscription(Twist, 'teleop/cmd_vel', self._on_teleop, COMMAND_DEPTH)
+        self.create_subscription(Bool, 'estop', self._on_estop, COMMAND_DEPTH)
+        self.create_service(Trigger, '~/arm', self._on_arm)
+        self.create_service(Trigger, '~/disarm', self._on_disarm)
+        self.create_service(Trigger, '~/preflight', self._on_preflight)
+        self.add_on_set_parameters_callback(self._on_parameters)
+        self.create_timer(self._params.config.period_s, self._tick, clock=self._steady)
+        self.create_timer(LOOK_PERIOD_S, self._choose_type, clock=self._steady)
+        self._say_limits()
+
+    def on_exit(self):
+        """Leave zero as the last command, whatever ended the node."""
+        self._publish(np.zeros(6))
+        if self._commands is not None:
+            let_arrive(self._commands)
+
+    def _say_limits(self):
+        limits, reaction_s = self._guard.limits, self._params.config.reaction_s
+        self.get_logger().info(
+            f'at most {limits.top_speed_mps:.2f} m/s: after the newest picture the base rolls '
+            f'{limits.rolled_m(reaction_s):.2f} m at the worst: {reaction_s:.2f} s until it is '
+            f'told zero, then braking at {limits.base_deceleration_mps2:g} m/s^2 '
+            '(base_deceleration_mps2)')
+
+    def _steady_ns(self) -> int:
+        return self._steady.now().nanoseconds
+
+    def _on_proposal(self, message: TwistStamped):
+        self._guard.proposal(twist_array(message.twist), time_ns(message.header.stamp),
+                             self._steady_ns())
+
+    def _on_health(self, message: DiagnosticArray):
+        self._health, self._health_ns = list(message.status), self._steady_ns()
+        if not self._health or self._health[0].level == DiagnosticStatus.OK:
+            self._guard.proposing()
+        elif self._guard.hold(self._health[0].message or 'the policy proposes nothing',
+                              self._health[0].level != DiagnosticStatus.WARN):
+            self._tick()
+
+    def _on_teleop(self, message: Twist):
+        self._guard.teleop(twist_array(message), self._steady_ns())
+
+    def _on_estop(self, message: Bool):
+        self._guard.estop(message.data)
+        if message.data:
+            self._tick()
+
+    async def _on_arm(self, _request, response):
+        why_not = self._guard.why_not_armed()
+        if not why_not:
+            self._choose_type()
+            waived = self._override | (set(preflight.WHEELS) if self._params.dry_run else set())
+            why_not = preflight.refusal(await self._checks(), waived)
+        response.success, response.message = (
+            (False, why_not) if why_not else self._guard.arm())
+        if response.success:
+            self.get_logger().info(response.message)
+        else:
+            self.get_logger().warning(response.message)
+        return response
+
+    def _on_disarm(self, _request, response):
+        response.success, response.message = self._guard.disarm()
+        self._tick()
+        self.get_logger().info(response.message)
+        return response
+
+    async def _on_preflight(self, _request, response):
+        checks = await self._checks()
+        response.success = all(check.ok for check in checks)
+        response.message = preflight.report(checks)
+        return response
+
+    async def _checks(self) -> list[Check]:
+        """Look at everything that has to be well before the robot is armed."""
+        told = self._checks_of_inference() if self._params.expect_policy else []
+        checks = await self._graph.checks(self._type, self._commands is not None, self._with_y())
+        return [*checks, *told]
+
+    def _checks_of_inference(self) -> list[Check]:
+        age_s, said = None, self._health
+        if self._health_ns is not None:
+            age_s = (self._steady_ns() - self._health_ns) / NANOSECONDS
+        ill = said and said[0].level not in (DiagnosticStatus.OK, DiagnosticStatus.WARN)
+        # What it found before it fell silent is no longer known.
+        fresh = said[1:] if age_s is not None and age_s <= preflight.HEALTH_FRESH_S else []
+        return [preflight.inference(age_s, said[0].message if ill else ''),
+                *(Check(one.name.removeprefix('check/'), one.level == DiagnosticStatus.OK,
+                        one.message) for one in fresh if one.name.startswith('check/'))]
+
+    def _with_y(self) -> bool:
+        """Whether a command can have a linear_y; what the policy drives is told by its health."""
+        axes = next((pair.value for one in self._health if one.name == f'check/{AXES_CHECK}'
+                     for pair in one.values if pair.key == AXES_CHECK), '')
+        policy_has = not (self._params.expect_policy and axes) or 'linear_y' in axes
+        return self._guard.limits.max_velocity[1] > 0 and policy_has
+
+    def _on_parameters(self, changes) -> SetParametersResult:
+        try:
+            for change in changes:
+                if change.name == 'override':
+                    self._override = preflight.check_override(change.value)
+        except UserError as error:
+            return SetParametersResult(successful=False, reason=str(error))
+        return SetParametersResult(successful=True)
+
+    def _choose_type(self):
+        """By who listens; not while somebody may be driven by it, unless in a simulation."""
+        if self._params.cmd_vel_type != AUTO or (
+                self._guard.armed and not self._params.arm_at_start):
+            return
+        wanted = preflight.wanted_type(self._graph.listeners())
+        if wanted != self._type:
+            self._type = wanted
+            self._open_commands()
+            self.get_logger().info(f'publishing {wanted}: that is what is listened to')
+
+    def _open_commands(self):
+        """Publish the commands as the type that was chosen, and no longer as another."""
+        if self._commands is not None:
+            self.destroy_publisher(self._commands)
+        self._commands = None if self._params.dry_run else self.create_publisher(
+            TwistStamped if self._type == preflight.TWIST_STAMPED else Twist, 'cmd_vel',
+            COMMAND_DEPTH)
+
+    def _tick(self):
+        decision = self._guard.update(self.get_clock().now().nanoseconds, self._steady_ns())
+        self._publish(decision.twist)
+        self._tell(decision)
+
+    def _publish(self, twist: np.ndarray):
+        if self._commands is None:
+            return
+        message = twist_message(twist)
+        if self._type == preflight.TWIST_STAMPED:
+            message = TwistStamped(twist=message)
+            message.header.stamp = self.get_clock().now().to_msg()
+            message.header.frame_id = self._params.frame_id
+        self._commands.publish(message)
+
+    def _tell(self, decision: Decision):
+        """Publish the status at every change and every 0.1 s."""
+        now_ns = self._steady_ns()
+        said = (decision.state, decision.source, decision.reason, self._guard.armed)
+        changed = said != self._said
+        # Half a tick early is in time: the next one would be late.
+        slack_ns = round(self._params.config.period_s / 2 * NANOSECONDS)
+        if not changed and now_ns - self._said_ns < STATUS_PERIOD_NS - slack_ns:
+            return
+        if changed and decision.state in (State.FAULT, State.ESTOP):
+            self.get_logger().warning(f'{decision.state}: {decision.reason}')
+        status = status_message(
+            self.get_fully_qualified_name().lstrip('/'), str(decision.state),
+            {'source': decision.source, 'reason': decision.reason,
+             'age_s': f'{decision.age_s:.3f}', 'armed': str(self._guard.armed).lower(),
+             'linear_x': f'{decision.twist[0]:.3f}', 'linear_y': f'{decision.twist[1]:.3f}',
+             'angular_z': f'{decision.twist[5]:.3f}',
+             'dry_run': str(self._params.dry_run).lower()},
+            LEVELS.get(decision.state, DiagnosticStatus.OK))
+        self._status.publish(status)
+        self._said, self._said_ns = said, now_ns
+        if changed or now_ns - self._diagnosed_ns >= DIAGNOSTICS_PERIOD_NS:
+            array = DiagnosticArray(status=[status])
+            array.header.stamp = self.get_clock().now().to_msg()
+            self._diagnostics.publish(array)
+            self._diagnosed_ns = now_ns
