@@ -12,7 +12,9 @@ from mobile_vla_ros.errors import UserError, did_you_mean
 from mobile_vla_ros.training.config import DataConfig, ModelConfig, TrainConfig
 
 DESCRIPTION = 'Fine-tune Kosmos-2 (LoRA and the LSTM head) on recorded takes; writes a policy.'
-EXAMPLE = 'example: mobile_vla train --data takes --out runs/first --epochs 20'
+EXAMPLE = ('example: mobile_vla train --data takes --out runs/first --epochs 20; with what was '
+           'corrected while it drove: mobile_vla train --init runs/first/best --data drives '
+           '--corrections 10 --out runs/second')
 CONFIGS = (ModelConfig, DataConfig, TrainConfig)
 
 
@@ -25,9 +27,10 @@ def register(subparsers) -> None:
 
 def parse(argv: list[str]) -> tuple[ModelConfig, DataConfig, TrainConfig]:
     """
-    Read flags over a YAML file over defaults.
+    Read flags over a YAML file over defaults; with ``--init``, over what that policy decides.
 
-    :raises UserError: for a file that is missing or holds an unknown key.
+    :raises UserError: for a file that is missing or holds an unknown key, or a policy that cannot
+        be gone on from as asked.
     """
     from transformers import HfArgumentParser
     parser = HfArgumentParser(CONFIGS, prog='mobile_vla train', description=DESCRIPTION,
@@ -35,7 +38,7 @@ def parse(argv: list[str]) -> tuple[ModelConfig, DataConfig, TrainConfig]:
     parser.add_argument('--config', type=Path, help='YAML file of these names; flags win over it')
     early = argparse.ArgumentParser(add_help=False)
     early.add_argument('--config', type=Path)
-    given = early.parse_known_args(argv)[0].config
+    given, values = early.parse_known_args(argv)[0].config, {}
     if given is not None:
         values = read_config(given)
         for action in parser._actions:
@@ -48,7 +51,14 @@ def parse(argv: list[str]) -> tuple[ModelConfig, DataConfig, TrainConfig]:
         raise UserError('unknown arguments', got=' '.join(rest),
                         expected='what mobile_vla train --help lists',
                         remedy=did_you_mean(rest[0].partition('=')[0], flags))
-    return tuple(configs)
+    model, data, config = configs
+    if model.init:
+        from mobile_vla_ros.training.begin import settled
+        for action in parser._actions:
+            action.default = argparse.SUPPRESS  # what is left is what was given
+        flags = vars(parser.parse_known_args(argv)[0])
+        model, data = settled(model, data, {*values, *flags})
+    return model, data, config
 
 
 def read_config(path: Path) -> dict:

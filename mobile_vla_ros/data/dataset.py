@@ -18,6 +18,7 @@ from mobile_vla_ros.data.frame_cache import FrameCache
 from mobile_vla_ros.data.image_tokens import ImageTokens
 from mobile_vla_ros.data.preprocess import normalise
 from mobile_vla_ros.data.runs import Run
+from mobile_vla_ros.episode.corrections import CORRECTED, PLAIN, WRONG
 from mobile_vla_ros.errors import UserError
 from mobile_vla_ros.types import ActionSpec, ImageSpec
 
@@ -33,6 +34,8 @@ class Item:
     :param text_ids: (L,) int64 tokens of the instruction.
     :param actions: (M, window, chunk, axes) float32, normalised.
     :param real: (M, window, chunk) bool: what the loss counts.
+    :param weight: (M, window, chunk) float32: how much each of these counts, 0 where it is not
+        real; None: all of them the same.
     :param broken: '' when the piece is whole; else the sentence that says which frame of which
         file cannot be read. Its frames are blank then, and nothing of it is real.
     """
@@ -42,6 +45,7 @@ class Item:
     actions: torch.Tensor
     real: torch.Tensor
     broken: str = ''
+    weight: torch.Tensor | None = None
 
 
 class RunDataset(Dataset):
@@ -57,6 +61,8 @@ class RunDataset(Dataset):
     :param idle_keep: of each stretch of windows in which nothing moves, the share that is kept,
         its beginning: what follows the stop is learned, and not for as long as it lasted.
     :param cache: frames that other datasets of the same takes have decoded; None: one of its own.
+    :param corrections: how many times a person's command in a takeover weighs; what was wrong
+        before it weighs nothing then. 0: everything weighs the same.
     :raises UserError: when no window is left.
 
     `windows` are in its pieces, `thinned` were left out.
@@ -66,7 +72,7 @@ class RunDataset(Dataset):
                  piece_frames: int, text_ids: dict[str, torch.Tensor],
                  augmentation: Augmentation | None = None, *, blank_images: bool = False,
                  tokens: ImageTokens | None = None, idle_keep: float = 1.0,
-                 cache: FrameCache | None = None):
+                 cache: FrameCache | None = None, corrections: float = 0.0):
         if not 0 <= idle_keep <= 1:
             raise UserError('the share of idle windows to keep is out of range', got=idle_keep,
                             expected='0 to 1')
@@ -79,6 +85,10 @@ class RunDataset(Dataset):
         self.blank_images = blank_images
         self.tokens = tokens
         self.cache = cache or FrameCache(image)
+        self._weights = np.ones(3, np.float32)
+        if corrections:
+            self._weights[[PLAIN, CORRECTED, WRONG]] = 1, corrections, 0
+        self.weighed = bool(corrections)
         if tokens is not None:
             tokens.blank(1)  # encoded here, and not by a thread beside the training network
         per_piece = max(1, piece_frames - window + 1)
@@ -112,6 +122,19 @@ class RunDataset(Dataset):
         run, rows = self._windows(index)
         return int(run.real[rows].sum())
 
+    def weight_of(self, index: int) -> float:
+        """Return what a piece weighs in the loss: its real steps, or the sum of their weights."""
+        if not self.weighed:
+            return self.real_steps(index)
+        run, rows = self._windows(index)
+        return float(self._weigh(run, rows).sum(dtype=np.float64))
+
+    def _weigh(self, run: Run, rows: np.ndarray) -> np.ndarray:
+        """Return (M, window, chunk) float32: what each step of a piece's windows weighs."""
+        real = run.real[rows]
+        kinds = np.zeros(real.shape, np.uint8) if run.kinds is None else run.kinds[rows]
+        return np.where(real, self._weights[kinds], np.float32(0))
+
     def item(self, index: int, generator: torch.Generator | None) -> Item:
         """
         Return a piece.
@@ -131,7 +154,11 @@ class RunDataset(Dataset):
             frames = self._frames(run, slice(start, stop), mirrored, generator)
         except UserError as error:
             frames, real, broken = self._blank(stop - start), torch.zeros_like(real), str(error)
-        return Item(frames, self.text_ids[instruction], torch.from_numpy(actions), real, broken)
+        weight = None
+        if self.weighed:
+            weight = torch.from_numpy(self._weigh(run, rows)) * real
+        return Item(frames, self.text_ids[instruction], torch.from_numpy(actions), real, broken,
+                    weight)
 
     def _kept(self, run: Run, idle_keep: float) -> np.ndarray:
         """
@@ -185,9 +212,10 @@ def collate(items: Sequence[Item]) -> dict:
 
     :returns: `frames` (sum T, 3, S, S) or (sum T, K, D), `text_ids` (N, L) padded on the right
         with 1, `text_lengths` (N,), `frame_counts` (N ints), `actions` (sum M, window, chunk,
-        axes), `real` (sum M, window, chunk) and `broken`: the sentences of the items that are.
+        axes), `real` (sum M, window, chunk), `broken`: the sentences of the items that are, and
+        `weight` (sum M, window, chunk) of items that have one.
     """
-    return {
+    batch = {
         'frames': torch.cat([item.frames for item in items]),
         'text_ids': torch.nn.utils.rnn.pad_sequence(
             [item.text_ids for item in items], batch_first=True, padding_value=1),
@@ -197,3 +225,6 @@ def collate(items: Sequence[Item]) -> dict:
         'real': torch.cat([item.real for item in items]),
         'broken': [item.broken for item in items if item.broken],
     }
+    if items[0].weight is not None:
+        batch['weight'] = torch.cat([item.weight for item in items])
+    return batch

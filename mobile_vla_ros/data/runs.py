@@ -9,8 +9,9 @@ from pathlib import Path
 import numpy as np
 
 from mobile_vla_ros.episode import coverage
+from mobile_vla_ros.episode.corrections import PLAIN, Takeover, takeovers
 from mobile_vla_ros.episode.reader import Episode
-from mobile_vla_ros.episode.timeline import actions_ahead, frame_times, segments
+from mobile_vla_ros.episode.timeline import actions_ahead, frame_times, kinds_ahead, segments
 from mobile_vla_ros.errors import UserError, did_you_mean, first_line
 from mobile_vla_ros.types import ACCEPTED_VERDICTS, NANOSECONDS, TWIST_AXES, VERDICTS
 
@@ -48,6 +49,8 @@ class Run:
     :param ahead: (T, chunk, 6) commands of this step and the next ones, m/s and rad/s.
     :param real: (T, chunk) False where the take had ended.
     :param before: (T, 6) the command one step earlier; zero before the first.
+    :param kinds: (T, chunk) uint8 what each of `ahead` is to who learns from corrections
+        (`episode.corrections`); None: the take holds none.
     """
 
     path: Path
@@ -57,6 +60,7 @@ class Run:
     ahead: np.ndarray
     real: np.ndarray
     before: np.ndarray
+    kinds: np.ndarray | None = None
 
     def windows(self, window: int) -> np.ndarray:
         """Return (M, window) rows of this run: each window's frames, oldest first."""
@@ -89,11 +93,13 @@ class Loaded:
     :param runs: their runs of frames, in the order of the takes.
     :param skipped: for every take that gives no run, the reason: a sentence about "it".
     :param signatures: what each take that gives one drives (`episode.coverage.signature`), by id.
+    :param takeovers: those of each such take that has any, by id.
     """
 
     runs: list[Run] = field(default_factory=list)
     skipped: dict[str, str] = field(default_factory=dict)
     signatures: dict[str, np.ndarray] = field(default_factory=dict)
+    takeovers: dict[str, list[Takeover]] = field(default_factory=dict)
 
 
 def read_takes(paths: Iterable[Path], sampling: Sampling,
@@ -114,6 +120,7 @@ def read_takes(paths: Iterable[Path], sampling: Sampling,
                 runs = _runs(episode, path, sampling, accept)
                 commands = episode.commands
                 driven = coverage.signature(commands.received_ns, commands.twist)
+                taken = takeovers(commands, episode.events)
         except UserError as error:
             loaded.skipped[str(path)] = str(error).replace(str(path), 'it')
         except NO_EPISODE as error:
@@ -122,6 +129,8 @@ def read_takes(paths: Iterable[Path], sampling: Sampling,
         else:
             loaded.runs += runs
             loaded.signatures[runs[0].episode_id] = driven
+            if taken:
+                loaded.takeovers[runs[0].episode_id] = taken
     return loaded
 
 
@@ -178,9 +187,10 @@ def _runs(episode: Episode, path: Path, sampling: Sampling, accept: Sequence[str
         if len(segment) < sampling.window:
             continue
         ahead, real = actions_ahead(segment, sampling.chunk)
+        kinds = kinds_ahead(segment, sampling.chunk)
         before = np.vstack([np.zeros((1, 6)), segment.twist[:-1]])
         found.append(Run(path, episode.episode_id, episode.instruction, segment.frame_index,
-                         ahead, real, before))
+                         ahead, real, before, kinds if (kinds != PLAIN).any() else None))
     if not found:
         raise UserError(_too_short(episode, sampling, longest))
     return found

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from mobile_vla_ros.episode import clock
+from mobile_vla_ros.episode import clock, corrections
 from mobile_vla_ros.errors import UserError
 from mobile_vla_ros.types import NANOSECONDS
 
@@ -32,11 +32,14 @@ class CommandLog:
     :param received_ns: (M,) int64, not decreasing.
     :param twist: (M, 6) float64, m/s and rad/s.
     :param max_age_s: a command older than this means zero.
+    :param kind: (M,) uint8 what each is to who learns from corrections (``corrections.kinds``);
+        None: all are plain.
     """
 
     received_ns: np.ndarray
     twist: np.ndarray
     max_age_s: float = COMMAND_MAX_AGE_S
+    kind: np.ndarray | None = None
 
     def at(self, time_ns: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """
@@ -53,6 +56,17 @@ class CommandLog:
         fresh = known & (time_ns - self.received_ns[rows] <= round(self.max_age_s * NANOSECONDS))
         twist[fresh] = self.twist[rows[fresh]]
         return twist, fresh
+
+    def kind_at(self, time_ns: np.ndarray) -> np.ndarray:
+        """Return (…) uint8: what the action at each time is to who learns from corrections."""
+        time_ns = np.asarray(time_ns, dtype=np.int64)
+        kind = np.full(time_ns.shape, corrections.PLAIN, np.uint8)
+        if self.kind is None or not len(self.received_ns):
+            return kind
+        rows, known = newest_at(time_ns, self.received_ns)
+        fresh = known & (time_ns - self.received_ns[rows] <= round(self.max_age_s * NANOSECONDS))
+        kind[fresh] = self.kind[rows[fresh]]
+        return kind
 
 
 @dataclass(frozen=True)
@@ -157,8 +171,9 @@ def segments(episode: 'Episode', rate_hz: float, *,
     time_ns, _ = frame_times(episode.frame_stamp_ns, episode.frame_received_ns)
     # A clock that was set back leaves receipts out of order; a stable sort keeps their sequence.
     order = np.argsort(episode.commands.received_ns, kind='stable')
+    kind = corrections.kinds(episode.commands, episode.events)
     log = CommandLog(episode.commands.received_ns[order], episode.commands.twist[order],
-                     command_max_age_s)
+                     command_max_age_s, kind[order])
     found = []
     for rows in grid_frames(time_ns, rate_hz):
         twist, valid = log.at(time_ns[rows])
@@ -175,8 +190,17 @@ def actions_ahead(segment: Segment, chunk: int) -> tuple[np.ndarray, np.ndarray]
         inside the segment.
     """
     count = len(segment)
-    steps = np.arange(chunk)
-    ahead_ns = np.round(steps * (NANOSECONDS / segment.rate_hz)).astype(np.int64)
-    real = np.arange(count)[:, None] + steps < count
-    twist, _ = segment.commands.at(segment.time_ns[:, None] + ahead_ns)
+    real = np.arange(count)[:, None] + np.arange(chunk) < count
+    twist, _ = segment.commands.at(_times_ahead(segment, chunk))
     return np.where(real[..., None], twist, 0.0), real
+
+
+def kinds_ahead(segment: Segment, chunk: int) -> np.ndarray:
+    """Return (T, chunk) uint8: what each of ``actions_ahead`` is (``corrections.kinds``)."""
+    return segment.commands.kind_at(_times_ahead(segment, chunk))
+
+
+def _times_ahead(segment: Segment, chunk: int) -> np.ndarray:
+    """Return (T, chunk) int64: the times t + k / rate of each frame."""
+    ahead_ns = np.round(np.arange(chunk) * (NANOSECONDS / segment.rate_hz)).astype(np.int64)
+    return segment.time_ns[:, None] + ahead_ns

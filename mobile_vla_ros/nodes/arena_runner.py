@@ -7,12 +7,13 @@ One line of JSON a trial on standard output: trial, outcome, elapsed_s, instruct
 in metres, yaw in radians), and for a recorded trial the recorder's answer as episode.
 """
 
+import itertools
 import json
 import math
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import numpy as np
 from diagnostic_msgs.msg import DiagnosticStatus
@@ -24,10 +25,19 @@ from rclpy.node import Node
 from std_srvs.srv import Trigger
 
 from mobile_vla_ros.errors import UserError
-from mobile_vla_ros.nodes.common import declare, run, time_ns, twist_message, work_to_end
+from mobile_vla_ros.nodes.common import (
+    declare,
+    run,
+    time_ns,
+    twist_array,
+    twist_message,
+    work_to_end,
+)
 from mobile_vla_ros.sim import suites
 from mobile_vla_ros.sim.arena import RUNNING, SUCCESS
+from mobile_vla_ros.sim.corrector import Corrector
 from mobile_vla_ros.sim.expert import Expert
+from mobile_vla_ros.sim.scene import KINDS
 from mobile_vla_ros.types import NANOSECONDS
 
 PATH_PERIOD_NS = 100_000_000
@@ -41,7 +51,8 @@ class ArenaRunner(Node):
     Runs its trials in a thread, while the executor's thread stores what is heard.
 
     The parameter ``expert`` makes it drive on ``teleop/cmd_vel`` and have the recorder record;
-    without it, it resets the arena and waits for the policy to end each trial.
+    without it, it resets the arena and waits for the policy to end each trial. With ``correct``
+    the policy drives and is recorded, and the expert takes over where it goes wrong.
     """
 
     def __init__(self):
@@ -51,6 +62,10 @@ class ArenaRunner(Node):
                               limits=(0, suites.SEEDS_PER_SUITE - 1))
         self._trials = declare(self, 'trials', 1, 'how many trials', limits=(1, 100_000))
         self._expert = declare(self, 'expert', False, 'drive as the expert, and record')
+        self._correct = declare(self, 'correct', False, 'record the policy, and take over as the '
+                                'expert where it goes wrong')
+        self._kind = declare(self, 'kind', '', 'only scenes of this task: '
+                             + ', '.join(KINDS) + '; empty: all')
         self._record = declare(self, 'record', True, "whether the expert's trials are recorded")
         self._wobble = declare(self, 'wobble', 0.0, "size of the expert's own errors, m/s",
                                limits=(0.0, 0.3))
@@ -63,12 +78,18 @@ class ArenaRunner(Node):
             self, 'policy_patience_s', 120.0, 'seconds that the policy may take to make its '
             'first proposal', limits=(1.0, 3600.0))
         suites.scene(self._suite, self._first + self._trials - 1)
+        if self._kind and self._kind not in KINDS:
+            raise UserError('unknown task', got=repr(self._kind), expected=', '.join(KINDS))
+        if self._correct and self._expert:
+            raise UserError('either the expert drives or it corrects a policy',
+                            got='expert and correct')
 
         self._news = threading.Condition()
         self._status: dict[str, str] = {}
         self._state = ''
         self._odom: Odometry | None = None
-        self._driver: Callable[[Odometry], np.ndarray] | None = None
+        self._driver: Callable[[Odometry], np.ndarray | None] | None = None
+        self._proposal: np.ndarray | None = None
         self._path: list[list[float]] = []
         self._path_due = 0
         self._proposed = False
@@ -110,12 +131,13 @@ class ArenaRunner(Node):
                 self._path.append([round(value, 3) for value in pose])
             driver = self._driver
             self._news.notify_all()
-        if driver is not None:
-            self._teleop.publish(twist_message(driver(message)))
+        twist = None if driver is None else driver(message)
+        if twist is not None:
+            self._teleop.publish(twist_message(twist))
 
-    def _on_proposal(self, _message: TwistStamped):
+    def _on_proposal(self, message: TwistStamped):
         with self._news:
-            self._proposed = True
+            self._proposal, self._proposed = twist_array(message.twist), True
             self._news.notify_all()
 
     def _work(self):
@@ -123,9 +145,15 @@ class ArenaRunner(Node):
         if not self._expert:
             # A network takes seconds to load; no trial is to begin before it drives.
             self._wait(lambda: self._proposed, 'the policy', self._policy_patience_s)
-        for trial in range(self._first, self._first + self._trials):
+        for trial in self._scenes():
             print(json.dumps(self._run_trial(trial)), flush=True)
         self.exit_status = 0
+
+    def _scenes(self) -> Iterator[int]:
+        """Give the scenes of the trials."""
+        wanted = (number for number in range(self._first, suites.SEEDS_PER_SUITE)
+                  if self._kind in ('', suites.scene(self._suite, number).task.kind))
+        return itertools.islice(wanted, self._trials)
 
     def _meet(self):
         """
@@ -134,12 +162,12 @@ class ArenaRunner(Node):
         Discovery takes seconds at times, and once a scene is loaded its time runs. So the base is
         nudged in a scene that does not count.
         """
+        if self._correct or (self._expert and self._record):
+            for client in self._recorder.values():
+                self._find(client, 'the recorder')
         if not self._expert:
             return
         self._load(self._first)
-        if self._record:
-            for client in self._recorder.values():
-                self._find(client, 'the recorder')
         self._driver = lambda _odom: NUDGE
         self._wait(lambda: self._odom.twist.twist.angular.z > NUDGE[5] / 2, 'the base',
                    self._patience_s, 'see that the guard is armed, and that it or the arena '
@@ -149,22 +177,26 @@ class ArenaRunner(Node):
         self._teleop.publish(Twist())
 
     def _run_trial(self, trial: int) -> dict:
+        records = self._correct or (self._expert and self._record)
         # A base that begins rolling would have come to rest before the recorder is ready.
-        self._load(trial, paused=self._expert)
+        self._load(trial, paused=self._expert or self._correct)
         scene = suites.scene(self._suite, trial)
         result = {'trial': trial, 'outcome': '', 'elapsed_s': 0.0,
                   'instruction': scene.instruction}
-        if self._expert:
-            if self._record:
-                self._ask(self._recorder['start'], 'the recorder')
+        if records:
+            self._ask(self._recorder['start'], 'the recorder')
+        if self._expert or self._correct:
             expert = Expert(scene, trial, wobble=self._wobble)
+            corrector = Corrector(scene, trial)
             began_ns = None
 
-            def drive(odom: Odometry) -> np.ndarray:
+            def drive(odom: Odometry) -> np.ndarray | None:
                 nonlocal began_ns
                 now_ns = time_ns(odom.header.stamp)
                 began_ns = now_ns if began_ns is None else began_ns
-                return expert.command(*_motion(odom), now_ns - began_ns)
+                if self._expert:
+                    return expert.command(*_motion(odom), now_ns - began_ns)
+                return corrector.command(*_motion(odom), self._proposal, now_ns - began_ns)
             with self._news:
                 self._path, self._path_due = [], 0
             self._configure(_parameter('paused', False))
@@ -174,11 +206,13 @@ class ArenaRunner(Node):
             result['outcome'] = self._state
             result['elapsed_s'] = float(self._status['elapsed_s'])
             result['path'], self._path = self._path, []
-        if self._expert:
+        if self._expert or self._correct:
             self._stand()
-            if self._record:
-                verdict = 'success' if result['outcome'] == SUCCESS else 'failure'
-                result['episode'] = self._ask(self._recorder[verdict], 'the recorder')
+        if self._correct:
+            result['takeovers'] = corrector.takeovers
+        if records:
+            verdict = 'success' if result['outcome'] == SUCCESS else 'failure'
+            result['episode'] = self._ask(self._recorder[verdict], 'the recorder')
         return result
 
     def _configure(self, *parameters: Parameter):
@@ -194,7 +228,7 @@ class ArenaRunner(Node):
         load = str(json.loads(self._ask(self._reset, 'the arena'))['load'])
         self._wait(lambda: self._status.get('load') == load, 'the arena')
         with self._news:
-            self._odom = None
+            self._odom = self._proposal = None
             self._path, self._path_due = [], 0
         self._wait(lambda: self._odom is not None, 'the odometry')
 
@@ -205,7 +239,8 @@ class ArenaRunner(Node):
             self._wait(lambda: self._stamp_ns() >= until_ns, 'the odometry')
         with self._news:
             self._driver = None
-        self._teleop.publish(Twist())
+        if self._expert:
+            self._teleop.publish(Twist())
 
     def _stamp_ns(self) -> int:
         return time_ns(self._odom.header.stamp)

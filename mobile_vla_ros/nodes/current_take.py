@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from PIL import Image as PillowImage
 
+from mobile_vla_ros.episode.labels import Labels
 from mobile_vla_ros.episode.recording import Recording
 from mobile_vla_ros.episode.schema import EpisodeInfo
 from mobile_vla_ros.episode.writer import EpisodeWriter
@@ -44,6 +45,7 @@ class CurrentTake:
         self.state = IDLE
         self.recording: Recording | None = None
         self._lost_commands: Counter[str] = Counter()
+        self._labels = Labels()
         self._writer: EpisodeWriter | None = None
         self._params, self._folder = params, folder
         self._encode, self._now_ns = encode, now_ns
@@ -96,6 +98,7 @@ class CurrentTake:
         self._unlike = ''
         self.recording.event('start', self._now_ns())
         self.state, self._began_s = RECORDING, time.monotonic()
+        self._labels.begin()
         self._lost_commands.clear()
         self._noted.clear()
 
@@ -119,10 +122,25 @@ class CurrentTake:
         if self.state == RECORDING:
             self.recording.lost(count, self._now_ns(), 'lost by the middleware')
 
-    def command(self, command: Command):
-        """Hand over one command."""
+    def command(self, command: Command, sent_ns: int):
+        """Take one command; it is handed over when it is known who it came from."""
         if self.state == RECORDING:
-            self.recording.command(command)
+            self._labels.command(command, sent_ns, time.monotonic_ns())
+            self.write_commands()
+
+    def said(self, source: str, reason: str, sent_ns: int):
+        """Take what the guard says of who drives (`Labels.status`)."""
+        self._labels.status(source, reason, sent_ns or self._now_ns())
+        self.write_commands()
+
+    def write_commands(self, *, all_of_them: bool = False):
+        """Hand over the commands whose source is known by now, and where takeovers begin."""
+        if self.state != RECORDING:
+            return
+        for one in self._labels.ready(None if all_of_them else time.monotonic_ns()):
+            if one.event:
+                self.recording.event('takeover', one.command.received_ns, one.event)
+            self.recording.command(one.command)
 
     def lose_commands(self, count: int, why: str):
         """Count commands that are not in the take, by the reason."""

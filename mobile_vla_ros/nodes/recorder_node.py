@@ -84,7 +84,7 @@ class RecorderNode(Node):
                                 quality=params.jpeg_quality))
         self._take = take = CurrentTake(params, self._folder, self._encode, self._now_ns)
         self._listen_to_camera()
-        self._source = CommandSource(self)
+        self._source = CommandSource(self, take.said)
         self._commands = CommandTopic(self, 'cmd_vel', self._on_command, self._take.command_type)
         self.create_subscription(String, 'instruction', self._on_instruction, LATCHED)
         self._status = self.create_publisher(DiagnosticStatus, '~/status', STATUS_DEPTH)
@@ -110,6 +110,7 @@ class RecorderNode(Node):
         recording = self._take.recording
         if recording is not None:
             if self._take.state == RECORDING:
+                self._take.write_commands(all_of_them=True)
                 recording.event('stop', self._now_ns(), 'the recorder was shut down')
                 recording.finish('unknown')
             if not recording.join(CLOSE_S):
@@ -153,13 +154,14 @@ class RecorderNode(Node):
             self._take.lose_commands(1, 'were not finite')
             return
         self._take.command(Command(values, received_ns if stamp_ns is None else stamp_ns,
-                                   received_ns, self._source.now))
+                                   received_ns), info['source_timestamp'] or received_ns)
 
     def _on_instruction(self, message: String):
         self._instruction = message.data
 
     def _look_at_graph(self):
         """Find the publishers of the camera and of cmd_vel, and the type that the latter has."""
+        self._take.write_commands()
         cameras = self.get_publishers_info_by_topic(self._camera_topic)
         self._camera.published_by({tuple(info.endpoint_gid) for info in cameras}, len(cameras))
         rivals = several(self._camera_topic, cameras)
@@ -240,6 +242,7 @@ class RecorderNode(Node):
 
     async def _stop(self, outcome: str) -> str:
         take = self._running()
+        self._take.write_commands(all_of_them=True)
         if outcome != 'unknown':
             take.event('outcome', self._now_ns(), outcome)
         take.event('stop', self._now_ns())

@@ -93,10 +93,15 @@ def command_type(topic: str, publishers: Sequence, known: Collection[str]) -> tu
 
 
 class CommandSource:
-    """Who drives, by the guard's word."""
+    """
+    Who drives, by the guard's word.
 
-    def __init__(self, node: Node):
-        self._heard, self._heard_s = UNKNOWN, 0.0
+    :param told: called with the source and the reason of every status, and when it was sent
+        (nanoseconds, by the guard's machine; 0 where the middleware does not say).
+    """
+
+    def __init__(self, node: Node, told: Callable[[str, str, int], None] | None = None):
+        self._heard, self._heard_s, self._told = UNKNOWN, 0.0, told
         node.create_subscription(DiagnosticStatus, 'guard/status', self._on_guard, BEST_EFFORT)
 
     @property
@@ -104,10 +109,13 @@ class CommandSource:
         """One of ``SOURCES``; unknown when there is no guard, or it has fallen silent."""
         return self._heard if time.monotonic() - self._heard_s < GUARD_FRESH_S else UNKNOWN
 
-    def _on_guard(self, message: DiagnosticStatus):
-        source = next((pair.value for pair in message.values if pair.key == 'source'), '')
+    def _on_guard(self, message: DiagnosticStatus, info: dict):
+        said = {pair.key: pair.value for pair in message.values}
+        source = said.get('source', '')
         self._heard = source if source in SOURCES else UNKNOWN
         self._heard_s = time.monotonic()
+        if self._told is not None:
+            self._told(source, said.get('reason', ''), info['source_timestamp'])
 
 
 class CommandTopic:

@@ -23,6 +23,7 @@ from mobile_vla_ros.model.bundle import (
 from mobile_vla_ros.model.network import load_trained
 from mobile_vla_ros.training import plan, rows, state
 from mobile_vla_ros.training.baselines import targets
+from mobile_vla_ros.training.begin import settled
 from mobile_vla_ros.training.config import DataConfig, ModelConfig, TrainConfig
 from mobile_vla_ros.training.evaluate import Scored, baseline_scores, score
 from mobile_vla_ros.training.feed import Feed
@@ -77,6 +78,7 @@ def train(model: ModelConfig, data: DataConfig, config: TrainConfig,
         written then.
     :raises TrainingStopped: after Ctrl-C or SIGTERM, when the state has been saved.
     """
+    model, data = settled(model, data)
     settings = {**asdict(model), **asdict(data), **asdict(config)}
     accelerator = accelerator_for(model, config)
     folder = RunFolder(Path(config.out), say, writes=accelerator.is_main_process)
@@ -116,7 +118,8 @@ class _Run:
         takes, spec = prepared.takes, prepared.spec
         shared = {'tokens': prepared.tokens, 'cache': FrameCache(spec.image)}
         self.train_data = dataset(takes.train, spec, prepared.tokenizer, config.piece_frames,
-                                  augmentation(data), idle_keep=data.idle_keep, **shared)
+                                  augmentation(data), idle_keep=data.idle_keep,
+                                  corrections=data.corrections, **shared)
         self.val_data = dataset(takes.val, spec, prepared.tokenizer, config.piece_frames,
                                 **shared)
         if self.train_data.thinned:

@@ -15,17 +15,20 @@ CONSTANT = 1e-12
 
 
 def motion_loss_sum(motion: torch.Tensor, actions: torch.Tensor, real: torch.Tensor,
-                    delta: float = 1.0) -> torch.Tensor:
+                    delta: float = 1.0, weight: torch.Tensor | None = None) -> torch.Tensor:
     """
     Return the Huber loss of the real chunk steps, each averaged over its motion numbers, summed.
 
     :param motion: (M, W, chunk, dims) predictions; dims may exceed the axes by padding.
     :param actions: (M, W, chunk, axes) targets; the padding's target is zero.
     :param real: (M, W, chunk) bool.
+    :param weight: (M, W, chunk) float32: how often each step counts; None: once.
     """
     padding = motion.shape[-1] - actions.shape[-1]
     target = torch.nn.functional.pad(actions, (0, padding))
     losses = huber_loss(motion, target, reduction='none', delta=delta).mean(-1)
+    if weight is not None:
+        real, losses = real & (weight > 0), losses * weight
     # Chosen, not multiplied: what stands beyond the end of a take may be anything.
     return torch.where(real, losses, 0.0).sum()
 

@@ -25,7 +25,7 @@ class Optimisation:
 
     The loss of a step is the mean over every real chunk step of all its batches, so that neither
     the number of processes nor the size of a batch changes what is learned. A piece that cannot
-    be read counts as one without an error.
+    be read counts as one without an error. Where steps have weights, it is their weighed mean.
 
     :param updates: optimiser steps of the whole run; the learning rate falls along a cosine.
     :param report: called with the sentence of every frame that cannot be read.
@@ -68,11 +68,12 @@ class Optimisation:
         :param done: steps of the whole run so far.
         :param where: names the step in a sentence.
         :returns: sums over the batches of this process: `loss`, `axes` (the loss of the real axes
-            alone), `gripper`, `count` (chunk steps that these are to be divided by), `frames`.
+            alone), `gripper`, `count` (chunk steps, or the sum of their weights, that these are
+            to be divided by), `frames`.
         :raises UserError: when the loss or the gradient is no number; the sentence names takes.
         """
         accelerator, config = self.accelerator, self.config
-        total = max(1, sum(self.data.real_steps(index) for index, _ in pieces))
+        total = sum(self.data.weight_of(index) for index, _ in pieces) or 1
         batches = self.share_of(pieces)
         weight = 1.0 if self._own(pieces) else 0.0
         for group in self.prepared_optimizer.param_groups:
@@ -92,7 +93,7 @@ class Optimisation:
                 accelerator.backward(whole * accelerator.num_processes / total)
             for name, value in (('loss', loss.item()), ('axes', axes.item()),
                                 ('gripper', gripper.item()),
-                                ('count', batch['real'].sum().item()),
+                                ('count', batch.get('weight', batch['real']).sum().item()),
                                 ('frames', len(batch['frames']))):
                 sums[name] += weight * value
         norm = accelerator.clip_grad_norm_(self.network.parameters(), config.grad_clip)
@@ -122,9 +123,10 @@ class Optimisation:
         dummy = binary_cross_entropy_with_logits(gripper, torch.zeros_like(gripper),
                                                  reduction='none')
         axes = motion[..., :batch['actions'].shape[-1]].detach()
-        return (motion_loss_sum(motion, batch['actions'], batch['real']),
-                motion_loss_sum(axes, batch['actions'], batch['real']),
-                (dummy * batch['real']).sum())
+        weight = batch.get('weight')
+        return (motion_loss_sum(motion, batch['actions'], batch['real'], weight=weight),
+                motion_loss_sum(axes, batch['actions'], batch['real'], weight=weight),
+                (dummy * batch.get('weight', batch['real'])).sum())
 
     def _check_finite(self, value: float, what: str, where: str,
                       draws: Sequence[plan.Draw]) -> None:

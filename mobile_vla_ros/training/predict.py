@@ -42,7 +42,7 @@ class Predictions:
 def dataset(runs: Sequence[Run], spec: PolicySpec, tokenizer, piece_frames: int,
             augmentation: Augmentation | None = None, *, blank_images: bool = False,
             tokens: ImageTokens | None = None, idle_keep: float = 1.0,
-            cache: FrameCache | None = None) -> RunDataset:
+            cache: FrameCache | None = None, corrections: float = 0.0) -> RunDataset:
     """
     Return runs as a dataset of what a policy's network takes.
 
@@ -51,6 +51,7 @@ def dataset(runs: Sequence[Run], spec: PolicySpec, tokenizer, piece_frames: int,
     :param tokens: image tokens of these runs, computed before.
     :param idle_keep: share of each idle stretch that is kept.
     :param cache: frames that another dataset may have decoded already.
+    :param corrections: weight of a person's commands in takeovers; 0: everything weighs the same.
     """
     said = {run.instruction for run in runs}
     instructions = sorted(said | {mirror_instruction(text) for text in said})
@@ -59,7 +60,7 @@ def dataset(runs: Sequence[Run], spec: PolicySpec, tokenizer, piece_frames: int,
                                                                strict=True)}
     return RunDataset(runs, spec.actions, spec.image, spec.window, piece_frames, words,
                       augmentation, blank_images=blank_images or spec.blank == 'image',
-                      tokens=tokens, idle_keep=idle_keep, cache=cache)
+                      tokens=tokens, idle_keep=idle_keep, cache=cache, corrections=corrections)
 
 
 @torch.no_grad()

@@ -5,22 +5,23 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-import torch
 from accelerate import Accelerator
-from accelerate.utils import InitProcessGroupKwargs, set_seed
+from accelerate.utils import InitProcessGroupKwargs
 
 from mobile_vla_ros.data.augment import Augmentation
 from mobile_vla_ros.data.image_tokens import ImageTokens
 from mobile_vla_ros.data.runs import Sampling, fingerprint
 from mobile_vla_ros.errors import UserError
-from mobile_vla_ros.model.backbone import LoraSettings, load_backbone
-from mobile_vla_ros.model.bundle import BackboneRef, PolicySpec
+from mobile_vla_ros.model.bundle import PolicySpec
 from mobile_vla_ros.model.device import pick_device
-from mobile_vla_ros.model.network import VlaNetwork, build_network
+from mobile_vla_ros.model.network import VlaNetwork
 from mobile_vla_ros.training.baselines import blind_means, mean_action
+from mobile_vla_ros.training.begin import begin
 from mobile_vla_ros.training.config import DataConfig, ModelConfig, TrainConfig
 from mobile_vla_ros.training.takes import (
     Takes,
+    corrected,
+    correction_lines,
     default_scale,
     leak_lines,
     load_takes,
@@ -66,7 +67,8 @@ def takes_of(data: DataConfig, say: Callable[[str], None]) -> Takes:
     if takes.left_out:
         used = len({run.episode_id for run in [*takes.train, *takes.val]})
         say(f'{len(takes.left_out)} of {used + len(takes.left_out)} takes left out')
-    for line in (*leak_lines(takes), *still_lines(takes.train, data.axes)):
+    for line in (*leak_lines(takes), *still_lines(takes.train, data.axes),
+                 *correction_lines(takes, data.corrections)):
         say(line)
     return takes
 
@@ -107,22 +109,16 @@ def prepare(accelerator: Accelerator, model: ModelConfig, data: DataConfig, conf
     if model.motion_dims and model.motion_dims < len(actions.axes):
         raise UserError('fewer motion numbers than axes', got=model.motion_dims,
                         expected=f'0, or at least {len(actions.axes)}')
-    backbone = load_backbone(model.backbone, revision=model.revision, offline=model.offline,
-                             dtype=getattr(torch, model.backbone_dtype))
-    set_seed(config.seed)
-    network = build_network(
-        backbone, LoraSettings(model.lora_r, model.lora_alpha, model.lora_dropout,
-                               model.lora_scope),
-        motion_dims=model.motion_dims or len(actions.axes), chunk=data.chunk,
-        hidden=model.head_hidden, layers=model.head_layers, dropout=model.head_dropout,
-        activation_checkpointing=model.activation_checkpointing)
+    begun = begin(model, data, config, actions)
+    network = begun.network
     network.to(accelerator.device)
     spec = PolicySpec(
-        backbone=BackboneRef(backbone.id, backbone.revision, backbone.sha256),
-        head=network.head.settings, image=backbone.image, actions=actions, rate_hz=data.rate_hz,
+        backbone=begun.backbone,
+        head=network.head.settings, image=begun.image, actions=actions, rate_hz=data.rate_hz,
         window=data.window, chunk=data.chunk, command_max_age_s=data.command_max_age_s,
         instruction_template=model.instruction_template, blank=data.blank,
-        data={**_record(data, takes, actions), 'parameters': network.parameter_counts()})
+        data={**_record(data, takes, actions), **begun.record,
+              'parameters': network.parameter_counts()})
     say(f'trained on {accelerator.num_processes} × {accelerator.device.type}, '
         f'--precision {config.precision}')
     counts = spec.data['parameters']
@@ -134,9 +130,9 @@ def prepare(accelerator: Accelerator, model: ModelConfig, data: DataConfig, conf
     if model.lora_scope == 'text':
         tokens = ImageTokens(
             lambda pixels: network.image_tokens(pixels.to(accelerator.device)),
-            f'{backbone.sha256} {model.backbone_dtype}', backbone.image, augmentation(data),
+            f'{begun.backbone.sha256} {model.backbone_dtype}', begun.image, augmentation(data),
             Path(config.token_cache or Path(config.out) / 'image_tokens'))
-    return Prepared(accelerator, takes, network, backbone.tokenizer, spec, tokens)
+    return Prepared(accelerator, takes, network, begun.tokenizer, spec, tokens)
 
 
 def compute_tokens(prepared: Prepared) -> None:
@@ -164,4 +160,5 @@ def _record(data: DataConfig, takes: Takes, actions: ActionSpec) -> dict:
         'left_out': {Path(path).name: reason for path, reason in takes.left_out.items()},
         'blind_means': blind_means(takes.train, actions, data.window),
         'augmentation': asdict(augmentation(data)),
-        'idle_keep': data.idle_keep, 'balance_instructions': data.balance_instructions}
+        'idle_keep': data.idle_keep, 'balance_instructions': data.balance_instructions,
+        'corrections': {'weight': data.corrections, **corrected(takes)}}

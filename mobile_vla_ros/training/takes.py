@@ -1,6 +1,6 @@
 """Takes as training and evaluation use them: loaded, refused by name, split, and compared."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -9,6 +9,7 @@ import numpy as np
 from mobile_vla_ros.data.near_identical import Repeats, find_repeats
 from mobile_vla_ros.data.runs import Run, Sampling, read_takes, refusals
 from mobile_vla_ros.data.split import split_episodes
+from mobile_vla_ros.episode.corrections import Takeover
 from mobile_vla_ros.episode.reader import find_episodes
 from mobile_vla_ros.errors import UserError
 from mobile_vla_ros.types import TWIST_AXES, ActionSpec
@@ -29,6 +30,7 @@ class Takes:
     :param repeats: which of the takes drive nearly the same commands.
     :param trained_on: a policy was trained on all of them, so that both sides are all of them.
     :param few_known: of the takes that a policy was trained on, fewer than `KNOWN_SHARE` are here.
+    :param takeovers: of each take in which a person took over from a policy, by its id.
     """
 
     train: list[Run]
@@ -37,6 +39,7 @@ class Takes:
     repeats: Repeats = field(default_factory=Repeats)
     trained_on: bool = False
     few_known: bool = False
+    takeovers: Mapping[str, Sequence[Takeover]] = field(default_factory=dict)
 
     @property
     def near_identical(self) -> list[list[str]]:
@@ -75,7 +78,8 @@ def load_takes(folder: Path, sampling: Sampling, accept: Sequence[str], val_shar
     named = set((known or {}).get('train_episodes', []))
     trained = named & set(instructions)
     if trained == set(instructions):
-        return Takes(loaded.runs, loaded.runs, loaded.skipped, repeats, trained_on=True)
+        return Takes(loaded.runs, loaded.runs, loaded.skipped, repeats, trained_on=True,
+                     takeovers=loaded.takeovers)
     groups = repeats.groups if group_duplicates else []
     if trained or (known or {}).get('blind_means'):
         train_ids = trained.union(*(group for group in groups if trained.intersection(group)))
@@ -94,7 +98,8 @@ def load_takes(folder: Path, sampling: Sampling, accept: Sequence[str], val_shar
     return Takes([run for run in loaded.runs if run.episode_id in train_ids],
                  [run for run in loaded.runs if run.episode_id not in train_ids],
                  loaded.skipped, repeats, few_known=known is not None and (
-                     not trained or len(trained) < KNOWN_SHARE * len(named)))
+                     not trained or len(trained) < KNOWN_SHARE * len(named)),
+                 takeovers=loaded.takeovers)
 
 
 def leak_lines(takes: Takes) -> list[str]:
@@ -111,6 +116,40 @@ def leak_lines(takes: Takes) -> list[str]:
             'takes on both sides of the split, so that what validates was trained on as well: '
             + '; '.join([*shown, '…'] if len(leaks) > MOST_GROUPS else shown)
             + ' (--group-duplicates keeps them together)']
+
+
+def corrected(takes: Takes) -> dict:
+    """Return of the training side how many `takes` have takeovers, how many, and `seconds`."""
+    ids = {run.episode_id for run in takes.train} & set(takes.takeovers)
+    found = [takeover for one in ids for takeover in takes.takeovers[one]]
+    return {'takes': len(ids), 'takeovers': len(found),
+            'seconds': round(sum(takeover.seconds for takeover in found), 1)}
+
+
+def correction_lines(takes: Takes, weight: float) -> list[str]:
+    """
+    Say what corrections there are to learn from.
+
+    :param weight: of `--corrections`; 0: they weigh as everything else, and are named if there.
+    :raises UserError: when they are to weigh more and there are none to learn from.
+    """
+    known = corrected(takes)
+    words = (f'{known["takeovers"]} corrections of {known["seconds"]:g} s in {known["takes"]} of '
+             f'{len({run.episode_id for run in takes.train})} training takes')
+    if not weight:
+        return [f'{words}, weighed as all else (--corrections)'] if known['takeovers'] else []
+    if known['takeovers']:
+        return [f'{words}: their targets weigh {weight:g} times, those of the policy in the '
+                'second before each nothing']
+    elsewhere = len(takes.takeovers)
+    raise UserError(
+        'there are no corrections to learn from',
+        got=f'--corrections {weight:g} and no takeover in the training takes'
+            + (f'; {elsewhere} takes that validate have some' if elsewhere else ''),
+        expected='takes recorded while a policy drove and a person took over',
+        remedy='record some with ros2 launch mobile_vla_ros drive.launch.py record:=true, or '
+               'leave out --corrections'
+               + (', or give another --split_seed' if elsewhere else ''))
 
 
 def repeat_record(takes: Takes) -> dict:
