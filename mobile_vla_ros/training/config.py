@@ -30,6 +30,9 @@ class ModelConfig:
         'help': 'keep only what enters each layer and compute the rest again on the way back: '
                 'a fraction of the memory for about a third more time'})
     offline: bool = field(default=False, metadata={'help': 'never ask the hub'})
+    init: str = field(default='', metadata={
+        'help': 'policy bundle to go on from, or builtin:demo: its adapters, head and action '
+                'token, and what it says of axes, scale, rate, window and chunk'})
     lora_r: int = field(default=32, metadata={'help': 'rank of the LoRA adapters'})
     lora_alpha: int = field(default=16, metadata={'help': 'their alpha'})
     lora_dropout: float = field(default=0.1, metadata={'help': 'their dropout'})
@@ -92,6 +95,9 @@ class DataConfig:
         'help': 'draw takes so that every instruction is seen as often as any other'})
     group_duplicates: bool = field(default=False, metadata={
         'help': 'keep takes of nearly the same commands on one side of the split'})
+    corrections: float = field(default=0.0, metadata={
+        'help': 'what a person drove in taking over from a policy weighs so many times, and what '
+                'the policy had driven in the second before weighs nothing; 0: all weighs 1'})
     blank: str = field(default='', metadata={
         'help': 'train a control that is shown no image or told no instruction',
         'choices': list(BLANKS)})
@@ -109,7 +115,8 @@ class DataConfig:
             _range('command_max_age_s', self.command_max_age_s, 0.001, 60),
             _range('val_share', self.val_share, 0.01, 0.99), _range('light', self.light, 0, 0.9),
             _range('colour', self.colour, 0, 0.9), _range('shift', self.shift, 0, 0.45),
-            _range('idle_keep', self.idle_keep, 0, 1)])
+            _range('idle_keep', self.idle_keep, 0, 1),
+            _range('corrections', self.corrections, 0, 1000)])
 
 
 @dataclass(frozen=True)
