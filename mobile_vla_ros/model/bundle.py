@@ -22,6 +22,7 @@ from mobile_vla_ros.model.backbone import (
 )
 from mobile_vla_ros.model.bundle_check import adapter_problems, manifest_problems, tensor_problems
 from mobile_vla_ros.model.device import pick_device
+from mobile_vla_ros.model.golden import Golden, write_golden
 from mobile_vla_ros.model.network import VlaNetwork
 from mobile_vla_ros.types import ActionSpec, ImageSpec
 
@@ -56,8 +57,8 @@ class PolicySpec:
     :param instruction_template: text put before the action token; `{instruction}` is replaced.
     :param blank: `image` or `instruction` when the policy is a control, trained and driven
         without it; empty for a policy that has both.
-    :param data: fingerprint, episodes and mean action (one number an axis, in its unit) of the
-        training data.
+    :param data: fingerprint, episodes, mean action (one number an axis, in its unit) and
+        `camera_sizes` ([width, height], the commonest first) of the training data.
     :param metrics: validation metrics of the policy beside those of the baselines.
     """
 
@@ -120,10 +121,12 @@ class PolicySpec:
             **{name: content[name] for name in plain})
 
 
-def save_bundle(folder: Path, network: VlaNetwork, spec: PolicySpec) -> Path:
+def save_bundle(folder: Path, network: VlaNetwork, spec: PolicySpec,
+                golden: Golden | None = None) -> Path:
     """
     Write a bundle into a folder beside the final one and rename it: it is whole or absent.
 
+    :param golden: what the network says of a window, to be asked again before every drive.
     :raises UserError: when the folder exists already (nothing is overwritten in place), or there
         is no room for it.
     """
@@ -141,6 +144,8 @@ def save_bundle(folder: Path, network: VlaNetwork, spec: PolicySpec) -> Path:
         save_adapter(network.backbone, partial / ADAPTER)
         save_file({name: value.contiguous().cpu() for name, value in tensors.items()},
                   partial / HEAD)
+        if golden is not None:
+            write_golden(partial, golden)
         # Last: what a kill leaves before this is no bundle even to somebody who looks into it.
         (partial / MANIFEST).write_text(spec.to_json())
         sync_tree(partial)
@@ -151,8 +156,9 @@ def save_bundle(folder: Path, network: VlaNetwork, spec: PolicySpec) -> Path:
         if partial is not None:
             shutil.rmtree(partial, ignore_errors=True)
         if is_disk_full(error):
-            raise no_room(f'the policy {folder}', folder.parent,
-                          sum(p.numel() * p.element_size() for p in trained)) from error
+            size = sum(p.numel() * p.element_size() for p in trained)
+            size += golden.frames.nbytes if golden is not None else 0
+            raise no_room(f'the policy {folder}', folder.parent, size) from error
         raise
     return folder
 

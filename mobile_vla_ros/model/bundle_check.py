@@ -42,6 +42,11 @@ def _list_of(what: str, fits: Callable, length: int | None = None) -> tuple[str,
         type(value) is list and length in (None, len(value)) and all(map(fits, value)))
 
 
+def _is_size(value) -> bool:
+    return type(value) is list and len(value) == 2 and all(
+        type(side) is int and 0 < side <= 65536 for side in value)
+
+
 def _is_text(value) -> bool:
     return type(value) is str and value.isprintable() and bool(value.strip())
 
@@ -82,6 +87,7 @@ DATA = {
     'data.val_episodes': _list_of('names', _is_text),
     'data.mean_action': _list_of('numbers', _is_number),
     'data.accept_verdicts': _list_of('verdicts', lambda value: value in VERDICTS),
+    'data.camera_sizes': _list_of('[width, height]', _is_size),
 }
 ABSENT = object()
 

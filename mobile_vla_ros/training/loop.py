@@ -11,6 +11,7 @@ from accelerate.utils import gather_object
 from tqdm import tqdm
 
 from mobile_vla_ros.data.frame_cache import FrameCache
+from mobile_vla_ros.data.preprocess import normalise
 from mobile_vla_ros.errors import UserError, first_line
 from mobile_vla_ros.model.bundle import (
     ADAPTER,
@@ -20,6 +21,7 @@ from mobile_vla_ros.model.bundle import (
     read_spec,
     rewrite_spec,
 )
+from mobile_vla_ros.model.golden import Golden, make_golden
 from mobile_vla_ros.model.network import load_trained
 from mobile_vla_ros.training import plan, rows, state
 from mobile_vla_ros.training.baselines import targets
@@ -38,6 +40,7 @@ from mobile_vla_ros.training.prepare import (
     takes_of,
 )
 from mobile_vla_ros.training.run_folder import RunFolder
+from mobile_vla_ros.training.shown import golden_window
 from mobile_vla_ros.training.state import Progress
 from mobile_vla_ros.training.stop import StopSignal, TrainingStopped
 from mobile_vla_ros.training.takes import Takes
@@ -117,6 +120,7 @@ class _Run:
         self.progress = progress or Progress()
         takes, spec = prepared.takes, prepared.spec
         shared = {'tokens': prepared.tokens, 'cache': FrameCache(spec.image)}
+        self.golden_window = golden_window(takes, spec.window, shared['cache'])
         self.train_data = dataset(takes.train, spec, prepared.tokenizer, config.piece_frames,
                                   augmentation(data), idle_keep=data.idle_keep,
                                   corrections=data.corrections, **shared)
@@ -266,13 +270,21 @@ class _Run:
             metrics={'epoch': row, **self.blind, 'policy': measured})
 
         def write():
-            self.folder.keep(self.prepared.network, spec, history)
+            self.folder.keep(self.prepared.network, spec, history, self._golden())
             self.folder.write_history(history, self.blind['baselines'])
         if row['epoch'] + 1 == self.config.epochs:
             write()
         else:
             self.folder.without_dying(write)
         self.folder.say(rows.line(row, self.spec.actions))
+
+    def _golden(self) -> Golden | None:
+        """Return what the network says of a window now; None where none can be read."""
+        if self.golden_window is None:
+            return None
+        frames, instruction = self.golden_window
+        return make_golden(self.prepared.network, self.prepared.tokenizer, self.spec, frames,
+                           normalise(frames, self.spec.image), instruction)
 
     def _save_state(self) -> bool:
         """Write the state; return whether it could be."""

@@ -18,6 +18,7 @@ from mobile_vla_ros.model.network import VlaNetwork
 from mobile_vla_ros.training.baselines import blind_means, mean_action
 from mobile_vla_ros.training.begin import begin
 from mobile_vla_ros.training.config import DataConfig, ModelConfig, TrainConfig
+from mobile_vla_ros.training.shown import camera_sizes
 from mobile_vla_ros.training.takes import (
     Takes,
     corrected,
@@ -156,6 +157,7 @@ def _record(data: DataConfig, takes: Takes, actions: ActionSpec) -> dict:
         'split': split_record(takes, val_share=data.val_share, seed=data.split_seed,
                               group_duplicates=data.group_duplicates),
         'mean_action': mean_action(takes.train, actions),
+        'camera_sizes': camera_sizes(takes.train),
         'accept_verdicts': list(data.accept_verdicts),
         'left_out': {Path(path).name: reason for path, reason in takes.left_out.items()},
         'blind_means': blind_means(takes.train, actions, data.window),

@@ -15,6 +15,7 @@ import yaml
 from mobile_vla_ros.errors import UserError
 from mobile_vla_ros.files import no_room, replaced
 from mobile_vla_ros.model.bundle import PolicySpec, read_spec, save_bundle
+from mobile_vla_ros.model.golden import Golden
 from mobile_vla_ros.model.network import VlaNetwork
 from mobile_vla_ros.training import state
 from mobile_vla_ros.training.state import Progress
@@ -143,17 +144,19 @@ class RunFolder:
         return not self.writes or self.without_dying(
             lambda: state.save_state(self.path, network, optimizer, progress, told))
 
-    def keep(self, network: VlaNetwork, spec: PolicySpec, history: Sequence[dict]) -> None:
+    def keep(self, network: VlaNetwork, spec: PolicySpec, history: Sequence[dict],
+             golden: Golden | None = None) -> None:
         """
         Write the newest epoch's bundle, point `last` and perhaps `best` at it, drop the others.
 
+        :param golden: what this network says of a window.
         :raises UserError: when there is no room; nothing that was there is lost.
         """
         row = history[-1]
         name = f'epoch={row["epoch"]:03d}-val_loss={row["val_loss"]:.5f}'
         folder = self.path / 'checkpoints' / name
         if not folder.exists():  # a resumed run has made it before
-            save_bundle(folder, network, spec)
+            save_bundle(folder, network, spec, golden)
         point(self.path / 'last', folder)
         # Not the best of the history: there may have been no room for that one.
         if row['val_loss'] < _val_loss(self.path / 'best'):

@@ -1,0 +1,42 @@
+"""`mobile_vla replay --store-golden`: golden frames for a bundle that has none, from a take."""
+
+from pathlib import Path
+
+from mobile_vla_ros.errors import UserError
+
+
+def store(episode: Path, policy: Path, instruction: str | None) -> Path:
+    """
+    Write the golden frames of a bundle anew, and nothing else of it.
+
+    They are the first window of a take, and what the bundle says of it here and now: on the CPU,
+    in single precision, with its adapters apart, as training writes them.
+
+    :param instruction: None: the take's own.
+    :returns: the file.
+    :raises UserError: when the take has no window, or the bundle cannot be loaded or written.
+    """
+    from mobile_vla_ros.data.frame_cache import FrameCache
+    from mobile_vla_ros.data.preprocess import normalise
+    from mobile_vla_ros.data.runs import Sampling, read_takes
+    from mobile_vla_ros.model.bundle import bundle_folder, load_bundle
+    from mobile_vla_ros.model.golden import GOLDEN, make_golden, write_golden
+    from mobile_vla_ros.types import VERDICTS
+    loaded = load_bundle(policy, merge=False)
+    spec, folder = loaded.spec, bundle_folder(policy)
+    found = read_takes([episode], Sampling(spec.rate_hz, spec.window, spec.chunk,
+                                           spec.command_max_age_s), VERDICTS)
+    if not found.runs:
+        raise UserError(f'{episode} gives no golden frames', got=found.skipped[str(episode)],
+                        remedy='take another episode')
+    run = found.runs[0]
+    frames = FrameCache(spec.image).frames(run, slice(0, spec.window))
+    golden = make_golden(loaded.network, loaded.tokenizer, spec, frames,
+                         normalise(frames, spec.image), instruction or run.instruction)
+    try:
+        write_golden(folder, golden)
+    except OSError as error:
+        raise UserError(f'the golden frames cannot be written into {folder}', got=error.strerror,
+                        expected='a bundle that is yours to write',
+                        remedy='copy the folder, and give the copy') from error
+    return folder / GOLDEN

@@ -1,0 +1,147 @@
+"""Golden frames: a window of images in the bundle, and the actions that they must give again."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+
+from mobile_vla_ros.errors import UserError, first_line
+from mobile_vla_ros.files import is_disk_full, no_room, replaced, sync
+from mobile_vla_ros.model.backbone import tokenize
+from mobile_vla_ros.types import BLANKS
+
+if TYPE_CHECKING:
+    from mobile_vla_ros.model.bundle import PolicySpec
+    from mobile_vla_ros.model.network import VlaNetwork
+
+GOLDEN = 'golden.safetensors'
+PRECISIONS = ('float32', 'bfloat16', 'float16')
+REMEDY = 'mobile_vla replay EPISODE --policy POLICY --store-golden writes it anew'
+
+
+@dataclass(frozen=True, eq=False)
+class Golden:
+    """
+    What a policy was shown, what it was told, and what it said.
+
+    :param frames: (window, S, S, 3) uint8, RGB, at the policy's size, oldest first.
+    :param actions: (chunk, axes) float32, normalised: what the network said, adapters unmerged.
+    :param instruction: as it was given.
+    :param blank: what the policy was kept from (`PolicySpec.blank`).
+    :param precision: of the frozen weights that said so, one of `PRECISIONS`.
+    """
+
+    frames: np.ndarray
+    actions: np.ndarray
+    instruction: str
+    blank: str = ''
+    precision: str = 'float32'
+
+
+def write_golden(folder: Path, golden: Golden) -> None:
+    """
+    Put golden frames into a bundle's folder, whole or not at all; nothing else there changes.
+
+    :raises UserError: when there is no room.
+    """
+    tensors = {'frames': torch.from_numpy(np.ascontiguousarray(golden.frames, np.uint8)),
+               'actions': torch.from_numpy(np.ascontiguousarray(golden.actions, np.float32))}
+    path = Path(folder) / GOLDEN
+    try:
+        # Under another name first: what was there stays until the new one is on the disk.
+        with replaced(path, 'wb') as file:
+            file.write(save(tensors, {'instruction': golden.instruction, 'blank': golden.blank,
+                                      'precision': golden.precision}))
+        sync(path.parent)
+    except BaseException as error:
+        if is_disk_full(error):
+            raise no_room(str(path), path.parent,
+                          sum(value.nbytes for value in tensors.values())) from error
+        raise
+
+
+def read_golden(folder: Path | str) -> Golden | None:
+    """
+    Return the golden frames of a bundle, None when it has none.
+
+    :param folder: of the bundle, or a `builtin:` name.
+    :raises UserError: when the file is broken, or none of ours.
+    """
+    from mobile_vla_ros.model.bundle import bundle_folder  # which writes golden frames itself
+    path = bundle_folder(folder) / GOLDEN
+    if not path.exists():
+        return None
+    try:
+        with safe_open(path, 'pt') as file:
+            said = file.metadata() or {}
+            found = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except (SafetensorError, OSError, ValueError) as error:
+        raise UserError(f'{path} is broken', got=first_line(error),
+                        expected='golden frames as training writes them',
+                        remedy=REMEDY) from error
+    problems = _problems(found, said)
+    if problems:
+        raise UserError(f'{path} holds no golden frames of ours', got='; '.join(problems),
+                        remedy=REMEDY)
+    return Golden(found['frames'].numpy(), found['actions'].numpy(), said['instruction'],
+                  said.get('blank', ''), said.get('precision', 'float32'))
+
+
+def _problems(found: dict[str, torch.Tensor], said: dict[str, str]) -> list[str]:
+    """Return everything that golden frames cannot be."""
+    wanted = {'frames': (torch.uint8, 4), 'actions': (torch.float32, 2)}
+    problems = [f'no tensor {name}' for name in wanted if name not in found]
+    for name, (dtype, dims) in wanted.items():
+        if name in found and (found[name].dtype != dtype or found[name].ndim != dims):
+            shape = ' x '.join(map(str, found[name].shape))
+            problems.append(f'{name} is {found[name].dtype} {shape}, not {dtype} in {dims} '
+                            'dimensions')
+    if not problems and not torch.isfinite(found['actions']).all():
+        problems.append('actions holds a number that is not finite')
+    if not said.get('instruction', '').strip():
+        problems.append('no instruction')
+    for name, known in (('blank', BLANKS), ('precision', PRECISIONS)):
+        if said.get(name, known[0]) not in known:
+            problems.append(f'{name} is {said[name][:40]!r}')
+    return problems
+
+
+@torch.no_grad()
+def golden_actions(network: 'VlaNetwork', tokenizer, spec: 'PolicySpec', pixels: torch.Tensor,
+                   instruction: str) -> np.ndarray:
+    """
+    Return what a network says of a window, in evaluation mode and without autocasting.
+
+    :param pixels: (window, 3, S, S) float32, preprocessed, oldest first.
+    :returns: (chunk, axes) float32, normalised.
+    """
+    was_training = network.training
+    network.eval()
+    try:
+        device = network.action_token.device
+        if spec.blank == 'image':
+            pixels = torch.zeros_like(pixels)
+        ids, lengths = tokenize(tokenizer, [spec.prompt(instruction)])
+        count = len(pixels)
+        features = network.encode(
+            pixels.to(device, network.kosmos.dtype), ids.expand(count, -1).to(device),
+            lengths.expand(count).to(device))
+        motion, _ = network.head(features[None].to(network.action_token.dtype))
+    finally:
+        network.train(was_training)
+    return motion[0, -1, :, :len(spec.actions.axes)].float().cpu().numpy()
+
+
+def make_golden(network: 'VlaNetwork', tokenizer, spec: 'PolicySpec', frames: np.ndarray,
+                pixels: torch.Tensor, instruction: str) -> Golden:
+    """
+    Return golden frames with what the network says of them now.
+
+    :param frames: (window, S, S, 3) uint8, RGB; `pixels` are the same, preprocessed.
+    """
+    return Golden(frames, golden_actions(network, tokenizer, spec, pixels, instruction),
+                  instruction, spec.blank, str(network.kosmos.dtype).removeprefix('torch.'))
