@@ -17,7 +17,7 @@ from mobile_vla_ros.episode.closed_view import (
 )
 from mobile_vla_ros.episode.tally import Tally
 from mobile_vla_ros.errors import UserError, first_line
-from mobile_vla_ros.types import Frame
+from mobile_vla_ros.types import SOURCES, Frame
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,8 @@ class Episode:
     """
     One take, open for reading; use it as a context manager.
 
-    Times and commands are in memory, images are read and decoded when they are asked for. A
+    Times and commands are in memory, images are read and decoded when they are asked for.
+    ``proposals`` is what a policy proposed beside the commands, None where none listened. A
     ``.part``, of a writer that was killed or of one that still writes, shows what was flushed.
     """
 
@@ -69,6 +70,7 @@ class Episode:
         self.frame_received_ns = received_ns[:self._count]
         self.commands = Commands(*_written(file['commands'], 'twist', 'stamp_ns', 'received_ns',
                                            'source'))
+        self.proposals = _proposals(file) if 'proposals' in file else None
         self.events = [
             Event(name.decode(), int(time), text.decode(errors='replace')) for name, time, text
             in zip(*_written(file['events'], 'name', 'time_ns', 'text'), strict=True)]
@@ -282,6 +284,12 @@ def _written(stream: h5py.Group, *names: str) -> list[np.ndarray]:
             unwritten = np.flatnonzero(column == schema.NO_TIME)
             count = min(count, unwritten[0]) if len(unwritten) else count
     return [column[:count] for column in columns]
+
+
+def _proposals(file: h5py.File) -> Commands:
+    twist, stamp_ns, received_ns = _written(file['proposals'], 'twist', 'stamp_ns', 'received_ns')
+    return Commands(twist, stamp_ns, received_ns,
+                    np.full(len(received_ns), SOURCES['policy'], np.uint8))
 
 
 def _readable_images(images: h5py.Dataset, count: int) -> int:

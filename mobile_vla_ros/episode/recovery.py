@@ -9,7 +9,7 @@ from pathlib import Path
 
 from mobile_vla_ros.episode import lock, schema
 from mobile_vla_ros.episode.reader import Episode
-from mobile_vla_ros.episode.salvage import STREAMS, Salvage
+from mobile_vla_ros.episode.salvage import Salvage
 from mobile_vla_ros.episode.writer import EpisodeWriter
 from mobile_vla_ros.errors import UserError
 from mobile_vla_ros.types import NANOSECONDS, SOURCE_NAMES, Command
@@ -24,7 +24,7 @@ class Recovery:
     What became of a take.
 
     :param path: the whole episode.
-    :param frames: rows kept; likewise ``commands`` and ``events``.
+    :param frames: rows kept; likewise ``commands``, ``events`` and ``proposals``.
     :param lost: rows that the file lists and that could not be read, by stream.
     :param sentence: all of it in words.
     :param clean: nothing that the file lists is lost.
@@ -37,6 +37,7 @@ class Recovery:
     lost: dict[str, int]
     sentence: str
     clean: bool
+    proposals: int = 0
 
 
 def is_written(path: Path | str) -> bool:
@@ -152,6 +153,8 @@ def _told_before(salvage: Salvage, before: Path) -> Recovery:
     with Episode.open(before) as episode:
         kept = {'frames': len(episode), 'commands': len(episode.commands),
                 'events': sum(event.name != 'recovered' for event in episode.events)}
+        if episode.proposals is not None:
+            kept['proposals'] = len(episode.proposals)
     lost = _lost(salvage, kept)
     words = f'{salvage.path.name} was recovered before, as {before.name}{_lost_words(lost)}'
     return Recovery(before, **kept, lost=lost, sentence=words, clean=not any(lost.values()))
@@ -209,7 +212,8 @@ def _new_writer(salvage: Salvage, target: Path, now_ns: int) -> EpisodeWriter:
     return EpisodeWriter(target.parent, schema.EpisodeInfo(**info), _created_ns(salvage, now_ns),
                          episode_id=episode_id, hidden=True,
                          expected_rate_hz=known.get('expected_rate_hz'),
-                         timed=known.get('timed', True))
+                         timed=known.get('timed', True),
+                         proposals='proposals' in salvage.streams)
 
 
 def _created_ns(salvage: Salvage, now_ns: int) -> int:
@@ -226,7 +230,7 @@ def _created_ns(salvage: Salvage, now_ns: int) -> int:
 
 def _copy(salvage: Salvage, writer: EpisodeWriter) -> dict[str, int]:
     """Write every row that can be read; return how many of each stream."""
-    kept = dict.fromkeys(STREAMS, 0)
+    kept = dict.fromkeys(salvage.streams, 0)
     for name, time_ns, text in salvage.events():
         dropped = schema.dropped_frames(text) if name == 'drop' else 0
         writer.add_event(name, time_ns, text, dropped=dropped)
@@ -235,6 +239,9 @@ def _copy(salvage: Salvage, writer: EpisodeWriter) -> dict[str, int]:
         source = SOURCE_NAMES.get(source, 'unknown')
         writer.add_command(Command(twist, stamp_ns, received_ns, source))
         kept['commands'] += 1
+    for twist, stamp_ns, received_ns in salvage.proposals():
+        writer.add_proposal(twist, stamp_ns, received_ns)
+        kept['proposals'] += 1
     for encoded, stamp_ns, received_ns in salvage.frames():
         writer.add_frame(encoded, stamp_ns, received_ns)
         kept['frames'] += 1
@@ -242,7 +249,8 @@ def _copy(salvage: Salvage, writer: EpisodeWriter) -> dict[str, int]:
 
 
 def _lost(salvage: Salvage, kept: dict[str, int]) -> dict[str, int]:
-    return {stream: max(salvage.listed[stream] - kept[stream], 0) for stream in STREAMS}
+    return {stream: max(salvage.listed[stream] - kept.get(stream, 0), 0)
+            for stream in salvage.streams}
 
 
 def _words(rows: dict[str, int]) -> str:

@@ -32,8 +32,8 @@ class Salvage:
     """
     The rows of one damaged file, one by one; use it as a context manager.
 
-    ``listed`` counts the rows that the file tells of, by stream; what the iterators do not give
-    is lost.
+    ``listed`` counts the rows that the file tells of, by stream (``streams``: those of every take,
+    and ``proposals`` of one that has them); what the iterators do not give is lost.
 
     :raises UserError: when not even the head of the file can be read.
     """
@@ -51,11 +51,16 @@ class Salvage:
                 f'{path} cannot be recovered: its head cannot be read',
                 got=first_line(error),
                 expected=f'an HDF5 file of format {schema.FORMAT}') from None
-        self._data = {name: self._dataset(name) for name in schema.DATASETS}
+        # Some takes have proposals, and those that have none are not said to have lost them.
+        self.streams = STREAMS + (('proposals',) if self._has('proposals') else ())
+        wanted = schema.DATASETS | schema.PROPOSALS
+        self._data = {name: self._dataset(name) for name in wanted
+                      if name.partition('/')[0] in self.streams}
         self._places = {name: _places(dataset) for name, dataset in self._data.items()}
         self.listed = {stream: max(
             (len(dataset) for name, dataset in self._data.items()
-             if dataset is not None and name.startswith(stream)), default=0) for stream in STREAMS}
+             if dataset is not None and name.startswith(stream)), default=0)
+            for stream in self.streams}
         self._heap_at, self._heap = -1, {}
 
     def __enter__(self) -> 'Salvage':
@@ -107,6 +112,22 @@ class Salvage:
                 name = name.decode(errors='replace')
                 if was_written(time_ns, time_ns) and name in schema.EVENTS:
                     yield name, time_ns, text.decode(errors='replace')
+
+    def proposals(self) -> Iterator[tuple[np.ndarray, int, int]]:
+        """Give every proposal that is there as (6,) twist, stamp of its image, and receipt."""
+        if 'proposals' not in self.streams:
+            return
+        for twists, *columns in self._blocks('proposals', 'twist', 'stamp_ns', 'received_ns'):
+            for twist, stamp_ns, received_ns in zip(
+                    twists, *(column.tolist() for column in columns), strict=False):
+                if was_written(stamp_ns, received_ns) and np.isfinite(twist).all():
+                    yield twist, stamp_ns, received_ns
+
+    def _has(self, stream: str) -> bool:
+        try:
+            return stream in self._file
+        except UNREADABLE:
+            return False
 
     def _dataset(self, name: str) -> h5py.Dataset | None:
         try:

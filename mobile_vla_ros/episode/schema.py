@@ -51,6 +51,14 @@ DATASETS = {
     'events/text': (None, h5py.string_dtype('utf-8', EVENT_TEXT_BYTES), EVENT_ROWS, None),
 }
 
+# What a policy proposed beside what was driven, in takes that are about it. A reader of before
+# this group knows nothing of it and loses nothing else, so the version is the same.
+PROPOSALS = {
+    'proposals/twist': (6, np.float64, COMMAND_ROWS, NO_SPEED),
+    'proposals/stamp_ns': (None, np.int64, COMMAND_ROWS, NO_TIME),
+    'proposals/received_ns': (None, np.int64, COMMAND_ROWS, NO_TIME),
+}
+
 # Attributes that a take may still learn while it runs. SWMR forbids new attributes but allows
 # an existing one to be rewritten in its own bytes: so they exist from the start, with room.
 LATE_TEXT_BYTES = {'outcome': 16, 'command_type': 96, 'frame_id': 128, 'health': 8192}
@@ -115,9 +123,13 @@ def fixed_text(text: str, size: int) -> np.bytes_:
     return np.bytes_(text.encode()[:size].decode(errors='ignore').encode())
 
 
-def lay_out(file: h5py.File, info: EpisodeInfo, episode_id: str,
-            created_ns: int) -> dict[str, h5py.Dataset]:
-    """Write attributes and empty datasets into a new file and switch it to SWMR."""
+def lay_out(file: h5py.File, info: EpisodeInfo, episode_id: str, created_ns: int, *,
+            proposals: bool = False) -> dict[str, h5py.Dataset]:
+    """
+    Write attributes and empty datasets into a new file and switch it to SWMR.
+
+    :param proposals: with those of ``PROPOSALS``.
+    """
     attributes = file.attrs
     attributes['format'] = FORMAT
     attributes['version'] = VERSION
@@ -135,7 +147,8 @@ def lay_out(file: h5py.File, info: EpisodeInfo, episode_id: str,
     for name in LATE_FLAGS:
         attributes.create(name, False)
     datasets = {}
-    for path, (columns, dtype, rows, unwritten) in DATASETS.items():
+    wanted = DATASETS | PROPOSALS if proposals else DATASETS
+    for path, (columns, dtype, rows, unwritten) in wanted.items():
         tail = () if columns is None else (columns,)
         datasets[path] = file.create_dataset(
             path, (0, *tail), maxshape=(None, *tail), chunks=(rows, *tail), dtype=dtype,

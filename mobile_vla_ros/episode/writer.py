@@ -44,7 +44,8 @@ class EpisodeWriter:
 
     def __init__(self, folder: Path | str, info: schema.EpisodeInfo, created_ns: int, *,
                  flush_period_s: float = 0.5, expected_rate_hz: float | None = None,
-                 timed: bool = True, episode_id: str | None = None, hidden: bool = False):
+                 timed: bool = True, episode_id: str | None = None, hidden: bool = False,
+                 proposals: bool = False):
         """
         Create the folder when it is missing, and the file in it.
 
@@ -55,6 +56,7 @@ class EpisodeWriter:
         :param episode_id: the name of a take that has one already; None: a new one.
         :param hidden: keep the hidden name until ``close``: for a take that is made from another
             file, and is worth nothing unless it is whole.
+        :param proposals: whether there is a place for what a policy proposed (``add_proposal``).
         :raises UserError: when the folder cannot be made or written.
         """
         folder = Path(folder).expanduser()
@@ -66,7 +68,7 @@ class EpisodeWriter:
         self.expected_rate_hz, self.timed = expected_rate_hz, timed
         self._flush_period_ns = int(flush_period_s * NANOSECONDS)
         self._flushed_ns = None
-        self._frames, self._commands, self._events = [], [], []
+        self._frames, self._commands, self._events, self._proposals = [], [], [], []
         self._tally = Tally()
         self.last_ns = 0  # of the row that came last
         self.frames = self.commands = self.drops = 0
@@ -84,7 +86,8 @@ class EpisodeWriter:
             self._file = h5py.File(nascent, 'w', libver='latest')
             self._room.forget()
             self._hold_first()
-            self._data = schema.lay_out(self._file, info, self.episode_id, created_ns)
+            self._data = schema.lay_out(self._file, info, self.episode_id, created_ns,
+                                        proposals=proposals)
             # The name is given only now: a .part that exists can be read through SWMR.
             os.rename(nascent, self.part_path)
         except OSError as error:
@@ -127,6 +130,18 @@ class EpisodeWriter:
         if len(self._commands) >= MOST_ROWS:
             self.flush()
 
+    def add_proposal(self, twist: np.ndarray, stamp_ns: int, received_ns: int):
+        """
+        Keep what a policy proposed, and nobody drove; for a writer made with ``proposals``.
+
+        :param twist: (6,) m/s and rad/s.
+        :param stamp_ns: of the image that it comes from.
+        """
+        self.last_ns = received_ns
+        self._proposals.append((np.asarray(twist, dtype=np.float64), stamp_ns, received_ns))
+        if len(self._proposals) >= MOST_ROWS:
+            self.flush()
+
     def add_event(self, name: str, time_ns: int, text: str = '', *, dropped: int = 0):
         """
         Keep one event.
@@ -162,10 +177,11 @@ class EpisodeWriter:
         :raises DiskFull: when there is no room for the pending frames. They are left out, as
             whole frames counted in a 'drop' event; all else is written, and ``close`` works.
         """
-        if not (self._frames or self._commands or self._events):
+        small = (self._commands, self._events, self._proposals)
+        if not (self._frames or any(small)):
             return
         images = sum(len(image) + IMAGE_BYTES for image, *_ in self._frames)
-        rows = ROW_BYTES * (len(self._frames) + len(self._commands) + len(self._events))
+        rows = ROW_BYTES * (len(self._frames) + sum(map(len, small)))
         size = self._file.id.get_filesize()
         if self._room.hold(size, images + rows + MARGIN_BYTES):
             self._write_pending()
@@ -176,6 +192,7 @@ class EpisodeWriter:
         if not self._room.hold(size, rows + CLOSE_BYTES):
             # Not even that: only where the disk holds nothing in advance and others filled it.
             self._commands.clear()
+            self._proposals.clear()
             self.commands -= commands
             self.add_event('problem', self.last_ns, f'{commands} commands: the disk is full')
         self._write_pending()
@@ -198,7 +215,8 @@ class EpisodeWriter:
             (('frames/data', 'frames/stamp_ns', 'frames/received_ns'), self._frames),
             (('commands/twist', 'commands/stamp_ns', 'commands/received_ns', 'commands/source'),
              self._commands),
-            (('events/time_ns', 'events/name', 'events/text'), self._events))
+            (('events/time_ns', 'events/name', 'events/text'), self._events),
+            (tuple(schema.PROPOSALS), self._proposals))
         for paths, rows in pending:
             if rows:
                 for path, column in zip(paths, zip(*rows, strict=True), strict=True):
