@@ -8,7 +8,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -95,10 +95,15 @@ class Processes:
 
     :param log_dir: folder of the log files, ``NAME.log``; made when it is not there.
     :param env: added to this process' environment.
+    :param patience: the signals that end a process, each with the seconds it may take.
+    :param again: a node that is started again writes on at the end of its log.
     """
 
-    def __init__(self, log_dir: str | os.PathLike, env: Mapping[str, str] | None = None):
+    def __init__(self, log_dir: str | os.PathLike, env: Mapping[str, str] | None = None, *,
+                 patience: Sequence[tuple[int, float]] = PATIENCE, again: bool = False):
         self.log_dir = Path(log_dir)
+        self._patience = patience
+        self._mode = 'ab' if again else 'wb'
         self._env = {**os.environ, 'PYTHONUNBUFFERED': '1', **(env or {})}
         # The package that asks is the package that runs, also from a source tree.
         source = str(Path(__file__).resolve().parents[2])
@@ -136,7 +141,7 @@ class Processes:
                 raise UserError('a node of that name runs already', got=spec.name)
             log = self.log_dir / f'{spec.name}.log'
             env = {**self._env, **(image_sender_env(self._env) if spec.sends_images else {})}
-            with open(log, 'wb') as output:
+            with open(log, self._mode) as output:
                 process = subprocess.Popen(
                     command_line(spec), env=env, stdin=subprocess.DEVNULL, stdout=output,
                     stderr=subprocess.STDOUT, start_new_session=True)
@@ -184,7 +189,7 @@ class Processes:
         :returns: the exit status of each.
         """
         chosen = [self._running[name] for name in names or self._running]
-        for number, patience_s in PATIENCE:
+        for number, patience_s in self._patience:
             left = [running for running in chosen if running.process.poll() is None]
             for running in left:
                 _send(running.process, number)

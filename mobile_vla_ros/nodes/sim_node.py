@@ -26,7 +26,7 @@ from mobile_vla_ros.nodes.common import declare, run, status_message, twist_arra
 from mobile_vla_ros.nodes.images import from_rgb, to_compressed
 from mobile_vla_ros.nodes.topics import LATCHED
 from mobile_vla_ros.sim import suites
-from mobile_vla_ros.sim.arena import RUNNING, SUCCESS, Arena, Judge
+from mobile_vla_ros.sim.arena import RUNNING, SUCCESS, Arena, BaseLimits, Judge
 from mobile_vla_ros.types import NANOSECONDS
 
 TICK_NS = 25_000_000
@@ -72,6 +72,8 @@ class SimNode(Node):
         timeout_s = declare(self, 'trial_timeout_s', Judge().timeout_s,
                             'a trial that is not done after so many seconds has failed',
                             limits=(1.0, 600.0))
+        speed_mps = declare(self, 'base_speed_mps', BaseLimits().planar,
+                            'what the base can do over the floor, m/s', limits=(0.1, 5.0))
         self._paused = declare(self, 'paused', False, 'the scene stands still, though it is shown '
                                'and its clock runs', read_only=False)
         self._next_scene_after_ns = int(NANOSECONDS * declare(
@@ -84,7 +86,8 @@ class SimNode(Node):
                             remedy='set publish_clock:=true, and use_sim_time:=true on all '
                                    'other nodes')
 
-        self._arena = Arena(width, height, judge=replace(Judge(), timeout_s=timeout_s))
+        self._arena = Arena(width, height, judge=replace(Judge(), timeout_s=timeout_s),
+                            limits=BaseLimits(planar=speed_mps))
         self._steady = Clock(clock_type=ClockType.STEADY_TIME)
         self._now_ns = self._running_ns = FIRST_NS
         self._image_period_ns = round(NANOSECONDS / camera_rate_hz)

@@ -1,0 +1,122 @@
+"""Which faults the drill knows, and the nodes that it makes them in."""
+
+import dataclasses
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from mobile_vla_ros.bringup.spec import NodeSpec
+from mobile_vla_ros.bringup.stacks import DRIVE, SIM
+from mobile_vla_ros.errors import UserError, did_you_mean
+
+SPEED_MPS = 1.0
+PROMISED_MS = 250.0
+# A scene whose way straight on from the start is free up to the wall, 4.7 m ahead.
+SUITE, TRIAL, RATE_HZ = 'unseen_layouts', 232, 10.0
+# The drill passes on what the arena's camera sees and what inference proposes, or something else.
+CAMERA = 'drill/camera/image_raw'
+PROPOSALS = 'drill/policy/cmd_vel'
+# What is promised of a fault.
+STOPS, LIMITED, NOTHING, HELD, TAKEN, BASE = (
+    'stops', 'limited', 'nothing', 'held', 'taken', 'base')
+PROMISES = {
+    STOPS: f'zero in {PROMISED_MS:.0f} ms',
+    LIMITED: 'within the limits',
+    NOTHING: 'no command but zero',
+    HELD: f'zero in {PROMISED_MS:.0f} ms, until there is a new plan',
+    TAKEN: f'their command in {PROMISED_MS:.0f} ms',
+    BASE: "stopped by the base's own timeout",
+}
+
+
+@dataclass(frozen=True)
+class Fault:
+    """
+    One thing that goes wrong, or is done, in a drive.
+
+    :param name: as it is asked for.
+    :param title: as the table says it.
+    :param observable: from which moment on it can be known of.
+    :param promise: one of ``PROMISES``.
+    :param stepped_clock: the nodes take their time from /clock.
+    """
+
+    name: str
+    title: str
+    observable: str
+    promise: str = STOPS
+    stepped_clock: bool = False
+
+    @property
+    def promised(self) -> str:
+        """What is promised of it, in words."""
+        if self.name == 'teleop_lets_go':
+            return f'{PROMISES[STOPS]}, policy after the hold'
+        return PROMISES[self.promise]
+
+
+_LATE_FRAME = "a frame is half a period late (the frame buffer's own tolerance)"
+_LATE_PROPOSAL = 'a proposal does not come: one period after the last'
+_FIRST = 'the first one arrives'
+FAULTS = tuple(Fault(*row) for row in (
+    ('inference_killed', 'inference SIGKILLed', _LATE_PROPOSAL),
+    ('inference_stopped', 'inference SIGSTOPped', _LATE_PROPOSAL),
+    ('inference_starved', 'inference gets no CPU',
+     'a proposal does not come, or its image has passed the age limit'),
+    ('inference_slow', '800 ms of inference, from standstill', 'always', NOTHING),
+    ('camera_silent', 'camera silent', _LATE_FRAME),
+    ('camera_frozen', 'camera frozen', 'the first frame arrives again, with a new stamp'),
+    ('camera_late', 'camera 3 s late', _LATE_FRAME),
+    ('camera_black', 'camera black', _FIRST),
+    ('camera_stamps', 'camera stamps that are no time', _FIRST),
+    ('camera_gone', "DDS peer gone: the camera's process SIGKILLed", _LATE_FRAME),
+    ('proposal_nan', 'proposal NaN', _FIRST),
+    ('proposal_infinite', 'proposal infinite', _FIRST),
+    ('proposal_large', 'proposal 10 times the limit (no stop)', _FIRST, LIMITED),
+    ('instruction', 'instruction changed in mid-drive', 'it is sent', HELD),
+    ('teleop', 'teleop takes over', 'its first message is sent', TAKEN),
+    ('teleop_lets_go', 'teleop lets go', 'its last message is teleop_timeout_s old'),
+    ('estop', 'e-stop pressed', 'it is sent'),
+    ('guard_terminated', 'guard SIGTERMed', 'the signal is sent'),
+    ('guard_killed', 'guard SIGKILLed', 'the signal is sent', BASE),
+    ('clock_forward', 'clock stepped by +10 s', 'the first message of /clock', STOPS, True),
+    ('clock_back', 'clock stepped by -10 s', 'the first message of /clock', STOPS, True),
+))
+
+
+def chosen(names: Sequence[str]) -> list[Fault]:
+    """
+    Return the faults of these names in their own order, all of them for none.
+
+    :raises UserError: for a name that there is not.
+    """
+    known = [fault.name for fault in FAULTS]
+    for name in names:
+        if name not in known:
+            raise UserError('the drill knows no such fault', got=repr(name),
+                            expected=', '.join(known), remedy=did_you_mean(name, known))
+    return [fault for fault in FAULTS if not names or fault.name in names]
+
+
+def nodes(policy: str | os.PathLike, params_file: str = '', *, clock: bool = False,
+          ) -> list[NodeSpec]:
+    """
+    Return the arena as the robot, the camera's relay, guard and inference as a drive has them.
+
+    :param policy: the bundle's folder.
+    :param params_file: parameters of the user's own, empty for none.
+    :param clock: all of them take their time from /clock.
+    """
+    common = {'params_file': params_file, 'use_sim_time': clock}
+    sim, = SIM.nodes(suite=SUITE, trial=TRIAL, image_topic=CAMERA, stamped=False, **common)
+    sim.parameters.update(
+        publish_clock=False, use_sim_time=clock, camera_rate_hz=RATE_HZ,
+        base_speed_mps=SPEED_MPS, trial_timeout_s=600.0, next_scene_after_s=0.0)
+    guard, inference = DRIVE.nodes(policy=str(policy), image_transport='compressed', **common)
+    return [sim, camera(), guard, dataclasses.replace(
+        inference, remappings={**inference.remappings, 'policy/cmd_vel': PROPOSALS})]
+
+
+def camera() -> NodeSpec:
+    """Return the relay that stands for the camera's driver."""
+    return NodeSpec('drill_camera', 'drill_camera')

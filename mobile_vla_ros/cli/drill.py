@@ -1,0 +1,134 @@
+"""`mobile_vla drill`: breaks a live drive in every way it knows, and says how it stopped."""
+
+import argparse
+import contextlib
+import json
+import shutil
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+from mobile_vla_ros.errors import UserError
+
+EXAMPLE = 'example: mobile_vla drill inference_killed estop'
+POLICY = 'builtin:demo'
+START_S, FAULT_S = 180.0, 90.0
+NODE = 'drill'
+
+
+def register(subparsers) -> None:
+    """Add the subcommand."""
+    parser = subparsers.add_parser(
+        'drill', help='break a live drive in every way, and measure how it stops',
+        description='Drive in the arena at 1.0 m/s through the live nodes, in a ROS domain of '
+                    'its own; make one fault after the other and measure how long it takes from '
+                    'the moment at which the fault can be known of until the base is told zero. '
+                    "Inference's proposals pass in their own time and with their own stamps, but "
+                    'say 1.0 m/s straight on, so that every fault meets the same speed. Exit '
+                    'status 1 when a promise is broken.', epilog=EXAMPLE)
+    parser.add_argument('faults', nargs='*', metavar='FAULT', help='what to break (everything)')
+    parser.add_argument('--list', action='store_true', help='name the faults and their promises')
+    parser.add_argument('--policy', default=POLICY, help=f'policy bundle ({POLICY})')
+    parser.add_argument('--params-file', default='', metavar='FILE',
+                        help='parameters of your own, on the key /**, for guard, inference and '
+                             'arena; the promises stay those of the default settings')
+    parser.add_argument('--out', type=Path, metavar='DIR',
+                        help="keep drill.json and the nodes' logs in this new folder")
+    shape = parser.add_mutually_exclusive_group()
+    shape.add_argument('--json', action='store_true', help='print JSON')
+    shape.add_argument('--markdown', action='store_true', help='print a Markdown table')
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Make the faults and print what came of them; 1 when a promise is broken."""
+    from mobile_vla_ros.bringup.drill import chosen
+    faults = chosen(args.faults)
+    if args.list:
+        _list(faults, args.json)
+        return 0
+    from mobile_vla_ros.cli.bench_run import refuse_full
+    from mobile_vla_ros.cli.drill_table import kept
+    refuse_full(args.out)
+    rows: list[dict] = []
+    with _folder(args.out) as (folder, keep):
+        try:
+            _drill(args, [fault.name for fault in faults], folder, rows)
+        except UserError:
+            keep.append(True)
+            _print(args, rows)  # what is known already is not lost
+            raise
+        (folder / 'drill.json').write_text(json.dumps(rows, indent=1))
+        _print(args, rows)
+        if not kept(rows):
+            keep.append(True)
+            print(f"the nodes' logs are kept in {folder}", file=sys.stderr)
+    return 0 if kept(rows) else 1
+
+
+def _list(faults, as_json: bool):
+    if as_json:
+        print(json.dumps([{'fault': fault.name, 'title': fault.title, 'promise': fault.promised,
+                           'observable': fault.observable} for fault in faults]))
+        return
+    wide = max(len(fault.name) for fault in faults)
+    for fault in faults:
+        print(f'{fault.name:{wide}}  {fault.title}: {fault.promised}')
+
+
+def _print(args: argparse.Namespace, rows: list[dict]):
+    from mobile_vla_ros.cli.drill_table import foot, markdown, table
+    if args.json:
+        print(json.dumps(rows))
+    elif rows:
+        print((markdown if args.markdown else table)(rows))
+        print(f'\n{foot(rows)}')
+
+
+@contextlib.contextmanager
+def _folder(out: Path | None) -> Iterator[tuple[Path, list]]:
+    """Give a folder for the logs, and a list: with something in it, the folder is kept."""
+    keep = [True] if out is not None else []
+    folder = Path(tempfile.mkdtemp(prefix='mobile_vla_drill_')) if out is None else out.resolve()
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        yield folder, keep
+    finally:
+        if not keep:
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def _drill(args: argparse.Namespace, names: list[str], folder: Path, rows: list[dict]):
+    """Run the drill's node and add its rows as they come; it has ended when this returns."""
+    from mobile_vla_ros.bringup.processes import ProcessEnded, Processes
+    from mobile_vla_ros.bringup.spec import NodeSpec, check_common
+    from mobile_vla_ros.cli.live import isolated
+    check_common({'params_file': args.params_file or None})  # before torch is imported
+    from mobile_vla_ros.model.bundle import bundle_folder, read_spec
+    read_spec(args.policy)
+    node = NodeSpec(NODE, 'drill_node', parameters={
+        'policy': str(bundle_folder(args.policy).resolve()), 'log': str(folder),
+        'params_file': str(Path(args.params_file).resolve()) if args.params_file else '',
+        'faults': ','.join(names)})
+    with Processes(folder, isolated()) as processes:
+        processes.start(node, finite=True)
+        log = processes[NODE].log
+        try:
+            processes.wait(NODE, START_S + FAULT_S * len(names),
+                           lambda: _look(log, rows, quiet=args.json))
+        except (ProcessEnded, TimeoutError) as error:
+            _look(log, rows, quiet=args.json)
+            raise UserError(f'the drill stopped: {error}') from error
+
+
+def _look(log: Path, rows: list[dict], *, quiet: bool):
+    """Add the lines that were written since the last look, and say each on standard error."""
+    lines = [line for line in log.read_text(errors='replace').split('\n')[:-1]
+             if line.startswith('{')]
+    for line in lines[len(rows):]:
+        rows.append(json.loads(line))
+        if not quiet:
+            from mobile_vla_ros.cli.drill_table import cells
+            title, _, zero, _, mark, metres, says = cells(rows[-1])
+            print(f'{title}: {mark}, {zero} ms, {metres} m; {says}', file=sys.stderr, flush=True)

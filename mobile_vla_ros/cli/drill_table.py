@@ -1,0 +1,48 @@
+"""The drill's rows as a table: for people, and for a page."""
+
+from collections.abc import Sequence
+
+HEAD = ('fault', 'observable', 'zero after (ms)', 'promise', '', 'rolled (m)', 'guard says')
+MARKS = {True: 'kept', False: 'BROKEN', None: 'UNSURE'}
+FOOT = ('Milliseconds are from the moment at which the fault can be known of to the moment at '
+        'which DDS received the first command that is zero and after which all are; minus: before '
+        'it. Metres are from the fault to standstill, in an arena whose base brakes with at most '
+        '1.5 m/s^2.')
+
+
+def cells(row: dict) -> tuple[str, ...]:
+    """Return what the table shows of a row of the drill (`drill_judge.Row`)."""
+    zero, metres = row['zero_ms'], row['rolled_m']
+    says = '; '.join(filter(None, (row['guard'], row['note'])))
+    return (row['title'], row['observable'], '-' if zero is None else f'{zero:.0f}',
+            row['promise'], MARKS[row['kept']], '-' if metres is None else f'{metres:.2f}', says)
+
+
+def table(rows: Sequence[dict]) -> str:
+    """Return the rows as text in columns."""
+    lines = [HEAD, *map(cells, rows)]
+    widths = [max(len(line[column]) for line in lines) for column in range(len(HEAD))]
+    return '\n'.join('  '.join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)
+                               ).rstrip() for line in lines)
+
+
+def markdown(rows: Sequence[dict]) -> str:
+    """Return the rows as a Markdown table."""
+    lines = [HEAD, ('---',) * len(HEAD), *map(cells, rows)]
+    return '\n'.join('| ' + ' | '.join(cell.replace('|', '/') for cell in line) + ' |'
+                     for line in lines)
+
+
+def foot(rows: Sequence[dict]) -> str:
+    """Return what is to be known of the figures, and how far this run can be trusted."""
+    worst = max((row['late_ms'] for row in rows), default=0.0)
+    again = [row['fault'] for row in rows if row['attempts'] > 1]
+    lines = [FOOT, f'The drill itself was at most {worst:.0f} ms late in what it did.']
+    if again:
+        lines.append('Measured again, because it was too late to tell: ' + ', '.join(again) + '.')
+    return '\n'.join(lines)
+
+
+def kept(rows: Sequence[dict]) -> bool:
+    """Whether every promise was kept; one of which nothing can be said was not."""
+    return all(row['kept'] is True for row in rows)

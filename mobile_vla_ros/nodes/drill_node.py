@@ -1,0 +1,165 @@
+"""
+Breaks a live drive in the arena in every way it knows, and measures how it stops.
+
+    python -m mobile_vla_ros.nodes.drill_node --ros-args -p policy:=FOLDER -p log:=FOLDER
+
+It starts the nodes itself. One line of JSON on standard output a fault (`drill_judge.Row`), as
+soon as it is known. Times are of the steady clock, messages are counted from when DDS received
+them.
+"""
+
+import json
+import sys
+import threading
+import time
+from dataclasses import replace
+from pathlib import Path
+
+from rclpy.node import Node
+
+from mobile_vla_ros.bringup import drill
+from mobile_vla_ros.errors import UserError
+from mobile_vla_ros.nodes.common import declare, run, twist_array, work_to_end
+from mobile_vla_ros.nodes.drill_faults import ACTS, DEFAULTS, PERSON, Act, Drive
+from mobile_vla_ros.nodes.drill_judge import Heard, Row, judge, sure
+from mobile_vla_ros.nodes.drill_measure import is_zero
+from mobile_vla_ros.nodes.drill_rig import Rig
+from mobile_vla_ros.nodes.drill_watch import Watch
+from mobile_vla_ros.types import NANOSECONDS
+
+# A network takes seconds to load, more on a busy machine.
+START_S, ARM_S, SPEED_S, STAND_S = 90.0, 20.0, 10.0, 3.0
+DRIVES_MPS, STANDS_MPS = 0.97 * drill.SPEED_MPS, 0.01
+STEADY_S = 0.2
+ZEROS_S = 0.5
+REARM_S, REARMS = 0.5, 4
+# A drill that is late itself measures again, so often in all.
+ATTEMPTS = 3
+
+
+class DrillNode(Node):
+    """Goes through the faults in a thread, while the executor's thread passes proposals on."""
+
+    def __init__(self):
+        super().__init__('drill')
+        policy = declare(self, 'policy', '', 'folder of the policy bundle')
+        params_file = declare(self, 'params_file', '', 'parameters of guard, inference and arena')
+        log = declare(self, 'log', '', "folder of the nodes' logs")
+        names = declare(self, 'faults', '', 'names with commas between them; empty for all')
+        self._faults = drill.chosen([name for name in names.split(',') if name])
+        if not policy or not log:
+            raise UserError('the drill needs a policy and a folder for logs',
+                            got=f'policy {policy!r}, log {log!r}')
+        self._watch = Watch()
+        self._rig = Rig(self, self._watch, Path(log), policy, params_file)
+        self._thread = threading.Thread(target=work_to_end, args=(
+            self, 'drill_node', self._work, self._rig.closing), daemon=True)
+        self._thread.start()
+
+    def on_exit(self):
+        """Leave no process behind."""
+        self._rig.closing.set()
+        self._thread.join()
+        self._rig.close()
+        self._watch.close()
+
+    def _work(self):
+        for clock in (False, True):
+            faults = [fault for fault in self._faults if fault.stepped_clock == clock]
+            if not faults:
+                continue
+            self._rig.start(clock=clock)
+            for fault in faults:
+                print(json.dumps(self._measure(fault).as_dict()), flush=True)
+        self.exit_status = 0
+
+    def _measure(self, fault: drill.Fault) -> Row:
+        """Return the row of a fault; measured again when the machine was too busy to tell."""
+        for attempt in range(1, ATTEMPTS + 1):
+            row = self._once(fault, attempt)
+            if sure(row):
+                return row
+        return replace(row, kept=None, note='the machine was too busy to tell')
+
+    def _once(self, fault: drill.Fault, attempt: int) -> Row:
+        rig, watch, act = self._rig, self._watch, ACTS[fault.name]
+        self._begin()
+        drive = Drive()
+        if act.standstill:
+            drive.injected_ns = act.make(rig)
+            self._rearm()
+        else:
+            rig.arm(ARM_S)
+            self._reach_speed()
+            drive.injected_ns = act.make(rig)
+        self._let_happen(fault, act, drive)
+        drive.until_ns = time.monotonic_ns()
+        seen_ns = act.seen(rig, drive)
+        act.undo(rig, drive)
+        heard = Heard(
+            drive.injected_ns, seen_ns, drive.until_ns,
+            *(list(rows) for rows in (watch.commands, watch.odom, watch.status, watch.proposals)),
+            tuple(twist_array(PERSON).tolist()),
+            round(DEFAULTS.takeover_hold_s * NANOSECONDS), watch.latest_ns(drive.injected_ns))
+        row = judge(fault, heard)
+        note = row.note
+        if drive.status is not None:
+            note = '; '.join(filter(None, (note, f'it ended with status {drive.status}')))
+        return replace(row, attempts=attempt, note=note)
+
+    def _begin(self):
+        """Stand at the start of the scene with everything alive and proposing."""
+        rig, watch = self._rig, self._watch
+        rig.until(lambda: watch.odom, START_S, 'the arena is silent')
+        rig.reset()
+        watch.forget()
+        began_ns = time.monotonic_ns()
+        rig.until(lambda: any(image > began_ns for _, image, _ in list(watch.proposals)),
+                  START_S, 'inference did not come back: it proposes nothing')
+        rig.until(lambda: watch.odom and watch.speed < STANDS_MPS, STAND_S,
+                  'the base does not stand at the start')
+
+    def _reach_speed(self):
+        """Wait until the base has driven at its speed for a moment."""
+        watch, since = self._watch, None
+
+        def steady():
+            nonlocal since
+            if watch.speed < DRIVES_MPS:
+                since = None
+            elif since is None:
+                since = time.monotonic()
+            return since is not None and time.monotonic() - since > STEADY_S
+        if not self._rig.wait(steady, SPEED_S):
+            told = watch.status[-1] if watch.status else (0, 'nothing', {})
+            raise UserError(
+                f'the base does not reach {drill.SPEED_MPS:g} m/s', got=f'{watch.speed:.2f} m/s; '
+                f'the guard says {told[1]}: {told[2].get("reason", "")}', remedy='see its limits')
+
+    def _rearm(self):
+        """Arm, and arm again after each fault."""
+        for _ in range(REARMS):
+            self._rig.arm(ARM_S)
+            self._rig.pause(REARM_S)
+
+    def _let_happen(self, fault: drill.Fault, act: Act, drive: Drive):
+        """Wait until the fault has lasted and the base has stood for a moment, or for too long."""
+        watch = self._watch
+        self._rig.pause(act.lasts_s)
+        if fault.promise not in (drill.STOPS, drill.BASE) or fault.name == 'teleop_lets_go':
+            return
+
+        def over():
+            zeros = watch.commands and is_zero(watch.commands[-1][1])
+            return watch.speed < STANDS_MPS and (zeros or fault.promise == drill.BASE)
+        if self._rig.wait(over, STAND_S):
+            self._rig.pause(ZEROS_S)
+
+
+def main(args: list[str] | None = None) -> int:
+    """Run the drill."""
+    return run('drill_node', DrillNode, args=args)
+
+
+if __name__ == '__main__':
+    sys.exit(main())

@@ -1,0 +1,104 @@
+"""`mobile_vla drill` as a command: real nodes, real signals, real exit statuses."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from ros_helpers import wait_until
+
+ROOT = Path(__file__).resolve().parent.parent
+TIMEOUT_S = 120.0
+MAIN = ('import sys; from mobile_vla_ros.cli import drill, main; '
+        'main.SUBCOMMANDS = tuple(dict.fromkeys((*main.SUBCOMMANDS, drill))); '
+        'sys.exit(main.main())')
+COMMAND = (sys.executable, '-c', MAIN, 'drill')
+
+
+def drill(*arguments, timeout_s: float = TIMEOUT_S) -> subprocess.CompletedProcess:
+    return subprocess.run([*COMMAND, *map(str, arguments)], cwd=ROOT, capture_output=True,
+                          text=True, timeout=timeout_s, check=False)
+
+
+def attached(log: Path) -> set[int]:
+    """Return the processes that write into a folder of logs."""
+    found = set()
+    for entry in Path('/proc').iterdir():
+        try:
+            if entry.name.isdigit() and Path(os.readlink(entry / 'fd' / '1')).parent == log:
+                found.add(int(entry.name))
+        except OSError:  # gone, or not ours
+            continue
+    return found
+
+
+def test_a_killed_policy_an_estop_and_an_ended_guard_stop_the_base(tmp_path):
+    """The promise, measured on live nodes that are killed and started again: zero in 250 ms."""
+    log = tmp_path / 'log'
+    done = drill('inference_killed', 'estop', 'guard_terminated', '--json', '--out', log)
+    assert done.returncode == 0, done.stdout + done.stderr
+    killed, estop, ended = json.loads(done.stdout)
+    for row in (killed, estop, ended):
+        assert row['kept'] is True
+        assert -50 < row['zero_ms'] <= 250
+        assert 0.2 < row['rolled_m'] < 1.0
+        assert row['largest_mps'] <= 1.0
+    assert killed['guard'].startswith('fault')
+    assert killed['zero_ms'] > estop['zero_ms']
+    assert estop['guard'] == 'estop: e-stop is pressed'
+    assert 'status 0' in ended['note']
+    assert json.loads((log / 'drill.json').read_text())[1] == estop
+    # A node that is started again does not write over what it said before.
+    assert (log / 'inference.log').read_text().count('Hz, window') == 2
+    assert attached(log) == set()
+
+
+def test_a_guard_that_is_too_patient_is_found(tmp_path):
+    """A drill that cannot fail shows nothing: limits of seconds break the promise; status 1."""
+    params = tmp_path / 'patient.yaml'
+    params.write_text('/**:\n  ros__parameters:\n    observation_max_age_s: 5.0\n'
+                      '    proposal_timeout_s: 5.0\n')
+    done = drill('inference_killed', '--params-file', params, '--out', tmp_path / 'log')
+    assert done.returncode == 1, done.stdout + done.stderr
+    line, = (line for line in done.stdout.splitlines() if 'SIGKILLed' in line)
+    assert 'BROKEN' in line
+    assert str(tmp_path / 'log') in done.stderr
+    assert 'not zero' in (tmp_path / 'log' / 'drill.json').read_text()
+
+
+def test_ctrl_c_leaves_nothing_running(tmp_path):
+    """While the network is still loading, which is the worst moment."""
+    log = tmp_path / 'log'
+    process = subprocess.Popen([*COMMAND, '--out', str(log)], cwd=ROOT, start_new_session=True,
+                               stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    try:
+        wait_until(lambda: len(attached(log)) == 5, 60.0, 'the drill and its four nodes')
+        process.send_signal(signal.SIGINT)
+        assert process.wait(30) == 130
+        assert attached(log) == set()
+    finally:
+        process.kill()
+        process.communicate()
+
+
+@pytest.mark.parametrize(('arguments', 'words'), [
+    (('e-stop',), "Did you mean 'estop'"),
+    (('--policy', 'nowhere'), 'nowhere'),
+    (('--params-file', 'nowhere.yaml'), 'nowhere.yaml'),
+    (('--json', '--markdown'), 'not allowed with')])
+def test_bad_use_is_a_sentence_and_starts_nothing(tmp_path, arguments, words):
+    """Exit status 2."""
+    done = drill(*arguments, timeout_s=60.0)
+    assert done.returncode == 2
+    assert words in done.stderr
+    assert 'Traceback' not in done.stderr
+
+
+def test_list_names_every_fault():
+    """At once, for people and for programs."""
+    assert 'guard_killed' in drill('--list', timeout_s=20.0).stdout
+    listed = json.loads(drill('--list', '--json', timeout_s=20.0).stdout)
+    assert {'fault', 'title', 'promise', 'observable'} == set(listed[0])

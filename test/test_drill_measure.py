@@ -1,0 +1,227 @@
+"""The drill's arithmetic: what counts as stopped, from when, how far, and how certainly."""
+
+import json
+import math
+
+import pytest
+
+from mobile_vla_ros.bringup.drill import FAULTS, chosen, nodes
+from mobile_vla_ros.cli.drill_table import foot, kept, markdown, table
+from mobile_vla_ros.errors import UserError
+from mobile_vla_ros.nodes import drill_measure as measure
+from mobile_vla_ros.nodes.drill_judge import Heard, Row, judge, sure
+
+MS = 1_000_000
+BY_NAME = {fault.name: fault for fault in FAULTS}
+PERSON = (0.7, 0.0, 0.0, 0.0, 0.0, 0.4)
+
+
+def twist(x: float = 0.0, turn: float = 0.0) -> tuple[float, ...]:
+    return (x, 0.0, 0.0, 0.0, 0.0, turn)
+
+
+def commands(*speeds: float, step_ms: int = 50) -> list:
+    """Return a command every 50 ms from 0 on."""
+    return [(number * step_ms * MS, twist(speed)) for number, speed in enumerate(speeds)]
+
+
+def heard(speeds=(), *, injected=0, seen=0, until=2000, odom=(), status=(), proposals=(),
+          late=0, told=None) -> Heard:
+    """Return what was heard of a drive; times in ms."""
+    return Heard(injected * MS, None if seen is None else seen * MS, until * MS,
+                 told or commands(*speeds), list(odom), list(status), list(proposals), PERSON,
+                 1000 * MS, late * MS)
+
+
+def test_zero_counts_from_where_it_stays():
+    """A zero in between is not the stop; the first of the last ones is."""
+    rows = commands(1.0, 0.0, 1.0, 0.5, 0.0, 0.0)
+    assert measure.zero_from(rows, -1) == 200 * MS
+    assert measure.zero_from(rows, -1, 60 * MS) == 50 * MS
+
+
+@pytest.mark.parametrize('speeds', [(), (1.0,), (0.0, 0.0, 0.3), (0.0, math.nan)])
+def test_a_command_that_is_not_zero_at_the_end_is_no_stop(speeds):
+    """Nor is silence: a base may hold the last command for ever."""
+    assert measure.zero_from(commands(*speeds), -1) is None
+
+
+def test_zero_is_zero_on_every_axis():
+    """A turn on the spot is a movement, however small."""
+    assert measure.zero_from([(1, twist(0.0, 1e-9))], 0) is None
+
+
+def test_what_is_no_number_is_the_largest():
+    """A NaN must not hide behind a comparison."""
+    assert measure.largest(commands(0.5, math.nan, 0.2), -1) == math.inf
+    assert measure.largest(commands(0.5, 0.2), 0) == 0.2
+
+
+def test_rolled_is_the_way_not_the_distance_and_begins_at_the_fault():
+    """From between two places that were heard, there and back, until the first standstill."""
+    odom = [(0, 0.0, 0.0, 1.0), (100, 1.0, 0.0, 1.0), (200, 1.0, 1.0, 1.0),
+            (300, 1.0, 0.5, 0.0), (400, 9.0, 0.0, 0.0)]
+    assert measure.rolled(odom, 50) == (pytest.approx(0.5 + 1.0 + 0.5), 300)
+    assert measure.rolled(odom[:3], 50) == (pytest.approx(1.5), None)
+
+
+def test_a_frame_is_late_half_a_period_after_it_was_due():
+    """Counted from the last one that came in time, also from one before the fault."""
+    frames = [0, 100, 200]
+    assert measure.late_from(frames, 230, 100, 1.5, 1000) == 350
+    assert measure.late_from(frames, 400, 100, 1.5, 1000) == 400  # it was late before the fault
+    assert measure.late_from([0, 100, 200, 300], 90, 100, 1.5, 320) is None
+    assert measure.late_from([0, 100, 400], 90, 100, 1.5, 400) == 250  # 3 periods late, it came
+
+
+def test_starving_shows_as_silence_or_as_old_images():
+    """Whichever comes first; a gap that the guard stands is none."""
+    period, silent, age = 50, 200, 300
+
+    def seen(proposals, until):
+        return measure.starved_from(proposals, 100, period, silent, age, until)
+    assert seen([(100, 60), (150, 110), (250, 210)], 300) is None
+    assert seen([(100, 60), (150, 110)], 600) == 200          # silent, known a period after
+    assert seen([(100, 60), (150, 60), (200, 60), (250, 60), (300, 60), (380, 60)], 420) == 360
+    assert seen([(90, 60), (100, 60), (180, 150), (200, 190)], 220) is None
+
+
+def test_a_stop_is_measured_from_when_it_could_be_known():
+    """Not from the fault, which nobody may be able to see yet; before it is less than nothing."""
+    rows = (1.0,) * 5 + (0.0,) * 5
+    row = judge(BY_NAME['camera_silent'], heard(rows, injected=10, seen=150))
+    assert (row.zero_ms, row.observable_ms, row.kept) == (100.0, 140.0, True)
+    assert judge(BY_NAME['camera_silent'], heard(rows, injected=10, seen=300)).zero_ms == -50.0
+
+
+def test_a_stop_that_is_late_or_not_there_is_broken():
+    """251 ms is; so is a command that never became zero, and silence."""
+    late = [(0, twist(1.0)), (251 * MS, twist())]
+    assert judge(BY_NAME['estop'], heard(told=late)).kept is False
+    assert judge(BY_NAME['estop'], heard(told=[(1, twist(1.0)), (250 * MS, twist())])).kept
+    never = judge(BY_NAME['estop'], heard((1.0,) * 9))
+    assert (never.kept, never.zero_ms) == (False, None)
+    assert 'not zero' in never.note
+    dead = judge(BY_NAME['guard_terminated'], heard((1.0,), injected=10))
+    assert dead.kept is False
+    assert 'no command' in dead.note
+
+
+def test_ten_times_the_limit_must_be_limited_and_not_stopped():
+    """Speed within the limits; a base that stands shows nothing."""
+    assert judge(BY_NAME['proposal_large'], heard((1.0, 1.0, 1.0))).kept is True
+    assert judge(BY_NAME['proposal_large'], heard((1.0, 1.01, 1.0))).kept is False
+    assert judge(BY_NAME['proposal_large'], heard((1.0, 0.0, 0.0))).kept is False
+
+
+def test_a_slow_policy_must_have_been_refused_not_absent():
+    """All zeros because nobody was armed would be an empty promise."""
+    fault = (30 * MS, 'fault', {'reason': 'observation is too old', 'source': 'none'})
+    slow = BY_NAME['inference_slow']
+    assert judge(slow, heard((0.0,) * 5, status=[fault])).kept is True
+    assert judge(slow, heard((0.0, 0.0, 0.1, 0.0), status=[fault])).kept is False
+    assert judge(slow, heard((0.0,) * 5)).kept is False
+
+
+def test_a_plan_of_before_another_instruction_is_not_played_on():
+    """Zero first; and what comes then must come of a new proposal."""
+    rows = (1.0, 1.0, 0.0, 0.0, 0.1, 0.2)
+    told = BY_NAME['instruction']
+    assert judge(told, heard(rows, proposals=[(180 * MS, 0, 1.0)])).kept is True
+    early = judge(told, heard(rows, proposals=[(220 * MS, 0, 1.0)]))
+    assert (early.kept, early.note) == (False, 'it went on without a new plan')
+    assert judge(told, heard((1.0,) * 9)).kept is False
+
+
+def test_a_person_s_own_command_must_come_out():
+    """Not something on the way to it."""
+    rows = [(50 * MS, twist(0.9, 0.2)), (100 * MS, PERSON)]
+    row = judge(BY_NAME['teleop'], heard(told=rows))
+    assert (row.kept, row.zero_ms) == (True, 100.0)
+    assert judge(BY_NAME['teleop'], heard(told=rows[:1])).kept is False
+
+
+def test_after_a_person_the_policy_stays_out_for_the_hold():
+    """Zero up to 1 s after the last message, and the policy only then."""
+    on = (1.0,) * 7 + (0.0,) * 14 + (0.5,) * 3   # zero at 350 ms, on at 1050 ms
+    row = judge(BY_NAME['teleop_lets_go'], heard(on, injected=0, seen=300))
+    assert (row.kept, row.zero_ms) == (True, 50.0)
+    assert '1050 ms' in row.note
+    early = (1.0,) * 7 + (0.0,) * 12 + (0.5,) * 5
+    assert judge(BY_NAME['teleop_lets_go'], heard(early, injected=0, seen=300)).kept is False
+
+
+def test_a_base_without_a_timeout_is_told():
+    """A killed guard is stopped by the base alone, and the drill says after how long."""
+    stops = [(0, 0.0, 0.0, 1.0), (500 * MS, 0.5, 0.0, 1.0), (600 * MS, 0.6, 0.0, 0.5),
+             (900 * MS, 0.7, 0.0, 0.0)]
+    row = judge(BY_NAME['guard_killed'], heard((1.0, 1.0), injected=60, odom=stops))
+    assert row.kept is True
+    assert '0.55 s after the last command' in row.note
+    rolls = judge(BY_NAME['guard_killed'], heard((1.0, 1.0), injected=60, odom=stops[:2]))
+    assert rolls.kept is False
+    assert 'no timeout' in rolls.note
+
+
+def test_what_could_not_be_made_is_neither_kept_nor_broken():
+    """A machine with cores enough may starve nobody."""
+    row = judge(BY_NAME['inference_starved'], heard((1.0, 0.0), seen=None))
+    assert row.kept is None
+    assert not kept([row.as_dict()])
+
+
+@pytest.mark.parametrize(('zero', 'late', 'is_kept', 'certain'), [
+    (100.0, 20.0, True, True), (240.0, 20.0, True, False), (260.0, 20.0, False, False),
+    (300.0, 20.0, False, True), (None, 500.0, False, True)])
+def test_the_drill_s_own_lateness_can_leave_an_answer_open(zero, late, is_kept, certain):
+    """Near the promise a drill that was late itself knows nothing, either way."""
+    row = Row('estop', '', '', '', is_kept, zero_ms=zero, late_ms=late)
+    assert sure(row) is certain
+
+
+def test_the_guard_s_first_word_after_the_fault_is_quoted():
+    """Not what it said before, nor what it says of being disarmed afterwards."""
+    row = judge(BY_NAME['estop'], heard((1.0, 0.0), status=[
+        (-5, 'driving', {}), (20 * MS, 'driving', {'source': 'policy'}),
+        (40 * MS, 'estop', {'reason': 'e-stop is pressed'}), (60 * MS, 'disarmed', {})]))
+    assert row.guard == 'estop: e-stop is pressed'
+
+
+def test_tables_show_every_row_and_say_how_far_to_trust_it():
+    """Text, Markdown and JSON of the same rows; a broken promise stands out."""
+    rows = [judge(BY_NAME['estop'], heard((1.0, 0.0))).as_dict(),
+            {**judge(BY_NAME['camera_black'], heard((1.0, 1.0), late=31)).as_dict(),
+             'attempts': 2}]
+    assert not kept(rows)
+    assert kept(rows[:1])
+    text = table(rows)
+    assert 'e-stop pressed' in text
+    assert [line for line in text.splitlines() if 'BROKEN' in line] == text.splitlines()[2:]
+    assert len(markdown(rows).splitlines()) == 4
+    assert all(line.count('|') == 8 for line in markdown(rows).splitlines())
+    assert '31 ms late' in foot(rows)
+    assert 'Measured again' in foot(rows)
+    assert 'camera_black' in foot(rows)
+    assert json.loads(json.dumps(rows))[0]['fault'] == 'estop'
+
+
+def test_faults_are_chosen_by_name():
+    """In the drill's own order; a slip is answered with the nearest name."""
+    assert [fault.name for fault in chosen(['estop', 'inference_killed'])] == [
+        'inference_killed', 'estop']
+    assert len(chosen([])) == len(FAULTS)
+    with pytest.raises(UserError, match="mean 'estop'"):
+        chosen(['e-stop'])
+
+
+def test_the_drill_drives_what_a_robot_would_drive():
+    """Guard and inference as drive.launch.py has them; nobody arms by itself, no time is made."""
+    specs = {spec.name: spec for spec in nodes('p')}
+    assert list(specs) == ['sim', 'drill_camera', 'guard', 'inference']
+    assert 'arm_at_start' not in specs['guard'].parameters
+    assert specs['guard'].parameters['expect_policy'] is True
+    assert specs['sim'].remappings['camera/image_raw'] == 'drill/camera/image_raw'
+    assert specs['inference'].remappings['policy/cmd_vel'] == 'drill/policy/cmd_vel'
+    assert specs['sim'].parameters['publish_clock'] is False
+    assert all(spec.parameters['use_sim_time'] for spec in nodes('p', clock=True)
+               if spec.name != 'drill_camera')
