@@ -19,7 +19,7 @@ from mobile_vla_ros.types import AXIS_UNITS, NANOSECONDS, TWIST_AXES, Command
 
 AXES = ('linear_x', 'linear_y', 'angular_z')
 COLUMNS = [TWIST_AXES.index(axis) for axis in AXES]
-WINDOW_NS = 10 * NANOSECONDS
+WINDOW_S = 10.0
 LIVE_NS = 2 * NANOSECONDS
 MAX_AGE_NS = round(COMMAND_MAX_AGE_S * NANOSECONDS)
 # Proposals further apart than this say nothing of the time between them.
@@ -55,10 +55,12 @@ class Shadow:
     ``steady_ns`` is a clock that never jumps, and does not go back from call to call.
 
     :param most_bytes: of images that are kept; the oldest go first.
+    :param window_s: length of the worst stretch.
     """
 
-    def __init__(self, most_bytes: int = 128_000_000):
+    def __init__(self, most_bytes: int = 128_000_000, window_s: float = WINDOW_S):
         self.pairs = 0
+        self._window_ns = round(window_s * NANOSECONDS)
         self.least_score = 0.0
         self._most_bytes, self._bytes = most_bytes, 0
         self._frames: deque = deque()
@@ -107,10 +109,10 @@ class Shadow:
         area = float(np.hypot(*apart[:2])) * step_ns
         self._window.append((steady_ns, area, step_ns))
         self._area, self._covered = self._area + area, self._covered + step_ns
-        while self._window[0][0] <= steady_ns - WINDOW_NS:
+        while self._window[0][0] <= steady_ns - self._window_ns:
             _, area, step_ns = self._window.popleft()
             self._area, self._covered = self._area - area, self._covered - step_ns
-        score = self._area / WINDOW_NS
+        score = self._area / self._window_ns
         if score > max(self.least_score, self._worst[1] if self._worst else 0.0):
             self._worst = steady_ns, score, self._area / max(self._covered, 1)
 
@@ -137,20 +139,20 @@ class Shadow:
 
     def worst(self, steady_ns: int, *, at_end: bool = False) -> Window | None:
         """
-        Return a window that is worse than ``least_score``, once ten seconds have passed.
+        Return a window that is worse than ``least_score``, once as long has passed since.
 
         From then on ``least_score`` is its own; who cannot save it sets back what it was. None
         while there is no such window.
 
         :param at_end: do not wait: nothing more will come.
         """
-        if self._worst is None or not (at_end or steady_ns - self._worst[0] >= WINDOW_NS):
+        if self._worst is None or not (at_end or steady_ns - self._worst[0] >= self._window_ns):
             return None
         (end, score, mean), self._worst = self._worst, None
         self.least_score = score
 
         def within(rows, before_ns: int = 0) -> list:
-            return [row for row in rows if end - WINDOW_NS - before_ns < row[0] <= end]
+            return [row for row in rows if end - self._window_ns - before_ns < row[0] <= end]
         found = Window(score, mean, [row[1:] for row in within(self._frames)],
                        [row[1] for row in within(self._commands, MAX_AGE_NS)],
                        [row[1:] for row in within(self._proposals)])
@@ -159,7 +161,7 @@ class Shadow:
 
     def _forget(self, steady_ns: int) -> None:
         """Drop what no window needs any more."""
-        oldest = min(steady_ns, self._worst[0] if self._worst else steady_ns) - WINDOW_NS
+        oldest = min(steady_ns, self._worst[0] if self._worst else steady_ns) - self._window_ns
         while self._frames and (self._frames[0][0] <= oldest or self._bytes > self._most_bytes):
             self._bytes -= len(self._frames.popleft()[1])
         for rows in (self._commands, self._proposals):

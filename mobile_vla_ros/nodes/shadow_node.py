@@ -22,7 +22,7 @@ from std_msgs.msg import String
 
 from mobile_vla_ros import images
 from mobile_vla_ros.episode.schema import EpisodeInfo
-from mobile_vla_ros.episode.shadow import Shadow, Window, write_window
+from mobile_vla_ros.episode.shadow import WINDOW_S, Shadow, Window, write_window
 from mobile_vla_ros.errors import UserError
 from mobile_vla_ros.nodes.common import declare, run, status_message, time_ns, twist_array
 from mobile_vla_ros.nodes.recorder_node import CAMERA_QOS
@@ -57,7 +57,9 @@ class ShadowNode(Node):
         quality = declare(self, 'jpeg_quality', 90, 'quality of a JPEG', limits=(1, 100))
         self._shadow = Shadow(MEGABYTE * declare(
             self, 'buffer_mb', 128, 'memory for the images of the last seconds, MB',
-            limits=(1, 100_000)))
+            limits=(1, 100_000)), declare(
+            self, 'window_s', WINDOW_S, 'how many of the worst seconds are kept',
+            limits=(0.5, 60.0)))
         if image_format not in images.FORMATS:
             raise UserError('unknown image_format', got=repr(image_format),
                             expected=' or '.join(images.FORMATS))
@@ -66,7 +68,7 @@ class ShadowNode(Node):
                         partial(images.encode_message, image_format=image_format,
                                 quality=quality))
         self._frame_id = self._camera_problem = self._unfit = self._unsaved = ''
-        self._heard_s = {'image': 0.0, 'command': 0.0, 'proposal': 0.0}
+        self._heard_s = {'images': 0.0, 'commands': 0.0, 'proposals': 0.0}
         self._saved: Path | None = None
         self._saved_mps = self._saved_score = 0.0
         self._saver: threading.Thread | None = None
@@ -96,7 +98,7 @@ class ShadowNode(Node):
     # --- what is heard ---
 
     def _on_image(self, message: Image | CompressedImage, info: dict):
-        self._heard_s['image'] = time.monotonic()
+        self._heard_s['images'] = time.monotonic()
         self._frame_id = message.header.frame_id
         try:
             encoded = self._encode(message)
@@ -108,14 +110,14 @@ class ShadowNode(Node):
                            time.monotonic_ns())
 
     def _on_command(self, twist: Twist, stamp_ns: int | None, info: dict, _missing: int):
-        self._heard_s['command'] = time.monotonic()
+        self._heard_s['commands'] = time.monotonic()
         received_ns = self._received_ns(info)
         self._shadow.command(
             Command(twist_array(twist), received_ns if stamp_ns is None else stamp_ns,
                     received_ns, 'teleop'), time.monotonic_ns())
 
     def _on_proposal(self, message: TwistStamped, info: dict):
-        self._heard_s['proposal'] = time.monotonic()
+        self._heard_s['proposals'] = time.monotonic()
         self._shadow.proposal(twist_array(message.twist), time_ns(message.header.stamp),
                               self._received_ns(info), time.monotonic_ns())
 
@@ -164,7 +166,7 @@ class ShadowNode(Node):
     def _tell(self):
         silent = [what for what, heard_s in self._heard_s.items()
                   if time.monotonic() - heard_s > FRESH_S]
-        state = f'waiting for {" and ".join(f"a {what}" for what in silent)}' if silent else (
+        state = f'waiting for {" and ".join(silent)}' if silent else (
             'comparing')
         problems = [self._camera_problem, self._commands.problem, self._unfit, self._unsaved]
         numbers = self._shadow.numbers(time.monotonic_ns())
