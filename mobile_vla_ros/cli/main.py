@@ -4,11 +4,11 @@ import argparse
 import sys
 
 from mobile_vla_ros import __version__
-from mobile_vla_ros.cli import bench, demo, episodes, evaluate, simulate, train
+from mobile_vla_ros.cli import bench, demo, drill, episodes, evaluate, replay, simulate, train
 from mobile_vla_ros.errors import UserError
 
 # Modules with `register(subparsers)`; heavy imports stay inside what they run.
-SUBCOMMANDS = (demo, train, evaluate, simulate, episodes, bench)
+SUBCOMMANDS = (demo, train, evaluate, simulate, replay, drill, episodes, bench)
 
 
 def build_parser() -> argparse.ArgumentParser:
