@@ -1,96 +1,90 @@
-"""Proposes velocities from the camera: a lifecycle node around a policy."""
+"""
+Proposes velocities from the camera: a lifecycle node around a policy.
+
+What is where: `inference_params` its parameters; `inference_camera` each image, judged as it
+comes; `inference_worker` the thread that owns the policy, and what is proposed;
+`inference_policies` loading and swapping; `inference_checks` its lines of the preflight;
+`inference_told` health, diagnostics, path and picture.
+"""
 
 import sys
 import threading
 import traceback
-from collections import deque
-from functools import cached_property
+from collections.abc import Callable
 
-from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
-from geometry_msgs.msg import PoseStamped, TwistStamped
+from diagnostic_msgs.msg import DiagnosticArray
+from geometry_msgs.msg import TwistStamped
 from nav_msgs.msg import Path
+from rcl_interfaces.msg import SetParametersResult
 from rclpy.clock import Clock, ClockType
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
 from rclpy.qos import qos_profile_sensor_data
 from rclpy.time import Time
 from sensor_msgs.msg import CompressedImage, Image
 from std_msgs.msg import String
+from std_srvs.srv import Trigger
 
-from mobile_vla_ros.errors import UserError, first_line
-from mobile_vla_ros.images import compressed_to_rgb, encode, to_rgb
-from mobile_vla_ros.nodes.common import declare, run, status_message, time_ns, twist_message
-from mobile_vla_ros.nodes.images import to_compressed
+from mobile_vla_ros.errors import UserError
+from mobile_vla_ros.nodes.common import run, twist_message
+from mobile_vla_ros.nodes.guard_watch import GuardWatch
+from mobile_vla_ros.nodes.inference_camera import CameraGate
+from mobile_vla_ros.nodes.inference_checks import checks, scarce, unmade
+from mobile_vla_ros.nodes.inference_params import declare_params
+from mobile_vla_ros.nodes.inference_policies import NONE, Policies, in_the_way
+from mobile_vla_ros.nodes.inference_told import (
+    OverlayThread,
+    diagnostics_message,
+    health_message,
+    path_message,
+    view_of,
+)
+from mobile_vla_ros.nodes.inference_worker import PolicyWorker
 from mobile_vla_ros.nodes.topics import LATCHED, camera, wrong_camera
-from mobile_vla_ros.runtime.frame_buffer import FrameBuffer
+from mobile_vla_ros.runtime.camera_check import CameraCheck
 from mobile_vla_ros.runtime.health import Health, Level
-from mobile_vla_ros.runtime.overlay import PREDICTED, draw_arrows
-from mobile_vla_ros.runtime.playback import Plan, command_at, path_of
+from mobile_vla_ros.runtime.playback import RECEDING, Playback
 from mobile_vla_ros.types import NANOSECONDS
 
-OVERLAY_FULL_SPEED_MPS = 0.6
 HEALTH_PERIOD_S = 0.25
-LEVELS = {Level.OK: DiagnosticStatus.OK, Level.HOLD: DiagnosticStatus.WARN,
-          Level.FAULT: DiagnosticStatus.ERROR}
-
-
-class Shot:
-    """
-    A camera message as a frame that is decoded when somebody looks at it.
-
-    :param side: of the square that the policy sees (`encoded.decode`).
-    """
-
-    def __init__(self, message: Image | CompressedImage, received_ns: int, side: int):
-        self.message = message
-        self.side = side
-        self.stamp_ns = time_ns(message.header.stamp)
-        self.received_ns = received_ns
-
-    @cached_property
-    def image(self):
-        """(height, width, 3) uint8, RGB; of a large JPEG at a reduced scale, as in training."""
-        if isinstance(self.message, Image):
-            return to_rgb(self.message)
-        return compressed_to_rgb(self.message, self.side)
+TICK_PERIOD_S = 0.05
+REPORT_PERIOD_S = 1.0
+# A thread that computes gives the others their turn after so long.
+SWITCH_S = 0.001
+# Two clocks that were not read within this time are read again.
+TOGETHER_NS = 5_000_000
 
 
 class InferenceNode(LifecycleNode):
     """
-    Callbacks store, a worker thread owns the network, a timer publishes.
+    Callbacks judge and store, a worker thread owns the network, a timer publishes.
 
-    A frame that arrives while the network is busy is kept; the worker goes on with the newest.
+    :param load: gives the ``Ready`` policy of a name and ``PolicySettings``; of a test its own.
     """
 
-    def __init__(self):
+    def __init__(self, load: Callable | None = None):
         super().__init__('inference')
         self.exit_status = None
-        self._policy_folder = declare(self, 'policy', '', 'folder of the policy bundle')
-        self._transport = declare(self, 'image_transport', 'raw', 'raw or compressed')
-        self._device = declare(self, 'device', 'auto', 'auto, cpu or cuda')
-        self._precision = declare(self, 'precision', 'fp32', 'fp32, bf16 or fp16')
-        self._threads = declare(self, 'torch_threads', 1, 'cores that torch may use',
-                                limits=(1, 256))
-        self._rate_hz = declare(self, 'rate_hz', 20.0, 'proposals a second', limits=(1.0, 200.0))
-        self._blank = declare(self, 'blank', '', 'control: image shows the network the mean '
-                              'colour instead of the image, instruction tells it nothing')
-        self._offline = declare(self, 'offline', False, 'never ask the hub for a backbone')
-        self._autostart = declare(self, 'autostart', True, 'configure and activate by itself')
-        self._instruction = declare(self, 'instruction', '',
-                                    'what to do, until one is heard on the topic')
+        self._params = declare_params(self)
+        self._load = load
+        self._real_time = not self.get_parameter('use_sim_time').value
         self._steady = Clock(clock_type=ClockType.STEADY_TIME)
-        self._policy = None
-        self._plan: Plan | None = None
-        self._health = Health.hold('not active')
-        self._health_said = None
-        self._health_lock = threading.Lock()
-        self._wake = threading.Condition()
-        self._worker: threading.Thread | None = None
-        self._stopping = False
-        self._durations_s: deque[float] = deque(maxlen=50)
+        self._saying = threading.RLock()
+        self._said: Health | None = None
+        self._checks = unmade('inference is not active')
+        self._gate: CameraGate | None = None
+        self._policies = None
+        self._guard: GuardWatch | None = None
+        self._proposed = self._reported_ns = self._reported = 0
+        self._worker = PolicyWorker(steady_ns=self._steady_ns, said=self._on_news,
+                                    failed=self.get_logger().error)
+        self._worker.instruct(self._params.instruction)
+        self.add_on_set_parameters_callback(self._on_parameters)
+
+    # --- lifecycle ---
 
     def start(self) -> None:
         """Configure and activate, when `autostart` is set; a refusal ends the process."""
-        if not self._autostart:
+        if not self._params.autostart:
             return
         if (self.trigger_configure() != TransitionCallbackReturn.SUCCESS
                 or self.trigger_activate() != TransitionCallbackReturn.SUCCESS):
@@ -110,54 +104,69 @@ class InferenceNode(LifecycleNode):
         return TransitionCallbackReturn.SUCCESS
 
     def _configure(self) -> None:
+        params = self._params
+        self._camera_topic, self._camera_type = camera(self, params.image_transport)
+        self._playback()  # a mode that there is none of is refused before anything is loaded
         import torch
 
-        from mobile_vla_ros.runtime.policy import VlaPolicy
-        precisions = {'fp32': torch.float32, 'bf16': torch.bfloat16, 'fp16': torch.float16}
-        if self._precision not in precisions:
-            raise UserError('unknown precision', got=repr(self._precision),
-                            expected=', '.join(precisions))
-        self._camera_topic, self._camera_type = camera(self, self._transport)
-        if not self._policy_folder:
-            raise UserError('no policy is given', expected='a policy bundle',
-                            remedy='give policy:=FOLDER, or policy:=builtin:demo')
-        torch.set_num_threads(self._threads)
-        self._policy = VlaPolicy.load(
-            self._policy_folder, device=self._device, dtype=precisions[self._precision],
-            blank=self._blank, offline=self._offline)
-        spec = self._policy.spec
-        self._buffer = FrameBuffer(spec.rate_hz, spec.window)
+        from mobile_vla_ros.runtime.loading import PolicySettings, load_policy
+        torch.set_num_threads(params.torch_threads)
+        settings = PolicySettings(params.device, params.precision, params.compile, params.blank,
+                                  params.offline, params.max_velocity)
+        load = self._load or load_policy
+        self._policies = Policies(load=lambda name: load(name, settings), room=scarce,
+                                  take=self._take, say=self.get_logger().info)
+        self._policies.first(params.policy)
+        spec = self._policies.now.policy.spec
+        if params.playback == RECEDING and (
+                params.receding_steps / spec.rate_hz >= params.observation_max_age_s):
+            raise UserError(
+                'receding would keep plans for longer than their image may be old',
+                got=f'receding_steps {params.receding_steps} at {spec.rate_hz:g} Hz',
+                expected=f'less than observation_max_age_s, {params.observation_max_age_s:g} s')
         self._proposals = self.create_lifecycle_publisher(TwistStamped, 'policy/cmd_vel', 10)
         self._paths = self.create_lifecycle_publisher(Path, '~/plan', 1)
-        self._overlays = self.create_lifecycle_publisher(
-            CompressedImage, '~/overlay/compressed', qos_profile_sensor_data)
+        self._overlays = self.create_publisher(CompressedImage, '~/overlay/compressed',
+                                               qos_profile_sensor_data)
         self._diagnostics = self.create_publisher(DiagnosticArray, '/diagnostics', 10)
         self._healths = self.create_publisher(DiagnosticArray, 'policy/health', LATCHED)
+        self._guard = GuardWatch(self, self._now_ns)
+        self._services = [self.create_service(Trigger, '~/swap', self._on_swap),
+                          self.create_service(Trigger, '~/swap_back', self._on_swap_back)]
         self.get_logger().info(
-            f'policy {self._policy_folder}: {spec.backbone.id}, {spec.rate_hz:g} Hz, window '
-            f'{spec.window}, chunk {spec.chunk}, axes {", ".join(spec.actions.axes)}')
+            f'policy {params.policy}: {spec.backbone.id}, {spec.rate_hz:g} Hz, window '
+            f'{spec.window}, chunk {spec.chunk}, axes {", ".join(spec.actions.axes)}; '
+            f'{self._policies.now.golden_said}')
 
     def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Listen to the camera and start proposing."""
+        self._take(self._policies.now)
         self._inputs = [
             self.create_subscription(self._camera_type, self._camera_topic, self._on_image,
                                      qos_profile_sensor_data),
             self.create_subscription(String, 'instruction', self._on_instruction, LATCHED)]
+        # A step of the real clock must stop no timer; a simulation's clock is everybody's.
+        clock = self._steady if self._real_time else self.get_clock()
         self._timers_of_ours = [
-            self.create_timer(1 / self._rate_hz, self._propose),
+            self.create_timer(1 / self._params.rate_hz, self._propose, clock=clock),
+            self.create_timer(TICK_PERIOD_S, self._tick, clock=self._steady),
             self.create_timer(HEALTH_PERIOD_S, self._say_health, clock=self._steady),
-            self.create_timer(1.0, self._report)]
-        self._stopping = False
-        self._plan = None
-        self._now(Health.hold('no image yet'))
-        self._worker = threading.Thread(target=self._work, name='policy', daemon=True)
+            self.create_timer(REPORT_PERIOD_S, self._report, clock=self._steady)]
+        result = super().on_activate(state)
         self._worker.start()
-        return super().on_activate(state)
+        self._report()
+        self._overlay = OverlayThread(
+            self._overlays, self._look, lambda: self.get_clock().now().to_msg(),
+            self.get_logger().error)
+        if self._params.next_policy and self._policies.state == NONE:
+            self._policies.ask(self._params.next_policy)
+        return result
 
     def on_deactivate(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Stop proposing; the policy stays loaded."""
-        self._stop_worker()
-        self._now(Health.hold('not active'))
+        self._stop()
+        self._checks = unmade('inference is not active')
+        self._propose()  # says that it is not active
         for subscription in self._inputs:
             self.destroy_subscription(subscription)
         for timer in self._timers_of_ours:
@@ -166,133 +175,168 @@ class InferenceNode(LifecycleNode):
 
     def on_cleanup(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Unload the policy."""
-        for publisher in (self._proposals, self._paths, self._overlays):
+        for publisher in (self._proposals, self._paths):
             self.destroy_lifecycle_publisher(publisher)
-        self.destroy_publisher(self._diagnostics)
-        self.destroy_publisher(self._healths)
-        self._policy = None
+        for publisher in (self._overlays, self._diagnostics, self._healths):
+            self.destroy_publisher(publisher)
+        for service in self._services:
+            self.destroy_service(service)
+        self.destroy_subscription(self._guard.subscription)
+        self._policies = self._gate = None
         return TransitionCallbackReturn.SUCCESS
 
     def on_exit(self) -> None:
-        """Let the worker end before the context goes."""
-        self._stop_worker()
+        """Let the threads end before the context goes."""
+        self._stop()
 
-    def _stop_worker(self) -> None:
-        with self._wake:
-            self._stopping = True
-            self._plan = None
-            self._wake.notify()
-        if self._worker is not None:
-            self._worker.join()
-            self._worker = None
+    def _stop(self) -> None:
+        self._worker.stop()
+        if getattr(self, '_overlay', None) is not None:
+            self._overlay.stop()
+            self._overlay = None
+
+    # --- time ---
+
+    def _steady_ns(self) -> int:
+        return self._steady.now().nanoseconds
+
+    def _clocks(self) -> tuple[int, int]:
+        """Return the node's clock and the steady one, read together."""
+        for _ in range(5):
+            before_ns = self._steady_ns()
+            ros_ns = self.get_clock().now().nanoseconds
+            steady_ns = self._steady_ns()
+            if steady_ns - before_ns < TOGETHER_NS:
+                break
+        return ros_ns, steady_ns
+
+    def _now_ns(self) -> int:
+        """Return the clock that durations are measured by: a simulation's time may be slow."""
+        return self._steady_ns() if self._real_time else self.get_clock().now().nanoseconds
+
+    # --- what comes in ---
 
     def _on_image(self, message: Image | CompressedImage) -> None:
-        shot = Shot(message, self.get_clock().now().nanoseconds, self._policy.spec.image.size)
-        with self._wake:
-            self._buffer.add(shot)
-            self._wake.notify()
+        shot = self._gate.pass_on(message, *self._clocks())
+        self._take_fault()
+        if shot is not None:
+            self._worker.see(shot)
 
     def _on_instruction(self, message: String) -> None:
-        with self._wake:
-            # A new instruction begins anew: neither the plan nor what was seen before counts.
-            self._instruction = message.data
-            self._plan = None
-            self._buffer.clear()
-            self._now(Health.hold('a new instruction is being looked at'))
+        self._worker.instruct(message.data)
+        self._propose()
         self.get_logger().info(f'instruction: {message.data!r}')
 
-    def _work(self) -> None:
-        """Run the network on the newest window, at most once a period; owns the policy."""
-        while True:
-            with self._wake:
-                window = None
-                while not self._stopping and (window := self._next_window()) is None:
-                    self._wake.wait()
-                if self._stopping:
-                    return
-                instruction = self._instruction
-            started = self._steady.now()
-            plan, health = None, Health.ok()
-            try:
-                plan = self._policy.infer(window, instruction)
-            except UserError as error:
-                health = (Health.fault(str(error)) if instruction.strip()
-                          else Health.hold(str(error)))
-            except Exception as error:
-                health = Health.fault(f'the policy failed: {type(error).__name__}: '
-                                      f'{first_line(error)}')
-                self.get_logger().error(traceback.format_exc())
-            took = self._steady.now() - started
-            self._durations_s.append(took.nanoseconds / NANOSECONDS)
-            with self._wake:
-                if instruction != self._instruction:
-                    continue
-                self._plan = plan
-                self._now(health)
-            if plan is not None:
-                self._propose()
-                self._show(plan, window[-1])
+    def _tick(self) -> None:
+        self._gate.check.tick(*self._clocks())
+        self._take_fault()
 
-    def _next_window(self) -> list[Shot] | None:
-        """Return the window to run next, or None (and why) while there is none."""
-        if not self._buffer.due:
-            return None
-        window = self._buffer.take()
-        if window is None:
-            self._plan = None
-            self._now(Health.hold('the window of frames is not full yet'))
-        return window
+    def _take_fault(self) -> None:
+        if self._worker.fault(self._gate.check.fault):
+            self._propose()
+
+    def _on_news(self) -> None:
+        """Say what the worker has to say, in its thread."""
+        plan = self._worker.plan
+        self._propose()
+        if plan is not None and self._paths.get_subscription_count():
+            self._paths.publish(path_message(plan))
+
+    # --- the policy ---
+
+    def _playback(self) -> Playback:
+        return Playback(self._params.playback, self._params.receding_steps,
+                        self._params.stamp_tolerance_s)
+
+    def _take(self, ready) -> None:
+        """Let a policy drive, from the next window of frames on."""
+        spec, params = ready.policy.spec, self._params
+        self._gate = CameraGate(
+            CameraCheck(spec.rate_hz, max_age_s=params.observation_max_age_s,
+                        stamp_tolerance_s=params.stamp_tolerance_s, real_time=self._real_time),
+            self._guard, spec.image.size, real_time=self._real_time)
+        self._worker.use(ready.policy, self._playback())
+
+    def _on_parameters(self, parameters) -> SetParametersResult:
+        names = [parameter.value for parameter in parameters if parameter.name == 'next_policy']
+        if names and self._policies is None:
+            return SetParametersResult(successful=False, reason='no policy is loaded yet')
+        for name in names:
+            self._policies.ask(name)
+        return SetParametersResult(successful=True)
+
+    def _in_the_way(self) -> str:
+        return in_the_way(self._guard, self._worker.health(self._clocks()[0])[1] is not None)
+
+    def _on_swap(self, _request, response):
+        return self._swapped(response, *self._policies.swap(self._in_the_way()))
+
+    def _on_swap_back(self, _request, response):
+        return self._swapped(response, *self._policies.swap_back(self._in_the_way()))
+
+    def _swapped(self, response, done: bool, said: str):
+        self._propose()
+        self._report()
+        self.get_logger().info(said)
+        response.success, response.message = done, said
+        return response
+
+    # --- what goes out ---
 
     def _propose(self) -> None:
-        with self._wake:
-            plan = self._plan
-            if plan is None:
+        """Publish what is proposed for now, and the health when it has changed; any thread."""
+        with self._saying:
+            health, proposal = self._worker.health(self.get_clock().now().nanoseconds)
+            if health != self._said:
+                self._say_health(health)
+            if proposal is None:
                 return
-            twist = command_at(plan, self.get_clock().now().nanoseconds)
-            if twist is None:
-                self._now(Health.fault(
-                    'the last plan is played out: no newer image was understood'))
-                return
-        message = TwistStamped()
-        message.header.stamp = Time(nanoseconds=plan.stamp_ns).to_msg()
-        message.header.frame_id = 'base_link'
-        message.twist = twist_message(twist)
-        self._proposals.publish(message)
+            message = TwistStamped()
+            message.header.stamp = Time(nanoseconds=proposal.stamp_ns).to_msg()
+            message.header.frame_id = 'base_link'
+            message.twist = twist_message(proposal.twist)
+            self._proposals.publish(message)
+            self._proposed += 1
 
-    def _show(self, plan: Plan, shot: Shot) -> None:
-        """Publish the plan as a path and drawn on its image, where somebody looks."""
-        stamp = Time(nanoseconds=plan.stamp_ns).to_msg()
-        if self._paths.get_subscription_count():
-            path = Path()
-            path.header.stamp = stamp
-            path.header.frame_id = 'base_link'
-            for x, y, _ in path_of(plan):
-                pose = PoseStamped(header=path.header)
-                pose.pose.position.x, pose.pose.position.y = float(x), float(y)
-                pose.pose.orientation.w = 1.0
-                path.poses.append(pose)
-            self._paths.publish(path)
-        if self._overlays.get_subscription_count():
-            picture = draw_arrows(shot.image, [(plan.twists[0], PREDICTED)],
-                                  OVERLAY_FULL_SPEED_MPS, self._instruction)
-            header = shot.message.header
-            self._overlays.publish(to_compressed(encode(picture), stamp=header.stamp,
-                                                 frame_id=header.frame_id))
+    def _say_health(self, health: Health | None = None) -> None:
+        with self._saying:
+            if health is None:
+                health, _ = self._worker.health(self.get_clock().now().nanoseconds)
+            if health.level == Level.FAULT and health != self._said:
+                self.get_logger().warning(health.reason)
+            self._said = health
+            self._healths.publish(health_message(health, self._checks,
+                                                 self.get_clock().now().to_msg()))
 
-    def _now(self, health: Health) -> None:
-        """Take what is the matter now, and say it at once when it is news."""
-        self._health = health
-        if health != self._health_said:
-            self._say_health()
+    def _look(self):
+        """Return what the operator's picture shows: in the overlay's thread."""
+        ros_ns, _ = self._clocks()
+        gate = self._gate
+        health, _ = self._worker.health(ros_ns)
+        shot = gate.newest
+        return shot, view_of(
+            health, self._guard, instruction=self._worker.instruction, plan=self._worker.plan,
+            max_velocity=self._params.max_velocity, now_ns=ros_ns,
+            age_s=None if shot is None else (ros_ns - shot.stamp_ns) / NANOSECONDS,
+            camera_hz=gate.check.rate_hz(self._now_ns()),
+            age_limit_s=self._params.observation_max_age_s)
 
-    def _say_health(self) -> None:
-        with self._health_lock:
-            health = self._health
-            array = DiagnosticArray(status=[status_message(
-                'policy', health.reason, {}, LEVELS[health.level])])
-            array.header.stamp = self.get_clock().now().to_msg()
-            self._healths.publish(array)
-            self._health_said = health
+    def _report(self) -> None:
+        if self._gate.newest is None:
+            self._refuse_wrong_camera()
+        params, now_ns = self._params, self._now_ns()
+        self._checks = checks(self._policies.now, self._gate, now_ns,
+                              max_velocity=params.max_velocity,
+                              tolerance_s=params.stamp_tolerance_s,
+                              max_age_s=params.observation_max_age_s)
+        ros_ns, steady_ns = self._clocks()
+        elapsed_s = (steady_ns - self._reported_ns) / NANOSECONDS
+        proposals_hz = (self._proposed - self._reported) / max(elapsed_s, 1e-9)
+        self._reported_ns, self._reported = steady_ns, self._proposed
+        self._diagnostics.publish(diagnostics_message(
+            f'{self.get_fully_qualified_name()}: policy', self._worker, self._policies,
+            self._gate, ros_ns=ros_ns, now_ns=now_ns, proposals_hz=proposals_hz,
+            playback=params.playback))
 
     def _refuse_wrong_camera(self) -> None:
         """End when the camera's topic exists but is of a type that can never be heard."""
@@ -301,24 +345,6 @@ class InferenceNode(LifecycleNode):
         if problem:
             print(f'inference_node: error: {problem}', file=sys.stderr, flush=True)
             self.exit_status = 2
-
-    def _report(self) -> None:
-        newest = self._buffer.newest
-        if newest is None:
-            self._refuse_wrong_camera()
-        now_ns = self.get_clock().now().nanoseconds
-        values = {
-            'instruction': self._instruction, 'policy': self._policy_folder,
-            'image_age_s': f'{(now_ns - newest.stamp_ns) / NANOSECONDS:.3f}' if newest else '',
-            'inference_s': (f'{sum(self._durations_s) / len(self._durations_s):.4f}'
-                            if self._durations_s else ''),
-            'encoded_frames': self._policy.encoded_frames}
-        health = self._health
-        array = DiagnosticArray(status=[status_message(
-            self.get_fully_qualified_name() + ': policy', health.reason or 'proposing', values,
-            LEVELS[health.level])])
-        array.header.stamp = self.get_clock().now().to_msg()
-        self._diagnostics.publish(array)
 
 
 def build() -> InferenceNode:
@@ -330,6 +356,7 @@ def build() -> InferenceNode:
 
 def main(args: list[str] | None = None) -> int:
     """Run the node as a process."""
+    sys.setswitchinterval(SWITCH_S)
     return run('inference_node', build, args=args)
 
 

@@ -46,6 +46,10 @@ class FrameBuffer:
         """Forget every frame."""
         self._frames.clear()
 
+    def again(self) -> None:
+        """Have the newest frame count as one that the policy is yet to see."""
+        self._used_ns = None
+
     @property
     def newest(self) -> Frame | None:
         """The newest frame, or None."""

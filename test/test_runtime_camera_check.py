@@ -1,0 +1,280 @@
+"""Faults of a camera in mid-drive: each is found, in time, and nothing innocent is one."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mobile_vla_ros.runtime.camera_check import (
+    SETTLED_S,
+    STAND_S,
+    CameraCheck,
+    Look,
+    brightness,
+    content_hash,
+)
+
+MS, SECOND = 1_000_000, 1_000_000_000
+EPOCH = 1_700_000_000 * SECOND
+
+
+class Camera:
+    """A camera at 10 Hz whose messages are judged; its own clock and pixels may be turned."""
+
+    def __init__(self, rate_hz=10.0, policy_hz=10.0, **options):
+        self.check = CameraCheck(policy_hz, **options)
+        self.period_ns = round(SECOND / rate_hz)
+        self.now = 0  # steady, ns; the node's clock is EPOCH later
+        self.number = 0
+
+    def frame(self, *, late_ms=5, stamp_ns=None, nanosec=None, form='64x48 rgb8', same=False,
+              bright=0.5, moving_s=9.0, step_ns=0):
+        """One message a period later; return the fault."""
+        self.now += self.period_ns
+        ros = EPOCH + self.now + step_ns
+        stamp = ros - late_ms * MS if stamp_ns is None else stamp_ns
+        sec, rest = divmod(stamp, SECOND)
+        self.check.message(Look(sec, rest if nanosec is None else nanosec, ros, self.now, form))
+        if not same:
+            self.number += 1
+        if self.check.due(self.now):
+            self.check.content(self.now, self.number, bright, moving_s)
+        return self.check.fault
+
+    def frames(self, count, **options):
+        """Several; return the fault after each."""
+        return [self.frame(**options) for _ in range(count)]
+
+
+def test_an_ordinary_camera_is_no_fault():
+    """Jitter, a repeat now and then, a moment of dark: nothing of it stops a drive."""
+    camera = Camera()
+    assert not any(camera.frames(20))
+    assert not camera.frame(same=True)
+    assert not any(camera.frames(3, late_ms=40))
+    assert not camera.frame(bright=0.0)
+    assert not camera.check.usable  # but a black picture is not shown to the policy
+    assert not camera.frame()
+    assert camera.check.usable
+
+
+def test_a_frozen_camera_is_told_at_the_second_repeat():
+    """Fresh stamps, the same picture, a base in motion: 100 ms after the first repeat."""
+    camera = Camera()
+    camera.frames(5)
+    first, second = camera.frame(same=True), camera.frame(same=True)
+    assert first == ''
+    assert 'frozen' in second
+    assert not camera.check.usable
+
+
+def test_a_camera_at_30_hz_is_told_frozen_at_the_policy_s_rate():
+    """Sampled as the policy samples; a driver that sends each picture three times is no fault."""
+    camera = Camera(rate_hz=30.0)
+    for _ in range(20):
+        assert camera.frame() == ''
+        assert camera.frames(2, same=True) == ['', '']
+    told = camera.frames(8, same=True)
+    assert any('frozen' in one for one in told)
+    assert sum(not one for one in told) <= 6
+
+
+@pytest.mark.parametrize('moving_s', [0.0, 0.1])
+def test_a_camera_without_noise_may_repeat_itself_at_rest(moving_s):
+    """Of a base that stands, or has only just been told to move, the same picture is right."""
+    camera = Camera()
+    assert not any(camera.frames(30, same=True, moving_s=moving_s))
+
+
+def test_repeats_at_rest_do_not_count_once_it_moves():
+    """The last picture at rest and the first in motion may be alike."""
+    camera = Camera()
+    camera.frames(10, same=True, moving_s=0.0)
+    assert camera.frame(same=True, moving_s=0.3) == ''
+    assert camera.frame(same=True, moving_s=0.4) == ''
+    assert 'frozen' in camera.frame(same=True, moving_s=0.5)
+
+
+def test_a_frozen_camera_stays_a_fault_until_its_picture_changes():
+    """The stop that it causes must not look like the cure."""
+    camera = Camera()
+    camera.frames(5)
+    camera.frames(2, same=True)
+    assert all('frozen' in one for one in camera.frames(50, same=True, moving_s=0.0))
+    assert camera.frames(6, moving_s=0.0)[-1] == ''
+
+
+def test_black_pictures_are_a_fault_at_the_second():
+    """A lens cap or a dead sensor; it is over with the first picture that shows something."""
+    camera = Camera()
+    camera.frames(3)
+    first, second = camera.frame(bright=0.0), camera.frame(bright=0.01)
+    assert (first, 'black' in second) == ('', True)
+    camera.frames(10, bright=0.0)
+    told = camera.frames(7)
+    assert told[-1] == ''
+
+
+@pytest.mark.parametrize('form', ['32x48 rgb8', '64x48 bgr8'])
+def test_another_size_or_encoding_in_mid_drive_is_a_fault(form):
+    """At the first frame of it, with both named; over when it is as before."""
+    camera = Camera()
+    camera.frames(3)
+    said = camera.frame(form=form)
+    assert '64x48 rgb8' in said
+    assert form in said
+    camera.frames(3, form=form)
+    assert not camera.frames(8)[-1]
+
+
+def test_a_new_size_is_the_camera_s_own_after_a_while():
+    """Somebody has set the camera anew: no restart is needed, but a fault has been told."""
+    camera = Camera()
+    camera.frames(3)
+    told = camera.frames(round(SETTLED_S * 10) + 8, form='32x32 rgb8')
+    assert all(told[:round(SETTLED_S * 10)])
+    assert told[-1] == ''
+    assert camera.check.form == '32x32 rgb8'
+
+
+@pytest.mark.parametrize(('options', 'said'), [
+    ({'stamp_ns': 0}, 'no time'), ({'stamp_ns': -5 * SECOND}, 'no time'),
+    ({'nanosec': SECOND}, 'no time'), ({'nanosec': 2**32 - 1}, 'no time'),
+    ({'late_ms': -200}, '0.20 s in the future')])
+def test_a_stamp_that_cannot_be_is_a_fault_at_once(options, said):
+    """No arithmetic is done with it."""
+    camera = Camera()
+    camera.frames(3)
+    assert said in camera.frame(**options)
+    assert not camera.check.usable
+
+
+def test_images_that_come_too_late_are_a_fault_at_the_second():
+    """One that was held up is not; three seconds of delay are."""
+    camera = Camera()
+    camera.frames(3)
+    assert camera.frame(late_ms=350) == ''
+    assert camera.frame() == ''
+    assert camera.frame(late_ms=900) == ''
+    assert '0.90 s old' in camera.frame(late_ms=900)
+
+
+@pytest.mark.parametrize('jump_s', [-10.0, 10.0])
+def test_a_camera_whose_clock_jumps_is_a_fault_at_once(jump_s):
+    """The jump is named, and the wrong stamps after it are faults of their own."""
+    camera = Camera()
+    camera.frames(3)
+    late = 5 - round(jump_s * 1000)
+    assert f'jumped by {jump_s:+.1f} s' in camera.frame(late_ms=late)
+    assert all(camera.frames(20, late_ms=late))
+    assert not camera.frames(9)[-1]
+
+
+@pytest.mark.parametrize('jump_s', [-10, 10, 0.5])
+def test_a_step_of_this_machine_s_clock_is_a_fault_although_the_stamps_step_with_it(jump_s):
+    """A camera on this machine is stamped by the same clock, so that no stamp looks wrong."""
+    camera = Camera()
+    camera.check.tick(EPOCH, 0)
+    camera.frames(3)
+    camera.check.tick(EPOCH + camera.now, camera.now)
+    assert camera.check.fault == ''
+    step = round(jump_s * SECOND)
+    camera.check.tick(EPOCH + camera.now + 50 * MS + step, camera.now + 50 * MS)
+    assert f'jumped by {jump_s:+.1f} s' in camera.check.fault
+    told = camera.frames(12, step_ns=step)
+    assert told[0]
+    assert told[-1] == ''
+
+
+def test_a_simulation_s_time_may_be_slow_fast_or_not_begun():
+    """Only a jump is a fault: back (a scene that was reset), or far ahead."""
+    check = CameraCheck(10.0, real_time=False)
+    ros, steady = 0, 0
+    for speed in (0.0, 0.0, 700.0, 5.0, 0.1, 0.0, 1.0):
+        check.tick(ros, steady)
+        ros, steady = ros + round(speed * 50 * MS), steady + 50 * MS
+    check.tick(ros, steady)
+    assert check.fault == ''
+    check.tick(ros - SECOND, steady + 50 * MS)
+    assert 'jumped by -1.0 s' in check.fault
+    check = CameraCheck(10.0, real_time=False)
+    check.tick(ros, steady)
+    check.tick(ros + 10 * SECOND, steady + 50 * MS)
+    assert 'jumped by +10.0 s' in check.fault
+
+
+def test_a_silent_camera_is_a_fault():
+    """After half a second, or three periods of a slow policy."""
+    for policy_hz, silent_ms in ((10.0, 500), (2.0, 1500)):
+        camera = Camera(policy_hz=policy_hz)
+        camera.frames(3)
+        camera.check.tick(EPOCH + camera.now + silent_ms * MS, camera.now + silent_ms * MS)
+        assert camera.check.fault == ''
+        later = camera.now + (silent_ms + 10) * MS
+        camera.check.tick(EPOCH + later, later)
+        assert 'silent' in camera.check.fault
+
+
+def test_a_fault_stands_long_enough_to_be_heard():
+    """One that is over at once could be lost between two messages of the health."""
+    camera = Camera()
+    camera.frames(3)
+    camera.frame(stamp_ns=0)
+    told = camera.frames(10)
+    assert sum(bool(one) for one in told) in (round(STAND_S * 10) - 1, round(STAND_S * 10))
+
+
+def test_the_rate_falls_as_soon_as_the_camera_does():
+    """Ten a second; a second of silence later it is no longer ten."""
+    camera = Camera()
+    camera.frames(30)
+    assert camera.check.rate_hz(camera.now) == pytest.approx(10.0)
+    assert camera.check.rate_hz(camera.now + SECOND) == pytest.approx(5.0, abs=0.6)
+    assert camera.check.rate_hz(camera.now + 5 * SECOND) == 0.0
+
+
+def test_lateness_is_the_worst_of_the_last_seconds():
+    """Least and most, of five seconds."""
+    camera = Camera()
+    assert camera.check.lateness(0) is None
+    camera.frame(late_ms=90)
+    camera.frame(late_ms=-50)
+    camera.frames(20, late_ms=20)
+    assert camera.check.lateness(camera.now) == (pytest.approx(-0.05), pytest.approx(0.09))
+    camera.frames(45, late_ms=20)
+    assert camera.check.lateness(camera.now) == (pytest.approx(0.02), pytest.approx(0.02))
+
+
+@given(st.lists(st.tuples(
+    st.integers(0, 800), st.integers(-300, 900), st.booleans(), st.sampled_from([0.0, 0.5]),
+    st.sampled_from(['a', 'b']), st.sampled_from([0.0, 9.0])), max_size=60))
+def test_whatever_comes_what_is_usable_is_no_fault(events):
+    """Random streams: no exception, and a frame is shown to the policy only without a fault."""
+    camera = Camera()
+    for gap_ms, late_ms, same, bright, form, moving_s in events:
+        camera.now += gap_ms * MS
+        camera.frame(late_ms=late_ms, same=same, bright=bright, form=form, moving_s=moving_s)
+        assert not (camera.check.usable and camera.check.fault)
+        if camera.check.usable:
+            assert late_ms >= -100
+
+
+def test_the_hash_sees_a_change_anywhere_near():
+    """Equal bytes are equal; a moved picture of 1280x720 is not, small ones not by one byte."""
+    rng = np.random.default_rng(0)
+    large = rng.integers(0, 256, (720, 1280, 3), dtype=np.uint8)
+    assert content_hash(large.tobytes()) == content_hash(bytearray(large.tobytes()))
+    assert content_hash(large.tobytes()) != content_hash(np.roll(large, 1, axis=1).tobytes())
+    small = bytearray(1000)
+    before = content_hash(small)
+    small[777] = 1
+    assert content_hash(small) != before
+
+
+def test_brightness_is_that_of_the_picture():
+    """0 for black, 1 for white, and green counts most."""
+    assert brightness(np.zeros((48, 64, 3), np.uint8)) == 0
+    assert brightness(np.full((720, 1280, 3), 255, np.uint8)) == pytest.approx(1)
+    green = np.zeros((9, 9, 3), np.uint8)
+    green[..., 1] = 255
+    assert brightness(green) == pytest.approx(0.587)
