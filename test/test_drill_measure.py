@@ -191,7 +191,7 @@ def test_tables_show_every_row_and_say_how_far_to_trust_it():
     """Text, Markdown and JSON of the same rows; a broken promise stands out."""
     rows = [judge(BY_NAME['estop'], heard((1.0, 0.0))).as_dict(),
             {**judge(BY_NAME['camera_black'], heard((1.0, 1.0), late=31)).as_dict(),
-             'attempts': 2}]
+             'attempts': 2, 'stops_before': ['fault observation is too old']}]
     assert not kept(rows)
     assert kept(rows[:1])
     text = table(rows)
@@ -201,7 +201,7 @@ def test_tables_show_every_row_and_say_how_far_to_trust_it():
     assert all(line.count('|') == 8 for line in markdown(rows).splitlines())
     assert '31 ms late' in foot(rows)
     assert 'Measured again' in foot(rows)
-    assert 'camera_black' in foot(rows)
+    assert 'camera_black (fault observation is too old)' in foot(rows)
     assert json.loads(json.dumps(rows))[0]['fault'] == 'estop'
 
 

@@ -14,7 +14,7 @@ from mobile_vla_ros.errors import UserError
 EXAMPLE = 'example: mobile_vla drill inference_killed estop'
 POLICY = 'builtin:demo'
 START_S, FAULT_S = 180.0, 90.0
-NODE = 'drill'
+NODE, SAID = 'drill', 'drill_node'
 
 
 def register(subparsers) -> None:
@@ -53,18 +53,17 @@ def run(args: argparse.Namespace) -> int:
     refuse_full(args.out)
     rows: list[dict] = []
     with _folder(args.out) as (folder, keep):
+        whole = False
         try:
             _drill(args, [fault.name for fault in faults], folder, rows)
-        except UserError:
-            keep.append(True)
-            _print(args, rows)  # what is known already is not lost
-            raise
-        (folder / 'drill.json').write_text(json.dumps(rows, indent=1))
-        _print(args, rows)
-        if not kept(rows):
-            keep.append(True)
-            print(f"the nodes' logs are kept in {folder}", file=sys.stderr)
-    return 0 if kept(rows) else 1
+            whole = kept(rows)
+        finally:  # what is known already is not lost
+            (folder / 'drill.json').write_text(json.dumps(rows, indent=1))
+            _print(args, rows)
+            if not whole:
+                keep.append(True)
+                print(f"the nodes' logs are kept in {folder}", file=sys.stderr)
+    return 0 if whole else 1
 
 
 def _list(faults, as_json: bool):
@@ -107,7 +106,7 @@ def _drill(args: argparse.Namespace, names: list[str], folder: Path, rows: list[
     check_common({'params_file': args.params_file or None})  # before torch is imported
     from mobile_vla_ros.model.bundle import bundle_folder, read_spec
     read_spec(args.policy)
-    node = NodeSpec(NODE, 'drill_node', parameters={
+    node = NodeSpec(NODE, SAID, parameters={
         'policy': str(bundle_folder(args.policy).resolve()), 'log': str(folder),
         'params_file': str(Path(args.params_file).resolve()) if args.params_file else '',
         'faults': ','.join(names)})
@@ -119,7 +118,9 @@ def _drill(args: argparse.Namespace, names: list[str], folder: Path, rows: list[
                            lambda: _look(log, rows, quiet=args.json))
         except (ProcessEnded, TimeoutError) as error:
             _look(log, rows, quiet=args.json)
-            raise UserError(f'the drill stopped: {error}') from error
+            _, _, sentence = log.read_text(errors='replace').partition(f'{SAID}: error: ')
+            what = (sentence or str(error)).strip().rstrip('.')
+            raise UserError(f'the drill stopped: {what}') from error
 
 
 def _look(log: Path, rows: list[dict], *, quiet: bool):

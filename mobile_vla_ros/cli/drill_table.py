@@ -1,5 +1,6 @@
 """The drill's rows as a table: for people, and for a page."""
 
+import os
 from collections.abc import Sequence
 
 HEAD = ('fault', 'observable', 'zero after (ms)', 'promise', '', 'rolled (m)', 'guard says')
@@ -37,9 +38,15 @@ def foot(rows: Sequence[dict]) -> str:
     """Return what is to be known of the figures, and how far this run can be trusted."""
     worst = max((row['late_ms'] for row in rows), default=0.0)
     again = [row['fault'] for row in rows if row['attempts'] > 1]
-    lines = [FOOT, f'The drill itself was at most {worst:.0f} ms late in what it did.']
+    load = os.getloadavg()[0]
+    lines = [FOOT, f'The drill itself was at most {worst:.0f} ms late in what it did; '
+             f'{os.cpu_count()} cores, load {load:.1f} in its last minute.']
     if again:
         lines.append('Measured again, because it was too late to tell: ' + ', '.join(again) + '.')
+    stops = [f'{row["fault"]} ({stop})' for row in rows for stop in row['stops_before']]
+    if stops:
+        lines.append('The drive was stopped before the fault, and begun again: '
+                     + ', '.join(stops) + '.')
     return '\n'.join(lines)
 
 

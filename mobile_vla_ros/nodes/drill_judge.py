@@ -1,6 +1,6 @@
 """Whether a promise was kept, from what was heard of a drive: pure."""
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 
 from mobile_vla_ros.bringup.drill import (
     BASE,
@@ -71,6 +71,9 @@ class Row:
     :param largest_mps: largest speed commanded after it could be known of.
     :param guard: what the guard said first.
     :param note: what else there is to say.
+    :param late_ms: how late the drill itself was at worst meanwhile.
+    :param attempts: how often it was measured.
+    :param stops_before: what the guard said where it stopped the drive before the fault.
     """
 
     fault: str
@@ -86,6 +89,7 @@ class Row:
     note: str = ''
     late_ms: float = 0.0
     attempts: int = 1
+    stops_before: list[str] = field(default_factory=list)
 
     def as_dict(self) -> dict:
         """Return the row as JSON holds it."""

@@ -29,10 +29,11 @@ from mobile_vla_ros.nodes.topics import LATCHED
 from mobile_vla_ros.types import NANOSECONDS
 
 # They hold nothing that is worth waiting for, and the drill itself must end in time.
-PATIENCE = ((signal.SIGINT, 3.0), (signal.SIGTERM, 1.0), (signal.SIGKILL, 2.0))
+PATIENCE = ((signal.SIGINT, 2.0), (signal.SIGTERM, 1.0), (signal.SIGKILL, 2.0))
 PACE_S, TELEOP_PERIOD_S = 0.01, 0.05
 POLL_S, ASK_AGAIN_S = 0.02, 1.0
 SLOW_NS = 800_000_000
+LOWEST_NICE = 19
 BUSY = ('import os, time\nend = time.monotonic() + 20\n'
         'while time.monotonic() < end and os.getppid() == {parent}: pass')
 
@@ -128,14 +129,26 @@ class Rig:
 
     def starve(self, name: str):
         """Leave a node only what is left over by busy loops on every core: nothing."""
-        self.schedule(name, os.SCHED_IDLE)
+        self.schedule(name, os.SCHED_IDLE, LOWEST_NICE)
         code = BUSY.format(parent=os.getpid())
-        self._busy = [subprocess.Popen([sys.executable, '-c', code], stdin=subprocess.DEVNULL)
+        # Sessions of their own: where Linux shares the CPU between sessions, ours keeps its part.
+        self._busy = [subprocess.Popen([sys.executable, '-c', code], stdin=subprocess.DEVNULL,
+                                       start_new_session=True)
                       for _ in range(os.cpu_count() or 1)]
 
-    def schedule(self, name: str, policy: int):
-        """Set the scheduling policy of every thread of a node."""
-        for task in Path(f'/proc/{self.processes[name].process.pid}/task').iterdir():
+    def schedule(self, name: str, policy: int, nice: int = 0):
+        """
+        Set the scheduling policy of every thread of a node, and the niceness of its session.
+
+        Where Linux groups processes by session (autogroup), the policy of a thread counts among
+        those of its own session alone.
+
+        :raises PermissionError: where a process may not go back to the ordinary policy.
+        """
+        folder = Path(f'/proc/{self.processes[name].process.pid}')
+        with contextlib.suppress(OSError):  # a kernel without autogroup has no such file
+            (folder / 'autogroup').write_text(str(nice))
+        for task in (folder / 'task').iterdir():
             with contextlib.suppress(ProcessLookupError):
                 os.sched_setscheduler(int(task.name), policy, os.sched_param(0))
 
