@@ -1,9 +1,13 @@
 """
 The guard: every command on its way to the wheels passes here, and nothing heavy lives here.
 
-Callbacks only store; a timer on the steady clock decides, so that a ROS clock that stops or
-jumps cannot keep the guard from publishing zero. A stop that is asked for does not wait for it.
+Callbacks only store; a thread on the steady clock decides, so that neither a ROS clock that stops
+or jumps nor a slow callback can keep the guard from publishing zero. A stop that is asked for
+does not wait for it.
 """
+
+import threading
+import time
 
 import numpy as np
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
@@ -25,6 +29,7 @@ from mobile_vla_ros.nodes.common import (
 )
 from mobile_vla_ros.nodes.guard_graph import Graph
 from mobile_vla_ros.nodes.guard_params import AUTO, guard_params
+from mobile_vla_ros.nodes.ticker import Ticker, ask_for_punctuality
 from mobile_vla_ros.safety import preflight
 from mobile_vla_ros.safety.guard import Decision, Guard, State
 from mobile_vla_ros.safety.preflight import Check
@@ -39,19 +44,22 @@ DIAGNOSTICS_PERIOD_NS = 1_000_000_000
 LOOK_PERIOD_S = 0.25
 LEVELS = {State.ESTOP: DiagnosticStatus.ERROR, State.FAULT: DiagnosticStatus.ERROR,
           State.DISARMED: DiagnosticStatus.WARN}
-AXES_CHECK = 'axes'
 
 
 class GuardNode(Node):
     """ROS around ``safety.guard.Guard``."""
 
     def __init__(self):
+        turns = ask_for_punctuality()  # before the middleware makes its threads
         super().__init__('guard')
+        self.exit_status: int | None = None
         self._params = guard_params(self)
         self._override = self._params.override
         self._guard = Guard(self._params.config, armed=self._params.arm_at_start)
-        self._steady = Clock(clock_type=ClockType.STEADY_TIME)
-        self._graph = Graph(self, self.resolve_topic_name('cmd_vel'), self._steady)
+        # Of the guard and of the commands: the ticker's thread and the callbacks share them.
+        self._lock = threading.RLock()
+        steady = Clock(clock_type=ClockType.STEADY_TIME)
+        self._graph = Graph(self, self.resolve_topic_name('cmd_vel'), steady)
         self._type = preflight.TYPES.get(self._params.cmd_vel_type, preflight.TWIST)
         self._commands = None
         self._open_commands()
@@ -70,46 +78,53 @@ class GuardNode(Node):
         self.create_service(Trigger, '~/disarm', self._on_disarm)
         self.create_service(Trigger, '~/preflight', self._on_preflight)
         self.add_on_set_parameters_callback(self._on_parameters)
-        self.create_timer(self._params.config.period_s, self._tick, clock=self._steady)
-        self.create_timer(LOOK_PERIOD_S, self._choose_type, clock=self._steady)
-        self._say_limits()
+        self.create_timer(LOOK_PERIOD_S, self._choose_type, clock=steady)
+        self._say_how(turns)
+        self._ticker = Ticker(self._params.config.period_s, self._tick, self._defect)
+        self._ticker.start()
 
     def on_exit(self):
         """Leave zero as the last command, whatever ended the node."""
+        self._ticker.stop()
         self._publish(np.zeros(6))
         if self._commands is not None:
             let_arrive(self._commands)
 
-    def _say_limits(self):
+    def _defect(self):
+        self.exit_status = 1
+        self._publish(np.zeros(6))
+
+    def _say_how(self, turns: str):
         limits, reaction_s = self._guard.limits, self._params.config.reaction_s
         self.get_logger().info(
             f'at most {limits.top_speed_mps:.2f} m/s: after the newest picture the base rolls '
             f'{limits.rolled_m(reaction_s):.2f} m at the worst: {reaction_s:.2f} s until it is '
             f'told zero, then braking at {limits.base_deceleration_mps2:g} m/s^2 '
-            '(base_deceleration_mps2)')
-
-    def _steady_ns(self) -> int:
-        return self._steady.now().nanoseconds
+            f'(base_deceleration_mps2); scheduling: {turns}')
 
     def _on_proposal(self, message: TwistStamped):
-        self._guard.proposal(twist_array(message.twist), time_ns(message.header.stamp),
-                             self._steady_ns())
+        with self._lock:
+            self._guard.proposal(twist_array(message.twist), time_ns(message.header.stamp),
+                                 time.monotonic_ns())
 
     def _on_health(self, message: DiagnosticArray):
-        self._health, self._health_ns = list(message.status), self._steady_ns()
-        if not self._health or self._health[0].level == DiagnosticStatus.OK:
-            self._guard.proposing()
-        elif self._guard.hold(self._health[0].message or 'the policy proposes nothing',
-                              self._health[0].level != DiagnosticStatus.WARN):
-            self._tick()
+        self._health, self._health_ns = list(message.status), time.monotonic_ns()
+        with self._lock:
+            if not self._health or self._health[0].level == DiagnosticStatus.OK:
+                self._guard.proposing()
+            elif self._guard.hold(self._health[0].message or 'the policy proposes nothing',
+                                  self._health[0].level != DiagnosticStatus.WARN):
+                self._tick()
 
     def _on_teleop(self, message: Twist):
-        self._guard.teleop(twist_array(message), self._steady_ns())
+        with self._lock:
+            self._guard.teleop(twist_array(message), time.monotonic_ns())
 
     def _on_estop(self, message: Bool):
-        self._guard.estop(message.data)
-        if message.data:
-            self._tick()
+        with self._lock:
+            self._guard.estop(message.data)
+            if message.data:
+                self._tick()
 
     async def _on_arm(self, _request, response):
         why_not = self._guard.why_not_armed()
@@ -117,8 +132,9 @@ class GuardNode(Node):
             self._choose_type()
             waived = self._override | (set(preflight.WHEELS) if self._params.dry_run else set())
             why_not = preflight.refusal(await self._checks(), waived)
-        response.success, response.message = (
-            (False, why_not) if why_not else self._guard.arm())
+        with self._lock:
+            response.success, response.message = (
+                (False, why_not) if why_not else self._guard.arm())
         if response.success:
             self.get_logger().info(response.message)
         else:
@@ -126,8 +142,9 @@ class GuardNode(Node):
         return response
 
     def _on_disarm(self, _request, response):
-        response.success, response.message = self._guard.disarm()
-        self._tick()
+        with self._lock:
+            response.success, response.message = self._guard.disarm()
+            self._tick()
         self.get_logger().info(response.message)
         return response
 
@@ -146,7 +163,7 @@ class GuardNode(Node):
     def _checks_of_inference(self) -> list[Check]:
         age_s, said = None, self._health
         if self._health_ns is not None:
-            age_s = (self._steady_ns() - self._health_ns) / NANOSECONDS
+            age_s = (time.monotonic_ns() - self._health_ns) / NANOSECONDS
         ill = said and said[0].level not in (DiagnosticStatus.OK, DiagnosticStatus.WARN)
         # What it found before it fell silent is no longer known.
         fresh = said[1:] if age_s is not None and age_s <= preflight.HEALTH_FRESH_S else []
@@ -155,11 +172,10 @@ class GuardNode(Node):
                         one.message) for one in fresh if one.name.startswith('check/'))]
 
     def _with_y(self) -> bool:
-        """Whether a command can have a linear_y; what the policy drives is told by its health."""
-        axes = next((pair.value for one in self._health if one.name == f'check/{AXES_CHECK}'
-                     for pair in one.values if pair.key == AXES_CHECK), '')
-        policy_has = not (self._params.expect_policy and axes) or 'linear_y' in axes
-        return self._guard.limits.max_velocity[1] > 0 and policy_has
+        """Whether a command can have a linear_y; the policy's axes are named by its check."""
+        axes = next((one.message for one in self._health if one.name == 'check/axes'), '')
+        return self._guard.limits.max_velocity[1] > 0 and (
+            not self._params.expect_policy or preflight.with_linear_y(axes))
 
     def _on_parameters(self, changes) -> SetParametersResult:
         try:
@@ -177,22 +193,28 @@ class GuardNode(Node):
             return
         wanted = preflight.wanted_type(self._graph.listeners())
         if wanted != self._type:
-            self._type = wanted
-            self._open_commands()
+            with self._lock:
+                self._type = wanted
+                self._open_commands()
             self.get_logger().info(f'publishing {wanted}: that is what is listened to')
 
     def _open_commands(self):
         """Publish the commands as the type that was chosen, and no longer as another."""
-        if self._commands is not None:
-            self.destroy_publisher(self._commands)
-        self._commands = None if self._params.dry_run else self.create_publisher(
-            TwistStamped if self._type == preflight.TWIST_STAMPED else Twist, 'cmd_vel',
-            COMMAND_DEPTH)
+        if self._params.dry_run:
+            return
+        with self._lock:
+            if self._commands is not None:
+                self.destroy_publisher(self._commands)
+            self._commands = self.create_publisher(
+                TwistStamped if self._type == preflight.TWIST_STAMPED else Twist, 'cmd_vel',
+                COMMAND_DEPTH)
 
     def _tick(self):
-        decision = self._guard.update(self.get_clock().now().nanoseconds, self._steady_ns())
-        self._publish(decision.twist)
-        self._tell(decision)
+        with self._lock:
+            decision = self._guard.update(self.get_clock().now().nanoseconds,
+                                          time.monotonic_ns())
+            self._publish(decision.twist)
+            self._tell(decision)
 
     def _publish(self, twist: np.ndarray):
         if self._commands is None:
@@ -206,7 +228,7 @@ class GuardNode(Node):
 
     def _tell(self, decision: Decision):
         """Publish the status at every change and every 0.1 s."""
-        now_ns = self._steady_ns()
+        now_ns = time.monotonic_ns()
         said = (decision.state, decision.source, decision.reason, self._guard.armed)
         changed = said != self._said
         # Half a tick early is in time: the next one would be late.

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from mobile_vla_ros.errors import UserError, did_you_mean
+from mobile_vla_ros.types import TWIST_AXES
 
 TWIST, TWIST_STAMPED = 'geometry_msgs/msg/Twist', 'geometry_msgs/msg/TwistStamped'
 TYPES = {'twist': TWIST, 'twist_stamped': TWIST_STAMPED}
@@ -147,6 +148,11 @@ def linear_y(on_the_way: Iterable[Endpoint], wanted: bool,
         return Check('linear_y', False, '; '.join(sentence for sentence, _ in problems),
                      '; '.join(remedy for _, remedy in problems))
     return Check('linear_y', True, 'nobody on the way to the wheels is known to drop linear_y')
+
+
+def with_linear_y(said: str) -> bool:
+    """Return whether a policy drives linear_y, by its sentence on its axes; yes in doubt."""
+    return 'linear_y' in said or not any(axis in said for axis in TWIST_AXES)
 
 
 def inference(age_s: float | None, fault: str) -> Check:
