@@ -95,6 +95,8 @@ class PolicyWorker:
         """Take a frame that may be driven by; a ``Shot``."""
         with self._wake:
             self._buffer.add(shot)
+            if self._trouble == NO_IMAGE:
+                self._trouble = NOT_FULL
             self._wake.notify()
 
     def instruct(self, instruction: str) -> None:
