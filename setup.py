@@ -52,6 +52,7 @@ setup(
             'inference_node = mobile_vla_ros.nodes.inference_node:main',
             'mobile_vla = mobile_vla_ros.cli.main:main',
             'recorder_node = mobile_vla_ros.nodes.recorder_node:main',
+            'shadow_node = mobile_vla_ros.nodes.shadow_node:main',
             'sim_node = mobile_vla_ros.nodes.sim_node:main',
             'teleop_node = mobile_vla_ros.nodes.teleop_node:main',
         ],

@@ -14,8 +14,8 @@ import pytest
 import mobile_vla_ros
 
 ROOT = Path(__file__).resolve().parent.parent
-EXECUTABLES = ('guard_node', 'inference_node', 'mobile_vla', 'recorder_node', 'sim_node',
-               'teleop_node')
+EXECUTABLES = ('guard_node', 'inference_node', 'mobile_vla', 'recorder_node', 'shadow_node',
+               'sim_node', 'teleop_node')
 
 
 def setup_arguments() -> dict:
