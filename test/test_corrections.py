@@ -49,29 +49,27 @@ def heard(ticks, *, late=0, swapped=False):
     """
     Label the commands of a guard's ticks: (source, reason), one each 50 ms.
 
-    The guard sends the command, 2 ms later its status. The two reach us in that order, or swapped:
-    the status first; or the status of a tick only ``late`` commands later.
+    The guard sends the command, 2 ms later its status: at every change, and every 0.1 s.
+
+    :param late: the status of a tick comes so many commands later.
+    :param swapped: the status of a tick comes before its command, as after a stall.
     """
-    labels, found, waiting = Labels(), [], []
+    labels, found, under_way = Labels(), [], []
+    labels.status('none', '', 1, 0)
     said = None
     for tick, (source, reason) in enumerate(ticks):
         sent_ns = (tick + 1) * 50 * MS
-        command = Command(np.full(6, float(tick)), sent_ns, sent_ns)
-        if (source, reason) != said:  # a status comes when something changes
+        if (source, reason) != said or tick % 2:
             said = source, reason
-            waiting.append((tick + late, source, reason, sent_ns + 2 * MS))
-        ready = [one for one in waiting if one[0] <= tick]
-        waiting = [one for one in waiting if one[0] > tick]
-
-        def tell(ready=ready):
-            for _, *status in ready:
-                labels.status(*status)
-        if swapped:
-            tell()
-        labels.command(command, sent_ns, sent_ns)
-        if not swapped:
-            tell()
-        found += labels.ready(sent_ns)
+            under_way.append((tick + late, source, reason, sent_ns + 2 * MS))
+        arrivals = [(labels.status, (*status, sent_ns)) for due, *status in under_way
+                    if due <= tick]
+        under_way = [one for one in under_way if one[0] > tick]
+        command = Command(np.full(6, float(tick)), sent_ns, sent_ns), sent_ns, sent_ns
+        arrivals.insert(len(arrivals) if swapped else 0, (labels.command, command))
+        for arrive, message in arrivals:
+            arrive(*message)
+            found += labels.ready(sent_ns)
     return found + labels.ready()
 
 
@@ -97,11 +95,13 @@ def test_a_takeover_begins_and_ends_with_an_event():
 def test_a_guard_that_fell_silent_labels_nothing():
     """Its last word says nothing of commands a second and a half later."""
     labels = Labels()
-    labels.status('policy', '', 1)
+    labels.status('policy', '', 1, 0)
     for sent_ns in (2, 2 + FRESH_NS):
         labels.command(Command(np.zeros(6), sent_ns, sent_ns), sent_ns, 0)
     assert labels.ready(PATIENCE_NS - 1) == []
     assert [one.command.source for one in labels.ready(PATIENCE_NS)] == ['policy', 'unknown']
+    labels.command(Command(np.zeros(6), 1, 1), 1, FRESH_NS + 1)
+    assert labels.ready(FRESH_NS + 1)[0].command.source == 'policy'  # nobody is waited for
 
 
 # --- what of a take is a correction ---

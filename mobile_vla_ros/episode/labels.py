@@ -2,8 +2,9 @@
 Who each command came from, told from what the guard says around it.
 
 The guard publishes a command and then, when something changed, its status: the status that says
-who drives comes after the first command it speaks of, and over another topic. So a command waits
-a moment, and is given the last status that was sent before the next command was.
+who drives comes after the first command it speaks of, and over another topic, whose messages may
+be handled earlier or later. So a command waits until a status is here that was sent after the
+command behind it: then all is here that was said in between, and the last of it holds.
 """
 
 from collections import deque
@@ -14,8 +15,10 @@ from mobile_vla_ros.types import SOURCES, Command
 
 UNKNOWN = 'unknown'
 TAKEOVER = 'takeover'
-# Longer than a command and the status behind it may be apart on a busy machine.
-PATIENCE_NS = 100_000_000
+# So long a command waits at most; the next one may never come, but a busy machine may stall.
+PATIENCE_NS = 1_200_000_000
+# A status that speaks of a command is sent no later than this after it.
+SAME_TICK_NS = 40_000_000
 # A guard that has been silent for longer says nothing of who drives.
 FRESH_NS = 1_500_000_000
 SILENT = 'teleop is silent'
@@ -44,52 +47,54 @@ class Labels:
     def __init__(self):
         self._waiting: deque[tuple[Command, int, int]] = deque()
         self._said: deque[tuple[int, str, bool]] = deque()
+        self._heard_ns: int | None = None
         self._taken = False
 
     def command(self, command: Command, sent_ns: int, steady_ns: int) -> None:
         """Take a command; its own source does not count."""
         self._waiting.append((command, sent_ns, steady_ns))
 
-    def status(self, source: str, reason: str, sent_ns: int) -> None:
+    def status(self, source: str, reason: str, sent_ns: int, steady_ns: int) -> None:
         """
         Take what the guard says.
 
         :param source: of the status; what is none of ``SOURCES`` is unknown.
         :param reason: of the status; it says when the person has let go.
         """
+        self._heard_ns = steady_ns
         self._said.append((sent_ns, source if source in SOURCES else UNKNOWN, reason == SILENT))
         oldest_ns = sent_ns - 2 * FRESH_NS
         while len(self._said) > 1 and self._said[1][0] < oldest_ns:
             self._said.popleft()
 
-    @property
-    def now(self) -> tuple[int, str]:
-        """When the newest status was sent, and the source that it names."""
-        return (self._said[-1][0], self._said[-1][1]) if self._said else (0, UNKNOWN)
-
     def ready(self, steady_ns: int | None = None) -> list[Labelled]:
         """
-        Return the commands that have waited long enough, labelled.
+        Return the commands of which it is known who they came from, labelled.
 
         :param steady_ns: now; None: all that wait, for the take ends.
         """
         found = []
         while self._waiting:
             command, sent_ns, came_ns = self._waiting[0]
-            if steady_ns is not None and steady_ns - came_ns < PATIENCE_NS:
+            next_ns = self._waiting[1][1] if len(self._waiting) > 1 else None
+            if steady_ns is not None and self._may_learn(next_ns, came_ns, steady_ns):
                 break
             self._waiting.popleft()
-            next_ns = self._waiting[0][1] if self._waiting else None
             found.append(self._label(command, sent_ns, next_ns))
         return found
+
+    def _may_learn(self, next_ns: int | None, came_ns: int, steady_ns: int) -> bool:
+        """Whether something may still come that says who a command came from."""
+        if self._heard_ns is None or steady_ns - self._heard_ns > FRESH_NS:
+            return False  # there is no guard
+        known = next_ns is not None and self._said[-1][0] >= next_ns
+        return not known and steady_ns - came_ns < PATIENCE_NS
 
     def _label(self, command: Command, sent_ns: int, next_ns: int | None) -> Labelled:
         source, silent = UNKNOWN, False
         for said_ns, named, let_go in self._said:
-            if next_ns is not None and said_ns >= next_ns:
+            if said_ns >= (sent_ns + SAME_TICK_NS if next_ns is None else next_ns):
                 break
-            if said_ns - sent_ns > PATIENCE_NS:
-                break  # no command followed that it could speak of, and this one is long gone
             if sent_ns - said_ns <= FRESH_NS:
                 source, silent = named, let_go
         taken = source == TAKEOVER and not silent

@@ -130,7 +130,7 @@ class CurrentTake:
 
     def said(self, source: str, reason: str, sent_ns: int):
         """Take what the guard says of who drives (`Labels.status`)."""
-        self._labels.status(source, reason, sent_ns or self._now_ns())
+        self._labels.status(source, reason, sent_ns or self._now_ns(), time.monotonic_ns())
         self.write_commands()
 
     def write_commands(self, *, all_of_them: bool = False):

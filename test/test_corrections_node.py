@@ -1,0 +1,70 @@
+"""A takeover in mid-drive through the live guard and recorder: who each command came from."""
+
+from itertools import pairwise
+
+import numpy as np
+from geometry_msgs.msg import Twist, TwistStamped
+from rclpy.qos import qos_profile_sensor_data
+from ros_helpers import wait_until
+
+from mobile_vla_ros.episode.corrections import takeovers
+from mobile_vla_ros.episode.reader import Episode
+from mobile_vla_ros.nodes.images import from_rgb
+from mobile_vla_ros.types import SOURCE_NAMES
+
+# The base follows within a tick: the sign of a command tells who wished it.
+GUARD = {'max_acceleration': [1000.0, 1000.0, 1000.0], 'takeover_hold_s': 0.6,
+         'arm_at_start': True}
+
+
+def test_labels_change_with_the_very_command_that_changes_hands(nodes, client, tmp_path):
+    """The status of a tick comes after its command: that one was labelled as the driver before."""
+    nodes.start('guard_node', params=GUARD)
+    nodes.start('recorder_node', params={'data_dir': str(tmp_path), 'instruction': 'go'})
+    driven = client.subscribe('cmd_vel', Twist)
+
+    def image():
+        pixels = np.full((12, 16, 3), 100 + len(driven) % 100, np.uint8)
+        return from_rgb(pixels, stamp=client.now())
+
+    def proposal():
+        message = TwistStamped()
+        message.header.stamp, message.twist.linear.x = client.now(), 0.3
+        return message
+
+    def teleop():
+        message = Twist()
+        message.linear.x = -0.3
+        return message
+
+    def until(x, count=8):
+        seen = len(driven)
+        wait_until(lambda: sum(one.linear.x == x for one in driven.messages[seen:]) >= count, 15,
+                   f'{count} commands of {x} m/s')
+    with client.stream('camera/image_raw', image, 10, qos_profile_sensor_data), client.stream(
+            'policy/cmd_vel', proposal, 20):
+        until(0.3)
+        assert client.call('recorder/start').success
+        for _ in range(2):
+            until(0.3)
+            with client.stream('teleop/cmd_vel', teleop, 20):
+                until(-0.3)
+            until(0.3)
+        answer = client.call('recorder/stop')
+    assert answer.success, answer.message
+    with Episode.open(answer.message.partition(' (')[0]) as episode:
+        x = episode.commands.twist[:, 0]
+        sources = [SOURCE_NAMES[int(number)] for number in episode.commands.source]
+        times = episode.commands.received_ns
+        found = takeovers(episode.commands, episode.events)
+        events = [(event.time_ns, event.text) for event in episode.events
+                  if event.name == 'takeover']
+    wanted = {0.3: 'policy', -0.3: 'takeover'}
+    assert [source for source, speed in zip(sources, x, strict=True) if speed in wanted] == [
+        wanted[speed] for speed in x.tolist() if speed in wanted]
+    edges = [int(after) for (before, after) in pairwise(range(len(x)))
+             if (x[before] == -0.3) != (x[after] == -0.3)]
+    assert [time for time, _ in events] == times[edges].tolist()
+    assert [text for _, text in events] == ['begin', 'end'] * 2
+    assert [(one.begin_ns, one.end_ns) for one in found] == [
+        tuple(pair) for pair in times[edges].reshape(2, 2).tolist()]
