@@ -6,7 +6,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mobile_vla_ros.errors import UserError
-from mobile_vla_ros.safety.limits import Limits, limit_acceleration, limit_speed
+from mobile_vla_ros.safety.limits import (
+    Limits,
+    limit_acceleration,
+    limit_speed,
+    speed_to_stop_in,
+    stop_distance_m,
+)
 
 LIMITS = Limits(max_velocity=(0.8, 0.5, 1.0), max_planar_speed_mps=0.7,
                 max_acceleration=(1.0, 2.0, 3.0))
@@ -74,10 +80,38 @@ def test_full_speed_is_reached_in_speed_over_acceleration():
     np.testing.assert_allclose(speeds, [*np.arange(0.1, 1.01, 0.1), 1.0])
 
 
+positive = st.floats(1e-3, 1e3)
+
+
+@given(positive, st.floats(0, 10), positive)
+def test_from_the_bounded_speed_a_base_stands_within_the_distance(distance, reaction, braking):
+    """Reaction and braking together take the whole distance and not more."""
+    speed = speed_to_stop_in(distance, reaction, braking)
+    assert stop_distance_m(speed, reaction, braking) == pytest.approx(distance)
+
+
+@given(positive, st.floats(0, 10), positive, twists)
+def test_no_twist_is_faster_than_the_distance_allows(distance, reaction, braking, twist):
+    """In no direction, and never faster than without the bound."""
+    asked = Limits(max_velocity=(0.8, 0.5, 1.0), stop_distance_m=distance,
+                   base_deceleration_mps2=braking)
+    limits = asked.to_stop_in(reaction)
+    limited = limit_speed(twist, limits)
+    assert stop_distance_m(np.hypot(*limited[:2]), reaction, braking) <= distance * (1 + 1e-6)
+    assert limits.rolled_m(reaction) <= distance * (1 + 1e-6)
+    assert limits.top_speed_mps <= asked.top_speed_mps
+
+
+def test_with_no_distance_asked_for_the_speed_is_as_given():
+    """stop_distance_m of 0.0 bounds nothing."""
+    assert Limits(max_planar_speed_mps=3.0).to_stop_in(1.0).max_planar_speed_mps == 3.0
+
+
 def test_limits_that_cannot_be_kept_are_refused_all_at_once():
-    """A wrong sign in each of three parameters gives one sentence that names the three."""
+    """A wrong sign in each of five parameters gives one sentence that names the five."""
     with pytest.raises(UserError) as refusal:
         Limits(max_velocity=(-1.0, 1.0, 1.0), max_planar_speed_mps=float('nan'),
-               max_acceleration=(1.0, 0.0))
-    for name in ('max_velocity', 'max_planar_speed_mps', 'max_acceleration'):
+               max_acceleration=(1.0, 0.0), stop_distance_m=-0.1, base_deceleration_mps2=0.0)
+    for name in ('max_velocity', 'max_planar_speed_mps', 'max_acceleration', 'stop_distance_m',
+                 'base_deceleration_mps2'):
         assert name in str(refusal.value)

@@ -139,7 +139,11 @@ def run(name: str, factory: Callable[[], Node], *, args: list[str] | None = None
     signal.signal(signal.SIGTERM, remember)
     if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:  # as nohup leaves it
         signal.signal(signal.SIGHUP, remember)  # the terminal, or the ssh to it, is gone
-    rclpy.init(args=args, signal_handler_options=SignalHandlerOptions.NO)
+    try:
+        rclpy.init(args=args, signal_handler_options=SignalHandlerOptions.NO)
+    except RuntimeError as error:  # a parameter file or an argument that ROS cannot read
+        print(f'{name}: error: {error}', file=sys.stderr)
+        return 2
     node = None
     status = 0
     try:

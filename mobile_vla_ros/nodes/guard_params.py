@@ -36,11 +36,15 @@ class _Declared:
 
     def __call__(self, name: str, default, description: str, limits=None, read_only=True):
         try:
-            return declare(self._node, name, default, description, limits=limits,
-                           read_only=read_only)
+            value = declare(self._node, name, default, description, limits=limits,
+                            read_only=read_only)
         except UserError as error:
             self.wrong.append(str(error))
             return default
+        if value is None and not isinstance(default, list):
+            self.wrong.append(f'{name} is an empty list; it is: {description}.')
+            return default
+        return [] if value is None else value  # an empty list has no type to ROS, and no value
 
     def attempt(self, make, fallback):
         """Return ``make()``; a ``UserError`` of its is kept."""

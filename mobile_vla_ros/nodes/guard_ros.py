@@ -181,7 +181,7 @@ class GuardNode(Node):
         try:
             for change in changes:
                 if change.name == 'override':
-                    self._override = preflight.check_override(change.value)
+                    self._override = preflight.check_override(change.value or [])
         except UserError as error:
             return SetParametersResult(successful=False, reason=str(error))
         return SetParametersResult(successful=True)

@@ -1,0 +1,156 @@
+"""Whatever happens, in whatever order: what the guard lets through."""
+
+import math
+
+import numpy as np
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+from mobile_vla_ros.safety.guard import Guard, GuardConfig, State
+from mobile_vla_ros.safety.limits import Limits
+
+MS = 1_000_000
+LIMITS = Limits(max_velocity=(0.6, 0.4, 0.8), max_planar_speed_mps=0.65,
+                max_acceleration=(1.0, 1.5, 2.0))
+AGE_MS, SILENT_MS, FUTURE_MS, TELEOP_MS, HOLD_MS, LONGEST_MS = 300, 200, 100, 300, 600, 100
+PLANAR = [0, 1, 5]
+
+number = st.floats(-3, 3) | st.sampled_from([math.nan, math.inf, -math.inf, 1.7e308, 5e-324, 0.0])
+wild = st.lists(number, min_size=6, max_size=6)
+tame = st.lists(st.floats(-0.5, 0.5), min_size=6, max_size=6)
+milliseconds = st.sampled_from([0, 1, 20, 50, 50, 50, 110, 210, 310, 900]) | st.integers(0, 3000)
+good = st.one_of(  # what a drive is made of, without which there would be nothing to stop
+    st.tuples(st.just('propose'), tame, st.integers(0, 150)), st.tuples(st.just('teleop'), tame),
+    st.tuples(st.just('arm')), st.tuples(st.just('proposing')), st.tuples(st.just('wait')))
+bad = st.one_of(
+    st.tuples(st.just('propose'), wild | tame, st.integers(-400, 1000)),
+    st.tuples(st.just('teleop'), wild), st.tuples(st.just('estop'), st.booleans()),
+    st.tuples(st.just('disarm')), st.tuples(st.just('hold'), st.just('a reason'), st.booleans()),
+    st.tuples(st.just('step'), st.integers(-10_000, 10_000)))
+event = st.one_of(good, good, good, bad)
+FORWARD = ('propose', [0.5, 0, 0, 0, 0, 0], 0)
+history = st.lists(st.tuples(event, milliseconds), max_size=40)
+
+
+class Witness:
+    """What was heard, kept in the plainest way, and what may follow from it."""
+
+    def __init__(self, latch: bool, armed: bool):
+        self.guard = Guard(GuardConfig(
+            limits=LIMITS, observation_max_age_s=AGE_MS / 1e3, proposal_timeout_s=SILENT_MS / 1e3,
+            stamp_tolerance_s=FUTURE_MS / 1e3, teleop_timeout_s=TELEOP_MS / 1e3,
+            takeover_hold_s=HOLD_MS / 1e3, longest_tick_s=LONGEST_MS / 1e3,
+            disarm_on_fault=latch), armed=armed)
+        self.now, self.steady = 1_000_000, 5  # milliseconds
+        self.proposal = self.teleop = self.word = None
+        self.pressed = False
+        self.previous, self.ticked = np.zeros(6), None
+
+    def tell(self, name, *values):
+        """Let the guard hear something."""
+        if name == 'propose':
+            twist, age = np.array(values[0]), values[1]
+            if self.word is None:
+                self.proposal = (twist, self.now - age, self.steady)
+            self.guard.proposal(twist, (self.now - age) * MS, self.steady * MS)
+        elif name == 'teleop':
+            self.teleop = (np.array(values[0]), self.steady)
+            self.guard.teleop(np.array(values[0]), self.steady * MS)
+        elif name == 'step':
+            self.now += values[0]
+        elif name != 'wait':
+            if name == 'estop':
+                self.pressed = values[0]
+            elif name in ('hold', 'proposing'):
+                self.word = values if name == 'hold' else None
+            getattr(self.guard, name)(*values)
+
+    def tick(self, after: int):
+        """Let time pass, have the guard decide, and check what it decided."""
+        self.now += after
+        self.steady += after
+        armed = self.guard.armed
+        decision = self.guard.update(self.now * MS, self.steady * MS)
+        self.bounded(decision)
+        self.allowed(decision, armed)
+        self.smooth(decision)
+        self.previous, self.ticked = decision.twist, self.steady
+
+    def bounded(self, decision):
+        """Finite and within every limit, and a reason wherever it is zero against a wish."""
+        out = decision.twist
+        assert np.isfinite(out).all()
+        assert (np.abs(out[PLANAR]) <= np.array(LIMITS.max_velocity) + 1e-9).all()
+        assert math.hypot(out[0], out[1]) <= LIMITS.max_planar_speed_mps + 1e-9
+        assert not out[2:5].any()
+        if decision.state not in (State.TELEOP, State.DRIVING):
+            assert not out.any()
+            assert decision.source == 'none'
+            assert decision.reason
+
+    def allowed(self, decision, armed):
+        """Who may drive: nobody, the person whose command is fresh, or the policy."""
+        assert armed or not decision.twist.any()
+        assert not (self.pressed and decision.twist.any())
+        held = self.teleop is not None and self.steady - self.teleop[1] <= HOLD_MS
+        if held and armed and not self.pressed:
+            # A person always wins: nothing of the policy is in what goes out.
+            assert decision.source in ('teleop', 'takeover') or decision.state == State.FAULT
+        if not decision.twist.any():
+            return
+        if held:
+            assert self.steady - self.teleop[1] <= TELEOP_MS
+            self.towards(decision.twist, self.teleop[0])
+            return
+        assert decision.source == 'policy'
+        assert self.word is None
+        twist, stamp, received = self.proposal
+        assert -FUTURE_MS <= self.now - stamp <= AGE_MS
+        assert self.steady - received <= SILENT_MS
+        self.towards(decision.twist, twist)
+
+    def towards(self, out, wanted):
+        """On the straight line from the last command to the wanted direction of motion."""
+        assert np.isfinite(wanted).all()
+        with np.errstate(over='ignore'):
+            size = max(1.0, np.hypot(*wanted[:2]) / LIMITS.max_planar_speed_mps,
+                       *np.abs(wanted[:2]) / np.array(LIMITS.max_velocity[:2]))
+        way = wanted[:2] / size - self.previous[:2]
+        change = out[:2] - self.previous[:2]
+        assert abs(way[0] * change[1] - way[1] * change[0]) <= 1e-9
+        assert way @ change >= -1e-9
+
+    def smooth(self, decision):
+        """No jerk from one tick to the next, however long it took; a stop may be sudden."""
+        if decision.twist.any():
+            passed = 0 if self.ticked is None else min(self.steady - self.ticked, LONGEST_MS)
+            room = np.array(LIMITS.max_acceleration) * passed / 1e3
+            assert (np.abs(decision.twist - self.previous)[PLANAR] <= room + 1e-9).all()
+
+
+@settings(max_examples=300, deadline=None)
+@given(history, st.booleans(), st.booleans())
+@example([*[(FORWARD, 50)] * 6, (('step', 5000), 0)], True, True)
+@example([(FORWARD, 50), (('hold', 'a reason', False), 0), (FORWARD, 50)], True, True)
+@example([(FORWARD, 50), (('teleop', [0, 0.5, 0, 0, 0, 0]), 50), (FORWARD, 50)], True, True)
+@example([(FORWARD, 50), (('wait',), SILENT_MS)], True, True)
+def test_whatever_happens_the_output_is_bounded_smooth_and_allowed(events, armed, latch):
+    """Over random histories of messages, silences, clock steps and numbers that are none."""
+    witness = Witness(latch, armed)
+    for told, after in events:
+        witness.tell(*told)
+        witness.tick(after)
+
+
+@settings(max_examples=100, deadline=None)
+@given(history)
+def test_after_a_fault_nothing_moves_before_somebody_arms(events):
+    """Whatever is heard then, other than an arming, the base stands."""
+    witness = Witness(latch=True, armed=True)
+    witness.tell('hold', 'the camera is frozen', True)
+    witness.tick(50)
+    for told, after in events:
+        if told[0] != 'arm':
+            witness.tell(*told)
+            witness.tick(after)
+            assert not witness.previous.any()
