@@ -12,10 +12,7 @@ from ros_helpers import wait_until
 
 ROOT = Path(__file__).resolve().parent.parent
 TIMEOUT_S = 120.0
-MAIN = ('import sys; from mobile_vla_ros.cli import drill, main; '
-        'main.SUBCOMMANDS = tuple(dict.fromkeys((*main.SUBCOMMANDS, drill))); '
-        'sys.exit(main.main())')
-COMMAND = (sys.executable, '-c', MAIN, 'drill')
+COMMAND = (sys.executable, '-m', 'mobile_vla_ros.cli.main', 'drill')
 
 
 def drill(*arguments, timeout_s: float = TIMEOUT_S) -> subprocess.CompletedProcess:

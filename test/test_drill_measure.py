@@ -2,14 +2,19 @@
 
 import json
 import math
+import os
+import subprocess
+import sys
 
 import pytest
+from ros_helpers import wait_until
 
 from mobile_vla_ros.bringup.drill import FAULTS, chosen, nodes
 from mobile_vla_ros.cli.drill_table import foot, kept, markdown, table
 from mobile_vla_ros.errors import UserError
 from mobile_vla_ros.nodes import drill_measure as measure
 from mobile_vla_ros.nodes.drill_judge import Heard, Row, judge, sure
+from mobile_vla_ros.nodes.drill_load import Load
 
 MS = 1_000_000
 BY_NAME = {fault.name: fault for fault in FAULTS}
@@ -25,11 +30,11 @@ def commands(*speeds: float, step_ms: int = 50) -> list:
     return [(number * step_ms * MS, twist(speed)) for number, speed in enumerate(speeds)]
 
 
-def heard(speeds=(), *, injected=0, seen=0, until=2000, odom=(), status=(), proposals=(),
+def heard(speeds=(), *, injected=0, seen=0, until=2000, odom=(), status=(), health=(),
           late=0, told=None) -> Heard:
     """Return what was heard of a drive; times in ms."""
     return Heard(injected * MS, None if seen is None else seen * MS, until * MS,
-                 told or commands(*speeds), list(odom), list(status), list(proposals), PERSON,
+                 told or commands(*speeds), list(odom), list(status), list(health), PERSON,
                  1000 * MS, late * MS)
 
 
@@ -55,6 +60,14 @@ def test_what_is_no_number_is_the_largest():
     """A NaN must not hide behind a comparison."""
     assert measure.largest(commands(0.5, math.nan, 0.2), -1) == math.inf
     assert measure.largest(commands(0.5, 0.2), 0) == 0.2
+
+
+def test_a_gap_begins_with_the_last_command_before_the_fault():
+    """And silence after the last command is none: a guard that ended is told by other means."""
+    rows = [(at, twist()) for at in (0, 500, 900, 1000, 1700)]
+    assert measure.longest_gap(rows, 600) == 700
+    assert measure.longest_gap(rows, 600, 1000) == 400
+    assert measure.longest_gap(rows[:1], 600) == 0
 
 
 def test_rolled_is_the_way_not_the_distance_and_begins_at_the_fault():
@@ -124,12 +137,13 @@ def test_a_slow_policy_must_have_been_refused_not_absent():
 
 
 def test_a_plan_of_before_another_instruction_is_not_played_on():
-    """Zero first; and what comes then must come of a new proposal."""
+    """Zero first; and nothing else before inference has said that it proposes again."""
     rows = (1.0, 1.0, 0.0, 0.0, 0.1, 0.2)
     told = BY_NAME['instruction']
-    assert judge(told, heard(rows, proposals=[(180 * MS, 0, 1.0)])).kept is True
-    early = judge(told, heard(rows, proposals=[(220 * MS, 0, 1.0)]))
-    assert (early.kept, early.note) == (False, 'it went on without a new plan')
+    assert judge(told, heard(rows, health=[(90 * MS, False), (180 * MS, True)])).kept is True
+    for health in ([(90 * MS, False), (220 * MS, True)], [(180 * MS, True)], []):
+        early = judge(told, heard(rows, health=health))
+        assert (early.kept, early.note) == (False, 'it went on without a new plan')
     assert judge(told, heard((1.0,) * 9)).kept is False
 
 
@@ -170,13 +184,37 @@ def test_what_could_not_be_made_is_neither_kept_nor_broken():
     assert not kept([row.as_dict()])
 
 
-@pytest.mark.parametrize(('zero', 'late', 'is_kept', 'certain'), [
-    (100.0, 20.0, True, True), (240.0, 20.0, True, False), (260.0, 20.0, False, False),
-    (300.0, 20.0, False, True), (None, 500.0, False, True)])
-def test_the_drill_s_own_lateness_can_leave_an_answer_open(zero, late, is_kept, certain):
-    """Near the promise a drill that was late itself knows nothing, either way."""
-    row = Row('estop', '', '', '', is_kept, zero_ms=zero, late_ms=late)
+@pytest.mark.parametrize(('zero', 'late', 'waited', 'is_kept', 'certain'), [
+    (100.0, 20.0, 900.0, True, True), (240.0, 20.0, 0.0, True, False),
+    (260.0, 20.0, 0.0, False, False), (300.0, 20.0, 0.0, False, True),
+    (400.0, 20.0, 200.0, False, False), (500.0, 20.0, 200.0, False, True),
+    (None, 500.0, 500.0, False, True)])
+def test_a_busy_machine_can_leave_an_answer_open(zero, late, waited, is_kept, certain):
+    """Kept with the drill's lateness added; broken with the nodes' waiting taken off."""
+    row = Row('estop', '', '', '', is_kept, zero_ms=zero, late_ms=late, waited_ms=waited)
     assert sure(row) is certain
+
+
+def test_waiting_for_a_cpu_is_seen():
+    """Of a process that more than one core's worth of others keep from running."""
+    code = 'import time\nend = time.monotonic() + 5\nwhile time.monotonic() < end: pass'
+    processes = [subprocess.Popen([sys.executable, '-c', code], preexec_fn=_on_one_core)
+                 for _ in range(3)]
+    load = Load()
+    try:
+        load.follow({'one': processes[0].pid})
+        wait_until(lambda: load.waited_ns(2 ** 62) > 50 * MS, 5.0, 'the wait for a CPU')
+        load.follow({'gone': 2 ** 22 + 1})
+        assert load.waited_ns(2 ** 62) == 0
+    finally:
+        load.close()
+        for process in processes:
+            process.kill()
+            process.wait()
+
+
+def _on_one_core():
+    os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
 
 
 def test_the_guard_s_first_word_after_the_fault_is_quoted():

@@ -39,10 +39,13 @@ def foot(rows: Sequence[dict]) -> str:
     worst = max((row['late_ms'] for row in rows), default=0.0)
     again = [row['fault'] for row in rows if row['attempts'] > 1]
     load = os.getloadavg()[0]
-    lines = [FOOT, f'The drill itself was at most {worst:.0f} ms late in what it did; '
-             f'{os.cpu_count()} cores, load {load:.1f} in its last minute.']
+    waited = max((row['waited_ms'] for row in rows), default=0.0)
+    lines = [FOOT, f'The drill itself was at most {worst:.0f} ms late in what it did, and the '
+             f'nodes that were to stop waited at most {waited:.0f} ms for a CPU; '
+             f'{os.cpu_count()} cores, load {load:.1f} in the last minute.']
     if again:
-        lines.append('Measured again, because it was too late to tell: ' + ', '.join(again) + '.')
+        lines.append('Measured again, because the machine was too busy to tell: '
+                     + ', '.join(again) + '.')
     stops = [f'{row["fault"]} ({stop})' for row in rows for stop in row['stops_before']]
     if stops:
         lines.append('The drive was stopped before the fault, and begun again: '

@@ -48,8 +48,10 @@ class Act:
 
     :ivar standstill: it is made before the guard is armed.
     :ivar lasts_s: at least so long.
+    :ivar waits_for: the nodes on which the stop rests.
     """
 
+    waits_for = ('guard',)
     standstill = False
     lasts_s = 1.0
 
@@ -141,6 +143,8 @@ class Slow(Act):
 class Camera(Act):
     """The camera's relay does something else, known of with the first frame of the kind."""
 
+    waits_for = ('guard', 'inference')
+
     def __init__(self, mode: str, lasts_s: float = 1.0):
         self.mode, self.lasts_s = mode, lasts_s
 
@@ -162,6 +166,8 @@ class Camera(Act):
 
 class CameraSilent(Camera):
     """No frame comes, for a while or at all."""
+
+    waits_for = ('guard',)
 
     def seen(self, rig: Rig, drive: Drive) -> int | None:
         return frame_missing(rig, drive)
@@ -196,6 +202,7 @@ class Proposed(Act):
 class Instruction(Act):
     """Another instruction."""
 
+    waits_for = ('guard', 'inference')
     lasts_s = 2.0
 
     def make(self, rig: Rig) -> int:

@@ -18,6 +18,7 @@ from mobile_vla_ros.nodes.drill_measure import (
     first_where,
     is_zero,
     largest,
+    longest_gap,
     rolled,
     slows_from,
     zero_from,
@@ -40,7 +41,7 @@ class Heard:
     :param commands: what the base was told, as all lists in the order it came.
     :param odom: (ns, x, y, speed), also from after the fault.
     :param status: (ns, state, {key: value}) of the guard.
-    :param proposals: (ns, when its image was taken, m/s ahead).
+    :param health: (ns, whether inference proposes).
     :param person: m/s and rad/s, (6,), of the person who takes over.
     :param hold_ns: how long the policy stays out after a person's last command.
     :param late_ns: how late the drill itself was at worst.
@@ -52,7 +53,7 @@ class Heard:
     commands: list
     odom: list
     status: list
-    proposals: list
+    health: list
     person: tuple[float, ...]
     hold_ns: int
     late_ns: int
@@ -69,9 +70,11 @@ class Row:
     :param rolled_m: from the fault until the base stood; None when it did not, or need not.
     :param observable_ms: from the fault until it could be known of.
     :param largest_mps: largest speed commanded after it could be known of.
+    :param gap_ms: longest time without a command meanwhile.
     :param guard: what the guard said first.
     :param note: what else there is to say.
     :param late_ms: how late the drill itself was at worst meanwhile.
+    :param waited_ms: how long the nodes that were to stop it waited for a CPU until they did.
     :param attempts: how often it was measured.
     :param stops_before: what the guard said where it stopped the drive before the fault.
     """
@@ -85,9 +88,11 @@ class Row:
     rolled_m: float | None = None
     observable_ms: float | None = None
     largest_mps: float | None = None
+    gap_ms: float | None = None
     guard: str = ''
     note: str = ''
     late_ms: float = 0.0
+    waited_ms: float = 0.0
     attempts: int = 1
     stops_before: list[str] = field(default_factory=list)
 
@@ -102,13 +107,15 @@ def judge(fault: Fault, heard: Heard) -> Row:
     common = {
         'fault': fault.name, 'title': fault.title, 'observable': fault.observable,
         'promise': fault.promised,
-        'guard': says(heard, (FAULT,) if fault.promise == NOTHING else ()),
+        'guard': '' if fault.name.startswith('guard_') else says(
+            heard, (FAULT,) if fault.promise == NOTHING else ()),
         'late_ms': round(heard.late_ns / MS, 1)}
     if heard.seen_ns is None:
         return Row(**common, kept=None, note='it could not be made here')
     common['observable_ms'] = _ms(heard.seen_ns - heard.injected_ns)
     # A fault whose every command counts does so from the moment that it was made.
     since = heard.injected_ns if fault.promise == NOTHING else heard.seen_ns
+    common['gap_ms'] = _ms(longest_gap(heard.commands, heard.injected_ns, heard.until_ns))
     common['largest_mps'] = largest(heard.commands, since, heard.until_ns)
     if stood_ns is not None and fault.promise in (STOPS, BASE):
         common['rolled_m'] = round(metres, 2)
@@ -116,12 +123,17 @@ def judge(fault: Fault, heard: Heard) -> Row:
 
 
 def sure(row: Row) -> bool:
-    """Whether the drill's own lateness leaves the answer as it is."""
+    """
+    Whether a busy machine leaves the answer as it is.
+
+    A promise is only kept if it is so with the drill's own lateness added; and only broken if it
+    would be had the nodes never waited for a CPU.
+    """
     if row.kept is None or row.zero_ms is None:
         return True
     if row.kept:
         return row.zero_ms + row.late_ms <= PROMISED_MS
-    return row.zero_ms - row.late_ms > PROMISED_MS
+    return row.zero_ms - max(row.late_ms, row.waited_ms) > PROMISED_MS
 
 
 def says(heard: Heard, states: tuple[str, ...] = ()) -> str:
@@ -192,7 +204,10 @@ def _held(heard: Heard, common: dict) -> Row:
         return Row(**common, kept=False, note='the old plan was played on')
     zero_ms = _ms(zero - heard.seen_ns)
     again = first_where(heard.commands, zero, lambda twist: not is_zero(twist))
-    planned = next((at for at, *_ in heard.proposals if at > zero), None)
+    held = next((at for at, proposes in heard.health
+                 if at > heard.injected_ns and not proposes), None)
+    planned = next((at for at, proposes in heard.health
+                    if held is not None and at > held and proposes), None)
     if again is None:
         return Row(**common, kept=zero_ms <= PROMISED_MS, zero_ms=zero_ms,
                    note='the drive did not go on')

@@ -1,5 +1,6 @@
 """What the drill reads from what it heard: pure, times in nanoseconds of one steady clock."""
 
+import itertools
 import math
 from collections.abc import Sequence
 
@@ -46,6 +47,13 @@ def largest(commands: Sequence[Command], since_ns: int, until_ns: float = math.i
     speeds = [math.hypot(*twist[:2]) if all(map(math.isfinite, twist)) else math.inf
               for _, twist in between(commands, since_ns, until_ns)]
     return max(speeds, default=0.0)
+
+
+def longest_gap(commands: Sequence[Command], since_ns: int, until_ns: float = math.inf) -> int:
+    """Return the longest time without a command, from the last one before a moment on."""
+    times = [at_ns for at_ns, _ in commands if at_ns <= until_ns]
+    return max((later - earlier for earlier, later in itertools.pairwise(times)
+                if later > since_ns), default=0)
 
 
 def rolled(poses: Sequence[Pose], since_ns: int) -> tuple[float, int | None]:

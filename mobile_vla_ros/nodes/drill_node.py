@@ -22,6 +22,7 @@ from mobile_vla_ros.errors import UserError
 from mobile_vla_ros.nodes.common import declare, run, twist_array, work_to_end
 from mobile_vla_ros.nodes.drill_faults import ACTS, DEFAULTS, PERSON, Act, Drive
 from mobile_vla_ros.nodes.drill_judge import Heard, Row, judge, sure
+from mobile_vla_ros.nodes.drill_load import Load
 from mobile_vla_ros.nodes.drill_measure import is_zero
 from mobile_vla_ros.nodes.drill_rig import Rig
 from mobile_vla_ros.nodes.drill_watch import Watch
@@ -50,7 +51,7 @@ class DrillNode(Node):
         if not policy or not log:
             raise UserError('the drill needs a policy and a folder for logs',
                             got=f'policy {policy!r}, log {log!r}')
-        self._watch = Watch()
+        self._watch, self._load = Watch(), Load()
         self._rig = Rig(self, self._watch, Path(log), policy, params_file)
         self._thread = threading.Thread(target=work_to_end, args=(
             self, 'drill_node', self._work, self._rig.closing), daemon=True)
@@ -62,6 +63,7 @@ class DrillNode(Node):
         self._thread.join()
         self._rig.close()
         self._watch.close()
+        self._load.close()
 
     def _work(self):
         for clock in (False, True):
@@ -86,10 +88,12 @@ class DrillNode(Node):
         drive, stops = Drive(), []
         if act.standstill:
             self._begin()
+            self._load.follow(rig.pids(*act.waits_for))
             drive.injected_ns = act.make(rig)
             self._rearm()
         else:
             stops = self._drive()
+            self._load.follow(rig.pids(*act.waits_for))
             drive.injected_ns = act.make(rig)
         self._let_happen(fault, act, drive)
         drive.until_ns = time.monotonic_ns()
@@ -97,13 +101,14 @@ class DrillNode(Node):
         act.undo(rig, drive)
         heard = Heard(
             drive.injected_ns, seen_ns, drive.until_ns,
-            *(list(rows) for rows in (watch.commands, watch.odom, watch.status, watch.proposals)),
+            *(list(rows) for rows in (watch.commands, watch.odom, watch.status, watch.health)),
             tuple(twist_array(PERSON).tolist()),
-            round(DEFAULTS.takeover_hold_s * NANOSECONDS), watch.latest_ns(drive.injected_ns))
+            round(DEFAULTS.takeover_hold_s * NANOSECONDS), self._load.late_ns())
         row = judge(fault, heard)
         ended = '' if drive.status is None else f'it ended with status {drive.status}'
+        told_ns = drive.until_ns if row.zero_ms is None else seen_ns + round(row.zero_ms * 1e6)
         return replace(row, attempts=attempt, note='; '.join(filter(None, (row.note, ended))),
-                       stops_before=stops)
+                       waited_ms=round(self._load.waited_ns(told_ns) / 1e6, 1), stops_before=stops)
 
     def _begin(self):
         """Stand at the start of the scene with everything alive and proposing."""

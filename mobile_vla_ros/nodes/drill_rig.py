@@ -119,6 +119,10 @@ class Rig:
         """Return the exit status of a node, None while it runs."""
         return self.processes[name].process.poll()
 
+    def pids(self, *names: str) -> dict[str, int]:
+        """Return the process ids of nodes that run."""
+        return {name: self.processes[name].process.pid for name in names}
+
     def revive(self):
         """Start again what has ended."""
         for name, spec in self._specs.items():

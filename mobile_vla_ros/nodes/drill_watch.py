@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 
-from diagnostic_msgs.msg import DiagnosticStatus
+from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
 from geometry_msgs.msg import Twist, TwistStamped
 from nav_msgs.msg import Odometry
 from rclpy.context import Context
@@ -18,7 +18,6 @@ from std_msgs.msg import String
 
 from mobile_vla_ros.nodes.common import time_ns, twist_array
 
-HEARTBEAT_S = 0.01
 # Of a drive of some seconds nothing is to be lost, however late this process is.
 DEPTH = QoSProfile(depth=500)
 # A stamp of the middleware further off than this from our own is of a clock that was set.
@@ -30,18 +29,18 @@ class Watch:
     A node with an executor and a thread of its own, which only keeps what it hears.
 
     Times are ``time.monotonic_ns()``. DDS notes when a message arrived in a thread of its own, so
-    a busy interpreter here makes no time late; how late the interpreter was is kept too.
+    a busy interpreter here makes no time late.
 
     :ivar commands: (ns, six numbers) of cmd_vel.
     :ivar odom: (ns, x, y, speed).
     :ivar status: (ns, state, {key: value}) of the guard.
     :ivar proposals: (ns, when its image was taken, m/s ahead) of what the guard is proposed.
     :ivar frames: (ns, mode, whether a frame was sent) of the camera's relay.
-    :ivar beats: (ns, how late in ns) of the heartbeat.
+    :ivar health: (ns, whether inference proposes) of policy/health.
     """
 
     def __init__(self, context: Context | None = None):
-        self.commands, self.odom, self.status, self.proposals, self.frames, self.beats = (
+        self.commands, self.odom, self.status, self.proposals, self.frames, self.health = (
             [], [], [], [], [], [])
         self.news = threading.Condition()
         self._node = node = Node('drill_watch', context=context)
@@ -49,28 +48,26 @@ class Watch:
                 (Twist, 'cmd_vel', self._on_command), (Odometry, 'odom', self._on_odom),
                 (DiagnosticStatus, 'guard/status', self._on_status),
                 (TwistStamped, 'policy/cmd_vel', self._on_proposal),
+                (DiagnosticArray, 'policy/health', self._on_health),
                 (String, 'drill/frames', self._on_frames)):
             node.create_subscription(kind, topic, self._timed(keep), DEPTH)
         self._executor = SingleThreadedExecutor(context=context)
         self._executor.add_node(node)
         self._closing = threading.Event()
-        self._threads = [threading.Thread(target=work, daemon=True)
-                         for work in (self._spin, self._beat)]
-        for thread in self._threads:
-            thread.start()
+        self._thread = threading.Thread(target=self._spin, daemon=True)
+        self._thread.start()
 
     def close(self):
-        """End the threads and leave the graph."""
+        """End the thread and leave the graph."""
         self._closing.set()
-        for thread in self._threads:
-            thread.join()
+        self._thread.join()
         self._node.destroy_node()
 
     def forget(self):
         """Drop what was heard in earlier drives."""
         with self.news:
             for rows in (self.commands, self.odom, self.status, self.proposals, self.frames,
-                         self.beats):
+                         self.health):
                 del rows[:]
 
     @property
@@ -78,22 +75,10 @@ class Watch:
         """Of the base over the floor by its newest odometry, m/s; 0.0 before the first."""
         return self.odom[-1][3] if self.odom else 0.0
 
-    def latest_ns(self, since_ns: int) -> int:
-        """Return how late this process' heartbeat was at worst since a moment."""
-        return max((late for at_ns, late in list(self.beats) if at_ns > since_ns), default=0)
-
     def _spin(self):
         with suppress(ExternalShutdownException):
             while not self._closing.is_set():
                 self._executor.spin_once(timeout_sec=0.05)
-
-    def _beat(self):
-        due = time.monotonic_ns()
-        while not self._closing.is_set():
-            time.sleep(HEARTBEAT_S)
-            now, due = time.monotonic_ns(), due + round(HEARTBEAT_S * 1e9)
-            self.beats.append((now, max(now - due, 0)))
-            due = now
 
     def _timed(self, keep: Callable) -> Callable:
         def heard(message, info: dict):
@@ -122,6 +107,10 @@ class Watch:
         ahead_ns = time.time_ns() - time.monotonic_ns()
         self.proposals.append((at_ns, time_ns(message.header.stamp) - ahead_ns,
                                message.twist.linear.x))
+
+    def _on_health(self, at_ns: int, message: DiagnosticArray):
+        if message.status:
+            self.health.append((at_ns, message.status[0].level == DiagnosticStatus.OK))
 
     def _on_frames(self, _at_ns: int, message: String):
         said = json.loads(message.data)
