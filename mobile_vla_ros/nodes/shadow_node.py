@@ -35,6 +35,7 @@ PROPOSAL_DEPTH = 100
 GRAPH_PERIOD_S = 0.2
 STATUS_PERIOD_S = 0.5
 FRESH_S = 1.0
+SAVE_S = 20.0  # that a window under way may take at the end
 MEGABYTE = 1_000_000
 
 
@@ -87,7 +88,7 @@ class ShadowNode(Node):
     def on_exit(self):
         """Save the worst seconds, also those that have only just passed."""
         if self._saver is not None:
-            self._saver.join()
+            self._saver.join(SAVE_S)
         window = self._shadow.worst(time.monotonic_ns(), at_end=True)
         if window is not None:
             self._save(window, self._info(), time.time_ns())
