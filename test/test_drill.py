@@ -10,6 +10,8 @@ from pathlib import Path
 import pytest
 from ros_helpers import wait_until
 
+from mobile_vla_ros.cli.main import main
+
 ROOT = Path(__file__).resolve().parent.parent
 TIMEOUT_S = 120.0
 COMMAND = (sys.executable, '-m', 'mobile_vla_ros.cli.main', 'drill')
@@ -35,10 +37,10 @@ def attached(log: Path) -> set[int]:
 def test_a_killed_policy_an_estop_and_an_ended_guard_stop_the_base(tmp_path):
     """The promise, measured on live nodes that are killed and started again: zero in 250 ms."""
     log = tmp_path / 'log'
-    done = drill('inference_killed', 'estop', 'guard_terminated', '--json', '--out', log)
+    done = drill('guard_terminated', 'estop', 'inference_killed', '--json', '--out', log)
     assert done.returncode == 0, done.stdout + done.stderr
-    killed, estop, ended = json.loads(done.stdout)
-    for row in (killed, estop, ended):
+    ended, estop, killed = json.loads(done.stdout)
+    for row in (ended, estop, killed):
         assert row['kept'] is True
         assert -50 < row['zero_ms'] <= 250
         assert 0.2 < row['rolled_m'] < 1.0
@@ -49,7 +51,7 @@ def test_a_killed_policy_an_estop_and_an_ended_guard_stop_the_base(tmp_path):
     assert 'status 0' in ended['note']
     assert json.loads((log / 'drill.json').read_text())[1] == estop
     # A node that is started again does not write over what it said before.
-    assert (log / 'inference.log').read_text().count('Hz, window') == 2
+    assert (log / 'guard.log').read_text().count('Armed.') >= 3
     assert attached(log) == set()
 
 
@@ -82,20 +84,27 @@ def test_ctrl_c_leaves_nothing_running(tmp_path):
 
 
 @pytest.mark.parametrize(('arguments', 'words'), [
-    (('e-stop',), "Did you mean 'estop'"),
-    (('--policy', 'nowhere'), 'nowhere'),
-    (('--params-file', 'nowhere.yaml'), 'nowhere.yaml'),
-    (('--json', '--markdown'), 'not allowed with')])
-def test_bad_use_is_a_sentence_and_starts_nothing(tmp_path, arguments, words):
-    """Exit status 2."""
-    done = drill(*arguments, timeout_s=60.0)
-    assert done.returncode == 2
-    assert words in done.stderr
-    assert 'Traceback' not in done.stderr
+    (['e-stop'], "Did you mean 'estop'"),
+    (['--policy', 'nowhere'], 'nowhere'),
+    (['--params-file', 'nowhere.yaml'], 'nowhere.yaml'),
+    (['--out', 'FULL'], 'not empty'),
+    (['--json', '--markdown'], 'not allowed with')])
+def test_bad_use_is_a_sentence_and_starts_nothing(tmp_path, capsys, arguments, words):
+    """Exit status 2, and not one log."""
+    (tmp_path / 'kept').touch()
+    try:
+        status = main(['drill', *(str(tmp_path) if one == 'FULL' else one for one in arguments)])
+    except SystemExit as error:
+        status = error.code
+    assert status == 2
+    assert words in capsys.readouterr().err
+    assert [path.name for path in tmp_path.iterdir()] == ['kept']
 
 
-def test_list_names_every_fault():
-    """At once, for people and for programs."""
-    assert 'guard_killed' in drill('--list', timeout_s=20.0).stdout
-    listed = json.loads(drill('--list', '--json', timeout_s=20.0).stdout)
-    assert {'fault', 'title', 'promise', 'observable'} == set(listed[0])
+def test_list_names_every_fault(capsys):
+    """For people and for programs."""
+    assert main(['drill', '--list']) == 0
+    assert 'guard_killed' in capsys.readouterr().out
+    assert main(['drill', '--list', '--json']) == 0
+    assert {'fault', 'title', 'promise', 'observable'} == set(
+        json.loads(capsys.readouterr().out)[0])

@@ -86,16 +86,16 @@ FAULTS = tuple(Fault(*row) for row in (
 
 def chosen(names: Sequence[str]) -> list[Fault]:
     """
-    Return the faults of these names in their own order, all of them for none.
+    Return the faults of these names, each once, in the order they are asked for; all for none.
 
     :raises UserError: for a name that there is not.
     """
-    known = [fault.name for fault in FAULTS]
+    known = {fault.name: fault for fault in FAULTS}
     for name in names:
         if name not in known:
             raise UserError('the drill knows no such fault', got=repr(name),
                             expected=', '.join(known), remedy=did_you_mean(name, known))
-    return [fault for fault in FAULTS if not names or fault.name in names]
+    return [known[name] for name in dict.fromkeys(names or known)]
 
 
 def nodes(policy: str | os.PathLike, params_file: str = '', *, clock: bool = False,

@@ -80,7 +80,6 @@ class Ended(Act):
     def undo(self, rig: Rig, drive: Drive):
         rig.wait(lambda: rig.ended(self.name) is not None, 3.0)
         drive.status = rig.ended(self.name)
-        rig.revive()
 
 
 class InferenceEnded(Ended):
@@ -121,9 +120,8 @@ class Starved(Act):
         rig.idle()
         try:
             rig.schedule('inference', os.SCHED_OTHER)
-        except PermissionError:  # not everybody may go back
+        except PermissionError:  # not everybody may go back: it is started anew
             rig.expect_the_end('inference')
-            rig.revive()
 
 
 class Slow(Act):

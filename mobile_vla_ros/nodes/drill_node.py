@@ -113,6 +113,7 @@ class DrillNode(Node):
     def _begin(self):
         """Stand at the start of the scene with everything alive and proposing."""
         rig, watch = self._rig, self._watch
+        rig.revive()
         rig.until(lambda: watch.odom, START_S, 'the arena is silent')
         rig.reset()
         watch.forget()
