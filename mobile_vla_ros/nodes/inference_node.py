@@ -131,8 +131,8 @@ class InferenceNode(LifecycleNode):
         self._diagnostics = self.create_publisher(DiagnosticArray, '/diagnostics', 10)
         self._healths = self.create_publisher(DiagnosticArray, 'policy/health', LATCHED)
         self._guard = GuardWatch(self, self._now_ns)
-        self._services = [self.create_service(Trigger, '~/swap', self._on_swap),
-                          self.create_service(Trigger, '~/swap_back', self._on_swap_back)]
+        self._swaps = [self.create_service(Trigger, '~/swap', self._on_swap),
+                       self.create_service(Trigger, '~/swap_back', self._on_swap_back)]
         self.get_logger().info(
             f'policy {params.policy}: {spec.backbone.id}, {spec.rate_hz:g} Hz, window '
             f'{spec.window}, chunk {spec.chunk}, axes {", ".join(spec.actions.axes)}; '
@@ -179,7 +179,7 @@ class InferenceNode(LifecycleNode):
             self.destroy_lifecycle_publisher(publisher)
         for publisher in (self._overlays, self._diagnostics, self._healths):
             self.destroy_publisher(publisher)
-        for service in self._services:
+        for service in self._swaps:
             self.destroy_service(service)
         self.destroy_subscription(self._guard.subscription)
         self._policies = self._gate = None

@@ -98,7 +98,7 @@ def compile_backbone(policy: VlaPolicy) -> None:
     spec = policy.spec
     model = policy.network.kosmos
     for tower in (model.vision_model, model.text_model):
-        tower.compile()
+        tower.compile(dynamic=True)
     blank = np.zeros((spec.image.size, spec.image.size, 3), np.uint8)
     window = [Frame(blank, number * round(NANOSECONDS / spec.rate_hz), 0)
               for number in range(1, spec.window + 2)]
