@@ -6,11 +6,13 @@ import numpy as np
 import pytest
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
 from geometry_msgs.msg import Twist, TwistStamped
+from rclpy.qos import DurabilityPolicy, QoSProfile
 from ros_helpers import status_values
 from std_msgs.msg import Bool
 
 # A base that reaches any speed within a tick, where a test is not about acceleration.
 NIMBLE = {'max_acceleration': [1000.0, 1000.0, 1000.0]}
+LATCHED = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
 
 
 def twist(x=0.0, y=0.0, z=0.0) -> Twist:
@@ -161,7 +163,96 @@ def test_the_estop_stops_and_has_to_be_armed_away(nodes, client):
         drive.until('driving')
 
 
-@pytest.mark.parametrize('number', [signal.SIGTERM, signal.SIGINT])
+def test_a_stop_does_not_wait_for_the_next_tick(nodes, client):
+    """At 10 Hz, an e-stop pressed just after a command gives zero long before the next one."""
+    armed = []
+
+    def press(message):
+        if armed and moving(message):
+            armed.clear()
+            client.publisher('estop', Bool).publish(Bool(data=True))
+    client.subscribe('cmd_vel', Twist, callback=press)
+    drive = Drive(nodes, client, arm_at_start=True, rate_hz=10.0)
+    with drive.propose():
+        drive.until('driving')
+        client.publish('estop', Bool(data=False))
+        armed.append(True)
+        drive.until('estop')
+    last = max(i for i, m in enumerate(drive.commands.messages) if moving(m))
+    assert drive.commands.times[last + 1] - drive.commands.times[last] < 0.07
+
+
+def health(level=DiagnosticStatus.OK, reason=''):
+    """What a policy says of itself."""
+    return DiagnosticArray(status=[DiagnosticStatus(name='policy', level=level, message=reason)])
+
+
+def test_a_fault_in_the_policys_health_stops_and_disarms(nodes, client):
+    """Though its proposals go on: zero, and the reason in the status, until armed again."""
+    drive = Drive(nodes, client)
+    drive.next_commands(1)
+    client.call('guard/arm')
+    with drive.propose():
+        client.publish('policy/health', health(), LATCHED)
+        drive.until('driving')
+        client.publish('policy/health', health(DiagnosticStatus.ERROR, 'camera frozen'), LATCHED)
+        drive.until('disarmed', 'camera frozen')
+        assert not any(map(moving, drive.next_commands()))
+        assert 'camera frozen' in client.call('guard/arm').message
+        client.publish('policy/health', health(), LATCHED)
+        client.wait_for(lambda: client.call('guard/arm').success)
+        drive.until('driving')
+
+
+def test_a_hold_in_the_policys_health_stops_and_drives_on_by_itself(nodes, client):
+    """A new instruction is being looked at: zero, armed all the while, then the policy again."""
+    drive = Drive(nodes, client)
+    drive.next_commands(1)
+    client.call('guard/arm')
+    with drive.propose():
+        drive.until('driving')
+        client.publish('policy/health', health(DiagnosticStatus.WARN, 'looking'), LATCHED)
+        status = drive.until('waiting', 'looking')
+        assert status_values(status)['armed'] == 'true'
+        assert not any(map(moving, drive.next_commands()))
+        client.publish('policy/health', health(), LATCHED)
+        drive.until('driving')
+
+
+def test_a_dry_run_decides_and_publishes_nothing(nodes, client):
+    """Everything is told on the status; nobody publishes on cmd_vel, not even zero at the end."""
+    drive = Drive(nodes, client, dry_run=True)
+    client.call('guard/arm')
+    with drive.propose():
+        values = status_values(drive.until('driving'))
+        assert values['dry_run'] == 'true'
+        client.wait_for(lambda: status_values(drive.status.last)['linear_x'] == '0.500')
+        assert client.node.count_publishers('cmd_vel') == 0
+        assert drive.process.stop() == 0
+    assert len(drive.commands) == 0
+
+
+def test_the_status_comes_ten_times_a_second(nodes, client):
+    """Also when nothing changes, so that whoever watches knows at once that the guard is gone."""
+    drive = Drive(nodes, client)
+    drive.until('disarmed')
+    first = len(drive.status)
+    client.wait_for(lambda: len(drive.status) > first + 20)
+    times = drive.status.times[first:]
+    assert 0.09 < (times[20] - times[0]) / 20 < 0.15
+
+
+def test_the_distance_to_stop_in_bounds_the_speed_and_is_said_at_start(nodes, client):
+    """One line in the log says how far the base rolls at the worst; the speed obeys it."""
+    drive = Drive(nodes, client, arm_at_start=True, stop_distance_m=0.3,
+                  base_deceleration_mps2=1.0)
+    found = drive.process.wait_for_output(r'at most ([\d.]+) m/s: .* rolls 0\.30 m')
+    with drive.propose(x=1.0):
+        drive.until('driving')
+        assert drive.next_commands()[-1].linear.x == pytest.approx(float(found[1]), abs=0.005)
+
+
+@pytest.mark.parametrize('number', [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
 def test_a_guard_that_is_told_to_end_leaves_zero_behind(nodes, client, number):
     """The last message on cmd_vel is zero, in the middle of a drive, and the status is 0."""
     drive = Drive(nodes, client, arm_at_start=True)
@@ -175,20 +266,20 @@ def test_a_guard_that_is_told_to_end_leaves_zero_behind(nodes, client, number):
     assert moving(drive.commands.messages[-3])  # it was under way until just before
 
 
-def test_a_defect_of_the_guards_own_leaves_zero_behind(nodes, client, tmp_path):
-    """An exception inside the timer ends the process with a traceback, and zero before that."""
+@pytest.mark.parametrize('where', ['update', 'teleop'])
+def test_a_defect_of_the_guards_own_leaves_zero_behind(nodes, client, tmp_path, where):
+    """An exception in a tick or a callback ends it with a traceback, and zero before that."""
     (tmp_path / 'planted').mkdir()
     (tmp_path / 'planted' / 'guard.py').write_text(
         'import sys\n'
         'from mobile_vla_ros.nodes import guard_node\n'
         'from mobile_vla_ros.safety.guard import Guard\n'
-        'whole = Guard.update\n'
-        'def update(self, now_ns, steady_ns):\n'
-        '    decision = whole(self, now_ns, steady_ns)\n'
-        '    if decision.twist[1]:\n'
+        f'whole = Guard.{where}\n'
+        'def broken(self, *args):\n'
+        '    if self._teleop is not None and self._teleop[0][1]:\n'
         '        raise RuntimeError("a defect of ours")\n'
-        '    return decision\n'
-        'Guard.update = update\n'
+        '    return whole(self, *args)\n'
+        f'Guard.{where} = broken\n'
         'sys.exit(guard_node.main())\n')
     commands = client.subscribe('cmd_vel', Twist)
     process = nodes.start('planted.guard', params={**NIMBLE, 'arm_at_start': True},
@@ -200,6 +291,17 @@ def test_a_defect_of_the_guards_own_leaves_zero_behind(nodes, client, tmp_path):
         assert process.wait() == 1, process.output
     assert 'RuntimeError: a defect of ours' in process.output
     client.wait_for(lambda: not moving(commands.last), what='a last zero')
+
+
+@pytest.mark.parametrize('number', [signal.SIGTERM, signal.SIGINT])
+def test_a_guard_that_is_stopped_while_it_imports_says_nothing(nodes, number):
+    """Ctrl-C in the first second: no traceback, and no failure."""
+    process = nodes.start('guard_node', env={'PYTHONPROFILEIMPORTTIME': '1'})
+    process.wait_for_output(r'numpy\._core')
+    process.signal(number)
+    assert process.wait() == 0
+    assert 'Traceback' not in process.output
+    assert 'mobile_vla_ros.nodes.guard_ros' not in process.output  # it had not come so far
 
 
 def test_stamped_commands_carry_time_and_frame(nodes, client):
@@ -245,12 +347,50 @@ def test_two_namespaces_do_not_hear_each_other(nodes, client):
 @pytest.mark.parametrize(('params', 'word'), [
     ({'rate_hz': 500.0}, 'rate_hz'), ({'max_velocity': [-1.0, 1.0, 1.0]}, 'max_velocity'),
     ({'max_velocity': [1.0, 1.0]}, 'max_velocity'), ({'rate_hz': 20}, 'rate_hz'),
-    ({'teleop_timeout_s': 3.0, 'takeover_hold_s': 1.0}, 'takeover_hold_s')])
+    ({'teleop_timeout_s': 3.0, 'takeover_hold_s': 1.0}, 'takeover_hold_s'),
+    ({'cmd_vel_type': 'twist_stampt'}, 'cmd_vel_type'), ({'rate_hz': float('inf')}, 'rate_hz'),
+    ({'stop_distance_m': -1.0}, 'stop_distance_m'),
+    ({'override': ['liner_y']}, "mean 'linear_y'")])
 def test_parameters_that_cannot_be_are_refused_with_a_sentence(nodes, params, word):
     """Out of range, wrong sign, wrong length, wrong type: status 2, no traceback."""
     process = nodes.start('guard_node', params=params)
     assert process.wait() == 2, process.output
     assert word in process.output
+    assert 'Traceback' not in process.output
+
+
+WRONG = """/**:
+  ros__parameters:
+    rate_hz: fast
+    max_velocity: []
+    max_planar_speed_mps: .nan
+    max_acceleration: [1.0, 1.0, -4.0]
+    frame_id: 7
+    observation_max_age_s: -0.3
+    dry_run: 1.0
+    stop_distance_m: [1.0]
+"""
+
+
+def test_everything_wrong_in_a_parameter_file_is_named_at_once(nodes, tmp_path):
+    """Wrong types, signs and lengths: one sentence, and status 2."""
+    (tmp_path / 'wrong.yaml').write_text(WRONG)
+    process = nodes.start('guard_node', params_file=tmp_path / 'wrong.yaml')
+    assert process.wait() == 2, process.output
+    for name in ('rate_hz', 'max_velocity', 'max_planar_speed_mps', 'max_acceleration',
+                 'frame_id', 'observation_max_age_s', 'dry_run', 'stop_distance_m'):
+        assert name in process.output
+    assert 'Traceback' not in process.output
+
+
+@pytest.mark.parametrize('text', ['a:\n  - b: [', '/**:\n  ros__parameters:\n    a: [1.0, 1]\n'])
+def test_a_parameter_file_that_ros_cannot_read_is_a_sentence(nodes, tmp_path, text):
+    """Broken YAML, or a list of two types: status 2, the file named, no traceback."""
+    (tmp_path / 'broken.yaml').write_text(text)
+    process = nodes.start('guard_node', params_file=tmp_path / 'broken.yaml')
+    assert process.wait() == 2, process.output
+    assert 'guard_node: error:' in process.output
+    assert 'broken.yaml' in process.output
     assert 'Traceback' not in process.output
 
 

@@ -20,7 +20,8 @@ wild = st.lists(number, min_size=6, max_size=6)
 tame = st.lists(st.floats(-0.5, 0.5), min_size=6, max_size=6)
 milliseconds = st.sampled_from([0, 1, 20, 50, 50, 50, 110, 210, 310, 900]) | st.integers(0, 3000)
 good = st.one_of(  # what a drive is made of, without which there would be nothing to stop
-    st.tuples(st.just('propose'), tame, st.integers(0, 150)), st.tuples(st.just('teleop'), tame),
+    st.tuples(st.just('propose'), tame, st.sampled_from([0, 100, 280])),
+    st.tuples(st.just('teleop'), tame),
     st.tuples(st.just('arm')), st.tuples(st.just('proposing')), st.tuples(st.just('wait')))
 bad = st.one_of(
     st.tuples(st.just('propose'), wild | tame, st.integers(-400, 1000)),
@@ -134,6 +135,7 @@ class Witness:
 @example([(FORWARD, 50), (('hold', 'a reason', False), 0), (FORWARD, 50)], True, True)
 @example([(FORWARD, 50), (('teleop', [0, 0.5, 0, 0, 0, 0]), 50), (FORWARD, 50)], True, True)
 @example([(FORWARD, 50), (('wait',), SILENT_MS)], True, True)
+@example([(FORWARD, 50), (('propose', [0.5, 0, 0, 0, 0, 0], AGE_MS), 1)], True, True)
 def test_whatever_happens_the_output_is_bounded_smooth_and_allowed(events, armed, latch):
     """Over random histories of messages, silences, clock steps and numbers that are none."""
     witness = Witness(latch, armed)

@@ -3,6 +3,7 @@
 from collections.abc import Iterable
 
 from rcl_interfaces.srv import GetParameters
+from rclpy.callback_groups import ReentrantCallbackGroup
 from rclpy.node import Node
 from rclpy.task import Future
 
@@ -23,11 +24,12 @@ class Graph:
 
     :param topic: full name of the commands' topic.
     :param clock: a steady one, for the time limit of questions.
+    :param group: of callbacks that run while another one of the node waits for an answer.
     """
 
-    def __init__(self, node: Node, topic: str, clock):
+    def __init__(self, node: Node, topic: str, clock, group: ReentrantCallbackGroup):
         self.topic = topic
-        self._node, self._clock = node, clock
+        self._node, self._clock, self._group = node, clock, group
         self._clients: dict = {}
 
     def listeners(self) -> list[Endpoint]:
@@ -78,8 +80,8 @@ class Graph:
         """Return a smoother's parameters; None when it does not tell them in time."""
         names = list(preflight.SMOOTHER_SIGNS)
         if name not in self._clients:
-            self._clients[name] = self._node.create_client(GetParameters,
-                                                           f'{name}/get_parameters')
+            self._clients[name] = self._node.create_client(
+                GetParameters, f'{name}/get_parameters', callback_group=self._group)
         client, done = self._clients[name], Future(executor=self._node.executor)
         until_ns = self._clock.now().nanoseconds + round(ANSWER_S * 1e9)
         asked = None
@@ -92,7 +94,7 @@ class Graph:
             if answered or self._clock.now().nanoseconds > until_ns:
                 timer.cancel()
                 done.set_result(asked.result() if answered else None)
-        timer = self._node.create_timer(POLL_S, look, clock=self._clock)
+        timer = self._node.create_timer(POLL_S, look, self._group, self._clock)
         try:
             answer = await done
         finally:

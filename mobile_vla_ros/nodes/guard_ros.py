@@ -13,6 +13,7 @@ import numpy as np
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
 from geometry_msgs.msg import Twist, TwistStamped
 from rcl_interfaces.msg import SetParametersResult
+from rclpy.callback_groups import ReentrantCallbackGroup
 from rclpy.clock import Clock, ClockType
 from rclpy.node import Node
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
@@ -59,7 +60,9 @@ class GuardNode(Node):
         # Of the guard and of the commands: the ticker's thread and the callbacks share them.
         self._lock = threading.RLock()
         steady = Clock(clock_type=ClockType.STEADY_TIME)
-        self._graph = Graph(self, self.resolve_topic_name('cmd_vel'), steady)
+        # Arming waits for a smoother's answer; the e-stop must be heard meanwhile.
+        waiting = ReentrantCallbackGroup()
+        self._graph = Graph(self, self.resolve_topic_name('cmd_vel'), steady, waiting)
         self._type = preflight.TYPES.get(self._params.cmd_vel_type, preflight.TWIST)
         self._commands = None
         self._open_commands()
@@ -67,6 +70,7 @@ class GuardNode(Node):
         self._diagnostics = self.create_publisher(DiagnosticArray, '/diagnostics', 1)
         self._said: tuple | None = None
         self._said_ns = self._diagnosed_ns = 0
+        self._stops = 0  # asked for by a person
         self._health: list[DiagnosticStatus] = []
         self._health_ns: int | None = None
 
@@ -74,9 +78,9 @@ class GuardNode(Node):
         self.create_subscription(DiagnosticArray, 'policy/health', self._on_health, LATCHED)
         self.create_subscription(Twist, 'teleop/cmd_vel', self._on_teleop, COMMAND_DEPTH)
         self.create_subscription(Bool, 'estop', self._on_estop, COMMAND_DEPTH)
-        self.create_service(Trigger, '~/arm', self._on_arm)
+        self.create_service(Trigger, '~/arm', self._on_arm, callback_group=waiting)
         self.create_service(Trigger, '~/disarm', self._on_disarm)
-        self.create_service(Trigger, '~/preflight', self._on_preflight)
+        self.create_service(Trigger, '~/preflight', self._on_preflight, callback_group=waiting)
         self.add_on_set_parameters_callback(self._on_parameters)
         self.create_timer(LOOK_PERIOD_S, self._choose_type, clock=steady)
         self._say_how(turns)
@@ -124,6 +128,7 @@ class GuardNode(Node):
         with self._lock:
             self._guard.estop(message.data)
             if message.data:
+                self._stops += 1
                 self._tick()
 
     async def _on_arm(self, _request, response):
@@ -131,7 +136,10 @@ class GuardNode(Node):
         if not why_not:
             self._choose_type()
             waived = self._override | (set(preflight.WHEELS) if self._params.dry_run else set())
+            stops = self._stops
             why_not = preflight.refusal(await self._checks(), waived)
+            if self._stops != stops:
+                why_not = 'Not armed: it was stopped while the checks were made.'
         with self._lock:
             response.success, response.message = (
                 (False, why_not) if why_not else self._guard.arm())
@@ -143,6 +151,7 @@ class GuardNode(Node):
 
     def _on_disarm(self, _request, response):
         with self._lock:
+            self._stops += 1
             response.success, response.message = self._guard.disarm()
             self._tick()
         self.get_logger().info(response.message)

@@ -17,6 +17,7 @@ INFERENCE_CHECKS = ('camera_rate', 'camera_size', 'clock_skew', 'free_memory', '
 WHEELS = ('cmd_vel_rivals', 'cmd_vel_listeners', 'cmd_vel_type', 'linear_y')
 HEALTH_FRESH_S = 1.5
 
+NO_NAME_YET = '_NODE_NAME_UNKNOWN_'  # as rmw has it
 # They listen to commands and move nothing.
 WATCHERS = ('recorder', 'shadow', 'rosbag2_', '_ros2cli', 'foxglove_bridge', 'rqt', 'rviz',
             'plotjuggler')
@@ -53,7 +54,9 @@ class Endpoint(NamedTuple):
 
     @property
     def full_name(self) -> str:
-        """Of the node, with its namespace."""
+        """Of the node, with its namespace; in words while the middleware does not know it yet."""
+        if self.node == NO_NAME_YET:
+            return 'a node whose name has not come yet'
         return f'{self.namespace.rstrip("/")}/{self.node}'
 
 

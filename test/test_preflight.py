@@ -1,0 +1,156 @@
+"""The checks before arming: what is green, what is red, and what to do about it."""
+
+import pytest
+
+from mobile_vla_ros.errors import UserError
+from mobile_vla_ros.safety import preflight
+from mobile_vla_ros.safety.preflight import TWIST, TWIST_STAMPED, Check, Endpoint
+
+GUARD = Endpoint('guard', '/r1', TWIST)
+BASE = Endpoint('base', '/r1', TWIST)
+STAMPED_BASE = Endpoint('base', '/r1', TWIST_STAMPED)
+RECORDER = Endpoint('recorder', '/r1', TWIST)
+SMOOTHER = Endpoint('velocity_smoother', '/r1', TWIST)
+OPEN = {'max_velocity': [0.5, 0.5, 2.5], 'min_velocity': [-0.5, -0.5, -2.5],
+        'max_accel': [2.5, 2.5, 3.2], 'max_decel': [-2.5, -2.5, -3.2]}
+TOPIC = '/r1/cmd_vel'
+
+
+def test_a_check_is_a_line_with_the_remedy_only_when_it_is_red():
+    """The form that the service answers with, and that a program may read."""
+    assert Check('a', True, 'all is well', 'mend it').line == 'green a: all is well'
+    assert Check('a', False, 'it is broken', 'mend it').line == 'red a: it is broken; mend it'
+    assert Check('a', False, 'it is broken').line == 'red a: it is broken'
+
+
+def test_another_publisher_of_commands_is_named():
+    """The base would follow the guard and the other in turn."""
+    nav = Endpoint('controller_server', '/', TWIST)
+    check = preflight.rivals(TOPIC, [GUARD, nav], '/r1/guard', publishes=True)
+    assert not check.ok
+    assert '/controller_server publishes /r1/cmd_vel too' in check.sentence
+    assert preflight.rivals(TOPIC, [GUARD], '/r1/guard', publishes=True).ok
+
+
+def test_a_second_guard_of_the_same_name_is_a_rival():
+    """Two launches at once: both are called /r1/guard, and only one of them is this one."""
+    assert not preflight.rivals(TOPIC, [GUARD, GUARD], '/r1/guard', publishes=True).ok
+    assert not preflight.rivals(TOPIC, [GUARD], '/r1/guard', publishes=False).ok
+
+
+@pytest.mark.parametrize('name', ['recorder', 'shadow', 'rosbag2_recorder', '_ros2cli_1234',
+                                  'foxglove_bridge', 'rqt_gui_py_node_7', 'rviz2'])
+def test_who_only_watches_is_no_base(name):
+    """A recorder hears every command and moves no wheel."""
+    check = preflight.listeners(TOPIC, [Endpoint(name, '/', TWIST)])
+    assert not check.ok
+    assert check.remedy
+    both = preflight.listeners(TOPIC, [Endpoint(name, '/', TWIST), BASE])
+    assert both.ok
+    assert '/r1/base' in both.sentence
+    assert name not in both.sentence
+
+
+def test_a_base_of_the_other_type_hears_nothing_and_is_named():
+    """Twist and TwistStamped on one topic never meet."""
+    assert preflight.fitting_type(TOPIC, [BASE], TWIST).ok
+    check = preflight.fitting_type(TOPIC, [STAMPED_BASE, RECORDER], TWIST)
+    assert not check.ok
+    assert '/r1/base wants TwistStamped' in check.sentence
+    assert 'cmd_vel_type' in check.remedy
+
+
+def test_bases_of_both_types_cannot_both_be_served():
+    """Whatever is published, one of them hears nothing."""
+    for published in (TWIST, TWIST_STAMPED):
+        check = preflight.fitting_type(TOPIC, [SMOOTHER, STAMPED_BASE], published)
+        assert not check.ok
+        assert 'remap' in check.remedy
+
+
+def test_a_listener_that_wants_no_command_at_all_is_red():
+    """A topic of another kind under that name is a wrong remapping."""
+    check = preflight.fitting_type(TOPIC, [Endpoint('x', '/', 'std_msgs/msg/String')], TWIST)
+    assert not check.ok
+    assert 'remappings' in check.remedy
+
+
+@pytest.mark.parametrize(('found', 'wanted'), [
+    ([], TWIST), ([BASE], TWIST), ([STAMPED_BASE], TWIST_STAMPED), ([RECORDER], TWIST),
+    ([RECORDER, STAMPED_BASE], TWIST_STAMPED), ([BASE, SMOOTHER], TWIST),
+    ([SMOOTHER, STAMPED_BASE], TWIST)])
+def test_the_type_is_chosen_by_who_moves_wheels(found, wanted):
+    """The recorder follows the guard, and must not lead it."""
+    assert preflight.wanted_type(found) == wanted
+
+
+def test_a_smoother_with_room_on_y_is_green():
+    """All four of its parameters have a y."""
+    check = preflight.linear_y([BASE, SMOOTHER], True, {'/r1/velocity_smoother': OPEN})
+    assert check.ok
+
+
+@pytest.mark.parametrize('name', sorted(OPEN))
+@pytest.mark.parametrize('y', [0.0, None])
+def test_a_smoother_that_makes_y_zero_is_red_and_the_parameter_is_named(name, y):
+    """Its default: nothing is said anywhere, and the base never strafes."""
+    shut = {**OPEN, name: [0.5] if y is None else [0.5, y, 2.5]}
+    check = preflight.linear_y([SMOOTHER], True, {'/r1/velocity_smoother': shut})
+    assert not check.ok
+    assert f'give {name} there' in check.remedy
+
+
+def test_a_smoother_that_does_not_tell_is_red():
+    """What cannot be known is not taken for well."""
+    check = preflight.linear_y([SMOOTHER], True, {'/r1/velocity_smoother': None})
+    assert not check.ok
+    assert 'does not tell' in check.sentence
+
+
+@pytest.mark.parametrize('name', ['diff_drive_controller', 'ackermann_steering_controller'])
+def test_a_controller_of_a_base_that_cannot_strafe_is_red(name):
+    """It takes the message and drops y."""
+    check = preflight.linear_y([Endpoint(name, '/', TWIST)], True, {})
+    assert not check.ok
+    assert name in check.sentence
+    assert 'max_velocity' in check.remedy
+
+
+def test_without_linear_y_no_base_is_asked_for_it():
+    """A differential base under a policy of linear_x and angular_z is well."""
+    assert preflight.linear_y([Endpoint('diff_drive_controller', '/', TWIST)], False, {}).ok
+
+
+@pytest.mark.parametrize(('said', 'has'), [
+    ('the base has linear_x, linear_y', True), ('the base has linear_x, angular_z', False),
+    ('', True), ('no bundle yet', True)])
+def test_what_a_policy_drives_is_read_from_its_check(said, has):
+    """In doubt it strafes."""
+    assert preflight.with_linear_y(said) is has
+
+
+@pytest.mark.parametrize(('age_s', 'fault', 'word'), [
+    (None, '', 'nothing of itself'), (5.0, '', 'silent for 5.0 s'),
+    (0.2, 'the camera is black', 'the camera is black')])
+def test_a_policy_that_is_not_there_silent_or_at_fault_is_red(age_s, fault, word):
+    """And its own checks of before no longer count."""
+    check = preflight.inference(age_s, fault)
+    assert not check.ok
+    assert word in check.sentence
+    assert preflight.inference(0.4, '').ok
+
+
+def test_an_override_of_no_check_is_refused_with_the_nearest_name():
+    """A typing mistake must not look as if it had worked."""
+    with pytest.raises(UserError, match=r"'liner_y'.*mean 'linear_y'"):
+        preflight.check_override(['camera_rate', 'liner_y'])
+    assert preflight.check_override(['', ' linear_y ']) == {'linear_y'}
+
+
+def test_arming_is_refused_for_what_is_red_and_not_overridden():
+    """One line each, and none of what is green or overridden."""
+    checks = [Check('linear_y', False, 'y is lost', 'mend it'), Check('axes', True, 'well'),
+              Check('cmd_vel_rivals', False, 'nav2 publishes too')]
+    text = preflight.refusal(checks, {'linear_y'})
+    assert text.splitlines()[1:] == ['red cmd_vel_rivals: nav2 publishes too']
+    assert preflight.refusal(checks, {'linear_y', 'cmd_vel_rivals'}) == ''
