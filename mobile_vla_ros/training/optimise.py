@@ -123,9 +123,9 @@ class Optimisation:
         dummy = binary_cross_entropy_with_logits(gripper, torch.zeros_like(gripper),
                                                  reduction='none')
         axes = motion[..., :batch['actions'].shape[-1]].detach()
-        weight = batch.get('weight')
-        return (motion_loss_sum(motion, batch['actions'], batch['real'], weight=weight),
-                motion_loss_sum(axes, batch['actions'], batch['real'], weight=weight),
+        weighed = {'weight': batch['weight']} if 'weight' in batch else {}
+        return (motion_loss_sum(motion, batch['actions'], batch['real'], **weighed),
+                motion_loss_sum(axes, batch['actions'], batch['real'], **weighed),
                 (dummy * batch.get('weight', batch['real'])).sum())
 
     def _check_finite(self, value: float, what: str, where: str,
