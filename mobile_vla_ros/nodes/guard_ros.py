@@ -30,7 +30,7 @@ from mobile_vla_ros.nodes.common import (
 )
 from mobile_vla_ros.nodes.guard_graph import Graph
 from mobile_vla_ros.nodes.guard_params import AUTO, guard_params
-from mobile_vla_ros.nodes.ticker import Ticker, ask_for_punctuality
+from mobile_vla_ros.nodes.ticker import Ticker
 from mobile_vla_ros.safety import preflight
 from mobile_vla_ros.safety.guard import Decision, Guard, State
 from mobile_vla_ros.safety.preflight import Check
@@ -48,10 +48,13 @@ LEVELS = {State.ESTOP: DiagnosticStatus.ERROR, State.FAULT: DiagnosticStatus.ERR
 
 
 class GuardNode(Node):
-    """ROS around ``safety.guard.Guard``."""
+    """
+    ROS around ``safety.guard.Guard``.
 
-    def __init__(self):
-        turns = ask_for_punctuality()  # before the middleware makes its threads
+    :param turns: how the kernel was asked to schedule this process, for the log.
+    """
+
+    def __init__(self, turns: str):
         super().__init__('guard')
         self.exit_status: int | None = None
         self._params = guard_params(self)
