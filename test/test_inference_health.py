@@ -47,6 +47,8 @@ def test_a_drive_is_held_until_the_window_is_full_and_at_a_new_instruction(
     rng = np.random.default_rng(0)
     proposals = client.subscribe('policy/cmd_vel', TwistStamped, DEEP)
     nodes.start('inference_node', params={'policy': str(small_run / 'best')})
+    publisher = client.publisher('camera/image_raw', Image, qos_profile_sensor_data)
+    wait_until(publisher.get_subscription_count, 60, 'the node')
     with client.stream('camera/image_raw', lambda: image(client, rng), 10.0,
                        qos_profile_sensor_data):
         wait_until(lambda: any('no instruction' in reason for _, reason in said(healths)), 60,

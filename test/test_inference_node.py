@@ -1,6 +1,7 @@
 """The inference node as a live process: what it proposes, when, and when it proposes nothing."""
 
 import signal
+from pathlib import Path as FilePath
 
 import numpy as np
 import pytest
@@ -11,6 +12,8 @@ from rclpy.qos import DurabilityPolicy, QoSProfile, qos_profile_sensor_data
 from ros_helpers import wait_until
 from sensor_msgs.msg import CompressedImage, Image
 from std_msgs.msg import String
+
+from mobile_vla_ros.encoded import decode
 
 LATCHED = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
 RED = 'go to the red box'
@@ -33,7 +36,9 @@ class Camera:
         return message
 
     def stream(self, rate_hz=10.0):
-        """Publish images while the block runs."""
+        """Publish images while the block runs, from when the node listens on."""
+        publisher = self.client.publisher('camera/image_raw', Image, qos_profile_sensor_data)
+        self.client.wait_for(publisher.get_subscription_count, 60, 'the node')
         return self.client.stream('camera/image_raw', self.image, rate_hz, qos_profile_sensor_data)
 
 
@@ -125,16 +130,22 @@ def test_a_new_instruction_starts_anew(start, client):
     assert start.proposals.last.twist != old
 
 
-def test_the_overlay_shows_the_image(start, client):
-    """~/overlay/compressed is a JPEG that viewers open, drawn only while somebody looks."""
+def test_the_overlay_is_drawn_while_somebody_looks_also_when_the_camera_is_silent(start, client):
+    """~/overlay/compressed is a JPEG that viewers open; it goes on and says why nothing moves."""
     camera = Camera(client)
     overlays = client.subscribe('inference/overlay/compressed', CompressedImage,
                                 qos_profile_sensor_data)
     start()
+    client.wait_for(lambda: len(overlays) >= 2, 60, 'an overlay before the first image')
     with camera.stream():
-        client.wait_for(lambda: len(overlays), 60, 'an overlay')
+        client.wait_for(lambda: len(start.proposals), 60, 'a proposal')
+    client.wait_for(lambda: any('silent' in reason for reason in start.reasons()), 10, 'silence')
+    seen = len(overlays)
+    client.wait_for(lambda: len(overlays) > seen + 2, 10, 'overlays')
     assert overlays.last.format == 'jpeg'
-    assert bytes(overlays.last.data[:2]) == b'\xff\xd8'
+    picture = decode(bytes(overlays.last.data))
+    assert picture.shape == (612, 640, 3)
+    assert np.diff(overlays.times).min() > 0.05  # ten a second at most
 
 
 @pytest.mark.parametrize(('params', 'expected'), [
@@ -145,6 +156,9 @@ def test_the_overlay_shows_the_image(start, client):
     ({'image_transport': 'smoke'}, 'unknown image_transport'),
     ({'blank': 'sound'}, "unknown part of what a policy is given; got 'sound'"),
     ({'rate_hz': 0.0}, 'rate_hz'),
+    ({'playback': 'newst'}, "unknown playback; got 'newst'"),
+    ({'playback': 'receding', 'receding_steps': 3}, 'than their image may be old; got receding'),
+    ({'max_velocity': [1.0, 0.0, 1.0]}, 'the base has no linear_y'),
 ])
 def test_bad_input_ends_with_a_sentence_and_status_2(start, params, expected):
     """An operator reads what was wrong, not a traceback."""
@@ -172,6 +186,23 @@ def test_it_ends_at_once_and_cleanly(start, client, number):
     with camera.stream():
         client.wait_for(lambda: len(start.proposals), 60, 'a proposal')
         process.signal(number)
-        wait_until(lambda: not process.running, 5, 'the end', lambda: process.output)
+        wait_until(lambda: not process.running, 10, 'the end', lambda: process.output)
     assert process.wait() == 0
     assert 'Traceback' not in process.output
+
+
+def test_a_model_of_a_second_a_step_proposes_ten_times_a_second(nodes, client):
+    """The timer waits neither for the worker nor for the interpreter's lock."""
+    proposals = client.subscribe('policy/cmd_vel', TwistStamped, QoSProfile(depth=100))
+    camera = Camera(client)
+    nodes.start('made_policies.slow', params={'instruction': RED},
+                env={'PYTHONPATH': str(FilePath(__file__).parent)})
+    with camera.stream(30.0):
+        client.wait_for(lambda: len(proposals), 60, 'the first proposal')
+        seen, began = len(proposals), proposals.times[-1]
+        client.wait_for(lambda: len({m.header.stamp.nanosec for m in proposals.messages}) >= 4,
+                        30, 'three more steps')
+    took = proposals.times[-1] - began
+    assert took > 2.5
+    assert (len(proposals) - seen) / took >= 10
+    assert np.diff(proposals.times[seen:]).max() < 0.5

@@ -91,6 +91,7 @@ class CameraCheck:
         self._real_time = real_time
         self._cause, self._reason, self._until_ns = '', '', 0
         self._last: Look | None = None
+        self._in_time: Look | None = None
         self._looked_ns: int | None = None
         self._times: deque[int] = deque()
         self._offsets: deque[tuple[int, float]] = deque()
@@ -200,8 +201,8 @@ class CameraCheck:
             return 'stamp', (f'the stamp of the images is no time: {look.sec} s and '
                              f'{look.nanosec} ns')
         self._offsets.append((look.now_ns, late_s))
-        before = self._last
-        if before is not None and before.stamp_ns > 0 and before.nanosec < NANOSECONDS:
+        before, self._in_time = self._in_time, None
+        if before is not None:
             stepped_s = ((look.stamp_ns - before.stamp_ns)
                          - (look.received_ns - before.received_ns)) / NANOSECONDS
             if abs(stepped_s) > CAMERA_STEP_S:
@@ -210,6 +211,8 @@ class CameraCheck:
             return 'future', (f'images are stamped {-late_s:.2f} s in the future: the clocks of '
                               'camera and this machine differ')
         self._old = self._old + 1 if late_s > self._max_age_s else 0
+        if not self._old:
+            self._in_time = look  # a jump is one from a time that was right
         if self._old >= OLD_FRAMES:
             return 'old', (f'images arrive {late_s:.2f} s old, and may be {self._max_age_s:g} s: '
                            'the camera is late or its clock differs')
