@@ -156,7 +156,7 @@ def test_a_fault_of_the_policys_own_word_stops_and_disarms():
     bench = Bench()
     bench.propose()
     assert moves(bench.after())
-    assert bench.guard.hold('the camera is frozen', fault=True)
+    assert bench.guard.hold('the camera is frozen', True, bench.steady)
     bench.propose()
     decision = bench.after(0)
     assert (decision.state, decision.reason) == (State.FAULT, 'the camera is frozen')
@@ -172,9 +172,10 @@ def test_a_hold_stops_stays_armed_and_goes_on_by_itself():
     bench = Bench()
     bench.propose()
     assert moves(bench.after())
-    assert bench.guard.hold('a new instruction is being looked at', fault=False)
+    assert bench.guard.hold('a new instruction is being looked at', False, bench.steady)
     bench.propose()
-    for _ in range(20):
+    for _ in range(40):
+        bench.guard.hold('a new instruction is being looked at', False, bench.steady)
         decision = bench.after()
         assert (decision.state, decision.reason) == (
             State.WAITING, 'a new instruction is being looked at')
@@ -185,12 +186,21 @@ def test_a_hold_stops_stays_armed_and_goes_on_by_itself():
     assert moves(bench.after())
 
 
+def test_a_policy_that_dies_while_it_holds_does_not_drive_on_when_it_is_back():
+    """Holding, it says so twice a second; silent for longer than that is a fault like any."""
+    bench = Bench()
+    bench.guard.hold('no instruction yet', False, bench.steady)
+    assert bench.after(1500).state == State.WAITING
+    assert bench.after(1).reason == 'inference is silent'
+    assert not bench.guard.armed
+
+
 def test_the_same_word_again_is_no_news():
     """A hold said twice makes no second zero beside those of the ticks; a fault after it does."""
     bench = Bench()
-    assert bench.guard.hold('no image yet', fault=False)
-    assert not bench.guard.hold('no image yet', fault=False)
-    assert bench.guard.hold('the camera is black', fault=True)
+    assert bench.guard.hold('no image yet', False, bench.steady)
+    assert not bench.guard.hold('no image yet', False, bench.steady)
+    assert bench.guard.hold('the camera is black', True, bench.steady)
 
 
 def test_a_person_drives_on_while_the_policy_reports_a_fault():
@@ -199,7 +209,7 @@ def test_a_person_drives_on_while_the_policy_reports_a_fault():
     bench.propose()
     bench.after()
     bench.teleop()
-    bench.guard.hold('the camera is frozen', fault=True)
+    bench.guard.hold('the camera is frozen', True, bench.steady)
     decision = bench.after()
     assert (decision.source, moves(decision)) == ('takeover', True)
     assert bench.after(400).state == State.FAULT
@@ -209,7 +219,7 @@ def test_a_person_drives_on_while_the_policy_reports_a_fault():
 def test_arming_is_refused_while_the_policy_reports_a_fault_and_nobody_drives():
     """It would last no longer than a tick, and look as if it had worked."""
     bench = Bench(armed=False)
-    bench.guard.hold('the camera is frozen', fault=True)
+    bench.guard.hold('the camera is frozen', True, bench.steady)
     done, sentence = bench.guard.arm()
     assert not done
     assert 'the camera is frozen' in sentence

@@ -120,7 +120,8 @@ class GuardNode(Node):
             if not self._health or self._health[0].level == DiagnosticStatus.OK:
                 self._guard.proposing()
             elif self._guard.hold(self._health[0].message or 'the policy proposes nothing',
-                                  self._health[0].level != DiagnosticStatus.WARN):
+                                  self._health[0].level != DiagnosticStatus.WARN,
+                                  self._health_ns):
                 self._tick()
 
     def _on_teleop(self, message: Twist):

@@ -17,6 +17,8 @@ class GuardConfig:
     :param period_s: between two ticks.
     :param observation_max_age_s: oldest image that a command may come from.
     :param proposal_timeout_s: proposals that were coming are missed after so long.
+    :param health_timeout_s: a policy that waits for something is missed after so long without a
+        word of it.
     :param stamp_tolerance_s: how far a stamp may lie in the future (clocks of two machines).
     :param teleop_timeout_s: a person's command is zero when it is older.
     :param takeover_hold_s: how long after a person's last command the policy stays out.
@@ -30,6 +32,7 @@ class GuardConfig:
     period_s: float = 0.05
     observation_max_age_s: float = 0.3
     proposal_timeout_s: float = 0.2
+    health_timeout_s: float = 1.5
     stamp_tolerance_s: float = 0.1
     teleop_timeout_s: float = 0.3
     takeover_hold_s: float = 1.0
@@ -40,7 +43,8 @@ class GuardConfig:
         wrong = [
             f'{name} is {getattr(self, name)}, and must be a positive number of seconds'
             for name in ('period_s', 'observation_max_age_s', 'proposal_timeout_s',
-                         'teleop_timeout_s', 'takeover_hold_s', 'longest_tick_s')
+                         'health_timeout_s', 'teleop_timeout_s', 'takeover_hold_s',
+                         'longest_tick_s')
             if not (np.isfinite(getattr(self, name)) and getattr(self, name) > 0)]
         if not (np.isfinite(self.stamp_tolerance_s) and self.stamp_tolerance_s >= 0):
             wrong.append(f'stamp_tolerance_s is {self.stamp_tolerance_s}, and must be zero or '

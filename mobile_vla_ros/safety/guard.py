@@ -56,7 +56,8 @@ class Guard:
         self._estop = False
         self._why_disarmed = 'not armed yet'
         self._proposal: tuple[np.ndarray, int, int] | None = None
-        self._kept_by: tuple[str, bool] | None = None  # the policy's own word: reason, fault
+        # The policy's own word that it proposes nothing: reason, fault, and when it was heard.
+        self._kept_by: tuple[str, bool, int] | None = None
         self._teleop: tuple[np.ndarray, int] | None = None
         self._teleop_source = 'teleop'
         self._last = np.zeros(6)
@@ -78,16 +79,16 @@ class Guard:
         if self._kept_by is None:
             self._proposal = (np.array(twist, dtype=np.float64), stamp_ns, steady_ns)
 
-    def hold(self, reason: str, fault: bool) -> bool:
+    def hold(self, reason: str, fault: bool, steady_ns: int) -> bool:
         """
         Take the policy's word that it proposes nothing; its proposals of before are forgotten.
 
         :param reason: in words.
         :param fault: what it sees or thinks must not be driven; otherwise it waits for something
-            and goes on by itself.
+            and goes on by itself, as long as it says so again and again.
         :returns: whether that is news, so that zero has to go out now and not at the next tick.
         """
-        said, self._kept_by = self._kept_by, (reason, bool(fault))
+        said, self._kept_by = self._kept_by, (reason, bool(fault), steady_ns)
         self._proposal = None
         return said is None or said[1] != self._kept_by[1]
 
@@ -154,9 +155,11 @@ class Guard:
         if self._held(steady_ns):
             return self._follow_teleop(steady_ns)
         if self._kept_by is not None:
-            reason, fault = self._kept_by
+            reason, fault, said_ns = self._kept_by
             if fault:
                 return self._fault(reason, steady_ns, float('nan'))
+            if steady_ns - said_ns > self._ns(self.config.health_timeout_s):
+                return self._fault('inference is silent', steady_ns, float('nan'))
             return self._stop(State.WAITING, reason, steady_ns)
         if self._proposal is None:
             return self._stop(State.WAITING, 'no proposal yet', steady_ns)
