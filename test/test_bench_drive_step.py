@@ -1,0 +1,28 @@
+"""bench drive step: the same parts on a small backbone; full size prints its own figures."""
+
+from transformers import Kosmos2Config
+
+from mobile_vla_ros.cli.bench_drive_step import _child, _threads
+from mobile_vla_ros.cli.bench_drive_step_bundle import write_policy
+from mobile_vla_ros.model.golden import read_golden
+from mobile_vla_ros.runtime.policy import VlaPolicy
+
+SMALL = Kosmos2Config(
+    text_config={'vocab_size': 32, 'embed_dim': 256, 'layers': 4, 'ffn_dim': 1024,
+                 'attention_heads': 4, 'max_position_embeddings': 128},
+    vision_config={'hidden_size': 256, 'intermediate_size': 1024, 'num_hidden_layers': 4,
+                   'num_attention_heads': 4, 'image_size': 56, 'patch_size': 14},
+    latent_query_num=4)
+
+
+def test_a_step_is_timed_beside_a_bare_forward_and_weighed(tmp_path):
+    """A process of its own: every figure is there, and the weights are those of the network."""
+    write_policy(tmp_path, SMALL)
+    found = _child('step', tmp_path)
+    assert found['threads'] == _threads() == 1
+    assert min(found['bare_s'], found['step_s']) > 0 and found['frames'] == 4
+    assert found['torch'] < found['held'] <= found['peak'] * 1.5
+    policy = VlaPolicy.load(tmp_path / 'policy')
+    assert policy.spec.head.motion_dims == 6 and read_golden(tmp_path / 'policy') is None
+    numbers = sum(value.numel() for value in policy.network.kosmos.state_dict().values())
+    assert 2 * numbers < found['weights'] < 2 * numbers + 4 * 20e6
