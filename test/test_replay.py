@@ -159,6 +159,10 @@ def test_what_is_odd_about_a_take_is_said(clockwork, tmp_path):
     assert np.isfinite(found.driven).all()
     found = replay(write(tmp_path / 'none', range(0, 800, 100)), clockwork, None)
     assert found.notes == ['the take holds no command: what was driven counts as zero']
+    found = replay(write(tmp_path / 'late', range(0, 800, 100), late_ms=400,
+                         commands=[(0, 0.1, 0.2)]), clockwork, None)
+    assert found.notes == ['images came 0.40 s after they were taken; by default the guard drives '
+                           'by none older than 0.3 s']
 
 
 def test_errors_bias_and_sign_flips_by_hand():

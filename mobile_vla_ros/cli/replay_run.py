@@ -16,6 +16,7 @@ from mobile_vla_ros.runtime.driver import PolicyDriver
 from mobile_vla_ros.runtime.looks import looks
 from mobile_vla_ros.runtime.playback import command_at
 from mobile_vla_ros.runtime.policy import Policy
+from mobile_vla_ros.safety.guard import GuardConfig
 from mobile_vla_ros.types import NANOSECONDS, TWIST_AXES
 
 GAP_PERIODS = 1.5  # of the policy: a longer way from frame to frame leaves a hole in a window
@@ -152,6 +153,11 @@ def _at(times: Came, index: int) -> float:
 
 def _notes(episode: Episode, finite: np.ndarray, times: Came, spec) -> list[str]:
     notes = [times.note] if times.note else []
+    late_s = float(np.median(times.now_ns - times.stamp_ns)) / NANOSECONDS
+    oldest_s = GuardConfig().observation_max_age_s
+    if late_s > oldest_s:
+        notes.append(f'images came {late_s:.2f} s after they were taken; by default the guard '
+                     f'drives by none older than {oldest_s:g} s')
     if not episode.complete:
         notes.append('the take was never finished: what was flushed of it is replayed')
     twist = episode.commands.twist[finite]
