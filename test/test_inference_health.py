@@ -4,6 +4,8 @@ import numpy as np
 import pytest
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
 from geometry_msgs.msg import TwistStamped
+from lifecycle_msgs.msg import Transition
+from lifecycle_msgs.srv import ChangeState
 from rclpy.qos import QoSProfile, qos_profile_sensor_data
 from ros_helpers import wait_until
 from sensor_msgs.msg import Image
@@ -71,3 +73,37 @@ def test_health_is_told_twice_a_second_while_nothing_changes(nodes, client, heal
     nodes.start('inference_node', params={'policy': str(small_run / 'best')})
     wait_until(lambda: len(healths) >= 8, 60, 'health')
     assert np.diff(healths.times[2:]).max() < 0.5
+
+
+def test_a_lifecycle_manager_may_take_it_up_and_down(nodes, client, healths, small_run):
+    """Each state is told; what was let go of can be taken up again."""
+    proposals = client.subscribe('policy/cmd_vel', TwistStamped, DEEP)
+    process = nodes.start('inference_node', params={
+        'policy': str(small_run / 'best'), 'instruction': RED, 'autostart': False})
+
+    def go(*names):
+        for name in names:
+            number = getattr(Transition, f'TRANSITION_{name.upper()}')
+            request = ChangeState.Request(transition=Transition(id=number))
+            assert client.call('inference/change_state', ChangeState, request, 60).success, name
+    rng = np.random.default_rng(0)
+    images = client.publisher('camera/image_raw', Image, qos_profile_sensor_data)
+    wait_until(lambda: client.node.count_publishers('/rosout') > 1, 60, 'the node')
+    go('configure', 'activate')
+    for again in (('activate',), ('cleanup', 'configure', 'activate')):
+        wait_until(images.get_subscription_count, 20, 'the node')
+        with client.stream('camera/image_raw', lambda: image(client, rng), 10.0,
+                           qos_profile_sensor_data):
+            seen = len(proposals)
+            wait_until(lambda seen=seen: len(proposals) > seen + 3, 20, 'proposals',
+                       lambda: str(said(healths)) + process.output)
+            go('deactivate')
+            wait_until(lambda: said(healths)[-1] == (HOLD, 'not active'), 10, 'the hold',
+                       lambda: str(said(healths)))
+            assert {one.level for one in healths.last.status[1:]} == {FAULT}
+            seen = len(proposals)
+        go(*again)
+        assert len(proposals) == seen
+    wait_until(lambda: said(healths)[-1] == (HOLD, 'no image yet'), 10, 'the hold',
+               lambda: str(said(healths)))
+    assert 'Traceback' not in process.output

@@ -42,7 +42,7 @@ from mobile_vla_ros.nodes.inference_worker import PolicyWorker
 from mobile_vla_ros.nodes.topics import LATCHED, camera, wrong_camera
 from mobile_vla_ros.runtime.camera_check import CameraCheck
 from mobile_vla_ros.runtime.health import Health, Level
-from mobile_vla_ros.runtime.playback import RECEDING, Playback
+from mobile_vla_ros.runtime.playback import Playback
 from mobile_vla_ros.types import NANOSECONDS
 
 HEALTH_PERIOD_S = 0.25
@@ -118,12 +118,7 @@ class InferenceNode(LifecycleNode):
                                   take=self._take, say=self.get_logger().info)
         self._policies.first(params.policy)
         spec = self._policies.now.policy.spec
-        if params.playback == RECEDING and (
-                params.receding_steps / spec.rate_hz >= params.observation_max_age_s):
-            raise UserError(
-                'receding would keep plans for longer than their image may be old',
-                got=f'receding_steps {params.receding_steps} at {spec.rate_hz:g} Hz',
-                expected=f'less than observation_max_age_s, {params.observation_max_age_s:g} s')
+        self._playback().fits(spec.rate_hz, params.observation_max_age_s)
         self._proposals = self.create_lifecycle_publisher(TwistStamped, 'policy/cmd_vel', 10)
         self._paths = self.create_lifecycle_publisher(Path, '~/plan', 1)
         self._overlays = self.create_publisher(CompressedImage, '~/overlay/compressed',
@@ -265,20 +260,17 @@ class InferenceNode(LifecycleNode):
             self._policies.ask(name)
         return SetParametersResult(successful=True)
 
-    def _in_the_way(self) -> str:
-        return in_the_way(self._guard, self._worker.health(self._clocks()[0])[1] is not None)
-
     def _on_swap(self, _request, response):
-        return self._swapped(response, *self._policies.swap(self._in_the_way()))
+        return self._swap(self._policies.swap, response)
 
     def _on_swap_back(self, _request, response):
-        return self._swapped(response, *self._policies.swap_back(self._in_the_way()))
+        return self._swap(self._policies.swap_back, response)
 
-    def _swapped(self, response, done: bool, said: str):
+    def _swap(self, swap: Callable, response):
+        proposing = self._worker.health(self._clocks()[0])[1] is not None
+        response.success, response.message = swap(in_the_way(self._guard, proposing))
         self._propose()
-        self._report()
-        self.get_logger().info(said)
-        response.success, response.message = done, said
+        self.get_logger().info(response.message)
         return response
 
     # --- what goes out ---

@@ -84,6 +84,19 @@ class Playback:
         self._plans: deque[Plan] = deque()
         self._kept: Plan | None = None
 
+    def fits(self, rate_hz: float, max_age_s: float) -> None:
+        """
+        Refuse to keep plans until their image is too old to be driven by.
+
+        :param rate_hz: of the plans.
+        :raises UserError: when `receding` would.
+        """
+        if self.mode == RECEDING and self._steps / rate_hz >= max_age_s:
+            raise UserError(
+                'receding would keep plans for longer than their image may be old',
+                got=f'receding_steps {self._steps} at {rate_hz:g} Hz',
+                expected=f'less than observation_max_age_s, {max_age_s:g} s')
+
     @property
     def newest(self) -> Plan | None:
         """The newest plan, or None."""
