@@ -3,9 +3,10 @@
 from itertools import pairwise
 
 import numpy as np
+from diagnostic_msgs.msg import DiagnosticStatus
 from geometry_msgs.msg import Twist, TwistStamped
 from rclpy.qos import qos_profile_sensor_data
-from ros_helpers import wait_until
+from ros_helpers import status_values, wait_until
 
 from mobile_vla_ros.episode.corrections import takeovers
 from mobile_vla_ros.episode.reader import Episode
@@ -22,6 +23,7 @@ def test_labels_change_with_the_very_command_that_changes_hands(nodes, client, t
     nodes.start('guard_node', params=GUARD)
     nodes.start('recorder_node', params={'data_dir': str(tmp_path), 'instruction': 'go'})
     driven = client.subscribe('cmd_vel', Twist)
+    recorder = client.subscribe('recorder/status', DiagnosticStatus)
 
     def image():
         pixels = np.full((12, 16, 3), 100 + len(driven) % 100, np.uint8)
@@ -45,6 +47,8 @@ def test_labels_change_with_the_very_command_that_changes_hands(nodes, client, t
             'policy/cmd_vel', proposal, 20):
         until(0.3)
         assert client.call('recorder/start').success
+        wait_until(lambda: int(status_values(recorder.last)['commands']) > 5, 15,
+                   'the commands to be recorded')  # the recorder may hear of cmd_vel late
         for _ in range(2):
             until(0.3)
             with client.stream('teleop/cmd_vel', teleop, 20):
