@@ -173,9 +173,9 @@ def test_a_forbidden_use_would_be_found(name, code):
 
 
 def test_the_guards_process_imports_no_torch():
-    """What nodes/guard_node pulls in, transitively, is numpy and ROS."""
+    """What nodes/guard_ros pulls in, transitively, is numpy and ROS."""
     done = subprocess.run(
-        [sys.executable, '-c', 'import sys, mobile_vla_ros.nodes.guard_node\n'
+        [sys.executable, '-c', 'import sys, mobile_vla_ros.nodes.guard_ros\n'
          'heavy = {"torch", "transformers", "peft", "h5py", "mujoco", "PIL", "matplotlib"}\n'
          'sys.exit(", ".join(heavy & set(sys.modules)) or 0)'],
         cwd=PACKAGE.parent, capture_output=True, text=True)

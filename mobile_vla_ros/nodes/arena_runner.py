@@ -162,12 +162,13 @@ class ArenaRunner(Node):
         Discovery takes seconds at times, and once a scene is loaded its time runs. So the base is
         nudged in a scene that does not count.
         """
+        if self._expert:
+            self._load(self._first)
         if self._correct or (self._expert and self._record):
             for client in self._recorder.values():
                 self._find(client, 'the recorder')
         if not self._expert:
             return
-        self._load(self._first)
         self._driver = lambda _odom: NUDGE
         self._wait(lambda: self._odom.twist.twist.angular.z > NUDGE[5] / 2, 'the base',
                    self._patience_s, 'see that the guard is armed, and that it or the arena '
