@@ -130,10 +130,12 @@ def test_a_slow_model_encodes_what_it_missed_in_one_batch(bench, small_run):
         return real_encode(pixels, ids, lengths)
     policy.infer, policy.network.encode = infer, encode
     one = bench(policy)
-    for number in range(19):
+    with one.worker._wake:
+        for number in range(10):
+            one.worker.see(shot(number, 30.0))
+    wait_until(lambda: inferred, 10, 'the first step')
+    for number in range(10, 19):
         one.worker.see(shot(number, 30.0))
-        if number == 9:
-            wait_until(lambda: inferred, 10, 'the first step')
     busy.release()
     wait_until(lambda: len(inferred) == 2, 10, 'the second step')
     for number in range(19, 25):
@@ -148,8 +150,9 @@ def test_a_new_instruction_is_followed_after_one_step(bench, small_run):
     """The old plan is gone at once; the kept frames are encoded anew together, none is awaited."""
     policy = VlaPolicy.load(small_run / 'best')
     one = bench(policy)
-    for number in range(4):
-        one.worker.see(shot(number))
+    with one.worker._wake:  # the first that it looks at is a full window
+        for number in range(4):
+            one.worker.see(shot(number))
     old = one.well(300)
     before = policy.encoded_frames
     with one.worker._wake:  # what the guard hears in the meantime

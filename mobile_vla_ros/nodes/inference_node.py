@@ -113,12 +113,15 @@ class InferenceNode(LifecycleNode):
         torch.set_num_threads(params.torch_threads)
         settings = PolicySettings(params.device, params.precision, params.compile, params.blank,
                                   params.offline, params.max_velocity)
-        load = self._load or load_policy
-        self._policies = Policies(load=lambda name: load(name, settings), room=scarce,
-                                  take=self._take, say=self.get_logger().info)
+
+        def load(name: str):
+            ready = (self._load or load_policy)(name, settings)
+            self._playback().fits(ready.policy.spec.rate_hz, params.observation_max_age_s)
+            return ready
+        self._policies = Policies(load=load, room=scarce, take=self._take,
+                                  say=self.get_logger().info)
         self._policies.first(params.policy)
         spec = self._policies.now.policy.spec
-        self._playback().fits(spec.rate_hz, params.observation_max_age_s)
         self._proposals = self.create_lifecycle_publisher(TwistStamped, 'policy/cmd_vel', 10)
         self._paths = self.create_lifecycle_publisher(Path, '~/plan', 1)
         self._overlays = self.create_publisher(CompressedImage, '~/overlay/compressed',
@@ -143,7 +146,7 @@ class InferenceNode(LifecycleNode):
         # A step of the real clock must stop no timer; a simulation's clock is everybody's.
         clock = self._steady if self._real_time else self.get_clock()
         self._timers_of_ours = [
-            self.create_timer(1 / self._params.rate_hz, self._propose, clock=clock),
+            self.create_timer(1 / self._params.rate_hz, self._on_time, clock=clock),
             self.create_timer(TICK_PERIOD_S, self._tick, clock=self._steady),
             self.create_timer(HEALTH_PERIOD_S, self._say_health, clock=self._steady),
             self.create_timer(REPORT_PERIOD_S, self._report, clock=self._steady)]
@@ -221,6 +224,10 @@ class InferenceNode(LifecycleNode):
         self._worker.instruct(message.data)
         self._propose()
         self.get_logger().info(f'instruction: {message.data!r}')
+
+    def _on_time(self) -> None:
+        self._tick()  # first, so that a step of the clock is told by its name
+        self._propose()
 
     def _tick(self) -> None:
         self._gate.check.tick(*self._clocks())
@@ -302,16 +309,8 @@ class InferenceNode(LifecycleNode):
 
     def _look(self):
         """Return what the operator's picture shows: in the overlay's thread."""
-        ros_ns, _ = self._clocks()
-        gate = self._gate
-        health, _ = self._worker.health(ros_ns)
-        shot = gate.newest
-        return shot, view_of(
-            health, self._guard, instruction=self._worker.instruction, plan=self._worker.plan,
-            max_velocity=self._params.max_velocity, now_ns=ros_ns,
-            age_s=None if shot is None else (ros_ns - shot.stamp_ns) / NANOSECONDS,
-            camera_hz=gate.check.rate_hz(self._now_ns()),
-            age_limit_s=self._params.observation_max_age_s)
+        return view_of(self._worker, self._gate, self._guard, self._params,
+                       ros_ns=self._clocks()[0], now_ns=self._now_ns())
 
     def _report(self) -> None:
         if self._gate.newest is None:

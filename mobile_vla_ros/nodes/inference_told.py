@@ -16,6 +16,7 @@ from mobile_vla_ros.nodes.common import status_message
 from mobile_vla_ros.nodes.guard_watch import GuardWatch
 from mobile_vla_ros.nodes.images import to_compressed
 from mobile_vla_ros.nodes.inference_camera import CameraGate, Shot
+from mobile_vla_ros.nodes.inference_params import InferenceParams
 from mobile_vla_ros.nodes.inference_policies import Policies
 from mobile_vla_ros.nodes.inference_worker import PolicyWorker
 from mobile_vla_ros.runtime.health import Health, Level
@@ -87,12 +88,25 @@ def diagnostics_message(name: str, worker: PolicyWorker, policies: Policies, gat
     return array
 
 
-def view_of(health: Health, guard: GuardWatch, **facts) -> View:
-    """Return what the operator is to see: the guard's word, or the policy's where it has none."""
+def view_of(worker: PolicyWorker, gate: CameraGate, guard: GuardWatch, params: InferenceParams,
+            *, ros_ns: int, now_ns: int) -> tuple[Shot | None, View]:
+    """
+    Return the newest frame and what the operator is to see beside it; why nothing is driven is
+    the guard's word, or the policy's where that has a fault or the guard says nothing.
+
+    :param ros_ns: and now_ns: as of ``diagnostics_message``.
+    """
+    health, _ = worker.health(ros_ns)
+    shot = gate.newest
     reason = health.reason if health.level == Level.FAULT else (
         guard.value('reason') or health.reason)
-    return View(state=guard.state or NO_GUARD, reason=reason, command=guard.twist,
-                source=guard.value('source'), dry_run=guard.dry_run, **facts)
+    return shot, View(
+        state=guard.state or NO_GUARD, reason=reason, instruction=worker.instruction,
+        plan=worker.plan, command=guard.twist, max_velocity=params.max_velocity,
+        age_s=None if shot is None else (ros_ns - shot.stamp_ns) / NANOSECONDS,
+        camera_hz=gate.check.rate_hz(now_ns), now_ns=ros_ns,
+        age_limit_s=params.observation_max_age_s, source=guard.value('source'),
+        dry_run=guard.dry_run)
 
 
 class OverlayThread:
