@@ -103,6 +103,8 @@ def run_show(args: argparse.Namespace) -> int:
             with Episode.open(path) as episode:
                 shown = {'path': str(path), **episode.attributes, 'health': episode.health,
                          'frames': len(episode), 'commands': len(episode.commands),
+                         **({} if episode.proposals is None
+                            else {'proposals': len(episode.proposals)}),
                          'image_size': _image_size(episode),
                          'events': [vars(event) for event in episode.events]}
         except UserError as error:
