@@ -204,7 +204,8 @@ DRIVE = Bringup(
               choices=('newest', 'temporal_ensemble', 'receding')),
      Argument('compile', '', 'torch.compile the network (empty: as the file says)', bool),
      *TOPICS,
-     Argument('dry_run', 'false', 'all but the wheels: nothing is published on cmd_vel', bool),
+     Argument('dry_run', '', 'all but the wheels: nothing is published on cmd_vel (empty: as the '
+              'parameter file says)', bool),
      Argument('shadow', 'false', 'a person drives, by the console or a stack of your own; the '
               'policy only says what it would do', bool),
      OVERRIDE,
