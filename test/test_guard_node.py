@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
 from geometry_msgs.msg import Twist, TwistStamped
-from rclpy.qos import DurabilityPolicy, QoSProfile
+from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 from ros_helpers import status_values
 from std_msgs.msg import Bool
 
@@ -182,6 +182,36 @@ def test_a_stop_does_not_wait_for_the_next_tick(nodes, client):
     assert drive.commands.times[last + 1] - drive.commands.times[last] < 0.07
 
 
+def test_the_estop_of_a_publisher_that_asks_for_no_receipt_is_heard(nodes, client):
+    """As a microcontroller may send it: best effort, pressed and let go."""
+    qos = QoSProfile(depth=1, reliability=ReliabilityPolicy.BEST_EFFORT)
+    drive = Drive(nodes, client, arm_at_start=True)
+    drive.next_commands(1)
+    with client.stream('estop', lambda: Bool(data=True), 20, qos):
+        drive.until('estop')
+    with client.stream('estop', lambda: Bool(data=False), 20, qos):
+        drive.until('disarmed')
+
+
+def test_an_estop_that_was_pressed_before_the_guard_was_there_counts(nodes, client):
+    """A guard that is started again while it is pressed, where the button's publisher latches."""
+    client.publisher('estop', Bool, LATCHED).publish(Bool(data=True))
+    drive = Drive(nodes, client, arm_at_start=True)
+    drive.until('estop')
+    assert 'e-stop' in client.call('guard/arm').message
+
+
+def test_an_armed_guard_is_not_called_unarmed(nodes, client):
+    """Asked again while a check is red, it says that it is armed: somebody may go near it."""
+    Drive(nodes, client)
+    client.wait_for(lambda: client.call('guard/arm').success)
+    client.node.destroy_subscription(next(
+        one for one in client.node.subscriptions if one.topic_name == '/cmd_vel'))
+    client.wait_for(lambda: 'red cmd_vel_listeners' in client.call('guard/preflight').message)
+    answer = client.call('guard/arm')
+    assert (answer.success, answer.message) == (True, 'Armed already.')
+
+
 def health(level=DiagnosticStatus.OK, reason=''):
     """What a policy says of itself."""
     return DiagnosticArray(status=[DiagnosticStatus(name='policy', level=level, message=reason)])
@@ -198,6 +228,8 @@ def test_a_fault_in_the_policys_health_stops_and_disarms(nodes, client):
         client.publish('policy/health', health(DiagnosticStatus.ERROR, 'camera frozen'), LATCHED)
         drive.until('disarmed', 'camera frozen')
         assert not any(map(moving, drive.next_commands()))
+        assert 'camera frozen' in client.call('guard/arm').message
+        client.publish('policy/health', DiagnosticArray(), LATCHED)  # says nothing, not even OK
         assert 'camera frozen' in client.call('guard/arm').message
         client.publish('policy/health', health(), LATCHED)
         client.wait_for(lambda: client.call('guard/arm').success)

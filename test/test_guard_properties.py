@@ -64,7 +64,7 @@ class Witness:
                 self.pressed = values[0]
             elif name in ('hold', 'proposing'):
                 self.word = values if name == 'hold' else None
-                values += (self.steady * MS,) if name == 'hold' else ()
+                values += (self.steady * MS,)
             getattr(self.guard, name)(*values)
 
     def tick(self, after: int):

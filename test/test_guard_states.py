@@ -162,7 +162,7 @@ def test_a_fault_of_the_policys_own_word_stops_and_disarms():
     assert (decision.state, decision.reason) == (State.FAULT, 'the camera is frozen')
     assert not moves(decision)
     assert not bench.guard.armed
-    bench.guard.proposing()
+    bench.guard.proposing(bench.steady)
     bench.propose()
     assert bench.after().state == State.DISARMED
 
@@ -180,7 +180,7 @@ def test_a_hold_stops_stays_armed_and_goes_on_by_itself():
         assert (decision.state, decision.reason) == (
             State.WAITING, 'a new instruction is being looked at')
         assert not moves(decision)
-    bench.guard.proposing()
+    bench.guard.proposing(bench.steady)
     assert bench.after().state == State.WAITING  # what came before the word is forgotten
     bench.propose()
     assert moves(bench.after())
@@ -193,6 +193,30 @@ def test_a_policy_that_dies_while_it_holds_does_not_drive_on_when_it_is_back():
     assert bench.after(1500).state == State.WAITING
     assert bench.after(1).reason == 'inference is silent'
     assert not bench.guard.armed
+
+
+def test_a_policy_that_dies_before_its_first_proposal_does_not_drive_when_it_is_back():
+    """All was well with it, and then no word of it: whoever armed may have gone to see why."""
+    bench = Bench()
+    bench.guard.hold('no image yet', False, bench.steady)
+    bench.guard.proposing(bench.steady)
+    assert bench.after(1500).state == State.WAITING
+    assert bench.after(1).reason == 'inference is silent'
+    bench.guard.proposing(bench.steady)
+    bench.propose()
+    assert bench.after().state == State.DISARMED
+
+
+def test_a_guard_may_be_armed_for_a_person_after_the_policy_has_gone():
+    """Its silence is known then, and keeps nobody from driving by hand."""
+    bench = Bench()
+    bench.guard.proposing(bench.steady)
+    bench.after(2000)
+    assert not bench.guard.armed
+    assert bench.guard.arm()[0]
+    assert bench.after(5000).state == State.WAITING
+    bench.teleop()
+    assert moves(bench.after())
 
 
 def test_the_same_word_again_is_no_news():

@@ -40,6 +40,10 @@ COMMAND_DEPTH = 10
 # As `topics.LATCHED`, which would bring the camera's messages into this process.
 LATCHED = QoSProfile(depth=1, reliability=ReliabilityPolicy.RELIABLE,
                      durability=DurabilityPolicy.TRANSIENT_LOCAL)
+# Nobody who presses the e-stop is unheard for his publisher's settings: the last two hear one
+# that asks for no receipt, and one that was pressed before the guard was there.
+ESTOPS = (COMMAND_DEPTH, QoSProfile(depth=COMMAND_DEPTH,
+                                    reliability=ReliabilityPolicy.BEST_EFFORT), LATCHED)
 STATUS_PERIOD_NS = 100_000_000
 DIAGNOSTICS_PERIOD_NS = 1_000_000_000
 LOOK_PERIOD_S = 0.25
@@ -80,7 +84,8 @@ class GuardNode(Node):
         self.create_subscription(TwistStamped, 'policy/cmd_vel', self._on_proposal, COMMAND_DEPTH)
         self.create_subscription(DiagnosticArray, 'policy/health', self._on_health, LATCHED)
         self.create_subscription(Twist, 'teleop/cmd_vel', self._on_teleop, COMMAND_DEPTH)
-        self.create_subscription(Bool, 'estop', self._on_estop, COMMAND_DEPTH)
+        for qos in ESTOPS:
+            self.create_subscription(Bool, 'estop', self._on_estop, qos)
         self.create_service(Trigger, '~/arm', self._on_arm, callback_group=waiting)
         self.create_service(Trigger, '~/disarm', self._on_disarm)
         self.create_service(Trigger, '~/preflight', self._on_preflight, callback_group=waiting)
@@ -115,10 +120,12 @@ class GuardNode(Node):
                                  time.monotonic_ns())
 
     def _on_health(self, message: DiagnosticArray):
+        if not message.status:
+            return
         self._health, self._health_ns = list(message.status), time.monotonic_ns()
         with self._lock:
-            if not self._health or self._health[0].level == DiagnosticStatus.OK:
-                self._guard.proposing()
+            if self._health[0].level == DiagnosticStatus.OK:
+                self._guard.proposing(self._health_ns)
             elif self._guard.hold(self._health[0].message or 'the policy proposes nothing',
                                   self._health[0].level != DiagnosticStatus.WARN,
                                   self._health_ns):
@@ -136,6 +143,9 @@ class GuardNode(Node):
                 self._tick()
 
     async def _on_arm(self, _request, response):
+        if self._guard.armed:  # whatever is red now: who reads "not armed" may go near the robot
+            response.success, response.message = True, 'Armed already.'
+            return response
         why_not = self._guard.why_not_armed()
         if not why_not:
             self._choose_type()

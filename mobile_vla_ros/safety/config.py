@@ -17,8 +17,8 @@ class GuardConfig:
     :param period_s: between two ticks.
     :param observation_max_age_s: oldest image that a command may come from.
     :param proposal_timeout_s: proposals that were coming are missed after so long.
-    :param health_timeout_s: a policy that waits for something is missed after so long without a
-        word of it.
+    :param health_timeout_s: a policy that proposes nothing, though it has spoken of itself, is
+        missed after so long without a word of it.
     :param stamp_tolerance_s: how far a stamp may lie in the future (clocks of two machines).
     :param teleop_timeout_s: a person's command is zero when it is older.
     :param takeover_hold_s: how long after a person's last command the policy stays out.

@@ -56,8 +56,10 @@ class Guard:
         self._estop = False
         self._why_disarmed = 'not armed yet'
         self._proposal: tuple[np.ndarray, int, int] | None = None
-        # The policy's own word that it proposes nothing: reason, fault, and when it was heard.
-        self._kept_by: tuple[str, bool, int] | None = None
+        # The policy's own word that it proposes nothing: reason, and whether that is a fault.
+        self._kept_by: tuple[str, bool] | None = None
+        # When it last said anything of itself; None before that.
+        self._word_ns: int | None = None
         self._teleop: tuple[np.ndarray, int] | None = None
         self._teleop_source = 'teleop'
         self._last = np.zeros(6)
@@ -88,12 +90,13 @@ class Guard:
             and goes on by itself, as long as it says so again and again.
         :returns: whether that is news, so that zero has to go out now and not at the next tick.
         """
-        said, self._kept_by = self._kept_by, (reason, bool(fault), steady_ns)
-        self._proposal = None
+        said, self._kept_by = self._kept_by, (reason, bool(fault))
+        self._word_ns, self._proposal = steady_ns, None
         return said is None or said[1] != self._kept_by[1]
 
-    def proposing(self):
+    def proposing(self, steady_ns: int):
         """Take the policy's word that all is well with it; what came before that is forgotten."""
+        self._word_ns = steady_ns
         if self._kept_by is not None:
             self._kept_by = self._proposal = None
 
@@ -126,7 +129,7 @@ class Guard:
         Arm, and forget proposals of before; return whether it was done and a sentence.
 
         While the policy reports a fault this needs a person who drives already: without one it
-        would last no longer than to the next tick.
+        would last no longer than to the next tick. A policy that has gone is not missed again.
         """
         why_not = self.why_not_armed()
         if why_not:
@@ -134,6 +137,8 @@ class Guard:
         if not self._armed:
             self._armed = True
             self._proposal = None
+            if self._gone(self._last_steady_ns or 0):
+                self._word_ns = None
         return True, 'Armed.'
 
     def disarm(self) -> tuple[bool, str]:
@@ -155,15 +160,18 @@ class Guard:
         if self._held(steady_ns):
             return self._follow_teleop(steady_ns)
         if self._kept_by is not None:
-            reason, fault, said_ns = self._kept_by
+            reason, fault = self._kept_by
             if fault:
                 return self._fault(reason, steady_ns, float('nan'))
-            if steady_ns - said_ns > self._ns(self.config.health_timeout_s):
-                return self._fault('inference is silent', steady_ns, float('nan'))
-            return self._stop(State.WAITING, reason, steady_ns)
+            return self._wait(reason, steady_ns)
         if self._proposal is None:
-            return self._stop(State.WAITING, 'no proposal yet', steady_ns)
+            return self._wait('no proposal yet', steady_ns)
         return self._follow_policy(now_ns, steady_ns)
+
+    def _wait(self, reason: str, steady_ns: int) -> Decision:
+        if self._gone(steady_ns):
+            return self._fault('inference is silent', steady_ns, float('nan'))
+        return self._stop(State.WAITING, reason, steady_ns)
 
     def _follow_policy(self, now_ns: int, steady_ns: int) -> Decision:
         twist, stamp_ns, received_ns = self._proposal
@@ -182,6 +190,11 @@ class Guard:
     @staticmethod
     def _ns(seconds: float) -> int:
         return round(seconds * NANOSECONDS)
+
+    def _gone(self, steady_ns: int) -> bool:
+        """Whether a policy that spoke of itself has not done so for too long."""
+        return self._word_ns is not None and (
+            steady_ns - self._word_ns > self._ns(self.config.health_timeout_s))
 
     def _held(self, steady_ns: int) -> bool:
         """Whether a person drives or has let go so lately that the policy stays out."""
