@@ -130,6 +130,29 @@ def test_a_new_instruction_starts_anew(start, client):
     assert start.proposals.last.twist != old
 
 
+def test_an_instruction_is_heard_that_is_not_latched_and_told_again_it_stops_nothing(
+        start, client):
+    """As `ros2 topic pub` sends it by default, which may be every second."""
+    camera = Camera(client)
+    healths = client.subscribe('policy/health', DiagnosticArray,
+                               QoSProfile(depth=100, durability=LATCHED.durability))
+    process = start(instruction='')
+    with camera.stream():
+        client.wait_for(lambda: any('no instruction' in reason for reason in start.reasons()), 60,
+                        'the reason')
+        client.publish('instruction', String(data=RED))
+        client.wait_for(lambda: len(start.proposals) >= 3, 30, 'proposals')
+        before = len(healths)
+        for _ in range(3):
+            client.publish('instruction', String(data=RED))
+            client.publish('instruction', String(data=RED), LATCHED)
+        seen = len(start.proposals)
+        client.wait_for(lambda: len(start.proposals) > seen + 20, 30, 'more proposals')
+    assert {array.status[0].message for array in healths.messages[before:]} == {''}
+    assert process.output.count('instruction: ') == 1
+    assert 'incompatible' not in process.output
+
+
 def test_the_overlay_is_drawn_while_somebody_looks_also_when_the_camera_is_silent(start, client):
     """~/overlay/compressed is a JPEG that viewers open; it goes on and says why nothing moves."""
     camera = Camera(client)

@@ -146,6 +146,16 @@ def test_takes_follow_each_other_with_the_instruction_of_their_start(rig):
     assert json.loads(values['takes']) == {'go to the blue ball': 1, 'go to the red box': 1}
 
 
+def test_an_instruction_is_heard_that_is_not_latched(rig):
+    """As `ros2 topic pub` sends it by default; the newest counts, however it was sent."""
+    one = rig()
+    for told, qos in (('go to the blue ball', 10), ('go to the cone', LATCHED), ('go', 10)):
+        one.client.node.create_publisher(String, 'instruction', qos)
+        one.client.publish('instruction', String(data=told), qos)
+        one.until('the instruction', lambda _, v, told=told: v['instruction'] == told)
+        one.client._publishers.clear()
+
+
 def test_discard_leaves_nothing(rig):
     """A discarded take is gone, and the recorder is ready for the next."""
     one = rig()

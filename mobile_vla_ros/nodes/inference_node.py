@@ -21,7 +21,6 @@ from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackRet
 from rclpy.qos import qos_profile_sensor_data
 from rclpy.time import Time
 from sensor_msgs.msg import CompressedImage, Image
-from std_msgs.msg import String
 from std_srvs.srv import Trigger
 
 from mobile_vla_ros.errors import UserError
@@ -39,7 +38,7 @@ from mobile_vla_ros.nodes.inference_told import (
     view_of,
 )
 from mobile_vla_ros.nodes.inference_worker import PolicyWorker
-from mobile_vla_ros.nodes.topics import LATCHED, camera, wrong_camera
+from mobile_vla_ros.nodes.topics import LATCHED, InstructionTopic, camera, wrong_camera
 from mobile_vla_ros.runtime.camera_check import CameraCheck
 from mobile_vla_ros.runtime.health import Health, Level
 from mobile_vla_ros.runtime.playback import Playback
@@ -139,10 +138,9 @@ class InferenceNode(LifecycleNode):
     def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Listen to the camera and start proposing."""
         self._take(self._policies.now)
-        self._inputs = [
-            self.create_subscription(self._camera_type, self._camera_topic, self._on_image,
-                                     qos_profile_sensor_data),
-            self.create_subscription(String, 'instruction', self._on_instruction, LATCHED)]
+        self._images = self.create_subscription(
+            self._camera_type, self._camera_topic, self._on_image, qos_profile_sensor_data)
+        self._instructions = InstructionTopic(self, self._on_instruction)
         # A step of the real clock must stop no timer; a simulation's clock is everybody's.
         clock = self._steady if self._real_time else self.get_clock()
         self._timers_of_ours = [
@@ -165,8 +163,8 @@ class InferenceNode(LifecycleNode):
         self._stop()
         self._checks = unmade('inference is not active')
         self._propose()  # says that it is not active
-        for subscription in self._inputs:
-            self.destroy_subscription(subscription)
+        self.destroy_subscription(self._images)
+        self._instructions.close()
         for timer in self._timers_of_ours:
             self.destroy_timer(timer)
         return super().on_deactivate(state)
@@ -220,10 +218,12 @@ class InferenceNode(LifecycleNode):
         if shot is not None:
             self._worker.see(shot)
 
-    def _on_instruction(self, message: String) -> None:
-        self._worker.instruct(message.data)
+    def _on_instruction(self, instruction: str) -> None:
+        if instruction == self._worker.instruction:
+            return  # said again, and again: that must not stop the drive
+        self._worker.instruct(instruction)
         self._propose()
-        self.get_logger().info(f'instruction: {message.data!r}')
+        self.get_logger().info(f'instruction: {instruction!r}')
 
     def _on_time(self) -> None:
         self._tick()  # first, so that a step of the clock is told by its name

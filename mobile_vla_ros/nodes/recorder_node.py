@@ -24,7 +24,6 @@ from rclpy.node import Node
 from rclpy.qos import QoSProfile, ReliabilityPolicy
 from rclpy.task import Future
 from sensor_msgs.msg import CompressedImage, Image
-from std_msgs.msg import String
 from std_srvs.srv import Trigger
 
 from mobile_vla_ros import images
@@ -43,9 +42,9 @@ from mobile_vla_ros.nodes.current_take import CLOSING, IDLE, RECORDING, STARTING
 from mobile_vla_ros.nodes.recorder_params import recorder_params
 from mobile_vla_ros.nodes.take_folder import TakeFolder
 from mobile_vla_ros.nodes.topics import (
-    LATCHED,
     CommandSource,
     CommandTopic,
+    InstructionTopic,
     camera,
     several,
     wrong_camera,
@@ -86,7 +85,7 @@ class RecorderNode(Node):
         self._listen_to_camera()
         self._source = CommandSource(self, take.said)
         self._commands = CommandTopic(self, 'cmd_vel', self._on_command, self._take.command_type)
-        self.create_subscription(String, 'instruction', self._on_instruction, LATCHED)
+        self._instructions = InstructionTopic(self, self._on_instruction)
         self._status = self.create_publisher(DiagnosticStatus, '~/status', STATUS_DEPTH)
         self._diagnostics = self.create_publisher(DiagnosticArray, '/diagnostics', 1)
         # An answer may wait for an image or for the disk; only its own group may wait with it.
@@ -156,8 +155,8 @@ class RecorderNode(Node):
         self._take.command(Command(values, received_ns if stamp_ns is None else stamp_ns,
                                    received_ns), info['source_timestamp'] or received_ns)
 
-    def _on_instruction(self, message: String):
-        self._instruction = message.data
+    def _on_instruction(self, instruction: str):
+        self._instruction = instruction
 
     def _look_at_graph(self):
         """Find the publishers of the camera and of cmd_vel, and the type that the latter has."""

@@ -18,7 +18,6 @@ from geometry_msgs.msg import Twist, TwistStamped
 from rclpy.clock import Clock, ClockType
 from rclpy.node import Node
 from sensor_msgs.msg import CompressedImage, Image
-from std_msgs.msg import String
 
 from mobile_vla_ros import images
 from mobile_vla_ros.episode.schema import EpisodeInfo
@@ -26,7 +25,7 @@ from mobile_vla_ros.episode.shadow import WINDOW_S, Shadow, Window, write_window
 from mobile_vla_ros.errors import UserError
 from mobile_vla_ros.nodes.common import declare, run, status_message, time_ns, twist_array
 from mobile_vla_ros.nodes.recorder_node import CAMERA_QOS
-from mobile_vla_ros.nodes.topics import LATCHED, CommandTopic, camera, wrong_camera
+from mobile_vla_ros.nodes.topics import CommandTopic, InstructionTopic, camera, wrong_camera
 from mobile_vla_ros.types import Command
 
 FOLDER = 'shadow'
@@ -78,7 +77,7 @@ class ShadowNode(Node):
         self._commands = CommandTopic(self, 'cmd_vel', self._on_command, lambda _type: None)
         self.create_subscription(TwistStamped, 'shadow/cmd_vel', self._on_proposal,
                                  PROPOSAL_DEPTH)
-        self.create_subscription(String, 'instruction', self._on_instruction, LATCHED)
+        self._instructions = InstructionTopic(self, self._on_instruction)
         self._status = self.create_publisher(DiagnosticStatus, '~/status', 10)
         self._diagnostics = self.create_publisher(DiagnosticArray, '/diagnostics', 1)
         steady = Clock(clock_type=ClockType.STEADY_TIME)
@@ -122,8 +121,8 @@ class ShadowNode(Node):
         self._shadow.proposal(twist_array(message.twist), time_ns(message.header.stamp),
                               self._received_ns(info), time.monotonic_ns())
 
-    def _on_instruction(self, message: String):
-        self._instruction = message.data
+    def _on_instruction(self, instruction: str):
+        self._instruction = instruction
 
     def _look(self):
         """Look at the graph, and see whether there are worst seconds to save."""

@@ -1,13 +1,16 @@
 """Topics that several nodes share, and in words what the graph says of them."""
 
 import time
+from collections import deque
 from collections.abc import Callable, Collection, Sequence
 
 from diagnostic_msgs.msg import DiagnosticStatus
 from geometry_msgs.msg import Twist, TwistStamped
+from rclpy.event_handler import SubscriptionEventCallbacks
 from rclpy.node import Node
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 from sensor_msgs.msg import CompressedImage, Image
+from std_msgs.msg import String
 
 from mobile_vla_ros.errors import UserError
 from mobile_vla_ros.nodes.common import time_ns
@@ -21,6 +24,7 @@ CAMERA_TYPES = {'raw': Image, 'compressed': CompressedImage}
 COMMAND_TYPES = {'geometry_msgs/msg/Twist': Twist, 'geometry_msgs/msg/TwistStamped': TwistStamped}
 # Deep enough for a second in which a recorder gets no time.
 COMMAND_DEPTH = 100
+INSTRUCTION_DEPTH, COPIES_KEPT = 10, 32
 BEST_EFFORT = QoSProfile(depth=10, reliability=ReliabilityPolicy.BEST_EFFORT)
 GUARD_FRESH_S = 1.5
 UNKNOWN = 'unknown'
@@ -90,6 +94,39 @@ def command_type(topic: str, publishers: Sequence, known: Collection[str]) -> tu
         return '', (f'the command topic {topic} has the wrong type: got {", ".join(types)}; '
                     f'expected {" or ".join(known)}')
     return fitting[0], several(topic, publishers)
+
+
+class InstructionTopic:
+    """
+    The topic `instruction`, heard from whoever publishes it: latched, so that one of before this
+    node counts, or not, as `ros2 topic pub` does unless it is told otherwise.
+
+    :param heard: called with each instruction once, also when it is the same again.
+    """
+
+    def __init__(self, node: Node, heard: Callable[[str], None]):
+        self._heard = heard
+        # A latched one comes to both subscriptions; its copy must not undo a newer one.
+        self._copies: deque[tuple[int, str]] = deque(maxlen=COPIES_KEPT)
+        # The first cannot hear all, and needs no warning of that: the second does.
+        quiet = SubscriptionEventCallbacks(use_default_callbacks=False)
+        self._node, self._subscriptions = node, [
+            node.create_subscription(String, 'instruction', self._on_message, LATCHED,
+                                     event_callbacks=quiet),
+            node.create_subscription(String, 'instruction', self._on_message, INSTRUCTION_DEPTH)]
+
+    def close(self) -> None:
+        """Listen no more."""
+        for subscription in self._subscriptions:
+            self._node.destroy_subscription(subscription)
+
+    def _on_message(self, message: String, info: dict) -> None:
+        copy = info['source_timestamp'], message.data
+        if copy[0]:  # where the middleware says when it was sent
+            if copy in self._copies:
+                return
+            self._copies.append(copy)
+        self._heard(message.data)
 
 
 class CommandSource:
