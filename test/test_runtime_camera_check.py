@@ -186,6 +186,33 @@ def test_a_step_of_this_machine_s_clock_is_a_fault_although_the_stamps_step_with
     assert told[-1] == ''
 
 
+@pytest.mark.parametrize('real_time', [True, False])
+@pytest.mark.parametrize('jump_s', [-10, 10])
+def test_a_step_of_the_node_s_clock_is_not_told_as_the_camera_s(jump_s, real_time):
+    """By its name and sign while it stands, although the camera's stamps did not step with it."""
+    check, steady, step = CameraCheck(10.0, real_time=real_time), 0, 0
+
+    def tick():
+        check.tick(EPOCH + steady + step, steady)
+
+    def image():
+        ros = EPOCH + steady + step
+        sec, rest = divmod(EPOCH + steady - 5 * MS, SECOND)
+        check.message(Look(sec, rest, ros, steady if real_time else ros, '64x48 rgb8'))
+    for _ in range(10):
+        steady += 50 * MS
+        tick()
+        image()
+    assert check.fault == ''
+    steady += 20 * MS
+    step = jump_s * SECOND
+    for act in (tick, image) * 6:
+        act()
+        steady += 20 * MS
+        assert f'clock jumped by {jump_s:+.1f} s' in check.fault
+        assert 'camera' not in check.fault
+
+
 def test_a_simulation_s_time_may_be_slow_fast_or_not_begun():
     """Only a jump is a fault: back (a scene that was reset), or far ahead."""
     check = CameraCheck(10.0, real_time=False)

@@ -86,6 +86,7 @@ class CameraGate:
         shot = Shot(message, ros_ns, steady_ns, self._side)
         check, now_ns = self.check, steady_ns if self._real_time else ros_ns
         stamp = message.header.stamp
+        check.tick(ros_ns, steady_ns)  # or a step of this clock would be told as the camera's
         try:
             check.message(Look(stamp.sec, stamp.nanosec, ros_ns, now_ns, shot.form))
             if check.due(now_ns):

@@ -17,6 +17,8 @@ START_S = 0.3
 # Mean luma, 0 to 1, under which nothing can be seen (a lens cap gives up to 0.03), and in a row.
 DARK_BRIGHTNESS, DARK_FRAMES = 0.05, 2
 OLD_FRAMES = 2
+# What a step of the node's own clock looks like at first.
+OF_A_CLOCK = ('step', 'future', 'old', 'silent')
 CLOCK_STEP_S, CAMERA_STEP_S = 0.1, 1.0
 # A simulation's clock may run at up to ten times the real speed, in steps of its own.
 SIM_SPEED, SIM_STEP_S = 10.0, 1.0
@@ -241,6 +243,9 @@ class CameraCheck:
                         now_ns)
 
     def _stand(self, cause: str, reason: str, now_ns: int) -> None:
+        left_ns = self._until_ns - now_ns
+        if self._cause == 'clock' and cause in OF_A_CLOCK and 0 < left_ns <= STAND_S * NANOSECONDS:
+            return  # it has its name already
         self._cause, self._reason = cause, reason
         self._until_ns = now_ns + round(STAND_S * NANOSECONDS)
 
