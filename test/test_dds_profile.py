@@ -11,7 +11,15 @@ from pathlib import Path
 import pytest
 from ros_helpers import wait_until
 
-from mobile_vla_ros.bringup.dds import PROFILE, VARIABLES, image_sender_env
+from mobile_vla_ros.bringup.dds import (
+    BUILTIN,
+    GUARD_PROFILE,
+    PROFILE,
+    RANGE,
+    VARIABLES,
+    guard_env,
+    image_sender_env,
+)
 from mobile_vla_ros.bringup.processes import Processes
 from mobile_vla_ros.bringup.share import share_folder
 from mobile_vla_ros.bringup.spec import NodeSpec
@@ -19,6 +27,11 @@ from mobile_vla_ros.bringup.stacks import DRIVE, RECORD
 
 PATH = share_folder() / 'config' / PROFILE
 NAMESPACE = '{http://www.eprosima.com}'
+
+# A network card that nobody else has, in a namespace of its own.
+CARD = ('ip link set lo up && ip link add card type veth peer name far && '
+        'ip link set card addrgenmode none && ip link set far addrgenmode none && '
+        'ip addr add 10.9.8.7/24 dev card && ip link set card up && ip link set far up')
 
 # Two processes of their own, for within one Fast DDS needs no transport. The first word is the
 # set-up of the namespace that `unshare` made.
@@ -99,22 +112,22 @@ def test_the_user_s_own_choice_stands(name):
 
 
 def test_the_sender_s_process_has_the_room(ros_domain, tmp_path):
-    """The profile is read by the Fast DDS that runs; a guard beside it stays small."""
-    guard = next(spec for spec in RECORD.nodes(console=False) if spec.name == 'guard')
+    """The profile is read by the Fast DDS that runs; a node beside it stays small."""
+    small = NodeSpec('small', 'bench_source', {'width': 320, 'height': 240})
     camera = NodeSpec('bench_source', 'bench_source', {'width': 320, 'height': 240},
                       sends_images=True)
     with Processes(tmp_path / 'log') as processes:
-        processes.start([guard, camera])
+        processes.start([small, camera])
 
         def settled() -> bool:
             processes.check()
             return all(segment_bytes(processes[name].process.pid) for name in
-                       ('guard', 'bench_source'))
+                       ('small', 'bench_source'))
         wait_until(settled, 30.0, 'shared memory')
         sizes = {name: segment_bytes(processes[name].process.pid)
-                 for name in ('guard', 'bench_source')}
+                 for name in ('small', 'bench_source')}
     assert sizes['bench_source'] > 3 * 1280 * 720 * 3
-    assert sizes['guard'] < 2_000_000
+    assert sizes['small'] < 2_000_000
 
 
 @pytest.mark.parametrize('discovery', ['LOCALHOST', 'SUBNET'])
@@ -128,10 +141,47 @@ def test_nodes_still_talk_where_shared_memory_has_no_room(talk, discovery):
 @pytest.mark.parametrize(('discovery', 'leaves'), [('LOCALHOST', False), ('SUBNET', True)])
 def test_localhost_still_means_this_machine(talk, discovery, leaves):
     """With the profile too, not one packet leaves by the network card."""
-    said = talk('--net', 'ip link set lo up && ip link add card type veth peer name far && '
-                'ip link set card addrgenmode none && ip link set far addrgenmode none && '
-                'ip addr add 10.9.8.7/24 dev card && ip link set card up && ip link set far up',
-                ROS_AUTOMATIC_DISCOVERY_RANGE=discovery)
+    said = talk('--net', CARD, ROS_AUTOMATIC_DISCOVERY_RANGE=discovery)
     assert 'hello' in said.splitlines()
-    sent = int(re.search(r'card:\s*(.*)', said)[1].split()[9])
-    assert (sent > 0) == leaves
+    assert (packets_sent(said) > 0) == leaves
+
+
+def test_the_guard_s_profile_means_this_machine_too(talk):
+    """It stands for LOCALHOST where the guard may not be told so: no packet leaves either."""
+    said = talk('--net', CARD, **guard_env({RANGE: 'LOCALHOST'}))
+    assert 'hello' in said.splitlines()
+    assert packets_sent(said) == 0
+
+
+def packets_sent(said: str) -> int:
+    """Return how many packets left by the card, as the kernel counts them."""
+    return int(re.search(r'card:\s*(.*)', said)[1].split()[9])
+
+
+def segments(pid: int) -> set[str]:
+    """Return the shared memory of Fast DDS that a process has mapped."""
+    return set(re.findall(r'/dev/shm/fastrtps\S*', Path(f'/proc/{pid}/maps').read_text()))
+
+
+@pytest.mark.parametrize('discovery', ['LOCALHOST', 'SUBNET'])
+def test_the_guard_shares_no_memory_with_anybody(client, nodes, monkeypatch, discovery):
+    """A process that gets no CPU while it holds a lock of shared memory would keep it waiting."""
+    from geometry_msgs.msg import Twist
+    told = client.subscribe('cmd_vel', Twist)
+    monkeypatch.setenv(RANGE, discovery)
+    guard, arena = nodes.start('guard_node'), nodes.start('sim_node')
+    client.wait_for(lambda: len(told) > 5 and segments(arena.pid), 30, 'both nodes')
+    assert not segments(guard.pid)
+
+
+def test_who_chose_transports_for_the_guard_keeps_them():
+    """But the profile for cameras, exported in the terminal that starts all, is no such choice."""
+    guards = str(PATH.parent / GUARD_PROFILE)
+    cameras = dict.fromkeys(VARIABLES, str(PATH))
+    for environ in ({}, {RANGE: 'SUBNET'}, cameras):
+        assert guard_env(environ)[BUILTIN] == 'UDPv4'
+        assert not any(guard_env(environ)[name] for name in VARIABLES)
+    for environ in ({RANGE: 'LOCALHOST'}, {'ROS_LOCALHOST_ONLY': '1', **cameras}):
+        assert {guard_env(environ)[name] for name in VARIABLES} == {guards}
+    for name in (*VARIABLES, BUILTIN):
+        assert guard_env({name: '/mine.xml'}) == {}

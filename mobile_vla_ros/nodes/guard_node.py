@@ -10,6 +10,7 @@ import signal
 import sys
 from functools import partial
 
+from mobile_vla_ros.bringup.dds import guard_env
 from mobile_vla_ros.nodes.punctual import ask_for_punctuality
 
 
@@ -18,6 +19,7 @@ def main(args: list[str] | None = None) -> int:
     for number in (signal.SIGINT, signal.SIGTERM):  # until `run` listens for them itself
         signal.signal(number, lambda *_: os._exit(0))
     os.environ.setdefault('OPENBLAS_NUM_THREADS', '1')  # numpy would make as many as cores
+    os.environ.update(guard_env(os.environ))
     turns = ask_for_punctuality()  # before the middleware makes its threads, which inherit it
     from mobile_vla_ros.nodes.common import run
     from mobile_vla_ros.nodes.guard_ros import GuardNode
