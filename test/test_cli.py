@@ -10,7 +10,8 @@ import pytest
 
 from mobile_vla_ros.cli.main import build_parser
 
-SUBCOMMANDS = ('demo', 'train', 'evaluate', 'simulate', 'episodes', 'bench')
+SUBCOMMANDS = ('demo', 'train', 'evaluate', 'simulate', 'replay', 'episodes', 'drill',
+               'bench')
 
 
 def mobile_vla(*arguments, timeout=120) -> subprocess.CompletedProcess:

@@ -51,6 +51,28 @@ def test_who_only_watches_is_no_base(name):
     assert name not in both.sentence
 
 
+def test_whoever_speaks_to_the_guard_in_another_type_is_named():
+    """A joystick that sends TwistStamped takes over nothing, and nobody would know."""
+    joystick = Endpoint('teleop_twist_joy', '/', TWIST_STAMPED)
+    well = preflight.Input('/teleop/cmd_vel', TWIST, [Endpoint('teleop', '/', TWIST)])
+    assert preflight.inputs([well]).ok
+    check = preflight.inputs([well, preflight.Input('/teleop/cmd_vel', TWIST, [joystick])])
+    assert not check.ok
+    assert '/teleop/cmd_vel is heard as Twist, and /teleop_twist_joy publishes' in check.sentence
+    assert check.remedy
+
+
+def test_two_policies_are_one_too_many_and_two_people_are_not():
+    """The guard would drive both in turn; of people the newest command counts."""
+    two = [Endpoint('inference', '/', TWIST_STAMPED), Endpoint('other', '/', TWIST_STAMPED)]
+    policies = preflight.Input('/policy/cmd_vel', TWIST_STAMPED, two, alone=True)
+    check = preflight.inputs([policies])
+    assert not check.ok
+    assert '/inference and /other' in check.sentence
+    assert preflight.inputs([policies._replace(publishers=two[:1])]).ok
+    assert preflight.inputs([policies._replace(alone=False)]).ok
+
+
 def test_a_base_of_the_other_type_hears_nothing_and_is_named():
     """Twist and TwistStamped on one topic never meet."""
     assert preflight.fitting_type(TOPIC, [BASE], TWIST).ok

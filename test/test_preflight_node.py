@@ -87,6 +87,17 @@ def test_another_publisher_keeps_from_arming_until_it_is_overridden_by_name(
     assert client.call('guard/arm').success
 
 
+def test_a_joystick_that_the_guard_cannot_hear_keeps_from_arming(nodes, client):
+    """Nobody is to find out in an emergency that a takeover does nothing."""
+    client.subscribe('cmd_vel', Twist)
+    flight = Flight(nodes, client)
+    flight.until('inputs', 'green')
+    client.publisher('teleop/cmd_vel', TwistStamped)
+    line = flight.until('inputs', 'red')
+    assert '/teleop/cmd_vel is heard as Twist, and /test_client publishes TwistStamped' in line
+    assert not client.call('guard/arm').success
+
+
 def test_commands_are_of_the_type_that_the_base_listens_to(nodes, client):
     """cmd_vel_type auto: Twist while nobody listens, then as the base wants it."""
     flight = Flight(nodes, client)

@@ -16,6 +16,11 @@ ANSWER_S = 1.0
 # Smoother, collision monitor, multiplexer: further than that nobody looks for a base.
 HOPS = 4
 DOUBLES = 8  # PARAMETER_DOUBLE_ARRAY
+# What the guard hears: topic, type, and whether two publishers would contradict each other.
+INPUTS = (('policy/cmd_vel', preflight.TWIST_STAMPED, True),
+          ('policy/health', 'diagnostic_msgs/msg/DiagnosticArray', True),
+          ('teleop/cmd_vel', preflight.TWIST, False),
+          ('estop', 'std_msgs/msg/Bool', False))
 
 
 class Graph:
@@ -53,7 +58,17 @@ class Graph:
                                  publishes),
                 preflight.listeners(self.topic, found),
                 preflight.fitting_type(self.topic, found, published),
-                preflight.linear_y(on_the_way, with_y, answers)]
+                preflight.linear_y(on_the_way, with_y, answers),
+                preflight.inputs(self._inputs())]
+
+    def _inputs(self) -> list[preflight.Input]:
+        """Return who publishes what the guard hears."""
+        heard = []
+        for name, kind, alone in INPUTS:
+            topic = self._node.resolve_topic_name(name)
+            heard.append(preflight.Input(topic, kind, _endpoints(
+                self._node.get_publishers_info_by_topic(topic)), alone))
+        return heard
 
     def _on_the_way(self, found: Iterable[Endpoint]) -> list[Endpoint]:
         """Return who hears the commands, and who hears what these publish, and so on."""

@@ -10,7 +10,8 @@ from mobile_vla_ros.types import TWIST_AXES
 TWIST, TWIST_STAMPED = 'geometry_msgs/msg/Twist', 'geometry_msgs/msg/TwistStamped'
 TYPES = {'twist': TWIST, 'twist_stamped': TWIST_STAMPED}
 
-GUARD_CHECKS = ('cmd_vel_rivals', 'cmd_vel_listeners', 'cmd_vel_type', 'linear_y', 'inference')
+GUARD_CHECKS = ('cmd_vel_rivals', 'cmd_vel_listeners', 'cmd_vel_type', 'linear_y', 'inputs',
+                'inference')
 INFERENCE_CHECKS = ('camera_rate', 'camera_size', 'clock_skew', 'free_memory', 'golden_frames',
                     'axes')
 # Of the way to the wheels: they keep nobody from a dry run, in which no wheel turns.
@@ -101,6 +102,35 @@ def fitting_type(topic: str, found: Iterable[Endpoint], published: str) -> Check
               'start the guard with cmd_vel_type auto or with that type' if types <= {
                   *TYPES.values()} else 'that is no velocity command: look at the remappings')
     return Check('cmd_vel_type', False, f'{topic} is {shown}, and {", ".join(wrong)}', remedy)
+
+
+class Input(NamedTuple):
+    """A topic that the guard hears: of which type, who publishes it, and whether one alone may."""
+
+    topic: str
+    type: str
+    publishers: Sequence[Endpoint]
+    alone: bool = False
+
+
+def inputs(found: Iterable[Input]) -> Check:
+    """Check that the guard can hear whoever speaks to it, and that no two policies do."""
+    problems = []
+    for one in found:
+        deaf = [f'{who.full_name} publishes {_short(who.type)}' for who in one.publishers
+                if who.type != one.type]
+        if deaf:
+            problems.append((f'{one.topic} is heard as {_short(one.type)}, and '
+                             f'{" and ".join(sorted(set(deaf)))}',
+                             f'have it publish {_short(one.type)}, or remap it'))
+        elif one.alone and len(one.publishers) > 1:
+            problems.append((f'{len(one.publishers)} publish {one.topic}: '
+                             f'{_names(who.full_name for who in one.publishers)}',
+                             'leave one of them'))
+    if problems:
+        return Check('inputs', False, '; '.join(sentence for sentence, _ in problems),
+                     '; '.join(remedy for _, remedy in problems))
+    return Check('inputs', True, 'whoever speaks to the guard is heard')
 
 
 def wanted_type(found: Iterable[Endpoint]) -> str:
