@@ -21,7 +21,8 @@ from mobile_vla_ros.episode.schema import EpisodeInfo
 from mobile_vla_ros.episode.writer import EpisodeWriter
 from mobile_vla_ros.model.bundle import read_spec
 from mobile_vla_ros.nodes.images import from_rgb, to_compressed
-from mobile_vla_ros.nodes.inference_node import Shot
+from mobile_vla_ros.nodes.inference_camera import Shot
+from mobile_vla_ros.runtime.overlay import BAR_HEIGHT, PICTURE_HEIGHT, WIDTH
 from mobile_vla_ros.sim.test_card import pictures
 from mobile_vla_ros.types import ActionSpec, Command, ImageSpec
 
@@ -101,7 +102,7 @@ def test_a_frame_is_the_same_in_training_and_in_driving(tmp_path, kind, size):
     runs, _ = load_runs([writer.close('success')], Sampling(window=2), ['good', 'poor', 'bad'])
     data = RunDataset(runs, ActionSpec(), SPEC, 2, 18, {'go': torch.zeros(1)})
     trained = data[0].frames
-    driven = torch.stack([preprocess(Shot(to_compressed(frame), 0, SPEC.size).image, SPEC)
+    driven = torch.stack([preprocess(Shot(to_compressed(frame), 0, 0, SPEC.size).image, SPEC)
                           for frame in encoded])
     assert torch.equal(trained, driven)
     whole = torch.stack([preprocess(decode(frame), SPEC) for frame in encoded])
@@ -111,7 +112,7 @@ def test_a_frame_is_the_same_in_training_and_in_driving(tmp_path, kind, size):
 def test_a_raw_image_is_driven_by_as_it_is():
     """What a camera sends without compression is not reduced before it is resized."""
     picture, = pictures(1280, 720, 1)
-    assert np.array_equal(Shot(from_rgb(picture), 0, SPEC.size).image, picture)
+    assert np.array_equal(Shot(from_rgb(picture), 0, 0, SPEC.size).image, picture)
 
 
 def test_whoever_wants_the_picture_gets_it_whole():
@@ -121,7 +122,7 @@ def test_whoever_wants_the_picture_gets_it_whole():
 
 
 def test_the_node_drives_by_a_large_compressed_camera(nodes, client, small_run):
-    """A live inference node decodes a JPEG no larger than its policy needs; so is its overlay."""
+    """A live node proposes from a JPEG that it decodes no larger than needed, and draws it."""
     frames = itertools.cycle(stored(1280, 720, count=4))
     proposals = client.subscribe('policy/cmd_vel', TwistStamped)
     overlays = client.subscribe('inference/overlay/compressed', CompressedImage,
@@ -134,5 +135,5 @@ def test_the_node_drives_by_a_large_compressed_camera(nodes, client, small_run):
                        qos_profile_sensor_data):
         client.wait_for(lambda: len(proposals) and len(overlays), 60, 'a proposal, drawn')
     side = read_spec(small_run / 'best').image.size
-    expected = decode(stored(1280, 720)[0], side).shape
-    assert decode(bytes(overlays.last.data)).shape == expected == (90, 160, 3)
+    assert Shot(to_compressed(stored(1280, 720)[0]), 0, 0, side).image.shape == (90, 160, 3)
+    assert decode(bytes(overlays.last.data)).shape == (PICTURE_HEIGHT + BAR_HEIGHT, WIDTH, 3)
