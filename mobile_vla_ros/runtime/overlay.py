@@ -149,14 +149,14 @@ def _bar(draw: ImageDraw.ImageDraw, view: View):
         parts = [(name, value, limit, unit) for name, value, limit, unit in zip(
             ('ahead', 'left', 'turn'), (x, y, theta), view.max_velocity,
             ('m/s', 'm/s', 'rad/s'), strict=True) if limit > 0]
-        line = '   '.join(f'{name} {value:+.2f} of {limit:g} {unit}'
+        line = ' · '.join(f'{name} {value:+.2f} of {limit:g} {unit}'
                           for name, value, limit, unit in parts)
     _text(draw, (12, top + 82), line, 24, WHITE, 'lm', WIDTH - 24)
     old = view.age_s is not None and view.age_s > view.age_limit_s
     age = 'no image' if view.age_s is None else f'image {min(view.age_s, 999.0):.2f} s old'
     facts = [f'{age} (limit {view.age_limit_s:g})' if old else age, f'{view.camera_hz:.0f} Hz',
              *([f'by {view.source}'] if view.source not in ('', 'none') else []), *view.notes]
-    _text(draw, (12, top + 114), '   '.join(facts), 22, WHITE, 'lm', WIDTH - 24)
+    _text(draw, (12, top + 114), ' · '.join(facts), 22, WHITE, 'lm', WIDTH - 24)
 
 
 def draw_arrows(image: np.ndarray, arrows: list[tuple[np.ndarray, tuple[int, int, int]]],
