@@ -90,8 +90,8 @@ def _text(draw: ImageDraw.ImageDraw, at: tuple[float, float], text: str, size: f
     """Write a line, smaller where it would not fit in a width."""
     text = ' '.join(text.split())
     if width is not None:
-        taken = draw.textlength(text, font_size=size)
-        size = max(14.0, size * min(1.0, 0.98 * width / max(taken, 1.0)))
+        while size > 14 and draw.textlength(text, font_size=size) > width:
+            size -= 1
         while draw.textlength(text, font_size=size) > width and len(text) > 4:
             text = text[:-4].rstrip() + '…'
     draw.text(at, text, fill=colour, anchor=anchor, font_size=size)
