@@ -10,7 +10,7 @@ from rclpy.qos import QoSProfile, qos_profile_sensor_data
 from ros_helpers import status_values, wait_until
 from sensor_msgs.msg import Image
 
-from mobile_vla_ros.nodes.topics import LATCHED
+from mobile_vla_ros.nodes.common import LATCHED
 
 OK, HOLD, FAULT = DiagnosticStatus.OK, DiagnosticStatus.WARN, DiagnosticStatus.ERROR
 PERIOD_S = 0.1

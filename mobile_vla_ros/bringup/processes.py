@@ -50,6 +50,11 @@ class Running:
         """Return the last lines of its output."""
         return '\n'.join(self.log.read_text(errors='replace').splitlines()[-lines:])
 
+    def json_lines(self) -> list[dict]:
+        """Return what it has said so far for a program to read: its whole lines of JSON."""
+        lines = self.log.read_text(errors='replace').split('\n')[:-1]
+        return [json.loads(line) for line in lines if line.startswith('{')]
+
 
 def yaml_value(value: object) -> str:
     """

@@ -1,7 +1,6 @@
 """How soon the guard is there, what it weighs, and how even its beat is on a busy machine."""
 
 import itertools
-import json
 import os
 import re
 import subprocess
@@ -139,16 +138,11 @@ class _Ear:
 
     def __init__(self, processes):
         self._processes = processes
-        self._log: Path = processes[EAR].log
-
-    def lines(self) -> list[dict]:
-        """Return every line so far."""
-        return [json.loads(line) for line in
-                self._log.read_text(errors='replace').split('\n')[:-1] if line.startswith('{')]
+        self._ear = processes[EAR]
 
     def commands(self) -> list[dict]:
         """Return the commands so far."""
-        return [line for line in self.lines() if line['event'] == 'command']
+        return [line for line in self._ear.json_lines() if line['event'] == 'command']
 
     def wait(self, done: Callable[[list[dict]], bool]):
         """
@@ -158,10 +152,10 @@ class _Ear:
         :raises ProcessEnded: when a node ended that should not have.
         """
         until = time.monotonic() + PATIENCE_S
-        while not done(self.lines()):
+        while not done(self._ear.json_lines()):
             self._processes.check()
             if time.monotonic() > until:
                 raise UserError('no command of the guard was heard',
                                 got=f'nothing for {PATIENCE_S:.0f} s',
-                                expected=f'20 a second; see {self._log.parent}')
+                                expected=f'20 a second; see {self._ear.log.parent}')
             time.sleep(0.02)

@@ -1,6 +1,5 @@
 """How long an image takes to become a proposal when the policy itself takes no time."""
 
-import json
 from pathlib import Path
 
 from mobile_vla_ros.cli.bench_table import Figure, at_most, plain
@@ -35,7 +34,11 @@ def measure(folder: Path, *, quiet: bool = False, seconds: float = SECONDS) -> l
             processes.wait(EYE, TIMEOUT_S + seconds)
         except (ProcessEnded, TimeoutError) as error:
             raise UserError(f'the benchmark stopped: {error}') from error
-        found = _last_json(processes[EYE].log)
+        said = processes[EYE].json_lines()
+    if not said:
+        raise UserError('the camera of the benchmark said nothing',
+                        got=str(folder / 'log' / f'{EYE}.log'))
+    found = said[-1]
     part = 'latency'
     median, p99, most = found['sent_ms']
     own, own_p99 = found['own_ms']
@@ -47,11 +50,3 @@ def measure(folder: Path, *, quiet: bool = False, seconds: float = SECONDS) -> l
         plain(part, 'sent to proposal heard, median', median, 'ms'),
         at_most(part, 'sent to proposal heard, p99', p99, LIMIT_MS, 'ms'),
         plain(part, 'sent to proposal heard, most', most, 'ms')]
-
-
-def _last_json(log: Path) -> dict:
-    lines = [line for line in log.read_text(errors='replace').splitlines()
-             if line.startswith('{')]
-    if not lines:
-        raise UserError('the camera of the benchmark said nothing', got=str(log))
-    return json.loads(lines[-1])

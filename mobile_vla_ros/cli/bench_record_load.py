@@ -1,7 +1,6 @@
 """What the recorder loses, and what it costs, while a camera sends all it can."""
 
 import itertools
-import json
 import os
 import re
 import time
@@ -180,7 +179,6 @@ class Events:
 
     def __init__(self, processes, quiet: bool):
         self._processes, self._quiet = processes, quiet
-        self._log: Path = processes[SOURCE].log
         self._seen = 0
 
     def wait(self, event: str, timeout_s: float, *, bar_s: float | None = None, what: str = '',
@@ -197,10 +195,7 @@ class Events:
         with tqdm(total=bar_s, desc=what, disable=self._quiet or bar_s is None, leave=False,
                   bar_format='{desc} {bar} {n:.0f}/{total:.0f} s') as bar:
             while True:
-                lines = [json.loads(line) for line in
-                         self._log.read_text(errors='replace').split('\n')[:-1]
-                         if line.startswith('{')]
-                for line in lines[self._seen:]:
+                for line in self._processes[SOURCE].json_lines()[self._seen:]:
                     self._seen += 1
                     if line['event'] == event:
                         return line

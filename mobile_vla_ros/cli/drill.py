@@ -8,8 +8,12 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from mobile_vla_ros.errors import UserError
+
+if TYPE_CHECKING:
+    from mobile_vla_ros.bringup.processes import Running
 
 EXAMPLE = 'example: mobile_vla drill inference_killed estop'
 POLICY = 'builtin:demo'
@@ -112,23 +116,21 @@ def _drill(args: argparse.Namespace, names: list[str], folder: Path, rows: list[
         'faults': ','.join(names)})
     with Processes(folder, isolated()) as processes:
         processes.start(node, finite=True)
-        log = processes[NODE].log
+        drill = processes[NODE]
         try:
             processes.wait(NODE, START_S + FAULT_S * len(names),
-                           lambda: _look(log, rows, quiet=args.json))
+                           lambda: _look(drill, rows, quiet=args.json))
         except (ProcessEnded, TimeoutError) as error:
-            _look(log, rows, quiet=args.json)
-            _, _, sentence = log.read_text(errors='replace').partition(f'{SAID}: error: ')
+            _look(drill, rows, quiet=args.json)
+            _, _, sentence = drill.log.read_text(errors='replace').partition(f'{SAID}: error: ')
             what = (sentence or str(error)).strip().rstrip('.')
             raise UserError(f'the drill stopped: {what}') from error
 
 
-def _look(log: Path, rows: list[dict], *, quiet: bool):
-    """Add the lines that were written since the last look, and say each on standard error."""
-    lines = [line for line in log.read_text(errors='replace').split('\n')[:-1]
-             if line.startswith('{')]
-    for line in lines[len(rows):]:
-        rows.append(json.loads(line))
+def _look(drill: 'Running', rows: list[dict], *, quiet: bool):
+    """Add the rows that were said since the last look, and say each on standard error."""
+    for row in drill.json_lines()[len(rows):]:
+        rows.append(row)
         if not quiet:
             from mobile_vla_ros.cli.drill_table import cells
             title, _, zero, _, mark, metres, says = cells(rows[-1])

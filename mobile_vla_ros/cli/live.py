@@ -1,6 +1,5 @@
 """Trials in the arena through live nodes: real processes that speak ROS 2 over the loopback."""
 
-import json
 import shutil
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING
 from mobile_vla_ros.errors import UserError
 
 if TYPE_CHECKING:
+    from mobile_vla_ros.bringup.processes import Running
     from mobile_vla_ros.bringup.spec import NodeSpec
 
 START_TIMEOUT_S = 60.0
@@ -126,7 +126,7 @@ def run_trials(nodes: Sequence['NodeSpec'], count: int, what: str, *, suite: str
     with Processes(log, env) as processes:
         processes.start(nodes)
         processes.start(runs, finite=True)
-        with _Progress(processes['arena_runner'].log, count, what, quiet) as progress:
+        with _Progress(processes['arena_runner'], count, what, quiet) as progress:
             try:
                 processes.wait('arena_runner', START_TIMEOUT_S + count * SECONDS_A_TRIAL,
                                progress.look)
@@ -143,8 +143,8 @@ def successes(trials: Sequence[dict]) -> int:
 class _Progress:
     """Reads the runner's lines as they come, and draws a bar."""
 
-    def __init__(self, log: Path, count: int, what: str, quiet: bool):
-        self.log, self.count, self.what, self.quiet = log, count, what, quiet
+    def __init__(self, runner: 'Running', count: int, what: str, quiet: bool):
+        self.runner, self.count, self.what, self.quiet = runner, count, what, quiet
         self.trials: list[dict] = []
 
     def __enter__(self) -> '_Progress':
@@ -158,9 +158,7 @@ class _Progress:
 
     def look(self) -> None:
         """Take in the lines written since the last look."""
-        lines = [line for line in self.log.read_text(errors='replace').split('\n')[:-1]
-                 if line.startswith('{')]
-        for line in lines[len(self.trials):]:
-            self.trials.append(json.loads(line))
+        for trial in self.runner.json_lines()[len(self.trials):]:
+            self.trials.append(trial)
             self.bar.update()
             self.bar.set_postfix(success=f'{successes(self.trials)}/{len(self.trials)}')

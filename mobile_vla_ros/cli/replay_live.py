@@ -1,7 +1,6 @@
 """A recorded take through the live inference node, held against the same in one process."""
 
 import argparse
-import json
 import shutil
 import tempfile
 from pathlib import Path
@@ -64,20 +63,17 @@ def _answers(args: argparse.Namespace, found: Replayed, spec: PolicySpec, log: P
         found.now_ns[-1] - found.now_ns[0]) / NANOSECONDS
     bar = tqdm(total=plans, desc='live', unit='plan', leave=False,
                disable=True if args.json else None)
-
-    def lines() -> list[str]:
-        return [line for line in running.log.read_text(errors='replace').split('\n')[:-1]
-                if line.startswith('{')]
     with bar, Processes(log, isolated()) as processes:
         processes.start(inference)
         processes.start(shows, finite=True)
         running = processes['replay']
         try:
-            processes.wait('replay', limit_s, lambda: bar.update(len(lines()) - bar.n))
+            processes.wait('replay', limit_s, lambda: bar.update(
+                len(running.json_lines()) - bar.n))
         except (ProcessEnded, TimeoutError) as error:
             raise UserError(f'it stopped while the take was shown to the live node: {error}'
                             ) from error
-        return [json.loads(line) for line in lines()]
+        return running.json_lines()
 
 
 def compare(answers: list[dict], found: Replayed, tolerance: float) -> dict:

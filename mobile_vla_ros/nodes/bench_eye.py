@@ -24,8 +24,7 @@ from sensor_msgs.msg import Image
 from std_msgs.msg import String
 
 from mobile_vla_ros.errors import UserError
-from mobile_vla_ros.nodes.common import declare, run, time_ns, work_to_end
-from mobile_vla_ros.nodes.topics import LATCHED
+from mobile_vla_ros.nodes.common import LATCHED, declare, run, time_ns, work_to_end
 from mobile_vla_ros.sim import test_card
 
 PICTURES = 10

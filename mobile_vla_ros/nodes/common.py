@@ -1,5 +1,6 @@
 """What every node shares: parameters with descriptors, running, and stopping well."""
 
+import os
 import signal
 import sys
 import threading
@@ -7,18 +8,22 @@ from collections.abc import Callable
 
 import numpy as np
 import rclpy
-from diagnostic_msgs.msg import DiagnosticStatus, KeyValue
+from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 from geometry_msgs.msg import Twist
 from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescriptor
 from rclpy.duration import Duration
 from rclpy.exceptions import InvalidParameterTypeException, InvalidParameterValueException
 from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
 from rclpy.node import Node
+from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 from rclpy.signals import SignalHandlerOptions
 from rclpy.task import Future
 
 from mobile_vla_ros.errors import UserError
 
+# Whoever comes later hears the last one too.
+LATCHED = QoSProfile(depth=1, reliability=ReliabilityPolicy.RELIABLE,
+                     durability=DurabilityPolicy.TRANSIENT_LOCAL)
 SPIN_TIMEOUT_S = 0.05
 LAST_WORD = Duration(nanoseconds=200_000_000)
 
@@ -77,6 +82,32 @@ def status_message(name: str, message: str, values: dict, level: bytes = Diagnos
     return DiagnosticStatus(
         level=level, name=name, message=message, hardware_id=hardware_id,
         values=[KeyValue(key=key, value=str(value)) for key, value in values.items()])
+
+
+def status_array(stamp, *statuses: DiagnosticStatus) -> DiagnosticArray:
+    """Return statuses as one message, with the time (builtin_interfaces/Time) they are of."""
+    array = DiagnosticArray(status=list(statuses))
+    array.header.stamp = stamp
+    return array
+
+
+def receipt_ns(node: Node, info: dict) -> int:
+    """
+    Return when a message was received, on the node's clock; by the middleware, which was there
+    first, unless a simulation makes the time.
+
+    :param info: the middleware's, of the message.
+    """
+    clock = node.get_clock()
+    if clock.ros_time_is_active:
+        return clock.now().nanoseconds
+    return info['received_timestamp'] or clock.now().nanoseconds
+
+
+def ros_version() -> str:
+    """Return distribution and middleware of ROS, as an episode keeps them."""
+    return (f'{os.environ.get("ROS_DISTRO", "")} '
+            f'{rclpy.get_rmw_implementation_identifier()}'.strip())
 
 
 def let_arrive(publisher):

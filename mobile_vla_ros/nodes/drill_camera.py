@@ -23,8 +23,7 @@ from std_msgs.msg import String
 
 from mobile_vla_ros.bringup import drill
 from mobile_vla_ros.images import compressed_to_rgb, encode
-from mobile_vla_ros.nodes.common import run
-from mobile_vla_ros.nodes.topics import LATCHED
+from mobile_vla_ros.nodes.common import LATCHED, run
 
 PASS, SILENT, FROZEN, LATE, BLACK, STAMPS = 'pass', 'silent', 'frozen', 'late', 'black', 'stamps'
 LATE_NS = 3_000_000_000

@@ -24,8 +24,8 @@ from mobile_vla_ros.bringup import drill
 from mobile_vla_ros.bringup.processes import Processes
 from mobile_vla_ros.errors import UserError
 from mobile_vla_ros.nodes import drill_camera
+from mobile_vla_ros.nodes.common import LATCHED
 from mobile_vla_ros.nodes.drill_watch import Watch
-from mobile_vla_ros.nodes.topics import LATCHED
 from mobile_vla_ros.types import NANOSECONDS
 
 # They hold nothing that is worth waiting for, and the drill itself must end in time.

@@ -16,13 +16,15 @@ from rcl_interfaces.msg import SetParametersResult
 from rclpy.callback_groups import ReentrantCallbackGroup
 from rclpy.clock import Clock, ClockType
 from rclpy.node import Node
-from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
+from rclpy.qos import QoSProfile, ReliabilityPolicy
 from std_msgs.msg import Bool
 from std_srvs.srv import Trigger
 
 from mobile_vla_ros.errors import UserError
 from mobile_vla_ros.nodes.common import (
+    LATCHED,
     let_arrive,
+    status_array,
     status_message,
     time_ns,
     twist_array,
@@ -37,9 +39,6 @@ from mobile_vla_ros.safety.preflight import Check
 from mobile_vla_ros.types import NANOSECONDS
 
 COMMAND_DEPTH = 10
-# As `topics.LATCHED`, which would bring the camera's messages into this process.
-LATCHED = QoSProfile(depth=1, reliability=ReliabilityPolicy.RELIABLE,
-                     durability=DurabilityPolicy.TRANSIENT_LOCAL)
 # Nobody who presses the e-stop is unheard for his publisher's settings: the last two hear one
 # that asks for no receipt, and one that was pressed before the guard was there.
 ESTOPS = (COMMAND_DEPTH, QoSProfile(depth=COMMAND_DEPTH,
@@ -271,7 +270,5 @@ class GuardNode(Node):
         self._status.publish(status)
         self._said, self._said_ns = said, now_ns
         if changed or now_ns - self._diagnosed_ns >= DIAGNOSTICS_PERIOD_NS:
-            array = DiagnosticArray(status=[status])
-            array.header.stamp = self.get_clock().now().to_msg()
-            self._diagnostics.publish(array)
+            self._diagnostics.publish(status_array(self.get_clock().now().to_msg(), status))
             self._diagnosed_ns = now_ns

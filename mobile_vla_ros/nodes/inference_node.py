@@ -24,7 +24,7 @@ from sensor_msgs.msg import CompressedImage, Image
 from std_srvs.srv import Trigger
 
 from mobile_vla_ros.errors import UserError
-from mobile_vla_ros.nodes.common import run, twist_message
+from mobile_vla_ros.nodes.common import LATCHED, run, twist_message
 from mobile_vla_ros.nodes.guard_watch import GuardWatch
 from mobile_vla_ros.nodes.inference_camera import CameraGate
 from mobile_vla_ros.nodes.inference_checks import checks, scarce, unmade
@@ -38,7 +38,7 @@ from mobile_vla_ros.nodes.inference_told import (
     view_of,
 )
 from mobile_vla_ros.nodes.inference_worker import PolicyWorker
-from mobile_vla_ros.nodes.topics import LATCHED, InstructionTopic, camera, wrong_camera
+from mobile_vla_ros.nodes.topics import InstructionTopic, camera, wrong_camera
 from mobile_vla_ros.runtime.camera_check import CameraCheck
 from mobile_vla_ros.runtime.health import Health, Level
 from mobile_vla_ros.runtime.playback import Playback

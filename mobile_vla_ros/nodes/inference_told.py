@@ -12,7 +12,7 @@ from rclpy.time import Time
 
 from mobile_vla_ros.errors import UserError
 from mobile_vla_ros.images import encode
-from mobile_vla_ros.nodes.common import status_message
+from mobile_vla_ros.nodes.common import status_array, status_message
 from mobile_vla_ros.nodes.guard_watch import GuardWatch
 from mobile_vla_ros.nodes.images import to_compressed
 from mobile_vla_ros.nodes.inference_camera import CameraGate, Shot
@@ -32,13 +32,11 @@ LEVELS = {Level.OK: DiagnosticStatus.OK, Level.HOLD: DiagnosticStatus.WARN,
 
 def health_message(health: Health, checks: Sequence[Check], stamp) -> DiagnosticArray:
     """Return what the guard hears: the health, then one status a preflight check."""
-    array = DiagnosticArray(status=[
-        status_message('policy', health.reason, {}, LEVELS[health.level]),
+    return status_array(
+        stamp, status_message('policy', health.reason, {}, LEVELS[health.level]),
         *(status_message(f'check/{check.name}', check.sentence, {},
                          DiagnosticStatus.OK if check.ok else DiagnosticStatus.ERROR)
-          for check in checks)])
-    array.header.stamp = stamp
-    return array
+          for check in checks))
 
 
 def path_message(plan: Plan) -> Path:
@@ -73,7 +71,7 @@ def diagnostics_message(name: str, worker: PolicyWorker, policies: Policies, gat
 
     def number(value: float | None, digits: int) -> str:
         return '' if value is None else f'{value:.{digits}f}'
-    array = DiagnosticArray(status=[status_message(
+    return status_array(Time(nanoseconds=ros_ns).to_msg(), status_message(
         name, health.reason or 'proposing', {
             'instruction': worker.instruction, 'policy': policies.now.name,
             'camera_hz': number(gate.check.rate_hz(now_ns), 1),
@@ -83,9 +81,7 @@ def diagnostics_message(name: str, worker: PolicyWorker, policies: Policies, gat
             'callback_to_proposal_p99_ms': number(p99, 2),
             'encoded_frames': stats.encoded_frames, 'playback': playback,
             'next_policy': policies.state, 'next_policy_said': policies.said},
-        LEVELS[health.level])])
-    array.header.stamp = Time(nanoseconds=ros_ns).to_msg()
-    return array
+        LEVELS[health.level]))
 
 
 def view_of(worker: PolicyWorker, gate: CameraGate, guard: GuardWatch, params: InferenceParams,

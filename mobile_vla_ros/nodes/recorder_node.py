@@ -14,26 +14,26 @@ import traceback
 from functools import partial
 
 import numpy as np
-import rclpy
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
 from geometry_msgs.msg import Twist
 from rclpy.callback_groups import ReentrantCallbackGroup
 from rclpy.clock import Clock, ClockType
 from rclpy.event_handler import SubscriptionEventCallbacks, UnsupportedEventTypeError
 from rclpy.node import Node
-from rclpy.qos import QoSProfile, ReliabilityPolicy
 from rclpy.task import Future
 from sensor_msgs.msg import CompressedImage, Image
 from std_srvs.srv import Trigger
 
-from mobile_vla_ros import images
 from mobile_vla_ros.episode.recording import Recording
 from mobile_vla_ros.episode.schema import EpisodeInfo
 from mobile_vla_ros.errors import UserError
 from mobile_vla_ros.nodes.camera_watch import CameraWatch
 from mobile_vla_ros.nodes.common import (
     off_thread,
+    receipt_ns,
+    ros_version,
     run,
+    status_array,
     status_message,
     time_ns,
     twist_array,
@@ -42,6 +42,7 @@ from mobile_vla_ros.nodes.current_take import CLOSING, IDLE, RECORDING, STARTING
 from mobile_vla_ros.nodes.recorder_params import recorder_params
 from mobile_vla_ros.nodes.take_folder import TakeFolder
 from mobile_vla_ros.nodes.topics import (
+    CAMERA_QOS,
     CommandSource,
     CommandTopic,
     InstructionTopic,
@@ -51,8 +52,6 @@ from mobile_vla_ros.nodes.topics import (
 )
 from mobile_vla_ros.types import Command
 
-# As qos_profile_sensor_data, but deep enough for a second in which this process gets no time.
-CAMERA_QOS = QoSProfile(depth=30, reliability=ReliabilityPolicy.BEST_EFFORT)
 STATUS_DEPTH = 10
 
 GRAPH_PERIOD_S = 0.2
@@ -77,10 +76,8 @@ class RecorderNode(Node):
         self._camera_hz = 0.0
         self._camera_problem = ''
 
-        self._camera_topic, self._camera_type = camera(self, params.image_transport)
-        self._encode = (images.compressed_bytes if self._camera_type is CompressedImage else
-                        partial(images.encode_message, image_format=params.image_format,
-                                quality=params.jpeg_quality))
+        self._camera_topic, self._camera_type = camera(self, params.images.transport)
+        self._encode = params.images.encoder(self._camera_type)
         self._take = take = CurrentTake(params, self._folder, self._encode, self._now_ns)
         self._listen_to_camera()
         self._source = CommandSource(self, take.said)
@@ -129,7 +126,7 @@ class RecorderNode(Node):
             listen()
 
     def _on_image(self, message: Image | CompressedImage, info: dict):
-        received_ns, stamp_ns = self._received_ns(info), time_ns(message.header.stamp)
+        received_ns, stamp_ns = receipt_ns(self, info), time_ns(message.header.stamp)
         missing = self._camera.frame(time.monotonic_ns(), stamp_ns, received_ns,
                                      info['publication_sequence_number'])
         self._last_image = message
@@ -147,7 +144,7 @@ class RecorderNode(Node):
             return
         if missing:
             self._take.lose_commands(missing, 'were lost before they came')
-        received_ns = self._received_ns(info)
+        received_ns = receipt_ns(self, info)
         values = twist_array(twist)
         if not np.isfinite(values).all():
             self._take.lose_commands(1, 'were not finite')
@@ -220,8 +217,7 @@ class RecorderNode(Node):
             image_topic=self._camera_topic, command_topic=self._commands.topic,
             command_type=self._commands.type,
             frame_id=image.header.frame_id if image is not None else '',
-            ros_version=f'{os.environ.get("ROS_DISTRO", "")} '
-                        f'{rclpy.get_rmw_implementation_identifier()}'.strip())
+            ros_version=ros_version())
 
     async def _first(self):
         """Wait for an image that is fresh; a recorder that was just started may need a moment."""
@@ -306,9 +302,7 @@ class RecorderNode(Node):
         status = status_message(self.get_fully_qualified_name().lstrip('/'), self._take.state,
                                 values, level)
         self._status.publish(status)
-        array = DiagnosticArray(status=[status])
-        array.header.stamp = self.get_clock().now().to_msg()
-        self._diagnostics.publish(array)
+        self._diagnostics.publish(status_array(self.get_clock().now().to_msg(), status))
 
     def _problems(self, now_ns: int) -> list[str]:
         found = [self._camera_problem]
@@ -327,12 +321,6 @@ class RecorderNode(Node):
         """What a take would write a second, by the newest image; encodes, so not for callbacks."""
         image = self._last_image
         return len(self._encode(image)) * self._camera_hz if image and self._camera_hz else 0.0
-
-    def _received_ns(self, info: dict) -> int:
-        """Time of receipt on the node's clock; by the middleware, which was there first."""
-        if self.get_clock().ros_time_is_active:
-            return self._now_ns()
-        return info['received_timestamp'] or self._now_ns()
 
     def _now_ns(self) -> int:
         return self.get_clock().now().nanoseconds

@@ -1,14 +1,55 @@
-"""The recorder's parameters, declared and read."""
+"""The recorder's parameters, declared and read; of images, the shadow's too."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 from rclpy.node import Node
+from sensor_msgs.msg import CompressedImage
 
 from mobile_vla_ros import images
 from mobile_vla_ros.errors import UserError
 from mobile_vla_ros.nodes.common import declare
 
 MEGABYTE = 1_000_000
+
+
+@dataclass(frozen=True)
+class ImageParams:
+    """How images come, and how they are kept."""
+
+    transport: str
+    format: str
+    quality: int
+
+    def encoder(self, kind: type) -> Callable[..., bytes]:
+        """
+        Return what gives the stored bytes of an image message; UserError where it cannot.
+
+        :param kind: of the messages, as ``topics.camera`` says; compressed ones are kept as they
+            came.
+        """
+        if kind is CompressedImage:
+            return images.compressed_bytes
+        return partial(images.encode_message, image_format=self.format, quality=self.quality)
+
+
+def image_params(node: Node) -> ImageParams:
+    """
+    Declare the parameters of a node that keeps images, and return their values.
+
+    :raises UserError: when one has the wrong type or is out of range.
+    """
+    params = ImageParams(
+        declare(node, 'image_transport', 'raw',
+                'raw (camera/image_raw) or compressed (camera/image_raw/compressed)'),
+        declare(node, 'image_format', 'jpeg',
+                'how raw images are stored: jpeg, or png for no loss'),
+        declare(node, 'jpeg_quality', 90, 'quality of a JPEG', limits=(1, 100)))
+    if params.format not in images.FORMATS:
+        raise UserError('unknown image_format', got=repr(params.format),
+                        expected=' or '.join(images.FORMATS))
+    return params
 
 
 @dataclass(frozen=True)
@@ -19,9 +60,7 @@ class RecorderParams:
     instruction: str
     operator: str
     robot: str
-    image_transport: str
-    image_format: str
-    jpeg_quality: int
+    images: ImageParams
     flush_period_s: float
     queue_frames: int
     queue_bytes: int
@@ -36,19 +75,14 @@ def recorder_params(node: Node) -> RecorderParams:
 
     :raises UserError: when one has the wrong type or is out of range.
     """
-    params = RecorderParams(
+    return RecorderParams(
         data_dir=declare(node, 'data_dir', '~/mobile_vla_takes',
                          'folder of the episodes; made when it is missing'),
         instruction=declare(node, 'instruction', '', 'what the robot is told, until the topic '
                             'instruction says otherwise'),
         operator=declare(node, 'operator', '', 'who drives; kept with every take'),
         robot=declare(node, 'robot', '', 'which robot; kept with every take'),
-        image_transport=declare(
-            node, 'image_transport', 'raw',
-            'raw (camera/image_raw) or compressed (camera/image_raw/compressed)'),
-        image_format=declare(node, 'image_format', 'jpeg',
-                             'how raw images are stored: jpeg, or png for no loss'),
-        jpeg_quality=declare(node, 'jpeg_quality', 90, 'quality of a JPEG', limits=(1, 100)),
+        images=image_params(node),
         flush_period_s=declare(node, 'flush_period_s', 0.5, 'seconds of a take that a sudden '
                                'death may cost', limits=(0.05, 1.0)),
         queue_frames=declare(node, 'queue_frames', 60, 'frames that may wait for the disk before '
@@ -62,7 +96,3 @@ def recorder_params(node: Node) -> RecorderParams:
             'the best two seconds seen before it', limits=(0.0, 1000.0)),
         disk_floor_bytes=MEGABYTE * declare(node, 'disk_floor_mb', 512, 'free space that no take '
                                             'may use up, MB', limits=(1, 1_000_000_000)))
-    if params.image_format not in images.FORMATS:
-        raise UserError('unknown image_format', got=repr(params.image_format),
-                        expected=' or '.join(images.FORMATS))
-    return params

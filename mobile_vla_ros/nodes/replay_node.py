@@ -23,9 +23,9 @@ from rosgraph_msgs.msg import Clock
 from mobile_vla_ros.episode.came import Came, came
 from mobile_vla_ros.episode.reader import Episode
 from mobile_vla_ros.errors import UserError
-from mobile_vla_ros.nodes.common import declare, run, time_ns, twist_array, work_to_end
+from mobile_vla_ros.nodes.common import LATCHED, declare, run, time_ns, twist_array, work_to_end
 from mobile_vla_ros.nodes.images import to_compressed
-from mobile_vla_ros.nodes.topics import LATCHED, camera
+from mobile_vla_ros.nodes.topics import camera
 from mobile_vla_ros.runtime.looks import looks
 from mobile_vla_ros.types import NANOSECONDS
 

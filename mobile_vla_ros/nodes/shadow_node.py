@@ -5,27 +5,38 @@ It publishes nothing that drives. The worst ten seconds lie in the folder ``shad
 ``data_dir``, as an episode with both commands.
 """
 
-import os
 import sys
 import threading
 import time
-from functools import partial
 from pathlib import Path
 
-import rclpy
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
 from geometry_msgs.msg import Twist, TwistStamped
 from rclpy.clock import Clock, ClockType
 from rclpy.node import Node
 from sensor_msgs.msg import CompressedImage, Image
 
-from mobile_vla_ros import images
 from mobile_vla_ros.episode.schema import EpisodeInfo
 from mobile_vla_ros.episode.shadow import WINDOW_S, Shadow, Window, write_window
 from mobile_vla_ros.errors import UserError
-from mobile_vla_ros.nodes.common import declare, run, status_message, time_ns, twist_array
-from mobile_vla_ros.nodes.recorder_node import CAMERA_QOS
-from mobile_vla_ros.nodes.topics import CommandTopic, InstructionTopic, camera, wrong_camera
+from mobile_vla_ros.nodes.common import (
+    declare,
+    receipt_ns,
+    ros_version,
+    run,
+    status_array,
+    status_message,
+    time_ns,
+    twist_array,
+)
+from mobile_vla_ros.nodes.recorder_params import MEGABYTE, image_params
+from mobile_vla_ros.nodes.topics import (
+    CAMERA_QOS,
+    CommandTopic,
+    InstructionTopic,
+    camera,
+    wrong_camera,
+)
 from mobile_vla_ros.types import Command
 
 FOLDER = 'shadow'
@@ -35,7 +46,6 @@ GRAPH_PERIOD_S = 0.2
 STATUS_PERIOD_S = 0.5
 FRESH_S = 1.0
 SAVE_S = 20.0  # that a window under way may take at the end
-MEGABYTE = 1_000_000
 
 
 class ShadowNode(Node):
@@ -50,23 +60,14 @@ class ShadowNode(Node):
                                     'topic instruction says otherwise')
         self._who = {'operator': declare(self, 'operator', '', 'who drives'),
                      'robot': declare(self, 'robot', '', 'which robot')}
-        transport = declare(self, 'image_transport', 'raw',
-                            'raw (camera/image_raw) or compressed (camera/image_raw/compressed)')
-        image_format = declare(self, 'image_format', 'jpeg', 'how raw images are kept: jpeg, or '
-                               'png for no loss')
-        quality = declare(self, 'jpeg_quality', 90, 'quality of a JPEG', limits=(1, 100))
+        kept = image_params(self)
         self._shadow = Shadow(MEGABYTE * declare(
             self, 'buffer_mb', 128, 'memory for the images of the last seconds, MB',
             limits=(1, 100_000)), declare(
             self, 'window_s', WINDOW_S, 'how many of the worst seconds are kept',
             limits=(0.5, 60.0)))
-        if image_format not in images.FORMATS:
-            raise UserError('unknown image_format', got=repr(image_format),
-                            expected=' or '.join(images.FORMATS))
-        self._camera_topic, self._camera_type = camera(self, transport)
-        self._encode = (images.compressed_bytes if self._camera_type is CompressedImage else
-                        partial(images.encode_message, image_format=image_format,
-                                quality=quality))
+        self._camera_topic, self._camera_type = camera(self, kept.transport)
+        self._encode = kept.encoder(self._camera_type)
         self._frame_id = self._camera_problem = self._unfit = self._unsaved = ''
         self._heard_s = {'images': 0.0, 'commands': 0.0, 'proposals': 0.0}
         self._saved: Path | None = None
@@ -106,12 +107,12 @@ class ShadowNode(Node):
             self._unfit = str(error)
             return
         self._unfit = ''
-        self._shadow.frame(encoded, time_ns(message.header.stamp), self._received_ns(info),
+        self._shadow.frame(encoded, time_ns(message.header.stamp), receipt_ns(self, info),
                            time.monotonic_ns())
 
     def _on_command(self, twist: Twist, stamp_ns: int | None, info: dict, _missing: int):
         self._heard_s['commands'] = time.monotonic()
-        received_ns = self._received_ns(info)
+        received_ns = receipt_ns(self, info)
         self._shadow.command(
             Command(twist_array(twist), received_ns if stamp_ns is None else stamp_ns,
                     received_ns, 'teleop'), time.monotonic_ns())
@@ -119,7 +120,7 @@ class ShadowNode(Node):
     def _on_proposal(self, message: TwistStamped, info: dict):
         self._heard_s['proposals'] = time.monotonic()
         self._shadow.proposal(twist_array(message.twist), time_ns(message.header.stamp),
-                              self._received_ns(info), time.monotonic_ns())
+                              receipt_ns(self, info), time.monotonic_ns())
 
     def _on_instruction(self, instruction: str):
         self._instruction = instruction
@@ -158,8 +159,7 @@ class ShadowNode(Node):
             self._instruction.strip() or NOT_TOLD, **self._who, image_topic=self._camera_topic,
             command_topic=self._commands.topic, command_type=self._commands.type,
             frame_id=self._frame_id,
-            ros_version=f'{os.environ.get("ROS_DISTRO", "")} '
-                        f'{rclpy.get_rmw_implementation_identifier()}'.strip())
+            ros_version=ros_version())
 
     # --- what is told ---
 
@@ -178,15 +178,7 @@ class ShadowNode(Node):
         level = (DiagnosticStatus.WARN if silent or values['problem'] else DiagnosticStatus.OK)
         status = status_message(self.get_fully_qualified_name().lstrip('/'), state, values, level)
         self._status.publish(status)
-        array = DiagnosticArray(status=[status])
-        array.header.stamp = self.get_clock().now().to_msg()
-        self._diagnostics.publish(array)
-
-    def _received_ns(self, info: dict) -> int:
-        now_ns = self.get_clock().now().nanoseconds
-        if self.get_clock().ros_time_is_active:
-            return now_ns
-        return info['received_timestamp'] or now_ns
+        self._diagnostics.publish(status_array(self.get_clock().now().to_msg(), status))
 
 
 def main(args: list[str] | None = None) -> int:

@@ -22,9 +22,8 @@ from std_srvs.srv import Trigger
 
 from mobile_vla_ros.errors import UserError
 from mobile_vla_ros.images import encode
-from mobile_vla_ros.nodes.common import declare, run, status_message, twist_array
+from mobile_vla_ros.nodes.common import LATCHED, declare, run, status_message, twist_array
 from mobile_vla_ros.nodes.images import from_rgb, to_compressed
-from mobile_vla_ros.nodes.topics import LATCHED
 from mobile_vla_ros.sim import suites
 from mobile_vla_ros.sim.arena import RUNNING, SUCCESS, Arena, BaseLimits, Judge
 from mobile_vla_ros.types import NANOSECONDS

@@ -8,18 +8,17 @@ from diagnostic_msgs.msg import DiagnosticStatus
 from geometry_msgs.msg import Twist, TwistStamped
 from rclpy.event_handler import SubscriptionEventCallbacks
 from rclpy.node import Node
-from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
+from rclpy.qos import QoSProfile, ReliabilityPolicy
 from sensor_msgs.msg import CompressedImage, Image
 from std_msgs.msg import String
 
 from mobile_vla_ros.errors import UserError
-from mobile_vla_ros.nodes.common import time_ns
+from mobile_vla_ros.nodes.common import LATCHED, time_ns
 from mobile_vla_ros.nodes.message_count import MessageCount
 from mobile_vla_ros.types import SOURCES
 
-# Of `instruction`: whoever comes later hears the last one too.
-LATCHED = QoSProfile(depth=1, reliability=ReliabilityPolicy.RELIABLE,
-                     durability=DurabilityPolicy.TRANSIENT_LOCAL)
+# As qos_profile_sensor_data, but deep enough for a second in which a process gets no time.
+CAMERA_QOS = QoSProfile(depth=30, reliability=ReliabilityPolicy.BEST_EFFORT)
 CAMERA_TYPES = {'raw': Image, 'compressed': CompressedImage}
 COMMAND_TYPES = {'geometry_msgs/msg/Twist': Twist, 'geometry_msgs/msg/TwistStamped': TwistStamped}
 # Deep enough for a second in which a recorder gets no time.
