@@ -26,6 +26,28 @@ ACCEPTED_VERDICTS = ('good', 'poor')
 
 
 @dataclass(frozen=True)
+class Check:
+    """
+    One thing that is looked at before a drive; a line of the preflight.
+
+    :param name: by which it can be overridden.
+    :param sentence: what was found.
+    :param remedy: what to do when it is not ``ok``; empty where the sentence says so.
+    """
+
+    name: str
+    ok: bool
+    sentence: str
+    remedy: str = ''
+
+    @property
+    def line(self) -> str:
+        """``green NAME: sentence`` or ``red NAME: sentence; remedy``."""
+        tail = f'; {self.remedy}' if self.remedy and not self.ok else ''
+        return f'{"green" if self.ok else "red"} {self.name}: {self.sentence}{tail}'
+
+
+@dataclass(frozen=True)
 class Frame:
     """
     One camera image with both of its times.

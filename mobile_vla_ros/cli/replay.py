@@ -54,10 +54,11 @@ def run(args: argparse.Namespace) -> int:
 
     from mobile_vla_ros.cli.replay_figures import summary, text
     from mobile_vla_ros.cli.replay_run import replay
+    from mobile_vla_ros.runtime import loading
     from mobile_vla_ros.runtime.policy import VlaPolicy
-    dtype = {'fp32': torch.float32, 'bf16': torch.bfloat16, 'fp16': torch.float16}[args.precision]
     torch.set_num_threads(args.threads)
-    policy = VlaPolicy.load(args.policy, device=args.device, dtype=dtype, offline=args.offline)
+    policy = VlaPolicy.load(args.policy, device=args.device,
+                            dtype=loading.PRECISIONS[args.precision], offline=args.offline)
     found = replay(args.episode, policy, args.instruction, lambda frames: tqdm(
         frames, desc='replay', unit='frame', leave=False, disable=True if args.json else None))
     result = {'episode': args.episode.stem, 'policy': str(args.policy),

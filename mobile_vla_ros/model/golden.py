@@ -20,7 +20,9 @@ if TYPE_CHECKING:
 
 GOLDEN = 'golden.safetensors'
 PRECISIONS = ('float32', 'bfloat16', 'float16')
-REMEDY = 'mobile_vla replay EPISODE --policy POLICY --store-golden writes it anew'
+# What writes them into a bundle that has none, or broken ones.
+STORE = 'mobile_vla replay EPISODE --policy POLICY --store-golden'
+REMEDY = f'{STORE} writes it anew'
 
 
 @dataclass(frozen=True, eq=False)

@@ -23,14 +23,14 @@ from mobile_vla_ros.nodes.common import declare, run, twist_array, work_to_end
 from mobile_vla_ros.nodes.drill_faults import ACTS, DEFAULTS, PERSON, Act, Drive
 from mobile_vla_ros.nodes.drill_judge import Heard, Row, judge, sure
 from mobile_vla_ros.nodes.drill_load import Load
-from mobile_vla_ros.nodes.drill_measure import is_zero
+from mobile_vla_ros.nodes.drill_measure import STANDS_MPS, is_zero
 from mobile_vla_ros.nodes.drill_rig import Rig
 from mobile_vla_ros.nodes.drill_watch import Watch
 from mobile_vla_ros.types import NANOSECONDS
 
 # A network takes seconds to load, more on a busy machine.
 START_S, ARM_S, SPEED_S, STAND_S = 90.0, 20.0, 4.0, 3.0
-DRIVES_MPS, STANDS_MPS = 0.97 * drill.SPEED_MPS, 0.01
+DRIVES_MPS = 0.97 * drill.SPEED_MPS
 STEADY_S = 0.2
 ZEROS_S = 0.5
 REARM_S, REARMS, STARTS = 0.5, 4, 3

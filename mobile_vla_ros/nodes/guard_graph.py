@@ -8,7 +8,8 @@ from rclpy.node import Node
 from rclpy.task import Future
 
 from mobile_vla_ros.safety import preflight
-from mobile_vla_ros.safety.preflight import Check, Endpoint
+from mobile_vla_ros.safety.preflight import Endpoint
+from mobile_vla_ros.types import Check
 
 POLL_S = 0.02
 # Enough for a node that is well; whoever arms waits that long at the most.

@@ -18,7 +18,6 @@ class GuardParams:
     """What the guard node was started with; ``override`` alone may change afterwards."""
 
     config: GuardConfig
-    rate_hz: float
     cmd_vel_type: str
     frame_id: str
     dry_run: bool
@@ -118,5 +117,5 @@ def guard_params(node: Node) -> GuardParams:
         disarm_on_fault=not arm_at_start, **times), config)
     if declared.wrong:
         raise UserError('the guard does not start: ' + ' '.join(declared.wrong).rstrip('.'))
-    return GuardParams(config, rate_hz, kind, frame_id, dry_run, arm_at_start, expect_policy,
+    return GuardParams(config, kind, frame_id, dry_run, arm_at_start, expect_policy,
                        override)

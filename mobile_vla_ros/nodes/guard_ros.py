@@ -35,8 +35,7 @@ from mobile_vla_ros.nodes.guard_params import AUTO, guard_params
 from mobile_vla_ros.nodes.ticker import Ticker
 from mobile_vla_ros.safety import preflight
 from mobile_vla_ros.safety.guard import Decision, Guard, State
-from mobile_vla_ros.safety.preflight import Check
-from mobile_vla_ros.types import NANOSECONDS
+from mobile_vla_ros.types import NANOSECONDS, Check
 
 COMMAND_DEPTH = 10
 # Nobody who presses the e-stop is unheard for his publisher's settings: the last two hear one

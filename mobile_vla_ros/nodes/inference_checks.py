@@ -6,15 +6,14 @@ from pathlib import Path
 from mobile_vla_ros.errors import UserError
 from mobile_vla_ros.nodes.inference_camera import CameraGate
 from mobile_vla_ros.runtime.preflight import (
-    Check,
     check_axes,
     check_camera_rate,
     check_camera_size,
     check_clock_skew,
     check_free_memory,
 )
-
-NAMES = ('camera_rate', 'camera_size', 'clock_skew', 'free_memory', 'golden_frames', 'axes')
+from mobile_vla_ros.safety.preflight import INFERENCE_CHECKS
+from mobile_vla_ros.types import Check
 
 
 def memory_rooms() -> list[tuple[str, int, int]]:
@@ -59,4 +58,4 @@ def checks(ready, gate: CameraGate, now_ns: int, *, max_velocity, tolerance_s: f
 
 def unmade(reason: str) -> list[Check]:
     """Return all six as not made."""
-    return [Check(name, False, reason) for name in NAMES]
+    return [Check(name, False, reason) for name in INFERENCE_CHECKS]

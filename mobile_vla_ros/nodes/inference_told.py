@@ -22,8 +22,7 @@ from mobile_vla_ros.nodes.inference_worker import PolicyWorker
 from mobile_vla_ros.runtime.health import Health, Level
 from mobile_vla_ros.runtime.overlay import NO_GUARD, View, draw_drive
 from mobile_vla_ros.runtime.playback import Plan, path_of
-from mobile_vla_ros.runtime.preflight import Check
-from mobile_vla_ros.types import NANOSECONDS
+from mobile_vla_ros.types import NANOSECONDS, Check
 
 OVERLAY_PERIOD_S = 0.1
 LEVELS = {Level.OK: DiagnosticStatus.OK, Level.HOLD: DiagnosticStatus.WARN,

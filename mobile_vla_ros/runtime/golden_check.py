@@ -3,7 +3,7 @@
 import numpy as np
 
 from mobile_vla_ros.errors import UserError, did_you_mean
-from mobile_vla_ros.model.golden import Golden
+from mobile_vla_ros.model.golden import STORE, Golden
 from mobile_vla_ros.runtime.policy import VlaPolicy
 from mobile_vla_ros.types import NANOSECONDS, Frame
 
@@ -15,7 +15,6 @@ from mobile_vla_ros.types import NANOSECONDS, Frame
 TOLERANCES = {'fp32': 1e-3, 'fp16': 5e-3, 'bf16': 2e-2}
 # What the golden actions themselves were computed in.
 WRITTEN_IN = {'float32': 'fp32', 'float16': 'fp16', 'bfloat16': 'bf16'}
-STORE = 'mobile_vla replay EPISODE --policy POLICY --store-golden'
 
 
 def golden_check(policy: VlaPolicy, golden: Golden | None,

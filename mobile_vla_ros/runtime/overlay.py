@@ -1,7 +1,7 @@
 """What is drawn on camera images: velocities as arrows, and all that an operator has to know."""
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 from PIL import Image, ImageDraw
@@ -52,7 +52,6 @@ class View:
     age_limit_s: float = 0.3
     source: str = ''
     dry_run: bool = False
-    notes: tuple[str, ...] = field(default=())
 
 
 def draw_drive(image: np.ndarray | None, view: View) -> np.ndarray:
@@ -155,7 +154,7 @@ def _bar(draw: ImageDraw.ImageDraw, view: View):
     old = view.age_s is not None and view.age_s > view.age_limit_s
     age = 'no image' if view.age_s is None else f'image {min(view.age_s, 999.0):.2f} s old'
     facts = [f'{age} (limit {view.age_limit_s:g})' if old else age, f'{view.camera_hz:.0f} Hz',
-             *([f'by {view.source}'] if view.source not in ('', 'none') else []), *view.notes]
+             *([f'by {view.source}'] if view.source not in ('', 'none') else [])]
     _text(draw, (12, top + 114), ' · '.join(facts), 22, WHITE, 'lm', WIDTH - 24)
 
 

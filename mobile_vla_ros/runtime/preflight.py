@@ -1,7 +1,8 @@
 """What inference looks at before a drive is armed: one line each, with the remedy when red."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+
+from mobile_vla_ros.types import Check
 
 # Below this share of the policy's rate no window is ever full.
 RATE_SHARE = 0.9
@@ -10,20 +11,6 @@ SHAPE_SHARE = 0.02
 FREE_SHARE, FREE_BYTES = 0.10, 500_000_000
 # Axis of a policy -> its place in max_velocity.
 PLANAR = {'linear_x': 0, 'linear_y': 1, 'angular_z': 2}
-
-
-@dataclass(frozen=True)
-class Check:
-    """
-    One line of the preflight.
-
-    :param name: by which it can be overridden.
-    :param sentence: what was found; and what to do about it when it is not well.
-    """
-
-    name: str
-    ok: bool
-    sentence: str
 
 
 def check_axes(axes: Sequence[str], max_velocity: Sequence[float]) -> Check:

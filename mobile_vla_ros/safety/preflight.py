@@ -1,11 +1,11 @@
 """What has to be well before a robot is armed: each check a line, green or red with the remedy."""
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import NamedTuple
 
 from mobile_vla_ros.errors import UserError, did_you_mean
-from mobile_vla_ros.types import TWIST_AXES
+from mobile_vla_ros.safety.config import HEALTH_FRESH_S
+from mobile_vla_ros.types import TWIST_AXES, Check
 
 TWIST, TWIST_STAMPED = 'geometry_msgs/msg/Twist', 'geometry_msgs/msg/TwistStamped'
 TYPES = {'twist': TWIST, 'twist_stamped': TWIST_STAMPED}
@@ -16,7 +16,6 @@ INFERENCE_CHECKS = ('camera_rate', 'camera_size', 'clock_skew', 'free_memory', '
                     'axes')
 # Of the way to the wheels: they keep nobody from a dry run, in which no wheel turns.
 WHEELS = ('cmd_vel_rivals', 'cmd_vel_listeners', 'cmd_vel_type', 'linear_y')
-HEALTH_FRESH_S = 1.5
 
 NO_NAME_YET = '_NODE_NAME_UNKNOWN_'  # as rmw has it
 # They listen to commands and move nothing.
@@ -28,22 +27,6 @@ SMOOTHER = 'velocity_smoother'
 # Parameters of nav2's smoother that must each leave room on y, and the sign of that room
 # (ros-navigation/navigation2#6292: without it, y becomes zero and nothing is said).
 SMOOTHER_SIGNS = {'max_velocity': 1, 'min_velocity': -1, 'max_accel': 1, 'max_decel': -1}
-
-
-@dataclass(frozen=True)
-class Check:
-    """One thing that was looked at; ``remedy`` is what to do when it is not ``ok``."""
-
-    name: str
-    ok: bool
-    sentence: str
-    remedy: str = ''
-
-    @property
-    def line(self) -> str:
-        """``green NAME: sentence`` or ``red NAME: sentence; remedy``."""
-        tail = f'; {self.remedy}' if self.remedy and not self.ok else ''
-        return f'{"green" if self.ok else "red"} {self.name}: {self.sentence}{tail}'
 
 
 class Endpoint(NamedTuple):
@@ -127,10 +110,7 @@ def inputs(found: Iterable[Input]) -> Check:
             problems.append((f'{len(one.publishers)} publish {one.topic}: '
                              f'{_names(who.full_name for who in one.publishers)}',
                              'leave one of them'))
-    if problems:
-        return Check('inputs', False, '; '.join(sentence for sentence, _ in problems),
-                     '; '.join(remedy for _, remedy in problems))
-    return Check('inputs', True, 'whoever speaks to the guard is heard')
+    return _verdict('inputs', problems, 'whoever speaks to the guard is heard')
 
 
 def wanted_type(found: Iterable[Endpoint]) -> str:
@@ -177,10 +157,8 @@ def linear_y(on_the_way: Iterable[Endpoint], wanted: bool,
         if shut:
             problems.append((f'{name} makes linear_y zero', f'give {", ".join(shut)} there a y '
                              'other than 0.0 (navigation2 #6292)'))
-    if problems:
-        return Check('linear_y', False, '; '.join(sentence for sentence, _ in problems),
-                     '; '.join(remedy for _, remedy in problems))
-    return Check('linear_y', True, 'nobody on the way to the wheels is known to drop linear_y')
+    return _verdict('linear_y', problems,
+                    'nobody on the way to the wheels is known to drop linear_y')
 
 
 def with_linear_y(said: str) -> bool:
@@ -232,6 +210,13 @@ def refusal(checks: Sequence[Check], override: Collection[str]) -> str:
 def report(checks: Iterable[Check]) -> str:
     """Return the checks as text, a line each."""
     return '\n'.join(check.line for check in checks)
+
+
+def _verdict(name: str, problems: Sequence[tuple[str, str]], well: str) -> Check:
+    """Return a check of several problems, each a sentence and its remedy; `well` without any."""
+    if not problems:
+        return Check(name, True, well)
+    return Check(name, False, *('; '.join(words) for words in zip(*problems, strict=True)))
 
 
 def _names(names: Iterable[str]) -> str:
