@@ -60,6 +60,31 @@ def ros_arguments(params: dict | None = None, remappings: dict | None = None,
     return arguments
 
 
+def wait_for_status(inbox: 'Inbox', predicate: Callable[[str, dict], object],
+                    timeout_s: float = 15.0, what: str = 'a status',
+                    detail: Callable[[], str] = str) -> dict:
+    """Wait for a new DiagnosticStatus whose message and values fit, and return its values."""
+    seen = len(inbox)
+
+    def look():
+        return next((values for status in inbox.messages[seen:]
+                     if (values := status_values(status))
+                     and predicate(status.message, values)), None)
+    return wait_until(look, timeout_s, what, detail)
+
+
+def attached(log: Path) -> set[int]:
+    """Return the processes that write into a folder of logs."""
+    found = set()
+    for entry in Path('/proc').iterdir():
+        try:
+            if entry.name.isdigit() and Path(os.readlink(entry / 'fd' / '1')).parent == log:
+                found.add(int(entry.name))
+        except OSError:  # gone, or not ours
+            continue
+    return found
+
+
 class NodeProcess:
     """
     One ``python -m module`` with its output collected.

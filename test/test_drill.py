@@ -1,14 +1,13 @@
 """`mobile_vla drill` as a command: real nodes, real signals, real exit statuses."""
 
 import json
-import os
 import signal
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
-from ros_helpers import wait_until
+from ros_helpers import attached, wait_until
 
 from mobile_vla_ros.cli.main import main
 
@@ -20,18 +19,6 @@ COMMAND = (sys.executable, '-m', 'mobile_vla_ros.cli.main', 'drill')
 def drill(*arguments, timeout_s: float = TIMEOUT_S) -> subprocess.CompletedProcess:
     return subprocess.run([*COMMAND, *map(str, arguments)], cwd=ROOT, capture_output=True,
                           text=True, timeout=timeout_s, check=False)
-
-
-def attached(log: Path) -> set[int]:
-    """Return the processes that write into a folder of logs."""
-    found = set()
-    for entry in Path('/proc').iterdir():
-        try:
-            if entry.name.isdigit() and Path(os.readlink(entry / 'fd' / '1')).parent == log:
-                found.add(int(entry.name))
-        except OSError:  # gone, or not ours
-            continue
-    return found
 
 
 def test_a_killed_policy_an_estop_and_an_ended_guard_stop_the_base(tmp_path):

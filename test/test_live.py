@@ -1,14 +1,13 @@
 """Driving scenes through live nodes from the command line's side: every process, no mocks."""
 
 import math
-import os
 import signal
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
-from ros_helpers import wait_until
+from ros_helpers import attached, wait_until
 
 from mobile_vla_ros.cli.live import drive_live
 from mobile_vla_ros.errors import UserError
@@ -30,18 +29,6 @@ def in_process(index: int) -> tuple[float, float]:
         arena.step(expert.command(arena.pose, arena.velocity, arena.time_ns), PERIOD_NS)
     assert arena.state == SUCCESS
     return arena.pose[:2]
-
-
-def attached(log: Path) -> set[int]:
-    """Return the processes that write into a folder of logs."""
-    found = set()
-    for entry in Path('/proc').iterdir():
-        try:
-            if entry.name.isdigit() and Path(os.readlink(entry / 'fd' / '1')).parent == log:
-                found.add(int(entry.name))
-        except OSError:  # gone, or not ours
-            continue
-    return found
 
 
 def test_the_expert_ends_where_it_ends_in_process(tmp_path, capfd):

@@ -13,7 +13,7 @@ import pytest
 from diagnostic_msgs.msg import DiagnosticStatus
 from geometry_msgs.msg import Twist, TwistStamped
 from rclpy.qos import DurabilityPolicy, QoSProfile, qos_profile_sensor_data
-from ros_helpers import Client, status_values, wait_until
+from ros_helpers import Client, status_values, wait_for_status, wait_until
 from rosgraph_msgs.msg import Clock
 from sensor_msgs.msg import CompressedImage, Image
 from std_msgs.msg import String
@@ -65,13 +65,8 @@ class Rig:
 
     def until(self, what, predicate, timeout_s=15.0):
         """Wait for a new status of which ``predicate(state, values)`` is true; return values."""
-        seen = len(self.status)
-
-        def look():
-            return next((values for status in self.status.messages[seen:]
-                         if (values := status_values(status))
-                         and predicate(status.message, values)), None)
-        return wait_until(look, timeout_s, what, lambda: self.process.output)
+        return wait_for_status(self.status, predicate, timeout_s, what,
+                               lambda: self.process.output)
 
     def until_frames(self, frames, commands=0):
         """Wait until that many frames and commands are written."""

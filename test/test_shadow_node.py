@@ -7,7 +7,7 @@ import pytest
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
 from geometry_msgs.msg import Twist, TwistStamped
 from rclpy.qos import qos_profile_sensor_data
-from ros_helpers import status_values, wait_until
+from ros_helpers import wait_for_status
 
 from mobile_vla_ros.episode.reader import Episode
 from mobile_vla_ros.nodes.images import from_rgb
@@ -54,13 +54,8 @@ class Rig:
 
     def until(self, what, predicate, timeout_s=15.0):
         """Wait for a new status of which ``predicate(state, values)`` is true; return values."""
-        seen = len(self.status)
-
-        def look():
-            return next((values for status in self.status.messages[seen:]
-                         if (values := status_values(status))
-                         and predicate(status.message, values)), None)
-        return wait_until(look, timeout_s, what, lambda: self.process.output)
+        return wait_for_status(self.status, predicate, timeout_s, what,
+                               lambda: self.process.output)
 
     def episodes(self):
         return sorted(self.folder.glob('*.h5')) if self.folder.is_dir() else []

@@ -4,7 +4,7 @@ import argparse
 import importlib
 from pathlib import Path
 
-from mobile_vla_ros.cli.bench_run import chosen, refuse_full, run_parts
+from mobile_vla_ros.cli.bench_run import add_arguments, asked, refuse_full, run_parts
 
 EXAMPLE = 'example: mobile_vla bench drive guard latency'
 # Each part is a module of its own, cli/bench_drive_PART.py.
@@ -24,19 +24,13 @@ def add(benches) -> None:
                     'backbone and beside encoding the window anew (step: 4 GB on disk, up to 8 GB '
                     'of memory, some minutes). Exit status 1 when a promise is broken.',
         epilog=EXAMPLE)
-    parser.add_argument('parts', nargs='*', metavar='PART',
-                        help=f'any of {", ".join(PARTS)} (all but {", ".join(BY_NAME)})')
-    parser.add_argument('--all', action='store_true', help='every part')
-    parser.add_argument('--out', type=Path, metavar='DIR',
-                        help='keep weights and logs in this new folder')
-    parser.add_argument('--json', action='store_true', help='print JSON')
+    add_arguments(parser, PARTS, 'weights and logs', BY_NAME)
     parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> int:
     """Measure what was asked for; 1 when a promise is broken."""
-    quick = [part for part in PARTS if part not in BY_NAME]
-    parts = PARTS if args.all else chosen(args.parts, PARTS, quick)
+    parts = asked(args, PARTS, BY_NAME)
     refuse_full(args.out)
     return run_parts(parts, lambda part, folder: _measure(part, folder, quiet=args.json),
                      args.out, as_json=args.json)

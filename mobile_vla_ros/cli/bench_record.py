@@ -3,7 +3,7 @@
 import argparse
 from pathlib import Path
 
-from mobile_vla_ros.cli.bench_run import chosen, refuse_full, run_parts
+from mobile_vla_ros.cli.bench_run import add_arguments, asked, refuse_full, run_parts
 from mobile_vla_ros.errors import UserError
 
 EXAMPLE = 'example: mobile_vla bench record load encode --seconds 60'
@@ -20,22 +20,18 @@ def add(benches) -> None:
                     'fill a file system (disk); set the writer beside the JPEG encoder alone and '
                     "the seed's layout (encode). Exit status 1 when a promise is broken.",
         epilog=EXAMPLE)
-    parser.add_argument('parts', nargs='*', metavar='PART',
-                        help=f'any of {", ".join(PARTS)} (all of them)')
     parser.add_argument('--seconds', type=float, default=LOAD_S, metavar='S',
                         help=f'length of the take under load ({LOAD_S:g}); a tenth of it at 60 Hz')
     parser.add_argument('--kills', type=int, default=KILLS, metavar='N',
                         help=f'takes that are killed ({KILLS})')
     parser.add_argument('--seed', type=int, default=0, help='of the moments of the kills (0)')
-    parser.add_argument('--out', type=Path, metavar='DIR',
-                        help='keep takes and logs in this new folder (ten minutes are 3 GB)')
-    parser.add_argument('--json', action='store_true', help='print JSON')
+    add_arguments(parser, PARTS, 'takes and logs (ten minutes are 3 GB)')
     parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> int:
     """Measure what was asked for; 1 when a promise is broken."""
-    parts = chosen(args.parts, PARTS, PARTS)
+    parts = asked(args, PARTS)
     if args.seconds < 1 or args.kills < 1:
         raise UserError('there is nothing to measure',
                         got=f'--seconds {args.seconds:g} --kills {args.kills}',

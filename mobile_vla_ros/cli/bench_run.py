@@ -1,5 +1,6 @@
 """What every benchmark does around its parts: choose, give folders, print the table."""
 
+import argparse
 import contextlib
 import json
 import os
@@ -9,6 +10,35 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from mobile_vla_ros.errors import UserError, did_you_mean
+
+
+def add_arguments(parser: argparse.ArgumentParser, parts: Sequence[str], keeps: str,
+                  by_name: Sequence[str] = ()) -> None:
+    """
+    Add what every benchmark takes.
+
+    :param keeps: what stays in the folder of --out, in words.
+    :param by_name: parts that are left out unless they are named.
+    """
+    usual = f'all but {", ".join(by_name)}' if by_name else 'all of them'
+    parser.add_argument('parts', nargs='*', metavar='PART',
+                        help=f'any of {", ".join(parts)} ({usual})')
+    if by_name:
+        parser.add_argument('--all', action='store_true', help='every part')
+    parser.add_argument('--out', type=Path, metavar='DIR', help=f'keep {keeps} in this new folder')
+    parser.add_argument('--json', action='store_true', help='print JSON')
+
+
+def asked(args: argparse.Namespace, parts: Sequence[str],
+          by_name: Sequence[str] = ()) -> list[str]:
+    """
+    Return the parts to measure.
+
+    :raises UserError: for one that is not there.
+    """
+    if getattr(args, 'all', False):
+        return list(parts)
+    return chosen(args.parts, parts, [part for part in parts if part not in by_name])
 
 
 def chosen(given: Sequence[str], known: Sequence[str], default: Sequence[str]) -> list[str]:

@@ -3,7 +3,7 @@
 import argparse
 from pathlib import Path
 
-from mobile_vla_ros.cli.bench_run import chosen, refuse_full, run_parts
+from mobile_vla_ros.cli.bench_run import add_arguments, asked, refuse_full, run_parts
 from mobile_vla_ros.errors import UserError
 
 EXAMPLE = 'example: mobile_vla bench train encodes memory'
@@ -25,9 +25,6 @@ def add(benches) -> None:
                     'segment (full: 4 GB on disk, 10 GB of memory, up to ten minutes). Exit '
                     'status 1 when a promise is broken.',
         epilog=EXAMPLE)
-    parser.add_argument('parts', nargs='*', metavar='PART',
-                        help=f'any of {", ".join(PARTS)} (all but {", ".join(BY_NAME)})')
-    parser.add_argument('--all', action='store_true', help='every part')
     parser.add_argument('--takes', type=int, default=TAKES, metavar='N',
                         help=f'takes of the parts encodes and tokens, and four times as many but '
                              f'two of the part loader ({TAKES})')
@@ -35,16 +32,13 @@ def add(benches) -> None:
                         help=f'how often each way is timed, the fastest counts ({TURNS})')
     parser.add_argument('--batches', type=int, nargs='+', metavar='N', default=[1, 2, 4, 8],
                         help='batch sizes that the part memory counts (1 2 4 8)')
-    parser.add_argument('--out', type=Path, metavar='DIR',
-                        help='keep takes, weights and runs in this new folder')
-    parser.add_argument('--json', action='store_true', help='print JSON')
+    add_arguments(parser, PARTS, 'takes, weights and runs', BY_NAME)
     parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> int:
     """Measure what was asked for; 1 when a promise is broken."""
-    quick = [part for part in PARTS if part not in BY_NAME]
-    parts = PARTS if args.all else chosen(args.parts, PARTS, quick)
+    parts = asked(args, PARTS, BY_NAME)
     if args.takes < 1 or args.turns < 1 or min(args.batches) < 1:
         raise UserError('there is nothing to measure',
                         got=f'--takes {args.takes} --turns {args.turns} '

@@ -1,8 +1,9 @@
 """Trials in the arena through live nodes: real processes that speak ROS 2 over the loopback."""
 
+import contextlib
 import shutil
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -66,12 +67,19 @@ def drive_live(*, policy: Path | None, suite: str, first: int, count: int, contr
         nodes = [replace(node, parameters={**node.parameters, 'blank': control})
                  if control and node.name == 'inference' else node for node in nodes]
         runner = {}
-    folder = log or Path(tempfile.mkdtemp(prefix='mobile_vla_'))
-    keep = log is not None
-    try:
+    with log_folder(log) as folder:
         return run_trials(nodes, count, what, suite=suite, log=folder, quiet=quiet,
                           runner={'first_trial': first, **runner},
                           env=isolated() if env is None else env)
+
+
+@contextlib.contextmanager
+def log_folder(given: Path | None = None) -> Iterator[Path]:
+    """Give a folder for logs: the user's, or a new one that stays only when a node failed."""
+    folder = given or Path(tempfile.mkdtemp(prefix='mobile_vla_'))
+    keep = given is not None
+    try:
+        yield folder
     except UserError:
         keep = True  # what it says names them
         raise

@@ -1,8 +1,6 @@
 """A recorded take through the live inference node, held against the same in one process."""
 
 import argparse
-import shutil
-import tempfile
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +8,7 @@ import numpy as np
 from mobile_vla_ros.bringup.processes import ProcessEnded, Processes
 from mobile_vla_ros.bringup.share import default_params
 from mobile_vla_ros.bringup.spec import NodeSpec
-from mobile_vla_ros.cli.live import isolated
+from mobile_vla_ros.cli.live import isolated, log_folder
 from mobile_vla_ros.cli.replay_run import Replayed
 from mobile_vla_ros.errors import UserError
 from mobile_vla_ros.model.bundle import PolicySpec, bundle_folder
@@ -34,15 +32,8 @@ def replay_live(args: argparse.Namespace, found: Replayed, spec: PolicySpec,
     :returns: as `compare`.
     :raises UserError: when a node ends before its time; its log is kept then.
     """
-    log, keep = Path(tempfile.mkdtemp(prefix='mobile_vla_')), False
-    try:
+    with log_folder() as log:
         return compare(_answers(args, found, spec, log), found, tolerance)
-    except UserError:
-        keep = True  # what it says names it
-        raise
-    finally:
-        if not keep:
-            shutil.rmtree(log, ignore_errors=True)
 
 
 def _answers(args: argparse.Namespace, found: Replayed, spec: PolicySpec, log: Path) -> list[dict]:
