@@ -48,25 +48,28 @@ class CommandLog:
         :param time_ns: (…) int64.
         :returns: (…, 6) float64 twist, zero where no command is fresh; (…) bool: one is.
         """
-        time_ns = np.asarray(time_ns, dtype=np.int64)
-        twist = np.zeros((*time_ns.shape, 6))
-        if not len(self.received_ns):
-            return twist, np.zeros(time_ns.shape, dtype=bool)
-        rows, known = newest_at(time_ns, self.received_ns)
-        fresh = known & (time_ns - self.received_ns[rows] <= round(self.max_age_s * NANOSECONDS))
+        rows, fresh = self._in_force(time_ns)
+        twist = np.zeros((*rows.shape, 6))
         twist[fresh] = self.twist[rows[fresh]]
         return twist, fresh
 
     def kind_at(self, time_ns: np.ndarray) -> np.ndarray:
         """Return (…) uint8: what the action at each time is to who learns from corrections."""
-        time_ns = np.asarray(time_ns, dtype=np.int64)
-        kind = np.full(time_ns.shape, corrections.PLAIN, np.uint8)
-        if self.kind is None or not len(self.received_ns):
+        kind = np.full(np.shape(time_ns), corrections.PLAIN, np.uint8)
+        if self.kind is None or (self.kind == corrections.PLAIN).all():  # as of nearly every take
             return kind
-        rows, known = newest_at(time_ns, self.received_ns)
-        fresh = known & (time_ns - self.received_ns[rows] <= round(self.max_age_s * NANOSECONDS))
+        rows, fresh = self._in_force(time_ns)
         kind[fresh] = self.kind[rows[fresh]]
         return kind
+
+    def _in_force(self, time_ns: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Return (…) int64 the row of the newest command at each time, (…) bool: it is fresh."""
+        time_ns = np.asarray(time_ns, dtype=np.int64)
+        if not len(self.received_ns):
+            return np.zeros_like(time_ns), np.zeros(time_ns.shape, dtype=bool)
+        rows, known = newest_at(time_ns, self.received_ns)
+        return rows, known & (
+            time_ns - self.received_ns[rows] <= round(self.max_age_s * NANOSECONDS))
 
 
 @dataclass(frozen=True)
