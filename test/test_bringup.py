@@ -199,6 +199,16 @@ def test_an_arena_of_another_speed_makes_the_time_for_all():
     assert by_name(RECORD.nodes(sim=True))['guard'].parameters['use_sim_time'] is False
 
 
+@pytest.mark.parametrize('bringup', [RECORD, DRIVE], ids=lambda b: b.name)
+def test_use_sim_time_of_a_parameter_file_counts(bringup):
+    """Left out, the launch argument must not undo it; given, it wins."""
+    given = {'policy': 'p'} if bringup is DRIVE else {}
+    assert not any('use_sim_time' in spec.parameters for spec in bringup.nodes(**given))
+    for value in (True, False):
+        assert {spec.parameters['use_sim_time'] for spec in
+                bringup.nodes(use_sim_time=value, **given)} == {value}
+
+
 @pytest.mark.parametrize(('values', 'words'), [
     ({'instructoin': 'x'}, ["'instructoin'", "mean 'instruction'"]),
     ({'sim': 'maybe'}, ['sim', 'true or false']),

@@ -18,7 +18,8 @@ GUARD_RATE_HZ, GUARD_RATE_MAX_HZ = 20.0, 100.0
 
 NAMESPACE = Argument('namespace', '', 'namespace of every node and topic')
 PARAMS_FILE = Argument('params_file', '', 'YAML file of your own parameters, on the key /**')
-USE_SIM_TIME = Argument('use_sim_time', 'false', 'take the time from /clock', bool)
+USE_SIM_TIME = Argument('use_sim_time', '', 'take the time from /clock (empty: as the parameter '
+                        'file says; false with the arena, whose clock it is)', bool)
 TOPICS = (
     Argument('image_topic', CAMERA, 'camera topic; one that ends in /compressed is read as such'),
     Argument('image_transport', '', 'raw or compressed (empty: as the parameter file says)',
@@ -48,19 +49,25 @@ def _given(values: Mapping, *names: str) -> dict:
     return {name: values[name] for name in names if values.get(name) is not None}
 
 
-def _sim_time(values: Mapping) -> bool:
-    """Whether the nodes follow /clock; an arena of another speed leaves no choice."""
-    scaled = values.get('sim', True) and (values['real_time_factor'] or 1.0) != 1.0
-    return bool(values['use_sim_time']) or scaled
+def _sim_time(values: Mapping) -> bool | None:
+    """
+    Whether the nodes follow /clock, None where the parameter files decide.
+
+    The arena publishes it only when all follow it, so there no file alone can ask for it; one of
+    another speed leaves no choice.
+    """
+    if not values.get('sim', True):
+        return values['use_sim_time']
+    return bool(values['use_sim_time']) or (values['real_time_factor'] or 1.0) != 1.0
 
 
 def _node(values: Mapping, name: str, parameters: dict, *, params: str,
           topics: dict[str, str] | None = None, required: bool = False) -> NodeSpec:
     """Return a node with what all nodes of a set share."""
-    own = values.get('params_file')
+    own, sim_time = values.get('params_file'), _sim_time(values)
     return NodeSpec(
         name=name, executable=f'{name}_node',
-        parameters={'use_sim_time': _sim_time(values), **parameters},
+        parameters={**({} if sim_time is None else {'use_sim_time': sim_time}), **parameters},
         remappings={source: target for source, target in (topics or {}).items()
                     if source != target},
         params_files=(*default_params(params), *((own,) if own else ())),
