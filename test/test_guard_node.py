@@ -12,6 +12,7 @@ from std_msgs.msg import Bool
 
 # A base that reaches any speed within a tick, where a test is not about acceleration.
 NIMBLE = {'max_acceleration': [1000.0, 1000.0, 1000.0]}
+NO_RECEIPT = QoSProfile(depth=1, reliability=ReliabilityPolicy.BEST_EFFORT)
 LATCHED = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
 
 
@@ -33,16 +34,18 @@ class Drive:
         self.client = client
         self.commands = client.subscribe('cmd_vel', Twist)
         self.status = client.subscribe('guard/status', DiagnosticStatus)
-        self.process = nodes.start('guard_node', params={**NIMBLE, **params})
+        # These tests' policies say nothing of themselves.
+        self.process = nodes.start('guard_node', params={
+            **NIMBLE, 'override': ['inference'], **params})
 
-    def propose(self, x=0.5, y=0.0, age_s=0.0):
+    def propose(self, x=0.5, y=0.0, age_s=0.0, qos=10):
         """A stream of proposals from images of ``age_s`` ago."""
         def make():
             message = TwistStamped(twist=twist(x, y))
             stamp = self.client.node.get_clock().now().nanoseconds - int(age_s * 1e9)
             message.header.stamp.sec, message.header.stamp.nanosec = divmod(stamp, 10**9)
             return message
-        return self.client.stream('policy/cmd_vel', make, rate_hz=20)
+        return self.client.stream('policy/cmd_vel', make, rate_hz=20, qos=qos)
 
     def until(self, state, reason='', timeout_s=15.0):
         """Wait for a status of the given state and reason; return it."""
@@ -184,13 +187,21 @@ def test_a_stop_does_not_wait_for_the_next_tick(nodes, client):
 
 def test_the_estop_of_a_publisher_that_asks_for_no_receipt_is_heard(nodes, client):
     """As a microcontroller may send it: best effort, pressed and let go."""
-    qos = QoSProfile(depth=1, reliability=ReliabilityPolicy.BEST_EFFORT)
     drive = Drive(nodes, client, arm_at_start=True)
     drive.next_commands(1)
-    with client.stream('estop', lambda: Bool(data=True), 20, qos):
+    with client.stream('estop', lambda: Bool(data=True), 20, NO_RECEIPT):
         drive.until('estop')
-    with client.stream('estop', lambda: Bool(data=False), 20, qos):
+    with client.stream('estop', lambda: Bool(data=False), 20, NO_RECEIPT):
         drive.until('disarmed')
+
+
+def test_commands_of_a_publisher_that_asks_for_no_receipt_are_heard(nodes, client):
+    """A joystick or a policy that sends best effort drives as any other does."""
+    drive = Drive(nodes, client, arm_at_start=True)
+    with drive.propose(qos=NO_RECEIPT):
+        drive.until('driving')
+        with client.stream('teleop/cmd_vel', lambda: twist(0.0, -0.4), 20, NO_RECEIPT):
+            assert status_values(drive.until('teleop'))['source'] == 'takeover'
 
 
 def test_an_estop_that_was_pressed_before_the_guard_was_there_counts(nodes, client):

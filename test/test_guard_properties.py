@@ -26,7 +26,8 @@ good = st.one_of(  # what a drive is made of, without which there would be nothi
 bad = st.one_of(
     st.tuples(st.just('propose'), wild | tame, st.integers(-400, 1000)),
     st.tuples(st.just('teleop'), wild), st.tuples(st.just('estop'), st.booleans()),
-    st.tuples(st.just('disarm')), st.tuples(st.just('hold'), st.just('a reason'), st.booleans()),
+    st.tuples(st.just('disarm')), st.tuples(st.just('rival'), st.sampled_from(['', '/nav'])),
+    st.tuples(st.just('hold'), st.just('a reason'), st.booleans()),
     st.tuples(st.just('step'), st.integers(-10_000, 10_000)))
 event = st.one_of(good, good, good, bad)
 FORWARD = ('propose', [0.5, 0, 0, 0, 0, 0], 0)
@@ -44,7 +45,7 @@ class Witness:
             disarm_on_fault=latch), armed=armed)
         self.now, self.steady = 1_000_000, 5  # milliseconds
         self.proposal = self.teleop = self.word = None
-        self.pressed = False
+        self.pressed, self.rival = False, ''
         self.previous, self.ticked = np.zeros(6), None
 
     def tell(self, name, *values):
@@ -62,6 +63,8 @@ class Witness:
         elif name != 'wait':
             if name == 'estop':
                 self.pressed = values[0]
+            elif name == 'rival':
+                self.rival = values[0]
             elif name in ('hold', 'proposing'):
                 self.word = values if name == 'hold' else None
                 values += (self.steady * MS,)
@@ -93,7 +96,7 @@ class Witness:
     def allowed(self, decision, armed):
         """Who may drive: nobody, the person whose command is fresh, or the policy."""
         assert armed or not decision.twist.any()
-        assert not (self.pressed and decision.twist.any())
+        assert not ((self.pressed or self.rival) and decision.twist.any())
         held = self.teleop is not None and self.steady - self.teleop[1] <= HOLD_MS
         if held and armed and not self.pressed:
             # A person always wins: nothing of the policy is in what goes out.

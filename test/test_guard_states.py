@@ -366,3 +366,22 @@ def test_a_configuration_that_cannot_be_is_refused_all_at_once():
                     takeover_hold_s=1.0)
     for name in ('observation_max_age_s', 'stamp_tolerance_s', 'takeover_hold_s'):
         assert name in str(refusal.value)
+
+
+def test_a_rival_on_the_commands_stops_and_disarms_whoever_drives():
+    """Its commands would mix with ours; zero at once, named, until somebody arms again."""
+    bench = Bench()
+    bench.teleop()
+    assert moves(bench.after())
+    bench.guard.rival('/nav publishes /cmd_vel too')
+    bench.teleop()
+    decision = bench.after()
+    assert (decision.state, decision.reason) == (State.FAULT, '/nav publishes /cmd_vel too')
+    assert not moves(decision)
+    bench.guard.rival('')
+    bench.teleop()
+    decision = bench.after()
+    assert decision.state == State.DISARMED
+    assert '/nav' in decision.reason
+    bench.guard.arm()
+    assert moves(bench.after())

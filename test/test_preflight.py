@@ -3,7 +3,7 @@
 import pytest
 
 from mobile_vla_ros.errors import UserError
-from mobile_vla_ros.safety import preflight
+from mobile_vla_ros.safety import preflight, strafing
 from mobile_vla_ros.safety.preflight import TWIST, TWIST_STAMPED, Check, Endpoint
 
 GUARD = Endpoint('guard', '/r1', TWIST)
@@ -34,7 +34,9 @@ def test_another_publisher_of_commands_is_named():
 
 def test_a_second_guard_of_the_same_name_is_a_rival():
     """Two launches at once: both are called /r1/guard, and only one of them is this one."""
-    assert not preflight.rivals(TOPIC, [GUARD, GUARD], '/r1/guard', publishes=True).ok
+    check = preflight.rivals(TOPIC, [GUARD, GUARD], '/r1/guard', publishes=True)
+    assert not check.ok
+    assert 'another /r1/guard publishes' in check.sentence
     assert not preflight.rivals(TOPIC, [GUARD], '/r1/guard', publishes=False).ok
 
 
@@ -73,6 +75,32 @@ def test_two_policies_are_one_too_many_and_two_people_are_not():
     assert preflight.inputs([policies._replace(alone=False)]).ok
 
 
+def test_two_buttons_on_one_estop_are_red():
+    """The last message wins: one that repeats "not pressed" takes back what the other says."""
+    button, other = Endpoint('button', '/', 'Bool'), Endpoint('remote', '/', 'Bool')
+    estop = preflight.Input('/estop', 'std_msgs/msg/Bool', [button])
+    assert preflight.buttons(estop).ok
+    assert preflight.buttons(estop._replace(publishers=[])).ok
+    check = preflight.buttons(estop._replace(publishers=[button, other]))
+    assert not check.ok
+    assert '/button and /remote' in check.sentence
+    assert 'join them' in check.remedy
+    # Two launches of the same button are two buttons.
+    assert not preflight.buttons(estop._replace(publishers=[button, button])).ok
+
+
+def test_where_the_guard_arms_itself_nothing_but_the_arena_may_be_moved():
+    """A recorder may listen; a base, or somebody unknown, may not."""
+    arena = Endpoint('sim', '/r1', TWIST)
+    assert preflight.alone_with_the_arena(TOPIC, [arena, RECORDER]).ok
+    check = preflight.alone_with_the_arena(TOPIC, [arena, STAMPED_BASE])
+    assert not check.ok
+    assert '/r1/base listens on /r1/cmd_vel beside the arena' in check.sentence
+    assert 'ROS_DOMAIN_ID' in check.remedy
+    nameless = Endpoint(preflight.NO_NAME_YET, '/', TWIST)
+    assert not preflight.alone_with_the_arena(TOPIC, [nameless]).ok
+
+
 def test_a_base_of_the_other_type_hears_nothing_and_is_named():
     """Twist and TwistStamped on one topic never meet."""
     assert preflight.fitting_type(TOPIC, [BASE], TWIST).ok
@@ -108,7 +136,7 @@ def test_the_type_is_chosen_by_who_moves_wheels(found, wanted):
 
 def test_a_smoother_with_room_on_y_is_green():
     """All four of its parameters have a y."""
-    check = preflight.linear_y([BASE, SMOOTHER], True, {'/r1/velocity_smoother': OPEN})
+    check = strafing.linear_y([BASE, SMOOTHER], True, {'/r1/velocity_smoother': OPEN})
     assert check.ok
 
 
@@ -117,14 +145,14 @@ def test_a_smoother_with_room_on_y_is_green():
 def test_a_smoother_that_makes_y_zero_is_red_and_the_parameter_is_named(name, y):
     """Its default: nothing is said anywhere, and the base never strafes."""
     shut = {**OPEN, name: [0.5] if y is None else [0.5, y, 2.5]}
-    check = preflight.linear_y([SMOOTHER], True, {'/r1/velocity_smoother': shut})
+    check = strafing.linear_y([SMOOTHER], True, {'/r1/velocity_smoother': shut})
     assert not check.ok
     assert f'give {name} there' in check.remedy
 
 
 def test_a_smoother_that_does_not_tell_is_red():
     """What cannot be known is not taken for well."""
-    check = preflight.linear_y([SMOOTHER], True, {'/r1/velocity_smoother': None})
+    check = strafing.linear_y([SMOOTHER], True, {'/r1/velocity_smoother': None})
     assert not check.ok
     assert 'does not tell' in check.sentence
 
@@ -132,7 +160,7 @@ def test_a_smoother_that_does_not_tell_is_red():
 @pytest.mark.parametrize('name', ['diff_drive_controller', 'ackermann_steering_controller'])
 def test_a_controller_of_a_base_that_cannot_strafe_is_red(name):
     """It takes the message and drops y."""
-    check = preflight.linear_y([Endpoint(name, '/', TWIST)], True, {})
+    check = strafing.linear_y([Endpoint(name, '/', TWIST)], True, {})
     assert not check.ok
     assert name in check.sentence
     assert 'max_velocity' in check.remedy
@@ -140,7 +168,7 @@ def test_a_controller_of_a_base_that_cannot_strafe_is_red(name):
 
 def test_without_linear_y_no_base_is_asked_for_it():
     """A differential base under a policy of linear_x and angular_z is well."""
-    assert preflight.linear_y([Endpoint('diff_drive_controller', '/', TWIST)], False, {}).ok
+    assert strafing.linear_y([Endpoint('diff_drive_controller', '/', TWIST)], False, {}).ok
 
 
 @pytest.mark.parametrize(('said', 'has'), [
@@ -148,7 +176,7 @@ def test_without_linear_y_no_base_is_asked_for_it():
     ('', True), ('no bundle yet', True)])
 def test_what_a_policy_drives_is_read_from_its_check(said, has):
     """In doubt it strafes."""
-    assert preflight.with_linear_y(said) is has
+    assert strafing.with_linear_y(said) is has
 
 
 @pytest.mark.parametrize(('age_s', 'fault', 'word'), [
@@ -156,10 +184,22 @@ def test_what_a_policy_drives_is_read_from_its_check(said, has):
     (0.2, 'the camera is black', 'the camera is black')])
 def test_a_policy_that_is_not_there_silent_or_at_fault_is_red(age_s, fault, word):
     """And its own checks of before no longer count."""
-    check = preflight.inference(age_s, fault)
+    check = preflight.inference(age_s, fault, preflight.INFERENCE_CHECKS)
     assert not check.ok
     assert word in check.sentence
-    assert preflight.inference(0.4, '').ok
+    assert preflight.inference(0.4, '', preflight.INFERENCE_CHECKS).ok
+
+
+def test_what_a_policy_does_not_tell_is_named_as_not_known():
+    """A policy that is not ours: no check of its own is green because it was never made."""
+    check = preflight.inference(0.4, '', {'camera_rate', 'axes'})
+    assert not check.ok
+    assert check.sentence.endswith(
+        'not known: camera_size, clock_skew, free_memory, golden_frames')
+    assert 'name inference in override' in check.remedy
+    for age_s in (None, 5.0):
+        assert 'not known: camera_rate, camera_size' in preflight.inference(
+            age_s, '', ()).sentence
 
 
 def test_an_override_of_no_check_is_refused_with_the_nearest_name():

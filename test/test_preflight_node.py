@@ -6,10 +6,13 @@ from itertools import pairwise
 import pytest
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
 from geometry_msgs.msg import Twist, TwistStamped
-from rcl_interfaces.srv import SetParameters
+from rcl_interfaces.srv import SetParameters, SetParametersAtomically
 from rclpy.parameter import Parameter
 from rclpy.qos import DurabilityPolicy, QoSProfile
-from ros_helpers import Client
+from ros_helpers import Client, status_values
+from std_msgs.msg import Bool
+
+from mobile_vla_ros.safety.preflight import INFERENCE_CHECKS
 
 LATCHED = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
 OPEN = {'max_velocity': [0.5, 0.5, 2.5], 'min_velocity': [-0.5, -0.5, -2.5],
@@ -38,9 +41,21 @@ class Flight:
 
     def override(self, *names):
         """Set the parameter at run time; return the result."""
-        request = SetParameters.Request(parameters=[
-            Parameter('override', value=list(names) or ['']).to_parameter_msg()])
+        request = SetParameters.Request(parameters=[override(*names)])
         return self.client.call('guard/set_parameters', SetParameters, request).results[0]
+
+    def state(self, state, word=''):
+        """Wait for a status of that state with a word in its reason; return its values."""
+        seen = len(self.status)
+        return self.client.wait_for(lambda: next(
+            (values for status in self.status.messages[seen:] if status.message == state
+             and word in (values := status_values(status))['reason']), None),
+            what=f'{state} {word}')
+
+
+def override(*names):
+    """Return the parameter as a message."""
+    return Parameter('override', value=list(names) or ['']).to_parameter_msg()
 
 
 @pytest.fixture
@@ -84,6 +99,76 @@ def test_another_publisher_keeps_from_arming_until_it_is_overridden_by_name(
     assert "mean 'cmd_vel_rivals'" in refused.reason
     assert not client.call('guard/arm').success
     assert flight.override('cmd_vel_rivals').successful
+    assert client.call('guard/arm').success
+
+
+def test_a_rival_that_comes_in_mid_drive_stops_and_disarms(nodes, client, others):
+    """Its commands would mix with the guard's; named, and driven beside only by override."""
+    client.subscribe('cmd_vel', Twist)
+    flight = Flight(nodes, client)
+    flight.until('cmd_vel_listeners', 'green')
+    assert client.call('guard/arm').success
+    others('joy_teleop').node.create_publisher(Twist, 'cmd_vel', 1)
+    flight.state('fault', '/joy_teleop publishes /cmd_vel too')
+    assert flight.state('disarmed', '/joy_teleop')['armed'] == 'false'
+    assert not client.call('guard/arm').success
+    flight.override('cmd_vel_rivals')
+    assert client.call('guard/arm').success
+    others('planner').node.create_publisher(Twist, 'cmd_vel', 1)
+    flight.until('cmd_vel_rivals', 'red', '/planner')
+    assert flight.state('waiting')['armed'] == 'true'
+    flight.override()
+    flight.state('disarmed', '/joy_teleop and /planner')
+
+
+def test_a_second_guard_of_the_same_name_disarms_the_first(nodes, client):
+    """Two launches at once: neither drives beside the other."""
+    client.subscribe('cmd_vel', Twist)
+    flight = Flight(nodes, client)
+    flight.until('cmd_vel_listeners', 'green')
+    assert client.call('guard/arm').success
+    nodes.start('guard_node')
+    flight.state('fault', 'another /guard publishes /cmd_vel too')
+
+
+def test_a_guard_that_arms_by_itself_does_not_move_a_base(nodes, client, others):
+    """sim:=true in the domain of a robot: disarmed, and armed again only by override."""
+    client.subscribe('cmd_vel', Twist)
+    flight = Flight(nodes, client, arm_at_start=True)
+    flight.state('waiting')
+    others('base').subscribe('cmd_vel', Twist)
+    values = flight.state('disarmed', '/base listens on /cmd_vel beside the arena')
+    assert values['armed'] == 'false'
+    assert 'ROS_DOMAIN_ID' in flight.process.output
+    assert 'red arm_at_start' in client.call('guard/arm').message
+    flight.override('arm_at_start')
+    assert client.call('guard/arm').success
+    flight.state('waiting')
+    seen = len(flight.status)
+    client.wait_for(lambda: len(flight.status) > seen + 6, what='some looks at the graph')
+    assert {status.message for status in flight.status.messages[seen:]} == {'waiting'}
+
+
+def test_two_buttons_of_the_estop_keep_from_arming(nodes, client, others):
+    """A second one that repeats "not pressed" would take back what the first one says."""
+    client.subscribe('cmd_vel', Twist)
+    flight = Flight(nodes, client)
+    client.publisher('estop', Bool)
+    flight.until('estop', 'green', '/test_client')
+    others('remote').publisher('estop', Bool)
+    flight.until('estop', 'red', '/remote and /test_client')
+    assert 'red estop' in client.call('guard/arm').message
+
+
+def test_a_set_of_parameters_that_is_refused_overrides_nothing(nodes, client):
+    """All or nothing: the good half of it does not count either."""
+    flight = Flight(nodes, client)
+    request = SetParametersAtomically.Request(
+        parameters=[override('cmd_vel_listeners'), override('cmd_vel_listener')])
+    answer = client.call('guard/set_parameters_atomically', SetParametersAtomically, request)
+    assert not answer.result.successful
+    assert not client.call('guard/arm').success
+    flight.override('cmd_vel_listeners')
     assert client.call('guard/arm').success
 
 
@@ -193,6 +278,9 @@ def test_a_stop_that_comes_while_the_checks_are_made_wins(nodes, client, silent_
     assert client.call('guard/arm').success
 
 
+GREEN = [(f'check/{name}', DiagnosticStatus.OK, 'well') for name in INFERENCE_CHECKS]
+
+
 def health(*statuses: tuple[str, bytes, str]) -> DiagnosticArray:
     """What inference says of itself."""
     return DiagnosticArray(status=[DiagnosticStatus(name=name, level=level, message=text)
@@ -200,23 +288,39 @@ def health(*statuses: tuple[str, bytes, str]) -> DiagnosticArray:
 
 
 def test_what_inference_found_counts_where_a_policy_is_expected(nodes, client):
-    """No word: red. A red check of its: red with its sentence. All green: armed."""
+    """No word: red. A red check of its, or one that it does not tell: red. All green: armed."""
     client.subscribe('cmd_vel', Twist)
     flight = Flight(nodes, client, expect_policy=True)
     flight.until('cmd_vel_listeners', 'green')
     assert 'red inference: inference says nothing' in client.call('guard/arm').message
-    said = [health(('policy', DiagnosticStatus.WARN, 'no instruction yet'),
-                   ('check/camera_rate', DiagnosticStatus.ERROR, 'the camera sends 7 Hz'))]
+    waiting = ('policy', DiagnosticStatus.WARN, 'no instruction yet')
+    said = [health(waiting, ('check/camera_rate', DiagnosticStatus.OK, 'it sends 10 Hz'))]
     with client.stream('policy/health', lambda: said[0], 5, LATCHED):
+        flight.until('inference', 'red', 'not known: camera_size')
+        assert 'red inference' in client.call('guard/arm').message
+        said[0] = health(waiting, *GREEN[1:], ('check/camera_rate', DiagnosticStatus.ERROR,
+                                               'the camera sends 7 Hz'))
         flight.until('inference', 'green')
         refused = client.call('guard/arm')
         assert not refused.success
         assert 'red camera_rate: the camera sends 7 Hz' in refused.message
         assert 'inference' not in refused.message
-        said[0] = health(('policy', DiagnosticStatus.OK, ''),
-                         ('check/camera_rate', DiagnosticStatus.OK, 'the camera sends 10 Hz'))
+        said[0] = health(('policy', DiagnosticStatus.OK, ''), *GREEN)
         flight.until('camera_rate', 'green')
         assert client.call('guard/arm').success
+
+
+def test_a_policy_that_says_nothing_of_itself_is_driven_by_override_alone(nodes, client):
+    """Not ours, and nobody told the guard to expect one: what is not known is named."""
+    client.subscribe('cmd_vel', Twist)
+    flight = Flight(nodes, client)
+    flight.until('cmd_vel_listeners', 'green')
+    assert 'inference' not in flight.lines()
+    client.publisher('policy/cmd_vel', TwistStamped)
+    flight.until('inference', 'red', 'not known: camera_rate')
+    assert 'name inference in override' in client.call('guard/arm').message
+    flight.override('inference')
+    assert client.call('guard/arm').success
 
 
 def test_checks_of_an_inference_that_fell_silent_no_longer_count(nodes, client):
@@ -227,7 +331,7 @@ def test_checks_of_an_inference_that_fell_silent_no_longer_count(nodes, client):
         ('policy', DiagnosticStatus.OK, ''),
         ('check/camera_rate', DiagnosticStatus.OK, 'the camera sends 10 Hz')), LATCHED)
     flight.until('camera_rate', 'green')
-    flight.until('inference', 'red')
+    flight.until('inference', 'red', 'silent')
     assert 'camera_rate' not in flight.lines()
 
 

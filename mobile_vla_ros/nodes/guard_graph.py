@@ -7,7 +7,7 @@ from rclpy.callback_groups import ReentrantCallbackGroup
 from rclpy.node import Node
 from rclpy.task import Future
 
-from mobile_vla_ros.safety import preflight
+from mobile_vla_ros.safety import preflight, strafing
 from mobile_vla_ros.safety.preflight import Endpoint
 from mobile_vla_ros.types import Check
 
@@ -22,6 +22,9 @@ INPUTS = (('policy/cmd_vel', preflight.TWIST_STAMPED, True),
           ('policy/health', 'diagnostic_msgs/msg/DiagnosticArray', True),
           ('teleop/cmd_vel', preflight.TWIST, False),
           ('estop', 'std_msgs/msg/Bool', False))
+# What is there for a moment only is a graph that is being learnt: looks running until somebody
+# counts, who publishes, and who listens and has no name yet.
+LOOKS, NAMELESS_LOOKS = 2, 12
 
 
 class Graph:
@@ -37,33 +40,54 @@ class Graph:
         self.topic = topic
         self._node, self._clock, self._group = node, clock, group
         self._clients: dict = {}
+        self._looks: dict[tuple, int] = {}
 
     def listeners(self) -> list[Endpoint]:
         """Return who listens to the commands."""
         return _endpoints(self._node.get_subscriptions_info_by_topic(self.topic))
 
-    async def checks(self, published: str, publishes: bool, with_y: bool) -> list[Check]:
+    def _publishers(self) -> list[Endpoint]:
+        return _endpoints(self._node.get_publishers_info_by_topic(self.topic))
+
+    def watch(self) -> tuple[Check, Check]:
+        """
+        Look again, while the guard publishes; to be called at even distances.
+
+        :returns: whether nobody else does, and whether nobody but the arena is moved.
+        """
+        publishers, found = self._publishers(), self.listeners()
+        self._looks = {one.gid: self._looks.get(one.gid, 0) + 1 for one in (*publishers, *found)}
+        return (preflight.rivals(
+                    self.topic, [one for one in publishers if self._looks[one.gid] >= LOOKS],
+                    self._node.get_fully_qualified_name(), True),
+                preflight.alone_with_the_arena(
+                    self.topic, [one for one in found if one.node != preflight.NO_NAME_YET
+                                 or self._looks[one.gid] >= NAMELESS_LOOKS]))
+
+    async def checks(self, published: str, publishes: bool, with_y: bool,
+                     by_itself: bool) -> list[Check]:
         """
         Look now, and ask a smoother on the way what it lets through.
 
         :param published: type of the commands.
         :param publishes: whether the guard does so at all (not in a dry run).
         :param with_y: whether commands can have a linear_y.
+        :param by_itself: whether the guard arms with nobody asked.
         """
-        publishers = _endpoints(self._node.get_publishers_info_by_topic(self.topic))
-        found = self.listeners()
+        found, heard = self.listeners(), self._inputs()
         on_the_way = self._on_the_way(found) if with_y else []
         answers = {name: await self._parameters(name)
-                   for name in preflight.smoothers(on_the_way)}
-        return [preflight.rivals(self.topic, publishers, self._node.get_fully_qualified_name(),
-                                 publishes),
+                   for name in strafing.smoothers(on_the_way)}
+        return [preflight.rivals(self.topic, self._publishers(),
+                                 self._node.get_fully_qualified_name(), publishes),
                 preflight.listeners(self.topic, found),
                 preflight.fitting_type(self.topic, found, published),
-                preflight.linear_y(on_the_way, with_y, answers),
-                preflight.inputs(self._inputs())]
+                strafing.linear_y(on_the_way, with_y, answers),
+                preflight.inputs(heard), preflight.buttons(heard[-1]),
+                *([preflight.alone_with_the_arena(self.topic, found)] if by_itself else [])]
 
     def _inputs(self) -> list[preflight.Input]:
-        """Return who publishes what the guard hears."""
+        """Return who publishes what the guard hears, in the order of ``INPUTS``."""
         heard = []
         for name, kind, alone in INPUTS:
             topic = self._node.resolve_topic_name(name)
@@ -94,7 +118,7 @@ class Graph:
 
     async def _parameters(self, name: str) -> dict[str, list[float]] | None:
         """Return a smoother's parameters; None when it does not tell them in time."""
-        names = list(preflight.SMOOTHER_SIGNS)
+        names = list(strafing.SMOOTHER_SIGNS)
         if name not in self._clients:
             self._clients[name] = self._node.create_client(
                 GetParameters, f'{name}/get_parameters', callback_group=self._group)
@@ -124,4 +148,5 @@ class Graph:
 
 
 def _endpoints(infos: Iterable) -> list[Endpoint]:
-    return [Endpoint(info.node_name, info.node_namespace, info.topic_type) for info in infos]
+    return [Endpoint(info.node_name, info.node_namespace, info.topic_type,
+                     tuple(info.endpoint_gid)) for info in infos]

@@ -33,15 +33,16 @@ from mobile_vla_ros.nodes.common import (
 from mobile_vla_ros.nodes.guard_graph import Graph
 from mobile_vla_ros.nodes.guard_params import AUTO, guard_params
 from mobile_vla_ros.nodes.ticker import Ticker
-from mobile_vla_ros.safety import preflight
+from mobile_vla_ros.safety import preflight, strafing
 from mobile_vla_ros.safety.guard import Decision, Guard, State
 from mobile_vla_ros.types import NANOSECONDS, Check
 
 COMMAND_DEPTH = 10
-# Nobody who presses the e-stop is unheard for his publisher's settings: the last two hear one
-# that asks for no receipt, and one that was pressed before the guard was there.
-ESTOPS = (COMMAND_DEPTH, QoSProfile(depth=COMMAND_DEPTH,
-                                    reliability=ReliabilityPolicy.BEST_EFFORT), LATCHED)
+# Hears whoever publishes, whether or not he asks for receipts; what was lost is not sent again
+# when it is old.
+HEARS_ALL = QoSProfile(depth=COMMAND_DEPTH, reliability=ReliabilityPolicy.BEST_EFFORT)
+# Of the e-stop nothing may be lost, and one that was pressed before the guard was there counts.
+ESTOPS = (COMMAND_DEPTH, HEARS_ALL, LATCHED)
 STATUS_PERIOD_NS = 100_000_000
 DIAGNOSTICS_PERIOD_NS = 1_000_000_000
 LOOK_PERIOD_S = 0.25
@@ -79,16 +80,17 @@ class GuardNode(Node):
         self._health: list[DiagnosticStatus] = []
         self._health_ns: int | None = None
 
-        self.create_subscription(TwistStamped, 'policy/cmd_vel', self._on_proposal, COMMAND_DEPTH)
+        self.create_subscription(TwistStamped, 'policy/cmd_vel', self._on_proposal, HEARS_ALL)
         self.create_subscription(DiagnosticArray, 'policy/health', self._on_health, LATCHED)
-        self.create_subscription(Twist, 'teleop/cmd_vel', self._on_teleop, COMMAND_DEPTH)
+        self.create_subscription(Twist, 'teleop/cmd_vel', self._on_teleop, HEARS_ALL)
         for qos in ESTOPS:
             self.create_subscription(Bool, 'estop', self._on_estop, qos)
         self.create_service(Trigger, '~/arm', self._on_arm, callback_group=waiting)
         self.create_service(Trigger, '~/disarm', self._on_disarm)
         self.create_service(Trigger, '~/preflight', self._on_preflight, callback_group=waiting)
-        self.add_on_set_parameters_callback(self._on_parameters)
-        self.create_timer(LOOK_PERIOD_S, self._choose_type, clock=steady)
+        self.add_on_set_parameters_callback(self._check_parameters)
+        self.add_post_set_parameters_callback(self._take_parameters)
+        self.create_timer(LOOK_PERIOD_S, self._look, clock=steady)
         self._say_how(turns)
         self._ticker = Ticker(self._params.config.period_s, self._tick, self._defect)
         self._ticker.start()
@@ -146,7 +148,7 @@ class GuardNode(Node):
             return response
         why_not = self._guard.why_not_armed()
         if not why_not:
-            self._choose_type()
+            self._look()
             waived = self._override | (set(preflight.WHEELS) if self._params.dry_run else set())
             stops = self._stops
             why_not = preflight.refusal(await self._checks(), waived)
@@ -177,8 +179,11 @@ class GuardNode(Node):
 
     async def _checks(self) -> list[Check]:
         """Look at everything that has to be well before the robot is armed."""
-        told = self._checks_of_inference() if self._params.expect_policy else []
-        checks = await self._graph.checks(self._type, self._commands is not None, self._with_y())
+        # Whoever proposes would be driven, whether or not a policy was to come.
+        asked = self._params.expect_policy or self.count_publishers('policy/cmd_vel')
+        told = self._checks_of_inference() if asked else []
+        checks = await self._graph.checks(self._type, self._commands is not None, self._with_y(),
+                                          self._params.arm_at_start)
         return [*checks, *told]
 
     def _checks_of_inference(self) -> list[Check]:
@@ -188,24 +193,43 @@ class GuardNode(Node):
         ill = said and said[0].level not in (DiagnosticStatus.OK, DiagnosticStatus.WARN)
         # What it found before it fell silent is no longer known.
         fresh = said[1:] if age_s is not None and age_s <= preflight.HEALTH_FRESH_S else []
-        return [preflight.inference(age_s, said[0].message if ill else ''),
-                *(Check(one.name.removeprefix('check/'), one.level == DiagnosticStatus.OK,
-                        one.message) for one in fresh if one.name.startswith('check/'))]
+        told = [Check(one.name.removeprefix('check/'), one.level == DiagnosticStatus.OK,
+                      one.message) for one in fresh if one.name.startswith('check/')]
+        return [preflight.inference(age_s, said[0].message if ill else '',
+                                    {one.name for one in told}), *told]
 
     def _with_y(self) -> bool:
         """Whether a command can have a linear_y; the policy's axes are named by its check."""
         axes = next((one.message for one in self._health if one.name == 'check/axes'), '')
         return self._guard.limits.max_velocity[1] > 0 and (
-            not self._params.expect_policy or preflight.with_linear_y(axes))
+            not self._params.expect_policy or strafing.with_linear_y(axes))
 
-    def _on_parameters(self, changes) -> SetParametersResult:
+    @staticmethod
+    def _check_parameters(changes) -> SetParametersResult:
         try:
-            for change in changes:
-                if change.name == 'override':
-                    self._override = preflight.check_override(change.value or [])
+            _overrides(changes)
         except UserError as error:
             return SetParametersResult(successful=False, reason=str(error))
         return SetParametersResult(successful=True)
+
+    def _take_parameters(self, changes):
+        """Take what all that was set with it was set with: a refused set leaves all as it was."""
+        for names in _overrides(changes):
+            self._override = names
+
+    def _look(self):
+        """Look who else commands what the guard commands, and whom it would move by itself."""
+        self._choose_type()
+        if self._commands is None:
+            return
+        rival, arena = self._graph.watch()
+        with self._lock:
+            self._guard.rival('' if rival.ok or rival.name in self._override else rival.sentence)
+            if (self._params.arm_at_start and self._guard.armed and not arena.ok
+                    and arena.name not in self._override):
+                self._guard.disarm(arena.sentence)
+                self._tick()
+                self.get_logger().warning(arena.line)
 
     def _choose_type(self):
         """By who listens; not while somebody may be driven by it, unless in a simulation."""
@@ -271,3 +295,9 @@ class GuardNode(Node):
         if changed or now_ns - self._diagnosed_ns >= DIAGNOSTICS_PERIOD_NS:
             self._diagnostics.publish(status_array(self.get_clock().now().to_msg(), status))
             self._diagnosed_ns = now_ns
+
+
+def _overrides(changes) -> list[frozenset[str]]:
+    """Return what the parameter override becomes in a set of changes; checks that it can be."""
+    return [preflight.check_override(change.value or []) for change in changes
+            if change.name == 'override']

@@ -54,6 +54,7 @@ class Guard:
         self.limits = config.limits.to_stop_in(config.reaction_s)
         self._armed = armed
         self._estop = False
+        self._rival = ''
         self._why_disarmed = 'not armed yet'
         self._proposal: tuple[np.ndarray, int, int] | None = None
         # The policy's own word that it proposes nothing: reason, and whether that is a fault.
@@ -114,6 +115,10 @@ class Guard:
             self._disarm('e-stop was pressed')
         self._estop = bool(pressed)
 
+    def rival(self, reason: str):
+        """Take who else commands the base, in words; '' while nobody does."""
+        self._rival = reason
+
     def why_not_armed(self) -> str:
         """Return why arming would be refused at this moment, '' when it would not."""
         if self._estop:
@@ -141,9 +146,9 @@ class Guard:
                 self._word_ns = None
         return True, 'Armed.'
 
-    def disarm(self) -> tuple[bool, str]:
+    def disarm(self, why: str = 'disarmed by a person') -> tuple[bool, str]:
         """Disarm; always possible."""
-        self._disarm('disarmed by a person')
+        self._disarm(why)
         return True, 'Disarmed.'
 
     def update(self, now_ns: int, steady_ns: int) -> Decision:
@@ -157,6 +162,8 @@ class Guard:
             return self._stop(State.ESTOP, 'e-stop is pressed', steady_ns)
         if not self._armed:
             return self._stop(State.DISARMED, self._why_disarmed, steady_ns)
+        if self._rival:
+            return self._fault(self._rival, steady_ns, float('nan'))
         if self._held(steady_ns):
             return self._follow_teleop(steady_ns)
         if self._kept_by is not None:

@@ -1,40 +1,42 @@
 """What has to be well before a robot is armed: each check a line, green or red with the remedy."""
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from typing import NamedTuple
 
 from mobile_vla_ros.errors import UserError, did_you_mean
 from mobile_vla_ros.safety.config import HEALTH_FRESH_S
-from mobile_vla_ros.types import TWIST_AXES, Check
+from mobile_vla_ros.types import Check
 
 TWIST, TWIST_STAMPED = 'geometry_msgs/msg/Twist', 'geometry_msgs/msg/TwistStamped'
 TYPES = {'twist': TWIST, 'twist_stamped': TWIST_STAMPED}
 
 GUARD_CHECKS = ('cmd_vel_rivals', 'cmd_vel_listeners', 'cmd_vel_type', 'linear_y', 'inputs',
-                'inference')
+                'estop', 'arm_at_start', 'inference')
 INFERENCE_CHECKS = ('camera_rate', 'camera_size', 'clock_skew', 'free_memory', 'golden_frames',
                     'axes')
 # Of the way to the wheels: they keep nobody from a dry run, in which no wheel turns.
-WHEELS = ('cmd_vel_rivals', 'cmd_vel_listeners', 'cmd_vel_type', 'linear_y')
+WHEELS = ('cmd_vel_rivals', 'cmd_vel_listeners', 'cmd_vel_type', 'linear_y', 'arm_at_start')
 
 NO_NAME_YET = '_NODE_NAME_UNKNOWN_'  # as rmw has it
 # They listen to commands and move nothing.
 WATCHERS = ('recorder', 'shadow', 'rosbag2_', '_ros2cli', 'foxglove_bridge', 'rqt', 'rviz',
             'plotjuggler')
-# Part of the name of a node that drives a base which cannot strafe.
-CANNOT_STRAFE = ('diff_drive', 'diffbot', 'ackermann', 'bicycle', 'tricycle', 'turtlebot3')
-SMOOTHER = 'velocity_smoother'
-# Parameters of nav2's smoother that must each leave room on y, and the sign of that room
-# (ros-navigation/navigation2#6292: without it, y becomes zero and nothing is said).
-SMOOTHER_SIGNS = {'max_velocity': 1, 'min_velocity': -1, 'max_accel': 1, 'max_decel': -1}
+# The arena, and what this package measures and tests with; whole names.
+SIMULATED = ('sim', 'drill_watch', 'bench_ear', 'test_client')
 
 
 class Endpoint(NamedTuple):
-    """One publisher or subscription, as the graph tells of it; the type as in ``TYPES``."""
+    """
+    One publisher or subscription, as the graph tells of it.
+
+    :param type: as in ``TYPES``.
+    :param gid: the middleware's own number of it.
+    """
 
     node: str
     namespace: str
     type: str
+    gid: tuple[int, ...] = ()
 
     @property
     def full_name(self) -> str:
@@ -55,6 +57,7 @@ def rivals(topic: str, publishers: Sequence[Endpoint], own: str, publishes: bool
     others = [one.full_name for one in publishers]
     if publishes and own in others:
         others.remove(own)
+    others = [f'another {own}' if name == own else name for name in others]
     if not others:
         return Check('cmd_vel_rivals', True, f'nobody but the guard publishes {topic}')
     return Check('cmd_vel_rivals', False, f'{_names(others)} publishes {topic} too',
@@ -110,7 +113,32 @@ def inputs(found: Iterable[Input]) -> Check:
             problems.append((f'{len(one.publishers)} publish {one.topic}: '
                              f'{_names(who.full_name for who in one.publishers)}',
                              'leave one of them'))
-    return _verdict('inputs', problems, 'whoever speaks to the guard is heard')
+    return verdict('inputs', problems, 'whoever speaks to the guard is heard')
+
+
+def buttons(estop: Input) -> Check:
+    """
+    Check that one e-stop at most is heard: a message does not tell from whom it is.
+
+    A second button that repeats that it is not pressed would take back what the first one says.
+    """
+    names = _names(who.full_name for who in estop.publishers)
+    if len(estop.publishers) < 2:
+        return Check('estop', True, f'{names or "nobody"} publishes {estop.topic}')
+    return Check('estop', False, f'{len(estop.publishers)} publish {estop.topic}, and the last '
+                 f'message counts: {names}',
+                 'join them before the topic, so that one says whether any is pressed')
+
+
+def alone_with_the_arena(topic: str, found: Iterable[Endpoint]) -> Check:
+    """Check that a guard which arms by itself moves nothing but the arena."""
+    others = [one.full_name for one in movers(found) if one.node not in SIMULATED]
+    if not others:
+        return Check('arm_at_start', True, f'nobody but the arena moves by {topic}')
+    return Check('arm_at_start', False, f'{_names(others)} listens on {topic} beside the arena, '
+                 'where the guard arms by itself',
+                 'give the arena a ROS_DOMAIN_ID or a namespace of its own, or start the guard '
+                 'without sim:=true (arm_at_start)')
 
 
 def wanted_type(found: Iterable[Endpoint]) -> str:
@@ -124,64 +152,33 @@ def movers(found: Iterable[Endpoint]) -> list[Endpoint]:
     return [one for one in found if not one.node.startswith(WATCHERS)]
 
 
-def smoothers(found: Iterable[Endpoint]) -> list[str]:
-    """Return the full names of nav2's smoothers, whose parameters say whether y goes through."""
-    return sorted({one.full_name for one in found if SMOOTHER in one.node})
-
-
-def linear_y(on_the_way: Iterable[Endpoint], wanted: bool,
-             answers: Mapping[str, Mapping[str, Sequence[float]] | None]) -> Check:
+def inference(age_s: float | None, fault: str, told: Collection[str]) -> Check:
     """
-    Check that nobody on the way to the wheels is known to drop linear_y.
-
-    :param on_the_way: who hears commands, directly or through another.
-    :param wanted: whether commands can have a linear_y at all.
-    :param answers: what each smoother says of its parameters ``SMOOTHER_SIGNS``; None where it
-        said nothing.
-    """
-    if not wanted:
-        return Check('linear_y', True, 'no command has a linear_y')
-    on_the_way = list(on_the_way)
-    problems = [(f'{one} drives a base that cannot strafe', 'set max_velocity y to 0.0 and drive '
-                 'a policy with angular_z')
-                for one in sorted({one.full_name for one in on_the_way
-                                   if any(word in one.node for word in CANNOT_STRAFE)})]
-    for name in smoothers(on_the_way):
-        values = answers.get(name)
-        if values is None:
-            problems.append((f'{name} may drop linear_y and does not tell its parameters',
-                             f'see that y of {", ".join(SMOOTHER_SIGNS)} is not 0.0 there'))
-            continue
-        shut = [key for key, sign in SMOOTHER_SIGNS.items()
-                if len(values.get(key) or ()) < 2 or not values[key][1] * sign > 0]
-        if shut:
-            problems.append((f'{name} makes linear_y zero', f'give {", ".join(shut)} there a y '
-                             'other than 0.0 (navigation2 #6292)'))
-    return _verdict('linear_y', problems,
-                    'nobody on the way to the wheels is known to drop linear_y')
-
-
-def with_linear_y(said: str) -> bool:
-    """Return whether a policy drives linear_y, by its sentence on its axes; yes in doubt."""
-    return 'linear_y' in said or not any(axis in said for axis in TWIST_AXES)
-
-
-def inference(age_s: float | None, fault: str) -> Check:
-    """
-    Check that the policy's node is alive and well.
+    Check that the policy's node is alive and well, and tells all that it has to look at.
 
     :param age_s: of the newest word on its health; None when none was heard.
     :param fault: what it reports, '' when nothing.
+    :param told: names of the checks of its own that came with that word.
     """
     if age_s is None:
-        return Check('inference', False, 'inference says nothing of itself',
-                     'start inference, and see that it is active')
+        return _unknown('inference says nothing of itself', INFERENCE_CHECKS,
+                        'start inference, and see that it is active; for a policy that is not '
+                        'ours, {}')
     if age_s > HEALTH_FRESH_S:
-        return Check('inference', False, f'inference has been silent for {age_s:.1f} s',
-                     'see its log, and start it again')
+        return _unknown(f'inference has been silent for {age_s:.1f} s', INFERENCE_CHECKS,
+                        'see its log, and start it again')
     if fault:
         return Check('inference', False, f'inference reports a fault: {fault}', 'mend it')
+    untold = [name for name in INFERENCE_CHECKS if name not in told]
+    if untold:
+        return _unknown('inference is alive', untold, '{}')
     return Check('inference', True, 'inference is alive')
+
+
+def _unknown(sentence: str, names: Sequence[str], remedy: str) -> Check:
+    """Return the red line of an inference that does not tell these checks."""
+    return Check('inference', False, f'{sentence}; not known: {", ".join(names)}', remedy.format(
+        'look at these yourself and name inference in override'))
 
 
 def check_override(names: Iterable[str]) -> frozenset[str]:
@@ -212,7 +209,7 @@ def report(checks: Iterable[Check]) -> str:
     return '\n'.join(check.line for check in checks)
 
 
-def _verdict(name: str, problems: Sequence[tuple[str, str]], well: str) -> Check:
+def verdict(name: str, problems: Sequence[tuple[str, str]], well: str) -> Check:
     """Return a check of several problems, each a sentence and its remedy; `well` without any."""
     if not problems:
         return Check(name, True, well)
