@@ -1,4 +1,4 @@
-"""A policy as a robot takes it: by name, fit for the base, compiled, asked its golden frames."""
+"""A policy as a robot takes it: by name, fit for the base, made fast, asked its golden frames."""
 
 from dataclasses import dataclass
 
@@ -8,6 +8,7 @@ import torch
 from mobile_vla_ros.errors import UserError, did_you_mean, first_line
 from mobile_vla_ros.model.bundle import read_spec
 from mobile_vla_ros.model.golden import read_golden
+from mobile_vla_ros.model.packing import pack
 from mobile_vla_ros.runtime.noop import NAME as NOOP
 from mobile_vla_ros.runtime.noop import NoOpPolicy
 from mobile_vla_ros.runtime.policy import Policy, VlaPolicy
@@ -81,6 +82,8 @@ def load_policy(name: str, settings: PolicySettings) -> Ready:
                             blank=settings.blank, offline=settings.offline)
     if settings.compile:
         compile_backbone(policy)
+    else:
+        pack(policy.network.kosmos)
     from mobile_vla_ros.runtime.golden_check import golden_check
     try:
         golden, said = golden_check(policy, read_golden(name), settings.precision)

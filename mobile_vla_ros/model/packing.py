@@ -1,0 +1,58 @@
+"""Weights laid out once as the CPU multiplies them, instead of anew at every step."""
+
+import torch
+from torch import nn
+
+
+class PackedLinear(nn.Module):
+    """
+    A linear layer for inference on a CPU, whose weights oneDNN has put in its own order.
+
+    :param linear: bfloat16, with or without a bias; its own weight is not kept.
+    """
+
+    def __init__(self, linear: nn.Linear):
+        super().__init__()
+        self.register_buffer('weight', torch.ops.mkldnn._reorder_linear_weight(
+            linear.weight.detach()))
+        self.bias = linear.bias
+
+    def forward(self, rows: torch.Tensor) -> torch.Tensor:
+        """Return what the layer gives for (..., in) as (..., out)."""
+        return torch.ops.mkldnn._linear_pointwise(rows, self.weight, self.bias, 'none', [], '')
+
+
+def pack(model: nn.Module) -> int:
+    """
+    Pack the bfloat16 linear layers of a model that is only to be run, where torch can.
+
+    What comes out is the same within rounding. It can be neither trained nor moved after that.
+
+    :returns: how many layers were packed: 0 on a GPU, in other precisions, and where torch has no
+        oneDNN for bfloat16 on this CPU.
+    """
+    if not _can_pack():
+        return 0
+    packed = 0
+    for parent in list(model.modules()):
+        for name, child in list(parent.named_children()):
+            if type(child) is nn.Linear and _fits(child.weight):
+                setattr(parent, name, PackedLinear(child))
+                packed += 1
+    if packed:
+        # Tensors of one weight file share its memory: none is free before all have left it.
+        for tensor in (*model.parameters(), *model.buffers()):
+            if not tensor.is_mkldnn:
+                tensor.data = tensor.data.clone()
+    return packed
+
+
+def _fits(weight: torch.Tensor) -> bool:
+    return weight.dtype is torch.bfloat16 and weight.device.type == 'cpu'
+
+
+def _can_pack() -> bool:
+    # These two are what torch.compile itself calls on a CPU; no public name does it.
+    return (torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, '_linear_pointwise')
+            and hasattr(torch.ops.mkldnn, '_reorder_linear_weight')
+            and torch.ops.mkldnn._is_mkldnn_bf16_supported())

@@ -1,0 +1,60 @@
+"""Packed weights: the same numbers, once in memory, and only where a CPU gains by it."""
+
+import copy
+
+import pytest
+import torch
+from transformers import Kosmos2Model
+
+from mobile_vla_ros.model.backbone import load_backbone
+from mobile_vla_ros.model.packing import PackedLinear, pack
+from mobile_vla_ros.runtime.loading import PolicySettings, load_policy
+
+
+@pytest.fixture(scope='module')
+def plain() -> Kosmos2Model:
+    """Return the small backbone in bfloat16."""
+    return load_backbone('builtin:tiny', offline=True, dtype=torch.bfloat16).model
+
+
+def forward(model: Kosmos2Model, count: int) -> torch.Tensor:
+    """Return the states of a batch of images and words, (count, L, D)."""
+    side, images = model.config.vision_config.image_size, model.config.latent_query_num
+    pixels = torch.rand(count, 3, side, side, generator=torch.Generator().manual_seed(count))
+    ids = torch.full((count, images + 6), 3)
+    places = torch.zeros_like(ids)
+    places[:, 1:1 + images] = 1
+    with torch.no_grad():
+        return model(pixel_values=pixels.bfloat16(), input_ids=ids,
+                     image_embeds_position_mask=places).last_hidden_state
+
+
+@pytest.mark.parametrize('count', [1, 4])
+def test_a_packed_backbone_says_the_same(plain, count):
+    """One frame and a window of them, within the rounding of bfloat16."""
+    packed = copy.deepcopy(plain)
+    assert pack(packed) == sum(isinstance(part, torch.nn.Linear) for part in plain.modules())
+    torch.testing.assert_close(forward(packed, count), forward(plain, count), atol=0.05, rtol=0.05)
+
+
+def test_packed_weights_are_held_once(plain):
+    """As many bytes as before, none in the memory that was there: so that can be given back."""
+    packed = copy.deepcopy(plain)
+    before = packed.state_dict()
+    pack(packed)
+    after = packed.state_dict()
+    assert sum(value.nbytes for value in after.values()) == sum(
+        value.nbytes for value in before.values())
+    there = {value.untyped_storage().data_ptr() for value in before.values()}
+    assert not there & {value.untyped_storage().data_ptr() for value in after.values()
+                        if not value.is_mkldnn}
+
+
+@pytest.mark.parametrize(('settings', 'packs'), [
+    ({'precision': 'bf16'}, True), ({'precision': 'fp32'}, False), ({'precision': 'fp16'}, False)])
+def test_a_policy_that_drives_is_packed_in_bfloat16_alone(small_run, settings, packs):
+    """As the inference node loads it; its golden frames come back."""
+    ready = load_policy(str(small_run / 'best'), PolicySettings(device='cpu', **settings))
+    assert any(isinstance(part, PackedLinear)
+               for part in ready.policy.network.modules()) == packs
+    assert ready.golden, ready.golden_said
