@@ -38,8 +38,8 @@ from mobile_vla_ros.safety.guard import Decision, Guard, State
 from mobile_vla_ros.types import NANOSECONDS, Check
 
 COMMAND_DEPTH = 10
-# Hears whoever publishes, whether or not he asks for receipts; what was lost is not sent again
-# when it is old.
+# Hears whoever publishes, with or without receipts; what was lost is not sent again when it is
+# old.
 HEARS_ALL = QoSProfile(depth=COMMAND_DEPTH, reliability=ReliabilityPolicy.BEST_EFFORT)
 # Of the e-stop nothing may be lost, and one that was pressed before the guard was there counts.
 ESTOPS = (COMMAND_DEPTH, HEARS_ALL, LATCHED)
@@ -213,7 +213,7 @@ class GuardNode(Node):
         return SetParametersResult(successful=True)
 
     def _take_parameters(self, changes):
-        """Take what all that was set with it was set with: a refused set leaves all as it was."""
+        """Take what was set, now that nothing of it was refused."""
         for names in _overrides(changes):
             self._override = names
 
