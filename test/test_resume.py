@@ -177,6 +177,24 @@ def test_a_run_that_was_told_otherwise_is_not_gone_on_with(small_backbone, takes
     assert (tmp_path / 'out' / state.NAME).read_bytes() == kept
 
 
+def test_a_run_of_before_a_setting_was_goes_on(tmp_path):
+    """It was told nothing of it, which is the default; a value is another run, and is named."""
+    state_of(tmp_path, {'epochs': 3})
+    folder = RunFolder(tmp_path, lambda _: None, writes=False)
+    assert folder.begin({'epochs': 3, 'corrections': 0.0, 'init': ''}, 1, {}).step == 5
+    with pytest.raises(UserError, match=r"got corrections was 0.0 and is 10.0; init was '' and"
+                                        " is 'runs/first/best'"):
+        folder.begin({'epochs': 3, 'corrections': 10.0, 'init': 'runs/first/best'}, 1, {})
+
+
+def state_of(folder, told):
+    """Write the state of a run of no weights at its step 5 that was told so."""
+    empty = torch.nn.Module()
+    empty.register_parameter('a', torch.nn.Parameter(torch.zeros(1)))
+    state.save_state(folder, empty, torch.optim.AdamW(empty.parameters()),
+                     state.Progress(step=5), told)
+
+
 def test_a_finished_run_is_not_trained_over(small_backbone, takes, whole):
     """Its folder is refused."""
     with pytest.raises(UserError, match='holds a training run already'):

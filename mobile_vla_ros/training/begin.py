@@ -18,7 +18,7 @@ from mobile_vla_ros.model.bundle import (
     read_spec,
 )
 from mobile_vla_ros.model.network import VlaNetwork, build_network
-from mobile_vla_ros.training.config import DataConfig, ModelConfig, TrainConfig
+from mobile_vla_ros.training.config import DataConfig, ModelConfig, TrainConfig, default_of
 from mobile_vla_ros.types import ActionSpec, ImageSpec
 
 
@@ -87,7 +87,7 @@ def settled(model: ModelConfig, data: DataConfig, given: Collection[str] | None 
             here, there = getattr(config, one.name), wanted[one.name]
             if here == there:
                 continue
-            asked = (one.name in given if given is not None else here != _default(one))
+            asked = (one.name in given if given is not None else here != default_of(one))
             if asked:
                 problems.append(f'{one.name} is {here!r}, and the policy has {there!r}')
             changed[one.name] = there
@@ -99,10 +99,6 @@ def settled(model: ModelConfig, data: DataConfig, given: Collection[str] | None 
     return tuple(replace(config, **{
         one.name: changed[one.name] for one in fields(config) if one.name in changed})
         for config in (model, data))
-
-
-def _default(one):
-    return one.default_factory() if callable(one.default_factory) else one.default
 
 
 def _decided(name: str) -> dict:

@@ -1,6 +1,6 @@
 """What a training run can be told, as dataclasses that check themselves."""
 
-from dataclasses import dataclass, field
+from dataclasses import MISSING, Field, dataclass, field, fields
 
 from mobile_vla_ros.errors import UserError
 from mobile_vla_ros.types import ACCEPTED_VERDICTS, BLANKS, TWIST_AXES, VERDICTS
@@ -162,3 +162,15 @@ class TrainConfig:
             _range('gripper_weight', self.gripper_weight, 0, 1e3),
             None if self.precision in ('no', 'bf16', 'fp16')
             else f'precision is {self.precision!r}, not no, bf16 or fp16'])
+
+
+def default_of(one: Field):
+    """Return what a setting is when nobody gives it; MISSING: it has to be given."""
+    return one.default if one.default_factory is MISSING else one.default_factory()
+
+
+def defaults() -> dict:
+    """Return every setting that may be left out, by name."""
+    found = {one.name: default_of(one) for config in (ModelConfig, DataConfig, TrainConfig)
+             for one in fields(config)}
+    return {name: value for name, value in found.items() if value is not MISSING}

@@ -18,6 +18,7 @@ from mobile_vla_ros.model.bundle import PolicySpec, read_spec, save_bundle
 from mobile_vla_ros.model.golden import Golden
 from mobile_vla_ros.model.network import VlaNetwork
 from mobile_vla_ros.training import state
+from mobile_vla_ros.training.config import defaults
 from mobile_vla_ros.training.state import Progress
 
 # A run writes at most so many times its trained numbers at once: the best bundle, the last, the
@@ -74,6 +75,9 @@ class RunFolder:
             return None
         self._flush_log()
         progress, told_then = found
+        # A setting that came later was, in a run of before it, what it is when nobody gives it.
+        told_then = {**{name: value for name, value in defaults().items() if name in told},
+                     **told_then}
         other = [f'{name} was {told_then.get(name)!r} and is {told.get(name)!r}'
                  for name in sorted(set(told) | set(told_then))
                  if told.get(name) != told_then.get(name)]
