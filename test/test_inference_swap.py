@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import threading
 import time
 
 import numpy as np
@@ -10,6 +11,9 @@ from driven import OK, PERIOD_S, Camera, Drive
 from rcl_interfaces.msg import Parameter, ParameterType, ParameterValue
 from rcl_interfaces.srv import SetParameters
 from ros_helpers import wait_until
+
+from mobile_vla_ros.nodes.inference_policies import Policies
+from mobile_vla_ros.runtime.loading import Ready
 
 RED = 'go to the red box'
 
@@ -79,3 +83,27 @@ def test_a_policy_loads_beside_the_one_that_drives_and_drives_when_the_base_stan
         wait_until(lambda: client.call('inference/swap_back').success, 20, 'the way back')
         drive.until(OK)
         assert drive.reported(policy=first)
+
+
+def test_policies_are_loaded_one_at_a_time_and_only_into_free_memory():
+    """Each would take as much memory as the one that drives, which a full machine kills."""
+    begun, let, said, rooms = [], threading.Semaphore(0), threading.Semaphore(0), ['']
+
+    def load(name):
+        begun.append(name)
+        assert let.acquire(timeout=10)
+        return Ready(name, None, True, 'well')
+    policies = Policies(load=load, room=lambda: rooms[-1], take=None,
+                        say=lambda _sentence: said.release())
+    for name in ('first', 'second', 'third'):
+        policies.ask(name)
+        wait_until(lambda: begun, 10, 'the first')
+    assert begun == ['first']
+    let.release(2)
+    assert said.acquire(timeout=10)
+    assert (begun, policies.state) == (['first', 'third'], 'ready')
+    rooms.append('little memory is left')
+    policies.ask('fourth')
+    assert said.acquire(timeout=10)
+    assert policies.said == 'fourth is refused: little memory is left'
+    assert begun == ['first', 'third']

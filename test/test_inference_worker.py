@@ -296,6 +296,23 @@ def test_why_there_is_nothing_yet_is_said(bench):
     assert one.at(200) == (Health.hold('not active'), None)
 
 
+def test_an_instruction_of_a_megabyte_costs_nothing_and_is_not_followed(bench):
+    """It once kept the network, the picture and Ctrl-C waiting, with gigabytes in use."""
+    one = bench(Steps(window=1))
+    one.policy.let.release(100)
+    one.worker.see(shot(1))
+    one.heard()
+    assert one.worker.instruct('go ' * 333_333)
+    assert not one.worker.instruct('go ' * 333_333)
+    one.worker.see(shot(2))
+    assert one.at(200) == (Health.hold(
+        'the instruction is too long: say it in at most 500 letters'), None)
+    assert len(one.worker.instruction) < 1000
+    assert one.worker.instruct('stop')
+    one.well(200)
+    assert [instruction for _, instruction in one.policy.seen] == [GO, 'stop']
+
+
 def test_another_policy_takes_over_with_nothing_of_the_one_before(bench):
     """Neither its plan, nor one that it is at just now."""
     one = bench(Steps(window=1))

@@ -66,9 +66,9 @@ def test_the_map_shows_what_of_the_plan_is_over():
     assert 0.3 * fresh < half < 0.8 * fresh
 
 
-@pytest.mark.parametrize('text', ['x' * 400, 'Ω ü 箱', '', 'a\nb'])
+@pytest.mark.parametrize('text', ['x' * 400, 'Ω ü 箱', '', 'a\nb', 'go ' * 333_333])
 def test_no_text_breaks_the_picture(text):
-    """Instructions and reasons are anything."""
+    """Instructions and reasons are anything; one of a megabyte once took minutes to fit in."""
     assert draw_drive(None, view(instruction=text, reason=text)).shape[1] == WIDTH
 
 

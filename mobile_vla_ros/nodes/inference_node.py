@@ -219,11 +219,9 @@ class InferenceNode(LifecycleNode):
             self._worker.see(shot)
 
     def _on_instruction(self, instruction: str) -> None:
-        if instruction == self._worker.instruction:
-            return  # said again, and again: that must not stop the drive
-        self._worker.instruct(instruction)
-        self._propose()
-        self.get_logger().info(f'instruction: {instruction!r}')
+        if self._worker.instruct(instruction):
+            self._propose()
+            self.get_logger().info(f'instruction: {self._worker.instruction!r}')
 
     def _on_time(self) -> None:
         self._tick()  # first, so that a step of the clock is told by its name

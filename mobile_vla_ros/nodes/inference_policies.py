@@ -41,6 +41,7 @@ class Policies:
                  say: Callable[[str], None]):
         self._load, self._room, self._take, self._say = load, room, take, say
         self._lock = threading.Lock()
+        self._loading = threading.Lock()  # one at a time: torch's loaders set what all threads see
         self._asked = 0
         self.now = self.before = self._next = None
         self.state, self.said = NONE, ''
@@ -90,26 +91,31 @@ class Policies:
         return True, f'{self.now.name} drives again; ~/swap_back returns to {self.before.name}.'
 
     def _fetch(self, name: str, number: int) -> None:
-        before_gb = resident_gb()
-        ready = None
-        try:
-            ready = self._load(name)
-            scarce = self._room()
-            if not ready.golden:
-                ready, said = None, f'{name} is refused: {ready.golden_said}'
-            elif scarce:
-                ready, said = None, f'{name} is refused: {scarce}'
-            else:
-                said = (f'{name} is ready: {ready.golden_said}; {resident_gb():.2f} GB are held, '
-                        f'{before_gb:.2f} GB before; ~/swap lets it drive')
-        except UserError as error:
-            said = f'{name} is refused: {error}'
-        except Exception as error:  # the one that drives goes on, whatever this one is
-            said = f'{name} is refused: {type(error).__name__}: {error}'
-            self._say(traceback.format_exc())
-        with self._lock:
+        with self._loading:
             if number != self._asked:
                 return  # another one was asked for meanwhile
+            ready, said = self._try(name)
+        with self._lock:
+            if number != self._asked:
+                return
             self._next = ready
             self.state, self.said = (READY if ready else REFUSED), said
         self._say(said)
+
+    def _try(self, name: str) -> tuple:
+        """Return what was loaded, None when it must not drive, and a sentence."""
+        before_gb = resident_gb()
+        try:
+            # What has no room is not even begun: the one that drives would be killed with it.
+            scarce = self._room()
+            ready = None if scarce else self._load(name)
+            scarce = scarce or self._room()
+        except UserError as error:
+            return None, f'{name} is refused: {error}'
+        except Exception as error:  # the one that drives goes on, whatever this one is
+            self._say(traceback.format_exc())
+            return None, f'{name} is refused: {type(error).__name__}: {error}'
+        if scarce or not ready.golden:
+            return None, f'{name} is refused: {scarce or ready.golden_said}'
+        return ready, (f'{name} is ready: {ready.golden_said}; {resident_gb():.2f} GB are held, '
+                       f'{before_gb:.2f} GB before; ~/swap lets it drive')

@@ -17,6 +17,9 @@ from mobile_vla_ros.types import NANOSECONDS
 NO_IMAGE = Health.hold('no image yet')
 NOT_FULL = Health.hold('the window of frames is not full yet')
 NO_INSTRUCTION = Health.hold('no instruction yet: publish one on instruction')
+# Kosmos-2 reads 2048 tokens, four of a letter at the worst; the work grows with their square.
+MOST_LETTERS = 500
+TOO_LONG = Health.hold(f'the instruction is too long: say it in at most {MOST_LETTERS} letters')
 NEW_INSTRUCTION = Health.hold('a new instruction is being looked at')
 PLAYED_OUT = Health.fault('the last plan is played out: no newer image was understood')
 KEPT = 300  # of the last steps, for means and percentiles
@@ -99,16 +102,24 @@ class PolicyWorker:
                 self._trouble = NOT_FULL
             self._wake.notify()
 
-    def instruct(self, instruction: str) -> None:
-        """Take another instruction: plans of before are gone, frames are looked at again."""
+    def instruct(self, instruction: str) -> bool:
+        """
+        Take another instruction: plans of before are gone, frames are looked at again.
+
+        :returns: whether it is another one: what is only said again must not stop the drive.
+        """
+        instruction = instruction[:MOST_LETTERS + 1]  # one more than is followed
         with self._wake:
+            if instruction == self._instruction:
+                return False
             self._instruction = instruction
             if self._playback is not None:
                 self._playback.clear()
                 self._buffer.again()
             if self._trouble != NO_IMAGE:
-                self._trouble = NEW_INSTRUCTION if instruction.strip() else NO_INSTRUCTION
+                self._trouble = self._untold or NEW_INSTRUCTION
             self._wake.notify()
+        return True
 
     def fault(self, reason: str) -> bool:
         """Take what is wrong with the camera, '' when nothing is; return whether it is news."""
@@ -139,8 +150,15 @@ class PolicyWorker:
 
     @property
     def instruction(self) -> str:
-        """The one that is followed."""
+        """The one that is followed; the beginning of one that is too long for that."""
         return self._instruction
+
+    @property
+    def _untold(self) -> Health | None:
+        """Why the instruction cannot be followed, None when it can."""
+        if not self._instruction.strip():
+            return NO_INSTRUCTION
+        return TOO_LONG if len(self._instruction) > MOST_LETTERS else None
 
     @property
     def stats(self) -> Stats:
@@ -176,8 +194,8 @@ class PolicyWorker:
         """Return policy, window and instruction of the next step, or None and note why."""
         if self._closed is not None or self._fault or not self._buffer.due:
             return None
-        if not self._instruction.strip():
-            self._refuse(NO_INSTRUCTION)
+        if self._untold is not None:
+            self._refuse(self._untold)
             return None
         window = self._buffer.take()
         if window is None:
