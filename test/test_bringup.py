@@ -168,6 +168,12 @@ def test_topics_of_the_robot_reach_every_node_that_uses_them():
     assert {spec.namespace for spec in specs.values()} == {'robot_1'}
 
 
+def test_a_recorded_drive_needs_nobody_who_begins_takes():
+    """The recorder follows the guard there; for a collector takes are begun by hand."""
+    assert by_name(DRIVE.nodes(policy='p', record=True))['recorder'].parameters['follow_guard']
+    assert 'follow_guard' not in by_name(RECORD.nodes())['recorder'].parameters
+
+
 def test_a_compressed_topic_selects_the_compressed_transport():
     """image_topic:=…/compressed needs no second argument; raw beside it is a contradiction."""
     inference = by_name(DRIVE.nodes(policy='p', image_topic='cam/compressed'))['inference']

@@ -120,8 +120,10 @@ def _guard(values: Mapping) -> NodeSpec:
                  required=True)
 
 
-def _recorder(values: Mapping) -> NodeSpec:
+def _recorder(values: Mapping, *, follow_guard: bool = False) -> NodeSpec:
     parameters, camera = _camera(values)
+    if follow_guard:
+        parameters['follow_guard'] = True
     parameters.update(_given(values, 'data_dir', 'instruction', 'operator', 'robot'))
     return _node(values, 'recorder', parameters, params='record.yaml',
                  topics={**camera, **_cmd_vel(values)}, required=True)
@@ -189,7 +191,8 @@ def _drive_nodes(values: Mapping) -> list[NodeSpec]:
     return [*([_sim(values)] if values['sim'] else []),
             *([guard] if guarded else []), _inference(values),
             *([_shadow(values)] if values['shadow'] else []),
-            *([_recorder(values)] if values['record'] else []), *_console(values)]
+            *([_recorder(values, follow_guard=guarded)] if values['record'] else []),
+            *_console(values)]
 
 
 RECORD = Bringup(
@@ -216,7 +219,8 @@ DRIVE = Bringup(
      Argument('shadow', 'false', 'a person drives, by the console or a stack of your own; the '
               'policy only says what it would do', bool),
      OVERRIDE,
-     Argument('record', 'false', 'record the drive, with takeovers labelled', bool), *TAKES,
+     Argument('record', 'false', 'record the drive, a take for each time that the guard is armed, '
+              'with takeovers labelled', bool), *TAKES,
      Argument('console', 'false', 'start the console, to take over by keyboard or joystick', bool),
      JOY, SIM_TOO, HELD_OUT, *ARENA,
      Argument('next_scene_after_s', '3.0', 'in the arena: seconds from the end of a scene to the '

@@ -181,6 +181,19 @@ class CurrentTake:
         self._folder.changed()
         return take
 
+    def shut_down(self, timeout_s: float) -> str:
+        """Close a take in progress, as whole as one that was stopped; return what came of it."""
+        take = self.recording
+        if take is None:
+            return ''
+        if self.state == RECORDING:
+            self.write_commands(all_of_them=True)
+            take.event('stop', self._now_ns(), 'the recorder was shut down')
+            take.finish('unknown')
+        if not take.join(timeout_s):
+            return f'{take.part_path} could not be closed in time'
+        return take.error or (f'closed {take.path}' if take.path else '')
+
     def values(self) -> dict:
         """Return what the status tells of this take and of the last."""
         take = self.recording

@@ -39,6 +39,7 @@ from mobile_vla_ros.nodes.common import (
     twist_array,
 )
 from mobile_vla_ros.nodes.current_take import CLOSING, IDLE, RECORDING, STARTING, CurrentTake
+from mobile_vla_ros.nodes.drive_takes import START, DriveTakes
 from mobile_vla_ros.nodes.recorder_params import recorder_params
 from mobile_vla_ros.nodes.take_folder import TakeFolder
 from mobile_vla_ros.nodes.topics import (
@@ -80,7 +81,9 @@ class RecorderNode(Node):
         self._encode = params.images.encoder(self._camera_type)
         self._take = take = CurrentTake(params, self._folder, self._encode, self._now_ns)
         self._listen_to_camera()
-        self._source = CommandSource(self, take.said)
+        self._drive_takes = DriveTakes(params.follow_guard)
+        self._due: Future | None = None
+        self._source = CommandSource(self, self._on_guard_said)
         self._commands = CommandTopic(self, 'cmd_vel', self._on_command, self._take.command_type)
         self._instructions = InstructionTopic(self, self._on_instruction)
         self._status = self.create_publisher(DiagnosticStatus, '~/status', STATUS_DEPTH)
@@ -103,16 +106,9 @@ class RecorderNode(Node):
         """Close a take in progress: it is as whole as one that was stopped by service."""
         if self._opening is not None:
             self._take.throw_away(self._opening, CLOSE_S)
-        recording = self._take.recording
-        if recording is not None:
-            if self._take.state == RECORDING:
-                self._take.write_commands(all_of_them=True)
-                recording.event('stop', self._now_ns(), 'the recorder was shut down')
-                recording.finish('unknown')
-            if not recording.join(CLOSE_S):
-                self.get_logger().error(f'{recording.part_path} could not be closed in time')
-            elif recording.path or recording.error:
-                self.get_logger().info(recording.error or f'closed {recording.path}')
+        ended = self._take.shut_down(CLOSE_S)
+        if ended:
+            self.get_logger().info(ended)
         self._folder.close()
 
     # --- what is heard: stored, and handed to the take ---
@@ -154,6 +150,11 @@ class RecorderNode(Node):
 
     def _on_instruction(self, instruction: str):
         self._instruction = instruction
+        self._follow_guard()
+
+    def _on_guard_said(self, source: str, reason: str, sent_ns: int):
+        self._take.said(source, reason, sent_ns)
+        self._follow_guard()
 
     def _look_at_graph(self):
         """Find the publishers of the camera and of cmd_vel, and the type that the latter has."""
@@ -164,9 +165,8 @@ class RecorderNode(Node):
         if rivals:
             self._take.note('cameras', rivals)
         self._camera_problem = (
-            wrong_camera(self._camera_topic, cameras, self._camera_type) or rivals)
-        if not cameras:
-            self._camera_problem = f'no camera: nobody publishes {self._camera_topic}'
+            wrong_camera(self._camera_topic, cameras, self._camera_type) or rivals
+            if cameras else f'no camera: nobody publishes {self._camera_topic}')
         self._commands.look()
         if self._commands.rivals:
             self._take.note('rivals', self._commands.rivals)
@@ -186,6 +186,15 @@ class RecorderNode(Node):
             self.get_logger().error(traceback.format_exc())
         self._tell()
         return response
+
+    def _follow_guard(self):
+        """Begin or end a take by ourselves, where the parameter says so and it is time for it."""
+        if self._due is not None and not self._due.done():
+            return
+        due = self._drive_takes.due(self._source.armed, self._instruction, self._take.state)
+        if due:
+            answer = self._start if due == START else partial(self._stop, 'unknown')
+            self._due = self.executor.create_task(self._serve(answer, None, Trigger.Response()))
 
     async def _start(self) -> str:
         take = self._take

@@ -67,6 +67,7 @@ class RecorderParams:
     camera_wait_s: float
     expected_rate_hz: float
     disk_floor_bytes: int
+    follow_guard: bool
 
 
 def recorder_params(node: Node) -> RecorderParams:
@@ -95,4 +96,6 @@ def recorder_params(node: Node) -> RecorderParams:
             node, 'expected_rate_hz', 0.0, "the camera's rate, which each take is judged by; 0: "
             'the best two seconds seen before it', limits=(0.0, 1000.0)),
         disk_floor_bytes=MEGABYTE * declare(node, 'disk_floor_mb', 512, 'free space that no take '
-                                            'may use up, MB', limits=(1, 1_000_000_000)))
+                                            'may use up, MB', limits=(1, 1_000_000_000)),
+        follow_guard=declare(node, 'follow_guard', False, 'a take for each stretch in which the '
+                             'guard is armed, and in it for each instruction'))

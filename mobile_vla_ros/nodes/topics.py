@@ -134,9 +134,11 @@ class CommandSource:
 
     :param told: called with the source and the reason of every status, and when it was sent
         (nanoseconds, by the guard's machine; 0 where the middleware does not say).
+    :ivar armed: whether the guard is, by its newest word.
     """
 
     def __init__(self, node: Node, told: Callable[[str, str, int], None] | None = None):
+        self.armed = False
         self._heard, self._heard_s, self._told = UNKNOWN, 0.0, told
         node.create_subscription(DiagnosticStatus, 'guard/status', self._on_guard, BEST_EFFORT)
 
@@ -148,6 +150,7 @@ class CommandSource:
     def _on_guard(self, message: DiagnosticStatus, info: dict):
         said = {pair.key: pair.value for pair in message.values}
         source = said.get('source', '')
+        self.armed = said.get('armed') == 'true'
         self._heard = source if source in SOURCES else UNKNOWN
         self._heard_s = time.monotonic()
         if self._told is not None:
