@@ -61,6 +61,29 @@ def test_frames_delivered_late_are_no_jump(rows):
     assert kind(TRUE, late(rows)) == 'sane'
 
 
+def overtaken(every: int, by_s: float) -> tuple[np.ndarray, np.ndarray]:
+    """Stamps and receipts in the order of receipt, where every so many-th frame is late."""
+    received = TRUE + S // 50 + np.where(ROW % every == 3, round(by_s * S), 0)
+    order = np.argsort(received, kind='stable')
+    return TRUE[order], received[order]
+
+
+@pytest.mark.parametrize(('every', 'by_s'), [(10, 0.15), (4, 0.45), (301, 0.15)])
+def test_frames_that_were_overtaken_are_no_fault_of_the_clock(every, by_s):
+    """A late frame comes after newer ones, whose distance from stamp to receipt is as before."""
+    stamp, received = overtaken(every, by_s)
+    assert (np.diff(stamp) < 0).any()
+    assert kind(stamp, received) == 'sane'
+
+
+@pytest.mark.parametrize('back_s', [0.11, 0.25, 0.45])
+@pytest.mark.parametrize('row', [1, 150, FRAMES - 4])
+def test_a_clock_set_back_by_little_is_told_from_late_frames(row, back_s):
+    """From there on stamp and receipt stay further apart: no later frame is as fast as before."""
+    stamp = np.where(row <= ROW, TRUE - round(back_s * S), TRUE)
+    assert kind(stamp, TRUE + S // 50) == 'backwards'
+
+
 def test_gap_is_no_jump():
     """A camera that pauses: stamps and receipts go on by the same amount."""
     kept = (ROW < 100) | (ROW > 160)

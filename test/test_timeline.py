@@ -2,11 +2,12 @@
 
 import numpy as np
 import pytest
-from episode_takes import take
+from episode_takes import CREATED_NS, PERIOD_NS, START_NS, encoded, take
 from hypothesis import given
 from hypothesis import strategies as st
 
 from mobile_vla_ros.episode.reader import Episode
+from mobile_vla_ros.episode.schema import EpisodeInfo
 from mobile_vla_ros.episode.timeline import (
     CommandLog,
     actions_ahead,
@@ -14,7 +15,9 @@ from mobile_vla_ros.episode.timeline import (
     grid_frames,
     segments,
 )
+from mobile_vla_ros.episode.writer import EpisodeWriter
 from mobile_vla_ros.errors import UserError
+from mobile_vla_ros.types import Command
 
 S = 1_000_000_000
 
@@ -131,6 +134,23 @@ def test_late_delivery_costs_no_stamp():
     received = np.maximum.accumulate(stamp + np.where(np.arange(40) == 20, 9 * S // 10, 0))
     found, name = frame_times(stamp, received)
     assert name == 'stamp' and found is stamp
+
+
+def test_a_frame_that_was_overtaken_takes_its_place_in_time(tmp_path):
+    """Two pictures that came in the wrong order are learned from in the right one, in a window."""
+    writer = EpisodeWriter(tmp_path, EpisodeInfo('go'), CREATED_NS)
+    for index in (0, 1, 2, 4, 3, 5, 6, 7):
+        late_ns = PERIOD_NS * 3 // 2 if index == 3 else 0
+        writer.add_frame(encoded(index), START_NS + index * PERIOD_NS,
+                         START_NS + index * PERIOD_NS + late_ns)
+    for at in range(8):
+        writer.add_command(Command(np.full(6, at), START_NS + at * PERIOD_NS,
+                                   START_NS + at * PERIOD_NS, 'teleop'))
+    with Episode.open(writer.close()) as episode:
+        (segment,) = segments(episode, 10.0)
+        assert episode.health['verdict'] == 'good' and episode.health['worst_gap_s'] == 0.1
+    assert segment.frame_index.tolist() == [0, 1, 2, 4, 3, 5, 6, 7]
+    assert segment.twist[:, 0].tolist() == list(range(8))
 
 
 def test_episode_becomes_segments_with_actions_ahead(tmp_path):

@@ -13,6 +13,8 @@ APART_S = 0.5
 # Late frames come in a bunch: the first after a step are not asked, the next ten seconds are.
 SETTLE_S = 0.5
 LOOK_S = 10.0
+# So many frames have to follow one whose stamp goes back before it is told what it was.
+FOLLOWING = 3
 
 
 @dataclass(frozen=True)
@@ -37,10 +39,10 @@ def check(stamp_ns: np.ndarray, received_ns: np.ndarray) -> ClockVerdict:
     """
     Classify the camera's clock by what a take's frames say.
 
-    A late frame is no fault of the clock, nor is a gap: there, stamps and receipts go on by the
-    same amount. The clock jumps where the distance from stamp to receipt changes by over half a
-    second at once and stays so. It is apart where that distance is over half a second in one
-    quarter of the take or more.
+    A late frame is no fault of the clock, also not where newer ones have overtaken it; nor is a
+    gap: there, stamps and receipts go on by the same amount. The clock jumps where the distance
+    from stamp to receipt changes by over half a second at once and stays so. It is apart where
+    that distance is over half a second in one quarter of the take or more.
 
     :param stamp_ns: (N,) int64 header stamps, in the order of receipt; likewise ``received_ns``.
     """
@@ -57,7 +59,7 @@ def check(stamp_ns: np.ndarray, received_ns: np.ndarray) -> ClockVerdict:
     if count > 1 and not steps_ns.any():
         return ClockVerdict('zero', 'the camera clock stands still: all stamps are the same')
     back = int((steps_ns <= 0).sum())
-    if back:
+    if back and not _overtaken(stamp_ns, received_ns):
         return ClockVerdict('backwards', f'the camera clock does not go forward {_times(back)}; '
                             f'its worst step is {steps_ns.min() / NANOSECONDS:.2f} s')
     jumps_s = _jumps_s(stamp_ns, received_ns)
@@ -73,6 +75,29 @@ def check(stamp_ns: np.ndarray, received_ns: np.ndarray) -> ClockVerdict:
         return ClockVerdict('apart', f'the camera clock is {abs(worst_s):.2f} s {side} the '
                             'receiving clock')
     return ClockVerdict('sane', '')
+
+
+def _overtaken(stamp_ns: np.ndarray, received_ns: np.ndarray) -> bool:
+    """
+    Say whether stamps that go back are those of late frames, which newer ones have overtaken.
+
+    The frames after such a one are as fast as those before it. After a clock that was set back
+    the distance from stamp to receipt stays larger, by as much as the stamps went back.
+    """
+    newest_ns = np.maximum.accumulate(stamp_ns)
+    rows = np.flatnonzero(stamp_ns < newest_ns)
+    back_ns = newest_ns[rows].astype(float) - stamp_ns[rows]
+    if len(np.unique(stamp_ns)) < len(stamp_ns) or back_ns.max() > APART_S * NANOSECONDS:
+        return False
+    told = rows + FOLLOWING < len(stamp_ns)
+    rows, back_ns = rows[told], back_ns[told]
+    order_ns = np.maximum.accumulate(received_ns)
+    look_ns = round(LOOK_S * NANOSECONDS)
+    offset_ns = received_ns - stamp_ns
+    before = _smallest(offset_ns, np.searchsorted(order_ns, order_ns[rows] - look_ns), rows)
+    after = _smallest(offset_ns, rows + 1, np.searchsorted(
+        order_ns, order_ns[rows] + look_ns, side='right'))
+    return not (after - before > back_ns / 2).any()
 
 
 def _jumps_s(stamp_ns: np.ndarray, received_ns: np.ndarray) -> np.ndarray:

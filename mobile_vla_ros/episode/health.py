@@ -49,8 +49,9 @@ def judge(*, frame_stamp_ns: np.ndarray, frame_received_ns: np.ndarray, frozen: 
     """
     frames, commands = len(frame_received_ns), len(command_received_ns)
     camera = clock.check(frame_stamp_ns, frame_received_ns)
-    times_ns, _ = frame_times(frame_stamp_ns, frame_received_ns)
-    gaps_s = np.maximum(np.diff(times_ns) / NANOSECONDS, 0.0)
+    times_ns, by = frame_times(frame_stamp_ns, frame_received_ns)
+    in_time = np.sort(times_ns) if by == 'stamp' else times_ns  # some were overtaken on their way
+    gaps_s = np.maximum(np.diff(in_time) / NANOSECONDS, 0.0)
     duration_s = float(gaps_s.sum())
     moving = _told_to_move(times_ns, command_received_ns, twist)
     # A still picture proves a dead camera only where the robot was told to move twice running.

@@ -2,11 +2,11 @@
 Pairs frames with commands and resamples them to the policy's rate: the only place that does.
 
 The law. A frame's time is its header stamp, or its receipt where the camera's clock cannot be
-trusted (``frame_times``). The action at time t is the newest command received at or before t if
-it is no older than ``command_max_age_s``, else zero. A grid at the policy's rate starts at the
-first frame; every step of it takes the nearest frame within half a period; a step with no such
-frame is a gap: it ends the segment, and a new grid starts at the next frame. A window never
-spans two segments.
+trusted (``frame_times``); one that newer frames have overtaken takes its place in time. The
+action at time t is the newest command received at or before t if it is no older than
+``command_max_age_s``, else zero. A grid at the policy's rate starts at the first frame; every
+step of it takes the nearest frame within half a period; a step with no such frame is a gap: it
+ends the segment, and a new grid starts at the next frame. A window never spans two segments.
 """
 
 from dataclasses import dataclass
@@ -77,8 +77,8 @@ class Segment:
     """
     A run of frames at the policy's rate with no gap in it, and the action at each.
 
-    :param frame_index: (T,) int64 rows of the episode's frames, strictly increasing.
-    :param time_ns: (T,) int64 the frames' own times.
+    :param frame_index: (T,) int64 rows of the episode's frames, each another one.
+    :param time_ns: (T,) int64 the frames' own times, strictly increasing.
     :param twist: (T, 6) float64 the action at each frame's time.
     :param command_valid: (T,) bool: False where no command was fresh and the twist is zero so.
     :param rate_hz: the rate of the grid.
@@ -115,7 +115,8 @@ def frame_times(stamp_ns: np.ndarray, received_ns: np.ndarray) -> tuple[np.ndarr
     (``clock.check``). Else the time of receipt is taken.
 
     :param stamp_ns: (N,) int64; likewise ``received_ns``.
-    :returns: (N,) int64 times; ``'stamp'`` or ``'received'``.
+    :returns: (N,) int64 times, not increasing where a frame was overtaken on its way;
+        ``'stamp'`` or ``'received'``.
     """
     if len(stamp_ns) and clock.check(stamp_ns, received_ns).sane:
         return np.asarray(stamp_ns), 'stamp'
@@ -171,14 +172,16 @@ def segments(episode: 'Episode', rate_hz: float, *,
     :param rate_hz: the policy's rate.
     :param command_max_age_s: see the law at the head of this module.
     """
-    time_ns, _ = frame_times(episode.frame_stamp_ns, episode.frame_received_ns)
+    time_ns, by = frame_times(episode.frame_stamp_ns, episode.frame_received_ns)
+    # Receipts that go back are a clock's fault, and end a segment; stamps of a sane clock are not.
+    place = np.argsort(time_ns, kind='stable') if by == 'stamp' else np.arange(len(time_ns))
     # A clock that was set back leaves receipts out of order; a stable sort keeps their sequence.
     order = np.argsort(episode.commands.received_ns, kind='stable')
     kind = corrections.kinds(episode.commands, episode.events)
     log = CommandLog(episode.commands.received_ns[order], episode.commands.twist[order],
                      command_max_age_s, kind[order])
     found = []
-    for rows in grid_frames(time_ns, rate_hz):
+    for rows in (place[taken] for taken in grid_frames(time_ns[place], rate_hz)):
         twist, valid = log.at(time_ns[rows])
         found.append(Segment(rows, time_ns[rows], twist, valid, rate_hz, log))
     return found
