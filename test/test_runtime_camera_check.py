@@ -28,13 +28,14 @@ class Camera:
         self.number = 0
 
     def frame(self, *, late_ms=5, stamp_ns=None, nanosec=None, form='64x48 rgb8', same=False,
-              bright=0.5, moving_s=9.0, step_ns=0):
+              bright=0.5, moving_s=9.0, step_ns=0, sequence=None):
         """One message a period later; return the fault."""
         self.now += self.period_ns
         ros = EPOCH + self.now + step_ns
         stamp = ros - late_ms * MS if stamp_ns is None else stamp_ns
         sec, rest = divmod(stamp, SECOND)
-        self.check.message(Look(sec, rest if nanosec is None else nanosec, ros, self.now, form))
+        self.check.message(Look(sec, rest if nanosec is None else nanosec, ros, self.now, form,
+                                sequence))
         if not same:
             self.number += 1
         if self.check.due(self.now):
@@ -305,3 +306,18 @@ def test_brightness_is_that_of_the_picture():
     green = np.zeros((9, 9, 3), np.uint8)
     green[..., 1] = 255
     assert brightness(green) == pytest.approx(0.587)
+
+
+@pytest.mark.parametrize(('one', 'other'), [(1, 1), (1, 2), (2, 1), (7, 500), (500, 7)])
+def test_two_cameras_that_take_turns_on_one_topic_are_a_fault_and_one_started_again_is_none(
+        one, other):
+    """A window would mix what both see: pictures alike in size and time tell nothing of that."""
+    camera = Camera(rate_hz=20.0)
+    assert not any(camera.frame(sequence=one + number) for number in range(-9, 0))
+    turns = [camera.frame(sequence=first + number)
+             for number in range(3) for first in (one, other)]
+    assert 'more than one camera' in turns[-1]
+    assert not camera.check.usable
+    alone = [camera.frame(sequence=one + 9 + number) for number in range(60)]
+    assert alone[-1] == ''
+    assert not any(camera.frame(sequence=number) for number in range(20))

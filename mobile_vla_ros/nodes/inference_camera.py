@@ -76,23 +76,30 @@ class CameraGate:
         self.newest: Shot | None = None
         self._guard, self._side, self._real_time = guard, side, real_time
 
-    def pass_on(self, message: Image | CompressedImage, ros_ns: int, steady_ns: int
-                ) -> Shot | None:
+    def pass_on(self, message: Image | CompressedImage, ros_ns: int, steady_ns: int,
+                sequence: int | None = None) -> Shot | None:
         """
         Judge a message; return the frame when it may be driven by.
 
         :param ros_ns: the node's clock now.
+        :param sequence: the publisher's count of its messages, None where it is not told.
         """
         shot = Shot(message, ros_ns, steady_ns, self._side)
         check, now_ns = self.check, steady_ns if self._real_time else ros_ns
-        stamp = message.header.stamp
+        stamp, problem = message.header.stamp, ''
         check.tick(ros_ns, steady_ns)  # or a step of this clock would be told as the camera's
         try:
-            check.message(Look(stamp.sec, stamp.nanosec, ros_ns, now_ns, shot.form))
-            if check.due(now_ns):
+            form = shot.form
+        except UserError as error:
+            form, problem = check.form, str(error)  # it came all the same: no silence
+        check.message(Look(stamp.sec, stamp.nanosec, ros_ns, now_ns, form, sequence))
+        try:
+            if check.due(now_ns) and not problem:
                 check.content(now_ns, content_hash(message.data), brightness(shot.image),
                               self._guard.moving_s)
         except UserError as error:
-            check.broken(now_ns, str(error))
+            problem = str(error)
+        if problem:
+            check.broken(now_ns, problem)
         self.newest = shot
         return shot if check.usable else None

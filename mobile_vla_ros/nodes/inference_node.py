@@ -1,10 +1,10 @@
 """
 Proposes velocities from the camera: a lifecycle node around a policy.
 
-What is where: `inference_params` its parameters; `inference_camera` each image, judged as it
-comes; `inference_worker` the thread that owns the policy, and what is proposed;
-`inference_policies` loading and swapping; `inference_checks` its lines of the preflight;
-`inference_told` health, diagnostics, path and picture.
+What is where: `inference_params` its parameters; `inference_clocks` what time it is;
+`inference_camera` each image, judged as it comes; `inference_worker` the thread that owns the
+policy, and what is proposed; `inference_policies` loading and swapping; `inference_checks` its
+lines of the preflight; `inference_told` health, diagnostics, path and picture.
 """
 
 import sys
@@ -16,7 +16,6 @@ from diagnostic_msgs.msg import DiagnosticArray
 from geometry_msgs.msg import TwistStamped
 from nav_msgs.msg import Path
 from rcl_interfaces.msg import SetParametersResult
-from rclpy.clock import Clock, ClockType
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
 from rclpy.qos import qos_profile_sensor_data
 from rclpy.time import Time
@@ -28,6 +27,7 @@ from mobile_vla_ros.nodes.common import LATCHED, run, twist_message
 from mobile_vla_ros.nodes.guard_watch import GuardWatch
 from mobile_vla_ros.nodes.inference_camera import CameraGate
 from mobile_vla_ros.nodes.inference_checks import checks, scarce, unmade
+from mobile_vla_ros.nodes.inference_clocks import Clocks
 from mobile_vla_ros.nodes.inference_params import declare_params
 from mobile_vla_ros.nodes.inference_policies import NONE, Policies, in_the_way
 from mobile_vla_ros.nodes.inference_told import (
@@ -49,8 +49,6 @@ TICK_PERIOD_S = 0.05
 REPORT_PERIOD_S = 1.0
 # A thread that computes gives the others their turn after so long.
 SWITCH_S = 0.001
-# Two clocks that were not read within this time are read again.
-TOGETHER_NS = 5_000_000
 
 
 class InferenceNode(LifecycleNode):
@@ -65,8 +63,7 @@ class InferenceNode(LifecycleNode):
         self.exit_status = None
         self._params = declare_params(self)
         self._load = load
-        self._real_time = not self.get_parameter('use_sim_time').value
-        self._steady = Clock(clock_type=ClockType.STEADY_TIME)
+        self._clocks = Clocks(self)
         self._saying = threading.RLock()
         self._said: Health | None = None
         self._checks = unmade('inference is not active')
@@ -74,7 +71,7 @@ class InferenceNode(LifecycleNode):
         self._policies = None
         self._guard: GuardWatch | None = None
         self._proposed = self._reported_ns = self._reported = 0
-        self._worker = PolicyWorker(steady_ns=self._steady_ns, said=self._on_news,
+        self._worker = PolicyWorker(steady_ns=self._clocks.steady_ns, said=self._on_news,
                                     failed=self.get_logger().error)
         self._worker.instruct(self._params.instruction)
         self.add_on_set_parameters_callback(self._on_parameters)
@@ -127,7 +124,7 @@ class InferenceNode(LifecycleNode):
                                                qos_profile_sensor_data)
         self._diagnostics = self.create_publisher(DiagnosticArray, '/diagnostics', 10)
         self._healths = self.create_publisher(DiagnosticArray, 'policy/health', LATCHED)
-        self._guard = GuardWatch(self, self._now_ns)
+        self._guard = GuardWatch(self, self._clocks.now_ns)
         self._swaps = [self.create_service(Trigger, '~/swap', self._on_swap),
                        self.create_service(Trigger, '~/swap_back', self._on_swap_back)]
         self.get_logger().info(
@@ -141,13 +138,12 @@ class InferenceNode(LifecycleNode):
         self._images = self.create_subscription(
             self._camera_type, self._camera_topic, self._on_image, qos_profile_sensor_data)
         self._instructions = InstructionTopic(self, self._on_instruction)
-        # A step of the real clock must stop no timer; a simulation's clock is everybody's.
-        clock = self._steady if self._real_time else self.get_clock()
+        steady = self._clocks.steady
         self._timers_of_ours = [
-            self.create_timer(1 / self._params.rate_hz, self._on_time, clock=clock),
-            self.create_timer(TICK_PERIOD_S, self._tick, clock=self._steady),
-            self.create_timer(HEALTH_PERIOD_S, self._say_health, clock=self._steady),
-            self.create_timer(REPORT_PERIOD_S, self._report, clock=self._steady)]
+            self.create_timer(1 / self._params.rate_hz, self._on_time, clock=self._clocks.timers),
+            self.create_timer(TICK_PERIOD_S, self._tick, clock=steady),
+            self.create_timer(HEALTH_PERIOD_S, self._say_health, clock=steady),
+            self.create_timer(REPORT_PERIOD_S, self._report, clock=steady)]
         result = super().on_activate(state)
         self._worker.start()
         self._report()
@@ -191,29 +187,11 @@ class InferenceNode(LifecycleNode):
             self._overlay.stop()
             self._overlay = None
 
-    # --- time ---
-
-    def _steady_ns(self) -> int:
-        return self._steady.now().nanoseconds
-
-    def _clocks(self) -> tuple[int, int]:
-        """Return the node's clock and the steady one, read together."""
-        for _ in range(5):
-            before_ns = self._steady_ns()
-            ros_ns = self.get_clock().now().nanoseconds
-            steady_ns = self._steady_ns()
-            if steady_ns - before_ns < TOGETHER_NS:
-                break
-        return ros_ns, steady_ns
-
-    def _now_ns(self) -> int:
-        """Return the clock that durations are measured by: a simulation's time may be slow."""
-        return self._steady_ns() if self._real_time else self.get_clock().now().nanoseconds
-
     # --- what comes in ---
 
-    def _on_image(self, message: Image | CompressedImage) -> None:
-        shot = self._gate.pass_on(message, *self._clocks())
+    def _on_image(self, message: Image | CompressedImage, info: dict) -> None:
+        shot = self._gate.pass_on(message, *self._clocks.both(),
+                                  info['publication_sequence_number'])
         self._take_fault()
         if shot is not None:
             self._worker.see(shot)
@@ -228,7 +206,7 @@ class InferenceNode(LifecycleNode):
         self._propose()
 
     def _tick(self) -> None:
-        self._gate.check.tick(*self._clocks())
+        self._gate.check.tick(*self._clocks.both())
         self._take_fault()
 
     def _take_fault(self) -> None:
@@ -250,11 +228,11 @@ class InferenceNode(LifecycleNode):
 
     def _take(self, ready) -> None:
         """Let a policy drive, from the next window of frames on."""
-        spec, params = ready.policy.spec, self._params
+        spec, params, real_time = ready.policy.spec, self._params, self._clocks.real_time
         self._gate = CameraGate(
             CameraCheck(spec.rate_hz, max_age_s=params.observation_max_age_s,
-                        stamp_tolerance_s=params.stamp_tolerance_s, real_time=self._real_time),
-            self._guard, spec.image.size, real_time=self._real_time)
+                        stamp_tolerance_s=params.stamp_tolerance_s, real_time=real_time),
+            self._guard, spec.image.size, real_time=real_time)
         self._worker.use(ready.policy, self._playback())
 
     def _on_parameters(self, parameters) -> SetParametersResult:
@@ -272,7 +250,7 @@ class InferenceNode(LifecycleNode):
         return self._swap(self._policies.swap_back, response)
 
     def _swap(self, swap: Callable, response):
-        proposing = self._worker.health(self._clocks()[0])[1] is not None
+        proposing = self._worker.health(self._clocks.ros_ns())[1] is not None
         response.success, response.message = swap(in_the_way(self._guard, proposing))
         self._propose()
         self.get_logger().info(response.message)
@@ -283,7 +261,7 @@ class InferenceNode(LifecycleNode):
     def _propose(self) -> None:
         """Publish what is proposed for now, and the health when it has changed; any thread."""
         with self._saying:
-            health, proposal = self._worker.health(self.get_clock().now().nanoseconds)
+            health, proposal = self._worker.health(self._clocks.ros_ns())
             if health != self._said:
                 self._say_health(health)
             if proposal is None:
@@ -298,7 +276,7 @@ class InferenceNode(LifecycleNode):
     def _say_health(self, health: Health | None = None) -> None:
         with self._saying:
             if health is None:
-                health, _ = self._worker.health(self.get_clock().now().nanoseconds)
+                health, _ = self._worker.health(self._clocks.ros_ns())
             if health.level == Level.FAULT and health != self._said:
                 self.get_logger().warning(health.reason)
             self._said = health
@@ -308,17 +286,17 @@ class InferenceNode(LifecycleNode):
     def _look(self):
         """Return what the operator's picture shows: in the overlay's thread."""
         return view_of(self._worker, self._gate, self._guard, self._params,
-                       ros_ns=self._clocks()[0], now_ns=self._now_ns())
+                       ros_ns=self._clocks.ros_ns(), now_ns=self._clocks.now_ns())
 
     def _report(self) -> None:
         if self._gate.newest is None:
             self._refuse_wrong_camera()
-        params, now_ns = self._params, self._now_ns()
+        params, now_ns = self._params, self._clocks.now_ns()
         self._checks = checks(self._policies.now, self._gate, now_ns,
                               max_velocity=params.max_velocity,
                               tolerance_s=params.stamp_tolerance_s,
                               max_age_s=params.observation_max_age_s)
-        ros_ns, steady_ns = self._clocks()
+        ros_ns, steady_ns = self._clocks.both()
         elapsed_s = (steady_ns - self._reported_ns) / NANOSECONDS
         proposals_hz = (self._proposed - self._reported) / max(elapsed_s, 1e-9)
         self._reported_ns, self._reported = steady_ns, self._proposed

@@ -25,6 +25,8 @@ SIM_SPEED, SIM_STEP_S = 10.0, 1.0
 SILENT_S, SILENT_PERIODS = 0.5, 3.0
 # A new size or encoding is the camera's own once it has been the only one for so long.
 SETTLED_S = 2.0
+# So often within so long the publishers' count of their messages falls where two take turns.
+RIVAL_FALLS, RIVAL_SPAN_S = 2, 2.0
 RATE_SPAN_S, SKEW_SPAN_S = 2.0, 5.0
 # A frame this share of a period after the last one looked at is the next one: cameras jitter.
 EARLY_SHARE = 0.75
@@ -42,6 +44,7 @@ class Look:
     :param now_ns: the same moment on the clock that durations are measured by: a steady one, or
         the simulation's.
     :param form: its size and encoding in words.
+    :param sequence: its publisher's count of its messages, None where it is not told.
     """
 
     sec: int
@@ -49,6 +52,7 @@ class Look:
     received_ns: int
     now_ns: int
     form: str
+    sequence: int | None = None
 
     @property
     def stamp_ns(self) -> int:
@@ -103,6 +107,8 @@ class CameraCheck:
         self.form = ''
         self._other_form: tuple[str, int] | None = None
         self._clocks: tuple[int, int] | None = None
+        self._sequence: int | None = None
+        self._falls: deque[int] = deque()
 
     @property
     def fault(self) -> str:
@@ -114,7 +120,8 @@ class CameraCheck:
         self._times.append(look.now_ns)
         self._forget(look.now_ns)
         late_s = (look.received_ns - look.stamp_ns) / NANOSECONDS
-        cause, reason = self._stamp_fault(look, late_s) or self._form_fault(look) or ('', '')
+        cause, reason = (self._rival_fault(look) or self._stamp_fault(look, late_s)
+                         or self._form_fault(look) or ('', ''))
         if not cause and self._cause not in ('frozen', 'dark', 'broken'):
             self._clear(look.now_ns)  # of these the next look at the content decides
         elif cause:
@@ -197,6 +204,19 @@ class CameraCheck:
             return None
         late = [late_s for _, late_s in self._offsets]
         return min(late), max(late)
+
+    def _rival_fault(self, look: Look) -> tuple[str, str] | None:
+        """A publisher's count only rises, but once for a camera that was started again."""
+        before, self._sequence = self._sequence, look.sequence
+        if None not in (before, look.sequence) and look.sequence <= before:
+            self._falls.append(look.now_ns)
+        while self._falls and not (
+                0 <= look.now_ns - self._falls[0] <= RIVAL_SPAN_S * NANOSECONDS):
+            self._falls.popleft()
+        if len(self._falls) >= RIVAL_FALLS:
+            return 'rival', ('the images are of more than one camera: end all publishers of the '
+                             'topic but one (ros2 topic info --verbose)')
+        return None
 
     def _stamp_fault(self, look: Look, late_s: float) -> tuple[str, str] | None:
         if look.sec < 0 or look.stamp_ns <= 0 or look.nanosec >= NANOSECONDS:
