@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import yaml
 from episode_takes import CREATED_NS, START_NS, encoded, take, write_take
+from rosbags.highlevel import AnyReader
 
 from mobile_vla_ros.cli.main import main
 from mobile_vla_ros.episode.reader import Episode, find_episodes
@@ -102,6 +103,33 @@ def test_a_bag_tells_what_no_message_holds(tmp_path):
     assert about['events'][0]['text'] == 'a, b\n"c"'
     assert told['storage_identifier'] == 'mcap'
     assert [(bags / path.stem / name).exists() for name in told['relative_file_paths']] == [True]
+
+
+def test_what_a_policy_proposed_goes_out_beside_the_commands(tmp_path):
+    """A table of its own, a topic of its own; an import takes none of it for a command."""
+    writer = EpisodeWriter(tmp_path / 'takes', EpisodeInfo('go'), CREATED_NS, proposals=True)
+    write_take(writer, 4)
+    wished = [[1 / 3, -0.1, 0, 0, 0, index] for index in range(3)]
+    for index, twist in enumerate(wished):
+        writer.add_proposal(twist, START_NS + index, START_NS + 100 + index)
+    path, out, bags = writer.close(), tmp_path / 'out', tmp_path / 'bags'
+    assert export(path, '--out', out, '--format', 'csv') == 0
+    table = rows(out / path.stem / 'proposals.csv')
+    assert [[float(value) for value in list(row.values())[2:]] for row in table] == wished
+    assert [(int(row['stamp_ns']), int(row['received_ns'])) for row in table] == [
+        (START_NS + index, START_NS + 100 + index) for index in range(3)]
+    assert json.loads((out / path.stem / 'episode.json').read_text())['proposals'] == 3
+    assert export(path, '--out', bags, '--format', 'rosbag2') == 0
+    with AnyReader([bags / path.stem]) as bag:
+        said = [(bag.deserialize(data, one.msgtype), at_ns) for one, at_ns, data in bag.messages(
+            [one for one in bag.connections if one.topic == '/policy/cmd_vel'])]
+    assert [(said_of.twist.linear.x, said_of.twist.angular.z, said_of.header.stamp.nanosec, at_ns)
+            for said_of, at_ns in said] == [
+        (1 / 3, index, index, START_NS + 100 + index) for index in range(3)]
+    assert main(['episodes', 'import', str(bags), '--out', str(tmp_path / 'back')]) == 0
+    with Episode.open(find_episodes(tmp_path / 'back')[0]) as again, Episode.open(path) as old:
+        assert again.attributes['command_topic'] == '/cmd_vel'
+        np.testing.assert_array_equal(again.commands.twist, old.commands.twist)
 
 
 @pytest.mark.parametrize('kind', ['csv', 'rosbag2'])

@@ -35,13 +35,24 @@ def write_bad(folder: Path) -> Path:
     return writer.close('failure')
 
 
+def write_proposals(writer: EpisodeWriter):
+    """A policy that wants half a metre a second, and says nothing that is a number at last."""
+    for index in range(20):
+        stamp_ns = START_NS + index * PERIOD_NS
+        value = np.nan if index > 15 else 0.5
+        writer.add_proposal(np.full(6, value), stamp_ns - PERIOD_NS, stamp_ns)
+
+
 @pytest.fixture(scope='module')
 def folder(tmp_path_factory):
-    """From old to new: a good take, one of words that HTML has a meaning for, and a bad one."""
+    """From old to new: a good take, one with proposals and words for HTML, and a bad one."""
     folder = tmp_path_factory.mktemp('takes')
     for number, (frames, words) in enumerate([(30, 'go to the blue ball'), (20, WORDS)]):
-        writer = EpisodeWriter(folder, EpisodeInfo(words), CREATED_NS + number * 10**9)
+        writer = EpisodeWriter(folder, EpisodeInfo(words), CREATED_NS + number * 10**9,
+                               proposals=words == WORDS)
         write_take(writer, frames)
+        if words == WORDS:
+            write_proposals(writer)
         writer.close('success')
     write_bad(folder)
     return folder
@@ -80,6 +91,19 @@ def write_name(folder: Path, instruction: str) -> str:
             if episode.instruction == instruction:
                 return episode.episode_id
     raise AssertionError(instruction)
+
+
+def test_what_a_policy_proposed_is_beside_what_was_driven(folder, html):
+    """At its receipt, as commands are; the scale reaches to both. No take else tells of it."""
+    text = html.read_text()
+    told = {name: data_of(text, name) for name in cards(text)}
+    with_them = told.pop(write_name(folder, WORDS))
+    assert with_them['proposals'] == [[index / 10, 0.5, 0.5, 0.5, 2] for index in range(16)]
+    assert with_them['scale'] == [1.0, 1.0, 0.5]
+    assert not any('proposals' in data for data in told.values())
+    alone = TakeView('a', 'go', 'unknown', 'good', [], 0.0, 0)
+    assert 'proposed by the policy' in text
+    assert 'proposed by the policy' not in episodes_page('t', 's', [alone])
 
 
 def test_fewer_takes_are_the_worst_and_the_page_says_so(folder, tmp_path, capsys):
@@ -197,6 +221,9 @@ HOOK = """
       frame: get('frame').textContent, picture: get('picture').src, hash: location.hash,
       cursor: +/\\((.*)\\)/.exec(get('cursor').getAttribute('transform'))[1],
       now: [].map.call(document.querySelectorAll('.now'), function (e) { return e.textContent; }),
+      said: [].map.call(document.querySelectorAll('.said'), function (e) {
+        return e.textContent; }),
+      proposed: document.querySelectorAll('path.proposed').length,
       shown: [].filter.call(document.querySelectorAll('.take'), function (card) {
         return card.offsetHeight > 0; }).map(function (card) { return card.id; })};
   }
@@ -284,6 +311,8 @@ def test_a_link_leads_to_a_frame_of_a_take(seen, folder):
     assert link['picture'] == 'data:image/jpeg;base64,' + base64.b64encode(
         view.pictures[10]).decode()
     assert link['now'] == ['0.10', '0.00', '-0.10']
+    assert link['said'] == ['(0.50)'] * 3 and link['proposed'] == 3
+    assert states['bad']['said'] == [''] * 3 and states['bad']['proposed'] == 0
     assert link['cursor'] == pytest.approx(78 + 704 * 1.0 / 1.95, abs=0.1)
     assert link['hash'] == f'#take={name}&t=1.000'
 

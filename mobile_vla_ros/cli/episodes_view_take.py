@@ -7,7 +7,7 @@ import numpy as np
 
 from mobile_vla_ros.episode import schema
 from mobile_vla_ros.episode.health import WORST_GAP_PERIODS, WORST_GAP_S
-from mobile_vla_ros.episode.reader import Episode
+from mobile_vla_ros.episode.reader import Commands, Episode
 from mobile_vla_ros.episode.take_row import UNFINISHED
 from mobile_vla_ros.episode.timeline import COMMAND_MAX_AGE_S, frame_times
 from mobile_vla_ros.errors import UserError
@@ -45,11 +45,14 @@ def take_view(path: Path, most: int, side: int, budget: int) -> TakeView:
         origin_ns = min(first for first, _ in ends)
         span_s = _seconds(max(last for _, last in ends), origin_ns)
         times_s = _seconds(frames_ns, origin_ns)
-        rows = np.column_stack([_seconds(commands.received_ns, origin_ns),
-                                np.nan_to_num(commands.twist[:, [0, 1, 5]]), commands.source])
-        rows, hold_s = _extremes(rows[np.argsort(rows[:, 0], kind='stable')], budget // 3)
+        rows, hold_s = _rows(commands, origin_ns, budget)
+        proposals = []
+        if episode.proposals is not None:
+            proposals, proposed_s = _rows(episode.proposals, origin_ns, budget)
+            hold_s = max(hold_s, proposed_s)
         index, pictures, size = _pictures(
-            episode, most, side, (budget - ROW_BYTES * len(rows)) / BASE64)
+            episode, most, side, (budget - ROW_BYTES * len(rows + proposals)) / BASE64,
+            np.argsort(frames_ns, kind='stable'))  # some may have been overtaken on their way
         health = episode.health or {}
         reasons = list(health.get('reasons', ['the take was never finished']))
         lost = sum(not picture for picture in pictures)
@@ -62,8 +65,7 @@ def take_view(path: Path, most: int, side: int, budget: int) -> TakeView:
             frames=len(episode), span=(0.0, float(span_s)),
             times=[round(float(times_s[row]), 3) for row in index], index=index,
             pictures=pictures, max_age_s=hold_s,
-            rows=[[round(float(value), 3) for value in row[:4]] + [_source(row[4])]
-                  for row in rows],
+            rows=rows, proposals=proposals,
             gaps=_gaps(times_s, span_s),
             events=[[round(float(_seconds(event.time_ns, origin_ns)), 3), event.name, event.text]
                     for event in episode.events],
@@ -72,6 +74,16 @@ def take_view(path: Path, most: int, side: int, budget: int) -> TakeView:
 
 def _seconds(time_ns, origin_ns):
     return (time_ns - origin_ns) / 1e9
+
+
+def _rows(stream: Commands, origin_ns: int, budget: int) -> tuple[list[list], float]:
+    """Return the commands or proposals that are shown, and for how many seconds one holds."""
+    finite = np.isfinite(stream.twist).all(axis=1)  # of a policy anything may come
+    rows = np.column_stack([_seconds(stream.received_ns, origin_ns),
+                            stream.twist[:, [0, 1, 5]], stream.source])[finite]
+    rows, hold_s = _extremes(rows[np.argsort(rows[:, 0], kind='stable')], budget // 3)
+    return [[round(float(value), 3) for value in row[:4]] + [_source(row[4])]
+            for row in rows], hold_s
 
 
 def _source(number: float) -> int:
@@ -111,10 +123,11 @@ def _gaps(times_s: np.ndarray, span_s: float) -> list[list[float]]:
                 np.diff(edges) > max(WORST_GAP_S, WORST_GAP_PERIODS * period_s))]
 
 
-def _pictures(episode: Episode, most: int, side: int, budget: float):
+def _pictures(episode: Episode, most: int, side: int, budget: float, order: np.ndarray):
     """
     Take pictures at even distances, as many as the budget allows but one at least.
 
+    :param order: (N,) rows of the frames in the order of their times.
     :returns: their rows in the episode, JPEG files (empty where one cannot be read), and the
         size of the camera's image as text.
     """
@@ -124,7 +137,7 @@ def _pictures(episode: Episode, most: int, side: int, budget: float):
     count = int(max(1, min(most, len(episode), budget / max(len(middle), 1000))))
     if count == 1:
         return [len(episode) // 2], [middle], size
-    rows = np.unique(np.linspace(0, len(episode) - 1, count).round().astype(int)).tolist()
+    rows = order[np.unique(np.linspace(0, len(episode) - 1, count).round().astype(int))].tolist()
     return rows, [_reduced(episode, row, side)[0] for row in rows], size
 
 

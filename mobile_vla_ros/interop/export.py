@@ -29,6 +29,7 @@ PARTIAL = '.exporting_'
 # What an encoded image begins with: the suffix of its file, and its name in a CompressedImage.
 SIGNATURES = ((JPEG_START, 'jpg', 'jpeg'), (PNG_START, 'png', 'png'))
 IMAGE_TOPIC, COMMAND_TOPIC, INSTRUCTION_TOPIC = '/camera/image_raw', '/cmd_vel', '/instruction'
+PROPOSAL_TOPIC = '/policy/cmd_vel'
 
 
 def to_csv(episode: Episode, folder: Path) -> None:
@@ -36,7 +37,8 @@ def to_csv(episode: Episode, folder: Path) -> None:
     Write a take as plain files into an empty folder.
 
     ``frames/000000.jpg`` …: the images as they are stored; ``frames.csv``, ``commands.csv`` (m/s,
-    rad/s), ``events.csv``: one row each, times in nanoseconds; ``episode.json``: the rest.
+    rad/s), ``events.csv``, and ``proposals.csv`` of a take that has them: one row each, times in
+    nanoseconds; ``episode.json``: the rest.
 
     :raises UserError: when the file is broken at a frame.
     """
@@ -57,6 +59,12 @@ def to_csv(episode: Episode, folder: Path) -> None:
             for stamp, received, source, twist in zip(
                 commands.stamp_ns, commands.received_ns, commands.source, commands.twist,
                 strict=True)))
+    if episode.proposals is not None:
+        proposals = episode.proposals
+        _table(folder / 'proposals.csv', ['stamp_ns', 'received_ns', *TWIST_AXES],
+               ([int(stamp), int(received), *map(repr, twist.tolist())]
+                for stamp, received, twist in zip(
+                    proposals.stamp_ns, proposals.received_ns, proposals.twist, strict=True)))
     _table(folder / 'events.csv', ['time_ns', 'name', 'text'],
            ([event.time_ns, event.name, event.text] for event in episode.events))
     (folder / 'episode.json').write_text(
@@ -67,10 +75,10 @@ def to_rosbag2(episode: Episode, folder: Path) -> None:
     """
     Write a take as a rosbag2 (MCAP) into an empty folder, which it replaces.
 
-    Images are CompressedImage as they are stored, commands TwistStamped, the instruction a
-    String; the header has the stamp, the bag's own time is the receipt. What has no message
-    (outcome, verdict, events, who commanded) is JSON in the bag's custom data,
-    ``mobile_vla_episode``.
+    Images are CompressedImage as they are stored, commands TwistStamped, and what a policy
+    proposed as well, on `policy/cmd_vel`; the instruction is a String. The header has the stamp,
+    the bag's own time is the receipt. What has no message (outcome, verdict, events, who
+    commanded) is JSON in the bag's custom data, ``mobile_vla_episode``.
 
     :raises UserError: when the file is broken at a frame, or rosbags is not installed.
     """
@@ -91,7 +99,15 @@ def to_rosbag2(episode: Episode, folder: Path) -> None:
         twists = bag.add_connection(episode.attributes.get('command_topic') or COMMAND_TOPIC,
                                     message.TWIST, typestore=store)
         words = bag.add_connection(INSTRUCTION_TOPIC, message.STRING, typestore=store)
-        times = np.concatenate([episode.frame_received_ns, commands.received_ns])
+        streams = [(twists, commands)]
+        if episode.proposals is not None:
+            streams.append((bag.add_connection(PROPOSAL_TOPIC, message.TWIST, typestore=store),
+                            episode.proposals))
+        # Of each message that is no image: where it goes, and its row there.
+        spoken = [(connection, stream, row) for connection, stream in streams
+                  for row in range(len(stream))]
+        times = np.concatenate([episode.frame_received_ns,
+                                *(stream.received_ns for _, stream in streams)])
         first_ns = int(times.min()) if len(times) else 0
         bag.write(words, max(first_ns, 0), message.string(episode.instruction))
         for row in np.argsort(times, kind='stable').tolist():
@@ -104,9 +120,9 @@ def to_rosbag2(episode: Episode, folder: Path) -> None:
                     int(episode.frame_stamp_ns[row]), episode.attributes['frame_id'],
                     _kind(episode, row, data)[1], data))
             else:
-                row -= len(episode)
-                bag.write(twists, int(commands.received_ns[row]), message.twist(
-                    int(commands.stamp_ns[row]), commands.twist[row].tolist()))
+                connection, stream, row = spoken[row - len(episode)]
+                bag.write(connection, int(stream.received_ns[row]), message.twist(
+                    int(stream.stamp_ns[row]), stream.twist[row].tolist()))
         bag.set_custom_data('mobile_vla_episode', json.dumps(_about(episode)))
 
 
@@ -195,6 +211,7 @@ def _about(episode: Episode) -> dict:
                for source, run in groupby(episode.commands.source.tolist())]
     return {**episode.attributes, 'health': episode.health, 'frames': len(episode),
             'commands': len(episode.commands), 'command_sources': sources,
+            **({} if episode.proposals is None else {'proposals': len(episode.proposals)}),
             'events': [vars(event) for event in episode.events]}
 
 

@@ -24,6 +24,8 @@ METADATA = 'metadata.yaml'
 IMAGE, COMPRESSED = 'sensor_msgs/msg/Image', 'sensor_msgs/msg/CompressedImage'
 TWIST, TWIST_STAMPED = 'geometry_msgs/msg/Twist', 'geometry_msgs/msg/TwistStamped'
 STRING = 'std_msgs/msg/String'
+# What a policy proposed is no command, unless it is asked for by name.
+PROPOSAL_NAME = 'policy/cmd_vel'
 
 
 @contextlib.contextmanager
@@ -119,7 +121,8 @@ def _connections(reader: AnyReader, what: str, types: tuple[str, ...], wanted: s
     :param what: ``image`` or ``command``, as in ``--image-topic``.
     :param wanted: the topic's name, or '' for the only one there is.
     """
-    usable = [one for one in reader.connections if one.msgtype in types and one.msgcount]
+    usable = [one for one in reader.connections if one.msgtype in types and one.msgcount
+              and (one.topic == wanted or not f'/{one.topic}'.endswith(f'/{PROPOSAL_NAME}'))]
     topics = {one.topic: one.msgtype for one in usable}
     listed = ', '.join(f'{topic} ({kind})' for topic, kind in sorted(topics.items()))
     expected = ' or '.join(types)

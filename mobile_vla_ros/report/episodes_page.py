@@ -15,6 +15,7 @@ VERDICTS = {'bad': '#b3261e', 'unfinished': '#59636e', 'poor': '#b56a00', 'good'
 # By the number that a command's source has in an episode.
 SOURCES = (('unknown', '#7d8790'), ('teleop', '#1f6feb'), ('policy', '#8a3ffc'),
            ('takeover', '#d9730d'))
+PROPOSED = '#c026a8'
 ORDERS = {'worst': 'worst first', 'newest': 'newest first', 'oldest': 'oldest first',
           'longest': 'longest first', 'shortest': 'shortest first',
           'instruction': 'by instruction'}
@@ -38,12 +39,14 @@ h1, p.sub { max-width: none; overflow-wrap: anywhere; }
 #plot { width: 100%; height: auto; display: block; cursor: crosshair; touch-action: none;
   font-size: 12px; user-select: none; }
 #plot path { fill: none; stroke-width: 1.6; }
+#plot path.proposed { stroke: PROPOSED; stroke-width: 1.4; stroke-dasharray: 5 3; }
 #plot text { fill: #59636e; }
 #plot .lane { fill: none; stroke: #d9dee3; }
 #plot .grid { stroke: #eef1f4; stroke-width: 1; }
 #plot .zero { stroke: #c3cad1; stroke-width: 1; }
 #plot .scale { text-anchor: end; font-size: 10px; }
 #plot .now { font-size: 15px; font-weight: 600; fill: #1b1f24; }
+#plot .said { font-size: 11px; fill: PROPOSED; }
 #plot .empty { font-size: 15px; }
 #plot .gap { fill: #f7d3d0; }
 #plot .mark path { stroke: #59636e; stroke-width: 1; stroke-dasharray: 3 3; }
@@ -56,6 +59,7 @@ h1, p.sub { max-width: none; overflow-wrap: anywhere; }
   margin-top: 6px; }
 .under i { display: inline-block; width: 18px; border-top: 3px solid; vertical-align: middle;
   margin-right: 5px; }
+.under i.proposed { border-top: 2px dashed PROPOSED; }
 .under i.gap { border-top: 10px solid #f7d3d0; }
 #stage details { font-size: 13px; margin-top: 4px; }
 #stage summary { cursor: pointer; color: #59636e; }
@@ -91,7 +95,7 @@ dd { margin: 0; }
   font-size: 14px; max-width: none; overflow-wrap: anywhere; }
 @media (max-height: 900px) { #stage { position: static; } .take { scroll-margin: 20px; } }
 @media (max-width: 800px) { .screen { flex-direction: column; } #stage { position: static; } }
-"""
+""".replace('PROPOSED', PROPOSED)
 
 
 @dataclass(frozen=True)
@@ -106,6 +110,7 @@ class TakeView:
     :param times: of each picture; ``index``: its row in the episode; ``pictures``: JPEG files,
         an empty one where a frame cannot be read.
     :param rows: commands [t, vx (m/s), vy (m/s), wz (rad/s), number of the source].
+    :param proposals: likewise what a policy proposed, in a take that tells of it.
     :param max_age_s: a command holds until the next one, or this long.
     :param gaps: [from, to] where frames are missing.
     :param events: [t, name, text].
@@ -123,6 +128,7 @@ class TakeView:
     index: Sequence[int] = ()
     pictures: Sequence[bytes] = ()
     rows: Sequence[Sequence[float]] = ()
+    proposals: Sequence[Sequence[float]] = ()
     max_age_s: float = 0.5
     gaps: Sequence[Sequence[float]] = ()
     events: Sequence[Sequence] = ()
@@ -141,7 +147,8 @@ def episodes_page(title: str, subtitle: str, takes: Sequence[TakeView],
     if takes:
         # Of one take all is on the stage; the card is there for what the script reads from it.
         several = len(takes) > 1
-        parts += [_numbers(takes) if several else '', _stage(),
+        parts += [_numbers(takes) if several else '',
+                  _stage(proposed=any(take.proposals for take in takes)),
                   '<div>' if several else '<div hidden>', _sift(takes),
                   '<div class="takes" id="takes">', *map(_card, takes), '</div></div>']
     return page.page(title, subtitle, parts, style=player.STYLE + STYLE,
@@ -161,11 +168,13 @@ def _numbers(takes: Sequence[TakeView]) -> str:
           for verdict in VERDICTS if counts[verdict])])
 
 
-def _stage() -> str:
+def _stage(*, proposed: bool) -> str:
     speeds = ''.join(f'<option value="{speed}"{" selected" if speed == 1 else ""}>{speed:g} ×'
                      '</option>' for speed in (0.25, 0.5, 1, 2, 4, 8))
     sources = ''.join(f'<span><i style="border-top-color:{colour}"></i>{name}</span>'
                       for name, colour in SOURCES[1:])
+    if proposed:
+        sources += '<span><i class="proposed"></i>proposed by the policy</span>'
     colours = ' '.join(colour for _, colour in SOURCES)
     return (
         f'<section id="stage" data-colours="{colours}"><div id="about"></div>'
@@ -206,7 +215,9 @@ def _card(take: TakeView) -> str:
         face, thumb = '<div class="blank"></div>', -1
     data = {'span': take.span, 'times': take.times, 'index': take.index, 'thumb': thumb,
             'frames': take.frames, 'pictures': pictures, 'rows': take.rows, 'gaps': take.gaps,
-            'events': take.events, 'max_age_s': take.max_age_s, 'scale': _scale(take.rows)}
+            'events': take.events, 'max_age_s': take.max_age_s,
+            'scale': _scale([*take.rows, *take.proposals]),
+            **({'proposals': take.proposals} if take.proposals else {})}
     measures = ''.join(f'<dt>{html.escape(name)}</dt><dd>{html.escape(value)}</dd>'
                        for name, value in take.measures.items())
     why = f'<p class="why">{html.escape("; ".join(take.reasons))}</p>' if take.reasons else ''

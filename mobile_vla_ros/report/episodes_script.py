@@ -25,19 +25,24 @@ SCRIPT = """
     var middle = TOP + lane * (LANE + APART) + LANE / 2;
     return middle - value / data.scale[lane] * (LANE / 2 - 3);
   }
-  function until(i) {  // how long row i holds: to the next one, or until it is too old
-    var row = data.rows[i], next = data.rows[i + 1];
+  function until(rows, i) {  // how long row i holds: to the next one, or until it is too old
+    var row = rows[i], next = rows[i + 1];
     var old = row[0] + data.max_age_s;
     return next ? Math.min(next[0], old) : Math.min(data.span[1], old);
   }
-  function lines(lane) {
+  function trace(rows, lane) {  // a path for each source
     var paths = ['', '', '', ''];
-    data.rows.forEach(function (row, i) {
-      var end = until(i), next = data.rows[i + 1], at = y(lane, row[1 + lane]).toFixed(1);
+    rows.forEach(function (row, i) {
+      var end = until(rows, i), next = rows[i + 1], at = y(lane, row[1 + lane]).toFixed(1);
       paths[row[4]] += 'M' + x(row[0]).toFixed(1) + ' ' + at + 'H' + x(end).toFixed(1) +
         (next && next[0] <= end ? 'V' + y(lane, next[1 + lane]).toFixed(1) : '');
     });
-    return paths.map(function (path, source) {
+    return paths;
+  }
+  function lines(lane) {
+    return trace(data.proposals, lane).map(function (path) {
+      return path && '<path class="proposed" d="' + path + '"/>';
+    }).join('') + trace(data.rows, lane).map(function (path, source) {
       return path && '<path d="' + path + '" stroke="' + COLOURS[source] + '"/>';
     }).join('');
   }
@@ -77,6 +82,7 @@ SCRIPT = """
         '<path class="zero" d="M' + LEFT + ' ' + y(lane, 0) + 'H' + (WIDTH - RIGHT) + '"/>' +
         '<text x="0" y="' + (y(lane, 0) - 8) + '">' + name + ', ' + UNITS[lane] + '</text>' +
         '<text class="now" x="0" y="' + (y(lane, 0) + 13) + '"></text>' +
+        '<text class="said" x="0" y="' + (y(lane, 0) + 28) + '"></text>' +
         '<text class="scale" x="' + (LEFT - 4) + '" y="' + (y(lane, data.scale[lane]) + 6) + '">' +
         +data.scale[lane].toFixed(2) + '</text><text class="scale" x="' + (LEFT - 4) + '" y="' +
         (y(lane, -data.scale[lane]) + 1) + '">\\u2212' + +data.scale[lane].toFixed(2) + '</text>' +
@@ -90,9 +96,9 @@ SCRIPT = """
     svg.innerHTML = text + marks() + '<path id="cursor" d="M0 ' + TOP + 'V' + (HEIGHT - 16) +
       '"/>';
   }
-  function newest(t) {  // the command in force at t, as training sees it; none: null
+  function newest(rows, t) {  // the one in force at t, as training sees commands; none: null
     var found = null;
-    data.rows.forEach(function (row, i) {
+    rows.forEach(function (row, i) {
       if (row[0] <= t + 1e-6 && t <= row[0] + data.max_age_s) { found = row; }
     });
     return found;
@@ -103,7 +109,8 @@ SCRIPT = """
   }
   var player = makePlayer(stage, function (i) {
     if (!data) { return; }
-    var t = data.times.length ? data.times[i] : data.span[0], row = newest(t);
+    var t = data.times.length ? data.times[i] : data.span[0], row = newest(data.rows, t);
+    var proposed = newest(data.proposals, t);
     var has = data.times.length && source(i);
     image.style.visibility = has ? 'visible' : 'hidden';
     if (has) { image.src = source(i); }
@@ -113,6 +120,9 @@ SCRIPT = """
     svg.querySelectorAll('.now').forEach(function (text, lane) {
       text.textContent = row ? row[1 + lane].toFixed(2) : '\\u2013';
       text.setAttribute('fill', row ? COLOURS[row[4]] : COLOURS[0]);
+    });
+    svg.querySelectorAll('.said').forEach(function (text, lane) {
+      text.textContent = proposed ? '(' + proposed[1 + lane].toFixed(2) + ')' : '';
     });
     stage.dataset.time = t.toFixed(3);
     if (!player.playing()) { remember(); }
@@ -135,6 +145,7 @@ SCRIPT = """
     chosen = card;
     card.classList.add('chosen');
     data = JSON.parse(card.querySelector('script').textContent);
+    data.proposals = data.proposals || [];
     draw();
     get('about').className = card.dataset.verdict;
     get('about').innerHTML = card.querySelector('.about').innerHTML;
