@@ -81,29 +81,35 @@ def test_a_lifecycle_manager_may_take_it_up_and_down(nodes, client, healths, sma
     process = nodes.start('inference_node', params={
         'policy': str(small_run / 'best'), 'instruction': RED, 'autostart': False})
 
+    def done(name):
+        number = getattr(Transition, f'TRANSITION_{name.upper()}')
+        request = ChangeState.Request(transition=Transition(id=number))
+        return client.call('inference/change_state', ChangeState, request, 60).success
+
     def go(*names):
         for name in names:
-            number = getattr(Transition, f'TRANSITION_{name.upper()}')
-            request = ChangeState.Request(transition=Transition(id=number))
-            assert client.call('inference/change_state', ChangeState, request, 60).success, name
+            assert done(name), name
     rng = np.random.default_rng(0)
     images = client.publisher('camera/image_raw', Image, qos_profile_sensor_data)
     wait_until(lambda: client.node.count_publishers('/rosout') > 1, 60, 'the node')
+    assert not done('activate')  # refused, and not the end of the node
     go('configure', 'activate')
-    for again in (('activate',), ('cleanup', 'configure', 'activate')):
+    for again in (('activate',), ('cleanup', 'configure', 'activate'), ()):
         wait_until(images.get_subscription_count, 20, 'the node')
         with client.stream('camera/image_raw', lambda: image(client, rng), 10.0,
                            qos_profile_sensor_data):
             seen = len(proposals)
             wait_until(lambda seen=seen: len(proposals) > seen + 3, 20, 'proposals',
                        lambda: str(said(healths)) + process.output)
-            go('deactivate')
+            assert not done('configure')
+            go('deactivate' if again else 'active_shutdown')
             wait_until(lambda: said(healths)[-1] == (HOLD, 'not active'), 10, 'the hold',
                        lambda: str(said(healths)))
             assert {one.level for one in healths.last.status[1:]} == {FAULT}
             seen = len(proposals)
         go(*again)
         assert len(proposals) == seen
-    wait_until(lambda: said(healths)[-1] == (HOLD, 'no image yet'), 10, 'the hold',
-               lambda: str(said(healths)))
+        if again:
+            wait_until(lambda: said(healths)[-1] == (HOLD, 'no image yet'), 10, 'the hold',
+                       lambda: str(said(healths)))
     assert 'Traceback' not in process.output

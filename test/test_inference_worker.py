@@ -2,6 +2,7 @@
 
 import threading
 import time
+import weakref
 
 import numpy as np
 import pytest
@@ -328,3 +329,17 @@ def test_another_policy_takes_over_with_nothing_of_the_one_before(bench):
     one.heard()
     assert one.at(200)[1].twist[0] == 2 * len(GO)
     assert len(first.seen) == 1
+
+
+def test_a_policy_that_was_let_go_of_holds_no_memory(bench):
+    """A node that is cleaned up and configured again once held two of them."""
+    one = bench(Steps(window=1))
+    one.policy.let.release(100)
+    one.worker.see(shot(1))
+    one.well(100)
+    left = weakref.ref(one.policy)
+    one.worker.stop()
+    one.worker.forget()
+    one.policy = None
+    assert left() is None
+    assert one.at(100) == (Health.hold('not active'), None)

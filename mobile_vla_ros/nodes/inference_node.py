@@ -16,7 +16,7 @@ from diagnostic_msgs.msg import DiagnosticArray
 from geometry_msgs.msg import TwistStamped
 from nav_msgs.msg import Path
 from rcl_interfaces.msg import SetParametersResult
-from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
+from rclpy.lifecycle import LifecycleState, TransitionCallbackReturn
 from rclpy.qos import qos_profile_sensor_data
 from rclpy.time import Time
 from sensor_msgs.msg import CompressedImage, Image
@@ -38,6 +38,7 @@ from mobile_vla_ros.nodes.inference_told import (
     view_of,
 )
 from mobile_vla_ros.nodes.inference_worker import PolicyWorker
+from mobile_vla_ros.nodes.lifecycle import PatientLifecycleNode
 from mobile_vla_ros.nodes.topics import InstructionTopic, camera, wrong_camera
 from mobile_vla_ros.runtime.camera_check import CameraCheck
 from mobile_vla_ros.runtime.health import Health, Level
@@ -51,7 +52,7 @@ REPORT_PERIOD_S = 1.0
 SWITCH_S = 0.001
 
 
-class InferenceNode(LifecycleNode):
+class InferenceNode(PatientLifecycleNode):
     """
     Callbacks judge and store, a worker thread owns the network, a timer publishes.
 
@@ -174,8 +175,17 @@ class InferenceNode(LifecycleNode):
         for service in self._swaps:
             self.destroy_service(service)
         self.destroy_subscription(self._guard.subscription)
+        self._worker.forget()
         self._policies = self._gate = None
         return TransitionCallbackReturn.SUCCESS
+
+    def on_shutdown(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Stop proposing, from whatever state: rclpy by itself would let it go on."""
+        if state.label == 'active':
+            self.on_deactivate(state)
+        if state.label != 'unconfigured':
+            self.on_cleanup(state)
+        return super().on_shutdown(state)
 
     def on_exit(self) -> None:
         """Let the threads end before the context goes."""

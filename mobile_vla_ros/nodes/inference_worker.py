@@ -85,6 +85,11 @@ class PolicyWorker:
             self._thread.join()
             self._thread = None
 
+    def forget(self) -> None:
+        """Let go of the policy, so that its memory is free; to be stopped before."""
+        with self._wake:
+            self._policy = self._buffer = self._playback = None
+
     def use(self, policy, playback: Playback) -> None:
         """Work with this policy from the next step on; nothing of before counts."""
         with self._wake:
