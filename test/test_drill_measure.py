@@ -9,15 +9,17 @@ import sys
 import pytest
 from ros_helpers import wait_until
 
-from mobile_vla_ros.bringup.drill import FAULTS, chosen, nodes
+from mobile_vla_ros.bringup.drill import FAULTS, LATE, STOPS, chosen, nodes
 from mobile_vla_ros.cli.drill_table import foot, kept, markdown, table
 from mobile_vla_ros.errors import UserError
 from mobile_vla_ros.nodes import drill_measure as measure
-from mobile_vla_ros.nodes.drill_judge import Heard, Row, judge, sure
+from mobile_vla_ros.nodes.drill_judge import Heard, judge
 from mobile_vla_ros.nodes.drill_load import Load
+from mobile_vla_ros.nodes.drill_row import Row, in_short, last_of, sure
 
 MS = 1_000_000
 BY_NAME = {fault.name: fault for fault in FAULTS}
+OLD, SILENT = 'observation is too old', 'inference is silent'
 PERSON = (0.7, 0.0, 0.0, 0.0, 0.0, 0.4)
 
 
@@ -30,12 +32,22 @@ def commands(*speeds: float, step_ms: int = 50) -> list:
     return [(number * step_ms * MS, twist(speed)) for number, speed in enumerate(speeds)]
 
 
+def said(*words: str, at: int = 30, state: str = 'fault', armed: str = 'false') -> list:
+    """Return a status of the guard for each reason, from a moment in ms on."""
+    return [((at + number) * MS, state, {'reason': reason, 'source': 'none', 'armed': armed})
+            for number, reason in enumerate(words)]
+
+
+AFTER = said('disarmed after a fault', at=2100, state='disarmed')
+
+
 def heard(speeds=(), *, injected=0, seen=0, until=2000, odom=(), status=(), health=(),
-          late=0, told=None) -> Heard:
-    """Return what was heard of a drive; times in ms."""
+          late=0, told=None, why='', after=AFTER, refusals=()) -> Heard:
+    """Return what was heard of a drive; times in ms; ``why`` is what the guard stopped for."""
     return Heard(injected * MS, None if seen is None else seen * MS, until * MS,
-                 told or commands(*speeds), list(odom), list(status), list(health), PERSON,
-                 1000 * MS, late * MS)
+                 told or commands(*speeds), list(odom),
+                 [*(said(why, at=injected + 1) if why else ()), *status, *after], list(health),
+                 PERSON, 1000 * MS, late * MS, refusals)
 
 
 def test_zero_counts_from_where_it_stays():
@@ -102,16 +114,74 @@ def test_starving_shows_as_silence_or_as_old_images():
 def test_a_stop_is_measured_from_when_it_could_be_known():
     """Not from the fault, which nobody may be able to see yet; before it is less than nothing."""
     rows = (1.0,) * 5 + (0.0,) * 5
-    row = judge(BY_NAME['camera_silent'], heard(rows, injected=10, seen=150))
+    row = judge(BY_NAME['camera_silent'], heard(rows, injected=10, seen=150, why=OLD))
     assert (row.zero_ms, row.observable_ms, row.kept) == (100.0, 140.0, True)
     assert judge(BY_NAME['camera_silent'], heard(rows, injected=10, seen=300)).zero_ms == -50.0
+
+
+@pytest.mark.parametrize(('name', 'why', 'is_kept'), [
+    ('camera_frozen', 'the camera is frozen: new stamps with the same picture', True),
+    ('camera_frozen', OLD, None), ('camera_black', OLD, None), ('camera_black', '', None),
+    ('proposal_nan', SILENT, None), ('clock_back', OLD, None), ('estop', OLD, None),
+    ('clock_back', 'stamp of the observation lies in the future', True),
+    ('inference_killed', SILENT, True), ('inference_killed', OLD, True),
+    ('inference_killed', 'the camera is frozen', None)])
+def test_a_stop_for_another_reason_shows_nothing(name, why, is_kept):
+    """On a busy machine an image is too old soon: that once kept the row of a frozen camera."""
+    row = judge(BY_NAME[name], heard((1.0, 0.0, 0.0), why=why))
+    assert (row.kept, sure(row)) == (is_kept, is_kept is not None)
+    if why and not is_kept:
+        assert why in row.guard
+        assert 'another reason' in row.note
+    late = judge(BY_NAME[name], heard((1.0,) * 9 + (0.0,), why=why))
+    assert late.kept is False  # whatever stopped it then
+
+
+def test_every_stop_that_somebody_can_explain_names_its_reason():
+    """But for those after which no guard is left to say anything."""
+    assert [fault.name for fault in FAULTS if not fault.because] == [
+        'guard_terminated', 'guard_killed']
+
+
+@pytest.mark.parametrize('name', [
+    fault.name for fault in FAULTS if fault.promise in (STOPS, LATE)])
+def test_a_base_that_drives_again_by_itself_is_broken(name):
+    """When the fault is gone nobody has armed: no command but zero, and no guard that is armed."""
+    why, rest = BY_NAME[name].because[0], [0.0] * 41  # up to 2 s, when it is undone
+
+    def told(after, tail=(0.0, 0.0)):
+        return judge(BY_NAME[name], heard((1.0, *rest, *tail), why=why, after=after,
+                                          refusals=(OLD,)))
+    assert told(AFTER).kept is True
+    drives = told(AFTER, (0.0, 0.1, 0.0))
+    assert (drives.kept, sure(drives)) == (False, True)
+    assert 'drove again by itself' in drives.note
+    armed = told(said('', at=2100, state='waiting', armed='true'))
+    assert (armed.kept, sure(armed)) == (False, True)
+    assert 'was armed' in armed.note
+    assert told([]).kept is None  # a guard that says nothing shows nothing
+
+
+def test_late_images_are_refused_whoever_arms():
+    """Not only the silence before the first of them; for their age, every time."""
+    late = BY_NAME['camera_late']
+
+    def told(*refusals, speeds=()):
+        return judge(late, heard((1.0, 0.0, 0.0, *speeds), why=OLD, refusals=refusals))
+    assert told('Not armed: images arrive 3.02 s old', OLD).kept is True
+    assert '3.02 s old' in told('images arrive 3.02 s old').note
+    for nothing in ((), ('',), (OLD, ''), (SILENT,)):
+        assert told(*nothing).kept is None
+    assert told(OLD, speeds=(0.1,)).kept is False
+    assert told(OLD, speeds=(0.0,) * 9 + (0.1, 0.0)).kept is False
 
 
 def test_a_stop_that_is_late_or_not_there_is_broken():
     """251 ms is; so is a command that never became zero, and silence."""
     late = [(0, twist(1.0)), (251 * MS, twist())]
     assert judge(BY_NAME['estop'], heard(told=late)).kept is False
-    assert judge(BY_NAME['estop'], heard(told=[(1, twist(1.0)), (250 * MS, twist())])).kept
+    assert judge(BY_NAME['estop'], heard(told=[(1, twist(1.0)), (250 * MS, twist())],
+                                         why='e-stop is pressed')).kept
     never = judge(BY_NAME['estop'], heard((1.0,) * 9))
     assert (never.kept, never.zero_ms) == (False, None)
     assert 'not zero' in never.note
@@ -122,43 +192,70 @@ def test_a_stop_that_is_late_or_not_there_is_broken():
 
 def test_ten_times_the_limit_must_be_limited_and_not_stopped():
     """Speed within the limits; a base that stands shows nothing."""
-    assert judge(BY_NAME['proposal_large'], heard((1.0, 1.0, 1.0))).kept is True
-    assert judge(BY_NAME['proposal_large'], heard((1.0, 1.01, 1.0))).kept is False
-    assert judge(BY_NAME['proposal_large'], heard((1.0, 0.0, 0.0))).kept is False
+    large, on = BY_NAME['proposal_large'], said('', state='driving')
+    assert judge(large, heard((1.0, 1.0, 1.0), status=on)).kept is True
+    assert judge(large, heard((1.0, 1.01, 1.0), status=on)).kept is False
+    assert judge(large, heard((1.0, 0.0, 0.0), status=on)).kept is False
+    assert judge(large, heard((1.0, 1.0, 0.0), why=OLD)).kept is None  # it was stopped
 
 
 def test_a_slow_policy_must_have_been_refused_not_absent():
     """All zeros because nobody was armed would be an empty promise."""
-    fault = (30 * MS, 'fault', {'reason': 'observation is too old', 'source': 'none'})
     slow = BY_NAME['inference_slow']
-    assert judge(slow, heard((0.0,) * 5, status=[fault])).kept is True
-    assert judge(slow, heard((0.0, 0.0, 0.1, 0.0), status=[fault])).kept is False
+    assert judge(slow, heard((0.0,) * 5, why=OLD)).kept is True
+    assert judge(slow, heard((0.0, 0.0, 0.1, 0.0), why=OLD)).kept is False
     assert judge(slow, heard((0.0,) * 5)).kept is False
+    assert judge(slow, heard((0.0,) * 5, why=SILENT)).kept is None
 
 
 def test_a_plan_of_before_another_instruction_is_not_played_on():
     """Zero first; and nothing else before inference has said that it proposes again."""
     rows = (1.0, 1.0, 0.0, 0.0, 0.1, 0.2)
     told = BY_NAME['instruction']
-    assert judge(told, heard(rows, health=[(90 * MS, False), (180 * MS, True)])).kept is True
+    on = heard(rows, health=[(90 * MS, False), (180 * MS, True)],
+               status=said('a new instruction is being looked at', state='waiting'))
+    assert judge(told, on).kept is True
     for health in ([(90 * MS, False), (220 * MS, True)], [(180 * MS, True)], []):
         early = judge(told, heard(rows, health=health))
         assert (early.kept, early.note) == (False, 'it went on without a new plan')
+        assert sure(early)
     assert judge(told, heard((1.0,) * 9)).kept is False
+
+
+@pytest.mark.parametrize('name', ['instruction', 'teleop_lets_go'])
+def test_a_drive_that_does_not_go_on_is_not_kept(name):
+    """The hold ends, is the promise; one that a fault ended shows neither, and is made again."""
+    stays = judge(BY_NAME[name], heard((1.0,) + (0.0,) * 39, status=said(
+        BY_NAME[name].because[0], state='waiting')))
+    assert (stays.kept, sure(stays)) == (False, True)
+    assert 'did not go on' in stays.note
+    ended = judge(BY_NAME[name], heard((1.0,) + (0.0,) * 39, status=[
+        *said(BY_NAME[name].because[0], state='waiting'), *said(OLD, at=90)]))
+    assert (ended.kept, sure(ended)) == (None, False)
+    assert OLD in ended.note
 
 
 def test_a_person_s_own_command_must_come_out():
     """Not something on the way to it."""
     rows = [(50 * MS, twist(0.9, 0.2)), (100 * MS, PERSON)]
-    row = judge(BY_NAME['teleop'], heard(told=rows))
+    teleop = BY_NAME['teleop']
+    status = [(60 * MS, 'teleop', {'source': 'takeover', 'reason': ''})]
+    row = judge(teleop, heard(told=rows, status=status))
     assert (row.kept, row.zero_ms) == (True, 100.0)
-    assert judge(BY_NAME['teleop'], heard(told=rows[:1])).kept is False
+    assert judge(teleop, heard(told=rows[:1], status=status)).kept is False
+    mixed = judge(teleop, heard(told=[*rows, (150 * MS, twist(1.0))], status=status))
+    assert (mixed.kept, sure(mixed)) == (False, True)
+    silent = judge(teleop, heard(told=[*rows, (150 * MS, twist())], status=status))
+    assert silent.kept is None
+    assert judge(teleop, heard(told=rows, status=said('', state='driving'))).kept is None
 
 
 def test_after_a_person_the_policy_stays_out_for_the_hold():
     """Zero up to 1 s after the last message, and the policy only then."""
     on = (1.0,) * 7 + (0.0,) * 14 + (0.5,) * 3   # zero at 350 ms, on at 1050 ms
-    row = judge(BY_NAME['teleop_lets_go'], heard(on, injected=0, seen=300))
+    row = judge(BY_NAME['teleop_lets_go'], heard(on, injected=0, seen=300, status=[
+        (5 * MS, 'teleop', {'source': 'takeover', 'reason': ''}),
+        *said('teleop is silent', at=310, state='teleop')]))
     assert (row.kept, row.zero_ms) == (True, 50.0)
     assert '1050 ms' in row.note
     early = (1.0,) * 7 + (0.0,) * 12 + (0.5,) * 5
@@ -180,7 +277,7 @@ def test_a_base_without_a_timeout_is_told():
 def test_what_could_not_be_made_is_neither_kept_nor_broken():
     """A machine with cores enough may starve nobody."""
     row = judge(BY_NAME['inference_starved'], heard((1.0, 0.0), seen=None))
-    assert row.kept is None
+    assert (row.kept, sure(row)) == (None, False)
     assert not kept([row.as_dict()])
 
 
@@ -193,6 +290,28 @@ def test_a_busy_machine_can_leave_an_answer_open(zero, late, waited, is_kept, ce
     """Kept with the drill's lateness added; broken with the nodes' waiting taken off."""
     row = Row('estop', '', '', '', is_kept, zero_ms=zero, late_ms=late, waited_ms=waited)
     assert sure(row) is certain
+
+
+def test_a_lucky_attempt_says_what_came_before_it():
+    """Kept after broken is told: in the row's note, and beside its mark."""
+    broken = Row('estop', 'e', '', '', False, zero_ms=312.0, waited_ms=200.0)
+    other = Row('estop', 'e', '', '', None, zero_ms=90.0, guard=OLD, note='another reason')
+    row = last_of([broken, other, Row('estop', 'e', '', '', True, zero_ms=100.0, note='so')])
+    assert (row.kept, row.attempts) == (True, 3)
+    assert row.note == (f'so; before: broken (312 ms) while a node waited 200 ms for a CPU, '
+                        f'{OLD}; another reason')
+    assert 'kept (attempt 3)' in table([row.as_dict()])
+    assert last_of([row]).attempts == 1
+
+
+def test_what_no_attempt_can_tell_stays_open_and_is_no_success():
+    """With what the last one gave, and the same only once."""
+    rows = [Row('estop', 'e', '', '', False, zero_ms=312.0, waited_ms=200.0)] * 3
+    row = last_of(rows)
+    assert (row.kept, row.note) == (None, in_short(rows[0]))
+    near = last_of([Row('estop', 'e', '', '', True, zero_ms=245.0, late_ms=20.0)])
+    assert (near.kept, near.note) == (None, 'kept (245 ms) with the drill itself 20 ms late')
+    assert not kept([row.as_dict()])
 
 
 def test_waiting_for_a_cpu_is_seen():
@@ -227,7 +346,7 @@ def test_the_guard_s_first_word_after_the_fault_is_quoted():
 
 def test_tables_show_every_row_and_say_how_far_to_trust_it():
     """Text, Markdown and JSON of the same rows; a broken promise stands out."""
-    rows = [judge(BY_NAME['estop'], heard((1.0, 0.0))).as_dict(),
+    rows = [judge(BY_NAME['estop'], heard((1.0, 0.0), why='e-stop is pressed')).as_dict(),
             {**judge(BY_NAME['camera_black'], heard((1.0, 1.0), late=31)).as_dict(),
              'attempts': 2, 'stops_before': ['fault observation is too old']}]
     assert not kept(rows)

@@ -17,14 +17,18 @@ SUITE, TRIAL, RATE_HZ = 'unseen_layouts', 232, 10.0
 CAMERA = 'drill/camera/image_raw'
 PROPOSALS = 'drill/policy/cmd_vel'
 # What is promised of a fault.
-STOPS, LIMITED, NOTHING, HELD, TAKEN, BASE = (
-    'stops', 'limited', 'nothing', 'held', 'taken', 'base')
+STOPS, ENDS, LATE, LIMITED, NOTHING, HELD, TAKEN, LETS_GO, BASE = (
+    'stops', 'ends', 'late', 'limited', 'nothing', 'held', 'taken', 'lets_go', 'base')
+_ZERO = f'zero in {PROMISED_MS:.0f} ms'
 PROMISES = {
-    STOPS: f'zero in {PROMISED_MS:.0f} ms',
+    STOPS: f'{_ZERO}, until armed again',
+    ENDS: _ZERO,
+    LATE: f'{_ZERO}, and nothing else from late images',
     LIMITED: 'within the limits',
     NOTHING: 'no command but zero',
-    HELD: f'zero in {PROMISED_MS:.0f} ms, until there is a new plan',
+    HELD: f'{_ZERO}, until there is a new plan',
     TAKEN: f'their command in {PROMISED_MS:.0f} ms',
+    LETS_GO: f'{_ZERO}, policy after the hold',
     BASE: "stopped by the base's own timeout",
 }
 
@@ -37,6 +41,8 @@ class Fault:
     :param name: as it is asked for.
     :param title: as the table says it.
     :param observable: from which moment on it can be known of.
+    :param because: what the guard says it stopped for has one of these in it, or the stop was
+        another fault's; empty where nobody is left to say anything.
     :param promise: one of ``PROMISES``.
     :param stepped_clock: the nodes take their time from /clock.
     """
@@ -44,43 +50,50 @@ class Fault:
     name: str
     title: str
     observable: str
+    because: tuple[str, ...]
     promise: str = STOPS
     stepped_clock: bool = False
 
     @property
     def promised(self) -> str:
         """What is promised of it, in words."""
-        if self.name == 'teleop_lets_go':
-            return f'{PROMISES[STOPS]}, policy after the hold'
         return PROMISES[self.promise]
 
 
 _LATE_FRAME = "a frame is half a period late (the frame buffer's own tolerance)"
 _LATE_PROPOSAL = 'a proposal does not come: one period after the last'
 _FIRST = 'the first one arrives'
+# Which of them is true first is a matter of milliseconds.
+_NO_PROPOSAL = ('is silent', 'too old')
+_NO_IMAGE = ('too old', 'is silent', 'played out')
+# Inference names it, or the guard finds stamps that are ahead of a clock which was set back.
+_CLOCK = ('jumped', 'in the future')
 FAULTS = tuple(Fault(*row) for row in (
-    ('inference_killed', 'inference SIGKILLed', _LATE_PROPOSAL),
-    ('inference_stopped', 'inference SIGSTOPped', _LATE_PROPOSAL),
+    ('inference_killed', 'inference SIGKILLed', _LATE_PROPOSAL, _NO_PROPOSAL),
+    ('inference_stopped', 'inference SIGSTOPped', _LATE_PROPOSAL, _NO_PROPOSAL),
     ('inference_starved', 'inference gets no CPU',
-     'a proposal does not come, or its image has passed the age limit'),
-    ('inference_slow', '800 ms of inference, from standstill', 'always', NOTHING),
-    ('camera_silent', 'camera silent', _LATE_FRAME),
-    ('camera_frozen', 'camera frozen', 'the first frame arrives again, with a new stamp'),
-    ('camera_late', 'camera 3 s late', _LATE_FRAME),
-    ('camera_black', 'camera black', _FIRST),
-    ('camera_stamps', 'camera stamps that are no time', _FIRST),
-    ('camera_gone', "DDS peer gone: the camera's process SIGKILLed", _LATE_FRAME),
-    ('proposal_nan', 'proposal NaN', _FIRST),
-    ('proposal_infinite', 'proposal infinite', _FIRST),
-    ('proposal_large', 'proposal 10 times the limit (no stop)', _FIRST, LIMITED),
-    ('instruction', 'instruction changed in mid-drive', 'it is sent', HELD),
-    ('teleop', 'teleop takes over', 'its first message is sent', TAKEN),
-    ('teleop_lets_go', 'teleop lets go', 'its last message is teleop_timeout_s old'),
-    ('estop', 'e-stop pressed', 'it is sent'),
-    ('guard_terminated', 'guard SIGTERMed', 'the signal is sent'),
-    ('guard_killed', 'guard SIGKILLed', 'the signal is sent', BASE),
-    ('clock_forward', 'clock stepped by +10 s', 'the first message of /clock', STOPS, True),
-    ('clock_back', 'clock stepped by -10 s', 'the first message of /clock', STOPS, True),
+     'a proposal does not come, or its image has passed the age limit', (*_NO_IMAGE, 's old')),
+    ('inference_slow', '800 ms of inference, from standstill', 'always', ('too old',), NOTHING),
+    ('camera_silent', 'camera silent', _LATE_FRAME, _NO_IMAGE),
+    ('camera_frozen', 'camera frozen', 'the first frame arrives again, with a new stamp',
+     ('frozen',)),
+    ('camera_late', 'camera 3 s late', _LATE_FRAME, _NO_IMAGE, LATE),
+    ('camera_black', 'camera black', _FIRST, ('black',)),
+    ('camera_stamps', 'camera stamps that are no time', _FIRST, ('no time',)),
+    ('camera_gone', "DDS peer gone: the camera's process SIGKILLed", _LATE_FRAME, _NO_IMAGE),
+    ('proposal_nan', 'proposal NaN', _FIRST, ('not finite',)),
+    ('proposal_infinite', 'proposal infinite', _FIRST, ('not finite',)),
+    ('proposal_large', 'proposal 10 times the limit (no stop)', _FIRST, ('driving',), LIMITED),
+    ('instruction', 'instruction changed in mid-drive', 'it is sent', ('instruction',), HELD),
+    ('teleop', 'teleop takes over', 'its first message is sent', ('takeover',), TAKEN),
+    ('teleop_lets_go', 'teleop lets go', 'its last message is teleop_timeout_s old',
+     ('teleop is silent',), LETS_GO),
+    ('estop', 'e-stop pressed', 'it is sent', ('e-stop',)),
+    ('guard_terminated', 'guard SIGTERMed', 'the signal is sent', (), ENDS),
+    ('guard_killed', 'guard SIGKILLed', 'the signal is sent', (), BASE),
+    ('clock_forward', 'clock stepped by +10 s', 'the first message of /clock', _CLOCK, STOPS,
+     True),
+    ('clock_back', 'clock stepped by -10 s', 'the first message of /clock', _CLOCK, STOPS, True),
 ))
 
 

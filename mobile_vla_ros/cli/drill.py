@@ -29,8 +29,11 @@ def register(subparsers) -> None:
                     'its own; make one fault after the other and measure how long it takes from '
                     'the moment at which the fault can be known of until the base is told zero. '
                     "Inference's proposals pass in their own time and with their own stamps, but "
-                    'say 1.0 m/s straight on, so that every fault meets the same speed. Exit '
-                    'status 1 when a promise is broken.', epilog=EXAMPLE)
+                    'say 1.0 m/s straight on, so that every fault meets the same speed. A stop '
+                    'in time has to be for the reason of its fault, as the guard tells it, and to '
+                    'last when the fault is gone; what cannot be told is measured again, up to '
+                    'three times. Exit status 1 when a promise is broken, or when that cannot be '
+                    'told to the end.', epilog=EXAMPLE)
     parser.add_argument('faults', nargs='*', metavar='FAULT', help='what to break (everything)')
     parser.add_argument('--list', action='store_true', help='name the faults and their promises')
     parser.add_argument('--policy', default=POLICY, help=f'policy bundle ({POLICY})')

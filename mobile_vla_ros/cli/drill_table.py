@@ -7,16 +7,18 @@ HEAD = ('fault', 'observable', 'zero after (ms)', 'promise', '', 'rolled (m)', '
 MARKS = {True: 'kept', False: 'BROKEN', None: 'UNSURE'}
 FOOT = ('Milliseconds are from the moment at which the fault can be known of to the moment at '
         'which DDS received the first command that is zero and after which all are; minus: before '
-        'it. Metres are from the fault to standstill, in an arena whose base brakes with at most '
-        '1.5 m/s^2.')
+        'it. A stop counts when the guard says that it was for this fault, and when the base '
+        'stays where it is after the fault is gone. Metres are from the fault to standstill, in '
+        'an arena whose base brakes with at most 1.5 m/s^2.')
 
 
 def cells(row: dict) -> tuple[str, ...]:
-    """Return what the table shows of a row of the drill (`drill_judge.Row`)."""
-    zero, metres = row['zero_ms'], row['rolled_m']
+    """Return what the table shows of a row of the drill (`drill_row.Row`)."""
+    zero, metres, attempts = row['zero_ms'], row['rolled_m'], row['attempts']
+    mark = MARKS[row['kept']] + (f' (attempt {attempts})' if attempts > 1 else '')
     says = '; '.join(filter(None, (row['guard'], row['note'])))
     return (row['title'], row['observable'], '-' if zero is None else f'{zero:.0f}',
-            row['promise'], MARKS[row['kept']], '-' if metres is None else f'{metres:.2f}', says)
+            row['promise'], mark, '-' if metres is None else f'{metres:.2f}', says)
 
 
 def table(rows: Sequence[dict]) -> str:
@@ -44,8 +46,8 @@ def foot(rows: Sequence[dict]) -> str:
              f'nodes that were to stop waited at most {waited:.0f} ms for a CPU; '
              f'{os.cpu_count()} cores, load {load:.1f} in the last minute.']
     if again:
-        lines.append('Measured again, because the machine was too busy to tell: '
-                     + ', '.join(again) + '.')
+        lines.append('Measured again, because an attempt could not tell (what it gave is in the '
+                     'last column): ' + ', '.join(again) + '.')
     stops = [f'{row["fault"]} ({stop})' for row in rows for stop in row['stops_before']]
     if stops:
         lines.append('The drive was stopped before the fault, and begun again: '

@@ -4,7 +4,7 @@ import math
 import os
 import signal
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from geometry_msgs.msg import Twist
 
@@ -25,6 +25,9 @@ PERSON = Twist()
 PERSON.linear.x, PERSON.angular.z = 0.7, 0.4
 PERSON_S = 0.6
 OTHER_INSTRUCTION = 'stop'
+# So many that inference has judged some; so often is armed with them.
+LATE_FRAMES, LATE_FRAMES_S = 5, 15.0
+TRIES, TRY_S = 3, 0.5
 
 
 @dataclass
@@ -35,11 +38,13 @@ class Drive:
     :ivar injected_ns: when the fault was made.
     :ivar until_ns: when it was undone, or what was heard up to then is judged.
     :ivar status: what a node that was ended left, for the table.
+    :ivar refusals: what came of each try to arm meanwhile (`drill_judge.Heard`).
     """
 
     injected_ns: int = 0
     until_ns: int = 0
     status: int | None = None
+    refusals: list[str] = field(default_factory=list)
 
 
 class Act:
@@ -62,6 +67,9 @@ class Act:
     def seen(self, rig: Rig, drive: Drive) -> int | None:
         """Return from which moment on it could be known of; None when it could at no time."""
         return drive.injected_ns
+
+    def meanwhile(self, rig: Rig, drive: Drive):
+        """Do what else belongs to it, when the base has stood for a moment."""
 
     def undo(self, rig: Rig, drive: Drive):
         """Take the fault away again."""
@@ -171,6 +179,17 @@ class CameraSilent(Camera):
         return frame_missing(rig, drive)
 
 
+class CameraLate(CameraSilent):
+    """Silence at first; then images that are late, with which somebody arms again."""
+
+    def meanwhile(self, rig: Rig, drive: Drive):
+        rig.until(lambda: len(self._said(rig, frame=True)) >= LATE_FRAMES, LATE_FRAMES_S,
+                  'no late image comes')
+        for _ in range(TRIES):
+            drive.refusals.append(rig.try_to_arm(TRY_S))
+            rig.pause(TRY_S)
+
+
 class CameraGone(Ended):
     """The process that sends the images is gone without a word."""
 
@@ -267,7 +286,7 @@ ACTS = {
     'inference_slow': Slow(),
     'camera_silent': CameraSilent(camera.SILENT),
     'camera_frozen': Camera(camera.FROZEN),
-    'camera_late': CameraSilent(camera.LATE, lasts_s=4.0),
+    'camera_late': CameraLate(camera.LATE),
     'camera_black': Camera(camera.BLACK),
     'camera_stamps': Camera(camera.STAMPS),
     'camera_gone': CameraGone('drill_camera', signal.SIGKILL),

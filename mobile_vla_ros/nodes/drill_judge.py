@@ -1,10 +1,13 @@
 """Whether a promise was kept, from what was heard of a drive: pure."""
 
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, replace
 
 from mobile_vla_ros.bringup.drill import (
     BASE,
+    ENDS,
     HELD,
+    LATE,
+    LETS_GO,
     LIMITED,
     NOTHING,
     PROMISED_MS,
@@ -23,11 +26,14 @@ from mobile_vla_ros.nodes.drill_measure import (
     slows_from,
     zero_from,
 )
+from mobile_vla_ros.nodes.drill_row import Row
 
 # Float32 is nowhere on the way, but a limit may be reached by a sum of steps.
 WITHIN = 1e-6
 MS = 1e6
-FAULT = 'fault'  # the guard's state
+DRIVING, FAULT = 'driving', 'fault'  # states of the guard
+OLD = ' old'  # is said of an image, by whoever refuses it for its age
+NOT_ON = 'the drive did not go on'
 
 
 @dataclass(frozen=True)
@@ -38,13 +44,16 @@ class Heard:
     :param injected_ns: when the fault was made.
     :param seen_ns: from when on it could be known of; None: at no time.
     :param until_ns: when it was undone.
-    :param commands: what the base was told, as all lists in the order it came.
-    :param odom: (ns, x, y, speed), also from after the fault.
+    :param commands: what the base was told, as all lists in the order it came; also from after
+        the fault.
+    :param odom: (ns, x, y, speed).
     :param status: (ns, state, {key: value}) of the guard.
     :param health: (ns, whether inference proposes).
     :param person: m/s and rad/s, (6,), of the person who takes over.
     :param hold_ns: how long the policy stays out after a person's last command.
     :param late_ns: how late the drill itself was at worst.
+    :param refusals: what came of each try to arm during the fault, in words; '' of one that was
+        neither refused nor ended by a fault.
     """
 
     injected_ns: int
@@ -57,48 +66,7 @@ class Heard:
     person: tuple[float, ...]
     hold_ns: int
     late_ns: int
-
-
-@dataclass(frozen=True)
-class Row:
-    """
-    One line of the drill's table.
-
-    :param zero_ms: from when the fault could be known of to the command that is promised (zero but
-        for a takeover); negative when it came before; None when it never came.
-    :param kept: None when nothing can be said.
-    :param rolled_m: from the fault until the base stood; None when it did not, or need not.
-    :param observable_ms: from the fault until it could be known of.
-    :param largest_mps: largest speed commanded after it could be known of.
-    :param gap_ms: longest time without a command meanwhile.
-    :param guard: what the guard said first.
-    :param note: what else there is to say.
-    :param late_ms: how late the drill itself was at worst meanwhile.
-    :param waited_ms: how long the nodes that were to stop it waited for a CPU until they did.
-    :param attempts: how often it was measured.
-    :param stops_before: what the guard said where it stopped the drive before the fault.
-    """
-
-    fault: str
-    title: str
-    observable: str
-    promise: str
-    kept: bool | None
-    zero_ms: float | None = None
-    rolled_m: float | None = None
-    observable_ms: float | None = None
-    largest_mps: float | None = None
-    gap_ms: float | None = None
-    guard: str = ''
-    note: str = ''
-    late_ms: float = 0.0
-    waited_ms: float = 0.0
-    attempts: int = 1
-    stops_before: list[str] = field(default_factory=list)
-
-    def as_dict(self) -> dict:
-        """Return the row as JSON holds it."""
-        return asdict(self)
+    refusals: tuple[str, ...] = ()
 
 
 def judge(fault: Fault, heard: Heard) -> Row:
@@ -107,8 +75,7 @@ def judge(fault: Fault, heard: Heard) -> Row:
     common = {
         'fault': fault.name, 'title': fault.title, 'observable': fault.observable,
         'promise': fault.promised,
-        'guard': '' if fault.name.startswith('guard_') else says(
-            heard, (FAULT,) if fault.promise == NOTHING else ()),
+        'guard': says(heard, fault.promise) if fault.because else '',
         'late_ms': round(heard.late_ns / MS, 1)}
     if heard.seen_ns is None:
         return Row(**common, kept=None, note='it could not be made here')
@@ -117,36 +84,29 @@ def judge(fault: Fault, heard: Heard) -> Row:
     since = heard.injected_ns if fault.promise == NOTHING else heard.seen_ns
     common['gap_ms'] = _ms(longest_gap(heard.commands, heard.injected_ns, heard.until_ns))
     common['largest_mps'] = largest(heard.commands, since, heard.until_ns)
-    if stood_ns is not None and fault.promise in (STOPS, BASE):
+    if stood_ns is not None and fault.promise not in (LIMITED, NOTHING, HELD, TAKEN):
         common['rolled_m'] = round(metres, 2)
-    return JUDGES[fault.promise](heard, common)
+    row = JUDGES[fault.promise](heard, common)
+    if row.kept and fault.because and not any(word in row.guard for word in fault.because):
+        # On a busy machine an image is soon too old: that shows nothing of this fault.
+        return replace(row, kept=None, note='; '.join(filter(None, (
+            row.note, f'for another reason than "{" or ".join(fault.because)}"'))))
+    return row
 
 
-def sure(row: Row) -> bool:
+def says(heard: Heard, promise: str) -> str:
     """
-    Whether a busy machine leaves the answer as it is.
+    Return what the guard said first after the fault of why it stopped, else of who drives.
 
-    A promise is only kept if it is so with the drill's own lateness added; and only broken if it
-    would be had the nodes never waited for a CPU.
-    """
-    if row.kept is None or row.zero_ms is None:
-        return True
-    if row.kept:
-        return row.zero_ms + row.late_ms <= PROMISED_MS
-    return row.zero_ms - max(row.late_ms, row.waited_ms) > PROMISED_MS
+    Where nothing may be driven at all, what is looked for is the first fault.
 
-
-def says(heard: Heard, states: tuple[str, ...] = ()) -> str:
-    """
-    Return what the guard said first after the fault that it had not said before it.
-
-    :param states: those that are looked for; none: every one but driving.
     :returns: state and reason (or, without one, who drives); '' when it said nothing.
     """
     told = [(state, values.get('reason', ''), values.get('source', ''))
             for _, state, values in between(heard.status, heard.injected_ns, heard.until_ns)]
-    wanted = [one for one in told
-              if (one[0] in states if states else one[0] != 'driving')] or told[-1:]
+    wanted = ([one for one in told if one[0] == FAULT] if promise == NOTHING
+              else [one for one in told if one[1]]
+              or [one for one in told if one[0] != DRIVING]) or told[-1:]
     if not wanted:
         return ''
     state, reason, source = wanted[0]
@@ -159,27 +119,52 @@ def _ms(nanoseconds: float) -> float:
     return round(nanoseconds / MS, 1)
 
 
-def _stops(heard: Heard, common: dict) -> Row:
-    until_ns = heard.until_ns
-    note = ''
-    lets_go = common['fault'] == 'teleop_lets_go'
-    if lets_go:
-        # The command for the policy's return is wished for; until then there is none.
-        until_ns = heard.injected_ns + heard.hold_ns
-        again = first_where(heard.commands, until_ns, lambda twist: not is_zero(twist))
-        note = 'the policy did not go on' if again is None else (
-            f'the policy went on {(again - heard.injected_ns) / MS:.0f} ms after the last message')
+def _moves(twist: tuple[float, ...]) -> bool:
+    return not is_zero(twist)
+
+
+def _ends(heard: Heard, common: dict, until_ns: int | None = None) -> Row:
+    """Judge the zero alone, which has to last until a moment: until the fault was undone."""
+    until_ns = heard.until_ns if until_ns is None else until_ns
     zero = zero_from(heard.commands, heard.injected_ns, until_ns)
-    if zero is None:
-        return Row(**common, kept=False, note=_why_not(heard, until_ns))
-    zero_ms = _ms(zero - heard.seen_ns)
-    return Row(**common, kept=zero_ms <= PROMISED_MS, zero_ms=zero_ms, note=note)
-
-
-def _why_not(heard: Heard, until_ns: int) -> str:
+    if zero is not None:
+        zero_ms = _ms(zero - heard.seen_ns)
+        return Row(**common, kept=zero_ms <= PROMISED_MS, zero_ms=zero_ms)
     if not between(heard.commands, heard.injected_ns, until_ns):
-        return 'no command came after it'
-    return f'the command was not zero {(until_ns - heard.seen_ns) / 1e9:.1f} s later'
+        note = 'no command came after it'
+    else:
+        note = f'the command was not zero {(until_ns - heard.seen_ns) / 1e9:.1f} s later'
+    return Row(**common, kept=False, note=note)
+
+
+def _stops(heard: Heard, common: dict) -> Row:
+    """Judge the zero, and that it lasts when the fault is gone: nobody has armed again."""
+    row = _ends(heard, common)
+    again = first_where(heard.commands, heard.until_ns, _moves)
+    status = between(heard.status, heard.until_ns)
+    if again is not None:
+        after_s = (again - heard.until_ns) / 1e9
+        return replace(row, kept=False, certain=True, note='; '.join(filter(None, (
+            row.note, f'it drove again by itself {after_s:.1f} s after the fault was gone'))))
+    if any(values.get('armed') == 'true' for _, _, values in status):
+        return replace(row, kept=False, certain=True, note='; '.join(filter(None, (
+            row.note, 'it was armed when the fault was gone, and nobody had armed it'))))
+    if row.kept and not status:
+        return replace(row, kept=None, note='the guard said nothing when the fault was gone')
+    return row
+
+
+def _late(heard: Heard, common: dict) -> Row:
+    """Judge the silence before the first late image, and what is made of those that come."""
+    row = _stops(heard, common)
+    if not row.kept:
+        return row
+    told = next((one for one in heard.refusals if OLD in one), None)
+    if told is None or not all(heard.refusals):
+        return replace(row, kept=None, note='armed again with late images, what came of it was: '
+                       + (', '.join(one or 'nothing' for one in heard.refusals) or 'nothing'))
+    return replace(row, note=f'armed again with late images, {len(heard.refusals)} times: '
+                   + told.partition('. ')[0])
 
 
 def _limited(heard: Heard, common: dict) -> Row:
@@ -191,7 +176,7 @@ def _limited(heard: Heard, common: dict) -> Row:
 
 def _nothing(heard: Heard, common: dict) -> Row:
     commands = between(heard.commands, heard.injected_ns, heard.until_ns)
-    moving = sum(not is_zero(twist) for _, twist in commands)
+    moving = sum(map(_moves, (twist for _, twist in commands)))
     # Without a fault it was never armed, or nothing was ever proposed: that shows nothing.
     refused = common['guard'].startswith(FAULT)
     return Row(**common, kept=refused and bool(commands) and not moving,
@@ -202,30 +187,62 @@ def _held(heard: Heard, common: dict) -> Row:
     zero = first_where(heard.commands, heard.injected_ns, is_zero)
     if zero is None:
         return Row(**common, kept=False, note='the old plan was played on')
-    zero_ms = _ms(zero - heard.seen_ns)
-    again = first_where(heard.commands, zero, lambda twist: not is_zero(twist))
+    common['zero_ms'] = zero_ms = _ms(zero - heard.seen_ns)
+    again = first_where(heard.commands, zero, _moves)
+    if again is None:
+        return _not_on(heard, common)
     held = next((at for at, proposes in heard.health
                  if at > heard.injected_ns and not proposes), None)
     planned = next((at for at, proposes in heard.health
                     if held is not None and at > held and proposes), None)
+    if planned is None or again < planned:
+        return Row(**common, kept=False, certain=True, note='it went on without a new plan')
+    return Row(**common, kept=zero_ms <= PROMISED_MS,
+               note=f'went on {(again - heard.seen_ns) / MS:.0f} ms after it')
+
+
+def _lets_go(heard: Heard, common: dict) -> Row:
+    """Judge the zero up to the end of the hold, and that the policy drives on after it."""
+    hold_ns = heard.injected_ns + heard.hold_ns
+    row = _ends(heard, common, hold_ns)
+    if row.zero_ms is None:
+        return row
+    again = first_where(heard.commands, hold_ns, _moves)
     if again is None:
-        return Row(**common, kept=zero_ms <= PROMISED_MS, zero_ms=zero_ms,
-                   note='the drive did not go on')
-    early = planned is None or again < planned
-    return Row(**common, kept=zero_ms <= PROMISED_MS and not early, zero_ms=zero_ms,
-               note='it went on without a new plan' if early else
-               f'went on {(again - heard.seen_ns) / MS:.0f} ms after it')
+        return _not_on(heard, {**common, 'zero_ms': row.zero_ms})
+    return replace(row, note=f'the policy went on {(again - heard.injected_ns) / MS:.0f} ms '
+                             'after the last message')
+
+
+def _not_on(heard: Heard, common: dict) -> Row:
+    """
+    Return the row of a drive that was to go on and did not: broken.
+
+    But for one that ended in a fault: that is no part of what was tried, and of a busy machine
+    often enough, so it is measured again.
+    """
+    fault = next((values.get('reason', '') for _, state, values in between(
+        heard.status, heard.injected_ns, heard.until_ns) if state == FAULT), None)
+    if fault is not None:
+        return Row(**common, kept=None, note=f'{NOT_ON}: {fault}')
+    return Row(**common, kept=False, certain=True, note=NOT_ON)
 
 
 def _taken(heard: Heard, common: dict) -> Row:
-    taken = first_where(heard.commands, heard.injected_ns, lambda twist: all(
-        abs(value - wanted) < WITHIN
-        for value, wanted in zip(twist, heard.person, strict=True)))
+    def theirs(twist):
+        return all(abs(value - wanted) < WITHIN
+                   for value, wanted in zip(twist, heard.person, strict=True))
+    taken = first_where(heard.commands, heard.injected_ns, theirs)
     if taken is None:
         return Row(**common, kept=False, note="the person's command never came out")
-    taken_ms = _ms(taken - heard.seen_ns)
-    return Row(**common, kept=taken_ms <= PROMISED_MS, zero_ms=taken_ms,
-               note='to their command, not to zero')
+    common['zero_ms'] = taken_ms = _ms(taken - heard.seen_ns)
+    others = [twist for _, twist in between(heard.commands, taken, heard.until_ns)
+              if not theirs(twist)]
+    if any(map(_moves, others)):
+        return Row(**common, kept=False, certain=True, note='then something else came out')
+    if others:  # they fell silent: it is the drill that sends for them
+        return Row(**common, kept=None, note='then it was stopped')
+    return Row(**common, kept=taken_ms <= PROMISED_MS, note='to their command, not to zero')
 
 
 def _base(heard: Heard, common: dict) -> Row:
@@ -238,5 +255,5 @@ def _base(heard: Heard, common: dict) -> Row:
                f'{(slows - last) / 1e9:.2f} s after the last command')
 
 
-JUDGES = {STOPS: _stops, LIMITED: _limited, NOTHING: _nothing, HELD: _held, TAKEN: _taken,
-          BASE: _base}
+JUDGES = {STOPS: _stops, ENDS: _ends, LATE: _late, LIMITED: _limited, NOTHING: _nothing,
+          HELD: _held, TAKEN: _taken, LETS_GO: _lets_go, BASE: _base}

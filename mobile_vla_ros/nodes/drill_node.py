@@ -21,10 +21,11 @@ from mobile_vla_ros.bringup import drill
 from mobile_vla_ros.errors import UserError
 from mobile_vla_ros.nodes.common import declare, run, twist_array, work_to_end
 from mobile_vla_ros.nodes.drill_faults import ACTS, DEFAULTS, PERSON, Act, Drive
-from mobile_vla_ros.nodes.drill_judge import Heard, Row, judge, sure
+from mobile_vla_ros.nodes.drill_judge import Heard, judge
 from mobile_vla_ros.nodes.drill_load import Load
 from mobile_vla_ros.nodes.drill_measure import STANDS_MPS, is_zero
 from mobile_vla_ros.nodes.drill_rig import Rig
+from mobile_vla_ros.nodes.drill_row import Row, last_of, sure
 from mobile_vla_ros.nodes.drill_watch import Watch
 from mobile_vla_ros.types import NANOSECONDS
 
@@ -33,8 +34,10 @@ START_S, ARM_S, SPEED_S, STAND_S = 90.0, 20.0, 4.0, 3.0
 DRIVES_MPS = 0.97 * drill.SPEED_MPS
 STEADY_S = 0.2
 ZEROS_S = 0.5
+# So long a drive that is to go on may take for it, and so long one that is not is watched.
+GOES_ON_S, STAYS_S = 3.0, 0.5
 REARM_S, REARMS, STARTS = 0.5, 4, 3
-# A drill that is late itself measures again, so often in all.
+# What cannot be told is measured again, so often in all.
 ATTEMPTS = 3
 
 
@@ -76,14 +79,13 @@ class DrillNode(Node):
         self.exit_status = 0
 
     def _measure(self, fault: drill.Fault) -> Row:
-        """Return the row of a fault; measured again when the machine was too busy to tell."""
-        for attempt in range(1, ATTEMPTS + 1):
-            row = self._once(fault, attempt)
-            if sure(row):
-                return row
-        return replace(row, kept=None, note='the machine was too busy to tell')
+        """Return the row of a fault; measured again when nothing could be told."""
+        rows = [self._once(fault)]
+        while not sure(rows[-1]) and len(rows) < ATTEMPTS:
+            rows.append(self._once(fault))
+        return last_of(rows)
 
-    def _once(self, fault: drill.Fault, attempt: int) -> Row:
+    def _once(self, fault: drill.Fault) -> Row:
         rig, watch, act = self._rig, self._watch, ACTS[fault.name]
         drive, stops = Drive(), []
         if act.standstill:
@@ -95,19 +97,23 @@ class DrillNode(Node):
             stops = self._drive()
             self._load.follow(rig.pids(*act.waits_for))
             drive.injected_ns = act.make(rig)
-        self._let_happen(fault, act, drive)
+        self._let_happen(fault, act)
+        act.meanwhile(rig, drive)
         drive.until_ns = time.monotonic_ns()
+        late_ns = self._load.late_ns()
         seen_ns = act.seen(rig, drive)
         act.undo(rig, drive)
+        if fault.promise in (drill.STOPS, drill.LATE):
+            self._see_it_stay(drive.until_ns)
         heard = Heard(
             drive.injected_ns, seen_ns, drive.until_ns,
             *(list(rows) for rows in (watch.commands, watch.odom, watch.status, watch.health)),
             tuple(twist_array(PERSON).tolist()),
-            round(DEFAULTS.takeover_hold_s * NANOSECONDS), self._load.late_ns())
+            round(DEFAULTS.takeover_hold_s * NANOSECONDS), late_ns, tuple(drive.refusals))
         row = judge(fault, heard)
         ended = '' if drive.status is None else f'it ended with status {drive.status}'
         told_ns = drive.until_ns if row.zero_ms is None else seen_ns + round(row.zero_ms * 1e6)
-        return replace(row, attempts=attempt, note='; '.join(filter(None, (row.note, ended))),
+        return replace(row, note='; '.join(filter(None, (row.note, ended))),
                        waited_ms=round(self._load.waited_ns(told_ns) / 1e6, 1), stops_before=stops)
 
     def _begin(self):
@@ -117,11 +123,15 @@ class DrillNode(Node):
         rig.until(lambda: watch.odom, START_S, 'the arena is silent')
         rig.reset()
         watch.forget()
-        began_ns = time.monotonic_ns()
-        rig.until(lambda: any(image > began_ns for _, image, _ in list(watch.proposals)),
-                  START_S, 'inference did not come back: it proposes nothing')
+        self._await_proposals(time.monotonic_ns())
         rig.until(lambda: watch.odom and watch.speed < STANDS_MPS, STAND_S,
                   'the base does not stand at the start')
+
+    def _await_proposals(self, since_ns: int):
+        """Wait until something is proposed from an image that was taken after a moment."""
+        self._rig.until(
+            lambda: any(image > since_ns for _, image, _ in list(self._watch.proposals)),
+            START_S, 'inference did not come back: it proposes nothing')
 
     def _drive(self) -> list[str]:
         """
@@ -167,11 +177,18 @@ class DrillNode(Node):
             self._rig.arm(ARM_S)
             self._rig.pause(REARM_S)
 
-    def _let_happen(self, fault: drill.Fault, act: Act, drive: Drive):
-        """Wait until the fault has lasted and the base has stood for a moment, or for too long."""
+    def _let_happen(self, fault: drill.Fault, act: Act):
+        """
+        Wait until the fault has lasted, and for what is promised of it, but not for too long.
+
+        That is a base that has stood for a moment, or one that drives on.
+        """
         watch = self._watch
         self._rig.pause(act.lasts_s)
-        if fault.promise not in (drill.STOPS, drill.BASE) or fault.name == 'teleop_lets_go':
+        if fault.promise in (drill.HELD, drill.LETS_GO):
+            self._rig.wait(lambda: watch.commands and not is_zero(watch.commands[-1][1]),
+                           GOES_ON_S)
+        if fault.promise not in (drill.STOPS, drill.ENDS, drill.LATE, drill.BASE):
             return
 
         def over():
@@ -179,6 +196,13 @@ class DrillNode(Node):
             return watch.speed < STANDS_MPS and (zeros or fault.promise == drill.BASE)
         if self._rig.wait(over, STAND_S):
             self._rig.pause(ZEROS_S)
+
+
+    def _see_it_stay(self, undone_ns: int):
+        """Let a moment pass with proposals that could be driven, where there can be any."""
+        if self._rig.alive('inference', 'drill_camera'):
+            self._await_proposals(undone_ns)
+        self._rig.pause(STAYS_S)
 
 
 def main(args: list[str] | None = None) -> int:

@@ -26,6 +26,7 @@ from mobile_vla_ros.errors import UserError
 from mobile_vla_ros.nodes import drill_camera
 from mobile_vla_ros.nodes.common import LATCHED
 from mobile_vla_ros.nodes.drill_watch import Watch
+from mobile_vla_ros.safety.guard import State
 from mobile_vla_ros.types import NANOSECONDS
 
 # They hold nothing that is worth waiting for, and the drill itself must end in time.
@@ -114,6 +115,10 @@ class Rig:
     def expect_the_end(self, name: str):
         """Take it that this node ends."""
         self._alive.discard(name)
+
+    def alive(self, *names: str) -> bool:
+        """Whether none of these nodes has ended, or is to."""
+        return self._alive.issuperset(names)
 
     def ended(self, name: str) -> int | None:
         """Return the exit status of a node, None while it runs."""
@@ -253,6 +258,24 @@ class Rig:
             if time.monotonic() > deadline:
                 raise UserError(f'the guard cannot be armed: {answer.message}')
             self.pause(0.2)
+
+    def try_to_arm(self, patience_s: float) -> str:
+        """
+        Arm the guard once; return in words what keeps the base from being driven.
+
+        :param patience_s: so long a guard that was armed may take to find a fault.
+        :returns: its refusal or the reason of its fault; '' when it did neither.
+        """
+        since_ns = time.monotonic_ns()
+        answer = self.ask('guard/arm')
+        if not answer.success:
+            return answer.message
+
+        def faults():
+            return [values.get('reason', '') for at, state, values in list(self.watch.status)
+                    if at > since_ns and state == State.FAULT]
+        self.wait(faults, patience_s)
+        return next(iter(faults()), '')
 
     def ask(self, service: str) -> Trigger.Response:
         """Call a service and return its answer."""
