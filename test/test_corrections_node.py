@@ -61,8 +61,14 @@ def test_labels_change_with_the_very_command_that_changes_hands(nodes, client, t
         sources = [SOURCE_NAMES[int(number)] for number in episode.commands.source]
         times = episode.commands.received_ns
         found = takeovers(episode.commands, episode.events)
+        proposed = episode.proposals
         events = [(event.time_ns, event.text) for event in episode.events
                   if event.name == 'takeover']
+    # What the policy wished is in the take as well, all the time and also where a person drove.
+    assert len(proposed) > 20 and set(proposed.twist[:, 0]) == {0.3}
+    assert all(proposed.received_ns.min() < one.begin_ns < one.end_ns < proposed.received_ns.max()
+               for one in found)
+    assert (proposed.stamp_ns <= proposed.received_ns).all()
     wanted = {0.3: 'policy', -0.3: 'takeover'}
     assert [source for source, speed in zip(sources, x, strict=True) if speed in wanted] == [
         wanted[speed] for speed in x.tolist() if speed in wanted]

@@ -7,6 +7,8 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
+import numpy as np
+
 from mobile_vla_ros.episode import disk
 from mobile_vla_ros.episode.writer import EpisodeWriter
 from mobile_vla_ros.errors import UserError
@@ -113,6 +115,10 @@ class Recording:
     def command(self, command: Command):
         """Hand over one command."""
         self._add(partial(self._writer.add_command, command), command.received_ns)
+
+    def proposal(self, twist: np.ndarray, stamp_ns: int, received_ns: int):
+        """Hand over what a policy proposed (``EpisodeWriter.add_proposal``)."""
+        self._add(partial(self._writer.add_proposal, twist, stamp_ns, received_ns), received_ns)
 
     def event(self, name: str, time_ns: int, text: str = ''):
         """Hand over one event."""

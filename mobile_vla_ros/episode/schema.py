@@ -51,7 +51,7 @@ DATASETS = {
     'events/text': (None, h5py.string_dtype('utf-8', EVENT_TEXT_BYTES), EVENT_ROWS, None),
 }
 
-# What a policy proposed beside what was driven, in takes that are about it. A reader of before
+# What a policy proposed beside what was driven, in takes where one did. A reader of before
 # this group knows nothing of it and loses nothing else, so the version is the same.
 PROPOSALS = {
     'proposals/twist': (6, np.float64, COMMAND_ROWS, NO_SPEED),

@@ -66,6 +66,7 @@ class EpisodeWriter:
             folder / f'{self.episode_id}{schema.PART_SUFFIX}')
         self.final_path = folder / f'{self.episode_id}{schema.SUFFIX}'
         self.expected_rate_hz, self.timed = expected_rate_hz, timed
+        self.proposals = proposals
         self._flush_period_ns = int(flush_period_s * NANOSECONDS)
         self._flushed_ns = None
         self._frames, self._commands, self._events, self._proposals = [], [], [], []
@@ -132,7 +133,7 @@ class EpisodeWriter:
 
     def add_proposal(self, twist: np.ndarray, stamp_ns: int, received_ns: int):
         """
-        Keep what a policy proposed, and nobody drove; for a writer made with ``proposals``.
+        Keep what a policy proposed, driven or not; for a writer made with ``proposals``.
 
         :param twist: (6,) m/s and rad/s.
         :param stamp_ns: of the image that it comes from.

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING
 
+import numpy as np
 from PIL import Image as PillowImage
 
 from mobile_vla_ros.episode.labels import Labels
@@ -54,12 +55,13 @@ class CurrentTake:
         self._noted: set[str] = set()
         self._last = {'last_episode': '', 'last_verdict': '', 'last_reasons': ''}
 
-    def open(self, image: 'Message', info: EpisodeInfo,
-             expected_hz: float | None) -> tuple[str, EpisodeWriter, Recording]:
+    def open(self, image: 'Message', info: EpisodeInfo, expected_hz: float | None, *,
+             proposals: bool = False) -> tuple[str, EpisodeWriter, Recording]:
         """
         Make the file of a new take; to be called in a thread, for a disk may be slow.
 
         :param image: the newest message; the take's images are to be of its size and encoding.
+        :param proposals: whether it has a place for what a policy proposes.
         :returns: what ``begin`` wants.
         :raises UserError: when the image, the folder or the disk does not serve.
         """
@@ -71,7 +73,7 @@ class CurrentTake:
                             expected='a whole JPEG or PNG', remedy='start again')
         writer = EpisodeWriter(self._folder.folder, info, time.time_ns(),
                                flush_period_s=self._params.flush_period_s,
-                               expected_rate_hz=expected_hz)
+                               expected_rate_hz=expected_hz, proposals=proposals)
         fitting = max(1, self._params.queue_bytes // max(1, len(image.data)))
         return found, writer, Recording(
             writer, queue_frames=min(self._params.queue_frames, fitting),
@@ -127,6 +129,11 @@ class CurrentTake:
         if self.state == RECORDING:
             self._labels.command(command, sent_ns, time.monotonic_ns())
             self.write_commands()
+
+    def proposal(self, twist: np.ndarray, stamp_ns: int, received_ns: int):
+        """Hand over what a policy proposed, where the take has a place for it."""
+        if self.state == RECORDING and self._writer.proposals:
+            self.recording.proposal(twist, stamp_ns, received_ns)
 
     def said(self, source: str, reason: str, sent_ns: int):
         """Take what the guard says of who drives (`Labels.status`)."""

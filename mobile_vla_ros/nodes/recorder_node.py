@@ -41,6 +41,7 @@ from mobile_vla_ros.nodes.common import (
 from mobile_vla_ros.nodes.current_take import CLOSING, IDLE, RECORDING, STARTING, CurrentTake
 from mobile_vla_ros.nodes.drive_takes import START, DriveTakes
 from mobile_vla_ros.nodes.recorder_params import recorder_params
+from mobile_vla_ros.nodes.recorder_proposals import Proposals
 from mobile_vla_ros.nodes.take_folder import TakeFolder
 from mobile_vla_ros.nodes.topics import (
     CAMERA_QOS,
@@ -85,6 +86,7 @@ class RecorderNode(Node):
         self._due: Future | None = None
         self._source = CommandSource(self, self._on_guard_said)
         self._commands = CommandTopic(self, 'cmd_vel', self._on_command, self._take.command_type)
+        self._proposals = Proposals(self, take.proposal)
         self._instructions = InstructionTopic(self, self._on_instruction)
         self._status = self.create_publisher(DiagnosticStatus, '~/status', STATUS_DEPTH)
         self._diagnostics = self.create_publisher(DiagnosticArray, '/diagnostics', 1)
@@ -209,7 +211,8 @@ class RecorderNode(Node):
                 raise UserError('use_sim_time is set, and no time comes on /clock',
                                 remedy='start the simulator, or leave use_sim_time out')
             self._opening = off_thread(self.executor, partial(
-                take.open, self._last_image, self._info(), self._camera.expected_hz))
+                take.open, self._last_image, self._info(), self._camera.expected_hz,
+                proposals=self._proposals.there))
             take.begin(await self._opening)
         finally:
             self._opening = None
