@@ -16,6 +16,35 @@ WORDS = ('<s>', '<pad>', '</s>', '<unk>', 'go', 'to', 'the', 'red', 'green', 'bl
          'purple', 'orange', 'box', 'cylinder', 'ball', 'cone')
 
 
+# Modules whose processes speak ROS, or are timed, without the fixture `ros_domain`.
+LIVE = ('test_bench', 'test_demo', 'test_drill', 'test_drill_measure', 'test_guard_bench',
+        'test_inference_latency', 'test_inference_worker', 'test_live')
+
+
+def pytest_configure(config):
+    config.addinivalue_line('markers', 'timed: measures by the wall clock, so it is of the live '
+                            'half')
+
+
+def pytest_addoption(parser):
+    parser.addoption('--half', choices=('live', 'quiet'), help='live: what runs nodes or is timed '
+                     'by the wall; quiet: all else, which may run beside it (scripts/test)')
+
+
+def pytest_collection_modifyitems(config, items):
+    """Leave out the other half; which one a test is in is told by what it uses."""
+    half = config.getoption('--half')
+    if half is None:
+        return
+    kept, others = [], []
+    for item in items:
+        live = ('ros_domain' in item.fixturenames or item.module.__name__ in LIVE
+                or item.get_closest_marker('timed') is not None)
+        (kept if live == (half == 'live') else others).append(item)
+    items[:] = kept
+    config.hook.pytest_deselected(items=others)
+
+
 @pytest.fixture
 def ros_domain(monkeypatch):
     """Set ROS_DOMAIN_ID to an id that nobody else on this machine tests with; yield it."""

@@ -8,7 +8,7 @@ import time
 
 import pytest
 
-from mobile_vla_ros.cli.main import build_parser
+from mobile_vla_ros.cli.main import build_parser, main
 
 SUBCOMMANDS = ('demo', 'train', 'evaluate', 'simulate', 'replay', 'episodes', 'drill',
                'bench')
@@ -20,6 +20,16 @@ def mobile_vla(*arguments, timeout=120) -> subprocess.CompletedProcess:
                           capture_output=True, text=True, timeout=timeout, check=False)
 
 
+def told(capsys, *arguments) -> tuple[int, str, str]:
+    """Run the command in this process, which has torch already: status, output and errors."""
+    try:
+        status = main([*map(str, arguments)])
+    except SystemExit as bad_use:  # of argparse
+        status = bad_use.code
+    return status, *capsys.readouterr()
+
+
+@pytest.mark.timed
 @pytest.mark.parametrize('arguments', [(), *[(name,) for name in SUBCOMMANDS if name != 'train']])
 def test_help_answers_at_once_and_has_an_example(arguments):
     """`--help` must not wait for torch (2.6 s) or transformers (7 s): best of three under 1 s."""
@@ -50,11 +60,11 @@ def test_help_lists_the_subcommands():
     assert all(name in text for name in SUBCOMMANDS)
 
 
-def test_evaluate_prints_the_fixed_json(takes):
+def test_evaluate_prints_the_fixed_json(takes, capsys):
     """The baselines alone: names that scripts outside rely on (DESIGN, section 7)."""
-    done = mobile_vla('evaluate', '--data', takes, '--json')
-    assert done.returncode == 0, done.stderr
-    result = json.loads(done.stdout)
+    status, out, err = told(capsys, 'evaluate', '--data', takes, '--json')
+    assert status == 0, err
+    result = json.loads(out)
     assert set(result['baselines']) == {'zero', 'mean_action', 'mean_per_step',
                                         'mean_per_position_and_step', 'repeat_last'}
     for entry in result['baselines'].values():
@@ -63,13 +73,13 @@ def test_evaluate_prints_the_fixed_json(takes):
     assert 'policy' not in result
 
 
-def test_evaluate_sets_a_policy_beside_the_baselines(takes, small_run):
+def test_evaluate_sets_a_policy_beside_the_baselines(takes, small_run, capsys):
     """The table says whether the policy listens and whether it is any good."""
-    done = mobile_vla('evaluate', '--data', takes, '--policy', small_run / 'best')
-    assert done.returncode == 0, done.stderr
+    status, out, err = told(capsys, 'evaluate', '--data', takes, '--policy', small_run / 'best')
+    assert status == 0, err
     for text in ('policy, image blanked', 'repeat_last', 'instruction swapped', 'image blanked',
                  'better than'):
-        assert text in done.stdout
+        assert text in out
 
 
 def test_simulate_prints_the_fixed_json(small_run):
@@ -114,17 +124,24 @@ def test_train_reads_a_file_and_flags_win(takes, small_backbone, tmp_path):
     (['demo', '--takes', '1'], 'nothing to do'),
     (['evaluate', '--dada', 'x'], 'unknown arguments|required'),
 ])
-def test_a_user_s_mistake_is_a_sentence_and_status_2(arguments, expected, takes, tmp_path):
+def test_a_user_s_mistake_is_a_sentence_and_status_2(arguments, expected, takes, tmp_path, capsys):
     """What, got, expected, remedy; no traceback; nothing half-written."""
     empty, out, typo = tmp_path / 'empty', tmp_path / 'out', tmp_path / 'typo.yaml'
     empty.mkdir()
     typo.write_text('epoch: 3\n')
-    done = mobile_vla(*[argument.format(takes=takes, empty=empty, out=out, typo=typo)
-                        for argument in arguments])
-    assert done.returncode == 2, done.stdout + done.stderr
-    assert any(text in done.stderr for text in expected.split('|'))
-    assert 'Traceback' not in done.stderr
+    status, said, err = told(capsys, *[
+        argument.format(takes=takes, empty=empty, out=out, typo=typo) for argument in arguments])
+    assert status == 2, said + err
+    assert any(text in err for text in expected.split('|'))
+    assert 'Traceback' not in err
     assert not out.exists()
+
+
+def test_the_process_ends_with_that_status(tmp_path):
+    """What `main` returns is the exit status, and its sentence the whole of standard error."""
+    done = mobile_vla('evaluate', '--data', tmp_path)
+    assert done.returncode == 2 and done.stdout == ''
+    assert done.stderr.startswith('mobile_vla: error: ') and done.stderr.count('\n') == 1
 
 
 def test_no_display_is_said_before_anything_starts(tmp_path):

@@ -556,6 +556,7 @@ def test_an_impossible_size_is_refused():
         Arena(0, 224)
 
 
+@pytest.mark.timed
 def test_the_arena_is_at_least_ten_times_faster_than_real_time(arena, capsys):
     """Without pictures; the time of a picture is printed, for it depends on the machine's GL."""
     scene = suites.scene('train', 0)

@@ -51,6 +51,7 @@ def test_all_suites_are_those_to_measure_by(capsys):
     assert all(one['success_rate'] == 1 for one in result['suites'].values())
 
 
+@pytest.mark.timed
 def test_a_person_reads_rates_intervals_tasks_and_speed(capsys):
     """Without --json; the arena itself is at least ten times faster than real time."""
     status, out, _ = simulate(capsys, '--suite', 'unseen_layouts', '--trials', 3)
