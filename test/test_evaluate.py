@@ -2,8 +2,6 @@
 
 import json
 import shutil
-import subprocess
-import sys
 
 import numpy as np
 import pytest
@@ -356,12 +354,6 @@ def test_policy_and_baselines_are_measured_on_the_same_steps(small_run, takes, t
         score(policy, runs[3:], runs[:1])
 
 
-def mobile_vla(*arguments):
-    """Run the command as a process."""
-    return subprocess.run([sys.executable, '-m', 'mobile_vla_ros.cli.main', *map(str, arguments)],
-                          capture_output=True, text=True, timeout=120, check=False)
-
-
 def test_the_printed_page_fits_the_terminal(takes, small_run, monkeypatch):
     """Tables, steps, controls and the verdict, none of them broken by the terminal's edge."""
     found = evaluate(takes, small_run / 'best', sampling=Sampling(), axes=[], val_share=0.2,
@@ -375,16 +367,17 @@ def test_the_printed_page_fits_the_terminal(takes, small_run, monkeypatch):
             assert part in page, part
 
 
-def test_a_script_can_require_a_better_policy(takes, small_run):
+def test_a_script_can_require_a_better_policy(takes, small_run, capsys):
     """Status 1 and a reason; the verdict is printed all the same. Status 2 without a policy."""
-    done = mobile_vla('evaluate', '--data', takes, '--policy', small_run / 'best', '--json',
-                      '--require-better')
-    policy = json.loads(done.stdout)['policy']
+    status = main(['evaluate', '--data', str(takes), '--policy', str(small_run / 'best'),
+                   '--json', '--require-better'])
+    out, err = capsys.readouterr()
+    policy = json.loads(out)['policy']
     assert not policy['better'], 'two epochs of random weights'
-    assert done.returncode == 1 and 'not better than' in done.stderr
+    assert status == 1 and 'not better than' in err
     assert any('NOT better' in sentence for sentence in policy['verdict'])
-    done = mobile_vla('evaluate', '--data', takes, '--require-better')
-    assert done.returncode == 2 and '--policy' in done.stderr
+    assert main(['evaluate', '--data', str(takes), '--require-better']) == 2
+    assert '--policy' in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(('policy', 'reason'), [
