@@ -2,13 +2,13 @@
 
 import argparse
 import sys
+from importlib import import_module
 
 from mobile_vla_ros import __version__
-from mobile_vla_ros.cli import bench, demo, drill, episodes, evaluate, replay, simulate, train
 from mobile_vla_ros.errors import UserError
 
 # Modules with `register(subparsers)`; heavy imports stay inside what they run.
-SUBCOMMANDS = (demo, train, evaluate, simulate, replay, drill, episodes, bench)
+SUBCOMMANDS = ('demo', 'train', 'evaluate', 'simulate', 'replay', 'drill', 'episodes', 'bench')
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -20,8 +20,8 @@ def build_parser() -> argparse.ArgumentParser:
         epilog='example: mobile_vla demo')
     parser.add_argument('--version', action='version', version=f'mobile_vla_ros {__version__}')
     subparsers = parser.add_subparsers(title='subcommands', metavar='', required=True)
-    for module in SUBCOMMANDS:
-        module.register(subparsers)
+    for name in SUBCOMMANDS:  # here, so that Ctrl-C meanwhile is one like any other
+        import_module(f'mobile_vla_ros.cli.{name}').register(subparsers)
     return parser
 
 
@@ -31,11 +31,11 @@ def main(argv: list[str] | None = None) -> int:
 
     :returns: 0; 1 when it ran and the answer is no; 2 for bad use; 130 after Ctrl-C.
     """
-    parser = build_parser()
-    args, rest = parser.parse_known_args(argv)
-    if rest and not getattr(args, 'takes_rest', False):
-        parser.error(f'unknown arguments: {" ".join(rest)}')
     try:
+        parser = build_parser()
+        args, rest = parser.parse_known_args(argv)
+        if rest and not getattr(args, 'takes_rest', False):
+            parser.error(f'unknown arguments: {" ".join(rest)}')
         return args.run(args, rest) if getattr(args, 'takes_rest', False) else args.run(args)
     except UserError as error:
         print(f'mobile_vla: error: {error}', file=sys.stderr)

@@ -7,6 +7,7 @@ policy, and what is proposed; `inference_policies` loading and swapping; `infere
 lines of the preflight; `inference_told` health, diagnostics, path and picture.
 """
 
+import os
 import sys
 import threading
 import traceback
@@ -38,7 +39,7 @@ from mobile_vla_ros.nodes.inference_told import (
     view_of,
 )
 from mobile_vla_ros.nodes.inference_worker import PolicyWorker
-from mobile_vla_ros.nodes.lifecycle import PatientLifecycleNode
+from mobile_vla_ros.nodes.lifecycle import PatientLifecycleNode, ended_at_once
 from mobile_vla_ros.nodes.topics import InstructionTopic, camera, wrong_camera
 from mobile_vla_ros.runtime.camera_check import CameraCheck
 from mobile_vla_ros.runtime.health import Health, Level
@@ -90,7 +91,8 @@ class InferenceNode(PatientLifecycleNode):
     def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Load the policy."""
         try:
-            self._configure()
+            with ended_at_once():
+                self._configure()
         except UserError as error:
             print(f'inference_node: error: {error}', file=sys.stderr, flush=True)
             return TransitionCallbackReturn.FAILURE
@@ -334,7 +336,11 @@ def build() -> InferenceNode:
 def main(args: list[str] | None = None) -> int:
     """Run the node as a process."""
     sys.setswitchinterval(SWITCH_S)
-    return run('inference_node', build, args=args)
+    status = run('inference_node', build, args=args)
+    # A policy that is being loaded meanwhile would make torch abort an ordinary end.
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(status)
 
 
 if __name__ == '__main__':

@@ -1,6 +1,8 @@
-"""A lifecycle node that a manager's mistake does not end."""
+"""A lifecycle node that no manager's mistake ends, and that a signal ends also in a long load."""
 
-from collections.abc import Callable
+import signal
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import partial
 
 from lifecycle_msgs.srv import ChangeState
@@ -23,3 +25,25 @@ def _refuse(change: Callable, request, response):
     except RuntimeError:  # rclpy's RCLError; the log has the transition already
         response.success = False
         return response
+
+
+@contextmanager
+def ended_at_once() -> Iterator[None]:
+    """
+    Leave the block at a signal of the end, and not after it: for a long one in which nothing is
+    driven or written.
+
+    :raises SystemExit: at SIGINT and SIGTERM, with status 0; ``common.run`` hears of them too.
+    """
+    def leave(number, frame):
+        if callable(before[number]):
+            before[number](number, frame)
+        raise SystemExit(0)
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    for number in before:
+        signal.signal(number, leave)
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

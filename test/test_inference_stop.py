@@ -1,0 +1,63 @@
+"""Ctrl-C and SIGTERM before a node is one, and while a policy loads: no traceback, no waiting."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from mobile_vla_ros.nodes.lifecycle import ended_at_once
+
+SIGNALS = signal.SIGINT, signal.SIGTERM
+# Stands for a module that is imported when the signal comes.
+STOPPED = 'import os, signal, time\nos.kill(os.getpid(), signal.{})\ntime.sleep(60)\n'
+
+
+def stopped_in(folder: Path, module: str, number: signal.Signals, start: list[str]):
+    """Run Python; a signal comes while it imports a module."""
+    (folder / f'{module}.py').write_text(STOPPED.format(number.name))
+    return subprocess.run([sys.executable, *start], capture_output=True, text=True, timeout=30,
+                          env={**os.environ, 'PYTHONPATH': f'{folder}:{Path.cwd()}'}, cwd=folder,
+                          check=False)
+
+
+@pytest.mark.parametrize('number', SIGNALS)
+@pytest.mark.parametrize('executable', [False, True])
+def test_a_node_that_is_stopped_while_it_imports_says_nothing(tmp_path, number, executable):
+    """Started by `python -m` as by the script that an installation makes."""
+    script = tmp_path / 'shadow_node'
+    script.write_text('from mobile_vla_ros.nodes.shadow_node import main\nmain()\n')
+    start = [str(script)] if executable else ['-m', 'mobile_vla_ros.nodes.shadow_node']
+    done = stopped_in(tmp_path, 'rclpy', number, start)
+    assert (done.returncode, done.stdout, done.stderr) == (0, '', '')
+
+
+def test_the_command_that_is_stopped_while_it_imports_says_that_it_was(tmp_path):
+    """As at any later time; and importing our nodes turns no other program's Ctrl-C off."""
+    start = ['-m', 'mobile_vla_ros.cli.main', '--help']
+    done = stopped_in(tmp_path, 'numpy', signal.SIGINT, start)
+    assert (done.returncode, done.stderr) == (130, 'mobile_vla: stopped\n')
+    start = ['-c', 'import mobile_vla_ros.nodes.common']
+    done = stopped_in(tmp_path, 'rclpy', signal.SIGINT, start)
+    assert 'KeyboardInterrupt' in done.stderr
+
+
+@pytest.mark.parametrize('number', SIGNALS)
+def test_a_load_is_left_at_once_and_the_signal_is_heard_all_the_same(number):
+    """A large policy takes longer to load than a supervisor waits."""
+    heard = []
+    mine = signal.signal(number, lambda got, _frame: heard.append(got))
+    try:
+        began = time.monotonic()
+        with pytest.raises(SystemExit) as left, ended_at_once():
+            os.kill(os.getpid(), number)
+            time.sleep(20)
+        assert time.monotonic() - began < 10
+        assert left.value.code == 0
+        os.kill(os.getpid(), number)
+        assert heard == [number] * 2
+    finally:
+        signal.signal(number, mine)
