@@ -42,15 +42,19 @@ def test_a_killed_policy_an_estop_and_an_ended_guard_stop_the_base(tmp_path):
     assert attached(log) == set()
 
 
-def test_a_guard_that_is_too_patient_is_found(tmp_path):
-    """A drill that cannot fail shows nothing: limits of seconds break the promise; status 1."""
+def test_a_guard_that_is_too_patient_or_drives_on_by_itself_is_found(tmp_path):
+    """A drill that cannot fail shows nothing: limits of seconds, a fault that disarms nobody."""
     params = tmp_path / 'patient.yaml'
     params.write_text('/**:\n  ros__parameters:\n    observation_max_age_s: 5.0\n'
-                      '    proposal_timeout_s: 5.0\n')
-    done = drill('inference_killed', '--params-file', params, '--out', tmp_path / 'log')
+                      '    proposal_timeout_s: 5.0\n    arm_at_start: true\n')
+    done = drill('proposal_nan', 'inference_killed', '--params-file', params,
+                 '--out', tmp_path / 'log')
     assert done.returncode == 1, done.stdout + done.stderr
     line, = (line for line in done.stdout.splitlines() if 'SIGKILLed' in line)
     assert 'BROKEN' in line
+    again, = (line for line in done.stdout.splitlines() if 'NaN' in line)
+    assert 'BROKEN' in again
+    assert 'drove again by itself' in again
     assert str(tmp_path / 'log') in done.stderr
     assert 'not zero' in (tmp_path / 'log' / 'drill.json').read_text()
 

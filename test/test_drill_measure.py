@@ -160,6 +160,8 @@ def test_a_base_that_drives_again_by_itself_is_broken(name):
     assert (armed.kept, sure(armed)) == (False, True)
     assert 'was armed' in armed.note
     assert told([]).kept is None  # a guard that says nothing shows nothing
+    never = judge(BY_NAME[name], heard((1.0,) * 50, why=why))
+    assert 'again' not in never.note  # it had not stopped
 
 
 def test_late_images_are_refused_whoever_arms():

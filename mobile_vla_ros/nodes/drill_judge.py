@@ -140,6 +140,8 @@ def _ends(heard: Heard, common: dict, until_ns: int | None = None) -> Row:
 def _stops(heard: Heard, common: dict) -> Row:
     """Judge the zero, and that it lasts when the fault is gone: nobody has armed again."""
     row = _ends(heard, common)
+    if row.zero_ms is None:
+        return row
     again = first_where(heard.commands, heard.until_ns, _moves)
     status = between(heard.status, heard.until_ns)
     if again is not None:

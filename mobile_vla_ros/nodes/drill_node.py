@@ -36,7 +36,7 @@ STEADY_S = 0.2
 ZEROS_S = 0.5
 # So long a drive that is to go on may take for it, and so long one that is not is watched.
 GOES_ON_S, STAYS_S = 3.0, 0.5
-REARM_S, REARMS, STARTS = 0.5, 4, 3
+REARM_S, REARMS, STARTS = 0.5, 4, 5
 # What cannot be told is measured again, so often in all.
 ATTEMPTS = 3
 

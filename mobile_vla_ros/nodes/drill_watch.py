@@ -43,7 +43,8 @@ class Watch:
         self.commands, self.odom, self.status, self.proposals, self.frames, self.health = (
             [], [], [], [], [], [])
         self.news = threading.Condition()
-        self._node = node = Node('drill_watch', context=context)
+        # Its own name, not the process's: the guard's preflight knows it moves no wheels.
+        self._node = node = Node('drill_watch', context=context, use_global_arguments=False)
         for kind, topic, keep in (
                 (Twist, 'cmd_vel', self._on_command), (Odometry, 'odom', self._on_odom),
                 (DiagnosticStatus, 'guard/status', self._on_status),
