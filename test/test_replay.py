@@ -202,6 +202,7 @@ def test_a_take_that_gives_no_plan_is_a_table_of_dashes(clockwork, tmp_path):
     found = replay(write(tmp_path, (0, 100, 200)), clockwork, None)
     result = summary(found, clockwork.spec)
     assert result['plans'] == 0 and result['measured']['policy']['linear_x']['mae'] is None
+    assert 'to the end: 3 frames without a plan, the window is never full' in result['refused'][0]
     assert '–' in text({**result, 'episode': 'x', 'device': 'cpu', 'precision': 'fp32',
                         'threads': 1})
 
@@ -240,13 +241,15 @@ def test_store_golden_gives_a_bundle_what_it_lacks(small_run, one, tmp_path, cap
     (['TAKE', '--policy', 'nothing'], 'no such folder'),
     (['TAKE', '--policy', 'builtin:dem'], "mean 'builtin:demo'"),
     (['TAKE', '--policy', 'BUNDLE', '--instruction', ' '], 'the instruction is empty'),
+    (['TAKE', '--policy', 'BUNDLE', '--instruction', 'x' * 501], 'got 501 letters'),
     (['DEAF', '--policy', 'BUNDLE'], 'has no instruction'),
     (['TAKE', '--policy', 'BUNDLE', '--plot', 'nowhere/x.png'], 'a folder that is there'),
     (['TAKE', '--policy', 'BUNDLE', '--plot', 'x.jpg'], 'FILE.png'),
-    (['TAKE', '--policy', 'BUNDLE', '--threads', '0'], 'at least 1'),
+    (['TAKE', '--policy', 'BUNDLE', '--threads', '0'], '1 to 256'),
+    (['TAKE', '--policy', 'BUNDLE', '--threads', '1000000'], '1 to 256'),
     (['TAKE', '--policy', 'BUNDLE', '--device', 'warp9'], "'warp9' cannot be used"),
     (['TAKE', '--policy', 'BUNDLE', '--store-golden', '--ros'], 'one at a time'),
-    (['SHORT', '--policy', 'BUNDLE', '--store-golden'], 'gives no golden frames'),
+    (['SHORT', '--policy', 'BUNDLE', '--store-golden'], 'its frames come at 10 Hz. Take'),
 ])
 def test_bad_input_is_a_sentence(arguments, expected, small_run, one, tmp_path, monkeypatch,
                                  capsys):

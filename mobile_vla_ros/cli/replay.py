@@ -9,6 +9,7 @@ from mobile_vla_ros.errors import UserError
 
 EXAMPLE = 'example: mobile_vla replay takes/20260101T120000Z_0123abcd.h5 --policy runs/first/best'
 PRECISIONS = ('fp32', 'bf16', 'fp16')
+MOST_THREADS = 256  # as the inference node has it
 LIVE_TOLERANCE = 1e-5  # m/s or rad/s: between the node and the same path in one process
 
 
@@ -77,9 +78,9 @@ def _check(args: argparse.Namespace) -> None:
     """Refuse what needs no network to be refused."""
     from mobile_vla_ros.episode.reader import Episode
     from mobile_vla_ros.model.bundle import read_spec
-    if args.threads < 1:
-        raise UserError('torch needs a core', got=f'--threads {args.threads}',
-                        expected='at least 1')
+    if not 1 <= args.threads <= MOST_THREADS:
+        raise UserError('torch cannot use so many cores', got=f'--threads {args.threads}',
+                        expected=f'1 to {MOST_THREADS}')
     if args.plot and (not args.plot.parent.is_dir() or args.plot.suffix.lower() != '.png'):
         raise UserError('the plot cannot be written there', got=args.plot,
                         expected='--plot FILE.png in a folder that is there')

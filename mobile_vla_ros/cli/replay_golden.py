@@ -27,8 +27,8 @@ def store(episode: Path, policy: Path, instruction: str | None) -> Path:
     found = read_takes([episode], Sampling(spec.rate_hz, spec.window, spec.chunk,
                                            spec.command_max_age_s), VERDICTS)
     if not found.runs:
-        raise UserError(f'{episode} gives no golden frames', got=found.skipped[str(episode)],
-                        remedy='take another episode')
+        raise UserError(f'{episode} gives no golden frames',
+                        got=found.skipped[str(episode)].rstrip('.'), remedy='take another episode')
     run = found.runs[0]
     frames = FrameCache(spec.image).frames(run, slice(0, spec.window))
     golden = make_golden(loaded.network, loaded.tokenizer, spec, frames,

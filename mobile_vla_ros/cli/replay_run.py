@@ -13,6 +13,7 @@ from mobile_vla_ros.episode.reader import Episode
 from mobile_vla_ros.episode.timeline import CommandLog
 from mobile_vla_ros.errors import UserError
 from mobile_vla_ros.runtime.driver import PolicyDriver
+from mobile_vla_ros.runtime.health import MOST_LETTERS
 from mobile_vla_ros.runtime.looks import looks
 from mobile_vla_ros.runtime.playback import command_at
 from mobile_vla_ros.runtime.policy import Policy
@@ -74,12 +75,17 @@ def instruction_of(episode: Episode, given: str | None) -> str:
     """
     Return what the policy is to be told.
 
-    :raises UserError: when neither the user nor the take says anything.
+    :raises UserError: when neither the user nor the take says anything, or more than a policy
+        follows.
     """
     told = (episode.instruction if given is None else given).strip()
     if not told:
         raise UserError(f'{episode.path} has no instruction' if given is None
                         else 'the instruction is empty', remedy='give one with --instruction TEXT')
+    if len(told) > MOST_LETTERS:
+        raise UserError('the instruction is too long', got=f'{len(told)} letters',
+                        expected=f'at most {MOST_LETTERS}', remedy='give a shorter one with '
+                                                                   '--instruction TEXT')
     return told
 
 
@@ -191,7 +197,8 @@ def _refused(times: Came, looked: list[bool | None]) -> list[str]:
             first, count = (index, 1) if first is None else (first, count + 1)
         elif plan and first is not None:
             end = f'to {_at(times, index):.2f} s' if index < len(times.now_ns) else 'to the end'
-            why = 'the first window fills' if not first else 'the window has a gap'
+            why = ('the window has a gap' if first else 'the first window fills'
+                   if index < len(times.now_ns) else 'the window is never full')
             found.append(f'at {_at(times, first):.2f} s {end}: {count} frames without a plan, '
                          f'{why}')
             first = None

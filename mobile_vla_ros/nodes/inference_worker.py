@@ -10,15 +10,13 @@ import numpy as np
 
 from mobile_vla_ros.errors import UserError, first_line
 from mobile_vla_ros.runtime.frame_buffer import FrameBuffer
-from mobile_vla_ros.runtime.health import Health
+from mobile_vla_ros.runtime.health import MOST_LETTERS, Health
 from mobile_vla_ros.runtime.playback import Plan, Playback, Proposal
 from mobile_vla_ros.types import NANOSECONDS
 
 NO_IMAGE = Health.hold('no image yet')
 NOT_FULL = Health.hold('the window of frames is not full yet')
 NO_INSTRUCTION = Health.hold('no instruction yet: publish one on instruction')
-# Kosmos-2 reads 2048 tokens, four of a letter at the worst; the work grows with their square.
-MOST_LETTERS = 500
 TOO_LONG = Health.hold(f'the instruction is too long: say it in at most {MOST_LETTERS} letters')
 NEW_INSTRUCTION = Health.hold('a new instruction is being looked at')
 PLAYED_OUT = Health.fault('the last plan is played out: no newer image was understood')

@@ -3,6 +3,10 @@
 from dataclasses import dataclass
 from enum import IntEnum
 
+# Of an instruction. Kosmos-2 reads 2048 tokens, at the worst four of a letter, and the work grows
+# with their square.
+MOST_LETTERS = 500
+
 
 class Level(IntEnum):
     """How bad it is; the guard stops at a hold and goes on by itself, a fault disarms it."""
