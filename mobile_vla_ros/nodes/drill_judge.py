@@ -163,9 +163,9 @@ def _late(heard: Heard, common: dict) -> Row:
         return row
     told = next((one for one in heard.refusals if OLD in one), None)
     if told is None or not all(heard.refusals):
-        return replace(row, kept=None, note='armed again with late images, what came of it was: '
+        return replace(row, kept=None, note='what came of arming with late images: '
                        + (', '.join(one or 'nothing' for one in heard.refusals) or 'nothing'))
-    return replace(row, note=f'armed again with late images, {len(heard.refusals)} times: '
+    return replace(row, note=f'armed with late images, tried {len(heard.refusals)} times: '
                    + told.partition('. ')[0])
 
 
