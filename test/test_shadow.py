@@ -16,7 +16,13 @@ from mobile_vla_ros.cli.main import main
 from mobile_vla_ros.episode.reader import Episode
 from mobile_vla_ros.episode.recovery import recover
 from mobile_vla_ros.episode.schema import EpisodeInfo
-from mobile_vla_ros.episode.shadow import LONGEST_STEP_NS, Shadow, Window, write_window
+from mobile_vla_ros.episode.shadow import (
+    LONGEST_STEP_NS,
+    Shadow,
+    Window,
+    tried_folder,
+    write_window,
+)
 from mobile_vla_ros.episode.writer import EpisodeWriter
 from mobile_vla_ros.errors import UserError
 from mobile_vla_ros.types import Command
@@ -219,3 +225,19 @@ def test_a_folder_that_cannot_be_made_is_a_sentence(tmp_path):
     (tmp_path / 'file').write_text('')
     with pytest.raises(UserError, match='cannot write episodes'):
         write_window(tmp_path / 'file' / 'x', INFO, a_window(), CREATED_NS)
+
+
+@pytest.mark.parametrize(('data_dir', 'said'), [
+    ('file', 'cannot write episodes'), ('~nobody-of-this-name/x', 'data_dir is no folder')])
+def test_where_nothing_can_be_written_a_shadow_does_not_begin(tmp_path, monkeypatch, data_dir,
+                                                              said):
+    """It was told only after the drive, when the worst seconds were gone."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / 'file').write_text('')
+    with pytest.raises(UserError, match=said):
+        tried_folder(data_dir, CREATED_NS)
+    folder = tried_folder('takes', CREATED_NS)
+    assert not folder.exists()
+    kept = write_window(folder, INFO, a_window(), CREATED_NS)
+    assert tried_folder('takes', CREATED_NS) == folder
+    assert kept.exists()

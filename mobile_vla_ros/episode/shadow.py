@@ -7,6 +7,7 @@ drives, nothing is added.
 """
 
 from collections import deque
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,10 +16,12 @@ import numpy as np
 from mobile_vla_ros.episode.schema import EpisodeInfo
 from mobile_vla_ros.episode.timeline import COMMAND_MAX_AGE_S
 from mobile_vla_ros.episode.writer import EpisodeWriter
+from mobile_vla_ros.errors import UserError
 from mobile_vla_ros.types import AXIS_UNITS, NANOSECONDS, TWIST_AXES, Command
 
 AXES = ('linear_x', 'linear_y', 'angular_z')
 COLUMNS = [TWIST_AXES.index(axis) for axis in AXES]
+FOLDER = 'shadow'
 WINDOW_S = 10.0
 LIVE_NS = 2 * NANOSECONDS
 MAX_AGE_NS = round(COMMAND_MAX_AGE_S * NANOSECONDS)
@@ -167,6 +170,23 @@ class Shadow:
         for rows in (self._commands, self._proposals):
             while rows and rows[0][0] <= oldest - MAX_AGE_NS:
                 rows.popleft()
+
+
+def tried_folder(data_dir: str, created_ns: int) -> Path:
+    """
+    Return the folder below that of the takes in which windows are to be written; nothing is yet.
+
+    :raises UserError: when nothing can be written there: it is better known before the drive.
+    """
+    try:
+        folder = Path(data_dir).expanduser() / FOLDER
+    except RuntimeError as error:
+        raise UserError('data_dir is no folder', got=f'{data_dir!r}: {error}',
+                        remedy='write it without ~') from None
+    EpisodeWriter(folder, EpisodeInfo('a trial'), created_ns, proposals=True).discard()
+    with suppress(OSError):  # windows of before are in it
+        folder.rmdir()
+    return folder
 
 
 def write_window(folder: Path, info: EpisodeInfo, window: Window, created_ns: int) -> Path:

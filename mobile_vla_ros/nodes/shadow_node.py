@@ -17,7 +17,14 @@ from rclpy.node import Node
 from sensor_msgs.msg import CompressedImage, Image
 
 from mobile_vla_ros.episode.schema import EpisodeInfo
-from mobile_vla_ros.episode.shadow import WINDOW_S, Shadow, Window, write_window
+from mobile_vla_ros.episode.shadow import (
+    FOLDER,
+    WINDOW_S,
+    Shadow,
+    Window,
+    tried_folder,
+    write_window,
+)
 from mobile_vla_ros.errors import UserError
 from mobile_vla_ros.nodes.common import (
     declare,
@@ -39,7 +46,6 @@ from mobile_vla_ros.nodes.topics import (
 )
 from mobile_vla_ros.types import Command
 
-FOLDER = 'shadow'
 NOT_TOLD = '(not told)'
 PROPOSAL_DEPTH = 100
 GRAPH_PERIOD_S = 0.2
@@ -53,9 +59,9 @@ class ShadowNode(Node):
 
     def __init__(self):
         super().__init__('shadow')
-        self._folder = Path(declare(
+        self._folder = tried_folder(declare(
             self, 'data_dir', '~/mobile_vla_takes', f'folder of the takes; in its folder {FOLDER} '
-            'the worst seconds are kept')).expanduser() / FOLDER
+            'the worst seconds are kept'), time.time_ns())
         self._instruction = declare(self, 'instruction', '', 'what the robot is told, until the '
                                     'topic instruction says otherwise')
         self._who = {'operator': declare(self, 'operator', '', 'who drives'),
