@@ -100,8 +100,8 @@ def test_a_turn_reaches_the_base_within_the_guard_s_limit(axes, policies, nodes,
     status = client.subscribe('guard/status', DiagnosticStatus)
     camera = Camera(client)
     nodes.start('guard_node', params={
-        'arm_at_start': True, 'max_velocity': [1.0, 1.0, LIMIT_RADPS],
-        'observation_max_age_s': 1.0})
+        'arm_at_start': True, 'override': ['arm_at_start'],
+        'max_velocity': [1.0, 1.0, LIMIT_RADPS], 'observation_max_age_s': 1.0})
     nodes.start('inference_node', params={'policy': str(policies[axes]), 'instruction': RED})
     with camera.stream():
         client.wait_for(lambda: len(proposals) >= 10, 90, 'proposals')

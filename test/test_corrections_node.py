@@ -15,7 +15,7 @@ from mobile_vla_ros.types import SOURCE_NAMES
 
 # The base follows within a tick: the sign of a command tells who wished it.
 GUARD = {'max_acceleration': [1000.0, 1000.0, 1000.0], 'takeover_hold_s': 0.6,
-         'arm_at_start': True}
+         'arm_at_start': True, 'override': ['arm_at_start']}
 
 
 def test_labels_change_with_the_very_command_that_changes_hands(nodes, client, tmp_path):

@@ -34,9 +34,9 @@ class Drive:
         self.client = client
         self.commands = client.subscribe('cmd_vel', Twist)
         self.status = client.subscribe('guard/status', DiagnosticStatus)
-        # These tests' policies say nothing of themselves.
+        # These tests' policies say nothing of themselves, and the tests listen.
         self.process = nodes.start('guard_node', params={
-            **NIMBLE, 'override': ['inference'], **params})
+            **NIMBLE, 'override': ['inference', 'arm_at_start'], **params})
 
     def propose(self, x=0.5, y=0.0, age_s=0.0, qos=10):
         """A stream of proposals from images of ``age_s`` ago."""
@@ -325,7 +325,8 @@ def test_a_defect_of_the_guards_own_leaves_zero_behind(nodes, client, tmp_path, 
         f'Guard.{where} = broken\n'
         'sys.exit(guard_node.main())\n')
     commands = client.subscribe('cmd_vel', Twist)
-    process = nodes.start('planted.guard', params={**NIMBLE, 'arm_at_start': True},
+    process = nodes.start('planted.guard', params={**NIMBLE, 'arm_at_start': True,
+                                                     'override': ['arm_at_start']},
                           env={'PYTHONPATH': str(tmp_path)})
     sideways = [0.0]
     with client.stream('teleop/cmd_vel', lambda: twist(0.4, sideways[0]), rate_hz=20):

@@ -133,7 +133,7 @@ def test_a_second_guard_of_the_same_name_disarms_the_first(nodes, client):
 
 def test_a_guard_that_arms_by_itself_does_not_move_a_base(nodes, client, others):
     """sim:=true in the domain of a robot: disarmed, and armed again only by override."""
-    client.subscribe('cmd_vel', Twist)
+    others('sim').subscribe('cmd_vel', Twist)
     flight = Flight(nodes, client, arm_at_start=True)
     flight.state('waiting')
     others('base').subscribe('cmd_vel', Twist)

@@ -21,8 +21,8 @@ NO_NAME_YET = '_NODE_NAME_UNKNOWN_'  # as rmw has it
 # They listen to commands and move nothing.
 WATCHERS = ('recorder', 'shadow', 'rosbag2_', '_ros2cli', 'foxglove_bridge', 'rqt', 'rviz',
             'plotjuggler')
-# The arena, and what this package measures and tests with; whole names.
-SIMULATED = ('sim', 'drill_watch', 'bench_ear', 'test_client')
+# The arena, and what this package measures with; whole names.
+SIMULATED = ('sim', 'drill_watch', 'bench_ear')
 
 
 class Endpoint(NamedTuple):
