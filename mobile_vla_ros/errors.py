@@ -26,7 +26,8 @@ class UserError(Exception):
             parts.append(f'expected {expected}')
         sentence = '; '.join(parts) + '.'
         if remedy:
-            sentence += f' {remedy[0].upper()}{remedy[1:].rstrip(".")}.'
+            end = '' if remedy.endswith('?') else '.'
+            sentence += f' {remedy[0].upper()}{remedy[1:].rstrip(".")}{end}'
         super().__init__(sentence)
 
 

@@ -47,6 +47,25 @@ class Camera:
         return [self.frame(**options) for _ in range(count)]
 
 
+def test_a_simulation_that_never_began_is_named():
+    """use_sim_time and no /clock: the node's time is zero, and no camera's clock is to blame."""
+    check = CameraCheck(10.0, real_time=False)
+    for number in range(1, 4):
+        check.message(Look(1_700_000_000 + number, 0, 0, 0, '64x48 rgb8'))
+        assert 'no time comes on /clock' in check.fault
+    check.message(Look(2, 0, 2 * SECOND + 5 * MS, 2 * SECOND + 5 * MS, '64x48 rgb8'))
+    assert not check.fault
+
+
+def test_a_reason_with_a_number_is_not_a_new_one_with_every_image():
+    """Each is logged and told the guard; the number is told again within about a second."""
+    camera = Camera()
+    camera.frames(3)
+    said = [camera.frame(late_ms=2000 + 100 * number) for number in range(30)][2:]
+    assert all(said) and len(set(said)) <= 4
+    assert float(said[-1].split(' s old')[0].split()[-1]) > 3.5
+
+
 def test_an_ordinary_camera_is_no_fault():
     """Jitter, a repeat now and then, a moment of dark: nothing of it stops a drive."""
     camera = Camera()

@@ -184,7 +184,7 @@ def rewrite_spec(folder: Path, spec: PolicySpec) -> None:
 def bundle_folder(name: Path | str) -> Path:
     """Return the folder of a bundle: what is given, or what a `builtin:` name stands for."""
     if not str(name).startswith('builtin:'):
-        return Path(name)
+        return Path(name).expanduser()
     if str(name) not in BUILTIN:
         raise UserError('unknown built-in policy', got=repr(str(name)),
                         expected=' or '.join(BUILTIN), remedy=did_you_mean(str(name), BUILTIN))

@@ -22,7 +22,7 @@ GOLDEN = 'golden.safetensors'
 PRECISIONS = ('float32', 'bfloat16', 'float16')
 # What writes them into a bundle that has none, or broken ones.
 STORE = 'mobile_vla replay EPISODE --policy POLICY --store-golden'
-REMEDY = f'{STORE} writes it anew'
+REMEDY = f'write it anew: {STORE}'
 
 
 @dataclass(frozen=True, eq=False)

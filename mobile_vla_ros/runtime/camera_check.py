@@ -10,6 +10,8 @@ from mobile_vla_ros.types import NANOSECONDS
 
 # A fault is told for at least so long: a shorter one could be lost between two readers' looks.
 STAND_S = 0.5
+# A reason with a number in it would be another one with every image.
+REASON_S = 1.0
 # A frozen camera gives the same bytes; two repeats are more than a driver's hiccup.
 REPEATS = 2
 # A base that is told to move needs a moment until its camera moves as well.
@@ -95,7 +97,8 @@ class CameraCheck:
         self._period_ns = round(NANOSECONDS / rate_hz)
         self._max_age_s, self._tolerance_s = max_age_s, stamp_tolerance_s
         self._real_time = real_time
-        self._cause, self._reason, self._until_ns = '', '', 0
+        self._cause = self._reason = ''
+        self._reason_ns = self._until_ns = 0
         self._last: Look | None = None
         self._in_time: Look | None = None
         self._looked_ns: int | None = None
@@ -219,6 +222,9 @@ class CameraCheck:
         return None
 
     def _stamp_fault(self, look: Look, late_s: float) -> tuple[str, str] | None:
+        if not look.received_ns:
+            return 'no_clock', ('use_sim_time is set, and no time comes on /clock: start the '
+                                'simulation, or leave use_sim_time out')
         if look.sec < 0 or look.stamp_ns <= 0 or look.nanosec >= NANOSECONDS:
             return 'stamp', (f'the stamp of the images is no time: {look.sec} s and '
                              f'{look.nanosec} ns')
@@ -266,7 +272,9 @@ class CameraCheck:
         left_ns = self._until_ns - now_ns
         if self._cause == 'clock' and cause in OF_A_CLOCK and 0 < left_ns <= STAND_S * NANOSECONDS:
             return  # it has its name already
-        self._cause, self._reason = cause, reason
+        if cause != self._cause or not (
+                0 <= now_ns - self._reason_ns < REASON_S * NANOSECONDS):
+            self._cause, self._reason, self._reason_ns = cause, reason, now_ns
         self._until_ns = now_ns + round(STAND_S * NANOSECONDS)
 
     def _clear(self, now_ns: int) -> None:
