@@ -174,6 +174,13 @@ def test_a_recorded_drive_needs_nobody_who_begins_takes():
     assert 'follow_guard' not in by_name(RECORD.nodes())['recorder'].parameters
 
 
+def test_a_recorded_shadow_drive_holds_what_the_policy_proposed():
+    """It proposes beside the guard there; the recorder listens where it does."""
+    specs = by_name(DRIVE.nodes(policy='p', record=True, shadow=True))
+    assert {specs[name].remappings['policy/cmd_vel'] for name in ('inference', 'recorder')} == {
+        'shadow/cmd_vel'}
+
+
 def test_a_compressed_topic_selects_the_compressed_transport():
     """image_topic:=…/compressed needs no second argument; raw beside it is a contradiction."""
     inference = by_name(DRIVE.nodes(policy='p', image_topic='cam/compressed'))['inference']

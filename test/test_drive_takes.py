@@ -45,6 +45,25 @@ def test_disarmed_while_the_take_is_opened_it_ends_as_soon_as_it_can():
         START, '', STOP]
 
 
+def test_a_take_that_could_not_begin_is_tried_again():
+    """The guard was armed before the first image came; a person's end of a take is no failure."""
+    assert dues((True, 'a', IDLE), (True, 'a', STARTING), (True, 'a', IDLE),
+                (True, 'a', RECORDING), (True, 'a', IDLE), (True, 'a', IDLE)) == [
+        START, '', START, '', '', '']
+
+
+def test_a_drive_without_an_instruction_yet_is_recorded_from_the_first_one_on():
+    """Armed before anything was asked for, and asked for nothing in mid-drive."""
+    assert dues((True, '', IDLE), (True, ' ', IDLE), (True, 'a', IDLE), (True, 'a', RECORDING),
+                (True, '', RECORDING), (True, '', IDLE), (True, 'b', IDLE)) == [
+        '', '', START, '', STOP, '', START]
+
+
+def test_disarmed_before_a_failed_take_could_be_tried_again_there_is_none():
+    """Nothing is recorded that nobody drives."""
+    assert dues((True, 'a', IDLE), (False, 'a', STARTING), (False, 'a', IDLE)) == [START, '', '']
+
+
 def test_a_take_that_a_person_started_is_left_to_them():
     """Neither ended by a disarming nor by an instruction, nor followed by one of ours."""
     assert dues((False, 'a', RECORDING), (True, 'a', RECORDING), (True, 'b', RECORDING),
@@ -58,10 +77,11 @@ def test_a_take_that_a_person_ended_is_not_followed_by_another():
 
 
 def test_a_drive_is_recorded_take_by_take_with_nobody_at_the_recorder(nodes, client, tmp_path):
-    """Armed, told something else, disarmed: two takes, each with its instruction and commands."""
+    """Armed before the camera is there, told something else, disarmed: two takes, each its own."""
     nodes.start('guard_node', params={'override': list(GUARD_CHECKS)})
     nodes.start('recorder_node', params={'data_dir': str(tmp_path), 'instruction': 'go left',
-                                         'follow_guard': True, 'disk_floor_mb': 1})
+                                         'follow_guard': True, 'disk_floor_mb': 1,
+                                         'camera_wait_s': 0.2})
     client.subscribe('cmd_vel', Twist)
     recorder = client.subscribe('recorder/status', DiagnosticStatus)
 
@@ -73,18 +93,20 @@ def test_a_drive_is_recorded_take_by_take_with_nobody_at_the_recorder(nodes, cli
             said = {'state': recorder.last.message, **status_values(recorder.last)}
             return all(said[name] == value for name, value in wanted.items())
         wait_until(lambda: recorder.messages and so(), 20, what)
+    assert client.call('guard/arm').success
+    wait_until(lambda: recorder.messages and 'nothing in 0.2 s' in status_values(
+        recorder.last)['problem'], 20, 'the refusal to be told')
     with client.stream('camera/image_raw', image, 10, qos_profile_sensor_data):
-        until('the camera', state=IDLE, problem='')
-        assert client.call('guard/arm').success
         until('a take', state=RECORDING)
         wait_until(lambda: int(status_values(recorder.last)['commands']) > 5, 20, 'commands')
         client.publish('instruction', String(data='go right'))
         wait_until(lambda: list(tmp_path.glob('*.h5')), 20, 'the first take on the disk')
         until('the second take', state=RECORDING, instruction='go right')
+        wait_until(lambda: int(status_values(recorder.last)['commands']) > 5, 20, 'commands')
         assert client.call('guard/disarm').success
         until('the end', state=IDLE)
     takes = sorted(tmp_path.glob('*.h5'))
     with Episode.open(takes[0]) as first, Episode.open(takes[1]) as second:
         assert [first.instruction, second.instruction] == ['go left', 'go right']
-        assert len(first.commands.twist) > 5
+        assert min(len(first.commands.twist), len(second.commands.twist)) > 5
     assert len(takes) == 2

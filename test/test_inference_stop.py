@@ -40,9 +40,12 @@ def test_the_command_that_is_stopped_while_it_imports_says_that_it_was(tmp_path)
     start = ['-m', 'mobile_vla_ros.cli.main', '--help']
     done = stopped_in(tmp_path, 'numpy', signal.SIGINT, start)
     assert (done.returncode, done.stderr) == (130, 'mobile_vla: stopped\n')
-    start = ['-c', 'import mobile_vla_ros.nodes.common']
-    done = stopped_in(tmp_path, 'rclpy', signal.SIGINT, start)
-    assert 'KeyboardInterrupt' in done.stderr
+    program = 'import mobile_vla_ros.nodes.common'
+    script = tmp_path / 'fusion_node'
+    script.write_text(program)
+    for start in (['-c', program], [str(script)]):
+        done = stopped_in(tmp_path, 'rclpy', signal.SIGINT, start)
+        assert 'KeyboardInterrupt' in done.stderr
 
 
 @pytest.mark.parametrize('number', SIGNALS)

@@ -6,9 +6,12 @@ import pytest
 import torch
 from transformers import Kosmos2Model
 
+from mobile_vla_ros.model import packing
 from mobile_vla_ros.model.backbone import load_backbone
 from mobile_vla_ros.model.packing import PackedLinear, pack
 from mobile_vla_ros.runtime.loading import PolicySettings, load_policy
+
+packs = pytest.mark.skipif(not packing.can_pack(), reason='no oneDNN for bfloat16 on this CPU')
 
 
 @pytest.fixture(scope='module')
@@ -29,6 +32,7 @@ def forward(model: Kosmos2Model, count: int) -> torch.Tensor:
                      image_embeds_position_mask=places).last_hidden_state
 
 
+@packs
 @pytest.mark.parametrize('count', [1, 4])
 def test_a_packed_backbone_says_the_same(plain, count):
     """One frame and a window of them, within the rounding of bfloat16."""
@@ -37,6 +41,7 @@ def test_a_packed_backbone_says_the_same(plain, count):
     torch.testing.assert_close(forward(packed, count), forward(plain, count), atol=0.05, rtol=0.05)
 
 
+@packs
 def test_packed_weights_are_held_once(plain):
     """As many bytes as before, none in the memory that was there: so that can be given back."""
     packed = copy.deepcopy(plain)
@@ -50,11 +55,19 @@ def test_packed_weights_are_held_once(plain):
                         if not value.is_mkldnn}
 
 
-@pytest.mark.parametrize(('settings', 'packs'), [
-    ({'precision': 'bf16'}, True), ({'precision': 'fp32'}, False), ({'precision': 'fp16'}, False)])
-def test_a_policy_that_drives_is_packed_in_bfloat16_alone(small_run, settings, packs):
+def test_where_torch_cannot_pack_nothing_is_changed(plain, monkeypatch):
+    """An older CPU drives with the layers as they are."""
+    monkeypatch.setattr(packing, 'can_pack', lambda: False)
+    same = copy.deepcopy(plain)
+    assert pack(same) == 0
+    assert not any(isinstance(part, PackedLinear) for part in same.modules())
+
+
+@pytest.mark.parametrize(('precision', 'gains'), [
+    ('bf16', True), ('fp32', False), ('fp16', False)])
+def test_a_policy_that_drives_is_packed_in_bfloat16_alone(small_run, precision, gains):
     """As the inference node loads it; its golden frames come back."""
-    ready = load_policy(str(small_run / 'best'), PolicySettings(device='cpu', **settings))
+    ready = load_policy(str(small_run / 'best'), PolicySettings(device='cpu', precision=precision))
     assert any(isinstance(part, PackedLinear)
-               for part in ready.policy.network.modules()) == packs
+               for part in ready.policy.network.modules()) == (gains and packing.can_pack())
     assert ready.golden, ready.golden_said

@@ -122,7 +122,7 @@ def test_a_rival_that_comes_in_mid_drive_stops_and_disarms(nodes, client, others
 
 
 def test_a_second_guard_of_the_same_name_disarms_the_first(nodes, client):
-    """Two launches at once: neither drives beside the other."""
+    """Two launches at once: what drives is stopped, and the second one named."""
     client.subscribe('cmd_vel', Twist)
     flight = Flight(nodes, client)
     flight.until('cmd_vel_listeners', 'green')

@@ -120,13 +120,18 @@ def _guard(values: Mapping) -> NodeSpec:
                  required=True)
 
 
+def _proposed(values: Mapping) -> dict[str, str]:
+    """Return the remappings of what a policy says: in a shadow drive nobody may drive by it."""
+    return SHADOWED if values.get('shadow') else {}
+
+
 def _recorder(values: Mapping, *, follow_guard: bool = False) -> NodeSpec:
     parameters, camera = _camera(values)
     if follow_guard:
         parameters['follow_guard'] = True
     parameters.update(_given(values, 'data_dir', 'instruction', 'operator', 'robot'))
     return _node(values, 'recorder', parameters, params='record.yaml',
-                 topics={**camera, **_cmd_vel(values)}, required=True)
+                 topics={**camera, **_cmd_vel(values), **_proposed(values)}, required=True)
 
 
 def _console(values: Mapping) -> list[NodeSpec]:
@@ -152,7 +157,7 @@ def _inference(values: Mapping) -> NodeSpec:
     parameters.update(_given(values, 'policy', 'instruction', 'device', 'precision', 'compile',
                              'playback'))
     inference = _node(values, 'inference', parameters, params='drive.yaml',
-                      topics={**camera, **(SHADOWED if values['shadow'] else {})})
+                      topics={**camera, **_proposed(values)})
     # The guard's file too: what the base cannot do, no policy may ask for.
     return replace(inference, params_files=(*default_params('guard.yaml'),
                                             *inference.params_files))

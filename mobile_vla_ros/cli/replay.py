@@ -79,7 +79,7 @@ def _check(args: argparse.Namespace) -> None:
     from mobile_vla_ros.episode.reader import Episode
     from mobile_vla_ros.model.bundle import read_spec
     if not 1 <= args.threads <= MOST_THREADS:
-        raise UserError('torch cannot use so many cores', got=f'--threads {args.threads}',
+        raise UserError('torch cannot use that number of cores', got=f'--threads {args.threads}',
                         expected=f'1 to {MOST_THREADS}')
     if args.plot and (not args.plot.parent.is_dir() or args.plot.suffix.lower() != '.png'):
         raise UserError('the plot cannot be written there', got=args.plot,

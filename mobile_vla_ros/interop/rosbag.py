@@ -15,6 +15,7 @@ from rosbags.typesys import Stores, get_typestore
 from mobile_vla_ros import images
 from mobile_vla_ros.episode.writer import EpisodeWriter
 from mobile_vla_ros.errors import UserError, first_line
+from mobile_vla_ros.interop.export import PROPOSAL_TOPIC
 from mobile_vla_ros.interop.source import ImportOptions, Source
 from mobile_vla_ros.types import NANOSECONDS, Command
 
@@ -24,8 +25,6 @@ METADATA = 'metadata.yaml'
 IMAGE, COMPRESSED = 'sensor_msgs/msg/Image', 'sensor_msgs/msg/CompressedImage'
 TWIST, TWIST_STAMPED = 'geometry_msgs/msg/Twist', 'geometry_msgs/msg/TwistStamped'
 STRING = 'std_msgs/msg/String'
-# What a policy proposed is no command, unless it is asked for by name.
-PROPOSAL_NAME = 'policy/cmd_vel'
 
 
 @contextlib.contextmanager
@@ -121,8 +120,9 @@ def _connections(reader: AnyReader, what: str, types: tuple[str, ...], wanted: s
     :param what: ``image`` or ``command``, as in ``--image-topic``.
     :param wanted: the topic's name, or '' for the only one there is.
     """
+    # What a policy proposed is no command, unless it is asked for by name.
     usable = [one for one in reader.connections if one.msgtype in types and one.msgcount
-              and (one.topic == wanted or not f'/{one.topic}'.endswith(f'/{PROPOSAL_NAME}'))]
+              and (one.topic == wanted or not f'/{one.topic}'.endswith(PROPOSAL_TOPIC))]
     topics = {one.topic: one.msgtype for one in usable}
     listed = ', '.join(f'{topic} ({kind})' for topic, kind in sorted(topics.items()))
     expected = ' or '.join(types)

@@ -31,7 +31,7 @@ def pack(model: nn.Module) -> int:
     :returns: how many layers were packed: 0 on a GPU, in other precisions, and where torch has no
         oneDNN for bfloat16 on this CPU.
     """
-    if not _can_pack():
+    if not can_pack():
         return 0
     packed = 0
     for parent in list(model.modules()):
@@ -51,7 +51,8 @@ def _fits(weight: torch.Tensor) -> bool:
     return weight.dtype is torch.bfloat16 and weight.device.type == 'cpu'
 
 
-def _can_pack() -> bool:
+def can_pack() -> bool:
+    """Whether torch has oneDNN for bfloat16 on this CPU."""
     # These two are what torch.compile itself calls on a CPU; no public name does it.
     return (torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, '_linear_pointwise')
             and hasattr(torch.ops.mkldnn, '_reorder_linear_weight')

@@ -10,14 +10,15 @@ class DriveTakes:
     A take for each stretch in which the guard is armed, and in it for each instruction.
 
     What a person does by a service comes first: a take that they started is left to them, and one
-    that they ended is not followed by another before the guard is armed anew.
+    that they ended is not followed by another before the guard is armed anew. One that could not
+    begin (no image, no instruction yet) is tried again.
 
     :param follow_guard: whether that is wished for; else nothing ever is due.
     """
 
     def __init__(self, follow_guard: bool = True):
         self._follow_guard = follow_guard
-        self._armed = self._owed = self._ours = False
+        self._armed = self._owed = self._ours = self._began = False
         self._instruction = ''
 
     def due(self, armed: bool, instruction: str, state: str) -> str:
@@ -32,14 +33,17 @@ class DriveTakes:
         if not self._follow_guard:
             return ''
         begins, self._armed = armed and not self._armed, armed
+        self._began |= state == RECORDING
         if state == IDLE:
+            self._owed |= self._ours and not self._began
             self._ours = False
         if begins or (self._ours and instruction != self._instruction):
             self._owed = True
         if not armed or (state in (STARTING, RECORDING) and not self._ours):
             self._owed = False
-        if state == IDLE and self._owed:
-            self._owed, self._ours, self._instruction = False, True, instruction
+        if state == IDLE and self._owed and instruction.strip():
+            self._owed, self._ours, self._began = False, True, False
+            self._instruction = instruction
             return START
         if state == RECORDING and self._ours and (self._owed or not armed):
             return STOP

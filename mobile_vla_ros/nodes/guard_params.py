@@ -73,7 +73,8 @@ def guard_params(node: Node) -> GuardParams:
     frame_id = declared('frame_id', 'base_link', 'frame of the commands when they are stamped')
     dry_run = declared('dry_run', False, 'decide and tell everything, and publish no command')
     arm_at_start = declared('arm_at_start', False, 'arm at start and after faults with nobody '
-                            'asked and no check: for a simulation alone')
+                            'asked: for the arena alone. Disarms when anybody else listens '
+                            '(override: arm_at_start, for another simulator)')
     expect_policy = declared('expect_policy', False,
                              "ask for inference's checks too before arming")
     override = declared('override', [''], 'names of checks that do not keep from arming: '

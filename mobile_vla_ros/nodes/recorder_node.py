@@ -58,6 +58,7 @@ STATUS_DEPTH = 10
 
 GRAPH_PERIOD_S = 0.2
 STATUS_PERIOD_S = 0.5
+RETRY_S = 1.0
 CLOSE_S = 20.0
 
 
@@ -84,6 +85,7 @@ class RecorderNode(Node):
         self._listen_to_camera()
         self._drive_takes = DriveTakes(params.follow_guard)
         self._due: Future | None = None
+        self._retry_s = 0.0
         self._source = CommandSource(self, self._on_guard_said)
         self._commands = CommandTopic(self, 'cmd_vel', self._on_command, self._take.command_type)
         self._proposals = Proposals(self, take.proposal)
@@ -191,12 +193,18 @@ class RecorderNode(Node):
 
     def _follow_guard(self):
         """Begin or end a take by ourselves, where the parameter says so and it is time for it."""
-        if self._due is not None and not self._due.done():
+        if (self._due is not None and not self._due.done()) or time.monotonic() < self._retry_s:
             return
         due = self._drive_takes.due(self._source.armed, self._instruction, self._take.state)
         if due:
             answer = self._start if due == START else partial(self._stop, 'unknown')
-            self._due = self.executor.create_task(self._serve(answer, None, Trigger.Response()))
+            self._due = self.executor.create_task(self._do(answer))
+
+    async def _do(self, answer):
+        """Do what is due; a refusal is told in the status, and not tried again at once."""
+        response = await self._serve(answer, None, Trigger.Response())
+        if not response.success:
+            self._ended, self._retry_s = response.message, time.monotonic() + RETRY_S
 
     async def _start(self) -> str:
         take = self._take
@@ -235,11 +243,11 @@ class RecorderNode(Node):
         """Wait for an image that is fresh; a recorder that was just started may need a moment."""
         if self._camera.fresh(time.monotonic_ns()):
             return
-        self._first_image = Future()
+        first = self._first_image = Future()
         patience = self.create_timer(
-            self._params.camera_wait_s, partial(_give_up, self._first_image),
+            self._params.camera_wait_s, lambda: first.done() or first.set_result(False),
             clock=Clock(clock_type=ClockType.STEADY_TIME))
-        came = await self._first_image
+        came = await first
         self.destroy_timer(patience)
         self._first_image = None
         if not came:
@@ -295,6 +303,7 @@ class RecorderNode(Node):
 
     def _tell(self):
         self._settle()
+        self._follow_guard()
         now_ns = time.monotonic_ns()
         self._camera_hz = self._camera.rate_hz(now_ns)
         if self._take.state != RECORDING or self._camera.expected_hz is None:
@@ -336,11 +345,6 @@ class RecorderNode(Node):
 
     def _now_ns(self) -> int:
         return self.get_clock().now().nanoseconds
-
-
-def _give_up(future: Future):
-    if not future.done():
-        future.set_result(False)
 
 
 def main(args: list[str] | None = None) -> int:

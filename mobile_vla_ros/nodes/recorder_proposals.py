@@ -5,10 +5,12 @@ from collections.abc import Callable
 import numpy as np
 from geometry_msgs.msg import TwistStamped
 from rclpy.node import Node
+from rclpy.qos import QoSProfile, ReliabilityPolicy
 
 from mobile_vla_ros.nodes.common import receipt_ns, time_ns, twist_array
 
-DEPTH = 100
+# Hears whoever publishes, with or without receipts, as the guard does.
+HEARS_ALL = QoSProfile(depth=100, reliability=ReliabilityPolicy.BEST_EFFORT)
 
 
 class Proposals:
@@ -22,7 +24,7 @@ class Proposals:
     def __init__(self, node: Node, told: Callable[[np.ndarray, int, int], None]):
         self._node, self._told = node, told
         self._topic = node.create_subscription(TwistStamped, 'policy/cmd_vel', self._on_proposal,
-                                               DEPTH).topic_name
+                                               HEARS_ALL).topic_name
 
     @property
     def there(self) -> bool:

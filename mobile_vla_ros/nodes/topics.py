@@ -134,23 +134,31 @@ class CommandSource:
 
     :param told: called with the source and the reason of every status, and when it was sent
         (nanoseconds, by the guard's machine; 0 where the middleware does not say).
-    :ivar armed: whether the guard is, by its newest word.
     """
 
     def __init__(self, node: Node, told: Callable[[str, str, int], None] | None = None):
-        self.armed = False
+        self._armed = False
         self._heard, self._heard_s, self._told = UNKNOWN, 0.0, told
         node.create_subscription(DiagnosticStatus, 'guard/status', self._on_guard, BEST_EFFORT)
 
     @property
     def now(self) -> str:
         """One of ``SOURCES``; unknown when there is no guard, or it has fallen silent."""
-        return self._heard if time.monotonic() - self._heard_s < GUARD_FRESH_S else UNKNOWN
+        return self._heard if self._fresh else UNKNOWN
+
+    @property
+    def armed(self) -> bool:
+        """Whether the guard is, by its newest word; no longer when it has fallen silent."""
+        return self._armed and self._fresh
+
+    @property
+    def _fresh(self) -> bool:
+        return time.monotonic() - self._heard_s < GUARD_FRESH_S
 
     def _on_guard(self, message: DiagnosticStatus, info: dict):
         said = {pair.key: pair.value for pair in message.values}
         source = said.get('source', '')
-        self.armed = said.get('armed') == 'true'
+        self._armed = said.get('armed') == 'true'
         self._heard = source if source in SOURCES else UNKNOWN
         self._heard_s = time.monotonic()
         if self._told is not None:

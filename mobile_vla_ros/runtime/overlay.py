@@ -21,7 +21,7 @@ NO_GUARD = 'no guard'  # its status has not been heard, or is old
 # Of the picture an operator sees, pixels.
 WIDTH, PICTURE_HEIGHT, BAR_HEIGHT = 640, 480, 132
 MAP_SIDE, MAP_LEAST_M = 132, 0.5
-MOST_LETTERS = 200  # of a line; more than fit in
+LINE_LETTERS = 200  # of a line; more than fit in
 
 
 @dataclass(frozen=True)
@@ -88,7 +88,7 @@ def draw_drive(image: np.ndarray | None, view: View) -> np.ndarray:
 def _text(draw: ImageDraw.ImageDraw, at: tuple[float, float], text: str, size: float, colour,
           anchor: str = 'la', width: float | None = None):
     """Write a line, smaller where it would not fit in a width."""
-    text = ' '.join(text[:MOST_LETTERS].split())
+    text = ' '.join(text[:LINE_LETTERS].split())
     if width is not None:
         while size > 14 and draw.textlength(text, font_size=size) > width:
             size -= 1
