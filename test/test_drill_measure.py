@@ -198,7 +198,8 @@ def test_ten_times_the_limit_must_be_limited_and_not_stopped():
     assert judge(large, heard((1.0, 1.0, 1.0), status=on)).kept is True
     assert judge(large, heard((1.0, 1.01, 1.0), status=on)).kept is False
     assert judge(large, heard((1.0, 0.0, 0.0), status=on)).kept is False
-    assert judge(large, heard((1.0, 1.0, 0.0), why=OLD)).kept is None  # it was stopped
+    for stopped in ((1.0, 1.0, 0.0), (0.0, 0.0, 0.0)):
+        assert judge(large, heard(stopped, why=OLD)).kept is None
 
 
 def test_a_slow_policy_must_have_been_refused_not_absent():
@@ -206,7 +207,9 @@ def test_a_slow_policy_must_have_been_refused_not_absent():
     slow = BY_NAME['inference_slow']
     assert judge(slow, heard((0.0,) * 5, why=OLD)).kept is True
     assert judge(slow, heard((0.0, 0.0, 0.1, 0.0), why=OLD)).kept is False
-    assert judge(slow, heard((0.0,) * 5)).kept is False
+    assert judge(slow, heard((0.0,) * 5)).kept is None
+    assert judge(slow, heard(())).kept is None
+    assert judge(slow, heard((0.0, 0.1))).kept is False
     assert judge(slow, heard((0.0,) * 5, why=SILENT)).kept is None
 
 
@@ -221,6 +224,9 @@ def test_a_plan_of_before_another_instruction_is_not_played_on():
         early = judge(told, heard(rows, health=health))
         assert (early.kept, early.note) == (False, 'it went on without a new plan')
         assert sure(early)
+    # The command and the word of inference are heard by two threads, one of them 40 ms late.
+    order = judge(told, heard(rows, health=[(90 * MS, False), (220 * MS, True)], late=40))
+    assert (order.kept, sure(order)) == (False, False)
     assert judge(told, heard((1.0,) * 9)).kept is False
 
 
@@ -245,6 +251,8 @@ def test_a_person_s_own_command_must_come_out():
     row = judge(teleop, heard(told=rows, status=status))
     assert (row.kept, row.zero_ms) == (True, 100.0)
     assert judge(teleop, heard(told=rows[:1], status=status)).kept is False
+    ended = judge(teleop, heard(told=rows[:1], why=OLD))  # before they took over
+    assert (ended.kept, sure(ended)) == (None, False)
     mixed = judge(teleop, heard(told=[*rows, (150 * MS, twist(1.0))], status=status))
     assert (mixed.kept, sure(mixed)) == (False, True)
     silent = judge(teleop, heard(told=[*rows, (150 * MS, twist())], status=status))

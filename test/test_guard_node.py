@@ -204,6 +204,20 @@ def test_commands_of_a_publisher_that_asks_for_no_receipt_are_heard(nodes, clien
             assert status_values(drive.until('teleop'))['source'] == 'takeover'
 
 
+def test_a_person_s_stop_is_sent_again_when_it_is_lost(nodes, client):
+    """A key that stops is pressed once: the guard has it confirmed, and drives by no old one."""
+    drive = Drive(nodes, client, arm_at_start=True)
+    publisher = client.publisher('teleop/cmd_vel', Twist)
+    client.wait_for(lambda: publisher.get_subscription_count() == 2, what='both subscriptions')
+    heard = client.node.get_subscriptions_info_by_topic('/teleop/cmd_vel')
+    assert {one.qos_profile.reliability for one in heard} == {
+        ReliabilityPolicy.RELIABLE, ReliabilityPolicy.BEST_EFFORT}
+    with drive.propose():
+        drive.until('driving')
+        publisher.publish(Twist())
+        assert status_values(drive.until('teleop'))['source'] == 'takeover'
+
+
 def test_an_estop_that_was_pressed_before_the_guard_was_there_counts(nodes, client):
     """A guard that is started again while it is pressed, where the button's publisher latches."""
     client.publisher('estop', Bool, LATCHED).publish(Bool(data=True))

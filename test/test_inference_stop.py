@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -64,3 +65,16 @@ def test_a_load_is_left_at_once_and_the_signal_is_heard_all_the_same(number):
         assert heard == [number] * 2
     finally:
         signal.signal(number, mine)
+
+
+def test_a_load_in_another_thread_is_a_load_like_any_other():
+    """Who spins the node in a thread of their own hears the signals themselves."""
+    loaded = []
+
+    def load():
+        with ended_at_once():
+            loaded.append(True)
+    thread = threading.Thread(target=load)
+    thread.start()
+    thread.join()
+    assert loaded

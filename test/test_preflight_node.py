@@ -131,6 +131,18 @@ def test_a_second_guard_of_the_same_name_disarms_the_first(nodes, client):
     flight.state('fault', 'another /guard publishes /cmd_vel too')
 
 
+def test_a_policy_that_comes_after_arming_is_not_driven_unchecked(nodes, client):
+    """A collector drives by hand; somebody starts inference beside the console."""
+    client.subscribe('cmd_vel', Twist)
+    flight = Flight(nodes, client, expect_policy=False)
+    flight.until('cmd_vel_listeners', 'green')
+    assert client.call('guard/arm').success
+    flight.state('waiting')
+    client.publisher('policy/cmd_vel', TwistStamped)
+    flight.state('disarmed', 'nothing of it was checked')
+    assert 'not known: camera_rate' in client.call('guard/arm').message
+
+
 def test_a_guard_that_arms_by_itself_does_not_move_a_base(nodes, client, others):
     """sim:=true in the domain of a robot: disarmed, and armed again only by override."""
     others('sim').subscribe('cmd_vel', Twist)

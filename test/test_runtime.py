@@ -2,14 +2,16 @@
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from mobile_vla_ros.data.preprocess import preprocess
 from mobile_vla_ros.errors import UserError
 from mobile_vla_ros.runtime.frame_buffer import FrameBuffer
 from mobile_vla_ros.runtime.playback import Plan, command_at, path_of
 from mobile_vla_ros.runtime.policy import VlaPolicy
-from mobile_vla_ros.types import Frame
+from mobile_vla_ros.types import Frame, ImageSpec
 
 MS = 1_000_000
 IMAGE = np.zeros((4, 4, 3), np.uint8)
@@ -158,3 +160,16 @@ def test_a_policy_refuses_a_wrong_window_and_no_instruction(policy):
         policy.infer([noise(0)], 'go')
     with pytest.raises(UserError, match='no instruction'):
         policy.infer([noise(ms) for ms in range(0, 400, 100)], '  ')
+
+
+def test_a_policy_that_loads_meanwhile_does_not_change_what_is_seen():
+    """Loading sets torch's default type in all threads for a moment."""
+    spec = ImageSpec(8, (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711))
+    image = np.random.default_rng(0).integers(0, 256, (12, 16, 3), dtype=np.uint8)
+    before = preprocess(image, spec)
+    torch.set_default_dtype(torch.bfloat16)
+    try:
+        meanwhile = preprocess(image, spec)
+    finally:
+        torch.set_default_dtype(torch.float32)
+    assert torch.equal(before, meanwhile)

@@ -196,7 +196,8 @@ def _drive_nodes(values: Mapping) -> list[NodeSpec]:
     return [*([_sim(values)] if values['sim'] else []),
             *([guard] if guarded else []), _inference(values),
             *([_shadow(values)] if values['shadow'] else []),
-            *([_recorder(values, follow_guard=guarded)] if values['record'] else []),
+            *([_recorder(values, follow_guard=guarded and not values['dry_run'])]
+              if values['record'] else []),
             *_console(values)]
 
 

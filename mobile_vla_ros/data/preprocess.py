@@ -32,8 +32,9 @@ def normalise(images: np.ndarray, spec: ImageSpec) -> torch.Tensor:
     :returns: (N, 3, size, size) float32.
     """
     pixels = torch.tensor(images).permute(0, 3, 1, 2).contiguous().float()
-    mean = torch.tensor(spec.mean).view(3, 1, 1)
-    std = torch.tensor(spec.std).view(3, 1, 1)
+    # Said, for a policy that is being loaded sets what torch takes by default, in all threads.
+    mean, std = (torch.tensor(three, dtype=torch.float32).view(3, 1, 1)
+                 for three in (spec.mean, spec.std))
     return pixels.div_(255).sub_(mean).div_(std)
 
 

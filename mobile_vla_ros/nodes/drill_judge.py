@@ -172,6 +172,8 @@ def _late(heard: Heard, common: dict) -> Row:
 def _limited(heard: Heard, common: dict) -> Row:
     most = common['largest_mps']
     drove = most > 0.0
+    if not drove and common['guard'].startswith(FAULT):
+        return _not_on(heard, common)
     return Row(**common, kept=drove and most <= SPEED_MPS + WITHIN,
                note=f'{most:.3f} m/s at most' if drove else 'the base was stopped')
 
@@ -181,7 +183,7 @@ def _nothing(heard: Heard, common: dict) -> Row:
     moving = sum(map(_moves, (twist for _, twist in commands)))
     # Without a fault it was never armed, or nothing was ever proposed: that shows nothing.
     refused = common['guard'].startswith(FAULT)
-    return Row(**common, kept=refused and bool(commands) and not moving,
+    return Row(**common, kept=False if moving else True if refused and commands else None,
                note=f'{moving} of {len(commands)} commands not zero')
 
 
@@ -198,7 +200,8 @@ def _held(heard: Heard, common: dict) -> Row:
     planned = next((at for at, proposes in heard.health
                     if held is not None and at > held and proposes), None)
     if planned is None or again < planned:
-        return Row(**common, kept=False, certain=True, note='it went on without a new plan')
+        certain = planned is None or again + heard.late_ns < planned
+        return Row(**common, kept=False, certain=certain, note='it went on without a new plan')
     return Row(**common, kept=zero_ms <= PROMISED_MS,
                note=f'went on {(again - heard.seen_ns) / MS:.0f} ms after it')
 
@@ -235,6 +238,8 @@ def _taken(heard: Heard, common: dict) -> Row:
         return all(abs(value - wanted) < WITHIN
                    for value, wanted in zip(twist, heard.person, strict=True))
     taken = first_where(heard.commands, heard.injected_ns, theirs)
+    if taken is None and common['guard'].startswith(FAULT):
+        return _not_on(heard, common)
     if taken is None:
         return Row(**common, kept=False, note="the person's command never came out")
     common['zero_ms'] = taken_ms = _ms(taken - heard.seen_ns)

@@ -56,13 +56,14 @@ class Graph:
         :returns: whether nobody else does, and whether nobody but the arena is moved.
         """
         publishers, found = self._publishers(), self.listeners()
-        self._looks = {one.gid: self._looks.get(one.gid, 0) + 1 for one in (*publishers, *found)}
+        self._looks = {_key(one): self._looks.get(_key(one), 0) + 1
+                       for one in (*publishers, *found)}
         return (preflight.rivals(
-                    self.topic, [one for one in publishers if self._looks[one.gid] >= LOOKS],
+                    self.topic, [one for one in publishers if self._looks[_key(one)] >= LOOKS],
                     self._node.get_fully_qualified_name(), True),
                 preflight.alone_with_the_arena(
                     self.topic, [one for one in found if one.node != preflight.NO_NAME_YET
-                                 or self._looks[one.gid] >= NAMELESS_LOOKS]))
+                                 or self._looks[_key(one)] >= NAMELESS_LOOKS]))
 
     async def checks(self, published: str, publishes: bool, with_y: bool,
                      by_itself: bool) -> list[Check]:
@@ -145,6 +146,11 @@ class Graph:
             return None
         return {key: list(value.double_array_value) for key, value in
                 zip(names, answer.values, strict=False) if value.type == DOUBLES}
+
+
+def _key(one: Endpoint) -> tuple:
+    """Return what tells an endpoint from others: some middlewares give all the same number."""
+    return one.gid if any(one.gid) else (one.full_name,)
 
 
 def _endpoints(infos: Iterable) -> list[Endpoint]:

@@ -15,6 +15,7 @@ from geometry_msgs.msg import Twist, TwistStamped
 from rcl_interfaces.msg import SetParametersResult
 from rclpy.callback_groups import ReentrantCallbackGroup
 from rclpy.clock import Clock, ClockType
+from rclpy.event_handler import SubscriptionEventCallbacks
 from rclpy.node import Node
 from rclpy.qos import QoSProfile, ReliabilityPolicy
 from std_msgs.msg import Bool
@@ -79,10 +80,14 @@ class GuardNode(Node):
         self._stops = 0  # asked for by a person
         self._health: list[DiagnosticStatus] = []
         self._health_ns: int | None = None
+        self._person_alone = False  # when it was armed: no policy proposed
 
         self.create_subscription(TwistStamped, 'policy/cmd_vel', self._on_proposal, HEARS_ALL)
         self.create_subscription(DiagnosticArray, 'policy/health', self._on_health, LATCHED)
         self.create_subscription(Twist, 'teleop/cmd_vel', self._on_teleop, HEARS_ALL)
+        self.create_subscription(
+            Twist, 'teleop/cmd_vel', self._on_teleop_stop, COMMAND_DEPTH,
+            event_callbacks=SubscriptionEventCallbacks(use_default_callbacks=False))
         for qos in ESTOPS:
             self.create_subscription(Bool, 'estop', self._on_estop, qos)
         self.create_service(Trigger, '~/arm', self._on_arm, callback_group=waiting)
@@ -135,6 +140,11 @@ class GuardNode(Node):
         with self._lock:
             self._guard.teleop(twist_array(message), time.monotonic_ns())
 
+    def _on_teleop_stop(self, message: Twist):
+        """Of a person's stop nothing may be lost, and a late one only stops."""
+        if not twist_array(message).any():
+            self._on_teleop(message)
+
     def _on_estop(self, message: Bool):
         with self._lock:
             self._guard.estop(message.data)
@@ -149,6 +159,7 @@ class GuardNode(Node):
         why_not = self._guard.why_not_armed()
         if not why_not:
             self._look()
+            self._person_alone = not self._proposed_to()
             waived = self._override | (set(preflight.WHEELS) if self._params.dry_run else set())
             stops = self._stops
             why_not = preflight.refusal(await self._checks(), waived)
@@ -179,12 +190,15 @@ class GuardNode(Node):
 
     async def _checks(self) -> list[Check]:
         """Look at everything that has to be well before the robot is armed."""
-        # Whoever proposes would be driven, whether or not a policy was to come.
-        asked = self._params.expect_policy or self.count_publishers('policy/cmd_vel')
-        told = self._checks_of_inference() if asked else []
+        told = self._checks_of_inference() if self._proposed_to() else []
         checks = await self._graph.checks(self._type, self._commands is not None, self._with_y(),
                                           self._params.arm_at_start)
         return [*checks, *told]
+
+    def _proposed_to(self) -> bool:
+        """Whether a policy proposes, or is to: whoever does is driven when the guard is armed."""
+        topic = self.resolve_topic_name('policy/cmd_vel')
+        return self._params.expect_policy or self.count_publishers(topic) > 0
 
     def _checks_of_inference(self) -> list[Check]:
         age_s, said = None, self._health
@@ -230,6 +244,10 @@ class GuardNode(Node):
                 self._guard.disarm(arena.sentence)
                 self._tick()
                 self.get_logger().warning(arena.line)
+            if (self._person_alone and self._guard.armed and 'inference' not in self._override
+                    and self._proposed_to()):
+                self._guard.disarm('a policy began to propose, and nothing of it was checked')
+                self._tick()
 
     def _choose_type(self):
         """By who listens; not while somebody may be driven by it, unless in a simulation."""

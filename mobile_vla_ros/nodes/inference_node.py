@@ -178,6 +178,8 @@ class InferenceNode(PatientLifecycleNode):
             self.destroy_service(service)
         self.destroy_subscription(self._guard.subscription)
         self._worker.forget()
+        if self._policies is not None:
+            self._policies.ask('')  # what is still being loaded is not kept
         self._policies = self._gate = None
         return TransitionCallbackReturn.SUCCESS
 
@@ -336,7 +338,10 @@ def build() -> InferenceNode:
 def main(args: list[str] | None = None) -> int:
     """Run the node as a process."""
     sys.setswitchinterval(SWITCH_S)
-    status = run('inference_node', build, args=args)
+    try:
+        status = run('inference_node', build, args=args)
+    except SystemExit as left:  # a signal, in a load
+        status = left.code or 0
     # A policy that is being loaded meanwhile would make torch abort an ordinary end.
     sys.stdout.flush()
     sys.stderr.flush()

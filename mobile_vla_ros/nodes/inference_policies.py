@@ -9,6 +9,8 @@ from pathlib import Path
 from mobile_vla_ros.errors import UserError
 from mobile_vla_ros.nodes.guard_watch import GuardWatch
 
+# One load at a time in a process: what torch's loaders set, all threads see.
+LOADS = threading.Lock()
 NONE, LOADING, READY, REFUSED = 'none', 'loading', 'ready', 'refused'
 
 
@@ -41,14 +43,14 @@ class Policies:
                  say: Callable[[str], None]):
         self._load, self._room, self._take, self._say = load, room, take, say
         self._lock = threading.Lock()
-        self._loading = threading.Lock()  # one at a time: torch's loaders set what all threads see
         self._asked = 0
         self.now = self.before = self._next = None
         self.state, self.said = NONE, ''
 
     def first(self, name: str) -> None:
         """Load the one to begin with; raises ``UserError``."""
-        self.now = self._load(name)
+        with LOADS:
+            self.now = self._load(name)
 
     def ask(self, name: str) -> None:
         """Load another beside the one that drives; '' forgets what was loaded so."""
@@ -91,7 +93,7 @@ class Policies:
         return True, f'{self.now.name} drives again; ~/swap_back returns to {self.before.name}.'
 
     def _fetch(self, name: str, number: int) -> None:
-        with self._loading:
+        with LOADS:
             if number != self._asked:
                 return  # another one was asked for meanwhile
             ready, said = self._try(name)

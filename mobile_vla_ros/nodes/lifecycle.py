@@ -1,6 +1,7 @@
 """A lifecycle node that no manager's mistake ends, and that a signal ends also in a long load."""
 
 import signal
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -35,6 +36,10 @@ def ended_at_once() -> Iterator[None]:
 
     :raises SystemExit: at SIGINT and SIGTERM, with status 0; ``common.run`` hears of them too.
     """
+    if threading.current_thread() is not threading.main_thread():  # only that one hears signals
+        yield
+        return
+
     def leave(number, frame):
         if callable(before[number]):
             before[number](number, frame)

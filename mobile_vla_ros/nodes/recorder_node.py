@@ -204,7 +204,8 @@ class RecorderNode(Node):
         """Do what is due; a refusal is told in the status, and not tried again at once."""
         response = await self._serve(answer, None, Trigger.Response())
         if not response.success:
-            self._ended, self._retry_s = response.message, time.monotonic() + RETRY_S
+            self._ended = self._ended or response.message
+            self._retry_s = time.monotonic() + RETRY_S
 
     async def _start(self) -> str:
         take = self._take
