@@ -22,7 +22,7 @@ from mobile_vla_ros.episode.reader import Episode, find_episodes
 from mobile_vla_ros.errors import UserError
 from mobile_vla_ros.model.bundle import load_bundle
 from mobile_vla_ros.training.baselines import baselines, blind_means, targets
-from mobile_vla_ros.training.controls import ShuffledTokens, shuffle_frames, swap_instructions
+from mobile_vla_ros.training.controls import shuffle_frames, swap_instructions
 from mobile_vla_ros.training.evaluate import evaluate, score
 from mobile_vla_ros.training.metrics import measure, motion_loss, motion_loss_sum
 from mobile_vla_ros.training.verdict import margin, sentences
@@ -184,17 +184,20 @@ def test_shuffling_moves_every_frame_and_no_command(takes):
                zip(again, shuffle_frames(runs, seed=1), strict=True))
 
 
-def test_shuffled_tokens_are_those_of_the_shuffled_frames(takes, tmp_path):
-    """Image tokens are kept by row of the run as it was taken; the shuffled run gets its own."""
+@pytest.mark.parametrize('overtaken', [False, True])
+def test_shuffled_tokens_are_those_of_the_shuffled_frames(takes, tmp_path, overtaken):
+    """Also of a take whose frames came in another order than they were taken in."""
     image = ImageSpec(16, (0, 0, 0), (1, 1, 1))
     tokens = ImageTokens(lambda pixels: pixels.flatten(2).transpose(1, 2), 'weights', image,
                          Augmentation(), tmp_path)
     runs = run_s(takes, 1)
+    if overtaken:
+        runs[0].frames[:2] = runs[0].frames[1::-1].copy()
     tokens.prepare(runs)
     words = {runs[0].instruction: torch.zeros(1)}
     shuffled = shuffle_frames(runs)
     seen = [RunDataset(shuffled, SPEC, image, 4, 9, words, tokens=some)
-            for some in (None, ShuffledTokens(tokens))]
+            for some in (None, tokens)]
     for pixels, given in zip(*seen, strict=True):
         torch.testing.assert_close(given.frames, pixels.frames.flatten(2).transpose(1, 2),
                                    atol=2e-3, rtol=0)

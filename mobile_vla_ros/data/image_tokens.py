@@ -4,7 +4,7 @@ import hashlib
 import json
 import threading
 from collections.abc import Callable, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
@@ -88,7 +88,7 @@ class ImageTokens:
 
     def frames(self, run: Run, rows: slice, mirrored: bool, draw: int) -> torch.Tensor:
         """
-        Return (T, K, D) float32 tokens of some rows of a run.
+        Return (T, K, D) float32 tokens of some rows of a run, whose frames may be in any order.
 
         :param mirrored: and ``draw``: one of ``variants``.
         :raises UserError: when a frame of the run cannot be read, or its file of tokens is gone.
@@ -102,7 +102,8 @@ class ImageTokens:
             raise UserError(f'the image tokens of {run.path} are broken or gone',
                             got=self.kept[key], remedy='start again: they are computed anew')
         variant = self.variants.index((mirrored, draw))
-        return torch.from_numpy(tokens[variant, rows].astype(np.float32))
+        place = np.argsort(np.argsort(run.frames))  # they are kept in the order of the rows
+        return torch.from_numpy(tokens[variant][place[rows]].astype(np.float32))
 
     @torch.no_grad()
     def blank(self, count: int) -> torch.Tensor:
@@ -125,6 +126,7 @@ class ImageTokens:
 
     def _prepared(self, run: Run, sums: dict[Path, str], cache: FrameCache) -> Path:
         """Return the file of a run's tokens, written now where it is missing."""
+        run = replace(run, frames=np.sort(run.frames))
         if run.path not in sums:
             sums[run.path] = _content(run.path)
         rows = hashlib.sha256(np.ascontiguousarray(run.frames, '<i8')).hexdigest()[:8]
@@ -151,7 +153,7 @@ class ImageTokens:
 
 
 def _key(run: Run) -> tuple[str, int]:
-    return str(run.path), int(run.frames[0])
+    return str(run.path), int(run.frames.min())
 
 
 def _content(path: Path) -> str:

@@ -4,9 +4,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
-import torch
 
-from mobile_vla_ros.data.image_tokens import ImageTokens
 from mobile_vla_ros.data.runs import Run
 
 
@@ -38,19 +36,3 @@ def shuffle_frames(runs: Sequence[Run], seed: int = 0) -> list[Run]:
         frames[ring] = run.frames[np.roll(ring, 1)]
         shuffled.append(replace(run, frames=frames))
     return shuffled
-
-
-class ShuffledTokens:
-    """The image tokens of runs whose frames are in another order than they were taken in."""
-
-    def __init__(self, tokens: ImageTokens):
-        self._tokens = tokens
-
-    def __getattr__(self, name: str):
-        return getattr(self._tokens, name)
-
-    def frames(self, run: Run, rows: slice, *variant) -> torch.Tensor:
-        """Return (T, K, D) float32 tokens of some rows of a run, as `ImageTokens.frames` does."""
-        place = np.argsort(np.argsort(run.frames))
-        taken = replace(run, frames=np.sort(run.frames))
-        return self._tokens.frames(taken, slice(0, len(place)), *variant)[place[rows]]

@@ -13,7 +13,7 @@ from mobile_vla_ros.data.runs import Run, Sampling
 from mobile_vla_ros.errors import UserError
 from mobile_vla_ros.model.bundle import LoadedPolicy, PolicySpec, load_bundle
 from mobile_vla_ros.training.baselines import baselines, targets
-from mobile_vla_ros.training.controls import ShuffledTokens, shuffle_frames, swap_instructions
+from mobile_vla_ros.training.controls import shuffle_frames, swap_instructions
 from mobile_vla_ros.training.metrics import huber, measure
 from mobile_vla_ros.training.predict import PIECE_FRAMES, Predictions, dataset, predict
 from mobile_vla_ros.training.takes import (
@@ -86,7 +86,7 @@ def score(policy: LoadedPolicy, train: Sequence[Run], val: Sequence[Run],
     questions = {
         'policy': lambda: ask(val),
         'image_blanked': lambda: ask(val, blank_images=True),
-        'frames_shuffled': lambda: ask(shuffle_frames(val), tokens and ShuffledTokens(tokens))}
+        'frames_shuffled': lambda: ask(shuffle_frames(val))}
     swapped = swap_instructions(val, train)
     if swapped:
         questions['instruction_swapped'] = lambda: ask(swapped)
