@@ -24,6 +24,9 @@ from mobile_vla_ros.errors import UserError
 # Whoever comes later hears the last one too.
 LATCHED = QoSProfile(depth=1, reliability=ReliabilityPolicy.RELIABLE,
                      durability=DurabilityPolicy.TRANSIENT_LOCAL)
+# Hears whoever publishes, with or without receipts; what was lost is not sent again when it is
+# old.
+BEST_EFFORT = QoSProfile(depth=10, reliability=ReliabilityPolicy.BEST_EFFORT)
 SPIN_TIMEOUT_S = 0.05
 LAST_WORD = Duration(nanoseconds=200_000_000)
 

@@ -146,11 +146,11 @@ def _stops(heard: Heard, common: dict) -> Row:
     status = between(heard.status, heard.until_ns)
     if again is not None:
         after_s = (again - heard.until_ns) / 1e9
-        return replace(row, kept=False, certain=True, note='; '.join(filter(None, (
-            row.note, f'it drove again by itself {after_s:.1f} s after the fault was gone'))))
+        return replace(row, kept=False, certain=True, note='it drove again by itself '
+                       f'{after_s:.1f} s after the fault was gone')
     if any(values.get('armed') == 'true' for _, _, values in status):
-        return replace(row, kept=False, certain=True, note='; '.join(filter(None, (
-            row.note, 'it was armed when the fault was gone, and nobody had armed it'))))
+        return replace(row, kept=False, certain=True,
+                       note='it was armed when the fault was gone, and nobody had armed it')
     if row.kept and not status:
         return replace(row, kept=None, note='the guard said nothing when the fault was gone')
     return row

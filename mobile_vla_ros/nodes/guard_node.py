@@ -1,12 +1,11 @@
 """
 The guard's process.
 
-What a process of Python needs before it is a node takes a third of a second: whoever ends it
-meanwhile reads no traceback, and on a busy machine it does not have to queue.
+What a process of Python needs before it is a node takes a third of a second; on a busy machine it
+does not have to queue for that either.
 """
 
 import os
-import signal
 import sys
 from functools import partial
 
@@ -16,8 +15,6 @@ from mobile_vla_ros.nodes.punctual import ask_for_punctuality
 
 def main(args: list[str] | None = None) -> int:
     """Run the guard."""
-    for number in (signal.SIGINT, signal.SIGTERM):  # until `run` listens for them itself
-        signal.signal(number, lambda *_: os._exit(0))
     os.environ.setdefault('OPENBLAS_NUM_THREADS', '1')  # numpy would make as many as cores
     os.environ.update(guard_env(os.environ))
     turns = ask_for_punctuality()  # before the middleware makes its threads, which inherit it

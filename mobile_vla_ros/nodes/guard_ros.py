@@ -17,12 +17,12 @@ from rclpy.callback_groups import ReentrantCallbackGroup
 from rclpy.clock import Clock, ClockType
 from rclpy.event_handler import SubscriptionEventCallbacks
 from rclpy.node import Node
-from rclpy.qos import QoSProfile, ReliabilityPolicy
 from std_msgs.msg import Bool
 from std_srvs.srv import Trigger
 
 from mobile_vla_ros.errors import UserError
 from mobile_vla_ros.nodes.common import (
+    BEST_EFFORT,
     LATCHED,
     let_arrive,
     status_array,
@@ -39,11 +39,8 @@ from mobile_vla_ros.safety.guard import Decision, Guard, State
 from mobile_vla_ros.types import NANOSECONDS, Check
 
 COMMAND_DEPTH = 10
-# Hears whoever publishes, with or without receipts; what was lost is not sent again when it is
-# old.
-HEARS_ALL = QoSProfile(depth=COMMAND_DEPTH, reliability=ReliabilityPolicy.BEST_EFFORT)
 # Of the e-stop nothing may be lost, and one that was pressed before the guard was there counts.
-ESTOPS = (COMMAND_DEPTH, HEARS_ALL, LATCHED)
+ESTOPS = (COMMAND_DEPTH, BEST_EFFORT, LATCHED)
 STATUS_PERIOD_NS = 100_000_000
 DIAGNOSTICS_PERIOD_NS = 1_000_000_000
 LOOK_PERIOD_S = 0.25
@@ -82,9 +79,9 @@ class GuardNode(Node):
         self._health_ns: int | None = None
         self._person_alone = False  # when it was armed: no policy proposed
 
-        self.create_subscription(TwistStamped, 'policy/cmd_vel', self._on_proposal, HEARS_ALL)
+        self.create_subscription(TwistStamped, 'policy/cmd_vel', self._on_proposal, BEST_EFFORT)
         self.create_subscription(DiagnosticArray, 'policy/health', self._on_health, LATCHED)
-        self.create_subscription(Twist, 'teleop/cmd_vel', self._on_teleop, HEARS_ALL)
+        self.create_subscription(Twist, 'teleop/cmd_vel', self._on_teleop, BEST_EFFORT)
         self.create_subscription(
             Twist, 'teleop/cmd_vel', self._on_teleop_stop, COMMAND_DEPTH,
             event_callbacks=SubscriptionEventCallbacks(use_default_callbacks=False))

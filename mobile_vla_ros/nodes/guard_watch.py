@@ -6,7 +6,7 @@ import numpy as np
 from diagnostic_msgs.msg import DiagnosticStatus
 from rclpy.node import Node
 
-from mobile_vla_ros.nodes.topics import BEST_EFFORT
+from mobile_vla_ros.nodes.common import BEST_EFFORT
 from mobile_vla_ros.types import NANOSECONDS
 
 FRESH_S = 0.5

@@ -22,13 +22,19 @@ from std_srvs.srv import Trigger
 
 from mobile_vla_ros.errors import UserError
 from mobile_vla_ros.nodes import console_status
-from mobile_vla_ros.nodes.common import LATCHED, declare, let_arrive, run, twist_message
+from mobile_vla_ros.nodes.common import (
+    BEST_EFFORT,
+    LATCHED,
+    declare,
+    let_arrive,
+    run,
+    twist_message,
+)
 from mobile_vla_ros.nodes.console_status import Heard, fresh
 from mobile_vla_ros.nodes.joystick import NONE, XBOX_AXES, XBOX_BUTTONS, XBOX_ENABLE, Joystick
 from mobile_vla_ros.nodes.joystick import Layout as JoystickLayout
 from mobile_vla_ros.nodes.keyboard import HELP, TAKES, Console
 from mobile_vla_ros.nodes.terminal import Terminal
-from mobile_vla_ros.nodes.topics import BEST_EFFORT
 from mobile_vla_ros.types import NANOSECONDS
 
 PERIOD_S = 0.05

@@ -13,7 +13,7 @@ from sensor_msgs.msg import CompressedImage, Image
 from std_msgs.msg import String
 
 from mobile_vla_ros.errors import UserError
-from mobile_vla_ros.nodes.common import LATCHED, time_ns
+from mobile_vla_ros.nodes.common import BEST_EFFORT, LATCHED, time_ns
 from mobile_vla_ros.nodes.message_count import MessageCount
 from mobile_vla_ros.types import SOURCES
 
@@ -24,7 +24,6 @@ COMMAND_TYPES = {'geometry_msgs/msg/Twist': Twist, 'geometry_msgs/msg/TwistStamp
 # Deep enough for a second in which a recorder gets no time.
 COMMAND_DEPTH = 100
 INSTRUCTION_DEPTH, COPIES_KEPT = 10, 32
-BEST_EFFORT = QoSProfile(depth=10, reliability=ReliabilityPolicy.BEST_EFFORT)
 GUARD_FRESH_S = 1.5
 UNKNOWN = 'unknown'
 
