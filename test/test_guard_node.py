@@ -30,12 +30,12 @@ def moving(message) -> bool:
 class Drive:
     """A guard process and what it says."""
 
-    def __init__(self, nodes, client, **params):
+    def __init__(self, nodes, client, module='guard_node', env=None, **params):
         self.client = client
         self.commands = client.subscribe('cmd_vel', Twist)
         self.status = client.subscribe('guard/status', DiagnosticStatus)
         # These tests' policies say nothing of themselves, and the tests listen.
-        self.process = nodes.start('guard_node', params={
+        self.process = nodes.start(module, env=env, params={
             **NIMBLE, 'override': ['inference', 'arm_at_start'], **params})
 
     def propose(self, x=0.5, y=0.0, age_s=0.0, qos=10):
@@ -215,6 +215,31 @@ def test_a_person_s_stop_is_sent_again_when_it_is_lost(nodes, client):
     with drive.propose():
         drive.until('driving')
         publisher.publish(Twist())
+        assert status_values(drive.until('teleop'))['source'] == 'takeover'
+
+
+def test_of_what_is_sent_again_a_stop_alone_counts(nodes, client, tmp_path):
+    """The first sending is lost: the zero comes through all the same, an old command does not."""
+    (tmp_path / 'planted').mkdir()
+    (tmp_path / 'planted' / 'guard.py').write_text(
+        'import sys\n'
+        'from mobile_vla_ros.nodes import guard_node\n'
+        'from mobile_vla_ros.nodes.guard_ros import BEST_EFFORT, GuardNode\n'
+        'whole = GuardNode.create_subscription\n'
+        'def lossy(self, kind, topic, heard, qos, **rest):\n'
+        '    lost = topic == "teleop/cmd_vel" and qos is BEST_EFFORT\n'
+        '    return whole(self, kind, topic, (lambda _: None) if lost else heard, qos, **rest)\n'
+        'GuardNode.create_subscription = lossy\n'
+        'sys.exit(guard_node.main())\n')
+    drive = Drive(nodes, client, 'planted.guard', {'PYTHONPATH': str(tmp_path)},
+                  arm_at_start=True)
+    with drive.propose():
+        drive.until('driving')
+        seen = len(drive.status)
+        with client.stream('teleop/cmd_vel', lambda: twist(0.0, -0.4), 20):
+            client.wait_for(lambda: len(drive.status) > seen + 5, what='some statuses')
+        assert {one.message for one in drive.status.messages[seen:]} == {'driving'}
+        client.publish('teleop/cmd_vel', Twist())
         assert status_values(drive.until('teleop'))['source'] == 'takeover'
 
 
