@@ -10,7 +10,7 @@ setup(
     name=NAME,
     version='0.1.0',
     description='Teach a mobile base to follow an instruction by driving it: record, train, '
-                'drive.',
+    'drive.',
     maintainer='mobile_vla_ros maintainers',
     maintainer_email='maintainers@users.noreply.github.com',
     license='Apache-2.0',

@@ -17,8 +17,9 @@ class UserError(Exception):
     :param remedy: what the person can do about it.
     """
 
-    def __init__(self, what: str, *, got: object = None, expected: object = None,
-                 remedy: str | None = None):
+    def __init__(
+        self, what: str, *, got: object = None, expected: object = None, remedy: str | None = None
+    ):
         parts = [what]
         if got is not None:
             parts.append(f'got {got}')

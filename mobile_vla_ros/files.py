@@ -68,7 +68,9 @@ def no_room(what: str, folder: Path, needed_bytes: int) -> UserError:
     """
     while not folder.exists():
         folder = folder.parent
-    return UserError(f'the disk has no room for {what}',
-                     got=f'{shutil.disk_usage(folder).free / 1e6:.1f} MB free in {folder}',
-                     expected=f'{needed_bytes / 1e6:.1f} MB',
-                     remedy='free some, or give another folder; nothing was left half written')
+    return UserError(
+        f'the disk has no room for {what}',
+        got=f'{shutil.disk_usage(folder).free / 1e6:.1f} MB free in {folder}',
+        expected=f'{needed_bytes / 1e6:.1f} MB',
+        remedy='free some, or give another folder; nothing was left half written',
+    )

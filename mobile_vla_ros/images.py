@@ -20,13 +20,27 @@ from mobile_vla_ros.errors import UserError
 
 # encoding -> (values a pixel, bytes a value)
 ENCODINGS = {
-    'rgb8': (3, 1), 'bgr8': (3, 1), 'rgba8': (4, 1), 'bgra8': (4, 1),
-    'mono8': (1, 1), 'mono16': (1, 2),
-    'yuv422': (2, 1), 'uyvy': (2, 1), 'yuv422_yuy2': (2, 1), 'yuyv': (2, 1),
-    'nv12': (1, 1), 'nv21': (1, 1),
-    'bayer_rggb8': (1, 1), 'bayer_bggr8': (1, 1), 'bayer_gbrg8': (1, 1), 'bayer_grbg8': (1, 1),
-    'bayer_rggb16': (1, 2), 'bayer_bggr16': (1, 2), 'bayer_gbrg16': (1, 2),
-    'bayer_grbg16': (1, 2)}
+    'rgb8': (3, 1),
+    'bgr8': (3, 1),
+    'rgba8': (4, 1),
+    'bgra8': (4, 1),
+    'mono8': (1, 1),
+    'mono16': (1, 2),
+    'yuv422': (2, 1),
+    'uyvy': (2, 1),
+    'yuv422_yuy2': (2, 1),
+    'yuyv': (2, 1),
+    'nv12': (1, 1),
+    'nv21': (1, 1),
+    'bayer_rggb8': (1, 1),
+    'bayer_bggr8': (1, 1),
+    'bayer_gbrg8': (1, 1),
+    'bayer_grbg8': (1, 1),
+    'bayer_rggb16': (1, 2),
+    'bayer_bggr16': (1, 2),
+    'bayer_gbrg16': (1, 2),
+    'bayer_grbg16': (1, 2),
+}
 # Newer names of the same bytes; every cv_bridge knows the older ones.
 SAME_BYTES = {'uyvy': 'yuv422', 'yuyv': 'yuv422_yuy2'}
 # A plane of brightness, then half as many rows of colour; cv_bridge knows neither of them.
@@ -71,8 +85,9 @@ def encode(image: np.ndarray, image_format: str = 'jpeg', quality: int = 90) -> 
 def encode_bgr(image: np.ndarray, image_format: str = 'jpeg', quality: int = 90) -> bytes:
     """Return the stored bytes of a (height, width, 3) uint8 image in BGR; see ``encode``."""
     if image_format not in FORMATS:
-        raise UserError('unknown image format', got=repr(image_format),
-                        expected=' or '.join(FORMATS))
+        raise UserError(
+            'unknown image format', got=repr(image_format), expected=' or '.join(FORMATS)
+        )
     if image_format == 'jpeg':
         return cv2.imencode('.jpg', image, (cv2.IMWRITE_JPEG_QUALITY, quality))[1].tobytes()
     return cv2.imencode('.png', image, (cv2.IMWRITE_PNG_COMPRESSION, 1))[1].tobytes()
@@ -94,8 +109,11 @@ def compressed_bytes(message) -> bytes:
     """
     data = bytes(message.data)
     if not data.startswith((JPEG_START, PNG_START)):
-        raise UserError('a compressed camera image is of an unknown kind',
-                        got=repr(message.format), expected='JPEG or PNG')
+        raise UserError(
+            'a compressed camera image is of an unknown kind',
+            got=repr(message.format),
+            expected='JPEG or PNG',
+        )
     return data
 
 
@@ -111,8 +129,9 @@ def compressed_to_rgb(message, least: int | None = None) -> np.ndarray:
     try:
         return decode(compressed_bytes(message), least)
     except OSError as error:
-        raise UserError('a compressed camera image is broken', got=error,
-                        expected='JPEG or PNG') from None
+        raise UserError(
+            'a compressed camera image is broken', got=error, expected='JPEG or PNG'
+        ) from None
 
 
 def _swapped(rgb: np.ndarray) -> np.ndarray:
@@ -130,16 +149,22 @@ def _convert(message, wanted: str) -> np.ndarray:
         return pixels
     encoding = SAME_BYTES.get(message.encoding, message.encoding)
     tidy = SimpleNamespace(
-        encoding=encoding, height=pixels.shape[0], width=message.width,
-        step=pixels.nbytes // pixels.shape[0], is_bigendian=sys.byteorder == 'big',
-        data=np.ascontiguousarray(pixels))
+        encoding=encoding,
+        height=pixels.shape[0],
+        width=message.width,
+        step=pixels.nbytes // pixels.shape[0],
+        is_bigendian=sys.byteorder == 'big',
+        data=np.ascontiguousarray(pixels),
+    )
     convert = _rosbags_image() if encoding in TWO_PLANES else converter()
     try:
         return convert(tidy, wanted)
     except Exception as error:  # both libraries let OpenCV's own exceptions through
         text = ' '.join(str(error).split())
-        raise UserError(f'a camera image cannot be converted from {message.encoding}',
-                        got=f'{message.width}x{message.height}: {text}') from None
+        raise UserError(
+            f'a camera image cannot be converted from {message.encoding}',
+            got=f'{message.width}x{message.height}: {text}',
+        ) from None
 
 
 def _pixels(message) -> np.ndarray:
@@ -151,22 +176,30 @@ def _pixels(message) -> np.ndarray:
     """
     encoding, height, width, step = (message.encoding, message.height, message.width, message.step)
     if encoding not in ENCODINGS:
-        raise UserError('a camera image has an unknown encoding', got=repr(encoding),
-                        expected=', '.join(ENCODINGS),
-                        remedy='set the camera driver to one of these, or record its compressed '
-                               'topic with image_transport:=compressed')
+        raise UserError(
+            'a camera image has an unknown encoding',
+            got=repr(encoding),
+            expected=', '.join(ENCODINGS),
+            remedy='set the camera driver to one of these, or record its compressed '
+            'topic with image_transport:=compressed',
+        )
     channels, size = ENCODINGS[encoding]
     rows = height * 3 // 2 if encoding in TWO_PLANES else height
     row_bytes = width * channels * size
     if not height or not width or step < row_bytes or len(message.data) < rows * step:
-        raise UserError('a camera image has a size that does not fit its data',
-                        got=f'{width}x{height} {encoding} with rows of {step} bytes in '
-                            f'{len(message.data)} bytes',
-                        expected=f'{rows} rows of at least {row_bytes} bytes')
-    halved = (width if channels == 2 else width | height if encoding in TWO_PLANES else 0)
+        raise UserError(
+            'a camera image has a size that does not fit its data',
+            got=f'{width}x{height} {encoding} with rows of {step} bytes in '
+            f'{len(message.data)} bytes',
+            expected=f'{rows} rows of at least {row_bytes} bytes',
+        )
+    halved = width if channels == 2 else width | height if encoding in TWO_PLANES else 0
     if halved % 2:
-        raise UserError(f'a camera image of encoding {encoding} has an odd size',
-                        got=f'{width}x{height}', expected='an even one: pixels share their colour')
+        raise UserError(
+            f'a camera image of encoding {encoding} has an odd size',
+            got=f'{width}x{height}',
+            expected='an even one: pixels share their colour',
+        )
     data = np.frombuffer(message.data, np.uint8, rows * step).reshape(rows, step)[:, :row_bytes]
     if size == 2:
         order = '>u2' if message.is_bigendian else '<u2'

@@ -99,13 +99,20 @@ class ActionSpec:
         object.__setattr__(self, 'scale', tuple(float(s) for s in self.scale))
         for axis in self.axes:
             if axis not in TWIST_AXES:
-                raise UserError('unknown axis', got=repr(axis), expected=', '.join(TWIST_AXES),
-                                remedy=did_you_mean(axis, TWIST_AXES))
+                raise UserError(
+                    'unknown axis',
+                    got=repr(axis),
+                    expected=', '.join(TWIST_AXES),
+                    remedy=did_you_mean(axis, TWIST_AXES),
+                )
         if not self.axes or len(set(self.axes)) != len(self.axes):
             raise UserError('the axes of a policy must be given once each', got=self.axes)
         if len(self.scale) != len(self.axes):
-            raise UserError('every axis needs one scale', got=f'{len(self.scale)} scales',
-                            expected=f'{len(self.axes)}, for {", ".join(self.axes)}')
+            raise UserError(
+                'every axis needs one scale',
+                got=f'{len(self.scale)} scales',
+                expected=f'{len(self.axes)}, for {", ".join(self.axes)}',
+            )
         if not all(np.isfinite(s) and s > 0 for s in self.scale):
             raise UserError('a scale must be a positive number', got=self.scale)
 
@@ -150,5 +157,7 @@ class ImageSpec:
         object.__setattr__(self, 'mean', tuple(float(v) for v in self.mean))
         object.__setattr__(self, 'std', tuple(float(v) for v in self.std))
         if self.size <= 0 or len(self.mean) != 3 or len(self.std) != 3 or min(self.std) <= 0:
-            raise UserError('an image needs a positive size, three means and three positive stds',
-                            got=f'{self.size}, {self.mean}, {self.std}')
+            raise UserError(
+                'an image needs a positive size, three means and three positive stds',
+                got=f'{self.size}, {self.mean}, {self.std}',
+            )

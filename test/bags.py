@@ -29,28 +29,41 @@ def make(name: str, *fields):
 
 def header(stamp_ns: int, frame_id: str = 'eye'):
     """Return a std_msgs/Header."""
-    return make('std_msgs/msg/Header',
-                make('builtin_interfaces/msg/Time', *divmod(stamp_ns, 10**9)), frame_id)
+    return make(
+        'std_msgs/msg/Header',
+        make('builtin_interfaces/msg/Time', *divmod(stamp_ns, 10**9)),
+        frame_id,
+    )
 
 
 def image(pixels: np.ndarray, stamp_ns: int, encoding: str = 'rgb8', **changes):
     """Return a sensor_msgs/Image of (height, width, channels) uint8."""
-    fields = {'height': pixels.shape[0], 'width': pixels.shape[1], 'encoding': encoding,
-              'is_bigendian': 0, 'step': pixels[0].size,
-              'data': np.ascontiguousarray(pixels).reshape(-1), **changes}
+    fields = {
+        'height': pixels.shape[0],
+        'width': pixels.shape[1],
+        'encoding': encoding,
+        'is_bigendian': 0,
+        'step': pixels[0].size,
+        'data': np.ascontiguousarray(pixels).reshape(-1),
+        **changes,
+    }
     return make('sensor_msgs/msg/Image', header(stamp_ns), *fields.values())
 
 
 def compressed(data: bytes, stamp_ns: int, kind: str = 'jpeg'):
     """Return a sensor_msgs/CompressedImage."""
-    return make('sensor_msgs/msg/CompressedImage', header(stamp_ns), kind,
-                np.frombuffer(data, np.uint8))
+    return make(
+        'sensor_msgs/msg/CompressedImage', header(stamp_ns), kind, np.frombuffer(data, np.uint8)
+    )
 
 
 def twist(vx: float, vy: float = 0.0, wz: float = 0.0):
     """Return a geometry_msgs/Twist."""
-    return make('geometry_msgs/msg/Twist', make('geometry_msgs/msg/Vector3', vx, vy, 0.0),
-                make('geometry_msgs/msg/Vector3', 0.0, 0.0, wz))
+    return make(
+        'geometry_msgs/msg/Twist',
+        make('geometry_msgs/msg/Vector3', vx, vy, 0.0),
+        make('geometry_msgs/msg/Vector3', 0.0, 0.0, wz),
+    )
 
 
 def twist_stamped(stamp_ns: int, *speeds: float):
@@ -68,11 +81,20 @@ def drive(frames: int = 12, *, image_of=None, command_of=None) -> list[tuple]:
     messages = []
     for index in range(frames):
         stamp_ns = START_NS + index * PERIOD_NS
-        messages.append(('/camera/image_raw',
-                         (image_of or (lambda i, ns: image(picture(i), ns)))(index, stamp_ns),
-                         stamp_ns + DELAY_NS))
-        messages.append(('/cmd_vel', (command_of or (lambda i, _: twist(0.1 + i / 100)))(
-            index, stamp_ns), stamp_ns + DELAY_NS + 1))
+        messages.append(
+            (
+                '/camera/image_raw',
+                (image_of or (lambda i, ns: image(picture(i), ns)))(index, stamp_ns),
+                stamp_ns + DELAY_NS,
+            )
+        )
+        messages.append(
+            (
+                '/cmd_vel',
+                (command_of or (lambda i, _: twist(0.1 + i / 100)))(index, stamp_ns),
+                stamp_ns + DELAY_NS + 1,
+            )
+        )
     return messages
 
 
@@ -83,8 +105,9 @@ def write_bag(folder: Path, messages: list[tuple], storage: str = 'mcap') -> Pat
     :param storage: ``mcap`` or ``sqlite3``.
     """
     folder.parent.mkdir(parents=True, exist_ok=True)
-    with Writer(folder, version=Writer.VERSION_LATEST,
-                storage_plugin=StoragePlugin[storage.upper()]) as bag:
+    with Writer(
+        folder, version=Writer.VERSION_LATEST, storage_plugin=StoragePlugin[storage.upper()]
+    ) as bag:
         connections = {}
         for topic, message, time_ns in messages:
             kind = message.__msgtype__

@@ -24,8 +24,13 @@ def kill(source: Path, out: Path):
         if status == 0:
             break
     for number, seconds in enumerate(AFTER_S):
-        statuses.append(_child(lambda after=seconds: signal.setitimer(signal.ITIMER_REAL, after),
-                               out / f'moment{number}', loaded))
+        statuses.append(
+            _child(
+                lambda after=seconds: signal.setitimer(signal.ITIMER_REAL, after),
+                out / f'moment{number}',
+                loaded,
+            )
+        )
     print(json.dumps(statuses))
 
 
@@ -49,6 +54,7 @@ def _die_at(step: int):
             if not left[0]:
                 os.kill(os.getpid(), signal.SIGKILL)
             left[0] -= 1
+
     sys.addaudithook(hook)
 
 
@@ -60,8 +66,16 @@ def full(source: Path, out: Path):
         said = None
     except UserError as error:
         said = str(error)
-    print(json.dumps({'said': said, 'left': [str(path) for path in out.rglob('*')
-                                             if path.is_file() or 'policy' in path.name]}))
+    print(
+        json.dumps(
+            {
+                'said': said,
+                'left': [
+                    str(path) for path in out.rglob('*') if path.is_file() or 'policy' in path.name
+                ],
+            }
+        )
+    )
 
 
 if __name__ == '__main__':

@@ -12,23 +12,53 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 # The vocabulary of the small backbone; Kosmos-2 has its special tokens in this order.
-WORDS = ('<s>', '<pad>', '</s>', '<unk>', 'go', 'to', 'the', 'red', 'green', 'blue', 'yellow',
-         'purple', 'orange', 'box', 'cylinder', 'ball', 'cone')
+WORDS = (
+    '<s>',
+    '<pad>',
+    '</s>',
+    '<unk>',
+    'go',
+    'to',
+    'the',
+    'red',
+    'green',
+    'blue',
+    'yellow',
+    'purple',
+    'orange',
+    'box',
+    'cylinder',
+    'ball',
+    'cone',
+)
 
 
 # Modules whose processes speak ROS, or are timed, without the fixture `ros_domain`.
-LIVE = ('test_bench', 'test_demo', 'test_drill', 'test_drill_measure', 'test_guard_bench',
-        'test_inference_latency', 'test_inference_worker', 'test_live')
+LIVE = (
+    'test_bench',
+    'test_demo',
+    'test_drill',
+    'test_drill_measure',
+    'test_guard_bench',
+    'test_inference_latency',
+    'test_inference_worker',
+    'test_live',
+)
 
 
 def pytest_configure(config):
-    config.addinivalue_line('markers', 'timed: measures by the wall clock, so it is of the live '
-                            'half')
+    config.addinivalue_line(
+        'markers', 'timed: measures by the wall clock, so it is of the live half'
+    )
 
 
 def pytest_addoption(parser):
-    parser.addoption('--half', choices=('live', 'quiet'), help='live: what runs nodes or is timed '
-                     'by the wall; quiet: all else, which may run beside it (scripts/test)')
+    parser.addoption(
+        '--half',
+        choices=('live', 'quiet'),
+        help='live: what runs nodes or is timed '
+        'by the wall; quiet: all else, which may run beside it (scripts/test)',
+    )
 
 
 def pytest_collection_modifyitems(config, items):
@@ -38,8 +68,11 @@ def pytest_collection_modifyitems(config, items):
         return
     kept, others = [], []
     for item in items:
-        live = ('ros_domain' in item.fixturenames or item.module.__name__ in LIVE
-                or item.get_closest_marker('timed') is not None)
+        live = (
+            'ros_domain' in item.fixturenames
+            or item.module.__name__ in LIVE
+            or item.get_closest_marker('timed') is not None
+        )
         (kept if live == (half == 'live') else others).append(item)
     items[:] = kept
     config.hook.pytest_deselected(items=others)
@@ -85,32 +118,61 @@ def make_small_backbone(folder, seed: int = 0):
     import torch
     from tokenizers import Tokenizer, models, pre_tokenizers
     from transformers import Kosmos2Config, Kosmos2Model, PreTrainedTokenizerFast
+
     tokenizer = Tokenizer(models.WordLevel({word: i for i, word in enumerate(WORDS)}, '<unk>'))
     tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
-    PreTrainedTokenizerFast(tokenizer_object=tokenizer, bos_token='<s>', pad_token='<pad>',
-                            eos_token='</s>', unk_token='<unk>').save_pretrained(folder)
+    PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        bos_token='<s>',
+        pad_token='<pad>',
+        eos_token='</s>',
+        unk_token='<unk>',
+    ).save_pretrained(folder)
     torch.manual_seed(seed)
-    model = Kosmos2Model(Kosmos2Config(
-        text_config={'vocab_size': 32, 'embed_dim': 32, 'layers': 2, 'ffn_dim': 64,
-                     'attention_heads': 2, 'dropout': 0.0, 'attention_dropout': 0.0,
-                     'max_position_embeddings': 64},
-        vision_config={'hidden_size': 32, 'intermediate_size': 64, 'num_hidden_layers': 2,
-                       'num_attention_heads': 2, 'image_size': 56, 'patch_size': 14},
-        latent_query_num=4))
+    model = Kosmos2Model(
+        Kosmos2Config(
+            text_config={
+                'vocab_size': 32,
+                'embed_dim': 32,
+                'layers': 2,
+                'ffn_dim': 64,
+                'attention_heads': 2,
+                'dropout': 0.0,
+                'attention_dropout': 0.0,
+                'max_position_embeddings': 64,
+            },
+            vision_config={
+                'hidden_size': 32,
+                'intermediate_size': 64,
+                'num_hidden_layers': 2,
+                'num_attention_heads': 2,
+                'image_size': 56,
+                'patch_size': 14,
+            },
+            latent_query_num=4,
+        )
+    )
     # With the library's initialisation an untrained network hardly sees its image.
     for module in model.image_to_text_projection.modules():
         if isinstance(module, torch.nn.Linear):
-            torch.nn.init.normal_(module.weight, std=32 ** -0.5)
+            torch.nn.init.normal_(module.weight, std=32**-0.5)
     model.save_pretrained(folder)
-    (folder / 'preprocessor_config.json').write_text(json.dumps({
-        'size': {'height': 56, 'width': 56}, 'image_mean': [0.48, 0.46, 0.41],
-        'image_std': [0.27, 0.26, 0.28]}))
+    (folder / 'preprocessor_config.json').write_text(
+        json.dumps(
+            {
+                'size': {'height': 56, 'width': 56},
+                'image_mean': [0.48, 0.46, 0.41],
+                'image_std': [0.27, 0.26, 0.28],
+            }
+        )
+    )
 
 
 @pytest.fixture(scope='session')
 def takes(tmp_path_factory):
     """Six takes of the expert, small pictures; return their folder."""
     from takes import write_takes
+
     folder = tmp_path_factory.mktemp('takes')
     write_takes(folder, 6, size=64)
     return folder
@@ -121,9 +183,14 @@ def small_run(tmp_path_factory, small_backbone, takes):
     """The folder of a training run of two epochs on the small backbone."""
     from mobile_vla_ros.training.config import DataConfig, ModelConfig, TrainConfig
     from mobile_vla_ros.training.loop import train
+
     out = tmp_path_factory.mktemp('run') / 'out'
-    train(ModelConfig(backbone=small_backbone, lora_r=4, head_hidden=32, head_layers=1),
-          DataConfig(data=str(takes)),
-          TrainConfig(out=str(out), epochs=2, batch_size=4, accumulate=1, device='cpu',
-                      learning_rate=1e-3), say=lambda _: None)
+    train(
+        ModelConfig(backbone=small_backbone, lora_r=4, head_hidden=32, head_layers=1),
+        DataConfig(data=str(takes)),
+        TrainConfig(
+            out=str(out), epochs=2, batch_size=4, accumulate=1, device='cpu', learning_rate=1e-3
+        ),
+        say=lambda _: None,
+    )
     return out

@@ -41,8 +41,11 @@ class Camera:
 
     def _work(self):
         while not self.closing.wait(PERIOD_S):
-            self.guard.publish(DiagnosticStatus(message=self.state, values=[
-                KeyValue(key='linear_x', value=str(self.speed))]))
+            self.guard.publish(
+                DiagnosticStatus(
+                    message=self.state, values=[KeyValue(key='linear_x', value=str(self.speed))]
+                )
+            )
             mode = self.mode
             if self.bad_since is None:
                 self.bad_since = time.monotonic()
@@ -63,8 +66,13 @@ class Camera:
         if mode == 'zero':
             stamp.sec = stamp.nanosec = 0
         height, width, channels = pixels.shape
-        message = Image(height=height, width=width, step=width * channels,
-                        encoding='mono8' if channels == 1 else 'rgb8', data=pixels.tobytes())
+        message = Image(
+            height=height,
+            width=width,
+            step=width * channels,
+            encoding='mono8' if channels == 1 else 'rgb8',
+            data=pixels.tobytes(),
+        )
         message.header.stamp = stamp
         return message
 
@@ -82,8 +90,8 @@ class Drive:
 
     def __init__(self, client):
         self.healths = client.subscribe(
-            'policy/health', DiagnosticArray,
-            QoSProfile(depth=100, durability=LATCHED.durability))
+            'policy/health', DiagnosticArray, QoSProfile(depth=100, durability=LATCHED.durability)
+        )
         self.proposals = client.subscribe('policy/cmd_vel', TwistStamped)
         self.reports = client.subscribe('/diagnostics', DiagnosticArray)
 
@@ -92,19 +100,37 @@ class Drive:
         seen = len(self.healths)
 
         def look():
-            return next((at for at, array in zip(self.healths.times[seen:],
-                                                 self.healths.messages[seen:], strict=False)
-                         if array.status[0].level == level and text in array.status[0].message),
-                        None)
-        return wait_until(look, timeout_s, f'{level} {text!r}',
-                          lambda: str([(a.status[0].level, a.status[0].message)
-                                       for a in self.healths.messages[-5:]]))
+            return next(
+                (
+                    at
+                    for at, array in zip(
+                        self.healths.times[seen:], self.healths.messages[seen:], strict=False
+                    )
+                    if array.status[0].level == level and text in array.status[0].message
+                ),
+                None,
+            )
+
+        return wait_until(
+            look,
+            timeout_s,
+            f'{level} {text!r}',
+            lambda: str(
+                [(a.status[0].level, a.status[0].message) for a in self.healths.messages[-5:]]
+            ),
+        )
 
     def reported(self, timeout_s: float = 40.0, **wanted: str) -> dict[str, str]:
         """Wait until /diagnostics has these words among its values; return them all."""
+
         def look():
             last = self.reports.last
             values = status_values(last.status[0]) if last else {}
             return all(text in values.get(key, '') for key, text in wanted.items()) and values
-        return wait_until(look, timeout_s, str(wanted),
-                          lambda: str(self.reports.last and self.reports.last.status[0]))
+
+        return wait_until(
+            look,
+            timeout_s,
+            str(wanted),
+            lambda: str(self.reports.last and self.reports.last.status[0]),
+        )

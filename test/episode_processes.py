@@ -73,14 +73,26 @@ def fill_disk(folder: Path, floor_bytes: int, others_fill: bool):
         if others_fill and handed == 120:
             _fill_up(folder / 'of_others')
         time.sleep(0.005)
-    told = {'handed': handed, 'drops': take.drops, 'problem': take.problem, 'error': take.error,
-            'free': disk.free_bytes(folder), 'path': str(take.path), 'health': take.health,
-            'files': sorted(path.name for path in folder.iterdir()), 'frames': take.frames}
+    told = {
+        'handed': handed,
+        'drops': take.drops,
+        'problem': take.problem,
+        'error': take.error,
+        'free': disk.free_bytes(folder),
+        'path': str(take.path),
+        'health': take.health,
+        'files': sorted(path.name for path in folder.iterdir()),
+        'frames': take.frames,
+    }
     with Episode.open(take.path) as episode:
-        told |= {'complete': episode.complete, 'outcome': episode.outcome,
-                 'right': [episode.encoded(i) == images[i % 8] for i in range(len(episode))],
-                 'commands': len(episode.commands), 'same_verdict': episode.judge() ==
-                 episode.health, 'events': [[e.name, e.text] for e in episode.events]}
+        told |= {
+            'complete': episode.complete,
+            'outcome': episode.outcome,
+            'right': [episode.encoded(i) == images[i % 8] for i in range(len(episode))],
+            'commands': len(episode.commands),
+            'same_verdict': episode.judge() == episode.health,
+            'events': [[e.name, e.text] for e in episode.events],
+        }
     _fill_up(folder / 'rest')
     try:
         begin(folder)

@@ -19,10 +19,17 @@ def run_of(twists, chunk=2, instruction='go') -> Run:
     ahead = np.zeros((count, chunk, 6))
     real = np.zeros((count, chunk), bool)
     for step in range(chunk):
-        ahead[:count - step, step] = twists[step:]
-        real[:count - step, step] = True
-    return Run('x', 'x', instruction, np.arange(count), ahead, real,
-               np.vstack([np.zeros((1, 6)), twists[:-1]]))
+        ahead[: count - step, step] = twists[step:]
+        real[: count - step, step] = True
+    return Run(
+        'x',
+        'x',
+        instruction,
+        np.arange(count),
+        ahead,
+        real,
+        np.vstack([np.zeros((1, 6)), twists[:-1]]),
+    )
 
 
 def twists(xs, ys):
@@ -37,8 +44,11 @@ def write_worth(folder, verdict, number=0, *, finished=True):
     created_ns = CREATED_NS + number * 60_000_000_000
     writer = EpisodeWriter(folder, EpisodeInfo(f'go to box {number % 2}'), created_ns)
     for index in range(20):
-        now_ns = created_ns + index * 100_000_000 + (
-            600_000_000 if verdict == 'poor' and index > 9 else 0)
+        now_ns = (
+            created_ns
+            + index * 100_000_000
+            + (600_000_000 if verdict == 'poor' and index > 9 else 0)
+        )
         writer.add_frame(encoded(0 if verdict == 'bad' else index), now_ns, now_ns)
         writer.add_command(Command([0.1 + index / 100, 0, 0, 0, 0, 0], now_ns, now_ns, 'teleop'))
     if finished:

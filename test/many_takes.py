@@ -23,8 +23,17 @@ from mobile_vla_ros.episode.writer import EpisodeWriter
 from mobile_vla_ros.types import Command
 
 STEP_NS = 200_000_000
-KEYS = {'w': (1, 0), 's': (-1, 0), 'a': (0, 1), 'd': (0, -1), 'q': (1, 1), 'e': (1, -1),
-        'z': (-1, 1), 'c': (-1, -1), ' ': (0, 0)}
+KEYS = {
+    'w': (1, 0),
+    's': (-1, 0),
+    'a': (0, 1),
+    'd': (0, -1),
+    'q': (1, 1),
+    'e': (1, -1),
+    'z': (-1, 1),
+    'c': (-1, -1),
+    ' ': (0, 0),
+}
 SECONDS_A_TAKE = 60
 
 # Runs `mobile_vla` and says on stderr what it took: time, peak memory, and what it imported.
@@ -42,9 +51,17 @@ print(json.dumps({'status': status, 'seconds': round(took, 2), 'cpu_s': round(wo
 """
 
 
-def drive(folder, keys: str, instruction: str = 'go to the red box', *, speed: float = 1.15,
-          step_ns: int = STEP_NS, outcome: str = 'success', picture: int = 1,
-          created_ns: int = CREATED_NS) -> Path:
+def drive(
+    folder,
+    keys: str,
+    instruction: str = 'go to the red box',
+    *,
+    speed: float = 1.15,
+    step_ns: int = STEP_NS,
+    outcome: str = 'success',
+    picture: int = 1,
+    created_ns: int = CREATED_NS,
+) -> Path:
     """Write a take of the seed's kind: one frame and one command a key press."""
     writer = EpisodeWriter(folder, EpisodeInfo(instruction), created_ns)
     for step, key in enumerate(keys):
@@ -52,7 +69,8 @@ def drive(folder, keys: str, instruction: str = 'go to the red box', *, speed: f
         writer.add_frame(encoded(picture + step), at_ns, at_ns)
         vx, vy = KEYS[key]
         writer.add_command(
-            Command(np.array([vx * speed, vy * speed, 0, 0, 0, 0.0]), at_ns, at_ns, 'teleop'))
+            Command(np.array([vx * speed, vy * speed, 0, 0, 0, 0.0]), at_ns, at_ns, 'teleop')
+        )
     return writer.close(outcome)
 
 
@@ -70,8 +88,13 @@ def multiply(source: Path, folder: Path, count: int):
 
 def measured(*arguments) -> tuple[str, dict]:
     """Run `mobile_vla` as a process; return its output and what it took."""
-    done = subprocess.run([sys.executable, '-c', MEASURED, *map(str, arguments)],
-                          capture_output=True, text=True, timeout=1800, check=False)
+    done = subprocess.run(
+        [sys.executable, '-c', MEASURED, *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        timeout=1800,
+        check=False,
+    )
     assert done.returncode == 0, done.stderr
     return done.stdout, json.loads(done.stderr.splitlines()[-1])
 
@@ -89,8 +112,10 @@ def main(folder: str, count: str):
     for name in ('list', 'list', 'coach'):
         out, cost = measured('episodes', name, folder)
         last = out.splitlines()[-1] if name == 'list' else ''
-        print(f'{name:6} {cost["seconds"]:7.2f} s  {cost["cpu_s"]:7.2f} s CPU  '
-              f'{cost["peak_mb"]:6.1f} MB  {last}')
+        print(
+            f'{name:6} {cost["seconds"]:7.2f} s  {cost["cpu_s"]:7.2f} s CPU  '
+            f'{cost["peak_mb"]:6.1f} MB  {last}'
+        )
 
 
 if __name__ == '__main__':

@@ -21,8 +21,12 @@ ROOT = Path(__file__).resolve().parent.parent
 POLL_S = 0.005
 
 
-def wait_until(predicate: Callable[[], object], timeout_s: float = 10.0, what: str = 'the event',
-               detail: Callable[[], str] = str):
+def wait_until(
+    predicate: Callable[[], object],
+    timeout_s: float = 10.0,
+    what: str = 'the event',
+    detail: Callable[[], str] = str,
+):
     """
     Wait until ``predicate()`` is true and return what it gave.
 
@@ -39,8 +43,11 @@ def wait_until(predicate: Callable[[], object], timeout_s: float = 10.0, what: s
         time.sleep(POLL_S)
 
 
-def ros_arguments(params: dict | None = None, remappings: dict | None = None,
-                  params_file: str | os.PathLike | None = None) -> list[str]:
+def ros_arguments(
+    params: dict | None = None,
+    remappings: dict | None = None,
+    params_file: str | os.PathLike | None = None,
+) -> list[str]:
     """Return ``--ros-args …`` for parameters (Python values), remappings and a YAML file."""
     arguments = ['--ros-args']
     if params_file is not None:
@@ -60,16 +67,26 @@ def ros_arguments(params: dict | None = None, remappings: dict | None = None,
     return arguments
 
 
-def wait_for_status(inbox: 'Inbox', predicate: Callable[[str, dict], object],
-                    timeout_s: float = 15.0, what: str = 'a status',
-                    detail: Callable[[], str] = str) -> dict:
+def wait_for_status(
+    inbox: 'Inbox',
+    predicate: Callable[[str, dict], object],
+    timeout_s: float = 15.0,
+    what: str = 'a status',
+    detail: Callable[[], str] = str,
+) -> dict:
     """Wait for a new DiagnosticStatus whose message and values fit, and return its values."""
     seen = len(inbox)
 
     def look():
-        return next((values for status in inbox.messages[seen:]
-                     if (values := status_values(status))
-                     and predicate(status.message, values)), None)
+        return next(
+            (
+                values
+                for status in inbox.messages[seen:]
+                if (values := status_values(status)) and predicate(status.message, values)
+            ),
+            None,
+        )
+
     return wait_until(look, timeout_s, what, detail)
 
 
@@ -98,13 +115,23 @@ class NodeProcess:
             module = f'mobile_vla_ros.nodes.{module}'
         self.module = module
         self._log = tempfile.TemporaryFile()  # noqa: SIM115
-        environment = {**os.environ, 'PYTHONUNBUFFERED': '1', 'OMP_NUM_THREADS': '1',
-                       **(env or {})}
+        environment = {
+            **os.environ,
+            'PYTHONUNBUFFERED': '1',
+            'OMP_NUM_THREADS': '1',
+            **(env or {}),
+        }
         environment['PYTHONPATH'] = os.pathsep.join(
-            p for p in (environment.get('PYTHONPATH'), str(ROOT)) if p)
+            p for p in (environment.get('PYTHONPATH'), str(ROOT)) if p
+        )
         self.process = subprocess.Popen(
-            [sys.executable, '-m', module, *arguments], stdin=subprocess.DEVNULL,
-            stdout=self._log, stderr=subprocess.STDOUT, env=environment, start_new_session=True)
+            [sys.executable, '-m', module, *arguments],
+            stdin=subprocess.DEVNULL,
+            stdout=self._log,
+            stderr=subprocess.STDOUT,
+            env=environment,
+            start_new_session=True,
+        )
 
     @property
     def pid(self) -> int:
@@ -131,8 +158,9 @@ class NodeProcess:
         try:
             return self.process.wait(timeout_s)
         except subprocess.TimeoutExpired:
-            raise AssertionError(f'{self.module} did not end in {timeout_s} s\n'
-                                 f'{self.output}') from None
+            raise AssertionError(
+                f'{self.module} did not end in {timeout_s} s\n{self.output}'
+            ) from None
 
     def stop(self, timeout_s: float = 15.0) -> int:
         """End the process as Ctrl-C does and return its exit status."""
@@ -142,12 +170,16 @@ class NodeProcess:
 
     def wait_for_output(self, pattern: str, timeout_s: float = 15.0) -> re.Match:
         """Wait until the output matches a regular expression and return the match."""
+
         def look():
             found = re.search(pattern, self.output)
             if not found and not self.running:
-                raise AssertionError(f'{self.module} ended with {self.process.poll()} before '
-                                     f'{pattern!r}\n{self.output}')
+                raise AssertionError(
+                    f'{self.module} ended with {self.process.poll()} before '
+                    f'{pattern!r}\n{self.output}'
+                )
             return found
+
         return wait_until(look, timeout_s, f'{pattern!r} from {self.module}', lambda: self.output)
 
     def close(self):
@@ -164,10 +196,18 @@ class Nodes:
     def __init__(self):
         self.processes: list[NodeProcess] = []
 
-    def start(self, module: str, *, name: str | None = None, namespace: str | None = None,
-              params: dict | None = None, remappings: dict | None = None,
-              params_file: str | os.PathLike | None = None, env: dict | None = None,
-              arguments: list[str] | None = None) -> NodeProcess:
+    def start(
+        self,
+        module: str,
+        *,
+        name: str | None = None,
+        namespace: str | None = None,
+        params: dict | None = None,
+        remappings: dict | None = None,
+        params_file: str | os.PathLike | None = None,
+        env: dict | None = None,
+        arguments: list[str] | None = None,
+    ) -> NodeProcess:
         """
         Start a node process.
 
@@ -181,7 +221,8 @@ class Nodes:
         if namespace:
             maps['__ns'] = namespace if namespace.startswith('/') else f'/{namespace}'
         process = NodeProcess(
-            module, [*(arguments or []), *ros_arguments(params, maps, params_file)], env)
+            module, [*(arguments or []), *ros_arguments(params, maps, params_file)], env
+        )
         self.processes.append(process)
         return process
 
@@ -237,8 +278,9 @@ class Client:
         while not self._closing.is_set():
             self._executor.spin_once(timeout_sec=0.02)
 
-    def subscribe(self, topic: str, message_type: type, qos=10,
-                  callback: Callable | None = None) -> Inbox:
+    def subscribe(
+        self, topic: str, message_type: type, qos=10, callback: Callable | None = None
+    ) -> Inbox:
         """Collect a topic's messages; ``callback`` also gets each (in the client's thread)."""
         inbox = Inbox()
 
@@ -246,6 +288,7 @@ class Client:
             inbox._add(message)
             if callback is not None:
                 callback(message)
+
         self.node.create_subscription(message_type, topic, store, qos)
         return inbox
 
@@ -263,8 +306,9 @@ class Client:
         publisher.publish(message)
 
     @contextmanager
-    def stream(self, topic: str, make: Callable[[], object], rate_hz: float = 10.0,
-               qos=10) -> Iterator[None]:
+    def stream(
+        self, topic: str, make: Callable[[], object], rate_hz: float = 10.0, qos=10
+    ) -> Iterator[None]:
         """Publish ``make()`` at a rate while the block runs, the first at once when heard."""
         self.publish(topic, make(), qos)
         publisher = self.publisher(topic, type(make()), qos)
@@ -273,6 +317,7 @@ class Client:
         def work():
             while not done.wait(1.0 / rate_hz):
                 publisher.publish(make())
+
         thread = threading.Thread(target=work, daemon=True)
         thread.start()
         try:
@@ -281,8 +326,9 @@ class Client:
             done.set()
             thread.join()
 
-    def call(self, service: str, service_type: type | None = None, request=None,
-             timeout_s: float = 15.0):
+    def call(
+        self, service: str, service_type: type | None = None, request=None, timeout_s: float = 15.0
+    ):
         """
         Call a service and return its response.
 
@@ -300,8 +346,9 @@ class Client:
         wait_until(future.done, timeout_s, f'the answer of {service}')
         return future.result()
 
-    def wait_for(self, predicate: Callable[[], object], timeout_s: float = 10.0,
-                 what: str = 'the event'):
+    def wait_for(
+        self, predicate: Callable[[], object], timeout_s: float = 10.0, what: str = 'the event'
+    ):
         """Wait until a predicate over what was received is true; see ``wait_until``."""
         return wait_until(predicate, timeout_s, what)
 

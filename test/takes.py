@@ -16,8 +16,15 @@ TICK_NS = 50_000_000
 START_NS = 1_760_000_000_000_000_000
 
 
-def write_takes(folder: Path, count: int, *, first: int = 0, suite: str = 'train',
-                size: int = 224, wobble: float = 0.0) -> list[Path]:
+def write_takes(
+    folder: Path,
+    count: int,
+    *,
+    first: int = 0,
+    suite: str = 'train',
+    size: int = 224,
+    wobble: float = 0.0,
+) -> list[Path]:
     """Drive and write some takes: frames at 10 Hz, commands at 20 Hz."""
     arena = Arena(size, size)
     paths = []

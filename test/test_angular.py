@@ -60,11 +60,14 @@ def policies(turning, small_backbone, tmp_path_factory):
     found = {}
     for axes in BOTH:
         out = tmp_path_factory.mktemp('run') / 'out'
-        train(ModelConfig(backbone=small_backbone, lora_r=2, head_hidden=32, head_layers=1),
-              DataConfig(data=str(turning), axes=list(axes),
-                         accept_verdicts=['good', 'poor', 'bad']),
-              TrainConfig(out=str(out), epochs=8, accumulate=1, device='cpu',
-                          learning_rate=2e-3), say=lambda _: None)
+        train(
+            ModelConfig(backbone=small_backbone, lora_r=2, head_hidden=32, head_layers=1),
+            DataConfig(
+                data=str(turning), axes=list(axes), accept_verdicts=['good', 'poor', 'bad']
+            ),
+            TrainConfig(out=str(out), epochs=8, accumulate=1, device='cpu', learning_rate=2e-3),
+            say=lambda _: None,
+        )
         found[axes] = out / 'best'
     return found
 
@@ -76,8 +79,9 @@ def test_the_bundle_evaluation_and_the_policy_turn(axes, policies, turning, caps
     assert spec.actions.axes == axes and spec.head.motion_dims == len(axes)
     assert spec.actions.units[-1] == 'rad/s'
     assert 0.8 < spec.actions.scale[-1] <= 1.0
-    assert main(['evaluate', '--data', str(turning), '--policy', str(policies[axes]),
-                 '--json']) in (0, 1)
+    assert main(
+        ['evaluate', '--data', str(turning), '--policy', str(policies[axes]), '--json']
+    ) in (0, 1)
     measured = json.loads(capsys.readouterr().out)
     for row in (measured['policy'], measured['baselines']['zero']):
         assert row['angular_z']['unit'] == 'rad/s'
@@ -99,14 +103,23 @@ def test_a_turn_reaches_the_base_within_the_guard_s_limit(axes, policies, nodes,
     commands = client.subscribe('cmd_vel', Twist)
     status = client.subscribe('guard/status', DiagnosticStatus)
     camera = Camera(client)
-    nodes.start('guard_node', params={
-        'arm_at_start': True, 'override': ['arm_at_start'],
-        'max_velocity': [1.0, 1.0, LIMIT_RADPS], 'observation_max_age_s': 1.0})
+    nodes.start(
+        'guard_node',
+        params={
+            'arm_at_start': True,
+            'override': ['arm_at_start'],
+            'max_velocity': [1.0, 1.0, LIMIT_RADPS],
+            'observation_max_age_s': 1.0,
+        },
+    )
     nodes.start('inference_node', params={'policy': str(policies[axes]), 'instruction': RED})
     with camera.stream():
         client.wait_for(lambda: len(proposals) >= 10, 90, 'proposals')
-        client.wait_for(lambda: any(m.angular.z > 0.9 * LIMIT_RADPS for m in commands.messages),
-                        30, 'a turn on cmd_vel')
+        client.wait_for(
+            lambda: any(m.angular.z > 0.9 * LIMIT_RADPS for m in commands.messages),
+            30,
+            'a turn on cmd_vel',
+        )
     proposed = [m.twist.angular.z for m in proposals.messages]
     assert np.mean(proposed) > 1.2 * LIMIT_RADPS
     assert all(0 <= m.angular.z <= LIMIT_RADPS + 1e-9 for m in commands.messages)

@@ -26,9 +26,17 @@ def lines(process) -> list[dict]:
 def test_the_expert_succeeds_over_the_loopback(nodes, client):
     """Two trials through DDS, straight to the base: the pose and time of each in one line."""
     nodes.start('sim_node', params=FAST)
-    runner = nodes.start('arena_runner', remappings={'teleop/cmd_vel': 'cmd_vel'}, params={
-        'suite': 'unseen_layouts', 'first_trial': 4, 'trials': 2, 'expert': True,
-        'record': False})
+    runner = nodes.start(
+        'arena_runner',
+        remappings={'teleop/cmd_vel': 'cmd_vel'},
+        params={
+            'suite': 'unseen_layouts',
+            'first_trial': 4,
+            'trials': 2,
+            'expert': True,
+            'record': False,
+        },
+    )
     assert runner.wait(TIMEOUT_S) == 0
     trials = lines(runner)
     assert [trial['trial'] for trial in trials] == [4, 5]
@@ -47,9 +55,15 @@ def test_the_expert_succeeds_over_the_loopback(nodes, client):
 def test_the_expert_goes_through_the_guard(nodes, client):
     """The way that takes are recorded: teleop/cmd_vel, the guard, cmd_vel."""
     nodes.start('sim_node', params=FAST)
-    nodes.start('guard_node', params={
-        'arm_at_start': True, 'use_sim_time': True, 'rate_hz': 80.0,
-        'max_acceleration': [8.0, 8.0, 16.0]})
+    nodes.start(
+        'guard_node',
+        params={
+            'arm_at_start': True,
+            'use_sim_time': True,
+            'rate_hz': 80.0,
+            'max_acceleration': [8.0, 8.0, 16.0],
+        },
+    )
     runner = nodes.start('arena_runner', params={'expert': True, 'record': False})
     assert runner.wait(TIMEOUT_S) == 0
     assert lines(runner)[0]['outcome'] == 'success'
@@ -59,14 +73,19 @@ def test_each_take_is_started_and_ended_with_its_outcome(nodes, client):
     """The recorder hears start, then success, once a trial; its answer is in the line."""
     heard = []
     for name in ('start', 'success', 'failure'):
+
         def answer(_request, response, name=name):
             heard.append(name)
             response.success, response.message = True, f'take-{len(heard)}.h5'
             return response
+
         client.node.create_service(Trigger, f'recorder/{name}', answer)
     nodes.start('sim_node', params=FAST)
-    runner = nodes.start('arena_runner', remappings={'teleop/cmd_vel': 'cmd_vel'},
-                         params={'expert': True, 'trials': 2})
+    runner = nodes.start(
+        'arena_runner',
+        remappings={'teleop/cmd_vel': 'cmd_vel'},
+        params={'expert': True, 'trials': 2},
+    )
     assert runner.wait(TIMEOUT_S) == 0
     assert heard == ['start', 'success'] * 2
     assert [trial['episode'] for trial in lines(runner)] == ['take-2.h5', 'take-4.h5']
@@ -78,20 +97,24 @@ def test_a_take_of_a_stop_shows_the_base_roll_and_then_stand(nodes, client):
     commands = client.subscribe('teleop/cmd_vel', Twist)
     heard = {}
     for name in ('start', 'success', 'failure'):
+
         def answer(_request, response, name=name):
             if name == 'start':
                 time.sleep(1.0)  # four seconds of the arena's time
             heard[name] = len(odom)  # index of the next to be heard
             response.success = True
             return response
+
         client.node.create_service(Trigger, f'recorder/{name}', answer)
     nodes.start('sim_node', params={**FAST, 'real_time_factor': 4.0})
     nodes.start('guard_node', params={'arm_at_start': True, 'use_sim_time': True})
     client.wait_for(lambda: len(odom), TIMEOUT_S, 'odometry')  # else the take may go by unheard
-    runner = nodes.start('arena_runner', params={
-        'expert': True, 'first_trial': TO_STOP, 'hold_s': 1.0, 'use_sim_time': True})
+    runner = nodes.start(
+        'arena_runner',
+        params={'expert': True, 'first_trial': TO_STOP, 'hold_s': 1.0, 'use_sim_time': True},
+    )
     assert runner.wait(TIMEOUT_S) == 0
-    trial, = lines(runner)
+    (trial,) = lines(runner)
     assert set(heard) == {'start', 'success'}, runner.output
     assert trial['outcome'] == 'success'
     scene = suites.scene('train', TO_STOP)
@@ -102,21 +125,25 @@ def test_a_take_of_a_stop_shows_the_base_roll_and_then_stand(nodes, client):
     first, last = (odom.messages[i] for i in (heard['start'], heard['success'] - 1))
     places = [(one.pose.pose.position.x, one.pose.pose.position.y) for one in (first, last)]
     assert math.dist(*places) > 0.01
-    began_s, ended_s = (one.header.stamp.sec + one.header.stamp.nanosec / 1e9
-                        for one in (first, last))
+    began_s, ended_s = (
+        one.header.stamp.sec + one.header.stamp.nanosec / 1e9 for one in (first, last)
+    )
     assert ended_s - began_s > trial['elapsed_s'] + 0.9
 
 
 def test_a_recorder_that_refuses_ends_the_run_with_its_sentence(nodes, client):
     """What the recorder said is passed on, exit status 2, and no trial is claimed."""
+
     def refuse(_request, response):
         response.success, response.message = False, 'no camera is heard'
         return response
+
     for name in ('start', 'success', 'failure'):
         client.node.create_service(Trigger, f'recorder/{name}', refuse)
     nodes.start('sim_node', params=FAST)
-    runner = nodes.start('arena_runner', params={'expert': True},
-                         remappings={'teleop/cmd_vel': 'cmd_vel'})
+    runner = nodes.start(
+        'arena_runner', params={'expert': True}, remappings={'teleop/cmd_vel': 'cmd_vel'}
+    )
     assert runner.wait(TIMEOUT_S) == 2
     assert 'no camera is heard' in runner.output
     assert lines(runner) == []
@@ -128,8 +155,11 @@ def test_without_the_expert_it_watches_and_never_drives(nodes, client):
     nodes.start('sim_node', params={**FAST, 'trial_timeout_s': 3.0})
     resets = client.subscribe('sim/status', DiagnosticStatus)
     runner = nodes.start('arena_runner', params={'trials': 2})
-    client.wait_for(lambda: 'timeout' in [status.message for status in resets.messages],
-                    TIMEOUT_S, 'the end of the scene that is loaded without a reset')
+    client.wait_for(
+        lambda: 'timeout' in [status.message for status in resets.messages],
+        TIMEOUT_S,
+        'the end of the scene that is loaded without a reset',
+    )
     assert lines(runner) == []
     client.publish('policy/cmd_vel', TwistStamped())
     assert runner.wait(TIMEOUT_S) == 0
@@ -141,17 +171,22 @@ def test_a_base_that_does_not_follow_is_told_before_any_take(nodes, client):
     """A guard that is not armed: a sentence with the remedy, and no trial that failed by it."""
     nodes.start('sim_node', params=FAST)
     nodes.start('guard_node', params={'use_sim_time': True})
-    runner = nodes.start('arena_runner', params={'expert': True, 'record': False,
-                                                 'patience_s': 4.0})
+    runner = nodes.start(
+        'arena_runner', params={'expert': True, 'record': False, 'patience_s': 4.0}
+    )
     assert runner.wait(TIMEOUT_S) == 2
     assert 'the guard is armed' in runner.output
     assert lines(runner) == []
 
 
-@pytest.mark.parametrize(('params', 'words'), [
-    ({'suite': 'nowhere'}, ["'nowhere'", 'train']),
-    ({'patience_s': 1.0, 'expert': True}, ['the arena does not answer', 'Start its node']),
-    ({'patience_s': 1.0}, ['the policy is silent', 'Start sim_node'])])
+@pytest.mark.parametrize(
+    ('params', 'words'),
+    [
+        ({'suite': 'nowhere'}, ["'nowhere'", 'train']),
+        ({'patience_s': 1.0, 'expert': True}, ['the arena does not answer', 'Start its node']),
+        ({'patience_s': 1.0}, ['the policy is silent', 'Start sim_node']),
+    ],
+)
 def test_a_bad_start_ends_in_a_sentence(nodes, params, words):
     """An unknown suite, or no arena at all: exit status 2, no traceback."""
     runner = nodes.start('arena_runner', params=params)

@@ -28,18 +28,21 @@ def test_a_mirrored_world_is_consistent():
     """Images, axes and words change sides together, or the policy learns left for right."""
     spec = ActionSpec(('linear_x', 'linear_y', 'angular_z'), (1, 1, 1))
     actions = np.array([[0.1, 0.2, 0.3]], np.float32)
-    np.testing.assert_array_equal(mirror_actions(actions, spec),
-                                  np.array([[0.1, -0.2, -0.3]], np.float32))
+    np.testing.assert_array_equal(
+        mirror_actions(actions, spec), np.array([[0.1, -0.2, -0.3]], np.float32)
+    )
     image = np.zeros((1, 2, 4, 3), np.uint8)
     image[:, :, 0] = 255
     assert mirror_images(image)[0, :, 3].all()
     assert not mirror_images(image)[0, :, :3].any()
     assert mirror_instruction('Left of the leftmost box, right away') == (
-        'Right of the rightmost box, left away')
+        'Right of the rightmost box, left away'
+    )
     assert mirror_instruction('go to the bright box') == 'go to the bright box'
     assert mirror_instruction('go_left, leftwards') == 'go_right, rightwards'
     assert mirror_instruction('turn clockwise, then counter-clockwise') == (
-        'turn counterclockwise, then clockwise')
+        'turn counterclockwise, then clockwise'
+    )
 
 
 def test_a_draw_comes_from_its_generator_alone():
@@ -82,8 +85,9 @@ def test_all_frames_of_a_piece_change_alike():
     assert not np.array_equal(changed[0], changed[1])
 
 
-@pytest.mark.parametrize(('right', 'down'), [(0.25, 0), (-0.25, 0), (0, 0.1), (0, -0.45),
-                                             (0.1, -0.2)])
+@pytest.mark.parametrize(
+    ('right', 'down'), [(0.25, 0), (-0.25, 0), (0, 0.1), (0, -0.45), (0.1, -0.2)]
+)
 def test_a_shift_moves_the_image_and_repeats_its_edge(right, down):
     """Every pixel is the one that far back, and beyond the edge the edge's own."""
     moved = Change(right=right, down=down).apply(NOISE)
@@ -142,8 +146,11 @@ def test_light_is_rounded_and_kept_in_range():
 
 def test_shares_out_of_range_are_all_named():
     """All mismatches in one sentence; NaN is none of the numbers allowed."""
-    with pytest.raises(UserError, match=r'light is 1\.0, not from 0 to 0\.9.*shift is -0\.1, not '
-                                        r'from 0 to 0\.45'):
+    with pytest.raises(
+        UserError,
+        match=r'light is 1\.0, not from 0 to 0\.9.*shift is -0\.1, not '
+        r'from 0 to 0\.45',
+    ):
         Augmentation(light=1.0, shift=-0.1)
     for name, most in (('light', 0.9), ('colour', 0.9), ('shift', 0.45)):
         Augmentation(**{name: most})

@@ -21,8 +21,13 @@ SECOND = 1_000_000_000
 
 def mobile_vla(*arguments) -> subprocess.CompletedProcess:
     """Run the command as a process."""
-    return subprocess.run([sys.executable, '-m', 'mobile_vla_ros.cli.main', *map(str, arguments)],
-                          capture_output=True, text=True, timeout=240, check=False)
+    return subprocess.run(
+        [sys.executable, '-m', 'mobile_vla_ros.cli.main', *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        timeout=240,
+        check=False,
+    )
 
 
 @pytest.mark.parametrize('number', [0, 1, 77_777, 2**32 - 1])
@@ -43,7 +48,7 @@ def test_a_number_that_is_not_certain_is_not_guessed():
     picture = test_card.pictures(1280, 720, 1)[0]
     assert test_card.read_number(picture) is None
     test_card.draw_number(picture, 5)
-    picture[:test_card.SQUARE, :test_card.SQUARE] = test_card.BRIGHT
+    picture[: test_card.SQUARE, : test_card.SQUARE] = test_card.BRIGHT
     assert test_card.read_number(picture) is None
     with pytest.raises(ValueError, match='no room'):
         test_card.draw_number(np.zeros((20, 100, 3), np.uint8), 5)
@@ -60,26 +65,32 @@ def test_the_camera_is_as_busy_as_a_photograph():
 @pytest.fixture
 def take(tmp_path):
     """Write a take with chosen frames, commands and drop events: ``take(numbers, …)``."""
+
     def write(numbers, commands=(), drops=()):
         picture = np.zeros((64, 320, 3), np.uint8)
         writer = EpisodeWriter(tmp_path, EpisodeInfo('go'), SECOND)
         for row, number in enumerate(numbers):
             test_card.draw_number(picture, number)
-            writer.add_frame(cv2.imencode('.jpg', picture)[1].tobytes(), row * SECOND,
-                             row * SECOND)
+            writer.add_frame(
+                cv2.imencode('.jpg', picture)[1].tobytes(), row * SECOND, row * SECOND
+            )
         for number in commands:
             writer.add_command(Command(np.array([0.1, 0, 0, number, 0, 0]), 0, 0, 'unknown'))
         for count, why in drops:
             writer.add_event('drop', 0, f'{count} frames: {why}', dropped=count)
         writer.close()
         return tmp_path
+
     return write
 
 
 def test_what_is_missing_is_found_and_told_apart(take):
     """Lost on the way, dropped by the recorder, and what no event tells of."""
-    folder = take([8, 9, 10, 12, 15], commands=[1, 3],
-                  drops=[(2, 'the writer was too slow'), (1, 'lost between camera and recorder')])
+    folder = take(
+        [8, 9, 10, 12, 15],
+        commands=[1, 3],
+        drops=[(2, 'the writer was too slow'), (1, 'lost between camera and recorder')],
+    )
     found = inspect(folder, {'first_frame': 9, 'frames': 8, 'first_command': 1, 'commands': 3})
     assert (found['in_file'], found['missing'], found['counted']) == (4, 4, 3)
     assert (found['dropped'], found['lost'], found['disorder']) == (2, 2, 0)
@@ -91,8 +102,9 @@ def test_a_frame_twice_or_a_foreign_picture_is_found(take, tmp_path):
     sent = {'first_frame': 0, 'frames': 3, 'first_command': 0, 'commands': 0}
     assert inspect(take([0, 2, 1, 1]), sent)['disorder'] == 2
     writer = EpisodeWriter(tmp_path / 'foreign', EpisodeInfo('go'), SECOND)
-    writer.add_frame(cv2.imencode('.jpg', np.zeros((64, 320, 3), np.uint8) + 90)[1].tobytes(),
-                     0, 0)
+    writer.add_frame(
+        cv2.imencode('.jpg', np.zeros((64, 320, 3), np.uint8) + 90)[1].tobytes(), 0, 0
+    )
     writer.close()
     with pytest.raises(UserError, match='frame 0'):
         inspect(tmp_path / 'foreign', sent)
@@ -100,19 +112,32 @@ def test_a_frame_twice_or_a_foreign_picture_is_found(take, tmp_path):
 
 def test_the_table_says_what_is_broken():
     """Each kind of promise, kept and broken; a figure without one is neither."""
-    figures = [at_most('a', 'slow', 1.3, 1.2, 'times'), at_most('a', 'quick', 1.2, 1.2, 'times'),
-               none_of('b', 'lost', 1, 9), none_of('b', 'twice', 0), all_of('c', 'open', 2, 2),
-               all_of('c', 'marked', 1, 2), plain('c', 'known', 3)]
+    figures = [
+        at_most('a', 'slow', 1.3, 1.2, 'times'),
+        at_most('a', 'quick', 1.2, 1.2, 'times'),
+        none_of('b', 'lost', 1, 9),
+        none_of('b', 'twice', 0),
+        all_of('c', 'open', 2, 2),
+        all_of('c', 'marked', 1, 2),
+        plain('c', 'known', 3),
+    ]
     assert [one.kept for one in figures] == [False, True, False, True, True, False, None]
     lines = table(figures).splitlines()
     assert [line.endswith('BROKEN') for line in lines] == [
-        False, *(one.kept is False for one in figures)]
+        False,
+        *(one.kept is False for one in figures),
+    ]
     assert '1.30 times' in lines[1] and 'at most 1.2 times' in lines[1]
 
 
-@pytest.mark.parametrize(('arguments', 'words'), [
-    (['laod'], ["'laod'", "mean 'load'"]), (['load', '--seconds', 0], ['nothing to measure']),
-    (['--out', '{full}'], ['not empty'])])
+@pytest.mark.parametrize(
+    ('arguments', 'words'),
+    [
+        (['laod'], ["'laod'", "mean 'load'"]),
+        (['load', '--seconds', 0], ['nothing to measure']),
+        (['--out', '{full}'], ['not empty']),
+    ],
+)
 def test_bad_use_is_a_sentence(arguments, words, tmp_path):
     """Before anything is started."""
     (tmp_path / 'something').touch()
@@ -174,6 +199,7 @@ def test_the_file_is_a_tenth_of_the_seed_s(measured):
 def test_a_machine_without_the_right_to_mount_is_told(tmp_path, monkeypatch):
     """The part is left out in words; the others are measured."""
     from mobile_vla_ros.cli import bench_record_disk
+
     monkeypatch.setattr(bench_record_disk, 'UNSHARE', ('false',))
     (figure,) = bench_record_disk.measure(tmp_path)
     assert (figure.name, figure.kept) == ('not measured', None)

@@ -8,11 +8,24 @@ from mobile_vla_ros.model.golden import read_golden
 from mobile_vla_ros.runtime.policy import VlaPolicy
 
 SMALL = Kosmos2Config(
-    text_config={'vocab_size': 32, 'embed_dim': 256, 'layers': 4, 'ffn_dim': 1024,
-                 'attention_heads': 4, 'max_position_embeddings': 128},
-    vision_config={'hidden_size': 256, 'intermediate_size': 1024, 'num_hidden_layers': 4,
-                   'num_attention_heads': 4, 'image_size': 56, 'patch_size': 14},
-    latent_query_num=4)
+    text_config={
+        'vocab_size': 32,
+        'embed_dim': 256,
+        'layers': 4,
+        'ffn_dim': 1024,
+        'attention_heads': 4,
+        'max_position_embeddings': 128,
+    },
+    vision_config={
+        'hidden_size': 256,
+        'intermediate_size': 1024,
+        'num_hidden_layers': 4,
+        'num_attention_heads': 4,
+        'image_size': 56,
+        'patch_size': 14,
+    },
+    latent_query_num=4,
+)
 
 
 def test_a_step_is_timed_beside_a_bare_forward_and_weighed(tmp_path):

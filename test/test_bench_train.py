@@ -19,9 +19,13 @@ WINDOW = 4
 
 def mobile_vla(*arguments):
     """Run the command as a user does."""
-    return subprocess.run([sys.executable, '-m', 'mobile_vla_ros.cli.main', *map(str, arguments)],
-                          capture_output=True, text=True, timeout=280,
-                          env={**os.environ, 'OMP_NUM_THREADS': '1'})
+    return subprocess.run(
+        [sys.executable, '-m', 'mobile_vla_ros.cli.main', *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        timeout=280,
+        env={**os.environ, 'OMP_NUM_THREADS': '1'},
+    )
 
 
 @pytest.fixture
@@ -29,8 +33,9 @@ def network_and_batch(small_backbone):
     """A small network whose adapters do something, and a batch of two pieces of other lengths."""
     torch.manual_seed(1)
     backbone = load_backbone(small_backbone)
-    network = build_network(backbone, LoraSettings(4, 8, 0.0), motion_dims=3, chunk=5, hidden=16,
-                            layers=2).train()
+    network = build_network(
+        backbone, LoraSettings(4, 8, 0.0), motion_dims=3, chunk=5, hidden=16, layers=2
+    ).train()
     with torch.no_grad():
         for name, parameter in network.named_parameters():
             if 'lora_B' in name:
@@ -39,9 +44,13 @@ def network_and_batch(small_backbone):
     counts = [9, 6]
     windows = sum(counts) - 2 * (WINDOW - 1)
     return network, {
-        'frames': torch.randn(sum(counts), 3, 56, 56), 'text_ids': ids, 'text_lengths': lengths,
-        'frame_counts': counts, 'actions': torch.randn(windows, WINDOW, 5, 2),
-        'real': torch.rand(windows, WINDOW, 5) < 0.8}
+        'frames': torch.randn(sum(counts), 3, 56, 56),
+        'text_ids': ids,
+        'text_lengths': lengths,
+        'frame_counts': counts,
+        'actions': torch.randn(windows, WINDOW, 5, 2),
+        'real': torch.rand(windows, WINDOW, 5) < 0.8,
+    }
 
 
 def test_loss_and_gradients_equal_those_of_training_window_by_window(network_and_batch):
@@ -83,15 +92,19 @@ def test_frames_are_encoded_once_and_the_numbers_stay(measured):
             figure = measured['encodes', f'{what}, largest relative difference ({kind})']
             assert figure['kept'], figure
     assert measured['encodes', 'time, window by window against once']['value'] > 0
-    once_mb, windows_mb = (measured['encodes', f'kept for the way back, {name}']['value']
-                           for name in ('each frame once', 'window by window'))
+    once_mb, windows_mb = (
+        measured['encodes', f'kept for the way back, {name}']['value']
+        for name in ('each frame once', 'window by window')
+    )
     assert windows_mb == pytest.approx(once_mb * 60 / 18, rel=0.1)
 
 
 def test_kept_image_tokens_are_not_computed_again(measured):
     """Neither in an epoch, nor by the next run."""
-    for name in ('frames encoded by a second run',
-                 'frames encoded in an epoch, from kept image tokens'):
+    for name in (
+        'frames encoded by a second run',
+        'frames encoded in an epoch, from kept image tokens',
+    ):
         assert measured['tokens', name]['kept']
     assert measured['tokens', 'frames encoded in an epoch, from images']['value'] == 18
     assert measured['tokens', 'time, from images against from kept tokens']['value'] > 0
@@ -138,9 +151,15 @@ def test_a_figure_may_promise_to_be_large():
     assert [at_least('a', 'b', value, 3.0).kept for value in (2.9, 3.0)] == [False, True]
 
 
-@pytest.mark.parametrize(('arguments', 'words'), [
-    (['encods'], ["'encods'", "mean 'encodes'"]), (['--takes', 0], ['nothing to measure']),
-    (['--batches', 0], ['nothing to measure']), (['--out', '{full}'], ['not empty'])])
+@pytest.mark.parametrize(
+    ('arguments', 'words'),
+    [
+        (['encods'], ["'encods'", "mean 'encodes'"]),
+        (['--takes', 0], ['nothing to measure']),
+        (['--batches', 0], ['nothing to measure']),
+        (['--out', '{full}'], ['not empty']),
+    ],
+)
 def test_bad_use_is_a_sentence(arguments, words, tmp_path):
     """Before anything is started."""
     (tmp_path / 'something').touch()

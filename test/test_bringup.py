@@ -41,7 +41,12 @@ def test_drive_starts_guard_and_inference_and_records_when_asked():
     """record:=true adds the ordinary recorder."""
     assert set(by_name(DRIVE.nodes(policy='p'))) == {'guard', 'inference'}
     assert set(by_name(DRIVE.nodes(policy='p', record='true', sim='true', console='true'))) == {
-        'sim', 'guard', 'inference', 'recorder', 'teleop'}
+        'sim',
+        'guard',
+        'inference',
+        'recorder',
+        'teleop',
+    }
 
 
 def test_a_dry_run_starts_all_and_keeps_cmd_vel_silent():
@@ -49,8 +54,9 @@ def test_a_dry_run_starts_all_and_keeps_cmd_vel_silent():
     specs = by_name(DRIVE.nodes(policy='p', dry_run='true'))
     assert set(specs) == {'guard', 'inference'}
     assert specs['guard'].parameters['dry_run'] is True
-    assert by_name(DRIVE.nodes(policy='p', dry_run='false'))['guard'].parameters[
-        'dry_run'] is False
+    assert (
+        by_name(DRIVE.nodes(policy='p', dry_run='false'))['guard'].parameters['dry_run'] is False
+    )
     # Left out, it is as the user's own parameter file says: that may keep the wheels still.
     assert 'dry_run' not in by_name(DRIVE.nodes(policy='p'))['guard'].parameters
 
@@ -59,8 +65,10 @@ def test_a_shadow_is_never_heard_by_the_guard():
     """A person drives: no topic of the policy's reaches the guard; it is not asked for either."""
     specs = by_name(DRIVE.nodes(policy='p', shadow='true', console='true'))
     assert set(specs) == {'guard', 'inference', 'shadow', 'teleop'}
-    assert specs['inference'].remappings == {'policy/cmd_vel': 'shadow/cmd_vel',
-                                             'policy/health': 'shadow/health'}
+    assert specs['inference'].remappings == {
+        'policy/cmd_vel': 'shadow/cmd_vel',
+        'policy/health': 'shadow/health',
+    }
     assert 'expect_policy' not in specs['guard'].parameters
     assert by_name(DRIVE.nodes(policy='p'))['guard'].parameters['expect_policy'] is True
     with pytest.raises(UserError, match='somebody who drives'):
@@ -82,8 +90,7 @@ def test_checks_are_overridden_by_name():
 def test_what_the_base_cannot_do_is_known_to_inference():
     """max_velocity stands in the guard's file alone; inference refuses a policy by it."""
     inference = by_name(DRIVE.nodes(policy='p'))['inference']
-    assert inference.params_files == (*default_params('guard.yaml'),
-                                      *default_params('drive.yaml'))
+    assert inference.params_files == (*default_params('guard.yaml'), *default_params('drive.yaml'))
 
 
 def test_the_guard_arms_itself_in_the_arena_alone():
@@ -158,8 +165,16 @@ def test_a_node_of_another_package_is_run_and_watched(tmp_path, monkeypatch):
 
 def test_topics_of_the_robot_reach_every_node_that_uses_them():
     """One argument remaps the camera and cmd_vel on all sides, the compressed topic too."""
-    specs = by_name(DRIVE.nodes(policy='p', record=True, sim=True, image_topic='/front/image',
-                                cmd_vel_topic='base/cmd', namespace='/robot_1'))
+    specs = by_name(
+        DRIVE.nodes(
+            policy='p',
+            record=True,
+            sim=True,
+            image_topic='/front/image',
+            cmd_vel_topic='base/cmd',
+            namespace='/robot_1',
+        )
+    )
     for name in ('sim', 'inference', 'recorder'):
         assert specs[name].remappings['camera/image_raw'] == '/front/image'
         assert specs[name].remappings['camera/image_raw/compressed'] == '/front/image/compressed'
@@ -178,7 +193,8 @@ def test_a_recorded_shadow_drive_holds_what_the_policy_proposed():
     """It proposes beside the guard there; the recorder listens where it does."""
     specs = by_name(DRIVE.nodes(policy='p', record=True, shadow=True))
     assert {specs[name].remappings['policy/cmd_vel'] for name in ('inference', 'recorder')} == {
-        'shadow/cmd_vel'}
+        'shadow/cmd_vel'
+    }
 
 
 def test_a_compressed_topic_selects_the_compressed_transport():
@@ -218,17 +234,22 @@ def test_use_sim_time_of_a_parameter_file_counts(bringup):
     given = {'policy': 'p'} if bringup is DRIVE else {}
     assert not any('use_sim_time' in spec.parameters for spec in bringup.nodes(**given))
     for value in (True, False):
-        assert {spec.parameters['use_sim_time'] for spec in
-                bringup.nodes(use_sim_time=value, **given)} == {value}
+        assert {
+            spec.parameters['use_sim_time'] for spec in bringup.nodes(use_sim_time=value, **given)
+        } == {value}
 
 
-@pytest.mark.parametrize(('values', 'words'), [
-    ({'instructoin': 'x'}, ["'instructoin'", "mean 'instruction'"]),
-    ({'sim': 'maybe'}, ['sim', 'true or false']),
-    ({'trial': 'first'}, ['trial', 'a number']),
-    ({'image_transport': 'compresed'}, ["mean 'compressed'"]),
-    ({'params_file': '/nowhere.yaml'}, ['/nowhere.yaml', 'not there']),
-    ({'namespace': 'robot 1'}, ['namespace', 'ROS name'])])
+@pytest.mark.parametrize(
+    ('values', 'words'),
+    [
+        ({'instructoin': 'x'}, ["'instructoin'", "mean 'instruction'"]),
+        ({'sim': 'maybe'}, ['sim', 'true or false']),
+        ({'trial': 'first'}, ['trial', 'a number']),
+        ({'image_transport': 'compresed'}, ["mean 'compressed'"]),
+        ({'params_file': '/nowhere.yaml'}, ['/nowhere.yaml', 'not there']),
+        ({'namespace': 'robot 1'}, ['namespace', 'ROS name']),
+    ],
+)
 def test_arguments_that_do_not_fit_are_refused_with_the_remedy(values, words):
     """Unknown names, wrong kinds and missing files end in one sentence before anything starts."""
     with pytest.raises(UserError) as refusal:
@@ -244,9 +265,28 @@ def test_every_argument_is_described_once():
         assert all(len(argument.description) > 15 for argument in bringup.arguments)
 
 
-@pytest.mark.parametrize('value', [
-    True, 3, -2, 0.5, 1.0, 1e-05, -2.5e-07, 1e20, [1.0, 2.0, 1e-06], ['a', 'b'],
-    'plain', 'true', '1.0', 'go to the "red" box: now, #1', "it's", '빨간 상자로 가', 'a\nb'])
+@pytest.mark.parametrize(
+    'value',
+    [
+        True,
+        3,
+        -2,
+        0.5,
+        1.0,
+        1e-05,
+        -2.5e-07,
+        1e20,
+        [1.0, 2.0, 1e-06],
+        ['a', 'b'],
+        'plain',
+        'true',
+        '1.0',
+        'go to the "red" box: now, #1',
+        "it's",
+        '빨간 상자로 가',
+        'a\nb',
+    ],
+)
 def test_a_parameter_keeps_its_type_and_text_on_the_command_line(value):
     """The string 'true' stays a string, 1.0 stays a float, and no character is lost."""
     read = yaml.safe_load(yaml_value(value))
@@ -254,8 +294,14 @@ def test_a_parameter_keeps_its_type_and_text_on_the_command_line(value):
     assert type(read) is type(value)
 
 
-@pytest.mark.parametrize('name', sorted(p.name for p in (share_folder() / 'config').glob('*.yaml')
-                                        if 'ros__parameters' in p.read_text()))
+@pytest.mark.parametrize(
+    'name',
+    sorted(
+        p.name
+        for p in (share_folder() / 'config').glob('*.yaml')
+        if 'ros__parameters' in p.read_text()
+    ),
+)
 def test_parameter_files_are_keyed_for_every_node(name):
     """The key /** holds in every namespace."""
     content = yaml.safe_load(config_file(name).read_text())
@@ -292,6 +338,7 @@ def test_the_first_death_is_told_with_the_end_of_its_log(tmp_path, monkeypatch):
             except ProcessEnded as ended:
                 return ended
             return None
+
         ended = wait_until(died, 20.0, 'the death')
         pid = processes['waits'].process.pid
     assert (ended.name, ended.status, ended.tail) == ('dies', 2, 'no policy')
@@ -315,15 +362,22 @@ def test_a_finite_process_is_waited_for_and_its_neighbours_are_watched(tmp_path,
 
 def test_a_process_that_ignores_ctrl_c_is_ended_all_the_same(tmp_path, monkeypatch):
     """SIGINT, then SIGTERM, then SIGKILL; a stopped process too."""
-    monkeypatch.setattr('mobile_vla_ros.bringup.processes.PATIENCE', (
-        (signal.SIGINT, 0.3), (signal.SIGTERM, 0.3), (signal.SIGKILL, 5.0)))
-    deaf = spec_of(tmp_path, 'deaf', """
+    monkeypatch.setattr(
+        'mobile_vla_ros.bringup.processes.PATIENCE',
+        ((signal.SIGINT, 0.3), (signal.SIGTERM, 0.3), (signal.SIGKILL, 5.0)),
+    )
+    deaf = spec_of(
+        tmp_path,
+        'deaf',
+        """
         import signal, time
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
         print('ready')
         time.sleep(60)
-        """, monkeypatch)
+        """,
+        monkeypatch,
+    )
     with Processes(tmp_path / 'log') as processes:
         processes.start(deaf)
         wait_until(lambda: 'ready' in processes['deaf'].tail(), 20.0)
@@ -334,7 +388,8 @@ def test_a_process_that_ignores_ctrl_c_is_ended_all_the_same(tmp_path, monkeypat
 def test_sigterm_to_the_one_who_started_them_ends_the_nodes(tmp_path):
     """A demo that is told to end leaves no node behind."""
     starter = tmp_path / 'starter.py'
-    starter.write_text(textwrap.dedent(f"""
+    starter.write_text(
+        textwrap.dedent(f"""
         import time
         from mobile_vla_ros.bringup.processes import Processes
         from mobile_vla_ros.bringup.stacks import RECORD
@@ -343,9 +398,14 @@ def test_sigterm_to_the_one_who_started_them_ends_the_nodes(tmp_path):
             processes.start(guard)
             print(processes['guard'].process.pid, flush=True)
             time.sleep(60)
-        """))
-    parent = subprocess.Popen([sys.executable, str(starter)], stdout=subprocess.PIPE, text=True,
-                              env={**os.environ, 'PYTHONPATH': str(share_folder())})
+        """)
+    )
+    parent = subprocess.Popen(
+        [sys.executable, str(starter)],
+        stdout=subprocess.PIPE,
+        text=True,
+        env={**os.environ, 'PYTHONPATH': str(share_folder())},
+    )
     pid = int(parent.stdout.readline())
     parent.terminate()
     assert parent.wait(20) == 128 + signal.SIGTERM
@@ -358,8 +418,16 @@ def test_the_guard_of_the_description_runs_as_described(ros_domain, client, tmp_
     """Parameters, remappings, namespace and parameter files reach the live node."""
     own = tmp_path / 'mine.yaml'
     own.write_text('/**:\n  ros__parameters:\n    frame_id: wheels\n    rate_hz: 50.0\n')
-    guard = by_name(DRIVE.nodes(policy='p', sim=True, stamped=True, namespace='r1',
-                                cmd_vel_topic='base/cmd', params_file=own))['guard']
+    guard = by_name(
+        DRIVE.nodes(
+            policy='p',
+            sim=True,
+            stamped=True,
+            namespace='r1',
+            cmd_vel_topic='base/cmd',
+            params_file=own,
+        )
+    )['guard']
     commands = client.subscribe('/r1/base/cmd', TwistStamped)
     with Processes(tmp_path / 'log') as processes:
         processes.start([guard])
@@ -371,11 +439,24 @@ def test_the_guard_of_the_description_runs_as_described(ros_domain, client, tmp_
 
 def test_the_command_line_names_the_node_and_its_files():
     """python -m module --ros-args with name, namespace, files first and parameters last."""
-    line = command_line(NodeSpec('guard', 'guard_node', {'stamped': True}, {'cmd_vel': 'c'},
-                                 ('a.yaml',), 'r1'))
-    assert line[1:] == ['-m', 'mobile_vla_ros.nodes.guard_node', '--ros-args',
-                        '-r', '__node:=guard', '-r', '__ns:=/r1', '-r', 'cmd_vel:=c',
-                        '--params-file', 'a.yaml', '-p', 'stamped:=true']
+    line = command_line(
+        NodeSpec('guard', 'guard_node', {'stamped': True}, {'cmd_vel': 'c'}, ('a.yaml',), 'r1')
+    )
+    assert line[1:] == [
+        '-m',
+        'mobile_vla_ros.nodes.guard_node',
+        '--ros-args',
+        '-r',
+        '__node:=guard',
+        '-r',
+        '__ns:=/r1',
+        '-r',
+        'cmd_vel:=c',
+        '--params-file',
+        'a.yaml',
+        '-p',
+        'stamped:=true',
+    ]
 
 
 @pytest.mark.parametrize('bringup', BRINGUPS, ids=lambda b: b.name)

@@ -35,8 +35,10 @@ def copy(small_run, tmp_path):
 def frames(spec, seed=0):
     """A window of random frames at the policy's rate."""
     rng = np.random.default_rng(seed)
-    return [Frame(rng.integers(0, 256, (48, 64, 3), dtype=np.uint8), i * 100_000_000,
-                  i * 100_000_000) for i in range(spec.window)]
+    return [
+        Frame(rng.integers(0, 256, (48, 64, 3), dtype=np.uint8), i * 100_000_000, i * 100_000_000)
+        for i in range(spec.window)
+    ]
 
 
 def test_a_bundle_holds_everything_driving_needs(small_run):
@@ -46,8 +48,13 @@ def test_a_bundle_holds_everything_driving_needs(small_run):
     assert spec.actions.axes == ('linear_x', 'linear_y')
     assert all(0 < scale <= 1 for scale in spec.actions.scale)
     assert len(spec.data['train_episodes']) + len(spec.data['val_episodes']) == 6
-    assert {'zero', 'mean_action', 'mean_per_step', 'mean_per_position_and_step',
-            'repeat_last'} == set(spec.metrics['baselines'])
+    assert {
+        'zero',
+        'mean_action',
+        'mean_per_step',
+        'mean_per_position_and_step',
+        'repeat_last',
+    } == set(spec.metrics['baselines'])
     assert spec.metrics['policy']['linear_y']['mae'] > 0
 
 
@@ -87,12 +94,18 @@ def edit(folder, **changes):
     manifest.write_text(json.dumps({**json.loads(manifest.read_text()), **changes}))
 
 
-@pytest.mark.parametrize(('changes', 'expected'), [
-    ({'format': 'other'}, 'not a policy of ours'),
-    ({'schema_version': 99}, 'another schema version; got 99, expected 1|got 99; expected 1'),
-    ({'actions': {'axes': ['linear_q', 'linear_y'], 'scale': [1, 1]}}, 'linear_q'),
-    ({'image': {'size': 'big', 'mean': [0, 0, 0], 'std': [1, 1, 1]}}, 'does not fit its schema'),
-])
+@pytest.mark.parametrize(
+    ('changes', 'expected'),
+    [
+        ({'format': 'other'}, 'not a policy of ours'),
+        ({'schema_version': 99}, 'another schema version; got 99, expected 1|got 99; expected 1'),
+        ({'actions': {'axes': ['linear_q', 'linear_y'], 'scale': [1, 1]}}, 'linear_q'),
+        (
+            {'image': {'size': 'big', 'mean': [0, 0, 0], 'std': [1, 1, 1]}},
+            'does not fit its schema',
+        ),
+    ],
+)
 def test_a_foreign_bundle_is_refused(copy, changes, expected):
     """A bundle that does not fit is refused with the values that disagree."""
     edit(copy, **changes)

@@ -111,5 +111,5 @@ def test_an_image_that_claims_an_absurd_size_is_a_broken_one():
     """A head with 65535x65535 pixels, from which Pillow shrinks back, ends no recorder."""
     jpeg = bytearray(encode(np.zeros((12, 16, 3), np.uint8)))
     size = jpeg.index(b'\xff\xc0') + 5
-    jpeg[size:size + 4] = b'\xff' * 4
+    jpeg[size : size + 4] = b'\xff' * 4
     assert kind(SimpleNamespace(format='jpeg', data=array('B', jpeg))) == 'a broken image'

@@ -33,7 +33,9 @@ def test_list_gives_a_line_an_episode(folder, capsys):
     assert main(['episodes', 'list', str(folder), '--json']) == 0
     rows = sorted(lines(capsys), key=lambda row: row['frames'])
     assert [(row['frames'], row['commands'], row['duration_s']) for row in rows] == [
-        (10, 20, 0.9), (20, 40, 1.9)]
+        (10, 20, 0.9),
+        (20, 40, 1.9),
+    ]
     assert {row['outcome'] for row in rows} == {'success'}
 
 
@@ -51,9 +53,11 @@ def test_list_goes_on_after_a_broken_file(folder, capsys):
 
 def test_list_filters_and_sorts(folder, capsys):
     """What a collector asks: which takes of this, which are poor, which are the shortest."""
+
     def listed(*how: str) -> list[str]:
         assert main(['episodes', 'list', str(folder), '--json', *how]) == 0
         return [row['instruction'] for row in lines(capsys)]
+
     assert listed('--instruction', 'BALL') == ['go to the blue ball']
     assert listed('--sort', 'duration') == ['go to the blue ball', 'go to the red box']
     assert listed('--sort', 'duration', '--reverse')[0] == 'go to the red box'
@@ -104,8 +108,10 @@ def test_the_coach_finds_the_seed_s_repeats(tmp_path, capsys):
     assert sorted(map(len, told['near_identical'])) == [4, 8]
     assert told['words'] == {'left': 8, 'right': 4}
     assert len(told['record_next']) <= 5
-    assert any('4 takes more whose instruction says "right"' in one['sentence']
-               for one in told['record_next'])
+    assert any(
+        '4 takes more whose instruction says "right"' in one['sentence']
+        for one in told['record_next']
+    )
     assert main(['episodes', 'coach', str(tmp_path)]) == 0
     printed = capsys.readouterr().out
     assert 'record next: ' in printed and '2 distinct of 12 takes' in printed

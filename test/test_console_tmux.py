@@ -28,12 +28,30 @@ class Pane:
 
     def __init__(self, script: str, cwd):
         self.name = f'mobile_vla_{os.getpid()}'
-        self._tmux('-f', '/dev/null', 'new-session', '-d', '-s', 'console', '-x', str(COLUMNS),
-                   '-y', str(LINES), '-c', str(cwd), script)
+        self._tmux(
+            '-f',
+            '/dev/null',
+            'new-session',
+            '-d',
+            '-s',
+            'console',
+            '-x',
+            str(COLUMNS),
+            '-y',
+            str(LINES),
+            '-c',
+            str(cwd),
+            script,
+        )
 
     def _tmux(self, *arguments: str) -> str:
-        return subprocess.run(['tmux', '-L', self.name, *arguments], check=True,
-                              capture_output=True, text=True, timeout=30).stdout
+        return subprocess.run(
+            ['tmux', '-L', self.name, *arguments],
+            check=True,
+            capture_output=True,
+            text=True,
+            timeout=30,
+        ).stdout
 
     def keys(self, *keys: str):
         """Press keys, by tmux' names (``C-c``, ``Enter``)."""
@@ -46,9 +64,11 @@ class Pane:
 
     def wait_for(self, pattern: str, timeout_s: float = 30.0) -> str:
         """Wait until the screen matches a regular expression; return the screen."""
+
         def look():
             screen = self.screen
             return screen if re.search(pattern, screen) else None
+
         return wait_until(look, timeout_s, repr(pattern), lambda: self.screen)
 
     def press_until(self, key: str, pattern: str, timeout_s: float = 30.0) -> str:
@@ -75,12 +95,13 @@ def takes_shown(screen: str) -> int:
 @pytest.fixture
 def pane(ros_domain, tmp_path, monkeypatch):
     """The arena, the guard and the recorder as processes, the console in a terminal."""
-    specs = {spec.name: spec for spec in RECORD.nodes(
-        sim=True, data_dir=str(tmp_path / 'takes'))}
+    specs = {spec.name: spec for spec in RECORD.nodes(sim=True, data_dir=str(tmp_path / 'takes'))}
     teleop = specs.pop('teleop')
     monkeypatch.setenv('PYTHONPATH', str(share_folder()), prepend=os.pathsep)
-    script = (f'stty -g > before; {shlex.join(command_line(teleop))}; '
-              'echo "left with status $?"; stty -g > after; touch ended; exec cat')
+    script = (
+        f'stty -g > before; {shlex.join(command_line(teleop))}; '
+        'echo "left with status $?"; stty -g > after; touch ended; exec cat'
+    )
     with Processes(tmp_path / 'log') as processes:
         processes.start(specs.values())
         one = Pane(f'bash -c {shlex.quote(script)}', tmp_path)
@@ -102,7 +123,7 @@ def test_a_take_is_driven_and_kept_from_one_terminal(pane, tmp_path):
     pane.wait_for(rf'(?m)^"{INSTRUCTION}"')
     screen = pane.press_until('n', r'REC 0:\d\d, \d+ frames')
     assert len(list(folder.glob('*.part'))) == 1
-    state = screen[screen.index('REC'):].rstrip('\n').split('\n')
+    state = screen[screen.index('REC') :].rstrip('\n').split('\n')
     assert all(0 < len(line) < COLUMNS for line in state), screen
     began = time.monotonic()
     while time.monotonic() - began < 2.0:
@@ -110,7 +131,7 @@ def test_a_take_is_driven_and_kept_from_one_terminal(pane, tmp_path):
         time.sleep(REPEAT_S)
     pane.wait_for(r'guard teleop')
     screen = pane.press_until('1', r'last take (good|poor|bad)')
-    path, = folder.glob('*.h5')
+    (path,) = folder.glob('*.h5')
     with Episode.open(path) as episode:
         assert episode.instruction == INSTRUCTION
         assert episode.outcome == 'success'

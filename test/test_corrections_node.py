@@ -14,8 +14,12 @@ from mobile_vla_ros.nodes.images import from_rgb
 from mobile_vla_ros.types import SOURCE_NAMES
 
 # The base follows within a tick: the sign of a command tells who wished it.
-GUARD = {'max_acceleration': [1000.0, 1000.0, 1000.0], 'takeover_hold_s': 0.6,
-         'arm_at_start': True, 'override': ['arm_at_start']}
+GUARD = {
+    'max_acceleration': [1000.0, 1000.0, 1000.0],
+    'takeover_hold_s': 0.6,
+    'arm_at_start': True,
+    'override': ['arm_at_start'],
+}
 
 
 def test_labels_change_with_the_very_command_that_changes_hands(nodes, client, tmp_path):
@@ -41,14 +45,23 @@ def test_labels_change_with_the_very_command_that_changes_hands(nodes, client, t
 
     def until(x, count=8):
         seen = len(driven)
-        wait_until(lambda: sum(one.linear.x == x for one in driven.messages[seen:]) >= count, 15,
-                   f'{count} commands of {x} m/s')
-    with client.stream('camera/image_raw', image, 10, qos_profile_sensor_data), client.stream(
-            'policy/cmd_vel', proposal, 20):
+        wait_until(
+            lambda: sum(one.linear.x == x for one in driven.messages[seen:]) >= count,
+            15,
+            f'{count} commands of {x} m/s',
+        )
+
+    with (
+        client.stream('camera/image_raw', image, 10, qos_profile_sensor_data),
+        client.stream('policy/cmd_vel', proposal, 20),
+    ):
         until(0.3)
         assert client.call('recorder/start').success
-        wait_until(lambda: int(status_values(recorder.last)['commands']) > 5, 15,
-                   'the commands to be recorded')  # the recorder may hear of cmd_vel late
+        wait_until(
+            lambda: int(status_values(recorder.last)['commands']) > 5,
+            15,
+            'the commands to be recorded',
+        )  # the recorder may hear of cmd_vel late
         for _ in range(2):
             until(0.3)
             with client.stream('teleop/cmd_vel', teleop, 20):
@@ -62,19 +75,27 @@ def test_labels_change_with_the_very_command_that_changes_hands(nodes, client, t
         times = episode.commands.received_ns
         found = takeovers(episode.commands, episode.events)
         proposed = episode.proposals
-        events = [(event.time_ns, event.text) for event in episode.events
-                  if event.name == 'takeover']
+        events = [
+            (event.time_ns, event.text) for event in episode.events if event.name == 'takeover'
+        ]
     # What the policy wished is in the take as well, all the time and also where a person drove.
     assert len(proposed) > 20 and set(proposed.twist[:, 0]) == {0.3}
-    assert all(proposed.received_ns.min() < one.begin_ns < one.end_ns < proposed.received_ns.max()
-               for one in found)
+    assert all(
+        proposed.received_ns.min() < one.begin_ns < one.end_ns < proposed.received_ns.max()
+        for one in found
+    )
     assert (proposed.stamp_ns <= proposed.received_ns).all()
     wanted = {0.3: 'policy', -0.3: 'takeover'}
     assert [source for source, speed in zip(sources, x, strict=True) if speed in wanted] == [
-        wanted[speed] for speed in x.tolist() if speed in wanted]
-    edges = [int(after) for (before, after) in pairwise(range(len(x)))
-             if (x[before] == -0.3) != (x[after] == -0.3)]
+        wanted[speed] for speed in x.tolist() if speed in wanted
+    ]
+    edges = [
+        int(after)
+        for (before, after) in pairwise(range(len(x)))
+        if (x[before] == -0.3) != (x[after] == -0.3)
+    ]
     assert [time for time, _ in events] == times[edges].tolist()
     assert [text for _, text in events] == ['begin', 'end'] * 2
     assert [(one.begin_ns, one.end_ns) for one in found] == [
-        tuple(pair) for pair in times[edges].reshape(2, 2).tolist()]
+        tuple(pair) for pair in times[edges].reshape(2, 2).tolist()
+    ]

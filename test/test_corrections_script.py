@@ -27,8 +27,11 @@ def test_the_same_scenes_are_set_against_each_other(script):
     after = {number: number < 96 for number in range(100)}
     rise, low, high = script.compare(before, after)
     assert rise == pytest.approx(0.08)
-    assert high - rise == pytest.approx(rise - low) == pytest.approx(
-        1.96 * (16 - 64 / 100) ** 0.5 / 100)
+    assert (
+        high - rise
+        == pytest.approx(rise - low)
+        == pytest.approx(1.96 * (16 - 64 / 100) ** 0.5 / 100)
+    )
 
 
 def test_more_than_twenty_drives_are_refused(script, capsys):

@@ -75,8 +75,7 @@ def test_sixteen_distinct_takes_of_231_are_found(rate_hz):
     distinct = [random_keys(rng) for _ in range(16)]
     of = np.concatenate([np.arange(16), rng.integers(0, 16, 231 - 16)])
     rng.shuffle(of)
-    groups = coverage.near_identical(
-        [signature(distinct[one], step_s=1 / rate_hz) for one in of])
+    groups = coverage.near_identical([signature(distinct[one], step_s=1 / rate_hz) for one in of])
     assert sorted(index for group in groups for index in group) == list(range(231))
     assert sorted(groups) == sorted(np.flatnonzero(of == one).tolist() for one in range(16))
 
@@ -97,13 +96,16 @@ def test_near_is_near_and_far_is_far():
 def test_the_cells_miss_nothing(presses, seed):
     """The groups are those that comparing each take with every group's first one gives."""
     rng = np.random.default_rng(seed)
-    signatures = [one + rng.normal(0, 0.02, one.shape).astype(np.float32)
-                  for one in map(signature, presses)]
+    signatures = [
+        one + rng.normal(0, 0.02, one.shape).astype(np.float32) for one in map(signature, presses)
+    ]
     scale, expected = coverage.usual_speed(signatures), []
     for index, one in enumerate(signatures):
         if len(one):
-            home = next((group for group in expected
-                         if coverage._near(signatures[group[0]], one, scale)), None)
+            home = next(
+                (group for group in expected if coverage._near(signatures[group[0]], one, scale)),
+                None,
+            )
             if home is None:
                 expected.append([index])
             else:
@@ -128,7 +130,7 @@ def picture(shift: int, light: float = 1.0, kind: str = 'JPEG') -> bytes:
     rng = np.random.default_rng(5)
     room = rng.integers(0, 200, (6, 40, 3)).repeat(24, axis=0).repeat(24, axis=1)
     noise = np.random.default_rng(shift).normal(0, 4, (144, 192, 3))
-    seen = np.clip(room[:, shift:shift + 192] * light + noise, 0, 255).astype(np.uint8)
+    seen = np.clip(room[:, shift : shift + 192] * light + noise, 0, 255).astype(np.uint8)
     buffer = io.BytesIO()
     Image.fromarray(seen).save(buffer, kind)
     return buffer.getvalue()
@@ -136,8 +138,11 @@ def picture(shift: int, light: float = 1.0, kind: str = 'JPEG') -> bytes:
 
 def test_places_are_told_apart_by_the_first_picture():
     """Light and noise change nothing; another place does; black pictures are one place."""
-    here = [coverage.start_view(picture(0, light, kind))
-            for light in (0.7, 1.0, 1.2) for kind in ('JPEG', 'PNG')]
+    here = [
+        coverage.start_view(picture(0, light, kind))
+        for light in (0.7, 1.0, 1.2)
+        for kind in ('JPEG', 'PNG')
+    ]
     assert coverage.distinct_views(here) == 1
     elsewhere = [coverage.start_view(picture(shift)) for shift in (150, 300, 450)]
     buffer = io.BytesIO()
@@ -153,10 +158,19 @@ def balanced(count: int = 60) -> tuple[list[TakeRow], dict]:
     rows, traces = [], {}
     for index in range(count):
         side = ('left', 'right')[index % 2]
-        row = TakeRow(f'{index:03}.h5', f'{index:03}', f'stop to the {side} of the red box',
-                      'success', duration_s=10.0, frames=100, commands=200, verdict='good',
-                      moving_s=9.0, forward_s=8.0,
-                      **{f'{name}_s': 2.0 for name in ('left', 'right')})
+        row = TakeRow(
+            f'{index:03}.h5',
+            f'{index:03}',
+            f'stop to the {side} of the red box',
+            'success',
+            duration_s=10.0,
+            frames=100,
+            commands=200,
+            verdict='good',
+            moving_s=9.0,
+            forward_s=8.0,
+            **{f'{name}_s': 2.0 for name in ('left', 'right')},
+        )
         view = rng.normal(size=144).astype(np.float32)
         rows.append(row)
         traces[row.name] = (signature(random_keys(rng, 40)), view / np.linalg.norm(view))
@@ -165,8 +179,9 @@ def balanced(count: int = 60) -> tuple[list[TakeRow], dict]:
 
 def changed(rows: list[TakeRow], count: int, **values) -> list[TakeRow]:
     """Return the rows, the first ``count`` of them with other values."""
-    return [TakeRow(**vars(row) | values) if index < count else row
-            for index, row in enumerate(rows)]
+    return [
+        TakeRow(**vars(row) | values) if index < count else row for index, row in enumerate(rows)
+    ]
 
 
 def test_a_set_that_lacks_nothing_is_left_alone():
@@ -176,26 +191,51 @@ def test_a_set_that_lacks_nothing_is_left_alone():
     assert coach.advise(found) == []
     assert (found.distinct, found.driven, found.starts) == (60, 60, 60)
     assert found.words == {'left': 30, 'right': 30} and found.minutes == pytest.approx(10)
-    assert found.instructions == {'stop to the left of the red box': (30, pytest.approx(5)),
-                                  'stop to the right of the red box': (30, pytest.approx(5))}
+    assert found.instructions == {
+        'stop to the left of the red box': (30, pytest.approx(5)),
+        'stop to the right of the red box': (30, pytest.approx(5)),
+    }
 
 
-@pytest.mark.parametrize(('count', 'values', 'told', 'have', 'want'), [
-    (20, {'verdict': 'bad', 'reasons': ('3 frames: nothing',)},
-     '20 takes again that cannot be trained on (most often: … frames: nothing)', 40, 60),
-    (56, {'instruction': 'stop to the left of the red box'},
-     '56 takes more whose instruction says "right"', 2, 58),
-    (55, {'instruction': 'go to the blue ball'},
-     '8 takes more of "stop to the left of the red box"', 2, 10),
-    (60, {'right_s': 0.5}, '90 seconds more of driving to the right', 0.5, 2.0),
-    (60, {'turn_left_s': 3.0}, '3.0 minutes more of turning right', 0, 3.0),
-    (60, {'left_s': 0.1, 'right_s': 0.1}, 'of steering to either side', 0.022, 0.1),
-    (40, {'outcome': 'failure'}, '74 takes more that succeed', 20, 94),
-    (45, {'outcome': 'unknown'}, 'takes whose outcome you say', 15, 30),
-    (60, {'verdict': 'poor', 'reasons': ('0.71 s without a frame',)},
-     '30 takes of verdict good (most often: … s without a frame)', 0, 30),
-    (60, {'moving_s': 4.0}, '60% of the time it is told nothing', 0.6, 0.2),
-])
+@pytest.mark.parametrize(
+    ('count', 'values', 'told', 'have', 'want'),
+    [
+        (
+            20,
+            {'verdict': 'bad', 'reasons': ('3 frames: nothing',)},
+            '20 takes again that cannot be trained on (most often: … frames: nothing)',
+            40,
+            60,
+        ),
+        (
+            56,
+            {'instruction': 'stop to the left of the red box'},
+            '56 takes more whose instruction says "right"',
+            2,
+            58,
+        ),
+        (
+            55,
+            {'instruction': 'go to the blue ball'},
+            '8 takes more of "stop to the left of the red box"',
+            2,
+            10,
+        ),
+        (60, {'right_s': 0.5}, '90 seconds more of driving to the right', 0.5, 2.0),
+        (60, {'turn_left_s': 3.0}, '3.0 minutes more of turning right', 0, 3.0),
+        (60, {'left_s': 0.1, 'right_s': 0.1}, 'of steering to either side', 0.022, 0.1),
+        (40, {'outcome': 'failure'}, '74 takes more that succeed', 20, 94),
+        (45, {'outcome': 'unknown'}, 'takes whose outcome you say', 15, 30),
+        (
+            60,
+            {'verdict': 'poor', 'reasons': ('0.71 s without a frame',)},
+            '30 takes of verdict good (most often: … s without a frame)',
+            0,
+            30,
+        ),
+        (60, {'moving_s': 4.0}, '60% of the time it is told nothing', 0.6, 0.2),
+    ],
+)
 def test_each_lack_is_told_with_a_number_to_reach(count, values, told, have, want):
     """One planted lack gives one sentence of its own, before anything else."""
     rows, traces = balanced()
@@ -219,8 +259,15 @@ def test_repeats_and_one_starting_place_are_told():
 def test_at_most_five_and_the_most_valuable_first():
     """A set that lacks everything is told what matters most."""
     rows, traces = balanced(20)
-    rows = changed(rows, 20, instruction='stop to the left of the red box', right_s=0.0,
-                   outcome='unknown', moving_s=3.0, verdict='poor')
+    rows = changed(
+        rows,
+        20,
+        instruction='stop to the left of the red box',
+        right_s=0.0,
+        outcome='unknown',
+        moving_s=3.0,
+        verdict='poor',
+    )
     traces = {row.name: traces[rows[0].name] for row in rows}
     advice = coach.advise(coach.survey(rows, traces))
     assert len(advice) == coach.MOST_ADVICE

@@ -39,8 +39,9 @@ def run_in_file(folder, count=30):
         buffer = io.BytesIO()
         Image.fromarray(rng.integers(0, 256, (60, 80, 3), dtype=np.uint8)).save(buffer, 'JPEG')
         writer.add_frame(buffer.getvalue(), now_ns, now_ns)
-        writer.add_command(Command([0.1 + index / 100, 0.05, 0, 0, 0, 0], now_ns, now_ns,
-                                   'teleop'))
+        writer.add_command(
+            Command([0.1 + index / 100, 0.05, 0, 0, 0, 0], now_ns, now_ns, 'teleop')
+        )
     runs, skipped = load_runs([writer.close('success')], Sampling(), ['good', 'poor', 'bad'])
     assert len(runs) == 1 and len(runs[0].frames) == count, skipped
     return runs[0]
@@ -53,14 +54,18 @@ def break_frame(path, index: int, part: str):
     data = bytearray(path.read_bytes())
     assert data.count(encoded) == 1
     at = data.find(encoded) if part == 'picture' else data.rfind(b'GCOL', 0, data.find(encoded))
-    data[at:at + 8] = bytes(8)
+    data[at : at + 8] = bytes(8)
     path.write_bytes(data)
 
 
 def same(one, other) -> bool:
-    return (one.broken == other.broken and torch.equal(one.frames, other.frames)
-            and torch.equal(one.text_ids, other.text_ids)
-            and torch.equal(one.actions, other.actions) and torch.equal(one.real, other.real))
+    return (
+        one.broken == other.broken
+        and torch.equal(one.frames, other.frames)
+        and torch.equal(one.text_ids, other.text_ids)
+        and torch.equal(one.actions, other.actions)
+        and torch.equal(one.real, other.real)
+    )
 
 
 def test_every_window_is_in_exactly_one_piece():
@@ -94,8 +99,9 @@ def test_an_item_is_a_function_of_its_index_and_seed(tmp_path):
 def test_without_a_generator_an_item_comes_as_it_is(tmp_path):
     """Validation sees no augmentation, whatever the dataset was told."""
     run = run_in_file(tmp_path)
-    told, plain = (RunDataset([run], SPEC, IMAGE, 4, 9, WORDS, augmentation)
-                   for augmentation in (ALL, None))
+    told, plain = (
+        RunDataset([run], SPEC, IMAGE, 4, 9, WORDS, augmentation) for augmentation in (ALL, None)
+    )
     for index in range(len(plain)):
         assert same(told[index], plain[index])
         assert same(told[index], plain.item(index, seeded(0)))
@@ -103,8 +109,9 @@ def test_without_a_generator_an_item_comes_as_it_is(tmp_path):
 
 def test_mirrored_pieces_reach_the_training(tmp_path):
     """With `mirror`, about half of the pieces are mirrored: images, axes and words."""
-    data = RunDataset([run_in_file(tmp_path)], SPEC, IMAGE, 4, 18, WORDS,
-                      Augmentation(mirror=True))
+    data = RunDataset(
+        [run_in_file(tmp_path)], SPEC, IMAGE, 4, 18, WORDS, Augmentation(mirror=True)
+    )
     plain = data[0]
     mirrored = 0
     for seed in range(40):
@@ -144,8 +151,11 @@ def test_a_broken_frame_breaks_its_pieces_and_no_other(tmp_path, part):
     assert 13 in lost and len(lost) < 20
     data = RunDataset([run], SPEC, IMAGE, 4, 9, WORDS, ALL)
     after = [data.item(index, seeded(index)) for index in range(len(data))]
-    broken = [index for index, (_, start, stop) in enumerate(data.pieces)
-              if set(lost) & set(range(start, stop))]
+    broken = [
+        index
+        for index, (_, start, stop) in enumerate(data.pieces)
+        if set(lost) & set(range(start, stop))
+    ]
     assert 0 < len(broken) < len(data)
     for index, item in enumerate(after):
         if index not in broken:
@@ -158,7 +168,8 @@ def test_a_broken_frame_breaks_its_pieces_and_no_other(tmp_path, part):
     batch = collate(after)
     assert batch['broken'] == [after[index].broken for index in broken]
     assert int(batch['real'].sum()) == sum(
-        data.real_steps(index) for index in range(len(data)) if index not in broken)
+        data.real_steps(index) for index in range(len(data)) if index not in broken
+    )
 
 
 def test_a_take_that_lost_its_end_is_named(tmp_path):
@@ -238,8 +249,9 @@ def drive_and_stop(idle_first=6, drive=20, idle_last=30):
     return run_of(twists(xs, np.zeros(len(xs))))
 
 
-@pytest.mark.parametrize(('keep', 'expected'), [(0.0, 0), (0.01, 1), (0.1, 3), (0.5, 15),
-                                                (1.0, 30)])
+@pytest.mark.parametrize(
+    ('keep', 'expected'), [(0.0, 0), (0.01, 1), (0.1, 3), (0.5, 15), (1.0, 30)]
+)
 def test_of_a_long_stop_the_beginning_is_learned(keep, expected):
     """Thirty windows of standing at the goal: its share, rounded up, next to the whole drive."""
     run = drive_and_stop()
@@ -305,6 +317,7 @@ def test_pieces_of_real_takes_are_those_of_their_runs(takes):
     for index, (number, start, stop) in enumerate(data.pieces):
         item, run = data[index], runs[number]
         assert len(item.frames) == stop - start == len(item.actions) + 3
-        np.testing.assert_array_equal(item.actions[:, 0].numpy(),
-                                      SPEC.normalise(run.ahead[start:stop - 3]))
-        np.testing.assert_array_equal(item.real[:, -1].numpy(), run.real[start + 3:stop])
+        np.testing.assert_array_equal(
+            item.actions[:, 0].numpy(), SPEC.normalise(run.ahead[start : stop - 3])
+        )
+        np.testing.assert_array_equal(item.real[:, -1].numpy(), run.real[start + 3 : stop])

@@ -29,9 +29,11 @@ PATH = share_folder() / 'config' / PROFILE
 NAMESPACE = '{http://www.eprosima.com}'
 
 # A network card that nobody else has, in a namespace of its own.
-CARD = ('ip link set lo up && ip link add card type veth peer name far && '
-        'ip link set card addrgenmode none && ip link set far addrgenmode none && '
-        'ip addr add 10.9.8.7/24 dev card && ip link set card up && ip link set far up')
+CARD = (
+    'ip link set lo up && ip link add card type veth peer name far && '
+    'ip link set card addrgenmode none && ip link set far addrgenmode none && '
+    'ip addr add 10.9.8.7/24 dev card && ip link set card up && ip link set far up'
+)
 
 # Two processes of their own, for within one Fast DDS needs no transport. The first word is the
 # set-up of the namespace that `unshare` made.
@@ -73,19 +75,29 @@ def talk(tmp_path, ros_domain):
         if subprocess.run([*unshare, 'true'], capture_output=True, check=False).returncode:
             pytest.skip('no right to make a namespace here')
         done = subprocess.run(
-            [*unshare, sys.executable, str(script), set_up], capture_output=True, text=True,
-            timeout=100, check=False,
-            env={**os.environ, **dict.fromkeys(VARIABLES, str(PATH)), **env})
+            [*unshare, sys.executable, str(script), set_up],
+            capture_output=True,
+            text=True,
+            timeout=100,
+            check=False,
+            env={**os.environ, **dict.fromkeys(VARIABLES, str(PATH)), **env},
+        )
         assert done.returncode == 0, done.stderr
         return done.stdout
+
     return run
 
 
 def segment_bytes(pid: int) -> int:
     """Return the size of the largest piece of Fast DDS's shared memory in a process."""
-    sizes = [int(end, 16) - int(start, 16) for start, end in re.findall(
-        r'^(\w+)-(\w+) .*/dev/shm/fast(?:rtps|dds)_\w+$', Path(f'/proc/{pid}/maps').read_text(),
-        re.M)]
+    sizes = [
+        int(end, 16) - int(start, 16)
+        for start, end in re.findall(
+            r'^(\w+)-(\w+) .*/dev/shm/fast(?:rtps|dds)_\w+$',
+            Path(f'/proc/{pid}/maps').read_text(),
+            re.M,
+        )
+    ]
     return max(sizes, default=0)
 
 
@@ -114,18 +126,22 @@ def test_the_user_s_own_choice_stands(name):
 def test_the_sender_s_process_has_the_room(ros_domain, tmp_path):
     """The profile is read by the Fast DDS that runs; a node beside it stays small."""
     small = NodeSpec('small', 'bench_source', {'width': 320, 'height': 240})
-    camera = NodeSpec('bench_source', 'bench_source', {'width': 320, 'height': 240},
-                      sends_images=True)
+    camera = NodeSpec(
+        'bench_source', 'bench_source', {'width': 320, 'height': 240}, sends_images=True
+    )
     with Processes(tmp_path / 'log') as processes:
         processes.start([small, camera])
 
         def settled() -> bool:
             processes.check()
-            return all(segment_bytes(processes[name].process.pid) for name in
-                       ('small', 'bench_source'))
+            return all(
+                segment_bytes(processes[name].process.pid) for name in ('small', 'bench_source')
+            )
+
         wait_until(settled, 30.0, 'shared memory')
-        sizes = {name: segment_bytes(processes[name].process.pid)
-                 for name in ('small', 'bench_source')}
+        sizes = {
+            name: segment_bytes(processes[name].process.pid) for name in ('small', 'bench_source')
+        }
     assert sizes['bench_source'] > 3 * 1280 * 720 * 3
     assert sizes['small'] < 2_000_000
 
@@ -133,8 +149,11 @@ def test_the_sender_s_process_has_the_room(ros_domain, tmp_path):
 @pytest.mark.parametrize('discovery', ['LOCALHOST', 'SUBNET'])
 def test_nodes_still_talk_where_shared_memory_has_no_room(talk, discovery):
     """A container's /dev/shm may be tiny: Fast DDS goes on over UDP."""
-    said = talk('--mount', 'mount -t tmpfs -o size=200k tmpfs /dev/shm',
-                ROS_AUTOMATIC_DISCOVERY_RANGE=discovery)
+    said = talk(
+        '--mount',
+        'mount -t tmpfs -o size=200k tmpfs /dev/shm',
+        ROS_AUTOMATIC_DISCOVERY_RANGE=discovery,
+    )
     assert 'hello' in said.splitlines()
 
 
@@ -167,6 +186,7 @@ def segments(pid: int) -> set[str]:
 def test_the_guard_shares_no_memory_with_anybody(client, nodes, monkeypatch, discovery):
     """A process that gets no CPU while it holds a lock of shared memory would keep it waiting."""
     from geometry_msgs.msg import Twist
+
     told = client.subscribe('cmd_vel', Twist)
     monkeypatch.setenv(RANGE, discovery)
     guard, arena = nodes.start('guard_node'), nodes.start('sim_node')

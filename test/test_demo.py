@@ -20,9 +20,28 @@ def test_the_demo_goes_all_the_way(tmp_path):
     """
     out = tmp_path / 'out'
     done = subprocess.run(
-        [sys.executable, '-m', 'mobile_vla_ros.cli.main', 'demo', '--out', str(out), '--takes',
-         '3', '--trials', '1', '--live', '1', '--epochs', '1'],
-        capture_output=True, text=True, timeout=880, check=False, env=dict(os.environ))
+        [
+            sys.executable,
+            '-m',
+            'mobile_vla_ros.cli.main',
+            'demo',
+            '--out',
+            str(out),
+            '--takes',
+            '3',
+            '--trials',
+            '1',
+            '--live',
+            '1',
+            '--epochs',
+            '1',
+        ],
+        capture_output=True,
+        text=True,
+        timeout=880,
+        check=False,
+        env=dict(os.environ),
+    )
     assert done.returncode in (0, 1), done.stdout + done.stderr
     assert 'Traceback' not in done.stdout + done.stderr
     paths = find_episodes(out / 'takes')
@@ -38,16 +57,26 @@ def test_the_demo_goes_all_the_way(tmp_path):
         assert spec.blank == blank
         assert spec.metrics['policy']['linear_x']['mae'] > 0
         assert len(spec.data['mean_action']) == 2
-    for text in ('no image', 'no instruction', 'zero action', 'mean action', 'unseen_pairs',
-                 'repeat the last command', 'live, through the nodes', 'report.html'):
+    for text in (
+        'no image',
+        'no instruction',
+        'zero action',
+        'mean action',
+        'unseen_pairs',
+        'repeat the last command',
+        'live, through the nodes',
+        'report.html',
+    ):
         assert text in done.stdout
     page = (out / 'report.html').read_text()
     assert page.count('<svg') >= 3
     assert 'data:image/jpeg;base64' in page
     assert (out / 'driven' / 'policy' / 'report.html').is_file()
-    trials = [json.loads(line) for line in
-              (out / 'log' / 'live' / 'arena_runner.log').read_text().splitlines()
-              if line.startswith('{')]
+    trials = [
+        json.loads(line)
+        for line in (out / 'log' / 'live' / 'arena_runner.log').read_text().splitlines()
+        if line.startswith('{')
+    ]
     assert [trial['trial'] for trial in trials] == [0]
     # The policy drove: the base moved.
     assert trials[0]['path'][0] != trials[0]['path'][-1]

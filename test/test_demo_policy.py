@@ -34,8 +34,10 @@ def windows():
         for _ in range(spec.window):
             frames.append(Frame(arena.render(), arena.time_ns, arena.time_ns))
             arena.step(np.array([0.2, 0, 0, 0, 0, 0]), period_ns)
-        experts = [Expert(scene).command(arena.pose, arena.velocity, arena.time_ns)
-                   for scene in (one, other)]
+        experts = [
+            Expert(scene).command(arena.pose, arena.velocity, arena.time_ns)
+            for scene in (one, other)
+        ]
         found.append((frames, (one.instruction, other.instruction), experts))
     arena.close()
     return found

@@ -28,9 +28,19 @@ def fresh_accelerate():
 
 def flags(backbone, takes, out, **more) -> list[str]:
     """Return the command line of a small run; with batches of one piece dropout is the same."""
-    told = {'backbone': backbone, 'data': takes, 'out': out, 'device': 'cpu', 'epochs': 2,
-            'lora_r': 2, 'head_hidden': 16, 'head_layers': 1, 'learning_rate': 0.001,
-            'accumulate': 4, **more}
+    told = {
+        'backbone': backbone,
+        'data': takes,
+        'out': out,
+        'device': 'cpu',
+        'epochs': 2,
+        'lora_r': 2,
+        'head_hidden': 16,
+        'head_layers': 1,
+        'learning_rate': 0.001,
+        'accumulate': 4,
+        **more,
+    }
     return [word for name, value in told.items() for word in (f'--{name}', str(value))]
 
 
@@ -39,11 +49,32 @@ def launched(processes: int, *arguments: str) -> subprocess.Popen:
     return subprocess.Popen(
         # --multi_gpu is accelerate's word for its launcher of several processes; --device cpu
         # makes them CPU processes that speak gloo. --cpu would start one alone.
-        [sys.executable, '-m', 'accelerate.commands.launch', '--multi_gpu', '--num_processes',
-         str(processes), '--num_machines', '1', '--mixed_precision', 'no', '--dynamo_backend',
-         'no', '--main_process_port', '0', '-m', 'mobile_vla_ros.cli.main', 'train', *arguments],
-        env={**os.environ, 'OMP_NUM_THREADS': '1'}, stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT, text=True, start_new_session=True)
+        [
+            sys.executable,
+            '-m',
+            'accelerate.commands.launch',
+            '--multi_gpu',
+            '--num_processes',
+            str(processes),
+            '--num_machines',
+            '1',
+            '--mixed_precision',
+            'no',
+            '--dynamo_backend',
+            'no',
+            '--main_process_port',
+            '0',
+            '-m',
+            'mobile_vla_ros.cli.main',
+            'train',
+            *arguments,
+        ],
+        env={**os.environ, 'OMP_NUM_THREADS': '1'},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    )
 
 
 def history(out) -> list[dict]:
@@ -74,10 +105,12 @@ def test_two_processes_train_as_one_does(small_backbone, takes, tmp_path):
     said, _ = two.communicate(timeout=280)
     assert two.returncode == 0, said
     assert 'trained on 2 × cpu' in said and said.count('trainable parameters') == 1
-    assert_near(one_process(small_backbone, takes, tmp_path / 'one', **told),
-                history(tmp_path / 'two'))
+    assert_near(
+        one_process(small_backbone, takes, tmp_path / 'one', **told), history(tmp_path / 'two')
+    )
     assert {path.name for path in (tmp_path / 'two').iterdir()} == {
-        path.name for path in (tmp_path / 'one').iterdir()} | {'report.html'}
+        path.name for path in (tmp_path / 'one').iterdir()
+    } | {'report.html'}
 
 
 def test_two_processes_stop_together_and_one_goes_on(small_backbone, takes, tmp_path):
@@ -95,8 +128,10 @@ def test_two_processes_stop_together_and_one_goes_on(small_backbone, takes, tmp_
         two.kill()
     assert said.count('the same command goes on from here') == 1, said
     assert not (tmp_path / 'two' / 'last').exists()
-    assert_near(one_process(small_backbone, takes, tmp_path / 'one', **told),
-                one_process(small_backbone, takes, tmp_path / 'two', **told))
+    assert_near(
+        one_process(small_backbone, takes, tmp_path / 'one', **told),
+        one_process(small_backbone, takes, tmp_path / 'two', **told),
+    )
 
 
 def test_activation_checkpointing_changes_no_number(small_backbone):
@@ -104,9 +139,15 @@ def test_activation_checkpointing_changes_no_number(small_backbone):
     grads = []
     for saving in (False, True):
         torch.manual_seed(0)
-        net = build_network(load_backbone(small_backbone), LoraSettings(r=4, dropout=0.1),
-                            motion_dims=2, chunk=3, hidden=16, layers=1,
-                            activation_checkpointing=saving).train()
+        net = build_network(
+            load_backbone(small_backbone),
+            LoraSettings(r=4, dropout=0.1),
+            motion_dims=2,
+            chunk=3,
+            hidden=16,
+            layers=1,
+            activation_checkpointing=saving,
+        ).train()
         torch.manual_seed(1)
         pixels, ids = torch.randn(6, 3, 56, 56), torch.tensor([[4, 5, 6]])
         torch.manual_seed(2)
@@ -118,18 +159,27 @@ def test_activation_checkpointing_changes_no_number(small_backbone):
         torch.testing.assert_close(grads[1][name], grad, rtol=1e-5, atol=1e-7)
 
 
-@pytest.mark.parametrize(('precision', 'dtype'), [('bf16', 'float32'), ('bf16', 'bfloat16'),
-                                                  ('no', 'bfloat16')])
+@pytest.mark.parametrize(
+    ('precision', 'dtype'), [('bf16', 'float32'), ('bf16', 'bfloat16'), ('no', 'bfloat16')]
+)
 def test_bfloat16_trains_on_a_cpu(small_backbone, takes, tmp_path, precision, dtype):
     """Mixed precision, frozen weights of half the size, or both: near the loss of float32."""
     rows = {}
     for name, told in (('32', ('no', 'float32')), ('16', (precision, dtype))):
         AcceleratorState._reset_state(reset_partial_state=True)
-        train(ModelConfig(backbone=small_backbone, lora_r=2, head_hidden=16, head_layers=1,
-                          lora_dropout=0.0, backbone_dtype=told[1]),
-              DataConfig(data=str(takes)),
-              TrainConfig(out=str(tmp_path / name), epochs=1, device='cpu', precision=told[0]),
-              say=lambda _: None)
+        train(
+            ModelConfig(
+                backbone=small_backbone,
+                lora_r=2,
+                head_hidden=16,
+                head_layers=1,
+                lora_dropout=0.0,
+                backbone_dtype=told[1],
+            ),
+            DataConfig(data=str(takes)),
+            TrainConfig(out=str(tmp_path / name), epochs=1, device='cpu', precision=told[0]),
+            say=lambda _: None,
+        )
         rows[name] = history(tmp_path / name)[0]
     assert rows['16']['train_loss'] == pytest.approx(rows['32']['train_loss'], rel=0.05)
     assert rows['16']['train_loss'] != rows['32']['train_loss']
@@ -139,27 +189,36 @@ def test_float16_weights_without_a_scaled_loss_are_refused(monkeypatch, small_ba
     """On a GPU their gradients would vanish in silence."""
     monkeypatch.setattr(prepare, 'pick_device', lambda _: torch.device('cuda'))
     with pytest.raises(UserError, match=r'need the loss to be scaled.*--precision fp16'):
-        prepare.accelerator_for(ModelConfig(backbone=small_backbone, backbone_dtype='float16'),
-                                TrainConfig(out='x', precision='bf16'))
+        prepare.accelerator_for(
+            ModelConfig(backbone=small_backbone, backbone_dtype='float16'),
+            TrainConfig(out='x', precision='bf16'),
+        )
 
 
 @pytest.mark.parametrize(('precision', 'dtype'), [('fp16', 'float32'), ('no', 'float16')])
 def test_float16_on_a_cpu_is_refused(small_backbone, takes, tmp_path, precision, dtype):
     """A sentence with what works there."""
     with pytest.raises(UserError, match='Use --precision bf16, or a GPU'):
-        train(ModelConfig(backbone=small_backbone, backbone_dtype=dtype),
-              DataConfig(data=str(takes)),
-              TrainConfig(out=str(tmp_path / 'out'), device='cpu', precision=precision),
-              say=lambda _: None)
+        train(
+            ModelConfig(backbone=small_backbone, backbone_dtype=dtype),
+            DataConfig(data=str(takes)),
+            TrainConfig(out=str(tmp_path / 'out'), device='cpu', precision=precision),
+            say=lambda _: None,
+        )
     assert not (tmp_path / 'out').exists()
 
 
 def test_a_device_that_is_too_small_is_said(small_backbone, takes, tmp_path, monkeypatch):
     """With what takes less memory, and no traceback."""
+
     def full(*_):
         raise torch.OutOfMemoryError('CUDA out of memory. Tried to allocate 2.00 GiB')
+
     monkeypatch.setattr(optimise, 'motion_loss_sum', full)
     with pytest.raises(UserError, match=r'Tried to allocate 2.00 GiB.*--activation_checkpointing'):
-        train(ModelConfig(backbone=small_backbone, lora_r=2, head_hidden=16, head_layers=1),
-              DataConfig(data=str(takes)), TrainConfig(out=str(tmp_path / 'out'), device='cpu'),
-              say=lambda _: None)
+        train(
+            ModelConfig(backbone=small_backbone, lora_r=2, head_hidden=16, head_layers=1),
+            DataConfig(data=str(takes)),
+            TrainConfig(out=str(tmp_path / 'out'), device='cpu'),
+            say=lambda _: None,
+        )

@@ -24,8 +24,15 @@ def test_demo_and_tests_pass_each_other_by():
     assert isolated()['ROS_DOMAIN_ID'] == isolated()['ROS_DOMAIN_ID']
     with held_domain() as held:
         # The id that the other process would take first is the one that is held.
-        code = ('import os; from mobile_vla_ros.bringup import domain; '
-                f'os.getpid = lambda: {held - 1}; print(domain.own_domain())')
-        other = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True,
-                               check=True, env=os.environ)
+        code = (
+            'import os; from mobile_vla_ros.bringup import domain; '
+            f'os.getpid = lambda: {held - 1}; print(domain.own_domain())'
+        )
+        other = subprocess.run(
+            [sys.executable, '-c', code],
+            capture_output=True,
+            text=True,
+            check=True,
+            env=os.environ,
+        )
         assert int(other.stdout) != held

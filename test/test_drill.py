@@ -17,8 +17,14 @@ COMMAND = (sys.executable, '-m', 'mobile_vla_ros.cli.main', 'drill')
 
 
 def drill(*arguments, timeout_s: float = TIMEOUT_S) -> subprocess.CompletedProcess:
-    return subprocess.run([*COMMAND, *map(str, arguments)], cwd=ROOT, capture_output=True,
-                          text=True, timeout=timeout_s, check=False)
+    return subprocess.run(
+        [*COMMAND, *map(str, arguments)],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=timeout_s,
+        check=False,
+    )
 
 
 def test_a_killed_policy_an_estop_and_an_ended_guard_stop_the_base(tmp_path):
@@ -45,14 +51,17 @@ def test_a_killed_policy_an_estop_and_an_ended_guard_stop_the_base(tmp_path):
 def test_a_guard_that_is_too_patient_or_drives_on_by_itself_is_found(tmp_path):
     """A drill that cannot fail shows nothing: limits of seconds, a fault that disarms nobody."""
     params = tmp_path / 'patient.yaml'
-    params.write_text('/**:\n  ros__parameters:\n    observation_max_age_s: 5.0\n'
-                      '    proposal_timeout_s: 5.0\n    arm_at_start: true\n')
-    done = drill('proposal_nan', 'inference_killed', '--params-file', params,
-                 '--out', tmp_path / 'log')
+    params.write_text(
+        '/**:\n  ros__parameters:\n    observation_max_age_s: 5.0\n'
+        '    proposal_timeout_s: 5.0\n    arm_at_start: true\n'
+    )
+    done = drill(
+        'proposal_nan', 'inference_killed', '--params-file', params, '--out', tmp_path / 'log'
+    )
     assert done.returncode == 1, done.stdout + done.stderr
-    line, = (line for line in done.stdout.splitlines() if 'SIGKILLed' in line)
+    (line,) = (line for line in done.stdout.splitlines() if 'SIGKILLed' in line)
     assert 'BROKEN' in line
-    again, = (line for line in done.stdout.splitlines() if 'NaN' in line)
+    (again,) = (line for line in done.stdout.splitlines() if 'NaN' in line)
     assert 'BROKEN' in again
     assert 'drove again by itself' in again
     assert str(tmp_path / 'log') in done.stderr
@@ -62,8 +71,14 @@ def test_a_guard_that_is_too_patient_or_drives_on_by_itself_is_found(tmp_path):
 def test_ctrl_c_leaves_nothing_running(tmp_path):
     """While the network is still loading, which is the worst moment."""
     log = tmp_path / 'log'
-    process = subprocess.Popen([*COMMAND, '--out', str(log)], cwd=ROOT, start_new_session=True,
-                               stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        [*COMMAND, '--out', str(log)],
+        cwd=ROOT,
+        start_new_session=True,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
     try:
         wait_until(lambda: len(attached(log)) == 5, 60.0, 'the drill and its four nodes')
         process.send_signal(signal.SIGINT)
@@ -74,12 +89,16 @@ def test_ctrl_c_leaves_nothing_running(tmp_path):
         process.communicate()
 
 
-@pytest.mark.parametrize(('arguments', 'words'), [
-    (['e-stop'], "Did you mean 'estop'"),
-    (['--policy', 'nowhere'], 'nowhere'),
-    (['--params-file', 'nowhere.yaml'], 'nowhere.yaml'),
-    (['--out', 'FULL'], 'not empty'),
-    (['--json', '--markdown'], 'not allowed with')])
+@pytest.mark.parametrize(
+    ('arguments', 'words'),
+    [
+        (['e-stop'], "Did you mean 'estop'"),
+        (['--policy', 'nowhere'], 'nowhere'),
+        (['--params-file', 'nowhere.yaml'], 'nowhere.yaml'),
+        (['--out', 'FULL'], 'not empty'),
+        (['--json', '--markdown'], 'not allowed with'),
+    ],
+)
 def test_bad_use_is_a_sentence_and_starts_nothing(tmp_path, capsys, arguments, words):
     """Exit status 2, and not one log."""
     (tmp_path / 'kept').touch()
@@ -98,4 +117,5 @@ def test_list_names_every_fault(capsys):
     assert 'guard_killed' in capsys.readouterr().out
     assert main(['drill', '--list', '--json']) == 0
     assert {'fault', 'title', 'promise', 'observable'} == set(
-        json.loads(capsys.readouterr().out)[0])
+        json.loads(capsys.readouterr().out)[0]
+    )

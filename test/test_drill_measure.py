@@ -34,20 +34,44 @@ def commands(*speeds: float, step_ms: int = 50) -> list:
 
 def said(*words: str, at: int = 30, state: str = 'fault', armed: str = 'false') -> list:
     """Return a status of the guard for each reason, from a moment in ms on."""
-    return [((at + number) * MS, state, {'reason': reason, 'source': 'none', 'armed': armed})
-            for number, reason in enumerate(words)]
+    return [
+        ((at + number) * MS, state, {'reason': reason, 'source': 'none', 'armed': armed})
+        for number, reason in enumerate(words)
+    ]
 
 
 AFTER = said('disarmed after a fault', at=2100, state='disarmed')
 
 
-def heard(speeds=(), *, injected=0, seen=0, until=2000, odom=(), status=(), health=(),
-          late=0, told=None, why='', after=AFTER, refusals=()) -> Heard:
+def heard(
+    speeds=(),
+    *,
+    injected=0,
+    seen=0,
+    until=2000,
+    odom=(),
+    status=(),
+    health=(),
+    late=0,
+    told=None,
+    why='',
+    after=AFTER,
+    refusals=(),
+) -> Heard:
     """Return what was heard of a drive; times in ms; ``why`` is what the guard stopped for."""
-    return Heard(injected * MS, None if seen is None else seen * MS, until * MS,
-                 told or commands(*speeds), list(odom),
-                 [*(said(why, at=injected + 1) if why else ()), *status, *after], list(health),
-                 PERSON, 1000 * MS, late * MS, refusals)
+    return Heard(
+        injected * MS,
+        None if seen is None else seen * MS,
+        until * MS,
+        told or commands(*speeds),
+        list(odom),
+        [*(said(why, at=injected + 1) if why else ()), *status, *after],
+        list(health),
+        PERSON,
+        1000 * MS,
+        late * MS,
+        refusals,
+    )
 
 
 def test_zero_counts_from_where_it_stays():
@@ -84,8 +108,13 @@ def test_a_gap_begins_with_the_last_command_before_the_fault():
 
 def test_rolled_is_the_way_not_the_distance_and_begins_at_the_fault():
     """From between two places that were heard, there and back, until the first standstill."""
-    odom = [(0, 0.0, 0.0, 1.0), (100, 1.0, 0.0, 1.0), (200, 1.0, 1.0, 1.0),
-            (300, 1.0, 0.5, 0.0), (400, 9.0, 0.0, 0.0)]
+    odom = [
+        (0, 0.0, 0.0, 1.0),
+        (100, 1.0, 0.0, 1.0),
+        (200, 1.0, 1.0, 1.0),
+        (300, 1.0, 0.5, 0.0),
+        (400, 9.0, 0.0, 0.0),
+    ]
     assert measure.rolled(odom, 50) == (pytest.approx(0.5 + 1.0 + 0.5), 300)
     assert measure.rolled(odom[:3], 50) == (pytest.approx(1.5), None)
 
@@ -105,8 +134,9 @@ def test_starving_shows_as_silence_or_as_old_images():
 
     def seen(proposals, until):
         return measure.starved_from(proposals, 100, period, silent, age, until)
+
     assert seen([(100, 60), (150, 110), (250, 210)], 300) is None
-    assert seen([(100, 60), (150, 110)], 600) == 200          # silent, known a period after
+    assert seen([(100, 60), (150, 110)], 600) == 200  # silent, known a period after
     assert seen([(100, 60), (150, 60), (200, 60), (250, 60), (300, 60), (380, 60)], 420) == 360
     assert seen([(90, 60), (100, 60), (180, 150), (200, 190)], 220) is None
 
@@ -119,13 +149,22 @@ def test_a_stop_is_measured_from_when_it_could_be_known():
     assert judge(BY_NAME['camera_silent'], heard(rows, injected=10, seen=300)).zero_ms == -50.0
 
 
-@pytest.mark.parametrize(('name', 'why', 'is_kept'), [
-    ('camera_frozen', 'the camera is frozen: new stamps with the same picture', True),
-    ('camera_frozen', OLD, None), ('camera_black', OLD, None), ('camera_black', '', None),
-    ('proposal_nan', SILENT, None), ('clock_back', OLD, None), ('estop', OLD, None),
-    ('clock_back', 'stamp of the observation lies in the future', True),
-    ('inference_killed', SILENT, True), ('inference_killed', OLD, True),
-    ('inference_killed', 'the camera is frozen', None)])
+@pytest.mark.parametrize(
+    ('name', 'why', 'is_kept'),
+    [
+        ('camera_frozen', 'the camera is frozen: new stamps with the same picture', True),
+        ('camera_frozen', OLD, None),
+        ('camera_black', OLD, None),
+        ('camera_black', '', None),
+        ('proposal_nan', SILENT, None),
+        ('clock_back', OLD, None),
+        ('estop', OLD, None),
+        ('clock_back', 'stamp of the observation lies in the future', True),
+        ('inference_killed', SILENT, True),
+        ('inference_killed', OLD, True),
+        ('inference_killed', 'the camera is frozen', None),
+    ],
+)
 def test_a_stop_for_another_reason_shows_nothing(name, why, is_kept):
     """On a busy machine an image is too old soon: that once kept the row of a frozen camera."""
     row = judge(BY_NAME[name], heard((1.0, 0.0, 0.0), why=why))
@@ -140,18 +179,23 @@ def test_a_stop_for_another_reason_shows_nothing(name, why, is_kept):
 def test_every_stop_that_somebody_can_explain_names_its_reason():
     """But for those after which no guard is left to say anything."""
     assert [fault.name for fault in FAULTS if not fault.because] == [
-        'guard_terminated', 'guard_killed']
+        'guard_terminated',
+        'guard_killed',
+    ]
 
 
-@pytest.mark.parametrize('name', [
-    fault.name for fault in FAULTS if fault.promise in (STOPS, LATE)])
+@pytest.mark.parametrize(
+    'name', [fault.name for fault in FAULTS if fault.promise in (STOPS, LATE)]
+)
 def test_a_base_that_drives_again_by_itself_is_broken(name):
     """When the fault is gone nobody has armed: no command but zero, and no guard that is armed."""
     why, rest = BY_NAME[name].because[0], [0.0] * 41  # up to 2 s, when it is undone
 
     def told(after, tail=(0.0, 0.0)):
-        return judge(BY_NAME[name], heard((1.0, *rest, *tail), why=why, after=after,
-                                          refusals=(OLD,)))
+        return judge(
+            BY_NAME[name], heard((1.0, *rest, *tail), why=why, after=after, refusals=(OLD,))
+        )
+
     assert told(AFTER).kept is True
     drives = told(AFTER, (0.0, 0.1, 0.0))
     assert (drives.kept, sure(drives)) == (False, True)
@@ -170,6 +214,7 @@ def test_late_images_are_refused_whoever_arms():
 
     def told(*refusals, speeds=()):
         return judge(late, heard((1.0, 0.0, 0.0, *speeds), why=OLD, refusals=refusals))
+
     assert told('Not armed: images arrive 3.02 s old', OLD).kept is True
     assert '3.02 s old' in told('images arrive 3.02 s old').note
     for nothing in ((), ('',), (OLD, ''), (SILENT,)):
@@ -182,8 +227,10 @@ def test_a_stop_that_is_late_or_not_there_is_broken():
     """251 ms is; so is a command that never became zero, and silence."""
     late = [(0, twist(1.0)), (251 * MS, twist())]
     assert judge(BY_NAME['estop'], heard(told=late)).kept is False
-    assert judge(BY_NAME['estop'], heard(told=[(1, twist(1.0)), (250 * MS, twist())],
-                                         why='e-stop is pressed')).kept
+    assert judge(
+        BY_NAME['estop'],
+        heard(told=[(1, twist(1.0)), (250 * MS, twist())], why='e-stop is pressed'),
+    ).kept
     never = judge(BY_NAME['estop'], heard((1.0,) * 9))
     assert (never.kept, never.zero_ms) == (False, None)
     assert 'not zero' in never.note
@@ -217,8 +264,11 @@ def test_a_plan_of_before_another_instruction_is_not_played_on():
     """Zero first; and nothing else before inference has said that it proposes again."""
     rows = (1.0, 1.0, 0.0, 0.0, 0.1, 0.2)
     told = BY_NAME['instruction']
-    on = heard(rows, health=[(90 * MS, False), (180 * MS, True)],
-               status=said('a new instruction is being looked at', state='waiting'))
+    on = heard(
+        rows,
+        health=[(90 * MS, False), (180 * MS, True)],
+        status=said('a new instruction is being looked at', state='waiting'),
+    )
     assert judge(told, on).kept is True
     for health in ([(90 * MS, False), (220 * MS, True)], [(180 * MS, True)], []):
         early = judge(told, heard(rows, health=health))
@@ -233,12 +283,19 @@ def test_a_plan_of_before_another_instruction_is_not_played_on():
 @pytest.mark.parametrize('name', ['instruction', 'teleop_lets_go'])
 def test_a_drive_that_does_not_go_on_is_not_kept(name):
     """The hold ends, is the promise; one that a fault ended shows neither, and is made again."""
-    stays = judge(BY_NAME[name], heard((1.0,) + (0.0,) * 39, status=said(
-        BY_NAME[name].because[0], state='waiting')))
+    stays = judge(
+        BY_NAME[name],
+        heard((1.0,) + (0.0,) * 39, status=said(BY_NAME[name].because[0], state='waiting')),
+    )
     assert (stays.kept, sure(stays)) == (False, True)
     assert 'did not go on' in stays.note
-    ended = judge(BY_NAME[name], heard((1.0,) + (0.0,) * 39, status=[
-        *said(BY_NAME[name].because[0], state='waiting'), *said(OLD, at=90)]))
+    ended = judge(
+        BY_NAME[name],
+        heard(
+            (1.0,) + (0.0,) * 39,
+            status=[*said(BY_NAME[name].because[0], state='waiting'), *said(OLD, at=90)],
+        ),
+    )
     assert (ended.kept, sure(ended)) == (None, False)
     assert OLD in ended.note
 
@@ -262,10 +319,19 @@ def test_a_person_s_own_command_must_come_out():
 
 def test_after_a_person_the_policy_stays_out_for_the_hold():
     """Zero up to 1 s after the last message, and the policy only then."""
-    on = (1.0,) * 7 + (0.0,) * 14 + (0.5,) * 3   # zero at 350 ms, on at 1050 ms
-    row = judge(BY_NAME['teleop_lets_go'], heard(on, injected=0, seen=300, status=[
-        (5 * MS, 'teleop', {'source': 'takeover', 'reason': ''}),
-        *said('teleop is silent', at=310, state='teleop')]))
+    on = (1.0,) * 7 + (0.0,) * 14 + (0.5,) * 3  # zero at 350 ms, on at 1050 ms
+    row = judge(
+        BY_NAME['teleop_lets_go'],
+        heard(
+            on,
+            injected=0,
+            seen=300,
+            status=[
+                (5 * MS, 'teleop', {'source': 'takeover', 'reason': ''}),
+                *said('teleop is silent', at=310, state='teleop'),
+            ],
+        ),
+    )
     assert (row.kept, row.zero_ms) == (True, 50.0)
     assert '1050 ms' in row.note
     early = (1.0,) * 7 + (0.0,) * 12 + (0.5,) * 5
@@ -274,8 +340,12 @@ def test_after_a_person_the_policy_stays_out_for_the_hold():
 
 def test_a_base_without_a_timeout_is_told():
     """A killed guard is stopped by the base alone, and the drill says after how long."""
-    stops = [(0, 0.0, 0.0, 1.0), (500 * MS, 0.5, 0.0, 1.0), (600 * MS, 0.6, 0.0, 0.5),
-             (900 * MS, 0.7, 0.0, 0.0)]
+    stops = [
+        (0, 0.0, 0.0, 1.0),
+        (500 * MS, 0.5, 0.0, 1.0),
+        (600 * MS, 0.6, 0.0, 0.5),
+        (900 * MS, 0.7, 0.0, 0.0),
+    ]
     row = judge(BY_NAME['guard_killed'], heard((1.0, 1.0), injected=60, odom=stops))
     assert row.kept is True
     assert '0.55 s after the last command' in row.note
@@ -291,11 +361,18 @@ def test_what_could_not_be_made_is_neither_kept_nor_broken():
     assert not kept([row.as_dict()])
 
 
-@pytest.mark.parametrize(('zero', 'late', 'waited', 'is_kept', 'certain'), [
-    (100.0, 20.0, 900.0, True, True), (240.0, 20.0, 0.0, True, False),
-    (260.0, 20.0, 0.0, False, False), (300.0, 20.0, 0.0, False, True),
-    (400.0, 20.0, 200.0, False, False), (500.0, 20.0, 200.0, False, True),
-    (None, 500.0, 500.0, False, True)])
+@pytest.mark.parametrize(
+    ('zero', 'late', 'waited', 'is_kept', 'certain'),
+    [
+        (100.0, 20.0, 900.0, True, True),
+        (240.0, 20.0, 0.0, True, False),
+        (260.0, 20.0, 0.0, False, False),
+        (300.0, 20.0, 0.0, False, True),
+        (400.0, 20.0, 200.0, False, False),
+        (500.0, 20.0, 200.0, False, True),
+        (None, 500.0, 500.0, False, True),
+    ],
+)
 def test_a_busy_machine_can_leave_an_answer_open(zero, late, waited, is_kept, certain):
     """Kept with the drill's lateness added; broken with the nodes' waiting taken off."""
     row = Row('estop', '', '', '', is_kept, zero_ms=zero, late_ms=late, waited_ms=waited)
@@ -308,8 +385,9 @@ def test_a_lucky_attempt_says_what_came_before_it():
     other = Row('estop', 'e', '', '', None, zero_ms=90.0, guard=OLD, note='another reason')
     row = last_of([broken, other, Row('estop', 'e', '', '', True, zero_ms=100.0, note='so')])
     assert (row.kept, row.attempts) == (True, 3)
-    assert row.note == (f'so; before: broken (312 ms) while a node waited 200 ms for a CPU, '
-                        f'{OLD}; another reason')
+    assert row.note == (
+        f'so; before: broken (312 ms) while a node waited 200 ms for a CPU, {OLD}; another reason'
+    )
     assert 'kept (attempt 3)' in table([row.as_dict()])
     assert last_of([row]).attempts == 1
 
@@ -327,14 +405,15 @@ def test_what_no_attempt_can_tell_stays_open_and_is_no_success():
 def test_waiting_for_a_cpu_is_seen():
     """Of a process that more than one core's worth of others keep from running."""
     code = 'import time\nend = time.monotonic() + 5\nwhile time.monotonic() < end: pass'
-    processes = [subprocess.Popen([sys.executable, '-c', code], preexec_fn=_on_one_core)
-                 for _ in range(3)]
+    processes = [
+        subprocess.Popen([sys.executable, '-c', code], preexec_fn=_on_one_core) for _ in range(3)
+    ]
     load = Load()
     try:
         load.follow({'one': processes[0].pid})
-        wait_until(lambda: load.waited_ns(2 ** 62) > 50 * MS, 5.0, 'the wait for a CPU')
-        load.follow({'gone': 2 ** 22 + 1})
-        assert load.waited_ns(2 ** 62) == 0
+        wait_until(lambda: load.waited_ns(2**62) > 50 * MS, 5.0, 'the wait for a CPU')
+        load.follow({'gone': 2**22 + 1})
+        assert load.waited_ns(2**62) == 0
     finally:
         load.close()
         for process in processes:
@@ -348,17 +427,31 @@ def _on_one_core():
 
 def test_the_guard_s_first_word_after_the_fault_is_quoted():
     """Not what it said before, nor what it says of being disarmed afterwards."""
-    row = judge(BY_NAME['estop'], heard((1.0, 0.0), status=[
-        (-5, 'driving', {}), (20 * MS, 'driving', {'source': 'policy'}),
-        (40 * MS, 'estop', {'reason': 'e-stop is pressed'}), (60 * MS, 'disarmed', {})]))
+    row = judge(
+        BY_NAME['estop'],
+        heard(
+            (1.0, 0.0),
+            status=[
+                (-5, 'driving', {}),
+                (20 * MS, 'driving', {'source': 'policy'}),
+                (40 * MS, 'estop', {'reason': 'e-stop is pressed'}),
+                (60 * MS, 'disarmed', {}),
+            ],
+        ),
+    )
     assert row.guard == 'estop: e-stop is pressed'
 
 
 def test_tables_show_every_row_and_say_how_far_to_trust_it():
     """Text, Markdown and JSON of the same rows; a broken promise stands out."""
-    rows = [judge(BY_NAME['estop'], heard((1.0, 0.0), why='e-stop is pressed')).as_dict(),
-            {**judge(BY_NAME['camera_black'], heard((1.0, 1.0), late=31)).as_dict(),
-             'attempts': 2, 'stops_before': ['fault observation is too old']}]
+    rows = [
+        judge(BY_NAME['estop'], heard((1.0, 0.0), why='e-stop is pressed')).as_dict(),
+        {
+            **judge(BY_NAME['camera_black'], heard((1.0, 1.0), late=31)).as_dict(),
+            'attempts': 2,
+            'stops_before': ['fault observation is too old'],
+        },
+    ]
     assert not kept(rows)
     assert kept(rows[:1])
     text = table(rows)
@@ -375,7 +468,9 @@ def test_tables_show_every_row_and_say_how_far_to_trust_it():
 def test_faults_are_chosen_by_name():
     """Each once, in the order they are asked for; a slip is answered with the nearest name."""
     assert [fault.name for fault in chosen(['estop', 'camera_gone', 'estop'])] == [
-        'estop', 'camera_gone']
+        'estop',
+        'camera_gone',
+    ]
     assert len(chosen([])) == len(FAULTS)
     with pytest.raises(UserError, match="mean 'estop'"):
         chosen(['e-stop'])
@@ -390,5 +485,8 @@ def test_the_drill_drives_what_a_robot_would_drive():
     assert specs['sim'].remappings['camera/image_raw'] == 'drill/camera/image_raw'
     assert specs['inference'].remappings['policy/cmd_vel'] == 'drill/policy/cmd_vel'
     assert specs['sim'].parameters['publish_clock'] is False
-    assert all(spec.parameters['use_sim_time'] for spec in nodes('p', clock=True)
-               if spec.name != 'drill_camera')
+    assert all(
+        spec.parameters['use_sim_time']
+        for spec in nodes('p', clock=True)
+        if spec.name != 'drill_camera'
+    )

@@ -39,10 +39,20 @@ def stored(width: int, height: int, kind: str = 'JPEG', count: int = 1) -> list[
     return made
 
 
-@pytest.mark.parametrize(('width', 'height', 'least', 'expected'), [
-    (1280, 720, 224, (360, 640)), (1920, 1080, 224, (540, 960)), (640, 480, 224, (480, 640)),
-    (672, 672, 224, (336, 336)), (671, 672, 224, (672, 671)), (1345, 673, 224, (337, 673)),
-    (1280, 720, 56, (90, 160)), (1280, 720, 480, (720, 1280)), (1280, 720, None, (720, 1280))])
+@pytest.mark.parametrize(
+    ('width', 'height', 'least', 'expected'),
+    [
+        (1280, 720, 224, (360, 640)),
+        (1920, 1080, 224, (540, 960)),
+        (640, 480, 224, (480, 640)),
+        (672, 672, 224, (336, 336)),
+        (671, 672, 224, (672, 671)),
+        (1345, 673, 224, (337, 673)),
+        (1280, 720, 56, (90, 160)),
+        (1280, 720, 480, (720, 1280)),
+        (1280, 720, None, (720, 1280)),
+    ],
+)
 def test_no_side_comes_closer_than_one_and_a_half_times(width, height, least, expected):
     """The scale is the smallest whose sides both stay 1.5 times what the network sees."""
     buffer = io.BytesIO()
@@ -67,8 +77,9 @@ def test_only_a_jpeg_is_reduced(kind, mode):
 def test_at_the_network_s_size_nothing_is_lost(width, height, most):
     """A third of a grey level on average, and less at each pixel than JPEG itself takes away."""
     for encoded in stored(width, height, count=2):
-        whole, reduced = (resize(decode(encoded, least), SPEC).astype(int)
-                          for least in (None, SPEC.size))
+        whole, reduced = (
+            resize(decode(encoded, least), SPEC).astype(int) for least in (None, SPEC.size)
+        )
         lost = np.abs(whole - reduced)
         assert 0 < lost.mean() < 0.35
         assert lost.max() <= most
@@ -77,9 +88,14 @@ def test_at_the_network_s_size_nothing_is_lost(width, height, most):
 @pytest.mark.parametrize('kind', ['JPEG', 'PNG'])
 def test_broken_bytes_are_an_os_error_at_any_scale(kind):
     """Cut anywhere or with its head overwritten, a picture is refused, never guessed."""
-    encoded, = stored(1280, 720, kind)
-    for broken in (b'', encoded[:2], encoded[:300], encoded[:len(encoded) // 2],
-                   bytes(200) + encoded[200:]):
+    (encoded,) = stored(1280, 720, kind)
+    for broken in (
+        b'',
+        encoded[:2],
+        encoded[:300],
+        encoded[: len(encoded) // 2],
+        bytes(200) + encoded[200:],
+    ):
         for least in (None, 224):
             said = set()
             for _ in range(2):
@@ -89,8 +105,9 @@ def test_broken_bytes_are_an_os_error_at_any_scale(kind):
             assert len(said) == 1 and '0x' not in said.pop(), 'a run would name it every epoch'
 
 
-@pytest.mark.parametrize(('kind', 'size'), [('JPEG', (1280, 720)), ('PNG', (480, 270)),
-                                            ('JPEG', (640, 480))])
+@pytest.mark.parametrize(
+    ('kind', 'size'), [('JPEG', (1280, 720)), ('PNG', (480, 270)), ('JPEG', (640, 480))]
+)
 def test_a_frame_is_the_same_in_training_and_in_driving(tmp_path, kind, size):
     """Law 3: bytes from the camera give one tensor, through an episode and through the node."""
     encoded = stored(*size, kind, count=5)
@@ -102,8 +119,9 @@ def test_a_frame_is_the_same_in_training_and_in_driving(tmp_path, kind, size):
     runs, _ = load_runs([writer.close('success')], Sampling(window=2), ['good', 'poor', 'bad'])
     data = RunDataset(runs, ActionSpec(), SPEC, 2, 18, {'go': torch.zeros(1)})
     trained = data[0].frames
-    driven = torch.stack([preprocess(Shot(to_compressed(frame), 0, 0, SPEC.size).image, SPEC)
-                          for frame in encoded])
+    driven = torch.stack(
+        [preprocess(Shot(to_compressed(frame), 0, 0, SPEC.size).image, SPEC) for frame in encoded]
+    )
     assert torch.equal(trained, driven)
     whole = torch.stack([preprocess(decode(frame), SPEC) for frame in encoded])
     assert torch.equal(trained, whole) == ((kind, size) != ('JPEG', (1280, 720)))
@@ -111,13 +129,13 @@ def test_a_frame_is_the_same_in_training_and_in_driving(tmp_path, kind, size):
 
 def test_a_raw_image_is_driven_by_as_it_is():
     """What a camera sends without compression is not reduced before it is resized."""
-    picture, = pictures(1280, 720, 1)
+    (picture,) = pictures(1280, 720, 1)
     assert np.array_equal(Shot(from_rgb(picture), 0, 0, SPEC.size).image, picture)
 
 
 def test_whoever_wants_the_picture_gets_it_whole():
     """The messages' own decoder, which views and imports use, reduces nothing."""
-    encoded, = stored(1280, 720)
+    (encoded,) = stored(1280, 720)
     assert images.compressed_to_rgb(to_compressed(encoded)).shape == (720, 1280, 3)
 
 
@@ -125,14 +143,23 @@ def test_the_node_drives_by_a_large_compressed_camera(nodes, client, small_run):
     """A live node proposes from a JPEG that it decodes no larger than needed, and draws it."""
     frames = itertools.cycle(stored(1280, 720, count=4))
     proposals = client.subscribe('policy/cmd_vel', TwistStamped)
-    overlays = client.subscribe('inference/overlay/compressed', CompressedImage,
-                                qos_profile_sensor_data)
-    nodes.start('inference_node', params={
-        'policy': str(small_run / 'best'), 'instruction': 'go to the red box',
-        'image_transport': 'compressed'})
-    with client.stream('camera/image_raw/compressed',
-                       lambda: to_compressed(next(frames), stamp=client.now()), 10.0,
-                       qos_profile_sensor_data):
+    overlays = client.subscribe(
+        'inference/overlay/compressed', CompressedImage, qos_profile_sensor_data
+    )
+    nodes.start(
+        'inference_node',
+        params={
+            'policy': str(small_run / 'best'),
+            'instruction': 'go to the red box',
+            'image_transport': 'compressed',
+        },
+    )
+    with client.stream(
+        'camera/image_raw/compressed',
+        lambda: to_compressed(next(frames), stamp=client.now()),
+        10.0,
+        qos_profile_sensor_data,
+    ):
         client.wait_for(lambda: len(proposals) and len(overlays), 60, 'a proposal, drawn')
     side = read_spec(small_run / 'best').image.size
     assert Shot(to_compressed(stored(1280, 720)[0]), 0, 0, side).image.shape == (90, 160, 3)

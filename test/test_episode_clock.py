@@ -31,22 +31,28 @@ def late(by_s: dict[int, float]) -> np.ndarray:
     return np.maximum.accumulate(received)
 
 
-@pytest.mark.parametrize(('stamp', 'expected', 'words'), [
-    (TRUE, 'sane', ''),
-    (TRUE * 0, 'zero', 'stands at zero'),
-    (TRUE * 0 + 5 * S, 'zero', 'stands still'),
-    (np.where(ROW % 10 == 3, 0, TRUE), 'zero', 'zero in 30 of 300'),
-    (np.where(ROW > 150, TRUE - 20 * S, TRUE), 'backwards', 'once'),
-    (-TRUE, 'backwards', '299 times'),
-    (np.where(ROW == 7, TRUE[6], TRUE), 'backwards', 'once'),
-    (np.where(ROW > 150, TRUE + 2 * S, TRUE), 'jumps', 'once against the receiving clock, by up '
-                                                       'to 2.00 s'),
-    (TRUE + (ROW // 100) * S, 'jumps', '2 times against the receiving clock, by up to 1.00 s'),
-    (TRUE - 2 * S, 'apart', '2.02 s behind'),
-    (TRUE + 2 * S, 'apart', '1.98 s ahead of'),
-    (ROW * S // 10, 'apart', 'behind'),
-    (TRUE + (TRUE - TRUE[0]) // 20, 'apart', 'ahead of'),
-])
+@pytest.mark.parametrize(
+    ('stamp', 'expected', 'words'),
+    [
+        (TRUE, 'sane', ''),
+        (TRUE * 0, 'zero', 'stands at zero'),
+        (TRUE * 0 + 5 * S, 'zero', 'stands still'),
+        (np.where(ROW % 10 == 3, 0, TRUE), 'zero', 'zero in 30 of 300'),
+        (np.where(ROW > 150, TRUE - 20 * S, TRUE), 'backwards', 'once'),
+        (-TRUE, 'backwards', '299 times'),
+        (np.where(ROW == 7, TRUE[6], TRUE), 'backwards', 'once'),
+        (
+            np.where(ROW > 150, TRUE + 2 * S, TRUE),
+            'jumps',
+            'once against the receiving clock, by up to 2.00 s',
+        ),
+        (TRUE + (ROW // 100) * S, 'jumps', '2 times against the receiving clock, by up to 1.00 s'),
+        (TRUE - 2 * S, 'apart', '2.02 s behind'),
+        (TRUE + 2 * S, 'apart', '1.98 s ahead of'),
+        (ROW * S // 10, 'apart', 'behind'),
+        (TRUE + (TRUE - TRUE[0]) // 20, 'apart', 'ahead of'),
+    ],
+)
 def test_kind_of_clock(stamp, expected, words):
     """Each fault has its name and a sentence a person understands."""
     received = TRUE + S // 50
@@ -54,8 +60,9 @@ def test_kind_of_clock(stamp, expected, words):
     assert words in clock.check(stamp, received).sentence
 
 
-@pytest.mark.parametrize('rows', [{100: 0.9}, {100: 3.0}, {0: 1.0}, {FRAMES - 1: 2.0},
-                                  {50: 1.5, 150: 1.5, 250: 4.0}])
+@pytest.mark.parametrize(
+    'rows', [{100: 0.9}, {100: 3.0}, {0: 1.0}, {FRAMES - 1: 2.0}, {50: 1.5, 150: 1.5, 250: 4.0}]
+)
 def test_frames_delivered_late_are_no_jump(rows):
     """A stall of the transport, after which the frames come in a bunch."""
     assert kind(TRUE, late(rows)) == 'sane'
@@ -96,7 +103,7 @@ def test_step_of_the_receiving_clock_is_a_jump(by_s):
     assert kind(TRUE, TRUE + S // 50 + np.where(ROW > 150, by_s * S, 0)) == 'jumps'
 
 
-@given(st.lists(st.floats(0, 0.4), min_size=2, max_size=100), st.integers(0, 2 ** 40))
+@given(st.lists(st.floats(0, 0.4), min_size=2, max_size=100), st.integers(0, 2**40))
 def test_jitter_of_the_transport_is_sane(delays, start):
     """Delays under half a second, whatever they are, leave the clock its trust."""
     stamp = 1 + start + np.arange(len(delays), dtype=np.int64) * S // 10
@@ -104,8 +111,9 @@ def test_jitter_of_the_transport_is_sane(delays, start):
     assert kind(stamp, received) == 'sane'
 
 
-@given(st.lists(st.tuples(st.integers(-2 ** 62, 2 ** 62), st.integers(-2 ** 60, 2 ** 60)),
-                max_size=30))
+@given(
+    st.lists(st.tuples(st.integers(-(2**62), 2**62), st.integers(-(2**60), 2**60)), max_size=30)
+)
 def test_any_numbers_have_a_kind(pairs):
     """Whatever a file holds, there is an answer."""
     values = np.array(pairs, dtype=np.int64).reshape(-1, 2)

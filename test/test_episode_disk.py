@@ -23,8 +23,12 @@ MEGABYTES = 6
 def namespace_prefix() -> list[str] | None:
     """Return the command that gives a process mounts of its own, or None where none may."""
     for prefix in (['unshare', '-m'], ['unshare', '-rm']):
-        if shutil.which('unshare') and not subprocess.run(
-                [*prefix, 'sh', '-c', 'mount -t tmpfs none /mnt'], capture_output=True).returncode:
+        if (
+            shutil.which('unshare')
+            and not subprocess.run(
+                [*prefix, 'sh', '-c', 'mount -t tmpfs none /mnt'], capture_output=True
+            ).returncode
+        ):
             return prefix
     return None
 
@@ -38,12 +42,28 @@ def fill(tmp_path):
 
     def run(floor_bytes: int = 0, others: str = 'alone') -> dict:
         done = subprocess.run(
-            [*prefix, 'sh', '-c', f'mount -t tmpfs -o size={MEGABYTES}m none "$0" && exec "$@"',
-             str(tmp_path), sys.executable, PROCESSES, 'fill', str(tmp_path), str(floor_bytes),
-             others], capture_output=True, text=True, timeout=300, check=False,
-            env={**os.environ, 'PYTHONPATH': str(Path(PROCESSES).parents[1])})
+            [
+                *prefix,
+                'sh',
+                '-c',
+                f'mount -t tmpfs -o size={MEGABYTES}m none "$0" && exec "$@"',
+                str(tmp_path),
+                sys.executable,
+                PROCESSES,
+                'fill',
+                str(tmp_path),
+                str(floor_bytes),
+                others,
+            ],
+            capture_output=True,
+            text=True,
+            timeout=300,
+            check=False,
+            env={**os.environ, 'PYTHONPATH': str(Path(PROCESSES).parents[1])},
+        )
         assert done.returncode == 0 and done.stdout, done.stderr
         return json.loads(done.stdout.splitlines()[-1])
+
     return run
 
 
@@ -75,13 +95,13 @@ def test_start_on_a_full_disk_is_a_sentence_and_leaves_nothing(fill):
 
 def test_take_is_closed_at_the_floor_with_every_frame(fill):
     """Below the floor the take is closed while there is room for all that was handed over."""
-    told = fill(floor_bytes=3 * 2 ** 20)
+    told = fill(floor_bytes=3 * 2**20)
     assert told['error'] is None and told['complete']
     assert 'under the floor of 3 MB' in told['problem']
     assert (told['drops'], told['frames']) == (0, told['handed'])
     assert [name for name, _ in told['events']] == ['problem', 'stop']
     # What was held ahead is free again.
-    assert 2 ** 20 < told['free'] < 5 * 2 ** 20
+    assert 2**20 < told['free'] < 5 * 2**20
 
 
 @pytest.mark.parametrize('most', [50, 3000, 70_000, 300_000])
@@ -111,7 +131,7 @@ def test_what_is_held_is_enough_for_what_hdf5_writes(tmp_path, most):
 def test_disk_without_promises_is_asked_for_its_free_space(tmp_path, monkeypatch):
     """Where no blocks can be held, what is free decides, and the frames are counted as well."""
     monkeypatch.setattr(disk, 'reserve', lambda *_: None)
-    free = [10 ** 9]
+    free = [10**9]
     monkeypatch.setattr(disk, 'free_bytes', lambda _: free[0])
     writer = EpisodeWriter(tmp_path, EpisodeInfo('go'), CREATED_NS)
     writer.add_frame(bytes(5000), 1, 1)
@@ -133,7 +153,7 @@ def test_minutes_left():
 
 def test_free_space_of_a_folder_that_is_not_there_yet(tmp_path):
     """The free space is that of the folder it will be made in."""
-    assert 0 < disk.free_bytes(tmp_path / 'a' / 'b') <= shutil.disk_usage(tmp_path).free + 2 ** 24
+    assert 0 < disk.free_bytes(tmp_path / 'a' / 'b') <= shutil.disk_usage(tmp_path).free + 2**24
 
 
 def test_lock_is_seen_across_handles_and_goes_with_its_holder(tmp_path):

@@ -16,9 +16,13 @@ def judge(frames=50, **changes):
     """Judge a good take of 10 Hz with some of it changed."""
     times = np.arange(frames, dtype=np.int64) * PERIOD_NS
     take = {
-        'frame_stamp_ns': times, 'frame_received_ns': times + 4_000_000,
-        'frozen': np.zeros(frames, dtype=bool), 'command_received_ns': times,
-        'twist': np.tile([0.3, 0, 0, 0, 0, 0], (frames, 1)), 'drops': 0}
+        'frame_stamp_ns': times,
+        'frame_received_ns': times + 4_000_000,
+        'frozen': np.zeros(frames, dtype=bool),
+        'command_received_ns': times,
+        'twist': np.tile([0.3, 0, 0, 0, 0, 0], (frames, 1)),
+        'drops': 0,
+    }
     return health.judge(**{**take, **changes})
 
 
@@ -33,32 +37,53 @@ def test_good_take_has_no_reason_against_it():
     assert json.loads(json.dumps(found)) == found
 
 
-@pytest.mark.parametrize(('change', 'verdict', 'words'), [
-    ({'drops': 5}, 'poor', '5 frames dropped'),
-    ({'twist': np.zeros((50, 6))}, 'poor', 'never told to move'),
-    ({'twist': np.repeat([[0.3] * 6, [0] * 6], (20, 30), axis=0)}, 'poor', 'idle for 60%'),
-    ({'frozen': np.ones(50, dtype=bool)}, 'bad', 'picture stood still'),
-    ({'frozen': np.arange(50) % 5 == 0}, 'poor', 'picture stood still'),
-    ({'command_received_ns': np.zeros(0, np.int64), 'twist': np.zeros((0, 6))}, 'bad',
-     'no command'),
-    ({'frame_stamp_ns': np.zeros(50, np.int64)}, 'poor', 'camera clock'),
-    ({'frame_received_ns': np.arange(50) * PERIOD_NS + (np.arange(50) > 25) * 2_000_000_000},
-     'poor', '2.10 s without a frame'),
-    ({'command_received_ns': np.arange(150) * PERIOD_NS, 'twist': np.full((150, 6), 0.3)}, 'poor',
-     '10.00 s without a frame'),
-    ({'frame_stamp_ns': np.arange(50, dtype=np.int64)[::-1] * PERIOD_NS}, 'poor',
-     'does not go forward'),
-    ({'frame_stamp_ns': np.arange(50) * PERIOD_NS + (np.arange(50) > 25) * 2_000_000_000}, 'poor',
-     'jumps once'),
-    ({'frame_stamp_ns': np.arange(50) * PERIOD_NS - 800_000_000}, 'poor', '0.80 s behind'),
-    ({'twist': np.full((50, 6), np.nan)}, 'bad', 'not a finite number'),
-    ({'expected_rate_hz': 15.0}, 'poor', '10.0 frames a second where 15.0 were expected'),
-    ({'expected_rate_hz': 30.0}, 'bad', '10.0 frames a second where 30.0 were expected'),
-    ({'looks': [DARK, *[CLEAR] * 4]}, 'poor', 'dark in 20%'),
-    ({'looks': [DARK] * 5}, 'bad', 'dark in 100% of the frames looked at: a lens cap'),
-    ({'looks': [BLURRED] * 2 + [CLEAR] * 4}, 'poor', 'blurred in 33%'),
-    ({'looks': [BLURRED] * 5}, 'poor', 'out of focus'),
-])
+@pytest.mark.parametrize(
+    ('change', 'verdict', 'words'),
+    [
+        ({'drops': 5}, 'poor', '5 frames dropped'),
+        ({'twist': np.zeros((50, 6))}, 'poor', 'never told to move'),
+        ({'twist': np.repeat([[0.3] * 6, [0] * 6], (20, 30), axis=0)}, 'poor', 'idle for 60%'),
+        ({'frozen': np.ones(50, dtype=bool)}, 'bad', 'picture stood still'),
+        ({'frozen': np.arange(50) % 5 == 0}, 'poor', 'picture stood still'),
+        (
+            {'command_received_ns': np.zeros(0, np.int64), 'twist': np.zeros((0, 6))},
+            'bad',
+            'no command',
+        ),
+        ({'frame_stamp_ns': np.zeros(50, np.int64)}, 'poor', 'camera clock'),
+        (
+            {
+                'frame_received_ns': np.arange(50) * PERIOD_NS
+                + (np.arange(50) > 25) * 2_000_000_000
+            },
+            'poor',
+            '2.10 s without a frame',
+        ),
+        (
+            {'command_received_ns': np.arange(150) * PERIOD_NS, 'twist': np.full((150, 6), 0.3)},
+            'poor',
+            '10.00 s without a frame',
+        ),
+        (
+            {'frame_stamp_ns': np.arange(50, dtype=np.int64)[::-1] * PERIOD_NS},
+            'poor',
+            'does not go forward',
+        ),
+        (
+            {'frame_stamp_ns': np.arange(50) * PERIOD_NS + (np.arange(50) > 25) * 2_000_000_000},
+            'poor',
+            'jumps once',
+        ),
+        ({'frame_stamp_ns': np.arange(50) * PERIOD_NS - 800_000_000}, 'poor', '0.80 s behind'),
+        ({'twist': np.full((50, 6), np.nan)}, 'bad', 'not a finite number'),
+        ({'expected_rate_hz': 15.0}, 'poor', '10.0 frames a second where 15.0 were expected'),
+        ({'expected_rate_hz': 30.0}, 'bad', '10.0 frames a second where 30.0 were expected'),
+        ({'looks': [DARK, *[CLEAR] * 4]}, 'poor', 'dark in 20%'),
+        ({'looks': [DARK] * 5}, 'bad', 'dark in 100% of the frames looked at: a lens cap'),
+        ({'looks': [BLURRED] * 2 + [CLEAR] * 4}, 'poor', 'blurred in 33%'),
+        ({'looks': [BLURRED] * 5}, 'poor', 'out of focus'),
+    ],
+)
 def test_fault_is_named(change, verdict, words):
     """Each fault alone spoils the verdict and is named in the reasons."""
     found = judge(**change)
@@ -74,15 +99,21 @@ def test_standing_before_a_still_scene_is_no_frozen_camera():
     assert found['frozen_share'] == 0
 
 
-@pytest.mark.parametrize('change', [
-    {'expected_rate_hz': 12.0},
-    {'expected_rate_hz': 0.0},
-    {'looks': [BLURRED, *[CLEAR] * 5]},
-    {'looks': [Look(0.06, float('nan'))] * 5},
-    {'frame_received_ns': np.maximum.accumulate(
-        np.arange(50) * PERIOD_NS + (np.arange(50) == 25) * 900_000_000)},
-    {'drops': 0, 'frozen': np.arange(50) == 4},
-])
+@pytest.mark.parametrize(
+    'change',
+    [
+        {'expected_rate_hz': 12.0},
+        {'expected_rate_hz': 0.0},
+        {'looks': [BLURRED, *[CLEAR] * 5]},
+        {'looks': [Look(0.06, float('nan'))] * 5},
+        {
+            'frame_received_ns': np.maximum.accumulate(
+                np.arange(50) * PERIOD_NS + (np.arange(50) == 25) * 900_000_000
+            )
+        },
+        {'drops': 0, 'frozen': np.arange(50) == 4},
+    ],
+)
 def test_small_things_leave_a_take_good(change):
     """One blurred frame, a plain wall, a late delivery, 83 % of the rate: still good."""
     found = judge(**change)
@@ -92,8 +123,12 @@ def test_small_things_leave_a_take_good(change):
 def test_period_of_a_slow_camera_is_no_gap():
     """At 1 Hz a second without a frame is as expected; three periods are a gap."""
     times = np.arange(20, dtype=np.int64) * 10 * PERIOD_NS
-    slow = {'frame_stamp_ns': times, 'frame_received_ns': times, 'expected_rate_hz': 1.0,
-            'frozen': np.zeros(20, dtype=bool)}
+    slow = {
+        'frame_stamp_ns': times,
+        'frame_received_ns': times,
+        'expected_rate_hz': 1.0,
+        'frozen': np.zeros(20, dtype=bool),
+    }
     assert not any('without' in reason for reason in judge(20, **slow)['reasons'])
     late = times + (np.arange(20) > 9) * 30 * PERIOD_NS
     slow.update(frame_stamp_ns=late, frame_received_ns=late)

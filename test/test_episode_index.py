@@ -210,8 +210,10 @@ def test_two_processes_index_one_folder_at_once(tmp_path):
     multiply(drive(tmp_path, 'wwad'), tmp_path, 60)
     context = multiprocessing.get_context('spawn')
     barrier, results = context.Barrier(2), context.Queue()
-    processes = [context.Process(target=_refresh_and_count, args=(tmp_path, barrier, results))
-                 for _ in range(2)]
+    processes = [
+        context.Process(target=_refresh_and_count, args=(tmp_path, barrier, results))
+        for _ in range(2)
+    ]
     for process in processes:
         process.start()
     assert [results.get(timeout=120) for _ in processes] == [61, 61]

@@ -45,7 +45,7 @@ def leaves(width: int = 1280, height: int = 720, count: int = 400) -> Image.Imag
         left, right = int(max(0, x - radius)), int(min(width, x + radius + 1))
         top, under = int(max(0, y - radius)), int(min(height, y + radius + 1))
         box = np.s_[top:under, left:right]
-        inside = (rows[box] - y) ** 2 + (columns[box] - x) ** 2 < radius ** 2
+        inside = (rows[box] - y) ** 2 + (columns[box] - x) ** 2 < radius**2
         pixels[box][inside] = rng.integers(20, 236, 3)
     return Image.fromarray(pixels).filter(ImageFilter.GaussianBlur(width / 1280))
 
@@ -89,8 +89,10 @@ def test_blurred_photograph_is_told_from_a_sharp_one(photo, width, light):
 
 def test_sharpness_hardly_knows_size_or_light(photo):
     """The same scene in three sizes and in three lights measures nearly the same."""
-    sizes = [look(encode(photo.resize((width, width * 9 // 16), Image.Resampling.LANCZOS)))
-             for width in (320, 640, 1280)]
+    sizes = [
+        look(encode(photo.resize((width, width * 9 // 16), Image.Resampling.LANCZOS)))
+        for width in (320, 640, 1280)
+    ]
     lights = [look(encode(ImageEnhance.Brightness(photo).enhance(by))) for by in (1, 0.5, 0.25)]
     for found in (sizes, lights):
         values = [one.sharpness for one in found]
@@ -133,6 +135,7 @@ def test_look_decodes_at_a_reduced_scale(photo, monkeypatch):
     def spy(self, *args, **kwargs):
         sizes.append(self.size)
         return convert(self, *args, **kwargs)
+
     encoded = encode(photo)
     monkeypatch.setattr(Image.Image, 'convert', spy)
     look(encoded)
@@ -164,7 +167,7 @@ def test_about_one_frame_a_second_is_looked_at(steps):
     assert rows[0] == 0
     assert np.all(np.diff(received[rows]) >= S)
     for start, stop in zip(rows, [*rows[1:], len(received)], strict=True):
-        assert np.all(received[start + 1:stop] - received[start] < S)
+        assert np.all(received[start + 1 : stop] - received[start] < S)
 
 
 def test_clock_set_back_starts_the_seconds_anew():

@@ -51,7 +51,11 @@ def with_zeros(path, cases: list[tuple[int, int]]) -> list[str]:
     words = [f'{at}:{length}' for at, length in cases]
     done = subprocess.run(
         [sys.executable, '-c', READ_WITH_ZEROS, path, path.with_name('zeros.h5'), *words],
-        capture_output=True, text=True, timeout=60, check=False)
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
     assert done.returncode == 0, done.stderr
     return [line.split()[1] for line in done.stdout.splitlines() if line.startswith(tuple(words))]
 
@@ -60,8 +64,8 @@ def heaps(content: bytes) -> list[tuple[int, list[int]]]:
     """Return where each heap of a file begins, and where its objects do."""
     found, at = [], content.find(HEAP)
     while at >= 0:
-        end = at + int.from_bytes(content[at + 8:at + 16], 'little')
-        objects = heap_objects(lambda at, count: content[at:at + count], at, end)
+        end = at + int.from_bytes(content[at + 8 : at + 16], 'little')
+        objects = heap_objects(lambda at, count: content[at : at + count], at, end)
         found.append((at, [start - 16 for _, (start, _) in objects]))
         at = content.find(HEAP, end)
     return found
@@ -110,8 +114,12 @@ def test_take_that_is_still_being_written_can_be_read(tmp_path):
 def test_broken_files_are_sentences_that_name_them(tmp_path):
     """Missing, empty, no HDF5, cut in the middle, another layout, a later version: all named."""
     whole = take(tmp_path / 'whole')
-    cases = {'missing.h5': None, 'empty.h5': b'', 'text.h5': b'not HDF5' * 100,
-             'cut.h5': whole.read_bytes()[:2000]}
+    cases = {
+        'missing.h5': None,
+        'empty.h5': b'',
+        'text.h5': b'not HDF5' * 100,
+        'cut.h5': whole.read_bytes()[:2000],
+    }
     for name, content in cases.items():
         if content is not None:
             (tmp_path / name).write_bytes(content)
@@ -154,8 +162,9 @@ def test_finding_episodes(tmp_path):
     writer.discard()
 
 
-@pytest.mark.parametrize(('offset', 'length'), [(0, 16), (0, 2), (0, 8), (8, 8), (-40, 100),
-                                                (0, 512)])
+@pytest.mark.parametrize(
+    ('offset', 'length'), [(0, 16), (0, 2), (0, 8), (8, 8), (-40, 100), (0, 512)]
+)
 def test_zeros_in_a_heap_never_hang(tmp_path, offset, length):
     """
     Where a power cut left zeros, HDF5 goes from object to object by lengths of zero, for ever.
@@ -164,8 +173,12 @@ def test_zeros_in_a_heap_never_hang(tmp_path, offset, length):
     read, the rest is named.
     """
     path = take(tmp_path, 30)
-    places = [objects[index] for _, objects in heaps(path.read_bytes()) for index in (2, -1)
-              if len(objects) > 2]
+    places = [
+        objects[index]
+        for _, objects in heaps(path.read_bytes())
+        for index in (2, -1)
+        if len(objects) > 2
+    ]
     assert len(places) >= 4
     found = with_zeros(path, [(place + offset, length) for place in places])
     assert len(found) == len(places), found
@@ -178,7 +191,8 @@ def test_a_heap_whose_own_head_is_zero_costs_its_frames(tmp_path):
     path = take(tmp_path, 30)
     at, objects = heaps(path.read_bytes())[-1]
     assert with_zeros(path, [(at, 16), (at + 8, 8), (at, 4), (at + 9, 4)]) == 4 * [
-        str(30 - len(objects))]
+        str(30 - len(objects))
+    ]
 
 
 def test_a_broken_verdict_names_the_file(tmp_path):
@@ -186,7 +200,7 @@ def test_a_broken_verdict_names_the_file(tmp_path):
     path = take(tmp_path)
     content = path.read_bytes()
     at = content.index(b'"verdict"')
-    path.write_bytes(content[:at] + bytes(40) + content[at + 40:])
+    path.write_bytes(content[:at] + bytes(40) + content[at + 40 :])
     with Episode.open(path) as episode, pytest.raises(UserError, match=f'{path} is broken at'):
         _ = episode.health
 

@@ -50,6 +50,7 @@ def test_full_queue_drops_whole_frames_at_once(recording):
     def encode():
         assert stuck.wait(10)
         return encoded(1)
+
     kept = [recording.frame(encode, 10 + i, 10 + i) for i in range(7)]
     assert kept == [True] * 4 + [False] * 3
     assert (recording.drops, recording.queued) == (3, 4)
@@ -65,8 +66,10 @@ def test_full_queue_drops_whole_frames_at_once(recording):
 
 def test_frame_that_cannot_be_encoded_is_a_counted_drop(recording):
     """The sentence of the failure is in the problem and in the episode; the take goes on."""
+
     def fail():
         raise UserError('a camera image has an unknown encoding')
+
     recording.frame(fail, 1, 1)
     recording.frame(lambda: encoded(2), 2, 2)
     finish(recording)
@@ -83,6 +86,7 @@ def test_disk_that_fails_ends_the_take_with_a_sentence(tmp_path):
 
     def full():
         raise OSError(errno.ENOSPC, 'No space left on device')
+
     writer.flush = full
     take = Recording(writer, queue_frames=4, steady_ns=time.monotonic_ns)
     assert take.join(10)
@@ -107,9 +111,11 @@ def test_frames_lost_on_the_way_are_counted_in_the_take(recording):
     assert recording.ended and recording.bytes_written == len(encoded(1))
     with Episode.open(recording.path) as episode:
         assert [(event.time_ns, event.text) for event in episode.events] == [
-            (10, '10 frames: lost by the middleware'), (30, '1 frames: lost by the middleware'),
+            (10, '10 frames: lost by the middleware'),
+            (30, '1 frames: lost by the middleware'),
             (30 + 2 * NANOSECONDS, '1 frames: lost by the middleware'),
-            (31 + 2 * NANOSECONDS, '1 frames: another reason')]
+            (31 + 2 * NANOSECONDS, '1 frames: another reason'),
+        ]
         assert episode.health['drops'] == 13 and episode.judge() == episode.health
 
 
@@ -120,6 +126,7 @@ def test_frames_that_fail_after_the_end_was_asked_for_are_counted(recording):
     def fail():
         assert asked.wait(10)
         raise UserError('a camera image has an unknown encoding')
+
     for number in range(2):
         recording.frame(fail, number, number)
     done = threading.Event()
@@ -134,7 +141,7 @@ def test_frames_that_fail_after_the_end_was_asked_for_are_counted(recording):
 def test_take_ends_of_itself_below_the_floor(tmp_path):
     """Nobody asked for the end: it is told, nothing more is taken, and a stop changes nothing."""
     writer = EpisodeWriter(tmp_path, EpisodeInfo('go'), CREATED_NS, flush_period_s=0.05)
-    take = Recording(writer, queue_frames=4, steady_ns=time.monotonic_ns, floor_bytes=2 ** 62)
+    take = Recording(writer, queue_frames=4, steady_ns=time.monotonic_ns, floor_bytes=2**62)
     take.frame(lambda: encoded(3), 7, 7)
     assert take.join(10) and take.ended and take.error is None
     assert 'under the floor' in take.problem and take.health['frames'] == take.frames == 1

@@ -71,9 +71,15 @@ def test_kill_at_random_moments_costs_less_than_a_second(tmp_path):
     """SIGKILL in mid-take, ten times: what was handed over a second before is in the file."""
     moments = random.Random(4)
     folders = [tmp_path / str(number) for number in range(KILLS)]
-    processes = [subprocess.Popen(
-        [sys.executable, PROCESSES, 'record', str(folder)], stdout=subprocess.PIPE, text=True,
-        env={**os.environ, 'PYTHONPATH': str(Path(PROCESSES).parents[1])}) for folder in folders]
+    processes = [
+        subprocess.Popen(
+            [sys.executable, PROCESSES, 'record', str(folder)],
+            stdout=subprocess.PIPE,
+            text=True,
+            env={**os.environ, 'PYTHONPATH': str(Path(PROCESSES).parents[1])},
+        )
+        for folder in folders
+    ]
     killed_ns = []
     for process in processes:
         assert process.stdout.readline().startswith('recording'), process.wait()
@@ -84,9 +90,11 @@ def test_kill_at_random_moments_costs_less_than_a_second(tmp_path):
         assert process.wait() == -signal.SIGKILL
         process.stdout.close()
     for folder, death_ns in zip(folders, killed_ns, strict=True):
-        handed = [[int(word) for word in line.split()] for line in
-                  (folder / 'handed_over.log').read_text().splitlines()]
-        due = sum(time_ns < death_ns - 10 ** 9 for _, time_ns in handed)
+        handed = [
+            [int(word) for word in line.split()]
+            for line in (folder / 'handed_over.log').read_text().splitlines()
+        ]
+        due = sum(time_ns < death_ns - 10**9 for _, time_ns in handed)
         (earlier,) = find_episodes(folder)
         before = digest(earlier)
         (left,) = abandoned(folder)
@@ -146,8 +154,12 @@ def test_cut_at_any_byte_keeps_what_was_before_and_never_hangs(tmp_path):
     whole = writer.close()
     content = whole.read_bytes()
     size = len(content)
-    offsets = {*range(0, 1024, 128), *range(1024, size, size // 40),
-               *range(size - 1000, size, 100), size - 1}
+    offsets = {
+        *range(0, 1024, 128),
+        *range(1024, size, size // 40),
+        *range(size - 1000, size, 100),
+        size - 1,
+    }
     cut, kept = tmp_path / whole.name, []
     for offset in sorted(offsets):
         cut.write_bytes(content[:offset])
@@ -162,7 +174,8 @@ def test_cut_at_any_byte_keeps_what_was_before_and_never_hangs(tmp_path):
             with Episode.open(result.path) as episode:
                 assert episode.health == episode.judge() and episode.instruction == 'go'
                 assert [episode.encoded(row) for row in range(len(episode))] == images[
-                    :result.frames]
+                    : result.frames
+                ]
             if offset > size * 3 // 4:
                 assert result.frames + result.lost['frames'] == 70
                 assert result.commands + result.lost['commands'] == 70
@@ -180,7 +193,7 @@ def test_zeros_where_blocks_never_came_cost_only_their_rows(tmp_path):
     left = orphan(writer)
     content = bytearray(left.read_bytes())
     at = len(content) // 2 // 4096 * 4096
-    content[at:at + 8192] = bytes(8192)
+    content[at : at + 8192] = bytes(8192)
     left.write_bytes(content)
     result = recover(left, now_ns=NOW_NS)
     assert result.lost == {'frames': 40 - result.frames, 'commands': 0, 'events': 0}
@@ -197,16 +210,20 @@ def test_heap_whose_tail_is_zero_does_not_hang(tmp_path):
     left = part(tmp_path)
     content = bytearray(left.read_bytes())
     at = content.find(HEAP)  # that of the attributes
-    *_, (_, (start, length)) = heap_objects(lambda at, count: content[at:at + count], at,
-                                            at + 4096)
+    *_, (_, (start, length)) = heap_objects(
+        lambda at, count: content[at : at + count], at, at + 4096
+    )
     free = start + (length + 7) // 8 * 8
-    assert any(content[free:at + 4096])
-    content[free:at + 4096] = bytes(at + 4096 - free)
+    assert any(content[free : at + 4096])
+    content[free : at + 4096] = bytes(at + 4096 - free)
     left.write_bytes(content)
-    code = (f'from mobile_vla_ros.episode.reader import Episode\n'
-            f'print(len(Episode.open({str(left)!r})))')
-    done = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True,
-                          timeout=120, check=False)
+    code = (
+        f'from mobile_vla_ros.episode.reader import Episode\n'
+        f'print(len(Episode.open({str(left)!r})))'
+    )
+    done = subprocess.run(
+        [sys.executable, '-c', code], capture_output=True, text=True, timeout=120, check=False
+    )
     assert done.stdout == '20\n', done.stderr
     assert recover(left, now_ns=NOW_NS).frames == 20
 
@@ -217,7 +234,7 @@ def test_recovering_twice_changes_nothing(tmp_path):
     cut.write_bytes(cut.read_bytes()[:-9000])
     first = recover(cut, now_ns=NOW_NS)
     hashes = {path: digest(path) for path in tmp_path.iterdir()}
-    second = recover(cut, now_ns=NOW_NS + 10 ** 12)
+    second = recover(cut, now_ns=NOW_NS + 10**12)
     assert (second.path, second.frames, second.lost) == (first.path, first.frames, first.lost)
     assert 'was recovered before' in second.sentence
     whole = recover(first.path, now_ns=NOW_NS)
@@ -284,5 +301,5 @@ def test_images_that_are_not_all_there_are_told_apart():
 
 def test_checksum_is_that_of_its_author():
     """The values that Bob Jenkins gives in lookup3.c."""
-    assert lookup3(b'') == 0xdeadbeef
+    assert lookup3(b'') == 0xDEADBEEF
     assert lookup3(b'Four score and seven years ago') == 0x17770551

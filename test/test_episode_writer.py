@@ -22,8 +22,14 @@ from mobile_vla_ros.errors import UserError
 
 def test_take_reads_back_as_it_was_written(tmp_path):
     """Every frame, command, event and attribute comes back with both of its times."""
-    info = EpisodeInfo('fahr zur größten Kiste', operator='ada', robot='mini', image_topic='/cam',
-                       command_topic='/cmd_vel', ros_version='jazzy')
+    info = EpisodeInfo(
+        'fahr zur größten Kiste',
+        operator='ada',
+        robot='mini',
+        image_topic='/cam',
+        command_topic='/cmd_vel',
+        ros_version='jazzy',
+    )
     writer = EpisodeWriter(tmp_path, info, CREATED_NS)
     writer.add_event('start', 11, 'because')
     write_take(writer, 10)
@@ -37,7 +43,7 @@ def test_take_reads_back_as_it_was_written(tmp_path):
         assert frame.image[0, 0].tolist() == [3, 0, 250]
         assert frame.received_ns - frame.stamp_ns == 5_000_000
         assert episode.encoded(3) == encoded(3)
-        assert np.allclose(episode.commands.twist[7], [.03, 1, 0, 0, 0, -.03])
+        assert np.allclose(episode.commands.twist[7], [0.03, 1, 0, 0, 0, -0.03])
         assert np.array_equal(episode.commands.received_ns, episode.commands.stamp_ns)
         assert set(episode.commands.source) == {1}
         assert [(e.name, e.time_ns, e.text) for e in episode.events] == [('start', 11, 'because')]
@@ -151,8 +157,10 @@ def test_hidden_take_has_no_name_until_it_is_whole(tmp_path):
 def _writing_process(folder: Path, frames: int, *prefix: str) -> subprocess.Popen:
     return subprocess.Popen(
         [*prefix, sys.executable, episode_takes.__file__, str(folder), str(frames)],
-        stdout=subprocess.PIPE, text=True,
-        env={**os.environ, 'PYTHONPATH': str(Path(episode_takes.__file__).parents[1])})
+        stdout=subprocess.PIPE,
+        text=True,
+        env={**os.environ, 'PYTHONPATH': str(Path(episode_takes.__file__).parents[1])},
+    )
 
 
 def _check_after_kill(folder: Path, said: list[list[str]]):
@@ -166,7 +174,7 @@ def _check_after_kill(folder: Path, said: list[list[str]]):
     for path in folder.glob('*.h5*'):
         name = path.name.split('.')[0]
         with Episode.open(path) as episode:  # every file that has a name opens
-            after = said[said.index(['open', name]) + 1:] if ['open', name] in said else []
+            after = said[said.index(['open', name]) + 1 :] if ['open', name] in said else []
             flushed = max([int(number) for word, number in after if word == 'flushed'] + [0])
             # The last flush may be under way: one row of the flush before may be lost with it.
             assert len(episode) >= flushed - 1
@@ -197,8 +205,17 @@ def test_kill_at_every_write_leaves_every_take_whole_or_readable(tmp_path, step)
     for number in range(1 + step, 400, 4):
         folder = tmp_path / str(number)
         process = _writing_process(
-            folder, 14, 'strace', '-f', '-o', os.devnull, '-e', 'trace=pwrite64,ftruncate,rename',
-            '-e', f'inject=pwrite64,ftruncate,rename:signal=KILL:when={number}')
+            folder,
+            14,
+            'strace',
+            '-f',
+            '-o',
+            os.devnull,
+            '-e',
+            'trace=pwrite64,ftruncate,rename',
+            '-e',
+            f'inject=pwrite64,ftruncate,rename:signal=KILL:when={number}',
+        )
         said = []
         for line in process.stdout:
             said.append(line.split())

@@ -26,15 +26,28 @@ def export(*arguments) -> int:
 
 def write_mixed(folder):
     """A take with JPEG and PNG, odd numbers, two sources, and events; return its path."""
-    writer = EpisodeWriter(folder, EpisodeInfo(
-        'go to the "red" box, now', operator='ana', image_topic='/robot/camera/image_raw',
-        command_topic='/robot/cmd_vel', frame_id='eye'), CREATED_NS)
+    writer = EpisodeWriter(
+        folder,
+        EpisodeInfo(
+            'go to the "red" box, now',
+            operator='ana',
+            image_topic='/robot/camera/image_raw',
+            command_topic='/robot/cmd_vel',
+            frame_id='eye',
+        ),
+        CREATED_NS,
+    )
     for index in range(6):
         at_ns = START_NS + index * 100_000_007
         writer.add_frame(encoded(index, 'JPEG' if index % 2 else 'PNG'), at_ns, at_ns + 1234)
-        writer.add_command(Command(
-            np.array([0.1 + 0.2, -1 / 3, 1e-17, 0, 5e300, index]), at_ns + 17, at_ns + 99,
-            'teleop' if index < 4 else 'takeover'))
+        writer.add_command(
+            Command(
+                np.array([0.1 + 0.2, -1 / 3, 1e-17, 0, 5e300, index]),
+                at_ns + 17,
+                at_ns + 99,
+                'teleop' if index < 4 else 'takeover',
+            )
+        )
     writer.add_event('takeover', START_NS, 'a, b\n"c"')
     return writer.close('failure')
 
@@ -53,7 +66,8 @@ def test_csv_holds_every_byte_and_number(tmp_path):
     with Episode.open(path) as episode:
         frames = rows(folder / 'frames.csv')
         assert [row['file'] for row in frames] == [
-            f'frames/{index:06}.{"jpg" if index % 2 else "png"}' for index in range(6)]
+            f'frames/{index:06}.{"jpg" if index % 2 else "png"}' for index in range(6)
+        ]
         for index, row in enumerate(frames):
             assert (folder / row['file']).read_bytes() == episode.encoded(index)
         assert [int(row['stamp_ns']) for row in frames] == episode.frame_stamp_ns.tolist()
@@ -61,11 +75,13 @@ def test_csv_holds_every_byte_and_number(tmp_path):
         commands = rows(folder / 'commands.csv')
         columns = list(commands[0])
         assert columns[:4] == ['stamp_ns', 'received_ns', 'source', 'linear_x']
-        assert [[float(row[name]) for name in columns[3:]] for row in commands] == \
-            episode.commands.twist.tolist()
+        assert [
+            [float(row[name]) for name in columns[3:]] for row in commands
+        ] == episode.commands.twist.tolist()
         assert [row['source'] for row in commands] == ['teleop'] * 4 + ['takeover'] * 2
         assert [(row['name'], row['text']) for row in rows(folder / 'events.csv')] == [
-            (event.name, event.text) for event in episode.events]
+            (event.name, event.text) for event in episode.events
+        ]
         about = json.loads((folder / 'episode.json').read_text())
         assert about['instruction'] == episode.instruction and about['outcome'] == 'failure'
         assert about['health'] == episode.health
@@ -79,12 +95,12 @@ def test_a_bag_comes_back_as_the_same_take(tmp_path):
     (again,) = find_episodes(back)
     with Episode.open(path) as old, Episode.open(again) as new:
         assert [new.encoded(index) for index in range(len(new))] == [
-            old.encoded(index) for index in range(len(old))]
+            old.encoded(index) for index in range(len(old))
+        ]
         for name in ('frame_stamp_ns', 'frame_received_ns'):
             np.testing.assert_array_equal(getattr(new, name), getattr(old, name))
         for name in ('twist', 'stamp_ns', 'received_ns'):
-            np.testing.assert_array_equal(getattr(new.commands, name),
-                                          getattr(old.commands, name))
+            np.testing.assert_array_equal(getattr(new.commands, name), getattr(old.commands, name))
         assert new.instruction == old.instruction
         assert new.attributes['frame_id'] == 'eye'
         assert new.attributes['image_topic'] == '/robot/camera/image_raw/compressed'
@@ -96,7 +112,8 @@ def test_a_bag_tells_what_no_message_holds(tmp_path):
     path, bags = write_mixed(tmp_path / 'takes'), tmp_path / 'bags'
     assert export(path, '--out', bags, '--format', 'rosbag2') == 0
     told = yaml.safe_load((bags / path.stem / 'metadata.yaml').read_text())[
-        'rosbag2_bagfile_information']
+        'rosbag2_bagfile_information'
+    ]
     about = json.loads(told['custom_data']['mobile_vla_episode'])
     assert about['outcome'] == 'failure' and about['operator'] == 'ana'
     assert about['command_sources'] == [['teleop', 4], ['takeover', 2]]
@@ -117,15 +134,21 @@ def test_what_a_policy_proposed_goes_out_beside_the_commands(tmp_path):
     table = rows(out / path.stem / 'proposals.csv')
     assert [[float(value) for value in list(row.values())[2:]] for row in table] == wished
     assert [(int(row['stamp_ns']), int(row['received_ns'])) for row in table] == [
-        (START_NS + index, START_NS + 100 + index) for index in range(3)]
+        (START_NS + index, START_NS + 100 + index) for index in range(3)
+    ]
     assert json.loads((out / path.stem / 'episode.json').read_text())['proposals'] == 3
     assert export(path, '--out', bags, '--format', 'rosbag2') == 0
     with AnyReader([bags / path.stem]) as bag:
-        said = [(bag.deserialize(data, one.msgtype), at_ns) for one, at_ns, data in bag.messages(
-            [one for one in bag.connections if one.topic == '/policy/cmd_vel'])]
-    assert [(said_of.twist.linear.x, said_of.twist.angular.z, said_of.header.stamp.nanosec, at_ns)
-            for said_of, at_ns in said] == [
-        (1 / 3, index, index, START_NS + 100 + index) for index in range(3)]
+        said = [
+            (bag.deserialize(data, one.msgtype), at_ns)
+            for one, at_ns, data in bag.messages(
+                [one for one in bag.connections if one.topic == '/policy/cmd_vel']
+            )
+        ]
+    assert [
+        (said_of.twist.linear.x, said_of.twist.angular.z, said_of.header.stamp.nanosec, at_ns)
+        for said_of, at_ns in said
+    ] == [(1 / 3, index, index, START_NS + 100 + index) for index in range(3)]
     assert main(['episodes', 'import', str(bags), '--out', str(tmp_path / 'back')]) == 0
     with Episode.open(find_episodes(tmp_path / 'back')[0]) as again, Episode.open(path) as old:
         assert again.attributes['command_topic'] == '/cmd_vel'
@@ -195,11 +218,19 @@ def test_a_kill_leaves_whole_takes_only_and_the_next_export_goes_on(tmp_path):
     takes, out = tmp_path / 'takes', tmp_path / 'out'
     names = sorted(take(takes, frames=5).stem for _ in range(3))
     command = ['episodes', 'export', str(takes), '--out', str(out), '--format', 'csv']
-    for whole, (moment, words) in enumerate([
-            ('open', f'{names[0]}/frames/000003'), ('open', f'{names[1]}/episode.json'),
-            ('os.rename', names[2])]):
-        done = subprocess.run([sys.executable, '-c', KILLED_AT, moment, words, *command],
-                              capture_output=True, text=True, check=False)
+    for whole, (moment, words) in enumerate(
+        [
+            ('open', f'{names[0]}/frames/000003'),
+            ('open', f'{names[1]}/episode.json'),
+            ('os.rename', names[2]),
+        ]
+    ):
+        done = subprocess.run(
+            [sys.executable, '-c', KILLED_AT, moment, words, *command],
+            capture_output=True,
+            text=True,
+            check=False,
+        )
         assert done.returncode == -signal.SIGKILL, done.stderr
         assert len(list(out.glob('.exporting_*'))) == 1, 'no more than the one just killed'
         assert sorted(path.name for path in out.glob('[!.]*')) == names[:whole]
@@ -213,6 +244,7 @@ def test_a_kill_leaves_whole_takes_only_and_the_next_export_goes_on(tmp_path):
 def test_an_export_that_still_runs_is_left_alone(tmp_path):
     """Two exports into one folder: the later one does not clear the other's work away."""
     from mobile_vla_ros.interop import export as module
+
     with module._hidden(tmp_path) as hidden:
         module.clear_away(tmp_path)
         assert hidden.exists()

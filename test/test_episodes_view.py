@@ -19,8 +19,9 @@ from mobile_vla_ros.report import page as pages
 from mobile_vla_ros.report.episodes_page import TakeView, episodes_page
 from mobile_vla_ros.types import Command
 
-CHROMIUM = next(filter(None, map(shutil.which, ('chromium', 'chromium-browser',
-                                                'google-chrome'))), None)
+CHROMIUM = next(
+    filter(None, map(shutil.which, ('chromium', 'chromium-browser', 'google-chrome'))), None
+)
 WORDS = 'go to the "red" <b>box</b> & stop</script>'
 PLENTY = 1_000_000
 
@@ -48,8 +49,9 @@ def folder(tmp_path_factory):
     """From old to new: a good take, one with proposals and words for HTML, and a bad one."""
     folder = tmp_path_factory.mktemp('takes')
     for number, (frames, words) in enumerate([(30, 'go to the blue ball'), (20, WORDS)]):
-        writer = EpisodeWriter(folder, EpisodeInfo(words), CREATED_NS + number * 10**9,
-                               proposals=words == WORDS)
+        writer = EpisodeWriter(
+            folder, EpisodeInfo(words), CREATED_NS + number * 10**9, proposals=words == WORDS
+        )
         write_take(writer, frames)
         if words == WORDS:
             write_proposals(writer)
@@ -86,6 +88,7 @@ def test_a_page_needs_nothing_from_outside_and_bad_takes_come_first(folder, html
 def write_name(folder: Path, instruction: str) -> str:
     """The name of the take of an instruction."""
     from mobile_vla_ros.episode.reader import Episode, find_episodes
+
     for path in find_episodes(folder):
         with Episode.open(path) as episode:
             if episode.instruction == instruction:
@@ -133,7 +136,7 @@ def test_one_file_has_a_page_of_its_own(tmp_path, capsys):
 
 def data_of(text: str, name: str) -> dict:
     """What the script is given of a take."""
-    card = text[text.index(f'id="{name}"'):]
+    card = text[text.index(f'id="{name}"') :]
     return json.loads(re.search(r'<script type="application/json">(.*?)</script>', card)[1])
 
 
@@ -151,10 +154,14 @@ def test_what_cannot_be_read_is_named_and_the_rest_is_shown(tmp_path, capsys):
     assert '1 of 6 pictures looked at cannot be read' in text
 
 
-@pytest.mark.parametrize(('extra', 'said'), [
-    (['--takes', '0'], '--takes must be at least 1'),
-    (['--out', 'takes.h5'], '--out must name a page'),
-    (['--out', '/no/such/folder/x.html'], 'no folder /no/such/folder')])
+@pytest.mark.parametrize(
+    ('extra', 'said'),
+    [
+        (['--takes', '0'], '--takes must be at least 1'),
+        (['--out', 'takes.h5'], '--out must name a page'),
+        (['--out', '/no/such/folder/x.html'], 'no folder /no/such/folder'),
+    ],
+)
 def test_a_mistake_is_a_sentence(folder, capsys, extra, said):
     """Bad use: status 2, one line, and nothing is written over a take."""
     assert main(['episodes', 'view', str(folder), *extra]) == 2
@@ -283,16 +290,33 @@ def seen(folder, html, tmp_path_factory):
     hooked = tmp_path_factory.mktemp('hooked') / 'page.html'
     hooked.write_text(html.read_text().replace('</body>', f'<script>{HOOK}</script></body>'))
     done = subprocess.run(
-        [CHROMIUM, '--headless', '--no-sandbox', '--disable-gpu', '--disable-quic',
-         '--no-first-run', '--disable-background-networking', '--disable-component-update',
-         '--disable-sync', f'--user-data-dir={tmp_path_factory.mktemp("chromium")}',
-         '--enable-logging=stderr', '--window-size=1200,1400', '--virtual-time-budget=20000',
-         '--dump-dom', f'{hooked.as_uri()}#take={name}&t=1.0'],
-        capture_output=True, text=True, timeout=280, check=False)
+        [
+            CHROMIUM,
+            '--headless',
+            '--no-sandbox',
+            '--disable-gpu',
+            '--disable-quic',
+            '--no-first-run',
+            '--disable-background-networking',
+            '--disable-component-update',
+            '--disable-sync',
+            f'--user-data-dir={tmp_path_factory.mktemp("chromium")}',
+            '--enable-logging=stderr',
+            '--window-size=1200,1400',
+            '--virtual-time-budget=20000',
+            '--dump-dom',
+            f'{hooked.as_uri()}#take={name}&t=1.0',
+        ],
+        capture_output=True,
+        text=True,
+        timeout=280,
+        check=False,
+    )
     said = [line for line in done.stderr.splitlines() if 'CONSOLE' in line]
     found = re.search(r'<pre id="log">(.*?)</pre>', done.stdout, re.DOTALL)
     assert found, f'the script did not come to its end: {said}'
     import html as entities
+
     return json.loads(entities.unescape(found[1])), said, name
 
 
@@ -308,8 +332,9 @@ def test_a_link_leads_to_a_frame_of_a_take(seen, folder):
     view = take_view(folder / f'{name}.h5', 60, 200, PLENTY)
     link = states['link']
     assert (link['take'], link['time'], link['frame']) == (name, 1.0, 'frame 11 of 20')
-    assert link['picture'] == 'data:image/jpeg;base64,' + base64.b64encode(
-        view.pictures[10]).decode()
+    assert (
+        link['picture'] == 'data:image/jpeg;base64,' + base64.b64encode(view.pictures[10]).decode()
+    )
     assert link['now'] == ['0.10', '0.00', '-0.10']
     assert link['said'] == ['(0.50)'] * 3 and link['proposed'] == 3
     assert states['bad']['said'] == [''] * 3 and states['bad']['proposed'] == 0
@@ -321,9 +346,13 @@ def test_keys_slider_and_drag_move_frame_and_cursor(seen):
     """One picture on, ten back, the last one, a place on the slider, the middle of the plot."""
     states, _, name = seen
     frames = {key: states[key]['frame'] for key in ('right', 'ten left', 'end', 'slider', 'drag')}
-    assert frames == {'right': 'frame 12 of 20', 'ten left': 'frame 2 of 20',
-                      'end': 'frame 20 of 20', 'slider': 'frame 4 of 20',
-                      'drag': 'frame 11 of 20'}
+    assert frames == {
+        'right': 'frame 12 of 20',
+        'ten left': 'frame 2 of 20',
+        'end': 'frame 20 of 20',
+        'slider': 'frame 4 of 20',
+        'drag': 'frame 11 of 20',
+    }
     for key in frames:
         state = states[key]
         assert state['cursor'] == pytest.approx(78 + 704 * state['time'] / 1.95, abs=0.1)

@@ -55,7 +55,8 @@ def test_the_training_loss_is_the_metrics_loss():
     six = np.concatenate([predicted, np.zeros((3, 4, 5, 4), np.float32)], -1)
     seed = motion_loss(*map(torch.from_numpy, (six, actions, real)))
     assert float(seed) == pytest.approx(
-        measure(predicted, actions, real, SPEC)['loss_arm_act'], rel=1e-5)
+        measure(predicted, actions, real, SPEC)['loss_arm_act'], rel=1e-5
+    )
 
 
 def test_sign_agreement_counts_the_steps_that_were_driven():
@@ -115,14 +116,18 @@ def test_what_cannot_be_measured_is_none_in_strict_json(broken):
 def test_losses_of_parts_add_up_to_the_loss_of_the_whole():
     """What accumulates over batches of unequal size is the sum, and its mean is the loss."""
     rng = np.random.default_rng(2)
-    predicted, actions = (torch.from_numpy(rng.normal(0, 2, (6, 4, 5, 2)).astype(np.float32))
-                          for _ in range(2))
+    predicted, actions = (
+        torch.from_numpy(rng.normal(0, 2, (6, 4, 5, 2)).astype(np.float32)) for _ in range(2)
+    )
     real = torch.from_numpy(rng.random((6, 4, 5)) < 0.5)
     predicted[~real] = float('nan')
-    parts = sum(motion_loss_sum(predicted[part], actions[part], real[part])
-                for part in (slice(0, 1), slice(1, 6)))
+    parts = sum(
+        motion_loss_sum(predicted[part], actions[part], real[part])
+        for part in (slice(0, 1), slice(1, 6))
+    )
     assert float(parts / real.sum()) == pytest.approx(
-        float(motion_loss(predicted, actions, real)), rel=1e-6)
+        float(motion_loss(predicted, actions, real)), rel=1e-6
+    )
     assert float(motion_loss(predicted, actions, torch.zeros_like(real))) == 0
 
 
@@ -139,8 +144,9 @@ def test_baselines_are_what_they_say():
     at = actions[:, 1, 0][real[:, 1, 0]].mean(0)
     np.testing.assert_allclose(found['mean_per_position_and_step'][0, 1, 0], at, rtol=1e-6)
     # Window 0 holds frames 0 and 1, window 1 frames 1 and 2; before frame 0 there was nothing.
-    np.testing.assert_allclose(found['repeat_last'][:, :, 0, 0] * 0.5, [[0, 0.1], [0.1, 0.2]],
-                               rtol=1e-6)
+    np.testing.assert_allclose(
+        found['repeat_last'][:, :, 0, 0] * 0.5, [[0, 0.1], [0.1, 0.2]], rtol=1e-6
+    )
 
 
 def test_evaluation_obeys_the_verdict(tmp_path):
@@ -178,29 +184,37 @@ def test_shuffling_moves_every_frame_and_no_command(takes):
         assert not (shuffled.frames == run.frames).any()
         assert shuffled.ahead is run.ahead and shuffled.instruction == run.instruction
     again = shuffle_frames(runs)
-    assert all((a.frames == b.frames).all() for a, b in
-               zip(again, shuffle_frames(runs), strict=True))
-    assert any((a.frames != b.frames).any() for a, b in
-               zip(again, shuffle_frames(runs, seed=1), strict=True))
+    assert all(
+        (a.frames == b.frames).all() for a, b in zip(again, shuffle_frames(runs), strict=True)
+    )
+    assert any(
+        (a.frames != b.frames).any()
+        for a, b in zip(again, shuffle_frames(runs, seed=1), strict=True)
+    )
 
 
 @pytest.mark.parametrize('overtaken', [False, True])
 def test_shuffled_tokens_are_those_of_the_shuffled_frames(takes, tmp_path, overtaken):
     """Also of a take whose frames came in another order than they were taken in."""
     image = ImageSpec(16, (0, 0, 0), (1, 1, 1))
-    tokens = ImageTokens(lambda pixels: pixels.flatten(2).transpose(1, 2), 'weights', image,
-                         Augmentation(), tmp_path)
+    tokens = ImageTokens(
+        lambda pixels: pixels.flatten(2).transpose(1, 2),
+        'weights',
+        image,
+        Augmentation(),
+        tmp_path,
+    )
     runs = run_s(takes, 1)
     if overtaken:
         runs[0].frames[:2] = runs[0].frames[1::-1].copy()
     tokens.prepare(runs)
     words = {runs[0].instruction: torch.zeros(1)}
     shuffled = shuffle_frames(runs)
-    seen = [RunDataset(shuffled, SPEC, image, 4, 9, words, tokens=some)
-            for some in (None, tokens)]
+    seen = [RunDataset(shuffled, SPEC, image, 4, 9, words, tokens=some) for some in (None, tokens)]
     for pixels, given in zip(*seen, strict=True):
-        torch.testing.assert_close(given.frames, pixels.frames.flatten(2).transpose(1, 2),
-                                   atol=2e-3, rtol=0)
+        torch.testing.assert_close(
+            given.frames, pixels.frames.flatten(2).transpose(1, 2), atol=2e-3, rtol=0
+        )
 
 
 def test_the_margin_is_over_takes_and_not_over_windows():
@@ -224,41 +238,79 @@ def test_a_margin_needs_takes_with_steps():
 
 def entry(loss, low=1e-4, takes=9):
     """A control as `score` gives it."""
-    return {'loss': loss, 'margin': {'takes': takes, 'low': low,
-                                     'high': None if low is None else 1.0}}
+    return {
+        'loss': loss,
+        'margin': {'takes': takes, 'low': low, 'high': None if low is None else 1.0},
+    }
 
 
 def judged(baselines=None, blank='', **policy):
     """What is said of a policy of loss 0.1; its controls are worse unless another is given."""
     beaten = {'zero': {'loss': 0.5}, 'repeat_last': {'loss': 0.2}}
     controls = ('image_blanked', 'frames_shuffled', 'instruction_swapped')
-    return ' '.join(sentences({
-        'loss': 0.1, 'trained_on': False, 'best_baseline': 'repeat_last', 'better': True,
-        'better_than': list(beaten), 'change_share': dict.fromkeys(controls, 0.5),
-        'margin': {'takes': 9, 'difference': -0.1, 'low': -0.2, 'high': -0.05},
-        **dict.fromkeys(controls, entry(0.3)), **policy}, baselines or beaten, blank))
+    return ' '.join(
+        sentences(
+            {
+                'loss': 0.1,
+                'trained_on': False,
+                'best_baseline': 'repeat_last',
+                'better': True,
+                'better_than': list(beaten),
+                'change_share': dict.fromkeys(controls, 0.5),
+                'margin': {'takes': 9, 'difference': -0.1, 'low': -0.2, 'high': -0.05},
+                **dict.fromkeys(controls, entry(0.3)),
+                **policy,
+            },
+            baselines or beaten,
+            blank,
+        )
+    )
 
 
-@pytest.mark.parametrize(('case', 'expected', 'never'), [
-    ({}, ['The policy is better than every', 'It is more than chance', 'It looks at the image',
-          'It tells one picture', 'It listens to the instruction'], ['does not', 'NOT']),
-    ({'better': False, 'best_baseline': 'zero', 'better_than': []},
-     ['NOT better than a predictor that sees no image: its loss is 0.10000, that of zero',
-      'Nor is it better than repeat_last'], ['is better than every']),
-    ({'margin': {'takes': 9, 'low': -0.2, 'high': 0.1}}, ['It may be chance'], ['more than']),
-    ({'margin': {'takes': 3, 'low': -0.2, 'high': -0.1}}, ['Only 3 takes validate: too few'],
-     ['more than chance']),
-    ({'image_blanked': entry(0.1)}, ['It does not look at the image'], ['It looks at']),
-    ({'image_blanked': entry(0.12, low=-0.01)}, ['Whether it looks at the image cannot be told'],
-     ['It looks at', 'It does not look']),
-    ({'frames_shuffled': entry(0.09)}, ['It does not tell one picture'], ['It tells']),
-    ({'instruction_swapped': entry(0.1)}, ['It does not listen'], ['It listens']),
-    ({'instruction_swapped': None}, ['all takes have the same one'], ['It listens']),
-    ({'trained_on': True}, ['trained on all of these takes'], []),
-    ({'blank': 'image'}, ['trained without images'], ['looks at', 'tells one']),
-    ({'blank': 'instruction'}, ['trained without instructions'], ['listens to']),
-    ({'loss': None}, ['numbers that are not finite'], ['better', 'looks']),
-])
+@pytest.mark.parametrize(
+    ('case', 'expected', 'never'),
+    [
+        (
+            {},
+            [
+                'The policy is better than every',
+                'It is more than chance',
+                'It looks at the image',
+                'It tells one picture',
+                'It listens to the instruction',
+            ],
+            ['does not', 'NOT'],
+        ),
+        (
+            {'better': False, 'best_baseline': 'zero', 'better_than': []},
+            [
+                'NOT better than a predictor that sees no image: its loss is 0.10000, that of '
+                'zero',
+                'Nor is it better than repeat_last',
+            ],
+            ['is better than every'],
+        ),
+        ({'margin': {'takes': 9, 'low': -0.2, 'high': 0.1}}, ['It may be chance'], ['more than']),
+        (
+            {'margin': {'takes': 3, 'low': -0.2, 'high': -0.1}},
+            ['Only 3 takes validate: too few'],
+            ['more than chance'],
+        ),
+        ({'image_blanked': entry(0.1)}, ['It does not look at the image'], ['It looks at']),
+        (
+            {'image_blanked': entry(0.12, low=-0.01)},
+            ['Whether it looks at the image cannot be told'],
+            ['It looks at', 'It does not look'],
+        ),
+        ({'frames_shuffled': entry(0.09)}, ['It does not tell one picture'], ['It tells']),
+        ({'instruction_swapped': entry(0.1)}, ['It does not listen'], ['It listens']),
+        ({'instruction_swapped': None}, ['all takes have the same one'], ['It listens']),
+        ({'trained_on': True}, ['trained on all of these takes'], []),
+        ({'blank': 'image'}, ['trained without images'], ['looks at', 'tells one']),
+        ({'blank': 'instruction'}, ['trained without instructions'], ['listens to']),
+        ({'loss': None}, ['numbers that are not finite'], ['better', 'looks']),
+    ],
+)
 def test_the_verdict_says_what_a_newcomer_must_know(case, expected, never):
     """Each case has its sentence, and the opposite is not said beside it."""
     said = judged(**case)
@@ -266,24 +318,33 @@ def test_the_verdict_says_what_a_newcomer_must_know(case, expected, never):
     assert not any(part in said for part in never), said
 
 
-@pytest.mark.parametrize(('loss', 'low', 'takes', 'share', 'answer'), [
-    (0.3, 1e-4, 9, 0.5, True),
-    (0.3, -0.1, 9, 0.5, None),
-    (0.1, 1e-4, 9, 0.5, False),
-    (0.3, 1e-4, 3, 0.5, None),
-    (0.1, 1e-4, 3, 0.5, None),
-    (0.3, None, 1, 0.5, None),
-    (0.3, 1e-4, 9, 0.009, False),
-    (0.3, None, 1, 0.009, False),
-    (None, None, 9, None, True),
-    (None, None, 1, None, True),
-    (None, None, 0, None, None)])
+@pytest.mark.parametrize(
+    ('loss', 'low', 'takes', 'share', 'answer'),
+    [
+        (0.3, 1e-4, 9, 0.5, True),
+        (0.3, -0.1, 9, 0.5, None),
+        (0.1, 1e-4, 9, 0.5, False),
+        (0.3, 1e-4, 3, 0.5, None),
+        (0.1, 1e-4, 3, 0.5, None),
+        (0.3, None, 1, 0.5, None),
+        (0.3, 1e-4, 9, 0.009, False),
+        (0.3, None, 1, 0.009, False),
+        (None, None, 9, None, True),
+        (None, None, 1, None, True),
+        (None, None, 0, None, None),
+    ],
+)
 def test_fewer_takes_never_make_a_verdict_surer(loss, low, takes, share, answer):
     """Regression: one to four takes said `it looks` where nine said that it cannot be told."""
-    words = {True: 'It looks at the image', False: 'It does not look at the image',
-             None: 'Whether it looks at the image cannot be told'}
-    said = judged(image_blanked=entry(loss, low, takes), change_share={
-        'image_blanked': share, 'frames_shuffled': 0.5, 'instruction_swapped': 0.5})
+    words = {
+        True: 'It looks at the image',
+        False: 'It does not look at the image',
+        None: 'Whether it looks at the image cannot be told',
+    }
+    said = judged(
+        image_blanked=entry(loss, low, takes),
+        change_share={'image_blanked': share, 'frames_shuffled': 0.5, 'instruction_swapped': 0.5},
+    )
     assert [told for told, text in words.items() if text in said] == [answer]
 
 
@@ -305,8 +366,12 @@ def test_a_policy_that_sees_nothing_is_found_out(small_run, takes):
         assert found['change_share'][name] < 1e-3
         assert found[name]['loss'] == pytest.approx(found['loss'], rel=1e-3)
     said = ' '.join(found['verdict'])
-    for part in ('NOT better', 'does not look at the image', 'does not tell one picture',
-                 'does not listen to the instruction'):
+    for part in (
+        'NOT better',
+        'does not look at the image',
+        'does not tell one picture',
+        'does not listen to the instruction',
+    ):
         assert part in said
 
 
@@ -320,8 +385,12 @@ def test_a_policy_that_looks_and_listens_is_believed(tmp_path):
     assert found['margin']['takes'] == 5
     assert found['margin']['low'] < found['margin']['difference'] < found['margin']['high']
     said = ' '.join(found['verdict'])
-    for part in ('better than every', 'It looks at the image', 'It tells one picture',
-                 'It listens to the instruction'):
+    for part in (
+        'better than every',
+        'It looks at the image',
+        'It tells one picture',
+        'It listens to the instruction',
+    ):
         assert part in said
     json.dumps(scored.summary, allow_nan=False)
 
@@ -332,7 +401,7 @@ def spoil_frames(path, indices):
     with Episode.open(path) as episode:
         for index in range(len(episode)) if indices is None else indices:
             start = content.find(episode.encoded(index))
-            content[start:start + 4] = b'oops'
+            content[start : start + 4] = b'oops'
     path.write_bytes(content)
 
 
@@ -349,7 +418,8 @@ def test_policy_and_baselines_are_measured_on_the_same_steps(small_run, takes, t
     means = policy.spec.data['blind_means']
     for name, prediction in baselines(runs[3:], runs[:3], policy.spec.actions, 4, means).items():
         assert scored.summary['baselines'][name] == measure(
-            prediction, scored.actions, scored.real, policy.spec.actions)
+            prediction, scored.actions, scored.real, policy.spec.actions
+        )
     only = score(policy, runs[3:], runs[1:3])
     assert only.summary['policy']['broken'] == []
     spoil_frames(paths[0], None)
@@ -359,21 +429,38 @@ def test_policy_and_baselines_are_measured_on_the_same_steps(small_run, takes, t
 
 def test_the_printed_page_fits_the_terminal(takes, small_run, monkeypatch):
     """Tables, steps, controls and the verdict, none of them broken by the terminal's edge."""
-    found = evaluate(takes, small_run / 'best', sampling=Sampling(), axes=[], val_share=0.2,
-                     split_seed=0).summary
+    found = evaluate(
+        takes, small_run / 'best', sampling=Sampling(), axes=[], val_share=0.2, split_seed=0
+    ).summary
     for columns in (80, 100, 120):
         monkeypatch.setenv('COLUMNS', str(columns))
         page = text(found)
         assert max(map(len, page.splitlines())) <= columns
-        for part in ('linear_x, m/s', 'sign', 'seconds ahead', 'policy, frames shuffled',
-                     'policy, instruction swapped', 'The policy is', 'Only 1 take validates'):
+        for part in (
+            'linear_x, m/s',
+            'sign',
+            'seconds ahead',
+            'policy, frames shuffled',
+            'policy, instruction swapped',
+            'The policy is',
+            'Only 1 take validates',
+        ):
             assert part in page, part
 
 
 def test_a_script_can_require_a_better_policy(takes, small_run, capsys):
     """Status 1 and a reason; the verdict is printed all the same. Status 2 without a policy."""
-    status = main(['evaluate', '--data', str(takes), '--policy', str(small_run / 'best'),
-                   '--json', '--require-better'])
+    status = main(
+        [
+            'evaluate',
+            '--data',
+            str(takes),
+            '--policy',
+            str(small_run / 'best'),
+            '--json',
+            '--require-better',
+        ]
+    )
     out, err = capsys.readouterr()
     policy = json.loads(out)['policy']
     assert not policy['better'], 'two epochs of random weights'
@@ -383,10 +470,14 @@ def test_a_script_can_require_a_better_policy(takes, small_run, capsys):
     assert '--policy' in capsys.readouterr().err
 
 
-@pytest.mark.parametrize(('policy', 'reason'), [
-    ({'better': True, 'trained_on': False}, None),
-    ({'better': False, 'trained_on': False}, 'not better than zero'),
-    ({'better': True, 'trained_on': True}, 'trained on all of these takes')])
+@pytest.mark.parametrize(
+    ('policy', 'reason'),
+    [
+        ({'better': True, 'trained_on': False}, None),
+        ({'better': False, 'trained_on': False}, 'not better than zero'),
+        ({'better': True, 'trained_on': True}, 'trained on all of these takes'),
+    ],
+)
 def test_better_on_takes_that_were_trained_on_is_not_enough(policy, reason):
     """Only takes that were held out show that a policy is better."""
     said = refusal({'policy': {'best_baseline': 'zero', **policy}, 'blind': {'warning': None}})
@@ -399,13 +490,16 @@ def test_takes_that_were_all_trained_on_are_said_to_be(takes, small_run, tmp_pat
     for path in find_episodes(takes):
         if path.stem in trained:
             shutil.copy(path, tmp_path)
-    found = evaluate(tmp_path, small_run / 'best', sampling=Sampling(), axes=[], val_share=0.2,
-                     split_seed=0).summary
+    found = evaluate(
+        tmp_path, small_run / 'best', sampling=Sampling(), axes=[], val_share=0.2, split_seed=0
+    ).summary
     assert found['policy']['trained_on'] and 'trained on all of these' in ' '.join(
-        found['policy']['verdict'])
+        found['policy']['verdict']
+    )
     assert found['episodes'] == {'train': len(trained), 'val': len(trained)}
-    held_out = evaluate(takes, small_run / 'best', sampling=Sampling(), axes=[], val_share=0.2,
-                        split_seed=0).summary
+    held_out = evaluate(
+        takes, small_run / 'best', sampling=Sampling(), axes=[], val_share=0.2, split_seed=0
+    ).summary
     assert not held_out['policy']['trained_on']
 
 
@@ -413,8 +507,9 @@ def bundle_of(small_run, folder, **data):
     """Copy the bundle of a run, with other content of `data`; None takes a name away."""
     shutil.copytree((small_run / 'best').resolve(), folder)
     manifest = json.loads((folder / 'policy.json').read_text())
-    manifest['data'] = {name: value for name, value in {**manifest['data'], **data}.items()
-                        if value is not None}
+    manifest['data'] = {
+        name: value for name, value in {**manifest['data'], **data}.items() if value is not None
+    }
     (folder / 'policy.json').write_text(json.dumps(manifest))
     return folder
 
@@ -445,15 +540,20 @@ def test_blind_means_of_a_bundle_are_those_of_its_training_takes(small_run, take
     assert list(fitted) == list(carried)
     for name, prediction in fitted.items():
         np.testing.assert_array_equal(prediction, carried[name])
-    for wrong in ({**means, 'mean_action': [0.0]}, {**means, 'mean_action': [float('nan')] * 2},
-                  {**means, 'mean_per_step': [[0.0], [0.0, 1.0]]}, {'mean_action': [0.0, 0.0]},
-                  [1.0]):
+    for wrong in (
+        {**means, 'mean_action': [0.0]},
+        {**means, 'mean_action': [float('nan')] * 2},
+        {**means, 'mean_per_step': [[0.0], [0.0, 1.0]]},
+        {'mean_action': [0.0, 0.0]},
+        [1.0],
+    ):
         with pytest.raises(UserError, match=r'data\.blind_means'):
             baselines([], runs[:1], spec.actions, 4, wrong)
 
 
 def test_new_takes_are_all_measured_beside_what_the_training_takes_taught(
-        small_run, takes, tmp_path):
+    small_run, takes, tmp_path
+):
     """Regression: a fifth of new takes was measured, beside means fitted to the others."""
     runs, spec = runs_of_training(small_run, takes)
     means = blind_means(runs, spec.actions, 4)
@@ -461,11 +561,15 @@ def test_new_takes_are_all_measured_beside_what_the_training_takes_taught(
     new = new_takes(tmp_path / 'new')
     found = evaluate(new, policy, **PLAIN)
     assert found.summary['episodes'] == {'train': 0, 'val': 3}
-    assert found.summary['blind'] == {'source': 'bundle', 'warning': None,
-                                      'takes': len(spec.data['train_episodes'])}
+    assert found.summary['blind'] == {
+        'source': 'bundle',
+        'warning': None,
+        'takes': len(spec.data['train_episodes']),
+    }
     for name, prediction in baselines(runs, found.takes.val, spec.actions, 4).items():
         assert found.summary['baselines'][name] == measure(
-            prediction, found.scored.actions, found.scored.real, spec.actions)
+            prediction, found.scored.actions, found.scored.real, spec.actions
+        )
     json.dumps(found.summary, allow_nan=False)
     said = ' '.join(text(found.summary).split())
     assert 'measured on 3 takes (' in said
@@ -476,8 +580,9 @@ def test_new_takes_are_all_measured_beside_what_the_training_takes_taught(
     assert found.summary['blind']['source'] == 'bundle'
     page = tmp_path / 'page.html'
     (new / runs[0].path.name).unlink()
-    assert main(['evaluate', '--data', str(new), '--policy', str(policy), '--report',
-                 str(page)]) == 0
+    assert (
+        main(['evaluate', '--data', str(new), '--policy', str(policy), '--report', str(page)]) == 0
+    )
     assert 'none is here' in page.read_text()
 
 
@@ -485,12 +590,27 @@ def test_without_predictors_of_its_own_new_takes_prove_nothing(small_run, tmp_pa
     """An older bundle is measured as before; the notes say beside what, and it passes no test."""
     policy = bundle_of(small_run, tmp_path / 'policy', blind_means=None)
     new, page = new_takes(tmp_path / 'new'), tmp_path / 'page.html'
-    assert main(['evaluate', '--data', str(new), '--policy', str(policy), '--require-better',
-                 '--report', str(page)]) == 1
+    assert (
+        main(
+            [
+                'evaluate',
+                '--data',
+                str(new),
+                '--policy',
+                str(policy),
+                '--require-better',
+                '--report',
+                str(page),
+            ]
+        )
+        == 1
+    )
     said = ' '.join(capsys.readouterr().out.split())
     trained = len(load_bundle(policy).spec.data['train_episodes'])
-    warning = (f'predictors that see no image are fitted to 2 of the takes here; the policy was '
-               f'trained on {trained}')
+    warning = (
+        f'predictors that see no image are fitted to 2 of the takes here; the policy was '
+        f'trained on {trained}'
+    )
     assert warning in said and 'measured on 1 take (' in said and warning in page.read_text()
     better = {'policy': {'better': True, 'trained_on': False}, 'blind': {'warning': warning}}
     assert 'fitted to other takes' in refusal(better)
@@ -500,16 +620,23 @@ def test_an_older_bundle_beside_its_training_takes_needs_no_warning(small_run, t
     """As before: what it was trained on is there, so the predictors are fitted to the same."""
     policy = bundle_of(small_run, tmp_path / 'policy', blind_means=None)
     found = evaluate(takes, policy, **PLAIN).summary
-    assert found['blind'] == {'source': 'folder', 'takes': found['episodes']['train'],
-                              'warning': None}
+    assert found['blind'] == {
+        'source': 'folder',
+        'takes': found['episodes']['train'],
+        'warning': None,
+    }
 
 
 def test_near_identical_takes_are_in_the_json(tmp_path):
     """What repeats, and what of it lies on both sides; none once grouped."""
     for number, keys in enumerate(('wwwwwwww', 'aaaaaaaa') * 4):
         drive(tmp_path, keys, picture=number, created_ns=CREATED_NS + number * 60_000_000_000)
-    told = {'sampling': Sampling(5.0), 'axes': ['linear_x', 'linear_y'], 'val_share': 0.5,
-            'split_seed': 0}
+    told = {
+        'sampling': Sampling(5.0),
+        'axes': ['linear_x', 'linear_y'],
+        'val_share': 0.5,
+        'split_seed': 0,
+    }
     found = evaluate(tmp_path, None, **told).summary
     repeats = found['near_identical']
     assert (repeats['takes'], repeats['distinct']) == (8, 2)

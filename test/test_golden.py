@@ -38,8 +38,13 @@ def test_training_keeps_golden_frames_with_every_bundle(small_run):
         assert golden.frames.shape == (4, 56, 56, 3) and golden.frames.std() > 1
         assert golden.actions.shape == (10, 2) and golden.precision == 'float32'
         loaded = load_bundle(folder, merge=False)
-        again = golden_actions(loaded.network, loaded.tokenizer, spec,
-                               normalise(golden.frames, spec.image), golden.instruction)
+        again = golden_actions(
+            loaded.network,
+            loaded.tokenizer,
+            spec,
+            normalise(golden.frames, spec.image),
+            golden.instruction,
+        )
         np.testing.assert_allclose(again, golden.actions, atol=1e-6)
 
 
@@ -82,11 +87,18 @@ def _not_a_number(golden, policy):
     return golden
 
 
-@pytest.mark.parametrize('fault', [
-    _swap_colours, _no_adapters, _another_head, _not_a_number,
-    lambda golden, _: replace(golden, instruction='stop'),
-    lambda golden, _: replace(golden, frames=np.full_like(golden.frames, 120))],
-    ids=['colours', 'adapters', 'head', 'nan', 'instruction', 'blank'])
+@pytest.mark.parametrize(
+    'fault',
+    [
+        _swap_colours,
+        _no_adapters,
+        _another_head,
+        _not_a_number,
+        lambda golden, _: replace(golden, instruction='stop'),
+        lambda golden, _: replace(golden, frames=np.full_like(golden.frames, 120)),
+    ],
+    ids=['colours', 'adapters', 'head', 'nan', 'instruction', 'blank'],
+)
 def test_a_policy_that_computes_something_else_is_red_even_in_bf16(fault):
     """The widest tolerance still tells each of these from rounding, on the policy that ships."""
     policy = VlaPolicy.load('builtin:demo')
@@ -120,8 +132,9 @@ def test_those_of_another_policy_are_red(copy):
 
 def test_a_policy_driven_blind_is_not_held_to_them(small_run):
     """A control of a drive (`blank`) says something else on purpose."""
-    well, said = golden_check(VlaPolicy.load(small_run / 'best', blank='image'),
-                              read_golden(small_run / 'best'), 'fp32')
+    well, said = golden_check(
+        VlaPolicy.load(small_run / 'best', blank='image'), read_golden(small_run / 'best'), 'fp32'
+    )
     assert well and 'without its image' in said
 
 
@@ -130,8 +143,14 @@ def test_a_control_has_golden_frames_of_its_own(small_run, tmp_path):
     loaded = load_bundle(small_run / 'best', merge=False)
     spec = replace(loaded.spec, blank='image')
     frames = read_golden(small_run / 'best').frames
-    golden = make_golden(loaded.network, loaded.tokenizer, spec, frames,
-                         normalise(frames, spec.image), 'go to the red box')
+    golden = make_golden(
+        loaded.network,
+        loaded.tokenizer,
+        spec,
+        frames,
+        normalise(frames, spec.image),
+        'go to the red box',
+    )
     folder = save_bundle(tmp_path / 'blind', loaded.network, spec, golden)
     well, said = golden_check(VlaPolicy.load(folder), read_golden(folder), 'fp32')
     assert well and 'come back within' in said
@@ -139,22 +158,35 @@ def test_a_control_has_golden_frames_of_its_own(small_run, tmp_path):
 
 def tensors(**changes):
     """Golden tensors of the right kind, some of them changed or (None) left out."""
-    found = {'frames': torch.zeros(4, 56, 56, 3, dtype=torch.uint8),
-             'actions': torch.zeros(10, 2), **changes}
+    found = {
+        'frames': torch.zeros(4, 56, 56, 3, dtype=torch.uint8),
+        'actions': torch.zeros(10, 2),
+        **changes,
+    }
     return {name: value for name, value in found.items() if value is not None}
 
 
-@pytest.mark.parametrize(('content', 'said', 'expected'), [
-    (b'', {}, 'is broken'), (b'\0' * 100, {}, 'is broken'), (b'{"frames": 1}', {}, 'is broken'),
-    (tensors(), {}, 'no instruction'), (tensors(), {'instruction': ' '}, 'no instruction'),
-    (tensors(frames=None), {'instruction': 'go'}, 'no tensor frames'),
-    (tensors(frames=torch.zeros(4, 56, 56, 3)), {'instruction': 'go'},
-     'frames is torch.float32 4 x 56 x 56 x 3, not torch.uint8'),
-    (tensors(actions=torch.zeros(10)), {'instruction': 'go'}, 'not torch.float32 in 2 dim'),
-    (tensors(actions=torch.full((10, 2), torch.nan)), {'instruction': 'go'}, 'not finite'),
-    (tensors(), {'instruction': 'go', 'precision': 'int4'}, "precision is 'int4'"),
-    (tensors(), {'instruction': 'go', 'blank': 'eyes'}, "blank is 'eyes'"),
-], ids=range(11))
+@pytest.mark.parametrize(
+    ('content', 'said', 'expected'),
+    [
+        (b'', {}, 'is broken'),
+        (b'\0' * 100, {}, 'is broken'),
+        (b'{"frames": 1}', {}, 'is broken'),
+        (tensors(), {}, 'no instruction'),
+        (tensors(), {'instruction': ' '}, 'no instruction'),
+        (tensors(frames=None), {'instruction': 'go'}, 'no tensor frames'),
+        (
+            tensors(frames=torch.zeros(4, 56, 56, 3)),
+            {'instruction': 'go'},
+            'frames is torch.float32 4 x 56 x 56 x 3, not torch.uint8',
+        ),
+        (tensors(actions=torch.zeros(10)), {'instruction': 'go'}, 'not torch.float32 in 2 dim'),
+        (tensors(actions=torch.full((10, 2), torch.nan)), {'instruction': 'go'}, 'not finite'),
+        (tensors(), {'instruction': 'go', 'precision': 'int4'}, "precision is 'int4'"),
+        (tensors(), {'instruction': 'go', 'blank': 'eyes'}, "blank is 'eyes'"),
+    ],
+    ids=range(11),
+)
 def test_broken_and_foreign_files_are_a_sentence(copy, content, said, expected):
     """Never a traceback; the file is named, and the command that writes it anew."""
     if isinstance(content, bytes):
@@ -169,8 +201,11 @@ def test_broken_and_foreign_files_are_a_sentence(copy, content, said, expected):
 
 def test_writing_them_changes_nothing_else_and_is_whole_or_absent(copy, monkeypatch):
     """A failure leaves the old file; a success touches golden.safetensors alone."""
-    others = {path: path.read_bytes() for path in copy.rglob('*')
-              if path.is_file() and path.name != GOLDEN}
+    others = {
+        path: path.read_bytes()
+        for path in copy.rglob('*')
+        if path.is_file() and path.name != GOLDEN
+    }
     golden = read_golden(copy)
     old = (copy / GOLDEN).read_bytes()
     with monkeypatch.context() as patched:
@@ -180,8 +215,11 @@ def test_writing_them_changes_nothing_else_and_is_whole_or_absent(copy, monkeypa
     assert (copy / GOLDEN).read_bytes() == old
     write_golden(copy, replace(golden, instruction='stop'))
     assert read_golden(copy).instruction == 'stop'
-    assert {path: path.read_bytes() for path in copy.rglob('*')
-            if path.is_file() and path.name != GOLDEN} == others
+    assert {
+        path: path.read_bytes()
+        for path in copy.rglob('*')
+        if path.is_file() and path.name != GOLDEN
+    } == others
 
 
 def test_the_policy_that_ships_has_them():

@@ -5,8 +5,10 @@ from mobile_vla_ros.cli import bench_drive_guard
 
 def test_the_guard_is_started_weighed_and_watched_while_every_core_is_busy(tmp_path):
     """Every figure is there; the weight, which no busy machine changes, is within its promise."""
-    figures = {one.name.split(',')[0]: one for one in bench_drive_guard.measure(
-        tmp_path, quiet=True, starts=1, seconds=1.0)}
+    figures = {
+        one.name.split(',')[0]: one
+        for one in bench_drive_guard.measure(tmp_path, quiet=True, starts=1, seconds=1.0)
+    }
     assert figures['peak memory'].kept
     assert 0.05 < figures['first command sent'].value <= figures['first command heard'].value
     assert figures['periods watched'].value > 10

@@ -14,17 +14,21 @@ from mobile_vla_ros.safety.limits import (
     stop_distance_m,
 )
 
-LIMITS = Limits(max_velocity=(0.8, 0.5, 1.0), max_planar_speed_mps=0.7,
-                max_acceleration=(1.0, 2.0, 3.0))
+LIMITS = Limits(
+    max_velocity=(0.8, 0.5, 1.0), max_planar_speed_mps=0.7, max_acceleration=(1.0, 2.0, 3.0)
+)
 twists = st.lists(st.floats(-100, 100), min_size=6, max_size=6).map(np.array)
 
 
 def within(twist: np.ndarray, limits: Limits) -> bool:
     """Whether a twist keeps the speed limits."""
     room = np.array(limits.max_velocity) + 1e-9
-    return bool(np.isfinite(twist).all() and (np.abs(twist[[0, 1, 5]]) <= room).all()
-                and np.hypot(twist[0], twist[1]) <= limits.max_planar_speed_mps + 1e-9
-                and not twist[2:5].any())
+    return bool(
+        np.isfinite(twist).all()
+        and (np.abs(twist[[0, 1, 5]]) <= room).all()
+        and np.hypot(twist[0], twist[1]) <= limits.max_planar_speed_mps + 1e-9
+        and not twist[2:5].any()
+    )
 
 
 @given(twists)
@@ -46,8 +50,9 @@ def test_a_twist_within_the_limits_passes_unchanged():
 def test_an_axis_the_base_lacks_does_not_stop_the_others():
     """With max_velocity y = 0 a proposal with a little y still drives x."""
     limits = Limits(max_velocity=(1.0, 0.0, 1.0))
-    np.testing.assert_allclose(limit_speed(np.array([0.5, 0.1, 0, 0, 0, 0]), limits),
-                               [0.5, 0, 0, 0, 0, 0])
+    np.testing.assert_allclose(
+        limit_speed(np.array([0.5, 0.1, 0, 0, 0, 0]), limits), [0.5, 0, 0, 0, 0, 0]
+    )
 
 
 def test_a_number_too_large_to_square_gives_a_finite_twist():
@@ -61,8 +66,7 @@ def test_acceleration_stays_within_its_limits_and_on_the_straight_line(wanted, p
     wanted, previous = limit_speed(wanted, LIMITS), limit_speed(previous, LIMITS)
     reached = limit_acceleration(wanted, previous, LIMITS, elapsed)
     change = reached - previous
-    assert (np.abs(change[[0, 1, 5]])
-            <= np.array(LIMITS.max_acceleration) * elapsed + 1e-9).all()
+    assert (np.abs(change[[0, 1, 5]]) <= np.array(LIMITS.max_acceleration) * elapsed + 1e-9).all()
     assert within(reached, LIMITS)
     towards = wanted - previous
     assert abs(towards[0] * change[1] - towards[1] * change[0]) <= 1e-9
@@ -93,8 +97,9 @@ def test_from_the_bounded_speed_a_base_stands_within_the_distance(distance, reac
 @given(positive, st.floats(0, 10), positive, twists)
 def test_no_twist_is_faster_than_the_distance_allows(distance, reaction, braking, twist):
     """In no direction, and never faster than without the bound."""
-    asked = Limits(max_velocity=(0.8, 0.5, 1.0), stop_distance_m=distance,
-                   base_deceleration_mps2=braking)
+    asked = Limits(
+        max_velocity=(0.8, 0.5, 1.0), stop_distance_m=distance, base_deceleration_mps2=braking
+    )
     limits = asked.to_stop_in(reaction)
     limited = limit_speed(twist, limits)
     assert stop_distance_m(np.hypot(*limited[:2]), reaction, braking) <= distance * (1 + 1e-6)
@@ -110,8 +115,18 @@ def test_with_no_distance_asked_for_the_speed_is_as_given():
 def test_limits_that_cannot_be_kept_are_refused_all_at_once():
     """A wrong sign in each of five parameters gives one sentence that names the five."""
     with pytest.raises(UserError) as refusal:
-        Limits(max_velocity=(-1.0, 1.0, 1.0), max_planar_speed_mps=float('nan'),
-               max_acceleration=(1.0, 0.0), stop_distance_m=-0.1, base_deceleration_mps2=0.0)
-    for name in ('max_velocity', 'max_planar_speed_mps', 'max_acceleration', 'stop_distance_m',
-                 'base_deceleration_mps2'):
+        Limits(
+            max_velocity=(-1.0, 1.0, 1.0),
+            max_planar_speed_mps=float('nan'),
+            max_acceleration=(1.0, 0.0),
+            stop_distance_m=-0.1,
+            base_deceleration_mps2=0.0,
+        )
+    for name in (
+        'max_velocity',
+        'max_planar_speed_mps',
+        'max_acceleration',
+        'stop_distance_m',
+        'base_deceleration_mps2',
+    ):
         assert name in str(refusal.value)

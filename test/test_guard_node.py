@@ -23,8 +23,16 @@ def twist(x=0.0, y=0.0, z=0.0) -> Twist:
 
 
 def moving(message) -> bool:
-    return any((message.linear.x, message.linear.y, message.linear.z,
-                message.angular.x, message.angular.y, message.angular.z))
+    return any(
+        (
+            message.linear.x,
+            message.linear.y,
+            message.linear.z,
+            message.angular.x,
+            message.angular.y,
+            message.angular.z,
+        )
+    )
 
 
 class Drive:
@@ -35,16 +43,19 @@ class Drive:
         self.commands = client.subscribe('cmd_vel', Twist)
         self.status = client.subscribe('guard/status', DiagnosticStatus)
         # These tests' policies say nothing of themselves, and the tests listen.
-        self.process = nodes.start(module, env=env, params={
-            **NIMBLE, 'override': ['inference', 'arm_at_start'], **params})
+        self.process = nodes.start(
+            module, env=env, params={**NIMBLE, 'override': ['inference', 'arm_at_start'], **params}
+        )
 
     def propose(self, x=0.5, y=0.0, age_s=0.0, qos=10):
         """A stream of proposals from images of ``age_s`` ago."""
+
         def make():
             message = TwistStamped(twist=twist(x, y))
             stamp = self.client.node.get_clock().now().nanoseconds - int(age_s * 1e9)
             message.header.stamp.sec, message.header.stamp.nanosec = divmod(stamp, 10**9)
             return message
+
         return self.client.stream('policy/cmd_vel', make, rate_hz=20, qos=qos)
 
     def until(self, state, reason='', timeout_s=15.0):
@@ -56,6 +67,7 @@ class Drive:
                 if status.message == state and reason in status_values(status)['reason']:
                     return status
             return None
+
         return self.client.wait_for(look, timeout_s, f'the state {state} {reason}')
 
     def next_commands(self, count=5):
@@ -174,6 +186,7 @@ def test_a_stop_does_not_wait_for_the_next_tick(nodes, client):
         if armed and moving(message):
             armed.clear()
             client.publisher('estop', Bool).publish(Bool(data=True))
+
     client.subscribe('cmd_vel', Twist, callback=press)
     drive = Drive(nodes, client, arm_at_start=True, rate_hz=10.0)
     with drive.propose():
@@ -211,7 +224,9 @@ def test_a_person_s_stop_is_sent_again_when_it_is_lost(nodes, client):
     client.wait_for(lambda: publisher.get_subscription_count() == 2, what='both subscriptions')
     heard = client.node.get_subscriptions_info_by_topic('/teleop/cmd_vel')
     assert {one.qos_profile.reliability for one in heard} == {
-        ReliabilityPolicy.RELIABLE, ReliabilityPolicy.BEST_EFFORT}
+        ReliabilityPolicy.RELIABLE,
+        ReliabilityPolicy.BEST_EFFORT,
+    }
     with drive.propose():
         drive.until('driving')
         publisher.publish(Twist())
@@ -230,9 +245,9 @@ def test_of_what_is_sent_again_a_stop_alone_counts(nodes, client, tmp_path):
         '    lost = topic == "teleop/cmd_vel" and qos is BEST_EFFORT\n'
         '    return whole(self, kind, topic, (lambda _: None) if lost else heard, qos, **rest)\n'
         'GuardNode.create_subscription = lossy\n'
-        'sys.exit(guard_node.main())\n')
-    drive = Drive(nodes, client, 'planted.guard', {'PYTHONPATH': str(tmp_path)},
-                  arm_at_start=True)
+        'sys.exit(guard_node.main())\n'
+    )
+    drive = Drive(nodes, client, 'planted.guard', {'PYTHONPATH': str(tmp_path)}, arm_at_start=True)
     with drive.propose():
         drive.until('driving')
         seen = len(drive.status)
@@ -255,8 +270,9 @@ def test_an_armed_guard_is_not_called_unarmed(nodes, client):
     """Asked again while a check is red, it says that it is armed: somebody may go near it."""
     Drive(nodes, client)
     client.wait_for(lambda: client.call('guard/arm').success)
-    client.node.destroy_subscription(next(
-        one for one in client.node.subscriptions if one.topic_name == '/cmd_vel'))
+    client.node.destroy_subscription(
+        next(one for one in client.node.subscriptions if one.topic_name == '/cmd_vel')
+    )
     client.wait_for(lambda: 'red cmd_vel_listeners' in client.call('guard/preflight').message)
     answer = client.call('guard/arm')
     assert (answer.success, answer.message) == (True, 'Armed already.')
@@ -326,8 +342,9 @@ def test_the_status_comes_ten_times_a_second(nodes, client):
 
 def test_the_distance_to_stop_in_bounds_the_speed_and_is_said_at_start(nodes, client):
     """One line in the log says how far the base rolls at the worst; the speed obeys it."""
-    drive = Drive(nodes, client, arm_at_start=True, stop_distance_m=0.3,
-                  base_deceleration_mps2=1.0)
+    drive = Drive(
+        nodes, client, arm_at_start=True, stop_distance_m=0.3, base_deceleration_mps2=1.0
+    )
     found = drive.process.wait_for_output(r'at most ([\d.]+) m/s: .* rolls 0\.30 m')
     with drive.propose(x=1.0):
         drive.until('driving')
@@ -362,11 +379,14 @@ def test_a_defect_of_the_guards_own_leaves_zero_behind(nodes, client, tmp_path, 
         '        raise RuntimeError("a defect of ours")\n'
         '    return whole(self, *args)\n'
         f'Guard.{where} = broken\n'
-        'sys.exit(guard_node.main())\n')
+        'sys.exit(guard_node.main())\n'
+    )
     commands = client.subscribe('cmd_vel', Twist)
-    process = nodes.start('planted.guard', params={**NIMBLE, 'arm_at_start': True,
-                                                     'override': ['arm_at_start']},
-                          env={'PYTHONPATH': str(tmp_path)})
+    process = nodes.start(
+        'planted.guard',
+        params={**NIMBLE, 'arm_at_start': True, 'override': ['arm_at_start']},
+        env={'PYTHONPATH': str(tmp_path)},
+    )
     sideways = [0.0]
     with client.stream('teleop/cmd_vel', lambda: twist(0.4, sideways[0]), rate_hz=20):
         client.wait_for(lambda: commands.last and moving(commands.last))
@@ -394,7 +414,8 @@ def test_stamped_commands_carry_time_and_frame(nodes, client):
     client.wait_for(lambda: len(commands) > 3)
     assert commands.last.header.frame_id == 'base'
     age = client.node.get_clock().now().nanoseconds / 1e9 - (
-        commands.last.header.stamp.sec + commands.last.header.stamp.nanosec / 1e9)
+        commands.last.header.stamp.sec + commands.last.header.stamp.nanosec / 1e9
+    )
     assert 0 <= age < 2.0
 
 
@@ -427,13 +448,20 @@ def test_two_namespaces_do_not_hear_each_other(nodes, client):
     assert not any(map(moving, boxes['b'].messages))
 
 
-@pytest.mark.parametrize(('params', 'word'), [
-    ({'rate_hz': 500.0}, 'rate_hz'), ({'max_velocity': [-1.0, 1.0, 1.0]}, 'max_velocity'),
-    ({'max_velocity': [1.0, 1.0]}, 'max_velocity'), ({'rate_hz': 20}, 'rate_hz'),
-    ({'teleop_timeout_s': 3.0, 'takeover_hold_s': 1.0}, 'takeover_hold_s'),
-    ({'cmd_vel_type': 'twist_stampt'}, 'cmd_vel_type'), ({'rate_hz': float('inf')}, 'rate_hz'),
-    ({'stop_distance_m': -1.0}, 'stop_distance_m'),
-    ({'override': ['liner_y']}, "mean 'linear_y'")])
+@pytest.mark.parametrize(
+    ('params', 'word'),
+    [
+        ({'rate_hz': 500.0}, 'rate_hz'),
+        ({'max_velocity': [-1.0, 1.0, 1.0]}, 'max_velocity'),
+        ({'max_velocity': [1.0, 1.0]}, 'max_velocity'),
+        ({'rate_hz': 20}, 'rate_hz'),
+        ({'teleop_timeout_s': 3.0, 'takeover_hold_s': 1.0}, 'takeover_hold_s'),
+        ({'cmd_vel_type': 'twist_stampt'}, 'cmd_vel_type'),
+        ({'rate_hz': float('inf')}, 'rate_hz'),
+        ({'stop_distance_m': -1.0}, 'stop_distance_m'),
+        ({'override': ['liner_y']}, "mean 'linear_y'"),
+    ],
+)
 def test_parameters_that_cannot_be_are_refused_with_a_sentence(nodes, params, word):
     """Out of range, wrong sign, wrong length, wrong type: status 2, no traceback."""
     process = nodes.start('guard_node', params=params)
@@ -460,8 +488,16 @@ def test_everything_wrong_in_a_parameter_file_is_named_at_once(nodes, tmp_path):
     (tmp_path / 'wrong.yaml').write_text(WRONG)
     process = nodes.start('guard_node', params_file=tmp_path / 'wrong.yaml')
     assert process.wait() == 2, process.output
-    for name in ('rate_hz', 'max_velocity', 'max_planar_speed_mps', 'max_acceleration',
-                 'frame_id', 'observation_max_age_s', 'dry_run', 'stop_distance_m'):
+    for name in (
+        'rate_hz',
+        'max_velocity',
+        'max_planar_speed_mps',
+        'max_acceleration',
+        'frame_id',
+        'observation_max_age_s',
+        'dry_run',
+        'stop_distance_m',
+    ):
         assert name in process.output
     assert 'Traceback' not in process.output
 

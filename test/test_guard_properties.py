@@ -10,8 +10,9 @@ from mobile_vla_ros.safety.guard import Guard, GuardConfig, State
 from mobile_vla_ros.safety.limits import Limits
 
 MS = 1_000_000
-LIMITS = Limits(max_velocity=(0.6, 0.4, 0.8), max_planar_speed_mps=0.65,
-                max_acceleration=(1.0, 1.5, 2.0))
+LIMITS = Limits(
+    max_velocity=(0.6, 0.4, 0.8), max_planar_speed_mps=0.65, max_acceleration=(1.0, 1.5, 2.0)
+)
 AGE_MS, SILENT_MS, FUTURE_MS, TELEOP_MS, HOLD_MS, LONGEST_MS = 300, 200, 100, 300, 600, 100
 PLANAR = [0, 1, 5]
 
@@ -22,13 +23,19 @@ milliseconds = st.sampled_from([0, 1, 20, 50, 50, 50, 110, 210, 310, 900]) | st.
 good = st.one_of(  # what a drive is made of, without which there would be nothing to stop
     st.tuples(st.just('propose'), tame, st.sampled_from([0, 100, 280])),
     st.tuples(st.just('teleop'), tame),
-    st.tuples(st.just('arm')), st.tuples(st.just('proposing')), st.tuples(st.just('wait')))
+    st.tuples(st.just('arm')),
+    st.tuples(st.just('proposing')),
+    st.tuples(st.just('wait')),
+)
 bad = st.one_of(
     st.tuples(st.just('propose'), wild | tame, st.integers(-400, 1000)),
-    st.tuples(st.just('teleop'), wild), st.tuples(st.just('estop'), st.booleans()),
-    st.tuples(st.just('disarm')), st.tuples(st.just('rival'), st.sampled_from(['', '/nav'])),
+    st.tuples(st.just('teleop'), wild),
+    st.tuples(st.just('estop'), st.booleans()),
+    st.tuples(st.just('disarm')),
+    st.tuples(st.just('rival'), st.sampled_from(['', '/nav'])),
     st.tuples(st.just('hold'), st.just('a reason'), st.booleans()),
-    st.tuples(st.just('step'), st.integers(-10_000, 10_000)))
+    st.tuples(st.just('step'), st.integers(-10_000, 10_000)),
+)
 event = st.one_of(good, good, good, bad)
 FORWARD = ('propose', [0.5, 0, 0, 0, 0, 0], 0)
 history = st.lists(st.tuples(event, milliseconds), max_size=40)
@@ -38,11 +45,19 @@ class Witness:
     """What was heard, kept in the plainest way, and what may follow from it."""
 
     def __init__(self, latch: bool, armed: bool):
-        self.guard = Guard(GuardConfig(
-            limits=LIMITS, observation_max_age_s=AGE_MS / 1e3, proposal_timeout_s=SILENT_MS / 1e3,
-            stamp_tolerance_s=FUTURE_MS / 1e3, teleop_timeout_s=TELEOP_MS / 1e3,
-            takeover_hold_s=HOLD_MS / 1e3, longest_tick_s=LONGEST_MS / 1e3,
-            disarm_on_fault=latch), armed=armed)
+        self.guard = Guard(
+            GuardConfig(
+                limits=LIMITS,
+                observation_max_age_s=AGE_MS / 1e3,
+                proposal_timeout_s=SILENT_MS / 1e3,
+                stamp_tolerance_s=FUTURE_MS / 1e3,
+                teleop_timeout_s=TELEOP_MS / 1e3,
+                takeover_hold_s=HOLD_MS / 1e3,
+                longest_tick_s=LONGEST_MS / 1e3,
+                disarm_on_fault=latch,
+            ),
+            armed=armed,
+        )
         self.now, self.steady = 1_000_000, 5  # milliseconds
         self.proposal = self.teleop = self.word = None
         self.pressed, self.rival = False, ''
@@ -118,8 +133,11 @@ class Witness:
         """On the straight line from the last command to the wanted direction of motion."""
         assert np.isfinite(wanted).all()
         with np.errstate(over='ignore'):
-            size = max(1.0, np.hypot(*wanted[:2]) / LIMITS.max_planar_speed_mps,
-                       *np.abs(wanted[:2]) / np.array(LIMITS.max_velocity[:2]))
+            size = max(
+                1.0,
+                np.hypot(*wanted[:2]) / LIMITS.max_planar_speed_mps,
+                *np.abs(wanted[:2]) / np.array(LIMITS.max_velocity[:2]),
+            )
         way = wanted[:2] / size - self.previous[:2]
         change = out[:2] - self.previous[:2]
         assert abs(way[0] * change[1] - way[1] * change[0]) <= 1e-9

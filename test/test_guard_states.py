@@ -178,7 +178,9 @@ def test_a_hold_stops_stays_armed_and_goes_on_by_itself():
         bench.guard.hold('a new instruction is being looked at', False, bench.steady)
         decision = bench.after()
         assert (decision.state, decision.reason) == (
-            State.WAITING, 'a new instruction is being looked at')
+            State.WAITING,
+            'a new instruction is being looked at',
+        )
         assert not moves(decision)
     bench.guard.proposing(bench.steady)
     assert bench.after().state == State.WAITING  # what came before the word is forgotten
@@ -254,14 +256,15 @@ def test_arming_is_refused_while_the_policy_reports_a_fault_and_nobody_drives():
 
 def test_the_speed_is_bounded_by_the_distance_to_stop_in():
     """With 0.5 m to stand in, the base is told no more than what stops in 0.5 m."""
-    limits = Limits(max_acceleration=(1e3, 1e3, 1e3), stop_distance_m=0.5,
-                    base_deceleration_mps2=2.0)
+    limits = Limits(
+        max_acceleration=(1e3, 1e3, 1e3), stop_distance_m=0.5, base_deceleration_mps2=2.0
+    )
     bench = Bench(limits=limits)
     bench.propose([1.0, 0, 0, 0, 0, 0])
     speed = bench.after().twist[0]
     assert 0 < speed < 1.0
     assert bench.guard.config.reaction_s == pytest.approx(0.3 + 0.1 + 0.05)
-    assert 0.45 * speed + speed ** 2 / 4.0 == pytest.approx(0.5)
+    assert 0.45 * speed + speed**2 / 4.0 == pytest.approx(0.5)
 
 
 def test_in_the_arena_driving_goes_on_after_a_fault():
@@ -362,8 +365,12 @@ def test_a_guard_that_was_held_up_does_not_make_up_for_it():
 def test_a_configuration_that_cannot_be_is_refused_all_at_once():
     """Every wrong value is named in the one sentence."""
     with pytest.raises(UserError) as refusal:
-        GuardConfig(observation_max_age_s=0.0, stamp_tolerance_s=-1.0, teleop_timeout_s=2.0,
-                    takeover_hold_s=1.0)
+        GuardConfig(
+            observation_max_age_s=0.0,
+            stamp_tolerance_s=-1.0,
+            teleop_timeout_s=2.0,
+            takeover_hold_s=1.0,
+        )
     for name in ('observation_max_age_s', 'stamp_tolerance_s', 'takeover_hold_s'):
         assert name in str(refusal.value)
 

@@ -34,7 +34,7 @@ def broken_run(runs, tmp_path):
     data = bytearray(runs[0].path.read_bytes())
     with Episode.open(runs[0].path) as episode:
         at = data.find(episode.encoded(int(runs[0].frames[5])))
-    data[at:at + 8] = bytes(8)
+    data[at : at + 8] = bytes(8)
     path.write_bytes(data)
     return replace(runs[0], path=path)
 
@@ -80,8 +80,9 @@ def test_each_frame_is_encoded_once_in_each_variant_and_kept_on_disk(runs, tmp_p
     assert not list(tmp_path.rglob('.*'))
 
 
-@pytest.mark.parametrize('change', [
-    {'light': 0.2}, {'colour': 0.2}, {'shift': 0.2}, {'mirror': False}])
+@pytest.mark.parametrize(
+    'change', [{'light': 0.2}, {'colour': 0.2}, {'shift': 0.2}, {'mirror': False}]
+)
 def test_what_the_numbers_depend_on_is_in_the_folder_s_name(tmp_path, change):
     """Another augmentation, or another way from a stored image to the numbers, starts anew."""
     one = tokens(tmp_path, Counting())
@@ -137,8 +138,9 @@ def test_items_of_tokens_are_a_function_of_index_and_seed(runs, tmp_path):
     assert len({frames.numpy().tobytes() for frames in first}) == len(kept.variants)
     plain = RunDataset(runs, ActionSpec(), SPEC, 4, 18, words, tokens=kept)
     assert torch.equal(plain.item(0, seeded(1)).frames, data[0].frames)
-    assert torch.equal(data[0].frames, kept.frames(runs[0], slice(0, len(data[0].frames)), False,
-                                                   0))
+    assert torch.equal(
+        data[0].frames, kept.frames(runs[0], slice(0, len(data[0].frames)), False, 0)
+    )
 
 
 def numpy_bytes(array, save=np.save) -> bytes:
@@ -147,19 +149,26 @@ def numpy_bytes(array, save=np.save) -> bytes:
     return buffer.getvalue()
 
 
-@pytest.mark.parametrize('spoil', [
-    lambda whole: b'', lambda whole: whole[:60], lambda whole: whole[:-5],
-    lambda whole: b'no such thing', lambda whole: bytes(len(whole)),
-    lambda whole: numpy_bytes(np.load(io.BytesIO(whole)).astype(np.float32)),
-    lambda whole: numpy_bytes(np.load(io.BytesIO(whole))[:, 1:]),
-    lambda whole: numpy_bytes(np.load(io.BytesIO(whole))[..., :2]),
-    lambda whole: numpy_bytes(np.array([{'a': 1}], object)),
-    lambda whole: numpy_bytes(np.zeros(3), np.savez)],
-    ids=['empty', 'header', 'cut', 'text', 'zeros', 'dtype', 'frames', 'width', 'pickle', 'npz'])
+@pytest.mark.parametrize(
+    'spoil',
+    [
+        lambda whole: b'',
+        lambda whole: whole[:60],
+        lambda whole: whole[:-5],
+        lambda whole: b'no such thing',
+        lambda whole: bytes(len(whole)),
+        lambda whole: numpy_bytes(np.load(io.BytesIO(whole)).astype(np.float32)),
+        lambda whole: numpy_bytes(np.load(io.BytesIO(whole))[:, 1:]),
+        lambda whole: numpy_bytes(np.load(io.BytesIO(whole))[..., :2]),
+        lambda whole: numpy_bytes(np.array([{'a': 1}], object)),
+        lambda whole: numpy_bytes(np.zeros(3), np.savez),
+    ],
+    ids=['empty', 'header', 'cut', 'text', 'zeros', 'dtype', 'frames', 'width', 'pickle', 'npz'],
+)
 def test_a_torn_or_foreign_file_is_computed_again(runs, tmp_path, spoil):
     """A file that is not what was written is written anew, and never unpickled."""
     tokens(tmp_path, Counting()).prepare(runs[:1])
-    path, = tmp_path.rglob('*.npy')
+    (path,) = tmp_path.rglob('*.npy')
     whole = path.read_bytes()
     path.write_bytes(spoil(whole))
     again = Counting()
@@ -177,8 +186,7 @@ def test_a_broken_run_has_no_tokens_and_stops_no_other(runs, broken_run, tmp_pat
     kept.prepare([broken_run, gone, runs[1]])
     assert len(list(tmp_path.rglob('*.npy'))) == 1
     words = {run.instruction: torch.zeros(1) for run in runs}
-    data = RunDataset([broken_run, gone, runs[1]], ActionSpec(), SPEC, 4, 1000, words,
-                      tokens=kept)
+    data = RunDataset([broken_run, gone, runs[1]], ActionSpec(), SPEC, 4, 1000, words, tokens=kept)
     items = [data[index] for index in range(3)]
     assert f'{broken_run.path} is broken at frame {broken_run.frames[5]};' in items[0].broken
     assert f'{gone.path} cannot be read' in items[1].broken
@@ -213,17 +221,24 @@ def test_tokens_that_went_away_break_the_item_alone(runs, tmp_path):
 def test_training_on_tokens_is_training_on_images(small_run, takes, small_backbone, tmp_path):
     """The same network and take: predictions from kept tokens are those from images."""
     from mobile_vla_ros.model.bundle import load_bundle
+
     loaded = load_bundle(small_run / 'best')
     spec = loaded.spec
     found, _ = load_runs(find_episodes(takes)[:2], Sampling())
     kept = ImageTokens(loaded.network.image_tokens, 'w', spec.image, Augmentation(), tmp_path)
     kept.prepare(found)
-    images, tokens_ = (predict(loaded.network, dataset(found, spec, loaded.tokenizer, 18,
-                                                       tokens=given)).motion
-                       for given in (None, kept))
+    images, tokens_ = (
+        predict(loaded.network, dataset(found, spec, loaded.tokenizer, 18, tokens=given)).motion
+        for given in (None, kept)
+    )
     np.testing.assert_allclose(tokens_, images, atol=2e-3)
-    blanks = [predict(loaded.network, dataset(found, spec, loaded.tokenizer, 18, tokens=given,
-                                              blank_images=True)).motion for given in (None, kept)]
+    blanks = [
+        predict(
+            loaded.network,
+            dataset(found, spec, loaded.tokenizer, 18, tokens=given, blank_images=True),
+        ).motion
+        for given in (None, kept)
+    ]
     np.testing.assert_allclose(*blanks, atol=1e-5)
 
 
@@ -231,10 +246,32 @@ def test_training_on_tokens_is_training_on_images(small_run, takes, small_backbo
 def test_a_control_is_trained_and_says_so(takes, small_backbone, tmp_path, blank):
     """`--blank` reaches the bundle; the one shown no image encodes none."""
     from mobile_vla_ros.model.bundle import read_spec
-    train(*parse(['--data', str(takes), '--out', str(tmp_path / 'run'), '--backbone',
-                  str(small_backbone), '--lora_scope', 'text', '--epochs', '1',
-                  '--head_hidden', '16', '--head_layers', '1', '--blank', blank,
-                  '--device', 'cpu']), say=lambda _: None)
+
+    train(
+        *parse(
+            [
+                '--data',
+                str(takes),
+                '--out',
+                str(tmp_path / 'run'),
+                '--backbone',
+                str(small_backbone),
+                '--lora_scope',
+                'text',
+                '--epochs',
+                '1',
+                '--head_hidden',
+                '16',
+                '--head_layers',
+                '1',
+                '--blank',
+                blank,
+                '--device',
+                'cpu',
+            ]
+        ),
+        say=lambda _: None,
+    )
     spec = read_spec(tmp_path / 'run' / 'best')
     assert spec.blank == blank
     assert (spec.prompt('go') == '') == (blank == 'instruction')

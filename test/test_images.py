@@ -17,22 +17,41 @@ DEEP = RANDOM.integers(0, 65536, (5, 7, 1), dtype=np.uint16)
 WHOLE = slice(None)
 
 
-def raw(encoding: str, rows: np.ndarray, *, width: int, height: int, padding: int = 0,
-        big: bool = False) -> SimpleNamespace:
+def raw(
+    encoding: str,
+    rows: np.ndarray,
+    *,
+    width: int,
+    height: int,
+    padding: int = 0,
+    big: bool = False,
+) -> SimpleNamespace:
     """Return a message around (rows, values) of uint8 or uint16, each row padded with 99s."""
     data = rows.reshape(len(rows), -1).astype(rows.dtype.newbyteorder('>' if big else '<'))
     data = data.view(np.uint8)
     data = np.pad(data, ((0, 0), (0, padding)), constant_values=99)
-    return SimpleNamespace(height=height, width=width, step=data.shape[1], encoding=encoding,
-                           data=data.tobytes(), is_bigendian=int(big))
+    return SimpleNamespace(
+        height=height,
+        width=width,
+        step=data.shape[1],
+        encoding=encoding,
+        data=data.tobytes(),
+        is_bigendian=int(big),
+    )
 
 
 def bt601(y, u, v) -> np.ndarray:
     """Return RGB of limited-range YUV by the formula of ITU-R BT.601."""
     y, u, v = (np.asarray(plane, dtype=float) for plane in (y, u, v))
     light = 1.164 * (y - 16)
-    rgb = np.stack([light + 1.596 * (v - 128), light - 0.813 * (v - 128) - 0.391 * (u - 128),
-                    light + 2.018 * (u - 128)], axis=-1)
+    rgb = np.stack(
+        [
+            light + 1.596 * (v - 128),
+            light - 0.813 * (v - 128) - 0.391 * (u - 128),
+            light + 2.018 * (u - 128),
+        ],
+        axis=-1,
+    )
     return np.clip(rgb, 0, 255)
 
 
@@ -100,8 +119,9 @@ def converter(request, monkeypatch):
 
 @pytest.mark.parametrize(('padding', 'big'), [(0, False), (3, False), (5, True)])
 @pytest.mark.parametrize(('encoding', 'rows', 'expected', 'tolerance', 'inside'), TABLE)
-def test_every_encoding_becomes_rgb(converter, encoding, rows, expected, tolerance, inside,
-                                    padding, big):
+def test_every_encoding_becomes_rgb(
+    converter, encoding, rows, expected, tolerance, inside, padding, big
+):
     """The pixels that went in come out, in RGB, whatever follows each row or leads each value."""
     height, width = expected.shape[:2]
     message = raw(encoding, rows, width=width, height=height, padding=padding, big=big)
@@ -125,21 +145,25 @@ def test_unknown_encoding_names_the_known_ones():
 
 
 @pytest.mark.parametrize('encoding', ['rgb8', 'nv12'])
-@pytest.mark.parametrize('change', [
-    {'data': b'123'}, {'step': 5}, {'width': 0}, {'height': 0}, {'height': 8}, {'width': 60}])
+@pytest.mark.parametrize(
+    'change',
+    [{'data': b'123'}, {'step': 5}, {'width': 0}, {'height': 0}, {'height': 8}, {'width': 60}],
+)
 def test_size_that_does_not_fit_is_a_sentence(encoding, change):
     """A message that lies about its size is refused, not read beyond its end."""
     channels = 3 if encoding == 'rgb8' else 1
     rows = np.zeros((9, 6 * channels), np.uint8)
-    message = raw(encoding, rows[:6 if encoding == 'rgb8' else 9], width=6, height=6)
+    message = raw(encoding, rows[: 6 if encoding == 'rgb8' else 9], width=6, height=6)
     images.to_rgb(message)
     vars(message).update(change)
     with pytest.raises(UserError, match='does not fit its data'):
         images.to_rgb(message)
 
 
-@pytest.mark.parametrize(('encoding', 'channels', 'width', 'height'), [
-    ('yuv422', 2, 5, 4), ('nv12', 1, 6, 5), ('nv21', 1, 5, 6)])
+@pytest.mark.parametrize(
+    ('encoding', 'channels', 'width', 'height'),
+    [('yuv422', 2, 5, 4), ('nv12', 1, 6, 5), ('nv21', 1, 5, 6)],
+)
 def test_odd_size_of_shared_colours_is_a_sentence(encoding, channels, width, height):
     """Pixels that share a colour come in pairs."""
     rows = np.zeros((height * 2, width * channels), np.uint8)
@@ -150,6 +174,7 @@ def test_odd_size_of_shared_colours_is_a_sentence(encoding, channels, width, hei
 def test_round_trip_through_a_message():
     """An array becomes an rgb8 message with its header, and the same array again."""
     from builtin_interfaces.msg import Time
+
     message = from_rgb(PIXELS, stamp=Time(sec=3, nanosec=4), frame_id='camera')
     assert (message.header.stamp.sec, message.header.frame_id) == (3, 'camera')
     assert (message.encoding, message.step, len(message.data)) == ('rgb8', 21, 105)
@@ -173,9 +198,17 @@ def test_jpeg_quality_counts():
     assert len(images.encode(noise, quality=30)) < len(images.encode(noise, quality=90)) / 2
 
 
-@pytest.mark.parametrize(('kind', 'mode', 'tolerance'), [
-    ('JPEG', 'RGB', 4), ('JPEG', 'L', 4), ('PNG', 'RGB', 0), ('PNG', 'L', 0), ('PNG', 'RGBA', 0),
-    ('PNG', 'I;16', 1)])
+@pytest.mark.parametrize(
+    ('kind', 'mode', 'tolerance'),
+    [
+        ('JPEG', 'RGB', 4),
+        ('JPEG', 'L', 4),
+        ('PNG', 'RGB', 0),
+        ('PNG', 'L', 0),
+        ('PNG', 'RGBA', 0),
+        ('PNG', 'I;16', 1),
+    ],
+)
 def test_every_compressed_kind_becomes_rgb(kind, mode, tolerance):
     """Colour, grey, transparent, 16 bits: what a camera compresses is decoded."""
     grey = np.linspace(0, 255, 32 * 32).reshape(32, 32).astype(np.uint8)
@@ -204,6 +237,6 @@ def test_unknown_compression_and_format_are_sentences():
         images.encode(PIXELS, 'webp')
     for image_format in images.FORMATS:
         stored = images.encode(RANDOM.integers(0, 256, (64, 64, 3), dtype=np.uint8), image_format)
-        for broken in (stored[:8], stored[:len(stored) // 2]):
+        for broken in (stored[:8], stored[: len(stored) // 2]):
             with pytest.raises(UserError, match='is broken'):
                 images.compressed_to_rgb(SimpleNamespace(data=broken, format=image_format))

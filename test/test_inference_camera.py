@@ -18,8 +18,9 @@ class Gate:
     """A gate whose guard says that the base moves, and a camera of noise in front of it."""
 
     def __init__(self, transport: str):
-        self.gate = CameraGate(CameraCheck(10.0), SimpleNamespace(moving_s=9.0), 56,
-                               real_time=True)
+        self.gate = CameraGate(
+            CameraCheck(10.0), SimpleNamespace(moving_s=9.0), 56, real_time=True
+        )
         self.transport = transport
         self.now = 5 * SECOND
         self.rng = np.random.default_rng(0)
@@ -60,12 +61,16 @@ def test_frozen_and_black_pictures_are_seen_in_every_kind_of_message(transport):
     assert 'black' in gate.take(gate.image(black))[1]
 
 
-@pytest.mark.parametrize(('message', 'said'), [
-    (CompressedImage(format='jpeg', data=b'\xff\xd8\xff\xe0 broken'), 'broken'),
-    (CompressedImage(format='h264', data=b'\x00\x00\x01'), 'unknown kind'),
-    (CompressedImage(format='jpeg', data=b''), 'unknown kind'),
-    (Image(width=9, height=9, encoding='rgb8', step=27, data=b'abc'), 'does not fit its data'),
-    (Image(width=9, height=9, encoding='smoke', step=27, data=bytes(243)), 'unknown encoding')])
+@pytest.mark.parametrize(
+    ('message', 'said'),
+    [
+        (CompressedImage(format='jpeg', data=b'\xff\xd8\xff\xe0 broken'), 'broken'),
+        (CompressedImage(format='h264', data=b'\x00\x00\x01'), 'unknown kind'),
+        (CompressedImage(format='jpeg', data=b''), 'unknown kind'),
+        (Image(width=9, height=9, encoding='rgb8', step=27, data=b'abc'), 'does not fit its data'),
+        (Image(width=9, height=9, encoding='smoke', step=27, data=bytes(243)), 'unknown encoding'),
+    ],
+)
 def test_what_is_no_picture_is_a_fault_at_once(message, said):
     """With what is wrong in words, and nothing else: such a camera is not silent."""
     gate = Gate('raw')

@@ -12,9 +12,16 @@ RED = 'go to the red box'
 AT_ONCE_S = 0.8
 # What each does to the camera, and what is said of it.
 FAULTS = {
-    'frozen': 'the camera is frozen', 'black': 'black', 'small': 'changed from 64x48 rgb8',
-    'grey': 'to 64x48 mono8', 'zero': 'no time', 'late': 's old', 'future': 'in the future',
-    'jumped': 'clock jumped by -10.0 s', 'silent': 'the camera is silent'}
+    'frozen': 'the camera is frozen',
+    'black': 'black',
+    'small': 'changed from 64x48 rgb8',
+    'grey': 'to 64x48 mono8',
+    'zero': 'no time',
+    'late': 's old',
+    'future': 'in the future',
+    'jumped': 'clock jumped by -10.0 s',
+    'silent': 'the camera is silent',
+}
 
 
 @pytest.fixture
@@ -46,7 +53,8 @@ def test_each_fault_stops_the_proposals_at_once_and_is_over_when_its_cause_is(dr
 
 
 def test_a_still_picture_is_no_fault_of_a_base_at_rest_and_the_checks_say_what_they_found(
-        drive, client):
+    drive, client
+):
     """A simulated camera has no noise; and policy/health carries inference's preflight."""
     with Camera(client) as camera:
         camera.state, camera.speed = 'waiting', 0.0
@@ -58,8 +66,17 @@ def test_a_still_picture_is_no_fault_of_a_base_at_rest_and_the_checks_say_what_t
     levels = {array.status[0].level for array in drive.healths.messages[seen:]}
     assert levels == {OK}
     checks = {one.name: one for one in drive.healths.last.status[1:]}
-    assert set(checks) == {f'check/{name}' for name in (
-        'camera_rate', 'camera_size', 'clock_skew', 'free_memory', 'golden_frames', 'axes')}
+    assert set(checks) == {
+        f'check/{name}'
+        for name in (
+            'camera_rate',
+            'camera_size',
+            'clock_skew',
+            'free_memory',
+            'golden_frames',
+            'axes',
+        )
+    }
     assert checks['check/axes'].level == OK
     assert checks['check/clock_skew'].level == OK
     assert checks['check/camera_size'].level == FAULT  # 64x48, and the policy sees 56x56
@@ -69,7 +86,11 @@ def test_a_still_picture_is_no_fault_of_a_base_at_rest_and_the_checks_say_what_t
     assert 0 <= float(values['image_age_s']) < 1
     assert 0 <= float(values['plan_age_s']) < 1
     assert 0 < float(values['inference_s']) < 0.5
-    assert 0 < float(values['callback_to_proposal_p50_ms']) <= float(
-        values['callback_to_proposal_p99_ms']) < 500
+    assert (
+        0
+        < float(values['callback_to_proposal_p50_ms'])
+        <= float(values['callback_to_proposal_p99_ms'])
+        < 500
+    )
     assert int(values['encoded_frames']) > 4
     assert values['next_policy'] == 'none'

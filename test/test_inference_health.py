@@ -21,8 +21,9 @@ DEEP = QoSProfile(depth=100)
 @pytest.fixture
 def healths(client):
     """Everything said on policy/health."""
-    return client.subscribe('policy/health', DiagnosticArray,
-                            QoSProfile(depth=100, durability=LATCHED.durability))
+    return client.subscribe(
+        'policy/health', DiagnosticArray, QoSProfile(depth=100, durability=LATCHED.durability)
+    )
 
 
 def said(healths) -> list[tuple]:
@@ -44,25 +45,36 @@ def image(client, rng) -> Image:
 
 
 def test_a_drive_is_held_until_the_window_is_full_and_at_a_new_instruction(
-        nodes, client, healths, small_run):
+    nodes, client, healths, small_run
+):
     """Held is not broken: no fault is told on the way, and each hold comes with its reason."""
     rng = np.random.default_rng(0)
     proposals = client.subscribe('policy/cmd_vel', TwistStamped, DEEP)
     nodes.start('inference_node', params={'policy': str(small_run / 'best')})
     publisher = client.publisher('camera/image_raw', Image, qos_profile_sensor_data)
     wait_until(publisher.get_subscription_count, 60, 'the node')
-    with client.stream('camera/image_raw', lambda: image(client, rng), 10.0,
-                       qos_profile_sensor_data):
-        wait_until(lambda: any('no instruction' in reason for _, reason in said(healths)), 60,
-                   'the hold', lambda: str(said(healths)))
+    with client.stream(
+        'camera/image_raw', lambda: image(client, rng), 10.0, qos_profile_sensor_data
+    ):
+        wait_until(
+            lambda: any('no instruction' in reason for _, reason in said(healths)),
+            60,
+            'the hold',
+            lambda: str(said(healths)),
+        )
         client.publish('instruction', String(data=RED), LATCHED)
         wait_until(lambda: said(healths)[-1] == (OK, ''), 20, 'OK', lambda: str(said(healths)))
         wait_until(lambda: len(proposals) > 3, 10, 'proposals')
         before = len(healths)
         client.publish('instruction', String(data='go to the blue ball'), LATCHED)
-        wait_until(lambda: any('new instruction' in array.status[0].message
-                               for array in healths.messages[before:]), 10, 'the hold',
-                   lambda: str(said(healths)))
+        wait_until(
+            lambda: any(
+                'new instruction' in array.status[0].message for array in healths.messages[before:]
+            ),
+            10,
+            'the hold',
+            lambda: str(said(healths)),
+        )
         wait_until(lambda: said(healths)[-1] == (OK, ''), 20, 'OK', lambda: str(said(healths)))
     assert FAULT not in {level for level, _ in said(healths)[:-1]}
     assert [level for level, _ in said(healths)][:2] == [HOLD, HOLD]
@@ -78,8 +90,10 @@ def test_health_is_told_twice_a_second_while_nothing_changes(nodes, client, heal
 def test_a_lifecycle_manager_may_take_it_up_and_down(nodes, client, healths, small_run):
     """Each state is told; what was let go of can be taken up again."""
     proposals = client.subscribe('policy/cmd_vel', TwistStamped, DEEP)
-    process = nodes.start('inference_node', params={
-        'policy': str(small_run / 'best'), 'instruction': RED, 'autostart': False})
+    process = nodes.start(
+        'inference_node',
+        params={'policy': str(small_run / 'best'), 'instruction': RED, 'autostart': False},
+    )
 
     def done(name):
         number = getattr(Transition, f'TRANSITION_{name.upper()}')
@@ -89,6 +103,7 @@ def test_a_lifecycle_manager_may_take_it_up_and_down(nodes, client, healths, sma
     def go(*names):
         for name in names:
             assert done(name), name
+
     rng = np.random.default_rng(0)
     images = client.publisher('camera/image_raw', Image, qos_profile_sensor_data)
     wait_until(lambda: client.node.count_publishers('/rosout') > 1, 60, 'the node')
@@ -96,20 +111,33 @@ def test_a_lifecycle_manager_may_take_it_up_and_down(nodes, client, healths, sma
     go('configure', 'activate')
     for again in (('activate',), ('cleanup', 'configure', 'activate'), ()):
         wait_until(images.get_subscription_count, 20, 'the node')
-        with client.stream('camera/image_raw', lambda: image(client, rng), 10.0,
-                           qos_profile_sensor_data):
+        with client.stream(
+            'camera/image_raw', lambda: image(client, rng), 10.0, qos_profile_sensor_data
+        ):
             seen = len(proposals)
-            wait_until(lambda seen=seen: len(proposals) > seen + 3, 20, 'proposals',
-                       lambda: str(said(healths)) + process.output)
+            wait_until(
+                lambda seen=seen: len(proposals) > seen + 3,
+                20,
+                'proposals',
+                lambda: str(said(healths)) + process.output,
+            )
             assert not done('configure')
             go('deactivate' if again else 'active_shutdown')
-            wait_until(lambda: said(healths)[-1] == (HOLD, 'not active'), 10, 'the hold',
-                       lambda: str(said(healths)))
+            wait_until(
+                lambda: said(healths)[-1] == (HOLD, 'not active'),
+                10,
+                'the hold',
+                lambda: str(said(healths)),
+            )
             assert {one.level for one in healths.last.status[1:]} == {FAULT}
             seen = len(proposals)
         go(*again)
         assert len(proposals) == seen
         if again:
-            wait_until(lambda: said(healths)[-1] == (HOLD, 'no image yet'), 10, 'the hold',
-                       lambda: str(said(healths)))
+            wait_until(
+                lambda: said(healths)[-1] == (HOLD, 'no image yet'),
+                10,
+                'the hold',
+                lambda: str(said(healths)),
+            )
     assert 'Traceback' not in process.output

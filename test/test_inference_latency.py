@@ -9,8 +9,12 @@ def test_the_benchmark_times_frames_from_camera_to_proposal(tmp_path):
     sent = figures['images 1280x720 raw at 30 Hz'].value
     assert 10 <= sent <= 32
     assert sent / 2 < figures['answered by a proposal'].value <= sent
-    own, from_camera = (figures[f'{what}, median'].value for what in (
-        'callback to proposal', 'sent to proposal heard'))
+    own, from_camera = (
+        figures[f'{what}, median'].value
+        for what in ('callback to proposal', 'sent to proposal heard')
+    )
     assert 0 < own < from_camera < 1000
     assert {name for name, one in figures.items() if one.promise} == {
-        'callback to proposal, p99', 'sent to proposal heard, p99'}
+        'callback to proposal, p99',
+        'sent to proposal heard, p99',
+    }

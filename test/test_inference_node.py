@@ -49,8 +49,10 @@ def start(nodes, client, small_run):
     reports = client.subscribe('/diagnostics', DiagnosticArray)
 
     def begin(**params):
-        return nodes.start('inference_node', params={'policy': str(small_run / 'best'),
-                                                     'instruction': RED, **params})
+        return nodes.start(
+            'inference_node',
+            params={'policy': str(small_run / 'best'), 'instruction': RED, **params},
+        )
 
     begin.proposals = proposals
     begin.reasons = lambda: [array.status[0].message for array in reports.messages]
@@ -80,8 +82,9 @@ def test_no_image_no_proposal(start, client):
     assert not len(start.proposals)
     with camera.stream():
         client.wait_for(lambda: len(start.proposals), 60, 'a proposal')
-    client.wait_for(lambda: any('silent' in reason for reason in start.reasons()), 10,
-                    'the end of the plan')
+    client.wait_for(
+        lambda: any('silent' in reason for reason in start.reasons()), 10, 'the end of the plan'
+    )
     newest = camera.stamps[-1][0] + camera.stamps[-1][1] / 1e9
     last = start.proposals.times[-1]
     assert len(start.proposals.messages) == len(start.proposals)
@@ -112,8 +115,9 @@ def test_a_new_instruction_starts_anew(start, client):
     camera = Camera(client)
     process = start(instruction='')
     with camera.stream():
-        client.wait_for(lambda: any('no instruction' in reason for reason in start.reasons()), 60,
-                        'the reason')
+        client.wait_for(
+            lambda: any('no instruction' in reason for reason in start.reasons()), 60, 'the reason'
+        )
         assert not len(start.proposals)
         client.publish('instruction', String(data=RED), LATCHED)
         client.wait_for(lambda: len(start.proposals) >= 3, 30, 'proposals')
@@ -123,23 +127,27 @@ def test_a_new_instruction_starts_anew(start, client):
         process.wait_for_output('blue ball')
         seen = len(start.proposals)
         client.wait_for(lambda: len(start.proposals) > seen + 2, 30, 'new proposals')
-        stamps = [(m.header.stamp.sec, m.header.stamp.nanosec)
-                  for m in start.proposals.messages[seen:]]
+        stamps = [
+            (m.header.stamp.sec, m.header.stamp.nanosec) for m in start.proposals.messages[seen:]
+        ]
     # A whole new window would have taken four new frames.
-    assert stamps[0] in camera.stamps[:before + 3]
+    assert stamps[0] in camera.stamps[: before + 3]
     assert start.proposals.last.twist != old
 
 
 def test_an_instruction_is_heard_that_is_not_latched_and_told_again_it_stops_nothing(
-        start, client):
+    start, client
+):
     """As `ros2 topic pub` sends it by default, which may be every second."""
     camera = Camera(client)
-    healths = client.subscribe('policy/health', DiagnosticArray,
-                               QoSProfile(depth=100, durability=LATCHED.durability))
+    healths = client.subscribe(
+        'policy/health', DiagnosticArray, QoSProfile(depth=100, durability=LATCHED.durability)
+    )
     process = start(instruction='')
     with camera.stream():
-        client.wait_for(lambda: any('no instruction' in reason for reason in start.reasons()), 60,
-                        'the reason')
+        client.wait_for(
+            lambda: any('no instruction' in reason for reason in start.reasons()), 60, 'the reason'
+        )
         client.publish('instruction', String(data=RED))
         client.wait_for(lambda: len(start.proposals) >= 3, 30, 'proposals')
         before = len(healths)
@@ -156,8 +164,9 @@ def test_an_instruction_is_heard_that_is_not_latched_and_told_again_it_stops_not
 def test_the_overlay_is_drawn_while_somebody_looks_also_when_the_camera_is_silent(start, client):
     """~/overlay/compressed is a JPEG that viewers open; it goes on and says why nothing moves."""
     camera = Camera(client)
-    overlays = client.subscribe('inference/overlay/compressed', CompressedImage,
-                                qos_profile_sensor_data)
+    overlays = client.subscribe(
+        'inference/overlay/compressed', CompressedImage, qos_profile_sensor_data
+    )
     start()
     client.wait_for(lambda: len(overlays) >= 2, 60, 'an overlay before the first image')
     with camera.stream():
@@ -171,18 +180,24 @@ def test_the_overlay_is_drawn_while_somebody_looks_also_when_the_camera_is_silen
     assert np.diff(overlays.times).min() > 0.05  # ten a second at most
 
 
-@pytest.mark.parametrize(('params', 'expected'), [
-    ({'policy': ''}, 'no policy is given'),
-    ({'policy': '/no/such/policy'}, 'no such folder at /no/such/policy'),
-    ({'device': 'cuda'}, '--device cpu|device'),
-    ({'precision': 'fp12'}, "unknown precision; got 'fp12'"),
-    ({'image_transport': 'smoke'}, 'unknown image_transport'),
-    ({'blank': 'sound'}, "unknown part of what a policy is given; got 'sound'"),
-    ({'rate_hz': 0.0}, 'rate_hz'),
-    ({'playback': 'newst'}, "unknown playback; got 'newst'"),
-    ({'playback': 'receding', 'receding_steps': 3}, 'than their image may be old; got receding'),
-    ({'max_velocity': [1.0, 0.0, 1.0]}, 'the base has no linear_y'),
-])
+@pytest.mark.parametrize(
+    ('params', 'expected'),
+    [
+        ({'policy': ''}, 'no policy is given'),
+        ({'policy': '/no/such/policy'}, 'no such folder at /no/such/policy'),
+        ({'device': 'cuda'}, '--device cpu|device'),
+        ({'precision': 'fp12'}, "unknown precision; got 'fp12'"),
+        ({'image_transport': 'smoke'}, 'unknown image_transport'),
+        ({'blank': 'sound'}, "unknown part of what a policy is given; got 'sound'"),
+        ({'rate_hz': 0.0}, 'rate_hz'),
+        ({'playback': 'newst'}, "unknown playback; got 'newst'"),
+        (
+            {'playback': 'receding', 'receding_steps': 3},
+            'than their image may be old; got receding',
+        ),
+        ({'max_velocity': [1.0, 0.0, 1.0]}, 'the base has no linear_y'),
+    ],
+)
 def test_bad_input_ends_with_a_sentence_and_status_2(start, params, expected):
     """An operator reads what was wrong, not a traceback."""
     process = start(**params)
@@ -218,13 +233,19 @@ def test_a_model_of_a_second_a_step_proposes_ten_times_a_second(nodes, client):
     """The timer waits neither for the worker nor for the interpreter's lock."""
     proposals = client.subscribe('policy/cmd_vel', TwistStamped, QoSProfile(depth=100))
     camera = Camera(client)
-    nodes.start('made_policies.slow', params={'instruction': RED},
-                env={'PYTHONPATH': str(FilePath(__file__).parent)})
+    nodes.start(
+        'made_policies.slow',
+        params={'instruction': RED},
+        env={'PYTHONPATH': str(FilePath(__file__).parent)},
+    )
     with camera.stream(30.0):
         client.wait_for(lambda: len(proposals), 60, 'the first proposal')
         seen, began = len(proposals), proposals.times[-1]
-        client.wait_for(lambda: len({m.header.stamp.nanosec for m in proposals.messages}) >= 4,
-                        30, 'three more steps')
+        client.wait_for(
+            lambda: len({m.header.stamp.nanosec for m in proposals.messages}) >= 4,
+            30,
+            'three more steps',
+        )
     took = proposals.times[-1] - began
     assert took > 2.5
     assert (len(proposals) - seen) / took >= 10

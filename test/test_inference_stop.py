@@ -20,9 +20,15 @@ STOPPED = 'import os, signal, time\nos.kill(os.getpid(), signal.{})\ntime.sleep(
 def stopped_in(folder: Path, module: str, number: signal.Signals, start: list[str]):
     """Run Python; a signal comes while it imports a module."""
     (folder / f'{module}.py').write_text(STOPPED.format(number.name))
-    return subprocess.run([sys.executable, *start], capture_output=True, text=True, timeout=30,
-                          env={**os.environ, 'PYTHONPATH': f'{folder}:{Path.cwd()}'}, cwd=folder,
-                          check=False)
+    return subprocess.run(
+        [sys.executable, *start],
+        capture_output=True,
+        text=True,
+        timeout=30,
+        env={**os.environ, 'PYTHONPATH': f'{folder}:{Path.cwd()}'},
+        cwd=folder,
+        check=False,
+    )
 
 
 @pytest.mark.parametrize('number', SIGNALS)
@@ -74,6 +80,7 @@ def test_a_load_in_another_thread_is_a_load_like_any_other():
     def load():
         with ended_at_once():
             loaded.append(True)
+
     thread = threading.Thread(target=load)
     thread.start()
     thread.join()

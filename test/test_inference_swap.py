@@ -32,34 +32,56 @@ def changed(policy, folder, **manifest):
 @pytest.fixture
 def ask(client):
     """Set the parameter next_policy."""
+
     def give(name: str):
-        done = client.call('inference/set_parameters', SetParameters, SetParameters.Request(
-            parameters=[Parameter(name='next_policy', value=ParameterValue(
-                type=ParameterType.PARAMETER_STRING, string_value=name))]))
+        done = client.call(
+            'inference/set_parameters',
+            SetParameters,
+            SetParameters.Request(
+                parameters=[
+                    Parameter(
+                        name='next_policy',
+                        value=ParameterValue(
+                            type=ParameterType.PARAMETER_STRING, string_value=name
+                        ),
+                    )
+                ]
+            ),
+        )
         return done.results[0]
+
     return give
 
 
 def test_a_policy_loads_beside_the_one_that_drives_and_drives_when_the_base_stands(
-        nodes, client, ask, small_run, tmp_path):
+    nodes, client, ask, small_run, tmp_path
+):
     """It passes its golden frames first; what fails is said; one call leads back."""
     first = str(small_run / 'best')
     scale = json.loads((small_run / 'best' / 'policy.json').read_text())['actions']['scale']
     other = changed(first, tmp_path / 'other', actions={'scale': [2 * one for one in scale]})
     untried = changed(first, tmp_path / 'untried')
     (tmp_path / 'untried' / 'golden.safetensors').unlink()
-    sideways = changed(first, tmp_path / 'sideways', actions={
-        'axes': ['linear_x', 'angular_z'], 'units': ['m/s', 'rad/s']})
+    sideways = changed(
+        first,
+        tmp_path / 'sideways',
+        actions={'axes': ['linear_x', 'angular_z'], 'units': ['m/s', 'rad/s']},
+    )
     drive = Drive(client)
-    process = nodes.start('inference_node', params={
-        'policy': first, 'instruction': RED, 'max_velocity': [1.0, 1.0, 0.0]})
+    process = nodes.start(
+        'inference_node',
+        params={'policy': first, 'instruction': RED, 'max_velocity': [1.0, 1.0, 0.0]},
+    )
     with Camera(client) as camera:
         drive.until(OK, timeout_s=60)
         assert 'no next policy' in client.call('inference/swap').message
 
         # What cannot be loaded, or was never tried, does not touch the one that drives.
-        for name, said in (('/no/such/policy', 'no such folder'), (untried, 'no golden frames'),
-                           (sideways, 'the base has no angular_z')):
+        for name, said in (
+            ('/no/such/policy', 'no such folder'),
+            (untried, 'no golden frames'),
+            (sideways, 'the base has no angular_z'),
+        ):
             assert ask(name).successful
             assert first == drive.reported(next_policy='refused', next_policy_said=said)['policy']
             assert not client.call('inference/swap').success
@@ -99,8 +121,10 @@ def test_policies_are_loaded_one_at_a_time_and_only_into_free_memory():
         begun.append(name)
         assert let.acquire(timeout=10)
         return Ready(name, None, True, 'well')
-    policies = Policies(load=load, room=lambda: rooms[-1], take=None,
-                        say=lambda _sentence: said.release())
+
+    policies = Policies(
+        load=load, room=lambda: rooms[-1], take=None, say=lambda _sentence: said.release()
+    )
     for name in ('first', 'second', 'third'):
         policies.ask(name)
         wait_until(lambda: begun, 10, 'the first')

@@ -38,8 +38,9 @@ class Steps(NoOpPolicy):
 
     def __init__(self, rate_hz=10.0, window=4, chunk=10):
         super().__init__()
-        self.spec = type(self.spec)(**{
-            **self.spec.__dict__, 'rate_hz': rate_hz, 'window': window, 'chunk': chunk})
+        self.spec = type(self.spec)(
+            **{**self.spec.__dict__, 'rate_hz': rate_hz, 'window': window, 'chunk': chunk}
+        )
         self.seen: list[tuple[list[int], str]] = []
         self.let = threading.Semaphore(0)
         self.raises: Exception | None = None
@@ -51,8 +52,11 @@ class Steps(NoOpPolicy):
         self.let.acquire()
         if self.raises is not None:
             raise self.raises
-        return Plan(window[-1].stamp_ns, np.full((self.spec.chunk, 6), self.value * len(
-            instruction)), self.spec.rate_hz)
+        return Plan(
+            window[-1].stamp_ns,
+            np.full((self.spec.chunk, 6), self.value * len(instruction)),
+            self.spec.rate_hz,
+        )
 
 
 class Bench:
@@ -62,8 +66,9 @@ class Bench:
         self.policy = policy
         self.failures = []
         self.said = threading.Semaphore(0)
-        self.worker = PolicyWorker(steady_ns=time.monotonic_ns, said=self.said.release,
-                                   failed=self.failures.append)
+        self.worker = PolicyWorker(
+            steady_ns=time.monotonic_ns, said=self.said.release, failed=self.failures.append
+        )
         self.worker.use(policy, playback or Playback())
         self.worker.instruct(GO)
         self.worker.start()
@@ -74,8 +79,9 @@ class Bench:
 
     def well(self, ms: float):
         """Wait until there is a proposal for a time, and return it."""
-        return wait_until(lambda: self.at(ms)[1], 10, f'a proposal for {ms} ms',
-                          lambda: str(self.at(ms)))
+        return wait_until(
+            lambda: self.at(ms)[1], 10, f'a proposal for {ms} ms', lambda: str(self.at(ms))
+        )
 
     def begun(self, steps: int):
         """Wait until the policy is in its numbered step."""
@@ -94,6 +100,7 @@ def bench():
     def make(*args):
         made.append(Bench(*args))
         return made[-1]
+
     yield make
     for one in made:
         if hasattr(one.policy, 'let'):
@@ -129,6 +136,7 @@ def test_a_slow_model_encodes_what_it_missed_in_one_batch(bench, small_run):
     def encode(pixels, ids, lengths):
         batches.append(len(pixels))
         return real_encode(pixels, ids, lengths)
+
     policy.infer, policy.network.encode = infer, encode
     one = bench(policy)
     with one.worker._wake:
@@ -189,8 +197,13 @@ def test_a_gap_holds_until_the_window_is_full_again(bench):
     one.well(300)
     for number in (6, 7, 8):
         one.worker.see(shot(number))
-        wait_until(lambda at=number * 100: one.at(at) == (
-            Health.hold('the window of frames is not full yet'), None), 10, 'the hold')
+        wait_until(
+            lambda at=number * 100: (
+                one.at(at) == (Health.hold('the window of frames is not full yet'), None)
+            ),
+            10,
+            'the hold',
+        )
     one.worker.see(shot(9))
     one.well(900)
     assert one.policy.seen[-1][0] == [600, 700, 800, 900]
@@ -237,9 +250,16 @@ def test_a_fault_of_the_camera_forgets_frames_and_plans(bench):
     assert one.policy.seen[-1][0] == [400, 500, 600, 700]
 
 
-@pytest.mark.parametrize(('error', 'said'), [
-    (RuntimeError('out of memory\nand more'), 'the policy failed: RuntimeError: out of memory'),
-    (UserError('an image has the wrong layout'), 'an image has the wrong layout')])
+@pytest.mark.parametrize(
+    ('error', 'said'),
+    [
+        (
+            RuntimeError('out of memory\nand more'),
+            'the policy failed: RuntimeError: out of memory',
+        ),
+        (UserError('an image has the wrong layout'), 'an image has the wrong layout'),
+    ],
+)
 def test_a_policy_that_fails_is_a_fault_until_it_answers(bench, error, said):
     """Its plans of before are gone too, and the thread lives on."""
     one = bench(Steps(window=1))
@@ -306,8 +326,10 @@ def test_an_instruction_of_a_megabyte_costs_nothing_and_is_not_followed(bench):
     assert one.worker.instruct('go ' * 333_333)
     assert not one.worker.instruct('go ' * 333_333)
     one.worker.see(shot(2))
-    assert one.at(200) == (Health.hold(
-        'the instruction is too long: say it in at most 500 letters'), None)
+    assert one.at(200) == (
+        Health.hold('the instruction is too long: say it in at most 500 letters'),
+        None,
+    )
     assert len(one.worker.instruction) < 1000
     assert one.worker.instruct('stop')
     one.well(200)

@@ -34,8 +34,20 @@ def seed_file(path, first: int = 0, rows: int = 12):
 
 def run(source, out, *more, rate: str = '5') -> int:
     """Import as a person would."""
-    return main(['episodes', 'import', str(source), '--out', str(out), '--rate', rate,
-                 '--instruction', 'go to the red box', *more])
+    return main(
+        [
+            'episodes',
+            'import',
+            str(source),
+            '--out',
+            str(out),
+            '--rate',
+            rate,
+            '--instruction',
+            'go to the red box',
+            *more,
+        ]
+    )
 
 
 @pytest.fixture
@@ -85,8 +97,9 @@ def test_second_run_brings_nothing_twice(mixture, tmp_path, capsys):
     rows = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     assert sorted(row['status'] for row in rows) == ['failed'] * 2 + ['imported'] * 3 + ['skipped']
     assert all(row['reason'] for row in rows if row['status'] != 'imported')
-    assert all(row['health']['verdict'] in ('good', 'poor') for row in rows
-               if row['status'] == 'imported')
+    assert all(
+        row['health']['verdict'] in ('good', 'poor') for row in rows if row['status'] == 'imported'
+    )
 
 
 def test_take_to_learn_nothing_from_is_refused(tmp_path, capsys):
@@ -102,8 +115,9 @@ def test_take_to_learn_nothing_from_is_refused(tmp_path, capsys):
 def test_rows_without_times_may_show_the_same_picture(tmp_path, capsys, colour):
     """Nobody knows whether the robot moved between two key presses: poor, but it comes in."""
     for number in range(2):
-        write_seed_layout(tmp_path / f'{number}.h5', np.full((12, 48, 64, 3), colour, np.uint8),
-                          ACTIONS)
+        write_seed_layout(
+            tmp_path / f'{number}.h5', np.full((12, 48, 64, 3), colour, np.uint8), ACTIONS
+        )
     out = tmp_path / 'takes'
     assert run(tmp_path, out) == 0
     assert main(['episodes', 'check', str(out)]) == 0
@@ -122,7 +136,12 @@ def test_baselines_of_an_import_need_no_rate_again(tmp_path, capsys, rate):
     found = json.loads(capsys.readouterr().out)
     assert found['rate_hz'] == pytest.approx(float(rate)) and not found['skipped']
     assert found['windows'] == 9 and set(found['baselines']) == {
-        'zero', 'mean_action', 'mean_per_step', 'mean_per_position_and_step', 'repeat_last'}
+        'zero',
+        'mean_action',
+        'mean_per_step',
+        'mean_per_position_and_step',
+        'repeat_last',
+    }
     # The four takes drive alike, so the mean of each place is the truth.
     assert found['baselines']['mean_per_step']['linear_x']['mae'] < 0.1
     assert set(found['baselines']['zero']) >= {'loss_arm_act', 'linear_x', 'linear_y'}
@@ -143,10 +162,30 @@ def test_two_imports_at_once_bring_each_take_once(tmp_path):
     for number in range(6):
         seed_file(tmp_path / 'old' / f'{number}.h5', first=20 * number)
     out = tmp_path / 'takes'
-    command = [sys.executable, '-m', 'mobile_vla_ros.cli.main', 'episodes', 'import',
-               str(tmp_path / 'old'), '--out', str(out), '--rate', '5', '--instruction', 'go']
-    both = [subprocess.Popen(command, cwd=ROOT, env={**os.environ, 'PYTHONPATH': str(ROOT)},
-                             stderr=subprocess.PIPE, stdout=subprocess.DEVNULL) for _ in range(2)]
+    command = [
+        sys.executable,
+        '-m',
+        'mobile_vla_ros.cli.main',
+        'episodes',
+        'import',
+        str(tmp_path / 'old'),
+        '--out',
+        str(out),
+        '--rate',
+        '5',
+        '--instruction',
+        'go',
+    ]
+    both = [
+        subprocess.Popen(
+            command,
+            cwd=ROOT,
+            env={**os.environ, 'PYTHONPATH': str(ROOT)},
+            stderr=subprocess.PIPE,
+            stdout=subprocess.DEVNULL,
+        )
+        for _ in range(2)
+    ]
     errors = [process.communicate(timeout=60)[1].decode() for process in both]
     assert not any('Traceback' in text for text in errors)
     assert len(find_episodes(out)) == 6
@@ -179,10 +218,26 @@ def test_interrupted_import_leaves_no_half_take(tmp_path, number, status):
     """Ctrl-C leaves nothing; after a kill the next import clears the hidden file away."""
     out = tmp_path / 'takes'
     process = subprocess.Popen(
-        [sys.executable, '-m', 'mobile_vla_ros.cli.main', 'episodes', 'import',
-         str(endless(tmp_path / 'endless.h5')), '--out', str(out), '--rate', '10',
-         '--instruction', 'go'], cwd=ROOT, env={**os.environ, 'PYTHONPATH': str(ROOT)},
-        stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, start_new_session=True)
+        [
+            sys.executable,
+            '-m',
+            'mobile_vla_ros.cli.main',
+            'episodes',
+            'import',
+            str(endless(tmp_path / 'endless.h5')),
+            '--out',
+            str(out),
+            '--rate',
+            '10',
+            '--instruction',
+            'go',
+        ],
+        cwd=ROOT,
+        env={**os.environ, 'PYTHONPATH': str(ROOT)},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        start_new_session=True,
+    )
     try:
         # Rows are in it, so that it is the middle of the take.
         wait_until(lambda: any(one.stat().st_size > 100_000 for one in out.glob('.*.new')), 60)
@@ -202,10 +257,19 @@ def test_interrupted_import_leaves_no_half_take(tmp_path, number, status):
 def test_what_is_found_below_a_folder(mixture, tmp_path):
     """Bags are folders, files below a bag are its own, and the takes' folder is left out."""
     names = [str(one.relative_to(mixture)) for one in find_sources(mixture, tmp_path / 'takes')]
-    assert names == ['bags/drive', 'bare.db3', 'broken.mcap', 'monday/broken.h5',
-                     'monday/episode_1.h5', 'tuesday/episode_1.h5']
-    assert not [one for one in find_sources(mixture, mixture / 'monday')
-                if one.parent == mixture / 'monday']
+    assert names == [
+        'bags/drive',
+        'bare.db3',
+        'broken.mcap',
+        'monday/broken.h5',
+        'monday/episode_1.h5',
+        'tuesday/episode_1.h5',
+    ]
+    assert not [
+        one
+        for one in find_sources(mixture, mixture / 'monday')
+        if one.parent == mixture / 'monday'
+    ]
     bag = mixture / 'bags' / 'drive'
     assert find_sources(bag, tmp_path) == [bag]
     assert find_sources(bag / 'metadata.yaml', tmp_path) == [bag]
@@ -218,19 +282,23 @@ def test_bad_use_is_a_sentence(tmp_path, capsys):
     (tmp_path / 'file').write_text('')
     out = tmp_path / 'takes'
     source = seed_file(tmp_path / 'old' / 'episode_1.h5')
-    for arguments, words in (((tmp_path / 'none', out), 'there is nothing at'),
-                             ((empty, out), 'holds nothing that can be imported'),
-                             ((source.parent, source.parent), 'into itself'),
-                             ((source, out, '--rate', '0'), 'more than zero'),
-                             ((source, tmp_path / 'file' / 'takes'), 'cannot make the folder')):
+    for arguments, words in (
+        ((tmp_path / 'none', out), 'there is nothing at'),
+        ((empty, out), 'holds nothing that can be imported'),
+        ((source.parent, source.parent), 'into itself'),
+        ((source, out, '--rate', '0'), 'more than zero'),
+        ((source, tmp_path / 'file' / 'takes'), 'cannot make the folder'),
+    ):
         assert run(*arguments) == 2
         assert words in capsys.readouterr().err
     assert run(tmp_path / 'file', out) == 1
     assert 'its layout is not known' in capsys.readouterr().err
 
 
-@pytest.mark.parametrize('value', [{'rate_hz': 0.0}, {'rate_hz': float('nan')},
-                                   {'image_format': 'webp'}, {'jpeg_quality': 0}])
+@pytest.mark.parametrize(
+    'value',
+    [{'rate_hz': 0.0}, {'rate_hz': float('nan')}, {'image_format': 'webp'}, {'jpeg_quality': 0}],
+)
 def test_option_out_of_its_range_is_a_sentence(value):
     """No option is taken that no file could be read by."""
     with pytest.raises(UserError):

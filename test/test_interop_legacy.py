@@ -33,8 +33,12 @@ def seed_file(path, **more):
 
 def test_rows_become_steps(tmp_path):
     """Each row is a frame in its true colours, a command and an event, at the rate's steps."""
-    source = seed_file(tmp_path / NAME, instruction='go to the box on the left',
-                       obstacle_layout_type='1box', total_duration=3.5)
+    source = seed_file(
+        tmp_path / NAME,
+        instruction='go to the box on the left',
+        obstacle_layout_type='1box',
+        total_duration=3.5,
+    )
     with taken(source, tmp_path / 'out', PNG) as episode:
         assert len(episode) == len(episode.commands) == ROWS
         assert all(np.array_equal(episode.frame(i).image, picture(i)) for i in range(ROWS))
@@ -50,7 +54,10 @@ def test_rows_become_steps(tmp_path):
         assert episode.attributes['origin'].startswith(f'{NAME}#')
         kept = json.loads(episode.attributes['origin_attributes'])
         assert (kept['obstacle_layout_type'], kept['total_duration'], kept['num_frames']) == (
-            '1box', 3.5, ROWS)
+            '1box',
+            3.5,
+            ROWS,
+        )
         assert episode.health['verdict'] != 'bad'
 
 
@@ -59,13 +66,13 @@ def test_resampling_at_the_same_rate_gives_the_rows_back(tmp_path, rate_hz):
     """At the import's rate each frame has its own row's action, and those of the rows ahead."""
     options = ImportOptions('go left', rate_hz=rate_hz)
     with taken(seed_file(tmp_path / NAME), tmp_path / 'out', options) as episode:
-        segment, = segments(episode, rate_hz)
+        (segment,) = segments(episode, rate_hz)
         assert segment.frame_index.tolist() == list(range(ROWS))
         ahead, real = actions_ahead(segment, chunk=4)
         for step in range(4):
             rows = ACTIONS[step:]
-            assert np.allclose(ahead[:len(rows), step][:, [0, 1, 5]], rows), step
-            assert real[:len(rows), step].all() and not real[len(rows):, step].any()
+            assert np.allclose(ahead[: len(rows), step][:, [0, 1, 5]], rows), step
+            assert real[: len(rows), step].all() and not real[len(rows) :, step].any()
 
 
 def test_jpeg_unless_told_otherwise(tmp_path):
@@ -104,18 +111,22 @@ def test_full_size_file_in_flat_memory(tmp_path):
 
 def edit(change):
     """Return what changes a whole file of the seed's through h5py."""
+
     def spoil(path):
         with h5py.File(path, 'r+') as file:
             change(file)
+
     return spoil
 
 
 def replace(name, data):
     """Return what puts another dataset into a file."""
+
     def change(file):
         del file[name]
         if data is not None:
             file[name] = data
+
     return edit(change)
 
 
@@ -137,19 +148,33 @@ NAN = ACTIONS.copy()
 NAN[4, 1] = np.nan
 
 
-@pytest.mark.parametrize(('spoil', 'sentence'), [
-    (lambda path: path.write_bytes(b'no HDF5'), 'cannot be opened as HDF5'),
-    (lambda path: path.write_bytes(path.read_bytes()[:3000]), 'cannot be opened as HDF5'),
-    (replace('images', None), 'another layout; got no dataset images'),
-    (replace('actions', ACTIONS[:, :2]), r'got actions \(18, 2\) float32'),
-    (replace('actions', ACTIONS[:5]), '18 images and 5 actions'),
-    (replace('actions', NAN), 'not a finite number; got row 4'),
-    (replace('images', np.zeros((ROWS, 4, 4), np.uint8)), r'got images \(18, 4, 4\) uint8'),
-    (replace('images', np.zeros((ROWS, 4, 4, 3))), r'images \(18, 4, 4, 3\) float64'),
-    (spoil_last_chunk, 'it is broken at image'),
-    (edit(lambda file: file.attrs.update({'format': 'mobile_vla_episode'})), 'already'),
-], ids=['text', 'cut', 'no images', 'two axes', 'few actions', 'nan', 'no colour', 'floats',
-        'broken chunk', 'ours'])
+@pytest.mark.parametrize(
+    ('spoil', 'sentence'),
+    [
+        (lambda path: path.write_bytes(b'no HDF5'), 'cannot be opened as HDF5'),
+        (lambda path: path.write_bytes(path.read_bytes()[:3000]), 'cannot be opened as HDF5'),
+        (replace('images', None), 'another layout; got no dataset images'),
+        (replace('actions', ACTIONS[:, :2]), r'got actions \(18, 2\) float32'),
+        (replace('actions', ACTIONS[:5]), '18 images and 5 actions'),
+        (replace('actions', NAN), 'not a finite number; got row 4'),
+        (replace('images', np.zeros((ROWS, 4, 4), np.uint8)), r'got images \(18, 4, 4\) uint8'),
+        (replace('images', np.zeros((ROWS, 4, 4, 3))), r'images \(18, 4, 4, 3\) float64'),
+        (spoil_last_chunk, 'it is broken at image'),
+        (edit(lambda file: file.attrs.update({'format': 'mobile_vla_episode'})), 'already'),
+    ],
+    ids=[
+        'text',
+        'cut',
+        'no images',
+        'two axes',
+        'few actions',
+        'nan',
+        'no colour',
+        'floats',
+        'broken chunk',
+        'ours',
+    ],
+)
 def test_broken_file_is_a_sentence(tmp_path, spoil, sentence):
     """What is wrong is said, and nothing of the file is left."""
     source = seed_file(tmp_path / NAME)
@@ -164,7 +189,9 @@ def test_broken_file_is_a_sentence(tmp_path, spoil, sentence):
 def test_rate_and_instruction_are_asked_for(tmp_path):
     """Files without times need a rate; files without a language need an instruction."""
     source = seed_file(tmp_path / NAME)
-    for options, wanted in ((ImportOptions('go'), '--rate'),
-                            (ImportOptions(rate_hz=5.0), '--instruction')):
+    for options, wanted in (
+        (ImportOptions('go'), '--rate'),
+        (ImportOptions(rate_hz=5.0), '--instruction'),
+    ):
         outcome = bring(source, tmp_path / 'out', options)
         assert outcome.status == FAILED and wanted in outcome.reason

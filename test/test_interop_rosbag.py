@@ -53,9 +53,12 @@ def test_raw_images_and_twists(tmp_path, storage):
         assert np.allclose(episode.commands.twist[:, 0], 0.1 + np.arange(12) / 100)
         assert not episode.commands.twist[:, 1:].any()
         said = episode.attributes
-        assert (said['image_topic'], said['command_topic'], said['command_type'],
-                said['frame_id']) == ('/camera/image_raw', '/cmd_vel', 'geometry_msgs/msg/Twist',
-                                      'eye')
+        assert (
+            said['image_topic'],
+            said['command_topic'],
+            said['command_type'],
+            said['frame_id'],
+        ) == ('/camera/image_raw', '/cmd_vel', 'geometry_msgs/msg/Twist', 'eye')
         assert episode.instruction == 'go to the red box' and episode.complete
         assert said['origin'].startswith('drive#')
         assert said['created_utc'] == '2023-11-14T22:13:20Z'
@@ -85,8 +88,10 @@ def test_bare_file_of_a_bag(tmp_path, storage, suffix):
 
 def test_topic_must_be_chosen_where_there_are_two(tmp_path):
     """Two cameras: the sentence names both; either can be chosen."""
-    messages = drive() + [('/rear/image', image(picture(100 + i), ns), ns) for i, ns in enumerate(
-        range(START_NS, START_NS + 12 * PERIOD_NS, PERIOD_NS))]
+    messages = drive() + [
+        ('/rear/image', image(picture(100 + i), ns), ns)
+        for i, ns in enumerate(range(START_NS, START_NS + 12 * PERIOD_NS, PERIOD_NS))
+    ]
     bag = write_bag(tmp_path / 'drive', sorted(messages, key=lambda one: one[2]))
     outcome = bring(bag, tmp_path / 'out', PNG)
     assert outcome.status == FAILED
@@ -100,8 +105,10 @@ def test_topic_must_be_chosen_where_there_are_two(tmp_path):
     assert 'no images on /front' in wrong.reason and '/rear/image' in wrong.reason
 
 
-@pytest.mark.parametrize(('missing', 'sentence'), [
-    ('/cmd_vel', 'no topic of commands'), ('/camera/image_raw', 'no topic of images')])
+@pytest.mark.parametrize(
+    ('missing', 'sentence'),
+    [('/cmd_vel', 'no topic of commands'), ('/camera/image_raw', 'no topic of images')],
+)
 def test_bag_without_a_stream_is_refused(tmp_path, missing, sentence):
     """No camera or no command: the sentence says what the bag has instead."""
     bag = write_bag(tmp_path / 'drive', [one for one in drive() if one[0] != missing])
@@ -122,10 +129,12 @@ def test_instruction_of_the_bag_comes_first(tmp_path):
 
 def test_frame_that_cannot_be_used_is_dropped_and_counted(tmp_path):
     """Another size, a size that lies, a broken JPEG: whole frames are left out, with a reason."""
+
     def some(index, stamp_ns):
         if index == 3:
             return image(picture(3, (16, 8)), stamp_ns)
         return image(picture(index), stamp_ns, **({'height': 500} if index == 5 else {}))
+
     bag = write_bag(tmp_path / 'raw', drive(100, image_of=some))
     with taken(bag, tmp_path / 'o', PNG) as episode:
         drops = [event.text for event in episode.events if event.name == 'drop']
@@ -136,6 +145,7 @@ def test_frame_that_cannot_be_used_is_dropped_and_counted(tmp_path):
     def broken(index, stamp_ns):
         data = images.encode(picture(index))
         return compressed(data[:20] if index == 4 else data, stamp_ns)
+
     bag = write_bag(tmp_path / 'jpeg', drive(100, image_of=broken))
     with taken(bag, tmp_path / 'o', PNG) as episode:
         assert len(episode) == 99 and episode.health['drops'] == 1
@@ -143,8 +153,9 @@ def test_frame_that_cannot_be_used_is_dropped_and_counted(tmp_path):
 
 def test_bag_of_an_unknown_encoding_is_refused(tmp_path):
     """No image can be used: the take is refused with the first reason, and nothing is left."""
-    bag = write_bag(tmp_path / 'drive', drive(
-        image_of=lambda i, ns: image(picture(i), ns, encoding='bgr10')))
+    bag = write_bag(
+        tmp_path / 'drive', drive(image_of=lambda i, ns: image(picture(i), ns, encoding='bgr10'))
+    )
     outcome = bring(bag, tmp_path / 'out', PNG)
     assert outcome.status == FAILED and "unknown encoding; got 'bgr10'" in outcome.reason
     assert not list((tmp_path / 'out').iterdir())
@@ -152,27 +163,33 @@ def test_bag_of_an_unknown_encoding_is_refused(tmp_path):
 
 def test_command_that_is_not_finite_is_left_out(tmp_path):
     """NaN never reaches an episode; the event says so."""
-    bag = write_bag(tmp_path / 'drive', drive(
-        command_of=lambda i, _: twist(float('nan') if i == 2 else 0.3)))
+    bag = write_bag(
+        tmp_path / 'drive', drive(command_of=lambda i, _: twist(float('nan') if i == 2 else 0.3))
+    )
     with taken(bag, tmp_path / 'out', PNG) as episode:
         assert len(episode.commands) == 11 and np.isfinite(episode.commands.twist).all()
         assert [event.text for event in episode.events if event.name == 'problem'] == [
-            'a command was not finite, and is left out']
+            'a command was not finite, and is left out'
+        ]
 
 
 def cut(path):
     """Leave the first half of a file."""
-    path.write_bytes(path.read_bytes()[:path.stat().st_size // 2])
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
 
 
-@pytest.mark.parametrize(('storage', 'spoil'), [
-    ('mcap', lambda folder: cut(next(folder.glob('*.mcap')))),
-    ('sqlite3', lambda folder: cut(next(folder.glob('*.db3')))),
-    ('sqlite3', lambda folder: next(folder.glob('*.db3')).write_bytes(b'')),
-    ('mcap', lambda folder: next(folder.glob('*.mcap')).unlink()),
-    ('mcap', lambda folder: (folder / 'metadata.yaml').write_text('version: [')),
-    ('mcap', lambda folder: (folder / 'metadata.yaml').write_text('- 1'))],
-    ids=['cut mcap', 'cut sqlite3', 'empty sqlite3', 'no storage', 'bad yaml', 'other yaml'])
+@pytest.mark.parametrize(
+    ('storage', 'spoil'),
+    [
+        ('mcap', lambda folder: cut(next(folder.glob('*.mcap')))),
+        ('sqlite3', lambda folder: cut(next(folder.glob('*.db3')))),
+        ('sqlite3', lambda folder: next(folder.glob('*.db3')).write_bytes(b'')),
+        ('mcap', lambda folder: next(folder.glob('*.mcap')).unlink()),
+        ('mcap', lambda folder: (folder / 'metadata.yaml').write_text('version: [')),
+        ('mcap', lambda folder: (folder / 'metadata.yaml').write_text('- 1')),
+    ],
+    ids=['cut mcap', 'cut sqlite3', 'empty sqlite3', 'no storage', 'bad yaml', 'other yaml'],
+)
 def test_broken_bag_is_a_sentence(tmp_path, storage, spoil):
     """Whatever is broken in a bag, its import fails with one sentence and leaves nothing."""
     bag = write_bag(tmp_path / 'drive', drive(60), storage)
@@ -195,5 +212,6 @@ def test_exported_take_comes_back(tmp_path):
             assert np.array_equal(first.frame_stamp_ns, second.frame_stamp_ns)
             assert np.array_equal(first.frame_received_ns, second.frame_received_ns)
             for name in ('twist', 'stamp_ns', 'received_ns'):
-                assert np.array_equal(getattr(first.commands, name),
-                                      getattr(second.commands, name))
+                assert np.array_equal(
+                    getattr(first.commands, name), getattr(second.commands, name)
+                )

@@ -28,6 +28,7 @@ def ready(**layout) -> Joystick:
 
 # --- logic ---
 
+
 def test_nothing_moves_without_the_enable_button():
     """Full deflection alone is not even a zero on the wire."""
     one = ready()
@@ -127,8 +128,13 @@ def test_buttons_ask_once_for_each_press():
     """Start, success, failure, discard and stop, at the moment of pressing; held is not again."""
     one = ready()
     at = itertools.count(MS, MS)
-    for button, name in ((START, 'start'), (A, 'success'), (B, 'failure'), (X, 'discard'),
-                         (Y, 'stop')):
+    for button, name in (
+        (START, 'start'),
+        (A, 'success'),
+        (B, 'failure'),
+        (X, 'discard'),
+        (Y, 'stop'),
+    ):
         assert one.heard(axes(), down(button), next(at)) == [('recorder', name)]
         assert one.heard(axes(), down(button), next(at)) == []
         assert one.heard(axes(), down(), next(at)) == []
@@ -159,11 +165,20 @@ def test_a_joystick_that_lacks_what_is_asked_for_is_told_in_words():
     assert one.problem == ''
 
 
-@pytest.mark.parametrize(('layout', 'word'), [
-    ({'axes': (0, 1)}, 'axes'), ({'axes': (0, 1, -2)}, 'axes'), ({'axes': (1, 1, 3)}, 'meanings'),
-    ({'scale': (1.0, 1.0)}, 'scale'), ({'scale': (1.0, float('nan'), 1.0)}, 'scale'),
-    ({'scale': (2.0, 1.0, 1.0)}, 'scale'), ({'deadzone': 1.0}, 'deadzone'),
-    ({'enable_button': -1}, 'enable'), ({'enable_button': 7}, 'button has two meanings')])
+@pytest.mark.parametrize(
+    ('layout', 'word'),
+    [
+        ({'axes': (0, 1)}, 'axes'),
+        ({'axes': (0, 1, -2)}, 'axes'),
+        ({'axes': (1, 1, 3)}, 'meanings'),
+        ({'scale': (1.0, 1.0)}, 'scale'),
+        ({'scale': (1.0, float('nan'), 1.0)}, 'scale'),
+        ({'scale': (2.0, 1.0, 1.0)}, 'scale'),
+        ({'deadzone': 1.0}, 'deadzone'),
+        ({'enable_button': -1}, 'enable'),
+        ({'enable_button': 7}, 'button has two meanings'),
+    ],
+)
 def test_a_layout_that_cannot_be_is_refused(layout, word):
     """One sentence that names what does not fit."""
     with pytest.raises(UserError, match=word):
@@ -172,12 +187,17 @@ def test_a_layout_that_cannot_be_is_refused(layout, word):
 
 # --- the live console, with no terminal ---
 
+
 @pytest.fixture
 def console(nodes):
     """Start a console that has no terminal: ``console(joy_scale=[…])``."""
+
     def start(**params):
-        return nodes.start('teleop_node', params={
-            'terminal_required': False, 'max_linear_mps': 0.4, 'throttle': 1.0, **params})
+        return nodes.start(
+            'teleop_node',
+            params={'terminal_required': False, 'max_linear_mps': 0.4, 'throttle': 1.0, **params},
+        )
+
     return start
 
 
@@ -224,21 +244,30 @@ def test_buttons_call_the_recorder(console, client):
     other, called = Client('servers'), []
     try:
         for name in ('start', 'stop', 'discard', 'success', 'failure'):
+
             def answer(_request, response, name=name):
                 called.append(name)
                 response.success, response.message = True, f'did {name}'
                 return response
+
             other.node.create_service(Trigger, f'recorder/{name}', answer)
         process = console()
         pad = Pad(client)
         pad.say()
-        for button, name in ((START, 'start'), (A, 'success'), (X, 'discard'), (B, 'failure'),
-                             (Y, 'stop')):
+        for button, name in (
+            (START, 'start'),
+            (A, 'success'),
+            (X, 'discard'),
+            (B, 'failure'),
+            (Y, 'stop'),
+        ):
+
             def pressed(button=button, name=name):
                 pad.say(0.0, button)
                 pad.say()
                 time.sleep(0.3)  # until the console looks again; its client may know no server yet
                 return name in called
+
             wait_until(pressed, 15, name, lambda: process.output)
             process.wait_for_output(f'did {name}')
     finally:

@@ -29,10 +29,32 @@ MAY_IMPORT = {
     'safety': set(),
     'sim': set(),
     'bringup': {'safety'},
-    'nodes': {'bringup', 'data', 'encoded', 'episode', 'images', 'interop', 'model', 'runtime',
-              'safety', 'sim', 'training'},
-    'cli': {'bringup', 'data', 'episode', 'images', 'interop', 'model', 'report', 'runtime',
-            'safety', 'sim', 'training'},
+    'nodes': {
+        'bringup',
+        'data',
+        'encoded',
+        'episode',
+        'images',
+        'interop',
+        'model',
+        'runtime',
+        'safety',
+        'sim',
+        'training',
+    },
+    'cli': {
+        'bringup',
+        'data',
+        'episode',
+        'images',
+        'interop',
+        'model',
+        'report',
+        'runtime',
+        'safety',
+        'sim',
+        'training',
+    },
 }
 # Module of others → the parts that may import it. What is not named here is free.
 KEPT_TO = {
@@ -50,11 +72,34 @@ KEPT_TO = {
 }
 ROS_MESSAGES = ('_msgs', '_interfaces', '_srvs')
 # Logic that takes time as a number.
-CLOCKLESS = {'episode', 'data', 'model', 'runtime', 'safety', 'sim', 'interop', 'types', 'errors',
-             'encoded', 'images'}
-CLOCKS = {'time.time', 'time.time_ns', 'time.monotonic', 'time.monotonic_ns', 'time.perf_counter',
-          'time.perf_counter_ns', 'datetime.now', 'datetime.utcnow', 'datetime.datetime.now',
-          'datetime.datetime.utcnow', 'datetime.today', 'date.today', 'datetime.date.today'}
+CLOCKLESS = {
+    'episode',
+    'data',
+    'model',
+    'runtime',
+    'safety',
+    'sim',
+    'interop',
+    'types',
+    'errors',
+    'encoded',
+    'images',
+}
+CLOCKS = {
+    'time.time',
+    'time.time_ns',
+    'time.monotonic',
+    'time.monotonic_ns',
+    'time.perf_counter',
+    'time.perf_counter_ns',
+    'datetime.now',
+    'datetime.utcnow',
+    'datetime.datetime.now',
+    'datetime.datetime.utcnow',
+    'datetime.today',
+    'date.today',
+    'datetime.date.today',
+}
 PICKLES = {'pickle', 'cPickle', 'dill', 'cloudpickle', 'joblib', 'shelve', 'marshal'}
 LOADS_CODE = {'torch.load', 'yaml.load', 'yaml.unsafe_load', 'yaml.full_load', 'yaml.load_all'}
 
@@ -150,23 +195,35 @@ def test_every_folder_of_the_package_is_in_the_table():
     assert folders <= set(MAY_IMPORT)
 
 
-@pytest.mark.parametrize(('name', 'code'), [
-    ('safety.guard', 'import torch'), ('data.x', 'from rclpy.node import Node'),
-    ('episode.reader', 'def f():\n    import sensor_msgs.msg'),
-    ('runtime.policy', 'from mobile_vla_ros.data import dataset'),
-    ('episode.x', 'from mobile_vla_ros import data'), ('cli.train', 'import mobile_vla_ros.nodes'),
-    ('training.loop', 'import pickle'), ('cli.demo', 'from transformers import Kosmos2Model')])
+@pytest.mark.parametrize(
+    ('name', 'code'),
+    [
+        ('safety.guard', 'import torch'),
+        ('data.x', 'from rclpy.node import Node'),
+        ('episode.reader', 'def f():\n    import sensor_msgs.msg'),
+        ('runtime.policy', 'from mobile_vla_ros.data import dataset'),
+        ('episode.x', 'from mobile_vla_ros import data'),
+        ('cli.train', 'import mobile_vla_ros.nodes'),
+        ('training.loop', 'import pickle'),
+        ('cli.demo', 'from transformers import Kosmos2Model'),
+    ],
+)
 def test_a_forbidden_import_would_be_found(name, code):
     """The check itself: planted mistakes of each kind."""
     assert forbidden_imports(name, ast.parse(code))
 
 
-@pytest.mark.parametrize(('name', 'code'), [
-    ('episode.writer', 'import time\ntime.time_ns()'), ('sim.arena', 'from time import monotonic'),
-    ('runtime.x', 'import datetime\ndatetime.datetime.now()'),
-    ('model.bundle', 'import torch\ntorch.load(path, weights_only=True)'),
-    ('cli.x', 'import yaml\nyaml.load(text, Loader=yaml.Loader)'),
-    ('data.x', 'import numpy\nnumpy.load(path, allow_pickle=True)')])
+@pytest.mark.parametrize(
+    ('name', 'code'),
+    [
+        ('episode.writer', 'import time\ntime.time_ns()'),
+        ('sim.arena', 'from time import monotonic'),
+        ('runtime.x', 'import datetime\ndatetime.datetime.now()'),
+        ('model.bundle', 'import torch\ntorch.load(path, weights_only=True)'),
+        ('cli.x', 'import yaml\nyaml.load(text, Loader=yaml.Loader)'),
+        ('data.x', 'import numpy\nnumpy.load(path, allow_pickle=True)'),
+    ],
+)
 def test_a_forbidden_use_would_be_found(name, code):
     """The check itself: planted mistakes of each kind."""
     assert forbidden_uses(name, ast.parse(code))
@@ -175,8 +232,15 @@ def test_a_forbidden_use_would_be_found(name, code):
 def test_the_guards_process_imports_no_torch():
     """What nodes/guard_ros pulls in, transitively, is numpy and ROS."""
     done = subprocess.run(
-        [sys.executable, '-c', 'import sys, mobile_vla_ros.nodes.guard_ros\n'
-         'heavy = {"torch", "transformers", "peft", "h5py", "mujoco", "PIL", "matplotlib"}\n'
-         'sys.exit(", ".join(heavy & set(sys.modules)) or 0)'],
-        cwd=PACKAGE.parent, capture_output=True, text=True)
+        [
+            sys.executable,
+            '-c',
+            'import sys, mobile_vla_ros.nodes.guard_ros\n'
+            'heavy = {"torch", "transformers", "peft", "h5py", "mujoco", "PIL", "matplotlib"}\n'
+            'sys.exit(", ".join(heavy & set(sys.modules)) or 0)',
+        ],
+        cwd=PACKAGE.parent,
+        capture_output=True,
+        text=True,
+    )
     assert done.returncode == 0, done.stderr

@@ -33,8 +33,9 @@ def in_process(index: int) -> tuple[float, float]:
 
 def test_the_expert_ends_where_it_ends_in_process(tmp_path, capfd):
     """Three scenes through arena, guard and runner: the same places, and one dict a scene."""
-    trials = drive_live(policy=None, suite='unseen_layouts', first=4, count=3, speed=4.0,
-                        log=tmp_path / 'log')
+    trials = drive_live(
+        policy=None, suite='unseen_layouts', first=4, count=3, speed=4.0, log=tmp_path / 'log'
+    )
     assert [trial['trial'] for trial in trials] == [4, 5, 6]
     for trial in trials:
         scene = suites.scene('unseen_layouts', trial['trial'])
@@ -45,32 +46,53 @@ def test_the_expert_ends_where_it_ends_in_process(tmp_path, capfd):
         assert math.dist(trial['path'][-1][:2], in_process(trial['trial'])) < 0.15
         assert 1.5 < trial['elapsed_s'] < 12
     assert {path.name for path in (tmp_path / 'log').iterdir()} == {
-        'sim.log', 'guard.log', 'arena_runner.log'}
+        'sim.log',
+        'guard.log',
+        'arena_runner.log',
+    }
     assert attached(tmp_path / 'log') == set()
     assert 'success=3/3' in capfd.readouterr().err
 
 
 def test_a_policy_is_driven_and_can_be_shown_no_image(tmp_path, small_run):
     """Inference and guard, one scene; a policy that learned nothing comes to no good end."""
-    trial, = drive_live(policy=small_run / 'best', suite='unseen_layouts', first=0, count=1,
-                        control='image', speed=5.0, log=tmp_path / 'log', quiet=True)
+    (trial,) = drive_live(
+        policy=small_run / 'best',
+        suite='unseen_layouts',
+        first=0,
+        count=1,
+        control='image',
+        speed=5.0,
+        log=tmp_path / 'log',
+        quiet=True,
+    )
     assert trial['outcome'] in (TIMEOUT, 'collision', 'wrong')
     assert trial['elapsed_s'] > 0
     assert 'instruction: ' in (tmp_path / 'log' / 'inference.log').read_text()
 
 
-@pytest.mark.parametrize(('changed', 'words'), [
-    ({'count': 0}, 'nothing to drive'),
-    ({'suite': 'unseen_layout'}, 'unseen_layouts'),
-    ({'first': -1}, 'no such trial'),
-    ({'control': 'instruction', 'policy': Path('x')}, 'cannot be driven through live nodes'),
-    ({'control': 'image'}, '--policy'),
-    ({'speed': 50.0}, 'speed'),
-    ({'policy': Path('nowhere')}, 'nowhere')])
+@pytest.mark.parametrize(
+    ('changed', 'words'),
+    [
+        ({'count': 0}, 'nothing to drive'),
+        ({'suite': 'unseen_layout'}, 'unseen_layouts'),
+        ({'first': -1}, 'no such trial'),
+        ({'control': 'instruction', 'policy': Path('x')}, 'cannot be driven through live nodes'),
+        ({'control': 'image'}, '--policy'),
+        ({'speed': 50.0}, 'speed'),
+        ({'policy': Path('nowhere')}, 'nowhere'),
+    ],
+)
 def test_what_cannot_be_driven_is_refused_before_anything_starts(tmp_path, changed, words):
     """A sentence, and not one process or file."""
-    given = {'policy': None, 'suite': 'unseen_layouts', 'first': 0, 'count': 1,
-             'log': tmp_path / 'log', **changed}
+    given = {
+        'policy': None,
+        'suite': 'unseen_layouts',
+        'first': 0,
+        'count': 1,
+        'log': tmp_path / 'log',
+        **changed,
+    }
     with pytest.raises(UserError, match=words):
         drive_live(**given)
     assert not (tmp_path / 'log').exists()
@@ -79,19 +101,33 @@ def test_what_cannot_be_driven_is_refused_before_anything_starts(tmp_path, chang
 def test_a_node_that_ends_early_is_told_with_its_last_words(tmp_path):
     """A machine without GL: what the arena said, and nothing left running."""
     with pytest.raises(UserError, match='apt-get install libosmesa6'):
-        drive_live(policy=None, suite='train', first=0, count=1, log=tmp_path / 'log', quiet=True,
-                   env={'MUJOCO_GL': 'disable', 'ROS_AUTOMATIC_DISCOVERY_RANGE': 'LOCALHOST'})
+        drive_live(
+            policy=None,
+            suite='train',
+            first=0,
+            count=1,
+            log=tmp_path / 'log',
+            quiet=True,
+            env={'MUJOCO_GL': 'disable', 'ROS_AUTOMATIC_DISCOVERY_RANGE': 'LOCALHOST'},
+        )
     assert attached(tmp_path / 'log') == set()
 
 
 def test_ctrl_c_leaves_nothing_running(tmp_path):
     """In the middle of a drive: every node that was started has ended with the command."""
     log = tmp_path / 'log'
-    code = ('from pathlib import Path; from mobile_vla_ros.cli.live import drive_live; '
-            "drive_live(policy=None, suite='train', first=0, count=50, "
-            f'log=Path({str(log)!r}))')
-    process = subprocess.Popen([sys.executable, '-c', code], cwd=ROOT, start_new_session=True,
-                               stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    code = (
+        'from pathlib import Path; from mobile_vla_ros.cli.live import drive_live; '
+        "drive_live(policy=None, suite='train', first=0, count=50, "
+        f'log=Path({str(log)!r}))'
+    )
+    process = subprocess.Popen(
+        [sys.executable, '-c', code],
+        cwd=ROOT,
+        start_new_session=True,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
     try:
         runner = log / 'arena_runner.log'
         wait_until(lambda: runner.exists() and '{' in runner.read_text(), 60.0, 'the first trial')

@@ -26,8 +26,12 @@ def test_views_of_one_tensor_are_counted_once():
     """What shares memory takes it once."""
     weight = torch.randn(10, requires_grad=True)
     row = torch.randn(4, 10)
-    assert saved_bytes(lambda: (weight * row).sum() + (weight * row.flip(0).flip(0)[1:]).sum(),
-                       [weight]) == 2 * 4 * 10 * 4
+    assert (
+        saved_bytes(
+            lambda: (weight * row).sum() + (weight * row.flip(0).flip(0)[1:]).sum(), [weight]
+        )
+        == 2 * 4 * 10 * 4
+    )
 
 
 def test_what_stands_in_memory_beside_the_activations():
@@ -45,8 +49,15 @@ def built(small_backbone, *, meta: bool, checkpointing: bool = False):
         model = backbone.model.to('meta')
         backbone = Backbone(model, None, backbone.image, '', None, '')
     with torch.device('meta' if meta else 'cpu'):
-        return build_network(backbone, LoraSettings(4, 8, 0.0), motion_dims=2, chunk=5, hidden=16,
-                             layers=1, activation_checkpointing=checkpointing).train()
+        return build_network(
+            backbone,
+            LoraSettings(4, 8, 0.0),
+            motion_dims=2,
+            chunk=5,
+            hidden=16,
+            layers=1,
+            activation_checkpointing=checkpointing,
+        ).train()
 
 
 @pytest.mark.parametrize('checkpointing', [False, True])
@@ -59,10 +70,12 @@ def test_counting_shapes_gives_what_a_real_pass_keeps(small_backbone, dtype, che
     def forward():
         with torch.autocast('cpu', dtype or torch.bfloat16, enabled=dtype is not None):
             return network(pixels, text, torch.full((2,), TEXT), [FRAMES] * 2, WINDOW)
+
     real = saved_bytes(forward, [*network.parameters(), *network.buffers()])
     shapes = built(small_backbone, meta=True, checkpointing=checkpointing)
-    found, layer = count(shapes, 2, frames=FRAMES, window=WINDOW, text=TEXT, side=SIDE,
-                         dtype=dtype)
+    found, layer = count(
+        shapes, 2, frames=FRAMES, window=WINDOW, text=TEXT, side=SIDE, dtype=dtype
+    )
     assert found.activations == pytest.approx(real, rel=0.01, abs=50_000)
     assert (found.weights, found.gradients, found.optimizer) == standing(network)
     assert {p.device.type for p in shapes.parameters()} == {'meta'}

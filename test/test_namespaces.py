@@ -17,23 +17,32 @@ def test_two_robots_in_two_namespaces_do_not_hear_each_other(client, tmp_path):
     """The same launch file twice: the person who drives r1 moves r1 alone."""
     told = {robot: client.subscribe(f'{robot}/cmd_vel', Twist) for robot in ('r1', 'r2')}
     moved = {robot: client.subscribe(f'{robot}/odom', Odometry) for robot in ('r1', 'r2')}
-    states = {robot: client.subscribe(f'{robot}/guard/status', DiagnosticStatus)
-              for robot in ('r1', 'r2')}
+    states = {
+        robot: client.subscribe(f'{robot}/guard/status', DiagnosticStatus)
+        for robot in ('r1', 'r2')
+    }
     with Processes(tmp_path) as first, Processes(tmp_path / 'second') as second:
         for processes, robot in ((first, 'r1'), (second, 'r2')):
             # The test listens to the commands too, which the arena's guard would take for a base.
             specs = DRIVE.nodes(sim=True, namespace=robot, override='arm_at_start')
             processes.start([spec for spec in specs if spec.name != 'inference'])
-        client.wait_for(lambda: all(len(inbox) for inboxes in (told, moved, states)
-                                    for inbox in inboxes.values()), 60, 'both robots')
+        client.wait_for(
+            lambda: all(
+                len(inbox) for inboxes in (told, moved, states) for inbox in inboxes.values()
+            ),
+            60,
+            'both robots',
+        )
         drive = Twist()
         drive.linear.x = 0.5
         with client.stream('r1/teleop/cmd_vel', lambda: drive, 20.0):
-            client.wait_for(lambda: moved['r1'].last.twist.twist.linear.x > 0.3, 20,
-                            'the first robot to move')
+            client.wait_for(
+                lambda: moved['r1'].last.twist.twist.linear.x > 0.3, 20, 'the first robot to move'
+            )
             heard = len(told['r2'])
-            client.wait_for(lambda: len(told['r2']) > heard + 20, 20,
-                            "a second of the other robot's commands")
+            client.wait_for(
+                lambda: len(told['r2']) > heard + 20, 20, "a second of the other robot's commands"
+            )
         assert max(speed(message) for message in told['r1'].messages) > 0.3
         assert max(speed(message) for message in told['r2'].messages) == 0.0
         assert not {'teleop', 'driving'} & {state.message for state in states['r2'].messages}

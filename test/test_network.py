@@ -31,8 +31,9 @@ def network(small_backbone):
     """A small network in evaluation mode, and its tokenizer."""
     torch.manual_seed(1)
     backbone = load_backbone(small_backbone)
-    built = build_network(backbone, LoraSettings(r=4, dropout=0.0), motion_dims=2, chunk=5,
-                          hidden=16, layers=1)
+    built = build_network(
+        backbone, LoraSettings(r=4, dropout=0.0), motion_dims=2, chunk=5, hidden=16, layers=1
+    )
     return built.eval(), backbone.tokenizer
 
 
@@ -44,16 +45,24 @@ def words(tokenizer, *sentences):
 def test_the_seed_recipe_has_the_seed_s_parameter_counts():
     """config/train_seed.yaml builds the network that the seed reported (SEED.md, the recipe)."""
     values = yaml.safe_load((CONFIG / 'train_seed.yaml').read_text())
-    model = ModelConfig(**{name: value for name, value in values.items()
-                           if name in ModelConfig.__dataclass_fields__})
+    model = ModelConfig(
+        **{
+            name: value
+            for name, value in values.items()
+            if name in ModelConfig.__dataclass_fields__
+        }
+    )
     with torch.device('meta'):
         kosmos = Kosmos2Model(Kosmos2Config())
         kosmos.requires_grad_(False)
         built = build_network(
             Backbone(kosmos, None, ImageSpec(224, (0, 0, 0), (1, 1, 1)), '', None, ''),
             LoraSettings(model.lora_r, model.lora_alpha, model.lora_dropout, model.lora_scope),
-            motion_dims=model.motion_dims, chunk=values['chunk'], hidden=model.head_hidden,
-            layers=model.head_layers)
+            motion_dims=model.motion_dims,
+            chunk=values['chunk'],
+            hidden=model.head_hidden,
+            layers=model.head_layers,
+        )
     counts = built.parameter_counts()
     assert round(counts['lora'] / 1e6, 2) == 43.09
     assert round(counts['head'] / 1e6, 2) == 13.93
@@ -71,9 +80,9 @@ def test_image_tokens_land_on_their_own_places(network):
     second, _ = net.embed(images, ids, lengths)
     table = net.kosmos.get_input_embeddings().weight
     assert torch.equal(second[:, 0], table[0].expand(2, -1))
-    assert torch.equal(second[:, 1:1 + tokens], images)
-    assert torch.equal(second[0, 1 + tokens:1 + tokens + 5], table[ids[0]])
-    assert torch.equal(first[:, 1 + tokens:], second[:, 1 + tokens:])
+    assert torch.equal(second[:, 1 : 1 + tokens], images)
+    assert torch.equal(second[0, 1 + tokens : 1 + tokens + 5], table[ids[0]])
+    assert torch.equal(first[:, 1 + tokens :], second[:, 1 + tokens :])
     assert positions.tolist() == [1 + tokens + 5, 1 + tokens + 2]
     for row, position in enumerate(positions):
         assert torch.equal(second[row, position], net.action_token)
@@ -110,16 +119,19 @@ def test_sliding_over_features_equals_window_by_window(network):
     assert gripper.shape == (3 + 2, 4, 5)
     rows = [(0, 0), (0, 1), (0, 2), (1, 6), (1, 7)]
     for window, (run, start) in enumerate(rows):
-        alone, _ = net(pixels[start:start + 4], ids[run:run + 1], lengths[run:run + 1], [4], 4)
-        torch.testing.assert_close(motion[window:window + 1], alone)
+        alone, _ = net(
+            pixels[start : start + 4], ids[run : run + 1], lengths[run : run + 1], [4], 4
+        )
+        torch.testing.assert_close(motion[window : window + 1], alone)
 
 
 def test_only_adapters_token_and_head_are_trained(network):
     """The backbone itself stays frozen, and every trained parameter gets a gradient."""
     net, tokenizer = network
     net.train()
-    motion, gripper = net(torch.randn(4, 3, 56, 56), *words(tokenizer, 'go to the red box'),
-                          [4], 4)
+    motion, gripper = net(
+        torch.randn(4, 3, 56, 56), *words(tokenizer, 'go to the red box'), [4], 4
+    )
     (motion.sum() + gripper.sum()).backward()
     for name, parameter in net.named_parameters():
         trained = 'lora_' in name or not name.startswith('backbone.')
@@ -128,11 +140,14 @@ def test_only_adapters_token_and_head_are_trained(network):
         assert (parameter.grad is not None) == trained, name
 
 
-@pytest.mark.parametrize(('name', 'expected'), [
-    ('builtin:tyni', "Did you mean 'builtin:tiny'"),
-    ('/no/such/folder', 'unknown backbone'),
-    ('tiny', 'unknown backbone'),
-])
+@pytest.mark.parametrize(
+    ('name', 'expected'),
+    [
+        ('builtin:tyni', "Did you mean 'builtin:tiny'"),
+        ('/no/such/folder', 'unknown backbone'),
+        ('tiny', 'unknown backbone'),
+    ],
+)
 def test_an_unknown_backbone_is_named(name, expected):
     """Bad input: a sentence that says what was got and expected."""
     with pytest.raises(UserError, match=expected) as caught:
@@ -145,8 +160,10 @@ def test_a_hub_that_cannot_be_reached_is_said(monkeypatch):
     monkeypatch.setenv('HF_HUB_OFFLINE', '1')
     with pytest.raises(UserError, match='cannot be loaded') as caught:
         load_backbone('microsoft/no-such-kosmos', offline=True, revision='abc123')
-    assert ('hf download microsoft/no-such-kosmos --revision abc123 --local-dir no-such-kosmos; '
-            'then give that folder: --backbone no-such-kosmos') in str(caught.value)
+    assert (
+        'hf download microsoft/no-such-kosmos --revision abc123 --local-dir no-such-kosmos; '
+        'then give that folder: --backbone no-such-kosmos'
+    ) in str(caught.value)
 
 
 def test_a_hub_s_commit_is_known_also_where_a_branch_was_asked_for(small_backbone, tmp_path):
@@ -157,12 +174,20 @@ def test_a_hub_s_commit_is_known_also_where_a_branch_was_asked_for(small_backbon
     (folder / 'refs').mkdir()
     (folder / 'refs' / 'main').write_text(commit)
     done = subprocess.run(
-        [sys.executable, '-c', 'from mobile_vla_ros.model.backbone import load_backbone\n'
-         'for revision in (None, "main"):\n'
-         '    found = load_backbone("somebody/kosmos", revision=revision, offline=True)\n'
-         '    print(found.revision, found.sha256)'],
+        [
+            sys.executable,
+            '-c',
+            'from mobile_vla_ros.model.backbone import load_backbone\n'
+            'for revision in (None, "main"):\n'
+            '    found = load_backbone("somebody/kosmos", revision=revision, offline=True)\n'
+            '    print(found.revision, found.sha256)',
+        ],
         env={**os.environ, 'HF_HUB_CACHE': str(tmp_path / 'hub'), 'HF_HUB_OFFLINE': '1'},
-        capture_output=True, text=True, timeout=120, check=False)
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
     assert done.returncode == 0, done.stderr
     sha256 = weights_hash(Path(small_backbone))
     assert done.stdout.split('\n')[:2] == [f'{commit} {sha256}'] * 2

@@ -20,9 +20,17 @@ from mobile_vla_ros.safety.guard import State
 def view(**changed) -> View:
     twists = np.zeros((10, 6))
     twists[:, 0] = 0.5
-    known = {'state': 'driving', 'reason': '', 'instruction': 'go to the red box',
-             'plan': Plan(0, twists, 10.0), 'command': twists[0], 'max_velocity': (1.0, 1.0, 1.0),
-             'age_s': 0.1, 'camera_hz': 10.0, 'now_ns': 0}
+    known = {
+        'state': 'driving',
+        'reason': '',
+        'instruction': 'go to the red box',
+        'plan': Plan(0, twists, 10.0),
+        'command': twists[0],
+        'max_velocity': (1.0, 1.0, 1.0),
+        'age_s': 0.1,
+        'camera_hz': 10.0,
+        'now_ns': 0,
+    }
     return View(**{**known, **changed})
 
 
@@ -54,15 +62,17 @@ def test_the_arrow_is_the_command():
     """Standing still draws a dot, full speed a long arrow; the plan alone draws the map."""
     image = np.full((480, 640, 3), 90, np.uint8)
     still = count(draw_drive(image, view(plan=None, command=np.zeros(6))), PREDICTED)
-    fast = count(draw_drive(image, view(plan=None, command=np.array([1.0, 0, 0, 0, 0, 0]))),
-                 PREDICTED)
+    fast = count(
+        draw_drive(image, view(plan=None, command=np.array([1.0, 0, 0, 0, 0, 0]))), PREDICTED
+    )
     assert 0 < still < fast / 5
 
 
 def test_the_map_shows_what_of_the_plan_is_over():
     """Half a second into a plan of one second, half of the path is no longer ahead."""
-    fresh, half = (count(draw_drive(None, view(now_ns=now)), PREDICTED)
-                   for now in (0, 500_000_000))
+    fresh, half = (
+        count(draw_drive(None, view(now_ns=now)), PREDICTED) for now in (0, 500_000_000)
+    )
     assert 0.3 * fresh < half < 0.8 * fresh
 
 

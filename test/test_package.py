@@ -14,8 +14,15 @@ import pytest
 import mobile_vla_ros
 
 ROOT = Path(__file__).resolve().parent.parent
-EXECUTABLES = ('guard_node', 'inference_node', 'mobile_vla', 'recorder_node', 'shadow_node',
-               'sim_node', 'teleop_node')
+EXECUTABLES = (
+    'guard_node',
+    'inference_node',
+    'mobile_vla',
+    'recorder_node',
+    'shadow_node',
+    'sim_node',
+    'teleop_node',
+)
 
 
 def setup_arguments() -> dict:
@@ -37,8 +44,9 @@ def test_one_version_in_all_its_places():
     """package.xml, setup.py, the package and the newest entry of the changelog agree."""
     manifest = ElementTree.parse(ROOT / 'package.xml').getroot()
     changelog = re.search(r'^(\S+) \([^)]*\)\n-+$', (ROOT / 'CHANGELOG.rst').read_text(), re.M)
-    assert {manifest.findtext('version'), setup_arguments()['version'],
-            changelog.group(1)} == {mobile_vla_ros.__version__}
+    assert {manifest.findtext('version'), setup_arguments()['version'], changelog.group(1)} == {
+        mobile_vla_ros.__version__
+    }
 
 
 def test_the_manifest_is_what_ros_expects():
@@ -53,8 +61,11 @@ def test_the_manifest_is_what_ros_expects():
 
 def test_what_runs_is_pinned():
     """Every requirement is exact, but numpy, which a ROS installation brings along."""
-    lines = [line for line in (ROOT / 'requirements.txt').read_text().splitlines()
-             if line and not line.startswith('#')]
+    lines = [
+        line
+        for line in (ROOT / 'requirements.txt').read_text().splitlines()
+        if line and not line.startswith('#')
+    ]
     loose = [line for line in lines if not re.fullmatch(r'[A-Za-z0-9_.-]+==[0-9.]+', line)]
     assert [re.split('[<>=]', line)[0] for line in loose] == ['numpy']
     for extra in setup_arguments()['extras_require'].values():
@@ -82,9 +93,22 @@ def installed(tmp_path_factory) -> Path:
         shutil.copy(ROOT / name, source)
     environment = {**os.environ, 'PATH': f'{Path(sys.executable).parent}:{os.environ["PATH"]}'}
     built = subprocess.run(
-        [sys.executable, '-m', 'colcon', '--log-base', 'log', 'build', '--event-handlers',
-         'console_direct+'], cwd=workspace, env=environment, capture_output=True, text=True,
-        stdin=subprocess.DEVNULL)
+        [
+            sys.executable,
+            '-m',
+            'colcon',
+            '--log-base',
+            'log',
+            'build',
+            '--event-handlers',
+            'console_direct+',
+        ],
+        cwd=workspace,
+        env=environment,
+        capture_output=True,
+        text=True,
+        stdin=subprocess.DEVNULL,
+    )
     assert built.returncode == 0, built.stdout + built.stderr
     return workspace / 'install'
 
@@ -92,9 +116,13 @@ def installed(tmp_path_factory) -> Path:
 def sourced(installed: Path, command: str, **env) -> subprocess.CompletedProcess:
     """Run a command in a shell that has sourced the installation, far from the source tree."""
     return subprocess.run(
-        ['bash', '-c', f'source {installed}/setup.bash && {command}'], cwd=installed,
-        env={**os.environ, 'PYTHONPATH': '', **env}, capture_output=True, text=True,
-        stdin=subprocess.DEVNULL)
+        ['bash', '-c', f'source {installed}/setup.bash && {command}'],
+        cwd=installed,
+        env={**os.environ, 'PYTHONPATH': '', **env},
+        capture_output=True,
+        text=True,
+        stdin=subprocess.DEVNULL,
+    )
 
 
 def test_colcon_installs_every_executable_and_file(installed):
@@ -104,8 +132,11 @@ def test_colcon_installs_every_executable_and_file(installed):
     assert {path.name for path in library.iterdir()} == set(EXECUTABLES)
     share = prefix / 'share' / 'mobile_vla_ros'
     for folder, pattern in (('launch', '*.launch.py'), ('config', '*.yaml'), ('config', '*.xml')):
-        assert {p.name for p in (share / folder).glob(pattern)} == {
-            p.name for p in (ROOT / folder).glob(pattern)} != set()
+        assert (
+            {p.name for p in (share / folder).glob(pattern)}
+            == {p.name for p in (ROOT / folder).glob(pattern)}
+            != set()
+        )
     assert (share / 'package.xml').is_file()
     assert (prefix / 'share/ament_index/resource_index/packages/mobile_vla_ros').is_file()
 
@@ -113,16 +144,25 @@ def test_colcon_installs_every_executable_and_file(installed):
 def test_colcon_installs_the_assets(installed):
     """The shipped backbone and the arena are inside the installed package, byte for byte."""
     assets = next((installed / 'mobile_vla_ros').glob('lib/python*/site-packages/*/assets'))
-    wanted = {p.relative_to(ROOT / 'mobile_vla_ros/assets'): p.stat().st_size
-              for p in (ROOT / 'mobile_vla_ros/assets').rglob('*') if p.is_file()}
-    assert {p.relative_to(assets): p.stat().st_size
-            for p in assets.rglob('*') if p.is_file()} == wanted != {}
+    wanted = {
+        p.relative_to(ROOT / 'mobile_vla_ros/assets'): p.stat().st_size
+        for p in (ROOT / 'mobile_vla_ros/assets').rglob('*')
+        if p.is_file()
+    }
+    assert (
+        {p.relative_to(assets): p.stat().st_size for p in assets.rglob('*') if p.is_file()}
+        == wanted
+        != {}
+    )
 
 
 def test_the_installed_package_finds_its_own_files(installed):
     """After sourcing, the package that is imported and its configuration are the installed."""
-    done = sourced(installed, f'{sys.executable} -c "from mobile_vla_ros.bringup.share import '
-                   'config_file; print(config_file(\'guard.yaml\'))"')
+    done = sourced(
+        installed,
+        f'{sys.executable} -c "from mobile_vla_ros.bringup.share import '
+        "config_file; print(config_file('guard.yaml'))\"",
+    )
     assert done.stdout.startswith(str(installed)), done.stderr
 
 
@@ -150,13 +190,21 @@ def test_setting_up_again_takes_no_time(tmp_path):
     # Stands in for the environment: notes every call, and is a Python for the questions asked.
     (venv / 'python').write_text(
         f'#!/bin/sh\necho "$@" >> {tmp_path}/calls\ncase "$*" in *install*) exit 0;; esac\n'
-        f'exec {sys.executable} "$@"\n')
+        f'exec {sys.executable} "$@"\n'
+    )
     (venv / 'python').chmod(0o755)
     environment = {**os.environ, 'PYTHON': sys.executable}
 
     def run() -> subprocess.CompletedProcess:
-        return subprocess.run([tmp_path / 'scripts' / 'setup'], cwd='/', env=environment,
-                              capture_output=True, text=True, stdin=subprocess.DEVNULL)
+        return subprocess.run(
+            [tmp_path / 'scripts' / 'setup'],
+            cwd='/',
+            env=environment,
+            capture_output=True,
+            text=True,
+            stdin=subprocess.DEVNULL,
+        )
+
     first = run()
     assert first.returncode == 0, first.stderr
     assert 'pip install' in (tmp_path / 'calls').read_text()
@@ -174,8 +222,12 @@ def test_a_python_that_does_not_fit_is_refused(tmp_path):
     shutil.copytree(ROOT / 'scripts', tmp_path / 'scripts')
     for name in ('requirements.txt', 'setup.py', 'setup.cfg'):
         shutil.copy(ROOT / name, tmp_path)
-    done = subprocess.run([tmp_path / 'scripts' / 'setup'], capture_output=True, text=True,
-                          env={**os.environ, 'PYTHON': '/bin/false'})
+    done = subprocess.run(
+        [tmp_path / 'scripts' / 'setup'],
+        capture_output=True,
+        text=True,
+        env={**os.environ, 'PYTHON': '/bin/false'},
+    )
     assert done.returncode == 2
     assert '3.11, 3.12 or 3.13' in done.stderr
     assert done.stderr.count('\n') == 1

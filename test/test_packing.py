@@ -26,10 +26,11 @@ def forward(model: Kosmos2Model, count: int) -> torch.Tensor:
     pixels = torch.rand(count, 3, side, side, generator=torch.Generator().manual_seed(count))
     ids = torch.full((count, images + 6), 3)
     places = torch.zeros_like(ids)
-    places[:, 1:1 + images] = 1
+    places[:, 1 : 1 + images] = 1
     with torch.no_grad():
-        return model(pixel_values=pixels.bfloat16(), input_ids=ids,
-                     image_embeds_position_mask=places).last_hidden_state
+        return model(
+            pixel_values=pixels.bfloat16(), input_ids=ids, image_embeds_position_mask=places
+        ).last_hidden_state
 
 
 @packs
@@ -49,10 +50,12 @@ def test_packed_weights_are_held_once(plain):
     pack(packed)
     after = packed.state_dict()
     assert sum(value.nbytes for value in after.values()) == sum(
-        value.nbytes for value in before.values())
+        value.nbytes for value in before.values()
+    )
     there = {value.untyped_storage().data_ptr() for value in before.values()}
-    assert not there & {value.untyped_storage().data_ptr() for value in after.values()
-                        if not value.is_mkldnn}
+    assert not there & {
+        value.untyped_storage().data_ptr() for value in after.values() if not value.is_mkldnn
+    }
 
 
 def test_where_torch_cannot_pack_nothing_is_changed(plain, monkeypatch):
@@ -63,11 +66,13 @@ def test_where_torch_cannot_pack_nothing_is_changed(plain, monkeypatch):
     assert not any(isinstance(part, PackedLinear) for part in same.modules())
 
 
-@pytest.mark.parametrize(('precision', 'gains'), [
-    ('bf16', True), ('fp32', False), ('fp16', False)])
+@pytest.mark.parametrize(
+    ('precision', 'gains'), [('bf16', True), ('fp32', False), ('fp16', False)]
+)
 def test_a_policy_that_drives_is_packed_in_bfloat16_alone(small_run, precision, gains):
     """As the inference node loads it; its golden frames come back."""
     ready = load_policy(str(small_run / 'best'), PolicySettings(device='cpu', precision=precision))
-    assert any(isinstance(part, PackedLinear)
-               for part in ready.policy.network.modules()) == (gains and packing.can_pack())
+    assert any(isinstance(part, PackedLinear) for part in ready.policy.network.modules()) == (
+        gains and packing.can_pack()
+    )
     assert ready.golden, ready.golden_said

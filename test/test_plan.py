@@ -14,8 +14,10 @@ def test_an_epoch_uses_every_piece_once_in_an_order_of_its_own():
     draws = plan.epoch_draws(said, seed=1, epoch=0)
     assert sorted(index for index, _ in draws) == list(range(20))
     assert draws == plan.epoch_draws(said, seed=1, epoch=0)
-    orders = [[index for index, _ in plan.epoch_draws(said, seed, epoch)]
-              for seed, epoch in ((1, 0), (1, 1), (2, 0))]
+    orders = [
+        [index for index, _ in plan.epoch_draws(said, seed, epoch)]
+        for seed, epoch in ((1, 0), (1, 1), (2, 0))
+    ]
     assert len({tuple(order) for order in orders}) == 3
     assert len({seed for _, seed in draws}) == 20
 
@@ -23,25 +25,30 @@ def test_an_epoch_uses_every_piece_once_in_an_order_of_its_own():
 def test_balance_draws_rare_instructions_as_often_as_frequent_ones():
     """90 takes of one sentence and 10 of another: each is seen about half of the time."""
     said = ['left'] * 90 + ['right'] * 10
-    seen = Counter(said[index] for epoch in range(20)
-                   for index, _ in plan.epoch_draws(said, 0, epoch, balance=True))
+    seen = Counter(
+        said[index]
+        for epoch in range(20)
+        for index, _ in plan.epoch_draws(said, 0, epoch, balance=True)
+    )
     assert sum(seen.values()) == 2000
     assert 850 < seen['right'] < 1150
 
 
-@pytest.mark.parametrize(('pieces', 'batch_size', 'accumulate'), [
-    (45, 1, 8), (1, 1, 8), (7, 3, 2), (16, 4, 4), (24, 6, 1)])
+@pytest.mark.parametrize(
+    ('pieces', 'batch_size', 'accumulate'),
+    [(45, 1, 8), (1, 1, 8), (7, 3, 2), (16, 4, 4), (24, 6, 1)],
+)
 @pytest.mark.parametrize('processes', [1, 2, 3, 5])
-def test_the_work_of_a_step_is_the_same_for_any_number_of_processes(pieces, batch_size,
-                                                                    accumulate, processes):
+def test_the_work_of_a_step_is_the_same_for_any_number_of_processes(
+    pieces, batch_size, accumulate, processes
+):
     """Every piece of a step is done by exactly one process, and each does about as much."""
     draws = plan.epoch_draws(['go'] * pieces, 0, 0)
     steps = plan.steps(draws, batch_size * accumulate)
     assert [draw for step in steps for draw in step] == draws
     assert len(steps) == math.ceil(pieces / (batch_size * accumulate))
     for step in steps:
-        shares = [plan.share(step, process, processes, batch_size)
-                  for process in range(processes)]
+        shares = [plan.share(step, process, processes, batch_size) for process in range(processes)]
         assert [draw for share in shares for batch in share for draw in batch] == step
         assert all(0 < len(batch) <= batch_size for share in shares for batch in share)
         sizes = [sum(map(len, share)) for share in shares]

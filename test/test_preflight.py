@@ -11,8 +11,12 @@ BASE = Endpoint('base', '/r1', TWIST)
 STAMPED_BASE = Endpoint('base', '/r1', TWIST_STAMPED)
 RECORDER = Endpoint('recorder', '/r1', TWIST)
 SMOOTHER = Endpoint('velocity_smoother', '/r1', TWIST)
-OPEN = {'max_velocity': [0.5, 0.5, 2.5], 'min_velocity': [-0.5, -0.5, -2.5],
-        'max_accel': [2.5, 2.5, 3.2], 'max_decel': [-2.5, -2.5, -3.2]}
+OPEN = {
+    'max_velocity': [0.5, 0.5, 2.5],
+    'min_velocity': [-0.5, -0.5, -2.5],
+    'max_accel': [2.5, 2.5, 3.2],
+    'max_decel': [-2.5, -2.5, -3.2],
+}
 TOPIC = '/r1/cmd_vel'
 
 
@@ -40,8 +44,18 @@ def test_a_second_guard_of_the_same_name_is_a_rival():
     assert not preflight.rivals(TOPIC, [GUARD], '/r1/guard', publishes=False).ok
 
 
-@pytest.mark.parametrize('name', ['recorder', 'shadow', 'rosbag2_recorder', '_ros2cli_1234',
-                                  'foxglove_bridge', 'rqt_gui_py_node_7', 'rviz2'])
+@pytest.mark.parametrize(
+    'name',
+    [
+        'recorder',
+        'shadow',
+        'rosbag2_recorder',
+        '_ros2cli_1234',
+        'foxglove_bridge',
+        'rqt_gui_py_node_7',
+        'rviz2',
+    ],
+)
 def test_who_only_watches_is_no_base(name):
     """A recorder hears every command and moves no wheel."""
     check = preflight.listeners(TOPIC, [Endpoint(name, '/', TWIST)])
@@ -125,10 +139,18 @@ def test_a_listener_that_wants_no_command_at_all_is_red():
     assert 'remappings' in check.remedy
 
 
-@pytest.mark.parametrize(('found', 'wanted'), [
-    ([], TWIST), ([BASE], TWIST), ([STAMPED_BASE], TWIST_STAMPED), ([RECORDER], TWIST),
-    ([RECORDER, STAMPED_BASE], TWIST_STAMPED), ([BASE, SMOOTHER], TWIST),
-    ([SMOOTHER, STAMPED_BASE], TWIST)])
+@pytest.mark.parametrize(
+    ('found', 'wanted'),
+    [
+        ([], TWIST),
+        ([BASE], TWIST),
+        ([STAMPED_BASE], TWIST_STAMPED),
+        ([RECORDER], TWIST),
+        ([RECORDER, STAMPED_BASE], TWIST_STAMPED),
+        ([BASE, SMOOTHER], TWIST),
+        ([SMOOTHER, STAMPED_BASE], TWIST),
+    ],
+)
 def test_the_type_is_chosen_by_who_moves_wheels(found, wanted):
     """The recorder follows the guard, and must not lead it."""
     assert preflight.wanted_type(found) == wanted
@@ -171,17 +193,28 @@ def test_without_linear_y_no_base_is_asked_for_it():
     assert strafing.linear_y([Endpoint('diff_drive_controller', '/', TWIST)], False, {}).ok
 
 
-@pytest.mark.parametrize(('said', 'has'), [
-    ('the base has linear_x, linear_y', True), ('the base has linear_x, angular_z', False),
-    ('', True), ('no bundle yet', True)])
+@pytest.mark.parametrize(
+    ('said', 'has'),
+    [
+        ('the base has linear_x, linear_y', True),
+        ('the base has linear_x, angular_z', False),
+        ('', True),
+        ('no bundle yet', True),
+    ],
+)
 def test_what_a_policy_drives_is_read_from_its_check(said, has):
     """In doubt it strafes."""
     assert strafing.with_linear_y(said) is has
 
 
-@pytest.mark.parametrize(('age_s', 'fault', 'word'), [
-    (None, '', 'nothing of itself'), (5.0, '', 'silent for 5.0 s'),
-    (0.2, 'the camera is black', 'the camera is black')])
+@pytest.mark.parametrize(
+    ('age_s', 'fault', 'word'),
+    [
+        (None, '', 'nothing of itself'),
+        (5.0, '', 'silent for 5.0 s'),
+        (0.2, 'the camera is black', 'the camera is black'),
+    ],
+)
 def test_a_policy_that_is_not_there_silent_or_at_fault_is_red(age_s, fault, word):
     """And its own checks of before no longer count."""
     check = preflight.inference(age_s, fault, preflight.INFERENCE_CHECKS)
@@ -195,11 +228,11 @@ def test_what_a_policy_does_not_tell_is_named_as_not_known():
     check = preflight.inference(0.4, '', {'camera_rate', 'axes'})
     assert not check.ok
     assert check.sentence.endswith(
-        'not known: camera_size, clock_skew, free_memory, golden_frames')
+        'not known: camera_size, clock_skew, free_memory, golden_frames'
+    )
     assert 'name inference in override' in check.remedy
     for age_s in (None, 5.0):
-        assert 'not known: camera_rate, camera_size' in preflight.inference(
-            age_s, '', ()).sentence
+        assert 'not known: camera_rate, camera_size' in preflight.inference(age_s, '', ()).sentence
 
 
 def test_an_override_of_no_check_is_refused_with_the_nearest_name():
@@ -211,8 +244,11 @@ def test_an_override_of_no_check_is_refused_with_the_nearest_name():
 
 def test_arming_is_refused_for_what_is_red_and_not_overridden():
     """One line each, and none of what is green or overridden."""
-    checks = [Check('linear_y', False, 'y is lost', 'mend it'), Check('axes', True, 'well'),
-              Check('cmd_vel_rivals', False, 'nav2 publishes too')]
+    checks = [
+        Check('linear_y', False, 'y is lost', 'mend it'),
+        Check('axes', True, 'well'),
+        Check('cmd_vel_rivals', False, 'nav2 publishes too'),
+    ]
     text = preflight.refusal(checks, {'linear_y'})
     assert text.splitlines()[1:] == ['red cmd_vel_rivals: nav2 publishes too']
     assert preflight.refusal(checks, {'linear_y', 'cmd_vel_rivals'}) == ''

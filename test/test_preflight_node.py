@@ -15,8 +15,12 @@ from std_msgs.msg import Bool
 from mobile_vla_ros.safety.preflight import INFERENCE_CHECKS
 
 LATCHED = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
-OPEN = {'max_velocity': [0.5, 0.5, 2.5], 'min_velocity': [-0.5, -0.5, -2.5],
-        'max_accel': [2.5, 2.5, 3.2], 'max_decel': [-2.5, -2.5, -3.2]}
+OPEN = {
+    'max_velocity': [0.5, 0.5, 2.5],
+    'min_velocity': [-0.5, -0.5, -2.5],
+    'max_accel': [2.5, 2.5, 3.2],
+    'max_decel': [-2.5, -2.5, -3.2],
+}
 
 
 class Flight:
@@ -30,14 +34,19 @@ class Flight:
 
     def lines(self) -> dict[str, str]:
         """Ask ~/preflight; return its lines by the check's name."""
-        return {line.split()[1].rstrip(':'): line
-                for line in self.client.call('guard/preflight').message.splitlines()}
+        return {
+            line.split()[1].rstrip(':'): line
+            for line in self.client.call('guard/preflight').message.splitlines()
+        }
 
     def until(self, name, start, word=''):
         """Ask until the line of that check begins so: the graph is learnt bit by bit."""
         return self.client.wait_for(
-            lambda: (line := self.lines().get(name, '')).startswith(start) and word in line
-            and line, what=f'{start} {name} {word}')
+            lambda: (
+                (line := self.lines().get(name, '')).startswith(start) and word in line and line
+            ),
+            what=f'{start} {name} {word}',
+        )
 
     def override(self, *names):
         """Set the parameter at run time; return the result."""
@@ -47,10 +56,18 @@ class Flight:
     def state(self, state, word=''):
         """Wait for a status of that state with a word in its reason; return its values."""
         seen = len(self.status)
-        return self.client.wait_for(lambda: next(
-            (values for status in self.status.messages[seen:] if status.message == state
-             and word in (values := status_values(status))['reason']), None),
-            what=f'{state} {word}')
+        return self.client.wait_for(
+            lambda: next(
+                (
+                    values
+                    for status in self.status.messages[seen:]
+                    if status.message == state
+                    and word in (values := status_values(status))['reason']
+                ),
+                None,
+            ),
+            what=f'{state} {word}',
+        )
 
 
 def override(*names):
@@ -66,6 +83,7 @@ def others(ros_domain):
     def make(name):
         made.append(Client(name))
         return made[-1]
+
     yield make
     for one in made:
         one.close()
@@ -85,8 +103,7 @@ def test_a_guard_that_no_base_hears_is_not_armed(nodes, client):
     assert client.call('guard/arm').success
 
 
-def test_another_publisher_keeps_from_arming_until_it_is_overridden_by_name(
-        nodes, client, others):
+def test_another_publisher_keeps_from_arming_until_it_is_overridden_by_name(nodes, client, others):
     """The rival is named; naming the check in override arms; a name of no check is refused."""
     client.subscribe('cmd_vel', Twist)
     others('controller_server').node.create_publisher(Twist, 'cmd_vel', 1)
@@ -176,7 +193,8 @@ def test_a_set_of_parameters_that_is_refused_overrides_nothing(nodes, client):
     """All or nothing: the good half of it does not count either."""
     flight = Flight(nodes, client)
     request = SetParametersAtomically.Request(
-        parameters=[override('cmd_vel_listeners'), override('cmd_vel_listener')])
+        parameters=[override('cmd_vel_listeners'), override('cmd_vel_listener')]
+    )
     answer = client.call('guard/set_parameters_atomically', SetParametersAtomically, request)
     assert not answer.result.successful
     assert not client.call('guard/arm').success
@@ -202,7 +220,8 @@ def test_commands_are_of_the_type_that_the_base_listens_to(nodes, client):
     commands = client.subscribe('cmd_vel', TwistStamped)
     client.wait_for(lambda: len(commands) > 3, what='stamped commands')
     assert flight.until('cmd_vel_type', 'green').endswith(
-        '/cmd_vel is TwistStamped, as who listens wants it')
+        '/cmd_vel is TwistStamped, as who listens wants it'
+    )
     assert client.call('guard/arm').success
 
 
@@ -212,8 +231,9 @@ def test_an_armed_guard_keeps_its_type(nodes, client, others):
     flight = Flight(nodes, client)
     flight.until('cmd_vel_listeners', 'green')
     assert client.call('guard/arm').success
-    client.node.destroy_subscription(next(
-        one for one in client.node.subscriptions if one.topic_name == '/cmd_vel'))
+    client.node.destroy_subscription(
+        next(one for one in client.node.subscriptions if one.topic_name == '/cmd_vel')
+    )
     stamped = others('late_base').subscribe('cmd_vel', TwistStamped)
     flight.until('cmd_vel_type', 'red', '/late_base wants TwistStamped')
     assert len(commands) > 0
@@ -254,15 +274,18 @@ def test_a_smoother_behind_another_node_is_found_too(nodes, client, others):
 def silent_smoother(others):
     """A smoother that listens to cmd_vel and has no parameter services."""
     import rclpy
-    node = rclpy.create_node('velocity_smoother', context=others('host').node.context,
-                             start_parameter_services=False)
+
+    node = rclpy.create_node(
+        'velocity_smoother', context=others('host').node.context, start_parameter_services=False
+    )
     node.create_subscription(Twist, 'cmd_vel', lambda _: None, 1)
     yield node
     node.destroy_node()
 
 
 def test_a_smoother_that_does_not_answer_holds_up_the_arming_and_not_the_commands(
-        nodes, client, silent_smoother):
+    nodes, client, silent_smoother
+):
     """Red after the time limit; zeros go out at the guard's rate all the while."""
     commands = client.subscribe('cmd_vel', Twist)
     flight = Flight(nodes, client)
@@ -295,8 +318,12 @@ GREEN = [(f'check/{name}', DiagnosticStatus.OK, 'well') for name in INFERENCE_CH
 
 def health(*statuses: tuple[str, bytes, str]) -> DiagnosticArray:
     """What inference says of itself."""
-    return DiagnosticArray(status=[DiagnosticStatus(name=name, level=level, message=text)
-                                   for name, level, text in statuses])
+    return DiagnosticArray(
+        status=[
+            DiagnosticStatus(name=name, level=level, message=text)
+            for name, level, text in statuses
+        ]
+    )
 
 
 def test_what_inference_found_counts_where_a_policy_is_expected(nodes, client):
@@ -310,8 +337,11 @@ def test_what_inference_found_counts_where_a_policy_is_expected(nodes, client):
     with client.stream('policy/health', lambda: said[0], 5, LATCHED):
         flight.until('inference', 'red', 'not known: camera_size')
         assert 'red inference' in client.call('guard/arm').message
-        said[0] = health(waiting, *GREEN[1:], ('check/camera_rate', DiagnosticStatus.ERROR,
-                                               'the camera sends 7 Hz'))
+        said[0] = health(
+            waiting,
+            *GREEN[1:],
+            ('check/camera_rate', DiagnosticStatus.ERROR, 'the camera sends 7 Hz'),
+        )
         flight.until('inference', 'green')
         refused = client.call('guard/arm')
         assert not refused.success
@@ -339,9 +369,14 @@ def test_checks_of_an_inference_that_fell_silent_no_longer_count(nodes, client):
     """Green ten seconds ago is not green: its node is red, and what it said is not repeated."""
     client.subscribe('cmd_vel', Twist)
     flight = Flight(nodes, client, expect_policy=True)
-    client.publish('policy/health', health(
-        ('policy', DiagnosticStatus.OK, ''),
-        ('check/camera_rate', DiagnosticStatus.OK, 'the camera sends 10 Hz')), LATCHED)
+    client.publish(
+        'policy/health',
+        health(
+            ('policy', DiagnosticStatus.OK, ''),
+            ('check/camera_rate', DiagnosticStatus.OK, 'the camera sends 10 Hz'),
+        ),
+        LATCHED,
+    )
     flight.until('camera_rate', 'green')
     flight.until('inference', 'red', 'silent')
     assert 'camera_rate' not in flight.lines()
@@ -352,9 +387,14 @@ def test_a_policy_without_linear_y_may_drive_a_base_that_cannot_strafe(nodes, cl
     others('diff_drive_controller').subscribe('cmd_vel', Twist)
     flight = Flight(nodes, client, expect_policy=True)
     axes = ['the base has linear_x, linear_y']
-    with client.stream('policy/health', lambda: health(
-            ('policy', DiagnosticStatus.OK, ''), ('check/axes', DiagnosticStatus.OK, axes[0])),
-            10, LATCHED):
+    with client.stream(
+        'policy/health',
+        lambda: health(
+            ('policy', DiagnosticStatus.OK, ''), ('check/axes', DiagnosticStatus.OK, axes[0])
+        ),
+        10,
+        LATCHED,
+    ):
         flight.until('linear_y', 'red', 'cannot strafe')
         axes[0] = 'the base has linear_x, angular_z'
         flight.until('linear_y', 'green')

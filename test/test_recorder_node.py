@@ -34,9 +34,16 @@ class Rig:
     def __init__(self, nodes, client, folder, *, module='recorder_node', env=None, **params):
         self.client, self.folder, self.count = client, folder, 0
         self.status = client.subscribe('recorder/status', DiagnosticStatus)
-        self.process = nodes.start(module, env=env, params={
-            'data_dir': str(folder), 'instruction': 'go to the red box', 'image_format': 'png',
-            **params})
+        self.process = nodes.start(
+            module,
+            env=env,
+            params={
+                'data_dir': str(folder),
+                'instruction': 'go to the red box',
+                'image_format': 'png',
+                **params,
+            },
+        )
 
     def image(self, height=12, width=16):
         """The next image of the camera, in daylight; its first pixel holds its number."""
@@ -65,13 +72,18 @@ class Rig:
 
     def until(self, what, predicate, timeout_s=15.0):
         """Wait for a new status of which ``predicate(state, values)`` is true; return values."""
-        return wait_for_status(self.status, predicate, timeout_s, what,
-                               lambda: self.process.output)
+        return wait_for_status(
+            self.status, predicate, timeout_s, what, lambda: self.process.output
+        )
 
     def until_frames(self, frames, commands=0):
         """Wait until that many frames and commands are written."""
-        return self.until(f'{frames} frames', lambda _, values: int(values['frames']) >= frames
-                          and int(values['commands']) >= commands)
+        return self.until(
+            f'{frames} frames',
+            lambda _, values: (
+                int(values['frames']) >= frames and int(values['commands']) >= commands
+            ),
+        )
 
 
 @pytest.fixture
@@ -206,12 +218,18 @@ def test_folder_that_is_removed_in_mid_take_is_told_of_at_once(rig):
         one.call('start')
         one.until_frames(2)
         shutil.rmtree(one.folder)
-        one.until('the loss', lambda state, v: state == 'recording'
-                  and '.part was removed' in v['problem'])
+        one.until(
+            'the loss',
+            lambda state, v: state == 'recording' and '.part was removed' in v['problem'],
+        )
         one.call('stop', success=False)
         one.call('start')
-        one.until('no loss', lambda state, v: state == 'recording' and int(v['frames']) > 2
-                  and 'removed' not in v['problem'])
+        one.until(
+            'no loss',
+            lambda state, v: (
+                state == 'recording' and int(v['frames']) > 2 and 'removed' not in v['problem']
+            ),
+        )
         one.call('stop')
     assert len(find_episodes(one.folder)) == 1
 
@@ -258,6 +276,7 @@ def test_stamped_commands_are_found_when_they_come_later(rig):
         message = TwistStamped(twist=twist(0.2))
         message.header.stamp.sec = 7
         return message
+
     with one.camera():
         one.call('start')
         one.until_frames(2)
@@ -284,8 +303,9 @@ def test_source_of_the_guard_is_kept_beside_each_command(rig):
     with one.camera(), one.commands():
         one.call('start')
         one.until_frames(3, commands=3)
-        with one.client.stream('guard/status', lambda: status_message(
-                'guard', 'takeover', {'source': 'takeover'}), 10):
+        with one.client.stream(
+            'guard/status', lambda: status_message('guard', 'takeover', {'source': 'takeover'}), 10
+        ):
             values = one.until('the source', lambda _, v: v['source'] == 'takeover')
             one.until_frames(3, commands=int(values['commands']) + 5)
         one.call('stop')
@@ -316,8 +336,12 @@ def test_compressed_images_are_stored_as_they_came(rig):
     """With image_transport compressed, the camera's own bytes are in the file."""
     one = rig(image_transport='compressed')
     encoded = encode(np.zeros((12, 16, 3), np.uint8), 'jpeg', 33)
-    with one.client.stream(COMPRESSED, lambda: to_compressed(
-            encoded, stamp=one.client.now()), 20, qos_profile_sensor_data):
+    with one.client.stream(
+        COMPRESSED,
+        lambda: to_compressed(encoded, stamp=one.client.now()),
+        20,
+        qos_profile_sensor_data,
+    ):
         one.call('start')
         one.until_frames(3)
         one.call('stop')
@@ -331,10 +355,14 @@ def test_broken_compressed_images_cost_only_themselves(rig):
     one = rig(image_transport='compressed')
     good = encode(np.full((12, 16, 3), 150, np.uint8), 'jpeg', 90)
     size = good.index(b'\xff\xc0') + 5
-    absurd = good[:size] + b'\xff' * 4 + good[size + 4:]
+    absurd = good[:size] + b'\xff' * 4 + good[size + 4 :]
     sent = good[:40]
-    with one.client.stream(COMPRESSED, lambda: to_compressed(
-            sent, stamp=one.client.now()), 20, qos_profile_sensor_data):
+    with one.client.stream(
+        COMPRESSED,
+        lambda: to_compressed(sent, stamp=one.client.now()),
+        20,
+        qos_profile_sensor_data,
+    ):
         assert 'newest camera image is broken' in one.call('start', success=False)
         sent = good
         wait_until(lambda: one.client.call('recorder/start').success)
@@ -355,6 +383,7 @@ def test_unknown_encoding_is_refused_at_the_start(rig):
 
     def make():
         return Image(height=2, width=2, step=4, encoding='16UC1', data=bytes(8))
+
     with one.client.stream(CAMERA, make, 20, qos_profile_sensor_data):
         assert "'16UC1'; expected rgb8" in one.call('start', success=False)
     assert not one.folder.exists()
@@ -381,20 +410,29 @@ def patched(tmp_path, code: str) -> dict:
     package.mkdir()
     (package / 'recorder.py').write_text(
         'import sys, time\nfrom mobile_vla_ros.nodes import current_take, recorder_node\n'
-        f'{textwrap.dedent(code)}\nsys.exit(recorder_node.main())\n')
+        f'{textwrap.dedent(code)}\nsys.exit(recorder_node.main())\n'
+    )
     return {'module': 'patched.recorder', 'env': {'PYTHONPATH': str(tmp_path)}}
 
 
 def test_signal_while_a_take_is_opened_leaves_nothing(nodes, client, tmp_path):
     """Ctrl-C before a start is answered: no empty file that the next start would recover."""
-    one = Rig(nodes, client, tmp_path / 'takes', **patched(tmp_path, """
+    one = Rig(
+        nodes,
+        client,
+        tmp_path / 'takes',
+        **patched(
+            tmp_path,
+            """
         class SlowWriter(current_take.EpisodeWriter):
             def __init__(self, *args, **kwargs):
                 super().__init__(*args, **kwargs)
                 print('opened', flush=True)
                 time.sleep(0.5)
         current_take.EpisodeWriter = SlowWriter
-        """))
+        """,
+        ),
+    )
     service = client.node.create_client(Trigger, 'recorder/start')
     with one.camera():
         wait_until(service.service_is_ready, 15)
@@ -405,17 +443,24 @@ def test_signal_while_a_take_is_opened_leaves_nothing(nodes, client, tmp_path):
     assert one.visible() == []
 
 
-def test_discard_of_a_take_that_just_ended_by_itself_says_that_it_is_kept(
-        nodes, client, tmp_path):
+def test_discard_of_a_take_that_just_ended_by_itself_says_that_it_is_kept(nodes, client, tmp_path):
     """The disk was faster than the operator: no take is called discarded that lies there."""
-    one = Rig(nodes, client, tmp_path / 'takes', **patched(tmp_path, """
+    one = Rig(
+        nodes,
+        client,
+        tmp_path / 'takes',
+        **patched(
+            tmp_path,
+            """
         class Ending(current_take.Recording):
             def discard(self, on_done=None):
                 with self._news:
                     self._stop('the disk is full')
                 super().discard(on_done)
         current_take.Recording = Ending
-        """))
+        """,
+        ),
+    )
     with one.camera():
         one.call('start')
         one.until_frames(2)
@@ -472,6 +517,7 @@ def test_slow_writer_drops_whole_frames_and_counts_them(rig, limit):
     def make():
         message.header.stamp = one.client.now()
         return message
+
     with one.client.stream(CAMERA, make, 120, qos_profile_sensor_data), one.commands():
         one.call('start')
         one.until('drops', lambda _, v: int(v['drops']) > 3 and int(v['frames']) > 3)
@@ -498,8 +544,10 @@ def test_abandoned_takes_are_recovered_at_the_next_start(rig):
         broken = one.folder / '20260101T000000Z_00000000.h5.part'
         broken.write_bytes(b'no HDF5 at all')
         two = rig()
-        values = two.until('the recovery', lambda _, v: part.name[:-8] in v['recovered']
-                           and broken.name in v['recovered'])
+        values = two.until(
+            'the recovery',
+            lambda _, v: part.name[:-8] in v['recovered'] and broken.name in v['recovered'],
+        )
         assert f'{broken.name} could not be recovered' in values['recovered']
         two.process.wait_for_output(part.name[:-8])
         two.call('start')
@@ -528,17 +576,27 @@ def test_minutes_and_rate_are_told_before_and_during_a_take(rig):
         room = shutil.disk_usage(one.folder.parent).free - 1e6
         rate_hz = float(values['camera_hz'])  # 20 at most: a busy machine sends fewer
         return float(values['disk_minutes'] or 0) * 60 * rate_hz * frame_bytes / room
+
     with one.camera(make=make), one.commands():
-        one.until('the rate', lambda _, v: 5 < float(v['expected_hz']) < 25
-                  and 0.7 < minutes(v) < 1.4)
+        one.until(
+            'the rate', lambda _, v: 5 < float(v['expected_hz']) < 25 and 0.7 < minutes(v) < 1.4
+        )
         one.call('start')
-        one.until('the minutes of the take', lambda state, v: state == 'recording'
-                  and float(v['seconds']) > 2.5 and 0.7 < minutes(v) < 1.4)
+        one.until(
+            'the minutes of the take',
+            lambda state, v: (
+                state == 'recording' and float(v['seconds']) > 2.5 and 0.7 < minutes(v) < 1.4
+            ),
+        )
         one.call('stop')
         one.call('start')  # at once, so that its first bytes are fewer than those before
         seen = len(one.status)
-        one.until('the next take', lambda state, v: state == 'recording'
-                  and float(v['seconds']) > 2.5 and 0.7 < minutes(v) < 1.4)
+        one.until(
+            'the next take',
+            lambda state, v: (
+                state == 'recording' and float(v['seconds']) > 2.5 and 0.7 < minutes(v) < 1.4
+            ),
+        )
         assert all(status_values(said)['disk_minutes'] for said in one.status.messages[seen:])
         one.call('stop')
     with Episode.open(find_episodes(one.folder)[0]) as episode:
@@ -604,6 +662,7 @@ def test_images_of_another_kind_are_left_out_whole(rig):
         message = one.image()
         message.encoding = 'bgr8'
         return message
+
     make = one.image
     with one.camera(make=lambda: make()), one.commands():
         one.call('start')
@@ -633,6 +692,7 @@ def test_commands_that_change_their_type_in_mid_take_are_all_kept(rig, ros_domai
         message = TwistStamped(twist=twist(0.2))
         message.header.stamp.sec = 7
         return message
+
     first = Client('first_driver')
     try:
         with one.camera():
@@ -641,8 +701,10 @@ def test_commands_that_change_their_type_in_mid_take_are_all_kept(rig, ros_domai
                 one.until_frames(2, commands=5)
                 one.client.publisher('cmd_vel', TwistStamped)
                 values = one.until('both named', lambda _, v: '2 publishers' in v['problem'])
-                assert '/first_driver (Twist), /test_client (TwistStamped); only Twist' in (
-                    values['problem'])
+                assert (
+                    '/first_driver (Twist), /test_client (TwistStamped); only Twist'
+                    in (values['problem'])
+                )
             first.close()
             first = None
             with one.client.stream('cmd_vel', stamped, 20):
@@ -686,10 +748,12 @@ def test_camera_clock_that_stands_is_told_of_at_once(rig):
         message = one.image()
         message.header.stamp.sec = message.header.stamp.nanosec = 0
         return message
+
     with one.camera(make=make), one.commands():
         one.call('start')
-        values = one.until('the clock', lambda state, v: state == 'recording'
-                           and 'clock' in v['problem'])
+        values = one.until(
+            'the clock', lambda state, v: state == 'recording' and 'clock' in v['problem']
+        )
         assert values['expected_hz'] == '60.0'
         one.until_frames(20)
         one.call('stop')
@@ -715,8 +779,10 @@ def test_camera_that_falls_silent_is_told_of(rig):
 
 def test_bad_parameter_ends_with_a_sentence_and_status_2(nodes):
     """An unknown transport or a quality out of range: one sentence, status 2."""
-    for params, words in (({'image_transport': 'theora'}, 'expected raw or compressed'),
-                          ({'jpeg_quality': 101}, 'from 1 to 100')):
+    for params, words in (
+        ({'image_transport': 'theora'}, 'expected raw or compressed'),
+        ({'jpeg_quality': 101}, 'from 1 to 100'),
+    ):
         process = nodes.start('recorder_node', params=params)
         assert process.wait() == 2
         assert words in process.output and 'Traceback' not in process.output

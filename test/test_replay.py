@@ -83,8 +83,9 @@ def test_a_frame_says_what_the_policy_says_of_its_window(small_run, one):
         assert found.new.tolist() == [False] * 3 + [True] * (len(episode) - 3)
         for end in (3, 10, len(episode) - 1):
             policy.reset()
-            frames = [episode.frame(index, policy.spec.image.size) for index in
-                      range(end - 3, end + 1)]
+            frames = [
+                episode.frame(index, policy.spec.image.size) for index in range(end - 3, end + 1)
+            ]
             plan = policy.infer(frames, episode.instruction)
             np.testing.assert_allclose(found.twist[end], plan.twists[0], atol=1e-5)
     assert found.said.tolist() == found.new.tolist()
@@ -94,8 +95,9 @@ def test_a_frame_says_what_the_policy_says_of_its_window(small_run, one):
 def test_a_late_frame_is_compared_with_what_was_driven_when_it_came(clockwork, tmp_path):
     """Received 150 ms after it was taken: step 1 of its plan, and the command of that moment."""
     commands = [(ms, ms / 1000, 0.0) for ms in range(0, 2000, 50)]
-    found = replay(write(tmp_path, range(0, 1500, 100), late_ms=150, commands=commands),
-                   clockwork, None)
+    found = replay(
+        write(tmp_path, range(0, 1500, 100), late_ms=150, commands=commands), clockwork, None
+    )
     np.testing.assert_allclose(found.twist[5, :2], [0.01, 0.5])
     np.testing.assert_allclose(found.driven[5, 0], 0.65)
     np.testing.assert_allclose(found.before[5, 0], 0.55)
@@ -120,7 +122,8 @@ def test_gaps_and_refused_windows_are_named(clockwork, tmp_path):
     assert found.gaps == ['at 0.90 s: 0.50 s without a frame']
     assert found.refused == [
         'at 0.00 s to 0.30 s: 3 frames without a plan, the first window fills',
-        'at 1.40 s to 1.70 s: 3 frames without a plan, the window has a gap']
+        'at 1.40 s to 1.70 s: 3 frames without a plan, the window has a gap',
+    ]
     assert not found.said[10:13].any() and found.said[13:].all()
 
 
@@ -130,8 +133,7 @@ def test_which_frames_are_looked_at_is_known_before():
     assert looks([one * MS for one in ms], 10.0, 3) == [False, False, True, None, True, False]
 
 
-def test_a_frame_that_cannot_be_read_is_named_and_the_rest_goes_on(clockwork, small_run,
-                                                                   tmp_path):
+def test_a_frame_that_cannot_be_read_is_named_and_the_rest_goes_on(clockwork, small_run, tmp_path):
     """No plan while it is in the window, as in the node."""
     images = [encoded(index) for index in range(20)]
     images[8] = b'\x89PNG\r\n\x1a\n nothing'
@@ -153,16 +155,24 @@ def test_a_camera_clock_that_cannot_be_trusted_gives_way_to_receipts(clockwork, 
 
 def test_what_is_odd_about_a_take_is_said(clockwork, tmp_path):
     """Commands that are no numbers are left out; none at all count as zero."""
-    found = replay(write(tmp_path, range(0, 800, 100), commands=[(0, 0.1, 0), (5, np.nan, 0)]),
-                   clockwork, None)
+    found = replay(
+        write(tmp_path, range(0, 800, 100), commands=[(0, 0.1, 0), (5, np.nan, 0)]),
+        clockwork,
+        None,
+    )
     assert found.notes == ['1 commands are no finite numbers: they are left out']
     assert np.isfinite(found.driven).all()
     found = replay(write(tmp_path / 'none', range(0, 800, 100)), clockwork, None)
     assert found.notes == ['the take holds no command: what was driven counts as zero']
-    found = replay(write(tmp_path / 'late', range(0, 800, 100), late_ms=400,
-                         commands=[(0, 0.1, 0.2)]), clockwork, None)
-    assert found.notes == ['images came 0.40 s after they were taken; by default the guard drives '
-                           'by none older than 0.3 s']
+    found = replay(
+        write(tmp_path / 'late', range(0, 800, 100), late_ms=400, commands=[(0, 0.1, 0.2)]),
+        clockwork,
+        None,
+    )
+    assert found.notes == [
+        'images came 0.40 s after they were taken; by default the guard drives '
+        'by none older than 0.3 s'
+    ]
 
 
 def test_errors_bias_and_sign_flips_by_hand():
@@ -173,12 +183,19 @@ def test_errors_bias_and_sign_flips_by_hand():
     predicted[:, 5] = 0.2
     found = measured(predicted, driven, spec)
     assert found['linear_x'] == {
-        'unit': 'm/s', 'mae': pytest.approx((0.3 + 0.8 + 0.34) / 4),
-        'rmse': pytest.approx(((0.09 + 0.64 + 0.34 ** 2) / 4) ** 0.5),
-        'bias': pytest.approx((0.3 - 0.8 - 0.34) / 4), 'sign_flips': 0.25}
-    assert found['angular_z'] == {'unit': 'rad/s', 'mae': pytest.approx(0.2),
-                                  'rmse': pytest.approx(0.2), 'bias': pytest.approx(0.2),
-                                  'sign_flips': 0.0}
+        'unit': 'm/s',
+        'mae': pytest.approx((0.3 + 0.8 + 0.34) / 4),
+        'rmse': pytest.approx(((0.09 + 0.64 + 0.34**2) / 4) ** 0.5),
+        'bias': pytest.approx((0.3 - 0.8 - 0.34) / 4),
+        'sign_flips': 0.25,
+    }
+    assert found['angular_z'] == {
+        'unit': 'rad/s',
+        'mae': pytest.approx(0.2),
+        'rmse': pytest.approx(0.2),
+        'bias': pytest.approx(0.2),
+        'sign_flips': 0.0,
+    }
 
 
 def test_the_policy_stands_beside_predictors_that_see_nothing(clockwork, tmp_path):
@@ -203,19 +220,36 @@ def test_a_take_that_gives_no_plan_is_a_table_of_dashes(clockwork, tmp_path):
     result = summary(found, clockwork.spec)
     assert result['plans'] == 0 and result['measured']['policy']['linear_x']['mae'] is None
     assert 'to the end: 3 frames without a plan, the window is never full' in result['refused'][0]
-    assert '–' in text({**result, 'episode': 'x', 'device': 'cpu', 'precision': 'fp32',
-                        'threads': 1})
+    assert '–' in text(
+        {**result, 'episode': 'x', 'device': 'cpu', 'precision': 'fp32', 'threads': 1}
+    )
 
 
 def test_json_and_plot(small_run, one, tmp_path, capsys):
     """What a program reads, and a picture."""
-    status = main(['replay', str(one), '--policy', str(small_run / 'best'), '--json', '--plot',
-                   str(tmp_path / 'drive.png'), '--instruction', 'stop'])
+    status = main(
+        [
+            'replay',
+            str(one),
+            '--policy',
+            str(small_run / 'best'),
+            '--json',
+            '--plot',
+            str(tmp_path / 'drive.png'),
+            '--instruction',
+            'stop',
+        ]
+    )
     result = json.loads(capsys.readouterr().out)
     assert status == 0 and result['instruction'] == 'stop' and result['live'] is None
     assert set(result['measured']) == {'policy', 'zero', 'mean_action', 'repeat_last'}
-    assert set(result['measured']['policy']['linear_x']) == {'unit', 'mae', 'rmse', 'bias',
-                                                             'sign_flips'}
+    assert set(result['measured']['policy']['linear_x']) == {
+        'unit',
+        'mae',
+        'rmse',
+        'bias',
+        'sign_flips',
+    }
     assert result['pace']['step_ms'] > 0
     assert (tmp_path / 'drive.png').read_bytes().startswith(b'\x89PNG')
 
@@ -231,34 +265,45 @@ def test_store_golden_gives_a_bundle_what_it_lacks(small_run, one, tmp_path, cap
     with Episode.open(one) as episode:
         assert golden.instruction == episode.instruction
     assert golden_check(VlaPolicy.load(folder), golden, 'fp32')[0]
-    assert {path: path.read_bytes() for path in folder.rglob('*')
-            if path.is_file() and path.name != GOLDEN} == before
+    assert {
+        path: path.read_bytes()
+        for path in folder.rglob('*')
+        if path.is_file() and path.name != GOLDEN
+    } == before
 
 
-@pytest.mark.parametrize(('arguments', 'expected'), [
-    (['nothing.h5', '--policy', 'BUNDLE'], 'no episode at nothing.h5'),
-    (['TEXT', '--policy', 'BUNDLE'], 'cannot be read as an episode'),
-    (['TAKE', '--policy', 'nothing'], 'no such folder'),
-    (['TAKE', '--policy', 'builtin:dem'], "mean 'builtin:demo'"),
-    (['TAKE', '--policy', 'BUNDLE', '--instruction', ' '], 'the instruction is empty'),
-    (['TAKE', '--policy', 'BUNDLE', '--instruction', 'x' * 501], 'got 501 letters'),
-    (['DEAF', '--policy', 'BUNDLE'], 'has no instruction'),
-    (['TAKE', '--policy', 'BUNDLE', '--plot', 'nowhere/x.png'], 'a folder that is there'),
-    (['TAKE', '--policy', 'BUNDLE', '--plot', 'x.jpg'], 'FILE.png'),
-    (['TAKE', '--policy', 'BUNDLE', '--threads', '0'], '1 to 256'),
-    (['TAKE', '--policy', 'BUNDLE', '--threads', '1000000'], '1 to 256'),
-    (['TAKE', '--policy', 'BUNDLE', '--device', 'warp9'], "'warp9' cannot be used"),
-    (['TAKE', '--policy', 'BUNDLE', '--store-golden', '--ros'], 'one at a time'),
-    (['SHORT', '--policy', 'BUNDLE', '--store-golden'], 'its frames come at 10 Hz. Take'),
-])
-def test_bad_input_is_a_sentence(arguments, expected, small_run, one, tmp_path, monkeypatch,
-                                 capsys):
+@pytest.mark.parametrize(
+    ('arguments', 'expected'),
+    [
+        (['nothing.h5', '--policy', 'BUNDLE'], 'no episode at nothing.h5'),
+        (['TEXT', '--policy', 'BUNDLE'], 'cannot be read as an episode'),
+        (['TAKE', '--policy', 'nothing'], 'no such folder'),
+        (['TAKE', '--policy', 'builtin:dem'], "mean 'builtin:demo'"),
+        (['TAKE', '--policy', 'BUNDLE', '--instruction', ' '], 'the instruction is empty'),
+        (['TAKE', '--policy', 'BUNDLE', '--instruction', 'x' * 501], 'got 501 letters'),
+        (['DEAF', '--policy', 'BUNDLE'], 'has no instruction'),
+        (['TAKE', '--policy', 'BUNDLE', '--plot', 'nowhere/x.png'], 'a folder that is there'),
+        (['TAKE', '--policy', 'BUNDLE', '--plot', 'x.jpg'], 'FILE.png'),
+        (['TAKE', '--policy', 'BUNDLE', '--threads', '0'], '1 to 256'),
+        (['TAKE', '--policy', 'BUNDLE', '--threads', '1000000'], '1 to 256'),
+        (['TAKE', '--policy', 'BUNDLE', '--device', 'warp9'], "'warp9' cannot be used"),
+        (['TAKE', '--policy', 'BUNDLE', '--store-golden', '--ros'], 'one at a time'),
+        (['SHORT', '--policy', 'BUNDLE', '--store-golden'], 'its frames come at 10 Hz. Take'),
+    ],
+)
+def test_bad_input_is_a_sentence(
+    arguments, expected, small_run, one, tmp_path, monkeypatch, capsys
+):
     """Status 2, what was wrong, and never a traceback."""
     monkeypatch.chdir(tmp_path)
     (tmp_path / 'text.h5').write_text('nothing of the kind')
-    known = {'TAKE': one, 'BUNDLE': small_run / 'best', 'TEXT': tmp_path / 'text.h5',
-             'DEAF': write(tmp_path / 'deaf', (0, 100)),
-             'SHORT': write(tmp_path / 'short', (0, 100))}
+    known = {
+        'TAKE': one,
+        'BUNDLE': small_run / 'best',
+        'TEXT': tmp_path / 'text.h5',
+        'DEAF': write(tmp_path / 'deaf', (0, 100)),
+        'SHORT': write(tmp_path / 'short', (0, 100)),
+    }
     with h5py.File(known['DEAF'], 'r+') as file:  # the writer would refuse it
         file.attrs['instruction'] = ''
     assert main(['replay', *(str(known.get(word, word)) for word in arguments)]) == 2
@@ -267,8 +312,10 @@ def test_bad_input_is_a_sentence(arguments, expected, small_run, one, tmp_path, 
 
 def answers(found, **changes):
     """What a live node says that says the same, with changes at some frames."""
-    given = [{'frame': int(index), 'twist': found.twist[index].tolist()}
-             for index in np.flatnonzero(found.new)]
+    given = [
+        {'frame': int(index), 'twist': found.twist[index].tolist()}
+        for index in np.flatnonzero(found.new)
+    ]
     for name, change in changes.items():
         given[int(name[1:])] |= change
     return given
@@ -290,18 +337,27 @@ def test_a_live_node_that_says_something_else_is_told_with_the_moment(clockwork,
     assert not compare([], found, 1e-5)['equal']
 
 
-def test_the_live_node_says_the_same_and_nothing_drives(small_run, one, client, monkeypatch,
-                                                        tmp_path, capsys):
+def test_the_live_node_says_the_same_and_nothing_drives(
+    small_run, one, client, monkeypatch, tmp_path, capsys
+):
     """Processes over DDS in lockstep: equal to 1e-5 at every plan, and cmd_vel has no voice."""
     monkeypatch.setattr(replay_live, 'isolated', dict)  # in the test's own domain
     voices = []
-    client.subscribe('policy/cmd_vel', TwistStamped, 100, callback=lambda _: voices.append(
-        client.node.count_publishers('cmd_vel') + client.node.count_publishers('teleop/cmd_vel')))
+    client.subscribe(
+        'policy/cmd_vel',
+        TwistStamped,
+        100,
+        callback=lambda _: voices.append(
+            client.node.count_publishers('cmd_vel')
+            + client.node.count_publishers('teleop/cmd_vel')
+        ),
+    )
     real, given = replay_live._answers, []
 
     def kept(*arguments):
         given.append(real(*arguments))
         return given[0]
+
     monkeypatch.setattr(replay_live, '_answers', kept)
     status = main(['replay', str(one), '--policy', str(small_run / 'best'), '--ros', '--json'])
     result = json.loads(capsys.readouterr().out)

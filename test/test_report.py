@@ -21,14 +21,30 @@ def test_labels_that_would_overlap_are_joined():
 
 def test_a_page_needs_nothing_from_outside():
     """One file that opens anywhere: no script, no link, what was given is escaped."""
-    text = page.page('A <b> title', 'sub', [
-        page.table(['x'], [['1 < 2']], ours=[0]), page.cards([('9', 'nine', 'good')]),
-        page.figure(plots.loss_curve([1, 0.5], [1, 0.6], {'zero': 2.0}), 'caption'),
-        page.figure(plots.success_bars([('policy', 3, 4)]), ''),
-        page.figure(plots.top_down([plots.Plan(
-            'red box', [plots.Thing('box', (1, 0, 0), 2, 0, 0.2, True)],
-            [('policy', [(0, 0), (1, 0)], 'success'), ('no image', [], 'timeout')])]), ''),
-        page.images([(np.zeros((8, 8, 3), np.uint8), 'black')]), page.code('a & b')])
+    text = page.page(
+        'A <b> title',
+        'sub',
+        [
+            page.table(['x'], [['1 < 2']], ours=[0]),
+            page.cards([('9', 'nine', 'good')]),
+            page.figure(plots.loss_curve([1, 0.5], [1, 0.6], {'zero': 2.0}), 'caption'),
+            page.figure(plots.success_bars([('policy', 3, 4)]), ''),
+            page.figure(
+                plots.top_down(
+                    [
+                        plots.Plan(
+                            'red box',
+                            [plots.Thing('box', (1, 0, 0), 2, 0, 0.2, True)],
+                            [('policy', [(0, 0), (1, 0)], 'success'), ('no image', [], 'timeout')],
+                        )
+                    ]
+                ),
+                '',
+            ),
+            page.images([(np.zeros((8, 8, 3), np.uint8), 'black')]),
+            page.code('a & b'),
+        ],
+    )
     assert '<b> title' not in text
     assert '1 &lt; 2' in text
     assert 'a &amp; b' in text

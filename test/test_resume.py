@@ -23,8 +23,7 @@ from mobile_vla_ros.training.stop import TrainingStopped
 
 TIMES = ('seconds', 'waiting_share')  # of an epoch's row: these differ in every run
 # Everything that is random is on, so that a generator that was set back would show.
-RANDOM = {'mirror': True, 'light': 0.2, 'colour': 0.2, 'shift': 0.05,
-          'balance_instructions': True}
+RANDOM = {'mirror': True, 'light': 0.2, 'colour': 0.2, 'shift': 0.05, 'balance_instructions': True}
 
 
 @pytest.fixture(autouse=True)
@@ -35,19 +34,43 @@ def fresh_accelerate():
 
 def flags(backbone, takes, out, **more) -> list[str]:
     """Return the command line of a small run."""
-    told = {'backbone': backbone, 'data': takes, 'out': out, 'device': 'cpu', 'epochs': 3,
-            'lora_r': 2, 'head_hidden': 16, 'head_layers': 1, 'piece_frames': 18, 'batch_size': 2,
-            'accumulate': 2, 'learning_rate': 0.001, 'save_every_min': 0, **RANDOM, **more}
+    told = {
+        'backbone': backbone,
+        'data': takes,
+        'out': out,
+        'device': 'cpu',
+        'epochs': 3,
+        'lora_r': 2,
+        'head_hidden': 16,
+        'head_layers': 1,
+        'piece_frames': 18,
+        'batch_size': 2,
+        'accumulate': 2,
+        'learning_rate': 0.001,
+        'save_every_min': 0,
+        **RANDOM,
+        **more,
+    }
     return [word for name, value in told.items() for word in (f'--{name}', str(value))]
 
 
 def configs(backbone, takes, out, **more):
     """Return the same run's configurations."""
     told = {'lora_r': 2, 'head_hidden': 16, 'head_layers': 1}
-    train_config = {'epochs': 3, 'batch_size': 2, 'accumulate': 2, 'piece_frames': 18,
-                    'learning_rate': 1e-3, 'save_every_min': 0.0, **more}
-    return (ModelConfig(backbone=backbone, **told), DataConfig(data=str(takes), **RANDOM),
-            TrainConfig(out=str(out), device='cpu', **train_config))
+    train_config = {
+        'epochs': 3,
+        'batch_size': 2,
+        'accumulate': 2,
+        'piece_frames': 18,
+        'learning_rate': 1e-3,
+        'save_every_min': 0.0,
+        **more,
+    }
+    return (
+        ModelConfig(backbone=backbone, **told),
+        DataConfig(data=str(takes), **RANDOM),
+        TrainConfig(out=str(out), device='cpu', **train_config),
+    )
 
 
 def rows(out) -> list[dict]:
@@ -58,8 +81,10 @@ def rows(out) -> list[dict]:
 
 def weights(out) -> dict[str, torch.Tensor]:
     """Return every trained number of the last epoch."""
-    return {**load_file(out / 'last' / 'head.safetensors'),
-            **load_file(out / 'last' / 'adapter' / 'adapter_model.safetensors')}
+    return {
+        **load_file(out / 'last' / 'head.safetensors'),
+        **load_file(out / 'last' / 'adapter' / 'adapter_model.safetensors'),
+    }
 
 
 def assert_equal(out, other):
@@ -87,11 +112,17 @@ def test_a_run_repeats(small_backbone, takes, whole, tmp_path):
 
 
 def test_killed_in_the_middle_of_an_epoch_it_goes_on_to_the_same_numbers(
-        small_backbone, takes, whole, tmp_path):
+    small_backbone, takes, whole, tmp_path
+):
     """SIGKILL twice, each somewhere else; no file is torn, and the end is the same."""
     out = tmp_path / 'out'
-    command = [sys.executable, '-m', 'mobile_vla_ros.cli.main', 'train',
-               *flags(small_backbone, takes, out)]
+    command = [
+        sys.executable,
+        '-m',
+        'mobile_vla_ros.cli.main',
+        'train',
+        *flags(small_backbone, takes, out),
+    ]
     for epoch, step in ((0, 1), (2, 1)):
         running = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         try:
@@ -108,7 +139,8 @@ def test_killed_in_the_middle_of_an_epoch_it_goes_on_to_the_same_numbers(
     assert not (out / state.NAME).exists()
     assert not list(out.rglob('.*'))
     assert sorted((out / 'checkpoints').iterdir()) == sorted(
-        {(out / link).resolve() for link in ('best', 'last')})
+        {(out / link).resolve() for link in ('best', 'last')}
+    )
     assert (out / 'report.html').is_file()
 
 
@@ -125,15 +157,18 @@ def wait_for(out, running, epoch, step):
 
 def stop_at(line: str, number=signal.SIGINT):
     """Return a `say` that sends this process a signal when a line begins so."""
+
     def say(text):
         if text.strip().startswith(line):
             os.kill(os.getpid(), number)
+
     return say
 
 
 @pytest.mark.parametrize(('number', 'steps'), [(signal.SIGINT, 7), (signal.SIGTERM, 2)])
-def test_ctrl_c_saves_and_says_how_to_go_on(small_backbone, takes, whole, tmp_path, monkeypatch,
-                                            number, steps):
+def test_ctrl_c_saves_and_says_how_to_go_on(
+    small_backbone, takes, whole, tmp_path, monkeypatch, number, steps
+):
     """The step is finished, the state is kept, and the same command ends with the same numbers."""
     told = configs(small_backbone, takes, tmp_path / 'out')
     before = signal.getsignal(number)
@@ -143,6 +178,7 @@ def test_ctrl_c_saves_and_says_how_to_go_on(small_backbone, takes, whole, tmp_pa
         if step.done == steps:
             os.kill(os.getpid(), number)
         return real_step(self, *arguments)
+
     step.done, real_step = 0, optimise.Optimisation.step
     with monkeypatch.context() as patched:
         patched.setattr(optimise.Optimisation, 'step', step)
@@ -172,8 +208,10 @@ def test_a_run_that_was_told_otherwise_is_not_gone_on_with(small_backbone, takes
         train(*configs(small_backbone, takes, tmp_path / 'out'), say=stop_at('0 '))
     kept = (tmp_path / 'out' / state.NAME).read_bytes()
     with pytest.raises(UserError, match=r'batch_size was 2 and is 3; epochs was 3 and is 9'):
-        train(*configs(small_backbone, takes, tmp_path / 'out', epochs=9, batch_size=3),
-              say=lambda _: None)
+        train(
+            *configs(small_backbone, takes, tmp_path / 'out', epochs=9, batch_size=3),
+            say=lambda _: None,
+        )
     assert (tmp_path / 'out' / state.NAME).read_bytes() == kept
 
 
@@ -182,8 +220,11 @@ def test_a_run_of_before_a_setting_was_goes_on(tmp_path):
     state_of(tmp_path, {'epochs': 3})
     folder = RunFolder(tmp_path, lambda _: None, writes=False)
     assert folder.begin({'epochs': 3, 'corrections': 0.0, 'init': ''}, 1, {}).step == 5
-    with pytest.raises(UserError, match=r"got corrections was 0.0 and is 10.0; init was '' and"
-                                        " is 'runs/first/best'"):
+    with pytest.raises(
+        UserError,
+        match=r"got corrections was 0.0 and is 10.0; init was '' and"
+        " is 'runs/first/best'",
+    ):
         folder.begin({'epochs': 3, 'corrections': 10.0, 'init': 'runs/first/best'}, 1, {})
 
 
@@ -191,8 +232,9 @@ def state_of(folder, told):
     """Write the state of a run of no weights at its step 5 that was told so."""
     empty = torch.nn.Module()
     empty.register_parameter('a', torch.nn.Parameter(torch.zeros(1)))
-    state.save_state(folder, empty, torch.optim.AdamW(empty.parameters()),
-                     state.Progress(step=5), told)
+    state.save_state(
+        folder, empty, torch.optim.AdamW(empty.parameters()), state.Progress(step=5), told
+    )
 
 
 def test_a_finished_run_is_not_trained_over(small_backbone, takes, whole):
@@ -204,6 +246,7 @@ def test_a_finished_run_is_not_trained_over(small_backbone, takes, whole):
 def test_other_takes_are_not_gone_on_with(small_backbone, takes, tmp_path):
     """A take that was added or removed changes the split, and so every number."""
     import shutil
+
     mine = shutil.copytree(takes, tmp_path / 'takes')
     with pytest.raises(TrainingStopped):
         train(*configs(small_backbone, mine, tmp_path / 'out'), say=stop_at('0 '))
@@ -232,6 +275,7 @@ def test_a_full_disk_does_not_end_a_training(small_backbone, takes, whole, tmp_p
         if next(calls) < 4:
             raise OSError(28, 'No space left on device')
         return real(*args, **kwargs)
+
     monkeypatch.setattr(state, 'save_file', full)
     train(*configs(small_backbone, takes, tmp_path / 'out'), say=said.append)
     told = [line for line in said if line.startswith('not written')]
@@ -249,8 +293,9 @@ def test_best_is_the_best_that_could_be_kept(small_run, tmp_path, monkeypatch):
         spec = replace(loaded.spec, metrics={'epoch': history[-1]})
         if epoch == 1:
             with monkeypatch.context() as full, pytest.raises(OSError, match='full'):
-                full.setattr(run_folder, 'save_bundle', lambda *_: (_ for _ in ()).throw(
-                    OSError('full')))
+                full.setattr(
+                    run_folder, 'save_bundle', lambda *_: (_ for _ in ()).throw(OSError('full'))
+                )
                 folder.keep(loaded.network, spec, history)
             continue
         folder.keep(loaded.network, spec, history)
@@ -259,11 +304,15 @@ def test_best_is_the_best_that_could_be_kept(small_run, tmp_path, monkeypatch):
     assert len(list((tmp_path / 'checkpoints').iterdir())) == 2
 
 
-def test_what_a_kill_left_half_is_removed_and_nothing_of_a_person_s(small_backbone, takes,
-                                                                    tmp_path):
+def test_what_a_kill_left_half_is_removed_and_nothing_of_a_person_s(
+    small_backbone, takes, tmp_path
+):
     """Names of ours alone: --out may be a folder with a .git in it."""
-    half = [tmp_path / 'out' / 'checkpoints' / '.epoch=000-val_loss=0.1.x1', tmp_path / 'out'
-            / '.history.json.x2', tmp_path / 'out' / '.state.safetensors.partial']
+    half = [
+        tmp_path / 'out' / 'checkpoints' / '.epoch=000-val_loss=0.1.x1',
+        tmp_path / 'out' / '.history.json.x2',
+        tmp_path / 'out' / '.state.safetensors.partial',
+    ]
     theirs = [tmp_path / 'out' / '.git' / 'HEAD', tmp_path / 'out' / '.env']
     for path in (*theirs, half[0] / 'adapter', *half[1:]):
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -275,6 +324,7 @@ def test_what_a_kill_left_half_is_removed_and_nothing_of_a_person_s(small_backbo
 
 def test_a_stop_that_could_not_be_saved_says_so(small_backbone, takes, tmp_path, monkeypatch):
     """Ctrl-C on a full disk: what was saved before is what the run goes on from."""
+
     def full(*_, **__):
         full.calls += 1
         if full.calls == 2:
@@ -282,6 +332,7 @@ def test_a_stop_that_could_not_be_saved_says_so(small_backbone, takes, tmp_path,
         if full.calls > 1:
             raise OSError(28, 'No space left on device')
         return real(*_, **__)
+
     full.calls, real = 0, state.save_file
     monkeypatch.setattr(state, 'save_file', full)
     with pytest.raises(TrainingStopped, match='could not be saved'):
@@ -299,12 +350,15 @@ def test_a_report_that_fails_can_be_made_again(small_backbone, takes, tmp_path):
     assert made == [trained] and len(trained.history) == 1
 
 
-def test_a_loss_that_is_no_number_ends_with_its_takes(small_backbone, takes, tmp_path,
-                                                      monkeypatch):
+def test_a_loss_that_is_no_number_ends_with_its_takes(
+    small_backbone, takes, tmp_path, monkeypatch
+):
     """Epoch, step and files are named; the bundle of the epoch before is whole."""
+
     def broken(motion, actions, real, delta=1.0):
         broken.calls += 1
         return motion.sum() * (float('nan') if broken.calls > 30 else 0.0)
+
     broken.calls = 0
     monkeypatch.setattr(optimise, 'motion_loss_sum', broken)
     with pytest.raises(UserError, match=r'nan in epoch \d+, step \d+.*\.h5.*learning_rate'):

@@ -99,8 +99,10 @@ def plan(chunk=5) -> Plan:
     return Plan(1000 * MS, twists, 10.0)
 
 
-@pytest.mark.parametrize(('ms', 'step'), [
-    (999, None), (1000, 0), (1099, 0), (1100, 1), (1450, 4), (1499, 4), (1500, None)])
+@pytest.mark.parametrize(
+    ('ms', 'step'),
+    [(999, None), (1000, 0), (1099, 0), (1100, 1), (1450, 4), (1499, 4), (1500, None)],
+)
 def test_playback_is_anchored_in_the_time_of_observation(ms, step):
     """Step k belongs to stamp + k / rate, however late the network was; then nothing."""
     twist = command_at(plan(), ms * MS)
@@ -112,8 +114,11 @@ def test_a_plan_s_path_turns_with_the_base():
     twists = np.zeros((2, 6))
     twists[0, 5] = np.pi / 2 * 10
     twists[1, 0] = 1.0
-    np.testing.assert_allclose(path_of(Plan(0, twists, 10.0)),
-                               [[0, 0, 0], [0, 0, np.pi / 2], [0, 0.1, np.pi / 2]], atol=1e-9)
+    np.testing.assert_allclose(
+        path_of(Plan(0, twists, 10.0)),
+        [[0, 0, 0], [0, 0, np.pi / 2], [0, 0.1, np.pi / 2]],
+        atol=1e-9,
+    )
 
 
 @pytest.fixture(scope='module')
@@ -133,7 +138,7 @@ def test_only_the_newest_frame_goes_through_the_network(policy):
     policy.reset()
     shots = [noise(ms) for ms in range(0, 800, 100)]
     before = policy.encoded_frames
-    plans = [policy.infer(shots[end - 4:end], 'go to the red box') for end in range(4, 9)]
+    plans = [policy.infer(shots[end - 4 : end], 'go to the red box') for end in range(4, 9)]
     assert policy.encoded_frames - before == 4 + 4
     policy.reset()
     fresh = policy.infer(shots[4:], 'go to the red box')

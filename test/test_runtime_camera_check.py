@@ -27,15 +27,27 @@ class Camera:
         self.now = 0  # steady, ns; the node's clock is EPOCH later
         self.number = 0
 
-    def frame(self, *, late_ms=5, stamp_ns=None, nanosec=None, form='64x48 rgb8', same=False,
-              bright=0.5, moving_s=9.0, step_ns=0, sequence=None):
+    def frame(
+        self,
+        *,
+        late_ms=5,
+        stamp_ns=None,
+        nanosec=None,
+        form='64x48 rgb8',
+        same=False,
+        bright=0.5,
+        moving_s=9.0,
+        step_ns=0,
+        sequence=None,
+    ):
         """One message a period later; return the fault."""
         self.now += self.period_ns
         ros = EPOCH + self.now + step_ns
         stamp = ros - late_ms * MS if stamp_ns is None else stamp_ns
         sec, rest = divmod(stamp, SECOND)
-        self.check.message(Look(sec, rest if nanosec is None else nanosec, ros, self.now, form,
-                                sequence))
+        self.check.message(
+            Look(sec, rest if nanosec is None else nanosec, ros, self.now, form, sequence)
+        )
         if not same:
             self.number += 1
         if self.check.due(self.now):
@@ -152,15 +164,21 @@ def test_a_new_size_is_the_camera_s_own_after_a_while():
     camera = Camera()
     camera.frames(3)
     told = camera.frames(round(SETTLED_S * 10) + 8, form='32x32 rgb8')
-    assert all(told[:round(SETTLED_S * 10)])
+    assert all(told[: round(SETTLED_S * 10)])
     assert told[-1] == ''
     assert camera.check.form == '32x32 rgb8'
 
 
-@pytest.mark.parametrize(('options', 'said'), [
-    ({'stamp_ns': 0}, 'no time'), ({'stamp_ns': -5 * SECOND}, 'no time'),
-    ({'nanosec': SECOND}, 'no time'), ({'nanosec': 2**32 - 1}, 'no time'),
-    ({'late_ms': -200}, '0.20 s in the future')])
+@pytest.mark.parametrize(
+    ('options', 'said'),
+    [
+        ({'stamp_ns': 0}, 'no time'),
+        ({'stamp_ns': -5 * SECOND}, 'no time'),
+        ({'nanosec': SECOND}, 'no time'),
+        ({'nanosec': 2**32 - 1}, 'no time'),
+        ({'late_ms': -200}, '0.20 s in the future'),
+    ],
+)
 def test_a_stamp_that_cannot_be_is_a_fault_at_once(options, said):
     """No arithmetic is done with it."""
     camera = Camera()
@@ -219,6 +237,7 @@ def test_a_step_of_the_node_s_clock_is_not_told_as_the_camera_s(jump_s, real_tim
         ros = EPOCH + steady + step
         sec, rest = divmod(EPOCH + steady - 5 * MS, SECOND)
         check.message(Look(sec, rest, ros, steady if real_time else ros, '64x48 rgb8'))
+
     for _ in range(10):
         steady += 50 * MS
         tick()
@@ -292,9 +311,19 @@ def test_lateness_is_the_worst_of_the_last_seconds():
     assert camera.check.lateness(camera.now) == (pytest.approx(0.02), pytest.approx(0.02))
 
 
-@given(st.lists(st.tuples(
-    st.integers(0, 800), st.integers(-300, 900), st.booleans(), st.sampled_from([0.0, 0.5]),
-    st.sampled_from(['a', 'b']), st.sampled_from([0.0, 9.0])), max_size=60))
+@given(
+    st.lists(
+        st.tuples(
+            st.integers(0, 800),
+            st.integers(-300, 900),
+            st.booleans(),
+            st.sampled_from([0.0, 0.5]),
+            st.sampled_from(['a', 'b']),
+            st.sampled_from([0.0, 9.0]),
+        ),
+        max_size=60,
+    )
+)
 def test_whatever_comes_what_is_usable_is_no_fault(events):
     """Random streams: no exception, and a frame is shown to the policy only without a fault."""
     camera = Camera()
@@ -329,12 +358,14 @@ def test_brightness_is_that_of_the_picture():
 
 @pytest.mark.parametrize(('one', 'other'), [(1, 1), (1, 2), (2, 1), (7, 500), (500, 7)])
 def test_two_cameras_that_take_turns_on_one_topic_are_a_fault_and_one_started_again_is_none(
-        one, other):
+    one, other
+):
     """A window would mix what both see: pictures alike in size and time tell nothing of that."""
     camera = Camera(rate_hz=20.0)
     assert not any(camera.frame(sequence=one + number) for number in range(-9, 0))
-    turns = [camera.frame(sequence=first + number)
-             for number in range(3) for first in (one, other)]
+    turns = [
+        camera.frame(sequence=first + number) for number in range(3) for first in (one, other)
+    ]
     assert 'more than one camera' in turns[-1]
     assert not camera.check.usable
     alone = [camera.frame(sequence=one + 9 + number) for number in range(60)]

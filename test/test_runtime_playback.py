@@ -46,7 +46,8 @@ def test_the_ensemble_leaves_out_a_plan_that_is_played_out():
     playback.add(plan(1000, 0.0, chunk=10))
     playback.add(plan(1100, 0.5, chunk=2))
     assert playback.at(1250 * MS).twist[0] == pytest.approx(
-        np.average([0.02, 0.51], weights=[1, np.exp(-0.01)]))
+        np.average([0.02, 0.51], weights=[1, np.exp(-0.01)])
+    )
     late = playback.at(1350 * MS)
     assert (late.twist[0], late.stamp_ns) == (pytest.approx(0.03), 1000 * MS)
     assert playback.at(2000 * MS) is None
@@ -104,9 +105,15 @@ def test_what_was_cleared_is_never_proposed(mode):
     assert playback.at(1100 * MS).twist[0] == pytest.approx(0.9)
 
 
-@given(st.sampled_from(MODES), st.integers(1, 12),
-       st.lists(st.tuples(st.integers(1, 400), st.integers(1, 12), st.integers(0, 900)),
-                min_size=1, max_size=20))
+@given(
+    st.sampled_from(MODES),
+    st.integers(1, 12),
+    st.lists(
+        st.tuples(st.integers(1, 400), st.integers(1, 12), st.integers(0, 900)),
+        min_size=1,
+        max_size=20,
+    ),
+)
 def test_a_proposal_lies_between_the_plans_and_never_lies_about_its_stamp(mode, steps, events):
     """Whatever comes when: within what the plans say of now, with the stamp of one of them."""
     playback = Playback(mode, steps)
@@ -118,9 +125,11 @@ def test_a_proposal_lies_between_the_plans_and_never_lies_about_its_stamp(mode, 
             plans.append(made)
         playback.add(made)
         found = playback.at(now * MS)
-        covering = {one.stamp_ns: one.twists[(now * MS - one.stamp_ns) // (100 * MS)][0]
-                    for one in plans
-                    if 0 <= now * MS - one.stamp_ns < len(one.twists) * 100 * MS}
+        covering = {
+            one.stamp_ns: one.twists[(now * MS - one.stamp_ns) // (100 * MS)][0]
+            for one in plans
+            if 0 <= now * MS - one.stamp_ns < len(one.twists) * 100 * MS
+        }
         if found is None:
             assert plans[-1].stamp_ns not in covering
             continue
@@ -128,8 +137,10 @@ def test_a_proposal_lies_between_the_plans_and_never_lies_about_its_stamp(mode, 
         assert min(covering.values()) - 1e-9 <= found.twist[0] <= max(covering.values()) + 1e-9
 
 
-@pytest.mark.parametrize(('mode', 'steps', 'said'), [
-    ('newst', 1, "did you mean 'newest'"), ('receding', 0, 'at least one step')])
+@pytest.mark.parametrize(
+    ('mode', 'steps', 'said'),
+    [('newst', 1, "did you mean 'newest'"), ('receding', 0, 'at least one step')],
+)
 def test_a_playback_that_cannot_be_is_refused(mode, steps, said):
     """With a sentence."""
     with pytest.raises(UserError, match='(?i)' + said):

@@ -20,49 +20,79 @@ from mobile_vla_ros.types import Frame
 GB = 10**9
 
 
-@pytest.mark.parametrize(('hz', 'ok', 'said'), [
-    (30.0, True, '30.0 Hz'), (9.0, True, '9.0 Hz'), (8.9, False, 'at least 9'),
-    (0.0, False, 'no image yet')])
+@pytest.mark.parametrize(
+    ('hz', 'ok', 'said'),
+    [
+        (30.0, True, '30.0 Hz'),
+        (9.0, True, '9.0 Hz'),
+        (8.9, False, 'at least 9'),
+        (0.0, False, 'no image yet'),
+    ],
+)
 def test_the_camera_keeps_up_with_the_policy(hz, ok, said):
     """Nine tenths of the policy's rate at least."""
     check = check_camera_rate(hz, 10.0)
     assert (check.name, check.ok, said in check.sentence) == ('camera_rate', ok, True)
 
 
-@pytest.mark.parametrize(('size', 'trained', 'ok', 'said'), [
-    ((640, 480), [[1280, 720], [320, 240]], True, 'trained on'),
-    ((640, 472), [[640, 480]], True, ''), ((640, 464), [[640, 480]], False, 'another shape'),
-    ((640, 480), [], True, '640x480'), ((200, 168), [[200, 168]], True, ''),
-    ((300, 160), [[300, 160]], False, 'smaller'), (None, [], False, 'no image yet')])
+@pytest.mark.parametrize(
+    ('size', 'trained', 'ok', 'said'),
+    [
+        ((640, 480), [[1280, 720], [320, 240]], True, 'trained on'),
+        ((640, 472), [[640, 480]], True, ''),
+        ((640, 464), [[640, 480]], False, 'another shape'),
+        ((640, 480), [], True, '640x480'),
+        ((200, 168), [[200, 168]], True, ''),
+        ((300, 160), [[300, 160]], False, 'smaller'),
+        (None, [], False, 'no image yet'),
+    ],
+)
 def test_the_picture_has_the_shape_it_had_in_training(size, trained, ok, said):
     """Within 2 %, and no side smaller than the policy's square."""
     check = check_camera_size(size, 168, trained)
     assert (check.ok, said in check.sentence) == (ok, True), check.sentence
 
 
-@pytest.mark.parametrize(('late', 'ok', 'said'), [
-    ((0.0, 0.1), True, '+0.100'), ((-0.1, 0.3), True, ''), ((-0.11, 0.1), False, '-0.110'),
-    ((0.0, 0.31), False, '+0.310'), (None, False, 'no image yet')])
+@pytest.mark.parametrize(
+    ('late', 'ok', 'said'),
+    [
+        ((0.0, 0.1), True, '+0.100'),
+        ((-0.1, 0.3), True, ''),
+        ((-0.11, 0.1), False, '-0.110'),
+        ((0.0, 0.31), False, '+0.310'),
+        (None, False, 'no image yet'),
+    ],
+)
 def test_the_clocks_agree(late, ok, said):
     """Stamps lie no further ahead than tolerated, and images are no older than driven by."""
     check = check_clock_skew(late, 0.1, 0.3)
     assert (check.ok, said in check.sentence) == (ok, True), check.sentence
 
 
-@pytest.mark.parametrize(('rooms', 'ok'), [
-    ([('memory', 2 * GB, 16 * GB)], True), ([('memory', 1 * GB, 16 * GB)], False),
-    ([('memory', 6 * GB // 10, 2 * GB)], True), ([('memory', 4 * GB // 10, 2 * GB)], False),
-    ([('memory', 8 * GB, 16 * GB), ('GPU', GB, 80 * GB)], False)])
+@pytest.mark.parametrize(
+    ('rooms', 'ok'),
+    [
+        ([('memory', 2 * GB, 16 * GB)], True),
+        ([('memory', 1 * GB, 16 * GB)], False),
+        ([('memory', 6 * GB // 10, 2 * GB)], True),
+        ([('memory', 4 * GB // 10, 2 * GB)], False),
+        ([('memory', 8 * GB, 16 * GB), ('GPU', GB, 80 * GB)], False),
+    ],
+)
 def test_memory_is_left(rooms, ok):
     """A tenth of the machine, and half a GB at least; of a GPU in use too."""
     assert check_free_memory(rooms).ok == ok
 
 
-@pytest.mark.parametrize(('axes', 'limits', 'lacking'), [
-    (('linear_x', 'linear_y'), (1.0, 1.0, 0.0), ''),
-    (('linear_x', 'linear_y'), (1.0, 0.0, 1.0), 'linear_y'),
-    (('linear_x', 'angular_z'), (1.0, 0.0, 0.0), 'angular_z'),
-    (('linear_x', 'linear_z'), (1.0, 1.0, 1.0), 'linear_z')])
+@pytest.mark.parametrize(
+    ('axes', 'limits', 'lacking'),
+    [
+        (('linear_x', 'linear_y'), (1.0, 1.0, 0.0), ''),
+        (('linear_x', 'linear_y'), (1.0, 0.0, 1.0), 'linear_y'),
+        (('linear_x', 'angular_z'), (1.0, 0.0, 0.0), 'angular_z'),
+        (('linear_x', 'linear_z'), (1.0, 1.0, 1.0), 'linear_z'),
+    ],
+)
 def test_the_base_has_the_axes_of_the_policy(axes, limits, lacking):
     """An axis whose limit is 0.0 is not there, and one that a planar base lacks neither."""
     check = check_axes(axes, limits)
@@ -71,7 +101,8 @@ def test_the_base_has_the_axes_of_the_policy(axes, limits, lacking):
 
 
 def test_a_policy_that_drives_what_the_base_lacks_is_refused_before_it_is_loaded(
-        small_run, tmp_path):
+    small_run, tmp_path
+):
     """With the axis, and what to do; a missing weight file shows that none was looked for."""
     folder = tmp_path / 'policy'
     shutil.copytree(small_run / 'best', folder)
@@ -82,10 +113,15 @@ def test_a_policy_that_drives_what_the_base_lacks_is_refused_before_it_is_loaded
         load_policy(str(folder), PolicySettings(max_velocity=(1.0, 0.0, 1.0)))
 
 
-@pytest.mark.parametrize(('options', 'said'), [
-    ({'precision': 'fp12'}, "got 'fp12'"), ({'max_velocity': (1.0, -1.0, 1.0)}, 'zero or more'),
-    ({'max_velocity': (1.0, 1.0)}, 'three numbers'),
-    ({'max_velocity': (1.0, 1.0, float('nan'))}, 'zero or more')])
+@pytest.mark.parametrize(
+    ('options', 'said'),
+    [
+        ({'precision': 'fp12'}, "got 'fp12'"),
+        ({'max_velocity': (1.0, -1.0, 1.0)}, 'zero or more'),
+        ({'max_velocity': (1.0, 1.0)}, 'three numbers'),
+        ({'max_velocity': (1.0, 1.0, float('nan'))}, 'zero or more'),
+    ],
+)
 def test_settings_that_cannot_be_are_refused(options, said):
     """With a sentence."""
     with pytest.raises(UserError, match=said):
@@ -107,11 +143,16 @@ def test_the_no_op_policy_proposes_zero_from_every_frame():
 def test_a_policy_drives_in_each_precision(small_run, precision):
     """Half the weights' memory, nearly the same actions, golden frames within tolerance."""
     exact = load_policy(str(small_run / 'best'), PolicySettings(device='cpu')).policy
-    ready = load_policy(str(small_run / 'best'), PolicySettings(device='cpu',
-                                                                precision=precision))
+    ready = load_policy(str(small_run / 'best'), PolicySettings(device='cpu', precision=precision))
     assert ready.golden, ready.golden_said
-    window = [Frame(np.random.default_rng(number).integers(0, 256, (60, 80, 3), dtype=np.uint8),
-                    number * 10**8, 0) for number in range(1, 5)]
+    window = [
+        Frame(
+            np.random.default_rng(number).integers(0, 256, (60, 80, 3), dtype=np.uint8),
+            number * 10**8,
+            0,
+        )
+        for number in range(1, 5)
+    ]
     plans = [policy.infer(window, 'go to the red box') for policy in (exact, ready.policy)]
     np.testing.assert_allclose(plans[0].twists, plans[1].twists, atol=0.02)
 
@@ -119,6 +160,7 @@ def test_a_policy_drives_in_each_precision(small_run, precision):
 def test_where_nothing_compiles_a_sentence_says_so(small_run, monkeypatch):
     """At configure, not at the first frame; with what is missing and the way out."""
     import torch
+
     torch._dynamo.reset()
     monkeypatch.setattr(torch._inductor.config.cpp, 'cxx', ('/no/such/compiler',))
     monkeypatch.setenv('TORCHINDUCTOR_FORCE_DISABLE_CACHES', '1')

@@ -13,8 +13,10 @@ from mobile_vla_ros.cli.main import main
 from mobile_vla_ros.episode.reader import Episode, find_episodes
 
 SCRIPT = Path(__file__).resolve().parent.parent / 'scripts' / 'seed_run'
-NAME = re.compile(r'episode_20251106_\d{6}_(1box|2box)_(vert|hori)_(left|right)_(core|variant)_'
-                  r'(close|medium|far)\.h5')
+NAME = re.compile(
+    r'episode_20251106_\d{6}_(1box|2box)_(vert|hori)_(left|right)_(core|variant)_'
+    r'(close|medium|far)\.h5'
+)
 
 
 @pytest.fixture
@@ -38,7 +40,10 @@ def test_there_are_as_many_drives_as_the_seed_had(seed_run):
         assert np.sign(actions[:, 1].sum()) == (1 if scenario[2] == 'left' else -1)
     recipe = yaml.safe_load(seed_run.RECIPE.read_text())
     assert (recipe['epochs'], recipe['piece_frames'], recipe['rate_hz']) == (
-        20, seed_run.ROWS, seed_run.RATE_HZ)
+        20,
+        seed_run.ROWS,
+        seed_run.RATE_HZ,
+    )
 
 
 def test_its_episodes_are_imported_with_their_instructions(seed_run, tmp_path, monkeypatch):
@@ -46,8 +51,22 @@ def test_its_episodes_are_imported_with_their_instructions(seed_run, tmp_path, m
     monkeypatch.setattr(seed_run, 'SIZE', (96, 54))
     assert seed_run.write_legacy(tmp_path / 'legacy', 4) == 4
     assert all(NAME.fullmatch(path.name) for path in (tmp_path / 'legacy').iterdir())
-    assert main(['episodes', 'import', str(tmp_path / 'legacy'), '--out', str(tmp_path / 'takes'),
-                 '--rate', '10', '--instruction', 'go to the red box']) == 0
+    assert (
+        main(
+            [
+                'episodes',
+                'import',
+                str(tmp_path / 'legacy'),
+                '--out',
+                str(tmp_path / 'takes'),
+                '--rate',
+                '10',
+                '--instruction',
+                'go to the red box',
+            ]
+        )
+        == 0
+    )
     instructions = set()
     for path in find_episodes(tmp_path / 'takes'):
         with Episode.open(path) as episode:
@@ -62,11 +81,28 @@ def test_the_table_shows_every_epoch_and_every_baseline(seed_run):
     """Markdown: what the seed logged, beside predictors that see no image."""
     axis = {'mae': 0.1}
     row = {'loss_arm_act': 0.02, 'linear_x': axis, 'linear_y': axis}
-    history = [{'epoch': epoch, 'train_loss_arm_act': 0.1, 'val_loss_arm_act': 0.12,
-                'val_mae_linear_x': 0.3, 'val_mae_linear_y': 0.4} for epoch in range(2)]
-    text = seed_run.table(history, {'baselines': {'zero': row, 'mean_per_step': row},
-                                    'policy': {**row, 'image_blanked': row}})
+    history = [
+        {
+            'epoch': epoch,
+            'train_loss_arm_act': 0.1,
+            'val_loss_arm_act': 0.12,
+            'val_mae_linear_x': 0.3,
+            'val_mae_linear_y': 0.4,
+        }
+        for epoch in range(2)
+    ]
+    text = seed_run.table(
+        history,
+        {
+            'baselines': {'zero': row, 'mean_per_step': row},
+            'policy': {**row, 'image_blanked': row},
+        },
+    )
     assert '| 1 | 0.1000 | 0.1200 | 0.300 m/s | 0.400 m/s |' in text
-    for name in ('zero', 'mean_per_step', '**the policy** (best epoch)',
-                 'the policy, image blanked'):
+    for name in (
+        'zero',
+        'mean_per_step',
+        '**the policy** (best epoch)',
+        'the policy, image blanked',
+    ):
         assert f'| {name} | 0.0200 | 0.100 m/s | 0.100 m/s |' in text

@@ -47,8 +47,11 @@ def watch(one, pairs, first_ns=S, step_ns=TICK_NS):
 def test_each_axis_tells_its_difference_now_and_since_the_start():
     """Five seconds at 0.1 m/s, then two at 0.3; in m/s and rad/s by the names."""
     one = Shadow()
-    last_ns = watch(one, [(twist(0.4, 0.2, 0.5), twist(0.3, 0.2, 0.0))] * 100
-                    + [(twist(0.4, 0.2, 0.5), twist(0.1, 0.2, 0.0))] * 40)
+    last_ns = watch(
+        one,
+        [(twist(0.4, 0.2, 0.5), twist(0.3, 0.2, 0.0))] * 100
+        + [(twist(0.4, 0.2, 0.5), twist(0.1, 0.2, 0.0))] * 40,
+    )
     found = one.numbers(last_ns)
     assert found['linear_x_live_mps'] == pytest.approx(0.3)
     assert found['linear_x_mean_mps'] == pytest.approx((100 * 0.1 + 40 * 0.3) / 140)
@@ -59,9 +62,16 @@ def test_each_axis_tells_its_difference_now_and_since_the_start():
 def test_a_flip_is_a_proposal_the_other_way_of_what_is_driven():
     """Of the moments driven along an axis; what is nearly still points nowhere."""
     one = Shadow()
-    last_ns = watch(one, [(twist(0.3), twist(-0.3)), (twist(-0.1), twist(0.3)),
-                          (twist(0.3), twist(0.3)),
-                          (twist(0.3), twist(-0.01)), (twist(0.0), twist(-0.3))])
+    last_ns = watch(
+        one,
+        [
+            (twist(0.3), twist(-0.3)),
+            (twist(-0.1), twist(0.3)),
+            (twist(0.3), twist(0.3)),
+            (twist(0.3), twist(-0.01)),
+            (twist(0.0), twist(-0.3)),
+        ],
+    )
     found = one.numbers(last_ns)
     assert found['linear_x_flips'] == pytest.approx(2 / 4) and found['linear_y_flips'] is None
 
@@ -76,8 +86,9 @@ def test_where_nobody_drives_there_is_nothing_to_compare():
     assert one.numbers(4 * S)['linear_x_live_mps'] is None
 
 
-speeds = st.lists(st.tuples(st.sampled_from([0.0, 0.2, 1.0]), st.integers(1, 30)), min_size=1,
-                  max_size=6)
+speeds = st.lists(
+    st.tuples(st.sampled_from([0.0, 0.2, 1.0]), st.integers(1, 30)), min_size=1, max_size=6
+)
 
 
 @settings(deadline=None)
@@ -89,8 +100,13 @@ def test_the_worst_window_is_the_one_of_the_largest_difference(phases, step_ns):
     last_ns = watch(one, [(twist(speed), twist()) for speed in apart], step_ns=step_ns)
     steps = np.array([0, *[min(step_ns, LONGEST_STEP_NS)] * (len(apart) - 1)])
     times = S + np.arange(len(apart)) * step_ns
-    best = max(float((apart * steps)[(times > end - WINDOW_NS) & (times <= end)].sum())
-               for end in times) / WINDOW_NS
+    best = (
+        max(
+            float((apart * steps)[(times > end - WINDOW_NS) & (times <= end)].sum())
+            for end in times
+        )
+        / WINDOW_NS
+    )
     window = one.worst(last_ns, at_end=True)
     if best == 0:
         assert window is None
@@ -146,9 +162,13 @@ INFO = EpisodeInfo('go to the red box')
 def a_window(frames=30):
     """Three seconds in which the policy wants to the left and nobody follows."""
     times = [CREATED_NS + number * 100_000_000 for number in range(frames)]
-    return Window(0.3, 0.25, [(encoded(number), now, now) for number, now in enumerate(times)],
-                  [Command(twist(0.4), now, now, 'teleop') for now in times],
-                  [(twist(0.4, 0.25), now - 1, now) for now in times])
+    return Window(
+        0.3,
+        0.25,
+        [(encoded(number), now, now) for number, now in enumerate(times)],
+        [Command(twist(0.4), now, now, 'teleop') for now in times],
+        [(twist(0.4, 0.25), now - 1, now) for now in times],
+    )
 
 
 def test_the_worst_seconds_are_an_episode_with_both_commands(tmp_path, capsys):
@@ -186,17 +206,23 @@ def test_a_window_that_cannot_be_written_leaves_nothing(tmp_path):
 
 def test_proposals_of_a_take_that_was_killed_are_recovered(tmp_path):
     """As every other row: read from the .part, and in the episode that recover makes of it."""
-    code = ('import os, numpy as np\nfrom mobile_vla_ros.episode.writer import EpisodeWriter\n'
-            'from test_shadow import INFO, CREATED_NS, a_window\n'
-            f'writer = EpisodeWriter({str(tmp_path)!r}, INFO, CREATED_NS, proposals=True)\n'
-            'window = a_window()\n'
-            'for row in window.frames: writer.add_frame(*row)\n'
-            'for row in window.commands: writer.add_command(row)\n'
-            'for row in window.proposals: writer.add_proposal(*row)\n'
-            'writer.flush()\nos.kill(os.getpid(), 9)\n')
+    code = (
+        'import os, numpy as np\nfrom mobile_vla_ros.episode.writer import EpisodeWriter\n'
+        'from test_shadow import INFO, CREATED_NS, a_window\n'
+        f'writer = EpisodeWriter({str(tmp_path)!r}, INFO, CREATED_NS, proposals=True)\n'
+        'window = a_window()\n'
+        'for row in window.frames: writer.add_frame(*row)\n'
+        'for row in window.commands: writer.add_command(row)\n'
+        'for row in window.proposals: writer.add_proposal(*row)\n'
+        'writer.flush()\nos.kill(os.getpid(), 9)\n'
+    )
     here = Path(__file__).parent
-    done = subprocess.run([sys.executable, '-c', code], cwd=here, check=False, env={
-        **os.environ, 'PYTHONPATH': f'{here}:{here.parent}'})
+    done = subprocess.run(
+        [sys.executable, '-c', code],
+        cwd=here,
+        check=False,
+        env={**os.environ, 'PYTHONPATH': f'{here}:{here.parent}'},
+    )
     assert done.returncode == -9
     (part,) = tmp_path.glob('*.part')
     with Episode.open(part) as episode:
@@ -227,10 +253,13 @@ def test_a_folder_that_cannot_be_made_is_a_sentence(tmp_path):
         write_window(tmp_path / 'file' / 'x', INFO, a_window(), CREATED_NS)
 
 
-@pytest.mark.parametrize(('data_dir', 'said'), [
-    ('file', 'cannot write episodes'), ('~nobody-of-this-name/x', 'data_dir is no folder')])
-def test_where_nothing_can_be_written_a_shadow_does_not_begin(tmp_path, monkeypatch, data_dir,
-                                                              said):
+@pytest.mark.parametrize(
+    ('data_dir', 'said'),
+    [('file', 'cannot write episodes'), ('~nobody-of-this-name/x', 'data_dir is no folder')],
+)
+def test_where_nothing_can_be_written_a_shadow_does_not_begin(
+    tmp_path, monkeypatch, data_dir, said
+):
     """It was told only after the drive, when the worst seconds were gone."""
     monkeypatch.chdir(tmp_path)
     (tmp_path / 'file').write_text('')

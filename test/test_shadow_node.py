@@ -22,8 +22,10 @@ class Rig:
         self.client, self.folder, self.count = client, folder / 'shadow', 0
         self.driven, self.proposed = 0.4, 0.4
         self.status = client.subscribe('shadow/status', DiagnosticStatus)
-        self.process = nodes.start('shadow_node', params={
-            'data_dir': str(folder), 'instruction': 'go to the red box', **params})
+        self.process = nodes.start(
+            'shadow_node',
+            params={'data_dir': str(folder), 'instruction': 'go to the red box', **params},
+        )
 
     def image(self):
         self.count += 1
@@ -46,16 +48,18 @@ class Rig:
         return self.client.stream(CAMERA, self.image, 10, qos_profile_sensor_data)
 
     def person(self, stamped=False):
-        return self.client.stream('cmd_vel', (lambda: self.stamped(self.driven)) if stamped
-                                  else self.twist, 20)
+        return self.client.stream(
+            'cmd_vel', (lambda: self.stamped(self.driven)) if stamped else self.twist, 20
+        )
 
     def policy(self):
         return self.client.stream('shadow/cmd_vel', lambda: self.stamped(self.proposed), 20)
 
     def until(self, what, predicate, timeout_s=15.0):
         """Wait for a new status of which ``predicate(state, values)`` is true; return values."""
-        return wait_for_status(self.status, predicate, timeout_s, what,
-                               lambda: self.process.output)
+        return wait_for_status(
+            self.status, predicate, timeout_s, what, lambda: self.process.output
+        )
 
     def episodes(self):
         return sorted(self.folder.glob('*.h5')) if self.folder.is_dir() else []
@@ -68,19 +72,21 @@ def test_the_worst_seconds_are_kept_with_both_commands(nodes, client, tmp_path, 
     diagnostics = client.subscribe('/diagnostics', DiagnosticArray)
     one.proposed = 0.1
     with one.camera(), one.person(stamped), one.policy():
-        values = one.until('the difference', lambda state, values: state == 'comparing'
-                           and int(values['pairs']) > 40)
+        values = one.until(
+            'the difference',
+            lambda state, values: state == 'comparing' and int(values['pairs']) > 40,
+        )
         assert float(values['linear_x_live_mps']) == pytest.approx(0.3, abs=0.001)
         assert float(values['linear_x_mean_mps']) == pytest.approx(0.3, abs=0.001)
         assert float(values['linear_x_flips']) == 0.0
         assert one.episodes() == []
-        names = [info.node_name for info in
-                 client.node.get_publishers_info_by_topic('/cmd_vel')]
+        names = [info.node_name for info in client.node.get_publishers_info_by_topic('/cmd_vel')]
         assert 'shadow' not in names
         one.process.signal(number)
         assert one.process.wait() == 0, one.process.output
-    assert any(status.name == 'shadow' for array in diagnostics.messages
-               for status in array.status)
+    assert any(
+        status.name == 'shadow' for array in diagnostics.messages for status in array.status
+    )
     (path,) = one.episodes()
     with Episode.open(path) as episode:
         assert episode.instruction == 'go to the red box' and len(episode) > 10
@@ -104,8 +110,10 @@ def test_a_worse_window_takes_the_place_of_the_one_before(nodes, client, tmp_pat
         one.until('flips', lambda _, values: float(values['linear_x_flips'] or 0) > 0)
         one.until('the second', lambda _, values: float(values['linear_x_live_mps'] or 0) > 0.6)
         one.proposed = 0.4
-        second = one.until('the second saved', lambda _, values:
-                           values['worst_episode'] not in ('', first['worst_episode']))
+        second = one.until(
+            'the second saved',
+            lambda _, values: values['worst_episode'] not in ('', first['worst_episode']),
+        )
         one.process.signal(signal.SIGKILL)
         one.process.wait()
     assert [str(path) for path in one.episodes()] == [second['worst_episode']]
@@ -116,8 +124,9 @@ def test_a_worse_window_takes_the_place_of_the_one_before(nodes, client, tmp_pat
 def test_what_is_missing_is_said(nodes, client, tmp_path):
     """Without camera, driver or policy there is nothing to compare, and nothing is written."""
     one = Rig(nodes, client, tmp_path)
-    values = one.until('the wait', lambda state, _: state == (
-        'waiting for images and commands and proposals'))
+    values = one.until(
+        'the wait', lambda state, _: state == ('waiting for images and commands and proposals')
+    )
     assert 'nobody publishes' in values['problem'] and values['linear_x_live_mps'] == ''
     assert one.process.stop() == 0
     assert 'nothing to compare' in one.process.output and not one.folder.exists()

@@ -52,8 +52,15 @@ LOOK = draw_look(np.random.default_rng(5))
 
 
 def scene_of(*objects, start=(0.0, 0.0, 0.0), task=None, **rest) -> Scene:
-    return Scene(seed=5, objects=objects, task=task or Task(GO_TO, 0), start=start, look=LOOK,
-                 instruction='as the task says', **rest)
+    return Scene(
+        seed=5,
+        objects=objects,
+        task=task or Task(GO_TO, 0),
+        start=start,
+        look=LOOK,
+        instruction='as the task says',
+        **rest,
+    )
 
 
 def end_of(arena, scene, command, period_ns=25_000_000) -> str:
@@ -80,8 +87,9 @@ def arena():
     one.close()
 
 
-@pytest.mark.parametrize(('suite', 'wobble'), [('train', 0.08), *((suite, 0.0)
-                                                                  for suite in DRIVEN)])
+@pytest.mark.parametrize(
+    ('suite', 'wobble'), [('train', 0.08), *((suite, 0.0) for suite in DRIVEN)]
+)
 def test_the_expert_succeeds_in_time_and_touches_nothing(arena, suite, wobble):
     """In 200 scenes over the suites: not one but 2 % may end otherwise, and none in contact."""
     states, seconds = [], []
@@ -118,8 +126,9 @@ def test_no_way_of_the_expert_comes_near_clutter(arena, suite):
 def test_no_place_to_stop_beside_something_is_near_clutter():
     """Either side of it, for a swapped instruction means the other one."""
     scenes = [draw_scene(seed, BESIDE) for seed in range(400)]
-    places = [(one, stop_place(one)) for scene in scenes
-              for one in (scene, other_instruction(scene))]
+    places = [
+        (one, stop_place(one)) for scene in scenes for one in (scene, other_instruction(scene))
+    ]
     assert min(_apart(thing, place) for one, place in places for thing in one.clutter) > 0.3
 
 
@@ -134,8 +143,11 @@ def _apart(thing, place) -> float:
 def test_takes_that_begin_near_show_how_to_stop(arena):
     """They begin just before the end, some beyond it: the expert backs off, touches nothing."""
     too_near = 0
-    ends = [scene for scene in (suites.scene('near', index) for index in range(140))
-            if scene.task.kind != PASS]
+    ends = [
+        scene
+        for scene in (suites.scene('near', index) for index in range(140))
+        if scene.task.kind != PASS
+    ]
     for index, scene in enumerate(ends):
         arena.reset(scene)
         x, y, _ = scene.start
@@ -153,8 +165,11 @@ def test_takes_that_begin_near_show_how_to_stop(arena):
 
 def test_takes_that_begin_beside_an_obstacle_show_how_to_get_past(arena):
     """They begin on the side that was said, too near to it or too far off: the expert mends it."""
-    beside = [scene for scene in (suites.scene('near', index) for index in range(100))
-              if scene.task.kind == PASS]
+    beside = [
+        scene
+        for scene in (suites.scene('near', index) for index in range(100))
+        if scene.task.kind == PASS
+    ]
     off = []
     for index, scene in enumerate(beside):
         arena.reset(scene)
@@ -301,15 +316,19 @@ def test_a_wall_is_something_to_collide_with(arena):
     assert arena.pose[1] == pytest.approx(2.5 - 0.05 - BASE_RADIUS_M, abs=0.03)
 
 
-@pytest.mark.parametrize(('start', 'state', 'after_s'), [
-    ((1.3, 0.0, 0.0), SUCCESS, 0.3),            # stands 0.32 m before it
-    ((1.0, 0.0, 0.0), TIMEOUT, 20.0),           # 0.62 m: too far
-    ((1.3, 0.0, 1.2), TIMEOUT, 20.0),           # near, but looking elsewhere
-    ((1.3, 1.0, 0.0), WRONG, 2.5),              # at the other object
-    ((1.0, 1.0, 0.0), TIMEOUT, 20.0),           # only near the other object
-])
+@pytest.mark.parametrize(
+    ('start', 'state', 'after_s'),
+    [
+        ((1.3, 0.0, 0.0), SUCCESS, 0.3),  # stands 0.32 m before it
+        ((1.0, 0.0, 0.0), TIMEOUT, 20.0),  # 0.62 m: too far
+        ((1.3, 0.0, 1.2), TIMEOUT, 20.0),  # near, but looking elsewhere
+        ((1.3, 1.0, 0.0), WRONG, 2.5),  # at the other object
+        ((1.0, 1.0, 0.0), TIMEOUT, 20.0),  # only near the other object
+    ],
+)
 def test_standing_in_front_of_the_target_is_success_and_nothing_else_is(
-        arena, start, state, after_s):
+    arena, start, state, after_s
+):
     """Near, in front, standing, and at the one that was asked for."""
     assert end_of(arena, scene_of(BOX, BALL, start=start), twist()) == state
     assert arena.time_ns == after_s * 1e9
@@ -329,29 +348,49 @@ def test_a_look_at_the_other_object_is_not_yet_wrong(arena):
 @pytest.mark.parametrize(('target', 'state'), [(0, SUCCESS), (1, WRONG)])
 def test_of_two_alike_only_the_one_on_the_side_counts(arena, target, state):
     """At the right one it is a success, at its twin it is wrong."""
-    scene = scene_of(BOX, replace(BOX, y=1.0), start=(1.3, 0.0, 0.0),
-                     task=Task(OF_TWO, target, 'right' if target == 0 else 'left'))
+    scene = scene_of(
+        BOX,
+        replace(BOX, y=1.0),
+        start=(1.3, 0.0, 0.0),
+        task=Task(OF_TWO, target, 'right' if target == 0 else 'left'),
+    )
     assert end_of(arena, scene, twist()) == state
 
 
-@pytest.mark.parametrize(('side', 'y', 'state'), [
-    ('left', 0.6, SUCCESS), ('right', -0.6, SUCCESS),
-    ('right', 0.6, TIMEOUT), ('left', -0.6, TIMEOUT),      # the other side
-    ('left', 0.0, TIMEOUT), ('left', 0.95, TIMEOUT)])      # before it; too far aside
+@pytest.mark.parametrize(
+    ('side', 'y', 'state'),
+    [
+        ('left', 0.6, SUCCESS),
+        ('right', -0.6, SUCCESS),
+        ('right', 0.6, TIMEOUT),
+        ('left', -0.6, TIMEOUT),  # the other side
+        ('left', 0.0, TIMEOUT),
+        ('left', 0.95, TIMEOUT),
+    ],
+)  # before it; too far aside
 def test_beside_an_object_only_the_side_that_was_said_counts(arena, side, y, state):
     """Standing anywhere else never becomes a success, however long."""
     scene = scene_of(BOX, start=(1.2, y, 0.0), task=Task(BESIDE, 0, side))
     assert end_of(arena, scene, twist()) == state
 
 
-@pytest.mark.parametrize(('side', 'y', 'state'), [
-    ('left', 0.7, RUNNING), ('right', -0.7, RUNNING), ('right', 0.7, WRONG),
-    ('left', -0.7, WRONG)])
+@pytest.mark.parametrize(
+    ('side', 'y', 'state'),
+    [
+        ('left', 0.7, RUNNING),
+        ('right', -0.7, RUNNING),
+        ('right', 0.7, WRONG),
+        ('left', -0.7, WRONG),
+    ],
+)
 def test_passing_on_the_other_side_is_wrong_at_once(arena, side, y, state):
     """As soon as the base has the obstacle abeam; on the side that was said it goes on."""
     block = replace(BOX, x=1.0, height=0.2)
-    arena.reset(scene_of(block, replace(BALL, x=3.5, y=0.0), start=(0.0, y, 0.0),
-                         task=Task(PASS, 1, side, (0,))))
+    arena.reset(
+        scene_of(
+            block, replace(BALL, x=3.5, y=0.0), start=(0.0, y, 0.0), task=Task(PASS, 1, side, (0,))
+        )
+    )
     while arena.pose[0] < 0.99:
         arena.step(twist(0.4), 25_000_000)
         assert arena.state == RUNNING
@@ -363,16 +402,24 @@ def test_between_two_obstacles_the_side_is_that_of_both(arena):
     """Two boxes in a row across: left of one but right of their middle is right."""
     left, right = replace(BOX, x=1.0, y=0.9), replace(BOX, x=1.0, y=-0.9)
     for side, state in (('right', RUNNING), ('left', WRONG)):
-        arena.reset(scene_of(left, right, replace(BALL, x=3.5, y=0.0), start=(0.8, -0.3, 0.0),
-                             task=Task(PASS, 2, side, (0, 1))))
+        arena.reset(
+            scene_of(
+                left,
+                right,
+                replace(BALL, x=3.5, y=0.0),
+                start=(0.8, -0.3, 0.0),
+                task=Task(PASS, 2, side, (0, 1)),
+            )
+        )
         arena.step(twist(0.4), 1_000_000_000)
         assert arena.state == state
 
 
 def test_at_an_obstacle_nothing_has_gone_wrong_yet(arena):
     """Waiting before it is neither right nor wrong: it is in the way, not a goal."""
-    scene = scene_of(BOX, replace(BALL, x=4.0, y=0.0), start=(1.3, 0.0, 0.0),
-                     task=Task(PASS, 1, 'left', (0,)))
+    scene = scene_of(
+        BOX, replace(BALL, x=4.0, y=0.0), start=(1.3, 0.0, 0.0), task=Task(PASS, 1, 'left', (0,))
+    )
     assert end_of(arena, scene, twist()) == TIMEOUT
 
 
@@ -443,9 +490,10 @@ def test_passing_by_the_target_is_no_success(arena):
         assert arena.state == RUNNING
 
 
-@pytest.mark.parametrize(('command', 'axis', 'sign'), [
-    (twist(0.3), 0, 1), (twist(0, 0.3), 1, 1), (twist(0, -0.3), 1, -1),
-    (twist(turn=0.5), 2, 1)])
+@pytest.mark.parametrize(
+    ('command', 'axis', 'sign'),
+    [(twist(0.3), 0, 1), (twist(0, 0.3), 1, 1), (twist(0, -0.3), 1, -1), (twist(turn=0.5), 2, 1)],
+)
 def test_axes_are_forward_left_and_anticlockwise(arena, command, axis, sign):
     """REP 103, in the base's own frame."""
     arena.reset(scene_of(BOX))
@@ -484,6 +532,7 @@ def test_speed_and_acceleration_have_limits_and_the_wheels_lag(arena):
 
 def test_the_same_commands_give_the_same_drive_and_pictures(arena):
     """Everything follows from the seed: poses bit by bit, pixels, wheel slip and noise."""
+
     def once():
         scene = suites.scene('train', 21)
         assert scene.slip > 0
@@ -493,6 +542,7 @@ def test_the_same_commands_give_the_same_drive_and_pictures(arena):
             arena.step(expert.command(arena.pose, arena.velocity, arena.time_ns), PERIOD_NS)
             record.append((arena.pose, arena.render()))
         return record
+
     for (pose_a, image_a), (pose_b, image_b) in zip(once(), once(), strict=True):
         assert pose_a == pose_b
         assert (image_a == image_b).all()
@@ -576,8 +626,12 @@ def test_the_arena_is_at_least_ten_times_faster_than_real_time(arena, capsys):
 
 def python(code: str, **env) -> subprocess.CompletedProcess:
     return subprocess.run(
-        [sys.executable, '-c', code], capture_output=True, text=True, timeout=60,
-        env={**os.environ, 'PYTHONPATH': str(ROOT), **env})
+        [sys.executable, '-c', code],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        env={**os.environ, 'PYTHONPATH': str(ROOT), **env},
+    )
 
 
 DRAW = """
@@ -612,6 +666,8 @@ def test_the_interpreter_ends_quietly_with_an_arena_left_open():
 
 def test_sim_imports_neither_torch_nor_ros():
     """The arena is pure: it can be used where neither is installed."""
-    done = python('import sys, mobile_vla_ros.sim.arena, mobile_vla_ros.sim.expert;'
-                  'print(sorted({"torch", "rclpy", "transformers"} & set(sys.modules)))')
+    done = python(
+        'import sys, mobile_vla_ros.sim.arena, mobile_vla_ros.sim.expert;'
+        'print(sorted({"torch", "rclpy", "transformers"} & set(sys.modules)))'
+    )
     assert done.stdout.strip() == '[]', done.stderr

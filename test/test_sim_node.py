@@ -41,22 +41,26 @@ def forward(speed=0.3) -> Twist:
 
 
 def set_parameters(client, **values):
-    kinds = {str: (ParameterType.PARAMETER_STRING, 'string_value'),
-             bool: (ParameterType.PARAMETER_BOOL, 'bool_value'),
-             int: (ParameterType.PARAMETER_INTEGER, 'integer_value')}
+    kinds = {
+        str: (ParameterType.PARAMETER_STRING, 'string_value'),
+        bool: (ParameterType.PARAMETER_BOOL, 'bool_value'),
+        int: (ParameterType.PARAMETER_INTEGER, 'integer_value'),
+    }
     parameters = []
     for name, value in values.items():
         kind, key = kinds[type(value)]
         parameters.append(Parameter(name=name, value=ParameterValue(type=kind, **{key: value})))
-    return client.call('sim/set_parameters', SetParameters,
-                       SetParameters.Request(parameters=parameters)).results
+    return client.call(
+        'sim/set_parameters', SetParameters, SetParameters.Request(parameters=parameters)
+    ).results
 
 
 def test_pictures_come_at_their_rate_and_show_the_scene(nodes, client):
     """10 Hz of raw pictures, equal to what the arena itself draws but for the noise."""
     pictures = client.subscribe('camera/image_raw', Image, qos_profile_sensor_data)
-    nodes.start('sim_node', params={'suite': 'unseen_layouts', 'trial': 3, 'width': 96,
-                                    'height': 64})
+    nodes.start(
+        'sim_node', params={'suite': 'unseen_layouts', 'trial': 3, 'width': 96, 'height': 64}
+    )
     client.wait_for(lambda: len(pictures) >= 12, TIMEOUT_S, 'pictures')
     stamps = np.array([stamp_ns(message) for message in pictures.messages])
     assert np.median(np.diff(stamps)) == pytest.approx(1e8, rel=0.1)
@@ -74,8 +78,9 @@ def test_pictures_come_at_their_rate_and_show_the_scene(nodes, client):
 def test_compressed_pictures_are_jpeg_of_the_same_scene(nodes, client):
     """A bag recorder or a phone takes JPEG; the content is the raw picture's."""
     raw = client.subscribe('camera/image_raw', Image, qos_profile_sensor_data)
-    jpeg = client.subscribe('camera/image_raw/compressed', CompressedImage,
-                            qos_profile_sensor_data)
+    jpeg = client.subscribe(
+        'camera/image_raw/compressed', CompressedImage, qos_profile_sensor_data
+    )
     nodes.start('sim_node', params={'width': 96, 'height': 96})
     client.wait_for(lambda: len(raw) and len(jpeg), TIMEOUT_S, 'both kinds of picture')
     assert 'jpeg' in jpeg.last.format
@@ -135,20 +140,27 @@ def test_reset_loads_the_trial_then_counts_on(nodes, client):
         assert answer.success
         said = json.loads(answer.message)
         assert (said['suite'], said['trial'], said['instruction']) == (
-            'unseen_layouts', trial, scene.instruction)
-        client.wait_for(lambda said=said: status_values(status.last)['load'] == str(said['load']),
-                        what='the status of the new scene')
+            'unseen_layouts',
+            trial,
+            scene.instruction,
+        )
+        client.wait_for(
+            lambda said=said: status_values(status.last)['load'] == str(said['load']),
+            what='the status of the new scene',
+        )
         assert status_values(status.last)['instruction'] == scene.instruction
-        client.wait_for(lambda scene=scene: told.last.data == scene.instruction,
-                        what='the instruction')
+        client.wait_for(
+            lambda scene=scene: told.last.data == scene.instruction, what='the instruction'
+        )
         assert float(status_values(status.last)['elapsed_s']) < 1.0
 
 
 def test_the_next_scene_can_be_chosen_while_it_runs(nodes, client):
     """suite and trial are parameters of the running node; an unknown suite is refused."""
     nodes.start('sim_node')
-    assert all(result.successful for result in
-               set_parameters(client, suite='unseen_layouts', trial=41))
+    assert all(
+        result.successful for result in set_parameters(client, suite='unseen_layouts', trial=41)
+    )
     said = json.loads(client.call('sim/reset').message)
     assert (said['suite'], said['trial']) == ('unseen_layouts', 41)
     refused = set_parameters(client, suite='nowhere')[0]
@@ -167,8 +179,7 @@ def test_a_trial_that_nobody_drives_times_out(nodes, client):
 def test_a_trial_has_the_judge_s_time_unless_told_otherwise():
     """The parameter file in the package repeats what `simulate` judges by in its own process."""
     text = (ROOT / 'config' / 'sim.yaml').read_text()
-    assert yaml.safe_load(text)['/**']['ros__parameters'][
-        'trial_timeout_s'] == Judge().timeout_s
+    assert yaml.safe_load(text)['/**']['ros__parameters']['trial_timeout_s'] == Judge().timeout_s
 
 
 def test_rolling_on_when_told_to_stop_is_wrong_and_a_warning(nodes, client):
@@ -190,13 +201,22 @@ def test_a_paused_scene_is_shown_and_stands_still(nodes, client):
     pictures = client.subscribe('camera/image_raw', Image, qos_profile_sensor_data)
     status = client.subscribe('sim/status', DiagnosticStatus)
     scene = suites.scene('unseen_layouts', TO_STOP)
-    nodes.start('sim_node', params={'suite': 'unseen_layouts', 'trial': TO_STOP, 'paused': True,
-                                    'width': 64, 'height': 64})
+    nodes.start(
+        'sim_node',
+        params={
+            'suite': 'unseen_layouts',
+            'trial': TO_STOP,
+            'paused': True,
+            'width': 64,
+            'height': 64,
+        },
+    )
     client.wait_for(lambda: len(odom) >= 20 and len(pictures) >= 10, TIMEOUT_S, 'news')
     assert stamp_ns(odom.last) - stamp_ns(odom.messages[0]) > 5e8
 
     def place(message):
         return message.pose.pose.position.x, message.pose.pose.position.y
+
     assert {place(message) for message in odom.messages} == {scene.start[:2]}
     assert float(status_values(status.last)['elapsed_s']) == 0
     assert set_parameters(client, paused=False)[0].successful
@@ -207,19 +227,30 @@ def test_a_paused_scene_is_shown_and_stands_still(nodes, client):
 def test_a_disturbed_scene_loses_frames_and_sends_some_late(nodes, client):
     """Just those that its seed says, and the late ones after the next, with their own stamp."""
     pictures = client.subscribe('camera/image_raw', Image, qos_profile_sensor_data)
-    nodes.start('sim_node', params={'suite': 'disturbed', 'trial': 2, 'width': 32, 'height': 32,
-                                    'real_time_factor': 4.0, 'publish_clock': True})
+    nodes.start(
+        'sim_node',
+        params={
+            'suite': 'disturbed',
+            'trial': 2,
+            'width': 32,
+            'height': 32,
+            'real_time_factor': 4.0,
+            'publish_clock': True,
+        },
+    )
     client.wait_for(lambda: len(pictures) >= 160, TIMEOUT_S, 'pictures')
     scene = suites.scene('disturbed', 2)
     came = [stamp_ns(message) for message in pictures.messages]
 
     def delay(stamp):  # the arena's clock begins at 1 s
         return scene.disturbance.delay_of(scene.seed, stamp - 10**9)
-    sent = [stamp for stamp in range(min(came), max(came) + 1, 100_000_000)
-            if delay(stamp) is not None]
+
+    sent = [
+        stamp for stamp in range(min(came), max(came) + 1, 100_000_000) if delay(stamp) is not None
+    ]
     sent.sort(key=lambda stamp: stamp + delay(stamp))
     # At the ends, a neighbour may have been on its way before or after.
-    assert came[3:-3] == sent[sent.index(came[3]):sent.index(came[-4]) + 1]
+    assert came[3:-3] == sent[sent.index(came[3]) : sent.index(came[-4]) + 1]
     assert any(delay(stamp) for stamp in came[3:-3])
     assert came != sorted(came)
     assert len(sent) < (max(came) - min(came)) / 1e8 + 1
@@ -228,11 +259,11 @@ def test_a_disturbed_scene_loses_frames_and_sends_some_late(nodes, client):
 def test_the_next_scene_comes_by_itself_when_asked_for(nodes, client):
     """Whoever launches the arena with a policy sees one scene after the other."""
     status = client.subscribe('sim/status', DiagnosticStatus)
-    nodes.start('sim_node', params={'trial': 5, 'trial_timeout_s': 1.0,
-                                    'next_scene_after_s': 0.5})
+    nodes.start('sim_node', params={'trial': 5, 'trial_timeout_s': 1.0, 'next_scene_after_s': 0.5})
 
     def trials():
         return [int(status_values(message)['trial']) for message in status.messages]
+
     client.wait_for(lambda: len(set(trials())) >= 3, TIMEOUT_S, 'three scenes')
     # The first ones may have gone by before this test was heard of.
     seen = sorted(set(trials()))
@@ -247,8 +278,9 @@ def test_its_own_time_runs_faster_and_stamps_everything(nodes, client):
     nodes.start('sim_node', params={'real_time_factor': 4.0, 'publish_clock': True})
     client.wait_for(lambda: len(pictures) >= 20, TIMEOUT_S, 'pictures')
     spent = clock.times[-1] - clock.times[0]
-    passed = [m.clock.sec + m.clock.nanosec * 1e-9 for m in (clock.messages[0],
-                                                             clock.messages[-1])]
+    passed = [
+        m.clock.sec + m.clock.nanosec * 1e-9 for m in (clock.messages[0], clock.messages[-1])
+    ]
     assert 1.5 < (passed[1] - passed[0]) / spent < 5.0  # a busy machine may not reach 4
     gaps = np.diff([stamp_ns(message) for message in pictures.messages])
     assert set(np.unique(gaps) % 100_000_000) == {0}
@@ -256,11 +288,15 @@ def test_its_own_time_runs_faster_and_stamps_everything(nodes, client):
     assert stamp_ns(pictures.last) < 60 * 10**9
 
 
-@pytest.mark.parametrize(('params', 'words'), [
-    ({'suite': 'nowhere'}, ["'nowhere'", 'train', 'unseen_layouts']),
-    ({'real_time_factor': 4.0}, ['publish_clock']),
-    ({'width': 4}, ['width', '16']),
-    ({'trial': -1}, ['trial'])])
+@pytest.mark.parametrize(
+    ('params', 'words'),
+    [
+        ({'suite': 'nowhere'}, ["'nowhere'", 'train', 'unseen_layouts']),
+        ({'real_time_factor': 4.0}, ['publish_clock']),
+        ({'width': 4}, ['width', '16']),
+        ({'trial': -1}, ['trial']),
+    ],
+)
 def test_bad_parameters_end_in_a_sentence(nodes, params, words):
     """Exit status 2 and one line that names the remedy, no traceback."""
     process = nodes.start('sim_node', params=params)

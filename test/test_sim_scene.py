@@ -51,8 +51,9 @@ def test_no_two_suites_share_a_seed():
     blocks = [suite.block for name, suite in suites.SUITES.items() if name != 'seen']
     assert len(set(blocks)) == len(blocks)
     last = suites.scene('train', suites.SEEDS_PER_SUITE - 1).seed
-    assert last < min(suites.scene(name, 0).seed for name in suites.SUITES
-                      if name not in ('train', 'seen'))
+    assert last < min(
+        suites.scene(name, 0).seed for name in suites.SUITES if name not in ('train', 'seen')
+    )
 
 
 def test_seen_is_the_takes_own_scenes_over_again():
@@ -132,8 +133,11 @@ def test_a_name_means_one_object_but_for_the_two_of_a_side():
         if scene.task.kind == OF_TWO:
             assert sorted(counts.values(), reverse=True)[:2] in ([2], [2, 1])
             assert counts[scene.goal.name] == 2
-            other = next(thing for i, thing in enumerate(scene.objects)
-                         if thing.name == scene.goal.name and i != scene.task.target)
+            other = next(
+                thing
+                for i, thing in enumerate(scene.objects)
+                if thing.name == scene.goal.name and i != scene.task.target
+            )
             assert (scene.goal.y > other.y) == (scene.task.side == 'left')
         elif scene.task.kind == PASS:
             obstacles = [scene.objects[i] for i in scene.task.obstacles]
@@ -163,16 +167,19 @@ def test_a_held_out_pair_stands_in_no_scene_but_those_that_ask_for_it(suite):
 
 def test_unseen_pairs_asks_for_a_held_out_pair_every_time():
     """Each of them, and never to stop, which names nothing."""
-    asked = Counter((scene.goal.colour, scene.goal.shape)
-                    for scene in scenes('unseen_pairs', 300))
+    asked = Counter((scene.goal.colour, scene.goal.shape) for scene in scenes('unseen_pairs', 300))
     assert set(asked) == set(HELD_OUT_PAIRS)
     assert {colour for colour, _ in HELD_OUT_PAIRS} == set(COLOURS)
 
 
 def patterns(wordings: dict) -> list[re.Pattern]:
     thing = rf'(?:{"|".join(COLOURS)}) (?:{"|".join(SHAPES)})'
-    fields = {'thing': thing, 'things': f'{thing}e?s', 'obstacle': f'{thing}(?:es)?',
-              'side': '(?:left|right)'}
+    fields = {
+        'thing': thing,
+        'things': f'{thing}e?s',
+        'obstacle': f'{thing}(?:es)?',
+        'side': '(?:left|right)',
+    }
     return [re.compile(text.format(**fields)) for texts in wordings.values() for text in texts]
 
 
@@ -200,7 +207,7 @@ def test_swap_asks_for_something_else_in_the_very_same_world():
     for first, second in zip(scenes('swap', 200)[::2], scenes('swap', 200)[1::2], strict=True):
         assert replace(second, task=first.task, instruction=first.instruction) == first
         assert second.instruction != first.instruction
-        assert ((second.task.target, second.task.side) != (first.task.target, first.task.side))
+        assert (second.task.target, second.task.side) != (first.task.target, first.task.side)
         if first.task.side and first.task.kind != OF_TWO:
             assert second.task.target == first.task.target
         kinds.add(first.task.kind)
@@ -223,14 +230,18 @@ def test_every_colour_and_shape_is_asked_for_in_every_direction():
     assert {goal.colour for goal in goals} == set(COLOURS)
     assert {goal.shape for goal in goals} == set(SHAPES)
     lateral = np.array([goal.y for goal in goals])
-    assert all(np.mean(part) > 0.2 for part in
-               (lateral > 0.35, abs(lateral) < 0.35, lateral < -0.35))
+    assert all(
+        np.mean(part) > 0.2 for part in (lateral > 0.35, abs(lateral) < 0.35, lateral < -0.35)
+    )
 
 
 def test_where_to_drive_depends_on_the_instruction():
     """No place of an object tells whether it is the goal: a blind choice is wrong mostly."""
-    four = [scene for scene in scenes('train', 400)
-            if len(scene.objects) == 4 and scene.task.kind == GO_TO]
+    four = [
+        scene
+        for scene in scenes('train', 400)
+        if len(scene.objects) == 4 and scene.task.kind == GO_TO
+    ]
     ranks = [sorted(thing.y for thing in scene.objects).index(scene.goal.y) for scene in four]
     assert max(np.bincount(ranks, minlength=4)) / len(four) < 0.4
 

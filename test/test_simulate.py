@@ -14,8 +14,9 @@ import pytest
 from mobile_vla_ros.cli.main import main
 from mobile_vla_ros.sim import suites
 
-CHROMIUM = next(filter(None, map(shutil.which, ('chromium', 'chromium-browser',
-                                                'google-chrome'))), None)
+CHROMIUM = next(
+    filter(None, map(shutil.which, ('chromium', 'chromium-browser', 'google-chrome'))), None
+)
 
 
 def simulate(capsys, *arguments) -> tuple[int, str, str]:
@@ -38,7 +39,11 @@ def test_the_expert_drives_where_no_policy_is_given(capsys):
     assert (result['trials'], result['success_rate'], result['collision_rate']) == (2, 1.0, 0.0)
     assert result['success_interval'][0] < 1
     assert [(one['trial'], one['scene']) for one in result['outcomes']] == [
-        (5, 10), (5, 11), (6, 12), (6, 13)]
+        (5, 10),
+        (5, 11),
+        (6, 12),
+        (6, 13),
+    ]
     assert result['time_s']['ratio'] == pytest.approx(1.0)
 
 
@@ -46,8 +51,14 @@ def test_all_suites_are_those_to_measure_by(capsys):
     """`--suite all`: every yardstick, and none of those that takes come from."""
     result = asked(capsys, '--suite', 'all', '--trials', 1)
     assert set(result) == {'suites_version', 'suites'}
-    assert set(result['suites']) == {'seen', 'unseen_layouts', 'unseen_pairs', 'unseen_wording',
-                                     'swap', 'disturbed'}
+    assert set(result['suites']) == {
+        'seen',
+        'unseen_layouts',
+        'unseen_pairs',
+        'unseen_wording',
+        'swap',
+        'disturbed',
+    }
     assert all(one['success_rate'] == 1 for one in result['suites'].values())
 
 
@@ -65,8 +76,14 @@ def test_a_policy_drives_and_so_do_its_controls(small_run, capsys):
     """Each control takes one thing away, so each drives its own way."""
     ways = {}
     for control in ('', 'image', 'instruction', 'mean_action', 'zero'):
-        result = asked(capsys, '--policy', small_run / 'best', '--trials', 1,
-                       *(('--control', control) if control else ()))
+        result = asked(
+            capsys,
+            '--policy',
+            small_run / 'best',
+            '--trials',
+            1,
+            *(('--control', control) if control else ()),
+        )
         one = result['outcomes'][0]
         ways[control] = (one['outcome'], one['elapsed_s'], one['length_m'])
     assert ways['zero'][0] == 'timeout'
@@ -80,8 +97,9 @@ def edited(folder, small_run, **changes):
     manifest = folder / 'policy.json'
     content = json.loads(manifest.read_text())
     for name, change in changes.items():
-        content[name] = {key: value for key, value in {**content[name], **change}.items()
-                         if value is not None}
+        content[name] = {
+            key: value for key, value in {**content[name], **change}.items() if value is not None
+        }
     manifest.write_text(json.dumps(content))
     return folder
 
@@ -98,12 +116,19 @@ def test_a_policy_that_does_not_fit_is_a_sentence(small_run, tmp_path, capsys):
     assert 'mean action' in err
 
 
-@pytest.mark.parametrize(('arguments', 'text'), [
-    (['--suite', 'unseen_layout'], "'unseen_layouts'"), (['--trials', 0], 'nothing to drive'),
-    (['--seed', -1], 'no such trial'), (['--seed', 9_999_990], 'no such trial'),
-    (['--policy', '/no/such/policy'], '/no/such/policy'),
-    (['--control', 'image'], 'no --policy'), (['--control', 'mean_action'], 'no --policy'),
-    (['--trials', 1, '--out', '/dev/null/x'], '--out')])
+@pytest.mark.parametrize(
+    ('arguments', 'text'),
+    [
+        (['--suite', 'unseen_layout'], "'unseen_layouts'"),
+        (['--trials', 0], 'nothing to drive'),
+        (['--seed', -1], 'no such trial'),
+        (['--seed', 9_999_990], 'no such trial'),
+        (['--policy', '/no/such/policy'], '/no/such/policy'),
+        (['--control', 'image'], 'no --policy'),
+        (['--control', 'mean_action'], 'no --policy'),
+        (['--trials', 1, '--out', '/dev/null/x'], '--out'),
+    ],
+)
 def test_bad_use_is_a_sentence_and_status_2(arguments, text, capsys):
     """What, got, expected, remedy."""
     status, out, err = simulate(capsys, *arguments)
@@ -121,10 +146,24 @@ def test_an_unknown_control_names_the_known_ones(capsys):
 def test_a_machine_without_gl_says_so_before_it_writes(tmp_path):
     """The packages to install, and no folder."""
     import os
+
     done = subprocess.run(
-        [sys.executable, '-m', 'mobile_vla_ros.cli.main', 'simulate', '--trials', '1', '--out',
-         tmp_path / 'out'], capture_output=True, text=True, timeout=120, check=False,
-        env={**os.environ, 'MUJOCO_GL': 'disabled'})
+        [
+            sys.executable,
+            '-m',
+            'mobile_vla_ros.cli.main',
+            'simulate',
+            '--trials',
+            '1',
+            '--out',
+            tmp_path / 'out',
+        ],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+        env={**os.environ, 'MUJOCO_GL': 'disabled'},
+    )
     assert done.returncode == 2, done.stdout + done.stderr
     assert 'libosmesa6' in done.stderr
     assert not (tmp_path / 'out').exists()
@@ -161,11 +200,17 @@ def test_a_header_that_was_not_written_to_its_end_is_written_anew(tmp_path, caps
     assert len((out / 'seen.jsonl').read_text().splitlines()) == 2
 
 
-@pytest.mark.parametrize(('content', 'arguments', 'text'), [
-    (None, ('--seed', 1), 'seed 0'), (None, ('--control', 'image'), 'no --policy'),
-    (None, (), 'control zero'), ('my notes', ('--control', 'zero'), 'no list of trials'),
-    ('{"a": 1}\n', ('--control', 'zero'), 'no list of trials'),
-    ('damaged', ('--control', 'zero'), 'line 2')])
+@pytest.mark.parametrize(
+    ('content', 'arguments', 'text'),
+    [
+        (None, ('--seed', 1), 'seed 0'),
+        (None, ('--control', 'image'), 'no --policy'),
+        (None, (), 'control zero'),
+        ('my notes', ('--control', 'zero'), 'no list of trials'),
+        ('{"a": 1}\n', ('--control', 'zero'), 'no list of trials'),
+        ('damaged', ('--control', 'zero'), 'line 2'),
+    ],
+)
 def test_other_trials_are_never_written_over(content, arguments, text, tmp_path, capsys):
     """Another seed, control or policy in the same folder, or a file of somebody else's."""
     out = tmp_path / 'out'
@@ -196,10 +241,23 @@ def test_another_policy_is_another_run(small_run, tmp_path, capsys):
 def test_ctrl_c_keeps_what_is_finished_and_says_how_to_go_on(tmp_path):
     """Status 130, a sentence, whole lines; the same command goes on behind them."""
     out = tmp_path / 'out'
-    command = [sys.executable, '-m', 'mobile_vla_ros.cli.main', 'simulate', '--suite', 'seen',
-               '--control', 'zero', '--out', str(out), '--json', '--trials']
-    process = subprocess.Popen([*command, '100000'], stdout=subprocess.PIPE,
-                               stderr=subprocess.PIPE, text=True)
+    command = [
+        sys.executable,
+        '-m',
+        'mobile_vla_ros.cli.main',
+        'simulate',
+        '--suite',
+        'seen',
+        '--control',
+        'zero',
+        '--out',
+        str(out),
+        '--json',
+        '--trials',
+    ]
+    process = subprocess.Popen(
+        [*command, '100000'], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
     log = out / 'seen.jsonl'
     until = time.monotonic() + 60
     while not (log.exists() and log.read_bytes().count(b'\n') >= 3):
@@ -214,8 +272,9 @@ def test_ctrl_c_keeps_what_is_finished_and_says_how_to_go_on(tmp_path):
     kept = log.read_bytes()
     assert kept.endswith(b'\n')
     done = kept.count(b'\n') - 1
-    again = subprocess.run([*command, str(done + 1)], capture_output=True, text=True, timeout=60,
-                           check=False)
+    again = subprocess.run(
+        [*command, str(done + 1)], capture_output=True, text=True, timeout=60, check=False
+    )
     assert again.returncode == 0, again.stderr
     assert json.loads(again.stdout)['trials'] == done + 1
     assert log.read_bytes().startswith(kept)
@@ -225,8 +284,23 @@ def test_ctrl_c_keeps_what_is_finished_and_says_how_to_go_on(tmp_path):
 def page(tmp_path_factory):
     """A page of 26 trials that stand still: all but those told to stop are failures."""
     out = tmp_path_factory.mktemp('page')
-    assert main(['simulate', '--suite', 'unseen_layouts', '--control', 'zero', '--trials', '28',
-                 '--out', str(out), '--json']) == 0
+    assert (
+        main(
+            [
+                'simulate',
+                '--suite',
+                'unseen_layouts',
+                '--control',
+                'zero',
+                '--trials',
+                '28',
+                '--out',
+                str(out),
+                '--json',
+            ]
+        )
+        == 0
+    )
     return out / 'report.html'
 
 
@@ -259,6 +333,7 @@ def test_a_moving_film_has_a_picture_for_every_fifth_of_a_second(tmp_path, capsy
     from mobile_vla_ros.cli.simulate_report import _film
     from mobile_vla_ros.sim.arena import Arena
     from mobile_vla_ros.sim.trials import ExpertDriver, drive_scene
+
     arena = Arena(160, 160)
     drive = drive_scene(arena, 'seen', 0, ExpertDriver(arena))
     film = _film(arena, drive)
@@ -277,11 +352,26 @@ def test_a_moving_film_has_a_picture_for_every_fifth_of_a_second(tmp_path, capsy
 def test_the_player_shows_the_first_picture_and_plays(page, tmp_path):
     """The script in a browser: a link to a failure plays it to its end."""
     done = subprocess.run(
-        [CHROMIUM, '--headless', '--no-sandbox', '--disable-gpu', '--disable-quic',
-         '--no-first-run', '--disable-background-networking', '--disable-component-update',
-         '--disable-sync', f'--user-data-dir={tmp_path}', '--virtual-time-budget=60000',
-         '--dump-dom', f'{page.as_uri()}#unseen_layouts-1'],
-        capture_output=True, text=True, timeout=120, check=False)
+        [
+            CHROMIUM,
+            '--headless',
+            '--no-sandbox',
+            '--disable-gpu',
+            '--disable-quic',
+            '--no-first-run',
+            '--disable-background-networking',
+            '--disable-component-update',
+            '--disable-sync',
+            f'--user-data-dir={tmp_path}',
+            '--virtual-time-budget=60000',
+            '--dump-dom',
+            f'{page.as_uri()}#unseen_layouts-1',
+        ],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
     figures = re.findall(r'<figure class="drive film".*?</figure>', done.stdout, re.DOTALL)
     assert len(figures) == 24
     for figure in figures:
@@ -298,17 +388,26 @@ def test_live_drives_are_summed_up_the_same_way(tmp_path, capsys, monkeypatch):
     def drive_live(**arguments):
         given.update(arguments)
         for scene in range(arguments['first'], arguments['first'] + arguments['count']):
-            yield {'trial': scene, 'outcome': 'success' if scene % 4 < 2 else 'collision',
-                   'elapsed_s': 5.0, 'instruction': 'go', 'path': [[0.0, 0.0], [1.0, 0.0]]}
-    monkeypatch.setitem(sys.modules, 'mobile_vla_ros.cli.live',
-                        SimpleNamespace(drive_live=drive_live))
-    result = asked(capsys, '--ros', '--suite', 'swap', '--trials', 4, '--seed', 2, '--out',
-                   tmp_path / 'out')
+            yield {
+                'trial': scene,
+                'outcome': 'success' if scene % 4 < 2 else 'collision',
+                'elapsed_s': 5.0,
+                'instruction': 'go',
+                'path': [[0.0, 0.0], [1.0, 0.0]],
+            }
+
+    monkeypatch.setitem(
+        sys.modules, 'mobile_vla_ros.cli.live', SimpleNamespace(drive_live=drive_live)
+    )
+    result = asked(
+        capsys, '--ros', '--suite', 'swap', '--trials', 4, '--seed', 2, '--out', tmp_path / 'out'
+    )
     assert (given['first'], given['count'], given['suite']) == (4, 8, 'swap')
     assert (result['trials'], result['success_rate'], result['collision_rate']) == (4, 0.5, 0.5)
     text = (tmp_path / 'out' / 'report.html').read_text()
     assert text.count('<svg') == 8
     assert '<script type="application/json">' not in text, 'no yaw, no picture'
-    asked(capsys, '--ros', '--suite', 'swap', '--trials', 5, '--seed', 2, '--out',
-          tmp_path / 'out')
+    asked(
+        capsys, '--ros', '--suite', 'swap', '--trials', 5, '--seed', 2, '--out', tmp_path / 'out'
+    )
     assert (given['first'], given['count']) == (12, 2), 'goes on behind what is there'

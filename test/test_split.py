@@ -13,8 +13,11 @@ from mobile_vla_ros.errors import UserError
 
 def told(*counts: int) -> dict[str, str]:
     """So many takes of each instruction, by id."""
-    return {f'{number}-{take}': f'go to box {number}'
-            for number, count in enumerate(counts) for take in range(count)}
+    return {
+        f'{number}-{take}': f'go to box {number}'
+        for number, count in enumerate(counts)
+        for take in range(count)
+    }
 
 
 def sides(instructions, val_share, seed=0, groups=()):
@@ -45,15 +48,18 @@ def test_a_rare_instruction_is_on_both_sides(seed):
     assert val.total() == 20
 
 
-@pytest.mark.parametrize(('counts', 'share', 'held', 'validating'), [
-    ([3] * 20, 0.2, 12, 12),   # the share holds 12 takes: 12 instructions
-    ([3] * 20, 0.01, 1, 1),    # never empty
-    ([3] * 20, 0.99, 20, 40),  # every instruction keeps a take to train on
-    ([1] * 10, 0.2, 2, 2),     # said once: they count as one instruction
-    ([1] * 10, 0.99, 9, 9),
-    ([8, 1, 1, 1, 1], 0.15, 2, 2),
-    ([1, 1], 0.01, 1, 1),
-])
+@pytest.mark.parametrize(
+    ('counts', 'share', 'held', 'validating'),
+    [
+        ([3] * 20, 0.2, 12, 12),  # the share holds 12 takes: 12 instructions
+        ([3] * 20, 0.01, 1, 1),  # never empty
+        ([3] * 20, 0.99, 20, 40),  # every instruction keeps a take to train on
+        ([1] * 10, 0.2, 2, 2),  # said once: they count as one instruction
+        ([1] * 10, 0.99, 9, 9),
+        ([8, 1, 1, 1, 1], 0.15, 2, 2),
+        ([1, 1], 0.01, 1, 1),
+    ],
+)
 def test_extreme_shares_and_instructions(counts, share, held, validating):
     """As many instructions as the share has room for; none that is never trained on."""
     training, val = sides(told(*counts), share)
@@ -74,10 +80,13 @@ def sixteen_of_231():
     """The seed's case: instruction by id, and groups of takes that drive the same."""
     rng = np.random.default_rng(0)
     of = [*range(16), *rng.integers(0, 16, 231 - 16)]
-    instructions = {f'take{number:03}': f'go to box {group % 4}'
-                    for number, group in enumerate(of)}
-    groups = [[name for name, own in zip(instructions, of, strict=True) if own == group]
-              for group in range(16)]
+    instructions = {
+        f'take{number:03}': f'go to box {group % 4}' for number, group in enumerate(of)
+    }
+    groups = [
+        [name for name, own in zip(instructions, of, strict=True) if own == group]
+        for group in range(16)
+    ]
     return instructions, groups
 
 
@@ -94,10 +103,16 @@ def test_grouped_takes_stay_on_one_side():
     assert len(apart) == 16, 'not grouped, every one of them leaks'
 
 
-@pytest.mark.parametrize('groups', [
-    [['0-0', '0-1', '0-2', '0-3', '0-4']], [['0-0', '0-1', '0-2']],
-    [['0-0', '0-1', '0-2', '0-3'], ['0-4', '1-0']], [['0-0', '1-0'], ['0-1', '1-1']],
-    [['0-0', '0-1', '0-2', '0-3', '0-4'], ['1-0', '1-1', '1-2']]])
+@pytest.mark.parametrize(
+    'groups',
+    [
+        [['0-0', '0-1', '0-2', '0-3', '0-4']],
+        [['0-0', '0-1', '0-2']],
+        [['0-0', '0-1', '0-2', '0-3'], ['0-4', '1-0']],
+        [['0-0', '1-0'], ['0-1', '1-1']],
+        [['0-0', '0-1', '0-2', '0-3', '0-4'], ['1-0', '1-1', '1-2']],
+    ],
+)
 @pytest.mark.parametrize('share', [0.01, 0.2, 0.5, 0.99])
 def test_no_grouping_empties_a_side(groups, share):
     """However large the groups are, something trains and something validates."""
@@ -122,10 +137,13 @@ def test_takes_that_are_all_alike_cannot_be_split_by_group():
 
 def test_repeats_are_counted_among_the_takes_that_move():
     """Two drives, one of them three times, and takes that stand still."""
-    ways = {name: np.full((20, 3), speed, np.float32)
-            for name, speed in (('d', 1.0), ('a', 1.0), ('c', 0.5), ('b', 1.0))}
-    found = find_repeats({**ways, 'e': np.zeros((0, 3), np.float32),
-                          'f': np.zeros((0, 3), np.float32)})
+    ways = {
+        name: np.full((20, 3), speed, np.float32)
+        for name, speed in (('d', 1.0), ('a', 1.0), ('c', 0.5), ('b', 1.0))
+    }
+    found = find_repeats(
+        {**ways, 'e': np.zeros((0, 3), np.float32), 'f': np.zeros((0, 3), np.float32)}
+    )
     assert (found.driven, found.distinct, found.groups) == (4, 2, [['a', 'b', 'd']])
     assert found.across(['a', 'c']) == [['a', 'b', 'd']]
     for train in itertools.chain([['a', 'b', 'd']], [['c', 'e']]):

@@ -35,8 +35,10 @@ def test_a_broken_take_is_named_and_the_rest_goes_on(takes, tmp_path):
 
 def test_bad_takes_are_left_out_unless_they_are_asked_for(tmp_path):
     """The verdict is obeyed, the reason is told, and the user has the last word."""
-    paths = {verdict: write_worth(tmp_path, verdict, number)
-             for number, verdict in enumerate(('good', 'poor', 'bad'))}
+    paths = {
+        verdict: write_worth(tmp_path, verdict, number)
+        for number, verdict in enumerate(('good', 'poor', 'bad'))
+    }
     runs, skipped = load_runs(paths.values(), Sampling())
     assert {run.path for run in runs} == {paths['good'], paths['poor']}
     assert list(skipped) == [str(paths['bad'])]
@@ -68,8 +70,14 @@ def test_the_fingerprint_knows_the_commands(takes):
 def test_a_bundle_s_split_is_kept(takes):
     """Evaluating on the training data must not count trained takes as validation."""
     ids = [path.stem for path in find_episodes(takes)]
-    found = load_takes(takes, Sampling(), ['good', 'poor'], 0.5, 0,
-                       known={'train_episodes': [*ids[:4], 'elsewhere']})
+    found = load_takes(
+        takes,
+        Sampling(),
+        ['good', 'poor'],
+        0.5,
+        0,
+        known={'train_episodes': [*ids[:4], 'elsewhere']},
+    )
     assert {run.episode_id for run in found.train} == set(ids[:4])
     assert {run.episode_id for run in found.val} == set(ids[4:])
     assert not found.trained_on
@@ -79,14 +87,25 @@ def test_a_bundle_with_its_own_predictors_validates_on_all_that_is_new(takes):
     """No share is held back where nothing here needs to be fitted, down to a single take."""
     everything = {path.stem for path in find_episodes(takes)}
     for trained in ([], sorted(everything)[:1]):
-        found = load_takes(takes, Sampling(), ['good', 'poor'], 0.2, 0, known={
-            'train_episodes': ['elsewhere', *trained], 'blind_means': {'mean_action': [0.0]}})
+        found = load_takes(
+            takes,
+            Sampling(),
+            ['good', 'poor'],
+            0.2,
+            0,
+            known={
+                'train_episodes': ['elsewhere', *trained],
+                'blind_means': {'mean_action': [0.0]},
+            },
+        )
         assert ids(found.train) == set(trained) and ids(found.val) == everything - set(trained)
         assert not found.trained_on and not found.leaks and repeat_record(found)
 
 
-@pytest.mark.parametrize(('here', 'elsewhere', 'few'), [
-    (0, 4, True), (1, 2, True), (2, 2, False), (4, 0, False), (0, 0, True)])
+@pytest.mark.parametrize(
+    ('here', 'elsewhere', 'few'),
+    [(0, 4, True), (1, 2, True), (2, 2, False), (4, 0, False), (0, 0, True)],
+)
 def test_less_than_half_of_the_training_takes_are_few(takes, here, elsewhere, few):
     """Predictors fitted to a take or two know less than the policy that they stand beside."""
     everything = [path.stem for path in find_episodes(takes)]
@@ -96,8 +115,14 @@ def test_less_than_half_of_the_training_takes_are_few(takes, here, elsewhere, fe
 
 def made(folder, keys, number=0, instruction='go to the red box', **options):
     """Write a take of key presses at 5 Hz that begins at a minute of its own."""
-    return drive(folder, keys, instruction, picture=number,
-                 created_ns=CREATED_NS + number * 60_000_000_000, **options)
+    return drive(
+        folder,
+        keys,
+        instruction,
+        picture=number,
+        created_ns=CREATED_NS + number * 60_000_000_000,
+        **options,
+    )
 
 
 def spoil(path, name, change):
@@ -136,8 +161,14 @@ def test_the_seed_s_231_takes_are_sixteen(tmp_path):
     assert 0.2 < len(ids(grouped.val)) / 231 < 0.4
     assert 'one side' in leak_lines(grouped)[0]
     record = split_record(plain, val_share=0.3, seed=0, group_duplicates=False)
-    assert record == {'seed': 0, 'val_share': 0.3, 'group_duplicates': False, 'takes': 231,
-                      'distinct': 16, 'across': plain.leaks}
+    assert record == {
+        'seed': 0,
+        'val_share': 0.3,
+        'group_duplicates': False,
+        'takes': 231,
+        'distinct': 16,
+        'across': plain.leaks,
+    }
 
 
 def test_takes_that_differ_need_no_line(tmp_path):
@@ -150,8 +181,9 @@ def test_takes_that_differ_need_no_line(tmp_path):
 def test_a_policy_s_own_takes_are_measured_and_said_to_be(takes):
     """Regression: a folder of trained takes was split anew, as if some had been held out."""
     everything = [path.stem for path in find_episodes(takes)]
-    found = load_takes(takes, Sampling(), ['good', 'poor'], 0.3, 0,
-                       known={'train_episodes': everything})
+    found = load_takes(
+        takes, Sampling(), ['good', 'poor'], 0.3, 0, known={'train_episodes': everything}
+    )
     assert found.trained_on
     assert ids(found.train) == ids(found.val) == set(everything)
 
@@ -188,8 +220,14 @@ def test_too_few_takes_name_what_was_left_out(tmp_path):
     good, short = made(tmp_path, 'wwwwwwww', 0), made(tmp_path, 'www', 1)
     with pytest.raises(UserError) as told:
         load(tmp_path)
-    for text in ('too few takes', good.stem, short.name, 'no 4 frames in a row at 5 Hz',
-                 'at most 3 of its 3', 'at least 2'):
+    for text in (
+        'too few takes',
+        good.stem,
+        short.name,
+        'no 4 frames in a row at 5 Hz',
+        'at most 3 of its 3',
+        'at least 2',
+    ):
         assert text in str(told.value)
 
 
@@ -197,9 +235,11 @@ def test_a_command_that_is_no_number_is_named_by_its_row(tmp_path):
     """NaN, and what no robot drives: the file, the row and the axis."""
     for number, wrong in enumerate((np.nan, -np.inf, 1e30)):
         path = made(tmp_path, 'wwwwwwww', number)
+
         def change(twist, wrong=wrong):
             twist[5, 1] = wrong
             return twist
+
         spoil(path, 'commands/twist', change)
     made(tmp_path, 'wwwwwwww', 8), made(tmp_path, 'wwwaaaaa', 9)
     found = load(tmp_path)
@@ -210,8 +250,10 @@ def test_a_command_that_is_no_number_is_named_by_its_row(tmp_path):
 
 def test_takes_of_another_rate_say_theirs(tmp_path):
     """At 10 Hz: 5 Hz cannot, 10 Hz can, and of 30 Hz every third frame is taken."""
-    paths = {rate_hz: made(tmp_path, 'w' * 60, rate_hz, step_ns=round(1e9 / rate_hz))
-             for rate_hz in (5, 10, 30)}
+    paths = {
+        rate_hz: made(tmp_path, 'w' * 60, rate_hz, step_ns=round(1e9 / rate_hz))
+        for rate_hz in (5, 10, 30)
+    }
     found = load(tmp_path, rate_hz=10.0)
     assert list(found.left_out) == [str(paths[5])]
     assert 'its frames come at 5 Hz' in found.left_out[str(paths[5])]
@@ -237,8 +279,11 @@ def test_all_idle_takes_teach_nothing(tmp_path):
         made(tmp_path / 'idle', ' ' * 8, number)
         path = made(tmp_path / 'turning', 'wwwwwwww', number)
         spoil(path, 'commands/twist', lambda twist: np.roll(twist, 5, axis=1))
-    with pytest.raises(UserError, match=r'never told to move along linear_x or linear_y; got 3 '
-                                        r'training takes of zeros.*Record some'):
+    with pytest.raises(
+        UserError,
+        match=r'never told to move along linear_x or linear_y; got 3 '
+        r'training takes of zeros.*Record some',
+    ):
         default_scale(load(tmp_path / 'idle').train, ['linear_x', 'linear_y'])
     with pytest.raises(UserError, match='--axes angular_z'):
         default_scale(load(tmp_path / 'turning').train, ['linear_x', 'linear_y'])
@@ -248,9 +293,11 @@ def test_an_axis_that_never_moves_is_named(tmp_path):
     """A differential robot asked for its sideways speed gets the axes that it has."""
     for number in range(3):
         path = made(tmp_path, 'wwwwqqqq', number)
+
         def turn(twist):
             twist[:, 5], twist[:, 1] = twist[:, 1], 0
             return twist
+
         spoil(path, 'commands/twist', turn)
     training = load(tmp_path).train
     [line] = still_lines(training, ['linear_x', 'linear_y'])
@@ -271,7 +318,7 @@ def test_a_take_broken_in_its_middle_is_named(tmp_path, damage):
         for index in range(at.byte_offset, at.byte_offset + 512):
             content[index] ^= 255
     else:
-        content = content[:len(content) // 2 if 'middle' in damage else -1]
+        content = content[: len(content) // 2 if 'middle' in damage else -1]
     paths[1].write_bytes(content)
     found = load(tmp_path)
     assert list(found.left_out) == [str(paths[1])]
@@ -321,7 +368,7 @@ def heaps(path):
                 yield chunk.byte_offset, chunk.byte_offset + chunk.size
     at = content.find(b'GCOL')
     while at >= 0:
-        yield at, at + int.from_bytes(content[at + 8:at + 16], 'little')
+        yield at, at + int.from_bytes(content[at + 8 : at + 16], 'little')
         at = content.find(b'GCOL', at + 1)
 
 
@@ -337,8 +384,18 @@ def test_200_random_damages_are_sentences(tmp_path):
         made(folder, keys, number)
     whole = made(tmp_path, 'qqqqqqqqqqqq', 3)
     done = subprocess.run(
-        [sys.executable, '-c', FUZZ, whole, folder,
-         ','.join(f'{first}-{last}' for first, last in heaps(whole))],
-        capture_output=True, text=True, timeout=300, check=False)
+        [
+            sys.executable,
+            '-c',
+            FUZZ,
+            whole,
+            folder,
+            ','.join(f'{first}-{last}' for first, last in heaps(whole)),
+        ],
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
     assert done.returncode == 0, done.stdout[-200:] + done.stderr
     assert 10 < int(done.stdout.split()[-1]) < 190, 'some damages matter and some do not'

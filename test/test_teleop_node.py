@@ -28,6 +28,7 @@ STOP_S = 0.3
 
 # --- keys, without a terminal ---
 
+
 def test_motion_ends_when_the_key_is_let_go():
     """A key moves for less than 0.3 s, then come zeros for a while, then nothing."""
     console = Console(0.6, 2.0, 0.5)
@@ -40,10 +41,21 @@ def test_motion_ends_when_the_key_is_let_go():
     assert console.twist(1001 + HOLD_NS + TRAIL_NS) is None
 
 
-@pytest.mark.parametrize(('key', 'signs'), [
-    ('w', (1, 0, 0)), ('s', (-1, 0, 0)), ('a', (0, 1, 0)), ('d', (0, -1, 0)), ('q', (1, 1, 0)),
-    ('e', (1, -1, 0)), ('z', (-1, 1, 0)), ('c', (-1, -1, 0)), ('r', (0, 0, 1)),
-    ('t', (0, 0, -1))])
+@pytest.mark.parametrize(
+    ('key', 'signs'),
+    [
+        ('w', (1, 0, 0)),
+        ('s', (-1, 0, 0)),
+        ('a', (0, 1, 0)),
+        ('d', (0, -1, 0)),
+        ('q', (1, 1, 0)),
+        ('e', (1, -1, 0)),
+        ('z', (-1, 1, 0)),
+        ('c', (-1, -1, 0)),
+        ('r', (0, 0, 1)),
+        ('t', (0, 0, -1)),
+    ],
+)
 def test_keys_drive_as_on_the_keyboard_of_the_seed(key, signs):
     """Every motion key, large or small, in REP 103 axes; diagonals are no faster."""
     for typed in (key, key.upper()):
@@ -108,6 +120,7 @@ def test_a_number_stands_for_an_instruction_that_exists():
 
 # --- the live process ---
 
+
 class Keyboard:
     """A teleop process whose controlling terminal is ours."""
 
@@ -116,10 +129,21 @@ class Keyboard:
         self.commands = client.subscribe('teleop/cmd_vel', Twist)
         self.pid, self.master = pty.fork()
         if self.pid == 0:
-            os.execve(sys.executable, [
-                sys.executable, '-m', 'mobile_vla_ros.nodes.teleop_node', '--ros-args',
-                '-p', 'max_linear_mps:=0.4', '-p', 'throttle:=1.0', *arguments],
-                {**os.environ, 'PYTHONPATH': str(ROOT), 'PYTHONUNBUFFERED': '1'})
+            os.execve(
+                sys.executable,
+                [
+                    sys.executable,
+                    '-m',
+                    'mobile_vla_ros.nodes.teleop_node',
+                    '--ros-args',
+                    '-p',
+                    'max_linear_mps:=0.4',
+                    '-p',
+                    'throttle:=1.0',
+                    *arguments,
+                ],
+                {**os.environ, 'PYTHONPATH': str(ROOT), 'PYTHONUNBUFFERED': '1'},
+            )
         self.modes = termios.tcgetattr(self.master)
         self.shown, self.status = '', None
         self.reading = threading.Event()
@@ -175,16 +199,21 @@ class Keyboard:
         seen = len(self.commands)
         let_go = self.hold(key, lambda: len(self.commands) > seen + 10 and self.moving())
         wait_until(lambda: not self.moving(), 5, 'zero')
-        first = next(i for i in range(len(self.commands) - 1, -1, -1)
-                     if self.commands.messages[i].linear.x or self.commands.messages[i].angular.z)
+        first = next(
+            i
+            for i in range(len(self.commands) - 1, -1, -1)
+            if self.commands.messages[i].linear.x or self.commands.messages[i].angular.z
+        )
         return self.commands.times[first + 1] - let_go
 
     def wait(self) -> int:
         """Return the exit status."""
+
         def look():
             pid, status = os.waitpid(self.pid, os.WNOHANG)
             self.status = os.waitstatus_to_exitcode(status) if pid else None
             return pid
+
         if self.status is None:
             wait_until(look, 15, 'the end of teleop', lambda: self.shown[-2000:])
         return self.status
@@ -206,6 +235,7 @@ def keyboard(client):
     def make(*arguments):
         made.append(Keyboard(client, *arguments))
         return made[-1]
+
     yield make
     for one in made:
         one.close()
@@ -220,7 +250,9 @@ def servers(ros_domain):
         def answer(_request, response):
             response.success, response.message = True, callback()
             return response
+
         other.node.create_service(Trigger, name, answer)
+
     yield serve
     other.close()
 
@@ -238,8 +270,9 @@ def test_holding_a_key_drives_and_letting_go_stops(keyboard):
     assert 3 <= zeros <= 12
 
 
-@pytest.mark.parametrize('parts', [('\x1b', '[D'), ('\x1b[', 'D'), ('\x1b[1;', '5D'),
-                                   ('f\x1b', '[D')])
+@pytest.mark.parametrize(
+    'parts', [('\x1b', '[D'), ('\x1b[', 'D'), ('\x1b[1;', '5D'), ('f\x1b', '[D')]
+)
 def test_arrow_key_that_arrives_in_pieces_drives_nowhere(keyboard, parts):
     """Over a network its last letter may come alone, which is D for right."""
     one = keyboard()
@@ -269,6 +302,7 @@ def test_service_that_hangs_does_not_keep_the_robot_moving(keyboard, servers):
         asked.set()
         free.wait(20)
         return 'at last'
+
     servers('recorder/start', hang)
     one = keyboard()
     one.press_until('n', asked.is_set)
@@ -313,8 +347,13 @@ def test_x_arms_and_disarms_by_what_the_guard_says(keyboard, servers, client):
     servers('guard/disarm', lambda: 'now disarmed')
     one = keyboard()
     for armed, text in (('false', 'now armed'), ('true', 'now disarmed')):
-        with client.stream('guard/status', lambda armed=armed: status_message(
-                'guard', 'teleop', {'armed': armed, 'reason': f'armed is {armed}'}), 10):
+        with client.stream(
+            'guard/status',
+            lambda armed=armed: status_message(
+                'guard', 'teleop', {'armed': armed, 'reason': f'armed is {armed}'}
+            ),
+            10,
+        ):
             one.wait_for_text(f'armed is {armed}')
             one.press_until('x', lambda text=text: text in one.shown)
 
@@ -333,15 +372,31 @@ def test_i_publishes_an_instruction(keyboard, client):
 def test_status_line_shows_the_recorder(keyboard, client):
     """Rate, queue, drops and the last verdict of the recorder are on the screen."""
     one = keyboard()
-    values = {'instruction': 'go', 'seconds': '3.5', 'frames': 35, 'camera_hz': '9.9', 'queue': 2,
-              'drops': 7, 'problem': '', 'last_verdict': 'poor', 'last_reasons': 'too dark',
-              'disk_minutes': '80.0', 'takes': '{"go": 2, "stay": 1}',
-              'recovered': 'one take was completed'}
-    with client.stream('recorder/status', lambda: status_message(
-            'recorder', 'recording', values, DiagnosticStatus.OK), 10):
+    values = {
+        'instruction': 'go',
+        'seconds': '3.5',
+        'frames': 35,
+        'camera_hz': '9.9',
+        'queue': 2,
+        'drops': 7,
+        'problem': '',
+        'last_verdict': 'poor',
+        'last_reasons': 'too dark',
+        'disk_minutes': '80.0',
+        'takes': '{"go": 2, "stay": 1}',
+        'recovered': 'one take was completed',
+    }
+    with client.stream(
+        'recorder/status',
+        lambda: status_message('recorder', 'recording', values, DiagnosticStatus.OK),
+        10,
+    ):
         one.wait_for_text('REC 0:03, 35 frames, 9.9 Hz, queue 2, 7 dropped, disk 80 min')
-        for text in ('"go": 2 takes, 1 of 1 other instruction', 'last take poor: too dark',
-                     'recorder: one take was completed'):
+        for text in (
+            '"go": 2 takes, 1 of 1 other instruction',
+            'last take poor: too dark',
+            'recorder: one take was completed',
+        ):
             one.wait_for_text(text)
         one.type('i2')
         one.wait_for_text('= stay')

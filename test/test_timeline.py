@@ -22,7 +22,8 @@ from mobile_vla_ros.types import Command
 S = 1_000_000_000
 
 times = st.lists(st.integers(0, 20 * S), min_size=1, max_size=60).map(
-    lambda values: np.array(sorted(values), dtype=np.int64))
+    lambda values: np.array(sorted(values), dtype=np.int64)
+)
 rates = st.sampled_from([1.0, 3.3, 10.0, 30.0])
 
 
@@ -52,7 +53,7 @@ def test_each_frame_of_a_segment_is_the_nearest_to_its_step(frames, rate_hz):
         grid = frames[rows[0]] + np.round(np.arange(len(rows)) * S / rate_hz)
         apart = np.abs(frames[rows] - grid)
         assert np.all(apart <= half_ns)
-        assert np.all(apart == np.abs(frames[None, rows[0]:] - grid[:, None]).min(axis=1))
+        assert np.all(apart == np.abs(frames[None, rows[0] :] - grid[:, None]).min(axis=1))
         assert np.all(np.diff(rows) > 0)
 
 
@@ -61,7 +62,7 @@ def test_segment_ends_only_at_a_gap(frames, rate_hz):
     """Where a segment ends, no frame of the take was near the next step of its grid."""
     for rows in grid_frames(frames, rate_hz):
         due = frames[rows[0]] + round(len(rows) * S / rate_hz)
-        later = frames[rows[-1] + 1:]
+        later = frames[rows[-1] + 1 :]
         assert not np.any(np.abs(later - due) < S / rate_hz / 2 - 1)
 
 
@@ -77,8 +78,9 @@ def test_segments_follow_each_other(frames, rate_hz):
 def test_camera_faster_than_the_policy_gives_one_segment(count, every, jitter):
     """A steady camera at a multiple of the rate is one segment of every n-th frame."""
     period_ns = S // 10 // every
-    frames = np.array([i * period_ns + jitter.randint(0, period_ns // 5)
-                       for i in range(1, count * every + 1)])
+    frames = np.array(
+        [i * period_ns + jitter.randint(0, period_ns // 5) for i in range(1, count * every + 1)]
+    )
     found = grid_frames(frames, 10.0)
     assert len(found) == 1
     assert len(found[0]) in (count, count + 1)
@@ -96,7 +98,9 @@ def test_missing_frames_end_a_segment():
     frames = np.delete(np.arange(12) * S // 10, [5, 6])
     frames[5:] += 30_000_000
     assert [rows.tolist() for rows in grid_frames(frames, 10)] == [
-        [0, 1, 2, 3, 4], [5, 6, 7, 8, 9]]
+        [0, 1, 2, 3, 4],
+        [5, 6, 7, 8, 9],
+    ]
 
 
 def test_clock_set_back_ends_a_segment():
@@ -111,15 +115,18 @@ def test_rate_of_zero_is_a_sentence():
         grid_frames(np.arange(3), 0.0)
 
 
-@pytest.mark.parametrize(('stamp', 'clock'), [
-    (lambda t: t - 20_000_000, 'stamp'),
-    (lambda t: t - 2 * S, 'received'),
-    (lambda t: t - 600_000_000, 'received'),
-    (lambda t: np.where(t > t[9], t + S, t), 'received'),
-    (lambda t: t * 0, 'received'),
-    (lambda t: np.where(t == t[7], t[3], t), 'received'),
-    (lambda t: -t, 'received'),
-])
+@pytest.mark.parametrize(
+    ('stamp', 'clock'),
+    [
+        (lambda t: t - 20_000_000, 'stamp'),
+        (lambda t: t - 2 * S, 'received'),
+        (lambda t: t - 600_000_000, 'received'),
+        (lambda t: np.where(t > t[9], t + S, t), 'received'),
+        (lambda t: t * 0, 'received'),
+        (lambda t: np.where(t == t[7], t[3], t), 'received'),
+        (lambda t: -t, 'received'),
+    ],
+)
 def test_camera_clock_is_trusted_only_if_sane(stamp, clock):
     """Near the receipt and always rising: the stamp; at zero, back, a jump or far: receipt."""
     received = 100 * S + np.arange(20) * S // 10
@@ -141,11 +148,13 @@ def test_a_frame_that_was_overtaken_takes_its_place_in_time(tmp_path):
     writer = EpisodeWriter(tmp_path, EpisodeInfo('go'), CREATED_NS)
     for index in (0, 1, 2, 4, 3, 5, 6, 7):
         late_ns = PERIOD_NS * 3 // 2 if index == 3 else 0
-        writer.add_frame(encoded(index), START_NS + index * PERIOD_NS,
-                         START_NS + index * PERIOD_NS + late_ns)
+        writer.add_frame(
+            encoded(index), START_NS + index * PERIOD_NS, START_NS + index * PERIOD_NS + late_ns
+        )
     for at in range(8):
-        writer.add_command(Command(np.full(6, at), START_NS + at * PERIOD_NS,
-                                   START_NS + at * PERIOD_NS, 'teleop'))
+        writer.add_command(
+            Command(np.full(6, at), START_NS + at * PERIOD_NS, START_NS + at * PERIOD_NS, 'teleop')
+        )
     with Episode.open(writer.close()) as episode:
         (segment,) = segments(episode, 10.0)
         assert episode.health['verdict'] == 'good' and episode.health['worst_gap_s'] == 0.1
@@ -163,7 +172,7 @@ def test_episode_becomes_segments_with_actions_ahead(tmp_path):
     twist, real = actions_ahead(segment, 4)
     assert twist.shape == (10, 4, 6) and real.shape == (10, 4)
     assert np.array_equal(twist[:, 0], segment.twist)
-    assert np.allclose(twist[2, :, 0], [.04, .06, .08, .10])
+    assert np.allclose(twist[2, :, 0], [0.04, 0.06, 0.08, 0.10])
     assert real.sum(axis=1).tolist() == [4] * 7 + [3, 2, 1]
     assert not twist[~real].any()
 
@@ -174,4 +183,4 @@ def test_action_ahead_is_taken_at_its_own_time(tmp_path):
         (segment,) = segments(episode, 20 / 3)
     twist, _ = actions_ahead(segment, 2)
     assert segment.frame_index[:2].tolist() == [0, 2]
-    assert twist[0, 1, :2].tolist() == [.01, 1]
+    assert twist[0, 1, :2].tolist() == [0.01, 1]

@@ -24,8 +24,7 @@ SCRIPT = ROOT / 'scripts' / 'make_tiny_backbone'
 
 def load_script():
     loader = importlib.machinery.SourceFileLoader('make_tiny_backbone', str(SCRIPT))
-    module = importlib.util.module_from_spec(
-        importlib.util.spec_from_loader(loader.name, loader))
+    module = importlib.util.module_from_spec(importlib.util.spec_from_loader(loader.name, loader))
     loader.exec_module(module)
     return module
 
@@ -37,9 +36,12 @@ tiny = load_script()
 def backbone():
     """The shipped weights with the language-model head, and the sentences."""
     from transformers import AutoTokenizer, Kosmos2ForConditionalGeneration
+
     torch.set_num_threads(1)
-    return (Kosmos2ForConditionalGeneration.from_pretrained(FOLDER).eval(),
-            tiny.Sentences(AutoTokenizer.from_pretrained(FOLDER)))
+    return (
+        Kosmos2ForConditionalGeneration.from_pretrained(FOLDER).eval(),
+        tiny.Sentences(AutoTokenizer.from_pretrained(FOLDER)),
+    )
 
 
 @pytest.fixture(scope='module')
@@ -49,6 +51,7 @@ def pictures(tmp_path_factory):
 
 
 # --- the shipped folder -----------------------------------------------------------------------
+
 
 def test_the_folder_is_small_and_what_its_readme_says():
     """At most 8 MB, safetensors only, with the hash that its README gives."""
@@ -61,6 +64,7 @@ def test_the_folder_is_small_and_what_its_readme_says():
 def test_it_loads_as_the_full_model_does(backbone):
     """Kosmos2Model.from_pretrained finds every weight: both classes give the same image tokens."""
     from transformers import Kosmos2Model
+
     model, info = Kosmos2Model.from_pretrained(FOLDER, output_loading_info=True)
     assert not info['missing_keys']
     picture = torch.randn(1, 3, tiny.SIZE, tiny.SIZE)
@@ -72,22 +76,31 @@ def test_it_loads_as_the_full_model_does(backbone):
         same = whole.image_to_text_projection(torch.nn.functional.normalize(states, dim=-1))[0]
     assert tokens.shape == (1, model.config.latent_query_num, 128)
     torch.testing.assert_close(tokens, same)
-    torch.testing.assert_close(model.get_input_embeddings().weight,
-                               whole.get_input_embeddings().weight)
+    torch.testing.assert_close(
+        model.get_input_embeddings().weight, whole.get_input_embeddings().weight
+    )
 
 
 def test_its_tokenizer_has_kosmos_ids_and_knows_the_instructions():
     """Special ids are Kosmos-2's; no instruction of a suite holds an unknown word."""
     from transformers import AutoTokenizer
+
     tokenizer = AutoTokenizer.from_pretrained(FOLDER)
-    assert [tokenizer.bos_token_id, tokenizer.pad_token_id, tokenizer.eos_token_id,
-            tokenizer.unk_token_id] == [0, 1, 2, 3]
+    assert [
+        tokenizer.bos_token_id,
+        tokenizer.pad_token_id,
+        tokenizer.eos_token_id,
+        tokenizer.unk_token_id,
+    ] == [0, 1, 2, 3]
     for name in suites.SUITES:
         for index in range(60):
             said = suites.scene(name, index).instruction
             assert tokenizer.unk_token_id not in tokenizer(said)['input_ids'], said
-    for said in ('Stop to the left of the blue cone.', 'pass the obstacle on the right, please',
-                 'go to the one on the left'):
+    for said in (
+        'Stop to the left of the blue cone.',
+        'pass the obstacle on the right, please',
+        'go to the one on the left',
+    ):
         assert tokenizer.unk_token_id not in tokenizer(said)['input_ids'], said
     assert tokenizer('fnord', add_special_tokens=False)['input_ids'] == [3]
 
@@ -95,13 +108,15 @@ def test_its_tokenizer_has_kosmos_ids_and_knows_the_instructions():
 def test_its_image_settings_are_clips_at_its_own_size():
     """An ordinary image processor reads them: size, mean and deviation, no crop."""
     from transformers import AutoImageProcessor
+
     processor = AutoImageProcessor.from_pretrained(FOLDER)
     picture = np.full((224, 224, 3), 128, np.uint8)
     out = processor(picture, return_tensors='pt')['pixel_values']
     side = tiny.SIZE
     assert out.shape == (1, 3, side, side)
-    torch.testing.assert_close(out, tiny.pixels(np.full((1, side, side, 3), 128, np.uint8)),
-                               atol=1e-5, rtol=0)
+    torch.testing.assert_close(
+        out, tiny.pixels(np.full((1, side, side, 3), 128, np.uint8)), atol=1e-5, rtol=0
+    )
 
 
 def test_it_finds_and_names_what_fresh_pictures_show(backbone, pictures):
@@ -125,10 +140,15 @@ def test_it_sees_nothing_in_blank_pictures(backbone, pictures):
 
 # --- the script -------------------------------------------------------------------------------
 
+
 def test_help_needs_no_torch():
     """--help answers with an example, before anything heavy is imported."""
-    done = subprocess.run([sys.executable, '-X', 'importtime', str(SCRIPT), '--help'],
-                          capture_output=True, text=True, timeout=30)
+    done = subprocess.run(
+        [sys.executable, '-X', 'importtime', str(SCRIPT), '--help'],
+        capture_output=True,
+        text=True,
+        timeout=30,
+    )
     assert done.returncode == 0
     assert 'example:' in done.stdout
     assert 'torch' not in done.stderr
@@ -136,16 +156,17 @@ def test_help_needs_no_torch():
 
 def test_location_tokens_are_the_corner_cells():
     """Kosmos-2's form: the cell of the upper left corner, then of the lower right one."""
-    assert tiny.location([0, 0, 1, 1]) == (
-        '<object><patch_index_0000><patch_index_0255></object>')
+    assert tiny.location([0, 0, 1, 1]) == ('<object><patch_index_0000><patch_index_0255></object>')
     # Columns 2 to 3 and rows 4 to 5 of 16.
     assert tiny.location([2 / 16, 4 / 16, 4 / 16, 6 / 16]) == (
-        '<object><patch_index_0066><patch_index_0083></object>')
-    assert tiny.centre_error(['<patch_index_0066>', '<patch_index_0083>'],
-                             [2 / 16, 4 / 16, 4 / 16, 6 / 16]) == (0, 0)
+        '<object><patch_index_0066><patch_index_0083></object>'
+    )
+    assert tiny.centre_error(
+        ['<patch_index_0066>', '<patch_index_0083>'], [2 / 16, 4 / 16, 4 / 16, 6 / 16]
+    ) == (0, 0)
 
 
-BOXES = np.array([[0, 0, .1, .1], [.5, .5, .6, .6], *[[0] * 4] * 3])
+BOXES = np.array([[0, 0, 0.1, 0.1], [0.5, 0.5, 0.6, 0.6], *[[0] * 4] * 3])
 NAMES = np.array([PAIRS.index(('red', 'box')), PAIRS.index(('blue', 'ball')), -1, -1, -1])
 
 
@@ -163,13 +184,15 @@ def test_a_caption_runs_from_left_to_right(backbone):
 def test_a_question_ends_where_a_policy_has_its_action_token(backbone):
     """Up to <object> is given; the corners of each box are the answer, or nothing."""
     _, sentences = backbone
-    given, answer = sentences.question('go to the red box', [[0, 0, .5, .5]])
+    given, answer = sentences.question('go to the red box', [[0, 0, 0.5, 0.5]])
     words = sentences.tokenizer.convert_ids_to_tokens
     assert words(given) == ['go', 'to', 'the', 'red', 'box', '<object>']
     assert words(answer) == ['<patch_index_0000>', '<patch_index_0119>', '</object>']
     assert words(sentences.question('stop', [])[1]) == ['</object>']
-    assert words(sentences.question('pass', BOXES[:2])[1]).count(
-        '</delimiter_of_multi_objects/>') == 1
+    assert (
+        words(sentences.question('pass', BOXES[:2])[1]).count('</delimiter_of_multi_objects/>')
+        == 1
+    )
 
 
 def test_the_driving_form_has_its_image_straight_after_the_start(backbone):
@@ -187,8 +210,11 @@ def test_sentences_packed_behind_one_image_are_read_as_if_alone(backbone):
     model, sentences = backbone
     torch.manual_seed(0)
     embeds = torch.randn(1, tiny.LATENTS, 128)
-    pack = [sentences.caption(NAMES, BOXES), sentences.question('go to the red box', BOXES[:1]),
-            sentences.question('stop', [])]
+    pack = [
+        sentences.caption(NAMES, BOXES),
+        sentences.question('go to the red box', BOXES[:1]),
+        sentences.question('stop', []),
+    ]
     start, image_at = sentences.prefixes[0]
     with torch.no_grad():
         together = tiny.sentence_loss(model, embeds, tiny.lay_out([pack], (start, image_at)))
@@ -196,11 +222,16 @@ def test_sentences_packed_behind_one_image_are_read_as_if_alone(backbone):
         for given, answer in pack:
             ids = torch.tensor([[*start, *given, *answer]])
             labels = torch.full_like(ids, -100)
-            labels[0, -len(answer):] = ids[0, -len(answer):]
+            labels[0, -len(answer) :] = ids[0, -len(answer) :]
             mask = torch.zeros(ids.shape, dtype=torch.bool)
-            mask[:, image_at:image_at + tiny.LATENTS] = True
-            alone = model(input_ids=ids, image_embeds=embeds, image_embeds_position_mask=mask,
-                          labels=labels, use_cache=False).loss
+            mask[:, image_at : image_at + tiny.LATENTS] = True
+            alone = model(
+                input_ids=ids,
+                image_embeds=embeds,
+                image_embeds_position_mask=mask,
+                labels=labels,
+                use_cache=False,
+            ).loss
             total, count = total + alone * len(answer), count + len(answer)
     torch.testing.assert_close(together, total / count, rtol=1e-4, atol=1e-4)
 
@@ -209,7 +240,7 @@ def test_questions_mean_what_the_suites_mean(backbone):
     """Left is left in the picture, two alike are told apart, what is not there is not found."""
     _, sentences = backbone
     rng = np.random.default_rng(0)
-    left, right = np.array([.2, .4, .3, .5]), np.array([.6, .4, .7, .5])
+    left, right = np.array([0.2, 0.4, 0.3, 0.5]), np.array([0.6, 0.4, 0.7, 0.5])
     alike = [('red box', left), ('red box', right)]
     kinds = set()
     for _ in range(300):
@@ -217,8 +248,9 @@ def test_questions_mean_what_the_suites_mean(backbone):
         if not boxes:
             kinds.add('none')
             assert 'red box' not in said
-        elif said.startswith(('stop', 'halt', 'wait', 'stay', 'stand', 'drive up and wait',
-                              'go and stay', 'park')):
+        elif said.startswith(
+            ('stop', 'halt', 'wait', 'stay', 'stand', 'drive up and wait', 'go and stay', 'park')
+        ):
             kinds.add('beside')
             assert (boxes[0][0] < left[0]) if 'left' in said else (boxes[0][2] > right[2])
         else:
@@ -233,8 +265,11 @@ def test_no_wording_that_no_take_has_is_read_before(backbone):
     rng = np.random.default_rng(1)
     seen = sentences.seen(NAMES, BOXES)
     names = {'thing': 'red box', 'side': 'left'}
-    new = {template.format(**{'things': '', 'obstacle': '', **names})
-           for kind in ('go_to', 'beside', 'stop') for template in wording.UNSEEN_WORDINGS[kind]}
+    new = {
+        template.format(**{'things': '', 'obstacle': '', **names})
+        for kind in ('go_to', 'beside', 'stop')
+        for template in wording.UNSEEN_WORDINGS[kind]
+    }
     asked = {sentences.questions.ask(seen, rng)[0] for _ in range(3000)}
     assert not asked & new
     assert any(said.startswith('find the red box') for said in asked)
@@ -254,9 +289,11 @@ def test_parts_of_a_picture_show_what_most_of_their_cells_do():
 
 def test_a_mirrored_picture_keeps_names_boxes_and_cells_with_their_objects(pictures):
     """Order turns round with the picture, and each box still holds its object."""
+
     class Always:
         def uniform(self, *bounds, size=None):
             return np.ones(bounds[2]) if bounds else np.zeros(size)
+
     images, names, boxes, cells = tiny.augment(pictures, np.arange(20), Always())
     for i in range(20):
         count = (names[i] >= 0).sum()
@@ -283,9 +320,12 @@ def test_slivers_are_not_named():
 
 def test_pictures_show_objects_from_far_to_right_in_front(pictures):
     """What driving will see is in the training pictures: small things and ones that fill them."""
-    widths = [box[2] - box[0] for boxes, names in zip(pictures['boxes'], pictures['names'],
-                                                      strict=True)
-              for box, name in zip(boxes, names, strict=True) if name >= 0]
+    widths = [
+        box[2] - box[0]
+        for boxes, names in zip(pictures['boxes'], pictures['names'], strict=True)
+        for box, name in zip(boxes, names, strict=True)
+        if name >= 0
+    ]
     assert min(widths) < 0.12
     assert max(widths) > 0.5
 
@@ -293,11 +333,28 @@ def test_pictures_show_objects_from_far_to_right_in_front(pictures):
 def test_a_run_is_reproducible_and_writes_a_whole_folder(tmp_path):
     """The same seed gives the same bytes; the folder loads, and nothing is left beside it."""
     from transformers import AutoTokenizer, Kosmos2Model
+
     weights = []
     for run in ('a', 'b'):
-        assert tiny.main(['--out', str(tmp_path / run), '--work', str(tmp_path / 'work'),
-                          '--images', '80', '--held-out', '4', '--steps', '3',
-                          '--threads', '1']) == 0
+        assert (
+            tiny.main(
+                [
+                    '--out',
+                    str(tmp_path / run),
+                    '--work',
+                    str(tmp_path / 'work'),
+                    '--images',
+                    '80',
+                    '--held-out',
+                    '4',
+                    '--steps',
+                    '3',
+                    '--threads',
+                    '1',
+                ]
+            )
+            == 0
+        )
         weights.append((tmp_path / run / 'model.safetensors').read_bytes())
     assert weights[0] == weights[1]
     Kosmos2Model.from_pretrained(tmp_path / 'a')

@@ -28,16 +28,33 @@ from mobile_vla_ros.training.metrics import measure
 from mobile_vla_ros.training.takes import Takes, load_takes
 from mobile_vla_ros.types import ActionSpec, Command, ImageSpec
 
-CHROMIUM = next(filter(None, map(shutil.which, ('chromium', 'chromium-browser',
-                                                'google-chrome'))), None)
-SECTIONS = ['How it learned', 'Beside predictors that see no image', 'Predicted against driven',
-            'Error over the chunk', 'Along whole takes', 'The worst windows', 'The takes',
-            'How it was made']
+CHROMIUM = next(
+    filter(None, map(shutil.which, ('chromium', 'chromium-browser', 'google-chrome'))), None
+)
+SECTIONS = [
+    'How it learned',
+    'Beside predictors that see no image',
+    'Predicted against driven',
+    'Error over the chunk',
+    'Along whole takes',
+    'The worst windows',
+    'The takes',
+    'How it was made',
+]
 VOID = {'meta', 'img', 'br', 'link'}
 FRAMES = 30
-HISTORY = [{'epoch': epoch, 'train_loss': 0.1 / (epoch + 1), 'val_loss': 0.12 / (epoch + 1),
-            'train_loss_arm_act': 0.03 / (epoch + 1), 'val_loss_arm_act': 0.04 / (epoch + 1),
-            'val_mae_linear_x': 0.1, 'acc_gripper_act': 1.0} for epoch in range(3)]
+HISTORY = [
+    {
+        'epoch': epoch,
+        'train_loss': 0.1 / (epoch + 1),
+        'val_loss': 0.12 / (epoch + 1),
+        'train_loss_arm_act': 0.03 / (epoch + 1),
+        'val_loss_arm_act': 0.04 / (epoch + 1),
+        'val_mae_linear_x': 0.1,
+        'acc_gripper_act': 1.0,
+    }
+    for epoch in range(3)
+]
 
 
 def write_takes(folder: Path, instructions: list[str]) -> None:
@@ -48,8 +65,9 @@ def write_takes(folder: Path, instructions: list[str]) -> None:
             at_ns = START_NS + index * PERIOD_NS
             writer.add_frame(encoded(8 * index), at_ns, at_ns)
             wave = np.sin(index / (4 + number)) / 2
-            writer.add_command(Command(np.array([0.5 - wave / 4, wave, 0, 0, 0, -wave]), at_ns,
-                                       at_ns, 'teleop'))
+            writer.add_command(
+                Command(np.array([0.5 - wave / 4, wave, 0, 0, 0, -wave]), at_ns, at_ns, 'teleop')
+            )
         writer.close('success')
 
 
@@ -57,10 +75,15 @@ def policy(axes=('linear_x', 'linear_y'), window: int = 4, chunk: int = 5, **mor
     """What a bundle says of itself; its epoch is the last of HISTORY."""
     more = {'metrics': {'epoch': HISTORY[-1]}, **more}
     return PolicySpec(
-        backbone=BackboneRef('builtin:tiny', None, 'ab' * 32), head=HeadSettings(
-            features=8, hidden=8, layers=1, chunk=chunk, motion_dims=len(axes)),
-        image=ImageSpec(56, (0.5,) * 3, (0.5,) * 3), actions=ActionSpec(axes, (0.5,) * len(axes)),
-        rate_hz=10.0, window=window, chunk=chunk, **more)
+        backbone=BackboneRef('builtin:tiny', None, 'ab' * 32),
+        head=HeadSettings(features=8, hidden=8, layers=1, chunk=chunk, motion_dims=len(axes)),
+        image=ImageSpec(56, (0.5,) * 3, (0.5,) * 3),
+        actions=ActionSpec(axes, (0.5,) * len(axes)),
+        rate_hz=10.0,
+        window=window,
+        chunk=chunk,
+        **more,
+    )
 
 
 def score(spec: PolicySpec, takes: Takes, noise: float = 0.05, change=None, **more) -> Scored:
@@ -73,19 +96,31 @@ def score(spec: PolicySpec, takes: Takes, noise: float = 0.05, change=None, **mo
 
     def entry(prediction) -> dict:
         return measure(prediction, actions, real, spec.actions)
-    summary = {'windows': len(actions), 'baselines': {
-        name: entry(values) for name, values in baselines(takes.train, takes.val, spec.actions,
-                                                          spec.window).items()}}
+
+    summary = {
+        'windows': len(actions),
+        'baselines': {
+            name: entry(values)
+            for name, values in baselines(
+                takes.train, takes.val, spec.actions, spec.window
+            ).items()
+        },
+    }
     moved = dict.fromkeys(spec.actions.axes, 0.1)
-    controls = {'image_blanked': 0 * predicted, 'frames_shuffled': predicted[::-1],
-                'instruction_swapped': -predicted}
+    controls = {
+        'image_blanked': 0 * predicted,
+        'frames_shuffled': predicted[::-1],
+        'instruction_swapped': -predicted,
+    }
     worse = {'difference': 0.5, 'low': 0.4, 'high': 0.6, 'takes': 9}
     summary['policy'] = {
         **entry(predicted),
         **{name: {**entry(values), 'margin': worse} for name, values in controls.items()},
-        'change': dict.fromkeys(controls, moved), 'change_share': dict.fromkeys(controls, 0.5),
+        'change': dict.fromkeys(controls, moved),
+        'change_share': dict.fromkeys(controls, 0.5),
         'verdict': ['It is better than <i>all</i> of them.', 'Even than mean_per_step: 0.1.'],
-        **more}
+        **more,
+    }
     return Scored(summary, takes.val, actions, predicted, real)
 
 
@@ -99,8 +134,9 @@ def folder(tmp_path_factory):
 
 def load(folder: Path, spec: PolicySpec, share: float = 0.4) -> Takes:
     """The takes of a folder, split."""
-    return load_takes(folder, Sampling(spec.rate_hz, spec.window, spec.chunk), ['good', 'poor'],
-                      share, 0)
+    return load_takes(
+        folder, Sampling(spec.rate_hz, spec.window, spec.chunk), ['good', 'poor'], share, 0
+    )
 
 
 @pytest.fixture(scope='module')
@@ -109,9 +145,13 @@ def page(folder, tmp_path_factory):
     spec = policy()
     takes = load(folder, spec)
     return train_report.write(
-        tmp_path_factory.mktemp('report') / 'report.html', spec, score(spec, takes), takes,
-        history=HISTORY, config={'epochs': 3, 'learning_rate': 1e-4,
-                                 'parameters': {'lora': 12345}})
+        tmp_path_factory.mktemp('report') / 'report.html',
+        spec,
+        score(spec, takes),
+        takes,
+        history=HISTORY,
+        config={'epochs': 3, 'learning_rate': 1e-4, 'parameters': {'lora': 12345}},
+    )
 
 
 def report(tmp_path: Path, spec: PolicySpec, scored: Scored, takes: Takes, **more) -> str:
@@ -153,8 +193,10 @@ def worst(text: str) -> list[str]:
 
 def pictures(text: str) -> list[np.ndarray]:
     """The JPEGs in some HTML, decoded."""
-    return [np.asarray(Image.open(io.BytesIO(base64.b64decode(data))))
-            for data in re.findall(r'src="data:image/jpeg;base64,([^"]+)"', text)]
+    return [
+        np.asarray(Image.open(io.BytesIO(base64.b64decode(data))))
+        for data in re.findall(r'src="data:image/jpeg;base64,([^"]+)"', text)
+    ]
 
 
 def test_the_page_is_whole_has_every_section_and_needs_nothing_from_outside(page):
@@ -173,7 +215,7 @@ def test_the_page_is_whole_has_every_section_and_needs_nothing_from_outside(page
 def test_the_verdict_stands_on_top_in_words_and_in_metres_per_second(page):
     """What was trained, on how much, by how much it is better, and the evaluation's sentences."""
     text = page.read_text()
-    top = text[:text.index('<h2>')]
+    top = text[: text.index('<h2>')]
     assert 'Training: better than predictors without an image' in top
     assert 'trained for 3 epochs on 5 takes (0.2 minutes, 2 instructions)' in top
     assert 'measured on 3 takes' in top and 'did not train on' in top
@@ -190,7 +232,7 @@ def test_a_policy_no_better_than_the_blind_is_not_praised(folder, tmp_path):
     spec = policy()
     takes = load(folder, spec)
     text = report(tmp_path, spec, score(spec, takes, noise=3.0), takes, history=HISTORY)
-    top = text[:text.index('<h2>')]
+    top = text[: text.index('<h2>')]
     assert 'NOT better than predictors without an image' in top
     assert 'class="verdict bad"' in top and 'm/s worse' in top
     assert top.count('class="card bad"') >= 3
@@ -205,11 +247,15 @@ def test_numbers_of_takes_that_it_was_trained_on_are_not_praised(folder, tmp_pat
     assert 'did not train on' not in text
 
 
-@pytest.mark.parametrize(('margin', 'title'), [
-    ({'low': -2.0, 'high': -0.5, 'takes': 9}, 'Training: better than'),
-    ({'low': -2.0, 'high': 0.5, 'takes': 9}, 'Training: perhaps better than'),
-    ({'low': -2.0, 'high': -0.5, 'takes': 3}, 'Training: perhaps better than'),
-    ({'low': None, 'high': None, 'takes': 1}, 'Training: perhaps better than')])
+@pytest.mark.parametrize(
+    ('margin', 'title'),
+    [
+        ({'low': -2.0, 'high': -0.5, 'takes': 9}, 'Training: better than'),
+        ({'low': -2.0, 'high': 0.5, 'takes': 9}, 'Training: perhaps better than'),
+        ({'low': -2.0, 'high': -0.5, 'takes': 3}, 'Training: perhaps better than'),
+        ({'low': None, 'high': None, 'takes': 1}, 'Training: perhaps better than'),
+    ],
+)
 def test_a_difference_that_may_be_chance_is_not_announced_as_one(folder, tmp_path, margin, title):
     """Too few takes, or takes that disagree: `perhaps`, and no green."""
     spec = policy()
@@ -238,7 +284,7 @@ def test_a_control_is_not_blamed_for_what_it_was_not_given(folder, tmp_path):
     spec = policy(blank='image')
     takes = load(folder, spec)
     text = report(tmp_path, spec, score(spec, takes), takes)
-    top = text[:text.index('<h2>')]
+    top = text[: text.index('<h2>')]
     assert 'A control that is shown no image' in top
     assert 'would not look' not in top and 'would not listen' in top
 
@@ -260,13 +306,15 @@ def test_the_worst_windows_are_named_with_the_frames_that_were_seen(folder, tmp_
         predicted[per_run + 10] = 0.2, -3.0  # newest frame 13: second 1.3 of the second run
         predicted[per_run + 12] = 0.2, -2.8  # within a second of it
         predicted[2 * per_run + 20] = 0.2, -2.6
+
     text = report(tmp_path, spec, score(spec, takes, change=plant), takes)
     first, second, *_ = worst(text)
     assert takes.val[1].episode_id in first and 'second 1.3;' in first
     assert 'over the next 0.5 s' in first
     assert takes.val[2].episode_id in second and 'second 2.3;' in second
-    assert not any(takes.val[1].episode_id in other and 'second 1.5;' in other
-                   for other in worst(text))
+    assert not any(
+        takes.val[1].episode_id in other and 'second 1.5;' in other for other in worst(text)
+    )
     assert len(worst(text)) == 6
     assert {picture.shape for picture in pictures(first)} == {(180, 240, 3)}, 'as 16 to 12'
     reds = [int(np.median(picture[:60, :, 0])) for picture in pictures(first)]
@@ -322,13 +370,14 @@ def test_one_validation_take_one_frame_one_step(tmp_path):
     write_takes(tmp_path, ['go'] * 2)
     spec = policy(window=1, chunk=1)
     takes = load(tmp_path, spec)
-    text = report(tmp_path, spec, score(spec, takes, instruction_swapped=None), takes,
-                  history=HISTORY[:1])
+    text = report(
+        tmp_path, spec, score(spec, takes, instruction_swapped=None), takes, history=HISTORY[:1]
+    )
     assert headings(text) == SECTIONS
     assert 'The only validation take' in text and 'The chunk has one step' in text
     assert 'trained for 1 epoch on 1 take (' in text
     assert all(len(pictures(part)) == 1 for part in worst(text))
-    assert text[:text.index('<h2>')].count('class="card ') == 4, 'nothing is said of listening'
+    assert text[: text.index('<h2>')].count('class="card ') == 4, 'nothing is said of listening'
 
 
 def test_numbers_that_are_none_are_dashes(folder, tmp_path):
@@ -338,10 +387,16 @@ def test_numbers_that_are_none_are_dashes(folder, tmp_path):
 
     def ruin(predicted):
         predicted[:] = np.nan
+
     scored = score(spec, takes, change=ruin)
     assert scored.summary['policy']['loss'] is None
-    text = report(tmp_path, spec, scored, takes, history=[
-        {'epoch': 0, 'train_loss': float('nan'), 'val_loss': None}, *HISTORY[1:]])
+    text = report(
+        tmp_path,
+        spec,
+        scored,
+        takes,
+        history=[{'epoch': 0, 'train_loss': float('nan'), 'val_loss': None}, *HISTORY[1:]],
+    )
     assert 'NOT better' in text
     assert not re.search(r'>[^<]*\b(nan|None)\b', re.sub(r'<svg.*?</svg>', '', text, flags=re.S))
 
@@ -350,10 +405,11 @@ def test_a_long_history_is_short_to_read_and_whole_to_unfold(folder, tmp_path):
     """100 epochs: about twenty rows, the kept one among them; all of them folded away."""
     spec = policy(metrics={'epoch': {'epoch': 37}})
     takes = load(folder, spec)
-    history = [{**HISTORY[0], 'epoch': epoch, 'val_loss': 1 + epoch / 1000}
-               for epoch in range(100)]
+    history = [
+        {**HISTORY[0], 'epoch': epoch, 'val_loss': 1 + epoch / 1000} for epoch in range(100)
+    ]
     text = report(tmp_path, spec, score(spec, takes), takes, history=history)
-    learned = text[text.index('How it learned'):text.index('Beside predictors')]
+    learned = text[text.index('How it learned') : text.index('Beside predictors')]
     short, whole = learned.split('<details>')
     rows = re.findall(r'<tr(?: class=us)?><td>(\d+)</td>', short)
     assert len(rows) <= 23 and {'0', '37', '99'} <= set(rows)
@@ -366,27 +422,36 @@ def test_a_long_history_is_short_to_read_and_whole_to_unfold(folder, tmp_path):
 def test_the_marked_epoch_is_that_of_the_bundle(folder, tmp_path):
     """Where the best could not be kept, the mark is not on it; where none is known, on none."""
     takes = load(folder, policy())
-    for row, said in ((HISTORY[-1], 'that of the lowest val_loss'),
-                      (HISTORY[1], 'could not be kept'), (None, 'None is marked')):
+    for row, said in (
+        (HISTORY[-1], 'that of the lowest val_loss'),
+        (HISTORY[1], 'could not be kept'),
+        (None, 'None is marked'),
+    ):
         spec = policy(metrics={'epoch': row} if row else {})
         text = report(tmp_path, spec, score(spec, takes), takes, history=HISTORY)
-        learned = text[text.index('How it learned'):text.index('<details>')]
+        learned = text[text.index('How it learned') : text.index('<details>')]
         assert re.findall(r'<tr class=us><td>(\d+)</td>', learned) == (
-            [str(row['epoch'])] if row else [])
+            [str(row['epoch'])] if row else []
+        )
         assert said in learned
         assert ('the policy of this report: epoch' in learned) == bool(row)
 
 
 def test_with_padding_the_loss_of_the_policy_and_the_blind_lines_are_of_one_kind(
-        small_backbone, takes, tmp_path):
+    small_backbone, takes, tmp_path
+):
     """Six motion numbers for two axes: val_loss is what `measure` calls loss, as the lines are."""
     from mobile_vla_ros.training.config import DataConfig, ModelConfig, TrainConfig
     from mobile_vla_ros.training.loop import train
+
     trained = train(
-        ModelConfig(backbone=small_backbone, lora_r=4, head_hidden=32, head_layers=1,
-                    motion_dims=6), DataConfig(data=str(takes)),
-        TrainConfig(out=str(tmp_path / 'out'), epochs=1, batch_size=4, accumulate=1,
-                    device='cpu'), say=lambda _: None)
+        ModelConfig(
+            backbone=small_backbone, lora_r=4, head_hidden=32, head_layers=1, motion_dims=6
+        ),
+        DataConfig(data=str(takes)),
+        TrainConfig(out=str(tmp_path / 'out'), epochs=1, batch_size=4, accumulate=1, device='cpu'),
+        say=lambda _: None,
+    )
     [row], scored = trained.history, trained.scored
     measured = measure(scored.predicted, scored.actions, scored.real, trained.policy.actions)
     assert row['val_loss'] == pytest.approx(measured['loss'], rel=1e-6)
@@ -409,6 +474,7 @@ def test_takes_left_out_and_takes_alike_are_listed(folder, tmp_path):
         left_out = {'/some/where/bad.h5': 'verdict bad: <frozen>'}
         near_identical = [['one', 'two'], ['three', 'four']]
         leaks = [['one', 'two']]
+
     text = report(tmp_path, spec, score(spec, loaded), Alike)
     assert re.search(r'<td>bad\.h5</td><td class="text">verdict bad: &lt;frozen&gt;', text)
     assert '2 groups of takes' in text and 'on both sides of the split: 1 of them' in text
@@ -423,13 +489,26 @@ def test_coverage_counts_takes_minutes_and_idle_by_instruction(tmp_path):
 
     def run(name: str, instruction: str, twists: list) -> Run:
         twist = np.array(twists)
-        return Run(tmp_path / f'{name}.h5', name, instruction, np.arange(len(twist)),
-                   twist[:, None], np.ones((len(twist), 1), bool), 0 * twist)
-    takes = Takes([run('a', 'go', [moving] * 300 + [still] * 100),
-                   run('b', 'stay', [still] * 200)], [run('c', 'go', [moving] * 60)], {})
+        return Run(
+            tmp_path / f'{name}.h5',
+            name,
+            instruction,
+            np.arange(len(twist)),
+            twist[:, None],
+            np.ones((len(twist), 1), bool),
+            0 * twist,
+        )
+
+    takes = Takes(
+        [run('a', 'go', [moving] * 300 + [still] * 100), run('b', 'stay', [still] * 200)],
+        [run('c', 'go', [moving] * 60)],
+        {},
+    )
     text = report(tmp_path, spec, score(spec, takes), takes)
-    rows = [re.sub('<.*?>', ' ', row).split()
-            for row in re.findall(r'<tr.*?</tr>', text[text.index('<h2>The takes'):])]
+    rows = [
+        re.sub('<.*?>', ' ', row).split()
+        for row in re.findall(r'<tr.*?</tr>', text[text.index('<h2>The takes') :])
+    ]
     assert ['all', '(2)', '2', '1.00', '50%', '1', '0.10', '0%'] in rows
     assert ['go', '1', '0.67', '25%', '1', '0.10', '0%'] in rows
     assert ['stay', '1', '0.33', '100%', '–', '–', '–'] in rows
@@ -443,10 +522,21 @@ def test_thousands_of_windows_keep_the_page_small(tmp_path):
     def run(number: int, frames: int) -> Run:
         twist = rng.uniform(-0.5, 0.5, (frames, 6))
         ahead = np.stack([np.roll(twist, -step, 0) for step in range(spec.chunk)], 1)
-        return Run(tmp_path / 'gone.h5', f'take{number}', f'instruction {number % 300}',
-                   np.arange(frames), ahead, np.ones(ahead.shape[:2], bool), twist)
-    takes = Takes([run(number, 40) for number in range(300)],
-                  [run(1000 + number, 2500) for number in range(4)], {})
+        return Run(
+            tmp_path / 'gone.h5',
+            f'take{number}',
+            f'instruction {number % 300}',
+            np.arange(frames),
+            ahead,
+            np.ones(ahead.shape[:2], bool),
+            twist,
+        )
+
+    takes = Takes(
+        [run(number, 40) for number in range(300)],
+        [run(1000 + number, 2500) for number in range(4)],
+        {},
+    )
     scored = score(spec, takes)
     assert scored.summary['windows'] > 9000
     text = report(tmp_path, spec, scored, takes, history=HISTORY * 300)
@@ -458,8 +548,13 @@ def test_runs_of_one_take_are_drawn_one_after_another(folder, tmp_path):
     spec = policy()
     takes = load(folder, spec)
     first = takes.val[0]
-    halves = [replace(first, **{name: getattr(first, name)[part] for name in (
-        'frames', 'ahead', 'real', 'before')}) for part in (slice(0, 12), slice(15, 30))]
+    halves = [
+        replace(
+            first,
+            **{name: getattr(first, name)[part] for name in ('frames', 'ahead', 'real', 'before')},
+        )
+        for part in (slice(0, 12), slice(15, 30))
+    ]
     split = replace(takes, val=halves)
     text = report(tmp_path, spec, score(spec, split), split)
     assert 'The only validation take' in text
@@ -485,8 +580,14 @@ def test_the_same_training_gives_the_same_page(page, folder, tmp_path):
     """A report can be compared with an older one."""
     spec = policy()
     takes = load(folder, spec)
-    again = report(tmp_path, spec, score(spec, takes), takes, history=HISTORY, config={
-        'epochs': 3, 'learning_rate': 1e-4, 'parameters': {'lora': 12345}})
+    again = report(
+        tmp_path,
+        spec,
+        score(spec, takes),
+        takes,
+        history=HISTORY,
+        config={'epochs': 3, 'learning_rate': 1e-4, 'parameters': {'lora': 12345}},
+    )
     assert again == page.read_text()
     assert '12,345' in again and 'learning_rate' in again and 'ab' * 32 in again
 
@@ -496,18 +597,36 @@ def test_a_browser_shows_it_without_error_and_nothing_sticks_out(page, tmp_path,
     """Headless Chromium: no message on the console but the test's own, no sideways scrolling."""
     if CHROMIUM is None:
         pytest.skip('no Chromium on this machine')
-    hook = ("var root = document.documentElement; console.log('asked ' + JSON.stringify({"
-            "wide: root.scrollWidth - root.clientWidth, "
-            "images: Array.from(document.images).every(i => i.naturalWidth > 0), "
-            "figures: document.querySelectorAll('figure > svg').length}))")
+    hook = (
+        "var root = document.documentElement; console.log('asked ' + JSON.stringify({"
+        'wide: root.scrollWidth - root.clientWidth, '
+        'images: Array.from(document.images).every(i => i.naturalWidth > 0), '
+        "figures: document.querySelectorAll('figure > svg').length}))"
+    )
     hooked = tmp_path / 'page.html'
     hooked.write_text(page.read_text().replace('</body>', f'<script>{hook}</script></body>'))
     done = subprocess.run(
-        [CHROMIUM, '--headless', '--no-sandbox', '--disable-gpu', '--disable-quic',
-         '--no-first-run', '--disable-background-networking', '--disable-component-update',
-         '--disable-sync', f'--user-data-dir={tmp_path / "chromium"}', '--enable-logging=stderr',
-         f'--window-size={width},1400', '--dump-dom', hooked.as_uri()],
-        capture_output=True, text=True, timeout=280, check=False)
+        [
+            CHROMIUM,
+            '--headless',
+            '--no-sandbox',
+            '--disable-gpu',
+            '--disable-quic',
+            '--no-first-run',
+            '--disable-background-networking',
+            '--disable-component-update',
+            '--disable-sync',
+            f'--user-data-dir={tmp_path / "chromium"}',
+            '--enable-logging=stderr',
+            f'--window-size={width},1400',
+            '--dump-dom',
+            hooked.as_uri(),
+        ],
+        capture_output=True,
+        text=True,
+        timeout=280,
+        check=False,
+    )
     said = [line for line in done.stderr.splitlines() if 'CONSOLE' in line]
     assert len(said) == 1, said
     found = json.loads(re.search(r'asked (\{.*?\})', said[0])[1])
@@ -518,6 +637,7 @@ def test_what_a_real_training_left_makes_a_report(small_run, takes, tmp_path):
     """The loop's history, its best bundle and the real evaluation go in as they are."""
     from mobile_vla_ros.model.bundle import load_bundle
     from mobile_vla_ros.training.evaluate import score as evaluate
+
     loaded = load_bundle(small_run / 'best')
     found = load_takes(takes, Sampling(), ['good', 'poor'], 0.2, 0, known=loaded.spec.data)
     history = json.loads((small_run / 'history.json').read_text())

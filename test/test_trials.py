@@ -109,8 +109,9 @@ def test_a_driver_without_eyes_gets_its_frames_on_time_and_no_picture(arena):
     drive_scene(arena, 'disturbed', 0, blind)
     assert arena._camera is None
     drive_scene(arena, 'disturbed', 0, seeing)
-    times = [[(frame.stamp_ns, frame.received_ns) for frame in one.frames]
-             for one in (seeing, blind)]
+    times = [
+        [(frame.stamp_ns, frame.received_ns) for frame in one.frames] for one in (seeing, blind)
+    ]
     assert times[0] == times[1] and len(times[0]) > 50
     assert {frame.image.size for frame in blind.frames} == {3}
 
@@ -133,12 +134,18 @@ def test_frames_are_lost_and_late_as_the_scene_says(arena):
     scene = suites.scene('disturbed', 0)
     assert driver.instruction == scene.instruction == drive.instruction
     last_ns = driver.asked[-1][0]
-    delays = {stamp: scene.disturbance.delay_of(scene.seed, stamp)
-              for stamp in range(0, last_ns + 1, 100 * MS)}
-    expected = {stamp: delay for stamp, delay in delays.items()
-                if delay is not None and stamp + delay <= last_ns}
-    assert {frame.stamp_ns: frame.received_ns - frame.stamp_ns
-            for frame in driver.frames} == expected
+    delays = {
+        stamp: scene.disturbance.delay_of(scene.seed, stamp)
+        for stamp in range(0, last_ns + 1, 100 * MS)
+    }
+    expected = {
+        stamp: delay
+        for stamp, delay in delays.items()
+        if delay is not None and stamp + delay <= last_ns
+    }
+    assert {
+        frame.stamp_ns: frame.received_ns - frame.stamp_ns for frame in driver.frames
+    } == expected
     assert 0 < sum(delay is None for delay in delays.values()) < len(delays) / 2
     assert 150 * MS in expected.values()
     arrivals = [frame.received_ns for frame in driver.frames]
@@ -164,8 +171,20 @@ def test_a_frame_is_the_picture_of_its_time(arena):
 
 def drive(outcome='success', kind='go_to', elapsed_s=10.0, expert_s=8.0, length_m=3.0) -> Drive:
     """A drive that nobody drove."""
-    return Drive('swap', 0, 'go to the red box', kind, outcome, elapsed_s, [[0, 0, 0]], length_m,
-                 0.1, expert_s, None if expert_s is None else 2.0, [[0, 0, 0]])
+    return Drive(
+        'swap',
+        0,
+        'go to the red box',
+        kind,
+        outcome,
+        elapsed_s,
+        [[0, 0, 0]],
+        length_m,
+        0.1,
+        expert_s,
+        None if expert_s is None else 2.0,
+        [[0, 0, 0]],
+    )
 
 
 def test_a_trial_of_two_drives_needs_both():
@@ -180,21 +199,33 @@ def test_a_trial_of_two_drives_needs_both():
 
 def test_the_summary_counts_trials_and_drives():
     """Rates are of trials, with their intervals; tasks and ends are of drives."""
-    summary = summarise('swap', [
-        Trial(0, (drive(), drive(kind='stop', elapsed_s=2.0, expert_s=4.0, length_m=1.0))),
-        Trial(1, (drive(), drive('wrong'))),
-        Trial(2, (drive('collision'), drive('collision'))),
-        Trial(3, (drive('timeout', expert_s=None), drive(expert_s=None)))], wilson)
+    summary = summarise(
+        'swap',
+        [
+            Trial(0, (drive(), drive(kind='stop', elapsed_s=2.0, expert_s=4.0, length_m=1.0))),
+            Trial(1, (drive(), drive('wrong'))),
+            Trial(2, (drive('collision'), drive('collision'))),
+            Trial(3, (drive('timeout', expert_s=None), drive(expert_s=None))),
+        ],
+        wilson,
+    )
     assert (summary['suite'], summary['suites_version']) == ('swap', suites.VERSION)
     assert (summary['trials'], summary['success_rate'], summary['collision_rate']) == (
-        4, 0.25, 0.25)
+        4,
+        0.25,
+        0.25,
+    )
     assert summary['success_interval'] == list(wilson(1, 4))
     assert summary['ends'] == {'success': 4, 'wrong': 1, 'collision': 2, 'timeout': 1}
     assert summary['kinds']['stop'] == {
-        'drives': 1, 'success': 1, 'wrong': 0, 'collision': 0, 'timeout': 0}
+        'drives': 1,
+        'success': 1,
+        'wrong': 0,
+        'collision': 0,
+        'timeout': 0,
+    }
     # Where the expert did not succeed there is nothing to compare with.
-    assert summary['time_s'] == pytest.approx(
-        {'mean': 22 / 3, 'expert': 20 / 3, 'ratio': 1.1})
+    assert summary['time_s'] == pytest.approx({'mean': 22 / 3, 'expert': 20 / 3, 'ratio': 1.1})
     assert summary['length_m'] == pytest.approx({'mean': 7 / 3, 'expert': 2.0, 'ratio': 7 / 6})
     assert [entry['trial'] for entry in summary['outcomes']] == [0, 0, 1, 1, 2, 2, 3, 3]
     assert 'path' not in summary['outcomes'][0]
@@ -206,12 +237,23 @@ def test_without_a_success_there_is_no_mean():
     assert summary['time_s'] == {'mean': None, 'expert': None, 'ratio': None}
 
 
-@pytest.mark.parametrize('rows', [[[0, 0], [0, 0.5], [1, 0.5]], [[0, 0, 1], [0, 0.5, 1],
-                                                                 [1, 0.5, 1]]])
+@pytest.mark.parametrize(
+    'rows', [[[0, 0], [0, 0.5], [1, 0.5]], [[0, 0, 1], [0, 0.5, 1], [1, 0.5, 1]]]
+)
 def test_a_live_drive_is_set_beside_the_expert_too(rows, arena):
     """What live nodes say, with or without the yaw, is summed up as the arena's own."""
-    one = live_drive(arena, 'seen', {'trial': 2, 'outcome': 'wrong', 'elapsed_s': 4.5,
-                                     'instruction': 'go', 'path': rows, 'extra': 1})
+    one = live_drive(
+        arena,
+        'seen',
+        {
+            'trial': 2,
+            'outcome': 'wrong',
+            'elapsed_s': 4.5,
+            'instruction': 'go',
+            'path': rows,
+            'extra': 1,
+        },
+    )
     assert (one.scene, one.outcome, one.elapsed_s, one.path) == (2, 'wrong', 4.5, rows)
     assert one.length_m == 1.5
     assert one.min_gap_m is None
@@ -219,8 +261,10 @@ def test_a_live_drive_is_set_beside_the_expert_too(rows, arena):
     assert len(one.expert_path[0]) == 3
 
 
-@pytest.mark.parametrize(('suite', 'number', 'text'), [
-    ('sen', 0, "'seen'"), ('seen', -1, 'no such trial'), ('swap', 5_000_000, '4999999')])
+@pytest.mark.parametrize(
+    ('suite', 'number', 'text'),
+    [('sen', 0, "'seen'"), ('seen', -1, 'no such trial'), ('swap', 5_000_000, '4999999')],
+)
 def test_a_trial_that_is_not_there_is_a_sentence(suite, number, text):
     """Bad input."""
     with pytest.raises(UserError, match=text):
@@ -264,7 +308,12 @@ def test_the_driver_stands_until_it_has_a_window_and_then_plays_its_plan():
     shown(driver, 200)
     assert policy.windows == [([0, 100, 200], 'go')]
     assert [driver.command(ms * MS)[0] for ms in (200, 250, 300, 699, 700)] == [
-        200, 200, 201, 204, 0]
+        200,
+        200,
+        201,
+        204,
+        0,
+    ]
 
 
 def test_the_driver_looks_once_at_each_frame_and_not_at_those_between():
@@ -275,8 +324,7 @@ def test_the_driver_looks_once_at_each_frame_and_not_at_those_between():
     shown(driver, *(round(number * 1000 / 30) for number in range(15)))
     driver.command(500 * MS)
     driver.command(550 * MS)
-    assert [stamps[-1] for stamps, _ in policy.windows] == [
-        167, 267, 367, 467]
+    assert [stamps[-1] for stamps, _ in policy.windows] == [167, 267, 367, 467]
 
 
 def test_a_gap_leaves_the_last_plan_playing():

@@ -49,5 +49,8 @@ def guard_env(environ: Mapping[str, str]) -> dict[str, str]:
     if not path.is_file():
         return {}
     # Told LOCALHOST, rmw_fastrtps would add the shared memory again; the profile says the same.
-    return {RANGE: 'SYSTEM_DEFAULT', 'ROS_LOCALHOST_ONLY': '0',
-            **dict.fromkeys(VARIABLES, str(path))}
+    return {
+        RANGE: 'SYSTEM_DEFAULT',
+        'ROS_LOCALHOST_ONLY': '0',
+        **dict.fromkeys(VARIABLES, str(path)),
+    }

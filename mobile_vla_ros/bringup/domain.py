@@ -37,8 +37,11 @@ def held_domain() -> Iterator[int]:
                 continue
             yield domain
             return
-    raise UserError('no DDS domain is free', got=f'{DOMAINS} that are in use',
-                    remedy='end demos and tests that still run')
+    raise UserError(
+        'no DDS domain is free',
+        got=f'{DOMAINS} that are in use',
+        remedy='end demos and tests that still run',
+    )
 
 
 @cache

@@ -18,7 +18,16 @@ CAMERA = 'drill/camera/image_raw'
 PROPOSALS = 'drill/policy/cmd_vel'
 # What is promised of a fault.
 STOPS, ENDS, LATE, LIMITED, NOTHING, HELD, TAKEN, LETS_GO, BASE = (
-    'stops', 'ends', 'late', 'limited', 'nothing', 'held', 'taken', 'lets_go', 'base')
+    'stops',
+    'ends',
+    'late',
+    'limited',
+    'nothing',
+    'held',
+    'taken',
+    'lets_go',
+    'base',
+)
 _ZERO = f'zero in {PROMISED_MS:.0f} ms'
 PROMISES = {
     STOPS: f'{_ZERO}, until armed again',
@@ -68,33 +77,68 @@ _NO_PROPOSAL = ('is silent', 'too old')
 _NO_IMAGE = ('too old', 'is silent', 'played out')
 # Inference names it, or the guard finds stamps that are ahead of a clock which was set back.
 _CLOCK = ('jumped', 'in the future')
-FAULTS = tuple(Fault(*row) for row in (
-    ('inference_killed', 'inference SIGKILLed', _LATE_PROPOSAL, _NO_PROPOSAL),
-    ('inference_stopped', 'inference SIGSTOPped', _LATE_PROPOSAL, _NO_PROPOSAL),
-    ('inference_starved', 'inference gets no CPU',
-     'a proposal does not come, or its image has passed the age limit', (*_NO_IMAGE, 's old')),
-    ('inference_slow', '800 ms of inference, from standstill', 'always', ('too old',), NOTHING),
-    ('camera_silent', 'camera silent', _LATE_FRAME, _NO_IMAGE),
-    ('camera_frozen', 'camera frozen', 'the first frame arrives again, with a new stamp',
-     ('frozen',)),
-    ('camera_late', 'camera 3 s late', _LATE_FRAME, _NO_IMAGE, LATE),
-    ('camera_black', 'camera black', _FIRST, ('black',)),
-    ('camera_stamps', 'camera stamps that are no time', _FIRST, ('no time',)),
-    ('camera_gone', "DDS peer gone: the camera's process SIGKILLed", _LATE_FRAME, _NO_IMAGE),
-    ('proposal_nan', 'proposal NaN', _FIRST, ('not finite',)),
-    ('proposal_infinite', 'proposal infinite', _FIRST, ('not finite',)),
-    ('proposal_large', 'proposal 10 times the limit (no stop)', _FIRST, ('driving',), LIMITED),
-    ('instruction', 'instruction changed in mid-drive', 'it is sent', ('instruction',), HELD),
-    ('teleop', 'teleop takes over', 'its first message is sent', ('takeover',), TAKEN),
-    ('teleop_lets_go', 'teleop lets go', 'its last message is teleop_timeout_s old',
-     ('teleop is silent',), LETS_GO),
-    ('estop', 'e-stop pressed', 'it is sent', ('e-stop',)),
-    ('guard_terminated', 'guard SIGTERMed', 'the signal is sent', (), ENDS),
-    ('guard_killed', 'guard SIGKILLed', 'the signal is sent', (), BASE),
-    ('clock_forward', 'clock stepped by +10 s', 'the first message of /clock', _CLOCK, STOPS,
-     True),
-    ('clock_back', 'clock stepped by -10 s', 'the first message of /clock', _CLOCK, STOPS, True),
-))
+FAULTS = tuple(
+    Fault(*row)
+    for row in (
+        ('inference_killed', 'inference SIGKILLed', _LATE_PROPOSAL, _NO_PROPOSAL),
+        ('inference_stopped', 'inference SIGSTOPped', _LATE_PROPOSAL, _NO_PROPOSAL),
+        (
+            'inference_starved',
+            'inference gets no CPU',
+            'a proposal does not come, or its image has passed the age limit',
+            (*_NO_IMAGE, 's old'),
+        ),
+        (
+            'inference_slow',
+            '800 ms of inference, from standstill',
+            'always',
+            ('too old',),
+            NOTHING,
+        ),
+        ('camera_silent', 'camera silent', _LATE_FRAME, _NO_IMAGE),
+        (
+            'camera_frozen',
+            'camera frozen',
+            'the first frame arrives again, with a new stamp',
+            ('frozen',),
+        ),
+        ('camera_late', 'camera 3 s late', _LATE_FRAME, _NO_IMAGE, LATE),
+        ('camera_black', 'camera black', _FIRST, ('black',)),
+        ('camera_stamps', 'camera stamps that are no time', _FIRST, ('no time',)),
+        ('camera_gone', "DDS peer gone: the camera's process SIGKILLed", _LATE_FRAME, _NO_IMAGE),
+        ('proposal_nan', 'proposal NaN', _FIRST, ('not finite',)),
+        ('proposal_infinite', 'proposal infinite', _FIRST, ('not finite',)),
+        ('proposal_large', 'proposal 10 times the limit (no stop)', _FIRST, ('driving',), LIMITED),
+        ('instruction', 'instruction changed in mid-drive', 'it is sent', ('instruction',), HELD),
+        ('teleop', 'teleop takes over', 'its first message is sent', ('takeover',), TAKEN),
+        (
+            'teleop_lets_go',
+            'teleop lets go',
+            'its last message is teleop_timeout_s old',
+            ('teleop is silent',),
+            LETS_GO,
+        ),
+        ('estop', 'e-stop pressed', 'it is sent', ('e-stop',)),
+        ('guard_terminated', 'guard SIGTERMed', 'the signal is sent', (), ENDS),
+        ('guard_killed', 'guard SIGKILLed', 'the signal is sent', (), BASE),
+        (
+            'clock_forward',
+            'clock stepped by +10 s',
+            'the first message of /clock',
+            _CLOCK,
+            STOPS,
+            True,
+        ),
+        (
+            'clock_back',
+            'clock stepped by -10 s',
+            'the first message of /clock',
+            _CLOCK,
+            STOPS,
+            True,
+        ),
+    )
+)
 
 
 def chosen(names: Sequence[str]) -> list[Fault]:
@@ -106,13 +150,21 @@ def chosen(names: Sequence[str]) -> list[Fault]:
     known = {fault.name: fault for fault in FAULTS}
     for name in names:
         if name not in known:
-            raise UserError('the drill knows no such fault', got=repr(name),
-                            expected=', '.join(known), remedy=did_you_mean(name, known))
+            raise UserError(
+                'the drill knows no such fault',
+                got=repr(name),
+                expected=', '.join(known),
+                remedy=did_you_mean(name, known),
+            )
     return [known[name] for name in dict.fromkeys(names or known)]
 
 
-def nodes(policy: str | os.PathLike, params_file: str = '', *, clock: bool = False,
-          ) -> list[NodeSpec]:
+def nodes(
+    policy: str | os.PathLike,
+    params_file: str = '',
+    *,
+    clock: bool = False,
+) -> list[NodeSpec]:
     """
     Return the arena as the robot, the camera's relay, guard and inference as a drive has them.
 
@@ -121,13 +173,24 @@ def nodes(policy: str | os.PathLike, params_file: str = '', *, clock: bool = Fal
     :param clock: all of them take their time from /clock.
     """
     common = {'params_file': params_file, 'use_sim_time': clock}
-    sim, = SIM.nodes(suite=SUITE, trial=TRIAL, image_topic=CAMERA, stamped=False, **common)
+    (sim,) = SIM.nodes(suite=SUITE, trial=TRIAL, image_topic=CAMERA, stamped=False, **common)
     sim.parameters.update(
-        publish_clock=False, use_sim_time=clock, camera_rate_hz=RATE_HZ,
-        base_speed_mps=SPEED_MPS, trial_timeout_s=600.0, next_scene_after_s=0.0)
+        publish_clock=False,
+        use_sim_time=clock,
+        camera_rate_hz=RATE_HZ,
+        base_speed_mps=SPEED_MPS,
+        trial_timeout_s=600.0,
+        next_scene_after_s=0.0,
+    )
     guard, inference = DRIVE.nodes(policy=str(policy), image_transport='compressed', **common)
-    return [sim, camera(), guard, dataclasses.replace(
-        inference, remappings={**inference.remappings, 'policy/cmd_vel': PROPOSALS})]
+    return [
+        sim,
+        camera(),
+        guard,
+        dataclasses.replace(
+            inference, remappings={**inference.remappings, 'policy/cmd_vel': PROPOSALS}
+        ),
+    ]
 
 
 def camera() -> NodeSpec:

@@ -86,8 +86,11 @@ def command_line(spec: NodeSpec) -> list[str]:
         ros += ['--params-file', str(path)]
     for name, value in spec.parameters.items():
         ros += ['-p', f'{name}:={yaml_value(value)}']
-    start = ([sys.executable, '-m', spec.module] if spec.package == PACKAGE
-             else [str(executable_of(spec.package, spec.executable))])
+    start = (
+        [sys.executable, '-m', spec.module]
+        if spec.package == PACKAGE
+        else [str(executable_of(spec.package, spec.executable))]
+    )
     return [*start, *spec.arguments, '--ros-args', *ros]
 
 
@@ -104,8 +107,14 @@ class Processes:
     :param again: a node that is started again writes on at the end of its log.
     """
 
-    def __init__(self, log_dir: str | os.PathLike, env: Mapping[str, str] | None = None, *,
-                 patience: Sequence[tuple[int, float]] = PATIENCE, again: bool = False):
+    def __init__(
+        self,
+        log_dir: str | os.PathLike,
+        env: Mapping[str, str] | None = None,
+        *,
+        patience: Sequence[tuple[int, float]] = PATIENCE,
+        again: bool = False,
+    ):
         self.log_dir = Path(log_dir)
         self._patience = patience
         self._mode = 'ab' if again else 'wb'
@@ -113,7 +122,8 @@ class Processes:
         # The package that asks is the package that runs, also from a source tree.
         source = str(Path(__file__).resolve().parents[2])
         self._env['PYTHONPATH'] = os.pathsep.join(
-            p for p in (source, self._env.get('PYTHONPATH')) if p)
+            p for p in (source, self._env.get('PYTHONPATH')) if p
+        )
         self._running: dict[str, Running] = {}
         self._handler = None
 
@@ -148,8 +158,13 @@ class Processes:
             env = {**self._env, **(image_sender_env(self._env) if spec.sends_images else {})}
             with open(log, self._mode) as output:
                 process = subprocess.Popen(
-                    command_line(spec), env=env, stdin=subprocess.DEVNULL, stdout=output,
-                    stderr=subprocess.STDOUT, start_new_session=True)
+                    command_line(spec),
+                    env=env,
+                    stdin=subprocess.DEVNULL,
+                    stdout=output,
+                    stderr=subprocess.STDOUT,
+                    start_new_session=True,
+                )
             self._running[spec.name] = Running(spec, process, log, finite)
 
     def __getitem__(self, name: str) -> Running:
@@ -180,8 +195,10 @@ class Processes:
             if each is not None:
                 each()
             if time.monotonic() > deadline:
-                raise TimeoutError(f'{name} still runs after {timeout_s:.0f} s; the last lines of '
-                                   f'its log:\n{self._running[name].tail()}')
+                raise TimeoutError(
+                    f'{name} still runs after {timeout_s:.0f} s; the last lines of '
+                    f'its log:\n{self._running[name].tail()}'
+                )
             time.sleep(POLL_S)
         self.check()
         if each is not None:

@@ -16,15 +16,22 @@ BAD_USE = 2  # exit status of a node that was started with something it cannot w
 def launch_description(bringup: Bringup) -> LaunchDescription:
     """Return the launch description of a bring-up, with its arguments declared."""
     declared = [
-        DeclareLaunchArgument(argument.name, default_value=argument.default,
-                              description=argument.description,
-                              choices=['', *argument.choices] if argument.choices else None)
-        for argument in bringup.arguments]
+        DeclareLaunchArgument(
+            argument.name,
+            default_value=argument.default,
+            description=argument.description,
+            choices=['', *argument.choices] if argument.choices else None,
+        )
+        for argument in bringup.arguments
+    ]
 
     def start(context: LaunchContext) -> list[Node]:
-        values = {argument.name: LaunchConfiguration(argument.name).perform(context)
-                  for argument in bringup.arguments}
+        values = {
+            argument.name: LaunchConfiguration(argument.name).perform(context)
+            for argument in bringup.arguments
+        }
         return [_node(spec) for spec in bringup.nodes(**values)]
+
     return LaunchDescription([*declared, OpaqueFunction(function=start)])
 
 
@@ -33,9 +40,16 @@ def _node(spec: NodeSpec) -> Node:
         if spec.required or event.returncode == BAD_USE:
             return [Shutdown(reason=f'{spec.name} ended with status {event.returncode}')]
         return []
+
     return Node(
-        package=spec.package, executable=spec.executable, name=spec.name,
-        namespace=spec.namespace, parameters=[*spec.params_files, spec.parameters],
-        remappings=list(spec.remappings.items()), arguments=list(spec.arguments),
+        package=spec.package,
+        executable=spec.executable,
+        name=spec.name,
+        namespace=spec.namespace,
+        parameters=[*spec.params_files, spec.parameters],
+        remappings=list(spec.remappings.items()),
+        arguments=list(spec.arguments),
         additional_env=image_sender_env(os.environ) if spec.sends_images else None,
-        output='screen', on_exit=ended)
+        output='screen',
+        on_exit=ended,
+    )

@@ -25,9 +25,11 @@ def share_folder() -> Path:
         folder = prefix / 'share' / PACKAGE
         if (folder / 'package.xml').is_file():
             return folder
-    raise UserError(f'the configuration files of {PACKAGE} are missing',
-                    expected=f'share/{PACKAGE} under a folder above {package}',
-                    remedy='install the package again, with colcon build or pip')
+    raise UserError(
+        f'the configuration files of {PACKAGE} are missing',
+        expected=f'share/{PACKAGE} under a folder above {package}',
+        remedy='install the package again, with colcon build or pip',
+    )
 
 
 def config_file(name: str) -> Path:
@@ -40,8 +42,12 @@ def config_file(name: str) -> Path:
     path = folder / name
     if not path.is_file():
         known = sorted(p.name for p in folder.glob('*.yaml'))
-        raise UserError('no such configuration file', got=repr(name), expected=', '.join(known),
-                        remedy=did_you_mean(name, known))
+        raise UserError(
+            'no such configuration file',
+            got=repr(name),
+            expected=', '.join(known),
+            remedy=did_you_mean(name, known),
+        )
     return path
 
 
@@ -53,15 +59,18 @@ def executable_of(package: str, name: str) -> Path:
     """
     try:
         from ament_index_python.packages import get_package_prefix
+
         path = Path(get_package_prefix(package)) / 'lib' / package / name
     except (ImportError, LookupError, OSError):
         path = None
     if path is None or not os.access(path, os.X_OK):
         raise UserError(
-            f'the ROS package {package!r} is not installed', got=path or 'none of that name',
+            f'the ROS package {package!r} is not installed',
+            got=path or 'none of that name',
             expected=f'its executable {name}',
             remedy=f'sudo apt install ros-$ROS_DISTRO-{package.replace("_", "-")}, and source '
-            'ROS in this terminal')
+            'ROS in this terminal',
+        )
     return path
 
 

@@ -70,19 +70,26 @@ class Argument:
             return None
         text = str(value)
         if self.choices and text not in self.choices:
-            raise UserError(f'argument {self.name!r} is refused', got=repr(text),
-                            expected=' or '.join(self.choices),
-                            remedy=did_you_mean(text, self.choices))
+            raise UserError(
+                f'argument {self.name!r} is refused',
+                got=repr(text),
+                expected=' or '.join(self.choices),
+                remedy=did_you_mean(text, self.choices),
+            )
         if self.kind is bool:
             if text.lower() not in ('true', 'false'):
-                raise UserError(f'argument {self.name!r} is refused', got=repr(text),
-                                expected='true or false')
+                raise UserError(
+                    f'argument {self.name!r} is refused', got=repr(text), expected='true or false'
+                )
             return text.lower() == 'true'
         try:
             return self.kind(text)
         except ValueError:
-            raise UserError(f'argument {self.name!r} is refused', got=repr(text),
-                            expected=f'a number ({self.kind.__name__})') from None
+            raise UserError(
+                f'argument {self.name!r} is refused',
+                got=repr(text),
+                expected=f'a number ({self.kind.__name__})',
+            ) from None
 
 
 @dataclass(frozen=True)
@@ -107,10 +114,16 @@ class Bringup:
         known = {argument.name: argument for argument in self.arguments}
         for name in values:
             if name not in known:
-                raise UserError(f'{self.name} has no such argument', got=repr(name),
-                                expected=', '.join(known), remedy=did_you_mean(name, known))
-        parsed = {name: argument.parse(values.get(name, argument.default))
-                  for name, argument in known.items()}
+                raise UserError(
+                    f'{self.name} has no such argument',
+                    got=repr(name),
+                    expected=', '.join(known),
+                    remedy=did_you_mean(name, known),
+                )
+        parsed = {
+            name: argument.parse(values.get(name, argument.default))
+            for name, argument in known.items()
+        }
         check_common(parsed)
         return self.build(parsed)
 
@@ -119,12 +132,21 @@ def check_common(values: Mapping):
     """Refuse what no node could start with: a file that is not there, a name that ROS forbids."""
     path = values.get('params_file')
     if path is not None and not Path(path).is_file():
-        raise UserError('the parameter file is not there', got=repr(path),
-                        expected='a YAML file with the key /**',
-                        remedy='copy one of config/*.yaml and change it')
-    names = {key: values[key] for key in ('namespace', 'image_topic', 'cmd_vel_topic')
-             if values.get(key)}
+        raise UserError(
+            'the parameter file is not there',
+            got=repr(path),
+            expected='a YAML file with the key /**',
+            remedy='copy one of config/*.yaml and change it',
+        )
+    names = {
+        key: values[key]
+        for key in ('namespace', 'image_topic', 'cmd_vel_topic')
+        if values.get(key)
+    }
     for key, name in names.items():
         if not re.fullmatch(r'/?[A-Za-z_]\w*(/[A-Za-z_]\w*)*', name, re.ASCII):
-            raise UserError(f'argument {key!r} is no ROS name', got=repr(name),
-                            expected='words of letters, digits and _ with / between them')
+            raise UserError(
+                f'argument {key!r} is no ROS name',
+                got=repr(name),
+                expected='words of letters, digits and _ with / between them',
+            )

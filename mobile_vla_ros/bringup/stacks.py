@@ -18,30 +18,54 @@ GUARD_RATE_HZ, GUARD_RATE_MAX_HZ = 20.0, 100.0
 
 NAMESPACE = Argument('namespace', '', 'namespace of every node and topic')
 PARAMS_FILE = Argument('params_file', '', 'YAML file of your own parameters, on the key /**')
-USE_SIM_TIME = Argument('use_sim_time', '', 'take the time from /clock (empty: as the parameter '
-                        'file says; false with the arena, whose clock it is)', bool)
+USE_SIM_TIME = Argument(
+    'use_sim_time',
+    '',
+    'take the time from /clock (empty: as the parameter '
+    'file says; false with the arena, whose clock it is)',
+    bool,
+)
 TOPICS = (
     Argument('image_topic', CAMERA, 'camera topic; one that ends in /compressed is read as such'),
-    Argument('image_transport', '', 'raw or compressed (empty: as the parameter file says)',
-             choices=('raw', 'compressed')),
+    Argument(
+        'image_transport',
+        '',
+        'raw or compressed (empty: as the parameter file says)',
+        choices=('raw', 'compressed'),
+    ),
     Argument('cmd_vel_topic', 'cmd_vel', 'topic that the base listens to'),
-    Argument('stamped', '', 'TwistStamped instead of Twist on cmd_vel (empty: by who listens)',
-             bool))
+    Argument(
+        'stamped', '', 'TwistStamped instead of Twist on cmd_vel (empty: by who listens)', bool
+    ),
+)
 SUITE = Argument('suite', '', 'suite of scenes in the arena (empty: as the parameter file says)')
 HELD_OUT = replace(SUITE, default='unseen_layouts')  # a policy is not driven where it was taught
 ARENA = (
     Argument('trial', '', 'first scene of the suite (empty: as the parameter file says)', int),
-    Argument('real_time_factor', '1.0', "speed of the arena's time; unless 1.0, it publishes "
-             '/clock and all nodes follow it', float))
-OVERRIDE = Argument('override', '', 'names of preflight checks that may be red when the guard is '
-                    'armed, with commas between them')
+    Argument(
+        'real_time_factor',
+        '1.0',
+        "speed of the arena's time; unless 1.0, it publishes /clock and all nodes follow it",
+        float,
+    ),
+)
+OVERRIDE = Argument(
+    'override',
+    '',
+    'names of preflight checks that may be red when the guard is armed, with commas between them',
+)
 SIM_TOO = Argument('sim', 'false', 'start the arena as the robot; the guard arms itself', bool)
-JOY = Argument('joy', 'false', 'start joy_node too, for a joystick at this machine; the console '
-               'then needs no terminal', bool)
+JOY = Argument(
+    'joy',
+    'false',
+    'start joy_node too, for a joystick at this machine; the console then needs no terminal',
+    bool,
+)
 TAKES = (
     Argument('data_dir', '', 'folder of the takes (empty: as the parameter file says)'),
     Argument('operator', '', 'who drives, kept in the take'),
-    Argument('robot', '', 'which robot, kept in the take'))
+    Argument('robot', '', 'which robot, kept in the take'),
+)
 
 
 def _given(values: Mapping, *names: str) -> dict:
@@ -61,17 +85,28 @@ def _sim_time(values: Mapping) -> bool | None:
     return bool(values['use_sim_time']) or (values['real_time_factor'] or 1.0) != 1.0
 
 
-def _node(values: Mapping, name: str, parameters: dict, *, params: str,
-          topics: dict[str, str] | None = None, required: bool = False) -> NodeSpec:
+def _node(
+    values: Mapping,
+    name: str,
+    parameters: dict,
+    *,
+    params: str,
+    topics: dict[str, str] | None = None,
+    required: bool = False,
+) -> NodeSpec:
     """Return a node with what all nodes of a set share."""
     own, sim_time = values.get('params_file'), _sim_time(values)
     return NodeSpec(
-        name=name, executable=f'{name}_node',
+        name=name,
+        executable=f'{name}_node',
         parameters={**({} if sim_time is None else {'use_sim_time': sim_time}), **parameters},
-        remappings={source: target for source, target in (topics or {}).items()
-                    if source != target},
+        remappings={
+            source: target for source, target in (topics or {}).items() if source != target
+        },
         params_files=(*default_params(params), *((own,) if own else ())),
-        namespace=(values.get('namespace') or '').strip('/'), required=required)
+        namespace=(values.get('namespace') or '').strip('/'),
+        required=required,
+    )
 
 
 def _camera(values: Mapping) -> tuple[dict, dict]:
@@ -80,8 +115,11 @@ def _camera(values: Mapping) -> tuple[dict, dict]:
     parameters = _given(values, 'image_transport')
     if topic.endswith('/compressed'):
         if parameters.get('image_transport') == 'raw':
-            raise UserError('image_topic and image_transport contradict each other',
-                            got=f'{topic} as raw', expected='a topic of sensor_msgs/Image for raw')
+            raise UserError(
+                'image_topic and image_transport contradict each other',
+                got=f'{topic} as raw',
+                expected='a topic of sensor_msgs/Image for raw',
+            )
         topic = topic.removesuffix('/compressed')
         parameters['image_transport'] = 'compressed'
     return parameters, {CAMERA: topic, f'{CAMERA}/compressed': f'{topic}/compressed'}
@@ -93,11 +131,19 @@ def _cmd_vel(values: Mapping) -> dict[str, str]:
 
 def _sim(values: Mapping) -> NodeSpec:
     _, camera = _camera(values)
-    parameters = {**_given(values, 'suite', 'trial', 'stamped', 'real_time_factor',
-                           'next_scene_after_s'),
-                  'publish_clock': _sim_time(values), 'use_sim_time': False}  # it makes that time
-    sim = _node(values, 'sim', parameters, params='sim.yaml',
-                topics={**camera, **_cmd_vel(values)}, required=True)
+    parameters = {
+        **_given(values, 'suite', 'trial', 'stamped', 'real_time_factor', 'next_scene_after_s'),
+        'publish_clock': _sim_time(values),
+        'use_sim_time': False,
+    }  # it makes that time
+    sim = _node(
+        values,
+        'sim',
+        parameters,
+        params='sim.yaml',
+        topics={**camera, **_cmd_vel(values)},
+        required=True,
+    )
     return replace(sim, sends_images=True)
 
 
@@ -111,13 +157,15 @@ def _guard(values: Mapping) -> NodeSpec:
     if values['sim']:
         parameters['arm_at_start'] = True
         if factor != 1.0:  # the guard ticks in real time, the arena moves in its own
-            parameters['rate_hz'] = min(max(GUARD_RATE_HZ * factor, GUARD_RATE_HZ / 2),
-                                        GUARD_RATE_MAX_HZ)
+            parameters['rate_hz'] = min(
+                max(GUARD_RATE_HZ * factor, GUARD_RATE_HZ / 2), GUARD_RATE_MAX_HZ
+            )
             parameters['max_acceleration'] = [a * factor for a in Limits().max_acceleration]
             if factor < 1.0:  # proposals come by the arena's time
                 parameters['proposal_timeout_s'] = GuardConfig().proposal_timeout_s / factor
-    return _node(values, 'guard', parameters, params='guard.yaml', topics=_cmd_vel(values),
-                 required=True)
+    return _node(
+        values, 'guard', parameters, params='guard.yaml', topics=_cmd_vel(values), required=True
+    )
 
 
 def _proposed(values: Mapping) -> dict[str, str]:
@@ -130,111 +178,211 @@ def _recorder(values: Mapping, *, follow_guard: bool = False) -> NodeSpec:
     if follow_guard:
         parameters['follow_guard'] = True
     parameters.update(_given(values, 'data_dir', 'instruction', 'operator', 'robot'))
-    return _node(values, 'recorder', parameters, params='record.yaml',
-                 topics={**camera, **_cmd_vel(values), **_proposed(values)}, required=True)
+    return _node(
+        values,
+        'recorder',
+        parameters,
+        params='record.yaml',
+        topics={**camera, **_cmd_vel(values), **_proposed(values)},
+        required=True,
+    )
 
 
 def _console(values: Mapping) -> list[NodeSpec]:
     """Return the console, and the driver of its joystick when one is asked for."""
     if not values['console']:
         if values['joy']:
-            raise UserError('the joystick is read by the console', got='joy and no console',
-                            remedy='add console:=true')
+            raise UserError(
+                'the joystick is read by the console',
+                got='joy and no console',
+                remedy='add console:=true',
+            )
         return []
     if not values['joy']:
         return [_node(values, 'teleop', {}, params='record.yaml')]
     try:
         executable_of('joy', 'joy_node')
     except UserError as error:
-        raise UserError(f'{error} Any other publisher of sensor_msgs/Joy on the topic joy works '
-                        'without joy:=true') from None
-    return [replace(_node(values, 'joy', {}, params='record.yaml'), package='joy'),
-            _node(values, 'teleop', {'terminal_required': False}, params='record.yaml')]
+        raise UserError(
+            f'{error} Any other publisher of sensor_msgs/Joy on the topic joy works '
+            'without joy:=true'
+        ) from None
+    return [
+        replace(_node(values, 'joy', {}, params='record.yaml'), package='joy'),
+        _node(values, 'teleop', {'terminal_required': False}, params='record.yaml'),
+    ]
 
 
 def _inference(values: Mapping) -> NodeSpec:
     parameters, camera = _camera(values)
-    parameters.update(_given(values, 'policy', 'instruction', 'device', 'precision', 'compile',
-                             'playback'))
-    inference = _node(values, 'inference', parameters, params='drive.yaml',
-                      topics={**camera, **_proposed(values)})
+    parameters.update(
+        _given(values, 'policy', 'instruction', 'device', 'precision', 'compile', 'playback')
+    )
+    inference = _node(
+        values,
+        'inference',
+        parameters,
+        params='drive.yaml',
+        topics={**camera, **_proposed(values)},
+    )
     # The guard's file too: what the base cannot do, no policy may ask for.
-    return replace(inference, params_files=(*default_params('guard.yaml'),
-                                            *inference.params_files))
+    return replace(
+        inference, params_files=(*default_params('guard.yaml'), *inference.params_files)
+    )
 
 
 def _shadow(values: Mapping) -> NodeSpec:
     parameters, camera = _camera(values)
     parameters.update(_given(values, 'data_dir', 'instruction', 'operator', 'robot'))
-    return _node(values, 'shadow', parameters, params='record.yaml',
-                 topics={**camera, **_cmd_vel(values)}, required=True)
+    return _node(
+        values,
+        'shadow',
+        parameters,
+        params='record.yaml',
+        topics={**camera, **_cmd_vel(values)},
+        required=True,
+    )
 
 
 def _record_nodes(values: Mapping) -> list[NodeSpec]:
     if values['console'] and not values['guard']:
-        raise UserError('the console drives through the guard', got='console and no guard',
-                        remedy='add console:=false when a stack of your own drives')
-    return [*([_sim(values)] if values['sim'] else []),
-            *([_guard(values)] if values['guard'] else []),
-            _recorder(values), *_console(values)]
+        raise UserError(
+            'the console drives through the guard',
+            got='console and no guard',
+            remedy='add console:=false when a stack of your own drives',
+        )
+    return [
+        *([_sim(values)] if values['sim'] else []),
+        *([_guard(values)] if values['guard'] else []),
+        _recorder(values),
+        *_console(values),
+    ]
 
 
 def _drive_nodes(values: Mapping) -> list[NodeSpec]:
     if not values['policy']:
         if not values['sim']:
-            raise UserError('there is no policy to drive with', expected='the folder of a bundle',
-                            remedy='add policy:=FOLDER; mobile_vla train writes one')
+            raise UserError(
+                'there is no policy to drive with',
+                expected='the folder of a bundle',
+                remedy='add policy:=FOLDER; mobile_vla train writes one',
+            )
         values = {**values, 'policy': ARENA_POLICY}
     if values['shadow'] and values['dry_run']:
-        raise UserError('a shadow needs somebody who drives', got='shadow and dry_run',
-                        remedy='leave one of them out')
+        raise UserError(
+            'a shadow needs somebody who drives',
+            got='shadow and dry_run',
+            remedy='leave one of them out',
+        )
     guard = _guard(values)
     if not values['shadow']:
         guard.parameters['expect_policy'] = True
     # In a shadow drive a stack of the user's own may drive; our zeros must not mix with it.
     guarded = values['console'] or not values['shadow']
-    return [*([_sim(values)] if values['sim'] else []),
-            *([guard] if guarded else []), _inference(values),
-            *([_shadow(values)] if values['shadow'] else []),
-            *([_recorder(values, follow_guard=guarded and not values['dry_run'])]
-              if values['record'] else []),
-            *_console(values)]
+    return [
+        *([_sim(values)] if values['sim'] else []),
+        *([guard] if guarded else []),
+        _inference(values),
+        *([_shadow(values)] if values['shadow'] else []),
+        *(
+            [_recorder(values, follow_guard=guarded and not values['dry_run'])]
+            if values['record']
+            else []
+        ),
+        *_console(values),
+    ]
 
 
 RECORD = Bringup(
-    'record', 'Record takes while a person drives.',
-    (Argument('instruction', '', 'what the robot is told in these takes'), *TAKES, *TOPICS,
-     Argument('console', 'true', 'start the console: keyboard and joystick', bool), JOY,
-     Argument('guard', 'true', 'drive through the guard; false when a stack of your own publishes '
-              'cmd_vel', bool),
-     OVERRIDE, SIM_TOO, SUITE, *ARENA, PARAMS_FILE, NAMESPACE, USE_SIM_TIME),
-    _record_nodes)
+    'record',
+    'Record takes while a person drives.',
+    (
+        Argument('instruction', '', 'what the robot is told in these takes'),
+        *TAKES,
+        *TOPICS,
+        Argument('console', 'true', 'start the console: keyboard and joystick', bool),
+        JOY,
+        Argument(
+            'guard',
+            'true',
+            'drive through the guard; false when a stack of your own publishes cmd_vel',
+            bool,
+        ),
+        OVERRIDE,
+        SIM_TOO,
+        SUITE,
+        *ARENA,
+        PARAMS_FILE,
+        NAMESPACE,
+        USE_SIM_TIME,
+    ),
+    _record_nodes,
+)
 
 DRIVE = Bringup(
-    'drive', 'Drive with a policy, through the guard.',
-    (Argument('policy', '', f'folder of the policy bundle (empty, in the arena: {ARENA_POLICY})'),
-     Argument('instruction', '', 'what to do, until one is heard on the topic instruction'),
-     Argument('device', '', 'auto, cpu or cuda (empty: as the parameter file says)'),
-     Argument('precision', '', 'fp32, bf16 or fp16 (empty: as the parameter file says)'),
-     Argument('playback', '', 'how chunks are played (empty: as the parameter file says)',
-              choices=('newest', 'temporal_ensemble', 'receding')),
-     Argument('compile', '', 'torch.compile the network (empty: as the file says)', bool),
-     *TOPICS,
-     Argument('dry_run', '', 'all but the wheels: nothing is published on cmd_vel (empty: as the '
-              'parameter file says)', bool),
-     Argument('shadow', 'false', 'a person drives, by the console or a stack of your own; the '
-              'policy only says what it would do', bool),
-     OVERRIDE,
-     Argument('record', 'false', 'record the drive, a take for each time that the guard is armed, '
-              'with takeovers labelled', bool), *TAKES,
-     Argument('console', 'false', 'start the console, to take over by keyboard or joystick', bool),
-     JOY, SIM_TOO, HELD_OUT, *ARENA,
-     Argument('next_scene_after_s', '3.0', 'in the arena: seconds from the end of a scene to the '
-              'next one; 0.0: only when asked', float),
-     PARAMS_FILE, NAMESPACE, USE_SIM_TIME),
-    _drive_nodes)
+    'drive',
+    'Drive with a policy, through the guard.',
+    (
+        Argument(
+            'policy', '', f'folder of the policy bundle (empty, in the arena: {ARENA_POLICY})'
+        ),
+        Argument('instruction', '', 'what to do, until one is heard on the topic instruction'),
+        Argument('device', '', 'auto, cpu or cuda (empty: as the parameter file says)'),
+        Argument('precision', '', 'fp32, bf16 or fp16 (empty: as the parameter file says)'),
+        Argument(
+            'playback',
+            '',
+            'how chunks are played (empty: as the parameter file says)',
+            choices=('newest', 'temporal_ensemble', 'receding'),
+        ),
+        Argument('compile', '', 'torch.compile the network (empty: as the file says)', bool),
+        *TOPICS,
+        Argument(
+            'dry_run',
+            '',
+            'all but the wheels: nothing is published on cmd_vel (empty: as the '
+            'parameter file says)',
+            bool,
+        ),
+        Argument(
+            'shadow',
+            'false',
+            'a person drives, by the console or a stack of your own; the '
+            'policy only says what it would do',
+            bool,
+        ),
+        OVERRIDE,
+        Argument(
+            'record',
+            'false',
+            'record the drive, a take for each time that the guard is armed, '
+            'with takeovers labelled',
+            bool,
+        ),
+        *TAKES,
+        Argument(
+            'console', 'false', 'start the console, to take over by keyboard or joystick', bool
+        ),
+        JOY,
+        SIM_TOO,
+        HELD_OUT,
+        *ARENA,
+        Argument(
+            'next_scene_after_s',
+            '3.0',
+            'in the arena: seconds from the end of a scene to the next one; 0.0: only when asked',
+            float,
+        ),
+        PARAMS_FILE,
+        NAMESPACE,
+        USE_SIM_TIME,
+    ),
+    _drive_nodes,
+)
 
 SIM = Bringup(
-    'sim', 'The arena alone: a robot with a camera that listens to cmd_vel.',
+    'sim',
+    'The arena alone: a robot with a camera that listens to cmd_vel.',
     (SUITE, *ARENA, *TOPICS, PARAMS_FILE, NAMESPACE, USE_SIM_TIME),
-    lambda values: [_sim(values)])
+    lambda values: [_sim(values)],
+)

@@ -12,9 +12,12 @@ BENCHES = (bench_record, bench_train, bench_drive)
 def register(subparsers) -> None:
     """Add the subcommand."""
     parser: argparse.ArgumentParser = subparsers.add_parser(
-        'bench', help='measure the promises on this machine',
+        'bench',
+        help='measure the promises on this machine',
         description='Measure what this package promises, on this machine, and print each figure '
-                    'beside its promise; 1 when one is broken.', epilog=EXAMPLE)
+        'beside its promise; 1 when one is broken.',
+        epilog=EXAMPLE,
+    )
     benches = parser.add_subparsers(title='benchmarks', metavar='', required=True)
     for module in BENCHES:
         module.add(benches)

@@ -15,15 +15,17 @@ BY_NAME = ('step',)
 def add(benches) -> None:
     """Add the benchmark."""
     parser = benches.add_parser(
-        'drive', help='what driving costs: the guard, the way of a frame, a step at full size',
+        'drive',
+        help='what driving costs: the guard, the way of a frame, a step at full size',
         description='Start the guard, weigh it, and watch its period while every core is loaded '
-                    '(guard); send raw 1280x720 at 30 Hz through the inference node with a policy '
-                    'that does nothing, and time the way from camera to proposal (latency): some '
-                    'two minutes. By name or with --all: a step of driving with the real '
-                    'architecture and random bfloat16 weights, beside a bare forward of its '
-                    'backbone and beside encoding the window anew (step: 4 GB on disk, up to 8 GB '
-                    'of memory, some minutes). Exit status 1 when a promise is broken.',
-        epilog=EXAMPLE)
+        '(guard); send raw 1280x720 at 30 Hz through the inference node with a policy '
+        'that does nothing, and time the way from camera to proposal (latency): some '
+        'two minutes. By name or with --all: a step of driving with the real '
+        'architecture and random bfloat16 weights, beside a bare forward of its '
+        'backbone and beside encoding the window anew (step: 4 GB on disk, up to 8 GB '
+        'of memory, some minutes). Exit status 1 when a promise is broken.',
+        epilog=EXAMPLE,
+    )
     add_arguments(parser, PARTS, 'weights and logs', BY_NAME)
     parser.set_defaults(run=run)
 
@@ -32,8 +34,12 @@ def run(args: argparse.Namespace) -> int:
     """Measure what was asked for; 1 when a promise is broken."""
     parts = asked(args, PARTS, BY_NAME)
     refuse_full(args.out)
-    return run_parts(parts, lambda part, folder: _measure(part, folder, quiet=args.json),
-                     args.out, as_json=args.json)
+    return run_parts(
+        parts,
+        lambda part, folder: _measure(part, folder, quiet=args.json),
+        args.out,
+        as_json=args.json,
+    )
 
 
 def _measure(part: str, folder: Path, *, quiet: bool) -> list:

@@ -24,8 +24,9 @@ SETTLE = 20
 IDLE = 'while True: pass'
 
 
-def measure(folder: Path, *, quiet: bool = False, starts: int = STARTS,
-            seconds: float = SECONDS) -> list[Figure]:
+def measure(
+    folder: Path, *, quiet: bool = False, starts: int = STARTS, seconds: float = SECONDS
+) -> list[Figure]:
     """
     Start the guard again and again, then watch its beat while every core is loaded.
 
@@ -37,14 +38,17 @@ def measure(folder: Path, *, quiet: bool = False, starts: int = STARTS,
 
     from mobile_vla_ros.bringup.processes import ProcessEnded, Processes
     from mobile_vla_ros.bringup.spec import NodeSpec
+
     with Processes(folder / 'log', isolated()) as processes:
         # As the arena, which is what hears a guard first: with its room and its announcements.
         processes.start(NodeSpec(EAR, EAR, sends_images=True))
         ear = _Ear(processes)
         try:
             ear.wait(lambda lines: any(line['event'] == 'listening' for line in lines))
-            begun = [_start(processes, ear) for _ in
-                     tqdm(range(starts), 'starts', disable=quiet, leave=False)]
+            begun = [
+                _start(processes, ear)
+                for _ in tqdm(range(starts), 'starts', disable=quiet, leave=False)
+            ]
             with _every_core_busy() as cores:
                 beat, scheduling, cost = _watch(processes, ear, seconds, quiet)
         except ProcessEnded as error:
@@ -62,12 +66,14 @@ def measure(folder: Path, *, quiet: bool = False, starts: int = STARTS,
         at_most(part, f'jitter of its period, p99, {busy}', _p99(beat['sent']), JITTER_MS, 'ms'),
         plain(part, 'jitter of its period, worst', max(beat['sent']), 'ms'),
         plain(part, f'jitter at who receives, p99, {busy}', _p99(beat['received']), 'ms'),
-        plain(part, 'jitter at who receives, worst', max(beat['received']), 'ms')]
+        plain(part, 'jitter at who receives, worst', max(beat['received']), 'ms'),
+    ]
 
 
 def _guard():
     """Return the guard as the launch files start it, alone."""
     from mobile_vla_ros.bringup.stacks import RECORD
+
     (spec,) = (one for one in RECORD.nodes(console=False) if one.name == GUARD)
     return spec
 
@@ -78,7 +84,7 @@ def _start(processes, ear: '_Ear') -> tuple[float, float]:
     began_ns = time.time_ns()
     processes.start(_guard())
     ear.wait(lambda _: len(ear.commands()) > seen + 1)
-    first, second = ear.commands()[seen:seen + 2]
+    first, second = ear.commands()[seen : seen + 2]
     period_ns = second['sent_ns'] - first['sent_ns']
     processes.stop(GUARD)
     # Those before the first that was heard were sent to nobody.
@@ -89,33 +95,48 @@ def _start(processes, ear: '_Ear') -> tuple[float, float]:
 def _watch(processes, ear: '_Ear', seconds: float, quiet: bool) -> tuple[dict, str, dict]:
     """Return the deviations of the period in ms (sent, received), the scheduling, the cost."""
     from tqdm import tqdm
+
     seen = len(ear.commands())
     processes.start(_guard())
     ear.wait(lambda _: len(ear.commands()) > seen + SETTLE)
     cost, until = Cost(processes[GUARD].process.pid), time.monotonic() + seconds
-    with tqdm(total=seconds, desc='beat', disable=quiet, leave=False,
-              bar_format='{desc} {bar} {n:.0f}/{total:.0f} s') as bar:
+    with tqdm(
+        total=seconds,
+        desc='beat',
+        disable=quiet,
+        leave=False,
+        bar_format='{desc} {bar} {n:.0f}/{total:.0f} s',
+    ) as bar:
         while (left_s := until - time.monotonic()) > 0:
             processes.check()
             time.sleep(min(0.2, left_s))
             bar.update(min(seconds - left_s, seconds) - bar.n)
-    commands = ear.commands()[seen + SETTLE:]
+    commands = ear.commands()[seen + SETTLE :]
     said = re.search(r'scheduling: (.*)', processes[GUARD].log.read_text())
-    return ({'sent': _deviations(commands, 'sent_ns'),
-             'received': _deviations(commands, 'received_ns')},
-            said[1] if said else '?', {'peak_mb': cost.peak_mb(), 'cores': cost.cores()})
+    return (
+        {
+            'sent': _deviations(commands, 'sent_ns'),
+            'received': _deviations(commands, 'received_ns'),
+        },
+        said[1] if said else '?',
+        {'peak_mb': cost.peak_mb(), 'cores': cost.cores()},
+    )
 
 
 def _deviations(commands: list[dict], key: str) -> list[float]:
     """Return by how many ms each period differs from the guard's own."""
     from mobile_vla_ros.safety.config import GuardConfig
+
     period_ms = GuardConfig().period_s * 1e3
-    return [abs((b[key] - a[key]) / 1e6 - period_ms * (b['number'] - a['number']))
-            for a, b in itertools.pairwise(commands)]
+    return [
+        abs((b[key] - a[key]) / 1e6 - period_ms * (b['number'] - a['number']))
+        for a, b in itertools.pairwise(commands)
+    ]
 
 
 def _p99(values: list[float]) -> float:
     import numpy as np
+
     return float(np.percentile(values, 99))
 
 
@@ -123,8 +144,10 @@ def _p99(values: list[float]) -> float:
 def _every_core_busy() -> Iterator[int]:
     """Keep every core busy with loops of ordinary priority; yield how many cores there are."""
     cores = len(os.sched_getaffinity(0))
-    loops = [subprocess.Popen([sys.executable, '-c', IDLE], start_new_session=True)
-             for _ in range(cores)]
+    loops = [
+        subprocess.Popen([sys.executable, '-c', IDLE], start_new_session=True)
+        for _ in range(cores)
+    ]
     try:
         yield cores
     finally:
@@ -155,7 +178,9 @@ class _Ear:
         while not done(self._ear.json_lines()):
             self._processes.check()
             if time.monotonic() > until:
-                raise UserError('no command of the guard was heard',
-                                got=f'nothing for {PATIENCE_S:.0f} s',
-                                expected=f'20 a second; see {self._ear.log.parent}')
+                raise UserError(
+                    'no command of the guard was heard',
+                    got=f'nothing for {PATIENCE_S:.0f} s',
+                    expected=f'20 a second; see {self._ear.log.parent}',
+                )
             time.sleep(0.02)

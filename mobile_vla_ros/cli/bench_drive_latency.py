@@ -23,10 +23,23 @@ def measure(folder: Path, *, quiet: bool = False, seconds: float = SECONDS) -> l
     from mobile_vla_ros.bringup.processes import ProcessEnded, Processes
     from mobile_vla_ros.bringup.spec import NodeSpec
     from mobile_vla_ros.bringup.stacks import DRIVE
-    inference = [node for node in DRIVE.nodes(policy=POLICY, image_transport='raw')
-                 if node.name == INFERENCE]
-    eye = NodeSpec(EYE, EYE, sends_images=True, parameters={
-        'seconds': float(seconds), 'rate_hz': RATE_HZ, 'width': WIDTH, 'height': HEIGHT})
+
+    inference = [
+        node
+        for node in DRIVE.nodes(policy=POLICY, image_transport='raw')
+        if node.name == INFERENCE
+    ]
+    eye = NodeSpec(
+        EYE,
+        EYE,
+        sends_images=True,
+        parameters={
+            'seconds': float(seconds),
+            'rate_hz': RATE_HZ,
+            'width': WIDTH,
+            'height': HEIGHT,
+        },
+    )
     with Processes(folder / 'log', isolated()) as processes:
         processes.start(inference)
         processes.start(eye, finite=True)
@@ -36,8 +49,9 @@ def measure(folder: Path, *, quiet: bool = False, seconds: float = SECONDS) -> l
             raise UserError(f'the benchmark stopped: {error}') from error
         said = processes[EYE].json_lines()
     if not said:
-        raise UserError('the camera of the benchmark said nothing',
-                        got=str(folder / 'log' / f'{EYE}.log'))
+        raise UserError(
+            'the camera of the benchmark said nothing', got=str(folder / 'log' / f'{EYE}.log')
+        )
     found = said[-1]
     part = 'latency'
     median, p99, most = found['sent_ms']
@@ -49,4 +63,5 @@ def measure(folder: Path, *, quiet: bool = False, seconds: float = SECONDS) -> l
         at_most(part, 'callback to proposal, p99', own_p99, LIMIT_MS, 'ms'),
         plain(part, 'sent to proposal heard, median', median, 'ms'),
         at_most(part, 'sent to proposal heard, p99', p99, LIMIT_MS, 'ms'),
-        plain(part, 'sent to proposal heard, most', most, 'ms')]
+        plain(part, 'sent to proposal heard, most', most, 'ms'),
+    ]

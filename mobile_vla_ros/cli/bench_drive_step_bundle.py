@@ -25,20 +25,32 @@ def write_policy(folder: Path, config=None) -> dict:
     from mobile_vla_ros.model.full_size import write_random
     from mobile_vla_ros.model.network import build_network
     from mobile_vla_ros.types import ActionSpec
+
     recipe = yaml.safe_load(config_file(RECIPE).read_text())
     write_random(folder / 'backbone', list(WORDS), config=config)
     torch.manual_seed(0)
     backbone = load_backbone(str(folder / 'backbone'), offline=True, dtype=torch.bfloat16)
     network = build_network(
-        backbone, LoraSettings(recipe['lora_r'], recipe['lora_alpha'], recipe['lora_dropout'],
-                               recipe['lora_scope']),
-        motion_dims=recipe['motion_dims'], chunk=recipe['chunk'], hidden=recipe['head_hidden'],
-        layers=recipe['head_layers'])
+        backbone,
+        LoraSettings(
+            recipe['lora_r'], recipe['lora_alpha'], recipe['lora_dropout'], recipe['lora_scope']
+        ),
+        motion_dims=recipe['motion_dims'],
+        chunk=recipe['chunk'],
+        hidden=recipe['head_hidden'],
+        layers=recipe['head_layers'],
+    )
     with torch.no_grad():
         for name, parameter in network.named_parameters():
             if 'lora_B' in name:
                 parameter.normal_(0.0, SPREAD)
-    spec = PolicySpec(BackboneRef(backbone.id, None, backbone.sha256), network.head.settings,
-                      backbone.image, ActionSpec(), recipe['rate_hz'], recipe['window'],
-                      recipe['chunk'])
+    spec = PolicySpec(
+        BackboneRef(backbone.id, None, backbone.sha256),
+        network.head.settings,
+        backbone.image,
+        ActionSpec(),
+        recipe['rate_hz'],
+        recipe['window'],
+        recipe['chunk'],
+    )
     return {'policy': str(save_bundle(folder / 'policy', network, spec))}

@@ -27,11 +27,17 @@ def measure(folder: Path) -> list[Figure]:
     :raises UserError: when a node ends before its time.
     """
     trial = _mount(folder / 'trial')
-    if shutil.which(UNSHARE[0]) is None or subprocess.run(
-            [*UNSHARE, *trial], capture_output=True, check=False).returncode:
+    if (
+        shutil.which(UNSHARE[0]) is None
+        or subprocess.run([*UNSHARE, *trial], capture_output=True, check=False).returncode
+    ):
         return [plain('disk', 'not measured', 'no right to mount a tmpfs here (unshare)')]
-    done = subprocess.run([*UNSHARE, sys.executable, '-m', __name__, str(folder)],
-                          capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [*UNSHARE, sys.executable, '-m', __name__, str(folder)],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     if done.returncode:
         raise UserError('the benchmark stopped', got=done.stderr.strip())
     found = json.loads(done.stdout.splitlines()[-1])
@@ -39,13 +45,34 @@ def measure(folder: Path) -> list[Figure]:
     for name, take in found.items():
         figures += [
             plain('disk', f'{name}: frames in the file', take['in_file']),
-            Figure('disk', f'{name}: ended by', take['by'], f'the {take["by"]}', 'the recorder',
-                    take['by'] == 'recorder'),
-            Figure('disk', f'{name}: the file', 'whole' if take['whole'] else 'cut',
-                    'whole' if take['whole'] else 'cut', 'whole', take['whole']),
-            none_of('disk', f'{name}: frames missing in the middle', take['gaps'])]
-    figures.append(at_most('disk', 'floor: written below it',
-                           max(FLOOR_MB - found['floor']['free_mb'], 0.0), 8.0, 'MB', 1))
+            Figure(
+                'disk',
+                f'{name}: ended by',
+                take['by'],
+                f'the {take["by"]}',
+                'the recorder',
+                take['by'] == 'recorder',
+            ),
+            Figure(
+                'disk',
+                f'{name}: the file',
+                'whole' if take['whole'] else 'cut',
+                'whole' if take['whole'] else 'cut',
+                'whole',
+                take['whole'],
+            ),
+            none_of('disk', f'{name}: frames missing in the middle', take['gaps']),
+        ]
+    figures.append(
+        at_most(
+            'disk',
+            'floor: written below it',
+            max(FLOOR_MB - found['floor']['free_mb'], 0.0),
+            8.0,
+            'MB',
+            1,
+        )
+    )
     return figures
 
 
@@ -56,25 +83,39 @@ def _mount(point: Path) -> list[str]:
 
 def _inside(folder: Path) -> dict[str, dict]:
     """Record on file systems that only this process sees; return what is found of each take."""
-    return {'full': _fill(folder / 'full', 1, ballast=True),
-            'floor': _fill(folder / 'floor', FLOOR_MB, ballast=False)}
+    return {
+        'full': _fill(folder / 'full', 1, ballast=True),
+        'floor': _fill(folder / 'floor', FLOOR_MB, ballast=False),
+    }
 
 
 def _fill(folder: Path, floor_mb: int, *, ballast: bool) -> dict:
     from mobile_vla_ros.cli.bench_record_load import frame_numbers, record
     from mobile_vla_ros.episode.reader import Episode
+
     folder.mkdir()
     disk = folder / 'disk'
     subprocess.run(_mount(disk), check=True, capture_output=True)
-    found = record(folder, seconds=SECONDS, rate_hz=RATE_HZ, size=SIZE, quiet=True,
-                   data_dir=disk / 'takes', parameters={'disk_floor_mb': floor_mb},
-                   meanwhile=_Ballast(disk) if ballast else lambda: None)
+    found = record(
+        folder,
+        seconds=SECONDS,
+        rate_hz=RATE_HZ,
+        size=SIZE,
+        quiet=True,
+        data_dir=disk / 'takes',
+        parameters={'disk_floor_mb': floor_mb},
+        meanwhile=_Ballast(disk) if ballast else lambda: None,
+    )
     with Episode.open(found['path']) as episode:
         numbers = frame_numbers(episode)
         whole = bool(episode.complete and episode.health)
-    return {'by': found['by'], 'in_file': len(numbers), 'whole': whole,
-            'gaps': numbers[-1] - numbers[0] + 1 - len(numbers),
-            'free_mb': shutil.disk_usage(disk).free / 1e6}
+    return {
+        'by': found['by'],
+        'in_file': len(numbers),
+        'whole': whole,
+        'gaps': numbers[-1] - numbers[0] + 1 - len(numbers),
+        'free_mb': shutil.disk_usage(disk).free / 1e6,
+    }
 
 
 class _Ballast:

@@ -41,8 +41,11 @@ def measure(folder: Path, *, quiet: bool = False) -> list[Figure]:
     from mobile_vla_ros.episode.reader import Episode
     from mobile_vla_ros.interop.seed_layout import write_seed_layout
     from mobile_vla_ros.sim.test_card import draw_number, pictures
-    bgr = [np.ascontiguousarray(picture[:, :, ::-1])
-           for picture in pictures(WIDTH, HEIGHT, SEED_FRAMES)]
+
+    bgr = [
+        np.ascontiguousarray(picture[:, :, ::-1])
+        for picture in pictures(WIDTH, HEIGHT, SEED_FRAMES)
+    ]
     for number, picture in enumerate(bgr):
         draw_number(picture, number)
     alone_ms, write_ms, close_ms, path = _by_turns(folder, bgr, quiet)
@@ -58,15 +61,14 @@ def measure(folder: Path, *, quiet: bool = False) -> list[Figure]:
     return [
         plain(part, 'JPEG encoder alone', alone_ms, 'ms/frame'),
         plain(part, 'a frame converted, encoded, written', write_ms, 'ms/frame'),
-        at_most(part, 'written against encoded alone', write_ms / alone_ms, WRITE_FACTOR,
-                'times'),
+        at_most(part, 'written against encoded alone', write_ms / alone_ms, WRITE_FACTOR, 'times'),
         plain(part, f'closing a take of {frames} frames', close_ms, 'ms', 0),
         plain(part, 'our file', size_mb, 'MB/frame', 3),
         plain(part, "the seed's layout", seed_mb, 'MB/frame', 3),
-        at_most(part, "size against the seed's layout", size_mb / seed_mb, SIZE_SHARE, 'times',
-                3),
+        at_most(part, "size against the seed's layout", size_mb / seed_mb, SIZE_SHARE, 'times', 3),
         plain(part, "the seed's layout, written", seed_ms, 'ms/frame', 1),
-        plain(part, "time against the seed's layout", write_ms / seed_ms, 'times', 3)]
+        plain(part, "time against the seed's layout", write_ms / seed_ms, 'times', 3),
+    ]
 
 
 def _by_turns(folder: Path, bgr: list, quiet: bool) -> tuple[float, float, float, Path]:
@@ -80,11 +82,13 @@ def _by_turns(folder: Path, bgr: list, quiet: bool) -> tuple[float, float, float
     from mobile_vla_ros.episode.schema import EpisodeInfo
     from mobile_vla_ros.episode.writer import EpisodeWriter
     from mobile_vla_ros.images import encode_message
+
     messages = [RawImage(HEIGHT, WIDTH, WIDTH * 3, picture.tobytes()) for picture in bgr]
     writer = EpisodeWriter(folder, EpisodeInfo('go to the red box'), START_NS)
     alone, written = [], []
-    for first in tqdm(range(0, FRAMES, BLOCK), desc='encode', unit='block', disable=quiet,
-                      leave=False):
+    for first in tqdm(
+        range(0, FRAMES, BLOCK), desc='encode', unit='block', disable=quiet, leave=False
+    ):
         block = range(first, first + BLOCK)
         started = time.process_time()
         for number in block:
@@ -107,4 +111,5 @@ def _by_turns(folder: Path, bgr: list, quiet: bool) -> tuple[float, float, float
 def _encoder_alone(picture: np.ndarray) -> np.ndarray:
     """The library that the package encodes with, and nothing around it."""
     import cv2
+
     return cv2.imencode('.jpg', picture, (cv2.IMWRITE_JPEG_QUALITY, QUALITY))[1]

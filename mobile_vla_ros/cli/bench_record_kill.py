@@ -49,30 +49,46 @@ def measure(folder: Path, kills: int, seed: int, *, quiet: bool = False) -> list
         plain(part, 'recorders killed in mid-take', kills),
         plain(part, 'frames kept', sum(state['frames'] for state in states)),
         all_of(part, 'takes that open', sum(state['opens'] for state in states), kills),
-        all_of(part, 'takes recovered and marked so', sum(state['marked'] for state in states),
-               kills),
-        at_most(part, 'most of a take that was lost', max(s['lost_s'] for s in states), LOST_S,
-                's'),
+        all_of(
+            part, 'takes recovered and marked so', sum(state['marked'] for state in states), kills
+        ),
+        at_most(
+            part, 'most of a take that was lost', max(s['lost_s'] for s in states), LOST_S, 's'
+        ),
         none_of(part, 'frames missing in the middle', sum(s['gaps'] for s in states)),
-        all_of(part, 'earlier takes untouched', untouched, len(seen))]
+        all_of(part, 'earlier takes untouched', untouched, len(seen)),
+    ]
 
 
-def _kill(folder: Path, takes: Path, kills: int, seed: int, quiet: bool,
-          ) -> tuple[list[Killed], dict[Path, str]]:
+def _kill(
+    folder: Path,
+    takes: Path,
+    kills: int,
+    seed: int,
+    quiet: bool,
+) -> tuple[list[Killed], dict[Path, str]]:
     """Return the takes, and the hash that each finished file had when it was first seen."""
     import random
 
     from tqdm import tqdm
 
     from mobile_vla_ros.bringup.processes import ProcessEnded, Processes
+
     moments, killed, seen = random.Random(seed), [], {}
     with Processes(folder / 'log', isolated()) as processes:
-        processes.start(source(seconds=0.0, rate_hz=RATE_HZ, size=SIZE, takes=kills,
-                               recorder='kill_{}/recorder', settle_s=0.2))
+        processes.start(
+            source(
+                seconds=0.0,
+                rate_hz=RATE_HZ,
+                size=SIZE,
+                takes=kills,
+                recorder='kill_{}/recorder',
+                settle_s=0.2,
+            )
+        )
         events = Events(processes, quiet=True)
         try:
-            for number in tqdm(range(kills), desc='kill', unit='take', disable=quiet,
-                               leave=False):
+            for number in tqdm(range(kills), desc='kill', unit='take', disable=quiet, leave=False):
                 before = set(takes.glob('*.part'))
                 processes.start(_in_namespace(takes, f'kill_{number}'))
                 events.wait('started', START_S)
@@ -99,8 +115,12 @@ def _in_namespace(takes: Path, namespace: str):
     A killed process stays on the graph for seconds: under one name, its services would be taken
     for those of the next.
     """
-    return recorder(takes, {}, namespace=namespace, remappings={
-        name: f'/{name}' for name in ('camera/image_raw', 'cmd_vel')})
+    return recorder(
+        takes,
+        {},
+        namespace=namespace,
+        remappings={name: f'/{name}' for name in ('camera/image_raw', 'cmd_vel')},
+    )
 
 
 def _recovered(killed: list[Killed], processes):
@@ -133,6 +153,7 @@ def _state(take: Killed) -> dict:
     """
     from mobile_vla_ros.cli.bench_record_load import frame_numbers
     from mobile_vla_ros.episode.reader import Episode
+
     path = take.whole if take.whole.exists() else take.part
     try:
         with Episode.open(path) as episode:
@@ -140,8 +161,18 @@ def _state(take: Killed) -> dict:
             newest_ns = int(episode.frame_stamp_ns[-1]) if numbers else take.started_ns
             marked = episode.complete and episode.recovered
     except UserError:
-        return {'frames': 0, 'opens': False, 'marked': False, 'gaps': 0,
-                'lost_s': (take.killed_ns - take.started_ns) / 1e9}
+        return {
+            'frames': 0,
+            'opens': False,
+            'marked': False,
+            'gaps': 0,
+            'lost_s': (take.killed_ns - take.started_ns) / 1e9,
+        }
     gaps = numbers[-1] - numbers[0] + 1 - len(numbers) if numbers else 0
-    return {'frames': len(numbers), 'opens': True, 'marked': marked, 'gaps': gaps,
-            'lost_s': (take.killed_ns - newest_ns) / 1e9 + gaps / RATE_HZ}
+    return {
+        'frames': len(numbers),
+        'opens': True,
+        'marked': marked,
+        'gaps': gaps,
+        'lost_s': (take.killed_ns - newest_ns) / 1e9 + gaps / RATE_HZ,
+    }

@@ -28,8 +28,12 @@ def measure(folder: Path, seconds: float, *, quiet: bool = False) -> list[Figure
     :param folder: empty; takes and logs stay in it.
     """
     normal = record(folder / 'at_30', seconds=seconds, rate_hz=RATE_HZ, quiet=quiet)
-    over = record(folder / 'at_60', seconds=max(seconds * OVERLOAD_SHARE, 3.0),
-                  rate_hz=OVERLOAD_HZ, quiet=quiet)
+    over = record(
+        folder / 'at_60',
+        seconds=max(seconds * OVERLOAD_SHARE, 3.0),
+        rate_hz=OVERLOAD_HZ,
+        quiet=quiet,
+    )
     part = 'load 30 Hz'
     figures = [
         plain(part, 'take', normal['seconds'], 's', 1),
@@ -44,7 +48,8 @@ def measure(folder: Path, seconds: float, *, quiet: bool = False) -> list[Figure
         at_most(part, 'longest silence of its status', normal['status_gap_s'], STATUS_GAP_S, 's'),
         plain(part, 'most frames queued', normal['most_queued']),
         plain(part, 'source, mean', normal['source_cores'], 'cores'),
-        plain(part, 'file', normal['bytes'] / max(normal['in_file'], 1) / 1e6, 'MB/frame', 3)]
+        plain(part, 'file', normal['bytes'] / max(normal['in_file'], 1) / 1e6, 'MB/frame', 3),
+    ]
     part = 'load 60 Hz'
     return [
         *figures,
@@ -53,19 +58,31 @@ def measure(folder: Path, seconds: float, *, quiet: bool = False) -> list[Figure
         plain(part, 'camera rate', over['frame_hz'], 'Hz'),
         plain(part, 'frames in the file', over['in_file']),
         plain(part, 'frames dropped and counted', over['counted']),
-        none_of(part, 'frames lost and not counted', max(over['missing'] - over['counted'], 0),
-                over['frames']),
+        none_of(
+            part,
+            'frames lost and not counted',
+            max(over['missing'] - over['counted'], 0),
+            over['frames'],
+        ),
         none_of(part, 'frames twice or out of order', over['disorder']),
         plain(part, 'commands lost', over['commands_lost']),
         at_most(part, 'longest silence of its status', over['status_gap_s'], STATUS_GAP_S, 's'),
         plain(part, 'recorder, mean', over['cores'], 'cores'),
-        at_most(part, 'recorder, peak memory', over['peak_mb'], MEGABYTES, 'MB', 0)]
+        at_most(part, 'recorder, peak memory', over['peak_mb'], MEGABYTES, 'MB', 0),
+    ]
 
 
-def record(folder: Path, *, seconds: float, rate_hz: float, size: tuple[int, int] = (1280, 720),
-           quiet: bool = False, data_dir: Path | None = None,
-           parameters: dict | None = None, meanwhile: Callable[[], None] = lambda: None,
-           ) -> dict:
+def record(
+    folder: Path,
+    *,
+    seconds: float,
+    rate_hz: float,
+    size: tuple[int, int] = (1280, 720),
+    quiet: bool = False,
+    data_dir: Path | None = None,
+    parameters: dict | None = None,
+    meanwhile: Callable[[], None] = lambda: None,
+) -> dict:
     """
     Record one take with the real recorder, and find what is missing in the file.
 
@@ -79,6 +96,7 @@ def record(folder: Path, *, seconds: float, rate_hz: float, size: tuple[int, int
     :raises UserError: when a node ends before its time.
     """
     from mobile_vla_ros.bringup.processes import ProcessEnded, Processes
+
     data_dir = data_dir or folder / 'takes'
     with Processes(folder / 'log', isolated()) as processes:
         processes.start(recorder(data_dir, parameters or {}))
@@ -87,16 +105,23 @@ def record(folder: Path, *, seconds: float, rate_hz: float, size: tuple[int, int
         try:
             events.wait('started', START_S)
             costs = {name: Cost(processes[name].process.pid) for name in (RECORDER, SOURCE)}
-            events.wait('silent', seconds + START_S, bar_s=seconds, what=f'{rate_hz:g} Hz',
-                        each=meanwhile)
+            events.wait(
+                'silent', seconds + START_S, bar_s=seconds, what=f'{rate_hz:g} Hz', each=meanwhile
+            )
             cores = {name: cost.cores() for name, cost in costs.items()}
             ended = events.wait('ended', START_S)
             peak_mb = costs[RECORDER].peak_mb()
         except ProcessEnded as error:
             raise UserError(f'the benchmark stopped: {error}') from error
     found = inspect(data_dir, ended)
-    return {**ended, **found, 'cores': cores[RECORDER], 'source_cores': cores[SOURCE],
-            'peak_mb': peak_mb, 'seconds': ended['frames'] / ended['frame_hz']}
+    return {
+        **ended,
+        **found,
+        'cores': cores[RECORDER],
+        'source_cores': cores[SOURCE],
+        'peak_mb': peak_mb,
+        'seconds': ended['frames'] / ended['frame_hz'],
+    }
 
 
 def recorder(data_dir: Path, parameters: dict, **changes):
@@ -104,18 +129,40 @@ def recorder(data_dir: Path, parameters: dict, **changes):
     from dataclasses import replace
 
     from mobile_vla_ros.bringup.stacks import RECORD
-    (spec,) = (one for one in RECORD.nodes(console=False, guard=False, data_dir=str(data_dir))
-               if one.name == RECORDER)
-    return replace(spec, parameters={**spec.parameters, 'instruction': INSTRUCTION,
-                                     'image_transport': 'raw', **parameters}, **changes)
+
+    (spec,) = (
+        one
+        for one in RECORD.nodes(console=False, guard=False, data_dir=str(data_dir))
+        if one.name == RECORDER
+    )
+    return replace(
+        spec,
+        parameters={
+            **spec.parameters,
+            'instruction': INSTRUCTION,
+            'image_transport': 'raw',
+            **parameters,
+        },
+        **changes,
+    )
 
 
 def source(*, seconds: float, rate_hz: float, size: tuple[int, int], **parameters):
     """Return the camera of the benchmark."""
     from mobile_vla_ros.bringup.spec import NodeSpec
-    return NodeSpec(SOURCE, SOURCE, parameters={
-        'seconds': float(seconds), 'rate_hz': float(rate_hz), 'width': size[0],
-        'height': size[1], **parameters}, sends_images=True)
+
+    return NodeSpec(
+        SOURCE,
+        SOURCE,
+        parameters={
+            'seconds': float(seconds),
+            'rate_hz': float(rate_hz),
+            'width': size[0],
+            'height': size[1],
+            **parameters,
+        },
+        sends_images=True,
+    )
 
 
 def inspect(data_dir: Path, ended: dict) -> dict:
@@ -130,25 +177,35 @@ def inspect(data_dir: Path, ended: dict) -> dict:
     """
     from mobile_vla_ros.episode.reader import Episode, find_episodes
     from mobile_vla_ros.episode.schema import dropped_frames
+
     paths = find_episodes(data_dir)
     if len(paths) != 1:
         raise UserError(f'{data_dir} holds {len(paths)} takes', expected='1')
     with Episode.open(paths[0]) as episode:
         numbers = frame_numbers(episode)
         sent = range(ended['first_frame'], ended['first_frame'] + ended['frames'])
-        drops = [(dropped_frames(event.text), event.text) for event in episode.events
-                 if event.name == 'drop']
+        drops = [
+            (dropped_frames(event.text), event.text)
+            for event in episode.events
+            if event.name == 'drop'
+        ]
         commands = {int(number) for number in episode.commands.twist[:, 3]}
         commands_sent = range(ended['first_command'], ended['first_command'] + ended['commands'])
         verdict = (episode.health or {}).get('verdict', '')
     missing = len(set(sent) - set(numbers))
     dropped = sum(count for count, text in drops if ' lost ' not in text)
-    return {'path': str(paths[0]), 'bytes': paths[0].stat().st_size, 'verdict': verdict,
-            'in_file': len(set(sent) & set(numbers)), 'missing': missing,
-            'counted': sum(count for count, _ in drops), 'dropped': dropped,
-            'lost': max(missing - dropped, 0),
-            'disorder': sum(b <= a for a, b in itertools.pairwise(numbers)),
-            'commands_lost': len(set(commands_sent) - commands)}
+    return {
+        'path': str(paths[0]),
+        'bytes': paths[0].stat().st_size,
+        'verdict': verdict,
+        'in_file': len(set(sent) & set(numbers)),
+        'missing': missing,
+        'counted': sum(count for count, _ in drops),
+        'dropped': dropped,
+        'lost': max(missing - dropped, 0),
+        'disorder': sum(b <= a for a, b in itertools.pairwise(numbers)),
+        'commands_lost': len(set(commands_sent) - commands),
+    }
 
 
 def frame_numbers(episode) -> list[int]:
@@ -161,15 +218,19 @@ def frame_numbers(episode) -> list[int]:
     import numpy as np
 
     from mobile_vla_ros.sim.test_card import read_number
+
     numbers = []
     for index in range(len(episode)):
         # At a quarter of its size a picture is decoded several times faster.
-        picture = cv2.imdecode(np.frombuffer(episode.encoded(index), np.uint8),
-                               cv2.IMREAD_REDUCED_COLOR_4)
+        picture = cv2.imdecode(
+            np.frombuffer(episode.encoded(index), np.uint8), cv2.IMREAD_REDUCED_COLOR_4
+        )
         number = None if picture is None else read_number(picture, scale=4)
         if number is None:
-            raise UserError(f'{episode.path} holds a picture that was not sent',
-                            got=f'no number in frame {index}')
+            raise UserError(
+                f'{episode.path} holds a picture that was not sent',
+                got=f'no number in frame {index}',
+            )
         numbers.append(number)
     return numbers
 
@@ -181,8 +242,15 @@ class Events:
         self._processes, self._quiet = processes, quiet
         self._seen = 0
 
-    def wait(self, event: str, timeout_s: float, *, bar_s: float | None = None, what: str = '',
-             each: Callable[[], None] = lambda: None) -> dict:
+    def wait(
+        self,
+        event: str,
+        timeout_s: float,
+        *,
+        bar_s: float | None = None,
+        what: str = '',
+        each: Callable[[], None] = lambda: None,
+    ) -> dict:
         """
         Wait for the next line of that event and return it.
 
@@ -191,11 +259,17 @@ class Events:
         :raises ProcessEnded: when a node ended that should not have.
         """
         from tqdm import tqdm
+
         began = time.monotonic()
-        with tqdm(total=bar_s, desc=what, disable=self._quiet or bar_s is None, leave=False,
-                  bar_format='{desc} {bar} {n:.0f}/{total:.0f} s') as bar:
+        with tqdm(
+            total=bar_s,
+            desc=what,
+            disable=self._quiet or bar_s is None,
+            leave=False,
+            bar_format='{desc} {bar} {n:.0f}/{total:.0f} s',
+        ) as bar:
             while True:
-                for line in self._processes[SOURCE].json_lines()[self._seen:]:
+                for line in self._processes[SOURCE].json_lines()[self._seen :]:
                     self._seen += 1
                     if line['event'] == event:
                         return line
@@ -204,10 +278,12 @@ class Events:
                 took = time.monotonic() - began
                 bar.update(min(took, bar_s or took) - bar.n)
                 if took > timeout_s:
-                    raise UserError(f'the source did not come to {event!r}',
-                                    got=f'after {timeout_s:.0f} s: '
-                                        f'{self._processes[SOURCE].tail(2)}; the recorder: '
-                                        f'{self._processes[RECORDER].tail(5)}')
+                    raise UserError(
+                        f'the source did not come to {event!r}',
+                        got=f'after {timeout_s:.0f} s: '
+                        f'{self._processes[SOURCE].tail(2)}; the recorder: '
+                        f'{self._processes[RECORDER].tail(5)}',
+                    )
                 time.sleep(0.02)
 
 

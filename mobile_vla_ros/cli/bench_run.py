@@ -12,8 +12,9 @@ from pathlib import Path
 from mobile_vla_ros.errors import UserError, did_you_mean
 
 
-def add_arguments(parser: argparse.ArgumentParser, parts: Sequence[str], keeps: str,
-                  by_name: Sequence[str] = ()) -> None:
+def add_arguments(
+    parser: argparse.ArgumentParser, parts: Sequence[str], keeps: str, by_name: Sequence[str] = ()
+) -> None:
     """
     Add what every benchmark takes.
 
@@ -21,16 +22,18 @@ def add_arguments(parser: argparse.ArgumentParser, parts: Sequence[str], keeps: 
     :param by_name: parts that are left out unless they are named.
     """
     usual = f'all but {", ".join(by_name)}' if by_name else 'all of them'
-    parser.add_argument('parts', nargs='*', metavar='PART',
-                        help=f'any of {", ".join(parts)} ({usual})')
+    parser.add_argument(
+        'parts', nargs='*', metavar='PART', help=f'any of {", ".join(parts)} ({usual})'
+    )
     if by_name:
         parser.add_argument('--all', action='store_true', help='every part')
     parser.add_argument('--out', type=Path, metavar='DIR', help=f'keep {keeps} in this new folder')
     parser.add_argument('--json', action='store_true', help='print JSON')
 
 
-def asked(args: argparse.Namespace, parts: Sequence[str],
-          by_name: Sequence[str] = ()) -> list[str]:
+def asked(
+    args: argparse.Namespace, parts: Sequence[str], by_name: Sequence[str] = ()
+) -> list[str]:
     """
     Return the parts to measure.
 
@@ -49,13 +52,18 @@ def chosen(given: Sequence[str], known: Sequence[str], default: Sequence[str]) -
     """
     for part in given:
         if part not in known:
-            raise UserError('the benchmark has no such part', got=repr(part),
-                            expected=', '.join(known), remedy=did_you_mean(part, known))
+            raise UserError(
+                'the benchmark has no such part',
+                got=repr(part),
+                expected=', '.join(known),
+                remedy=did_you_mean(part, known),
+            )
     return [part for part in known if part in (given or default)]
 
 
-def run_parts(parts: Sequence[str], measure: Callable[[str, Path], list], out: Path | None, *,
-              as_json: bool) -> int:
+def run_parts(
+    parts: Sequence[str], measure: Callable[[str, Path], list], out: Path | None, *, as_json: bool
+) -> int:
     """
     Measure and print; 1 when a promise is broken.
 
@@ -64,6 +72,7 @@ def run_parts(parts: Sequence[str], measure: Callable[[str, Path], list], out: P
     """
     from mobile_vla_ros.cli.bench_table import as_json as listed
     from mobile_vla_ros.cli.bench_table import table
+
     figures = []
     with _folder(out) as folder:
         for part in parts:
@@ -95,6 +104,7 @@ def _folder(out: Path | None) -> Iterator[Path]:
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise UserError(f'{out} cannot be made', got=error.strerror,
-                        expected='a folder for --out') from None
+        raise UserError(
+            f'{out} cannot be made', got=error.strerror, expected='a folder for --out'
+        ) from None
     yield out.resolve()

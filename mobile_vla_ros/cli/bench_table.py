@@ -24,24 +24,39 @@ class Figure:
     kept: bool | None = None
 
 
-def at_most(part: str, name: str, value: float, limit: float, unit: str = '',
-            digits: int | None = 2) -> Figure:
+def at_most(
+    part: str, name: str, value: float, limit: float, unit: str = '', digits: int | None = 2
+) -> Figure:
     """Return a figure that keeps its promise by being no larger than the limit."""
-    return Figure(part, name, value, _text(value, unit, digits),
-                  f'at most {_text(limit, unit, None)}', value <= limit)
+    return Figure(
+        part,
+        name,
+        value,
+        _text(value, unit, digits),
+        f'at most {_text(limit, unit, None)}',
+        value <= limit,
+    )
 
 
-def at_least(part: str, name: str, value: float, limit: float, unit: str = '',
-             digits: int | None = 2) -> Figure:
+def at_least(
+    part: str, name: str, value: float, limit: float, unit: str = '', digits: int | None = 2
+) -> Figure:
     """Return a figure that keeps its promise by being no smaller than the limit."""
-    return Figure(part, name, value, _text(value, unit, digits),
-                  f'at least {_text(limit, unit, None)}', value >= limit)
+    return Figure(
+        part,
+        name,
+        value,
+        _text(value, unit, digits),
+        f'at least {_text(limit, unit, None)}',
+        value >= limit,
+    )
 
 
 def none_of(part: str, name: str, count: int, of: int | None = None) -> Figure:
     """Return a count that is promised to be nought."""
-    return Figure(part, name, count, f'{count}' if of is None else f'{count} of {of}', 'none',
-                  count == 0)
+    return Figure(
+        part, name, count, f'{count}' if of is None else f'{count} of {of}', 'none', count == 0
+    )
 
 
 def all_of(part: str, name: str, count: int, of: int) -> Figure:
@@ -49,8 +64,9 @@ def all_of(part: str, name: str, count: int, of: int) -> Figure:
     return Figure(part, name, count, f'{count} of {of}', 'all', count == of)
 
 
-def plain(part: str, name: str, value: float | int | str | None, unit: str = '',
-          digits: int | None = 2) -> Figure:
+def plain(
+    part: str, name: str, value: float | int | str | None, unit: str = '', digits: int | None = 2
+) -> Figure:
     """Return a figure without a promise."""
     return Figure(part, name, value, _text(value, unit, digits))
 
@@ -61,8 +77,10 @@ def table(figures: list[Figure]) -> str:
     rows = [('part', 'what', 'measured', 'promised', '')]
     rows += [(one.part, one.name, one.shown, one.promise, marks[one.kept]) for one in figures]
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    return '\n'.join('  '.join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)
-                               ).rstrip() for row in rows)
+    return '\n'.join(
+        '  '.join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+        for row in rows
+    )
 
 
 def as_json(figures: list[Figure]) -> list[dict]:

@@ -21,8 +21,9 @@ FEWER, EQUAL = 3.0, 1e-5
 
 def once(network: VlaNetwork, batch: dict, window: int) -> torch.Tensor:
     """Return the loss as we train: every frame of the pieces encoded once."""
-    motion, _ = network(batch['frames'], batch['text_ids'], batch['text_lengths'],
-                        batch['frame_counts'], window)
+    motion, _ = network(
+        batch['frames'], batch['text_ids'], batch['text_lengths'], batch['frame_counts'], window
+    )
     return motion_loss(motion, batch['actions'], batch['real'])
 
 
@@ -34,8 +35,13 @@ def by_windows(network: VlaNetwork, batch: dict, window: int) -> torch.Tensor:
             rows += range(start, start + window)
             owners.append(piece)
         first += count
-    motion, _ = network(batch['frames'][rows], batch['text_ids'][owners],
-                        batch['text_lengths'][owners], [window] * len(owners), window)
+    motion, _ = network(
+        batch['frames'][rows],
+        batch['text_ids'][owners],
+        batch['text_lengths'][owners],
+        [window] * len(owners),
+        window,
+    )
     return motion_loss(motion, batch['actions'], batch['real'])
 
 
@@ -55,8 +61,16 @@ def difference(network: VlaNetwork, batch: dict, window: int) -> Difference:
         network.zero_grad()
         loss = way(network, batch, window)
         loss.backward()
-        found.append((loss.item(), {name: p.grad.clone() for name, p in network.named_parameters()
-                                    if p.grad is not None}))
+        found.append(
+            (
+                loss.item(),
+                {
+                    name: p.grad.clone()
+                    for name, p in network.named_parameters()
+                    if p.grad is not None
+                },
+            )
+        )
     network.zero_grad()
     (loss, ours), (other, theirs) = found
     apart = {name: _apart(ours[name], theirs[name]) for name in theirs}
@@ -88,8 +102,11 @@ def counted(network: VlaNetwork) -> Iterator[list[int]]:
     """Give a list to which every pass through the vision tower adds its number of images."""
     images: list[int] = []
     hook = network.kosmos.vision_model.register_forward_pre_hook(
-        lambda _, args, kwargs: images.append(len(kwargs.get('pixel_values', args[:1] and args[0])
-                                                  )), with_kwargs=True)
+        lambda _, args, kwargs: images.append(
+            len(kwargs.get('pixel_values', args[:1] and args[0]))
+        ),
+        with_kwargs=True,
+    )
     try:
         yield images
     finally:
@@ -99,6 +116,7 @@ def counted(network: VlaNetwork) -> Iterator[list[int]]:
 def measure(folder: Path, takes: int, turns: int, *, quiet: bool = False) -> list[Figure]:
     """Train the same takes both ways, by turns; nothing is changed by a step between."""
     from tqdm import tqdm
+
     driven_takes(folder, takes)
     network, batches, *_ = network_and_batches(folder, window=WINDOW)
     ways, part = {'each frame once': once, 'window by window': by_windows}, 'encodes'
@@ -115,28 +133,44 @@ def measure(folder: Path, takes: int, turns: int, *, quiet: bool = False) -> lis
                 way(network, batch, WINDOW).backward()
             seconds[name].append(time.perf_counter() - started)
     memory = {name: grown(folder, way.__name__) for name, way in ways.items()}
-    alone = saved_bytes(lambda: network(
-        batches[0]['frames'][:WINDOW], batches[0]['text_ids'], batches[0]['text_lengths'],
-        [WINDOW], WINDOW), [*network.parameters(), *network.buffers()])
+    alone = saved_bytes(
+        lambda: network(
+            batches[0]['frames'][:WINDOW],
+            batches[0]['text_ids'],
+            batches[0]['text_lengths'],
+            [WINDOW],
+            WINDOW,
+        ),
+        [*network.parameters(), *network.buffers()],
+    )
     single = difference(network, batches[0], WINDOW)
     exact = exactly(network, batches[0], WINDOW)
     ours, theirs = ways
     best = {name: min(times) for name, times in seconds.items()}
     figures = [plain(part, f'frames encoded, {name}', images[name]) for name in ways]
-    figures.append(at_least(part, 'fewer frames encoded', images[theirs] / images[ours], FEWER,
-                            'times'))
+    figures.append(
+        at_least(part, 'fewer frames encoded', images[theirs] / images[ours], FEWER, 'times')
+    )
     figures += [
         at_most(part, f'{what}, largest relative difference ({kind})', value, EQUAL, digits=None)
         for kind, found in (('float32', single), ('float64', exact))
-        for what, value in (('loss', found.loss), ('gradients', found.gradient))]
-    figures += [plain(part, f'a pass over {len(batches)} takes, {name}', best[name], 's')
-                for name in ways]
-    figures.append(plain(part, 'time, window by window against once', best[theirs] / best[ours],
-                         'times'))
-    for what, key in (('kept for the way back', 'counted'),
-                      ('process grew meanwhile by', 'held'),
-                      ('process grew at its highest by', 'peak')):
-        figures += [plain(part, f'{what}, {name}', found[key] / 1e6, 'MB', 1)
-                    for name, found in memory.items() if found]
+        for what, value in (('loss', found.loss), ('gradients', found.gradient))
+    ]
+    figures += [
+        plain(part, f'a pass over {len(batches)} takes, {name}', best[name], 's') for name in ways
+    ]
+    figures.append(
+        plain(part, 'time, window by window against once', best[theirs] / best[ours], 'times')
+    )
+    for what, key in (
+        ('kept for the way back', 'counted'),
+        ('process grew meanwhile by', 'held'),
+        ('process grew at its highest by', 'peak'),
+    ):
+        figures += [
+            plain(part, f'{what}, {name}', found[key] / 1e6, 'MB', 1)
+            for name, found in memory.items()
+            if found
+        ]
     figures.append(plain(part, 'kept for the way back, a window at a time', alone / 1e6, 'MB', 1))
     return figures

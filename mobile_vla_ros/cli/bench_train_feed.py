@@ -26,6 +26,7 @@ def tokens(folder: Path, takes: int, turns: int) -> list[Figure]:
     from mobile_vla_ros.data.dataset import collate
     from mobile_vla_ros.data.image_tokens import ImageTokens
     from mobile_vla_ros.training.predict import dataset
+
     driven_takes(folder / 'takes', takes)
     network, _, runs, spec, backbone = network_and_batches(folder / 'takes', scope='text')
     part, computed = 'tokens', []
@@ -36,15 +37,19 @@ def tokens(folder: Path, takes: int, turns: int) -> list[Figure]:
 
     def prepared() -> tuple[ImageTokens, float]:
         computed.append(0)
-        kept = ImageTokens(encode, backbone.sha256, backbone.image, Augmentation(),
-                           folder / 'tokens')
+        kept = ImageTokens(
+            encode, backbone.sha256, backbone.image, Augmentation(), folder / 'tokens'
+        )
         started = time.perf_counter()
         kept.prepare(runs)
         return kept, time.perf_counter() - started
+
     _, first_s = prepared()
     kept, _ = prepared()
-    ways = {'from kept image tokens': dataset(runs, spec, backbone.tokenizer, FRAMES, tokens=kept),
-            'from images': dataset(runs, spec, backbone.tokenizer, FRAMES)}
+    ways = {
+        'from kept image tokens': dataset(runs, spec, backbone.tokenizer, FRAMES, tokens=kept),
+        'from images': dataset(runs, spec, backbone.tokenizer, FRAMES),
+    }
     seconds, images = {name: [] for name in ways}, {}
     for turn in range(turns + 1):
         for name, data in ways.items():
@@ -63,8 +68,13 @@ def tokens(folder: Path, takes: int, turns: int) -> list[Figure]:
         none_of(part, 'frames encoded in an epoch, from kept image tokens', images[with_tokens]),
         plain(part, 'frames encoded in an epoch, from images', images[without]),
         *(plain(part, f'an epoch over {takes} takes, {name}', best[name], 's') for name in ways),
-        plain(part, 'time, from images against from kept tokens',
-              best[without] / best[with_tokens], 'times')]
+        plain(
+            part,
+            'time, from images against from kept tokens',
+            best[without] / best[with_tokens],
+            'times',
+        ),
+    ]
 
 
 def decoding(turns: int) -> list[Figure]:
@@ -73,10 +83,13 @@ def decoding(turns: int) -> list[Figure]:
     from mobile_vla_ros.images import decode
     from mobile_vla_ros.sim.test_card import pictures
     from mobile_vla_ros.types import ImageSpec
+
     spec, part = ImageSpec(SIDE, (0, 0, 0), (1, 1, 1)), 'decode'
     jpegs = [_jpeg(picture) for picture in pictures(1280, 720, PICTURES)]
-    ways = {'whole': lambda jpeg: resize(decode(jpeg), spec),
-            'at a reduced scale': lambda jpeg: resize(decode(jpeg, SIDE), spec)}
+    ways = {
+        'whole': lambda jpeg: resize(decode(jpeg), spec),
+        'at a reduced scale': lambda jpeg: resize(decode(jpeg, SIDE), spec),
+    }
     times = {name: [] for name in ways}
     for turn in range(turns + 1):
         for name, way in ways.items():
@@ -88,18 +101,23 @@ def decoding(turns: int) -> list[Figure]:
     whole, reduced = ways
     apart = np.abs(ways[whole].seen - ways[reduced].seen)
     return [
-        *(plain(part, f'1280x720 to {SIDE} px, {name}', min(times[name]), 'ms/frame')
-          for name in ways),
-        plain(part, 'time, whole against reduced', min(times[whole]) / min(times[reduced]),
-              'times'),
+        *(
+            plain(part, f'1280x720 to {SIDE} px, {name}', min(times[name]), 'ms/frame')
+            for name in ways
+        ),
+        plain(
+            part, 'time, whole against reduced', min(times[whole]) / min(times[reduced]), 'times'
+        ),
         plain(part, f'difference at {SIDE} px, mean', float(apart.mean()), 'of 255'),
-        plain(part, f'difference at {SIDE} px, largest', int(apart.max()), 'of 255')]
+        plain(part, f'difference at {SIDE} px, largest', int(apart.max()), 'of 255'),
+    ]
 
 
 def _jpeg(picture: np.ndarray) -> bytes:
     import io
 
     from PIL import Image
+
     buffer = io.BytesIO()
     Image.fromarray(picture).save(buffer, 'JPEG', quality=90)
     return buffer.getvalue()
@@ -109,6 +127,7 @@ def loader(folder: Path, takes: int) -> list[Figure]:
     """Train for an epoch on JPEGs of 1280x720 that nothing has cached; how long did it wait?"""
     from mobile_vla_ros.training.config import DataConfig, ModelConfig, TrainConfig
     from mobile_vla_ros.training.loop import train
+
     busy_takes(folder / 'takes', takes)
     config = TrainConfig(out=str(folder / 'run'), epochs=1, device='cpu')
     train(ModelConfig(), DataConfig(data=str(folder / 'takes')), config, say=lambda _: None)
@@ -116,7 +135,17 @@ def loader(folder: Path, takes: int) -> list[Figure]:
     part = 'loader'
     return [
         plain(part, 'frames of 1280x720 decoded and encoded', row['frames_encoded']),
-        plain(part, f'an epoch, {config.workers} threads reading, {torch.get_num_threads()} '
-              'computing', row['seconds'], 's'),
-        at_most(part, 'share of the time that the network waited', row['waiting_share'], WAITING,
-                digits=4)]
+        plain(
+            part,
+            f'an epoch, {config.workers} threads reading, {torch.get_num_threads()} computing',
+            row['seconds'],
+            's',
+        ),
+        at_most(
+            part,
+            'share of the time that the network waited',
+            row['waiting_share'],
+            WAITING,
+            digits=4,
+        ),
+    ]

@@ -28,33 +28,45 @@ def measure(folder: Path) -> list[Figure]:
     :raises UserError: when a process ends before its time.
     """
     from mobile_vla_ros.model.full_size import write_random
+
     part = 'full'
     started = time.perf_counter()
     write_random(folder / 'backbone', ['go', 'to', 'the', 'left', 'right'])
-    figures = [plain(part, 'weights written', _size(folder / 'backbone') / 1e9, 'GB'),
-               plain(part, 'in', time.perf_counter() - started, 's', 0)]
-    long, = driven_takes(folder / 'takes', 1)
-    short, = driven_takes(folder / 'takes', 1, frames=VAL_FRAMES, first=1)
+    figures = [
+        plain(part, 'weights written', _size(folder / 'backbone') / 1e9, 'GB'),
+        plain(part, 'in', time.perf_counter() - started, 's', 0),
+    ]
+    (long,) = driven_takes(folder / 'takes', 1)
+    (short,) = driven_takes(folder / 'takes', 1, frames=VAL_FRAMES, first=1)
     trained = _child('train', folder, long.stem, short.stem)
     driven = _child('load', folder)
     bundle = (folder / 'run' / 'best').resolve()
     figures += [
-        plain(part, f'trained parameters, {name} (the seed: {seed} M)',
-              trained['counts'][name] / 1e6, 'M') for name, seed in SEED_COUNTS.items()]
+        plain(
+            part,
+            f'trained parameters, {name} (the seed: {seed} M)',
+            trained['counts'][name] / 1e6,
+            'M',
+        )
+        for name, seed in SEED_COUNTS.items()
+    ]
     figures += [
         at_most(part, 'training, peak memory of the process', trained['peak_gb'], PEAK_GB, 'GB'),
         plain(part, 'of it, at its highest while loading', trained['loading_gb'], 'GB'),
         # Weights come into memory as they are used: what is counted has all of them in it.
-        plain(part, 'it grew from the first step to the saved bundle by', trained['grown_gb'],
-              'GB'),
+        plain(
+            part, 'it grew from the first step to the saved bundle by', trained['grown_gb'], 'GB'
+        ),
         plain(part, 'counted for a step, weights and all', trained['counted_gb'], 'GB'),
         plain(part, 'forward and back, a frame', trained['seconds'] / trained['frames'], 's'),
-        plain(part, 'share of the time that the network waited', trained['waiting_share'],
-              digits=4),
+        plain(
+            part, 'share of the time that the network waited', trained['waiting_share'], digits=4
+        ),
         at_most(part, 'the bundle', _size(bundle) / 1e6, BUNDLE_MB, 'MB', 1),
         plain(part, 'the bundle loaded, adapters merged, in', driven['seconds'], 's', 1),
         plain(part, 'loading it, peak memory of the process', driven['peak_gb'], 'GB'),
-        plain(part, 'the first plan from it, in', driven['plan_s'], 's', 1)]
+        plain(part, 'the first plan from it, in', driven['plan_s'], 's', 1),
+    ]
     return figures
 
 
@@ -63,8 +75,12 @@ def _size(folder: Path) -> int:
 
 
 def _child(what: str, folder: Path, *arguments: str) -> dict:
-    done = subprocess.run([sys.executable, '-m', __name__, what, str(folder), *arguments],
-                          capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [sys.executable, '-m', __name__, what, str(folder), *arguments],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     if done.returncode:
         raise UserError('the benchmark stopped', got=done.stderr.strip()[-2000:])
     return json.loads(done.stdout.splitlines()[-1])
@@ -83,19 +99,35 @@ def _train(folder: Path, long: str, short: str) -> dict:
     from mobile_vla_ros.episode.reader import find_episodes
     from mobile_vla_ros.training.config import DataConfig, ModelConfig, TrainConfig
     from mobile_vla_ros.training.loop import train
+
     runs, _ = load_runs(find_episodes(folder / 'takes'), Sampling(), ['good', 'poor', 'bad'])
     said = {run.path.stem: (run.episode_id, run.instruction) for run in runs}
     instructions = dict(said.values())
-    seed = next(seed for seed in range(1000)
-                if split_episodes(instructions, 0.5, seed)[1] == [said[short][0]])
-    values = {**read_config(config_file(RECIPE)), 'backbone': str(folder / 'backbone'),
-              'backbone_dtype': 'bfloat16', 'activation_checkpointing': True, 'precision': 'bf16',
-              'data': str(folder / 'takes'), 'out': str(folder / 'run'), 'device': 'cpu',
-              'epochs': 1, 'val_share': 0.5, 'split_seed': seed,
-              'accept_verdicts': ['good', 'poor', 'bad']}
-    configs = [kind(**{name: value for name, value in values.items()
-                       if name in kind.__dataclass_fields__})
-               for kind in (ModelConfig, DataConfig, TrainConfig)]
+    seed = next(
+        seed
+        for seed in range(1000)
+        if split_episodes(instructions, 0.5, seed)[1] == [said[short][0]]
+    )
+    values = {
+        **read_config(config_file(RECIPE)),
+        'backbone': str(folder / 'backbone'),
+        'backbone_dtype': 'bfloat16',
+        'activation_checkpointing': True,
+        'precision': 'bf16',
+        'data': str(folder / 'takes'),
+        'out': str(folder / 'run'),
+        'device': 'cpu',
+        'epochs': 1,
+        'val_share': 0.5,
+        'split_seed': seed,
+        'accept_verdicts': ['good', 'poor', 'bad'],
+    }
+    configs = [
+        kind(
+            **{name: value for name, value in values.items() if name in kind.__dataclass_fields__}
+        )
+        for kind in (ModelConfig, DataConfig, TrainConfig)
+    ]
     loading = {}
 
     def say(text: str):
@@ -103,12 +135,19 @@ def _train(folder: Path, long: str, short: str) -> dict:
         if text.startswith('epoch') and not loading:  # the table's head: all is loaded
             loading.update(loading_gb=_peak_gb(), before_gb=status_bytes('VmRSS:') / 1e9)
             peak_anew()
+
     train(*configs, say=say)
     (row,) = json.loads((folder / 'run' / 'history.json').read_text())
     peak_gb = status_bytes('VmHWM:') / 1e9
-    return {'peak_gb': max(peak_gb, loading['loading_gb']), 'grown_gb': peak_gb
-            - loading['before_gb'], **loading, 'frames': row['frames_encoded'],
-            'seconds': row['seconds'], 'waiting_share': row['waiting_share'], **_counted()}
+    return {
+        'peak_gb': max(peak_gb, loading['loading_gb']),
+        'grown_gb': peak_gb - loading['before_gb'],
+        **loading,
+        'frames': row['frames_encoded'],
+        'seconds': row['seconds'],
+        'waiting_share': row['waiting_share'],
+        **_counted(),
+    }
 
 
 def _counted() -> dict:
@@ -116,6 +155,7 @@ def _counted() -> dict:
     import torch
 
     from mobile_vla_ros.cli.bench_train_memory import full_size, needed
+
     networks = tuple(full_size(torch.bfloat16, checkpointing=on) for on in (False, True))
     _, memory = needed(1, torch.bfloat16, torch.bfloat16, networks)
     return {'counted_gb': memory.total / 1e9, 'counts': networks[0].parameter_counts()}
@@ -128,11 +168,14 @@ def _load(folder: Path) -> dict:
 
     from mobile_vla_ros.runtime.policy import VlaPolicy
     from mobile_vla_ros.types import Frame
+
     started = time.perf_counter()
     policy = VlaPolicy.load(folder / 'run' / 'best', dtype=torch.bfloat16)
     seconds = time.perf_counter() - started
-    shots = [Frame(np.full((240, 320, 3), 40 * row, np.uint8), row * PERIOD_NS, row * PERIOD_NS)
-             for row in range(policy.spec.window)]
+    shots = [
+        Frame(np.full((240, 320, 3), 40 * row, np.uint8), row * PERIOD_NS, row * PERIOD_NS)
+        for row in range(policy.spec.window)
+    ]
     started = time.perf_counter()
     plan = policy.infer(shots, 'go to the left')
     if not np.isfinite(plan.twists).all():
@@ -143,7 +186,10 @@ def _load(folder: Path) -> dict:
 if __name__ == '__main__':
     os.environ.setdefault('HF_HUB_OFFLINE', '1')
     try:
-        print(json.dumps({'train': _train, 'load': _load}[sys.argv[1]](
-            Path(sys.argv[2]), *sys.argv[3:])))
+        print(
+            json.dumps(
+                {'train': _train, 'load': _load}[sys.argv[1]](Path(sys.argv[2]), *sys.argv[3:])
+            )
+        )
     except UserError as error:
         sys.exit(str(error))

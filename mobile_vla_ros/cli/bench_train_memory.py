@@ -24,21 +24,33 @@ def full_size(dtype: torch.dtype, *, checkpointing: bool):
     from mobile_vla_ros.model.backbone import LoraSettings
     from mobile_vla_ros.model.full_size import shapes
     from mobile_vla_ros.model.network import build_network
+
     backbone = shapes(dtype)
     with torch.device('meta'):
-        return build_network(backbone, LoraSettings(), motion_dims=MOTION_DIMS, chunk=CHUNK,
-                             activation_checkpointing=checkpointing).train()
+        return build_network(
+            backbone,
+            LoraSettings(),
+            motion_dims=MOTION_DIMS,
+            chunk=CHUNK,
+            activation_checkpointing=checkpointing,
+        ).train()
 
 
 def needed(pieces: int, frozen: torch.dtype, mixed: torch.dtype, networks: tuple) -> tuple:
     """Return what a step of whole 18-frame pieces needs, without and with checkpointing."""
     plain_network, checkpointed = networks
-    options = {'frames': FRAMES, 'window': WINDOW, 'text': TEXT_TOKENS, 'side': SIDE,
-               'dtype': mixed}
+    options = {
+        'frames': FRAMES,
+        'window': WINDOW,
+        'text': TEXT_TOKENS,
+        'side': SIDE,
+        'dtype': mixed,
+    }
     without, layer = count(plain_network, pieces, **options)
     found, _ = count(checkpointed, pieces, **options)
-    return without, Memory(found.weights, found.gradients, found.optimizer, found.activations,
-                           layer)
+    return without, Memory(
+        found.weights, found.gradients, found.optimizer, found.activations, layer
+    )
 
 
 def cards(total_bytes: int) -> str:
@@ -55,22 +67,40 @@ def measure(folder: Path, batches: tuple[int, ...] = BATCHES) -> list[Figure]:
     for pieces in batches:
         found = needed(pieces, torch.bfloat16, torch.bfloat16, networks)
         for name, one in zip(('', ', activation checkpointing'), found, strict=True):
-            figures.append(Figure(
-                part, f'bf16, batch {pieces}{name}', one.total / 1e9,
-                f'{one.total / 1e9:.1f} GB: {cards(one.total)}'))
+            figures.append(
+                Figure(
+                    part,
+                    f'bf16, batch {pieces}{name}',
+                    one.total / 1e9,
+                    f'{one.total / 1e9:.1f} GB: {cards(one.total)}',
+                )
+            )
         if pieces == batches[0]:
-            figures += [plain(part, f'of batch {pieces}: {what}', value / 1e9, 'GB')
-                        for what, value in (
-                            ('weights', one.weights), ('gradients', one.gradients),
-                            ('AdamW', one.optimizer), ('activations', found[0].activations),
-                            ('activations, checkpointing', one.activations),
-                            ('largest layer computed again', one.recomputed))]
-    for frozen, mixed, name in ((torch.float16, torch.float16, 'fp16'),
-                                (torch.float32, torch.bfloat16, 'bf16 over float32 weights')):
+            figures += [
+                plain(part, f'of batch {pieces}: {what}', value / 1e9, 'GB')
+                for what, value in (
+                    ('weights', one.weights),
+                    ('gradients', one.gradients),
+                    ('AdamW', one.optimizer),
+                    ('activations', found[0].activations),
+                    ('activations, checkpointing', one.activations),
+                    ('largest layer computed again', one.recomputed),
+                )
+            ]
+    for frozen, mixed, name in (
+        (torch.float16, torch.float16, 'fp16'),
+        (torch.float32, torch.bfloat16, 'bf16 over float32 weights'),
+    ):
         networks = tuple(full_size(frozen, checkpointing=on) for on in (False, True))
         _, one = needed(1, frozen, mixed, networks)
-        figures.append(Figure(part, f'{name}, batch 1, activation checkpointing', one.total / 1e9,
-                              f'{one.total / 1e9:.1f} GB: {cards(one.total)}'))
+        figures.append(
+            Figure(
+                part,
+                f'{name}, batch 1, activation checkpointing',
+                one.total / 1e9,
+                f'{one.total / 1e9:.1f} GB: {cards(one.total)}',
+            )
+        )
     return figures + beside_a_process(folder)
 
 
@@ -81,8 +111,21 @@ def beside_a_process(folder: Path) -> list[Figure]:
     if not found:
         return []
     part, name = 'memory', 'builtin:tiny, bf16, activation checkpointing'
-    figures = [plain(part, f'{name}: {what}', found[key] / 1e6, 'MB', 1) for what, key in (
-        ('counted', 'counted'), ('the process grew by', 'held'),
-        ('and at its highest by', 'peak'))]
-    return [*figures, at_most(part, f'{name}: counted against grown, off by',
-                              abs(found['counted'] / found['held'] - 1), NEAR, digits=3)]
+    figures = [
+        plain(part, f'{name}: {what}', found[key] / 1e6, 'MB', 1)
+        for what, key in (
+            ('counted', 'counted'),
+            ('the process grew by', 'held'),
+            ('and at its highest by', 'peak'),
+        )
+    ]
+    return [
+        *figures,
+        at_most(
+            part,
+            f'{name}: counted against grown, off by',
+            abs(found['counted'] / found['held'] - 1),
+            NEAR,
+            digits=3,
+        ),
+    ]

@@ -10,8 +10,11 @@ from pathlib import Path
 from mobile_vla_ros.errors import UserError
 
 # Memory that is given back goes back to the system at once, so that its size means something.
-EXACT = {'MALLOC_MMAP_THRESHOLD_': '65536', 'MALLOC_TRIM_THRESHOLD_': '65536',
-         'MALLOC_ARENA_MAX': '1'}
+EXACT = {
+    'MALLOC_MMAP_THRESHOLD_': '65536',
+    'MALLOC_TRIM_THRESHOLD_': '65536',
+    'MALLOC_ARENA_MAX': '1',
+}
 
 
 def grown(folder: Path, way: str, recipe: str = 'float32') -> dict | None:
@@ -24,8 +27,13 @@ def grown(folder: Path, way: str, recipe: str = 'float32') -> dict | None:
         it kept them, ``peak`` by which it grew at its highest; None where the system does not say.
     :raises UserError: when the process ends before its time.
     """
-    done = subprocess.run([sys.executable, '-m', __name__, str(folder), way, recipe], text=True,
-                          capture_output=True, check=False, env={**os.environ, **EXACT})
+    done = subprocess.run(
+        [sys.executable, '-m', __name__, str(folder), way, recipe],
+        text=True,
+        capture_output=True,
+        check=False,
+        env={**os.environ, **EXACT},
+    )
     if done.returncode:
         raise UserError('the benchmark stopped', got=done.stderr.strip()[-500:])
     return json.loads(done.stdout.splitlines()[-1])
@@ -48,6 +56,7 @@ def _step(folder: Path, way: str, recipe: str) -> dict | None:
     from mobile_vla_ros.cli import bench_train_encodes
     from mobile_vla_ros.cli.bench_train_takes import network_and_batches
     from mobile_vla_ros.training.memory import saved_bytes
+
     mixed = recipe != 'float32'
     network, (batch, *_), *_ = network_and_batches(folder, frozen=recipe, checkpointing=mixed)
     known = [*network.parameters(), *network.buffers(), batch['frames']]
@@ -55,6 +64,7 @@ def _step(folder: Path, way: str, recipe: str) -> dict | None:
     def forward():
         with torch.autocast('cpu', torch.bfloat16, enabled=mixed):
             return getattr(bench_train_encodes, way)(network, batch, bench_train_encodes.WINDOW)
+
     forward().backward()  # what is made at the first call only, gradients among it
     counted = saved_bytes(forward, known)
     gc.collect()

@@ -13,12 +13,18 @@ MINUTE_NS = 60_000_000_000
 QUALITY = 90
 
 
-def driven_takes(folder: Path, count: int, size: tuple[int, int] = (320, 240),
-                 frames: int = FRAMES, first: int = 0) -> list[Path]:
+def driven_takes(
+    folder: Path,
+    count: int,
+    size: tuple[int, int] = (320, 240),
+    frames: int = FRAMES,
+    first: int = 0,
+) -> list[Path]:
     """Drive the arena's expert through scenes of `train`; a take is its first frames."""
     from mobile_vla_ros.sim.arena import Arena
     from mobile_vla_ros.sim.expert import Expert
     from mobile_vla_ros.sim.suites import scene
+
     arena, paths = Arena(*size), []
     for number in range(first, first + count):
         world = scene('train', number)
@@ -34,15 +40,25 @@ def driven_takes(folder: Path, count: int, size: tuple[int, int] = (320, 240),
     return paths
 
 
-def busy_takes(folder: Path, count: int, size: tuple[int, int] = (1280, 720),
-               frames: int = FRAMES) -> list[Path]:
+def busy_takes(
+    folder: Path, count: int, size: tuple[int, int] = (1280, 720), frames: int = FRAMES
+) -> list[Path]:
     """Write takes of pictures as busy as a photograph; each sways to and fro."""
     from mobile_vla_ros.sim.test_card import pictures
+
     turn = np.linspace(0, 2 * np.pi, frames, endpoint=False)
     twists = np.zeros((frames, 6))
     twists[:, 0], twists[:, 1] = 0.2 + 0.1 * np.cos(turn), 0.2 * np.sin(turn)
-    return [write(folder, f'go to the {("left", "right")[number % 2]}',
-                  pictures(*size, frames, seed=number), twists, number) for number in range(count)]
+    return [
+        write(
+            folder,
+            f'go to the {("left", "right")[number % 2]}',
+            pictures(*size, frames, seed=number),
+            twists,
+            number,
+        )
+        for number in range(count)
+    ]
 
 
 def write(folder: Path, instruction: str, pictures, twists, number: int) -> Path:
@@ -50,6 +66,7 @@ def write(folder: Path, instruction: str, pictures, twists, number: int) -> Path
     from mobile_vla_ros.episode.schema import EpisodeInfo
     from mobile_vla_ros.episode.writer import EpisodeWriter
     from mobile_vla_ros.types import Command
+
     start_ns = START_NS + number * MINUTE_NS
     writer = EpisodeWriter(folder, EpisodeInfo(instruction), start_ns)
     for row, (picture, twist) in enumerate(zip(pictures, twists, strict=True)):
@@ -61,8 +78,16 @@ def write(folder: Path, instruction: str, pictures, twists, number: int) -> Path
     return writer.close('success')
 
 
-def network_and_batches(folder: Path, *, scope: str = 'all', window: int = 4, chunk: int = 10,
-                        rank: int = 8, frozen: str = 'float32', checkpointing: bool = False):
+def network_and_batches(
+    folder: Path,
+    *,
+    scope: str = 'all',
+    window: int = 4,
+    chunk: int = 10,
+    rank: int = 8,
+    frozen: str = 'float32',
+    checkpointing: bool = False,
+):
     """
     Return a network on builtin:tiny, and every take of a folder as a batch of one piece.
 
@@ -81,20 +106,35 @@ def network_and_batches(folder: Path, *, scope: str = 'all', window: int = 4, ch
     from mobile_vla_ros.model.network import build_network
     from mobile_vla_ros.training.predict import dataset
     from mobile_vla_ros.types import ActionSpec
+
     torch.manual_seed(0)
     backbone = load_backbone('builtin:tiny', dtype=getattr(torch, frozen))
     actions = ActionSpec(('linear_x', 'linear_y'), (0.5, 0.5))
-    network = build_network(backbone, LoraSettings(rank, 16, 0.0, scope), motion_dims=2,
-                            chunk=chunk, hidden=128, layers=2,
-                            activation_checkpointing=checkpointing)
+    network = build_network(
+        backbone,
+        LoraSettings(rank, 16, 0.0, scope),
+        motion_dims=2,
+        chunk=chunk,
+        hidden=128,
+        layers=2,
+        activation_checkpointing=checkpointing,
+    )
     with torch.no_grad():
         for name, parameter in network.named_parameters():
             if 'lora_B' in name:
                 parameter.normal_(0, 0.02)
-    spec = PolicySpec(BackboneRef(backbone.id, None, backbone.sha256), network.head.settings,
-                      backbone.image, actions, RATE_HZ, window, chunk)
-    runs, _ = load_runs(find_episodes(folder), Sampling(RATE_HZ, window, chunk),
-                        ['good', 'poor', 'bad'])
+    spec = PolicySpec(
+        BackboneRef(backbone.id, None, backbone.sha256),
+        network.head.settings,
+        backbone.image,
+        actions,
+        RATE_HZ,
+        window,
+        chunk,
+    )
+    runs, _ = load_runs(
+        find_episodes(folder), Sampling(RATE_HZ, window, chunk), ['good', 'poor', 'bad']
+    )
     data = dataset(runs, spec, backbone.tokenizer, FRAMES)
     batches = [collate([data[number]]) for number in range(len(data))]
     return network.train(), batches, runs, spec, backbone

@@ -24,24 +24,35 @@ NODE, SAID = 'drill', 'drill_node'
 def register(subparsers) -> None:
     """Add the subcommand."""
     parser = subparsers.add_parser(
-        'drill', help='break a live drive in every way, and measure how it stops',
+        'drill',
+        help='break a live drive in every way, and measure how it stops',
         description='Drive in the arena at 1.0 m/s through the live nodes, in a ROS domain of '
-                    'its own; make one fault after the other and measure how long it takes from '
-                    'the moment at which the fault can be known of until the base is told zero. '
-                    "Inference's proposals pass in their own time and with their own stamps, but "
-                    'say 1.0 m/s straight on, so that every fault meets the same speed. A stop '
-                    'in time has to be for the reason of its fault, as the guard tells it, and to '
-                    'last when the fault is gone; what cannot be told is measured again, up to '
-                    'three times. Exit status 1 when a promise is broken, or when that cannot be '
-                    'told to the end.', epilog=EXAMPLE)
+        'its own; make one fault after the other and measure how long it takes from '
+        'the moment at which the fault can be known of until the base is told zero. '
+        "Inference's proposals pass in their own time and with their own stamps, but "
+        'say 1.0 m/s straight on, so that every fault meets the same speed. A stop '
+        'in time has to be for the reason of its fault, as the guard tells it, and to '
+        'last when the fault is gone; what cannot be told is measured again, up to '
+        'three times. Exit status 1 when a promise is broken, or when that cannot be '
+        'told to the end.',
+        epilog=EXAMPLE,
+    )
     parser.add_argument('faults', nargs='*', metavar='FAULT', help='what to break (everything)')
     parser.add_argument('--list', action='store_true', help='name the faults and their promises')
     parser.add_argument('--policy', default=POLICY, help=f'policy bundle ({POLICY})')
-    parser.add_argument('--params-file', default='', metavar='FILE',
-                        help='parameters of your own, on the key /**, for guard, inference and '
-                             'arena; the promises stay those of the default settings')
-    parser.add_argument('--out', type=Path, metavar='DIR',
-                        help="keep drill.json and the nodes' logs in this new folder")
+    parser.add_argument(
+        '--params-file',
+        default='',
+        metavar='FILE',
+        help='parameters of your own, on the key /**, for guard, inference and '
+        'arena; the promises stay those of the default settings',
+    )
+    parser.add_argument(
+        '--out',
+        type=Path,
+        metavar='DIR',
+        help="keep drill.json and the nodes' logs in this new folder",
+    )
     shape = parser.add_mutually_exclusive_group()
     shape.add_argument('--json', action='store_true', help='print JSON')
     shape.add_argument('--markdown', action='store_true', help='print a Markdown table')
@@ -51,12 +62,14 @@ def register(subparsers) -> None:
 def run(args: argparse.Namespace) -> int:
     """Make the faults and print what came of them; 1 when a promise is broken."""
     from mobile_vla_ros.bringup.drill import chosen
+
     faults = chosen(args.faults)
     if args.list:
         _list(faults, args.json)
         return 0
     from mobile_vla_ros.cli.bench_run import refuse_full
     from mobile_vla_ros.cli.drill_table import kept
+
     refuse_full(args.out)
     rows: list[dict] = []
     with _folder(args.out) as (folder, keep):
@@ -75,8 +88,19 @@ def run(args: argparse.Namespace) -> int:
 
 def _list(faults, as_json: bool):
     if as_json:
-        print(json.dumps([{'fault': fault.name, 'title': fault.title, 'promise': fault.promised,
-                           'observable': fault.observable} for fault in faults]))
+        print(
+            json.dumps(
+                [
+                    {
+                        'fault': fault.name,
+                        'title': fault.title,
+                        'promise': fault.promised,
+                        'observable': fault.observable,
+                    }
+                    for fault in faults
+                ]
+            )
+        )
         return
     wide = max(len(fault.name) for fault in faults)
     for fault in faults:
@@ -85,6 +109,7 @@ def _list(faults, as_json: bool):
 
 def _print(args: argparse.Namespace, rows: list[dict]):
     from mobile_vla_ros.cli.drill_table import foot, markdown, table
+
     if args.json:
         print(json.dumps(rows))
     elif rows:
@@ -110,19 +135,28 @@ def _drill(args: argparse.Namespace, names: list[str], folder: Path, rows: list[
     from mobile_vla_ros.bringup.processes import ProcessEnded, Processes
     from mobile_vla_ros.bringup.spec import NodeSpec, check_common
     from mobile_vla_ros.cli.live import isolated
+
     check_common({'params_file': args.params_file or None})  # before torch is imported
     from mobile_vla_ros.model.bundle import bundle_folder, read_spec
+
     read_spec(args.policy)
-    node = NodeSpec(NODE, SAID, parameters={
-        'policy': str(bundle_folder(args.policy).resolve()), 'log': str(folder),
-        'params_file': str(Path(args.params_file).resolve()) if args.params_file else '',
-        'faults': ','.join(names)})
+    node = NodeSpec(
+        NODE,
+        SAID,
+        parameters={
+            'policy': str(bundle_folder(args.policy).resolve()),
+            'log': str(folder),
+            'params_file': str(Path(args.params_file).resolve()) if args.params_file else '',
+            'faults': ','.join(names),
+        },
+    )
     with Processes(folder, isolated()) as processes:
         processes.start(node, finite=True)
         drill = processes[NODE]
         try:
-            processes.wait(NODE, START_S + FAULT_S * len(names),
-                           lambda: _look(drill, rows, quiet=args.json))
+            processes.wait(
+                NODE, START_S + FAULT_S * len(names), lambda: _look(drill, rows, quiet=args.json)
+            )
         except (ProcessEnded, TimeoutError) as error:
             _look(drill, rows, quiet=args.json)
             _, _, sentence = drill.log.read_text(errors='replace').partition(f'{SAID}: error: ')
@@ -132,9 +166,10 @@ def _drill(args: argparse.Namespace, names: list[str], folder: Path, rows: list[
 
 def _look(drill: 'Running', rows: list[dict], *, quiet: bool):
     """Add the rows that were said since the last look, and say each on standard error."""
-    for row in drill.json_lines()[len(rows):]:
+    for row in drill.json_lines()[len(rows) :]:
         rows.append(row)
         if not quiet:
             from mobile_vla_ros.cli.drill_table import cells
+
             title, _, zero, _, mark, metres, says = cells(rows[-1])
             print(f'{title}: {mark}, {zero} ms, {metres} m; {says}', file=sys.stderr, flush=True)

@@ -5,11 +5,13 @@ from collections.abc import Sequence
 
 HEAD = ('fault', 'observable', 'zero after (ms)', 'promise', '', 'rolled (m)', 'guard says')
 MARKS = {True: 'kept', False: 'BROKEN', None: 'UNSURE'}
-FOOT = ('Milliseconds are from the moment at which the fault can be known of to the moment at '
-        'which DDS received the first command that is zero and after which all are; minus: before '
-        'it. A stop counts when the guard says that it was for this fault, and when the base '
-        'stays where it is after the fault is gone. Metres are from the fault to standstill, in '
-        'an arena whose base brakes with at most 1.5 m/s^2.')
+FOOT = (
+    'Milliseconds are from the moment at which the fault can be known of to the moment at '
+    'which DDS received the first command that is zero and after which all are; minus: before '
+    'it. A stop counts when the guard says that it was for this fault, and when the base '
+    'stays where it is after the fault is gone. Metres are from the fault to standstill, in '
+    'an arena whose base brakes with at most 1.5 m/s^2.'
+)
 
 
 def cells(row: dict) -> tuple[str, ...]:
@@ -17,23 +19,33 @@ def cells(row: dict) -> tuple[str, ...]:
     zero, metres, attempts = row['zero_ms'], row['rolled_m'], row['attempts']
     mark = MARKS[row['kept']] + (f' (attempt {attempts})' if attempts > 1 else '')
     says = '; '.join(filter(None, (row['guard'], row['note'])))
-    return (row['title'], row['observable'], '-' if zero is None else f'{zero:.0f}',
-            row['promise'], mark, '-' if metres is None else f'{metres:.2f}', says)
+    return (
+        row['title'],
+        row['observable'],
+        '-' if zero is None else f'{zero:.0f}',
+        row['promise'],
+        mark,
+        '-' if metres is None else f'{metres:.2f}',
+        says,
+    )
 
 
 def table(rows: Sequence[dict]) -> str:
     """Return the rows as text in columns."""
     lines = [HEAD, *map(cells, rows)]
     widths = [max(len(line[column]) for line in lines) for column in range(len(HEAD))]
-    return '\n'.join('  '.join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)
-                               ).rstrip() for line in lines)
+    return '\n'.join(
+        '  '.join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip()
+        for line in lines
+    )
 
 
 def markdown(rows: Sequence[dict]) -> str:
     """Return the rows as a Markdown table."""
     lines = [HEAD, ('---',) * len(HEAD), *map(cells, rows)]
-    return '\n'.join('| ' + ' | '.join(cell.replace('|', '/') for cell in line) + ' |'
-                     for line in lines)
+    return '\n'.join(
+        '| ' + ' | '.join(cell.replace('|', '/') for cell in line) + ' |' for line in lines
+    )
 
 
 def foot(rows: Sequence[dict]) -> str:
@@ -42,16 +54,22 @@ def foot(rows: Sequence[dict]) -> str:
     again = [row['fault'] for row in rows if row['attempts'] > 1]
     load = os.getloadavg()[0]
     waited = max((row['waited_ms'] for row in rows), default=0.0)
-    lines = [FOOT, f'The drill itself was at most {worst:.0f} ms late in what it did, and the '
-             f'nodes that were to stop waited at most {waited:.0f} ms for a CPU; '
-             f'{os.cpu_count()} cores, load {load:.1f} in the last minute.']
+    lines = [
+        FOOT,
+        f'The drill itself was at most {worst:.0f} ms late in what it did, and the '
+        f'nodes that were to stop waited at most {waited:.0f} ms for a CPU; '
+        f'{os.cpu_count()} cores, load {load:.1f} in the last minute.',
+    ]
     if again:
-        lines.append('Measured again, because an attempt could not tell (what it gave is in the '
-                     'last column): ' + ', '.join(again) + '.')
+        lines.append(
+            'Measured again, because an attempt could not tell (what it gave is in the '
+            'last column): ' + ', '.join(again) + '.'
+        )
     stops = [f'{row["fault"]} ({stop})' for row in rows for stop in row['stops_before']]
     if stops:
-        lines.append('The drive was stopped before the fault, and begun again: '
-                     + ', '.join(stops) + '.')
+        lines.append(
+            'The drive was stopped before the fault, and begun again: ' + ', '.join(stops) + '.'
+        )
     return '\n'.join(lines)
 
 

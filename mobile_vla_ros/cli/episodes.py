@@ -24,25 +24,40 @@ def register(subparsers) -> None:
     )
 
     parser = subparsers.add_parser(
-        'episodes', help='list, check, complete, bring in and hand out recorded takes',
+        'episodes',
+        help='list, check, complete, bring in and hand out recorded takes',
         description='Look after what was recorded: a path is a folder of episodes or one file.',
-        epilog=EXAMPLE)
+        epilog=EXAMPLE,
+    )
     actions = parser.add_subparsers(title='actions', metavar='', required=True)
     for name, run, summary in (
-            ('list', run_list, 'one line an episode; 1 when one cannot be read'),
-            ('show', run_show, 'everything that is known of an episode'),
-            ('check', run_check, 'read every image and judge anew; 1 when an episode is bad')):
-        action = actions.add_parser(name, help=summary, description=summary.capitalize() + '.',
-                                    epilog=f'example: mobile_vla episodes {name} '
-                                           '~/mobile_vla_takes')
-        action.add_argument('path', type=Path, metavar='DIR|FILE',
-                            help='a folder of episodes, or one file (a .part as well)')
+        ('list', run_list, 'one line an episode; 1 when one cannot be read'),
+        ('show', run_show, 'everything that is known of an episode'),
+        ('check', run_check, 'read every image and judge anew; 1 when an episode is bad'),
+    ):
+        action = actions.add_parser(
+            name,
+            help=summary,
+            description=summary.capitalize() + '.',
+            epilog=f'example: mobile_vla episodes {name} ~/mobile_vla_takes',
+        )
+        action.add_argument(
+            'path',
+            type=Path,
+            metavar='DIR|FILE',
+            help='a folder of episodes, or one file (a .part as well)',
+        )
         action.add_argument('--json', action='store_true', help='print JSON, one object a line')
         action.set_defaults(run=run)
         if name == 'list':
             _add_filters(action)
-    for module in (episodes_coach, episodes_recover, episodes_import, episodes_export,
-                   episodes_view):
+    for module in (
+        episodes_coach,
+        episodes_recover,
+        episodes_import,
+        episodes_export,
+        episodes_view,
+    ):
         module.add(actions)
 
 
@@ -50,14 +65,25 @@ def _add_filters(action: argparse.ArgumentParser):
     from mobile_vla_ros.episode.index import SORTS
     from mobile_vla_ros.episode.take_row import VERDICTS
 
-    action.add_argument('--instruction', default='', metavar='TEXT',
-                        help='only takes whose instruction contains this')
+    action.add_argument(
+        '--instruction',
+        default='',
+        metavar='TEXT',
+        help='only takes whose instruction contains this',
+    )
     action.add_argument('--outcome', default='', help='only success, failure or unknown')
-    action.add_argument('--verdict', default='', choices=VERDICTS, help='only ' + ', '.join(
-        VERDICTS[:-1]) + f' or {VERDICTS[-1]}')
-    action.add_argument('--sort', default='name', choices=SORTS,
-                        help='by name (that is by time), ' + ', '.join(list(SORTS)[1:])
-                             + ' (worst first)')
+    action.add_argument(
+        '--verdict',
+        default='',
+        choices=VERDICTS,
+        help='only ' + ', '.join(VERDICTS[:-1]) + f' or {VERDICTS[-1]}',
+    )
+    action.add_argument(
+        '--sort',
+        default='name',
+        choices=SORTS,
+        help='by name (that is by time), ' + ', '.join(list(SORTS)[1:]) + ' (worst first)',
+    )
     action.add_argument('--reverse', action='store_true', help='the last one first')
 
 
@@ -74,8 +100,13 @@ def run_list(args: argparse.Namespace) -> int:
     with indexed(args.path) as index:
         if not args.json:
             print(LINE.format(*HEADS))
-        for row in index.rows(instruction=args.instruction, outcome=args.outcome,
-                              verdict=args.verdict, sort=args.sort, reverse=args.reverse):
+        for row in index.rows(
+            instruction=args.instruction,
+            outcome=args.outcome,
+            verdict=args.verdict,
+            sort=args.sort,
+            reverse=args.reverse,
+        ):
             verdicts[row.verdict] += 1
             if row.verdict == UNREADABLE:
                 print(f'mobile_vla: error: {row.reasons[0]}', file=sys.stderr)
@@ -84,9 +115,17 @@ def run_list(args: argparse.Namespace) -> int:
             if args.json:
                 print(json.dumps({'path': str(index.folder / row.name)} | vars(row)))
             else:
-                print(LINE.format(row.episode_id, f'{row.duration_s:.1f}', row.frames,
-                                  row.commands, row.outcome, row.verdict,
-                                  row.instruction).rstrip())
+                print(
+                    LINE.format(
+                        row.episode_id,
+                        f'{row.duration_s:.1f}',
+                        row.frames,
+                        row.commands,
+                        row.outcome,
+                        row.verdict,
+                        row.instruction,
+                    ).rstrip()
+                )
     if not args.json:
         counts = ', '.join(f'{count} {verdict}' for verdict, count in verdicts.most_common())
         print(f'{takes} episodes, {minutes:.1f} minutes' + (f': {counts}' if counts else ''))
@@ -101,12 +140,16 @@ def run_show(args: argparse.Namespace) -> int:
     for path in episodes_at(args.path):
         try:
             with Episode.open(path) as episode:
-                shown = {'path': str(path), **episode.attributes, 'health': episode.health,
-                         'frames': len(episode), 'commands': len(episode.commands),
-                         **({} if episode.proposals is None
-                            else {'proposals': len(episode.proposals)}),
-                         'image_size': _image_size(episode),
-                         'events': [vars(event) for event in episode.events]}
+                shown = {
+                    'path': str(path),
+                    **episode.attributes,
+                    'health': episode.health,
+                    'frames': len(episode),
+                    'commands': len(episode.commands),
+                    **({} if episode.proposals is None else {'proposals': len(episode.proposals)}),
+                    'image_size': _image_size(episode),
+                    'events': [vars(event) for event in episode.events],
+                }
         except UserError as error:
             print(f'mobile_vla: error: {error}', file=sys.stderr)
             status = 1

@@ -14,8 +14,11 @@ def add(actions) -> None:
     """Add the action."""
     summary = 'what the set lacks: balance, repeats, and what to record next'
     parser = actions.add_parser(
-        'coach', help=summary, description=summary.capitalize() + '.',
-        epilog='example: mobile_vla episodes coach ~/mobile_vla_takes')
+        'coach',
+        help=summary,
+        description=summary.capitalize() + '.',
+        epilog='example: mobile_vla episodes coach ~/mobile_vla_takes',
+    )
     parser.add_argument('path', type=Path, metavar='DIR|FILE', help='a folder of episodes')
     parser.add_argument('--json', action='store_true', help='print one JSON object')
     parser.set_defaults(run=run)
@@ -43,12 +46,15 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _plain(found, advice: list) -> dict:
-    shown = {key: round(value, 4) if isinstance(value, float) else value
-             for key, value in dataclasses.asdict(found).items()}
+    shown = {
+        key: round(value, 4) if isinstance(value, float) else value
+        for key, value in dataclasses.asdict(found).items()
+    }
     shown['directions'] = {name: round(share, 4) for name, share in found.directions.items()}
     shown['instructions'] = [
         {'instruction': text, 'takes': takes, 'minutes': round(minutes, 3)}
-        for text, (takes, minutes) in found.instructions.items()]
+        for text, (takes, minutes) in found.instructions.items()
+    ]
     return shown | {'record_next': [dataclasses.asdict(one) for one in advice]}
 
 
@@ -58,21 +64,32 @@ def _lines(found):
     yield 'to train on', f'{found.usable} takes, {found.minutes:.1f} minutes'
     yield 'outcome', _counts(found.outcomes)
     for head, (text, (takes, minutes)) in zip(
-            _heads('instruction'), list(found.instructions.items())[:MOST_LINES], strict=False):
+        _heads('instruction'), list(found.instructions.items())[:MOST_LINES], strict=False
+    ):
         yield head, f'{takes:5} takes  {minutes:6.1f} minutes  {text}'
     more = len(found.instructions) - MOST_LINES
     if more > 0:
         yield '', f'and {more} more instructions'
     yield 'words', _counts(found.words)
-    yield 'in motion', f'{found.moving_minutes:.1f} minutes: ' + ', '.join(
-        f'{name.replace("_", " ")} {share:.0%}' for name, share in found.directions.items())
+    yield (
+        'in motion',
+        f'{found.moving_minutes:.1f} minutes: '
+        + ', '.join(
+            f'{name.replace("_", " ")} {share:.0%}' for name, share in found.directions.items()
+        ),
+    )
     yield 'idle', f'{found.idle_share:.0%} of the time'
     yield 'starts', f'{found.starts} places in the first pictures of {found.views} takes'
     yield 'commands', f'{found.distinct} distinct of {found.driven} takes that move'
     for head, names in zip(_heads('alike'), found.near_identical[:MOST_GROUPS], strict=False):
         rest = len(names) - MOST_NAMES
-        yield head, (f'{len(names):5} takes  {", ".join(names[:MOST_NAMES])}'
-                     + (f' and {rest} more' if rest > 0 else ''))
+        yield (
+            head,
+            (
+                f'{len(names):5} takes  {", ".join(names[:MOST_NAMES])}'
+                + (f' and {rest} more' if rest > 0 else '')
+            ),
+        )
     more = len(found.near_identical) - MOST_GROUPS
     if more > 0:
         yield '', f'and {more} more groups (all of them: --json)'

@@ -11,19 +11,30 @@ from mobile_vla_ros.errors import UserError
 def add(actions) -> None:
     """Add the action to those of `mobile_vla episodes`."""
     parser = actions.add_parser(
-        'export', help='write takes as plain files (csv) or as bags (rosbag2)',
+        'export',
+        help='write takes as plain files (csv) or as bags (rosbag2)',
         description='Write every take into a folder of its own, for other tools. A take whose '
-                    'folder is there already is skipped: an export that was interrupted goes on.',
+        'folder is there already is skipped: an export that was interrupted goes on.',
         epilog='example: mobile_vla episodes export ~/mobile_vla_takes --out bags '
-               '--format rosbag2')
-    parser.add_argument('path', type=Path, metavar='DIR|FILE',
-                        help='a folder of episodes, or one file (a .part as well)')
-    parser.add_argument('--out', type=Path, required=True, metavar='DIR',
-                        help='where the folders are made')
-    parser.add_argument('--format', choices=('csv', 'rosbag2'), required=True,
-                        help='csv: images as they are stored, tables of frames, commands and '
-                             'events, JSON; rosbag2: MCAP with CompressedImage, TwistStamped and '
-                             'String')
+        '--format rosbag2',
+    )
+    parser.add_argument(
+        'path',
+        type=Path,
+        metavar='DIR|FILE',
+        help='a folder of episodes, or one file (a .part as well)',
+    )
+    parser.add_argument(
+        '--out', type=Path, required=True, metavar='DIR', help='where the folders are made'
+    )
+    parser.add_argument(
+        '--format',
+        choices=('csv', 'rosbag2'),
+        required=True,
+        help='csv: images as they are stored, tables of frames, commands and '
+        'events, JSON; rosbag2: MCAP with CompressedImage, TwistStamped and '
+        'String',
+    )
     parser.add_argument('--json', action='store_true', help='print JSON, one object a take')
     parser.set_defaults(run=run)
 

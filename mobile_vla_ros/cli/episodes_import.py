@@ -13,30 +13,60 @@ POSTFIX_EVERY = 10
 def add(actions) -> None:
     """Add the action to those of `mobile_vla episodes`."""
     parser = actions.add_parser(
-        'import', help='bring in HDF5 files of raw images, rosbag2 folders and MCAP files',
+        'import',
+        help='bring in HDF5 files of raw images, rosbag2 folders and MCAP files',
         description='Import takes of other layouts, each as a whole episode or not at all: HDF5 '
-                    'files with images (BGR) and actions a row, rosbag2 folders, .mcap and .db3 '
-                    'files with Image or CompressedImage and Twist or TwistStamped topics. What '
-                    'cannot be imported is named, and the rest goes on. What was imported before '
-                    'is skipped. Exit status 1 when something could not be.',
+        'files with images (BGR) and actions a row, rosbag2 folders, .mcap and .db3 '
+        'files with Image or CompressedImage and Twist or TwistStamped topics. What '
+        'cannot be imported is named, and the rest goes on. What was imported before '
+        'is skipped. Exit status 1 when something could not be.',
         epilog='example: mobile_vla episodes import ~/old_takes --out ~/mobile_vla_takes --rate 2 '
-               '--instruction "go to the box on the left"')
-    parser.add_argument('source', type=Path, metavar='SRC',
-                        help='a file, a bag, or a folder: what lies below it as well')
-    parser.add_argument('--out', type=Path, required=True, metavar='DIR',
-                        help='folder of the episodes; made when it is missing')
-    parser.add_argument('--rate', type=float, metavar='HZ',
-                        help='rows a second of HDF5 files, which have no times')
-    parser.add_argument('--instruction', default='', metavar='TEXT',
-                        help='what the robot was told, for takes that do not say it themselves')
-    parser.add_argument('--image-format', choices=('jpeg', 'png'), default='jpeg',
-                        help='how raw images are stored; png for no loss (default: %(default)s)')
-    parser.add_argument('--jpeg-quality', type=int, default=90, metavar='1-100',
-                        help='quality of a JPEG (default: %(default)s)')
-    parser.add_argument('--image-topic', default='', metavar='TOPIC',
-                        help='which images of a bag, where there is more than one topic of them')
-    parser.add_argument('--command-topic', default='', metavar='TOPIC',
-                        help='which commands of a bag, likewise')
+        '--instruction "go to the box on the left"',
+    )
+    parser.add_argument(
+        'source',
+        type=Path,
+        metavar='SRC',
+        help='a file, a bag, or a folder: what lies below it as well',
+    )
+    parser.add_argument(
+        '--out',
+        type=Path,
+        required=True,
+        metavar='DIR',
+        help='folder of the episodes; made when it is missing',
+    )
+    parser.add_argument(
+        '--rate', type=float, metavar='HZ', help='rows a second of HDF5 files, which have no times'
+    )
+    parser.add_argument(
+        '--instruction',
+        default='',
+        metavar='TEXT',
+        help='what the robot was told, for takes that do not say it themselves',
+    )
+    parser.add_argument(
+        '--image-format',
+        choices=('jpeg', 'png'),
+        default='jpeg',
+        help='how raw images are stored; png for no loss (default: %(default)s)',
+    )
+    parser.add_argument(
+        '--jpeg-quality',
+        type=int,
+        default=90,
+        metavar='1-100',
+        help='quality of a JPEG (default: %(default)s)',
+    )
+    parser.add_argument(
+        '--image-topic',
+        default='',
+        metavar='TOPIC',
+        help='which images of a bag, where there is more than one topic of them',
+    )
+    parser.add_argument(
+        '--command-topic', default='', metavar='TOPIC', help='which commands of a bag, likewise'
+    )
     parser.add_argument('--json', action='store_true', help='print JSON, one object a source')
     parser.set_defaults(run=run)
 
@@ -55,14 +85,22 @@ def run(args: argparse.Namespace) -> int:
             import_takes,
         )
     except ModuleNotFoundError as error:
-        raise UserError(f'importing needs the library {error.name}',
-                        remedy='pip install -r requirements.txt') from None
-    options = ImportOptions(args.instruction, args.rate, args.image_format, args.jpeg_quality,
-                            args.image_topic, args.command_topic)
+        raise UserError(
+            f'importing needs the library {error.name}', remedy='pip install -r requirements.txt'
+        ) from None
+    options = ImportOptions(
+        args.instruction,
+        args.rate,
+        args.image_format,
+        args.jpeg_quality,
+        args.image_topic,
+        args.command_topic,
+    )
     out = args.out.expanduser()
     sources = find_sources(args.source.expanduser(), out)
     counts = dict.fromkeys((IMPORTED, SKIPPED, FAILED), 0)
     with tqdm(total=len(sources), unit='take', disable=None, leave=False) as bar:
+
         def seen(source: Path, frames: int):
             if frames % POSTFIX_EVERY == 0:
                 bar.set_postfix_str(f'{source.name}: {frames} frames')
@@ -79,14 +117,24 @@ def run(args: argparse.Namespace) -> int:
 
 def _tell(outcome, as_json: bool):
     if as_json:
-        print(json.dumps({
-            'source': str(outcome.source), 'status': outcome.status,
-            'path': str(outcome.path or ''), 'reason': outcome.reason, 'health': outcome.health}))
+        print(
+            json.dumps(
+                {
+                    'source': str(outcome.source),
+                    'status': outcome.status,
+                    'path': str(outcome.path or ''),
+                    'reason': outcome.reason,
+                    'health': outcome.health,
+                }
+            )
+        )
     elif outcome.status == 'imported':
         health = outcome.health
         words = '; '.join([health['verdict'], *health['reasons']])
-        print(f'{outcome.source.name} -> {outcome.path.name}  {health["frames"]} frames, '
-              f'{health["commands"]} commands  {words}')
+        print(
+            f'{outcome.source.name} -> {outcome.path.name}  {health["frames"]} frames, '
+            f'{health["commands"]} commands  {words}'
+        )
     else:
         stream = sys.stderr if outcome.status == 'failed' else sys.stdout
         print(f'{outcome.source}: {outcome.status}: {outcome.reason}', file=stream)

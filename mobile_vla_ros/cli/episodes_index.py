@@ -26,9 +26,11 @@ def indexed(path: Path) -> Iterator[EpisodeIndex]:
                 from tqdm import tqdm
 
                 bar = closing.enter_context(
-                    tqdm(total=total, unit='episode', desc='reading', disable=None, leave=False))
+                    tqdm(total=total, unit='episode', desc='reading', disable=None, leave=False)
+                )
             if bar is not None:
                 bar.update(done - bar.n)
+
         index.refresh(tell)
         closing.close()
         if index.note:

@@ -16,19 +16,33 @@ NAMED = 5  # files that cannot be read are named on the page up to here
 def add(actions) -> None:
     """Add the action to those of `mobile_vla episodes`."""
     parser = actions.add_parser(
-        'view', help='make a page: every take with its pictures, commands and verdict',
+        'view',
+        help='make a page: every take with its pictures, commands and verdict',
         description='Make one HTML page that needs nothing else: a card a take, the bad ones '
-                    'first, and a player with the frames beside the commands.',
-        epilog='example: mobile_vla episodes view ~/mobile_vla_takes --open')
-    parser.add_argument('path', type=Path, metavar='DIR|FILE',
-                        help='a folder of episodes, or one file (a .part as well), shown with '
-                             f'up to {OF_FILE[0]} pictures')
-    parser.add_argument('--out', type=Path, metavar='FILE.html',
-                        help='the page (default: episodes.html in the folder, or beside the file '
-                             'with its name)')
-    parser.add_argument('--takes', type=int, default=MOST_TAKES, metavar='N',
-                        help='most takes on the page; the worst are taken first, then the newest '
-                             f'(default {MOST_TAKES})')
+        'first, and a player with the frames beside the commands.',
+        epilog='example: mobile_vla episodes view ~/mobile_vla_takes --open',
+    )
+    parser.add_argument(
+        'path',
+        type=Path,
+        metavar='DIR|FILE',
+        help='a folder of episodes, or one file (a .part as well), shown with '
+        f'up to {OF_FILE[0]} pictures',
+    )
+    parser.add_argument(
+        '--out',
+        type=Path,
+        metavar='FILE.html',
+        help='the page (default: episodes.html in the folder, or beside the file with its name)',
+    )
+    parser.add_argument(
+        '--takes',
+        type=int,
+        default=MOST_TAKES,
+        metavar='N',
+        help='most takes on the page; the worst are taken first, then the newest '
+        f'(default {MOST_TAKES})',
+    )
     parser.add_argument('--open', action='store_true', help='open the page in the web browser')
     parser.set_defaults(run=run)
 
@@ -63,16 +77,21 @@ def run(args: argparse.Namespace) -> int:
     text = episodes_page(
         path.name if alone else f'Takes in {path.resolve().name}',
         f'mobile_vla episodes view {path}: {pictures} pictures of a take at most, {side} pixels; '
-        f'mobile_vla_ros {__version__}', takes, _notes(path, takes, total, broken))
+        f'mobile_vla_ros {__version__}',
+        takes,
+        _notes(path, takes, total, broken),
+    )
     try:
         page.write(out, text)
     except OSError as error:
-        raise UserError(f'cannot write {out}', got=error.strerror,
-                        remedy='choose another file with --out') from None
+        raise UserError(
+            f'cannot write {out}', got=error.strerror, remedy='choose another file with --out'
+        ) from None
     count = f'{len(takes)} {"take" if len(takes) == 1 else "takes"}'
     print(f'{out}: {count}, {len(text.encode()) / 1e6:.1f} MB')
     if args.open:
         import webbrowser
+
         if not webbrowser.open(out.resolve().as_uri()):
             print('mobile_vla: no web browser was found; open the file by hand', file=sys.stderr)
     return int(bool(broken))
@@ -121,15 +140,21 @@ def _notes(path: Path, takes: list, total: int, broken: list[str]) -> list[str]:
 
     notes = []
     if len(takes) < total:
-        notes.append(f'{len(takes)} of {total} takes are shown: the worst first, then the newest. '
-                     f'More of them: mobile_vla episodes view {path} --takes {total}. One with '
-                     f'more of its pictures: mobile_vla episodes view FILE.')
+        notes.append(
+            f'{len(takes)} of {total} takes are shown: the worst first, then the newest. '
+            f'More of them: mobile_vla episodes view {path} --takes {total}. One with '
+            f'more of its pictures: mobile_vla episodes view FILE.'
+        )
     notes += [f'Cannot be read: {sentence}' for sentence in broken[:NAMED]]
     if len(broken) > NAMED:
-        notes.append(f'{len(broken) - NAMED} more cannot be read: mobile_vla episodes check '
-                     f'{path} names them.')
+        notes.append(
+            f'{len(broken) - NAMED} more cannot be read: mobile_vla episodes check '
+            f'{path} names them.'
+        )
     parts = sum(take.verdict == UNFINISHED for take in takes)
     if parts:
-        notes.append(f'{parts} {"take is" if parts == 1 else "takes are"} unfinished: still being '
-                     f'recorded, or cut short (mobile_vla episodes recover {path}).')
+        notes.append(
+            f'{parts} {"take is" if parts == 1 else "takes are"} unfinished: still being '
+            f'recorded, or cut short (mobile_vla episodes recover {path}).'
+        )
     return notes

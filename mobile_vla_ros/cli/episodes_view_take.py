@@ -19,14 +19,26 @@ ROW_BYTES = 30  # a command as JSON
 MOST_PARTS = 200  # of a take whose commands are too many: each part keeps its extremes
 # Measures of the verdict: key, name, how it is written.
 MEASURES = (
-    ('frame_rate_hz', 'frames a second', '{:.1f}'), ('expected_rate_hz', 'expected', '{:.1f}'),
-    ('command_rate_hz', 'commands a second', '{:.1f}'), ('worst_gap_s', 'worst gap', '{:.2f} s'),
-    ('skew_s', 'camera clock behind', '{:.3f} s'), ('clock', 'camera clock', '{}'),
-    ('drops', 'frames dropped', '{}'), ('idle_share', 'idle', '{:.0%}'),
-    ('frozen_share', 'picture frozen', '{:.0%}'), ('dark_share', 'dark', '{:.0%}'),
-    ('blurred_share', 'blurred', '{:.0%}'))
-FACTS = (('created_utc', 'recorded'), ('robot', 'robot'), ('operator', 'operator'),
-         ('image_topic', 'camera'), ('command_topic', 'commands'), ('origin', 'imported from'))
+    ('frame_rate_hz', 'frames a second', '{:.1f}'),
+    ('expected_rate_hz', 'expected', '{:.1f}'),
+    ('command_rate_hz', 'commands a second', '{:.1f}'),
+    ('worst_gap_s', 'worst gap', '{:.2f} s'),
+    ('skew_s', 'camera clock behind', '{:.3f} s'),
+    ('clock', 'camera clock', '{}'),
+    ('drops', 'frames dropped', '{}'),
+    ('idle_share', 'idle', '{:.0%}'),
+    ('frozen_share', 'picture frozen', '{:.0%}'),
+    ('dark_share', 'dark', '{:.0%}'),
+    ('blurred_share', 'blurred', '{:.0%}'),
+)
+FACTS = (
+    ('created_utc', 'recorded'),
+    ('robot', 'robot'),
+    ('operator', 'operator'),
+    ('image_topic', 'camera'),
+    ('command_topic', 'commands'),
+    ('origin', 'imported from'),
+)
 
 
 def take_view(path: Path, most: int, side: int, budget: int) -> TakeView:
@@ -40,8 +52,15 @@ def take_view(path: Path, most: int, side: int, budget: int) -> TakeView:
     with Episode.open(path) as episode:
         frames_ns = np.asarray(frame_times(episode.frame_stamp_ns, episode.frame_received_ns)[0])
         commands = episode.commands
-        ends = [(times.min(), times.max()) for times in (frames_ns, commands.received_ns)
-                if len(times)] or [(event.time_ns,) * 2 for event in episode.events] or [(0, 0)]
+        ends = (
+            [
+                (times.min(), times.max())
+                for times in (frames_ns, commands.received_ns)
+                if len(times)
+            ]
+            or [(event.time_ns,) * 2 for event in episode.events]
+            or [(0, 0)]
+        )
         origin_ns = min(first for first, _ in ends)
         span_s = _seconds(max(last for _, last in ends), origin_ns)
         times_s = _seconds(frames_ns, origin_ns)
@@ -51,8 +70,12 @@ def take_view(path: Path, most: int, side: int, budget: int) -> TakeView:
             proposals, proposed_s = _rows(episode.proposals, origin_ns, budget)
             hold_s = max(hold_s, proposed_s)
         index, pictures, size = _pictures(
-            episode, most, side, (budget - ROW_BYTES * len(rows + proposals)) / BASE64,
-            np.argsort(frames_ns, kind='stable'))  # some may have been overtaken on their way
+            episode,
+            most,
+            side,
+            (budget - ROW_BYTES * len(rows + proposals)) / BASE64,
+            np.argsort(frames_ns, kind='stable'),
+        )  # some may have been overtaken on their way
         health = episode.health or {}
         reasons = list(health.get('reasons', ['the take was never finished']))
         lost = sum(not picture for picture in pictures)
@@ -60,16 +83,26 @@ def take_view(path: Path, most: int, side: int, budget: int) -> TakeView:
             reasons.append(f'{lost} of {len(pictures)} pictures looked at cannot be read')
         return TakeView(
             name=schema.take_name(path),
-            instruction=episode.instruction, outcome=episode.outcome, verdict=_verdict(episode),
-            reasons=reasons, duration_s=float(np.ptp(times_s)) if len(times_s) else 0.0,
-            frames=len(episode), span=(0.0, float(span_s)),
-            times=[round(float(times_s[row]), 3) for row in index], index=index,
-            pictures=pictures, max_age_s=hold_s,
-            rows=rows, proposals=proposals,
+            instruction=episode.instruction,
+            outcome=episode.outcome,
+            verdict=_verdict(episode),
+            reasons=reasons,
+            duration_s=float(np.ptp(times_s)) if len(times_s) else 0.0,
+            frames=len(episode),
+            span=(0.0, float(span_s)),
+            times=[round(float(times_s[row]), 3) for row in index],
+            index=index,
+            pictures=pictures,
+            max_age_s=hold_s,
+            rows=rows,
+            proposals=proposals,
             gaps=_gaps(times_s, span_s),
-            events=[[round(float(_seconds(event.time_ns, origin_ns)), 3), event.name, event.text]
-                    for event in episode.events],
-            measures=_measures(episode, health, size))
+            events=[
+                [round(float(_seconds(event.time_ns, origin_ns)), 3), event.name, event.text]
+                for event in episode.events
+            ],
+            measures=_measures(episode, health, size),
+        )
 
 
 def _seconds(time_ns, origin_ns):
@@ -79,11 +112,13 @@ def _seconds(time_ns, origin_ns):
 def _rows(stream: Commands, origin_ns: int, budget: int) -> tuple[list[list], float]:
     """Return the commands or proposals that are shown, and for how many seconds one holds."""
     finite = np.isfinite(stream.twist).all(axis=1)  # of a policy anything may come
-    rows = np.column_stack([_seconds(stream.received_ns, origin_ns),
-                            stream.twist[:, [0, 1, 5]], stream.source])[finite]
+    rows = np.column_stack(
+        [_seconds(stream.received_ns, origin_ns), stream.twist[:, [0, 1, 5]], stream.source]
+    )[finite]
     rows, hold_s = _extremes(rows[np.argsort(rows[:, 0], kind='stable')], budget // 3)
-    return [[round(float(value), 3) for value in row[:4]] + [_source(row[4])]
-            for row in rows], hold_s
+    return [
+        [round(float(value), 3) for value in row[:4]] + [_source(row[4])] for row in rows
+    ], hold_s
 
 
 def _source(number: float) -> int:
@@ -118,9 +153,10 @@ def _gaps(times_s: np.ndarray, span_s: float) -> list[list[float]]:
     times_s = np.sort(times_s)
     period_s = float(np.median(np.diff(times_s))) if len(times_s) > 1 else 0.0
     edges = np.concatenate([[0.0], times_s, [span_s]])
-    return [[round(float(edges[row]), 3), round(float(edges[row + 1]), 3)]
-            for row in np.flatnonzero(
-                np.diff(edges) > max(WORST_GAP_S, WORST_GAP_PERIODS * period_s))]
+    return [
+        [round(float(edges[row]), 3), round(float(edges[row + 1]), 3)]
+        for row in np.flatnonzero(np.diff(edges) > max(WORST_GAP_S, WORST_GAP_PERIODS * period_s))
+    ]
 
 
 def _pictures(episode: Episode, most: int, side: int, budget: float, order: np.ndarray):
@@ -157,12 +193,16 @@ def _reduced(episode: Episode, row: int, side: int) -> tuple[bytes, str]:
 
 
 def _measures(episode: Episode, health: dict, size: str) -> dict[str, str]:
-    measures = {name: str(episode.attributes[key]) for key, name in FACTS
-                if episode.attributes.get(key)}
+    measures = {
+        name: str(episode.attributes[key]) for key, name in FACTS if episode.attributes.get(key)
+    }
     if size:
         measures['image'] = size
     if episode.attributes.get('recovered'):
         measures['recovered'] = 'yes'
-    measures |= {name: form.format(health[key]) for key, name, form in MEASURES
-                 if health.get(key) not in (None, '')}
+    measures |= {
+        name: form.format(health[key])
+        for key, name, form in MEASURES
+        if health.get(key) not in (None, '')
+    }
     return measures

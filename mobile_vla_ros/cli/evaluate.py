@@ -16,36 +16,66 @@ DEFAULT_RATE_HZ = 10.0
 def register(subparsers) -> None:
     """Add the subcommand."""
     parser = subparsers.add_parser(
-        'evaluate', help='measure a policy beside the baselines',
+        'evaluate',
+        help='measure a policy beside the baselines',
         description='Measure a policy on the validation takes beside predictors that see no '
-                    'image; without a policy, those alone.', epilog=EXAMPLE)
+        'image; without a policy, those alone.',
+        epilog=EXAMPLE,
+    )
     parser.add_argument('--data', type=Path, required=True, help='folder of takes')
     parser.add_argument('--policy', type=Path, help='policy bundle; it brings rate, window, chunk')
-    parser.add_argument('--rate', type=float, metavar='HZ',
-                        help='without a policy: frames and steps a second (10, or the rate of '
-                             "the takes' own frames where that is lower)")
+    parser.add_argument(
+        '--rate',
+        type=float,
+        metavar='HZ',
+        help='without a policy: frames and steps a second (10, or the rate of '
+        "the takes' own frames where that is lower)",
+    )
     parser.add_argument('--window', type=int, default=4, help='without a policy (4)')
     parser.add_argument('--chunk', type=int, default=10, help='without a policy (10)')
-    parser.add_argument('--axes', nargs='+', default=['linear_x', 'linear_y'],
-                        help='without a policy (linear_x linear_y)')
-    parser.add_argument('--val-share', type=float, default=0.2,
-                        help='share of takes that validate (0.2), where there is no policy, or '
-                             'one that neither names its training takes here nor carries its '
-                             'own predictors')
+    parser.add_argument(
+        '--axes',
+        nargs='+',
+        default=['linear_x', 'linear_y'],
+        help='without a policy (linear_x linear_y)',
+    )
+    parser.add_argument(
+        '--val-share',
+        type=float,
+        default=0.2,
+        help='share of takes that validate (0.2), where there is no policy, or '
+        'one that neither names its training takes here nor carries its '
+        'own predictors',
+    )
     parser.add_argument('--split-seed', type=int, default=0, help='seed of the split (0)')
-    parser.add_argument('--accept-verdicts', '--accept_verdicts', nargs='+', metavar='VERDICT',
-                        help="takes to measure on: good, poor, bad (the policy's own, or "
-                             'good poor)')
+    parser.add_argument(
+        '--accept-verdicts',
+        '--accept_verdicts',
+        nargs='+',
+        metavar='VERDICT',
+        help="takes to measure on: good, poor, bad (the policy's own, or good poor)",
+    )
     parser.add_argument('--device', default='auto', help='auto, cpu or cuda')
     parser.add_argument('--offline', action='store_true', help='never ask the hub')
-    parser.add_argument('--group-duplicates', '--group_duplicates', action='store_true',
-                        help='keep takes of nearly the same commands on one side of the split')
-    parser.add_argument('--require-better', action='store_true',
-                        help='exit with status 1 unless the policy is better than every '
-                             'predictor that sees no image, on takes that it was not trained '
-                             'on; these predictors must be fitted to what it was trained on')
-    parser.add_argument('--report', type=Path, metavar='FILE',
-                        help='also write the page that a training ends with (needs --policy)')
+    parser.add_argument(
+        '--group-duplicates',
+        '--group_duplicates',
+        action='store_true',
+        help='keep takes of nearly the same commands on one side of the split',
+    )
+    parser.add_argument(
+        '--require-better',
+        action='store_true',
+        help='exit with status 1 unless the policy is better than every '
+        'predictor that sees no image, on takes that it was not trained '
+        'on; these predictors must be fitted to what it was trained on',
+    )
+    parser.add_argument(
+        '--report',
+        type=Path,
+        metavar='FILE',
+        help='also write the page that a training ends with (needs --policy)',
+    )
     parser.add_argument('--json', action='store_true', help='print JSON')
     parser.set_defaults(run=run)
 
@@ -54,29 +84,45 @@ def run(args: argparse.Namespace) -> int:
     """Evaluate and print; 1 when a policy has to be better and is not."""
     for name in ('require_better', 'report'):
         if getattr(args, name) and not args.policy:
-            raise UserError(f'--{name.replace("_", "-")} says nothing without a policy',
-                            expected='--policy', remedy='give the policy that is to be measured')
+            raise UserError(
+                f'--{name.replace("_", "-")} says nothing without a policy',
+                expected='--policy',
+                remedy='give the policy that is to be measured',
+            )
     if args.report and not args.report.parent.is_dir():
-        raise UserError(f'no folder {args.report.parent} for the report',
-                        expected='--report FILE in a folder that is there')
+        raise UserError(
+            f'no folder {args.report.parent} for the report',
+            expected='--report FILE in a folder that is there',
+        )
     from mobile_vla_ros.data.runs import Sampling, rate_for
     from mobile_vla_ros.episode.reader import find_episodes
     from mobile_vla_ros.training.evaluate import evaluate
+
     rate_hz = args.rate
     if rate_hz is None:  # a policy brings its own
-        rate_hz = DEFAULT_RATE_HZ if args.policy else rate_for(find_episodes(args.data),
-                                                               DEFAULT_RATE_HZ)
+        rate_hz = (
+            DEFAULT_RATE_HZ if args.policy else rate_for(find_episodes(args.data), DEFAULT_RATE_HZ)
+        )
     evaluation = evaluate(
-        args.data, args.policy, sampling=Sampling(rate_hz, args.window, args.chunk),
-        axes=args.axes, val_share=args.val_share, split_seed=args.split_seed,
-        group_duplicates=args.group_duplicates, device=args.device, offline=args.offline,
-        accept_verdicts=args.accept_verdicts)
+        args.data,
+        args.policy,
+        sampling=Sampling(rate_hz, args.window, args.chunk),
+        axes=args.axes,
+        val_share=args.val_share,
+        split_seed=args.split_seed,
+        group_duplicates=args.group_duplicates,
+        device=args.device,
+        offline=args.offline,
+        accept_verdicts=args.accept_verdicts,
+    )
     result = evaluation.summary
     print(json.dumps(result, indent=2, allow_nan=False) if args.json else text(result))
     if args.report:
         from mobile_vla_ros.cli import train_report
-        path = train_report.write(args.report, evaluation.policy, evaluation.scored,
-                                  evaluation.takes)
+
+        path = train_report.write(
+            args.report, evaluation.policy, evaluation.scored, evaluation.takes
+        )
         print(f'report: {path}', file=sys.stderr)
     reason = refusal(result) if args.require_better else None
     if reason:
@@ -92,7 +138,9 @@ def refusal(result: dict) -> str | None:
     if not policy['better']:
         return f'the policy is not better than {policy["best_baseline"]}, which sees no image'
     if result['blind']['warning']:
-        return ('not shown to be better: the predictors that see no image are fitted to other '
-                'takes than the policy, or to fewer; put its training takes in the folder too, '
-                'or train it anew, so that its bundle carries them')
+        return (
+            'not shown to be better: the predictors that see no image are fitted to other '
+            'takes than the policy, or to fewer; put its training takes in the folder too, '
+            'or train it anew, so that its bundle carries them'
+        )
     return None

@@ -7,8 +7,11 @@ from collections.abc import Iterator, Mapping
 NAME_WIDTH = 28
 STEP_WIDTH = 7
 NARROWEST, WIDEST = 80, 120
-CONTROLS = {'image_blanked': 'image blanked', 'frames_shuffled': 'frames shuffled',
-            'instruction_swapped': 'instruction swapped'}
+CONTROLS = {
+    'image_blanked': 'image blanked',
+    'frames_shuffled': 'frames shuffled',
+    'instruction_swapped': 'instruction swapped',
+}
 # Heads, widths and formats of the columns.
 LOSSES = (('loss_arm_act', 14, '.5f'), ('loss', 9, '.5f'))
 METRICS = (('mae', 8, '.3f'), ('rmse', 7, '.3f'), ('r2', 8, 'z.2f'), ('sign_agreement', 6, '.0%'))
@@ -38,8 +41,9 @@ def _table(result: Mapping, width: int) -> Iterator[str]:
     policy = result.get('policy')
     if policy:
         rows['policy'] = policy
-        rows |= {f'policy, {words}': policy[name] for name, words in CONTROLS.items()
-                 if policy[name]}
+        rows |= {
+            f'policy, {words}': policy[name] for name, words in CONTROLS.items() if policy[name]
+        }
     blocks = [('', LOSSES, rows)]
     for axis in _axes(result):
         own = {name: row[axis] for name, row in rows.items()}
@@ -53,12 +57,16 @@ def _table(result: Mapping, width: int) -> Iterator[str]:
         if heads.strip():
             yield ' ' * NAME_WIDTH + heads.rstrip()
         yield ' ' * NAME_WIDTH + ''.join(
-            f'{SHORT.get(name, name):>{wide}}' for _, columns, _ in shown
-            for name, wide, _ in columns)
+            f'{SHORT.get(name, name):>{wide}}'
+            for _, columns, _ in shown
+            for name, wide, _ in columns
+        )
         for name in rows:
             yield f'{name:{NAME_WIDTH}}' + ''.join(
-                f'{_cell(values[name][column], form):>{wide}}' for _, columns, values in shown
-                for column, wide, form in columns)
+                f'{_cell(values[name][column], form):>{wide}}'
+                for _, columns, values in shown
+                for column, wide, form in columns
+            )
         if blocks:
             yield ''
 
@@ -79,14 +87,16 @@ def _by_step(result: Mapping, width: int) -> Iterator[str]:
     count = min(chunk, (width - NAME_WIDTH - 8) // STEP_WIDTH)
     steps = sorted({round(number * (chunk - 1) / max(1, count - 1)) for number in range(count)})
     yield f'{"seconds ahead":{NAME_WIDTH + 8}}' + ''.join(
-        f'{step / result["rate_hz"]:>{STEP_WIDTH}.3g}' for step in steps)
+        f'{step / result["rate_hz"]:>{STEP_WIDTH}.3g}' for step in steps
+    )
     for axis in axes:
         for column, _, form in (METRICS[0], METRICS[2]):
             for name, entry in (('policy', policy), (best, result['baselines'][best])):
                 values = entry[axis]['per_step'][column]
                 head = f'{axis} {column}' if name == 'policy' else ''
                 yield f'{head:{14}} {name[:20]:{21}}' + ''.join(
-                    f'{_cell(values[step], form):>{STEP_WIDTH}}' for step in steps)
+                    f'{_cell(values[step], form):>{STEP_WIDTH}}' for step in steps
+                )
 
 
 def _about(result: Mapping) -> str:
@@ -98,11 +108,14 @@ def _about(result: Mapping) -> str:
         means = 'the same takes'
     elif blind['source'] == 'bundle':
         means = "the policy's bundle" + (
-            f', of the {_takes(blind["takes"])} that it was trained on' if blind['takes'] else '')
+            f', of the {_takes(blind["takes"])} that it was trained on' if blind['takes'] else ''
+        )
     else:
         means = f'{_takes(blind["takes"])} of the training side'
-    return (f'{measured}; the means come from {means}; {result["rate_hz"]:.4g} steps a second; '
-            'sign: steps on which the prediction has the sign of what was driven')
+    return (
+        f'{measured}; the means come from {means}; {result["rate_hz"]:.4g} steps a second; '
+        'sign: steps on which the prediction has the sign of what was driven'
+    )
 
 
 def _takes(count: int) -> str:
@@ -112,8 +125,10 @@ def _takes(count: int) -> str:
 def _without_a_policy(result: Mapping) -> str:
     baselines = result['baselines']
     best = min(baselines, key=lambda name: baselines[name]['loss'])
-    return (f'A policy must have a loss below {baselines[best]["loss"]:.5f} ({best}) to be better '
-            'than predictors that see no image.')
+    return (
+        f'A policy must have a loss below {baselines[best]["loss"]:.5f} ({best}) to be better '
+        'than predictors that see no image.'
+    )
 
 
 def _data(result: Mapping) -> Iterator[str]:
@@ -128,5 +143,6 @@ def _data(result: Mapping) -> Iterator[str]:
 
 
 def _wrapped(sentence: str, width: int) -> list[str]:
-    return textwrap.wrap(sentence, width, subsequent_indent='  ', break_long_words=False,
-                         break_on_hyphens=False) or ['']
+    return textwrap.wrap(
+        sentence, width, subsequent_indent='  ', break_long_words=False, break_on_hyphens=False
+    ) or ['']

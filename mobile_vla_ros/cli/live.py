@@ -28,14 +28,28 @@ def isolated() -> dict[str, str]:
     A domain of its own, and nothing leaves this machine: a robot near by must not hear us.
     """
     from mobile_vla_ros.bringup.domain import own_domain
-    return {'ROS_AUTOMATIC_DISCOVERY_RANGE': 'LOCALHOST',
-            'ROS_DOMAIN_ID': str(own_domain()), 'OMP_NUM_THREADS': '1'}
+
+    return {
+        'ROS_AUTOMATIC_DISCOVERY_RANGE': 'LOCALHOST',
+        'ROS_DOMAIN_ID': str(own_domain()),
+        'OMP_NUM_THREADS': '1',
+    }
 
 
-def drive_live(*, policy: Path | None, suite: str, first: int, count: int, control: str = '',
-               speed: float = 2.0, log: Path | None = None, device: str = '',
-               what: str = 'drive', quiet: bool = False,
-               env: Mapping[str, str] | None = None) -> list[dict]:
+def drive_live(
+    *,
+    policy: Path | None,
+    suite: str,
+    first: int,
+    count: int,
+    control: str = '',
+    speed: float = 2.0,
+    log: Path | None = None,
+    device: str = '',
+    what: str = 'drive',
+    quiet: bool = False,
+    env: Mapping[str, str] | None = None,
+) -> list[dict]:
     """
     Drive scenes of a suite through the nodes that `drive.launch.py` starts.
 
@@ -56,21 +70,38 @@ def drive_live(*, policy: Path | None, suite: str, first: int, count: int, contr
     common = {'sim': True, 'suite': suite, 'real_time_factor': speed}
     if policy is None:
         from mobile_vla_ros.bringup.stacks import RECORD
-        nodes = [node for node in RECORD.nodes(console=False, **common)
-                 if node.name != 'recorder']
+
+        nodes = [node for node in RECORD.nodes(console=False, **common) if node.name != 'recorder']
         runner = {'expert': True, 'record': False}
     else:
         from mobile_vla_ros.bringup.stacks import DRIVE
         from mobile_vla_ros.model.bundle import bundle_folder
-        nodes = DRIVE.nodes(policy=str(bundle_folder(policy).resolve()), device=device,
-                            next_scene_after_s=0.0, image_transport='compressed', **common)
-        nodes = [replace(node, parameters={**node.parameters, 'blank': control})
-                 if control and node.name == 'inference' else node for node in nodes]
+
+        nodes = DRIVE.nodes(
+            policy=str(bundle_folder(policy).resolve()),
+            device=device,
+            next_scene_after_s=0.0,
+            image_transport='compressed',
+            **common,
+        )
+        nodes = [
+            replace(node, parameters={**node.parameters, 'blank': control})
+            if control and node.name == 'inference'
+            else node
+            for node in nodes
+        ]
         runner = {}
     with log_folder(log) as folder:
-        return run_trials(nodes, count, what, suite=suite, log=folder, quiet=quiet,
-                          runner={'first_trial': first, **runner},
-                          env=isolated() if env is None else env)
+        return run_trials(
+            nodes,
+            count,
+            what,
+            suite=suite,
+            log=folder,
+            quiet=quiet,
+            runner={'first_trial': first, **runner},
+            env=isolated() if env is None else env,
+        )
 
 
 @contextlib.contextmanager
@@ -91,29 +122,45 @@ def log_folder(given: Path | None = None) -> Iterator[Path]:
 def _check(policy: Path | None, suite: str, first: int, count: int, control: str, speed: float):
     """Refuse what no node needs to be started for."""
     from mobile_vla_ros.sim import suites
+
     if count < 1:
-        raise UserError('there is nothing to drive', got=f'{count} scenes',
-                        expected='at least 1')
+        raise UserError('there is nothing to drive', got=f'{count} scenes', expected='at least 1')
     for index in (first, first + count - 1):
         suites.scene(suite, index)
     if control not in CONTROLS:
-        raise UserError('this control cannot be driven through live nodes', got=repr(control),
-                        expected=' or '.join(repr(known) for known in CONTROLS),
-                        remedy='leave out --ros to drive it in one process')
+        raise UserError(
+            'this control cannot be driven through live nodes',
+            got=repr(control),
+            expected=' or '.join(repr(known) for known in CONTROLS),
+            remedy='leave out --ros to drive it in one process',
+        )
     if control and policy is None:
-        raise UserError('the expert needs no image, so it can be kept from none',
-                        got=f'the control {control!r} without a policy',
-                        remedy='add --policy FOLDER')
+        raise UserError(
+            'the expert needs no image, so it can be kept from none',
+            got=f'the control {control!r} without a policy',
+            remedy='add --policy FOLDER',
+        )
     if not SPEEDS[0] <= speed <= SPEEDS[1]:
-        raise UserError('the speed is out of range', got=speed,
-                        expected=f'{SPEEDS[0]:g} to {SPEEDS[1]:g}')
+        raise UserError(
+            'the speed is out of range', got=speed, expected=f'{SPEEDS[0]:g} to {SPEEDS[1]:g}'
+        )
     if policy is not None:
         from mobile_vla_ros.model.bundle import read_spec
+
         read_spec(policy)
 
 
-def run_trials(nodes: Sequence['NodeSpec'], count: int, what: str, *, suite: str, runner: dict,
-               log: Path, env: Mapping[str, str], quiet: bool = False) -> list[dict]:
+def run_trials(
+    nodes: Sequence['NodeSpec'],
+    count: int,
+    what: str,
+    *,
+    suite: str,
+    runner: dict,
+    log: Path,
+    env: Mapping[str, str],
+    quiet: bool = False,
+) -> list[dict]:
     """
     Start nodes and the arena's runner, and return what the runner says of each trial.
 
@@ -128,16 +175,25 @@ def run_trials(nodes: Sequence['NodeSpec'], count: int, what: str, *, suite: str
     """
     from mobile_vla_ros.bringup.processes import ProcessEnded, Processes
     from mobile_vla_ros.bringup.spec import NodeSpec
-    runs = NodeSpec('arena_runner', 'arena_runner', parameters={
-        'use_sim_time': nodes[0].parameters['publish_clock'], 'suite': suite, 'trials': count,
-        **runner})
+
+    runs = NodeSpec(
+        'arena_runner',
+        'arena_runner',
+        parameters={
+            'use_sim_time': nodes[0].parameters['publish_clock'],
+            'suite': suite,
+            'trials': count,
+            **runner,
+        },
+    )
     with Processes(log, env) as processes:
         processes.start(nodes)
         processes.start(runs, finite=True)
         with _Progress(processes['arena_runner'], count, what, quiet) as progress:
             try:
-                processes.wait('arena_runner', START_TIMEOUT_S + count * SECONDS_A_TRIAL,
-                               progress.look)
+                processes.wait(
+                    'arena_runner', START_TIMEOUT_S + count * SECONDS_A_TRIAL, progress.look
+                )
             except (ProcessEnded, TimeoutError) as error:
                 raise UserError(f'it stopped while it was to {what}: {error}') from error
         return progress.trials
@@ -157,8 +213,8 @@ class _Progress:
 
     def __enter__(self) -> '_Progress':
         from tqdm import tqdm
-        self.bar = tqdm(total=self.count, desc=f'{self.what:17}', unit='trial',
-                        disable=self.quiet)
+
+        self.bar = tqdm(total=self.count, desc=f'{self.what:17}', unit='trial', disable=self.quiet)
         return self
 
     def __exit__(self, *_):
@@ -166,7 +222,7 @@ class _Progress:
 
     def look(self) -> None:
         """Take in the lines written since the last look."""
-        for trial in self.runner.json_lines()[len(self.trials):]:
+        for trial in self.runner.json_lines()[len(self.trials) :]:
             self.trials.append(trial)
             self.bar.update()
             self.bar.set_postfix(success=f'{successes(self.trials)}/{len(self.trials)}')

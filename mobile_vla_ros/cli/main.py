@@ -16,8 +16,9 @@ def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog='mobile_vla',
         description='Teach a mobile base to follow an instruction by driving it: record, train, '
-                    'drive.',
-        epilog='example: mobile_vla demo')
+        'drive.',
+        epilog='example: mobile_vla demo',
+    )
     parser.add_argument('--version', action='version', version=f'mobile_vla_ros {__version__}')
     subparsers = parser.add_subparsers(title='subcommands', metavar='', required=True)
     for name in SUBCOMMANDS:  # here, so that Ctrl-C meanwhile is one like any other

@@ -16,28 +16,46 @@ LIVE_TOLERANCE = 1e-5  # m/s or rad/s: between the node and the same path in one
 def register(subparsers) -> None:
     """Add the subcommand."""
     parser = subparsers.add_parser(
-        'replay', help='show a policy a recorded take, and compare',
+        'replay',
+        help='show a policy a recorded take, and compare',
         description='Show a policy the frames of a take at the times at which they came, and '
-                    'compare what it commands with what was driven then, beside predictors that '
-                    'see nothing. With --ros the live inference node is shown them too; exit '
-                    'status 1 when it says something else. Nothing is sent to a robot.',
-        epilog=EXAMPLE)
+        'compare what it commands with what was driven then, beside predictors that '
+        'see nothing. With --ros the live inference node is shown them too; exit '
+        'status 1 when it says something else. Nothing is sent to a robot.',
+        epilog=EXAMPLE,
+    )
     parser.add_argument('episode', type=Path, help='a take (.h5)')
     parser.add_argument('--policy', type=Path, required=True, help='policy bundle')
     parser.add_argument('--instruction', metavar='TEXT', help="instead of the take's own")
     parser.add_argument('--device', default='auto', help='auto, cpu or cuda')
-    parser.add_argument('--precision', default='fp32', choices=PRECISIONS,
-                        help='as the inference node has it (fp32)')
-    parser.add_argument('--threads', type=int, default=1, metavar='N',
-                        help='cores that torch may use, as torch_threads of the node (1)')
+    parser.add_argument(
+        '--precision',
+        default='fp32',
+        choices=PRECISIONS,
+        help='as the inference node has it (fp32)',
+    )
+    parser.add_argument(
+        '--threads',
+        type=int,
+        default=1,
+        metavar='N',
+        help='cores that torch may use, as torch_threads of the node (1)',
+    )
     parser.add_argument('--offline', action='store_true', help='never ask the hub')
-    parser.add_argument('--ros', action='store_true',
-                        help='show the take to the live inference node as well, and compare')
-    parser.add_argument('--plot', type=Path, metavar='FILE.png',
-                        help='draw predicted and driven over time')
-    parser.add_argument('--store-golden', action='store_true',
-                        help="only write the bundle's golden frames anew, from the take's first "
-                             'window; look at what the policy says of the take before')
+    parser.add_argument(
+        '--ros',
+        action='store_true',
+        help='show the take to the live inference node as well, and compare',
+    )
+    parser.add_argument(
+        '--plot', type=Path, metavar='FILE.png', help='draw predicted and driven over time'
+    )
+    parser.add_argument(
+        '--store-golden',
+        action='store_true',
+        help="only write the bundle's golden frames anew, from the take's first "
+        'window; look at what the policy says of the take before',
+    )
     parser.add_argument('--json', action='store_true', help='print JSON')
     parser.set_defaults(run=run)
 
@@ -47,6 +65,7 @@ def run(args: argparse.Namespace) -> int:
     _check(args)
     if args.store_golden:
         from mobile_vla_ros.cli.replay_golden import store
+
         path = store(args.episode, args.policy, args.instruction)
         print(json.dumps({'golden': str(path)}) if args.json else f'golden frames: {path}')
         return 0
@@ -57,16 +76,34 @@ def run(args: argparse.Namespace) -> int:
     from mobile_vla_ros.cli.replay_run import replay
     from mobile_vla_ros.runtime import loading
     from mobile_vla_ros.runtime.policy import VlaPolicy
+
     torch.set_num_threads(args.threads)
-    policy = VlaPolicy.load(args.policy, device=args.device,
-                            dtype=loading.PRECISIONS[args.precision], offline=args.offline)
-    found = replay(args.episode, policy, args.instruction, lambda frames: tqdm(
-        frames, desc='replay', unit='frame', leave=False, disable=True if args.json else None))
-    result = {'episode': args.episode.stem, 'policy': str(args.policy),
-              'device': policy.network.action_token.device.type, 'precision': args.precision,
-              'threads': args.threads, **summary(found, policy.spec), 'live': None}
+    policy = VlaPolicy.load(
+        args.policy,
+        device=args.device,
+        dtype=loading.PRECISIONS[args.precision],
+        offline=args.offline,
+    )
+    found = replay(
+        args.episode,
+        policy,
+        args.instruction,
+        lambda frames: tqdm(
+            frames, desc='replay', unit='frame', leave=False, disable=True if args.json else None
+        ),
+    )
+    result = {
+        'episode': args.episode.stem,
+        'policy': str(args.policy),
+        'device': policy.network.action_token.device.type,
+        'precision': args.precision,
+        'threads': args.threads,
+        **summary(found, policy.spec),
+        'live': None,
+    }
     if args.ros:
         from mobile_vla_ros.cli.replay_live import replay_live
+
         result['live'] = replay_live(args, found, policy.spec, LIVE_TOLERANCE)
     if args.plot:
         _plot(args.plot, found, policy.spec, result)
@@ -78,30 +115,49 @@ def _check(args: argparse.Namespace) -> None:
     """Refuse what needs no network to be refused."""
     from mobile_vla_ros.episode.reader import Episode
     from mobile_vla_ros.model.bundle import read_spec
+
     if not 1 <= args.threads <= MOST_THREADS:
-        raise UserError('torch cannot use that number of cores', got=f'--threads {args.threads}',
-                        expected=f'1 to {MOST_THREADS}')
+        raise UserError(
+            'torch cannot use that number of cores',
+            got=f'--threads {args.threads}',
+            expected=f'1 to {MOST_THREADS}',
+        )
     if args.plot and (not args.plot.parent.is_dir() or args.plot.suffix.lower() != '.png'):
-        raise UserError('the plot cannot be written there', got=args.plot,
-                        expected='--plot FILE.png in a folder that is there')
+        raise UserError(
+            'the plot cannot be written there',
+            got=args.plot,
+            expected='--plot FILE.png in a folder that is there',
+        )
     if args.store_golden and (args.ros or args.plot):
-        raise UserError('golden frames are stored without replaying the take',
-                        got='--store-golden with --ros or --plot', expected='one at a time')
+        raise UserError(
+            'golden frames are stored without replaying the take',
+            got='--store-golden with --ros or --plot',
+            expected='one at a time',
+        )
     read_spec(args.policy)
     from mobile_vla_ros.cli.replay_run import instruction_of
+
     with Episode.open(args.episode) as episode:
         instruction_of(episode, args.instruction)
 
 
 def _plot(path: Path, found, spec, result: dict) -> None:
     from mobile_vla_ros.report.replay_plot import write_png
+
     seconds = (found.now_ns - found.now_ns[0]) / 1e9
     actions = spec.actions
     try:
-        write_png(path, f'{result["episode"]}: {found.instruction}', seconds, {
-            axis: (unit, found.twist[:, column], found.driven[:, column])
-            for axis, column, unit in zip(actions.axes, actions.columns, actions.units,
-                                          strict=True)})
+        write_png(
+            path,
+            f'{result["episode"]}: {found.instruction}',
+            seconds,
+            {
+                axis: (unit, found.twist[:, column], found.driven[:, column])
+                for axis, column, unit in zip(
+                    actions.axes, actions.columns, actions.units, strict=True
+                )
+            },
+        )
     except OSError as error:
         raise UserError(f'the plot {path} cannot be written', got=error.strerror) from error
     print(f'plot: {path}', file=sys.stderr)

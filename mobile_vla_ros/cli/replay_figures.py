@@ -42,17 +42,24 @@ def measured(predicted: np.ndarray, driven: np.ndarray, spec: ActionSpec) -> dic
         `DRIVEN_SHARE` of the scale and go opposite ways. None where there is no instant.
     """
     result = {}
-    for axis, column, scale, unit in zip(spec.axes, spec.columns, spec.scale, spec.units,
-                                         strict=True):
+    for axis, column, scale, unit in zip(
+        spec.axes, spec.columns, spec.scale, spec.units, strict=True
+    ):
         said, done = predicted[:, column], driven[:, column]
         error, slow = said - done, DRIVEN_SHARE * scale
         flips = (np.abs(said) > slow) & (np.abs(done) > slow) & (np.sign(said) != np.sign(done))
         values = {'mae': np.abs(error), 'bias': error, 'sign_flips': flips}
-        means = {name: float(value.mean()) if len(value) else None
-                 for name, value in values.items()}
-        rmse = float(np.sqrt((error ** 2).mean())) if len(error) else None
-        result[axis] = {'unit': unit, 'mae': means['mae'], 'rmse': rmse, 'bias': means['bias'],
-                        'sign_flips': means['sign_flips']}
+        means = {
+            name: float(value.mean()) if len(value) else None for name, value in values.items()
+        }
+        rmse = float(np.sqrt((error**2).mean())) if len(error) else None
+        result[axis] = {
+            'unit': unit,
+            'mae': means['mae'],
+            'rmse': rmse,
+            'bias': means['bias'],
+            'sign_flips': means['sign_flips'],
+        }
     return result
 
 
@@ -69,26 +76,39 @@ def summary(found: Replayed, spec: PolicySpec) -> dict:
     ms = np.array(found.seconds) * 1e3
     period_ms = 1e3 / spec.rate_hz
     return {
-        'instruction': found.instruction, 'frames': len(found.now_ns),
-        'plans': int(found.new.sum()), 'instants': len(driven),
-        'measured': {name: measured(rows, driven, spec.actions)
-                     for name, rows in predictors(found, spec).items()},
+        'instruction': found.instruction,
+        'frames': len(found.now_ns),
+        'plans': int(found.new.sum()),
+        'instants': len(driven),
+        'measured': {
+            name: measured(rows, driven, spec.actions)
+            for name, rows in predictors(found, spec).items()
+        },
         'pace': {
             'step_ms': float(np.median(ms)) if len(ms) else None,
             'p95_ms': float(np.percentile(ms, 95)) if len(ms) else None,
             'slowest_ms': float(ms.max()) if len(ms) else None,
             'first_ms': found.first_s * 1e3 if found.first_s is not None else None,
             'period_ms': period_ms,
-            'keeps_up': bool(np.median(ms) <= period_ms) if len(ms) else None},
-        'gaps': found.gaps, 'refused': found.refused, 'notes': found.notes}
+            'keeps_up': bool(np.median(ms) <= period_ms) if len(ms) else None,
+        },
+        'gaps': found.gaps,
+        'refused': found.refused,
+        'notes': found.notes,
+    }
 
 
 def text(result: Mapping) -> str:
     """Return the result as a table and sentences."""
-    lines = [f'{result["episode"]}: {result["instruction"]!r}',
-             f'{result["frames"]} frames, {result["plans"]} plans, measured at '
-             f'{result["instants"]} instants against what was driven then', '',
-             *_table(result['measured']), '', _pace(result)]
+    lines = [
+        f'{result["episode"]}: {result["instruction"]!r}',
+        f'{result["frames"]} frames, {result["plans"]} plans, measured at '
+        f'{result["instants"]} instants against what was driven then',
+        '',
+        *_table(result['measured']),
+        '',
+        _pace(result),
+    ]
     for what in ('gaps', 'refused', 'notes'):
         found = result[what]
         lines += found[:MOST_LINES]
@@ -102,16 +122,23 @@ def text(result: Mapping) -> str:
 def _table(rows: Mapping[str, Mapping]) -> Iterator[str]:
     axes = rows['policy']
     width = sum(wide for _, wide, _ in METRICS)
-    yield ' ' * NAME_WIDTH + ''.join(f'  {axis}, {axes[axis]["unit"]}'.ljust(width)
-                                     for axis in axes).rstrip()
-    yield ' ' * NAME_WIDTH + ''.join(f'{SHORT.get(name, name):>{wide}}' for _ in axes
-                                     for name, wide, _ in METRICS)
+    yield (
+        ' ' * NAME_WIDTH
+        + ''.join(f'  {axis}, {axes[axis]["unit"]}'.ljust(width) for axis in axes).rstrip()
+    )
+    yield ' ' * NAME_WIDTH + ''.join(
+        f'{SHORT.get(name, name):>{wide}}' for _ in axes for name, wide, _ in METRICS
+    )
     for name, row in rows.items():
         yield f'{name:{NAME_WIDTH}}' + ''.join(
-            f'{_cell(row[axis][metric], form):>{wide}}' for axis in axes
-            for metric, wide, form in METRICS)
-    yield ('bias: predicted minus driven; flips: share of the instants at which both go, and '
-           'opposite ways')
+            f'{_cell(row[axis][metric], form):>{wide}}'
+            for axis in axes
+            for metric, wide, form in METRICS
+        )
+    yield (
+        'bias: predicted minus driven; flips: share of the instants at which both go, and '
+        'opposite ways'
+    )
 
 
 def _cell(value: float | None, form: str) -> str:
@@ -123,7 +150,9 @@ def _pace(result: Mapping) -> str:
     if pace['step_ms'] is None:
         return 'no step to time'
     keeps = 'keeps up with' if pace['keeps_up'] else 'does NOT keep up with'
-    return (f'a step takes {pace["step_ms"]:.1f} ms (95 % within {pace["p95_ms"]:.1f}, slowest '
-            f'{pace["slowest_ms"]:.1f}, the first {pace["first_ms"]:.0f}) on {result["device"]}, '
-            f'{result["precision"]}, {result["threads"]} threads: it {keeps} the '
-            f"policy's {pace['period_ms']:.0f} ms")
+    return (
+        f'a step takes {pace["step_ms"]:.1f} ms (95 % within {pace["p95_ms"]:.1f}, slowest '
+        f'{pace["slowest_ms"]:.1f}, the first {pace["first_ms"]:.0f}) on {result["device"]}, '
+        f'{result["precision"]}, {result["threads"]} threads: it {keeps} the '
+        f"policy's {pace['period_ms']:.0f} ms"
+    )

@@ -22,21 +22,37 @@ def store(episode: Path, policy: Path, instruction: str | None) -> Path:
     from mobile_vla_ros.model.bundle import bundle_folder, load_bundle
     from mobile_vla_ros.model.golden import GOLDEN, make_golden, write_golden
     from mobile_vla_ros.types import VERDICTS
+
     loaded = load_bundle(policy, merge=False)
     spec, folder = loaded.spec, bundle_folder(policy)
-    found = read_takes([episode], Sampling(spec.rate_hz, spec.window, spec.chunk,
-                                           spec.command_max_age_s), VERDICTS)
+    found = read_takes(
+        [episode],
+        Sampling(spec.rate_hz, spec.window, spec.chunk, spec.command_max_age_s),
+        VERDICTS,
+    )
     if not found.runs:
-        raise UserError(f'{episode} gives no golden frames',
-                        got=found.skipped[str(episode)].rstrip('.'), remedy='take another episode')
+        raise UserError(
+            f'{episode} gives no golden frames',
+            got=found.skipped[str(episode)].rstrip('.'),
+            remedy='take another episode',
+        )
     run = found.runs[0]
     frames = FrameCache(spec.image).frames(run, slice(0, spec.window))
-    golden = make_golden(loaded.network, loaded.tokenizer, spec, frames,
-                         normalise(frames, spec.image), instruction or run.instruction)
+    golden = make_golden(
+        loaded.network,
+        loaded.tokenizer,
+        spec,
+        frames,
+        normalise(frames, spec.image),
+        instruction or run.instruction,
+    )
     try:
         write_golden(folder, golden)
     except OSError as error:
-        raise UserError(f'the golden frames cannot be written into {folder}', got=error.strerror,
-                        expected='a bundle that is yours to write',
-                        remedy='copy the folder, and give the copy') from error
+        raise UserError(
+            f'the golden frames cannot be written into {folder}',
+            got=error.strerror,
+            expected='a bundle that is yours to write',
+            remedy='copy the folder, and give the copy',
+        ) from error
     return folder / GOLDEN

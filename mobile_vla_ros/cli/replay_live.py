@@ -19,8 +19,9 @@ START_S, SLOWEST_A_FRAME_S = 120.0, 5.0
 ANY_VELOCITY = [1000.0, 1000.0, 1000.0]
 
 
-def replay_live(args: argparse.Namespace, found: Replayed, spec: PolicySpec,
-                tolerance: float) -> dict:
+def replay_live(
+    args: argparse.Namespace, found: Replayed, spec: PolicySpec, tolerance: float
+) -> dict:
     """
     Show the take to the inference node as a process, and compare what it proposes.
 
@@ -39,31 +40,59 @@ def replay_live(args: argparse.Namespace, found: Replayed, spec: PolicySpec,
 def _answers(args: argparse.Namespace, found: Replayed, spec: PolicySpec, log: Path) -> list[dict]:
     """Return the lines of the replay node."""
     from tqdm import tqdm
+
     step_s = max([*found.seconds, found.first_s or 0.0, 0.2])
-    inference = NodeSpec('inference', 'inference_node', parameters={
-        'policy': str(bundle_folder(args.policy).resolve()), 'instruction': found.instruction,
-        'device': args.device, 'precision': args.precision, 'torch_threads': args.threads,
-        'offline': args.offline, 'image_transport': 'compressed', 'max_velocity': ANY_VELOCITY,
-        'use_sim_time': True}, params_files=default_params('drive.yaml'))
-    shows = NodeSpec('replay', 'replay_node', parameters={
-        'episode': str(args.episode.resolve()), 'policy_rate_hz': float(spec.rate_hz),
-        'window': spec.window, 'start_s': START_S, 'step_s': 10 * step_s,
-        'first_s': 30 + 20 * step_s}, sends_images=True)
+    inference = NodeSpec(
+        'inference',
+        'inference_node',
+        parameters={
+            'policy': str(bundle_folder(args.policy).resolve()),
+            'instruction': found.instruction,
+            'device': args.device,
+            'precision': args.precision,
+            'torch_threads': args.threads,
+            'offline': args.offline,
+            'image_transport': 'compressed',
+            'max_velocity': ANY_VELOCITY,
+            'use_sim_time': True,
+        },
+        params_files=default_params('drive.yaml'),
+    )
+    shows = NodeSpec(
+        'replay',
+        'replay_node',
+        parameters={
+            'episode': str(args.episode.resolve()),
+            'policy_rate_hz': float(spec.rate_hz),
+            'window': spec.window,
+            'start_s': START_S,
+            'step_s': 10 * step_s,
+            'first_s': 30 + 20 * step_s,
+        },
+        sends_images=True,
+    )
     plans = int(found.new.sum())
-    limit_s = START_S + len(found.now_ns) + plans * (SLOWEST_A_FRAME_S + step_s) + float(
-        found.now_ns[-1] - found.now_ns[0]) / NANOSECONDS
-    bar = tqdm(total=plans, desc='live', unit='plan', leave=False,
-               disable=True if args.json else None)
+    limit_s = (
+        START_S
+        + len(found.now_ns)
+        + plans * (SLOWEST_A_FRAME_S + step_s)
+        + float(found.now_ns[-1] - found.now_ns[0]) / NANOSECONDS
+    )
+    bar = tqdm(
+        total=plans, desc='live', unit='plan', leave=False, disable=True if args.json else None
+    )
     with bar, Processes(log, isolated()) as processes:
         processes.start(inference)
         processes.start(shows, finite=True)
         running = processes['replay']
         try:
-            processes.wait('replay', limit_s, lambda: bar.update(
-                len(running.json_lines()) - bar.n))
+            processes.wait(
+                'replay', limit_s, lambda: bar.update(len(running.json_lines()) - bar.n)
+            )
         except (ProcessEnded, TimeoutError) as error:
-            raise UserError(f'it stopped while the take was shown to the live node: {error}'
-                            ) from error
+            raise UserError(
+                f'it stopped while the take was shown to the live node: {error}'
+            ) from error
         return running.json_lines()
 
 
@@ -81,8 +110,9 @@ def compare(answers: list[dict], found: Replayed, tolerance: float) -> dict:
         if 'withheld' in answer:
             withheld[answer['withheld']] = withheld.get(answer['withheld'], 0) + 1
         elif np.isfinite(found.twist[answer['frame'], 0]):
-            differences.append(float(np.abs(np.array(answer['twist'])
-                                            - found.twist[answer['frame']]).max()))
+            differences.append(
+                float(np.abs(np.array(answer['twist']) - found.twist[answer['frame']]).max())
+            )
             at.append(answer['frame'])
     silent = int((found.new & found.said).sum()) - len(differences) - sum(withheld.values())
     if silent > 0:
@@ -94,12 +124,19 @@ def compare(answers: list[dict], found: Replayed, tolerance: float) -> dict:
     if worst is None:
         sentence = 'the live node proposed nothing at any frame that was compared'
     else:
-        sentence = (f'the live node says the same at {len(differences)} frames, to {worst:.1g}'
-                    if equal else
-                    f'the live node says something else: {worst:.3g} m/s or rad/s apart at '
-                    f'{at_s:.2f} s (expected at most {tolerance:g}, at {len(differences)} frames)')
+        sentence = (
+            f'the live node says the same at {len(differences)} frames, to {worst:.1g}'
+            if equal
+            else f'the live node says something else: {worst:.3g} m/s or rad/s apart at '
+            f'{at_s:.2f} s (expected at most {tolerance:g}, at {len(differences)} frames)'
+        )
     for reason, count in withheld.items():
         sentence += f'; it held back at {count} more: {reason}'
-    return {'equal': equal, 'frames': len(differences), 'worst': worst,
-            'worst_at_s': at_s if differences else None, 'withheld': withheld,
-            'sentence': sentence}
+    return {
+        'equal': equal,
+        'frames': len(differences),
+        'worst': worst,
+        'worst_at_s': at_s if differences else None,
+        'withheld': withheld,
+        'sentence': sentence,
+    }

@@ -80,17 +80,23 @@ def instruction_of(episode: Episode, given: str | None) -> str:
     """
     told = (episode.instruction if given is None else given).strip()
     if not told:
-        raise UserError(f'{episode.path} has no instruction' if given is None
-                        else 'the instruction is empty', remedy='give one with --instruction TEXT')
+        raise UserError(
+            f'{episode.path} has no instruction' if given is None else 'the instruction is empty',
+            remedy='give one with --instruction TEXT',
+        )
     if len(told) > MOST_LETTERS:
-        raise UserError('the instruction is too long', got=f'{len(told)} letters',
-                        expected=f'at most {MOST_LETTERS}', remedy='give a shorter one with '
-                                                                   '--instruction TEXT')
+        raise UserError(
+            'the instruction is too long',
+            got=f'{len(told)} letters',
+            expected=f'at most {MOST_LETTERS}',
+            remedy='give a shorter one with --instruction TEXT',
+        )
     return told
 
 
-def replay(path: Path, policy: Policy, instruction: str | None,
-           bar=lambda frames: frames) -> Replayed:
+def replay(
+    path: Path, policy: Policy, instruction: str | None, bar=lambda frames: frames
+) -> Replayed:
     """
     Show a policy the frames of a take at the times at which they came.
 
@@ -105,8 +111,15 @@ def replay(path: Path, policy: Policy, instruction: str | None,
         finite = np.isfinite(episode.commands.twist).all(-1)
         driven, before = _commands(episode, finite, times.now_ns, spec)
         count = len(episode)
-        found = Replayed(told, times.now_ns, times.stamp_ns, np.full((count, 6), np.nan),
-                         np.zeros(count, bool), driven, before)
+        found = Replayed(
+            told,
+            times.now_ns,
+            times.stamp_ns,
+            np.full((count, 6), np.nan),
+            np.zeros(count, bool),
+            driven,
+            before,
+        )
         found.notes = _notes(episode, finite, times, spec)
         found.gaps = _gaps(times, spec.rate_hz)
         looked = looks(times.stamp_ns, spec.rate_hz, spec.window)
@@ -115,8 +128,14 @@ def replay(path: Path, policy: Policy, instruction: str | None,
     return found
 
 
-def _drive(episode: Episode, times: Came, policy: Policy, found: Replayed,
-           looked: list[bool | None], frames: Iterable[int]) -> None:
+def _drive(
+    episode: Episode,
+    times: Came,
+    policy: Policy,
+    found: Replayed,
+    looked: list[bool | None],
+    frames: Iterable[int],
+) -> None:
     driver = PolicyDriver(policy)
     driver.reset(found.instruction)
     for index in frames:
@@ -144,8 +163,9 @@ def _drive(episode: Episode, times: Came, policy: Policy, found: Replayed,
             found.twist[index] = twist
 
 
-def _commands(episode: Episode, finite: np.ndarray, now_ns: np.ndarray,
-              spec) -> tuple[np.ndarray, np.ndarray]:
+def _commands(
+    episode: Episode, finite: np.ndarray, now_ns: np.ndarray, spec
+) -> tuple[np.ndarray, np.ndarray]:
     received_ns, twist = episode.commands.received_ns[finite], episode.commands.twist[finite]
     order = np.argsort(received_ns, kind='stable')
     log = CommandLog(received_ns[order], twist[order], spec.command_max_age_s)
@@ -162,8 +182,10 @@ def _notes(episode: Episode, finite: np.ndarray, times: Came, spec) -> list[str]
     late_s = float(np.median(times.now_ns - times.stamp_ns)) / NANOSECONDS
     oldest_s = GuardConfig().observation_max_age_s
     if late_s > oldest_s:
-        notes.append(f'images came {late_s:.2f} s after they were taken; by default the guard '
-                     f'drives by none older than {oldest_s:g} s')
+        notes.append(
+            f'images came {late_s:.2f} s after they were taken; by default the guard '
+            f'drives by none older than {oldest_s:g} s'
+        )
     if not episode.complete:
         notes.append('the take was never finished: what was flushed of it is replayed')
     twist = episode.commands.twist[finite]
@@ -171,8 +193,11 @@ def _notes(episode: Episode, finite: np.ndarray, times: Came, spec) -> list[str]
         notes.append(f'{int((~finite).sum())} commands are no finite numbers: they are left out')
     if not len(twist):
         notes.append('the take holds no command: what was driven counts as zero')
-    other = [axis for column, axis in enumerate(TWIST_AXES)
-             if axis not in spec.actions.axes and twist[:, column].any()]
+    other = [
+        axis
+        for column, axis in enumerate(TWIST_AXES)
+        if axis not in spec.actions.axes and twist[:, column].any()
+    ]
     if other:
         notes.append(f'the take drives {", ".join(other)} too, which this policy does not know')
     return notes
@@ -183,8 +208,11 @@ def _gaps(times: Came, rate_hz: float) -> list[str]:
     steps_s = np.diff(times.stamp_ns) / NANOSECONDS
     found = []
     for index in np.flatnonzero((steps_s > GAP_PERIODS / rate_hz) | (steps_s <= 0)):
-        what = (f'{steps_s[index]:.2f} s without a frame' if steps_s[index] > 0 else
-                f'stamps go back by {-steps_s[index]:.3f} s')
+        what = (
+            f'{steps_s[index]:.2f} s without a frame'
+            if steps_s[index] > 0
+            else f'stamps go back by {-steps_s[index]:.3f} s'
+        )
         found.append(f'at {_at(times, index):.2f} s: {what}')
     return found
 
@@ -197,9 +225,15 @@ def _refused(times: Came, looked: list[bool | None]) -> list[str]:
             first, count = (index, 1) if first is None else (first, count + 1)
         elif plan and first is not None:
             end = f'to {_at(times, index):.2f} s' if index < len(times.now_ns) else 'to the end'
-            why = ('the window has a gap' if first else 'the first window fills'
-                   if index < len(times.now_ns) else 'the window is never full')
-            found.append(f'at {_at(times, first):.2f} s {end}: {count} frames without a plan, '
-                         f'{why}')
+            why = (
+                'the window has a gap'
+                if first
+                else 'the first window fills'
+                if index < len(times.now_ns)
+                else 'the window is never full'
+            )
+            found.append(
+                f'at {_at(times, first):.2f} s {end}: {count} frames without a plan, {why}'
+            )
             first = None
     return found

@@ -14,13 +14,16 @@ ARENA_AXES = ('linear_x', 'linear_y', 'angular_z')
 def read_policy(policy: Path):
     """Return what a bundle says of itself; refuses what does not fit the arena."""
     from mobile_vla_ros.model.bundle import read_spec
+
     spec = read_spec(policy)
     foreign = [axis for axis in spec.actions.axes if axis not in ARENA_AXES]
     if foreign:
-        raise UserError(f'the arena cannot drive the policy {policy}',
-                        got=f'axes {", ".join(spec.actions.axes)}',
-                        expected=f'some of {", ".join(ARENA_AXES)}',
-                        remedy='train it on these: mobile_vla train --axes')
+        raise UserError(
+            f'the arena cannot drive the policy {policy}',
+            got=f'axes {", ".join(spec.actions.axes)}',
+            expected=f'some of {", ".join(ARENA_AXES)}',
+            remedy='train it on these: mobile_vla train --axes',
+        )
     return spec
 
 
@@ -38,6 +41,7 @@ def _driver(policy: Path | None, spec, control: str, device: str, arena):
     import numpy as np
 
     from mobile_vla_ros.sim.trials import ConstantDriver, ExpertDriver
+
     if policy is None and not control:
         return ExpertDriver(arena)
     if control == 'zero':
@@ -48,18 +52,27 @@ def _driver(policy: Path | None, spec, control: str, device: str, arena):
 
     from mobile_vla_ros.runtime.driver import PolicyDriver
     from mobile_vla_ros.runtime.policy import VlaPolicy
+
     torch.set_num_threads(1)  # as the inference node; a step of one frame gains nothing from more
-    return _Guarded(PolicyDriver(VlaPolicy.load(
-        policy, device=device, blank=control if control in BLANKS else '')))
+    return _Guarded(
+        PolicyDriver(
+            VlaPolicy.load(policy, device=device, blank=control if control in BLANKS else '')
+        )
+    )
 
 
 def _mean_action(policy: Path, spec):
     import numpy as np
+
     action = spec.data.get('mean_action')
     if action is None or len(action) != len(spec.actions.axes):
-        raise UserError(f'the policy {policy} does not know the mean action of its takes',
-                        got=action, expected=f'data.mean_action in policy.json, a number for each '
-                        f'of {", ".join(spec.actions.axes)}', remedy='train it again')
+        raise UserError(
+            f'the policy {policy} does not know the mean action of its takes',
+            got=action,
+            expected=f'data.mean_action in policy.json, a number for each '
+            f'of {", ".join(spec.actions.axes)}',
+            remedy='train it again',
+        )
     twist = np.zeros(6)
     twist[spec.actions.columns] = action
     return twist
@@ -75,6 +88,7 @@ class _Guarded:
     def reset(self, instruction: str) -> None:
         """Begin a scene."""
         from mobile_vla_ros.safety.guard import Guard, GuardConfig
+
         self._driver.reset(instruction)
         # As in the arena's live stack: nobody is there to arm it again.
         self._guard = Guard(GuardConfig(disarm_on_fault=False), armed=True)
@@ -118,6 +132,7 @@ def fingerprint(policy: Path | None) -> str | None:
     if policy is None:
         return None
     from mobile_vla_ros.model.bundle import bundle_folder
+
     total = hashlib.sha256()
     folder = bundle_folder(policy)
     for path in sorted(path for path in folder.rglob('*') if path.is_file()):

@@ -38,40 +38,62 @@ def text(summary: Mapping, speeds: tuple[float, float] | None) -> str:
 
     :param speeds: the arena against real time, without and with the driver; none if nothing ran.
     """
-    kinds = ', '.join(f'{kind} {counts[SUCCESS]}/{counts["drives"]}'
-                      for kind, counts in summary['kinds'].items())
+    kinds = ', '.join(
+        f'{kind} {counts[SUCCESS]}/{counts["drives"]}' for kind, counts in summary['kinds'].items()
+    )
     ends = ', '.join(f'{end} {count}' for end, count in summary['ends'].items())
-    lines = [f'{summary["suite"]}: {summary["success_rate"]:.0%} success '
-             f'({span(summary["success_interval"])}), {summary["collision_rate"]:.0%} collisions '
-             f'({span(summary["collision_interval"])}) in {summary["trials"]} trials',
-             f'  drives: {ends}', f'  succeeded by task: {kinds}']
+    lines = [
+        f'{summary["suite"]}: {summary["success_rate"]:.0%} success '
+        f'({span(summary["success_interval"])}), {summary["collision_rate"]:.0%} collisions '
+        f'({span(summary["collision_interval"])}) in {summary["trials"]} trials',
+        f'  drives: {ends}',
+        f'  succeeded by task: {kinds}',
+    ]
     time, way = summary['time_s'], summary['length_m']
     if time['mean'] is not None:
-        lines.append(f'  a successful drive: {time["mean"]:.1f} s ({times(time)}), '
-                     f'{way["mean"]:.2f} m ({times(way)})')
+        lines.append(
+            f'  a successful drive: {time["mean"]:.1f} s ({times(time)}), '
+            f'{way["mean"]:.2f} m ({times(way)})'
+        )
     if speeds:
-        lines.append(f'  speed: the arena {speeds[0]:.0f} x real time, with its driver '
-                     f'{speeds[1]:.0f} x')
+        lines.append(
+            f'  speed: the arena {speeds[0]:.0f} x real time, with its driver {speeds[1]:.0f} x'
+        )
     return '\n'.join(lines)
 
 
-def write(path: Path, arena: Arena, summaries: Mapping[str, Mapping],
-          driven: Mapping[str, Sequence[Trial]], *, who: str) -> Path:
+def write(
+    path: Path,
+    arena: Arena,
+    summaries: Mapping[str, Mapping],
+    driven: Mapping[str, Sequence[Trial]],
+    *,
+    who: str,
+) -> Path:
     """Write the page in one go: a page that was there before is replaced by a whole one."""
     small = Arena(FILM_PIXELS, FILM_PIXELS, limits=arena.limits, judge=arena.judge)
     arena.close()  # one GL context at a time
     try:
-        views = [_suite(small, name, summaries[name], driven[name], FILM_BYTES // len(driven))
-                 for name in driven]
+        views = [
+            _suite(small, name, summaries[name], driven[name], FILM_BYTES // len(driven))
+            for name in driven
+        ]
     finally:
         small.close()
-    return page.write(path, trials_page(
-        'Driven in the arena', f'mobile_vla simulate: {who}; suites of version {suites.VERSION}, '
-        f'mobile_vla_ros {__version__}', views))
+    return page.write(
+        path,
+        trials_page(
+            'Driven in the arena',
+            f'mobile_vla simulate: {who}; suites of version {suites.VERSION}, '
+            f'mobile_vla_ros {__version__}',
+            views,
+        ),
+    )
 
 
-def _suite(arena: Arena, name: str, summary: Mapping, trials: Sequence[Trial],
-           budget: int) -> SuiteView:
+def _suite(
+    arena: Arena, name: str, summary: Mapping, trials: Sequence[Trial], budget: int
+) -> SuiteView:
     """Build what the page shows of a suite; its films have at most so many bytes together."""
     views, films, spent = [], 0, 0
     for trial in trials:
@@ -85,22 +107,36 @@ def _suite(arena: Arena, name: str, summary: Mapping, trials: Sequence[Trial],
             title = f'{drive.kind}, trial {trial.number}'
             if len(trial.drives) > 1:
                 title += f', drive {place + 1}'
-            views.append(DriveView(title, drive.instruction, drive.outcome, drive.elapsed_s,
-                                   _things(drive), drive.path, drive.expert_path, film))
+            views.append(
+                DriveView(
+                    title,
+                    drive.instruction,
+                    drive.outcome,
+                    drive.elapsed_s,
+                    _things(drive),
+                    drive.path,
+                    drive.expert_path,
+                    film,
+                )
+            )
     return SuiteView(name, suites.SUITES[name].about, summary, views)
 
 
 def _things(drive: Drive) -> list[Thing]:
     scene = suites.scene(drive.suite, drive.scene)
-    return [Thing(thing.shape, thing.rgb, thing.x, thing.y, thing.radius, clutter=True)
-            for thing in scene.clutter] + [
+    return [
+        Thing(thing.shape, thing.rgb, thing.x, thing.y, thing.radius, clutter=True)
+        for thing in scene.clutter
+    ] + [
         Thing(thing.shape, thing.rgb, thing.x, thing.y, thing.radius, i == scene.task.target)
-        for i, thing in enumerate(scene.objects)]
+        for i, thing in enumerate(scene.objects)
+    ]
 
 
 def _film(arena: Arena, drive: Drive) -> Film | None:
     """Draw again what the camera saw; none where the path does not tell where it looked."""
     from PIL import Image
+
     if not drive.path or len(drive.path[0]) < 3:
         return None
     rows = [*range(0, len(drive.path) - 1, FILM_STEP), len(drive.path) - 1]
@@ -109,8 +145,11 @@ def _film(arena: Arena, drive: Drive) -> Film | None:
     drawn = None
     for row in rows:
         pose = drive.path[row]
-        if drawn is None or math.dist(pose[:2], drawn[:2]) > STILL_M or abs(
-                math.remainder(pose[2] - drawn[2], math.tau)) > STILL_RAD:
+        if (
+            drawn is None
+            or math.dist(pose[:2], drawn[:2]) > STILL_M
+            or abs(math.remainder(pose[2] - drawn[2], math.tau)) > STILL_RAD
+        ):
             arena.pose = pose
             arena.time_ns = row * PATH_PERIOD_NS
             buffer = io.BytesIO()

@@ -12,16 +12,19 @@ from mobile_vla_ros.errors import UserError, did_you_mean
 from mobile_vla_ros.training.config import DataConfig, ModelConfig, TrainConfig
 
 DESCRIPTION = 'Fine-tune Kosmos-2 (LoRA and the LSTM head) on recorded takes; writes a policy.'
-EXAMPLE = ('example: mobile_vla train --data takes --out runs/first --epochs 20; with what was '
-           'corrected while it drove: mobile_vla train --init runs/first/best --data drives '
-           '--corrections 10 --out runs/second')
+EXAMPLE = (
+    'example: mobile_vla train --data takes --out runs/first --epochs 20; with what was '
+    'corrected while it drove: mobile_vla train --init runs/first/best --data drives '
+    '--corrections 10 --out runs/second'
+)
 CONFIGS = (ModelConfig, DataConfig, TrainConfig)
 
 
 def register(subparsers) -> None:
     """Add the subcommand; its flags are read by transformers' parser in `run`."""
-    parser = subparsers.add_parser('train', help='fine-tune a policy on recorded takes',
-                                   add_help=False)
+    parser = subparsers.add_parser(
+        'train', help='fine-tune a policy on recorded takes', add_help=False
+    )
     parser.set_defaults(run=run, takes_rest=True)
 
 
@@ -33,8 +36,14 @@ def parse(argv: list[str]) -> tuple[ModelConfig, DataConfig, TrainConfig]:
         be gone on from as asked.
     """
     from transformers import HfArgumentParser
-    parser = HfArgumentParser(CONFIGS, prog='mobile_vla train', description=DESCRIPTION,
-                              epilog=EXAMPLE, formatter_class=argparse.HelpFormatter)
+
+    parser = HfArgumentParser(
+        CONFIGS,
+        prog='mobile_vla train',
+        description=DESCRIPTION,
+        epilog=EXAMPLE,
+        formatter_class=argparse.HelpFormatter,
+    )
     parser.add_argument('--config', type=Path, help='YAML file of these names; flags win over it')
     early = argparse.ArgumentParser(add_help=False)
     early.add_argument('--config', type=Path)
@@ -48,12 +57,16 @@ def parse(argv: list[str]) -> tuple[ModelConfig, DataConfig, TrainConfig]:
     *configs, _, rest = parser.parse_args_into_dataclasses(argv, return_remaining_strings=True)
     if rest:
         flags = {flag for action in parser._actions for flag in action.option_strings}
-        raise UserError('unknown arguments', got=' '.join(rest),
-                        expected='what mobile_vla train --help lists',
-                        remedy=did_you_mean(rest[0].partition('=')[0], flags))
+        raise UserError(
+            'unknown arguments',
+            got=' '.join(rest),
+            expected='what mobile_vla train --help lists',
+            remedy=did_you_mean(rest[0].partition('=')[0], flags),
+        )
     model, data, config = configs
     if model.init:
         from mobile_vla_ros.training.begin import settled
+
         for action in parser._actions:
             action.default = argparse.SUPPRESS  # what is left is what was given
         flags = vars(parser.parse_known_args(argv)[0])
@@ -70,13 +83,19 @@ def read_config(path: Path) -> dict:
     except yaml.YAMLError as error:
         raise UserError(f'{path} is not YAML', got=' '.join(str(error).split())) from error
     if not isinstance(values, dict):
-        raise UserError(f'{path} holds no settings', got=type(values).__name__,
-                        expected='lines such as "epochs: 20"')
+        raise UserError(
+            f'{path} holds no settings',
+            got=type(values).__name__,
+            expected='lines such as "epochs: 20"',
+        )
     hints = {name: hint for config in CONFIGS for name, hint in get_type_hints(config).items()}
     for name in values:
         if name not in hints:
-            raise UserError(f'{path} has an unknown name', got=repr(name),
-                            remedy=did_you_mean(str(name), hints))
+            raise UserError(
+                f'{path} has an unknown name',
+                got=repr(name),
+                remedy=did_you_mean(str(name), hints),
+            )
     wrong = []
     for name, value in values.items():
         try:
@@ -115,6 +134,7 @@ def _word(hint) -> str:
 def say(text: str) -> None:
     """Print a line above the progress bar, at once also into a pipe."""
     from tqdm import tqdm
+
     tqdm.write(text)
     sys.stdout.flush()
 
@@ -124,14 +144,21 @@ def run(args: argparse.Namespace, argv: list[str]) -> int:
     configs = parse(argv)
     from mobile_vla_ros.training.loop import Trained, train
     from mobile_vla_ros.training.stop import TrainingStopped
+
     page = Path(configs[2].out) / 'report.html'
 
     def report(trained: Trained) -> None:
         from mobile_vla_ros.cli import train_report
-        train_report.write(page, trained.policy, trained.scored, trained.takes,
-                           history=trained.history, config={
-                               name: value for config in configs
-                               for name, value in asdict(config).items()})
+
+        train_report.write(
+            page,
+            trained.policy,
+            trained.scored,
+            trained.takes,
+            history=trained.history,
+            config={name: value for config in configs for name, value in asdict(config).items()},
+        )
+
     try:
         trained = train(*configs, say=say, report=report)
     except TrainingStopped as stopped:
@@ -139,6 +166,8 @@ def run(args: argparse.Namespace, argv: list[str]) -> int:
             print(f'mobile_vla: {stopped}', file=sys.stderr)
         return 130
     if trained is not None:
-        print(f'policy: {trained.best}\nreport: {page}\n'
-              f'next: mobile_vla evaluate --data {configs[1].data} --policy {trained.best}')
+        print(
+            f'policy: {trained.best}\nreport: {page}\n'
+            f'next: mobile_vla evaluate --data {configs[1].data} --policy {trained.best}'
+        )
     return 0

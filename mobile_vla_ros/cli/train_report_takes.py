@@ -52,9 +52,14 @@ def newest(policy: PolicySpec, scored: Scored) -> Newest:
     missed = np.where(real, np.abs(predicted - actions).mean(2), 0).sum(1)
     error = np.where(steps, missed / np.maximum(steps, 1), np.nan)
     scale = np.asarray(policy.actions.scale)
-    return Newest(np.repeat(np.arange(len(counts)), counts),
-                  np.concatenate([np.arange(count) + policy.window - 1 for count in counts]),
-                  actions * scale, predicted * scale, real, error)
+    return Newest(
+        np.repeat(np.arange(len(counts)), counts),
+        np.concatenate([np.arange(count) + policy.window - 1 for count in counts]),
+        actions * scale,
+        predicted * scale,
+        real,
+        error,
+    )
 
 
 def drives(policy: PolicySpec, runs: Sequence[Run], found: Newest) -> list[Drive]:
@@ -77,21 +82,36 @@ def drives(policy: PolicySpec, runs: Sequence[Run], found: Newest) -> list[Drive
             moving.append(take)
     order = sorted(moving or of_take, key=errors.get)
     of = f'of {len(order)}' + (' that move' if 0 < len(moving) < len(of_take) else '')
-    chosen = {order[len(order) // 2]: f'The median {of}', order[0]: f'The best {of}',
-              order[-1]: f'The worst {of}'}
+    chosen = {
+        order[len(order) // 2]: f'The median {of}',
+        order[0]: f'The best {of}',
+        order[-1]: f'The worst {of}',
+    }
     if len(order) == 1:
-        chosen = {order[0]: 'The only take that moves' if len(of_take) > 1
-                  else 'The only validation take'}
+        chosen = {
+            order[0]: 'The only take that moves'
+            if len(of_take) > 1
+            else 'The only validation take'
+        }
     others = sorted(set(order) - set(chosen), key=lengths.get)
     if others:
         chosen[others[-1]] = 'The longest of the others'
-    return [_drive(policy, [runs[number] for number in of_take[take]],
-                   np.isin(found.run, of_take[take]), found, chosen[take])
-            for take in order if take in chosen]
+    return [
+        _drive(
+            policy,
+            [runs[number] for number in of_take[take]],
+            np.isin(found.run, of_take[take]),
+            found,
+            chosen[take],
+        )
+        for take in order
+        if take in chosen
+    ]
 
 
-def _drive(policy: PolicySpec, runs: Sequence[Run], mine: np.ndarray, found: Newest,
-           what: str) -> Drive:
+def _drive(
+    policy: PolicySpec, runs: Sequence[Run], mine: np.ndarray, found: Newest, what: str
+) -> Drive:
     """Join the runs of a take: one after another, with a break where frames are missing."""
     driven = np.where(found.real[mine, :1], found.driven[mine, 0], np.nan)
     predicted = found.predicted[mine, 0]
@@ -101,24 +121,32 @@ def _drive(policy: PolicySpec, runs: Sequence[Run], mine: np.ndarray, found: New
     for run in runs:
         count = len(run.frames) - policy.window + 1
         seconds = (start + np.arange(count) + policy.window - 1) / policy.rate_hz
-        lines += [(seconds, driven[at:at + count], predicted[at:at + count]),
-                  (np.array([np.nan]), axes, axes)]
+        lines += [
+            (seconds, driven[at : at + count], predicted[at : at + count]),
+            (np.array([np.nan]), axes, axes),
+        ]
         at, start = at + count, start + len(run.frames)
         starts.append(start / policy.rate_hz)
     missed = np.abs(driven - predicted)[np.isfinite(driven - predicted).all(1)]
     return Drive(
         title=f'{what}: “{runs[0].instruction}”',
         about=f'{runs[0].episode_id}, {starts[-1]:.1f} s; mean error '
-              + (velocity(policy, missed.mean(0), sign='') if len(missed) else 'not finite'),
+        + (velocity(policy, missed.mean(0), sign='') if len(missed) else 'not finite'),
         seconds=np.concatenate([line[0] for line in lines[:-1]]),
         driven=np.concatenate([line[1] for line in lines[:-1]]),
-        predicted=np.concatenate([line[2] for line in lines[:-1]]), gaps=starts[:-1])
+        predicted=np.concatenate([line[2] for line in lines[:-1]]),
+        gaps=starts[:-1],
+    )
 
 
 def velocity(policy: PolicySpec, values: Iterable[float], sign: str = '+') -> str:
     """Return a velocity in words: every axis with its unit."""
-    return ', '.join(f'{axis} {value:{sign}.2f} {unit}' for axis, unit, value in zip(
-        policy.actions.axes, policy.actions.units, values, strict=True)).replace('-', '−')
+    return ', '.join(
+        f'{axis} {value:{sign}.2f} {unit}'
+        for axis, unit, value in zip(
+            policy.actions.axes, policy.actions.units, values, strict=True
+        )
+    ).replace('-', '−')
 
 
 def worst(policy: PolicySpec, runs: Sequence[Run], found: Newest) -> list[BadWindow]:
@@ -138,29 +166,45 @@ def worst(policy: PolicySpec, runs: Sequence[Run], found: Newest) -> list[BadWin
 
 def _bad_window(policy: PolicySpec, run: Run, found: Newest, window: int) -> BadWindow:
     real, row = found.real[window], int(found.row[window])
-    driven, predicted = (values[window][real].mean(0) for values in (found.driven,
-                                                                      found.predicted))
+    driven, predicted = (
+        values[window][real].mean(0) for values in (found.driven, found.predicted)
+    )
     title = f'“{run.instruction}”'
-    about = (f'{run.episode_id}, second {row / policy.rate_hz:.1f}; mean velocity over the next '
-             f'{real.sum() / policy.rate_hz:g} s')
+    about = (
+        f'{run.episode_id}, second {row / policy.rate_hz:.1f}; mean velocity over the next '
+        f'{real.sum() / policy.rate_hz:g} s'
+    )
     words = velocity(policy, driven), velocity(policy, predicted)
     try:
         with Episode.open(run.path) as episode:
-            places = np.unique(np.linspace(row - policy.window + 1, row, min(
-                policy.window, MOST_FRAMES)).round().astype(int))
+            places = np.unique(
+                np.linspace(row - policy.window + 1, row, min(policy.window, MOST_FRAMES))
+                .round()
+                .astype(int)
+            )
             images = [_fitted(episode.frame(int(run.frames[place])).image) for place in places]
     except (UserError, OSError, IndexError) as error:
         return BadWindow(title, about, *words, problem=f'its frames cannot be shown: {error}')
     twists = [_twist(policy, driven), _twist(policy, predicted)]
-    linear = [scale for axis, scale in zip(policy.actions.axes, policy.actions.scale, strict=True)
-              if axis.startswith('linear')]
+    linear = [
+        scale
+        for axis, scale in zip(policy.actions.axes, policy.actions.scale, strict=True)
+        if axis.startswith('linear')
+    ]
     # However fast a bad prediction is, its arrow stays in the picture.
     full_speed = max([*linear, *(float(np.hypot(*twist[:2])) for twist in twists)])
-    images[-1] = draw_arrows(images[-1], list(zip(twists, (DRIVEN, PREDICTED), strict=True)),
-                             full_speed)
-    return BadWindow(title, about, *words, [
-        (image, 'now' if place == row else f'{(row - place) / policy.rate_hz:.1f} s before')
-        for image, place in zip(images, places, strict=True)])
+    images[-1] = draw_arrows(
+        images[-1], list(zip(twists, (DRIVEN, PREDICTED), strict=True)), full_speed
+    )
+    return BadWindow(
+        title,
+        about,
+        *words,
+        [
+            (image, 'now' if place == row else f'{(row - place) / policy.rate_hz:.1f} s before')
+            for image, place in zip(images, places, strict=True)
+        ],
+    )
 
 
 def _fitted(image: np.ndarray) -> np.ndarray:
@@ -177,39 +221,55 @@ def _twist(policy: PolicySpec, velocity: np.ndarray) -> np.ndarray:
     return twist
 
 
-def coverage(policy: PolicySpec, takes: Takes, val: Sequence[Run],
-             broken: Sequence[str]) -> Coverage:
+def coverage(
+    policy: PolicySpec, takes: Takes, val: Sequence[Run], broken: Sequence[str]
+) -> Coverage:
     """
     Return what was driven on both sides, by instruction; the most frequent first.
 
     :param broken: sentences that name frames which cannot be read.
     """
+
     def cells(runs: Sequence[Run]) -> list[str]:
         if not runs:
             return ['–', '–', '–']
         frames = sum(len(run.frames) for run in runs)
         idle = sum(int((np.abs(run.ahead[:, 0]).max(1) < STILL).sum()) for run in runs)
-        return [str(len({run.episode_id for run in runs})),
-                f'{frames / policy.rate_hz / 60:.2f}', f'{idle / frames:.0%}']
+        return [
+            str(len({run.episode_id for run in runs})),
+            f'{frames / policy.rate_hz / 60:.2f}',
+            f'{idle / frames:.0%}',
+        ]
 
     def driven(runs: Sequence[Run]) -> np.ndarray:
         columns = policy.actions.columns
-        return np.concatenate([np.zeros((0, len(columns))),
-                               *(run.ahead[:, 0][:, columns] for run in runs)])
+        return np.concatenate(
+            [np.zeros((0, len(columns))), *(run.ahead[:, 0][:, columns] for run in runs)]
+        )
+
     sides: dict[str, tuple[list[Run], list[Run]]] = {}
     for side, runs in enumerate((takes.train, val)):
         for run in runs:
             sides.setdefault(run.instruction, ([], []))[side].append(run)
     names = sorted(sides, key=lambda name: (-sum(map(len, sides[name])), name))
-    rows = [[f'all ({len(names)})', *cells(takes.train), *cells(val)],
-            *([name, *cells(sides[name][0]), *cells(sides[name][1])] for name in names)]
-    left_out = {Path(path).name: reason for path, reason in
-                list(takes.left_out.items())[:MOST_NAMES]}
+    rows = [
+        [f'all ({len(names)})', *cells(takes.train), *cells(val)],
+        *([name, *cells(sides[name][0]), *cells(sides[name][1])] for name in names),
+    ]
+    left_out = {
+        Path(path).name: reason for path, reason in list(takes.left_out.items())[:MOST_NAMES]
+    }
     if len(takes.left_out) > MOST_NAMES:
         left_out[f'and {len(takes.left_out) - MOST_NAMES} more'] = 'named in the log'
-    return Coverage(rows, driven(takes.train), driven(val), left_out,
-                    _groups(getattr(takes, 'near_identical', ())),
-                    _groups(getattr(takes, 'leaks', ())), broken)
+    return Coverage(
+        rows,
+        driven(takes.train),
+        driven(val),
+        left_out,
+        _groups(getattr(takes, 'near_identical', ())),
+        _groups(getattr(takes, 'leaks', ())),
+        broken,
+    )
 
 
 def _groups(found: Iterable) -> list[list[str]]:

@@ -35,8 +35,10 @@ class TrialLog(contextlib.AbstractContextManager):
             self.trials = self._read()
         except BlockingIOError as error:
             self._file.close()
-            raise UserError(f'{path} is being written by another run',
-                            remedy='wait for it, or give another --out') from error
+            raise UserError(
+                f'{path} is being written by another run',
+                remedy='wait for it, or give another --out',
+            ) from error
         except UserError:
             self._file.close()
             raise
@@ -44,7 +46,7 @@ class TrialLog(contextlib.AbstractContextManager):
     def _read(self) -> list[Trial]:
         self._file.seek(0)
         text = self._file.read()
-        whole = text[:text.rfind(b'\n') + 1]
+        whole = text[: text.rfind(b'\n') + 1]
         lines = whole.splitlines()
         if text:
             self._compare(lines[0] if lines else text)
@@ -53,7 +55,7 @@ class TrialLog(contextlib.AbstractContextManager):
         return trials
 
     def _compare(self, line: bytes) -> None:
-        if not line.endswith(b'}') and START.startswith(line[:len(START)]):
+        if not line.endswith(b'}') and START.startswith(line[: len(START)]):
             return  # a header that was not written to its end
         try:
             found = json.loads(line)
@@ -69,7 +71,8 @@ class TrialLog(contextlib.AbstractContextManager):
                 f'{self.path} holds trials of another kind',
                 got=', '.join(f'{name} {_short(found.get(name))}' for name in other),
                 expected=', '.join(f'{name} {_short(wanted.get(name))}' for name in other),
-                remedy='give another --out')
+                remedy='give another --out',
+            )
 
     def _trial(self, place: int, line: bytes) -> Trial:
         try:
@@ -78,17 +81,18 @@ class TrialLog(contextlib.AbstractContextManager):
             if trial.number != self.header['seed'] + place:
                 raise ValueError(f'trial {trial.number}')
         except (ValueError, KeyError, TypeError) as error:
-            raise UserError(f'line {place + 2} of {self.path} is damaged', got=str(error),
-                            remedy='delete that line and what follows, or give another --out'
-                            ) from error
+            raise UserError(
+                f'line {place + 2} of {self.path} is damaged',
+                got=str(error),
+                remedy='delete that line and what follows, or give another --out',
+            ) from error
         return trial
 
     def add(self, trial: Trial) -> None:
         """Append a finished trial; it is in the file when this returns."""
         if os.fstat(self._file.fileno()).st_size == 0:
             self._write(self.header)
-        self._write({'trial': trial.number,
-                     'drives': [drive.to_json() for drive in trial.drives]})
+        self._write({'trial': trial.number, 'drives': [drive.to_json() for drive in trial.drives]})
         self.trials.append(trial)
 
     def _write(self, content: dict) -> None:

@@ -13,16 +13,22 @@ from mobile_vla_ros.types import ActionSpec
 MIRRORED_AXES = ('linear_y', 'angular_x', 'angular_z')
 MIRRORED_WORDS = {f'left{end}': f'right{end}' for end in ('', 'most', 'ward', 'wards')}
 MIRRORED_WORDS |= {right: left for left, right in MIRRORED_WORDS.items()}
-MIRRORED_WORDS |= {'clockwise': 'counterclockwise', 'counterclockwise': 'clockwise',
-                   'counter-clockwise': 'clockwise', 'anticlockwise': 'clockwise',
-                   'anti-clockwise': 'clockwise'}
+MIRRORED_WORDS |= {
+    'clockwise': 'counterclockwise',
+    'counterclockwise': 'clockwise',
+    'counter-clockwise': 'clockwise',
+    'anticlockwise': 'clockwise',
+    'anti-clockwise': 'clockwise',
+}
 # The largest share that each of the others may be given.
 MOST = {'light': 0.9, 'colour': 0.9, 'shift': 0.45}
 HUE_SHARE = 0.1
 LUMA = (0.299, 0.587, 0.114)
 # The longest first; an underscore parts words as a space does.
-_WORDS = re.compile(r'(?<![^\W_])(' + '|'.join(sorted(MIRRORED_WORDS, key=len, reverse=True))
-                    + r')(?![^\W_])', re.IGNORECASE)
+_WORDS = re.compile(
+    r'(?<![^\W_])(' + '|'.join(sorted(MIRRORED_WORDS, key=len, reverse=True)) + r')(?![^\W_])',
+    re.IGNORECASE,
+)
 
 
 @dataclass(frozen=True)
@@ -46,8 +52,11 @@ class Augmentation:
     shift: float = 0.0
 
     def __post_init__(self):
-        wrong = [f'{name} is {getattr(self, name)}, not from 0 to {most}'
-                 for name, most in MOST.items() if not 0 <= getattr(self, name) <= most]
+        wrong = [
+            f'{name} is {getattr(self, name)}, not from 0 to {most}'
+            for name, most in MOST.items()
+            if not 0 <= getattr(self, name) <= most
+        ]
         if wrong:
             raise UserError('the augmentation is refused', got=', '.join(wrong))
 
@@ -62,8 +71,14 @@ class Augmentation:
 
     def draw(self, generator: torch.Generator) -> 'Change':
         """Draw how the images of a piece change, besides being mirrored."""
-        spans = [self.light, self.light, self.colour, self.colour * HUE_SHARE, self.shift,
-                 self.shift]
+        spans = [
+            self.light,
+            self.light,
+            self.colour,
+            self.colour * HUE_SHARE,
+            self.shift,
+            self.shift,
+        ]
         drawn = (torch.rand(len(spans), generator=generator, dtype=torch.float64) * 2 - 1).tolist()
         return Change(*(span * value for span, value in zip(spans, drawn, strict=True)))
 
@@ -122,7 +137,7 @@ class Change:
         """
         angle = 2 * np.pi * self.hue
         across = np.array([[0, -1, 1], [1, 0, -1], [-1, 1, 0]]) / np.sqrt(3)
-        turned = (np.cos(angle) * np.eye(3) + (1 - np.cos(angle)) / 3 + np.sin(angle) * across)
+        turned = np.cos(angle) * np.eye(3) + (1 - np.cos(angle)) / 3 + np.sin(angle) * across
         grey = np.tile(LUMA, (3, 1))
         wanted = (grey + (1 + self.saturation) * (np.eye(3) - grey)) @ turned
         return (wanted - np.eye(3)).astype(np.float32)
@@ -140,9 +155,11 @@ def _moved(images: np.ndarray, by: int, axis: int) -> np.ndarray:
 
 def mirror_instruction(text: str) -> str:
     """Return an instruction with left and right exchanged; a capital stays one."""
+
     def other(match: re.Match) -> str:
         word = MIRRORED_WORDS[match[0].lower()]
         return word.capitalize() if match[0][0].isupper() else word
+
     return _WORDS.sub(other, text)
 
 
@@ -153,5 +170,6 @@ def mirror_images(images: np.ndarray) -> np.ndarray:
 
 def mirror_actions(actions: np.ndarray, spec: ActionSpec) -> np.ndarray:
     """Return (…, axes) actions as they are in a mirrored world."""
-    return actions * np.array([-1 if axis in MIRRORED_AXES else 1 for axis in spec.axes],
-                              dtype=actions.dtype)
+    return actions * np.array(
+        [-1 if axis in MIRRORED_AXES else 1 for axis in spec.axes], dtype=actions.dtype
+    )

@@ -68,14 +68,28 @@ class RunDataset(Dataset):
     `windows` are in its pieces, `thinned` were left out.
     """
 
-    def __init__(self, runs: Sequence[Run], actions: ActionSpec, image: ImageSpec, window: int,
-                 piece_frames: int, text_ids: dict[str, torch.Tensor],
-                 augmentation: Augmentation | None = None, *, blank_images: bool = False,
-                 tokens: ImageTokens | None = None, idle_keep: float = 1.0,
-                 cache: FrameCache | None = None, corrections: float = 0.0):
+    def __init__(
+        self,
+        runs: Sequence[Run],
+        actions: ActionSpec,
+        image: ImageSpec,
+        window: int,
+        piece_frames: int,
+        text_ids: dict[str, torch.Tensor],
+        augmentation: Augmentation | None = None,
+        *,
+        blank_images: bool = False,
+        tokens: ImageTokens | None = None,
+        idle_keep: float = 1.0,
+        cache: FrameCache | None = None,
+        corrections: float = 0.0,
+    ):
         if not 0 <= idle_keep <= 1:
-            raise UserError('the share of idle windows to keep is out of range', got=idle_keep,
-                            expected='0 to 1')
+            raise UserError(
+                'the share of idle windows to keep is out of range',
+                got=idle_keep,
+                expected='0 to 1',
+            )
         self.runs = list(runs)
         self.actions = actions
         self.image = image
@@ -97,14 +111,17 @@ class RunDataset(Dataset):
             (number, start, min(start + per_piece, last) + window - 1)
             for number, of_run in enumerate(kept)
             for first, last in stretches(of_run)
-            for start in range(first, last, per_piece)]
+            for start in range(first, last, per_piece)
+        ]
         self.windows = sum(int(of_run.sum()) for of_run in kept)
         self.thinned = sum(map(len, kept)) - self.windows
         if self.thinned and not self.windows:
-            raise UserError('no window is left to learn from',
-                            got=f'{self.thinned} windows in which nothing moves',
-                            expected='takes in which the robot drives',
-                            remedy='give more than 0 for --idle_keep, or other --axes')
+            raise UserError(
+                'no window is left to learn from',
+                got=f'{self.thinned} windows in which nothing moves',
+                expected='takes in which the robot drives',
+                remedy='give more than 0 for --idle_keep, or other --axes',
+            )
 
     def __len__(self) -> int:
         return len(self.pieces)
@@ -157,8 +174,9 @@ class RunDataset(Dataset):
         weight = None
         if self.weighed:
             weight = torch.from_numpy(self._weigh(run, rows)) * real
-        return Item(frames, self.text_ids[instruction], torch.from_numpy(actions), real, broken,
-                    weight)
+        return Item(
+            frames, self.text_ids[instruction], torch.from_numpy(actions), real, broken, weight
+        )
 
     def _kept(self, run: Run, idle_keep: float) -> np.ndarray:
         """
@@ -172,21 +190,22 @@ class RunDataset(Dataset):
         idle = ~(moves & run.real[newest]).any(-1)
         kept = ~idle
         for first, last in stretches(idle):
-            kept[first:first + math.ceil(idle_keep * (last - first) - 1e-9)] = True
+            kept[first : first + math.ceil(idle_keep * (last - first) - 1e-9)] = True
         return kept
 
     def _windows(self, index: int) -> tuple[Run, np.ndarray]:
         """Return a piece's run and the (M, window) rows of its windows."""
         number, start, stop = self.pieces[index]
         run = self.runs[number]
-        return run, run.windows(self.window)[start:stop - self.window + 1]
+        return run, run.windows(self.window)[start : stop - self.window + 1]
 
     def _blank(self, count: int) -> torch.Tensor:
         side = self.image.size
         return self.tokens.blank(count) if self.tokens else torch.zeros(count, 3, side, side)
 
-    def _frames(self, run: Run, rows: slice, mirrored: bool,
-                generator: torch.Generator | None) -> torch.Tensor:
+    def _frames(
+        self, run: Run, rows: slice, mirrored: bool, generator: torch.Generator | None
+    ) -> torch.Tensor:
         if self.blank_images:
             return self._blank(rows.stop - rows.start)
         changes = generator is not None and self.augmentation.changes_images
@@ -202,8 +221,9 @@ class RunDataset(Dataset):
 def stretches(kept: np.ndarray) -> list[tuple[int, int]]:
     """Return first and last + 1 of each stretch of True in (M,) bool."""
     edges = np.diff(np.concatenate([[0], kept.astype(np.int8), [0]]))
-    return list(zip(np.flatnonzero(edges == 1).tolist(), np.flatnonzero(edges == -1).tolist(),
-                    strict=True))
+    return list(
+        zip(np.flatnonzero(edges == 1).tolist(), np.flatnonzero(edges == -1).tolist(), strict=True)
+    )
 
 
 def collate(items: Sequence[Item]) -> dict:
@@ -218,7 +238,8 @@ def collate(items: Sequence[Item]) -> dict:
     batch = {
         'frames': torch.cat([item.frames for item in items]),
         'text_ids': torch.nn.utils.rnn.pad_sequence(
-            [item.text_ids for item in items], batch_first=True, padding_value=1),
+            [item.text_ids for item in items], batch_first=True, padding_value=1
+        ),
         'text_lengths': torch.tensor([len(item.text_ids) for item in items]),
         'frame_counts': [len(item.frames) for item in items],
         'actions': torch.cat([item.actions for item in items]),

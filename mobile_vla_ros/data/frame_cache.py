@@ -46,8 +46,12 @@ class FrameCache:
         # Ours first: whoever waits for another thread owes none a frame, so none waits for ever.
         if ours:
             self._decode(run, ours)
-        return np.stack([found[key].result() if isinstance(found[key], Future) else found[key]
-                         for key in wanted])
+        return np.stack(
+            [
+                found[key].result() if isinstance(found[key], Future) else found[key]
+                for key in wanted
+            ]
+        )
 
     def _decode(self, run: Run, ours: dict[tuple[str, int], 'Future[np.ndarray]']) -> None:
         """Give every future its frame, or the error that there is instead."""
@@ -79,6 +83,9 @@ class FrameCache:
 def _pixels(episode: Episode, index: int, spec: ImageSpec) -> np.ndarray:
     """Return a frame as driving would decode it (`nodes.inference_node.Shot`)."""
     if not index < len(episode):
-        raise UserError(f'{episode.path} is broken at frame {index}', got=f'{len(episode)} frames',
-                        expected='those that it had before')
+        raise UserError(
+            f'{episode.path} is broken at frame {index}',
+            got=f'{len(episode)} frames',
+            expected='those that it had before',
+        )
     return episode.frame(index, spec.size).image

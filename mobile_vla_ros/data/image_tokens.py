@@ -41,8 +41,14 @@ class ImageTokens:
     :param folder: where the files are kept.
     """
 
-    def __init__(self, encode: Callable[[torch.Tensor], torch.Tensor], weights: str,
-                 image: ImageSpec, augmentation: Augmentation, folder: Path):
+    def __init__(
+        self,
+        encode: Callable[[torch.Tensor], torch.Tensor],
+        weights: str,
+        image: ImageSpec,
+        augmentation: Augmentation,
+        folder: Path,
+    ):
         self.encode = encode
         self.image = image
         self.augmentation = augmentation
@@ -82,9 +88,12 @@ class ImageTokens:
                 except UserError as error:
                     self.broken[_key(run)] = str(error)
         except OSError as error:
-            raise UserError(f'image tokens cannot be kept in {self.folder}',
-                            got=first_line(error), expected='a folder with room for them',
-                            remedy='make room, or give another --token_cache') from None
+            raise UserError(
+                f'image tokens cannot be kept in {self.folder}',
+                got=first_line(error),
+                expected='a folder with room for them',
+                remedy='make room, or give another --token_cache',
+            ) from None
 
     def frames(self, run: Run, rows: slice, mirrored: bool, draw: int) -> torch.Tensor:
         """
@@ -99,8 +108,11 @@ class ImageTokens:
         # Opened anew each time: a map of every take would keep a file open for each.
         tokens = self._load(self.kept[key], run)
         if tokens is None:
-            raise UserError(f'the image tokens of {run.path} are broken or gone',
-                            got=self.kept[key], remedy='start again: they are computed anew')
+            raise UserError(
+                f'the image tokens of {run.path} are broken or gone',
+                got=self.kept[key],
+                remedy='start again: they are computed anew',
+            )
         variant = self.variants.index((mirrored, draw))
         place = np.argsort(np.argsort(run.frames))  # they are kept in the order of the rows
         return torch.from_numpy(tokens[variant][place[rows]].astype(np.float32))
@@ -162,5 +174,6 @@ def _content(path: Path) -> str:
         with path.open('rb') as file:
             return hashlib.file_digest(file, 'sha256').hexdigest()[:24]
     except OSError as error:
-        raise UserError(f'{path} cannot be read', got=first_line(error),
-                        expected='a take') from None
+        raise UserError(
+            f'{path} cannot be read', got=first_line(error), expected='a take'
+        ) from None

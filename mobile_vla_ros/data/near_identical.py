@@ -39,6 +39,10 @@ def find_repeats(signatures: Mapping[str, np.ndarray]) -> Repeats:
     """
     ids = sorted(signatures)
     groups = coverage.near_identical([signatures[one] for one in ids])
-    return Repeats(sum(len(driven) > 0 for driven in signatures.values()),
-                   sorted(([ids[index] for index in group] for group in groups),
-                          key=lambda group: (-len(group), group)))
+    return Repeats(
+        sum(len(driven) > 0 for driven in signatures.values()),
+        sorted(
+            ([ids[index] for index in group] for group in groups),
+            key=lambda group: (-len(group), group),
+        ),
+    )

@@ -16,12 +16,16 @@ def resize(image: np.ndarray, spec: ImageSpec) -> np.ndarray:
     :returns: (size, size, 3) uint8.
     """
     if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
-        raise UserError('an image has the wrong layout', got=f'{image.dtype} {image.shape}',
-                        expected='uint8 (height, width, 3), RGB')
+        raise UserError(
+            'an image has the wrong layout',
+            got=f'{image.dtype} {image.shape}',
+            expected='uint8 (height, width, 3), RGB',
+        )
     if image.shape[:2] == (spec.size, spec.size):
         return image
-    return np.asarray(Image.fromarray(image).resize((spec.size, spec.size),
-                                                    Image.Resampling.BICUBIC))
+    return np.asarray(
+        Image.fromarray(image).resize((spec.size, spec.size), Image.Resampling.BICUBIC)
+    )
 
 
 def normalise(images: np.ndarray, spec: ImageSpec) -> torch.Tensor:
@@ -33,8 +37,9 @@ def normalise(images: np.ndarray, spec: ImageSpec) -> torch.Tensor:
     """
     pixels = torch.tensor(images).permute(0, 3, 1, 2).contiguous().float()
     # Said, for a policy that is being loaded sets what torch takes by default, in all threads.
-    mean, std = (torch.tensor(three, dtype=torch.float32).view(3, 1, 1)
-                 for three in (spec.mean, spec.std))
+    mean, std = (
+        torch.tensor(three, dtype=torch.float32).view(3, 1, 1) for three in (spec.mean, spec.std)
+    )
     return pixels.div_(255).sub_(mean).div_(std)
 
 

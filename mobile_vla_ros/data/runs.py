@@ -19,8 +19,16 @@ MOST_RATES = 100  # takes that are asked for theirs
 # m/s or rad/s: beyond it a command is a broken file, or in other units.
 FASTEST = 100.0
 # What a file that HDF5 opens, but no writer of ours made so, may make of reading it.
-NO_EPISODE = (ArithmeticError, AttributeError, LookupError, MemoryError, OSError, RuntimeError,
-              TypeError, ValueError)
+NO_EPISODE = (
+    ArithmeticError,
+    AttributeError,
+    LookupError,
+    MemoryError,
+    OSError,
+    RuntimeError,
+    TypeError,
+    ValueError,
+)
 NEARLY = 0.95  # of a rate: a camera that is a little slow is not resampled to its own
 
 
@@ -34,10 +42,10 @@ class Sampling:
     command_max_age_s: float = 0.5
 
     def __post_init__(self):
-        if not (self.rate_hz > 0 and self.window > 0 and self.chunk > 0
-                and self.command_max_age_s > 0):
-            raise UserError('rate, window, chunk and command_max_age_s must be positive',
-                            got=self)
+        if not (
+            self.rate_hz > 0 and self.window > 0 and self.chunk > 0 and self.command_max_age_s > 0
+        ):
+            raise UserError('rate, window, chunk and command_max_age_s must be positive', got=self)
 
 
 @dataclass(frozen=True)
@@ -71,7 +79,7 @@ class Run:
 def rate_for(paths: Sequence[Path], highest_hz: float) -> float:
     """Return the rate to sample some takes at: the highest, or their own where that is lower."""
     rates = []
-    for path in paths[::1 + len(paths) // MOST_RATES]:
+    for path in paths[:: 1 + len(paths) // MOST_RATES]:
         with contextlib.suppress(UserError, *NO_EPISODE), Episode.open(path) as episode:
             rates += _own_rates_hz(episode)
     own_hz = float(np.median(rates)) if rates else highest_hz
@@ -102,8 +110,9 @@ class Loaded:
     takeovers: dict[str, list[Takeover]] = field(default_factory=dict)
 
 
-def read_takes(paths: Iterable[Path], sampling: Sampling,
-               accept: Sequence[str] = ACCEPTED_VERDICTS) -> Loaded:
+def read_takes(
+    paths: Iterable[Path], sampling: Sampling, accept: Sequence[str] = ACCEPTED_VERDICTS
+) -> Loaded:
     """
     Cut takes into runs long enough for one window.
 
@@ -125,7 +134,8 @@ def read_takes(paths: Iterable[Path], sampling: Sampling,
             loaded.skipped[str(path)] = str(error).replace(str(path), 'it')
         except NO_EPISODE as error:
             loaded.skipped[str(path)] = (
-                f'it lacks what an episode has; got {type(error).__name__}: {first_line(error)}')
+                f'it lacks what an episode has; got {type(error).__name__}: {first_line(error)}'
+            )
         else:
             loaded.runs += runs
             loaded.signatures[runs[0].episode_id] = driven
@@ -134,8 +144,9 @@ def read_takes(paths: Iterable[Path], sampling: Sampling,
     return loaded
 
 
-def load_runs(paths: Iterable[Path], sampling: Sampling,
-              accept: Sequence[str] = ACCEPTED_VERDICTS) -> tuple[list[Run], dict[str, str]]:
+def load_runs(
+    paths: Iterable[Path], sampling: Sampling, accept: Sequence[str] = ACCEPTED_VERDICTS
+) -> tuple[list[Run], dict[str, str]]:
     """Return the runs of `read_takes`, and for every take that gives none the reason."""
     loaded = read_takes(paths, sampling, accept)
     return loaded.runs, loaded.skipped
@@ -143,19 +154,28 @@ def load_runs(paths: Iterable[Path], sampling: Sampling,
 
 def _too_short(episode: Episode, sampling: Sampling, longest: int) -> str:
     own = ''.join(f'; its frames come at {rate:.3g} Hz' for rate in _own_rates_hz(episode))
-    return (f'no {sampling.window} frames in a row at {sampling.rate_hz:g} Hz, at most {longest} '
-            f'of its {len(episode)}{own}')
+    return (
+        f'no {sampling.window} frames in a row at {sampling.rate_hz:g} Hz, at most {longest} '
+        f'of its {len(episode)}{own}'
+    )
 
 
 def _check_verdicts(accept: Sequence[str]) -> None:
     """Raise UserError unless ``accept`` names at least one verdict, and verdicts alone."""
     for verdict in accept:
         if verdict not in VERDICTS:
-            raise UserError('unknown verdict', got=repr(verdict), expected=', '.join(VERDICTS),
-                            remedy=did_you_mean(str(verdict), VERDICTS))
+            raise UserError(
+                'unknown verdict',
+                got=repr(verdict),
+                expected=', '.join(VERDICTS),
+                remedy=did_you_mean(str(verdict), VERDICTS),
+            )
     if not accept:
-        raise UserError('no verdict is accepted', expected=f'some of {", ".join(VERDICTS)}',
-                        remedy='name the verdicts of the takes to learn from')
+        raise UserError(
+            'no verdict is accepted',
+            expected=f'some of {", ".join(VERDICTS)}',
+            remedy='name the verdicts of the takes to learn from',
+        )
 
 
 def refusal(episode: Episode, accept: Sequence[str] = ACCEPTED_VERDICTS) -> str | None:
@@ -181,16 +201,27 @@ def _runs(episode: Episode, path: Path, sampling: Sampling, accept: Sequence[str
     if reason:
         raise UserError(reason)
     found, longest = [], 0
-    for segment in segments(episode, sampling.rate_hz,
-                            command_max_age_s=sampling.command_max_age_s):
+    for segment in segments(
+        episode, sampling.rate_hz, command_max_age_s=sampling.command_max_age_s
+    ):
         longest = max(longest, len(segment))
         if len(segment) < sampling.window:
             continue
         ahead, real = actions_ahead(segment, sampling.chunk)
         kinds = kinds_ahead(segment, sampling.chunk)
         before = np.vstack([np.zeros((1, 6)), segment.twist[:-1]])
-        found.append(Run(path, episode.episode_id, episode.instruction, segment.frame_index,
-                         ahead, real, before, kinds if (kinds != PLAIN).any() else None))
+        found.append(
+            Run(
+                path,
+                episode.episode_id,
+                episode.instruction,
+                segment.frame_index,
+                ahead,
+                real,
+                before,
+                kinds if (kinds != PLAIN).any() else None,
+            )
+        )
     if not found:
         raise UserError(_too_short(episode, sampling, longest))
     return found
@@ -204,10 +235,15 @@ def _unusable(episode: Episode) -> str | None:
     wrong = np.argwhere(~(np.abs(twist) <= FASTEST))
     if len(wrong):
         row, column = wrong[0]
-        what = (f'speed of a robot (at most {FASTEST:g})' if np.isfinite(twist[row, column])
-                else 'finite number')
-        return (f'it has a command that is not a {what}; '
-                f'got row {row}: {TWIST_AXES[column]} {twist[row, column]:g}')
+        what = (
+            f'speed of a robot (at most {FASTEST:g})'
+            if np.isfinite(twist[row, column])
+            else 'finite number'
+        )
+        return (
+            f'it has a command that is not a {what}; '
+            f'got row {row}: {TWIST_AXES[column]} {twist[row, column]:g}'
+        )
     return None
 
 

@@ -10,8 +10,12 @@ from mobile_vla_ros.errors import UserError
 STRETCH = 1.5
 
 
-def split_episodes(instructions: Mapping[str, str], val_share: float, seed: int,
-                   groups: Iterable[Sequence[str]] = ()) -> tuple[list[str], list[str]]:
+def split_episodes(
+    instructions: Mapping[str, str],
+    val_share: float,
+    seed: int,
+    groups: Iterable[Sequence[str]] = (),
+) -> tuple[list[str], list[str]]:
     """
     Split episodes into a training and a validation side.
 
@@ -28,27 +32,40 @@ def split_episodes(instructions: Mapping[str, str], val_share: float, seed: int,
     :raises UserError: when there is no such split.
     """
     if not 0 < val_share < 1:
-        raise UserError('the validation share is out of range', got=val_share,
-                        expected='more than 0 and less than 1')
+        raise UserError(
+            'the validation share is out of range',
+            got=val_share,
+            expected='more than 0 and less than 1',
+        )
     if len(instructions) < 2:
-        raise UserError('too few takes to train and to validate', got=len(instructions),
-                        expected='at least 2', remedy='record more takes')
+        raise UserError(
+            'too few takes to train and to validate',
+            got=len(instructions),
+            expected='at least 2',
+            remedy='record more takes',
+        )
     units = _units(instructions, groups)
     if len(units) < 2:
-        raise UserError(f'all {len(instructions)} takes drive nearly the same commands: kept '
-                        'together, they leave nothing to validate', expected='takes that differ',
-                        remedy='record takes that go another way, or do not group duplicates')
+        raise UserError(
+            f'all {len(instructions)} takes drive nearly the same commands: kept '
+            'together, they leave nothing to validate',
+            expected='takes that differ',
+            remedy='record takes that go another way, or do not group duplicates',
+        )
     val = _validation(units, _strata(instructions), val_share, seed)
     return sorted(set(instructions) - val), sorted(val)
 
 
-def _units(instructions: Mapping[str, str],
-           groups: Iterable[Sequence[str]]) -> list[tuple[str, ...]]:
+def _units(
+    instructions: Mapping[str, str], groups: Iterable[Sequence[str]]
+) -> list[tuple[str, ...]]:
     """Return what goes to one side as a whole: groups, and episodes by themselves."""
     units = [tuple(sorted(set(group) & set(instructions))) for group in groups]
     grouped = {one for unit in units for one in unit}
-    return [*(unit for unit in units if unit),
-            *((one,) for one in instructions if one not in grouped)]
+    return [
+        *(unit for unit in units if unit),
+        *((one,) for one in instructions if one not in grouped),
+    ]
 
 
 def _strata(instructions: Mapping[str, str]) -> dict[str, str]:
@@ -57,8 +74,9 @@ def _strata(instructions: Mapping[str, str]) -> dict[str, str]:
     return {one: text if times[text] > 1 else '' for one, text in instructions.items()}
 
 
-def _validation(units: list[tuple[str, ...]], strata: Mapping[str, str], val_share: float,
-                seed: int) -> set[str]:
+def _validation(
+    units: list[tuple[str, ...]], strata: Mapping[str, str], val_share: float, seed: int
+) -> set[str]:
     """Choose the validation side: unit by unit, the one that it needs most."""
     # Units of the same instructions and size are worth the same: they queue in the hash's order.
     queues: dict[tuple, list[tuple[str, ...]]] = defaultdict(list)
@@ -79,9 +97,13 @@ def _validation(units: list[tuple[str, ...]], strata: Mapping[str, str], val_sha
         size = sum(count for _, count in kind)
         absent = [takes_of[text] for text, _ in kind if not held[text] and units_of[text] > 1]
         lacks = [(val_share * takes_of[text] - held[text], count) for text, count in kind]
-        return (max(absent, default=0), -max(0, len(val) + size - wanted),
-                sum(abs(lack) - abs(lack - count) for lack, count in lacks),
-                max(lack for lack, _ in lacks), lots[kind])
+        return (
+            max(absent, default=0),
+            -max(0, len(val) + size - wanted),
+            sum(abs(lack) - abs(lack - count) for lack, count in lacks),
+            max(lack for lack, _ in lacks),
+            lots[kind],
+        )
 
     def fits(kind: tuple) -> bool:
         size = sum(count for _, count in kind)
@@ -94,8 +116,10 @@ def _validation(units: list[tuple[str, ...]], strata: Mapping[str, str], val_sha
         fitting = [kind for kind in open_kinds if fits(kind)]
         if not fitting and not val:
             # Every unit is larger than the side is to be: the smallest one.
-            fitting = sorted(open_kinds or [kind for kind, queue in queues.items() if queue],
-                             key=lambda kind: (sum(count for _, count in kind), kind))[:1]
+            fitting = sorted(
+                open_kinds or [kind for kind, queue in queues.items() if queue],
+                key=lambda kind: (sum(count for _, count in kind), kind),
+            )[:1]
         if not fitting:
             break
         chosen = max(fitting, key=worth)

@@ -54,26 +54,34 @@ def check(stamp_ns: np.ndarray, received_ns: np.ndarray) -> ClockVerdict:
     steps_ns = np.diff(stamp_ns)
     zeros = int((stamp_ns == 0).sum())
     if zeros == count or zeros > 1:
-        return ClockVerdict('zero', 'the camera clock stands at zero in '
-                            f'{zeros} of {count} frames')
+        return ClockVerdict(
+            'zero', f'the camera clock stands at zero in {zeros} of {count} frames'
+        )
     if count > 1 and not steps_ns.any():
         return ClockVerdict('zero', 'the camera clock stands still: all stamps are the same')
     back = int((steps_ns <= 0).sum())
     if back and not _overtaken(stamp_ns, received_ns):
-        return ClockVerdict('backwards', f'the camera clock does not go forward {_times(back)}; '
-                            f'its worst step is {steps_ns.min() / NANOSECONDS:.2f} s')
+        return ClockVerdict(
+            'backwards',
+            f'the camera clock does not go forward {_times(back)}; '
+            f'its worst step is {steps_ns.min() / NANOSECONDS:.2f} s',
+        )
     jumps_s = _jumps_s(stamp_ns, received_ns)
     if len(jumps_s):
         largest = jumps_s[np.argmax(np.abs(jumps_s))]
-        return ClockVerdict('jumps', f'the camera clock jumps {_times(len(jumps_s))} against the '
-                            f'receiving clock, by up to {abs(largest):.2f} s')
+        return ClockVerdict(
+            'jumps',
+            f'the camera clock jumps {_times(len(jumps_s))} against the '
+            f'receiving clock, by up to {abs(largest):.2f} s',
+        )
     offset_s = (received_ns - stamp_ns) / NANOSECONDS
     quarters_s = [float(np.median(part)) for part in np.array_split(offset_s, min(4, count))]
     worst_s = max(quarters_s, key=abs)
     if abs(worst_s) > APART_S:
         side = 'behind' if worst_s > 0 else 'ahead of'
-        return ClockVerdict('apart', f'the camera clock is {abs(worst_s):.2f} s {side} the '
-                            'receiving clock')
+        return ClockVerdict(
+            'apart', f'the camera clock is {abs(worst_s):.2f} s {side} the receiving clock'
+        )
     return ClockVerdict('sane', '')
 
 
@@ -95,8 +103,9 @@ def _overtaken(stamp_ns: np.ndarray, received_ns: np.ndarray) -> bool:
     look_ns = round(LOOK_S * NANOSECONDS)
     offset_ns = received_ns - stamp_ns
     before = _smallest(offset_ns, np.searchsorted(order_ns, order_ns[rows] - look_ns), rows)
-    after = _smallest(offset_ns, rows + 1, np.searchsorted(
-        order_ns, order_ns[rows] + look_ns, side='right'))
+    after = _smallest(
+        offset_ns, rows + 1, np.searchsorted(order_ns, order_ns[rows] + look_ns, side='right')
+    )
     return not (after - before > back_ns / 2).any()
 
 
@@ -118,10 +127,16 @@ def _jumps_s(stamp_ns: np.ndarray, received_ns: np.ndarray) -> np.ndarray:
     rows = np.flatnonzero((np.abs(steps_ns) > limit_ns) & ~back)
     settle_ns, look_ns = (round(span * NANOSECONDS) for span in (SETTLE_S, LOOK_S))
     last, first = order_ns[rows], order_ns[rows + 1]
-    before = _smallest(offset_ns, np.searchsorted(order_ns, last - look_ns),
-                       np.searchsorted(order_ns, last - settle_ns, side='right'))
-    after = _smallest(offset_ns, np.searchsorted(order_ns, first + settle_ns),
-                      np.searchsorted(order_ns, first + look_ns, side='right'))
+    before = _smallest(
+        offset_ns,
+        np.searchsorted(order_ns, last - look_ns),
+        np.searchsorted(order_ns, last - settle_ns, side='right'),
+    )
+    after = _smallest(
+        offset_ns,
+        np.searchsorted(order_ns, first + settle_ns),
+        np.searchsorted(order_ns, first + look_ns, side='right'),
+    )
     lasting_ns = after - before
     same_way = np.sign(lasting_ns) == np.sign(steps_ns[rows])
     lasting = (np.abs(lasting_ns) > limit_ns) & same_way  # NaN, where nothing is known, is not

@@ -71,13 +71,13 @@ class View(io.RawIOBase):
         # What is inside of the heap that was seen last are images and texts, no heaps.
         first = self._heap_end if self._heap_at < start < self._heap_end else start
         if first < end:
-            self._look_for_heaps(bytes(buffer[first - start:count]), first)
+            self._look_for_heaps(bytes(buffer[first - start : count]), first)
         near = bisect_left(self._patched, start - SUPERBLOCK_BYTES)
-        for at in self._patched[near:bisect_left(self._patched, end)]:
+        for at in self._patched[near : bisect_left(self._patched, end)]:
             patch = self._patches[at]
             first, last = max(at, start), min(at + len(patch), end)
             if first < last:
-                buffer[first - start:last - start] = patch[first - at:last - at]
+                buffer[first - start : last - start] = patch[first - at : last - at]
         return count
 
     def _look_for_heaps(self, data: bytes, start: int):
@@ -102,11 +102,12 @@ class View(io.RawIOBase):
             self._patch(at, bytes(4))
             return at + 4
         data, free = self.real(at, size), HEAP_HEAD
-        for _, (start, length) in heap_objects(lambda at, count: data[at:at + count], 0, size):
+        for _, (start, length) in heap_objects(lambda at, count: data[at : at + count], 0, size):
             free = start + (length + 7) // 8 * 8
         room = size - free
-        known = data[free:free + 2] == bytes(2) and data[free + 8:free + 16] == room.to_bytes(
-            8, 'little')
+        known = data[free : free + 2] == bytes(2) and data[free + 8 : free + 16] == room.to_bytes(
+            8, 'little'
+        )
         if room >= HEAP_HEAD and not known:
             self._patch(at + free, bytes(8) + room.to_bytes(8, 'little'))
         return at + size
@@ -117,8 +118,9 @@ class View(io.RawIOBase):
         self._patches[at] = patch
 
     def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
-        self._at = offset + {os.SEEK_SET: 0, os.SEEK_CUR: self._at,
-                             os.SEEK_END: self._size}[whence]
+        self._at = (
+            offset + {os.SEEK_SET: 0, os.SEEK_CUR: self._at, os.SEEK_END: self._size}[whence]
+        )
         return self._at
 
     def tell(self) -> int:
@@ -131,8 +133,9 @@ class View(io.RawIOBase):
         return True
 
 
-def heap_objects(read: Callable[[int, int], bytes], at: int,
-                 end: int) -> Iterator[tuple[int, tuple[int, int]]]:
+def heap_objects(
+    read: Callable[[int, int], bytes], at: int, end: int
+) -> Iterator[tuple[int, tuple[int, int]]]:
     """Give number, start and length of the sound objects of the heap from ``at`` to ``end``."""
     at += HEAP_HEAD
     while at + HEAP_HEAD <= end:
@@ -149,17 +152,17 @@ def heap_objects(read: Callable[[int, int], bytes], at: int,
 
 def lookup3(data: bytes) -> int:
     """Return Bob Jenkins' lookup3 hash of the bytes, HDF5's checksum of its metadata."""
-    mask = 0xffffffff
+    mask = 0xFFFFFFFF
 
     def turn(value: int, bits: int) -> int:
         return (value << bits | value >> (32 - bits)) & mask
 
-    a = b = c = (0xdeadbeef + len(data)) & mask
+    a = b = c = (0xDEADBEEF + len(data)) & mask
     if not data:
         return c
-    blocks = [data[at:at + 12].ljust(12, b'\0') for at in range(0, len(data), 12)]
+    blocks = [data[at : at + 12].ljust(12, b'\0') for at in range(0, len(data), 12)]
     for number, block in enumerate(blocks):
-        words = [int.from_bytes(block[at:at + 4], 'little') for at in (0, 4, 8)]
+        words = [int.from_bytes(block[at : at + 4], 'little') for at in (0, 4, 8)]
         a, b, c = ((old + word) & mask for old, word in zip((a, b, c), words, strict=True))
         if number == len(blocks) - 1:
             break

@@ -92,8 +92,9 @@ def _in_order(commands: 'Commands') -> tuple[np.ndarray, np.ndarray]:
 def _persons(times: np.ndarray, source: np.ndarray, events: Sequence['Event']) -> np.ndarray:
     """Return (M,) bool: the commands of a takeover that are the person's, not the guard's."""
     persons = source == SOURCES['takeover']
-    told = sorted((event.time_ns, event.text.startswith(END)) for event in events
-                  if event.name == 'takeover')
+    told = sorted(
+        (event.time_ns, event.text.startswith(END)) for event in events if event.name == 'takeover'
+    )
     if not told or not len(times):
         return persons  # a take of before there were these events
     marks = np.array([time_ns for time_ns, _ in told])
@@ -105,5 +106,6 @@ def _persons(times: np.ndarray, source: np.ndarray, events: Sequence['Event']) -
 def _stretches(rows: np.ndarray) -> list[tuple[int, int]]:
     """Return first and last + 1 of each stretch of True in (M,) bool."""
     edges = np.diff(np.concatenate([[0], rows.astype(np.int8), [0]]))
-    return list(zip(np.flatnonzero(edges == 1).tolist(), np.flatnonzero(edges == -1).tolist(),
-                    strict=True))
+    return list(
+        zip(np.flatnonzero(edges == 1).tolist(), np.flatnonzero(edges == -1).tolist(), strict=True)
+    )

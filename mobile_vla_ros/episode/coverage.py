@@ -17,8 +17,14 @@ from mobile_vla_ros.episode.timeline import COMMAND_MAX_AGE_S
 from mobile_vla_ros.types import NANOSECONDS
 
 # Directions a base moves in, and the sign and column of the twist that say so (REP 103).
-DIRECTIONS = {'forward': (0, 1), 'back': (0, -1), 'left': (1, 1), 'right': (1, -1),
-              'turn_left': (5, 1), 'turn_right': (5, -1)}
+DIRECTIONS = {
+    'forward': (0, 1),
+    'back': (0, -1),
+    'left': (1, 1),
+    'right': (1, -1),
+    'turn_left': (5, 1),
+    'turn_right': (5, -1),
+}
 DRIVEN = [0, 1, 5]  # vx, vy, wz
 STILL_SHARE = 0.05  # of a take's highest speed: below it the robot counts as standing
 
@@ -105,8 +111,10 @@ def near_identical(signatures: Sequence[np.ndarray]) -> list[list[int]]:
         # What lies in blocks of time apart is no more than what lies apart at all.
         apart = np.abs(blocks[beside] - blocks[index]).sum(axis=(1, 2))
         beside = beside[apart <= NEAR_SHARE * np.maximum(lengths[beside], lengths[index])]
-        leader = next((one for one in beside.tolist()
-                       if _near(signatures[one], signatures[index], scale)), None)
+        leader = next(
+            (one for one in beside.tolist() if _near(signatures[one], signatures[index], scale)),
+            None,
+        )
         if leader is None:
             members[index] = [index]
             cells[level, *_cell(way, level)].append(index)
@@ -159,12 +167,15 @@ def _held(received_ns: np.ndarray, twist: np.ndarray):
     """Return (N,) seconds each command begins and ends to hold, and (N, 3) speeds of it."""
     received_ns = np.asarray(received_ns, dtype=np.int64)
     order = np.argsort(received_ns, kind='stable')
-    speeds = np.nan_to_num(np.asarray(twist, dtype=np.float64).reshape(-1, 6)[order][:, DRIVEN],
-                           posinf=0.0, neginf=0.0)
+    speeds = np.nan_to_num(
+        np.asarray(twist, dtype=np.float64).reshape(-1, 6)[order][:, DRIVEN],
+        posinf=0.0,
+        neginf=0.0,
+    )
     pauses = np.minimum(np.diff(received_ns[order]) / NANOSECONDS, LONGEST_PAUSE_S)
-    begins = np.concatenate([[0.0], np.cumsum(pauses)])[:len(order)]
+    begins = np.concatenate([[0.0], np.cumsum(pauses)])[: len(order)]
     usual = np.median(pauses) if len(pauses) else COMMAND_MAX_AGE_S
-    holds = np.minimum([*pauses, usual][:len(order)], COMMAND_MAX_AGE_S)
+    holds = np.minimum([*pauses, usual][: len(order)], COMMAND_MAX_AGE_S)
     return begins, begins + holds, speeds
 
 
@@ -210,5 +221,5 @@ def _near(one: np.ndarray, other: np.ndarray, scale: float) -> bool:
     short, long = sorted((one, other), key=len)
     if len(long) > NEAR_LENGTH * len(short):
         return False
-    apart = np.abs(long[:len(short)] - short).sum() + np.abs(long[len(short):]).sum()
+    apart = np.abs(long[: len(short)] - short).sum() + np.abs(long[len(short) :]).sum()
     return bool(apart <= NEAR_SHARE * scale * len(long))

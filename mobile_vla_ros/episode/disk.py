@@ -20,8 +20,11 @@ class DiskFull(UserError):
     """
 
     def __init__(self, folder: Path, frames: int):
-        super().__init__(f'the disk of {folder} is full', got=f'{frames} frames without room',
-                         remedy='make room, or choose another data_dir')
+        super().__init__(
+            f'the disk of {folder} is full',
+            got=f'{frames} frames without room',
+            remedy='make room, or choose another data_dir',
+        )
         self.frames = frames
 
 
@@ -37,8 +40,9 @@ def free_bytes(folder: Path | str) -> int:
     try:
         room = os.statvfs(folder)
     except OSError as error:
-        raise UserError(f'the free space of {folder} is not known',
-                        got=os.strerror(error.errno)) from None
+        raise UserError(
+            f'the free space of {folder} is not known', got=os.strerror(error.errno)
+        ) from None
     return room.f_bavail * room.f_frsize
 
 

@@ -22,10 +22,18 @@ POOR_DARK_SHARE, BAD_DARK_SHARE = 0.1, 0.5
 POOR_BLURRED_SHARE = 0.2  # never bad: sharpness is an estimate, and bad takes are left out
 
 
-def judge(*, frame_stamp_ns: np.ndarray, frame_received_ns: np.ndarray, frozen: np.ndarray,
-          command_received_ns: np.ndarray, twist: np.ndarray, drops: int,
-          looks: Sequence[Look] = (), expected_rate_hz: float | None = None,
-          timed: bool = True) -> dict:
+def judge(
+    *,
+    frame_stamp_ns: np.ndarray,
+    frame_received_ns: np.ndarray,
+    frozen: np.ndarray,
+    command_received_ns: np.ndarray,
+    twist: np.ndarray,
+    drops: int,
+    looks: Sequence[Look] = (),
+    expected_rate_hz: float | None = None,
+    timed: bool = True,
+) -> dict:
     """
     Measure a take and say what it is worth; plain numbers and words, fit for JSON.
 
@@ -59,8 +67,11 @@ def judge(*, frame_stamp_ns: np.ndarray, frame_received_ns: np.ndarray, frozen: 
     watched[1:] &= moving[:-1]
     skews_s = (frame_received_ns - frame_stamp_ns) / NANOSECONDS
     # A camera that died left no frame to end its gap: the commands went on.
-    silent_s = (float(command_received_ns[-1] - frame_received_ns[-1]) / NANOSECONDS
-                if frames and commands else 0.0)
+    silent_s = (
+        float(command_received_ns[-1] - frame_received_ns[-1]) / NANOSECONDS
+        if frames and commands
+        else 0.0
+    )
     health = {
         'frames': frames,
         'commands': commands,
@@ -80,8 +91,10 @@ def judge(*, frame_stamp_ns: np.ndarray, frame_received_ns: np.ndarray, frozen: 
         'blurred_share': sum(look.blurred for look in looks) / max(1, len(looks)),
         'timed': timed,
     }
-    health = {key: round(value, 4) if isinstance(value, float) else value
-              for key, value in health.items()}
+    health = {
+        key: round(value, 4) if isinstance(value, float) else value
+        for key, value in health.items()
+    }
     bad, poor = [], []
     _judge_streams(health, bool(np.isfinite(twist).all()), bad, poor)
     _judge_times(health, float(np.median(gaps_s)) if frames > 1 else 0.0, bad, poor)
@@ -92,8 +105,9 @@ def judge(*, frame_stamp_ns: np.ndarray, frame_received_ns: np.ndarray, frozen: 
     return {'verdict': verdict, 'reasons': bad + poor, **health}
 
 
-def _told_to_move(times_ns: np.ndarray, command_received_ns: np.ndarray,
-                  twist: np.ndarray) -> np.ndarray:
+def _told_to_move(
+    times_ns: np.ndarray, command_received_ns: np.ndarray, twist: np.ndarray
+) -> np.ndarray:
     """Return (N,) bool: the newest command at each frame's time is not zero."""
     if not len(command_received_ns) or not len(times_ns):
         return np.zeros(len(times_ns), dtype=bool)
@@ -124,7 +138,8 @@ def _judge_times(health: dict, period_s: float, bad: list[str], poor: list[str])
     rate_hz, expected_hz = health['frame_rate_hz'], health['expected_rate_hz']
     if expected_hz and rate_hz < POOR_RATE_SHARE * expected_hz:
         (bad if rate_hz < BAD_RATE_SHARE * expected_hz else poor).append(
-            f'{rate_hz:.1f} frames a second where {expected_hz:.1f} were expected')
+            f'{rate_hz:.1f} frames a second where {expected_hz:.1f} were expected'
+        )
     elif rate_hz < LOWEST_RATE_HZ:
         poor.append(f'{rate_hz:.1f} frames a second')
     if expected_hz:
@@ -138,12 +153,22 @@ def _judge_times(health: dict, period_s: float, bad: list[str], poor: list[str])
 def _judge_pictures(health: dict, bad: list[str], poor: list[str]):
     """Judge what the camera shows: whether it lives, and whether anything can be seen."""
     for share, limits, words in (
-            (health['frozen_share'], (POOR_FROZEN_SHARE, BAD_FROZEN_SHARE),
-             'the picture stood still in {} of the frames taken while the robot was told to move'),
-            (health['dark_share'], (POOR_DARK_SHARE, BAD_DARK_SHARE),
-             'the picture is dark in {} of the frames looked at: a lens cap, or no light'),
-            (health['blurred_share'], (POOR_BLURRED_SHARE, 1.0),
-             'the picture is blurred in {} of the frames looked at: out of focus, a dirty lens, '
-             'or turned too fast')):
+        (
+            health['frozen_share'],
+            (POOR_FROZEN_SHARE, BAD_FROZEN_SHARE),
+            'the picture stood still in {} of the frames taken while the robot was told to move',
+        ),
+        (
+            health['dark_share'],
+            (POOR_DARK_SHARE, BAD_DARK_SHARE),
+            'the picture is dark in {} of the frames looked at: a lens cap, or no light',
+        ),
+        (
+            health['blurred_share'],
+            (POOR_BLURRED_SHARE, 1.0),
+            'the picture is blurred in {} of the frames looked at: out of focus, a dirty lens, '
+            'or turned too fast',
+        ),
+    ):
         if share > limits[0]:
             (bad if share > limits[1] else poor).append(words.format(f'{share:.0%}'))

@@ -22,9 +22,13 @@ from mobile_vla_ros.errors import UserError
 BATCH = 200  # takes written in one transaction
 PAGE = 500  # rows held in memory at a time
 SORTS = {
-    'name': 'name', 'duration': 'duration_s', 'frames': 'frames', 'instruction': 'instruction',
+    'name': 'name',
+    'duration': 'duration_s',
+    'frames': 'frames',
+    'instruction': 'instruction',
     'outcome': 'outcome',
-    'verdict': "instr('unreadable unfinished bad poor good', verdict)"}
+    'verdict': "instr('unreadable unfinished bad poor good', verdict)",
+}
 
 
 class EpisodeIndex:
@@ -48,8 +52,9 @@ class EpisodeIndex:
         """
         path = Path(path).expanduser()
         if not path.exists():
-            raise UserError(f'no folder of episodes at {path}',
-                            expected='a folder written by the recorder')
+            raise UserError(
+                f'no folder of episodes at {path}', expected='a folder written by the recorder'
+            )
         self.folder, self._only = (path, None) if path.is_dir() else (path.parent, path.name)
         self.note = self._why = ''
         self._places = [MEMORY] if self._only else places(self.folder)
@@ -80,8 +85,15 @@ class EpisodeIndex:
                 self._give_up(error)
                 self._open()
 
-    def rows(self, *, instruction: str = '', outcome: str = '', verdict: str = '',
-             sort: str = 'name', reverse: bool = False) -> Iterator[TakeRow]:
+    def rows(
+        self,
+        *,
+        instruction: str = '',
+        outcome: str = '',
+        verdict: str = '',
+        sort: str = 'name',
+        reverse: bool = False,
+    ) -> Iterator[TakeRow]:
         """
         Give the rows one by one; a page of them is in memory, and none is locked meanwhile.
 
@@ -90,8 +102,11 @@ class EpisodeIndex:
         :param sort: a key of ``SORTS``; takes that are equal in it go by name.
         """
         key, ahead, order = SORTS[sort], *(('<', 'DESC') if reverse else ('>', 'ASC'))
-        wanted = {'contains(instruction, ?)': instruction, 'outcome = ?': outcome,
-                  'verdict = ?': verdict}
+        wanted = {
+            'contains(instruction, ?)': instruction,
+            'outcome = ?': outcome,
+            'verdict = ?': verdict,
+        }
         clauses = [clause for clause, value in wanted.items() if value] or ['1']
         values = [value for value in wanted.values() if value]
         after, last = '', []
@@ -99,7 +114,9 @@ class EpisodeIndex:
             page = self._db.execute(
                 f'SELECT {", ".join(COLUMNS)}, {key} FROM listed '
                 f'WHERE {" AND ".join(clauses)} {after} '
-                f'ORDER BY {key} {order}, name {order} LIMIT {PAGE}', values + last).fetchall()
+                f'ORDER BY {key} {order}, name {order} LIMIT {PAGE}',
+                values + last,
+            ).fetchall()
             for *row, _ in page:
                 yield row_of(row)
             if len(page) < PAGE:
@@ -116,14 +133,20 @@ class EpisodeIndex:
 
         kept = self._db.execute('SELECT name, signature, view FROM main.traces ORDER BY name')
         for name, signature, view in kept.fetchall():
-            yield (name, np.frombuffer(signature, '<f2').reshape(-1, 3).astype(np.float32),
-                   np.frombuffer(view, '<f2').astype(np.float32) if view else None)
+            yield (
+                name,
+                np.frombuffer(signature, '<f2').reshape(-1, 3).astype(np.float32),
+                np.frombuffer(view, '<f2').astype(np.float32) if view else None,
+            )
 
     def count_by_instruction(self) -> dict[str, int]:
         """Return how many finished takes there are of each instruction, the most first."""
-        return dict(self._db.execute(
-            f'SELECT instruction, count(*) FROM main.takes WHERE verdict NOT IN {NO_TAKE} '
-            'GROUP BY instruction ORDER BY count(*) DESC, instruction'))
+        return dict(
+            self._db.execute(
+                f'SELECT instruction, count(*) FROM main.takes WHERE verdict NOT IN {NO_TAKE} '
+                'GROUP BY instruction ORDER BY count(*) DESC, instruction'
+            )
+        )
 
     def _open(self):
         while True:
@@ -136,13 +159,16 @@ class EpisodeIndex:
                 self._give_up(error)
         self.note = ''
         if self._why and fresh:
-            self.note = self._why + ('; it is kept in memory, so every start reads every take'
-                                     if place == MEMORY else f'; it is kept in {place}')
+            self.note = self._why + (
+                '; it is kept in memory, so every start reads every take'
+                if place == MEMORY
+                else f'; it is kept in {place}'
+            )
 
     def _give_up(self, error: Exception):
         """Throw a broken table away, once; where there can be none, go to the next place."""
         place, code = self._places[0], getattr(error, 'sqlite_errorcode', 0)
-        broken = code & 0xff in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
+        broken = code & 0xFF in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
         moved = code == sqlite3.SQLITE_READONLY_DBMOVED  # another process threw it away
         if place == MEMORY:
             raise error
@@ -157,11 +183,14 @@ class EpisodeIndex:
 
     def _refresh(self, progress: Callable[[int, int], None]):
         found = self._scan()
-        known = {name: state for name, *state in self._db.execute(
-            'SELECT name, size, mtime_ns FROM main.takes')}
+        known = {
+            name: state
+            for name, *state in self._db.execute('SELECT name, size, mtime_ns FROM main.takes')
+        }
         parts = [name for name in found if name.endswith('.part')]
-        stale = [name for name, state in found.items()
-                 if name not in parts and known.get(name) != state]
+        stale = [
+            name for name, state in found.items() if name not in parts and known.get(name) != state
+        ]
         gone = [(name,) for name in known if name not in found]
         if gone:
             with transaction(self._db):
@@ -172,7 +201,7 @@ class EpisodeIndex:
         total = len(reading)
         for first in range(0, total, BATCH):
             batch = []
-            for done, (name, where) in enumerate(reading[first:first + BATCH], first):
+            for done, (name, where) in enumerate(reading[first : first + BATCH], first):
                 progress(done, total)
                 batch.append((where, found[name], *read_take(self.folder / name)))
             with transaction(self._db):
@@ -202,5 +231,6 @@ class EpisodeIndex:
         marks = ', '.join('?' * len(row_values))
         self._db.execute(f'INSERT OR REPLACE INTO {where}.takes VALUES ({marks})', row_values)
         if where == 'main':
-            self._db.execute('INSERT OR REPLACE INTO main.traces VALUES (?, ?, ?)',
-                             (row.name, signature, view))
+            self._db.execute(
+                'INSERT OR REPLACE INTO main.traces VALUES (?, ?, ?)', (row.name, signature, view)
+            )

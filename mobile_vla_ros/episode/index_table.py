@@ -22,14 +22,16 @@ _TYPES = {'name': 'TEXT PRIMARY KEY', 'size': 'INTEGER', 'mtime_ns': 'INTEGER'}
 _TAKES = ', '.join(f'{name} {_TYPES.get(name, "")}' for name in ('name', *_STATE, *COLUMNS[1:]))
 _TRACES = 'name TEXT PRIMARY KEY, signature BLOB, view BLOB'
 # A table of another layout is made anew; the number is raised when what a column means changes.
-SCHEMA = zlib.crc32(f'1 {_TAKES} {_TRACES}'.encode()) & 0x7fffffff
+SCHEMA = zlib.crc32(f'1 {_TAKES} {_TRACES}'.encode()) & 0x7FFFFFFF
 
 
 def row_of(values: list) -> TakeRow:
     """Return the row that the values of ``COLUMNS`` stand for."""
     named = dict(zip(COLUMNS, values, strict=True))
-    return TakeRow(**named | {'recovered': bool(named['recovered']),
-                              'reasons': tuple(json.loads(named['reasons']))})
+    return TakeRow(
+        **named
+        | {'recovered': bool(named['recovered']), 'reasons': tuple(json.loads(named['reasons']))}
+    )
 
 
 def places(folder: Path) -> list[Path | str]:
@@ -64,8 +66,10 @@ def connect(place: Path | str) -> sqlite3.Connection:
                 db.execute(f'PRAGMA user_version = {SCHEMA}')
         db.execute(f'CREATE TABLE temp.takes ({_TAKES})')
         columns = ', '.join(COLUMNS)
-        db.execute(f'CREATE TEMP VIEW listed AS SELECT {columns} FROM main.takes '
-                   f'UNION ALL SELECT {columns} FROM temp.takes')
+        db.execute(
+            f'CREATE TEMP VIEW listed AS SELECT {columns} FROM main.takes '
+            f'UNION ALL SELECT {columns} FROM temp.takes'
+        )
         (checked,) = db.execute('PRAGMA main.quick_check(1)').fetchone()
         if checked != 'ok':
             raise _broken(checked)

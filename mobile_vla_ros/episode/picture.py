@@ -59,8 +59,9 @@ def look(encoded: bytes) -> Look:
     try:
         luma = _small_luma(encoded)
     except (UnidentifiedImageError, OSError, ValueError) as error:
-        raise UserError('a picture cannot be decoded', got=str(error),
-                        expected='a JPEG or PNG image') from None
+        raise UserError(
+            'a picture cannot be decoded', got=str(error), expected='a JPEG or PNG image'
+        ) from None
     return Look(float(luma.mean() / 255), sharpness(luma))
 
 

@@ -66,14 +66,18 @@ class Episode:
         self._images = file['frames/data']
         stamp_ns, received_ns = _written(file['frames'], 'stamp_ns', 'received_ns')
         self._count = _readable_images(self._images, min(len(stamp_ns), len(self._images)))
-        self.frame_stamp_ns = stamp_ns[:self._count]
-        self.frame_received_ns = received_ns[:self._count]
-        self.commands = Commands(*_written(file['commands'], 'twist', 'stamp_ns', 'received_ns',
-                                           'source'))
+        self.frame_stamp_ns = stamp_ns[: self._count]
+        self.frame_received_ns = received_ns[: self._count]
+        self.commands = Commands(
+            *_written(file['commands'], 'twist', 'stamp_ns', 'received_ns', 'source')
+        )
         self.proposals = _proposals(file) if 'proposals' in file else None
         self.events = [
-            Event(name.decode(), int(time), text.decode(errors='replace')) for name, time, text
-            in zip(*_written(file['events'], 'name', 'time_ns', 'text'), strict=True)]
+            Event(name.decode(), int(time), text.decode(errors='replace'))
+            for name, time, text in zip(
+                *_written(file['events'], 'name', 'time_ns', 'text'), strict=True
+            )
+        ]
 
     @classmethod
     def open(cls, path: Path | str) -> 'Episode':
@@ -95,20 +99,29 @@ class Episode:
             raise
         except (OSError, KeyError, ValueError, RuntimeError) as error:
             _close(file, view)
-            raise UserError(f'{path} cannot be read as an episode', got=first_line(error),
-                            expected=f'an HDF5 file of format {schema.FORMAT}',
-                            remedy='save what is left of it with mobile_vla episodes recover, '
-                                   'or move it away') from None
+            raise UserError(
+                f'{path} cannot be read as an episode',
+                got=first_line(error),
+                expected=f'an HDF5 file of format {schema.FORMAT}',
+                remedy='save what is left of it with mobile_vla episodes recover, or move it away',
+            ) from None
 
     def _check_format(self):
         found, version = self.attributes.get('format'), self.attributes.get('version')
         if found != schema.FORMAT:
-            raise UserError(f'{self.path} is no episode of this package',
-                            got=f'format {found!r}', expected=schema.FORMAT,
-                            remedy='other layouts are brought in by mobile_vla episodes import')
+            raise UserError(
+                f'{self.path} is no episode of this package',
+                got=f'format {found!r}',
+                expected=schema.FORMAT,
+                remedy='other layouts are brought in by mobile_vla episodes import',
+            )
         if version != schema.VERSION:
-            raise UserError(f'{self.path} has a version that cannot be read', got=version,
-                            expected=schema.VERSION, remedy='update mobile_vla_ros')
+            raise UserError(
+                f'{self.path} has a version that cannot be read',
+                got=version,
+                expected=schema.VERSION,
+                remedy='update mobile_vla_ros',
+            )
 
     def __enter__(self) -> 'Episode':
         return self
@@ -165,9 +178,12 @@ class Episode:
         try:
             return json.loads(text) if text else None
         except ValueError as error:
-            raise UserError(f'{self.path} is broken at its verdict', got=first_line(error),
-                            expected='JSON', remedy='save what is left of it with mobile_vla '
-                                                    'episodes recover, or move it away') from None
+            raise UserError(
+                f'{self.path} is broken at its verdict',
+                got=first_line(error),
+                expected='JSON',
+                remedy='save what is left of it with mobile_vla episodes recover, or move it away',
+            ) from None
 
     def encoded(self, index: int) -> bytes:
         """
@@ -194,26 +210,35 @@ class Episode:
             image = decode(self.encoded(index), least)
         except OSError as error:
             raise self._broken(index, error) from None
-        return Frame(image, int(self.frame_stamp_ns[index]),
-                     int(self.frame_received_ns[index]))
+        return Frame(image, int(self.frame_stamp_ns[index]), int(self.frame_received_ns[index]))
 
     def judge(self) -> dict:
         """Measure the take anew (see ``health.judge``); reads every image, decodes few."""
         tally = Tally()
         for index, received_ns in enumerate(self.frame_received_ns.tolist()):
             tally.add(self.encoded(index), received_ns)
-        drops = sum(schema.dropped_frames(event.text) for event in self.events
-                    if event.name == 'drop')
+        drops = sum(
+            schema.dropped_frames(event.text) for event in self.events if event.name == 'drop'
+        )
         known = self.health or {}
         return health.judge(
-            frame_stamp_ns=self.frame_stamp_ns, frame_received_ns=self.frame_received_ns,
-            frozen=tally.frozen, command_received_ns=self.commands.received_ns,
-            twist=self.commands.twist, drops=drops, looks=tally.looks,
-            expected_rate_hz=known.get('expected_rate_hz'), timed=known.get('timed', True))
+            frame_stamp_ns=self.frame_stamp_ns,
+            frame_received_ns=self.frame_received_ns,
+            frozen=tally.frozen,
+            command_received_ns=self.commands.received_ns,
+            twist=self.commands.twist,
+            drops=drops,
+            looks=tally.looks,
+            expected_rate_hz=known.get('expected_rate_hz'),
+            timed=known.get('timed', True),
+        )
 
     def _broken(self, index: int, error: Exception) -> UserError:
-        return UserError(f'{self.path} is broken at frame {index}', got=first_line(error),
-                         expected='a JPEG or PNG image')
+        return UserError(
+            f'{self.path} is broken at frame {index}',
+            got=first_line(error),
+            expected='a JPEG or PNG image',
+        )
 
 
 def find_episodes(folder: Path | str) -> list[Path]:
@@ -224,15 +249,18 @@ def find_episodes(folder: Path | str) -> list[Path]:
     """
     folder = Path(folder).expanduser()
     if not folder.is_dir():
-        raise UserError(f'no folder of episodes at {folder}',
-                        expected='a folder written by the recorder')
+        raise UserError(
+            f'no folder of episodes at {folder}', expected='a folder written by the recorder'
+        )
     found = sorted(path for path in folder.glob(f'*{schema.SUFFIX}') if path.is_file())
     if not found:
         parts = len(list(folder.glob(f'*{schema.PART_SUFFIX}')))
-        raise UserError(f'{folder} holds no episode',
-                        got=f'{parts} unfinished takes (.part)' if parts else 'no .h5 file',
-                        expected=f'files <UTC time>_<8 hex>{schema.SUFFIX}',
-                        remedy='record some with ros2 launch mobile_vla_ros record.launch.py')
+        raise UserError(
+            f'{folder} holds no episode',
+            got=f'{parts} unfinished takes (.part)' if parts else 'no .h5 file',
+            expected=f'files <UTC time>_<8 hex>{schema.SUFFIX}',
+            remedy='record some with ros2 launch mobile_vla_ros record.launch.py',
+        )
     return found
 
 
@@ -288,8 +316,9 @@ def _written(stream: h5py.Group, *names: str) -> list[np.ndarray]:
 
 def _proposals(file: h5py.File) -> Commands:
     twist, stamp_ns, received_ns = _written(file['proposals'], 'twist', 'stamp_ns', 'received_ns')
-    return Commands(twist, stamp_ns, received_ns,
-                    np.full(len(received_ns), SOURCES['policy'], np.uint8))
+    return Commands(
+        twist, stamp_ns, received_ns, np.full(len(received_ns), SOURCES['policy'], np.uint8)
+    )
 
 
 def _readable_images(images: h5py.Dataset, count: int) -> int:

@@ -33,8 +33,14 @@ class Recording:
     :param floor_bytes: free space of the disk below which the take is closed.
     """
 
-    def __init__(self, writer: EpisodeWriter, *, queue_frames: int,
-                 steady_ns: Callable[[], int], floor_bytes: int = 0):
+    def __init__(
+        self,
+        writer: EpisodeWriter,
+        *,
+        queue_frames: int,
+        steady_ns: Callable[[], int],
+        floor_bytes: int = 0,
+    ):
         self.part_path = writer.part_path
         self.path: Path | None = None
         self.health: dict | None = None
@@ -169,9 +175,18 @@ class Recording:
 
     def _tell_drops(self):
         if self._run:
-            self._jobs.append((False, partial(
-                self._writer.add_event, 'drop', self._run_ns,
-                f'{self._run} frames: {self._run_why}', dropped=self._run)))
+            self._jobs.append(
+                (
+                    False,
+                    partial(
+                        self._writer.add_event,
+                        'drop',
+                        self._run_ns,
+                        f'{self._run} frames: {self._run_why}',
+                        dropped=self._run,
+                    ),
+                )
+            )
         self._run, self._run_why = 0, ''
 
     def _finish(self, end: Callable[[], None], on_done: Callable[[], None] | None):
@@ -214,8 +229,11 @@ class Recording:
             if not isinstance(error, OSError):
                 traceback.print_exc()
             self._writer.abandon()
-            kept = (f'what was written before is in {self.part_path}'
-                    if self.part_path.exists() else f'{self.part_path} is gone')
+            kept = (
+                f'what was written before is in {self.part_path}'
+                if self.part_path.exists()
+                else f'{self.part_path} is gone'
+            )
             self.error = f'the take could not be written ({error}); {kept}'
         with self._news:
             self._ended = True
@@ -254,8 +272,10 @@ class Recording:
             return
         if free < self._floor_bytes:
             with self._news:
-                self._stop(f'the disk of {self.part_path.parent} has {free // 2**20} MB left, '
-                           f'under the floor of {self._floor_bytes // 2**20} MB')
+                self._stop(
+                    f'the disk of {self.part_path.parent} has {free // 2**20} MB left, '
+                    f'under the floor of {self._floor_bytes // 2**20} MB'
+                )
 
     def _stop_full(self, full: disk.DiskFull):
         """Leave out the frames that still wait: there is room for the close, not for them."""

@@ -115,18 +115,23 @@ def _hold(path: Path) -> int:
         raise UserError(f'{path} cannot be opened', got=os.strerror(error.errno)) from None
     if _is_part(path) and (is_written(path) or (writable and not lock.hold(handle))):
         os.close(handle)
-        raise UserError(f'{path} is being written', expected='a take that nobody writes',
-                        remedy='stop the recorder first; where the disk knows no locks, copy the '
-                               'file elsewhere')
+        raise UserError(
+            f'{path} is being written',
+            expected='a take that nobody writes',
+            remedy='stop the recorder first; where the disk knows no locks, copy the '
+            'file elsewhere',
+        )
     return handle
 
 
 def _check_format(salvage: Salvage):
     format_, version = salvage.attribute('format'), salvage.attribute('version')
     if format_ not in (None, schema.FORMAT) or version not in (None, schema.VERSION):
-        raise UserError(f'{salvage.path} is no episode that this version can recover',
-                        got=f'format {format_}, version {version}',
-                        expected=f'{schema.FORMAT}, version {schema.VERSION}')
+        raise UserError(
+            f'{salvage.path} is no episode that this version can recover',
+            got=f'format {format_}, version {version}',
+            expected=f'{schema.FORMAT}, version {schema.VERSION}',
+        )
 
 
 def _targets(path: Path) -> list[Path]:
@@ -151,8 +156,11 @@ def _recovered_before(path: Path) -> Path | None:
 
 def _told_before(salvage: Salvage, before: Path) -> Recovery:
     with Episode.open(before) as episode:
-        kept = {'frames': len(episode), 'commands': len(episode.commands),
-                'events': sum(event.name != 'recovered' for event in episode.events)}
+        kept = {
+            'frames': len(episode),
+            'commands': len(episode.commands),
+            'events': sum(event.name != 'recovered' for event in episode.events),
+        }
         if episode.proposals is not None:
             kept['proposals'] = len(episode.proposals)
     lost = _lost(salvage, kept)
@@ -164,9 +172,11 @@ def _rewrite(salvage: Salvage, now_ns: int) -> Recovery:
     path = salvage.path
     target = next((name for name in _targets(path) if not name.exists()), None)
     if target is None:
-        raise UserError(f'{path} cannot be recovered: the names for it are taken',
-                        got=', '.join(name.name for name in _targets(path)),
-                        remedy='move these files elsewhere')
+        raise UserError(
+            f'{path} cannot be recovered: the names for it are taken',
+            got=', '.join(name.name for name in _targets(path)),
+            remedy='move these files elsewhere',
+        )
     writer = _new_writer(salvage, target, now_ns)
     try:
         kept = _copy(salvage, writer)
@@ -174,17 +184,24 @@ def _rewrite(salvage: Salvage, now_ns: int) -> Recovery:
         clean = not any(lost.values())
         if clean and not _is_part(path) and not salvage.cut and salvage.attribute('complete'):
             writer.discard()
-            return Recovery(path, **kept, lost=lost, clean=True,
-                            sentence=f'{path.name} is whole: nothing to recover')
+            return Recovery(
+                path,
+                **kept,
+                lost=lost,
+                clean=True,
+                sentence=f'{path.name} is whole: nothing to recover',
+            )
         if not any(kept.values()) and (not clean or salvage.cut):
-            raise UserError(f'nothing in {path} can be read', got=f'0 of {_words(salvage.listed)}',
-                            expected='at least one row of an episode')
+            raise UserError(
+                f'nothing in {path} can be read',
+                got=f'0 of {_words(salvage.listed)}',
+                expected='at least one row of an episode',
+            )
         sentence = f'{path.name}: {_words(kept)} recovered{_lost_words(lost)}'
         if salvage.attribute('instruction') is None:
             clean, sentence = False, f'{sentence}; the instruction is lost'
         # When it was recovered is told in words: on the clock of the take it has no place.
-        writer.add_event('recovered', writer.last_ns,
-                         f'{sentence} ({schema.utc_text(now_ns)})')
+        writer.add_event('recovered', writer.last_ns, f'{sentence} ({schema.utc_text(now_ns)})')
         writer.mark_recovered()
         outcome = salvage.attribute('outcome')
         writer.close(outcome if outcome in schema.OUTCOMES else 'unknown')
@@ -209,17 +226,24 @@ def _new_writer(salvage: Salvage, target: Path, now_ns: int) -> EpisodeWriter:
         known = json.loads(salvage.attribute('health') or '{}')
     except ValueError:
         known = {}
-    return EpisodeWriter(target.parent, schema.EpisodeInfo(**info), _created_ns(salvage, now_ns),
-                         episode_id=episode_id, hidden=True,
-                         expected_rate_hz=known.get('expected_rate_hz'),
-                         timed=known.get('timed', True),
-                         proposals='proposals' in salvage.streams)
+    return EpisodeWriter(
+        target.parent,
+        schema.EpisodeInfo(**info),
+        _created_ns(salvage, now_ns),
+        episode_id=episode_id,
+        hidden=True,
+        expected_rate_hz=known.get('expected_rate_hz'),
+        timed=known.get('timed', True),
+        proposals='proposals' in salvage.streams,
+    )
 
 
 def _created_ns(salvage: Salvage, now_ns: int) -> int:
     """Return when the take was begun: by its attribute, else its name, else now."""
-    for text, pattern in ((salvage.attribute('created_utc'), '%Y-%m-%dT%H:%M:%SZ'),
-                          (salvage.path.name[:16], '%Y%m%dT%H%M%SZ')):
+    for text, pattern in (
+        (salvage.attribute('created_utc'), '%Y-%m-%dT%H:%M:%SZ'),
+        (salvage.path.name[:16], '%Y%m%dT%H%M%SZ'),
+    ):
         try:
             created = datetime.datetime.strptime(text or '', pattern)
         except ValueError:
@@ -249,13 +273,15 @@ def _copy(salvage: Salvage, writer: EpisodeWriter) -> dict[str, int]:
 
 
 def _lost(salvage: Salvage, kept: dict[str, int]) -> dict[str, int]:
-    return {stream: max(salvage.listed[stream] - kept.get(stream, 0), 0)
-            for stream in salvage.streams}
+    return {
+        stream: max(salvage.listed[stream] - kept.get(stream, 0), 0) for stream in salvage.streams
+    }
 
 
 def _words(rows: dict[str, int]) -> str:
-    return ', '.join(f'{count} {stream[:-1] if count == 1 else stream}'
-                     for stream, count in rows.items())
+    return ', '.join(
+        f'{count} {stream[:-1] if count == 1 else stream}' for stream, count in rows.items()
+    )
 
 
 def _lost_words(lost: dict[str, int]) -> str:

@@ -50,17 +50,26 @@ class Salvage:
             raise UserError(
                 f'{path} cannot be recovered: its head cannot be read',
                 got=first_line(error),
-                expected=f'an HDF5 file of format {schema.FORMAT}') from None
+                expected=f'an HDF5 file of format {schema.FORMAT}',
+            ) from None
         # Some takes have proposals, and those that have none are not said to have lost them.
         self.streams = STREAMS + (('proposals',) if self._has('proposals') else ())
         wanted = schema.DATASETS | schema.PROPOSALS
-        self._data = {name: self._dataset(name) for name in wanted
-                      if name.partition('/')[0] in self.streams}
+        self._data = {
+            name: self._dataset(name) for name in wanted if name.partition('/')[0] in self.streams
+        }
         self._places = {name: _places(dataset) for name, dataset in self._data.items()}
-        self.listed = {stream: max(
-            (len(dataset) for name, dataset in self._data.items()
-             if dataset is not None and name.startswith(stream)), default=0)
-            for stream in self.streams}
+        self.listed = {
+            stream: max(
+                (
+                    len(dataset)
+                    for name, dataset in self._data.items()
+                    if dataset is not None and name.startswith(stream)
+                ),
+                default=0,
+            )
+            for stream in self.streams
+        }
         self._heap_at, self._heap = -1, {}
 
     def __enter__(self) -> 'Salvage':
@@ -87,8 +96,9 @@ class Salvage:
     def frames(self) -> Iterator[tuple[bytes, int, int]]:
         """Give every frame that is there as encoded image, header stamp and receipt."""
         for data, stamps, times in self._blocks('frames', 'data', 'stamp_ns', 'received_ns'):
-            for reference, stamp_ns, received_ns in zip(data, stamps.tolist(), times.tolist(),
-                                                        strict=False):
+            for reference, stamp_ns, received_ns in zip(
+                data, stamps.tolist(), times.tolist(), strict=False
+            ):
                 if not was_written(stamp_ns, received_ns):
                     continue
                 image = self._image(*reference.tolist())
@@ -97,18 +107,21 @@ class Salvage:
 
     def commands(self) -> Iterator[tuple[np.ndarray, int, int, int]]:
         """Give every command that is there as (6,) twist, header stamp, receipt and source."""
-        for twists, *columns in self._blocks('commands', 'twist', 'stamp_ns', 'received_ns',
-                                             'source'):
+        for twists, *columns in self._blocks(
+            'commands', 'twist', 'stamp_ns', 'received_ns', 'source'
+        ):
             for twist, stamp_ns, received_ns, source in zip(
-                    twists, *(column.tolist() for column in columns), strict=False):
+                twists, *(column.tolist() for column in columns), strict=False
+            ):
                 if was_written(stamp_ns, received_ns) and np.isfinite(twist).all():
                     yield twist, stamp_ns, received_ns, source
 
     def events(self) -> Iterator[tuple[str, int, str]]:
         """Give every event that is there as name, time and text."""
         for times, names, texts in self._blocks('events', 'time_ns', 'name', 'text'):
-            for time_ns, name, text in zip(times.tolist(), names.tolist(), texts.tolist(),
-                                           strict=False):
+            for time_ns, name, text in zip(
+                times.tolist(), names.tolist(), texts.tolist(), strict=False
+            ):
                 name = name.decode(errors='replace')
                 if was_written(time_ns, time_ns) and name in schema.EVENTS:
                     yield name, time_ns, text.decode(errors='replace')
@@ -119,7 +132,8 @@ class Salvage:
             return
         for twists, *columns in self._blocks('proposals', 'twist', 'stamp_ns', 'received_ns'):
             for twist, stamp_ns, received_ns in zip(
-                    twists, *(column.tolist() for column in columns), strict=False):
+                twists, *(column.tolist() for column in columns), strict=False
+            ):
                 if was_written(stamp_ns, received_ns) and np.isfinite(twist).all():
                     yield twist, stamp_ns, received_ns
 
@@ -153,7 +167,7 @@ class Salvage:
         row_bytes = dtype.itemsize * int(np.prod(dataset.shape[1:], dtype=int))
         place = self._places[name].get(first)
         data = self._view.real(place, count * row_bytes) if place is not None else b''
-        whole = data[:len(data) // row_bytes * row_bytes]
+        whole = data[: len(data) // row_bytes * row_bytes]
         return np.frombuffer(whole, dtype).reshape(-1, *dataset.shape[1:])
 
     def _image(self, size: int, heap_at: int, number: int) -> bytes:
@@ -176,6 +190,7 @@ def _places(dataset: h5py.Dataset | None) -> dict[int, int]:
 
     def note(chunk):
         places[chunk.chunk_offset[0]] = chunk.byte_offset
+
     if dataset is not None:
         # Where the index is broken it ends; what was noted before is good.
         with contextlib.suppress(*UNREADABLE):

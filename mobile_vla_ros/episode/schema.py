@@ -21,8 +21,18 @@ PART_SUFFIX = '.h5.part'
 NASCENT_SUFFIX = '.new'
 
 OUTCOMES = ('success', 'failure', 'unknown')
-EVENTS = ('start', 'stop', 'pause', 'takeover', 'drop', 'instruction', 'outcome', 'problem',
-          'recovered', 'action')
+EVENTS = (
+    'start',
+    'stop',
+    'pause',
+    'takeover',
+    'drop',
+    'instruction',
+    'outcome',
+    'problem',
+    'recovered',
+    'action',
+)
 
 # Rows that were never written read as these, so that a reader can tell them from a real zero.
 NO_TIME = np.iinfo(np.int64).min
@@ -89,10 +99,13 @@ class EpisodeInfo:
 
     def __post_init__(self):
         if not self.instruction.strip():
-            raise UserError('the instruction is empty', got=repr(self.instruction),
-                            expected='a sentence such as "go to the red box"',
-                            remedy="set the recorder's parameter instruction, or publish one "
-                                   'on the topic instruction')
+            raise UserError(
+                'the instruction is empty',
+                got=repr(self.instruction),
+                expected='a sentence such as "go to the red box"',
+                remedy="set the recorder's parameter instruction, or publish one "
+                'on the topic instruction',
+            )
 
 
 def new_episode_id(created_ns: int, origin: str = '') -> str:
@@ -123,8 +136,14 @@ def fixed_text(text: str, size: int) -> np.bytes_:
     return np.bytes_(text.encode()[:size].decode(errors='ignore').encode())
 
 
-def lay_out(file: h5py.File, info: EpisodeInfo, episode_id: str, created_ns: int, *,
-            proposals: bool = False) -> dict[str, h5py.Dataset]:
+def lay_out(
+    file: h5py.File,
+    info: EpisodeInfo,
+    episode_id: str,
+    created_ns: int,
+    *,
+    proposals: bool = False,
+) -> dict[str, h5py.Dataset]:
     """
     Write attributes and empty datasets into a new file and switch it to SWMR.
 
@@ -142,8 +161,9 @@ def lay_out(file: h5py.File, info: EpisodeInfo, episode_id: str, created_ns: int
             attributes[name] = text
     late = {**values, 'outcome': 'unknown', 'health': ''}
     for name, size in LATE_TEXT_BYTES.items():
-        attributes.create(name, fixed_text(late[name], size),
-                          dtype=h5py.string_dtype('utf-8', size))
+        attributes.create(
+            name, fixed_text(late[name], size), dtype=h5py.string_dtype('utf-8', size)
+        )
     for name in LATE_FLAGS:
         attributes.create(name, False)
     datasets = {}
@@ -151,8 +171,13 @@ def lay_out(file: h5py.File, info: EpisodeInfo, episode_id: str, created_ns: int
     for path, (columns, dtype, rows, unwritten) in wanted.items():
         tail = () if columns is None else (columns,)
         datasets[path] = file.create_dataset(
-            path, (0, *tail), maxshape=(None, *tail), chunks=(rows, *tail), dtype=dtype,
-            fillvalue=unwritten)
+            path,
+            (0, *tail),
+            maxshape=(None, *tail),
+            chunks=(rows, *tail),
+            dtype=dtype,
+            fillvalue=unwritten,
+        )
     file.swmr_mode = True
     file.flush()
     return datasets

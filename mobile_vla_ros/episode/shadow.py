@@ -86,8 +86,7 @@ class Shadow:
         if np.isfinite(command.twist).all():
             self._commands.append((steady_ns, command))
 
-    def proposal(self, twist: np.ndarray, stamp_ns: int, received_ns: int,
-                 steady_ns: int) -> None:
+    def proposal(self, twist: np.ndarray, stamp_ns: int, received_ns: int, steady_ns: int) -> None:
         """
         Take a proposal, and set it beside the command in force.
 
@@ -135,9 +134,11 @@ class Shadow:
             unit = 'mps' if AXIS_UNITS[axis] == 'm/s' else 'radps'
             found[f'{axis}_live_{unit}'] = None if live is None else float(live[column])
             found[f'{axis}_mean_{unit}'] = (
-                float(self._sum[column] / self.pairs) if self.pairs else None)
-            found[f'{axis}_flips'] = (float(self._flips[column] / self._moved[column])
-                                      if self._moved[column] else None)
+                float(self._sum[column] / self.pairs) if self.pairs else None
+            )
+            found[f'{axis}_flips'] = (
+                float(self._flips[column] / self._moved[column]) if self._moved[column] else None
+            )
         return found
 
     def worst(self, steady_ns: int, *, at_end: bool = False) -> Window | None:
@@ -156,9 +157,14 @@ class Shadow:
 
         def within(rows, before_ns: int = 0) -> list:
             return [row for row in rows if end - self._window_ns - before_ns < row[0] <= end]
-        found = Window(score, mean, [row[1:] for row in within(self._frames)],
-                       [row[1] for row in within(self._commands, MAX_AGE_NS)],
-                       [row[1:] for row in within(self._proposals)])
+
+        found = Window(
+            score,
+            mean,
+            [row[1:] for row in within(self._frames)],
+            [row[1] for row in within(self._commands, MAX_AGE_NS)],
+            [row[1:] for row in within(self._proposals)],
+        )
         self._forget(steady_ns)
         return found
 
@@ -181,8 +187,9 @@ def tried_folder(data_dir: str, created_ns: int) -> Path:
     try:
         folder = Path(data_dir).expanduser() / FOLDER
     except RuntimeError as error:
-        raise UserError('data_dir is no folder', got=f'{data_dir!r}: {error}',
-                        remedy='write it without ~') from None
+        raise UserError(
+            'data_dir is no folder', got=f'{data_dir!r}: {error}', remedy='write it without ~'
+        ) from None
     EpisodeWriter(folder, EpisodeInfo('a trial'), created_ns, proposals=True).discard()
     with suppress(OSError):  # windows of before are in it
         folder.rmdir()
@@ -205,8 +212,12 @@ def write_window(folder: Path, info: EpisodeInfo, window: Window, created_ns: in
             writer.add_proposal(*proposal)
         for frame in window.frames:
             writer.add_frame(*frame)
-        writer.add_event('stop', max(times), 'the worst seconds of a shadow drive: driven and '
-                         f'proposed are {window.mean_mps:.3f} m/s apart')
+        writer.add_event(
+            'stop',
+            max(times),
+            'the worst seconds of a shadow drive: driven and '
+            f'proposed are {window.mean_mps:.3f} m/s apart',
+        )
         path = writer.close()
     except BaseException:
         writer.discard()

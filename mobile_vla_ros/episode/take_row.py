@@ -64,19 +64,28 @@ def read_take(path: Path) -> tuple[TakeRow, bytes, bytes]:
     try:
         with Episode.open(path) as episode:
             received_ns, commands = episode.frame_received_ns, episode.commands
-            health = episode.health or {'verdict': UNFINISHED,
-                                        'reasons': ['the take was never finished']}
+            health = episode.health or {
+                'verdict': UNFINISHED,
+                'reasons': ['the take was never finished'],
+            }
             duration_s = float(received_ns[-1] - received_ns[0]) / 1e9 if len(episode) else 0.0
             driven = coverage.motion(commands.received_ns, commands.twist)
             signature = coverage.signature(commands.received_ns, commands.twist)
             row = TakeRow(
-                path.name, episode.episode_id, episode.instruction, episode.outcome,
-                episode.attributes['created_utc'], episode.origin, episode.recovered,
-                len(episode), len(commands),
+                path.name,
+                episode.episode_id,
+                episode.instruction,
+                episode.outcome,
+                episode.attributes['created_utc'],
+                episode.origin,
+                episode.recovered,
+                len(episode),
+                len(commands),
                 round(max(duration_s, 0.0), 3),
                 UNFINISHED if path.name.endswith('.part') else health['verdict'],
                 tuple(health['reasons']),
-                **{f'{name}_s': round(seconds, 3) for name, seconds in driven.items()})
+                **{f'{name}_s': round(seconds, 3) for name, seconds in driven.items()},
+            )
             return row, signature.clip(-6e4, 6e4).astype('<f2').tobytes(), _view(episode)
     except UserError as error:
         reason = str(error).replace(str(path), path.name)

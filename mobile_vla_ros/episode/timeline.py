@@ -69,7 +69,8 @@ class CommandLog:
             return np.zeros_like(time_ns), np.zeros(time_ns.shape, dtype=bool)
         rows, known = newest_at(time_ns, self.received_ns)
         return rows, known & (
-            time_ns - self.received_ns[rows] <= round(self.max_age_s * NANOSECONDS))
+            time_ns - self.received_ns[rows] <= round(self.max_age_s * NANOSECONDS)
+        )
 
 
 @dataclass(frozen=True)
@@ -164,8 +165,9 @@ def _one_segment(times: list[int], first: int, end: int, rate_hz: float):
     return rows, following
 
 
-def segments(episode: 'Episode', rate_hz: float, *,
-             command_max_age_s: float = COMMAND_MAX_AGE_S) -> list[Segment]:
+def segments(
+    episode: 'Episode', rate_hz: float, *, command_max_age_s: float = COMMAND_MAX_AGE_S
+) -> list[Segment]:
     """
     Return the gapless segments of an episode at the policy's rate, in order.
 
@@ -178,8 +180,12 @@ def segments(episode: 'Episode', rate_hz: float, *,
     # A clock that was set back leaves receipts out of order; a stable sort keeps their sequence.
     order = np.argsort(episode.commands.received_ns, kind='stable')
     kind = corrections.kinds(episode.commands, episode.events)
-    log = CommandLog(episode.commands.received_ns[order], episode.commands.twist[order],
-                     command_max_age_s, kind[order])
+    log = CommandLog(
+        episode.commands.received_ns[order],
+        episode.commands.twist[order],
+        command_max_age_s,
+        kind[order],
+    )
     found = []
     for rows in (place[taken] for taken in grid_frames(time_ns[place], rate_hz)):
         twist, valid = log.at(time_ns[rows])

@@ -42,10 +42,19 @@ class EpisodeWriter:
     caller's; no clock is read here.
     """
 
-    def __init__(self, folder: Path | str, info: schema.EpisodeInfo, created_ns: int, *,
-                 flush_period_s: float = 0.5, expected_rate_hz: float | None = None,
-                 timed: bool = True, episode_id: str | None = None, hidden: bool = False,
-                 proposals: bool = False):
+    def __init__(
+        self,
+        folder: Path | str,
+        info: schema.EpisodeInfo,
+        created_ns: int,
+        *,
+        flush_period_s: float = 0.5,
+        expected_rate_hz: float | None = None,
+        timed: bool = True,
+        episode_id: str | None = None,
+        hidden: bool = False,
+        proposals: bool = False,
+    ):
         """
         Create the folder when it is missing, and the file in it.
 
@@ -62,8 +71,7 @@ class EpisodeWriter:
         folder = Path(folder).expanduser()
         self.episode_id = episode_id or schema.new_episode_id(created_ns)
         nascent = folder / schema.hidden_name(self.episode_id)
-        self.part_path = nascent if hidden else (
-            folder / f'{self.episode_id}{schema.PART_SUFFIX}')
+        self.part_path = nascent if hidden else (folder / f'{self.episode_id}{schema.PART_SUFFIX}')
         self.final_path = folder / f'{self.episode_id}{schema.SUFFIX}'
         self.expected_rate_hz, self.timed = expected_rate_hz, timed
         self.proposals = proposals
@@ -79,26 +87,30 @@ class EpisodeWriter:
         self._file = self._handle = None
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            self._handle = os.open(nascent, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC,
-                                   0o666)
+            self._handle = os.open(
+                nascent, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666
+            )
             lock.hold(self._handle)
             self._room = disk.Room(self._handle, folder)
             self._hold_first()
             self._file = h5py.File(nascent, 'w', libver='latest')
             self._room.forget()
             self._hold_first()
-            self._data = schema.lay_out(self._file, info, self.episode_id, created_ns,
-                                        proposals=proposals)
+            self._data = schema.lay_out(
+                self._file, info, self.episode_id, created_ns, proposals=proposals
+            )
             # The name is given only now: a .part that exists can be read through SWMR.
             os.rename(nascent, self.part_path)
         except OSError as error:
             if self._handle is not None:
                 self.abandon()
                 nascent.unlink(missing_ok=True)
-            raise UserError(f'cannot write episodes to {folder}', got=_reason(error),
-                            expected='a folder that this user may write',
-                            remedy='choose another: parameter data_dir of the recorder',
-                            ) from None
+            raise UserError(
+                f'cannot write episodes to {folder}',
+                got=_reason(error),
+                expected='a folder that this user may write',
+                remedy='choose another: parameter data_dir of the recorder',
+            ) from None
 
     def _hold_first(self):
         if not self._room.hold(0, MARGIN_BYTES):
@@ -125,8 +137,14 @@ class EpisodeWriter:
     def add_command(self, command: Command):
         """Keep one command."""
         self.last_ns = command.received_ns
-        self._commands.append((np.asarray(command.twist, dtype=np.float64), command.stamp_ns,
-                               command.received_ns, SOURCES[command.source]))
+        self._commands.append(
+            (
+                np.asarray(command.twist, dtype=np.float64),
+                command.stamp_ns,
+                command.received_ns,
+                SOURCES[command.source],
+            )
+        )
         self.commands += 1
         if len(self._commands) >= MOST_ROWS:
             self.flush()
@@ -153,8 +171,13 @@ class EpisodeWriter:
         if name not in schema.EVENTS:
             raise ValueError(f'unknown event {name!r}; known are {", ".join(schema.EVENTS)}')
         self.last_ns = time_ns
-        self._events.append((time_ns, schema.fixed_text(name, schema.EVENT_NAME_BYTES),
-                             schema.fixed_text(text, schema.EVENT_TEXT_BYTES)))
+        self._events.append(
+            (
+                time_ns,
+                schema.fixed_text(name, schema.EVENT_NAME_BYTES),
+                schema.fixed_text(text, schema.EVENT_TEXT_BYTES),
+            )
+        )
         self.drops += dropped
         if len(self._events) >= MOST_ROWS:
             self.flush()
@@ -206,18 +229,25 @@ class EpisodeWriter:
         self._frames.clear()
         self.frames -= count
         self._tally.cut(self.frames)
-        self._events.append((first_ns, np.bytes_('drop'),
-                             schema.fixed_text(f'{count} frames: the disk is full',
-                                               schema.EVENT_TEXT_BYTES)))
+        self._events.append(
+            (
+                first_ns,
+                np.bytes_('drop'),
+                schema.fixed_text(f'{count} frames: the disk is full', schema.EVENT_TEXT_BYTES),
+            )
+        )
         self.drops += count
 
     def _write_pending(self):
         pending = (
             (('frames/data', 'frames/stamp_ns', 'frames/received_ns'), self._frames),
-            (('commands/twist', 'commands/stamp_ns', 'commands/received_ns', 'commands/source'),
-             self._commands),
+            (
+                ('commands/twist', 'commands/stamp_ns', 'commands/received_ns', 'commands/source'),
+                self._commands,
+            ),
             (('events/time_ns', 'events/name', 'events/text'), self._events),
-            (tuple(schema.PROPOSALS), self._proposals))
+            (tuple(schema.PROPOSALS), self._proposals),
+        )
         for paths, rows in pending:
             if rows:
                 for path, column in zip(paths, zip(*rows, strict=True), strict=True):
@@ -257,9 +287,12 @@ class EpisodeWriter:
             frame_received_ns=self._data['frames/received_ns'][:],
             frozen=self._tally.frozen,
             command_received_ns=self._data['commands/received_ns'][:],
-            twist=self._data['commands/twist'][:], drops=self.drops,
-            looks=self._tally.looks, expected_rate_hz=self.expected_rate_hz,
-            timed=self.timed)
+            twist=self._data['commands/twist'][:],
+            drops=self.drops,
+            looks=self._tally.looks,
+            expected_rate_hz=self.expected_rate_hz,
+            timed=self.timed,
+        )
         self.set_late(outcome=outcome, health=json.dumps(self.health))
         self._file.attrs.modify('complete', True)
         self._file.flush()
@@ -268,8 +301,10 @@ class EpisodeWriter:
         os.fsync(self._handle)
         try:
             if self.final_path.exists():
-                raise UserError(f'{self.final_path} already exists and is not overwritten',
-                                remedy=f'the take is whole in {self.part_path}: rename it')
+                raise UserError(
+                    f'{self.final_path} already exists and is not overwritten',
+                    remedy=f'the take is whole in {self.part_path}: rename it',
+                )
             os.rename(self.part_path, self.final_path)
             sync(self.final_path.parent)
         finally:

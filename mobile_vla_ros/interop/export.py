@@ -48,27 +48,56 @@ def to_csv(episode: Episode, folder: Path) -> None:
         data = episode.encoded(index)
         name = f'frames/{index:06}.{_kind(episode, index, data)[0]}'
         (folder / name).write_bytes(data)
-        rows.append([index, name, int(episode.frame_stamp_ns[index]),
-                     int(episode.frame_received_ns[index])])
+        rows.append(
+            [
+                index,
+                name,
+                int(episode.frame_stamp_ns[index]),
+                int(episode.frame_received_ns[index]),
+            ]
+        )
     _table(folder / 'frames.csv', ['index', 'file', 'stamp_ns', 'received_ns'], rows)
     commands = episode.commands
     # repr of a float is the shortest text that reads back to the same number.
-    _table(folder / 'commands.csv', ['stamp_ns', 'received_ns', 'source', *TWIST_AXES],
-           ([int(stamp), int(received), SOURCE_NAMES.get(int(source), 'unknown'),
-             *map(repr, twist.tolist())]
+    _table(
+        folder / 'commands.csv',
+        ['stamp_ns', 'received_ns', 'source', *TWIST_AXES],
+        (
+            [
+                int(stamp),
+                int(received),
+                SOURCE_NAMES.get(int(source), 'unknown'),
+                *map(repr, twist.tolist()),
+            ]
             for stamp, received, source, twist in zip(
-                commands.stamp_ns, commands.received_ns, commands.source, commands.twist,
-                strict=True)))
+                commands.stamp_ns,
+                commands.received_ns,
+                commands.source,
+                commands.twist,
+                strict=True,
+            )
+        ),
+    )
     if episode.proposals is not None:
         proposals = episode.proposals
-        _table(folder / 'proposals.csv', ['stamp_ns', 'received_ns', *TWIST_AXES],
-               ([int(stamp), int(received), *map(repr, twist.tolist())]
+        _table(
+            folder / 'proposals.csv',
+            ['stamp_ns', 'received_ns', *TWIST_AXES],
+            (
+                [int(stamp), int(received), *map(repr, twist.tolist())]
                 for stamp, received, twist in zip(
-                    proposals.stamp_ns, proposals.received_ns, proposals.twist, strict=True)))
-    _table(folder / 'events.csv', ['time_ns', 'name', 'text'],
-           ([event.time_ns, event.name, event.text] for event in episode.events))
+                    proposals.stamp_ns, proposals.received_ns, proposals.twist, strict=True
+                )
+            ),
+        )
+    _table(
+        folder / 'events.csv',
+        ['time_ns', 'name', 'text'],
+        ([event.time_ns, event.name, event.text] for event in episode.events),
+    )
     (folder / 'episode.json').write_text(
-        json.dumps(_about(episode), indent=2) + '\n', encoding='utf-8')
+        json.dumps(_about(episode), indent=2) + '\n', encoding='utf-8'
+    )
 
 
 def to_rosbag2(episode: Episode, folder: Path) -> None:
@@ -96,33 +125,57 @@ def to_rosbag2(episode: Episode, folder: Path) -> None:
     folder.rmdir()  # the writer insists on making it
     with Writer(folder, version=Writer.VERSION_LATEST, storage_plugin=StoragePlugin.MCAP) as bag:
         images = bag.add_connection(image_topic, message.IMAGE, typestore=store)
-        twists = bag.add_connection(episode.attributes.get('command_topic') or COMMAND_TOPIC,
-                                    message.TWIST, typestore=store)
+        twists = bag.add_connection(
+            episode.attributes.get('command_topic') or COMMAND_TOPIC,
+            message.TWIST,
+            typestore=store,
+        )
         words = bag.add_connection(INSTRUCTION_TOPIC, message.STRING, typestore=store)
         streams = [(twists, commands)]
         if episode.proposals is not None:
-            streams.append((bag.add_connection(PROPOSAL_TOPIC, message.TWIST, typestore=store),
-                            episode.proposals))
+            streams.append(
+                (
+                    bag.add_connection(PROPOSAL_TOPIC, message.TWIST, typestore=store),
+                    episode.proposals,
+                )
+            )
         # Of each message that is no image: where it goes, and its row there.
-        spoken = [(connection, stream, row) for connection, stream in streams
-                  for row in range(len(stream))]
-        times = np.concatenate([episode.frame_received_ns,
-                                *(stream.received_ns for _, stream in streams)])
+        spoken = [
+            (connection, stream, row)
+            for connection, stream in streams
+            for row in range(len(stream))
+        ]
+        times = np.concatenate(
+            [episode.frame_received_ns, *(stream.received_ns for _, stream in streams)]
+        )
         first_ns = int(times.min()) if len(times) else 0
         bag.write(words, max(first_ns, 0), message.string(episode.instruction))
         for row in np.argsort(times, kind='stable').tolist():
             if int(times[row]) < 0:
-                raise UserError(f'{episode.path} has times before 1970, which a bag cannot hold',
-                                got=f'{times[row]} ns', remedy='export it as csv')
+                raise UserError(
+                    f'{episode.path} has times before 1970, which a bag cannot hold',
+                    got=f'{times[row]} ns',
+                    remedy='export it as csv',
+                )
             if row < len(episode):
                 data = episode.encoded(row)
-                bag.write(images, int(times[row]), message.image(
-                    int(episode.frame_stamp_ns[row]), episode.attributes['frame_id'],
-                    _kind(episode, row, data)[1], data))
+                bag.write(
+                    images,
+                    int(times[row]),
+                    message.image(
+                        int(episode.frame_stamp_ns[row]),
+                        episode.attributes['frame_id'],
+                        _kind(episode, row, data)[1],
+                        data,
+                    ),
+                )
             else:
                 connection, stream, row = spoken[row - len(episode)]
-                bag.write(connection, int(stream.received_ns[row]), message.twist(
-                    int(stream.stamp_ns[row]), stream.twist[row].tolist()))
+                bag.write(
+                    connection,
+                    int(stream.received_ns[row]),
+                    message.twist(int(stream.stamp_ns[row]), stream.twist[row].tolist()),
+                )
         bag.set_custom_data('mobile_vla_episode', json.dumps(_about(episode)))
 
 
@@ -146,8 +199,10 @@ def export(path: Path, out: Path, kind: str) -> dict:
         if (target / MARKS[kind]).exists():
             return {**done, 'status': 'skipped'}
         if target.exists():
-            raise UserError(f'{target} is there already and is no {kind} export of this package',
-                            remedy='choose another folder with --out')
+            raise UserError(
+                f'{target} is there already and is no {kind} export of this package',
+                remedy='choose another folder with --out',
+            )
         try:
             with _hidden(out) as hidden:
                 inside = hidden / target.name
@@ -157,8 +212,11 @@ def export(path: Path, out: Path, kind: str) -> dict:
                 os.rename(inside, target)
             sync(out)
         except OSError as error:
-            raise UserError(f'cannot write {target}', got=error.strerror or error,
-                            expected='a folder with room that this user may write') from None
+            raise UserError(
+                f'cannot write {target}',
+                got=error.strerror or error,
+                expected='a folder with room that this user may write',
+            ) from None
         return {**done, 'status': 'exported'}
 
 
@@ -194,8 +252,11 @@ def _kind(episode: Episode, index: int, data: bytes) -> tuple[str, str]:
     for signature, suffix, name in SIGNATURES:
         if data.startswith(signature):
             return suffix, name
-    raise UserError(f'{episode.path} is broken at frame {index}', got=f'{len(data)} bytes',
-                    expected='a JPEG or PNG image')
+    raise UserError(
+        f'{episode.path} is broken at frame {index}',
+        got=f'{len(data)} bytes',
+        expected='a JPEG or PNG image',
+    )
 
 
 def _table(path: Path, head: list[str], rows):
@@ -207,12 +268,19 @@ def _table(path: Path, head: list[str], rows):
 
 def _about(episode: Episode) -> dict:
     """Return everything of a take but its frames and commands, fit for JSON."""
-    sources = [[SOURCE_NAMES.get(source, 'unknown'), len(list(run))]
-               for source, run in groupby(episode.commands.source.tolist())]
-    return {**episode.attributes, 'health': episode.health, 'frames': len(episode),
-            'commands': len(episode.commands), 'command_sources': sources,
-            **({} if episode.proposals is None else {'proposals': len(episode.proposals)}),
-            'events': [vars(event) for event in episode.events]}
+    sources = [
+        [SOURCE_NAMES.get(source, 'unknown'), len(list(run))]
+        for source, run in groupby(episode.commands.source.tolist())
+    ]
+    return {
+        **episode.attributes,
+        'health': episode.health,
+        'frames': len(episode),
+        'commands': len(episode.commands),
+        'command_sources': sources,
+        **({} if episode.proposals is None else {'proposals': len(episode.proposals)}),
+        'events': [vars(event) for event in episode.events],
+    }
 
 
 class _Messages:
@@ -228,25 +296,33 @@ class _Messages:
     def _header(self, stamp_ns: int, frame_id: str):
         types = self._store.types
         seconds, rest = divmod(stamp_ns, NANOSECONDS)
-        if not -2**31 <= seconds < 2**31:
-            raise UserError('a header stamp is beyond what a message can hold',
-                            got=f'{stamp_ns} ns', expected='a time before the year 2038',
-                            remedy='export it as csv')
+        if not -(2**31) <= seconds < 2**31:
+            raise UserError(
+                'a header stamp is beyond what a message can hold',
+                got=f'{stamp_ns} ns',
+                expected='a time before the year 2038',
+                remedy='export it as csv',
+            )
         return types['std_msgs/msg/Header'](
-            types['builtin_interfaces/msg/Time'](seconds, rest), frame_id)
+            types['builtin_interfaces/msg/Time'](seconds, rest), frame_id
+        )
 
     def _bytes(self, name: str, *fields) -> bytes:
         return self._store.serialize_cdr(self._store.types[name](*fields), name)
 
     def image(self, stamp_ns: int, frame_id: str, kind: str, data: bytes) -> bytes:
-        return self._bytes(self.IMAGE, self._header(stamp_ns, frame_id), kind,
-                           np.frombuffer(data, np.uint8))
+        return self._bytes(
+            self.IMAGE, self._header(stamp_ns, frame_id), kind, np.frombuffer(data, np.uint8)
+        )
 
     def twist(self, stamp_ns: int, six: list[float]) -> bytes:
         types = self._store.types
         vector = types['geometry_msgs/msg/Vector3']
-        return self._bytes(self.TWIST, self._header(stamp_ns, ''), types[
-            'geometry_msgs/msg/Twist'](vector(*six[:3]), vector(*six[3:])))
+        return self._bytes(
+            self.TWIST,
+            self._header(stamp_ns, ''),
+            types['geometry_msgs/msg/Twist'](vector(*six[:3]), vector(*six[3:])),
+        )
 
     def string(self, text: str) -> bytes:
         return self._bytes(self.STRING, text)

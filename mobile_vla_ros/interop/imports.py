@@ -53,20 +53,34 @@ def find_sources(path: Path, out: Path) -> list[Path]:
         return [path.parent if path.name == rosbag.METADATA else path]
     path, out = path.absolute(), out.absolute()
     if path == out:
-        raise UserError('a folder cannot be imported into itself', got=str(out),
-                        remedy='choose another folder with --out')
+        raise UserError(
+            'a folder cannot be imported into itself',
+            got=str(out),
+            remedy='choose another folder with --out',
+        )
     bags = {one.parent for one in path.rglob(rosbag.METADATA)}
-    loose = [one for one in path.rglob('*') if one.suffix in SUFFIXES and one.is_file()
-             and one.parent != out and bags.isdisjoint(one.parents)]
+    loose = [
+        one
+        for one in path.rglob('*')
+        if one.suffix in SUFFIXES
+        and one.is_file()
+        and one.parent != out
+        and bags.isdisjoint(one.parents)
+    ]
     if not bags and not loose:
-        raise UserError(f'{path} holds nothing that can be imported', expected=', '.join(
-            (*SUFFIXES, f'folders with a {rosbag.METADATA}')))
+        raise UserError(
+            f'{path} holds nothing that can be imported',
+            expected=', '.join((*SUFFIXES, f'folders with a {rosbag.METADATA}')),
+        )
     return sorted([*bags, *loose])
 
 
-def import_takes(sources: list[Path], out: Path, options: ImportOptions,
-                 seen: Callable[[Path, int], None] = lambda source, frames: None,
-                 ) -> Iterator[Outcome]:
+def import_takes(
+    sources: list[Path],
+    out: Path,
+    options: ImportOptions,
+    seen: Callable[[Path, int], None] = lambda source, frames: None,
+) -> Iterator[Outcome]:
     """
     Import one source after the other, and tell what became of each.
 
@@ -92,11 +106,13 @@ def import_takes(sources: list[Path], out: Path, options: ImportOptions,
         yield outcome
 
 
-def _import(source: Path, origin: str, out: Path, options: ImportOptions,
-            seen: Callable[[Path, int], None]) -> Outcome:
+def _import(
+    source: Path, origin: str, out: Path, options: ImportOptions, seen: Callable[[Path, int], None]
+) -> Outcome:
     if source.is_file() and source.suffix not in SUFFIXES:
-        raise UserError('its layout is not known', got=repr(source.suffix),
-                        expected=', '.join(SUFFIXES))
+        raise UserError(
+            'its layout is not known', got=repr(source.suffix), expected=', '.join(SUFFIXES)
+        )
     is_legacy = source.is_file() and source.suffix in legacy.SUFFIXES
     with (legacy.open_legacy if is_legacy else rosbag.open_bag)(source, options) as take:
         info = ImportedInfo(**take.info, origin=origin)
@@ -104,14 +120,26 @@ def _import(source: Path, origin: str, out: Path, options: ImportOptions,
         path, hidden = out / f'{episode_id}{schema.SUFFIX}', out / schema.hidden_name(episode_id)
         if path.exists():  # by another process since we looked, or it is damaged
             if _origin(path) != origin:
-                raise UserError(f'the name of its episode is taken by {path}, which is another '
-                                'one or damaged', remedy='move that away and import again')
+                raise UserError(
+                    f'the name of its episode is taken by {path}, which is another one or damaged',
+                    remedy='move that away and import again',
+                )
             return _skipped(source, path)
         if hidden.exists():
-            raise UserError('another process imports it at the moment', got=str(hidden),
-                            remedy='remove that file if there is no such process')
-        writer = EpisodeWriter(out, info, take.created_ns, hidden=True, episode_id=episode_id,
-                               expected_rate_hz=take.rate_hz, timed=take.timed)
+            raise UserError(
+                'another process imports it at the moment',
+                got=str(hidden),
+                remedy='remove that file if there is no such process',
+            )
+        writer = EpisodeWriter(
+            out,
+            info,
+            take.created_ns,
+            hidden=True,
+            episode_id=episode_id,
+            expected_rate_hz=take.rate_hz,
+            timed=take.timed,
+        )
         try:
             take.pour(writer, lambda: seen(source, writer.frames))
             path = writer.close('unknown')
@@ -167,4 +195,3 @@ def _fingerprint(source: Path) -> str:
         stream.seek(max(0, file.stat().st_size - FINGERPRINT_BYTES))
         digest.update(stream.read())
     return digest.hexdigest()[:8]
-

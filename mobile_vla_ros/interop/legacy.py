@@ -23,8 +23,10 @@ from mobile_vla_ros.interop.source import ImportOptions, Source
 from mobile_vla_ros.types import NANOSECONDS, Command
 
 SUFFIXES = ('.h5', '.hdf5')
-LAYOUT = ('images (T, height, width, 3) uint8 and actions (T, 3): linear_x, linear_y in m/s, '
-          'angular_z in rad/s')
+LAYOUT = (
+    'images (T, height, width, 3) uint8 and actions (T, 3): linear_x, linear_y in m/s, '
+    'angular_z in rad/s'
+)
 MOST_ROWS_AT_ONCE = 32
 # Of collection_datetime, and of file names: episode_20251106_101112_….h5
 WRITTEN_TIME = re.compile(r'(?<!\d)(\d{4})-?(\d\d)-?(\d\d)[_T ]?(\d\d):?(\d\d):?(\d\d)(?!\d)')
@@ -56,25 +58,39 @@ def open_legacy(path: Path, options: ImportOptions) -> Iterator[Source]:
         yield Source(
             created_ns,
             lambda writer, seen: _pour(file, writer, created_ns, events, options, seen),
-            {'instruction': options.or_given(instruction),
-             'origin_attributes': json.dumps(attributes, ensure_ascii=False)},
-            options.rate_hz, timed=False)
+            {
+                'instruction': options.or_given(instruction),
+                'origin_attributes': json.dumps(attributes, ensure_ascii=False),
+            },
+            options.rate_hz,
+            timed=False,
+        )
 
 
 def _check(file: h5py.File):
     """Refuse what is not of the layout; every mismatch is named."""
     if file.attrs.get('format') == schema.FORMAT:
-        raise UserError('it is an episode of this package already',
-                        remedy='copy it into the folder of the takes')
+        raise UserError(
+            'it is an episode of this package already',
+            remedy='copy it into the folder of the takes',
+        )
     images, actions = (file.get(name) for name in ('images', 'actions'))
-    found = [name for name, dataset in (('images', images), ('actions', actions))
-             if not isinstance(dataset, h5py.Dataset)]
+    found = [
+        name
+        for name, dataset in (('images', images), ('actions', actions))
+        if not isinstance(dataset, h5py.Dataset)
+    ]
     if found:
-        raise UserError('it has another layout', got=f'no dataset {" and no ".join(found)}',
-                        expected=LAYOUT)
+        raise UserError(
+            'it has another layout', got=f'no dataset {" and no ".join(found)}', expected=LAYOUT
+        )
     wrong = []
-    if images.ndim != 4 or images.shape[-1] != 3 or images.dtype != np.uint8 or not all(
-            images.shape[1:]):
+    if (
+        images.ndim != 4
+        or images.shape[-1] != 3
+        or images.dtype != np.uint8
+        or not all(images.shape[1:])
+    ):
         wrong.append(f'images {images.shape} {images.dtype}')
     if actions.ndim != 2 or actions.shape[-1] != 3 or actions.dtype.kind not in 'fiu':
         wrong.append(f'actions {actions.shape} {actions.dtype}')
@@ -87,8 +103,14 @@ def _check(file: h5py.File):
         raise UserError('an action is not a finite number', got=f'row {rows[0]} of actions')
 
 
-def _pour(file: h5py.File, writer: EpisodeWriter, first_ns: int, events: list[str],
-          options: ImportOptions, seen: Callable[[], None]):
+def _pour(
+    file: h5py.File,
+    writer: EpisodeWriter,
+    first_ns: int,
+    events: list[str],
+    options: ImportOptions,
+    seen: Callable[[], None],
+):
     # Whole nanoseconds a row, cut: t + k / rate is then never before the command of row t + k.
     period_ns = int(NANOSECONDS / options.rate_hz)
     images, actions = file['images'], file['actions'][:].astype(np.float64)
@@ -98,18 +120,22 @@ def _pour(file: h5py.File, writer: EpisodeWriter, first_ns: int, events: list[st
     for row in range(len(images)):
         if row % block == 0:
             try:
-                pixels = images[row:row + block]
+                pixels = images[row : row + block]
             except (OSError, RuntimeError) as error:
-                raise UserError(f'it is broken at image {row} of {len(images)}',
-                                got=first_line(error)) from None
+                raise UserError(
+                    f'it is broken at image {row} of {len(images)}', got=first_line(error)
+                ) from None
         time_ns = first_ns + row * period_ns
         if row < len(events):
             writer.add_event('action', time_ns, events[row])
         twist = np.zeros(6)
         twist[[0, 1, 5]] = actions[row]
         writer.add_command(Command(twist, time_ns, time_ns, 'teleop'))
-        writer.add_frame(encode_bgr(pixels[row % block], options.image_format,
-                                    options.jpeg_quality), time_ns, time_ns)
+        writer.add_frame(
+            encode_bgr(pixels[row % block], options.image_format, options.jpeg_quality),
+            time_ns,
+            time_ns,
+        )
         seen()
     writer.add_event('stop', first_ns + max(len(images) - 1, 0) * period_ns)
 

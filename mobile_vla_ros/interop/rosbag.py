@@ -36,8 +36,7 @@ def open_bag(path: Path, options: ImportOptions) -> Iterator[Source]:
         one and none was chosen, or no instruction is known.
     """
     # Bags of before Iron do not say what their types hold; ours have not changed since.
-    reader = _told(lambda: AnyReader(
-        [path], default_typestore=get_typestore(Stores.LATEST)))
+    reader = _told(lambda: AnyReader([path], default_typestore=get_typestore(Stores.LATEST)))
     _told(reader.open)
     try:
         frames = _connections(reader, 'image', (IMAGE, COMPRESSED), options.image_topic)
@@ -45,10 +44,14 @@ def open_bag(path: Path, options: ImportOptions) -> Iterator[Source]:
         yield Source(
             reader.start_time,
             lambda writer, seen: _Pouring(reader, writer, options, seen).run(frames, commands),
-            {'instruction': options.or_given(_own_instruction(reader)),
-             'image_topic': frames[0].topic, 'command_topic': commands[0].topic,
-             'command_type': commands[0].msgtype,
-             'ros_version': str(getattr(reader.readers[0], 'ros_distro', None) or '')})
+            {
+                'instruction': options.or_given(_own_instruction(reader)),
+                'image_topic': frames[0].topic,
+                'command_topic': commands[0].topic,
+                'command_type': commands[0].msgtype,
+                'ros_version': str(getattr(reader.readers[0], 'ros_distro', None) or ''),
+            },
+        )
     finally:
         reader.close()
 
@@ -56,8 +59,13 @@ def open_bag(path: Path, options: ImportOptions) -> Iterator[Source]:
 class _Pouring:
     """Messages of one bag on their way into an episode."""
 
-    def __init__(self, reader: AnyReader, writer: EpisodeWriter, options: ImportOptions,
-                 seen: Callable[[], None]):
+    def __init__(
+        self,
+        reader: AnyReader,
+        writer: EpisodeWriter,
+        options: ImportOptions,
+        seen: Callable[[], None],
+    ):
         self._reader, self._writer, self._options, self._seen = reader, writer, options, seen
         self._size: tuple | None = None
         self._first_problem = ''
@@ -73,16 +81,21 @@ class _Pouring:
             else:
                 self._command(message, connection.msgtype == TWIST_STAMPED, received_ns)
         if not self._writer.frames:
-            raise UserError(self._first_problem.rstrip('.') or f'{frames[0].topic} has no message',
-                            expected=f'images on {frames[0].topic}')
+            raise UserError(
+                self._first_problem.rstrip('.') or f'{frames[0].topic} has no message',
+                expected=f'images on {frames[0].topic}',
+            )
         self._writer.add_event('stop', last_ns)
 
     def _frame(self, message, compressed: bool, received_ns: int):
         try:
             encoded, size = self._encoded(message, compressed)
             if self._size not in (None, size):
-                raise UserError('an image has another size than the first', got=_by(size),
-                                expected=_by(self._size))
+                raise UserError(
+                    'an image has another size than the first',
+                    got=_by(size),
+                    expected=_by(self._size),
+                )
         except UserError as error:
             self._first_problem = self._first_problem or str(error)
             self._writer.add_event('drop', received_ns, f'1 frame: {error}', dropped=1)
@@ -97,17 +110,27 @@ class _Pouring:
         if compressed:
             # Stored as it is, but looked at: a broken one would break training later.
             return images.compressed_bytes(message), images.compressed_to_rgb(message).shape[:2]
-        encoded = images.encode_message(message, self._options.image_format,
-                                        self._options.jpeg_quality)
+        encoded = images.encode_message(
+            message, self._options.image_format, self._options.jpeg_quality
+        )
         return encoded, (message.height, message.width)
 
     def _command(self, message, stamped: bool, received_ns: int):
         twist = message.twist if stamped else message
-        values = np.array([twist.linear.x, twist.linear.y, twist.linear.z,
-                           twist.angular.x, twist.angular.y, twist.angular.z])
+        values = np.array(
+            [
+                twist.linear.x,
+                twist.linear.y,
+                twist.linear.z,
+                twist.angular.x,
+                twist.angular.y,
+                twist.angular.z,
+            ]
+        )
         if not np.isfinite(values).all():
-            self._writer.add_event('problem', received_ns,
-                                   'a command was not finite, and is left out')
+            self._writer.add_event(
+                'problem', received_ns, 'a command was not finite, and is left out'
+            )
             return
         stamp_ns = _stamp_ns(message.header) if stamped else received_ns
         self._writer.add_command(Command(values, stamp_ns, received_ns))
@@ -121,28 +144,47 @@ def _connections(reader: AnyReader, what: str, types: tuple[str, ...], wanted: s
     :param wanted: the topic's name, or '' for the only one there is.
     """
     # What a policy proposed is no command, unless it is asked for by name.
-    usable = [one for one in reader.connections if one.msgtype in types and one.msgcount
-              and (one.topic == wanted or not f'/{one.topic}'.endswith(PROPOSAL_TOPIC))]
+    usable = [
+        one
+        for one in reader.connections
+        if one.msgtype in types
+        and one.msgcount
+        and (one.topic == wanted or not f'/{one.topic}'.endswith(PROPOSAL_TOPIC))
+    ]
     topics = {one.topic: one.msgtype for one in usable}
     listed = ', '.join(f'{topic} ({kind})' for topic, kind in sorted(topics.items()))
     expected = ' or '.join(types)
     if not topics:
-        raise UserError(f'it has no topic of {what}s', expected=expected, got=', '.join(
-            sorted({f'{one.topic} ({one.msgtype})' for one in reader.connections})) or 'no topic')
+        raise UserError(
+            f'it has no topic of {what}s',
+            expected=expected,
+            got=', '.join(sorted({f'{one.topic} ({one.msgtype})' for one in reader.connections}))
+            or 'no topic',
+        )
     name = wanted or next(iter(topics))
     if name not in topics:
-        raise UserError(f'it has no {what}s on {wanted}', got=listed, expected=expected,
-                        remedy=f'name one of them with --{what}-topic')
+        raise UserError(
+            f'it has no {what}s on {wanted}',
+            got=listed,
+            expected=expected,
+            remedy=f'name one of them with --{what}-topic',
+        )
     if len(topics) > 1 and not wanted:
-        raise UserError(f'it has more than one topic of {what}s', got=listed,
-                        remedy=f'name one of them with --{what}-topic')
+        raise UserError(
+            f'it has more than one topic of {what}s',
+            got=listed,
+            remedy=f'name one of them with --{what}-topic',
+        )
     return [one for one in usable if one.topic == name]
 
 
 def _own_instruction(reader: AnyReader) -> str:
     """Return the first text on a topic that is called ``instruction``, in any namespace."""
-    spoken = [one for one in reader.connections if one.msgtype == STRING and one.msgcount
-              and one.topic.rsplit('/', 1)[-1] == 'instruction']
+    spoken = [
+        one
+        for one in reader.connections
+        if one.msgtype == STRING and one.msgcount and one.topic.rsplit('/', 1)[-1] == 'instruction'
+    ]
     texts = (message.data.strip() for _, _, message in _messages(reader, spoken)) if spoken else ()
     return next(filter(None, texts), '')
 
@@ -164,8 +206,11 @@ def _told(call: Callable):
     try:
         return call()
     except Exception as error:  # of many kinds: struct, sqlite, zstd, YAML, assertions
-        raise UserError('the bag is broken', got=first_line(error).rstrip('.'),
-                        remedy='try ros2 bag reindex, or mcap recover') from None
+        raise UserError(
+            'the bag is broken',
+            got=first_line(error).rstrip('.'),
+            remedy='try ros2 bag reindex, or mcap recover',
+        ) from None
 
 
 def _stamp_ns(header) -> int:

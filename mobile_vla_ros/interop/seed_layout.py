@@ -7,8 +7,13 @@ import h5py
 import numpy as np
 
 
-def write_seed_layout(path: Path | str, images: Sequence[np.ndarray], actions: np.ndarray,
-                      instruction: str = '', **attributes: str | int | float):
+def write_seed_layout(
+    path: Path | str,
+    images: Sequence[np.ndarray],
+    actions: np.ndarray,
+    instruction: str = '',
+    **attributes: str | int | float,
+):
     """
     Write a new file as the seed's recorder did.
 
@@ -19,15 +24,20 @@ def write_seed_layout(path: Path | str, images: Sequence[np.ndarray], actions: n
     :raises FileExistsError: nothing is overwritten.
     """
     moving = np.any(actions, axis=1)
-    types = ['episode_start', *('start_action' if moves else 'stop_action'
-                                for moves in moving[1:])]
+    types = [
+        'episode_start',
+        *('start_action' if moves else 'stop_action' for moves in moving[1:]),
+    ]
     with h5py.File(path, 'x') as file:
         file.create_dataset('images', data=np.stack(images), compression='gzip')
         file.create_dataset('actions', data=actions.astype(np.float32), compression='gzip')
-        file.create_dataset('action_event_types', data=types, dtype=h5py.string_dtype(),
-                            compression='gzip')
+        file.create_dataset(
+            'action_event_types', data=types, dtype=h5py.string_dtype(), compression='gzip'
+        )
         if instruction:
-            file.create_dataset('language_instruction', data=[instruction],
-                                dtype=h5py.string_dtype())
-        file.attrs.update({'episode_name': Path(path).stem, 'num_frames': len(images),
-                           **attributes})
+            file.create_dataset(
+                'language_instruction', data=[instruction], dtype=h5py.string_dtype()
+            )
+        file.attrs.update(
+            {'episode_name': Path(path).stem, 'num_frames': len(images), **attributes}
+        )

@@ -32,14 +32,19 @@ class ImportOptions:
 
     def __post_init__(self):
         if self.rate_hz is not None and not 0 < self.rate_hz <= 1000:
-            raise UserError('a rate must be more than zero, and 1000 Hz at the most',
-                            got=self.rate_hz, remedy='give --rate the rows a second')
+            raise UserError(
+                'a rate must be more than zero, and 1000 Hz at the most',
+                got=self.rate_hz,
+                remedy='give --rate the rows a second',
+            )
         if self.image_format not in FORMATS:
-            raise UserError('unknown image format', got=repr(self.image_format),
-                            expected=' or '.join(FORMATS))
+            raise UserError(
+                'unknown image format', got=repr(self.image_format), expected=' or '.join(FORMATS)
+            )
         if not 1 <= self.jpeg_quality <= 100:
-            raise UserError('the quality of a JPEG is out of range', got=self.jpeg_quality,
-                            expected='1 to 100')
+            raise UserError(
+                'the quality of a JPEG is out of range', got=self.jpeg_quality, expected='1 to 100'
+            )
 
     def or_given(self, instruction: str) -> str:
         """
@@ -49,8 +54,10 @@ class ImportOptions:
         """
         text = instruction.strip() or self.instruction.strip()
         if not text:
-            raise UserError('it does not say what the robot was told',
-                            remedy='give --instruction "…" for such files')
+            raise UserError(
+                'it does not say what the robot was told',
+                remedy='give --instruction "…" for such files',
+            )
         return text
 
 

@@ -26,8 +26,14 @@ class HeadSettings:
 
 def _mlp(inputs: int, outputs: int) -> nn.Sequential:
     return nn.Sequential(
-        nn.Linear(inputs, 1024), nn.ReLU(), nn.Linear(1024, 512), nn.ReLU(),
-        nn.Linear(512, 256), nn.ReLU(), nn.Linear(256, outputs))
+        nn.Linear(inputs, 1024),
+        nn.ReLU(),
+        nn.Linear(1024, 512),
+        nn.ReLU(),
+        nn.Linear(512, 256),
+        nn.ReLU(),
+        nn.Linear(256, outputs),
+    )
 
 
 class ActionHead(nn.Module):

@@ -28,7 +28,7 @@ BUILTIN = {'builtin:tiny': ASSETS / 'tiny_backbone'}
 # LoRA targets go by path: the projections have the same names in both towers.
 LORA_TARGETS = {
     'all': r'(vision_model|text_model|image_to_text_projection)\.(.*\.)?'
-           r'(q_proj|k_proj|v_proj|out_proj|fc1|fc2|dense)',
+    r'(q_proj|k_proj|v_proj|out_proj|fc1|fc2|dense)',
     'text': r'text_model\.(.*\.)?(q_proj|k_proj|v_proj|out_proj|fc1|fc2)',
 }
 
@@ -55,8 +55,13 @@ class Backbone:
     sha256: str
 
 
-def load_backbone(name: str, *, revision: str | None = None, offline: bool = False,
-                  dtype: torch.dtype = torch.float32) -> Backbone:
+def load_backbone(
+    name: str,
+    *,
+    revision: str | None = None,
+    offline: bool = False,
+    dtype: torch.dtype = torch.float32,
+) -> Backbone:
     """
     Load a Kosmos-2 by hub id, by folder, or `builtin:tiny`; its parameters are frozen.
 
@@ -68,51 +73,64 @@ def load_backbone(name: str, *, revision: str | None = None, offline: bool = Fal
         config_path = Path(cached_file(source, 'config.json', **options))
         model_type = json.loads(config_path.read_text()).get('model_type')
         if model_type != Kosmos2Config.model_type:
-            raise UserError(f'the backbone {name!r} is not a Kosmos-2', got=repr(model_type),
-                            expected=repr(Kosmos2Config.model_type))
+            raise UserError(
+                f'the backbone {name!r} is not a Kosmos-2',
+                got=repr(model_type),
+                expected=repr(Kosmos2Config.model_type),
+            )
         image = _image_spec(Path(cached_file(source, 'preprocessor_config.json', **options)))
         tokenizer = AutoTokenizer.from_pretrained(source, **options)
-        model = Kosmos2Model.from_pretrained(
-            source, dtype=dtype, use_safetensors=True, **options)
+        model = Kosmos2Model.from_pretrained(source, dtype=dtype, use_safetensors=True, **options)
     except (OSError, ValueError) as error:
         raise _not_loaded(name, source, revision, error) from error
     model.requires_grad_(False)
     commit = extract_commit_hash(str(config_path), None) if source == name else None
-    return Backbone(model, tokenizer, image, name, commit or revision,
-                    weights_hash(config_path.parent))
+    return Backbone(
+        model, tokenizer, image, name, commit or revision, weights_hash(config_path.parent)
+    )
 
 
 def _not_loaded(name: str, source: str, revision: str | None, error: Exception) -> UserError:
     """Say what failed, and how to get a backbone that has not been downloaded."""
     if source != name:
-        return UserError(f'the backbone {name!r} cannot be loaded ({first_line(error)})',
-                         expected='a folder saved by transformers: config.json, '
-                                  'model.safetensors, tokenizer, preprocessor_config.json',
-                         remedy='download it again, or use --backbone builtin:tiny')
+        return UserError(
+            f'the backbone {name!r} cannot be loaded ({first_line(error)})',
+            expected='a folder saved by transformers: config.json, '
+            'model.safetensors, tokenizer, preprocessor_config.json',
+            remedy='download it again, or use --backbone builtin:tiny',
+        )
     wanted = f' --revision {revision}' if revision else ''
     folder = name.split('/')[1]
     return UserError(
         f'the backbone {name!r} cannot be loaded ({first_line(error)})',
         expected='a hub that answers, or a copy on this machine',
         remedy=f'where there is a network run: hf download {name}{wanted} --local-dir {folder}; '
-               f'then give that folder: --backbone {folder}. Or use --backbone builtin:tiny')
+        f'then give that folder: --backbone {folder}. Or use --backbone builtin:tiny',
+    )
 
 
 def _source(name: str) -> str:
     """Return what transformers is to load: a folder's path or the hub id."""
     if name.startswith('builtin:'):
         if name not in BUILTIN:
-            raise UserError('unknown built-in backbone', got=repr(name),
-                            expected=' or '.join(BUILTIN), remedy=did_you_mean(name, BUILTIN))
+            raise UserError(
+                'unknown built-in backbone',
+                got=repr(name),
+                expected=' or '.join(BUILTIN),
+                remedy=did_you_mean(name, BUILTIN),
+            )
         return str(BUILTIN[name])
     folder = Path(name).expanduser()
     if folder.is_dir():
         return str(folder)
     if name.count('/') != 1 or name.startswith(('.', '/', '~')):
         raise UserError(
-            'unknown backbone', got=repr(name),
+            'unknown backbone',
+            got=repr(name),
             expected="a hub id such as 'microsoft/kosmos-2-patch14-224', an existing folder, "
-                     "or 'builtin:tiny'", remedy=did_you_mean(name, BUILTIN))
+            "or 'builtin:tiny'",
+            remedy=did_you_mean(name, BUILTIN),
+        )
     return name
 
 
@@ -128,8 +146,11 @@ def weights_hash(folder: Path) -> str:
     digest = hashlib.sha256()
     files = sorted(folder.glob('*.safetensors'))
     if not files:
-        raise UserError('a backbone folder has no weights', got=folder,
-                        expected='model.safetensors or its shards')
+        raise UserError(
+            'a backbone folder has no weights',
+            got=folder,
+            expected='model.safetensors or its shards',
+        )
     for path in files:
         with path.open('rb') as file:
             while block := file.read(1 << 20):
@@ -148,16 +169,26 @@ class LoraSettings:
 
     def __post_init__(self):
         if self.scope not in LORA_TARGETS:
-            raise UserError('unknown lora scope', got=repr(self.scope),
-                            expected=' or '.join(LORA_TARGETS),
-                            remedy=did_you_mean(self.scope, LORA_TARGETS))
+            raise UserError(
+                'unknown lora scope',
+                got=repr(self.scope),
+                expected=' or '.join(LORA_TARGETS),
+                remedy=did_you_mean(self.scope, LORA_TARGETS),
+            )
 
 
 def add_lora(model: Kosmos2Model, settings: LoraSettings) -> PeftModel:
     """Wrap a frozen Kosmos-2 in trainable LoRA adapters."""
-    return get_peft_model(model, LoraConfig(
-        r=settings.r, lora_alpha=settings.alpha, lora_dropout=settings.dropout, bias='none',
-        target_modules=LORA_TARGETS[settings.scope]))
+    return get_peft_model(
+        model,
+        LoraConfig(
+            r=settings.r,
+            lora_alpha=settings.alpha,
+            lora_dropout=settings.dropout,
+            bias='none',
+            target_modules=LORA_TARGETS[settings.scope],
+        ),
+    )
 
 
 def save_adapter(model: PeftModel, folder: Path) -> None:
@@ -167,8 +198,10 @@ def save_adapter(model: PeftModel, folder: Path) -> None:
     (folder / 'README.md').unlink(missing_ok=True)
     # Where the backbone lay on the machine that trained: policy.json names it, by id and hash.
     config = folder / 'adapter_config.json'
-    config.write_text(json.dumps({**json.loads(config.read_text()),
-                                  'base_model_name_or_path': None}, indent=2) + '\n')
+    config.write_text(
+        json.dumps({**json.loads(config.read_text()), 'base_model_name_or_path': None}, indent=2)
+        + '\n'
+    )
 
 
 def load_adapter(model: Kosmos2Model, folder: Path, *, merge: bool) -> torch.nn.Module:
@@ -178,11 +211,13 @@ def load_adapter(model: Kosmos2Model, folder: Path, *, merge: bool) -> torch.nn.
     :param merge: fold them into the weights (for driving) instead of keeping them trainable.
     """
     try:
-        adapted = PeftModel.from_pretrained(model, str(folder), is_trainable=not merge,
-                                            use_safetensors=True)
+        adapted = PeftModel.from_pretrained(
+            model, str(folder), is_trainable=not merge, use_safetensors=True
+        )
     except (OSError, ValueError, RuntimeError) as error:
-        raise UserError(f'the adapters in {folder} do not fit the backbone',
-                        got=first_line(error)) from error
+        raise UserError(
+            f'the adapters in {folder} do not fit the backbone', got=first_line(error)
+        ) from error
     return adapted.merge_and_unload() if merge else adapted
 
 
@@ -206,5 +241,5 @@ def tokenize(tokenizer, prompts: list[str]) -> tuple[torch.Tensor, torch.Tensor]
     lengths = torch.tensor([len(row) for row in rows])
     ids = torch.full((len(rows), max(1, int(lengths.max()))), tokenizer.pad_token_id)
     for row, tokens in zip(ids, rows, strict=True):
-        row[:len(tokens)] = torch.tensor(tokens, dtype=torch.long)
+        row[: len(tokens)] = torch.tensor(tokens, dtype=torch.long)
     return ids, lengths

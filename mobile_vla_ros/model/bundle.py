@@ -83,8 +83,12 @@ class PolicySpec:
 
     def to_json(self) -> str:
         """Return the text of `policy.json`."""
-        content = {'format': FORMAT, 'schema_version': SCHEMA_VERSION,
-                   'package_version': __version__, **asdict(self)}
+        content = {
+            'format': FORMAT,
+            'schema_version': SCHEMA_VERSION,
+            'package_version': __version__,
+            **asdict(self),
+        }
         content['actions']['units'] = self.actions.units
         return json.dumps(content, indent=2) + '\n'
 
@@ -97,32 +101,52 @@ class PolicySpec:
             raise UserError(f'{where} is not JSON', got=first_line(error)) from error
         if not isinstance(content, dict) or content.get('format') != FORMAT:
             found = content.get('format') if isinstance(content, dict) else type(content).__name__
-            raise UserError(f'{where} is not a policy of ours', got=f'format {str(found)[:40]!r}',
-                            expected=repr(FORMAT))
+            raise UserError(
+                f'{where} is not a policy of ours',
+                got=f'format {str(found)[:40]!r}',
+                expected=repr(FORMAT),
+            )
         version = content.get('schema_version')
         if type(version) is not int or not 1 <= version <= SCHEMA_VERSION:
-            raise UserError(f'{where} has another schema version', got=str(version)[:40],
-                            expected=SCHEMA_VERSION,
-                            remedy='use the package version that wrote it '
-                                   f'({str(content.get("package_version"))[:40]}) or train again')
+            raise UserError(
+                f'{where} has another schema version',
+                got=str(version)[:40],
+                expected=SCHEMA_VERSION,
+                remedy='use the package version that wrote it '
+                f'({str(content.get("package_version"))[:40]}) or train again',
+            )
         content = {'blank': '', **content}  # version 0.1 knew no controls
         problems = manifest_problems(content)
         if problems:
-            raise UserError(f'{where} does not fit its schema', got='; '.join(problems),
-                            remedy='train again, or take the bundle from where it was whole')
+            raise UserError(
+                f'{where} does not fit its schema',
+                got='; '.join(problems),
+                remedy='train again, or take the bundle from where it was whole',
+            )
         head = {name: content['head'][name] for name in HeadSettings.__dataclass_fields__}
         image, actions, backbone = content['image'], content['actions'], content['backbone']
-        plain = ('rate_hz', 'window', 'chunk', 'command_max_age_s', 'instruction_template',
-                 'blank', 'data', 'metrics')
+        plain = (
+            'rate_hz',
+            'window',
+            'chunk',
+            'command_max_age_s',
+            'instruction_template',
+            'blank',
+            'data',
+            'metrics',
+        )
         return cls(
             BackboneRef(backbone['id'], backbone['revision'], backbone['sha256']),
-            HeadSettings(**head), ImageSpec(image['size'], image['mean'], image['std']),
+            HeadSettings(**head),
+            ImageSpec(image['size'], image['mean'], image['std']),
             ActionSpec(actions['axes'], actions['scale']),
-            **{name: content[name] for name in plain})
+            **{name: content[name] for name in plain},
+        )
 
 
-def save_bundle(folder: Path, network: VlaNetwork, spec: PolicySpec,
-                golden: Golden | None = None) -> Path:
+def save_bundle(
+    folder: Path, network: VlaNetwork, spec: PolicySpec, golden: Golden | None = None
+) -> Path:
     """
     Write a bundle into a folder beside the final one and rename it: it is whole or absent.
 
@@ -132,8 +156,11 @@ def save_bundle(folder: Path, network: VlaNetwork, spec: PolicySpec,
     """
     folder = Path(folder)
     if folder.exists():
-        raise UserError(f'a policy cannot be written to {folder}', got='a folder that exists',
-                        expected='a new name')
+        raise UserError(
+            f'a policy cannot be written to {folder}',
+            got='a folder that exists',
+            expected='a new name',
+        )
     tensors = {f'head.{name}': value for name, value in network.head.state_dict().items()}
     tensors['action_token'] = network.action_token.detach()
     trained = [p for p in network.parameters() if p.requires_grad]
@@ -142,8 +169,9 @@ def save_bundle(folder: Path, network: VlaNetwork, spec: PolicySpec,
         folder.parent.mkdir(parents=True, exist_ok=True)
         partial = Path(tempfile.mkdtemp(prefix=f'.{folder.name}.', dir=folder.parent))
         save_adapter(network.backbone, partial / ADAPTER)
-        save_file({name: value.contiguous().cpu() for name, value in tensors.items()},
-                  partial / HEAD)
+        save_file(
+            {name: value.contiguous().cpu() for name, value in tensors.items()}, partial / HEAD
+        )
         if golden is not None:
             write_golden(partial, golden)
         # Last: what a kill leaves before this is no bundle even to somebody who looks into it.
@@ -186,8 +214,12 @@ def bundle_folder(name: Path | str) -> Path:
     if not str(name).startswith('builtin:'):
         return Path(name).expanduser()
     if str(name) not in BUILTIN:
-        raise UserError('unknown built-in policy', got=repr(str(name)),
-                        expected=' or '.join(BUILTIN), remedy=did_you_mean(str(name), BUILTIN))
+        raise UserError(
+            'unknown built-in policy',
+            got=repr(str(name)),
+            expected=' or '.join(BUILTIN),
+            remedy=did_you_mean(str(name), BUILTIN),
+        )
     return BUILTIN[str(name)]
 
 
@@ -197,18 +229,25 @@ def read_spec(folder: Path) -> PolicySpec:
     manifest = folder / MANIFEST
     if not manifest.is_file():
         what = 'no policy bundle' if folder.is_dir() else 'no such folder'
-        raise UserError(f'{what} at {folder}', expected=f'a folder with {MANIFEST}',
-                        remedy='train one with: mobile_vla train --data DIR --out DIR')
+        raise UserError(
+            f'{what} at {folder}',
+            expected=f'a folder with {MANIFEST}',
+            remedy='train one with: mobile_vla train --data DIR --out DIR',
+        )
     try:
         text = manifest.read_text()
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f'{manifest} cannot be read', got=first_line(error)) from error
     spec = PolicySpec.from_json(text, manifest)
-    missing = [name for name in (HEAD, *(f'{ADAPTER}/{name}' for name in ADAPTER_FILES))
-               if not (folder / name).is_file()]
+    missing = [
+        name
+        for name in (HEAD, *(f'{ADAPTER}/{name}' for name in ADAPTER_FILES))
+        if not (folder / name).is_file()
+    ]
     if missing:
-        raise UserError(f'the policy bundle {folder} is incomplete',
-                        got=f'no {", ".join(missing)}')
+        raise UserError(
+            f'the policy bundle {folder} is incomplete', got=f'no {", ".join(missing)}'
+        )
     return spec
 
 
@@ -221,8 +260,14 @@ class LoadedPolicy:
     tokenizer: object
 
 
-def load_bundle(folder: Path, *, device: str = 'cpu', dtype: torch.dtype = torch.float32,
-                merge: bool = True, offline: bool = False) -> LoadedPolicy:
+def load_bundle(
+    folder: Path,
+    *,
+    device: str = 'cpu',
+    dtype: torch.dtype = torch.float32,
+    merge: bool = True,
+    offline: bool = False,
+) -> LoadedPolicy:
     """
     Load a bundle and the backbone it names.
 
@@ -232,17 +277,23 @@ def load_bundle(folder: Path, *, device: str = 'cpu', dtype: torch.dtype = torch
     """
     folder = bundle_folder(folder)
     spec = read_spec(folder)
-    backbone = load_backbone(spec.backbone.id, revision=spec.backbone.revision, offline=offline,
-                             dtype=dtype)
+    backbone = load_backbone(
+        spec.backbone.id, revision=spec.backbone.revision, offline=offline, dtype=dtype
+    )
     problems = _problems(folder, spec, backbone)
     if problems:
         raise UserError(
             f'the policy {folder} does not fit the backbone {spec.backbone.id!r} or its own '
-            f'{MANIFEST}', got='; '.join(problems),
-            remedy='restore the bundle, or the backbone that it was trained on; or train again')
-    network = VlaNetwork(load_adapter(backbone.model, folder / ADAPTER, merge=merge),
-                         ActionHead(spec.head), backbone.model.config.text_config.bos_token_id,
-                         torch.empty(spec.head.features))
+            f'{MANIFEST}',
+            got='; '.join(problems),
+            remedy='restore the bundle, or the backbone that it was trained on; or train again',
+        )
+    network = VlaNetwork(
+        load_adapter(backbone.model, folder / ADAPTER, merge=merge),
+        ActionHead(spec.head),
+        backbone.model.config.text_config.bos_token_id,
+        torch.empty(spec.head.features),
+    )
     network.load_state_dict(load_file(folder / HEAD), strict=False)
     return LoadedPolicy(network.to(pick_device(device)).eval(), spec, backbone.tokenizer)
 
@@ -252,16 +303,22 @@ def _problems(folder: Path, spec: PolicySpec, backbone: Backbone) -> list[str]:
     config = backbone.model.config
     problems = []
     if backbone.sha256 != spec.backbone.sha256:
-        problems.append(f'it was trained on other weights, of sha256 {spec.backbone.sha256[:12]}…,'
-                        f' and these have {backbone.sha256[:12]}…')
+        problems.append(
+            f'it was trained on other weights, of sha256 {spec.backbone.sha256[:12]}…,'
+            f' and these have {backbone.sha256[:12]}…'
+        )
     for what, own, known in (
-            ('head.features', spec.head.features, config.text_config.embed_dim),
-            ('image.size', spec.image.size, config.vision_config.image_size)):
+        ('head.features', spec.head.features, config.text_config.embed_dim),
+        ('image.size', spec.image.size, config.vision_config.image_size),
+    ):
         if own != known:
             problems.append(f'{what} is {own}, and the backbone has {known}')
     with torch.device('meta'):
         head = ActionHead(spec.head)
     wanted = {f'head.{name}': tuple(value.shape) for name, value in head.state_dict().items()}
     wanted['action_token'] = (spec.head.features,)
-    return (problems + tensor_problems(folder / HEAD, wanted)
-            + adapter_problems(folder / ADAPTER, backbone.model))
+    return (
+        problems
+        + tensor_problems(folder / HEAD, wanted)
+        + adapter_problems(folder / ADAPTER, backbone.model)
+    )

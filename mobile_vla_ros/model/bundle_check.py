@@ -16,16 +16,29 @@ from mobile_vla_ros.model.backbone import LoraConfig
 from mobile_vla_ros.types import BLANKS, VERDICTS, ActionSpec
 
 # Keys of adapter_config.json that say nothing of what is computed.
-ABOUT = {'auto_mapping', 'base_model_name_or_path', 'inference_mode', 'peft_version', 'revision',
-         'task_type', 'peft_type', 'r', 'lora_alpha', 'lora_dropout', 'target_modules'}
+ABOUT = {
+    'auto_mapping',
+    'base_model_name_or_path',
+    'inference_mode',
+    'peft_version',
+    'revision',
+    'task_type',
+    'peft_type',
+    'r',
+    'lora_alpha',
+    'lora_dropout',
+    'target_modules',
+}
 PREFIX = 'base_model.model.'
 SHOWN = 60  # letters of a value that does not fit
 TENSORS_SHOWN = 8
 
 
 def _whole(low: int, high: int) -> tuple[str, Callable]:
-    return (f'a whole number from {low} to {high}',
-            lambda value: type(value) is int and low <= value <= high)
+    return (
+        f'a whole number from {low} to {high}',
+        lambda value: type(value) is int and low <= value <= high,
+    )
 
 
 def _number(low: float, high: float) -> tuple[str, Callable]:
@@ -38,13 +51,20 @@ def _is_number(value, low: float = -1e9, high: float = 1e9) -> bool:
 
 def _list_of(what: str, fits: Callable, length: int | None = None) -> tuple[str, Callable]:
     count = 'a list' if length is None else f'{length}'
-    return f'{count} of {what}', lambda value: (
-        type(value) is list and length in (None, len(value)) and all(map(fits, value)))
+    return (
+        f'{count} of {what}',
+        lambda value: (
+            type(value) is list and length in (None, len(value)) and all(map(fits, value))
+        ),
+    )
 
 
 def _is_size(value) -> bool:
-    return type(value) is list and len(value) == 2 and all(
-        type(side) is int and 0 < side <= 65536 for side in value)
+    return (
+        type(value) is list
+        and len(value) == 2
+        and all(type(side) is int and 0 < side <= 65536 for side in value)
+    )
 
 
 def _is_text(value) -> bool:
@@ -64,17 +84,24 @@ def _is_template(value) -> bool:
 MANIFEST = {
     'backbone.id': ('a name', _is_text),
     'backbone.revision': ('a name or null', lambda value: value is None or _is_text(value)),
-    'backbone.sha256': ('64 hexadecimal digits', lambda value: type(value) is str
-                        and bool(re.fullmatch('[0-9a-f]{64}', value))),
-    'head.features': _whole(1, 65536), 'head.motion_dims': _whole(1, 64),
-    'head.chunk': _whole(1, 1000), 'head.hidden': _whole(1, 8192), 'head.layers': _whole(1, 16),
+    'backbone.sha256': (
+        '64 hexadecimal digits',
+        lambda value: type(value) is str and bool(re.fullmatch('[0-9a-f]{64}', value)),
+    ),
+    'head.features': _whole(1, 65536),
+    'head.motion_dims': _whole(1, 64),
+    'head.chunk': _whole(1, 1000),
+    'head.hidden': _whole(1, 8192),
+    'head.layers': _whole(1, 16),
     'head.dropout': _number(0, 0.9),
     'image.size': _whole(1, 4096),
     'image.mean': _list_of('numbers', _is_number, 3),
     'image.std': _list_of('numbers above 0', lambda value: _is_number(value, 1e-9), 3),
     'actions.axes': _list_of('names', _is_text),
     'actions.scale': _list_of('numbers above 0', lambda value: _is_number(value, 1e-9)),
-    'rate_hz': _number(0.1, 1000), 'window': _whole(1, 64), 'chunk': _whole(1, 1000),
+    'rate_hz': _number(0.1, 1000),
+    'window': _whole(1, 64),
+    'chunk': _whole(1, 1000),
     'command_max_age_s': _number(0.001, 60),
     'instruction_template': ('a text with {instruction}', _is_template),
     'blank': (f'one of {list(BLANKS)}', lambda value: type(value) is str and value in BLANKS),
@@ -117,8 +144,10 @@ def manifest_problems(content: dict) -> list[str]:
     if content['chunk'] != content['head']['chunk']:
         problems.append(f'chunk is {content["chunk"]} and head.chunk {content["head"]["chunk"]}')
     if content['head']['motion_dims'] < len(axes):
-        problems.append(f'head.motion_dims is {content["head"]["motion_dims"]} for {len(axes)} '
-                        f'axes ({", ".join(axes)})')
+        problems.append(
+            f'head.motion_dims is {content["head"]["motion_dims"]} for {len(axes)} '
+            f'axes ({", ".join(axes)})'
+        )
     mean = _at(content, 'data.mean_action')
     if mean is not ABSENT and len(mean) != len(axes):
         problems.append(f'data.mean_action has {len(mean)} numbers for {len(axes)} axes')
@@ -169,9 +198,13 @@ def adapter_problems(folder: Path, model: nn.Module) -> list[str]:
         return [f'{path.name} is not JSON ({first_line(error)})']
     if not isinstance(config, dict):
         return [f'{path.name} holds a {type(config).__name__}, not an object']
-    wanted = {'peft_type': ('LORA', lambda value: value == 'LORA'), 'r': _whole(1, 1024),
-              'lora_alpha': _number(1e-6, 4096), 'lora_dropout': _number(0, 0.9),
-              'target_modules': ('a regular expression', _is_pattern)}
+    wanted = {
+        'peft_type': ('LORA', lambda value: value == 'LORA'),
+        'r': _whole(1, 1024),
+        'lora_alpha': _number(1e-6, 4096),
+        'lora_dropout': _number(0, 0.9),
+        'target_modules': ('a regular expression', _is_pattern),
+    }
     problems = []
     for name, (what, fits) in wanted.items():
         if not fits(config.get(name)):
@@ -179,8 +212,10 @@ def adapter_problems(folder: Path, model: nn.Module) -> list[str]:
     usual = LoraConfig().to_dict()
     for name in sorted(config.keys() - ABOUT):
         if config[name] and config[name] != usual.get(name):
-            problems.append(f'{path.name}: {name} is {repr(config[name])[:SHOWN]}, which this '
-                            'package never sets')
+            problems.append(
+                f'{path.name}: {name} is {repr(config[name])[:SHOWN]}, which this '
+                'package never sets'
+            )
     if problems:
         return problems
     shapes = dict(_lora_shapes(model, config['target_modules'], config['r']))

@@ -17,7 +17,9 @@ def pick_device(name: str) -> torch.device:
         device = torch.device(name)
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError) as error:
-        raise UserError(f'the device {name!r} cannot be used ({first_line(error)})',
-                        expected='auto, cpu, or a GPU that torch can see',
-                        remedy='use --device cpu, or install a torch built for the GPU') from error
+        raise UserError(
+            f'the device {name!r} cannot be used ({first_line(error)})',
+            expected='auto, cpu, or a GPU that torch can see',
+            remedy='use --device cpu, or install a torch built for the GPU',
+        ) from error
     return device

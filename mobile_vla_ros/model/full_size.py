@@ -24,8 +24,9 @@ def shapes(dtype: torch.dtype = torch.bfloat16) -> Backbone:
     return Backbone(model.requires_grad_(False), None, IMAGE, 'full size', None, '')
 
 
-def write_random(folder: Path, words: list[str], *, config: Kosmos2Config | None = None,
-                 seed: int = 0) -> None:
+def write_random(
+    folder: Path, words: list[str], *, config: Kosmos2Config | None = None, seed: int = 0
+) -> None:
     """
     Write a backbone of random bfloat16 weights in transformers' form (3.3 GB at full size).
 
@@ -45,14 +46,25 @@ def write_random(folder: Path, words: list[str], *, config: Kosmos2Config | None
                 continue
             # Drawing a thousand million numbers takes longer than copying a few million about.
             for part in parameter.view(-1).split(BLOCK):
-                part.copy_(block[:len(part)])
+                part.copy_(block[: len(part)])
     model.save_pretrained(folder, max_shard_size='2GB')
     vocabulary = {word: number for number, word in enumerate((*SPECIAL, *words))}
     tokenizer = Tokenizer(models.WordLevel(vocabulary, '<unk>'))
     tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
-    PreTrainedTokenizerFast(tokenizer_object=tokenizer, bos_token='<s>', pad_token='<pad>',
-                            eos_token='</s>', unk_token='<unk>').save_pretrained(folder)
+    PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        bos_token='<s>',
+        pad_token='<pad>',
+        eos_token='</s>',
+        unk_token='<unk>',
+    ).save_pretrained(folder)
     side = config.vision_config.image_size
-    (folder / 'preprocessor_config.json').write_text(json.dumps({
-        'size': {'height': side, 'width': side}, 'image_mean': IMAGE.mean,
-        'image_std': IMAGE.std}))
+    (folder / 'preprocessor_config.json').write_text(
+        json.dumps(
+            {
+                'size': {'height': side, 'width': side},
+                'image_mean': IMAGE.mean,
+                'image_std': IMAGE.std,
+            }
+        )
+    )

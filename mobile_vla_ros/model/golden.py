@@ -50,19 +50,30 @@ def write_golden(folder: Path, golden: Golden) -> None:
 
     :raises UserError: when there is no room.
     """
-    tensors = {'frames': torch.from_numpy(np.ascontiguousarray(golden.frames, np.uint8)),
-               'actions': torch.from_numpy(np.ascontiguousarray(golden.actions, np.float32))}
+    tensors = {
+        'frames': torch.from_numpy(np.ascontiguousarray(golden.frames, np.uint8)),
+        'actions': torch.from_numpy(np.ascontiguousarray(golden.actions, np.float32)),
+    }
     path = Path(folder) / GOLDEN
     try:
         # Under another name first: what was there stays until the new one is on the disk.
         with replaced(path, 'wb') as file:
-            file.write(save(tensors, {'instruction': golden.instruction, 'blank': golden.blank,
-                                      'precision': golden.precision}))
+            file.write(
+                save(
+                    tensors,
+                    {
+                        'instruction': golden.instruction,
+                        'blank': golden.blank,
+                        'precision': golden.precision,
+                    },
+                )
+            )
         sync(path.parent)
     except BaseException as error:
         if is_disk_full(error):
-            raise no_room(str(path), path.parent,
-                          sum(value.nbytes for value in tensors.values())) from error
+            raise no_room(
+                str(path), path.parent, sum(value.nbytes for value in tensors.values())
+            ) from error
         raise
 
 
@@ -74,6 +85,7 @@ def read_golden(folder: Path | str) -> Golden | None:
     :raises UserError: when the file is broken, or none of ours.
     """
     from mobile_vla_ros.model.bundle import bundle_folder  # which writes golden frames itself
+
     path = bundle_folder(folder) / GOLDEN
     if not path.exists():
         return None
@@ -82,15 +94,24 @@ def read_golden(folder: Path | str) -> Golden | None:
             said = file.metadata() or {}
             found = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except (SafetensorError, OSError, ValueError) as error:
-        raise UserError(f'{path} is broken', got=first_line(error),
-                        expected='golden frames as training writes them',
-                        remedy=REMEDY) from error
+        raise UserError(
+            f'{path} is broken',
+            got=first_line(error),
+            expected='golden frames as training writes them',
+            remedy=REMEDY,
+        ) from error
     problems = _problems(found, said)
     if problems:
-        raise UserError(f'{path} holds no golden frames of ours', got='; '.join(problems),
-                        remedy=REMEDY)
-    return Golden(found['frames'].numpy(), found['actions'].numpy(), said['instruction'],
-                  said.get('blank', ''), said.get('precision', 'float32'))
+        raise UserError(
+            f'{path} holds no golden frames of ours', got='; '.join(problems), remedy=REMEDY
+        )
+    return Golden(
+        found['frames'].numpy(),
+        found['actions'].numpy(),
+        said['instruction'],
+        said.get('blank', ''),
+        said.get('precision', 'float32'),
+    )
 
 
 def _problems(found: dict[str, torch.Tensor], said: dict[str, str]) -> list[str]:
@@ -100,8 +121,9 @@ def _problems(found: dict[str, torch.Tensor], said: dict[str, str]) -> list[str]
     for name, (dtype, dims) in wanted.items():
         if name in found and (found[name].dtype != dtype or found[name].ndim != dims):
             shape = ' x '.join(map(str, found[name].shape))
-            problems.append(f'{name} is {found[name].dtype} {shape}, not {dtype} in {dims} '
-                            'dimensions')
+            problems.append(
+                f'{name} is {found[name].dtype} {shape}, not {dtype} in {dims} dimensions'
+            )
     if not problems and not torch.isfinite(found['actions']).all():
         problems.append('actions holds a number that is not finite')
     if not said.get('instruction', '').strip():
@@ -113,8 +135,9 @@ def _problems(found: dict[str, torch.Tensor], said: dict[str, str]) -> list[str]
 
 
 @torch.no_grad()
-def golden_actions(network: 'VlaNetwork', tokenizer, spec: 'PolicySpec', pixels: torch.Tensor,
-                   instruction: str) -> np.ndarray:
+def golden_actions(
+    network: 'VlaNetwork', tokenizer, spec: 'PolicySpec', pixels: torch.Tensor, instruction: str
+) -> np.ndarray:
     """
     Return what a network says of a window, in evaluation mode and without autocasting.
 
@@ -130,20 +153,33 @@ def golden_actions(network: 'VlaNetwork', tokenizer, spec: 'PolicySpec', pixels:
         ids, lengths = tokenize(tokenizer, [spec.prompt(instruction)])
         count = len(pixels)
         features = network.encode(
-            pixels.to(device, network.kosmos.dtype), ids.expand(count, -1).to(device),
-            lengths.expand(count).to(device))
+            pixels.to(device, network.kosmos.dtype),
+            ids.expand(count, -1).to(device),
+            lengths.expand(count).to(device),
+        )
         motion, _ = network.head(features[None].to(network.action_token.dtype))
     finally:
         network.train(was_training)
-    return motion[0, -1, :, :len(spec.actions.axes)].float().cpu().numpy()
+    return motion[0, -1, :, : len(spec.actions.axes)].float().cpu().numpy()
 
 
-def make_golden(network: 'VlaNetwork', tokenizer, spec: 'PolicySpec', frames: np.ndarray,
-                pixels: torch.Tensor, instruction: str) -> Golden:
+def make_golden(
+    network: 'VlaNetwork',
+    tokenizer,
+    spec: 'PolicySpec',
+    frames: np.ndarray,
+    pixels: torch.Tensor,
+    instruction: str,
+) -> Golden:
     """
     Return golden frames with what the network says of them now.
 
     :param frames: (window, S, S, 3) uint8, RGB; `pixels` are the same, preprocessed.
     """
-    return Golden(frames, golden_actions(network, tokenizer, spec, pixels, instruction),
-                  instruction, spec.blank, str(network.kosmos.dtype).removeprefix('torch.'))
+    return Golden(
+        frames,
+        golden_actions(network, tokenizer, spec, pixels, instruction),
+        instruction,
+        spec.blank,
+        str(network.kosmos.dtype).removeprefix('torch.'),
+    )

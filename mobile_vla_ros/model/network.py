@@ -28,8 +28,9 @@ class VlaNetwork(nn.Module):
     :param action_token: (D,) what the action token starts as.
     """
 
-    def __init__(self, backbone: nn.Module, head: ActionHead, bos_token_id: int,
-                 action_token: torch.Tensor):
+    def __init__(
+        self, backbone: nn.Module, head: ActionHead, bos_token_id: int, action_token: torch.Tensor
+    ):
         super().__init__()
         self.backbone = backbone
         self.head = head
@@ -41,8 +42,9 @@ class VlaNetwork(nn.Module):
         """The Kosmos2Model inside, with or without adapters around it."""
         return kosmos(self.backbone)
 
-    def embed(self, image_tokens: torch.Tensor, text_ids: torch.Tensor,
-              text_lengths: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    def embed(
+        self, image_tokens: torch.Tensor, text_ids: torch.Tensor, text_lengths: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
         """
         Lay out the sequence of each frame.
 
@@ -68,8 +70,9 @@ class VlaNetwork(nn.Module):
         """Return (N, K, D): what the text model is given for (N, 3, S, S) preprocessed images."""
         return self.kosmos.get_image_features(pixels.to(self.kosmos.dtype)).pooler_output
 
-    def encode(self, frames: torch.Tensor, text_ids: torch.Tensor,
-               text_lengths: torch.Tensor) -> torch.Tensor:
+    def encode(
+        self, frames: torch.Tensor, text_ids: torch.Tensor, text_lengths: torch.Tensor
+    ) -> torch.Tensor:
         """
         Return the feature of each frame.
 
@@ -84,8 +87,14 @@ class VlaNetwork(nn.Module):
         states = model.text_model(inputs_embeds=sequence, use_cache=False).last_hidden_state
         return states[torch.arange(len(states), device=states.device), positions]
 
-    def forward(self, frames: torch.Tensor, text_ids: torch.Tensor, text_lengths: torch.Tensor,
-                frame_counts: list[int], window: int) -> tuple[torch.Tensor, torch.Tensor]:
+    def forward(
+        self,
+        frames: torch.Tensor,
+        text_ids: torch.Tensor,
+        text_lengths: torch.Tensor,
+        frame_counts: list[int],
+        window: int,
+    ) -> tuple[torch.Tensor, torch.Tensor]:
         """
         Encode every frame of some runs of frames once and slide the window over the features.
 
@@ -98,10 +107,14 @@ class VlaNetwork(nn.Module):
             the M = sum(count - window + 1) windows, in the order of the runs.
         """
         repeats = torch.tensor(frame_counts, device=text_ids.device)
-        features = self.encode(frames, text_ids.repeat_interleave(repeats, dim=0),
-                               text_lengths.repeat_interleave(repeats))
-        windows = [run.unfold(0, window, 1).transpose(1, 2)
-                   for run in features.split(frame_counts)]
+        features = self.encode(
+            frames,
+            text_ids.repeat_interleave(repeats, dim=0),
+            text_lengths.repeat_interleave(repeats),
+        )
+        windows = [
+            run.unfold(0, window, 1).transpose(1, 2) for run in features.split(frame_counts)
+        ]
         return self.head(torch.cat(windows).to(self.action_token.dtype))
 
     def parameter_counts(self) -> dict[str, int]:
@@ -109,13 +122,25 @@ class VlaNetwork(nn.Module):
         lora = sum(p.numel() for p in self.backbone.parameters() if p.requires_grad)
         head = sum(p.numel() for p in self.head.parameters())
         token = self.action_token.numel()
-        return {'lora': lora, 'head': head, 'action_token': token,
-                'trainable': lora + head + token}
+        return {
+            'lora': lora,
+            'head': head,
+            'action_token': token,
+            'trainable': lora + head + token,
+        }
 
 
-def build_network(backbone: Backbone, lora: LoraSettings, *, motion_dims: int, chunk: int,
-                  hidden: int = 512, layers: int = 4, dropout: float = 0.0,
-                  activation_checkpointing: bool = False) -> VlaNetwork:
+def build_network(
+    backbone: Backbone,
+    lora: LoraSettings,
+    *,
+    motion_dims: int,
+    chunk: int,
+    hidden: int = 512,
+    layers: int = 4,
+    dropout: float = 0.0,
+    activation_checkpointing: bool = False,
+) -> VlaNetwork:
     """
     Put LoRA and a fresh head on a backbone, ready to train.
 
@@ -125,10 +150,15 @@ def build_network(backbone: Backbone, lora: LoraSettings, *, motion_dims: int, c
     if activation_checkpointing:
         backbone.model.activation_checkpointing_enable({'use_reentrant': False})
     config = backbone.model.config
-    head = ActionHead(HeadSettings(config.text_config.embed_dim, motion_dims, chunk, hidden,
-                                   layers, dropout))
-    return VlaNetwork(add_lora(backbone.model, lora), head, config.text_config.bos_token_id,
-                      _first_action_token(backbone))
+    head = ActionHead(
+        HeadSettings(config.text_config.embed_dim, motion_dims, chunk, hidden, layers, dropout)
+    )
+    return VlaNetwork(
+        add_lora(backbone.model, lora),
+        head,
+        config.text_config.bos_token_id,
+        _first_action_token(backbone),
+    )
 
 
 def load_trained(network: VlaNetwork, adapter: Path, head: Path) -> None:

@@ -13,8 +13,9 @@ class PackedLinear(nn.Module):
 
     def __init__(self, linear: nn.Linear):
         super().__init__()
-        self.register_buffer('weight', torch.ops.mkldnn._reorder_linear_weight(
-            linear.weight.detach()))
+        self.register_buffer(
+            'weight', torch.ops.mkldnn._reorder_linear_weight(linear.weight.detach())
+        )
         self.bias = linear.bias
 
     def forward(self, rows: torch.Tensor) -> torch.Tensor:
@@ -54,6 +55,9 @@ def _fits(weight: torch.Tensor) -> bool:
 def can_pack() -> bool:
     """Whether torch has oneDNN for bfloat16 on this CPU."""
     # These two are what torch.compile itself calls on a CPU; no public name does it.
-    return (torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, '_linear_pointwise')
-            and hasattr(torch.ops.mkldnn, '_reorder_linear_weight')
-            and torch.ops.mkldnn._is_mkldnn_bf16_supported())
+    return (
+        torch.backends.mkldnn.is_available()
+        and hasattr(torch.ops.mkldnn, '_linear_pointwise')
+        and hasattr(torch.ops.mkldnn, '_reorder_linear_weight')
+        and torch.ops.mkldnn._is_mkldnn_bf16_supported()
+    )

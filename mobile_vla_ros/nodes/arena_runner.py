@@ -58,31 +58,56 @@ class ArenaRunner(Node):
     def __init__(self):
         super().__init__('arena_runner')
         self._suite = declare(self, 'suite', 'train', f'one of {", ".join(suites.SUITES)}')
-        self._first = declare(self, 'first_trial', 0, 'scene of the first trial',
-                              limits=(0, suites.SEEDS_PER_SUITE - 1))
+        self._first = declare(
+            self,
+            'first_trial',
+            0,
+            'scene of the first trial',
+            limits=(0, suites.SEEDS_PER_SUITE - 1),
+        )
         self._trials = declare(self, 'trials', 1, 'how many trials', limits=(1, 100_000))
         self._expert = declare(self, 'expert', False, 'drive as the expert, and record')
-        self._correct = declare(self, 'correct', False, 'record the policy, and take over as the '
-                                'expert where it goes wrong')
-        self._kind = declare(self, 'kind', '', 'only scenes of this task: '
-                             + ', '.join(KINDS) + '; empty: all')
+        self._correct = declare(
+            self,
+            'correct',
+            False,
+            'record the policy, and take over as the expert where it goes wrong',
+        )
+        self._kind = declare(
+            self, 'kind', '', 'only scenes of this task: ' + ', '.join(KINDS) + '; empty: all'
+        )
         self._record = declare(self, 'record', True, "whether the expert's trials are recorded")
-        self._wobble = declare(self, 'wobble', 0.0, "size of the expert's own errors, m/s",
-                               limits=(0.0, 0.3))
-        self._hold_s = declare(self, 'hold_s', 0.8, 'how long the expert stays at the target '
-                               'before a take ends, seconds', limits=(0.0, 10.0))
-        self._patience_s = declare(self, 'patience_s', 20.0,
-                                   'seconds without a word from another node before giving up',
-                                   limits=(1.0, 600.0))
+        self._wobble = declare(
+            self, 'wobble', 0.0, "size of the expert's own errors, m/s", limits=(0.0, 0.3)
+        )
+        self._hold_s = declare(
+            self,
+            'hold_s',
+            0.8,
+            'how long the expert stays at the target before a take ends, seconds',
+            limits=(0.0, 10.0),
+        )
+        self._patience_s = declare(
+            self,
+            'patience_s',
+            20.0,
+            'seconds without a word from another node before giving up',
+            limits=(1.0, 600.0),
+        )
         self._policy_patience_s = declare(
-            self, 'policy_patience_s', 120.0, 'seconds that the policy may take to make its '
-            'first proposal', limits=(1.0, 3600.0))
+            self,
+            'policy_patience_s',
+            120.0,
+            'seconds that the policy may take to make its first proposal',
+            limits=(1.0, 3600.0),
+        )
         suites.scene(self._suite, self._first + self._trials - 1)
         if self._kind and self._kind not in KINDS:
             raise UserError('unknown task', got=repr(self._kind), expected=', '.join(KINDS))
         if self._correct and self._expert:
-            raise UserError('either the expert drives or it corrects a policy',
-                            got='expert and correct')
+            raise UserError(
+                'either the expert drives or it corrects a policy', got='expert and correct'
+            )
 
         self._news = threading.Condition()
         self._status: dict[str, str] = {}
@@ -100,12 +125,14 @@ class ArenaRunner(Node):
             self.create_subscription(TwistStamped, 'policy/cmd_vel', self._on_proposal, 10)
         self._reset = self.create_client(Trigger, 'sim/reset')
         self._set = self.create_client(SetParameters, 'sim/set_parameters')
-        self._recorder = {name: self.create_client(Trigger, f'recorder/{name}')
-                          for name in ('start', 'success', 'failure')}
+        self._recorder = {
+            name: self.create_client(Trigger, f'recorder/{name}')
+            for name in ('start', 'success', 'failure')
+        }
         self._closing = threading.Event()
         self._thread = threading.Thread(
-            target=work_to_end, args=(self, 'arena_runner', self._work, self._closing),
-            daemon=True)
+            target=work_to_end, args=(self, 'arena_runner', self._work, self._closing), daemon=True
+        )
         self._thread.start()
 
     def on_exit(self):
@@ -151,8 +178,11 @@ class ArenaRunner(Node):
 
     def _scenes(self) -> Iterator[int]:
         """Give the scenes of the trials."""
-        wanted = (number for number in range(self._first, suites.SEEDS_PER_SUITE)
-                  if self._kind in ('', suites.scene(self._suite, number).task.kind))
+        wanted = (
+            number
+            for number in range(self._first, suites.SEEDS_PER_SUITE)
+            if self._kind in ('', suites.scene(self._suite, number).task.kind)
+        )
         return itertools.islice(wanted, self._trials)
 
     def _meet(self):
@@ -170,9 +200,12 @@ class ArenaRunner(Node):
         if not self._expert:
             return
         self._driver = lambda _odom: NUDGE
-        self._wait(lambda: self._odom.twist.twist.angular.z > NUDGE[5] / 2, 'the base',
-                   self._patience_s, 'see that the guard is armed, and that it or the arena '
-                   'takes teleop/cmd_vel')
+        self._wait(
+            lambda: self._odom.twist.twist.angular.z > NUDGE[5] / 2,
+            'the base',
+            self._patience_s,
+            'see that the guard is armed, and that it or the arena takes teleop/cmd_vel',
+        )
         with self._news:
             self._driver = None
         self._teleop.publish(Twist())
@@ -182,8 +215,12 @@ class ArenaRunner(Node):
         # A base that begins rolling would have come to rest before the recorder is ready.
         self._load(trial, paused=self._expert or self._correct)
         scene = suites.scene(self._suite, trial)
-        result = {'trial': trial, 'outcome': '', 'elapsed_s': 0.0,
-                  'instruction': scene.instruction}
+        result = {
+            'trial': trial,
+            'outcome': '',
+            'elapsed_s': 0.0,
+            'instruction': scene.instruction,
+        }
         if records:
             self._ask(self._recorder['start'], 'the recorder')
         if self._expert or self._correct:
@@ -198,6 +235,7 @@ class ArenaRunner(Node):
                 if self._expert:
                     return expert.command(*_motion(odom), now_ns - began_ns)
                 return corrector.command(*_motion(odom), self._proposal, now_ns - began_ns)
+
             with self._news:
                 self._path, self._path_due = [], 0
             self._configure(_parameter('paused', False))
@@ -224,8 +262,11 @@ class ArenaRunner(Node):
 
     def _load(self, trial: int, *, paused: bool = False):
         """Reset the arena to a scene and wait until what is heard comes from it."""
-        self._configure(_parameter('suite', self._suite), _parameter('trial', trial),
-                        _parameter('paused', paused))
+        self._configure(
+            _parameter('suite', self._suite),
+            _parameter('trial', trial),
+            _parameter('paused', paused),
+        )
         load = str(json.loads(self._ask(self._reset, 'the arena'))['load'])
         self._wait(lambda: self._status.get('load') == load, 'the arena')
         with self._news:
@@ -246,8 +287,13 @@ class ArenaRunner(Node):
     def _stamp_ns(self) -> int:
         return time_ns(self._odom.header.stamp)
 
-    def _wait(self, predicate: Callable[[], bool], who: str, most_s: float = math.inf,
-              remedy: str = 'look at what its node says'):
+    def _wait(
+        self,
+        predicate: Callable[[], bool],
+        who: str,
+        most_s: float = math.inf,
+        remedy: str = 'look at what its node says',
+    ):
         """Wait until a predicate over what was heard is true, as long as anything is heard."""
         began_s = heard_s = time.monotonic()
         last = self._odom
@@ -259,11 +305,13 @@ class ArenaRunner(Node):
                 if self._odom is not last:
                     last, heard_s = self._odom, time.monotonic()
                 if time.monotonic() - heard_s > self._patience_s:
-                    raise UserError(f'{who} is silent', got=f'nothing for {self._patience_s} s',
-                                    remedy='start sim_node in the same ROS domain and namespace')
+                    raise UserError(
+                        f'{who} is silent',
+                        got=f'nothing for {self._patience_s} s',
+                        remedy='start sim_node in the same ROS domain and namespace',
+                    )
                 if time.monotonic() - began_s > most_s:
-                    raise UserError(f'{who} does nothing', got=f'{most_s} s of it',
-                                    remedy=remedy)
+                    raise UserError(f'{who} does nothing', got=f'{most_s} s of it', remedy=remedy)
 
     def _ask(self, client, who: str) -> str:
         """Call a Trigger service and return its message."""
@@ -274,8 +322,11 @@ class ArenaRunner(Node):
 
     def _find(self, client, who: str):
         if not client.wait_for_service(self._patience_s):
-            raise UserError(f'{who} does not answer', got=f'no service {client.srv_name}',
-                            remedy='start its node in the same ROS domain and namespace')
+            raise UserError(
+                f'{who} does not answer',
+                got=f'no service {client.srv_name}',
+                remedy='start its node in the same ROS domain and namespace',
+            )
 
     def _call(self, client, request, who: str):
         self._find(client, who)
@@ -283,15 +334,18 @@ class ArenaRunner(Node):
         done = threading.Event()
         future.add_done_callback(lambda _: done.set())
         if not done.wait(self._patience_s):
-            raise UserError(f'{who} does not answer {client.srv_name}',
-                            got=f'nothing for {self._patience_s} s')
+            raise UserError(
+                f'{who} does not answer {client.srv_name}', got=f'nothing for {self._patience_s} s'
+            )
         return future.result()
 
 
 def _parameter(name: str, value: str | int | bool) -> Parameter:
-    kinds = {str: (ParameterType.PARAMETER_STRING, 'string_value'),
-             int: (ParameterType.PARAMETER_INTEGER, 'integer_value'),
-             bool: (ParameterType.PARAMETER_BOOL, 'bool_value')}
+    kinds = {
+        str: (ParameterType.PARAMETER_STRING, 'string_value'),
+        int: (ParameterType.PARAMETER_INTEGER, 'integer_value'),
+        bool: (ParameterType.PARAMETER_BOOL, 'bool_value'),
+    }
     kind, field = kinds[type(value)]
     return Parameter(name=name, value=ParameterValue(type=kind, **{field: value}))
 

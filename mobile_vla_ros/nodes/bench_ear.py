@@ -30,8 +30,14 @@ class BenchEar(Node):
         _say({'event': 'listening'})
 
     def _on_command(self, _message: Twist, info: dict):
-        _say({'event': 'command', 'number': info['publication_sequence_number'],
-              'sent_ns': info['source_timestamp'], 'received_ns': info['received_timestamp']})
+        _say(
+            {
+                'event': 'command',
+                'number': info['publication_sequence_number'],
+                'sent_ns': info['source_timestamp'],
+                'received_ns': info['received_timestamp'],
+            }
+        )
 
 
 def _say(values: dict):

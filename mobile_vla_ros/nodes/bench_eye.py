@@ -40,10 +40,12 @@ class BenchEye(Node):
         self._rate_hz = declare(self, 'rate_hz', 30.0, 'pictures a second', limits=(0.5, 240.0))
         width = declare(self, 'width', 1280, 'of a picture, pixels', limits=(64, 7680))
         height = declare(self, 'height', 720, 'of a picture, pixels', limits=(64, 4320))
-        self._seconds = declare(self, 'seconds', 10.0, 'how long is measured',
-                                limits=(1.0, 3600.0))
-        self._messages = [self._message(picture)
-                          for picture in test_card.pictures(width, height, PICTURES)]
+        self._seconds = declare(
+            self, 'seconds', 10.0, 'how long is measured', limits=(1.0, 3600.0)
+        )
+        self._messages = [
+            self._message(picture) for picture in test_card.pictures(width, height, PICTURES)
+        ]
         self._images = self.create_publisher(Image, 'camera/image_raw', qos_profile_sensor_data)
         instruction = self.create_publisher(String, 'instruction', LATCHED)
         instruction.publish(String(data='measure'))
@@ -53,8 +55,9 @@ class BenchEye(Node):
         self._closing = threading.Event()
         self.create_subscription(TwistStamped, 'policy/cmd_vel', self._on_proposal, 10)
         self.create_subscription(DiagnosticArray, '/diagnostics', self._on_diagnostics, 10)
-        threading.Thread(target=lambda: work_to_end(self, 'bench_eye', self._lead, self._closing),
-                         daemon=True).start()
+        threading.Thread(
+            target=lambda: work_to_end(self, 'bench_eye', self._lead, self._closing), daemon=True
+        ).start()
 
     def on_exit(self):
         """Let the thread speak no more."""
@@ -86,12 +89,22 @@ class BenchEye(Node):
         self._send(self._seconds)
         stamps = [stamp for stamp in self._sent if stamp not in before]
         self._send(LAST_S)  # the last answers, and a report that covers them
-        took_ms = [1e3 * (self._back[stamp] - self._sent[stamp])
-                   for stamp in stamps if stamp in self._back]
-        print(json.dumps({
-            'frames': len(stamps), 'answered': len(took_ms),
-            'sent_ms': [*np.percentile(took_ms, (50, 99, 100)).tolist()],
-            'own_ms': [float(self._own.get(key) or 'nan') for key in OWN]}), flush=True)
+        took_ms = [
+            1e3 * (self._back[stamp] - self._sent[stamp])
+            for stamp in stamps
+            if stamp in self._back
+        ]
+        print(
+            json.dumps(
+                {
+                    'frames': len(stamps),
+                    'answered': len(took_ms),
+                    'sent_ms': [*np.percentile(took_ms, (50, 99, 100)).tolist()],
+                    'own_ms': [float(self._own.get(key) or 'nan') for key in OWN],
+                }
+            ),
+            flush=True,
+        )
         self.exit_status = 0
 
     def _send(self, seconds: float, done=lambda: False):
@@ -99,8 +112,9 @@ class BenchEye(Node):
         period_s = 1 / self._rate_hz
         due = time.monotonic()
         end = due + seconds
-        while due < end and not done() and not self._closing.wait(
-                max(due - time.monotonic(), 0.0)):
+        while (
+            due < end and not done() and not self._closing.wait(max(due - time.monotonic(), 0.0))
+        ):
             message = self._messages[len(self._sent) % PICTURES]
             message.header.stamp = self.get_clock().now().to_msg()
             self._sent[time_ns(message.header.stamp)] = time.monotonic()

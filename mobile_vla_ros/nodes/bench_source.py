@@ -40,23 +40,31 @@ class BenchSource(Node):
     def __init__(self):
         super().__init__('bench_source')
         rate_hz = declare(self, 'rate_hz', 30.0, 'pictures a second', limits=(0.5, 240.0))
-        command_rate_hz = declare(self, 'command_rate_hz', 50.0, 'commands a second',
-                                  limits=(0.5, 500.0))
+        command_rate_hz = declare(
+            self, 'command_rate_hz', 50.0, 'commands a second', limits=(0.5, 500.0)
+        )
         width = declare(self, 'width', 1280, 'of a picture, pixels', limits=(64, 7680))
         height = declare(self, 'height', 720, 'of a picture, pixels', limits=(64, 4320))
-        self._seconds = declare(self, 'seconds', 10.0, 'length of a take; 0: no take is ended',
-                                limits=(0.0, 86400.0))
-        self._takes = declare(self, 'takes', 1, 'how many takes are started, when none is ended',
-                              limits=(1, 100_000))
-        self._recorder = declare(self, 'recorder', 'recorder',
-                                 "the recorder's name; {} in it is the number of the take")
-        self._settle_s = declare(self, 'settle_s', 1.0, 'seconds of pictures before a take',
-                                 limits=(0.0, 60.0))
-        self._patience_s = declare(self, 'patience_s', 60.0, 'seconds to wait for an answer',
-                                   limits=(1.0, 600.0))
+        self._seconds = declare(
+            self, 'seconds', 10.0, 'length of a take; 0: no take is ended', limits=(0.0, 86400.0)
+        )
+        self._takes = declare(
+            self, 'takes', 1, 'how many takes are started, when none is ended', limits=(1, 100_000)
+        )
+        self._recorder = declare(
+            self, 'recorder', 'recorder', "the recorder's name; {} in it is the number of the take"
+        )
+        self._settle_s = declare(
+            self, 'settle_s', 1.0, 'seconds of pictures before a take', limits=(0.0, 60.0)
+        )
+        self._patience_s = declare(
+            self, 'patience_s', 60.0, 'seconds to wait for an answer', limits=(1.0, 600.0)
+        )
         # bgr8, as OpenCV's camera drivers send it; each message is filled anew in place.
-        self._messages = [_message(picture[:, :, ::-1])
-                          for picture in test_card.pictures(width, height, PICTURES)]
+        self._messages = [
+            _message(picture[:, :, ::-1])
+            for picture in test_card.pictures(width, height, PICTURES)
+        ]
         self._images = self.create_publisher(Image, 'camera/image_raw', qos_profile_sensor_data)
         self._twists = self.create_publisher(Twist, 'cmd_vel', 10)
         self._frames = self._commands = 0
@@ -64,9 +72,11 @@ class BenchSource(Node):
         self._statuses: dict[str, list] = {}
         self._silent, self._closing = threading.Event(), threading.Event()
         self.create_subscription(DiagnosticArray, '/diagnostics', self._on_diagnostics, 10)
-        for work in (lambda: self._pace(rate_hz, self._send_frame),
-                     lambda: self._pace(command_rate_hz, self._send_command),
-                     lambda: work_to_end(self, 'bench_source', self._lead, self._closing)):
+        for work in (
+            lambda: self._pace(rate_hz, self._send_frame),
+            lambda: self._pace(command_rate_hz, self._send_command),
+            lambda: work_to_end(self, 'bench_source', self._lead, self._closing),
+        ):
             threading.Thread(target=work, daemon=True).start()
 
     def on_exit(self):
@@ -105,8 +115,12 @@ class BenchSource(Node):
         with self._heard:
             for status in array.status:
                 self._statuses.setdefault(status.name, []).append(
-                    (time_ns(array.header.stamp), status.message,
-                     {pair.key: pair.value for pair in status.values}))
+                    (
+                        time_ns(array.header.stamp),
+                        status.message,
+                        {pair.key: pair.value for pair in status.values},
+                    )
+                )
             self._heard.notify_all()
 
     def _lead(self):
@@ -124,8 +138,9 @@ class BenchSource(Node):
         if not self._seconds:
             return
         # The recorder may end it too: a disk that is full, for one.
-        self._wait(lambda: any(state != RECORDING for _, state, _ in heard[seen + 1:]),
-                   self._seconds)
+        self._wait(
+            lambda: any(state != RECORDING for _, state, _ in heard[seen + 1 :]), self._seconds
+        )
         self._silent.set()
         sent_s = time.monotonic() - started_s
         _say('silent')
@@ -137,18 +152,30 @@ class BenchSource(Node):
         answer = self._call(f'{recorder}/success').message if own else heard[-1][2]['problem']
         self._until('the end', lambda: heard[-1][1] == 'idle')
         frames, commands = self._frames - first[0], self._commands - first[1]
-        _say('ended', by='source' if own else 'recorder', answer=answer,
-             first_frame=first[0], frames=frames, frame_hz=frames / sent_s,
-             first_command=first[1], commands=commands, command_hz=commands / sent_s,
-             status_gap_s=max((np.diff([at for at, *_ in told]) / 1e9).tolist(), default=None),
-             most_queued=max(int(values['queue']) for *_, values in told),
-             status=heard[-1][2])
+        _say(
+            'ended',
+            by='source' if own else 'recorder',
+            answer=answer,
+            first_frame=first[0],
+            frames=frames,
+            frame_hz=frames / sent_s,
+            first_command=first[1],
+            commands=commands,
+            command_hz=commands / sent_s,
+            status_gap_s=max((np.diff([at for at, *_ in told]) / 1e9).tolist(), default=None),
+            most_queued=max(int(values['queue']) for *_, values in told),
+            status=heard[-1][2],
+        )
 
     def _start(self, recorder: str):
         """Start a take as soon as the recorder hears camera and commands."""
         heard = self._statuses[recorder]
-        self._until(f'{recorder} to listen', lambda: heard and heard[-1][2]['command_type']
-                    and float(heard[-1][2]['camera_hz']) > 0)
+        self._until(
+            f'{recorder} to listen',
+            lambda: (
+                heard and heard[-1][2]['command_type'] and float(heard[-1][2]['camera_hz']) > 0
+            ),
+        )
         self._closing.wait(self._settle_s)
         answer = self._call(f'{recorder}/start')
         if not answer.success and heard[-1][1] != RECORDING:  # it may have been asked twice
@@ -166,6 +193,7 @@ class BenchSource(Node):
             if client.service_is_ready() and time.monotonic() - asked_s > ASK_AGAIN_S:
                 future, asked_s = client.call_async(Trigger.Request()), time.monotonic()
             return False
+
         self._until(f'an answer of {service}', answered)
         return future.result()
 

@@ -22,8 +22,9 @@ from rclpy.task import Future
 from mobile_vla_ros.errors import UserError
 
 # Whoever comes later hears the last one too.
-LATCHED = QoSProfile(depth=1, reliability=ReliabilityPolicy.RELIABLE,
-                     durability=DurabilityPolicy.TRANSIENT_LOCAL)
+LATCHED = QoSProfile(
+    depth=1, reliability=ReliabilityPolicy.RELIABLE, durability=DurabilityPolicy.TRANSIENT_LOCAL
+)
 # Hears whoever publishes, with or without receipts; what was lost is not sent again when it is
 # old.
 BEST_EFFORT = QoSProfile(depth=10, reliability=ReliabilityPolicy.BEST_EFFORT)
@@ -31,8 +32,15 @@ SPIN_TIMEOUT_S = 0.05
 LAST_WORD = Duration(nanoseconds=200_000_000)
 
 
-def declare(node: Node, name: str, default, description: str, *,
-            limits: tuple[float, float] | None = None, read_only: bool = True):
+def declare(
+    node: Node,
+    name: str,
+    default,
+    description: str,
+    *,
+    limits: tuple[float, float] | None = None,
+    read_only: bool = True,
+):
     """
     Declare a parameter with a descriptor and return its value.
 
@@ -43,10 +51,12 @@ def declare(node: Node, name: str, default, description: str, *,
     descriptor = ParameterDescriptor(description=description, read_only=read_only)
     if limits is not None and isinstance(default, float):
         descriptor.floating_point_range = [
-            FloatingPointRange(from_value=float(limits[0]), to_value=float(limits[1]))]
+            FloatingPointRange(from_value=float(limits[0]), to_value=float(limits[1]))
+        ]
     elif limits is not None:
         descriptor.integer_range = [
-            IntegerRange(from_value=int(limits[0]), to_value=int(limits[1]))]
+            IntegerRange(from_value=int(limits[0]), to_value=int(limits[1]))
+        ]
     try:
         return node.declare_parameter(name, default, descriptor).value
     except (InvalidParameterTypeException, InvalidParameterValueException) as error:
@@ -56,8 +66,10 @@ def declare(node: Node, name: str, default, description: str, *,
         given = node.get_parameter_or(name, None)
         raise UserError(
             f'parameter {name!r} of node {node.get_name()!r} is refused ({error})',
-            got=given.value if given else None, expected=expected,
-            remedy=f'it is: {description}') from None
+            got=given.value if given else None,
+            expected=expected,
+            remedy=f'it is: {description}',
+        ) from None
 
 
 def time_ns(stamp) -> int:
@@ -79,12 +91,21 @@ def twist_message(twist: np.ndarray) -> Twist:
     return message
 
 
-def status_message(name: str, message: str, values: dict, level: bytes = DiagnosticStatus.OK,
-                   hardware_id: str = '') -> DiagnosticStatus:
+def status_message(
+    name: str,
+    message: str,
+    values: dict,
+    level: bytes = DiagnosticStatus.OK,
+    hardware_id: str = '',
+) -> DiagnosticStatus:
     """Return a DiagnosticStatus with its values as text."""
     return DiagnosticStatus(
-        level=level, name=name, message=message, hardware_id=hardware_id,
-        values=[KeyValue(key=key, value=str(value)) for key, value in values.items()])
+        level=level,
+        name=name,
+        message=message,
+        hardware_id=hardware_id,
+        values=[KeyValue(key=key, value=str(value)) for key, value in values.items()],
+    )
 
 
 def status_array(stamp, *statuses: DiagnosticStatus) -> DiagnosticArray:
@@ -109,8 +130,9 @@ def receipt_ns(node: Node, info: dict) -> int:
 
 def ros_version() -> str:
     """Return distribution and middleware of ROS, as an episode keeps them."""
-    return (f'{os.environ.get("ROS_DISTRO", "")} '
-            f'{rclpy.get_rmw_implementation_identifier()}'.strip())
+    return (
+        f'{os.environ.get("ROS_DISTRO", "")} {rclpy.get_rmw_implementation_identifier()}'.strip()
+    )
 
 
 def let_arrive(publisher):
@@ -147,12 +169,14 @@ def off_thread(executor, work: Callable[[], object]) -> Future:
             done.set_result(work())
         except Exception as error:
             done.set_exception(error)
+
     threading.Thread(target=attempt, daemon=True).start()
     return done
 
 
-def run(name: str, factory: Callable[[], Node], *, args: list[str] | None = None,
-        executor=None) -> int:
+def run(
+    name: str, factory: Callable[[], Node], *, args: list[str] | None = None, executor=None
+) -> int:
     """
     Build a node, spin it until SIGINT, SIGTERM, SIGHUP or ``node.exit_status`` says so, and
     stop it well.

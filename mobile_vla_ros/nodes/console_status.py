@@ -11,9 +11,13 @@ from mobile_vla_ros.nodes.terminal import Row
 STALE_S = 2.0
 LOW_DISK_MIN, LONG_DISK_MIN = 10.0, 600.0
 MOST_CHOICES = 9  # as many as there are digits to choose with
-JOYSTICKS = {joystick.NEVER: '', joystick.READY: 'joystick ready',
-             joystick.DRIVING: 'joystick drives', joystick.SILENT: 'joystick silent',
-             joystick.BLOCKED: 'joystick blocked: let go of its button'}
+JOYSTICKS = {
+    joystick.NEVER: '',
+    joystick.READY: 'joystick ready',
+    joystick.DRIVING: 'joystick drives',
+    joystick.SILENT: 'joystick silent',
+    joystick.BLOCKED: 'joystick blocked: let go of its button',
+}
 
 
 class Heard(NamedTuple):
@@ -34,8 +38,9 @@ def fresh(heard: Heard | None, now_s: float) -> Heard | None:
     return heard if heard is not None and now_s - heard.time_s < STALE_S else None
 
 
-def rows(now_s: float, recorder: Heard | None, guard: Heard | None, throttle: float,
-         stick: str) -> list[Row]:
+def rows(
+    now_s: float, recorder: Heard | None, guard: Heard | None, throttle: float, stick: str
+) -> list[Row]:
     """
     Return the lines of the state: the take, its instruction, the last one, who drives.
 
@@ -43,9 +48,14 @@ def rows(now_s: float, recorder: Heard | None, guard: Heard | None, throttle: fl
     :param stick: state of the joystick (``Joystick.state``).
     """
     said = fresh(recorder, now_s)
-    lines = [*_recorder(said), _drive(now_s, guard, throttle, stick)] if said else [
-        Row(_absent('recorder', now_s, recorder), 'alarm' if recorder else 'strong'),
-        _drive(now_s, guard, throttle, stick)]
+    lines = (
+        [*_recorder(said), _drive(now_s, guard, throttle, stick)]
+        if said
+        else [
+            Row(_absent('recorder', now_s, recorder), 'alarm' if recorder else 'strong'),
+            _drive(now_s, guard, throttle, stick),
+        ]
+    )
     if said and said.values.get('problem'):
         lines.append(Row(f'! {said.values["problem"]}', 'strong', height=2))
     return lines
@@ -54,9 +64,13 @@ def rows(now_s: float, recorder: Heard | None, guard: Heard | None, throttle: fl
 def typing_rows(typed: str, choices: Sequence[str], takes: Mapping[str, int]) -> list[Row]:
     """Return the lines that ask for an instruction, with those that exist to choose from."""
     chosen = f'  = {choices[int(typed) - 1]}' if is_choice(typed, choices) else ''
-    return [Row(f'instruction (Enter: take it, Esc: leave it): {typed}_{chosen}', 'strong'),
-            *(Row(f'  {number}  {text}  ({_takes(takes.get(text, 0))})')
-              for number, text in enumerate(choices, 1))]
+    return [
+        Row(f'instruction (Enter: take it, Esc: leave it): {typed}_{chosen}', 'strong'),
+        *(
+            Row(f'  {number}  {text}  ({_takes(takes.get(text, 0))})')
+            for number, text in enumerate(choices, 1)
+        ),
+    ]
 
 
 def is_choice(typed: str, choices: Sequence[str]) -> bool:
@@ -86,14 +100,22 @@ def _recorder(heard: Heard) -> list[Row]:
         rate = f'{values.get("camera_hz", "?")} of {expected:.1f} Hz'
     disk, low = _disk(values.get('disk_minutes', ''))
     if heard.state == 'recording':
-        parts = [f'REC {_clock(values.get("seconds"))}', f'{values.get("frames", "?")} frames',
-                 rate, f'queue {values.get("queue", "?")}',
-                 f'{values.get("drops", "?")} dropped', disk]
+        parts = [
+            f'REC {_clock(values.get("seconds"))}',
+            f'{values.get("frames", "?")} frames',
+            rate,
+            f'queue {values.get("queue", "?")}',
+            f'{values.get("drops", "?")} dropped',
+            disk,
+        ]
     else:
         parts = [heard.state, f'camera {rate}', disk]
     style = 'alarm' if heard.state == 'recording' or low else 'strong'
-    return [Row(', '.join(part for part in parts if part), style),
-            _instruction(values, takes_of(heard)), *_last(values)]
+    return [
+        Row(', '.join(part for part in parts if part), style),
+        _instruction(values, takes_of(heard)),
+        *_last(values),
+    ]
 
 
 def _instruction(values: Mapping[str, str], takes: Mapping[str, int]) -> Row:
@@ -114,8 +136,9 @@ def _last(values: Mapping[str, str]) -> list[Row]:
         return []
     if reasons and reasons not in verdict:
         verdict = f'{verdict}: {reasons}'
-    return [Row(f'last take {verdict}', 'plain' if verdict.startswith('good') else 'strong',
-                height=2)]
+    return [
+        Row(f'last take {verdict}', 'plain' if verdict.startswith('good') else 'strong', height=2)
+    ]
 
 
 def _drive(now_s: float, guard: Heard | None, throttle: float, stick: str) -> Row:

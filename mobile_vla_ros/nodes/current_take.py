@@ -41,8 +41,13 @@ class CurrentTake:
     :param now_ns: the node's clock, which may be a simulated one.
     """
 
-    def __init__(self, params: RecorderParams, folder: TakeFolder, encode: 'Encode',
-                 now_ns: Callable[[], int]):
+    def __init__(
+        self,
+        params: RecorderParams,
+        folder: TakeFolder,
+        encode: 'Encode',
+        now_ns: Callable[[], int],
+    ):
         self.state = IDLE
         self.recording: Recording | None = None
         self._lost_commands: Counter[str] = Counter()
@@ -55,8 +60,14 @@ class CurrentTake:
         self._noted: set[str] = set()
         self._last = {'last_episode': '', 'last_verdict': '', 'last_reasons': ''}
 
-    def open(self, image: 'Message', info: EpisodeInfo, expected_hz: float | None, *,
-             proposals: bool = False) -> tuple[str, EpisodeWriter, Recording]:
+    def open(
+        self,
+        image: 'Message',
+        info: EpisodeInfo,
+        expected_hz: float | None,
+        *,
+        proposals: bool = False,
+    ) -> tuple[str, EpisodeWriter, Recording]:
         """
         Make the file of a new take; to be called in a thread, for a disk may be slow.
 
@@ -69,15 +80,31 @@ class CurrentTake:
         self._encode(image)
         found = kind(image)
         if found == BROKEN:  # every whole one after it would be of another kind
-            raise UserError('the newest camera image is broken', got=f'{len(image.data)} bytes',
-                            expected='a whole JPEG or PNG', remedy='start again')
-        writer = EpisodeWriter(self._folder.folder, info, time.time_ns(),
-                               flush_period_s=self._params.flush_period_s,
-                               expected_rate_hz=expected_hz, proposals=proposals)
+            raise UserError(
+                'the newest camera image is broken',
+                got=f'{len(image.data)} bytes',
+                expected='a whole JPEG or PNG',
+                remedy='start again',
+            )
+        writer = EpisodeWriter(
+            self._folder.folder,
+            info,
+            time.time_ns(),
+            flush_period_s=self._params.flush_period_s,
+            expected_rate_hz=expected_hz,
+            proposals=proposals,
+        )
         fitting = max(1, self._params.queue_bytes // max(1, len(image.data)))
-        return found, writer, Recording(
-            writer, queue_frames=min(self._params.queue_frames, fitting),
-            steady_ns=time.monotonic_ns, floor_bytes=self._folder.floor_bytes)
+        return (
+            found,
+            writer,
+            Recording(
+                writer,
+                queue_frames=min(self._params.queue_frames, fitting),
+                steady_ns=time.monotonic_ns,
+                floor_bytes=self._folder.floor_bytes,
+            ),
+        )
 
     @staticmethod
     def throw_away(opening: 'Future', timeout_s: float):
@@ -182,9 +209,11 @@ class CurrentTake:
         """Keep what is to be told of a take that ended, and be ready for the next."""
         take, self.recording, self.state = self.recording, None, IDLE
         if take.path is not None:
-            self._last = {'last_episode': str(take.path),
-                          'last_verdict': take.health['verdict'],
-                          'last_reasons': '; '.join(take.health['reasons'])}
+            self._last = {
+                'last_episode': str(take.path),
+                'last_verdict': take.health['verdict'],
+                'last_reasons': '; '.join(take.health['reasons']),
+            }
         self._folder.changed()
         return take
 
@@ -204,20 +233,25 @@ class CurrentTake:
     def values(self) -> dict:
         """Return what the status tells of this take and of the last."""
         take = self.recording
-        return {'episode': take.part_path.name if take else '',
-                'seconds': f'{time.monotonic() - self._began_s:.1f}' if take else '0.0',
-                'frames': take.frames if take else 0,
-                'commands': take.commands if take else 0,
-                'drops': take.drops if take else 0,
-                'queue': take.queued if take else 0,
-                **self._last}
+        return {
+            'episode': take.part_path.name if take else '',
+            'seconds': f'{time.monotonic() - self._began_s:.1f}' if take else '0.0',
+            'frames': take.frames if take else 0,
+            'commands': take.commands if take else 0,
+            'drops': take.drops if take else 0,
+            'queue': take.queued if take else 0,
+            **self._last,
+        }
 
     def problems(self) -> list[str]:
         """Return sentences on what is wrong with the take in progress."""
         if self.recording is None:
             return []
-        return [self._unlike, self.recording.problem or '',
-                *(f'{count} commands {why}' for why, count in self._lost_commands.items())]
+        return [
+            self._unlike,
+            self.recording.problem or '',
+            *(f'{count} commands {why}' for why, count in self._lost_commands.items()),
+        ]
 
 
 def kind(message: 'Message') -> str:

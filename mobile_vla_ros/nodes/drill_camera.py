@@ -30,7 +30,7 @@ LATE_NS = 3_000_000_000
 LOOK_S = 0.005
 BLACK_NOISE = 4
 # No driver sets one of these: no time at all, and more nanoseconds than a second has.
-NO_TIMES = (Time(), Time(sec=0, nanosec=2 ** 32 - 1))
+NO_TIMES = (Time(), Time(sec=0, nanosec=2**32 - 1))
 
 
 class DrillCamera(Node):
@@ -45,10 +45,12 @@ class DrillCamera(Node):
         self._held: deque[tuple[int, CompressedImage]] = deque()
         self._closing = threading.Event()
         self._images = self.create_publisher(
-            CompressedImage, 'camera/image_raw/compressed', qos_profile_sensor_data)
+            CompressedImage, 'camera/image_raw/compressed', qos_profile_sensor_data
+        )
         self._said = self.create_publisher(String, 'drill/frames', 50)
-        self.create_subscription(CompressedImage, f'{drill.CAMERA}/compressed', self._on_image,
-                                 qos_profile_sensor_data)
+        self.create_subscription(
+            CompressedImage, f'{drill.CAMERA}/compressed', self._on_image, qos_profile_sensor_data
+        )
         self.create_subscription(String, 'drill/camera', self._on_mode, LATCHED)
         threading.Thread(target=self._release, daemon=True).start()
 
@@ -94,8 +96,13 @@ class DrillCamera(Node):
         self._images.publish(message)
 
     def _say(self, **values):
-        self._said.publish(String(data=json.dumps(
-            {'at': time.monotonic_ns(), 'frame': False, 'mode': self._mode, **values})))
+        self._said.publish(
+            String(
+                data=json.dumps(
+                    {'at': time.monotonic_ns(), 'frame': False, 'mode': self._mode, **values}
+                )
+            )
+        )
 
 
 def main(args: list[str] | None = None) -> int:

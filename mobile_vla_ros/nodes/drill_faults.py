@@ -94,8 +94,9 @@ class InferenceEnded(Ended):
     """No proposal comes any more."""
 
     def seen(self, rig: Rig, drive: Drive) -> int | None:
-        return silent_from([at for at, *_ in rig.watch.proposals], drive.injected_ns,
-                           PROPOSAL_PERIOD_NS)
+        return silent_from(
+            [at for at, *_ in rig.watch.proposals], drive.injected_ns, PROPOSAL_PERIOD_NS
+        )
 
 
 class InferenceStopped(InferenceEnded):
@@ -120,9 +121,13 @@ class Starved(Act):
 
     def seen(self, rig: Rig, drive: Drive) -> int | None:
         return starved_from(
-            [(at, image) for at, image, _ in rig.watch.proposals], drive.injected_ns,
-            PROPOSAL_PERIOD_NS, SILENT_NS, round(DEFAULTS.observation_max_age_s * NANOSECONDS),
-            drive.until_ns)
+            [(at, image) for at, image, _ in rig.watch.proposals],
+            drive.injected_ns,
+            PROPOSAL_PERIOD_NS,
+            SILENT_NS,
+            round(DEFAULTS.observation_max_age_s * NANOSECONDS),
+            drive.until_ns,
+        )
 
     def undo(self, rig: Rig, drive: Drive):
         rig.idle()
@@ -166,8 +171,9 @@ class Camera(Act):
         rig.camera()
 
     def _said(self, rig: Rig, *, frame: bool) -> list[int]:
-        return [at for at, mode, sent in list(rig.watch.frames)
-                if mode == self.mode and sent == frame]
+        return [
+            at for at, mode, sent in list(rig.watch.frames) if mode == self.mode and sent == frame
+        ]
 
 
 class CameraSilent(Camera):
@@ -183,8 +189,11 @@ class CameraLate(CameraSilent):
     """Silence at first; then images that are late, with which somebody arms again."""
 
     def meanwhile(self, rig: Rig, drive: Drive):
-        rig.until(lambda: len(self._said(rig, frame=True)) >= LATE_FRAMES, LATE_FRAMES_S,
-                  'no late image comes')
+        rig.until(
+            lambda: len(self._said(rig, frame=True)) >= LATE_FRAMES,
+            LATE_FRAMES_S,
+            'no late image comes',
+        )
         for _ in range(TRIES):
             drive.refusals.append(rig.try_to_arm(TRY_S))
             rig.pause(TRY_S)
@@ -209,8 +218,14 @@ class Proposed(Act):
         return now_ns
 
     def seen(self, rig: Rig, drive: Drive) -> int | None:
-        return next((at for at, _, speed in list(rig.watch.proposals) if at > drive.injected_ns
-                     and (speed == self.speed_mps or math.isnan(speed))), None)
+        return next(
+            (
+                at
+                for at, _, speed in list(rig.watch.proposals)
+                if at > drive.injected_ns and (speed == self.speed_mps or math.isnan(speed))
+            ),
+            None,
+        )
 
     def undo(self, rig: Rig, drive: Drive):
         rig.propose()

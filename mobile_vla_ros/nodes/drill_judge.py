@@ -73,10 +73,13 @@ def judge(fault: Fault, heard: Heard) -> Row:
     """Return the row of a fault."""
     metres, stood_ns = rolled(heard.odom, heard.injected_ns)
     common = {
-        'fault': fault.name, 'title': fault.title, 'observable': fault.observable,
+        'fault': fault.name,
+        'title': fault.title,
+        'observable': fault.observable,
         'promise': fault.promised,
         'guard': says(heard, fault.promise) if fault.because else '',
-        'late_ms': round(heard.late_ns / MS, 1)}
+        'late_ms': round(heard.late_ns / MS, 1),
+    }
     if heard.seen_ns is None:
         return Row(**common, kept=None, note='it could not be made here')
     common['observable_ms'] = _ms(heard.seen_ns - heard.injected_ns)
@@ -89,8 +92,13 @@ def judge(fault: Fault, heard: Heard) -> Row:
     row = JUDGES[fault.promise](heard, common)
     if row.kept and fault.because and not any(word in row.guard for word in fault.because):
         # On a busy machine an image is soon too old: that shows nothing of this fault.
-        return replace(row, kept=None, note='; '.join(filter(None, (
-            row.note, f'for another reason than "{" or ".join(fault.because)}"'))))
+        return replace(
+            row,
+            kept=None,
+            note='; '.join(
+                filter(None, (row.note, f'for another reason than "{" or ".join(fault.because)}"'))
+            ),
+        )
     return row
 
 
@@ -102,11 +110,15 @@ def says(heard: Heard, promise: str) -> str:
 
     :returns: state and reason (or, without one, who drives); '' when it said nothing.
     """
-    told = [(state, values.get('reason', ''), values.get('source', ''))
-            for _, state, values in between(heard.status, heard.injected_ns, heard.until_ns)]
-    wanted = ([one for one in told if one[0] == FAULT] if promise == NOTHING
-              else [one for one in told if one[1]]
-              or [one for one in told if one[0] != DRIVING]) or told[-1:]
+    told = [
+        (state, values.get('reason', ''), values.get('source', ''))
+        for _, state, values in between(heard.status, heard.injected_ns, heard.until_ns)
+    ]
+    wanted = (
+        [one for one in told if one[0] == FAULT]
+        if promise == NOTHING
+        else [one for one in told if one[1]] or [one for one in told if one[0] != DRIVING]
+    ) or told[-1:]
     if not wanted:
         return ''
     state, reason, source = wanted[0]
@@ -146,11 +158,19 @@ def _stops(heard: Heard, common: dict) -> Row:
     status = between(heard.status, heard.until_ns)
     if again is not None:
         after_s = (again - heard.until_ns) / 1e9
-        return replace(row, kept=False, certain=True, note='it drove again by itself '
-                       f'{after_s:.1f} s after the fault was gone')
+        return replace(
+            row,
+            kept=False,
+            certain=True,
+            note=f'it drove again by itself {after_s:.1f} s after the fault was gone',
+        )
     if any(values.get('armed') == 'true' for _, _, values in status):
-        return replace(row, kept=False, certain=True,
-                       note='it was armed when the fault was gone, and nobody had armed it')
+        return replace(
+            row,
+            kept=False,
+            certain=True,
+            note='it was armed when the fault was gone, and nobody had armed it',
+        )
     if row.kept and not status:
         return replace(row, kept=None, note='the guard said nothing when the fault was gone')
     return row
@@ -163,10 +183,17 @@ def _late(heard: Heard, common: dict) -> Row:
         return row
     told = next((one for one in heard.refusals if OLD in one), None)
     if told is None or not all(heard.refusals):
-        return replace(row, kept=None, note='what came of arming with late images: '
-                       + (', '.join(one or 'nothing' for one in heard.refusals) or 'nothing'))
-    return replace(row, note=f'armed with late images, tried {len(heard.refusals)} times: '
-                   + told.partition('. ')[0])
+        return replace(
+            row,
+            kept=None,
+            note='what came of arming with late images: '
+            + (', '.join(one or 'nothing' for one in heard.refusals) or 'nothing'),
+        )
+    return replace(
+        row,
+        note=f'armed with late images, tried {len(heard.refusals)} times: '
+        + told.partition('. ')[0],
+    )
 
 
 def _limited(heard: Heard, common: dict) -> Row:
@@ -174,8 +201,11 @@ def _limited(heard: Heard, common: dict) -> Row:
     drove = most > 0.0
     if not drove and common['guard'].startswith(FAULT):
         return _not_on(heard, common)
-    return Row(**common, kept=drove and most <= SPEED_MPS + WITHIN,
-               note=f'{most:.3f} m/s at most' if drove else 'the base was stopped')
+    return Row(
+        **common,
+        kept=drove and most <= SPEED_MPS + WITHIN,
+        note=f'{most:.3f} m/s at most' if drove else 'the base was stopped',
+    )
 
 
 def _nothing(heard: Heard, common: dict) -> Row:
@@ -183,8 +213,11 @@ def _nothing(heard: Heard, common: dict) -> Row:
     moving = sum(map(_moves, (twist for _, twist in commands)))
     # Without a fault it was never armed, or nothing was ever proposed: that shows nothing.
     refused = common['guard'].startswith(FAULT)
-    return Row(**common, kept=False if moving else True if refused and commands else None,
-               note=f'{moving} of {len(commands)} commands not zero')
+    return Row(
+        **common,
+        kept=False if moving else True if refused and commands else None,
+        note=f'{moving} of {len(commands)} commands not zero',
+    )
 
 
 def _held(heard: Heard, common: dict) -> Row:
@@ -195,15 +228,20 @@ def _held(heard: Heard, common: dict) -> Row:
     again = first_where(heard.commands, zero, _moves)
     if again is None:
         return _not_on(heard, common)
-    held = next((at for at, proposes in heard.health
-                 if at > heard.injected_ns and not proposes), None)
-    planned = next((at for at, proposes in heard.health
-                    if held is not None and at > held and proposes), None)
+    held = next(
+        (at for at, proposes in heard.health if at > heard.injected_ns and not proposes), None
+    )
+    planned = next(
+        (at for at, proposes in heard.health if held is not None and at > held and proposes), None
+    )
     if planned is None or again < planned:
         certain = planned is None or again + heard.late_ns < planned
         return Row(**common, kept=False, certain=certain, note='it went on without a new plan')
-    return Row(**common, kept=zero_ms <= PROMISED_MS,
-               note=f'went on {(again - heard.seen_ns) / MS:.0f} ms after it')
+    return Row(
+        **common,
+        kept=zero_ms <= PROMISED_MS,
+        note=f'went on {(again - heard.seen_ns) / MS:.0f} ms after it',
+    )
 
 
 def _lets_go(heard: Heard, common: dict) -> Row:
@@ -215,8 +253,11 @@ def _lets_go(heard: Heard, common: dict) -> Row:
     again = first_where(heard.commands, hold_ns, _moves)
     if again is None:
         return _not_on(heard, {**common, 'zero_ms': row.zero_ms})
-    return replace(row, note=f'the policy went on {(again - heard.injected_ns) / MS:.0f} ms '
-                             'after the last message')
+    return replace(
+        row,
+        note=f'the policy went on {(again - heard.injected_ns) / MS:.0f} ms '
+        'after the last message',
+    )
 
 
 def _not_on(heard: Heard, common: dict) -> Row:
@@ -226,8 +267,14 @@ def _not_on(heard: Heard, common: dict) -> Row:
     But for one that ended in a fault: that is no part of what was tried, and of a busy machine
     often enough, so it is measured again.
     """
-    fault = next((values.get('reason', '') for _, state, values in between(
-        heard.status, heard.injected_ns, heard.until_ns) if state == FAULT), None)
+    fault = next(
+        (
+            values.get('reason', '')
+            for _, state, values in between(heard.status, heard.injected_ns, heard.until_ns)
+            if state == FAULT
+        ),
+        None,
+    )
     if fault is not None:
         return Row(**common, kept=None, note=f'{NOT_ON}: {fault}')
     return Row(**common, kept=False, certain=True, note=NOT_ON)
@@ -235,16 +282,19 @@ def _not_on(heard: Heard, common: dict) -> Row:
 
 def _taken(heard: Heard, common: dict) -> Row:
     def theirs(twist):
-        return all(abs(value - wanted) < WITHIN
-                   for value, wanted in zip(twist, heard.person, strict=True))
+        return all(
+            abs(value - wanted) < WITHIN for value, wanted in zip(twist, heard.person, strict=True)
+        )
+
     taken = first_where(heard.commands, heard.injected_ns, theirs)
     if taken is None and common['guard'].startswith(FAULT):
         return _not_on(heard, common)
     if taken is None:
         return Row(**common, kept=False, note="the person's command never came out")
     common['zero_ms'] = taken_ms = _ms(taken - heard.seen_ns)
-    others = [twist for _, twist in between(heard.commands, taken, heard.until_ns)
-              if not theirs(twist)]
+    others = [
+        twist for _, twist in between(heard.commands, taken, heard.until_ns) if not theirs(twist)
+    ]
     if any(map(_moves, others)):
         return Row(**common, kept=False, certain=True, note='then something else came out')
     if others:  # they fell silent: it is the drill that sends for them
@@ -256,11 +306,23 @@ def _base(heard: Heard, common: dict) -> Row:
     last = max((at for at, _ in heard.commands), default=heard.injected_ns)
     slows = slows_from(heard.odom, last)
     if common.get('rolled_m') is None or slows is None:
-        return Row(**common, kept=False,
-                   note='the base has no timeout of its own: it rolls on')
-    return Row(**common, kept=True, note='the base has a timeout of its own: it braked '
-               f'{(slows - last) / 1e9:.2f} s after the last command')
+        return Row(**common, kept=False, note='the base has no timeout of its own: it rolls on')
+    return Row(
+        **common,
+        kept=True,
+        note='the base has a timeout of its own: it braked '
+        f'{(slows - last) / 1e9:.2f} s after the last command',
+    )
 
 
-JUDGES = {STOPS: _stops, ENDS: _ends, LATE: _late, LIMITED: _limited, NOTHING: _nothing,
-          HELD: _held, TAKEN: _taken, LETS_GO: _lets_go, BASE: _base}
+JUDGES = {
+    STOPS: _stops,
+    ENDS: _ends,
+    LATE: _late,
+    LIMITED: _limited,
+    NOTHING: _nothing,
+    HELD: _held,
+    TAKEN: _taken,
+    LETS_GO: _lets_go,
+    BASE: _base,
+}

@@ -34,12 +34,15 @@ class Load:
 
     def follow(self, pids: Mapping[str, int]):
         """Begin anew, and follow these processes."""
-        files = {name: [task / 'schedstat' for task in Path(f'/proc/{pid}/task').glob('*')]
-                 for name, pid in pids.items()}
+        files = {
+            name: [task / 'schedstat' for task in Path(f'/proc/{pid}/task').glob('*')]
+            for name, pid in pids.items()
+        }
         with self._lock:
             self._followed = {
                 name: {file: wait for file in found if (wait := waited_ns(file)) is not None}
-                for name, found in files.items()}
+                for name, found in files.items()
+            }
             self._beats, self._waits = [], []
 
     def late_ns(self) -> int:
@@ -49,8 +52,9 @@ class Load:
     def waited_ns(self, until_ns: int) -> int:
         """Return how long the followed processes were kept waiting, in a row, until a moment."""
         waits = list(self._waits)
-        return next((wait for at_ns, wait in waits if at_ns >= until_ns),
-                    waits[-1][1] if waits else 0)
+        return next(
+            (wait for at_ns, wait in waits if at_ns >= until_ns), waits[-1][1] if waits else 0
+        )
 
     def _beat(self):
         due = time.monotonic_ns()
@@ -75,5 +79,11 @@ def waited_ns(schedstat: Path) -> int | None:
 
 
 def _longest(threads: Mapping[Path, int]) -> int:
-    return max((wait - before for file, before in threads.items()
-                if (wait := waited_ns(file)) is not None), default=0)
+    return max(
+        (
+            wait - before
+            for file, before in threads.items()
+            if (wait := waited_ns(file)) is not None
+        ),
+        default=0,
+    )

@@ -5,8 +5,8 @@ import math
 from collections.abc import Sequence
 
 Command = tuple[int, tuple[float, ...]]  # when it was received; (6,) m/s and rad/s
-Pose = tuple[int, float, float, float]   # when; x, y in m; speed over the floor in m/s
-Proposal = tuple[int, int]               # when it was received; when its image was taken
+Pose = tuple[int, float, float, float]  # when; x, y in m; speed over the floor in m/s
+Proposal = tuple[int, int]  # when it was received; when its image was taken
 
 STANDS_MPS = 0.01
 
@@ -21,8 +21,11 @@ def between(rows: Sequence[tuple], since_ns: int, until_ns: float = math.inf) ->
     return [row for row in rows if since_ns < row[0] <= until_ns]
 
 
-def zero_from(commands: Sequence[Command], since_ns: int, until_ns: float = math.inf,
-              ) -> int | None:
+def zero_from(
+    commands: Sequence[Command],
+    since_ns: int,
+    until_ns: float = math.inf,
+) -> int | None:
     """
     Return when the first command came after which, and with which, all are zero.
 
@@ -44,16 +47,20 @@ def first_where(commands: Sequence[Command], since_ns: int, wanted) -> int | Non
 
 def largest(commands: Sequence[Command], since_ns: int, until_ns: float = math.inf) -> float:
     """Return the largest speed commanded over the floor, m/s; inf for a number that is none."""
-    speeds = [math.hypot(*twist[:2]) if all(map(math.isfinite, twist)) else math.inf
-              for _, twist in between(commands, since_ns, until_ns)]
+    speeds = [
+        math.hypot(*twist[:2]) if all(map(math.isfinite, twist)) else math.inf
+        for _, twist in between(commands, since_ns, until_ns)
+    ]
     return max(speeds, default=0.0)
 
 
 def longest_gap(commands: Sequence[Command], since_ns: int, until_ns: float = math.inf) -> int:
     """Return the longest time without a command, from the last one before a moment on."""
     times = [at_ns for at_ns, _ in commands if at_ns <= until_ns]
-    return max((later - earlier for earlier, later in itertools.pairwise(times)
-                if later > since_ns), default=0)
+    return max(
+        (later - earlier for earlier, later in itertools.pairwise(times) if later > since_ns),
+        default=0,
+    )
 
 
 def rolled(poses: Sequence[Pose], since_ns: int) -> tuple[float, int | None]:
@@ -79,12 +86,19 @@ def slows_from(poses: Sequence[Pose], since_ns: int, share: float = 0.95) -> int
     before = [speed for at_ns, _, _, speed in poses if at_ns <= since_ns]
     if not before:
         return None
-    return next((at_ns for at_ns, _, _, speed in between(poses, since_ns)
-                 if speed < share * before[-1]), None)
+    return next(
+        (at_ns for at_ns, _, _, speed in between(poses, since_ns) if speed < share * before[-1]),
+        None,
+    )
 
 
-def late_from(arrivals: Sequence[int], since_ns: int, period_ns: int, periods: float,
-              until_ns: float = math.inf) -> int | None:
+def late_from(
+    arrivals: Sequence[int],
+    since_ns: int,
+    period_ns: int,
+    periods: float,
+    until_ns: float = math.inf,
+) -> int | None:
     """
     Return the moment at which something regular is first late.
 
@@ -106,8 +120,14 @@ def silent_from(arrivals: Sequence[int], since_ns: int, period_ns: int) -> int:
     return max(max(arrivals, default=since_ns) + period_ns, since_ns)
 
 
-def starved_from(proposals: Sequence[Proposal], since_ns: int, period_ns: int, silent_ns: int,
-                 age_ns: int, until_ns: int) -> int | None:
+def starved_from(
+    proposals: Sequence[Proposal],
+    since_ns: int,
+    period_ns: int,
+    silent_ns: int,
+    age_ns: int,
+    until_ns: int,
+) -> int | None:
     """
     Return the moment from which on it can be known that proposals come too seldom or too old.
 

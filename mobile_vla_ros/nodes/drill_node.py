@@ -52,12 +52,17 @@ class DrillNode(Node):
         names = declare(self, 'faults', '', 'names with commas between them; empty for all')
         self._faults = drill.chosen([name for name in names.split(',') if name])
         if not policy or not log:
-            raise UserError('the drill needs a policy and a folder for logs',
-                            got=f'policy {policy!r}, log {log!r}')
+            raise UserError(
+                'the drill needs a policy and a folder for logs',
+                got=f'policy {policy!r}, log {log!r}',
+            )
         self._watch, self._load = Watch(), Load()
         self._rig = Rig(self, self._watch, Path(log), policy, params_file)
-        self._thread = threading.Thread(target=work_to_end, args=(
-            self, 'drill_node', self._work, self._rig.closing), daemon=True)
+        self._thread = threading.Thread(
+            target=work_to_end,
+            args=(self, 'drill_node', self._work, self._rig.closing),
+            daemon=True,
+        )
         self._thread.start()
 
     def on_exit(self):
@@ -106,15 +111,24 @@ class DrillNode(Node):
         if fault.promise in (drill.STOPS, drill.LATE):
             self._see_it_stay(drive.until_ns)
         heard = Heard(
-            drive.injected_ns, seen_ns, drive.until_ns,
+            drive.injected_ns,
+            seen_ns,
+            drive.until_ns,
             *(list(rows) for rows in (watch.commands, watch.odom, watch.status, watch.health)),
             tuple(twist_array(PERSON).tolist()),
-            round(DEFAULTS.takeover_hold_s * NANOSECONDS), late_ns, tuple(drive.refusals))
+            round(DEFAULTS.takeover_hold_s * NANOSECONDS),
+            late_ns,
+            tuple(drive.refusals),
+        )
         row = judge(fault, heard)
         ended = '' if drive.status is None else f'it ended with status {drive.status}'
         told_ns = drive.until_ns if row.zero_ms is None else seen_ns + round(row.zero_ms * 1e6)
-        return replace(row, note='; '.join(filter(None, (row.note, ended))),
-                       waited_ms=round(self._load.waited_ns(told_ns) / 1e6, 1), stops_before=stops)
+        return replace(
+            row,
+            note='; '.join(filter(None, (row.note, ended))),
+            waited_ms=round(self._load.waited_ns(told_ns) / 1e6, 1),
+            stops_before=stops,
+        )
 
     def _begin(self):
         """Stand at the start of the scene with everything alive and proposing."""
@@ -124,14 +138,19 @@ class DrillNode(Node):
         rig.reset()
         watch.forget()
         self._await_proposals(time.monotonic_ns())
-        rig.until(lambda: watch.odom and watch.speed < STANDS_MPS, STAND_S,
-                  'the base does not stand at the start')
+        rig.until(
+            lambda: watch.odom and watch.speed < STANDS_MPS,
+            STAND_S,
+            'the base does not stand at the start',
+        )
 
     def _await_proposals(self, since_ns: int):
         """Wait until something is proposed from an image that was taken after a moment."""
         self._rig.until(
             lambda: any(image > since_ns for _, image, _ in list(self._watch.proposals)),
-            START_S, 'inference did not come back: it proposes nothing')
+            START_S,
+            'inference did not come back: it proposes nothing',
+        )
 
     def _drive(self) -> list[str]:
         """
@@ -149,9 +168,11 @@ class DrillNode(Node):
             stops.append(f'{told[0][1]} {told[0][2].get("reason", "")}'.rstrip())
         fastest = max((speed for *_, speed in self._watch.odom), default=0.0)
         raise UserError(
-            f'the base does not reach {drill.SPEED_MPS:g} m/s', got=f'{fastest:.2f} m/s at most; '
-            f'the guard says: {stops[-1]}', remedy="give the guard limits of the drill's speed or "
-            'more, and the machine less to do')
+            f'the base does not reach {drill.SPEED_MPS:g} m/s',
+            got=f'{fastest:.2f} m/s at most; the guard says: {stops[-1]}',
+            remedy="give the guard limits of the drill's speed or "
+            'more, and the machine less to do',
+        )
 
     def _reaches_speed(self) -> bool:
         """Wait until the base has driven at its speed for a moment; whether it does."""
@@ -168,6 +189,7 @@ class DrillNode(Node):
             elif since is None:
                 since = time.monotonic()
             return since is not None and time.monotonic() - since > STEADY_S
+
         self._rig.wait(lambda: steady() or disarmed(), SPEED_S)
         return steady() and not disarmed()
 
@@ -186,17 +208,18 @@ class DrillNode(Node):
         watch = self._watch
         self._rig.pause(act.lasts_s)
         if fault.promise in (drill.HELD, drill.LETS_GO):
-            self._rig.wait(lambda: watch.commands and not is_zero(watch.commands[-1][1]),
-                           GOES_ON_S)
+            self._rig.wait(
+                lambda: watch.commands and not is_zero(watch.commands[-1][1]), GOES_ON_S
+            )
         if fault.promise not in (drill.STOPS, drill.ENDS, drill.LATE, drill.BASE):
             return
 
         def over():
             zeros = watch.commands and is_zero(watch.commands[-1][1])
             return watch.speed < STANDS_MPS and (zeros or fault.promise == drill.BASE)
+
         if self._rig.wait(over, STAND_S):
             self._rig.pause(ZEROS_S)
-
 
     def _see_it_stay(self, undone_ns: int):
         """Let a moment pass with proposals that could be driven, where there can be any."""

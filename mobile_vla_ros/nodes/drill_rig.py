@@ -35,8 +35,10 @@ PACE_S, TELEOP_PERIOD_S = 0.01, 0.05
 POLL_S, ASK_AGAIN_S = 0.02, 1.0
 SLOW_NS = 800_000_000
 LOWEST_NICE = 19
-BUSY = ('import os, time\nend = time.monotonic() + 20\n'
-        'while time.monotonic() < end and os.getppid() == {parent}: pass')
+BUSY = (
+    'import os, time\nend = time.monotonic() + 20\n'
+    'while time.monotonic() < end and os.getppid() == {parent}: pass'
+)
 
 # What the relay makes of a proposal: its speed ahead in m/s.
 DRIVE = drill.SPEED_MPS
@@ -65,15 +67,22 @@ class Rig:
         self._teleop: Twist | None = None
         self.teleop_ns = self.clock_ns = 0
         self._clock_offset_ns: int | None = None
-        self._out = {name: node.create_publisher(kind, topic, qos) for name, kind, topic, qos in (
-            ('proposal', TwistStamped, 'policy/cmd_vel', 10),
-            ('camera', String, 'drill/camera', LATCHED),
-            ('instruction', String, 'instruction', LATCHED),
-            ('teleop', Twist, 'teleop/cmd_vel', 10), ('estop', Bool, 'estop', 10),
-            ('clock', Clock, '/clock', 10))}
+        self._out = {
+            name: node.create_publisher(kind, topic, qos)
+            for name, kind, topic, qos in (
+                ('proposal', TwistStamped, 'policy/cmd_vel', 10),
+                ('camera', String, 'drill/camera', LATCHED),
+                ('instruction', String, 'instruction', LATCHED),
+                ('teleop', Twist, 'teleop/cmd_vel', 10),
+                ('estop', Bool, 'estop', 10),
+                ('clock', Clock, '/clock', 10),
+            )
+        }
         node.create_subscription(TwistStamped, drill.PROPOSALS, self._on_proposal, 10)
-        self._clients = {name: node.create_client(Trigger, name)
-                         for name in ('guard/arm', 'guard/disarm', 'sim/reset')}
+        self._clients = {
+            name: node.create_client(Trigger, name)
+            for name in ('guard/arm', 'guard/disarm', 'sim/reset')
+        }
         self._set = node.create_client(SetParameters, 'sim/set_parameters')
         self._lock = threading.Lock()
         self._pacer = threading.Thread(target=self._pace, daemon=True)
@@ -141,9 +150,12 @@ class Rig:
         self.schedule(name, os.SCHED_IDLE, LOWEST_NICE)
         code = BUSY.format(parent=os.getpid())
         # Sessions of their own: where Linux shares the CPU between sessions, ours keeps its part.
-        self._busy = [subprocess.Popen([sys.executable, '-c', code], stdin=subprocess.DEVNULL,
-                                       start_new_session=True)
-                      for _ in range(os.cpu_count() or 1)]
+        self._busy = [
+            subprocess.Popen(
+                [sys.executable, '-c', code], stdin=subprocess.DEVNULL, start_new_session=True
+            )
+            for _ in range(os.cpu_count() or 1)
+        ]
 
     def schedule(self, name: str, policy: int, nice: int = 0):
         """
@@ -232,8 +244,10 @@ class Rig:
                 now_ns = time.monotonic_ns()
                 while self._waiting and self._waiting[0][0] <= now_ns:
                     self._out['proposal'].publish(self._waiting.popleft()[1])
-                if (self._teleop is not None
-                        and now_ns - self.teleop_ns >= TELEOP_PERIOD_S * NANOSECONDS):
+                if (
+                    self._teleop is not None
+                    and now_ns - self.teleop_ns >= TELEOP_PERIOD_S * NANOSECONDS
+                ):
                     self._out['teleop'].publish(self._teleop)
                     self.teleop_ns = now_ns
 
@@ -243,8 +257,11 @@ class Rig:
         """Put the base back to the start of its scene, at rest."""
         self.ask('guard/disarm')
         parameters = [Parameter('suite', value=drill.SUITE), Parameter('trial', value=drill.TRIAL)]
-        self._call(self._set, SetParameters.Request(
-            parameters=[one.to_parameter_msg() for one in parameters]), 'sim')
+        self._call(
+            self._set,
+            SetParameters.Request(parameters=[one.to_parameter_msg() for one in parameters]),
+            'sim',
+        )
         self.ask('sim/reset')
 
     def arm(self, patience_s: float):
@@ -272,8 +289,12 @@ class Rig:
             return answer.message
 
         def faults():
-            return [values.get('reason', '') for at, state, values in list(self.watch.status)
-                    if at > since_ns and state == State.FAULT]
+            return [
+                values.get('reason', '')
+                for at, state, values in list(self.watch.status)
+                if at > since_ns and state == State.FAULT
+            ]
+
         self.wait(faults, patience_s)
         return next(iter(faults()), '')
 
@@ -290,6 +311,7 @@ class Rig:
             if time.monotonic() - asked_s > ASK_AGAIN_S and client.service_is_ready():
                 future, asked_s = client.call_async(request), time.monotonic()
             return future is not None and future.done()
+
         self.until(answered, 30.0, f'{who} did not come back: {client.srv_name} is not answered')
         return future.result()
 
@@ -326,5 +348,7 @@ class Rig:
             status = self.ended(name)
             if status is not None:
                 running = self.processes[name]
-                raise UserError(f'{name} ended by itself with status {status}; the last lines of '
-                                f'{running.log}:\n{running.tail()}')
+                raise UserError(
+                    f'{name} ended by itself with status {status}; the last lines of '
+                    f'{running.log}:\n{running.tail()}'
+                )

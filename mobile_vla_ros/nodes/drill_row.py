@@ -76,8 +76,9 @@ def last_of(rows: Sequence[Row]) -> Row:
     row = rows[-1]
     if row.kept is not None and not sure(row):
         row = replace(row, kept=None, note=in_short(row))
-    before = ', '.join(dict.fromkeys(
-        short for short in map(in_short, rows[:-1]) if short != row.note))
+    before = ', '.join(
+        dict.fromkeys(short for short in map(in_short, rows[:-1]) if short != row.note)
+    )
     note = '; '.join(filter(None, (row.note, before and f'before: {before}')))
     return replace(row, attempts=len(rows), note=note)
 
@@ -88,6 +89,7 @@ def in_short(row: Row) -> str:
         return '; '.join(filter(None, (row.guard, row.note)))
     if row.kept:
         return f'kept ({row.zero_ms:.0f} ms) with the drill itself {row.late_ms:.0f} ms late'
-    who, waited_ms = max(('the drill', row.late_ms), ('a node', row.waited_ms),
-                         key=lambda one: one[1])
+    who, waited_ms = max(
+        ('the drill', row.late_ms), ('a node', row.waited_ms), key=lambda one: one[1]
+    )
     return f'broken ({row.zero_ms:.0f} ms) while {who} waited {waited_ms:.0f} ms for a CPU'

@@ -41,16 +41,24 @@ class Watch:
 
     def __init__(self, context: Context | None = None):
         self.commands, self.odom, self.status, self.proposals, self.frames, self.health = (
-            [], [], [], [], [], [])
+            [],
+            [],
+            [],
+            [],
+            [],
+            [],
+        )
         self.news = threading.Condition()
         # Its own name, not the process's: the guard's preflight knows it moves no wheels.
         self._node = node = Node('drill_watch', context=context, use_global_arguments=False)
         for kind, topic, keep in (
-                (Twist, 'cmd_vel', self._on_command), (Odometry, 'odom', self._on_odom),
-                (DiagnosticStatus, 'guard/status', self._on_status),
-                (TwistStamped, 'policy/cmd_vel', self._on_proposal),
-                (DiagnosticArray, 'policy/health', self._on_health),
-                (String, 'drill/frames', self._on_frames)):
+            (Twist, 'cmd_vel', self._on_command),
+            (Odometry, 'odom', self._on_odom),
+            (DiagnosticStatus, 'guard/status', self._on_status),
+            (TwistStamped, 'policy/cmd_vel', self._on_proposal),
+            (DiagnosticArray, 'policy/health', self._on_health),
+            (String, 'drill/frames', self._on_frames),
+        ):
             node.create_subscription(kind, topic, self._timed(keep), DEPTH)
         self._executor = SingleThreadedExecutor(context=context)
         self._executor.add_node(node)
@@ -67,8 +75,14 @@ class Watch:
     def forget(self):
         """Drop what was heard in earlier drives."""
         with self.news:
-            for rows in (self.commands, self.odom, self.status, self.proposals, self.frames,
-                         self.health):
+            for rows in (
+                self.commands,
+                self.odom,
+                self.status,
+                self.proposals,
+                self.frames,
+                self.health,
+            ):
                 del rows[:]
 
     @property
@@ -90,6 +104,7 @@ class Watch:
             with self.news:
                 keep(now_ns - waited_ns, message)
                 self.news.notify_all()
+
         return heard
 
     def _on_command(self, at_ns: int, message: Twist):
@@ -100,14 +115,16 @@ class Watch:
         self.odom.append((at_ns, place.x, place.y, math.hypot(twist.x, twist.y)))
 
     def _on_status(self, at_ns: int, message: DiagnosticStatus):
-        self.status.append((at_ns, message.message,
-                            {pair.key: pair.value for pair in message.values}))
+        self.status.append(
+            (at_ns, message.message, {pair.key: pair.value for pair in message.values})
+        )
 
     def _on_proposal(self, at_ns: int, message: TwistStamped):
         # While the ROS clock is the system's, its offset to ours says when the image was taken.
         ahead_ns = time.time_ns() - time.monotonic_ns()
-        self.proposals.append((at_ns, time_ns(message.header.stamp) - ahead_ns,
-                               message.twist.linear.x))
+        self.proposals.append(
+            (at_ns, time_ns(message.header.stamp) - ahead_ns, message.twist.linear.x)
+        )
 
     def _on_health(self, at_ns: int, message: DiagnosticArray):
         if message.status:

@@ -18,10 +18,12 @@ ANSWER_S = 1.0
 HOPS = 4
 DOUBLES = 8  # PARAMETER_DOUBLE_ARRAY
 # What the guard hears: topic, type, and whether two publishers would contradict each other.
-INPUTS = (('policy/cmd_vel', preflight.TWIST_STAMPED, True),
-          ('policy/health', 'diagnostic_msgs/msg/DiagnosticArray', True),
-          ('teleop/cmd_vel', preflight.TWIST, False),
-          ('estop', 'std_msgs/msg/Bool', False))
+INPUTS = (
+    ('policy/cmd_vel', preflight.TWIST_STAMPED, True),
+    ('policy/health', 'diagnostic_msgs/msg/DiagnosticArray', True),
+    ('teleop/cmd_vel', preflight.TWIST, False),
+    ('estop', 'std_msgs/msg/Bool', False),
+)
 # What is there for a moment only is a graph that is being learnt: looks running until somebody
 # counts, who publishes, and who listens and has no name yet.
 LOOKS, NAMELESS_LOOKS = 2, 12
@@ -56,17 +58,30 @@ class Graph:
         :returns: whether nobody else does, and whether nobody but the arena is moved.
         """
         publishers, found = self._publishers(), self.listeners()
-        self._looks = {_key(one): self._looks.get(_key(one), 0) + 1
-                       for one in (*publishers, *found)}
-        return (preflight.rivals(
-                    self.topic, [one for one in publishers if self._looks[_key(one)] >= LOOKS],
-                    self._node.get_fully_qualified_name(), True),
-                preflight.alone_with_the_arena(
-                    self.topic, [one for one in found if one.node != preflight.NO_NAME_YET
-                                 or self._looks[_key(one)] >= NAMELESS_LOOKS]))
+        self._looks = {
+            _key(one): self._looks.get(_key(one), 0) + 1 for one in (*publishers, *found)
+        }
+        return (
+            preflight.rivals(
+                self.topic,
+                [one for one in publishers if self._looks[_key(one)] >= LOOKS],
+                self._node.get_fully_qualified_name(),
+                True,
+            ),
+            preflight.alone_with_the_arena(
+                self.topic,
+                [
+                    one
+                    for one in found
+                    if one.node != preflight.NO_NAME_YET
+                    or self._looks[_key(one)] >= NAMELESS_LOOKS
+                ],
+            ),
+        )
 
-    async def checks(self, published: str, publishes: bool, with_y: bool,
-                     by_itself: bool) -> list[Check]:
+    async def checks(
+        self, published: str, publishes: bool, with_y: bool, by_itself: bool
+    ) -> list[Check]:
         """
         Look now, and ask a smoother on the way what it lets through.
 
@@ -77,23 +92,29 @@ class Graph:
         """
         found, heard = self.listeners(), self._inputs()
         on_the_way = self._on_the_way(found) if with_y else []
-        answers = {name: await self._parameters(name)
-                   for name in strafing.smoothers(on_the_way)}
-        return [preflight.rivals(self.topic, self._publishers(),
-                                 self._node.get_fully_qualified_name(), publishes),
-                preflight.listeners(self.topic, found),
-                preflight.fitting_type(self.topic, found, published),
-                strafing.linear_y(on_the_way, with_y, answers),
-                preflight.inputs(heard), preflight.buttons(heard[-1]),
-                *([preflight.alone_with_the_arena(self.topic, found)] if by_itself else [])]
+        answers = {name: await self._parameters(name) for name in strafing.smoothers(on_the_way)}
+        return [
+            preflight.rivals(
+                self.topic, self._publishers(), self._node.get_fully_qualified_name(), publishes
+            ),
+            preflight.listeners(self.topic, found),
+            preflight.fitting_type(self.topic, found, published),
+            strafing.linear_y(on_the_way, with_y, answers),
+            preflight.inputs(heard),
+            preflight.buttons(heard[-1]),
+            *([preflight.alone_with_the_arena(self.topic, found)] if by_itself else []),
+        ]
 
     def _inputs(self) -> list[preflight.Input]:
         """Return who publishes what the guard hears, in the order of ``INPUTS``."""
         heard = []
         for name, kind, alone in INPUTS:
             topic = self._node.resolve_topic_name(name)
-            heard.append(preflight.Input(topic, kind, _endpoints(
-                self._node.get_publishers_info_by_topic(topic)), alone))
+            heard.append(
+                preflight.Input(
+                    topic, kind, _endpoints(self._node.get_publishers_info_by_topic(topic)), alone
+                )
+            )
         return heard
 
     def _on_the_way(self, found: Iterable[Endpoint]) -> list[Endpoint]:
@@ -103,12 +124,20 @@ class Graph:
         for _ in range(HOPS):
             known += next_ones
             seen = {one.full_name for one in known}
-            topics = {name for one in next_ones for name, kinds in self._published_by(one)
-                      if {preflight.TWIST, preflight.TWIST_STAMPED} & set(kinds)}
-            next_ones = [one for topic in sorted(topics - {self.topic}) for one in
-                         preflight.movers(_endpoints(
-                             self._node.get_subscriptions_info_by_topic(topic)))
-                         if one.full_name not in seen]
+            topics = {
+                name
+                for one in next_ones
+                for name, kinds in self._published_by(one)
+                if {preflight.TWIST, preflight.TWIST_STAMPED} & set(kinds)
+            }
+            next_ones = [
+                one
+                for topic in sorted(topics - {self.topic})
+                for one in preflight.movers(
+                    _endpoints(self._node.get_subscriptions_info_by_topic(topic))
+                )
+                if one.full_name not in seen
+            ]
         return known
 
     def _published_by(self, one: Endpoint) -> list[tuple[str, list[str]]]:
@@ -122,7 +151,8 @@ class Graph:
         names = list(strafing.SMOOTHER_SIGNS)
         if name not in self._clients:
             self._clients[name] = self._node.create_client(
-                GetParameters, f'{name}/get_parameters', callback_group=self._group)
+                GetParameters, f'{name}/get_parameters', callback_group=self._group
+            )
         client, done = self._clients[name], Future(executor=self._node.executor)
         until_ns = self._clock.now().nanoseconds + round(ANSWER_S * 1e9)
         asked = None
@@ -135,6 +165,7 @@ class Graph:
             if answered or self._clock.now().nanoseconds > until_ns:
                 timer.cancel()
                 done.set_result(asked.result() if answered else None)
+
         timer = self._node.create_timer(POLL_S, look, self._group, self._clock)
         try:
             answer = await done
@@ -144,8 +175,11 @@ class Graph:
             if asked is not None:
                 client.remove_pending_request(asked)
             return None
-        return {key: list(value.double_array_value) for key, value in
-                zip(names, answer.values, strict=False) if value.type == DOUBLES}
+        return {
+            key: list(value.double_array_value)
+            for key, value in zip(names, answer.values, strict=False)
+            if value.type == DOUBLES
+        }
 
 
 def _key(one: Endpoint) -> tuple:
@@ -154,5 +188,7 @@ def _key(one: Endpoint) -> tuple:
 
 
 def _endpoints(infos: Iterable) -> list[Endpoint]:
-    return [Endpoint(info.node_name, info.node_namespace, info.topic_type,
-                     tuple(info.endpoint_gid)) for info in infos]
+    return [
+        Endpoint(info.node_name, info.node_namespace, info.topic_type, tuple(info.endpoint_gid))
+        for info in infos
+    ]

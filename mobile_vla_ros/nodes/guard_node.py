@@ -20,6 +20,7 @@ def main(args: list[str] | None = None) -> int:
     turns = ask_for_punctuality()  # before the middleware makes its threads, which inherit it
     from mobile_vla_ros.nodes.common import run
     from mobile_vla_ros.nodes.guard_ros import GuardNode
+
     return run('guard_node', partial(GuardNode, turns), args=args)
 
 

@@ -44,8 +44,11 @@ ESTOPS = (COMMAND_DEPTH, BEST_EFFORT, LATCHED)
 STATUS_PERIOD_NS = 100_000_000
 DIAGNOSTICS_PERIOD_NS = 1_000_000_000
 LOOK_PERIOD_S = 0.25
-LEVELS = {State.ESTOP: DiagnosticStatus.ERROR, State.FAULT: DiagnosticStatus.ERROR,
-          State.DISARMED: DiagnosticStatus.WARN}
+LEVELS = {
+    State.ESTOP: DiagnosticStatus.ERROR,
+    State.FAULT: DiagnosticStatus.ERROR,
+    State.DISARMED: DiagnosticStatus.WARN,
+}
 
 
 class GuardNode(Node):
@@ -83,8 +86,12 @@ class GuardNode(Node):
         self.create_subscription(DiagnosticArray, 'policy/health', self._on_health, LATCHED)
         self.create_subscription(Twist, 'teleop/cmd_vel', self._on_teleop, BEST_EFFORT)
         self.create_subscription(
-            Twist, 'teleop/cmd_vel', self._on_teleop_stop, COMMAND_DEPTH,
-            event_callbacks=SubscriptionEventCallbacks(use_default_callbacks=False))
+            Twist,
+            'teleop/cmd_vel',
+            self._on_teleop_stop,
+            COMMAND_DEPTH,
+            event_callbacks=SubscriptionEventCallbacks(use_default_callbacks=False),
+        )
         for qos in ESTOPS:
             self.create_subscription(Bool, 'estop', self._on_estop, qos)
         self.create_service(Trigger, '~/arm', self._on_arm, callback_group=waiting)
@@ -114,12 +121,14 @@ class GuardNode(Node):
             f'at most {limits.top_speed_mps:.2f} m/s: after the newest picture the base rolls '
             f'{limits.rolled_m(reaction_s):.2f} m at the worst: {reaction_s:.2f} s until it is '
             f'told zero, then braking at {limits.base_deceleration_mps2:g} m/s^2 '
-            f'(base_deceleration_mps2); scheduling: {turns}')
+            f'(base_deceleration_mps2); scheduling: {turns}'
+        )
 
     def _on_proposal(self, message: TwistStamped):
         with self._lock:
-            self._guard.proposal(twist_array(message.twist), time_ns(message.header.stamp),
-                                 time.monotonic_ns())
+            self._guard.proposal(
+                twist_array(message.twist), time_ns(message.header.stamp), time.monotonic_ns()
+            )
 
     def _on_health(self, message: DiagnosticArray):
         if not message.status:
@@ -128,9 +137,11 @@ class GuardNode(Node):
         with self._lock:
             if self._health[0].level == DiagnosticStatus.OK:
                 self._guard.proposing(self._health_ns)
-            elif self._guard.hold(self._health[0].message or 'the policy proposes nothing',
-                                  self._health[0].level != DiagnosticStatus.WARN,
-                                  self._health_ns):
+            elif self._guard.hold(
+                self._health[0].message or 'the policy proposes nothing',
+                self._health[0].level != DiagnosticStatus.WARN,
+                self._health_ns,
+            ):
                 self._tick()
 
     def _on_teleop(self, message: Twist):
@@ -163,8 +174,7 @@ class GuardNode(Node):
             if self._stops != stops:
                 why_not = 'Not armed: it was stopped while the checks were made.'
         with self._lock:
-            response.success, response.message = (
-                (False, why_not) if why_not else self._guard.arm())
+            response.success, response.message = (False, why_not) if why_not else self._guard.arm()
         if response.success:
             self.get_logger().info(response.message)
         else:
@@ -188,8 +198,9 @@ class GuardNode(Node):
     async def _checks(self) -> list[Check]:
         """Look at everything that has to be well before the robot is armed."""
         told = self._checks_of_inference() if self._proposed_to() else []
-        checks = await self._graph.checks(self._type, self._commands is not None, self._with_y(),
-                                          self._params.arm_at_start)
+        checks = await self._graph.checks(
+            self._type, self._commands is not None, self._with_y(), self._params.arm_at_start
+        )
         return [*checks, *told]
 
     def _proposed_to(self) -> bool:
@@ -204,16 +215,22 @@ class GuardNode(Node):
         ill = said and said[0].level not in (DiagnosticStatus.OK, DiagnosticStatus.WARN)
         # What it found before it fell silent is no longer known.
         fresh = said[1:] if age_s is not None and age_s <= preflight.HEALTH_FRESH_S else []
-        told = [Check(one.name.removeprefix('check/'), one.level == DiagnosticStatus.OK,
-                      one.message) for one in fresh if one.name.startswith('check/')]
-        return [preflight.inference(age_s, said[0].message if ill else '',
-                                    {one.name for one in told}), *told]
+        told = [
+            Check(one.name.removeprefix('check/'), one.level == DiagnosticStatus.OK, one.message)
+            for one in fresh
+            if one.name.startswith('check/')
+        ]
+        return [
+            preflight.inference(age_s, said[0].message if ill else '', {one.name for one in told}),
+            *told,
+        ]
 
     def _with_y(self) -> bool:
         """Whether a command can have a linear_y; the policy's axes are named by its check."""
         axes = next((one.message for one in self._health if one.name == 'check/axes'), '')
         return self._guard.limits.max_velocity[1] > 0 and (
-            not self._params.expect_policy or strafing.with_linear_y(axes))
+            not self._params.expect_policy or strafing.with_linear_y(axes)
+        )
 
     @staticmethod
     def _check_parameters(changes) -> SetParametersResult:
@@ -236,20 +253,29 @@ class GuardNode(Node):
         rival, arena = self._graph.watch()
         with self._lock:
             self._guard.rival('' if rival.ok or rival.name in self._override else rival.sentence)
-            if (self._params.arm_at_start and self._guard.armed and not arena.ok
-                    and arena.name not in self._override):
+            if (
+                self._params.arm_at_start
+                and self._guard.armed
+                and not arena.ok
+                and arena.name not in self._override
+            ):
                 self._guard.disarm(arena.sentence)
                 self._tick()
                 self.get_logger().warning(arena.line)
-            if (self._person_alone and self._guard.armed and 'inference' not in self._override
-                    and self._proposed_to()):
+            if (
+                self._person_alone
+                and self._guard.armed
+                and 'inference' not in self._override
+                and self._proposed_to()
+            ):
                 self._guard.disarm('a policy began to propose, and nothing of it was checked')
                 self._tick()
 
     def _choose_type(self):
         """By who listens; not while somebody may be driven by it, unless in a simulation."""
         if self._params.cmd_vel_type != AUTO or (
-                self._guard.armed and not self._params.arm_at_start):
+            self._guard.armed and not self._params.arm_at_start
+        ):
             return
         wanted = preflight.wanted_type(self._graph.listeners())
         if wanted != self._type:
@@ -266,13 +292,14 @@ class GuardNode(Node):
             if self._commands is not None:
                 self.destroy_publisher(self._commands)
             self._commands = self.create_publisher(
-                TwistStamped if self._type == preflight.TWIST_STAMPED else Twist, 'cmd_vel',
-                COMMAND_DEPTH)
+                TwistStamped if self._type == preflight.TWIST_STAMPED else Twist,
+                'cmd_vel',
+                COMMAND_DEPTH,
+            )
 
     def _tick(self):
         with self._lock:
-            decision = self._guard.update(self.get_clock().now().nanoseconds,
-                                          time.monotonic_ns())
+            decision = self._guard.update(self.get_clock().now().nanoseconds, time.monotonic_ns())
             self._publish(decision.twist)
             self._tell(decision)
 
@@ -298,13 +325,20 @@ class GuardNode(Node):
         if changed and decision.state in (State.FAULT, State.ESTOP):
             self.get_logger().warning(f'{decision.state}: {decision.reason}')
         status = status_message(
-            self.get_fully_qualified_name().lstrip('/'), str(decision.state),
-            {'source': decision.source, 'reason': decision.reason,
-             'age_s': f'{decision.age_s:.3f}', 'armed': str(self._guard.armed).lower(),
-             'linear_x': f'{decision.twist[0]:.3f}', 'linear_y': f'{decision.twist[1]:.3f}',
-             'angular_z': f'{decision.twist[5]:.3f}',
-             'dry_run': str(self._params.dry_run).lower()},
-            LEVELS.get(decision.state, DiagnosticStatus.OK))
+            self.get_fully_qualified_name().lstrip('/'),
+            str(decision.state),
+            {
+                'source': decision.source,
+                'reason': decision.reason,
+                'age_s': f'{decision.age_s:.3f}',
+                'armed': str(self._guard.armed).lower(),
+                'linear_x': f'{decision.twist[0]:.3f}',
+                'linear_y': f'{decision.twist[1]:.3f}',
+                'angular_z': f'{decision.twist[5]:.3f}',
+                'dry_run': str(self._params.dry_run).lower(),
+            },
+            LEVELS.get(decision.state, DiagnosticStatus.OK),
+        )
         self._status.publish(status)
         self._said, self._said_ns = said, now_ns
         if changed or now_ns - self._diagnosed_ns >= DIAGNOSTICS_PERIOD_NS:
@@ -314,5 +348,8 @@ class GuardNode(Node):
 
 def _overrides(changes) -> list[frozenset[str]]:
     """Return what the parameter override becomes in a set of changes; checks that it can be."""
-    return [preflight.check_override(change.value or []) for change in changes
-            if change.name == 'override']
+    return [
+        preflight.check_override(change.value or [])
+        for change in changes
+        if change.name == 'override'
+    ]

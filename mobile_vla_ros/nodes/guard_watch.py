@@ -30,13 +30,15 @@ class GuardWatch:
         self._values: dict[str, str] = {}
         self._twist = np.zeros(6)
         self.subscription = node.create_subscription(
-            DiagnosticStatus, 'guard/status', self._on_status, BEST_EFFORT)
+            DiagnosticStatus, 'guard/status', self._on_status, BEST_EFFORT
+        )
 
     @property
     def fresh(self) -> bool:
         """Whether a guard has spoken within the last half second."""
         return self._heard_ns is not None and (
-            0 <= self._now_ns() - self._heard_ns < FRESH_S * NANOSECONDS)
+            0 <= self._now_ns() - self._heard_ns < FRESH_S * NANOSECONDS
+        )
 
     @property
     def state(self) -> str:
@@ -76,9 +78,14 @@ class GuardWatch:
         self._twist = np.zeros(6)
         for axis, key in ((0, 'linear_x'), (1, 'linear_y'), (5, 'angular_z')):
             self._twist[axis] = _number(self._values.get(key, ''))
-        moves = self._state in MOVING_STATES and self._values.get('dry_run') != 'true' and (
-            math.hypot(self._twist[0], self._twist[1]) >= LEAST_SPEED_MPS
-            or abs(self._twist[5]) >= LEAST_TURN_RPS)
+        moves = (
+            self._state in MOVING_STATES
+            and self._values.get('dry_run') != 'true'
+            and (
+                math.hypot(self._twist[0], self._twist[1]) >= LEAST_SPEED_MPS
+                or abs(self._twist[5]) >= LEAST_TURN_RPS
+            )
+        )
         if not moves:
             self._moving_since_ns = None
         elif self._moving_since_ns is None or not self.fresh or self._moving_since_ns > now_ns:

@@ -23,8 +23,9 @@ class Shot:
     :param side: of the square that the policy sees (`encoded.decode`).
     """
 
-    def __init__(self, message: Image | CompressedImage, received_ns: int, steady_ns: int,
-                 side: int):
+    def __init__(
+        self, message: Image | CompressedImage, received_ns: int, steady_ns: int, side: int
+    ):
         self.message = message
         self.side = side
         self.stamp_ns = time_ns(message.header.stamp)
@@ -50,16 +51,24 @@ class Shot:
         try:
             with Picture.open(io.BytesIO(compressed_bytes(self.message))) as picture:
                 return picture.size
-        except (UnidentifiedImageError, OSError, SyntaxError,
-                Picture.DecompressionBombError) as error:
-            raise UserError('a compressed camera image is broken',
-                            got=type(error).__name__) from None
+        except (
+            UnidentifiedImageError,
+            OSError,
+            SyntaxError,
+            Picture.DecompressionBombError,
+        ) as error:
+            raise UserError(
+                'a compressed camera image is broken', got=type(error).__name__
+            ) from None
 
     @property
     def form(self) -> str:
         """Size and encoding in words."""
-        kind = (self.message.encoding if isinstance(self.message, Image)
-                else self.message.format.split(';')[-1].strip() or 'compressed')
+        kind = (
+            self.message.encoding
+            if isinstance(self.message, Image)
+            else self.message.format.split(';')[-1].strip() or 'compressed'
+        )
         return f'{self.size[0]}x{self.size[1]} {kind}'
 
 
@@ -76,8 +85,13 @@ class CameraGate:
         self.newest: Shot | None = None
         self._guard, self._side, self._real_time = guard, side, real_time
 
-    def pass_on(self, message: Image | CompressedImage, ros_ns: int, steady_ns: int,
-                sequence: int | None = None) -> Shot | None:
+    def pass_on(
+        self,
+        message: Image | CompressedImage,
+        ros_ns: int,
+        steady_ns: int,
+        sequence: int | None = None,
+    ) -> Shot | None:
         """
         Judge a message; return the frame when it may be driven by.
 
@@ -95,8 +109,12 @@ class CameraGate:
         check.message(Look(stamp.sec, stamp.nanosec, ros_ns, now_ns, form, sequence))
         try:
             if check.due(now_ns) and not problem:
-                check.content(now_ns, content_hash(message.data), brightness(shot.image),
-                              self._guard.moving_s)
+                check.content(
+                    now_ns,
+                    content_hash(message.data),
+                    brightness(shot.image),
+                    self._guard.moving_s,
+                )
         except UserError as error:
             problem = str(error)
         if problem:

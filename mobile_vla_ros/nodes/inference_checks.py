@@ -19,10 +19,13 @@ from mobile_vla_ros.types import Check
 def memory_rooms() -> list[tuple[str, int, int]]:
     """Return name, free bytes and all bytes of this machine's memory, and of a GPU in use."""
     text = Path('/proc/meminfo').read_text()
-    total, free = (int(re.search(rf'{name}:\s+(\d+) kB', text)[1]) * 1024
-                   for name in ('MemTotal', 'MemAvailable'))
+    total, free = (
+        int(re.search(rf'{name}:\s+(\d+) kB', text)[1]) * 1024
+        for name in ('MemTotal', 'MemAvailable')
+    )
     rooms = [('memory', free, total)]
     import torch
+
     if torch.cuda.is_initialized():
         rooms.append(('GPU', *torch.cuda.mem_get_info()))
     return rooms
@@ -34,8 +37,9 @@ def scarce() -> str:
     return '' if check.ok else check.sentence
 
 
-def checks(ready, gate: CameraGate, now_ns: int, *, max_velocity, tolerance_s: float,
-           max_age_s: float) -> list[Check]:
+def checks(
+    ready, gate: CameraGate, now_ns: int, *, max_velocity, tolerance_s: float, max_age_s: float
+) -> list[Check]:
     """
     Return all six.
 
@@ -53,7 +57,8 @@ def checks(ready, gate: CameraGate, now_ns: int, *, max_velocity, tolerance_s: f
         check_clock_skew(gate.check.lateness(now_ns), tolerance_s, max_age_s),
         check_free_memory(memory_rooms()),
         Check('golden_frames', ready.golden, ready.golden_said),
-        check_axes(spec.actions.axes, max_velocity)]
+        check_axes(spec.actions.axes, max_velocity),
+    ]
 
 
 def unmade(reason: str) -> list[Check]:

@@ -73,8 +73,9 @@ class InferenceNode(PatientLifecycleNode):
         self._policies = None
         self._guard: GuardWatch | None = None
         self._proposed = self._reported_ns = self._reported = 0
-        self._worker = PolicyWorker(steady_ns=self._clocks.steady_ns, said=self._on_news,
-                                    failed=self.get_logger().error)
+        self._worker = PolicyWorker(
+            steady_ns=self._clocks.steady_ns, said=self._on_news, failed=self.get_logger().error
+        )
         self._worker.instruct(self._params.instruction)
         self.add_on_set_parameters_callback(self._on_parameters)
 
@@ -84,8 +85,10 @@ class InferenceNode(PatientLifecycleNode):
         """Configure and activate, when `autostart` is set; a refusal ends the process."""
         if not self._params.autostart:
             return
-        if (self.trigger_configure() != TransitionCallbackReturn.SUCCESS
-                or self.trigger_activate() != TransitionCallbackReturn.SUCCESS):
+        if (
+            self.trigger_configure() != TransitionCallbackReturn.SUCCESS
+            or self.trigger_activate() != TransitionCallbackReturn.SUCCESS
+        ):
             self.exit_status = 2
 
     def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
@@ -109,50 +112,68 @@ class InferenceNode(PatientLifecycleNode):
         import torch
 
         from mobile_vla_ros.runtime.loading import PolicySettings, load_policy
+
         torch.set_num_threads(params.torch_threads)
-        settings = PolicySettings(params.device, params.precision, params.compile, params.blank,
-                                  params.offline, params.max_velocity)
+        settings = PolicySettings(
+            params.device,
+            params.precision,
+            params.compile,
+            params.blank,
+            params.offline,
+            params.max_velocity,
+        )
 
         def load(name: str):
             ready = (self._load or load_policy)(name, settings)
             self._playback().fits(ready.policy.spec.rate_hz, params.observation_max_age_s)
             return ready
-        self._policies = Policies(load=load, room=scarce, take=self._take,
-                                  say=self.get_logger().info)
+
+        self._policies = Policies(
+            load=load, room=scarce, take=self._take, say=self.get_logger().info
+        )
         self._policies.first(params.policy)
         spec = self._policies.now.policy.spec
         self._proposals = self.create_lifecycle_publisher(TwistStamped, 'policy/cmd_vel', 10)
         self._paths = self.create_lifecycle_publisher(Path, '~/plan', 1)
-        self._overlays = self.create_publisher(CompressedImage, '~/overlay/compressed',
-                                               qos_profile_sensor_data)
+        self._overlays = self.create_publisher(
+            CompressedImage, '~/overlay/compressed', qos_profile_sensor_data
+        )
         self._diagnostics = self.create_publisher(DiagnosticArray, '/diagnostics', 10)
         self._healths = self.create_publisher(DiagnosticArray, 'policy/health', LATCHED)
         self._guard = GuardWatch(self, self._clocks.now_ns)
-        self._swaps = [self.create_service(Trigger, '~/swap', self._on_swap),
-                       self.create_service(Trigger, '~/swap_back', self._on_swap_back)]
+        self._swaps = [
+            self.create_service(Trigger, '~/swap', self._on_swap),
+            self.create_service(Trigger, '~/swap_back', self._on_swap_back),
+        ]
         self.get_logger().info(
             f'policy {params.policy}: {spec.backbone.id}, {spec.rate_hz:g} Hz, window '
             f'{spec.window}, chunk {spec.chunk}, axes {", ".join(spec.actions.axes)}; '
-            f'{self._policies.now.golden_said}')
+            f'{self._policies.now.golden_said}'
+        )
 
     def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Listen to the camera and start proposing."""
         self._take(self._policies.now)
         self._images = self.create_subscription(
-            self._camera_type, self._camera_topic, self._on_image, qos_profile_sensor_data)
+            self._camera_type, self._camera_topic, self._on_image, qos_profile_sensor_data
+        )
         self._instructions = InstructionTopic(self, self._on_instruction)
         steady = self._clocks.steady
         self._timers_of_ours = [
             self.create_timer(1 / self._params.rate_hz, self._on_time, clock=self._clocks.timers),
             self.create_timer(TICK_PERIOD_S, self._tick, clock=steady),
             self.create_timer(HEALTH_PERIOD_S, self._say_health, clock=steady),
-            self.create_timer(REPORT_PERIOD_S, self._report, clock=steady)]
+            self.create_timer(REPORT_PERIOD_S, self._report, clock=steady),
+        ]
         result = super().on_activate(state)
         self._worker.start()
         self._report()
         self._overlay = OverlayThread(
-            self._overlays, self._look, lambda: self.get_clock().now().to_msg(),
-            self.get_logger().error)
+            self._overlays,
+            self._look,
+            lambda: self.get_clock().now().to_msg(),
+            self.get_logger().error,
+        )
         if self._params.next_policy and self._policies.state == NONE:
             self._policies.ask(self._params.next_policy)
         return result
@@ -204,8 +225,9 @@ class InferenceNode(PatientLifecycleNode):
     # --- what comes in ---
 
     def _on_image(self, message: Image | CompressedImage, info: dict) -> None:
-        shot = self._gate.pass_on(message, *self._clocks.both(),
-                                  info['publication_sequence_number'])
+        shot = self._gate.pass_on(
+            message, *self._clocks.both(), info['publication_sequence_number']
+        )
         self._take_fault()
         if shot is not None:
             self._worker.see(shot)
@@ -237,16 +259,24 @@ class InferenceNode(PatientLifecycleNode):
     # --- the policy ---
 
     def _playback(self) -> Playback:
-        return Playback(self._params.playback, self._params.receding_steps,
-                        self._params.stamp_tolerance_s)
+        return Playback(
+            self._params.playback, self._params.receding_steps, self._params.stamp_tolerance_s
+        )
 
     def _take(self, ready) -> None:
         """Let a policy drive, from the next window of frames on."""
         spec, params, real_time = ready.policy.spec, self._params, self._clocks.real_time
         self._gate = CameraGate(
-            CameraCheck(spec.rate_hz, max_age_s=params.observation_max_age_s,
-                        stamp_tolerance_s=params.stamp_tolerance_s, real_time=real_time),
-            self._guard, spec.image.size, real_time=real_time)
+            CameraCheck(
+                spec.rate_hz,
+                max_age_s=params.observation_max_age_s,
+                stamp_tolerance_s=params.stamp_tolerance_s,
+                real_time=real_time,
+            ),
+            self._guard,
+            spec.image.size,
+            real_time=real_time,
+        )
         self._worker.use(ready.policy, self._playback())
 
     def _on_parameters(self, parameters) -> SetParametersResult:
@@ -294,35 +324,57 @@ class InferenceNode(PatientLifecycleNode):
             if health.level == Level.FAULT and health != self._said:
                 self.get_logger().warning(health.reason)
             self._said = health
-            self._healths.publish(health_message(health, self._checks,
-                                                 self.get_clock().now().to_msg()))
+            self._healths.publish(
+                health_message(health, self._checks, self.get_clock().now().to_msg())
+            )
 
     def _look(self):
         """Return what the operator's picture shows: in the overlay's thread."""
-        return view_of(self._worker, self._gate, self._guard, self._params,
-                       ros_ns=self._clocks.ros_ns(), now_ns=self._clocks.now_ns())
+        return view_of(
+            self._worker,
+            self._gate,
+            self._guard,
+            self._params,
+            ros_ns=self._clocks.ros_ns(),
+            now_ns=self._clocks.now_ns(),
+        )
 
     def _report(self) -> None:
         if self._gate.newest is None:
             self._refuse_wrong_camera()
         params, now_ns = self._params, self._clocks.now_ns()
-        self._checks = checks(self._policies.now, self._gate, now_ns,
-                              max_velocity=params.max_velocity,
-                              tolerance_s=params.stamp_tolerance_s,
-                              max_age_s=params.observation_max_age_s)
+        self._checks = checks(
+            self._policies.now,
+            self._gate,
+            now_ns,
+            max_velocity=params.max_velocity,
+            tolerance_s=params.stamp_tolerance_s,
+            max_age_s=params.observation_max_age_s,
+        )
         ros_ns, steady_ns = self._clocks.both()
         elapsed_s = (steady_ns - self._reported_ns) / NANOSECONDS
         proposals_hz = (self._proposed - self._reported) / max(elapsed_s, 1e-9)
         self._reported_ns, self._reported = steady_ns, self._proposed
-        self._diagnostics.publish(diagnostics_message(
-            f'{self.get_fully_qualified_name()}: policy', self._worker, self._policies,
-            self._gate, ros_ns=ros_ns, now_ns=now_ns, proposals_hz=proposals_hz,
-            playback=params.playback))
+        self._diagnostics.publish(
+            diagnostics_message(
+                f'{self.get_fully_qualified_name()}: policy',
+                self._worker,
+                self._policies,
+                self._gate,
+                ros_ns=ros_ns,
+                now_ns=now_ns,
+                proposals_hz=proposals_hz,
+                playback=params.playback,
+            )
+        )
 
     def _refuse_wrong_camera(self) -> None:
         """End when the camera's topic exists but is of a type that can never be heard."""
-        problem = wrong_camera(self._camera_topic, self.get_publishers_info_by_topic(
-            self._camera_topic), self._camera_type)
+        problem = wrong_camera(
+            self._camera_topic,
+            self.get_publishers_info_by_topic(self._camera_topic),
+            self._camera_type,
+        )
         if problem:
             print(f'inference_node: error: {problem}', file=sys.stderr, flush=True)
             self.exit_status = 2

@@ -18,6 +18,7 @@ def resident_gb() -> float:
     """Return the memory that this process holds, in 10^9 bytes, that of its GPU included."""
     found = re.search(r'VmRSS:\s+(\d+) kB', Path('/proc/self/status').read_text())
     import torch
+
     on_gpu = torch.cuda.memory_allocated() if torch.cuda.is_initialized() else 0
     return (int(found[1]) * 1024 + on_gpu) / 1e9
 
@@ -39,8 +40,14 @@ class Policies:
     :param say: logs a sentence.
     """
 
-    def __init__(self, *, load: Callable, room: Callable[[], str], take: Callable,
-                 say: Callable[[str], None]):
+    def __init__(
+        self,
+        *,
+        load: Callable,
+        room: Callable[[], str],
+        take: Callable,
+        say: Callable[[str], None],
+    ):
         self._load, self._room, self._take, self._say = load, room, take, say
         self._lock = threading.Lock()
         self._asked = 0
@@ -60,8 +67,9 @@ class Policies:
             self.state, self.said = (LOADING, f'{name} is being loaded') if name else (NONE, '')
             number = self._asked
         if name:
-            threading.Thread(target=self._fetch, args=(name, number), name='next policy',
-                             daemon=True).start()
+            threading.Thread(
+                target=self._fetch, args=(name, number), name='next policy', daemon=True
+            ).start()
 
     def swap(self, forbidden: str) -> tuple[bool, str]:
         """
@@ -72,8 +80,10 @@ class Policies:
         """
         with self._lock:
             if self._next is None:
-                return False, (f'Not swapped: no next policy is ready ({self.said or "none"}). '
-                               'Set the parameter next_policy.')
+                return False, (
+                    f'Not swapped: no next policy is ready ({self.said or "none"}). '
+                    'Set the parameter next_policy.'
+                )
             if forbidden:
                 return False, f'Not swapped: {forbidden}.'
             self.before, self.now, self._next = self.now, self._next, None
@@ -119,5 +129,7 @@ class Policies:
             return None, f'{name} is refused: {type(error).__name__}: {error}'
         if scarce or not ready.golden:
             return None, f'{name} is refused: {scarce or ready.golden_said}'
-        return ready, (f'{name} is ready: {ready.golden_said}; {resident_gb():.2f} GB are held, '
-                       f'{before_gb:.2f} GB before; ~/swap lets it drive')
+        return ready, (
+            f'{name} is ready: {ready.golden_said}; {resident_gb():.2f} GB are held, '
+            f'{before_gb:.2f} GB before; ~/swap lets it drive'
+        )

@@ -25,17 +25,28 @@ from mobile_vla_ros.runtime.playback import Plan, path_of
 from mobile_vla_ros.types import NANOSECONDS, Check
 
 OVERLAY_PERIOD_S = 0.1
-LEVELS = {Level.OK: DiagnosticStatus.OK, Level.HOLD: DiagnosticStatus.WARN,
-          Level.FAULT: DiagnosticStatus.ERROR}
+LEVELS = {
+    Level.OK: DiagnosticStatus.OK,
+    Level.HOLD: DiagnosticStatus.WARN,
+    Level.FAULT: DiagnosticStatus.ERROR,
+}
 
 
 def health_message(health: Health, checks: Sequence[Check], stamp) -> DiagnosticArray:
     """Return what the guard hears: the health, then one status a preflight check."""
     return status_array(
-        stamp, status_message('policy', health.reason, {}, LEVELS[health.level]),
-        *(status_message(f'check/{check.name}', check.sentence, {},
-                         DiagnosticStatus.OK if check.ok else DiagnosticStatus.ERROR)
-          for check in checks))
+        stamp,
+        status_message('policy', health.reason, {}, LEVELS[health.level]),
+        *(
+            status_message(
+                f'check/{check.name}',
+                check.sentence,
+                {},
+                DiagnosticStatus.OK if check.ok else DiagnosticStatus.ERROR,
+            )
+            for check in checks
+        ),
+    )
 
 
 def path_message(plan: Plan) -> Path:
@@ -52,9 +63,17 @@ def path_message(plan: Plan) -> Path:
     return path
 
 
-def diagnostics_message(name: str, worker: PolicyWorker, policies: Policies, gate: CameraGate, *,
-                        ros_ns: int, now_ns: int, proposals_hz: float,
-                        playback: str) -> DiagnosticArray:
+def diagnostics_message(
+    name: str,
+    worker: PolicyWorker,
+    policies: Policies,
+    gate: CameraGate,
+    *,
+    ros_ns: int,
+    now_ns: int,
+    proposals_hz: float,
+    playback: str,
+) -> DiagnosticArray:
     """
     Return what goes to /diagnostics: rates and ages.
 
@@ -70,21 +89,41 @@ def diagnostics_message(name: str, worker: PolicyWorker, policies: Policies, gat
 
     def number(value: float | None, digits: int) -> str:
         return '' if value is None else f'{value:.{digits}f}'
-    return status_array(Time(nanoseconds=ros_ns).to_msg(), status_message(
-        name, health.reason or 'proposing', {
-            'instruction': worker.instruction, 'policy': policies.now.name,
-            'camera_hz': number(gate.check.rate_hz(now_ns), 1),
-            'image_age_s': age(gate.newest), 'plan_age_s': age(worker.plan),
-            'inference_s': number(stats.inference_s, 4), 'proposals_hz': number(proposals_hz, 1),
-            'callback_to_proposal_p50_ms': number(median, 2),
-            'callback_to_proposal_p99_ms': number(p99, 2),
-            'encoded_frames': stats.encoded_frames, 'playback': playback,
-            'next_policy': policies.state, 'next_policy_said': policies.said},
-        LEVELS[health.level]))
+
+    return status_array(
+        Time(nanoseconds=ros_ns).to_msg(),
+        status_message(
+            name,
+            health.reason or 'proposing',
+            {
+                'instruction': worker.instruction,
+                'policy': policies.now.name,
+                'camera_hz': number(gate.check.rate_hz(now_ns), 1),
+                'image_age_s': age(gate.newest),
+                'plan_age_s': age(worker.plan),
+                'inference_s': number(stats.inference_s, 4),
+                'proposals_hz': number(proposals_hz, 1),
+                'callback_to_proposal_p50_ms': number(median, 2),
+                'callback_to_proposal_p99_ms': number(p99, 2),
+                'encoded_frames': stats.encoded_frames,
+                'playback': playback,
+                'next_policy': policies.state,
+                'next_policy_said': policies.said,
+            },
+            LEVELS[health.level],
+        ),
+    )
 
 
-def view_of(worker: PolicyWorker, gate: CameraGate, guard: GuardWatch, params: InferenceParams,
-            *, ros_ns: int, now_ns: int) -> tuple[Shot | None, View]:
+def view_of(
+    worker: PolicyWorker,
+    gate: CameraGate,
+    guard: GuardWatch,
+    params: InferenceParams,
+    *,
+    ros_ns: int,
+    now_ns: int,
+) -> tuple[Shot | None, View]:
     """
     Return the newest frame and what the operator is to see beside it; why nothing is driven is
     the guard's word, or the policy's where that has a fault or the guard says nothing.
@@ -93,15 +132,23 @@ def view_of(worker: PolicyWorker, gate: CameraGate, guard: GuardWatch, params: I
     """
     health, _ = worker.health(ros_ns)
     shot = gate.newest
-    reason = health.reason if health.level == Level.FAULT else (
-        guard.value('reason') or health.reason)
+    reason = (
+        health.reason if health.level == Level.FAULT else (guard.value('reason') or health.reason)
+    )
     return shot, View(
-        state=guard.state or NO_GUARD, reason=reason, instruction=worker.instruction,
-        plan=worker.plan, command=guard.twist, max_velocity=params.max_velocity,
+        state=guard.state or NO_GUARD,
+        reason=reason,
+        instruction=worker.instruction,
+        plan=worker.plan,
+        command=guard.twist,
+        max_velocity=params.max_velocity,
         age_s=None if shot is None else (ros_ns - shot.stamp_ns) / NANOSECONDS,
-        camera_hz=gate.check.rate_hz(now_ns), now_ns=ros_ns,
-        age_limit_s=params.observation_max_age_s, source=guard.value('source'),
-        dry_run=guard.dry_run)
+        camera_hz=gate.check.rate_hz(now_ns),
+        now_ns=ros_ns,
+        age_limit_s=params.observation_max_age_s,
+        source=guard.value('source'),
+        dry_run=guard.dry_run,
+    )
 
 
 class OverlayThread:
@@ -113,8 +160,13 @@ class OverlayThread:
     :param failed: called with the traceback when a picture cannot be drawn.
     """
 
-    def __init__(self, publisher, look: Callable[[], tuple[Shot | None, View]],
-                 now: Callable[[], object], failed: Callable[[str], None]):
+    def __init__(
+        self,
+        publisher,
+        look: Callable[[], tuple[Shot | None, View]],
+        now: Callable[[], object],
+        failed: Callable[[str], None],
+    ):
         self._publisher, self._look, self._now, self._failed = publisher, look, now, failed
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._work, name='overlay', daemon=True)
@@ -146,5 +198,6 @@ class OverlayThread:
                 image = shot.image
             except UserError:
                 image = None  # the reason is in the view
-        self._publisher.publish(to_compressed(encode(draw_drive(image, view)),
-                                              stamp=self._now(), frame_id=frame_id))
+        self._publisher.publish(
+            to_compressed(encode(draw_drive(image, view)), stamp=self._now(), frame_id=frame_id)
+        )

@@ -51,8 +51,13 @@ class PolicyWorker:
     :param failed: called with the traceback of a policy that failed.
     """
 
-    def __init__(self, *, steady_ns: Callable[[], int], said: Callable[[], None],
-                 failed: Callable[[str], None]):
+    def __init__(
+        self,
+        *,
+        steady_ns: Callable[[], int],
+        said: Callable[[], None],
+        failed: Callable[[str], None],
+    ):
         self._steady_ns, self._said, self._failed = steady_ns, said, failed
         self._wake = threading.Condition()
         self._thread: threading.Thread | None = None
@@ -111,7 +116,7 @@ class PolicyWorker:
 
         :returns: whether it is another one: what is only said again must not stop the drive.
         """
-        instruction = instruction[:MOST_LETTERS + 1]  # one more than is followed
+        instruction = instruction[: MOST_LETTERS + 1]  # one more than is followed
         with self._wake:
             if instruction == self._instruction:
                 return False
@@ -169,9 +174,11 @@ class PolicyWorker:
         with self._wake:
             steps, latencies = list(self._durations_s), list(self._latencies_ms)
             encoded = getattr(self._policy, 'encoded_frames', 0)
-        return Stats(float(np.mean(steps)) if steps else None,
-                     tuple(np.percentile(latencies, (50, 99)).tolist()) if latencies else None,
-                     encoded)
+        return Stats(
+            float(np.mean(steps)) if steps else None,
+            tuple(np.percentile(latencies, (50, 99)).tolist()) if latencies else None,
+            encoded,
+        )
 
     def _begin_anew(self, trouble: Health) -> None:
         if self._playback is not None:
@@ -222,13 +229,18 @@ class PolicyWorker:
         except UserError as error:
             trouble = Health.fault(str(error).rstrip('.'))
         except Exception as error:
-            trouble = Health.fault(f'the policy failed: {type(error).__name__}: '
-                                   f'{first_line(error)}')
+            trouble = Health.fault(
+                f'the policy failed: {type(error).__name__}: {first_line(error)}'
+            )
             self._failed(traceback.format_exc())
         with self._wake:
             self._durations_s.append((self._steady_ns() - began_ns) / NANOSECONDS)
-            if (policy is not self._policy or instruction != self._instruction
-                    or self._closed is not None or self._fault):
+            if (
+                policy is not self._policy
+                or instruction != self._instruction
+                or self._closed is not None
+                or self._fault
+            ):
                 return  # it was asked something else meanwhile
             if plan is None:
                 self._playback.clear()

@@ -40,24 +40,30 @@ class Layout:
     def __post_init__(self):
         wrong = []
         if len(self.axes) != len(AXES) or any(axis < NONE for axis in self.axes):
-            wrong.append(f'the axes are {list(self.axes)}, and must be three numbers (forward, '
-                         'left, turn), -1 for none')
+            wrong.append(
+                f'the axes are {list(self.axes)}, and must be three numbers (forward, '
+                'left, turn), -1 for none'
+            )
         used = [axis for axis in self.axes if axis != NONE]
         if len(set(used)) < len(used):
             wrong.append(f'one axis has two meanings: {list(self.axes)}')
         scale = np.asarray(self.scale, dtype=np.float64)
         if scale.shape != (len(AXES),) or not (np.abs(scale) <= 1).all():
-            wrong.append(f'the scale is {list(self.scale)}, and must be three numbers from -1.0 '
-                         'to 1.0')
+            wrong.append(
+                f'the scale is {list(self.scale)}, and must be three numbers from -1.0 to 1.0'
+            )
         if not 0 <= self.deadzone < 1:
             wrong.append(f'the deadzone is {self.deadzone}, and must be from 0.0 to below 1.0')
         if self.enable_button < 0:
-            wrong.append(f'the enable button is {self.enable_button}, and must be one that the '
-                         'joystick has: nothing moves without it')
+            wrong.append(
+                f'the enable button is {self.enable_button}, and must be one that the '
+                'joystick has: nothing moves without it'
+            )
         used = [self.enable_button, *(b for b in self.buttons.values() if b != NONE)]
         if len(set(used)) < len(used):
-            wrong.append('one button has two meanings: enable '
-                         f'{self.enable_button}, {dict(self.buttons)}')
+            wrong.append(
+                f'one button has two meanings: enable {self.enable_button}, {dict(self.buttons)}'
+            )
         if wrong:
             raise UserError('a joystick that cannot be: ' + '; '.join(wrong))
 
@@ -90,8 +96,9 @@ class Joystick:
         """Whether it drives, and whether that is a motion: what has to be acted on at once."""
         return self.driving, self.driving and bool(self._direction.any())
 
-    def heard(self, axes: Sequence[float], buttons: Sequence[int],
-              heard_ns: int) -> list[tuple[str, str]]:
+    def heard(
+        self, axes: Sequence[float], buttons: Sequence[int], heard_ns: int
+    ) -> list[tuple[str, str]]:
         """
         Take one message.
 
@@ -112,8 +119,7 @@ class Joystick:
             self._direction = self._deflection(axes)
             self._heard_ns = heard_ns
             self.problem = self._missing(len(axes), len(buttons))
-            down = {name: _at(buttons, index) == 1
-                    for name, index in self.layout.buttons.items()}
+            down = {name: _at(buttons, index) == 1 for name, index in self.layout.buttons.items()}
             # What is down at the first message was not pressed for us.
             before, self._down = self._down if self._down is not None else down, down
             return [('recorder', name) for name in down if down[name] and not before[name]]
@@ -169,13 +175,21 @@ class Joystick:
         return np.array([x / over_ground, y / over_ground, 0, 0, 0, turn])
 
     def _missing(self, axes: int, buttons: int) -> str:
-        lacks = [f'axis {index} ({name})'
-                 for name, index in zip(AXES, self.layout.axes, strict=True) if index >= axes]
+        lacks = [
+            f'axis {index} ({name})'
+            for name, index in zip(AXES, self.layout.axes, strict=True)
+            if index >= axes
+        ]
         wanted = {'enable': self.layout.enable_button, **self.layout.buttons}
-        lacks += [f'button {index} ({name})' for name, index in wanted.items()
-                  if index >= buttons]
-        return (f'the joystick has {axes} axes and {buttons} buttons, and lacks '
-                f'{", ".join(lacks)}: set joy_axes and joy_…_button') if lacks else ''
+        lacks += [f'button {index} ({name})' for name, index in wanted.items() if index >= buttons]
+        return (
+            (
+                f'the joystick has {axes} axes and {buttons} buttons, and lacks '
+                f'{", ".join(lacks)}: set joy_axes and joy_…_button'
+            )
+            if lacks
+            else ''
+        )
 
 
 def _at(values: Sequence, index: int):

@@ -9,9 +9,18 @@ import numpy as np
 from mobile_vla_ros.types import NANOSECONDS
 
 # x, y, turn: Q and E, Z and C are the diagonals, forward and backward, left and right.
-MOTIONS = {'w': (1, 0, 0), 's': (-1, 0, 0), 'a': (0, 1, 0), 'd': (0, -1, 0),
-           'q': (1, 1, 0), 'e': (1, -1, 0), 'z': (-1, 1, 0), 'c': (-1, -1, 0),
-           'r': (0, 0, 1), 't': (0, 0, -1)}
+MOTIONS = {
+    'w': (1, 0, 0),
+    's': (-1, 0, 0),
+    'a': (0, 1, 0),
+    'd': (0, -1, 0),
+    'q': (1, 1, 0),
+    'e': (1, -1, 0),
+    'z': (-1, 1, 0),
+    'c': (-1, -1, 0),
+    'r': (0, 0, 1),
+    't': (0, 0, -1),
+}
 TAKES = {'n': 'start', 'm': 'stop', 'b': 'discard', '1': 'success', '0': 'failure'}
 HELP = """\
 W S  forward, back      N  start a take       X  arm or disarm the guard
@@ -41,8 +50,13 @@ class Console:
     :param taken: called whenever a key moves or stops the robot.
     """
 
-    def __init__(self, max_linear_mps: float, max_angular_radps: float, throttle: float,
-                 taken: Callable[[], None] = lambda: None):
+    def __init__(
+        self,
+        max_linear_mps: float,
+        max_angular_radps: float,
+        throttle: float,
+        taken: Callable[[], None] = lambda: None,
+    ):
         self.throttle = throttle
         self._taken = taken
         self._max = np.array([max_linear_mps, max_linear_mps, 0, 0, 0, max_angular_radps])

@@ -44,6 +44,7 @@ def ended_at_once() -> Iterator[None]:
         if callable(before[number]):
             before[number](number, frame)
         raise SystemExit(0)
+
     before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
     for number in before:
         signal.signal(number, leave)

@@ -70,8 +70,12 @@ class RecorderNode(Node):
         self._params = params = recorder_params(self)
         self._instruction = params.instruction
         self._camera = CameraWatch(params.expected_rate_hz)
-        self._folder = TakeFolder(params.data_dir, params.disk_floor_bytes,
-                                  say=self.get_logger().info, warn=self.get_logger().error)
+        self._folder = TakeFolder(
+            params.data_dir,
+            params.disk_floor_bytes,
+            say=self.get_logger().info,
+            warn=self.get_logger().error,
+        )
         self._ended = ''
         self._last_image = None
         self._first_image: Future | None = None
@@ -94,17 +98,22 @@ class RecorderNode(Node):
         self._diagnostics = self.create_publisher(DiagnosticArray, '/diagnostics', 1)
         # An answer may wait for an image or for the disk; only its own group may wait with it.
         services = ReentrantCallbackGroup()
-        for name, answer in (('start', self._start), ('stop', partial(self._stop, 'unknown')),
-                             ('success', partial(self._stop, 'success')),
-                             ('failure', partial(self._stop, 'failure')),
-                             ('discard', self._discard)):
-            self.create_service(Trigger, f'~/{name}', partial(self._serve, answer),
-                                callback_group=services)
+        for name, answer in (
+            ('start', self._start),
+            ('stop', partial(self._stop, 'unknown')),
+            ('success', partial(self._stop, 'success')),
+            ('failure', partial(self._stop, 'failure')),
+            ('discard', self._discard),
+        ):
+            self.create_service(
+                Trigger, f'~/{name}', partial(self._serve, answer), callback_group=services
+            )
         steady = Clock(clock_type=ClockType.STEADY_TIME)
         self.create_timer(GRAPH_PERIOD_S, self._look_at_graph, clock=steady)
         self.create_timer(STATUS_PERIOD_S, self._tell, clock=steady)
-        self._folder.start(lambda: take.recording if take.state == RECORDING else None,
-                           self._expected_bytes_per_s)
+        self._folder.start(
+            lambda: take.recording if take.state == RECORDING else None, self._expected_bytes_per_s
+        )
 
     def on_exit(self):
         """Close a take in progress: it is as whole as one that was stopped by service."""
@@ -118,8 +127,13 @@ class RecorderNode(Node):
     # --- what is heard: stored, and handed to the take ---
 
     def _listen_to_camera(self):
-        listen = partial(self.create_subscription, self._camera_type, self._camera_topic,
-                         self._on_image, CAMERA_QOS)
+        listen = partial(
+            self.create_subscription,
+            self._camera_type,
+            self._camera_topic,
+            self._on_image,
+            CAMERA_QOS,
+        )
         try:
             listen(event_callbacks=SubscriptionEventCallbacks(message_lost=self._on_lost))
         except UnsupportedEventTypeError:
@@ -127,8 +141,9 @@ class RecorderNode(Node):
 
     def _on_image(self, message: Image | CompressedImage, info: dict):
         received_ns, stamp_ns = receipt_ns(self, info), time_ns(message.header.stamp)
-        missing = self._camera.frame(time.monotonic_ns(), stamp_ns, received_ns,
-                                     info['publication_sequence_number'])
+        missing = self._camera.frame(
+            time.monotonic_ns(), stamp_ns, received_ns, info['publication_sequence_number']
+        )
         self._last_image = message
         if self._first_image is not None and not self._first_image.done():
             self._first_image.set_result(True)
@@ -149,8 +164,10 @@ class RecorderNode(Node):
         if not np.isfinite(values).all():
             self._take.lose_commands(1, 'were not finite')
             return
-        self._take.command(Command(values, received_ns if stamp_ns is None else stamp_ns,
-                                   received_ns), info['source_timestamp'] or received_ns)
+        self._take.command(
+            Command(values, received_ns if stamp_ns is None else stamp_ns, received_ns),
+            info['source_timestamp'] or received_ns,
+        )
 
     def _on_instruction(self, instruction: str):
         self._instruction = instruction
@@ -170,7 +187,9 @@ class RecorderNode(Node):
             self._take.note('cameras', rivals)
         self._camera_problem = (
             wrong_camera(self._camera_topic, cameras, self._camera_type) or rivals
-            if cameras else f'no camera: nobody publishes {self._camera_topic}')
+            if cameras
+            else f'no camera: nobody publishes {self._camera_topic}'
+        )
         self._commands.look()
         if self._commands.rivals:
             self._take.note('rivals', self._commands.rivals)
@@ -210,18 +229,28 @@ class RecorderNode(Node):
     async def _start(self) -> str:
         take = self._take
         if take.state != IDLE:
-            raise UserError(f'a take is {take.state} already', got='a second start',
-                            remedy='stop it first')
+            raise UserError(
+                f'a take is {take.state} already', got='a second start', remedy='stop it first'
+            )
         self._info()  # what is wrong with it is said at once, not after the wait
         take.state = STARTING
         try:
             await self._first()
             if not self._now_ns():
-                raise UserError('use_sim_time is set, and no time comes on /clock',
-                                remedy='start the simulator, or leave use_sim_time out')
-            self._opening = off_thread(self.executor, partial(
-                take.open, self._last_image, self._info(), self._camera.expected_hz,
-                proposals=self._proposals.there))
+                raise UserError(
+                    'use_sim_time is set, and no time comes on /clock',
+                    remedy='start the simulator, or leave use_sim_time out',
+                )
+            self._opening = off_thread(
+                self.executor,
+                partial(
+                    take.open,
+                    self._last_image,
+                    self._info(),
+                    self._camera.expected_hz,
+                    proposals=self._proposals.there,
+                ),
+            )
             take.begin(await self._opening)
         finally:
             self._opening = None
@@ -234,11 +263,15 @@ class RecorderNode(Node):
     def _info(self) -> EpisodeInfo:
         image = self._last_image
         return EpisodeInfo(
-            self._instruction, operator=self._params.operator, robot=self._params.robot,
-            image_topic=self._camera_topic, command_topic=self._commands.topic,
+            self._instruction,
+            operator=self._params.operator,
+            robot=self._params.robot,
+            image_topic=self._camera_topic,
+            command_topic=self._commands.topic,
             command_type=self._commands.type,
             frame_id=image.header.frame_id if image is not None else '',
-            ros_version=ros_version())
+            ros_version=ros_version(),
+        )
 
     async def _first(self):
         """Wait for an image that is fresh; a recorder that was just started may need a moment."""
@@ -246,15 +279,19 @@ class RecorderNode(Node):
             return
         first = self._first_image = Future()
         patience = self.create_timer(
-            self._params.camera_wait_s, lambda: first.done() or first.set_result(False),
-            clock=Clock(clock_type=ClockType.STEADY_TIME))
+            self._params.camera_wait_s,
+            lambda: first.done() or first.set_result(False),
+            clock=Clock(clock_type=ClockType.STEADY_TIME),
+        )
         came = await first
         self.destroy_timer(patience)
         self._first_image = None
         if not came:
             raise UserError(
                 self._camera_problem or f'no image came on {self._camera_topic}',
-                got=f'nothing in {self._params.camera_wait_s} s', remedy='start the camera first')
+                got=f'nothing in {self._params.camera_wait_s} s',
+                remedy='start the camera first',
+            )
 
     async def _stop(self, outcome: str) -> str:
         take = self._running()
@@ -271,15 +308,19 @@ class RecorderNode(Node):
         take = self._running()
         await self._end(take.discard)
         if take.path is not None:
-            raise UserError(f'the take had ended by itself and is kept: {take.path}',
-                            got=take.problem)
+            raise UserError(
+                f'the take had ended by itself and is kept: {take.path}', got=take.problem
+            )
         return f'discarded {take.part_path.name}'
 
     def _running(self) -> Recording:
         self._settle()
         if self._take.state != RECORDING:
-            raise UserError('no take is being recorded', got=f'the recorder is {self._take.state}',
-                            remedy='start one first')
+            raise UserError(
+                'no take is being recorded',
+                got=f'the recorder is {self._take.state}',
+                remedy='start one first',
+            )
         return self._take.recording
 
     async def _end(self, end):
@@ -321,8 +362,9 @@ class RecorderNode(Node):
             'problem': '; '.join(self._problems(now_ns)),
         }
         level = DiagnosticStatus.WARN if values['problem'] else DiagnosticStatus.OK
-        status = status_message(self.get_fully_qualified_name().lstrip('/'), self._take.state,
-                                values, level)
+        status = status_message(
+            self.get_fully_qualified_name().lstrip('/'), self._take.state, values, level
+        )
         self._status.publish(status)
         self._diagnostics.publish(status_array(self.get_clock().now().to_msg(), status))
 
@@ -335,8 +377,12 @@ class RecorderNode(Node):
         if self._take.state == RECORDING and not self._camera.fresh(now_ns):
             found.append('no image comes')
             self._take.note('silent', 'no image comes')
-        found += [self._commands.problem, self._folder.problem, self._ended,
-                  *self._take.problems()]
+        found += [
+            self._commands.problem,
+            self._folder.problem,
+            self._ended,
+            *self._take.problems(),
+        ]
         return [problem for problem in found if problem]
 
     def _expected_bytes_per_s(self) -> float:

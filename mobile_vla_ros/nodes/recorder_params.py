@@ -41,14 +41,21 @@ def image_params(node: Node) -> ImageParams:
     :raises UserError: when one has the wrong type or is out of range.
     """
     params = ImageParams(
-        declare(node, 'image_transport', 'raw',
-                'raw (camera/image_raw) or compressed (camera/image_raw/compressed)'),
-        declare(node, 'image_format', 'jpeg',
-                'how raw images are stored: jpeg, or png for no loss'),
-        declare(node, 'jpeg_quality', 90, 'quality of a JPEG', limits=(1, 100)))
+        declare(
+            node,
+            'image_transport',
+            'raw',
+            'raw (camera/image_raw) or compressed (camera/image_raw/compressed)',
+        ),
+        declare(
+            node, 'image_format', 'jpeg', 'how raw images are stored: jpeg, or png for no loss'
+        ),
+        declare(node, 'jpeg_quality', 90, 'quality of a JPEG', limits=(1, 100)),
+    )
     if params.format not in images.FORMATS:
-        raise UserError('unknown image_format', got=repr(params.format),
-                        expected=' or '.join(images.FORMATS))
+        raise UserError(
+            'unknown image_format', got=repr(params.format), expected=' or '.join(images.FORMATS)
+        )
     return params
 
 
@@ -77,25 +84,66 @@ def recorder_params(node: Node) -> RecorderParams:
     :raises UserError: when one has the wrong type or is out of range.
     """
     return RecorderParams(
-        data_dir=declare(node, 'data_dir', '~/mobile_vla_takes',
-                         'folder of the episodes; made when it is missing'),
-        instruction=declare(node, 'instruction', '', 'what the robot is told, until the topic '
-                            'instruction says otherwise'),
+        data_dir=declare(
+            node,
+            'data_dir',
+            '~/mobile_vla_takes',
+            'folder of the episodes; made when it is missing',
+        ),
+        instruction=declare(
+            node,
+            'instruction',
+            '',
+            'what the robot is told, until the topic instruction says otherwise',
+        ),
         operator=declare(node, 'operator', '', 'who drives; kept with every take'),
         robot=declare(node, 'robot', '', 'which robot; kept with every take'),
         images=image_params(node),
-        flush_period_s=declare(node, 'flush_period_s', 0.5, 'seconds of a take that a sudden '
-                               'death may cost', limits=(0.05, 1.0)),
-        queue_frames=declare(node, 'queue_frames', 60, 'frames that may wait for the disk before '
-                             'one is dropped', limits=(1, 1000)),
-        queue_bytes=MEGABYTE * declare(node, 'queue_mb', 128, 'memory that these frames may '
-                                       'take, MB', limits=(1, 100_000)),
-        camera_wait_s=declare(node, 'camera_wait_s', 3.0, 'seconds that a start waits for an '
-                              'image before it is refused', limits=(0.0, 60.0)),
+        flush_period_s=declare(
+            node,
+            'flush_period_s',
+            0.5,
+            'seconds of a take that a sudden death may cost',
+            limits=(0.05, 1.0),
+        ),
+        queue_frames=declare(
+            node,
+            'queue_frames',
+            60,
+            'frames that may wait for the disk before one is dropped',
+            limits=(1, 1000),
+        ),
+        queue_bytes=MEGABYTE
+        * declare(
+            node, 'queue_mb', 128, 'memory that these frames may take, MB', limits=(1, 100_000)
+        ),
+        camera_wait_s=declare(
+            node,
+            'camera_wait_s',
+            3.0,
+            'seconds that a start waits for an image before it is refused',
+            limits=(0.0, 60.0),
+        ),
         expected_rate_hz=declare(
-            node, 'expected_rate_hz', 0.0, "the camera's rate, which each take is judged by; 0: "
-            'the best two seconds seen before it', limits=(0.0, 1000.0)),
-        disk_floor_bytes=MEGABYTE * declare(node, 'disk_floor_mb', 512, 'free space that no take '
-                                            'may use up, MB', limits=(1, 1_000_000_000)),
-        follow_guard=declare(node, 'follow_guard', False, 'a take for each stretch in which the '
-                             'guard is armed, and in it for each instruction'))
+            node,
+            'expected_rate_hz',
+            0.0,
+            "the camera's rate, which each take is judged by; 0: "
+            'the best two seconds seen before it',
+            limits=(0.0, 1000.0),
+        ),
+        disk_floor_bytes=MEGABYTE
+        * declare(
+            node,
+            'disk_floor_mb',
+            512,
+            'free space that no take may use up, MB',
+            limits=(1, 1_000_000_000),
+        ),
+        follow_guard=declare(
+            node,
+            'follow_guard',
+            False,
+            'a take for each stretch in which the guard is armed, and in it for each instruction',
+        ),
+    )

@@ -23,8 +23,9 @@ class Proposals:
 
     def __init__(self, node: Node, told: Callable[[np.ndarray, int, int], None]):
         self._node, self._told = node, told
-        self._topic = node.create_subscription(TwistStamped, 'policy/cmd_vel', self._on_proposal,
-                                               HEARS_ALL).topic_name
+        self._topic = node.create_subscription(
+            TwistStamped, 'policy/cmd_vel', self._on_proposal, HEARS_ALL
+        ).topic_name
 
     @property
     def there(self) -> bool:
@@ -32,5 +33,6 @@ class Proposals:
         return self._node.count_publishers(self._topic) > 0
 
     def _on_proposal(self, message: TwistStamped, info: dict):
-        self._told(twist_array(message.twist), time_ns(message.header.stamp),
-                   receipt_ns(self._node, info))
+        self._told(
+            twist_array(message.twist), time_ns(message.header.stamp), receipt_ns(self._node, info)
+        )

@@ -43,14 +43,26 @@ class ReplayNode(Node):
         path = declare(self, 'episode', '', 'file of the take')
         rate_hz = declare(self, 'policy_rate_hz', 10.0, "the policy's rate", limits=(0.1, 1000.0))
         window = declare(self, 'window', 4, "frames of the policy's window", limits=(1, 64))
-        self._speed = declare(self, 'speed', 4.0, "the take's time against real time, at most",
-                              limits=(0.1, 8.0))
-        self._start_s = declare(self, 'start_s', 120.0, 'seconds that the inference node may take '
-                                'to load its policy', limits=(1.0, 3600.0))
-        self._step_s = declare(self, 'step_s', 2.0, 'seconds that a proposal may take while '
-                               'inference does not say that all is well', limits=(0.1, 3600.0))
-        self._first_s = declare(self, 'first_s', 60.0, 'seconds that any proposal may take',
-                                limits=(0.1, 3600.0))
+        self._speed = declare(
+            self, 'speed', 4.0, "the take's time against real time, at most", limits=(0.1, 8.0)
+        )
+        self._start_s = declare(
+            self,
+            'start_s',
+            120.0,
+            'seconds that the inference node may take to load its policy',
+            limits=(1.0, 3600.0),
+        )
+        self._step_s = declare(
+            self,
+            'step_s',
+            2.0,
+            'seconds that a proposal may take while inference does not say that all is well',
+            limits=(0.1, 3600.0),
+        )
+        self._first_s = declare(
+            self, 'first_s', 60.0, 'seconds that any proposal may take', limits=(0.1, 3600.0)
+        )
         self._episode = Episode.open(path)
         self._times: Came = came(self._episode)
         self._looks = looks(self._times.stamp_ns, rate_hz, window)
@@ -65,7 +77,8 @@ class ReplayNode(Node):
         self.create_subscription(DiagnosticArray, 'policy/health', self._on_health, LATCHED)
         self._closing = threading.Event()
         self._thread = threading.Thread(
-            target=work_to_end, args=(self, 'replay_node', self._work, self._closing), daemon=True)
+            target=work_to_end, args=(self, 'replay_node', self._work, self._closing), daemon=True
+        )
         self._thread.start()
 
     def on_exit(self):
@@ -79,8 +92,9 @@ class ReplayNode(Node):
     def _on_proposal(self, message: TwistStamped):
         with self._news:
             # The first of a stamp was said at the time of its frame.
-            self._proposed.setdefault(time_ns(message.header.stamp),
-                                      twist_array(message.twist).tolist())
+            self._proposed.setdefault(
+                time_ns(message.header.stamp), twist_array(message.twist).tolist()
+            )
             self._news.notify_all()
 
     def _on_health(self, message: DiagnosticArray):
@@ -101,11 +115,16 @@ class ReplayNode(Node):
             except UserError:  # as a camera that lost it
                 continue
             stamp_ns = int(self._times.stamp_ns[index])
-            self._images.publish(to_compressed(
-                encoded, stamp=Time(nanoseconds=stamp_ns).to_msg(), frame_id='camera'))
+            self._images.publish(
+                to_compressed(
+                    encoded, stamp=Time(nanoseconds=stamp_ns).to_msg(), frame_id='camera'
+                )
+            )
             if self._looks[index]:
-                print(json.dumps({'frame': index, 'stamp_ns': stamp_ns, **self._answer(stamp_ns)}),
-                      flush=True)
+                print(
+                    json.dumps({'frame': index, 'stamp_ns': stamp_ns, **self._answer(stamp_ns)}),
+                    flush=True,
+                )
             if self._closing.is_set():
                 return
         self.exit_status = 0
@@ -114,14 +133,20 @@ class ReplayNode(Node):
         """Let time stand at the beginning until inference listens, speaks and has this time."""
         self._now_ns = begin_ns
         deadline = time.monotonic() + self._start_s
-        while not (self._images.get_subscription_count() and self._health is not None
-                   and self.count_publishers('policy/cmd_vel') and self._said_ns >= begin_ns):
+        while not (
+            self._images.get_subscription_count()
+            and self._health is not None
+            and self.count_publishers('policy/cmd_vel')
+            and self._said_ns >= begin_ns
+        ):
             self._tell_time()
             if time.monotonic() > deadline:
-                raise UserError('the inference node does not listen',
-                                got=f'nothing for {self._start_s:g} s',
-                                expected=f'{self._images.topic_name} heard, and policy/health',
-                                remedy='look at its log')
+                raise UserError(
+                    'the inference node does not listen',
+                    got=f'nothing for {self._start_s:g} s',
+                    expected=f'{self._images.topic_name} heard, and policy/health',
+                    remedy='look at its log',
+                )
             if self._closing.wait(0.05):
                 return
 

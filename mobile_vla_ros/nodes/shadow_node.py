@@ -59,19 +59,43 @@ class ShadowNode(Node):
 
     def __init__(self):
         super().__init__('shadow')
-        self._folder = tried_folder(declare(
-            self, 'data_dir', '~/mobile_vla_takes', f'folder of the takes; in its folder {FOLDER} '
-            'the worst seconds are kept'), time.time_ns())
-        self._instruction = declare(self, 'instruction', '', 'what the robot is told, until the '
-                                    'topic instruction says otherwise')
-        self._who = {'operator': declare(self, 'operator', '', 'who drives'),
-                     'robot': declare(self, 'robot', '', 'which robot')}
+        self._folder = tried_folder(
+            declare(
+                self,
+                'data_dir',
+                '~/mobile_vla_takes',
+                f'folder of the takes; in its folder {FOLDER} the worst seconds are kept',
+            ),
+            time.time_ns(),
+        )
+        self._instruction = declare(
+            self,
+            'instruction',
+            '',
+            'what the robot is told, until the topic instruction says otherwise',
+        )
+        self._who = {
+            'operator': declare(self, 'operator', '', 'who drives'),
+            'robot': declare(self, 'robot', '', 'which robot'),
+        }
         kept = image_params(self)
-        self._shadow = Shadow(MEGABYTE * declare(
-            self, 'buffer_mb', 128, 'memory for the images of the last seconds, MB',
-            limits=(1, 100_000)), declare(
-            self, 'window_s', WINDOW_S, 'how many of the worst seconds are kept',
-            limits=(0.5, 60.0)))
+        self._shadow = Shadow(
+            MEGABYTE
+            * declare(
+                self,
+                'buffer_mb',
+                128,
+                'memory for the images of the last seconds, MB',
+                limits=(1, 100_000),
+            ),
+            declare(
+                self,
+                'window_s',
+                WINDOW_S,
+                'how many of the worst seconds are kept',
+                limits=(0.5, 60.0),
+            ),
+        )
         self._camera_topic, self._camera_type = camera(self, kept.transport)
         self._encode = kept.encoder(self._camera_type)
         self._frame_id = self._camera_problem = self._unfit = self._unsaved = ''
@@ -82,8 +106,7 @@ class ShadowNode(Node):
 
         self.create_subscription(self._camera_type, self._camera_topic, self._on_image, CAMERA_QOS)
         self._commands = CommandTopic(self, 'cmd_vel', self._on_command, lambda _type: None)
-        self.create_subscription(TwistStamped, 'shadow/cmd_vel', self._on_proposal,
-                                 PROPOSAL_DEPTH)
+        self.create_subscription(TwistStamped, 'shadow/cmd_vel', self._on_proposal, PROPOSAL_DEPTH)
         self._instructions = InstructionTopic(self, self._on_instruction)
         self._status = self.create_publisher(DiagnosticStatus, '~/status', 10)
         self._diagnostics = self.create_publisher(DiagnosticArray, '/diagnostics', 1)
@@ -98,9 +121,14 @@ class ShadowNode(Node):
         window = self._shadow.worst(time.monotonic_ns(), at_end=True)
         if window is not None:
             self._save(window, self._info(), time.time_ns())
-        self.get_logger().info(self._unsaved or (
-            f'the worst seconds, {self._saved_mps:.3f} m/s apart: {self._saved}' if self._saved
-            else 'there was nothing to compare'))
+        self.get_logger().info(
+            self._unsaved
+            or (
+                f'the worst seconds, {self._saved_mps:.3f} m/s apart: {self._saved}'
+                if self._saved
+                else 'there was nothing to compare'
+            )
+        )
 
     # --- what is heard ---
 
@@ -113,20 +141,31 @@ class ShadowNode(Node):
             self._unfit = str(error)
             return
         self._unfit = ''
-        self._shadow.frame(encoded, time_ns(message.header.stamp), receipt_ns(self, info),
-                           time.monotonic_ns())
+        self._shadow.frame(
+            encoded, time_ns(message.header.stamp), receipt_ns(self, info), time.monotonic_ns()
+        )
 
     def _on_command(self, twist: Twist, stamp_ns: int | None, info: dict, _missing: int):
         self._heard_s['commands'] = time.monotonic()
         received_ns = receipt_ns(self, info)
         self._shadow.command(
-            Command(twist_array(twist), received_ns if stamp_ns is None else stamp_ns,
-                    received_ns, 'teleop'), time.monotonic_ns())
+            Command(
+                twist_array(twist),
+                received_ns if stamp_ns is None else stamp_ns,
+                received_ns,
+                'teleop',
+            ),
+            time.monotonic_ns(),
+        )
 
     def _on_proposal(self, message: TwistStamped, info: dict):
         self._heard_s['proposals'] = time.monotonic()
-        self._shadow.proposal(twist_array(message.twist), time_ns(message.header.stamp),
-                              receipt_ns(self, info), time.monotonic_ns())
+        self._shadow.proposal(
+            twist_array(message.twist),
+            time_ns(message.header.stamp),
+            receipt_ns(self, info),
+            time.monotonic_ns(),
+        )
 
     def _on_instruction(self, instruction: str):
         self._instruction = instruction
@@ -140,8 +179,9 @@ class ShadowNode(Node):
             return
         window = self._shadow.worst(time.monotonic_ns())
         if window is not None:
-            self._saver = threading.Thread(target=self._save, args=(
-                window, self._info(), time.time_ns()), daemon=True)
+            self._saver = threading.Thread(
+                target=self._save, args=(window, self._info(), time.time_ns()), daemon=True
+            )
             self._saver.start()
 
     # --- what is kept ---
@@ -162,26 +202,33 @@ class ShadowNode(Node):
 
     def _info(self) -> EpisodeInfo:
         return EpisodeInfo(
-            self._instruction.strip() or NOT_TOLD, **self._who, image_topic=self._camera_topic,
-            command_topic=self._commands.topic, command_type=self._commands.type,
+            self._instruction.strip() or NOT_TOLD,
+            **self._who,
+            image_topic=self._camera_topic,
+            command_topic=self._commands.topic,
+            command_type=self._commands.type,
             frame_id=self._frame_id,
-            ros_version=ros_version())
+            ros_version=ros_version(),
+        )
 
     # --- what is told ---
 
     def _tell(self):
-        silent = [what for what, heard_s in self._heard_s.items()
-                  if time.monotonic() - heard_s > FRESH_S]
-        state = f'waiting for {" and ".join(silent)}' if silent else (
-            'comparing')
+        silent = [
+            what for what, heard_s in self._heard_s.items() if time.monotonic() - heard_s > FRESH_S
+        ]
+        state = f'waiting for {" and ".join(silent)}' if silent else ('comparing')
         problems = [self._camera_problem, self._commands.problem, self._unfit, self._unsaved]
         numbers = self._shadow.numbers(time.monotonic_ns())
         values = {
             **{key: '' if value is None else f'{value:.3f}' for key, value in numbers.items()},
-            'pairs': self._shadow.pairs, 'worst_mps': f'{self._saved_mps:.3f}',
-            'worst_episode': self._saved or '', 'instruction': self._instruction,
-            'problem': '; '.join(problem for problem in problems if problem)}
-        level = (DiagnosticStatus.WARN if silent or values['problem'] else DiagnosticStatus.OK)
+            'pairs': self._shadow.pairs,
+            'worst_mps': f'{self._saved_mps:.3f}',
+            'worst_episode': self._saved or '',
+            'instruction': self._instruction,
+            'problem': '; '.join(problem for problem in problems if problem),
+        }
+        level = DiagnosticStatus.WARN if silent or values['problem'] else DiagnosticStatus.OK
         status = status_message(self.get_fully_qualified_name().lstrip('/'), state, values, level)
         self._status.publish(status)
         self._diagnostics.publish(status_array(self.get_clock().now().to_msg(), status))

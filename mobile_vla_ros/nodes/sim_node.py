@@ -49,44 +49,95 @@ class SimNode(Node):
     def __init__(self):
         super().__init__('sim')
         names = ', '.join(suites.SUITES)
-        self._suite = declare(self, 'suite', 'train', f'family of scenes: {names}',
-                              read_only=False)
-        self._trial = declare(self, 'trial', 0, 'scene of the suite that ~/reset loads next',
-                              limits=(0, suites.SEEDS_PER_SUITE - 1), read_only=False)
+        self._suite = declare(
+            self, 'suite', 'train', f'family of scenes: {names}', read_only=False
+        )
+        self._trial = declare(
+            self,
+            'trial',
+            0,
+            'scene of the suite that ~/reset loads next',
+            limits=(0, suites.SEEDS_PER_SUITE - 1),
+            read_only=False,
+        )
         width = declare(self, 'width', 224, 'of the picture, pixels', limits=(16, 1920))
         height = declare(self, 'height', 224, 'of the picture, pixels', limits=(16, 1920))
-        camera_rate_hz = declare(self, 'camera_rate_hz', 10.0,
-                                 "pictures a second of the arena's time", limits=(1.0, 40.0))
-        self._quality = declare(self, 'jpeg_quality', 90, 'of the compressed pictures',
-                                limits=(1, 100))
-        self._factor = declare(self, 'real_time_factor', 1.0,
-                               "speed of the arena's time; other than 1.0 needs publish_clock",
-                               limits=(0.05, 50.0))
-        self._makes_time = declare(self, 'publish_clock', False,
-                                   "publish the arena's time on /clock and stamp with it")
+        camera_rate_hz = declare(
+            self,
+            'camera_rate_hz',
+            10.0,
+            "pictures a second of the arena's time",
+            limits=(1.0, 40.0),
+        )
+        self._quality = declare(
+            self, 'jpeg_quality', 90, 'of the compressed pictures', limits=(1, 100)
+        )
+        self._factor = declare(
+            self,
+            'real_time_factor',
+            1.0,
+            "speed of the arena's time; other than 1.0 needs publish_clock",
+            limits=(0.05, 50.0),
+        )
+        self._makes_time = declare(
+            self, 'publish_clock', False, "publish the arena's time on /clock and stamp with it"
+        )
         stamped = declare(self, 'stamped', False, 'cmd_vel is TwistStamped instead of Twist')
-        self._command_timeout_ns = int(NANOSECONDS * declare(
-            self, 'command_timeout_s', 0.5,
-            'the base stops when no command comes for so many seconds', limits=(0.05, 10.0)))
-        timeout_s = declare(self, 'trial_timeout_s', Judge().timeout_s,
-                            'a trial that is not done after so many seconds has failed',
-                            limits=(1.0, 600.0))
-        speed_mps = declare(self, 'base_speed_mps', BaseLimits().planar,
-                            'what the base can do over the floor, m/s', limits=(0.1, 5.0))
-        self._paused = declare(self, 'paused', False, 'the scene stands still, though it is shown '
-                               'and its clock runs', read_only=False)
-        self._next_scene_after_ns = int(NANOSECONDS * declare(
-            self, 'next_scene_after_s', 0.0,
-            'the next scene comes so many seconds after the end of a trial; 0.0: on ~/reset alone',
-            limits=(0.0, 60.0)))
+        self._command_timeout_ns = int(
+            NANOSECONDS
+            * declare(
+                self,
+                'command_timeout_s',
+                0.5,
+                'the base stops when no command comes for so many seconds',
+                limits=(0.05, 10.0),
+            )
+        )
+        timeout_s = declare(
+            self,
+            'trial_timeout_s',
+            Judge().timeout_s,
+            'a trial that is not done after so many seconds has failed',
+            limits=(1.0, 600.0),
+        )
+        speed_mps = declare(
+            self,
+            'base_speed_mps',
+            BaseLimits().planar,
+            'what the base can do over the floor, m/s',
+            limits=(0.1, 5.0),
+        )
+        self._paused = declare(
+            self,
+            'paused',
+            False,
+            'the scene stands still, though it is shown and its clock runs',
+            read_only=False,
+        )
+        self._next_scene_after_ns = int(
+            NANOSECONDS
+            * declare(
+                self,
+                'next_scene_after_s',
+                0.0,
+                'the next scene comes so many seconds after the end of a trial; '
+                '0.0: on ~/reset alone',
+                limits=(0.0, 60.0),
+            )
+        )
         if self._factor != 1.0 and not self._makes_time:
-            raise UserError("the arena's time cannot run at another speed than everyone's",
-                            got=f'real_time_factor {self._factor} without publish_clock',
-                            remedy='set publish_clock:=true, and use_sim_time:=true on all '
-                                   'other nodes')
+            raise UserError(
+                "the arena's time cannot run at another speed than everyone's",
+                got=f'real_time_factor {self._factor} without publish_clock',
+                remedy='set publish_clock:=true, and use_sim_time:=true on all other nodes',
+            )
 
-        self._arena = Arena(width, height, judge=replace(Judge(), timeout_s=timeout_s),
-                            limits=BaseLimits(planar=speed_mps))
+        self._arena = Arena(
+            width,
+            height,
+            judge=replace(Judge(), timeout_s=timeout_s),
+            limits=BaseLimits(planar=speed_mps),
+        )
         self._steady = Clock(clock_type=ClockType.STEADY_TIME)
         self._now_ns = self._running_ns = FIRST_NS
         self._image_period_ns = round(NANOSECONDS / camera_rate_hz)
@@ -100,18 +151,21 @@ class SimNode(Node):
 
         self._raw = self.create_publisher(Image, 'camera/image_raw', qos_profile_sensor_data)
         self._compressed = self.create_publisher(
-            CompressedImage, 'camera/image_raw/compressed', qos_profile_sensor_data)
+            CompressedImage, 'camera/image_raw/compressed', qos_profile_sensor_data
+        )
         self._odom = self.create_publisher(Odometry, 'odom', 10)
         self._status = self.create_publisher(DiagnosticStatus, '~/status', 10)
         self._instruction = self.create_publisher(String, 'instruction', LATCHED)
-        self._clock_out = (self.create_publisher(ClockMessage, '/clock', 10)
-                           if self._makes_time else None)
+        self._clock_out = (
+            self.create_publisher(ClockMessage, '/clock', 10) if self._makes_time else None
+        )
         self._load()
         self._arena.render()  # a machine without GL is told so now, not at the first picture
 
         if stamped:
-            self.create_subscription(TwistStamped, 'cmd_vel',
-                                     lambda message: self._on_command(message.twist), 10)
+            self.create_subscription(
+                TwistStamped, 'cmd_vel', lambda message: self._on_command(message.twist), 10
+            )
         else:
             self.create_subscription(Twist, 'cmd_vel', self._on_command, 10)
         self.create_service(Trigger, '~/reset', self._on_reset)
@@ -138,9 +192,14 @@ class SimNode(Node):
     def _on_reset(self, _request, response):
         self._load()
         response.success = True
-        response.message = json.dumps({
-            'suite': self._loaded_suite, 'trial': self._loaded_trial,
-            'instruction': self._arena.scene.instruction, 'load': self._loads})
+        response.message = json.dumps(
+            {
+                'suite': self._loaded_suite,
+                'trial': self._loaded_trial,
+                'instruction': self._arena.scene.instruction,
+                'load': self._loads,
+            }
+        )
         if self._trial + 1 < suites.SEEDS_PER_SUITE:
             self._trial += 1
         return response
@@ -194,7 +253,8 @@ class SimNode(Node):
         if self._arena.state == RUNNING:
             self._running_ns = self._now_ns
         elif self._next_scene_after_ns and (
-                self._now_ns - self._running_ns >= self._next_scene_after_ns):
+            self._now_ns - self._running_ns >= self._next_scene_after_ns
+        ):
             self._trial = self._loaded_trial + 1
             self._load()
         if self._arena.state != self._said or self._now_ns >= self._status_due:
@@ -246,14 +306,28 @@ class SimNode(Node):
         arena = self._arena
         goal, (x, y, yaw) = arena.scene.goal, arena.pose
         self._said = arena.state
-        self._status.publish(status_message(
-            self.get_fully_qualified_name().lstrip('/'), arena.state,
-            {'suite': self._loaded_suite, 'trial': self._loaded_trial, 'load': self._loads,
-             'instruction': arena.scene.instruction, 'target': goal.name if goal else '',
-             'elapsed_s': f'{arena.elapsed_ns / NANOSECONDS:.3f}',
-             'x': f'{x:.4f}', 'y': f'{y:.4f}', 'yaw': f'{yaw:.4f}',
-             'gap': f'{arena.gap():.3f}', 'min_gap': f'{arena.min_gap:.3f}'},
-            DiagnosticStatus.OK if arena.state in (RUNNING, SUCCESS) else DiagnosticStatus.WARN))
+        self._status.publish(
+            status_message(
+                self.get_fully_qualified_name().lstrip('/'),
+                arena.state,
+                {
+                    'suite': self._loaded_suite,
+                    'trial': self._loaded_trial,
+                    'load': self._loads,
+                    'instruction': arena.scene.instruction,
+                    'target': goal.name if goal else '',
+                    'elapsed_s': f'{arena.elapsed_ns / NANOSECONDS:.3f}',
+                    'x': f'{x:.4f}',
+                    'y': f'{y:.4f}',
+                    'yaw': f'{yaw:.4f}',
+                    'gap': f'{arena.gap():.3f}',
+                    'min_gap': f'{arena.min_gap:.3f}',
+                },
+                DiagnosticStatus.OK
+                if arena.state in (RUNNING, SUCCESS)
+                else DiagnosticStatus.WARN,
+            )
+        )
 
 
 def main(args: list[str] | None = None) -> int:

@@ -31,13 +31,20 @@ class TakeFolder:
     :raises UserError: for the home of a user that there is none of.
     """
 
-    def __init__(self, folder: str, floor_bytes: int, *, say: Callable[[str], None],
-                 warn: Callable[[str], None]):
+    def __init__(
+        self,
+        folder: str,
+        floor_bytes: int,
+        *,
+        say: Callable[[str], None],
+        warn: Callable[[str], None],
+    ):
         try:
             self.folder = Path(folder).expanduser()
         except RuntimeError as error:
-            raise UserError('data_dir is no folder', got=f'{folder!r}: {error}',
-                            remedy='write it without ~') from None
+            raise UserError(
+                'data_dir is no folder', got=f'{folder!r}: {error}', remedy='write it without ~'
+            ) from None
         self.floor_bytes = floor_bytes
         self.recovered = ''
         self.counts: dict[str, int] = {}
@@ -57,11 +64,15 @@ class TakeFolder:
         :param take: gives the take in progress, None while there is none.
         :param expected_rate: bytes a second that a take would write now; may take its time.
         """
+
         def watch():
             while not self._closing.wait(DISK_PERIOD_S):
                 self._look(take(), expected_rate)
-        self._threads = [threading.Thread(target=work, name=name, daemon=True)
-                         for name, work in (('takes', self._keep), ('disk', watch))]
+
+        self._threads = [
+            threading.Thread(target=work, name=name, daemon=True)
+            for name, work in (('takes', self._keep), ('disk', watch))
+        ]
         for thread in self._threads:
             thread.start()
 
@@ -85,14 +96,19 @@ class TakeFolder:
         try:
             free = disk.free_bytes(self.folder)
         except OSError as error:  # one of its parents may not be looked into, or cannot be
-            raise UserError(f'cannot write episodes to {self.folder}', got=error.strerror,
-                            expected='a folder that this user may write',
-                            remedy='choose another data_dir') from None
+            raise UserError(
+                f'cannot write episodes to {self.folder}',
+                got=error.strerror,
+                expected='a folder that this user may write',
+                remedy='choose another data_dir',
+            ) from None
         if free < self.floor_bytes:
             raise UserError(
-                f'the disk of {self.folder} is full', got=f'{free / 1e6:.0f} MB free',
+                f'the disk of {self.folder} is full',
+                got=f'{free / 1e6:.0f} MB free',
                 expected=f'at least {self.floor_bytes / 1e6:.0f} MB (disk_floor_mb)',
-                remedy='make room, or choose another data_dir')
+                remedy='make room, or choose another data_dir',
+            )
 
     @property
     def problem(self) -> str:
@@ -103,9 +119,11 @@ class TakeFolder:
 
     def values(self) -> dict[str, str]:
         """Return what the status tells of the folder."""
-        return {'disk_minutes': '' if self.minutes is None else f'{self.minutes:.1f}',
-                'recovered': self.recovered,
-                'takes': json.dumps(self.counts, ensure_ascii=False)}
+        return {
+            'disk_minutes': '' if self.minutes is None else f'{self.minutes:.1f}',
+            'recovered': self.recovered,
+            'takes': json.dumps(self.counts, ensure_ascii=False),
+        }
 
     def _keep(self):
         self._guarded(self._recover)
@@ -141,6 +159,7 @@ class TakeFolder:
             except Exception as error:
                 tell(f'{path.name} could not be recovered: {error}')
                 raise
+
         for path in recovery.abandoned(self.folder):
             if self._closing.is_set():
                 return
@@ -158,16 +177,23 @@ class TakeFolder:
             self._written.clear()
         try:
             # Its last name is looked for too: it may have been closed just now.
-            there = take is None or take.part_path.exists() or (
-                take.part_path.with_suffix('').exists())
-            self._missing = '' if there else (
-                f'{take.part_path} was removed or renamed in mid-take: stop, and start again')
+            there = (
+                take is None
+                or take.part_path.exists()
+                or (take.part_path.with_suffix('').exists())
+            )
+            self._missing = (
+                ''
+                if there
+                else (
+                    f'{take.part_path} was removed or renamed in mid-take: stop, and start again'
+                )
+            )
             self.minutes = self._minutes(take, expected_rate)
         except Exception:  # a folder that may not be asked, an image that cannot be encoded
             self.minutes = None  # a start will say so
 
-    def _minutes(self, take: Recording | None,
-                 expected_rate: Callable[[], float]) -> float | None:
+    def _minutes(self, take: Recording | None, expected_rate: Callable[[], float]) -> float | None:
         rate = 0.0
         if take is not None:
             self._written.append((time.monotonic(), take.bytes_written))

@@ -42,8 +42,13 @@ SCREEN_PERIOD_S = 0.1
 READ_S = 0.2
 COMMAND_DEPTH = 10
 MOST_BUTTONS = 64
-DOES = {'start': 'starts a take', 'success': 'ends it: success', 'failure': 'ends it: failure',
-        'discard': 'discards it', 'stop': 'ends it'}
+DOES = {
+    'start': 'starts a take',
+    'success': 'ends it: success',
+    'failure': 'ends it: failure',
+    'discard': 'discards it',
+    'stop': 'ends it',
+}
 
 
 class TeleopNode(Node):
@@ -53,39 +58,61 @@ class TeleopNode(Node):
         super().__init__('teleop')
         self._joystick = Joystick(self._layout())
         self._console = Console(
-            declare(self, 'max_linear_mps', 0.5, 'speed at full throttle, m/s',
-                    limits=(0.01, 10.0)),
-            declare(self, 'max_angular_radps', 1.0, 'turn at full throttle, rad/s',
-                    limits=(0.01, 10.0)),
-            declare(self, 'throttle', 0.5, 'share of full speed at the start; F and G change it',
-                    limits=(0.1, 1.0)),
-            taken=self._joystick.block)
+            declare(
+                self, 'max_linear_mps', 0.5, 'speed at full throttle, m/s', limits=(0.01, 10.0)
+            ),
+            declare(
+                self, 'max_angular_radps', 1.0, 'turn at full throttle, rad/s', limits=(0.01, 10.0)
+            ),
+            declare(
+                self,
+                'throttle',
+                0.5,
+                'share of full speed at the start; F and G change it',
+                limits=(0.1, 1.0),
+            ),
+            taken=self._joystick.block,
+        )
         terminal_required = declare(
-            self, 'terminal_required', True,
-            'end with a sentence where there is no terminal; false: go on with a joystick alone')
+            self,
+            'terminal_required',
+            True,
+            'end with a sentence where there is no terminal; false: go on with a joystick alone',
+        )
         self._asked: deque[tuple[str, str]] = deque()
         self._heard: dict[str, Heard] = {}
         self._recovered = self._stick_problem = ''
         self._commands = self.create_publisher(Twist, 'teleop/cmd_vel', COMMAND_DEPTH)
         self._instruction = self.create_publisher(String, 'instruction', LATCHED)
         self._requests = {
-            **{('recorder', name): self.create_client(Trigger, f'recorder/{name}')
-               for name in TAKES.values()},
-            **{('guard', name): self.create_client(Trigger, f'guard/{name}')
-               for name in ('arm', 'disarm')}}
+            **{
+                ('recorder', name): self.create_client(Trigger, f'recorder/{name}')
+                for name in TAKES.values()
+            },
+            **{
+                ('guard', name): self.create_client(Trigger, f'guard/{name}')
+                for name in ('arm', 'disarm')
+            },
+        }
         for name in ('recorder', 'guard'):
             self.create_subscription(
-                DiagnosticStatus, f'{name}/status',
-                lambda message, name=name: self._on_status(name, message), BEST_EFFORT)
+                DiagnosticStatus,
+                f'{name}/status',
+                lambda message, name=name: self._on_status(name, message),
+                BEST_EFFORT,
+            )
         self.create_subscription(Joy, 'joy', self._on_joy, BEST_EFFORT)
         self._terminal = self._open_terminal(terminal_required)
         self._say(HELP if self._terminal else 'no terminal: the joystick alone drives')
-        self.create_timer(SCREEN_PERIOD_S, self._attend,
-                          clock=Clock(clock_type=ClockType.STEADY_TIME))
+        self.create_timer(
+            SCREEN_PERIOD_S, self._attend, clock=Clock(clock_type=ClockType.STEADY_TIME)
+        )
         self._closing = threading.Event()
         self._changed = threading.Event()
-        self._threads = [threading.Thread(target=work, daemon=True) for work in
-                         ([self._read_keys] if self._terminal else []) + [self._drive]]
+        self._threads = [
+            threading.Thread(target=work, daemon=True)
+            for work in ([self._read_keys] if self._terminal else []) + [self._drive]
+        ]
         for thread in self._threads:
             thread.start()
 
@@ -103,22 +130,49 @@ class TeleopNode(Node):
 
     def _layout(self) -> JoystickLayout:
         buttons = {
-            name: declare(self, f'joy_{name}_button', index,
-                          f'joystick button, from 0, that {DOES[name]}; -1: none',
-                          limits=(NONE, MOST_BUTTONS)) for name, index in XBOX_BUTTONS.items()}
+            name: declare(
+                self,
+                f'joy_{name}_button',
+                index,
+                f'joystick button, from 0, that {DOES[name]}; -1: none',
+                limits=(NONE, MOST_BUTTONS),
+            )
+            for name, index in XBOX_BUTTONS.items()
+        }
         return JoystickLayout(
-            axes=list(declare(self, 'joy_axes', list(XBOX_AXES),
-                              'joystick axes, from 0, of [forward, left, turn]; -1: none')),
-            scale=list(declare(self, 'joy_scale', [1.0, 1.0, 1.0],
-                               'share of full speed at full deflection, [forward, left, turn]; '
-                               'negative: the other way')),
-            deadzone=declare(self, 'joy_deadzone', 0.1,
-                             'deflection up to which an axis counts as at rest',
-                             limits=(0.0, 0.9)),
-            enable_button=declare(self, 'joy_enable_button', XBOX_ENABLE,
-                                  'joystick button, from 0, that is held to drive',
-                                  limits=(0, MOST_BUTTONS)),
-            buttons=buttons)
+            axes=list(
+                declare(
+                    self,
+                    'joy_axes',
+                    list(XBOX_AXES),
+                    'joystick axes, from 0, of [forward, left, turn]; -1: none',
+                )
+            ),
+            scale=list(
+                declare(
+                    self,
+                    'joy_scale',
+                    [1.0, 1.0, 1.0],
+                    'share of full speed at full deflection, [forward, left, turn]; '
+                    'negative: the other way',
+                )
+            ),
+            deadzone=declare(
+                self,
+                'joy_deadzone',
+                0.1,
+                'deflection up to which an axis counts as at rest',
+                limits=(0.0, 0.9),
+            ),
+            enable_button=declare(
+                self,
+                'joy_enable_button',
+                XBOX_ENABLE,
+                'joystick button, from 0, that is held to drive',
+                limits=(0, MOST_BUTTONS),
+            ),
+            buttons=buttons,
+        )
 
     def _open_terminal(self, required: bool) -> Terminal | None:
         try:
@@ -142,8 +196,9 @@ class TeleopNode(Node):
 
     def _on_joy(self, message: Joy):
         before = self._joystick.moving
-        self._asked.extend(self._joystick.heard(message.axes, message.buttons,
-                                                time.monotonic_ns()))
+        self._asked.extend(
+            self._joystick.heard(message.axes, message.buttons, time.monotonic_ns())
+        )
         if self._joystick.moving != before:
             self._changed.set()
 
@@ -167,9 +222,11 @@ class TeleopNode(Node):
                 due_s = now_ns / NANOSECONDS + PERIOD_S
             last = twist
             waits_s = [due_s - now_ns / NANOSECONDS] if twist is not None else []
-            waits_s += [due_ns / NANOSECONDS for due_ns in
-                        (self._console.due_ns(now_ns), self._joystick.due_ns(now_ns))
-                        if due_ns is not None]
+            waits_s += [
+                due_ns / NANOSECONDS
+                for due_ns in (self._console.due_ns(now_ns), self._joystick.due_ns(now_ns))
+                if due_ns is not None
+            ]
             self._changed.wait(min(waits_s, default=None))
             self._changed.clear()
 
@@ -213,6 +270,7 @@ class TeleopNode(Node):
         def answered(future):
             error = future.exception()
             self._say(f'{node}: {error or future.result().message}')
+
         client.call_async(Trigger.Request()).add_done_callback(answered)
 
     def _say(self, text: str):
@@ -228,8 +286,13 @@ class TeleopNode(Node):
         if typed is not None:
             return console_status.typing_rows(typed, self._console.choices, takes)
         self._console.choices = console_status.choices_of(takes)
-        return console_status.rows(time.monotonic(), recorder, guard, self._console.throttle,
-                                   self._joystick.state(time.monotonic_ns()))
+        return console_status.rows(
+            time.monotonic(),
+            recorder,
+            guard,
+            self._console.throttle,
+            self._joystick.state(time.monotonic_ns()),
+        )
 
 
 def main(args: list[str] | None = None) -> int:

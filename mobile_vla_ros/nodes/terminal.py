@@ -54,9 +54,12 @@ class Terminal:
             self._before = termios.tcgetattr(self._keys)
         except (OSError, termios.error) as error:
             raise UserError(
-                'the console has no terminal to read keys from', got=error, expected=TERMINAL,
+                'the console has no terminal to read keys from',
+                got=error,
+                expected=TERMINAL,
                 remedy='start it in a terminal (with ssh: ssh -t), with a joystick alone: '
-                'joy:=true, or without it: console:=false') from None
+                'joy:=true, or without it: console:=false',
+            ) from None
         self._decoder = codecs.getincrementaldecoder('utf-8')('ignore')
         self._drawn, self._times_same = '', 0
         tty.setcbreak(self._keys, termios.TCSANOW)
@@ -84,9 +87,12 @@ class Terminal:
     def status(self, rows: Sequence[Row]):
         """Show the lines that change, below all others."""
         width, height = self._size()
-        lines = [STYLES[row.style] + line + '\x1b[0m'
-                 for row in rows for line in wrap(clean(row.text), width - 1, row.height)]
-        lines = lines[:max(height - 2, 1)]
+        lines = [
+            STYLES[row.style] + line + '\x1b[0m'
+            for row in rows
+            for line in wrap(clean(row.text), width - 1, row.height)
+        ]
+        lines = lines[: max(height - 2, 1)]
         drawn = ''.join(f'\n{line}\x1b[K' for line in lines)
         self._times_same = self._times_same + 1 if drawn == self._drawn else 0
         if self._times_same % REDRAW_EVERY == 0:
@@ -125,8 +131,10 @@ def clean(text: str) -> str:
 
 def columns(text: str) -> int:
     """Return how many columns a text takes: 2 for a wide character, none for an accent."""
-    return sum(0 if unicodedata.combining(c) else 1 + (unicodedata.east_asian_width(c) in 'WF')
-               for c in text)
+    return sum(
+        0 if unicodedata.combining(c) else 1 + (unicodedata.east_asian_width(c) in 'WF')
+        for c in text
+    )
 
 
 def cut(text: str, width: int) -> str:

@@ -38,8 +38,9 @@ def camera(node: Node, transport: str) -> tuple[str, type]:
     :raises UserError: for another transport.
     """
     if transport not in CAMERA_TYPES:
-        raise UserError('unknown image_transport', got=repr(transport),
-                        expected=' or '.join(CAMERA_TYPES))
+        raise UserError(
+            'unknown image_transport', got=repr(transport), expected=' or '.join(CAMERA_TYPES)
+        )
     topic = node.resolve_topic_name('camera/image_raw')
     if transport == 'compressed':
         topic = node.resolve_topic_name(f'{topic}/compressed')
@@ -56,18 +57,23 @@ def wrong_camera(topic: str, publishers: Sequence, kind: type) -> str:
     expected = f'sensor_msgs/msg/{kind.__name__}'
     types = sorted({info.topic_type for info in publishers})
     if types and expected not in types:
-        return (f'the camera topic {topic} has the wrong type: got {", ".join(types)}; expected '
-                f'{expected}; set image_transport or remap camera/image_raw')
+        return (
+            f'the camera topic {topic} has the wrong type: got {", ".join(types)}; expected '
+            f'{expected}; set image_transport or remap camera/image_raw'
+        )
     return ''
 
 
 def publisher_names(publishers: Sequence) -> str:
     """Return the full names of the nodes that publish, with the type where they differ."""
     kinds = {info.topic_type for info in publishers}
-    return ', '.join(sorted(
-        f'{info.node_namespace.rstrip("/")}/{info.node_name}'
-        + (f' ({info.topic_type.rsplit("/", 1)[-1]})' if len(kinds) > 1 else '')
-        for info in publishers))
+    return ', '.join(
+        sorted(
+            f'{info.node_namespace.rstrip("/")}/{info.node_name}'
+            + (f' ({info.topic_type.rsplit("/", 1)[-1]})' if len(kinds) > 1 else '')
+            for info in publishers
+        )
+    )
 
 
 def several(topic: str, publishers: Sequence) -> str:
@@ -89,8 +95,10 @@ def command_type(topic: str, publishers: Sequence, known: Collection[str]) -> tu
     if not types:
         return '', f'no command yet: nobody publishes {topic}'
     if not fitting:
-        return '', (f'the command topic {topic} has the wrong type: got {", ".join(types)}; '
-                    f'expected {" or ".join(known)}')
+        return '', (
+            f'the command topic {topic} has the wrong type: got {", ".join(types)}; '
+            f'expected {" or ".join(known)}'
+        )
     return fitting[0], several(topic, publishers)
 
 
@@ -108,10 +116,17 @@ class InstructionTopic:
         self._copies: deque[tuple[int, str]] = deque(maxlen=COPIES_KEPT)
         # The first cannot hear all, and needs no warning of that: the second does.
         quiet = SubscriptionEventCallbacks(use_default_callbacks=False)
-        self._node, self._subscriptions = node, [
-            node.create_subscription(String, 'instruction', self._on_message, LATCHED,
-                                     event_callbacks=quiet),
-            node.create_subscription(String, 'instruction', self._on_message, INSTRUCTION_DEPTH)]
+        self._node, self._subscriptions = (
+            node,
+            [
+                node.create_subscription(
+                    String, 'instruction', self._on_message, LATCHED, event_callbacks=quiet
+                ),
+                node.create_subscription(
+                    String, 'instruction', self._on_message, INSTRUCTION_DEPTH
+                ),
+            ],
+        )
 
     def close(self) -> None:
         """Listen no more."""
@@ -173,9 +188,13 @@ class CommandTopic:
     :param changed: called with the type when it is found out, and when it becomes another one.
     """
 
-    def __init__(self, node: Node, name: str,
-                 heard: Callable[[Twist, int | None, dict, int], None],
-                 changed: Callable[[str], None]):
+    def __init__(
+        self,
+        node: Node,
+        name: str,
+        heard: Callable[[Twist, int | None, dict, int], None],
+        changed: Callable[[str], None],
+    ):
         self.topic = node.resolve_topic_name(name)
         self.type = ''
         self.problem = ''  # also that nobody publishes; rivals: only that several do
@@ -189,12 +208,16 @@ class CommandTopic:
         """Look at the graph: publishers come late, go, and come back with another type."""
         publishers = self._node.get_publishers_info_by_topic(self.topic)
         found, self.problem = command_type(self.topic, publishers, COMMAND_TYPES)
-        self._count.published_by({tuple(info.endpoint_gid) for info in publishers},
-                                 len(publishers))
+        self._count.published_by(
+            {tuple(info.endpoint_gid) for info in publishers}, len(publishers)
+        )
         types = {info.topic_type for info in publishers}
         # A publisher that is not reliable is heard only by a subscription that does not ask it.
-        unreliable = any(info.qos_profile.reliability == ReliabilityPolicy.BEST_EFFORT
-                         for info in publishers if info.topic_type in COMMAND_TYPES)
+        unreliable = any(
+            info.qos_profile.reliability == ReliabilityPolicy.BEST_EFFORT
+            for info in publishers
+            if info.topic_type in COMMAND_TYPES
+        )
         if found and (self.type not in types or (unreliable and self._reliable)):
             self._reliable = not unreliable
             self._listen_for(found if self.type not in types else self.type)
@@ -208,9 +231,16 @@ class CommandTopic:
         self.type = found
         heard = self._on_twist if COMMAND_TYPES[found] is Twist else self._on_stamped
         self._subscription = self._node.create_subscription(
-            COMMAND_TYPES[found], self.topic, heard,
-            QoSProfile(depth=COMMAND_DEPTH, reliability=ReliabilityPolicy.RELIABLE
-                       if self._reliable else ReliabilityPolicy.BEST_EFFORT))
+            COMMAND_TYPES[found],
+            self.topic,
+            heard,
+            QoSProfile(
+                depth=COMMAND_DEPTH,
+                reliability=ReliabilityPolicy.RELIABLE
+                if self._reliable
+                else ReliabilityPolicy.BEST_EFFORT,
+            ),
+        )
         self._changed(found)
 
     def _on_twist(self, message: Twist, info: dict):

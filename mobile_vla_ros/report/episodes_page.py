@@ -13,12 +13,21 @@ from mobile_vla_ros.report.episodes_script import SCRIPT
 # Worst first: the order of the cards, and what a verdict looks like.
 VERDICTS = {'bad': '#b3261e', 'unfinished': '#59636e', 'poor': '#b56a00', 'good': '#0b7a4b'}
 # By the number that a command's source has in an episode.
-SOURCES = (('unknown', '#7d8790'), ('teleop', '#1f6feb'), ('policy', '#8a3ffc'),
-           ('takeover', '#d9730d'))
+SOURCES = (
+    ('unknown', '#7d8790'),
+    ('teleop', '#1f6feb'),
+    ('policy', '#8a3ffc'),
+    ('takeover', '#d9730d'),
+)
 PROPOSED = '#c026a8'
-ORDERS = {'worst': 'worst first', 'newest': 'newest first', 'oldest': 'oldest first',
-          'longest': 'longest first', 'shortest': 'shortest first',
-          'instruction': 'by instruction'}
+ORDERS = {
+    'worst': 'worst first',
+    'newest': 'newest first',
+    'oldest': 'oldest first',
+    'longest': 'longest first',
+    'shortest': 'shortest first',
+    'instruction': 'by instruction',
+}
 
 STYLE = """
 main { max-width: 1240px; }
@@ -135,8 +144,9 @@ class TakeView:
     measures: Mapping[str, str] = field(default_factory=dict)
 
 
-def episodes_page(title: str, subtitle: str, takes: Sequence[TakeView],
-                  notes: Sequence[str] = ()) -> str:
+def episodes_page(
+    title: str, subtitle: str, takes: Sequence[TakeView], notes: Sequence[str] = ()
+) -> str:
     """
     Return the whole page; it needs nothing from outside.
 
@@ -147,12 +157,22 @@ def episodes_page(title: str, subtitle: str, takes: Sequence[TakeView],
     if takes:
         # Of one take all is on the stage; the card is there for what the script reads from it.
         several = len(takes) > 1
-        parts += [_numbers(takes) if several else '',
-                  _stage(proposed=any(take.proposals for take in takes)),
-                  '<div>' if several else '<div hidden>', _sift(takes),
-                  '<div class="takes" id="takes">', *map(_card, takes), '</div></div>']
-    return page.page(title, subtitle, parts, style=player.STYLE + STYLE,
-                     script=player.SCRIPT + SCRIPT if takes else '')
+        parts += [
+            _numbers(takes) if several else '',
+            _stage(proposed=any(take.proposals for take in takes)),
+            '<div>' if several else '<div hidden>',
+            _sift(takes),
+            '<div class="takes" id="takes">',
+            *map(_card, takes),
+            '</div></div>',
+        ]
+    return page.page(
+        title,
+        subtitle,
+        parts,
+        style=player.STYLE + STYLE,
+        script=player.SCRIPT + SCRIPT if takes else '',
+    )
 
 
 def _numbers(takes: Sequence[TakeView]) -> str:
@@ -160,19 +180,29 @@ def _numbers(takes: Sequence[TakeView]) -> str:
     seconds = sum(take.duration_s for take in takes)
     kinds = len({take.instruction for take in takes})
     moods = {'good': 'good', 'bad': 'bad', 'unfinished': 'bad'}
-    return page.cards([
-        (str(len(takes)), 'takes', ''),
-        (f'{seconds / 60:.1f} min' if seconds >= 60 else f'{seconds:.1f} s', 'recorded', ''),
-        (str(kinds), 'instruction' if kinds == 1 else 'instructions', ''),
-        *((str(counts[verdict]), verdict, moods.get(verdict, ''))
-          for verdict in VERDICTS if counts[verdict])])
+    return page.cards(
+        [
+            (str(len(takes)), 'takes', ''),
+            (f'{seconds / 60:.1f} min' if seconds >= 60 else f'{seconds:.1f} s', 'recorded', ''),
+            (str(kinds), 'instruction' if kinds == 1 else 'instructions', ''),
+            *(
+                (str(counts[verdict]), verdict, moods.get(verdict, ''))
+                for verdict in VERDICTS
+                if counts[verdict]
+            ),
+        ]
+    )
 
 
 def _stage(*, proposed: bool) -> str:
-    speeds = ''.join(f'<option value="{speed}"{" selected" if speed == 1 else ""}>{speed:g} ×'
-                     '</option>' for speed in (0.25, 0.5, 1, 2, 4, 8))
-    sources = ''.join(f'<span><i style="border-top-color:{colour}"></i>{name}</span>'
-                      for name, colour in SOURCES[1:])
+    speeds = ''.join(
+        f'<option value="{speed}"{" selected" if speed == 1 else ""}>{speed:g} ×</option>'
+        for speed in (0.25, 0.5, 1, 2, 4, 8)
+    )
+    sources = ''.join(
+        f'<span><i style="border-top-color:{colour}"></i>{name}</span>'
+        for name, colour in SOURCES[1:]
+    )
     if proposed:
         sources += '<span><i class="proposed"></i>proposed by the policy</span>'
     colours = ' '.join(colour for _, colour in SOURCES)
@@ -181,27 +211,35 @@ def _stage(*, proposed: bool) -> str:
         '<div class="screen"><div class="eye">'
         '<img id="picture" alt="what the camera saw"><span id="frame"></span></div>'
         '<div class="drawn"><svg id="plot" role="img" aria-label="the commands over time"></svg>'
-        + player.controls(f'<select id="speed" aria-label="speed">{speeds}</select>') +
-        f'<div class="under">{sources}<span><i class="gap"></i>no frame</span>'
+        + player.controls(f'<select id="speed" aria-label="speed">{speeds}</select>')
+        + f'<div class="under">{sources}<span><i class="gap"></i>no frame</span>'
         '<span>Keys: ← → a picture (⇧ ten), ↑ ↓ a take, space plays; drag in the plot.</span>'
         '</div></div></div><details><summary>Events and measures</summary><div class="more">'
         '<div><b>Events</b><ul id="events"></ul></div><div><b>Measures</b>'
-        '<div id="measures"></div></div></div></details></section>')
+        '<div id="measures"></div></div></div></details></section>'
+    )
 
 
 def _sift(takes: Sequence[TakeView]) -> str:
     counts = Counter(take.verdict for take in takes)
     boxes = ''.join(
         f'<label><input type="checkbox" value="{verdict}" checked> {verdict} ({counts[verdict]})'
-        '</label>' for verdict in VERDICTS if counts[verdict])
-    words = ''.join(f'<option value="{html.escape(text)}">{count}</option>' for text, count in
-                    Counter(take.instruction for take in takes).most_common())
+        '</label>'
+        for verdict in VERDICTS
+        if counts[verdict]
+    )
+    words = ''.join(
+        f'<option value="{html.escape(text)}">{count}</option>'
+        for text, count in Counter(take.instruction for take in takes).most_common()
+    )
     orders = ''.join(f'<option value="{key}">{text}</option>' for key, text in ORDERS.items())
-    return (f'<div class="sift"><fieldset id="verdicts">{boxes}</fieldset>'
-            '<input type="search" id="words" list="known" placeholder="words of the instruction" '
-            f'aria-label="instruction"><datalist id="known">{words}</datalist>'
-            f'<select id="order" aria-label="order">{orders}</select><span id="count"></span>'
-            '</div><p id="none" hidden>No take is like that.</p>')
+    return (
+        f'<div class="sift"><fieldset id="verdicts">{boxes}</fieldset>'
+        '<input type="search" id="words" list="known" placeholder="words of the instruction" '
+        f'aria-label="instruction"><datalist id="known">{words}</datalist>'
+        f'<select id="order" aria-label="order">{orders}</select><span id="count"></span>'
+        '</div><p id="none" hidden>No take is like that.</p>'
+    )
 
 
 def _card(take: TakeView) -> str:
@@ -209,17 +247,28 @@ def _card(take: TakeView) -> str:
     thumb = len(take.pictures) // 2
     pictures = [base64.b64encode(picture).decode() for picture in take.pictures]
     if pictures and pictures[thumb]:
-        face = (f'<img alt="" loading="lazy" src="data:image/jpeg;base64,{pictures[thumb]}">')
+        face = f'<img alt="" loading="lazy" src="data:image/jpeg;base64,{pictures[thumb]}">'
         pictures[thumb] = ''  # the script takes it from the card
     else:
         face, thumb = '<div class="blank"></div>', -1
-    data = {'span': take.span, 'times': take.times, 'index': take.index, 'thumb': thumb,
-            'frames': take.frames, 'pictures': pictures, 'rows': take.rows, 'gaps': take.gaps,
-            'events': take.events, 'max_age_s': take.max_age_s,
-            'scale': _scale([*take.rows, *take.proposals]),
-            **({'proposals': take.proposals} if take.proposals else {})}
-    measures = ''.join(f'<dt>{html.escape(name)}</dt><dd>{html.escape(value)}</dd>'
-                       for name, value in take.measures.items())
+    data = {
+        'span': take.span,
+        'times': take.times,
+        'index': take.index,
+        'thumb': thumb,
+        'frames': take.frames,
+        'pictures': pictures,
+        'rows': take.rows,
+        'gaps': take.gaps,
+        'events': take.events,
+        'max_age_s': take.max_age_s,
+        'scale': _scale([*take.rows, *take.proposals]),
+        **({'proposals': take.proposals} if take.proposals else {}),
+    }
+    measures = ''.join(
+        f'<dt>{html.escape(name)}</dt><dd>{html.escape(value)}</dd>'
+        for name, value in take.measures.items()
+    )
     why = f'<p class="why">{html.escape("; ".join(take.reasons))}</p>' if take.reasons else ''
     colour = VERDICTS[take.verdict]
     return (
@@ -232,7 +281,8 @@ def _card(take: TakeView) -> str:
         f'{html.escape(take.outcome)} · {take.duration_s:.1f} s · {take.frames} frames</p>'
         f'{why}<p class="sub">{html.escape(take.name)}</p></div>'
         f'<div class="measures"><dl>{measures}</dl></div>'
-        f'<script type="application/json">{_json(data)}</script></article>')
+        f'<script type="application/json">{_json(data)}</script></article>'
+    )
 
 
 def _scale(rows: Sequence[Sequence[float]]) -> list[float]:

@@ -44,8 +44,9 @@ pre { background: #1b1f24; color: #e6eaee; padding: 12px 16px; border-radius: 8p
 """
 
 
-def page(title: str, subtitle: str, parts: Sequence[str], *, style: str = '',
-         script: str = '') -> str:
+def page(
+    title: str, subtitle: str, parts: Sequence[str], *, style: str = '', script: str = ''
+) -> str:
     """
     Return a whole page; the parts are HTML from the functions below.
 
@@ -55,11 +56,13 @@ def page(title: str, subtitle: str, parts: Sequence[str], *, style: str = '',
     body = '\n'.join(parts)
     if script:
         body += f'\n<script>{script}</script>'
-    return (f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
-            f'<meta name="viewport" content="width=device-width">'
-            f'<title>{html.escape(title)}</title><style>{STYLE}{style}</style></head><body><main>\n'
-            f'<h1>{html.escape(title)}</h1><p class="sub">{html.escape(subtitle)}</p>\n{body}\n'
-            f'</main></body></html>\n')
+    return (
+        f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
+        f'<meta name="viewport" content="width=device-width">'
+        f'<title>{html.escape(title)}</title><style>{STYLE}{style}</style></head><body><main>\n'
+        f'<h1>{html.escape(title)}</h1><p class="sub">{html.escape(subtitle)}</p>\n{body}\n'
+        f'</main></body></html>\n'
+    )
 
 
 def write(path: Path, text: str) -> Path:
@@ -86,25 +89,39 @@ def code(text: str) -> str:
 
 def cards(items: Sequence[tuple[str, str, str]]) -> str:
     """Return big numbers: (number, what it is, `good`, `bad` or '')."""
-    return '<div class="cards">' + ''.join(
-        f'<div class="card {mood}"><b>{html.escape(number)}</b><span>{html.escape(what)}</span>'
-        '</div>' for number, what, mood in items) + '</div>'
+    return (
+        '<div class="cards">'
+        + ''.join(
+            f'<div class="card {mood}"><b>{html.escape(number)}</b>'
+            f'<span>{html.escape(what)}</span></div>'
+            for number, what, mood in items
+        )
+        + '</div>'
+    )
 
 
-def table(head: Sequence[str], rows: Sequence[Sequence[str]], ours: Sequence[int] = (),
-          groups: Sequence[tuple[str, int]] = ()) -> str:
+def table(
+    head: Sequence[str],
+    rows: Sequence[Sequence[str]],
+    ours: Sequence[int] = (),
+    groups: Sequence[tuple[str, int]] = (),
+) -> str:
     """
     Return a table; the rows numbered in `ours` stand out.
 
     :param groups: a second head above the first: text, and how many columns it is for.
     """
-    above = ''.join(f'<th class="group" colspan="{columns}">{html.escape(text)}</th>'
-                    for text, columns in groups)
+    above = ''.join(
+        f'<th class="group" colspan="{columns}">{html.escape(text)}</th>'
+        for text, columns in groups
+    )
     top = ''.join(f'<th>{html.escape(cell)}</th>' for cell in head)
     body = ''.join(
         f'<tr{" class=us" if number in ours else ""}>'
-        + ''.join(f'<td>{html.escape(cell)}</td>' for cell in row) + '</tr>'
-        for number, row in enumerate(rows))
+        + ''.join(f'<td>{html.escape(cell)}</td>' for cell in row)
+        + '</tr>'
+        for number, row in enumerate(rows)
+    )
     return f'<table>{f"<tr>{above}</tr>" if above else ""}<tr>{top}</tr>{body}</table>'
 
 
@@ -127,6 +144,9 @@ def image_data(picture: np.ndarray) -> str:
 
 def images(pictures: Sequence[tuple[np.ndarray, str]]) -> str:
     """Return camera images side by side: (height, width, 3) uint8 RGB, and a caption each."""
-    cells = [f'<div><img alt="{html.escape(caption)}" src="{image_data(picture)}">'
-             f'{html.escape(caption)}</div>' for picture, caption in pictures]
+    cells = [
+        f'<div><img alt="{html.escape(caption)}" src="{image_data(picture)}">'
+        f'{html.escape(caption)}</div>'
+        for picture, caption in pictures
+    ]
     return '<div class="strip">' + ''.join(cells) + '</div>'

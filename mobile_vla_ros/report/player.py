@@ -62,6 +62,8 @@ function makePlayer(root, show) {
 
 def controls(more: str = '') -> str:
     """Return the controls; ``more`` is HTML of further ones, put before the clock."""
-    return ('<div class="controls"><button type="button" class="play"></button>'
-            f'<input type="range" min="0" value="0" aria-label="time">{more}<output></output>'
-            '</div>')
+    return (
+        '<div class="controls"><button type="button" class="play"></button>'
+        f'<input type="range" min="0" value="0" aria-label="time">{more}<output></output>'
+        '</div>'
+    )

@@ -15,8 +15,14 @@ from mobile_vla_ros.report.shares import wilson
 
 INK, GREY, POLICY, BLIND = '#1b1f24', '#8a949e', '#d98e04', '#6b7fd7'
 # The same drawing gives the same bytes.
-matplotlib.rcParams.update({'svg.hashsalt': 'mobile_vla', 'font.size': 11,
-                            'axes.spines.top': False, 'axes.spines.right': False})
+matplotlib.rcParams.update(
+    {
+        'svg.hashsalt': 'mobile_vla',
+        'font.size': 11,
+        'axes.spines.top': False,
+        'axes.spines.right': False,
+    }
+)
 
 
 def svg(drawing: Figure) -> str:
@@ -25,11 +31,12 @@ def svg(drawing: Figure) -> str:
     drawing.savefig(buffer, format='svg', bbox_inches='tight', metadata={'Date': None})
     text = buffer.getvalue()
     # What it says of who drew it holds an address.
-    return re.sub('<metadata>.*?</metadata>', '', text[text.index('<svg'):], flags=re.DOTALL)
+    return re.sub('<metadata>.*?</metadata>', '', text[text.index('<svg') :], flags=re.DOTALL)
 
 
-def loss_curve(train: Sequence[float], val: Sequence[float],
-               baselines: Mapping[str, float]) -> str:
+def loss_curve(
+    train: Sequence[float], val: Sequence[float], baselines: Mapping[str, float]
+) -> str:
     """Draw losses by epoch, with the blind baselines as lines across."""
     drawing = Figure(figsize=(9, 3.8))
     axes = drawing.subplots()
@@ -38,9 +45,16 @@ def loss_curve(train: Sequence[float], val: Sequence[float],
     axes.plot(epochs, val, color=POLICY, marker='.', linewidth=2, label='validation')
     for names, value in _merged(baselines):
         axes.axhline(value, color=BLIND, linestyle=':', linewidth=1.2)
-        axes.annotate('\n'.join(names), (1.0, value), xycoords=('axes fraction', 'data'),
-                      xytext=(4, 0), textcoords='offset points', va='center', fontsize=9,
-                      color=BLIND)
+        axes.annotate(
+            '\n'.join(names),
+            (1.0, value),
+            xycoords=('axes fraction', 'data'),
+            xytext=(4, 0),
+            textcoords='offset points',
+            va='center',
+            fontsize=9,
+            color=BLIND,
+        )
     axes.set_yscale('log')
     axes.set_xlabel('epoch')
     axes.set_ylabel('loss')
@@ -68,10 +82,16 @@ def success_bars(rows: Sequence[tuple[str, int, int]]) -> str:
         share = successes / trials
         axes.barh(place, share, color=POLICY if place == 0 else GREY, height=0.55)
         axes.plot([low, high], [place, place], color=INK, linewidth=1.5)
-        axes.annotate(f'{successes} of {trials}', (max(high, share), place), xytext=(6, 0),
-                      textcoords='offset points', va='center')
-        axes.annotate(name, (0, place), xytext=(-8, 0), textcoords='offset points', va='center',
-                      ha='right')
+        axes.annotate(
+            f'{successes} of {trials}',
+            (max(high, share), place),
+            xytext=(6, 0),
+            textcoords='offset points',
+            va='center',
+        )
+        axes.annotate(
+            name, (0, place), xytext=(-8, 0), textcoords='offset points', va='center', ha='right'
+        )
     axes.set_xlim(0, 1.12)
     axes.set_ylim(len(rows) - 0.5, -0.5)
     axes.set_yticks([])
@@ -104,8 +124,9 @@ def top_down(plans: Sequence[Plan], columns: int = 5) -> str:
     """Draw trials from above, forward up; the first path of each is the policy's."""
     rows = math.ceil(len(plans) / columns)
     drawing = Figure(figsize=(2.0 * columns, 3.0 * rows))
-    grid = drawing.subplots(rows, columns, squeeze=False,
-                            gridspec_kw={'wspace': 0.04, 'hspace': 0.22})
+    grid = drawing.subplots(
+        rows, columns, squeeze=False, gridspec_kw={'wspace': 0.04, 'hspace': 0.22}
+    )
     for axes in grid.flat:
         axes.axis('off')
     for axes, plan in zip(grid.flat, plans, strict=False):
@@ -113,11 +134,23 @@ def top_down(plans: Sequence[Plan], columns: int = 5) -> str:
             _draw_thing(axes, thing)
         for number, (_, path, outcome) in enumerate(plan.paths):
             ys, xs = [-p[1] for p in path], [p[0] for p in path]
-            axes.plot(ys, xs, color=POLICY if number == 0 else BLIND, zorder=3 - number,
-                      linewidth=2.2 if number == 0 else 1.2, linestyle='-' if number == 0 else ':')
+            axes.plot(
+                ys,
+                xs,
+                color=POLICY if number == 0 else BLIND,
+                zorder=3 - number,
+                linewidth=2.2 if number == 0 else 1.2,
+                linestyle='-' if number == 0 else ':',
+            )
             if path:
-                axes.plot(ys[-1], xs[-1], marker='o' if outcome == 'success' else 'X',
-                          color=POLICY if number == 0 else BLIND, markersize=6, zorder=4)
+                axes.plot(
+                    ys[-1],
+                    xs[-1],
+                    marker='o' if outcome == 'success' else 'X',
+                    color=POLICY if number == 0 else BLIND,
+                    markersize=6,
+                    zorder=4,
+                )
         axes.set_xlim(-1.6, 1.6)
         axes.set_ylim(-0.3, 4.0)
         axes.set_aspect('equal')
@@ -138,5 +171,6 @@ def _draw_thing(axes, thing: Thing) -> None:
         if thing.shape == 'cylinder':
             axes.add_patch(Circle((x, y), r * 0.55, fill=False, edgecolor=INK, linewidth=0.6))
     if thing.target:
-        axes.add_patch(Circle((x, y), r + 0.12, fill=False, edgecolor=INK, linewidth=1.4,
-                              linestyle='--'))
+        axes.add_patch(
+            Circle((x, y), r + 0.12, fill=False, edgecolor=INK, linewidth=1.4, linestyle='--')
+        )

@@ -9,8 +9,12 @@ from matplotlib.figure import Figure
 from mobile_vla_ros.report.plots import GREY, POLICY
 
 
-def write_png(path: Path, title: str, seconds: Sequence[float],
-              axes: Mapping[str, tuple[str, Sequence[float], Sequence[float]]]) -> None:
+def write_png(
+    path: Path,
+    title: str,
+    seconds: Sequence[float],
+    axes: Mapping[str, tuple[str, Sequence[float], Sequence[float]]],
+) -> None:
     """
     Write a picture with one panel an axis.
 

@@ -10,8 +10,14 @@ from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormat
 
 from mobile_vla_ros.report.plots import BLIND, GREY, INK, POLICY, svg
 
-WORDS = {'linear_x': 'forward', 'linear_y': 'to the left', 'linear_z': 'up',
-         'angular_x': 'roll', 'angular_y': 'pitch', 'angular_z': 'turning left'}
+WORDS = {
+    'linear_x': 'forward',
+    'linear_y': 'to the left',
+    'linear_z': 'up',
+    'angular_x': 'roll',
+    'angular_y': 'pitch',
+    'angular_z': 'turning left',
+}
 # Beyond so many points a line or a cloud is drawn as pixels: the page stays small.
 MOST_POINTS = 1500
 MANY_EPOCHS = 40
@@ -24,8 +30,11 @@ def axis_name(axis: str, unit: str) -> str:
     return f'{WORDS.get(axis, axis)} ({axis}), {unit}'
 
 
-def curves(epochs: Sequence[int], panels: Sequence[tuple[str, Mapping[str, Sequence[float]],
-           Mapping[str, float]]], chosen: int | None) -> str:
+def curves(
+    epochs: Sequence[int],
+    panels: Sequence[tuple[str, Mapping[str, Sequence[float]], Mapping[str, float]]],
+    chosen: int | None,
+) -> str:
     """
     Draw losses by epoch on log axes, one panel a loss, with the blind baselines as lines across.
 
@@ -35,17 +44,33 @@ def curves(epochs: Sequence[int], panels: Sequence[tuple[str, Mapping[str, Seque
     """
     drawing = Figure(figsize=(11.4, 3.6 * len(panels)))
     marker = '.' if len(epochs) <= MANY_EPOCHS else None
-    for panel, (name, lines, blind) in zip(drawing.subplots(len(panels), squeeze=False)[:, 0],
-                                           panels, strict=True):
+    for panel, (name, lines, blind) in zip(
+        drawing.subplots(len(panels), squeeze=False)[:, 0], panels, strict=True
+    ):
         for label, values in lines.items():
             ours = label == 'validation'
-            panel.plot(epochs, values, marker=marker, label=label, zorder=3,
-                       color=POLICY if ours else GREY, linewidth=2.2 if ours else 1.4)
+            panel.plot(
+                epochs,
+                values,
+                marker=marker,
+                label=label,
+                zorder=3,
+                color=POLICY if ours else GREY,
+                linewidth=2.2 if ours else 1.4,
+            )
             if ours and chosen in list(epochs):
                 value = values[list(epochs).index(chosen)]
-                panel.plot([chosen], [value], marker='o', markersize=11, fillstyle='none',
-                           color=INK, linestyle='none', zorder=4,
-                           label=f'the policy of this report: epoch {chosen}, {value:.4f}')
+                panel.plot(
+                    [chosen],
+                    [value],
+                    marker='o',
+                    markersize=11,
+                    fillstyle='none',
+                    color=INK,
+                    linestyle='none',
+                    zorder=4,
+                    label=f'the policy of this report: epoch {chosen}, {value:.4f}',
+                )
         for value in blind.values():
             panel.axhline(value, color=BLIND, linestyle=':', linewidth=1.3)
         panel.set_yscale('log', nonpositive='mask')
@@ -58,8 +83,9 @@ def curves(epochs: Sequence[int], panels: Sequence[tuple[str, Mapping[str, Seque
         panel.set_ylabel(name)
         panel.grid(axis='y', color='#eef1f4')
         panel.set_axisbelow(True)
-        panel.legend(frameon=False, ncols=3, loc='lower left', bbox_to_anchor=(0, 1),
-                     borderaxespad=0.1)
+        panel.legend(
+            frameon=False, ncols=3, loc='lower left', bbox_to_anchor=(0, 1), borderaxespad=0.1
+        )
         _label_right(panel, blind)
     drawing.subplots_adjust(hspace=0.42, right=0.72, left=0.07)
     return svg(drawing)
@@ -71,11 +97,25 @@ def _label_right(axes: Axes, values: Mapping[str, float], gap: float = 0.062) ->
     names = sorted(values, key=values.get)
     wanted = [(np.log(max(values[name], 1e-12)) - low) / (high - low) for name in names]
     for name, at, place in zip(names, wanted, spread(wanted, gap), strict=True):
-        axes.annotate(f'{name}: {values[name]:.4f}', (1.0, at), xytext=(1.03, place),
-                      xycoords='axes fraction', textcoords='axes fraction', va='center',
-                      fontsize=9.5, color=BLIND, annotation_clip=False,
-                      arrowprops={'arrowstyle': '-', 'color': BLIND, 'linewidth': 0.8,
-                                  'shrinkA': 0, 'shrinkB': 0, 'relpos': (0, 0.5)})
+        axes.annotate(
+            f'{name}: {values[name]:.4f}',
+            (1.0, at),
+            xytext=(1.03, place),
+            xycoords='axes fraction',
+            textcoords='axes fraction',
+            va='center',
+            fontsize=9.5,
+            color=BLIND,
+            annotation_clip=False,
+            arrowprops={
+                'arrowstyle': '-',
+                'color': BLIND,
+                'linewidth': 0.8,
+                'shrinkA': 0,
+                'shrinkB': 0,
+                'relpos': (0, 0.5),
+            },
+        )
 
 
 def spread(wanted: Sequence[float], gap: float) -> list[float]:
@@ -103,16 +143,23 @@ def scatter(axes: Sequence[tuple[str, str]], driven: np.ndarray, predicted: np.n
     :param driven: (N, axes) in their units; so is predicted.
     """
     drawing = Figure(figsize=(4.6 * len(axes), 4.4))
-    for column, (panel, axis) in enumerate(zip(drawing.subplots(1, len(axes), squeeze=False)[0],
-                                               axes, strict=True)):
+    for column, (panel, axis) in enumerate(
+        zip(drawing.subplots(1, len(axes), squeeze=False)[0], axes, strict=True)
+    ):
         x, y = driven[:, column], predicted[:, column]
         reach = max(1.08 * max(np.abs(x).max(initial=0), np.abs(y).max(initial=0)), 1e-3)
         panel.axhline(0, color='#e6eaee', linewidth=1, zorder=0)
         panel.axvline(0, color='#e6eaee', linewidth=1, zorder=0)
         if len(x) > MOST_POINTS:
             counts, edges, _ = np.histogram2d(x, y, bins=81, range=[[-reach, reach]] * 2)
-            panel.pcolormesh(edges, edges, np.where(counts > 0, counts, np.nan).T, cmap=DENSITY,
-                             norm=LogNorm(1, max(2, counts.max())), rasterized=True)
+            panel.pcolormesh(
+                edges,
+                edges,
+                np.where(counts > 0, counts, np.nan).T,
+                cmap=DENSITY,
+                norm=LogNorm(1, max(2, counts.max())),
+                rasterized=True,
+            )
         else:
             panel.scatter(x, y, s=9, color=POLICY, alpha=0.5, linewidths=0, rasterized=True)
         panel.plot([-reach, reach], [-reach, reach], color=INK, linewidth=1, linestyle='--')
@@ -128,8 +175,9 @@ def scatter(axes: Sequence[tuple[str, str]], driven: np.ndarray, predicted: np.n
     return svg(drawing)
 
 
-def over_the_chunk(axes: Sequence[tuple[str, str]], rate_hz: float,
-                   errors: Mapping[str, Mapping[str, np.ndarray]]) -> str:
+def over_the_chunk(
+    axes: Sequence[tuple[str, str]], rate_hz: float, errors: Mapping[str, Mapping[str, np.ndarray]]
+) -> str:
     """
     Draw errors by how far ahead a chunk step lies: a column an axis, a row a kind of error.
 
@@ -142,26 +190,43 @@ def over_the_chunk(axes: Sequence[tuple[str, str]], rate_hz: float,
         for column, (panel, axis) in enumerate(zip(row, axes, strict=True)):
             for number, (name, error) in enumerate(predictors.items()):
                 ours = number == 0
-                panel.plot(np.arange(len(error)) / rate_hz, error[:, column], label=name,
-                           marker='o' if ours else None, markersize=4,
-                           color=POLICY if ours else BLIND, linewidth=2.4 if ours else 1.4,
-                           linestyle='-' if ours else DASHES[(number - 1) % len(DASHES)],
-                           zorder=4 if ours else 3)
+                panel.plot(
+                    np.arange(len(error)) / rate_hz,
+                    error[:, column],
+                    label=name,
+                    marker='o' if ours else None,
+                    markersize=4,
+                    color=POLICY if ours else BLIND,
+                    linewidth=2.4 if ours else 1.4,
+                    linestyle='-' if ours else DASHES[(number - 1) % len(DASHES)],
+                    zorder=4 if ours else 3,
+                )
             panel.set_ylabel(f'{kind}, {axis[1]}')
             panel.grid(axis='y', color='#eef1f4')
     for column, axis in enumerate(axes):
         panels[0][column].set_title(axis_name(*axis), fontsize=11)
         panels[0][column].set_ylim(bottom=0)
         panels[-1][column].set_xlabel('seconds ahead')
-    drawing.legend(*panels[0][0].get_legend_handles_labels(), frameon=False, ncols=3,
-                   loc='lower center', bbox_to_anchor=(0.5, 0.9), fontsize=10)
+    drawing.legend(
+        *panels[0][0].get_legend_handles_labels(),
+        frameon=False,
+        ncols=3,
+        loc='lower center',
+        bbox_to_anchor=(0.5, 0.9),
+        fontsize=10,
+    )
     drawing.subplots_adjust(wspace=0.22, hspace=0.14, top=0.84)
     return svg(drawing)
 
 
-def along_a_take(axes: Sequence[tuple[str, str]], seconds: np.ndarray, driven: np.ndarray,
-                 predicted: np.ndarray, gaps: Sequence[float] = (),
-                 limits: Sequence[tuple[float, float]] = ()) -> str:
+def along_a_take(
+    axes: Sequence[tuple[str, str]],
+    seconds: np.ndarray,
+    driven: np.ndarray,
+    predicted: np.ndarray,
+    gaps: Sequence[float] = (),
+    limits: Sequence[tuple[float, float]] = (),
+) -> str:
     """
     Draw one take's velocities over time, a panel an axis: driven dark, predicted in our colour.
 
@@ -172,15 +237,28 @@ def along_a_take(axes: Sequence[tuple[str, str]], seconds: np.ndarray, driven: n
     """
     drawing = Figure(figsize=(12, 2.0))
     pixels = len(seconds) > MOST_POINTS
-    for column, (panel, axis) in enumerate(zip(drawing.subplots(1, len(axes), squeeze=False)[0],
-                                               axes, strict=True)):
+    for column, (panel, axis) in enumerate(
+        zip(drawing.subplots(1, len(axes), squeeze=False)[0], axes, strict=True)
+    ):
         panel.axhline(0, color='#c3cad1', linewidth=0.8)
         for second in gaps:
             panel.axvline(second, color='#b3261e', linewidth=0.8, linestyle=':')
-        panel.plot(seconds, driven[:, column], color=INK, linewidth=1.5, rasterized=pixels,
-                   drawstyle='steps-post')
-        panel.plot(seconds, predicted[:, column], color=POLICY, linewidth=2, rasterized=pixels,
-                   marker='.' if np.isfinite(seconds).sum() < MANY_EPOCHS else None)
+        panel.plot(
+            seconds,
+            driven[:, column],
+            color=INK,
+            linewidth=1.5,
+            rasterized=pixels,
+            drawstyle='steps-post',
+        )
+        panel.plot(
+            seconds,
+            predicted[:, column],
+            color=POLICY,
+            linewidth=2,
+            rasterized=pixels,
+            marker='.' if np.isfinite(seconds).sum() < MANY_EPOCHS else None,
+        )
         if limits:
             panel.set_ylim(*limits[column])
         panel.set_title(axis_name(*axis), fontsize=10, loc='left')
@@ -197,15 +275,20 @@ def commands(axes: Sequence[tuple[str, str]], train: np.ndarray, val: np.ndarray
     :param train: (N, axes) in their units; val: (M, axes).
     """
     drawing = Figure(figsize=(4.6 * len(axes), 2.7))
-    for column, (panel, axis) in enumerate(zip(drawing.subplots(1, len(axes), squeeze=False)[0],
-                                               axes, strict=True)):
+    for column, (panel, axis) in enumerate(
+        zip(drawing.subplots(1, len(axes), squeeze=False)[0], axes, strict=True)
+    ):
         sides = train[:, column], val[:, column]
         reach = max(*(np.abs(side).max(initial=0) for side in sides), 1e-3)
         edges = np.linspace(-1.05 * reach, 1.05 * reach, 32)
-        for side, style in zip(sides, (
+        for side, style in zip(
+            sides,
+            (
                 {'histtype': 'stepfilled', 'color': GREY, 'alpha': 0.55, 'label': 'training'},
-                {'histtype': 'step', 'color': INK, 'linewidth': 1.5, 'label': 'validation'}),
-                strict=True):
+                {'histtype': 'step', 'color': INK, 'linewidth': 1.5, 'label': 'validation'},
+            ),
+            strict=True,
+        ):
             panel.hist(side, edges, weights=np.full(len(side), 100 / max(1, len(side))), **style)
         panel.set_xlabel(axis_name(*axis))
         panel.set_ylabel('% of the time')

@@ -92,8 +92,14 @@ class CameraCheck:
     :param real_time: whether stamps are of the real time; else a simulation makes it.
     """
 
-    def __init__(self, rate_hz: float, *, max_age_s: float = 0.3, stamp_tolerance_s: float = 0.1,
-                 real_time: bool = True):
+    def __init__(
+        self,
+        rate_hz: float,
+        *,
+        max_age_s: float = 0.3,
+        stamp_tolerance_s: float = 0.1,
+        real_time: bool = True,
+    ):
         self._period_ns = round(NANOSECONDS / rate_hz)
         self._max_age_s, self._tolerance_s = max_age_s, stamp_tolerance_s
         self._real_time = real_time
@@ -123,8 +129,12 @@ class CameraCheck:
         self._times.append(look.now_ns)
         self._forget(look.now_ns)
         late_s = (look.received_ns - look.stamp_ns) / NANOSECONDS
-        cause, reason = (self._rival_fault(look) or self._stamp_fault(look, late_s)
-                         or self._form_fault(look) or ('', ''))
+        cause, reason = (
+            self._rival_fault(look)
+            or self._stamp_fault(look, late_s)
+            or self._form_fault(look)
+            or ('', '')
+        )
         if not cause and self._cause not in ('frozen', 'dark', 'broken'):
             self._clear(look.now_ns)  # of these the next look at the content decides
         elif cause:
@@ -134,7 +144,8 @@ class CameraCheck:
     def due(self, now_ns: int) -> bool:
         """Whether it is time to look at the content of a message."""
         return self._looked_ns is None or not (
-            0 <= now_ns - self._looked_ns < EARLY_SHARE * self._period_ns)
+            0 <= now_ns - self._looked_ns < EARLY_SHARE * self._period_ns
+        )
 
     def content(self, now_ns: int, hashed: int, bright: float, moving_s: float) -> None:
         """
@@ -154,11 +165,18 @@ class CameraCheck:
         self._hash, self._moved_before = hashed, moving
         self._dark = self._dark + 1 if bright < DARK_BRIGHTNESS else 0
         if self._dark >= DARK_FRAMES:
-            self._stand('dark', f'the camera shows black (brightness {bright:.2f} of 1): its lens '
-                                'is covered or it is dead', now_ns)
+            self._stand(
+                'dark',
+                f'the camera shows black (brightness {bright:.2f} of 1): its lens '
+                'is covered or it is dead',
+                now_ns,
+            )
         elif self._repeats >= REPEATS:
-            self._stand('frozen', 'the camera is frozen: new stamps with the same picture while '
-                                  'the base moves', now_ns)
+            self._stand(
+                'frozen',
+                'the camera is frozen: new stamps with the same picture while the base moves',
+                now_ns,
+            )
         elif self._cause in ('frozen', 'dark', 'broken'):
             self._clear(now_ns)
 
@@ -181,7 +199,8 @@ class CameraCheck:
         self._clocks = ros_ns, steady_ns
         silent_s = self.silent_s(now_ns)
         if silent_s is not None and silent_s > max(
-                SILENT_S, SILENT_PERIODS * self._period_ns / NANOSECONDS):
+            SILENT_S, SILENT_PERIODS * self._period_ns / NANOSECONDS
+        ):
             self._stand('silent', 'the camera is silent', now_ns)
 
     def silent_s(self, now_ns: int) -> float | None:
@@ -196,8 +215,9 @@ class CameraCheck:
         # A silence at the end counts as soon as it is longer than one frame's turn.
         mean_ns = (self._times[-1] - self._times[0]) / (len(self._times) - 1)
         silent_ns = max(0.0, now_ns - self._times[-1] - mean_ns)
-        return (len(self._times) - 1) / (
-            self._times[-1] - self._times[0] + silent_ns) * NANOSECONDS
+        return (
+            (len(self._times) - 1) / (self._times[-1] - self._times[0] + silent_ns) * NANOSECONDS
+        )
 
     def lateness(self, now_ns: int) -> tuple[float, float] | None:
         """Least and most seconds between stamp and receipt of late, None without an image."""
@@ -214,36 +234,47 @@ class CameraCheck:
         if None not in (before, look.sequence) and look.sequence <= before:
             self._falls.append(look.now_ns)
         while self._falls and not (
-                0 <= look.now_ns - self._falls[0] <= RIVAL_SPAN_S * NANOSECONDS):
+            0 <= look.now_ns - self._falls[0] <= RIVAL_SPAN_S * NANOSECONDS
+        ):
             self._falls.popleft()
         if len(self._falls) >= RIVAL_FALLS:
-            return 'rival', ('the images are of more than one camera: end all publishers of the '
-                             'topic but one (ros2 topic info --verbose)')
+            return 'rival', (
+                'the images are of more than one camera: end all publishers of the '
+                'topic but one (ros2 topic info --verbose)'
+            )
         return None
 
     def _stamp_fault(self, look: Look, late_s: float) -> tuple[str, str] | None:
         if not look.received_ns:
-            return 'no_clock', ('use_sim_time is set, and no time comes on /clock: start the '
-                                'simulation, or leave use_sim_time out')
+            return 'no_clock', (
+                'use_sim_time is set, and no time comes on /clock: start the '
+                'simulation, or leave use_sim_time out'
+            )
         if look.sec < 0 or look.stamp_ns <= 0 or look.nanosec >= NANOSECONDS:
-            return 'stamp', (f'the stamp of the images is no time: {look.sec} s and '
-                             f'{look.nanosec} ns')
+            return 'stamp', (
+                f'the stamp of the images is no time: {look.sec} s and {look.nanosec} ns'
+            )
         self._offsets.append((look.now_ns, late_s))
         before, self._in_time = self._in_time, None
         if before is not None:
-            stepped_s = ((look.stamp_ns - before.stamp_ns)
-                         - (look.received_ns - before.received_ns)) / NANOSECONDS
+            stepped_s = (
+                (look.stamp_ns - before.stamp_ns) - (look.received_ns - before.received_ns)
+            ) / NANOSECONDS
             if abs(stepped_s) > CAMERA_STEP_S:
                 return 'step', f"the camera's clock jumped by {stepped_s:+.1f} s"
         if late_s < -self._tolerance_s:
-            return 'future', (f'images are stamped {-late_s:.2f} s in the future: the clocks of '
-                              'camera and this machine differ')
+            return 'future', (
+                f'images are stamped {-late_s:.2f} s in the future: the clocks of '
+                'camera and this machine differ'
+            )
         self._old = self._old + 1 if late_s > self._max_age_s else 0
         if not self._old:
             self._in_time = look  # a jump is one from a time that was right
         if self._old >= OLD_FRAMES:
-            return 'old', (f'images arrive {late_s:.2f} s old, and may be {self._max_age_s:g} s: '
-                           'the camera is late or its clock differs')
+            return 'old', (
+                f'images arrive {late_s:.2f} s old, and may be {self._max_age_s:g} s: '
+                'the camera is late or its clock differs'
+            )
         return None
 
     def _form_fault(self, look: Look) -> tuple[str, str] | None:
@@ -265,15 +296,15 @@ class CameraCheck:
             return
         started = self._clocks[0] > 0  # before the first /clock the time is zero
         if started and (ros_ns < 0 or ros_ns > SIM_SPEED * steady_ns + SIM_STEP_S * NANOSECONDS):
-            self._stand('clock', f"the simulation's clock jumped by {ros_ns / NANOSECONDS:+.1f} s",
-                        now_ns)
+            self._stand(
+                'clock', f"the simulation's clock jumped by {ros_ns / NANOSECONDS:+.1f} s", now_ns
+            )
 
     def _stand(self, cause: str, reason: str, now_ns: int) -> None:
         left_ns = self._until_ns - now_ns
         if self._cause == 'clock' and cause in OF_A_CLOCK and 0 < left_ns <= STAND_S * NANOSECONDS:
             return  # it has its name already
-        if cause != self._cause or not (
-                0 <= now_ns - self._reason_ns < REASON_S * NANOSECONDS):
+        if cause != self._cause or not (0 <= now_ns - self._reason_ns < REASON_S * NANOSECONDS):
             self._cause, self._reason, self._reason_ns = cause, reason, now_ns
         self._until_ns = now_ns + round(STAND_S * NANOSECONDS)
 

@@ -34,8 +34,10 @@ class FrameBuffer:
         """
         span_ns = self.window_length * self.period_ns
         newest = self.newest
-        if newest and (frame.stamp_ns < newest.stamp_ns - span_ns
-                       or any(frame.stamp_ns == kept.stamp_ns for kept in self._frames)):
+        if newest and (
+            frame.stamp_ns < newest.stamp_ns - span_ns
+            or any(frame.stamp_ns == kept.stamp_ns for kept in self._frames)
+        ):
             self._frames.clear()
         after = sum(kept.stamp_ns > frame.stamp_ns for kept in self._frames)
         self._frames.insert(len(self._frames) - after, frame)
@@ -69,8 +71,10 @@ class FrameBuffer:
         for back in range(1, self.window_length):
             wanted = newest.stamp_ns - back * self.period_ns
             nearest = min(self._frames, key=lambda frame: abs(frame.stamp_ns - wanted))
-            if (abs(nearest.stamp_ns - wanted) > TOLERANCE_PERIODS * self.period_ns
-                    or nearest.stamp_ns >= chosen[-1].stamp_ns):
+            if (
+                abs(nearest.stamp_ns - wanted) > TOLERANCE_PERIODS * self.period_ns
+                or nearest.stamp_ns >= chosen[-1].stamp_ns
+            ):
                 return None
             chosen.append(nearest)
         return chosen[::-1]
@@ -82,7 +86,8 @@ class FrameBuffer:
             return False
         early_ns = EARLY_SHARE * self.period_ns
         return self._used_ns is None or not (
-            0 <= self._frames[-1].stamp_ns - self._used_ns < early_ns)
+            0 <= self._frames[-1].stamp_ns - self._used_ns < early_ns
+        )
 
     def take(self) -> list[Frame] | None:
         """Return the window, if it is full, and count its newest frame as seen."""

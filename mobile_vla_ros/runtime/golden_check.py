@@ -17,8 +17,7 @@ TOLERANCES = {'fp32': 1e-3, 'fp16': 5e-3, 'bf16': 2e-2}
 WRITTEN_IN = {'float32': 'fp32', 'float16': 'fp16', 'bfloat16': 'bf16'}
 
 
-def golden_check(policy: VlaPolicy, golden: Golden | None,
-                 precision: str) -> tuple[bool, str]:
+def golden_check(policy: VlaPolicy, golden: Golden | None, precision: str) -> tuple[bool, str]:
     """
     Show a policy its golden frames, through all that drives, and compare what it says.
 
@@ -30,26 +29,37 @@ def golden_check(policy: VlaPolicy, golden: Golden | None,
     :raises UserError: for another precision.
     """
     if precision not in TOLERANCES:
-        raise UserError('unknown precision', got=repr(precision),
-                        expected=', '.join(TOLERANCES), remedy=did_you_mean(precision, TOLERANCES))
+        raise UserError(
+            'unknown precision',
+            got=repr(precision),
+            expected=', '.join(TOLERANCES),
+            remedy=did_you_mean(precision, TOLERANCES),
+        )
     if golden is None:
-        return False, (f'the bundle has no golden frames, so nothing shows that this device '
-                       f'computes what was trained; {STORE} adds them')
+        return False, (
+            f'the bundle has no golden frames, so nothing shows that this device '
+            f'computes what was trained; {STORE} adds them'
+        )
     spec = policy.spec
     if spec.blank and not golden.blank:
-        return True, (f'golden frames are not asked for: the policy is driven without its '
-                      f'{spec.blank} now')
+        return True, (
+            f'golden frames are not asked for: the policy is driven without its {spec.blank} now'
+        )
     side = spec.image.size
     wanted = (spec.window, side, side, 3), (spec.chunk, len(spec.actions.axes))
     found = golden.frames.shape, golden.actions.shape
     if found != wanted or golden.blank != spec.blank:
-        return False, (f'the golden frames are of another policy: got {found[0]} and {found[1]}, '
-                       f'expected {wanted[0]} and {wanted[1]}; {STORE} writes its own')
+        return False, (
+            f'the golden frames are of another policy: got {found[0]} and {found[1]}, '
+            f'expected {wanted[0]} and {wanted[1]}; {STORE} writes its own'
+        )
     tolerance = max(TOLERANCES[precision], TOLERANCES[WRITTEN_IN[golden.precision]])
     policy.reset()
     period_ns = round(NANOSECONDS / spec.rate_hz)
-    window = [Frame(image, (row + 1) * period_ns, (row + 1) * period_ns)
-              for row, image in enumerate(golden.frames)]
+    window = [
+        Frame(image, (row + 1) * period_ns, (row + 1) * period_ns)
+        for row, image in enumerate(golden.frames)
+    ]
     try:
         actions = spec.actions.normalise(policy.infer(window, golden.instruction).twists)
     finally:
@@ -58,6 +68,8 @@ def golden_check(policy: VlaPolicy, golden: Golden | None,
     figures = f"{worst:.1g} of the axes' scale (at most {tolerance:g} in {precision})"
     if worst <= tolerance:  # what is no number is not
         return True, f'golden frames come back within {figures}'
-    return False, (f'golden frames come back wrong, by {figures}: this device, precision or '
-                   'library does not compute what was trained; drive with precision:=fp32 or '
-                   'device:=cpu, or restore the bundle')
+    return False, (
+        f'golden frames come back wrong, by {figures}: this device, precision or '
+        'library does not compute what was trained; drive with precision:=fp32 or '
+        'device:=cpu, or restore the bundle'
+    )

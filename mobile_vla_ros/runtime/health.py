@@ -12,7 +12,7 @@ class Level(IntEnum):
     """How bad it is; the guard stops at a hold and goes on by itself, a fault disarms it."""
 
     OK = 0
-    HOLD = 1   # nothing is proposed, for an innocent reason
+    HOLD = 1  # nothing is proposed, for an innocent reason
     FAULT = 2  # what is seen or thought must not be driven
 
 

@@ -38,14 +38,20 @@ class PolicySettings:
 
     def __post_init__(self):
         if self.precision not in PRECISIONS:
-            raise UserError('unknown precision', got=repr(self.precision),
-                            expected=', '.join(PRECISIONS),
-                            remedy=did_you_mean(self.precision, PRECISIONS))
+            raise UserError(
+                'unknown precision',
+                got=repr(self.precision),
+                expected=', '.join(PRECISIONS),
+                remedy=did_you_mean(self.precision, PRECISIONS),
+            )
         speeds = tuple(float(speed) for speed in self.max_velocity)
         object.__setattr__(self, 'max_velocity', speeds)
         if len(speeds) != 3 or not all(np.isfinite(speed) and speed >= 0 for speed in speeds):
-            raise UserError('max_velocity cannot be', got=list(speeds),
-                            expected='three numbers [x, y, theta], each zero or more')
+            raise UserError(
+                'max_velocity cannot be',
+                got=list(speeds),
+                expected='three numbers [x, y, theta], each zero or more',
+            )
 
 
 @dataclass(frozen=True)
@@ -71,20 +77,29 @@ def load_policy(name: str, settings: PolicySettings) -> Ready:
         the base lacks.
     """
     if not name:
-        raise UserError('no policy is given', expected='a policy bundle',
-                        remedy='give policy:=FOLDER, or policy:=builtin:demo')
+        raise UserError(
+            'no policy is given',
+            expected='a policy bundle',
+            remedy='give policy:=FOLDER, or policy:=builtin:demo',
+        )
     if name == NOOP:
         return Ready(name, NoOpPolicy(), True, f'{NOOP} proposes zero, and needs none')
     axes = check_axes(read_spec(name).actions.axes, settings.max_velocity)
     if not axes.ok:
         raise UserError(f'the policy {name} does not fit the base: {axes.sentence}')
-    policy = VlaPolicy.load(name, device=settings.device, dtype=PRECISIONS[settings.precision],
-                            blank=settings.blank, offline=settings.offline)
+    policy = VlaPolicy.load(
+        name,
+        device=settings.device,
+        dtype=PRECISIONS[settings.precision],
+        blank=settings.blank,
+        offline=settings.offline,
+    )
     if settings.compile:
         compile_backbone(policy)
     else:
         pack(policy.network.kosmos)
     from mobile_vla_ros.runtime.golden_check import golden_check
+
     try:
         golden, said = golden_check(policy, read_golden(name), settings.precision)
     except UserError as error:
@@ -103,15 +118,19 @@ def compile_backbone(policy: VlaPolicy) -> None:
     for tower in (model.vision_model, model.text_model):
         tower.compile(dynamic=True)
     blank = np.zeros((spec.image.size, spec.image.size, 3), np.uint8)
-    window = [Frame(blank, number * round(NANOSECONDS / spec.rate_hz), 0)
-              for number in range(1, spec.window + 2)]
+    window = [
+        Frame(blank, number * round(NANOSECONDS / spec.rate_hz), 0)
+        for number in range(1, spec.window + 2)
+    ]
     try:
         for first in (0, 1):
-            policy.infer(window[first:first + spec.window], 'warm up')
+            policy.infer(window[first : first + spec.window], 'warm up')
     except Exception as error:  # of a compiler, in as many kinds as there are compilers
         raise UserError(
             f'torch cannot compile the policy on {policy.network.action_token.device}',
-            got=first_line(error), expected='a C++ compiler (CPU) or Triton (GPU)',
-            remedy='install one (apt install g++), or set compile:=false') from error
+            got=first_line(error),
+            expected='a C++ compiler (CPU) or Triton (GPU)',
+            remedy='install one (apt install g++), or set compile:=false',
+        ) from error
     finally:
         policy.reset()

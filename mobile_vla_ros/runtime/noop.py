@@ -19,9 +19,14 @@ class NoOpPolicy:
 
     def __init__(self):
         self.spec = PolicySpec(
-            BackboneRef(NAME, None, '0' * 64), HeadSettings(1, 2, CHUNK, 1, 1, 0.0),
-            ImageSpec(SIDE, (0.5, 0.5, 0.5), (0.5, 0.5, 0.5)), ActionSpec(),
-            rate_hz=RATE_HZ, window=1, chunk=CHUNK)
+            BackboneRef(NAME, None, '0' * 64),
+            HeadSettings(1, 2, CHUNK, 1, 1, 0.0),
+            ImageSpec(SIDE, (0.5, 0.5, 0.5), (0.5, 0.5, 0.5)),
+            ActionSpec(),
+            rate_hz=RATE_HZ,
+            window=1,
+            chunk=CHUNK,
+        )
         self.encoded_frames = 0
 
     def infer(self, window: Sequence[Frame], instruction: str) -> Plan:

@@ -14,8 +14,14 @@ PREDICTED = (255, 214, 10)
 DRIVEN = (255, 255, 255)
 BLACK, WHITE, GREY = (0, 0, 0), (255, 255, 255), (150, 150, 150)
 GREEN, AMBER, RED, BLUE = (22, 120, 52), (176, 102, 0), (190, 24, 30), (30, 84, 160)
-STATE_COLOURS = {'driving': GREEN, 'teleop': BLUE, 'waiting': AMBER, 'disarmed': (80, 80, 80),
-                 'fault': RED, 'estop': RED}
+STATE_COLOURS = {
+    'driving': GREEN,
+    'teleop': BLUE,
+    'waiting': AMBER,
+    'disarmed': (80, 80, 80),
+    'fault': RED,
+    'estop': RED,
+}
 NO_GUARD = 'no guard'  # its status has not been heard, or is old
 
 # Of the picture an operator sees, pixels.
@@ -74,10 +80,12 @@ def draw_drive(image: np.ndarray | None, view: View) -> np.ndarray:
         scale = min(WIDTH / width, PICTURE_HEIGHT / height)
         size = max(1, round(width * scale)), max(1, round(height * scale))
         picture = np.asarray(Image.fromarray(image).resize(size, Image.Resampling.BILINEAR))
-        picture = draw_arrows(picture, [(view.command, PREDICTED)],
-                              max(*view.max_velocity[:2], 1e-3))
-        canvas.paste(Image.fromarray(picture),
-                     ((WIDTH - size[0]) // 2, (PICTURE_HEIGHT - size[1]) // 2))
+        picture = draw_arrows(
+            picture, [(view.command, PREDICTED)], max(*view.max_velocity[:2], 1e-3)
+        )
+        canvas.paste(
+            Image.fromarray(picture), ((WIDTH - size[0]) // 2, (PICTURE_HEIGHT - size[1]) // 2)
+        )
     if view.plan is not None:
         _map(draw, view)
     _title(draw, view.instruction)
@@ -85,8 +93,15 @@ def draw_drive(image: np.ndarray | None, view: View) -> np.ndarray:
     return np.asarray(canvas)
 
 
-def _text(draw: ImageDraw.ImageDraw, at: tuple[float, float], text: str, size: float, colour,
-          anchor: str = 'la', width: float | None = None):
+def _text(
+    draw: ImageDraw.ImageDraw,
+    at: tuple[float, float],
+    text: str,
+    size: float,
+    colour,
+    anchor: str = 'la',
+    width: float | None = None,
+):
     """Write a line, smaller where it would not fit in a width."""
     text = ' '.join(text[:LINE_LETTERS].split())
     if width is not None:
@@ -99,8 +114,15 @@ def _text(draw: ImageDraw.ImageDraw, at: tuple[float, float], text: str, size: f
 
 def _title(draw: ImageDraw.ImageDraw, instruction: str):
     draw.rectangle([0, 0, WIDTH, 40], fill=BLACK)
-    _text(draw, (10, 20), instruction or 'no instruction', 28, WHITE if instruction else AMBER,
-          'lm', WIDTH - 20)
+    _text(
+        draw,
+        (10, 20),
+        instruction or 'no instruction',
+        28,
+        WHITE if instruction else AMBER,
+        'lm',
+        WIDTH - 20,
+    )
 
 
 def _map(draw: ImageDraw.ImageDraw, view: View):
@@ -108,8 +130,9 @@ def _map(draw: ImageDraw.ImageDraw, view: View):
     left, top = WIDTH - MAP_SIDE - 6, 46
     draw.rectangle([left, top, left + MAP_SIDE, top + MAP_SIDE], fill=BLACK, outline=GREY)
     poses = path_of(view.plan)
-    reach = max(MAP_LEAST_M, 2.2 * float(np.abs(poses[:, 1]).max()), 1.2 * float(
-        poses[:, 0].max()))
+    reach = max(
+        MAP_LEAST_M, 2.2 * float(np.abs(poses[:, 1]).max()), 1.2 * float(poses[:, 0].max())
+    )
     unit = (MAP_SIDE - 16) / reach
     foot = left + MAP_SIDE / 2, top + MAP_SIDE - 10
     lines = np.arange(0.0, reach + 1e-6, 0.5)
@@ -120,17 +143,20 @@ def _map(draw: ImageDraw.ImageDraw, view: View):
             if left < x < left + MAP_SIDE:
                 draw.line([x, top + 1, x, top + MAP_SIDE - 1], fill=(60, 60, 60))
     points = [(foot[0] - y * unit, foot[1] - x * unit) for x, y, _ in poses]
-    points = [(min(max(x, left + 2), left + MAP_SIDE - 2), min(max(y, top + 2),
-                                                               top + MAP_SIDE - 2))
-              for x, y in points]
+    points = [
+        (min(max(x, left + 2), left + MAP_SIDE - 2), min(max(y, top + 2), top + MAP_SIDE - 2))
+        for x, y in points
+    ]
     draw.line(points, fill=PREDICTED, width=4, joint='curve')
     done = int(max(0.0, (view.now_ns - view.plan.stamp_ns) * view.plan.rate_hz / NANOSECONDS))
     if done:
-        draw.line(points[:done + 1], fill=GREY, width=4, joint='curve')
+        draw.line(points[: done + 1], fill=GREY, width=4, joint='curve')
     x, y = points[-1]
     draw.ellipse([x - 5, y - 5, x + 5, y + 5], fill=PREDICTED)
-    draw.polygon([(foot[0], foot[1] - 8), (foot[0] - 6, foot[1] + 6), (foot[0] + 6, foot[1] + 6)],
-                 fill=WHITE)
+    draw.polygon(
+        [(foot[0], foot[1] - 8), (foot[0] - 6, foot[1] + 6), (foot[0] + 6, foot[1] + 6)],
+        fill=WHITE,
+    )
 
 
 def _bar(draw: ImageDraw.ImageDraw, view: View):
@@ -146,21 +172,37 @@ def _bar(draw: ImageDraw.ImageDraw, view: View):
         line = view.reason
     else:
         x, y, theta = (view.command[k] for k in (0, 1, 5))
-        parts = [(name, value, limit, unit) for name, value, limit, unit in zip(
-            ('ahead', 'left', 'turn'), (x, y, theta), view.max_velocity,
-            ('m/s', 'm/s', 'rad/s'), strict=True) if limit > 0]
-        line = ' · '.join(f'{name} {value:+.2f} of {limit:g} {unit}'
-                          for name, value, limit, unit in parts)
+        parts = [
+            (name, value, limit, unit)
+            for name, value, limit, unit in zip(
+                ('ahead', 'left', 'turn'),
+                (x, y, theta),
+                view.max_velocity,
+                ('m/s', 'm/s', 'rad/s'),
+                strict=True,
+            )
+            if limit > 0
+        ]
+        line = ' · '.join(
+            f'{name} {value:+.2f} of {limit:g} {unit}' for name, value, limit, unit in parts
+        )
     _text(draw, (12, top + 82), line, 24, WHITE, 'lm', WIDTH - 24)
     old = view.age_s is not None and view.age_s > view.age_limit_s
     age = 'no image' if view.age_s is None else f'image {min(view.age_s, 999.0):.2f} s old'
-    facts = [f'{age} (limit {view.age_limit_s:g})' if old else age, f'{view.camera_hz:.0f} Hz',
-             *([f'by {view.source}'] if view.source not in ('', 'none') else [])]
+    facts = [
+        f'{age} (limit {view.age_limit_s:g})' if old else age,
+        f'{view.camera_hz:.0f} Hz',
+        *([f'by {view.source}'] if view.source not in ('', 'none') else []),
+    ]
     _text(draw, (12, top + 114), ' · '.join(facts), 22, WHITE, 'lm', WIDTH - 24)
 
 
-def draw_arrows(image: np.ndarray, arrows: list[tuple[np.ndarray, tuple[int, int, int]]],
-                full_speed_mps: float, text: str = '') -> np.ndarray:
+def draw_arrows(
+    image: np.ndarray,
+    arrows: list[tuple[np.ndarray, tuple[int, int, int]]],
+    full_speed_mps: float,
+    text: str = '',
+) -> np.ndarray:
     """
     Draw velocities as arrows from the foot of the image: up is forward, left is left.
 
@@ -186,8 +228,14 @@ def draw_arrows(image: np.ndarray, arrows: list[tuple[np.ndarray, tuple[int, int
         across = np.array([-along[1], along[0]])
         barb = 3 * stroke
         draw.line([*foot, *(tip - along * barb * 0.8)], fill=colour, width=stroke)
-        draw.polygon([tuple(tip), tuple(tip - along * barb + across * barb * 0.6),
-                      tuple(tip - along * barb - across * barb * 0.6)], fill=colour)
+        draw.polygon(
+            [
+                tuple(tip),
+                tuple(tip - along * barb + across * barb * 0.6),
+                tuple(tip - along * barb - across * barb * 0.6),
+            ],
+            fill=colour,
+        )
     if text:
         bar = max(12, height // 14)
         draw.rectangle([0, 0, width, bar], fill=(0, 0, 0))

@@ -73,11 +73,17 @@ class Playback:
 
     def __init__(self, mode: str = NEWEST, receding_steps: int = 1, ahead_s: float = 0.1):
         if mode not in MODES:
-            raise UserError('unknown playback', got=repr(mode), expected=' or '.join(MODES),
-                            remedy=did_you_mean(mode, MODES))
+            raise UserError(
+                'unknown playback',
+                got=repr(mode),
+                expected=' or '.join(MODES),
+                remedy=did_you_mean(mode, MODES),
+            )
         if receding_steps < 1:
-            raise UserError('receding playback keeps a plan for at least one step',
-                            got=f'receding_steps {receding_steps}')
+            raise UserError(
+                'receding playback keeps a plan for at least one step',
+                got=f'receding_steps {receding_steps}',
+            )
         self.mode = mode
         self._steps = receding_steps
         self._ahead_ns = round(ahead_s * NANOSECONDS)
@@ -95,7 +101,8 @@ class Playback:
             raise UserError(
                 'receding would keep plans for longer than their image may be old',
                 got=f'receding_steps {self._steps} at {rate_hz:g} Hz',
-                expected=f'less than observation_max_age_s, {max_age_s:g} s')
+                expected=f'less than observation_max_age_s, {max_age_s:g} s',
+            )
 
     @property
     def newest(self) -> Plan | None:
@@ -131,8 +138,11 @@ class Playback:
     def _ensemble(self, now_ns: int) -> Proposal | None:
         while len(self._plans) > 1 and now_ns >= _end_ns(self._plans[0]):
             self._plans.popleft()
-        found = [(plan, twist) for plan in self._plans
-                 if (twist := command_at(plan, now_ns)) is not None]
+        found = [
+            (plan, twist)
+            for plan in self._plans
+            if (twist := command_at(plan, now_ns)) is not None
+        ]
         if not found:
             return None
         weights = np.exp(-ENSEMBLE_DECAY * np.arange(len(found)))
@@ -142,7 +152,8 @@ class Playback:
     def _receding(self, now_ns: int) -> Plan:
         kept = self._kept
         if kept is None or not 0 <= (now_ns - kept.stamp_ns) * kept.rate_hz / NANOSECONDS < min(
-                self._steps, len(kept.twists)):
+            self._steps, len(kept.twists)
+        ):
             self._kept = self._plans[-1]
         return self._kept
 
@@ -162,6 +173,9 @@ def path_of(plan: Plan) -> np.ndarray:
         x, y, yaw = poses[step]
         vx, vy, wz = twist[0], twist[1], twist[5]
         cos, sin = np.cos(yaw), np.sin(yaw)
-        poses[step + 1] = (x + (cos * vx - sin * vy) / plan.rate_hz,
-                           y + (sin * vx + cos * vy) / plan.rate_hz, yaw + wz / plan.rate_hz)
+        poses[step + 1] = (
+            x + (cos * vx - sin * vy) / plan.rate_hz,
+            y + (sin * vx + cos * vy) / plan.rate_hz,
+            yaw + wz / plan.rate_hz,
+        )
     return poses

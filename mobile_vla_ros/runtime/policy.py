@@ -37,8 +37,11 @@ class VlaPolicy:
 
     def __init__(self, loaded: LoadedPolicy, *, blank: str = ''):
         if blank not in BLANKS:
-            raise UserError('unknown part of what a policy is given', got=repr(blank),
-                            expected=' or '.join(repr(known) for known in BLANKS))
+            raise UserError(
+                'unknown part of what a policy is given',
+                got=repr(blank),
+                expected=' or '.join(repr(known) for known in BLANKS),
+            )
         self.spec = replace(loaded.spec, blank=blank) if blank else loaded.spec
         self.network = loaded.network
         self._tokenizer = loaded.tokenizer
@@ -48,11 +51,17 @@ class VlaPolicy:
         self.encoded_frames = 0
 
     @classmethod
-    def load(cls, folder: Path, *, device: str = 'cpu', dtype: torch.dtype = torch.float32,
-             blank: str = '', offline: bool = False) -> 'VlaPolicy':
+    def load(
+        cls,
+        folder: Path,
+        *,
+        device: str = 'cpu',
+        dtype: torch.dtype = torch.float32,
+        blank: str = '',
+        offline: bool = False,
+    ) -> 'VlaPolicy':
         """Load a bundle with its adapters merged."""
-        return cls(load_bundle(folder, device=device, dtype=dtype, offline=offline),
-                   blank=blank)
+        return cls(load_bundle(folder, device=device, dtype=dtype, offline=offline), blank=blank)
 
     def reset(self) -> None:
         """Forget every feature."""
@@ -68,8 +77,9 @@ class VlaPolicy:
         :raises UserError: when the window has another length, or there is no instruction.
         """
         if len(window) != self.spec.window:
-            raise UserError('the policy was given another window', got=len(window),
-                            expected=self.spec.window)
+            raise UserError(
+                'the policy was given another window', got=len(window), expected=self.spec.window
+            )
         if not instruction.strip():
             raise UserError('the policy has no instruction', remedy='publish one on instruction')
         if instruction != self._instruction:
@@ -80,9 +90,8 @@ class VlaPolicy:
         self._features = {frame.stamp_ns: self._features[frame.stamp_ns] for frame in window}
         features = torch.stack([self._features[frame.stamp_ns] for frame in window])
         motion, _ = self.network.head(features[None].to(self.network.action_token.dtype))
-        actions = motion[0, -1, :, :len(self.spec.actions.axes)].float().cpu().numpy()
-        return Plan(window[-1].stamp_ns, self.spec.actions.denormalise(actions),
-                    self.spec.rate_hz)
+        actions = motion[0, -1, :, : len(self.spec.actions.axes)].float().cpu().numpy()
+        return Plan(window[-1].stamp_ns, self.spec.actions.denormalise(actions), self.spec.rate_hz)
 
     def _encode(self, frames: Sequence[Frame]) -> None:
         if not frames:
@@ -98,7 +107,9 @@ class VlaPolicy:
         ids, lengths = self._tokens
         count = len(frames)
         features = self.network.encode(
-            pixels.to(device, self.network.kosmos.dtype), ids.expand(count, -1).to(device),
-            lengths.expand(count).to(device))
+            pixels.to(device, self.network.kosmos.dtype),
+            ids.expand(count, -1).to(device),
+            lengths.expand(count).to(device),
+        )
         self._features.update(zip((frame.stamp_ns for frame in frames), features, strict=True))
         self.encoded_frames += count

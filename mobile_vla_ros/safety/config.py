@@ -45,16 +45,26 @@ class GuardConfig:
     def __post_init__(self):
         wrong = [
             f'{name} is {getattr(self, name)}, and must be a positive number of seconds'
-            for name in ('period_s', 'observation_max_age_s', 'proposal_timeout_s',
-                         'health_timeout_s', 'teleop_timeout_s', 'takeover_hold_s',
-                         'longest_tick_s')
-            if not (np.isfinite(getattr(self, name)) and getattr(self, name) > 0)]
+            for name in (
+                'period_s',
+                'observation_max_age_s',
+                'proposal_timeout_s',
+                'health_timeout_s',
+                'teleop_timeout_s',
+                'takeover_hold_s',
+                'longest_tick_s',
+            )
+            if not (np.isfinite(getattr(self, name)) and getattr(self, name) > 0)
+        ]
         if not (np.isfinite(self.stamp_tolerance_s) and self.stamp_tolerance_s >= 0):
-            wrong.append(f'stamp_tolerance_s is {self.stamp_tolerance_s}, and must be zero or '
-                         'more seconds')
+            wrong.append(
+                f'stamp_tolerance_s is {self.stamp_tolerance_s}, and must be zero or more seconds'
+            )
         if self.takeover_hold_s < self.teleop_timeout_s:
-            wrong.append(f'takeover_hold_s is {self.takeover_hold_s}, and must not be shorter '
-                         f'than teleop_timeout_s, {self.teleop_timeout_s}')
+            wrong.append(
+                f'takeover_hold_s is {self.takeover_hold_s}, and must not be shorter '
+                f'than teleop_timeout_s, {self.teleop_timeout_s}'
+            )
         if wrong:
             raise UserError('a guard that cannot be: ' + '; '.join(wrong))
 
@@ -65,5 +75,6 @@ class GuardConfig:
 
         A camera's clock that runs ahead makes a picture look younger by up to the tolerance.
         """
-        return self.period_s + max(self.observation_max_age_s + self.stamp_tolerance_s,
-                                   self.teleop_timeout_s)
+        return self.period_s + max(
+            self.observation_max_age_s + self.stamp_tolerance_s, self.teleop_timeout_s
+        )

@@ -15,10 +15,10 @@ class State(StrEnum):
 
     ESTOP = 'estop'
     DISARMED = 'disarmed'
-    TELEOP = 'teleop'      # a person drives, or has just let go
-    WAITING = 'waiting'    # armed; the policy proposes nothing yet, or holds
-    FAULT = 'fault'        # what the policy sees, thinks or proposes must not be driven
-    DRIVING = 'driving'    # the policy drives
+    TELEOP = 'teleop'  # a person drives, or has just let go
+    WAITING = 'waiting'  # armed; the policy proposes nothing yet, or holds
+    FAULT = 'fault'  # what the policy sees, thinks or proposes must not be driven
+    DRIVING = 'driving'  # the policy drives
 
 
 @dataclass(frozen=True)
@@ -105,7 +105,8 @@ class Guard:
         """Take a person's command, (6,), received at ``steady_ns``."""
         if not self._held(steady_ns):
             proposed = self._proposal is not None and (
-                steady_ns - self._proposal[2] <= self._ns(self.config.observation_max_age_s))
+                steady_ns - self._proposal[2] <= self._ns(self.config.observation_max_age_s)
+            )
             self._teleop_source = 'takeover' if self._armed and proposed else 'teleop'
         self._teleop = (np.array(twist, dtype=np.float64), steady_ns)
 
@@ -123,10 +124,16 @@ class Guard:
         """Return why arming would be refused at this moment, '' when it would not."""
         if self._estop:
             return 'Not armed: the e-stop is pressed. Release it and arm again.'
-        if (self._kept_by is not None and self._kept_by[1] and self.config.disarm_on_fault
-                and not self._held(self._last_steady_ns or 0)):
-            return (f'Not armed: the policy reports a fault: {self._kept_by[0]}. Mend it, or arm '
-                    'while driving by hand.')
+        if (
+            self._kept_by is not None
+            and self._kept_by[1]
+            and self.config.disarm_on_fault
+            and not self._held(self._last_steady_ns or 0)
+        ):
+            return (
+                f'Not armed: the policy reports a fault: {self._kept_by[0]}. Mend it, or arm '
+                'while driving by hand.'
+            )
         return ''
 
     def arm(self) -> tuple[bool, str]:
@@ -188,8 +195,11 @@ class Guard:
         if steady_ns - received_ns > self._ns(self.config.proposal_timeout_s):
             return self._fault('inference is silent', steady_ns, age_s)
         if now_ns - stamp_ns < -self._ns(self.config.stamp_tolerance_s):
-            return self._fault('stamp of the observation lies in the future', steady_ns,
-                               (now_ns - stamp_ns) / NANOSECONDS)
+            return self._fault(
+                'stamp of the observation lies in the future',
+                steady_ns,
+                (now_ns - stamp_ns) / NANOSECONDS,
+            )
         if age_s > self.config.observation_max_age_s:
             return self._fault('observation is too old', steady_ns, age_s)
         return self._move(State.DRIVING, twist, 'policy', steady_ns, age_s)
@@ -201,12 +211,14 @@ class Guard:
     def _gone(self, steady_ns: int) -> bool:
         """Whether a policy that spoke of itself has not done so for too long."""
         return self._word_ns is not None and (
-            steady_ns - self._word_ns > self._ns(self.config.health_timeout_s))
+            steady_ns - self._word_ns > self._ns(self.config.health_timeout_s)
+        )
 
     def _held(self, steady_ns: int) -> bool:
         """Whether a person drives or has let go so lately that the policy stays out."""
         return self._teleop is not None and (
-            steady_ns - self._teleop[1] <= self._ns(self.config.takeover_hold_s))
+            steady_ns - self._teleop[1] <= self._ns(self.config.takeover_hold_s)
+        )
 
     def _disarm(self, why: str):
         self._armed = False
@@ -216,25 +228,35 @@ class Guard:
         twist, received_ns = self._teleop
         age_s = (steady_ns - received_ns) / NANOSECONDS
         if age_s > self.config.teleop_timeout_s:
-            return self._stop(State.TELEOP, 'teleop is silent', steady_ns, self._teleop_source,
-                              age_s)
+            return self._stop(
+                State.TELEOP, 'teleop is silent', steady_ns, self._teleop_source, age_s
+            )
         if not np.isfinite(twist).all() or twist.shape != (6,):
             return self._fault('teleop command is not finite', steady_ns, age_s)
         return self._move(State.TELEOP, twist, self._teleop_source, steady_ns, age_s)
 
-    def _move(self, state: State, twist: np.ndarray, source: str, steady_ns: int,
-              age_s: float) -> Decision:
+    def _move(
+        self, state: State, twist: np.ndarray, source: str, steady_ns: int, age_s: float
+    ) -> Decision:
         elapsed_s = 0.0
         if self._last_steady_ns is not None:
-            elapsed_s = min((steady_ns - self._last_steady_ns) / NANOSECONDS,
-                            self.config.longest_tick_s)
+            elapsed_s = min(
+                (steady_ns - self._last_steady_ns) / NANOSECONDS, self.config.longest_tick_s
+            )
         self._last = limit_acceleration(
-            limit_speed(twist, self.limits), self._last, self.limits, max(elapsed_s, 0.0))
+            limit_speed(twist, self.limits), self._last, self.limits, max(elapsed_s, 0.0)
+        )
         self._last_steady_ns = steady_ns
         return Decision(self._last.copy(), state, source, '', age_s)
 
-    def _stop(self, state: State, reason: str, steady_ns: int, source: str = 'none',
-              age_s: float = float('nan')) -> Decision:
+    def _stop(
+        self,
+        state: State,
+        reason: str,
+        steady_ns: int,
+        source: str = 'none',
+        age_s: float = float('nan'),
+    ) -> Decision:
         self._last = np.zeros(6)
         self._last_steady_ns = steady_ns
         return Decision(np.zeros(6), state, source, reason, age_s)

@@ -40,19 +40,26 @@ class Limits:
         for name, lowest in (('max_velocity', 'zero or more'), ('max_acceleration', 'positive')):
             values = getattr(self, name)
             fits = len(values) == 3 and all(
-                np.isfinite(v) and (v > 0 or (v == 0 and lowest != 'positive')) for v in values)
+                np.isfinite(v) and (v > 0 or (v == 0 and lowest != 'positive')) for v in values
+            )
             if not fits:
-                wrong.append(f'{name} is {list(values)}, and must be three numbers [x, y, theta], '
-                             f'each {lowest}')
+                wrong.append(
+                    f'{name} is {list(values)}, and must be three numbers [x, y, theta], '
+                    f'each {lowest}'
+                )
         if not (np.isfinite(self.max_planar_speed_mps) and self.max_planar_speed_mps > 0):
-            wrong.append(f'max_planar_speed_mps is {self.max_planar_speed_mps}, and must be '
-                         'positive')
+            wrong.append(
+                f'max_planar_speed_mps is {self.max_planar_speed_mps}, and must be positive'
+            )
         if not (np.isfinite(self.stop_distance_m) and self.stop_distance_m >= 0):
-            wrong.append(f'stop_distance_m is {self.stop_distance_m}, and must be zero (none '
-                         'asked) or more metres')
+            wrong.append(
+                f'stop_distance_m is {self.stop_distance_m}, and must be zero (none '
+                'asked) or more metres'
+            )
         if not (np.isfinite(self.base_deceleration_mps2) and self.base_deceleration_mps2 > 0):
-            wrong.append(f'base_deceleration_mps2 is {self.base_deceleration_mps2}, and must be '
-                         'positive')
+            wrong.append(
+                f'base_deceleration_mps2 is {self.base_deceleration_mps2}, and must be positive'
+            )
         if wrong:
             raise UserError('limits that cannot be kept: ' + '; '.join(wrong))
 
@@ -79,15 +86,19 @@ class Limits:
 
 def stop_distance_m(speed_mps: float, reaction_s: float, deceleration_mps2: float) -> float:
     """Return the way rolled at even speed while nothing is noticed, and then braking evenly."""
-    return reaction_s * speed_mps + speed_mps ** 2 / (2 * deceleration_mps2)
+    return reaction_s * speed_mps + speed_mps**2 / (2 * deceleration_mps2)
 
 
 def speed_to_stop_in(distance_m: float, reaction_s: float, deceleration_mps2: float) -> float:
     """Return the speed whose ``stop_distance_m`` is that distance, m/s."""
     # The root of the quadratic in the form that loses no digits when reaction_s is large.
     lost = deceleration_mps2 * reaction_s
-    return 2 * deceleration_mps2 * distance_m / (
-        lost + math.sqrt(lost ** 2 + 2 * deceleration_mps2 * distance_m))
+    return (
+        2
+        * deceleration_mps2
+        * distance_m
+        / (lost + math.sqrt(lost**2 + 2 * deceleration_mps2 * distance_m))
+    )
 
 
 def limit_speed(twist: np.ndarray, limits: Limits) -> np.ndarray:
@@ -100,16 +111,21 @@ def limit_speed(twist: np.ndarray, limits: Limits) -> np.ndarray:
     x = twist[X] if max_x > 0 else 0.0
     y = twist[Y] if max_y > 0 else 0.0
     with np.errstate(over='ignore'):  # of a number too large to square nothing is left: zero
-        excess = max(1.0, np.hypot(x, y) / limits.max_planar_speed_mps,
-                     abs(x) / max_x if max_x > 0 else 0.0, abs(y) / max_y if max_y > 0 else 0.0)
+        excess = max(
+            1.0,
+            np.hypot(x, y) / limits.max_planar_speed_mps,
+            abs(x) / max_x if max_x > 0 else 0.0,
+            abs(y) / max_y if max_y > 0 else 0.0,
+        )
     limited = np.zeros(6)
     limited[X], limited[Y] = x / excess, y / excess
     limited[THETA] = np.clip(twist[THETA], -max_theta, max_theta)
     return limited
 
 
-def limit_acceleration(twist: np.ndarray, previous: np.ndarray, limits: Limits,
-                       elapsed_s: float) -> np.ndarray:
+def limit_acceleration(
+    twist: np.ndarray, previous: np.ndarray, limits: Limits, elapsed_s: float
+) -> np.ndarray:
     """
     Return the twist nearest to the wanted one on the way from the previous one.
 

@@ -10,17 +10,39 @@ from mobile_vla_ros.types import Check
 TWIST, TWIST_STAMPED = 'geometry_msgs/msg/Twist', 'geometry_msgs/msg/TwistStamped'
 TYPES = {'twist': TWIST, 'twist_stamped': TWIST_STAMPED}
 
-GUARD_CHECKS = ('cmd_vel_rivals', 'cmd_vel_listeners', 'cmd_vel_type', 'linear_y', 'inputs',
-                'estop', 'arm_at_start', 'inference')
-INFERENCE_CHECKS = ('camera_rate', 'camera_size', 'clock_skew', 'free_memory', 'golden_frames',
-                    'axes')
+GUARD_CHECKS = (
+    'cmd_vel_rivals',
+    'cmd_vel_listeners',
+    'cmd_vel_type',
+    'linear_y',
+    'inputs',
+    'estop',
+    'arm_at_start',
+    'inference',
+)
+INFERENCE_CHECKS = (
+    'camera_rate',
+    'camera_size',
+    'clock_skew',
+    'free_memory',
+    'golden_frames',
+    'axes',
+)
 # Of the way to the wheels: they keep nobody from a dry run, in which no wheel turns.
 WHEELS = ('cmd_vel_rivals', 'cmd_vel_listeners', 'cmd_vel_type', 'linear_y', 'arm_at_start')
 
 NO_NAME_YET = '_NODE_NAME_UNKNOWN_'  # as rmw has it
 # They listen to commands and move nothing.
-WATCHERS = ('recorder', 'shadow', 'rosbag2_', '_ros2cli', 'foxglove_bridge', 'rqt', 'rviz',
-            'plotjuggler')
+WATCHERS = (
+    'recorder',
+    'shadow',
+    'rosbag2_',
+    '_ros2cli',
+    'foxglove_bridge',
+    'rqt',
+    'rviz',
+    'plotjuggler',
+)
 # The arena, and what this package measures with; whole names.
 SIMULATED = ('sim', 'drill_watch', 'bench_ear')
 
@@ -60,33 +82,52 @@ def rivals(topic: str, publishers: Sequence[Endpoint], own: str, publishes: bool
     others = [f'another {own}' if name == own else name for name in others]
     if not others:
         return Check('cmd_vel_rivals', True, f'nobody but the guard publishes {topic}')
-    return Check('cmd_vel_rivals', False, f'{_names(others)} publishes {topic} too',
-                 'stop it, or remap it to teleop/cmd_vel, which the guard puts first')
+    return Check(
+        'cmd_vel_rivals',
+        False,
+        f'{_names(others)} publishes {topic} too',
+        'stop it, or remap it to teleop/cmd_vel, which the guard puts first',
+    )
 
 
 def listeners(topic: str, found: Iterable[Endpoint]) -> Check:
     """Check that somebody who may move wheels listens to the commands."""
     bases = movers(found)
     if bases:
-        return Check('cmd_vel_listeners', True,
-                     f'{_names(one.full_name for one in bases)} listens on {topic}')
-    return Check('cmd_vel_listeners', False, f'no base listens on {topic}',
-                 'start the base, or name its topic with cmd_vel_topic:=…')
+        return Check(
+            'cmd_vel_listeners',
+            True,
+            f'{_names(one.full_name for one in bases)} listens on {topic}',
+        )
+    return Check(
+        'cmd_vel_listeners',
+        False,
+        f'no base listens on {topic}',
+        'start the base, or name its topic with cmd_vel_topic:=…',
+    )
 
 
 def fitting_type(topic: str, found: Iterable[Endpoint], published: str) -> Check:
     """Check that all who may move wheels listen to the type that is published."""
     bases = movers(found)
     shown = _short(published)
-    wrong = sorted({f'{one.full_name} wants {_short(one.type)}' for one in bases
-                    if one.type != published})
+    wrong = sorted(
+        {f'{one.full_name} wants {_short(one.type)}' for one in bases if one.type != published}
+    )
     if not wrong:
-        return Check('cmd_vel_type', True, f'{topic} is {shown}' + (
-            ', as who listens wants it' if bases else ''))
+        return Check(
+            'cmd_vel_type',
+            True,
+            f'{topic} is {shown}' + (', as who listens wants it' if bases else ''),
+        )
     types = {one.type for one in bases}
-    remedy = ('remap one of them, or put a converter before it' if len(types) > 1 else
-              'start the guard with cmd_vel_type auto or with that type' if types <= {
-                  *TYPES.values()} else 'that is no velocity command: look at the remappings')
+    remedy = (
+        'remap one of them, or put a converter before it'
+        if len(types) > 1
+        else 'start the guard with cmd_vel_type auto or with that type'
+        if types <= {*TYPES.values()}
+        else 'that is no velocity command: look at the remappings'
+    )
     return Check('cmd_vel_type', False, f'{topic} is {shown}, and {", ".join(wrong)}', remedy)
 
 
@@ -103,16 +144,27 @@ def inputs(found: Iterable[Input]) -> Check:
     """Check that the guard can hear whoever speaks to it, and that no two policies do."""
     problems = []
     for one in found:
-        deaf = [f'{who.full_name} publishes {_short(who.type)}' for who in one.publishers
-                if who.type != one.type]
+        deaf = [
+            f'{who.full_name} publishes {_short(who.type)}'
+            for who in one.publishers
+            if who.type != one.type
+        ]
         if deaf:
-            problems.append((f'{one.topic} is heard as {_short(one.type)}, and '
-                             f'{" and ".join(sorted(set(deaf)))}',
-                             f'have it publish {_short(one.type)}, or remap it'))
+            problems.append(
+                (
+                    f'{one.topic} is heard as {_short(one.type)}, and '
+                    f'{" and ".join(sorted(set(deaf)))}',
+                    f'have it publish {_short(one.type)}, or remap it',
+                )
+            )
         elif one.alone and len(one.publishers) > 1:
-            problems.append((f'{len(one.publishers)} publish {one.topic}: '
-                             f'{_names(who.full_name for who in one.publishers)}',
-                             'leave one of them'))
+            problems.append(
+                (
+                    f'{len(one.publishers)} publish {one.topic}: '
+                    f'{_names(who.full_name for who in one.publishers)}',
+                    'leave one of them',
+                )
+            )
     return verdict('inputs', problems, 'whoever speaks to the guard is heard')
 
 
@@ -125,9 +177,12 @@ def buttons(estop: Input) -> Check:
     names = _names(who.full_name for who in estop.publishers)
     if len(estop.publishers) < 2:
         return Check('estop', True, f'{names or "nobody"} publishes {estop.topic}')
-    return Check('estop', False, f'{len(estop.publishers)} publish {estop.topic}, and the last '
-                 f'message counts: {names}',
-                 'join them before the topic, so that one says whether any is pressed')
+    return Check(
+        'estop',
+        False,
+        f'{len(estop.publishers)} publish {estop.topic}, and the last message counts: {names}',
+        'join them before the topic, so that one says whether any is pressed',
+    )
 
 
 def alone_with_the_arena(topic: str, found: Iterable[Endpoint]) -> Check:
@@ -135,10 +190,13 @@ def alone_with_the_arena(topic: str, found: Iterable[Endpoint]) -> Check:
     others = [one.full_name for one in movers(found) if one.node not in SIMULATED]
     if not others:
         return Check('arm_at_start', True, f'nobody but the arena moves by {topic}')
-    return Check('arm_at_start', False, f'{_names(others)} listens on {topic} beside the arena, '
-                 'where the guard arms by itself',
-                 'give the arena a ROS_DOMAIN_ID or a namespace of its own, or start the guard '
-                 'without sim:=true (arm_at_start)')
+    return Check(
+        'arm_at_start',
+        False,
+        f'{_names(others)} listens on {topic} beside the arena, where the guard arms by itself',
+        'give the arena a ROS_DOMAIN_ID or a namespace of its own, or start the guard '
+        'without sim:=true (arm_at_start)',
+    )
 
 
 def wanted_type(found: Iterable[Endpoint]) -> str:
@@ -161,12 +219,17 @@ def inference(age_s: float | None, fault: str, told: Collection[str]) -> Check:
     :param told: names of the checks of its own that came with that word.
     """
     if age_s is None:
-        return _unknown('inference says nothing of itself', INFERENCE_CHECKS,
-                        'start inference, and see that it is active; for a policy that is not '
-                        'ours, {}')
+        return _unknown(
+            'inference says nothing of itself',
+            INFERENCE_CHECKS,
+            'start inference, and see that it is active; for a policy that is not ours, {}',
+        )
     if age_s > HEALTH_FRESH_S:
-        return _unknown(f'inference has been silent for {age_s:.1f} s', INFERENCE_CHECKS,
-                        'see its log, and start it again')
+        return _unknown(
+            f'inference has been silent for {age_s:.1f} s',
+            INFERENCE_CHECKS,
+            'see its log, and start it again',
+        )
     if fault:
         return Check('inference', False, f'inference reports a fault: {fault}', 'mend it')
     untold = [name for name in INFERENCE_CHECKS if name not in told]
@@ -177,8 +240,12 @@ def inference(age_s: float | None, fault: str, told: Collection[str]) -> Check:
 
 def _unknown(sentence: str, names: Sequence[str], remedy: str) -> Check:
     """Return the red line of an inference that does not tell these checks."""
-    return Check('inference', False, f'{sentence}; not known: {", ".join(names)}', remedy.format(
-        'look at these yourself and name inference in override'))
+    return Check(
+        'inference',
+        False,
+        f'{sentence}; not known: {", ".join(names)}',
+        remedy.format('look at these yourself and name inference in override'),
+    )
 
 
 def check_override(names: Iterable[str]) -> frozenset[str]:
@@ -190,8 +257,12 @@ def check_override(names: Iterable[str]) -> frozenset[str]:
     known = (*GUARD_CHECKS, *INFERENCE_CHECKS)
     names = frozenset(name.strip() for name in names) - {''}
     for name in sorted(names - set(known)):
-        raise UserError('override names a check that there is not', got=repr(name),
-                        expected=', '.join(known), remedy=did_you_mean(name, known))
+        raise UserError(
+            'override names a check that there is not',
+            got=repr(name),
+            expected=', '.join(known),
+            remedy=did_you_mean(name, known),
+        )
     return names
 
 
@@ -200,8 +271,12 @@ def refusal(checks: Sequence[Check], override: Collection[str]) -> str:
     red = [check for check in checks if not check.ok and check.name not in override]
     if not red:
         return ''
-    return '\n'.join(['Not armed: mend what is red, or name it in the parameter override.',
-                      *(check.line for check in red)])
+    return '\n'.join(
+        [
+            'Not armed: mend what is red, or name it in the parameter override.',
+            *(check.line for check in red),
+        ]
+    )
 
 
 def report(checks: Iterable[Check]) -> str:

@@ -18,8 +18,11 @@ def smoothers(found: Iterable[Endpoint]) -> list[str]:
     return sorted({one.full_name for one in found if SMOOTHER in one.node})
 
 
-def linear_y(on_the_way: Iterable[Endpoint], wanted: bool,
-             answers: Mapping[str, Mapping[str, Sequence[float]] | None]) -> Check:
+def linear_y(
+    on_the_way: Iterable[Endpoint],
+    wanted: bool,
+    answers: Mapping[str, Mapping[str, Sequence[float]] | None],
+) -> Check:
     """
     Check that nobody on the way to the wheels is known to drop linear_y.
 
@@ -31,23 +34,44 @@ def linear_y(on_the_way: Iterable[Endpoint], wanted: bool,
     if not wanted:
         return Check('linear_y', True, 'no command has a linear_y')
     on_the_way = list(on_the_way)
-    problems = [(f'{one} drives a base that cannot strafe', 'set max_velocity y to 0.0 and drive '
-                 'a policy with angular_z')
-                for one in sorted({one.full_name for one in on_the_way
-                                   if any(word in one.node for word in CANNOT_STRAFE)})]
+    problems = [
+        (
+            f'{one} drives a base that cannot strafe',
+            'set max_velocity y to 0.0 and drive a policy with angular_z',
+        )
+        for one in sorted(
+            {
+                one.full_name
+                for one in on_the_way
+                if any(word in one.node for word in CANNOT_STRAFE)
+            }
+        )
+    ]
     for name in smoothers(on_the_way):
         values = answers.get(name)
         if values is None:
-            problems.append((f'{name} may drop linear_y and does not tell its parameters',
-                             f'see that y of {", ".join(SMOOTHER_SIGNS)} is not 0.0 there'))
+            problems.append(
+                (
+                    f'{name} may drop linear_y and does not tell its parameters',
+                    f'see that y of {", ".join(SMOOTHER_SIGNS)} is not 0.0 there',
+                )
+            )
             continue
-        shut = [key for key, sign in SMOOTHER_SIGNS.items()
-                if len(values.get(key) or ()) < 2 or not values[key][1] * sign > 0]
+        shut = [
+            key
+            for key, sign in SMOOTHER_SIGNS.items()
+            if len(values.get(key) or ()) < 2 or not values[key][1] * sign > 0
+        ]
         if shut:
-            problems.append((f'{name} makes linear_y zero', f'give {", ".join(shut)} there a y '
-                             'other than 0.0 (navigation2 #6292)'))
-    return verdict('linear_y', problems,
-                    'nobody on the way to the wheels is known to drop linear_y')
+            problems.append(
+                (
+                    f'{name} makes linear_y zero',
+                    f'give {", ".join(shut)} there a y other than 0.0 (navigation2 #6292)',
+                )
+            )
+    return verdict(
+        'linear_y', problems, 'nobody on the way to the wheels is known to drop linear_y'
+    )
 
 
 def with_linear_y(said: str) -> bool:

@@ -92,11 +92,20 @@ class Arena:
     :param height: of the picture, pixels.
     """
 
-    def __init__(self, width: int = 224, height: int = 224, *, limits: BaseLimits | None = None,
-                 judge: Judge | None = None):
+    def __init__(
+        self,
+        width: int = 224,
+        height: int = 224,
+        *,
+        limits: BaseLimits | None = None,
+        judge: Judge | None = None,
+    ):
         if not (16 <= width <= 1920 and 16 <= height <= 1920):
-            raise UserError('a picture of the arena has an impossible size',
-                            got=f'{width} x {height}', expected='16 to 1920 pixels a side')
+            raise UserError(
+                'a picture of the arena has an impossible size',
+                got=f'{width} x {height}',
+                expected='16 to 1920 pixels a side',
+            )
         self.width, self.height = width, height
         self.limits = limits or BaseLimits()
         self.judge = judge or Judge()
@@ -113,8 +122,11 @@ class Arena:
         self._base = self._model.geom('base').id
         self._first_object = self._model.geom('object_0').id
         self._rng = np.random.default_rng([scene.seed, 1])
-        self._noise = np.rint(np.random.default_rng([scene.seed, 2]).normal(
-            0, scene.look.noise, self.width * self.height * 3 + 65_536)).astype(np.int16)
+        self._noise = np.rint(
+            np.random.default_rng([scene.seed, 2]).normal(
+                0, scene.look.noise, self.width * self.height * 3 + 65_536
+            )
+        ).astype(np.int16)
         self._slip = np.zeros(2)
         self._velocity = np.array([*scene.start_velocity, 0.0])
         self._standing_ns = self._settled_ns = 0
@@ -168,23 +180,32 @@ class Arena:
 
     def _move(self, wanted: np.ndarray, dt: float) -> None:
         limits = self.limits
-        wanted = np.append(_shorten(wanted[:2], limits.planar),
-                           np.clip(wanted[2], -limits.turn, limits.turn))
+        wanted = np.append(
+            _shorten(wanted[:2], limits.planar), np.clip(wanted[2], -limits.turn, limits.turn)
+        )
         change = (wanted - self._velocity) * (1 - math.exp(-dt / limits.lag_s))
         self._velocity[:2] += _shorten(change[:2], limits.planar_acceleration * dt)
-        self._velocity[2] += np.clip(change[2], -limits.turn_acceleration * dt,
-                                     limits.turn_acceleration * dt)
+        self._velocity[2] += np.clip(
+            change[2], -limits.turn_acceleration * dt, limits.turn_acceleration * dt
+        )
         # A slow wander of the floor under turning wheels (an Ornstein-Uhlenbeck process).
         keep = math.exp(-dt / SLIP_TIME_S)
-        self._slip = keep * self._slip + math.sqrt(1 - keep * keep) * self._rng.normal(
-            0, 1, 2) * self.scene.slip
+        self._slip = (
+            keep * self._slip
+            + math.sqrt(1 - keep * keep) * self._rng.normal(0, 1, 2) * self.scene.slip
+        )
         planar = self._velocity[:2]
         planar = planar + self._slip * min(1.0, math.hypot(*planar) / 0.2)
         planar = planar + self.scene.disturbance.push_at(self.time_ns / NANOSECONDS)
         middle = self._pose[2] + 0.5 * dt * self._velocity[2]
         cos, sin = math.cos(middle), math.sin(middle)
-        self._pose += dt * np.array([cos * planar[0] - sin * planar[1],
-                                     sin * planar[0] + cos * planar[1], self._velocity[2]])
+        self._pose += dt * np.array(
+            [
+                cos * planar[0] - sin * planar[1],
+                sin * planar[0] + cos * planar[1],
+                self._velocity[2],
+            ]
+        )
         self._place()
 
     def _place(self) -> None:
@@ -228,16 +249,24 @@ class Arena:
         if task.kind == BESIDE:
             x, y, _ = self._pose
             aside = (y - goal.y) * (1 if task.side == 'left' else -1) - goal.radius
-            return (self.judge.aside_m[0] <= aside <= self.judge.aside_m[1]
-                    and self.judge.before_m[0] <= goal.x - x <= self.judge.before_m[1])
+            return (
+                self.judge.aside_m[0] <= aside <= self.judge.aside_m[1]
+                and self.judge.before_m[0] <= goal.x - x <= self.judge.before_m[1]
+            )
         return self._is_at(task.target)
 
     def _is_elsewhere(self) -> bool:
         """Whether the base is at an object that is not what its task is about."""
         task = self.scene.task
-        return task.kind not in (STOP, BESIDE) and any(
-            self._is_at(i) for i in range(len(self.scene.objects))
-            if i != task.target and i not in task.obstacles) and not self._is_at(task.target)
+        return (
+            task.kind not in (STOP, BESIDE)
+            and any(
+                self._is_at(i)
+                for i in range(len(self.scene.objects))
+                if i != task.target and i not in task.obstacles
+            )
+            and not self._is_at(task.target)
+        )
 
     def _is_at(self, index: int) -> bool:
         thing = self.scene.objects[index]
@@ -265,8 +294,9 @@ class Arena:
         index = self.scene.task.target if index is None else index
         if index is None:
             return self.nearest_gap()
-        return mujoco.mj_geomDistance(self._model, self._data, self._base,
-                                      self._first_object + index, FAR_M, None)
+        return mujoco.mj_geomDistance(
+            self._model, self._data, self._base, self._first_object + index, FAR_M, None
+        )
 
     def nearest_gap(self) -> float:
         """Return metres between the base and the nearest object."""
@@ -280,7 +310,7 @@ class Arena:
         """
         clean = self._lens().image(self._data)
         first = int(np.random.default_rng([self.scene.seed, self.time_ns]).integers(65_536))
-        noise = self._noise[first:first + clean.size].reshape(clean.shape)
+        noise = self._noise[first : first + clean.size].reshape(clean.shape)
         return np.clip(clean + noise, 0, 255).astype(np.uint8)
 
     def objects_in_view(self) -> np.ndarray:
@@ -325,8 +355,10 @@ def build(scene: Scene, width: int, height: int) -> mujoco.MjModel:
     lamp = spec.light('lamp')
     lamp.dir = look.lamp_direction
     lamp.diffuse = [look.lamp] * 3
-    for name, pattern, rgb in (('floor', look.floor_pattern, look.floor_rgb),
-                               ('wall', look.wall_pattern, look.wall_rgb)):
+    for name, pattern, rgb in (
+        ('floor', look.floor_pattern, look.floor_rgb),
+        ('wall', look.wall_pattern, look.wall_rgb),
+    ):
         texture = spec.texture(name)
         texture.builtin = getattr(mujoco.mjtBuiltin, f'mjBUILTIN_{pattern.upper()}')
         texture.rgb1, texture.rgb2 = rgb
@@ -343,13 +375,22 @@ def build(scene: Scene, width: int, height: int) -> mujoco.MjModel:
 
 def _add(spec: mujoco.MjSpec, name: str, thing: SceneObject) -> None:
     half = thing.height / 2
-    size = {'box': [thing.radius, thing.radius, half], 'cylinder': [thing.radius, half, 0],
-            'ball': [thing.radius, 0, 0], 'cone': [0, 0, 0]}[thing.shape]
-    kind = {'box': mujoco.mjtGeom.mjGEOM_BOX, 'cylinder': mujoco.mjtGeom.mjGEOM_CYLINDER,
-            'ball': mujoco.mjtGeom.mjGEOM_SPHERE, 'cone': mujoco.mjtGeom.mjGEOM_MESH}[thing.shape]
+    size = {
+        'box': [thing.radius, thing.radius, half],
+        'cylinder': [thing.radius, half, 0],
+        'ball': [thing.radius, 0, 0],
+        'cone': [0, 0, 0],
+    }[thing.shape]
+    kind = {
+        'box': mujoco.mjtGeom.mjGEOM_BOX,
+        'cylinder': mujoco.mjtGeom.mjGEOM_CYLINDER,
+        'ball': mujoco.mjtGeom.mjGEOM_SPHERE,
+        'cone': mujoco.mjtGeom.mjGEOM_MESH,
+    }[thing.shape]
     body = spec.worldbody.add_body(name=name, pos=[thing.x, thing.y, half])
-    geom = body.add_geom(name=name, type=kind, size=size, rgba=[*thing.rgb, 1.0],
-                         contype=2, conaffinity=1)
+    geom = body.add_geom(
+        name=name, type=kind, size=size, rgba=[*thing.rgb, 1.0], contype=2, conaffinity=1
+    )
     if thing.shape == 'cone':
         mesh = spec.add_mesh(name=name, scale=[thing.radius, thing.radius, half])
         mesh.make_cone(nedge=24, radius=0)

@@ -15,14 +15,18 @@ GL_REMEDY = 'sudo apt-get install libosmesa6 libegl1 libgl1-mesa-dri'
 if 'MUJOCO_GL' not in os.environ:
     os.environ['MUJOCO_GL'] = next(
         (backend for backend, name in GL_LIBRARIES.items() if ctypes.util.find_library(name)),
-        'disable')
+        'disable',
+    )
 
 try:
     import mujoco
 except Exception as error:  # PyOpenGL fails in many ways when its library is not there
-    raise UserError('MuJoCo cannot load its renderer', got=f'{type(error).__name__}: {error}',
-                    expected=f'the library of MUJOCO_GL={os.environ["MUJOCO_GL"]}',
-                    remedy=GL_REMEDY) from error
+    raise UserError(
+        'MuJoCo cannot load its renderer',
+        got=f'{type(error).__name__}: {error}',
+        expected=f'the library of MUJOCO_GL={os.environ["MUJOCO_GL"]}',
+        remedy=GL_REMEDY,
+    ) from error
 
 CAMERA = 'front'
 FONT_SCALE = 50  # the smallest; no text is drawn, and a context of 4 ms instead of 100 is
@@ -47,9 +51,11 @@ class Camera:
             self._gl.make_current()
         except Exception as error:  # each GL binding raises its own kind
             raise UserError(
-                'the camera cannot draw', got=f'{type(error).__name__}: {error}',
+                'the camera cannot draw',
+                got=f'{type(error).__name__}: {error}',
                 expected=f'software GL (MUJOCO_GL={os.environ["MUJOCO_GL"]})',
-                remedy=f'{GL_REMEDY}, or set MUJOCO_GL to osmesa or egl') from error
+                remedy=f'{GL_REMEDY}, or set MUJOCO_GL to osmesa or egl',
+            ) from error
         self._loaded: dict = {}
         # OSMesa prints an exception when the interpreter takes it down with a context alive.
         self._finalizer = weakref.finalize(self, _free, self._gl, self._loaded)
@@ -85,15 +91,22 @@ class Camera:
             self._scene.flags[:] = flags
         number = pixels[..., 0] + (pixels[..., 1] << 8) + (pixels[..., 2] << 16)
         table = np.full(self._scene.ngeom + 1, -1, dtype=np.int32)
-        for geom in self._scene.geoms[:self._scene.ngeom]:
+        for geom in self._scene.geoms[: self._scene.ngeom]:
             if geom.segid >= 0 and geom.objtype == mujoco.mjtObj.mjOBJ_GEOM:
                 table[geom.segid + 1] = geom.objid
         return table[number]
 
     def _draw(self, data: mujoco.MjData) -> np.ndarray:
         self._gl.make_current()
-        mujoco.mjv_updateScene(self._model, data, self._option, None, self._view,
-                               mujoco.mjtCatBit.mjCAT_ALL, self._scene)
+        mujoco.mjv_updateScene(
+            self._model,
+            data,
+            self._option,
+            None,
+            self._view,
+            mujoco.mjtCatBit.mjCAT_ALL,
+            self._scene,
+        )
         mujoco.mjr_render(self._rect, self._scene, self._loaded['context'])
         pixels = np.empty((self.height, self.width, 3), dtype=np.uint8)
         mujoco.mjr_readPixels(pixels, None, self._rect, self._loaded['context'])

@@ -30,8 +30,13 @@ class Corrector:
         self._taken_ns: int | None = None
         self._since_ns: int | None = None  # of disagreement; while taken over, of agreement
 
-    def command(self, pose: tuple[float, float, float], velocity: tuple[float, float, float],
-                proposed: np.ndarray | None, now_ns: int) -> np.ndarray | None:
+    def command(
+        self,
+        pose: tuple[float, float, float],
+        velocity: tuple[float, float, float],
+        proposed: np.ndarray | None,
+        now_ns: int,
+    ) -> np.ndarray | None:
         """
         Return what to drive in the policy's stead, None while it is let alone.
 
@@ -44,12 +49,15 @@ class Corrector:
             return right if self._taken_ns is not None else None
         apart = math.hypot(*(proposed - right)[:2])
         if self._taken_ns is None:
-            if self._lasts(apart > WRONG_MPS, WRONG_S, now_ns) or self._hits(pose, proposed,
-                                                                            right):
+            if self._lasts(apart > WRONG_MPS, WRONG_S, now_ns) or self._hits(
+                pose, proposed, right
+            ):
                 self._taken_ns, self._since_ns = now_ns, None
                 self.takeovers += 1
-        elif (self._lasts(apart < AGREED_MPS, AGREED_S, now_ns)
-              and now_ns - self._taken_ns >= LEAST_S * NANOSECONDS):
+        elif (
+            self._lasts(apart < AGREED_MPS, AGREED_S, now_ns)
+            and now_ns - self._taken_ns >= LEAST_S * NANOSECONDS
+        ):
             self._taken_ns = self._since_ns = None
         return right if self._taken_ns is not None else None
 
@@ -61,8 +69,9 @@ class Corrector:
         self._since_ns = now_ns if self._since_ns is None else self._since_ns
         return now_ns - self._since_ns >= seconds * NANOSECONDS
 
-    def _hits(self, pose: tuple[float, float, float], proposed: np.ndarray,
-              right: np.ndarray) -> bool:
+    def _hits(
+        self, pose: tuple[float, float, float], proposed: np.ndarray, right: np.ndarray
+    ) -> bool:
         """Whether the policy leads into something soon, and the expert does not."""
         return self._gap_after(pose, proposed) < min(NEAR_M, self._gap_after(pose, right))
 
@@ -71,6 +80,12 @@ class Corrector:
         x, y, yaw = pose
         ways = np.linspace(0, LOOK_S, 9)[:, None] * [
             math.cos(yaw) * twist[0] - math.sin(yaw) * twist[1],
-            math.sin(yaw) * twist[0] + math.cos(yaw) * twist[1]] + [x, y]
-        return min(float(np.hypot(*(ways - [thing.x, thing.y]).T).min()) - thing.radius
-                   for thing in self.scene.objects) - BASE_RADIUS_M
+            math.sin(yaw) * twist[0] + math.cos(yaw) * twist[1],
+        ] + [x, y]
+        return (
+            min(
+                float(np.hypot(*(ways - [thing.x, thing.y]).T).min()) - thing.radius
+                for thing in self.scene.objects
+            )
+            - BASE_RADIUS_M
+        )

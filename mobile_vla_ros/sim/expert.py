@@ -38,8 +38,9 @@ class Expert:
         self._speed = float(rng.uniform(0.42, 0.48))
         self._wobble = wobble * rng.normal(0, 1, (64, 2))
 
-    def command(self, pose: tuple[float, float, float], velocity: tuple[float, float, float],
-                time_ns: int) -> np.ndarray:
+    def command(
+        self, pose: tuple[float, float, float], velocity: tuple[float, float, float], time_ns: int
+    ) -> np.ndarray:
         """
         Return what to send to the base.
 
@@ -90,8 +91,10 @@ class Expert:
         return (1 - part) * self._wobble[i % size] + part * self._wobble[(i + 1) % size]
 
 
-def _in_base_axes(pose: tuple[float, float, float], place: tuple[float, float],
-                  ) -> tuple[float, float]:
+def _in_base_axes(
+    pose: tuple[float, float, float],
+    place: tuple[float, float],
+) -> tuple[float, float]:
     """Return metres ahead and to the left of the base that a place in the room is."""
     x, y, yaw = pose
     dx, dy = place[0] - x, place[1] - y

@@ -41,9 +41,15 @@ CLUTTER_GAP_M = 0.5
 MAX_DRAWS = 10_000
 
 
-def draw_scene(seed: int, kind: str | None = None, *, pairs: Sequence[Pair] = PAIRS,
-               targets: Sequence[Pair] | None = None, unseen_wording: bool = False,
-               slip: float = 0.0) -> Scene:
+def draw_scene(
+    seed: int,
+    kind: str | None = None,
+    *,
+    pairs: Sequence[Pair] = PAIRS,
+    targets: Sequence[Pair] | None = None,
+    unseen_wording: bool = False,
+    slip: float = 0.0,
+) -> Scene:
     """
     Draw a scene and its task.
 
@@ -73,10 +79,17 @@ def draw_scene(seed: int, kind: str | None = None, *, pairs: Sequence[Pair] = PA
         # In the middle of some drive, when the word comes.
         start = (start[0] + rng.uniform(0.0, 0.9), *start[1:])
         velocity = (rng.uniform(0.15, 0.45), rng.uniform(-0.25, 0.25))
-    return Scene(seed=seed, objects=tuple(objects), task=task,
-                 instruction=say(task, objects, rng, unseen=unseen_wording),
-                 start=tuple(float(v) for v in start), look=look, clutter=tuple(clutter),
-                 start_velocity=tuple(float(v) for v in velocity), slip=slip)
+    return Scene(
+        seed=seed,
+        objects=tuple(objects),
+        task=task,
+        instruction=say(task, objects, rng, unseen=unseen_wording),
+        start=tuple(float(v) for v in start),
+        look=look,
+        clutter=tuple(clutter),
+        start_velocity=tuple(float(v) for v in velocity),
+        slip=slip,
+    )
 
 
 def begin_near(scene: Scene) -> Scene:
@@ -96,8 +109,10 @@ def begin_near(scene: Scene) -> Scene:
         else:
             ahead, aside = stop_place(scene)
             x, y = ahead + 0.18 - rng.uniform(0.0, 0.75), aside + rng.uniform(-0.2, 0.2)
-        if all(math.hypot(thing.x - x, thing.y - y) > thing.reach + BASE_RADIUS_M + 0.05
-               for thing in scene.objects):
+        if all(
+            math.hypot(thing.x - x, thing.y - y) > thing.reach + BASE_RADIUS_M + 0.05
+            for thing in scene.objects
+        ):
             break
     else:
         raise RuntimeError(f'no room before the target of seed {scene.seed}')
@@ -116,8 +131,11 @@ def other_instruction(scene: Scene) -> Scene:
         side = {'left': 'right', 'right': 'left'}[task.side]
         target = task.target
         if task.kind == OF_TWO:
-            target = next(i for i, thing in enumerate(scene.objects)
-                          if i != target and thing.name == scene.goal.name)
+            target = next(
+                i
+                for i, thing in enumerate(scene.objects)
+                if i != target and thing.name == scene.goal.name
+            )
         other = replace(task, side=side, target=target)
     else:
         target = int(rng.choice([i for i in range(len(scene.objects)) if i != task.target]))
@@ -139,7 +157,7 @@ Layout = tuple[list[SceneObject], Task] | None
 
 def _lay_out_go_to(rng: np.random.Generator, names: _Names) -> Layout:
     count = int(rng.choice((2, 3, 4)))
-    pairs = [names.target, *names.others[:count - 1]]
+    pairs = [names.target, *names.others[: count - 1]]
     order = rng.permutation(count)
     objects = _draw_row(rng, [pairs[i] for i in order])
     return objects and (objects, Task(GO_TO, int(np.nonzero(order == 0)[0][0])))
@@ -147,42 +165,54 @@ def _lay_out_go_to(rng: np.random.Generator, names: _Names) -> Layout:
 
 def _lay_out_of_two(rng: np.random.Generator, names: _Names) -> Layout:
     count = int(rng.choice((2, 3)))
-    pairs = [names.target, names.target, *names.others[:count - 2]]
+    pairs = [names.target, names.target, *names.others[: count - 2]]
     objects = _draw_row(rng, [pairs[i] for i in rng.permutation(count)])
     if objects is None:
         return None
     # The row is drawn from the right (least y) to the left.
-    right, left = (i for i, thing in enumerate(objects)
-                   if (thing.colour, thing.shape) == names.target)
+    right, left = (
+        i for i, thing in enumerate(objects) if (thing.colour, thing.shape) == names.target
+    )
     side = str(rng.choice(('left', 'right')))
     return objects, Task(OF_TWO, left if side == 'left' else right, side)
 
 
 def _lay_out_beside(rng: np.random.Generator, names: _Names) -> Layout:
     count = int(rng.choice((1, 2)))
-    pairs = [names.target, *names.others[:count - 1]]
+    pairs = [names.target, *names.others[: count - 1]]
     order = rng.permutation(count)
     objects = _draw_row(rng, [pairs[i] for i in order], apart_m=1.05)
-    return objects and (objects, Task(BESIDE, int(np.nonzero(order == 0)[0][0]),
-                                      str(rng.choice(('left', 'right')))))
+    return objects and (
+        objects,
+        Task(BESIDE, int(np.nonzero(order == 0)[0][0]), str(rng.choice(('left', 'right')))),
+    )
 
 
 def _lay_out_pass(rng: np.random.Generator, names: _Names) -> Layout:
     """Draw one low box, or two side by side, before the target: near, middle or far."""
-    colours = sorted(colour for colour, shape in names.others
-                     if shape == 'box' and colour != names.target[0])
+    colours = sorted(
+        colour for colour, shape in names.others if shape == 'box' and colour != names.target[0]
+    )
     colour = str(rng.choice(colours))
     x, y = rng.choice((1.15, 1.4, 1.65)) + rng.uniform(-0.1, 0.1), rng.uniform(-0.25, 0.25)
     count = int(rng.choice((1, 2)))
     radius = rng.uniform(0.13, 0.18) / (1, 1.25)[count - 1]
     places = [y] if count == 1 else [y - radius - 0.01, y + radius + 0.01]
     height = rng.uniform(0.16, 0.22)
-    boxes = [_draw_object(rng, colour, 'box', place, float(radius), x=float(x),
-                          height=float(height)) for place in places]
-    target = _draw_object(rng, *names.target, float(y + rng.uniform(-0.1, 0.1)),
-                          float(rng.uniform(0.18, 0.22)), x=float(x + rng.uniform(1.75, 1.95)))
-    return [*boxes, target], Task(PASS, count, str(rng.choice(('left', 'right'))),
-                                  tuple(range(count)))
+    boxes = [
+        _draw_object(rng, colour, 'box', place, float(radius), x=float(x), height=float(height))
+        for place in places
+    ]
+    target = _draw_object(
+        rng,
+        *names.target,
+        float(y + rng.uniform(-0.1, 0.1)),
+        float(rng.uniform(0.18, 0.22)),
+        x=float(x + rng.uniform(1.75, 1.95)),
+    )
+    return [*boxes, target], Task(
+        PASS, count, str(rng.choice(('left', 'right'))), tuple(range(count))
+    )
 
 
 def _lay_out_stop(rng: np.random.Generator, names: _Names) -> Layout:
@@ -190,33 +220,58 @@ def _lay_out_stop(rng: np.random.Generator, names: _Names) -> Layout:
     return layout and (layout[0], Task(STOP))
 
 
-_LAYOUTS = {GO_TO: _lay_out_go_to, OF_TWO: _lay_out_of_two, BESIDE: _lay_out_beside,
-            PASS: _lay_out_pass, STOP: _lay_out_stop}
+_LAYOUTS = {
+    GO_TO: _lay_out_go_to,
+    OF_TWO: _lay_out_of_two,
+    BESIDE: _lay_out_beside,
+    PASS: _lay_out_pass,
+    STOP: _lay_out_stop,
+}
 
 
-def _draw_row(rng: np.random.Generator, names: Sequence[Pair], apart_m: float = 0.0,
-              ) -> list[SceneObject] | None:
+def _draw_row(
+    rng: np.random.Generator,
+    names: Sequence[Pair],
+    apart_m: float = 0.0,
+) -> list[SceneObject] | None:
     """Draw objects far enough apart that the base can come straight ahead to each, or None."""
     radii = rng.uniform(0.14, 0.21, len(names))
     steps = np.maximum(BASE_RADIUS_M + np.maximum(radii[:-1], radii[1:]) + LATERAL_GAP_M, apart_m)
     slack = 2 * HALF_WIDTH_M - steps.sum()
     if slack < 0:
         return None
-    lateral = (np.append(0, steps.cumsum()) + np.sort(rng.uniform(0, slack, len(names)))
-               - HALF_WIDTH_M)
-    return [_draw_object(rng, colour, shape, float(y), float(radius))
-            for (colour, shape), y, radius in zip(names, lateral, radii, strict=True)]
+    lateral = (
+        np.append(0, steps.cumsum()) + np.sort(rng.uniform(0, slack, len(names))) - HALF_WIDTH_M
+    )
+    return [
+        _draw_object(rng, colour, shape, float(y), float(radius))
+        for (colour, shape), y, radius in zip(names, lateral, radii, strict=True)
+    ]
 
 
-def _draw_object(rng: np.random.Generator, colour: str, shape: str, y: float, radius: float, *,
-                 x: float | None = None, height: float | None = None) -> SceneObject:
+def _draw_object(
+    rng: np.random.Generator,
+    colour: str,
+    shape: str,
+    y: float,
+    radius: float,
+    *,
+    x: float | None = None,
+    height: float | None = None,
+) -> SceneObject:
     drawn_x, drawn_height = rng.uniform(1.8, 2.8), rng.uniform(0.28, 0.5)
     if shape == 'ball':
         height = 2 * radius
     rgb = np.array(COLOURS[colour]) * rng.uniform(0.88, 1.1) + rng.normal(0, 0.02, 3)
-    return SceneObject(shape=shape, colour=colour, rgb=tuple(float(c) for c in rgb.clip(0, 1)),
-                       x=float(drawn_x if x is None else x), y=y, radius=radius,
-                       height=float(drawn_height if height is None else height))
+    return SceneObject(
+        shape=shape,
+        colour=colour,
+        rgb=tuple(float(c) for c in rgb.clip(0, 1)),
+        x=float(drawn_x if x is None else x),
+        y=y,
+        radius=radius,
+        height=float(drawn_height if height is None else height),
+    )
 
 
 def _draw_clutter(rng: np.random.Generator) -> list[SceneObject]:
@@ -228,9 +283,17 @@ def _draw_clutter(rng: np.random.Generator) -> list[SceneObject]:
             x, y = rng.uniform(4.25, 4.65), rng.uniform(-2.1, 2.1)
         else:
             x, y = rng.uniform(1.0, 4.2), float(rng.choice((-1, 1))) * rng.uniform(1.95, 2.15)
-        things.append(SceneObject(
-            shape=str(rng.choice(('box', 'cylinder'))), colour='grey', rgb=dull(rng, 0.1, 0.9),
-            x=float(x), y=float(y), radius=radius, height=float(rng.uniform(0.15, 0.8))))
+        things.append(
+            SceneObject(
+                shape=str(rng.choice(('box', 'cylinder'))),
+                colour='grey',
+                rgb=dull(rng, 0.1, 0.9),
+                x=float(x),
+                y=float(y),
+                radius=radius,
+                height=float(rng.uniform(0.15, 0.8)),
+            )
+        )
     return things
 
 
@@ -239,13 +302,16 @@ def _is_out_of_the_way(thing: SceneObject, objects: Sequence[SceneObject], task:
     if task.kind != BESIDE:
         return True
     goal = objects[task.target]
-    return all(math.hypot(thing.x - goal.x + BESIDE_BEFORE_M, thing.y - goal.y - aside)
-               > thing.reach + BASE_RADIUS_M + CLUTTER_GAP_M
-               for aside in (beside_offset(goal), -beside_offset(goal)))
+    return all(
+        math.hypot(thing.x - goal.x + BESIDE_BEFORE_M, thing.y - goal.y - aside)
+        > thing.reach + BASE_RADIUS_M + CLUTTER_GAP_M
+        for aside in (beside_offset(goal), -beside_offset(goal))
+    )
 
 
-def _in_view(objects: list[SceneObject], start: tuple[float, float, float],
-             hidden: Sequence[int] = ()) -> bool:
+def _in_view(
+    objects: list[SceneObject], start: tuple[float, float, float], hidden: Sequence[int] = ()
+) -> bool:
     """
     Whether every object lies wholly in the first frame and none before another.
 

@@ -204,7 +204,8 @@ def draw_look(rng: np.random.Generator) -> Look:
         floor_rgb=(dull(rng, 0.2, 0.6), dull(rng, 0.2, 0.6)),
         wall_pattern=str(rng.choice(PATTERNS)),
         wall_rgb=(dull(rng, 0.5, 0.95), dull(rng, 0.5, 0.95)),
-        noise=float(rng.uniform(1.0, 5.0)))
+        noise=float(rng.uniform(1.0, 5.0)),
+    )
 
 
 def dull(rng: np.random.Generator, low: float, high: float) -> tuple[float, float, float]:

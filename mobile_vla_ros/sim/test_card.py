@@ -25,14 +25,16 @@ def pictures(width: int, height: int, count: int, seed: int = 0) -> list[np.ndar
     random = np.random.default_rng(seed)
     scene = _scene(width + 2 * MARGIN, height + 2 * MARGIN, random)
     size = (height + MARGIN, width + MARGIN)
-    noise = (random.normal(0.0, NOISE, (*size, 1))
-             + random.normal(0.0, COLOUR_NOISE, (*size, 3))).astype(np.float32)
+    noise = (
+        random.normal(0.0, NOISE, (*size, 1)) + random.normal(0.0, COLOUR_NOISE, (*size, 3))
+    ).astype(np.float32)
     made = []
     for angle in np.linspace(0.0, 2 * np.pi, count, endpoint=False):
         x, y = (int(MARGIN * (1 + way)) for way in (np.cos(angle), np.sin(angle)))
         left, top = random.integers(0, MARGIN, 2)
-        picture = (scene[y:y + height, x:x + width]
-                   + noise[top:top + height, left:left + width])
+        picture = (
+            scene[y : y + height, x : x + width] + noise[top : top + height, left : left + width]
+        )
         made.append(np.clip(picture, 0, 255).astype(np.uint8))
     return made
 
@@ -52,7 +54,7 @@ def draw_number(image: np.ndarray, number: int):
     bits[:wanted] = [code >> (wanted - 1 - place) & 1 for place in range(wanted)]
     squares = np.where(bits.reshape(rows, columns), BRIGHT, DARK).astype(np.uint8)
     drawn = squares.repeat(SQUARE, axis=0).repeat(SQUARE, axis=1)
-    image[:drawn.shape[0], :drawn.shape[1]] = drawn[:, :, None]
+    image[: drawn.shape[0], : drawn.shape[1]] = drawn[:, :, None]
 
 
 def read_number(image: np.ndarray, scale: int = 1) -> int | None:
@@ -64,10 +66,10 @@ def read_number(image: np.ndarray, scale: int = 1) -> int | None:
     """
     side = SQUARE // scale
     rows, columns = _layout(image, side)
-    squares = image[:rows * side, :columns * side].reshape(rows, side, columns, side, 3)
+    squares = image[: rows * side, : columns * side].reshape(rows, side, columns, side, 3)
     inner = slice(side // 4, -side // 4)
     bits = squares[:, inner, :, inner].mean(axis=(1, 3, 4)).ravel() > (DARK + BRIGHT) / 2
-    code = int(''.join('01'[int(bit)] for bit in bits[:NUMBER_BITS + CHECK_BITS]), 2)
+    code = int(''.join('01'[int(bit)] for bit in bits[: NUMBER_BITS + CHECK_BITS]), 2)
     number = code >> CHECK_BITS
     return number if code & (1 << CHECK_BITS) - 1 == _check(number) else None
 
@@ -93,8 +95,9 @@ def _scene(width: int, height: int, random: np.random.Generator) -> np.ndarray:
     for _ in range(SHAPES):
         x, y = random.integers(0, (width, height))
         w, h = random.integers(30, 260, 2)
-        colour = tuple(int(c) for c in np.clip(random.normal(120, 45) + random.normal(0, 22, 3),
-                                               0, 255))
+        colour = tuple(
+            int(c) for c in np.clip(random.normal(120, 45) + random.normal(0, 22, 3), 0, 255)
+        )
         (pen.rectangle if random.random() < 0.6 else pen.ellipse)((x, y, x + w, y + h), colour)
     scene = np.asarray(picture, np.float32)
     for grain, strength in GRAINS.items():

@@ -161,22 +161,27 @@ def scenes_of(suite: str, number: int) -> range:
     drives = suites.SUITES[suite].drives
     count = suites.SEEDS_PER_SUITE // drives
     if not 0 <= number < count:
-        raise UserError(f'the suite {suite} has no such trial', got=number,
-                        expected=f'0 to {count - 1}')
+        raise UserError(
+            f'the suite {suite} has no such trial', got=number, expected=f'0 to {count - 1}'
+        )
     return range(number * drives, (number + 1) * drives)
 
 
 def run_trial(arena: Arena, suite: str, number: int, driver: Driver) -> Trial:
     """Drive the scenes of a trial one after the other, each beside the expert."""
-    return Trial(number, tuple(drive_scene(arena, suite, index, driver)
-                               for index in scenes_of(suite, number)))
+    return Trial(
+        number,
+        tuple(drive_scene(arena, suite, index, driver) for index in scenes_of(suite, number)),
+    )
 
 
 def drive_scene(arena: Arena, suite: str, index: int, driver: Driver) -> Drive:
     """Drive a scene of a suite, and have the expert drive it."""
     scene = suites.scene(suite, index)
-    return _beside(_run(arena, suite, index, scene, driver),
-                   _run(arena, suite, index, scene, ExpertDriver(arena)))
+    return _beside(
+        _run(arena, suite, index, scene, driver),
+        _run(arena, suite, index, scene, ExpertDriver(arena)),
+    )
 
 
 def live_drive(arena: Arena, suite: str, record: Mapping) -> Drive:
@@ -189,17 +194,26 @@ def live_drive(arena: Arena, suite: str, record: Mapping) -> Drive:
     index = int(record['trial'])
     scene = suites.scene(suite, index)
     path = [[float(value) for value in row] for row in record['path']]
-    drive = Drive(suite, index, record['instruction'], scene.task.kind, record['outcome'],
-                  float(record['elapsed_s']), path,
-                  sum(math.dist(a[:2], b[:2]) for a, b in pairwise(path)), None)
+    drive = Drive(
+        suite,
+        index,
+        record['instruction'],
+        scene.task.kind,
+        record['outcome'],
+        float(record['elapsed_s']),
+        path,
+        sum(math.dist(a[:2], b[:2]) for a, b in pairwise(path)),
+        None,
+    )
     return _beside(drive, _run(arena, suite, index, scene, ExpertDriver(arena)))
 
 
 def _beside(drive: Drive, expert: Drive) -> Drive:
     if expert.outcome != SUCCESS:
         return drive
-    return replace(drive, expert_s=expert.elapsed_s, expert_length_m=expert.length_m,
-                   expert_path=expert.path)
+    return replace(
+        drive, expert_s=expert.elapsed_s, expert_length_m=expert.length_m, expert_path=expert.path
+    )
 
 
 def _run(arena: Arena, suite: str, index: int, scene: Scene, driver: Driver) -> Drive:
@@ -223,8 +237,17 @@ def _run(arena: Arena, suite: str, index: int, scene: Scene, driver: Driver) -> 
         length += math.dist(before[:2], arena.pose[:2])
         if arena.time_ns % PATH_PERIOD_NS == 0 or arena.state != RUNNING:
             path.append(_row(arena.pose))
-    return Drive(suite, index, scene.instruction, scene.task.kind, arena.state,
-                 arena.elapsed_ns / NANOSECONDS, path, round(length, 4), round(arena.min_gap, 4))
+    return Drive(
+        suite,
+        index,
+        scene.instruction,
+        scene.task.kind,
+        arena.state,
+        arena.elapsed_ns / NANOSECONDS,
+        path,
+        round(length, 4),
+        round(arena.min_gap, 4),
+    )
 
 
 def _row(pose: tuple[float, float, float]) -> list[float]:
@@ -252,14 +275,23 @@ def summarise(suite: str, trials: Sequence[Trial], interval: Interval) -> dict:
             kinds[kind] = {'drives': len(of_kind), **{end: of_kind.count(end) for end in OUTCOMES}}
     both = [drive for drive in drives if drive.outcome == SUCCESS and drive.expert_s is not None]
     return {
-        'suite': suite, 'suites_version': suites.VERSION, 'trials': count,
-        'success_rate': good / count, 'success_interval': list(interval(good, count)),
-        'collision_rate': bad / count, 'collision_interval': list(interval(bad, count)),
-        'ends': {end: ends[end] for end in OUTCOMES}, 'kinds': kinds,
+        'suite': suite,
+        'suites_version': suites.VERSION,
+        'trials': count,
+        'success_rate': good / count,
+        'success_interval': list(interval(good, count)),
+        'collision_rate': bad / count,
+        'collision_interval': list(interval(bad, count)),
+        'ends': {end: ends[end] for end in OUTCOMES},
+        'kinds': kinds,
         'time_s': _against([(drive.elapsed_s, drive.expert_s) for drive in both]),
         'length_m': _against([(drive.length_m, drive.expert_length_m) for drive in both]),
-        'outcomes': [{'trial': trial.number, **drive.to_json(paths=False)}
-                     for trial in trials for drive in trial.drives]}
+        'outcomes': [
+            {'trial': trial.number, **drive.to_json(paths=False)}
+            for trial in trials
+            for drive in trial.drives
+        ],
+    }
 
 
 def _against(pairs: Sequence[tuple[float, float]]) -> dict:

@@ -10,30 +10,51 @@ if TYPE_CHECKING:
 
 # {thing} is a colour and a shape, {things} the same of several, {obstacle} what is to be passed.
 WORDINGS = {
-    'go_to': ('go to the {thing}', 'drive to the {thing}', 'move over to the {thing}',
-              'head towards the {thing} and stop there'),
-    'of_two': ('go to the {side} {thing}', 'drive to the {thing} on the {side}',
-               'move to the {side} one of the two {things}'),
-    'beside': ('stop to the {side} of the {thing}', 'stop on the {side} of the {thing}',
-               'drive up and wait to the {side} of the {thing}'),
-    'pass': ('pass the {obstacle} on the {side} and go to the {thing}',
-             'drive around the {obstacle} on the {side} to the {thing}',
-             'go to the {thing} and pass the {obstacle} on the {side}'),
+    'go_to': (
+        'go to the {thing}',
+        'drive to the {thing}',
+        'move over to the {thing}',
+        'head towards the {thing} and stop there',
+    ),
+    'of_two': (
+        'go to the {side} {thing}',
+        'drive to the {thing} on the {side}',
+        'move to the {side} one of the two {things}',
+    ),
+    'beside': (
+        'stop to the {side} of the {thing}',
+        'stop on the {side} of the {thing}',
+        'drive up and wait to the {side} of the {thing}',
+    ),
+    'pass': (
+        'pass the {obstacle} on the {side} and go to the {thing}',
+        'drive around the {obstacle} on the {side} to the {thing}',
+        'go to the {thing} and pass the {obstacle} on the {side}',
+    ),
     'stop': ('stop', 'stop now', 'halt'),
 }
 UNSEEN_WORDINGS = {
     'go_to': ('approach the {thing}', 'travel to the {thing} please', 'find the {thing}'),
-    'of_two': ('approach the {thing} that is on the {side}',
-               'of the two {things} go to the one on the {side}'),
+    'of_two': (
+        'approach the {thing} that is on the {side}',
+        'of the two {things} go to the one on the {side}',
+    ),
     'beside': ('halt to the {side} of the {thing}', 'stay on the {side} side of the {thing}'),
-    'pass': ('avoid the {obstacle} on the {side} and reach the {thing}',
-             'keep to the {side} of the {obstacle} and move to the {thing}'),
+    'pass': (
+        'avoid the {obstacle} on the {side} and reach the {thing}',
+        'keep to the {side} of the {obstacle} and move to the {thing}',
+    ),
     'stop': ('please stop', 'stand still', 'wait'),
 }
 
 
-def say(task: 'Task', objects: Sequence['SceneObject'], rng: np.random.Generator, *,
-        unseen: bool = False) -> str:
+def say(
+    task: 'Task',
+    objects: Sequence['SceneObject'],
+    rng: np.random.Generator,
+    *,
+    unseen: bool = False,
+) -> str:
     """Return one of the sentences for a task among some objects."""
     wordings = (UNSEEN_WORDINGS if unseen else WORDINGS)[task.kind]
     names = {'side': task.side}

@@ -9,8 +9,9 @@ from mobile_vla_ros.errors import UserError
 from mobile_vla_ros.types import ActionSpec
 
 
-def targets(runs: Sequence[Run], spec: ActionSpec,
-            window: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def targets(
+    runs: Sequence[Run], spec: ActionSpec, window: int
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """
     Return what every window of some runs is to predict, in the order of the runs.
 
@@ -21,9 +22,11 @@ def targets(runs: Sequence[Run], spec: ActionSpec,
         raise UserError('no windows to evaluate', expected='at least one take')
     rows = [run.windows(window) for run in runs]
     pairs = list(zip(runs, rows, strict=True))
-    return (np.concatenate([spec.normalise(run.ahead[row]) for run, row in pairs]),
-            np.concatenate([run.real[row] for run, row in pairs]),
-            np.concatenate([spec.normalise(run.before[row]) for run, row in pairs]))
+    return (
+        np.concatenate([spec.normalise(run.ahead[row]) for run, row in pairs]),
+        np.concatenate([run.real[row] for run, row in pairs]),
+        np.concatenate([spec.normalise(run.before[row]) for run, row in pairs]),
+    )
 
 
 def blind_means(runs: Sequence[Run], spec: ActionSpec, window: int) -> dict[str, list]:
@@ -40,12 +43,21 @@ def blind_means(runs: Sequence[Run], spec: ActionSpec, window: int) -> dict[str,
 
     def mean(axes: tuple[int, ...]) -> list:
         return ((actions * weight).sum(axes) / np.maximum(weight.sum(axes), 1)).tolist()
-    return {'mean_action': mean((0, 1, 2)), 'mean_per_step': mean((0, 1)),
-            'mean_per_position_and_step': mean((0,))}
+
+    return {
+        'mean_action': mean((0, 1, 2)),
+        'mean_per_step': mean((0, 1)),
+        'mean_per_position_and_step': mean((0,)),
+    }
 
 
-def baselines(train: Sequence[Run], val: Sequence[Run], spec: ActionSpec, window: int,
-              means: Mapping[str, Sequence] | None = None) -> dict[str, np.ndarray]:
+def baselines(
+    train: Sequence[Run],
+    val: Sequence[Run],
+    spec: ActionSpec,
+    window: int,
+    means: Mapping[str, Sequence] | None = None,
+) -> dict[str, np.ndarray]:
     """
     Return the predictions of every baseline for the validation windows.
 
@@ -61,9 +73,14 @@ def baselines(train: Sequence[Run], val: Sequence[Run], spec: ActionSpec, window
     shape = (*real.shape, len(spec.axes))
     return {
         'zero': np.zeros(shape, np.float32),
-        **{name: np.broadcast_to(_fitting(means, name, of), shape) for name, of in (
-            ('mean_action', shape[3:]), ('mean_per_step', shape[2:]),
-            ('mean_per_position_and_step', shape[1:]))},
+        **{
+            name: np.broadcast_to(_fitting(means, name, of), shape)
+            for name, of in (
+                ('mean_action', shape[3:]),
+                ('mean_per_step', shape[2:]),
+                ('mean_per_position_and_step', shape[1:]),
+            )
+        },
         'repeat_last': np.broadcast_to(before[:, :, None], shape),
     }
 
@@ -75,9 +92,11 @@ def _fitting(means: Mapping[str, Sequence], name: str, shape: tuple[int, ...]) -
     except (AttributeError, TypeError, ValueError):  # no mapping, no numbers, or ragged
         found = np.asarray(np.nan)
     if found.shape != shape or not np.isfinite(found).all():
-        raise UserError(f"the policy's data.blind_means.{name} does not fit",
-                        expected=f'finite numbers, {" × ".join(map(str, shape))} of them',
-                        remedy='use the bundle as training wrote it')
+        raise UserError(
+            f"the policy's data.blind_means.{name} does not fit",
+            expected=f'finite numbers, {" × ".join(map(str, shape))} of them',
+            remedy='use the bundle as training wrote it',
+        )
     return found
 
 

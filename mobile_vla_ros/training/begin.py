@@ -37,8 +37,7 @@ class Begun:
     record: dict = field(default_factory=dict)
 
 
-def begin(model: ModelConfig, data: DataConfig, config: TrainConfig,
-          actions: ActionSpec) -> Begun:
+def begin(model: ModelConfig, data: DataConfig, config: TrainConfig, actions: ActionSpec) -> Begun:
     """
     Build the network, or load that of `model.init`.
 
@@ -47,29 +46,47 @@ def begin(model: ModelConfig, data: DataConfig, config: TrainConfig,
     """
     dtype = getattr(torch, model.backbone_dtype)
     if model.init:
-        loaded = load_bundle(bundle_folder(model.init), dtype=dtype, merge=False,
-                             offline=model.offline)
+        loaded = load_bundle(
+            bundle_folder(model.init), dtype=dtype, merge=False, offline=model.offline
+        )
         set_seed(config.seed)
         if model.activation_checkpointing:
             loaded.network.kosmos.activation_checkpointing_enable({'use_reentrant': False})
         spec = loaded.spec
-        return Begun(loaded.network.train(), spec.backbone, spec.image, loaded.tokenizer, {
-            'init': {'policy': model.init, 'fingerprint': spec.data.get('fingerprint')}})
-    backbone = load_backbone(model.backbone, revision=model.revision, offline=model.offline,
-                             dtype=dtype)
+        return Begun(
+            loaded.network.train(),
+            spec.backbone,
+            spec.image,
+            loaded.tokenizer,
+            {'init': {'policy': model.init, 'fingerprint': spec.data.get('fingerprint')}},
+        )
+    backbone = load_backbone(
+        model.backbone, revision=model.revision, offline=model.offline, dtype=dtype
+    )
     set_seed(config.seed)
     network = build_network(
-        backbone, LoraSettings(model.lora_r, model.lora_alpha, model.lora_dropout,
-                               model.lora_scope),
-        motion_dims=model.motion_dims or len(actions.axes), chunk=data.chunk,
-        hidden=model.head_hidden, layers=model.head_layers, dropout=model.head_dropout,
-        activation_checkpointing=model.activation_checkpointing)
-    return Begun(network, BackboneRef(backbone.id, backbone.revision, backbone.sha256),
-                 backbone.image, backbone.tokenizer)
+        backbone,
+        LoraSettings(model.lora_r, model.lora_alpha, model.lora_dropout, model.lora_scope),
+        motion_dims=model.motion_dims or len(actions.axes),
+        chunk=data.chunk,
+        hidden=model.head_hidden,
+        layers=model.head_layers,
+        dropout=model.head_dropout,
+        activation_checkpointing=model.activation_checkpointing,
+    )
+    return Begun(
+        network,
+        BackboneRef(backbone.id, backbone.revision, backbone.sha256),
+        backbone.image,
+        backbone.tokenizer,
+    )
 
 
-def settled(model: ModelConfig, data: DataConfig, given: Collection[str] | None = None,
-            ) -> tuple[ModelConfig, DataConfig]:
+def settled(
+    model: ModelConfig,
+    data: DataConfig,
+    given: Collection[str] | None = None,
+) -> tuple[ModelConfig, DataConfig]:
     """
     Return the configuration with all that the policy of `model.init` decides taken from it.
 
@@ -87,18 +104,25 @@ def settled(model: ModelConfig, data: DataConfig, given: Collection[str] | None 
             here, there = getattr(config, one.name), wanted[one.name]
             if here == there:
                 continue
-            asked = (one.name in given if given is not None else here != default_of(one))
+            asked = one.name in given if given is not None else here != default_of(one)
             if asked:
                 problems.append(f'{one.name} is {here!r}, and the policy has {there!r}')
             changed[one.name] = there
     if problems:
-        raise UserError(f'the policy {model.init} cannot be gone on from as asked',
-                        got='; '.join(problems), expected='the same, or none of these',
-                        remedy='leave them out: --init takes them from the policy; or train '
-                               'anew without --init')
-    return tuple(replace(config, **{
-        one.name: changed[one.name] for one in fields(config) if one.name in changed})
-        for config in (model, data))
+        raise UserError(
+            f'the policy {model.init} cannot be gone on from as asked',
+            got='; '.join(problems),
+            expected='the same, or none of these',
+            remedy='leave them out: --init takes them from the policy; or train '
+            'anew without --init',
+        )
+    return tuple(
+        replace(
+            config,
+            **{one.name: changed[one.name] for one in fields(config) if one.name in changed},
+        )
+        for config in (model, data)
+    )
 
 
 def _decided(name: str) -> dict:
@@ -108,21 +132,39 @@ def _decided(name: str) -> dict:
     path = folder / ADAPTER / ADAPTER_FILES[0]
     try:
         adapter = json.loads(path.read_text())
-        lora = {f'lora_{key}': adapter[full] for key, full in (
-            ('r', 'r'), ('alpha', 'lora_alpha'), ('dropout', 'lora_dropout'))}
+        lora = {
+            f'lora_{key}': adapter[full]
+            for key, full in (('r', 'r'), ('alpha', 'lora_alpha'), ('dropout', 'lora_dropout'))
+        }
         layers = adapter['target_modules']
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise UserError(f'{path} cannot be read', got=f'{type(error).__name__}: {error}',
-                        expected='the settings of its adapters') from None
+        raise UserError(
+            f'{path} cannot be read',
+            got=f'{type(error).__name__}: {error}',
+            expected='the settings of its adapters',
+        ) from None
     scopes = [scope for scope, pattern in LORA_TARGETS.items() if pattern == layers]
     if not scopes:
-        raise UserError(f'the adapters of {name} are on layers that no lora_scope names',
-                        got=str(layers)[:60], expected=' or '.join(LORA_TARGETS))
+        raise UserError(
+            f'the adapters of {name} are on layers that no lora_scope names',
+            got=str(layers)[:60],
+            expected=' or '.join(LORA_TARGETS),
+        )
     return {
-        'backbone': spec.backbone.id, 'revision': spec.backbone.revision, **lora,
-        'lora_scope': scopes[0], 'head_hidden': spec.head.hidden, 'head_layers': spec.head.layers,
-        'head_dropout': spec.head.dropout, 'motion_dims': spec.head.motion_dims,
-        'instruction_template': spec.instruction_template, 'rate_hz': spec.rate_hz,
-        'window': spec.window, 'chunk': spec.chunk, 'axes': list(spec.actions.axes),
-        'scale': list(spec.actions.scale), 'command_max_age_s': spec.command_max_age_s,
-        'blank': spec.blank}
+        'backbone': spec.backbone.id,
+        'revision': spec.backbone.revision,
+        **lora,
+        'lora_scope': scopes[0],
+        'head_hidden': spec.head.hidden,
+        'head_layers': spec.head.layers,
+        'head_dropout': spec.head.dropout,
+        'motion_dims': spec.head.motion_dims,
+        'instruction_template': spec.instruction_template,
+        'rate_hz': spec.rate_hz,
+        'window': spec.window,
+        'chunk': spec.chunk,
+        'axes': list(spec.actions.axes),
+        'scale': list(spec.actions.scale),
+        'command_max_age_s': spec.command_max_age_s,
+        'blank': spec.blank,
+    }

@@ -47,8 +47,14 @@ class Scored:
     real: np.ndarray
 
 
-def score(policy: LoadedPolicy, train: Sequence[Run], val: Sequence[Run],
-          tokens: ImageTokens | None = None, *, trained_on: bool = False) -> Scored:
+def score(
+    policy: LoadedPolicy,
+    train: Sequence[Run],
+    val: Sequence[Run],
+    tokens: ImageTokens | None = None,
+    *,
+    trained_on: bool = False,
+) -> Scored:
     """
     Measure a policy on validation runs beside predictors that see no image.
 
@@ -81,12 +87,18 @@ def score(policy: LoadedPolicy, train: Sequence[Run], val: Sequence[Run],
     cache = FrameCache(spec.image)
 
     def ask(runs: Sequence[Run], tokens=tokens, **options) -> Predictions:
-        return predict(policy.network, dataset(runs, spec, policy.tokenizer, PIECE_FRAMES,
-                                               tokens=tokens, cache=cache, **options))
+        return predict(
+            policy.network,
+            dataset(
+                runs, spec, policy.tokenizer, PIECE_FRAMES, tokens=tokens, cache=cache, **options
+            ),
+        )
+
     questions = {
         'policy': lambda: ask(val),
         'image_blanked': lambda: ask(val, blank_images=True),
-        'frames_shuffled': lambda: ask(shuffle_frames(val))}
+        'frames_shuffled': lambda: ask(shuffle_frames(val)),
+    }
     swapped = swap_instructions(val, train)
     if swapped:
         questions['instruction_swapped'] = lambda: ask(swapped)
@@ -95,59 +107,87 @@ def score(policy: LoadedPolicy, train: Sequence[Run], val: Sequence[Run],
     asked = {name: question() for name, question in bar}
     found = asked.pop('policy')
     if not found.real.any():
-        raise UserError('no frame of the takes to evaluate on can be read',
-                        got=' | '.join(found.broken[:3]) or None,
-                        remedy='mobile_vla episodes check names what is broken')
+        raise UserError(
+            'no frame of the takes to evaluate on can be read',
+            got=' | '.join(found.broken[:3]) or None,
+            remedy='mobile_vla episodes check names what is broken',
+        )
     result = baseline_scores(train, val, spec.actions, spec.window, found.real, means)
     blind = baselines(train, val, spec.actions, spec.window, means)
     scored = measure(found.motion, actions, found.real, spec.actions)
     best = min(blind, key=lambda name: result['baselines'][name]['loss'])
     scored |= {
         'instruction_swapped': None,
-        'change': {}, 'change_share': {},
-        'better_than': [name for name, entry in result['baselines'].items()
-                        if scored['loss'] is not None and scored['loss'] < entry['loss']],
+        'change': {},
+        'change_share': {},
+        'better_than': [
+            name
+            for name, entry in result['baselines'].items()
+            if scored['loss'] is not None and scored['loss'] < entry['loss']
+        ],
         'best_baseline': best,
         'margin': margin(*_by_take(val, spec, actions, found.real, found.motion, blind[best])),
-        'trained_on': trained_on, 'broken': found.broken}
+        'trained_on': trained_on,
+        'broken': found.broken,
+    }
     scored['better'] = len(scored['better_than']) == len(blind)
     for name, other in asked.items():
         real = found.real & other.real
         scored[name] = {
             **measure(other.motion, actions, real, spec.actions),
-            'margin': margin(*_by_take(val, spec, actions, real, other.motion, found.motion))}
+            'margin': margin(*_by_take(val, spec, actions, real, other.motion, found.motion)),
+        }
         scored['change'][name], scored['change_share'][name] = _change(
-            found.motion, other.motion, actions, real, spec.actions)
+            found.motion, other.motion, actions, real, spec.actions
+        )
     scored['verdict'] = sentences(scored, result['baselines'], spec.blank)
     result['policy'] = scored
-    return Scored(result, val, actions, found.motion[..., :len(spec.actions.axes)], found.real)
+    return Scored(result, val, actions, found.motion[..., : len(spec.actions.axes)], found.real)
 
 
-def _change(one: np.ndarray, other: np.ndarray, actions: np.ndarray, real: np.ndarray,
-            spec: ActionSpec) -> tuple[dict[str, float | None], float | None]:
+def _change(
+    one: np.ndarray, other: np.ndarray, actions: np.ndarray, real: np.ndarray, spec: ActionSpec
+) -> tuple[dict[str, float | None], float | None]:
     """Return the mean change of each axis in its unit, and that of all as a share of the mean."""
     axes = len(spec.axes)
     moved = np.abs(one - other)[..., :axes][real].astype(np.float64)
     if not len(moved) or not np.isfinite(moved).all():
         return dict.fromkeys(spec.axes), None
     size = float(np.abs(actions[real]).mean())
-    return ({axis: float(change * scale)
-             for axis, change, scale in zip(spec.axes, moved.mean(0), spec.scale, strict=True)},
-            float(moved.mean()) / size if size else None)
+    return (
+        {
+            axis: float(change * scale)
+            for axis, change, scale in zip(spec.axes, moved.mean(0), spec.scale, strict=True)
+        },
+        float(moved.mean()) / size if size else None,
+    )
 
 
-def _by_take(runs: Sequence[Run], spec: PolicySpec, actions: np.ndarray, real: np.ndarray,
-             *predictions: np.ndarray) -> list[np.ndarray]:
+def _by_take(
+    runs: Sequence[Run],
+    spec: PolicySpec,
+    actions: np.ndarray,
+    real: np.ndarray,
+    *predictions: np.ndarray,
+) -> list[np.ndarray]:
     """Return (N,) sums of the loss of each prediction over each take, and (N,) its steps."""
     takes = [run.episode_id for run in runs for _ in run.windows(spec.window)]
     _, take = np.unique(takes, return_inverse=True)
-    losses = [np.where(real, huber(prediction[..., :actions.shape[-1]] - actions).mean(-1), 0.0)
-              for prediction in predictions]
+    losses = [
+        np.where(real, huber(prediction[..., : actions.shape[-1]] - actions).mean(-1), 0.0)
+        for prediction in predictions
+    ]
     return [np.bincount(take, values.sum((1, 2))) for values in (*losses, real.astype(float))]
 
 
-def baseline_scores(train: Sequence[Run], val: Sequence[Run], actions: ActionSpec, window: int,
-                    real: np.ndarray | None = None, means: Mapping | None = None) -> dict:
+def baseline_scores(
+    train: Sequence[Run],
+    val: Sequence[Run],
+    actions: ActionSpec,
+    window: int,
+    real: np.ndarray | None = None,
+    means: Mapping | None = None,
+) -> dict:
     """
     Return `windows`, and `baselines`: the metrics of every predictor that sees no image.
 
@@ -156,10 +196,13 @@ def baseline_scores(train: Sequence[Run], val: Sequence[Run], actions: ActionSpe
     """
     wanted, inside, _ = targets(val, actions, window)
     real = inside if real is None else real
-    return {'windows': len(wanted),
-            'baselines': {name: measure(prediction, wanted, real, actions)
-                          for name, prediction in baselines(train, val, actions, window,
-                                                            means).items()}}
+    return {
+        'windows': len(wanted),
+        'baselines': {
+            name: measure(prediction, wanted, real, actions)
+            for name, prediction in baselines(train, val, actions, window, means).items()
+        },
+    }
 
 
 @dataclass(frozen=True)
@@ -177,10 +220,19 @@ class Evaluation:
     scored: Scored | None = None
 
 
-def evaluate(data: Path, policy: Path | None, *, sampling: Sampling, axes: Sequence[str],
-             val_share: float, split_seed: int, group_duplicates: bool = False,
-             device: str = 'auto', offline: bool = False,
-             accept_verdicts: Sequence[str] | None = None) -> Evaluation:
+def evaluate(
+    data: Path,
+    policy: Path | None,
+    *,
+    sampling: Sampling,
+    axes: Sequence[str],
+    val_share: float,
+    split_seed: int,
+    group_duplicates: bool = False,
+    device: str = 'auto',
+    offline: bool = False,
+    accept_verdicts: Sequence[str] | None = None,
+) -> Evaluation:
     """
     Evaluate a policy on a folder of takes, or the baselines alone.
 
@@ -200,18 +252,28 @@ def evaluate(data: Path, policy: Path | None, *, sampling: Sampling, axes: Seque
         spec = loaded.spec
         sampling = Sampling(spec.rate_hz, spec.window, spec.chunk, spec.command_max_age_s)
     known = loaded.spec.data if loaded else {}
-    takes = load_takes(data, sampling,
-                       accept_verdicts or known.get('accept_verdicts') or ACCEPTED_VERDICTS,
-                       val_share, split_seed, known=known if loaded else None,
-                       group_duplicates=group_duplicates)
+    takes = load_takes(
+        data,
+        sampling,
+        accept_verdicts or known.get('accept_verdicts') or ACCEPTED_VERDICTS,
+        val_share,
+        split_seed,
+        known=known if loaded else None,
+        group_duplicates=group_duplicates,
+    )
     actions = loaded.spec.actions if loaded else default_scale(takes.train, axes)
     scored = None
     if loaded:
         scored = score(loaded, takes.train, takes.val, trained_on=takes.trained_on)
-    result = scored.summary if scored else baseline_scores(takes.train, takes.val, actions,
-                                                           sampling.window)
-    result['episodes'] = {'train': len({run.episode_id for run in takes.train}),
-                          'val': len({run.episode_id for run in takes.val})}
+    result = (
+        scored.summary
+        if scored
+        else baseline_scores(takes.train, takes.val, actions, sampling.window)
+    )
+    result['episodes'] = {
+        'train': len({run.episode_id for run in takes.train}),
+        'val': len({run.episode_id for run in takes.val}),
+    }
     result['rate_hz'] = sampling.rate_hz
     result['near_identical'] = repeat_record(takes)
     result['blind'] = _blind(known, takes)
@@ -229,7 +291,14 @@ def _blind(known: Mapping, takes: Takes) -> dict:
     if known.get('blind_means') and not takes.trained_on:
         return {'source': 'bundle', 'takes': trained, 'warning': None}
     here = len({run.episode_id for run in takes.train})
-    return {'source': 'folder', 'takes': here, 'warning': (
-        f'The predictors that see no image are fitted to {here} of the takes here; the policy '
-        + (f'was trained on {trained}' if trained else 'does not say on which it was trained')
-        + ': beside them it may look better than it is.') if takes.few_known else None}
+    return {
+        'source': 'folder',
+        'takes': here,
+        'warning': (
+            f'The predictors that see no image are fitted to {here} of the takes here; the policy '
+            + (f'was trained on {trained}' if trained else 'does not say on which it was trained')
+            + ': beside them it may look better than it is.'
+        )
+        if takes.few_known
+        else None,
+    }

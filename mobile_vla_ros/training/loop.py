@@ -66,9 +66,13 @@ class Trained:
     history: list[dict]
 
 
-def train(model: ModelConfig, data: DataConfig, config: TrainConfig,
-          say: Callable[[str], None] = print,
-          report: Callable[[Trained], None] = lambda trained: None) -> Trained | None:
+def train(
+    model: ModelConfig,
+    data: DataConfig,
+    config: TrainConfig,
+    say: Callable[[str], None] = print,
+    report: Callable[[Trained], None] = lambda trained: None,
+) -> Trained | None:
     """
     Fine-tune a policy on a folder of takes, or go on with a run that was interrupted.
 
@@ -89,8 +93,10 @@ def train(model: ModelConfig, data: DataConfig, config: TrainConfig,
     takes = takes_of(data, folder.say)
     prepared = prepare(accelerator, model, data, config, takes, folder.say)
     told = {name: value for name, value in settings.items() if name not in FREE_TO_CHANGE}
-    told |= {'fingerprint': prepared.spec.data['fingerprint'],
-             'backbone_sha256': prepared.spec.backbone.sha256}
+    told |= {
+        'fingerprint': prepared.spec.data['fingerprint'],
+        'backbone_sha256': prepared.spec.backbone.sha256,
+    }
     trained_bytes = sum(value.nbytes for value in state.trained(prepared.network).values())
     try:
         progress = folder.begin(told, trained_bytes, settings)
@@ -101,10 +107,12 @@ def train(model: ModelConfig, data: DataConfig, config: TrainConfig,
             return run.finish(report)
     except torch.OutOfMemoryError as error:
         raise UserError(
-            'the device has not enough memory for this training', got=first_line(error),
+            'the device has not enough memory for this training',
+            got=first_line(error),
             remedy='use --activation_checkpointing, --backbone_dtype bfloat16, a smaller '
-                   '--batch_size or fewer --piece_frames; mobile_vla bench train memory counts '
-                   'what each takes') from error
+            '--batch_size or fewer --piece_frames; mobile_vla bench train memory counts '
+            'what each takes',
+        ) from error
     finally:
         folder.release()
 
@@ -112,8 +120,16 @@ def train(model: ModelConfig, data: DataConfig, config: TrainConfig,
 class _Run:
     """A training between its first step and its last."""
 
-    def __init__(self, prepared: Prepared, data: DataConfig, config: TrainConfig,
-                 folder: RunFolder, told: dict, progress: Progress | None, stop: StopSignal):
+    def __init__(
+        self,
+        prepared: Prepared,
+        data: DataConfig,
+        config: TrainConfig,
+        folder: RunFolder,
+        told: dict,
+        progress: Progress | None,
+        stop: StopSignal,
+    ):
         self.prepared, self.data, self.config = prepared, data, config
         self.folder, self.told, self.stop = folder, told, stop
         self.accelerator, self.spec = prepared.accelerator, prepared.spec
@@ -121,25 +137,40 @@ class _Run:
         takes, spec = prepared.takes, prepared.spec
         shared = {'tokens': prepared.tokens, 'cache': FrameCache(spec.image)}
         self.golden_window = golden_window(takes, spec.window, shared['cache'])
-        self.train_data = dataset(takes.train, spec, prepared.tokenizer, config.piece_frames,
-                                  augmentation(data), idle_keep=data.idle_keep,
-                                  corrections=data.corrections, **shared)
-        self.val_data = dataset(takes.val, spec, prepared.tokenizer, config.piece_frames,
-                                **shared)
+        self.train_data = dataset(
+            takes.train,
+            spec,
+            prepared.tokenizer,
+            config.piece_frames,
+            augmentation(data),
+            idle_keep=data.idle_keep,
+            corrections=data.corrections,
+            **shared,
+        )
+        self.val_data = dataset(takes.val, spec, prepared.tokenizer, config.piece_frames, **shared)
         if self.train_data.thinned:
-            folder.say(f'{self.train_data.thinned} of '
-                       f'{self.train_data.thinned + self.train_data.windows} windows left out: '
-                       'the robot stands still in them (--idle_keep)')
+            folder.say(
+                f'{self.train_data.thinned} of '
+                f'{self.train_data.thinned + self.train_data.windows} windows left out: '
+                'the robot stands still in them (--idle_keep)'
+            )
         self.val_actions = targets(takes.val, spec.actions, spec.window)[0]
         self.blind = baseline_scores(takes.train, takes.val, spec.actions, spec.window)
         self.step_pieces = config.batch_size * config.accumulate
         self.steps = math.ceil(len(self.train_data) / self.step_pieces)
-        self.optimisation = Optimisation(prepared.network, self.train_data, spec.window, config,
-                                         self.steps * config.epochs, self._report_broken)
+        self.optimisation = Optimisation(
+            prepared.network,
+            self.train_data,
+            spec.window,
+            config,
+            self.steps * config.epochs,
+            self._report_broken,
+        )
         if progress is not None:
             state.restore(folder.path, prepared.network, self.optimisation.optimizer)
-            folder.say(f'going on in epoch {progress.epoch} after step {progress.step} of '
-                       f'{self.steps}')
+            folder.say(
+                f'going on in epoch {progress.epoch} after step {progress.step} of {self.steps}'
+            )
         self.optimisation.prepare(self.accelerator)
         if self.accelerator.scaler is not None and self.progress.scaler:
             self.accelerator.scaler.load_state_dict(self.progress.scaler)
@@ -148,8 +179,10 @@ class _Run:
     def fit(self) -> None:
         """Train every epoch that is left."""
         best = min(self.blind['baselines'].items(), key=lambda item: item[1]['loss'])
-        self.folder.say(f'the best predictor that sees no image: {best[0]}, val_loss_arm_act '
-                        f'{best[1]["loss_arm_act"]:.5f}')
+        self.folder.say(
+            f'the best predictor that sees no image: {best[0]}, val_loss_arm_act '
+            f'{best[1]["loss_arm_act"]:.5f}'
+        )
         self.folder.say(rows.head(self.spec.actions))
         progress = self.progress
         while progress.epoch < self.config.epochs:
@@ -160,9 +193,13 @@ class _Run:
                         self._report_broken(sentence)
                 self._save_state()
             row, measured = self._validate()
-            progress.history.append({
-                'epoch': progress.epoch,
-                **rows.train_row(progress.sums, self.spec, progress.broken), **row})
+            progress.history.append(
+                {
+                    'epoch': progress.epoch,
+                    **rows.train_row(progress.sums, self.spec, progress.broken),
+                    **row,
+                }
+            )
             if self.accelerator.is_main_process:
                 self._keep(measured)
             self._stop_if(self._joined({}), 'after its last step', saved=True)
@@ -178,8 +215,12 @@ class _Run:
         if best != (self.folder.path / 'last').resolve():
             load_trained(network, best / ADAPTER, best / HEAD)
         spec = read_spec(best)
-        scored = score(LoadedPolicy(network.eval(), spec, self.prepared.tokenizer),
-                       takes.train, takes.val, self.prepared.tokens)
+        scored = score(
+            LoadedPolicy(network.eval(), spec, self.prepared.tokenizer),
+            takes.train,
+            takes.val,
+            self.prepared.tokens,
+        )
         spec = replace(spec, metrics={'epoch': spec.metrics['epoch'], **scored.summary})
         rewrite_spec(best, spec)
         for sentence in scored.summary['policy']['verdict']:
@@ -192,24 +233,39 @@ class _Run:
     def _train_epoch(self) -> None:
         """Do the optimiser steps of this epoch that are left."""
         progress, config = self.progress, self.config
-        draws = plan.epoch_draws(self.train_data.instructions, config.seed, progress.epoch,
-                                 balance=self.data.balance_instructions)
-        steps = plan.steps(draws, self.step_pieces)[progress.step:]
+        draws = plan.epoch_draws(
+            self.train_data.instructions,
+            config.seed,
+            progress.epoch,
+            balance=self.data.balance_instructions,
+        )
+        steps = plan.steps(draws, self.step_pieces)[progress.step :]
         feed = Feed(self.train_data, config.workers)
-        ready = feed.batches(batch for pieces in steps
-                             for batch in self.optimisation.share_of(pieces))
-        bar = tqdm(total=self.steps, initial=progress.step, desc=f'epoch {progress.epoch}',
-                   leave=False, disable=not self.accelerator.is_main_process)
+        ready = feed.batches(
+            batch for pieces in steps for batch in self.optimisation.share_of(pieces)
+        )
+        bar = tqdm(
+            total=self.steps,
+            initial=progress.step,
+            desc=f'epoch {progress.epoch}',
+            leave=False,
+            disable=not self.accelerator.is_main_process,
+        )
         began, waited_s = time.perf_counter(), 0.0
         try:
             for pieces in steps:
                 sums = self.optimisation.step(
-                    pieces, ready, progress.updates,
-                    f'epoch {progress.epoch}, step {progress.step}')
+                    pieces,
+                    ready,
+                    progress.updates,
+                    f'epoch {progress.epoch}, step {progress.step}',
+                )
                 now = time.perf_counter()
                 # Of several processes the mean: what they count is added up.
-                sums |= {'seconds': (now - began) / self.accelerator.num_processes,
-                         'waited_s': (feed.waited_s - waited_s) / self.accelerator.num_processes}
+                sums |= {
+                    'seconds': (now - began) / self.accelerator.num_processes,
+                    'waited_s': (feed.waited_s - waited_s) / self.accelerator.num_processes,
+                }
                 began, waited_s = now, feed.waited_s
                 stopped = self._joined(sums)
                 for name, value in sums.items():
@@ -226,13 +282,22 @@ class _Run:
 
     def _validate(self) -> tuple[dict, dict]:
         """Return what validation gives to an epoch's row, and all of its metrics."""
-        found = predict(self.prepared.network, self.val_data, workers=self.config.workers,
-                        accelerator=self.accelerator)
+        found = predict(
+            self.prepared.network,
+            self.val_data,
+            workers=self.config.workers,
+            accelerator=self.accelerator,
+        )
         for sentence in found.broken:
             self._report_broken(sentence)
         if found.broken:  # the baselines beside it are measured over the same steps
-            self.blind = baseline_scores(self.prepared.takes.train, self.prepared.takes.val,
-                                         self.spec.actions, self.spec.window, found.real)
+            self.blind = baseline_scores(
+                self.prepared.takes.train,
+                self.prepared.takes.val,
+                self.spec.actions,
+                self.spec.window,
+                found.real,
+            )
         return rows.val_row(found, self.val_actions, self.spec.actions)
 
     def _stop_if(self, asked: bool, where: str, saved: bool) -> None:
@@ -241,17 +306,25 @@ class _Run:
             return
         self.accelerator.wait_for_everyone()
         raise TrainingStopped(
-            f'stopped in epoch {self.progress.epoch} {where}; ' + (
-                'the same command goes on from here' if saved else
-                'this could not be saved: the same command goes on from what was saved before')
-            if self.accelerator.is_main_process else '')
+            f'stopped in epoch {self.progress.epoch} {where}; '
+            + (
+                'the same command goes on from here'
+                if saved
+                else 'this could not be saved: the same command goes on from what was saved before'
+            )
+            if self.accelerator.is_main_process
+            else ''
+        )
 
     def _joined(self, sums: dict[str, float]) -> bool:
         """Add up what the processes counted, in place; return whether any was asked to stop."""
         if self.accelerator.num_processes == 1:
             return self.stop.asked
-        values = torch.tensor([*sums.values(), float(self.stop.asked)], dtype=torch.float64,
-                              device=self.accelerator.device)
+        values = torch.tensor(
+            [*sums.values(), float(self.stop.asked)],
+            dtype=torch.float64,
+            device=self.accelerator.device,
+        )
         *values, asked = self.accelerator.reduce(values).tolist()
         sums |= dict(zip(sums, values, strict=True))
         return asked > 0
@@ -266,12 +339,15 @@ class _Run:
         history = self.progress.history
         row = history[-1]
         spec = replace(
-            self.spec, data={**self.spec.data, 'broken_frames': self.progress.broken},
-            metrics={'epoch': row, **self.blind, 'policy': measured})
+            self.spec,
+            data={**self.spec.data, 'broken_frames': self.progress.broken},
+            metrics={'epoch': row, **self.blind, 'policy': measured},
+        )
 
         def write():
             self.folder.keep(self.prepared.network, spec, history, self._golden())
             self.folder.write_history(history, self.blind['baselines'])
+
         if row['epoch'] + 1 == self.config.epochs:
             write()
         else:
@@ -283,13 +359,20 @@ class _Run:
         if self.golden_window is None:
             return None
         frames, instruction = self.golden_window
-        return make_golden(self.prepared.network, self.prepared.tokenizer, self.spec, frames,
-                           normalise(frames, self.spec.image), instruction)
+        return make_golden(
+            self.prepared.network,
+            self.prepared.tokenizer,
+            self.spec,
+            frames,
+            normalise(frames, self.spec.image),
+            instruction,
+        )
 
     def _save_state(self) -> bool:
         """Write the state; return whether it could be."""
         if self.accelerator.scaler is not None:
             self.progress.scaler = self.accelerator.scaler.state_dict()
         self.saved_s = time.monotonic()
-        return self.folder.save_state(self.prepared.network, self.optimisation.optimizer,
-                                      self.progress, self.told)
+        return self.folder.save_state(
+            self.prepared.network, self.optimisation.optimizer, self.progress, self.told
+        )

@@ -34,8 +34,7 @@ class Memory:
     @property
     def total(self) -> int:
         """All of it."""
-        return (self.weights + self.gradients + self.optimizer + self.activations
-                + self.recomputed)
+        return self.weights + self.gradients + self.optimizer + self.activations + self.recomputed
 
 
 class _Kept:
@@ -74,13 +73,23 @@ def saved_bytes(forward: Callable[[], object], known: Iterable[torch.Tensor] = (
 def standing(network: nn.Module) -> tuple[int, int, int]:
     """Return bytes of the weights, of the gradients and of AdamW's moments of a network."""
     trained = [p for p in network.parameters() if p.requires_grad]
-    return (sum(p.numel() * p.element_size() for p in network.parameters()),
-            sum(p.numel() * p.element_size() for p in trained),
-            sum(p.numel() for p in trained) * ADAM_BYTES)
+    return (
+        sum(p.numel() * p.element_size() for p in network.parameters()),
+        sum(p.numel() * p.element_size() for p in trained),
+        sum(p.numel() for p in trained) * ADAM_BYTES,
+    )
 
 
-def count(network: VlaNetwork, pieces: int, *, frames: int, window: int, text: int, side: int,
-          dtype: torch.dtype | None) -> tuple[Memory, int]:
+def count(
+    network: VlaNetwork,
+    pieces: int,
+    *,
+    frames: int,
+    window: int,
+    text: int,
+    side: int,
+    dtype: torch.dtype | None,
+) -> tuple[Memory, int]:
     """
     Count a training step without computing it: shapes alone go through the network.
 
@@ -92,20 +101,27 @@ def count(network: VlaNetwork, pieces: int, *, frames: int, window: int, text: i
     :returns: the memory, and the bytes of the tower layer that keeps most: what activation
         checkpointing has to hold while it computes that layer again (nought if it is on).
     """
-    layers = [layer for stack in network.modules() if isinstance(stack, nn.ModuleList)
-              for layer in stack]
+    layers = [
+        layer for stack in network.modules() if isinstance(stack, nn.ModuleList) for layer in stack
+    ]
     with FakeTensorMode(), _filled(network):
         known = [*network.parameters(), *network.buffers()]
         kept, largest = _Kept(known), [0]
         hooks = [hook for layer in layers for hook in _watch(layer, kept, largest)]
         number = pieces * frames
-        with (torch.autograd.graph.saved_tensors_hooks(kept.pack, lambda tensor: tensor),
-              torch.autocast('cpu', dtype or torch.bfloat16, enabled=dtype is not None)):
+        with (
+            torch.autograd.graph.saved_tensors_hooks(kept.pack, lambda tensor: tensor),
+            torch.autocast('cpu', dtype or torch.bfloat16, enabled=dtype is not None),
+        ):
             features = network.encode(
-                torch.empty(number, 3, side, side), torch.zeros(number, text, dtype=torch.long),
-                torch.full((number,), text))
-            windows = [run.unfold(0, window, 1).transpose(1, 2)
-                       for run in features.split([frames] * pieces)]
+                torch.empty(number, 3, side, side),
+                torch.zeros(number, text, dtype=torch.long),
+                torch.full((number,), text),
+            )
+            windows = [
+                run.unfold(0, window, 1).transpose(1, 2)
+                for run in features.split([frames] * pieces)
+            ]
             output = network.head(torch.cat(windows).to(network.action_token.dtype))
         for hook in hooks:
             hook.remove()
@@ -115,23 +131,33 @@ def count(network: VlaNetwork, pieces: int, *, frames: int, window: int, text: i
 
 def _watch(layer: nn.Module, kept: _Kept, largest: list[int]) -> tuple:
     before = []
-    return (layer.register_forward_pre_hook(lambda *_: before.append(kept.total)),
-            layer.register_forward_hook(lambda *_: largest.append(
-                max(largest.pop(), kept.total - before.pop()))))
+    return (
+        layer.register_forward_pre_hook(lambda *_: before.append(kept.total)),
+        layer.register_forward_hook(
+            lambda *_: largest.append(max(largest.pop(), kept.total - before.pop()))
+        ),
+    )
 
 
 @contextlib.contextmanager
 def _filled(network: nn.Module) -> Iterator[None]:
     """Give a network on the meta device tensors that autocast takes for a CPU's; then undo it."""
-    places = [(module, store, name) for module in network.modules()
-              for store in (module._parameters, module._buffers)
-              for name in store if store[name] is not None]
+    places = [
+        (module, store, name)
+        for module in network.modules()
+        for store in (module._parameters, module._buffers)
+        for name in store
+        if store[name] is not None
+    ]
     before = [store[name] for _, store, name in places]
     for _, store, name in places:
         old = store[name]
         new = torch.empty(old.shape, dtype=old.dtype)
-        store[name] = (nn.Parameter(new, requires_grad=old.requires_grad)
-                       if isinstance(old, nn.Parameter) else new)
+        store[name] = (
+            nn.Parameter(new, requires_grad=old.requires_grad)
+            if isinstance(old, nn.Parameter)
+            else new
+        )
     _rebind(network)
     try:
         yield

@@ -14,8 +14,13 @@ DRIVEN_SHARE = 0.05
 CONSTANT = 1e-12
 
 
-def motion_loss_sum(motion: torch.Tensor, actions: torch.Tensor, real: torch.Tensor,
-                    delta: float = 1.0, weight: torch.Tensor | None = None) -> torch.Tensor:
+def motion_loss_sum(
+    motion: torch.Tensor,
+    actions: torch.Tensor,
+    real: torch.Tensor,
+    delta: float = 1.0,
+    weight: torch.Tensor | None = None,
+) -> torch.Tensor:
     """
     Return the Huber loss of the real chunk steps, each averaged over its motion numbers, summed.
 
@@ -33,8 +38,9 @@ def motion_loss_sum(motion: torch.Tensor, actions: torch.Tensor, real: torch.Ten
     return torch.where(real, losses, 0.0).sum()
 
 
-def motion_loss(motion: torch.Tensor, actions: torch.Tensor, real: torch.Tensor,
-                delta: float = 1.0) -> torch.Tensor:
+def motion_loss(
+    motion: torch.Tensor, actions: torch.Tensor, real: torch.Tensor, delta: float = 1.0
+) -> torch.Tensor:
     """Return `motion_loss_sum` a real step; 0 where no step is real."""
     return motion_loss_sum(motion, actions, real, delta) / real.sum().clamp(min=1)
 
@@ -42,11 +48,12 @@ def motion_loss(motion: torch.Tensor, actions: torch.Tensor, real: torch.Tensor,
 def huber(error: np.ndarray) -> np.ndarray:
     """Return the Huber loss (delta 1) of each error."""
     size = np.abs(error)
-    return np.where(size <= 1, 0.5 * size ** 2, size - 0.5)
+    return np.where(size <= 1, 0.5 * size**2, size - 0.5)
 
 
-def measure(predicted: np.ndarray, actions: np.ndarray, real: np.ndarray,
-            spec: ActionSpec) -> dict:
+def measure(
+    predicted: np.ndarray, actions: np.ndarray, real: np.ndarray, spec: ActionSpec
+) -> dict:
     """
     Measure predictions against what was driven, over real chunk steps only.
 
@@ -67,25 +74,40 @@ def measure(predicted: np.ndarray, actions: np.ndarray, real: np.ndarray,
     driven = np.where(weight, actions, 0.0).astype(np.float64)
     error[..., :axes] -= driven
     losses, steps = huber(error), int(weight.sum())
-    result = {'loss_arm_act': _ratio(losses.sum(), steps * SEED_MOTION_DIMS),
-              'loss': _ratio(losses[..., :axes].sum(), steps * axes)}
+    result = {
+        'loss_arm_act': _ratio(losses.sum(), steps * SEED_MOTION_DIMS),
+        'loss': _ratio(losses[..., :axes].sum(), steps * axes),
+    }
     # Sums over windows and places; each metric is made of them, for all steps and for each.
     same_sign = np.sign(predicted[..., :axes]) == np.sign(driven)
     moving = weight & (np.abs(driven) > DRIVEN_SHARE)
     count = np.broadcast_to(weight, driven.shape)
-    sums = {name: value.sum((0, 1), dtype=np.float64) for name, value in {
-        'count': count, 'size': np.abs(error[..., :axes]), 'square': error[..., :axes] ** 2,
-        'driven': driven, 'driven_square': driven ** 2, 'moving': moving,
-        'same': moving & same_sign}.items()}
+    sums = {
+        name: value.sum((0, 1), dtype=np.float64)
+        for name, value in {
+            'count': count,
+            'size': np.abs(error[..., :axes]),
+            'square': error[..., :axes] ** 2,
+            'driven': driven,
+            'driven_square': driven**2,
+            'moving': moving,
+            'same': moving & same_sign,
+        }.items()
+    }
     for column, (axis, scale) in enumerate(zip(spec.axes, spec.scale, strict=True)):
         own = {name: value[:, column] for name, value in sums.items()}
-        by_step = [_metrics({name: value[step] for name, value in own.items()}, scale)
-                   for step in range(len(own['count']))]
+        by_step = [
+            _metrics({name: value[step] for name, value in own.items()}, scale)
+            for step in range(len(own['count']))
+        ]
         result[axis] = {
             **_metrics({name: value.sum() for name, value in own.items()}, scale),
             'unit': spec.units[column],
-            'per_step': {name: [one[name] for one in by_step] for name in
-                         ('mae', 'rmse', 'r2', 'sign_agreement')}}
+            'per_step': {
+                name: [one[name] for one in by_step]
+                for name in ('mae', 'rmse', 'r2', 'sign_agreement')
+            },
+        }
     return result
 
 
@@ -95,10 +117,12 @@ def _metrics(sums: dict[str, float], scale: float) -> dict:
     mean_square = _ratio(sums['square'], count)
     variance = sums['driven_square'] / max(count, 1) - (sums['driven'] / max(count, 1)) ** 2
     explained = None if mean_square is None or variance < CONSTANT else 1 - mean_square / variance
-    return {'mae': _ratio(sums['size'] * scale, count),
-            'rmse': None if mean_square is None else float(mean_square ** 0.5 * scale),
-            'r2': explained if explained is None else float(explained),
-            'sign_agreement': _ratio(sums['same'], sums['moving'])}
+    return {
+        'mae': _ratio(sums['size'] * scale, count),
+        'rmse': None if mean_square is None else float(mean_square**0.5 * scale),
+        'r2': explained if explained is None else float(explained),
+        'sign_agreement': _ratio(sums['same'], sums['moving']),
+    }
 
 
 def _ratio(total: float, count: float) -> float | None:

@@ -31,8 +31,15 @@ class Optimisation:
     :param report: called with the sentence of every frame that cannot be read.
     """
 
-    def __init__(self, network: VlaNetwork, data: RunDataset, window: int, config: TrainConfig,
-                 updates: int, report: Callable[[str], None]):
+    def __init__(
+        self,
+        network: VlaNetwork,
+        data: RunDataset,
+        window: int,
+        config: TrainConfig,
+        updates: int,
+        report: Callable[[str], None],
+    ):
         self.plain_network = network
         self.data, self.window, self.config = data, window, config
         self.updates, self.report = updates, report
@@ -44,7 +51,8 @@ class Optimisation:
         self.accelerator = accelerator
         # The optimiser stays where it is: AdamW counts its steps on the CPU.
         self.network, self.prepared_optimizer = accelerator.prepare(
-            self.plain_network, self.optimizer, device_placement=[True, False])
+            self.plain_network, self.optimizer, device_placement=[True, False]
+        )
 
     def share_of(self, step: Sequence[plan.Draw]) -> list[Sequence[plan.Draw]]:
         """
@@ -56,11 +64,16 @@ class Optimisation:
         return self._own(step) or [step[:1]]
 
     def _own(self, step: Sequence[plan.Draw]) -> list[Sequence[plan.Draw]]:
-        return plan.share(step, self.accelerator.process_index, self.accelerator.num_processes,
-                          self.config.batch_size)
+        return plan.share(
+            step,
+            self.accelerator.process_index,
+            self.accelerator.num_processes,
+            self.config.batch_size,
+        )
 
-    def step(self, pieces: Sequence[plan.Draw], ready: Iterator[dict], done: int,
-             where: str) -> dict[str, float]:
+    def step(
+        self, pieces: Sequence[plan.Draw], ready: Iterator[dict], done: int, where: str
+    ) -> dict[str, float]:
         """
         Do one step.
 
@@ -91,10 +104,13 @@ class Optimisation:
                 whole = weight * (loss + config.gripper_weight * gripper)
                 # Gradients are averaged over the processes; what is wanted is their sum.
                 accelerator.backward(whole * accelerator.num_processes / total)
-            for name, value in (('loss', loss.item()), ('axes', axes.item()),
-                                ('gripper', gripper.item()),
-                                ('count', batch.get('weight', batch['real']).sum().item()),
-                                ('frames', len(batch['frames']))):
+            for name, value in (
+                ('loss', loss.item()),
+                ('axes', axes.item()),
+                ('gripper', gripper.item()),
+                ('count', batch.get('weight', batch['real']).sum().item()),
+                ('frames', len(batch['frames'])),
+            ):
                 sums[name] += weight * value
         norm = accelerator.clip_grad_norm_(self.network.parameters(), config.grad_clip)
         if accelerator.scaler is None:  # with FP16's, a step that overflows is left out
@@ -108,37 +124,53 @@ class Optimisation:
         """FP16 leaves out steps whose gradient overflows; where all do, nothing is learned."""
         self.skipped = self.skipped + 1 if self.prepared_optimizer.step_was_skipped else 0
         if self.skipped > MOST_SKIPPED:
-            raise UserError(f'{self.skipped} steps one after the other overflowed FP16, up to '
-                            f'{where}', expected='a few at the start',
-                            remedy='use --precision bf16 or no, or lower --learning_rate')
+            raise UserError(
+                f'{self.skipped} steps one after the other overflowed FP16, up to {where}',
+                expected='a few at the start',
+                remedy='use --precision bf16 or no, or lower --learning_rate',
+            )
 
     def _losses(self, batch: dict) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """Return sums over real chunk steps: of the motion's loss, its real axes', the dummy's."""
         device = self.accelerator.device
-        batch = {name: value.to(device) if isinstance(value, torch.Tensor) else value
-                 for name, value in batch.items()}
-        motion, gripper = self.network(batch['frames'], batch['text_ids'], batch['text_lengths'],
-                                       batch['frame_counts'], self.window)
+        batch = {
+            name: value.to(device) if isinstance(value, torch.Tensor) else value
+            for name, value in batch.items()
+        }
+        motion, gripper = self.network(
+            batch['frames'],
+            batch['text_ids'],
+            batch['text_lengths'],
+            batch['frame_counts'],
+            self.window,
+        )
         motion, gripper = motion.float(), gripper.float()
-        dummy = binary_cross_entropy_with_logits(gripper, torch.zeros_like(gripper),
-                                                 reduction='none')
-        axes = motion[..., :batch['actions'].shape[-1]].detach()
+        dummy = binary_cross_entropy_with_logits(
+            gripper, torch.zeros_like(gripper), reduction='none'
+        )
+        axes = motion[..., : batch['actions'].shape[-1]].detach()
         weighed = {'weight': batch['weight']} if 'weight' in batch else {}
-        return (motion_loss_sum(motion, batch['actions'], batch['real'], **weighed),
-                motion_loss_sum(axes, batch['actions'], batch['real'], **weighed),
-                (dummy * batch.get('weight', batch['real'])).sum())
+        return (
+            motion_loss_sum(motion, batch['actions'], batch['real'], **weighed),
+            motion_loss_sum(axes, batch['actions'], batch['real'], **weighed),
+            (dummy * batch.get('weight', batch['real'])).sum(),
+        )
 
-    def _check_finite(self, value: float, what: str, where: str,
-                      draws: Sequence[plan.Draw]) -> None:
+    def _check_finite(
+        self, value: float, what: str, where: str, draws: Sequence[plan.Draw]
+    ) -> None:
         if math.isfinite(value):
             return
-        names = sorted({self.data.runs[self.data.pieces[index][0]].path.name
-                        for index, _ in draws})
+        names = sorted(
+            {self.data.runs[self.data.pieces[index][0]].path.name for index, _ in draws}
+        )
         raise UserError(
-            f'the {what} is {value} in {where}', got=f'from {", ".join(names)}',
+            f'the {what} is {value} in {where}',
+            got=f'from {", ".join(names)}',
             expected='a finite number',
             remedy='lower --learning_rate, or use --precision bf16 or no instead of fp16; the '
-                   'policies of the epochs before are whole')
+            'policies of the epochs before are whole',
+        )
 
 
 def _adamw(network: VlaNetwork, config: TrainConfig) -> torch.optim.Optimizer:
@@ -148,6 +180,9 @@ def _adamw(network: VlaNetwork, config: TrainConfig) -> torch.optim.Optimizer:
     adapters = [value for value in state.trained(network).values() if id(value) not in own]
     rates = (config.learning_rate, config.lora_learning_rate or config.learning_rate)
     return torch.optim.AdamW(
-        [{'params': parameters, 'lr': rate, 'initial_lr': rate}
-         for parameters, rate in zip((head, adapters), rates, strict=True)],
-        weight_decay=config.weight_decay)
+        [
+            {'params': parameters, 'lr': rate, 'initial_lr': rate}
+            for parameters, rate in zip((head, adapters), rates, strict=True)
+        ],
+        weight_decay=config.weight_decay,
+    )

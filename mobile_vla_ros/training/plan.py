@@ -22,8 +22,9 @@ def mixed(*parts: object) -> int:
     return int.from_bytes(digest[:8], 'big') >> 1
 
 
-def epoch_draws(instructions: Sequence[str], seed: int, epoch: int, *,
-                balance: bool = False) -> list[Draw]:
+def epoch_draws(
+    instructions: Sequence[str], seed: int, epoch: int, *, balance: bool = False
+) -> list[Draw]:
     """
     Return the pieces of an epoch in their order.
 
@@ -35,21 +36,24 @@ def epoch_draws(instructions: Sequence[str], seed: int, epoch: int, *,
     if balance:
         counts = Counter(instructions)
         weights = torch.tensor([1 / counts[text] for text in instructions], dtype=torch.float64)
-        order = torch.multinomial(weights, len(instructions), replacement=True,
-                                  generator=generator)
+        order = torch.multinomial(
+            weights, len(instructions), replacement=True, generator=generator
+        )
     else:
         order = torch.randperm(len(instructions), generator=generator)
-    return [(index, mixed('item', seed, epoch, place))
-            for place, index in enumerate(order.tolist())]
+    return [
+        (index, mixed('item', seed, epoch, place)) for place, index in enumerate(order.tolist())
+    ]
 
 
 def steps(draws: Sequence[Draw], pieces: int) -> list[Sequence[Draw]]:
     """Return the pieces of each optimiser step; the last one of an epoch takes what is left."""
-    return [draws[start:start + pieces] for start in range(0, len(draws), pieces)]
+    return [draws[start : start + pieces] for start in range(0, len(draws), pieces)]
 
 
-def share(step: Sequence[Draw], process: int, processes: int,
-          batch_size: int) -> list[Sequence[Draw]]:
+def share(
+    step: Sequence[Draw], process: int, processes: int, batch_size: int
+) -> list[Sequence[Draw]]:
     """
     Return the batches of a step that one process does, of at most `batch_size` pieces each.
 

@@ -39,10 +39,19 @@ class Predictions:
     broken: list[str] = field(default_factory=list)
 
 
-def dataset(runs: Sequence[Run], spec: PolicySpec, tokenizer, piece_frames: int,
-            augmentation: Augmentation | None = None, *, blank_images: bool = False,
-            tokens: ImageTokens | None = None, idle_keep: float = 1.0,
-            cache: FrameCache | None = None, corrections: float = 0.0) -> RunDataset:
+def dataset(
+    runs: Sequence[Run],
+    spec: PolicySpec,
+    tokenizer,
+    piece_frames: int,
+    augmentation: Augmentation | None = None,
+    *,
+    blank_images: bool = False,
+    tokens: ImageTokens | None = None,
+    idle_keep: float = 1.0,
+    cache: FrameCache | None = None,
+    corrections: float = 0.0,
+) -> RunDataset:
     """
     Return runs as a dataset of what a policy's network takes.
 
@@ -56,41 +65,77 @@ def dataset(runs: Sequence[Run], spec: PolicySpec, tokenizer, piece_frames: int,
     said = {run.instruction for run in runs}
     instructions = sorted(said | {mirror_instruction(text) for text in said})
     ids, lengths = tokenize(tokenizer, [spec.prompt(text) for text in instructions])
-    words = {text: row[:length] for text, row, length in zip(instructions, ids, lengths,
-                                                               strict=True)}
-    return RunDataset(runs, spec.actions, spec.image, spec.window, piece_frames, words,
-                      augmentation, blank_images=blank_images or spec.blank == 'image',
-                      tokens=tokens, idle_keep=idle_keep, cache=cache, corrections=corrections)
+    words = {
+        text: row[:length] for text, row, length in zip(instructions, ids, lengths, strict=True)
+    }
+    return RunDataset(
+        runs,
+        spec.actions,
+        spec.image,
+        spec.window,
+        piece_frames,
+        words,
+        augmentation,
+        blank_images=blank_images or spec.blank == 'image',
+        tokens=tokens,
+        idle_keep=idle_keep,
+        cache=cache,
+        corrections=corrections,
+    )
 
 
 @torch.no_grad()
-def predict(network: VlaNetwork, data: RunDataset, *, workers: int = 1,
-            accelerator: Accelerator | None = None) -> Predictions:
+def predict(
+    network: VlaNetwork,
+    data: RunDataset,
+    *,
+    workers: int = 1,
+    accelerator: Accelerator | None = None,
+) -> Predictions:
     """
     Return a network's predictions for every window of a dataset.
 
     :param workers: threads that decode ahead of the network.
     :param accelerator: where several processes share the work; each gets all predictions.
     """
-    process, processes = (accelerator.process_index, accelerator.num_processes) if (
-        accelerator) else (0, 1)
+    process, processes = (
+        (accelerator.process_index, accelerator.num_processes) if (accelerator) else (0, 1)
+    )
     was_training = network.training
     network.eval()
     device = network.action_token.device
-    pieces = [list(range(start, min(start + BATCH_PIECES, len(data))))
-              for start in range(0, len(data), BATCH_PIECES)]
+    pieces = [
+        list(range(start, min(start + BATCH_PIECES, len(data))))
+        for start in range(0, len(data), BATCH_PIECES)
+    ]
     mine = range(process, len(pieces), processes)
     found = []
-    for number, batch in zip(mine, Feed(data, workers).batches([pieces[i] for i in mine]),
-                             strict=True):
-        motion, gripper = network(batch['frames'].to(device), batch['text_ids'].to(device),
-                                  batch['text_lengths'].to(device), batch['frame_counts'],
-                                  data.window)
-        found.append((number, motion.float().cpu().numpy(), gripper.float().cpu().numpy(),
-                      batch['real'].numpy(), batch['broken']))
+    for number, batch in zip(
+        mine, Feed(data, workers).batches([pieces[i] for i in mine]), strict=True
+    ):
+        motion, gripper = network(
+            batch['frames'].to(device),
+            batch['text_ids'].to(device),
+            batch['text_lengths'].to(device),
+            batch['frame_counts'],
+            data.window,
+        )
+        found.append(
+            (
+                number,
+                motion.float().cpu().numpy(),
+                gripper.float().cpu().numpy(),
+                batch['real'].numpy(),
+                batch['broken'],
+            )
+        )
     network.train(was_training)
     if processes > 1:
         found = sorted(gather_object(found), key=lambda one: one[0])
     _, motions, grippers, real, broken = zip(*found, strict=True)
-    return Predictions(np.concatenate(motions), np.concatenate(grippers), np.concatenate(real),
-                       sorted({sentence for some in broken for sentence in some}))
+    return Predictions(
+        np.concatenate(motions),
+        np.concatenate(grippers),
+        np.concatenate(real),
+        sorted({sentence for some in broken for sentence in some}),
+    )

@@ -24,14 +24,20 @@ def train_row(sums: Mapping[str, float], spec: PolicySpec, broken: list[str]) ->
     :raises UserError: when none could.
     """
     if not sums['count']:
-        raise UserError('no frame of the training takes can be read',
-                        got=' | '.join(broken[:3]), remedy=REMEDY)
-    return {'train_loss': sums['axes'] / sums['count'],
-            'train_loss_arm_act': sums['loss'] / sums['count'] * spec.head.motion_dims
-            / SEED_MOTION_DIMS,
-            'train_loss_gripper_act': sums['gripper'] / sums['count'],
-            'frames_encoded': int(sums['frames']), 'seconds': sums['seconds'],
-            'waiting_share': sums['waited_s'] / sums['seconds']}
+        raise UserError(
+            'no frame of the training takes can be read', got=' | '.join(broken[:3]), remedy=REMEDY
+        )
+    return {
+        'train_loss': sums['axes'] / sums['count'],
+        'train_loss_arm_act': sums['loss']
+        / sums['count']
+        * spec.head.motion_dims
+        / SEED_MOTION_DIMS,
+        'train_loss_gripper_act': sums['gripper'] / sums['count'],
+        'frames_encoded': int(sums['frames']),
+        'seconds': sums['seconds'],
+        'waiting_share': sums['waited_s'] / sums['seconds'],
+    }
 
 
 def val_row(found: Predictions, actions, spec: ActionSpec) -> tuple[dict, dict]:
@@ -42,31 +48,48 @@ def val_row(found: Predictions, actions, spec: ActionSpec) -> tuple[dict, dict]:
     :raises UserError: when no frame could be read, or a prediction is no number.
     """
     if not found.real.any():
-        raise UserError('no frame of the validation takes can be read',
-                        got=' | '.join(found.broken[:3]), remedy=REMEDY)
+        raise UserError(
+            'no frame of the validation takes can be read',
+            got=' | '.join(found.broken[:3]),
+            remedy=REMEDY,
+        )
     measured = measure(found.motion, actions, found.real, spec)
     if measured['loss_arm_act'] is None:
-        raise UserError('the validation loss is no finite number',
-                        remedy='lower --learning_rate, or use another --precision')
+        raise UserError(
+            'the validation loss is no finite number',
+            remedy='lower --learning_rate, or use another --precision',
+        )
     logits = torch.from_numpy(found.gripper)[torch.from_numpy(found.real)]
-    row = {'val_loss': measured['loss'], 'val_loss_arm_act': measured['loss_arm_act'],
-           'val_loss_gripper_act': float(binary_cross_entropy_with_logits(
-               logits, torch.zeros_like(logits))),
-           'acc_gripper_act': float((logits < 0).float().mean())}
-    row |= {f'val_{name}_{axis}': measured[axis][name] for axis in spec.axes
-            for name in ('mae', 'rmse', 'r2')}
+    row = {
+        'val_loss': measured['loss'],
+        'val_loss_arm_act': measured['loss_arm_act'],
+        'val_loss_gripper_act': float(
+            binary_cross_entropy_with_logits(logits, torch.zeros_like(logits))
+        ),
+        'acc_gripper_act': float((logits < 0).float().mean()),
+    }
+    row |= {
+        f'val_{name}_{axis}': measured[axis][name]
+        for axis in spec.axes
+        for name in ('mae', 'rmse', 'r2')
+    }
     return row, measured
 
 
 def head(spec: ActionSpec) -> str:
     """Return the line above the lines of the epochs."""
-    return ('epoch   train_loss_arm_act   val_loss_arm_act   val_loss   '
-            + '   '.join(f'mae {axis}' for axis in spec.axes))
+    return 'epoch   train_loss_arm_act   val_loss_arm_act   val_loss   ' + '   '.join(
+        f'mae {axis}' for axis in spec.axes
+    )
 
 
 def line(row: Mapping, spec: ActionSpec) -> str:
     """Return an epoch as a line."""
-    maes = [f'{row[f"val_mae_{axis}"]:.4f} {unit}'
-            for axis, unit in zip(spec.axes, spec.units, strict=True)]
-    return (f'{row["epoch"]:5d}   {row["train_loss_arm_act"]:18.5f}   '
-            f'{row["val_loss_arm_act"]:16.5f}   {row["val_loss"]:8.5f}   ' + '   '.join(maes))
+    maes = [
+        f'{row[f"val_mae_{axis}"]:.4f} {unit}'
+        for axis, unit in zip(spec.axes, spec.units, strict=True)
+    ]
+    return (
+        f'{row["epoch"]:5d}   {row["train_loss_arm_act"]:18.5f}   '
+        f'{row["val_loss_arm_act"]:16.5f}   {row["val_loss"]:8.5f}   ' + '   '.join(maes)
+    )

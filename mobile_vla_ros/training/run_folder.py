@@ -26,8 +26,15 @@ from mobile_vla_ros.training.state import Progress
 ROOM_FACTOR = 3 + 2 * 3
 
 # Names of what is not finished: of `files.replaced`, of the state, of bundles and links.
-PARTIALS = ('.config.yaml.*', '.history.json.*', '.report.html.*', f'.{state.NAME}.*',
-            '.best.new', '.last.new', 'checkpoints/.epoch=*')
+PARTIALS = (
+    '.config.yaml.*',
+    '.history.json.*',
+    '.report.html.*',
+    f'.{state.NAME}.*',
+    '.best.new',
+    '.last.new',
+    'checkpoints/.epoch=*',
+)
 
 
 class RunFolder:
@@ -50,12 +57,13 @@ class RunFolder:
         """Raise UserError when the folder is none, or holds a run that cannot be gone on with."""
         if self.path.exists() and not self.path.is_dir():
             raise UserError(f'{self.path} is no folder', expected='a new folder for --out')
-        ended = (self.path / 'history.json').exists() or any(
-            self.path.glob('checkpoints/epoch=*'))
+        ended = (self.path / 'history.json').exists() or any(self.path.glob('checkpoints/epoch=*'))
         if ended and not (self.path / state.NAME).exists():
-            raise UserError(f'{self.path} holds a training run already',
-                            got='a finished one, or one without its state',
-                            expected='a new folder, or one to go on in')
+            raise UserError(
+                f'{self.path} holds a training run already',
+                got='a finished one, or one without its state',
+                expected='a new folder, or one to go on in',
+            )
 
     def begin(self, told: dict, trained_bytes: int, config: dict) -> Progress | None:
         """
@@ -76,15 +84,22 @@ class RunFolder:
         self._flush_log()
         progress, told_then = found
         # A setting that came later was, in a run of before it, what it is when nobody gives it.
-        told_then = {**{name: value for name, value in defaults().items() if name in told},
-                     **told_then}
-        other = [f'{name} was {told_then.get(name)!r} and is {told.get(name)!r}'
-                 for name in sorted(set(told) | set(told_then))
-                 if told.get(name) != told_then.get(name)]
+        told_then = {
+            **{name: value for name, value in defaults().items() if name in told},
+            **told_then,
+        }
+        other = [
+            f'{name} was {told_then.get(name)!r} and is {told.get(name)!r}'
+            for name in sorted(set(told) | set(told_then))
+            if told.get(name) != told_then.get(name)
+        ]
         if other:
-            raise UserError(f'{self.path} holds an interrupted run that was told otherwise',
-                            got='; '.join(other), expected='the same command and takes',
-                            remedy='give them to go on, or train into a new folder')
+            raise UserError(
+                f'{self.path} holds an interrupted run that was told otherwise',
+                got='; '.join(other),
+                expected='the same command and takes',
+                remedy='give them to go on, or train into a new folder',
+            )
         return progress
 
     def _take(self) -> None:
@@ -93,14 +108,19 @@ class RunFolder:
             self.path.mkdir(parents=True, exist_ok=True)
             self._lock = os.open(self.path, os.O_RDONLY)
         except OSError as error:
-            raise UserError(f'{self.path} cannot be made', got=error.strerror,
-                            expected='a place for --out that can be written') from None
+            raise UserError(
+                f'{self.path} cannot be made',
+                got=error.strerror,
+                expected='a place for --out that can be written',
+            ) from None
         try:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise UserError(f'another training writes into {self.path} at the moment',
-                            expected='a folder of its own for each',
-                            remedy='wait for it, or choose another --out') from None
+            raise UserError(
+                f'another training writes into {self.path} at the moment',
+                expected='a folder of its own for each',
+                remedy='wait for it, or choose another --out',
+            ) from None
         except OSError:  # a file system without locks
             return
 
@@ -142,14 +162,21 @@ class RunFolder:
         with contextlib.suppress(OSError), (self.path / 'train.log').open('a') as log:
             log.writelines(f'{line}\n' for line in lines)
 
-    def save_state(self, network: VlaNetwork, optimizer: torch.optim.Optimizer,
-                   progress: Progress, told: dict) -> bool:
+    def save_state(
+        self, network: VlaNetwork, optimizer: torch.optim.Optimizer, progress: Progress, told: dict
+    ) -> bool:
         """Write the state; where it cannot be, say why and return False."""
         return not self.writes or self.without_dying(
-            lambda: state.save_state(self.path, network, optimizer, progress, told))
+            lambda: state.save_state(self.path, network, optimizer, progress, told)
+        )
 
-    def keep(self, network: VlaNetwork, spec: PolicySpec, history: Sequence[dict],
-             golden: Golden | None = None) -> None:
+    def keep(
+        self,
+        network: VlaNetwork,
+        spec: PolicySpec,
+        history: Sequence[dict],
+        golden: Golden | None = None,
+    ) -> None:
         """
         Write the newest epoch's bundle, point `last` and perhaps `best` at it, drop the others.
 
@@ -173,6 +200,7 @@ class RunFolder:
     def write_history(self, history: Sequence[dict], blind: dict[str, dict]) -> None:
         """Write the table of epochs, and the newest one for TensorBoard beside the baselines."""
         from torch.utils.tensorboard import SummaryWriter
+
         with replaced(self.path / 'history.json') as file:
             file.write(json.dumps(list(history), indent=2) + '\n')
         row = history[-1]
@@ -182,8 +210,9 @@ class RunFolder:
             if isinstance(value, int | float) and name != 'epoch':
                 self._board.add_scalar(name, value, row['epoch'])
         for name, entry in blind.items():
-            self._board.add_scalar(f'val_loss_arm_act of {name}', entry['loss_arm_act'],
-                                   row['epoch'])
+            self._board.add_scalar(
+                f'val_loss_arm_act of {name}', entry['loss_arm_act'], row['epoch']
+            )
         self._board.flush()
 
     def finish(self) -> None:

@@ -16,8 +16,7 @@ from mobile_vla_ros.training.takes import Takes
 MOST_SIZES = 8  # of images that a bundle names
 
 
-def golden_window(takes: Takes, window: int,
-                  cache: FrameCache) -> tuple[np.ndarray, str] | None:
+def golden_window(takes: Takes, window: int, cache: FrameCache) -> tuple[np.ndarray, str] | None:
     """
     Return the first window of a take that validates, or else of one that is trained on.
 

@@ -41,8 +41,13 @@ class Progress:
     scaler: dict = field(default_factory=dict)
 
 
-def save_state(folder: Path, network: VlaNetwork, optimizer: torch.optim.Optimizer,
-               progress: Progress, told: dict) -> None:
+def save_state(
+    folder: Path,
+    network: VlaNetwork,
+    optimizer: torch.optim.Optimizer,
+    progress: Progress,
+    told: dict,
+) -> None:
     """
     Write the state in the place of the one before.
 
@@ -52,8 +57,9 @@ def save_state(folder: Path, network: VlaNetwork, optimizer: torch.optim.Optimiz
     tensors = {f'{NETWORK}.{name}': value for name, value in trained(network).items()}
     names = {id(parameter): name for name, parameter in network.named_parameters()}
     for parameter, moments in optimizer.state.items():
-        tensors |= {f'{MOMENTS}.{key}.{names[id(parameter)]}': value
-                    for key, value in moments.items()}
+        tensors |= {
+            f'{MOMENTS}.{key}.{names[id(parameter)]}': value for key, value in moments.items()
+        }
     tensors = {name: value.detach().contiguous().cpu() for name, value in tensors.items()}
     meta = {'version': VERSION, 'told': told, 'progress': progress.__dict__}
     path, partial = folder / NAME, folder / f'.{NAME}.partial'
@@ -64,11 +70,16 @@ def save_state(folder: Path, network: VlaNetwork, optimizer: torch.optim.Optimiz
     except (OSError, SafetensorError) as error:
         partial.unlink(missing_ok=True)
         if is_disk_full(error):
-            raise no_room('the state of the training', folder,
-                          sum(value.nbytes for value in tensors.values())) from error
-        raise UserError(f'the state of the training cannot be written to {path}',
-                        got=first_line(error), remedy='see that the folder can be written') from (
-            error)
+            raise no_room(
+                'the state of the training',
+                folder,
+                sum(value.nbytes for value in tensors.values()),
+            ) from error
+        raise UserError(
+            f'the state of the training cannot be written to {path}',
+            got=first_line(error),
+            remedy='see that the folder can be written',
+        ) from (error)
     except BaseException:
         partial.unlink(missing_ok=True)
         raise
@@ -87,12 +98,17 @@ def read_state(folder: Path) -> tuple[Progress, dict] | None:
         with safe_open(path, 'pt') as file:
             meta = json.loads(file.metadata()['state'])
         if meta['version'] != VERSION:
-            raise UserError(f'{path} has another version', got=meta['version'], expected=VERSION,
-                            remedy='train into a new folder')
+            raise UserError(
+                f'{path} has another version',
+                got=meta['version'],
+                expected=VERSION,
+                remedy='train into a new folder',
+            )
         return Progress(**meta['progress']), meta['told']
     except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
-        raise UserError(f'{path} cannot be read', got=first_line(error),
-                        remedy='train into a new folder') from error
+        raise UserError(
+            f'{path} cannot be read', got=first_line(error), remedy='train into a new folder'
+        ) from error
 
 
 def restore(folder: Path, network: VlaNetwork, optimizer: torch.optim.Optimizer) -> None:
@@ -101,8 +117,12 @@ def restore(folder: Path, network: VlaNetwork, optimizer: torch.optim.Optimizer)
     parameters = trained(network)
     found = {key.partition('.')[2] for key in tensors if key.startswith(f'{NETWORK}.')}
     if found != set(parameters):
-        raise UserError(f'{folder / NAME} is of another network', got=f'{len(found)} tensors',
-                        expected=f'{len(parameters)}', remedy='train into a new folder')
+        raise UserError(
+            f'{folder / NAME} is of another network',
+            got=f'{len(found)} tensors',
+            expected=f'{len(parameters)}',
+            remedy='train into a new folder',
+        )
     with torch.no_grad():
         for key, value in tensors.items():
             kind, _, rest = key.partition('.')
@@ -117,5 +137,8 @@ def restore(folder: Path, network: VlaNetwork, optimizer: torch.optim.Optimizer)
 
 def trained(network: VlaNetwork) -> dict[str, torch.nn.Parameter]:
     """Return the parameters that are trained, by name."""
-    return {name: parameter for name, parameter in network.named_parameters()
-            if parameter.requires_grad}
+    return {
+        name: parameter
+        for name, parameter in network.named_parameters()
+        if parameter.requires_grad
+    }

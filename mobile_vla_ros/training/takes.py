@@ -52,8 +52,16 @@ class Takes:
         return self.repeats.across({run.episode_id for run in self.train})
 
 
-def load_takes(folder: Path, sampling: Sampling, accept: Sequence[str], val_share: float,
-               seed: int, *, known: dict | None = None, group_duplicates: bool = False) -> Takes:
+def load_takes(
+    folder: Path,
+    sampling: Sampling,
+    accept: Sequence[str],
+    val_share: float,
+    seed: int,
+    *,
+    known: dict | None = None,
+    group_duplicates: bool = False,
+) -> Takes:
     """
     Load and split a folder of takes.
 
@@ -68,38 +76,54 @@ def load_takes(folder: Path, sampling: Sampling, accept: Sequence[str], val_shar
     """
     loaded = read_takes(find_episodes(folder), sampling, accept)
     if not loaded.runs:
-        raise UserError(f'no take in {folder} can be used', got=refusals(loaded.skipped),
-                        expected=f'takes of verdict {" or ".join(accept)} with '
-                                 f'{sampling.window} frames in a row at {sampling.rate_hz:g} Hz',
-                        remedy='record better ones, give another rate (train: --rate_hz, '
-                               'evaluate: --rate), or take others with --accept_verdicts')
+        raise UserError(
+            f'no take in {folder} can be used',
+            got=refusals(loaded.skipped),
+            expected=f'takes of verdict {" or ".join(accept)} with '
+            f'{sampling.window} frames in a row at {sampling.rate_hz:g} Hz',
+            remedy='record better ones, give another rate (train: --rate_hz, '
+            'evaluate: --rate), or take others with --accept_verdicts',
+        )
     repeats = find_repeats(loaded.signatures)
     instructions = {run.episode_id: run.instruction for run in loaded.runs}
     named = set((known or {}).get('train_episodes', []))
     trained = named & set(instructions)
     if trained == set(instructions):
-        return Takes(loaded.runs, loaded.runs, loaded.skipped, repeats, trained_on=True,
-                     takeovers=loaded.takeovers)
+        return Takes(
+            loaded.runs,
+            loaded.runs,
+            loaded.skipped,
+            repeats,
+            trained_on=True,
+            takeovers=loaded.takeovers,
+        )
     groups = repeats.groups if group_duplicates else []
     if trained or (known or {}).get('blind_means'):
         train_ids = trained.union(*(group for group in groups if trained.intersection(group)))
         if train_ids == set(instructions):
-            raise UserError(f'every take in {folder} is nearly the same as one that the policy '
-                            'was trained on', expected='takes that differ',
-                            remedy='record some, or do not group duplicates')
+            raise UserError(
+                f'every take in {folder} is nearly the same as one that the policy was trained on',
+                expected='takes that differ',
+                remedy='record some, or do not group duplicates',
+            )
     elif len(instructions) < 2:
-        raise UserError(f'too few takes in {folder} to train and to validate',
-                        got=f'1: {next(iter(instructions))}'
-                            + (f'; left out: {refusals(loaded.skipped)}' if loaded.skipped
-                               else ''),
-                        expected='at least 2', remedy='record more takes')
+        raise UserError(
+            f'too few takes in {folder} to train and to validate',
+            got=f'1: {next(iter(instructions))}'
+            + (f'; left out: {refusals(loaded.skipped)}' if loaded.skipped else ''),
+            expected='at least 2',
+            remedy='record more takes',
+        )
     else:
         train_ids = set(split_episodes(instructions, val_share, seed, groups)[0])
-    return Takes([run for run in loaded.runs if run.episode_id in train_ids],
-                 [run for run in loaded.runs if run.episode_id not in train_ids],
-                 loaded.skipped, repeats, few_known=known is not None and (
-                     not trained or len(trained) < KNOWN_SHARE * len(named)),
-                 takeovers=loaded.takeovers)
+    return Takes(
+        [run for run in loaded.runs if run.episode_id in train_ids],
+        [run for run in loaded.runs if run.episode_id not in train_ids],
+        loaded.skipped,
+        repeats,
+        few_known=known is not None and (not trained or len(trained) < KNOWN_SHARE * len(named)),
+        takeovers=loaded.takeovers,
+    )
 
 
 def leak_lines(takes: Takes) -> list[str]:
@@ -110,20 +134,27 @@ def leak_lines(takes: Takes) -> list[str]:
     line = f'{repeats.distinct} distinct sequences of commands in {repeats.driven} takes that move'
     if not leaks:
         return [f'{line}; takes that are alike lie on one side of the split']
-    shown = [f'{len(group)} takes such as {" and ".join(group[:MOST_NAMES])}'
-             for group in leaks[:MOST_GROUPS]]
-    return [f'{line}; {len(leaks)} {"groups" if len(leaks) > 1 else "group"} of near-identical '
-            'takes on both sides of the split, so that what validates was trained on as well: '
-            + '; '.join([*shown, '…'] if len(leaks) > MOST_GROUPS else shown)
-            + ' (--group-duplicates keeps them together)']
+    shown = [
+        f'{len(group)} takes such as {" and ".join(group[:MOST_NAMES])}'
+        for group in leaks[:MOST_GROUPS]
+    ]
+    return [
+        f'{line}; {len(leaks)} {"groups" if len(leaks) > 1 else "group"} of near-identical '
+        'takes on both sides of the split, so that what validates was trained on as well: '
+        + '; '.join([*shown, '…'] if len(leaks) > MOST_GROUPS else shown)
+        + ' (--group-duplicates keeps them together)'
+    ]
 
 
 def corrected(takes: Takes) -> dict:
     """Return of the training side how many `takes` have takeovers, how many, and `seconds`."""
     ids = {run.episode_id for run in takes.train} & set(takes.takeovers)
     found = [takeover for one in ids for takeover in takes.takeovers[one]]
-    return {'takes': len(ids), 'takeovers': len(found),
-            'seconds': round(sum(takeover.seconds for takeover in found), 1)}
+    return {
+        'takes': len(ids),
+        'takeovers': len(found),
+        'seconds': round(sum(takeover.seconds for takeover in found), 1),
+    }
 
 
 def correction_lines(takes: Takes, weight: float) -> list[str]:
@@ -134,28 +165,36 @@ def correction_lines(takes: Takes, weight: float) -> list[str]:
     :raises UserError: when they are to weigh more and there are none to learn from.
     """
     known = corrected(takes)
-    words = (f'{known["takeovers"]} corrections of {known["seconds"]:g} s in {known["takes"]} of '
-             f'{len({run.episode_id for run in takes.train})} training takes')
+    words = (
+        f'{known["takeovers"]} corrections of {known["seconds"]:g} s in {known["takes"]} of '
+        f'{len({run.episode_id for run in takes.train})} training takes'
+    )
     if not weight:
         return [f'{words}, weighed as all else (--corrections)'] if known['takeovers'] else []
     if known['takeovers']:
-        return [f'{words}: their targets weigh {weight:g} times, those of the policy in the '
-                'second before each nothing']
+        return [
+            f'{words}: their targets weigh {weight:g} times, those of the policy in the '
+            'second before each nothing'
+        ]
     elsewhere = len(takes.takeovers)
     raise UserError(
         'there are no corrections to learn from',
         got=f'--corrections {weight:g} and no takeover in the training takes'
-            + (f'; {elsewhere} takes that validate have some' if elsewhere else ''),
+        + (f'; {elsewhere} takes that validate have some' if elsewhere else ''),
         expected='takes recorded while a policy drove and a person took over',
         remedy='record some with ros2 launch mobile_vla_ros drive.launch.py record:=true, or '
-               'leave out --corrections'
-               + (', or give another --split_seed' if elsewhere else ''))
+        'leave out --corrections' + (', or give another --split_seed' if elsewhere else ''),
+    )
 
 
 def repeat_record(takes: Takes) -> dict:
     """Return `takes` that move, `distinct` ones of them, `groups` alike, and those `across`."""
-    return {'takes': takes.repeats.driven, 'distinct': takes.repeats.distinct,
-            'groups': takes.near_identical, 'across': takes.leaks}
+    return {
+        'takes': takes.repeats.driven,
+        'distinct': takes.repeats.distinct,
+        'groups': takes.near_identical,
+        'across': takes.leaks,
+    }
 
 
 def split_record(takes: Takes, *, val_share: float, seed: int, group_duplicates: bool) -> dict:
@@ -175,10 +214,12 @@ def default_scale(runs: Sequence[Run], axes: Sequence[str]) -> ActionSpec:
     spec = ActionSpec(tuple(axes), (1.0,) * len(axes))
     largest = _largest(runs)[spec.columns]
     if not largest.any():
-        raise UserError(f'the robot is never told to move along {" or ".join(axes)}',
-                        got=f'{len({run.episode_id for run in runs})} training takes of zeros '
-                            'there', expected='takes that drive',
-                        remedy=_other_axes(runs, axes) or 'record some')
+        raise UserError(
+            f'the robot is never told to move along {" or ".join(axes)}',
+            got=f'{len({run.episode_id for run in runs})} training takes of zeros there',
+            expected='takes that drive',
+            remedy=_other_axes(runs, axes) or 'record some',
+        )
     return ActionSpec(spec.axes, tuple(float(value) if value > 0 else 1.0 for value in largest))
 
 
@@ -186,8 +227,12 @@ def still_lines(runs: Sequence[Run], axes: Sequence[str]) -> list[str]:
     """Say which axes some runs never drive, and which ones they do."""
     largest = dict(zip(TWIST_AXES, _largest(runs), strict=True))
     remedy = _other_axes(runs, axes)
-    return [f'{axis} is zero in every training take: its numbers mean nothing'
-            + (f'; {remedy}' if remedy else '') for axis in axes if not largest[axis]]
+    return [
+        f'{axis} is zero in every training take: its numbers mean nothing'
+        + (f'; {remedy}' if remedy else '')
+        for axis in axes
+        if not largest[axis]
+    ]
 
 
 def _largest(runs: Sequence[Run]) -> np.ndarray:

@@ -27,8 +27,12 @@ def margin(policy: np.ndarray, baseline: np.ndarray, steps: np.ndarray, seed: in
     """
     there = steps > 0
     apart, steps = (policy - baseline)[there], steps[there]
-    result = {'difference': _finite(apart.sum() / max(steps.sum(), 1)), 'low': None, 'high': None,
-              'takes': len(steps)}
+    result = {
+        'difference': _finite(apart.sum() / max(steps.sum(), 1)),
+        'low': None,
+        'high': None,
+        'takes': len(steps),
+    }
     if len(steps) > 1 and result['difference'] is not None:
         rng = np.random.default_rng(seed)
         times = rng.multinomial(len(steps), np.full(len(steps), 1 / len(steps)), RESAMPLES)
@@ -80,50 +84,79 @@ def sentences(policy: Mapping, baselines: Mapping[str, Mapping], blank: str = ''
         return ['The policy predicts numbers that are not finite: it cannot be used.']
     said = []
     if policy['trained_on']:
-        said.append('The policy was trained on all of these takes: the numbers tell what it '
-                    'remembers, not how well it drives. Measure on takes that it has not seen.')
-    return [*said, _beside_the_blind(policy, baselines), _certainty(policy['margin']),
-            _image(policy, blank), *_pictures(policy, blank), _instruction(policy, blank)]
+        said.append(
+            'The policy was trained on all of these takes: the numbers tell what it '
+            'remembers, not how well it drives. Measure on takes that it has not seen.'
+        )
+    return [
+        *said,
+        _beside_the_blind(policy, baselines),
+        _certainty(policy['margin']),
+        _image(policy, blank),
+        *_pictures(policy, blank),
+        _instruction(policy, blank),
+    ]
 
 
 def _beside_the_blind(policy: Mapping, baselines: Mapping[str, Mapping]) -> str:
     best = policy['best_baseline']
     losses = f'its loss is {policy["loss"]:.5f}, that of {best} {baselines[best]["loss"]:.5f}'
     if policy['better']:
-        return (f'The policy is better than every predictor that sees no image: {losses}, the '
-                'best of them.')
+        return (
+            f'The policy is better than every predictor that sees no image: {losses}, the '
+            'best of them.'
+        )
     others = [name for name in baselines if name not in policy['better_than'] and name != best]
-    return (f'The policy is NOT better than a predictor that sees no image: {losses}.'
-            + (f' Nor is it better than {listed(others)}.' if others else ''))
+    return f'The policy is NOT better than a predictor that sees no image: {losses}.' + (
+        f' Nor is it better than {listed(others)}.' if others else ''
+    )
 
 
 def _certainty(found: Mapping) -> str:
     takes = found['takes']
     if takes < FEW_TAKES:
-        return (f'Only {takes} {"takes validate" if takes > 1 else "take validates"}: too few to '
-                'tell that difference from chance.')
+        return (
+            f'Only {takes} {"takes validate" if takes > 1 else "take validates"}: too few to '
+            'tell that difference from chance.'
+        )
     low, high = found['low'], found['high']
-    draws = (f'in 95 % of {RESAMPLES} draws from these {takes} takes that difference lies between '
-             f'{low:+.5f} and {high:+.5f}')
-    return (f'It is more than chance: {draws}.' if sure(found)
-            else f'It may be chance: {draws}.')
+    draws = (
+        f'in 95 % of {RESAMPLES} draws from these {takes} takes that difference lies between '
+        f'{low:+.5f} and {high:+.5f}'
+    )
+    return f'It is more than chance: {draws}.' if sure(found) else f'It may be chance: {draws}.'
 
 
 def _image(policy: Mapping, blank: str) -> str:
     if blank == 'image':
         return 'It was trained without images, as a control.'
-    return _control(policy, 'image_blanked', 'without the image', (
-        'It looks at the image', 'It does not look at the image, or gains nothing by it',
-        'Whether it looks at the image cannot be told'))
+    return _control(
+        policy,
+        'image_blanked',
+        'without the image',
+        (
+            'It looks at the image',
+            'It does not look at the image, or gains nothing by it',
+            'Whether it looks at the image cannot be told',
+        ),
+    )
 
 
 def _pictures(policy: Mapping, blank: str) -> Sequence[str]:
     if blank == 'image':
         return []
-    return [_control(policy, 'frames_shuffled', "with each take's pictures in random order", (
-        'It tells one picture of a take from another',
-        'It does not tell one picture of a take from another',
-        'Whether it tells one picture of a take from another cannot be told'))]
+    return [
+        _control(
+            policy,
+            'frames_shuffled',
+            "with each take's pictures in random order",
+            (
+                'It tells one picture of a take from another',
+                'It does not tell one picture of a take from another',
+                'Whether it tells one picture of a take from another cannot be told',
+            ),
+        )
+    ]
 
 
 def _instruction(policy: Mapping, blank: str) -> str:
@@ -131,19 +164,31 @@ def _instruction(policy: Mapping, blank: str) -> str:
         return 'It was trained without instructions, as a control.'
     if policy['instruction_swapped'] is None:
         return 'Whether it listens to the instruction cannot be told: all takes have the same one.'
-    return _control(policy, 'instruction_swapped', 'told something else', (
-        'It listens to the instruction',
-        'It does not listen to the instruction, or gains nothing by it',
-        'Whether it listens to the instruction cannot be told'))
+    return _control(
+        policy,
+        'instruction_swapped',
+        'told something else',
+        (
+            'It listens to the instruction',
+            'It does not listen to the instruction, or gains nothing by it',
+            'Whether it listens to the instruction cannot be told',
+        ),
+    )
 
 
 def _control(policy: Mapping, control: str, when: str, words: tuple[str, str, str]) -> str:
     """Say whether a policy is worse for what was done to it: yes, no, or it cannot be told."""
     answer = dict(zip((True, False, None), words, strict=True))[heeds(policy, control)]
     loss, share = policy[control]['loss'], policy['change_share'][control]
-    return (f'{answer}: {when} its loss is {"no number" if loss is None else f"{loss:.5f}"}'
-            + ('' if share is None else
-               f' and its action changes by {share:.0%} of what is driven on average') + '.')
+    return (
+        f'{answer}: {when} its loss is {"no number" if loss is None else f"{loss:.5f}"}'
+        + (
+            ''
+            if share is None
+            else f' and its action changes by {share:.0%} of what is driven on average'
+        )
+        + '.'
+    )
 
 
 def listed(names: Sequence[str]) -> str:

@@ -19,8 +19,9 @@ class Slow(NoOpPolicy):
 
     def __init__(self):
         super().__init__()
-        self.spec = type(self.spec)(**{
-            **self.spec.__dict__, 'rate_hz': 10.0, 'window': 4, 'chunk': CHUNK})
+        self.spec = type(self.spec)(
+            **{**self.spec.__dict__, 'rate_hz': 10.0, 'window': 4, 'chunk': CHUNK}
+        )
 
     def infer(self, window, instruction):
         """Refuse a window of another spacing than the trained one; else think."""
