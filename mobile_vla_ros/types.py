@@ -17,6 +17,9 @@ SOURCES = {'unknown': 0, 'teleop': 1, 'policy': 2, 'takeover': 3}
 SOURCE_NAMES = {number: name for name, number in SOURCES.items()}
 
 
+# Kosmos-2 reads 2048 tokens, up to four for one character, and the cost grows with their square.
+MAX_INSTRUCTION_CHARS = 500
+
 # What a control may be kept from; empty: from nothing.
 BLANKS = ('', 'image', 'instruction')
 

@@ -43,6 +43,7 @@ LIVE = (
     'test_inference_latency',
     'test_inference_worker',
     'test_live',
+    'test_rewording',
 )
 
 

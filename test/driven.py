@@ -4,13 +4,14 @@ import threading
 import time
 
 import numpy as np
-from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
+from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
 from geometry_msgs.msg import TwistStamped
 from rclpy.qos import QoSProfile, qos_profile_sensor_data
 from ros_helpers import status_values, wait_until
 from sensor_msgs.msg import Image
 
-from mobile_vla_ros.nodes.common import LATCHED
+from mobile_vla_ros.nodes.common import LATCHED, status_message
+from mobile_vla_ros.safety.status import GuardStatus, State
 
 OK, HOLD, FAULT = DiagnosticStatus.OK, DiagnosticStatus.WARN, DiagnosticStatus.ERROR
 PERIOD_S = 0.1
@@ -42,8 +43,12 @@ class Camera:
     def _work(self):
         while not self.closing.wait(PERIOD_S):
             self.guard.publish(
-                DiagnosticStatus(
-                    message=self.state, values=[KeyValue(key='linear_x', value=str(self.speed))]
+                status_message(
+                    'guard',
+                    self.state,
+                    GuardStatus(
+                        State(self.state), armed=True, twist=np.eye(6)[0] * self.speed
+                    ).values(),
                 )
             )
             mode = self.mode

@@ -7,6 +7,7 @@ import pytest
 from mobile_vla_ros.nodes import joystick
 from mobile_vla_ros.nodes.console_status import Heard, choices_of, rows, takes_of, typing_rows
 from mobile_vla_ros.nodes.terminal import clean, columns, cut, wrap
+from mobile_vla_ros.safety.status import GuardStatus, State
 
 TAKES = {'go to the red box': 3, 'go to the blue ball': 11, 'circle the cone': 1}
 VALUES = {
@@ -23,7 +24,7 @@ VALUES = {
     'problem': '',
     'last_reasons': 'camera at 7.1 Hz of 10.0; worst gap 0.4 s',
 }
-GUARD = Heard(9.9, 'teleop', {'reason': '', 'armed': 'true'})
+GUARD = Heard(9.9, 'teleop', GuardStatus(State.TELEOP, armed=True).values())
 
 
 def shown(state='recording', *, now_s=10.0, guard=GUARD, stick=joystick.NEVER, **values):
@@ -52,7 +53,8 @@ def test_nothing_running():
 
 def test_a_guard_that_holds_the_robot_names_the_key_that_arms_it():
     """On a robot nothing moves before: the reason and the remedy stand in the line."""
-    guard = Heard(9.9, 'disarmed', {'reason': 'not armed yet', 'armed': 'false'})
+    status = GuardStatus(State.DISARMED, armed=False, sentence='not armed yet')
+    guard = Heard(9.9, 'disarmed', status.values())
     assert shown(guard=guard)[-1] == 'throttle 50% | guard disarmed: not armed yet (X arms it)'
 
 

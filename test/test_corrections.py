@@ -23,6 +23,7 @@ from mobile_vla_ros.episode.schema import EpisodeInfo
 from mobile_vla_ros.episode.writer import EpisodeWriter
 from mobile_vla_ros.errors import UserError
 from mobile_vla_ros.model.bundle import load_bundle
+from mobile_vla_ros.safety.status import GuardStatus, State, StopReason
 from mobile_vla_ros.sim.arena import Arena
 from mobile_vla_ros.sim.corrector import Corrector
 from mobile_vla_ros.sim.suites import scene
@@ -46,6 +47,11 @@ def fresh_accelerate():
 # --- who each command came from ---
 
 
+def report(source, reason=StopReason.NONE):
+    """Return a report of the guard; only its values count."""
+    return GuardStatus(State.TELEOP, True, source, reason, 'a sentence for people')
+
+
 def heard(ticks, *, late=0, swapped=False):
     """
     Label the commands of a guard's ticks: (source, reason), one each 50 ms.
@@ -56,13 +62,13 @@ def heard(ticks, *, late=0, swapped=False):
     :param swapped: the status of a tick comes before its command, as after a stall.
     """
     labels, found, under_way = Labels(), [], []
-    labels.status('none', '', 1, 0)
+    labels.status(report('none'), 1, 0)
     said = None
     for tick, (source, reason) in enumerate(ticks):
         sent_ns = (tick + 1) * 50 * MS
         if (source, reason) != said or tick % 2:
             said = source, reason
-            under_way.append((tick + late, source, reason, sent_ns + 2 * MS))
+            under_way.append((tick + late, report(source, reason), sent_ns + 2 * MS))
         arrivals = [
             (labels.status, (*status, sent_ns)) for due, *status in under_way if due <= tick
         ]
@@ -76,10 +82,10 @@ def heard(ticks, *, late=0, swapped=False):
 
 
 TICKS = (
-    [('policy', '')] * 4
-    + [('takeover', '')] * 5
-    + [('takeover', 'teleop is silent')] * 3
-    + [('policy', '')] * 4
+    [('policy', StopReason.NONE)] * 4
+    + [('takeover', StopReason.NONE)] * 5
+    + [('takeover', StopReason.TELEOP_SILENT)] * 3
+    + [('policy', StopReason.NONE)] * 4
 )
 
 
@@ -106,7 +112,7 @@ def test_a_takeover_begins_and_ends_with_an_event():
 def test_a_guard_that_fell_silent_labels_nothing():
     """Its last word says nothing of commands a second and a half later."""
     labels = Labels()
-    labels.status('policy', '', 1, 0)
+    labels.status(report('policy'), 1, 0)
     for sent_ns in (2, 2 + FRESH_NS):
         labels.command(Command(np.zeros(6), sent_ns, sent_ns), sent_ns, 0)
     assert labels.ready(PATIENCE_NS - 1) == []

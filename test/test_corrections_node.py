@@ -1,8 +1,11 @@
 """A takeover in mid-drive through the live guard and recorder: who each command came from."""
 
+import os
 from itertools import pairwise
+from pathlib import Path
 
 import numpy as np
+import pytest
 from diagnostic_msgs.msg import DiagnosticStatus
 from geometry_msgs.msg import Twist, TwistStamped
 from rclpy.qos import qos_profile_sensor_data
@@ -13,6 +16,7 @@ from mobile_vla_ros.episode.reader import Episode
 from mobile_vla_ros.nodes.images import from_rgb
 from mobile_vla_ros.types import SOURCE_NAMES
 
+REWORDED = Path(__file__).resolve().parent / 'reworded'
 # The base follows within a tick: the sign of a command tells who wished it.
 GUARD = {
     'max_acceleration': [1000.0, 1000.0, 1000.0],
@@ -22,8 +26,18 @@ GUARD = {
 }
 
 
-def test_labels_change_with_the_very_command_that_changes_hands(nodes, client, tmp_path):
-    """The status of a tick comes after its command: that one was labelled as the driver before."""
+@pytest.mark.parametrize('sentences', ['as they are', 'reworded'])
+def test_labels_change_with_the_very_command_that_changes_hands(
+    nodes, client, tmp_path, monkeypatch, sentences
+):
+    """
+    The status of a tick comes after its command: that one was labelled as the driver before.
+
+    And a takeover ended 300 ms later where the guard had another sentence for a person's silence.
+    """
+    if sentences == 'reworded':
+        path = os.pathsep.join(filter(None, (str(REWORDED), os.environ.get('PYTHONPATH'))))
+        monkeypatch.setenv('PYTHONPATH', path)
     nodes.start('guard_node', params=GUARD)
     nodes.start('recorder_node', params={'data_dir': str(tmp_path), 'instruction': 'go'})
     driven = client.subscribe('cmd_vel', Twist)

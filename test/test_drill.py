@@ -40,7 +40,7 @@ def test_a_killed_policy_an_estop_and_an_ended_guard_stop_the_base(tmp_path):
         assert row['largest_mps'] <= 1.0
     assert killed['guard'].startswith('fault')
     assert killed['zero_ms'] > estop['zero_ms']
-    assert estop['guard'] == 'estop: e-stop is pressed'
+    assert estop['guard'] == 'estop: the e-stop is pressed'
     assert 'status 0' in ended['note']
     assert json.loads((log / 'drill.json').read_text())[1] == estop
     # A node that is started again does not write over what it said before.

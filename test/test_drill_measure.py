@@ -16,10 +16,12 @@ from mobile_vla_ros.nodes import drill_measure as measure
 from mobile_vla_ros.nodes.drill_judge import Heard, judge
 from mobile_vla_ros.nodes.drill_load import Load
 from mobile_vla_ros.nodes.drill_row import Row, in_short, last_of, sure
+from mobile_vla_ros.safety.status import GuardStatus, State, StopReason
 
 MS = 1_000_000
 BY_NAME = {fault.name: fault for fault in FAULTS}
-OLD, SILENT = 'observation is too old', 'inference is silent'
+OLD, SILENT = StopReason.OBSERVATION_OLD, StopReason.POLICY_SILENT
+FROZEN, ESTOP = StopReason.CAMERA_FROZEN, StopReason.ESTOP
 PERSON = (0.7, 0.0, 0.0, 0.0, 0.0, 0.4)
 
 
@@ -32,15 +34,21 @@ def commands(*speeds: float, step_ms: int = 50) -> list:
     return [(number * step_ms * MS, twist(speed)) for number, speed in enumerate(speeds)]
 
 
-def said(*words: str, at: int = 30, state: str = 'fault', armed: str = 'false') -> list:
-    """Return a status of the guard for each reason, from a moment in ms on."""
+def report(state: str, reason: StopReason = StopReason.NONE, source='none', armed=False):
+    """Return a report of the guard; its sentence is for people and never the same."""
+    words = '' if reason == StopReason.NONE else f'because of {reason.value}'
+    return GuardStatus(State(state), armed, source, reason, words)
+
+
+def said(*reasons, at: int = 30, state: str = 'fault', armed: bool = False) -> list:
+    """Return a report of the guard for each reason, from a moment in ms on."""
     return [
-        ((at + number) * MS, state, {'reason': reason, 'source': 'none', 'armed': armed})
-        for number, reason in enumerate(words)
+        ((at + number) * MS, report(state, reason, armed=armed))
+        for number, reason in enumerate(reasons)
     ]
 
 
-AFTER = said('disarmed after a fault', at=2100, state='disarmed')
+AFTER = said(OLD, at=2100, state='disarmed')
 
 
 def heard(
@@ -54,7 +62,7 @@ def heard(
     health=(),
     late=0,
     told=None,
-    why='',
+    why=None,
     after=AFTER,
     refusals=(),
 ) -> Heard:
@@ -152,17 +160,17 @@ def test_a_stop_is_measured_from_when_it_could_be_known():
 @pytest.mark.parametrize(
     ('name', 'why', 'is_kept'),
     [
-        ('camera_frozen', 'the camera is frozen: new stamps with the same picture', True),
+        ('camera_frozen', FROZEN, True),
         ('camera_frozen', OLD, None),
         ('camera_black', OLD, None),
-        ('camera_black', '', None),
+        ('camera_black', None, None),
         ('proposal_nan', SILENT, None),
         ('clock_back', OLD, None),
         ('estop', OLD, None),
-        ('clock_back', 'stamp of the observation lies in the future', True),
+        ('clock_back', StopReason.OBSERVATION_FUTURE, True),
         ('inference_killed', SILENT, True),
         ('inference_killed', OLD, True),
-        ('inference_killed', 'the camera is frozen', None),
+        ('inference_killed', FROZEN, None),
     ],
 )
 def test_a_stop_for_another_reason_shows_nothing(name, why, is_kept):
@@ -170,7 +178,7 @@ def test_a_stop_for_another_reason_shows_nothing(name, why, is_kept):
     row = judge(BY_NAME[name], heard((1.0, 0.0, 0.0), why=why))
     assert (row.kept, sure(row)) == (is_kept, is_kept is not None)
     if why and not is_kept:
-        assert why in row.guard
+        assert why.value in row.guard
         assert 'another reason' in row.note
     late = judge(BY_NAME[name], heard((1.0,) * 9 + (0.0,), why=why))
     assert late.kept is False  # whatever stopped it then
@@ -193,14 +201,15 @@ def test_a_base_that_drives_again_by_itself_is_broken(name):
 
     def told(after, tail=(0.0, 0.0)):
         return judge(
-            BY_NAME[name], heard((1.0, *rest, *tail), why=why, after=after, refusals=(OLD,))
+            BY_NAME[name],
+            heard((1.0, *rest, *tail), why=why, after=after, refusals=((OLD.value,),)),
         )
 
     assert told(AFTER).kept is True
     drives = told(AFTER, (0.0, 0.1, 0.0))
     assert (drives.kept, sure(drives)) == (False, True)
     assert 'drove again by itself' in drives.note
-    armed = told(said('', at=2100, state='waiting', armed='true'))
+    armed = told(said(StopReason.NO_PROPOSAL, at=2100, state='waiting', armed=True))
     assert (armed.kept, sure(armed)) == (False, True)
     assert 'was armed' in armed.note
     assert told([]).kept is None  # a guard that says nothing shows nothing
@@ -215,12 +224,14 @@ def test_late_images_are_refused_whoever_arms():
     def told(*refusals, speeds=()):
         return judge(late, heard((1.0, 0.0, 0.0, *speeds), why=OLD, refusals=refusals))
 
-    assert told('Not armed: images arrive 3.02 s old', OLD).kept is True
-    assert '3.02 s old' in told('images arrive 3.02 s old').note
-    for nothing in ((), ('',), (OLD, ''), (SILENT,)):
+    old = (OLD.value,)
+    camera_old = ('inference', StopReason.CAMERA_STAMP_OLD.value)
+    assert told(camera_old, old).kept is True
+    assert StopReason.CAMERA_STAMP_OLD.value in told(camera_old).note
+    for nothing in ((), ((),), (old, ()), ((SILENT.value,),)):
         assert told(*nothing).kept is None
-    assert told(OLD, speeds=(0.1,)).kept is False
-    assert told(OLD, speeds=(0.0,) * 9 + (0.1, 0.0)).kept is False
+    assert told(old, speeds=(0.1,)).kept is False
+    assert told(old, speeds=(0.0,) * 9 + (0.1, 0.0)).kept is False
 
 
 def test_a_stop_that_is_late_or_not_there_is_broken():
@@ -229,7 +240,7 @@ def test_a_stop_that_is_late_or_not_there_is_broken():
     assert judge(BY_NAME['estop'], heard(told=late)).kept is False
     assert judge(
         BY_NAME['estop'],
-        heard(told=[(1, twist(1.0)), (250 * MS, twist())], why='e-stop is pressed'),
+        heard(told=[(1, twist(1.0)), (250 * MS, twist())], why=ESTOP),
     ).kept
     never = judge(BY_NAME['estop'], heard((1.0,) * 9))
     assert (never.kept, never.zero_ms) == (False, None)
@@ -241,7 +252,7 @@ def test_a_stop_that_is_late_or_not_there_is_broken():
 
 def test_ten_times_the_limit_must_be_limited_and_not_stopped():
     """Speed within the limits; a base that stands shows nothing."""
-    large, on = BY_NAME['proposal_large'], said('', state='driving')
+    large, on = BY_NAME['proposal_large'], said(StopReason.NONE, state='driving')
     assert judge(large, heard((1.0, 1.0, 1.0), status=on)).kept is True
     assert judge(large, heard((1.0, 1.01, 1.0), status=on)).kept is False
     assert judge(large, heard((1.0, 0.0, 0.0), status=on)).kept is False
@@ -267,7 +278,7 @@ def test_a_plan_of_before_another_instruction_is_not_played_on():
     on = heard(
         rows,
         health=[(90 * MS, False), (180 * MS, True)],
-        status=said('a new instruction is being looked at', state='waiting'),
+        status=said(StopReason.NEW_INSTRUCTION, state='waiting'),
     )
     assert judge(told, on).kept is True
     for health in ([(90 * MS, False), (220 * MS, True)], [(180 * MS, True)], []):
@@ -297,14 +308,14 @@ def test_a_drive_that_does_not_go_on_is_not_kept(name):
         ),
     )
     assert (ended.kept, sure(ended)) == (None, False)
-    assert OLD in ended.note
+    assert OLD.value in ended.note
 
 
 def test_a_person_s_own_command_must_come_out():
     """Not something on the way to it."""
     rows = [(50 * MS, twist(0.9, 0.2)), (100 * MS, PERSON)]
     teleop = BY_NAME['teleop']
-    status = [(60 * MS, 'teleop', {'source': 'takeover', 'reason': ''})]
+    status = [(60 * MS, report('teleop', source='takeover'))]
     row = judge(teleop, heard(told=rows, status=status))
     assert (row.kept, row.zero_ms) == (True, 100.0)
     assert judge(teleop, heard(told=rows[:1], status=status)).kept is False
@@ -314,7 +325,9 @@ def test_a_person_s_own_command_must_come_out():
     assert (mixed.kept, sure(mixed)) == (False, True)
     silent = judge(teleop, heard(told=[*rows, (150 * MS, twist())], status=status))
     assert silent.kept is None
-    assert judge(teleop, heard(told=rows, status=said('', state='driving'))).kept is None
+    assert (
+        judge(teleop, heard(told=rows, status=said(StopReason.NONE, state='driving'))).kept is None
+    )
 
 
 def test_after_a_person_the_policy_stays_out_for_the_hold():
@@ -327,8 +340,8 @@ def test_after_a_person_the_policy_stays_out_for_the_hold():
             injected=0,
             seen=300,
             status=[
-                (5 * MS, 'teleop', {'source': 'takeover', 'reason': ''}),
-                *said('teleop is silent', at=310, state='teleop'),
+                (5 * MS, report('teleop', source='takeover')),
+                *said(StopReason.TELEOP_SILENT, at=310, state='teleop'),
             ],
         ),
     )
@@ -382,11 +395,11 @@ def test_a_busy_machine_can_leave_an_answer_open(zero, late, waited, is_kept, ce
 def test_a_lucky_attempt_says_what_came_before_it():
     """Kept after broken is told: in the row's note, and beside its mark."""
     broken = Row('estop', 'e', '', '', False, zero_ms=312.0, waited_ms=200.0)
-    other = Row('estop', 'e', '', '', None, zero_ms=90.0, guard=OLD, note='another reason')
+    other = Row('estop', 'e', '', '', None, zero_ms=90.0, guard='too old', note='another reason')
     row = last_of([broken, other, Row('estop', 'e', '', '', True, zero_ms=100.0, note='so')])
     assert (row.kept, row.attempts) == (True, 3)
     assert row.note == (
-        f'so; before: broken (312 ms) while a node waited 200 ms for a CPU, {OLD}; another reason'
+        'so; before: broken (312 ms) while a node waited 200 ms for a CPU, too old; another reason'
     )
     assert 'kept (attempt 3)' in table([row.as_dict()])
     assert last_of([row]).attempts == 1
@@ -432,20 +445,20 @@ def test_the_guard_s_first_word_after_the_fault_is_quoted():
         heard(
             (1.0, 0.0),
             status=[
-                (-5, 'driving', {}),
-                (20 * MS, 'driving', {'source': 'policy'}),
-                (40 * MS, 'estop', {'reason': 'e-stop is pressed'}),
-                (60 * MS, 'disarmed', {}),
+                (-5, report('driving')),
+                (20 * MS, report('driving', source='policy')),
+                (40 * MS, report('estop', ESTOP)),
+                (60 * MS, report('disarmed')),
             ],
         ),
     )
-    assert row.guard == 'estop: e-stop is pressed'
+    assert row.guard == 'estop: because of estop'
 
 
 def test_tables_show_every_row_and_say_how_far_to_trust_it():
     """Text, Markdown and JSON of the same rows; a broken promise stands out."""
     rows = [
-        judge(BY_NAME['estop'], heard((1.0, 0.0), why='e-stop is pressed')).as_dict(),
+        judge(BY_NAME['estop'], heard((1.0, 0.0), why=ESTOP)).as_dict(),
         {
             **judge(BY_NAME['camera_black'], heard((1.0, 1.0), late=31)).as_dict(),
             'attempts': 2,

@@ -10,6 +10,8 @@ from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 from ros_helpers import status_values
 from std_msgs.msg import Bool
 
+from mobile_vla_ros.safety.status import StopReason
+
 # A base that reaches any speed within a tick, where a test is not about acceleration.
 NIMBLE = {'max_acceleration': [1000.0, 1000.0, 1000.0]}
 NO_RECEIPT = QoSProfile(depth=1, reliability=ReliabilityPolicy.BEST_EFFORT)
@@ -64,7 +66,10 @@ class Drive:
 
         def look():
             for status in self.status.messages[seen:]:
-                if status.message == state and reason in status_values(status)['reason']:
+                if status.message == state and (
+                    reason in (values := status_values(status))['reason']
+                    or reason == values['stop_reason']
+                ):
                     return status
             return None
 
@@ -104,7 +109,7 @@ def test_a_stale_observation_stops_the_base_however_fresh_the_message(nodes, cli
     """Proposals that arrive at 20 Hz but stem from images of 0.5 s ago give zero."""
     drive = Drive(nodes, client, arm_at_start=True)
     with drive.propose(age_s=0.5):
-        drive.until('fault', 'too old')
+        drive.until('fault', StopReason.OBSERVATION_OLD)
         assert not any(map(moving, drive.next_commands(10)))
     assert not any(map(moving, drive.commands.messages))
 
@@ -118,7 +123,7 @@ def test_a_policy_that_falls_silent_stops_the_base_and_disarms(nodes, client):
         drive.until('driving')
         drive.next_commands()
     silent = len(drive.commands)
-    drive.until('disarmed', 'inference is silent', 2.0)
+    drive.until('disarmed', StopReason.POLICY_SILENT, 2.0)
     last = max(i for i, m in enumerate(drive.commands.messages) if moving(m))
     assert drive.commands.times[last] - drive.commands.times[silent - 1] < 0.5
     with drive.propose():
@@ -133,7 +138,7 @@ def test_nan_stops_the_base(nodes, client):
     with drive.propose():
         drive.until('driving')
     with drive.propose(x=float('nan')):
-        drive.until('disarmed', 'not finite')
+        drive.until('disarmed', StopReason.PROPOSAL_NOT_FINITE)
         assert not any(map(moving, drive.next_commands(10)))
 
 

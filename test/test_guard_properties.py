@@ -6,8 +6,10 @@ import numpy as np
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from mobile_vla_ros.safety.guard import Guard, GuardConfig, State
+from mobile_vla_ros.safety.config import GuardConfig
+from mobile_vla_ros.safety.guard import Guard
 from mobile_vla_ros.safety.limits import Limits
+from mobile_vla_ros.safety.status import Health, Level, State, StopReason
 
 MS = 1_000_000
 LIMITS = Limits(
@@ -15,6 +17,8 @@ LIMITS = Limits(
 )
 AGE_MS, SILENT_MS, FUTURE_MS, TELEOP_MS, HOLD_MS, LONGEST_MS = 300, 200, 100, 300, 600, 100
 PLANAR = [0, 1, 5]
+HOLD = Health.hold(StopReason.NO_IMAGE, 'a reason')
+FAULT = Health.fault(StopReason.CAMERA_FROZEN, 'a reason')
 
 number = st.floats(-3, 3) | st.sampled_from([math.nan, math.inf, -math.inf, 1.7e308, 5e-324, 0.0])
 wild = st.lists(number, min_size=6, max_size=6)
@@ -24,7 +28,6 @@ good = st.one_of(  # what a drive is made of, without which there would be nothi
     st.tuples(st.just('propose'), tame, st.sampled_from([0, 100, 280])),
     st.tuples(st.just('teleop'), tame),
     st.tuples(st.just('arm')),
-    st.tuples(st.just('proposing')),
     st.tuples(st.just('wait')),
 )
 bad = st.one_of(
@@ -32,8 +35,8 @@ bad = st.one_of(
     st.tuples(st.just('teleop'), wild),
     st.tuples(st.just('estop'), st.booleans()),
     st.tuples(st.just('disarm')),
-    st.tuples(st.just('rival'), st.sampled_from(['', '/nav'])),
-    st.tuples(st.just('hold'), st.just('a reason'), st.booleans()),
+    st.tuples(st.just('competing_publisher'), st.sampled_from(['', '/nav'])),
+    st.tuples(st.just('policy_health'), st.sampled_from([Health.ok(), HOLD, FAULT])),
     st.tuples(st.just('step'), st.integers(-10_000, 10_000)),
 )
 event = st.one_of(good, good, good, bad)
@@ -78,10 +81,10 @@ class Witness:
         elif name != 'wait':
             if name == 'estop':
                 self.pressed = values[0]
-            elif name == 'rival':
+            elif name == 'competing_publisher':
                 self.rival = values[0]
-            elif name in ('hold', 'proposing'):
-                self.word = values if name == 'hold' else None
+            elif name == 'policy_health':
+                self.word = None if values[0].level == Level.OK else values[0]
                 values += (self.steady * MS,)
             getattr(self.guard, name)(*values)
 
@@ -106,7 +109,8 @@ class Witness:
         if decision.state not in (State.TELEOP, State.DRIVING):
             assert not out.any()
             assert decision.source == 'none'
-            assert decision.reason
+            assert decision.sentence
+            assert decision.stop_reason != StopReason.NONE
 
     def allowed(self, decision, armed):
         """Who may drive: nobody, the person whose command is fresh, or the policy."""
@@ -154,7 +158,7 @@ class Witness:
 @settings(max_examples=300, deadline=None)
 @given(history, st.booleans(), st.booleans())
 @example([*[(FORWARD, 50)] * 6, (('step', 5000), 0)], True, True)
-@example([(FORWARD, 50), (('hold', 'a reason', False), 0), (FORWARD, 50)], True, True)
+@example([(FORWARD, 50), (('policy_health', HOLD), 0), (FORWARD, 50)], True, True)
 @example([(FORWARD, 50), (('teleop', [0, 0.5, 0, 0, 0, 0]), 50), (FORWARD, 50)], True, True)
 @example([(FORWARD, 50), (('wait',), SILENT_MS)], True, True)
 @example([(FORWARD, 50), (('propose', [0.5, 0, 0, 0, 0, 0], AGE_MS), 1)], True, True)
@@ -171,7 +175,7 @@ def test_whatever_happens_the_output_is_bounded_smooth_and_allowed(events, armed
 def test_after_a_fault_nothing_moves_before_somebody_arms(events):
     """Whatever is heard then, other than an arming, the base stands."""
     witness = Witness(latch=True, armed=True)
-    witness.tell('hold', 'the camera is frozen', True)
+    witness.tell('policy_health', FAULT)
     witness.tick(50)
     for told, after in events:
         if told[0] != 'arm':

@@ -4,8 +4,10 @@ import numpy as np
 import pytest
 
 from mobile_vla_ros.errors import UserError
-from mobile_vla_ros.safety.guard import Guard, GuardConfig, State
+from mobile_vla_ros.safety.config import GuardConfig
+from mobile_vla_ros.safety.guard import Guard
 from mobile_vla_ros.safety.limits import Limits
+from mobile_vla_ros.safety.status import Health, State, StopReason
 
 MS = 1_000_000
 TICK = 50 * MS
@@ -13,6 +15,11 @@ FORWARD = np.array([0.5, 0, 0, 0, 0, 0])
 LEFT = np.array([0, 0.5, 0, 0, 0, 0])
 # A base that reaches any speed within a tick, where a test is not about acceleration.
 NIMBLE = Limits(max_acceleration=(1e3, 1e3, 1e3))
+FROZEN = Health.fault(StopReason.CAMERA_FROZEN, 'the camera is frozen')
+BLACK = Health.fault(StopReason.CAMERA_DARK, 'the camera is black')
+ENCODING = Health.hold(StopReason.NEW_INSTRUCTION, 'encoding a new instruction')
+NO_INSTRUCTION = Health.hold(StopReason.NO_INSTRUCTION, 'no instruction yet')
+NO_IMAGE = Health.hold(StopReason.NO_IMAGE, 'no image yet')
 
 
 class Bench:
@@ -30,6 +37,10 @@ class Bench:
     def teleop(self, twist=LEFT):
         """Give the guard a person's command."""
         self.guard.teleop(np.array(twist), self.steady)
+
+    def health(self, health):
+        """Give the guard the policy's report; return whether it wants a tick at once."""
+        return self.guard.policy_health(health, self.steady)
 
     def after(self, ms=50):
         """Let time pass and return the guard's decision."""
@@ -103,7 +114,7 @@ def test_a_number_that_is_none_stops_at_once(bad):
     decision = bench.after()
     assert decision.state == State.FAULT
     assert not moves(decision)
-    assert 'not finite' in decision.reason
+    assert decision.stop_reason == StopReason.PROPOSAL_NOT_FINITE
 
 
 def test_a_stopped_ros_clock_does_not_keep_a_proposal_fresh():
@@ -135,7 +146,7 @@ def test_after_a_fault_a_person_has_to_arm_again():
     bench.propose()
     decision = bench.after()
     assert decision.state == State.DISARMED
-    assert 'not finite' in decision.reason
+    assert decision.stop_reason == StopReason.PROPOSAL_NOT_FINITE
     bench.guard.arm()
     bench.propose()
     assert bench.after().state == State.DRIVING
@@ -147,7 +158,7 @@ def test_a_policy_that_falls_silent_is_a_fault_before_its_picture_is_old():
     bench.propose(age_ms=0)
     assert moves(bench.after(100))
     decision = bench.after(1)
-    assert (decision.state, decision.reason) == (State.FAULT, 'inference is silent')
+    assert (decision.state, decision.stop_reason) == (State.FAULT, StopReason.POLICY_SILENT)
     assert not bench.guard.armed
 
 
@@ -156,13 +167,17 @@ def test_a_fault_of_the_policys_own_word_stops_and_disarms():
     bench = Bench()
     bench.propose()
     assert moves(bench.after())
-    assert bench.guard.hold('the camera is frozen', True, bench.steady)
+    assert bench.health(FROZEN)
     bench.propose()
     decision = bench.after(0)
-    assert (decision.state, decision.reason) == (State.FAULT, 'the camera is frozen')
+    assert (decision.state, decision.stop_reason, decision.sentence) == (
+        State.FAULT,
+        FROZEN.stop_reason,
+        FROZEN.sentence,
+    )
     assert not moves(decision)
     assert not bench.guard.armed
-    bench.guard.proposing(bench.steady)
+    bench.health(Health.ok())
     bench.propose()
     assert bench.after().state == State.DISARMED
 
@@ -172,17 +187,18 @@ def test_a_hold_stops_stays_armed_and_goes_on_by_itself():
     bench = Bench()
     bench.propose()
     assert moves(bench.after())
-    assert bench.guard.hold('a new instruction is being looked at', False, bench.steady)
+    assert bench.health(ENCODING)
     bench.propose()
     for _ in range(40):
-        bench.guard.hold('a new instruction is being looked at', False, bench.steady)
+        bench.health(ENCODING)
         decision = bench.after()
-        assert (decision.state, decision.reason) == (
+        assert (decision.state, decision.stop_reason, decision.sentence) == (
             State.WAITING,
-            'a new instruction is being looked at',
+            ENCODING.stop_reason,
+            ENCODING.sentence,
         )
         assert not moves(decision)
-    bench.guard.proposing(bench.steady)
+    bench.health(Health.ok())
     assert bench.after().state == State.WAITING  # what came before the word is forgotten
     bench.propose()
     assert moves(bench.after())
@@ -191,20 +207,20 @@ def test_a_hold_stops_stays_armed_and_goes_on_by_itself():
 def test_a_policy_that_dies_while_it_holds_does_not_drive_on_when_it_is_back():
     """Holding, it says so twice a second; silent for longer than that is a fault like any."""
     bench = Bench()
-    bench.guard.hold('no instruction yet', False, bench.steady)
+    bench.health(NO_INSTRUCTION)
     assert bench.after(1500).state == State.WAITING
-    assert bench.after(1).reason == 'inference is silent'
+    assert bench.after(1).stop_reason == StopReason.POLICY_SILENT
     assert not bench.guard.armed
 
 
 def test_a_policy_that_dies_before_its_first_proposal_does_not_drive_when_it_is_back():
     """All was well with it, and then no word of it: whoever armed may have gone to see why."""
     bench = Bench()
-    bench.guard.hold('no image yet', False, bench.steady)
-    bench.guard.proposing(bench.steady)
+    bench.health(NO_IMAGE)
+    bench.health(Health.ok())
     assert bench.after(1500).state == State.WAITING
-    assert bench.after(1).reason == 'inference is silent'
-    bench.guard.proposing(bench.steady)
+    assert bench.after(1).stop_reason == StopReason.POLICY_SILENT
+    bench.health(Health.ok())
     bench.propose()
     assert bench.after().state == State.DISARMED
 
@@ -212,7 +228,7 @@ def test_a_policy_that_dies_before_its_first_proposal_does_not_drive_when_it_is_
 def test_a_guard_may_be_armed_for_a_person_after_the_policy_has_gone():
     """Its silence is known then, and keeps nobody from driving by hand."""
     bench = Bench()
-    bench.guard.proposing(bench.steady)
+    bench.health(Health.ok())
     bench.after(2000)
     assert not bench.guard.armed
     assert bench.guard.arm()[0]
@@ -224,9 +240,9 @@ def test_a_guard_may_be_armed_for_a_person_after_the_policy_has_gone():
 def test_the_same_word_again_is_no_news():
     """A hold said twice makes no second zero beside those of the ticks; a fault after it does."""
     bench = Bench()
-    assert bench.guard.hold('no image yet', False, bench.steady)
-    assert not bench.guard.hold('no image yet', False, bench.steady)
-    assert bench.guard.hold('the camera is black', True, bench.steady)
+    assert bench.health(NO_IMAGE)
+    assert not bench.health(NO_IMAGE)
+    assert bench.health(BLACK)
 
 
 def test_a_person_drives_on_while_the_policy_reports_a_fault():
@@ -235,7 +251,7 @@ def test_a_person_drives_on_while_the_policy_reports_a_fault():
     bench.propose()
     bench.after()
     bench.teleop()
-    bench.guard.hold('the camera is frozen', True, bench.steady)
+    bench.health(FROZEN)
     decision = bench.after()
     assert (decision.source, moves(decision)) == ('takeover', True)
     assert bench.after(400).state == State.FAULT
@@ -245,7 +261,7 @@ def test_a_person_drives_on_while_the_policy_reports_a_fault():
 def test_arming_is_refused_while_the_policy_reports_a_fault_and_nobody_drives():
     """It would last no longer than a tick, and look as if it had worked."""
     bench = Bench(armed=False)
-    bench.guard.hold('the camera is frozen', True, bench.steady)
+    bench.health(FROZEN)
     done, sentence = bench.guard.arm()
     assert not done
     assert 'the camera is frozen' in sentence
@@ -380,15 +396,19 @@ def test_a_rival_on_the_commands_stops_and_disarms_whoever_drives():
     bench = Bench()
     bench.teleop()
     assert moves(bench.after())
-    bench.guard.rival('/nav publishes /cmd_vel too')
+    bench.guard.competing_publisher('/nav publishes /cmd_vel too')
     bench.teleop()
     decision = bench.after()
-    assert (decision.state, decision.reason) == (State.FAULT, '/nav publishes /cmd_vel too')
+    assert (decision.state, decision.stop_reason) == (
+        State.FAULT,
+        StopReason.COMPETING_PUBLISHER,
+    )
     assert not moves(decision)
-    bench.guard.rival('')
+    bench.guard.competing_publisher('')
     bench.teleop()
     decision = bench.after()
     assert decision.state == State.DISARMED
-    assert '/nav' in decision.reason
+    assert decision.stop_reason == StopReason.COMPETING_PUBLISHER
+    assert '/nav' in decision.sentence
     bench.guard.arm()
     assert moves(bench.after())

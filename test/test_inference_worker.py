@@ -9,15 +9,25 @@ import pytest
 from ros_helpers import wait_until
 
 from mobile_vla_ros.errors import UserError
-from mobile_vla_ros.nodes.inference_worker import PolicyWorker
-from mobile_vla_ros.runtime.health import Health, Level
+from mobile_vla_ros.nodes.inference_worker import (
+    INACTIVE,
+    NEW_INSTRUCTION,
+    NO_IMAGE,
+    NO_INSTRUCTION,
+    NOT_FINITE,
+    NOT_FULL,
+    TOO_LONG,
+    PolicyWorker,
+)
 from mobile_vla_ros.runtime.noop import NoOpPolicy
 from mobile_vla_ros.runtime.playback import Plan, Playback
 from mobile_vla_ros.runtime.policy import VlaPolicy
+from mobile_vla_ros.safety.status import Health, Level, StopReason
 from mobile_vla_ros.types import Frame
 
 MS = 1_000_000
 GO = 'go to the red box'
+FROZEN = Health.fault(StopReason.CAMERA_FROZEN, 'the camera is frozen')
 
 
 class Shot(Frame):
@@ -166,7 +176,7 @@ def test_a_new_instruction_is_followed_after_one_step(bench, small_run):
     before = policy.encoded_frames
     with one.worker._wake:  # what the guard hears in the meantime
         one.worker.instruct('go to the blue ball')
-        assert one.at(300) == (Health.hold('a new instruction is being looked at'), None)
+        assert one.at(300) == (NEW_INSTRUCTION, None)
     proposal = one.well(300)
     assert policy.encoded_frames - before == 4
     assert proposal.stamp_ns == old.stamp_ns
@@ -198,9 +208,7 @@ def test_a_gap_holds_until_the_window_is_full_again(bench):
     for number in (6, 7, 8):
         one.worker.see(shot(number))
         wait_until(
-            lambda at=number * 100: (
-                one.at(at) == (Health.hold('the window of frames is not full yet'), None)
-            ),
+            lambda at=number * 100: one.at(at) == (NOT_FULL, None),
             10,
             'the hold',
         )
@@ -238,10 +246,10 @@ def test_a_fault_of_the_camera_forgets_frames_and_plans(bench):
     for number in range(4):
         one.worker.see(shot(number))
     one.well(300)
-    assert one.worker.fault('the camera is frozen')
-    assert one.at(300) == (Health.fault('the camera is frozen'), None)
-    assert not one.worker.fault('the camera is frozen')
-    assert one.worker.fault('')
+    assert one.worker.camera_fault(FROZEN)
+    assert one.at(300) == (FROZEN, None)
+    assert not one.worker.camera_fault(FROZEN)
+    assert one.worker.camera_fault(None)
     for number in (4, 5, 6):
         one.worker.see(shot(number))
         assert one.at(number * 100)[0].level == Level.HOLD
@@ -251,16 +259,21 @@ def test_a_fault_of_the_camera_forgets_frames_and_plans(bench):
 
 
 @pytest.mark.parametrize(
-    ('error', 'said'),
+    ('error', 'reason', 'said'),
     [
         (
             RuntimeError('out of memory\nand more'),
+            StopReason.POLICY_FAILED,
             'the policy failed: RuntimeError: out of memory',
         ),
-        (UserError('an image has the wrong layout'), 'an image has the wrong layout'),
+        (
+            UserError('an image has the wrong layout'),
+            StopReason.POLICY_REFUSED,
+            'an image has the wrong layout',
+        ),
     ],
 )
-def test_a_policy_that_fails_is_a_fault_until_it_answers(bench, error, said):
+def test_a_policy_that_fails_is_a_fault_until_it_answers(bench, error, reason, said):
     """Its plans of before are gone too, and the thread lives on."""
     one = bench(Steps(window=1))
     one.policy.let.release(100)
@@ -269,7 +282,7 @@ def test_a_policy_that_fails_is_a_fault_until_it_answers(bench, error, said):
     one.policy.raises = error
     one.worker.see(shot(2))
     one.heard()
-    assert one.at(200) == (Health.fault(said), None)
+    assert one.at(200) == (Health.fault(reason, said), None)
     assert len(one.failures) == isinstance(error, RuntimeError)
     one.policy.raises = None
     one.worker.see(shot(3))
@@ -285,7 +298,7 @@ def test_a_plan_that_is_no_number_is_a_fault(bench, value):
     one.policy.let.release(100)
     one.worker.see(shot(1))
     one.heard()
-    assert one.at(100) == (Health.fault('the policy proposes what is no number'), None)
+    assert one.at(100) == (NOT_FINITE, None)
 
 
 def test_a_plan_that_is_played_out_is_a_fault(bench):
@@ -302,19 +315,19 @@ def test_why_there_is_nothing_yet_is_said(bench):
     """No image, no instruction: each a hold of its own."""
     one = bench(Steps(window=2))
     one.worker.instruct(' ')
-    assert one.at(0) == (Health.hold('no image yet'), None)
+    assert one.at(0) == (NO_IMAGE, None)
     one.worker.see(shot(1))
     one.heard()
-    assert 'no instruction' in one.at(100)[0].reason
+    assert one.at(100)[0] == NO_INSTRUCTION
     one.worker.instruct(GO)
     one.worker.see(shot(2))
     one.begun(1)
-    assert one.at(200)[0] == Health.hold('a new instruction is being looked at')
+    assert one.at(200)[0] == NEW_INSTRUCTION
     one.policy.let.release()
     one.heard()
     assert one.at(200)[0] == Health.ok()
     one.worker.stop()
-    assert one.at(200) == (Health.hold('not active'), None)
+    assert one.at(200) == (INACTIVE, None)
 
 
 def test_an_instruction_of_a_megabyte_costs_nothing_and_is_not_followed(bench):
@@ -327,7 +340,7 @@ def test_an_instruction_of_a_megabyte_costs_nothing_and_is_not_followed(bench):
     assert not one.worker.instruct('go ' * 333_333)
     one.worker.see(shot(2))
     assert one.at(200) == (
-        Health.hold('the instruction is too long: say it in at most 500 letters'),
+        TOO_LONG,
         None,
     )
     assert len(one.worker.instruction) < 1000
@@ -364,4 +377,4 @@ def test_a_policy_that_was_let_go_of_holds_no_memory(bench):
     one.worker.forget()
     one.policy = None
     assert left() is None
-    assert one.at(100) == (Health.hold('not active'), None)
+    assert one.at(100) == (INACTIVE, None)

@@ -194,17 +194,17 @@ def test_without_linear_y_no_base_is_asked_for_it():
 
 
 @pytest.mark.parametrize(
-    ('said', 'has'),
+    ('axes', 'has'),
     [
-        ('the base has linear_x, linear_y', True),
-        ('the base has linear_x, angular_z', False),
-        ('', True),
-        ('no bundle yet', True),
+        (('linear_x', 'linear_y'), True),
+        (('linear_x', 'angular_z'), False),
+        ((), False),
+        (None, True),
     ],
 )
-def test_what_a_policy_drives_is_read_from_its_check(said, has):
-    """In doubt it strafes."""
-    assert strafing.with_linear_y(said) is has
+def test_a_policy_strafes_by_the_axes_it_reports(axes, has):
+    """And in doubt."""
+    assert strafing.with_linear_y(axes) is has
 
 
 @pytest.mark.parametrize(

@@ -8,13 +8,15 @@ from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
 from geometry_msgs.msg import Twist, TwistStamped
 from rcl_interfaces.srv import SetParameters, SetParametersAtomically
 from rclpy.parameter import Parameter
-from rclpy.qos import DurabilityPolicy, QoSProfile
 from ros_helpers import Client, status_values
 from std_msgs.msg import Bool
 
+from mobile_vla_ros.nodes.common import LATCHED
+from mobile_vla_ros.nodes.guard_status import policy_message
 from mobile_vla_ros.safety.preflight import INFERENCE_CHECKS
+from mobile_vla_ros.safety.status import Health, StopReason
+from mobile_vla_ros.types import Check
 
-LATCHED = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
 OPEN = {
     'max_velocity': [0.5, 0.5, 2.5],
     'min_velocity': [-0.5, -0.5, -2.5],
@@ -62,7 +64,10 @@ class Flight:
                     values
                     for status in self.status.messages[seen:]
                     if status.message == state
-                    and word in (values := status_values(status))['reason']
+                    and (
+                        word in (values := status_values(status))['reason']
+                        or word == values['stop_reason']
+                    )
                 ),
                 None,
             ),
@@ -156,7 +161,7 @@ def test_a_policy_that_comes_after_arming_is_not_driven_unchecked(nodes, client)
     assert client.call('guard/arm').success
     flight.state('waiting')
     client.publisher('policy/cmd_vel', TwistStamped)
-    flight.state('disarmed', 'nothing of it was checked')
+    flight.state('disarmed', StopReason.UNCHECKED_POLICY)
     assert 'not known: camera_rate' in client.call('guard/arm').message
 
 
@@ -386,17 +391,16 @@ def test_a_policy_without_linear_y_may_drive_a_base_that_cannot_strafe(nodes, cl
     """The policy's axes decide, not the guard's limits alone."""
     others('diff_drive_controller').subscribe('cmd_vel', Twist)
     flight = Flight(nodes, client, expect_policy=True)
-    axes = ['the base has linear_x, linear_y']
+    axes = [('linear_x', 'linear_y')]
+    checks = [Check('axes', True, 'a sentence for people')]
     with client.stream(
         'policy/health',
-        lambda: health(
-            ('policy', DiagnosticStatus.OK, ''), ('check/axes', DiagnosticStatus.OK, axes[0])
-        ),
+        lambda: policy_message(Health.ok(), axes[0], checks, client.now()),
         10,
         LATCHED,
     ):
         flight.until('linear_y', 'red', 'cannot strafe')
-        axes[0] = 'the base has linear_x, angular_z'
+        axes[0] = ('linear_x', 'angular_z')
         flight.until('linear_y', 'green')
 
 

@@ -23,6 +23,7 @@ from mobile_vla_ros.episode.reader import Episode, find_episodes
 from mobile_vla_ros.images import encode
 from mobile_vla_ros.nodes.common import status_message
 from mobile_vla_ros.nodes.images import from_rgb, to_compressed
+from mobile_vla_ros.safety.status import GuardStatus, State
 
 CAMERA, COMPRESSED = 'camera/image_raw', 'camera/image_raw/compressed'
 LATCHED = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
@@ -304,7 +305,13 @@ def test_source_of_the_guard_is_kept_beside_each_command(rig):
         one.call('start')
         one.until_frames(3, commands=3)
         with one.client.stream(
-            'guard/status', lambda: status_message('guard', 'takeover', {'source': 'takeover'}), 10
+            'guard/status',
+            lambda: status_message(
+                'guard',
+                'teleop',
+                GuardStatus(State.TELEOP, armed=True, source='takeover').values(),
+            ),
+            10,
         ):
             values = one.until('the source', lambda _, v: v['source'] == 'takeover')
             one.until_frames(3, commands=int(values['commands']) + 5)

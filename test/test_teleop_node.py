@@ -20,6 +20,7 @@ from std_srvs.srv import Trigger
 
 from mobile_vla_ros.nodes.common import status_message
 from mobile_vla_ros.nodes.keyboard import HOLD_NS, TRAIL_NS, Console
+from mobile_vla_ros.safety.status import GuardStatus, State
 
 LATCHED = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
 REPEAT_S = 0.03
@@ -346,16 +347,28 @@ def test_x_arms_and_disarms_by_what_the_guard_says(keyboard, servers, client):
     servers('guard/arm', lambda: 'now armed')
     servers('guard/disarm', lambda: 'now disarmed')
     one = keyboard()
-    for armed, text in (('false', 'now armed'), ('true', 'now disarmed')):
+    for armed, text in ((False, 'now armed'), (True, 'now disarmed')):
+        status = GuardStatus(State.TELEOP, armed, sentence=f'armed is {armed}')
         with client.stream(
             'guard/status',
-            lambda armed=armed: status_message(
-                'guard', 'teleop', {'armed': armed, 'reason': f'armed is {armed}'}
-            ),
+            lambda status=status: status_message('guard', 'teleop', status.values()),
             10,
         ):
             one.wait_for_text(f'armed is {armed}')
             one.press_until('x', lambda text=text: text in one.shown)
+
+
+def test_x_disarms_a_guard_that_does_not_report_whether_it_is_armed(keyboard, servers, client):
+    """It armed one, while the screen said that it was armed."""
+    servers('guard/arm', lambda: 'now armed')
+    servers('guard/disarm', lambda: 'now disarmed')
+    one = keyboard()
+    values = GuardStatus(State.TELEOP, armed=True).values()
+    del values['armed']
+    with client.stream('guard/status', lambda: status_message('guard', 'teleop', values), 10):
+        one.wait_for_text('does not report whether it is armed')
+        one.press_until('x', lambda: 'now disarmed' in one.shown)
+    assert 'now armed' not in one.shown
 
 
 def test_i_publishes_an_instruction(keyboard, client):

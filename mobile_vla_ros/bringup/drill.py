@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from mobile_vla_ros.bringup.spec import NodeSpec
 from mobile_vla_ros.bringup.stacks import DRIVE, SIM
 from mobile_vla_ros.errors import UserError, did_you_mean
+from mobile_vla_ros.safety.status import State, StopReason
 
 SPEED_MPS = 1.0
 PROMISED_MS = 250.0
@@ -50,8 +51,9 @@ class Fault:
     :param name: as it is asked for.
     :param title: as the table says it.
     :param observable: from which moment on it can be known of.
-    :param because: what the guard says it stopped for has one of these in it, or the stop was
-        another fault's; empty where nobody is left to say anything.
+    :param because: what the guard has to report of the stop (its stop reason, its state or who
+        drives is one of these), or the stop was another fault's; empty where nobody is left to
+        report anything.
     :param promise: one of ``PROMISES``.
     :param stepped_clock: the nodes take their time from /clock.
     """
@@ -59,7 +61,7 @@ class Fault:
     name: str
     title: str
     observable: str
-    because: tuple[str, ...]
+    because: tuple[StopReason | State | str, ...]
     promise: str = STOPS
     stepped_clock: bool = False
 
@@ -73,10 +75,15 @@ _LATE_FRAME = "a frame is half a period late (the frame buffer's own tolerance)"
 _LATE_PROPOSAL = 'a proposal does not come: one period after the last'
 _FIRST = 'the first one arrives'
 # Which of them is true first is a matter of milliseconds.
-_NO_PROPOSAL = ('is silent', 'too old')
-_NO_IMAGE = ('too old', 'is silent', 'played out')
+_NO_PROPOSAL = (StopReason.POLICY_SILENT, StopReason.OBSERVATION_OLD)
+_NO_IMAGE = (*_NO_PROPOSAL, StopReason.CAMERA_SILENT, StopReason.CHUNK_EXHAUSTED)
 # Inference names it, or the guard finds stamps that are ahead of a clock which was set back.
-_CLOCK = ('jumped', 'in the future')
+_CLOCK = (
+    StopReason.CLOCK_JUMP,
+    StopReason.CAMERA_CLOCK_JUMP,
+    StopReason.CAMERA_STAMP_FUTURE,
+    StopReason.OBSERVATION_FUTURE,
+)
 FAULTS = tuple(
     Fault(*row)
     for row in (
@@ -86,13 +93,13 @@ FAULTS = tuple(
             'inference_starved',
             'inference gets no CPU',
             'a proposal does not come, or its image has passed the age limit',
-            (*_NO_IMAGE, 's old'),
+            (*_NO_IMAGE, StopReason.CAMERA_STAMP_OLD),
         ),
         (
             'inference_slow',
             '800 ms of inference, from standstill',
             'always',
-            ('too old',),
+            (StopReason.OBSERVATION_OLD,),
             NOTHING,
         ),
         ('camera_silent', 'camera silent', _LATE_FRAME, _NO_IMAGE),
@@ -100,25 +107,42 @@ FAULTS = tuple(
             'camera_frozen',
             'camera frozen',
             'the first frame arrives again, with a new stamp',
-            ('frozen',),
+            (StopReason.CAMERA_FROZEN,),
         ),
         ('camera_late', 'camera 3 s late', _LATE_FRAME, _NO_IMAGE, LATE),
-        ('camera_black', 'camera black', _FIRST, ('black',)),
-        ('camera_stamps', 'camera stamps that are no time', _FIRST, ('no time',)),
+        ('camera_black', 'camera black', _FIRST, (StopReason.CAMERA_DARK,)),
+        (
+            'camera_stamps',
+            'camera stamps that are no time',
+            _FIRST,
+            (StopReason.CAMERA_STAMP_INVALID,),
+        ),
         ('camera_gone', "DDS peer gone: the camera's process SIGKILLed", _LATE_FRAME, _NO_IMAGE),
-        ('proposal_nan', 'proposal NaN', _FIRST, ('not finite',)),
-        ('proposal_infinite', 'proposal infinite', _FIRST, ('not finite',)),
-        ('proposal_large', 'proposal 10 times the limit (no stop)', _FIRST, ('driving',), LIMITED),
-        ('instruction', 'instruction changed in mid-drive', 'it is sent', ('instruction',), HELD),
+        ('proposal_nan', 'proposal NaN', _FIRST, (StopReason.PROPOSAL_NOT_FINITE,)),
+        ('proposal_infinite', 'proposal infinite', _FIRST, (StopReason.PROPOSAL_NOT_FINITE,)),
+        (
+            'proposal_large',
+            'proposal 10 times the limit (no stop)',
+            _FIRST,
+            (State.DRIVING,),
+            LIMITED,
+        ),
+        (
+            'instruction',
+            'instruction changed in mid-drive',
+            'it is sent',
+            (StopReason.NEW_INSTRUCTION,),
+            HELD,
+        ),
         ('teleop', 'teleop takes over', 'its first message is sent', ('takeover',), TAKEN),
         (
             'teleop_lets_go',
             'teleop lets go',
             'its last message is teleop_timeout_s old',
-            ('teleop is silent',),
+            (StopReason.TELEOP_SILENT,),
             LETS_GO,
         ),
-        ('estop', 'e-stop pressed', 'it is sent', ('e-stop',)),
+        ('estop', 'e-stop pressed', 'it is sent', (StopReason.ESTOP,)),
         ('guard_terminated', 'guard SIGTERMed', 'the signal is sent', (), ENDS),
         ('guard_killed', 'guard SIGKILLed', 'the signal is sent', (), BASE),
         (

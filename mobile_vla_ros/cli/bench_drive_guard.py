@@ -2,7 +2,6 @@
 
 import itertools
 import os
-import re
 import subprocess
 import sys
 import time
@@ -22,6 +21,7 @@ EAR, GUARD = 'bench_ear', 'guard'
 # While the middleware still introduces the nodes to each other, the beat is not what is measured.
 SETTLE = 20
 IDLE = 'while True: pass'
+SCHEDULING = {os.SCHED_OTHER: 'SCHED_OTHER', os.SCHED_RR: 'SCHED_RR (real time)'}
 
 
 def measure(
@@ -112,13 +112,13 @@ def _watch(processes, ear: '_Ear', seconds: float, quiet: bool) -> tuple[dict, s
             time.sleep(min(0.2, left_s))
             bar.update(min(seconds - left_s, seconds) - bar.n)
     commands = ear.commands()[seen + SETTLE :]
-    said = re.search(r'scheduling: (.*)', processes[GUARD].log.read_text())
+    policy = os.sched_getscheduler(processes[GUARD].process.pid)
     return (
         {
             'sent': _deviations(commands, 'sent_ns'),
             'received': _deviations(commands, 'received_ns'),
         },
-        said[1] if said else '?',
+        SCHEDULING.get(policy, str(policy)),
         {'peak_mb': cost.peak_mb(), 'cores': cost.cores()},
     )
 

@@ -132,11 +132,12 @@ def _train(folder: Path, long: str, short: str) -> dict:
 
     def say(text: str):
         print(text, file=sys.stderr, flush=True)
-        if text.startswith('epoch') and not loading:  # the table's head: all is loaded
-            loading.update(loading_gb=_peak_gb(), before_gb=status_bytes('VmRSS:') / 1e9)
-            peak_anew()
 
-    train(*configs, say=say)
+    def loaded():
+        loading.update(loading_gb=_peak_gb(), before_gb=status_bytes('VmRSS:') / 1e9)
+        peak_anew()
+
+    train(*configs, say=say, loaded=loaded)
     (row,) = json.loads((folder / 'run' / 'history.json').read_text())
     peak_gb = status_bytes('VmHWM:') / 1e9
     return {

@@ -13,12 +13,11 @@ from mobile_vla_ros.episode.reader import Episode
 from mobile_vla_ros.episode.timeline import CommandLog
 from mobile_vla_ros.errors import UserError
 from mobile_vla_ros.runtime.driver import PolicyDriver
-from mobile_vla_ros.runtime.health import MOST_LETTERS
 from mobile_vla_ros.runtime.looks import looks
 from mobile_vla_ros.runtime.playback import command_at
 from mobile_vla_ros.runtime.policy import Policy
 from mobile_vla_ros.safety.guard import GuardConfig
-from mobile_vla_ros.types import NANOSECONDS, TWIST_AXES
+from mobile_vla_ros.types import MAX_INSTRUCTION_CHARS, NANOSECONDS, TWIST_AXES
 
 GAP_PERIODS = 1.5  # of the policy: a longer way from frame to frame leaves a hole in a window
 
@@ -84,11 +83,11 @@ def instruction_of(episode: Episode, given: str | None) -> str:
             f'{episode.path} has no instruction' if given is None else 'the instruction is empty',
             remedy='give one with --instruction TEXT',
         )
-    if len(told) > MOST_LETTERS:
+    if len(told) > MAX_INSTRUCTION_CHARS:
         raise UserError(
             'the instruction is too long',
             got=f'{len(told)} letters',
-            expected=f'at most {MOST_LETTERS}',
+            expected=f'at most {MAX_INSTRUCTION_CHARS}',
             remedy='give a shorter one with --instruction TEXT',
         )
     return told

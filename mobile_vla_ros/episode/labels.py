@@ -11,7 +11,8 @@ from collections import deque
 from dataclasses import dataclass, replace
 
 from mobile_vla_ros.episode.corrections import BEGIN, END
-from mobile_vla_ros.types import SOURCES, Command
+from mobile_vla_ros.safety.status import STATUS_MAX_AGE_S, GuardStatus
+from mobile_vla_ros.types import NANOSECONDS, SOURCES, Command
 
 UNKNOWN = 'unknown'
 TAKEOVER = 'takeover'
@@ -19,9 +20,8 @@ TAKEOVER = 'takeover'
 PATIENCE_NS = 1_200_000_000
 # A status that speaks of a command is sent no later than this after it.
 SAME_TICK_NS = 40_000_000
-# A guard that has been silent for longer says nothing of who drives.
-FRESH_NS = 1_500_000_000
-SILENT = 'teleop is silent'
+# A guard that has been silent for longer reports nothing of who drives.
+FRESH_NS = round(STATUS_MAX_AGE_S * NANOSECONDS)
 
 
 @dataclass(frozen=True)
@@ -54,15 +54,11 @@ class Labels:
         """Take a command; its own source does not count."""
         self._waiting.append((command, sent_ns, steady_ns))
 
-    def status(self, source: str, reason: str, sent_ns: int, steady_ns: int) -> None:
-        """
-        Take what the guard says.
-
-        :param source: of the status; what is none of ``SOURCES`` is unknown.
-        :param reason: of the status; it says when the person has let go.
-        """
+    def status(self, status: GuardStatus, sent_ns: int, steady_ns: int) -> None:
+        """Store a report of the guard: who drives, and whether the person has let go."""
+        source = status.source if status.source in SOURCES else UNKNOWN
         self._heard_ns = steady_ns
-        self._said.append((sent_ns, source if source in SOURCES else UNKNOWN, reason == SILENT))
+        self._said.append((sent_ns, source, status.released))
         oldest_ns = sent_ns - 2 * FRESH_NS
         while len(self._said) > 1 and self._said[1][0] < oldest_ns:
             self._said.popleft()

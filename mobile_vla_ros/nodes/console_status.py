@@ -7,8 +7,8 @@ from typing import NamedTuple
 
 from mobile_vla_ros.nodes import joystick
 from mobile_vla_ros.nodes.terminal import Row
+from mobile_vla_ros.safety.status import STATUS_MAX_AGE_S, GuardStatus
 
-STALE_S = 2.0
 LOW_DISK_MIN, LONG_DISK_MIN = 10.0, 600.0
 MOST_CHOICES = 9  # as many as there are digits to choose with
 JOYSTICKS = {
@@ -35,7 +35,13 @@ class Heard(NamedTuple):
 
 def fresh(heard: Heard | None, now_s: float) -> Heard | None:
     """Return what was heard unless it is too old to be true."""
-    return heard if heard is not None and now_s - heard.time_s < STALE_S else None
+    return heard if heard is not None and now_s - heard.time_s < STATUS_MAX_AGE_S else None
+
+
+def guard_report(heard: Heard | None, now_s: float) -> GuardStatus | None:
+    """Return the guard's report; None when it is too old or does not say whether it is armed."""
+    newest = fresh(heard, now_s)
+    return None if newest is None else GuardStatus.parse(newest.state, newest.values)
 
 
 def rows(
@@ -134,21 +140,20 @@ def _last(values: Mapping[str, str]) -> list[Row]:
     verdict, reasons = values.get('last_verdict', ''), values.get('last_reasons', '')
     if not verdict:
         return []
-    if reasons and reasons not in verdict:
-        verdict = f'{verdict}: {reasons}'
-    return [
-        Row(f'last take {verdict}', 'plain' if verdict.startswith('good') else 'strong', height=2)
-    ]
+    text = f'{verdict}: {reasons}' if reasons else verdict
+    return [Row(f'last take {text}', 'plain' if verdict == 'good' else 'strong', height=2)]
 
 
 def _drive(now_s: float, guard: Heard | None, throttle: float, stick: str) -> Row:
-    said = fresh(guard, now_s)
-    text = _absent('guard', now_s, guard)
-    armed = said is not None and said.values.get('armed') != 'false'
-    if said:
-        reason = said.values.get('reason')
-        text = f'guard {said.state}' + (f': {reason}' if reason else '')
+    status = guard_report(guard, now_s)
+    armed = status is not None and status.armed
+    if status is not None:
+        text = f'guard {status.state}' + (f': {status.sentence}' if status.sentence else '')
         text += '' if armed else ' (X arms it)'
+    elif fresh(guard, now_s):
+        text = 'the guard does not report whether it is armed (X disarms it)'
+    else:
+        text = _absent('guard', now_s, guard)
     parts = [f'throttle {throttle:.0%}', text, JOYSTICKS[stick]]
     style = 'plain' if armed and stick not in (joystick.SILENT, joystick.BLOCKED) else 'strong'
     return Row(' | '.join(part for part in parts if part), style)

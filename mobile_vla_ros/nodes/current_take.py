@@ -17,6 +17,7 @@ from mobile_vla_ros.episode.writer import EpisodeWriter
 from mobile_vla_ros.errors import UserError
 from mobile_vla_ros.nodes.recorder_params import RecorderParams
 from mobile_vla_ros.nodes.take_folder import TakeFolder
+from mobile_vla_ros.safety.status import GuardStatus
 from mobile_vla_ros.types import Command
 
 if TYPE_CHECKING:
@@ -162,9 +163,9 @@ class CurrentTake:
         if self.state == RECORDING and self._writer.proposals:
             self.recording.proposal(twist, stamp_ns, received_ns)
 
-    def said(self, source: str, reason: str, sent_ns: int):
-        """Take what the guard says of who drives (`Labels.status`)."""
-        self._labels.status(source, reason, sent_ns or self._now_ns(), time.monotonic_ns())
+    def guard_status(self, status: GuardStatus, sent_ns: int):
+        """Store a report of the guard, which labels commands (`Labels.status`)."""
+        self._labels.status(status, sent_ns or self._now_ns(), time.monotonic_ns())
         self.write_commands()
 
     def write_commands(self, *, all_of_them: bool = False):

@@ -38,13 +38,13 @@ class Drive:
     :ivar injected_ns: when the fault was made.
     :ivar until_ns: when it was undone, or what was heard up to then is judged.
     :ivar status: what a node that was ended left, for the table.
-    :ivar refusals: what came of each try to arm meanwhile (`drill_judge.Heard`).
+    :ivar refusals: what refused each try to arm meanwhile (`drill_judge.Heard`).
     """
 
     injected_ns: int = 0
     until_ns: int = 0
     status: int | None = None
-    refusals: list[str] = field(default_factory=list)
+    refusals: list[tuple[str, ...]] = field(default_factory=list)
 
 
 class Act:

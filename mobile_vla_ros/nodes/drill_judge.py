@@ -27,12 +27,13 @@ from mobile_vla_ros.nodes.drill_measure import (
     zero_from,
 )
 from mobile_vla_ros.nodes.drill_row import Row
+from mobile_vla_ros.safety.status import GuardStatus, State, StopReason
 
 # Float32 is nowhere on the way, but a limit may be reached by a sum of steps.
 WITHIN = 1e-6
 MS = 1e6
-DRIVING, FAULT = 'driving', 'fault'  # states of the guard
-OLD = ' old'  # is said of an image, by whoever refuses it for its age
+# Who refuses an image for its age reports one of these.
+OLD = {StopReason.CAMERA_STAMP_OLD.value, StopReason.OBSERVATION_OLD.value}
 NOT_ON = 'the drive did not go on'
 
 
@@ -47,13 +48,13 @@ class Heard:
     :param commands: what the base was told, as all lists in the order it came; also from after
         the fault.
     :param odom: (ns, x, y, speed).
-    :param status: (ns, state, {key: value}) of the guard.
+    :param status: (ns, ``GuardStatus``).
     :param health: (ns, whether inference proposes).
     :param person: m/s and rad/s, (6,), of the person who takes over.
     :param hold_ns: how long the policy stays out after a person's last command.
     :param late_ns: how late the drill itself was at worst.
-    :param refusals: what came of each try to arm during the fault, in words; '' of one that was
-        neither refused nor ended by a fault.
+    :param refusals: of each try to arm during the fault, what refused it or ended the drive
+        (``StopReason`` values and names of checks); empty of one that was neither.
     """
 
     injected_ns: int
@@ -66,18 +67,19 @@ class Heard:
     person: tuple[float, ...]
     hold_ns: int
     late_ns: int
-    refusals: tuple[str, ...] = ()
+    refusals: tuple[tuple[str, ...], ...] = ()
 
 
 def judge(fault: Fault, heard: Heard) -> Row:
     """Return the row of a fault."""
+    found = first_report(heard, fault.promise)
     metres, stood_ns = rolled(heard.odom, heard.injected_ns)
     common = {
         'fault': fault.name,
         'title': fault.title,
         'observable': fault.observable,
         'promise': fault.promised,
-        'guard': says(heard, fault.promise) if fault.because else '',
+        'guard': in_words(found) if fault.because else '',
         'late_ms': round(heard.late_ns / MS, 1),
     }
     if heard.seen_ns is None:
@@ -90,41 +92,55 @@ def judge(fault: Fault, heard: Heard) -> Row:
     if stood_ns is not None and fault.promise not in (LIMITED, NOTHING, HELD, TAKEN):
         common['rolled_m'] = round(metres, 2)
     row = JUDGES[fault.promise](heard, common)
-    if row.kept and fault.because and not any(word in row.guard for word in fault.because):
+    if row.kept and fault.because and not _is_because_of(found, fault):
         # On a busy machine an image is soon too old: that shows nothing of this fault.
         return replace(
             row,
             kept=None,
             note='; '.join(
-                filter(None, (row.note, f'for another reason than "{" or ".join(fault.because)}"'))
+                filter(None, (row.note, f'for another reason than {" or ".join(fault.because)}'))
             ),
         )
     return row
 
 
-def says(heard: Heard, promise: str) -> str:
+def first_report(heard: Heard, promise: str) -> GuardStatus | None:
     """
-    Return what the guard said first after the fault of why it stopped, else of who drives.
+    Return the guard's first report after the fault of why it stopped, else of who drives.
 
-    Where nothing may be driven at all, what is looked for is the first fault.
+    Where nothing may be driven at all, this is the first fault.
 
-    :returns: state and reason (or, without one, who drives); '' when it said nothing.
+    :returns: None when it reported nothing.
     """
-    told = [
-        (state, values.get('reason', ''), values.get('source', ''))
-        for _, state, values in between(heard.status, heard.injected_ns, heard.until_ns)
-    ]
-    wanted = (
-        [one for one in told if one[0] == FAULT]
-        if promise == NOTHING
-        else [one for one in told if one[1]] or [one for one in told if one[0] != DRIVING]
-    ) or told[-1:]
-    if not wanted:
+    reports = [one for _, one in between(heard.status, heard.injected_ns, heard.until_ns)]
+    if promise == NOTHING:
+        wanted = [one for one in reports if one.state == State.FAULT]
+    else:
+        wanted = [one for one in reports if one.stop_reason != StopReason.NONE] or [
+            one for one in reports if one.state != State.DRIVING
+        ]
+    return next(iter(wanted or reports[-1:]), None)
+
+
+def in_words(status: GuardStatus | None) -> str:
+    """Return state and sentence of a report (or, without one, who drives); '' of none."""
+    if status is None:
         return ''
-    state, reason, source = wanted[0]
-    if not reason and source != 'none':
-        reason = source
-    return f'{state}: {reason}' if reason else state
+    text = status.sentence
+    if not text and status.source != 'none':
+        text = status.source
+    return f'{status.state}: {text}' if text else str(status.state)
+
+
+def _is_because_of(status: GuardStatus | None, fault: Fault) -> bool:
+    return status is not None and any(
+        one in fault.because for one in (status.stop_reason, status.state, status.source)
+    )
+
+
+def _first_is_fault(heard: Heard, promise: str) -> bool:
+    found = first_report(heard, promise)
+    return found is not None and found.state == State.FAULT
 
 
 def _ms(nanoseconds: float) -> float:
@@ -164,7 +180,7 @@ def _stops(heard: Heard, common: dict) -> Row:
             certain=True,
             note=f'it drove again by itself {after_s:.1f} s after the fault was gone',
         )
-    if any(values.get('armed') == 'true' for _, _, values in status):
+    if any(one.armed for _, one in status):
         return replace(
             row,
             kept=False,
@@ -181,25 +197,25 @@ def _late(heard: Heard, common: dict) -> Row:
     row = _stops(heard, common)
     if not row.kept:
         return row
-    told = next((one for one in heard.refusals if OLD in one), None)
-    if told is None or not all(heard.refusals):
+    refused_for_age = next((one for one in heard.refusals if OLD & {*one}), None)
+    if refused_for_age is None or not all(heard.refusals):
+        results = [', '.join(one) or 'nothing' for one in heard.refusals]
         return replace(
             row,
             kept=None,
-            note='what came of arming with late images: '
-            + (', '.join(one or 'nothing' for one in heard.refusals) or 'nothing'),
+            note=f'what refused arming with late images: {"; ".join(results) or "nothing"}',
         )
     return replace(
         row,
-        note=f'armed with late images, tried {len(heard.refusals)} times: '
-        + told.partition('. ')[0],
+        note=f'armed with late images, tried {len(heard.refusals)} times, refused: '
+        + ', '.join(refused_for_age),
     )
 
 
 def _limited(heard: Heard, common: dict) -> Row:
     most = common['largest_mps']
     drove = most > 0.0
-    if not drove and common['guard'].startswith(FAULT):
+    if not drove and _first_is_fault(heard, LIMITED):
         return _not_on(heard, common)
     return Row(
         **common,
@@ -212,7 +228,7 @@ def _nothing(heard: Heard, common: dict) -> Row:
     commands = between(heard.commands, heard.injected_ns, heard.until_ns)
     moving = sum(map(_moves, (twist for _, twist in commands)))
     # Without a fault it was never armed, or nothing was ever proposed: that shows nothing.
-    refused = common['guard'].startswith(FAULT)
+    refused = _first_is_fault(heard, NOTHING)
     return Row(
         **common,
         kept=False if moving else True if refused and commands else None,
@@ -267,14 +283,8 @@ def _not_on(heard: Heard, common: dict) -> Row:
     But for one that ended in a fault: that is no part of what was tried, and of a busy machine
     often enough, so it is measured again.
     """
-    fault = next(
-        (
-            values.get('reason', '')
-            for _, state, values in between(heard.status, heard.injected_ns, heard.until_ns)
-            if state == FAULT
-        ),
-        None,
-    )
+    reports = between(heard.status, heard.injected_ns, heard.until_ns)
+    fault = next((one.sentence for _, one in reports if one.state == State.FAULT), None)
     if fault is not None:
         return Row(**common, kept=None, note=f'{NOT_ON}: {fault}')
     return Row(**common, kept=False, certain=True, note=NOT_ON)
@@ -287,7 +297,7 @@ def _taken(heard: Heard, common: dict) -> Row:
         )
 
     taken = first_where(heard.commands, heard.injected_ns, theirs)
-    if taken is None and common['guard'].startswith(FAULT):
+    if taken is None and _first_is_fault(heard, TAKEN):
         return _not_on(heard, common)
     if taken is None:
         return Row(**common, kept=False, note="the person's command never came out")

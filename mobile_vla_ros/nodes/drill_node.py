@@ -21,7 +21,7 @@ from mobile_vla_ros.bringup import drill
 from mobile_vla_ros.errors import UserError
 from mobile_vla_ros.nodes.common import declare, run, twist_array, work_to_end
 from mobile_vla_ros.nodes.drill_faults import ACTS, DEFAULTS, PERSON, Act, Drive
-from mobile_vla_ros.nodes.drill_judge import Heard, judge
+from mobile_vla_ros.nodes.drill_judge import Heard, in_words, judge
 from mobile_vla_ros.nodes.drill_load import Load
 from mobile_vla_ros.nodes.drill_measure import STANDS_MPS, is_zero
 from mobile_vla_ros.nodes.drill_rig import Rig
@@ -164,8 +164,8 @@ class DrillNode(Node):
             self._rig.arm(ARM_S)
             if self._reaches_speed():
                 return stops
-            told = self._watch.status[-1:] or [(0, 'nothing', {})]
-            stops.append(f'{told[0][1]} {told[0][2].get("reason", "")}'.rstrip())
+            newest = self._watch.status[-1:]
+            stops.append(in_words(newest[0][1]) if newest else 'nothing')
         fastest = max((speed for *_, speed in self._watch.odom), default=0.0)
         raise UserError(
             f'the base does not reach {drill.SPEED_MPS:g} m/s',
@@ -179,8 +179,8 @@ class DrillNode(Node):
         watch, since, armed_ns = self._watch, None, time.monotonic_ns()
 
         def disarmed():
-            told = watch.status[-1:]
-            return told and told[0][0] > armed_ns and told[0][2].get('armed') == 'false'
+            newest = watch.status[-1:]
+            return newest and newest[0][0] > armed_ns and not newest[0][1].armed
 
         def steady():
             nonlocal since

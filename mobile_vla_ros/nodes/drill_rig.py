@@ -26,7 +26,7 @@ from mobile_vla_ros.errors import UserError
 from mobile_vla_ros.nodes import drill_camera
 from mobile_vla_ros.nodes.common import LATCHED
 from mobile_vla_ros.nodes.drill_watch import Watch
-from mobile_vla_ros.safety.guard import State
+from mobile_vla_ros.safety.status import State
 from mobile_vla_ros.types import NANOSECONDS
 
 # They hold nothing that is worth waiting for, and the drill itself must end in time.
@@ -276,27 +276,28 @@ class Rig:
                 raise UserError(f'the guard cannot be armed: {answer.message}')
             self.pause(0.2)
 
-    def try_to_arm(self, patience_s: float) -> str:
+    def try_to_arm(self, patience_s: float) -> tuple[str, ...]:
         """
-        Arm the guard once; return in words what keeps the base from being driven.
+        Arm the guard once; return what keeps the base from being driven.
 
-        :param patience_s: so long a guard that was armed may take to find a fault.
-        :returns: its refusal or the reason of its fault; '' when it did neither.
+        :param patience_s: how long a guard that was armed may take to find a fault, and one that
+            refused to report why.
+        :returns: what refused it (``GuardStatus.refused``), or the stop reason of its fault;
+            empty when it did neither.
         """
         since_ns = time.monotonic_ns()
-        answer = self.ask('guard/arm')
-        if not answer.success:
-            return answer.message
+        armed = self.ask('guard/arm').success
 
-        def faults():
-            return [
-                values.get('reason', '')
-                for at, state, values in list(self.watch.status)
-                if at > since_ns and state == State.FAULT
-            ]
+        def reasons():
+            for at, status in list(self.watch.status):
+                if at > since_ns and not armed and status.refused:
+                    return status.refused
+                if at > since_ns and armed and status.state == State.FAULT:
+                    return (status.stop_reason.value,)
+            return ()
 
-        self.wait(faults, patience_s)
-        return next(iter(faults()), '')
+        self.wait(reasons, patience_s)
+        return reasons()
 
     def ask(self, service: str) -> Trigger.Response:
         """Call a service and return its answer."""

@@ -17,6 +17,7 @@ from rclpy.qos import QoSProfile
 from std_msgs.msg import String
 
 from mobile_vla_ros.nodes.common import time_ns, twist_array
+from mobile_vla_ros.nodes.guard_status import guard_status
 
 # Of a drive of some seconds nothing is to be lost, however late this process is.
 DEPTH = QoSProfile(depth=500)
@@ -33,7 +34,7 @@ class Watch:
 
     :ivar commands: (ns, six numbers) of cmd_vel.
     :ivar odom: (ns, x, y, speed).
-    :ivar status: (ns, state, {key: value}) of the guard.
+    :ivar status: (ns, ``GuardStatus``).
     :ivar proposals: (ns, when its image was taken, m/s ahead) of what the guard is proposed.
     :ivar frames: (ns, mode, whether a frame was sent) of the camera's relay.
     :ivar health: (ns, whether inference proposes) of policy/health.
@@ -115,9 +116,9 @@ class Watch:
         self.odom.append((at_ns, place.x, place.y, math.hypot(twist.x, twist.y)))
 
     def _on_status(self, at_ns: int, message: DiagnosticStatus):
-        self.status.append(
-            (at_ns, message.message, {pair.key: pair.value for pair in message.values})
-        )
+        status = guard_status(message)
+        if status is not None:
+            self.status.append((at_ns, status))
 
     def _on_proposal(self, at_ns: int, message: TwistStamped):
         # While the ROS clock is the system's, its offset to ours says when the image was taken.

@@ -33,9 +33,18 @@ from mobile_vla_ros.nodes.common import (
 )
 from mobile_vla_ros.nodes.guard_graph import Graph
 from mobile_vla_ros.nodes.guard_params import AUTO, guard_params
+from mobile_vla_ros.nodes.guard_status import policy_report
 from mobile_vla_ros.nodes.ticker import Ticker
 from mobile_vla_ros.safety import preflight, strafing
-from mobile_vla_ros.safety.guard import Decision, Guard, State
+from mobile_vla_ros.safety.guard import Decision, Guard
+from mobile_vla_ros.safety.status import (
+    STATUS_MAX_AGE_S,
+    GuardStatus,
+    Level,
+    PolicyStatus,
+    State,
+    StopReason,
+)
 from mobile_vla_ros.types import NANOSECONDS, Check
 
 COMMAND_DEPTH = 10
@@ -75,11 +84,13 @@ class GuardNode(Node):
         self._open_commands()
         self._status = self.create_publisher(DiagnosticStatus, '~/status', COMMAND_DEPTH)
         self._diagnostics = self.create_publisher(DiagnosticArray, '/diagnostics', 1)
-        self._said: tuple | None = None
-        self._said_ns = self._diagnosed_ns = 0
+        self._reported: tuple | None = None
+        self._reported_ns = self._diagnosed_ns = 0
+        self._refused: tuple[str, ...] = ()
         self._stops = 0  # asked for by a person
-        self._health: list[DiagnosticStatus] = []
-        self._health_ns: int | None = None
+        self._policy: PolicyStatus | None = None
+        self._policy_checks: list[Check] = []
+        self._policy_ns: int | None = None
         self._person_alone = False  # when it was armed: no policy proposed
 
         self.create_subscription(TwistStamped, 'policy/cmd_vel', self._on_proposal, BEST_EFFORT)
@@ -133,15 +144,10 @@ class GuardNode(Node):
     def _on_health(self, message: DiagnosticArray):
         if not message.status:
             return
-        self._health, self._health_ns = list(message.status), time.monotonic_ns()
+        self._policy, self._policy_checks = policy_report(message)
+        self._policy_ns = time.monotonic_ns()
         with self._lock:
-            if self._health[0].level == DiagnosticStatus.OK:
-                self._guard.proposing(self._health_ns)
-            elif self._guard.hold(
-                self._health[0].message or 'the policy proposes nothing',
-                self._health[0].level != DiagnosticStatus.WARN,
-                self._health_ns,
-            ):
+            if self._guard.policy_health(self._policy.health, self._policy_ns):
                 self._tick()
 
     def _on_teleop(self, message: Twist):
@@ -164,17 +170,24 @@ class GuardNode(Node):
         if self._guard.armed:  # whatever is red now: who reads "not armed" may go near the robot
             response.success, response.message = True, 'Armed already.'
             return response
-        why_not = self._guard.why_not_armed()
+        reason, why_not = self._guard.refusal()
+        refused = () if reason == StopReason.NONE else (reason.value,)
         if not why_not:
             self._look()
             self._person_alone = not self._proposed_to()
             waived = self._override | (set(preflight.WHEELS) if self._params.dry_run else set())
             stops = self._stops
-            why_not = preflight.refusal(await self._checks(), waived)
+            checks = await self._checks()
+            why_not = preflight.refusal(checks, waived)
+            refused = tuple(check.name for check in preflight.red(checks, waived))
+            if 'inference' in refused and self._policy is not None:
+                refused += (self._policy.health.stop_reason.value,)
             if self._stops != stops:
                 why_not = 'Not armed: it was stopped while the checks were made.'
+                refused = (StopReason.DISARMED.value,)
         with self._lock:
             response.success, response.message = (False, why_not) if why_not else self._guard.arm()
+            self._refused = () if response.success else refused
         if response.success:
             self.get_logger().info(response.message)
         else:
@@ -209,25 +222,19 @@ class GuardNode(Node):
         return self._params.expect_policy or self.count_publishers(topic) > 0
 
     def _checks_of_inference(self) -> list[Check]:
-        age_s, said = None, self._health
-        if self._health_ns is not None:
-            age_s = (time.monotonic_ns() - self._health_ns) / NANOSECONDS
-        ill = said and said[0].level not in (DiagnosticStatus.OK, DiagnosticStatus.WARN)
+        age_s = None
+        if self._policy_ns is not None:
+            age_s = (time.monotonic_ns() - self._policy_ns) / NANOSECONDS
+        health = None if self._policy is None else self._policy.health
+        fault = health.sentence if health is not None and health.level == Level.FAULT else ''
         # What it found before it fell silent is no longer known.
-        fresh = said[1:] if age_s is not None and age_s <= preflight.HEALTH_FRESH_S else []
-        told = [
-            Check(one.name.removeprefix('check/'), one.level == DiagnosticStatus.OK, one.message)
-            for one in fresh
-            if one.name.startswith('check/')
-        ]
-        return [
-            preflight.inference(age_s, said[0].message if ill else '', {one.name for one in told}),
-            *told,
-        ]
+        fresh = age_s is not None and age_s <= STATUS_MAX_AGE_S
+        found = self._policy_checks if fresh else []
+        return [preflight.inference(age_s, fault, {one.name for one in found}), *found]
 
     def _with_y(self) -> bool:
-        """Whether a command can have a linear_y; the policy's axes are named by its check."""
-        axes = next((one.message for one in self._health if one.name == 'check/axes'), '')
+        """Whether a command can have a linear_y; the policy's node reports its axes."""
+        axes = None if self._policy is None else self._policy.axes
         return self._guard.limits.max_velocity[1] > 0 and (
             not self._params.expect_policy or strafing.with_linear_y(axes)
         )
@@ -252,14 +259,16 @@ class GuardNode(Node):
             return
         rival, arena = self._graph.watch()
         with self._lock:
-            self._guard.rival('' if rival.ok or rival.name in self._override else rival.sentence)
+            self._guard.competing_publisher(
+                '' if rival.ok or rival.name in self._override else rival.sentence
+            )
             if (
                 self._params.arm_at_start
                 and self._guard.armed
                 and not arena.ok
                 and arena.name not in self._override
             ):
-                self._guard.disarm(arena.sentence)
+                self._guard.disarm(StopReason.UNKNOWN_SUBSCRIBER, arena.sentence)
                 self._tick()
                 self.get_logger().warning(arena.line)
             if (
@@ -268,7 +277,10 @@ class GuardNode(Node):
                 and 'inference' not in self._override
                 and self._proposed_to()
             ):
-                self._guard.disarm('a policy began to propose, and nothing of it was checked')
+                self._guard.disarm(
+                    StopReason.UNCHECKED_POLICY,
+                    'a policy began to propose after arming, and was not checked',
+                )
                 self._tick()
 
     def _choose_type(self):
@@ -316,33 +328,42 @@ class GuardNode(Node):
     def _tell(self, decision: Decision):
         """Publish the status at every change and every 0.1 s."""
         now_ns = time.monotonic_ns()
-        said = (decision.state, decision.source, decision.reason, self._guard.armed)
-        changed = said != self._said
+        status = GuardStatus(
+            decision.state,
+            self._guard.armed,
+            decision.source,
+            decision.stop_reason,
+            decision.sentence,
+            decision.twist,
+            decision.age_s,
+            self._params.dry_run,
+            self._refused,
+        )
+        reported = (
+            status.state,
+            status.source,
+            status.stop_reason,
+            status.sentence,
+            status.armed,
+            status.refused,
+        )
+        changed = reported != self._reported
         # Half a tick early is in time: the next one would be late.
         slack_ns = round(self._params.config.period_s / 2 * NANOSECONDS)
-        if not changed and now_ns - self._said_ns < STATUS_PERIOD_NS - slack_ns:
+        if not changed and now_ns - self._reported_ns < STATUS_PERIOD_NS - slack_ns:
             return
-        if changed and decision.state in (State.FAULT, State.ESTOP):
-            self.get_logger().warning(f'{decision.state}: {decision.reason}')
-        status = status_message(
+        if changed and status.state in (State.FAULT, State.ESTOP):
+            self.get_logger().warning(f'{status.state}: {status.sentence}')
+        message = status_message(
             self.get_fully_qualified_name().lstrip('/'),
-            str(decision.state),
-            {
-                'source': decision.source,
-                'reason': decision.reason,
-                'age_s': f'{decision.age_s:.3f}',
-                'armed': str(self._guard.armed).lower(),
-                'linear_x': f'{decision.twist[0]:.3f}',
-                'linear_y': f'{decision.twist[1]:.3f}',
-                'angular_z': f'{decision.twist[5]:.3f}',
-                'dry_run': str(self._params.dry_run).lower(),
-            },
-            LEVELS.get(decision.state, DiagnosticStatus.OK),
+            status.state.value,
+            status.values(),
+            LEVELS.get(status.state, DiagnosticStatus.OK),
         )
-        self._status.publish(status)
-        self._said, self._said_ns = said, now_ns
+        self._status.publish(message)
+        self._reported, self._reported_ns = reported, now_ns
         if changed or now_ns - self._diagnosed_ns >= DIAGNOSTICS_PERIOD_NS:
-            self._diagnostics.publish(status_array(self.get_clock().now().to_msg(), status))
+            self._diagnostics.publish(status_array(self.get_clock().now().to_msg(), message))
             self._diagnosed_ns = now_ns
 
 

@@ -10,7 +10,7 @@ from sensor_msgs.msg import CompressedImage, Image
 from mobile_vla_ros.errors import UserError
 from mobile_vla_ros.images import compressed_bytes, compressed_to_rgb, to_rgb
 from mobile_vla_ros.nodes.common import time_ns
-from mobile_vla_ros.nodes.guard_watch import GuardWatch
+from mobile_vla_ros.nodes.guard_status import GuardStatusListener
 from mobile_vla_ros.runtime.camera_check import CameraCheck, Look, brightness, content_hash
 
 
@@ -80,7 +80,9 @@ class CameraGate:
     :param real_time: whether the node's clock is the real one.
     """
 
-    def __init__(self, check: CameraCheck, guard: GuardWatch, side: int, *, real_time: bool):
+    def __init__(
+        self, check: CameraCheck, guard: GuardStatusListener, side: int, *, real_time: bool
+    ):
         self.check = check
         self.newest: Shot | None = None
         self._guard, self._side, self._real_time = guard, side, real_time

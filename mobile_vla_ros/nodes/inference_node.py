@@ -25,7 +25,7 @@ from std_srvs.srv import Trigger
 
 from mobile_vla_ros.errors import UserError
 from mobile_vla_ros.nodes.common import LATCHED, run, twist_message
-from mobile_vla_ros.nodes.guard_watch import GuardWatch
+from mobile_vla_ros.nodes.guard_status import GuardStatusListener, policy_message
 from mobile_vla_ros.nodes.inference_camera import CameraGate
 from mobile_vla_ros.nodes.inference_checks import checks, scarce, unmade
 from mobile_vla_ros.nodes.inference_clocks import Clocks
@@ -34,7 +34,6 @@ from mobile_vla_ros.nodes.inference_policies import NONE, Policies, in_the_way
 from mobile_vla_ros.nodes.inference_told import (
     OverlayThread,
     diagnostics_message,
-    health_message,
     path_message,
     view_of,
 )
@@ -42,8 +41,8 @@ from mobile_vla_ros.nodes.inference_worker import PolicyWorker
 from mobile_vla_ros.nodes.lifecycle import PatientLifecycleNode, ended_at_once
 from mobile_vla_ros.nodes.topics import InstructionTopic, camera, wrong_camera
 from mobile_vla_ros.runtime.camera_check import CameraCheck
-from mobile_vla_ros.runtime.health import Health, Level
 from mobile_vla_ros.runtime.playback import Playback
+from mobile_vla_ros.safety.status import Health, Level
 from mobile_vla_ros.types import NANOSECONDS
 
 HEALTH_PERIOD_S = 0.25
@@ -71,7 +70,7 @@ class InferenceNode(PatientLifecycleNode):
         self._checks = unmade('inference is not active')
         self._gate: CameraGate | None = None
         self._policies = None
-        self._guard: GuardWatch | None = None
+        self._guard: GuardStatusListener | None = None
         self._proposed = self._reported_ns = self._reported = 0
         self._worker = PolicyWorker(
             steady_ns=self._clocks.steady_ns, said=self._on_news, failed=self.get_logger().error
@@ -140,7 +139,7 @@ class InferenceNode(PatientLifecycleNode):
         )
         self._diagnostics = self.create_publisher(DiagnosticArray, '/diagnostics', 10)
         self._healths = self.create_publisher(DiagnosticArray, 'policy/health', LATCHED)
-        self._guard = GuardWatch(self, self._clocks.now_ns)
+        self._guard = GuardStatusListener(self, self._clocks.now_ns)
         self._swaps = [
             self.create_service(Trigger, '~/swap', self._on_swap),
             self.create_service(Trigger, '~/swap_back', self._on_swap_back),
@@ -246,7 +245,7 @@ class InferenceNode(PatientLifecycleNode):
         self._take_fault()
 
     def _take_fault(self) -> None:
-        if self._worker.fault(self._gate.check.fault):
+        if self._worker.camera_fault(self._gate.check.fault):
             self._propose()
 
     def _on_news(self) -> None:
@@ -322,10 +321,17 @@ class InferenceNode(PatientLifecycleNode):
             if health is None:
                 health, _ = self._worker.health(self._clocks.ros_ns())
             if health.level == Level.FAULT and health != self._said:
-                self.get_logger().warning(health.reason)
+                self.get_logger().warning(health.sentence)
             self._said = health
             self._healths.publish(
-                health_message(health, self._checks, self.get_clock().now().to_msg())
+                policy_message(
+                    health,
+                    None
+                    if self._policies is None
+                    else self._policies.now.policy.spec.actions.axes,
+                    self._checks,
+                    self.get_clock().now().to_msg(),
+                )
             )
 
     def _look(self):

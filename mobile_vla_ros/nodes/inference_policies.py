@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from mobile_vla_ros.errors import UserError
-from mobile_vla_ros.nodes.guard_watch import GuardWatch
+from mobile_vla_ros.nodes.guard_status import GuardStatusListener
 
 # One load at a time in a process: what torch's loaders set, all threads see.
 LOADS = threading.Lock()
@@ -23,9 +23,9 @@ def resident_gb() -> float:
     return (int(found[1]) * 1024 + on_gpu) / 1e9
 
 
-def in_the_way(guard: GuardWatch, proposing: bool) -> str:
+def in_the_way(guard: GuardStatusListener, proposing: bool) -> str:
     """Return why the policy may not be swapped now, '' when it may: only a base at rest is."""
-    if guard.fresh:
+    if guard.status is not None:
         return '' if guard.stopped else 'the base is driven; disarm the guard (guard/disarm) first'
     return 'no guard says that the base is at rest, and there are proposals' if proposing else ''
 

@@ -2,10 +2,10 @@
 
 import threading
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 import numpy as np
-from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
+from diagnostic_msgs.msg import DiagnosticArray
 from geometry_msgs.msg import PoseStamped
 from nav_msgs.msg import Path
 from rclpy.time import Time
@@ -13,40 +13,18 @@ from rclpy.time import Time
 from mobile_vla_ros.errors import UserError
 from mobile_vla_ros.images import encode
 from mobile_vla_ros.nodes.common import status_array, status_message
-from mobile_vla_ros.nodes.guard_watch import GuardWatch
+from mobile_vla_ros.nodes.guard_status import LEVELS, GuardStatusListener
 from mobile_vla_ros.nodes.images import to_compressed
 from mobile_vla_ros.nodes.inference_camera import CameraGate, Shot
 from mobile_vla_ros.nodes.inference_params import InferenceParams
 from mobile_vla_ros.nodes.inference_policies import Policies
 from mobile_vla_ros.nodes.inference_worker import PolicyWorker
-from mobile_vla_ros.runtime.health import Health, Level
 from mobile_vla_ros.runtime.overlay import NO_GUARD, View, draw_drive
 from mobile_vla_ros.runtime.playback import Plan, path_of
-from mobile_vla_ros.types import NANOSECONDS, Check
+from mobile_vla_ros.safety.status import Level
+from mobile_vla_ros.types import NANOSECONDS
 
 OVERLAY_PERIOD_S = 0.1
-LEVELS = {
-    Level.OK: DiagnosticStatus.OK,
-    Level.HOLD: DiagnosticStatus.WARN,
-    Level.FAULT: DiagnosticStatus.ERROR,
-}
-
-
-def health_message(health: Health, checks: Sequence[Check], stamp) -> DiagnosticArray:
-    """Return what the guard hears: the health, then one status a preflight check."""
-    return status_array(
-        stamp,
-        status_message('policy', health.reason, {}, LEVELS[health.level]),
-        *(
-            status_message(
-                f'check/{check.name}',
-                check.sentence,
-                {},
-                DiagnosticStatus.OK if check.ok else DiagnosticStatus.ERROR,
-            )
-            for check in checks
-        ),
-    )
 
 
 def path_message(plan: Plan) -> Path:
@@ -94,7 +72,7 @@ def diagnostics_message(
         Time(nanoseconds=ros_ns).to_msg(),
         status_message(
             name,
-            health.reason or 'proposing',
+            health.sentence or 'proposing',
             {
                 'instruction': worker.instruction,
                 'policy': policies.now.name,
@@ -118,7 +96,7 @@ def diagnostics_message(
 def view_of(
     worker: PolicyWorker,
     gate: CameraGate,
-    guard: GuardWatch,
+    guard: GuardStatusListener,
     params: InferenceParams,
     *,
     ros_ns: int,
@@ -132,11 +110,12 @@ def view_of(
     """
     health, _ = worker.health(ros_ns)
     shot = gate.newest
-    reason = (
-        health.reason if health.level == Level.FAULT else (guard.value('reason') or health.reason)
-    )
+    status = guard.status
+    reason = health.sentence
+    if health.level != Level.FAULT and status is not None:
+        reason = status.sentence or reason
     return shot, View(
-        state=guard.state or NO_GUARD,
+        state=NO_GUARD if status is None else status.state.value,
         reason=reason,
         instruction=worker.instruction,
         plan=worker.plan,
@@ -146,8 +125,8 @@ def view_of(
         camera_hz=gate.check.rate_hz(now_ns),
         now_ns=ros_ns,
         age_limit_s=params.observation_max_age_s,
-        source=guard.value('source'),
-        dry_run=guard.dry_run,
+        source='' if status is None else status.source,
+        dry_run=status is not None and status.dry_run,
     )
 
 

@@ -10,16 +10,27 @@ import numpy as np
 
 from mobile_vla_ros.errors import UserError, first_line
 from mobile_vla_ros.runtime.frame_buffer import FrameBuffer
-from mobile_vla_ros.runtime.health import MOST_LETTERS, Health
 from mobile_vla_ros.runtime.playback import Plan, Playback, Proposal
-from mobile_vla_ros.types import NANOSECONDS
+from mobile_vla_ros.safety.status import Health, StopReason
+from mobile_vla_ros.types import MAX_INSTRUCTION_CHARS, NANOSECONDS
 
-NO_IMAGE = Health.hold('no image yet')
-NOT_FULL = Health.hold('the window of frames is not full yet')
-NO_INSTRUCTION = Health.hold('no instruction yet: publish one on instruction')
-TOO_LONG = Health.hold(f'the instruction is too long: say it in at most {MOST_LETTERS} letters')
-NEW_INSTRUCTION = Health.hold('a new instruction is being looked at')
-PLAYED_OUT = Health.fault('the last plan is played out: no newer image was understood')
+INACTIVE = Health.hold(StopReason.INACTIVE, 'not active')
+NO_IMAGE = Health.hold(StopReason.NO_IMAGE, 'no image yet')
+NOT_FULL = Health.hold(StopReason.WINDOW_NOT_FULL, 'the window of frames is not full yet')
+NO_INSTRUCTION = Health.hold(
+    StopReason.NO_INSTRUCTION, 'no instruction yet: publish one on instruction'
+)
+TOO_LONG = Health.hold(
+    StopReason.INSTRUCTION_TOO_LONG,
+    f'instruction too long: the limit is {MAX_INSTRUCTION_CHARS} characters',
+)
+NEW_INSTRUCTION = Health.hold(
+    StopReason.NEW_INSTRUCTION, 'the window is being encoded with a new instruction'
+)
+CHUNK_EXHAUSTED = Health.fault(
+    StopReason.CHUNK_EXHAUSTED, 'action chunk exhausted: no newer image has been processed'
+)
+NOT_FINITE = Health.fault(StopReason.POLICY_NOT_FINITE, 'the policy returned NaN or inf')
 KEPT = 300  # of the last steps, for means and percentiles
 
 
@@ -64,8 +75,8 @@ class PolicyWorker:
         self._stopping = False
         self._policy = self._buffer = self._playback = None
         self._instruction = ''
-        self._closed: Health | None = Health.hold('not active')
-        self._fault = ''
+        self._closed: Health | None = INACTIVE
+        self._fault: Health | None = None
         self._trouble = NO_IMAGE
         self._news = False
         self._durations_s: deque[float] = deque(maxlen=KEPT)
@@ -74,15 +85,15 @@ class PolicyWorker:
     def start(self) -> None:
         """Begin to work; the policy has been given."""
         with self._wake:
-            self._stopping, self._closed, self._fault = False, None, ''
+            self._stopping, self._closed, self._fault = False, None, None
             self._begin_anew(NO_IMAGE)
         self._thread = threading.Thread(target=self._work, name='policy', daemon=True)
         self._thread.start()
 
-    def stop(self, reason: str = 'not active') -> None:
+    def stop(self) -> None:
         """Propose nothing from now on, and wait for the step that is under way."""
         with self._wake:
-            self._stopping, self._closed = True, Health.hold(reason)
+            self._stopping, self._closed = True, INACTIVE
             self._wake.notify()
         if self._thread is not None:
             self._thread.join()
@@ -116,7 +127,7 @@ class PolicyWorker:
 
         :returns: whether it is another one: what is only said again must not stop the drive.
         """
-        instruction = instruction[: MOST_LETTERS + 1]  # one more than is followed
+        instruction = instruction[: MAX_INSTRUCTION_CHARS + 1]  # one more than is followed
         with self._wake:
             if instruction == self._instruction:
                 return False
@@ -129,26 +140,26 @@ class PolicyWorker:
             self._wake.notify()
         return True
 
-    def fault(self, reason: str) -> bool:
-        """Take what is wrong with the camera, '' when nothing is; return whether it is news."""
+    def camera_fault(self, fault: Health | None) -> bool:
+        """Set the camera fault (None clears it); return True if it changed."""
         with self._wake:
-            news = reason != self._fault
-            if reason and not self._fault:
+            changed = fault != self._fault
+            if fault is not None and self._fault is None:
                 self._begin_anew(NOT_FULL)
-            self._fault = reason
-            return news
+            self._fault = fault
+            return changed
 
     def health(self, now_ns: int) -> tuple[Health, Proposal | None]:
         """Return how it is, and what is proposed for an instant (nothing unless all is well)."""
         with self._wake:
             if self._closed is not None:
                 return self._closed, None
-            if self._fault:
-                return Health.fault(self._fault), None
+            if self._fault is not None:
+                return self._fault, None
             if self._playback.newest is None:
                 return self._trouble, None
             proposal = self._playback.at(now_ns)
-            return (PLAYED_OUT, None) if proposal is None else (Health.ok(), proposal)
+            return (CHUNK_EXHAUSTED, None) if proposal is None else (Health.ok(), proposal)
 
     @property
     def plan(self) -> Plan | None:
@@ -166,7 +177,7 @@ class PolicyWorker:
         """Why the instruction cannot be followed, None when it can."""
         if not self._instruction.strip():
             return NO_INSTRUCTION
-        return TOO_LONG if len(self._instruction) > MOST_LETTERS else None
+        return TOO_LONG if len(self._instruction) > MAX_INSTRUCTION_CHARS else None
 
     @property
     def stats(self) -> Stats:
@@ -202,7 +213,7 @@ class PolicyWorker:
 
     def _next(self) -> tuple | None:
         """Return policy, window and instruction of the next step, or None and note why."""
-        if self._closed is not None or self._fault or not self._buffer.due:
+        if self._closed is not None or self._fault is not None or not self._buffer.due:
             return None
         if self._untold is not None:
             self._refuse(self._untold)
@@ -225,12 +236,13 @@ class PolicyWorker:
         try:
             plan = policy.infer(window, instruction)
             if not np.isfinite(plan.twists).all():
-                plan, trouble = None, Health.fault('the policy proposes what is no number')
+                plan, trouble = None, NOT_FINITE
         except UserError as error:
-            trouble = Health.fault(str(error).rstrip('.'))
+            trouble = Health.fault(StopReason.POLICY_REFUSED, str(error).rstrip('.'))
         except Exception as error:
             trouble = Health.fault(
-                f'the policy failed: {type(error).__name__}: {first_line(error)}'
+                StopReason.POLICY_FAILED,
+                f'the policy failed: {type(error).__name__}: {first_line(error)}',
             )
             self._failed(traceback.format_exc())
         with self._wake:
@@ -239,7 +251,7 @@ class PolicyWorker:
                 policy is not self._policy
                 or instruction != self._instruction
                 or self._closed is not None
-                or self._fault
+                or self._fault is not None
             ):
                 return  # it was asked something else meanwhile
             if plan is None:

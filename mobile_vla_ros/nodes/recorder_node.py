@@ -40,18 +40,19 @@ from mobile_vla_ros.nodes.common import (
 )
 from mobile_vla_ros.nodes.current_take import CLOSING, IDLE, RECORDING, STARTING, CurrentTake
 from mobile_vla_ros.nodes.drive_takes import START, DriveTakes
+from mobile_vla_ros.nodes.guard_status import GuardStatusListener
 from mobile_vla_ros.nodes.recorder_params import recorder_params
 from mobile_vla_ros.nodes.recorder_proposals import Proposals
 from mobile_vla_ros.nodes.take_folder import TakeFolder
 from mobile_vla_ros.nodes.topics import (
     CAMERA_QOS,
-    CommandSource,
     CommandTopic,
     InstructionTopic,
     camera,
     several,
     wrong_camera,
 )
+from mobile_vla_ros.safety.status import GuardStatus
 from mobile_vla_ros.types import Command
 
 STATUS_DEPTH = 10
@@ -90,7 +91,7 @@ class RecorderNode(Node):
         self._drive_takes = DriveTakes(params.follow_guard)
         self._due: Future | None = None
         self._retry_s = 0.0
-        self._source = CommandSource(self, self._on_guard_said)
+        self._guard = GuardStatusListener(self, time.monotonic_ns, self._on_guard_status)
         self._commands = CommandTopic(self, 'cmd_vel', self._on_command, self._take.command_type)
         self._proposals = Proposals(self, take.proposal)
         self._instructions = InstructionTopic(self, self._on_instruction)
@@ -173,8 +174,8 @@ class RecorderNode(Node):
         self._instruction = instruction
         self._follow_guard()
 
-    def _on_guard_said(self, source: str, reason: str, sent_ns: int):
-        self._take.said(source, reason, sent_ns)
+    def _on_guard_status(self, status: GuardStatus, sent_ns: int):
+        self._take.guard_status(status, sent_ns)
         self._follow_guard()
 
     def _look_at_graph(self):
@@ -214,7 +215,7 @@ class RecorderNode(Node):
         """Begin or end a take by ourselves, where the parameter says so and it is time for it."""
         if (self._due is not None and not self._due.done()) or time.monotonic() < self._retry_s:
             return
-        due = self._drive_takes.due(self._source.armed, self._instruction, self._take.state)
+        due = self._drive_takes.due(self._guard.armed, self._instruction, self._take.state)
         if due:
             answer = self._start if due == START else partial(self._stop, 'unknown')
             self._due = self.executor.create_task(self._do(answer))
@@ -356,7 +357,7 @@ class RecorderNode(Node):
             'camera_hz': f'{self._camera_hz:.1f}',
             'expected_hz': f'{self._camera.expected_hz or 0:.1f}',
             'command_type': self._commands.type,
-            'source': self._source.now,
+            'source': self._guard.source,
             **self._take.values(),
             **self._folder.values(),
             'problem': '; '.join(self._problems(now_ns)),

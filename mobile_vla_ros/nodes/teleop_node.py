@@ -30,7 +30,8 @@ from mobile_vla_ros.nodes.common import (
     run,
     twist_message,
 )
-from mobile_vla_ros.nodes.console_status import Heard, fresh
+from mobile_vla_ros.nodes.console_status import Heard
+from mobile_vla_ros.nodes.guard_status import values_of
 from mobile_vla_ros.nodes.joystick import NONE, XBOX_AXES, XBOX_BUTTONS, XBOX_ENABLE, Joystick
 from mobile_vla_ros.nodes.joystick import Layout as JoystickLayout
 from mobile_vla_ros.nodes.keyboard import HELP, TAKES, Console
@@ -233,7 +234,7 @@ class TeleopNode(Node):
     # --- what is asked for and what is shown ---
 
     def _on_status(self, name: str, message: DiagnosticStatus):
-        values = {pair.key: pair.value for pair in message.values}
+        values = values_of(message)
         self._heard[name] = Heard(time.monotonic(), message.message, values)
         recovered = values.get('recovered', '')
         if name == 'recorder' and recovered != self._recovered:
@@ -249,9 +250,9 @@ class TeleopNode(Node):
                 self._instruction.publish(String(data=what))
                 self._say(f'instruction: {what}')
             elif (kind, what) == ('guard', 'toggle'):
-                guard = fresh(self._heard.get('guard'), time.monotonic())
+                guard = console_status.guard_report(self._heard.get('guard'), time.monotonic())
                 # In doubt the robot is to stand.
-                disarmed = guard is not None and guard.values.get('armed') != 'true'
+                disarmed = guard is not None and not guard.armed
                 self._call('guard', 'arm' if disarmed else 'disarm')
             else:
                 self._call(kind, what)

@@ -1,10 +1,8 @@
 """Topics that several nodes share, and in words what the graph says of them."""
 
-import time
 from collections import deque
 from collections.abc import Callable, Collection, Sequence
 
-from diagnostic_msgs.msg import DiagnosticStatus
 from geometry_msgs.msg import Twist, TwistStamped
 from rclpy.event_handler import SubscriptionEventCallbacks
 from rclpy.node import Node
@@ -13,9 +11,8 @@ from sensor_msgs.msg import CompressedImage, Image
 from std_msgs.msg import String
 
 from mobile_vla_ros.errors import UserError
-from mobile_vla_ros.nodes.common import BEST_EFFORT, LATCHED, time_ns
+from mobile_vla_ros.nodes.common import LATCHED, time_ns
 from mobile_vla_ros.nodes.message_count import MessageCount
-from mobile_vla_ros.types import SOURCES
 
 # As qos_profile_sensor_data, but deep enough for a second in which a process gets no time.
 CAMERA_QOS = QoSProfile(depth=30, reliability=ReliabilityPolicy.BEST_EFFORT)
@@ -24,8 +21,6 @@ COMMAND_TYPES = {'geometry_msgs/msg/Twist': Twist, 'geometry_msgs/msg/TwistStamp
 # Deep enough for a second in which a recorder gets no time.
 COMMAND_DEPTH = 100
 INSTRUCTION_DEPTH, COPIES_KEPT = 10, 32
-GUARD_FRESH_S = 1.5
-UNKNOWN = 'unknown'
 
 
 def camera(node: Node, transport: str) -> tuple[str, type]:
@@ -140,43 +135,6 @@ class InstructionTopic:
                 return
             self._copies.append(copy)
         self._heard(message.data)
-
-
-class CommandSource:
-    """
-    Who drives, by the guard's word.
-
-    :param told: called with the source and the reason of every status, and when it was sent
-        (nanoseconds, by the guard's machine; 0 where the middleware does not say).
-    """
-
-    def __init__(self, node: Node, told: Callable[[str, str, int], None] | None = None):
-        self._armed = False
-        self._heard, self._heard_s, self._told = UNKNOWN, 0.0, told
-        node.create_subscription(DiagnosticStatus, 'guard/status', self._on_guard, BEST_EFFORT)
-
-    @property
-    def now(self) -> str:
-        """One of ``SOURCES``; unknown when there is no guard, or it has fallen silent."""
-        return self._heard if self._fresh else UNKNOWN
-
-    @property
-    def armed(self) -> bool:
-        """Whether the guard is, by its newest word; no longer when it has fallen silent."""
-        return self._armed and self._fresh
-
-    @property
-    def _fresh(self) -> bool:
-        return time.monotonic() - self._heard_s < GUARD_FRESH_S
-
-    def _on_guard(self, message: DiagnosticStatus, info: dict):
-        said = {pair.key: pair.value for pair in message.values}
-        source = said.get('source', '')
-        self._armed = said.get('armed') == 'true'
-        self._heard = source if source in SOURCES else UNKNOWN
-        self._heard_s = time.monotonic()
-        if self._told is not None:
-            self._told(source, said.get('reason', ''), info['source_timestamp'])
 
 
 class CommandTopic:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from mobile_vla_ros.safety.status import Health, StopReason
 from mobile_vla_ros.types import NANOSECONDS
 
 # A fault is told for at least so long: a shorter one could be lost between two readers' looks.
@@ -20,7 +21,18 @@ START_S = 0.3
 DARK_BRIGHTNESS, DARK_FRAMES = 0.05, 2
 OLD_FRAMES = 2
 # What a step of the node's own clock looks like at first.
-OF_A_CLOCK = ('step', 'future', 'old', 'silent')
+OF_A_CLOCK = (
+    StopReason.CAMERA_CLOCK_JUMP,
+    StopReason.CAMERA_STAMP_FUTURE,
+    StopReason.CAMERA_STAMP_OLD,
+    StopReason.CAMERA_SILENT,
+)
+# The next look at the content decides about these.
+OF_THE_CONTENT = (
+    StopReason.CAMERA_FROZEN,
+    StopReason.CAMERA_DARK,
+    StopReason.CAMERA_UNREADABLE,
+)
 CLOCK_STEP_S, CAMERA_STEP_S = 0.1, 1.0
 # A simulation's clock may run at up to ten times the real speed, in steps of its own.
 SIM_SPEED, SIM_STEP_S = 10.0, 1.0
@@ -103,8 +115,8 @@ class CameraCheck:
         self._period_ns = round(NANOSECONDS / rate_hz)
         self._max_age_s, self._tolerance_s = max_age_s, stamp_tolerance_s
         self._real_time = real_time
-        self._cause = self._reason = ''
-        self._reason_ns = self._until_ns = 0
+        self._fault: Health | None = None
+        self._fault_ns = self._until_ns = 0
         self._last: Look | None = None
         self._in_time: Look | None = None
         self._looked_ns: int | None = None
@@ -120,25 +132,22 @@ class CameraCheck:
         self._falls: deque[int] = deque()
 
     @property
-    def fault(self) -> str:
-        """What is wrong in words, '' when nothing is."""
-        return self._reason
+    def fault(self) -> Health | None:
+        """The camera fault, None while there is none."""
+        return self._fault
 
     def message(self, look: Look) -> None:
         """Judge a message by its stamp, its form and the time that it came."""
         self._times.append(look.now_ns)
         self._forget(look.now_ns)
         late_s = (look.received_ns - look.stamp_ns) / NANOSECONDS
-        cause, reason = (
-            self._rival_fault(look)
-            or self._stamp_fault(look, late_s)
-            or self._form_fault(look)
-            or ('', '')
+        fault = (
+            self._several_fault(look) or self._stamp_fault(look, late_s) or self._form_fault(look)
         )
-        if not cause and self._cause not in ('frozen', 'dark', 'broken'):
-            self._clear(look.now_ns)  # of these the next look at the content decides
-        elif cause:
-            self._stand(cause, reason, look.now_ns)
+        if fault is not None:
+            self._set_fault(fault, look.now_ns)
+        elif self._reason not in OF_THE_CONTENT:
+            self._clear(look.now_ns)
         self._last = look
 
     def due(self, now_ns: int) -> bool:
@@ -160,36 +169,40 @@ class CameraCheck:
         # Both images were taken in motion: at rest a camera without noise may well repeat itself.
         moving = moving_s >= START_S
         counts = repeated and moving and self._moved_before
-        stuck = self._cause == 'frozen' and repeated
+        stuck = self._reason == StopReason.CAMERA_FROZEN and repeated
         self._repeats = self._repeats + 1 if counts else self._repeats if stuck else 0
         self._hash, self._moved_before = hashed, moving
         self._dark = self._dark + 1 if bright < DARK_BRIGHTNESS else 0
         if self._dark >= DARK_FRAMES:
-            self._stand(
-                'dark',
-                f'the camera shows black (brightness {bright:.2f} of 1): its lens '
-                'is covered or it is dead',
+            self._set_fault(
+                Health.fault(
+                    StopReason.CAMERA_DARK,
+                    f'the camera shows black (brightness {bright:.2f} of 1): its lens is covered '
+                    'or it is dead',
+                ),
                 now_ns,
             )
         elif self._repeats >= REPEATS:
-            self._stand(
-                'frozen',
-                'the camera is frozen: new stamps with the same picture while the base moves',
+            self._set_fault(
+                Health.fault(
+                    StopReason.CAMERA_FROZEN,
+                    'the camera is frozen: new stamps with the same image while the base moves',
+                ),
                 now_ns,
             )
-        elif self._cause in ('frozen', 'dark', 'broken'):
+        elif self._reason in OF_THE_CONTENT:
             self._clear(now_ns)
 
     def broken(self, now_ns: int, problem: str) -> None:
         """Take that an image which was due could not be decoded."""
         self._looked_ns = now_ns
         self._hash = None
-        self._stand('broken', problem.rstrip('.'), now_ns)
+        self._set_fault(Health.fault(StopReason.CAMERA_UNREADABLE, problem.rstrip('.')), now_ns)
 
     @property
     def usable(self) -> bool:
         """Whether the newest image may be shown to the policy."""
-        return not self._reason and not self._dark
+        return self._fault is None and not self._dark
 
     def tick(self, ros_ns: int, steady_ns: int) -> None:
         """Look for a camera that has fallen silent and for a step of the node's own clock."""
@@ -201,7 +214,7 @@ class CameraCheck:
         if silent_s is not None and silent_s > max(
             SILENT_S, SILENT_PERIODS * self._period_ns / NANOSECONDS
         ):
-            self._stand('silent', 'the camera is silent', now_ns)
+            self._set_fault(Health.fault(StopReason.CAMERA_SILENT, 'the camera is silent'), now_ns)
 
     def silent_s(self, now_ns: int) -> float | None:
         """Seconds since the last message, None before the first."""
@@ -228,7 +241,7 @@ class CameraCheck:
         late = [late_s for _, late_s in self._offsets]
         return min(late), max(late)
 
-    def _rival_fault(self, look: Look) -> tuple[str, str] | None:
+    def _several_fault(self, look: Look) -> Health | None:
         """A publisher's count only rises, but once for a camera that was started again."""
         before, self._sequence = self._sequence, look.sequence
         if None not in (before, look.sequence) and look.sequence <= before:
@@ -238,21 +251,24 @@ class CameraCheck:
         ):
             self._falls.popleft()
         if len(self._falls) >= RIVAL_FALLS:
-            return 'rival', (
+            return Health.fault(
+                StopReason.CAMERA_SEVERAL,
                 'the images are of more than one camera: end all publishers of the '
-                'topic but one (ros2 topic info --verbose)'
+                'topic but one (ros2 topic info --verbose)',
             )
         return None
 
-    def _stamp_fault(self, look: Look, late_s: float) -> tuple[str, str] | None:
+    def _stamp_fault(self, look: Look, late_s: float) -> Health | None:
         if not look.received_ns:
-            return 'no_clock', (
+            return Health.fault(
+                StopReason.NO_CLOCK,
                 'use_sim_time is set, and no time comes on /clock: start the '
-                'simulation, or leave use_sim_time out'
+                'simulation, or leave use_sim_time out',
             )
         if look.sec < 0 or look.stamp_ns <= 0 or look.nanosec >= NANOSECONDS:
-            return 'stamp', (
-                f'the stamp of the images is no time: {look.sec} s and {look.nanosec} ns'
+            return Health.fault(
+                StopReason.CAMERA_STAMP_INVALID,
+                f'the stamp of the images is no time: {look.sec} s and {look.nanosec} ns',
             )
         self._offsets.append((look.now_ns, late_s))
         before, self._in_time = self._in_time, None
@@ -261,23 +277,28 @@ class CameraCheck:
                 (look.stamp_ns - before.stamp_ns) - (look.received_ns - before.received_ns)
             ) / NANOSECONDS
             if abs(stepped_s) > CAMERA_STEP_S:
-                return 'step', f"the camera's clock jumped by {stepped_s:+.1f} s"
+                return Health.fault(
+                    StopReason.CAMERA_CLOCK_JUMP,
+                    f"the camera's clock jumped by {stepped_s:+.1f} s",
+                )
         if late_s < -self._tolerance_s:
-            return 'future', (
+            return Health.fault(
+                StopReason.CAMERA_STAMP_FUTURE,
                 f'images are stamped {-late_s:.2f} s in the future: the clocks of '
-                'camera and this machine differ'
+                'camera and this machine differ',
             )
         self._old = self._old + 1 if late_s > self._max_age_s else 0
         if not self._old:
             self._in_time = look  # a jump is one from a time that was right
         if self._old >= OLD_FRAMES:
-            return 'old', (
+            return Health.fault(
+                StopReason.CAMERA_STAMP_OLD,
                 f'images arrive {late_s:.2f} s old, and may be {self._max_age_s:g} s: '
-                'the camera is late or its clock differs'
+                'the camera is late or its clock differs',
             )
         return None
 
-    def _form_fault(self, look: Look) -> tuple[str, str] | None:
+    def _form_fault(self, look: Look) -> Health | None:
         if look.form == self.form or not self.form:
             self.form, self._other_form = look.form, None
             return None
@@ -286,33 +307,48 @@ class CameraCheck:
         if look.now_ns - self._other_form[1] >= SETTLED_S * NANOSECONDS:
             self.form, self._other_form = look.form, None
             return None
-        return 'form', f'the images changed from {self.form} to {look.form} in mid-drive'
+        return Health.fault(
+            StopReason.CAMERA_CHANGED,
+            f'the images changed from {self.form} to {look.form} in mid-drive',
+        )
 
     def _clock_step(self, ros_ns: int, steady_ns: int, now_ns: int) -> None:
         if self._real_time:
             stepped_s = (ros_ns - steady_ns) / NANOSECONDS
             if abs(stepped_s) > CLOCK_STEP_S:
-                self._stand('clock', f"this machine's clock jumped by {stepped_s:+.1f} s", now_ns)
+                self._jumped("this machine's", stepped_s, now_ns)
             return
         started = self._clocks[0] > 0  # before the first /clock the time is zero
         if started and (ros_ns < 0 or ros_ns > SIM_SPEED * steady_ns + SIM_STEP_S * NANOSECONDS):
-            self._stand(
-                'clock', f"the simulation's clock jumped by {ros_ns / NANOSECONDS:+.1f} s", now_ns
-            )
+            self._jumped("the simulation's", ros_ns / NANOSECONDS, now_ns)
 
-    def _stand(self, cause: str, reason: str, now_ns: int) -> None:
+    def _jumped(self, whose: str, seconds: float, now_ns: int) -> None:
+        sentence = f'{whose} clock jumped by {seconds:+.1f} s'
+        self._set_fault(Health.fault(StopReason.CLOCK_JUMP, sentence), now_ns)
+
+    @property
+    def _reason(self) -> StopReason:
+        return StopReason.NONE if self._fault is None else self._fault.stop_reason
+
+    def _set_fault(self, fault: Health, now_ns: int) -> None:
+        """Set a fault; its sentence, which may hold a number, changes once a second at most."""
         left_ns = self._until_ns - now_ns
-        if self._cause == 'clock' and cause in OF_A_CLOCK and 0 < left_ns <= STAND_S * NANOSECONDS:
-            return  # it has its name already
-        if cause != self._cause or not (0 <= now_ns - self._reason_ns < REASON_S * NANOSECONDS):
-            self._cause, self._reason, self._reason_ns = cause, reason, now_ns
+        if (
+            self._reason == StopReason.CLOCK_JUMP
+            and fault.stop_reason in OF_A_CLOCK
+            and 0 < left_ns <= STAND_S * NANOSECONDS
+        ):
+            return  # the clock's jump is the cause of this one
+        same = fault.stop_reason == self._reason
+        if not same or not 0 <= now_ns - self._fault_ns < REASON_S * NANOSECONDS:
+            self._fault, self._fault_ns = fault, now_ns
         self._until_ns = now_ns + round(STAND_S * NANOSECONDS)
 
     def _clear(self, now_ns: int) -> None:
         left_ns = self._until_ns - now_ns
         if 0 < left_ns <= STAND_S * NANOSECONDS:
             return
-        self._cause = self._reason = ''
+        self._fault = None
 
     def _forget(self, now_ns: int) -> None:
         if self._times and now_ns < self._times[0]:  # the clock was set back

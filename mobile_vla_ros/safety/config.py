@@ -6,9 +6,7 @@ import numpy as np
 
 from mobile_vla_ros.errors import UserError
 from mobile_vla_ros.safety.limits import Limits
-
-# A policy's word on its own health counts for so long.
-HEALTH_FRESH_S = 1.5
+from mobile_vla_ros.safety.status import STATUS_MAX_AGE_S
 
 
 @dataclass(frozen=True)
@@ -35,7 +33,7 @@ class GuardConfig:
     period_s: float = 0.05
     observation_max_age_s: float = 0.3
     proposal_timeout_s: float = 0.2
-    health_timeout_s: float = HEALTH_FRESH_S
+    health_timeout_s: float = STATUS_MAX_AGE_S
     stamp_tolerance_s: float = 0.1
     teleop_timeout_s: float = 0.3
     takeover_hold_s: float = 1.0

@@ -4,7 +4,7 @@ from collections.abc import Collection, Iterable, Sequence
 from typing import NamedTuple
 
 from mobile_vla_ros.errors import UserError, did_you_mean
-from mobile_vla_ros.safety.config import HEALTH_FRESH_S
+from mobile_vla_ros.safety.status import STATUS_MAX_AGE_S
 from mobile_vla_ros.types import Check
 
 TWIST, TWIST_STAMPED = 'geometry_msgs/msg/Twist', 'geometry_msgs/msg/TwistStamped'
@@ -224,7 +224,7 @@ def inference(age_s: float | None, fault: str, told: Collection[str]) -> Check:
             INFERENCE_CHECKS,
             'start inference, and see that it is active; for a policy that is not ours, {}',
         )
-    if age_s > HEALTH_FRESH_S:
+    if age_s > STATUS_MAX_AGE_S:
         return _unknown(
             f'inference has been silent for {age_s:.1f} s',
             INFERENCE_CHECKS,
@@ -266,16 +266,18 @@ def check_override(names: Iterable[str]) -> frozenset[str]:
     return names
 
 
-def refusal(checks: Sequence[Check], override: Collection[str]) -> str:
+def red(checks: Iterable[Check], override: Collection[str]) -> list[Check]:
+    """Return the checks that keep from arming."""
+    return [check for check in checks if not check.ok and check.name not in override]
+
+
+def refusal(checks: Iterable[Check], override: Collection[str]) -> str:
     """Return why these checks keep from arming, a line each, '' when they do not."""
-    red = [check for check in checks if not check.ok and check.name not in override]
-    if not red:
+    lines = [check.line for check in red(checks, override)]
+    if not lines:
         return ''
     return '\n'.join(
-        [
-            'Not armed: mend what is red, or name it in the parameter override.',
-            *(check.line for check in red),
-        ]
+        ['Not armed: mend what is red, or name it in the parameter override.', *lines]
     )
 
 

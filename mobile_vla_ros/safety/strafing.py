@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Mapping, Sequence
 
 from mobile_vla_ros.safety.preflight import Endpoint, verdict
-from mobile_vla_ros.types import TWIST_AXES, Check
+from mobile_vla_ros.types import Check
 
 # Part of the name of a node that drives a base which cannot strafe.
 CANNOT_STRAFE = ('diff_drive', 'diffbot', 'ackermann', 'bicycle', 'tricycle', 'turtlebot3')
@@ -74,6 +74,6 @@ def linear_y(
     )
 
 
-def with_linear_y(said: str) -> bool:
-    """Return whether a policy drives linear_y, by its sentence on its axes; yes in doubt."""
-    return 'linear_y' in said or not any(axis in said for axis in TWIST_AXES)
+def with_linear_y(axes: Sequence[str] | None) -> bool:
+    """Return whether a policy drives linear_y, by its axes; yes where it does not name them."""
+    return axes is None or 'linear_y' in axes

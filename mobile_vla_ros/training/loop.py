@@ -72,6 +72,7 @@ def train(
     config: TrainConfig,
     say: Callable[[str], None] = print,
     report: Callable[[Trained], None] = lambda trained: None,
+    loaded: Callable[[], None] = lambda: None,
 ) -> Trained | None:
     """
     Fine-tune a policy on a folder of takes, or go on with a run that was interrupted.
@@ -80,6 +81,7 @@ def train(
 
     :param report: called with the finished run before its state is dropped: whatever stops it
         there, the same command comes back to it.
+    :param loaded: called before the first step, when everything it needs is in memory.
     :returns: the finished run; None in a process that is not the main one of several.
     :raises UserError: for anything in takes or configuration that a person must mend; nothing is
         written then.
@@ -103,6 +105,7 @@ def train(
         compute_tokens(prepared)
         with StopSignal() as stop:
             run = _Run(prepared, data, config, folder, told, progress, stop)
+            loaded()
             run.fit()
             return run.finish(report)
     except torch.OutOfMemoryError as error:

@@ -1,0 +1,236 @@
+"""
+What guard and policy report to the other processes: keys with values from enums, never prose.
+
+Both travel as ``diagnostic_msgs/DiagnosticStatus``. This module writes and reads their values; the
+sentences beside them are for people, and no program looks at them.
+"""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import IntEnum, StrEnum
+from typing import Self
+
+import numpy as np
+
+# A report older than this says nothing any more. The guard reports at least ten times a second,
+# a policy four times.
+STATUS_MAX_AGE_S = 1.5
+
+TWIST_KEYS = {'linear_x': 0, 'linear_y': 1, 'angular_z': 5}
+
+
+class State(StrEnum):
+    """What the guard is doing. Only ``TELEOP`` and ``DRIVING`` may move the base."""
+
+    ESTOP = 'estop'
+    DISARMED = 'disarmed'
+    TELEOP = 'teleop'  # a person drives, or has just let go
+    WAITING = 'waiting'  # armed; the policy proposes nothing yet, or holds
+    FAULT = 'fault'  # what the policy sees, computes or proposes must not be driven
+    DRIVING = 'driving'  # the policy drives
+
+
+class StopReason(StrEnum):
+    """Why the base is kept at rest, or why a policy proposes nothing."""
+
+    NONE = 'none'
+    OTHER = 'other'  # of a policy node or a guard that gives no reason known here
+
+    # Found by the guard.
+    ESTOP = 'estop'
+    NOT_ARMED = 'not_armed'  # since the guard was started
+    DISARMED = 'disarmed'  # by a person
+    COMPETING_PUBLISHER = 'competing_publisher'
+    UNKNOWN_SUBSCRIBER = 'unknown_subscriber'  # to a guard that arms by itself
+    UNCHECKED_POLICY = 'unchecked_policy'
+    NO_PROPOSAL = 'no_proposal'
+    POLICY_SILENT = 'policy_silent'
+    PROPOSAL_NOT_FINITE = 'proposal_not_finite'
+    OBSERVATION_OLD = 'observation_old'
+    OBSERVATION_FUTURE = 'observation_future'
+    TELEOP_SILENT = 'teleop_silent'
+    TELEOP_NOT_FINITE = 'teleop_not_finite'
+
+    # Found by the policy's node.
+    INACTIVE = 'inactive'
+    NO_IMAGE = 'no_image'
+    WINDOW_NOT_FULL = 'window_not_full'
+    NO_INSTRUCTION = 'no_instruction'
+    INSTRUCTION_TOO_LONG = 'instruction_too_long'
+    NEW_INSTRUCTION = 'new_instruction'
+    CHUNK_EXHAUSTED = 'chunk_exhausted'
+    POLICY_NOT_FINITE = 'policy_not_finite'
+    POLICY_REFUSED = 'policy_refused'  # what it was given
+    POLICY_FAILED = 'policy_failed'
+
+    # Found in the camera's messages and on the clocks they are compared with.
+    CAMERA_SILENT = 'camera_silent'
+    CAMERA_FROZEN = 'camera_frozen'
+    CAMERA_DARK = 'camera_dark'
+    CAMERA_UNREADABLE = 'camera_unreadable'
+    CAMERA_CHANGED = 'camera_changed'  # size or encoding
+    CAMERA_SEVERAL = 'camera_several'
+    CAMERA_STAMP_INVALID = 'camera_stamp_invalid'
+    CAMERA_STAMP_OLD = 'camera_stamp_old'
+    CAMERA_STAMP_FUTURE = 'camera_stamp_future'
+    CAMERA_CLOCK_JUMP = 'camera_clock_jump'
+    CLOCK_JUMP = 'clock_jump'
+    NO_CLOCK = 'no_clock'
+
+    @classmethod
+    def parse(cls, text: str) -> 'StopReason':
+        """Return the reason of this value; ``OTHER`` for one that is not known here."""
+        try:
+            return cls(text)
+        except ValueError:
+            return cls.OTHER
+
+
+@dataclass(frozen=True)
+class GuardStatus:
+    """
+    What the guard reports on ``guard/status``.
+
+    :param source: who the command comes from: a key of ``types.SOURCES``, or ``none``.
+    :param sentence: why the base is kept at rest, for people; '' while it is not.
+    :param twist: (6,) m/s and rad/s; the command, of which x, y and the turn are reported.
+    :param age_s: age of the observation or of the person's command; NaN with neither.
+    :param refused: why arming was refused last: names of checks, and a ``StopReason`` where there
+        is one; empty since the guard was armed.
+    """
+
+    state: State
+    armed: bool
+    source: str = 'none'
+    stop_reason: StopReason = StopReason.NONE
+    sentence: str = ''
+    twist: np.ndarray = field(default_factory=lambda: np.zeros(6))
+    age_s: float = math.nan
+    dry_run: bool = False
+    refused: tuple[str, ...] = ()
+
+    @property
+    def moves(self) -> bool:
+        """Whether the state is one in which the base is commanded to move."""
+        return self.state in (State.DRIVING, State.TELEOP) and not self.dry_run
+
+    @property
+    def released(self) -> bool:
+        """Whether a person who was driving has let go."""
+        return self.stop_reason == StopReason.TELEOP_SILENT
+
+    def values(self) -> dict[str, str]:
+        """Return the values of the message; its text is the state."""
+        return {
+            'source': self.source,
+            'stop_reason': self.stop_reason.value,
+            'reason': self.sentence,
+            'age_s': f'{self.age_s:.3f}',
+            'armed': str(self.armed).lower(),
+            **{key: f'{self.twist[column]:.3f}' for key, column in TWIST_KEYS.items()},
+            'dry_run': str(self.dry_run).lower(),
+            'refused': ','.join(self.refused),
+        }
+
+    @classmethod
+    def parse(cls, state: str, values: Mapping[str, str]) -> Self | None:
+        """
+        Return the status of a message, or None when it does not say whether the guard is armed
+        and in which state: then nothing is known, as with a guard that is silent.
+        """
+        if state not in list(State) or values.get('armed') not in ('true', 'false'):
+            return None
+        twist = np.zeros(6)
+        for key, column in TWIST_KEYS.items():
+            twist[column] = _finite(values.get(key, ''))
+        return cls(
+            State(state),
+            values['armed'] == 'true',
+            values.get('source', 'none'),
+            StopReason.parse(values.get('stop_reason', '')),
+            values.get('reason', ''),
+            twist,
+            _finite(values.get('age_s', ''), math.nan),
+            values.get('dry_run') == 'true',
+            tuple(filter(None, values.get('refused', '').split(','))),
+        )
+
+
+class Level(IntEnum):
+    """How bad it is: the guard waits out a hold, and a fault disarms it."""
+
+    OK = 0
+    HOLD = 1  # nothing is proposed, for an innocent reason
+    FAULT = 2  # what is seen or computed must not be driven
+
+
+@dataclass(frozen=True)
+class Health:
+    """
+    Whether what a policy proposes may be driven.
+
+    :param sentence: for people; empty while there are proposals.
+    """
+
+    level: Level
+    stop_reason: StopReason = StopReason.NONE
+    sentence: str = ''
+
+    @classmethod
+    def ok(cls) -> 'Health':
+        """There are proposals."""
+        return cls(Level.OK)
+
+    @classmethod
+    def hold(cls, stop_reason: StopReason, sentence: str) -> 'Health':
+        """Nothing is proposed, and nothing is wrong."""
+        return cls(Level.HOLD, stop_reason, sentence)
+
+    @classmethod
+    def fault(cls, stop_reason: StopReason, sentence: str) -> 'Health':
+        """What is seen or computed must not be driven."""
+        return cls(Level.FAULT, stop_reason, sentence)
+
+
+@dataclass(frozen=True)
+class PolicyStatus:
+    """
+    What a policy's node reports of itself in the first status on ``policy/health``.
+
+    :param axes: that the policy drives, out of ``types.TWIST_AXES``; None where it does not say.
+    """
+
+    health: Health
+    axes: tuple[str, ...] | None = None
+
+    def values(self) -> dict[str, str]:
+        """Return the values of the message; its level and its text are those of the health."""
+        axes = {} if self.axes is None else {'axes': ','.join(self.axes)}
+        return {'stop_reason': self.health.stop_reason.value, **axes}
+
+    @classmethod
+    def parse(cls, level: int, sentence: str, values: Mapping[str, str]) -> Self:
+        """
+        Return the status of a message.
+
+        :param level: of DiagnosticStatus; what is neither OK nor a warning is a fault.
+        """
+        axes = values.get('axes')
+        if level == Level.OK:
+            health = Health.ok()
+        else:
+            health = Health(
+                Level.HOLD if level == Level.HOLD else Level.FAULT,
+                StopReason.parse(values.get('stop_reason', '')),
+                sentence or 'the policy proposes nothing',
+            )
+        return cls(health, None if axes is None else tuple(filter(None, axes.split(','))))
+
+
+def _finite(text: str, otherwise: float = 0.0) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        return otherwise
+    return value if math.isfinite(value) else otherwise
