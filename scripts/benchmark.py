@@ -15,13 +15,19 @@ ROOT = Path(__file__).resolve().parents[1]
 def parse(argv=None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__.strip().splitlines()[0],
-        epilog='example: .venv/bin/python scripts/benchmark --demo runs/demo')
+        epilog='example: .venv/bin/python scripts/benchmark.py --demo runs/demo',
+    )
     parser.add_argument('--policy', default='builtin:demo', help='bundle (%(default)s)')
-    parser.add_argument('--demo', type=Path,
-                        help='folder of a demo: its trained controls are driven as well')
+    parser.add_argument(
+        '--demo', type=Path, help='folder of a demo: its trained controls are driven as well'
+    )
     parser.add_argument('--trials', type=int, default=100, help='of each suite (100)')
-    parser.add_argument('--out', type=Path, default=Path('runs/benchmark'),
-                        help='folder of the trials and pages (%(default)s)')
+    parser.add_argument(
+        '--out',
+        type=Path,
+        default=Path('runs/benchmark'),
+        help='folder of the trials and pages (%(default)s)',
+    )
     return parser.parse_args(argv)
 
 
@@ -30,14 +36,24 @@ def main(argv=None) -> int:
     sys.path.insert(0, str(ROOT))
     from mobile_vla_ros.cli.demo import TRAINED_CONTROLS, drive_jobs
     from mobile_vla_ros.errors import UserError
+
     jobs = [('expert', ['all'], []), ('policy', ['all'], ['--policy', args.policy])]
-    for name, control in (('image blanked', 'image'), ('instruction blanked', 'instruction'),
-                          ('zero action', 'zero'), ('mean action', 'mean_action')):
+    for name, control in (
+        ('image blanked', 'image'),
+        ('instruction blanked', 'instruction'),
+        ('zero action', 'zero'),
+        ('mean action', 'mean_action'),
+    ):
         jobs.append((name, ['all'], ['--policy', args.policy, '--control', control]))
     if args.demo:
-        jobs += [(f'trained with {name}', ['all'],
-                  ['--policy', str(args.demo / 'training' / name.replace(' ', '_') / 'best')])
-                 for name in TRAINED_CONTROLS]
+        jobs += [
+            (
+                f'trained with {name}',
+                ['all'],
+                ['--policy', str(args.demo / 'training' / name.replace(' ', '_') / 'best')],
+            )
+            for name in TRAINED_CONTROLS
+        ]
     try:
         results = drive_jobs(jobs, args.trials, args.out)
     except UserError as error:
@@ -49,14 +65,20 @@ def main(argv=None) -> int:
         cells = []
         for suite in suites:
             low, high = result[suite]['success_interval']
-            cells.append(f'{result[suite]["success_rate"]:.0%} ({low:.0%}–{high:.0%}), '
-                         f'{result[suite]["collision_rate"]:.0%}')
+            cells.append(
+                f'{result[suite]["success_rate"]:.0%} ({low:.0%}–{high:.0%}), '
+                f'{result[suite]["collision_rate"]:.0%}'
+            )
         print(f'| {name} | ' + ' | '.join(cells) + ' |')
     ratios = ', '.join(
         f'{suite} {entry["time_s"]["ratio"]:.2f} and {entry["length_m"]["ratio"]:.2f}'
-        for suite, entry in results['policy'].items() if entry['time_s']['ratio'])
-    print(f'\nSuccess (95 % interval), collisions; {args.trials} trials a cell. Time and length '
-          f"of the policy's successful drives against the expert's: {ratios}.")
+        for suite, entry in results['policy'].items()
+        if entry['time_s']['ratio']
+    )
+    print(
+        f'\nSuccess (95 % interval), collisions; {args.trials} trials a cell. Time and length '
+        f"of the policy's successful drives against the expert's: {ratios}."
+    )
     return 0
 
 

@@ -23,25 +23,44 @@ Z = 1.96  # of a 95 % interval
 def parse(argv=None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__.strip().splitlines()[0],
-        epilog='example: .venv/bin/python scripts/corrections --out runs/corrections')
+        epilog='example: .venv/bin/python scripts/corrections.py --out runs/corrections',
+    )
     parser.add_argument('--policy', default='builtin:demo', help='bundle (%(default)s)')
     parser.add_argument('--suite', default='disturbed', help='suite of scenes (%(default)s)')
-    parser.add_argument('--kind', default='pass', help='only scenes of this task (%(default)s); '
-                                                       "'' for all")
-    parser.add_argument('--drives', type=int, default=MOST_DRIVES,
-                        help=f'drives to correct, at most {MOST_DRIVES} (%(default)s)')
-    parser.add_argument('--weight', type=float, default=10.0,
-                        help='of the corrections (%(default)s)')
+    parser.add_argument(
+        '--kind', default='pass', help="only scenes of this task (%(default)s); '' for all"
+    )
+    parser.add_argument(
+        '--drives',
+        type=int,
+        default=MOST_DRIVES,
+        help=f'drives to correct, at most {MOST_DRIVES} (%(default)s)',
+    )
+    parser.add_argument(
+        '--weight', type=float, default=10.0, help='of the corrections (%(default)s)'
+    )
     parser.add_argument('--epochs', type=int, default=6, help='(%(default)s)')
     parser.add_argument('--learning-rate', type=float, default=2e-4, help='(%(default)s)')
-    parser.add_argument('--scenes', type=int, default=300,
-                        help='scenes to measure on (%(default)s)')
-    parser.add_argument('--first', type=int, default=2000,
-                        help='number in the suite from which these are taken (%(default)s)')
-    parser.add_argument('--plain', action='store_true',
-                        help='measure as well a training on the same takes without --corrections')
-    parser.add_argument('--out', type=Path, default=Path('runs/corrections'),
-                        help='folder of takes, trainings and drives (%(default)s)')
+    parser.add_argument(
+        '--scenes', type=int, default=300, help='scenes to measure on (%(default)s)'
+    )
+    parser.add_argument(
+        '--first',
+        type=int,
+        default=2000,
+        help='number in the suite from which these are taken (%(default)s)',
+    )
+    parser.add_argument(
+        '--plain',
+        action='store_true',
+        help='measure as well a training on the same takes without --corrections',
+    )
+    parser.add_argument(
+        '--out',
+        type=Path,
+        default=Path('runs/corrections'),
+        help='folder of takes, trainings and drives (%(default)s)',
+    )
     return parser.parse_args(argv)
 
 
@@ -50,21 +69,36 @@ def record(args: argparse.Namespace, takes: Path) -> list[dict]:
     from mobile_vla_ros.bringup.stacks import DRIVE
     from mobile_vla_ros.cli.live import isolated, run_trials
     from mobile_vla_ros.model.bundle import bundle_folder
+
     kept = args.out / 'drives.json'
     if kept.exists():
         return json.loads(kept.read_text())
     nodes = DRIVE.nodes(
-        policy=str(bundle_folder(args.policy).resolve()), sim=True, suite=args.suite,
-        next_scene_after_s=0.0, image_transport='compressed', real_time_factor=1.0, record=True,
-        data_dir=str(takes), operator='expert', robot='arena')
+        policy=str(bundle_folder(args.policy).resolve()),
+        sim=True,
+        suite=args.suite,
+        next_scene_after_s=0.0,
+        image_transport='compressed',
+        real_time_factor=1.0,
+        record=True,
+        data_dir=str(takes),
+        operator='expert',
+        robot='arena',
+    )
     for node in nodes:
         if node.name == 'guard':  # the expert lets go on purpose: nobody has to wait for it then
             node.parameters['takeover_hold_s'] = 0.3
         if node.name == 'recorder':  # the runner of the scenes begins and ends the takes
             node.parameters['follow_guard'] = False
-    trials = run_trials(nodes, args.drives, 'correct', suite=args.suite, env=isolated(),
-                        log=args.out / 'log', runner={
-                            'correct': True, 'kind': args.kind, 'hold_s': 1.5})
+    trials = run_trials(
+        nodes,
+        args.drives,
+        'correct',
+        suite=args.suite,
+        env=isolated(),
+        log=args.out / 'log',
+        runner={'correct': True, 'kind': args.kind, 'hold_s': 1.5},
+    )
     kept.write_text(json.dumps(trials))
     return trials
 
@@ -75,13 +109,36 @@ def train(args: argparse.Namespace, takes: Path, weight: float, out: Path) -> Pa
     if bundle.exists() and not (out / 'state.safetensors').exists():
         return bundle
     from mobile_vla_ros.bringup.share import config_file
+
     subprocess.run(
-        [sys.executable, '-m', 'mobile_vla_ros.cli.main', 'train', '--config',
-         str(config_file('train_demo.yaml')), '--init', str(args.policy), '--data', str(takes),
-         '--out', str(out), '--token_cache', str(args.out / 'image_tokens'),
-         '--corrections', str(weight), '--epochs', str(args.epochs),
-         '--learning_rate', str(args.learning_rate),
-         '--lora_learning_rate', str(args.learning_rate * 0.3), '--val_share', '0.1'], check=True)
+        [
+            sys.executable,
+            '-m',
+            'mobile_vla_ros.cli.main',
+            'train',
+            '--config',
+            str(config_file('train_demo.yaml')),
+            '--init',
+            str(args.policy),
+            '--data',
+            str(takes),
+            '--out',
+            str(out),
+            '--token_cache',
+            str(args.out / 'image_tokens'),
+            '--corrections',
+            str(weight),
+            '--epochs',
+            str(args.epochs),
+            '--learning_rate',
+            str(args.learning_rate),
+            '--lora_learning_rate',
+            str(args.learning_rate * 0.3),
+            '--val_share',
+            '0.1',
+        ],
+        check=True,
+    )
     return bundle
 
 
@@ -93,6 +150,7 @@ def drive(args: argparse.Namespace, policy: str, log: Path) -> dict[int, bool]:
     from mobile_vla_ros.sim import suites
     from mobile_vla_ros.sim.arena import Arena
     from mobile_vla_ros.sim.trials import drive_scene
+
     wanted, index = [], args.first
     while len(wanted) < args.scenes:
         if args.kind in ('', suites.scene(args.suite, index).task.kind):
@@ -132,30 +190,39 @@ def main(argv=None) -> int:
     os.environ.setdefault('OMP_NUM_THREADS', '1')
     from mobile_vla_ros.errors import UserError
     from mobile_vla_ros.report.shares import wilson
+
     if not 1 <= args.drives <= MOST_DRIVES:
-        print(f'corrections: error: --drives is {args.drives}, not 1 to {MOST_DRIVES}',
-              file=sys.stderr)
+        print(
+            f'corrections: error: --drives is {args.drives}, not 1 to {MOST_DRIVES}',
+            file=sys.stderr,
+        )
         return 2
     args.out = args.out.resolve()
     args.out.mkdir(parents=True, exist_ok=True)
     takes = args.out / 'takes'
     try:
         trials = record(args, takes)
-        policies = {'before': args.policy,
-                    'corrected': train(args, takes, args.weight, args.out / 'corrected')}
+        policies = {
+            'before': args.policy,
+            'corrected': train(args, takes, args.weight, args.out / 'corrected'),
+        }
         if args.plain:
             policies['plain'] = train(args, takes, 0.0, args.out / 'unweighed')
-        ends = {name: drive(args, policy, args.out / f'{name}.jsonl')
-                for name, policy in policies.items()}
+        ends = {
+            name: drive(args, policy, args.out / f'{name}.jsonl')
+            for name, policy in policies.items()
+        }
     except UserError as error:
         print(f'corrections: error: {error}', file=sys.stderr)
         return 2
     except subprocess.CalledProcessError as error:
         return error.returncode
-    print(f'{len(trials)} drives of {args.suite} {args.kind}, corrected '
-          f'{sum(one["takeovers"] for one in trials)} times in '
-          f'{sum(one["takeovers"] > 0 for one in trials)} of them; measured on {args.scenes} '
-          f'other scenes (95 % interval):')
+    print(
+        f'{len(trials)} drives of {args.suite} {args.kind}, corrected '
+        f'{sum(one["takeovers"] for one in trials)} times in '
+        f'{sum(one["takeovers"] > 0 for one in trials)} of them; measured on {args.scenes} '
+        f'other scenes (95 % interval):'
+    )
     for name, one in ends.items():
         good = sum(one.values())
         low, high = wilson(good, len(one))
@@ -164,8 +231,10 @@ def main(argv=None) -> int:
     for name in list(ends)[1:]:
         rise, low, high = compare(ends['before'], ends[name])
         surely |= name == 'corrected' and low > 0
-        print(f'{name:>10}: {100 * rise:+.1f} points, {100 * low:+.1f} to {100 * high:+.1f}, '
-              'the same scenes against each other')
+        print(
+            f'{name:>10}: {100 * rise:+.1f} points, {100 * low:+.1f} to {100 * high:+.1f}, '
+            'the same scenes against each other'
+        )
     return 0 if surely else 1
 
 

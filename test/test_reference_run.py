@@ -1,55 +1,42 @@
-"""scripts/seed_run: episodes as the seed had them, and the table that its recipe ends in."""
+"""scripts/reference_run.py: legacy episodes as generated, and the table it prints."""
 
-import importlib.util
 import re
-from importlib.machinery import SourceFileLoader
-from pathlib import Path
 
 import numpy as np
-import pytest
 import yaml
 
+import reference_run
 from mobile_vla_ros.cli.main import main
 from mobile_vla_ros.episode.reader import Episode, find_episodes
 
-SCRIPT = Path(__file__).resolve().parent.parent / 'scripts' / 'seed_run'
 NAME = re.compile(
     r'episode_20251106_\d{6}_(1box|2box)_(vert|hori)_(left|right)_(core|variant)_'
     r'(close|medium|far)\.h5'
 )
 
 
-@pytest.fixture
-def seed_run():
-    """The script as a module."""
-    loader = SourceFileLoader('seed_run', str(SCRIPT))
-    module = importlib.util.module_from_spec(importlib.util.spec_from_loader('seed_run', loader))
-    loader.exec_module(module)
-    return module
-
-
-def test_there_are_as_many_drives_as_the_seed_had(seed_run):
+def test_there_are_as_many_drives_as_in_the_reference_run():
     """57 files of 18 rows, 16 distinct sequences, exactly 0 or ±1.15, the first row at rest."""
-    scenarios = seed_run.scenarios(seed_run.FILES)
-    drives = {seed_run.actions_of(*scenario[:4]).tobytes() for scenario in scenarios}
+    scenarios = reference_run.scenarios(reference_run.FILES)
+    drives = {reference_run.actions_of(*scenario[:4]).tobytes() for scenario in scenarios}
     assert (len(scenarios), len(drives)) == (57, 16)
     for scenario in scenarios[:16]:
-        actions = seed_run.actions_of(*scenario[:4])
+        actions = reference_run.actions_of(*scenario[:4])
         assert actions.shape == (18, 3) and not actions[0].any()
         assert set(np.unique(np.abs(actions))) == {np.float32(0), np.float32(1.15)}
         assert np.sign(actions[:, 1].sum()) == (1 if scenario[2] == 'left' else -1)
-    recipe = yaml.safe_load(seed_run.RECIPE.read_text())
+    recipe = yaml.safe_load(reference_run.RECIPE.read_text())
     assert (recipe['epochs'], recipe['piece_frames'], recipe['rate_hz']) == (
         20,
-        seed_run.ROWS,
-        seed_run.RATE_HZ,
+        reference_run.ROWS,
+        reference_run.RATE_HZ,
     )
 
 
-def test_its_episodes_are_imported_with_their_instructions(seed_run, tmp_path, monkeypatch):
-    """Written in the seed's layout under its names; every row arrives, pictures that move."""
-    monkeypatch.setattr(seed_run, 'SIZE', (96, 54))
-    assert seed_run.write_legacy(tmp_path / 'legacy', 4) == 4
+def test_its_episodes_are_imported_with_their_instructions(tmp_path, monkeypatch):
+    """Written in the legacy layout and names; every row is imported, and the images change."""
+    monkeypatch.setattr(reference_run, 'SIZE', (96, 54))
+    assert reference_run.write_legacy(tmp_path / 'legacy', 4) == 4
     assert all(NAME.fullmatch(path.name) for path in (tmp_path / 'legacy').iterdir())
     assert (
         main(
@@ -77,8 +64,8 @@ def test_its_episodes_are_imported_with_their_instructions(seed_run, tmp_path, m
     assert instructions == {'go to the left of the red box', 'go to the right of the red box'}
 
 
-def test_the_table_shows_every_epoch_and_every_baseline(seed_run):
-    """Markdown: what the seed logged, beside predictors that see no image."""
+def test_the_table_shows_every_epoch_and_every_baseline():
+    """Markdown: what the reference run logged, beside baselines that see no image."""
     axis = {'mae': 0.1}
     row = {'loss_arm_act': 0.02, 'linear_x': axis, 'linear_y': axis}
     history = [
@@ -91,7 +78,7 @@ def test_the_table_shows_every_epoch_and_every_baseline(seed_run):
         }
         for epoch in range(2)
     ]
-    text = seed_run.table(
+    text = reference_run.table(
         history,
         {
             'baselines': {'zero': row, 'mean_per_step': row},
