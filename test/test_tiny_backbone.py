@@ -1,8 +1,6 @@
 """builtin:tiny: an ordinary transformers folder that sees, and the script that makes it."""
 
 import hashlib
-import importlib.machinery
-import importlib.util
 import json
 import re
 import subprocess
@@ -13,6 +11,13 @@ import numpy as np
 import pytest
 import torch
 
+from make_tiny_backbone.__main__ import main
+from make_tiny_backbone.evaluation import centre_error, phrases, score
+from make_tiny_backbone.language import LATENTS, Sentences
+from make_tiny_backbone.network import batch_packs, pixels
+from make_tiny_backbone.pretraining import objects_by_part, sentence_loss
+from make_tiny_backbone.scenes import CELLS, SIZE, augment, random_pose, render, visible_objects
+from make_tiny_backbone.tokens import location
 from mobile_vla_ros.sim import suites, wording
 from mobile_vla_ros.sim.layouts import draw_scene
 from mobile_vla_ros.sim.scene import PAIRS, SceneObject
@@ -20,16 +25,6 @@ from mobile_vla_ros.sim.scene import PAIRS, SceneObject
 ROOT = Path(__file__).resolve().parent.parent
 FOLDER = ROOT / 'mobile_vla_ros' / 'assets' / 'tiny_backbone'
 SCRIPT = ROOT / 'scripts' / 'make_tiny_backbone'
-
-
-def load_script():
-    loader = importlib.machinery.SourceFileLoader('make_tiny_backbone', str(SCRIPT))
-    module = importlib.util.module_from_spec(importlib.util.spec_from_loader(loader.name, loader))
-    loader.exec_module(module)
-    return module
-
-
-tiny = load_script()
 
 
 @pytest.fixture(scope='module')
@@ -40,14 +35,14 @@ def backbone():
     torch.set_num_threads(1)
     return (
         Kosmos2ForConditionalGeneration.from_pretrained(FOLDER).eval(),
-        tiny.Sentences(AutoTokenizer.from_pretrained(FOLDER)),
+        Sentences(AutoTokenizer.from_pretrained(FOLDER)),
     )
 
 
 @pytest.fixture(scope='module')
 def pictures(tmp_path_factory):
     """Pictures of scenes that neither training nor the README's score has used."""
-    return tiny.render(tmp_path_factory.mktemp('pictures') / 'fresh.npz', 60, 2_000_000, 7)
+    return render(tmp_path_factory.mktemp('pictures') / 'fresh.npz', 60, 2_000_000, 7)
 
 
 # --- the shipped folder -----------------------------------------------------------------------
@@ -67,7 +62,7 @@ def test_it_loads_as_the_full_model_does(backbone):
 
     model, info = Kosmos2Model.from_pretrained(FOLDER, output_loading_info=True)
     assert not info['missing_keys']
-    picture = torch.randn(1, 3, tiny.SIZE, tiny.SIZE)
+    picture = torch.randn(1, 3, SIZE, SIZE)
     with torch.no_grad():
         tokens = model.eval().get_image_features(picture).pooler_output
         whole, _ = backbone
@@ -112,16 +107,16 @@ def test_its_image_settings_are_clips_at_its_own_size():
     processor = AutoImageProcessor.from_pretrained(FOLDER)
     picture = np.full((224, 224, 3), 128, np.uint8)
     out = processor(picture, return_tensors='pt')['pixel_values']
-    side = tiny.SIZE
+    side = SIZE
     assert out.shape == (1, 3, side, side)
     torch.testing.assert_close(
-        out, tiny.pixels(np.full((1, side, side, 3), 128, np.uint8)), atol=1e-5, rtol=0
+        out, pixels(np.full((1, side, side, 3), 128, np.uint8)), atol=1e-5, rtol=0
     )
 
 
 def test_it_finds_and_names_what_fresh_pictures_show(backbone, pictures):
     """What driving builds on: the thing asked for is found, and colours are told by place."""
-    result = tiny.score(*backbone, pictures)
+    result = score(*backbone, pictures)
     assert result['found'] >= 0.9, result
     assert result['coloured'] >= 0.9, result
     assert result['named'] >= 0.7, result
@@ -131,7 +126,7 @@ def test_it_finds_and_names_what_fresh_pictures_show(backbone, pictures):
 def test_it_sees_nothing_in_blank_pictures(backbone, pictures):
     """The score comes from the picture: grey ones bring it down to guessing."""
     blank = {**pictures, 'images': np.full_like(pictures['images'], 128)}
-    result = tiny.score(*backbone, blank)
+    result = score(*backbone, blank)
     assert result['found'] < 0.4
     assert result['coloured'] < 0.3
     assert result['named'] < 0.15
@@ -156,12 +151,12 @@ def test_help_needs_no_torch():
 
 def test_location_tokens_are_the_corner_cells():
     """Kosmos-2's form: the cell of the upper left corner, then of the lower right one."""
-    assert tiny.location([0, 0, 1, 1]) == ('<object><patch_index_0000><patch_index_0255></object>')
+    assert location([0, 0, 1, 1]) == ('<object><patch_index_0000><patch_index_0255></object>')
     # Columns 2 to 3 and rows 4 to 5 of 16.
-    assert tiny.location([2 / 16, 4 / 16, 4 / 16, 6 / 16]) == (
+    assert location([2 / 16, 4 / 16, 4 / 16, 6 / 16]) == (
         '<object><patch_index_0066><patch_index_0083></object>'
     )
-    assert tiny.centre_error(
+    assert centre_error(
         ['<patch_index_0066>', '<patch_index_0083>'], [2 / 16, 4 / 16, 4 / 16, 6 / 16]
     ) == (0, 0)
 
@@ -176,7 +171,7 @@ def test_a_caption_runs_from_left_to_right(backbone):
     given, answer = sentences.caption(NAMES, BOXES)
     words = sentences.tokenizer.convert_ids_to_tokens
     assert words(given) == ['<grounding>', 'an', 'image', 'of']
-    assert tiny.phrases(' '.join(words(answer))) == ['red box', 'blue ball']
+    assert phrases(' '.join(words(answer))) == ['red box', 'blue ball']
     assert words(answer)[0] == '<phrase>'
     assert words(answer)[-1] == '</s>'
 
@@ -199,17 +194,17 @@ def test_the_driving_form_has_its_image_straight_after_the_start(backbone):
     """[BOS][image tokens] instruction: what a policy feeds, so that it is no news to it."""
     _, sentences = backbone
     (driving, image_at), (marked, marked_at) = sentences.prefixes
-    assert (len(driving), image_at) == (1 + tiny.LATENTS, 1)
+    assert (len(driving), image_at) == (1 + LATENTS, 1)
     words = sentences.tokenizer.convert_ids_to_tokens(marked)
     assert words[marked_at - 1] == '<image>'
-    assert words[marked_at + tiny.LATENTS] == '</image>'
+    assert words[marked_at + LATENTS] == '</image>'
 
 
 def test_sentences_packed_behind_one_image_are_read_as_if_alone(backbone):
     """The loss of a pack is that of its sentences one by one through the library's own forward."""
     model, sentences = backbone
     torch.manual_seed(0)
-    embeds = torch.randn(1, tiny.LATENTS, 128)
+    embeds = torch.randn(1, LATENTS, 128)
     pack = [
         sentences.caption(NAMES, BOXES),
         sentences.question('go to the red box', BOXES[:1]),
@@ -217,14 +212,14 @@ def test_sentences_packed_behind_one_image_are_read_as_if_alone(backbone):
     ]
     start, image_at = sentences.prefixes[0]
     with torch.no_grad():
-        together = tiny.sentence_loss(model, embeds, tiny.lay_out([pack], (start, image_at)))
+        together = sentence_loss(model, embeds, batch_packs([pack], (start, image_at)))
         total = count = 0
         for given, answer in pack:
             ids = torch.tensor([[*start, *given, *answer]])
             labels = torch.full_like(ids, -100)
             labels[0, -len(answer) :] = ids[0, -len(answer) :]
             mask = torch.zeros(ids.shape, dtype=torch.bool)
-            mask[:, image_at : image_at + tiny.LATENTS] = True
+            mask[:, image_at : image_at + LATENTS] = True
             alone = model(
                 input_ids=ids,
                 image_embeds=embeds,
@@ -277,14 +272,14 @@ def test_no_wording_that_no_take_has_is_read_before(backbone):
 
 def test_parts_of_a_picture_show_what_most_of_their_cells_do():
     """A part counts from a quarter of its cells on."""
-    cells = np.full((1, tiny.CELLS, tiny.CELLS), -1)
+    cells = np.full((1, CELLS, CELLS), -1)
     cells[0, :2, :2] = 1
     cells[0, 0, 4] = 0
-    shown = tiny.parts(cells, 12)
+    shown = objects_by_part(cells, 12)
     assert shown[0, 0, 0] == 1
     assert shown[0, 0, 2] == 0
     assert (shown >= 0).sum() == 2
-    assert (tiny.parts(cells, 6)[0, 0, :2] == [1, -1]).all()
+    assert (objects_by_part(cells, 6)[0, 0, :2] == [1, -1]).all()
 
 
 def test_a_mirrored_picture_keeps_names_boxes_and_cells_with_their_objects(pictures):
@@ -294,7 +289,7 @@ def test_a_mirrored_picture_keeps_names_boxes_and_cells_with_their_objects(pictu
         def uniform(self, *bounds, size=None):
             return np.ones(bounds[2]) if bounds else np.zeros(size)
 
-    images, names, boxes, cells = tiny.augment(pictures, np.arange(20), Always())
+    images, names, boxes, cells = augment(pictures, np.arange(20), Always())
     for i in range(20):
         count = (names[i] >= 0).sum()
         centres = boxes[i, :count, 0] + boxes[i, :count, 2]
@@ -310,11 +305,11 @@ def test_a_mirrored_picture_keeps_names_boxes_and_cells_with_their_objects(pictu
 
 def test_slivers_are_not_named():
     """Less than 40 pixels of an object in a 168 px picture is left out of a caption."""
-    side = tiny.SIZE
+    side = SIZE
     ids = np.full((side, side), -1)
     ids[50:60, 10:20] = 1
     ids[50:59, 0:4] = 0
-    seen = tiny.describe(ids)
+    seen = visible_objects(ids)
     assert seen == [(1, pytest.approx([10 / side, 50 / side, 20 / side, 60 / side]))]
 
 
@@ -337,7 +332,7 @@ def test_a_run_is_reproducible_and_writes_a_whole_folder(tmp_path):
     weights = []
     for run in ('a', 'b'):
         assert (
-            tiny.main(
+            main(
                 [
                     '--out',
                     str(tmp_path / run),
@@ -365,19 +360,19 @@ def test_a_run_is_reproducible_and_writes_a_whole_folder(tmp_path):
 def test_a_backbone_can_be_scored_without_training_one(tmp_path, capsys):
     """`--score` draws the held-out pictures alone; no backbone there is a sentence."""
     work = ('--work', str(tmp_path), '--held-out', '30', '--threads', '1')
-    assert tiny.main(['--score', str(FOLDER), *work]) == 0
+    assert main(['--score', str(FOLDER), *work]) == 0
     assert json.loads(capsys.readouterr().out)['found'] > 0.85
     assert [path.name for path in tmp_path.iterdir()] == ['held_out_30_0.npz']
-    assert tiny.main(['--score', str(tmp_path), *work]) == 2
+    assert main(['--score', str(tmp_path), *work]) == 2
     assert 'no backbone at' in capsys.readouterr().err
 
 
 def test_poses_of_pictures_look_at_an_object():
-    """somewhere() puts the base in front of an object and roughly in line with it."""
+    """random_pose() puts the base in front of an object and roughly in line with it."""
     scene = draw_scene(3, 'go_to')
     rng = np.random.default_rng(0)
     for _ in range(100):
-        x, y, yaw = tiny.somewhere(scene, rng)
+        x, y, yaw = random_pose(scene, rng)
         assert any(_ahead(thing, x, y, yaw) for thing in scene.objects)
 
 

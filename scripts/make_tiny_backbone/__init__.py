@@ -1,0 +1,1 @@
+"""Trains `builtin:tiny`, the small backbone that ships with the package; see `__main__.py`."""
