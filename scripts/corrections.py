@@ -67,8 +67,8 @@ def parse(argv=None) -> argparse.Namespace:
 def record(args: argparse.Namespace, takes: Path) -> list[dict]:
     """Drive, correct and record; return what the runner says of each drive."""
     from mobile_vla_ros.bringup.stacks import DRIVE
-    from mobile_vla_ros.cli.live import isolated, run_trials
     from mobile_vla_ros.model.bundle import bundle_folder
+    from mobile_vla_ros.rollout.live import isolated, run_trials
 
     kept = args.out / 'drives.json'
     if kept.exists():
@@ -146,10 +146,10 @@ def drive(args: argparse.Namespace, policy: str, log: Path) -> dict[int, bool]:
     """Drive the scenes in one process, as `mobile_vla simulate` does; return who succeeded."""
     from tqdm import tqdm
 
-    from mobile_vla_ros.cli.simulate_drivers import make_driver, read_policy
+    from mobile_vla_ros.rollout.drivers import make_driver, read_policy
+    from mobile_vla_ros.rollout.trials import drive_scene
     from mobile_vla_ros.sim import suites
     from mobile_vla_ros.sim.arena import Arena
-    from mobile_vla_ros.sim.trials import drive_scene
 
     wanted, index = [], args.first
     while len(wanted) < args.scenes:

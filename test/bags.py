@@ -6,7 +6,7 @@ import numpy as np
 from rosbags.rosbag2 import StoragePlugin, Writer
 from rosbags.typesys import Stores, get_typestore
 
-from mobile_vla_ros.episode.reader import Episode
+from mobile_vla_ros.episode.storage.reader import Episode
 from mobile_vla_ros.interop.imports import IMPORTED, import_takes
 from mobile_vla_ros.interop.source import ImportOptions
 

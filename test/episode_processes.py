@@ -11,11 +11,11 @@ import numpy as np
 from episode_takes import encoded
 from PIL import Image
 
-from mobile_vla_ros.episode import disk
-from mobile_vla_ros.episode.reader import Episode
-from mobile_vla_ros.episode.recording import Recording
-from mobile_vla_ros.episode.schema import EpisodeInfo
-from mobile_vla_ros.episode.writer import EpisodeWriter
+from mobile_vla_ros.episode.storage import disk
+from mobile_vla_ros.episode.storage.reader import Episode
+from mobile_vla_ros.episode.storage.recording import Recording
+from mobile_vla_ros.episode.storage.schema import EpisodeInfo
+from mobile_vla_ros.episode.storage.writer import EpisodeWriter
 from mobile_vla_ros.errors import UserError
 from mobile_vla_ros.types import Command
 

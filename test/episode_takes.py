@@ -6,8 +6,8 @@ import sys
 import numpy as np
 from PIL import Image
 
-from mobile_vla_ros.episode.schema import EpisodeInfo
-from mobile_vla_ros.episode.writer import EpisodeWriter
+from mobile_vla_ros.episode.storage.schema import EpisodeInfo
+from mobile_vla_ros.episode.storage.writer import EpisodeWriter
 from mobile_vla_ros.types import Command
 
 PERIOD_NS = 100_000_000

@@ -4,9 +4,9 @@ import numpy as np
 from episode_takes import CREATED_NS, encoded
 
 from mobile_vla_ros.data.runs import Run
-from mobile_vla_ros.episode.reader import Episode
-from mobile_vla_ros.episode.schema import EpisodeInfo
-from mobile_vla_ros.episode.writer import EpisodeWriter
+from mobile_vla_ros.episode.storage.reader import Episode
+from mobile_vla_ros.episode.storage.schema import EpisodeInfo
+from mobile_vla_ros.episode.storage.writer import EpisodeWriter
 from mobile_vla_ros.types import ActionSpec, Command
 
 SPEC = ActionSpec(('linear_x', 'linear_y'), (0.5, 0.25))

@@ -17,9 +17,9 @@ import h5py
 import numpy as np
 from episode_takes import CREATED_NS, START_NS, encoded
 
-from mobile_vla_ros.episode import schema
-from mobile_vla_ros.episode.schema import EpisodeInfo
-from mobile_vla_ros.episode.writer import EpisodeWriter
+from mobile_vla_ros.episode.storage import schema
+from mobile_vla_ros.episode.storage.schema import EpisodeInfo
+from mobile_vla_ros.episode.storage.writer import EpisodeWriter
 from mobile_vla_ros.types import Command
 
 STEP_NS = 200_000_000

@@ -5,8 +5,8 @@ from pathlib import Path
 
 from PIL import Image
 
-from mobile_vla_ros.episode.schema import EpisodeInfo
-from mobile_vla_ros.episode.writer import EpisodeWriter
+from mobile_vla_ros.episode.storage.schema import EpisodeInfo
+from mobile_vla_ros.episode.storage.writer import EpisodeWriter
 from mobile_vla_ros.sim.arena import Arena
 from mobile_vla_ros.sim.expert import Expert
 from mobile_vla_ros.sim.suites import scene

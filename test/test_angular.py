@@ -13,9 +13,9 @@ from test_inference_node import RED, Camera
 
 from mobile_vla_ros.cli.main import main
 from mobile_vla_ros.data.runs import Sampling, load_runs
-from mobile_vla_ros.episode.reader import Episode, find_episodes
-from mobile_vla_ros.episode.schema import EpisodeInfo
-from mobile_vla_ros.episode.writer import EpisodeWriter
+from mobile_vla_ros.episode.storage.reader import Episode, find_episodes
+from mobile_vla_ros.episode.storage.schema import EpisodeInfo
+from mobile_vla_ros.episode.storage.writer import EpisodeWriter
 from mobile_vla_ros.model.bundle import read_spec
 from mobile_vla_ros.runtime.policy import VlaPolicy
 from mobile_vla_ros.sim.arena import Arena

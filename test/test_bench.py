@@ -8,12 +8,12 @@ import cv2
 import numpy as np
 import pytest
 
-from mobile_vla_ros.cli.bench_record_load import inspect
-from mobile_vla_ros.cli.bench_table import all_of, at_most, none_of, plain, table
-from mobile_vla_ros.episode.schema import EpisodeInfo
-from mobile_vla_ros.episode.writer import EpisodeWriter
+from mobile_vla_ros.bench import synthetic_camera as test_card
+from mobile_vla_ros.bench.record.load import inspect
+from mobile_vla_ros.bench.table import all_of, at_most, none_of, plain, table
+from mobile_vla_ros.episode.storage.schema import EpisodeInfo
+from mobile_vla_ros.episode.storage.writer import EpisodeWriter
 from mobile_vla_ros.errors import UserError
-from mobile_vla_ros.sim import test_card
 from mobile_vla_ros.types import Command
 
 SECOND = 1_000_000_000
@@ -198,7 +198,7 @@ def test_the_file_is_a_tenth_of_the_seed_s(measured):
 
 def test_a_machine_without_the_right_to_mount_is_told(tmp_path, monkeypatch):
     """The part is left out in words; the others are measured."""
-    from mobile_vla_ros.cli import bench_record_disk
+    from mobile_vla_ros.bench.record import disk as bench_record_disk
 
     monkeypatch.setattr(bench_record_disk, 'UNSHARE', ('false',))
     (figure,) = bench_record_disk.measure(tmp_path)

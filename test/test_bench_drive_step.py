@@ -2,8 +2,8 @@
 
 from transformers import Kosmos2Config
 
-from mobile_vla_ros.cli.bench_drive_step import _child, _threads
-from mobile_vla_ros.cli.bench_drive_step_bundle import write_policy
+from mobile_vla_ros.bench.drive.step import _child, _threads
+from mobile_vla_ros.bench.drive.step_bundle import write_policy
 from mobile_vla_ros.model.golden import read_golden
 from mobile_vla_ros.runtime.policy import VlaPolicy
 

@@ -8,9 +8,9 @@ import sys
 import pytest
 import torch
 
-from mobile_vla_ros.cli.bench_table import at_least
-from mobile_vla_ros.cli.bench_train_encodes import by_windows, difference
-from mobile_vla_ros.cli.bench_train_memory import cards
+from mobile_vla_ros.bench.table import at_least
+from mobile_vla_ros.bench.train.encodes import by_windows, difference
+from mobile_vla_ros.bench.train.memory import cards
 from mobile_vla_ros.model.backbone import LoraSettings, load_backbone, tokenize
 from mobile_vla_ros.model.network import build_network
 

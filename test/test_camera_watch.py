@@ -6,10 +6,10 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from mobile_vla_ros.images import encode
-from mobile_vla_ros.nodes.camera_watch import CameraWatch
-from mobile_vla_ros.nodes.current_take import kind
-from mobile_vla_ros.nodes.message_count import MessageCount
+from mobile_vla_ros.images.messages import encode
+from mobile_vla_ros.nodes.recorder.camera_monitor import CameraWatch
+from mobile_vla_ros.nodes.recorder.current_episode import kind
+from mobile_vla_ros.nodes.shared.sequence import MessageCount
 
 MS = 1_000_000
 S = 1000 * MS

@@ -7,8 +7,8 @@ from episode_takes import CREATED_NS, take, write_take
 from many_takes import drive, measured, multiply
 
 from mobile_vla_ros.cli.main import main
-from mobile_vla_ros.episode.schema import EpisodeInfo
-from mobile_vla_ros.episode.writer import EpisodeWriter
+from mobile_vla_ros.episode.storage.schema import EpisodeInfo
+from mobile_vla_ros.episode.storage.writer import EpisodeWriter
 
 
 @pytest.fixture

@@ -7,9 +7,9 @@ import pytest
 from episode_takes import CREATED_NS, take
 from test_episode_recovery import part
 
-from mobile_vla_ros.cli import episodes_recover
-from mobile_vla_ros.episode.schema import EpisodeInfo
-from mobile_vla_ros.episode.writer import EpisodeWriter
+from mobile_vla_ros.cli.episodes import recover as episodes_recover
+from mobile_vla_ros.episode.storage.schema import EpisodeInfo
+from mobile_vla_ros.episode.storage.writer import EpisodeWriter
 from mobile_vla_ros.errors import UserError
 
 

@@ -4,9 +4,9 @@ import json
 
 import pytest
 
-from mobile_vla_ros.nodes import joystick
-from mobile_vla_ros.nodes.console_status import Heard, choices_of, rows, takes_of, typing_rows
-from mobile_vla_ros.nodes.terminal import clean, columns, cut, wrap
+from mobile_vla_ros.nodes.teleop import joystick
+from mobile_vla_ros.nodes.teleop.status_lines import Heard, choices_of, rows, takes_of, typing_rows
+from mobile_vla_ros.nodes.teleop.terminal import clean, columns, cut, wrap
 from mobile_vla_ros.safety.status import GuardStatus, State
 
 TAKES = {'go to the red box': 3, 'go to the blue ball': 11, 'circle the cone': 1}

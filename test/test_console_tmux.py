@@ -14,7 +14,7 @@ from ros_helpers import wait_until
 from mobile_vla_ros.bringup.processes import Processes, command_line
 from mobile_vla_ros.bringup.share import share_folder
 from mobile_vla_ros.bringup.stacks import RECORD
-from mobile_vla_ros.episode.reader import Episode
+from mobile_vla_ros.episode.storage.reader import Episode
 
 INSTRUCTION = 'go to the red box'
 REPEAT_S = 0.03

@@ -15,20 +15,20 @@ from mobile_vla_ros.cli.main import main
 from mobile_vla_ros.cli.train import parse
 from mobile_vla_ros.data.dataset import RunDataset, collate
 from mobile_vla_ros.data.runs import Sampling, read_takes
-from mobile_vla_ros.episode import corrections
-from mobile_vla_ros.episode.corrections import CORRECTED, PLAIN, WRONG
-from mobile_vla_ros.episode.labels import FRESH_NS, PATIENCE_NS, Labels
-from mobile_vla_ros.episode.reader import Commands, Event
-from mobile_vla_ros.episode.schema import EpisodeInfo
-from mobile_vla_ros.episode.writer import EpisodeWriter
+from mobile_vla_ros.episode.storage.reader import Commands, Event
+from mobile_vla_ros.episode.storage.schema import EpisodeInfo
+from mobile_vla_ros.episode.storage.writer import EpisodeWriter
+from mobile_vla_ros.episode.timing import corrections
+from mobile_vla_ros.episode.timing.command_source import FRESH_NS, PATIENCE_NS, Labels
+from mobile_vla_ros.episode.timing.corrections import CORRECTED, PLAIN, WRONG
 from mobile_vla_ros.errors import UserError
 from mobile_vla_ros.model.bundle import load_bundle
 from mobile_vla_ros.safety.status import GuardStatus, State, StopReason
 from mobile_vla_ros.sim.arena import Arena
 from mobile_vla_ros.sim.corrector import Corrector
 from mobile_vla_ros.sim.suites import scene
-from mobile_vla_ros.training.begin import begin, settled
 from mobile_vla_ros.training.config import DataConfig, ModelConfig, TrainConfig
+from mobile_vla_ros.training.initial_weights import begin, settled
 from mobile_vla_ros.training.loop import train
 from mobile_vla_ros.training.optimise import Optimisation
 from mobile_vla_ros.types import SOURCES, ActionSpec, Command, ImageSpec

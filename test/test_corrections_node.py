@@ -11,9 +11,9 @@ from geometry_msgs.msg import Twist, TwistStamped
 from rclpy.qos import qos_profile_sensor_data
 from ros_helpers import status_values, wait_until
 
-from mobile_vla_ros.episode.corrections import takeovers
-from mobile_vla_ros.episode.reader import Episode
-from mobile_vla_ros.nodes.images import from_rgb
+from mobile_vla_ros.episode.storage.reader import Episode
+from mobile_vla_ros.episode.timing.corrections import takeovers
+from mobile_vla_ros.nodes.shared.image_messages import from_rgb
 from mobile_vla_ros.types import SOURCE_NAMES
 
 REWORDED = Path(__file__).resolve().parent / 'reworded'

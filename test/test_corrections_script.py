@@ -3,7 +3,7 @@
 import pytest
 
 import corrections
-from mobile_vla_ros.episode.reader import Episode, find_episodes
+from mobile_vla_ros.episode.storage.reader import Episode, find_episodes
 
 
 def test_the_same_scenes_are_set_against_each_other():

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from many_takes import KEYS
 from PIL import Image
 
-from mobile_vla_ros.episode import coach, coverage
-from mobile_vla_ros.episode.take_row import TakeRow
+from mobile_vla_ros.episode.catalog import coach, coverage
+from mobile_vla_ros.episode.catalog.row import TakeRow
 
 SECOND = 1_000_000_000
 

@@ -14,9 +14,9 @@ from mobile_vla_ros.data.augment import Augmentation, mirror_instruction
 from mobile_vla_ros.data.dataset import RunDataset, collate
 from mobile_vla_ros.data.frame_cache import FrameCache
 from mobile_vla_ros.data.runs import Sampling, load_runs
-from mobile_vla_ros.episode.reader import Episode, find_episodes
-from mobile_vla_ros.episode.schema import EpisodeInfo
-from mobile_vla_ros.episode.writer import EpisodeWriter
+from mobile_vla_ros.episode.storage.reader import Episode, find_episodes
+from mobile_vla_ros.episode.storage.schema import EpisodeInfo
+from mobile_vla_ros.episode.storage.writer import EpisodeWriter
 from mobile_vla_ros.errors import UserError
 from mobile_vla_ros.types import Command, ImageSpec
 

@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from mobile_vla_ros.episode.reader import Episode, find_episodes
+from mobile_vla_ros.episode.storage.reader import Episode, find_episodes
 from mobile_vla_ros.model.bundle import read_spec
 
 

@@ -5,7 +5,7 @@ import subprocess
 import sys
 
 from mobile_vla_ros.bringup.domain import DOMAINS, held_domain
-from mobile_vla_ros.cli.live import isolated
+from mobile_vla_ros.rollout.live import isolated
 
 
 def test_a_domain_is_held_by_one_at_a_time():

@@ -9,13 +9,13 @@ import sys
 import pytest
 from ros_helpers import wait_until
 
-from mobile_vla_ros.bringup.drill import FAULTS, LATE, STOPS, chosen, nodes
-from mobile_vla_ros.cli.drill_table import foot, kept, markdown, table
+from mobile_vla_ros.drill import measure
+from mobile_vla_ros.drill.catalog import FAULTS, LATE, STOPS, chosen, nodes
+from mobile_vla_ros.drill.cpu_wait import Load
+from mobile_vla_ros.drill.judge import Heard, judge
+from mobile_vla_ros.drill.row import Row, in_short, last_of, sure
+from mobile_vla_ros.drill.table import foot, kept, markdown, table
 from mobile_vla_ros.errors import UserError
-from mobile_vla_ros.nodes import drill_measure as measure
-from mobile_vla_ros.nodes.drill_judge import Heard, judge
-from mobile_vla_ros.nodes.drill_load import Load
-from mobile_vla_ros.nodes.drill_row import Row, in_short, last_of, sure
 from mobile_vla_ros.safety.status import GuardStatus, State, StopReason
 
 MS = 1_000_000

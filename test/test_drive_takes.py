@@ -7,10 +7,10 @@ from rclpy.qos import qos_profile_sensor_data
 from ros_helpers import status_values, wait_until
 from std_msgs.msg import String
 
-from mobile_vla_ros.episode.reader import Episode
-from mobile_vla_ros.nodes.current_take import CLOSING, IDLE, RECORDING, STARTING
-from mobile_vla_ros.nodes.drive_takes import START, STOP, DriveTakes
-from mobile_vla_ros.nodes.images import from_rgb
+from mobile_vla_ros.episode.storage.reader import Episode
+from mobile_vla_ros.nodes.recorder.auto_record import START, STOP, DriveTakes
+from mobile_vla_ros.nodes.recorder.current_episode import CLOSING, IDLE, RECORDING, STARTING
+from mobile_vla_ros.nodes.shared.image_messages import from_rgb
 from mobile_vla_ros.safety.preflight import GUARD_CHECKS
 
 

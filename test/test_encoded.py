@@ -12,18 +12,18 @@ from PIL import Image
 from rclpy.qos import qos_profile_sensor_data
 from sensor_msgs.msg import CompressedImage
 
-from mobile_vla_ros import images
+from mobile_vla_ros.bench.synthetic_camera import pictures
 from mobile_vla_ros.data.dataset import RunDataset
 from mobile_vla_ros.data.preprocess import preprocess, resize
 from mobile_vla_ros.data.runs import Sampling, load_runs
-from mobile_vla_ros.encoded import decode
-from mobile_vla_ros.episode.schema import EpisodeInfo
-from mobile_vla_ros.episode.writer import EpisodeWriter
+from mobile_vla_ros.episode.storage.schema import EpisodeInfo
+from mobile_vla_ros.episode.storage.writer import EpisodeWriter
+from mobile_vla_ros.images import messages as images
+from mobile_vla_ros.images.stored import decode
 from mobile_vla_ros.model.bundle import read_spec
-from mobile_vla_ros.nodes.images import from_rgb, to_compressed
-from mobile_vla_ros.nodes.inference_camera import Shot
+from mobile_vla_ros.nodes.inference.camera import Shot
+from mobile_vla_ros.nodes.shared.image_messages import from_rgb, to_compressed
 from mobile_vla_ros.runtime.overlay import BAR_HEIGHT, PICTURE_HEIGHT, WIDTH
-from mobile_vla_ros.sim.test_card import pictures
 from mobile_vla_ros.types import ActionSpec, Command, ImageSpec
 
 SPEC = ImageSpec(224, (0.48, 0.46, 0.41), (0.27, 0.26, 0.28))

@@ -12,9 +12,9 @@ import pytest
 from episode_processes import __file__ as PROCESSES
 from episode_takes import CREATED_NS
 
-from mobile_vla_ros.episode import disk, lock
-from mobile_vla_ros.episode.schema import EpisodeInfo
-from mobile_vla_ros.episode.writer import MARGIN_BYTES, EpisodeWriter
+from mobile_vla_ros.episode.storage import disk, lock
+from mobile_vla_ros.episode.storage.schema import EpisodeInfo
+from mobile_vla_ros.episode.storage.writer import MARGIN_BYTES, EpisodeWriter
 from mobile_vla_ros.types import Command
 
 MEGABYTES = 6

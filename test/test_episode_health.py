@@ -5,8 +5,8 @@ import json
 import numpy as np
 import pytest
 
-from mobile_vla_ros.episode import health
-from mobile_vla_ros.episode.picture import Look
+from mobile_vla_ros.episode.quality import verdict as health
+from mobile_vla_ros.episode.quality.image_quality import Look
 
 PERIOD_NS = 100_000_000
 CLEAR, DARK, BLURRED = Look(0.5, 0.8), Look(0.01, float('nan')), Look(0.5, 0.2)

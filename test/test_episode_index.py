@@ -9,10 +9,11 @@ import pytest
 from episode_takes import CREATED_NS, take, write_take
 from many_takes import drive, multiply
 
-from mobile_vla_ros.episode import index_table, take_row
-from mobile_vla_ros.episode.index import PAGE, SORTS, EpisodeIndex
-from mobile_vla_ros.episode.schema import EpisodeInfo
-from mobile_vla_ros.episode.writer import EpisodeWriter
+from mobile_vla_ros.episode.catalog import index_table
+from mobile_vla_ros.episode.catalog import row as take_row
+from mobile_vla_ros.episode.catalog.index import PAGE, SORTS, EpisodeIndex
+from mobile_vla_ros.episode.storage.schema import EpisodeInfo
+from mobile_vla_ros.episode.storage.writer import EpisodeWriter
 from mobile_vla_ros.errors import UserError
 
 

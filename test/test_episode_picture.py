@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image, ImageEnhance, ImageFilter
 
-from mobile_vla_ros.episode import picture
-from mobile_vla_ros.episode.picture import Look, is_due, look
+from mobile_vla_ros.episode.quality import image_quality as picture
+from mobile_vla_ros.episode.quality.image_quality import Look, is_due, look
 from mobile_vla_ros.errors import UserError
 from mobile_vla_ros.sim.arena import Arena
 from mobile_vla_ros.sim.suites import scene

@@ -11,19 +11,19 @@ import pytest
 from episode_takes import CREATED_NS, encoded, take, write_take
 from PIL import Image
 
-from mobile_vla_ros import images
-from mobile_vla_ros.encoded import decode
-from mobile_vla_ros.episode.closed_view import HEAP, heap_objects
-from mobile_vla_ros.episode.reader import Episode, find_episodes
-from mobile_vla_ros.episode.schema import EpisodeInfo
-from mobile_vla_ros.episode.writer import EpisodeWriter
+from mobile_vla_ros.episode.storage.hdf5_view import HEAP, heap_objects
+from mobile_vla_ros.episode.storage.reader import Episode, find_episodes
+from mobile_vla_ros.episode.storage.schema import EpisodeInfo
+from mobile_vla_ros.episode.storage.writer import EpisodeWriter
 from mobile_vla_ros.errors import UserError
+from mobile_vla_ros.images import messages as images
+from mobile_vla_ros.images.stored import decode
 
 # Reads all of a take with stretches of zeros in it, `AT:LENGTH` each; says what became of it.
 READ_WITH_ZEROS = """
 import sys
 from pathlib import Path
-from mobile_vla_ros.episode.reader import Episode
+from mobile_vla_ros.episode.storage.reader import Episode
 from mobile_vla_ros.errors import UserError
 whole, bad = Path(sys.argv[1]).read_bytes(), Path(sys.argv[2])
 for case in sys.argv[3:]:

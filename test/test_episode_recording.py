@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 from episode_takes import CREATED_NS, encoded
 
-from mobile_vla_ros.episode.reader import Episode
-from mobile_vla_ros.episode.recording import Recording
-from mobile_vla_ros.episode.schema import EpisodeInfo
-from mobile_vla_ros.episode.writer import EpisodeWriter
+from mobile_vla_ros.episode.storage.reader import Episode
+from mobile_vla_ros.episode.storage.recording import Recording
+from mobile_vla_ros.episode.storage.schema import EpisodeInfo
+from mobile_vla_ros.episode.storage.writer import EpisodeWriter
 from mobile_vla_ros.errors import UserError
 from mobile_vla_ros.types import NANOSECONDS, Command
 

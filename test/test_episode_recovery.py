@@ -15,12 +15,12 @@ from episode_processes import __file__ as PROCESSES
 from episode_processes import noise
 from episode_takes import CREATED_NS, encoded, take, write_take
 
-from mobile_vla_ros.episode.closed_view import HEAP, heap_objects, lookup3
-from mobile_vla_ros.episode.reader import Episode, find_episodes
-from mobile_vla_ros.episode.recovery import abandoned, is_damaged, is_written, recover
-from mobile_vla_ros.episode.salvage import looks_whole
-from mobile_vla_ros.episode.schema import EpisodeInfo
-from mobile_vla_ros.episode.writer import EpisodeWriter
+from mobile_vla_ros.episode.storage.hdf5_view import HEAP, heap_objects, lookup3
+from mobile_vla_ros.episode.storage.reader import Episode, find_episodes
+from mobile_vla_ros.episode.storage.recovery import abandoned, is_damaged, is_written, recover
+from mobile_vla_ros.episode.storage.salvage import looks_whole
+from mobile_vla_ros.episode.storage.schema import EpisodeInfo
+from mobile_vla_ros.episode.storage.writer import EpisodeWriter
 from mobile_vla_ros.errors import UserError
 from mobile_vla_ros.types import Command
 
@@ -218,7 +218,7 @@ def test_heap_whose_tail_is_zero_does_not_hang(tmp_path):
     content[free : at + 4096] = bytes(at + 4096 - free)
     left.write_bytes(content)
     code = (
-        f'from mobile_vla_ros.episode.reader import Episode\n'
+        f'from mobile_vla_ros.episode.storage.reader import Episode\n'
         f'print(len(Episode.open({str(left)!r})))'
     )
     done = subprocess.run(

@@ -13,10 +13,10 @@ import numpy as np
 import pytest
 from episode_takes import CREATED_NS, encoded, take, write_take
 
-from mobile_vla_ros.episode import schema
-from mobile_vla_ros.episode.reader import Episode, find_episodes
-from mobile_vla_ros.episode.schema import EpisodeInfo
-from mobile_vla_ros.episode.writer import EpisodeWriter
+from mobile_vla_ros.episode.storage import schema
+from mobile_vla_ros.episode.storage.reader import Episode, find_episodes
+from mobile_vla_ros.episode.storage.schema import EpisodeInfo
+from mobile_vla_ros.episode.storage.writer import EpisodeWriter
 from mobile_vla_ros.errors import UserError
 
 

@@ -13,9 +13,9 @@ from episode_takes import CREATED_NS, START_NS, encoded, take, write_take
 from rosbags.highlevel import AnyReader
 
 from mobile_vla_ros.cli.main import main
-from mobile_vla_ros.episode.reader import Episode, find_episodes
-from mobile_vla_ros.episode.schema import EpisodeInfo
-from mobile_vla_ros.episode.writer import EpisodeWriter
+from mobile_vla_ros.episode.storage.reader import Episode, find_episodes
+from mobile_vla_ros.episode.storage.schema import EpisodeInfo
+from mobile_vla_ros.episode.storage.writer import EpisodeWriter
 from mobile_vla_ros.types import Command
 
 

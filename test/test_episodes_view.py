@@ -11,12 +11,12 @@ import numpy as np
 import pytest
 from episode_takes import CREATED_NS, PERIOD_NS, START_NS, encoded, take, write_take
 
-from mobile_vla_ros.cli.episodes_view_take import take_view
 from mobile_vla_ros.cli.main import main
-from mobile_vla_ros.episode.schema import EpisodeInfo
-from mobile_vla_ros.episode.writer import EpisodeWriter
-from mobile_vla_ros.report import page as pages
-from mobile_vla_ros.report.episodes_page import TakeView, episodes_page
+from mobile_vla_ros.episode.storage.schema import EpisodeInfo
+from mobile_vla_ros.episode.storage.writer import EpisodeWriter
+from mobile_vla_ros.report.build.episode_view import take_view
+from mobile_vla_ros.report.pages import page as pages
+from mobile_vla_ros.report.pages.episodes_page import TakeView, episodes_page
 from mobile_vla_ros.types import Command
 
 CHROMIUM = next(
@@ -87,7 +87,7 @@ def test_a_page_needs_nothing_from_outside_and_bad_takes_come_first(folder, html
 
 def write_name(folder: Path, instruction: str) -> str:
     """The name of the take of an instruction."""
-    from mobile_vla_ros.episode.reader import Episode, find_episodes
+    from mobile_vla_ros.episode.storage.reader import Episode, find_episodes
 
     for path in find_episodes(folder):
         with Episode.open(path) as episode:

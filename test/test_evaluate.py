@@ -12,20 +12,20 @@ from many_takes import drive
 from takes import write_takes
 
 from mobile_vla_ros.cli.evaluate import refusal
-from mobile_vla_ros.cli.evaluate_text import text
 from mobile_vla_ros.cli.main import main
 from mobile_vla_ros.data.augment import Augmentation
 from mobile_vla_ros.data.dataset import RunDataset
 from mobile_vla_ros.data.image_tokens import ImageTokens
 from mobile_vla_ros.data.runs import Sampling, load_runs
-from mobile_vla_ros.episode.reader import Episode, find_episodes
+from mobile_vla_ros.episode.storage.reader import Episode, find_episodes
 from mobile_vla_ros.errors import UserError
+from mobile_vla_ros.evaluation.ablations import shuffle_frames, swap_instructions
+from mobile_vla_ros.evaluation.baselines import baselines, blind_means, targets
+from mobile_vla_ros.evaluation.evaluate import evaluate, score
+from mobile_vla_ros.evaluation.metrics import measure, motion_loss, motion_loss_sum
+from mobile_vla_ros.evaluation.verdict import margin, sentences
 from mobile_vla_ros.model.bundle import load_bundle
-from mobile_vla_ros.training.baselines import baselines, blind_means, targets
-from mobile_vla_ros.training.controls import shuffle_frames, swap_instructions
-from mobile_vla_ros.training.evaluate import evaluate, score
-from mobile_vla_ros.training.metrics import measure, motion_loss, motion_loss_sum
-from mobile_vla_ros.training.verdict import margin, sentences
+from mobile_vla_ros.report.build.evaluation_text import text
 from mobile_vla_ros.types import ImageSpec
 
 

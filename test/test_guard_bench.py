@@ -1,6 +1,6 @@
 """The benchmark of the guard, cut short: its figures come from live nodes."""
 
-from mobile_vla_ros.cli import bench_drive_guard
+from mobile_vla_ros.bench.drive import guard as bench_drive_guard
 
 
 def test_the_guard_is_started_weighed_and_watched_while_every_core_is_busy(tmp_path):

@@ -244,7 +244,7 @@ def test_of_what_is_sent_again_a_stop_alone_counts(nodes, client, tmp_path):
     (tmp_path / 'planted' / 'guard.py').write_text(
         'import sys\n'
         'from mobile_vla_ros.nodes import guard_node\n'
-        'from mobile_vla_ros.nodes.guard_ros import BEST_EFFORT, GuardNode\n'
+        'from mobile_vla_ros.nodes.guard.node import BEST_EFFORT, GuardNode\n'
         'whole = GuardNode.create_subscription\n'
         'def lossy(self, kind, topic, heard, qos, **rest):\n'
         '    lost = topic == "teleop/cmd_vel" and qos is BEST_EFFORT\n'
@@ -409,7 +409,7 @@ def test_a_guard_that_is_stopped_while_it_imports_says_nothing(nodes, number):
     process.signal(number)
     assert process.wait() == 0
     assert 'Traceback' not in process.output
-    assert 'mobile_vla_ros.nodes.guard_ros' not in process.output  # it had not come so far
+    assert 'mobile_vla_ros.nodes.guard.node' not in process.output  # it had not come so far
 
 
 def test_stamped_commands_carry_time_and_frame(nodes, client):

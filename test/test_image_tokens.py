@@ -14,11 +14,11 @@ from mobile_vla_ros.data.augment import Augmentation, mirror_instruction
 from mobile_vla_ros.data.dataset import RunDataset, collate
 from mobile_vla_ros.data.image_tokens import DRAWS, ImageTokens
 from mobile_vla_ros.data.runs import Sampling, load_runs
-from mobile_vla_ros.episode.reader import Episode, find_episodes
+from mobile_vla_ros.episode.storage.reader import Episode, find_episodes
 from mobile_vla_ros.errors import UserError
+from mobile_vla_ros.evaluation.predict import dataset, predict
 from mobile_vla_ros.model.backbone import load_backbone
 from mobile_vla_ros.training.loop import train
-from mobile_vla_ros.training.predict import dataset, predict
 from mobile_vla_ros.types import ActionSpec
 
 

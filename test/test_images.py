@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from mobile_vla_ros import images
 from mobile_vla_ros.errors import UserError
-from mobile_vla_ros.nodes.images import from_rgb, to_compressed
+from mobile_vla_ros.images import messages as images
+from mobile_vla_ros.nodes.shared.image_messages import from_rgb, to_compressed
 
 RANDOM = np.random.default_rng(0)
 PIXELS = RANDOM.integers(0, 256, (5, 7, 3), dtype=np.uint8)

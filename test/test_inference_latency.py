@@ -1,6 +1,6 @@
 """`mobile_vla bench drive latency`: the live camera and inference node of the benchmark."""
 
-from mobile_vla_ros.cli.bench_drive_latency import measure
+from mobile_vla_ros.bench.drive.latency import measure
 
 
 def test_the_benchmark_times_frames_from_camera_to_proposal(tmp_path):

@@ -13,7 +13,7 @@ from ros_helpers import wait_until
 from sensor_msgs.msg import CompressedImage, Image
 from std_msgs.msg import String
 
-from mobile_vla_ros.encoded import decode
+from mobile_vla_ros.images.stored import decode
 
 LATCHED = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
 RED = 'go to the red box'

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from mobile_vla_ros.nodes.lifecycle import ended_at_once
+from mobile_vla_ros.nodes.shared.lifecycle import ended_at_once
 
 SIGNALS = signal.SIGINT, signal.SIGTERM
 # Stands for a module that is imported when the signal comes.
@@ -36,7 +36,7 @@ def stopped_in(folder: Path, module: str, number: signal.Signals, start: list[st
 def test_a_node_that_is_stopped_while_it_imports_says_nothing(tmp_path, number, executable):
     """Started by `python -m` as by the script that an installation makes."""
     script = tmp_path / 'shadow_node'
-    script.write_text('from mobile_vla_ros.nodes.shadow_node import main\nmain()\n')
+    script.write_text('from mobile_vla_ros.nodes.shadow.node import main\nmain()\n')
     start = [str(script)] if executable else ['-m', 'mobile_vla_ros.nodes.shadow_node']
     done = stopped_in(tmp_path, 'rclpy', number, start)
     assert (done.returncode, done.stdout, done.stderr) == (0, '', '')
@@ -47,7 +47,7 @@ def test_the_command_that_is_stopped_while_it_imports_says_that_it_was(tmp_path)
     start = ['-m', 'mobile_vla_ros.cli.main', '--help']
     done = stopped_in(tmp_path, 'numpy', signal.SIGINT, start)
     assert (done.returncode, done.stderr) == (130, 'mobile_vla: stopped\n')
-    program = 'import mobile_vla_ros.nodes.common'
+    program = 'import mobile_vla_ros.nodes.shared.run'
     script = tmp_path / 'fusion_node'
     script.write_text(program)
     for start in (['-c', program], [str(script)]):

@@ -13,7 +13,7 @@ from rcl_interfaces.msg import Parameter, ParameterType, ParameterValue
 from rcl_interfaces.srv import SetParameters
 from ros_helpers import wait_until
 
-from mobile_vla_ros.nodes.inference_policies import Policies
+from mobile_vla_ros.nodes.inference.policies import Policies
 from mobile_vla_ros.runtime.loading import Ready
 
 RED = 'go to the red box'

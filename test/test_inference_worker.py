@@ -9,7 +9,10 @@ import pytest
 from ros_helpers import wait_until
 
 from mobile_vla_ros.errors import UserError
-from mobile_vla_ros.nodes.inference_worker import (
+from mobile_vla_ros.runtime.noop import NoOpPolicy
+from mobile_vla_ros.runtime.playback import Plan, Playback
+from mobile_vla_ros.runtime.policy import VlaPolicy
+from mobile_vla_ros.runtime.worker import (
     INACTIVE,
     NEW_INSTRUCTION,
     NO_IMAGE,
@@ -19,9 +22,6 @@ from mobile_vla_ros.nodes.inference_worker import (
     TOO_LONG,
     PolicyWorker,
 )
-from mobile_vla_ros.runtime.noop import NoOpPolicy
-from mobile_vla_ros.runtime.playback import Plan, Playback
-from mobile_vla_ros.runtime.policy import VlaPolicy
 from mobile_vla_ros.safety.status import Health, Level, StopReason
 from mobile_vla_ros.types import Frame
 

@@ -14,7 +14,7 @@ from bags import drive, picture, write_bag
 from ros_helpers import wait_until
 
 from mobile_vla_ros.cli.main import main
-from mobile_vla_ros.episode.reader import Episode, find_episodes
+from mobile_vla_ros.episode.storage.reader import Episode, find_episodes
 from mobile_vla_ros.errors import UserError
 from mobile_vla_ros.interop.imports import find_sources
 from mobile_vla_ros.interop.seed_layout import write_seed_layout

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from bags import bring, picture, taken
 
-from mobile_vla_ros.episode.reader import Episode
-from mobile_vla_ros.episode.timeline import actions_ahead, segments
+from mobile_vla_ros.episode.storage.reader import Episode
+from mobile_vla_ros.episode.timing.timeline import actions_ahead, segments
 from mobile_vla_ros.interop.imports import FAILED, IMPORTED
 from mobile_vla_ros.interop.seed_layout import write_seed_layout
 from mobile_vla_ros.interop.source import ImportOptions

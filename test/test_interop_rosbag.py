@@ -20,7 +20,7 @@ from bags import (
     write_bag,
 )
 
-from mobile_vla_ros import images
+from mobile_vla_ros.images import messages as images
 from mobile_vla_ros.interop.export import export
 from mobile_vla_ros.interop.imports import FAILED
 from mobile_vla_ros.interop.source import ImportOptions

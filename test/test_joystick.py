@@ -11,9 +11,9 @@ from ros_helpers import Client, wait_until
 from std_srvs.srv import Trigger
 
 from mobile_vla_ros.errors import UserError
-from mobile_vla_ros.nodes import joystick
-from mobile_vla_ros.nodes.joystick import Joystick, Layout
-from mobile_vla_ros.nodes.keyboard import HOLD_NS, TRAIL_NS, Console
+from mobile_vla_ros.nodes.teleop import joystick
+from mobile_vla_ros.nodes.teleop.joystick import Joystick, Layout
+from mobile_vla_ros.nodes.teleop.keyboard import HOLD_NS, TRAIL_NS, Console
 
 STOP_S = 0.3
 MS = 1_000_000

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 from ros_helpers import attached, wait_until
 
-from mobile_vla_ros.cli.live import drive_live
 from mobile_vla_ros.errors import UserError
+from mobile_vla_ros.rollout.live import drive_live
 from mobile_vla_ros.sim import suites
 from mobile_vla_ros.sim.arena import RUNNING, SUCCESS, TIMEOUT, Arena
 from mobile_vla_ros.sim.expert import Expert
@@ -117,7 +117,7 @@ def test_ctrl_c_leaves_nothing_running(tmp_path):
     """In the middle of a drive: every node that was started has ended with the command."""
     log = tmp_path / 'log'
     code = (
-        'from pathlib import Path; from mobile_vla_ros.cli.live import drive_live; '
+        'from pathlib import Path; from mobile_vla_ros.rollout.live import drive_live; '
         "drive_live(policy=None, suite='train', first=0, count=50, "
         f'log=Path({str(log)!r}))'
     )

@@ -5,7 +5,7 @@ from collections import Counter
 
 import pytest
 
-from mobile_vla_ros.training import plan
+from mobile_vla_ros.data import plan
 
 
 def test_an_epoch_uses_every_piece_once_in_an_order_of_its_own():

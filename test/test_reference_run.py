@@ -7,7 +7,7 @@ import yaml
 
 import reference_run
 from mobile_vla_ros.cli.main import main
-from mobile_vla_ros.episode.reader import Episode, find_episodes
+from mobile_vla_ros.episode.storage.reader import Episode, find_episodes
 
 NAME = re.compile(
     r'episode_20251106_\d{6}_(1box|2box)_(vert|hori)_(left|right)_(core|variant)_'

@@ -10,16 +10,16 @@ import pytest
 from episode_takes import CREATED_NS, encoded
 from geometry_msgs.msg import TwistStamped
 
-from mobile_vla_ros.cli import replay_live
 from mobile_vla_ros.cli.main import main
-from mobile_vla_ros.cli.replay_figures import measured, predictors, summary, text
-from mobile_vla_ros.cli.replay_live import compare
-from mobile_vla_ros.cli.replay_run import replay
-from mobile_vla_ros.episode.reader import Episode
-from mobile_vla_ros.episode.schema import EpisodeInfo
-from mobile_vla_ros.episode.writer import EpisodeWriter
+from mobile_vla_ros.episode.storage.reader import Episode
+from mobile_vla_ros.episode.storage.schema import EpisodeInfo
+from mobile_vla_ros.episode.storage.writer import EpisodeWriter
 from mobile_vla_ros.model.bundle import read_spec
 from mobile_vla_ros.model.golden import GOLDEN, read_golden
+from mobile_vla_ros.replay import live as replay_live
+from mobile_vla_ros.replay.compare import measured, predictors, summary, text
+from mobile_vla_ros.replay.live import compare
+from mobile_vla_ros.replay.run import replay
 from mobile_vla_ros.runtime.golden_check import golden_check
 from mobile_vla_ros.runtime.looks import looks
 from mobile_vla_ros.runtime.playback import Plan

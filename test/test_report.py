@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from mobile_vla_ros.report import page, plots
+from mobile_vla_ros.report.figures import plots
+from mobile_vla_ros.report.pages import page
 
 
 def test_the_interval_is_wilson_s():

@@ -13,17 +13,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mobile_vla_ros.cli.main import main
-from mobile_vla_ros.episode.reader import Episode
-from mobile_vla_ros.episode.recovery import recover
-from mobile_vla_ros.episode.schema import EpisodeInfo
-from mobile_vla_ros.episode.shadow import (
+from mobile_vla_ros.episode.storage.reader import Episode
+from mobile_vla_ros.episode.storage.recovery import recover
+from mobile_vla_ros.episode.storage.schema import EpisodeInfo
+from mobile_vla_ros.episode.storage.writer import EpisodeWriter
+from mobile_vla_ros.episode.timing.shadow import (
     LONGEST_STEP_NS,
     Shadow,
     Window,
     tried_folder,
     write_window,
 )
-from mobile_vla_ros.episode.writer import EpisodeWriter
 from mobile_vla_ros.errors import UserError
 from mobile_vla_ros.types import Command
 
@@ -207,7 +207,7 @@ def test_a_window_that_cannot_be_written_leaves_nothing(tmp_path):
 def test_proposals_of_a_take_that_was_killed_are_recovered(tmp_path):
     """As every other row: read from the .part, and in the episode that recover makes of it."""
     code = (
-        'import os, numpy as np\nfrom mobile_vla_ros.episode.writer import EpisodeWriter\n'
+        'import os, numpy as np\nfrom mobile_vla_ros.episode.storage.writer import EpisodeWriter\n'
         'from test_shadow import INFO, CREATED_NS, a_window\n'
         f'writer = EpisodeWriter({str(tmp_path)!r}, INFO, CREATED_NS, proposals=True)\n'
         'window = a_window()\n'

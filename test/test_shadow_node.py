@@ -9,8 +9,8 @@ from geometry_msgs.msg import Twist, TwistStamped
 from rclpy.qos import qos_profile_sensor_data
 from ros_helpers import wait_for_status
 
-from mobile_vla_ros.episode.reader import Episode
-from mobile_vla_ros.nodes.images import from_rgb
+from mobile_vla_ros.episode.storage.reader import Episode
+from mobile_vla_ros.nodes.shared.image_messages import from_rgb
 
 CAMERA = 'camera/image_raw'
 

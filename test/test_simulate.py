@@ -330,9 +330,9 @@ def test_a_moving_film_has_a_picture_for_every_fifth_of_a_second(tmp_path, capsy
 
     from PIL import Image
 
-    from mobile_vla_ros.cli.simulate_report import _film
+    from mobile_vla_ros.report.build.trials import _film
+    from mobile_vla_ros.rollout.trials import ExpertDriver, drive_scene
     from mobile_vla_ros.sim.arena import Arena
-    from mobile_vla_ros.sim.trials import ExpertDriver, drive_scene
 
     arena = Arena(160, 160)
     drive = drive_scene(arena, 'seen', 0, ExpertDriver(arena))
@@ -397,7 +397,7 @@ def test_live_drives_are_summed_up_the_same_way(tmp_path, capsys, monkeypatch):
             }
 
     monkeypatch.setitem(
-        sys.modules, 'mobile_vla_ros.cli.live', SimpleNamespace(drive_live=drive_live)
+        sys.modules, 'mobile_vla_ros.rollout.live', SimpleNamespace(drive_live=drive_live)
     )
     result = asked(
         capsys, '--ros', '--suite', 'swap', '--trials', 4, '--seed', 2, '--out', tmp_path / 'out'

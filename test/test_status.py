@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mobile_vla_ros.bringup.drill import FAULTS
+from mobile_vla_ros.drill.catalog import FAULTS
 from mobile_vla_ros.runtime.camera_check import OF_A_CLOCK, OF_THE_CONTENT
 from mobile_vla_ros.safety import guard
 from mobile_vla_ros.safety.status import (

@@ -10,10 +10,7 @@ from episode_takes import CREATED_NS
 from made_runs import write_worth
 from many_takes import drive
 
-from mobile_vla_ros.data.runs import Sampling, fingerprint, load_runs
-from mobile_vla_ros.episode.reader import find_episodes
-from mobile_vla_ros.errors import UserError
-from mobile_vla_ros.training.takes import (
+from mobile_vla_ros.data.episodes import (
     default_scale,
     leak_lines,
     load_takes,
@@ -21,6 +18,9 @@ from mobile_vla_ros.training.takes import (
     split_record,
     still_lines,
 )
+from mobile_vla_ros.data.runs import Sampling, fingerprint, load_runs
+from mobile_vla_ros.episode.storage.reader import find_episodes
+from mobile_vla_ros.errors import UserError
 
 
 def test_a_broken_take_is_named_and_the_rest_goes_on(takes, tmp_path):
@@ -330,7 +330,7 @@ import random, sys
 from pathlib import Path
 from mobile_vla_ros.data.runs import Sampling
 from mobile_vla_ros.errors import UserError
-from mobile_vla_ros.training.takes import load_takes
+from mobile_vla_ros.data.episodes import load_takes
 whole, folder = Path(sys.argv[1]).read_bytes(), Path(sys.argv[2])
 spared = [tuple(map(int, part.split('-'))) for part in sys.argv[3].split(',')]
 used = 0

@@ -6,16 +6,16 @@ from episode_takes import CREATED_NS, PERIOD_NS, START_NS, encoded, take
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mobile_vla_ros.episode.reader import Episode
-from mobile_vla_ros.episode.schema import EpisodeInfo
-from mobile_vla_ros.episode.timeline import (
+from mobile_vla_ros.episode.storage.reader import Episode
+from mobile_vla_ros.episode.storage.schema import EpisodeInfo
+from mobile_vla_ros.episode.storage.writer import EpisodeWriter
+from mobile_vla_ros.episode.timing.timeline import (
     CommandLog,
     actions_ahead,
     frame_times,
     grid_frames,
     segments,
 )
-from mobile_vla_ros.episode.writer import EpisodeWriter
 from mobile_vla_ros.errors import UserError
 from mobile_vla_ros.types import Command
 

@@ -15,14 +15,14 @@ from test_dataset import break_frame
 from mobile_vla_ros.cli.train import parse
 from mobile_vla_ros.data.preprocess import preprocess
 from mobile_vla_ros.data.runs import Sampling, load_runs
-from mobile_vla_ros.episode.reader import Episode, find_episodes
+from mobile_vla_ros.episode.storage.reader import Episode, find_episodes
 from mobile_vla_ros.errors import UserError
+from mobile_vla_ros.evaluation.evaluate import evaluate
+from mobile_vla_ros.evaluation.predict import dataset, predict
 from mobile_vla_ros.model.bundle import load_bundle
 from mobile_vla_ros.runtime.policy import VlaPolicy
 from mobile_vla_ros.training.config import DataConfig, ModelConfig, TrainConfig
-from mobile_vla_ros.training.evaluate import evaluate
 from mobile_vla_ros.training.loop import train
-from mobile_vla_ros.training.predict import dataset, predict
 from mobile_vla_ros.training.prepare import takes_of
 from mobile_vla_ros.training.run_folder import RunFolder
 from mobile_vla_ros.types import Frame

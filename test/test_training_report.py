@@ -15,17 +15,18 @@ import pytest
 from episode_takes import CREATED_NS, PERIOD_NS, START_NS, encoded
 from PIL import Image
 
-from mobile_vla_ros.cli import train_report
+from mobile_vla_ros.data.episodes import Takes, load_takes
 from mobile_vla_ros.data.runs import Run, Sampling
-from mobile_vla_ros.episode.schema import EpisodeInfo
-from mobile_vla_ros.episode.writer import EpisodeWriter
+from mobile_vla_ros.episode.storage.schema import EpisodeInfo
+from mobile_vla_ros.episode.storage.writer import EpisodeWriter
+from mobile_vla_ros.evaluation.baselines import baselines, targets
+from mobile_vla_ros.evaluation.evaluate import Scored
+from mobile_vla_ros.evaluation.metrics import measure
 from mobile_vla_ros.model.action_head import HeadSettings
 from mobile_vla_ros.model.bundle import BackboneRef, PolicySpec
-from mobile_vla_ros.report import training_page, training_plots
-from mobile_vla_ros.training.baselines import baselines, targets
-from mobile_vla_ros.training.evaluate import Scored
-from mobile_vla_ros.training.metrics import measure
-from mobile_vla_ros.training.takes import Takes, load_takes
+from mobile_vla_ros.report.build import training as train_report
+from mobile_vla_ros.report.figures import training_plots
+from mobile_vla_ros.report.pages import training_page
 from mobile_vla_ros.types import ActionSpec, Command, ImageSpec
 
 CHROMIUM = next(
@@ -635,8 +636,8 @@ def test_a_browser_shows_it_without_error_and_nothing_sticks_out(page, tmp_path,
 
 def test_what_a_real_training_left_makes_a_report(small_run, takes, tmp_path):
     """The loop's history, its best bundle and the real evaluation go in as they are."""
+    from mobile_vla_ros.evaluation.evaluate import score as evaluate
     from mobile_vla_ros.model.bundle import load_bundle
-    from mobile_vla_ros.training.evaluate import score as evaluate
 
     loaded = load_bundle(small_run / 'best')
     found = load_takes(takes, Sampling(), ['good', 'poor'], 0.2, 0, known=loaded.spec.data)

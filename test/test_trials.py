@@ -7,12 +7,8 @@ import pytest
 
 from mobile_vla_ros.errors import UserError
 from mobile_vla_ros.report.shares import wilson
-from mobile_vla_ros.runtime.driver import PolicyDriver
-from mobile_vla_ros.runtime.playback import Plan
-from mobile_vla_ros.runtime.policy import VlaPolicy
-from mobile_vla_ros.sim import suites
-from mobile_vla_ros.sim.arena import Arena
-from mobile_vla_ros.sim.trials import (
+from mobile_vla_ros.rollout.policy_driver import PolicyDriver
+from mobile_vla_ros.rollout.trials import (
     ConstantDriver,
     Drive,
     ExpertDriver,
@@ -23,6 +19,10 @@ from mobile_vla_ros.sim.trials import (
     scenes_of,
     summarise,
 )
+from mobile_vla_ros.runtime.playback import Plan
+from mobile_vla_ros.runtime.policy import VlaPolicy
+from mobile_vla_ros.sim import suites
+from mobile_vla_ros.sim.arena import Arena
 from mobile_vla_ros.types import Frame
 
 MS = 1_000_000

@@ -2,7 +2,9 @@
 
 import argparse
 
-from mobile_vla_ros.cli import bench_drive, bench_record, bench_train
+from mobile_vla_ros.bench.drive import command as bench_drive
+from mobile_vla_ros.bench.record import command as bench_record
+from mobile_vla_ros.bench.train import command as bench_train
 
 EXAMPLE = 'example: mobile_vla bench record'
 # Modules with `add(benches)`: one benchmark each.

@@ -11,8 +11,8 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-from mobile_vla_ros.cli.live import SPEEDS, drive_live, isolated, run_trials, successes
 from mobile_vla_ros.errors import UserError
+from mobile_vla_ros.rollout.live import SPEEDS, drive_live, isolated, run_trials, successes
 
 EXAMPLE = 'example: mobile_vla demo --out runs/demo'
 TRAIN_CONFIG = 'train_demo.yaml'
@@ -102,7 +102,7 @@ def run(args: argparse.Namespace) -> int:
             env=setup.env,
         )
     seconds['all'] = time.monotonic() - started
-    from mobile_vla_ros.cli.demo_report import best_control, table, write_report
+    from mobile_vla_ros.report.build.demo import best_control, table, write_report
 
     report = write_report(
         setup.out / 'report.html',

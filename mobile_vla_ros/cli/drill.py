@@ -61,14 +61,14 @@ def register(subparsers) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Make the faults and print what came of them; 1 when a promise is broken."""
-    from mobile_vla_ros.bringup.drill import chosen
+    from mobile_vla_ros.drill.catalog import chosen
 
     faults = chosen(args.faults)
     if args.list:
         _list(faults, args.json)
         return 0
-    from mobile_vla_ros.cli.bench_run import refuse_full
-    from mobile_vla_ros.cli.drill_table import kept
+    from mobile_vla_ros.bench.run import refuse_full
+    from mobile_vla_ros.drill.table import kept
 
     refuse_full(args.out)
     rows: list[dict] = []
@@ -108,7 +108,7 @@ def _list(faults, as_json: bool):
 
 
 def _print(args: argparse.Namespace, rows: list[dict]):
-    from mobile_vla_ros.cli.drill_table import foot, markdown, table
+    from mobile_vla_ros.drill.table import foot, markdown, table
 
     if args.json:
         print(json.dumps(rows))
@@ -134,7 +134,7 @@ def _drill(args: argparse.Namespace, names: list[str], folder: Path, rows: list[
     """Run the drill's node and add its rows as they come; it has ended when this returns."""
     from mobile_vla_ros.bringup.processes import ProcessEnded, Processes
     from mobile_vla_ros.bringup.spec import NodeSpec, check_common
-    from mobile_vla_ros.cli.live import isolated
+    from mobile_vla_ros.rollout.live import isolated
 
     check_common({'params_file': args.params_file or None})  # before torch is imported
     from mobile_vla_ros.model.bundle import bundle_folder, read_spec
@@ -169,7 +169,7 @@ def _look(drill: 'Running', rows: list[dict], *, quiet: bool):
     for row in drill.json_lines()[len(rows) :]:
         rows.append(row)
         if not quiet:
-            from mobile_vla_ros.cli.drill_table import cells
+            from mobile_vla_ros.drill.table import cells
 
             title, _, zero, _, mark, metres, says = cells(rows[-1])
             print(f'{title}: {mark}, {zero} ms, {metres} m; {says}', file=sys.stderr, flush=True)

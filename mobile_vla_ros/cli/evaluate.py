@@ -5,8 +5,8 @@ import json
 import sys
 from pathlib import Path
 
-from mobile_vla_ros.cli.evaluate_text import text
 from mobile_vla_ros.errors import UserError
+from mobile_vla_ros.report.build.evaluation_text import text
 
 EXAMPLE = 'example: mobile_vla evaluate --data takes --policy runs/first/best'
 
@@ -95,8 +95,8 @@ def run(args: argparse.Namespace) -> int:
             expected='--report FILE in a folder that is there',
         )
     from mobile_vla_ros.data.runs import Sampling, rate_for
-    from mobile_vla_ros.episode.reader import find_episodes
-    from mobile_vla_ros.training.evaluate import evaluate
+    from mobile_vla_ros.episode.storage.reader import find_episodes
+    from mobile_vla_ros.evaluation.evaluate import evaluate
 
     rate_hz = args.rate
     if rate_hz is None:  # a policy brings its own
@@ -118,7 +118,7 @@ def run(args: argparse.Namespace) -> int:
     result = evaluation.summary
     print(json.dumps(result, indent=2, allow_nan=False) if args.json else text(result))
     if args.report:
-        from mobile_vla_ros.cli import train_report
+        from mobile_vla_ros.report.build import training as train_report
 
         path = train_report.write(
             args.report, evaluation.policy, evaluation.scored, evaluation.takes

@@ -64,7 +64,7 @@ def run(args: argparse.Namespace) -> int:
     """Replay and print; 1 when the live node says something else."""
     _check(args)
     if args.store_golden:
-        from mobile_vla_ros.cli.replay_golden import store
+        from mobile_vla_ros.replay.golden import store
 
         path = store(args.episode, args.policy, args.instruction)
         print(json.dumps({'golden': str(path)}) if args.json else f'golden frames: {path}')
@@ -72,8 +72,8 @@ def run(args: argparse.Namespace) -> int:
     import torch
     from tqdm import tqdm
 
-    from mobile_vla_ros.cli.replay_figures import summary, text
-    from mobile_vla_ros.cli.replay_run import replay
+    from mobile_vla_ros.replay.compare import summary, text
+    from mobile_vla_ros.replay.run import replay
     from mobile_vla_ros.runtime import loading
     from mobile_vla_ros.runtime.policy import VlaPolicy
 
@@ -102,7 +102,7 @@ def run(args: argparse.Namespace) -> int:
         'live': None,
     }
     if args.ros:
-        from mobile_vla_ros.cli.replay_live import replay_live
+        from mobile_vla_ros.replay.live import replay_live
 
         result['live'] = replay_live(args, found, policy.spec, LIVE_TOLERANCE)
     if args.plot:
@@ -113,7 +113,7 @@ def run(args: argparse.Namespace) -> int:
 
 def _check(args: argparse.Namespace) -> None:
     """Refuse what needs no network to be refused."""
-    from mobile_vla_ros.episode.reader import Episode
+    from mobile_vla_ros.episode.storage.reader import Episode
     from mobile_vla_ros.model.bundle import read_spec
 
     if not 1 <= args.threads <= MOST_THREADS:
@@ -135,14 +135,14 @@ def _check(args: argparse.Namespace) -> None:
             expected='one at a time',
         )
     read_spec(args.policy)
-    from mobile_vla_ros.cli.replay_run import instruction_of
+    from mobile_vla_ros.replay.run import instruction_of
 
     with Episode.open(args.episode) as episode:
         instruction_of(episode, args.instruction)
 
 
 def _plot(path: Path, found, spec, result: dict) -> None:
-    from mobile_vla_ros.report.replay_plot import write_png
+    from mobile_vla_ros.report.figures.replay_plot import write_png
 
     seconds = (found.now_ns - found.now_ns[0]) / 1e9
     actions = spec.actions

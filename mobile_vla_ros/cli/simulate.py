@@ -9,8 +9,8 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from mobile_vla_ros.cli.simulate_drivers import CONTROLS, fingerprint, make_driver, read_policy
 from mobile_vla_ros.errors import UserError
+from mobile_vla_ros.rollout.drivers import CONTROLS, fingerprint, make_driver, read_policy
 
 EXAMPLE = 'example: mobile_vla simulate --policy runs/first/best --suite all --out runs/driven'
 ALL = 'all'
@@ -63,11 +63,11 @@ def register(subparsers) -> None:
 def run(args: argparse.Namespace) -> int:
     """Drive the trials and print how they ended; 130 after Ctrl-C."""
     names = _suites(args)
-    from mobile_vla_ros.cli import simulate_report
-    from mobile_vla_ros.cli.trial_log import TrialLog
+    from mobile_vla_ros.report.build import trials as simulate_report
     from mobile_vla_ros.report.shares import wilson
+    from mobile_vla_ros.rollout.trial_log import TrialLog
+    from mobile_vla_ros.rollout.trials import scenes_of, summarise
     from mobile_vla_ros.sim.arena import Arena
-    from mobile_vla_ros.sim.trials import scenes_of, summarise
 
     for name in names:
         scenes_of(name, args.seed)
@@ -170,7 +170,7 @@ def _drive(args: argparse.Namespace, arena, suite: str, driver, log) -> tuple[li
 
 
 def _in_process(arena, suite: str, numbers: range, driver) -> Iterator:
-    from mobile_vla_ros.sim.trials import run_trial
+    from mobile_vla_ros.rollout.trials import run_trial
 
     for number in numbers:
         yield run_trial(arena, suite, number, driver)
@@ -185,8 +185,8 @@ def _live(args: argparse.Namespace, arena, suite: str, numbers: range) -> Iterat
 
 
 def _live_batch(args: argparse.Namespace, arena, suite: str, numbers: range) -> Iterator:
-    from mobile_vla_ros.cli.live import drive_live
-    from mobile_vla_ros.sim.trials import Trial, live_drive, scenes_of
+    from mobile_vla_ros.rollout.live import drive_live
+    from mobile_vla_ros.rollout.trials import Trial, live_drive, scenes_of
 
     scenes = [scenes_of(suite, number) for number in numbers]
     records = iter(
@@ -215,8 +215,8 @@ def _live_batch(args: argparse.Namespace, arena, suite: str, numbers: range) -> 
 
 def _look(arena, suite: str, trial: int) -> None:
     """Draw one picture: a machine that cannot says so before anything is written."""
+    from mobile_vla_ros.rollout.trials import scenes_of
     from mobile_vla_ros.sim import suites
-    from mobile_vla_ros.sim.trials import scenes_of
 
     arena.reset(suites.scene(suite, scenes_of(suite, trial)[0]))
     arena.render()

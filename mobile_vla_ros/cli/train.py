@@ -65,7 +65,7 @@ def parse(argv: list[str]) -> tuple[ModelConfig, DataConfig, TrainConfig]:
         )
     model, data, config = configs
     if model.init:
-        from mobile_vla_ros.training.begin import settled
+        from mobile_vla_ros.training.initial_weights import settled
 
         for action in parser._actions:
             action.default = argparse.SUPPRESS  # what is left is what was given
@@ -148,7 +148,7 @@ def run(args: argparse.Namespace, argv: list[str]) -> int:
     page = Path(configs[2].out) / 'report.html'
 
     def report(trained: Trained) -> None:
-        from mobile_vla_ros.cli import train_report
+        from mobile_vla_ros.report.build import training as train_report
 
         train_report.write(
             page,

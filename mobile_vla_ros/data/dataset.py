@@ -18,7 +18,7 @@ from mobile_vla_ros.data.frame_cache import FrameCache
 from mobile_vla_ros.data.image_tokens import ImageTokens
 from mobile_vla_ros.data.preprocess import normalise
 from mobile_vla_ros.data.runs import Run
-from mobile_vla_ros.episode.corrections import CORRECTED, PLAIN, WRONG
+from mobile_vla_ros.episode.timing.corrections import CORRECTED, PLAIN, WRONG
 from mobile_vla_ros.errors import UserError
 from mobile_vla_ros.types import ActionSpec, ImageSpec
 

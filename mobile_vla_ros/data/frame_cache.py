@@ -7,7 +7,7 @@ import numpy as np
 
 from mobile_vla_ros.data.preprocess import resize
 from mobile_vla_ros.data.runs import Run
-from mobile_vla_ros.episode.reader import Episode
+from mobile_vla_ros.episode.storage.reader import Episode
 from mobile_vla_ros.errors import UserError
 from mobile_vla_ros.types import ImageSpec
 

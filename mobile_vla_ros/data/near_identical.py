@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from mobile_vla_ros.episode import coverage
+from mobile_vla_ros.episode.catalog import coverage
 
 
 @dataclass(frozen=True)

@@ -8,10 +8,15 @@ from pathlib import Path
 
 import numpy as np
 
-from mobile_vla_ros.episode import coverage
-from mobile_vla_ros.episode.corrections import PLAIN, Takeover, takeovers
-from mobile_vla_ros.episode.reader import Episode
-from mobile_vla_ros.episode.timeline import actions_ahead, frame_times, kinds_ahead, segments
+from mobile_vla_ros.episode.catalog import coverage
+from mobile_vla_ros.episode.storage.reader import Episode
+from mobile_vla_ros.episode.timing.corrections import PLAIN, Takeover, takeovers
+from mobile_vla_ros.episode.timing.timeline import (
+    actions_ahead,
+    frame_times,
+    kinds_ahead,
+    segments,
+)
 from mobile_vla_ros.errors import UserError, did_you_mean, first_line
 from mobile_vla_ros.types import ACCEPTED_VERDICTS, NANOSECONDS, TWIST_AXES, VERDICTS
 

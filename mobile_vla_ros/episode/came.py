@@ -5,11 +5,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from mobile_vla_ros.episode.clock import check
-from mobile_vla_ros.episode.timeline import frame_times
+from mobile_vla_ros.episode.quality.camera_clock import check
+from mobile_vla_ros.episode.timing.timeline import frame_times
 
 if TYPE_CHECKING:
-    from mobile_vla_ros.episode.reader import Episode
+    from mobile_vla_ros.episode.storage.reader import Episode
 
 
 @dataclass(frozen=True)

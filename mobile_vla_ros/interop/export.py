@@ -18,11 +18,11 @@ from pathlib import Path
 
 import numpy as np
 
-from mobile_vla_ros.encoded import JPEG_START, PNG_START
-from mobile_vla_ros.episode import schema
-from mobile_vla_ros.episode.reader import Episode
+from mobile_vla_ros.episode.storage import schema
+from mobile_vla_ros.episode.storage.reader import Episode
 from mobile_vla_ros.errors import UserError
 from mobile_vla_ros.files import sync, sync_tree
+from mobile_vla_ros.images.stored import JPEG_START, PNG_START
 from mobile_vla_ros.types import NANOSECONDS, SOURCE_NAMES, TWIST_AXES
 
 PARTIAL = '.exporting_'

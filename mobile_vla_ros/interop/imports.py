@@ -8,9 +8,9 @@ from pathlib import Path
 
 import h5py
 
-from mobile_vla_ros.episode import lock, schema
-from mobile_vla_ros.episode.disk import DiskFull
-from mobile_vla_ros.episode.writer import EpisodeWriter
+from mobile_vla_ros.episode.storage import lock, schema
+from mobile_vla_ros.episode.storage.disk import DiskFull
+from mobile_vla_ros.episode.storage.writer import EpisodeWriter
 from mobile_vla_ros.errors import UserError
 from mobile_vla_ros.interop import legacy, rosbag
 from mobile_vla_ros.interop.source import ImportedInfo, ImportOptions

@@ -15,10 +15,10 @@ from pathlib import Path
 import h5py
 import numpy as np
 
-from mobile_vla_ros.episode import schema
-from mobile_vla_ros.episode.writer import EpisodeWriter
+from mobile_vla_ros.episode.storage import schema
+from mobile_vla_ros.episode.storage.writer import EpisodeWriter
 from mobile_vla_ros.errors import UserError, first_line
-from mobile_vla_ros.images import encode_bgr
+from mobile_vla_ros.images.messages import encode_bgr
 from mobile_vla_ros.interop.source import ImportOptions, Source
 from mobile_vla_ros.types import NANOSECONDS, Command
 

@@ -1,28 +1,8 @@
-"""
-The guard's process.
+"""The executable `guard_node`."""
 
-What a process of Python needs before it is a node takes a third of a second; on a busy machine it
-does not have to queue for that either.
-"""
-
-import os
 import sys
-from functools import partial
 
-from mobile_vla_ros.bringup.dds import guard_env
-from mobile_vla_ros.nodes.punctual import ask_for_punctuality
-
-
-def main(args: list[str] | None = None) -> int:
-    """Run the guard."""
-    os.environ.setdefault('OPENBLAS_NUM_THREADS', '1')  # numpy would make as many as cores
-    os.environ.update(guard_env(os.environ))
-    turns = ask_for_punctuality()  # before the middleware makes its threads, which inherit it
-    from mobile_vla_ros.nodes.common import run
-    from mobile_vla_ros.nodes.guard_ros import GuardNode
-
-    return run('guard_node', partial(GuardNode, turns), args=args)
-
+from mobile_vla_ros.nodes.guard.main import main
 
 if __name__ == '__main__':
     sys.exit(main())

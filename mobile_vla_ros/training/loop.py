@@ -10,9 +10,16 @@ import torch
 from accelerate.utils import gather_object
 from tqdm import tqdm
 
+from mobile_vla_ros.data import plan
+from mobile_vla_ros.data.episodes import Takes
+from mobile_vla_ros.data.feed import Feed
 from mobile_vla_ros.data.frame_cache import FrameCache
 from mobile_vla_ros.data.preprocess import normalise
+from mobile_vla_ros.data.shown import golden_window
 from mobile_vla_ros.errors import UserError, first_line
+from mobile_vla_ros.evaluation.baselines import targets
+from mobile_vla_ros.evaluation.evaluate import Scored, baseline_scores, score
+from mobile_vla_ros.evaluation.predict import dataset, predict
 from mobile_vla_ros.model.bundle import (
     ADAPTER,
     HEAD,
@@ -23,14 +30,10 @@ from mobile_vla_ros.model.bundle import (
 )
 from mobile_vla_ros.model.golden import Golden, make_golden
 from mobile_vla_ros.model.network import load_trained
-from mobile_vla_ros.training import plan, rows, state
-from mobile_vla_ros.training.baselines import targets
-from mobile_vla_ros.training.begin import settled
+from mobile_vla_ros.training import rows, state
 from mobile_vla_ros.training.config import DataConfig, ModelConfig, TrainConfig
-from mobile_vla_ros.training.evaluate import Scored, baseline_scores, score
-from mobile_vla_ros.training.feed import Feed
+from mobile_vla_ros.training.initial_weights import settled
 from mobile_vla_ros.training.optimise import Optimisation
-from mobile_vla_ros.training.predict import dataset, predict
 from mobile_vla_ros.training.prepare import (
     Prepared,
     accelerator_for,
@@ -40,10 +43,8 @@ from mobile_vla_ros.training.prepare import (
     takes_of,
 )
 from mobile_vla_ros.training.run_folder import RunFolder
-from mobile_vla_ros.training.shown import golden_window
 from mobile_vla_ros.training.state import Progress
 from mobile_vla_ros.training.stop import StopSignal, TrainingStopped
-from mobile_vla_ros.training.takes import Takes
 
 # What may differ between a run and its resumption; another device rounds in its own way.
 FREE_TO_CHANGE = ('out', 'data', 'offline', 'workers', 'save_every_min', 'token_cache', 'device')
@@ -243,7 +244,7 @@ class _Run:
             balance=self.data.balance_instructions,
         )
         steps = plan.steps(draws, self.step_pieces)[progress.step :]
-        feed = Feed(self.train_data, config.workers)
+        feed = Feed(self.train_data, config.workers, time.perf_counter)
         ready = feed.batches(
             batch for pieces in steps for batch in self.optimisation.share_of(pieces)
         )

@@ -8,12 +8,13 @@ import torch
 from accelerate import Accelerator
 from torch.nn.functional import binary_cross_entropy_with_logits
 
+from mobile_vla_ros.data import plan
 from mobile_vla_ros.data.dataset import RunDataset
 from mobile_vla_ros.errors import UserError
+from mobile_vla_ros.evaluation.metrics import motion_loss_sum
 from mobile_vla_ros.model.network import VlaNetwork
-from mobile_vla_ros.training import plan, state
+from mobile_vla_ros.training import state
 from mobile_vla_ros.training.config import TrainConfig
-from mobile_vla_ros.training.metrics import motion_loss_sum
 
 # Each halves the scale of the loss, which starts at 65536.
 MOST_SKIPPED = 40

@@ -9,17 +9,7 @@ from accelerate import Accelerator
 from accelerate.utils import InitProcessGroupKwargs
 
 from mobile_vla_ros.data.augment import Augmentation
-from mobile_vla_ros.data.image_tokens import ImageTokens
-from mobile_vla_ros.data.runs import Sampling, fingerprint
-from mobile_vla_ros.errors import UserError
-from mobile_vla_ros.model.bundle import PolicySpec
-from mobile_vla_ros.model.device import pick_device
-from mobile_vla_ros.model.network import VlaNetwork
-from mobile_vla_ros.training.baselines import blind_means, mean_action
-from mobile_vla_ros.training.begin import begin
-from mobile_vla_ros.training.config import DataConfig, ModelConfig, TrainConfig
-from mobile_vla_ros.training.shown import camera_sizes
-from mobile_vla_ros.training.takes import (
+from mobile_vla_ros.data.episodes import (
     Takes,
     corrected,
     correction_lines,
@@ -29,6 +19,16 @@ from mobile_vla_ros.training.takes import (
     split_record,
     still_lines,
 )
+from mobile_vla_ros.data.image_tokens import ImageTokens
+from mobile_vla_ros.data.runs import Sampling, fingerprint
+from mobile_vla_ros.data.shown import camera_sizes
+from mobile_vla_ros.errors import UserError
+from mobile_vla_ros.evaluation.baselines import blind_means, mean_action
+from mobile_vla_ros.model.bundle import PolicySpec
+from mobile_vla_ros.model.device import pick_device
+from mobile_vla_ros.model.network import VlaNetwork
+from mobile_vla_ros.training.config import DataConfig, ModelConfig, TrainConfig
+from mobile_vla_ros.training.initial_weights import begin
 from mobile_vla_ros.types import ActionSpec
 
 # What `--precision` calls the types.

@@ -6,9 +6,9 @@ import torch
 from torch.nn.functional import binary_cross_entropy_with_logits
 
 from mobile_vla_ros.errors import UserError
+from mobile_vla_ros.evaluation.metrics import SEED_MOTION_DIMS, measure
+from mobile_vla_ros.evaluation.predict import Predictions
 from mobile_vla_ros.model.bundle import PolicySpec
-from mobile_vla_ros.training.metrics import SEED_MOTION_DIMS, measure
-from mobile_vla_ros.training.predict import Predictions
 from mobile_vla_ros.types import ActionSpec
 
 REMEDY = 'mobile_vla episodes check names what is broken'

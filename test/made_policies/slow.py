@@ -5,8 +5,8 @@ import time
 
 import numpy as np
 
-from mobile_vla_ros.nodes.common import run
-from mobile_vla_ros.nodes.inference_node import InferenceNode
+from mobile_vla_ros.nodes.inference.node import InferenceNode
+from mobile_vla_ros.nodes.shared.run import run
 from mobile_vla_ros.runtime.loading import Ready
 from mobile_vla_ros.runtime.noop import NoOpPolicy
 from mobile_vla_ros.runtime.playback import Plan

@@ -1,0 +1,67 @@
+"""How long an image takes to become a proposal when the policy itself takes no time."""
+
+from pathlib import Path
+
+from mobile_vla_ros.bench.table import Figure, at_most, plain
+from mobile_vla_ros.errors import UserError
+from mobile_vla_ros.rollout.live import isolated
+
+SECONDS, RATE_HZ, WIDTH, HEIGHT = 20.0, 30.0, 1280, 720
+LIMIT_MS = 15.0
+TIMEOUT_S = 180.0
+EYE, INFERENCE = 'bench_eye', 'inference'
+POLICY = 'builtin:noop'
+
+
+def measure(folder: Path, *, quiet: bool = False, seconds: float = SECONDS) -> list[Figure]:
+    """
+    Send raw images through the live inference node, and time them.
+
+    :param folder: empty; the logs stay in it.
+    :raises UserError: when a node ends before its time, or no proposal comes.
+    """
+    from mobile_vla_ros.bringup.processes import ProcessEnded, Processes
+    from mobile_vla_ros.bringup.spec import NodeSpec
+    from mobile_vla_ros.bringup.stacks import DRIVE
+
+    inference = [
+        node
+        for node in DRIVE.nodes(policy=POLICY, image_transport='raw')
+        if node.name == INFERENCE
+    ]
+    eye = NodeSpec(
+        EYE,
+        EYE,
+        sends_images=True,
+        parameters={
+            'seconds': float(seconds),
+            'rate_hz': RATE_HZ,
+            'width': WIDTH,
+            'height': HEIGHT,
+        },
+    )
+    with Processes(folder / 'log', isolated()) as processes:
+        processes.start(inference)
+        processes.start(eye, finite=True)
+        try:
+            processes.wait(EYE, TIMEOUT_S + seconds)
+        except (ProcessEnded, TimeoutError) as error:
+            raise UserError(f'the benchmark stopped: {error}') from error
+        said = processes[EYE].json_lines()
+    if not said:
+        raise UserError(
+            'the camera of the benchmark said nothing', got=str(folder / 'log' / f'{EYE}.log')
+        )
+    found = said[-1]
+    part = 'latency'
+    median, p99, most = found['sent_ms']
+    own, own_p99 = found['own_ms']
+    return [
+        plain(part, f'images {WIDTH}x{HEIGHT} raw at {RATE_HZ:g} Hz', found['frames']),
+        plain(part, 'answered by a proposal', found['answered']),
+        plain(part, 'callback to proposal, median', own, 'ms'),
+        at_most(part, 'callback to proposal, p99', own_p99, LIMIT_MS, 'ms'),
+        plain(part, 'sent to proposal heard, median', median, 'ms'),
+        at_most(part, 'sent to proposal heard, p99', p99, LIMIT_MS, 'ms'),
+        plain(part, 'sent to proposal heard, most', most, 'ms'),
+    ]

@@ -1,0 +1,197 @@
+"""One step of driving at full size: what it costs beside a bare forward, and what it holds."""
+
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from mobile_vla_ros.bench.drive.step_bundle import write_policy
+from mobile_vla_ros.bench.table import Figure, at_most, plain
+from mobile_vla_ros.bench.train.child_process import status_bytes
+from mobile_vla_ros.errors import UserError
+from mobile_vla_ros.types import NANOSECONDS
+
+PART = 'step'
+BARE_FACTOR, WINDOW_SHARE, MEMORY_FACTOR = 1.1, 0.25, 1.1
+TURNS = 5
+TEXT = 'go to the left'
+CAMERA = (720, 1280, 3)
+
+
+def measure(folder: Path, *, quiet: bool = False) -> list[Figure]:
+    """
+    Write random weights and a bundle on them, load it as the inference node does, and step.
+
+    :param folder: empty, with room for 4 GB; what is made stays in it.
+    :param quiet: say nothing on the way.
+    :raises UserError: when a process ends before its time.
+    """
+
+    def say(text: str):
+        if not quiet:
+            print(f'{PART}: {text}', file=sys.stderr, flush=True)
+
+    say('writing the weights')
+    _child('bundle', folder)
+    say(f'{TURNS} turns of a step, and of what it is held against')
+    found = _child('step', folder)
+    bare, plain_window, own_window, step = (
+        found[name] for name in ('bare_s', 'plain_window_s', 'own_window_s', 'step_s')
+    )
+    weights = found['weights']
+    held, peak = (found[name] - found['torch'] for name in ('held', 'peak'))
+    return [
+        plain(PART, 'the weights, backbone in bfloat16, adapters merged', weights / 1e9, 'GB'),
+        plain(PART, 'cores that torch used, as torch_threads of the node', found['threads']),
+        plain(PART, 'a bare forward of the backbone, one frame, of the processor', bare, 's'),
+        plain(PART, 'a step of driving, one new frame, of the processor', step, 's'),
+        at_most(PART, 'a step against the bare forward', step / bare, BARE_FACTOR, 'times'),
+        plain(
+            PART,
+            f'a bare forward of the window of {found["frames"]} in one batch',
+            plain_window,
+            's',
+        ),
+        at_most(
+            PART,
+            'a step against encoding the window anew so',
+            step / plain_window,
+            WINDOW_SHARE,
+            digits=3,
+        ),
+        plain(
+            PART,
+            "a step against the same by the policy itself, as fast as a step's",
+            step / own_window,
+            digits=3,
+        ),
+        at_most(
+            PART,
+            'held after load and a step, beside the weights',
+            held / weights,
+            MEMORY_FACTOR,
+            'times',
+        ),
+        plain(PART, 'held, in all but an interpreter with torch', held / 1e9, 'GB'),
+        plain(PART, 'at its highest while loading, beside the weights', peak / weights, 'times'),
+        plain(PART, 'loaded, backbone checked and adapters merged, in', found['load_s'], 's', 1),
+    ]
+
+
+def _child(what: str, folder: Path) -> dict:
+    done = subprocess.run(
+        [sys.executable, '-m', __name__, what, str(folder)],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if done.returncode:
+        raise UserError('the benchmark stopped', got=done.stderr.strip()[-2000:])
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def _threads() -> int:
+    """Return how many cores torch has in the inference node unless it is told otherwise."""
+    import yaml
+
+    from mobile_vla_ros.bringup.share import config_file
+
+    values = yaml.safe_load(config_file('drive.yaml').read_text())
+    return values['/**']['ros__parameters']['torch_threads']
+
+
+def _step(folder: Path) -> dict:
+    """Load and step as the inference node does, by turns with what it is held against."""
+    import torch
+
+    found = {'torch': status_bytes('VmRSS:'), 'threads': _threads()}
+    torch.set_num_threads(found['threads'])
+    import numpy as np
+
+    from mobile_vla_ros.runtime.loading import PolicySettings, load_policy
+    from mobile_vla_ros.types import Frame
+
+    started = time.perf_counter()
+    policy = load_policy(
+        str(folder / 'policy'), PolicySettings(device='cpu', precision='bf16')
+    ).policy
+    found |= {'load_s': time.perf_counter() - started, 'peak': status_bytes('VmHWM:')}
+    rng = np.random.default_rng(0)
+    window, period_ns = policy.spec.window, round(NANOSECONDS / policy.spec.rate_hz)
+    shots = [
+        Frame(rng.integers(0, 256, CAMERA, dtype=np.uint8), row * period_ns, row * period_ns)
+        for row in range(window + 1)
+    ]
+    policy.infer(shots[:window], TEXT)  # what is made at the first call only
+    policy.infer(shots[1:], TEXT)
+    found |= {
+        'held': status_bytes('VmRSS:'),
+        'frames': window,
+        'weights': sum(value.nbytes for value in policy.network.state_dict().values()),
+    }
+
+    def own_window():
+        policy.reset()
+        policy.infer(shots[:window], TEXT)
+
+    bare = _bare(folder, policy.spec, [shot.image for shot in shots[:window]])
+    # The step last: it needs the features of the window that was just encoded.
+    works = {
+        'bare_s': lambda: bare(1),
+        'plain_window_s': lambda: bare(window),
+        'own_window_s': own_window,
+        'step_s': lambda: policy.infer(shots[1:], TEXT),
+    }
+    bare(1)
+    times: dict[str, list[float]] = {name: [] for name in works}
+    for _ in range(TURNS):
+        for name, work in works.items():
+            # Of the processor: what else runs on this machine does not count.
+            started = time.process_time()
+            work()
+            times[name].append(time.process_time() - started)
+    return found | {name: min(taken) for name, taken in times.items()}
+
+
+def _bare(folder: Path, spec, images: list):
+    """
+    Load the backbone as transformers does.
+
+    :param images: (H, W, 3) uint8 each.
+    :returns: its forward over the first so many of them, in one batch, with as many tokens as a
+        frame of the policy has.
+    """
+    import torch
+
+    from mobile_vla_ros.data.preprocess import preprocess
+    from mobile_vla_ros.model.backbone import load_backbone, tokenize
+
+    backbone = load_backbone(str(folder / 'backbone'), offline=True, dtype=torch.bfloat16)
+    model = backbone.model
+    pixels = torch.stack([preprocess(image, spec.image) for image in images]).to(model.dtype)
+    bos, images_end = model.config.text_config.bos_token_id, 1 + model.config.latent_query_num
+    ids = torch.nn.functional.pad(
+        tokenize(backbone.tokenizer, [spec.prompt(TEXT)])[0], (images_end, 1), value=bos
+    )
+    places = torch.zeros_like(ids)
+    places[:, 1:images_end] = 1
+
+    @torch.no_grad()
+    def forward(count: int):
+        model(
+            pixel_values=pixels[:count],
+            input_ids=ids.expand(count, -1),
+            image_embeds_position_mask=places.expand(count, -1),
+        )
+
+    return forward
+
+
+if __name__ == '__main__':
+    os.environ.setdefault('HF_HUB_OFFLINE', '1')
+    try:
+        print(json.dumps({'bundle': write_policy, 'step': _step}[sys.argv[1]](Path(sys.argv[2]))))
+    except UserError as error:
+        sys.exit(str(error))

@@ -1,0 +1,178 @@
+"""Takes whose recorder is killed: what is left of them, and what the next recorder makes of it."""
+
+import hashlib
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from mobile_vla_ros.bench.record.load import RATE_HZ, START_S, Events, recorder, source
+from mobile_vla_ros.bench.table import Figure, all_of, at_most, none_of, plain
+from mobile_vla_ros.errors import UserError
+from mobile_vla_ros.rollout.live import isolated
+
+LOST_S = 1.0
+LONGEST_S = 3.0
+# Small pictures: a hundred takes are to fit on any disk.
+SIZE = (640, 360)
+POLL_S = 0.05
+
+
+@dataclass
+class Killed:
+    """A take, and when its recorder was killed; times are the clock's, nanoseconds."""
+
+    part: Path
+    started_ns: int
+    killed_ns: int
+
+    @property
+    def whole(self) -> Path:
+        """Where the next recorder is to put it."""
+        return self.part.with_suffix('')
+
+
+def measure(folder: Path, kills: int, seed: int, *, quiet: bool = False) -> list[Figure]:
+    """
+    Kill ``kills`` recorders at random moments of their takes, and count what is left.
+
+    Every next recorder finds the take of the one before, and is killed in its turn, often while
+    it recovers; the last one is let live until nothing is left to recover.
+
+    :param folder: empty; takes and logs stay in it.
+    """
+    takes = folder / 'takes'
+    killed, seen = _kill(folder, takes, kills, seed, quiet)
+    states = [_state(take) for take in killed]
+    untouched = sum(_hash(path) == before for path, before in seen.items())
+    part = 'kill'
+    return [
+        plain(part, 'recorders killed in mid-take', kills),
+        plain(part, 'frames kept', sum(state['frames'] for state in states)),
+        all_of(part, 'takes that open', sum(state['opens'] for state in states), kills),
+        all_of(
+            part, 'takes recovered and marked so', sum(state['marked'] for state in states), kills
+        ),
+        at_most(
+            part, 'most of a take that was lost', max(s['lost_s'] for s in states), LOST_S, 's'
+        ),
+        none_of(part, 'frames missing in the middle', sum(s['gaps'] for s in states)),
+        all_of(part, 'earlier takes untouched', untouched, len(seen)),
+    ]
+
+
+def _kill(
+    folder: Path,
+    takes: Path,
+    kills: int,
+    seed: int,
+    quiet: bool,
+) -> tuple[list[Killed], dict[Path, str]]:
+    """Return the takes, and the hash that each finished file had when it was first seen."""
+    import random
+
+    from tqdm import tqdm
+
+    from mobile_vla_ros.bringup.processes import ProcessEnded, Processes
+
+    moments, killed, seen = random.Random(seed), [], {}
+    with Processes(folder / 'log', isolated()) as processes:
+        processes.start(
+            source(
+                seconds=0.0,
+                rate_hz=RATE_HZ,
+                size=SIZE,
+                takes=kills,
+                recorder='kill_{}/recorder',
+                settle_s=0.2,
+            )
+        )
+        events = Events(processes, quiet=True)
+        try:
+            for number in tqdm(range(kills), desc='kill', unit='take', disable=quiet, leave=False):
+                before = set(takes.glob('*.part'))
+                processes.start(_in_namespace(takes, f'kill_{number}'))
+                events.wait('started', START_S)
+                (part,) = set(takes.glob('*.part')) - before
+                take = Killed(part, time.time_ns(), 0)
+                time.sleep(moments.uniform(0.0, LONGEST_S))
+                take.killed_ns = time.time_ns()
+                processes['recorder'].process.kill()
+                processes.stop('recorder')
+                killed.append(take)
+                _note(takes, seen)
+            processes.start(_in_namespace(takes, 'survivor'))
+            _recovered(killed, processes)
+        except ProcessEnded as error:
+            raise UserError(f'the benchmark stopped: {error}') from error
+        _note(takes, seen)
+    return killed, seen
+
+
+def _in_namespace(takes: Path, namespace: str):
+    """
+    Return a recorder that hears the one camera there is, under services of its own.
+
+    A killed process stays on the graph for seconds: under one name, its services would be taken
+    for those of the next.
+    """
+    return recorder(
+        takes,
+        {},
+        namespace=namespace,
+        remappings={name: f'/{name}' for name in ('camera/image_raw', 'cmd_vel')},
+    )
+
+
+def _recovered(killed: list[Killed], processes):
+    """Wait until the recorder that lives has recovered all, or has had time enough."""
+    deadline = time.monotonic() + START_S
+    while not all(take.whole.exists() for take in killed) and time.monotonic() < deadline:
+        processes.check()
+        time.sleep(POLL_S)
+
+
+def _note(takes: Path, seen: dict[Path, str]):
+    for path in takes.glob('*.h5'):
+        if path not in seen:
+            seen[path] = _hash(path)
+
+
+def _hash(path: Path) -> str:
+    if not path.exists():
+        return ''
+    with path.open('rb') as file:
+        return hashlib.file_digest(file, 'sha256').hexdigest()
+
+
+def _state(take: Killed) -> dict:
+    """
+    Return what is left of a take.
+
+    :returns: frames, opens, marked, gaps (frames missing between the first and the last), and
+        lost_s: the time of the take that no frame shows, of whatever was cut off or left out.
+    """
+    from mobile_vla_ros.bench.record.load import frame_numbers
+    from mobile_vla_ros.episode.storage.reader import Episode
+
+    path = take.whole if take.whole.exists() else take.part
+    try:
+        with Episode.open(path) as episode:
+            numbers = frame_numbers(episode)
+            newest_ns = int(episode.frame_stamp_ns[-1]) if numbers else take.started_ns
+            marked = episode.complete and episode.recovered
+    except UserError:
+        return {
+            'frames': 0,
+            'opens': False,
+            'marked': False,
+            'gaps': 0,
+            'lost_s': (take.killed_ns - take.started_ns) / 1e9,
+        }
+    gaps = numbers[-1] - numbers[0] + 1 - len(numbers) if numbers else 0
+    return {
+        'frames': len(numbers),
+        'opens': True,
+        'marked': marked,
+        'gaps': gaps,
+        'lost_s': (take.killed_ns - newest_ns) / 1e9 + gaps / RATE_HZ,
+    }

@@ -1,0 +1,309 @@
+"""What the recorder loses, and what it costs, while a camera sends all it can."""
+
+import itertools
+import os
+import re
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from mobile_vla_ros.bench.table import Figure, at_most, none_of, plain
+from mobile_vla_ros.errors import UserError
+from mobile_vla_ros.rollout.live import isolated
+
+RATE_HZ, OVERLOAD_HZ = 30.0, 60.0
+OVERLOAD_SHARE = 0.1
+CORES, MEGABYTES = 1.0, 500.0
+# The recorder tells of itself every 0.5 s; twice that means that something kept it.
+STATUS_GAP_S = 1.0
+START_S = 75.0  # longer than the patience of the source, which says what it waits for
+RECORDER, SOURCE = 'recorder', 'bench_source'
+INSTRUCTION = 'go to the red box'
+
+
+def measure(folder: Path, seconds: float, *, quiet: bool = False) -> list[Figure]:
+    """
+    Record for ``seconds`` at 30 Hz, then for a tenth of it at 60 Hz.
+
+    :param folder: empty; takes and logs stay in it.
+    """
+    normal = record(folder / 'at_30', seconds=seconds, rate_hz=RATE_HZ, quiet=quiet)
+    over = record(
+        folder / 'at_60',
+        seconds=max(seconds * OVERLOAD_SHARE, 3.0),
+        rate_hz=OVERLOAD_HZ,
+        quiet=quiet,
+    )
+    part = 'load 30 Hz'
+    figures = [
+        plain(part, 'take', normal['seconds'], 's', 1),
+        plain(part, 'frames sent', normal['frames']),
+        plain(part, 'camera rate', normal['frame_hz'], 'Hz'),
+        none_of(part, 'frames lost before the recorder', normal['lost'], normal['frames']),
+        none_of(part, 'frames dropped by the recorder', normal['dropped'], normal['frames']),
+        none_of(part, 'frames twice or out of order', normal['disorder']),
+        none_of(part, 'commands lost', normal['commands_lost'], normal['commands']),
+        at_most(part, 'recorder, mean', normal['cores'], CORES, 'cores'),
+        at_most(part, 'recorder, peak memory', normal['peak_mb'], MEGABYTES, 'MB', 0),
+        at_most(part, 'longest silence of its status', normal['status_gap_s'], STATUS_GAP_S, 's'),
+        plain(part, 'most frames queued', normal['most_queued']),
+        plain(part, 'source, mean', normal['source_cores'], 'cores'),
+        plain(part, 'file', normal['bytes'] / max(normal['in_file'], 1) / 1e6, 'MB/frame', 3),
+    ]
+    part = 'load 60 Hz'
+    return [
+        *figures,
+        plain(part, 'take', over['seconds'], 's', 1),
+        plain(part, 'frames sent', over['frames']),
+        plain(part, 'camera rate', over['frame_hz'], 'Hz'),
+        plain(part, 'frames in the file', over['in_file']),
+        plain(part, 'frames dropped and counted', over['counted']),
+        none_of(
+            part,
+            'frames lost and not counted',
+            max(over['missing'] - over['counted'], 0),
+            over['frames'],
+        ),
+        none_of(part, 'frames twice or out of order', over['disorder']),
+        plain(part, 'commands lost', over['commands_lost']),
+        at_most(part, 'longest silence of its status', over['status_gap_s'], STATUS_GAP_S, 's'),
+        plain(part, 'recorder, mean', over['cores'], 'cores'),
+        at_most(part, 'recorder, peak memory', over['peak_mb'], MEGABYTES, 'MB', 0),
+    ]
+
+
+def record(
+    folder: Path,
+    *,
+    seconds: float,
+    rate_hz: float,
+    size: tuple[int, int] = (1280, 720),
+    quiet: bool = False,
+    data_dir: Path | None = None,
+    parameters: dict | None = None,
+    meanwhile: Callable[[], None] = lambda: None,
+) -> dict:
+    """
+    Record one take with the real recorder, and find what is missing in the file.
+
+    :param folder: of takes and logs.
+    :param size: width and height of the pictures, pixels.
+    :param data_dir: of the takes, when it is another.
+    :param parameters: of the recorder, besides the shipped ones.
+    :param meanwhile: called again and again during the take.
+    :returns: what `inspect` finds, what the source says of its end (frames, commands, …) and
+        what the recorder cost: cores, peak_mb, source_cores, seconds.
+    :raises UserError: when a node ends before its time.
+    """
+    from mobile_vla_ros.bringup.processes import ProcessEnded, Processes
+
+    data_dir = data_dir or folder / 'takes'
+    with Processes(folder / 'log', isolated()) as processes:
+        processes.start(recorder(data_dir, parameters or {}))
+        processes.start(source(seconds=seconds, rate_hz=rate_hz, size=size), finite=True)
+        events = Events(processes, quiet)
+        try:
+            events.wait('started', START_S)
+            costs = {name: Cost(processes[name].process.pid) for name in (RECORDER, SOURCE)}
+            events.wait(
+                'silent', seconds + START_S, bar_s=seconds, what=f'{rate_hz:g} Hz', each=meanwhile
+            )
+            cores = {name: cost.cores() for name, cost in costs.items()}
+            ended = events.wait('ended', START_S)
+            peak_mb = costs[RECORDER].peak_mb()
+        except ProcessEnded as error:
+            raise UserError(f'the benchmark stopped: {error}') from error
+    found = inspect(data_dir, ended)
+    return {
+        **ended,
+        **found,
+        'cores': cores[RECORDER],
+        'source_cores': cores[SOURCE],
+        'peak_mb': peak_mb,
+        'seconds': ended['frames'] / ended['frame_hz'],
+    }
+
+
+def recorder(data_dir: Path, parameters: dict, **changes):
+    """Return the recorder as `record.launch.py` starts it, alone."""
+    from dataclasses import replace
+
+    from mobile_vla_ros.bringup.stacks import RECORD
+
+    (spec,) = (
+        one
+        for one in RECORD.nodes(console=False, guard=False, data_dir=str(data_dir))
+        if one.name == RECORDER
+    )
+    return replace(
+        spec,
+        parameters={
+            **spec.parameters,
+            'instruction': INSTRUCTION,
+            'image_transport': 'raw',
+            **parameters,
+        },
+        **changes,
+    )
+
+
+def source(*, seconds: float, rate_hz: float, size: tuple[int, int], **parameters):
+    """Return the camera of the benchmark."""
+    from mobile_vla_ros.bringup.spec import NodeSpec
+
+    return NodeSpec(
+        SOURCE,
+        SOURCE,
+        parameters={
+            'seconds': float(seconds),
+            'rate_hz': float(rate_hz),
+            'width': size[0],
+            'height': size[1],
+            **parameters,
+        },
+        sends_images=True,
+    )
+
+
+def inspect(data_dir: Path, ended: dict) -> dict:
+    """
+    Compare the one take of a folder with what the source sent.
+
+    :param ended: the source's last line.
+    :returns: in_file (of the frames sent), missing (not in the file), counted (of them, by the
+        episode's own events), dropped (of these, by the recorder's queue), lost (missing for
+        another reason), disorder, commands_lost, bytes, verdict.
+    :raises UserError: when there is not exactly one take, or it cannot be read.
+    """
+    from mobile_vla_ros.episode.storage.reader import Episode, find_episodes
+    from mobile_vla_ros.episode.storage.schema import dropped_frames
+
+    paths = find_episodes(data_dir)
+    if len(paths) != 1:
+        raise UserError(f'{data_dir} holds {len(paths)} takes', expected='1')
+    with Episode.open(paths[0]) as episode:
+        numbers = frame_numbers(episode)
+        sent = range(ended['first_frame'], ended['first_frame'] + ended['frames'])
+        drops = [
+            (dropped_frames(event.text), event.text)
+            for event in episode.events
+            if event.name == 'drop'
+        ]
+        commands = {int(number) for number in episode.commands.twist[:, 3]}
+        commands_sent = range(ended['first_command'], ended['first_command'] + ended['commands'])
+        verdict = (episode.health or {}).get('verdict', '')
+    missing = len(set(sent) - set(numbers))
+    dropped = sum(count for count, text in drops if ' lost ' not in text)
+    return {
+        'path': str(paths[0]),
+        'bytes': paths[0].stat().st_size,
+        'verdict': verdict,
+        'in_file': len(set(sent) & set(numbers)),
+        'missing': missing,
+        'counted': sum(count for count, _ in drops),
+        'dropped': dropped,
+        'lost': max(missing - dropped, 0),
+        'disorder': sum(b <= a for a, b in itertools.pairwise(numbers)),
+        'commands_lost': len(set(commands_sent) - commands),
+    }
+
+
+def frame_numbers(episode) -> list[int]:
+    """
+    Return the number in the pixels of every frame.
+
+    :raises UserError: for a frame whose number cannot be read: the picture was changed.
+    """
+    import cv2
+    import numpy as np
+
+    from mobile_vla_ros.bench.synthetic_camera import read_number
+
+    numbers = []
+    for index in range(len(episode)):
+        # At a quarter of its size a picture is decoded several times faster.
+        picture = cv2.imdecode(
+            np.frombuffer(episode.encoded(index), np.uint8), cv2.IMREAD_REDUCED_COLOR_4
+        )
+        number = None if picture is None else read_number(picture, scale=4)
+        if number is None:
+            raise UserError(
+                f'{episode.path} holds a picture that was not sent',
+                got=f'no number in frame {index}',
+            )
+        numbers.append(number)
+    return numbers
+
+
+class Events:
+    """Reads the lines of JSON that the source prints."""
+
+    def __init__(self, processes, quiet: bool):
+        self._processes, self._quiet = processes, quiet
+        self._seen = 0
+
+    def wait(
+        self,
+        event: str,
+        timeout_s: float,
+        *,
+        bar_s: float | None = None,
+        what: str = '',
+        each: Callable[[], None] = lambda: None,
+    ) -> dict:
+        """
+        Wait for the next line of that event and return it.
+
+        :param bar_s: how long it is expected to take, to draw a bar.
+        :raises UserError: when it does not come.
+        :raises ProcessEnded: when a node ended that should not have.
+        """
+        from tqdm import tqdm
+
+        began = time.monotonic()
+        with tqdm(
+            total=bar_s,
+            desc=what,
+            disable=self._quiet or bar_s is None,
+            leave=False,
+            bar_format='{desc} {bar} {n:.0f}/{total:.0f} s',
+        ) as bar:
+            while True:
+                for line in self._processes[SOURCE].json_lines()[self._seen :]:
+                    self._seen += 1
+                    if line['event'] == event:
+                        return line
+                self._processes.check()
+                each()
+                took = time.monotonic() - began
+                bar.update(min(took, bar_s or took) - bar.n)
+                if took > timeout_s:
+                    raise UserError(
+                        f'the source did not come to {event!r}',
+                        got=f'after {timeout_s:.0f} s: '
+                        f'{self._processes[SOURCE].tail(2)}; the recorder: '
+                        f'{self._processes[RECORDER].tail(5)}',
+                    )
+                time.sleep(0.02)
+
+
+class Cost:
+    """What a process has cost since now, from the kernel's own accounts."""
+
+    def __init__(self, pid: int):
+        self._folder = Path('/proc') / str(pid)
+        self._began, self._used = time.monotonic(), self._cpu_s()
+
+    def cores(self) -> float:
+        """Return the mean number of cores that it kept busy."""
+        return (self._cpu_s() - self._used) / (time.monotonic() - self._began)
+
+    def peak_mb(self) -> float:
+        """Return the most memory that it has ever held, shared memory included, in 10^6 bytes."""
+        found = re.search(r'VmHWM:\s+(\d+) kB', (self._folder / 'status').read_text())
+        return int(found[1]) * 1024 / 1e6
+
+    def _cpu_s(self) -> float:
+        # After the name in brackets, which may hold anything: utime and stime are 14 and 15.
+        fields = (self._folder / 'stat').read_text().rpartition(')')[2].split()
+        return (int(fields[11]) + int(fields[12])) / os.sysconf('SC_CLK_TCK')

@@ -1,0 +1,140 @@
+"""Takes for the training benchmark, in a folder of its own: written as a recorder writes them."""
+
+import io
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+RATE_HZ, FRAMES = 10.0, 18  # as long as the seed's episodes
+PERIOD_NS = 100_000_000
+START_NS = 1_760_000_000_000_000_000
+MINUTE_NS = 60_000_000_000
+QUALITY = 90
+
+
+def driven_takes(
+    folder: Path,
+    count: int,
+    size: tuple[int, int] = (320, 240),
+    frames: int = FRAMES,
+    first: int = 0,
+) -> list[Path]:
+    """Drive the arena's expert through scenes of `train`; a take is its first frames."""
+    from mobile_vla_ros.sim.arena import Arena
+    from mobile_vla_ros.sim.expert import Expert
+    from mobile_vla_ros.sim.suites import scene
+
+    arena, paths = Arena(*size), []
+    for number in range(first, first + count):
+        world = scene('train', number)
+        arena.reset(world)
+        expert = Expert(world, world.seed)
+        pictures, twists = [], []
+        for _ in range(frames):
+            pictures.append(arena.render())
+            twists.append(expert.command(arena.pose, arena.velocity, arena.time_ns))
+            arena.step(twists[-1], PERIOD_NS)
+        paths.append(write(folder, world.instruction, pictures, twists, number))
+    arena.close()
+    return paths
+
+
+def busy_takes(
+    folder: Path, count: int, size: tuple[int, int] = (1280, 720), frames: int = FRAMES
+) -> list[Path]:
+    """Write takes of pictures as busy as a photograph; each sways to and fro."""
+    from mobile_vla_ros.bench.synthetic_camera import pictures
+
+    turn = np.linspace(0, 2 * np.pi, frames, endpoint=False)
+    twists = np.zeros((frames, 6))
+    twists[:, 0], twists[:, 1] = 0.2 + 0.1 * np.cos(turn), 0.2 * np.sin(turn)
+    return [
+        write(
+            folder,
+            f'go to the {("left", "right")[number % 2]}',
+            pictures(*size, frames, seed=number),
+            twists,
+            number,
+        )
+        for number in range(count)
+    ]
+
+
+def write(folder: Path, instruction: str, pictures, twists, number: int) -> Path:
+    """Write one take: frames and commands together, at 10 Hz."""
+    from mobile_vla_ros.episode.storage.schema import EpisodeInfo
+    from mobile_vla_ros.episode.storage.writer import EpisodeWriter
+    from mobile_vla_ros.types import Command
+
+    start_ns = START_NS + number * MINUTE_NS
+    writer = EpisodeWriter(folder, EpisodeInfo(instruction), start_ns)
+    for row, (picture, twist) in enumerate(zip(pictures, twists, strict=True)):
+        now_ns = start_ns + row * PERIOD_NS
+        buffer = io.BytesIO()
+        Image.fromarray(picture).save(buffer, 'JPEG', quality=QUALITY)
+        writer.add_command(Command(np.asarray(twist), now_ns, now_ns, 'teleop'))
+        writer.add_frame(buffer.getvalue(), now_ns, now_ns)
+    return writer.close('success')
+
+
+def network_and_batches(
+    folder: Path,
+    *,
+    scope: str = 'all',
+    window: int = 4,
+    chunk: int = 10,
+    rank: int = 8,
+    frozen: str = 'float32',
+    checkpointing: bool = False,
+):
+    """
+    Return a network on builtin:tiny, and every take of a folder as a batch of one piece.
+
+    Dropout is off, and the adapters are as after some training: fresh ones give no gradient.
+
+    :param frozen: type of the frozen weights.
+    :returns: network, batches, the takes' runs, what a bundle would say, the backbone.
+    """
+    import torch
+
+    from mobile_vla_ros.data.dataset import collate
+    from mobile_vla_ros.data.runs import Sampling, load_runs
+    from mobile_vla_ros.episode.storage.reader import find_episodes
+    from mobile_vla_ros.evaluation.predict import dataset
+    from mobile_vla_ros.model.backbone import LoraSettings, load_backbone
+    from mobile_vla_ros.model.bundle import BackboneRef, PolicySpec
+    from mobile_vla_ros.model.network import build_network
+    from mobile_vla_ros.types import ActionSpec
+
+    torch.manual_seed(0)
+    backbone = load_backbone('builtin:tiny', dtype=getattr(torch, frozen))
+    actions = ActionSpec(('linear_x', 'linear_y'), (0.5, 0.5))
+    network = build_network(
+        backbone,
+        LoraSettings(rank, 16, 0.0, scope),
+        motion_dims=2,
+        chunk=chunk,
+        hidden=128,
+        layers=2,
+        activation_checkpointing=checkpointing,
+    )
+    with torch.no_grad():
+        for name, parameter in network.named_parameters():
+            if 'lora_B' in name:
+                parameter.normal_(0, 0.02)
+    spec = PolicySpec(
+        BackboneRef(backbone.id, None, backbone.sha256),
+        network.head.settings,
+        backbone.image,
+        actions,
+        RATE_HZ,
+        window,
+        chunk,
+    )
+    runs, _ = load_runs(
+        find_episodes(folder), Sampling(RATE_HZ, window, chunk), ['good', 'poor', 'bad']
+    )
+    data = dataset(runs, spec, backbone.tokenizer, FRAMES)
+    batches = [collate([data[number]]) for number in range(len(data))]
+    return network.train(), batches, runs, spec, backbone

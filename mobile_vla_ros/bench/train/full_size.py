@@ -1,0 +1,196 @@
+"""The real architecture with random weights, trained on a whole segment in its own process."""
+
+import json
+import os
+import resource
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from mobile_vla_ros.bench.table import Figure, at_most, plain
+from mobile_vla_ros.bench.train.child_process import peak_anew, status_bytes
+from mobile_vla_ros.bench.train.episodes import PERIOD_NS, driven_takes
+from mobile_vla_ros.errors import UserError
+
+PEAK_GB, BUNDLE_MB = 10.0, 250.0
+RECIPE = 'train_seed.yaml'
+VAL_FRAMES = 4  # one window: validation is no part of what is measured
+# Of SEED.md, in millions.
+SEED_COUNTS = {'lora': 43.09, 'head': 13.93, 'trainable': 57.0}
+
+
+def measure(folder: Path) -> list[Figure]:
+    """
+    Write the weights, train an epoch of one segment, load the bundle for driving.
+
+    :param folder: empty, with room for 4 GB; what is made stays in it.
+    :raises UserError: when a process ends before its time.
+    """
+    from mobile_vla_ros.model.full_size import write_random
+
+    part = 'full'
+    started = time.perf_counter()
+    write_random(folder / 'backbone', ['go', 'to', 'the', 'left', 'right'])
+    figures = [
+        plain(part, 'weights written', _size(folder / 'backbone') / 1e9, 'GB'),
+        plain(part, 'in', time.perf_counter() - started, 's', 0),
+    ]
+    (long,) = driven_takes(folder / 'takes', 1)
+    (short,) = driven_takes(folder / 'takes', 1, frames=VAL_FRAMES, first=1)
+    trained = _child('train', folder, long.stem, short.stem)
+    driven = _child('load', folder)
+    bundle = (folder / 'run' / 'best').resolve()
+    figures += [
+        plain(
+            part,
+            f'trained parameters, {name} (the seed: {seed} M)',
+            trained['counts'][name] / 1e6,
+            'M',
+        )
+        for name, seed in SEED_COUNTS.items()
+    ]
+    figures += [
+        at_most(part, 'training, peak memory of the process', trained['peak_gb'], PEAK_GB, 'GB'),
+        plain(part, 'of it, at its highest while loading', trained['loading_gb'], 'GB'),
+        # Weights come into memory as they are used: what is counted has all of them in it.
+        plain(
+            part, 'it grew from the first step to the saved bundle by', trained['grown_gb'], 'GB'
+        ),
+        plain(part, 'counted for a step, weights and all', trained['counted_gb'], 'GB'),
+        plain(part, 'forward and back, a frame', trained['seconds'] / trained['frames'], 's'),
+        plain(
+            part, 'share of the time that the network waited', trained['waiting_share'], digits=4
+        ),
+        at_most(part, 'the bundle', _size(bundle) / 1e6, BUNDLE_MB, 'MB', 1),
+        plain(part, 'the bundle loaded, adapters merged, in', driven['seconds'], 's', 1),
+        plain(part, 'loading it, peak memory of the process', driven['peak_gb'], 'GB'),
+        plain(part, 'the first plan from it, in', driven['plan_s'], 's', 1),
+    ]
+    return figures
+
+
+def _size(folder: Path) -> int:
+    return sum(file.stat().st_size for file in folder.rglob('*') if file.is_file())
+
+
+def _child(what: str, folder: Path, *arguments: str) -> dict:
+    done = subprocess.run(
+        [sys.executable, '-m', __name__, what, str(folder), *arguments],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if done.returncode:
+        raise UserError('the benchmark stopped', got=done.stderr.strip()[-2000:])
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def _peak_gb() -> float:
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9
+
+
+def _train(folder: Path, long: str, short: str) -> dict:
+    """Train the long take and validate on the short one, as the recipe of the seed says."""
+    from mobile_vla_ros.bringup.share import config_file
+    from mobile_vla_ros.cli.train import read_config
+    from mobile_vla_ros.data.runs import Sampling, load_runs
+    from mobile_vla_ros.data.split import split_episodes
+    from mobile_vla_ros.episode.storage.reader import find_episodes
+    from mobile_vla_ros.training.config import DataConfig, ModelConfig, TrainConfig
+    from mobile_vla_ros.training.loop import train
+
+    runs, _ = load_runs(find_episodes(folder / 'takes'), Sampling(), ['good', 'poor', 'bad'])
+    said = {run.path.stem: (run.episode_id, run.instruction) for run in runs}
+    instructions = dict(said.values())
+    seed = next(
+        seed
+        for seed in range(1000)
+        if split_episodes(instructions, 0.5, seed)[1] == [said[short][0]]
+    )
+    values = {
+        **read_config(config_file(RECIPE)),
+        'backbone': str(folder / 'backbone'),
+        'backbone_dtype': 'bfloat16',
+        'activation_checkpointing': True,
+        'precision': 'bf16',
+        'data': str(folder / 'takes'),
+        'out': str(folder / 'run'),
+        'device': 'cpu',
+        'epochs': 1,
+        'val_share': 0.5,
+        'split_seed': seed,
+        'accept_verdicts': ['good', 'poor', 'bad'],
+    }
+    configs = [
+        kind(
+            **{name: value for name, value in values.items() if name in kind.__dataclass_fields__}
+        )
+        for kind in (ModelConfig, DataConfig, TrainConfig)
+    ]
+    loading = {}
+
+    def say(text: str):
+        print(text, file=sys.stderr, flush=True)
+
+    def loaded():
+        loading.update(loading_gb=_peak_gb(), before_gb=status_bytes('VmRSS:') / 1e9)
+        peak_anew()
+
+    train(*configs, say=say, loaded=loaded)
+    (row,) = json.loads((folder / 'run' / 'history.json').read_text())
+    peak_gb = status_bytes('VmHWM:') / 1e9
+    return {
+        'peak_gb': max(peak_gb, loading['loading_gb']),
+        'grown_gb': peak_gb - loading['before_gb'],
+        **loading,
+        'frames': row['frames_encoded'],
+        'seconds': row['seconds'],
+        'waiting_share': row['waiting_share'],
+        **_counted(),
+    }
+
+
+def _counted() -> dict:
+    """Return what the same step is counted to need, and the trained parameters."""
+    import torch
+
+    from mobile_vla_ros.bench.train.memory import full_size, needed
+
+    networks = tuple(full_size(torch.bfloat16, checkpointing=on) for on in (False, True))
+    _, memory = needed(1, torch.bfloat16, torch.bfloat16, networks)
+    return {'counted_gb': memory.total / 1e9, 'counts': networks[0].parameter_counts()}
+
+
+def _load(folder: Path) -> dict:
+    """Load the bundle as the inference node does, in bfloat16, and ask it once."""
+    import numpy as np
+    import torch
+
+    from mobile_vla_ros.runtime.policy import VlaPolicy
+    from mobile_vla_ros.types import Frame
+
+    started = time.perf_counter()
+    policy = VlaPolicy.load(folder / 'run' / 'best', dtype=torch.bfloat16)
+    seconds = time.perf_counter() - started
+    shots = [
+        Frame(np.full((240, 320, 3), 40 * row, np.uint8), row * PERIOD_NS, row * PERIOD_NS)
+        for row in range(policy.spec.window)
+    ]
+    started = time.perf_counter()
+    plan = policy.infer(shots, 'go to the left')
+    if not np.isfinite(plan.twists).all():
+        raise UserError('the policy plans what is no number', got=plan.twists)
+    return {'seconds': seconds, 'plan_s': time.perf_counter() - started, 'peak_gb': _peak_gb()}
+
+
+if __name__ == '__main__':
+    os.environ.setdefault('HF_HUB_OFFLINE', '1')
+    try:
+        print(
+            json.dumps(
+                {'train': _train, 'load': _load}[sys.argv[1]](Path(sys.argv[2]), *sys.argv[3:])
+            )
+        )
+    except UserError as error:
+        sys.exit(str(error))

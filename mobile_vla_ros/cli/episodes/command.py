@@ -1,0 +1,199 @@
+"""`mobile_vla episodes`: look after what was recorded."""
+
+import argparse
+import json
+import sys
+from collections import Counter
+from pathlib import Path
+
+from mobile_vla_ros.errors import UserError
+
+EXAMPLE = 'example: mobile_vla episodes list ~/mobile_vla_takes'
+LINE = '{:25}  {:>7}  {:>6}  {:>8}  {:7}  {:10}  {}'
+HEADS = ('episode', 'seconds', 'frames', 'commands', 'outcome', 'verdict', 'instruction')
+
+
+def register(subparsers) -> None:
+    """Add the subcommand."""
+    from mobile_vla_ros.cli.episodes import coach as episodes_coach
+    from mobile_vla_ros.cli.episodes import export as episodes_export
+    from mobile_vla_ros.cli.episodes import import_ as episodes_import
+    from mobile_vla_ros.cli.episodes import recover as episodes_recover
+    from mobile_vla_ros.cli.episodes import view as episodes_view
+
+    parser = subparsers.add_parser(
+        'episodes',
+        help='list, check, complete, bring in and hand out recorded takes',
+        description='Look after what was recorded: a path is a folder of episodes or one file.',
+        epilog=EXAMPLE,
+    )
+    actions = parser.add_subparsers(title='actions', metavar='', required=True)
+    for name, run, summary in (
+        ('list', run_list, 'one line an episode; 1 when one cannot be read'),
+        ('show', run_show, 'everything that is known of an episode'),
+        ('check', run_check, 'read every image and judge anew; 1 when an episode is bad'),
+    ):
+        action = actions.add_parser(
+            name,
+            help=summary,
+            description=summary.capitalize() + '.',
+            epilog=f'example: mobile_vla episodes {name} ~/mobile_vla_takes',
+        )
+        action.add_argument(
+            'path',
+            type=Path,
+            metavar='DIR|FILE',
+            help='a folder of episodes, or one file (a .part as well)',
+        )
+        action.add_argument('--json', action='store_true', help='print JSON, one object a line')
+        action.set_defaults(run=run)
+        if name == 'list':
+            _add_filters(action)
+    for module in (
+        episodes_coach,
+        episodes_recover,
+        episodes_import,
+        episodes_export,
+        episodes_view,
+    ):
+        module.add(actions)
+
+
+def _add_filters(action: argparse.ArgumentParser):
+    from mobile_vla_ros.episode.catalog.index import SORTS
+    from mobile_vla_ros.episode.catalog.row import VERDICTS
+
+    action.add_argument(
+        '--instruction',
+        default='',
+        metavar='TEXT',
+        help='only takes whose instruction contains this',
+    )
+    action.add_argument('--outcome', default='', help='only success, failure or unknown')
+    action.add_argument(
+        '--verdict',
+        default='',
+        choices=VERDICTS,
+        help='only ' + ', '.join(VERDICTS[:-1]) + f' or {VERDICTS[-1]}',
+    )
+    action.add_argument(
+        '--sort',
+        default='name',
+        choices=SORTS,
+        help='by name (that is by time), ' + ', '.join(list(SORTS)[1:]) + ' (worst first)',
+    )
+    action.add_argument('--reverse', action='store_true', help='the last one first')
+
+
+def run_list(args: argparse.Namespace) -> int:
+    """Print one line an episode, and totals; 1 when one of them cannot be read."""
+    from mobile_vla_ros.cli.episodes.index import indexed
+    from mobile_vla_ros.episode.catalog.row import NO_TAKE, UNREADABLE
+
+    if args.outcome:
+        from mobile_vla_ros.episode.storage.schema import check_outcome
+
+        check_outcome(args.outcome)
+    verdicts, takes, minutes = Counter(), 0, 0.0
+    with indexed(args.path) as index:
+        if not args.json:
+            print(LINE.format(*HEADS))
+        for row in index.rows(
+            instruction=args.instruction,
+            outcome=args.outcome,
+            verdict=args.verdict,
+            sort=args.sort,
+            reverse=args.reverse,
+        ):
+            verdicts[row.verdict] += 1
+            if row.verdict == UNREADABLE:
+                print(f'mobile_vla: error: {row.reasons[0]}', file=sys.stderr)
+            if row.verdict not in NO_TAKE:
+                takes, minutes = takes + 1, minutes + row.duration_s / 60
+            if args.json:
+                print(json.dumps({'path': str(index.folder / row.name)} | vars(row)))
+            else:
+                print(
+                    LINE.format(
+                        row.episode_id,
+                        f'{row.duration_s:.1f}',
+                        row.frames,
+                        row.commands,
+                        row.outcome,
+                        row.verdict,
+                        row.instruction,
+                    ).rstrip()
+                )
+    if not args.json:
+        counts = ', '.join(f'{count} {verdict}' for verdict, count in verdicts.most_common())
+        print(f'{takes} episodes, {minutes:.1f} minutes' + (f': {counts}' if counts else ''))
+    return int(UNREADABLE in verdicts)
+
+
+def run_show(args: argparse.Namespace) -> int:
+    """Print attributes, streams, events and verdict; 1 when an episode cannot be read."""
+    from mobile_vla_ros.episode.storage.reader import Episode, episodes_at
+
+    status = 0
+    for path in episodes_at(args.path):
+        try:
+            with Episode.open(path) as episode:
+                shown = {
+                    'path': str(path),
+                    **episode.attributes,
+                    'health': episode.health,
+                    'frames': len(episode),
+                    'commands': len(episode.commands),
+                    **({} if episode.proposals is None else {'proposals': len(episode.proposals)}),
+                    'image_size': _image_size(episode),
+                    'events': [vars(event) for event in episode.events],
+                }
+        except UserError as error:
+            print(f'mobile_vla: error: {error}', file=sys.stderr)
+            status = 1
+            continue
+        if args.json:
+            print(json.dumps(shown))
+            continue
+        health, events = shown.pop('health') or {}, shown.pop('events')
+        for key, value in shown.items():
+            print(f'{key:16} {value}')
+        for key, value in health.items():
+            print(f'health.{key:16} {"; ".join(value) if key == "reasons" else value}')
+        for event in events:
+            print(f'event {event["time_ns"] / 1e9:17.3f}  {event["name"]}  {event["text"]}')
+        print()
+    return status
+
+
+def run_check(args: argparse.Namespace) -> int:
+    """Decode every image and judge every episode; 1 when one is bad, broken or unfinished."""
+    from tqdm import tqdm
+
+    from mobile_vla_ros.episode.storage.reader import Episode, episodes_at
+
+    status = 0
+    for path in tqdm(episodes_at(args.path), unit='episode', disable=None, leave=False):
+        try:
+            with Episode.open(path) as episode:
+                for index in range(len(episode)):
+                    episode.frame(index)
+                health = episode.judge()
+                if not episode.complete:
+                    health['verdict'] = 'bad'
+                    health['reasons'].insert(0, 'the take was cut short')
+        except UserError as error:
+            health = {'verdict': 'bad', 'reasons': [str(error)]}
+        status |= health['verdict'] == 'bad'
+        if args.json:
+            print(json.dumps({'path': str(path), **health}))
+        else:
+            print('  '.join([path.name, health['verdict'], '; '.join(health['reasons'])]).rstrip())
+    return int(status)
+
+
+def _image_size(episode) -> str:
+    if not len(episode):
+        return ''
+    height, width, _ = episode.frame(0).image.shape
+    return f'{width}x{height}'

@@ -1,0 +1,70 @@
+"""`mobile_vla episodes export`: takes as plain files or as bags, for other tools."""
+
+import argparse
+import json
+import sys
+from pathlib import Path
+
+from mobile_vla_ros.errors import UserError
+
+
+def add(actions) -> None:
+    """Add the action to those of `mobile_vla episodes`."""
+    parser = actions.add_parser(
+        'export',
+        help='write takes as plain files (csv) or as bags (rosbag2)',
+        description='Write every take into a folder of its own, for other tools. A take whose '
+        'folder is there already is skipped: an export that was interrupted goes on.',
+        epilog='example: mobile_vla episodes export ~/mobile_vla_takes --out bags '
+        '--format rosbag2',
+    )
+    parser.add_argument(
+        'path',
+        type=Path,
+        metavar='DIR|FILE',
+        help='a folder of episodes, or one file (a .part as well)',
+    )
+    parser.add_argument(
+        '--out', type=Path, required=True, metavar='DIR', help='where the folders are made'
+    )
+    parser.add_argument(
+        '--format',
+        choices=('csv', 'rosbag2'),
+        required=True,
+        help='csv: images as they are stored, tables of frames, commands and '
+        'events, JSON; rosbag2: MCAP with CompressedImage, TwistStamped and '
+        'String',
+    )
+    parser.add_argument('--json', action='store_true', help='print JSON, one object a take')
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Export; 1 when a take could not be, which is named."""
+    from tqdm import tqdm
+
+    from mobile_vla_ros.episode.storage.reader import episodes_at
+    from mobile_vla_ros.interop.export import clear_away, export
+
+    out = args.out.expanduser()
+    paths = episodes_at(args.path)
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f'cannot make the folder {out}', got=error.strerror) from None
+    clear_away(out)
+    counts = dict.fromkeys(('exported', 'skipped', 'failed'), 0)
+    for one in tqdm(paths, unit='take', disable=None, leave=False):
+        try:
+            done = export(one, out, args.format)
+        except UserError as error:
+            done = {'status': 'failed', 'reason': str(error)}
+            print(f'mobile_vla: error: {error}', file=sys.stderr)
+        counts[done['status']] += 1
+        if args.json:
+            print(json.dumps({'episode': str(one), **done}))
+        elif done['status'] == 'skipped':
+            print(f'{done["path"]} is there already: skipped')
+    if not args.json:
+        print(f'{out}: ' + ', '.join(f'{count} {status}' for status, count in counts.items()))
+    return int(counts['failed'] > 0)

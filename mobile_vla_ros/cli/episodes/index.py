@@ -1,0 +1,42 @@
+"""The index of a set of takes as the subcommands open it: with a progress bar and its note."""
+
+import contextlib
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+from mobile_vla_ros.episode.catalog.index import EpisodeIndex
+
+FEW = 20  # takes that are read too fast for a bar
+
+
+@contextlib.contextmanager
+def indexed(path: Path) -> Iterator[EpisodeIndex]:
+    """
+    Open the index of a folder, or of one file, and bring it up to date.
+
+    :raises UserError: when there is no such path, or no take in it.
+    """
+    with EpisodeIndex(path) as index, contextlib.ExitStack() as closing:
+        bar = None
+
+        def tell(done: int, total: int):
+            nonlocal bar
+            if bar is None and total >= FEW:
+                from tqdm import tqdm
+
+                bar = closing.enter_context(
+                    tqdm(total=total, unit='episode', desc='reading', disable=None, leave=False)
+                )
+            if bar is not None:
+                bar.update(done - bar.n)
+
+        index.refresh(tell)
+        closing.close()
+        if index.note:
+            print(f'mobile_vla: {index.note}', file=sys.stderr)
+        if next(index.rows(), None) is None:
+            from mobile_vla_ros.episode.storage.reader import find_episodes
+
+            find_episodes(path)  # says what is missing
+        yield index

@@ -1,0 +1,1 @@
+"""Fault injection: what is injected and how the stop is judged. No ROS."""

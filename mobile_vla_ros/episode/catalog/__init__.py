@@ -1,0 +1,1 @@
+"""A folder of episodes: index, coverage and advice."""

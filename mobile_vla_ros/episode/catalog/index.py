@@ -1,0 +1,236 @@
+"""The takes of a folder in one small SQLite table, so that thousands are listed at once."""
+
+import contextlib
+import dataclasses
+import json
+import os
+import sqlite3
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from mobile_vla_ros.episode.catalog.index_table import (
+    COLUMNS,
+    MEMORY,
+    connect,
+    places,
+    row_of,
+    transaction,
+)
+from mobile_vla_ros.episode.catalog.row import NO_TAKE, TakeRow, read_take
+from mobile_vla_ros.errors import UserError
+
+BATCH = 200  # takes written in one transaction
+PAGE = 500  # rows held in memory at a time
+SORTS = {
+    'name': 'name',
+    'duration': 'duration_s',
+    'frames': 'frames',
+    'instruction': 'instruction',
+    'outcome': 'outcome',
+    'verdict': "instr('unreadable unfinished bad poor good', verdict)",
+}
+
+
+class EpisodeIndex:
+    """
+    The takes of a folder; use it as a context manager.
+
+    Only files whose name, size or time of change is new are opened by ``refresh``. The table
+    lies in the folder; where it cannot be written, in the user's cache or, failing that, in
+    memory: ``note`` then says so. A broken table, or one of another version of this package, is
+    made anew. Several processes may use it at once; one instance belongs to one thread.
+
+    An unfinished ``.part`` is read at every ``refresh`` and not kept.
+    """
+
+    def __init__(self, path: Path | str):
+        """
+        Open the table, empty when there is none.
+
+        :param path: a folder, or one file, which then is a set of its own kept in memory.
+        :raises UserError: when there is neither.
+        """
+        path = Path(path).expanduser()
+        if not path.exists():
+            raise UserError(
+                f'no folder of episodes at {path}', expected='a folder written by the recorder'
+            )
+        self.folder, self._only = (path, None) if path.is_dir() else (path.parent, path.name)
+        self.note = self._why = ''
+        self._places = [MEMORY] if self._only else places(self.folder)
+        self._mended = set()
+        self._open()
+
+    def __enter__(self) -> 'EpisodeIndex':
+        return self
+
+    def __exit__(self, *_):
+        self.close()
+
+    def close(self):
+        """Let go of the table."""
+        self._db.close()
+
+    def refresh(self, progress: Callable[[int, int], None] | None = None):
+        """
+        Read what is new in the folder and forget what is gone.
+
+        :param progress: called with the takes read so far and the number to read.
+        """
+        while True:
+            try:
+                return self._refresh(progress or (lambda done, total: None))
+            except sqlite3.Error as error:
+                self._db.close()
+                self._give_up(error)
+                self._open()
+
+    def rows(
+        self,
+        *,
+        instruction: str = '',
+        outcome: str = '',
+        verdict: str = '',
+        sort: str = 'name',
+        reverse: bool = False,
+    ) -> Iterator[TakeRow]:
+        """
+        Give the rows one by one; a page of them is in memory, and none is locked meanwhile.
+
+        :param instruction: only takes whose instruction contains this, in any case of letters.
+        :param outcome: only these; likewise ``verdict``.
+        :param sort: a key of ``SORTS``; takes that are equal in it go by name.
+        """
+        key, ahead, order = SORTS[sort], *(('<', 'DESC') if reverse else ('>', 'ASC'))
+        wanted = {
+            'contains(instruction, ?)': instruction,
+            'outcome = ?': outcome,
+            'verdict = ?': verdict,
+        }
+        clauses = [clause for clause, value in wanted.items() if value] or ['1']
+        values = [value for value in wanted.values() if value]
+        after, last = '', []
+        while True:
+            page = self._db.execute(
+                f'SELECT {", ".join(COLUMNS)}, {key} FROM listed '
+                f'WHERE {" AND ".join(clauses)} {after} '
+                f'ORDER BY {key} {order}, name {order} LIMIT {PAGE}',
+                values + last,
+            ).fetchall()
+            for *row, _ in page:
+                yield row_of(row)
+            if len(page) < PAGE:
+                return
+            after, last = f'AND ({key}, name) {ahead} (?, ?)', [page[-1][-1], page[-1][0]]
+
+    def traces(self) -> Iterator[tuple[str, 'np.ndarray', 'np.ndarray | None']]:  # noqa: F821
+        """
+        Give name, ``coverage.signature`` and ``coverage.start_view`` of every finished take.
+
+        They come in the order of their names; the view is None where there is no picture.
+        """
+        import numpy as np
+
+        kept = self._db.execute('SELECT name, signature, view FROM main.traces ORDER BY name')
+        for name, signature, view in kept.fetchall():
+            yield (
+                name,
+                np.frombuffer(signature, '<f2').reshape(-1, 3).astype(np.float32),
+                np.frombuffer(view, '<f2').astype(np.float32) if view else None,
+            )
+
+    def count_by_instruction(self) -> dict[str, int]:
+        """Return how many finished takes there are of each instruction, the most first."""
+        return dict(
+            self._db.execute(
+                f'SELECT instruction, count(*) FROM main.takes WHERE verdict NOT IN {NO_TAKE} '
+                'GROUP BY instruction ORDER BY count(*) DESC, instruction'
+            )
+        )
+
+    def _open(self):
+        while True:
+            place = self._places[0]
+            fresh = place == MEMORY or not place.exists()
+            try:
+                self._db = connect(place)
+                break
+            except (sqlite3.Error, OSError) as error:
+                self._give_up(error)
+        self.note = ''
+        if self._why and fresh:
+            self.note = self._why + (
+                '; it is kept in memory, so every start reads every take'
+                if place == MEMORY
+                else f'; it is kept in {place}'
+            )
+
+    def _give_up(self, error: Exception):
+        """Throw a broken table away, once; where there can be none, go to the next place."""
+        place, code = self._places[0], getattr(error, 'sqlite_errorcode', 0)
+        broken = code & 0xFF in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
+        moved = code == sqlite3.SQLITE_READONLY_DBMOVED  # another process threw it away
+        if place == MEMORY:
+            raise error
+        if (broken or moved) and (place, code) not in self._mended:
+            self._mended.add((place, code))
+            with contextlib.suppress(OSError):
+                if broken:
+                    place.unlink(missing_ok=True)
+                return
+        self._places.pop(0)
+        self._why = self._why or f'{self.folder} cannot keep the index of its takes ({error})'
+
+    def _refresh(self, progress: Callable[[int, int], None]):
+        found = self._scan()
+        known = {
+            name: state
+            for name, *state in self._db.execute('SELECT name, size, mtime_ns FROM main.takes')
+        }
+        parts = [name for name in found if name.endswith('.part')]
+        stale = [
+            name for name, state in found.items() if name not in parts and known.get(name) != state
+        ]
+        gone = [(name,) for name in known if name not in found]
+        if gone:
+            with transaction(self._db):
+                for table in ('main.takes', 'main.traces'):
+                    self._db.executemany(f'DELETE FROM {table} WHERE name = ?', gone)
+        self._db.execute('DELETE FROM temp.takes')
+        reading = [(name, 'main') for name in stale] + [(name, 'temp') for name in parts]
+        total = len(reading)
+        for first in range(0, total, BATCH):
+            batch = []
+            for done, (name, where) in enumerate(reading[first : first + BATCH], first):
+                progress(done, total)
+                batch.append((where, found[name], *read_take(self.folder / name)))
+            with transaction(self._db):
+                for entry in batch:
+                    self._keep(*entry)
+        progress(total, total)
+
+    def _scan(self) -> dict[str, list[int]]:
+        """Return size and time of change of every take in the folder."""
+        if self._only:
+            state = (self.folder / self._only).stat()
+            return {self._only: [state.st_size, state.st_mtime_ns]}
+        found = {}
+        with os.scandir(self.folder) as entries:
+            for entry in entries:
+                if entry.name.startswith('.') or not entry.name.endswith(('.h5', '.h5.part')):
+                    continue
+                with contextlib.suppress(OSError):  # renamed or deleted since
+                    if entry.is_file():
+                        state = entry.stat()
+                        found[entry.name] = [state.st_size, state.st_mtime_ns]
+        return found
+
+    def _keep(self, where: str, state: list[int], row: TakeRow, signature: bytes, view: bytes):
+        values = dataclasses.asdict(row) | {'reasons': json.dumps(row.reasons)}
+        row_values = [row.name, *state, *(values[column] for column in COLUMNS[1:])]
+        marks = ', '.join('?' * len(row_values))
+        self._db.execute(f'INSERT OR REPLACE INTO {where}.takes VALUES ({marks})', row_values)
+        if where == 'main':
+            self._db.execute(
+                'INSERT OR REPLACE INTO main.traces VALUES (?, ?, ?)', (row.name, signature, view)
+            )

@@ -1,0 +1,105 @@
+"""What one reading of a take leaves behind: the row that stands for it in the index."""
+
+import dataclasses
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from mobile_vla_ros import types
+from mobile_vla_ros.episode.storage import schema
+from mobile_vla_ros.errors import UserError
+
+if TYPE_CHECKING:
+    from mobile_vla_ros.episode.storage.reader import Episode
+
+UNREADABLE, UNFINISHED = 'unreadable', 'unfinished'
+NO_TAKE = (UNREADABLE, UNFINISHED)
+VERDICTS = (*types.VERDICTS, *NO_TAKE)
+
+
+@dataclass(frozen=True)
+class TakeRow:
+    """
+    What is known of a take without opening it.
+
+    :param verdict: one of ``VERDICTS``; ``reasons`` says why, for an unreadable one what is
+        wrong with it.
+    :param duration_s: from the first to the last picture received.
+    :param moving_s: seconds the robot was told to move; then in each direction, see
+        ``coverage.motion``.
+    """
+
+    name: str
+    episode_id: str
+    instruction: str = ''
+    outcome: str = ''
+    created_utc: str = ''
+    origin: str = ''
+    recovered: bool = False
+    frames: int = 0
+    commands: int = 0
+    duration_s: float = 0.0
+    verdict: str = UNREADABLE
+    reasons: tuple[str, ...] = ()
+    moving_s: float = 0.0
+    forward_s: float = 0.0
+    back_s: float = 0.0
+    left_s: float = 0.0
+    right_s: float = 0.0
+    turn_left_s: float = 0.0
+    turn_right_s: float = 0.0
+
+
+def read_take(path: Path) -> tuple[TakeRow, bytes, bytes]:
+    """
+    Read a take for the table.
+
+    :returns: its row; its signature and its first view as little-endian float16, empty where
+        there is none. A file that cannot be read gives a row that says so.
+    """
+    from mobile_vla_ros.episode.catalog import coverage
+    from mobile_vla_ros.episode.storage.reader import Episode
+
+    blank = TakeRow(path.name, schema.take_name(path))
+    try:
+        with Episode.open(path) as episode:
+            received_ns, commands = episode.frame_received_ns, episode.commands
+            health = episode.health or {
+                'verdict': UNFINISHED,
+                'reasons': ['the take was never finished'],
+            }
+            duration_s = float(received_ns[-1] - received_ns[0]) / 1e9 if len(episode) else 0.0
+            driven = coverage.motion(commands.received_ns, commands.twist)
+            signature = coverage.signature(commands.received_ns, commands.twist)
+            row = TakeRow(
+                path.name,
+                episode.episode_id,
+                episode.instruction,
+                episode.outcome,
+                episode.attributes['created_utc'],
+                episode.origin,
+                episode.recovered,
+                len(episode),
+                len(commands),
+                round(max(duration_s, 0.0), 3),
+                UNFINISHED if path.name.endswith('.part') else health['verdict'],
+                tuple(health['reasons']),
+                **{f'{name}_s': round(seconds, 3) for name, seconds in driven.items()},
+            )
+            return row, signature.clip(-6e4, 6e4).astype('<f2').tobytes(), _view(episode)
+    except UserError as error:
+        reason = str(error).replace(str(path), path.name)
+    except (AttributeError, KeyError, OSError, RuntimeError, TypeError, ValueError) as error:
+        reason = f'{path.name} lacks what an episode has; got {type(error).__name__}: {error}.'
+    return dataclasses.replace(blank, reasons=(reason,)), b'', b''
+
+
+def _view(episode: 'Episode') -> bytes:
+    from mobile_vla_ros.episode.catalog import coverage
+
+    if not len(episode):
+        return b''
+    try:
+        return coverage.start_view(episode.encoded(0)).astype('<f2').tobytes()
+    except (OSError, UserError):
+        return b''

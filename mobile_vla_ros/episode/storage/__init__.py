@@ -1,0 +1,1 @@
+"""Episode files: layout, writing, reading and recovery."""

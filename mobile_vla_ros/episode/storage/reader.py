@@ -1,0 +1,345 @@
+"""Reads an episode, whole or cut short, and finds the episodes of a folder."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import h5py
+import numpy as np
+
+from mobile_vla_ros.episode.quality import verdict as health
+from mobile_vla_ros.episode.quality.image_tally import Tally
+from mobile_vla_ros.episode.storage import lock, schema
+from mobile_vla_ros.episode.storage.hdf5_view import (
+    SIGNATURE,
+    SUPERBLOCK_BYTES,
+    SWMR_WRITING,
+    View,
+)
+from mobile_vla_ros.errors import UserError, first_line
+from mobile_vla_ros.images.stored import decode
+from mobile_vla_ros.types import SOURCES, Frame
+
+
+@dataclass(frozen=True)
+class Commands:
+    """
+    Every command of a take at its own rate.
+
+    :param twist: (N, 6) float64: vx vy vz in m/s, wx wy wz in rad/s.
+    :param stamp_ns: (N,) int64 header stamps, or the receipt of a message without a header.
+    :param received_ns: (N,) int64 times of receipt.
+    :param source: (N,) uint8, values of ``types.SOURCES``.
+    """
+
+    twist: np.ndarray
+    stamp_ns: np.ndarray
+    received_ns: np.ndarray
+    source: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.received_ns)
+
+
+@dataclass(frozen=True)
+class Event:
+    """Something that happened in a take: ``name`` is one of ``schema.EVENTS``."""
+
+    name: str
+    time_ns: int
+    text: str
+
+
+class Episode:
+    """
+    One take, open for reading; use it as a context manager.
+
+    Times and commands are in memory, images are read and decoded when they are asked for.
+    ``proposals`` is what a policy proposed beside the commands, None where none listened. A
+    ``.part``, of a writer that was killed or of one that still writes, shows what was flushed.
+    """
+
+    def __init__(self, path: Path, file: h5py.File, view: View | None = None):
+        self.path = path
+        self._file, self._view = file, view
+        self.attributes = {name: _plain(value) for name, value in file.attrs.items()}
+        self._check_format()
+        self._images = file['frames/data']
+        stamp_ns, received_ns = _written(file['frames'], 'stamp_ns', 'received_ns')
+        self._count = _readable_images(self._images, min(len(stamp_ns), len(self._images)))
+        self.frame_stamp_ns = stamp_ns[: self._count]
+        self.frame_received_ns = received_ns[: self._count]
+        self.commands = Commands(
+            *_written(file['commands'], 'twist', 'stamp_ns', 'received_ns', 'source')
+        )
+        self.proposals = _proposals(file) if 'proposals' in file else None
+        self.events = [
+            Event(name.decode(), int(time), text.decode(errors='replace'))
+            for name, time, text in zip(
+                *_written(file['events'], 'name', 'time_ns', 'text'), strict=True
+            )
+        ]
+
+    @classmethod
+    def open(cls, path: Path | str) -> 'Episode':
+        """
+        Open an episode.
+
+        :raises UserError: when there is no such file, or it is broken, or no episode of ours,
+            or of a later version; the sentence names the file.
+        """
+        path = Path(path).expanduser()
+        if not path.is_file():
+            raise UserError(f'no episode at {path}', expected='a file written by the recorder')
+        file = view = None
+        try:
+            file, view = _open_file(path)
+            return cls(path, file, view)
+        except UserError:
+            _close(file, view)
+            raise
+        except (OSError, KeyError, ValueError, RuntimeError) as error:
+            _close(file, view)
+            raise UserError(
+                f'{path} cannot be read as an episode',
+                got=first_line(error),
+                expected=f'an HDF5 file of format {schema.FORMAT}',
+                remedy='save what is left of it with mobile_vla episodes recover, or move it away',
+            ) from None
+
+    def _check_format(self):
+        found, version = self.attributes.get('format'), self.attributes.get('version')
+        if found != schema.FORMAT:
+            raise UserError(
+                f'{self.path} is no episode of this package',
+                got=f'format {found!r}',
+                expected=schema.FORMAT,
+                remedy='other layouts are brought in by mobile_vla episodes import',
+            )
+        if version != schema.VERSION:
+            raise UserError(
+                f'{self.path} has a version that cannot be read',
+                got=version,
+                expected=schema.VERSION,
+                remedy='update mobile_vla_ros',
+            )
+
+    def __enter__(self) -> 'Episode':
+        return self
+
+    def __exit__(self, *_):
+        self.close()
+
+    def __len__(self) -> int:
+        """Return the number of frames."""
+        return self._count
+
+    def close(self):
+        """Let go of the file; times and commands stay usable."""
+        _close(self._file, self._view)
+
+    @property
+    def episode_id(self) -> str:
+        """``<UTC time>_<8 hex>``, the file's name without its suffix."""
+        return self.attributes['episode_id']
+
+    @property
+    def instruction(self) -> str:
+        """What the robot was told."""
+        return self.attributes['instruction']
+
+    @property
+    def outcome(self) -> str:
+        """One of ``schema.OUTCOMES``."""
+        return self.attributes['outcome']
+
+    @property
+    def origin(self) -> str:
+        """What the take was imported from; '' for one that was recorded."""
+        return self.attributes.get('origin', '')
+
+    @property
+    def recovered(self) -> bool:
+        """Whether the take was completed after its writer had died, or from a cut file."""
+        return self.attributes.get('recovered', False)
+
+    @property
+    def complete(self) -> bool:
+        """Whether the take was closed by its writer."""
+        return self.attributes['complete']
+
+    @property
+    def health(self) -> dict | None:
+        """
+        The verdict kept by the writer (see ``health.judge``); None when it was cut short.
+
+        :raises UserError: when the file is broken at the verdict.
+        """
+        text = self.attributes['health']
+        try:
+            return json.loads(text) if text else None
+        except ValueError as error:
+            raise UserError(
+                f'{self.path} is broken at its verdict',
+                got=first_line(error),
+                expected='JSON',
+                remedy='save what is left of it with mobile_vla episodes recover, or move it away',
+            ) from None
+
+    def encoded(self, index: int) -> bytes:
+        """
+        Return frame ``index`` as it is stored: JPEG or PNG.
+
+        :raises UserError: when the file is broken at this frame.
+        """
+        if not -self._count <= index < self._count:
+            raise IndexError(f'frame {index} of {self._count}')
+        try:
+            return self._images[index % self._count].tobytes()
+        except (OSError, RuntimeError) as error:
+            raise self._broken(index, error) from None
+
+    def frame(self, index: int, least: int | None = None) -> Frame:
+        """
+        Return frame ``index`` decoded to RGB, with its times.
+
+        :param least: side of the square that a network will see, pixels: a large JPEG then comes
+            at a reduced scale, as in training and in driving (`encoded.decode`). None: whole.
+        :raises UserError: when the file is broken at this frame.
+        """
+        try:
+            image = decode(self.encoded(index), least)
+        except OSError as error:
+            raise self._broken(index, error) from None
+        return Frame(image, int(self.frame_stamp_ns[index]), int(self.frame_received_ns[index]))
+
+    def judge(self) -> dict:
+        """Measure the take anew (see ``health.judge``); reads every image, decodes few."""
+        tally = Tally()
+        for index, received_ns in enumerate(self.frame_received_ns.tolist()):
+            tally.add(self.encoded(index), received_ns)
+        drops = sum(
+            schema.dropped_frames(event.text) for event in self.events if event.name == 'drop'
+        )
+        known = self.health or {}
+        return health.judge(
+            frame_stamp_ns=self.frame_stamp_ns,
+            frame_received_ns=self.frame_received_ns,
+            frozen=tally.frozen,
+            command_received_ns=self.commands.received_ns,
+            twist=self.commands.twist,
+            drops=drops,
+            looks=tally.looks,
+            expected_rate_hz=known.get('expected_rate_hz'),
+            timed=known.get('timed', True),
+        )
+
+    def _broken(self, index: int, error: Exception) -> UserError:
+        return UserError(
+            f'{self.path} is broken at frame {index}',
+            got=first_line(error),
+            expected='a JPEG or PNG image',
+        )
+
+
+def find_episodes(folder: Path | str) -> list[Path]:
+    """
+    Return the finished episodes of a folder, sorted by name, which is by time.
+
+    :raises UserError: when there is no such folder, or no episode in it.
+    """
+    folder = Path(folder).expanduser()
+    if not folder.is_dir():
+        raise UserError(
+            f'no folder of episodes at {folder}', expected='a folder written by the recorder'
+        )
+    found = sorted(path for path in folder.glob(f'*{schema.SUFFIX}') if path.is_file())
+    if not found:
+        parts = len(list(folder.glob(f'*{schema.PART_SUFFIX}')))
+        raise UserError(
+            f'{folder} holds no episode',
+            got=f'{parts} unfinished takes (.part)' if parts else 'no .h5 file',
+            expected=f'files <UTC time>_<8 hex>{schema.SUFFIX}',
+            remedy='record some with ros2 launch mobile_vla_ros record.launch.py',
+        )
+    return found
+
+
+def episodes_at(path: Path | str) -> list[Path]:
+    """Return the episodes of a folder as ``find_episodes`` does, or the one file that it is."""
+    path = Path(path).expanduser()
+    return [path] if path.is_file() else find_episodes(path)
+
+
+def _open_file(path: Path) -> tuple[h5py.File, View | None]:
+    """
+    Open a file through ``closed_view.View``, and one that is still written as a SWMR reader.
+
+    Blocks of zeros, as a power cut or a bad disk leaves them, keep HDF5 busy for ever; and a SWMR
+    reader waits for blocks that are missing, in the hope that a writer will bring them.
+    """
+    with path.open('rb') as file:
+        head = file.read(SUPERBLOCK_BYTES)
+    ours = len(head) == SUPERBLOCK_BYTES and head[:9] == SIGNATURE + b'\x03'
+    writing = ours and head[11] & SWMR_WRITING
+    if not ours or (head[11] and not writing):  # HDF5 says what is wrong with it
+        return h5py.File(path, 'r'), None
+    size, end = path.stat().st_size, int.from_bytes(head[28:36], 'little')
+    if size < end:
+        raise OSError(f'cut short: {size} bytes of {end}')
+    if writing and lock.is_held(path):
+        return h5py.File(path, 'r', libver='latest', swmr=True), None
+    view = View(path)
+    try:
+        return h5py.File(view, 'r'), view
+    except BaseException:
+        view.close()
+        raise
+
+
+def _close(*opened: h5py.File | View | None):
+    for one in opened:
+        if one is not None:
+            one.close()
+
+
+def _written(stream: h5py.Group, *names: str) -> list[np.ndarray]:
+    """Return columns up to the first row that one of them lacks, or whose time never came."""
+    datasets = [stream[name] for name in names]
+    count = min(len(dataset) for dataset in datasets)
+    columns = [dataset[:count] for dataset in datasets]  # once: each read of HDF5 costs
+    for column in columns:
+        if column.dtype == np.int64:
+            unwritten = np.flatnonzero(column == schema.NO_TIME)
+            count = min(count, unwritten[0]) if len(unwritten) else count
+    return [column[:count] for column in columns]
+
+
+def _proposals(file: h5py.File) -> Commands:
+    twist, stamp_ns, received_ns = _written(file['proposals'], 'twist', 'stamp_ns', 'received_ns')
+    return Commands(
+        twist, stamp_ns, received_ns, np.full(len(received_ns), SOURCES['policy'], np.uint8)
+    )
+
+
+def _readable_images(images: h5py.Dataset, count: int) -> int:
+    """
+    Count the images up to the last one that can be read.
+
+    A kill in the middle of a flush can leave rows whose bytes never reached the disk; they are
+    always the last ones (seen with a kill after every single write of a take).
+    """
+    while count:
+        try:
+            if len(images[count - 1]):
+                break
+        except (OSError, RuntimeError):
+            pass
+        count -= 1
+    return count
+
+
+def _plain(value):
+    if isinstance(value, bytes):
+        return value.decode()
+    return value.item() if isinstance(value, np.generic) else value

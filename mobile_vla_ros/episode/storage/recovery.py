@@ -1,0 +1,289 @@
+"""Completes takes whose writer died, and saves what is left of files that were cut."""
+
+import dataclasses
+import datetime
+import json
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from mobile_vla_ros.episode.storage import lock, schema
+from mobile_vla_ros.episode.storage.reader import Episode
+from mobile_vla_ros.episode.storage.salvage import Salvage
+from mobile_vla_ros.episode.storage.writer import EpisodeWriter
+from mobile_vla_ros.errors import UserError
+from mobile_vla_ros.types import NANOSECONDS, SOURCE_NAMES, Command
+
+RECOVERED = '_recovered'
+LOST_INSTRUCTION = '(lost)'
+
+
+@dataclass(frozen=True)
+class Recovery:
+    """
+    What became of a take.
+
+    :param path: the whole episode.
+    :param frames: rows kept; likewise ``commands``, ``events`` and ``proposals``.
+    :param lost: rows that the file lists and that could not be read, by stream.
+    :param sentence: all of it in words.
+    :param clean: nothing that the file lists is lost.
+    """
+
+    path: Path
+    frames: int
+    commands: int
+    events: int
+    lost: dict[str, int]
+    sentence: str
+    clean: bool
+    proposals: int = 0
+
+
+def is_written(path: Path | str) -> bool:
+    """
+    Whether some process writes this file, or recovers it, at the moment.
+
+    :raises UserError: when there is no such file, or it cannot be opened.
+    """
+    try:
+        return lock.is_held(path)
+    except OSError as error:
+        raise UserError(f'{path} cannot be opened', got=os.strerror(error.errno)) from None
+
+
+def abandoned(folder: Path | str) -> list[Path]:
+    """Return the ``.part`` files that nobody writes and nobody recovered yet, sorted by name."""
+    found = []
+    for part in sorted(Path(folder).expanduser().glob(f'*{schema.PART_SUFFIX}')):
+        try:
+            if not is_written(part) and _recovered_before(part) is None:
+                found.append(part)
+        except UserError:
+            continue  # it was closed a moment ago
+    return found
+
+
+def is_damaged(path: Path | str) -> bool:
+    """Whether a finished episode cannot be opened any more and has not been recovered yet."""
+    path = Path(path)
+    if _recovered_before(path) is not None:
+        return False
+    try:
+        Episode.open(path).close()
+    except UserError:
+        return True
+    return False
+
+
+def recover(path: Path | str, *, now_ns: int) -> Recovery:
+    """
+    Make a whole episode of what can be read of a file; the file itself is never changed.
+
+    A ``<id>.h5.part`` becomes ``<id>.h5``, and is removed when all that it lists was read. Of
+    any other file the copy is called ``<id>_recovered.h5``. Images are read and written one by
+    one. A file that was recovered before, or is whole, stays as it is.
+
+    :param now_ns: Unix time, for the note in the episode.
+    :raises UserError: when the file is being written, or nothing in it can be read, or the new
+        one cannot be written.
+    """
+    path = Path(path).expanduser()
+    handle = _hold(path)
+    try:
+        with Salvage(path) as salvage:
+            _check_format(salvage)
+            before = _recovered_before(path)
+            result = _rewrite(salvage, now_ns) if before is None else _told_before(salvage, before)
+        if _is_part(path) and result.clean:
+            path.unlink(missing_ok=True)
+        return result
+    finally:
+        os.close(handle)
+
+
+def _is_part(path: Path) -> bool:
+    return path.name.endswith(schema.PART_SUFFIX)
+
+
+def _hold(path: Path) -> int:
+    """Open a file; of a ``.part`` hold the lock, so that nobody else recovers it as well."""
+    writable = _is_part(path) and os.access(path, os.W_OK)
+    try:
+        handle = os.open(path, os.O_RDWR if writable else os.O_RDONLY)
+    except OSError as error:
+        raise UserError(f'{path} cannot be opened', got=os.strerror(error.errno)) from None
+    if _is_part(path) and (is_written(path) or (writable and not lock.hold(handle))):
+        os.close(handle)
+        raise UserError(
+            f'{path} is being written',
+            expected='a take that nobody writes',
+            remedy='stop the recorder first; where the disk knows no locks, copy the '
+            'file elsewhere',
+        )
+    return handle
+
+
+def _check_format(salvage: Salvage):
+    format_, version = salvage.attribute('format'), salvage.attribute('version')
+    if format_ not in (None, schema.FORMAT) or version not in (None, schema.VERSION):
+        raise UserError(
+            f'{salvage.path} is no episode that this version can recover',
+            got=f'format {format_}, version {version}',
+            expected=f'{schema.FORMAT}, version {schema.VERSION}',
+        )
+
+
+def _targets(path: Path) -> list[Path]:
+    """Return the names that the whole episode of a file may get."""
+    stem = schema.take_name(path)
+    stems = [stem, f'{stem}{RECOVERED}'] if _is_part(path) else [f'{stem}{RECOVERED}']
+    return [path.with_name(f'{name}{schema.SUFFIX}') for name in stems]
+
+
+def _recovered_before(path: Path) -> Path | None:
+    """Return the whole episode that was made of a file earlier."""
+    for target in _targets(path):
+        if target.exists():
+            try:
+                with Episode.open(target) as episode:
+                    if episode.recovered and episode.complete:
+                        return target
+            except UserError:
+                continue
+    return None
+
+
+def _told_before(salvage: Salvage, before: Path) -> Recovery:
+    with Episode.open(before) as episode:
+        kept = {
+            'frames': len(episode),
+            'commands': len(episode.commands),
+            'events': sum(event.name != 'recovered' for event in episode.events),
+        }
+        if episode.proposals is not None:
+            kept['proposals'] = len(episode.proposals)
+    lost = _lost(salvage, kept)
+    words = f'{salvage.path.name} was recovered before, as {before.name}{_lost_words(lost)}'
+    return Recovery(before, **kept, lost=lost, sentence=words, clean=not any(lost.values()))
+
+
+def _rewrite(salvage: Salvage, now_ns: int) -> Recovery:
+    path = salvage.path
+    target = next((name for name in _targets(path) if not name.exists()), None)
+    if target is None:
+        raise UserError(
+            f'{path} cannot be recovered: the names for it are taken',
+            got=', '.join(name.name for name in _targets(path)),
+            remedy='move these files elsewhere',
+        )
+    writer = _new_writer(salvage, target, now_ns)
+    try:
+        kept = _copy(salvage, writer)
+        lost = _lost(salvage, kept)
+        clean = not any(lost.values())
+        if clean and not _is_part(path) and not salvage.cut and salvage.attribute('complete'):
+            writer.discard()
+            return Recovery(
+                path,
+                **kept,
+                lost=lost,
+                clean=True,
+                sentence=f'{path.name} is whole: nothing to recover',
+            )
+        if not any(kept.values()) and (not clean or salvage.cut):
+            raise UserError(
+                f'nothing in {path} can be read',
+                got=f'0 of {_words(salvage.listed)}',
+                expected='at least one row of an episode',
+            )
+        sentence = f'{path.name}: {_words(kept)} recovered{_lost_words(lost)}'
+        if salvage.attribute('instruction') is None:
+            clean, sentence = False, f'{sentence}; the instruction is lost'
+        # When it was recovered is told in words: on the clock of the take it has no place.
+        writer.add_event('recovered', writer.last_ns, f'{sentence} ({schema.utc_text(now_ns)})')
+        writer.mark_recovered()
+        outcome = salvage.attribute('outcome')
+        writer.close(outcome if outcome in schema.OUTCOMES else 'unknown')
+    except BaseException:
+        writer.discard()
+        raise
+    return Recovery(target, **kept, lost=lost, clean=clean, sentence=sentence)
+
+
+def _new_writer(salvage: Salvage, target: Path, now_ns: int) -> EpisodeWriter:
+    """Begin the new file under its hidden name, with the attributes of the old one."""
+    episode_id = schema.take_name(target)
+    hidden = target.with_name(schema.hidden_name(episode_id))
+    if hidden.exists():  # of a recovery that was killed, or that is under way
+        if is_written(hidden):
+            raise UserError(f'{salvage.path} is being recovered by another process')
+        hidden.unlink()
+    names = [field.name for field in dataclasses.fields(schema.EpisodeInfo)]
+    info = {name: salvage.attribute(name) or '' for name in names}
+    info['instruction'] = info['instruction'] or LOST_INSTRUCTION
+    try:
+        known = json.loads(salvage.attribute('health') or '{}')
+    except ValueError:
+        known = {}
+    return EpisodeWriter(
+        target.parent,
+        schema.EpisodeInfo(**info),
+        _created_ns(salvage, now_ns),
+        episode_id=episode_id,
+        hidden=True,
+        expected_rate_hz=known.get('expected_rate_hz'),
+        timed=known.get('timed', True),
+        proposals='proposals' in salvage.streams,
+    )
+
+
+def _created_ns(salvage: Salvage, now_ns: int) -> int:
+    """Return when the take was begun: by its attribute, else its name, else now."""
+    for text, pattern in (
+        (salvage.attribute('created_utc'), '%Y-%m-%dT%H:%M:%SZ'),
+        (salvage.path.name[:16], '%Y%m%dT%H%M%SZ'),
+    ):
+        try:
+            created = datetime.datetime.strptime(text or '', pattern)
+        except ValueError:
+            continue
+        return int(created.replace(tzinfo=datetime.UTC).timestamp()) * NANOSECONDS
+    return now_ns
+
+
+def _copy(salvage: Salvage, writer: EpisodeWriter) -> dict[str, int]:
+    """Write every row that can be read; return how many of each stream."""
+    kept = dict.fromkeys(salvage.streams, 0)
+    for name, time_ns, text in salvage.events():
+        dropped = schema.dropped_frames(text) if name == 'drop' else 0
+        writer.add_event(name, time_ns, text, dropped=dropped)
+        kept['events'] += 1
+    for twist, stamp_ns, received_ns, source in salvage.commands():
+        source = SOURCE_NAMES.get(source, 'unknown')
+        writer.add_command(Command(twist, stamp_ns, received_ns, source))
+        kept['commands'] += 1
+    for twist, stamp_ns, received_ns in salvage.proposals():
+        writer.add_proposal(twist, stamp_ns, received_ns)
+        kept['proposals'] += 1
+    for encoded, stamp_ns, received_ns in salvage.frames():
+        writer.add_frame(encoded, stamp_ns, received_ns)
+        kept['frames'] += 1
+    return kept
+
+
+def _lost(salvage: Salvage, kept: dict[str, int]) -> dict[str, int]:
+    return {
+        stream: max(salvage.listed[stream] - kept.get(stream, 0), 0) for stream in salvage.streams
+    }
+
+
+def _words(rows: dict[str, int]) -> str:
+    return ', '.join(
+        f'{count} {stream[:-1] if count == 1 else stream}' for stream, count in rows.items()
+    )
+
+
+def _lost_words(lost: dict[str, int]) -> str:
+    missing = {stream: count for stream, count in lost.items() if count}
+    return f'; lost: {_words(missing)}' if missing else ''

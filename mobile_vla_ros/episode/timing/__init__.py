@@ -1,0 +1,1 @@
+"""Which command belongs to which frame, and who gave it."""

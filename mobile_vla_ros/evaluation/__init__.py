@@ -1,0 +1,1 @@
+"""Policies beside baselines that see no image."""

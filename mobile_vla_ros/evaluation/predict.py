@@ -1,0 +1,141 @@
+"""What a network says of every window of some runs, and the dataset that it is asked with."""
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from accelerate import Accelerator
+from accelerate.utils import gather_object
+
+from mobile_vla_ros.data.augment import Augmentation, mirror_instruction
+from mobile_vla_ros.data.dataset import RunDataset
+from mobile_vla_ros.data.feed import Feed
+from mobile_vla_ros.data.frame_cache import FrameCache
+from mobile_vla_ros.data.image_tokens import ImageTokens
+from mobile_vla_ros.data.runs import Run
+from mobile_vla_ros.model.backbone import tokenize
+from mobile_vla_ros.model.bundle import PolicySpec
+from mobile_vla_ros.model.network import VlaNetwork
+
+BATCH_PIECES = 4
+PIECE_FRAMES = 18
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """
+    Predictions for M windows, in the order of the runs.
+
+    :param motion: (M, window, chunk, dims) float32, normalised.
+    :param gripper: (M, window, chunk) float32 logits of the seed's gripper dummy.
+    :param real: (M, window, chunk) bool: steps inside the take whose frames could be read.
+    :param broken: sentences that name the frames that could not.
+    """
+
+    motion: np.ndarray
+    gripper: np.ndarray
+    real: np.ndarray
+    broken: list[str] = field(default_factory=list)
+
+
+def dataset(
+    runs: Sequence[Run],
+    spec: PolicySpec,
+    tokenizer,
+    piece_frames: int,
+    augmentation: Augmentation | None = None,
+    *,
+    blank_images: bool = False,
+    tokens: ImageTokens | None = None,
+    idle_keep: float = 1.0,
+    cache: FrameCache | None = None,
+    corrections: float = 0.0,
+) -> RunDataset:
+    """
+    Return runs as a dataset of what a policy's network takes.
+
+    :param blank_images: show the mean colour instead of every image; a control's dataset always
+        does.
+    :param tokens: image tokens of these runs, computed before.
+    :param idle_keep: share of each idle stretch that is kept.
+    :param cache: frames that another dataset may have decoded already.
+    :param corrections: weight of a person's commands in takeovers; 0: everything weighs the same.
+    """
+    said = {run.instruction for run in runs}
+    instructions = sorted(said | {mirror_instruction(text) for text in said})
+    ids, lengths = tokenize(tokenizer, [spec.prompt(text) for text in instructions])
+    words = {
+        text: row[:length] for text, row, length in zip(instructions, ids, lengths, strict=True)
+    }
+    return RunDataset(
+        runs,
+        spec.actions,
+        spec.image,
+        spec.window,
+        piece_frames,
+        words,
+        augmentation,
+        blank_images=blank_images or spec.blank == 'image',
+        tokens=tokens,
+        idle_keep=idle_keep,
+        cache=cache,
+        corrections=corrections,
+    )
+
+
+@torch.no_grad()
+def predict(
+    network: VlaNetwork,
+    data: RunDataset,
+    *,
+    workers: int = 1,
+    accelerator: Accelerator | None = None,
+) -> Predictions:
+    """
+    Return a network's predictions for every window of a dataset.
+
+    :param workers: threads that decode ahead of the network.
+    :param accelerator: where several processes share the work; each gets all predictions.
+    """
+    process, processes = (
+        (accelerator.process_index, accelerator.num_processes) if (accelerator) else (0, 1)
+    )
+    was_training = network.training
+    network.eval()
+    device = network.action_token.device
+    pieces = [
+        list(range(start, min(start + BATCH_PIECES, len(data))))
+        for start in range(0, len(data), BATCH_PIECES)
+    ]
+    mine = range(process, len(pieces), processes)
+    found = []
+    feed = Feed(data, workers, time.perf_counter)
+    for number, batch in zip(mine, feed.batches([pieces[i] for i in mine]), strict=True):
+        motion, gripper = network(
+            batch['frames'].to(device),
+            batch['text_ids'].to(device),
+            batch['text_lengths'].to(device),
+            batch['frame_counts'],
+            data.window,
+        )
+        found.append(
+            (
+                number,
+                motion.float().cpu().numpy(),
+                gripper.float().cpu().numpy(),
+                batch['real'].numpy(),
+                batch['broken'],
+            )
+        )
+    network.train(was_training)
+    if processes > 1:
+        found = sorted(gather_object(found), key=lambda one: one[0])
+    _, motions, grippers, real, broken = zip(*found, strict=True)
+    return Predictions(
+        np.concatenate(motions),
+        np.concatenate(grippers),
+        np.concatenate(real),
+        sorted({sentence for some in broken for sentence in some}),
+    )

@@ -1,0 +1,1 @@
+"""Images as stored bytes and as camera messages."""

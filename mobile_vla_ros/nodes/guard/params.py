@@ -1,0 +1,176 @@
+"""The guard's parameters, refused in one sentence that names everything wrong with them."""
+
+from dataclasses import dataclass
+
+from rclpy.node import Node
+
+from mobile_vla_ros.errors import UserError
+from mobile_vla_ros.nodes.shared.run import declare
+from mobile_vla_ros.safety.guard import GuardConfig
+from mobile_vla_ros.safety.limits import Limits
+from mobile_vla_ros.safety.preflight import GUARD_CHECKS, INFERENCE_CHECKS, TYPES, check_override
+
+AUTO = 'auto'
+
+
+@dataclass(frozen=True)
+class GuardParams:
+    """What the guard node was started with; ``override`` alone may change afterwards."""
+
+    config: GuardConfig
+    cmd_vel_type: str
+    frame_id: str
+    dry_run: bool
+    arm_at_start: bool
+    expect_policy: bool
+    override: frozenset[str]
+
+
+class _Declared:
+    """Declares parameters one by one, and keeps what is wrong with them for the end."""
+
+    def __init__(self, node: Node):
+        self._node = node
+        self.wrong: list[str] = []
+
+    def __call__(self, name: str, default, description: str, limits=None, read_only=True):
+        try:
+            value = declare(
+                self._node, name, default, description, limits=limits, read_only=read_only
+            )
+        except UserError as error:
+            self.wrong.append(str(error))
+            return default
+        if value is None and not isinstance(default, list):
+            self.wrong.append(f'{name} is an empty list; it is: {description}.')
+            return default
+        return [] if value is None else value  # an empty list has no type to ROS, and no value
+
+    def attempt(self, make, fallback):
+        """Return ``make()``; a ``UserError`` of its is kept."""
+        try:
+            return make()
+        except UserError as error:
+            self.wrong.append(str(error))
+            return fallback
+
+
+def guard_params(node: Node) -> GuardParams:
+    """
+    Declare the guard's parameters and return them.
+
+    :raises UserError: naming every one of them that does not fit.
+    """
+    config, limits, declared = GuardConfig(), Limits(), _Declared(node)
+    rate_hz = declared('rate_hz', 20.0, 'commands a second to the base', (10.0, 100.0))
+    if not 10.0 <= rate_hz <= 100.0:  # nan is in no range, and ROS lets it through
+        declared.wrong.append(f'rate_hz is {rate_hz}, and must be from 10.0 to 100.0.')
+        rate_hz = 20.0
+    kind = declared(
+        'cmd_vel_type',
+        AUTO,
+        'type of the commands: twist, twist_stamped, or auto: '
+        'by who listens, Twist while nobody does; decided while not armed',
+    )
+    if kind not in (AUTO, *TYPES):
+        declared.wrong.append(
+            f'cmd_vel_type is {kind!r}, and must be {AUTO}, {" or ".join(TYPES)}.'
+        )
+    frame_id = declared('frame_id', 'base_link', 'frame of the commands when they are stamped')
+    dry_run = declared('dry_run', False, 'decide and tell everything, and publish no command')
+    arm_at_start = declared(
+        'arm_at_start',
+        False,
+        'arm at start and after faults with nobody '
+        'asked: for the arena alone. Disarms when anybody else listens '
+        '(override: arm_at_start, for another simulator)',
+    )
+    expect_policy = declared(
+        'expect_policy', False, "ask for inference's checks too before arming"
+    )
+    override = declared(
+        'override',
+        [''],
+        'names of checks that do not keep from arming: '
+        + ', '.join((*GUARD_CHECKS, *INFERENCE_CHECKS)),
+        read_only=False,
+    )
+    override = declared.attempt(lambda: check_override(override), frozenset())
+    speeds = {
+        'max_velocity': declared(
+            'max_velocity',
+            list(limits.max_velocity),
+            'speed limits [x, y, theta] in m/s, m/s, '
+            'rad/s; 0.0 for an axis that the base does not have',
+        ),
+        'max_planar_speed_mps': declared(
+            'max_planar_speed_mps',
+            limits.max_planar_speed_mps,
+            'limit of the speed over ground, m/s',
+            (0.01, 10.0),
+        ),
+        'max_acceleration': declared(
+            'max_acceleration',
+            list(limits.max_acceleration),
+            'acceleration limits [x, y, theta] in m/s^2, m/s^2, rad/s^2',
+        ),
+        'stop_distance_m': declared(
+            'stop_distance_m',
+            limits.stop_distance_m,
+            'the speed over ground is limited such '
+            'that the base stands within this distance, m; 0.0: no such limit',
+            (0.0, 100.0),
+        ),
+        'base_deceleration_mps2': declared(
+            'base_deceleration_mps2',
+            limits.base_deceleration_mps2,
+            'how hard the base brakes when it is told zero, m/s^2',
+            (0.01, 50.0),
+        ),
+    }
+    limits = declared.attempt(lambda: Limits(**speeds), limits)
+    times = {
+        'observation_max_age_s': declared(
+            'observation_max_age_s',
+            config.observation_max_age_s,
+            'oldest image, seconds, that a command may come from',
+            (0.02, 10.0),
+        ),
+        'proposal_timeout_s': declared(
+            'proposal_timeout_s',
+            config.proposal_timeout_s,
+            'proposals that were coming are missed after so many seconds',
+            (0.02, 10.0),
+        ),
+        'stamp_tolerance_s': declared(
+            'stamp_tolerance_s',
+            config.stamp_tolerance_s,
+            'how far, seconds, a stamp may lie in the future',
+            (0.0, 1.0),
+        ),
+        'teleop_timeout_s': declared(
+            'teleop_timeout_s',
+            config.teleop_timeout_s,
+            "a person's command is zero when it is older, seconds",
+            (0.05, 5.0),
+        ),
+        'takeover_hold_s': declared(
+            'takeover_hold_s',
+            config.takeover_hold_s,
+            "seconds after a person's last command in which the policy stays out",
+            (0.05, 60.0),
+        ),
+    }
+    config = declared.attempt(
+        lambda: GuardConfig(
+            limits=limits,
+            period_s=1.0 / rate_hz,
+            longest_tick_s=2.0 / rate_hz,
+            disarm_on_fault=not arm_at_start,
+            **times,
+        ),
+        config,
+    )
+    if declared.wrong:
+        raise UserError('the guard does not start: ' + ' '.join(declared.wrong).rstrip('.'))
+    return GuardParams(config, kind, frame_id, dry_run, arm_at_start, expect_policy, override)

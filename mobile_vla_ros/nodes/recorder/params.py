@@ -1,0 +1,149 @@
+"""The recorder's parameters, declared and read; of images, the shadow's too."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+
+from rclpy.node import Node
+from sensor_msgs.msg import CompressedImage
+
+from mobile_vla_ros.errors import UserError
+from mobile_vla_ros.images import messages as images
+from mobile_vla_ros.nodes.shared.run import declare
+
+MEGABYTE = 1_000_000
+
+
+@dataclass(frozen=True)
+class ImageParams:
+    """How images come, and how they are kept."""
+
+    transport: str
+    format: str
+    quality: int
+
+    def encoder(self, kind: type) -> Callable[..., bytes]:
+        """
+        Return what gives the stored bytes of an image message; UserError where it cannot.
+
+        :param kind: of the messages, as ``topics.camera`` says; compressed ones are kept as they
+            came.
+        """
+        if kind is CompressedImage:
+            return images.compressed_bytes
+        return partial(images.encode_message, image_format=self.format, quality=self.quality)
+
+
+def image_params(node: Node) -> ImageParams:
+    """
+    Declare the parameters of a node that keeps images, and return their values.
+
+    :raises UserError: when one has the wrong type or is out of range.
+    """
+    params = ImageParams(
+        declare(
+            node,
+            'image_transport',
+            'raw',
+            'raw (camera/image_raw) or compressed (camera/image_raw/compressed)',
+        ),
+        declare(
+            node, 'image_format', 'jpeg', 'how raw images are stored: jpeg, or png for no loss'
+        ),
+        declare(node, 'jpeg_quality', 90, 'quality of a JPEG', limits=(1, 100)),
+    )
+    if params.format not in images.FORMATS:
+        raise UserError(
+            'unknown image_format', got=repr(params.format), expected=' or '.join(images.FORMATS)
+        )
+    return params
+
+
+@dataclass(frozen=True)
+class RecorderParams:
+    """What the recorder was started with; ``instruction`` may be replaced by the topic."""
+
+    data_dir: str
+    instruction: str
+    operator: str
+    robot: str
+    images: ImageParams
+    flush_period_s: float
+    queue_frames: int
+    queue_bytes: int
+    camera_wait_s: float
+    expected_rate_hz: float
+    disk_floor_bytes: int
+    follow_guard: bool
+
+
+def recorder_params(node: Node) -> RecorderParams:
+    """
+    Declare the recorder's parameters and return their values.
+
+    :raises UserError: when one has the wrong type or is out of range.
+    """
+    return RecorderParams(
+        data_dir=declare(
+            node,
+            'data_dir',
+            '~/mobile_vla_takes',
+            'folder of the episodes; made when it is missing',
+        ),
+        instruction=declare(
+            node,
+            'instruction',
+            '',
+            'what the robot is told, until the topic instruction says otherwise',
+        ),
+        operator=declare(node, 'operator', '', 'who drives; kept with every take'),
+        robot=declare(node, 'robot', '', 'which robot; kept with every take'),
+        images=image_params(node),
+        flush_period_s=declare(
+            node,
+            'flush_period_s',
+            0.5,
+            'seconds of a take that a sudden death may cost',
+            limits=(0.05, 1.0),
+        ),
+        queue_frames=declare(
+            node,
+            'queue_frames',
+            60,
+            'frames that may wait for the disk before one is dropped',
+            limits=(1, 1000),
+        ),
+        queue_bytes=MEGABYTE
+        * declare(
+            node, 'queue_mb', 128, 'memory that these frames may take, MB', limits=(1, 100_000)
+        ),
+        camera_wait_s=declare(
+            node,
+            'camera_wait_s',
+            3.0,
+            'seconds that a start waits for an image before it is refused',
+            limits=(0.0, 60.0),
+        ),
+        expected_rate_hz=declare(
+            node,
+            'expected_rate_hz',
+            0.0,
+            "the camera's rate, which each take is judged by; 0: "
+            'the best two seconds seen before it',
+            limits=(0.0, 1000.0),
+        ),
+        disk_floor_bytes=MEGABYTE
+        * declare(
+            node,
+            'disk_floor_mb',
+            512,
+            'free space that no take may use up, MB',
+            limits=(1, 1_000_000_000),
+        ),
+        follow_guard=declare(
+            node,
+            'follow_guard',
+            False,
+            'a take for each stretch in which the guard is armed, and in it for each instruction',
+        ),
+    )

@@ -1,0 +1,1 @@
+"""A recorded episode through the live inference path."""

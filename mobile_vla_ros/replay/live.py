@@ -1,0 +1,142 @@
+"""A recorded take through the live inference node, held against the same in one process."""
+
+import argparse
+from pathlib import Path
+
+import numpy as np
+
+from mobile_vla_ros.bringup.processes import ProcessEnded, Processes
+from mobile_vla_ros.bringup.share import default_params
+from mobile_vla_ros.bringup.spec import NodeSpec
+from mobile_vla_ros.errors import UserError
+from mobile_vla_ros.model.bundle import PolicySpec, bundle_folder
+from mobile_vla_ros.replay.run import Replayed
+from mobile_vla_ros.rollout.live import isolated, log_folder
+from mobile_vla_ros.types import NANOSECONDS
+
+START_S, SLOWEST_A_FRAME_S = 120.0, 5.0
+# Of every axis: no base is driven here, so none can lack one.
+ANY_VELOCITY = [1000.0, 1000.0, 1000.0]
+
+
+def replay_live(
+    args: argparse.Namespace, found: Replayed, spec: PolicySpec, tolerance: float
+) -> dict:
+    """
+    Show the take to the inference node as a process, and compare what it proposes.
+
+    Nothing leaves this machine, and nobody listens for `cmd_vel`.
+
+    :param args: of `mobile_vla replay`.
+    :param found: what the same path said in one process.
+    :param tolerance: m/s and rad/s.
+    :returns: as `compare`.
+    :raises UserError: when a node ends before its time; its log is kept then.
+    """
+    with log_folder() as log:
+        return compare(_answers(args, found, spec, log), found, tolerance)
+
+
+def _answers(args: argparse.Namespace, found: Replayed, spec: PolicySpec, log: Path) -> list[dict]:
+    """Return the lines of the replay node."""
+    from tqdm import tqdm
+
+    step_s = max([*found.seconds, found.first_s or 0.0, 0.2])
+    inference = NodeSpec(
+        'inference',
+        'inference_node',
+        parameters={
+            'policy': str(bundle_folder(args.policy).resolve()),
+            'instruction': found.instruction,
+            'device': args.device,
+            'precision': args.precision,
+            'torch_threads': args.threads,
+            'offline': args.offline,
+            'image_transport': 'compressed',
+            'max_velocity': ANY_VELOCITY,
+            'use_sim_time': True,
+        },
+        params_files=default_params('drive.yaml'),
+    )
+    shows = NodeSpec(
+        'replay',
+        'replay_node',
+        parameters={
+            'episode': str(args.episode.resolve()),
+            'policy_rate_hz': float(spec.rate_hz),
+            'window': spec.window,
+            'start_s': START_S,
+            'step_s': 10 * step_s,
+            'first_s': 30 + 20 * step_s,
+        },
+        sends_images=True,
+    )
+    plans = int(found.new.sum())
+    limit_s = (
+        START_S
+        + len(found.now_ns)
+        + plans * (SLOWEST_A_FRAME_S + step_s)
+        + float(found.now_ns[-1] - found.now_ns[0]) / NANOSECONDS
+    )
+    bar = tqdm(
+        total=plans, desc='live', unit='plan', leave=False, disable=True if args.json else None
+    )
+    with bar, Processes(log, isolated()) as processes:
+        processes.start(inference)
+        processes.start(shows, finite=True)
+        running = processes['replay']
+        try:
+            processes.wait(
+                'replay', limit_s, lambda: bar.update(len(running.json_lines()) - bar.n)
+            )
+        except (ProcessEnded, TimeoutError) as error:
+            raise UserError(
+                f'it stopped while the take was shown to the live node: {error}'
+            ) from error
+        return running.json_lines()
+
+
+def compare(answers: list[dict], found: Replayed, tolerance: float) -> dict:
+    """
+    Compare live answers with what was said in one process, at the frames that both answered.
+
+    :returns: `equal`; `frames` compared; `worst`, the largest difference (m/s or rad/s), and
+        `worst_at_s`; `withheld`: for each reason, at how many frames the node proposed nothing;
+        and all of it as a `sentence`.
+    """
+    withheld: dict[str, int] = {}
+    differences, at = [], []
+    for answer in answers:
+        if 'withheld' in answer:
+            withheld[answer['withheld']] = withheld.get(answer['withheld'], 0) + 1
+        elif np.isfinite(found.twist[answer['frame'], 0]):
+            differences.append(
+                float(np.abs(np.array(answer['twist']) - found.twist[answer['frame']]).max())
+            )
+            at.append(answer['frame'])
+    silent = int((found.new & found.said).sum()) - len(differences) - sum(withheld.values())
+    if silent > 0:
+        withheld['it said nothing'] = withheld.get('it said nothing', 0) + silent
+    worst = max(differences, default=None)
+    equal = worst is not None and worst <= tolerance
+    place = at[int(np.argmax(differences))] if differences else 0
+    at_s = float(found.now_ns[place] - found.now_ns[0]) / NANOSECONDS
+    if worst is None:
+        sentence = 'the live node proposed nothing at any frame that was compared'
+    else:
+        sentence = (
+            f'the live node says the same at {len(differences)} frames, to {worst:.1g}'
+            if equal
+            else f'the live node says something else: {worst:.3g} m/s or rad/s apart at '
+            f'{at_s:.2f} s (expected at most {tolerance:g}, at {len(differences)} frames)'
+        )
+    for reason, count in withheld.items():
+        sentence += f'; it held back at {count} more: {reason}'
+    return {
+        'equal': equal,
+        'frames': len(differences),
+        'worst': worst,
+        'worst_at_s': at_s if differences else None,
+        'withheld': withheld,
+        'sentence': sentence,
+    }

@@ -1,0 +1,238 @@
+"""A recorded take through the real inference path, in one process."""
+
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+
+from mobile_vla_ros.episode.came import Came, came
+from mobile_vla_ros.episode.storage.reader import Episode
+from mobile_vla_ros.episode.timing.timeline import CommandLog
+from mobile_vla_ros.errors import UserError
+from mobile_vla_ros.rollout.policy_driver import PolicyDriver
+from mobile_vla_ros.runtime.looks import looks
+from mobile_vla_ros.runtime.playback import command_at
+from mobile_vla_ros.runtime.policy import Policy
+from mobile_vla_ros.safety.guard import GuardConfig
+from mobile_vla_ros.types import MAX_INSTRUCTION_CHARS, NANOSECONDS, TWIST_AXES
+
+GAP_PERIODS = 1.5  # of the policy: a longer way from frame to frame leaves a hole in a window
+
+
+class _Shot:
+    """A stored frame that is decoded when the policy looks at it, as in the node."""
+
+    def __init__(self, episode: Episode, index: int, times: Came, side: int):
+        self._episode, self._index, self._side = episode, index, side
+        self.stamp_ns = int(times.stamp_ns[index])
+        self.received_ns = int(times.now_ns[index])
+
+    @cached_property
+    def image(self) -> np.ndarray:
+        """(height, width, 3) uint8, RGB, decoded as for driving."""
+        return self._episode.frame(self._index, self._side).image
+
+
+@dataclass
+class Replayed:
+    """
+    What a policy says along a take.
+
+    :param now_ns: (N,) int64 when each frame came; `stamp_ns` (N,) when it was taken.
+    :param twist: (N, 6) m/s and rad/s: what playback commands as the frame has been looked at;
+        NaN where it commands nothing.
+    :param new: (N,) bool: the frame gave a plan.
+    :param driven: (N, 6) what was driven then; `before` (N, 6) a period of the policy earlier.
+    :param seconds: of each step that encoded one frame; `first_s` of the first step.
+    :param gaps: sentences: where frames are missing; `refused`: where no window was full, or a
+        frame could not be read; `notes`: anything else about the take.
+    """
+
+    instruction: str
+    now_ns: np.ndarray
+    stamp_ns: np.ndarray
+    twist: np.ndarray
+    new: np.ndarray
+    driven: np.ndarray
+    before: np.ndarray
+    seconds: list[float] = field(default_factory=list)
+    first_s: float | None = None
+    gaps: list[str] = field(default_factory=list)
+    refused: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+    @property
+    def said(self) -> np.ndarray:
+        """(N,) bool: something is commanded there."""
+        return np.isfinite(self.twist[:, 0])
+
+
+def instruction_of(episode: Episode, given: str | None) -> str:
+    """
+    Return what the policy is to be told.
+
+    :raises UserError: when neither the user nor the take says anything, or more than a policy
+        follows.
+    """
+    told = (episode.instruction if given is None else given).strip()
+    if not told:
+        raise UserError(
+            f'{episode.path} has no instruction' if given is None else 'the instruction is empty',
+            remedy='give one with --instruction TEXT',
+        )
+    if len(told) > MAX_INSTRUCTION_CHARS:
+        raise UserError(
+            'the instruction is too long',
+            got=f'{len(told)} letters',
+            expected=f'at most {MAX_INSTRUCTION_CHARS}',
+            remedy='give a shorter one with --instruction TEXT',
+        )
+    return told
+
+
+def replay(
+    path: Path, policy: Policy, instruction: str | None, bar=lambda frames: frames
+) -> Replayed:
+    """
+    Show a policy the frames of a take at the times at which they came.
+
+    :param bar: wraps what is gone through, to draw progress.
+    :raises UserError: when the take cannot be read, or holds no frame, or nothing is asked for.
+    """
+    with Episode.open(path) as episode:
+        told = instruction_of(episode, instruction)
+        if not len(episode):
+            raise UserError(f'{path} holds no frame', remedy='take another episode')
+        times, spec = came(episode), policy.spec
+        finite = np.isfinite(episode.commands.twist).all(-1)
+        driven, before = _commands(episode, finite, times.now_ns, spec)
+        count = len(episode)
+        found = Replayed(
+            told,
+            times.now_ns,
+            times.stamp_ns,
+            np.full((count, 6), np.nan),
+            np.zeros(count, bool),
+            driven,
+            before,
+        )
+        found.notes = _notes(episode, finite, times, spec)
+        found.gaps = _gaps(times, spec.rate_hz)
+        looked = looks(times.stamp_ns, spec.rate_hz, spec.window)
+        found.refused = _refused(times, looked)
+        _drive(episode, times, policy, found, looked, bar(range(count)))
+    return found
+
+
+def _drive(
+    episode: Episode,
+    times: Came,
+    policy: Policy,
+    found: Replayed,
+    looked: list[bool | None],
+    frames: Iterable[int],
+) -> None:
+    driver = PolicyDriver(policy)
+    driver.reset(found.instruction)
+    for index in frames:
+        shot = _Shot(episode, index, times, policy.spec.image.size)
+        plan, encoded = driver.plan, getattr(policy, 'encoded_frames', 0)
+        started = time.perf_counter()
+        try:
+            driver.see(shot)
+        except UserError as error:  # a frame that cannot be read; the node has no plan then
+            driver.plan = None
+            found.refused.append(f'at {_at(times, index):.2f} s: {error}')
+        took = time.perf_counter() - started
+        if looked[index] is False:  # the node holds then, and does not play the old plan on
+            driver.plan = None
+        if driver.plan is None:
+            continue
+        if driver.plan is not plan:
+            found.new[index] = True
+            if found.first_s is None:
+                found.first_s = took
+            elif getattr(policy, 'encoded_frames', 0) - encoded == 1:
+                found.seconds.append(took)
+        twist = command_at(driver.plan, shot.received_ns)
+        if twist is not None:
+            found.twist[index] = twist
+
+
+def _commands(
+    episode: Episode, finite: np.ndarray, now_ns: np.ndarray, spec
+) -> tuple[np.ndarray, np.ndarray]:
+    received_ns, twist = episode.commands.received_ns[finite], episode.commands.twist[finite]
+    order = np.argsort(received_ns, kind='stable')
+    log = CommandLog(received_ns[order], twist[order], spec.command_max_age_s)
+    period_ns = round(NANOSECONDS / spec.rate_hz)
+    return log.at(now_ns)[0], log.at(now_ns - period_ns)[0]
+
+
+def _at(times: Came, index: int) -> float:
+    return float(times.now_ns[index] - times.now_ns[0]) / NANOSECONDS
+
+
+def _notes(episode: Episode, finite: np.ndarray, times: Came, spec) -> list[str]:
+    notes = [times.note] if times.note else []
+    late_s = float(np.median(times.now_ns - times.stamp_ns)) / NANOSECONDS
+    oldest_s = GuardConfig().observation_max_age_s
+    if late_s > oldest_s:
+        notes.append(
+            f'images came {late_s:.2f} s after they were taken; by default the guard '
+            f'drives by none older than {oldest_s:g} s'
+        )
+    if not episode.complete:
+        notes.append('the take was never finished: what was flushed of it is replayed')
+    twist = episode.commands.twist[finite]
+    if not finite.all():
+        notes.append(f'{int((~finite).sum())} commands are no finite numbers: they are left out')
+    if not len(twist):
+        notes.append('the take holds no command: what was driven counts as zero')
+    other = [
+        axis
+        for column, axis in enumerate(TWIST_AXES)
+        if axis not in spec.actions.axes and twist[:, column].any()
+    ]
+    if other:
+        notes.append(f'the take drives {", ".join(other)} too, which this policy does not know')
+    return notes
+
+
+def _gaps(times: Came, rate_hz: float) -> list[str]:
+    """Name the holes between stamps that are too wide for a window, and stamps that go back."""
+    steps_s = np.diff(times.stamp_ns) / NANOSECONDS
+    found = []
+    for index in np.flatnonzero((steps_s > GAP_PERIODS / rate_hz) | (steps_s <= 0)):
+        what = (
+            f'{steps_s[index]:.2f} s without a frame'
+            if steps_s[index] > 0
+            else f'stamps go back by {-steps_s[index]:.3f} s'
+        )
+        found.append(f'at {_at(times, index):.2f} s: {what}')
+    return found
+
+
+def _refused(times: Came, looked: list[bool | None]) -> list[str]:
+    """Name the stretches in which a frame was due and had no full window."""
+    found, first, count = [], None, 0
+    for index, plan in enumerate([*looked, True]):
+        if plan is False:
+            first, count = (index, 1) if first is None else (first, count + 1)
+        elif plan and first is not None:
+            end = f'to {_at(times, index):.2f} s' if index < len(times.now_ns) else 'to the end'
+            why = (
+                'the window has a gap'
+                if first
+                else 'the first window fills'
+                if index < len(times.now_ns)
+                else 'the window is never full'
+            )
+            found.append(
+                f'at {_at(times, first):.2f} s {end}: {count} frames without a plan, {why}'
+            )
+            first = None
+    return found

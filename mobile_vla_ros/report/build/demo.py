@@ -1,0 +1,326 @@
+"""What the demo says at its end: a table on the terminal and a page."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+
+from mobile_vla_ros import __version__
+from mobile_vla_ros.cli.demo import LIVE_SUITE, POLICY
+from mobile_vla_ros.model.bundle import PolicySpec, read_spec
+from mobile_vla_ros.report.figures import plots
+from mobile_vla_ros.report.pages import page
+from mobile_vla_ros.report.pages.trials_page import span
+
+PICTURES = 8
+WHAT = {
+    'zero': 'stand still',
+    'mean_action': 'mean action',
+    'mean_per_step': 'mean action of each step',
+    'mean_per_position_and_step': 'mean of each place and step',
+    'repeat_last': 'repeat the last command',
+}
+
+
+def _rows(spec: PolicySpec) -> list[tuple[str, dict]]:
+    metrics = spec.metrics
+    return [
+        ('policy', metrics['policy']),
+        ('policy, no image', metrics['policy']['image_blanked']),
+        *((WHAT[name], metrics['baselines'][name]) for name in WHAT),
+    ]
+
+
+def _cells(spec: PolicySpec) -> tuple[list[str], list[list[str]]]:
+    axes = list(zip(spec.actions.axes, spec.actions.units, strict=True))
+    head = ['on held-out takes', 'loss_arm_act'] + [
+        f'{axis} {name}' for axis, unit in axes for name in (f'MAE {unit}', f'RMSE {unit}', 'R²')
+    ]
+    rows = []
+    for name, row in _rows(spec):
+        cells = [name, f'{row["loss_arm_act"]:.5f}']
+        for axis, _ in axes:
+            r2 = row[axis]['r2']
+            cells += [
+                f'{row[axis]["mae"]:.3f}',
+                f'{row[axis]["rmse"]:.3f}',
+                '–' if r2 is None else f'{r2:.2f}',
+            ]
+        rows.append(cells)
+    return head, rows
+
+
+def _closed_loop(results: dict[str, dict[str, dict]]) -> tuple[list[str], list[list[str]]]:
+    """Return head and rows: who drove, and each suite's success and collisions."""
+    suites = list(dict.fromkeys(suite for result in results.values() for suite in result))
+    head = ['in scenes that no take has', *suites, 'collisions']
+    rows = []
+    for name, result in results.items():
+        cells = []
+        for suite in suites:
+            if suite not in result:
+                cells.append('–')
+                continue
+            cells.append(
+                f'{result[suite]["success_rate"]:.0%} ({span(result[suite]["success_interval"])})'
+            )
+        trials = sum(entry['trials'] for entry in result.values())
+        hit = sum(entry['collision_rate'] * entry['trials'] for entry in result.values())
+        rows.append([name, *cells, f'{hit / trials:.1%}'])
+    return head, rows
+
+
+def table(policy: Path, results: dict[str, dict[str, dict]], live: list[dict]) -> str:
+    """Return the tables as text for a terminal."""
+    text = '\n\n'.join(
+        '\n'.join(
+            '  '.join(
+                cell.ljust(width) if column == 0 else cell.rjust(width)
+                for column, (cell, width) in enumerate(zip(row, widths, strict=True))
+            )
+            for row in rows
+        )
+        for head, body in (_cells(read_spec(policy)), _closed_loop(results))
+        for rows in [[head, *body]]
+        for widths in [[max(len(row[column]) for row in rows) for column in range(len(rows[0]))]]
+    )
+    return f'{text}\n\nlive, through the nodes: {_live(results, live)}'
+
+
+def _live(results: dict[str, dict[str, dict]], live: list[dict]) -> str:
+    """Say how the live drives ended beside the same scenes in one process."""
+    success = sum(trial['outcome'] == 'success' for trial in live)
+    same = {entry['scene']: entry['outcome'] for entry in results[POLICY][LIVE_SUITE]['outcomes']}
+    both = [trial for trial in live if trial['trial'] in same]
+    alike = sum(trial['outcome'] == same[trial['trial']] for trial in both)
+    return (
+        f'{success} of {len(live)} scenes of {LIVE_SUITE} reached; {alike} of {len(both)} '
+        'ended as in one process'
+    )
+
+
+def write_report(
+    path: Path,
+    *,
+    policy: Path,
+    takes: Path,
+    results: dict[str, dict[str, dict]],
+    live: list[dict],
+    seconds: dict[str, float],
+    speeds: tuple[float, float],
+) -> Path:
+    """
+    Write the page; the takes and the training's history are shown where they are there.
+
+    :param results: who drove, to suite, to what `mobile_vla simulate --json` says.
+    :param live: what `cli.live.drive_live` returned.
+    :param speeds: the arena's time against real time while recording and while driving live.
+    """
+    spec = read_spec(policy)
+    ours = results[POLICY]
+    blind = best_control(results)
+    head, rows = _cells(spec)
+    parts = [
+        page.paragraph(_verdict(spec, results)),
+        page.cards(
+            [
+                *(
+                    (
+                        f'{entry["success_rate"]:.0%}',
+                        f'{suite}: success of {entry["trials"]} trials',
+                        _mood(entry['success_rate'] > blind),
+                    )
+                    for suite, entry in ours.items()
+                ),
+                (f'{blind:.0%}', 'the best of the blind and the deaf on swap', ''),
+                (f'{seconds["all"] / 60:.1f} min', 'from nothing to this page', ''),
+            ]
+        ),
+        page.heading('Driving what it has never seen'),
+        page.paragraph(
+            'unseen_layouts: new scenes of the kind that the takes show. unseen_pairs: '
+            'the target is of a colour and a shape that no take shows together. '
+            'unseen_wording: told in sentences that no take has. swap: the same scene '
+            'twice, the second time with another instruction; only both right count. '
+            'The controls were trained on the same takes in the same way, but for what '
+            'they are not given.'
+        ),
+        page.table(*_closed_loop(results), ours=[0]),
+        page.figure(
+            plots.success_bars(
+                [
+                    (
+                        name,
+                        round(result['swap']['success_rate'] * result['swap']['trials']),
+                        result['swap']['trials'],
+                    )
+                    for name, result in results.items()
+                ]
+            ),
+            'Both drives of a swap right. Bars: share of trials; lines: 95 % intervals (Wilson).',
+        ),
+        page.paragraph(
+            'Every failure can be played frame by frame in driven/policy/report.html, '
+            'beside this page.'
+        ),
+        page.heading('Through the live nodes'),
+        page.paragraph(
+            f'The same policy in the inference node, behind the guard, over DDS, at '
+            f'{speeds[1]:g} times real time: {_live(results, live)}.'
+        ),
+        page.figure(
+            plots.top_down(_plans(live)),
+            'The live drives from above, forward is up; the target has a dashed ring. A '
+            'dot ends in success, a cross does not; a red title is a failure.',
+        ),
+        page.heading('Predicting the takes it was not trained on'),
+        page.paragraph(
+            'Beside predictors that see no image. loss_arm_act is the loss in the '
+            "seed run's accounting, which averages four padded zeros in."
+        ),
+        page.table(head, rows, ours=[0]),
+    ]
+    history = policy.parent / 'history.json'
+    if history.is_file():
+        past = json.loads(history.read_text())
+        parts.append(
+            page.figure(
+                plots.loss_curve(
+                    [row['train_loss'] for row in past],
+                    [row['val_loss'] for row in past],
+                    {
+                        WHAT[name]: entry['loss']
+                        for name, entry in spec.metrics['baselines'].items()
+                    },
+                ),
+                'Huber loss on the real axes by epoch; dotted: what is reached without any image.',
+            )
+        )
+    if takes.is_dir():
+        parts += [
+            page.heading('What it sees, and what it would do'),
+            page.paragraph(
+                'Frames of held-out takes. White: what was driven. Yellow: what '
+                'the policy predicts from this frame and the three before it.'
+            ),
+            page.images(_pictures(policy, spec, takes)),
+        ]
+    parts += [
+        page.heading('How this was made'),
+        page.code(
+            'mobile_vla demo\n'
+            + '\n'.join(
+                f'# {name}: {value:.0f} s' for name, value in seconds.items() if name != 'all'
+            )
+        ),
+        page.paragraph(
+            f'mobile_vla_ros {__version__}; backbone {spec.backbone.id}; '
+            f'{len(spec.data["train_episodes"])} takes to train, '
+            f'{len(spec.data["val_episodes"])} held out, recorded at {speeds[0]:g} '
+            f'times real time; window {spec.window}, chunk {spec.chunk}, '
+            f'{spec.rate_hz:g} Hz.'
+        ),
+    ]
+    return page.write(
+        path,
+        page.page(
+            'From takes to a drive',
+            'mobile_vla demo: recorded, trained and driven on this machine',
+            parts,
+        ),
+    )
+
+
+def best_control(results: dict[str, dict[str, dict]]) -> float:
+    """Return the largest success rate on swap of those that are not the policy."""
+    return max(
+        result['swap']['success_rate'] for name, result in results.items() if name != POLICY
+    )
+
+
+def _mood(good: bool) -> str:
+    return 'good' if good else 'bad'
+
+
+def _verdict(spec: PolicySpec, results: dict[str, dict[str, dict]]) -> str:
+    unbeaten = sorted(set(spec.metrics['baselines']) - set(spec.metrics['policy']['better_than']))
+    layouts, swap = results[POLICY][LIVE_SUITE], results[POLICY]['swap']
+    blind = best_control(results)
+    eyes = (
+        'It uses its eyes and its ears'
+        if swap['success_rate'] > blind
+        else 'It does NOT use both its eyes and its ears'
+    )
+    blindness = (
+        'On held-out takes it predicts better than every baseline that sees no image.'
+        if not unbeaten
+        else 'On held-out takes it is NOT better than: '
+        + ', '.join(WHAT[name] for name in unbeaten)
+        + '.'
+    )
+    return (
+        f'The policy did what it was told in {layouts["success_rate"]:.0%} of '
+        f'{layouts["trials"]} new scenes. {eyes}: told two different things in the same '
+        f'scene it did both in {swap["success_rate"]:.0%} of {swap["trials"]}; a policy that '
+        f'is kept from seeing or hearing, or that always does the same, in at most '
+        f'{blind:.0%}. {blindness}'
+    )
+
+
+def _plans(live: list[dict]) -> list[plots.Plan]:
+    from mobile_vla_ros.sim.suites import scene
+
+    plans = []
+    for trial in live:
+        world = scene(LIVE_SUITE, trial['trial'])
+        things = [
+            plots.Thing(
+                thing.shape, thing.rgb, thing.x, thing.y, thing.radius, number == world.task.target
+            )
+            for number, thing in enumerate(world.objects)
+        ]
+        plans.append(
+            plots.Plan(
+                trial['instruction'],
+                things,
+                [('policy', [row[:2] for row in trial['path']], trial['outcome'])],
+            )
+        )
+    return plans
+
+
+def _pictures(policy: Path, spec: PolicySpec, takes: Path) -> list[tuple[np.ndarray, str]]:
+    """Return frames of held-out takes with the driven and the predicted velocity."""
+    from mobile_vla_ros.data.runs import Sampling, load_runs
+    from mobile_vla_ros.episode.storage.reader import Episode
+    from mobile_vla_ros.runtime.overlay import DRIVEN, PREDICTED, draw_arrows
+    from mobile_vla_ros.runtime.policy import VlaPolicy
+
+    held_out = [takes / f'{name}.h5' for name in spec.data['val_episodes']]
+    runs, _ = load_runs(
+        [path for path in held_out if path.is_file()],
+        Sampling(spec.rate_hz, spec.window, spec.chunk, spec.command_max_age_s),
+    )
+    driver = VlaPolicy.load(policy)
+    full_speed = max(spec.actions.scale)
+    pictures = []
+    for number, run in enumerate(runs[:PICTURES]):
+        # An early, a middle or a late frame, in turn.
+        last = spec.window - 1 + (len(run.frames) - spec.window) * (1 + 3 * (number % 3)) // 10
+        with Episode.open(run.path) as episode:
+            window = [
+                episode.frame(int(row)) for row in run.frames[last - spec.window + 1 : last + 1]
+            ]
+        driver.reset()
+        plan = driver.infer(window, run.instruction)
+        pictures.append(
+            (
+                draw_arrows(
+                    window[-1].image,
+                    [(run.ahead[last, 0], DRIVEN), (plan.twists[0], PREDICTED)],
+                    full_speed,
+                ),
+                run.instruction,
+            )
+        )
+    return pictures

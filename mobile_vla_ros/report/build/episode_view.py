@@ -1,0 +1,208 @@
+"""What the page of `mobile_vla episodes view` shows of one take, read from its file."""
+
+import io
+from pathlib import Path
+
+import numpy as np
+
+from mobile_vla_ros.episode.catalog.row import UNFINISHED
+from mobile_vla_ros.episode.quality.verdict import WORST_GAP_PERIODS, WORST_GAP_S
+from mobile_vla_ros.episode.storage import schema
+from mobile_vla_ros.episode.storage.reader import Commands, Episode
+from mobile_vla_ros.episode.timing.timeline import COMMAND_MAX_AGE_S, frame_times
+from mobile_vla_ros.errors import UserError
+from mobile_vla_ros.report.pages.episodes_page import SOURCES, TakeView
+
+BASE64 = 4 / 3
+JPEG_QUALITY = 62
+ROW_BYTES = 30  # a command as JSON
+MOST_PARTS = 200  # of a take whose commands are too many: each part keeps its extremes
+# Measures of the verdict: key, name, how it is written.
+MEASURES = (
+    ('frame_rate_hz', 'frames a second', '{:.1f}'),
+    ('expected_rate_hz', 'expected', '{:.1f}'),
+    ('command_rate_hz', 'commands a second', '{:.1f}'),
+    ('worst_gap_s', 'worst gap', '{:.2f} s'),
+    ('skew_s', 'camera clock behind', '{:.3f} s'),
+    ('clock', 'camera clock', '{}'),
+    ('drops', 'frames dropped', '{}'),
+    ('idle_share', 'idle', '{:.0%}'),
+    ('frozen_share', 'picture frozen', '{:.0%}'),
+    ('dark_share', 'dark', '{:.0%}'),
+    ('blurred_share', 'blurred', '{:.0%}'),
+)
+FACTS = (
+    ('created_utc', 'recorded'),
+    ('robot', 'robot'),
+    ('operator', 'operator'),
+    ('image_topic', 'camera'),
+    ('command_topic', 'commands'),
+    ('origin', 'imported from'),
+)
+
+
+def take_view(path: Path, most: int, side: int, budget: int) -> TakeView:
+    """
+    Read what the page shows of a take.
+
+    :param most: pictures at most; side: pixels of their longer side.
+    :param budget: bytes on the page; fewer pictures are taken where it is too small.
+    :raises UserError: when the file cannot be read as an episode.
+    """
+    with Episode.open(path) as episode:
+        frames_ns = np.asarray(frame_times(episode.frame_stamp_ns, episode.frame_received_ns)[0])
+        commands = episode.commands
+        ends = (
+            [
+                (times.min(), times.max())
+                for times in (frames_ns, commands.received_ns)
+                if len(times)
+            ]
+            or [(event.time_ns,) * 2 for event in episode.events]
+            or [(0, 0)]
+        )
+        origin_ns = min(first for first, _ in ends)
+        span_s = _seconds(max(last for _, last in ends), origin_ns)
+        times_s = _seconds(frames_ns, origin_ns)
+        rows, hold_s = _rows(commands, origin_ns, budget)
+        proposals = []
+        if episode.proposals is not None:
+            proposals, proposed_s = _rows(episode.proposals, origin_ns, budget)
+            hold_s = max(hold_s, proposed_s)
+        index, pictures, size = _pictures(
+            episode,
+            most,
+            side,
+            (budget - ROW_BYTES * len(rows + proposals)) / BASE64,
+            np.argsort(frames_ns, kind='stable'),
+        )  # some may have been overtaken on their way
+        health = episode.health or {}
+        reasons = list(health.get('reasons', ['the take was never finished']))
+        lost = sum(not picture for picture in pictures)
+        if lost:
+            reasons.append(f'{lost} of {len(pictures)} pictures looked at cannot be read')
+        return TakeView(
+            name=schema.take_name(path),
+            instruction=episode.instruction,
+            outcome=episode.outcome,
+            verdict=_verdict(episode),
+            reasons=reasons,
+            duration_s=float(np.ptp(times_s)) if len(times_s) else 0.0,
+            frames=len(episode),
+            span=(0.0, float(span_s)),
+            times=[round(float(times_s[row]), 3) for row in index],
+            index=index,
+            pictures=pictures,
+            max_age_s=hold_s,
+            rows=rows,
+            proposals=proposals,
+            gaps=_gaps(times_s, span_s),
+            events=[
+                [round(float(_seconds(event.time_ns, origin_ns)), 3), event.name, event.text]
+                for event in episode.events
+            ],
+            measures=_measures(episode, health, size),
+        )
+
+
+def _seconds(time_ns, origin_ns):
+    return (time_ns - origin_ns) / 1e9
+
+
+def _rows(stream: Commands, origin_ns: int, budget: int) -> tuple[list[list], float]:
+    """Return the commands or proposals that are shown, and for how many seconds one holds."""
+    finite = np.isfinite(stream.twist).all(axis=1)  # of a policy anything may come
+    rows = np.column_stack(
+        [_seconds(stream.received_ns, origin_ns), stream.twist[:, [0, 1, 5]], stream.source]
+    )[finite]
+    rows, hold_s = _extremes(rows[np.argsort(rows[:, 0], kind='stable')], budget // 3)
+    return [
+        [round(float(value), 3) for value in row[:4]] + [_source(row[4])] for row in rows
+    ], hold_s
+
+
+def _source(number: float) -> int:
+    return int(number) if number < len(SOURCES) else 0
+
+
+def _verdict(episode: Episode) -> str:
+    if episode.path.suffix == '.part':
+        return UNFINISHED
+    return (episode.health or {}).get('verdict', UNFINISHED)
+
+
+def _extremes(rows: np.ndarray, budget: int) -> tuple[np.ndarray, float]:
+    """
+    Thin out commands where they are too many.
+
+    :returns: of each part of the take the rows that reach furthest on each axis; for how many
+        seconds one of them holds at most.
+    """
+    parts = min(MOST_PARTS, max(10, budget // (6 * ROW_BYTES)))
+    if len(rows) <= 6 * parts:
+        return rows, COMMAND_MAX_AGE_S
+    kept = {0, len(rows) - 1}
+    for part in np.array_split(np.arange(len(rows)), parts):
+        for axis in (1, 2, 3):
+            kept |= {part[rows[part, axis].argmin()], part[rows[part, axis].argmax()]}
+    return rows[sorted(kept)], max(COMMAND_MAX_AGE_S, float(np.ptp(rows[:, 0])) / parts)
+
+
+def _gaps(times_s: np.ndarray, span_s: float) -> list[list[float]]:
+    """Return where frames are missing: the same rule that the verdict goes by."""
+    times_s = np.sort(times_s)
+    period_s = float(np.median(np.diff(times_s))) if len(times_s) > 1 else 0.0
+    edges = np.concatenate([[0.0], times_s, [span_s]])
+    return [
+        [round(float(edges[row]), 3), round(float(edges[row + 1]), 3)]
+        for row in np.flatnonzero(np.diff(edges) > max(WORST_GAP_S, WORST_GAP_PERIODS * period_s))
+    ]
+
+
+def _pictures(episode: Episode, most: int, side: int, budget: float, order: np.ndarray):
+    """
+    Take pictures at even distances, as many as the budget allows but one at least.
+
+    :param order: (N,) rows of the frames in the order of their times.
+    :returns: their rows in the episode, JPEG files (empty where one cannot be read), and the
+        size of the camera's image as text.
+    """
+    if not len(episode):
+        return [], [], ''
+    middle, size = _reduced(episode, len(episode) // 2, side)
+    count = int(max(1, min(most, len(episode), budget / max(len(middle), 1000))))
+    if count == 1:
+        return [len(episode) // 2], [middle], size
+    rows = order[np.unique(np.linspace(0, len(episode) - 1, count).round().astype(int))].tolist()
+    return rows, [_reduced(episode, row, side)[0] for row in rows], size
+
+
+def _reduced(episode: Episode, row: int, side: int) -> tuple[bytes, str]:
+    from PIL import Image, UnidentifiedImageError
+
+    try:
+        image = Image.open(io.BytesIO(episode.encoded(row)))
+        size = f'{image.width} × {image.height}'
+        # A JPEG is decoded at a lower scale right away.
+        image.thumbnail((side, side), Image.Resampling.BILINEAR)
+        buffer = io.BytesIO()
+        image.convert('RGB').save(buffer, 'JPEG', quality=JPEG_QUALITY)
+    except (UserError, UnidentifiedImageError, OSError):
+        return b'', ''
+    return buffer.getvalue(), size
+
+
+def _measures(episode: Episode, health: dict, size: str) -> dict[str, str]:
+    measures = {
+        name: str(episode.attributes[key]) for key, name in FACTS if episode.attributes.get(key)
+    }
+    if size:
+        measures['image'] = size
+    if episode.attributes.get('recovered'):
+        measures['recovered'] = 'yes'
+    measures |= {
+        name: form.format(health[key])
+        for key, name, form in MEASURES
+        if health.get(key) not in (None, '')
+    }
+    return measures

@@ -1,0 +1,35 @@
+"""What a policy said along a take and what was driven, drawn over time."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+from mobile_vla_ros.report.figures.plots import GREY, POLICY
+
+
+def write_png(
+    path: Path,
+    title: str,
+    seconds: Sequence[float],
+    axes: Mapping[str, tuple[str, Sequence[float], Sequence[float]]],
+) -> None:
+    """
+    Write a picture with one panel an axis.
+
+    :param seconds: (N,) of each instant, from the take's start.
+    :param axes: name → unit, predicted (N,) with NaN where nothing was, driven (N,).
+    """
+    drawing = Figure(figsize=(10, 0.9 + 2.4 * len(axes)))
+    FigureCanvasAgg(drawing)
+    panels = drawing.subplots(len(axes), 1, squeeze=False, sharex=True)[:, 0]
+    for panel, (name, (unit, predicted, driven)) in zip(panels, axes.items(), strict=True):
+        panel.axhline(0, color=GREY, linewidth=0.6)
+        panel.step(seconds, driven, where='post', color=GREY, label='driven')
+        panel.plot(seconds, predicted, color=POLICY, linewidth=1.6, label='predicted')
+        panel.set_ylabel(f'{name} [{unit}]')
+    panels[0].set_title(title, fontsize=10)
+    panels[0].legend(frameon=False, loc='upper right')
+    panels[-1].set_xlabel('seconds')
+    drawing.savefig(path, format='png', dpi=110, bbox_inches='tight')

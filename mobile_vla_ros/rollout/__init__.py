@@ -1,0 +1,1 @@
+"""Closed-loop trials in the arena, in process or through live nodes."""
