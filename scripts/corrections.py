@@ -67,7 +67,7 @@ def parse(argv=None) -> argparse.Namespace:
 def record(args: argparse.Namespace, takes: Path) -> list[dict]:
     """Drive, correct and record; return what the runner says of each drive."""
     from mobile_vla_ros.bringup.stacks import DRIVE
-    from mobile_vla_ros.model.bundle import bundle_folder
+    from mobile_vla_ros.model.builtin import bundle_folder
     from mobile_vla_ros.rollout.live import isolated, run_trials
 
     kept = args.out / 'drives.json'
@@ -189,7 +189,7 @@ def main(argv=None) -> int:
     sys.path.insert(0, str(ROOT))
     os.environ.setdefault('OMP_NUM_THREADS', '1')
     from mobile_vla_ros.errors import UserError
-    from mobile_vla_ros.report.shares import wilson
+    from mobile_vla_ros.report.figures.plots import wilson
 
     if not 1 <= args.drives <= MOST_DRIVES:
         print(

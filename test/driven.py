@@ -10,7 +10,7 @@ from rclpy.qos import QoSProfile, qos_profile_sensor_data
 from ros_helpers import status_values, wait_until
 from sensor_msgs.msg import Image
 
-from mobile_vla_ros.nodes.shared.run import LATCHED, status_message
+from mobile_vla_ros.nodes.shared.messages import LATCHED, status_message
 from mobile_vla_ros.safety.status import GuardStatus, State
 
 OK, HOLD, FAULT = DiagnosticStatus.OK, DiagnosticStatus.WARN, DiagnosticStatus.ERROR

@@ -11,6 +11,7 @@ import numpy as np
 from episode_takes import encoded
 from PIL import Image
 
+from mobile_vla_ros.episode.quality.judge import judge
 from mobile_vla_ros.episode.storage import disk
 from mobile_vla_ros.episode.storage.reader import Episode
 from mobile_vla_ros.episode.storage.recording import Recording
@@ -90,7 +91,7 @@ def fill_disk(folder: Path, floor_bytes: int, others_fill: bool):
             'outcome': episode.outcome,
             'right': [episode.encoded(i) == images[i % 8] for i in range(len(episode))],
             'commands': len(episode.commands),
-            'same_verdict': episode.judge() == episode.health,
+            'same_verdict': judge(episode) == episode.health,
             'events': [[e.name, e.text] for e in episode.events],
         }
     _fill_up(folder / 'rest')

@@ -4,6 +4,7 @@ import numpy as np
 from episode_takes import CREATED_NS, encoded
 
 from mobile_vla_ros.data.runs import Run
+from mobile_vla_ros.episode.quality.judge import judge
 from mobile_vla_ros.episode.storage.reader import Episode
 from mobile_vla_ros.episode.storage.schema import EpisodeInfo
 from mobile_vla_ros.episode.storage.writer import EpisodeWriter
@@ -58,5 +59,5 @@ def write_worth(folder, verdict, number=0, *, finished=True):
         writer.abandon()
         path = writer.part_path.rename(writer.final_path)
     with Episode.open(path) as episode:
-        assert episode.judge()['verdict'] == verdict
+        assert judge(episode)['verdict'] == verdict
     return path

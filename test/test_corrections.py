@@ -15,7 +15,7 @@ from mobile_vla_ros.cli.main import main
 from mobile_vla_ros.cli.train import parse
 from mobile_vla_ros.data.dataset import RunDataset, collate
 from mobile_vla_ros.data.runs import Sampling, read_takes
-from mobile_vla_ros.episode.storage.reader import Commands, Event
+from mobile_vla_ros.episode.records import Commands, Event
 from mobile_vla_ros.episode.storage.schema import EpisodeInfo
 from mobile_vla_ros.episode.storage.writer import EpisodeWriter
 from mobile_vla_ros.episode.timing import corrections

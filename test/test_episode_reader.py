@@ -23,6 +23,7 @@ from mobile_vla_ros.images.stored import decode
 READ_WITH_ZEROS = """
 import sys
 from pathlib import Path
+from mobile_vla_ros.episode.quality.judge import judge
 from mobile_vla_ros.episode.storage.reader import Episode
 from mobile_vla_ros.errors import UserError
 whole, bad = Path(sys.argv[1]).read_bytes(), Path(sys.argv[2])
@@ -39,7 +40,7 @@ for case in sys.argv[3:]:
                 except UserError as error:
                     assert str(bad) in str(error), error
             print(good, flush=True)
-            episode.judge()
+            judge(episode)
     except UserError as error:
         assert str(bad) in str(error), error
         print('refused', flush=True)

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from episode_takes import CREATED_NS, encoded
 
+from mobile_vla_ros.episode.quality.judge import judge
 from mobile_vla_ros.episode.storage.reader import Episode
 from mobile_vla_ros.episode.storage.recording import Recording
 from mobile_vla_ros.episode.storage.schema import EpisodeInfo
@@ -61,7 +62,7 @@ def test_full_queue_drops_whole_frames_at_once(recording):
         (event,) = episode.events
         assert (event.name, event.time_ns) == ('drop', 14)
         assert event.text.startswith('3 frames')
-        assert episode.judge() == episode.health
+        assert judge(episode) == episode.health
 
 
 def test_frame_that_cannot_be_encoded_is_a_counted_drop(recording):
@@ -116,7 +117,7 @@ def test_frames_lost_on_the_way_are_counted_in_the_take(recording):
             (30 + 2 * NANOSECONDS, '1 frames: lost by the middleware'),
             (31 + 2 * NANOSECONDS, '1 frames: another reason'),
         ]
-        assert episode.health['drops'] == 13 and episode.judge() == episode.health
+        assert episode.health['drops'] == 13 and judge(episode) == episode.health
 
 
 def test_frames_that_fail_after_the_end_was_asked_for_are_counted(recording):

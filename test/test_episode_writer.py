@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from episode_takes import CREATED_NS, encoded, take, write_take
 
+from mobile_vla_ros.episode.quality.judge import judge
 from mobile_vla_ros.episode.storage import schema
 from mobile_vla_ros.episode.storage.reader import Episode, find_episodes
 from mobile_vla_ros.episode.storage.schema import EpisodeInfo
@@ -53,7 +54,7 @@ def test_take_reads_back_as_it_was_written(tmp_path):
         assert episode.attributes['frame_id'] == 'camera'
         assert episode.attributes['operator'] == 'ada'
         assert episode.attributes['created_utc'] == '2027-01-15T08:00:00Z'
-        assert episode.health == episode.judge()
+        assert episode.health == judge(episode)
 
 
 def test_finished_take_needs_no_special_reader(tmp_path):

@@ -11,7 +11,7 @@ from ros_helpers import wait_until
 from sensor_msgs.msg import Image
 from std_msgs.msg import String
 
-from mobile_vla_ros.nodes.shared.run import LATCHED
+from mobile_vla_ros.nodes.shared.messages import LATCHED
 
 OK, HOLD, FAULT = DiagnosticStatus.OK, DiagnosticStatus.WARN, DiagnosticStatus.ERROR
 RED = 'go to the red box'

@@ -12,7 +12,7 @@ from ros_helpers import Client, status_values
 from std_msgs.msg import Bool
 
 from mobile_vla_ros.nodes.shared.guard_status import policy_message
-from mobile_vla_ros.nodes.shared.run import LATCHED
+from mobile_vla_ros.nodes.shared.messages import LATCHED
 from mobile_vla_ros.safety.preflight import INFERENCE_CHECKS
 from mobile_vla_ros.safety.status import Health, StopReason
 from mobile_vla_ros.types import Check

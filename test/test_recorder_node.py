@@ -22,7 +22,7 @@ from std_srvs.srv import Trigger
 from mobile_vla_ros.episode.storage.reader import Episode, find_episodes
 from mobile_vla_ros.images.messages import encode
 from mobile_vla_ros.nodes.shared.image_messages import from_rgb, to_compressed
-from mobile_vla_ros.nodes.shared.run import status_message
+from mobile_vla_ros.nodes.shared.messages import status_message
 from mobile_vla_ros.safety.status import GuardStatus, State
 
 CAMERA, COMPRESSED = 'camera/image_raw', 'camera/image_raw/compressed'

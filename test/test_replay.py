@@ -20,8 +20,8 @@ from mobile_vla_ros.replay import live as replay_live
 from mobile_vla_ros.replay.compare import measured, predictors, summary, text
 from mobile_vla_ros.replay.live import compare
 from mobile_vla_ros.replay.run import replay
+from mobile_vla_ros.runtime.frame_buffer import looks
 from mobile_vla_ros.runtime.golden_check import golden_check
-from mobile_vla_ros.runtime.looks import looks
 from mobile_vla_ros.runtime.playback import Plan
 from mobile_vla_ros.runtime.policy import VlaPolicy
 from mobile_vla_ros.types import ActionSpec, Command

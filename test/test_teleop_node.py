@@ -18,7 +18,7 @@ from ros_helpers import ROOT, Client, wait_until
 from std_msgs.msg import String
 from std_srvs.srv import Trigger
 
-from mobile_vla_ros.nodes.shared.run import status_message
+from mobile_vla_ros.nodes.shared.messages import status_message
 from mobile_vla_ros.nodes.teleop.keyboard import HOLD_NS, TRAIL_NS, Console
 from mobile_vla_ros.safety.status import GuardStatus, State
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from mobile_vla_ros.errors import UserError
-from mobile_vla_ros.report.shares import wilson
+from mobile_vla_ros.report.figures.plots import wilson
 from mobile_vla_ros.rollout.policy_driver import PolicyDriver
 from mobile_vla_ros.rollout.trials import (
     ConstantDriver,

@@ -12,7 +12,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mobile_vla_ros.errors import UserError
-from mobile_vla_ros.rollout.live import SPEEDS, drive_live, isolated, run_trials, successes
+from mobile_vla_ros.rollout.live import (
+    LIVE_SUITE,
+    POLICY,
+    SPEEDS,
+    drive_live,
+    isolated,
+    run_trials,
+    successes,
+)
 
 EXAMPLE = 'example: mobile_vla demo --out runs/demo'
 TRAIN_CONFIG = 'train_demo.yaml'
@@ -21,7 +29,6 @@ WOBBLE_MPS = 0.08
 # It stays for a while where it has to stop: a take that ended there would not show it.
 HOLD_S = 1.5
 
-POLICY, LIVE_SUITE = 'policy', 'unseen_layouts'
 # Trained in the same way but for what they are not given; and what needs no training.
 TRAINED_CONTROLS = {'no image': 'image', 'no instruction': 'instruction'}
 CONSTANT_CONTROLS = {'zero action': 'zero', 'mean action': 'mean_action'}

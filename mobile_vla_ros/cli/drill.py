@@ -137,7 +137,8 @@ def _drill(args: argparse.Namespace, names: list[str], folder: Path, rows: list[
     from mobile_vla_ros.rollout.live import isolated
 
     check_common({'params_file': args.params_file or None})  # before torch is imported
-    from mobile_vla_ros.model.bundle import bundle_folder, read_spec
+    from mobile_vla_ros.model.builtin import bundle_folder
+    from mobile_vla_ros.model.bundle import read_spec
 
     read_spec(args.policy)
     node = NodeSpec(

@@ -64,7 +64,7 @@ def run(args: argparse.Namespace) -> int:
     """Drive the trials and print how they ended; 130 after Ctrl-C."""
     names = _suites(args)
     from mobile_vla_ros.report.build import trials as simulate_report
-    from mobile_vla_ros.report.shares import wilson
+    from mobile_vla_ros.report.figures.plots import wilson
     from mobile_vla_ros.rollout.trial_log import TrialLog
     from mobile_vla_ros.rollout.trials import scenes_of, summarise
     from mobile_vla_ros.sim.arena import Arena

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from mobile_vla_ros.episode.catalog import coverage
+from mobile_vla_ros.episode.quality.judge import judge
 from mobile_vla_ros.episode.storage.reader import Episode
 from mobile_vla_ros.episode.timing.corrections import PLAIN, Takeover, takeovers
 from mobile_vla_ros.episode.timing.timeline import (
@@ -187,7 +188,7 @@ def refusal(episode: Episode, accept: Sequence[str] = ACCEPTED_VERDICTS) -> str 
     """Say why a take is not learned from: unfinished, or its verdict; None when it may be."""
     if not episode.complete:
         return 'the take was never finished: mobile_vla episodes recover completes it'
-    health = episode.health or episode.judge()
+    health = episode.health or judge(episode)
     if health['verdict'] in accept:
         return None
     return f'verdict {health["verdict"]}: ' + ('; '.join(health['reasons']) or 'no fault')

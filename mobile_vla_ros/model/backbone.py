@@ -15,15 +15,13 @@ from transformers.utils import logging as transformers_logging
 from transformers.utils.hub import extract_commit_hash
 
 from mobile_vla_ros.errors import UserError, did_you_mean, first_line
+from mobile_vla_ros.model.builtin import BACKBONES, backbone_folder, is_builtin
 from mobile_vla_ros.types import ImageSpec
 
 # Its bars for loading weights would run across those of ours.
 transformers_logging.disable_progress_bar()
 # peft asks transformers by an old name; nothing a user of ours can change.
 warnings.filterwarnings('ignore', message='`is_gradient_checkpointing`', category=FutureWarning)
-
-ASSETS = Path(__file__).resolve().parent.parent / 'assets'
-BUILTIN = {'builtin:tiny': ASSETS / 'tiny_backbone'}
 
 # LoRA targets go by path: the projections have the same names in both towers.
 LORA_TARGETS = {
@@ -111,15 +109,8 @@ def _not_loaded(name: str, source: str, revision: str | None, error: Exception) 
 
 def _source(name: str) -> str:
     """Return what transformers is to load: a folder's path or the hub id."""
-    if name.startswith('builtin:'):
-        if name not in BUILTIN:
-            raise UserError(
-                'unknown built-in backbone',
-                got=repr(name),
-                expected=' or '.join(BUILTIN),
-                remedy=did_you_mean(name, BUILTIN),
-            )
-        return str(BUILTIN[name])
+    if is_builtin(name):
+        return str(backbone_folder(name))
     folder = Path(name).expanduser()
     if folder.is_dir():
         return str(folder)
@@ -129,7 +120,7 @@ def _source(name: str) -> str:
             got=repr(name),
             expected="a hub id such as 'microsoft/kosmos-2-patch14-224', an existing folder, "
             "or 'builtin:tiny'",
-            remedy=did_you_mean(name, BUILTIN),
+            remedy=did_you_mean(name, BACKBONES),
         )
     return name
 

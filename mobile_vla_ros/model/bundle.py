@@ -10,16 +10,16 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from mobile_vla_ros import __version__
-from mobile_vla_ros.errors import UserError, did_you_mean, first_line
+from mobile_vla_ros.errors import UserError, first_line
 from mobile_vla_ros.files import is_disk_full, no_room, replaced, sync, sync_tree
 from mobile_vla_ros.model.action_head import ActionHead, HeadSettings
 from mobile_vla_ros.model.backbone import (
-    ASSETS,
     Backbone,
     load_adapter,
     load_backbone,
     save_adapter,
 )
+from mobile_vla_ros.model.builtin import bundle_folder
 from mobile_vla_ros.model.bundle_check import adapter_problems, manifest_problems, tensor_problems
 from mobile_vla_ros.model.device import pick_device
 from mobile_vla_ros.model.golden import Golden, write_golden
@@ -32,8 +32,6 @@ MANIFEST = 'policy.json'
 ADAPTER = 'adapter'
 ADAPTER_FILES = ('adapter_config.json', 'adapter_model.safetensors')
 HEAD = 'head.safetensors'
-# Policies that come with the package.
-BUILTIN = {'builtin:demo': ASSETS / 'demo_policy'}
 
 
 @dataclass(frozen=True)
@@ -207,20 +205,6 @@ def rewrite_spec(folder: Path, spec: PolicySpec) -> None:
         if is_disk_full(error):
             raise no_room(str(manifest), manifest.parent, len(text)) from error
         raise
-
-
-def bundle_folder(name: Path | str) -> Path:
-    """Return the folder of a bundle: what is given, or what a `builtin:` name stands for."""
-    if not str(name).startswith('builtin:'):
-        return Path(name).expanduser()
-    if str(name) not in BUILTIN:
-        raise UserError(
-            'unknown built-in policy',
-            got=repr(str(name)),
-            expected=' or '.join(BUILTIN),
-            remedy=did_you_mean(str(name), BUILTIN),
-        )
-    return BUILTIN[str(name)]
 
 
 def read_spec(folder: Path) -> PolicySpec:

@@ -12,6 +12,7 @@ from safetensors.torch import save
 from mobile_vla_ros.errors import UserError, first_line
 from mobile_vla_ros.files import is_disk_full, no_room, replaced, sync
 from mobile_vla_ros.model.backbone import tokenize
+from mobile_vla_ros.model.builtin import bundle_folder
 from mobile_vla_ros.types import BLANKS
 
 if TYPE_CHECKING:
@@ -84,8 +85,6 @@ def read_golden(folder: Path | str) -> Golden | None:
     :param folder: of the bundle, or a `builtin:` name.
     :raises UserError: when the file is broken, or none of ours.
     """
-    from mobile_vla_ros.model.bundle import bundle_folder  # which writes golden frames itself
-
     path = bundle_folder(folder) / GOLDEN
     if not path.exists():
         return None

@@ -19,7 +19,8 @@ def store(episode: Path, policy: Path, instruction: str | None) -> Path:
     from mobile_vla_ros.data.frame_cache import FrameCache
     from mobile_vla_ros.data.preprocess import normalise
     from mobile_vla_ros.data.runs import Sampling, read_takes
-    from mobile_vla_ros.model.bundle import bundle_folder, load_bundle
+    from mobile_vla_ros.model.builtin import bundle_folder
+    from mobile_vla_ros.model.bundle import load_bundle
     from mobile_vla_ros.model.golden import GOLDEN, make_golden, write_golden
     from mobile_vla_ros.types import VERDICTS
 

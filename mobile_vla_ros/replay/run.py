@@ -8,12 +8,11 @@ from pathlib import Path
 
 import numpy as np
 
-from mobile_vla_ros.episode.came import Came, came
 from mobile_vla_ros.episode.storage.reader import Episode
-from mobile_vla_ros.episode.timing.timeline import CommandLog
+from mobile_vla_ros.episode.timing.timeline import Came, CommandLog, came
 from mobile_vla_ros.errors import UserError
 from mobile_vla_ros.rollout.policy_driver import PolicyDriver
-from mobile_vla_ros.runtime.looks import looks
+from mobile_vla_ros.runtime.frame_buffer import looks
 from mobile_vla_ros.runtime.playback import command_at
 from mobile_vla_ros.runtime.policy import Policy
 from mobile_vla_ros.safety.guard import GuardConfig

@@ -131,7 +131,7 @@ def fingerprint(policy: Path | None) -> str | None:
     """Return the hash of every file of a bundle, by name."""
     if policy is None:
         return None
-    from mobile_vla_ros.model.bundle import bundle_folder
+    from mobile_vla_ros.model.builtin import bundle_folder
 
     total = hashlib.sha256()
     folder = bundle_folder(policy)

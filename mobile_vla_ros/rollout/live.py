@@ -19,6 +19,8 @@ SECONDS_A_TRIAL = 60.0
 # What a live policy can be kept from seeing.
 CONTROLS = ('', 'image')
 SPEEDS = (0.1, 5.0)
+# Of the demo: the policy among its controls, and the suite that is driven live.
+POLICY, LIVE_SUITE = 'policy', 'unseen_layouts'
 
 
 def isolated() -> dict[str, str]:
@@ -75,7 +77,7 @@ def drive_live(
         runner = {'expert': True, 'record': False}
     else:
         from mobile_vla_ros.bringup.stacks import DRIVE
-        from mobile_vla_ros.model.bundle import bundle_folder
+        from mobile_vla_ros.model.builtin import bundle_folder
 
         nodes = DRIVE.nodes(
             policy=str(bundle_folder(policy).resolve()),

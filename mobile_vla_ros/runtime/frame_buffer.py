@@ -1,6 +1,8 @@
 """The newest frames, and the window of them that has the policy's spacing."""
 
 from collections import deque
+from collections.abc import Iterable
+from dataclasses import dataclass
 
 from mobile_vla_ros.types import NANOSECONDS, Frame
 
@@ -95,3 +97,22 @@ class FrameBuffer:
         if window is not None:
             self._used_ns = window[-1].stamp_ns
         return window
+
+
+@dataclass(frozen=True)
+class _Stamp:
+    stamp_ns: int
+
+
+def looks(stamps_ns: Iterable[int], rate_hz: float, window: int) -> list[bool | None]:
+    """
+    Say what comes of each frame, in the order of their arrival, by the rule that drives.
+
+    :returns: True: a plan; False: it was due and its window had a gap; None: it was not due.
+    """
+    buffer = FrameBuffer(rate_hz, window)
+    found: list[bool | None] = []
+    for stamp_ns in stamps_ns:
+        buffer.add(_Stamp(int(stamp_ns)))
+        found.append(buffer.take() is not None if buffer.due else None)
+    return found

@@ -9,14 +9,8 @@ from accelerate.utils import set_seed
 
 from mobile_vla_ros.errors import UserError
 from mobile_vla_ros.model.backbone import LORA_TARGETS, LoraSettings, load_backbone
-from mobile_vla_ros.model.bundle import (
-    ADAPTER,
-    ADAPTER_FILES,
-    BackboneRef,
-    bundle_folder,
-    load_bundle,
-    read_spec,
-)
+from mobile_vla_ros.model.builtin import bundle_folder
+from mobile_vla_ros.model.bundle import ADAPTER, ADAPTER_FILES, BackboneRef, load_bundle, read_spec
 from mobile_vla_ros.model.network import VlaNetwork, build_network
 from mobile_vla_ros.training.config import DataConfig, ModelConfig, TrainConfig, default_of
 from mobile_vla_ros.types import ActionSpec, ImageSpec

@@ -53,7 +53,7 @@ def peak_anew():
 def _step(folder: Path, way: str, recipe: str) -> dict | None:
     import torch
 
-    from mobile_vla_ros.bench.train import encodes as bench_train_encodes
+    from mobile_vla_ros.bench.train import losses
     from mobile_vla_ros.bench.train.episodes import network_and_batches
     from mobile_vla_ros.training.memory import saved_bytes
 
@@ -63,7 +63,7 @@ def _step(folder: Path, way: str, recipe: str) -> dict | None:
 
     def forward():
         with torch.autocast('cpu', torch.bfloat16, enabled=mixed):
-            return getattr(bench_train_encodes, way)(network, batch, bench_train_encodes.WINDOW)
+            return getattr(losses, way)(network, batch, losses.WINDOW)
 
     forward().backward()  # what is made at the first call only, gradients among it
     counted = saved_bytes(forward, known)

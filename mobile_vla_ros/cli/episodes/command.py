@@ -6,6 +6,7 @@ import sys
 from collections import Counter
 from pathlib import Path
 
+from mobile_vla_ros.episode.quality.judge import judge
 from mobile_vla_ros.errors import UserError
 
 EXAMPLE = 'example: mobile_vla episodes list ~/mobile_vla_takes'
@@ -178,7 +179,7 @@ def run_check(args: argparse.Namespace) -> int:
             with Episode.open(path) as episode:
                 for index in range(len(episode)):
                     episode.frame(index)
-                health = episode.judge()
+                health = judge(episode)
                 if not episode.complete:
                     health['verdict'] = 'bad'
                     health['reasons'].insert(0, 'the take was cut short')

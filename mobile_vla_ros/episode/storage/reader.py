@@ -1,14 +1,12 @@
 """Reads an episode, whole or cut short, and finds the episodes of a folder."""
 
 import json
-from dataclasses import dataclass
 from pathlib import Path
 
 import h5py
 import numpy as np
 
-from mobile_vla_ros.episode.quality import verdict as health
-from mobile_vla_ros.episode.quality.image_tally import Tally
+from mobile_vla_ros.episode.records import Commands, Event
 from mobile_vla_ros.episode.storage import lock, schema
 from mobile_vla_ros.episode.storage.hdf5_view import (
     SIGNATURE,
@@ -19,35 +17,6 @@ from mobile_vla_ros.episode.storage.hdf5_view import (
 from mobile_vla_ros.errors import UserError, first_line
 from mobile_vla_ros.images.stored import decode
 from mobile_vla_ros.types import SOURCES, Frame
-
-
-@dataclass(frozen=True)
-class Commands:
-    """
-    Every command of a take at its own rate.
-
-    :param twist: (N, 6) float64: vx vy vz in m/s, wx wy wz in rad/s.
-    :param stamp_ns: (N,) int64 header stamps, or the receipt of a message without a header.
-    :param received_ns: (N,) int64 times of receipt.
-    :param source: (N,) uint8, values of ``types.SOURCES``.
-    """
-
-    twist: np.ndarray
-    stamp_ns: np.ndarray
-    received_ns: np.ndarray
-    source: np.ndarray
-
-    def __len__(self) -> int:
-        return len(self.received_ns)
-
-
-@dataclass(frozen=True)
-class Event:
-    """Something that happened in a take: ``name`` is one of ``schema.EVENTS``."""
-
-    name: str
-    time_ns: int
-    text: str
 
 
 class Episode:
@@ -171,7 +140,7 @@ class Episode:
     @property
     def health(self) -> dict | None:
         """
-        The verdict kept by the writer (see ``health.judge``); None when it was cut short.
+        The verdict kept by the writer (see ``quality.judge.judge``); None when it was cut short.
 
         :raises UserError: when the file is broken at the verdict.
         """
@@ -212,27 +181,6 @@ class Episode:
         except OSError as error:
             raise self._broken(index, error) from None
         return Frame(image, int(self.frame_stamp_ns[index]), int(self.frame_received_ns[index]))
-
-    def judge(self) -> dict:
-        """Measure the take anew (see ``health.judge``); reads every image, decodes few."""
-        tally = Tally()
-        for index, received_ns in enumerate(self.frame_received_ns.tolist()):
-            tally.add(self.encoded(index), received_ns)
-        drops = sum(
-            schema.dropped_frames(event.text) for event in self.events if event.name == 'drop'
-        )
-        known = self.health or {}
-        return health.judge(
-            frame_stamp_ns=self.frame_stamp_ns,
-            frame_received_ns=self.frame_received_ns,
-            frozen=tally.frozen,
-            command_received_ns=self.commands.received_ns,
-            twist=self.commands.twist,
-            drops=drops,
-            looks=tally.looks,
-            expected_rate_hz=known.get('expected_rate_hz'),
-            timed=known.get('timed', True),
-        )
 
     def _broken(self, index: int, error: Exception) -> UserError:
         return UserError(

@@ -16,7 +16,7 @@ import numpy as np
 from mobile_vla_ros.types import NANOSECONDS, SOURCES
 
 if TYPE_CHECKING:
-    from mobile_vla_ros.episode.storage.reader import Commands, Event
+    from mobile_vla_ros.episode.records import Commands, Event
 
 # Events of the name `takeover` begin with one of these words.
 BEGIN, END = 'begin', 'end'

@@ -217,3 +217,30 @@ def _times_ahead(segment: Segment, chunk: int) -> np.ndarray:
     """Return (T, chunk) int64: the times t + k / rate of each frame."""
     ahead_ns = np.round(np.arange(chunk) * (NANOSECONDS / segment.rate_hz)).astype(np.int64)
     return segment.time_ns[:, None] + ahead_ns
+
+
+@dataclass(frozen=True)
+class Came:
+    """
+    When each frame was taken, and when it could be known.
+
+    :param stamp_ns: (N,) int64; the receipts where the camera's clock cannot be trusted, as
+        `timeline.frame_times` decides.
+    :param now_ns: (N,) int64, not decreasing and nowhere before the stamp.
+    :param note: what was mended of the times, in words; empty: nothing.
+    """
+
+    stamp_ns: np.ndarray
+    now_ns: np.ndarray
+    note: str = ''
+
+
+def came(episode: 'Episode') -> Came:
+    """Return the times at which a take's frames came."""
+    stamp_ns, by = frame_times(episode.frame_stamp_ns, episode.frame_received_ns)
+    now_ns = np.maximum.accumulate(np.maximum(episode.frame_received_ns, stamp_ns))
+    note = ''
+    if by != 'stamp':
+        wrong = clock.check(episode.frame_stamp_ns, episode.frame_received_ns).sentence
+        note = f'{wrong}: the frames are timed by their receipt'
+    return Came(stamp_ns, now_ns, note)

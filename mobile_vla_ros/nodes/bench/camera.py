@@ -25,7 +25,9 @@ from std_msgs.msg import String
 
 from mobile_vla_ros.bench import synthetic_camera as test_card
 from mobile_vla_ros.errors import UserError
-from mobile_vla_ros.nodes.shared.run import LATCHED, declare, run, time_ns, work_to_end
+from mobile_vla_ros.nodes.shared.messages import LATCHED, time_ns
+from mobile_vla_ros.nodes.shared.params import declare
+from mobile_vla_ros.nodes.shared.run import run, work_to_end
 
 PICTURES = 10
 PATIENCE_S, WARM_UP_S, LAST_S = 90.0, 2.0, 1.0

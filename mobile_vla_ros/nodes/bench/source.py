@@ -24,7 +24,9 @@ from std_srvs.srv import Trigger
 
 from mobile_vla_ros.bench import synthetic_camera as test_card
 from mobile_vla_ros.errors import UserError
-from mobile_vla_ros.nodes.shared.run import declare, run, time_ns, work_to_end
+from mobile_vla_ros.nodes.shared.messages import time_ns
+from mobile_vla_ros.nodes.shared.params import declare
+from mobile_vla_ros.nodes.shared.run import run, work_to_end
 
 # A sway over the scene lasts this many pictures.
 PICTURES = 30

@@ -23,7 +23,8 @@ from std_msgs.msg import String
 
 from mobile_vla_ros.drill import catalog as drill
 from mobile_vla_ros.images.messages import compressed_to_rgb, encode
-from mobile_vla_ros.nodes.shared.run import LATCHED, run
+from mobile_vla_ros.nodes.shared.messages import LATCHED
+from mobile_vla_ros.nodes.shared.run import run
 
 PASS, SILENT, FROZEN, LATE, BLACK, STAMPS = 'pass', 'silent', 'frozen', 'late', 'black', 'stamps'
 LATE_NS = 3_000_000_000

@@ -26,7 +26,9 @@ from mobile_vla_ros.errors import UserError
 from mobile_vla_ros.nodes.drill.faults import ACTS, DEFAULTS, PERSON, Act, Drive
 from mobile_vla_ros.nodes.drill.rig import Rig
 from mobile_vla_ros.nodes.drill.watch import Watch
-from mobile_vla_ros.nodes.shared.run import declare, run, twist_array, work_to_end
+from mobile_vla_ros.nodes.shared.messages import twist_array
+from mobile_vla_ros.nodes.shared.params import declare
+from mobile_vla_ros.nodes.shared.run import run, work_to_end
 from mobile_vla_ros.types import NANOSECONDS
 
 # A network takes seconds to load, more on a busy machine.

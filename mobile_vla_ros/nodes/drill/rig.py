@@ -25,7 +25,7 @@ from mobile_vla_ros.drill import catalog as drill
 from mobile_vla_ros.errors import UserError
 from mobile_vla_ros.nodes.drill import camera as drill_camera
 from mobile_vla_ros.nodes.drill.watch import Watch
-from mobile_vla_ros.nodes.shared.run import LATCHED
+from mobile_vla_ros.nodes.shared.messages import LATCHED
 from mobile_vla_ros.safety.status import State
 from mobile_vla_ros.types import NANOSECONDS
 

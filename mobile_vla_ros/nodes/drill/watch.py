@@ -17,7 +17,7 @@ from rclpy.qos import QoSProfile
 from std_msgs.msg import String
 
 from mobile_vla_ros.nodes.shared.guard_status import guard_status
-from mobile_vla_ros.nodes.shared.run import time_ns, twist_array
+from mobile_vla_ros.nodes.shared.messages import time_ns, twist_array
 
 # Of a drive of some seconds nothing is to be lost, however late this process is.
 DEPTH = QoSProfile(depth=500)

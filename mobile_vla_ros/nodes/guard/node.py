@@ -24,7 +24,7 @@ from mobile_vla_ros.errors import UserError
 from mobile_vla_ros.nodes.guard.graph import Graph
 from mobile_vla_ros.nodes.guard.params import AUTO, guard_params
 from mobile_vla_ros.nodes.shared.guard_status import policy_report
-from mobile_vla_ros.nodes.shared.run import (
+from mobile_vla_ros.nodes.shared.messages import (
     BEST_EFFORT,
     LATCHED,
     let_arrive,

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from rclpy.node import Node
 
 from mobile_vla_ros.errors import UserError
-from mobile_vla_ros.nodes.shared.run import declare
+from mobile_vla_ros.nodes.shared.params import declare
 from mobile_vla_ros.safety.guard import GuardConfig
 from mobile_vla_ros.safety.limits import Limits
 from mobile_vla_ros.safety.preflight import GUARD_CHECKS, INFERENCE_CHECKS, TYPES, check_override

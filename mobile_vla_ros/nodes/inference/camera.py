@@ -10,7 +10,7 @@ from sensor_msgs.msg import CompressedImage, Image
 from mobile_vla_ros.errors import UserError
 from mobile_vla_ros.images.messages import compressed_bytes, compressed_to_rgb, to_rgb
 from mobile_vla_ros.nodes.shared.guard_status import GuardStatusListener
-from mobile_vla_ros.nodes.shared.run import time_ns
+from mobile_vla_ros.nodes.shared.messages import time_ns
 from mobile_vla_ros.runtime.camera_check import CameraCheck, Look, brightness, content_hash
 
 

@@ -37,7 +37,8 @@ from mobile_vla_ros.nodes.inference.reports import (
 )
 from mobile_vla_ros.nodes.shared.guard_status import GuardStatusListener, policy_message
 from mobile_vla_ros.nodes.shared.lifecycle import PatientLifecycleNode, ended_at_once
-from mobile_vla_ros.nodes.shared.run import LATCHED, run, twist_message
+from mobile_vla_ros.nodes.shared.messages import LATCHED, twist_message
+from mobile_vla_ros.nodes.shared.run import run
 from mobile_vla_ros.nodes.shared.topics import InstructionTopic, camera, wrong_camera
 from mobile_vla_ros.runtime.camera_check import CameraCheck
 from mobile_vla_ros.runtime.playback import Playback

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from rclpy.node import Node
 
-from mobile_vla_ros.nodes.shared.run import declare
+from mobile_vla_ros.nodes.shared.params import declare
 from mobile_vla_ros.safety.guard import GuardConfig
 from mobile_vla_ros.safety.limits import Limits
 

@@ -17,7 +17,7 @@ from mobile_vla_ros.nodes.inference.params import InferenceParams
 from mobile_vla_ros.nodes.inference.policies import Policies
 from mobile_vla_ros.nodes.shared.guard_status import LEVELS, GuardStatusListener
 from mobile_vla_ros.nodes.shared.image_messages import to_compressed
-from mobile_vla_ros.nodes.shared.run import status_array, status_message
+from mobile_vla_ros.nodes.shared.messages import status_array, status_message
 from mobile_vla_ros.runtime.overlay import NO_GUARD, View, draw_drive
 from mobile_vla_ros.runtime.playback import Plan, path_of
 from mobile_vla_ros.runtime.worker import PolicyWorker

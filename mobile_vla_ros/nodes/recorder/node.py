@@ -40,16 +40,15 @@ from mobile_vla_ros.nodes.recorder.episode_folder import TakeFolder
 from mobile_vla_ros.nodes.recorder.params import recorder_params
 from mobile_vla_ros.nodes.recorder.proposals import Proposals
 from mobile_vla_ros.nodes.shared.guard_status import GuardStatusListener
-from mobile_vla_ros.nodes.shared.run import (
-    off_thread,
+from mobile_vla_ros.nodes.shared.messages import (
     receipt_ns,
     ros_version,
-    run,
     status_array,
     status_message,
     time_ns,
     twist_array,
 )
+from mobile_vla_ros.nodes.shared.run import off_thread, run
 from mobile_vla_ros.nodes.shared.topics import (
     CAMERA_QOS,
     CommandTopic,

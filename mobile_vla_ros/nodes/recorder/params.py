@@ -9,7 +9,7 @@ from sensor_msgs.msg import CompressedImage
 
 from mobile_vla_ros.errors import UserError
 from mobile_vla_ros.images import messages as images
-from mobile_vla_ros.nodes.shared.run import declare
+from mobile_vla_ros.nodes.shared.params import declare
 
 MEGABYTE = 1_000_000
 

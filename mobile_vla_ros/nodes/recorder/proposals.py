@@ -7,7 +7,7 @@ from geometry_msgs.msg import TwistStamped
 from rclpy.node import Node
 from rclpy.qos import QoSProfile, ReliabilityPolicy
 
-from mobile_vla_ros.nodes.shared.run import receipt_ns, time_ns, twist_array
+from mobile_vla_ros.nodes.shared.messages import receipt_ns, time_ns, twist_array
 
 # Hears whoever publishes, with or without receipts, as the guard does.
 HEARS_ALL = QoSProfile(depth=100, reliability=ReliabilityPolicy.BEST_EFFORT)

@@ -20,20 +20,15 @@ from rclpy.qos import qos_profile_sensor_data
 from rclpy.time import Time
 from rosgraph_msgs.msg import Clock
 
-from mobile_vla_ros.episode.came import Came, came
 from mobile_vla_ros.episode.storage.reader import Episode
+from mobile_vla_ros.episode.timing.timeline import Came, came
 from mobile_vla_ros.errors import UserError
 from mobile_vla_ros.nodes.shared.image_messages import to_compressed
-from mobile_vla_ros.nodes.shared.run import (
-    LATCHED,
-    declare,
-    run,
-    time_ns,
-    twist_array,
-    work_to_end,
-)
+from mobile_vla_ros.nodes.shared.messages import LATCHED, time_ns, twist_array
+from mobile_vla_ros.nodes.shared.params import declare
+from mobile_vla_ros.nodes.shared.run import run, work_to_end
 from mobile_vla_ros.nodes.shared.topics import camera
-from mobile_vla_ros.runtime.looks import looks
+from mobile_vla_ros.runtime.frame_buffer import looks
 from mobile_vla_ros.types import NANOSECONDS
 
 CLOCK_STEP_NS = 50_000_000

@@ -27,16 +27,16 @@ from mobile_vla_ros.episode.timing.shadow import (
 )
 from mobile_vla_ros.errors import UserError
 from mobile_vla_ros.nodes.recorder.params import MEGABYTE, image_params
-from mobile_vla_ros.nodes.shared.run import (
-    declare,
+from mobile_vla_ros.nodes.shared.messages import (
     receipt_ns,
     ros_version,
-    run,
     status_array,
     status_message,
     time_ns,
     twist_array,
 )
+from mobile_vla_ros.nodes.shared.params import declare
+from mobile_vla_ros.nodes.shared.run import run
 from mobile_vla_ros.nodes.shared.topics import (
     CAMERA_QOS,
     CommandTopic,

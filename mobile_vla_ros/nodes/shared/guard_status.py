@@ -7,7 +7,7 @@ import numpy as np
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
 from rclpy.node import Node
 
-from mobile_vla_ros.nodes.shared.run import BEST_EFFORT, status_array, status_message
+from mobile_vla_ros.nodes.shared.messages import BEST_EFFORT, status_array, status_message
 from mobile_vla_ros.safety.status import (
     STATUS_MAX_AGE_S,
     GuardStatus,

@@ -11,7 +11,7 @@ from sensor_msgs.msg import CompressedImage, Image
 from std_msgs.msg import String
 
 from mobile_vla_ros.errors import UserError
-from mobile_vla_ros.nodes.shared.run import LATCHED, time_ns
+from mobile_vla_ros.nodes.shared.messages import LATCHED, time_ns
 from mobile_vla_ros.nodes.shared.sequence import MessageCount
 
 # As qos_profile_sensor_data, but deep enough for a second in which a process gets no time.

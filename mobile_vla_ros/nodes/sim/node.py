@@ -23,7 +23,9 @@ from std_srvs.srv import Trigger
 from mobile_vla_ros.errors import UserError
 from mobile_vla_ros.images.messages import encode
 from mobile_vla_ros.nodes.shared.image_messages import from_rgb, to_compressed
-from mobile_vla_ros.nodes.shared.run import LATCHED, declare, run, status_message, twist_array
+from mobile_vla_ros.nodes.shared.messages import LATCHED, status_message, twist_array
+from mobile_vla_ros.nodes.shared.params import declare
+from mobile_vla_ros.nodes.shared.run import run
 from mobile_vla_ros.sim import suites
 from mobile_vla_ros.sim.arena import RUNNING, SUCCESS, Arena, BaseLimits, Judge
 from mobile_vla_ros.types import NANOSECONDS

@@ -25,14 +25,9 @@ from rclpy.node import Node
 from std_srvs.srv import Trigger
 
 from mobile_vla_ros.errors import UserError
-from mobile_vla_ros.nodes.shared.run import (
-    declare,
-    run,
-    time_ns,
-    twist_array,
-    twist_message,
-    work_to_end,
-)
+from mobile_vla_ros.nodes.shared.messages import time_ns, twist_array, twist_message
+from mobile_vla_ros.nodes.shared.params import declare
+from mobile_vla_ros.nodes.shared.run import run, work_to_end
 from mobile_vla_ros.sim import suites
 from mobile_vla_ros.sim.arena import RUNNING, SUCCESS
 from mobile_vla_ros.sim.corrector import Corrector

@@ -22,14 +22,9 @@ from std_srvs.srv import Trigger
 
 from mobile_vla_ros.errors import UserError
 from mobile_vla_ros.nodes.shared.guard_status import values_of
-from mobile_vla_ros.nodes.shared.run import (
-    BEST_EFFORT,
-    LATCHED,
-    declare,
-    let_arrive,
-    run,
-    twist_message,
-)
+from mobile_vla_ros.nodes.shared.messages import BEST_EFFORT, LATCHED, let_arrive, twist_message
+from mobile_vla_ros.nodes.shared.params import declare
+from mobile_vla_ros.nodes.shared.run import run
 from mobile_vla_ros.nodes.teleop import status_lines as console_status
 from mobile_vla_ros.nodes.teleop.joystick import (
     NONE,

@@ -6,11 +6,11 @@ from pathlib import Path
 import numpy as np
 
 from mobile_vla_ros import __version__
-from mobile_vla_ros.cli.demo import LIVE_SUITE, POLICY
 from mobile_vla_ros.model.bundle import PolicySpec, read_spec
 from mobile_vla_ros.report.figures import plots
 from mobile_vla_ros.report.pages import page
 from mobile_vla_ros.report.pages.trials_page import span
+from mobile_vla_ros.rollout.live import LIVE_SUITE, POLICY
 
 PICTURES = 8
 WHAT = {

@@ -7,8 +7,9 @@ import numpy as np
 
 from mobile_vla_ros.episode.catalog.row import UNFINISHED
 from mobile_vla_ros.episode.quality.verdict import WORST_GAP_PERIODS, WORST_GAP_S
+from mobile_vla_ros.episode.records import Commands
 from mobile_vla_ros.episode.storage import schema
-from mobile_vla_ros.episode.storage.reader import Commands, Episode
+from mobile_vla_ros.episode.storage.reader import Episode
 from mobile_vla_ros.episode.timing.timeline import COMMAND_MAX_AGE_S, frame_times
 from mobile_vla_ros.errors import UserError
 from mobile_vla_ros.report.pages.episodes_page import SOURCES, TakeView

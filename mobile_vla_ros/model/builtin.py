@@ -1,0 +1,37 @@
+"""Backbones and policies that ship with the package, by their names."""
+
+from pathlib import Path
+
+from mobile_vla_ros.errors import UserError, did_you_mean
+
+ASSETS = Path(__file__).resolve().parent.parent / 'assets'
+BACKBONES = {'builtin:tiny': ASSETS / 'tiny_backbone'}
+POLICIES = {'builtin:demo': ASSETS / 'demo_policy'}
+
+
+def is_builtin(name: Path | str) -> bool:
+    """Whether a name is of something that ships rather than a folder or a hub id."""
+    return str(name).startswith('builtin:')
+
+
+def backbone_folder(name: str) -> Path:
+    """Return the folder of a built-in backbone; raises UserError for an unknown name."""
+    return _folder('backbone', name, BACKBONES)
+
+
+def bundle_folder(name: Path | str) -> Path:
+    """Return the folder of a bundle: the one given, or that of a built-in policy."""
+    if not is_builtin(name):
+        return Path(name).expanduser()
+    return _folder('policy', str(name), POLICIES)
+
+
+def _folder(what: str, name: str, known: dict[str, Path]) -> Path:
+    if name not in known:
+        raise UserError(
+            f'unknown built-in {what}',
+            got=repr(name),
+            expected=' or '.join(known),
+            remedy=did_you_mean(name, known),
+        )
+    return known[name]

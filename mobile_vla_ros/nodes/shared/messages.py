@@ -1,0 +1,88 @@
+"""Messages to and from plain numbers, and how they are published."""
+
+import os
+
+import numpy as np
+import rclpy
+from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
+from geometry_msgs.msg import Twist
+from rclpy.duration import Duration
+from rclpy.node import Node
+from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
+
+# Whoever comes later hears the last one too.
+LATCHED = QoSProfile(
+    depth=1, reliability=ReliabilityPolicy.RELIABLE, durability=DurabilityPolicy.TRANSIENT_LOCAL
+)
+# Hears whoever publishes, with or without receipts; what was lost is not sent again when it is
+# old.
+BEST_EFFORT = QoSProfile(depth=10, reliability=ReliabilityPolicy.BEST_EFFORT)
+LAST_WORD = Duration(nanoseconds=200_000_000)
+
+
+def time_ns(stamp) -> int:
+    """Return nanoseconds of a builtin_interfaces/Time."""
+    return stamp.sec * 1_000_000_000 + stamp.nanosec
+
+
+def twist_array(message: Twist) -> np.ndarray:
+    """Return (6,) float64 of a Twist: m/s, then rad/s."""
+    linear, angular = message.linear, message.angular
+    return np.array([linear.x, linear.y, linear.z, angular.x, angular.y, angular.z])
+
+
+def twist_message(twist: np.ndarray) -> Twist:
+    """Return a Twist of (6,) m/s and rad/s."""
+    message = Twist()
+    message.linear.x, message.linear.y, message.linear.z = (float(v) for v in twist[:3])
+    message.angular.x, message.angular.y, message.angular.z = (float(v) for v in twist[3:])
+    return message
+
+
+def status_message(
+    name: str,
+    message: str,
+    values: dict,
+    level: bytes = DiagnosticStatus.OK,
+    hardware_id: str = '',
+) -> DiagnosticStatus:
+    """Return a DiagnosticStatus with its values as text."""
+    return DiagnosticStatus(
+        level=level,
+        name=name,
+        message=message,
+        hardware_id=hardware_id,
+        values=[KeyValue(key=key, value=str(value)) for key, value in values.items()],
+    )
+
+
+def status_array(stamp, *statuses: DiagnosticStatus) -> DiagnosticArray:
+    """Return statuses as one message, with the time (builtin_interfaces/Time) they are of."""
+    array = DiagnosticArray(status=list(statuses))
+    array.header.stamp = stamp
+    return array
+
+
+def receipt_ns(node: Node, info: dict) -> int:
+    """
+    Return when a message was received, on the node's clock; by the middleware, which was there
+    first, unless a simulation makes the time.
+
+    :param info: the middleware's, of the message.
+    """
+    clock = node.get_clock()
+    if clock.ros_time_is_active:
+        return clock.now().nanoseconds
+    return info['received_timestamp'] or clock.now().nanoseconds
+
+
+def ros_version() -> str:
+    """Return distribution and middleware of ROS, as an episode keeps them."""
+    return (
+        f'{os.environ.get("ROS_DISTRO", "")} {rclpy.get_rmw_implementation_identifier()}'.strip()
+    )
+
+
+def let_arrive(publisher):
+    """Wait a moment for the last message to reach those who listen, before the node is gone."""
+    publisher.wait_for_all_acked(LAST_WORD)
