@@ -14,8 +14,8 @@ class Load:
     """
     A thread that wakes a hundred times a second and notes by how much it was late.
 
-    Of the processes it follows it also reads, from Linux, how long each of their threads was
-    ready to run while others ran. Times are of the steady clock, nanoseconds.
+    Of the processes it follows it also reads how long each of their threads was ready to run while
+    others ran, from /proc: psutil does not report it. Times are of the steady clock, nanoseconds.
     """
 
     def __init__(self):

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from mobile_vla_ros.bench.record.load import Cost
+from mobile_vla_ros.bench.process import Cost
 from mobile_vla_ros.bench.table import Figure, at_most, plain
 from mobile_vla_ros.errors import UserError
 from mobile_vla_ros.rollout.live import isolated

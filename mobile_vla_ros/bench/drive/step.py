@@ -8,8 +8,8 @@ import time
 from pathlib import Path
 
 from mobile_vla_ros.bench.drive.step_bundle import write_policy
+from mobile_vla_ros.bench.process import peak_bytes, resident_bytes
 from mobile_vla_ros.bench.table import Figure, at_most, plain
-from mobile_vla_ros.bench.train.child_process import status_bytes
 from mobile_vla_ros.errors import UserError
 from mobile_vla_ros.types import NANOSECONDS
 
@@ -106,7 +106,7 @@ def _step(folder: Path) -> dict:
     """Load and step as the inference node does, by turns with what it is held against."""
     import torch
 
-    found = {'torch': status_bytes('VmRSS:'), 'threads': _threads()}
+    found = {'torch': resident_bytes(), 'threads': _threads()}
     torch.set_num_threads(found['threads'])
     import numpy as np
 
@@ -117,7 +117,7 @@ def _step(folder: Path) -> dict:
     policy = load_policy(
         str(folder / 'policy'), PolicySettings(device='cpu', precision='bf16')
     ).policy
-    found |= {'load_s': time.perf_counter() - started, 'peak': status_bytes('VmHWM:')}
+    found |= {'load_s': time.perf_counter() - started, 'peak': peak_bytes()}
     rng = np.random.default_rng(0)
     window, period_ns = policy.spec.window, round(NANOSECONDS / policy.spec.rate_hz)
     shots = [
@@ -127,7 +127,7 @@ def _step(folder: Path) -> dict:
     policy.infer(shots[:window], TEXT)  # what is made at the first call only
     policy.infer(shots[1:], TEXT)
     found |= {
-        'held': status_bytes('VmRSS:'),
+        'held': resident_bytes(),
         'frames': window,
         'weights': sum(value.nbytes for value in policy.network.state_dict().values()),
     }

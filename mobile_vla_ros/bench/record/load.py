@@ -1,12 +1,11 @@
 """What the recorder loses, and what it costs, while a camera sends all it can."""
 
 import itertools
-import os
-import re
 import time
 from collections.abc import Callable
 from pathlib import Path
 
+from mobile_vla_ros.bench.process import Cost
 from mobile_vla_ros.bench.table import Figure, at_most, none_of, plain
 from mobile_vla_ros.errors import UserError
 from mobile_vla_ros.rollout.live import isolated
@@ -285,25 +284,3 @@ class Events:
                         f'{self._processes[RECORDER].tail(5)}',
                     )
                 time.sleep(0.02)
-
-
-class Cost:
-    """What a process has cost since now, from the kernel's own accounts."""
-
-    def __init__(self, pid: int):
-        self._folder = Path('/proc') / str(pid)
-        self._began, self._used = time.monotonic(), self._cpu_s()
-
-    def cores(self) -> float:
-        """Return the mean number of cores that it kept busy."""
-        return (self._cpu_s() - self._used) / (time.monotonic() - self._began)
-
-    def peak_mb(self) -> float:
-        """Return the most memory that it has ever held, shared memory included, in 10^6 bytes."""
-        found = re.search(r'VmHWM:\s+(\d+) kB', (self._folder / 'status').read_text())
-        return int(found[1]) * 1024 / 1e6
-
-    def _cpu_s(self) -> float:
-        # After the name in brackets, which may hold anything: utime and stime are 14 and 15.
-        fields = (self._folder / 'stat').read_text().rpartition(')')[2].split()
-        return (int(fields[11]) + int(fields[12])) / os.sysconf('SC_CLK_TCK')

@@ -7,6 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+from mobile_vla_ros.bench.process import peak_bytes, reset_peak, resident_bytes
 from mobile_vla_ros.errors import UserError
 
 # Memory that is given back goes back to the system at once, so that its size means something.
@@ -39,17 +40,6 @@ def grown(folder: Path, way: str, recipe: str = 'float32') -> dict | None:
     return json.loads(done.stdout.splitlines()[-1])
 
 
-def status_bytes(name: str) -> int:
-    """Return `VmRSS:` (what this process holds now) or `VmHWM:` (at its highest), in bytes."""
-    lines = Path('/proc/self/status').read_text().splitlines()
-    return int(next(line.split()[1] for line in lines if line.startswith(name))) * 1024
-
-
-def peak_anew():
-    """Let the highest be counted from here on; raises OSError where the kernel does not."""
-    Path('/proc/self/clear_refs').write_text('5')
-
-
 def _step(folder: Path, way: str, recipe: str) -> dict | None:
     import torch
 
@@ -69,13 +59,13 @@ def _step(folder: Path, way: str, recipe: str) -> dict | None:
     counted = saved_bytes(forward, known)
     gc.collect()
     try:
-        peak_anew()
-        before = status_bytes('VmRSS:')
+        reset_peak()
+        before = resident_bytes()
         loss = forward()
-        held = status_bytes('VmRSS:') - before
+        held = resident_bytes() - before
         loss.backward()
-        return {'counted': counted, 'held': held, 'peak': status_bytes('VmHWM:') - before}
-    except (OSError, StopIteration):
+        return {'counted': counted, 'held': held, 'peak': peak_bytes() - before}
+    except OSError:
         return None
 
 

@@ -2,14 +2,13 @@
 
 import json
 import os
-import resource
 import subprocess
 import sys
 import time
 from pathlib import Path
 
+from mobile_vla_ros.bench.process import peak_bytes, reset_peak, resident_bytes
 from mobile_vla_ros.bench.table import Figure, at_most, plain
-from mobile_vla_ros.bench.train.child_process import peak_anew, status_bytes
 from mobile_vla_ros.bench.train.episodes import PERIOD_NS, driven_takes
 from mobile_vla_ros.errors import UserError
 
@@ -86,10 +85,6 @@ def _child(what: str, folder: Path, *arguments: str) -> dict:
     return json.loads(done.stdout.splitlines()[-1])
 
 
-def _peak_gb() -> float:
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9
-
-
 def _train(folder: Path, long: str, short: str) -> dict:
     """Train the long take and validate on the short one, as the recipe of the seed says."""
     from mobile_vla_ros.bringup.share import config_file
@@ -134,12 +129,12 @@ def _train(folder: Path, long: str, short: str) -> dict:
         print(text, file=sys.stderr, flush=True)
 
     def loaded():
-        loading.update(loading_gb=_peak_gb(), before_gb=status_bytes('VmRSS:') / 1e9)
-        peak_anew()
+        loading.update(loading_gb=peak_bytes() / 1e9, before_gb=resident_bytes() / 1e9)
+        reset_peak()
 
     train(*configs, say=say, loaded=loaded)
     (row,) = json.loads((folder / 'run' / 'history.json').read_text())
-    peak_gb = status_bytes('VmHWM:') / 1e9
+    peak_gb = peak_bytes() / 1e9
     return {
         'peak_gb': max(peak_gb, loading['loading_gb']),
         'grown_gb': peak_gb - loading['before_gb'],
@@ -181,7 +176,11 @@ def _load(folder: Path) -> dict:
     plan = policy.infer(shots, 'go to the left')
     if not np.isfinite(plan.twists).all():
         raise UserError('the policy plans what is no number', got=plan.twists)
-    return {'seconds': seconds, 'plan_s': time.perf_counter() - started, 'peak_gb': _peak_gb()}
+    return {
+        'seconds': seconds,
+        'plan_s': time.perf_counter() - started,
+        'peak_gb': peak_bytes() / 1e9,
+    }
 
 
 if __name__ == '__main__':

@@ -12,6 +12,7 @@ from collections import deque
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
+import psutil
 from geometry_msgs.msg import Twist, TwistStamped
 from rcl_interfaces.srv import SetParameters
 from rclpy.node import Node
@@ -166,12 +167,13 @@ class Rig:
 
         :raises PermissionError: where a process may not go back to the ordinary policy.
         """
-        folder = Path(f'/proc/{self.processes[name].process.pid}')
-        with contextlib.suppress(OSError):  # a kernel without autogroup has no such file
-            (folder / 'autogroup').write_text(str(nice))
-        for task in (folder / 'task').iterdir():
+        pid = self.processes[name].process.pid
+        # psutil does not set it; a kernel without autogroup has no such file.
+        with contextlib.suppress(OSError):
+            Path(f'/proc/{pid}/autogroup').write_text(str(nice))
+        for thread in psutil.Process(pid).threads():
             with contextlib.suppress(ProcessLookupError):
-                os.sched_setscheduler(int(task.name), policy, os.sched_param(0))
+                os.sched_setscheduler(thread.id, policy, os.sched_param(0))
 
     def idle(self):
         """End the busy loops."""

@@ -1,10 +1,10 @@
 """The policy that drives, the one before it, and the next one, loaded beside them."""
 
-import re
 import threading
 import traceback
 from collections.abc import Callable
-from pathlib import Path
+
+import psutil
 
 from mobile_vla_ros.errors import UserError
 from mobile_vla_ros.nodes.shared.guard_status import GuardStatusListener
@@ -16,11 +16,10 @@ NONE, LOADING, READY, REFUSED = 'none', 'loading', 'ready', 'refused'
 
 def resident_gb() -> float:
     """Return the memory that this process holds, in 10^9 bytes, that of its GPU included."""
-    found = re.search(r'VmRSS:\s+(\d+) kB', Path('/proc/self/status').read_text())
     import torch
 
     on_gpu = torch.cuda.memory_allocated() if torch.cuda.is_initialized() else 0
-    return (int(found[1]) * 1024 + on_gpu) / 1e9
+    return (psutil.Process().memory_info().rss + on_gpu) / 1e9
 
 
 def in_the_way(guard: GuardStatusListener, proposing: bool) -> str:

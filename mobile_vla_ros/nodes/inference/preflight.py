@@ -1,7 +1,6 @@
 """Inference's lines of the preflight, measured on this machine."""
 
-import re
-from pathlib import Path
+import psutil
 
 from mobile_vla_ros.errors import UserError
 from mobile_vla_ros.nodes.inference.camera import CameraGate
@@ -18,12 +17,8 @@ from mobile_vla_ros.types import Check
 
 def memory_rooms() -> list[tuple[str, int, int]]:
     """Return name, free bytes and all bytes of this machine's memory, and of a GPU in use."""
-    text = Path('/proc/meminfo').read_text()
-    total, free = (
-        int(re.search(rf'{name}:\s+(\d+) kB', text)[1]) * 1024
-        for name in ('MemTotal', 'MemAvailable')
-    )
-    rooms = [('memory', free, total)]
+    machine = psutil.virtual_memory()
+    rooms = [('memory', machine.available, machine.total)]
     import torch
 
     if torch.cuda.is_initialized():
