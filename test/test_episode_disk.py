@@ -12,7 +12,8 @@ import pytest
 from episode_processes import __file__ as PROCESSES
 from episode_takes import CREATED_NS
 
-from mobile_vla_ros.episode.storage import disk, lock
+from mobile_vla_ros import file_lock
+from mobile_vla_ros.episode.storage import disk
 from mobile_vla_ros.episode.storage.schema import EpisodeInfo
 from mobile_vla_ros.episode.storage.writer import MARGIN_BYTES, EpisodeWriter
 from mobile_vla_ros.types import Command
@@ -160,12 +161,12 @@ def test_lock_is_seen_across_handles_and_goes_with_its_holder(tmp_path):
     """The lock follows the file through a rename and ends with the handle."""
     path = tmp_path / 'file'
     handle = os.open(path, os.O_RDWR | os.O_CREAT)
-    assert not lock.is_held(path)
-    assert lock.hold(handle) and lock.is_held(path)
+    assert not file_lock.is_held(path)
+    assert file_lock.hold(handle) and file_lock.is_held(path)
     path = path.rename(tmp_path / 'renamed')
     second = os.open(path, os.O_RDWR)
-    assert lock.is_held(path) and not lock.hold(second)
+    assert file_lock.is_held(path) and not file_lock.hold(second)
     os.close(second)  # another handle's end changes nothing
-    assert lock.is_held(path)
+    assert file_lock.is_held(path)
     os.close(handle)
-    assert not lock.is_held(path)
+    assert not file_lock.is_held(path)

@@ -9,12 +9,14 @@ import pytest
 
 PACKAGE = Path(__file__).resolve().parent.parent / 'mobile_vla_ros'
 OURS = 'mobile_vla_ros'
-EVERYWHERE = {'errors', 'files', 'types', ''}  # '' is the package itself: its version
+# '' is the package itself: its version.
+EVERYWHERE = {'errors', 'file_lock', 'files', 'types', ''}
 
 # Folder (or module) → the parts of ours that it may import, beside itself and EVERYWHERE. A dotted
 # name allows that module alone.
 MAY_IMPORT = {
     'errors': set(),
+    'file_lock': set(),
     'files': set(),
     'types': set(),
     'images': set(),
@@ -77,6 +79,7 @@ MAY_IMPORT = {
 # Module of others → the parts that may import it. What is not named here is free.
 KEPT_TO = {
     'rclpy': {'nodes'},
+    'fcntl': {'file_lock'},
     'launch': {'bringup.ros2_launch'},
     'launch_ros': {'bringup.ros2_launch'},
     'transformers': {'model', 'cli.train'},

@@ -1,6 +1,5 @@
 """A DDS domain that nobody else on this machine uses at the moment."""
 
-import fcntl
 import os
 import tempfile
 from collections.abc import Iterator
@@ -9,6 +8,7 @@ from functools import cache
 from itertools import count
 from pathlib import Path
 
+from mobile_vla_ros import file_lock
 from mobile_vla_ros.errors import UserError
 
 # Higher ones share their ports with connections that the system hands out.
@@ -32,7 +32,7 @@ def held_domain() -> Iterator[int]:
             continue
         with lock:
             try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                file_lock.claim(lock)
             except BlockingIOError:
                 continue
             yield domain

@@ -7,7 +7,6 @@ carries the name of a take is whole, however an export ends.
 
 import contextlib
 import csv
-import fcntl
 import json
 import os
 import shutil
@@ -18,6 +17,7 @@ from pathlib import Path
 
 import numpy as np
 
+from mobile_vla_ros import file_lock
 from mobile_vla_ros.episode.storage import schema
 from mobile_vla_ros.episode.storage.reader import Episode
 from mobile_vla_ros.errors import UserError
@@ -242,7 +242,7 @@ def _hidden(out: Path):
 def _locked(folder: Path):
     handle = os.open(folder, os.O_RDONLY)
     try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        file_lock.claim(handle)
         yield
     finally:
         os.close(handle)

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import h5py
 
-from mobile_vla_ros.episode.storage import lock, schema
+from mobile_vla_ros import file_lock
+from mobile_vla_ros.episode.storage import schema
 from mobile_vla_ros.episode.storage.disk import DiskFull
 from mobile_vla_ros.episode.storage.writer import EpisodeWriter
 from mobile_vla_ros.errors import UserError
@@ -168,7 +169,7 @@ def _prepare(out: Path):
     for path in out.glob(schema.hidden_name('*')):
         with contextlib.suppress(OSError):
             # One that is empty may be another writer's, in the moment before it locks it.
-            if path.stat().st_size and not lock.is_held(path):
+            if path.stat().st_size and not file_lock.is_held(path):
                 path.unlink()
 
 

@@ -1,11 +1,11 @@
 """Trials on disk: one line of JSON each, so that a run that was stopped can go on."""
 
 import contextlib
-import fcntl
 import json
 import os
 from pathlib import Path
 
+from mobile_vla_ros import file_lock
 from mobile_vla_ros.errors import UserError
 from mobile_vla_ros.rollout.trials import Drive, Trial
 
@@ -31,7 +31,7 @@ class TrialLog(contextlib.AbstractContextManager):
         except OSError as error:
             raise UserError(f'{path} cannot be written', got=error.strerror) from error
         try:
-            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            file_lock.claim(self._file)
             self.trials = self._read()
         except BlockingIOError as error:
             self._file.close()

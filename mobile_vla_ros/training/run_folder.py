@@ -1,7 +1,6 @@
 """The folder of a run: what a person reads, what driving loads, and what a resumed run needs."""
 
 import contextlib
-import fcntl
 import json
 import math
 import os
@@ -12,6 +11,7 @@ from pathlib import Path
 import torch
 import yaml
 
+from mobile_vla_ros import file_lock
 from mobile_vla_ros.errors import UserError
 from mobile_vla_ros.files import no_room, replaced
 from mobile_vla_ros.model.bundle import PolicySpec, read_spec, save_bundle
@@ -114,7 +114,7 @@ class RunFolder:
                 expected='a place for --out that can be written',
             ) from None
         try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            file_lock.claim(self._lock)
         except BlockingIOError:
             raise UserError(
                 f'another training writes into {self.path} at the moment',

@@ -6,8 +6,9 @@ from pathlib import Path
 import h5py
 import numpy as np
 
+from mobile_vla_ros import file_lock
 from mobile_vla_ros.episode.records import Commands, Event
-from mobile_vla_ros.episode.storage import lock, schema
+from mobile_vla_ros.episode.storage import schema
 from mobile_vla_ros.episode.storage.hdf5_view import (
     SIGNATURE,
     SUPERBLOCK_BYTES,
@@ -235,7 +236,7 @@ def _open_file(path: Path) -> tuple[h5py.File, View | None]:
     size, end = path.stat().st_size, int.from_bytes(head[28:36], 'little')
     if size < end:
         raise OSError(f'cut short: {size} bytes of {end}')
-    if writing and lock.is_held(path):
+    if writing and file_lock.is_held(path):
         return h5py.File(path, 'r', libver='latest', swmr=True), None
     view = View(path)
     try:

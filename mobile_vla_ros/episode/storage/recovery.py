@@ -7,7 +7,8 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from mobile_vla_ros.episode.storage import lock, schema
+from mobile_vla_ros import file_lock
+from mobile_vla_ros.episode.storage import schema
 from mobile_vla_ros.episode.storage.reader import Episode
 from mobile_vla_ros.episode.storage.salvage import Salvage
 from mobile_vla_ros.episode.storage.writer import EpisodeWriter
@@ -47,7 +48,7 @@ def is_written(path: Path | str) -> bool:
     :raises UserError: when there is no such file, or it cannot be opened.
     """
     try:
-        return lock.is_held(path)
+        return file_lock.is_held(path)
     except OSError as error:
         raise UserError(f'{path} cannot be opened', got=os.strerror(error.errno)) from None
 
@@ -113,7 +114,7 @@ def _hold(path: Path) -> int:
         handle = os.open(path, os.O_RDWR if writable else os.O_RDONLY)
     except OSError as error:
         raise UserError(f'{path} cannot be opened', got=os.strerror(error.errno)) from None
-    if _is_part(path) and (is_written(path) or (writable and not lock.hold(handle))):
+    if _is_part(path) and (is_written(path) or (writable and not file_lock.hold(handle))):
         os.close(handle)
         raise UserError(
             f'{path} is being written',

@@ -9,9 +9,10 @@ from pathlib import Path
 import h5py
 import numpy as np
 
+from mobile_vla_ros import file_lock
 from mobile_vla_ros.episode.quality import verdict as health
 from mobile_vla_ros.episode.quality.image_tally import Tally
-from mobile_vla_ros.episode.storage import disk, lock, schema
+from mobile_vla_ros.episode.storage import disk, schema
 from mobile_vla_ros.errors import UserError
 from mobile_vla_ros.files import sync
 from mobile_vla_ros.types import NANOSECONDS, SOURCES, Command
@@ -91,7 +92,7 @@ class EpisodeWriter:
             self._handle = os.open(
                 nascent, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666
             )
-            lock.hold(self._handle)
+            file_lock.hold(self._handle)
             self._room = disk.Room(self._handle, folder)
             self._hold_first()
             self._file = h5py.File(nascent, 'w', libver='latest')

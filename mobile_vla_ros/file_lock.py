@@ -1,8 +1,9 @@
 """
-Tells a file that a process still writes from one whose writer has died.
+Locks of files and folders that end with their handle, and so with their process.
 
-The lock is Linux's "open file description" lock: it belongs to one open handle, survives a
-rename, is gone with its process however that ends, and does not meet the ``flock`` of HDF5.
+``claim`` keeps other processes out of a file or a folder (``flock``). ``hold`` and ``is_held``
+distinguish an episode that is still written from one whose writer has died, by Linux's "open file
+description" lock, which survives a rename and does not meet the ``flock`` of HDF5.
 """
 
 import errno
@@ -10,9 +11,20 @@ import fcntl
 import os
 import struct
 from pathlib import Path
+from typing import IO
 
 FLOCK = 'hhqqi4x'  # struct flock of Linux: type, whence, start, length, pid
 WHOLE_FILE = (os.SEEK_SET, 0, 0, 0)
+
+
+def claim(handle: int | IO) -> None:
+    """
+    Keep others out of an open file or folder for as long as the handle lives.
+
+    :raises BlockingIOError: when another handle has it.
+    :raises OSError: where the file system knows no locks.
+    """
+    fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
 def hold(handle: int) -> bool:
