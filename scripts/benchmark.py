@@ -36,6 +36,7 @@ def main(argv=None) -> int:
     sys.path.insert(0, str(ROOT))
     from mobile_vla_ros.cli.demo import TRAINED_CONTROLS, drive_jobs
     from mobile_vla_ros.errors import UserError
+    from mobile_vla_ros.text_table import markdown
 
     jobs = [('expert', ['all'], []), ('policy', ['all'], ['--policy', args.policy])]
     for name, control in (
@@ -60,16 +61,16 @@ def main(argv=None) -> int:
         print(f'benchmark: error: {error}', file=sys.stderr)
         return 2
     suites = list(results['expert'])
-    print('| | ' + ' | '.join(suites) + ' |\n|' + ' --- |' * (len(suites) + 1))
+    rows = []
     for name, result in results.items():
-        cells = []
+        rows.append([name])
         for suite in suites:
             low, high = result[suite]['success_interval']
-            cells.append(
+            rows[-1].append(
                 f'{result[suite]["success_rate"]:.0%} ({low:.0%}–{high:.0%}), '
                 f'{result[suite]["collision_rate"]:.0%}'
             )
-        print(f'| {name} | ' + ' | '.join(cells) + ' |')
+    print(markdown(['', *suites], rows))
     ratios = ', '.join(
         f'{suite} {entry["time_s"]["ratio"]:.2f} and {entry["length_m"]["ratio"]:.2f}'
         for suite, entry in results['policy'].items()

@@ -2,6 +2,8 @@
 
 from dataclasses import asdict, dataclass
 
+from mobile_vla_ros import text_table
+
 
 @dataclass(frozen=True)
 class Figure:
@@ -76,11 +78,7 @@ def table(figures: list[Figure]) -> str:
     marks = {None: '', True: 'kept', False: 'BROKEN'}
     rows = [('part', 'what', 'measured', 'promised', '')]
     rows += [(one.part, one.name, one.shown, one.promise, marks[one.kept]) for one in figures]
-    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    return '\n'.join(
-        '  '.join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
-        for row in rows
-    )
+    return text_table.table(rows)
 
 
 def as_json(figures: list[Figure]) -> list[dict]:

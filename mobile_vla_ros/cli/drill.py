@@ -102,9 +102,9 @@ def _list(faults, as_json: bool):
             )
         )
         return
-    wide = max(len(fault.name) for fault in faults)
-    for fault in faults:
-        print(f'{fault.name:{wide}}  {fault.title}: {fault.promised}')
+    from mobile_vla_ros.text_table import table
+
+    print(table((fault.name, f'{fault.title}: {fault.promised}') for fault in faults))
 
 
 def _print(args: argparse.Namespace, rows: list[dict]):

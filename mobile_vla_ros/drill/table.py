@@ -3,6 +3,8 @@
 import os
 from collections.abc import Sequence
 
+from mobile_vla_ros import text_table
+
 HEAD = ('fault', 'observable', 'zero after (ms)', 'promise', '', 'rolled (m)', 'guard says')
 MARKS = {True: 'kept', False: 'BROKEN', None: 'UNSURE'}
 FOOT = (
@@ -32,20 +34,12 @@ def cells(row: dict) -> tuple[str, ...]:
 
 def table(rows: Sequence[dict]) -> str:
     """Return the rows as text in columns."""
-    lines = [HEAD, *map(cells, rows)]
-    widths = [max(len(line[column]) for line in lines) for column in range(len(HEAD))]
-    return '\n'.join(
-        '  '.join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip()
-        for line in lines
-    )
+    return text_table.table([HEAD, *map(cells, rows)])
 
 
 def markdown(rows: Sequence[dict]) -> str:
     """Return the rows as a Markdown table."""
-    lines = [HEAD, ('---',) * len(HEAD), *map(cells, rows)]
-    return '\n'.join(
-        '| ' + ' | '.join(cell.replace('|', '/') for cell in line) + ' |' for line in lines
-    )
+    return text_table.markdown(HEAD, map(cells, rows))
 
 
 def foot(rows: Sequence[dict]) -> str:

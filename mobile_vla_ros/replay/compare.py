@@ -1,17 +1,23 @@
 """What a policy says along a take, measured against what was driven, and printed."""
 
-from collections.abc import Iterator, Mapping
+import shutil
+from collections.abc import Mapping
 
 import numpy as np
 
+from mobile_vla_ros import text_table
 from mobile_vla_ros.evaluation.metrics import DRIVEN_SHARE
 from mobile_vla_ros.model.bundle import PolicySpec
 from mobile_vla_ros.replay.run import Replayed
 from mobile_vla_ros.types import TWIST_AXES, ActionSpec
 
-NAME_WIDTH = 16
-METRICS = (('mae', 8, '.3f'), ('rmse', 8, '.3f'), ('bias', 8, '+.3f'), ('sign_flips', 8, '.0%'))
-SHORT = {'sign_flips': 'flips'}
+# Heads and formats of the columns.
+METRICS = {
+    'mae': ('mae', '.3f'),
+    'rmse': ('rmse', '.3f'),
+    'bias': ('bias', '+.3f'),
+    'sign_flips': ('flips', '.0%'),
+}
 MOST_LINES = 10  # of gaps and of refused windows
 
 
@@ -105,7 +111,7 @@ def text(result: Mapping) -> str:
         f'{result["frames"]} frames, {result["plans"]} plans, measured at '
         f'{result["instants"]} instants against what was driven then',
         '',
-        *_table(result['measured']),
+        _table(result['measured']),
         '',
         _pace(result),
     ]
@@ -119,30 +125,15 @@ def text(result: Mapping) -> str:
     return '\n'.join(lines)
 
 
-def _table(rows: Mapping[str, Mapping]) -> Iterator[str]:
-    axes = rows['policy']
-    width = sum(wide for _, wide, _ in METRICS)
-    yield (
-        ' ' * NAME_WIDTH
-        + ''.join(f'  {axis}, {axes[axis]["unit"]}'.ljust(width) for axis in axes).rstrip()
-    )
-    yield ' ' * NAME_WIDTH + ''.join(
-        f'{SHORT.get(name, name):>{wide}}' for _ in axes for name, wide, _ in METRICS
-    )
-    for name, row in rows.items():
-        yield f'{name:{NAME_WIDTH}}' + ''.join(
-            f'{_cell(row[axis][metric], form):>{wide}}'
-            for axis in axes
-            for metric, wide, form in METRICS
-        )
-    yield (
-        'bias: predicted minus driven; flips: share of the instants at which both go, and '
+def _table(rows: Mapping[str, Mapping]) -> str:
+    groups = {
+        f'{axis}, {known["unit"]}': text_table.cells((row[axis] for row in rows.values()), METRICS)
+        for axis, known in rows['policy'].items()
+    }
+    return text_table.grouped(list(rows), groups, shutil.get_terminal_size((120, 24)).columns) + (
+        '\nbias: predicted minus driven; flips: share of the instants at which both go, and '
         'opposite ways'
     )
-
-
-def _cell(value: float | None, form: str) -> str:
-    return '–' if value is None else format(value, form)
 
 
 def _pace(result: Mapping) -> str:

@@ -5,12 +5,14 @@ from collections.abc import Mapping
 import torch
 from torch.nn.functional import binary_cross_entropy_with_logits
 
+from mobile_vla_ros import text_table
 from mobile_vla_ros.errors import UserError
 from mobile_vla_ros.evaluation.metrics import SEED_MOTION_DIMS, measure
 from mobile_vla_ros.evaluation.predict import Predictions
 from mobile_vla_ros.model.bundle import PolicySpec
 from mobile_vla_ros.types import ActionSpec
 
+LOSSES = ('train_loss_arm_act', 'val_loss_arm_act', 'val_loss')
 REMEDY = 'mobile_vla episodes check names what is broken'
 
 
@@ -78,9 +80,7 @@ def val_row(found: Predictions, actions, spec: ActionSpec) -> tuple[dict, dict]:
 
 def head(spec: ActionSpec) -> str:
     """Return the line above the lines of the epochs."""
-    return 'epoch   train_loss_arm_act   val_loss_arm_act   val_loss   ' + '   '.join(
-        f'mae {axis}' for axis in spec.axes
-    )
+    return text_table.GAP.join(_heads(spec))
 
 
 def line(row: Mapping, spec: ActionSpec) -> str:
@@ -89,7 +89,9 @@ def line(row: Mapping, spec: ActionSpec) -> str:
         f'{row[f"val_mae_{axis}"]:.4f} {unit}'
         for axis, unit in zip(spec.axes, spec.units, strict=True)
     ]
-    return (
-        f'{row["epoch"]:5d}   {row["train_loss_arm_act"]:18.5f}   '
-        f'{row["val_loss_arm_act"]:16.5f}   {row["val_loss"]:8.5f}   ' + '   '.join(maes)
-    )
+    losses = [f'{row[name]:.5f}' for name in LOSSES]
+    return text_table.line([row['epoch'], *losses, *maes], list(map(len, _heads(spec))), '>')
+
+
+def _heads(spec: ActionSpec) -> list[str]:
+    return ['epoch', *LOSSES, *(f'mae {axis}' for axis in spec.axes)]

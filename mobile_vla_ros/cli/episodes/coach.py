@@ -5,6 +5,8 @@ import dataclasses
 import json
 from pathlib import Path
 
+from mobile_vla_ros.text_table import table
+
 MOST_LINES = 10
 MOST_GROUPS = 5
 MOST_NAMES = 3
@@ -36,8 +38,7 @@ def run(args: argparse.Namespace) -> int:
     if args.json:
         print(json.dumps(_plain(found, advice)))
         return 0
-    for head, text in _lines(found):
-        print(f'{head:14}{text}'.rstrip())
+    print(table(_lines(found)))
     for one in advice:
         print(f'record next: {one.sentence}')
     if not advice:

@@ -6,12 +6,13 @@ import sys
 from collections import Counter
 from pathlib import Path
 
+from mobile_vla_ros import text_table
 from mobile_vla_ros.episode.quality.judge import judge
 from mobile_vla_ros.errors import UserError
 
 EXAMPLE = 'example: mobile_vla episodes list ~/mobile_vla_takes'
-LINE = '{:25}  {:>7}  {:>6}  {:>8}  {:7}  {:10}  {}'
 HEADS = ('episode', 'seconds', 'frames', 'commands', 'outcome', 'verdict', 'instruction')
+WIDTHS, ALIGN = (25, 7, 6, 8, 7, 10, 0), '<>>><'
 
 
 def register(subparsers) -> None:
@@ -98,7 +99,7 @@ def run_list(args: argparse.Namespace) -> int:
     verdicts, takes, minutes = Counter(), 0, 0.0
     with indexed(args.path) as index:
         if not args.json:
-            print(LINE.format(*HEADS))
+            print(text_table.line(HEADS, WIDTHS, ALIGN))
         for row in index.rows(
             instruction=args.instruction,
             outcome=args.outcome,
@@ -114,17 +115,9 @@ def run_list(args: argparse.Namespace) -> int:
             if args.json:
                 print(json.dumps({'path': str(index.folder / row.name)} | vars(row)))
             else:
-                print(
-                    LINE.format(
-                        row.episode_id,
-                        f'{row.duration_s:.1f}',
-                        row.frames,
-                        row.commands,
-                        row.outcome,
-                        row.verdict,
-                        row.instruction,
-                    ).rstrip()
-                )
+                shown = (row.episode_id, f'{row.duration_s:.1f}', row.frames, row.commands)
+                shown += (row.outcome, row.verdict, row.instruction)
+                print(text_table.line(shown, WIDTHS, ALIGN))
     if not args.json:
         counts = ', '.join(f'{count} {verdict}' for verdict, count in verdicts.most_common())
         print(f'{takes} episodes, {minutes:.1f} minutes' + (f': {counts}' if counts else ''))
@@ -157,13 +150,13 @@ def run_show(args: argparse.Namespace) -> int:
             print(json.dumps(shown))
             continue
         health, events = shown.pop('health') or {}, shown.pop('events')
-        for key, value in shown.items():
-            print(f'{key:16} {value}')
         for key, value in health.items():
-            print(f'health.{key:16} {"; ".join(value) if key == "reasons" else value}')
-        for event in events:
-            print(f'event {event["time_ns"] / 1e9:17.3f}  {event["name"]}  {event["text"]}')
-        print()
+            shown[f'health.{key}'] = '; '.join(value) if key == 'reasons' else value
+        print(text_table.table(shown.items()))
+        rows = [
+            ('event', f'{one["time_ns"] / 1e9:.3f}', one['name'], one['text']) for one in events
+        ]
+        print(text_table.table(rows, '<><'), end='\n\n' if rows else '\n')
     return status
 
 

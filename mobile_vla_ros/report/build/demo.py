@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from mobile_vla_ros import __version__
+from mobile_vla_ros import __version__, text_table
 from mobile_vla_ros.model.bundle import PolicySpec, read_spec
 from mobile_vla_ros.report.figures import plots
 from mobile_vla_ros.report.pages import page
@@ -40,11 +40,10 @@ def _cells(spec: PolicySpec) -> tuple[list[str], list[list[str]]]:
     for name, row in _rows(spec):
         cells = [name, f'{row["loss_arm_act"]:.5f}']
         for axis, _ in axes:
-            r2 = row[axis]['r2']
             cells += [
                 f'{row[axis]["mae"]:.3f}',
                 f'{row[axis]["rmse"]:.3f}',
-                '–' if r2 is None else f'{r2:.2f}',
+                text_table.number(row[axis]['r2'], '.2f'),
             ]
         rows.append(cells)
     return head, rows
@@ -72,18 +71,11 @@ def _closed_loop(results: dict[str, dict[str, dict]]) -> tuple[list[str], list[l
 
 def table(policy: Path, results: dict[str, dict[str, dict]], live: list[dict]) -> str:
     """Return the tables as text for a terminal."""
-    text = '\n\n'.join(
-        '\n'.join(
-            '  '.join(
-                cell.ljust(width) if column == 0 else cell.rjust(width)
-                for column, (cell, width) in enumerate(zip(row, widths, strict=True))
-            )
-            for row in rows
-        )
-        for head, body in (_cells(read_spec(policy)), _closed_loop(results))
-        for rows in [[head, *body]]
-        for widths in [[max(len(row[column]) for row in rows) for column in range(len(rows[0]))]]
-    )
+    tables = [
+        text_table.table([head, *rows], '<>')
+        for head, rows in (_cells(read_spec(policy)), _closed_loop(results))
+    ]
+    text = '\n\n'.join(tables)
     return f'{text}\n\nlive, through the nodes: {_live(results, live)}'
 
 

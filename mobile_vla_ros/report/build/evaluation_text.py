@@ -4,27 +4,32 @@ import shutil
 import textwrap
 from collections.abc import Iterator, Mapping
 
-NAME_WIDTH = 28
-STEP_WIDTH = 7
+from mobile_vla_ros.text_table import GAP, cells, grouped, number, table
+
+NAME_WIDTH = 20
 NARROWEST, WIDEST = 80, 120
 CONTROLS = {
     'image_blanked': 'image blanked',
     'frames_shuffled': 'frames shuffled',
     'instruction_swapped': 'instruction swapped',
 }
-# Heads, widths and formats of the columns.
-LOSSES = (('loss_arm_act', 14, '.5f'), ('loss', 9, '.5f'))
-METRICS = (('mae', 8, '.3f'), ('rmse', 7, '.3f'), ('r2', 8, 'z.2f'), ('sign_agreement', 6, '.0%'))
-SHORT = {'sign_agreement': 'sign'}
+# Heads and formats of the columns.
+LOSSES = {'loss_arm_act': ('loss_arm_act', '.5f'), 'loss': ('loss', '.5f')}
+METRICS = {
+    'mae': ('mae', '.3f'),
+    'rmse': ('rmse', '.3f'),
+    'r2': ('r2', 'z.2f'),
+    'sign_agreement': ('sign', '.0%'),
+}
 
 
 def text(result: Mapping) -> str:
     """Return the result as tables and what they mean, as wide as the terminal."""
     width = min(max(shutil.get_terminal_size((WIDEST, 24)).columns, NARROWEST), WIDEST)
-    lines = [*_table(result, width), '', *_wrapped(_about(result), width)]
+    lines = [_table(result, width), '', *_wrapped(_about(result), width)]
     policy = result.get('policy')
     if policy and policy['loss'] is not None:
-        lines += ['', *_by_step(result, width)]
+        lines += ['', _by_step(result, width)]
     said = policy['verdict'] if policy else [_without_a_policy(result)]
     for sentence in ['', *said, *_data(result)]:
         lines += _wrapped(sentence, width)
@@ -35,7 +40,7 @@ def _axes(result: Mapping) -> list[str]:
     return [name for name, value in result['baselines']['zero'].items() if isinstance(value, dict)]
 
 
-def _table(result: Mapping, width: int) -> Iterator[str]:
+def _table(result: Mapping, width: int) -> str:
     """Give the predictors by their metrics; axes that find no room come below each other."""
     rows = dict(result['baselines'])
     policy = result.get('policy')
@@ -44,59 +49,31 @@ def _table(result: Mapping, width: int) -> Iterator[str]:
         rows |= {
             f'policy, {words}': policy[name] for name, words in CONTROLS.items() if policy[name]
         }
-    blocks = [('', LOSSES, rows)]
+    groups = {'': cells(rows.values(), LOSSES)}
     for axis in _axes(result):
-        own = {name: row[axis] for name, row in rows.items()}
-        blocks.append((f'  {axis}, {own["zero"]["unit"]}', METRICS, own))
-    while blocks:
-        shown, used = [], NAME_WIDTH
-        while blocks and (not shown or used + _width(blocks[0][1]) <= width):
-            shown.append(blocks.pop(0))
-            used += _width(shown[-1][1])
-        heads = ''.join(head.ljust(_width(columns)) for head, columns, _ in shown)
-        if heads.strip():
-            yield ' ' * NAME_WIDTH + heads.rstrip()
-        yield ' ' * NAME_WIDTH + ''.join(
-            f'{SHORT.get(name, name):>{wide}}'
-            for _, columns, _ in shown
-            for name, wide, _ in columns
-        )
-        for name in rows:
-            yield f'{name:{NAME_WIDTH}}' + ''.join(
-                f'{_cell(values[name][column], form):>{wide}}'
-                for _, columns, values in shown
-                for column, wide, form in columns
-            )
-        if blocks:
-            yield ''
+        title = f'{axis}, {rows["zero"][axis]["unit"]}'
+        groups[title] = cells((row[axis] for row in rows.values()), METRICS)
+    return grouped(list(rows), groups, width)
 
 
-def _width(columns) -> int:
-    return sum(wide for _, wide, _ in columns)
-
-
-def _cell(value: float | None, form: str) -> str:
-    return '–' if value is None else format(value, form)
-
-
-def _by_step(result: Mapping, width: int) -> Iterator[str]:
-    """Give the policy beside the best baseline, chunk step by chunk step."""
+def _by_step(result: Mapping, width: int) -> str:
+    """Return the policy beside the best baseline, for as many chunk steps as fit."""
     policy, best = result['policy'], result['policy']['best_baseline']
     axes = _axes(result)
     chunk = len(policy[axes[0]]['per_step']['mae'])
-    count = min(chunk, (width - NAME_WIDTH - 8) // STEP_WIDTH)
-    steps = sorted({round(number * (chunk - 1) / max(1, count - 1)) for number in range(count)})
-    yield f'{"seconds ahead":{NAME_WIDTH + 8}}' + ''.join(
-        f'{step / result["rate_hz"]:>{STEP_WIDTH}.3g}' for step in steps
-    )
+    rows = [['seconds ahead', '', *(f'{step / result["rate_hz"]:.3g}' for step in range(chunk))]]
     for axis in axes:
-        for column, _, form in (METRICS[0], METRICS[2]):
+        for column in ('mae', 'r2'):
             for name, entry in (('policy', policy), (best, result['baselines'][best])):
+                what = f'{axis} {column}' if name == 'policy' else ''
                 values = entry[axis]['per_step'][column]
-                head = f'{axis} {column}' if name == 'policy' else ''
-                yield f'{head:{14}} {name[:20]:{21}}' + ''.join(
-                    f'{_cell(values[step], form):>{STEP_WIDTH}}' for step in steps
-                )
+                shown = [number(value, METRICS[column][1]) for value in values]
+                rows.append([what, name[:NAME_WIDTH], *shown])
+    used = sum(max(len(row[column]) for row in rows) + len(GAP) for column in (0, 1)) - len(GAP)
+    wide = max(len(cell) for row in rows for cell in row[2:]) + len(GAP)
+    count = min(chunk, (width - used) // wide)
+    steps = sorted({round(place * (chunk - 1) / max(1, count - 1)) for place in range(count)})
+    return table([row[:2] + [row[2 + step] for step in steps] for row in rows], '<<>')
 
 
 def _about(result: Mapping) -> str:
