@@ -5,10 +5,13 @@ import signal
 import subprocess
 import sys
 import textwrap
+from pathlib import Path
 
 import pytest
+import rclpy
 import yaml
 from geometry_msgs.msg import Twist, TwistStamped
+from rclpy.node import Node
 from ros_helpers import wait_until
 
 from mobile_vla_ros.bringup.processes import ProcessEnded, Processes, command_line, yaml_value
@@ -285,6 +288,12 @@ def test_every_argument_is_described_once():
         "it's",
         '빨간 상자로 가',
         'a\nb',
+        '1e5',
+        'inf',
+        ['1.0', 'no'],
+        [],
+        float('inf'),
+        'a folder/' * 20,
     ],
 )
 def test_a_parameter_keeps_its_type_and_text_on_the_command_line(value):
@@ -292,6 +301,25 @@ def test_a_parameter_keeps_its_type_and_text_on_the_command_line(value):
     read = yaml.safe_load(yaml_value(value))
     assert read == value
     assert type(read) is type(value)
+    assert '\n' not in yaml_value(value)
+
+
+def test_ros_reads_a_parameter_with_its_type():
+    """Through the parser of rcl, which takes more words for numbers than YAML does."""
+    values = {'f': 1.0, 'tiny': 1e-05, 'i': 1, 'b': True, 'fs': [1.0, 2e20], 'ss': ['no', '1']}
+    values |= {f'text{n}': text for n, text in enumerate(('1e5', 'inf', 'yes', 'a: "b", #c', ''))}
+    spec = NodeSpec('reads', 'guard_node', parameters={**values, 'path': Path('/a b/c')})
+    context = rclpy.Context()
+    rclpy.init(args=command_line(spec), context=context)
+    try:
+        node = Node('reads', context=context, automatically_declare_parameters_from_overrides=True)
+        read = {name: node.get_parameter(name).value for name in [*values, 'path']}
+        node.destroy_node()
+    finally:
+        rclpy.shutdown(context=context)
+    read = {name: list(one) if hasattr(one, 'typecode') else one for name, one in read.items()}
+    assert read == {**values, 'path': '/a b/c'}
+    assert [type(read[name]) for name in values] == [type(value) for value in values.values()]
 
 
 @pytest.mark.parametrize(

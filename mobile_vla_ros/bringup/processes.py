@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import math
 import os
 import signal
 import subprocess
@@ -11,6 +12,8 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+
+import yaml
 
 from mobile_vla_ros.bringup.dds import image_sender_env
 from mobile_vla_ros.bringup.share import PACKAGE, executable_of
@@ -60,15 +63,18 @@ def yaml_value(value: object) -> str:
     """
     Return a parameter's value as YAML on one line, as ``-p name:=value`` takes it.
 
-    JSON is that, but for a float that JSON writes without a point (1e-05), which YAML 1.1 reads
-    as text.
+    Text is always quoted: ROS reads words as numbers that YAML does not, ``inf`` and ``1e5``.
     """
-    if isinstance(value, float):
-        text = repr(value)
-        return text if '.' in text or not text[-1].isdigit() else text.replace('e', '.0e')
-    if isinstance(value, (list, tuple)):
-        return '[' + ', '.join(yaml_value(item) for item in value) + ']'
-    return json.dumps(os.fspath(value) if isinstance(value, Path) else value, ensure_ascii=False)
+    plain = os.fspath(value) if isinstance(value, Path) else value
+    first = plain[0] if isinstance(plain, (list, tuple)) and plain else plain
+    text = yaml.safe_dump(
+        plain,
+        default_style='"' if isinstance(first, str) else None,
+        default_flow_style=True,
+        width=math.inf,
+        allow_unicode=True,
+    )
+    return text.removesuffix('...\n').rstrip('\n')
 
 
 def command_line(spec: NodeSpec) -> list[str]:
