@@ -10,6 +10,8 @@ import pytest
 
 from mobile_vla_ros.cli.main import build_parser, main
 
+HEAVY = {'torch', 'transformers', 'accelerate', 'peft', 'matplotlib', 'h5py', 'cv2', 'PIL'}
+HEAVY |= {'mujoco', 'rosbags', 'rclpy', 'tensorboard', 'safetensors', 'scipy', 'pandas'}
 SUBCOMMANDS = ('demo', 'train', 'evaluate', 'simulate', 'replay', 'episodes', 'drill', 'bench')
 
 
@@ -34,7 +36,7 @@ def told(capsys, *arguments) -> tuple[int, str, str]:
 
 
 @pytest.mark.timed
-@pytest.mark.parametrize('arguments', [(), *[(name,) for name in SUBCOMMANDS if name != 'train']])
+@pytest.mark.parametrize('arguments', [(), *[(name,) for name in SUBCOMMANDS]])
 def test_help_answers_at_once_and_has_an_example(arguments):
     """`--help` must not wait for torch (2.6 s) or transformers (7 s): best of three under 1 s."""
     took = []
@@ -47,6 +49,37 @@ def test_help_answers_at_once_and_has_an_example(arguments):
             break
     assert min(took) < 1
     assert 'example: mobile_vla' in done.stdout
+
+
+@pytest.mark.parametrize(
+    'arguments',
+    [
+        ('--help',),
+        *((name, '--help') for name in SUBCOMMANDS),
+        ('episodes', 'list', '--help'),
+        ('bench', 'train', '--help'),
+        ('train', '--data', 'x', '--out', 'y', '--epocs', '3'),
+        ('train', '--data', 'x'),
+        ('train', '--epochs', 'many'),
+    ],
+    ids=' '.join,
+)
+def test_help_and_mistyped_flags_import_nothing_heavy(arguments):
+    """It stays quick only as long as no module imports at its top what only a run needs."""
+    code = (
+        'import sys\nfrom mobile_vla_ros.cli.main import main\n'
+        'try:\n    main(sys.argv[1:])\nexcept SystemExit:\n    pass\n'
+        f'print(*sorted({HEAVY} & set(sys.modules)), file=sys.stderr)'
+    )
+    done = subprocess.run(
+        [sys.executable, '-c', code, *arguments], capture_output=True, text=True, check=True
+    )
+    *said, heavy = done.stderr.split('\n')[:-1]
+    assert heavy == ''
+    if '--help' in arguments:
+        assert said == [] and 'usage: ' in done.stdout
+    if '--epocs' in arguments:
+        assert "Did you mean '--epochs'?" in said[0]
 
 
 def test_the_trainer_s_help_names_every_setting():

@@ -83,7 +83,7 @@ KEPT_TO = {
     'fcntl': {'file_lock'},
     'launch': {'bringup.ros2_launch'},
     'launch_ros': {'bringup.ros2_launch'},
-    'transformers': {'model', 'cli.train'},
+    'transformers': {'model'},
     'peft': {'model'},
     'torch': {
         'bench',

@@ -302,6 +302,39 @@ def test_numbers_that_yaml_takes_for_texts_are_numbers(tmp_path):
     assert (config.learning_rate, data.rate_hz, model.revision) == (1e-5, 5.0, None)
 
 
+def test_a_flag_takes_every_form_of_its_value():
+    """Underscores or dashes; a switch alone or with a word; lists; the beginning of a name."""
+    flags = (
+        '--data x --out y --learning-rate 1e-5 --lora_learning_rate 1e-6 --mirror --epoch 3 '
+        '--activation-checkpointing no --offline TRUE --axes linear_x angular_z --scale 1 0.5 '
+        '--blank image'
+    )
+    model, data, config = parse(flags.split())
+    assert (config.learning_rate, config.lora_learning_rate, config.epochs) == (1e-5, 1e-6, 3)
+    assert (data.mirror, model.activation_checkpointing, model.offline) == (True, False, True)
+    assert (data.axes, data.scale) == (['linear_x', 'angular_z'], [1.0, 0.5])
+    assert (data.blank, model.revision, config.workers) == ('image', None, 2)
+
+
+@pytest.mark.parametrize(
+    ('flags', 'expected'),
+    [
+        ('', 'required: --data, --out'),
+        ('--data x', 'required: --out'),
+        ('--data x --out y --epochs many', "--epochs: invalid int value: 'many'"),
+        ('--data x --out y --mirror perhaps', "--mirror: 'perhaps' is not yes/no"),
+        ('--data x --out y --precision fp8', "--precision: invalid choice: 'fp8'"),
+        ('--data x --out y --scale', '--scale: expected at least one argument'),
+    ],
+)
+def test_a_flag_s_wrong_value_is_a_sentence(flags, expected, capsys):
+    """Of argparse, after a usage of one line; status 2."""
+    with pytest.raises(SystemExit) as ended:
+        parse(flags.split())
+    assert ended.value.code == 2
+    assert expected in capsys.readouterr().err
+
+
 def test_a_mistyped_flag_is_named():
     """With the one that was meant."""
     with pytest.raises(UserError, match=r"learning_rte.*mean '--learning.rate'"):

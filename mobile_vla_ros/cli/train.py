@@ -1,15 +1,20 @@
-"""`mobile_vla train`: the configuration's dataclasses as YAML and as flags."""
+"""`mobile_vla train`: the configuration's dataclasses as flags, over a YAML file."""
 
 import argparse
 import sys
-from dataclasses import asdict
+from dataclasses import MISSING, asdict, fields
 from pathlib import Path
 from typing import get_args, get_origin, get_type_hints
 
-import yaml
-
 from mobile_vla_ros.errors import UserError, did_you_mean
-from mobile_vla_ros.training.config import DataConfig, ModelConfig, TrainConfig
+from mobile_vla_ros.training.config import (
+    CONFIGS,
+    DataConfig,
+    ModelConfig,
+    TrainConfig,
+    configs_of,
+    default_of,
+)
 
 DESCRIPTION = 'Fine-tune Kosmos-2 (LoRA and the LSTM head) on recorded takes; writes a policy.'
 EXAMPLE = (
@@ -17,11 +22,11 @@ EXAMPLE = (
     'corrected while it drove: mobile_vla train --init runs/first/best --data drives '
     '--corrections 10 --out runs/second'
 )
-CONFIGS = (ModelConfig, DataConfig, TrainConfig)
+YES, NO = ('yes', 'true', 't', 'y', '1'), ('no', 'false', 'f', 'n', '0')
 
 
 def register(subparsers) -> None:
-    """Add the subcommand; its flags are read by transformers' parser in `run`."""
+    """Add the subcommand; `run` reads its flags, so that it can name the one that was meant."""
     parser = subparsers.add_parser(
         'train', help='fine-tune a policy on recorded takes', add_help=False
     )
@@ -35,100 +40,68 @@ def parse(argv: list[str]) -> tuple[ModelConfig, DataConfig, TrainConfig]:
     :raises UserError: for a file that is missing or holds an unknown key, or a policy that cannot
         be gone on from as asked.
     """
-    from transformers import HfArgumentParser
-
-    parser = HfArgumentParser(
-        CONFIGS,
+    parser = argparse.ArgumentParser(
         prog='mobile_vla train',
+        usage='%(prog)s --data DATA --out OUT [--config FILE] [--SETTING VALUE ...]',
         description=DESCRIPTION,
         epilog=EXAMPLE,
-        formatter_class=argparse.HelpFormatter,
+        argument_default=argparse.SUPPRESS,  # what is left is what was given
     )
-    parser.add_argument('--config', type=Path, help='YAML file of these names; flags win over it')
-    early = argparse.ArgumentParser(add_help=False)
-    early.add_argument('--config', type=Path)
-    given, values = early.parse_known_args(argv)[0].config, {}
-    if given is not None:
-        values = read_config(given)
-        for action in parser._actions:
-            if action.dest in values:
-                action.required = False
-        parser.set_defaults(**values)
-    *configs, _, rest = parser.parse_args_into_dataclasses(argv, return_remaining_strings=True)
+    settings = {one.name: one for config in CONFIGS for one in fields(config)}
+    hints = {name: hint for config in CONFIGS for name, hint in get_type_hints(config).items()}
+    for name, one in settings.items():
+        _add_flag(parser, name, hints[name], one.metadata)
+    parser.add_argument(
+        '--config', type=Path, metavar='FILE', help='YAML file of these names; flags win over it'
+    )
+    namespace, rest = parser.parse_known_args(argv)
     if rest:
-        flags = {flag for action in parser._actions for flag in action.option_strings}
         raise UserError(
             'unknown arguments',
             got=' '.join(rest),
             expected='what mobile_vla train --help lists',
-            remedy=did_you_mean(rest[0].partition('=')[0], flags),
+            remedy=did_you_mean(rest[0].partition('=')[0], [f'--{name}' for name in settings]),
         )
-    model, data, config = configs
+    values = vars(namespace)
+    if 'config' in values:
+        from mobile_vla_ros.training.config_file import read_config
+
+        values = {**read_config(values.pop('config')), **values}
+    missing = [
+        f'--{name}'
+        for name, one in settings.items()
+        if default_of(one) is MISSING and name not in values
+    ]
+    if missing:
+        parser.error(f'the following arguments are required: {", ".join(missing)}')
+    model, data, config = configs_of(values)
     if model.init:
         from mobile_vla_ros.training.initial_weights import settled
 
-        for action in parser._actions:
-            action.default = argparse.SUPPRESS  # what is left is what was given
-        flags = vars(parser.parse_known_args(argv)[0])
-        model, data = settled(model, data, {*values, *flags})
+        model, data = settled(model, data, values)
     return model, data, config
 
 
-def read_config(path: Path) -> dict:
-    """Return the values of a YAML file; raises UserError for a name that no configuration has."""
-    if not path.is_file():
-        raise UserError(f'no configuration at {path}', expected='a YAML file')
-    try:
-        values = yaml.safe_load(path.read_text()) or {}
-    except yaml.YAMLError as error:
-        raise UserError(f'{path} is not YAML', got=' '.join(str(error).split())) from error
-    if not isinstance(values, dict):
-        raise UserError(
-            f'{path} holds no settings',
-            got=type(values).__name__,
-            expected='lines such as "epochs: 20"',
-        )
-    hints = {name: hint for config in CONFIGS for name, hint in get_type_hints(config).items()}
-    for name in values:
-        if name not in hints:
-            raise UserError(
-                f'{path} has an unknown name',
-                got=repr(name),
-                remedy=did_you_mean(str(name), hints),
-            )
-    wrong = []
-    for name, value in values.items():
-        try:
-            values[name] = _typed(value, hints[name])
-        except (TypeError, ValueError):
-            wrong.append(f'{name} is {value!r}, not {_word(hints[name])}')
-    if wrong:
-        raise UserError(f'{path} has values of the wrong type', got='; '.join(wrong))
-    return values
-
-
-def _typed(value, hint):
-    """Return a value of a YAML file as a field's type; raises TypeError or ValueError."""
+def _add_flag(parser: argparse.ArgumentParser, name: str, hint, metadata) -> None:
+    """Add a setting's flag, spelled with underscores and with dashes."""
+    kind, *_ = get_args(hint) or (hint,)  # of list[X] and of X | None
+    how = {'type': kind}
     if get_origin(hint) is list:
-        if not isinstance(value, list):
-            raise TypeError
-        return [_typed(one, get_args(hint)[0]) for one in value]
-    options = get_args(hint)
-    if options:  # X | None
-        return None if value is None else _typed(value, options[0])
-    if hint is float and type(value) in (int, float, str):
-        return float(value)  # YAML takes 1e-4 for a text
-    if type(value) is not hint:
-        raise TypeError
-    return value
+        how['nargs'] = '+'
+    elif kind is bool:
+        how = {'type': _yes_or_no, 'nargs': '?', 'const': True}
+    parser.add_argument(
+        *dict.fromkeys((f'--{name}', f'--{name.replace("_", "-")}')),
+        help=metadata['help'],
+        choices=metadata.get('choices') or None,
+        **how,
+    )
 
 
-def _word(hint) -> str:
-    """Return a type as a person says it."""
-    words = {int: 'a whole number', float: 'a number', bool: 'true or false', str: 'a text'}
-    if get_origin(hint) is list:
-        return f'a list, each {_word(get_args(hint)[0])}'
-    return words.get(hint) or f'{_word(get_args(hint)[0])} or nothing'
+def _yes_or_no(text: str) -> bool:
+    if text.lower() not in YES + NO:
+        raise argparse.ArgumentTypeError(f'{text!r} is not yes/no, true/false, t/f, y/n or 1/0')
+    return text.lower() in YES
 
 
 def say(text: str) -> None:

@@ -88,11 +88,11 @@ def _child(what: str, folder: Path, *arguments: str) -> dict:
 def _train(folder: Path, long: str, short: str) -> dict:
     """Train the long take and validate on the short one, as the recipe of the seed says."""
     from mobile_vla_ros.bringup.share import config_file
-    from mobile_vla_ros.cli.train import read_config
     from mobile_vla_ros.data.runs import Sampling, load_runs
     from mobile_vla_ros.data.split import split_episodes
     from mobile_vla_ros.episode.storage.reader import find_episodes
-    from mobile_vla_ros.training.config import DataConfig, ModelConfig, TrainConfig
+    from mobile_vla_ros.training.config import configs_of
+    from mobile_vla_ros.training.config_file import read_config
     from mobile_vla_ros.training.loop import train
 
     runs, _ = load_runs(find_episodes(folder / 'takes'), Sampling(), ['good', 'poor', 'bad'])
@@ -117,12 +117,7 @@ def _train(folder: Path, long: str, short: str) -> dict:
         'split_seed': seed,
         'accept_verdicts': ['good', 'poor', 'bad'],
     }
-    configs = [
-        kind(
-            **{name: value for name, value in values.items() if name in kind.__dataclass_fields__}
-        )
-        for kind in (ModelConfig, DataConfig, TrainConfig)
-    ]
+    configs = configs_of(values)
     loading = {}
 
     def say(text: str):
