@@ -101,6 +101,8 @@ KEPT_TO = {
     'h5py': {'episode', 'interop'},
     'rosbags': {'images', 'interop'},
     'cv_bridge': {'images'},
+    'jinja2': {'report'},
+    'markupsafe': {'report'},
     'mujoco': {'sim'},
     'matplotlib': {'report'},
 }

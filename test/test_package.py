@@ -6,6 +6,7 @@ import re
 import shutil
 import subprocess
 import sys
+import tarfile
 import xml.etree.ElementTree as ElementTree
 from pathlib import Path
 
@@ -14,6 +15,7 @@ import pytest
 import mobile_vla_ros
 
 ROOT = Path(__file__).resolve().parent.parent
+DATA = ('assets', 'report/static', 'report/templates')  # of the package, beside its modules
 EXECUTABLES = (
     'guard_node',
     'inference_node',
@@ -81,16 +83,21 @@ def test_every_executable_is_declared():
     assert parser['install']['install_scripts'] == '$base/lib/mobile_vla_ros'
 
 
+def copy_source(to: Path) -> Path:
+    """Copy what a build needs, without what else lies in a checkout; return the new folder."""
+    to.mkdir(parents=True)
+    for name in ('mobile_vla_ros', 'launch', 'config', 'resource'):
+        shutil.copytree(ROOT / name, to / name, ignore=shutil.ignore_patterns('__pycache__'))
+    for name in ('package.xml', 'setup.py', 'setup.cfg', 'LICENSE', 'MANIFEST.in'):
+        shutil.copy(ROOT / name, to)
+    return to
+
+
 @pytest.fixture(scope='module')
 def installed(tmp_path_factory) -> Path:
     """The package built with colcon, in a workspace of its own; the install folder."""
     workspace = tmp_path_factory.mktemp('workspace')
-    source = workspace / 'src' / 'mobile_vla_ros'
-    source.mkdir(parents=True)
-    for name in ('mobile_vla_ros', 'launch', 'config', 'resource'):
-        shutil.copytree(ROOT / name, source / name, ignore=shutil.ignore_patterns('__pycache__'))
-    for name in ('package.xml', 'setup.py', 'setup.cfg', 'LICENSE'):
-        shutil.copy(ROOT / name, source)
+    copy_source(workspace / 'src' / 'mobile_vla_ros')
     environment = {**os.environ, 'PATH': f'{Path(sys.executable).parent}:{os.environ["PATH"]}'}
     built = subprocess.run(
         [
@@ -141,19 +148,35 @@ def test_colcon_installs_every_executable_and_file(installed):
     assert (prefix / 'share/ament_index/resource_index/packages/mobile_vla_ros').is_file()
 
 
-def test_colcon_installs_the_assets(installed):
-    """The shipped backbone and the arena are inside the installed package, byte for byte."""
-    assets = next((installed / 'mobile_vla_ros').glob('lib/python*/site-packages/*/assets'))
-    wanted = {
-        p.relative_to(ROOT / 'mobile_vla_ros/assets'): p.stat().st_size
-        for p in (ROOT / 'mobile_vla_ros/assets').rglob('*')
-        if p.is_file()
-    }
-    assert (
-        {p.relative_to(assets): p.stat().st_size for p in assets.rglob('*') if p.is_file()}
-        == wanted
-        != {}
+def files(folder: Path) -> dict[Path, int]:
+    """Return every file below a folder and its size."""
+    return {p.relative_to(folder): p.stat().st_size for p in folder.rglob('*') if p.is_file()}
+
+
+@pytest.mark.parametrize('folder', DATA)
+def test_colcon_installs_the_data(installed, folder):
+    """The shipped backbone, the arena and the pages are in the installed package, whole."""
+    package = next((installed / 'mobile_vla_ros').glob('lib/python*/site-packages/mobile_vla_ros'))
+    assert files(package / folder) == files(ROOT / 'mobile_vla_ros' / folder) != {}
+
+
+def test_a_source_distribution_holds_the_data(tmp_path):
+    """Who installs from it gets the same files."""
+    done = subprocess.run(
+        [sys.executable, 'setup.py', '-q', 'sdist', '--dist-dir', str(tmp_path)],
+        cwd=copy_source(tmp_path / 'tree'),
+        capture_output=True,
+        text=True,
+        stdin=subprocess.DEVNULL,
     )
+    assert done.returncode == 0, done.stderr
+    with tarfile.open(next(tmp_path.glob('*.tar.gz'))) as archive:
+        names = {name.partition('/')[2] for name in archive.getnames()}
+    for folder in DATA:
+        wanted = {
+            f'mobile_vla_ros/{folder}/{name}' for name in files(ROOT / 'mobile_vla_ros' / folder)
+        }
+        assert wanted <= names
 
 
 def test_the_installed_package_finds_its_own_files(installed):

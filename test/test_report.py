@@ -1,7 +1,11 @@
 """Pages and figures: whole, self-contained, and right where a number is computed."""
 
+import re
+from importlib import resources
+
 import numpy as np
 import pytest
+from jinja2 import UndefinedError
 
 from mobile_vla_ros.report.figures import plots
 from mobile_vla_ros.report.pages import page
@@ -53,6 +57,18 @@ def test_a_page_needs_nothing_from_outside():
     assert 'src="data:image/jpeg;base64,' in text
     for outside in ('<script', '<link', 'src="http', 'href="http', 'url(http'):
         assert outside not in text
+
+
+def test_a_value_that_a_template_misses_is_an_error():
+    """A page never has a hole where a figure should be."""
+    with pytest.raises(UndefinedError, match='subtitle'):
+        page.render('base.html', title='t')
+
+
+def test_static_files_do_not_end_their_element():
+    """A script or a style sheet that holds an end tag would end the element it stands in."""
+    for path in (resources.files(page.PACKAGE) / 'static').iterdir():
+        assert not re.search('</(script|style)', path.read_text(), re.IGNORECASE), path
 
 
 def test_the_same_numbers_give_the_same_page():

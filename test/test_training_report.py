@@ -294,7 +294,7 @@ def test_words_of_an_instruction_are_words(page):
     """Whatever HTML would make of them: in takes, worst windows and coverage."""
     text = page.read_text()
     assert '<b>go' not in text
-    assert text.count('&lt;b&gt;go&lt;/b&gt; &amp; &quot;stop&quot;') >= 3
+    assert text.count('&lt;b&gt;go&lt;/b&gt; &amp; &#34;stop&#34;') >= 3
 
 
 def test_the_worst_windows_are_named_with_the_frames_that_were_seen(folder, tmp_path):
@@ -646,4 +646,4 @@ def test_what_a_real_training_left_makes_a_report(small_run, takes, tmp_path):
     text = report(tmp_path, loaded.spec, scored, found, history=history)
     assert headings(text) == SECTIONS and len(pictures(text)) >= 4
     for sentence in scored.summary['policy']['verdict']:
-        assert sentence.split(':')[0].replace("'", '&#x27;') in text
+        assert sentence.split(':')[0].replace("'", '&#39;') in text

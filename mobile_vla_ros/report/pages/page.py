@@ -1,15 +1,20 @@
-"""A self-contained HTML page: headings, tables and pictures, and no link outside."""
+"""Self-contained HTML pages: Jinja2 templates with their CSS, JavaScript and images inlined."""
 
 import base64
 import html
 import io
 from collections.abc import Sequence
+from importlib import resources
 from pathlib import Path
 
 import numpy as np
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
 from PIL import Image
 
 from mobile_vla_ros.files import replaced
+
+PACKAGE = 'mobile_vla_ros.report'  # holds `static` and `templates`
 
 STYLE = """
 :root { color-scheme: light; }
@@ -63,6 +68,31 @@ def page(
         f'<h1>{html.escape(title)}</h1><p class="sub">{html.escape(subtitle)}</p>\n{body}\n'
         f'</main></body></html>\n'
     )
+
+
+def render(template: str, **values) -> str:
+    """
+    Return a page; it needs nothing from outside.
+
+    :param template: a file in `report/templates`.
+    :param values: what it names; text is escaped, but for `markupsafe.Markup`.
+    :raises jinja2.UndefinedError: when the template names a value that is missing.
+    """
+    return environment.get_template(template).render(values)
+
+
+def static(name: str) -> Markup:
+    """Return the text of a file in `report/static`, for a `style` or `script` element."""
+    return Markup((resources.files(PACKAGE) / 'static' / name).read_text(encoding='utf-8'))
+
+
+def jpeg_url(image: np.ndarray | bytes) -> str:
+    """Return a (height, width, 3) uint8 RGB image, or a JPEG file, as a `data:` URL."""
+    if isinstance(image, np.ndarray):
+        buffer = io.BytesIO()
+        Image.fromarray(image).save(buffer, 'JPEG', quality=88)
+        image = buffer.getvalue()
+    return f'data:image/jpeg;base64,{base64.b64encode(image).decode()}'
 
 
 def write(path: Path, text: str) -> Path:
@@ -135,18 +165,25 @@ def details(summary: str, content: str) -> str:
     return f'<details><summary>{html.escape(summary)}</summary>{content}</details>'
 
 
-def image_data(picture: np.ndarray) -> str:
-    """Return a (height, width, 3) uint8 RGB image as a JPEG in an address of its own."""
-    buffer = io.BytesIO()
-    Image.fromarray(picture).save(buffer, 'JPEG', quality=88)
-    return f'data:image/jpeg;base64,{base64.b64encode(buffer.getvalue()).decode()}'
-
-
 def images(pictures: Sequence[tuple[np.ndarray, str]]) -> str:
     """Return camera images side by side: (height, width, 3) uint8 RGB, and a caption each."""
     cells = [
-        f'<div><img alt="{html.escape(caption)}" src="{image_data(picture)}">'
+        f'<div><img alt="{html.escape(caption)}" src="{jpeg_url(picture)}">'
         f'{html.escape(caption)}</div>'
         for picture, caption in pictures
     ]
     return '<div class="strip">' + ''.join(cells) + '</div>'
+
+
+environment = Environment(
+    loader=PackageLoader(PACKAGE),
+    autoescape=True,
+    undefined=StrictUndefined,
+    trim_blocks=True,
+    lstrip_blocks=True,
+    keep_trailing_newline=True,
+)
+environment.globals['static'] = static
+environment.filters['jpeg'] = jpeg_url
+# `tojson`: what is no number in JSON raises ValueError.
+environment.policies['json.dumps_kwargs'] = {'allow_nan': False, 'separators': (',', ':')}
