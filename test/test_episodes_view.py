@@ -79,7 +79,7 @@ def test_a_page_needs_nothing_from_outside_and_bad_takes_come_first(folder, html
     assert cards(text)[0] == write_name(folder, 'stop')
     assert 'no command was heard' in text
     assert '<b>box' not in text and '<i>' not in text
-    assert 'go to the &quot;red&quot; &lt;b&gt;box&lt;/b&gt; &amp; stop&lt;/script&gt;' in text
+    assert 'go to the &#34;red&#34; &lt;b&gt;box&lt;/b&gt; &amp; stop&lt;/script&gt;' in text
     for outside in ('<link', 'src="http', 'href="http', 'url(http', '@import', 'fetch('):
         assert outside not in text
     assert [path.name for path in folder.glob('.*.html.*')] == []

@@ -1,7 +1,4 @@
-"""The JavaScript of the page of `mobile_vla episodes view`; runs after `player.SCRIPT`."""
-
-# A card holds the JSON of its take, which is parsed when the take is chosen; one stage shows it.
-SCRIPT = """
+// The JSON of a take is parsed when it is chosen. Needs `player.js`.
 (function () {
   var LOUD = {drop: 1, problem: 1, takeover: 1, recovered: 1};
   var AXES = ['vx', 'vy', 'wz'], UNITS = ['m/s', 'm/s', 'rad/s'];
@@ -10,7 +7,6 @@ SCRIPT = """
   var get = function (id) { return document.getElementById(id); };
   var all = Array.prototype.slice.call(document.querySelectorAll('.take'));
   var stage = get('stage'), svg = get('plot'), image = get('picture');
-  var COLOURS = stage.dataset.colours.split(' ');  // by the number of the source
   var chosen = null, data = null;
 
   function esc(text) {
@@ -43,7 +39,7 @@ SCRIPT = """
     return trace(data.proposals, lane).map(function (path) {
       return path && '<path class="proposed" d="' + path + '"/>';
     }).join('') + trace(data.rows, lane).map(function (path, source) {
-      return path && '<path d="' + path + '" stroke="' + COLOURS[source] + '"/>';
+      return path && '<path class="source-' + source + '" d="' + path + '"/>';
     }).join('');
   }
   function ticks() {
@@ -85,7 +81,7 @@ SCRIPT = """
         '<text class="said" x="0" y="' + (y(lane, 0) + 28) + '"></text>' +
         '<text class="scale" x="' + (LEFT - 4) + '" y="' + (y(lane, data.scale[lane]) + 6) + '">' +
         +data.scale[lane].toFixed(2) + '</text><text class="scale" x="' + (LEFT - 4) + '" y="' +
-        (y(lane, -data.scale[lane]) + 1) + '">\\u2212' + +data.scale[lane].toFixed(2) + '</text>' +
+        (y(lane, -data.scale[lane]) + 1) + '">\u2212' + +data.scale[lane].toFixed(2) + '</text>' +
         lines(lane);
     });
     if (!data.rows.length) {
@@ -118,8 +114,7 @@ SCRIPT = """
       ' of ' + data.frames + (has ? '' : ': cannot be read');
     get('cursor').setAttribute('transform', 'translate(' + x(t).toFixed(1) + ')');
     svg.querySelectorAll('.now').forEach(function (text, lane) {
-      text.textContent = row ? row[1 + lane].toFixed(2) : '\\u2013';
-      text.setAttribute('fill', row ? COLOURS[row[4]] : COLOURS[0]);
+      text.textContent = row ? row[1 + lane].toFixed(2) : '\u2013';
     });
     svg.querySelectorAll('.said').forEach(function (text, lane) {
       text.textContent = proposed ? '(' + proposed[1 + lane].toFixed(2) + ')' : '';
@@ -252,4 +247,3 @@ SCRIPT = """
   window.addEventListener('hashchange', follow);
   if (!follow() && all.length) { choose(all[0]); }
 })();
-"""
