@@ -24,30 +24,36 @@ def test_labels_that_would_overlap_are_joined():
     assert plots._merged({'a': 1.0, 'b': 3.0, 'c': 1.05}) == [(['a', 'c'], 1.0), (['b'], 3.0)]
 
 
+PARTS = """
+{% extends 'base.html' %}
+{% from 'parts.html' import cards, figure, photo, table %}
+{% block content %}
+{{ table(['x'], [[cell]], ours=[0]) }}
+{{ cards([('9', 'nine', 'good')]) }}
+{% for drawing in drawings %}
+{% call figure(drawing) %}caption{% endcall %}
+{% endfor %}
+{{ photo(image, 'black') }}
+{% endblock %}
+"""
+
+
 def test_a_page_needs_nothing_from_outside():
     """One file that opens anywhere: no script, no link, what was given is escaped."""
-    text = page.page(
-        'A <b> title',
-        'sub',
-        [
-            page.table(['x'], [['1 < 2']], ours=[0]),
-            page.cards([('9', 'nine', 'good')]),
-            page.figure(plots.loss_curve([1, 0.5], [1, 0.6], {'zero': 2.0}), 'caption'),
-            page.figure(plots.success_bars([('policy', 3, 4)]), ''),
-            page.figure(
-                plots.top_down(
-                    [
-                        plots.Plan(
-                            'red box',
-                            [plots.Thing('box', (1, 0, 0), 2, 0, 0.2, True)],
-                            [('policy', [(0, 0), (1, 0)], 'success'), ('no image', [], 'timeout')],
-                        )
-                    ]
-                ),
-                '',
-            ),
-            page.images([(np.zeros((8, 8, 3), np.uint8), 'black')]),
-            page.code('a & b'),
+    plan = plots.Plan(
+        'red box',
+        [plots.Thing('box', (1, 0, 0), 2, 0, 0.2, True)],
+        [('policy', [(0, 0), (1, 0)], 'success'), ('no image', [], 'timeout')],
+    )
+    text = page.environment.from_string(PARTS).render(
+        title='A <b> title',
+        subtitle='a & b',
+        cell='1 < 2',
+        image=np.zeros((8, 8, 3), np.uint8),
+        drawings=[
+            plots.loss_curve([1, 0.5], [1, 0.6], {'zero': 2.0}),
+            plots.success_bars([('policy', 3, 4)]),
+            plots.top_down([plan]),
         ],
     )
     assert '<b> title' not in text

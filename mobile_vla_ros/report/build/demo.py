@@ -109,117 +109,67 @@ def write_report(
     :param speeds: the arena's time against real time while recording and while driving live.
     """
     spec = read_spec(policy)
-    ours = results[POLICY]
-    blind = best_control(results)
-    head, rows = _cells(spec)
-    parts = [
-        page.paragraph(_verdict(spec, results)),
-        page.cards(
-            [
-                *(
-                    (
-                        f'{entry["success_rate"]:.0%}',
-                        f'{suite}: success of {entry["trials"]} trials',
-                        _mood(entry['success_rate'] > blind),
-                    )
-                    for suite, entry in ours.items()
-                ),
-                (f'{blind:.0%}', 'the best of the blind and the deaf on swap', ''),
-                (f'{seconds["all"] / 60:.1f} min', 'from nothing to this page', ''),
-            ]
-        ),
-        page.heading('Driving what it has never seen'),
-        page.paragraph(
-            'unseen_layouts: new scenes of the kind that the takes show. unseen_pairs: '
-            'the target is of a colour and a shape that no take shows together. '
-            'unseen_wording: told in sentences that no take has. swap: the same scene '
-            'twice, the second time with another instruction; only both right count. '
-            'The controls were trained on the same takes in the same way, but for what '
-            'they are not given.'
-        ),
-        page.table(*_closed_loop(results), ours=[0]),
-        page.figure(
-            plots.success_bars(
-                [
-                    (
-                        name,
-                        round(result['swap']['success_rate'] * result['swap']['trials']),
-                        result['swap']['trials'],
-                    )
-                    for name, result in results.items()
-                ]
-            ),
-            'Both drives of a swap right. Bars: share of trials; lines: 95 % intervals (Wilson).',
-        ),
-        page.paragraph(
-            'Every failure can be played frame by frame in driven/policy/report.html, '
-            'beside this page.'
-        ),
-        page.heading('Through the live nodes'),
-        page.paragraph(
-            f'The same policy in the inference node, behind the guard, over DDS, at '
-            f'{speeds[1]:g} times real time: {_live(results, live)}.'
-        ),
-        page.figure(
-            plots.top_down(_plans(live)),
-            'The live drives from above, forward is up; the target has a dashed ring. A '
-            'dot ends in success, a cross does not; a red title is a failure.',
-        ),
-        page.heading('Predicting the takes it was not trained on'),
-        page.paragraph(
-            'Beside predictors that see no image. loss_arm_act is the loss in the '
-            "seed run's accounting, which averages four padded zeros in."
-        ),
-        page.table(head, rows, ours=[0]),
-    ]
-    history = policy.parent / 'history.json'
-    if history.is_file():
-        past = json.loads(history.read_text())
-        parts.append(
-            page.figure(
-                plots.loss_curve(
-                    [row['train_loss'] for row in past],
-                    [row['val_loss'] for row in past],
-                    {
-                        WHAT[name]: entry['loss']
-                        for name, entry in spec.metrics['baselines'].items()
-                    },
-                ),
-                'Huber loss on the real axes by epoch; dotted: what is reached without any image.',
-            )
-        )
-    if takes.is_dir():
-        parts += [
-            page.heading('What it sees, and what it would do'),
-            page.paragraph(
-                'Frames of held-out takes. White: what was driven. Yellow: what '
-                'the policy predicts from this frame and the three before it.'
-            ),
-            page.images(_pictures(policy, spec, takes)),
-        ]
-    parts += [
-        page.heading('How this was made'),
-        page.code(
-            'mobile_vla demo\n'
-            + '\n'.join(
-                f'# {name}: {value:.0f} s' for name, value in seconds.items() if name != 'all'
-            )
-        ),
-        page.paragraph(
-            f'mobile_vla_ros {__version__}; backbone {spec.backbone.id}; '
-            f'{len(spec.data["train_episodes"])} takes to train, '
-            f'{len(spec.data["val_episodes"])} held out, recorded at {speeds[0]:g} '
-            f'times real time; window {spec.window}, chunk {spec.chunk}, '
-            f'{spec.rate_hz:g} Hz.'
-        ),
-    ]
     return page.write(
         path,
-        page.page(
-            'From takes to a drive',
-            'mobile_vla demo: recorded, trained and driven on this machine',
-            parts,
+        page.render(
+            'demo.html',
+            title='From takes to a drive',
+            subtitle='mobile_vla demo: recorded, trained and driven on this machine',
+            verdict=_verdict(spec, results),
+            key_figures=_key_figures(results, seconds['all']),
+            closed_loop=_closed_loop(results),
+            swap=_swap(results),
+            live=_live(results, live),
+            live_drives=plots.top_down(_plans(live)),
+            predicting=_cells(spec),
+            losses=_losses(spec, policy.parent / 'history.json'),
+            photos=_pictures(policy, spec, takes) if takes.is_dir() else None,
+            seconds=seconds,
+            speeds=[f'{speed:g}' for speed in speeds],
+            spec=spec,
+            version=__version__,
         ),
+    )
+
+
+def _key_figures(
+    results: dict[str, dict[str, dict]], seconds: float
+) -> list[tuple[str, str, str]]:
+    blind = best_control(results)
+    return [
+        *(
+            (
+                f'{entry["success_rate"]:.0%}',
+                f'{suite}: success of {entry["trials"]} trials',
+                'good' if entry['success_rate'] > blind else 'bad',
+            )
+            for suite, entry in results[POLICY].items()
+        ),
+        (f'{blind:.0%}', 'the best of the blind and the deaf on swap', ''),
+        (f'{seconds / 60:.1f} min', 'from nothing to this page', ''),
+    ]
+
+
+def _swap(results: dict[str, dict[str, dict]]) -> str:
+    """Draw how many of the swaps each who drove got right."""
+    swaps = {name: result['swap'] for name, result in results.items()}
+    return plots.success_bars(
+        [
+            (name, round(swap['success_rate'] * swap['trials']), swap['trials'])
+            for name, swap in swaps.items()
+        ]
+    )
+
+
+def _losses(spec: PolicySpec, history: Path) -> str | None:
+    """Draw the losses of the training; None where its history is not there."""
+    if not history.is_file():
+        return None
+    past = json.loads(history.read_text())
+    return plots.loss_curve(
+        [row['train_loss'] for row in past],
+        [row['val_loss'] for row in past],
+        {WHAT[name]: entry['loss'] for name, entry in spec.metrics['baselines'].items()},
     )
 
 
@@ -228,10 +178,6 @@ def best_control(results: dict[str, dict[str, dict]]) -> float:
     return max(
         result['swap']['success_rate'] for name, result in results.items() if name != POLICY
     )
-
-
-def _mood(good: bool) -> str:
-    return 'good' if good else 'bad'
 
 
 def _verdict(spec: PolicySpec, results: dict[str, dict[str, dict]]) -> str:
