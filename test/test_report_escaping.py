@@ -1,0 +1,203 @@
+"""Every page with hostile names in it: they are text, in every place where a name can stand."""
+
+import json
+import tempfile
+from html.parser import HTMLParser
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import mobile_vla_ros
+from mobile_vla_ros.report.build import demo as demo_report
+from mobile_vla_ros.report.pages import page
+from mobile_vla_ros.report.pages.episodes_page import TakeView, episodes_page
+from mobile_vla_ros.report.pages.training_page import training_page
+from mobile_vla_ros.report.pages.training_view import BadWindow, Coverage, Drive, TrainingView
+from mobile_vla_ros.report.pages.trials_page import DriveView, Film, SuiteView, Thing, trials_page
+from mobile_vla_ros.rollout.live import LIVE_SUITE, POLICY
+
+HOSTILE = '</script></style><img src=x onerror="alert(1)"><!-- \'{{ 7 * 7 }}{% x %} & \\u003c'
+QUOTED = '"><img src=x onerror=alert(1)>'
+
+
+def name(place: str) -> str:
+    """Return a hostile name that says where it stands."""
+    return f'{place} {QUOTED} {HOSTILE}'
+
+
+def episodes(name) -> str:
+    take = TakeView(
+        name('name'),
+        name('instruction'),
+        name('outcome'),
+        'bad',
+        [name('reason')],
+        1.0,
+        1,
+        times=[0.0],
+        index=[0],
+        pictures=[b'jpeg'],
+        rows=[[0.0, 0.1, 0.0, 0.0, 1]],
+        events=[[0.5, name('event'), name('event text')]],
+        measures={name('measure'): name('value')},
+    )
+    return episodes_page(name('title'), name('subtitle'), [take] * 2, [name('note')])
+
+
+def trials(name) -> str:
+    summary = {
+        'success_rate': 0.5,
+        'success_interval': (0.1, 0.9),
+        'collision_rate': 0.0,
+        'collision_interval': (0.0, 0.4),
+        'trials': 2,
+        'time_s': {'mean': 1.0, 'expert': 1.0, 'ratio': 1.0},
+        'length_m': {'mean': 1.0, 'expert': 1.0, 'ratio': 1.0},
+        'kinds': {
+            name('kind'): {'drives': 2, 'success': 1, 'wrong': 0, 'collision': 1, 'timeout': 0}
+        },
+    }
+    path = [(0.0, 0.0, 0.0), (1.0, 0.0, 0.0)]
+    things = [Thing('box', (1, 0, 0), 2.0, 0.0, 0.2)]
+    drives = [
+        DriveView(name('failed'), name('told'), 'collision', 5.0, things, path, path, film)
+        for film in (Film(path, [0.0, 1.0], [b'jpeg'], [0, 0]), None)
+    ]
+    drives.append(DriveView(name('right'), name('told'), 'success', 5.0, things, path))
+    suites = [SuiteView(name(f'suite {number}'), 'about', summary, drives) for number in (1, 2)]
+    return trials_page(name('title'), name('subtitle'), suites)
+
+
+def training(name) -> str:
+    axes = [('linear_x', 'm/s')]
+    values = np.linspace(-0.5, 0.5, 5)[:, None]
+    return training_page(
+        TrainingView(
+            title=name('title'),
+            subtitle=name('subtitle'),
+            lead=[name('lead')],
+            verdict=[name('verdict')],
+            mood='good',
+            cards=[(name('number'), name('what'), '')],
+            axes=axes,
+            rate_hz=10.0,
+            metrics={'policy': {'loss': 0.1}, name('blind'): {'loss': 0.2, 'loss_arm_act': 0.1}},
+            blind=[name('blind')],
+            meaning={name('row'): name('meaning')},
+            change={name('changed'): {'linear_x': 0.1}},
+            history=[{'epoch': 0, 'val_loss': 0.1, name('number of an epoch'): 1.0}],
+            chosen=0,
+            driven=values,
+            predicted=values,
+            chunk_errors={'MAE': {name('blind'): values}},
+            drives=[Drive(name('drive'), name('about'), values[:, 0], values, values, [0.1])],
+            worst=[
+                BadWindow(
+                    name('window'),
+                    name('about'),
+                    name('driven'),
+                    name('predicted'),
+                    [(np.zeros((8, 8, 3), np.uint8), name('caption'))],
+                    name('problem'),
+                )
+            ],
+            coverage=Coverage(
+                [[name('instruction'), *'123456']],
+                values,
+                values,
+                {name('left out'): name('why')},
+                [[name('alike')]],
+                [[name('leak')]],
+                [name('broken')],
+            ),
+            facts={name('group'): {name('fact'): name('value')}},
+        )
+    )
+
+
+def demo(name) -> str:
+    result = {
+        'success_rate': 0.5,
+        'success_interval': (0.1, 0.9),
+        'collision_rate': 0.0,
+        'trials': 2,
+        'outcomes': [{'scene': 0, 'outcome': 'success'}],
+    }
+    suites = (LIVE_SUITE, 'swap', name('suite'))
+    trial = {'trial': 0, 'outcome': 'success', 'instruction': HOSTILE, 'path': [[0, 0, 0]]}
+    with tempfile.TemporaryDirectory() as folder:
+        written = demo_report.write_report(
+            Path(folder) / 'report.html',
+            policy=Path(mobile_vla_ros.__file__).parent / 'assets' / 'demo_policy',
+            takes=Path(folder) / 'none',
+            results={who: dict.fromkeys(suites, result) for who in (POLICY, name('who'))},
+            live=[trial],
+            seconds={name('step'): 1.0, 'all': 2.0},
+            speeds=(8.0, 2.5),
+        )
+        return written.read_text()
+
+
+class Elements(HTMLParser):
+    """
+    What a browser makes of a page: its elements, their attributes, and its text.
+
+    Attributes within drawings do not count: matplotlib draws a name as the paths of its letters.
+    """
+
+    def __init__(self, text: str):
+        super().__init__()
+        self.tags, self.attributes, self.texts, self.data = set(), [], [], []
+        self.tag = self.kind = ''
+        self.drawing = False
+        self.feed(text)
+        self.close()
+
+    def handle_starttag(self, tag, attrs):
+        self.tag, self.kind = tag, dict(attrs).get('type')
+        self.tags.add(tag)
+        self.drawing |= tag == 'svg'
+        assert not any(key.startswith('on') for key, _ in attrs), 'it would run'
+        if not self.drawing:
+            self.attributes += attrs
+
+    def handle_endtag(self, tag):
+        self.tag = self.kind = ''
+        self.drawing &= tag != 'svg'
+
+    def handle_data(self, data):
+        if self.tag == 'script' and self.kind == 'application/json':
+            self.data.append(json.loads(data))
+        elif self.tag not in ('script', 'style'):
+            self.texts.append(data)
+
+
+@pytest.mark.parametrize('build', [episodes, trials, training, demo])
+def test_a_hostile_name_is_text_wherever_it_stands(build):
+    """No element and no attribute more than with plain names, and every name is read whole."""
+    places = []
+
+    def hostile(place: str) -> str:
+        places.append(place)
+        return name(place)
+
+    found, plain = Elements(build(hostile)), Elements(build(str))
+    assert found.tags == plain.tags
+    assert [key for key, _ in found.attributes] == [key for key, _ in plain.attributes]
+    read = ''.join(found.texts) + json.dumps(found.data) + str(found.attributes)
+    for place in places:
+        assert name(place) in read or json.dumps(name(place))[1:-1] in read, place
+
+
+def test_the_pages_escape_because_the_environment_does():
+    """Without escaping the test above would find the image that a name brings."""
+    assert page.environment.autoescape is True
+    page.environment.autoescape = False
+    page.environment.cache.clear()
+    try:
+        with pytest.raises(AssertionError, match='it would run'):
+            Elements(episodes(name))
+    finally:
+        page.environment.autoescape = True
+        page.environment.cache.clear()
