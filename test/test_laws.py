@@ -1,6 +1,7 @@
 """The laws of docs/design: who may import whom, who may read a clock, what may be loaded."""
 
 import ast
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -135,6 +136,13 @@ CLOCKS = {
     'date.today',
     'datetime.date.today',
 }
+# An element of HTML or SVG, a rule of CSS, a function of JavaScript; not Kosmos-2's `<object>`.
+MARKUP = re.compile(
+    r'</?(?:a|b|button|circle|details|div|figure|figcaption|h[1-6]|html|i|img|input|li|option|p|path'
+    r'|pre|rect|script|section|select|span|style|svg|table|td|th|tr|ul)(?=[ />])|<!doctype'
+    r'|\{[^{}]*:[^{}]*;[^{}]*\}|\b[a-z]+-[a-z]+: ?#[0-9a-f]{3}|\bfunction ?\w*\(',
+    re.IGNORECASE,
+)
 PICKLES = {'pickle', 'cPickle', 'dill', 'cloudpickle', 'joblib', 'shelve', 'marshal'}
 LOADS_CODE = {'torch.load', 'yaml.load', 'yaml.unsafe_load', 'yaml.full_load', 'yaml.load_all'}
 
@@ -212,6 +220,16 @@ def forbidden_uses(name: str, tree: ast.AST) -> list[str]:
     return wrong
 
 
+def markup(tree: ast.AST) -> list[str]:
+    """Return the HTML, CSS and JavaScript in the strings of a module."""
+    strings = (node for node in ast.walk(tree) if isinstance(node, ast.Constant))
+    return [
+        f'{found[0]} in line {node.lineno}'
+        for node in strings
+        if isinstance(node.value, str) and (found := MARKUP.search(node.value))
+    ]
+
+
 @pytest.mark.parametrize('path', MODULES, ids=lambda p: part(p) or OURS)
 def test_a_module_imports_only_what_its_part_may(path):
     """DESIGN's table: only nodes/ speaks ROS, the guard has no torch, one place has peft."""
@@ -222,6 +240,12 @@ def test_a_module_imports_only_what_its_part_may(path):
 def test_core_code_reads_no_clock_and_nothing_loads_a_pickle(path):
     """Logic takes time as a number; safetensors, JSON and safe YAML are all that is loaded."""
     assert forbidden_uses(part(path), ast.parse(path.read_text())) == []
+
+
+@pytest.mark.parametrize('path', MODULES, ids=lambda p: part(p) or OURS)
+def test_pages_are_templates_and_no_strings(path):
+    """HTML, CSS and JavaScript are files of report/templates and report/static."""
+    assert markup(ast.parse(path.read_text())) == []
 
 
 def test_every_folder_of_the_package_is_in_the_table():
@@ -262,6 +286,22 @@ def test_a_forbidden_import_would_be_found(name, code):
 def test_a_forbidden_use_would_be_found(name, code):
     """The check itself: planted mistakes of each kind."""
     assert forbidden_uses(name, ast.parse(code))
+
+
+@pytest.mark.parametrize(
+    'code',
+    [
+        "f'<td>{cell}</td>'",
+        'f\'<p class="{mood}">\'',
+        "STYLE = 'p { margin: 0; }'",
+        "f'border-color:#1b1f24'",
+        "'document.onclick = function () {}'",
+        "'<!doctype html>'",
+    ],
+)
+def test_markup_in_a_string_would_be_found(code):
+    """The check itself: planted mistakes of each kind."""
+    assert markup(ast.parse(code))
 
 
 def test_the_guards_process_imports_no_torch():
