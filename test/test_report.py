@@ -6,8 +6,9 @@ from importlib import resources
 import numpy as np
 import pytest
 from jinja2 import UndefinedError
+from PIL import Image
 
-from mobile_vla_ros.report.figures import plots
+from mobile_vla_ros.report.figures import plots, replay_plot
 from mobile_vla_ros.report.pages import page
 
 
@@ -80,3 +81,11 @@ def test_static_files_do_not_end_their_element():
 def test_the_same_numbers_give_the_same_page():
     """A report can be compared with an older one."""
     assert plots.loss_curve([1, 2], [2, 1], {}) == plots.loss_curve([1, 2], [2, 1], {})
+
+
+def test_dollars_in_a_name_are_no_formula(tmp_path):
+    """Words of an episode that matplotlib would take for mathematics, and fail on."""
+    title = 'go to $\\frac$'
+    replay_plot.write_png(tmp_path / 'plot.png', title, [0, 1], {'x': ('m/s', [0, 1], [1, 0])})
+    assert Image.open(tmp_path / 'plot.png').width > 0
+    assert '<svg' in plots.top_down([plots.Plan(title, [], [])])

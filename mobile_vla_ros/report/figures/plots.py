@@ -170,7 +170,12 @@ def top_down(plans: Sequence[Plan], columns: int = 5) -> str:
         axes.set_ylim(-0.3, 4.0)
         axes.set_aspect('equal')
         good = plan.paths and plan.paths[0][2] == 'success'
-        axes.set_title(textwrap.fill(plan.title, 24), fontsize=8, color=INK if good else '#b3261e')
+        axes.set_title(
+            textwrap.fill(plan.title, 24),
+            fontsize=8,
+            color=INK if good else '#b3261e',
+            parse_math=False,
+        )
     return svg(drawing)
 
 

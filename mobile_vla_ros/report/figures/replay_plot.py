@@ -29,7 +29,7 @@ def write_png(
         panel.step(seconds, driven, where='post', color=GREY, label='driven')
         panel.plot(seconds, predicted, color=POLICY, linewidth=1.6, label='predicted')
         panel.set_ylabel(f'{name} [{unit}]')
-    panels[0].set_title(title, fontsize=10)
+    panels[0].set_title(title, fontsize=10, parse_math=False)
     panels[0].legend(frameon=False, loc='upper right')
     panels[-1].set_xlabel('seconds')
     drawing.savefig(path, format='png', dpi=110, bbox_inches='tight')
