@@ -1,11 +1,13 @@
 """A DDS domain of its own for every test that speaks ROS, on the loopback only."""
 
+import os
 import signal
 
+import psutil
 import pytest
-from ros_helpers import Client, Nodes
 
 from mobile_vla_ros.bringup.domain import held_domain
+from ros_helpers import Client, Nodes
 
 # Whoever starts the tests in the background may ignore these, and what they start would as well.
 signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -33,50 +35,30 @@ WORDS = (
 )
 
 
-# Modules whose processes speak ROS, or are timed, without the fixture `ros_domain`.
-LIVE = (
-    'test_bench',
-    'test_demo',
-    'test_drill',
-    'test_drill_measure',
-    'test_guard_bench',
-    'test_inference_latency',
-    'test_inference_worker',
-    'test_live',
-    'test_rewording',
-)
+# CPU that other processes may use while a test needs a quiet machine, in cores.
+MAX_BUSY_CORES = 0.5
 
 
 def pytest_configure(config):
     config.addinivalue_line(
-        'markers', 'timed: measures by the wall clock, so it is of the live half'
+        'markers',
+        'quiet_machine: measures time to within milliseconds; skipped while others use the CPU '
+        '(scripts/test runs these alone, after all others)',
     )
 
 
-def pytest_addoption(parser):
-    parser.addoption(
-        '--half',
-        choices=('live', 'quiet'),
-        help='live: what runs nodes or is timed '
-        'by the wall; quiet: all else, which may run beside it (scripts/test)',
-    )
-
-
-def pytest_collection_modifyitems(config, items):
-    """Leave out the other half; which one a test is in is told by what it uses."""
-    half = config.getoption('--half')
-    if half is None:
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item):
+    """Skip a test that needs a quiet machine on a busy one."""
+    if item.get_closest_marker('quiet_machine') is None:
         return
-    kept, others = [], []
-    for item in items:
-        live = (
-            'ros_domain' in item.fixturenames
-            or item.module.__name__ in LIVE
-            or item.get_closest_marker('timed') is not None
+    cores = os.cpu_count() or 1
+    busy = psutil.cpu_percent(interval=1.0) / 100 * cores
+    load = os.getloadavg()[0]
+    if busy > MAX_BUSY_CORES:
+        pytest.skip(
+            f'needs a quiet machine: others use {busy:.1f} of {cores} cores (load {load:.1f})'
         )
-        (kept if live == (half == 'live') else others).append(item)
-    items[:] = kept
-    config.hook.pytest_deselected(items=others)
 
 
 @pytest.fixture

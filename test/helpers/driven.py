@@ -1,0 +1,141 @@
+"""A live inference node in mid-drive: a camera that can be turned bad, and a guard that drives."""
+
+import threading
+import time
+
+import numpy as np
+from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
+from geometry_msgs.msg import TwistStamped
+from rclpy.qos import QoSProfile, qos_profile_sensor_data
+from sensor_msgs.msg import Image
+
+from mobile_vla_ros.nodes.shared.messages import LATCHED, status_message
+from mobile_vla_ros.safety.status import GuardStatus, State
+from ros_helpers import status_values, wait_until
+
+OK, HOLD, FAULT = DiagnosticStatus.OK, DiagnosticStatus.WARN, DiagnosticStatus.ERROR
+PERIOD_S = 0.1
+
+
+class Camera:
+    """A camera of noise beside a guard that says that the base is driven; it can be turned bad."""
+
+    def __init__(self, client):
+        self.client = client
+        self.mode = 'well'
+        self.bad_since = None
+        self.state, self.speed = 'driving', 0.5
+        self.rng = np.random.default_rng(0)
+        self.pixels = self.noise()
+        self.images = client.publisher('camera/image_raw', Image, qos_profile_sensor_data)
+        self.guard = client.publisher('guard/status', DiagnosticStatus)
+        self.closing = threading.Event()
+        self.thread = threading.Thread(target=self._work, daemon=True)
+
+    def noise(self):
+        """Return a picture."""
+        return self.rng.integers(0, 256, (48, 64, 3), dtype=np.uint8)
+
+    def turn(self, mode: str):
+        """Be so from the next image on."""
+        self.bad_since, self.mode = None, mode
+
+    def _work(self):
+        while not self.closing.wait(PERIOD_S):
+            self.guard.publish(
+                status_message(
+                    'guard',
+                    self.state,
+                    GuardStatus(
+                        State(self.state), armed=True, twist=np.eye(6)[0] * self.speed
+                    ).values(),
+                )
+            )
+            mode = self.mode
+            if self.bad_since is None:
+                self.bad_since = time.monotonic()
+            if mode != 'silent':
+                self.images.publish(self._message(mode))
+
+    def _message(self, mode: str):
+        pixels = self.noise() if mode != 'frozen' else self.pixels
+        self.pixels = pixels
+        if mode == 'black':
+            pixels = np.zeros_like(pixels)
+        elif mode == 'small':
+            pixels = pixels[:, :32]
+        elif mode == 'grey':
+            pixels = pixels[..., :1]
+        stamp = self.client.now()
+        stamp.sec += {'late': -3, 'future': 1, 'jumped': -10}.get(mode, 0)
+        if mode == 'zero':
+            stamp.sec = stamp.nanosec = 0
+        height, width, channels = pixels.shape
+        message = Image(
+            height=height,
+            width=width,
+            step=width * channels,
+            encoding='mono8' if channels == 1 else 'rgb8',
+            data=pixels.tobytes(),
+        )
+        message.header.stamp = stamp
+        return message
+
+    def __enter__(self):
+        self.thread.start()
+        return self
+
+    def __exit__(self, *_):
+        self.closing.set()
+        self.thread.join()
+
+
+class Drive:
+    """What an inference node says and proposes."""
+
+    def __init__(self, client):
+        self.healths = client.subscribe(
+            'policy/health', DiagnosticArray, QoSProfile(depth=100, durability=LATCHED.durability)
+        )
+        self.proposals = client.subscribe('policy/cmd_vel', TwistStamped)
+        self.reports = client.subscribe('/diagnostics', DiagnosticArray)
+
+    def until(self, level, text: str = '', timeout_s: float = 20.0) -> float:
+        """Wait for a health from now on; return when it came."""
+        seen = len(self.healths)
+
+        def look():
+            return next(
+                (
+                    at
+                    for at, array in zip(
+                        self.healths.times[seen:], self.healths.messages[seen:], strict=False
+                    )
+                    if array.status[0].level == level and text in array.status[0].message
+                ),
+                None,
+            )
+
+        return wait_until(
+            look,
+            timeout_s,
+            f'{level} {text!r}',
+            lambda: str(
+                [(a.status[0].level, a.status[0].message) for a in self.healths.messages[-5:]]
+            ),
+        )
+
+    def reported(self, timeout_s: float = 40.0, **wanted: str) -> dict[str, str]:
+        """Wait until /diagnostics has these words among its values; return them all."""
+
+        def look():
+            last = self.reports.last
+            values = status_values(last.status[0]) if last else {}
+            return all(text in values.get(key, '') for key, text in wanted.items()) and values
+
+        return wait_until(
+            look,
+            timeout_s,
+            str(wanted),
+            lambda: str(self.reports.last and self.reports.last.status[0]),
+        )

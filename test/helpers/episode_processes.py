@@ -1,0 +1,123 @@
+"""Processes that record until they are killed, or until their disk is full."""
+
+import io
+import json
+import os
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from episode_takes import encoded
+from mobile_vla_ros.episode.quality.judge import judge
+from mobile_vla_ros.episode.storage import disk
+from mobile_vla_ros.episode.storage.reader import Episode
+from mobile_vla_ros.episode.storage.recording import Recording
+from mobile_vla_ros.episode.storage.schema import EpisodeInfo
+from mobile_vla_ros.episode.storage.writer import EpisodeWriter
+from mobile_vla_ros.errors import UserError
+from mobile_vla_ros.types import Command
+
+PERIOD_S = 1 / 30
+
+
+def noise(number: int, size: tuple[int, int] = (160, 120)) -> bytes:
+    """Return a JPEG that does not compress: about 20 kB."""
+    pixels = np.random.default_rng(number).integers(0, 256, (*size[::-1], 3), dtype=np.uint8)
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, 'JPEG', quality=90)
+    return buffer.getvalue()
+
+
+def begin(folder: Path, **options) -> Recording:
+    """Start a take in the folder."""
+    writer = EpisodeWriter(folder, EpisodeInfo('go to the red box'), time.time_ns())
+    return Recording(writer, queue_frames=60, steady_ns=time.monotonic_ns, **options)
+
+
+def hand_over(take: Recording, number: int, image: bytes) -> bool:
+    """Hand one frame over, and a command that has its number as well."""
+    now_ns = time.monotonic_ns()
+    take.command(Command(np.array([number, 0, 0, 0, 0, 0.0]), now_ns, now_ns, 'teleop'))
+    return take.frame(lambda: image, now_ns, now_ns)
+
+
+def record_forever(folder: Path):
+    """Write one whole take, then one at 30 Hz for ever; a log says what was handed over when."""
+    take = begin(folder)
+    for number in range(5):
+        hand_over(take, number, encoded(number))
+    take.finish('success')
+    assert take.join(60) and take.path, take.error
+    images = [encoded(number) for number in range(1000)]
+    take = begin(folder)
+    with (folder / 'handed_over.log').open('w') as log:
+        print('recording', take.path, flush=True)
+        for number, image in enumerate(images):
+            log.write(f'{number} {time.monotonic_ns()}\n')
+            log.flush()
+            hand_over(take, number, image)
+            time.sleep(PERIOD_S)
+
+
+def fill_disk(folder: Path, floor_bytes: int, others_fill: bool):
+    """Record until the take ends of itself; print what became of it as JSON."""
+    take = begin(folder, floor_bytes=floor_bytes)
+    images, handed = [noise(number) for number in range(8)], 0
+    deadline = time.monotonic() + 100
+    while not take.ended and time.monotonic() < deadline:
+        # Never more than the queue takes: what is missing in the end, the disk has refused.
+        if take.queued < 30 and hand_over(take, handed, images[handed % 8]):
+            handed += 1
+        if others_fill and handed == 120:
+            _fill_up(folder / 'of_others')
+        time.sleep(0.005)
+    told = {
+        'handed': handed,
+        'drops': take.drops,
+        'problem': take.problem,
+        'error': take.error,
+        'free': disk.free_bytes(folder),
+        'path': str(take.path),
+        'health': take.health,
+        'files': sorted(path.name for path in folder.iterdir()),
+        'frames': take.frames,
+    }
+    with Episode.open(take.path) as episode:
+        told |= {
+            'complete': episode.complete,
+            'outcome': episode.outcome,
+            'right': [episode.encoded(i) == images[i % 8] for i in range(len(episode))],
+            'commands': len(episode.commands),
+            'same_verdict': judge(episode) == episode.health,
+            'events': [[e.name, e.text] for e in episode.events],
+        }
+    _fill_up(folder / 'rest')
+    try:
+        begin(folder)
+    except UserError as error:
+        told['refused'] = str(error)
+    told['files_after'] = sorted(path.name for path in folder.iterdir())
+    print(json.dumps(told))
+
+
+def _fill_up(path: Path):
+    """Write zeros until nothing more goes in."""
+    with path.open('wb', buffering=0) as file:
+        for size in (65536, 4096):
+            try:
+                while file.write(bytes(size)) == size:
+                    pass
+            except OSError:
+                continue
+
+
+if __name__ == '__main__':
+    if sys.argv[1] == 'record':
+        record_forever(Path(sys.argv[2]))
+    else:
+        fill_disk(Path(sys.argv[2]), int(sys.argv[3]), sys.argv[4] == 'others')
+    sys.stdout.flush()
+    os._exit(0)

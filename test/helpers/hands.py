@@ -1,0 +1,59 @@
+"""A joystick in the hand of a test."""
+
+import time
+
+from geometry_msgs.msg import Twist
+from sensor_msgs.msg import Joy
+
+from ros_helpers import wait_until
+
+ENABLE, START, A, B, X, Y = 4, 7, 0, 1, 2, 3
+
+
+def axes(forward=0.0, left=0.0, turn=0.0) -> list[float]:
+    """Return the axes of an Xbox pad with its triggers at rest."""
+    return [left, forward, 1.0, turn, 0.0, 1.0, 0.0, 0.0]
+
+
+def down(*indices: int) -> list[int]:
+    """Return the buttons of an Xbox pad with these pressed."""
+    return [int(index in indices) for index in range(11)]
+
+
+class Pad:
+    """A publisher of joy, as joy_node is: 20 times a second, and at once when one changes."""
+
+    def __init__(self, client):
+        self.client = client
+        self.publisher = client.publisher('joy', Joy)
+        self.commands = client.subscribe('teleop/cmd_vel', Twist)
+        wait_until(self.publisher.get_subscription_count, 20, 'the console')
+
+    def say(self, forward=0.0, *buttons: int) -> float:
+        """Publish once; return when."""
+        self.publisher.publish(Joy(axes=axes(forward), buttons=down(*buttons)))
+        return time.monotonic()
+
+    @property
+    def moving(self) -> bool:
+        """Whether the newest command moves."""
+        return bool(self.commands.last) and self.commands.last.linear.x != 0
+
+    def drive(self) -> float:
+        """Let go, press and drive for ten commands; return the time of the last message."""
+        seen, said = len(self.commands), []
+        deadline = time.monotonic() + 15
+        while not (len(self.commands) > seen + 10 and self.moving):
+            assert time.monotonic() < deadline, 'it does not drive'
+            # Let go anew now and then: the console may not hear us yet, or have missed some.
+            if len(said) % 20 == 0 and not self.moving:
+                self.say()
+            said.append(self.say(1.0, ENABLE))
+            time.sleep(0.05)  # what joy_node does
+        return said[-1]
+
+    def stopped_at(self) -> float:
+        """Wait for zero; return when the first of them came."""
+        wait_until(lambda: not self.moving, 5, 'zero')
+        last = max(i for i, m in enumerate(self.commands.messages) if m.linear.x)
+        return self.commands.times[last + 1]

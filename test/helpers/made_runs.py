@@ -1,0 +1,63 @@
+"""Runs made of commands alone, and takes that deserve a verdict."""
+
+import numpy as np
+
+from episode_takes import CREATED_NS, encoded
+from mobile_vla_ros.data.runs import Run
+from mobile_vla_ros.episode.quality.judge import judge
+from mobile_vla_ros.episode.storage.reader import Episode
+from mobile_vla_ros.episode.storage.schema import EpisodeInfo
+from mobile_vla_ros.episode.storage.writer import EpisodeWriter
+from mobile_vla_ros.types import ActionSpec, Command
+
+SPEC = ActionSpec(('linear_x', 'linear_y'), (0.5, 0.25))
+
+
+def run_of(twists, chunk=2, instruction='go') -> Run:
+    """A run made of commands alone."""
+    twists = np.asarray(twists, dtype=float)
+    count = len(twists)
+    ahead = np.zeros((count, chunk, 6))
+    real = np.zeros((count, chunk), bool)
+    for step in range(chunk):
+        ahead[: count - step, step] = twists[step:]
+        real[: count - step, step] = True
+    return Run(
+        'x',
+        'x',
+        instruction,
+        np.arange(count),
+        ahead,
+        real,
+        np.vstack([np.zeros((1, 6)), twists[:-1]]),
+    )
+
+
+def twists(xs, ys):
+    """Commands that drive x and y."""
+    result = np.zeros((len(xs), 6))
+    result[:, 0], result[:, 1] = xs, ys
+    return result
+
+
+def write_worth(folder, verdict, number=0, *, finished=True):
+    """Write a take of twenty frames that deserves a verdict; return its path."""
+    created_ns = CREATED_NS + number * 60_000_000_000
+    writer = EpisodeWriter(folder, EpisodeInfo(f'go to box {number % 2}'), created_ns)
+    for index in range(20):
+        now_ns = (
+            created_ns
+            + index * 100_000_000
+            + (600_000_000 if verdict == 'poor' and index > 9 else 0)
+        )
+        writer.add_frame(encoded(0 if verdict == 'bad' else index), now_ns, now_ns)
+        writer.add_command(Command([0.1 + index / 100, 0, 0, 0, 0, 0], now_ns, now_ns, 'teleop'))
+    if finished:
+        path = writer.close('success')
+    else:
+        writer.flush()
+        writer.abandon()
+        path = writer.part_path.rename(writer.final_path)
+    with Episode.open(path) as episode:
+        assert judge(episode)['verdict'] == verdict
+    return path

@@ -1,0 +1,166 @@
+"""The shipped Fast DDS profile: room for raw images where they are sent, and no harm elsewhere."""
+
+import os
+import re
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+import pytest
+
+from mobile_vla_ros.bringup.dds import (
+    PROFILE,
+    RANGE,
+    VARIABLES,
+    guard_env,
+)
+from mobile_vla_ros.bringup.processes import Processes
+from mobile_vla_ros.bringup.share import share_folder
+from mobile_vla_ros.bringup.spec import NodeSpec
+from ros_helpers import wait_until
+
+PATH = share_folder() / 'config' / PROFILE
+
+# A network card that nobody else has, in a namespace of its own.
+CARD = (
+    'ip link set lo up && ip link add card type veth peer name far && '
+    'ip link set card addrgenmode none && ip link set far addrgenmode none && '
+    'ip addr add 10.9.8.7/24 dev card && ip link set card up && ip link set far up'
+)
+
+# Two processes of their own, for within one Fast DDS needs no transport. The first word is the
+# set-up of the namespace that `unshare` made.
+TALK = textwrap.dedent("""
+    import subprocess, sys, time
+    if len(sys.argv) > 1:
+        subprocess.run(sys.argv[1], shell=True, check=True)
+        listener = subprocess.Popen([sys.executable, __file__], stdout=subprocess.PIPE, text=True)
+    import rclpy
+    from std_msgs.msg import String
+    rclpy.init()
+    node = rclpy.create_node('talk_' + str(len(sys.argv)))
+    deadline = time.monotonic() + 30
+    if len(sys.argv) > 1:
+        publisher = node.create_publisher(String, 'words', 10)
+        while listener.poll() is None and time.monotonic() < deadline:
+            publisher.publish(String(data='hello'))
+            time.sleep(0.05)
+        said = listener.communicate(timeout=30)[0]
+        print(said.strip() or 'nothing')
+        print(open('/proc/net/dev').read())
+    else:
+        heard = []
+        node.create_subscription(String, 'words', heard.append, 10)
+        while not heard and time.monotonic() < deadline:
+            rclpy.spin_once(node, timeout_sec=0.1)
+        print(heard[0].data if heard else 'nothing')
+    """)
+
+
+@pytest.fixture
+def talk(tmp_path, ros_domain):
+    """Run two processes in a namespace of their own: ``talk(kind, set_up, env)``."""
+    script = tmp_path / 'talk.py'
+    script.write_text(TALK)
+
+    def run(kind: str, set_up: str, **env) -> str:
+        unshare = ['unshare', '--map-root-user', kind]
+        if subprocess.run([*unshare, 'true'], capture_output=True, check=False).returncode:
+            pytest.skip('no right to make a namespace here')
+        done = subprocess.run(
+            [*unshare, sys.executable, str(script), set_up],
+            capture_output=True,
+            text=True,
+            timeout=100,
+            check=False,
+            env={**os.environ, **dict.fromkeys(VARIABLES, str(PATH)), **env},
+        )
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    return run
+
+
+def segment_bytes(pid: int) -> int:
+    """Return the size of the largest piece of Fast DDS's shared memory in a process."""
+    sizes = [
+        int(end, 16) - int(start, 16)
+        for start, end in re.findall(
+            r'^(\w+)-(\w+) .*/dev/shm/fast(?:rtps|dds)_\w+$',
+            Path(f'/proc/{pid}/maps').read_text(),
+            re.M,
+        )
+    ]
+    return max(sizes, default=0)
+
+
+def test_the_sender_s_process_has_the_room(ros_domain, tmp_path):
+    """The profile is read by the Fast DDS that runs; a node beside it stays small."""
+    small = NodeSpec('small', 'bench_source', {'width': 320, 'height': 240})
+    camera = NodeSpec(
+        'bench_source', 'bench_source', {'width': 320, 'height': 240}, sends_images=True
+    )
+    with Processes(tmp_path / 'log') as processes:
+        processes.start([small, camera])
+
+        def settled() -> bool:
+            processes.check()
+            return all(
+                segment_bytes(processes[name].process.pid) for name in ('small', 'bench_source')
+            )
+
+        wait_until(settled, 30.0, 'shared memory')
+        sizes = {
+            name: segment_bytes(processes[name].process.pid) for name in ('small', 'bench_source')
+        }
+    assert sizes['bench_source'] > 3 * 1280 * 720 * 3
+    assert sizes['small'] < 2_000_000
+
+
+@pytest.mark.parametrize('discovery', ['LOCALHOST', 'SUBNET'])
+def test_nodes_still_talk_where_shared_memory_has_no_room(talk, discovery):
+    """A container's /dev/shm may be tiny: Fast DDS goes on over UDP."""
+    said = talk(
+        '--mount',
+        'mount -t tmpfs -o size=200k tmpfs /dev/shm',
+        ROS_AUTOMATIC_DISCOVERY_RANGE=discovery,
+    )
+    assert 'hello' in said.splitlines()
+
+
+@pytest.mark.parametrize(('discovery', 'leaves'), [('LOCALHOST', False), ('SUBNET', True)])
+def test_localhost_still_means_this_machine(talk, discovery, leaves):
+    """With the profile too, not one packet leaves by the network card."""
+    said = talk('--net', CARD, ROS_AUTOMATIC_DISCOVERY_RANGE=discovery)
+    assert 'hello' in said.splitlines()
+    assert (packets_sent(said) > 0) == leaves
+
+
+def test_the_guard_s_profile_means_this_machine_too(talk):
+    """It stands for LOCALHOST where the guard may not be told so: no packet leaves either."""
+    said = talk('--net', CARD, **guard_env({RANGE: 'LOCALHOST'}))
+    assert 'hello' in said.splitlines()
+    assert packets_sent(said) == 0
+
+
+def packets_sent(said: str) -> int:
+    """Return how many packets left by the card, as the kernel counts them."""
+    return int(re.search(r'card:\s*(.*)', said)[1].split()[9])
+
+
+def segments(pid: int) -> set[str]:
+    """Return the shared memory of Fast DDS that a process has mapped."""
+    return set(re.findall(r'/dev/shm/fastrtps\S*', Path(f'/proc/{pid}/maps').read_text()))
+
+
+@pytest.mark.parametrize('discovery', ['LOCALHOST', 'SUBNET'])
+def test_the_guard_shares_no_memory_with_anybody(client, nodes, monkeypatch, discovery):
+    """A process that gets no CPU while it holds a lock of shared memory would keep it waiting."""
+    from geometry_msgs.msg import Twist
+
+    told = client.subscribe('cmd_vel', Twist)
+    monkeypatch.setenv(RANGE, discovery)
+    guard, arena = nodes.start('guard_node'), nodes.start('sim_node')
+    client.wait_for(lambda: len(told) > 5 and segments(arena.pid), 30, 'both nodes')
+    assert not segments(guard.pid)

@@ -1,0 +1,115 @@
+"""A takeover in mid-drive through the live guard and recorder: who each command came from."""
+
+import os
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import pytest
+from diagnostic_msgs.msg import DiagnosticStatus
+from geometry_msgs.msg import Twist, TwistStamped
+from rclpy.qos import qos_profile_sensor_data
+
+from mobile_vla_ros.episode.storage.reader import Episode
+from mobile_vla_ros.episode.timing.corrections import takeovers
+from mobile_vla_ros.nodes.shared.image_messages import from_rgb
+from mobile_vla_ros.types import SOURCE_NAMES
+from ros_helpers import status_values, wait_until
+
+REWORDED = Path(__file__).resolve().parents[2] / 'helpers' / 'reworded'
+# The base follows within a tick: the sign of a command tells who wished it.
+GUARD = {
+    'max_acceleration': [1000.0, 1000.0, 1000.0],
+    'takeover_hold_s': 0.6,
+    'arm_at_start': True,
+    'override': ['arm_at_start'],
+}
+
+
+@pytest.mark.parametrize('sentences', ['as they are', 'reworded'])
+def test_labels_change_with_the_very_command_that_changes_hands(
+    nodes, client, tmp_path, monkeypatch, sentences
+):
+    """
+    The status of a tick comes after its command: that one was labelled as the driver before.
+
+    And a takeover ended 300 ms later where the guard had another sentence for a person's silence.
+    """
+    if sentences == 'reworded':
+        path = os.pathsep.join(filter(None, (str(REWORDED), os.environ.get('PYTHONPATH'))))
+        monkeypatch.setenv('PYTHONPATH', path)
+    nodes.start('guard_node', params=GUARD)
+    nodes.start('recorder_node', params={'data_dir': str(tmp_path), 'instruction': 'go'})
+    driven = client.subscribe('cmd_vel', Twist)
+    recorder = client.subscribe('recorder/status', DiagnosticStatus)
+
+    def image():
+        pixels = np.full((12, 16, 3), 100 + len(driven) % 100, np.uint8)
+        return from_rgb(pixels, stamp=client.now())
+
+    def proposal():
+        message = TwistStamped()
+        message.header.stamp, message.twist.linear.x = client.now(), 0.3
+        return message
+
+    def teleop():
+        message = Twist()
+        message.linear.x = -0.3
+        return message
+
+    def until(x, count=8):
+        seen = len(driven)
+        wait_until(
+            lambda: sum(one.linear.x == x for one in driven.messages[seen:]) >= count,
+            15,
+            f'{count} commands of {x} m/s',
+        )
+
+    with (
+        client.stream('camera/image_raw', image, 10, qos_profile_sensor_data),
+        client.stream('policy/cmd_vel', proposal, 20),
+    ):
+        until(0.3)
+        assert client.call('recorder/start').success
+        wait_until(
+            lambda: int(status_values(recorder.last)['commands']) > 5,
+            15,
+            'the commands to be recorded',
+        )  # the recorder may hear of cmd_vel late
+        for _ in range(2):
+            until(0.3)
+            with client.stream('teleop/cmd_vel', teleop, 20):
+                until(-0.3)
+            until(0.3)
+        answer = client.call('recorder/stop')
+    assert answer.success, answer.message
+    with Episode.open(answer.message.partition(' (')[0]) as episode:
+        x = episode.commands.twist[:, 0]
+        sources = [SOURCE_NAMES[int(number)] for number in episode.commands.source]
+        times = episode.commands.received_ns
+        found = takeovers(episode.commands, episode.events)
+        proposed = episode.proposals
+        events = [
+            (event.time_ns, event.text) for event in episode.events if event.name == 'takeover'
+        ]
+    # What the policy wished is in the take as well, all the time and also where a person drove.
+    assert len(proposed) > 20 and set(proposed.twist[:, 0]) == {0.3}
+    assert all(
+        proposed.received_ns.min() < one.begin_ns < one.end_ns < proposed.received_ns.max()
+        for one in found
+    )
+    assert (proposed.stamp_ns <= proposed.received_ns).all()
+    wanted = {0.3: 'policy', -0.3: 'takeover'}
+    assert [source for source, speed in zip(sources, x, strict=True) if speed in wanted] == [
+        wanted[speed] for speed in x.tolist() if speed in wanted
+    ]
+    edges = [
+        int(after)
+        for (before, after) in pairwise(range(len(x)))
+        if (x[before] == -0.3) != (x[after] == -0.3)
+    ]
+    assert [time for time, _ in events] == times[edges].tolist()
+    assert [text for _, text in events] == ['begin', 'end'] * 2
+    assert [(one.begin_ns, one.end_ns) for one in found] == [
+        tuple(pair) for pair in times[edges].reshape(2, 2).tolist()
+    ]

@@ -1,0 +1,143 @@
+"""policy/health of the live inference node: what the guard is told, and that it is at once."""
+
+import numpy as np
+import pytest
+from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
+from geometry_msgs.msg import TwistStamped
+from lifecycle_msgs.msg import Transition
+from lifecycle_msgs.srv import ChangeState
+from rclpy.qos import QoSProfile, qos_profile_sensor_data
+from sensor_msgs.msg import Image
+from std_msgs.msg import String
+
+from mobile_vla_ros.nodes.shared.messages import LATCHED
+from ros_helpers import wait_until
+
+OK, HOLD, FAULT = DiagnosticStatus.OK, DiagnosticStatus.WARN, DiagnosticStatus.ERROR
+RED = 'go to the red box'
+DEEP = QoSProfile(depth=100)
+
+
+@pytest.fixture
+def healths(client):
+    """Everything said on policy/health."""
+    return client.subscribe(
+        'policy/health', DiagnosticArray, QoSProfile(depth=100, durability=LATCHED.durability)
+    )
+
+
+def said(healths) -> list[tuple]:
+    """Level and reason of each, repeats left out."""
+    found = []
+    for array in healths.messages:
+        one = (array.status[0].level, array.status[0].message)
+        if not found or found[-1] != one:
+            found.append(one)
+    return found
+
+
+def image(client, rng) -> Image:
+    """Return an image of noise, stamped now."""
+    message = Image(height=48, width=64, encoding='rgb8', step=64 * 3)
+    message.header.stamp = client.now()
+    message.data = rng.integers(0, 256, 48 * 64 * 3, dtype=np.uint8).tobytes()
+    return message
+
+
+def test_a_drive_is_held_until_the_window_is_full_and_at_a_new_instruction(
+    nodes, client, healths, small_run
+):
+    """Held is not broken: no fault is told on the way, and each hold comes with its reason."""
+    rng = np.random.default_rng(0)
+    proposals = client.subscribe('policy/cmd_vel', TwistStamped, DEEP)
+    nodes.start('inference_node', params={'policy': str(small_run / 'best')})
+    publisher = client.publisher('camera/image_raw', Image, qos_profile_sensor_data)
+    wait_until(publisher.get_subscription_count, 60, 'the node')
+    with client.stream(
+        'camera/image_raw', lambda: image(client, rng), 10.0, qos_profile_sensor_data
+    ):
+        wait_until(
+            lambda: any('no instruction' in reason for _, reason in said(healths)),
+            60,
+            'the hold',
+            lambda: str(said(healths)),
+        )
+        client.publish('instruction', String(data=RED), LATCHED)
+        wait_until(lambda: said(healths)[-1] == (OK, ''), 20, 'OK', lambda: str(said(healths)))
+        wait_until(lambda: len(proposals) > 3, 10, 'proposals')
+        before = len(healths)
+        client.publish('instruction', String(data='go to the blue ball'), LATCHED)
+        wait_until(
+            lambda: any(
+                'new instruction' in array.status[0].message for array in healths.messages[before:]
+            ),
+            10,
+            'the hold',
+            lambda: str(said(healths)),
+        )
+        wait_until(lambda: said(healths)[-1] == (OK, ''), 20, 'OK', lambda: str(said(healths)))
+    assert FAULT not in {level for level, _ in said(healths)[:-1]}
+    assert [level for level, _ in said(healths)][:2] == [HOLD, HOLD]
+
+
+def test_health_is_told_twice_a_second_while_nothing_changes(nodes, client, healths, small_run):
+    """The guard takes a silent inference for a dead one."""
+    nodes.start('inference_node', params={'policy': str(small_run / 'best')})
+    wait_until(lambda: len(healths) >= 8, 60, 'health')
+    assert np.diff(healths.times[2:]).max() < 0.5
+
+
+def test_a_lifecycle_manager_may_take_it_up_and_down(nodes, client, healths, small_run):
+    """Each state is told; what was let go of can be taken up again."""
+    proposals = client.subscribe('policy/cmd_vel', TwistStamped, DEEP)
+    process = nodes.start(
+        'inference_node',
+        params={'policy': str(small_run / 'best'), 'instruction': RED, 'autostart': False},
+    )
+
+    def done(name):
+        number = getattr(Transition, f'TRANSITION_{name.upper()}')
+        request = ChangeState.Request(transition=Transition(id=number))
+        return client.call('inference/change_state', ChangeState, request, 60).success
+
+    def go(*names):
+        for name in names:
+            assert done(name), name
+
+    rng = np.random.default_rng(0)
+    images = client.publisher('camera/image_raw', Image, qos_profile_sensor_data)
+    wait_until(lambda: client.node.count_publishers('/rosout') > 1, 60, 'the node')
+    assert not done('activate')  # refused, and not the end of the node
+    go('configure', 'activate')
+    for again in (('activate',), ('cleanup', 'configure', 'activate'), ()):
+        wait_until(images.get_subscription_count, 20, 'the node')
+        with client.stream(
+            'camera/image_raw', lambda: image(client, rng), 10.0, qos_profile_sensor_data
+        ):
+            seen = len(proposals)
+            wait_until(
+                lambda seen=seen: len(proposals) > seen + 3,
+                20,
+                'proposals',
+                lambda: str(said(healths)) + process.output,
+            )
+            assert not done('configure')
+            go('deactivate' if again else 'active_shutdown')
+            wait_until(
+                lambda: said(healths)[-1] == (HOLD, 'not active'),
+                10,
+                'the hold',
+                lambda: str(said(healths)),
+            )
+            assert {one.level for one in healths.last.status[1:]} == {FAULT}
+            seen = len(proposals)
+        go(*again)
+        assert len(proposals) == seen
+        if again:
+            wait_until(
+                lambda: said(healths)[-1] == (HOLD, 'no image yet'),
+                10,
+                'the hold',
+                lambda: str(said(healths)),
+            )
+    assert 'Traceback' not in process.output

@@ -1,0 +1,252 @@
+"""The inference node as a live process: what it proposes, when, and when it proposes nothing."""
+
+import signal
+from pathlib import Path as FilePath
+
+import numpy as np
+import pytest
+from diagnostic_msgs.msg import DiagnosticArray
+from geometry_msgs.msg import TwistStamped
+from nav_msgs.msg import Path
+from rclpy.qos import DurabilityPolicy, QoSProfile, qos_profile_sensor_data
+from sensor_msgs.msg import CompressedImage, Image
+from std_msgs.msg import String
+
+from mobile_vla_ros.images.stored import decode
+from ros_helpers import wait_until
+
+LATCHED = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
+RED = 'go to the red box'
+
+
+class Camera:
+    """A camera of noise, so that no two images are the same."""
+
+    def __init__(self, client):
+        self.client = client
+        self.rng = np.random.default_rng(0)
+        self.stamps = []
+
+    def image(self) -> Image:
+        """The next image, stamped now."""
+        message = Image(height=48, width=64, encoding='rgb8', step=64 * 3)
+        message.header.stamp = self.client.now()
+        message.data = self.rng.integers(0, 256, 48 * 64 * 3, dtype=np.uint8).tobytes()
+        self.stamps.append((message.header.stamp.sec, message.header.stamp.nanosec))
+        return message
+
+    def stream(self, rate_hz=10.0):
+        """Publish images while the block runs, from when the node listens on."""
+        publisher = self.client.publisher('camera/image_raw', Image, qos_profile_sensor_data)
+        self.client.wait_for(publisher.get_subscription_count, 60, 'the node')
+        return self.client.stream('camera/image_raw', self.image, rate_hz, qos_profile_sensor_data)
+
+
+@pytest.fixture
+def start(nodes, client, small_run):
+    """Start the node; return its proposals, its reasons and the process."""
+    proposals = client.subscribe('policy/cmd_vel', TwistStamped)
+    reports = client.subscribe('/diagnostics', DiagnosticArray)
+
+    def begin(**params):
+        return nodes.start(
+            'inference_node',
+            params={'policy': str(small_run / 'best'), 'instruction': RED, **params},
+        )
+
+    begin.proposals = proposals
+    begin.reasons = lambda: [array.status[0].message for array in reports.messages]
+    return begin
+
+
+def test_proposals_carry_the_stamp_of_the_newest_image(start, client):
+    """The guard judges the age of what was seen, so the stamp must be the image's own."""
+    camera = Camera(client)
+    start()
+    with camera.stream():
+        client.wait_for(lambda: len(start.proposals) >= 20, 60, 'proposals')
+    stamps = [(m.header.stamp.sec, m.header.stamp.nanosec) for m in start.proposals.messages]
+    assert set(stamps) <= set(camera.stamps)
+    assert stamps == sorted(stamps)
+    assert len(set(stamps)) > 3
+    twist = start.proposals.last.twist
+    assert (twist.linear.x, twist.linear.y) != (0, 0)
+    assert (twist.linear.z, twist.angular.x, twist.angular.y, twist.angular.z) == (0, 0, 0, 0)
+
+
+def test_no_image_no_proposal(start, client):
+    """It says why it proposes nothing; and when the camera falls silent the plan runs out."""
+    camera = Camera(client)
+    start()
+    client.wait_for(lambda: 'no image yet' in start.reasons(), 60, 'a report')
+    assert not len(start.proposals)
+    with camera.stream():
+        client.wait_for(lambda: len(start.proposals), 60, 'a proposal')
+    client.wait_for(
+        lambda: any('silent' in reason for reason in start.reasons()), 10, 'the end of the plan'
+    )
+    newest = camera.stamps[-1][0] + camera.stamps[-1][1] / 1e9
+    last = start.proposals.times[-1]
+    assert len(start.proposals.messages) == len(start.proposals)
+    # The chunk is a second long: nothing is proposed for later than that.
+    now = client.now()
+    assert now.sec + now.nanosec / 1e9 > newest
+    seen = len(start.proposals)
+    client.wait_for(lambda: len(start.reasons()) > 3, 10, 'more reports')
+    assert len(start.proposals) == seen
+    assert last == start.proposals.times[-1]
+
+
+def test_a_faster_camera_is_sampled(start, client):
+    """A 30 Hz camera and a 10 Hz policy: about ten plans a second, not thirty."""
+    camera = Camera(client)
+    paths = client.subscribe('inference/plan', Path)
+    start()
+    with camera.stream(30.0):
+        client.wait_for(lambda: len(paths) >= 12, 60, 'plans')
+    stamps = [p.header.stamp.sec + p.header.stamp.nanosec / 1e9 for p in paths.messages]
+    assert np.diff(stamps).min() > 0.07
+    assert len(paths.last.poses) == 11
+    assert paths.last.header.frame_id == 'base_link'
+
+
+def test_a_new_instruction_starts_anew(start, client):
+    """No proposal comes from a plan of the old one; the kept frames are looked at with the new."""
+    camera = Camera(client)
+    process = start(instruction='')
+    with camera.stream():
+        client.wait_for(
+            lambda: any('no instruction' in reason for reason in start.reasons()), 60, 'the reason'
+        )
+        assert not len(start.proposals)
+        client.publish('instruction', String(data=RED), LATCHED)
+        client.wait_for(lambda: len(start.proposals) >= 3, 30, 'proposals')
+        old = start.proposals.last.twist
+        before = len(camera.stamps)
+        client.publish('instruction', String(data='go to the blue ball'), LATCHED)
+        process.wait_for_output('blue ball')
+        seen = len(start.proposals)
+        client.wait_for(lambda: len(start.proposals) > seen + 2, 30, 'new proposals')
+        stamps = [
+            (m.header.stamp.sec, m.header.stamp.nanosec) for m in start.proposals.messages[seen:]
+        ]
+    # A whole new window would have taken four new frames.
+    assert stamps[0] in camera.stamps[: before + 3]
+    assert start.proposals.last.twist != old
+
+
+def test_an_instruction_is_heard_that_is_not_latched_and_told_again_it_stops_nothing(
+    start, client
+):
+    """As `ros2 topic pub` sends it by default, which may be every second."""
+    camera = Camera(client)
+    healths = client.subscribe(
+        'policy/health', DiagnosticArray, QoSProfile(depth=100, durability=LATCHED.durability)
+    )
+    process = start(instruction='')
+    with camera.stream():
+        client.wait_for(
+            lambda: any('no instruction' in reason for reason in start.reasons()), 60, 'the reason'
+        )
+        client.publish('instruction', String(data=RED))
+        client.wait_for(lambda: len(start.proposals) >= 3, 30, 'proposals')
+        before = len(healths)
+        for _ in range(3):
+            client.publish('instruction', String(data=RED))
+            client.publish('instruction', String(data=RED), LATCHED)
+        seen = len(start.proposals)
+        client.wait_for(lambda: len(start.proposals) > seen + 20, 30, 'more proposals')
+    assert {array.status[0].message for array in healths.messages[before:]} == {''}
+    assert process.output.count('instruction: ') == 1
+    assert 'incompatible' not in process.output
+
+
+def test_the_overlay_is_drawn_while_somebody_looks_also_when_the_camera_is_silent(start, client):
+    """~/overlay/compressed is a JPEG that viewers open; it goes on and says why nothing moves."""
+    camera = Camera(client)
+    overlays = client.subscribe(
+        'inference/overlay/compressed', CompressedImage, qos_profile_sensor_data
+    )
+    start()
+    client.wait_for(lambda: len(overlays) >= 2, 60, 'an overlay before the first image')
+    with camera.stream():
+        client.wait_for(lambda: len(start.proposals), 60, 'a proposal')
+    client.wait_for(lambda: any('silent' in reason for reason in start.reasons()), 10, 'silence')
+    seen = len(overlays)
+    client.wait_for(lambda: len(overlays) > seen + 2, 10, 'overlays')
+    assert overlays.last.format == 'jpeg'
+    picture = decode(bytes(overlays.last.data))
+    assert picture.shape == (612, 640, 3)
+    assert np.diff(overlays.times).min() > 0.05  # ten a second at most
+
+
+@pytest.mark.parametrize(
+    ('params', 'expected'),
+    [
+        ({'policy': ''}, 'no policy is given'),
+        ({'policy': '/no/such/policy'}, 'no such folder at /no/such/policy'),
+        ({'device': 'cuda'}, '--device cpu|device'),
+        ({'precision': 'fp12'}, "unknown precision; got 'fp12'"),
+        ({'image_transport': 'smoke'}, 'unknown image_transport'),
+        ({'blank': 'sound'}, "unknown part of what a policy is given; got 'sound'"),
+        ({'rate_hz': 0.0}, 'rate_hz'),
+        ({'playback': 'newst'}, "unknown playback; got 'newst'"),
+        (
+            {'playback': 'receding', 'receding_steps': 3},
+            'than their image may be old; got receding',
+        ),
+        ({'max_velocity': [1.0, 0.0, 1.0]}, 'the base has no linear_y'),
+    ],
+)
+def test_bad_input_ends_with_a_sentence_and_status_2(start, params, expected):
+    """An operator reads what was wrong, not a traceback."""
+    process = start(**params)
+    assert process.wait(60) == 2
+    process.wait_for_output(expected, 1)
+    assert 'Traceback' not in process.output
+    assert 'inference_node: error:' in process.output
+
+
+def test_a_camera_topic_of_the_wrong_type_is_refused(start, client):
+    """A type that can never be heard is said at once, not waited for in silence."""
+    client.publisher('camera/image_raw', CompressedImage, qos_profile_sensor_data)
+    process = start()
+    assert process.wait(60) == 2
+    process.wait_for_output('image_raw has the wrong type: got sensor_msgs/msg/Compressed', 1)
+    assert 'Traceback' not in process.output
+
+
+@pytest.mark.parametrize('number', [signal.SIGINT, signal.SIGTERM])
+def test_it_ends_at_once_and_cleanly(start, client, number):
+    """Ctrl-C and a supervisor's SIGTERM end the process with status 0, no traceback."""
+    camera = Camera(client)
+    process = start()
+    with camera.stream():
+        client.wait_for(lambda: len(start.proposals), 60, 'a proposal')
+        process.signal(number)
+        wait_until(lambda: not process.running, 10, 'the end', lambda: process.output)
+    assert process.wait() == 0
+    assert 'Traceback' not in process.output
+
+
+def test_a_model_of_a_second_a_step_proposes_ten_times_a_second(nodes, client):
+    """The timer waits neither for the worker nor for the interpreter's lock."""
+    proposals = client.subscribe('policy/cmd_vel', TwistStamped, QoSProfile(depth=100))
+    camera = Camera(client)
+    nodes.start(
+        'made_policies.slow',
+        params={'instruction': RED},
+        env={'PYTHONPATH': str(FilePath(__file__).parents[2] / 'helpers')},
+    )
+    with camera.stream(30.0):
+        client.wait_for(lambda: len(proposals), 60, 'the first proposal')
+        seen, began = len(proposals), proposals.times[-1]
+        client.wait_for(
+            lambda: len({m.header.stamp.nanosec for m in proposals.messages}) >= 4,
+            30,
+            'three more steps',
+        )
+    took = proposals.times[-1] - began
+    assert took > 2.5
+    assert (len(proposals) - seen) / took >= 10
+    assert np.diff(proposals.times[seen:]).max() < 0.5

@@ -1,0 +1,112 @@
+"""The joystick of the console: pure logic first, then a live console without a terminal."""
+
+import signal
+import time
+
+import pytest
+from std_srvs.srv import Trigger
+
+from hands import ENABLE, START, A, B, Pad, X, Y
+from ros_helpers import Client, wait_until
+
+STOP_S = 0.3
+
+
+# --- logic ---
+
+
+# --- the live console, with no terminal ---
+
+
+@pytest.fixture
+def console(nodes):
+    """Start a console that has no terminal: ``console(joy_scale=[…])``."""
+
+    def start(**params):
+        return nodes.start(
+            'teleop_node',
+            params={'terminal_required': False, 'max_linear_mps': 0.4, 'throttle': 1.0, **params},
+        )
+
+    return start
+
+
+def test_the_joystick_alone_drives_and_stops(console, client):
+    """With no terminal: 0.4 m/s while held; zero 0.3 s after letting go, or after silence."""
+    process = console()
+    pad = Pad(client)
+    pad.drive()
+    assert {m.linear.x for m in pad.commands.messages} - {0.0} == {0.4}
+    let_go = pad.say(1.0)
+    assert pad.stopped_at() - let_go < STOP_S
+    silent = pad.drive()
+    assert pad.stopped_at() - silent < STOP_S
+    count = len([m for m in pad.commands.messages if m.linear.x])
+    for _ in range(5):  # it speaks again, still held
+        pad.say(1.0, ENABLE)
+        time.sleep(0.05)
+    wait_until(lambda: time.monotonic() - pad.commands.times[-1] > 0.5, 5, 'silence')
+    assert count == len([m for m in pad.commands.messages if m.linear.x])
+    assert process.stop() == 0
+    assert 'joystick alone' in process.output
+    assert 'Traceback' not in process.output
+
+
+def test_a_console_that_was_stalled_does_not_drive_on_what_it_missed(console, client):
+    """SIGSTOP in the middle of a drive, the joystick dies, SIGCONT: zero, and no motion."""
+    process = console()
+    pad = Pad(client)
+    pad.drive()
+    process.signal(signal.SIGSTOP)
+    for _ in range(6):
+        pad.say(1.0, ENABLE)
+        time.sleep(0.05)
+    time.sleep(0.5)  # the time for which nothing is said
+    seen = len(pad.commands)
+    process.signal(signal.SIGCONT)
+    wait_until(lambda: len(pad.commands) > seen, 5, 'a command')
+    wait_until(lambda: time.monotonic() - pad.commands.times[-1] > 0.4, 5, 'silence')
+    assert not any(m.linear.x for m in pad.commands.messages[seen:])
+
+
+def test_buttons_call_the_recorder(console, client):
+    """Each button calls its service once for a press; the answer is in the log."""
+    other, called = Client('servers'), []
+    try:
+        for name in ('start', 'stop', 'discard', 'success', 'failure'):
+
+            def answer(_request, response, name=name):
+                called.append(name)
+                response.success, response.message = True, f'did {name}'
+                return response
+
+            other.node.create_service(Trigger, f'recorder/{name}', answer)
+        process = console()
+        pad = Pad(client)
+        pad.say()
+        for button, name in (
+            (START, 'start'),
+            (A, 'success'),
+            (X, 'discard'),
+            (B, 'failure'),
+            (Y, 'stop'),
+        ):
+
+            def pressed(button=button, name=name):
+                pad.say(0.0, button)
+                pad.say()
+                time.sleep(0.3)  # until the console looks again; its client may know no server yet
+                return name in called
+
+            wait_until(pressed, 15, name, lambda: process.output)
+            process.wait_for_output(f'did {name}')
+    finally:
+        other.close()
+
+
+def test_a_layout_that_does_not_fit_ends_with_a_sentence(console):
+    """Status 2, and no traceback."""
+    process = console(joy_enable_button=7)
+    assert process.wait() == 2
+    assert 'one button has two meanings' in process.output
+    assert 'Traceback' not in process.output

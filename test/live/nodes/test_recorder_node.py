@@ -1,0 +1,795 @@
+"""The recorder as a live process on the loopback: what its takes hold, and what it answers."""
+
+import json
+import os
+import shutil
+import signal
+import textwrap
+from functools import partial
+from itertools import pairwise
+
+import numpy as np
+import pytest
+from diagnostic_msgs.msg import DiagnosticStatus
+from geometry_msgs.msg import Twist, TwistStamped
+from rclpy.qos import DurabilityPolicy, QoSProfile, qos_profile_sensor_data
+from rosgraph_msgs.msg import Clock
+from sensor_msgs.msg import CompressedImage, Image
+from std_msgs.msg import String
+from std_srvs.srv import Trigger
+
+from mobile_vla_ros.episode.storage.reader import Episode, find_episodes
+from mobile_vla_ros.images.messages import encode
+from mobile_vla_ros.nodes.shared.image_messages import from_rgb, to_compressed
+from mobile_vla_ros.nodes.shared.messages import status_message
+from mobile_vla_ros.safety.status import GuardStatus, State
+from ros_helpers import Client, status_values, wait_for_status, wait_until
+
+CAMERA, COMPRESSED = 'camera/image_raw', 'camera/image_raw/compressed'
+LATCHED = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
+
+
+class Rig:
+    """A recorder process, a camera that counts, and what the recorder says."""
+
+    def __init__(self, nodes, client, folder, *, module='recorder_node', env=None, **params):
+        self.client, self.folder, self.count = client, folder, 0
+        self.status = client.subscribe('recorder/status', DiagnosticStatus)
+        self.process = nodes.start(
+            module,
+            env=env,
+            params={
+                'data_dir': str(folder),
+                'instruction': 'go to the red box',
+                'image_format': 'png',
+                **params,
+            },
+        )
+
+    def image(self, height=12, width=16):
+        """The next image of the camera, in daylight; its first pixel holds its number."""
+        self.count += 1
+        pixels = np.full((height, width, 3), 150, np.uint8)
+        pixels[0, 0, :2] = self.count % 256, self.count // 256
+        return from_rgb(pixels, stamp=self.client.now(), frame_id='eye')
+
+    def camera(self, rate_hz=20.0, make=None):
+        """A stream of images."""
+        return self.client.stream(CAMERA, make or self.image, rate_hz, qos_profile_sensor_data)
+
+    def visible(self):
+        """Names of what lies in the folder, but for what is hidden: the index of the takes."""
+        return sorted(path.name for path in self.folder.iterdir() if path.name[0] != '.')
+
+    def commands(self, make=None, rate_hz=20.0):
+        """A stream of commands."""
+        return self.client.stream('cmd_vel', make or (lambda: twist(0.4)), rate_hz)
+
+    def call(self, name, success=True):
+        """Call a service of the recorder; return its sentence."""
+        answer = self.client.call(f'recorder/{name}')
+        assert answer.success == success, answer.message
+        return answer.message
+
+    def until(self, what, predicate, timeout_s=15.0):
+        """Wait for a new status of which ``predicate(state, values)`` is true; return values."""
+        return wait_for_status(
+            self.status, predicate, timeout_s, what, lambda: self.process.output
+        )
+
+    def until_frames(self, frames, commands=0):
+        """Wait until that many frames and commands are written."""
+        return self.until(
+            f'{frames} frames',
+            lambda _, values: (
+                int(values['frames']) >= frames and int(values['commands']) >= commands
+            ),
+        )
+
+
+@pytest.fixture
+def rig(nodes, client, tmp_path):
+    """Start the recorder: ``rig(jpeg_quality=50)``."""
+    return lambda **params: Rig(nodes, client, tmp_path / 'takes', **params)
+
+
+def twist(x=0.0, y=0.0, z=0.0) -> Twist:
+    message = Twist()
+    message.linear.x, message.linear.y, message.angular.z = x, y, z
+    return message
+
+
+def numbers(episode) -> list[int]:
+    """The numbers that the camera painted into the frames."""
+    pixels = (episode.frame(i).image[0, 0].astype(int) for i in range(len(episode)))
+    return [int(p[0] + 256 * p[1]) for p in pixels]
+
+
+def test_take_holds_every_frame_and_command_with_both_times(rig):
+    """Start, drive, success: one whole file with all that was sent, in order, none twice."""
+    one = rig(operator='ada', robot='mini')
+    with one.camera(), one.commands():
+        assert 'recording' in one.call('start')
+        one.until_frames(20, commands=20)
+        said = one.call('success')
+    (path,) = find_episodes(one.folder)
+    assert said.startswith(str(path)) and '(good)' in said
+    with Episode.open(path) as episode:
+        seen = numbers(episode)
+        assert seen == list(range(seen[0], seen[0] + len(seen))) and len(seen) >= 20
+        assert np.all(np.diff(episode.frame_stamp_ns) > 0)
+        late = (episode.frame_received_ns - episode.frame_stamp_ns) / 1e9
+        assert late.min() >= 0 and np.median(late) < 0.1
+        assert len(episode.commands) >= 20
+        assert np.all(episode.commands.twist[:, 0] == 0.4)
+        assert (episode.outcome, episode.complete) == ('success', True)
+        assert episode.health['verdict'] == 'good'
+        assert [event.name for event in episode.events] == ['start', 'outcome', 'stop']
+        attributes = episode.attributes
+        assert attributes['command_type'] == 'geometry_msgs/msg/Twist'
+        assert attributes['image_topic'] == '/camera/image_raw'
+        assert (attributes['operator'], attributes['robot']) == ('ada', 'mini')
+        assert attributes['frame_id'] == 'eye'
+    assert one.visible() == [path.name]
+
+
+def test_takes_follow_each_other_with_the_instruction_of_their_start(rig):
+    """The topic instruction replaces the parameter for takes that start later."""
+    one = rig()
+    with one.camera(), one.commands():
+        one.call('start')
+        one.client.publish('instruction', String(data='go to the blue ball'), LATCHED)
+        one.until('the instruction', lambda _, v: v['instruction'] == 'go to the blue ball')
+        one.until_frames(2)
+        one.call('failure')
+        one.call('start')
+        one.until_frames(2)
+        one.call('stop')
+    takes = []
+    for path in find_episodes(one.folder):
+        with Episode.open(path) as episode:
+            takes.append((episode.instruction, episode.outcome))
+    assert sorted(takes) == [('go to the blue ball', 'unknown'), ('go to the red box', 'failure')]
+    values = one.until('both takes counted', lambda _, v: len(json.loads(v['takes'])) == 2)
+    assert json.loads(values['takes']) == {'go to the blue ball': 1, 'go to the red box': 1}
+
+
+def test_an_instruction_is_heard_that_is_not_latched(rig):
+    """As `ros2 topic pub` sends it by default; the newest counts, however it was sent."""
+    one = rig()
+    for told, qos in (('go to the blue ball', 10), ('go to the cone', LATCHED), ('go', 10)):
+        one.client.node.create_publisher(String, 'instruction', qos)
+        one.client.publish('instruction', String(data=told), qos)
+        one.until('the instruction', lambda _, v, told=told: v['instruction'] == told)
+        one.client._publishers.clear()
+
+
+def test_discard_leaves_nothing(rig):
+    """A discarded take is gone, and the recorder is ready for the next."""
+    one = rig()
+    with one.camera():
+        one.call('start')
+        one.until_frames(2)
+        assert 'discarded' in one.call('discard')
+        assert one.visible() == []
+        one.call('start')
+
+
+def test_refusals_are_sentences_and_the_node_stays(rig):
+    """Start twice, stop with nothing running, empty instruction, no camera: said, survived."""
+    one = rig(camera_wait_s=0.2, instruction='')
+    assert 'no take is being recorded' in one.call('stop', success=False)
+    assert 'no take is being recorded' in one.call('success', success=False)
+    assert 'no take is being recorded' in one.call('discard', success=False)
+    assert 'instruction is empty' in one.call('start', success=False)
+    one.client.publish('instruction', String(data='go'), LATCHED)
+    one.until('the instruction', lambda _, v: v['instruction'] == 'go')
+    assert 'nobody publishes /camera/image_raw' in one.call('start', success=False)
+    with one.camera():
+        one.call('start')
+        assert 'recording already' in one.call('start', success=False)
+        one.until_frames(2)
+        one.call('stop')
+    assert len(find_episodes(one.folder)) == 1
+
+
+@pytest.mark.parametrize('name', ['file', 'x' * 300])
+def test_unwritable_folder_is_a_sentence(rig, tmp_path, name):
+    """A data folder that cannot be made, or not even asked for: named; the node stays up."""
+    (tmp_path / 'file').write_text('')
+    one = rig(data_dir=str(tmp_path / name / 'takes'))
+    with one.camera():
+        one.until('the disk looked at', lambda _, v: float(v['expected_hz']))
+        assert 'cannot write episodes to' in one.call('start', success=False)
+        assert 'cannot write episodes to' in one.call('start', success=False)
+    assert 'Traceback' not in one.process.output
+
+
+def test_home_of_nobody_is_a_sentence_and_status_2(nodes):
+    """data_dir with a user that there is none of."""
+    process = nodes.start('recorder_node', params={'data_dir': '~nobody_at_all/takes'})
+    assert process.wait() == 2
+    assert 'nobody_at_all' in process.output and 'Traceback' not in process.output
+
+
+def test_folder_that_is_removed_in_mid_take_is_told_of_at_once(rig):
+    """Nobody drives on for hours into a file that is gone; the next take is whole."""
+    one = rig()
+    with one.camera(), one.commands():
+        one.call('start')
+        one.until_frames(2)
+        shutil.rmtree(one.folder)
+        one.until(
+            'the loss',
+            lambda state, v: state == 'recording' and '.part was removed' in v['problem'],
+        )
+        one.call('stop', success=False)
+        one.call('start')
+        one.until(
+            'no loss',
+            lambda state, v: (
+                state == 'recording' and int(v['frames']) > 2 and 'removed' not in v['problem']
+            ),
+        )
+        one.call('stop')
+    assert len(find_episodes(one.folder)) == 1
+
+
+def test_start_waits_for_a_camera_that_is_about_to_come(rig):
+    """A start before the first image is answered when the image is there."""
+    one = rig(camera_wait_s=20.0)
+    one.until('the recorder', lambda state, _: state == 'idle')
+    service = one.client.node.create_client(Trigger, 'recorder/start')
+    wait_until(service.service_is_ready, 10)
+    answer = service.call_async(Trigger.Request())
+    one.until('the wait', lambda state, _: state == 'starting')
+    with one.camera():
+        wait_until(answer.done, 10)
+        assert answer.result().success
+        one.call('stop')
+
+
+def test_wrong_camera_type_is_named(rig):
+    """Compressed images where raw ones are expected: both types named in status and answer."""
+    one = rig(camera_wait_s=1.0)
+    one.client.publisher(CAMERA, CompressedImage)
+    values = one.until('the problem', lambda _, v: 'camera topic' in v['problem'])
+    assert 'got sensor_msgs/msg/CompressedImage' in values['problem']
+    said = one.call('start', success=False)
+    assert 'got sensor_msgs/msg/CompressedImage; expected sensor_msgs/msg/Image' in said
+
+
+def test_wrong_command_type_is_named(rig):
+    """A cmd_vel of another type is told of in the status and in the start's answer."""
+    one = rig()
+    one.client.publisher('cmd_vel', String)
+    with one.camera():
+        values = one.until('the problem', lambda _, v: 'command topic' in v['problem'])
+        assert 'got std_msgs/msg/String' in values['problem']
+        assert 'std_msgs/msg/String; expected geometry_msgs/msg/Twist' in one.call('start')
+
+
+def test_stamped_commands_are_found_when_they_come_later(rig):
+    """TwistStamped is told apart from the graph, also when its publisher comes in mid-take."""
+    one = rig()
+
+    def make():
+        message = TwistStamped(twist=twist(0.2))
+        message.header.stamp.sec = 7
+        return message
+
+    with one.camera():
+        one.call('start')
+        one.until_frames(2)
+        with one.client.stream('cmd_vel', make, 20):
+            one.until_frames(5, commands=5)
+            one.call('stop')
+    with Episode.open(find_episodes(one.folder)[0]) as episode:
+        assert episode.attributes['command_type'] == 'geometry_msgs/msg/TwistStamped'
+        assert set(episode.commands.stamp_ns) == {7_000_000_000}
+        assert episode.commands.received_ns.min() > 1e18
+
+
+def test_commands_of_a_best_effort_publisher_are_heard(rig):
+    """Whatever publishes cmd_vel is recorded, also what does not offer to be reliable."""
+    one = rig()
+    with one.camera(), one.client.stream('cmd_vel', twist, 20, qos_profile_sensor_data):
+        one.call('start')
+        one.until_frames(2, commands=3)
+
+
+def test_source_of_the_guard_is_kept_beside_each_command(rig):
+    """What the guard says of its source is stored; without a guard it is unknown."""
+    one = rig()
+    with one.camera(), one.commands():
+        one.call('start')
+        one.until_frames(3, commands=3)
+        with one.client.stream(
+            'guard/status',
+            lambda: status_message(
+                'guard',
+                'teleop',
+                GuardStatus(State.TELEOP, armed=True, source='takeover').values(),
+            ),
+            10,
+        ):
+            values = one.until('the source', lambda _, v: v['source'] == 'takeover')
+            one.until_frames(3, commands=int(values['commands']) + 5)
+        one.call('stop')
+        one.until('the guard gone', lambda _, v: v['source'] == 'unknown')
+    with Episode.open(find_episodes(one.folder)[0]) as episode:
+        assert episode.commands.source[0] == 0
+        assert 3 in episode.commands.source
+
+
+def test_receipts_follow_the_simulated_clock(rig):
+    """With use_sim_time, times of receipt are those of /clock, for frames and commands."""
+    one = rig(use_sim_time=True)
+    clock = Clock()
+    clock.clock.sec = 42
+    with one.camera():
+        assert 'no time comes on /clock' in one.call('start', success=False)
+    with one.client.stream('/clock', lambda: clock, 20), one.camera(), one.commands():
+        one.call('start')
+        one.until_frames(5, commands=5)
+        one.call('stop')
+    with Episode.open(find_episodes(one.folder)[0]) as episode:
+        assert set(episode.frame_received_ns) == {42 * 10**9}
+        assert set(episode.commands.received_ns) == {42 * 10**9}
+        assert episode.attributes['created_utc'] > '2020'
+
+
+def test_compressed_images_are_stored_as_they_came(rig):
+    """With image_transport compressed, the camera's own bytes are in the file."""
+    one = rig(image_transport='compressed')
+    encoded = encode(np.zeros((12, 16, 3), np.uint8), 'jpeg', 33)
+    with one.client.stream(
+        COMPRESSED,
+        lambda: to_compressed(encoded, stamp=one.client.now()),
+        20,
+        qos_profile_sensor_data,
+    ):
+        one.call('start')
+        one.until_frames(3)
+        one.call('stop')
+    with Episode.open(find_episodes(one.folder)[0]) as episode:
+        assert {episode.encoded(i) for i in range(len(episode))} == {encoded}
+        assert episode.attributes['image_topic'] == '/camera/image_raw/compressed'
+
+
+def test_broken_compressed_images_cost_only_themselves(rig):
+    """A broken image is refused as the first of a take; later ones are counted and told."""
+    one = rig(image_transport='compressed')
+    good = encode(np.full((12, 16, 3), 150, np.uint8), 'jpeg', 90)
+    size = good.index(b'\xff\xc0') + 5
+    absurd = good[:size] + b'\xff' * 4 + good[size + 4 :]
+    sent = good[:40]
+    with one.client.stream(
+        COMPRESSED,
+        lambda: to_compressed(sent, stamp=one.client.now()),
+        20,
+        qos_profile_sensor_data,
+    ):
+        assert 'newest camera image is broken' in one.call('start', success=False)
+        sent = good
+        wait_until(lambda: one.client.call('recorder/start').success)
+        one.until_frames(2)
+        sent = absurd
+        one.until('drops', lambda _, v: int(v['drops']) > 1 and 'broken image' in v['problem'])
+        sent = good
+        one.until('the end of it', lambda _, v: 'broken image' not in v['problem'])
+        one.call('stop')
+    with Episode.open(find_episodes(one.folder)[0]) as episode:
+        assert {episode.encoded(i) for i in range(len(episode))} == {good}
+        assert episode.health['drops'] > 1
+
+
+def test_unknown_encoding_is_refused_at_the_start(rig):
+    """A camera of unknown encoding: the start names it and the known ones; nothing is written."""
+    one = rig()
+
+    def make():
+        return Image(height=2, width=2, step=4, encoding='16UC1', data=bytes(8))
+
+    with one.client.stream(CAMERA, make, 20, qos_profile_sensor_data):
+        assert "'16UC1'; expected rgb8" in one.call('start', success=False)
+    assert not one.folder.exists()
+
+
+def test_command_that_is_not_finite_is_left_out_and_told(rig):
+    """NaN never reaches a training set; the take says that it came."""
+    one = rig()
+    with one.camera():
+        one.call('start')
+        with one.commands(lambda: twist(float('nan'))):
+            one.until('the problem', lambda _, v: 'not finite' in v['problem'])
+        with one.commands():
+            one.until_frames(2, commands=2)
+        one.call('stop')
+    with Episode.open(find_episodes(one.folder)[0]) as episode:
+        assert np.isfinite(episode.commands.twist).all()
+        assert 'not finite' in next(e.text for e in episode.events if e.name == 'problem')
+
+
+def patched(tmp_path, code: str) -> dict:
+    """Write a recorder with a part of it replaced; return what ``Rig`` starts it with."""
+    package = tmp_path / 'patched'
+    package.mkdir()
+    (package / 'recorder.py').write_text(
+        'import sys, time\nfrom mobile_vla_ros.nodes import current_take, recorder_node\n'
+        f'{textwrap.dedent(code)}\nsys.exit(recorder_node.main())\n'
+    )
+    return {'module': 'patched.recorder', 'env': {'PYTHONPATH': str(tmp_path)}}
+
+
+def test_signal_while_a_take_is_opened_leaves_nothing(nodes, client, tmp_path):
+    """Ctrl-C before a start is answered: no empty file that the next start would recover."""
+    one = Rig(
+        nodes,
+        client,
+        tmp_path / 'takes',
+        **patched(
+            tmp_path,
+            """
+        class SlowWriter(current_take.EpisodeWriter):
+            def __init__(self, *args, **kwargs):
+                super().__init__(*args, **kwargs)
+                print('opened', flush=True)
+                time.sleep(0.5)
+        current_take.EpisodeWriter = SlowWriter
+        """,
+        ),
+    )
+    service = client.node.create_client(Trigger, 'recorder/start')
+    with one.camera():
+        wait_until(service.service_is_ready, 15)
+        service.call_async(Trigger.Request())
+        one.process.wait_for_output('opened')
+        one.process.signal(signal.SIGINT)
+        assert one.process.wait() == 0
+    assert one.visible() == []
+
+
+def test_discard_of_a_take_that_just_ended_by_itself_says_that_it_is_kept(nodes, client, tmp_path):
+    """The disk was faster than the operator: no take is called discarded that lies there."""
+    one = Rig(
+        nodes,
+        client,
+        tmp_path / 'takes',
+        **patched(
+            tmp_path,
+            """
+        class Ending(current_take.Recording):
+            def discard(self, on_done=None):
+                with self._news:
+                    self._stop('the disk is full')
+                super().discard(on_done)
+        current_take.Recording = Ending
+        """,
+        ),
+    )
+    with one.camera():
+        one.call('start')
+        one.until_frames(2)
+        said = one.call('discard', success=False)
+    (path,) = find_episodes(one.folder)
+    assert str(path) in said and 'the disk is full' in said
+
+
+@pytest.mark.parametrize('number', [signal.SIGINT, signal.SIGTERM])
+def test_signal_closes_the_take_whole(rig, number):
+    """Ctrl-C and SIGTERM in mid-take leave a finished episode and status 0."""
+    one = rig()
+    with one.camera(), one.commands():
+        one.call('start')
+        one.until_frames(5)
+        one.process.signal(number)
+        assert one.process.wait() == 0
+    with Episode.open(find_episodes(one.folder)[0]) as episode:
+        assert episode.complete and len(episode) >= 5
+        assert episode.events[-1].text == 'the recorder was shut down'
+
+
+def test_sigkill_costs_at_most_a_second_and_no_other_take(rig):
+    """SIGKILL in mid-take: the take before is as it was, the part reads up to the last second."""
+    one = rig()
+    with one.camera(), one.commands():
+        one.call('start')
+        one.until_frames(3)
+        one.call('success')
+        (finished,) = find_episodes(one.folder)
+        before = finished.read_bytes()
+        one.call('start')
+        one.until_frames(30)
+        one.process.signal(signal.SIGKILL)
+        assert one.process.wait() == -signal.SIGKILL
+        sent = one.count
+    assert finished.read_bytes() == before
+    (part,) = one.folder.glob('*.part')
+    with Episode.open(part) as episode:
+        seen = numbers(episode)
+        assert seen == list(range(seen[0], seen[0] + len(seen)))
+        assert sent - seen[-1] <= 20
+        assert not episode.complete
+
+
+@pytest.mark.parametrize('limit', [{'queue_frames': 1}, {'queue_mb': 1}])
+def test_slow_writer_drops_whole_frames_and_counts_them(rig, limit):
+    """A queue of one frame or megabyte under a flood: told in status, episode and verdict."""
+    one = rig(**limit)
+    # Slow to compress, and small enough for the shared memory that DDS has by default.
+    big = np.random.default_rng(0).integers(0, 256, (300, 400, 3), dtype=np.uint8)
+    message = from_rgb(big)
+
+    def make():
+        message.header.stamp = one.client.now()
+        return message
+
+    with one.client.stream(CAMERA, make, 120, qos_profile_sensor_data), one.commands():
+        one.call('start')
+        one.until('drops', lambda _, v: int(v['drops']) > 3 and int(v['frames']) > 3)
+        one.call('stop')
+    with Episode.open(find_episodes(one.folder)[0]) as episode:
+        told = sum(int(e.text.split()[0]) for e in episode.events if e.name == 'drop')
+        assert told == episode.health['drops'] > 3
+        assert any('the writer was too slow' in event.text for event in episode.events)
+        assert any('dropped' in reason for reason in episode.health['reasons'])
+        assert episode.frame(len(episode) - 1).image.shape == (300, 400, 3)
+
+
+def test_abandoned_takes_are_recovered_at_the_next_start(rig):
+    """What a killed recorder left is made whole; what cannot be is said, and stays."""
+    one = rig()
+    with one.camera(), one.commands():
+        one.call('start')
+        one.until_frames(20)
+        one.process.signal(signal.SIGKILL)
+        one.process.wait()
+        (part,) = one.folder.glob('*.part')
+        with Episode.open(part) as episode:
+            left = numbers(episode)
+        broken = one.folder / '20260101T000000Z_00000000.h5.part'
+        broken.write_bytes(b'no HDF5 at all')
+        two = rig()
+        values = two.until(
+            'the recovery',
+            lambda _, v: part.name[:-8] in v['recovered'] and broken.name in v['recovered'],
+        )
+        assert f'{broken.name} could not be recovered' in values['recovered']
+        two.process.wait_for_output(part.name[:-8])
+        two.call('start')
+        two.until_frames(2)
+        two.call('stop')
+    assert broken.read_bytes() == b'no HDF5 at all' and not part.exists()
+    with Episode.open(part.with_suffix('')) as episode:
+        assert numbers(episode) == left
+        assert episode.complete and episode.attributes['recovered']
+        assert 'recovered' in [event.name for event in episode.events]
+    assert len(find_episodes(one.folder)) == 2
+
+
+def test_minutes_and_rate_are_told_before_and_during_a_take(rig):
+    """The room left follows from the size of an image and the rate; the rate is learned."""
+    one = rig(disk_floor_mb=1)
+    noise = np.random.default_rng(0).integers(0, 256, (120, 160, 3), dtype=np.uint8)
+    frame_bytes = len(encode(noise, 'png'))
+    message = from_rgb(noise)
+
+    def make():
+        message.header.stamp = one.client.now()
+        return message
+
+    def minutes(values):
+        room = shutil.disk_usage(one.folder.parent).free - 1e6
+        rate_hz = float(values['camera_hz'])  # 20 at most: a busy machine sends fewer
+        return float(values['disk_minutes'] or 0) * 60 * rate_hz * frame_bytes / room
+
+    with one.camera(make=make), one.commands():
+        one.until(
+            'the rate', lambda _, v: 5 < float(v['expected_hz']) < 25 and 0.7 < minutes(v) < 1.4
+        )
+        one.call('start')
+        one.until(
+            'the minutes of the take',
+            lambda state, v: (
+                state == 'recording' and float(v['seconds']) > 2.5 and 0.7 < minutes(v) < 1.4
+            ),
+        )
+        one.call('stop')
+        one.call('start')  # at once, so that its first bytes are fewer than those before
+        seen = len(one.status)
+        one.until(
+            'the next take',
+            lambda state, v: (
+                state == 'recording' and float(v['seconds']) > 2.5 and 0.7 < minutes(v) < 1.4
+            ),
+        )
+        assert all(status_values(said)['disk_minutes'] for said in one.status.messages[seen:])
+        one.call('stop')
+    with Episode.open(find_episodes(one.folder)[0]) as episode:
+        assert 5 < episode.health['expected_rate_hz'] < 25
+
+
+def test_start_below_the_floor_is_refused(rig):
+    """Less than disk_floor_mb free: the start says how much there is; nothing is made."""
+    one = rig(disk_floor_mb=1_000_000_000)
+    with one.camera():
+        said = one.call('start', success=False)
+    assert 'is full' in said and 'disk_floor_mb' in said
+    assert not one.folder.exists()
+
+
+def test_take_that_reaches_the_floor_is_closed_whole_and_the_node_stays(rig, tmp_path):
+    """Somebody else fills the disk: the take ends whole, the status names it."""
+    floor_mb = shutil.disk_usage(tmp_path).free // 1_000_000 - 100
+    one = rig(disk_floor_mb=floor_mb)
+    with one.camera(), one.commands():
+        one.call('start')
+        one.until_frames(5)
+        with open(tmp_path / 'filler', 'wb') as filler:
+            os.posix_fallocate(filler.fileno(), 0, 200_000_000)
+        values = one.until('the end', lambda state, v: state == 'idle' and v['last_episode'])
+        (path,) = find_episodes(one.folder)
+        assert values['last_episode'] == str(path) and path.name in values['problem']
+        assert 'disk' in values['problem']
+        assert 'no take is being recorded' in one.call('stop', success=False)
+        assert 'disk_floor_mb' in one.call('start', success=False)
+        (tmp_path / 'filler').unlink()
+        one.call('start')
+    with Episode.open(path) as episode:
+        assert episode.complete and len(episode) >= 5
+        assert [event.name for event in episode.events][-2:] == ['problem', 'stop']
+
+
+def test_frames_lost_before_the_recorder_are_counted(rig):
+    """A recorder that gets no time for a while knows how many frames went by."""
+    one = rig()
+    with one.camera(rate_hz=100), one.commands():
+        one.call('start')
+        one.until_frames(10)
+        one.process.signal(signal.SIGSTOP)
+        seen = one.count
+        wait_until(lambda: one.count > seen + 300, 30, 'frames that nobody takes')
+        one.process.signal(signal.SIGCONT)
+        values = one.until('losses', lambda _, v: int(v['drops']) > 0)
+        one.until_frames(int(values['frames']) + 10)
+        one.call('stop')
+    with Episode.open(find_episodes(one.folder)[0]) as episode:
+        seen = numbers(episode)
+        gaps = sum(b - a - 1 for a, b in pairwise(seen))
+        assert episode.health['drops'] == gaps > 100
+        assert any('between camera and recorder' in event.text for event in episode.events)
+
+
+def test_images_of_another_kind_are_left_out_whole(rig):
+    """A size or an encoding that changes in mid-take: counted, told, and nothing else lost."""
+    one = rig()
+
+    def other_encoding():
+        message = one.image()
+        message.encoding = 'bgr8'
+        return message
+
+    make = one.image
+    with one.camera(make=lambda: make()), one.commands():
+        one.call('start')
+        one.until_frames(5)
+        make = partial(one.image, 24, 32)
+        values = one.until('the size', lambda _, v: int(v['drops']) >= 3)
+        assert '32x24 rgb8, and the take began with 16x12 rgb8' in values['problem']
+        make = other_encoding
+        one.until('the encoding', lambda _, v: '16x12 bgr8' in v['problem'])
+        make = one.image
+        one.until_frames(int(values['frames']) + 5)
+        one.call('stop')
+    with Episode.open(find_episodes(one.folder)[0]) as episode:
+        seen = numbers(episode)
+        assert {episode.frame(i).image.shape for i in range(len(episode))} == {(12, 16, 3)}
+        gaps = sum(b - a - 1 for a, b in pairwise(seen))
+        assert episode.health['drops'] == gaps >= 3
+        told = [event.text for event in episode.events if event.name == 'problem']
+        assert len(told) == 2 and '32x24 rgb8' in told[0] and '16x12 bgr8' in told[1]
+
+
+def test_commands_that_change_their_type_in_mid_take_are_all_kept(rig, ros_domain):
+    """Twist first, then TwistStamped from another node: both are heard, two at once are named."""
+    one = rig()
+
+    def stamped():
+        message = TwistStamped(twist=twist(0.2))
+        message.header.stamp.sec = 7
+        return message
+
+    first = Client('first_driver')
+    try:
+        with one.camera():
+            with first.stream('cmd_vel', lambda: twist(0.1), 20):
+                one.call('start')
+                one.until_frames(2, commands=5)
+                one.client.publisher('cmd_vel', TwistStamped)
+                values = one.until('both named', lambda _, v: '2 publishers' in v['problem'])
+                assert (
+                    '/first_driver (Twist), /test_client (TwistStamped); only Twist'
+                    in (values['problem'])
+                )
+            first.close()
+            first = None
+            with one.client.stream('cmd_vel', stamped, 20):
+                values = one.until('the type', lambda _, v: 'Stamped' in v['command_type'])
+                one.until_frames(2, commands=int(values['commands']) + 5)
+            one.call('stop')
+    finally:
+        if first is not None:
+            first.close()
+    with Episode.open(find_episodes(one.folder)[0]) as episode:
+        assert episode.attributes['command_type'] == 'geometry_msgs/msg/TwistStamped'
+        speeds = episode.commands.twist[:, 0]
+        assert np.all(np.diff(speeds) >= 0) and {0.1, 0.2} == set(speeds)
+        assert set(episode.commands.stamp_ns[speeds == 0.2]) == {7_000_000_000}
+        (told,) = [event.text for event in episode.events if event.name == 'problem']
+        assert '/first_driver' in told and '/test_client' in told
+
+
+def test_second_camera_in_mid_take_is_named_in_the_take(rig, ros_domain):
+    """Frames of two cameras of one size cannot be told apart: the take says that they mix."""
+    one, other = rig(), Client('second_camera')
+    try:
+        with one.camera():
+            one.call('start')
+            one.until_frames(2)
+            with other.stream(CAMERA, one.image, 20, qos_profile_sensor_data):
+                one.until('both named', lambda _, v: '2 publishers' in v['problem'])
+            one.call('stop')
+    finally:
+        other.close()
+    with Episode.open(find_episodes(one.folder)[0]) as episode:
+        (told,) = [event.text for event in episode.events if event.name == 'problem']
+        assert told.startswith('2 publishers on /camera/image_raw: /second_camera, /test_client')
+
+
+def test_camera_clock_that_stands_is_told_of_at_once(rig):
+    """Stamps of zero: a problem while the take runs, in the take, and in the verdict."""
+    one = rig(expected_rate_hz=60.0)
+
+    def make():
+        message = one.image()
+        message.header.stamp.sec = message.header.stamp.nanosec = 0
+        return message
+
+    with one.camera(make=make), one.commands():
+        one.call('start')
+        values = one.until(
+            'the clock', lambda state, v: state == 'recording' and 'clock' in v['problem']
+        )
+        assert values['expected_hz'] == '60.0'
+        one.until_frames(20)
+        one.call('stop')
+        values = one.until('the verdict', lambda _, v: v['last_verdict'])
+        assert values['last_verdict'] in ('poor', 'bad') and 'clock' in values['last_reasons']
+    with Episode.open(find_episodes(one.folder)[0]) as episode:
+        assert episode.health['clock'] == 'zero'
+        assert episode.health['expected_rate_hz'] == 60
+        assert 'clock' in next(e.text for e in episode.events if e.name == 'problem')
+
+
+def test_camera_that_falls_silent_is_told_of(rig):
+    """No image for a second in mid-take is a problem at once, and is noted in the take."""
+    one = rig()
+    with one.camera():
+        one.call('start')
+        one.until_frames(2)
+    one.until('the silence', lambda _, v: 'no image comes' in v['problem'])
+    one.call('stop')
+    with Episode.open(find_episodes(one.folder)[0]) as episode:
+        assert 'no image comes' in [e.text for e in episode.events if e.name == 'problem']
+
+
+def test_bad_parameter_ends_with_a_sentence_and_status_2(nodes):
+    """An unknown transport or a quality out of range: one sentence, status 2."""
+    for params, words in (
+        ({'image_transport': 'theora'}, 'expected raw or compressed'),
+        ({'jpeg_quality': 101}, 'from 1 to 100'),
+    ):
+        process = nodes.start('recorder_node', params=params)
+        assert process.wait() == 2
+        assert words in process.output and 'Traceback' not in process.output

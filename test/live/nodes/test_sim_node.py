@@ -1,0 +1,315 @@
+"""The arena as a live process: a robot with a camera that listens to cmd_vel over DDS."""
+
+import io
+import json
+from itertools import count
+
+import numpy as np
+import pytest
+from diagnostic_msgs.msg import DiagnosticStatus
+from geometry_msgs.msg import Twist, TwistStamped
+from nav_msgs.msg import Odometry
+from PIL import Image as PILImage
+from rcl_interfaces.msg import Parameter, ParameterType, ParameterValue
+from rcl_interfaces.srv import SetParameters
+from rclpy.qos import DurabilityPolicy, QoSProfile, qos_profile_sensor_data
+from rosgraph_msgs.msg import Clock
+from sensor_msgs.msg import CompressedImage, Image
+from std_msgs.msg import String
+
+from mobile_vla_ros.sim import suites
+from mobile_vla_ros.sim.arena import Arena, Judge
+from mobile_vla_ros.sim.scene import STOP
+from ros_helpers import status_values
+
+LATCHED = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
+TO_STOP = next(i for i in count() if suites.scene('unseen_layouts', i).task.kind == STOP)
+TIMEOUT_S = 30.0  # a process starts and discovers its peers, on a busy machine
+
+
+def stamp_ns(message) -> int:
+    return message.header.stamp.sec * 10**9 + message.header.stamp.nanosec
+
+
+def forward(speed=0.3) -> Twist:
+    message = Twist()
+    message.linear.x = speed
+    return message
+
+
+def set_parameters(client, **values):
+    kinds = {
+        str: (ParameterType.PARAMETER_STRING, 'string_value'),
+        bool: (ParameterType.PARAMETER_BOOL, 'bool_value'),
+        int: (ParameterType.PARAMETER_INTEGER, 'integer_value'),
+    }
+    parameters = []
+    for name, value in values.items():
+        kind, key = kinds[type(value)]
+        parameters.append(Parameter(name=name, value=ParameterValue(type=kind, **{key: value})))
+    return client.call(
+        'sim/set_parameters', SetParameters, SetParameters.Request(parameters=parameters)
+    ).results
+
+
+def test_pictures_come_at_their_rate_and_show_the_scene(nodes, client):
+    """10 Hz of raw pictures, equal to what the arena itself draws but for the noise."""
+    pictures = client.subscribe('camera/image_raw', Image, qos_profile_sensor_data)
+    nodes.start(
+        'sim_node', params={'suite': 'unseen_layouts', 'trial': 3, 'width': 96, 'height': 64}
+    )
+    client.wait_for(lambda: len(pictures) >= 12, TIMEOUT_S, 'pictures')
+    stamps = np.array([stamp_ns(message) for message in pictures.messages])
+    assert np.median(np.diff(stamps)) == pytest.approx(1e8, rel=0.1)
+
+    message = pictures.last
+    assert (message.width, message.height, message.encoding) == (96, 64, 'rgb8')
+    picture = np.frombuffer(message.data, np.uint8).reshape(64, 96, 3)
+    arena = Arena(96, 64)
+    arena.reset(suites.scene('unseen_layouts', 3))
+    difference = picture.astype(float) - arena.render()
+    arena.close()
+    assert abs(difference).mean() < 6
+
+
+def test_compressed_pictures_are_jpeg_of_the_same_scene(nodes, client):
+    """A bag recorder or a phone takes JPEG; the content is the raw picture's."""
+    raw = client.subscribe('camera/image_raw', Image, qos_profile_sensor_data)
+    jpeg = client.subscribe(
+        'camera/image_raw/compressed', CompressedImage, qos_profile_sensor_data
+    )
+    nodes.start('sim_node', params={'width': 96, 'height': 96})
+    client.wait_for(lambda: len(raw) and len(jpeg), TIMEOUT_S, 'both kinds of picture')
+    assert 'jpeg' in jpeg.last.format
+    decoded = np.asarray(PILImage.open(io.BytesIO(bytes(jpeg.last.data)))).astype(float)
+    plain = np.frombuffer(raw.last.data, np.uint8).reshape(96, 96, 3)
+    assert abs(decoded - plain).mean() < 8
+
+
+def test_the_base_drives_while_commands_come_and_stops_when_they_end(nodes, client):
+    """cmd_vel moves it; silence for command_timeout_s stops it."""
+    odom = client.subscribe('odom', Odometry)
+    nodes.start('sim_node')
+    client.wait_for(lambda: len(odom), TIMEOUT_S, 'odometry')
+    with client.stream('cmd_vel', forward, rate_hz=20):
+        client.wait_for(lambda: odom.last.twist.twist.linear.x > 0.25, what='the base to drive')
+    began = odom.last.pose.pose.position.x
+    client.wait_for(lambda: abs(odom.last.twist.twist.linear.x) < 0.01, 5, 'the base to stop')
+    rolled = odom.last.pose.pose.position.x - began
+    assert 0 < rolled < 0.3 * (0.5 + 1.0)  # the timeout's way, a second at most for the rest
+
+
+def test_a_command_that_is_not_finite_stops_the_base(nodes, client):
+    """NaN is zero, not the last command and not a dead node."""
+    odom = client.subscribe('odom', Odometry)
+    process = nodes.start('sim_node')
+    client.wait_for(lambda: len(odom), TIMEOUT_S, 'odometry')
+    with client.stream('cmd_vel', forward, rate_hz=20):
+        client.wait_for(lambda: odom.last.twist.twist.linear.x > 0.2, what='the base to drive')
+    with client.stream('cmd_vel', lambda: forward(float('nan')), rate_hz=20):
+        client.wait_for(lambda: abs(odom.last.twist.twist.linear.x) < 0.01, 5, 'the stop')
+        process.wait_for_output('not finite')
+    assert process.running
+
+
+def test_stamped_commands_are_taken_when_asked_for(nodes, client):
+    """Jazzy's navigation and newer stacks send TwistStamped."""
+    odom = client.subscribe('odom', Odometry)
+    nodes.start('sim_node', params={'stamped': True})
+    client.wait_for(lambda: len(odom), TIMEOUT_S, 'odometry')
+    with client.stream('cmd_vel', lambda: TwistStamped(twist=forward()), rate_hz=20):
+        client.wait_for(lambda: odom.last.twist.twist.linear.x > 0.25, what='the base to drive')
+
+
+def test_reset_loads_the_trial_then_counts_on(nodes, client):
+    """The first scene is there at start; resets give trial, trial + 1, ... and say what."""
+    status = client.subscribe('sim/status', DiagnosticStatus)
+    told = client.subscribe('instruction', String, LATCHED)
+    nodes.start('sim_node', params={'suite': 'unseen_layouts', 'trial': 5})
+    client.wait_for(lambda: len(status) and len(told), TIMEOUT_S, 'the first status')
+    assert status.last.message == 'running'
+    assert status_values(status.last)['trial'] == '5'
+    assert told.last.data == suites.scene('unseen_layouts', 5).instruction
+
+    for trial in (5, 6):
+        answer = client.call('sim/reset')
+        scene = suites.scene('unseen_layouts', trial)
+        assert answer.success
+        said = json.loads(answer.message)
+        assert (said['suite'], said['trial'], said['instruction']) == (
+            'unseen_layouts',
+            trial,
+            scene.instruction,
+        )
+        client.wait_for(
+            lambda said=said: status_values(status.last)['load'] == str(said['load']),
+            what='the status of the new scene',
+        )
+        assert status_values(status.last)['instruction'] == scene.instruction
+        client.wait_for(
+            lambda scene=scene: told.last.data == scene.instruction, what='the instruction'
+        )
+        assert float(status_values(status.last)['elapsed_s']) < 1.0
+
+
+def test_the_next_scene_can_be_chosen_while_it_runs(nodes, client):
+    """suite and trial are parameters of the running node; an unknown suite is refused."""
+    nodes.start('sim_node')
+    assert all(
+        result.successful for result in set_parameters(client, suite='unseen_layouts', trial=41)
+    )
+    said = json.loads(client.call('sim/reset').message)
+    assert (said['suite'], said['trial']) == ('unseen_layouts', 41)
+    refused = set_parameters(client, suite='nowhere')[0]
+    assert not refused.successful
+    assert 'train, ' in refused.reason
+
+
+def test_a_trial_that_nobody_drives_times_out(nodes, client):
+    """The status tells the end of a trial, with the time it took."""
+    status = client.subscribe('sim/status', DiagnosticStatus)
+    nodes.start('sim_node', params={'trial_timeout_s': 1.0})
+    client.wait_for(lambda: len(status) and status.last.message == 'timeout', TIMEOUT_S)
+    assert float(status_values(status.last)['elapsed_s']) == pytest.approx(1.0, abs=0.03)
+
+
+def test_rolling_on_when_told_to_stop_is_wrong_and_a_warning(nodes, client):
+    """A scene without a target has none in its status; the outcome is told as it is."""
+    status = client.subscribe('sim/status', DiagnosticStatus)
+    nodes.start('sim_node', params={'suite': 'unseen_layouts', 'trial': TO_STOP})
+    client.wait_for(lambda: len(status), TIMEOUT_S, 'the status')
+    assert status_values(status.last)['target'] == ''
+    with client.stream('cmd_vel', forward, rate_hz=20):
+        client.call('sim/reset')
+        client.wait_for(lambda: status.last.message == 'wrong', TIMEOUT_S, 'the outcome')
+    assert status.last.level == DiagnosticStatus.WARN
+    assert float(status_values(status.last)['elapsed_s']) == pytest.approx(Judge().stop_s, abs=0.1)
+
+
+def test_a_paused_scene_is_shown_and_stands_still(nodes, client):
+    """Time goes on for everyone else, but a base that begins rolling waits for the go."""
+    odom = client.subscribe('odom', Odometry)
+    pictures = client.subscribe('camera/image_raw', Image, qos_profile_sensor_data)
+    status = client.subscribe('sim/status', DiagnosticStatus)
+    scene = suites.scene('unseen_layouts', TO_STOP)
+    nodes.start(
+        'sim_node',
+        params={
+            'suite': 'unseen_layouts',
+            'trial': TO_STOP,
+            'paused': True,
+            'width': 64,
+            'height': 64,
+        },
+    )
+    client.wait_for(lambda: len(odom) >= 20 and len(pictures) >= 10, TIMEOUT_S, 'news')
+    assert stamp_ns(odom.last) - stamp_ns(odom.messages[0]) > 5e8
+
+    def place(message):
+        return message.pose.pose.position.x, message.pose.pose.position.y
+
+    assert {place(message) for message in odom.messages} == {scene.start[:2]}
+    assert float(status_values(status.last)['elapsed_s']) == 0
+    assert set_parameters(client, paused=False)[0].successful
+    client.wait_for(lambda: status.last.message == 'success', TIMEOUT_S, 'the base at rest')
+    assert np.hypot(*np.subtract(place(odom.last), scene.start[:2])) > 0.01
+
+
+def test_a_disturbed_scene_loses_frames_and_sends_some_late(nodes, client):
+    """Just those that its seed says, and the late ones after the next, with their own stamp."""
+    pictures = client.subscribe('camera/image_raw', Image, qos_profile_sensor_data)
+    nodes.start(
+        'sim_node',
+        params={
+            'suite': 'disturbed',
+            'trial': 2,
+            'width': 32,
+            'height': 32,
+            'real_time_factor': 4.0,
+            'publish_clock': True,
+        },
+    )
+    client.wait_for(lambda: len(pictures) >= 160, TIMEOUT_S, 'pictures')
+    scene = suites.scene('disturbed', 2)
+    came = [stamp_ns(message) for message in pictures.messages]
+
+    def delay(stamp):  # the arena's clock begins at 1 s
+        return scene.disturbance.delay_of(scene.seed, stamp - 10**9)
+
+    sent = [
+        stamp for stamp in range(min(came), max(came) + 1, 100_000_000) if delay(stamp) is not None
+    ]
+    sent.sort(key=lambda stamp: stamp + delay(stamp))
+    # At the ends, a neighbour may have been on its way before or after.
+    assert came[3:-3] == sent[sent.index(came[3]) : sent.index(came[-4]) + 1]
+    assert any(delay(stamp) for stamp in came[3:-3])
+    assert came != sorted(came)
+    assert len(sent) < (max(came) - min(came)) / 1e8 + 1
+
+
+def test_the_next_scene_comes_by_itself_when_asked_for(nodes, client):
+    """Whoever launches the arena with a policy sees one scene after the other."""
+    status = client.subscribe('sim/status', DiagnosticStatus)
+    nodes.start('sim_node', params={'trial': 5, 'trial_timeout_s': 1.0, 'next_scene_after_s': 0.5})
+
+    def trials():
+        return [int(status_values(message)['trial']) for message in status.messages]
+
+    client.wait_for(lambda: len(set(trials())) >= 3, TIMEOUT_S, 'three scenes')
+    # The first ones may have gone by before this test was heard of.
+    seen = sorted(set(trials()))
+    assert seen == list(range(seen[0], seen[-1] + 1))
+    assert trials() == sorted(trials())
+
+
+def test_its_own_time_runs_faster_and_stamps_everything(nodes, client):
+    """At factor 4, /clock, pictures and odometry agree, and pictures stay 0.1 s of it apart."""
+    clock = client.subscribe('/clock', Clock)
+    pictures = client.subscribe('camera/image_raw', Image, qos_profile_sensor_data)
+    nodes.start('sim_node', params={'real_time_factor': 4.0, 'publish_clock': True})
+    client.wait_for(lambda: len(pictures) >= 20, TIMEOUT_S, 'pictures')
+    spent = clock.times[-1] - clock.times[0]
+    passed = [
+        m.clock.sec + m.clock.nanosec * 1e-9 for m in (clock.messages[0], clock.messages[-1])
+    ]
+    assert 1.5 < (passed[1] - passed[0]) / spent < 5.0  # a busy machine may not reach 4
+    gaps = np.diff([stamp_ns(message) for message in pictures.messages])
+    assert set(np.unique(gaps) % 100_000_000) == {0}
+    assert np.median(gaps) == 100_000_000
+    assert stamp_ns(pictures.last) < 60 * 10**9
+
+
+@pytest.mark.parametrize(
+    ('params', 'words'),
+    [
+        ({'suite': 'nowhere'}, ["'nowhere'", 'train', 'unseen_layouts']),
+        ({'real_time_factor': 4.0}, ['publish_clock']),
+        ({'width': 4}, ['width', '16']),
+        ({'trial': -1}, ['trial']),
+    ],
+)
+def test_bad_parameters_end_in_a_sentence(nodes, params, words):
+    """Exit status 2 and one line that names the remedy, no traceback."""
+    process = nodes.start('sim_node', params=params)
+    assert process.wait(TIMEOUT_S) == 2
+    assert 'Traceback' not in process.output
+    for word in words:
+        assert word in process.output
+
+
+def test_without_gl_the_node_ends_in_a_sentence(nodes):
+    """A machine that cannot draw is told the packages at start, not at the first picture."""
+    process = nodes.start('sim_node', env={'MUJOCO_GL': 'disable'})
+    assert process.wait(TIMEOUT_S) == 2
+    assert 'apt-get install libosmesa6' in process.output
+    assert 'Traceback' not in process.output
+
+
+def test_it_ends_quietly_on_ctrl_c(nodes, client):
+    """Exit status 0 and nothing printed by GL on the way out."""
+    odom = client.subscribe('odom', Odometry)
+    process = nodes.start('sim_node')
+    client.wait_for(lambda: len(odom), TIMEOUT_S, 'odometry')
+    assert process.stop() == 0
+    assert 'Error' not in process.output
+    assert 'Exception' not in process.output

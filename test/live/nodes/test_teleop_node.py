@@ -1,0 +1,371 @@
+"""The console: pure keys first, then a live process in a real terminal, over DDS."""
+
+import os
+import pty
+import signal
+import sys
+import termios
+import threading
+import time
+
+import numpy as np
+import pytest
+from diagnostic_msgs.msg import DiagnosticStatus
+from geometry_msgs.msg import Twist
+from rclpy.qos import DurabilityPolicy, QoSProfile
+from std_msgs.msg import String
+from std_srvs.srv import Trigger
+
+from hands import ENABLE, Pad
+from mobile_vla_ros.nodes.shared.messages import status_message
+from mobile_vla_ros.safety.status import GuardStatus, State
+from ros_helpers import ROOT, Client, wait_until
+
+LATCHED = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
+REPEAT_S = 0.03
+STOP_S = 0.3
+
+
+# --- keys, without a terminal ---
+
+
+# --- the live process ---
+
+
+class Keyboard:
+    """A teleop process whose controlling terminal is ours."""
+
+    def __init__(self, client, *arguments: str):
+        self.client = client
+        self.commands = client.subscribe('teleop/cmd_vel', Twist)
+        self.pid, self.master = pty.fork()
+        if self.pid == 0:
+            os.execve(
+                sys.executable,
+                [
+                    sys.executable,
+                    '-m',
+                    'mobile_vla_ros.nodes.teleop_node',
+                    '--ros-args',
+                    '-p',
+                    'max_linear_mps:=0.4',
+                    '-p',
+                    'throttle:=1.0',
+                    *arguments,
+                ],
+                {**os.environ, 'PYTHONPATH': str(ROOT), 'PYTHONUNBUFFERED': '1'},
+            )
+        self.modes = termios.tcgetattr(self.master)
+        self.shown, self.status = '', None
+        self.reading = threading.Event()
+        self.reading.set()
+        self._thread = threading.Thread(target=self._show, daemon=True)
+        self._thread.start()
+        self.wait_for_text('Ctrl-C')
+        wait_until(lambda: client.node.count_publishers('teleop/cmd_vel'), 15)
+        wait_until(lambda: client.node.get_publishers_info_by_topic('/teleop/cmd_vel'), 15)
+
+    def _show(self):
+        while True:
+            self.reading.wait()
+            try:
+                data = os.read(self.master, 4096)
+            except OSError:
+                return
+            self.shown += data.decode(errors='replace')
+
+    def wait_for_text(self, text, timeout_s=15.0):
+        """Wait until the terminal shows a text."""
+        wait_until(lambda: text in self.shown, timeout_s, repr(text), lambda: self.shown[-2000:])
+
+    def type(self, keys: str):
+        """Press keys; return when."""
+        os.write(self.master, keys.encode())
+        return time.monotonic()
+
+    def hold(self, key: str, until):
+        """Hold a key, with the repeats of a terminal, until something is true; return its end."""
+        deadline = time.monotonic() + 15
+        while not until():
+            assert time.monotonic() < deadline, self.shown[-2000:]
+            last = self.type(key)
+            time.sleep(REPEAT_S)  # what a keyboard does
+        return last
+
+    def press_until(self, key: str, done):
+        """Press a key again and again, as one does while its service is not yet found."""
+        deadline = time.monotonic() + 15
+        while not done():
+            assert time.monotonic() < deadline, self.shown[-2000:]
+            self.type(key)
+            time.sleep(10 * REPEAT_S)
+
+    def moving(self):
+        """Whether the newest command is not zero."""
+        last = self.commands.last
+        return last is not None and any((last.linear.x, last.linear.y, last.angular.z))
+
+    def stop_delay(self, key: str) -> float:
+        """Hold a key for ten commands, let go; return seconds to the first zero after it."""
+        seen = len(self.commands)
+        let_go = self.hold(key, lambda: len(self.commands) > seen + 10 and self.moving())
+        wait_until(lambda: not self.moving(), 5, 'zero')
+        first = next(
+            i
+            for i in range(len(self.commands) - 1, -1, -1)
+            if self.commands.messages[i].linear.x or self.commands.messages[i].angular.z
+        )
+        return self.commands.times[first + 1] - let_go
+
+    def wait(self) -> int:
+        """Return the exit status."""
+
+        def look():
+            pid, status = os.waitpid(self.pid, os.WNOHANG)
+            self.status = os.waitstatus_to_exitcode(status) if pid else None
+            return pid
+
+        if self.status is None:
+            wait_until(look, 15, 'the end of teleop', lambda: self.shown[-2000:])
+        return self.status
+
+    def close(self):
+        """Kill what is left."""
+        self.reading.set()
+        if self.status is None:
+            os.kill(self.pid, signal.SIGKILL)
+            os.waitpid(self.pid, 0)
+        os.close(self.master)
+
+
+@pytest.fixture
+def keyboard(client):
+    """Start the console in a terminal: ``keyboard('-p', 'throttle:=0.5')``."""
+    made = []
+
+    def make(*arguments):
+        made.append(Keyboard(client, *arguments))
+        return made[-1]
+
+    yield make
+    for one in made:
+        one.close()
+
+
+@pytest.fixture
+def servers(ros_domain):
+    """A second client, to serve what the console asks for: ``serve(name, callback)``."""
+    other = Client('servers')
+
+    def serve(name, callback):
+        def answer(_request, response):
+            response.success, response.message = True, callback()
+            return response
+
+        other.node.create_service(Trigger, name, answer)
+
+    yield serve
+    other.close()
+
+
+def test_holding_a_key_drives_and_letting_go_stops(keyboard):
+    """20 Hz while the key is held; zero within 0.3 s of its last event; then silence."""
+    one = keyboard()
+    assert one.stop_delay('w') < STOP_S
+    fast = [m.linear.x for m in one.commands.messages if m.linear.x]
+    assert set(fast) == {0.4}
+    times = np.array(one.commands.times)[:10]
+    assert 0.035 < np.median(np.diff(times)) < 0.065
+    wait_until(lambda: time.monotonic() - one.commands.times[-1] > 0.5, 5, 'silence')
+    zeros = len(one.commands) - len(fast)
+    assert 3 <= zeros <= 12
+
+
+@pytest.mark.parametrize(
+    'parts', [('\x1b', '[D'), ('\x1b[', 'D'), ('\x1b[1;', '5D'), ('f\x1b', '[D')]
+)
+def test_arrow_key_that_arrives_in_pieces_drives_nowhere(keyboard, parts):
+    """Over a network its last letter may come alone, which is D for right."""
+    one = keyboard()
+    for part in parts:
+        one.type(part)
+        time.sleep(0.005)  # what a network does
+    one.hold('w', one.moving)
+    assert {m.linear.y for m in one.commands.messages} == {0.0}
+
+
+def test_space_stops_a_held_key(keyboard):
+    """Space is on the wire at once, long before the hold would have ended."""
+    one = keyboard()
+    one.hold('w', one.moving)
+    seen = len(one.commands)
+    pressed = one.type(' ')
+    wait_until(lambda: not one.moving(), 5, 'zero')
+    zero = next(i for i in range(seen, len(one.commands)) if not one.commands.messages[i].linear.x)
+    assert one.commands.times[zero] - pressed < 0.1
+
+
+def test_service_that_hangs_does_not_keep_the_robot_moving(keyboard, servers):
+    """A recorder that takes seconds to answer: the keys still drive and stop."""
+    asked, free = threading.Event(), threading.Event()
+
+    def hang():
+        asked.set()
+        free.wait(20)
+        return 'at last'
+
+    servers('recorder/start', hang)
+    one = keyboard()
+    one.press_until('n', asked.is_set)
+    assert one.stop_delay('w') < STOP_S
+    free.set()
+    one.wait_for_text('at last')
+
+
+def test_terminal_that_hangs_does_not_keep_the_robot_moving(keyboard):
+    """Output held by Ctrl-S, and a screen that nobody reads: the keys still drive and stop."""
+    one = keyboard()
+    one.type('\x13')
+    assert one.stop_delay('w') < STOP_S
+    one.type('\x11')
+    one.reading.clear()
+    for _ in range(3):
+        assert one.stop_delay('s') < STOP_S
+
+
+def test_keys_call_the_recorder(keyboard, servers):
+    """N, M, B, 1, 0 call start, stop, discard, success, failure; the answers are shown."""
+    called = []
+    for name in ('start', 'stop', 'discard', 'success', 'failure'):
+        servers(f'recorder/{name}', lambda name=name: called.append(name) or f'did {name}')
+    one = keyboard()
+    names = ('start', 'stop', 'discard', 'success', 'failure')
+    for key, name in zip('nmb10', names, strict=True):
+        one.press_until(key, lambda name=name: name in called)
+        one.wait_for_text(f'did {name}')
+
+
+def test_missing_recorder_is_said(keyboard):
+    """A key with nobody behind it is told of on the screen."""
+    one = keyboard()
+    one.type('n')
+    one.wait_for_text('recorder does not answer: is recorder_node running?')
+
+
+def test_x_arms_and_disarms_by_what_the_guard_says(keyboard, servers, client):
+    """X arms a guard that is not armed, and disarms one that is."""
+    servers('guard/arm', lambda: 'now armed')
+    servers('guard/disarm', lambda: 'now disarmed')
+    one = keyboard()
+    for armed, text in ((False, 'now armed'), (True, 'now disarmed')):
+        status = GuardStatus(State.TELEOP, armed, sentence=f'armed is {armed}')
+        with client.stream(
+            'guard/status',
+            lambda status=status: status_message('guard', 'teleop', status.values()),
+            10,
+        ):
+            one.wait_for_text(f'armed is {armed}')
+            one.press_until('x', lambda text=text: text in one.shown)
+
+
+def test_x_disarms_a_guard_that_does_not_report_whether_it_is_armed(keyboard, servers, client):
+    """It armed one, while the screen said that it was armed."""
+    servers('guard/arm', lambda: 'now armed')
+    servers('guard/disarm', lambda: 'now disarmed')
+    one = keyboard()
+    values = GuardStatus(State.TELEOP, armed=True).values()
+    del values['armed']
+    with client.stream('guard/status', lambda: status_message('guard', 'teleop', values), 10):
+        one.wait_for_text('does not report whether it is armed')
+        one.press_until('x', lambda: 'now disarmed' in one.shown)
+    assert 'now armed' not in one.shown
+
+
+def test_i_publishes_an_instruction(keyboard, client):
+    """I, a sentence, Enter: latched on the topic, for nodes that start later as well."""
+    one = keyboard()
+    one.type('igo to the größte box\r')
+    one.wait_for_text('instruction: go to the größte box')
+    heard = client.subscribe('instruction', String, LATCHED)
+    wait_until(lambda: len(heard), 10, 'the instruction')
+    assert heard.last.data == 'go to the größte box'
+    assert not one.moving()
+
+
+def test_status_line_shows_the_recorder(keyboard, client):
+    """Rate, queue, drops and the last verdict of the recorder are on the screen."""
+    one = keyboard()
+    values = {
+        'instruction': 'go',
+        'seconds': '3.5',
+        'frames': 35,
+        'camera_hz': '9.9',
+        'queue': 2,
+        'drops': 7,
+        'problem': '',
+        'last_verdict': 'poor',
+        'last_reasons': 'too dark',
+        'disk_minutes': '80.0',
+        'takes': '{"go": 2, "stay": 1}',
+        'recovered': 'one take was completed',
+    }
+    with client.stream(
+        'recorder/status',
+        lambda: status_message('recorder', 'recording', values, DiagnosticStatus.OK),
+        10,
+    ):
+        one.wait_for_text('REC 0:03, 35 frames, 9.9 Hz, queue 2, 7 dropped, disk 80 min')
+        for text in (
+            '"go": 2 takes, 1 of 1 other instruction',
+            'last take poor: too dark',
+            'recorder: one take was completed',
+        ):
+            one.wait_for_text(text)
+        one.type('i2')
+        one.wait_for_text('= stay')
+        one.type('\r')
+        one.wait_for_text('instruction: stay')
+    one.wait_for_text('recorder silent for')
+
+
+def test_space_takes_the_robot_from_the_joystick(keyboard, client):
+    """Zero at once, and for as long as the button is held; let go and pressed, it drives again."""
+    one, pad = keyboard(), Pad(client)
+    pad.drive()
+    pressed, shown = one.type(' '), len(one.shown)
+    while time.monotonic() - pressed < 1.0:  # longer than the zeros that follow a key
+        pad.say(1.0, ENABLE)
+        time.sleep(REPEAT_S)
+    assert pad.stopped_at() - pressed < 0.1
+    assert 'joystick blocked: let go of its button' in one.shown[shown:]
+    pad.drive()
+
+
+def test_keys_that_stop_processes_do_nothing(keyboard):
+    """Ctrl-Z and Ctrl-\\ would freeze or kill the guard beside us: the keys still drive."""
+    one = keyboard()
+    one.type('\x1a\x1c')
+    assert one.stop_delay('w') < STOP_S
+
+
+@pytest.mark.parametrize('end', ['\x03', signal.SIGTERM, signal.SIGHUP])
+def test_leaving_stops_the_robot_and_restores_the_terminal(keyboard, end):
+    """Ctrl-C, SIGTERM or a lost ssh, a key held: a last zero, status 0, the terminal restored."""
+    one = keyboard()
+    assert termios.tcgetattr(one.master) != one.modes
+    one.hold('w', one.moving)
+    if end == '\x03':
+        one.type(end)
+    else:
+        os.kill(one.pid, end)
+    assert one.wait() == 0
+    wait_until(lambda: not one.moving(), 5, 'zero')
+    assert termios.tcgetattr(one.master) == one.modes
+
+
+def test_no_terminal_is_a_sentence_and_status_2(nodes):
+    """Without a controlling terminal there is nothing to read keys from."""
+    process = nodes.start('teleop_node')
+    assert process.wait() == 2
+    assert 'no terminal to read keys from' in process.output
+    assert 'Traceback' not in process.output

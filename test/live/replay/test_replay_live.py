@@ -1,0 +1,51 @@
+"""mobile_vla replay: a take through the real inference path, offline and through the live node."""
+
+import json
+
+import pytest
+from geometry_msgs.msg import TwistStamped
+
+from mobile_vla_ros.cli.main import main
+from mobile_vla_ros.replay import live as replay_live
+
+
+@pytest.fixture(scope='module')
+def one(takes):
+    """The first of the expert's takes."""
+    return min(takes.glob('*.h5'))
+
+
+def test_the_live_node_says_the_same_and_nothing_drives(
+    small_run, one, client, monkeypatch, tmp_path, capsys
+):
+    """Processes over DDS in lockstep: equal to 1e-5 at every plan, and cmd_vel has no voice."""
+    monkeypatch.setattr(replay_live, 'isolated', dict)  # in the test's own domain
+    voices = []
+    client.subscribe(
+        'policy/cmd_vel',
+        TwistStamped,
+        100,
+        callback=lambda _: voices.append(
+            client.node.count_publishers('cmd_vel')
+            + client.node.count_publishers('teleop/cmd_vel')
+        ),
+    )
+    real, given = replay_live._answers, []
+
+    def kept(*arguments):
+        given.append(real(*arguments))
+        return given[0]
+
+    monkeypatch.setattr(replay_live, '_answers', kept)
+    status = main(['replay', str(one), '--policy', str(small_run / 'best'), '--ros', '--json'])
+    result = json.loads(capsys.readouterr().out)
+    assert result['live']['equal'], result['live']['sentence']
+    assert status == 0 and result['live']['worst'] <= 1e-5
+    assert result['live']['frames'] == result['plans'] and not result['live']['withheld']
+    assert voices and not any(voices)
+    # The same answers beside another policy's: status 1 and the sentence.
+    spoilt = given[0]
+    spoilt[7]['twist'][0] += 0.5
+    monkeypatch.setattr(replay_live, '_answers', lambda *_: spoilt)
+    assert main(['replay', str(one), '--policy', str(small_run / 'best'), '--ros']) == 1
+    assert 'the live node says something else: 0.5' in capsys.readouterr().out

@@ -1,0 +1,140 @@
+"""Driving scenes through live nodes from the command line's side: every process, no mocks."""
+
+import math
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from mobile_vla_ros.errors import UserError
+from mobile_vla_ros.rollout.live import drive_live
+from mobile_vla_ros.sim import suites
+from mobile_vla_ros.sim.arena import RUNNING, SUCCESS, TIMEOUT, Arena
+from mobile_vla_ros.sim.expert import Expert
+from ros_helpers import attached, wait_until
+
+ROOT = Path(__file__).resolve().parents[3]
+PERIOD_NS = 50_000_000
+
+
+def in_process(index: int) -> tuple[float, float]:
+    """Return where the expert ends in a scene of unseen_layouts, x and y in metres."""
+    arena = Arena()
+    scene = suites.scene('unseen_layouts', index)
+    arena.reset(scene)
+    expert = Expert(scene, index)
+    while arena.state == RUNNING:
+        arena.step(expert.command(arena.pose, arena.velocity, arena.time_ns), PERIOD_NS)
+    assert arena.state == SUCCESS
+    return arena.pose[:2]
+
+
+def test_the_expert_ends_where_it_ends_in_process(tmp_path, capfd):
+    """Three scenes through arena, guard and runner: the same places, and one dict a scene."""
+    trials = drive_live(
+        policy=None, suite='unseen_layouts', first=4, count=3, speed=4.0, log=tmp_path / 'log'
+    )
+    assert [trial['trial'] for trial in trials] == [4, 5, 6]
+    for trial in trials:
+        scene = suites.scene('unseen_layouts', trial['trial'])
+        assert trial['outcome'] == 'success'
+        assert trial['instruction'] == scene.instruction
+        assert {len(row) for row in trial['path']} == {3}
+        assert trial['path'][0] == pytest.approx(scene.start, abs=0.1)
+        assert math.dist(trial['path'][-1][:2], in_process(trial['trial'])) < 0.15
+        assert 1.5 < trial['elapsed_s'] < 12
+    assert {path.name for path in (tmp_path / 'log').iterdir()} == {
+        'sim.log',
+        'guard.log',
+        'arena_runner.log',
+    }
+    assert attached(tmp_path / 'log') == set()
+    assert 'success=3/3' in capfd.readouterr().err
+
+
+def test_a_policy_is_driven_and_can_be_shown_no_image(tmp_path, small_run):
+    """Inference and guard, one scene; a policy that learned nothing comes to no good end."""
+    (trial,) = drive_live(
+        policy=small_run / 'best',
+        suite='unseen_layouts',
+        first=0,
+        count=1,
+        control='image',
+        speed=5.0,
+        log=tmp_path / 'log',
+        quiet=True,
+    )
+    assert trial['outcome'] in (TIMEOUT, 'collision', 'wrong')
+    assert trial['elapsed_s'] > 0
+    assert 'instruction: ' in (tmp_path / 'log' / 'inference.log').read_text()
+
+
+@pytest.mark.parametrize(
+    ('changed', 'words'),
+    [
+        ({'count': 0}, 'nothing to drive'),
+        ({'suite': 'unseen_layout'}, 'unseen_layouts'),
+        ({'first': -1}, 'no such trial'),
+        ({'control': 'instruction', 'policy': Path('x')}, 'cannot be driven through live nodes'),
+        ({'control': 'image'}, '--policy'),
+        ({'speed': 50.0}, 'speed'),
+        ({'policy': Path('nowhere')}, 'nowhere'),
+    ],
+)
+def test_what_cannot_be_driven_is_refused_before_anything_starts(tmp_path, changed, words):
+    """A sentence, and not one process or file."""
+    given = {
+        'policy': None,
+        'suite': 'unseen_layouts',
+        'first': 0,
+        'count': 1,
+        'log': tmp_path / 'log',
+        **changed,
+    }
+    with pytest.raises(UserError, match=words):
+        drive_live(**given)
+    assert not (tmp_path / 'log').exists()
+
+
+def test_a_node_that_ends_early_is_told_with_its_last_words(tmp_path):
+    """A machine without GL: what the arena said, and nothing left running."""
+    with pytest.raises(UserError, match='apt-get install libosmesa6'):
+        drive_live(
+            policy=None,
+            suite='train',
+            first=0,
+            count=1,
+            log=tmp_path / 'log',
+            quiet=True,
+            env={'MUJOCO_GL': 'disable', 'ROS_AUTOMATIC_DISCOVERY_RANGE': 'LOCALHOST'},
+        )
+    assert attached(tmp_path / 'log') == set()
+
+
+def test_ctrl_c_leaves_nothing_running(tmp_path):
+    """In the middle of a drive: every node that was started has ended with the command."""
+    log = tmp_path / 'log'
+    code = (
+        'from pathlib import Path; from mobile_vla_ros.rollout.live import drive_live; '
+        "drive_live(policy=None, suite='train', first=0, count=50, "
+        f'log=Path({str(log)!r}))'
+    )
+    process = subprocess.Popen(
+        [sys.executable, '-c', code],
+        cwd=ROOT,
+        start_new_session=True,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    try:
+        runner = log / 'arena_runner.log'
+        wait_until(lambda: runner.exists() and '{' in runner.read_text(), 60.0, 'the first trial')
+        assert len(attached(log)) == 3
+        process.send_signal(signal.SIGINT)
+        assert process.wait(30) != 0
+        assert attached(log) == set()
+    finally:
+        process.kill()
+        process.wait()

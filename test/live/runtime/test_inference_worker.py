@@ -1,0 +1,380 @@
+"""The worker of the inference node: newest frames, the trained spacing, plans that are gone."""
+
+import threading
+import time
+import weakref
+
+import numpy as np
+import pytest
+
+from mobile_vla_ros.errors import UserError
+from mobile_vla_ros.runtime.noop import NoOpPolicy
+from mobile_vla_ros.runtime.playback import Plan, Playback
+from mobile_vla_ros.runtime.policy import VlaPolicy
+from mobile_vla_ros.runtime.worker import (
+    INACTIVE,
+    NEW_INSTRUCTION,
+    NO_IMAGE,
+    NO_INSTRUCTION,
+    NOT_FINITE,
+    NOT_FULL,
+    TOO_LONG,
+    PolicyWorker,
+)
+from mobile_vla_ros.safety.status import Health, Level, StopReason
+from mobile_vla_ros.types import Frame
+from ros_helpers import wait_until
+
+MS = 1_000_000
+GO = 'go to the red box'
+FROZEN = Health.fault(StopReason.CAMERA_FROZEN, 'the camera is frozen')
+
+
+class Shot(Frame):
+    """A frame that also knows when it came."""
+
+    steady_ns = property(lambda self: self.received_ns)
+
+
+def shot(number: int, rate_hz: float = 10.0) -> Shot:
+    """The numbered frame of a camera; its pixels are its number's noise."""
+    stamp = round(number * 1e9 / rate_hz) + 1
+    image = np.random.default_rng(number).integers(0, 256, (16, 16, 3), dtype=np.uint8)
+    return Shot(image, stamp, stamp)
+
+
+class Steps(NoOpPolicy):
+    """Answers when it is let; keeps what it was shown. A plan drives its instruction's length."""
+
+    def __init__(self, rate_hz=10.0, window=4, chunk=10):
+        super().__init__()
+        self.spec = type(self.spec)(
+            **{**self.spec.__dict__, 'rate_hz': rate_hz, 'window': window, 'chunk': chunk}
+        )
+        self.seen: list[tuple[list[int], str]] = []
+        self.let = threading.Semaphore(0)
+        self.raises: Exception | None = None
+        self.value = 1.0
+
+    def infer(self, window, instruction):
+        """Wait until it is let, then plan."""
+        self.seen.append(([one.stamp_ns // MS for one in window], instruction))
+        self.let.acquire()
+        if self.raises is not None:
+            raise self.raises
+        return Plan(
+            window[-1].stamp_ns,
+            np.full((self.spec.chunk, 6), self.value * len(instruction)),
+            self.spec.rate_hz,
+        )
+
+
+class Bench:
+    """A worker and what it said."""
+
+    def __init__(self, policy, playback=None):
+        self.policy = policy
+        self.failures = []
+        self.said = threading.Semaphore(0)
+        self.worker = PolicyWorker(
+            steady_ns=time.monotonic_ns, said=self.said.release, failed=self.failures.append
+        )
+        self.worker.use(policy, playback or Playback())
+        self.worker.instruct(GO)
+        self.worker.start()
+
+    def heard(self):
+        """Wait until it says something."""
+        assert self.said.acquire(timeout=10)
+
+    def well(self, ms: float):
+        """Wait until there is a proposal for a time, and return it."""
+        return wait_until(
+            lambda: self.at(ms)[1], 10, f'a proposal for {ms} ms', lambda: str(self.at(ms))
+        )
+
+    def begun(self, steps: int):
+        """Wait until the policy is in its numbered step."""
+        wait_until(lambda: len(self.policy.seen) >= steps, 10, f'step {steps}')
+
+    def at(self, ms: float):
+        """Health and proposal at a time."""
+        return self.worker.health(round(ms * MS))
+
+
+@pytest.fixture
+def bench():
+    """Make benches that are ended."""
+    made = []
+
+    def make(*args):
+        made.append(Bench(*args))
+        return made[-1]
+
+    yield make
+    for one in made:
+        if hasattr(one.policy, 'let'):
+            one.policy.let.release(100)
+        one.worker.stop()
+
+
+def test_a_frame_that_comes_while_the_model_is_busy_replaces_the_one_that_waits(bench):
+    """Nothing queues: the next step has the newest window, with the trained spacing."""
+    one = bench(Steps())
+    for number in range(4):
+        one.worker.see(shot(number))
+    one.begun(1)
+    for number in range(4, 9):
+        one.worker.see(shot(number))
+    one.policy.let.release()
+    one.begun(2)
+    assert [stamps for stamps, _ in one.policy.seen] == [[0, 100, 200, 300], [500, 600, 700, 800]]
+
+
+def test_a_slow_model_encodes_what_it_missed_in_one_batch(bench, small_run):
+    """The head never sees another spacing, and no frame is encoded twice."""
+    policy = VlaPolicy.load(small_run / 'best')
+    inferred, batches = [], []
+    real_infer, real_encode = policy.infer, policy.network.encode
+    busy = threading.Semaphore(0)
+
+    def infer(window, instruction):
+        inferred.append([frame.stamp_ns // MS for frame in window])
+        assert busy.acquire(timeout=10)
+        return real_infer(window, instruction)
+
+    def encode(pixels, ids, lengths):
+        batches.append(len(pixels))
+        return real_encode(pixels, ids, lengths)
+
+    policy.infer, policy.network.encode = infer, encode
+    one = bench(policy)
+    with one.worker._wake:
+        for number in range(10):
+            one.worker.see(shot(number, 30.0))
+    wait_until(lambda: inferred, 10, 'the first step')
+    for number in range(10, 19):
+        one.worker.see(shot(number, 30.0))
+    busy.release()
+    wait_until(lambda: len(inferred) == 2, 10, 'the second step')
+    for number in range(19, 25):
+        one.worker.see(shot(number, 30.0))
+    busy.release(2)
+    wait_until(lambda: len(batches) == 3, 10, 'three batches')
+    assert all(np.allclose(np.diff(stamps), 100, atol=1) for stamps in inferred)
+    assert batches == [4, 3, 2]
+
+
+def test_a_new_instruction_is_followed_after_one_step(bench, small_run):
+    """The old plan is gone at once; the kept frames are encoded anew together, none is awaited."""
+    policy = VlaPolicy.load(small_run / 'best')
+    one = bench(policy)
+    with one.worker._wake:  # the first that it looks at is a full window
+        for number in range(4):
+            one.worker.see(shot(number))
+    old = one.well(300)
+    before = policy.encoded_frames
+    with one.worker._wake:  # what the guard hears in the meantime
+        one.worker.instruct('go to the blue ball')
+        assert one.at(300) == (NEW_INSTRUCTION, None)
+    proposal = one.well(300)
+    assert policy.encoded_frames - before == 4
+    assert proposal.stamp_ns == old.stamp_ns
+    assert np.abs(proposal.twist - old.twist).max() > 0
+
+
+def test_the_plan_of_an_old_instruction_is_never_proposed(bench):
+    """Also when the model was at it while the new one came."""
+    one = bench(Steps(window=1))
+    one.worker.see(shot(1))
+    one.begun(1)
+    one.worker.instruct('stop')
+    one.policy.let.release()
+    one.begun(2)
+    assert one.at(150)[1] is None
+    one.policy.let.release()
+    one.heard()
+    assert one.at(150)[1].twist[0] == len('stop')
+    assert [instruction for _, instruction in one.policy.seen] == [GO, 'stop']
+
+
+def test_a_gap_holds_until_the_window_is_full_again(bench):
+    """No window spans it, and the plan of before is not driven into it."""
+    one = bench(Steps())
+    one.policy.let.release(100)
+    for number in range(4):
+        one.worker.see(shot(number))
+    one.well(300)
+    for number in (6, 7, 8):
+        one.worker.see(shot(number))
+        wait_until(
+            lambda at=number * 100: one.at(at) == (NOT_FULL, None),
+            10,
+            'the hold',
+        )
+    one.worker.see(shot(9))
+    one.well(900)
+    assert one.policy.seen[-1][0] == [600, 700, 800, 900]
+
+
+def test_a_model_of_a_second_a_step_still_proposes(bench):
+    """Its chunk is longer than its step: there is a proposal at every instant in between."""
+    one = bench(Steps(chunk=30))
+    number = 0
+    while number < 4:
+        one.worker.see(shot(number))
+        number += 1
+    one.begun(1)
+    for step in range(1, 4):
+        while number < 4 + 10 * step:  # a second goes by
+            one.worker.see(shot(number))
+            number += 1
+            if step > 1:
+                health, proposal = one.at(number * 100)
+                assert health == Health.ok()
+                assert 1.0 <= number / 10 - proposal.stamp_ns / 1e9 <= 2.11
+        one.policy.let.release()
+        one.heard()
+        one.begun(step + 1)
+    assert all(np.allclose(np.diff(stamps), 100) for stamps, _ in one.policy.seen)
+
+
+def test_a_fault_of_the_camera_forgets_frames_and_plans(bench):
+    """What was seen before it is not driven by after it."""
+    one = bench(Steps())
+    one.policy.let.release(100)
+    for number in range(4):
+        one.worker.see(shot(number))
+    one.well(300)
+    assert one.worker.camera_fault(FROZEN)
+    assert one.at(300) == (FROZEN, None)
+    assert not one.worker.camera_fault(FROZEN)
+    assert one.worker.camera_fault(None)
+    for number in (4, 5, 6):
+        one.worker.see(shot(number))
+        assert one.at(number * 100)[0].level == Level.HOLD
+    one.worker.see(shot(7))
+    one.well(700)
+    assert one.policy.seen[-1][0] == [400, 500, 600, 700]
+
+
+@pytest.mark.parametrize(
+    ('error', 'reason', 'said'),
+    [
+        (
+            RuntimeError('out of memory\nand more'),
+            StopReason.POLICY_FAILED,
+            'the policy failed: RuntimeError: out of memory',
+        ),
+        (
+            UserError('an image has the wrong layout'),
+            StopReason.POLICY_REFUSED,
+            'an image has the wrong layout',
+        ),
+    ],
+)
+def test_a_policy_that_fails_is_a_fault_until_it_answers(bench, error, reason, said):
+    """Its plans of before are gone too, and the thread lives on."""
+    one = bench(Steps(window=1))
+    one.policy.let.release(100)
+    one.worker.see(shot(1))
+    one.heard()
+    one.policy.raises = error
+    one.worker.see(shot(2))
+    one.heard()
+    assert one.at(200) == (Health.fault(reason, said), None)
+    assert len(one.failures) == isinstance(error, RuntimeError)
+    one.policy.raises = None
+    one.worker.see(shot(3))
+    one.heard()
+    assert one.at(300)[0] == Health.ok()
+
+
+@pytest.mark.parametrize('value', [np.nan, np.inf])
+def test_a_plan_that_is_no_number_is_a_fault(bench, value):
+    """It is not even proposed."""
+    one = bench(Steps(window=1))
+    one.policy.value = value
+    one.policy.let.release(100)
+    one.worker.see(shot(1))
+    one.heard()
+    assert one.at(100) == (NOT_FINITE, None)
+
+
+def test_a_plan_that_is_played_out_is_a_fault(bench):
+    """There is nothing more to drive by."""
+    one = bench(Steps(window=1, chunk=3))
+    one.policy.let.release(100)
+    one.worker.see(shot(1))
+    one.heard()
+    assert one.at(399)[0] == Health.ok()
+    assert one.at(401)[0].level == Level.FAULT
+
+
+def test_why_there_is_nothing_yet_is_said(bench):
+    """No image, no instruction: each a hold of its own."""
+    one = bench(Steps(window=2))
+    one.worker.instruct(' ')
+    assert one.at(0) == (NO_IMAGE, None)
+    one.worker.see(shot(1))
+    one.heard()
+    assert one.at(100)[0] == NO_INSTRUCTION
+    one.worker.instruct(GO)
+    one.worker.see(shot(2))
+    one.begun(1)
+    assert one.at(200)[0] == NEW_INSTRUCTION
+    one.policy.let.release()
+    one.heard()
+    assert one.at(200)[0] == Health.ok()
+    one.worker.stop()
+    assert one.at(200) == (INACTIVE, None)
+
+
+def test_an_instruction_of_a_megabyte_costs_nothing_and_is_not_followed(bench):
+    """It once kept the network, the picture and Ctrl-C waiting, with gigabytes in use."""
+    one = bench(Steps(window=1))
+    one.policy.let.release(100)
+    one.worker.see(shot(1))
+    one.heard()
+    assert one.worker.instruct('go ' * 333_333)
+    assert not one.worker.instruct('go ' * 333_333)
+    one.worker.see(shot(2))
+    assert one.at(200) == (
+        TOO_LONG,
+        None,
+    )
+    assert len(one.worker.instruction) < 1000
+    assert one.worker.instruct('stop')
+    one.well(200)
+    assert [instruction for _, instruction in one.policy.seen] == [GO, 'stop']
+
+
+def test_another_policy_takes_over_with_nothing_of_the_one_before(bench):
+    """Neither its plan, nor one that it is at just now."""
+    one = bench(Steps(window=1))
+    first, second = one.policy, Steps(window=1)
+    one.worker.see(shot(1))
+    one.begun(1)
+    one.worker.use(second, Playback())
+    first.let.release(100)
+    second.let.release(100)
+    second.value = 2.0
+    assert one.at(100)[1] is None
+    one.worker.see(shot(2))
+    one.heard()
+    assert one.at(200)[1].twist[0] == 2 * len(GO)
+    assert len(first.seen) == 1
+
+
+def test_a_policy_that_was_let_go_of_holds_no_memory(bench):
+    """A node that is cleaned up and configured again once held two of them."""
+    one = bench(Steps(window=1))
+    one.policy.let.release(100)
+    one.worker.see(shot(1))
+    one.well(100)
+    left = weakref.ref(one.policy)
+    one.worker.stop()
+    one.worker.forget()
+    one.policy = None
+    assert left() is None
+    assert one.at(100) == (INACTIVE, None)

@@ -1,0 +1,484 @@
+"""One description of what is started, for the launch files and for the demo."""
+
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+import pytest
+import rclpy
+import yaml
+from rclpy.node import Node
+
+from mobile_vla_ros.bringup.processes import ProcessEnded, Processes, command_line, yaml_value
+from mobile_vla_ros.bringup.share import config_file, default_params, share_folder
+from mobile_vla_ros.bringup.spec import NodeSpec
+from mobile_vla_ros.bringup.stacks import DRIVE, RECORD, SIM
+from mobile_vla_ros.errors import UserError
+from ros_helpers import wait_until
+
+BRINGUPS = (RECORD, DRIVE, SIM)
+
+
+def by_name(specs) -> dict[str, NodeSpec]:
+    return {spec.name: spec for spec in specs}
+
+
+def test_record_starts_console_guard_and_recorder():
+    """What is recorded is what the guard lets through; the arena only when asked for."""
+    assert set(by_name(RECORD.nodes())) == {'guard', 'recorder', 'teleop'}
+    assert set(by_name(RECORD.nodes(console=False, sim=True))) == {'guard', 'recorder', 'sim'}
+
+
+def test_a_stack_of_the_users_own_records_without_our_guard():
+    """The guard's zeros must not mix with the commands of another publisher of cmd_vel."""
+    assert set(by_name(RECORD.nodes(console=False, guard=False))) == {'recorder'}
+    with pytest.raises(UserError, match='console'):
+        RECORD.nodes(guard='false')
+
+
+def test_drive_starts_guard_and_inference_and_records_when_asked():
+    """record:=true adds the ordinary recorder."""
+    assert set(by_name(DRIVE.nodes(policy='p'))) == {'guard', 'inference'}
+    assert set(by_name(DRIVE.nodes(policy='p', record='true', sim='true', console='true'))) == {
+        'sim',
+        'guard',
+        'inference',
+        'recorder',
+        'teleop',
+    }
+
+
+def test_a_dry_run_starts_all_and_keeps_cmd_vel_silent():
+    """The guard decides and tells, and publishes nothing to the wheels."""
+    specs = by_name(DRIVE.nodes(policy='p', dry_run='true'))
+    assert set(specs) == {'guard', 'inference'}
+    assert specs['guard'].parameters['dry_run'] is True
+    assert (
+        by_name(DRIVE.nodes(policy='p', dry_run='false'))['guard'].parameters['dry_run'] is False
+    )
+    # Left out, it is as the user's own parameter file says: that may keep the wheels still.
+    assert 'dry_run' not in by_name(DRIVE.nodes(policy='p'))['guard'].parameters
+
+
+def test_a_shadow_is_never_heard_by_the_guard():
+    """A person drives: no topic of the policy's reaches the guard; it is not asked for either."""
+    specs = by_name(DRIVE.nodes(policy='p', shadow='true', console='true'))
+    assert set(specs) == {'guard', 'inference', 'shadow', 'teleop'}
+    assert specs['inference'].remappings == {
+        'policy/cmd_vel': 'shadow/cmd_vel',
+        'policy/health': 'shadow/health',
+    }
+    assert 'expect_policy' not in specs['guard'].parameters
+    assert by_name(DRIVE.nodes(policy='p'))['guard'].parameters['expect_policy'] is True
+    with pytest.raises(UserError, match='somebody who drives'):
+        DRIVE.nodes(policy='p', shadow=True, dry_run=True)
+
+
+def test_a_shadow_leaves_cmd_vel_to_a_stack_of_the_users_own():
+    """Without our console somebody else drives, and the guard's zeros would mix with it."""
+    assert set(by_name(DRIVE.nodes(policy='p', shadow=True))) == {'inference', 'shadow'}
+
+
+def test_checks_are_overridden_by_name():
+    """override:=a,b is a list for the guard; nothing given, nothing set."""
+    guard = by_name(DRIVE.nodes(policy='p', override='camera_rate, golden_frames'))['guard']
+    assert guard.parameters['override'] == ['camera_rate', 'golden_frames']
+    assert 'override' not in by_name(DRIVE.nodes(policy='p'))['guard'].parameters
+
+
+def test_what_the_base_cannot_do_is_known_to_inference():
+    """max_velocity stands in the guard's file alone; inference refuses a policy by it."""
+    inference = by_name(DRIVE.nodes(policy='p'))['inference']
+    assert inference.params_files == (*default_params('guard.yaml'), *default_params('drive.yaml'))
+
+
+def test_the_guard_arms_itself_in_the_arena_alone():
+    """On a robot a person arms it: nothing but sim:=true sets arm_at_start."""
+    assert 'arm_at_start' not in by_name(DRIVE.nodes(policy='p'))['guard'].parameters
+    assert by_name(DRIVE.nodes(policy='p', sim=True))['guard'].parameters['arm_at_start'] is True
+
+
+def test_a_policy_has_to_be_named():
+    """Driving a robot without one is a mistake that a person can mend."""
+    with pytest.raises(UserError, match='policy:=FOLDER'):
+        DRIVE.nodes()
+
+
+def test_the_arena_is_driven_at_once_by_the_policy_that_ships():
+    """`drive.launch.py sim:=true` needs nothing more; what is given wins."""
+    assert by_name(DRIVE.nodes(sim=True))['inference'].parameters['policy'] == 'builtin:demo'
+    assert by_name(DRIVE.nodes(sim=True, policy='p'))['inference'].parameters['policy'] == 'p'
+
+
+def plant(tmp_path, monkeypatch, code: str = '') -> None:
+    """Install a ROS package ``joy`` whose joy_node is a script of the test's own."""
+    (tmp_path / 'share/ament_index/resource_index/packages').mkdir(parents=True)
+    (tmp_path / 'share/ament_index/resource_index/packages/joy').touch()
+    program = tmp_path / 'lib' / 'joy' / 'joy_node'
+    program.parent.mkdir(parents=True)
+    program.write_text(f'#!{sys.executable}\n{textwrap.dedent(code)}')
+    program.chmod(0o755)
+    monkeypatch.setenv('AMENT_PREFIX_PATH', str(tmp_path))
+
+
+@pytest.mark.parametrize('bringup', [RECORD, DRIVE], ids=lambda b: b.name)
+def test_joy_starts_the_driver_of_a_joystick(bringup, tmp_path, monkeypatch):
+    """joy:=true adds joy_node of the package joy; the console then needs no terminal."""
+    plant(tmp_path, monkeypatch)
+    given = {'policy': 'p'} if bringup is DRIVE else {}
+    specs = by_name(bringup.nodes(console=True, joy='true', namespace='r1', **given))
+    assert (specs['joy'].package, specs['joy'].executable) == ('joy', 'joy_node')
+    assert specs['joy'].namespace == specs['teleop'].namespace == 'r1'
+    assert specs['teleop'].parameters['terminal_required'] is False
+    line = command_line(specs['joy'])
+    assert line[0] == str(tmp_path / 'lib/joy/joy_node')
+    assert '__node:=joy' in line
+    plain = by_name(bringup.nodes(console=True, **given))
+    assert 'joy' not in plain
+    assert 'terminal_required' not in plain['teleop'].parameters
+
+
+def test_joy_without_its_package_or_without_the_console_is_a_sentence(monkeypatch):
+    """What to install, and that another publisher of joy does as well."""
+    for path in ('', '/nowhere'):
+        monkeypatch.setenv('AMENT_PREFIX_PATH', path)
+        with pytest.raises(UserError) as refusal:
+            RECORD.nodes(joy=True)
+        for word in ("'joy' is not installed", 'apt install ros-$ROS_DISTRO-joy', 'any other'):
+            assert word.lower() in str(refusal.value).lower()
+    with pytest.raises(UserError, match='console:=true'):
+        DRIVE.nodes(policy='p', joy=True)
+
+
+def test_a_node_of_another_package_is_run_and_watched(tmp_path, monkeypatch):
+    """Its own executable, with our arguments, and its end is told like any other."""
+    plant(tmp_path, monkeypatch, 'import sys; print(sys.argv[1:]); sys.exit(3)')
+    joy = by_name(RECORD.nodes(joy=True))['joy']
+    with Processes(tmp_path / 'log') as processes:
+        processes.start(joy, finite=True)
+        with pytest.raises(ProcessEnded) as ended:
+            processes.wait('joy', 20.0)
+    assert ended.value.status == 3
+    assert '__node:=joy' in ended.value.tail
+
+
+def test_topics_of_the_robot_reach_every_node_that_uses_them():
+    """One argument remaps the camera and cmd_vel on all sides, the compressed topic too."""
+    specs = by_name(
+        DRIVE.nodes(
+            policy='p',
+            record=True,
+            sim=True,
+            image_topic='/front/image',
+            cmd_vel_topic='base/cmd',
+            namespace='/robot_1',
+        )
+    )
+    for name in ('sim', 'inference', 'recorder'):
+        assert specs[name].remappings['camera/image_raw'] == '/front/image'
+        assert specs[name].remappings['camera/image_raw/compressed'] == '/front/image/compressed'
+    for name in ('sim', 'guard', 'recorder'):
+        assert specs[name].remappings['cmd_vel'] == 'base/cmd'
+    assert {spec.namespace for spec in specs.values()} == {'robot_1'}
+
+
+def test_a_recorded_drive_needs_nobody_who_begins_takes():
+    """The recorder follows the guard there; for a collector takes are begun by hand."""
+    assert by_name(DRIVE.nodes(policy='p', record=True))['recorder'].parameters['follow_guard']
+    assert 'follow_guard' not in by_name(RECORD.nodes())['recorder'].parameters
+
+
+def test_a_recorded_shadow_drive_holds_what_the_policy_proposed():
+    """It proposes beside the guard there; the recorder listens where it does."""
+    specs = by_name(DRIVE.nodes(policy='p', record=True, shadow=True))
+    assert {specs[name].remappings['policy/cmd_vel'] for name in ('inference', 'recorder')} == {
+        'shadow/cmd_vel'
+    }
+
+
+def test_a_compressed_topic_selects_the_compressed_transport():
+    """image_topic:=…/compressed needs no second argument; raw beside it is a contradiction."""
+    inference = by_name(DRIVE.nodes(policy='p', image_topic='cam/compressed'))['inference']
+    assert inference.parameters['image_transport'] == 'compressed'
+    assert inference.remappings['camera/image_raw/compressed'] == 'cam/compressed'
+    with pytest.raises(UserError, match='contradict'):
+        DRIVE.nodes(policy='p', image_topic='cam/compressed', image_transport='raw')
+
+
+def test_what_is_not_given_is_left_to_the_parameter_files(tmp_path):
+    """An argument left empty sets no parameter; the user's own file comes after ours."""
+    own = tmp_path / 'mine.yaml'
+    own.write_text('/**:\n  ros__parameters:\n    stamped: true\n')
+    guard = by_name(RECORD.nodes(params_file=own))['guard']
+    assert 'cmd_vel_type' not in guard.parameters
+    assert guard.params_files == (*default_params('guard.yaml'), str(own))
+    for given, wanted in (('false', 'twist'), ('true', 'twist_stamped')):
+        guard = by_name(RECORD.nodes(stamped=given))['guard']
+        assert guard.parameters['cmd_vel_type'] == wanted
+
+
+def test_an_arena_of_another_speed_makes_the_time_for_all():
+    """At four times real time the arena publishes /clock, the others follow it."""
+    specs = by_name(RECORD.nodes(sim=True, real_time_factor=4.0))
+    assert specs['sim'].parameters['publish_clock'] is True
+    assert specs['sim'].parameters['use_sim_time'] is False
+    assert {s.parameters['use_sim_time'] for n, s in specs.items() if n != 'sim'} == {True}
+    assert specs['guard'].parameters['rate_hz'] == 80.0
+    assert by_name(RECORD.nodes(sim=True))['guard'].parameters['use_sim_time'] is False
+
+
+@pytest.mark.parametrize('bringup', [RECORD, DRIVE], ids=lambda b: b.name)
+def test_use_sim_time_of_a_parameter_file_counts(bringup):
+    """Left out, the launch argument must not undo it; given, it wins."""
+    given = {'policy': 'p'} if bringup is DRIVE else {}
+    assert not any('use_sim_time' in spec.parameters for spec in bringup.nodes(**given))
+    for value in (True, False):
+        assert {
+            spec.parameters['use_sim_time'] for spec in bringup.nodes(use_sim_time=value, **given)
+        } == {value}
+
+
+@pytest.mark.parametrize(
+    ('values', 'words'),
+    [
+        ({'instructoin': 'x'}, ["'instructoin'", "mean 'instruction'"]),
+        ({'sim': 'maybe'}, ['sim', 'true or false']),
+        ({'trial': 'first'}, ['trial', 'a number']),
+        ({'image_transport': 'compresed'}, ["mean 'compressed'"]),
+        ({'params_file': '/nowhere.yaml'}, ['/nowhere.yaml', 'not there']),
+        ({'namespace': 'robot 1'}, ['namespace', 'ROS name']),
+    ],
+)
+def test_arguments_that_do_not_fit_are_refused_with_the_remedy(values, words):
+    """Unknown names, wrong kinds and missing files end in one sentence before anything starts."""
+    with pytest.raises(UserError) as refusal:
+        RECORD.nodes(**values)
+    assert all(word in str(refusal.value) for word in words), refusal.value
+
+
+def test_every_argument_is_described_once():
+    """ros2 launch --show-args is a page that a newcomer can read."""
+    for bringup in BRINGUPS:
+        names = [argument.name for argument in bringup.arguments]
+        assert len(names) == len(set(names))
+        assert all(len(argument.description) > 15 for argument in bringup.arguments)
+
+
+@pytest.mark.parametrize(
+    'value',
+    [
+        True,
+        3,
+        -2,
+        0.5,
+        1.0,
+        1e-05,
+        -2.5e-07,
+        1e20,
+        [1.0, 2.0, 1e-06],
+        ['a', 'b'],
+        'plain',
+        'true',
+        '1.0',
+        'go to the "red" box: now, #1',
+        "it's",
+        '빨간 상자로 가',
+        'a\nb',
+        '1e5',
+        'inf',
+        ['1.0', 'no'],
+        [],
+        float('inf'),
+        'a folder/' * 20,
+    ],
+)
+def test_a_parameter_keeps_its_type_and_text_on_the_command_line(value):
+    """The string 'true' stays a string, 1.0 stays a float, and no character is lost."""
+    read = yaml.safe_load(yaml_value(value))
+    assert read == value
+    assert type(read) is type(value)
+    assert '\n' not in yaml_value(value)
+
+
+def test_ros_reads_a_parameter_with_its_type():
+    """Through the parser of rcl, which takes more words for numbers than YAML does."""
+    values = {'f': 1.0, 'tiny': 1e-05, 'i': 1, 'b': True, 'fs': [1.0, 2e20], 'ss': ['no', '1']}
+    values |= {f'text{n}': text for n, text in enumerate(('1e5', 'inf', 'yes', 'a: "b", #c', ''))}
+    spec = NodeSpec('reads', 'guard_node', parameters={**values, 'path': Path('/a b/c')})
+    context = rclpy.Context()
+    rclpy.init(args=command_line(spec), context=context)
+    try:
+        node = Node('reads', context=context, automatically_declare_parameters_from_overrides=True)
+        read = {name: node.get_parameter(name).value for name in [*values, 'path']}
+        node.destroy_node()
+    finally:
+        rclpy.shutdown(context=context)
+    read = {name: list(one) if hasattr(one, 'typecode') else one for name, one in read.items()}
+    assert read == {**values, 'path': '/a b/c'}
+    assert [type(read[name]) for name in values] == [type(value) for value in values.values()]
+
+
+@pytest.mark.parametrize(
+    'name',
+    sorted(
+        p.name
+        for p in (share_folder() / 'config').glob('*.yaml')
+        if 'ros__parameters' in p.read_text()
+    ),
+)
+def test_parameter_files_are_keyed_for_every_node(name):
+    """The key /** holds in every namespace."""
+    content = yaml.safe_load(config_file(name).read_text())
+    assert list(content) == ['/**']
+    assert list(content['/**']) == ['ros__parameters']
+
+
+def test_an_unknown_configuration_file_is_refused_with_the_nearest_name():
+    """config_file names what there is."""
+    with pytest.raises(UserError, match=r"mean 'guard\.yaml'"):
+        config_file('gard.yaml')
+
+
+def spec_of(tmp_path, name: str, code: str, monkeypatch) -> NodeSpec:
+    """A spec that runs a script of the test's own as if it were a node's module."""
+    package = tmp_path / 'planted'
+    package.mkdir(exist_ok=True)
+    (package / f'{name}.py').write_text(textwrap.dedent(code))
+    monkeypatch.setenv('PYTHONPATH', str(tmp_path), prepend=os.pathsep)
+    monkeypatch.setattr(NodeSpec, 'module', property(lambda self: f'planted.{self.executable}'))
+    return NodeSpec(name=name, executable=name)
+
+
+def test_the_first_death_is_told_with_the_end_of_its_log(tmp_path, monkeypatch):
+    """A node that ends by itself is noticed at the next look, with what it said last."""
+    waits = spec_of(tmp_path, 'waits', 'import time; time.sleep(60)', monkeypatch)
+    dies = spec_of(tmp_path, 'dies', 'import sys; print("no policy"); sys.exit(2)', monkeypatch)
+    with Processes(tmp_path / 'log') as processes:
+        processes.start([waits, dies])
+
+        def died():
+            try:
+                processes.check()
+            except ProcessEnded as ended:
+                return ended
+            return None
+
+        ended = wait_until(died, 20.0, 'the death')
+        pid = processes['waits'].process.pid
+    assert (ended.name, ended.status, ended.tail) == ('dies', 2, 'no policy')
+    with pytest.raises(ProcessLookupError):
+        os.kill(pid, 0)
+
+
+def test_a_finite_process_is_waited_for_and_its_neighbours_are_watched(tmp_path, monkeypatch):
+    """An end with status 0 is the end that was waited for; a neighbour's death is not."""
+    short = spec_of(tmp_path, 'short', 'print("done")', monkeypatch)
+    waits = spec_of(tmp_path, 'waits', 'import time; time.sleep(60)', monkeypatch)
+    dies = spec_of(tmp_path, 'dies', 'raise SystemExit(1)', monkeypatch)
+    with Processes(tmp_path / 'log') as processes:
+        processes.start(short, finite=True)
+        processes.wait('short', 20.0)
+        assert processes['short'].tail() == 'done'
+        processes.start([waits, dies])
+        with pytest.raises(ProcessEnded, match='dies'):
+            processes.wait('waits', 20.0)
+
+
+def test_a_process_that_ignores_ctrl_c_is_ended_all_the_same(tmp_path, monkeypatch):
+    """SIGINT, then SIGTERM, then SIGKILL; a stopped process too."""
+    monkeypatch.setattr(
+        'mobile_vla_ros.bringup.processes.PATIENCE',
+        ((signal.SIGINT, 0.3), (signal.SIGTERM, 0.3), (signal.SIGKILL, 5.0)),
+    )
+    deaf = spec_of(
+        tmp_path,
+        'deaf',
+        """
+        import signal, time
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        print('ready')
+        time.sleep(60)
+        """,
+        monkeypatch,
+    )
+    with Processes(tmp_path / 'log') as processes:
+        processes.start(deaf)
+        wait_until(lambda: 'ready' in processes['deaf'].tail(), 20.0)
+        os.kill(processes['deaf'].process.pid, signal.SIGSTOP)
+        assert processes.stop() == {'deaf': -signal.SIGKILL}
+
+
+def test_sigterm_to_the_one_who_started_them_ends_the_nodes(tmp_path):
+    """A demo that is told to end leaves no node behind."""
+    starter = tmp_path / 'starter.py'
+    starter.write_text(
+        textwrap.dedent(f"""
+        import time
+        from mobile_vla_ros.bringup.processes import Processes
+        from mobile_vla_ros.bringup.stacks import RECORD
+        guard = [s for s in RECORD.nodes() if s.name == 'guard']
+        with Processes({str(tmp_path / 'log')!r}) as processes:
+            processes.start(guard)
+            print(processes['guard'].process.pid, flush=True)
+            time.sleep(60)
+        """)
+    )
+    parent = subprocess.Popen(
+        [sys.executable, str(starter)],
+        stdout=subprocess.PIPE,
+        text=True,
+        env={**os.environ, 'PYTHONPATH': str(share_folder())},
+    )
+    pid = int(parent.stdout.readline())
+    parent.terminate()
+    assert parent.wait(20) == 128 + signal.SIGTERM
+    parent.stdout.close()
+    with pytest.raises(ProcessLookupError):
+        os.kill(pid, 0)
+
+
+def test_the_command_line_names_the_node_and_its_files():
+    """python -m module --ros-args with name, namespace, files first and parameters last."""
+    line = command_line(
+        NodeSpec('guard', 'guard_node', {'stamped': True}, {'cmd_vel': 'c'}, ('a.yaml',), 'r1')
+    )
+    assert line[1:] == [
+        '-m',
+        'mobile_vla_ros.nodes.guard_node',
+        '--ros-args',
+        '-r',
+        '__node:=guard',
+        '-r',
+        '__ns:=/r1',
+        '-r',
+        'cmd_vel:=c',
+        '--params-file',
+        'a.yaml',
+        '-p',
+        'stamped:=true',
+    ]
+
+
+@pytest.mark.parametrize('bringup', BRINGUPS, ids=lambda b: b.name)
+def test_a_launch_file_starts_what_the_description_says(bringup):
+    """Where ros2 launch is installed: every argument declared, every node with its values."""
+    launch = pytest.importorskip('launch', exc_type=ImportError)
+    pytest.importorskip('launch_ros.actions', exc_type=ImportError)
+    from launch.launch_description_sources import PythonLaunchDescriptionSource
+
+    path = share_folder() / 'launch' / f'{bringup.name}.launch.py'
+    context = launch.LaunchContext()
+    description = PythonLaunchDescriptionSource(str(path)).get_launch_description(context)
+    declared = {argument.name: argument for argument in description.get_launch_arguments()}
+    assert list(declared) == [argument.name for argument in bringup.arguments]
+    values = {'policy': 'p'} if bringup is DRIVE else {}
+    context.launch_configurations.update(values)
+    nodes = []
+    for entity in description.entities:
+        nodes += entity.execute(context) or []
+    specs = bringup.nodes(**values)
+    assert [node.node_executable for node in nodes] == [spec.executable for spec in specs]

@@ -1,0 +1,164 @@
+"""`mobile_vla episodes` as a user types it."""
+
+import json
+
+import pytest
+
+from episode_takes import CREATED_NS, take, write_take
+from many_takes import drive, measured, multiply
+from mobile_vla_ros.cli.main import main
+from mobile_vla_ros.episode.storage.schema import EpisodeInfo
+from mobile_vla_ros.episode.storage.writer import EpisodeWriter
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """Two finished takes."""
+    take(tmp_path, frames=20, instruction='go to the red box')
+    take(tmp_path, frames=10, instruction='go to the blue ball')
+    return tmp_path
+
+
+def lines(capsys) -> list[dict]:
+    """The lines of standard output as JSON."""
+    return [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+
+
+def test_list_gives_a_line_an_episode(folder, capsys):
+    """Instruction, counts, duration, outcome and verdict of every take, and the sum."""
+    assert main(['episodes', 'list', str(folder)]) == 0
+    printed = capsys.readouterr().out
+    assert 'go to the red box' in printed and 'go to the blue ball' in printed
+    assert '2 episodes' in printed
+    assert main(['episodes', 'list', str(folder), '--json']) == 0
+    rows = sorted(lines(capsys), key=lambda row: row['frames'])
+    assert [(row['frames'], row['commands'], row['duration_s']) for row in rows] == [
+        (10, 20, 0.9),
+        (20, 40, 1.9),
+    ]
+    assert {row['outcome'] for row in rows} == {'success'}
+
+
+def test_list_goes_on_after_a_broken_file(folder, capsys):
+    """A file that cannot be read is named; the others are listed; the status is 1."""
+    (folder / 'broken.h5').write_text('no HDF5')
+    assert main(['episodes', 'list', str(folder)]) == 1
+    printed = capsys.readouterr()
+    assert 'broken.h5 cannot be read' in printed.err and '2 episodes' in printed.out
+    assert '2 good, 1 unreadable' in printed.out
+    assert main(['episodes', 'list', str(folder), '--json', '--verdict', 'unreadable']) == 1
+    (row,) = lines(capsys)
+    assert row['path'] == str(folder / 'broken.h5') and 'cannot be read' in row['reasons'][0]
+
+
+def test_list_filters_and_sorts(folder, capsys):
+    """What a collector asks: which takes of this, which are poor, which are the shortest."""
+
+    def listed(*how: str) -> list[str]:
+        assert main(['episodes', 'list', str(folder), '--json', *how]) == 0
+        return [row['instruction'] for row in lines(capsys)]
+
+    assert listed('--instruction', 'BALL') == ['go to the blue ball']
+    assert listed('--sort', 'duration') == ['go to the blue ball', 'go to the red box']
+    assert listed('--sort', 'duration', '--reverse')[0] == 'go to the red box'
+    assert listed('--outcome', 'failure') == listed('--verdict', 'bad') == []
+    assert main(['episodes', 'list', str(folder), '--outcome', 'won']) == 2
+    assert 'success, failure, unknown' in capsys.readouterr().err
+
+
+def test_list_shows_what_is_unfinished(folder, capsys):
+    """A .part is a line of its own and not counted; one file alone is listed too."""
+    writer = EpisodeWriter(folder, EpisodeInfo('go'), CREATED_NS)
+    write_take(writer, 5)
+    writer.flush()
+    writer.abandon()
+    assert main(['episodes', 'list', str(folder)]) == 0
+    printed = capsys.readouterr().out
+    assert '2 good, 1 unfinished' in printed and '2 episodes' in printed
+    assert main(['episodes', 'list', str(writer.part_path), '--json']) == 0
+    (row,) = lines(capsys)
+    assert (row['verdict'], row['frames']) == ('unfinished', 5)
+
+
+def test_list_is_quick_and_its_memory_flat(tmp_path):
+    """After a first indexing a thousand takes are listed in the time of a few; no torch."""
+    few, many = tmp_path / 'few', tmp_path / 'many'
+    for folder, count in ((few, 10), (many, 1000)):
+        folder.mkdir()
+        multiply(drive(tmp_path, 'wwqqawwd'), folder, count)
+        measured('episodes', 'list', folder)
+    _, small = measured('episodes', 'list', few)
+    out, large = measured('episodes', 'list', many)
+    assert out.count('\n') == 1002 and out.splitlines()[-1].startswith('1000 episodes')
+    assert large['heavy'] == []
+    # A tenth of the ten thousand that have 5 s; what few takes cost is the interpreter's.
+    assert large['cpu_s'] < small['cpu_s'] + 0.5
+    assert large['peak_mb'] < small['peak_mb'] + 8
+
+
+def test_the_coach_finds_the_seed_s_repeats(tmp_path, capsys):
+    """Takes of 18 key presses, few of them distinct: groups listed, and what to record next."""
+    ways = {'left': ' wwwaaawwwqqwwwwww', 'right': ' wwdddwwwweewwwwww'}
+    for number in range(12):
+        side = 'left' if number % 3 else 'right'
+        drive(tmp_path, ways[side], f'pass the box on the {side}', outcome='unknown')
+    assert main(['episodes', 'coach', str(tmp_path), '--json']) == 0
+    (told,) = lines(capsys)
+    assert (told['distinct'], told['driven']) == (2, 12)
+    assert sorted(map(len, told['near_identical'])) == [4, 8]
+    assert told['words'] == {'left': 8, 'right': 4}
+    assert len(told['record_next']) <= 5
+    assert any(
+        '4 takes more whose instruction says "right"' in one['sentence']
+        for one in told['record_next']
+    )
+    assert main(['episodes', 'coach', str(tmp_path)]) == 0
+    printed = capsys.readouterr().out
+    assert 'record next: ' in printed and '2 distinct of 12 takes' in printed
+
+
+def test_show_goes_on_after_a_broken_file(folder, capsys):
+    """A file that cannot be read is named; the others are shown; the status is 1."""
+    (folder / 'broken.h5').write_text('no HDF5')
+    assert main(['episodes', 'show', str(folder), '--json']) == 1
+    printed = capsys.readouterr()
+    assert 'broken.h5' in printed.err and printed.out.count('\n') == 2
+
+
+def test_show_tells_everything_of_one_file(folder, capsys):
+    """Attributes, size of the images, verdict and events, as text and as JSON."""
+    path = sorted(folder.iterdir())[0]
+    assert main(['episodes', 'show', str(path)]) == 0
+    assert '16x12' in capsys.readouterr().out
+    assert main(['episodes', 'show', str(path), '--json']) == 0
+    (shown,) = lines(capsys)
+    assert shown['format'] == 'mobile_vla_episode' and shown['health']['verdict'] == 'good'
+
+
+def test_check_reads_every_image(folder, capsys):
+    """Good takes give 0; one image that is none, or a take cut short, is named and gives 1."""
+    assert main(['episodes', 'check', str(folder)]) == 0
+    capsys.readouterr()
+    writer = EpisodeWriter(folder, EpisodeInfo('go'), CREATED_NS)
+    write_take(writer, 5)
+    writer.add_frame(b'no image', 1, 1)
+    broken = writer.close()
+    assert main(['episodes', 'check', str(folder), '--json']) == 1
+    bad = [row for row in lines(capsys) if row['verdict'] == 'bad']
+    assert [row['path'] for row in bad] == [str(broken)]
+    assert 'broken at frame 5' in bad[0]['reasons'][0]
+
+    writer = EpisodeWriter(folder, EpisodeInfo('go'), CREATED_NS)
+    write_take(writer, 5)
+    writer.flush()
+    assert main(['episodes', 'check', str(writer.part_path)]) == 1
+    assert 'cut short' in capsys.readouterr().out
+    writer.discard()
+
+
+def test_nothing_there_is_a_sentence_and_status_2(tmp_path, capsys):
+    """A missing and an empty folder: one sentence, status 2, no traceback."""
+    for path in (tmp_path / 'missing', tmp_path):
+        assert main(['episodes', 'list', str(path)]) == 2
+        printed = capsys.readouterr()
+        assert printed.err.count('\n') == 1 and str(path) in printed.err and not printed.out

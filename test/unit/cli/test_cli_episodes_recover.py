@@ -1,0 +1,59 @@
+"""`mobile_vla episodes recover` as a user types it."""
+
+import argparse
+import json
+
+import pytest
+from test_episode_recovery import part
+
+from episode_takes import CREATED_NS, take
+from mobile_vla_ros.cli.episodes import recover as episodes_recover
+from mobile_vla_ros.episode.storage.schema import EpisodeInfo
+from mobile_vla_ros.episode.storage.writer import EpisodeWriter
+from mobile_vla_ros.errors import UserError
+
+
+def run(*words: str) -> int:
+    """Run the action as the command line does."""
+    parser = argparse.ArgumentParser()
+    episodes_recover.add(parser.add_subparsers())
+    args = parser.parse_args(['recover', *words])
+    return args.run(args)
+
+
+def test_folder_is_recovered_file_by_file(tmp_path, capsys):
+    """A .part and a cut file become whole ones, what is written is left; the second time: 0."""
+    whole, left, cut = take(tmp_path), part(tmp_path), take(tmp_path)
+    cut.write_bytes(cut.read_bytes()[:-9000])
+    writer = EpisodeWriter(tmp_path, EpisodeInfo('go'), CREATED_NS)
+    assert run(str(tmp_path)) == 0
+    printed = capsys.readouterr().out
+    assert f'{left.name}: 20 frames, 40 commands, 1 event recovered' in printed
+    assert f'{cut.name}: ' in printed and 'lost: ' in printed
+    assert f'{writer.part_path.name} is being written and is left alone' in printed
+    assert whole.name not in printed
+    writer.discard()
+    assert run(str(tmp_path)) == 0
+    assert capsys.readouterr().out == f'nothing to recover in {tmp_path}\n'
+
+
+def test_json_has_an_object_a_file_and_failures_give_1(tmp_path, capsys):
+    """What cannot be recovered is named in both streams; the others are done."""
+    left = part(tmp_path)
+    (tmp_path / 'broken.h5').write_text('no HDF5')
+    assert run(str(tmp_path), '--json') == 1
+    out, err = capsys.readouterr()
+    rows = {row['path'].rpartition('/')[2]: row for row in map(json.loads, out.splitlines())}
+    assert rows[left.name]['frames'] == 20 and rows[left.name]['clean'] is True
+    assert rows[left.name]['lost'] == {'frames': 0, 'commands': 0, 'events': 0}
+    assert rows[left.name]['episode'] == str(left.with_suffix(''))
+    assert 'cannot be recovered' in rows['broken.h5']['error'] and 'broken.h5' in err
+
+
+def test_file_in_use_gives_1_and_no_file_is_bad_use(tmp_path, capsys):
+    """Asked for one take that is being written, the answer is no; a wrong path is a mistake."""
+    writer = EpisodeWriter(tmp_path, EpisodeInfo('go'), CREATED_NS)
+    assert run(str(writer.part_path)) == 1
+    assert f'{writer.part_path} is being written' in capsys.readouterr().err
+    with pytest.raises(UserError, match='no file at'):
+        run(str(tmp_path / 'missing.h5'))

@@ -1,0 +1,401 @@
+"""Takes as training and evaluation load them, and the ones that are refused."""
+
+import subprocess
+import sys
+
+import h5py
+import numpy as np
+import pytest
+
+from episode_takes import CREATED_NS
+from made_runs import write_worth
+from many_takes import drive
+from mobile_vla_ros.data.episodes import (
+    default_scale,
+    leak_lines,
+    load_takes,
+    repeat_record,
+    split_record,
+    still_lines,
+)
+from mobile_vla_ros.data.runs import Sampling, fingerprint, load_runs
+from mobile_vla_ros.episode.storage.reader import find_episodes
+from mobile_vla_ros.errors import UserError
+
+
+def test_a_broken_take_is_named_and_the_rest_goes_on(takes, tmp_path):
+    """One bad file neither stops the training nor disappears in silence."""
+    broken = tmp_path / '20260101T000000Z_00000000.h5'
+    broken.write_bytes(b'no HDF5')
+    runs, skipped = load_runs([*find_episodes(takes)[:1], broken], Sampling())
+    assert len(runs) == 1
+    assert list(skipped) == [str(broken)]
+    assert skipped[str(broken)].startswith('it cannot be read as an episode')
+
+
+def test_bad_takes_are_left_out_unless_they_are_asked_for(tmp_path):
+    """The verdict is obeyed, the reason is told, and the user has the last word."""
+    paths = {
+        verdict: write_worth(tmp_path, verdict, number)
+        for number, verdict in enumerate(('good', 'poor', 'bad'))
+    }
+    runs, skipped = load_runs(paths.values(), Sampling())
+    assert {run.path for run in runs} == {paths['good'], paths['poor']}
+    assert list(skipped) == [str(paths['bad'])]
+    assert skipped[str(paths['bad'])].startswith('verdict bad: the picture stood still')
+    runs, skipped = load_runs(paths.values(), Sampling(), ['good', 'poor', 'bad'])
+    assert {run.path for run in runs} == set(paths.values()) and not skipped
+    _, skipped = load_runs(paths.values(), Sampling(), ['good'])
+    assert set(skipped) == {str(paths['poor']), str(paths['bad'])}
+    with pytest.raises(UserError, match=r'goood.*Did you mean'):
+        load_runs(paths.values(), Sampling(), ['goood'])
+
+
+def test_unfinished_take_is_never_learned_from(tmp_path):
+    """A file whose writer died may be whole or not: it is recovered first."""
+    path = write_worth(tmp_path, 'good', finished=False)
+    _, skipped = load_runs([path], Sampling(), ['good', 'poor', 'bad'])
+    assert 'recover' in skipped[str(path)]
+
+
+def test_the_fingerprint_knows_the_commands(takes):
+    """Two sets of takes differ in their fingerprint when one command differs."""
+    runs, _ = load_runs(find_episodes(takes)[:2], Sampling())
+    first = fingerprint(runs)
+    assert first == fingerprint(runs[::-1])
+    runs[0].ahead[0, 0, 0] += 1e-3
+    assert fingerprint(runs) != first
+
+
+def test_a_bundle_s_split_is_kept(takes):
+    """Evaluating on the training data must not count trained takes as validation."""
+    ids = [path.stem for path in find_episodes(takes)]
+    found = load_takes(
+        takes,
+        Sampling(),
+        ['good', 'poor'],
+        0.5,
+        0,
+        known={'train_episodes': [*ids[:4], 'elsewhere']},
+    )
+    assert {run.episode_id for run in found.train} == set(ids[:4])
+    assert {run.episode_id for run in found.val} == set(ids[4:])
+    assert not found.trained_on
+
+
+def test_a_bundle_with_its_own_predictors_validates_on_all_that_is_new(takes):
+    """No share is held back where nothing here needs to be fitted, down to a single take."""
+    everything = {path.stem for path in find_episodes(takes)}
+    for trained in ([], sorted(everything)[:1]):
+        found = load_takes(
+            takes,
+            Sampling(),
+            ['good', 'poor'],
+            0.2,
+            0,
+            known={
+                'train_episodes': ['elsewhere', *trained],
+                'blind_means': {'mean_action': [0.0]},
+            },
+        )
+        assert ids(found.train) == set(trained) and ids(found.val) == everything - set(trained)
+        assert not found.trained_on and not found.leaks and repeat_record(found)
+
+
+@pytest.mark.parametrize(
+    ('here', 'elsewhere', 'few'),
+    [(0, 4, True), (1, 2, True), (2, 2, False), (4, 0, False), (0, 0, True)],
+)
+def test_less_than_half_of_the_training_takes_are_few(takes, here, elsewhere, few):
+    """Predictors fitted to a take or two know less than the policy that they stand beside."""
+    everything = [path.stem for path in find_episodes(takes)]
+    known = {'train_episodes': [*everything[:here], *(f'other {i}' for i in range(elsewhere))]}
+    assert load_takes(takes, Sampling(), ['good', 'poor'], 0.2, 0, known=known).few_known == few
+
+
+def made(folder, keys, number=0, instruction='go to the red box', **options):
+    """Write a take of key presses at 5 Hz that begins at a minute of its own."""
+    return drive(
+        folder,
+        keys,
+        instruction,
+        picture=number,
+        created_ns=CREATED_NS + number * 60_000_000_000,
+        **options,
+    )
+
+
+def spoil(path, name, change):
+    """Change a dataset of a take in place."""
+    with h5py.File(path, 'r+') as file:
+        file[name][...] = change(file[name][...])
+
+
+def load(folder, rate_hz=5.0, window=4, **options):
+    """Load a folder as training does."""
+    return load_takes(folder, Sampling(rate_hz, window), ['good', 'poor'], 0.3, 0, **options)
+
+
+def ids(runs):
+    """The episodes of some runs."""
+    return {run.episode_id for run in runs}
+
+
+def test_the_seed_s_231_takes_are_sixteen(tmp_path):
+    """SEED.md, 6: the repeats are found, those on both sides are named, and grouped on request."""
+    rng = np.random.default_rng(0)
+    ways = [''.join(rng.choice(list('wsadqezc'), 18)) for _ in range(16)]
+    of = [*range(16), *rng.integers(0, 16, 231 - 16)]
+    for number, way in enumerate(of):
+        made(tmp_path, ways[way], number, f'go to box {way % 4}')
+    plain = load(tmp_path)
+    assert (plain.repeats.driven, plain.repeats.distinct) == (231, 16)
+    assert sorted(map(len, plain.near_identical)) == sorted(np.bincount(of).tolist())
+    assert len(plain.leaks) > 10, 'of ids that are drawn anew each time'
+    [line] = leak_lines(plain)
+    assert line.startswith('16 distinct sequences of commands in 231 takes')
+    for text in (f'{len(plain.leaks)} groups', '--group-duplicates', plain.leaks[0][0]):
+        assert text in line
+    grouped = load(tmp_path, group_duplicates=True)
+    assert not grouped.leaks and len(grouped.near_identical) == 16
+    assert 0.2 < len(ids(grouped.val)) / 231 < 0.4
+    assert 'one side' in leak_lines(grouped)[0]
+    record = split_record(plain, val_share=0.3, seed=0, group_duplicates=False)
+    assert record == {
+        'seed': 0,
+        'val_share': 0.3,
+        'group_duplicates': False,
+        'takes': 231,
+        'distinct': 16,
+        'across': plain.leaks,
+    }
+
+
+def test_takes_that_differ_need_no_line(tmp_path):
+    """Nothing is said of takes that repeat nothing."""
+    for number, keys in enumerate(('wwwwwwww', 'aaaaaaaa', 'dddddddd', 'qqqqqqqq')):
+        made(tmp_path, keys, number)
+    assert not leak_lines(load(tmp_path))
+
+
+def test_a_policy_s_own_takes_are_measured_and_said_to_be(takes):
+    """Regression: a folder of trained takes was split anew, as if some had been held out."""
+    everything = [path.stem for path in find_episodes(takes)]
+    found = load_takes(
+        takes, Sampling(), ['good', 'poor'], 0.3, 0, known={'train_episodes': everything}
+    )
+    assert found.trained_on
+    assert ids(found.train) == ids(found.val) == set(everything)
+
+
+def test_grouping_keeps_what_was_trained_on_out_of_validation(tmp_path):
+    """A new take of commands that a policy was trained on tells nothing of new ones."""
+    trained = made(tmp_path, 'wwwwwwww', 0)
+    alike, other = made(tmp_path, 'wwwwwwww', 1), made(tmp_path, 'aaaaaaaa', 2)
+    known = {'train_episodes': [trained.stem]}
+    assert ids(load(tmp_path, known=known).val) == {alike.stem, other.stem}
+    assert load(tmp_path, known=known).leaks == [[trained.stem, alike.stem]]
+    grouped = load(tmp_path, known=known, group_duplicates=True)
+    assert ids(grouped.val) == {other.stem} and not grouped.leaks
+    other.unlink()
+    with pytest.raises(UserError, match='nearly the same as one that the policy was trained on'):
+        load(tmp_path, known=known, group_duplicates=True)
+
+
+def test_the_scale_comes_from_the_training_side(tmp_path):
+    """However fast a validation take is, the numbers learned do not know."""
+    for number in range(4):
+        made(tmp_path, 'wwwwqqqq', number, speed=0.5)
+    before = load(tmp_path)
+    fast = sorted(ids(before.val))[0]
+    spoil(tmp_path / f'{fast}.h5', 'commands/twist', lambda twist: twist * 7)
+    after = load(tmp_path)
+    assert ids(after.val) == ids(before.val)
+    assert max(np.abs(run.ahead).max() for run in after.val) == pytest.approx(3.5)
+    assert default_scale(after.train, ['linear_x']).scale == (0.5,)
+
+
+def test_too_few_takes_name_what_was_left_out(tmp_path):
+    """One take cannot train and validate; why the other is none is said at once."""
+    good, short = made(tmp_path, 'wwwwwwww', 0), made(tmp_path, 'www', 1)
+    with pytest.raises(UserError) as told:
+        load(tmp_path)
+    for text in (
+        'too few takes',
+        good.stem,
+        short.name,
+        'no 4 frames in a row at 5 Hz',
+        'at most 3 of its 3',
+        'at least 2',
+    ):
+        assert text in str(told.value)
+
+
+def test_a_command_that_is_no_number_is_named_by_its_row(tmp_path):
+    """NaN, and what no robot drives: the file, the row and the axis."""
+    for number, wrong in enumerate((np.nan, -np.inf, 1e30)):
+        path = made(tmp_path, 'wwwwwwww', number)
+
+        def change(twist, wrong=wrong):
+            twist[5, 1] = wrong
+            return twist
+
+        spoil(path, 'commands/twist', change)
+    made(tmp_path, 'wwwwwwww', 8), made(tmp_path, 'wwwaaaaa', 9)
+    found = load(tmp_path)
+    assert len(found.left_out) == 3 and len(ids(found.train) | ids(found.val)) == 2
+    for reason, text in zip(found.left_out.values(), ('nan', '-inf', '1e+30'), strict=True):
+        assert f'row 5: linear_y {text}' in reason
+
+
+def test_takes_of_another_rate_say_theirs(tmp_path):
+    """At 10 Hz: 5 Hz cannot, 10 Hz can, and of 30 Hz every third frame is taken."""
+    paths = {
+        rate_hz: made(tmp_path, 'w' * 60, rate_hz, step_ns=round(1e9 / rate_hz))
+        for rate_hz in (5, 10, 30)
+    }
+    found = load(tmp_path, rate_hz=10.0)
+    assert list(found.left_out) == [str(paths[5])]
+    assert 'its frames come at 5 Hz' in found.left_out[str(paths[5])]
+    rows = {run.episode_id: run.frames for run in [*found.train, *found.val]}
+    assert rows[paths[10].stem].tolist() == list(range(60))
+    assert rows[paths[30].stem][:20].tolist() == list(range(0, 60, 3))
+
+
+def test_a_take_that_nobody_was_told_anything_in_is_left_out(tmp_path):
+    """No instruction: named, and the rest goes on."""
+    paths = [made(tmp_path, keys, number) for number, keys in enumerate(('wwwwww', 'aaaaaa', 'd'))]
+    silent = made(tmp_path, 'dddddd', 5)
+    with h5py.File(silent, 'r+') as file:
+        file.attrs['instruction'] = '  '
+    found = load(tmp_path)
+    assert found.left_out[str(silent)].startswith('it has no instruction')
+    assert set(found.left_out) == {str(silent), str(paths[2])}
+
+
+def test_all_idle_takes_teach_nothing(tmp_path):
+    """Zeros on every axis are refused, with the axes that do move where there are any."""
+    for number in range(4):
+        made(tmp_path / 'idle', ' ' * 8, number)
+        path = made(tmp_path / 'turning', 'wwwwwwww', number)
+        spoil(path, 'commands/twist', lambda twist: np.roll(twist, 5, axis=1))
+    with pytest.raises(
+        UserError,
+        match=r'never told to move along linear_x or linear_y; got 3 '
+        r'training takes of zeros.*Record some',
+    ):
+        default_scale(load(tmp_path / 'idle').train, ['linear_x', 'linear_y'])
+    with pytest.raises(UserError, match='--axes angular_z'):
+        default_scale(load(tmp_path / 'turning').train, ['linear_x', 'linear_y'])
+
+
+def test_an_axis_that_never_moves_is_named(tmp_path):
+    """A differential robot asked for its sideways speed gets the axes that it has."""
+    for number in range(3):
+        path = made(tmp_path, 'wwwwqqqq', number)
+
+        def turn(twist):
+            twist[:, 5], twist[:, 1] = twist[:, 1], 0
+            return twist
+
+        spoil(path, 'commands/twist', turn)
+    training = load(tmp_path).train
+    [line] = still_lines(training, ['linear_x', 'linear_y'])
+    assert line.startswith('linear_y is zero in every training take')
+    assert line.endswith('--axes linear_x angular_z')
+    assert default_scale(training, ['linear_x', 'linear_y']).scale == (1.15, 1.0)
+    assert not still_lines(training, ['linear_x', 'angular_z'])
+
+
+@pytest.mark.parametrize('damage', ['cut in its middle', 'cut at its end', 'a block of commands'])
+def test_a_take_broken_in_its_middle_is_named(tmp_path, damage):
+    """The bytes are gone; the sentence names the file and the others are used."""
+    paths = [made(tmp_path, 'wwwwwwwwwwww', number) for number in range(3)]
+    content = bytearray(paths[1].read_bytes())
+    if damage == 'a block of commands':
+        with h5py.File(paths[1], 'r') as file:
+            at = file['commands/twist'].id.get_chunk_info(0)
+        for index in range(at.byte_offset, at.byte_offset + 512):
+            content[index] ^= 255
+    else:
+        content = content[: len(content) // 2 if 'middle' in damage else -1]
+    paths[1].write_bytes(content)
+    found = load(tmp_path)
+    assert list(found.left_out) == [str(paths[1])]
+    assert len(ids(found.train) | ids(found.val)) == 2
+
+
+FUZZ = """
+import random, sys
+from pathlib import Path
+from mobile_vla_ros.data.runs import Sampling
+from mobile_vla_ros.errors import UserError
+from mobile_vla_ros.data.episodes import load_takes
+whole, folder = Path(sys.argv[1]).read_bytes(), Path(sys.argv[2])
+spared = [tuple(map(int, part.split('-'))) for part in sys.argv[3].split(',')]
+used = 0
+for seed in range(200):
+    rng, content = random.Random(seed), bytearray(whole)
+    kind = rng.choice(['cut', 'bytes', 'flipped', 'zeros'])
+    length = rng.choice([8, 64, 512])
+    for _ in range(rng.randrange(1, 20) if kind == 'bytes' else 1):
+        at = rng.randrange(len(whole))
+        for index in range(at, min(at + (1 if kind == 'bytes' else length), len(whole))):
+            if not any(first <= index < last for first, last in spared):
+                content[index] = {'bytes': rng.randrange(256), 'flipped': content[index] ^ 255,
+                                  'zeros': 0}.get(kind, content[index])
+    if kind == 'cut':
+        content = content[:at]
+    (folder / 'x.h5').write_bytes(content)
+    print(seed, kind, flush=True)
+    found = load_takes(folder, Sampling(5.0), ['good', 'poor', 'bad'], 0.5, 0)
+    assert len({run.episode_id for run in [*found.train, *found.val]}) >= 2, 'the others are used'
+    for path, reason in found.left_out.items():
+        assert path == str(folder / 'x.h5')
+        assert reason.startswith(('it ', 'no ', 'the take ')), reason
+    used += not found.left_out
+print('used', used)
+"""
+
+
+def heaps(path):
+    """Give the first byte and the end of every block in which HDF5 keeps texts and images."""
+    content = path.read_bytes()
+    with h5py.File(path, 'r') as file:
+        for name in ('frames/data', 'events/text', 'events/name'):
+            for index in range(file[name].id.get_num_chunks()):
+                chunk = file[name].id.get_chunk_info(index)
+                yield chunk.byte_offset, chunk.byte_offset + chunk.size
+    at = content.find(b'GCOL')
+    while at >= 0:
+        yield at, at + int.from_bytes(content[at + 8 : at + 16], 'little')
+        at = content.find(b'GCOL', at + 1)
+
+
+def test_200_random_damages_are_sentences(tmp_path):
+    """
+    No damage to a take stops the others from being used; a process of its own would show a crash.
+
+    Spared are the blocks of images and the table that points into them: HDF5 itself reads some
+    damages of those for ever.
+    """
+    folder = tmp_path / 'takes'
+    for number, keys in enumerate(('wwwwwwwwwwww', 'aaaaaaaaaaaa')):
+        made(folder, keys, number)
+    whole = made(tmp_path, 'qqqqqqqqqqqq', 3)
+    done = subprocess.run(
+        [
+            sys.executable,
+            '-c',
+            FUZZ,
+            whole,
+            folder,
+            ','.join(f'{first}-{last}' for first, last in heaps(whole)),
+        ],
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout[-200:] + done.stderr
+    assert 10 < int(done.stdout.split()[-1]) < 190, 'some damages matter and some do not'

@@ -1,0 +1,444 @@
+"""Takeovers: labelled at their edges, found in a take, and weighed in training as they say."""
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from accelerate import Accelerator
+from accelerate.state import AcceleratorState
+from torch.nn.functional import huber_loss
+
+from episode_takes import CREATED_NS, encoded
+from mobile_vla_ros.cli.main import main
+from mobile_vla_ros.cli.train import parse
+from mobile_vla_ros.data.dataset import RunDataset, collate
+from mobile_vla_ros.data.runs import Sampling, read_takes
+from mobile_vla_ros.episode.records import Commands, Event
+from mobile_vla_ros.episode.storage.schema import EpisodeInfo
+from mobile_vla_ros.episode.storage.writer import EpisodeWriter
+from mobile_vla_ros.episode.timing import corrections
+from mobile_vla_ros.episode.timing.command_source import FRESH_NS, PATIENCE_NS, Labels
+from mobile_vla_ros.episode.timing.corrections import CORRECTED, PLAIN, WRONG
+from mobile_vla_ros.errors import UserError
+from mobile_vla_ros.model.bundle import load_bundle
+from mobile_vla_ros.safety.status import GuardStatus, State, StopReason
+from mobile_vla_ros.sim.arena import Arena
+from mobile_vla_ros.sim.corrector import Corrector
+from mobile_vla_ros.sim.suites import scene
+from mobile_vla_ros.training.config import DataConfig, ModelConfig, TrainConfig
+from mobile_vla_ros.training.initial_weights import begin, settled
+from mobile_vla_ros.training.loop import train
+from mobile_vla_ros.training.optimise import Optimisation
+from mobile_vla_ros.types import SOURCES, ActionSpec, Command, ImageSpec
+
+MS = 1_000_000
+PERIOD_NS = 100 * MS
+POLICY, TAKEOVER, UNKNOWN = (SOURCES[name] for name in ('policy', 'takeover', 'unknown'))
+
+
+@pytest.fixture(autouse=True)
+def fresh_accelerate():
+    """accelerate keeps its precision for the life of a process; a test starts without one."""
+    AcceleratorState._reset_state(reset_partial_state=True)
+
+
+# --- who each command came from ---
+
+
+def report(source, reason=StopReason.NONE):
+    """Return a report of the guard; only its values count."""
+    return GuardStatus(State.TELEOP, True, source, reason, 'a sentence for people')
+
+
+def heard(ticks, *, late=0, swapped=False):
+    """
+    Label the commands of a guard's ticks: (source, reason), one each 50 ms.
+
+    The guard sends the command, 2 ms later its status: at every change, and every 0.1 s.
+
+    :param late: the status of a tick comes so many commands later.
+    :param swapped: the status of a tick comes before its command, as after a stall.
+    """
+    labels, found, under_way = Labels(), [], []
+    labels.status(report('none'), 1, 0)
+    said = None
+    for tick, (source, reason) in enumerate(ticks):
+        sent_ns = (tick + 1) * 50 * MS
+        if (source, reason) != said or tick % 2:
+            said = source, reason
+            under_way.append((tick + late, report(source, reason), sent_ns + 2 * MS))
+        arrivals = [
+            (labels.status, (*status, sent_ns)) for due, *status in under_way if due <= tick
+        ]
+        under_way = [one for one in under_way if one[0] > tick]
+        command = Command(np.full(6, float(tick)), sent_ns, sent_ns), sent_ns, sent_ns
+        arrivals.insert(len(arrivals) if swapped else 0, (labels.command, command))
+        for arrive, message in arrivals:
+            arrive(*message)
+            found += labels.ready(sent_ns)
+    return found + labels.ready()
+
+
+TICKS = (
+    [('policy', StopReason.NONE)] * 4
+    + [('takeover', StopReason.NONE)] * 5
+    + [('takeover', StopReason.TELEOP_SILENT)] * 3
+    + [('policy', StopReason.NONE)] * 4
+)
+
+
+@pytest.mark.parametrize(
+    'order',
+    [{}, {'swapped': True}, {'late': 1}],
+    ids=['in order', 'status first', 'status after the next command'],
+)
+def test_the_first_command_of_a_takeover_is_the_takeovers(order):
+    """A command comes before the status of its own tick: it was labelled as the tick before."""
+    found = heard(TICKS, **order)
+    assert [one.command.source for one in found] == [source for source, _ in TICKS]
+    assert [one.command.twist[0] for one in found] == list(range(len(TICKS)))
+
+
+def test_a_takeover_begins_and_ends_with_an_event():
+    """It ends when the person lets go, not when the policy is let in again."""
+    assert {int(one.command.twist[0]): one.event for one in heard(TICKS) if one.event} == {
+        4: 'begin',
+        9: 'end',
+    }
+
+
+def test_a_guard_that_fell_silent_labels_nothing():
+    """Its last word says nothing of commands a second and a half later."""
+    labels = Labels()
+    labels.status(report('policy'), 1, 0)
+    for sent_ns in (2, 2 + FRESH_NS):
+        labels.command(Command(np.zeros(6), sent_ns, sent_ns), sent_ns, 0)
+    assert labels.ready(PATIENCE_NS - 1) == []
+    assert [one.command.source for one in labels.ready(PATIENCE_NS)] == ['policy', 'unknown']
+    labels.command(Command(np.zeros(6), 1, 1), 1, FRESH_NS + 1)
+    assert labels.ready(FRESH_NS + 1)[0].command.source == 'policy'  # nobody is waited for
+
+
+# --- what of a take is a correction ---
+
+
+def commands(sources, times_ns=None):
+    """Commands every 100 ms, each with its number as vx."""
+    count = len(sources)
+    times = np.arange(count) * PERIOD_NS if times_ns is None else np.asarray(times_ns)
+    twist = np.zeros((count, 6))
+    twist[:, 0] = np.arange(count) / 100
+    return Commands(twist, times, times, np.array(sources, np.uint8))
+
+
+def test_the_second_before_a_takeover_is_the_policys_mistake():
+    """From one second before its first command; the silence after it belongs to nobody."""
+    taken = commands([POLICY] * 15 + [TAKEOVER] * 8 + [POLICY] * 3)
+    told = [Event('takeover', 15 * PERIOD_NS, 'begin'), Event('takeover', 20 * PERIOD_NS, 'end')]
+    (one,) = corrections.takeovers(taken, told)
+    assert (one.begin_ns, one.end_ns, one.mistake_ns) == tuple(
+        number * PERIOD_NS for number in (15, 20, 5)
+    )
+    assert corrections.kinds(taken, told).tolist() == (
+        [PLAIN] * 5 + [WRONG] * 10 + [CORRECTED] * 5 + [WRONG] * 3 + [PLAIN] * 3
+    )
+
+
+def test_a_take_without_events_has_its_takeovers_by_source():
+    """Takes of before the events; two takeovers share no second."""
+    taken = commands([POLICY] * 3 + [TAKEOVER] * 2 + [POLICY] * 4 + [TAKEOVER] * 2)
+    first, second = corrections.takeovers(taken)
+    assert first.seconds == 0.2 and second.seconds == 0.1  # the last lasts to its last command
+    assert second.mistake_ns == first.end_ns
+    assert corrections.kinds(taken).tolist() == (
+        [WRONG] * 3 + [CORRECTED] * 2 + [WRONG] * 4 + [CORRECTED] * 2
+    )
+
+
+def test_the_guards_own_stops_are_nobodys_wish_where_a_policy_drives():
+    """Beside a policy's commands an unknown source is a fault's zero; alone it is a take."""
+    assert corrections.kinds(commands([POLICY, UNKNOWN])).tolist() == [PLAIN, WRONG]
+    assert corrections.kinds(commands([UNKNOWN, UNKNOWN])).tolist() == [PLAIN, PLAIN]
+
+
+# --- what training makes of it ---
+
+
+def write_corrected(folder, number=0, *, taken=range(14, 20)):
+    """Write a take of 30 frames at 10 Hz that a policy drives but for some commands."""
+    created_ns = CREATED_NS + number * 60_000_000_000
+    writer = EpisodeWriter(folder, EpisodeInfo(f'go to box {number % 2}'), created_ns)
+    for index in range(30):
+        now_ns = created_ns + index * PERIOD_NS
+        writer.add_frame(encoded(index * 5 + number, size=(56, 56)), now_ns, now_ns)
+        source = 'takeover' if index in taken else 'policy'
+        writer.add_command(
+            Command(
+                [np.sin(index / 3) / 2, np.cos(index + number) / 4, 0, 0, 0, 0],
+                now_ns,
+                now_ns,
+                source,
+            )
+        )
+        if taken and index in (taken[0], taken[-1] + 1):
+            writer.add_event('takeover', now_ns, 'begin' if index == taken[0] else 'end')
+    return writer.close('success')
+
+
+def hand_weights(weight):
+    """(30, 10) what each step of each frame's chunk weighs, by the rule in words."""
+    by_command = [
+        weight if 14 <= index < 20 else 0 if 4 <= index < 14 else 1 for index in range(30)
+    ]
+    return np.array(
+        [
+            [by_command[frame + step] if frame + step < 30 else 0 for step in range(10)]
+            for frame in range(30)
+        ],
+        np.float32,
+    )
+
+
+def test_each_step_of_a_chunk_weighs_by_its_own_command(tmp_path):
+    """A frame of the wrong second still teaches those steps that reach into the takeover."""
+    path = write_corrected(tmp_path)
+    loaded = read_takes([path], Sampling())
+    assert [one.seconds for one in loaded.takeovers[path.stem]] == [0.6]
+    data = RunDataset(
+        loaded.runs,
+        ActionSpec(),
+        ImageSpec(56, (0, 0, 0), (1, 1, 1)),
+        4,
+        18,
+        {'go to box 0': torch.tensor([4])},
+        corrections=5.0,
+    )
+    expected = hand_weights(5.0)
+    seen = 0
+    for index, (_, start, stop) in enumerate(data.pieces):
+        rows = np.arange(start, stop - 3)[:, None] + np.arange(4)
+        assert np.array_equal(data[index].weight, expected[rows])
+        assert data.weight_of(index) == expected[rows].sum()
+        seen += len(rows)
+    assert seen == 27
+
+
+def test_without_the_flag_an_item_has_no_weight(tmp_path):
+    """Nothing is multiplied: without --corrections all numbers stay what they are."""
+    loaded = read_takes([write_corrected(tmp_path)], Sampling())
+    data = RunDataset(
+        loaded.runs,
+        ActionSpec(),
+        ImageSpec(56, (0, 0, 0), (1, 1, 1)),
+        4,
+        18,
+        {'go to box 0': torch.tensor([4])},
+    )
+    assert 'weight' not in collate([data[0], data[1]])
+    assert [data.weight_of(index) for index in (0, 1)] == [data.real_steps(i) for i in (0, 1)]
+
+
+def test_a_step_divides_by_the_sum_of_the_weights(tmp_path, small_backbone):
+    """Gradient and loss of one step are those of the weighed mean, written out."""
+    loaded = read_takes([write_corrected(tmp_path)], Sampling())
+    config = TrainConfig(out='', batch_size=1, accumulate=2, grad_clip=1e6)
+    model = ModelConfig(
+        backbone=small_backbone, lora_r=2, lora_dropout=0.0, head_hidden=16, head_layers=1
+    )
+    begun = begin(model, DataConfig(data=''), config, ActionSpec())
+    data = RunDataset(
+        loaded.runs,
+        ActionSpec(),
+        begun.image,
+        4,
+        18,
+        {'go to box 0': torch.tensor([4, 5])},
+        corrections=3.0,
+    )
+    network = begun.network
+    network.train()
+    top = bottom = 0.0
+    weights = torch.from_numpy(hand_weights(3.0))
+    for index, (_, start, stop) in enumerate(data.pieces):
+        batch = collate([data[index]])
+        motion, _ = network(
+            batch['frames'], batch['text_ids'], batch['text_lengths'], batch['frame_counts'], 4
+        )
+        own = weights[torch.arange(start, stop - 3)[:, None] + torch.arange(4)]
+        top = top + (huber_loss(motion, batch['actions'], reduction='none').mean(-1) * own).sum()
+        bottom += float(own.sum())
+    (top / bottom).backward()
+    wanted = {
+        name: value.grad.clone()
+        for name, value in network.named_parameters()
+        if value.grad is not None
+    }
+    network.zero_grad()
+    optimisation = Optimisation(network, data, 4, config, 10, lambda _: None)
+    optimisation.prepare(Accelerator(cpu=True))
+    got = {}
+    optimisation.prepared_optimizer.step = lambda: got.update(
+        {
+            name: value.grad.clone()
+            for name, value in network.named_parameters()
+            if value.grad is not None
+        }
+    )
+    optimisation._count_skipped = lambda _: None
+    sums = optimisation.step(
+        [(0, 1), (1, 2)], iter([collate([data[0]]), collate([data[1]])]), 0, 'step 0'
+    )
+    assert (
+        sums['count']
+        == bottom
+        == float(hand_weights(3.0)[np.arange(27)[:, None] + np.arange(4)].sum())
+    )
+    assert sums['loss'] == pytest.approx(top.item(), rel=1e-5)
+    for name, expected in wanted.items():
+        torch.testing.assert_close(got.pop(name), expected, rtol=1e-4, atol=1e-7)
+    assert not any(value.any() for value in got.values())  # of the dummy, which weighs nothing
+
+
+def small(backbone, folder, out, **data):
+    """The configurations of a short run."""
+    return (
+        ModelConfig(backbone=backbone, lora_r=4, head_hidden=32, head_layers=1),
+        DataConfig(data=str(folder), **data),
+        TrainConfig(out=str(out), epochs=1, batch_size=4, accumulate=1, device='cpu'),
+    )
+
+
+def test_the_log_and_the_bundle_say_what_was_corrected(tmp_path, small_backbone):
+    """How many takeovers, of how many seconds, in how many takes."""
+    for number in range(4):
+        write_corrected(tmp_path / 'takes', number)
+    trained = train(
+        *small(small_backbone, tmp_path / 'takes', tmp_path / 'out', corrections=5.0),
+        say=lambda _: None,
+    )
+    log = (tmp_path / 'out' / 'train.log').read_text()
+    assert '3 corrections of 1.8 s in 3 of 3 training takes: their targets weigh 5 times' in log
+    assert trained.policy.data['corrections'] == {
+        'weight': 5.0,
+        'takes': 3,
+        'takeovers': 3,
+        'seconds': 1.8,
+    }
+
+
+def test_corrections_without_any_is_a_sentence(tmp_path, small_backbone, takes, capsys):
+    """Exit status 2, and nothing is written."""
+    out = tmp_path / 'out'
+    assert (
+        main(
+            [
+                'train',
+                '--backbone',
+                small_backbone,
+                '--data',
+                str(takes),
+                '--out',
+                str(out),
+                '--corrections',
+                '5',
+                '--device',
+                'cpu',
+            ]
+        )
+        == 2
+    )
+    assert 'there are no corrections to learn from; got --corrections 5' in capsys.readouterr().err
+    assert not out.exists()
+
+
+# --- going on from a policy ---
+
+
+def test_a_training_begins_with_the_weights_of_the_policy(small_run):
+    """Adapters, head and action token; and all that is not trained is that of its backbone."""
+    policy = str(small_run / 'best')
+    model, data = settled(ModelConfig(init=policy), DataConfig(data=''))
+    assert (model.lora_r, model.head_hidden, data.rate_hz) == (4, 32, 10.0)
+    begun = begin(model, data, TrainConfig(out=''), ActionSpec())
+    loaded = load_bundle(small_run / 'best', merge=False)
+    known = loaded.network.state_dict()
+    assert {
+        name: torch.equal(value, known[name]) for name, value in begun.network.state_dict().items()
+    } == dict.fromkeys(known, True)
+    trainable = {name for name, value in begun.network.named_parameters() if value.requires_grad}
+    assert trainable and all(
+        'lora' in name or name.startswith(('head.', 'action_token')) for name in trainable
+    )
+    assert begun.record['init']['policy'] == policy
+
+
+def test_what_the_policy_decides_otherwise_is_refused_all_at_once(small_run):
+    """Also a flag that says the default: it was given."""
+    policy = str(small_run / 'best')
+    with pytest.raises(UserError) as caught:
+        parse(
+            [
+                '--init',
+                policy,
+                '--data',
+                'x',
+                '--out',
+                'y',
+                '--window',
+                '7',
+                '--lora_r',
+                '32',
+                '--rate_hz=10',
+            ]
+        )
+    assert 'lora_r is 32, and the policy has 4; window is 7, and the policy has 4' in str(
+        caught.value
+    )
+    assert 'rate_hz' not in str(caught.value)
+
+
+def test_a_policy_goes_on_learning_from_its_corrections(small_run, tmp_path):
+    """The new bundle has the old one's axes and scale, and says what it was made from."""
+    for number in range(3):
+        write_corrected(tmp_path / 'takes', number)
+    old = load_bundle(small_run / 'best').spec
+    _, data, config = small('', tmp_path / 'takes', tmp_path / 'out', corrections=5.0)
+    policy = str(small_run / 'best')
+    trained = train(replace(ModelConfig(), init=policy), data, config, say=lambda _: None)
+    assert trained.policy.actions == old.actions and trained.policy.head == old.head
+    assert trained.policy.data['init'] == {
+        'policy': policy,
+        'fingerprint': old.data['fingerprint'],
+    }
+    assert json.loads((tmp_path / 'out' / 'history.json').read_text())[0]['epoch'] == 0
+
+
+# --- who corrects in the arena ---
+
+
+def driven(proposed, index=8):
+    """Drive a scene with what is proposed, corrected; return the arena and the corrector."""
+    arena = Arena(16, 16)
+    arena.reset(scene('disturbed', index))
+    corrector = Corrector(arena.scene)
+    while arena.state == 'running':
+        twist = proposed(arena, corrector)
+        right = corrector.command(arena.pose, arena.velocity, twist, arena.time_ns)
+        arena.step(twist if right is None else right, 50 * MS)
+    return arena, corrector
+
+
+def test_a_policy_that_drives_into_things_is_corrected_to_the_end():
+    """It always wants straight on; with the corrections the scene is driven well."""
+    arena, corrector = driven(lambda *_: np.array([0.5, 0, 0, 0, 0, 0.0]))
+    assert arena.state == 'success' and corrector.takeovers >= 1
+
+
+def test_a_policy_that_drives_as_the_expert_is_let_alone():
+    """Nobody takes over from who does it right."""
+    arena, corrector = driven(
+        lambda arena, one: one._expert.command(arena.pose, arena.velocity, arena.time_ns)
+    )
+    assert arena.state == 'success' and corrector.takeovers == 0

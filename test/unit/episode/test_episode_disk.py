@@ -1,0 +1,172 @@
+"""A disk that fills up: a real one, in the memory of a namespace of its own."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from episode_processes import __file__ as PROCESSES
+from episode_takes import CREATED_NS
+from mobile_vla_ros import file_lock
+from mobile_vla_ros.episode.storage import disk
+from mobile_vla_ros.episode.storage.schema import EpisodeInfo
+from mobile_vla_ros.episode.storage.writer import MARGIN_BYTES, EpisodeWriter
+from mobile_vla_ros.types import Command
+
+MEGABYTES = 6
+
+
+def namespace_prefix() -> list[str] | None:
+    """Return the command that gives a process mounts of its own, or None where none may."""
+    for prefix in (['unshare', '-m'], ['unshare', '-rm']):
+        if (
+            shutil.which('unshare')
+            and not subprocess.run(
+                [*prefix, 'sh', '-c', 'mount -t tmpfs none /mnt'], capture_output=True
+            ).returncode
+        ):
+            return prefix
+    return None
+
+
+@pytest.fixture
+def fill(tmp_path):
+    """Run ``fill_disk`` on a file system of 6 MB; return what it printed."""
+    prefix = namespace_prefix()
+    if prefix is None:
+        pytest.skip('mounts of its own (unshare -m) are not permitted to this user')
+
+    def run(floor_bytes: int = 0, others: str = 'alone') -> dict:
+        done = subprocess.run(
+            [
+                *prefix,
+                'sh',
+                '-c',
+                f'mount -t tmpfs -o size={MEGABYTES}m none "$0" && exec "$@"',
+                str(tmp_path),
+                sys.executable,
+                PROCESSES,
+                'fill',
+                str(tmp_path),
+                str(floor_bytes),
+                others,
+            ],
+            capture_output=True,
+            text=True,
+            timeout=300,
+            check=False,
+            env={**os.environ, 'PYTHONPATH': str(Path(PROCESSES).parents[1])},
+        )
+        assert done.returncode == 0 and done.stdout, done.stderr
+        return json.loads(done.stdout.splitlines()[-1])
+
+    return run
+
+
+@pytest.mark.parametrize('others', ['alone', 'others'])
+def test_take_on_a_full_disk_closes_whole_and_counts_its_frames(fill, others):
+    """The disk fills by the take, or under it: no frame is torn, none is missing uncounted."""
+    told = fill(others=others)
+    assert told['error'] is None and told['complete'] and told['outcome'] == 'unknown'
+    assert 'is full' in told['problem']
+    assert all(told['right']) and len(told['right']) == told['frames']
+    assert told['frames'] + told['drops'] == told['handed']
+    assert told['commands'] == told['handed']
+    assert told['health']['drops'] == told['drops'] > 0 and told['same_verdict']
+    names = [name for name, _ in told['events']]
+    assert names[-2:] == ['problem', 'stop'] and set(names) == {'drop', 'problem', 'stop'}
+    assert told['events'][0][1].endswith('the disk is full')
+    assert told['frames'] > (100 if others == 'alone' else 30)
+    # What was held for the close is given back, and nothing else was left behind.
+    assert told['free'] > MARGIN_BYTES // 2
+    assert [name for name in told['files'] if name != 'of_others'] == [Path(told['path']).name]
+
+
+def test_start_on_a_full_disk_is_a_sentence_and_leaves_nothing(fill):
+    """Where not even the head of a take fits, the start is refused."""
+    told = fill()
+    assert 'cannot write episodes' in told['refused'] and 'No space left' in told['refused']
+    assert told['files_after'] == [*sorted([Path(told['path']).name, 'rest'])]
+
+
+def test_take_is_closed_at_the_floor_with_every_frame(fill):
+    """Below the floor the take is closed while there is room for all that was handed over."""
+    told = fill(floor_bytes=3 * 2**20)
+    assert told['error'] is None and told['complete']
+    assert 'under the floor of 3 MB' in told['problem']
+    assert (told['drops'], told['frames']) == (0, told['handed'])
+    assert [name for name, _ in told['events']] == ['problem', 'stop']
+    # What was held ahead is free again.
+    assert 2**20 < told['free'] < 5 * 2**20
+
+
+@pytest.mark.parametrize('most', [50, 3000, 70_000, 300_000])
+def test_what_is_held_is_enough_for_what_hdf5_writes(tmp_path, most):
+    """A flush never writes beyond what was held for it, whatever the sizes of the rows."""
+    with (tmp_path / 'file').open('wb') as file:
+        if disk.reserve(file.fileno(), 0, 1) is None:
+            pytest.skip('this file system holds no blocks in advance')
+    writer = EpisodeWriter(tmp_path, EpisodeInfo('go'), CREATED_NS)
+    random = np.random.default_rng(most)
+    for _ in range(40):
+        for _ in range(int(random.integers(0, 20))):
+            writer.add_frame(bytes(int(random.integers(1, most))), 1, 1)
+        for number in range(int(random.integers(0, 200))):
+            writer.add_command(Command(np.zeros(6), number, number))
+        for _ in range(int(random.integers(0, 40))):
+            writer.add_event('problem', 1, 'x' * 240)
+        writer.flush()
+        assert writer.part_path.stat().st_size <= writer._room._end - MARGIN_BYTES // 2
+    before = writer.part_path.stat().st_size
+    held = writer.part_path.stat().st_blocks * 512
+    path = writer.close()
+    assert path.stat().st_size - before < MARGIN_BYTES // 4
+    assert path.stat().st_blocks * 512 < held
+
+
+def test_disk_without_promises_is_asked_for_its_free_space(tmp_path, monkeypatch):
+    """Where no blocks can be held, what is free decides, and the frames are counted as well."""
+    monkeypatch.setattr(disk, 'reserve', lambda *_: None)
+    free = [10**9]
+    monkeypatch.setattr(disk, 'free_bytes', lambda _: free[0])
+    writer = EpisodeWriter(tmp_path, EpisodeInfo('go'), CREATED_NS)
+    writer.add_frame(bytes(5000), 1, 1)
+    writer.flush()
+    free[0] = MARGIN_BYTES // 2
+    writer.add_frame(bytes(5000), 2, 2)
+    with pytest.raises(disk.DiskFull, match='is full; got 1 frames'):
+        writer.flush()
+    assert (writer.frames, writer.drops, writer.bytes_written) == (1, 1, 5000)
+    assert writer.close().exists()
+
+
+def test_minutes_left():
+    """Room above the floor by the rate; nothing is known while nothing is written."""
+    assert disk.minutes_left(7_000_000_000, 1_000_000_000, 5e6) == pytest.approx(20)
+    assert disk.minutes_left(5, 10, 1.0) == 0
+    assert disk.minutes_left(5, 1, 0.0) is None
+
+
+def test_free_space_of_a_folder_that_is_not_there_yet(tmp_path):
+    """The free space is that of the folder it will be made in."""
+    assert 0 < disk.free_bytes(tmp_path / 'a' / 'b') <= shutil.disk_usage(tmp_path).free + 2**24
+
+
+def test_lock_is_seen_across_handles_and_goes_with_its_holder(tmp_path):
+    """The lock follows the file through a rename and ends with the handle."""
+    path = tmp_path / 'file'
+    handle = os.open(path, os.O_RDWR | os.O_CREAT)
+    assert not file_lock.is_held(path)
+    assert file_lock.hold(handle) and file_lock.is_held(path)
+    path = path.rename(tmp_path / 'renamed')
+    second = os.open(path, os.O_RDWR)
+    assert file_lock.is_held(path) and not file_lock.hold(second)
+    os.close(second)  # another handle's end changes nothing
+    assert file_lock.is_held(path)
+    os.close(handle)
+    assert not file_lock.is_held(path)

@@ -1,0 +1,239 @@
+"""The index of a folder: what it says, what it reads again, and what it survives."""
+
+import multiprocessing
+import os
+import sqlite3
+
+import numpy as np
+import pytest
+
+from episode_takes import CREATED_NS, take, write_take
+from many_takes import drive, multiply
+from mobile_vla_ros.episode.catalog import index_table
+from mobile_vla_ros.episode.catalog import row as take_row
+from mobile_vla_ros.episode.catalog.index import PAGE, SORTS, EpisodeIndex
+from mobile_vla_ros.episode.storage.schema import EpisodeInfo
+from mobile_vla_ros.episode.storage.writer import EpisodeWriter
+from mobile_vla_ros.errors import UserError
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path_factory, monkeypatch):
+    """A cache of the user's own, for folders that cannot keep an index."""
+    folder = tmp_path_factory.mktemp('cache')
+    monkeypatch.setenv('XDG_CACHE_HOME', str(folder))
+    return folder
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """Two whole takes of one instruction and one of another, a broken file, one unfinished."""
+    take(tmp_path, frames=20)
+    take(tmp_path, frames=10)
+    take(tmp_path, frames=5, instruction='go to the Blue ball', origin='legacy.h5')
+    (tmp_path / 'broken.h5').write_text('no HDF5')
+    writer = EpisodeWriter(tmp_path, EpisodeInfo('go to the cone'), CREATED_NS)
+    write_take(writer, 8)
+    writer.flush()
+    writer.abandon()
+    return tmp_path
+
+
+def refreshed(path) -> tuple[list[take_row.TakeRow], list[tuple[int, int]]]:
+    """Return the rows after a refresh, and what it told of its progress."""
+    told = []
+    with EpisodeIndex(path) as index:
+        index.refresh(lambda done, total: told.append((done, total)))
+        return list(index.rows()), told
+
+
+def names(folder, **wanted) -> list[str]:
+    """Return what ``rows`` gives for some filters."""
+    with EpisodeIndex(folder) as index:
+        index.refresh()
+        return [row.name for row in index.rows(**wanted)]
+
+
+def test_a_row_says_what_the_take_is(folder):
+    """Whole, broken and unfinished takes each have a row; a broken one its sentence."""
+    rows = {row.frames: row for row in refreshed(folder)[0]}
+    whole, other = rows[20], rows[5]
+    assert (whole.commands, whole.duration_s, whole.verdict) == (40, 1.9, 'good')
+    assert (whole.instruction, whole.outcome) == ('go to the red box', 'success')
+    assert whole.name == f'{whole.episode_id}.h5' and whole.created_utc.startswith('2027-')
+    assert other.origin == 'legacy.h5' and not other.recovered
+    assert rows[0].verdict == 'unreadable' and rows[0].name == 'broken.h5'
+    assert rows[0].reasons[0].startswith('broken.h5 cannot be read as an episode')
+    assert rows[8].verdict == 'unfinished' and rows[8].name.endswith('.part')
+    assert len(rows) == 5
+
+
+def test_counts_are_of_whole_takes(folder):
+    """The console shows how many takes of each instruction exist."""
+    with EpisodeIndex(folder) as index:
+        index.refresh()
+        assert index.count_by_instruction() == {'go to the red box': 2, 'go to the Blue ball': 1}
+
+
+def test_only_what_changed_is_read_again(folder):
+    """Name, size or time of change: else the row is taken from the table; gone is gone."""
+    assert refreshed(folder)[1][-1] == (5, 5)
+    assert refreshed(folder)[1][-1] == (1, 1), 'the unfinished one alone'
+    (part,) = folder.glob('*.part')
+    part.unlink()
+    (folder / 'broken.h5').unlink()
+    new = take(folder, frames=3)
+    rows, told = refreshed(folder)
+    assert told[-1] == (1, 1) and len(rows) == 4 and new.name in {row.name for row in rows}
+    stale = folder / rows[0].name
+    os.utime(stale, ns=(1, 1))
+    assert refreshed(folder)[1][-1] == (1, 1)
+    stale.write_bytes(b'cut')
+    rows, told = refreshed(folder)
+    assert told[-1] == (1, 1) and rows[0].verdict == 'unreadable'
+    assert refreshed(folder)[1][-1] == (0, 0)
+
+
+def test_rows_are_filtered_and_sorted(folder):
+    """By instruction in any case of letters, outcome and verdict; equal ones by name."""
+    by = {row.frames: row.name for row in refreshed(folder)[0]}
+    assert names(folder, instruction='BLUE') == [by[5]]
+    assert set(names(folder, outcome='success')) == {by[20], by[10], by[5]}
+    assert names(folder, verdict='unfinished', instruction='cone') == [by[8]]
+    assert names(folder, sort='frames') == [by[count] for count in (0, 5, 8, 10, 20)]
+    assert names(folder, sort='frames', reverse=True)[0] == by[20]
+    assert names(folder, sort='verdict')[:2] == [by[0], by[8]]
+    assert names(folder) == sorted(by.values())
+    assert all(len(names(folder, sort=sort)) == 5 for sort in SORTS)
+
+
+def test_pages_join_without_a_gap(tmp_path):
+    """More rows than a page holds, all equal in what they are sorted by: each comes once."""
+    source = drive(tmp_path, 'ww')
+    with EpisodeIndex(tmp_path) as index:
+        index.refresh()
+        row, state = next(index.rows()), [1, 1]
+        with index_table.transaction(index._db):
+            for number in range(2 * PAGE):
+                copy = take_row.TakeRow(**vars(row) | {'name': f'{number:05}.h5'})
+                index._keep('main', state, copy, b'', b'')
+        for reverse in (False, True):
+            found = [row.name for row in index.rows(sort='frames', reverse=reverse)]
+            assert found == sorted(found, reverse=reverse)
+            assert len(set(found)) == len(found) == 2 * PAGE + 1
+    assert source.exists()
+
+
+def test_traces_come_back_as_they_were(tmp_path):
+    """What the coach compares: the commands to a thousandth, and the first picture."""
+    path = drive(tmp_path, ' wqaawwd')
+    with EpisodeIndex(tmp_path) as index:
+        index.refresh()
+        ((name, signature, view),) = index.traces()
+        (row,) = index.rows()
+    assert name == path.name and signature.shape == (7, 3) and view.shape == (144,)
+    np.testing.assert_allclose(signature[:3, 1], [0, 1.15, 1.15], atol=2e-3)
+    assert (row.forward_s, row.left_s, row.right_s, row.moving_s) == (0.8, 0.6, 0.2, 1.4)
+
+
+@pytest.mark.parametrize('spoil', ['text', 'empty', 'holes', 'other layout'])
+def test_a_spoilt_index_is_made_anew(folder, spoil):
+    """Not a database, an empty file, lost pages, another version: as if there had been none."""
+    before = refreshed(folder)[0]
+    file = folder / index_table.FILE_NAME
+    if spoil == 'other layout':
+        with sqlite3.connect(file) as db:
+            db.execute('DROP TABLE takes')
+            db.execute('CREATE TABLE takes (name TEXT)')
+            db.execute('PRAGMA user_version = 1')
+        db.close()
+    elif spoil == 'holes':
+        whole = bytearray(file.read_bytes())
+        whole[4096:] = b'\x5a' * (len(whole) - 4096)
+        file.write_bytes(whole)
+    else:
+        file.write_bytes(b'' if spoil == 'empty' else b'no database ' * 1000)
+    rows, told = refreshed(folder)
+    assert rows == before and told[-1] == (5, 5)
+    assert refreshed(folder)[1][-1] == (1, 1), 'and it is kept again'
+
+
+def test_an_index_thrown_away_under_us_is_no_harm(folder):
+    """Another process found it broken and began anew: both go on."""
+    with EpisodeIndex(folder) as index:
+        index.refresh()
+        (folder / index_table.FILE_NAME).unlink()
+        take(folder, frames=3)
+        index.refresh()
+        assert len(list(index.rows())) == 6
+    assert len(refreshed(folder)[0]) == 6
+
+
+def test_a_folder_that_cannot_keep_it_uses_the_cache(folder, cache):
+    """Said once, when it is made there; without a cache it is kept in memory."""
+    (folder / index_table.FILE_NAME).mkdir()  # stops root as well as others
+    with EpisodeIndex(folder) as index:
+        index.refresh()
+        assert str(folder) in index.note and str(cache) in index.note
+        assert len(list(index.rows())) == 5
+    with EpisodeIndex(folder) as index:
+        assert index.note == ''
+    assert refreshed(folder)[1][-1] == (1, 1)
+
+    for kept in (cache / 'mobile_vla').iterdir():
+        kept.unlink()
+        kept.mkdir()
+    with EpisodeIndex(folder) as index:
+        index.refresh()
+        assert 'memory' in index.note and len(list(index.rows())) == 5
+
+
+def test_a_file_is_a_set_of_its_own(folder):
+    """One file, whole or unfinished: its row, and nothing is written beside it."""
+    before = sorted(folder.iterdir())
+    for path in before:
+        (row,), _ = refreshed(path)
+        assert row.name == path.name
+    assert sorted(folder.iterdir()) == before
+    with pytest.raises(UserError, match='nowhere'):
+        EpisodeIndex(folder / 'nowhere')
+
+
+def _refresh_and_count(folder, barrier, results):
+    barrier.wait()
+    with EpisodeIndex(folder) as index:
+        index.refresh()
+        results.put(len(list(index.rows())))
+
+
+def test_two_processes_index_one_folder_at_once(tmp_path):
+    """Both get every row, none an error, and the table is whole afterwards."""
+    multiply(drive(tmp_path, 'wwad'), tmp_path, 60)
+    context = multiprocessing.get_context('spawn')
+    barrier, results = context.Barrier(2), context.Queue()
+    processes = [
+        context.Process(target=_refresh_and_count, args=(tmp_path, barrier, results))
+        for _ in range(2)
+    ]
+    for process in processes:
+        process.start()
+    assert [results.get(timeout=120) for _ in processes] == [61, 61]
+    for process in processes:
+        process.join(60)
+        assert process.exitcode == 0
+    rows, told = refreshed(tmp_path)
+    assert len(rows) == 61 and told[-1] == (0, 0)
+    assert [path.name for path in tmp_path.glob('.*')] == [index_table.FILE_NAME]
+
+
+def test_a_reader_in_mid_stream_keeps_nobody_waiting(tmp_path):
+    """A listing that is piped into a pager holds no lock: the recorder still counts its takes."""
+    multiply(drive(tmp_path, 'w'), tmp_path, 3)
+    with EpisodeIndex(tmp_path) as reading, EpisodeIndex(tmp_path) as writing:
+        reading.refresh()
+        rows = reading.rows()
+        next(rows)
+        take(tmp_path, frames=2)
+        writing.refresh()
+        assert sum(writing.count_by_instruction().values()) == 5
+        assert len(list(rows)) == 3

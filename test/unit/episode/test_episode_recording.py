@@ -1,0 +1,164 @@
+"""The queue and the thread of a take: nothing waits, nothing is lost unseen."""
+
+import errno
+import threading
+import time
+
+import numpy as np
+import pytest
+
+from episode_takes import CREATED_NS, encoded
+from mobile_vla_ros.episode.quality.judge import judge
+from mobile_vla_ros.episode.storage.reader import Episode
+from mobile_vla_ros.episode.storage.recording import Recording
+from mobile_vla_ros.episode.storage.schema import EpisodeInfo
+from mobile_vla_ros.episode.storage.writer import EpisodeWriter
+from mobile_vla_ros.errors import UserError
+from mobile_vla_ros.types import NANOSECONDS, Command
+
+
+@pytest.fixture
+def recording(tmp_path):
+    """A take with a queue of four frames."""
+    writer = EpisodeWriter(tmp_path, EpisodeInfo('go'), CREATED_NS)
+    return Recording(writer, queue_frames=4, steady_ns=time.monotonic_ns)
+
+
+def finish(take: Recording):
+    """Close the take and wait for its word."""
+    done = threading.Event()
+    take.finish('success', done.set)
+    assert done.wait(10) and take.join(10)
+
+
+def test_all_that_was_handed_over_is_written_before_the_end(recording):
+    """Frames, commands and events that still wait when the take is ended are in the file."""
+    for index in range(4):
+        assert recording.frame(lambda index=index: encoded(index), index, index)
+    recording.command(Command(np.ones(6), 1, 2, 'policy'))
+    recording.event('stop', 9)
+    finish(recording)
+    with Episode.open(recording.path) as episode:
+        assert [episode.frame(i).image[0, 0, 0] for i in range(4)] == [0, 1, 2, 3]
+        assert (len(episode.commands), episode.commands.source[0]) == (1, 2)
+        assert [event.name for event in episode.events] == ['stop']
+
+
+def test_full_queue_drops_whole_frames_at_once(recording):
+    """While the writer is stuck, a frame too many is refused without waiting, and counted."""
+    stuck = threading.Event()
+
+    def encode():
+        assert stuck.wait(10)
+        return encoded(1)
+
+    kept = [recording.frame(encode, 10 + i, 10 + i) for i in range(7)]
+    assert kept == [True] * 4 + [False] * 3
+    assert (recording.drops, recording.queued) == (3, 4)
+    stuck.set()
+    finish(recording)
+    with Episode.open(recording.path) as episode:
+        assert len(episode) == 4 and episode.health['drops'] == 3
+        (event,) = episode.events
+        assert (event.name, event.time_ns) == ('drop', 14)
+        assert event.text.startswith('3 frames')
+        assert judge(episode) == episode.health
+
+
+def test_frame_that_cannot_be_encoded_is_a_counted_drop(recording):
+    """The sentence of the failure is in the problem and in the episode; the take goes on."""
+
+    def fail():
+        raise UserError('a camera image has an unknown encoding')
+
+    recording.frame(fail, 1, 1)
+    recording.frame(lambda: encoded(2), 2, 2)
+    finish(recording)
+    assert 'unknown encoding' in recording.problem and recording.drops == 1
+    with Episode.open(recording.path) as episode:
+        assert len(episode) == 1 and 'unknown encoding' in episode.events[0].text
+
+
+def test_disk_that_fails_ends_the_take_with_a_sentence(tmp_path):
+    """A write that fails: the error says what and where; what was flushed stays readable."""
+    writer = EpisodeWriter(tmp_path, EpisodeInfo('go'), CREATED_NS)
+    writer.add_frame(encoded(7), 1, 1)
+    writer.flush()
+
+    def full():
+        raise OSError(errno.ENOSPC, 'No space left on device')
+
+    writer.flush = full
+    take = Recording(writer, queue_frames=4, steady_ns=time.monotonic_ns)
+    assert take.join(10)
+    assert 'No space left on device' in take.error and str(take.part_path) in take.error
+    assert not take.frame(lambda: encoded(1), 2, 2)
+    finish(take)
+    assert take.path is None
+    with Episode.open(take.part_path) as episode:
+        assert episode.frame(0).image[0, 0, 0] == 7 and not episode.complete
+
+
+def test_frames_lost_on_the_way_are_counted_in_the_take(recording):
+    """What the middleware lost is a drop of the take; runs of one reason share an event."""
+    for number in range(5):
+        recording.lost(2, 10 + number, 'lost by the middleware')
+    recording.frame(lambda: encoded(1), 20, 20)
+    recording.lost(1, 30, 'lost by the middleware')
+    recording.lost(1, 30 + 2 * NANOSECONDS, 'lost by the middleware')
+    recording.lost(1, 31 + 2 * NANOSECONDS, 'another reason')
+    assert (recording.drops, recording.ended) == (13, False)
+    finish(recording)
+    assert recording.ended and recording.bytes_written == len(encoded(1))
+    with Episode.open(recording.path) as episode:
+        assert [(event.time_ns, event.text) for event in episode.events] == [
+            (10, '10 frames: lost by the middleware'),
+            (30, '1 frames: lost by the middleware'),
+            (30 + 2 * NANOSECONDS, '1 frames: lost by the middleware'),
+            (31 + 2 * NANOSECONDS, '1 frames: another reason'),
+        ]
+        assert episode.health['drops'] == 13 and judge(episode) == episode.health
+
+
+def test_frames_that_fail_after_the_end_was_asked_for_are_counted(recording):
+    """A frame that waits as the take is ended, and cannot be encoded, is told of as well."""
+    asked = threading.Event()
+
+    def fail():
+        assert asked.wait(10)
+        raise UserError('a camera image has an unknown encoding')
+
+    for number in range(2):
+        recording.frame(fail, number, number)
+    done = threading.Event()
+    recording.finish('success', done.set)
+    asked.set()
+    assert done.wait(10)
+    with Episode.open(recording.path) as episode:
+        assert [event.text.split(':')[0] for event in episode.events] == ['2 frames']
+        assert episode.health['drops'] == 2
+
+
+def test_take_ends_of_itself_below_the_floor(tmp_path):
+    """Nobody asked for the end: it is told, nothing more is taken, and a stop changes nothing."""
+    writer = EpisodeWriter(tmp_path, EpisodeInfo('go'), CREATED_NS, flush_period_s=0.05)
+    take = Recording(writer, queue_frames=4, steady_ns=time.monotonic_ns, floor_bytes=2**62)
+    take.frame(lambda: encoded(3), 7, 7)
+    assert take.join(10) and take.ended and take.error is None
+    assert 'under the floor' in take.problem and take.health['frames'] == take.frames == 1
+    assert not take.frame(lambda: encoded(4), 8, 8)
+    path = take.path
+    finish(take)
+    take.discard()
+    assert take.path == path
+    with Episode.open(path) as episode:
+        assert (episode.outcome, episode.complete) == ('unknown', True)
+        assert [event.name for event in episode.events] == ['problem', 'stop']
+
+
+def test_discard_ends_the_thread_and_leaves_nothing(recording, tmp_path):
+    """Whatever still waits is thrown away with the file."""
+    recording.frame(lambda: encoded(1), 1, 1)
+    recording.discard()
+    assert recording.join(10)
+    assert list(tmp_path.iterdir()) == []

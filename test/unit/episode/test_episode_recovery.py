@@ -1,0 +1,306 @@
+"""What becomes of takes whose writer died, and of files that were cut or torn."""
+
+import hashlib
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from episode_processes import __file__ as PROCESSES
+from episode_processes import noise
+from episode_takes import CREATED_NS, encoded, take, write_take
+from mobile_vla_ros.episode.quality.judge import judge
+from mobile_vla_ros.episode.storage.hdf5_view import HEAP, heap_objects, lookup3
+from mobile_vla_ros.episode.storage.reader import Episode, find_episodes
+from mobile_vla_ros.episode.storage.recovery import abandoned, is_damaged, is_written, recover
+from mobile_vla_ros.episode.storage.salvage import looks_whole
+from mobile_vla_ros.episode.storage.schema import EpisodeInfo
+from mobile_vla_ros.episode.storage.writer import EpisodeWriter
+from mobile_vla_ros.errors import UserError
+from mobile_vla_ros.types import Command
+
+NOW_NS = 1_900_000_000_000_000_000
+KILLS = 10
+
+
+def part(folder: Path, frames: int = 20) -> Path:
+    """Leave a take as a dead process does: flushed, never closed, nobody's."""
+    writer = EpisodeWriter(folder, EpisodeInfo('go to the red box', operator='ada'), CREATED_NS)
+    writer.add_event('start', 1)
+    write_take(writer, frames)
+    return orphan(writer)
+
+
+def orphan(writer: EpisodeWriter) -> Path:
+    """Leave the file of a writer as its death would."""
+    writer.flush()
+    content = writer.part_path.read_bytes()
+    writer.discard()
+    writer.part_path.write_bytes(content)
+    return writer.part_path
+
+
+def big_take(writer: EpisodeWriter, frames: int) -> list[bytes]:
+    """Write images that fill pages, and a command each, flushed every 5; return the images."""
+    images = [noise(number, (80, 60)) for number in range(frames)]
+    for number, image in enumerate(images, 1):
+        writer.add_frame(image, number, number)
+        writer.add_command(Command(np.ones(6), number, number))
+        if number % 5 == 0:
+            writer.flush()
+    return images
+
+
+def numbers(path: Path) -> list[int]:
+    """Return the number in the pixels of every frame of an episode."""
+    with Episode.open(path) as episode:
+        return [int(episode.frame(index).image[0, 0, 0]) for index in range(len(episode))]
+
+
+def digest(path: Path) -> str:
+    """Return a hash of a file."""
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def test_kill_at_random_moments_costs_less_than_a_second(tmp_path):
+    """SIGKILL in mid-take, ten times: what was handed over a second before is in the file."""
+    moments = random.Random(4)
+    folders = [tmp_path / str(number) for number in range(KILLS)]
+    processes = [
+        subprocess.Popen(
+            [sys.executable, PROCESSES, 'record', str(folder)],
+            stdout=subprocess.PIPE,
+            text=True,
+            env={**os.environ, 'PYTHONPATH': str(Path(PROCESSES).parents[1])},
+        )
+        for folder in folders
+    ]
+    killed_ns = []
+    for process in processes:
+        assert process.stdout.readline().startswith('recording'), process.wait()
+    for process in processes:
+        time.sleep(moments.uniform(0.05, 0.5))
+        killed_ns.append(time.monotonic_ns())
+        process.kill()
+        assert process.wait() == -signal.SIGKILL
+        process.stdout.close()
+    for folder, death_ns in zip(folders, killed_ns, strict=True):
+        handed = [
+            [int(word) for word in line.split()]
+            for line in (folder / 'handed_over.log').read_text().splitlines()
+        ]
+        due = sum(time_ns < death_ns - 10**9 for _, time_ns in handed)
+        (earlier,) = find_episodes(folder)
+        before = digest(earlier)
+        (left,) = abandoned(folder)
+        with Episode.open(left) as episode:
+            assert due <= len(episode) <= len(handed)
+        result = recover(left, now_ns=NOW_NS)
+        assert result.path == left.with_suffix('') and result.frames >= due
+        assert numbers(result.path) == [n % 256 for n in range(result.frames)]
+        with Episode.open(result.path) as episode:
+            assert episode.complete and episode.recovered and episode.health == judge(episode)
+            assert [event.name for event in episode.events] == ['recovered']
+            assert len(episode.commands) == result.commands >= due
+        assert left.exists() != result.clean
+        assert digest(earlier) == before and abandoned(folder) == []
+
+
+def test_part_becomes_a_whole_episode_with_all_it_knew(tmp_path):
+    """Rows, times, attributes and earlier events stay; the .part goes, an event tells of it."""
+    left = part(tmp_path)
+    with Episode.open(left) as episode:
+        stamps, twists = episode.frame_stamp_ns, episode.commands.twist
+    result = recover(left, now_ns=NOW_NS)
+    assert (result.frames, result.commands, result.events) == (20, 40, 1)
+    assert result.clean and not any(result.lost.values())
+    assert result.sentence == f'{left.name}: 20 frames, 40 commands, 1 event recovered'
+    assert list(tmp_path.iterdir()) == [result.path]
+    with Episode.open(result.path) as episode:
+        assert (episode.frame_stamp_ns == stamps).all()
+        assert (episode.commands.twist == twists).all() and set(episode.commands.source) == {1}
+        assert episode.attributes['operator'] == 'ada'
+        assert episode.attributes['created_utc'] == '2027-01-15T08:00:00Z'
+        assert f'{episode.episode_id}.h5' == result.path.name
+        assert [event.name for event in episode.events] == ['start', 'recovered']
+        assert result.sentence in episode.events[1].text
+        assert '2030-03-17T17:46:40Z' in episode.events[1].text
+        assert episode.health['verdict'] == 'good'
+
+
+def test_take_that_is_being_written_is_left_alone(tmp_path):
+    """A living writer's .part is no abandoned one; a recovery of it is refused, and harmless."""
+    writer = EpisodeWriter(tmp_path, EpisodeInfo('go'), CREATED_NS)
+    write_take(writer, 3)
+    writer.flush()
+    assert is_written(writer.part_path) and abandoned(tmp_path) == []
+    with pytest.raises(UserError, match='is being written'):
+        recover(writer.part_path, now_ns=NOW_NS)
+    path = writer.close()
+    assert numbers(path) == [0, 1, 2] and not is_written(path)
+    with pytest.raises(UserError, match='cannot be opened'):
+        is_written(writer.part_path)
+
+
+def test_cut_at_any_byte_keeps_what_was_before_and_never_hangs(tmp_path):
+    """Of a file cut short, the frames before the cut come back; the file stays as it is."""
+    writer = EpisodeWriter(tmp_path / 'whole', EpisodeInfo('go'), CREATED_NS)
+    images = big_take(writer, 70)
+    whole = writer.close()
+    content = whole.read_bytes()
+    size = len(content)
+    offsets = {
+        *range(0, 1024, 128),
+        *range(1024, size, size // 40),
+        *range(size - 1000, size, 100),
+        size - 1,
+    }
+    cut, kept = tmp_path / whole.name, []
+    for offset in sorted(offsets):
+        cut.write_bytes(content[:offset])
+        try:
+            result = recover(cut, now_ns=NOW_NS)
+        except UserError as error:
+            assert whole.name in str(error)
+            assert not kept, f'nothing at {offset}, and something before'
+            assert not is_damaged(whole) and is_damaged(cut)
+        else:
+            assert result.path.name == f'{whole.stem}_recovered.h5' and is_damaged(cut) is False
+            with Episode.open(result.path) as episode:
+                assert episode.health == judge(episode) and episode.instruction == 'go'
+                assert [episode.encoded(row) for row in range(len(episode))] == images[
+                    : result.frames
+                ]
+            if offset > size * 3 // 4:
+                assert result.frames + result.lost['frames'] == 70
+                assert result.commands + result.lost['commands'] == 70
+            kept.append(result.frames)
+            result.path.unlink()
+        assert cut.read_bytes() == content[:offset]
+        assert [path.name for path in tmp_path.iterdir() if path.is_file()] == [cut.name]
+    assert kept == sorted(kept) and kept[-1] == 70 and len(set(kept)) > 20
+
+
+def test_zeros_where_blocks_never_came_cost_only_their_rows(tmp_path):
+    """A page of zeros, as a power cut leaves it: those frames are lost, the others come back."""
+    writer = EpisodeWriter(tmp_path, EpisodeInfo('go'), CREATED_NS)
+    images = big_take(writer, 40)
+    left = orphan(writer)
+    content = bytearray(left.read_bytes())
+    at = len(content) // 2 // 4096 * 4096
+    content[at : at + 8192] = bytes(8192)
+    left.write_bytes(content)
+    result = recover(left, now_ns=NOW_NS)
+    assert result.lost == {'frames': 40 - result.frames, 'commands': 0, 'events': 0}
+    assert 30 <= result.frames <= 39  # small images share a heap of up to 64 kB
+    assert not result.clean and left.exists() and abandoned(tmp_path) == []
+    with Episode.open(result.path) as episode:
+        found = [episode.encoded(row) for row in range(len(episode))]
+    assert found == [image for image in images if image in found]
+    assert f'lost: {result.lost["frames"]} frame' in result.sentence
+
+
+def test_heap_whose_tail_is_zero_does_not_hang(tmp_path):
+    """HDF5 reads such a heap for ever; opened by ours, the take is there in a moment."""
+    left = part(tmp_path)
+    content = bytearray(left.read_bytes())
+    at = content.find(HEAP)  # that of the attributes
+    *_, (_, (start, length)) = heap_objects(
+        lambda at, count: content[at : at + count], at, at + 4096
+    )
+    free = start + (length + 7) // 8 * 8
+    assert any(content[free : at + 4096])
+    content[free : at + 4096] = bytes(at + 4096 - free)
+    left.write_bytes(content)
+    code = (
+        f'from mobile_vla_ros.episode.storage.reader import Episode\n'
+        f'print(len(Episode.open({str(left)!r})))'
+    )
+    done = subprocess.run(
+        [sys.executable, '-c', code], capture_output=True, text=True, timeout=120, check=False
+    )
+    assert done.stdout == '20\n', done.stderr
+    assert recover(left, now_ns=NOW_NS).frames == 20
+
+
+def test_recovering_twice_changes_nothing(tmp_path):
+    """The second time says so, whether the original was kept or is gone."""
+    cut = take(tmp_path)
+    cut.write_bytes(cut.read_bytes()[:-9000])
+    first = recover(cut, now_ns=NOW_NS)
+    hashes = {path: digest(path) for path in tmp_path.iterdir()}
+    second = recover(cut, now_ns=NOW_NS + 10**12)
+    assert (second.path, second.frames, second.lost) == (first.path, first.frames, first.lost)
+    assert 'was recovered before' in second.sentence
+    whole = recover(first.path, now_ns=NOW_NS)
+    assert whole.path == first.path and 'is whole' in whole.sentence
+    assert {path: digest(path) for path in tmp_path.iterdir()} == hashes
+
+
+def test_recovery_that_was_killed_is_taken_up_again(tmp_path):
+    """Before its end it leaves a hidden file, after it a .part beside the whole: both go."""
+    left = part(tmp_path)
+    content = left.read_bytes()
+    hidden = tmp_path / f'.{left.name.split(".")[0]}.new'
+    hidden.write_bytes(b'half')
+    result = recover(left, now_ns=NOW_NS)
+    assert list(tmp_path.iterdir()) == [result.path]
+    left.write_bytes(content)
+    assert abandoned(tmp_path) == []
+    again = recover(left, now_ns=NOW_NS)
+    assert again.path == result.path and again.clean
+    assert list(tmp_path.iterdir()) == [result.path]
+
+
+def test_name_that_is_taken_by_another_file_is_not_overwritten(tmp_path):
+    """Where <id>.h5 is somebody else's, the episode is called <id>_recovered.h5."""
+    left = part(tmp_path)
+    other = left.with_suffix('')
+    other.write_text('precious')
+    result = recover(left, now_ns=NOW_NS)
+    assert result.path.name.endswith('_recovered.h5') and result.frames == 20
+    assert other.read_text() == 'precious' and not left.exists()
+
+
+def test_take_without_a_row_becomes_an_empty_one(tmp_path):
+    """A writer that died before its first flush left nothing to lose: a whole, bad take."""
+    result = recover(part(tmp_path, 0), now_ns=NOW_NS)
+    assert result.clean and result.frames == 0
+    with Episode.open(result.path) as episode:
+        assert episode.complete and episode.health['verdict'] == 'bad'
+
+
+def test_what_is_no_episode_is_a_sentence(tmp_path):
+    """Text, nothing, a foreign file, a missing one: named, and nothing is written."""
+    for name, content in (('text.h5', b'no HDF5' * 100), ('empty.h5.part', b'')):
+        (tmp_path / name).write_bytes(content)
+        with pytest.raises(UserError, match=f'{name} cannot be recovered'):
+            recover(tmp_path / name, now_ns=NOW_NS)
+    with pytest.raises(UserError, match='cannot be opened'):
+        recover(tmp_path / 'missing.h5', now_ns=NOW_NS)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ['empty.h5.part', 'text.h5']
+
+
+def test_images_that_are_not_all_there_are_told_apart():
+    """A JPEG padded by its camera is whole; one whose end was never written is not."""
+    jpeg, png = encoded(5, 'JPEG'), encoded(5)
+    assert looks_whole(jpeg) and looks_whole(png) and looks_whole(jpeg + bytes(300))
+    assert not looks_whole(jpeg[:-200] + bytes(200))
+    assert not looks_whole(png[:-20] + bytes(20))
+    holed = noise(0)[:5000] + bytes(4096) + noise(0)[9096:]
+    assert looks_whole(noise(0)) and not looks_whole(holed)
+    black = encoded(0, size=(2000, 1400))
+    assert looks_whole(black) and not looks_whole(black[:100] + bytes(5000) + black[100:])
+    assert not looks_whole(b'') and not looks_whole(bytes(500)) and not looks_whole(b'no image')
+
+
+def test_checksum_is_that_of_its_author():
+    """The values that Bob Jenkins gives in lookup3.c."""
+    assert lookup3(b'') == 0xDEADBEEF
+    assert lookup3(b'Four score and seven years ago') == 0x17770551

@@ -1,0 +1,227 @@
+"""What a writer leaves on the disk, whatever ends it."""
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+
+import episode_takes
+from episode_takes import CREATED_NS, encoded, take, write_take
+from mobile_vla_ros.episode.quality.judge import judge
+from mobile_vla_ros.episode.storage import schema
+from mobile_vla_ros.episode.storage.reader import Episode, find_episodes
+from mobile_vla_ros.episode.storage.schema import EpisodeInfo
+from mobile_vla_ros.episode.storage.writer import EpisodeWriter
+from mobile_vla_ros.errors import UserError
+
+
+def test_take_reads_back_as_it_was_written(tmp_path):
+    """Every frame, command, event and attribute comes back with both of its times."""
+    info = EpisodeInfo(
+        'fahr zur größten Kiste',
+        operator='ada',
+        robot='mini',
+        image_topic='/cam',
+        command_topic='/cmd_vel',
+        ros_version='jazzy',
+    )
+    writer = EpisodeWriter(tmp_path, info, CREATED_NS)
+    writer.add_event('start', 11, 'because')
+    write_take(writer, 10)
+    writer.set_late(command_type='geometry_msgs/msg/Twist', frame_id='camera')
+    path = writer.close('failure')
+
+    with Episode.open(path) as episode:
+        assert (len(episode), len(episode.commands)) == (10, 20)
+        frame = episode.frame(3)
+        assert frame.image.shape == (12, 16, 3)
+        assert frame.image[0, 0].tolist() == [3, 0, 250]
+        assert frame.received_ns - frame.stamp_ns == 5_000_000
+        assert episode.encoded(3) == encoded(3)
+        assert np.allclose(episode.commands.twist[7], [0.03, 1, 0, 0, 0, -0.03])
+        assert np.array_equal(episode.commands.received_ns, episode.commands.stamp_ns)
+        assert set(episode.commands.source) == {1}
+        assert [(e.name, e.time_ns, e.text) for e in episode.events] == [('start', 11, 'because')]
+        assert episode.instruction == 'fahr zur größten Kiste'
+        assert (episode.outcome, episode.complete) == ('failure', True)
+        assert episode.attributes['command_type'] == 'geometry_msgs/msg/Twist'
+        assert episode.attributes['frame_id'] == 'camera'
+        assert episode.attributes['operator'] == 'ada'
+        assert episode.attributes['created_utc'] == '2027-01-15T08:00:00Z'
+        assert episode.health == judge(episode)
+
+
+def test_finished_take_needs_no_special_reader(tmp_path):
+    """Plain h5py opens a finished take, and finds the paths and types of DESIGN section 2."""
+    with h5py.File(take(tmp_path), 'r') as file:
+        assert file.attrs['format'] == 'mobile_vla_episode'
+        assert file['frames/data'].dtype.metadata['vlen'] == np.uint8
+        assert file['frames/stamp_ns'].dtype == file['commands/received_ns'].dtype == np.int64
+        assert file['commands/twist'].shape == (40, 6)
+        assert file['commands/twist'].dtype == np.float64
+        assert file['commands/source'].dtype == np.uint8
+
+
+def test_name_tells_time_and_never_collides(tmp_path):
+    """Takes of one second get names of their own, sorted by time, and leave nothing else."""
+    paths = [take(tmp_path, frames=2) for _ in range(5)]
+    assert len(set(paths)) == 5
+    assert all(path.name.startswith('20270115T080000Z_') for path in paths)
+    assert find_episodes(tmp_path) == sorted(paths) == sorted(tmp_path.iterdir())
+
+
+def test_existing_file_is_not_overwritten(tmp_path):
+    """A file of the final name stays as it is; the take stays whole beside it."""
+    writer = EpisodeWriter(tmp_path, EpisodeInfo('go'), CREATED_NS)
+    write_take(writer, 3)
+    writer.final_path.write_text('precious')
+    with pytest.raises(UserError, match='already exists'):
+        writer.close()
+    assert writer.final_path.read_text() == 'precious'
+    with Episode.open(writer.part_path) as episode:
+        assert len(episode) == 3 and episode.complete
+
+
+def test_discard_leaves_nothing(tmp_path):
+    """A discarded take is gone, and no other take with it."""
+    kept = take(tmp_path)
+    writer = EpisodeWriter(tmp_path, EpisodeInfo('go'), CREATED_NS)
+    write_take(writer, 3)
+    writer.discard()
+    assert list(tmp_path.iterdir()) == [kept]
+
+
+def test_folder_that_cannot_be_written_is_a_sentence(tmp_path):
+    """A data folder below a file is refused with the folder's name."""
+    (tmp_path / 'file').write_text('')
+    with pytest.raises(UserError, match=r'cannot write episodes to .*file/takes'):
+        EpisodeWriter(tmp_path / 'file' / 'takes', EpisodeInfo('go'), CREATED_NS)
+
+
+def test_empty_instruction_is_a_sentence():
+    """A take with nothing to learn from its words is refused."""
+    with pytest.raises(UserError, match='instruction is empty'):
+        EpisodeInfo('  ')
+
+
+def test_flush_follows_the_callers_time(tmp_path):
+    """Rows become readable once the flush period has passed, not at every row."""
+    writer = EpisodeWriter(tmp_path, EpisodeInfo('go'), CREATED_NS, flush_period_s=0.5)
+    assert writer.flush_if_due(0)
+    write_take(writer, 3)
+    assert not writer.flush_if_due(499_999_999)
+    with Episode.open(writer.part_path) as episode:
+        assert len(episode) == 0
+    assert writer.flush_if_due(500_000_000)
+    with Episode.open(writer.part_path) as episode:
+        assert (len(episode), len(episode.commands), episode.complete) == (3, 6, False)
+    writer.close()
+
+
+def test_long_event_is_cut_at_a_character(tmp_path):
+    """A text longer than its room loses its end and stays UTF-8."""
+    writer = EpisodeWriter(tmp_path, EpisodeInfo('go'), CREATED_NS)
+    writer.add_event('problem', 1, 'ß' * 500)
+    with Episode.open(writer.close()) as episode:
+        assert episode.events[0].text == 'ß' * (schema.EVENT_TEXT_BYTES // 2)
+
+
+def test_images_of_equal_length_stay_apart(tmp_path):
+    """A flush of images that have one length, or one image alone, writes each as it is."""
+    writer = EpisodeWriter(tmp_path, EpisodeInfo('go', origin='a bag'), CREATED_NS)
+    images = [bytes([number] * 50) for number in range(5)]
+    for image in images:
+        writer.add_frame(image, 1, 1)
+    writer.flush()
+    writer.add_frame(b'single', 1, 1)
+    with Episode.open(writer.close()) as episode:
+        assert [episode.encoded(row) for row in range(6)] == [*images, b'single']
+        assert episode.origin == 'a bag' and not episode.recovered
+
+
+def test_hidden_take_has_no_name_until_it_is_whole(tmp_path):
+    """A take that is made from another file leaves no .part, whenever it is cut short."""
+    writer = EpisodeWriter(tmp_path, EpisodeInfo('go'), CREATED_NS, episode_id='a', hidden=True)
+    write_take(writer, 3)
+    writer.flush()
+    assert list(tmp_path.iterdir()) == [tmp_path / '.a.new']
+    assert writer.close() == tmp_path / 'a.h5'
+    assert list(tmp_path.iterdir()) == [tmp_path / 'a.h5']
+
+
+def _writing_process(folder: Path, frames: int, *prefix: str) -> subprocess.Popen:
+    return subprocess.Popen(
+        [*prefix, sys.executable, episode_takes.__file__, str(folder), str(frames)],
+        stdout=subprocess.PIPE,
+        text=True,
+        env={**os.environ, 'PYTHONPATH': str(Path(episode_takes.__file__).parents[2])},
+    )
+
+
+def _check_after_kill(folder: Path, said: list[list[str]]):
+    """Hold the files of a killed writer against what it said before it died."""
+    closed = [name for word, name in said if word == 'closed']
+    for name in closed:
+        with Episode.open(folder / f'{name}.h5') as episode:
+            assert episode.complete and episode.outcome == 'success'
+            assert len(episode) == 14
+            assert [episode.frame(i).image[0, 0, 0] for i in range(14)] == list(range(14))
+    for path in folder.glob('*.h5*'):
+        name = path.name.split('.')[0]
+        with Episode.open(path) as episode:  # every file that has a name opens
+            after = said[said.index(['open', name]) + 1 :] if ['open', name] in said else []
+            flushed = max([int(number) for word, number in after if word == 'flushed'] + [0])
+            # The last flush may be under way: one row of the flush before may be lost with it.
+            assert len(episode) >= flushed - 1
+            assert len(episode.commands) >= 2 * flushed
+            if len(episode):
+                last = len(episode) - 1
+                assert episode.frame(last).image[0, 0, 0] == last
+    opened = [name for word, name in said if word == 'open']
+    assert all(any(folder.glob(f'{name}.h5*')) for name in opened)
+
+
+def test_kill_at_a_random_moment_leaves_every_take_whole_or_readable(tmp_path):
+    """SIGKILL as takes are written and closed: finished ones whole, the last one readable."""
+    for round_ in range(5):
+        folder = tmp_path / str(round_)
+        process = _writing_process(folder, 14)
+        said = [process.stdout.readline().split() for _ in range(9 + 3 * round_)]
+        process.kill()
+        said += [line.split() for line in process.stdout.read().splitlines()]
+        assert process.wait() == -signal.SIGKILL
+        _check_after_kill(folder, [words for words in said if len(words) == 2])
+
+
+@pytest.mark.skipif(not shutil.which('strace'), reason='needs strace')
+@pytest.mark.parametrize('step', range(4))
+def test_kill_at_every_write_leaves_every_take_whole_or_readable(tmp_path, step):
+    """The process is killed at its n-th write to the file, for every n of a whole take."""
+    for number in range(1 + step, 400, 4):
+        folder = tmp_path / str(number)
+        process = _writing_process(
+            folder,
+            14,
+            'strace',
+            '-f',
+            '-o',
+            os.devnull,
+            '-e',
+            'trace=pwrite64,ftruncate,rename',
+            '-e',
+            f'inject=pwrite64,ftruncate,rename:signal=KILL:when={number}',
+        )
+        said = []
+        for line in process.stdout:
+            said.append(line.split())
+        process.wait()
+        _check_after_kill(folder, [words for words in said if len(words) == 2])
+        if any(word == 'closed' for word, _ in said):
+            return
+    pytest.fail('the take was never closed')

@@ -1,0 +1,186 @@
+"""The law of pairing and resampling, which training and replay share."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from episode_takes import CREATED_NS, PERIOD_NS, START_NS, encoded, take
+from mobile_vla_ros.episode.storage.reader import Episode
+from mobile_vla_ros.episode.storage.schema import EpisodeInfo
+from mobile_vla_ros.episode.storage.writer import EpisodeWriter
+from mobile_vla_ros.episode.timing.timeline import (
+    CommandLog,
+    actions_ahead,
+    frame_times,
+    grid_frames,
+    segments,
+)
+from mobile_vla_ros.errors import UserError
+from mobile_vla_ros.types import Command
+
+S = 1_000_000_000
+
+times = st.lists(st.integers(0, 20 * S), min_size=1, max_size=60).map(
+    lambda values: np.array(sorted(values), dtype=np.int64)
+)
+rates = st.sampled_from([1.0, 3.3, 10.0, 30.0])
+
+
+@given(frames=times, commands=times, max_age_s=st.sampled_from([0.0, 0.1, 0.5, 5.0]))
+def test_action_is_the_newest_command_that_is_fresh(frames, commands, max_age_s):
+    """Newest command received at or before t if no older than its age allows, else zero."""
+    twist = np.arange(1, len(commands) + 1)[:, None] * np.ones(6)
+    found, valid = CommandLog(commands, twist, max_age_s).at(frames)
+    for row, time in enumerate(frames):
+        heard = [i for i, t in enumerate(commands) if t <= time]
+        fresh = bool(heard) and time - commands[heard[-1]] <= max_age_s * S
+        assert valid[row] == fresh
+        assert np.all(found[row] == (twist[heard[-1]] if fresh else 0))
+
+
+def test_no_command_at_all_is_zero():
+    """A take without commands has zero actions, all of them marked so."""
+    twist, valid = CommandLog(np.zeros(0, np.int64), np.zeros((0, 6))).at(np.arange(3))
+    assert twist.shape == (3, 6) and not twist.any() and not valid.any()
+
+
+@given(frames=times, rate_hz=rates)
+def test_each_frame_of_a_segment_is_the_nearest_to_its_step(frames, rate_hz):
+    """Within half a period, no other frame nearer, none taken twice."""
+    half_ns = S / rate_hz / 2
+    for rows in grid_frames(frames, rate_hz):
+        grid = frames[rows[0]] + np.round(np.arange(len(rows)) * S / rate_hz)
+        apart = np.abs(frames[rows] - grid)
+        assert np.all(apart <= half_ns)
+        assert np.all(apart == np.abs(frames[None, rows[0] :] - grid[:, None]).min(axis=1))
+        assert np.all(np.diff(rows) > 0)
+
+
+@given(frames=times, rate_hz=rates)
+def test_segment_ends_only_at_a_gap(frames, rate_hz):
+    """Where a segment ends, no frame of the take was near the next step of its grid."""
+    for rows in grid_frames(frames, rate_hz):
+        due = frames[rows[0]] + round(len(rows) * S / rate_hz)
+        later = frames[rows[-1] + 1 :]
+        assert not np.any(np.abs(later - due) < S / rate_hz / 2 - 1)
+
+
+@given(frames=times, rate_hz=rates)
+def test_segments_follow_each_other(frames, rate_hz):
+    """Segments are in order and share no frame; the first starts at the first frame."""
+    found = grid_frames(frames, rate_hz)
+    rows = np.concatenate(found)
+    assert rows[0] == 0 and np.all(np.diff(rows) > 0)
+
+
+@given(count=st.integers(2, 40), every=st.integers(1, 6), jitter=st.randoms())
+def test_camera_faster_than_the_policy_gives_one_segment(count, every, jitter):
+    """A steady camera at a multiple of the rate is one segment of every n-th frame."""
+    period_ns = S // 10 // every
+    frames = np.array(
+        [i * period_ns + jitter.randint(0, period_ns // 5) for i in range(1, count * every + 1)]
+    )
+    found = grid_frames(frames, 10.0)
+    assert len(found) == 1
+    assert len(found[0]) in (count, count + 1)
+    assert np.all(np.abs(np.diff(found[0]) - every) <= 1)
+
+
+def test_frame_halfway_between_two_steps_serves_one():
+    """At 7 Hz rounding puts the last frame within half a period of two steps: it serves one."""
+    frames = np.array([0, 142_857_143, 285_714_286, 500_000_000])
+    assert [rows.tolist() for rows in grid_frames(frames, 7.0)] == [[0, 1, 2, 3]]
+
+
+def test_missing_frames_end_a_segment():
+    """Two frames lost at 10 Hz: a window never spans the hole, and the next grid starts anew."""
+    frames = np.delete(np.arange(12) * S // 10, [5, 6])
+    frames[5:] += 30_000_000
+    assert [rows.tolist() for rows in grid_frames(frames, 10)] == [
+        [0, 1, 2, 3, 4],
+        [5, 6, 7, 8, 9],
+    ]
+
+
+def test_clock_set_back_ends_a_segment():
+    """Time that runs backwards is never bridged."""
+    frames = np.concatenate([np.arange(5), np.arange(1, 4)]) * S // 10
+    assert [rows.tolist() for rows in grid_frames(frames, 10)] == [[0, 1, 2, 3, 4], [5, 6, 7]]
+
+
+def test_rate_of_zero_is_a_sentence():
+    """A rate that makes no grid is refused."""
+    with pytest.raises(UserError, match='more than zero'):
+        grid_frames(np.arange(3), 0.0)
+
+
+@pytest.mark.parametrize(
+    ('stamp', 'clock'),
+    [
+        (lambda t: t - 20_000_000, 'stamp'),
+        (lambda t: t - 2 * S, 'received'),
+        (lambda t: t - 600_000_000, 'received'),
+        (lambda t: np.where(t > t[9], t + S, t), 'received'),
+        (lambda t: t * 0, 'received'),
+        (lambda t: np.where(t == t[7], t[3], t), 'received'),
+        (lambda t: -t, 'received'),
+    ],
+)
+def test_camera_clock_is_trusted_only_if_sane(stamp, clock):
+    """Near the receipt and always rising: the stamp; at zero, back, a jump or far: receipt."""
+    received = 100 * S + np.arange(20) * S // 10
+    found, name = frame_times(stamp(received), received)
+    assert name == clock
+    assert np.array_equal(found, stamp(received) if clock == 'stamp' else received)
+
+
+def test_late_delivery_costs_no_stamp():
+    """Frames held up by the network and delivered in a bunch keep their true times."""
+    stamp = 100 * S + np.arange(40) * S // 10
+    received = np.maximum.accumulate(stamp + np.where(np.arange(40) == 20, 9 * S // 10, 0))
+    found, name = frame_times(stamp, received)
+    assert name == 'stamp' and found is stamp
+
+
+def test_a_frame_that_was_overtaken_takes_its_place_in_time(tmp_path):
+    """Two pictures that came in the wrong order are learned from in the right one, in a window."""
+    writer = EpisodeWriter(tmp_path, EpisodeInfo('go'), CREATED_NS)
+    for index in (0, 1, 2, 4, 3, 5, 6, 7):
+        late_ns = PERIOD_NS * 3 // 2 if index == 3 else 0
+        writer.add_frame(
+            encoded(index), START_NS + index * PERIOD_NS, START_NS + index * PERIOD_NS + late_ns
+        )
+    for at in range(8):
+        writer.add_command(
+            Command(np.full(6, at), START_NS + at * PERIOD_NS, START_NS + at * PERIOD_NS, 'teleop')
+        )
+    with Episode.open(writer.close()) as episode:
+        (segment,) = segments(episode, 10.0)
+        assert episode.health['verdict'] == 'good' and episode.health['worst_gap_s'] == 0.1
+    assert segment.frame_index.tolist() == [0, 1, 2, 4, 3, 5, 6, 7]
+    assert segment.twist[:, 0].tolist() == list(range(8))
+
+
+def test_episode_becomes_segments_with_actions_ahead(tmp_path):
+    """Rows, times and actions of a take on disk; steps beyond its end are masked."""
+    with Episode.open(take(tmp_path, frames=20)) as episode:
+        (segment,) = segments(episode, 5.0)
+    assert segment.frame_index.tolist() == list(range(0, 20, 2))
+    assert np.allclose(segment.twist[:, 0], np.arange(0, 20, 2) / 100)
+    assert segment.command_valid.all()
+    twist, real = actions_ahead(segment, 4)
+    assert twist.shape == (10, 4, 6) and real.shape == (10, 4)
+    assert np.array_equal(twist[:, 0], segment.twist)
+    assert np.allclose(twist[2, :, 0], [0.04, 0.06, 0.08, 0.10])
+    assert real.sum(axis=1).tolist() == [4] * 7 + [3, 2, 1]
+    assert not twist[~real].any()
+
+
+def test_action_ahead_is_taken_at_its_own_time(tmp_path):
+    """The step k ahead is the command in force at t + k / rate, between two frames as well."""
+    with Episode.open(take(tmp_path, frames=20)) as episode:
+        (segment,) = segments(episode, 20 / 3)
+    twist, _ = actions_ahead(segment, 2)
+    assert segment.frame_index[:2].tolist() == [0, 2]
+    assert twist[0, 1, :2].tolist() == [0.01, 1]

@@ -1,0 +1,656 @@
+"""Metrics, baselines and what they say of a policy."""
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+import torch
+
+from episode_takes import CREATED_NS
+from made_runs import SPEC, run_of, twists, write_worth
+from many_takes import drive
+from mobile_vla_ros.cli.evaluate import refusal
+from mobile_vla_ros.cli.main import main
+from mobile_vla_ros.data.augment import Augmentation
+from mobile_vla_ros.data.dataset import RunDataset
+from mobile_vla_ros.data.image_tokens import ImageTokens
+from mobile_vla_ros.data.runs import Sampling, load_runs
+from mobile_vla_ros.episode.storage.reader import Episode, find_episodes
+from mobile_vla_ros.errors import UserError
+from mobile_vla_ros.evaluation.ablations import shuffle_frames, swap_instructions
+from mobile_vla_ros.evaluation.baselines import baselines, blind_means, targets
+from mobile_vla_ros.evaluation.evaluate import evaluate, score
+from mobile_vla_ros.evaluation.metrics import measure, motion_loss, motion_loss_sum
+from mobile_vla_ros.evaluation.verdict import margin, sentences
+from mobile_vla_ros.model.bundle import load_bundle
+from mobile_vla_ros.report.build.evaluation_text import text
+from mobile_vla_ros.types import ImageSpec
+from takes import write_takes
+
+
+def test_metrics_are_physical_and_the_seed_s_loss_is_a_third():
+    """SEED.md, 3: four padded zeros made the loss a third of what it was on the two real axes."""
+    actions = np.zeros((1, 1, 2, 2), np.float32)
+    predicted = actions + np.array([0.2, -0.4], np.float32)
+    real = np.array([[[True, False]]])
+    measured = measure(predicted, actions, real, SPEC)
+    assert measured['loss'] == pytest.approx((0.02 + 0.08) / 2)
+    assert measured['loss_arm_act'] == pytest.approx(measured['loss'] / 3)
+    assert measured['linear_x']['mae'] == pytest.approx(0.2 * 0.5)
+    assert measured['linear_y']['rmse'] == pytest.approx(0.4 * 0.25)
+    assert measured['linear_y']['unit'] == 'm/s'
+    padded = np.concatenate([predicted, np.zeros((1, 1, 2, 4), np.float32)], -1)
+    assert measure(padded, actions, real, SPEC) == measured
+
+
+def test_the_training_loss_is_the_metrics_loss():
+    """One definition: what is optimised is what is reported, masked steps left out."""
+    rng = np.random.default_rng(0)
+    predicted = rng.normal(0, 1, (3, 4, 5, 2)).astype(np.float32)
+    actions = rng.normal(0, 1, (3, 4, 5, 2)).astype(np.float32)
+    real = rng.random((3, 4, 5)) < 0.7
+    loss = motion_loss(*map(torch.from_numpy, (predicted, actions, real)))
+    assert float(loss) == pytest.approx(measure(predicted, actions, real, SPEC)['loss'], rel=1e-5)
+    six = np.concatenate([predicted, np.zeros((3, 4, 5, 4), np.float32)], -1)
+    seed = motion_loss(*map(torch.from_numpy, (six, actions, real)))
+    assert float(seed) == pytest.approx(
+        measure(predicted, actions, real, SPEC)['loss_arm_act'], rel=1e-5
+    )
+
+
+def test_sign_agreement_counts_the_steps_that_were_driven():
+    """Creeping below a twentieth of the scale has no sign; a prediction of zero agrees never."""
+    actions = np.zeros((1, 1, 6, 2), np.float32)
+    actions[0, 0, :, 0] = [0.8, -0.8, 0.8, -0.8, 0.04, 0.8]
+    predicted = np.zeros_like(actions)
+    predicted[0, 0, :, 0] = [0.1, -0.1, -0.1, 0.0, -1.0, -1.0]
+    real = np.array([[[True] * 5 + [False]]])
+    measured = measure(predicted, actions, real, SPEC)
+    assert measured['linear_x']['sign_agreement'] == pytest.approx(2 / 4)
+    assert measured['linear_x']['per_step']['sign_agreement'] == [1, 1, 0, 0, None, None]
+    assert measured['linear_y']['sign_agreement'] is None, 'never driven'
+
+
+def test_every_chunk_step_is_measured_by_itself():
+    """What is said of a step is what a measurement of that step alone says."""
+    rng = np.random.default_rng(1)
+    predicted = rng.normal(0, 1, (5, 4, 3, 2)).astype(np.float32)
+    actions = rng.normal(0, 1, (5, 4, 3, 2)).astype(np.float32)
+    real = rng.random((5, 4, 3)) < 0.7
+    measured = measure(predicted, actions, real, SPEC)
+    for step in range(3):
+        alone = measure(predicted[:, :, [step]], actions[:, :, [step]], real[:, :, [step]], SPEC)
+        for axis in SPEC.axes:
+            for name, steps in measured[axis]['per_step'].items():
+                assert steps[step] == pytest.approx(alone[axis][name]), (axis, name)
+
+
+def test_r2_is_one_less_the_unexplained_share_and_none_where_nothing_varies():
+    """Perfect is 1, the mean is 0, and a constant has no variance to explain."""
+    actions = np.zeros((1, 1, 4, 2), np.float32)
+    actions[0, 0, :, 0] = [0.2, 0.4, 0.6, 0.8]
+    actions[0, 0, :, 1] = 0.3
+    real = np.ones((1, 1, 4), bool)
+    assert measure(actions, actions, real, SPEC)['linear_x']['r2'] == pytest.approx(1)
+    mean = np.broadcast_to(np.float32([0.5, 0.5]), actions.shape)
+    measured = measure(mean, actions, real, SPEC)
+    assert measured['linear_x']['r2'] == pytest.approx(0, abs=1e-9)
+    assert measured['linear_y']['r2'] is None
+
+
+@pytest.mark.parametrize('broken', ['no real step', 'a prediction that is not a number'])
+def test_what_cannot_be_measured_is_none_in_strict_json(broken):
+    """A NaN is no JSON, and a mean of nothing is no 0."""
+    actions = np.zeros((1, 1, 2, 2), np.float32)
+    predicted, real = actions.copy(), np.ones((1, 1, 2), bool)
+    if broken == 'no real step':
+        real[:] = False
+    else:
+        predicted[..., 0] = np.nan
+    measured = measure(predicted, actions, real, SPEC)
+    assert measured['loss'] is None and measured['linear_x']['rmse'] is None
+    json.dumps(measured, allow_nan=False)
+
+
+def test_losses_of_parts_add_up_to_the_loss_of_the_whole():
+    """What accumulates over batches of unequal size is the sum, and its mean is the loss."""
+    rng = np.random.default_rng(2)
+    predicted, actions = (
+        torch.from_numpy(rng.normal(0, 2, (6, 4, 5, 2)).astype(np.float32)) for _ in range(2)
+    )
+    real = torch.from_numpy(rng.random((6, 4, 5)) < 0.5)
+    predicted[~real] = float('nan')
+    parts = sum(
+        motion_loss_sum(predicted[part], actions[part], real[part])
+        for part in (slice(0, 1), slice(1, 6))
+    )
+    assert float(parts / real.sum()) == pytest.approx(
+        float(motion_loss(predicted, actions, real)), rel=1e-6
+    )
+    assert float(motion_loss(predicted, actions, torch.zeros_like(real))) == 0
+
+
+def test_baselines_are_what_they_say():
+    """Means come from the training side; repeat_last holds the command before each frame."""
+    training = [run_of(twists([0.5, 0.5, 0.0, 0.0], [0, 0, 0.25, 0.25]))]
+    val = [run_of(twists([0.1, 0.2, 0.3], [0.0, 0.1, 0.2]))]
+    found = baselines(training, val, SPEC, window=2)
+    assert not found['zero'].any()
+    actions, real, _ = targets(training, SPEC, 2)
+    np.testing.assert_allclose(found['mean_action'][0, 0, 0], actions[real].mean(0), rtol=1e-6)
+    step_one = actions[:, :, 1][real[:, :, 1]].mean(0)
+    np.testing.assert_allclose(found['mean_per_step'][1, 1, 1], step_one, rtol=1e-6)
+    at = actions[:, 1, 0][real[:, 1, 0]].mean(0)
+    np.testing.assert_allclose(found['mean_per_position_and_step'][0, 1, 0], at, rtol=1e-6)
+    # Window 0 holds frames 0 and 1, window 1 frames 1 and 2; before frame 0 there was nothing.
+    np.testing.assert_allclose(
+        found['repeat_last'][:, :, 0, 0] * 0.5, [[0, 0.1], [0.1, 0.2]], rtol=1e-6
+    )
+
+
+def test_evaluation_obeys_the_verdict(tmp_path):
+    """Bad takes are in no number, unless they are asked for."""
+    for number in range(4):
+        write_worth(tmp_path, 'good', number)
+    bad = write_worth(tmp_path, 'bad', 9)
+    told = {'sampling': Sampling(), 'axes': ['linear_x'], 'val_share': 0.5, 'split_seed': 0}
+    found = evaluate(tmp_path, None, **told).summary
+    assert sum(found['episodes'].values()) == 4 and list(found['skipped']) == [str(bad)]
+    found = evaluate(tmp_path, None, **told, accept_verdicts=['good', 'poor', 'bad']).summary
+    assert sum(found['episodes'].values()) == 5 and not found['skipped']
+
+
+def test_swapping_gives_every_run_another_instruction(takes):
+    """The swap control really swaps, and says when it cannot."""
+    runs, _ = load_runs(find_episodes(takes), Sampling())
+    swapped = swap_instructions(runs)
+    assert all(a.instruction != b.instruction for a, b in zip(runs, swapped, strict=True))
+    alike = [run for run in runs if run.instruction == runs[0].instruction]
+    assert swap_instructions(alike) is None
+    assert swap_instructions(alike, runs)[0].instruction != alike[0].instruction
+
+
+def run_s(takes, count=2):
+    """The first runs of a folder."""
+    return load_runs(find_episodes(takes)[:count], Sampling())[0]
+
+
+def test_shuffling_moves_every_frame_and_no_command(takes):
+    """The control shows a take's own pictures, none of them where it was, the same ones always."""
+    runs = run_s(takes)
+    for run, shuffled in zip(runs, shuffle_frames(runs), strict=True):
+        assert sorted(shuffled.frames) == run.frames.tolist()
+        assert not (shuffled.frames == run.frames).any()
+        assert shuffled.ahead is run.ahead and shuffled.instruction == run.instruction
+    again = shuffle_frames(runs)
+    assert all(
+        (a.frames == b.frames).all() for a, b in zip(again, shuffle_frames(runs), strict=True)
+    )
+    assert any(
+        (a.frames != b.frames).any()
+        for a, b in zip(again, shuffle_frames(runs, seed=1), strict=True)
+    )
+
+
+@pytest.mark.parametrize('overtaken', [False, True])
+def test_shuffled_tokens_are_those_of_the_shuffled_frames(takes, tmp_path, overtaken):
+    """Also of a take whose frames came in another order than they were taken in."""
+    image = ImageSpec(16, (0, 0, 0), (1, 1, 1))
+    tokens = ImageTokens(
+        lambda pixels: pixels.flatten(2).transpose(1, 2),
+        'weights',
+        image,
+        Augmentation(),
+        tmp_path,
+    )
+    runs = run_s(takes, 1)
+    if overtaken:
+        runs[0].frames[:2] = runs[0].frames[1::-1].copy()
+    tokens.prepare(runs)
+    words = {runs[0].instruction: torch.zeros(1)}
+    shuffled = shuffle_frames(runs)
+    seen = [RunDataset(shuffled, SPEC, image, 4, 9, words, tokens=some) for some in (None, tokens)]
+    for pixels, given in zip(*seen, strict=True):
+        torch.testing.assert_close(
+            given.frames, pixels.frames.flatten(2).transpose(1, 2), atol=2e-3, rtol=0
+        )
+
+
+def test_the_margin_is_over_takes_and_not_over_windows():
+    """Thousands of windows of two takes that disagree tell no more than two takes."""
+    steps = np.array([4000.0, 4000.0])
+    torn = margin(np.array([40.0, 120.0]), np.array([120.0, 40.0]), steps)
+    assert torn['difference'] == 0 and torn['low'] == pytest.approx(-0.02)
+    assert torn['takes'] == 2 and torn['high'] == pytest.approx(0.02)
+    rng = np.random.default_rng(0)
+    blind = rng.uniform(1, 3, 20)
+    sure = margin(0.5 * blind, blind, np.full(20, 10.0))
+    assert sure['low'] < sure['difference'] < sure['high'] < 0
+    assert sure == margin(0.5 * blind, blind, np.full(20, 10.0)), 'seeded'
+
+
+def test_a_margin_needs_takes_with_steps():
+    """One take gives a difference and no interval; a take without a step is none."""
+    found = margin(np.array([1.0, 0.0]), np.array([3.0, 0.0]), np.array([4.0, 0.0]))
+    assert found == {'difference': -0.5, 'low': None, 'high': None, 'takes': 1}
+
+
+def entry(loss, low=1e-4, takes=9):
+    """A control as `score` gives it."""
+    return {
+        'loss': loss,
+        'margin': {'takes': takes, 'low': low, 'high': None if low is None else 1.0},
+    }
+
+
+def judged(baselines=None, blank='', **policy):
+    """What is said of a policy of loss 0.1; its controls are worse unless another is given."""
+    beaten = {'zero': {'loss': 0.5}, 'repeat_last': {'loss': 0.2}}
+    controls = ('image_blanked', 'frames_shuffled', 'instruction_swapped')
+    return ' '.join(
+        sentences(
+            {
+                'loss': 0.1,
+                'trained_on': False,
+                'best_baseline': 'repeat_last',
+                'better': True,
+                'better_than': list(beaten),
+                'change_share': dict.fromkeys(controls, 0.5),
+                'margin': {'takes': 9, 'difference': -0.1, 'low': -0.2, 'high': -0.05},
+                **dict.fromkeys(controls, entry(0.3)),
+                **policy,
+            },
+            baselines or beaten,
+            blank,
+        )
+    )
+
+
+@pytest.mark.parametrize(
+    ('case', 'expected', 'never'),
+    [
+        (
+            {},
+            [
+                'The policy is better than every',
+                'It is more than chance',
+                'It looks at the image',
+                'It tells one picture',
+                'It listens to the instruction',
+            ],
+            ['does not', 'NOT'],
+        ),
+        (
+            {'better': False, 'best_baseline': 'zero', 'better_than': []},
+            [
+                'NOT better than a predictor that sees no image: its loss is 0.10000, that of '
+                'zero',
+                'Nor is it better than repeat_last',
+            ],
+            ['is better than every'],
+        ),
+        ({'margin': {'takes': 9, 'low': -0.2, 'high': 0.1}}, ['It may be chance'], ['more than']),
+        (
+            {'margin': {'takes': 3, 'low': -0.2, 'high': -0.1}},
+            ['Only 3 takes validate: too few'],
+            ['more than chance'],
+        ),
+        ({'image_blanked': entry(0.1)}, ['It does not look at the image'], ['It looks at']),
+        (
+            {'image_blanked': entry(0.12, low=-0.01)},
+            ['Whether it looks at the image cannot be told'],
+            ['It looks at', 'It does not look'],
+        ),
+        ({'frames_shuffled': entry(0.09)}, ['It does not tell one picture'], ['It tells']),
+        ({'instruction_swapped': entry(0.1)}, ['It does not listen'], ['It listens']),
+        ({'instruction_swapped': None}, ['all takes have the same one'], ['It listens']),
+        ({'trained_on': True}, ['trained on all of these takes'], []),
+        ({'blank': 'image'}, ['trained without images'], ['looks at', 'tells one']),
+        ({'blank': 'instruction'}, ['trained without instructions'], ['listens to']),
+        ({'loss': None}, ['numbers that are not finite'], ['better', 'looks']),
+    ],
+)
+def test_the_verdict_says_what_a_newcomer_must_know(case, expected, never):
+    """Each case has its sentence, and the opposite is not said beside it."""
+    said = judged(**case)
+    assert all(part in said for part in expected), said
+    assert not any(part in said for part in never), said
+
+
+@pytest.mark.parametrize(
+    ('loss', 'low', 'takes', 'share', 'answer'),
+    [
+        (0.3, 1e-4, 9, 0.5, True),
+        (0.3, -0.1, 9, 0.5, None),
+        (0.1, 1e-4, 9, 0.5, False),
+        (0.3, 1e-4, 3, 0.5, None),
+        (0.1, 1e-4, 3, 0.5, None),
+        (0.3, None, 1, 0.5, None),
+        (0.3, 1e-4, 9, 0.009, False),
+        (0.3, None, 1, 0.009, False),
+        (None, None, 9, None, True),
+        (None, None, 1, None, True),
+        (None, None, 0, None, None),
+    ],
+)
+def test_fewer_takes_never_make_a_verdict_surer(loss, low, takes, share, answer):
+    """Regression: one to four takes said `it looks` where nine said that it cannot be told."""
+    words = {
+        True: 'It looks at the image',
+        False: 'It does not look at the image',
+        None: 'Whether it looks at the image cannot be told',
+    }
+    said = judged(
+        image_blanked=entry(loss, low, takes),
+        change_share={'image_blanked': share, 'frames_shuffled': 0.5, 'instruction_swapped': 0.5},
+    )
+    assert [told for told, text in words.items() if text in said] == [answer]
+
+
+def deaf_and_blind(policy):
+    """A policy whose head is cut off from what it sees and hears."""
+    for name, weights in policy.network.head.named_parameters():
+        if 'weight_ih_l0' in name:
+            torch.nn.init.zeros_(weights)
+    return policy
+
+
+def test_a_policy_that_sees_nothing_is_found_out(small_run, takes):
+    """SEED.md, 1 and 2: no control moves its action, and the verdict says all of it in words."""
+    policy = deaf_and_blind(load_bundle(small_run / 'best'))
+    runs = run_s(takes, 6)
+    found = score(policy, runs[:1], runs[1:]).summary['policy']
+    assert not found['better'] and found['best_baseline'] not in found['better_than']
+    for name in ('image_blanked', 'frames_shuffled', 'instruction_swapped'):
+        assert found['change_share'][name] < 1e-3
+        assert found[name]['loss'] == pytest.approx(found['loss'], rel=1e-3)
+    said = ' '.join(found['verdict'])
+    for part in (
+        'NOT better',
+        'does not look at the image',
+        'does not tell one picture',
+        'does not listen to the instruction',
+    ):
+        assert part in said
+
+
+def test_a_policy_that_looks_and_listens_is_believed(tmp_path):
+    """The shipped policy on takes that it has never seen: better, by what it sees and is told."""
+    write_takes(tmp_path, 7, first=900, size=168)
+    runs = run_s(tmp_path, 7)
+    scored = score(load_bundle('builtin:demo'), runs[:2], runs[2:])
+    found = scored.summary['policy']
+    assert found['better'] and set(found['better_than']) == set(scored.summary['baselines'])
+    assert found['margin']['takes'] == 5
+    assert found['margin']['low'] < found['margin']['difference'] < found['margin']['high']
+    said = ' '.join(found['verdict'])
+    for part in (
+        'better than every',
+        'It looks at the image',
+        'It tells one picture',
+        'It listens to the instruction',
+    ):
+        assert part in said
+    json.dumps(scored.summary, allow_nan=False)
+
+
+def spoil_frames(path, indices):
+    """Break frames of a take in place; None: all of them."""
+    content = bytearray(path.read_bytes())
+    with Episode.open(path) as episode:
+        for index in range(len(episode)) if indices is None else indices:
+            start = content.find(episode.encoded(index))
+            content[start : start + 4] = b'oops'
+    path.write_bytes(content)
+
+
+def test_policy_and_baselines_are_measured_on_the_same_steps(small_run, takes, tmp_path):
+    """A frame that cannot be read takes its steps from the baselines beside the policy too."""
+    shutil.copytree(takes, tmp_path / 'takes')
+    policy = load_bundle(small_run / 'best')
+    paths = find_episodes(tmp_path / 'takes')
+    spoil_frames(paths[0], [5])
+    runs = run_s(tmp_path / 'takes', 6)
+    scored = score(policy, runs[3:], runs[:3])
+    assert scored.real.sum() < sum(run.real[run.windows(4)].sum() for run in runs[:3])
+    assert str(paths[0]) in ' '.join(scored.summary['policy']['broken'])
+    means = policy.spec.data['blind_means']
+    for name, prediction in baselines(runs[3:], runs[:3], policy.spec.actions, 4, means).items():
+        assert scored.summary['baselines'][name] == measure(
+            prediction, scored.actions, scored.real, policy.spec.actions
+        )
+    only = score(policy, runs[3:], runs[1:3])
+    assert only.summary['policy']['broken'] == []
+    spoil_frames(paths[0], None)
+    with pytest.raises(UserError, match=f'no frame of the takes.*{paths[0].stem}'):
+        score(policy, runs[3:], runs[:1])
+
+
+def test_the_printed_page_fits_the_terminal(takes, small_run, monkeypatch):
+    """Tables, steps, controls and the verdict, none of them broken by the terminal's edge."""
+    found = evaluate(
+        takes, small_run / 'best', sampling=Sampling(), axes=[], val_share=0.2, split_seed=0
+    ).summary
+    for columns in (80, 100, 120):
+        monkeypatch.setenv('COLUMNS', str(columns))
+        page = text(found)
+        assert max(map(len, page.splitlines())) <= columns
+        for part in (
+            'linear_x, m/s',
+            'sign',
+            'seconds ahead',
+            'policy, frames shuffled',
+            'policy, instruction swapped',
+            'The policy is',
+            'Only 1 take validates',
+        ):
+            assert part in page, part
+
+
+def test_a_script_can_require_a_better_policy(takes, small_run, capsys):
+    """Status 1 and a reason; the verdict is printed all the same. Status 2 without a policy."""
+    status = main(
+        [
+            'evaluate',
+            '--data',
+            str(takes),
+            '--policy',
+            str(small_run / 'best'),
+            '--json',
+            '--require-better',
+        ]
+    )
+    out, err = capsys.readouterr()
+    policy = json.loads(out)['policy']
+    assert not policy['better'], 'two epochs of random weights'
+    assert status == 1 and 'not better than' in err
+    assert any('NOT better' in sentence for sentence in policy['verdict'])
+    assert main(['evaluate', '--data', str(takes), '--require-better']) == 2
+    assert '--policy' in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ('policy', 'reason'),
+    [
+        ({'better': True, 'trained_on': False}, None),
+        ({'better': False, 'trained_on': False}, 'not better than zero'),
+        ({'better': True, 'trained_on': True}, 'trained on all of these takes'),
+    ],
+)
+def test_better_on_takes_that_were_trained_on_is_not_enough(policy, reason):
+    """Only takes that were held out show that a policy is better."""
+    said = refusal({'policy': {'best_baseline': 'zero', **policy}, 'blind': {'warning': None}})
+    assert said is None if reason is None else reason in said
+
+
+def test_takes_that_were_all_trained_on_are_said_to_be(takes, small_run, tmp_path):
+    """Regression: they were split anew, and a part of them passed for held out."""
+    trained = load_bundle(small_run / 'best').spec.data['train_episodes']
+    for path in find_episodes(takes):
+        if path.stem in trained:
+            shutil.copy(path, tmp_path)
+    found = evaluate(
+        tmp_path, small_run / 'best', sampling=Sampling(), axes=[], val_share=0.2, split_seed=0
+    ).summary
+    assert found['policy']['trained_on'] and 'trained on all of these' in ' '.join(
+        found['policy']['verdict']
+    )
+    assert found['episodes'] == {'train': len(trained), 'val': len(trained)}
+    held_out = evaluate(
+        takes, small_run / 'best', sampling=Sampling(), axes=[], val_share=0.2, split_seed=0
+    ).summary
+    assert not held_out['policy']['trained_on']
+
+
+def bundle_of(small_run, folder, **data):
+    """Copy the bundle of a run, with other content of `data`; None takes a name away."""
+    shutil.copytree((small_run / 'best').resolve(), folder)
+    manifest = json.loads((folder / 'policy.json').read_text())
+    manifest['data'] = {
+        name: value for name, value in {**manifest['data'], **data}.items() if value is not None
+    }
+    (folder / 'policy.json').write_text(json.dumps(manifest))
+    return folder
+
+
+def runs_of_training(small_run, takes):
+    """The runs and the spec that a policy was trained with."""
+    spec = load_bundle(small_run / 'best').spec
+    paths = [path for path in find_episodes(takes) if path.stem in spec.data['train_episodes']]
+    return load_runs(paths, Sampling())[0], spec
+
+
+def new_takes(folder, count=3):
+    """Takes that no policy of these tests was trained on."""
+    write_takes(folder, count, first=500, size=64)
+    return folder
+
+
+PLAIN = {'sampling': Sampling(), 'axes': [], 'val_share': 0.2, 'split_seed': 0}
+
+
+def test_blind_means_of_a_bundle_are_those_of_its_training_takes(small_run, takes):
+    """Fitted once and carried as JSON, or fitted again: the same predictions, with no take."""
+    runs, spec = runs_of_training(small_run, takes)
+    means = json.loads(json.dumps(blind_means(runs, spec.actions, 4), allow_nan=False))
+    assert np.shape(means['mean_per_position_and_step']) == (4, 10, 2)
+    fitted = baselines(runs, runs[:1], spec.actions, 4)
+    carried = baselines([], runs[:1], spec.actions, 4, means)
+    assert list(fitted) == list(carried)
+    for name, prediction in fitted.items():
+        np.testing.assert_array_equal(prediction, carried[name])
+    for wrong in (
+        {**means, 'mean_action': [0.0]},
+        {**means, 'mean_action': [float('nan')] * 2},
+        {**means, 'mean_per_step': [[0.0], [0.0, 1.0]]},
+        {'mean_action': [0.0, 0.0]},
+        [1.0],
+    ):
+        with pytest.raises(UserError, match=r'data\.blind_means'):
+            baselines([], runs[:1], spec.actions, 4, wrong)
+
+
+def test_new_takes_are_all_measured_beside_what_the_training_takes_taught(
+    small_run, takes, tmp_path
+):
+    """Regression: a fifth of new takes was measured, beside means fitted to the others."""
+    runs, spec = runs_of_training(small_run, takes)
+    means = blind_means(runs, spec.actions, 4)
+    policy = bundle_of(small_run, tmp_path / 'policy', blind_means=means)
+    new = new_takes(tmp_path / 'new')
+    found = evaluate(new, policy, **PLAIN)
+    assert found.summary['episodes'] == {'train': 0, 'val': 3}
+    assert found.summary['blind'] == {
+        'source': 'bundle',
+        'warning': None,
+        'takes': len(spec.data['train_episodes']),
+    }
+    for name, prediction in baselines(runs, found.takes.val, spec.actions, 4).items():
+        assert found.summary['baselines'][name] == measure(
+            prediction, found.scored.actions, found.scored.real, spec.actions
+        )
+    json.dumps(found.summary, allow_nan=False)
+    said = ' '.join(text(found.summary).split())
+    assert 'measured on 3 takes (' in said
+    assert f"the policy's bundle, of the {len(spec.data['train_episodes'])} takes" in said
+    shutil.copy(runs[0].path, new)
+    found = evaluate(new, policy, **PLAIN)
+    assert found.summary['episodes'] == {'train': 1, 'val': 3}
+    assert found.summary['blind']['source'] == 'bundle'
+    page = tmp_path / 'page.html'
+    (new / runs[0].path.name).unlink()
+    assert (
+        main(['evaluate', '--data', str(new), '--policy', str(policy), '--report', str(page)]) == 0
+    )
+    assert 'none is here' in page.read_text()
+
+
+def test_without_predictors_of_its_own_new_takes_prove_nothing(small_run, tmp_path, capsys):
+    """An older bundle is measured as before; the notes say beside what, and it passes no test."""
+    policy = bundle_of(small_run, tmp_path / 'policy', blind_means=None)
+    new, page = new_takes(tmp_path / 'new'), tmp_path / 'page.html'
+    assert (
+        main(
+            [
+                'evaluate',
+                '--data',
+                str(new),
+                '--policy',
+                str(policy),
+                '--require-better',
+                '--report',
+                str(page),
+            ]
+        )
+        == 1
+    )
+    said = ' '.join(capsys.readouterr().out.split())
+    trained = len(load_bundle(policy).spec.data['train_episodes'])
+    warning = (
+        f'predictors that see no image are fitted to 2 of the takes here; the policy was '
+        f'trained on {trained}'
+    )
+    assert warning in said and 'measured on 1 take (' in said and warning in page.read_text()
+    better = {'policy': {'better': True, 'trained_on': False}, 'blind': {'warning': warning}}
+    assert 'fitted to other takes' in refusal(better)
+
+
+def test_an_older_bundle_beside_its_training_takes_needs_no_warning(small_run, takes, tmp_path):
+    """As before: what it was trained on is there, so the predictors are fitted to the same."""
+    policy = bundle_of(small_run, tmp_path / 'policy', blind_means=None)
+    found = evaluate(takes, policy, **PLAIN).summary
+    assert found['blind'] == {
+        'source': 'folder',
+        'takes': found['episodes']['train'],
+        'warning': None,
+    }
+
+
+def test_near_identical_takes_are_in_the_json(tmp_path):
+    """What repeats, and what of it lies on both sides; none once grouped."""
+    for number, keys in enumerate(('wwwwwwww', 'aaaaaaaa') * 4):
+        drive(tmp_path, keys, picture=number, created_ns=CREATED_NS + number * 60_000_000_000)
+    told = {
+        'sampling': Sampling(5.0),
+        'axes': ['linear_x', 'linear_y'],
+        'val_share': 0.5,
+        'split_seed': 0,
+    }
+    found = evaluate(tmp_path, None, **told).summary
+    repeats = found['near_identical']
+    assert (repeats['takes'], repeats['distinct']) == (8, 2)
+    assert sorted(map(len, repeats['groups'])) == [4, 4]
+    found = evaluate(tmp_path, None, **told, group_duplicates=True).summary
+    assert found['near_identical']['across'] == [] and found['episodes'] == {'train': 4, 'val': 4}
+    assert '2 distinct sequences of commands in 8 takes' in found['notes'][0]
+
+
+def test_the_page_can_be_made_for_any_takes(small_run, takes, tmp_path):
+    """`--report FILE`: what a training ends with, without its curves; bad use is said first."""
+    page = tmp_path / 'page.html'
+    told = ['evaluate', '--data', str(takes), '--policy', str(small_run / 'best'), '--report']
+    assert main([*told, str(page)]) == 0
+    assert '<title>Evaluation' in page.read_text()
+    assert main([*told, str(tmp_path / 'nowhere' / 'page.html')]) == 2
+    assert main(['evaluate', '--data', str(takes), '--report', str(page)]) == 2

@@ -1,0 +1,133 @@
+"""Stored images decoded at a reduced scale: where, how much is lost, and the same everywhere."""
+
+import io
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from episode_takes import CREATED_NS
+from mobile_vla_ros.bench.synthetic_camera import pictures
+from mobile_vla_ros.data.dataset import RunDataset
+from mobile_vla_ros.data.preprocess import preprocess, resize
+from mobile_vla_ros.data.runs import Sampling, load_runs
+from mobile_vla_ros.episode.storage.schema import EpisodeInfo
+from mobile_vla_ros.episode.storage.writer import EpisodeWriter
+from mobile_vla_ros.images import messages as images
+from mobile_vla_ros.images.stored import decode
+from mobile_vla_ros.nodes.inference.camera import Shot
+from mobile_vla_ros.nodes.shared.image_messages import from_rgb, to_compressed
+from mobile_vla_ros.types import ActionSpec, Command, ImageSpec
+
+SPEC = ImageSpec(224, (0.48, 0.46, 0.41), (0.27, 0.26, 0.28))
+
+
+def stored(width: int, height: int, kind: str = 'JPEG', count: int = 1) -> list[bytes]:
+    """Return pictures as busy as photographs, as they are stored."""
+    made = []
+    for picture in pictures(width, height, count):
+        buffer = io.BytesIO()
+        Image.fromarray(picture).save(buffer, kind, quality=90)
+        made.append(buffer.getvalue())
+    return made
+
+
+@pytest.mark.parametrize(
+    ('width', 'height', 'least', 'expected'),
+    [
+        (1280, 720, 224, (360, 640)),
+        (1920, 1080, 224, (540, 960)),
+        (640, 480, 224, (480, 640)),
+        (672, 672, 224, (336, 336)),
+        (671, 672, 224, (672, 671)),
+        (1345, 673, 224, (337, 673)),
+        (1280, 720, 56, (90, 160)),
+        (1280, 720, 480, (720, 1280)),
+        (1280, 720, None, (720, 1280)),
+    ],
+)
+def test_no_side_comes_closer_than_one_and_a_half_times(width, height, least, expected):
+    """The scale is the smallest whose sides both stay 1.5 times what the network sees."""
+    buffer = io.BytesIO()
+    Image.new('RGB', (width, height), (20, 120, 220)).save(buffer, 'JPEG')
+    image = decode(buffer.getvalue(), least)
+    assert image.shape == (*expected, 3)
+    assert np.abs(image.astype(int) - [20, 120, 220]).max() <= 3
+
+
+@pytest.mark.parametrize('kind', ['PNG', 'JPEG'])
+@pytest.mark.parametrize('mode', ['RGB', 'L'])
+def test_only_a_jpeg_is_reduced(kind, mode):
+    """A PNG is whole; a grey JPEG is reduced and has three channels."""
+    buffer = io.BytesIO()
+    Image.new(mode, (1280, 720), 90 if mode == 'L' else (90, 90, 90)).save(buffer, kind)
+    image = decode(buffer.getvalue(), 224)
+    assert image.shape == ((360, 640, 3) if kind == 'JPEG' else (720, 1280, 3))
+    assert (image == 90).all()
+
+
+@pytest.mark.parametrize(('width', 'height', 'most'), [(1280, 720, 12), (1920, 1080, 7)])
+def test_at_the_network_s_size_nothing_is_lost(width, height, most):
+    """A third of a grey level on average, and less at each pixel than JPEG itself takes away."""
+    for encoded in stored(width, height, count=2):
+        whole, reduced = (
+            resize(decode(encoded, least), SPEC).astype(int) for least in (None, SPEC.size)
+        )
+        lost = np.abs(whole - reduced)
+        assert 0 < lost.mean() < 0.35
+        assert lost.max() <= most
+
+
+@pytest.mark.parametrize('kind', ['JPEG', 'PNG'])
+def test_broken_bytes_are_an_os_error_at_any_scale(kind):
+    """Cut anywhere or with its head overwritten, a picture is refused, never guessed."""
+    (encoded,) = stored(1280, 720, kind)
+    for broken in (
+        b'',
+        encoded[:2],
+        encoded[:300],
+        encoded[: len(encoded) // 2],
+        bytes(200) + encoded[200:],
+    ):
+        for least in (None, 224):
+            said = set()
+            for _ in range(2):
+                with pytest.raises(OSError, match=r'.') as found:
+                    decode(broken, least)
+                said.add(str(found.value))
+            assert len(said) == 1 and '0x' not in said.pop(), 'a run would name it every epoch'
+
+
+@pytest.mark.parametrize(
+    ('kind', 'size'), [('JPEG', (1280, 720)), ('PNG', (480, 270)), ('JPEG', (640, 480))]
+)
+def test_a_frame_is_the_same_in_training_and_in_driving(tmp_path, kind, size):
+    """Law 3: bytes from the camera give one tensor, through an episode and through the node."""
+    encoded = stored(*size, kind, count=5)
+    writer = EpisodeWriter(tmp_path, EpisodeInfo('go'), CREATED_NS)
+    for index, frame in enumerate(encoded):
+        now_ns = CREATED_NS + index * 100_000_000
+        writer.add_frame(frame, now_ns, now_ns)
+        writer.add_command(Command([0.1, 0, 0, 0, 0, 0], now_ns, now_ns, 'teleop'))
+    runs, _ = load_runs([writer.close('success')], Sampling(window=2), ['good', 'poor', 'bad'])
+    data = RunDataset(runs, ActionSpec(), SPEC, 2, 18, {'go': torch.zeros(1)})
+    trained = data[0].frames
+    driven = torch.stack(
+        [preprocess(Shot(to_compressed(frame), 0, 0, SPEC.size).image, SPEC) for frame in encoded]
+    )
+    assert torch.equal(trained, driven)
+    whole = torch.stack([preprocess(decode(frame), SPEC) for frame in encoded])
+    assert torch.equal(trained, whole) == ((kind, size) != ('JPEG', (1280, 720)))
+
+
+def test_a_raw_image_is_driven_by_as_it_is():
+    """What a camera sends without compression is not reduced before it is resized."""
+    (picture,) = pictures(1280, 720, 1)
+    assert np.array_equal(Shot(from_rgb(picture), 0, 0, SPEC.size).image, picture)
+
+
+def test_whoever_wants_the_picture_gets_it_whole():
+    """The messages' own decoder, which views and imports use, reduces nothing."""
+    (encoded,) = stored(1280, 720)
+    assert images.compressed_to_rgb(to_compressed(encoded)).shape == (720, 1280, 3)

@@ -1,0 +1,254 @@
+"""`mobile_vla episodes export`: files and bags that hold what the take holds, or nothing."""
+
+import csv
+import json
+import signal
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import yaml
+from rosbags.highlevel import AnyReader
+
+from episode_takes import CREATED_NS, START_NS, encoded, take, write_take
+from mobile_vla_ros.cli.main import main
+from mobile_vla_ros.episode.storage.reader import Episode, find_episodes
+from mobile_vla_ros.episode.storage.schema import EpisodeInfo
+from mobile_vla_ros.episode.storage.writer import EpisodeWriter
+from mobile_vla_ros.types import Command
+
+
+def export(*arguments) -> int:
+    """Run the action in this process."""
+    return main(['episodes', 'export', *map(str, arguments)])
+
+
+def write_mixed(folder):
+    """A take with JPEG and PNG, odd numbers, two sources, and events; return its path."""
+    writer = EpisodeWriter(
+        folder,
+        EpisodeInfo(
+            'go to the "red" box, now',
+            operator='ana',
+            image_topic='/robot/camera/image_raw',
+            command_topic='/robot/cmd_vel',
+            frame_id='eye',
+        ),
+        CREATED_NS,
+    )
+    for index in range(6):
+        at_ns = START_NS + index * 100_000_007
+        writer.add_frame(encoded(index, 'JPEG' if index % 2 else 'PNG'), at_ns, at_ns + 1234)
+        writer.add_command(
+            Command(
+                np.array([0.1 + 0.2, -1 / 3, 1e-17, 0, 5e300, index]),
+                at_ns + 17,
+                at_ns + 99,
+                'teleop' if index < 4 else 'takeover',
+            )
+        )
+    writer.add_event('takeover', START_NS, 'a, b\n"c"')
+    return writer.close('failure')
+
+
+def rows(path) -> list[dict]:
+    """The rows of a table."""
+    with path.open(newline='') as file:
+        return list(csv.DictReader(file))
+
+
+def test_csv_holds_every_byte_and_number(tmp_path):
+    """Images as they are stored, numbers to the last digit, events in any words, attributes."""
+    path, out = write_mixed(tmp_path / 'takes'), tmp_path / 'out'
+    assert export(path, '--out', out, '--format', 'csv') == 0
+    folder = out / path.stem
+    with Episode.open(path) as episode:
+        frames = rows(folder / 'frames.csv')
+        assert [row['file'] for row in frames] == [
+            f'frames/{index:06}.{"jpg" if index % 2 else "png"}' for index in range(6)
+        ]
+        for index, row in enumerate(frames):
+            assert (folder / row['file']).read_bytes() == episode.encoded(index)
+        assert [int(row['stamp_ns']) for row in frames] == episode.frame_stamp_ns.tolist()
+        assert [int(row['received_ns']) for row in frames] == episode.frame_received_ns.tolist()
+        commands = rows(folder / 'commands.csv')
+        columns = list(commands[0])
+        assert columns[:4] == ['stamp_ns', 'received_ns', 'source', 'linear_x']
+        assert [
+            [float(row[name]) for name in columns[3:]] for row in commands
+        ] == episode.commands.twist.tolist()
+        assert [row['source'] for row in commands] == ['teleop'] * 4 + ['takeover'] * 2
+        assert [(row['name'], row['text']) for row in rows(folder / 'events.csv')] == [
+            (event.name, event.text) for event in episode.events
+        ]
+        about = json.loads((folder / 'episode.json').read_text())
+        assert about['instruction'] == episode.instruction and about['outcome'] == 'failure'
+        assert about['health'] == episode.health
+
+
+def test_a_bag_comes_back_as_the_same_take(tmp_path):
+    """Export, import: the same images byte for byte, stamps, receipts, commands, instruction."""
+    path, bags, back = write_mixed(tmp_path / 'takes'), tmp_path / 'bags', tmp_path / 'back'
+    assert export(path, '--out', bags, '--format', 'rosbag2') == 0
+    assert main(['episodes', 'import', str(bags), '--out', str(back)]) == 0
+    (again,) = find_episodes(back)
+    with Episode.open(path) as old, Episode.open(again) as new:
+        assert [new.encoded(index) for index in range(len(new))] == [
+            old.encoded(index) for index in range(len(old))
+        ]
+        for name in ('frame_stamp_ns', 'frame_received_ns'):
+            np.testing.assert_array_equal(getattr(new, name), getattr(old, name))
+        for name in ('twist', 'stamp_ns', 'received_ns'):
+            np.testing.assert_array_equal(getattr(new.commands, name), getattr(old.commands, name))
+        assert new.instruction == old.instruction
+        assert new.attributes['frame_id'] == 'eye'
+        assert new.attributes['image_topic'] == '/robot/camera/image_raw/compressed'
+        assert new.attributes['command_topic'] == '/robot/cmd_vel'
+
+
+def test_a_bag_tells_what_no_message_holds(tmp_path):
+    """Outcome, events and who commanded are JSON in the bag's custom data; it is a MCAP."""
+    path, bags = write_mixed(tmp_path / 'takes'), tmp_path / 'bags'
+    assert export(path, '--out', bags, '--format', 'rosbag2') == 0
+    told = yaml.safe_load((bags / path.stem / 'metadata.yaml').read_text())[
+        'rosbag2_bagfile_information'
+    ]
+    about = json.loads(told['custom_data']['mobile_vla_episode'])
+    assert about['outcome'] == 'failure' and about['operator'] == 'ana'
+    assert about['command_sources'] == [['teleop', 4], ['takeover', 2]]
+    assert about['events'][0]['text'] == 'a, b\n"c"'
+    assert told['storage_identifier'] == 'mcap'
+    assert [(bags / path.stem / name).exists() for name in told['relative_file_paths']] == [True]
+
+
+def test_what_a_policy_proposed_goes_out_beside_the_commands(tmp_path):
+    """A table of its own, a topic of its own; an import takes none of it for a command."""
+    writer = EpisodeWriter(tmp_path / 'takes', EpisodeInfo('go'), CREATED_NS, proposals=True)
+    write_take(writer, 4)
+    wished = [[1 / 3, -0.1, 0, 0, 0, index] for index in range(3)]
+    for index, twist in enumerate(wished):
+        writer.add_proposal(twist, START_NS + index, START_NS + 100 + index)
+    path, out, bags = writer.close(), tmp_path / 'out', tmp_path / 'bags'
+    assert export(path, '--out', out, '--format', 'csv') == 0
+    table = rows(out / path.stem / 'proposals.csv')
+    assert [[float(value) for value in list(row.values())[2:]] for row in table] == wished
+    assert [(int(row['stamp_ns']), int(row['received_ns'])) for row in table] == [
+        (START_NS + index, START_NS + 100 + index) for index in range(3)
+    ]
+    assert json.loads((out / path.stem / 'episode.json').read_text())['proposals'] == 3
+    assert export(path, '--out', bags, '--format', 'rosbag2') == 0
+    with AnyReader([bags / path.stem]) as bag:
+        said = [
+            (bag.deserialize(data, one.msgtype), at_ns)
+            for one, at_ns, data in bag.messages(
+                [one for one in bag.connections if one.topic == '/policy/cmd_vel']
+            )
+        ]
+    assert [
+        (said_of.twist.linear.x, said_of.twist.angular.z, said_of.header.stamp.nanosec, at_ns)
+        for said_of, at_ns in said
+    ] == [(1 / 3, index, index, START_NS + 100 + index) for index in range(3)]
+    assert main(['episodes', 'import', str(bags), '--out', str(tmp_path / 'back')]) == 0
+    with Episode.open(find_episodes(tmp_path / 'back')[0]) as again, Episode.open(path) as old:
+        assert again.attributes['command_topic'] == '/cmd_vel'
+        np.testing.assert_array_equal(again.commands.twist, old.commands.twist)
+
+
+@pytest.mark.parametrize('kind', ['csv', 'rosbag2'])
+def test_what_is_there_is_skipped_and_what_is_broken_is_named(tmp_path, capsys, kind):
+    """A second run writes nothing; a broken frame fails that take alone and leaves no folder."""
+    takes, out = tmp_path / 'takes', tmp_path / 'out'
+    good = take(takes, frames=3)
+    writer = EpisodeWriter(takes, EpisodeInfo('go'), CREATED_NS + 1_000_000_000)
+    write_take(writer, 2)
+    writer.add_frame(b'no image', START_NS + 2, START_NS + 2)
+    broken = writer.close()
+    assert export(takes, '--out', out, '--format', kind, '--json') == 1
+    printed = capsys.readouterr()
+    done = {row['episode']: row for row in map(json.loads, printed.out.splitlines())}
+    assert done[str(good)]['status'] == 'exported' and done[str(good)]['frames'] == 3
+    assert done[str(broken)]['status'] == 'failed'
+    assert 'broken at frame 2' in done[str(broken)]['reason']
+    assert printed.err.count('\n') == 1 and 'Traceback' not in printed.err
+    assert [path.name for path in out.iterdir()] == [good.stem]
+    before = {path: path.stat().st_mtime_ns for path in out.rglob('*')}
+    assert export(good, '--out', out, '--format', kind) == 0
+    assert f'{good.stem} is there already: skipped' in capsys.readouterr().out
+    other = {'csv': 'rosbag2', 'rosbag2': 'csv'}[kind]
+    assert export(good, '--out', out, '--format', other) == 1
+    assert f'is no {other} export' in capsys.readouterr().err
+    assert {path: path.stat().st_mtime_ns for path in out.rglob('*')} == before
+
+
+def test_a_folder_that_cannot_be_written_is_a_sentence(tmp_path, capsys):
+    """A file where the folder should be: status 2 and one line."""
+    path = take(tmp_path, frames=2)
+    (tmp_path / 'out').write_text('in the way')
+    assert export(path, '--out', tmp_path / 'out', '--format', 'csv') == 2
+    err = capsys.readouterr().err
+    assert 'cannot make the folder' in err and err.count('\n') == 1
+
+
+def test_stamps_that_no_message_holds_are_named(tmp_path, capsys):
+    """A camera clock of the year 2096 cannot go into a bag, and can into tables."""
+    writer = EpisodeWriter(tmp_path / 'takes', EpisodeInfo('go'), CREATED_NS)
+    writer.add_frame(encoded(0), 4_000_000_000 * 10**9, START_NS)
+    path = writer.close()
+    assert export(path, '--out', tmp_path / 'out', '--format', 'rosbag2') == 1
+    assert 'beyond what a message can hold' in capsys.readouterr().err
+    assert export(path, '--out', tmp_path / 'out', '--format', 'csv') == 0
+
+
+# Kills itself the moment it is about to open, or to rename, a path of these words.
+KILLED_AT = """
+import os, signal, sys
+moment, words = sys.argv[1:3]
+def hook(event, arguments):
+    if event == moment and words in str(arguments[0]):
+        os.kill(os.getpid(), signal.SIGKILL)
+sys.addaudithook(hook)
+from mobile_vla_ros.cli.main import main
+sys.exit(main(sys.argv[3:]))
+"""
+
+
+def test_a_kill_leaves_whole_takes_only_and_the_next_export_goes_on(tmp_path):
+    """SIGKILL at a frame, at the last file and at the rename: what can be seen is whole."""
+    takes, out = tmp_path / 'takes', tmp_path / 'out'
+    names = sorted(take(takes, frames=5).stem for _ in range(3))
+    command = ['episodes', 'export', str(takes), '--out', str(out), '--format', 'csv']
+    for whole, (moment, words) in enumerate(
+        [
+            ('open', f'{names[0]}/frames/000003'),
+            ('open', f'{names[1]}/episode.json'),
+            ('os.rename', names[2]),
+        ]
+    ):
+        done = subprocess.run(
+            [sys.executable, '-c', KILLED_AT, moment, words, *command],
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.returncode == -signal.SIGKILL, done.stderr
+        assert len(list(out.glob('.exporting_*'))) == 1, 'no more than the one just killed'
+        assert sorted(path.name for path in out.glob('[!.]*')) == names[:whole]
+        for name in names[:whole]:
+            assert len(list((out / name / 'frames').iterdir())) == 5
+            assert (out / name / 'episode.json').exists()
+    assert main(command) == 0
+    assert sorted(path.name for path in out.iterdir()) == names
+
+
+def test_an_export_that_still_runs_is_left_alone(tmp_path):
+    """Two exports into one folder: the later one does not clear the other's work away."""
+    from mobile_vla_ros.interop import export as module
+
+    with module._hidden(tmp_path) as hidden:
+        module.clear_away(tmp_path)
+        assert hidden.exists()
+    assert not hidden.exists()
+    hidden.mkdir()
+    module.clear_away(tmp_path)
+    assert not hidden.exists()

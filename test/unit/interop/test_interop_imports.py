@@ -1,0 +1,305 @@
+"""`mobile_vla episodes import` over folders: whole or not at all, once, and never in silence."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+
+from bags import drive, picture, write_bag
+from mobile_vla_ros.cli.main import main
+from mobile_vla_ros.episode.storage.reader import Episode, find_episodes
+from mobile_vla_ros.errors import UserError
+from mobile_vla_ros.interop.imports import find_sources
+from mobile_vla_ros.interop.seed_layout import write_seed_layout
+from mobile_vla_ros.interop.source import ImportOptions
+from ros_helpers import wait_until
+
+ROOT = Path(__file__).resolve().parents[3]
+ACTIONS = np.zeros((12, 3), np.float32)
+ACTIONS[1:, 0] = 1.15
+
+
+def seed_file(path, first: int = 0, rows: int = 12):
+    """Write a file of the seed's."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_seed_layout(path, [picture(first + i) for i in range(rows)], ACTIONS[:rows])
+    return path
+
+
+def run(source, out, *more, rate: str = '5') -> int:
+    """Import as a person would."""
+    return main(
+        [
+            'episodes',
+            'import',
+            str(source),
+            '--out',
+            str(out),
+            '--rate',
+            rate,
+            '--instruction',
+            'go to the red box',
+            *more,
+        ]
+    )
+
+
+@pytest.fixture
+def mixture(tmp_path):
+    """A folder of what can be imported, of what cannot, and of what is none of our business."""
+    folder = tmp_path / 'old'
+    seed_file(folder / 'monday' / 'episode_1.h5')
+    seed_file(folder / 'tuesday' / 'episode_1.h5', first=50)
+    write_bag(folder / 'bags' / 'drive', drive())
+    bare = write_bag(folder / 'bare', drive(image_of=None, frames=14), 'sqlite3')
+    next(bare.glob('*.db3')).rename(folder / 'bare.db3')
+    (bare / 'metadata.yaml').unlink()
+    (folder / 'monday' / 'broken.h5').write_bytes(b'nothing')
+    (folder / 'broken.mcap').write_bytes(b'nothing')
+    (folder / 'notes.txt').write_text('drove well')
+    return folder
+
+
+def test_folder_is_imported_and_what_cannot_be_is_named(mixture, tmp_path, capsys):
+    """Two broken files among four whole ones: four takes that pass the check, and status 1."""
+    out = tmp_path / 'takes'
+    assert run(mixture, out) == 1
+    told = capsys.readouterr()
+    assert f'{mixture / "monday" / "broken.h5"}: failed: ' in told.err
+    assert f'{mixture / "broken.mcap"}: failed: ' in told.err
+    assert 'notes.txt' not in told.err + told.out
+    assert told.out.splitlines()[-1] == f'{out}: 4 imported, 0 skipped, 2 failed'
+    assert len(find_episodes(out)) == len(list(out.iterdir())) == 4
+    origins = set()
+    for path in find_episodes(out):
+        with Episode.open(path) as episode:
+            origins.add(episode.attributes['origin'].split('#')[0])
+    assert origins == {'episode_1.h5', 'drive', 'bare.db3'}
+    assert main(['episodes', 'check', str(out)]) == 0
+
+
+def test_second_run_brings_nothing_twice(mixture, tmp_path, capsys):
+    """What is there already is said and skipped; a file of the same name is not the same file."""
+    out = tmp_path / 'takes'
+    run(mixture / 'monday' / 'episode_1.h5', out)
+    before = find_episodes(out)
+    capsys.readouterr()
+    assert run(mixture / 'monday' / 'episode_1.h5', out) == 0
+    assert f'skipped: it was imported as {before[0].name}' in capsys.readouterr().out
+    assert find_episodes(out) == before
+    assert run(mixture, out, '--json') == 1
+    rows = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert sorted(row['status'] for row in rows) == ['failed'] * 2 + ['imported'] * 3 + ['skipped']
+    assert all(row['reason'] for row in rows if row['status'] != 'imported')
+    assert all(
+        row['health']['verdict'] in ('good', 'poor') for row in rows if row['status'] == 'imported'
+    )
+
+
+def test_take_to_learn_nothing_from_is_refused(tmp_path, capsys):
+    """One row: what would not pass the check does not come in."""
+    source = seed_file(tmp_path / 'old' / 'short.h5', rows=1)
+    out = tmp_path / 'takes'
+    assert run(source, out) == 1
+    assert 'no take to learn from; got 1 frames' in capsys.readouterr().err
+    assert not list(out.iterdir())
+
+
+@pytest.mark.parametrize('colour', [(0, 0, 0), (255, 0, 0)])
+def test_rows_without_times_may_show_the_same_picture(tmp_path, capsys, colour):
+    """Nobody knows whether the robot moved between two key presses: poor, but it comes in."""
+    for number in range(2):
+        write_seed_layout(
+            tmp_path / f'{number}.h5', np.full((12, 48, 64, 3), colour, np.uint8), ACTIONS
+        )
+    out = tmp_path / 'takes'
+    assert run(tmp_path, out) == 0
+    assert main(['episodes', 'check', str(out)]) == 0
+    printed = capsys.readouterr().out
+    assert printed.count('poor') == 4 and printed.count('stood still in 100%') == 4
+
+
+@pytest.mark.parametrize('rate', ['2', '5', '9', '10'])
+def test_baselines_of_an_import_need_no_rate_again(tmp_path, capsys, rate):
+    """A row is a step at any rate: `evaluate` takes the takes' own where it is the lower one."""
+    for number in range(4):
+        seed_file(tmp_path / 'old' / f'{number}.h5', first=20 * number)
+    assert run(tmp_path / 'old', tmp_path / 'takes', rate=rate) == 0
+    capsys.readouterr()
+    assert main(['evaluate', '--data', str(tmp_path / 'takes'), '--json']) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found['rate_hz'] == pytest.approx(float(rate)) and not found['skipped']
+    assert found['windows'] == 9 and set(found['baselines']) == {
+        'zero',
+        'mean_action',
+        'mean_per_step',
+        'mean_per_position_and_step',
+        'repeat_last',
+    }
+    # The four takes drive alike, so the mean of each place is the truth.
+    assert found['baselines']['mean_per_step']['linear_x']['mae'] < 0.1
+    assert set(found['baselines']['zero']) >= {'loss_arm_act', 'linear_x', 'linear_y'}
+
+
+def test_a_source_always_gets_the_same_name(tmp_path):
+    """So the split into training and validation is the same after every import."""
+    source = seed_file(tmp_path / 'old' / 'episode_20251106_101112_1box.h5')
+    names = []
+    for out in (tmp_path / 'one', tmp_path / 'other'):
+        assert run(source, out) == 0
+        names += [path.name for path in find_episodes(out)]
+    assert names[0] == names[1] and names[0].startswith('20251106T101112Z_')
+
+
+def test_two_imports_at_once_bring_each_take_once(tmp_path):
+    """What the other one has or is at is not made twice, and a third run finds all of it."""
+    for number in range(6):
+        seed_file(tmp_path / 'old' / f'{number}.h5', first=20 * number)
+    out = tmp_path / 'takes'
+    command = [
+        sys.executable,
+        '-m',
+        'mobile_vla_ros.cli.main',
+        'episodes',
+        'import',
+        str(tmp_path / 'old'),
+        '--out',
+        str(out),
+        '--rate',
+        '5',
+        '--instruction',
+        'go',
+    ]
+    both = [
+        subprocess.Popen(
+            command,
+            cwd=ROOT,
+            env={**os.environ, 'PYTHONPATH': str(ROOT)},
+            stderr=subprocess.PIPE,
+            stdout=subprocess.DEVNULL,
+        )
+        for _ in range(2)
+    ]
+    errors = [process.communicate(timeout=60)[1].decode() for process in both]
+    assert not any('Traceback' in text for text in errors)
+    assert len(find_episodes(out)) == 6
+    assert run(tmp_path / 'old', out) == 0
+    assert len(find_episodes(out)) == 6
+
+
+def test_damaged_import_is_not_passed_over(tmp_path, capsys):
+    """Its source is not called imported as long as the file in its place cannot be read."""
+    source, out = seed_file(tmp_path / 'old.h5'), tmp_path / 'takes'
+    assert run(source, out) == 0
+    [path] = find_episodes(out)
+    path.write_bytes(path.read_bytes()[:1000])
+    assert run(source, out) == 1
+    assert f'taken by {path}' in capsys.readouterr().err
+    path.unlink()
+    assert run(source, out) == 0
+
+
+def endless(path):
+    """Write a file of the seed's that takes long to import: rows that were never written."""
+    with h5py.File(path, 'w') as file:
+        file.create_dataset('images', (20_000, 720, 1280, 3), np.uint8, chunks=(1, 720, 1280, 3))
+        file['actions'] = np.ones((20_000, 3))
+    return path
+
+
+@pytest.mark.parametrize(('number', 'status'), [(signal.SIGINT, 130), (signal.SIGKILL, -9)])
+def test_interrupted_import_leaves_no_half_take(tmp_path, number, status):
+    """Ctrl-C leaves nothing; after a kill the next import clears the hidden file away."""
+    out = tmp_path / 'takes'
+    process = subprocess.Popen(
+        [
+            sys.executable,
+            '-m',
+            'mobile_vla_ros.cli.main',
+            'episodes',
+            'import',
+            str(endless(tmp_path / 'endless.h5')),
+            '--out',
+            str(out),
+            '--rate',
+            '10',
+            '--instruction',
+            'go',
+        ],
+        cwd=ROOT,
+        env={**os.environ, 'PYTHONPATH': str(ROOT)},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        start_new_session=True,
+    )
+    try:
+        # Rows are in it, so that it is the middle of the take.
+        wait_until(lambda: any(one.stat().st_size > 100_000 for one in out.glob('.*.new')), 60)
+        process.send_signal(number)
+        error = process.communicate(timeout=60)[1].decode()
+    finally:
+        process.kill()
+        process.wait()
+    assert process.returncode == status and 'Traceback' not in error
+    assert not [one for one in out.glob('*') if not one.name.startswith('.')]
+    assert len(list(out.iterdir())) == (0 if number == signal.SIGINT else 1)
+    assert run(seed_file(tmp_path / 'whole.h5'), out) == 0
+    assert list(out.iterdir()) == find_episodes(out)
+    assert len(find_episodes(out)) == 1
+
+
+def test_what_is_found_below_a_folder(mixture, tmp_path):
+    """Bags are folders, files below a bag are its own, and the takes' folder is left out."""
+    names = [str(one.relative_to(mixture)) for one in find_sources(mixture, tmp_path / 'takes')]
+    assert names == [
+        'bags/drive',
+        'bare.db3',
+        'broken.mcap',
+        'monday/broken.h5',
+        'monday/episode_1.h5',
+        'tuesday/episode_1.h5',
+    ]
+    assert not [
+        one
+        for one in find_sources(mixture, mixture / 'monday')
+        if one.parent == mixture / 'monday'
+    ]
+    bag = mixture / 'bags' / 'drive'
+    assert find_sources(bag, tmp_path) == [bag]
+    assert find_sources(bag / 'metadata.yaml', tmp_path) == [bag]
+
+
+def test_bad_use_is_a_sentence(tmp_path, capsys):
+    """Nothing there, nothing to import, into itself, a rate that is none: status 2."""
+    empty = tmp_path / 'empty'
+    empty.mkdir()
+    (tmp_path / 'file').write_text('')
+    out = tmp_path / 'takes'
+    source = seed_file(tmp_path / 'old' / 'episode_1.h5')
+    for arguments, words in (
+        ((tmp_path / 'none', out), 'there is nothing at'),
+        ((empty, out), 'holds nothing that can be imported'),
+        ((source.parent, source.parent), 'into itself'),
+        ((source, out, '--rate', '0'), 'more than zero'),
+        ((source, tmp_path / 'file' / 'takes'), 'cannot make the folder'),
+    ):
+        assert run(*arguments) == 2
+        assert words in capsys.readouterr().err
+    assert run(tmp_path / 'file', out) == 1
+    assert 'its layout is not known' in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    'value',
+    [{'rate_hz': 0.0}, {'rate_hz': float('nan')}, {'image_format': 'webp'}, {'jpeg_quality': 0}],
+)
+def test_option_out_of_its_range_is_a_sentence(value):
+    """No option is taken that no file could be read by."""
+    with pytest.raises(UserError):
+        ImportOptions('go', **value)

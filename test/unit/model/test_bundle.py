@@ -1,0 +1,204 @@
+"""The policy bundle: whole or absent, equal after loading, refused when it does not fit."""
+
+import json
+import shutil
+import zipfile
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from conftest import make_small_backbone
+
+from mobile_vla_ros.errors import UserError
+from mobile_vla_ros.model import bundle
+from mobile_vla_ros.model.bundle import (
+    SCHEMA_VERSION,
+    load_bundle,
+    read_spec,
+    rewrite_spec,
+    save_bundle,
+)
+from mobile_vla_ros.runtime.policy import VlaPolicy
+from mobile_vla_ros.types import Frame
+
+BUNDLES = Path(__file__).resolve().parents[2] / 'helpers' / 'bundles'
+
+
+@pytest.fixture
+def copy(small_run, tmp_path):
+    """A copy of the small run's best bundle, to break."""
+    return shutil.copytree(small_run / 'best', tmp_path / 'policy')
+
+
+def frames(spec, seed=0):
+    """A window of random frames at the policy's rate."""
+    rng = np.random.default_rng(seed)
+    return [
+        Frame(rng.integers(0, 256, (48, 64, 3), dtype=np.uint8), i * 100_000_000, i * 100_000_000)
+        for i in range(spec.window)
+    ]
+
+
+def test_a_bundle_holds_everything_driving_needs(small_run):
+    """Law 2: window, chunk, rate, axes and scales live in the bundle; metrics beside baselines."""
+    spec = read_spec(small_run / 'best')
+    assert (spec.rate_hz, spec.window, spec.chunk) == (10.0, 4, 10)
+    assert spec.actions.axes == ('linear_x', 'linear_y')
+    assert all(0 < scale <= 1 for scale in spec.actions.scale)
+    assert len(spec.data['train_episodes']) + len(spec.data['val_episodes']) == 6
+    assert {
+        'zero',
+        'mean_action',
+        'mean_per_step',
+        'mean_per_position_and_step',
+        'repeat_last',
+    } == set(spec.metrics['baselines'])
+    assert spec.metrics['policy']['linear_y']['mae'] > 0
+
+
+def test_merged_adapters_drive_like_trained_ones(small_run):
+    """What drives (merged) gives what was trained (adapters apart)."""
+    folder = small_run / 'best'
+    window = frames(read_spec(folder))
+    merged = VlaPolicy.load(folder).infer(window, 'go to the red box')
+    apart = VlaPolicy(load_bundle(folder, merge=False)).infer(window, 'go to the red box')
+    np.testing.assert_allclose(merged.twists, apart.twists, atol=1e-5)
+
+
+def test_saving_again_gives_the_same_policy(small_run, tmp_path):
+    """What is written is what was in memory, tensor for tensor."""
+    loaded = load_bundle(small_run / 'best', merge=False)
+    again = load_bundle(save_bundle(tmp_path / 'again', loaded.network, loaded.spec), merge=False)
+    assert again.spec == loaded.spec
+    for name, tensor in loaded.network.state_dict().items():
+        assert torch.equal(tensor, again.network.state_dict()[name]), name
+
+
+def test_nothing_is_overwritten_and_nothing_is_left_half(small_run, tmp_path, monkeypatch):
+    """Law 5: an existing folder is refused, and a failure in the middle leaves nothing."""
+    loaded = load_bundle(small_run / 'best', merge=False)
+    (tmp_path / 'there').mkdir()
+    with pytest.raises(UserError, match='exists'):
+        save_bundle(tmp_path / 'there', loaded.network, loaded.spec)
+    monkeypatch.setattr(bundle, 'save_file', lambda *_: (_ for _ in ()).throw(OSError('full')))
+    with pytest.raises(OSError, match='full'):
+        save_bundle(tmp_path / 'new', loaded.network, loaded.spec)
+    assert [path.name for path in tmp_path.iterdir()] == ['there']
+
+
+def edit(folder, **changes):
+    """Change values of a bundle's policy.json."""
+    manifest = folder / 'policy.json'
+    manifest.write_text(json.dumps({**json.loads(manifest.read_text()), **changes}))
+
+
+@pytest.mark.parametrize(
+    ('changes', 'expected'),
+    [
+        ({'format': 'other'}, 'not a policy of ours'),
+        ({'schema_version': 99}, 'another schema version; got 99, expected 1|got 99; expected 1'),
+        ({'actions': {'axes': ['linear_q', 'linear_y'], 'scale': [1, 1]}}, 'linear_q'),
+        (
+            {'image': {'size': 'big', 'mean': [0, 0, 0], 'std': [1, 1, 1]}},
+            'does not fit its schema',
+        ),
+    ],
+)
+def test_a_foreign_bundle_is_refused(copy, changes, expected):
+    """A bundle that does not fit is refused with the values that disagree."""
+    edit(copy, **changes)
+    with pytest.raises(UserError, match=expected):
+        read_spec(copy)
+
+
+def test_a_missing_bundle_or_part_is_named(tmp_path, copy):
+    """No folder, an empty folder, a folder without its head: each says what is missing."""
+    with pytest.raises(UserError, match='no such folder'):
+        read_spec(tmp_path / 'nothing')
+    with pytest.raises(UserError, match=r'policy\.json'):
+        read_spec(tmp_path)
+    (copy / 'head.safetensors').unlink()
+    with pytest.raises(UserError, match=r'no head\.safetensors'):
+        load_bundle(copy)
+
+
+def test_another_backbone_under_the_same_name_is_refused(copy, tmp_path):
+    """Other weights give other features: the hash must be the trained one's."""
+    other = tmp_path / 'other'
+    make_small_backbone(other, seed=9)
+    spec = read_spec(copy)
+    edit(copy, backbone={'id': str(other), 'revision': None, 'sha256': spec.backbone.sha256})
+    with pytest.raises(UserError, match='other weights') as caught:
+        load_bundle(copy)
+    assert spec.backbone.sha256[:12] in str(caught.value)
+
+
+def test_a_head_of_another_size_is_refused(copy):
+    """policy.json and the tensors must agree."""
+    spec = read_spec(copy)
+    edit(copy, head={**spec.head.__dict__, 'hidden': 64})
+    with pytest.raises(UserError, match='does not fit'):
+        load_bundle(copy)
+
+
+def test_a_gpu_that_is_not_there_is_said(small_run):
+    """Asking for a GPU on a machine without one ends with a sentence."""
+    if torch.cuda.is_available():
+        pytest.skip('there is a GPU here')
+    with pytest.raises(UserError, match='--device cpu'):
+        load_bundle(small_run / 'best', device='cuda')
+
+
+def test_a_bundle_tells_no_path_of_the_machine_that_made_it(small_run):
+    """Its backbone is named by id and hash alone, so it can be given away."""
+    config = json.loads((small_run / 'best' / 'adapter' / 'adapter_config.json').read_text())
+    assert config['base_model_name_or_path'] is None
+
+
+def test_a_bundle_of_version_0_1_is_of_no_control(copy):
+    """Its policy.json has no `blank`."""
+    manifest = json.loads((copy / 'policy.json').read_text())
+    del manifest['blank']
+    (copy / 'policy.json').write_text(json.dumps(manifest))
+    assert read_spec(copy).blank == ''
+
+
+def test_an_unknown_builtin_policy_is_refused_with_the_known_ones():
+    """The sentence names them."""
+    with pytest.raises(UserError, match=r"builtin:demo.*mean 'builtin:demo'"):
+        read_spec('builtin:dem')
+
+
+def drawn(number):
+    """A picture that any machine computes alike: what the kept bundles were shown."""
+    y, x, colour = np.mgrid[:48, :64, :3]
+    return ((7 * y + 13 * x + 29 * colour + 41 * number + x * y) % 256).astype(np.uint8)
+
+
+@pytest.mark.parametrize('version', range(1, SCHEMA_VERSION + 1))
+def test_a_bundle_of_every_released_schema_version_drives_as_it_did(version, tmp_path):
+    """What was trained once can be driven for good: the same twists to 0.1 mm/s."""
+    with zipfile.ZipFile(BUNDLES / f'schema_{version}' / 'bundle.zip') as archive:
+        archive.extractall(tmp_path)
+    manifest = json.loads((tmp_path / 'policy' / 'policy.json').read_text())
+    assert manifest['schema_version'] == version
+    edit(tmp_path / 'policy', backbone={**manifest['backbone'], 'id': str(tmp_path / 'backbone')})
+    policy = VlaPolicy.load(tmp_path / 'policy')
+    window = [Frame(drawn(i), i * 100_000_000, i * 100_000_000) for i in range(4)]
+    for text, twists in json.loads((tmp_path / 'expected.json').read_text()).items():
+        np.testing.assert_allclose(policy.infer(window, text).twists, twists, atol=1e-4)
+
+
+def test_numbers_known_later_are_written_into_a_whole_bundle(copy):
+    """rewrite_spec: policy.json is replaced, the weights stay, and nothing else is left."""
+    before = {path.name: path.read_bytes() for path in copy.rglob('*.safetensors')}
+    names = sorted(path.name for path in copy.iterdir())
+    spec = replace(read_spec(copy), metrics={'policy': {'loss': 0.5}})
+    rewrite_spec(copy, spec)
+    assert read_spec(copy) == spec
+    assert sorted(path.name for path in copy.iterdir()) == names
+    assert {path.name: path.read_bytes() for path in copy.rglob('*.safetensors')} == before
+    with pytest.raises(UserError, match='no such folder'):
+        rewrite_spec(copy / 'nothing', spec)

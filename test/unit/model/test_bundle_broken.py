@@ -1,0 +1,297 @@
+"""Bundles that were killed, cut, edited or do not fit: a sentence each, never a traceback."""
+
+import contextlib
+import json
+import os
+import random
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from test_episode_disk import namespace_prefix
+
+from bundle_processes import AFTER_S
+from bundle_processes import __file__ as PROCESSES
+from mobile_vla_ros.errors import UserError
+from mobile_vla_ros.model.bundle import PolicySpec, load_bundle, read_spec
+
+ENVIRONMENT = {**os.environ, 'PYTHONPATH': str(Path(PROCESSES).parents[1])}
+FULL_MB = 3  # the small bundle has more than 5
+
+
+@pytest.fixture
+def copy(small_run, tmp_path):
+    """A copy of the small run's best bundle, to break."""
+    return shutil.copytree(small_run / 'best', tmp_path / 'policy')
+
+
+def edit(path, **changes):
+    """Change values of a JSON file; a name with two underscores goes one level down."""
+    content = json.loads(path.read_text())
+    for name, value in changes.items():
+        *outer, last = name.split('__')
+        place = content
+        for step in outer:
+            place = place[step]
+        place[last] = value
+    path.write_text(json.dumps(content))
+
+
+def change(path, function):
+    """Rewrite the tensors of a safetensors file."""
+    tensors = load_file(path)
+    function(tensors)
+    save_file(tensors, path)
+
+
+def test_a_kill_while_saving_leaves_a_whole_policy_or_none(small_run, tmp_path):
+    """Law 5: killed at every step on the disk, and at moments between: whole, or no bundle."""
+    done = subprocess.run(
+        [sys.executable, PROCESSES, 'kill', small_run / 'best', tmp_path],
+        capture_output=True,
+        text=True,
+        timeout=240,
+        env=ENVIRONMENT,
+    )
+    assert done.returncode == 0, done.stderr
+    statuses = json.loads(done.stdout)
+    steps = len(statuses) - len(AFTER_S)
+    assert steps > 8 and set(statuses[: steps - 1]) == {9} and statuses[steps - 1] == 0
+    assert 14 in statuses
+    torn = 0
+    for folder in tmp_path.iterdir():
+        if not folder.name.startswith('.'):
+            assert load_bundle(folder).spec == read_spec(small_run / 'best')
+            continue
+        try:  # what nobody looks for; if it can be read all the same, it is whole
+            load_bundle(folder)
+        except UserError:
+            torn += 1
+    assert torn > 3
+
+
+def test_a_full_disk_says_how_much_is_missing_and_leaves_nothing(small_run, tmp_path):
+    """A checkpoint that does not fit: needed, free, where; and not a byte of it stays."""
+    prefix = namespace_prefix()
+    if prefix is None:
+        pytest.skip('mounts of its own (unshare -m) are not permitted to this user')
+    done = subprocess.run(
+        [
+            *prefix,
+            'sh',
+            '-c',
+            f'mount -t tmpfs -o size={FULL_MB}m none "$0" && exec "$@"',
+            tmp_path,
+            sys.executable,
+            PROCESSES,
+            'full',
+            small_run / 'best',
+            tmp_path,
+        ],
+        capture_output=True,
+        text=True,
+        timeout=240,
+        env=ENVIRONMENT,
+    )
+    assert done.returncode == 0, done.stderr
+    told = json.loads(done.stdout)
+    assert 'no room' in told['said'] and str(tmp_path) in told['said']
+    assert f'{FULL_MB * 2**20 / 1e6:.1f} MB free' in told['said']
+    size = sum(
+        file.stat().st_size for name in (HEAD, ADAPTER) for file in [small_run / 'best' / name]
+    )
+    assert f'expected {size / 1e6:.1f} MB' in told['said']
+    assert told['left'] == []
+
+
+def test_every_mismatch_is_said_at_once(copy):
+    """Backbone, features, picture, head, adapters: one sentence names both values of each."""
+    spec = read_spec(copy)
+    edit(
+        copy / 'policy.json',
+        backbone__sha256='0' * 64,
+        head__features=48,
+        head__hidden=64,
+        image__size=112,
+    )
+    edit(copy / 'adapter' / 'adapter_config.json', r=7)
+    with pytest.raises(UserError) as caught:
+        load_bundle(copy)
+    for part in (
+        '000000000000…',
+        spec.backbone.sha256[:12],
+        'head.features is 48, and the backbone has 32',
+        'image.size is 112, and the backbone has 56',
+        'head.lstm.weight_hh_l0 is 128 x 32, not 256 x 64',
+        'is 4 x 32, not 7 x 32',
+    ):
+        assert part in str(caught.value), part
+
+
+@pytest.mark.parametrize(
+    ('changes', 'expected'),
+    [
+        (
+            {'chunk': 9, 'head__motion_dims': 1},
+            ['chunk is 9 and head.chunk 10', 'head.motion_dims is 1 for 2 axes'],
+        ),
+        (
+            {'actions__axes': ['linear_x', 'linear_q'], 'chunk': 11},
+            ["linear_q'", "mean 'linear_", 'chunk is 11'],
+        ),
+        ({'actions__scale': [1.0]}, ['1 scales', '2, for linear_x, linear_y']),
+        (
+            {'window': 'four', 'rate_hz': None, 'image__mean': [0, 0]},
+            [
+                "window is 'four', not a whole number from 1 to 64",
+                'rate_hz is None',
+                'image.mean is [0, 0], not 3 of numbers',
+            ],
+        ),
+        ({'instruction_template': '{instruction} {place}'}, ['instruction_template']),
+        ({'data__train_episodes': 3, 'data__mean_action': [0.1]}, ['data.train_episodes is 3']),
+        ({'data__mean_action': [0.1]}, ['1 numbers for 2 axes']),
+        ({'schema_version': 0}, ['got 0', 'expected 1']),
+        ({'schema_version': True}, ['got True']),
+    ],
+)
+def test_a_policy_json_that_contradicts_itself_is_refused(copy, changes, expected):
+    """Each with the two values that disagree, several at once, before any weight is read."""
+    edit(copy / 'policy.json', **changes)
+    with pytest.raises(UserError) as caught:
+        read_spec(copy)
+    assert all(part in str(caught.value) for part in expected), caught.value
+
+
+def cut(path):
+    """Leave the first half of a file."""
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+HEAD, ADAPTER = 'head.safetensors', 'adapter/adapter_model.safetensors'
+CONFIG = 'adapter/adapter_config.json'
+LAYER = 'base_model.model.text_model.model.layers.0.self_attn.q_proj.lora_A.weight'
+
+
+@pytest.mark.parametrize(
+    ('name', 'break_it', 'expected'),
+    [
+        (HEAD, cut, 'head.safetensors is broken'),
+        (ADAPTER, cut, 'adapter_model.safetensors is broken'),
+        (HEAD, lambda path: path.write_bytes(b''), 'head.safetensors is broken'),
+        (CONFIG, cut, 'adapter_config.json is not JSON'),
+        (CONFIG, lambda path: path.write_text('[]'), 'holds a list, not an object'),
+        (CONFIG, lambda path: edit(path, r='four'), "r is 'four', not a whole number"),
+        (CONFIG, lambda path: edit(path, target_modules='nothing'), 'names no layer'),
+        (CONFIG, lambda path: edit(path, use_dora=True), 'use_dora is True'),
+        (
+            CONFIG,
+            lambda path: edit(path, init_lora_weights='pissa'),
+            "init_lora_weights is 'pissa'",
+        ),
+        (CONFIG, lambda path: edit(path, target_modules='text_model.*fc1'), 'a tensor base_model'),
+        (
+            HEAD,
+            lambda path: change(path, lambda all: all['action_token'].fill_(torch.nan)),
+            'action_token holds a number that is not finite',
+        ),
+        (
+            HEAD,
+            lambda path: change(path, lambda all: all.pop('head.lstm.bias_ih_l0')),
+            'no tensor head.lstm.bias_ih_l0',
+        ),
+        (
+            ADAPTER,
+            lambda path: change(path, lambda all: all[LAYER].fill_(torch.inf)),
+            f'{LAYER} holds a number that is not finite',
+        ),
+        ('policy.json', lambda path: path.write_bytes(b'\xff\xfe'), 'policy.json cannot be read'),
+        ('policy.json', lambda path: path.write_text('[' * 100_000), 'policy.json is not JSON'),
+        ('policy.json', cut, 'policy.json is not JSON'),
+    ],
+)
+def test_a_broken_part_is_named(copy, name, break_it, expected):
+    """Cut, empty, foreign or not a number: the sentence says which file and which tensor."""
+    break_it(copy / name)
+    with pytest.raises(UserError) as caught:
+        load_bundle(copy)
+    assert expected in str(caught.value), caught.value
+
+
+JUNK = (
+    None,
+    True,
+    -1,
+    0,
+    3,
+    10**30,
+    0.5,
+    float('nan'),
+    float('inf'),
+    '',
+    'x',
+    '{',
+    '\0',
+    '\ud800',
+    [],
+    [1],
+    ['linear_x'],
+    [[]],
+    {},
+    {'a': 1},
+    'linear_x',
+    '{instruction:>9999999}',
+)
+
+
+def scramble(content, rng: random.Random):
+    """Put junk at a random place, take something away, or add something."""
+    place = content
+    while True:
+        keys = list(place) if isinstance(place, dict) else list(range(len(place)))
+        key = rng.choice(keys)
+        if isinstance(place[key], dict | list) and place[key] and rng.random() < 0.7:
+            place = place[key]
+            continue
+        what = rng.randrange(8)
+        if what == 0:
+            del place[key]
+        elif what == 1 and isinstance(place, dict):
+            place['another'] = rng.choice(JUNK)
+        else:
+            place[key] = rng.choice(JUNK)
+        return
+
+
+def test_random_edits_of_policy_json_give_a_policy_or_a_sentence(copy):
+    """A thousand edits, some of them harmless: nothing but UserError ever comes out."""
+    rng = random.Random(0)
+    manifest = copy / 'policy.json'
+    whole = json.loads(manifest.read_text())
+    whole['metrics'] = {}  # what may be anything would take most of the edits
+    own, refused, asked = read_spec(copy), 0, 0
+    for _ in range(1000):
+        content = json.loads(json.dumps(whole))
+        for _ in range(rng.randint(1, 3)):
+            scramble(content, rng)
+        try:
+            spec = PolicySpec.from_json(json.dumps(content), manifest)
+        except UserError:
+            refused += 1
+            continue
+        assert isinstance(spec.prompt('go'), str)
+        if asked < 20 and (spec.head, spec.image, spec.backbone, spec.actions) != (
+            own.head,
+            own.image,
+            own.backbone,
+            own.actions,
+        ):
+            asked += 1
+            manifest.write_text(json.dumps(content))
+            with contextlib.suppress(UserError):
+                load_bundle(copy)
+    assert 500 < refused < 1000 and asked > 3

@@ -1,0 +1,208 @@
+"""The network: what lands where in the sequence, and what changes its output."""
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from transformers import Kosmos2Config, Kosmos2Model
+
+from mobile_vla_ros.errors import UserError
+from mobile_vla_ros.model.backbone import (
+    Backbone,
+    LoraSettings,
+    load_backbone,
+    tokenize,
+    weights_hash,
+)
+from mobile_vla_ros.model.network import build_network
+from mobile_vla_ros.training.config import ModelConfig
+from mobile_vla_ros.types import ImageSpec
+
+CONFIG = Path(__file__).resolve().parents[3] / 'config'
+
+
+@pytest.fixture
+def network(small_backbone):
+    """A small network in evaluation mode, and its tokenizer."""
+    torch.manual_seed(1)
+    backbone = load_backbone(small_backbone)
+    built = build_network(
+        backbone, LoraSettings(r=4, dropout=0.0), motion_dims=2, chunk=5, hidden=16, layers=1
+    )
+    return built.eval(), backbone.tokenizer
+
+
+def words(tokenizer, *sentences):
+    """Tokens of sentences."""
+    return tokenize(tokenizer, list(sentences))
+
+
+def test_the_seed_recipe_has_the_seed_s_parameter_counts():
+    """config/train_seed.yaml builds the network that the seed reported (SEED.md, the recipe)."""
+    values = yaml.safe_load((CONFIG / 'train_seed.yaml').read_text())
+    model = ModelConfig(
+        **{
+            name: value
+            for name, value in values.items()
+            if name in ModelConfig.__dataclass_fields__
+        }
+    )
+    with torch.device('meta'):
+        kosmos = Kosmos2Model(Kosmos2Config())
+        kosmos.requires_grad_(False)
+        built = build_network(
+            Backbone(kosmos, None, ImageSpec(224, (0, 0, 0), (1, 1, 1)), '', None, ''),
+            LoraSettings(model.lora_r, model.lora_alpha, model.lora_dropout, model.lora_scope),
+            motion_dims=model.motion_dims,
+            chunk=values['chunk'],
+            hidden=model.head_hidden,
+            layers=model.head_layers,
+        )
+    counts = built.parameter_counts()
+    assert round(counts['lora'] / 1e6, 2) == 43.09
+    assert round(counts['head'] / 1e6, 2) == 13.93
+    assert round(counts['trainable'] / 1e6, 1) == 57.0
+    assert sum(p.numel() for p in built.parameters() if p.requires_grad) == counts['trainable']
+
+
+def test_image_tokens_land_on_their_own_places(network):
+    """The seed's fault 2: image tokens were written over the text. Here they touch no text."""
+    net, tokenizer = network
+    ids, lengths = words(tokenizer, 'go to the red box', 'go to')
+    tokens = net.kosmos.config.latent_query_num
+    first, positions = net.embed(torch.randn(2, tokens, 32), ids, lengths)
+    images = torch.randn(2, tokens, 32)
+    second, _ = net.embed(images, ids, lengths)
+    table = net.kosmos.get_input_embeddings().weight
+    assert torch.equal(second[:, 0], table[0].expand(2, -1))
+    assert torch.equal(second[:, 1 : 1 + tokens], images)
+    assert torch.equal(second[0, 1 + tokens : 1 + tokens + 5], table[ids[0]])
+    assert torch.equal(first[:, 1 + tokens :], second[:, 1 + tokens :])
+    assert positions.tolist() == [1 + tokens + 5, 1 + tokens + 2]
+    for row, position in enumerate(positions):
+        assert torch.equal(second[row, position], net.action_token)
+
+
+def test_image_and_instruction_both_change_the_output(network):
+    """The seed's fault 2: left and right gave the same output to six decimals."""
+    net, tokenizer = network
+    ids, lengths = words(tokenizer, 'go to the red box', 'go to the blue box')
+    pixels = torch.randn(2, 3, 56, 56)
+    one = net.encode(pixels[:1], ids[:1], lengths[:1])
+    other_image = net.encode(pixels[1:], ids[:1], lengths[:1])
+    other_text = net.encode(pixels[:1], ids[1:], lengths[1:])
+    assert (one - other_image).abs().max() > 1e-3
+    assert (one - other_text).abs().max() > 1e-3
+
+
+def test_a_frame_s_feature_does_not_depend_on_its_batch(network):
+    """Shorter instructions are padded in a batch; the padding must not be seen."""
+    net, tokenizer = network
+    pixels = torch.randn(2, 3, 56, 56)
+    together = net.encode(pixels, *words(tokenizer, 'go to the red box', 'go'))
+    alone = net.encode(pixels[1:], *words(tokenizer, 'go'))
+    torch.testing.assert_close(together[1:], alone)
+
+
+def test_sliding_over_features_equals_window_by_window(network):
+    """A frame is encoded once however many windows hold it; the result is the same."""
+    net, tokenizer = network
+    ids, lengths = words(tokenizer, 'go to the red box', 'go to the blue ball')
+    pixels = torch.randn(6 + 5, 3, 56, 56)
+    motion, gripper = net(pixels, ids, lengths, [6, 5], 4)
+    assert motion.shape == (3 + 2, 4, 5, 2)
+    assert gripper.shape == (3 + 2, 4, 5)
+    rows = [(0, 0), (0, 1), (0, 2), (1, 6), (1, 7)]
+    for window, (run, start) in enumerate(rows):
+        alone, _ = net(
+            pixels[start : start + 4], ids[run : run + 1], lengths[run : run + 1], [4], 4
+        )
+        torch.testing.assert_close(motion[window : window + 1], alone)
+
+
+def test_only_adapters_token_and_head_are_trained(network):
+    """The backbone itself stays frozen, and every trained parameter gets a gradient."""
+    net, tokenizer = network
+    net.train()
+    motion, gripper = net(
+        torch.randn(4, 3, 56, 56), *words(tokenizer, 'go to the red box'), [4], 4
+    )
+    (motion.sum() + gripper.sum()).backward()
+    for name, parameter in net.named_parameters():
+        trained = 'lora_' in name or not name.startswith('backbone.')
+        assert parameter.requires_grad == trained, name
+        # LoRA's B starts at zero, so A's first gradient is zero, but it is there.
+        assert (parameter.grad is not None) == trained, name
+
+
+@pytest.mark.parametrize(
+    ('name', 'expected'),
+    [
+        ('builtin:tyni', "Did you mean 'builtin:tiny'"),
+        ('/no/such/folder', 'unknown backbone'),
+        ('tiny', 'unknown backbone'),
+    ],
+)
+def test_an_unknown_backbone_is_named(name, expected):
+    """Bad input: a sentence that says what was got and expected."""
+    with pytest.raises(UserError, match=expected) as caught:
+        load_backbone(name)
+    assert name in str(caught.value)
+
+
+def test_a_hub_that_cannot_be_reached_is_said(monkeypatch):
+    """Without a network the sentence gives the command that gets the weights elsewhere."""
+    monkeypatch.setenv('HF_HUB_OFFLINE', '1')
+    with pytest.raises(UserError, match='cannot be loaded') as caught:
+        load_backbone('microsoft/no-such-kosmos', offline=True, revision='abc123')
+    assert (
+        'hf download microsoft/no-such-kosmos --revision abc123 --local-dir no-such-kosmos; '
+        'then give that folder: --backbone no-such-kosmos'
+    ) in str(caught.value)
+
+
+def test_a_hub_s_commit_is_known_also_where_a_branch_was_asked_for(small_backbone, tmp_path):
+    """A downloaded backbone loads without a network, and its commit is what a bundle pins."""
+    commit = '0123456789abcdef0123456789abcdef01234567'
+    folder = tmp_path / 'hub' / 'models--somebody--kosmos'
+    shutil.copytree(small_backbone, folder / 'snapshots' / commit)
+    (folder / 'refs').mkdir()
+    (folder / 'refs' / 'main').write_text(commit)
+    done = subprocess.run(
+        [
+            sys.executable,
+            '-c',
+            'from mobile_vla_ros.model.backbone import load_backbone\n'
+            'for revision in (None, "main"):\n'
+            '    found = load_backbone("somebody/kosmos", revision=revision, offline=True)\n'
+            '    print(found.revision, found.sha256)',
+        ],
+        env={**os.environ, 'HF_HUB_CACHE': str(tmp_path / 'hub'), 'HF_HUB_OFFLINE': '1'},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    sha256 = weights_hash(Path(small_backbone))
+    assert done.stdout.split('\n')[:2] == [f'{commit} {sha256}'] * 2
+
+
+def test_a_folder_that_is_no_kosmos_is_refused(tmp_path):
+    """A backbone of another kind is refused before its weights are read."""
+    (tmp_path / 'config.json').write_text('{"model_type": "clip"}')
+    with pytest.raises(UserError, match='not a Kosmos-2'):
+        load_backbone(str(tmp_path))
+
+
+def test_the_action_token_starts_where_kosmos_locates_things():
+    """`<object>` is where Kosmos-2 says where a named thing is; without it, a vector as large."""
+    backbone = load_backbone('builtin:tiny')
+    built = build_network(backbone, LoraSettings(r=2), motion_dims=2, chunk=2, hidden=8, layers=1)
+    table = backbone.model.get_input_embeddings().weight
+    assert torch.equal(built.action_token, table[backbone.tokenizer.get_vocab()['<object>']])

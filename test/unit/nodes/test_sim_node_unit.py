@@ -1,0 +1,15 @@
+"""The arena as a live process: a robot with a camera that listens to cmd_vel over DDS."""
+
+from pathlib import Path
+
+import yaml
+
+from mobile_vla_ros.sim.arena import Judge
+
+ROOT = Path(__file__).resolve().parents[3]
+
+
+def test_a_trial_has_the_judge_s_time_unless_told_otherwise():
+    """The parameter file in the package repeats what `simulate` judges by in its own process."""
+    text = (ROOT / 'config' / 'sim.yaml').read_text()
+    assert yaml.safe_load(text)['/**']['ros__parameters']['trial_timeout_s'] == Judge().timeout_s

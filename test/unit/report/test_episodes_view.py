@@ -1,0 +1,383 @@
+"""`mobile_vla episodes view`: what the page holds, and what it does in a browser."""
+
+import base64
+import json
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from episode_takes import CREATED_NS, PERIOD_NS, START_NS, encoded, take, write_take
+from mobile_vla_ros.cli.main import main
+from mobile_vla_ros.episode.storage.schema import EpisodeInfo
+from mobile_vla_ros.episode.storage.writer import EpisodeWriter
+from mobile_vla_ros.report.build.episode_view import take_view
+from mobile_vla_ros.report.pages import page as pages
+from mobile_vla_ros.report.pages.episodes_page import TakeView, episodes_page
+from mobile_vla_ros.types import Command
+
+CHROMIUM = next(
+    filter(None, map(shutil.which, ('chromium', 'chromium-browser', 'google-chrome'))), None
+)
+WORDS = 'go to the "red" <b>box</b> & stop</script>'
+PLENTY = 1_000_000
+
+
+def write_bad(folder: Path) -> Path:
+    """A take with no command, and a name that is later than that of the others."""
+    writer = EpisodeWriter(folder, EpisodeInfo('stop'), CREATED_NS + 60 * 10**9)
+    for index in range(5):
+        stamp_ns = START_NS + index * PERIOD_NS
+        writer.add_frame(encoded(index), stamp_ns, stamp_ns)
+    writer.add_event('problem', START_NS + 2 * PERIOD_NS, 'no command <i>')
+    return writer.close('failure')
+
+
+def write_proposals(writer: EpisodeWriter):
+    """A policy that wants half a metre a second, and says nothing that is a number at last."""
+    for index in range(20):
+        stamp_ns = START_NS + index * PERIOD_NS
+        value = np.nan if index > 15 else 0.5
+        writer.add_proposal(np.full(6, value), stamp_ns - PERIOD_NS, stamp_ns)
+
+
+@pytest.fixture(scope='module')
+def folder(tmp_path_factory):
+    """From old to new: a good take, one with proposals and words for HTML, and a bad one."""
+    folder = tmp_path_factory.mktemp('takes')
+    for number, (frames, words) in enumerate([(30, 'go to the blue ball'), (20, WORDS)]):
+        writer = EpisodeWriter(
+            folder, EpisodeInfo(words), CREATED_NS + number * 10**9, proposals=words == WORDS
+        )
+        write_take(writer, frames)
+        if words == WORDS:
+            write_proposals(writer)
+        writer.close('success')
+    write_bad(folder)
+    return folder
+
+
+@pytest.fixture(scope='module')
+def html(folder):
+    """The page of that folder."""
+    assert main(['episodes', 'view', str(folder)]) == 0
+    return folder / 'episodes.html'
+
+
+def cards(text: str) -> list[str]:
+    """The ids of the cards in the order of the page."""
+    return re.findall(r'<article class="take \w+" id="([^"]+)"', text)
+
+
+def test_a_page_needs_nothing_from_outside_and_bad_takes_come_first(folder, html):
+    """One file: every take has a card, words are words, no address is in it."""
+    text = html.read_text()
+    assert len(cards(text)) == 3
+    assert cards(text)[0] == write_name(folder, 'stop')
+    assert 'no command was heard' in text
+    assert '<b>box' not in text and '<i>' not in text
+    assert 'go to the &#34;red&#34; &lt;b&gt;box&lt;/b&gt; &amp; stop&lt;/script&gt;' in text
+    for outside in ('<link', 'src="http', 'href="http', 'url(http', '@import', 'fetch('):
+        assert outside not in text
+    assert [path.name for path in folder.glob('.*.html.*')] == []
+
+
+def write_name(folder: Path, instruction: str) -> str:
+    """The name of the take of an instruction."""
+    from mobile_vla_ros.episode.storage.reader import Episode, find_episodes
+
+    for path in find_episodes(folder):
+        with Episode.open(path) as episode:
+            if episode.instruction == instruction:
+                return episode.episode_id
+    raise AssertionError(instruction)
+
+
+def test_what_a_policy_proposed_is_beside_what_was_driven(folder, html):
+    """At its receipt, as commands are; the scale reaches to both. No take else tells of it."""
+    text = html.read_text()
+    told = {name: data_of(text, name) for name in cards(text)}
+    with_them = told.pop(write_name(folder, WORDS))
+    assert with_them['proposals'] == [[index / 10, 0.5, 0.5, 0.5, 2] for index in range(16)]
+    assert with_them['scale'] == [1.0, 1.0, 0.5]
+    assert not any('proposals' in data for data in told.values())
+    alone = TakeView('a', 'go', 'unknown', 'good', [], 0.0, 0)
+    assert 'proposed by the policy' in text
+    assert 'proposed by the policy' not in episodes_page('t', 's', [alone])
+
+
+def test_fewer_takes_are_the_worst_and_the_page_says_so(folder, tmp_path, capsys):
+    """`--takes 2` of 3: the bad one is among them, and how to see the others is told."""
+    out = tmp_path / 'some.html'
+    assert main(['episodes', 'view', str(folder), '--takes', '2', '--out', str(out)]) == 0
+    assert f'{out}: 2 takes' in capsys.readouterr().out
+    text = out.read_text()
+    assert len(cards(text)) == 2 and cards(text)[0] == write_name(folder, 'stop')
+    assert '2 of 3 takes are shown' in text and '--takes 3' in text
+
+
+def test_one_file_has_a_page_of_its_own(tmp_path, capsys):
+    """A file, also an unfinished one: the page lies beside it and has its name."""
+    path = take(tmp_path, frames=70)
+    assert main(['episodes', 'view', str(path)]) == 0
+    text = path.with_suffix('.html').read_text()
+    assert len(data_of(text, path.stem)['pictures']) == 70, 'all of them, in a page of one take'
+    writer = EpisodeWriter(tmp_path, EpisodeInfo('go'), CREATED_NS)
+    write_take(writer, 5)
+    writer.flush()
+    assert main(['episodes', 'view', str(writer.part_path)]) == 0
+    text = (tmp_path / f'{writer.episode_id}.html').read_text()
+    assert 'the take was never finished' in text and 'episodes recover' in text
+    writer.discard()
+
+
+def data_of(text: str, name: str) -> dict:
+    """What the script is given of a take."""
+    card = text[text.index(f'id="{name}"') :]
+    return json.loads(re.search(r'<script type="application/json">(.*?)</script>', card)[1])
+
+
+def test_what_cannot_be_read_is_named_and_the_rest_is_shown(tmp_path, capsys):
+    """A file that is none, and a frame that is none: status 1, one picture less, no traceback."""
+    (tmp_path / '20260101T000000Z_00000000.h5').write_text('no HDF5')
+    writer = EpisodeWriter(tmp_path, EpisodeInfo('go'), CREATED_NS)
+    write_take(writer, 5)
+    writer.add_frame(b'no image', START_NS + 5 * PERIOD_NS, START_NS + 5 * PERIOD_NS)
+    writer.close()
+    assert main(['episodes', 'view', str(tmp_path)]) == 1
+    assert '00000000.h5 cannot be read' in capsys.readouterr().err
+    text = (tmp_path / 'episodes.html').read_text()
+    assert '00000000.h5 cannot be read' in text
+    assert '1 of 6 pictures looked at cannot be read' in text
+
+
+@pytest.mark.parametrize(
+    ('extra', 'said'),
+    [
+        (['--takes', '0'], '--takes must be at least 1'),
+        (['--out', 'takes.h5'], '--out must name a page'),
+        (['--out', '/no/such/folder/x.html'], 'no folder /no/such/folder'),
+    ],
+)
+def test_a_mistake_is_a_sentence(folder, capsys, extra, said):
+    """Bad use: status 2, one line, and nothing is written over a take."""
+    assert main(['episodes', 'view', str(folder), *extra]) == 2
+    err = capsys.readouterr().err
+    assert said in err and err.count('\n') == 1
+
+
+def test_a_page_is_replaced_whole_or_not_at_all(tmp_path):
+    """What cannot be written leaves the old page, and nothing beside it."""
+    out = tmp_path / 'page.html'
+    pages.write(out, 'old')
+    with pytest.raises(UnicodeEncodeError):
+        pages.write(out, 'x' * 100_000 + '\ud800')
+    assert out.read_text() == 'old' and list(tmp_path.iterdir()) == [out]
+
+
+def test_pictures_and_commands_keep_to_the_budget(tmp_path):
+    """A long take: fewer pictures at even distances; of the commands the peaks stay."""
+    writer = EpisodeWriter(tmp_path, EpisodeInfo('go'), CREATED_NS)
+    write_take(writer, 1)
+    for index in range(5000):
+        at_ns = START_NS + index * 20_000_000
+        if index % 5 == 0 and index:
+            writer.add_frame(encoded(index % 256, 'JPEG', (320, 240)), at_ns, at_ns)
+        twist = np.array([0.2, 0.1, 0, 0, 0, 9.0 if index == 3333 else 0.0])
+        writer.add_command(Command(twist, at_ns, at_ns, 'teleop'))
+    path = writer.close('success')
+    view = take_view(path, 60, 200, 40_000)
+    assert sum(map(len, view.pictures)) * 4 / 3 <= 40_000
+    assert 5 <= len(view.pictures) < 60
+    steps = np.diff(view.index)
+    assert steps.max() - steps.min() <= 1 and view.index[-1] == view.frames - 1
+    assert len(view.rows) < 1000 and max(row[3] for row in view.rows) == 9.0
+    assert len(take_view(path, 60, 200, PLENTY).pictures) == 60
+
+
+def test_gaps_and_times_count_from_the_first_of_all(tmp_path):
+    """A second without a frame is marked where it is, and events are on the same clock."""
+    writer = EpisodeWriter(tmp_path, EpisodeInfo('go'), CREATED_NS)
+    write_take(writer, 10)
+    write_take(writer, 10, first=20)
+    writer.add_event('drop', START_NS + 20 * PERIOD_NS, '10 frames', dropped=10)
+    view = take_view(writer.close(), 60, 200, PLENTY)
+    assert view.gaps == [[0.9, 2.0]]
+    assert view.events == [[2.0, 'drop', '10 frames']]
+    assert view.span == (0.0, 2.95) and view.times[0] == 0 and view.times[-1] == 2.9
+    assert view.rows[1] == [0.05, 0.0, 1.0, 0.0, 1]
+
+
+def test_a_take_of_nothing_has_a_card():
+    """No frame, no command: there is a card and no number that JSON cannot hold."""
+    text = episodes_page('t', 's', [TakeView('a', 'go', 'unknown', 'bad', ['0 frames'], 0.0, 0)])
+    assert data_of(text, 'a')['pictures'] == [] and 'class="blank"' in text
+    assert '<script' not in episodes_page('t', 's', [], ['none'])
+
+
+# What a person does on the page; after each step the state is kept under its name.
+HOOK = """
+(function () {
+  var states = {}, get = function (id) { return document.getElementById(id); };
+  function keep(name) {
+    states[name] = {
+      take: document.querySelector('.chosen').id, time: +get('stage').dataset.time,
+      frame: get('frame').textContent, picture: get('picture').src, hash: location.hash,
+      cursor: +/\\((.*)\\)/.exec(get('cursor').getAttribute('transform'))[1],
+      now: [].map.call(document.querySelectorAll('.now'), function (e) { return e.textContent; }),
+      said: [].map.call(document.querySelectorAll('.said'), function (e) {
+        return e.textContent; }),
+      proposed: document.querySelectorAll('path.proposed').length,
+      shown: [].filter.call(document.querySelectorAll('.take'), function (card) {
+        return card.offsetHeight > 0; }).map(function (card) { return card.id; })};
+  }
+  function press(key, options) {
+    document.body.dispatchEvent(new KeyboardEvent('keydown', Object.assign(
+      {key: key, bubbles: true, cancelable: true}, options)));
+  }
+  function set(id, value, event) {
+    get(id).value = value;
+    get(id).dispatchEvent(new Event(event, {bubbles: true}));
+  }
+  keep('link');
+  press('ArrowRight'); keep('right');
+  press('ArrowLeft', {shiftKey: true}); keep('ten left');
+  press('End'); keep('end');
+  var slider = document.querySelector('#stage input[type=range]');
+  slider.value = 3;
+  slider.dispatchEvent(new Event('input')); keep('slider');
+  var box = get('plot').getBoundingClientRect();
+  get('plot').dispatchEvent(new PointerEvent('pointerdown', {buttons: 1,
+    clientX: box.left + box.width * (78 + 704 / 2) / 800})); keep('drag');
+  press('ArrowDown'); keep('down');
+  press('ArrowUp'); keep('up');
+  set('words', 'BLUE', 'input'); keep('words');
+  set('words', '', 'input');
+  var bad = document.querySelector('#verdicts input[value=bad]');
+  bad.checked = false;
+  bad.dispatchEvent(new Event('change', {bubbles: true})); keep('no bad');
+  bad.checked = true;
+  bad.dispatchEvent(new Event('change', {bubbles: true}));
+  set('order', 'oldest', 'change'); keep('oldest');
+  set('order', 'longest', 'change'); keep('longest');
+  document.querySelector('.take.bad').click(); keep('bad');
+  states.events = get('events').textContent;
+  set('speed', '4', 'change');
+  var asked = performance.now(), wait = setInterval(function () {
+    if (document.querySelector('.play').getAttribute('aria-label') === 'pause') { return; }
+    clearInterval(wait);
+    keep('played');
+    states.took = performance.now() - asked;
+    console.log('hook done');
+    var log = document.body.appendChild(document.createElement('pre'));
+    log.id = 'log';
+    log.textContent = JSON.stringify(states);
+  }, 5);
+  press(' '); keep('playing');
+})();
+"""
+
+
+@pytest.fixture(scope='module')
+def seen(folder, html, tmp_path_factory):
+    """What a browser shows: the states of HOOK, and what was said on the console."""
+    if CHROMIUM is None:
+        pytest.skip('no Chromium on this machine')
+    name = write_name(folder, WORDS)
+    hooked = tmp_path_factory.mktemp('hooked') / 'page.html'
+    hooked.write_text(html.read_text().replace('</body>', f'<script>{HOOK}</script></body>'))
+    done = subprocess.run(
+        [
+            CHROMIUM,
+            '--headless',
+            '--no-sandbox',
+            '--disable-gpu',
+            '--disable-quic',
+            '--no-first-run',
+            '--disable-background-networking',
+            '--disable-component-update',
+            '--disable-sync',
+            f'--user-data-dir={tmp_path_factory.mktemp("chromium")}',
+            '--enable-logging=stderr',
+            '--window-size=1200,1400',
+            '--virtual-time-budget=20000',
+            '--dump-dom',
+            f'{hooked.as_uri()}#take={name}&t=1.0',
+        ],
+        capture_output=True,
+        text=True,
+        timeout=280,
+        check=False,
+    )
+    said = [line for line in done.stderr.splitlines() if 'CONSOLE' in line]
+    found = re.search(r'<pre id="log">(.*?)</pre>', done.stdout, re.DOTALL)
+    assert found, f'the script did not come to its end: {said}'
+    import html as entities
+
+    return json.loads(entities.unescape(found[1])), said, name
+
+
+def test_the_page_makes_no_error_in_a_browser(seen):
+    """All that is on the console is what the test says itself."""
+    _, said, _ = seen
+    assert len(said) == 1 and 'hook done' in said[0]
+
+
+def test_a_link_leads_to_a_frame_of_a_take(seen, folder):
+    """#take=…&t=…: that take, the frame at that time, its picture and its command."""
+    states, _, name = seen
+    view = take_view(folder / f'{name}.h5', 60, 200, PLENTY)
+    link = states['link']
+    assert (link['take'], link['time'], link['frame']) == (name, 1.0, 'frame 11 of 20')
+    assert (
+        link['picture'] == 'data:image/jpeg;base64,' + base64.b64encode(view.pictures[10]).decode()
+    )
+    assert link['now'] == ['0.10', '0.00', '-0.10']
+    assert link['said'] == ['(0.50)'] * 3 and link['proposed'] == 3
+    assert states['bad']['said'] == [''] * 3 and states['bad']['proposed'] == 0
+    assert link['cursor'] == pytest.approx(78 + 704 * 1.0 / 1.95, abs=0.1)
+    assert link['hash'] == f'#take={name}&t=1.000'
+
+
+def test_keys_slider_and_drag_move_frame_and_cursor(seen):
+    """One picture on, ten back, the last one, a place on the slider, the middle of the plot."""
+    states, _, name = seen
+    frames = {key: states[key]['frame'] for key in ('right', 'ten left', 'end', 'slider', 'drag')}
+    assert frames == {
+        'right': 'frame 12 of 20',
+        'ten left': 'frame 2 of 20',
+        'end': 'frame 20 of 20',
+        'slider': 'frame 4 of 20',
+        'drag': 'frame 11 of 20',
+    }
+    for key in frames:
+        state = states[key]
+        assert state['cursor'] == pytest.approx(78 + 704 * state['time'] / 1.95, abs=0.1)
+    assert len({states[key]['picture'] for key in frames}) == 5
+    assert states['down']['take'] == states['link']['shown'][2]
+    assert states['up']['take'] == name
+
+
+def test_takes_are_filtered_and_sorted(seen, folder):
+    """By words in any case, by verdict, by age and by length; worst first from the start."""
+    states, _, name = seen
+    bad, blue = write_name(folder, 'stop'), write_name(folder, 'go to the blue ball')
+    assert states['link']['shown'] == [bad, name, blue]
+    assert states['words']['shown'] == [blue]
+    assert set(states['no bad']['shown']) == {name, blue}
+    assert states['oldest']['shown'] == [blue, name, bad]
+    assert states['longest']['shown'] == [blue, name, bad]
+
+
+def test_playing_runs_to_the_end_at_the_speed_chosen(seen, folder):
+    """A bad take without commands: no value, its event in words; 0.4 s at 4 × take 0.1 s."""
+    states, _, _ = seen
+    assert states['bad']['take'] == write_name(folder, 'stop')
+    assert states['bad']['now'] == ['–', '–', '–']
+    assert 'problem no command <i>' in states['events']
+    assert states['playing']['frame'] == 'frame 1 of 5'
+    assert states['played']['frame'] == 'frame 5 of 5'
+    assert 90 <= states['took'] < 300

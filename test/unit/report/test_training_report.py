@@ -1,0 +1,649 @@
+"""The report of a training: whole, self-contained, honest, and written whatever the input is."""
+
+import base64
+import io
+import json
+import re
+import shutil
+import subprocess
+from dataclasses import replace
+from html.parser import HTMLParser
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from episode_takes import CREATED_NS, PERIOD_NS, START_NS, encoded
+from mobile_vla_ros.data.episodes import Takes, load_takes
+from mobile_vla_ros.data.runs import Run, Sampling
+from mobile_vla_ros.episode.storage.schema import EpisodeInfo
+from mobile_vla_ros.episode.storage.writer import EpisodeWriter
+from mobile_vla_ros.evaluation.baselines import baselines, targets
+from mobile_vla_ros.evaluation.evaluate import Scored
+from mobile_vla_ros.evaluation.metrics import measure
+from mobile_vla_ros.model.action_head import HeadSettings
+from mobile_vla_ros.model.bundle import BackboneRef, PolicySpec
+from mobile_vla_ros.report.build import training as train_report
+from mobile_vla_ros.report.figures import training_plots
+from mobile_vla_ros.report.pages import training_page
+from mobile_vla_ros.types import ActionSpec, Command, ImageSpec
+
+CHROMIUM = next(
+    filter(None, map(shutil.which, ('chromium', 'chromium-browser', 'google-chrome'))), None
+)
+SECTIONS = [
+    'How it learned',
+    'Beside predictors that see no image',
+    'Predicted against driven',
+    'Error over the chunk',
+    'Along whole takes',
+    'The worst windows',
+    'The takes',
+    'How it was made',
+]
+VOID = {'meta', 'img', 'br', 'link'}
+FRAMES = 30
+HISTORY = [
+    {
+        'epoch': epoch,
+        'train_loss': 0.1 / (epoch + 1),
+        'val_loss': 0.12 / (epoch + 1),
+        'train_loss_arm_act': 0.03 / (epoch + 1),
+        'val_loss_arm_act': 0.04 / (epoch + 1),
+        'val_mae_linear_x': 0.1,
+        'acc_gripper_act': 1.0,
+    }
+    for epoch in range(3)
+]
+
+
+def write_takes(folder: Path, instructions: list[str]) -> None:
+    """Takes of three seconds: each drives a wave of its own, each picture says its number."""
+    for number, instruction in enumerate(instructions):
+        writer = EpisodeWriter(folder, EpisodeInfo(instruction), CREATED_NS + number * 10**9)
+        for index in range(FRAMES):
+            at_ns = START_NS + index * PERIOD_NS
+            writer.add_frame(encoded(8 * index), at_ns, at_ns)
+            wave = np.sin(index / (4 + number)) / 2
+            writer.add_command(
+                Command(np.array([0.5 - wave / 4, wave, 0, 0, 0, -wave]), at_ns, at_ns, 'teleop')
+            )
+        writer.close('success')
+
+
+def policy(axes=('linear_x', 'linear_y'), window: int = 4, chunk: int = 5, **more) -> PolicySpec:
+    """What a bundle says of itself; its epoch is the last of HISTORY."""
+    more = {'metrics': {'epoch': HISTORY[-1]}, **more}
+    return PolicySpec(
+        backbone=BackboneRef('builtin:tiny', None, 'ab' * 32),
+        head=HeadSettings(features=8, hidden=8, layers=1, chunk=chunk, motion_dims=len(axes)),
+        image=ImageSpec(56, (0.5,) * 3, (0.5,) * 3),
+        actions=ActionSpec(axes, (0.5,) * len(axes)),
+        rate_hz=10.0,
+        window=window,
+        chunk=chunk,
+        **more,
+    )
+
+
+def score(spec: PolicySpec, takes: Takes, noise: float = 0.05, change=None, **more) -> Scored:
+    """What an evaluation leaves of a policy that errs by `noise`; `change` edits its actions."""
+    actions, real, _ = targets(takes.val, spec.actions, spec.window)
+    rng = np.random.default_rng(0)
+    predicted = actions + noise * rng.standard_normal(actions.shape).astype(np.float32)
+    if change:
+        change(predicted)
+
+    def entry(prediction) -> dict:
+        return measure(prediction, actions, real, spec.actions)
+
+    summary = {
+        'windows': len(actions),
+        'baselines': {
+            name: entry(values)
+            for name, values in baselines(
+                takes.train, takes.val, spec.actions, spec.window
+            ).items()
+        },
+    }
+    moved = dict.fromkeys(spec.actions.axes, 0.1)
+    controls = {
+        'image_blanked': 0 * predicted,
+        'frames_shuffled': predicted[::-1],
+        'instruction_swapped': -predicted,
+    }
+    worse = {'difference': 0.5, 'low': 0.4, 'high': 0.6, 'takes': 9}
+    summary['policy'] = {
+        **entry(predicted),
+        **{name: {**entry(values), 'margin': worse} for name, values in controls.items()},
+        'change': dict.fromkeys(controls, moved),
+        'change_share': dict.fromkeys(controls, 0.5),
+        'verdict': ['It is better than <i>all</i> of them.', 'Even than mean_per_step: 0.1.'],
+        **more,
+    }
+    return Scored(summary, takes.val, actions, predicted, real)
+
+
+@pytest.fixture(scope='module')
+def folder(tmp_path_factory):
+    """Eight takes; the words of one mean something to HTML."""
+    folder = tmp_path_factory.mktemp('takes')
+    write_takes(folder, ['go to the red box'] * 4 + ['<b>go</b> & "stop"'] * 4)
+    return folder
+
+
+def load(folder: Path, spec: PolicySpec, share: float = 0.4) -> Takes:
+    """The takes of a folder, split."""
+    return load_takes(
+        folder, Sampling(spec.rate_hz, spec.window, spec.chunk), ['good', 'poor'], share, 0
+    )
+
+
+@pytest.fixture(scope='module')
+def page(folder, tmp_path_factory):
+    """The report of a good policy: its path."""
+    spec = policy()
+    takes = load(folder, spec)
+    return train_report.write(
+        tmp_path_factory.mktemp('report') / 'report.html',
+        spec,
+        score(spec, takes),
+        takes,
+        history=HISTORY,
+        config={'epochs': 3, 'learning_rate': 1e-4, 'parameters': {'lora': 12345}},
+    )
+
+
+def report(tmp_path: Path, spec: PolicySpec, scored: Scored, takes: Takes, **more) -> str:
+    """Write a report; return its text, which must be whole."""
+    text = train_report.write(tmp_path / 'report.html', spec, scored, takes, **more).read_text()
+    Balanced().check(text)
+    return text
+
+
+class Balanced(HTMLParser):
+    """Fails when an element is not closed where it should be."""
+
+    def check(self, text: str):
+        """Read a whole page."""
+        self.open = []
+        self.feed(text)
+        self.close()
+        assert self.open == [] and text.endswith('</html>\n')
+
+    def handle_starttag(self, tag, attrs):
+        """Remember an element."""
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag):
+        """The last one opened must be the one that is closed."""
+        assert self.open.pop() == tag
+
+
+def headings(text: str) -> list[str]:
+    """The page's sections."""
+    return re.findall(r'<h2>(.*?)</h2>', text)
+
+
+def worst(text: str) -> list[str]:
+    """The HTML of each of the worst windows."""
+    return text.split('<div class="worst">')[1:]
+
+
+def pictures(text: str) -> list[np.ndarray]:
+    """The JPEGs in some HTML, decoded."""
+    return [
+        np.asarray(Image.open(io.BytesIO(base64.b64decode(data))))
+        for data in re.findall(r'src="data:image/jpeg;base64,([^"]+)"', text)
+    ]
+
+
+def test_the_page_is_whole_has_every_section_and_needs_nothing_from_outside(page):
+    """One file that opens anywhere: balanced, no script, no address but the names of SVG."""
+    text = page.read_text()
+    Balanced().check(text)
+    assert headings(text) == SECTIONS
+    assert '<script' not in text and '<link' not in text and '@import' not in text
+    allowed = 'http://www.w3.org/'
+    for address in re.findall(r'https?://[^"\s<]+', text):
+        assert address.startswith(allowed)
+    assert re.findall(r'(?:href|src)="(?!#|data:)', text) == []
+    assert len(text) < 3_000_000
+
+
+def test_the_verdict_stands_on_top_in_words_and_in_metres_per_second(page):
+    """What was trained, on how much, by how much it is better, and the evaluation's sentences."""
+    text = page.read_text()
+    top = text[: text.index('<h2>')]
+    assert 'Training: better than predictors without an image' in top
+    assert 'trained for 3 epochs on 5 takes (0.2 minutes, 2 instructions)' in top
+    assert 'measured on 3 takes' in top and 'did not train on' in top
+    assert re.search(r'errs by 0\.0\d\d m/s forward and 0\.0\d\d m/s sideways', top)
+    assert re.search(r'That is 0\.\d{3} m/s better and 0\.\d{3} m/s better', top)
+    assert 'It is better than &lt;i&gt;all&lt;/i&gt; of them.' in top
+    assert 'Even than “mean of each step”: 0.1.' in top, 'a baseline has one name on the page'
+    assert 'class="verdict good"' in top and top.count('class="card good"') == 5
+    assert 'loss_arm_act' in top
+
+
+def test_a_policy_no_better_than_the_blind_is_not_praised(folder, tmp_path):
+    """Title, colour and cards say no."""
+    spec = policy()
+    takes = load(folder, spec)
+    text = report(tmp_path, spec, score(spec, takes, noise=3.0), takes, history=HISTORY)
+    top = text[: text.index('<h2>')]
+    assert 'NOT better than predictors without an image' in top
+    assert 'class="verdict bad"' in top and 'm/s worse' in top
+    assert top.count('class="card bad"') >= 3
+
+
+def test_numbers_of_takes_that_it_was_trained_on_are_not_praised(folder, tmp_path):
+    """However good they are."""
+    spec = policy()
+    takes = load(folder, spec)
+    text = report(tmp_path, spec, score(spec, takes, better=True, trained_on=True), takes)
+    assert 'Evaluation: takes that it was trained on' in text and 'class="verdict "' in text
+    assert 'did not train on' not in text
+
+
+@pytest.mark.parametrize(
+    ('margin', 'title'),
+    [
+        ({'low': -2.0, 'high': -0.5, 'takes': 9}, 'Training: better than'),
+        ({'low': -2.0, 'high': 0.5, 'takes': 9}, 'Training: perhaps better than'),
+        ({'low': -2.0, 'high': -0.5, 'takes': 3}, 'Training: perhaps better than'),
+        ({'low': None, 'high': None, 'takes': 1}, 'Training: perhaps better than'),
+    ],
+)
+def test_a_difference_that_may_be_chance_is_not_announced_as_one(folder, tmp_path, margin, title):
+    """Too few takes, or takes that disagree: `perhaps`, and no green."""
+    spec = policy()
+    takes = load(folder, spec)
+    scored = score(spec, takes, margin=margin)
+    scored.summary['policy']['image_blanked']['margin'] = margin | {'low': -1.0, 'high': 1.0}
+    text = report(tmp_path, spec, scored, takes, history=HISTORY)
+    assert f'<h1>{title}' in text
+    assert ('class="verdict good"' in text) == ('perhaps' not in title)
+    assert re.search(r'class="card "><b>[\d.]+ ×</b><span>its loss without its images', text)
+
+
+def test_better_than_predictors_of_other_takes_is_not_announced(folder, tmp_path):
+    """`perhaps`, no green, and the reason before all else that is said."""
+    spec = policy()
+    takes = load(folder, spec)
+    scored = score(spec, takes)
+    scored.summary['blind'] = {'warning': 'They are fitted to 1 of the takes here.'}
+    text = report(tmp_path, spec, scored, takes)
+    assert '<h1>Evaluation: perhaps better than' in text and 'class="verdict "' in text
+    assert '<ul><li>They are fitted to 1 of the takes here.</li>' in text
+
+
+def test_a_control_is_not_blamed_for_what_it_was_not_given(folder, tmp_path):
+    """Trained without images: no card asks whether it looks."""
+    spec = policy(blank='image')
+    takes = load(folder, spec)
+    text = report(tmp_path, spec, score(spec, takes), takes)
+    top = text[: text.index('<h2>')]
+    assert 'A control that is shown no image' in top
+    assert 'would not look' not in top and 'would not listen' in top
+
+
+def test_words_of_an_instruction_are_words(page):
+    """Whatever HTML would make of them: in takes, worst windows and coverage."""
+    text = page.read_text()
+    assert '<b>go' not in text
+    assert text.count('&lt;b&gt;go&lt;/b&gt; &amp; &#34;stop&#34;') >= 3
+
+
+def test_the_worst_windows_are_named_with_the_frames_that_were_seen(folder, tmp_path):
+    """The take, the second, the pictures oldest first; of one second of a take only one window."""
+    spec = policy()
+    takes = load(folder, spec)
+    per_run = FRAMES - spec.window + 1
+
+    def plant(predicted):
+        predicted[per_run + 10] = 0.2, -3.0  # newest frame 13: second 1.3 of the second run
+        predicted[per_run + 12] = 0.2, -2.8  # within a second of it
+        predicted[2 * per_run + 20] = 0.2, -2.6
+
+    text = report(tmp_path, spec, score(spec, takes, change=plant), takes)
+    first, second, *_ = worst(text)
+    assert takes.val[1].episode_id in first and 'second 1.3;' in first
+    assert 'over the next 0.5 s' in first
+    assert takes.val[2].episode_id in second and 'second 2.3;' in second
+    assert not any(
+        takes.val[1].episode_id in other and 'second 1.5;' in other for other in worst(text)
+    )
+    assert len(worst(text)) == 6
+    assert {picture.shape for picture in pictures(first)} == {(180, 240, 3)}, 'as 16 to 12'
+    reds = [int(np.median(picture[:60, :, 0])) for picture in pictures(first)]
+    assert reds == pytest.approx([80, 88, 96, 104], abs=3), 'frames 10 to 13'
+    newest = pictures(first)[-1].astype(int)
+    assert (newest.min(-1) > 230).sum() > 20, 'a white arrow'
+    assert ((newest[..., 0] > 170) & (newest[..., 2] < 170)).sum() > 20, 'a yellow one'
+    assert 'driven: linear_x +0.' in first
+    assert 'predicted: linear_x +0.10 m/s, linear_y −1.50 m/s' in first
+
+
+def test_a_take_that_broke_or_went_away_is_named_and_the_rest_is_shown(folder, tmp_path):
+    """The report of hours of work does not die for one file."""
+    copy = shutil.copytree(folder, tmp_path / 'takes')
+    spec = policy()
+    takes = load(copy, spec)
+    scored = score(spec, takes, broken=['x.h5 is broken at frame 7 <!>'])
+    takes.val[0].path.unlink()
+    takes.val[1].path.write_bytes(b'no HDF5')
+    text = report(tmp_path, spec, scored, takes, history=HISTORY)
+    assert headings(text) == SECTIONS
+    problems = [part for part in worst(text) if 'its frames cannot be shown' in part]
+    assert any('no episode at' in part for part in problems)
+    assert any('cannot be read as an episode' in part for part in problems)
+    assert len(problems) < len(worst(text)) and pictures(text)
+    assert 'x.h5 is broken at frame 7 &lt;!&gt;' in text
+
+
+def test_an_evaluation_has_the_same_page_without_curves(folder, tmp_path):
+    """No history: no curve, no epoch; all else is there."""
+    spec = policy(data={'train_episodes': ['a', 'b']})
+    takes = load(folder, spec)
+    text = report(tmp_path, spec, score(spec, takes), takes)
+    assert headings(text) == SECTIONS[1:]
+    assert '<title>Evaluation: better' in text and 'was trained on 2 takes' in text
+    assert 'epoch' not in text
+
+
+def test_a_third_axis_has_its_unit_everywhere(folder, tmp_path):
+    """angular_z: a panel in every figure, rad/s beside every number; turning is not drawn."""
+    spec = policy(axes=('linear_x', 'linear_y', 'angular_z'))
+    takes = load(folder, spec)
+    text = report(tmp_path, spec, score(spec, takes), takes, history=HISTORY)
+    assert 'turning left (angular_z), rad/s' in text
+    assert re.search(r'0\.\d{3} rad/s in turning', text)
+    assert 'turning is not drawn' in text
+    assert re.search(r'angular_z [+−]0\.\d\d rad/s', worst(text)[0])
+    assert 'angular_z (1.0 is 0.5 rad/s)' in text
+
+
+def test_one_validation_take_one_frame_one_step(tmp_path):
+    """The smallest that can be: window 1, chunk 1, a single take, a single instruction."""
+    write_takes(tmp_path, ['go'] * 2)
+    spec = policy(window=1, chunk=1)
+    takes = load(tmp_path, spec)
+    text = report(
+        tmp_path, spec, score(spec, takes, instruction_swapped=None), takes, history=HISTORY[:1]
+    )
+    assert headings(text) == SECTIONS
+    assert 'The only validation take' in text and 'The chunk has one step' in text
+    assert 'trained for 1 epoch on 1 take (' in text
+    assert all(len(pictures(part)) == 1 for part in worst(text))
+    assert text[: text.index('<h2>')].count('class="card ') == 4, 'nothing is said of listening'
+
+
+def test_numbers_that_are_none_are_dashes(folder, tmp_path):
+    """An axis that never moves has no R²; a policy of nan has no loss; an epoch may lack some."""
+    spec = policy()
+    takes = load(folder, spec)
+
+    def ruin(predicted):
+        predicted[:] = np.nan
+
+    scored = score(spec, takes, change=ruin)
+    assert scored.summary['policy']['loss'] is None
+    text = report(
+        tmp_path,
+        spec,
+        scored,
+        takes,
+        history=[{'epoch': 0, 'train_loss': float('nan'), 'val_loss': None}, *HISTORY[1:]],
+    )
+    assert 'NOT better' in text
+    assert not re.search(r'>[^<]*\b(nan|None)\b', re.sub(r'<svg.*?</svg>', '', text, flags=re.S))
+
+
+def test_a_long_history_is_short_to_read_and_whole_to_unfold(folder, tmp_path):
+    """100 epochs: about twenty rows, the kept one among them; all of them folded away."""
+    spec = policy(metrics={'epoch': {'epoch': 37}})
+    takes = load(folder, spec)
+    history = [
+        {**HISTORY[0], 'epoch': epoch, 'val_loss': 1 + epoch / 1000} for epoch in range(100)
+    ]
+    text = report(tmp_path, spec, score(spec, takes), takes, history=history)
+    learned = text[text.index('How it learned') : text.index('Beside predictors')]
+    short, whole = learned.split('<details>')
+    rows = re.findall(r'<tr(?: class=us)?><td>(\d+)</td>', short)
+    assert len(rows) <= 23 and {'0', '37', '99'} <= set(rows)
+    assert re.findall(r'<tr class=us><td>(\d+)</td>', short) == ['37']
+    assert re.findall(r'<tr><td>(\d+)</td>', whole) == [str(epoch) for epoch in range(100)]
+    assert 'Every 5th of 100 epochs' in short and 'acc_gripper_act' in whole
+    assert 'one of a lower val_loss could not be kept' in short
+
+
+def test_the_marked_epoch_is_that_of_the_bundle(folder, tmp_path):
+    """Where the best could not be kept, the mark is not on it; where none is known, on none."""
+    takes = load(folder, policy())
+    for row, said in (
+        (HISTORY[-1], 'that of the lowest val_loss'),
+        (HISTORY[1], 'could not be kept'),
+        (None, 'None is marked'),
+    ):
+        spec = policy(metrics={'epoch': row} if row else {})
+        text = report(tmp_path, spec, score(spec, takes), takes, history=HISTORY)
+        learned = text[text.index('How it learned') : text.index('<details>')]
+        assert re.findall(r'<tr class=us><td>(\d+)</td>', learned) == (
+            [str(row['epoch'])] if row else []
+        )
+        assert said in learned
+        assert ('the policy of this report: epoch' in learned) == bool(row)
+
+
+def test_with_padding_the_loss_of_the_policy_and_the_blind_lines_are_of_one_kind(
+    small_backbone, takes, tmp_path
+):
+    """Six motion numbers for two axes: val_loss is what `measure` calls loss, as the lines are."""
+    from mobile_vla_ros.training.config import DataConfig, ModelConfig, TrainConfig
+    from mobile_vla_ros.training.loop import train
+
+    trained = train(
+        ModelConfig(
+            backbone=small_backbone, lora_r=4, head_hidden=32, head_layers=1, motion_dims=6
+        ),
+        DataConfig(data=str(takes)),
+        TrainConfig(out=str(tmp_path / 'out'), epochs=1, batch_size=4, accumulate=1, device='cpu'),
+        say=lambda _: None,
+    )
+    [row], scored = trained.history, trained.scored
+    measured = measure(scored.predicted, scored.actions, scored.real, trained.policy.actions)
+    assert row['val_loss'] == pytest.approx(measured['loss'], rel=1e-6)
+    assert 3 * row['val_loss_arm_act'] > 1.001 * row['val_loss'], 'the padding predicts something'
+    text = report(tmp_path, trained.policy, scored, trained.takes, history=trained.history)
+    assert f'the policy of this report: epoch 0, {measured["loss"]:.4f}' in text
+    still = measure(0 * scored.predicted, scored.actions, scored.real, trained.policy.actions)
+    assert f'stand still: {still["loss"]:.4f}' in text
+
+
+def test_takes_left_out_and_takes_alike_are_listed(folder, tmp_path):
+    """Reasons by name; groups across the split by name, and what to do."""
+    spec = policy()
+    loaded = load(folder, spec)
+
+    class Alike:
+        """Takes that know which of them are alike."""
+
+        train, val = loaded.train, loaded.val
+        left_out = {'/some/where/bad.h5': 'verdict bad: <frozen>'}
+        near_identical = [['one', 'two'], ['three', 'four']]
+        leaks = [['one', 'two']]
+
+    text = report(tmp_path, spec, score(spec, loaded), Alike)
+    assert re.search(r'<td>bad\.h5</td><td class="text">verdict bad: &lt;frozen&gt;', text)
+    assert '2 groups of takes' in text and 'on both sides of the split: 1 of them' in text
+    assert '<li>two</li>' in text and '<li>three, four</li>' in text
+    assert '--group_duplicates' in text
+
+
+def test_coverage_counts_takes_minutes_and_idle_by_instruction(tmp_path):
+    """What was driven on each side: hand-counted."""
+    spec = policy(window=1, chunk=1)
+    still, moving = np.zeros(6), np.array([0.2, 0, 0, 0, 0, 0])
+
+    def run(name: str, instruction: str, twists: list) -> Run:
+        twist = np.array(twists)
+        return Run(
+            tmp_path / f'{name}.h5',
+            name,
+            instruction,
+            np.arange(len(twist)),
+            twist[:, None],
+            np.ones((len(twist), 1), bool),
+            0 * twist,
+        )
+
+    takes = Takes(
+        [run('a', 'go', [moving] * 300 + [still] * 100), run('b', 'stay', [still] * 200)],
+        [run('c', 'go', [moving] * 60)],
+        {},
+    )
+    text = report(tmp_path, spec, score(spec, takes), takes)
+    rows = [
+        re.sub('<.*?>', ' ', row).split()
+        for row in re.findall(r'<tr.*?</tr>', text[text.index('<h2>The takes') :])
+    ]
+    assert ['all', '(2)', '2', '1.00', '50%', '1', '0.10', '0%'] in rows
+    assert ['go', '1', '0.67', '25%', '1', '0.10', '0%'] in rows
+    assert ['stay', '1', '0.33', '100%', '–', '–', '–'] in rows
+
+
+def test_thousands_of_windows_keep_the_page_small(tmp_path):
+    """Clouds become densities and long lines become pixels; takes that are gone do not matter."""
+    spec = policy(chunk=10)
+    rng = np.random.default_rng(1)
+
+    def run(number: int, frames: int) -> Run:
+        twist = rng.uniform(-0.5, 0.5, (frames, 6))
+        ahead = np.stack([np.roll(twist, -step, 0) for step in range(spec.chunk)], 1)
+        return Run(
+            tmp_path / 'gone.h5',
+            f'take{number}',
+            f'instruction {number % 300}',
+            np.arange(frames),
+            ahead,
+            np.ones(ahead.shape[:2], bool),
+            twist,
+        )
+
+    takes = Takes(
+        [run(number, 40) for number in range(300)],
+        [run(1000 + number, 2500) for number in range(4)],
+        {},
+    )
+    scored = score(spec, takes)
+    assert scored.summary['windows'] > 9000
+    text = report(tmp_path, spec, scored, takes, history=HISTORY * 300)
+    assert len(text) < 3_000_000
+
+
+def test_runs_of_one_take_are_drawn_one_after_another(folder, tmp_path):
+    """A take with a gap is one drive with a break, and the page says what the break is."""
+    spec = policy()
+    takes = load(folder, spec)
+    first = takes.val[0]
+    halves = [
+        replace(
+            first,
+            **{name: getattr(first, name)[part] for name in ('frames', 'ahead', 'real', 'before')},
+        )
+        for part in (slice(0, 12), slice(15, 30))
+    ]
+    split = replace(takes, val=halves)
+    text = report(tmp_path, spec, score(spec, split), split)
+    assert 'The only validation take' in text
+    assert f'{first.episode_id}, 2.7 s' in text and 'frames are missing there' in text
+
+
+def test_labels_are_moved_apart_as_little_as_can_be():
+    """Neighbours keep their distance; those that have it stay where they are."""
+    assert training_plots.spread([0.5, 0.5], 0.1) == pytest.approx([0.45, 0.55])
+    assert training_plots.spread([0.1, 0.5, 0.9], 0.1) == pytest.approx([0.1, 0.5, 0.9])
+    places = training_plots.spread([0.2, 0.21, 0.22, 0.3, 0.9], 0.06)
+    assert np.diff(places).min() >= 0.06 - 1e-9 and places[-1] == pytest.approx(0.9)
+
+
+def test_numbers_are_read_as_they_are_written():
+    """A true minus sign, no minus before a zero, a dash for what is no number."""
+    assert training_page.number(-1.234, 2) == '−1.23'
+    assert training_page.number(-0.001, 2) == '0.00'
+    assert training_page.number(None) == training_page.number(float('inf')) == '–'
+
+
+def test_the_same_training_gives_the_same_page(page, folder, tmp_path):
+    """A report can be compared with an older one."""
+    spec = policy()
+    takes = load(folder, spec)
+    again = report(
+        tmp_path,
+        spec,
+        score(spec, takes),
+        takes,
+        history=HISTORY,
+        config={'epochs': 3, 'learning_rate': 1e-4, 'parameters': {'lora': 12345}},
+    )
+    assert again == page.read_text()
+    assert '12,345' in again and 'learning_rate' in again and 'ab' * 32 in again
+
+
+@pytest.mark.parametrize('width', [1120, 700])
+def test_a_browser_shows_it_without_error_and_nothing_sticks_out(page, tmp_path, width):
+    """Headless Chromium: no message on the console but the test's own, no sideways scrolling."""
+    if CHROMIUM is None:
+        pytest.skip('no Chromium on this machine')
+    hook = (
+        "var root = document.documentElement; console.log('asked ' + JSON.stringify({"
+        'wide: root.scrollWidth - root.clientWidth, '
+        'images: Array.from(document.images).every(i => i.naturalWidth > 0), '
+        "figures: document.querySelectorAll('figure > svg').length}))"
+    )
+    hooked = tmp_path / 'page.html'
+    hooked.write_text(page.read_text().replace('</body>', f'<script>{hook}</script></body>'))
+    done = subprocess.run(
+        [
+            CHROMIUM,
+            '--headless',
+            '--no-sandbox',
+            '--disable-gpu',
+            '--disable-quic',
+            '--no-first-run',
+            '--disable-background-networking',
+            '--disable-component-update',
+            '--disable-sync',
+            f'--user-data-dir={tmp_path / "chromium"}',
+            '--enable-logging=stderr',
+            f'--window-size={width},1400',
+            '--dump-dom',
+            hooked.as_uri(),
+        ],
+        capture_output=True,
+        text=True,
+        timeout=280,
+        check=False,
+    )
+    said = [line for line in done.stderr.splitlines() if 'CONSOLE' in line]
+    assert len(said) == 1, said
+    found = json.loads(re.search(r'asked (\{.*?\})', said[0])[1])
+    assert found == {'wide': 0, 'images': True, 'figures': 7}
+
+
+def test_what_a_real_training_left_makes_a_report(small_run, takes, tmp_path):
+    """The loop's history, its best bundle and the real evaluation go in as they are."""
+    from mobile_vla_ros.evaluation.evaluate import score as evaluate
+    from mobile_vla_ros.model.bundle import load_bundle
+
+    loaded = load_bundle(small_run / 'best')
+    found = load_takes(takes, Sampling(), ['good', 'poor'], 0.2, 0, known=loaded.spec.data)
+    history = json.loads((small_run / 'history.json').read_text())
+    scored = evaluate(loaded, found.train, found.val)
+    text = report(tmp_path, loaded.spec, scored, found, history=history)
+    assert headings(text) == SECTIONS and len(pictures(text)) >= 4
+    for sentence in scored.summary['policy']['verdict']:
+        assert sentence.split(':')[0].replace("'", '&#39;') in text

@@ -1,0 +1,97 @@
+"""builtin:demo, the policy that ships: it looks, and it listens."""
+
+import numpy as np
+import pytest
+import torch
+
+from mobile_vla_ros.model.backbone import weights_hash
+from mobile_vla_ros.model.builtin import BACKBONES, POLICIES
+from mobile_vla_ros.model.bundle import read_spec
+from mobile_vla_ros.runtime.policy import VlaPolicy
+from mobile_vla_ros.sim import suites
+from mobile_vla_ros.sim.arena import Arena
+from mobile_vla_ros.sim.expert import Expert
+from mobile_vla_ros.types import NANOSECONDS, Frame
+
+NAME = 'builtin:demo'
+
+
+@pytest.fixture(scope='module')
+def windows():
+    """For 12 pairs of `swap`: four frames from its start, and what each of the two is told."""
+    arena = Arena()
+    found = []
+    spec = read_spec(NAME)
+    period_ns = round(NANOSECONDS / spec.rate_hz)
+    number = 0
+    while len(found) < 12:
+        one, other = (suites.scene('swap', 2 * number + place) for place in (0, 1))
+        number += 1
+        if 'stop' in (one.task.kind, other.task.kind):
+            continue
+        arena.reset(one)
+        frames = []
+        for _ in range(spec.window):
+            frames.append(Frame(arena.render(), arena.time_ns, arena.time_ns))
+            arena.step(np.array([0.2, 0, 0, 0, 0, 0]), period_ns)
+        experts = [
+            Expert(scene).command(arena.pose, arena.velocity, arena.time_ns)
+            for scene in (one, other)
+        ]
+        found.append((frames, (one.instruction, other.instruction), experts))
+    arena.close()
+    return found
+
+
+def planned(policy: VlaPolicy, windows) -> np.ndarray:
+    """(12, 2 instructions, 2 axes): the mean of each plan, m/s."""
+    plans = []
+    for frames, told, _ in windows:
+        row = []
+        for text in told:
+            policy.reset()
+            row.append(policy.infer(frames, text).twists[:, :2].mean(0))
+        plans.append(row)
+    return np.array(plans)
+
+
+@pytest.fixture(scope='module')
+def plans(windows):
+    """What the shipped policy plans."""
+    torch.set_num_threads(1)
+    return planned(VlaPolicy.load(NAME), windows)
+
+
+def test_it_fits_the_backbone_that_ships():
+    """A new backbone without a new policy would be refused at the first drive."""
+    spec = read_spec(NAME)
+    assert spec.backbone.id == 'builtin:tiny'
+    assert spec.backbone.sha256 == weights_hash(BACKBONES['builtin:tiny'])
+    assert not spec.blank
+    assert sum(file.stat().st_size for file in POLICIES[NAME].rglob('*')) < 12e6
+
+
+def test_it_turns_the_way_that_it_is_told(windows, plans):
+    """The same pictures with the other instruction: the plan changes sides as the expert does."""
+    asked = np.array([[expert[1] for expert in experts] for _, _, experts in windows])
+    apart = np.abs(asked[:, 0] - asked[:, 1]) > 0.15
+    assert apart.sum() >= 6
+    moved = plans[:, 0, 1] - plans[:, 1, 1]
+    same_side = np.sign(moved) == np.sign(asked[:, 0] - asked[:, 1])
+    assert np.abs(moved[apart]).mean() > 0.08
+    assert same_side[apart].mean() >= 0.75
+
+
+def test_it_goes_nowhere_in_particular_with_its_eyes_shut(windows, plans):
+    """Blank images: the plan moves, and no longer tells one scene from another."""
+    blind = planned(VlaPolicy.load(NAME, blank='image'), windows)
+    assert np.abs(blind - plans).mean() > 0.03
+    asked = np.array([[expert[1] for expert in experts] for _, _, experts in windows])
+    seeing, guessing = (np.abs(plan[..., 1] - asked).mean() for plan in (plans, blind))
+    assert seeing < 0.75 * guessing
+
+
+def test_it_is_deaf_without_an_instruction(windows):
+    """Told nothing, the two drives of a pair are the same."""
+    deaf = planned(VlaPolicy.load(NAME, blank='instruction'), windows)
+    np.testing.assert_allclose(deaf[:, 0], deaf[:, 1], atol=1e-6)

@@ -1,0 +1,321 @@
+"""The laws of docs/design: who may import whom, who may read a clock, what may be loaded."""
+
+import ast
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).resolve().parents[2] / 'mobile_vla_ros'
+OURS = 'mobile_vla_ros'
+# '' is the package itself: its version.
+EVERYWHERE = {'errors', 'file_lock', 'files', 'text_table', 'types', ''}
+
+# Folder (or module) → the parts of ours that it may import, beside itself and EVERYWHERE. A dotted
+# name allows that module alone.
+MAY_IMPORT = {
+    'errors': set(),
+    'file_lock': set(),
+    'files': set(),
+    'text_table': set(),
+    'types': set(),
+    'images': set(),
+    'safety': set(),
+    'sim': set(),
+    'model': set(),
+    'episode': {'images', 'safety.status'},
+    'interop': {'episode', 'images'},
+    'data': {'episode'},
+    'evaluation': {'data', 'model'},
+    'training': {'data', 'evaluation', 'model'},
+    'runtime': {'data.preprocess', 'model', 'safety.status'},
+    'bringup': {'safety'},
+    'rollout': {'bringup', 'model', 'runtime', 'safety', 'sim'},
+    'replay': {
+        'bringup',
+        'data',
+        'episode',
+        'evaluation',
+        'model',
+        'rollout',
+        'runtime',
+        'safety',
+    },
+    'drill': {'bringup', 'safety'},
+    'report': {'cli', 'data', 'episode', 'evaluation', 'model', 'rollout', 'runtime', 'sim'},
+    'bench': {
+        'bringup',
+        'cli',
+        'data',
+        'episode',
+        'evaluation',
+        'images',
+        'interop',
+        'model',
+        'rollout',
+        'runtime',
+        'safety',
+        'sim',
+        'training',
+    },
+    'nodes': {'bench', 'bringup', 'drill', 'episode', 'images', 'runtime', 'safety', 'sim'},
+    'cli': {
+        'bench',
+        'bringup',
+        'data',
+        'drill',
+        'episode',
+        'evaluation',
+        'interop',
+        'model',
+        'replay',
+        'report',
+        'rollout',
+        'runtime',
+        'sim',
+        'training',
+    },
+}
+# Module of others → the parts that may import it. What is not named here is free.
+KEPT_TO = {
+    'rclpy': {'nodes'},
+    'fcntl': {'file_lock'},
+    'launch': {'bringup.ros2_launch'},
+    'launch_ros': {'bringup.ros2_launch'},
+    'transformers': {'model'},
+    'peft': {'model'},
+    'torch': {
+        'bench',
+        'cli',
+        'data',
+        'evaluation',
+        'model',
+        'nodes',
+        'replay',
+        'report',
+        'rollout',
+        'runtime',
+        'training',
+    },
+    'h5py': {'episode', 'interop'},
+    'rosbags': {'images', 'interop'},
+    'cv_bridge': {'images'},
+    'jinja2': {'report'},
+    'markupsafe': {'report'},
+    'mujoco': {'sim'},
+    'matplotlib': {'report'},
+}
+ROS_MESSAGES = ('_msgs', '_interfaces', '_srvs')
+# Logic that takes time as a number.
+CLOCKLESS = {
+    'episode',
+    'data',
+    'model',
+    'runtime',
+    'safety',
+    'sim',
+    'interop',
+    'types',
+    'errors',
+    'images',
+}
+CLOCKS = {
+    'time.time',
+    'time.time_ns',
+    'time.monotonic',
+    'time.monotonic_ns',
+    'time.perf_counter',
+    'time.perf_counter_ns',
+    'datetime.now',
+    'datetime.utcnow',
+    'datetime.datetime.now',
+    'datetime.datetime.utcnow',
+    'datetime.today',
+    'date.today',
+    'datetime.date.today',
+}
+# An element of HTML or SVG, a rule of CSS, a function of JavaScript; not Kosmos-2's `<object>`.
+MARKUP = re.compile(
+    r'</?(?:a|b|button|circle|details|div|figure|figcaption|h[1-6]|html|i|img|input|li|option|p|path'
+    r'|pre|rect|script|section|select|span|style|svg|table|td|th|tr|ul)(?=[ />])|<!doctype'
+    r'|\{[^{}]*:[^{}]*;[^{}]*\}|\b[a-z]+-[a-z]+: ?#[0-9a-f]{3}|\bfunction ?\w*\(',
+    re.IGNORECASE,
+)
+PICKLES = {'pickle', 'cPickle', 'dill', 'cloudpickle', 'joblib', 'shelve', 'marshal'}
+LOADS_CODE = {'torch.load', 'yaml.load', 'yaml.unsafe_load', 'yaml.full_load', 'yaml.load_all'}
+
+MODULES = sorted(PACKAGE.rglob('*.py'))
+
+
+def part(path: Path) -> str:
+    """Return the dotted name of a module inside the package, without __init__."""
+    names = list(path.relative_to(PACKAGE).with_suffix('').parts)
+    return '.'.join(names[:-1] if names[-1] == '__init__' else names)
+
+
+def imports(tree: ast.AST) -> set[str]:
+    """Return every module named by an import, anywhere in a file, also inside functions."""
+    found = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f'line {node.lineno}: a relative import'
+            # `from a import b` may name the module a.b as well as a name in a.
+            found |= {f'{node.module}.{alias.name}' for alias in node.names}
+    return found
+
+
+def within(name: str, allowed: set[str]) -> bool:
+    """Whether a dotted name is one of the allowed ones or inside of one."""
+    return any(name == one or name.startswith(f'{one}.') for one in allowed)
+
+
+def dotted(node: ast.AST) -> str:
+    """Return ``a.b.c`` of an attribute chain, or ''."""
+    if isinstance(node, ast.Name):
+        return node.id
+    if isinstance(node, ast.Attribute):
+        before = dotted(node.value)
+        return f'{before}.{node.attr}' if before else ''
+    return ''
+
+
+def forbidden_imports(name: str, tree: ast.AST) -> list[str]:
+    """Return what a module imports and may not."""
+    top = name.split('.')[0]
+    wrong = []
+    for imported in imports(tree):
+        root, _, inner = imported.partition('.')
+        if root == OURS:
+            if top == '' or inner.split('.')[0] in EVERYWHERE | {top, '__version__'}:
+                continue
+            if not within(inner, MAY_IMPORT[top]):
+                wrong.append(imported)
+            continue
+        kept = root in KEPT_TO and not within(name, KEPT_TO[root])
+        if kept or root in PICKLES or (root.endswith(ROS_MESSAGES) and top != 'nodes'):
+            wrong.append(imported)
+    return wrong
+
+
+def forbidden_uses(name: str, tree: ast.AST) -> list[str]:
+    """Return clocks read where none may be, and loaders that run what they load."""
+    wrong = []
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Attribute):
+            used = dotted(node)
+            if used in LOADS_CODE or (name.split('.')[0] in CLOCKLESS and used in CLOCKS):
+                wrong.append(f'{used} in line {node.lineno}')
+        elif isinstance(node, ast.ImportFrom):
+            names = {f'{node.module}.{alias.name}' for alias in node.names}
+            bad = names & LOADS_CODE
+            if name.split('.')[0] in CLOCKLESS:
+                bad |= names & CLOCKS
+            wrong += [f'{one} in line {node.lineno}' for one in sorted(bad)]
+        elif isinstance(node, ast.keyword) and node.arg == 'allow_pickle':
+            wrong.append(f'allow_pickle in line {node.value.lineno}')
+    return wrong
+
+
+def markup(tree: ast.AST) -> list[str]:
+    """Return the HTML, CSS and JavaScript in the strings of a module."""
+    strings = (node for node in ast.walk(tree) if isinstance(node, ast.Constant))
+    return [
+        f'{found[0]} in line {node.lineno}'
+        for node in strings
+        if isinstance(node.value, str) and (found := MARKUP.search(node.value))
+    ]
+
+
+@pytest.mark.parametrize('path', MODULES, ids=lambda p: part(p) or OURS)
+def test_a_module_imports_only_what_its_part_may(path):
+    """DESIGN's table: only nodes/ speaks ROS, the guard has no torch, one place has peft."""
+    assert forbidden_imports(part(path), ast.parse(path.read_text())) == []
+
+
+@pytest.mark.parametrize('path', MODULES, ids=lambda p: part(p) or OURS)
+def test_core_code_reads_no_clock_and_nothing_loads_a_pickle(path):
+    """Logic takes time as a number; safetensors, JSON and safe YAML are all that is loaded."""
+    assert forbidden_uses(part(path), ast.parse(path.read_text())) == []
+
+
+@pytest.mark.parametrize('path', MODULES, ids=lambda p: part(p) or OURS)
+def test_pages_are_templates_and_no_strings(path):
+    """HTML, CSS and JavaScript are files of report/templates and report/static."""
+    assert markup(ast.parse(path.read_text())) == []
+
+
+def test_every_folder_of_the_package_is_in_the_table():
+    """A new folder has to say what it may import."""
+    folders = {part(path).split('.')[0] for path in MODULES} - {''}
+    assert folders <= set(MAY_IMPORT)
+
+
+@pytest.mark.parametrize(
+    ('name', 'code'),
+    [
+        ('safety.guard', 'import torch'),
+        ('data.x', 'from rclpy.node import Node'),
+        ('episode.reader', 'def f():\n    import sensor_msgs.msg'),
+        ('runtime.policy', 'from mobile_vla_ros.data import dataset'),
+        ('episode.x', 'from mobile_vla_ros import data'),
+        ('cli.train', 'import mobile_vla_ros.nodes'),
+        ('training.loop', 'import pickle'),
+        ('cli.demo', 'from transformers import Kosmos2Model'),
+    ],
+)
+def test_a_forbidden_import_would_be_found(name, code):
+    """The check itself: planted mistakes of each kind."""
+    assert forbidden_imports(name, ast.parse(code))
+
+
+@pytest.mark.parametrize(
+    ('name', 'code'),
+    [
+        ('episode.writer', 'import time\ntime.time_ns()'),
+        ('sim.arena', 'from time import monotonic'),
+        ('runtime.x', 'import datetime\ndatetime.datetime.now()'),
+        ('model.bundle', 'import torch\ntorch.load(path, weights_only=True)'),
+        ('cli.x', 'import yaml\nyaml.load(text, Loader=yaml.Loader)'),
+        ('data.x', 'import numpy\nnumpy.load(path, allow_pickle=True)'),
+    ],
+)
+def test_a_forbidden_use_would_be_found(name, code):
+    """The check itself: planted mistakes of each kind."""
+    assert forbidden_uses(name, ast.parse(code))
+
+
+@pytest.mark.parametrize(
+    'code',
+    [
+        "f'<td>{cell}</td>'",
+        'f\'<p class="{mood}">\'',
+        "STYLE = 'p { margin: 0; }'",
+        "f'border-color:#1b1f24'",
+        "'document.onclick = function () {}'",
+        "'<!doctype html>'",
+    ],
+)
+def test_markup_in_a_string_would_be_found(code):
+    """The check itself: planted mistakes of each kind."""
+    assert markup(ast.parse(code))
+
+
+def test_the_guards_process_imports_no_torch():
+    """What nodes/guard_ros pulls in, transitively, is numpy and ROS."""
+    done = subprocess.run(
+        [
+            sys.executable,
+            '-c',
+            'import sys, mobile_vla_ros.nodes.guard.node\n'
+            'heavy = {"torch", "transformers", "peft", "h5py", "mujoco", "PIL", "matplotlib"}\n'
+            'sys.exit(", ".join(heavy & set(sys.modules)) or 0)',
+        ],
+        cwd=PACKAGE.parent,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr

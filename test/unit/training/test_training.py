@@ -1,0 +1,373 @@
+"""Training, its baselines and its numbers."""
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from accelerate.state import AcceleratorState
+from test_dataset import break_frame
+
+from made_runs import write_worth
+from mobile_vla_ros.cli.train import parse
+from mobile_vla_ros.data.preprocess import preprocess
+from mobile_vla_ros.data.runs import Sampling, load_runs
+from mobile_vla_ros.episode.storage.reader import Episode, find_episodes
+from mobile_vla_ros.errors import UserError
+from mobile_vla_ros.evaluation.evaluate import evaluate
+from mobile_vla_ros.evaluation.predict import dataset, predict
+from mobile_vla_ros.model.bundle import load_bundle
+from mobile_vla_ros.runtime.policy import VlaPolicy
+from mobile_vla_ros.training.config import DataConfig, ModelConfig, TrainConfig
+from mobile_vla_ros.training.loop import train
+from mobile_vla_ros.training.prepare import takes_of
+from mobile_vla_ros.training.run_folder import RunFolder
+from mobile_vla_ros.types import Frame
+from takes import write_takes
+
+CONFIG = Path(__file__).resolve().parents[3] / 'config'
+
+
+@pytest.fixture(autouse=True)
+def fresh_accelerate():
+    """accelerate keeps its precision for the life of a process; a test starts without one."""
+    AcceleratorState._reset_state(reset_partial_state=True)
+
+
+def test_training_and_driving_see_the_same(small_run, takes):
+    """Law 3: the same frames give the same action in evaluation and in the driving policy."""
+    loaded = load_bundle(small_run / 'best')
+    runs, _ = load_runs(find_episodes(takes)[:1], Sampling())
+    motion = predict(loaded.network, dataset(runs, loaded.spec, loaded.tokenizer, 18)).motion
+    policy = VlaPolicy(loaded)
+    with Episode.open(runs[0].path) as episode:
+        shots = [episode.frame(int(index)) for index in runs[0].frames[:12]]
+        pixels = preprocess(shots[0].image, loaded.spec.image)
+    data = dataset(runs, loaded.spec, loaded.tokenizer, 18)
+    assert torch.equal(data[0].frames[0], pixels)
+    for window in range(9):
+        plan = policy.infer(shots[window : window + 4], runs[0].instruction)
+        np.testing.assert_allclose(
+            loaded.spec.actions.normalise(plan.twists), motion[window, -1], atol=1e-5
+        )
+
+
+def test_a_run_leaves_the_best_the_last_and_its_history(small_run):
+    """Best and last bundles, a table by epoch under the seed's names, the configuration."""
+    history = json.loads((small_run / 'history.json').read_text())
+    assert [row['epoch'] for row in history] == [0, 1]
+    assert {
+        'train_loss_arm_act',
+        'val_loss_arm_act',
+        'train_loss_gripper_act',
+        'val_loss_gripper_act',
+        'acc_gripper_act',
+    } <= set(history[0])
+    assert all(np.isfinite(row['val_loss']) for row in history)
+    best = min(history, key=lambda row: row['val_loss'])
+    assert (small_run / 'best').resolve().name.startswith(f'epoch={best["epoch"]:03d}-')
+    assert (small_run / 'last').resolve().name.startswith('epoch=001-')
+    assert (small_run / 'config.yaml').is_file()
+    assert list((small_run / 'tensorboard').iterdir())
+
+
+def test_training_lowers_the_loss(tmp_path):
+    """A few epochs on two takes bring the training loss well below where it started."""
+    write_takes(tmp_path / 'takes', 2, size=112)
+    train(
+        ModelConfig(lora_r=8, lora_dropout=0.0, head_hidden=128, head_layers=1),
+        DataConfig(data=str(tmp_path / 'takes'), val_share=0.5),
+        TrainConfig(
+            out=str(tmp_path / 'out'), epochs=6, accumulate=1, device='cpu', learning_rate=2e-3
+        ),
+        say=lambda _: None,
+    )
+    history = json.loads((tmp_path / 'out' / 'history.json').read_text())
+    assert history[-1]['train_loss'] < 0.5 * history[0]['train_loss']
+
+
+def test_padding_to_the_seed_s_six_numbers_trains(small_backbone, takes, tmp_path):
+    """The seed's layout (motion_dims 6) goes through training, metrics and driving."""
+    best = train(
+        ModelConfig(
+            backbone=small_backbone, lora_r=2, head_hidden=16, head_layers=1, motion_dims=6
+        ),
+        DataConfig(data=str(takes), scale=[1.15, 1.15]),
+        TrainConfig(out=str(tmp_path / 'out'), epochs=1, device='cpu', precision='bf16'),
+        say=lambda _: None,
+    ).best
+    policy = VlaPolicy.load(best)
+    assert policy.spec.head.motion_dims == 6
+    assert policy.spec.actions.scale == (1.15, 1.15)
+    shots = [np.full((8, 8, 3), i, np.uint8) for i in range(4)]
+    window = [Frame(image, i * 100_000_000, 0) for i, image in enumerate(shots)]
+    assert policy.infer(window, 'go').twists.shape == (10, 6)
+
+
+def test_training_names_what_it_left_out_and_the_bundle_knows(small_backbone, tmp_path):
+    """A line for the file, a count, and both in the bundle beside the fingerprint."""
+    data, said = tmp_path / 'takes', []
+    for number in range(4):
+        write_worth(data, 'good', number)
+    bad = write_worth(data, 'bad', 9)
+    best = train(
+        ModelConfig(backbone=small_backbone, lora_r=4, head_hidden=16, head_layers=1),
+        DataConfig(data=str(data)),
+        TrainConfig(out=str(tmp_path / 'out'), epochs=1, device='cpu'),
+        say=said.append,
+    ).best
+    assert any(bad.name in line and 'stood still' in line for line in said)
+    assert '1 of 5 takes left out' in said
+    known = load_bundle(best).spec.data
+    assert known['accept_verdicts'] == ['good', 'poor']
+    assert list(known['left_out']) == [bad.name]
+    assert len(known['train_episodes']) + len(known['val_episodes']) == 4
+
+
+def test_frames_that_cannot_be_read_are_named_and_the_training_goes_on(
+    small_backbone, takes, tmp_path
+):
+    """A training and a validation take broken in the middle: their pieces alone are left out."""
+    mine, said = shutil.copytree(takes, tmp_path / 'takes'), []
+    told = (
+        ModelConfig(backbone=small_backbone, lora_r=2, head_hidden=16, head_layers=1),
+        DataConfig(data=str(mine)),
+    )
+    split = takes_of(told[1], lambda _: None)
+    for runs in (split.train, split.val):
+        break_frame(runs[0].path, 20, 'picture')
+    best = train(
+        *told, TrainConfig(out=str(tmp_path / 'out'), epochs=2, device='cpu'), say=said.append
+    ).best
+    broken = load_bundle(best).spec.data['broken_frames']
+    for runs in (split.train, split.val):
+        (sentence,) = {line for line in broken if runs[0].path.name in line}
+        assert 'frame 20' in sentence
+        assert said.count(f'left out: {sentence}') == 1
+    row = json.loads((tmp_path / 'out' / 'history.json').read_text())[-1]
+    assert 0 < row['val_loss'] < 1 and 0 < row['train_loss'] < 1
+
+
+def test_the_bundle_keeps_how_its_data_was_chosen_and_changed(small_backbone, takes, tmp_path):
+    """Every flag that changes what was learned from is in policy.json."""
+    told = {'mirror': True, 'light': 0.1, 'colour': 0.05, 'shift': 0.04}
+    best = train(
+        ModelConfig(backbone=small_backbone, lora_r=2, head_hidden=16, head_layers=1),
+        DataConfig(
+            data=str(takes),
+            idle_keep=0.25,
+            balance_instructions=True,
+            group_duplicates=True,
+            val_share=0.4,
+            split_seed=7,
+            **told,
+        ),
+        TrainConfig(out=str(tmp_path / 'out'), epochs=1, device='cpu'),
+        say=lambda _: None,
+    ).best
+    known = load_bundle(best).spec.data
+    assert known['augmentation'] == told
+    assert (known['idle_keep'], known['balance_instructions']) == (0.25, True)
+    split = known['split']
+    assert (split['seed'], split['val_share'], split['group_duplicates']) == (7, 0.4, True)
+    assert set(known['train_episodes']).isdisjoint(known['val_episodes'])
+
+
+def test_the_seed_s_recipe_is_whole():
+    """config/train_seed.yaml has every row of the recipe; rates and epochs are one flag away."""
+    argv = ['--config', str(CONFIG / 'train_seed.yaml'), '--data', 'x', '--out', 'y']
+    model, data, config = parse(argv)
+    assert model.backbone == 'microsoft/kosmos-2-patch14-224'
+    assert (model.lora_r, model.lora_alpha, model.lora_dropout, model.lora_scope) == (
+        32,
+        16,
+        0.1,
+        'all',
+    )
+    assert (model.head_hidden, model.head_layers, model.motion_dims) == (512, 4, 6)
+    assert (data.window, data.chunk, data.axes) == (4, 10, ['linear_x', 'linear_y'])
+    assert (data.scale, data.val_share) == ([1.15, 1.15], 0.2)
+    assert (config.learning_rate, config.weight_decay, config.grad_clip) == (1e-4, 0.01, 1.0)
+    assert (config.batch_size, config.accumulate, config.piece_frames) == (1, 8, 18)
+    assert (config.epochs, config.precision, config.gripper_weight) == (20, 'fp16', 0.0)
+    _, _, config = parse([*argv, '--epochs', '100', '--learning-rate', '1e-5'])
+    assert (config.epochs, config.learning_rate) == (100, 1e-5)
+
+
+def test_tensorboard_has_the_seed_s_names_and_the_baselines(small_run):
+    """One point an epoch, and a line for every predictor that sees no image."""
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    board = EventAccumulator(str(small_run / 'tensorboard')).Reload()
+    names = set(board.Tags()['scalars'])
+    assert {
+        'train_loss_arm_act',
+        'val_loss_arm_act',
+        'train_loss_gripper_act',
+        'val_loss_gripper_act',
+        'acc_gripper_act',
+        'val_mae_linear_x',
+        'val_loss_arm_act of repeat_last',
+    } <= names
+    history = json.loads((small_run / 'history.json').read_text())
+    points = board.Scalars('val_loss_arm_act')
+    assert [point.step for point in points] == [0, 1]
+    assert points[1].value == pytest.approx(history[1]['val_loss_arm_act'], rel=1e-5)
+
+
+@pytest.mark.parametrize('accept', [['good', 'poor'], ['poor']])
+def test_no_take_left_says_why_each_was_refused(tmp_path, accept):
+    """Training and evaluation alike: every file with its reason, and the remedy."""
+    paths = [write_worth(tmp_path / 'takes', 'bad', number) for number in range(3)]
+    told = '.*'.join(f'{path.stem}.*stood still' for path in paths) + '.*accept.verdicts'
+    with pytest.raises(UserError, match=told):
+        train(
+            ModelConfig(),
+            DataConfig(data=str(tmp_path / 'takes'), accept_verdicts=accept),
+            TrainConfig(out=str(tmp_path / 'out'), device='cpu'),
+            say=lambda _: None,
+        )
+    assert not (tmp_path / 'out').exists()
+    with pytest.raises(UserError, match=told):
+        evaluate(
+            tmp_path / 'takes',
+            None,
+            sampling=Sampling(),
+            axes=['linear_x'],
+            val_share=0.5,
+            split_seed=0,
+            accept_verdicts=accept,
+        )
+
+
+@pytest.mark.parametrize(
+    ('model', 'data', 'config', 'expected'),
+    [
+        ({}, {'data': '/no/such/folder'}, {}, 'no folder of episodes'),
+        ({}, {}, {'precision': 'fp16', 'device': 'cpu'}, 'fp16'),
+        ({'motion_dims': 1}, {}, {}, 'fewer motion numbers'),
+        ({}, {'window': 64, 'rate_hz': 100.0}, {}, 'no take'),
+        ({'backbone': 'builtin:huge'}, {}, {}, 'unknown built-in backbone'),
+    ],
+)
+def test_bad_input_is_a_sentence_and_leaves_nothing(
+    small_backbone, takes, tmp_path, model, data, config, expected
+):
+    """Nothing is written when a run is refused."""
+    with pytest.raises(UserError, match=expected):
+        train(
+            ModelConfig(**{'backbone': small_backbone, **model}),
+            DataConfig(**{'data': str(takes), **data}),
+            TrainConfig(**{'out': str(tmp_path / 'out'), 'device': 'cpu', **config}),
+            say=lambda _: None,
+        )
+    assert not (tmp_path / 'out').exists()
+
+
+def test_a_configuration_collects_every_mistake():
+    """All mismatches at once."""
+    with pytest.raises(UserError, match=r'epochs is 0.*batch_size is -1'):
+        TrainConfig(out='x', epochs=0, batch_size=-1)
+    for verdicts in ([], ['fine']):
+        with pytest.raises(UserError, match='accept_verdicts'):
+            DataConfig(data='x', accept_verdicts=verdicts)
+
+
+@pytest.mark.parametrize(
+    ('text', 'expected'),
+    [
+        ('epochs: 1.5', r'epochs is 1\.5, not a whole number'),
+        ('axes: linear_x', 'axes is .linear_x., not a list, each a text'),
+        ('mirror: 1', 'mirror is 1, not true or false'),
+        ('- a', 'holds no settings'),
+        ('axes: [linear_x, foo]', 'axes has .foo., not one of linear_x'),
+        ('scale: [fast]', 'scale is .*, not a list, each a number'),
+    ],
+)
+def test_a_file_of_settings_is_checked_like_flags(tmp_path, text, expected):
+    """A wrong type is a sentence, and never another run than the one that was meant."""
+    (tmp_path / 'c.yaml').write_text(text)
+    with pytest.raises(UserError, match=expected):
+        parse(['--config', str(tmp_path / 'c.yaml'), '--data', 'x', '--out', 'y'])
+
+
+def test_numbers_that_yaml_takes_for_texts_are_numbers(tmp_path):
+    """1e-4 has no point, so it is a text to YAML; a whole number is a speed as well."""
+    (tmp_path / 'c.yaml').write_text('learning_rate: 1e-5\nrate_hz: 5\nrevision: null\n')
+    model, data, config = parse(
+        ['--config', str(tmp_path / 'c.yaml'), '--data', 'x', '--out', 'y']
+    )
+    assert (config.learning_rate, data.rate_hz, model.revision) == (1e-5, 5.0, None)
+
+
+def test_a_flag_takes_every_form_of_its_value():
+    """Underscores or dashes; a switch alone or with a word; lists; the beginning of a name."""
+    flags = (
+        '--data x --out y --learning-rate 1e-5 --lora_learning_rate 1e-6 --mirror --epoch 3 '
+        '--activation-checkpointing no --offline TRUE --axes linear_x angular_z --scale 1 0.5 '
+        '--blank image'
+    )
+    model, data, config = parse(flags.split())
+    assert (config.learning_rate, config.lora_learning_rate, config.epochs) == (1e-5, 1e-6, 3)
+    assert (data.mirror, model.activation_checkpointing, model.offline) == (True, False, True)
+    assert (data.axes, data.scale) == (['linear_x', 'angular_z'], [1.0, 0.5])
+    assert (data.blank, model.revision, config.workers) == ('image', None, 2)
+
+
+@pytest.mark.parametrize(
+    ('flags', 'expected'),
+    [
+        ('', 'required: --data, --out'),
+        ('--data x', 'required: --out'),
+        ('--data x --out y --epochs many', "--epochs: invalid int value: 'many'"),
+        ('--data x --out y --mirror perhaps', "--mirror: 'perhaps' is not yes/no"),
+        ('--data x --out y --precision fp8', "--precision: invalid choice: 'fp8'"),
+        ('--data x --out y --scale', '--scale: expected at least one argument'),
+    ],
+)
+def test_a_flag_s_wrong_value_is_a_sentence(flags, expected, capsys):
+    """Of argparse, after a usage of one line; status 2."""
+    with pytest.raises(SystemExit) as ended:
+        parse(flags.split())
+    assert ended.value.code == 2
+    assert expected in capsys.readouterr().err
+
+
+def test_a_mistyped_flag_is_named():
+    """With the one that was meant."""
+    with pytest.raises(UserError, match=r"learning_rte.*mean '--learning.rate'"):
+        parse(['--data', 'x', '--out', 'y', '--learning_rte', '10'])
+
+
+@pytest.mark.parametrize('place', ['file', 'file/below', '/proc/nowhere'])
+def test_a_place_that_cannot_be_a_folder_is_said(small_backbone, takes, tmp_path, place):
+    """A sentence, not a traceback."""
+    (tmp_path / 'file').touch()
+    with pytest.raises(UserError, match=r'is no folder|cannot be made'):
+        train(
+            ModelConfig(backbone=small_backbone, lora_r=2, head_hidden=16, head_layers=1),
+            DataConfig(data=str(takes)),
+            TrainConfig(out=str(tmp_path / place), device='cpu'),
+            say=lambda _: None,
+        )
+
+
+def test_two_trainings_do_not_share_a_folder(small_backbone, takes, tmp_path):
+    """The second is refused while the first is at work, and nothing of the first is touched."""
+
+    def train_again(_):
+        if not train_again.said:
+            train_again.said = True
+            with pytest.raises(UserError, match='another training writes into'):
+                RunFolder(tmp_path / 'out', lambda _: None, writes=True).begin({}, 0, {})
+
+    train_again.said = False
+    train(
+        ModelConfig(backbone=small_backbone, lora_r=2, head_hidden=16, head_layers=1),
+        DataConfig(data=str(takes)),
+        TrainConfig(out=str(tmp_path / 'out'), epochs=1, device='cpu'),
+        say=lambda text: text.startswith('epoch') and train_again(text),
+    )
+    assert train_again.said
