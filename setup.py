@@ -17,7 +17,7 @@ setup(
     license_files=['LICENSE'],
     python_requires='>=3.11',
     packages=find_packages(include=[NAME, f'{NAME}.*']),
-    package_data={NAME: ['assets/**/*', 'report/static/*', 'report/templates/*']},
+    package_data={NAME: ['py.typed', 'assets/**/*', 'report/static/*', 'report/templates/*']},
     data_files=[
         ('share/ament_index/resource_index/packages', [f'resource/{NAME}']),
         (f'share/{NAME}', ['package.xml']),

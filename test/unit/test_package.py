@@ -148,16 +148,25 @@ def test_colcon_installs_every_executable_and_file(installed):
     assert (prefix / 'share/ament_index/resource_index/packages/mobile_vla_ros').is_file()
 
 
+def package_of(installed: Path) -> Path:
+    """Return the folder of the installed Python package."""
+    return next((installed / 'mobile_vla_ros').glob('lib/python*/site-packages/mobile_vla_ros'))
+
+
 def files(folder: Path) -> dict[Path, int]:
     """Return every file below a folder and its size."""
     return {p.relative_to(folder): p.stat().st_size for p in folder.rglob('*') if p.is_file()}
 
 
+def test_colcon_installs_the_marker_of_types(installed):
+    """py.typed lets type checkers read the annotations of the installed package (PEP 561)."""
+    assert (package_of(installed) / 'py.typed').is_file()
+
+
 @pytest.mark.parametrize('folder', DATA)
 def test_colcon_installs_the_data(installed, folder):
     """The shipped backbone, the arena and the pages are in the installed package, whole."""
-    package = next((installed / 'mobile_vla_ros').glob('lib/python*/site-packages/mobile_vla_ros'))
-    assert files(package / folder) == files(ROOT / 'mobile_vla_ros' / folder) != {}
+    assert files(package_of(installed) / folder) == files(ROOT / 'mobile_vla_ros' / folder) != {}
 
 
 def test_a_source_distribution_holds_the_data(tmp_path):
@@ -172,6 +181,7 @@ def test_a_source_distribution_holds_the_data(tmp_path):
     assert done.returncode == 0, done.stderr
     with tarfile.open(next(tmp_path.glob('*.tar.gz'))) as archive:
         names = {name.partition('/')[2] for name in archive.getnames()}
+    assert 'mobile_vla_ros/py.typed' in names
     for folder in DATA:
         wanted = {
             f'mobile_vla_ros/{folder}/{name}' for name in files(ROOT / 'mobile_vla_ros' / folder)
