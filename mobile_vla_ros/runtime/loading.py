@@ -69,13 +69,15 @@ class Ready:
     golden_said: str
 
 
-def load_policy(name: str, settings: PolicySettings) -> Ready:
+def load_policy(name: str, settings: PolicySettings | None = None) -> Ready:
     """
     Load a policy by its bundle's folder or `builtin:` name, and ask it its golden frames.
 
+    :param settings: None: the defaults.
     :raises UserError: when it cannot be loaded, cannot be compiled here, or drives an axis that
         the base lacks.
     """
+    settings = settings or PolicySettings()
     if not name:
         raise UserError(
             'no policy is given',

@@ -1,0 +1,130 @@
+"""The names at the package's root: light to import, and described in docs/reference.md."""
+
+import dataclasses
+import inspect
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import mobile_vla_ros
+
+ROOT = Path(__file__).resolve().parents[2]
+REFERENCE = (ROOT / 'docs' / 'reference.md').read_text()
+NAMES = sorted(mobile_vla_ros.__all__)
+
+
+def python(code: str) -> str:
+    """Run code in a fresh interpreter; return what it prints."""
+    done = subprocess.run(
+        [sys.executable, '-c', code], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    return done.stdout.strip()
+
+
+def test_importing_the_package_imports_only_the_standard_library():
+    """The guard's process and `mobile_vla --help` pay for no public name."""
+    found = python(
+        'import sys; before = set(sys.modules)\n'
+        'import mobile_vla_ros; dir(mobile_vla_ros); hasattr(mobile_vla_ros, "Nothing")\n'
+        'new = {name.split(".")[0] for name in set(sys.modules) - before}\n'
+        'print(sorted(new - {"mobile_vla_ros"} - sys.stdlib_module_names))\n'
+        'print(sorted(name for name in sys.modules if name.startswith("mobile_vla_ros")))'
+    )
+    assert found.splitlines() == ['[]', "['mobile_vla_ros']"]
+
+
+def test_reading_an_episode_needs_no_torch():
+    """Neither does a plan, nor the spec of its axes."""
+    heavy = python(
+        'import sys; from mobile_vla_ros import ActionSpec, Episode, Frame, Plan, UserError\n'
+        'print({"torch", "transformers", "mujoco"} & set(sys.modules))'
+    )
+    assert heavy == 'set()'
+
+
+def test_every_public_name_can_be_imported_and_is_listed():
+    """`from mobile_vla_ros import *`, dir() and attributes agree."""
+    everything = {}
+    exec('from mobile_vla_ros import *', everything)
+    assert set(NAMES) <= set(everything)
+    assert set(NAMES) <= set(dir(mobile_vla_ros))
+    for name in NAMES:
+        assert getattr(mobile_vla_ros, name).__name__ == name
+
+
+def test_an_unknown_name_is_an_attribute_error():
+    """As of any module; submodules can still be imported from the package."""
+    with pytest.raises(AttributeError, match="'mobile_vla_ros' has no attribute 'Episodes'"):
+        mobile_vla_ros.Episodes  # noqa: B018
+    from mobile_vla_ros import files
+
+    assert files.__name__ == 'mobile_vla_ros.files'
+
+
+def section(name: str) -> str:
+    """Return a name's part of the reference."""
+    found = re.search(rf'^## `{name}`\n(.*?)(?=^## |\Z)', REFERENCE, re.M | re.S)
+    assert found, f'docs/reference.md has no section {name}'
+    return found.group(1)
+
+
+def plain(signature: str) -> str:
+    """Return a signature without module names, quotes around types and `-> None`."""
+    signature = re.sub(r'(?:\b[a-z_]\w*\.)+(?=[A-Za-z])', '', signature)
+    signature = re.sub(r"-> '(\w+)'", r'-> \1', signature)
+    return signature.removesuffix(' -> None')
+
+
+def signatures(name: str) -> set[str]:
+    """Return the signature of a function, or of a class, its methods and properties."""
+    thing = getattr(mobile_vla_ros, name)
+    if inspect.isfunction(thing):
+        return {plain(f'{name}{inspect.signature(thing)}')}
+    found = set()
+    if dataclasses.is_dataclass(thing) or issubclass(thing, Exception):
+        found.add(plain(f'{name}{inspect.signature(thing)}'))
+    for member, value in vars(thing).items():
+        if member.startswith('_'):
+            continue
+        if isinstance(value, property):
+            returned = inspect.signature(value.fget).return_annotation
+            found.add(plain(f'{name}.{member}: {inspect.formatannotation(returned)}'))
+        elif isinstance(value, classmethod):
+            found.add(plain(f'{name}.{member}{inspect.signature(getattr(thing, member))}'))
+        elif inspect.isfunction(value):
+            whole = inspect.signature(value)
+            bound = whole.replace(parameters=list(whole.parameters.values())[1:])
+            found.add(plain(f'{name}.{member}{bound}'))
+    return found
+
+
+def documented(name: str) -> set[str]:
+    """Return the signatures in a section's first block; a long one is wrapped as ruff does."""
+    block = re.search(r'```python\n(.*?)```', section(name), re.S).group(1)
+    lines = re.split(r'\n(?=[A-Za-z])', block.strip())
+    return {
+        re.sub(r',?\n\)', ')', re.sub(r'\n +', ' ', line)).replace('( ', '(') for line in lines
+    }
+
+
+def test_the_reference_has_a_section_for_every_public_name():
+    """And for no other."""
+    assert sorted(re.findall(r'^## `(\w+)`$', REFERENCE, re.M)) == NAMES
+
+
+@pytest.mark.parametrize('name', NAMES)
+def test_the_signatures_of_the_reference_are_those_of_the_code(name):
+    """The first block of a section holds them; the message shows what to put there."""
+    assert documented(name) == signatures(name)
+
+
+@pytest.mark.parametrize('name', NAMES)
+def test_the_reference_shows_a_use_of_every_name(name):
+    """Each section has a block beside its signatures, and it is Python."""
+    uses = re.findall(r'```python\n(.*?)```', section(name), re.S)[1:]
+    assert any(name in use or name.lower() in use for use in uses)
+    for use in uses:
+        compile(use, 'docs/reference.md', 'exec')
