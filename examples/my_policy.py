@@ -1,0 +1,97 @@
+"""
+Write a policy of your own and drive it in the arena: this one goes to the largest red area.
+
+    .venv/bin/python examples/my_policy.py --scenes 5
+"""
+
+import argparse
+import contextlib
+import sys
+from collections.abc import Sequence
+
+import cv2
+import numpy as np
+
+from mobile_vla_ros import ActionSpec, Frame, Plan, UserError, spec_without_network
+from mobile_vla_ros.rollout.policy_driver import PolicyDriver
+from mobile_vla_ros.rollout.trials import drive_scene
+from mobile_vla_ros.sim import suites
+from mobile_vla_ros.sim.arena import Arena
+from mobile_vla_ros.sim.scene import GO_TO
+
+SUITE = 'unseen_layouts'
+SPEED_MPS, TURN_RADPS = 0.4, 1.5
+ARRIVED = 0.98  # the area reaches down to this fraction of the image height
+
+
+class RedPolicy:
+    """
+    A `mobile_vla_ros.Policy`: `spec`, `infer` and `reset` are all that it takes.
+
+    Plain code needs no torch and no training. To drive a network instead, load it in `__init__`.
+    """
+
+    def __init__(self):
+        actions = ActionSpec(axes=('linear_x', 'angular_z'), scale=(SPEED_MPS, TURN_RADPS))
+        self.spec = spec_without_network('red', actions, rate_hz=10.0, window=1, chunk=5)
+
+    def infer(self, window: Sequence[Frame], instruction: str) -> Plan:
+        """Return half a second of commands from the newest frame on."""
+        newest = window[-1]
+        action = [0.0, 0.0]
+        if 'red' in instruction:
+            action = steer(newest.image)
+        # Normalised actions, -1 to 1, become twists in m/s and rad/s.
+        twists = self.spec.actions.denormalise(np.tile(action, (self.spec.chunk, 1)))
+        return Plan(newest.stamp_ns, twists, self.spec.rate_hz)
+
+    def reset(self) -> None:
+        """Forget everything: this policy remembers nothing."""
+
+
+def steer(image: np.ndarray) -> list[float]:
+    """
+    Return [forward, left turn], -1 to 1 each, for an image (height, width, 3) uint8 RGB.
+    """
+    red, green, blue = np.moveaxis(image.astype(np.int16), 2, 0)
+    mask = (red > 60) & (red > 2.5 * green) & (red > 2.5 * blue)
+    count, _, areas, centres = cv2.connectedComponentsWithStats(mask.astype(np.uint8))
+    if count == 1:  # the background alone
+        return [0.0, 0.4]  # look around
+    largest = 1 + int(np.argmax(areas[1:, cv2.CC_STAT_AREA]))
+    bottom = areas[largest, cv2.CC_STAT_TOP] + areas[largest, cv2.CC_STAT_HEIGHT]
+    height, width = mask.shape
+    turn = float(np.clip(1 - 2 * centres[largest][0] / width, -1, 1))
+    if bottom >= ARRIVED * height:
+        return [0.0, 0.0]
+    # Slow down in turns, and near the object.
+    forward = min(1.0, 0.25 + 3 * (ARRIVED - bottom / height)) * (1 - abs(turn))
+    return [forward, turn]
+
+
+def main() -> None:
+    """Drive the first scenes of a suite that send the robot to something red."""
+    parser = argparse.ArgumentParser(description=__doc__.strip().splitlines()[0])
+    parser.add_argument('--scenes', type=int, default=5, help='scenes to drive (5)')
+    args = parser.parse_args()
+    # Buffers frames, calls the policy for each window, and plays its plans back in time.
+    driver = PolicyDriver(RedPolicy())
+    driven = successes = index = 0
+    try:
+        with contextlib.closing(Arena()) as arena:
+            while driven < args.scenes:
+                scene = suites.scene(SUITE, index)
+                if scene.task.kind == GO_TO and scene.goal and scene.goal.colour == 'red':
+                    drive = drive_scene(arena, SUITE, index, driver)
+                    driven += 1
+                    successes += drive.outcome == 'success'
+                    end = f'{drive.outcome:9} {drive.elapsed_s:4.1f} s'
+                    print(f'{index:4} {end}  {drive.instruction}')
+                index += 1
+    except UserError as error:  # no OpenGL on this machine
+        sys.exit(str(error))
+    print(f'{successes} of {driven} scenes')
+
+
+if __name__ == '__main__':
+    main()

@@ -1,0 +1,80 @@
+"""The examples run as their docstrings say, and what they print is true."""
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from takes import write_takes
+
+ROOT = Path(__file__).resolve().parents[3]
+
+
+def example(name: str, *arguments: object) -> subprocess.CompletedProcess:
+    """Run an example from the root of the repository."""
+    return subprocess.run(
+        [sys.executable, f'examples/{name}', *map(str, arguments)],
+        cwd=ROOT,
+        env={**os.environ, 'PYTHONPATH': str(ROOT), 'OMP_NUM_THREADS': '1'},
+        capture_output=True,
+        text=True,
+    )
+
+
+def test_both_ways_to_read_an_episode_agree(tmp_path):
+    """Plain h5py finds the instruction, counts, verdict and commands of every frame."""
+    (path,) = write_takes(tmp_path, 1, size=64)
+    done = example('read_episode.py', path)
+    assert done.returncode == 0, done.stderr
+    _, ours, plain = re.split('with mobile_vla_ros\n|with h5py\n', done.stdout)
+    ours, plain = ours.splitlines(), plain.splitlines()
+    assert (ours[0], ours[2:]) == (plain[0], plain[2:])
+    frames = int(re.match(r'frames +(\d+), the first is \(64, 64, 3\) uint8', ours[1])[1])
+    assert int(re.match(r'frames +(\d+),', plain[1])[1]) == frames == len(ours) - 4 > 20
+    assert ours[3].startswith('verdict      good')
+    assert re.search(r'vx \+0\.\d+ m/s', ours[4])
+
+
+@pytest.mark.parametrize('name', ['read_episode.py', 'drive_headless.py'])
+def test_a_mistake_of_the_user_is_a_sentence(name):
+    """Exit status 1, no traceback."""
+    done = example(name, *(['missing.h5'] if name == 'read_episode.py' else ['--suite', 'unsen']))
+    assert done.returncode == 1
+    assert 'missing.h5' in done.stderr or 'unknown suite' in done.stderr
+    assert 'Traceback' not in done.stderr
+
+
+def test_a_policy_of_ones_own_drives():
+    """It reaches something red, and the last line counts what the lines say."""
+    done = example('my_policy.py', '--scenes', 3)
+    assert done.returncode == 0, done.stderr
+    *scenes, total = done.stdout.splitlines()
+    assert len(scenes) == 3
+    assert all(' red ' in scene for scene in scenes)
+    successes = sum(' success ' in scene for scene in scenes)
+    assert successes >= 1
+    assert total == f'{successes} of 3 scenes'
+
+
+def test_the_shipped_policy_drives_headless():
+    """builtin:demo is the default; a trial of `swap` is two scenes."""
+    done = example('drive_headless.py', '--suite', 'swap', '--trials', 1)
+    assert done.returncode == 0, done.stderr
+    first, *scenes, total = done.stdout.splitlines()
+    assert first == 'builtin:demo: linear_x, linear_y at 10 Hz'
+    ends = [
+        re.match(r' *\d+ (\w+) +[\d.]+ s \(expert +[\d.]+ s\)  \w', scene)[1] for scene in scenes
+    ]
+    assert len(ends) == 2
+    assert total == f'swap: {int(ends == ["success", "success"])} of 1 trials'
+
+
+def test_every_example_is_run_here_and_linked():
+    """No example is forgotten: docs/reference.md names each, and this file runs it."""
+    here, reference = Path(__file__).read_text(), (ROOT / 'docs' / 'reference.md').read_text()
+    for path in (ROOT / 'examples').glob('*.py'):
+        assert f"example('{path.name}'" in here
+        assert f'(../examples/{path.name})' in reference
