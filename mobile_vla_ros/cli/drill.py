@@ -138,7 +138,7 @@ def _drill(args: argparse.Namespace, names: list[str], folder: Path, rows: list[
 
     check_common({'params_file': args.params_file or None})  # before torch is imported
     from mobile_vla_ros.model.builtin import bundle_folder
-    from mobile_vla_ros.model.bundle import read_spec
+    from mobile_vla_ros.model.policy_spec import read_spec
 
     read_spec(args.policy)
     node = NodeSpec(

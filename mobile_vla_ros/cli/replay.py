@@ -114,7 +114,7 @@ def run(args: argparse.Namespace) -> int:
 def _check(args: argparse.Namespace) -> None:
     """Refuse what needs no network to be refused."""
     from mobile_vla_ros.episode.storage.reader import Episode
-    from mobile_vla_ros.model.bundle import read_spec
+    from mobile_vla_ros.model.policy_spec import read_spec
 
     if not 1 <= args.threads <= MOST_THREADS:
         raise UserError(

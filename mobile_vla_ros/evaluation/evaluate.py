@@ -24,7 +24,8 @@ from mobile_vla_ros.evaluation.baselines import baselines, targets
 from mobile_vla_ros.evaluation.metrics import huber, measure
 from mobile_vla_ros.evaluation.predict import PIECE_FRAMES, Predictions, dataset, predict
 from mobile_vla_ros.evaluation.verdict import margin, sentences
-from mobile_vla_ros.model.bundle import LoadedPolicy, PolicySpec, load_bundle
+from mobile_vla_ros.model.bundle import Bundle, load_bundle
+from mobile_vla_ros.model.policy_spec import PolicySpec
 from mobile_vla_ros.types import ACCEPTED_VERDICTS, ActionSpec
 
 
@@ -48,7 +49,7 @@ class Scored:
 
 
 def score(
-    policy: LoadedPolicy,
+    policy: Bundle,
     train: Sequence[Run],
     val: Sequence[Run],
     tokens: ImageTokens | None = None,

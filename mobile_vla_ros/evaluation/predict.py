@@ -16,8 +16,8 @@ from mobile_vla_ros.data.frame_cache import FrameCache
 from mobile_vla_ros.data.image_tokens import ImageTokens
 from mobile_vla_ros.data.runs import Run
 from mobile_vla_ros.model.backbone import tokenize
-from mobile_vla_ros.model.bundle import PolicySpec
 from mobile_vla_ros.model.network import VlaNetwork
+from mobile_vla_ros.model.policy_spec import PolicySpec
 
 BATCH_PIECES = 4
 PIECE_FRAMES = 18

@@ -1,1 +1,1 @@
-"""Kosmos-2 with LoRA, the LSTM action head, the network that joins them, and its bundle."""
+"""Kosmos-2 with LoRA, the LSTM action head, the network of both, and the policy bundle."""

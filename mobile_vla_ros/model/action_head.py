@@ -1,27 +1,9 @@
-"""The LSTM action head: features of a window of frames in, a chunk of actions a frame out."""
-
-from dataclasses import dataclass
+"""The LSTM action head: from the features of a window to a chunk of actions per frame."""
 
 import torch
 from torch import nn
 
-
-@dataclass(frozen=True)
-class HeadSettings:
-    """
-    Shape of the head; the defaults are the seed's but for its four padded motion numbers.
-
-    :param features: width of a frame's feature vector.
-    :param motion_dims: numbers of motion a step: the policy's axes, then padding if any.
-    :param dropout: of the features, in training alone.
-    """
-
-    features: int
-    motion_dims: int = 2
-    chunk: int = 10
-    hidden: int = 512
-    layers: int = 4
-    dropout: float = 0.0
+from mobile_vla_ros.model.policy_spec import HeadSettings
 
 
 def _mlp(inputs: int, outputs: int) -> nn.Sequential:
@@ -37,9 +19,11 @@ def _mlp(inputs: int, outputs: int) -> nn.Sequential:
 
 
 class ActionHead(nn.Module):
-    """Stateless: the history is the window it is given, and nothing is kept between calls."""
+    """
+    An LSTM and two MLPs, stateless: the history is the window, nothing is kept between calls.
+    """
 
-    def __init__(self, settings: HeadSettings):
+    def __init__(self, settings: HeadSettings) -> None:
         super().__init__()
         self.settings = settings
         self.dropout = nn.Dropout(settings.dropout)
@@ -49,11 +33,11 @@ class ActionHead(nn.Module):
 
     def forward(self, features: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """
-        Predict from every frame of the window, each seeing itself and what came before.
+        Predict a chunk from every frame of the window and the frames before it.
 
         :param features: (B, T, D), oldest first.
         :returns: motion (B, T, chunk, motion_dims) in -1 to 1, and logits (B, T, chunk) of the
-            seed's gripper dummy.
+            gripper that the reference run predicts and no base has.
         """
         batch, frames, _ = features.shape
         states, _ = self.lstm(self.dropout(features))

@@ -3,8 +3,10 @@
 import hashlib
 import json
 import warnings
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model, set_peft_model_state_dict
@@ -18,11 +20,6 @@ from mobile_vla_ros.errors import UserError, did_you_mean, first_line
 from mobile_vla_ros.model.builtin import BACKBONES, backbone_folder, is_builtin
 from mobile_vla_ros.types import ImageSpec
 
-# Its bars for loading weights would run across those of ours.
-transformers_logging.disable_progress_bar()
-# peft asks transformers by an old name; nothing a user of ours can change.
-warnings.filterwarnings('ignore', message='`is_gradient_checkpointing`', category=FutureWarning)
-
 # LoRA targets go by path: the projections have the same names in both towers.
 LORA_TARGETS = {
     'all': r'(vision_model|text_model|image_to_text_projection)\.(.*\.)?'
@@ -31,22 +28,33 @@ LORA_TARGETS = {
 }
 
 
+class Tokenizer(Protocol):
+    """The part of a transformers tokenizer that this package uses."""
+
+    pad_token_id: int
+
+    def __call__(self, text: str, *, add_special_tokens: bool) -> Mapping[str, list[int]]:
+        """Return `input_ids` and more."""
+
+    def get_vocab(self) -> Mapping[str, int]:
+        """Return the id of every token."""
+
+
 @dataclass(frozen=True)
 class Backbone:
     """
-    A pretrained Kosmos-2 and what must be known to feed it.
+    A pretrained Kosmos-2 with its tokenizer and image settings.
 
     :param model: the `Kosmos2Model`, frozen.
-    :param tokenizer: its tokenizer.
     :param image: the size and normalisation that it was trained with.
     :param id: hub id, folder or `builtin:` name that it was loaded by.
-    :param revision: the hub's commit, also where a branch or nothing was asked for; None for a
+    :param revision: the hub's commit, also when a branch or nothing was requested; None for a
         folder.
     :param sha256: hash of its weight files, hexadecimal.
     """
 
     model: Kosmos2Model
-    tokenizer: object
+    tokenizer: Tokenizer
     image: ImageSpec
     id: str
     revision: str | None
@@ -65,6 +73,7 @@ def load_backbone(
 
     :raises UserError: when there is no such backbone, or it is not a Kosmos-2.
     """
+    _quiet_libraries()
     source = _source(name)
     options = {'revision': revision, 'local_files_only': offline or source != name}
     try:
@@ -88,8 +97,16 @@ def load_backbone(
     )
 
 
+def _quiet_libraries() -> None:
+    """Silence transformers' progress bars, which garble ours, and a warning about peft's code."""
+    transformers_logging.disable_progress_bar()
+    warnings.filterwarnings(
+        'ignore', message='`is_gradient_checkpointing`', category=FutureWarning
+    )
+
+
 def _not_loaded(name: str, source: str, revision: str | None, error: Exception) -> UserError:
-    """Say what failed, and how to get a backbone that has not been downloaded."""
+    """Return the error for a backbone that failed to load, with how to download it."""
     if source != name:
         return UserError(
             f'the backbone {name!r} cannot be loaded ({first_line(error)})',
@@ -101,14 +118,15 @@ def _not_loaded(name: str, source: str, revision: str | None, error: Exception) 
     folder = name.split('/')[1]
     return UserError(
         f'the backbone {name!r} cannot be loaded ({first_line(error)})',
-        expected='a hub that answers, or a copy on this machine',
-        remedy=f'where there is a network run: hf download {name}{wanted} --local-dir {folder}; '
-        f'then give that folder: --backbone {folder}. Or use --backbone builtin:tiny',
+        expected='a reachable hub, or a copy on this machine',
+        remedy=f'on a machine with network access run: hf download {name}{wanted} '
+        f'--local-dir {folder}; then give that folder: --backbone {folder}. '
+        'Or use --backbone builtin:tiny',
     )
 
 
 def _source(name: str) -> str:
-    """Return what transformers is to load: a folder's path or the hub id."""
+    """Return what transformers loads: the path of a folder, or the hub id."""
     if is_builtin(name):
         return str(backbone_folder(name))
     folder = Path(name).expanduser()
@@ -151,14 +169,14 @@ def weights_hash(folder: Path) -> str:
 
 @dataclass(frozen=True)
 class LoraSettings:
-    """Rank, alpha, dropout, and which linear layers are adapted (`all` or `text`)."""
+    """Rank, alpha, dropout, and which towers have adapters (`all`, or `text` alone)."""
 
     r: int = 32
     alpha: int = 16
     dropout: float = 0.1
     scope: str = 'all'
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if self.scope not in LORA_TARGETS:
             raise UserError(
                 'unknown lora scope',
@@ -170,6 +188,7 @@ class LoraSettings:
 
 def add_lora(model: Kosmos2Model, settings: LoraSettings) -> PeftModel:
     """Wrap a frozen Kosmos-2 in trainable LoRA adapters."""
+    _quiet_libraries()
     return get_peft_model(
         model,
         LoraConfig(
@@ -185,9 +204,9 @@ def add_lora(model: Kosmos2Model, settings: LoraSettings) -> PeftModel:
 def save_adapter(model: PeftModel, folder: Path) -> None:
     """Write the adapters as safetensors with their configuration."""
     model.save_pretrained(str(folder), save_embedding_layers=False)
-    # A model card about a model on a hub: here the bundle's policy.json says it all.
+    # peft's model card for the hub; policy.json describes the bundle.
     (folder / 'README.md').unlink(missing_ok=True)
-    # Where the backbone lay on the machine that trained: policy.json names it, by id and hash.
+    # No path of the machine that trained: policy.json names the backbone by id and hash.
     config = folder / 'adapter_config.json'
     config.write_text(
         json.dumps({**json.loads(config.read_text()), 'base_model_name_or_path': None}, indent=2)
@@ -197,7 +216,7 @@ def save_adapter(model: PeftModel, folder: Path) -> None:
 
 def load_adapter(model: Kosmos2Model, folder: Path, *, merge: bool) -> torch.nn.Module:
     """
-    Put saved adapters on a backbone.
+    Add saved adapters to a backbone.
 
     :param merge: fold them into the weights (for driving) instead of keeping them trainable.
     """
@@ -213,18 +232,18 @@ def load_adapter(model: Kosmos2Model, folder: Path, *, merge: bool) -> torch.nn.
 
 
 def restore_adapter(model: PeftModel, folder: Path) -> None:
-    """Put saved adapters into those that a model has already, of the same shape."""
+    """Load saved adapters into a model that has adapters of the same shape."""
     set_peft_model_state_dict(model, load_file(Path(folder) / 'adapter_model.safetensors'))
 
 
 def kosmos(model: torch.nn.Module) -> Kosmos2Model:
-    """Return the Kosmos-2 inside a model that may be wrapped by LoRA."""
+    """Return the Kosmos-2 inside a model that LoRA may wrap."""
     return model.get_base_model() if isinstance(model, PeftModel) else model
 
 
-def tokenize(tokenizer, prompts: list[str]) -> tuple[torch.Tensor, torch.Tensor]:
+def tokenize(tokenizer: Tokenizer, prompts: list[str]) -> tuple[torch.Tensor, torch.Tensor]:
     """
-    Return the token ids of some prompts, without special tokens.
+    Return the token ids of prompts, without special tokens.
 
     :returns: (N, L) int64, padded on the right, and (N,) int64 lengths.
     """

@@ -1,4 +1,4 @@
-"""Backbones and policies that ship with the package, by their names."""
+"""The backbones and policies that ship with the package."""
 
 from pathlib import Path
 
@@ -10,17 +10,17 @@ POLICIES = {'builtin:demo': ASSETS / 'demo_policy'}
 
 
 def is_builtin(name: Path | str) -> bool:
-    """Whether a name is of something that ships rather than a folder or a hub id."""
+    """Whether a name refers to something that ships, not to a folder or a hub id."""
     return str(name).startswith('builtin:')
 
 
 def backbone_folder(name: str) -> Path:
-    """Return the folder of a built-in backbone; raises UserError for an unknown name."""
+    """Return the folder of a built-in backbone; raise UserError for an unknown name."""
     return _folder('backbone', name, BACKBONES)
 
 
 def bundle_folder(name: Path | str) -> Path:
-    """Return the folder of a bundle: the one given, or that of a built-in policy."""
+    """Return the folder of a bundle, given by path or by the name of a built-in policy."""
     if not is_builtin(name):
         return Path(name).expanduser()
     return _folder('policy', str(name), POLICIES)

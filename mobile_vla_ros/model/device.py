@@ -1,4 +1,4 @@
-"""Which device torch is to use, asked for in one word."""
+"""Choice of the torch device by name."""
 
 import torch
 
@@ -7,9 +7,10 @@ from mobile_vla_ros.errors import UserError, first_line
 
 def pick_device(name: str) -> torch.device:
     """
-    Return a torch device, `auto` being the GPU where there is one.
+    Return a torch device.
 
-    :raises UserError: when the device is asked for and not there.
+    :param name: `cpu`, `cuda`, `cuda:1` …, or `auto`: the GPU where there is one.
+    :raises UserError: when the device is not available.
     """
     if name == 'auto':
         return torch.device('cuda' if torch.cuda.is_available() else 'cpu')

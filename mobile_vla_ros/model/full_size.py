@@ -1,4 +1,4 @@
-"""The real Kosmos-2's architecture without its weights, for what is to be known of its size."""
+"""Kosmos-2 at full size with random weights or none, to measure time and memory."""
 
 import json
 from pathlib import Path
@@ -10,28 +10,28 @@ from transformers import Kosmos2Config, Kosmos2Model, PreTrainedTokenizerFast
 from mobile_vla_ros.model.backbone import Backbone
 from mobile_vla_ros.types import ImageSpec
 
-# As `microsoft/kosmos-2-patch14-224` says in its preprocessor_config.json (CLIP's).
+# From preprocessor_config.json of `microsoft/kosmos-2-patch14-224` (the values are CLIP's).
 IMAGE = ImageSpec(224, (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711))
 SPECIAL = ('<s>', '<pad>', '</s>', '<unk>')
-SPREAD = 0.03  # of a random weight, to each side: activations stay within bfloat16
+SPREAD = 0.03  # weights are uniform in ±SPREAD, which keeps activations within bfloat16
 BLOCK = 1 << 22
 
 
 def shapes(dtype: torch.dtype = torch.bfloat16) -> Backbone:
-    """Return the backbone on the meta device, frozen, of default size, without a tokenizer."""
+    """Return the backbone on the meta device, frozen; its tokenizer knows special tokens only."""
     with torch.device('meta'):
         model = Kosmos2Model(Kosmos2Config()).to(dtype)
-    return Backbone(model.requires_grad_(False), None, IMAGE, 'full size', None, '')
+    return Backbone(model.requires_grad_(False), _tokenizer([]), IMAGE, 'full size', None, '')
 
 
 def write_random(
     folder: Path, words: list[str], *, config: Kosmos2Config | None = None, seed: int = 0
 ) -> None:
     """
-    Write a backbone of random bfloat16 weights in transformers' form (3.3 GB at full size).
+    Write a backbone of random bfloat16 weights in transformers' format (3.3 GB at full size).
 
-    :param words: that its tokenizer knows, beside the special tokens.
-    :param config: of a smaller one; none: the real one's.
+    :param words: vocabulary of its tokenizer, besides the special tokens.
+    :param config: of a smaller model; None: full size.
     """
     config = config or Kosmos2Config()
     with torch.device('meta'):
@@ -44,20 +44,11 @@ def write_random(
             if parameter.ndim < 2:
                 parameter.fill_(1.0 if 'norm' in name and name.endswith('weight') else 0.0)
                 continue
-            # Drawing a thousand million numbers takes longer than copying a few million about.
+            # Copying one random block is much faster than drawing 10^9 random numbers.
             for part in parameter.view(-1).split(BLOCK):
                 part.copy_(block[: len(part)])
     model.save_pretrained(folder, max_shard_size='2GB')
-    vocabulary = {word: number for number, word in enumerate((*SPECIAL, *words))}
-    tokenizer = Tokenizer(models.WordLevel(vocabulary, '<unk>'))
-    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
-    PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer,
-        bos_token='<s>',
-        pad_token='<pad>',
-        eos_token='</s>',
-        unk_token='<unk>',
-    ).save_pretrained(folder)
+    _tokenizer(words).save_pretrained(folder)
     side = config.vision_config.image_size
     (folder / 'preprocessor_config.json').write_text(
         json.dumps(
@@ -67,4 +58,17 @@ def write_random(
                 'image_std': IMAGE.std,
             }
         )
+    )
+
+
+def _tokenizer(words: list[str]) -> PreTrainedTokenizerFast:
+    vocabulary = {word: number for number, word in enumerate((*SPECIAL, *words))}
+    tokenizer = Tokenizer(models.WordLevel(vocabulary, '<unk>'))
+    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        bos_token='<s>',
+        pad_token='<pad>',
+        eos_token='</s>',
+        unk_token='<unk>',
     )

@@ -1,8 +1,7 @@
-"""Golden frames: a window of images in the bundle, and the actions that they must give again."""
+"""Golden frames: a window of images in the bundle, and the actions that it must reproduce."""
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -11,31 +10,29 @@ from safetensors.torch import save
 
 from mobile_vla_ros.errors import UserError, first_line
 from mobile_vla_ros.files import is_disk_full, no_room, replaced, sync
-from mobile_vla_ros.model.backbone import tokenize
+from mobile_vla_ros.model.backbone import Tokenizer, tokenize
 from mobile_vla_ros.model.builtin import bundle_folder
+from mobile_vla_ros.model.network import VlaNetwork
+from mobile_vla_ros.model.policy_spec import PolicySpec
 from mobile_vla_ros.types import BLANKS
-
-if TYPE_CHECKING:
-    from mobile_vla_ros.model.bundle import PolicySpec
-    from mobile_vla_ros.model.network import VlaNetwork
 
 GOLDEN = 'golden.safetensors'
 PRECISIONS = ('float32', 'bfloat16', 'float16')
-# What writes them into a bundle that has none, or broken ones.
+# The command that writes golden frames into a bundle.
 STORE = 'mobile_vla replay EPISODE --policy POLICY --store-golden'
-REMEDY = f'write it anew: {STORE}'
+REMEDY = f'write it again: {STORE}'
 
 
 @dataclass(frozen=True, eq=False)
 class Golden:
     """
-    What a policy was shown, what it was told, and what it said.
+    One input of a policy and its output.
 
     :param frames: (window, S, S, 3) uint8, RGB, at the policy's size, oldest first.
-    :param actions: (chunk, axes) float32, normalised: what the network said, adapters unmerged.
-    :param instruction: as it was given.
-    :param blank: what the policy was kept from (`PolicySpec.blank`).
-    :param precision: of the frozen weights that said so, one of `PRECISIONS`.
+    :param actions: (chunk, axes) float32, normalised; output with unmerged adapters.
+    :param instruction: as given, before the template.
+    :param blank: input that the policy does not get (`PolicySpec.blank`).
+    :param precision: of the frozen weights, one of `PRECISIONS`.
     """
 
     frames: np.ndarray
@@ -47,9 +44,9 @@ class Golden:
 
 def write_golden(folder: Path, golden: Golden) -> None:
     """
-    Put golden frames into a bundle's folder, whole or not at all; nothing else there changes.
+    Write golden frames into a bundle's folder, whole or not at all; nothing else changes.
 
-    :raises UserError: when there is no room.
+    :raises UserError: when the disk is full.
     """
     tensors = {
         'frames': torch.from_numpy(np.ascontiguousarray(golden.frames, np.uint8)),
@@ -57,7 +54,6 @@ def write_golden(folder: Path, golden: Golden) -> None:
     }
     path = Path(folder) / GOLDEN
     try:
-        # Under another name first: what was there stays until the new one is on the disk.
         with replaced(path, 'wb') as file:
             file.write(
                 save(
@@ -83,14 +79,14 @@ def read_golden(folder: Path | str) -> Golden | None:
     Return the golden frames of a bundle, None when it has none.
 
     :param folder: of the bundle, or a `builtin:` name.
-    :raises UserError: when the file is broken, or none of ours.
+    :raises UserError: when the file is broken or has other contents.
     """
     path = bundle_folder(folder) / GOLDEN
     if not path.exists():
         return None
     try:
         with safe_open(path, 'pt') as file:
-            said = file.metadata() or {}
+            metadata = file.metadata() or {}
             found = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except (SafetensorError, OSError, ValueError) as error:
         raise UserError(
@@ -99,22 +95,22 @@ def read_golden(folder: Path | str) -> Golden | None:
             expected='golden frames as training writes them',
             remedy=REMEDY,
         ) from error
-    problems = _problems(found, said)
+    problems = _problems(found, metadata)
     if problems:
         raise UserError(
-            f'{path} holds no golden frames of ours', got='; '.join(problems), remedy=REMEDY
+            f'{path} does not hold golden frames', got='; '.join(problems), remedy=REMEDY
         )
     return Golden(
         found['frames'].numpy(),
         found['actions'].numpy(),
-        said['instruction'],
-        said.get('blank', ''),
-        said.get('precision', 'float32'),
+        metadata['instruction'],
+        metadata.get('blank', ''),
+        metadata.get('precision', 'float32'),
     )
 
 
-def _problems(found: dict[str, torch.Tensor], said: dict[str, str]) -> list[str]:
-    """Return everything that golden frames cannot be."""
+def _problems(found: dict[str, torch.Tensor], metadata: dict[str, str]) -> list[str]:
+    """Return how a file's tensors and metadata differ from those of golden frames."""
     wanted = {'frames': (torch.uint8, 4), 'actions': (torch.float32, 2)}
     problems = [f'no tensor {name}' for name in wanted if name not in found]
     for name, (dtype, dims) in wanted.items():
@@ -124,21 +120,25 @@ def _problems(found: dict[str, torch.Tensor], said: dict[str, str]) -> list[str]
                 f'{name} is {found[name].dtype} {shape}, not {dtype} in {dims} dimensions'
             )
     if not problems and not torch.isfinite(found['actions']).all():
-        problems.append('actions holds a number that is not finite')
-    if not said.get('instruction', '').strip():
+        problems.append('actions contains NaN or inf')
+    if not metadata.get('instruction', '').strip():
         problems.append('no instruction')
     for name, known in (('blank', BLANKS), ('precision', PRECISIONS)):
-        if said.get(name, known[0]) not in known:
-            problems.append(f'{name} is {said[name][:40]!r}')
+        if metadata.get(name, known[0]) not in known:
+            problems.append(f'{name} is {metadata[name][:40]!r}')
     return problems
 
 
 @torch.no_grad()
 def golden_actions(
-    network: 'VlaNetwork', tokenizer, spec: 'PolicySpec', pixels: torch.Tensor, instruction: str
+    network: VlaNetwork,
+    tokenizer: Tokenizer,
+    spec: PolicySpec,
+    pixels: torch.Tensor,
+    instruction: str,
 ) -> np.ndarray:
     """
-    Return what a network says of a window, in evaluation mode and without autocasting.
+    Return a network's actions for a window, in evaluation mode and without autocasting.
 
     :param pixels: (window, 3, S, S) float32, preprocessed, oldest first.
     :returns: (chunk, axes) float32, normalised.
@@ -159,21 +159,22 @@ def golden_actions(
         motion, _ = network.head(features[None].to(network.action_token.dtype))
     finally:
         network.train(was_training)
-    return motion[0, -1, :, : len(spec.actions.axes)].float().cpu().numpy()
+    actions: np.ndarray = motion[0, -1, :, : len(spec.actions.axes)].float().cpu().numpy()
+    return actions
 
 
 def make_golden(
-    network: 'VlaNetwork',
-    tokenizer,
-    spec: 'PolicySpec',
+    network: VlaNetwork,
+    tokenizer: Tokenizer,
+    spec: PolicySpec,
     frames: np.ndarray,
     pixels: torch.Tensor,
     instruction: str,
 ) -> Golden:
     """
-    Return golden frames with what the network says of them now.
+    Return golden frames with the network's present actions.
 
-    :param frames: (window, S, S, 3) uint8, RGB; `pixels` are the same, preprocessed.
+    :param frames: (window, S, S, 3) uint8, RGB; `pixels` are the same frames, preprocessed.
     """
     return Golden(
         frames,

@@ -1,12 +1,13 @@
-"""The network: one Kosmos-2 feature a frame, and the LSTM head over windows of features."""
+"""The network: one Kosmos-2 feature per frame, and the LSTM head over windows of features."""
 
 from pathlib import Path
 
 import torch
 from safetensors.torch import load_file
 from torch import nn
+from transformers import Kosmos2Model
 
-from mobile_vla_ros.model.action_head import ActionHead, HeadSettings
+from mobile_vla_ros.model.action_head import ActionHead
 from mobile_vla_ros.model.backbone import (
     Backbone,
     LoraSettings,
@@ -14,6 +15,7 @@ from mobile_vla_ros.model.backbone import (
     kosmos,
     restore_adapter,
 )
+from mobile_vla_ros.model.policy_spec import HeadSettings
 
 OBJECT_TOKEN = '<object>'
 
@@ -23,9 +25,9 @@ class VlaNetwork(nn.Module):
     Kosmos-2 (usually with LoRA), a learned action token, and the action head.
 
     The sequence of a frame is ``[BOS] [image tokens] [instruction] [action token]``; the last
-    layer's state at the action token is the frame's feature. A frame goes through alone.
+    layer's state at the action token is the frame's feature. Each frame is a sequence of its own.
 
-    :param action_token: (D,) what the action token starts as.
+    :param action_token: (D,) initial embedding of the action token.
     """
 
     def __init__(
@@ -38,7 +40,7 @@ class VlaNetwork(nn.Module):
         self.action_token = nn.Parameter(action_token)
 
     @property
-    def kosmos(self):
+    def kosmos(self) -> Kosmos2Model:
         """The Kosmos2Model inside, with or without adapters around it."""
         return kosmos(self.backbone)
 
@@ -46,14 +48,13 @@ class VlaNetwork(nn.Module):
         self, image_tokens: torch.Tensor, text_ids: torch.Tensor, text_lengths: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """
-        Lay out the sequence of each frame.
+        Return the embedded sequence of each frame.
 
         :param image_tokens: (N, K, D) from the image-to-text projection.
         :param text_ids: (N, L) token ids, padded on the right.
-        :param text_lengths: (N,) how many of them are real.
-        :returns: (N, 1 + K + L + 1, D) embeddings, and (N,) positions of the action token,
-            which follows the last real word; what lies behind it is padding that a causal
-            model cannot see.
+        :param text_lengths: (N,) how many of them are not padding.
+        :returns: (N, 1 + K + L + 1, D) embeddings, and (N,) positions of the action token, which
+            follows the last text token; a causal model cannot see the padding behind it.
         """
         embed_tokens = self.kosmos.get_input_embeddings()
         text = embed_tokens(text_ids)
@@ -67,8 +68,10 @@ class VlaNetwork(nn.Module):
         return sequence, positions
 
     def image_tokens(self, pixels: torch.Tensor) -> torch.Tensor:
-        """Return (N, K, D): what the text model is given for (N, 3, S, S) preprocessed images."""
-        return self.kosmos.get_image_features(pixels.to(self.kosmos.dtype)).pooler_output
+        """Return the (N, K, D) tokens that the text model reads for (N, 3, S, S) pixels."""
+        features = self.kosmos.get_image_features(pixels.to(self.kosmos.dtype))
+        tokens: torch.Tensor = features.pooler_output
+        return tokens
 
     def encode(
         self, frames: torch.Tensor, text_ids: torch.Tensor, text_lengths: torch.Tensor
@@ -84,7 +87,9 @@ class VlaNetwork(nn.Module):
         model = self.kosmos
         image_tokens = self.image_tokens(frames) if frames.ndim == 4 else frames
         sequence, positions = self.embed(image_tokens, text_ids, text_lengths)
-        states = model.text_model(inputs_embeds=sequence, use_cache=False).last_hidden_state
+        states: torch.Tensor = model.text_model(
+            inputs_embeds=sequence, use_cache=False
+        ).last_hidden_state
         return states[torch.arange(len(states), device=states.device), positions]
 
     def forward(
@@ -96,15 +101,15 @@ class VlaNetwork(nn.Module):
         window: int,
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """
-        Encode every frame of some runs of frames once and slide the window over the features.
+        Encode every frame of some segments once and slide the window over the features.
 
         :param frames: (sum of frame_counts, 3, S, S) images, or (sum of frame_counts, K, D) image
-            tokens; the runs one after another.
-        :param text_ids: (runs, L) token ids; one instruction a run.
-        :param text_lengths: (runs,) int64.
-        :param frame_counts: frames of each run, each at least `window`.
+            tokens; one segment after another.
+        :param text_ids: (segments, L) token ids; one instruction per segment.
+        :param text_lengths: (segments,) int64.
+        :param frame_counts: frames of each segment, each at least `window`.
         :returns: motion (M, window, chunk, motion_dims) and gripper logits (M, window, chunk) of
-            the M = sum(count - window + 1) windows, in the order of the runs.
+            the M = sum(count - window + 1) windows, in the order of the segments.
         """
         repeats = torch.tensor(frame_counts, device=text_ids.device)
         features = self.encode(
@@ -113,12 +118,14 @@ class VlaNetwork(nn.Module):
             text_lengths.repeat_interleave(repeats),
         )
         windows = [
-            run.unfold(0, window, 1).transpose(1, 2) for run in features.split(frame_counts)
+            segment.unfold(0, window, 1).transpose(1, 2)
+            for segment in features.split(frame_counts)
         ]
-        return self.head(torch.cat(windows).to(self.action_token.dtype))
+        motion, gripper = self.head(torch.cat(windows).to(self.action_token.dtype))
+        return motion, gripper
 
     def parameter_counts(self) -> dict[str, int]:
-        """Return how many parameters are trained: `lora`, `head`, `action_token`, `trainable`."""
+        """Return the trained parameters of `lora`, `head`, `action_token`, and all `trainable`."""
         lora = sum(p.numel() for p in self.backbone.parameters() if p.requires_grad)
         head = sum(p.numel() for p in self.head.parameters())
         token = self.action_token.numel()
@@ -142,10 +149,10 @@ def build_network(
     activation_checkpointing: bool = False,
 ) -> VlaNetwork:
     """
-    Put LoRA and a fresh head on a backbone, ready to train.
+    Add LoRA and a new head to a backbone, ready to train.
 
-    :param activation_checkpointing: keep what enters each layer of the towers alone, and compute
-        the rest again on the way back.
+    :param activation_checkpointing: keep only the inputs of the towers' layers and recompute the
+        rest in the backward pass.
     """
     if activation_checkpointing:
         backbone.model.activation_checkpointing_enable({'use_reentrant': False})
@@ -162,21 +169,21 @@ def build_network(
 
 
 def load_trained(network: VlaNetwork, adapter: Path, head: Path) -> None:
-    """Put a bundle's adapters, head and action token into a network of the same shape."""
+    """Load a bundle's adapters, head and action token into a network of the same shape."""
     restore_adapter(network.backbone, adapter)
     network.load_state_dict(load_file(head), strict=False)
 
 
 def _first_action_token(backbone: Backbone) -> torch.Tensor:
     """
-    Return what the action token starts as: (D,) float32.
+    Return the initial embedding of the action token: (D,) float32.
 
-    Kosmos-2 says after `<object>` where the thing just named is seen, which is what a drive to it
-    asks for, so the action token starts as that one. A backbone without it gets a random vector as
-    large as a word's.
+    After `<object>` Kosmos-2 predicts where the object that was just named is, which is what a
+    drive to it needs, so the action token starts as that token. A backbone without it gets a
+    random vector with the spread of its word embeddings.
     """
-    table = backbone.model.get_input_embeddings().weight.detach().float()
-    known = backbone.tokenizer.get_vocab() if backbone.tokenizer is not None else {}
+    table: torch.Tensor = backbone.model.get_input_embeddings().weight.detach().float()
+    known = backbone.tokenizer.get_vocab()
     if OBJECT_TOKEN in known:
         return table[known[OBJECT_TOKEN]].clone()
     return torch.randn_like(table[0]) * table.std()

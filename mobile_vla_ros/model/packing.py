@@ -1,4 +1,4 @@
-"""Weights laid out once as the CPU multiplies them, instead of anew at every step."""
+"""Linear layers whose weights are reordered once for the CPU, not at every step."""
 
 import torch
 from torch import nn
@@ -6,12 +6,12 @@ from torch import nn
 
 class PackedLinear(nn.Module):
     """
-    A linear layer for inference on a CPU, whose weights oneDNN has put in its own order.
+    A linear layer for inference on a CPU, with its weights in oneDNN's order.
 
-    :param linear: bfloat16, with or without a bias; its own weight is not kept.
+    :param linear: bfloat16, with or without a bias; its weight is copied.
     """
 
-    def __init__(self, linear: nn.Linear):
+    def __init__(self, linear: nn.Linear) -> None:
         super().__init__()
         self.register_buffer(
             'weight', torch.ops.mkldnn._reorder_linear_weight(linear.weight.detach())
@@ -19,15 +19,15 @@ class PackedLinear(nn.Module):
         self.bias = linear.bias
 
     def forward(self, rows: torch.Tensor) -> torch.Tensor:
-        """Return what the layer gives for (..., in) as (..., out)."""
+        """Map (..., in) to (..., out)."""
         return torch.ops.mkldnn._linear_pointwise(rows, self.weight, self.bias, 'none', [], '')
 
 
 def pack(model: nn.Module) -> int:
     """
-    Pack the bfloat16 linear layers of a model that is only to be run, where torch can.
+    Pack the bfloat16 linear layers of a model for inference, where torch supports it.
 
-    What comes out is the same within rounding. It can be neither trained nor moved after that.
+    Outputs stay the same within rounding. A packed model can be neither trained nor moved.
 
     :returns: how many layers were packed: 0 on a GPU, in other precisions, and where torch has no
         oneDNN for bfloat16 on this CPU.
@@ -41,7 +41,7 @@ def pack(model: nn.Module) -> int:
                 setattr(parent, name, PackedLinear(child))
                 packed += 1
     if packed:
-        # Tensors of one weight file share its memory: none is free before all have left it.
+        # Tensors of one weight file share its memory, which is freed once all are copied.
         for tensor in (*model.parameters(), *model.buffers()):
             if not tensor.is_mkldnn:
                 tensor.data = tensor.data.clone()
@@ -54,7 +54,7 @@ def _fits(weight: torch.Tensor) -> bool:
 
 def can_pack() -> bool:
     """Whether torch has oneDNN for bfloat16 on this CPU."""
-    # These two are what torch.compile itself calls on a CPU; no public name does it.
+    # The operators that torch.compile calls on a CPU; there is no public API for them.
     return (
         torch.backends.mkldnn.is_available()
         and hasattr(torch.ops.mkldnn, '_linear_pointwise')

@@ -7,7 +7,7 @@ import numpy as np
 
 from mobile_vla_ros import text_table
 from mobile_vla_ros.evaluation.metrics import DRIVEN_SHARE
-from mobile_vla_ros.model.bundle import PolicySpec
+from mobile_vla_ros.model.policy_spec import PolicySpec
 from mobile_vla_ros.replay.run import Replayed
 from mobile_vla_ros.types import TWIST_AXES, ActionSpec
 

@@ -13,7 +13,7 @@ ARENA_AXES = ('linear_x', 'linear_y', 'angular_z')
 
 def read_policy(policy: Path):
     """Return what a bundle says of itself; refuses what does not fit the arena."""
-    from mobile_vla_ros.model.bundle import read_spec
+    from mobile_vla_ros.model.policy_spec import read_spec
 
     spec = read_spec(policy)
     foreign = [axis for axis in spec.actions.axes if axis not in ARENA_AXES]

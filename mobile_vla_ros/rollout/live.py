@@ -147,7 +147,7 @@ def _check(policy: Path | None, suite: str, first: int, count: int, control: str
             'the speed is out of range', got=speed, expected=f'{SPEEDS[0]:g} to {SPEEDS[1]:g}'
         )
     if policy is not None:
-        from mobile_vla_ros.model.bundle import read_spec
+        from mobile_vla_ros.model.policy_spec import read_spec
 
         read_spec(policy)
 

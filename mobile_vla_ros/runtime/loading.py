@@ -6,9 +6,9 @@ import numpy as np
 import torch
 
 from mobile_vla_ros.errors import UserError, did_you_mean, first_line
-from mobile_vla_ros.model.bundle import read_spec
 from mobile_vla_ros.model.golden import read_golden
 from mobile_vla_ros.model.packing import pack
+from mobile_vla_ros.model.policy_spec import read_spec
 from mobile_vla_ros.runtime.noop import NAME as NOOP
 from mobile_vla_ros.runtime.noop import NoOpPolicy
 from mobile_vla_ros.runtime.policy import Policy, VlaPolicy

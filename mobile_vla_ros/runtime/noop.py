@@ -5,8 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from mobile_vla_ros.errors import UserError
-from mobile_vla_ros.model.action_head import HeadSettings
-from mobile_vla_ros.model.bundle import BackboneRef, PolicySpec
+from mobile_vla_ros.model.policy_spec import BackboneRef, HeadSettings, PolicySpec
 from mobile_vla_ros.runtime.playback import Plan
 from mobile_vla_ros.types import ActionSpec, Frame, ImageSpec
 

@@ -10,7 +10,8 @@ import torch
 from mobile_vla_ros.data.preprocess import preprocess
 from mobile_vla_ros.errors import UserError
 from mobile_vla_ros.model.backbone import tokenize
-from mobile_vla_ros.model.bundle import LoadedPolicy, PolicySpec, load_bundle
+from mobile_vla_ros.model.bundle import Bundle, load_bundle
+from mobile_vla_ros.model.policy_spec import PolicySpec
 from mobile_vla_ros.runtime.playback import Plan
 from mobile_vla_ros.types import BLANKS, Frame
 
@@ -35,7 +36,7 @@ class VlaPolicy:
         `instruction`: tell it nothing. Controls that tell whether a policy uses its eyes and ears.
     """
 
-    def __init__(self, loaded: LoadedPolicy, *, blank: str = ''):
+    def __init__(self, loaded: Bundle, *, blank: str = ''):
         if blank not in BLANKS:
             raise UserError(
                 'unknown part of what a policy is given',

@@ -8,10 +8,11 @@ import torch
 from accelerate.utils import set_seed
 
 from mobile_vla_ros.errors import UserError
-from mobile_vla_ros.model.backbone import LORA_TARGETS, LoraSettings, load_backbone
+from mobile_vla_ros.model.backbone import LORA_TARGETS, LoraSettings, Tokenizer, load_backbone
 from mobile_vla_ros.model.builtin import bundle_folder
-from mobile_vla_ros.model.bundle import ADAPTER, ADAPTER_FILES, BackboneRef, load_bundle, read_spec
+from mobile_vla_ros.model.bundle import load_bundle
 from mobile_vla_ros.model.network import VlaNetwork, build_network
+from mobile_vla_ros.model.policy_spec import ADAPTER, ADAPTER_FILES, BackboneRef, read_spec
 from mobile_vla_ros.training.config import DataConfig, ModelConfig, TrainConfig, default_of
 from mobile_vla_ros.types import ActionSpec, ImageSpec
 
@@ -27,7 +28,7 @@ class Begun:
     network: VlaNetwork
     backbone: BackboneRef
     image: ImageSpec
-    tokenizer: object
+    tokenizer: Tokenizer
     record: dict = field(default_factory=dict)
 
 

@@ -20,16 +20,10 @@ from mobile_vla_ros.errors import UserError, first_line
 from mobile_vla_ros.evaluation.baselines import targets
 from mobile_vla_ros.evaluation.evaluate import Scored, baseline_scores, score
 from mobile_vla_ros.evaluation.predict import dataset, predict
-from mobile_vla_ros.model.bundle import (
-    ADAPTER,
-    HEAD,
-    LoadedPolicy,
-    PolicySpec,
-    read_spec,
-    rewrite_spec,
-)
+from mobile_vla_ros.model.bundle import Bundle, rewrite_spec
 from mobile_vla_ros.model.golden import Golden, make_golden
 from mobile_vla_ros.model.network import load_trained
+from mobile_vla_ros.model.policy_spec import ADAPTER, HEAD, PolicySpec, read_spec
 from mobile_vla_ros.training import rows, state
 from mobile_vla_ros.training.config import DataConfig, ModelConfig, TrainConfig
 from mobile_vla_ros.training.initial_weights import settled
@@ -220,7 +214,7 @@ class _Run:
             load_trained(network, best / ADAPTER, best / HEAD)
         spec = read_spec(best)
         scored = score(
-            LoadedPolicy(network.eval(), spec, self.prepared.tokenizer),
+            Bundle(network.eval(), spec, self.prepared.tokenizer),
             takes.train,
             takes.val,
             self.prepared.tokens,

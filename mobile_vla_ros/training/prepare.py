@@ -24,9 +24,10 @@ from mobile_vla_ros.data.runs import Sampling, fingerprint
 from mobile_vla_ros.data.shown import camera_sizes
 from mobile_vla_ros.errors import UserError
 from mobile_vla_ros.evaluation.baselines import blind_means, mean_action
-from mobile_vla_ros.model.bundle import PolicySpec
+from mobile_vla_ros.model.backbone import Tokenizer
 from mobile_vla_ros.model.device import pick_device
 from mobile_vla_ros.model.network import VlaNetwork
+from mobile_vla_ros.model.policy_spec import PolicySpec
 from mobile_vla_ros.training.config import DataConfig, ModelConfig, TrainConfig
 from mobile_vla_ros.training.initial_weights import begin
 from mobile_vla_ros.types import ActionSpec
@@ -46,7 +47,7 @@ class Prepared:
     accelerator: Accelerator
     takes: Takes
     network: VlaNetwork
-    tokenizer: object
+    tokenizer: Tokenizer
     spec: PolicySpec
     tokens: ImageTokens | None
 

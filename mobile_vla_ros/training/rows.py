@@ -9,7 +9,7 @@ from mobile_vla_ros import text_table
 from mobile_vla_ros.errors import UserError
 from mobile_vla_ros.evaluation.metrics import SEED_MOTION_DIMS, measure
 from mobile_vla_ros.evaluation.predict import Predictions
-from mobile_vla_ros.model.bundle import PolicySpec
+from mobile_vla_ros.model.policy_spec import PolicySpec
 from mobile_vla_ros.types import ActionSpec
 
 LOSSES = ('train_loss_arm_act', 'val_loss_arm_act', 'val_loss')

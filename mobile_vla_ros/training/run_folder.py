@@ -14,9 +14,10 @@ import yaml
 from mobile_vla_ros import file_lock
 from mobile_vla_ros.errors import UserError
 from mobile_vla_ros.files import no_room, replaced
-from mobile_vla_ros.model.bundle import PolicySpec, read_spec, save_bundle
+from mobile_vla_ros.model.bundle import save_bundle
 from mobile_vla_ros.model.golden import Golden
 from mobile_vla_ros.model.network import VlaNetwork
+from mobile_vla_ros.model.policy_spec import PolicySpec, read_spec
 from mobile_vla_ros.training import state
 from mobile_vla_ros.training.config import defaults
 from mobile_vla_ros.training.state import Progress

@@ -21,9 +21,10 @@ def write_policy(folder: Path, config=None) -> dict:
 
     from mobile_vla_ros.bringup.share import config_file
     from mobile_vla_ros.model.backbone import LoraSettings, load_backbone
-    from mobile_vla_ros.model.bundle import BackboneRef, PolicySpec, save_bundle
+    from mobile_vla_ros.model.bundle import save_bundle
     from mobile_vla_ros.model.full_size import write_random
     from mobile_vla_ros.model.network import build_network
+    from mobile_vla_ros.model.policy_spec import BackboneRef, PolicySpec
     from mobile_vla_ros.types import ActionSpec
 
     recipe = yaml.safe_load(config_file(RECIPE).read_text())

@@ -103,8 +103,8 @@ def network_and_batches(
     from mobile_vla_ros.episode.storage.reader import find_episodes
     from mobile_vla_ros.evaluation.predict import dataset
     from mobile_vla_ros.model.backbone import LoraSettings, load_backbone
-    from mobile_vla_ros.model.bundle import BackboneRef, PolicySpec
     from mobile_vla_ros.model.network import build_network
+    from mobile_vla_ros.model.policy_spec import BackboneRef, PolicySpec
     from mobile_vla_ros.types import ActionSpec
 
     torch.manual_seed(0)

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from mobile_vla_ros import __version__, text_table
-from mobile_vla_ros.model.bundle import PolicySpec, read_spec
+from mobile_vla_ros.model.policy_spec import PolicySpec, read_spec
 from mobile_vla_ros.report.figures import plots
 from mobile_vla_ros.report.pages import page
 from mobile_vla_ros.report.pages.trials_page import span

@@ -13,7 +13,7 @@ from mobile_vla_ros.data.episodes import Takes
 from mobile_vla_ros.data.runs import Run
 from mobile_vla_ros.evaluation.evaluate import Scored
 from mobile_vla_ros.evaluation.verdict import heeds, listed, sure
-from mobile_vla_ros.model.bundle import PolicySpec
+from mobile_vla_ros.model.policy_spec import PolicySpec
 from mobile_vla_ros.report.build import training_takes as of_takes
 from mobile_vla_ros.report.pages import page
 from mobile_vla_ros.report.pages.training_page import number, training_page

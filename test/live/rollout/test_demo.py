@@ -8,7 +8,7 @@ import sys
 import pytest
 
 from mobile_vla_ros.episode.storage.reader import Episode, find_episodes
-from mobile_vla_ros.model.bundle import read_spec
+from mobile_vla_ros.model.policy_spec import read_spec
 
 
 @pytest.mark.timeout(900)

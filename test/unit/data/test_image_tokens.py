@@ -245,7 +245,7 @@ def test_training_on_tokens_is_training_on_images(small_run, takes, small_backbo
 @pytest.mark.parametrize('blank', ['image', 'instruction'])
 def test_a_control_is_trained_and_says_so(takes, small_backbone, tmp_path, blank):
     """`--blank` reaches the bundle; the one shown no image encodes none."""
-    from mobile_vla_ros.model.bundle import read_spec
+    from mobile_vla_ros.model.policy_spec import read_spec
 
     train(
         *parse(

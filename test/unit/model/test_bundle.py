@@ -2,6 +2,8 @@
 
 import json
 import shutil
+import subprocess
+import sys
 import zipfile
 from dataclasses import replace
 from pathlib import Path
@@ -13,13 +15,8 @@ from conftest import make_small_backbone
 
 from mobile_vla_ros.errors import UserError
 from mobile_vla_ros.model import bundle
-from mobile_vla_ros.model.bundle import (
-    SCHEMA_VERSION,
-    load_bundle,
-    read_spec,
-    rewrite_spec,
-    save_bundle,
-)
+from mobile_vla_ros.model.bundle import load_bundle, rewrite_spec, save_bundle
+from mobile_vla_ros.model.policy_spec import SCHEMA_VERSION, read_spec
 from mobile_vla_ros.runtime.policy import VlaPolicy
 from mobile_vla_ros.types import Frame
 
@@ -97,7 +94,7 @@ def edit(folder, **changes):
 @pytest.mark.parametrize(
     ('changes', 'expected'),
     [
-        ({'format': 'other'}, 'not a policy of ours'),
+        ({'format': 'other'}, 'not a policy of this package'),
         ({'schema_version': 99}, 'another schema version; got 99, expected 1|got 99; expected 1'),
         ({'actions': {'axes': ['linear_q', 'linear_y'], 'scale': [1, 1]}}, 'linear_q'),
         (
@@ -202,3 +199,19 @@ def test_numbers_known_later_are_written_into_a_whole_bundle(copy):
     assert {path.name: path.read_bytes() for path in copy.rglob('*.safetensors')} == before
     with pytest.raises(UserError, match='no such folder'):
         rewrite_spec(copy / 'nothing', spec)
+
+
+def test_a_spec_is_read_without_torch():
+    """Commands that only print or compare a policy's settings start at once."""
+    done = subprocess.run(
+        [
+            sys.executable,
+            '-c',
+            'import sys\n'
+            'from mobile_vla_ros.model.policy_spec import read_spec\n'
+            'read_spec("builtin:demo")\n'
+            'sys.exit("torch" in sys.modules)',
+        ],
+        check=False,
+    )
+    assert done.returncode == 0

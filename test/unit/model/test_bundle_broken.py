@@ -17,7 +17,8 @@ from test_episode_disk import namespace_prefix
 from bundle_processes import AFTER_S
 from bundle_processes import __file__ as PROCESSES
 from mobile_vla_ros.errors import UserError
-from mobile_vla_ros.model.bundle import PolicySpec, load_bundle, read_spec
+from mobile_vla_ros.model.bundle import load_bundle
+from mobile_vla_ros.model.policy_spec import PolicySpec, read_spec
 
 ENVIRONMENT = {**os.environ, 'PYTHONPATH': str(Path(PROCESSES).parents[1])}
 FULL_MB = 3  # the small bundle has more than 5
@@ -197,7 +198,7 @@ LAYER = 'base_model.model.text_model.model.layers.0.self_attn.q_proj.lora_A.weig
         (
             HEAD,
             lambda path: change(path, lambda all: all['action_token'].fill_(torch.nan)),
-            'action_token holds a number that is not finite',
+            'action_token contains NaN or inf',
         ),
         (
             HEAD,
@@ -207,7 +208,7 @@ LAYER = 'base_model.model.text_model.model.layers.0.self_attn.q_proj.lora_A.weig
         (
             ADAPTER,
             lambda path: change(path, lambda all: all[LAYER].fill_(torch.inf)),
-            f'{LAYER} holds a number that is not finite',
+            f'{LAYER} contains NaN or inf',
         ),
         ('policy.json', lambda path: path.write_bytes(b'\xff\xfe'), 'policy.json cannot be read'),
         ('policy.json', lambda path: path.write_text('[' * 100_000), 'policy.json is not JSON'),

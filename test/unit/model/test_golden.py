@@ -10,7 +10,7 @@ from safetensors.torch import save_file
 
 from mobile_vla_ros.data.preprocess import normalise
 from mobile_vla_ros.errors import UserError
-from mobile_vla_ros.model.bundle import load_bundle, read_spec, save_bundle
+from mobile_vla_ros.model.bundle import load_bundle, save_bundle
 from mobile_vla_ros.model.golden import (
     GOLDEN,
     golden_actions,
@@ -18,6 +18,7 @@ from mobile_vla_ros.model.golden import (
     read_golden,
     write_golden,
 )
+from mobile_vla_ros.model.policy_spec import read_spec
 from mobile_vla_ros.runtime.golden_check import TOLERANCES, golden_check
 from mobile_vla_ros.runtime.policy import VlaPolicy
 
@@ -181,7 +182,11 @@ def tensors(**changes):
             'frames is torch.float32 4 x 56 x 56 x 3, not torch.uint8',
         ),
         (tensors(actions=torch.zeros(10)), {'instruction': 'go'}, 'not torch.float32 in 2 dim'),
-        (tensors(actions=torch.full((10, 2), torch.nan)), {'instruction': 'go'}, 'not finite'),
+        (
+            tensors(actions=torch.full((10, 2), torch.nan)),
+            {'instruction': 'go'},
+            'contains NaN or inf',
+        ),
         (tensors(), {'instruction': 'go', 'precision': 'int4'}, "precision is 'int4'"),
         (tensors(), {'instruction': 'go', 'blank': 'eyes'}, "blank is 'eyes'"),
     ],

@@ -13,8 +13,8 @@ from mobile_vla_ros.cli.main import main
 from mobile_vla_ros.episode.storage.reader import Episode
 from mobile_vla_ros.episode.storage.schema import EpisodeInfo
 from mobile_vla_ros.episode.storage.writer import EpisodeWriter
-from mobile_vla_ros.model.bundle import read_spec
 from mobile_vla_ros.model.golden import GOLDEN, read_golden
+from mobile_vla_ros.model.policy_spec import read_spec
 from mobile_vla_ros.replay.compare import measured, predictors, summary, text
 from mobile_vla_ros.replay.live import compare
 from mobile_vla_ros.replay.run import replay

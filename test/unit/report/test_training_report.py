@@ -22,8 +22,7 @@ from mobile_vla_ros.episode.storage.writer import EpisodeWriter
 from mobile_vla_ros.evaluation.baselines import baselines, targets
 from mobile_vla_ros.evaluation.evaluate import Scored
 from mobile_vla_ros.evaluation.metrics import measure
-from mobile_vla_ros.model.action_head import HeadSettings
-from mobile_vla_ros.model.bundle import BackboneRef, PolicySpec
+from mobile_vla_ros.model.policy_spec import BackboneRef, HeadSettings, PolicySpec
 from mobile_vla_ros.report.build import training as train_report
 from mobile_vla_ros.report.figures import training_plots
 from mobile_vla_ros.report.pages import training_page

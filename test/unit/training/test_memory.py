@@ -47,7 +47,7 @@ def built(small_backbone, *, meta: bool, checkpointing: bool = False):
     backbone = load_backbone(small_backbone)
     if meta:
         model = backbone.model.to('meta')
-        backbone = Backbone(model, None, backbone.image, '', None, '')
+        backbone = Backbone(model, backbone.tokenizer, backbone.image, '', None, '')
     with torch.device('meta' if meta else 'cpu'):
         return build_network(
             backbone,

@@ -1,0 +1,182 @@
+"""What a policy bundle says of itself in `policy.json`; reads no weights and needs no torch."""
+
+import json
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import Any, Self
+
+from mobile_vla_ros import __version__
+from mobile_vla_ros.errors import UserError, first_line
+from mobile_vla_ros.model.builtin import bundle_folder
+from mobile_vla_ros.model.manifest_check import manifest_problems
+from mobile_vla_ros.types import ActionSpec, ImageSpec
+
+FORMAT = 'mobile_vla_policy'
+SCHEMA_VERSION = 1
+# The files of a bundle.
+MANIFEST = 'policy.json'
+ADAPTER = 'adapter'
+ADAPTER_FILES = ('adapter_config.json', 'adapter_model.safetensors')
+HEAD = 'head.safetensors'
+
+
+@dataclass(frozen=True)
+class BackboneRef:
+    """The backbone that a policy was trained on: what to load, and the hash of its weights."""
+
+    id: str
+    revision: str | None
+    sha256: str
+
+
+@dataclass(frozen=True)
+class HeadSettings:
+    """
+    Shape of the action head; the defaults are those of the reference run.
+
+    :param features: width of a frame's feature vector.
+    :param motion_dims: outputs per chunk step: the policy's axes, then padding. The reference run
+        pads to six.
+    :param dropout: of the features, in training only.
+    """
+
+    features: int
+    motion_dims: int = 2
+    chunk: int = 10
+    hidden: int = 512
+    layers: int = 4
+    dropout: float = 0.0
+
+
+@dataclass(frozen=True)
+class PolicySpec:
+    """
+    Everything about a policy except its weights; the content of `policy.json`.
+
+    :param rate_hz: frames and chunk steps per second.
+    :param window: frames that the head sees, including the newest.
+    :param chunk: actions predicted from a frame, including the current one.
+    :param command_max_age_s: how old a command may be to count as the action of a frame.
+    :param instruction_template: text before the action token; `{instruction}` is replaced.
+    :param blank: `image` or `instruction` for a control policy that is trained and driven
+        without it; empty for a policy that has both.
+    :param data: of the training data: fingerprint, episodes, mean action (one value per axis, in
+        its unit) and `camera_sizes` ([width, height], the most frequent first).
+    :param metrics: validation metrics of the policy and of the baselines.
+    """
+
+    backbone: BackboneRef
+    head: HeadSettings
+    image: ImageSpec
+    actions: ActionSpec
+    rate_hz: float
+    window: int
+    chunk: int
+    command_max_age_s: float = 0.5
+    instruction_template: str = '{instruction}'
+    blank: str = ''
+    data: dict[str, Any] = field(default_factory=dict)
+    metrics: dict[str, Any] = field(default_factory=dict)
+
+    def prompt(self, instruction: str) -> str:
+        """Return the text that the network reads for an instruction."""
+        if self.blank == 'instruction':
+            return ''
+        return self.instruction_template.format(instruction=instruction.strip())
+
+    def to_json(self) -> str:
+        """Return the text of `policy.json`."""
+        content = {
+            'format': FORMAT,
+            'schema_version': SCHEMA_VERSION,
+            'package_version': __version__,
+            **asdict(self),
+        }
+        content['actions']['units'] = self.actions.units
+        return json.dumps(content, indent=2) + '\n'
+
+    @classmethod
+    def from_json(cls, text: str, where: Path) -> Self:
+        """
+        Parse `policy.json`.
+
+        :param where: the file, for error messages.
+        :raises UserError: when it is not JSON, of another format or version, or does not fit the
+            schema.
+        """
+        content = {'blank': '', **_parse(text, where)}  # version 0.1 had no controls
+        problems = manifest_problems(content)
+        if problems:
+            raise UserError(
+                f'{where} does not fit its schema',
+                got='; '.join(problems),
+                remedy='train again, or restore the bundle from an intact copy',
+            )
+        backbone, head, image, actions = (
+            content.pop(name) for name in ('backbone', 'head', 'image', 'actions')
+        )
+        return cls(
+            BackboneRef(backbone['id'], backbone['revision'], backbone['sha256']),
+            HeadSettings(**{one.name: head[one.name] for one in fields(HeadSettings)}),
+            ImageSpec(image['size'], image['mean'], image['std']),
+            ActionSpec(actions['axes'], actions['scale']),
+            **{one.name: content[one.name] for one in fields(cls) if one.name in content},
+        )
+
+
+def _parse(text: str, where: Path) -> dict[str, Any]:
+    """Return the JSON object of a known format and version; raise UserError otherwise."""
+    try:
+        content = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise UserError(f'{where} is not JSON', got=first_line(error)) from error
+    if not isinstance(content, dict) or content.get('format') != FORMAT:
+        found = content.get('format') if isinstance(content, dict) else type(content).__name__
+        raise UserError(
+            f'{where} is not a policy of this package',
+            got=f'format {str(found)[:40]!r}',
+            expected=repr(FORMAT),
+        )
+    version = content.get('schema_version')
+    if type(version) is not int or not 1 <= version <= SCHEMA_VERSION:
+        raise UserError(
+            f'{where} has another schema version',
+            got=str(version)[:40],
+            expected=SCHEMA_VERSION,
+            remedy='use the package version that wrote it '
+            f'({str(content.get("package_version"))[:40]}) or train again',
+        )
+    return content
+
+
+def read_spec(folder: Path | str) -> PolicySpec:
+    """
+    Read the spec of a bundle; needs neither its weights nor its backbone.
+
+    :param folder: of the bundle, or a `builtin:` name.
+    :raises UserError: when there is no bundle, it lacks a file, or `policy.json` does not fit.
+    """
+    folder = bundle_folder(folder)
+    manifest = folder / MANIFEST
+    if not manifest.is_file():
+        what = 'no policy bundle' if folder.is_dir() else 'no such folder'
+        raise UserError(
+            f'{what} at {folder}',
+            expected=f'a folder with {MANIFEST}',
+            remedy='train one with: mobile_vla train --data DIR --out DIR',
+        )
+    try:
+        text = manifest.read_text()
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f'{manifest} cannot be read', got=first_line(error)) from error
+    spec = PolicySpec.from_json(text, manifest)
+    missing = [
+        name
+        for name in (HEAD, *(f'{ADAPTER}/{name}' for name in ADAPTER_FILES))
+        if not (folder / name).is_file()
+    ]
+    if missing:
+        raise UserError(
+            f'the policy bundle {folder} is incomplete', got=f'no {", ".join(missing)}'
+        )
+    return spec
