@@ -6,7 +6,7 @@ from dataclasses import replace
 from mobile_vla_ros.bringup.share import default_params, executable_of
 from mobile_vla_ros.bringup.spec import Argument, Bringup, NodeSpec
 from mobile_vla_ros.errors import UserError
-from mobile_vla_ros.safety.guard import GuardConfig
+from mobile_vla_ros.safety.config import GuardConfig
 from mobile_vla_ros.safety.limits import Limits
 
 CAMERA = 'camera/image_raw'

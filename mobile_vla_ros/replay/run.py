@@ -15,7 +15,7 @@ from mobile_vla_ros.rollout.policy_driver import PolicyDriver
 from mobile_vla_ros.runtime.frame_buffer import looks
 from mobile_vla_ros.runtime.playback import command_at
 from mobile_vla_ros.runtime.policy import Policy
-from mobile_vla_ros.safety.guard import GuardConfig
+from mobile_vla_ros.safety.config import GuardConfig
 from mobile_vla_ros.types import MAX_INSTRUCTION_CHARS, NANOSECONDS, TWIST_AXES
 
 GAP_PERIODS = 1.5  # of the policy: a longer way from frame to frame leaves a hole in a window

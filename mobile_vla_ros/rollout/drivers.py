@@ -87,7 +87,8 @@ class _Guarded:
 
     def reset(self, instruction: str) -> None:
         """Begin a scene."""
-        from mobile_vla_ros.safety.guard import Guard, GuardConfig
+        from mobile_vla_ros.safety.config import GuardConfig
+        from mobile_vla_ros.safety.guard import Guard
 
         self._driver.reset(instruction)
         # As in the arena's live stack: nobody is there to arm it again.

@@ -1,1 +1,1 @@
-"""The guard's state machine and its limits: pure, no ROS, no network, no clock."""
+"""The guard's state machine, limits and checks: pure logic without ROS, torch or clocks."""

@@ -1,4 +1,4 @@
-"""What has to be well before a robot is armed: each check a line, green or red with the remedy."""
+"""The checks before arming: each is a line, green, or red with its remedy."""
 
 from collections.abc import Collection, Iterable, Sequence
 from typing import NamedTuple
@@ -28,11 +28,12 @@ INFERENCE_CHECKS = (
     'golden_frames',
     'axes',
 )
-# Of the way to the wheels: they keep nobody from a dry run, in which no wheel turns.
+# Checks of the path to the wheels; a dry run, in which no wheel turns, does not need them.
 WHEELS = ('cmd_vel_rivals', 'cmd_vel_listeners', 'cmd_vel_type', 'linear_y', 'arm_at_start')
 
-NO_NAME_YET = '_NODE_NAME_UNKNOWN_'  # as rmw has it
-# They listen to commands and move nothing.
+# What rmw reports until discovery knows a node's name.
+NO_NAME_YET = '_NODE_NAME_UNKNOWN_'
+# Prefixes of nodes that subscribe to commands and move nothing.
 WATCHERS = (
     'recorder',
     'shadow',
@@ -43,16 +44,16 @@ WATCHERS = (
     'rviz',
     'plotjuggler',
 )
-# The arena, and what this package measures with; whole names.
+# Names of the arena, and of the nodes that this package measures with.
 SIMULATED = ('sim', 'drill_watch', 'bench_ear')
 
 
 class Endpoint(NamedTuple):
     """
-    One publisher or subscription, as the graph tells of it.
+    One publisher or subscription of the ROS graph.
 
-    :param type: as in ``TYPES``.
-    :param gid: the middleware's own number of it.
+    :param type: of its messages, as in ``TYPES``.
+    :param gid: the middleware's identifier of it.
     """
 
     node: str
@@ -62,77 +63,81 @@ class Endpoint(NamedTuple):
 
     @property
     def full_name(self) -> str:
-        """Of the node, with its namespace; in words while the middleware does not know it yet."""
+        """Namespace and name of the node; words while discovery does not know them yet."""
         if self.node == NO_NAME_YET:
-            return 'a node whose name has not come yet'
+            return 'a node whose name is not known yet'
         return f'{self.namespace.rstrip("/")}/{self.node}'
 
 
-def rivals(topic: str, publishers: Sequence[Endpoint], own: str, publishes: bool) -> Check:
+def check_rivals(topic: str, publishers: Sequence[Endpoint], own: str, publishes: bool) -> Check:
     """
-    Check that nobody else publishes commands: the base would follow both in turn.
+    Check that no other node publishes commands: the base would follow both in turn.
 
-    :param publishers: all of the topic.
+    :param publishers: all publishers of the topic.
     :param own: full name of the guard; a second node of that name is a rival.
-    :param publishes: whether the guard is one of them.
+    :param publishes: whether the guard is one of the publishers.
     """
     others = [one.full_name for one in publishers]
     if publishes and own in others:
         others.remove(own)
     others = [f'another {own}' if name == own else name for name in others]
     if not others:
-        return Check('cmd_vel_rivals', True, f'nobody but the guard publishes {topic}')
+        return Check('cmd_vel_rivals', True, f'only the guard publishes {topic}')
     return Check(
         'cmd_vel_rivals',
         False,
         f'{_names(others)} publishes {topic} too',
-        'stop it, or remap it to teleop/cmd_vel, which the guard puts first',
+        'stop it, or remap it to teleop/cmd_vel, which takes precedence over the policy',
     )
 
 
-def listeners(topic: str, found: Iterable[Endpoint]) -> Check:
-    """Check that somebody who may move wheels listens to the commands."""
-    bases = movers(found)
+def check_listeners(topic: str, subscribers: Iterable[Endpoint]) -> Check:
+    """Check that a possible base subscribes to the commands."""
+    bases = possible_bases(subscribers)
     if bases:
         return Check(
             'cmd_vel_listeners',
             True,
-            f'{_names(one.full_name for one in bases)} listens on {topic}',
+            f'{_names(one.full_name for one in bases)} subscribes to {topic}',
         )
     return Check(
         'cmd_vel_listeners',
         False,
-        f'no base listens on {topic}',
-        'start the base, or name its topic with cmd_vel_topic:=…',
+        f'no base subscribes to {topic}',
+        'start the base, or set its topic with cmd_vel_topic:=…',
     )
 
 
-def fitting_type(topic: str, found: Iterable[Endpoint], published: str) -> Check:
-    """Check that all who may move wheels listen to the type that is published."""
-    bases = movers(found)
+def check_cmd_vel_type(topic: str, subscribers: Iterable[Endpoint], published: str) -> Check:
+    """Check that every possible base expects the published type."""
+    bases = possible_bases(subscribers)
     shown = _short(published)
-    wrong = sorted(
-        {f'{one.full_name} wants {_short(one.type)}' for one in bases if one.type != published}
+    mismatches = sorted(
+        {f'{one.full_name} expects {_short(one.type)}' for one in bases if one.type != published}
     )
-    if not wrong:
+    if not mismatches:
         return Check(
             'cmd_vel_type',
             True,
-            f'{topic} is {shown}' + (', as who listens wants it' if bases else ''),
+            f'{topic} is {shown}' + (', as its subscribers expect' if bases else ''),
         )
     types = {one.type for one in bases}
     remedy = (
-        'remap one of them, or put a converter before it'
+        'remap one of them, or put a converter in front of it'
         if len(types) > 1
         else 'start the guard with cmd_vel_type auto or with that type'
         if types <= {*TYPES.values()}
-        else 'that is no velocity command: look at the remappings'
+        else 'that is not a velocity command: check the remappings'
     )
-    return Check('cmd_vel_type', False, f'{topic} is {shown}, and {", ".join(wrong)}', remedy)
+    return Check('cmd_vel_type', False, f'{topic} is {shown}, and {", ".join(mismatches)}', remedy)
 
 
 class Input(NamedTuple):
-    """A topic that the guard hears: of which type, who publishes it, and whether one alone may."""
+    """
+    A topic that the guard subscribes to.
+
+    :param alone: whether only one node may publish it.
+    """
 
     topic: str
     type: str
@@ -140,125 +145,126 @@ class Input(NamedTuple):
     alone: bool = False
 
 
-def inputs(found: Iterable[Input]) -> Check:
-    """Check that the guard can hear whoever speaks to it, and that no two policies do."""
+def check_inputs(inputs: Iterable[Input]) -> Check:
+    """Check that every publisher of an input uses its type, and that only one policy proposes."""
     problems = []
-    for one in found:
-        deaf = [
-            f'{who.full_name} publishes {_short(who.type)}'
-            for who in one.publishers
-            if who.type != one.type
+    for one in inputs:
+        mismatches = [
+            f'{publisher.full_name} publishes {_short(publisher.type)}'
+            for publisher in one.publishers
+            if publisher.type != one.type
         ]
-        if deaf:
+        if mismatches:
             problems.append(
                 (
-                    f'{one.topic} is heard as {_short(one.type)}, and '
-                    f'{" and ".join(sorted(set(deaf)))}',
-                    f'have it publish {_short(one.type)}, or remap it',
+                    f'the guard subscribes to {one.topic} as {_short(one.type)}, and '
+                    f'{" and ".join(sorted(set(mismatches)))}',
+                    f'publish {_short(one.type)} there, or remap it',
                 )
             )
         elif one.alone and len(one.publishers) > 1:
             problems.append(
                 (
-                    f'{len(one.publishers)} publish {one.topic}: '
-                    f'{_names(who.full_name for who in one.publishers)}',
-                    'leave one of them',
+                    f'{len(one.publishers)} nodes publish {one.topic}: '
+                    f'{_names(publisher.full_name for publisher in one.publishers)}',
+                    'stop all but one of them',
                 )
             )
-    return verdict('inputs', problems, 'whoever speaks to the guard is heard')
+    return combine('inputs', problems, 'the guard receives every publisher of its inputs')
 
 
-def buttons(estop: Input) -> Check:
+def check_estop(estop: Input) -> Check:
     """
-    Check that one e-stop at most is heard: a message does not tell from whom it is.
+    Check that at most one node publishes the e-stop, since a message does not identify its sender.
 
-    A second button that repeats that it is not pressed would take back what the first one says.
+    A second button that repeats "not pressed" would cancel the first.
     """
     names = _names(who.full_name for who in estop.publishers)
     if len(estop.publishers) < 2:
-        return Check('estop', True, f'{names or "nobody"} publishes {estop.topic}')
+        return Check('estop', True, f'{names or "no node"} publishes {estop.topic}')
     return Check(
         'estop',
         False,
-        f'{len(estop.publishers)} publish {estop.topic}, and the last message counts: {names}',
-        'join them before the topic, so that one says whether any is pressed',
+        f'{len(estop.publishers)} nodes publish {estop.topic}, and the last message wins: {names}',
+        'merge them into one publisher that reports whether any button is pressed',
     )
 
 
-def alone_with_the_arena(topic: str, found: Iterable[Endpoint]) -> Check:
-    """Check that a guard which arms by itself moves nothing but the arena."""
-    others = [one.full_name for one in movers(found) if one.node not in SIMULATED]
+def check_arm_at_start(topic: str, subscribers: Iterable[Endpoint]) -> Check:
+    """Check that a guard which arms by itself can move only the arena."""
+    others = [one.full_name for one in possible_bases(subscribers) if one.node not in SIMULATED]
     if not others:
-        return Check('arm_at_start', True, f'nobody but the arena moves by {topic}')
+        return Check('arm_at_start', True, f'only the arena subscribes to {topic}')
     return Check(
         'arm_at_start',
         False,
-        f'{_names(others)} listens on {topic} beside the arena, where the guard arms by itself',
-        'give the arena a ROS_DOMAIN_ID or a namespace of its own, or start the guard '
-        'without sim:=true (arm_at_start)',
+        f'{_names(others)} subscribes to {topic} besides the arena, where the guard arms by '
+        'itself',
+        'give the arena its own ROS_DOMAIN_ID or namespace, or start the guard without '
+        'sim:=true (arm_at_start)',
     )
 
 
-def wanted_type(found: Iterable[Endpoint]) -> str:
-    """Return the type to publish, by who listens: stamped where only that is listened to."""
-    types = {one.type for one in movers(found)}
+def select_cmd_vel_type(subscribers: Iterable[Endpoint]) -> str:
+    """Return the type to publish: stamped if no possible base expects an unstamped Twist."""
+    types = {one.type for one in possible_bases(subscribers)}
     return TWIST_STAMPED if TWIST_STAMPED in types and TWIST not in types else TWIST
 
 
-def movers(found: Iterable[Endpoint]) -> list[Endpoint]:
-    """Return those who may move wheels by what they hear."""
-    return [one for one in found if not one.node.startswith(WATCHERS)]
+def possible_bases(subscribers: Iterable[Endpoint]) -> list[Endpoint]:
+    """Return the subscribers that may move wheels: all but the known watchers."""
+    return [one for one in subscribers if not one.node.startswith(WATCHERS)]
 
 
-def inference(age_s: float | None, fault: str, told: Collection[str]) -> Check:
+def check_inference(age_s: float | None, fault: str, reported: Collection[str]) -> Check:
     """
-    Check that the policy's node is alive and well, and tells all that it has to look at.
+    Check that the policy's node is alive, has no fault, and reports all of its own checks.
 
-    :param age_s: of the newest word on its health; None when none was heard.
-    :param fault: what it reports, '' when nothing.
-    :param told: names of the checks of its own that came with that word.
+    :param age_s: of its newest health report; None before the first.
+    :param fault: the sentence of its fault, '' while there is none.
+    :param reported: names of its own checks in that report.
     """
     if age_s is None:
         return _unknown(
-            'inference says nothing of itself',
+            'inference has not reported',
             INFERENCE_CHECKS,
-            'start inference, and see that it is active; for a policy that is not ours, {}',
+            'start inference and make sure that it is active; for a policy node of your own, {}',
         )
     if age_s > STATUS_MAX_AGE_S:
         return _unknown(
             f'inference has been silent for {age_s:.1f} s',
             INFERENCE_CHECKS,
-            'see its log, and start it again',
+            'read its log and restart it',
         )
     if fault:
-        return Check('inference', False, f'inference reports a fault: {fault}', 'mend it')
-    untold = [name for name in INFERENCE_CHECKS if name not in told]
-    if untold:
-        return _unknown('inference is alive', untold, '{}')
+        return Check('inference', False, f'inference reports a fault: {fault}', 'clear it')
+    missing = [name for name in INFERENCE_CHECKS if name not in reported]
+    if missing:
+        return _unknown('inference is alive', missing, '{}')
     return Check('inference', True, 'inference is alive')
 
 
 def _unknown(sentence: str, names: Sequence[str], remedy: str) -> Check:
-    """Return the red line of an inference that does not tell these checks."""
+    """Return the red line for an inference node that does not report these checks."""
     return Check(
         'inference',
         False,
         f'{sentence}; not known: {", ".join(names)}',
-        remedy.format('look at these yourself and name inference in override'),
+        remedy.format('check these yourself and name inference in override'),
     )
 
 
-def check_override(names: Iterable[str]) -> frozenset[str]:
+def parse_override(names: Iterable[str]) -> frozenset[str]:
     """
-    Return the names of checks that do not keep from arming; empty ones are left out.
+    Return the names of checks that may be red when the guard is armed, without empty ones.
 
-    :raises UserError: for a name that no check has.
+    :raises UserError: for an unknown check.
     """
     known = (*GUARD_CHECKS, *INFERENCE_CHECKS)
     names = frozenset(name.strip() for name in names) - {''}
     for name in sorted(names - set(known)):
         raise UserError(
-            'override names a check that there is not',
+            'override names an unknown check',
             got=repr(name),
             expected=', '.join(known),
             remedy=did_you_mean(name, known),
@@ -267,18 +273,16 @@ def check_override(names: Iterable[str]) -> frozenset[str]:
 
 
 def red(checks: Iterable[Check], override: Collection[str]) -> list[Check]:
-    """Return the checks that keep from arming."""
+    """Return the checks that prevent arming."""
     return [check for check in checks if not check.ok and check.name not in override]
 
 
 def refusal(checks: Iterable[Check], override: Collection[str]) -> str:
-    """Return why these checks keep from arming, a line each, '' when they do not."""
+    """Return why these checks prevent arming, a line each; '' when none does."""
     lines = [check.line for check in red(checks, override)]
     if not lines:
         return ''
-    return '\n'.join(
-        ['Not armed: mend what is red, or name it in the parameter override.', *lines]
-    )
+    return '\n'.join(['Not armed: fix what is red, or name it in the parameter override.', *lines])
 
 
 def report(checks: Iterable[Check]) -> str:
@@ -286,10 +290,10 @@ def report(checks: Iterable[Check]) -> str:
     return '\n'.join(check.line for check in checks)
 
 
-def verdict(name: str, problems: Sequence[tuple[str, str]], well: str) -> Check:
-    """Return a check of several problems, each a sentence and its remedy; `well` without any."""
+def combine(name: str, problems: Sequence[tuple[str, str]], good: str) -> Check:
+    """Return a check of several problems, each a sentence and its remedy; `good` without any."""
     if not problems:
-        return Check(name, True, well)
+        return Check(name, True, good)
     return Check(name, False, *('; '.join(words) for words in zip(*problems, strict=True)))
 
 

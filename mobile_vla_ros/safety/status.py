@@ -1,8 +1,8 @@
 """
-What guard and policy report to the other processes: keys with values from enums, never prose.
+What guard and policy report to other processes: keys with values from enums, never prose.
 
-Both travel as ``diagnostic_msgs/DiagnosticStatus``. This module writes and reads their values; the
-sentences beside them are for people, and no program looks at them.
+Both are sent as ``diagnostic_msgs/DiagnosticStatus``. This module writes and parses their values;
+the sentences beside them are for people, and no program reads them.
 """
 
 import math
@@ -13,29 +13,29 @@ from typing import Self
 
 import numpy as np
 
-# A report older than this says nothing any more. The guard reports at least ten times a second,
-# a policy four times.
+# An older report no longer counts. The guard reports at least ten times a second, a policy four
+# times.
 STATUS_MAX_AGE_S = 1.5
 
 TWIST_KEYS = {'linear_x': 0, 'linear_y': 1, 'angular_z': 5}
 
 
 class State(StrEnum):
-    """What the guard is doing. Only ``TELEOP`` and ``DRIVING`` may move the base."""
+    """State of the guard. Only ``TELEOP`` and ``DRIVING`` may move the base."""
 
     ESTOP = 'estop'
     DISARMED = 'disarmed'
     TELEOP = 'teleop'  # a person drives, or has just let go
     WAITING = 'waiting'  # armed; the policy proposes nothing yet, or holds
-    FAULT = 'fault'  # what the policy sees, computes or proposes must not be driven
+    FAULT = 'fault'  # images, computation or proposals of the policy must not be driven by
     DRIVING = 'driving'  # the policy drives
 
 
 class StopReason(StrEnum):
-    """Why the base is kept at rest, or why a policy proposes nothing."""
+    """Why the guard commands zero, or why a policy proposes nothing."""
 
     NONE = 'none'
-    OTHER = 'other'  # of a policy node or a guard that gives no reason known here
+    OTHER = 'other'  # not known to this version, or not given
 
     # Found by the guard.
     ESTOP = 'estop'
@@ -61,7 +61,7 @@ class StopReason(StrEnum):
     NEW_INSTRUCTION = 'new_instruction'
     CHUNK_EXHAUSTED = 'chunk_exhausted'
     POLICY_NOT_FINITE = 'policy_not_finite'
-    POLICY_REFUSED = 'policy_refused'  # what it was given
+    POLICY_REFUSED = 'policy_refused'  # its input
     POLICY_FAILED = 'policy_failed'
 
     # Found in the camera's messages and on the clocks they are compared with.
@@ -80,7 +80,7 @@ class StopReason(StrEnum):
 
     @classmethod
     def parse(cls, text: str) -> 'StopReason':
-        """Return the reason of this value; ``OTHER`` for one that is not known here."""
+        """Return the reason of a value; ``OTHER`` for an unknown one."""
         try:
             return cls(text)
         except ValueError:
@@ -92,12 +92,12 @@ class GuardStatus:
     """
     What the guard reports on ``guard/status``.
 
-    :param source: who the command comes from: a key of ``types.SOURCES``, or ``none``.
-    :param sentence: why the base is kept at rest, for people; '' while it is not.
+    :param source: of the command: a key of ``types.SOURCES``, or ``none``.
+    :param sentence: why the guard commands zero, for people; '' while it does not.
     :param twist: (6,) m/s and rad/s; the command, of which x, y and the turn are reported.
-    :param age_s: age of the observation or of the person's command; NaN with neither.
-    :param refused: why arming was refused last: names of checks, and a ``StopReason`` where there
-        is one; empty since the guard was armed.
+    :param age_s: age of the observation or of the teleop command; NaN with neither.
+    :param refused: why arming was last refused: names of checks, and a ``StopReason`` where there
+        is one; empty once the guard has been armed.
     """
 
     state: State
@@ -112,7 +112,7 @@ class GuardStatus:
 
     @property
     def moves(self) -> bool:
-        """Whether the state is one in which the base is commanded to move."""
+        """Whether commands of this state reach the base and may move it."""
         return self.state in (State.DRIVING, State.TELEOP) and not self.dry_run
 
     @property
@@ -121,7 +121,7 @@ class GuardStatus:
         return self.stop_reason == StopReason.TELEOP_SILENT
 
     def values(self) -> dict[str, str]:
-        """Return the values of the message; its text is the state."""
+        """Return the values of the message, whose text is the state."""
         return {
             'source': self.source,
             'stop_reason': self.stop_reason.value,
@@ -136,8 +136,9 @@ class GuardStatus:
     @classmethod
     def parse(cls, state: str, values: Mapping[str, str]) -> Self | None:
         """
-        Return the status of a message, or None when it does not say whether the guard is armed
-        and in which state: then nothing is known, as with a guard that is silent.
+        Parse a message; return None when it lacks a known state or whether the guard is armed.
+
+        Such a message counts as no report at all.
         """
         if state not in list(State) or values.get('armed') not in ('true', 'false'):
             return None
@@ -158,17 +159,17 @@ class GuardStatus:
 
 
 class Level(IntEnum):
-    """How bad it is: the guard waits out a hold, and a fault disarms it."""
+    """Severity: the guard waits out a hold, and a fault disarms it."""
 
     OK = 0
-    HOLD = 1  # nothing is proposed, for an innocent reason
-    FAULT = 2  # what is seen or computed must not be driven
+    HOLD = 1  # no proposals, for a harmless reason
+    FAULT = 2  # images or results must not be driven by
 
 
 @dataclass(frozen=True)
 class Health:
     """
-    Whether what a policy proposes may be driven.
+    Whether the proposals of a policy may be driven.
 
     :param sentence: for people; empty while there are proposals.
     """
@@ -179,42 +180,42 @@ class Health:
 
     @classmethod
     def ok(cls) -> 'Health':
-        """There are proposals."""
+        """Return the health of a policy that proposes."""
         return cls(Level.OK)
 
     @classmethod
     def hold(cls, stop_reason: StopReason, sentence: str) -> 'Health':
-        """Nothing is proposed, and nothing is wrong."""
+        """Return the health of a policy that proposes nothing for a harmless reason."""
         return cls(Level.HOLD, stop_reason, sentence)
 
     @classmethod
     def fault(cls, stop_reason: StopReason, sentence: str) -> 'Health':
-        """What is seen or computed must not be driven."""
+        """Return the health of a policy whose images or results must not be driven by."""
         return cls(Level.FAULT, stop_reason, sentence)
 
 
 @dataclass(frozen=True)
 class PolicyStatus:
     """
-    What a policy's node reports of itself in the first status on ``policy/health``.
+    What a policy's node reports in the first status on ``policy/health``.
 
-    :param axes: that the policy drives, out of ``types.TWIST_AXES``; None where it does not say.
+    :param axes: that the policy drives, from ``types.TWIST_AXES``; None where it does not say.
     """
 
     health: Health
     axes: tuple[str, ...] | None = None
 
     def values(self) -> dict[str, str]:
-        """Return the values of the message; its level and its text are those of the health."""
+        """Return the values of the message, whose level and text are those of the health."""
         axes = {} if self.axes is None else {'axes': ','.join(self.axes)}
         return {'stop_reason': self.health.stop_reason.value, **axes}
 
     @classmethod
     def parse(cls, level: int, sentence: str, values: Mapping[str, str]) -> Self:
         """
-        Return the status of a message.
+        Parse a message.
 
-        :param level: of DiagnosticStatus; what is neither OK nor a warning is a fault.
+        :param level: of DiagnosticStatus; other than OK or WARN it is a fault.
         """
         axes = values.get('axes')
         if level == Level.OK:

@@ -12,7 +12,7 @@ from mobile_vla_ros.drill import catalog as drill
 from mobile_vla_ros.drill.measure import late_from, silent_from, starved_from
 from mobile_vla_ros.nodes.drill import camera
 from mobile_vla_ros.nodes.drill.rig import Rig
-from mobile_vla_ros.safety.guard import GuardConfig
+from mobile_vla_ros.safety.config import GuardConfig
 from mobile_vla_ros.types import NANOSECONDS
 
 # What is promised is promised of the default settings, whatever the guard was given.

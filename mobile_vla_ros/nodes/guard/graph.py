@@ -62,13 +62,13 @@ class Graph:
             _key(one): self._looks.get(_key(one), 0) + 1 for one in (*publishers, *found)
         }
         return (
-            preflight.rivals(
+            preflight.check_rivals(
                 self.topic,
                 [one for one in publishers if self._looks[_key(one)] >= LOOKS],
                 self._node.get_fully_qualified_name(),
                 True,
             ),
-            preflight.alone_with_the_arena(
+            preflight.check_arm_at_start(
                 self.topic,
                 [
                     one
@@ -92,17 +92,19 @@ class Graph:
         """
         found, heard = self.listeners(), self._inputs()
         on_the_way = self._on_the_way(found) if with_y else []
-        answers = {name: await self._parameters(name) for name in strafing.smoothers(on_the_way)}
+        answers = {
+            name: await self._parameters(name) for name in strafing.find_smoothers(on_the_way)
+        }
         return [
-            preflight.rivals(
+            preflight.check_rivals(
                 self.topic, self._publishers(), self._node.get_fully_qualified_name(), publishes
             ),
-            preflight.listeners(self.topic, found),
-            preflight.fitting_type(self.topic, found, published),
-            strafing.linear_y(on_the_way, with_y, answers),
-            preflight.inputs(heard),
-            preflight.buttons(heard[-1]),
-            *([preflight.alone_with_the_arena(self.topic, found)] if by_itself else []),
+            preflight.check_listeners(self.topic, found),
+            preflight.check_cmd_vel_type(self.topic, found, published),
+            strafing.check_linear_y(on_the_way, with_y, answers),
+            preflight.check_inputs(heard),
+            preflight.check_estop(heard[-1]),
+            *([preflight.check_arm_at_start(self.topic, found)] if by_itself else []),
         ]
 
     def _inputs(self) -> list[preflight.Input]:
@@ -120,7 +122,7 @@ class Graph:
     def _on_the_way(self, found: Iterable[Endpoint]) -> list[Endpoint]:
         """Return who hears the commands, and who hears what these publish, and so on."""
         known: list[Endpoint] = []
-        next_ones = preflight.movers(found)
+        next_ones = preflight.possible_bases(found)
         for _ in range(HOPS):
             known += next_ones
             seen = {one.full_name for one in known}
@@ -133,7 +135,7 @@ class Graph:
             next_ones = [
                 one
                 for topic in sorted(topics - {self.topic})
-                for one in preflight.movers(
+                for one in preflight.possible_bases(
                     _endpoints(self._node.get_subscriptions_info_by_topic(topic))
                 )
                 if one.full_name not in seen

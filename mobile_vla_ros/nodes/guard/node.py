@@ -130,8 +130,8 @@ class GuardNode(Node):
         limits, reaction_s = self._guard.limits, self._params.config.reaction_s
         self.get_logger().info(
             f'at most {limits.top_speed_mps:.2f} m/s: after the newest picture the base rolls '
-            f'{limits.rolled_m(reaction_s):.2f} m at the worst: {reaction_s:.2f} s until it is '
-            f'told zero, then braking at {limits.base_deceleration_mps2:g} m/s^2 '
+            f'{limits.max_stop_distance_m(reaction_s):.2f} m at the worst: {reaction_s:.2f} s '
+            f'until it is told zero, then braking at {limits.base_deceleration_mps2:g} m/s^2 '
             f'(base_deceleration_mps2); scheduling: {turns}'
         )
 
@@ -230,13 +230,13 @@ class GuardNode(Node):
         # What it found before it fell silent is no longer known.
         fresh = age_s is not None and age_s <= STATUS_MAX_AGE_S
         found = self._policy_checks if fresh else []
-        return [preflight.inference(age_s, fault, {one.name for one in found}), *found]
+        return [preflight.check_inference(age_s, fault, {one.name for one in found}), *found]
 
     def _with_y(self) -> bool:
         """Whether a command can have a linear_y; the policy's node reports its axes."""
         axes = None if self._policy is None else self._policy.axes
         return self._guard.limits.max_velocity[1] > 0 and (
-            not self._params.expect_policy or strafing.with_linear_y(axes)
+            not self._params.expect_policy or strafing.drives_linear_y(axes)
         )
 
     @staticmethod
@@ -289,7 +289,7 @@ class GuardNode(Node):
             self._guard.armed and not self._params.arm_at_start
         ):
             return
-        wanted = preflight.wanted_type(self._graph.listeners())
+        wanted = preflight.select_cmd_vel_type(self._graph.listeners())
         if wanted != self._type:
             with self._lock:
                 self._type = wanted
@@ -370,7 +370,7 @@ class GuardNode(Node):
 def _overrides(changes) -> list[frozenset[str]]:
     """Return what the parameter override becomes in a set of changes; checks that it can be."""
     return [
-        preflight.check_override(change.value or [])
+        preflight.parse_override(change.value or [])
         for change in changes
         if change.name == 'override'
     ]

@@ -6,9 +6,9 @@ from rclpy.node import Node
 
 from mobile_vla_ros.errors import UserError
 from mobile_vla_ros.nodes.shared.params import declare
-from mobile_vla_ros.safety.guard import GuardConfig
+from mobile_vla_ros.safety.config import GuardConfig
 from mobile_vla_ros.safety.limits import Limits
-from mobile_vla_ros.safety.preflight import GUARD_CHECKS, INFERENCE_CHECKS, TYPES, check_override
+from mobile_vla_ros.safety.preflight import GUARD_CHECKS, INFERENCE_CHECKS, TYPES, parse_override
 
 AUTO = 'auto'
 
@@ -95,7 +95,7 @@ def guard_params(node: Node) -> GuardParams:
         + ', '.join((*GUARD_CHECKS, *INFERENCE_CHECKS)),
         read_only=False,
     )
-    override = declared.attempt(lambda: check_override(override), frozenset())
+    override = declared.attempt(lambda: parse_override(override), frozenset())
     speeds = {
         'max_velocity': declared(
             'max_velocity',
@@ -165,7 +165,7 @@ def guard_params(node: Node) -> GuardParams:
         lambda: GuardConfig(
             limits=limits,
             period_s=1.0 / rate_hz,
-            longest_tick_s=2.0 / rate_hz,
+            max_tick_s=2.0 / rate_hz,
             disarm_on_fault=not arm_at_start,
             **times,
         ),

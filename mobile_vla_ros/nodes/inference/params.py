@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from rclpy.node import Node
 
 from mobile_vla_ros.nodes.shared.params import declare
-from mobile_vla_ros.safety.guard import GuardConfig
+from mobile_vla_ros.safety.config import GuardConfig
 from mobile_vla_ros.safety.limits import Limits
 
 

@@ -99,7 +99,7 @@ def test_a_guard_that_no_base_hears_is_not_armed(nodes, client):
     flight = Flight(nodes, client)
     refused = client.call('guard/arm')
     assert not refused.success
-    assert 'red cmd_vel_listeners: no base listens on /cmd_vel; start the base' in refused.message
+    assert 'red cmd_vel_listeners: no base subscribes to /cmd_vel; start' in refused.message
     client.subscribe('cmd_vel', Twist)
     flight.until('cmd_vel_listeners', 'green')
     answer = client.call('guard/preflight')
@@ -171,7 +171,7 @@ def test_a_guard_that_arms_by_itself_does_not_move_a_base(nodes, client, others)
     flight = Flight(nodes, client, arm_at_start=True)
     flight.state('waiting')
     others('base').subscribe('cmd_vel', Twist)
-    values = flight.state('disarmed', '/base listens on /cmd_vel beside the arena')
+    values = flight.state('disarmed', '/base subscribes to /cmd_vel besides the arena')
     assert values['armed'] == 'false'
     assert 'ROS_DOMAIN_ID' in flight.process.output
     assert 'red arm_at_start' in client.call('guard/arm').message
@@ -214,7 +214,7 @@ def test_a_joystick_that_the_guard_cannot_hear_keeps_from_arming(nodes, client):
     flight.until('inputs', 'green')
     client.publisher('teleop/cmd_vel', TwistStamped)
     line = flight.until('inputs', 'red')
-    assert '/teleop/cmd_vel is heard as Twist, and /test_client publishes TwistStamped' in line
+    assert 'to /teleop/cmd_vel as Twist, and /test_client publishes TwistStamped' in line
     assert not client.call('guard/arm').success
 
 
@@ -225,7 +225,7 @@ def test_commands_are_of_the_type_that_the_base_listens_to(nodes, client):
     commands = client.subscribe('cmd_vel', TwistStamped)
     client.wait_for(lambda: len(commands) > 3, what='stamped commands')
     assert flight.until('cmd_vel_type', 'green').endswith(
-        '/cmd_vel is TwistStamped, as who listens wants it'
+        '/cmd_vel is TwistStamped, as its subscribers expect'
     )
     assert client.call('guard/arm').success
 
@@ -240,7 +240,7 @@ def test_an_armed_guard_keeps_its_type(nodes, client, others):
         next(one for one in client.node.subscriptions if one.topic_name == '/cmd_vel')
     )
     stamped = others('late_base').subscribe('cmd_vel', TwistStamped)
-    flight.until('cmd_vel_type', 'red', '/late_base wants TwistStamped')
+    flight.until('cmd_vel_type', 'red', '/late_base expects TwistStamped')
     assert len(commands) > 0
     assert len(stamped) == 0
     client.call('guard/disarm')
@@ -257,7 +257,7 @@ def test_a_smoother_is_asked_what_it_lets_through(nodes, client, others):
     flight.until('linear_y', 'red')
     refused = client.call('guard/arm')
     assert not refused.success
-    assert '/velocity_smoother makes linear_y zero; give max_accel there' in refused.message
+    assert '/velocity_smoother makes linear_y zero; set y of max_accel there' in refused.message
     smoother.node.set_parameters([Parameter('max_accel', value=OPEN['max_accel'])])
     assert client.call('guard/arm').success
 
@@ -272,7 +272,7 @@ def test_a_smoother_behind_another_node_is_found_too(nodes, client, others):
     for name, value in {**OPEN, 'max_velocity': [0.5, 0.0, 2.5]}.items():
         smoother.node.declare_parameter(name, value)
     flight = Flight(nodes, client)
-    flight.until('linear_y', 'red', 'give max_velocity there')
+    flight.until('linear_y', 'red', 'set y of max_velocity there')
 
 
 @pytest.fixture
@@ -297,7 +297,7 @@ def test_a_smoother_that_does_not_answer_holds_up_the_arming_and_not_the_command
     flight.until('linear_y', 'red')
     first = len(commands)
     refused = client.call('guard/arm')
-    assert 'does not tell its parameters' in refused.message
+    assert 'does not report its parameters' in refused.message
     times = commands.times[first:]
     assert len(times) > 10
     assert max(b - a for a, b in pairwise(times)) < 0.3
@@ -336,7 +336,7 @@ def test_what_inference_found_counts_where_a_policy_is_expected(nodes, client):
     client.subscribe('cmd_vel', Twist)
     flight = Flight(nodes, client, expect_policy=True)
     flight.until('cmd_vel_listeners', 'green')
-    assert 'red inference: inference says nothing' in client.call('guard/arm').message
+    assert 'red inference: inference has not reported' in client.call('guard/arm').message
     waiting = ('policy', DiagnosticStatus.WARN, 'no instruction yet')
     said = [health(waiting, ('check/camera_rate', DiagnosticStatus.OK, 'it sends 10 Hz'))]
     with client.stream('policy/health', lambda: said[0], 5, LATCHED):

@@ -10,7 +10,7 @@ from mobile_vla_ros.safety.limits import (
     Limits,
     limit_acceleration,
     limit_speed,
-    speed_to_stop_in,
+    max_speed_mps,
     stop_distance_m,
 )
 
@@ -90,7 +90,7 @@ positive = st.floats(1e-3, 1e3)
 @given(positive, st.floats(0, 10), positive)
 def test_from_the_bounded_speed_a_base_stands_within_the_distance(distance, reaction, braking):
     """Reaction and braking together take the whole distance and not more."""
-    speed = speed_to_stop_in(distance, reaction, braking)
+    speed = max_speed_mps(distance, reaction, braking)
     assert stop_distance_m(speed, reaction, braking) == pytest.approx(distance)
 
 
@@ -100,16 +100,16 @@ def test_no_twist_is_faster_than_the_distance_allows(distance, reaction, braking
     asked = Limits(
         max_velocity=(0.8, 0.5, 1.0), stop_distance_m=distance, base_deceleration_mps2=braking
     )
-    limits = asked.to_stop_in(reaction)
+    limits = asked.within_stop_distance(reaction)
     limited = limit_speed(twist, limits)
     assert stop_distance_m(np.hypot(*limited[:2]), reaction, braking) <= distance * (1 + 1e-6)
-    assert limits.rolled_m(reaction) <= distance * (1 + 1e-6)
+    assert limits.max_stop_distance_m(reaction) <= distance * (1 + 1e-6)
     assert limits.top_speed_mps <= asked.top_speed_mps
 
 
 def test_with_no_distance_asked_for_the_speed_is_as_given():
     """stop_distance_m of 0.0 bounds nothing."""
-    assert Limits(max_planar_speed_mps=3.0).to_stop_in(1.0).max_planar_speed_mps == 3.0
+    assert Limits(max_planar_speed_mps=3.0).within_stop_distance(1.0).max_planar_speed_mps == 3.0
 
 
 def test_limits_that_cannot_be_kept_are_refused_all_at_once():

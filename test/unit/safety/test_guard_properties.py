@@ -56,7 +56,7 @@ class Witness:
                 stamp_tolerance_s=FUTURE_MS / 1e3,
                 teleop_timeout_s=TELEOP_MS / 1e3,
                 takeover_hold_s=HOLD_MS / 1e3,
-                longest_tick_s=LONGEST_MS / 1e3,
+                max_tick_s=LONGEST_MS / 1e3,
                 disarm_on_fault=latch,
             ),
             armed=armed,

@@ -369,8 +369,8 @@ def test_ordinary_driving_speeds_up_and_slows_down_within_the_limits():
 
 
 def test_a_guard_that_was_held_up_does_not_make_up_for_it():
-    """Two seconds without a tick (a starved machine) give no more than longest_tick_s of speed."""
-    bench = Bench(limits=Limits(max_acceleration=(2.0, 2.0, 4.0)), longest_tick_s=0.1)
+    """Two seconds without a tick (a starved machine) give no more than max_tick_s of speed."""
+    bench = Bench(limits=Limits(max_acceleration=(2.0, 2.0, 4.0)), max_tick_s=0.1)
     bench.after(2000)
     bench.steady += 2000 * MS
     bench.now += 2000 * MS

@@ -30,18 +30,18 @@ def test_a_check_is_a_line_with_the_remedy_only_when_it_is_red():
 def test_another_publisher_of_commands_is_named():
     """The base would follow the guard and the other in turn."""
     nav = Endpoint('controller_server', '/', TWIST)
-    check = preflight.rivals(TOPIC, [GUARD, nav], '/r1/guard', publishes=True)
+    check = preflight.check_rivals(TOPIC, [GUARD, nav], '/r1/guard', publishes=True)
     assert not check.ok
     assert '/controller_server publishes /r1/cmd_vel too' in check.sentence
-    assert preflight.rivals(TOPIC, [GUARD], '/r1/guard', publishes=True).ok
+    assert preflight.check_rivals(TOPIC, [GUARD], '/r1/guard', publishes=True).ok
 
 
 def test_a_second_guard_of_the_same_name_is_a_rival():
     """Two launches at once: both are called /r1/guard, and only one of them is this one."""
-    check = preflight.rivals(TOPIC, [GUARD, GUARD], '/r1/guard', publishes=True)
+    check = preflight.check_rivals(TOPIC, [GUARD, GUARD], '/r1/guard', publishes=True)
     assert not check.ok
     assert 'another /r1/guard publishes' in check.sentence
-    assert not preflight.rivals(TOPIC, [GUARD], '/r1/guard', publishes=False).ok
+    assert not preflight.check_rivals(TOPIC, [GUARD], '/r1/guard', publishes=False).ok
 
 
 @pytest.mark.parametrize(
@@ -58,10 +58,10 @@ def test_a_second_guard_of_the_same_name_is_a_rival():
 )
 def test_who_only_watches_is_no_base(name):
     """A recorder hears every command and moves no wheel."""
-    check = preflight.listeners(TOPIC, [Endpoint(name, '/', TWIST)])
+    check = preflight.check_listeners(TOPIC, [Endpoint(name, '/', TWIST)])
     assert not check.ok
     assert check.remedy
-    both = preflight.listeners(TOPIC, [Endpoint(name, '/', TWIST), BASE])
+    both = preflight.check_listeners(TOPIC, [Endpoint(name, '/', TWIST), BASE])
     assert both.ok
     assert '/r1/base' in both.sentence
     assert name not in both.sentence
@@ -71,10 +71,10 @@ def test_whoever_speaks_to_the_guard_in_another_type_is_named():
     """A joystick that sends TwistStamped takes over nothing, and nobody would know."""
     joystick = Endpoint('teleop_twist_joy', '/', TWIST_STAMPED)
     well = preflight.Input('/teleop/cmd_vel', TWIST, [Endpoint('teleop', '/', TWIST)])
-    assert preflight.inputs([well]).ok
-    check = preflight.inputs([well, preflight.Input('/teleop/cmd_vel', TWIST, [joystick])])
+    assert preflight.check_inputs([well]).ok
+    check = preflight.check_inputs([well, preflight.Input('/teleop/cmd_vel', TWIST, [joystick])])
     assert not check.ok
-    assert '/teleop/cmd_vel is heard as Twist, and /teleop_twist_joy publishes' in check.sentence
+    assert 'subscribes to /teleop/cmd_vel as Twist, and /teleop_twist_joy' in check.sentence
     assert check.remedy
 
 
@@ -82,59 +82,59 @@ def test_two_policies_are_one_too_many_and_two_people_are_not():
     """The guard would drive both in turn; of people the newest command counts."""
     two = [Endpoint('inference', '/', TWIST_STAMPED), Endpoint('other', '/', TWIST_STAMPED)]
     policies = preflight.Input('/policy/cmd_vel', TWIST_STAMPED, two, alone=True)
-    check = preflight.inputs([policies])
+    check = preflight.check_inputs([policies])
     assert not check.ok
     assert '/inference and /other' in check.sentence
-    assert preflight.inputs([policies._replace(publishers=two[:1])]).ok
-    assert preflight.inputs([policies._replace(alone=False)]).ok
+    assert preflight.check_inputs([policies._replace(publishers=two[:1])]).ok
+    assert preflight.check_inputs([policies._replace(alone=False)]).ok
 
 
 def test_two_buttons_on_one_estop_are_red():
     """The last message wins: one that repeats "not pressed" takes back what the other says."""
     button, other = Endpoint('button', '/', 'Bool'), Endpoint('remote', '/', 'Bool')
     estop = preflight.Input('/estop', 'std_msgs/msg/Bool', [button])
-    assert preflight.buttons(estop).ok
-    assert preflight.buttons(estop._replace(publishers=[])).ok
-    check = preflight.buttons(estop._replace(publishers=[button, other]))
+    assert preflight.check_estop(estop).ok
+    assert preflight.check_estop(estop._replace(publishers=[])).ok
+    check = preflight.check_estop(estop._replace(publishers=[button, other]))
     assert not check.ok
     assert '/button and /remote' in check.sentence
-    assert 'join them' in check.remedy
+    assert 'merge them' in check.remedy
     # Two launches of the same button are two buttons.
-    assert not preflight.buttons(estop._replace(publishers=[button, button])).ok
+    assert not preflight.check_estop(estop._replace(publishers=[button, button])).ok
 
 
 def test_where_the_guard_arms_itself_nothing_but_the_arena_may_be_moved():
     """A recorder may listen; a base, or somebody unknown, may not."""
     arena = Endpoint('sim', '/r1', TWIST)
-    assert preflight.alone_with_the_arena(TOPIC, [arena, RECORDER]).ok
-    check = preflight.alone_with_the_arena(TOPIC, [arena, STAMPED_BASE])
+    assert preflight.check_arm_at_start(TOPIC, [arena, RECORDER]).ok
+    check = preflight.check_arm_at_start(TOPIC, [arena, STAMPED_BASE])
     assert not check.ok
-    assert '/r1/base listens on /r1/cmd_vel beside the arena' in check.sentence
+    assert '/r1/base subscribes to /r1/cmd_vel besides the arena' in check.sentence
     assert 'ROS_DOMAIN_ID' in check.remedy
     nameless = Endpoint(preflight.NO_NAME_YET, '/', TWIST)
-    assert not preflight.alone_with_the_arena(TOPIC, [nameless]).ok
+    assert not preflight.check_arm_at_start(TOPIC, [nameless]).ok
 
 
 def test_a_base_of_the_other_type_hears_nothing_and_is_named():
     """Twist and TwistStamped on one topic never meet."""
-    assert preflight.fitting_type(TOPIC, [BASE], TWIST).ok
-    check = preflight.fitting_type(TOPIC, [STAMPED_BASE, RECORDER], TWIST)
+    assert preflight.check_cmd_vel_type(TOPIC, [BASE], TWIST).ok
+    check = preflight.check_cmd_vel_type(TOPIC, [STAMPED_BASE, RECORDER], TWIST)
     assert not check.ok
-    assert '/r1/base wants TwistStamped' in check.sentence
+    assert '/r1/base expects TwistStamped' in check.sentence
     assert 'cmd_vel_type' in check.remedy
 
 
 def test_bases_of_both_types_cannot_both_be_served():
     """Whatever is published, one of them hears nothing."""
     for published in (TWIST, TWIST_STAMPED):
-        check = preflight.fitting_type(TOPIC, [SMOOTHER, STAMPED_BASE], published)
+        check = preflight.check_cmd_vel_type(TOPIC, [SMOOTHER, STAMPED_BASE], published)
         assert not check.ok
         assert 'remap' in check.remedy
 
 
 def test_a_listener_that_wants_no_command_at_all_is_red():
     """A topic of another kind under that name is a wrong remapping."""
-    check = preflight.fitting_type(TOPIC, [Endpoint('x', '/', 'std_msgs/msg/String')], TWIST)
+    check = preflight.check_cmd_vel_type(TOPIC, [Endpoint('x', '/', 'std_msgs/msg/String')], TWIST)
     assert not check.ok
     assert 'remappings' in check.remedy
 
@@ -153,12 +153,12 @@ def test_a_listener_that_wants_no_command_at_all_is_red():
 )
 def test_the_type_is_chosen_by_who_moves_wheels(found, wanted):
     """The recorder follows the guard, and must not lead it."""
-    assert preflight.wanted_type(found) == wanted
+    assert preflight.select_cmd_vel_type(found) == wanted
 
 
 def test_a_smoother_with_room_on_y_is_green():
     """All four of its parameters have a y."""
-    check = strafing.linear_y([BASE, SMOOTHER], True, {'/r1/velocity_smoother': OPEN})
+    check = strafing.check_linear_y([BASE, SMOOTHER], True, {'/r1/velocity_smoother': OPEN})
     assert check.ok
 
 
@@ -167,22 +167,22 @@ def test_a_smoother_with_room_on_y_is_green():
 def test_a_smoother_that_makes_y_zero_is_red_and_the_parameter_is_named(name, y):
     """Its default: nothing is said anywhere, and the base never strafes."""
     shut = {**OPEN, name: [0.5] if y is None else [0.5, y, 2.5]}
-    check = strafing.linear_y([SMOOTHER], True, {'/r1/velocity_smoother': shut})
+    check = strafing.check_linear_y([SMOOTHER], True, {'/r1/velocity_smoother': shut})
     assert not check.ok
-    assert f'give {name} there' in check.remedy
+    assert f'set y of {name} there' in check.remedy
 
 
 def test_a_smoother_that_does_not_tell_is_red():
     """What cannot be known is not taken for well."""
-    check = strafing.linear_y([SMOOTHER], True, {'/r1/velocity_smoother': None})
+    check = strafing.check_linear_y([SMOOTHER], True, {'/r1/velocity_smoother': None})
     assert not check.ok
-    assert 'does not tell' in check.sentence
+    assert 'does not report' in check.sentence
 
 
 @pytest.mark.parametrize('name', ['diff_drive_controller', 'ackermann_steering_controller'])
 def test_a_controller_of_a_base_that_cannot_strafe_is_red(name):
     """It takes the message and drops y."""
-    check = strafing.linear_y([Endpoint(name, '/', TWIST)], True, {})
+    check = strafing.check_linear_y([Endpoint(name, '/', TWIST)], True, {})
     assert not check.ok
     assert name in check.sentence
     assert 'max_velocity' in check.remedy
@@ -190,7 +190,7 @@ def test_a_controller_of_a_base_that_cannot_strafe_is_red(name):
 
 def test_without_linear_y_no_base_is_asked_for_it():
     """A differential base under a policy of linear_x and angular_z is well."""
-    assert strafing.linear_y([Endpoint('diff_drive_controller', '/', TWIST)], False, {}).ok
+    assert strafing.check_linear_y([Endpoint('diff_drive_controller', '/', TWIST)], False, {}).ok
 
 
 @pytest.mark.parametrize(
@@ -204,42 +204,45 @@ def test_without_linear_y_no_base_is_asked_for_it():
 )
 def test_a_policy_strafes_by_the_axes_it_reports(axes, has):
     """And in doubt."""
-    assert strafing.with_linear_y(axes) is has
+    assert strafing.drives_linear_y(axes) is has
 
 
 @pytest.mark.parametrize(
     ('age_s', 'fault', 'word'),
     [
-        (None, '', 'nothing of itself'),
+        (None, '', 'has not reported'),
         (5.0, '', 'silent for 5.0 s'),
         (0.2, 'the camera is black', 'the camera is black'),
     ],
 )
 def test_a_policy_that_is_not_there_silent_or_at_fault_is_red(age_s, fault, word):
     """And its own checks of before no longer count."""
-    check = preflight.inference(age_s, fault, preflight.INFERENCE_CHECKS)
+    check = preflight.check_inference(age_s, fault, preflight.INFERENCE_CHECKS)
     assert not check.ok
     assert word in check.sentence
-    assert preflight.inference(0.4, '', preflight.INFERENCE_CHECKS).ok
+    assert preflight.check_inference(0.4, '', preflight.INFERENCE_CHECKS).ok
 
 
 def test_what_a_policy_does_not_tell_is_named_as_not_known():
     """A policy that is not ours: no check of its own is green because it was never made."""
-    check = preflight.inference(0.4, '', {'camera_rate', 'axes'})
+    check = preflight.check_inference(0.4, '', {'camera_rate', 'axes'})
     assert not check.ok
     assert check.sentence.endswith(
         'not known: camera_size, clock_skew, free_memory, golden_frames'
     )
     assert 'name inference in override' in check.remedy
     for age_s in (None, 5.0):
-        assert 'not known: camera_rate, camera_size' in preflight.inference(age_s, '', ()).sentence
+        assert (
+            'not known: camera_rate, camera_size'
+            in preflight.check_inference(age_s, '', ()).sentence
+        )
 
 
 def test_an_override_of_no_check_is_refused_with_the_nearest_name():
     """A typing mistake must not look as if it had worked."""
     with pytest.raises(UserError, match=r"'liner_y'.*mean 'linear_y'"):
-        preflight.check_override(['camera_rate', 'liner_y'])
-    assert preflight.check_override(['', ' linear_y ']) == {'linear_y'}
+        preflight.parse_override(['camera_rate', 'liner_y'])
+    assert preflight.parse_override(['', ' linear_y ']) == {'linear_y'}
 
 
 def test_arming_is_refused_for_what_is_red_and_not_overridden():
