@@ -1,4 +1,4 @@
-"""The one exception that a user may see, and the sentence it turns into."""
+"""The one exception that users see, and its message."""
 
 import difflib
 from collections.abc import Iterable
@@ -6,20 +6,20 @@ from collections.abc import Iterable
 
 class UserError(Exception):
     """
-    A mistake that a person can mend: bad input, a missing file, a device that is not there.
+    A mistake that the user can fix: bad input, a missing file, an absent device.
 
-    Commands and nodes print it as one sentence and exit with status 2; anything else that is
-    raised is a defect of ours and keeps its traceback.
+    Commands and nodes print its message and exit with status 2; any other exception is a defect
+    of this package and keeps its traceback.
 
-    :param what: what went wrong, without a full stop.
-    :param got: what was found.
-    :param expected: what would have been right.
-    :param remedy: what the person can do about it.
+    :param what: what happened, without a full stop.
+    :param got: the value found.
+    :param expected: a value that would have been right.
+    :param remedy: what the user can do.
     """
 
     def __init__(
         self, what: str, *, got: object = None, expected: object = None, remedy: str | None = None
-    ):
+    ) -> None:
         parts = [what]
         if got is not None:
             parts.append(f'got {got}')
@@ -33,11 +33,11 @@ class UserError(Exception):
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str | None:
-    """Return a remedy that names the nearest known word, or None when nothing is near."""
+    """Return a remedy that names the closest known word, or None when none is close."""
     near = difflib.get_close_matches(name, list(known), n=1, cutoff=0.5)
     return f'did you mean {near[0]!r}?' if near else None
 
 
 def first_line(error: Exception) -> str:
-    """Return the first line of what a library says of a failure, its kind where it says none."""
+    """Return the first line of an exception's message, or its type where it has no message."""
     return (str(error).strip().splitlines() or [type(error).__name__])[0]

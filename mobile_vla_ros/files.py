@@ -1,4 +1,4 @@
-"""Files and folders that are whole or not there, whatever ends the process or the power."""
+"""Files and folders that are written whole or not at all, also across a crash or a power cut."""
 
 import contextlib
 import errno
@@ -7,20 +7,20 @@ import shutil
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 from mobile_vla_ros.errors import UserError
 
-FULL = (errno.ENOSPC, errno.EDQUOT)
+DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
 @contextlib.contextmanager
-def replaced(path: Path, mode: str = 'w') -> Iterator[IO]:
+def replaced(path: Path, mode: str = 'w') -> Iterator[IO[Any]]:
     """
-    Give a new file that takes the place of ``path`` at the end, whole and synced.
+    Open a new file that replaces ``path`` when the block ends, whole and synced.
 
-    An exception leaves what was there before, and nothing else. Several processes may write the
-    same path at once: each one's file is whole.
+    On an exception the old file stays and the new one is removed. Several processes may write the
+    same path at once: the result is the whole file of one of them.
 
     :param mode: ``w`` for text (UTF-8) or ``wb`` for bytes.
     """
@@ -30,7 +30,7 @@ def replaced(path: Path, mode: str = 'w') -> Iterator[IO]:
             yield file
             file.flush()
             os.fsync(number)
-        os.chmod(partial, 0o644)  # mkstemp makes a file that only its owner reads
+        os.chmod(partial, 0o644)  # mkstemp gives its owner alone access
         os.replace(partial, path)
     except BaseException:
         Path(partial).unlink(missing_ok=True)
@@ -38,7 +38,7 @@ def replaced(path: Path, mode: str = 'w') -> Iterator[IO]:
 
 
 def sync(path: Path) -> None:
-    """Wait until a file, or a folder's own list of names, is on the disk."""
+    """Wait until a file, or the list of names in a folder, is on the disk."""
     handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)
@@ -47,30 +47,30 @@ def sync(path: Path) -> None:
 
 
 def sync_tree(folder: Path) -> None:
-    """Wait until a folder and all below it is on the disk."""
+    """Wait until a folder and everything below it are on the disk."""
     for path in [*folder.rglob('*'), folder]:
         sync(path)
 
 
 def is_disk_full(error: BaseException) -> bool:
-    """Whether an exception says that a disk, or a user's share of it, is full."""
+    """Whether an exception means that a disk or a quota is full."""
     if isinstance(error, OSError):
-        return error.errno in FULL
-    # The library that writes tensors has an exception of its own, with the number in words.
-    return any(f'os error {number})' in str(error) for number in FULL)
+        return error.errno in DISK_FULL
+    # safetensors raises its own exception, with the number in its text.
+    return any(f'os error {number})' in str(error) for number in DISK_FULL)
 
 
-def no_room(what: str, folder: Path, needed_bytes: int) -> UserError:
+def disk_full_error(what: str, folder: Path, needed_bytes: int) -> UserError:
     """
-    Return the sentence for something that did not fit on a disk.
+    Return the error for something that does not fit on a disk.
 
-    :param folder: where it was to be; it need not be there.
+    :param folder: its destination, which need not exist.
     """
     while not folder.exists():
         folder = folder.parent
     return UserError(
-        f'the disk has no room for {what}',
+        f'not enough disk space for {what}',
         got=f'{shutil.disk_usage(folder).free / 1e6:.1f} MB free in {folder}',
         expected=f'{needed_bytes / 1e6:.1f} MB',
-        remedy='free some, or give another folder; nothing was left half written',
+        remedy='free some space, or give another folder; no partial file was left',
     )

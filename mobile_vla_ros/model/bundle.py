@@ -9,7 +9,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from mobile_vla_ros.errors import UserError
-from mobile_vla_ros.files import is_disk_full, no_room, replaced, sync, sync_tree
+from mobile_vla_ros.files import disk_full_error, is_disk_full, replaced, sync, sync_tree
 from mobile_vla_ros.model.action_head import ActionHead
 from mobile_vla_ros.model.backbone import (
     Backbone,
@@ -67,7 +67,7 @@ def save_bundle(
         if is_disk_full(error):
             size = sum(p.numel() * p.element_size() for p in trained)
             size += golden.frames.nbytes if golden is not None else 0
-            raise no_room(f'the policy {folder}', folder.parent, size) from error
+            raise disk_full_error(f'the policy {folder}', folder.parent, size) from error
         raise
     return folder
 
@@ -86,7 +86,7 @@ def rewrite_spec(folder: Path, spec: PolicySpec) -> None:
             file.write(text)
     except OSError as error:
         if is_disk_full(error):
-            raise no_room(str(manifest), manifest.parent, len(text)) from error
+            raise disk_full_error(str(manifest), manifest.parent, len(text)) from error
         raise
 
 

@@ -9,7 +9,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 
 from mobile_vla_ros.errors import UserError, first_line
-from mobile_vla_ros.files import is_disk_full, no_room, replaced, sync
+from mobile_vla_ros.files import disk_full_error, is_disk_full, replaced, sync
 from mobile_vla_ros.model.backbone import Tokenizer, tokenize
 from mobile_vla_ros.model.builtin import bundle_folder
 from mobile_vla_ros.model.network import VlaNetwork
@@ -68,7 +68,7 @@ def write_golden(folder: Path, golden: Golden) -> None:
         sync(path.parent)
     except BaseException as error:
         if is_disk_full(error):
-            raise no_room(
+            raise disk_full_error(
                 str(path), path.parent, sum(value.nbytes for value in tensors.values())
             ) from error
         raise

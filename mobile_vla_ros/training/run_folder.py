@@ -13,7 +13,7 @@ import yaml
 
 from mobile_vla_ros import file_lock
 from mobile_vla_ros.errors import UserError
-from mobile_vla_ros.files import no_room, replaced
+from mobile_vla_ros.files import disk_full_error, replaced
 from mobile_vla_ros.model.bundle import save_bundle
 from mobile_vla_ros.model.golden import Golden
 from mobile_vla_ros.model.network import VlaNetwork
@@ -138,7 +138,7 @@ class RunFolder:
             return
         needed = ROOM_FACTOR * trained_bytes
         if shutil.disk_usage(self.path).free < needed:
-            raise no_room('checkpoints', self.path, needed)
+            raise disk_full_error('checkpoints', self.path, needed)
         with replaced(self.path / 'config.yaml') as file:
             yaml.safe_dump(config, file, sort_keys=False)
         self._flush_log()

@@ -10,7 +10,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 
 from mobile_vla_ros.errors import UserError, first_line
-from mobile_vla_ros.files import is_disk_full, no_room, sync
+from mobile_vla_ros.files import disk_full_error, is_disk_full, sync
 from mobile_vla_ros.model.network import VlaNetwork
 
 NAME = 'state.safetensors'
@@ -70,7 +70,7 @@ def save_state(
     except (OSError, SafetensorError) as error:
         partial.unlink(missing_ok=True)
         if is_disk_full(error):
-            raise no_room(
+            raise disk_full_error(
                 'the state of the training',
                 folder,
                 sum(value.nbytes for value in tensors.values()),

@@ -100,7 +100,7 @@ def test_a_full_disk_says_how_much_is_missing_and_leaves_nothing(small_run, tmp_
     )
     assert done.returncode == 0, done.stderr
     told = json.loads(done.stdout)
-    assert 'no room' in told['said'] and str(tmp_path) in told['said']
+    assert 'not enough disk space' in told['said'] and str(tmp_path) in told['said']
     assert f'{FULL_MB * 2**20 / 1e6:.1f} MB free' in told['said']
     size = sum(
         file.stat().st_size for name in (HEAD, ADAPTER) for file in [small_run / 'best' / name]

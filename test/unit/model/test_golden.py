@@ -215,7 +215,7 @@ def test_writing_them_changes_nothing_else_and_is_whole_or_absent(copy, monkeypa
     old = (copy / GOLDEN).read_bytes()
     with monkeypatch.context() as patched:
         patched.setattr('os.replace', lambda *_: (_ for _ in ()).throw(OSError(28, 'full')))
-        with pytest.raises(UserError, match='no room'):
+        with pytest.raises(UserError, match='not enough disk space'):
             write_golden(copy, replace(golden, instruction='stop'))
     assert (copy / GOLDEN).read_bytes() == old
     write_golden(copy, replace(golden, instruction='stop'))

@@ -370,5 +370,7 @@ def test_no_room_is_said_before_the_first_step(small_backbone, takes, tmp_path, 
     """With the bytes that are needed and those that are free."""
     usage = run_folder.shutil.disk_usage(tmp_path)._replace(free=1000)
     monkeypatch.setattr(run_folder.shutil, 'disk_usage', lambda _: usage)
-    with pytest.raises(UserError, match=r'no room for checkpoints; got 0.0 MB free.*[\d.]+ MB'):
+    with pytest.raises(
+        UserError, match=r'not enough disk space for checkpoints; got 0.0 MB free.*[\d.]+ MB'
+    ):
         train(*configs(small_backbone, takes, tmp_path / 'out'), say=lambda _: None)
