@@ -75,7 +75,7 @@ def run(args: argparse.Namespace) -> int:
     from mobile_vla_ros.replay.compare import summary, text
     from mobile_vla_ros.replay.run import replay
     from mobile_vla_ros.runtime import loading
-    from mobile_vla_ros.runtime.policy import VlaPolicy
+    from mobile_vla_ros.runtime.vla_policy import VlaPolicy
 
     torch.set_num_threads(args.threads)
     policy = VlaPolicy.load(

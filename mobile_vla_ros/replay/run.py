@@ -12,7 +12,7 @@ from mobile_vla_ros.episode.storage.reader import Episode
 from mobile_vla_ros.episode.timing.timeline import Came, CommandLog, came
 from mobile_vla_ros.errors import UserError
 from mobile_vla_ros.rollout.policy_driver import PolicyDriver
-from mobile_vla_ros.runtime.frame_buffer import looks
+from mobile_vla_ros.runtime.frame_buffer import step_outcomes
 from mobile_vla_ros.runtime.playback import command_at
 from mobile_vla_ros.runtime.policy import Policy
 from mobile_vla_ros.safety.config import GuardConfig
@@ -120,7 +120,7 @@ def replay(
         )
         found.notes = _notes(episode, finite, times, spec)
         found.gaps = _gaps(times, spec.rate_hz)
-        looked = looks(times.stamp_ns, spec.rate_hz, spec.window)
+        looked = step_outcomes(times.stamp_ns, spec.rate_hz, spec.window)
         found.refused = _refused(times, looked)
         _drive(episode, times, policy, found, looked, bar(range(count)))
     return found

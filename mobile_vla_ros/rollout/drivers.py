@@ -51,7 +51,7 @@ def _driver(policy: Path | None, spec, control: str, device: str, arena):
     import torch
 
     from mobile_vla_ros.rollout.policy_driver import PolicyDriver
-    from mobile_vla_ros.runtime.policy import VlaPolicy
+    from mobile_vla_ros.runtime.vla_policy import VlaPolicy
 
     torch.set_num_threads(1)  # as the inference node; a step of one frame gains nothing from more
     return _Guarded(

@@ -26,7 +26,9 @@ class PolicyDriver:
         self.policy.reset()
         self.plan: Plan | None = None
         self._instruction = instruction
-        self._buffer = FrameBuffer(self.policy.spec.rate_hz, self.policy.spec.window)
+        self._buffer: FrameBuffer[Frame] = FrameBuffer(
+            self.policy.spec.rate_hz, self.policy.spec.window
+        )
 
     def see(self, frame: Frame) -> None:
         """
@@ -35,7 +37,7 @@ class PolicyDriver:
         :raises UserError: when the instruction is empty.
         """
         self._buffer.add(frame)
-        window = self._buffer.take() if self._buffer.due else None
+        window = self._buffer.use_window() if self._buffer.due else None
         if window is not None:
             self.plan = self.policy.infer(window, self._instruction)
 

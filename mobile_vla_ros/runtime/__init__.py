@@ -1,1 +1,1 @@
-"""Driving without ROS: the frame buffer, the policy protocol and chunk playback."""
+"""Driving without ROS: frame buffer, policies, chunk playback and the checks around them."""

@@ -3,40 +3,62 @@
 from collections import deque
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Generic, Protocol, TypeVar
 
-from mobile_vla_ros.types import NANOSECONDS, Frame
+import numpy as np
 
-# A frame stands for an instant of the window when it was taken within half a period of it, as in
-# training (episode.timeline).
+from mobile_vla_ros.types import NANOSECONDS
+
+# A frame fills a place of the window if it lies within this share of a period of it, as in
+# training (episode.timing.timeline).
 TOLERANCE_PERIODS = 0.5
-# A frame this share of a period after the last one used is the next one: cameras jitter.
+# A frame is due from this share of a period after the last one used, since cameras jitter.
 EARLY_SHARE = 0.75
 
 
-class FrameBuffer:
+class Stamped(Protocol):
+    """Anything with a time of exposure."""
+
+    @property
+    def stamp_ns(self) -> int:
+        """Time of exposure, nanoseconds."""
+
+
+class PolicyFrame(Stamped, Protocol):
+    """A frame that a policy can read: ``types.Frame``, or one that is decoded on demand."""
+
+    @property
+    def image(self) -> np.ndarray:
+        """(height, width, 3) uint8, RGB."""
+
+
+S = TypeVar('S', bound=Stamped)
+
+
+class FrameBuffer(Generic[S]):
     """
-    Keeps the frames of a little more than one window.
+    Keeps the frames of slightly more than one window.
 
     :param rate_hz: rate of the policy.
     :param window: frames of its window.
     """
 
-    def __init__(self, rate_hz: float, window: int):
+    def __init__(self, rate_hz: float, window: int) -> None:
         self.period_ns = round(NANOSECONDS / rate_hz)
         self.window_length = window
-        self._frames: deque[Frame] = deque()
+        self._frames: deque[S] = deque()
         self._used_ns: int | None = None
 
-    def add(self, frame: Frame) -> None:
+    def add(self, frame: S) -> None:
         """
-        Keep a frame at its place in time, also one that newer ones have overtaken.
+        Insert a frame at its place in time, also after newer ones.
 
-        One that is older than the whole buffer's span, or has a stamp that is there already, is of
-        a clock that was set back: it empties the buffer first.
+        A frame older than the span of the buffer, or with the stamp of another frame, means that
+        the clock was set back: it empties the buffer first.
         """
         span_ns = self.window_length * self.period_ns
         newest = self.newest
-        if newest and (
+        if newest is not None and (
             frame.stamp_ns < newest.stamp_ns - span_ns
             or any(frame.stamp_ns == kept.stamp_ns for kept in self._frames)
         ):
@@ -47,34 +69,37 @@ class FrameBuffer:
             self._frames.popleft()
 
     def clear(self) -> None:
-        """Forget every frame."""
+        """Remove every frame."""
         self._frames.clear()
 
-    def again(self) -> None:
-        """Have the newest frame count as one that the policy is yet to see."""
+    def revisit(self) -> None:
+        """Make the newest frame due again."""
         self._used_ns = None
 
     @property
-    def newest(self) -> Frame | None:
+    def newest(self) -> S | None:
         """The newest frame, or None."""
         return self._frames[-1] if self._frames else None
 
-    def window(self) -> list[Frame] | None:
+    def window(self) -> list[S] | None:
         """
         Return the window that ends in the newest frame, oldest first.
 
         Each earlier place is filled by the frame nearest to a whole number of periods before the
-        newest; None when a place has no frame within half a period of it.
+        newest; None when a place has no frame within half a period.
         """
         if not self._frames:
             return None
         newest = self._frames[-1]
         chosen = [newest]
         for back in range(1, self.window_length):
-            wanted = newest.stamp_ns - back * self.period_ns
-            nearest = min(self._frames, key=lambda frame: abs(frame.stamp_ns - wanted))
+            place_ns = newest.stamp_ns - back * self.period_ns
+            distance_ns, nearest = min(
+                ((abs(frame.stamp_ns - place_ns), frame) for frame in self._frames),
+                key=lambda pair: pair[0],
+            )
             if (
-                abs(nearest.stamp_ns - wanted) > TOLERANCE_PERIODS * self.period_ns
+                distance_ns > TOLERANCE_PERIODS * self.period_ns
                 or nearest.stamp_ns >= chosen[-1].stamp_ns
             ):
                 return None
@@ -83,7 +108,7 @@ class FrameBuffer:
 
     @property
     def due(self) -> bool:
-        """Whether the newest frame is the next one that the policy is to see."""
+        """Whether the policy should process the newest frame."""
         if not self._frames:
             return False
         early_ns = EARLY_SHARE * self.period_ns
@@ -91,8 +116,8 @@ class FrameBuffer:
             0 <= self._frames[-1].stamp_ns - self._used_ns < early_ns
         )
 
-    def take(self) -> list[Frame] | None:
-        """Return the window, if it is full, and count its newest frame as seen."""
+    def use_window(self) -> list[S] | None:
+        """Return the window, if it is full, and mark its newest frame as used."""
         window = self.window()
         if window is not None:
             self._used_ns = window[-1].stamp_ns
@@ -104,15 +129,15 @@ class _Stamp:
     stamp_ns: int
 
 
-def looks(stamps_ns: Iterable[int], rate_hz: float, window: int) -> list[bool | None]:
+def step_outcomes(stamps_ns: Iterable[int], rate_hz: float, window: int) -> list[bool | None]:
     """
-    Say what comes of each frame, in the order of their arrival, by the rule that drives.
+    Return what each frame leads to, in order of arrival, by the rule that drives.
 
     :returns: True: a plan; False: it was due and its window had a gap; None: it was not due.
     """
-    buffer = FrameBuffer(rate_hz, window)
-    found: list[bool | None] = []
+    buffer: FrameBuffer[_Stamp] = FrameBuffer(rate_hz, window)
+    outcomes: list[bool | None] = []
     for stamp_ns in stamps_ns:
         buffer.add(_Stamp(int(stamp_ns)))
-        found.append(buffer.take() is not None if buffer.due else None)
-    return found
+        outcomes.append(buffer.use_window() is not None if buffer.due else None)
+    return outcomes

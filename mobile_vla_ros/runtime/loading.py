@@ -1,4 +1,4 @@
-"""A policy as a robot takes it: by name, fit for the base, made fast, asked its golden frames."""
+"""Loading of a policy for driving: checks the base's axes, optimises it, checks golden frames."""
 
 from dataclasses import dataclass
 
@@ -9,10 +9,10 @@ from mobile_vla_ros.errors import UserError, did_you_mean, first_line
 from mobile_vla_ros.model.golden import read_golden
 from mobile_vla_ros.model.packing import pack
 from mobile_vla_ros.model.policy_spec import read_spec
-from mobile_vla_ros.runtime.noop import NAME as NOOP
-from mobile_vla_ros.runtime.noop import NoOpPolicy
-from mobile_vla_ros.runtime.policy import Policy, VlaPolicy
+from mobile_vla_ros.runtime.golden_check import check_golden
+from mobile_vla_ros.runtime.policy import NOOP, NoOpPolicy, Policy
 from mobile_vla_ros.runtime.preflight import check_axes
+from mobile_vla_ros.runtime.vla_policy import VlaPolicy
 from mobile_vla_ros.types import NANOSECONDS, Frame
 
 PRECISIONS = {'fp32': torch.float32, 'bf16': torch.bfloat16, 'fp16': torch.float16}
@@ -25,8 +25,10 @@ class PolicySettings:
 
     :param precision: a key of ``PRECISIONS``.
     :param compile: torch.compile the backbone.
+    :param blank: input that the policy does not get, one of ``types.BLANKS``.
+    :param offline: never download a backbone.
     :param max_velocity: of the base, x and y in m/s, theta in rad/s; 0.0: it lacks the axis.
-    :raises UserError: for a precision that there is none of, or speeds that cannot be.
+    :raises UserError: for an unknown precision or invalid speeds.
     """
 
     device: str = 'auto'
@@ -36,7 +38,7 @@ class PolicySettings:
     offline: bool = False
     max_velocity: tuple[float, float, float] = (1.0, 1.0, 1.0)
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if self.precision not in PRECISIONS:
             raise UserError(
                 'unknown precision',
@@ -48,34 +50,34 @@ class PolicySettings:
         object.__setattr__(self, 'max_velocity', speeds)
         if len(speeds) != 3 or not all(np.isfinite(speed) and speed >= 0 for speed in speeds):
             raise UserError(
-                'max_velocity cannot be',
+                'invalid max_velocity',
                 got=list(speeds),
                 expected='three numbers [x, y, theta], each zero or more',
             )
 
 
 @dataclass(frozen=True)
-class Ready:
+class ReadyPolicy:
     """
-    A policy that may drive.
+    A loaded policy with the result of its golden check.
 
-    :param name: that it was asked for by.
-    :param golden: whether its golden frames came back; and in words.
+    :param name: folder or `builtin:` name that it was loaded by.
+    :param golden_ok: whether it reproduces its golden frames.
+    :param golden_sentence: the same for people, with a remedy where it does not.
     """
 
     name: str
     policy: Policy
-    golden: bool
-    golden_said: str
+    golden_ok: bool
+    golden_sentence: str
 
 
-def load_policy(name: str, settings: PolicySettings | None = None) -> Ready:
+def load_policy(name: str, settings: PolicySettings | None = None) -> ReadyPolicy:
     """
-    Load a policy by its bundle's folder or `builtin:` name, and ask it its golden frames.
+    Load a policy by its bundle's folder or `builtin:` name, and check its golden frames.
 
     :param settings: None: the defaults.
-    :raises UserError: when it cannot be loaded, cannot be compiled here, or drives an axis that
-        the base lacks.
+    :raises UserError: when it cannot be loaded or compiled, or drives an axis that the base lacks.
     """
     settings = settings or PolicySettings()
     if not name:
@@ -85,7 +87,7 @@ def load_policy(name: str, settings: PolicySettings | None = None) -> Ready:
             remedy='give policy:=FOLDER, or policy:=builtin:demo',
         )
     if name == NOOP:
-        return Ready(name, NoOpPolicy(), True, f'{NOOP} proposes zero, and needs none')
+        return ReadyPolicy(name, NoOpPolicy(), True, f'{NOOP} proposes zero and needs none')
     axes = check_axes(read_spec(name).actions.axes, settings.max_velocity)
     if not axes.ok:
         raise UserError(f'the policy {name} does not fit the base: {axes.sentence}')
@@ -100,18 +102,16 @@ def load_policy(name: str, settings: PolicySettings | None = None) -> Ready:
         compile_backbone(policy)
     else:
         pack(policy.network.kosmos)
-    from mobile_vla_ros.runtime.golden_check import golden_check
-
     try:
-        golden, said = golden_check(policy, read_golden(name), settings.precision)
+        ok, sentence = check_golden(policy, read_golden(name), settings.precision)
     except UserError as error:
-        golden, said = False, str(error)
-    return Ready(name, policy, golden, said)
+        ok, sentence = False, str(error)
+    return ReadyPolicy(name, policy, ok, sentence)
 
 
 def compile_backbone(policy: VlaPolicy) -> None:
     """
-    Have torch compile both towers, and run the two batches that driving has: one frame, and all.
+    Compile both towers, and run the two batch sizes of driving: one frame, and a full window.
 
     :raises UserError: when there is no compiler for the policy's device.
     """
@@ -127,7 +127,7 @@ def compile_backbone(policy: VlaPolicy) -> None:
     try:
         for first in (0, 1):
             policy.infer(window[first : first + spec.window], 'warm up')
-    except Exception as error:  # of a compiler, in as many kinds as there are compilers
+    except Exception as error:  # every compiler backend raises its own
         raise UserError(
             f'torch cannot compile the policy on {policy.network.action_token.device}',
             got=first_line(error),

@@ -1,4 +1,4 @@
-"""What is drawn on camera images: velocities as arrows, and all that an operator has to know."""
+"""The operator's overlay: velocities as arrows on the camera image, and the state below it."""
 
 import math
 from dataclasses import dataclass
@@ -22,29 +22,31 @@ STATE_COLOURS = {
     'fault': RED,
     'estop': RED,
 }
-NO_GUARD = 'no guard'  # its status has not been heard, or is old
+NO_GUARD = 'no guard'  # no recent status
 
-# Of the picture an operator sees, pixels.
-WIDTH, PICTURE_HEIGHT, BAR_HEIGHT = 640, 480, 132
-MAP_SIDE, MAP_LEAST_M = 132, 0.5
-LINE_LETTERS = 200  # of a line; more than fit in
+# Sizes in pixels.
+WIDTH, IMAGE_HEIGHT, BAR_HEIGHT = 640, 480, 132
+MAP_SIDE, MAP_MIN_M = 132, 0.5
+MAX_LINE_CHARS = 200  # more than fit
+
+Colour = tuple[int, int, int]
 
 
 @dataclass(frozen=True)
-class View:
+class OverlayState:
     """
-    What an operator is to see at one instant.
+    What the overlay shows at one instant.
 
-    :param state: of the guard, in its own words, or ``NO_GUARD``.
-    :param reason: why nothing is driven; the guard's, or that of the policy.
-    :param plan: the newest one; none while there is none.
-    :param command: (6,) that goes to the base, m/s and rad/s.
-    :param max_velocity: limits of x, y (m/s) and theta (rad/s); 0.0 for an axis that is not there.
-    :param age_s: of the newest image; none before the first.
-    :param camera_hz: images a second.
-    :param now_ns: of the same clock as the plan's stamp.
-    :param age_limit_s: the oldest image that is driven by.
-    :param source: who drives: policy, teleop, takeover, none.
+    :param state: value of the guard's ``State``, or ``NO_GUARD``.
+    :param reason: why the command is zero, from the guard or the policy.
+    :param plan: the newest plan, None while there is none.
+    :param command: (6,) published to the base, m/s and rad/s.
+    :param max_velocity: limits of x, y (m/s) and theta (rad/s); 0.0 for an axis the base lacks.
+    :param age_s: of the newest image, None before the first.
+    :param camera_hz: images per second.
+    :param now_ns: on the clock of the plan's stamp.
+    :param age_limit_s: maximum age of an image.
+    :param source: of the command: policy, teleop, takeover, none.
     """
 
     state: str
@@ -61,35 +63,35 @@ class View:
     dry_run: bool = False
 
 
-def draw_drive(image: np.ndarray | None, view: View) -> np.ndarray:
+def draw_drive(image: np.ndarray | None, shown: OverlayState) -> np.ndarray:
     """
-    Draw the newest image and below it what is driven and why, to be read from two metres.
+    Draw the newest image, and below it the state and the command, readable from two metres.
 
-    The arrow at the foot is the command (full length: the fastest axis at its limit), the map in
-    the corner the planned path from above, the robot at its foot, in squares of half a metre.
+    The arrow is the command (full length: the fastest axis at its limit); the map in the corner
+    shows the planned path from above, starting at the robot, on a grid of half a metre.
 
     :param image: (height, width, 3) uint8, RGB, of any size; None before the first.
     :returns: (612, 640, 3) uint8, RGB.
     """
-    canvas = Image.new('RGB', (WIDTH, PICTURE_HEIGHT + BAR_HEIGHT))
+    canvas = Image.new('RGB', (WIDTH, IMAGE_HEIGHT + BAR_HEIGHT))
     draw = ImageDraw.Draw(canvas)
     if image is None:
-        _text(draw, (WIDTH / 2, PICTURE_HEIGHT / 2), 'no image yet', 40, GREY, 'mm')
+        _text(draw, (WIDTH / 2, IMAGE_HEIGHT / 2), 'no image yet', 40, GREY, 'mm')
     else:
         height, width = image.shape[:2]
-        scale = min(WIDTH / width, PICTURE_HEIGHT / height)
+        scale = min(WIDTH / width, IMAGE_HEIGHT / height)
         size = max(1, round(width * scale)), max(1, round(height * scale))
-        picture = np.asarray(Image.fromarray(image).resize(size, Image.Resampling.BILINEAR))
-        picture = draw_arrows(
-            picture, [(view.command, PREDICTED)], max(*view.max_velocity[:2], 1e-3)
+        drawn = np.asarray(Image.fromarray(image).resize(size, Image.Resampling.BILINEAR))
+        drawn = draw_arrows(
+            drawn, [(shown.command, PREDICTED)], max(*shown.max_velocity[:2], 1e-3)
         )
         canvas.paste(
-            Image.fromarray(picture), ((WIDTH - size[0]) // 2, (PICTURE_HEIGHT - size[1]) // 2)
+            Image.fromarray(drawn), ((WIDTH - size[0]) // 2, (IMAGE_HEIGHT - size[1]) // 2)
         )
-    if view.plan is not None:
-        _map(draw, view)
-    _title(draw, view.instruction)
-    _bar(draw, view)
+    if shown.plan is not None:
+        _map(draw, shown.plan, shown.now_ns)
+    _title(draw, shown.instruction)
+    _bar(draw, shown)
     return np.asarray(canvas)
 
 
@@ -98,12 +100,12 @@ def _text(
     at: tuple[float, float],
     text: str,
     size: float,
-    colour,
+    colour: Colour,
     anchor: str = 'la',
     width: float | None = None,
-):
-    """Write a line, smaller where it would not fit in a width."""
-    text = ' '.join(text[:LINE_LETTERS].split())
+) -> None:
+    """Draw a line of text, shrunk and then cut to fit a width."""
+    text = ' '.join(text[:MAX_LINE_CHARS].split())
     if width is not None:
         while size > 14 and draw.textlength(text, font_size=size) > width:
             size -= 1
@@ -112,7 +114,7 @@ def _text(
     draw.text(at, text, fill=colour, anchor=anchor, font_size=size)
 
 
-def _title(draw: ImageDraw.ImageDraw, instruction: str):
+def _title(draw: ImageDraw.ImageDraw, instruction: str) -> None:
     draw.rectangle([0, 0, WIDTH, 40], fill=BLACK)
     _text(
         draw,
@@ -125,14 +127,12 @@ def _title(draw: ImageDraw.ImageDraw, instruction: str):
     )
 
 
-def _map(draw: ImageDraw.ImageDraw, view: View):
-    """The path from above: up is forward; the part whose time is over is grey."""
+def _map(draw: ImageDraw.ImageDraw, plan: Plan, now_ns: int) -> None:
+    """Draw the path from above: up is forward; the part in the past is grey."""
     left, top = WIDTH - MAP_SIDE - 6, 46
     draw.rectangle([left, top, left + MAP_SIDE, top + MAP_SIDE], fill=BLACK, outline=GREY)
-    poses = path_of(view.plan)
-    reach = max(
-        MAP_LEAST_M, 2.2 * float(np.abs(poses[:, 1]).max()), 1.2 * float(poses[:, 0].max())
-    )
+    poses = path_of(plan)
+    reach = max(MAP_MIN_M, 2.2 * float(np.abs(poses[:, 1]).max()), 1.2 * float(poses[:, 0].max()))
     unit = (MAP_SIDE - 16) / reach
     foot = left + MAP_SIDE / 2, top + MAP_SIDE - 10
     lines = np.arange(0.0, reach + 1e-6, 0.5)
@@ -148,7 +148,7 @@ def _map(draw: ImageDraw.ImageDraw, view: View):
         for x, y in points
     ]
     draw.line(points, fill=PREDICTED, width=4, joint='curve')
-    done = int(max(0.0, (view.now_ns - view.plan.stamp_ns) * view.plan.rate_hz / NANOSECONDS))
+    done = int(max(0.0, (now_ns - plan.stamp_ns) * plan.rate_hz / NANOSECONDS))
     if done:
         draw.line(points[: done + 1], fill=GREY, width=4, joint='curve')
     x, y = points[-1]
@@ -159,25 +159,25 @@ def _map(draw: ImageDraw.ImageDraw, view: View):
     )
 
 
-def _bar(draw: ImageDraw.ImageDraw, view: View):
-    """The state in letters for two metres, the command beside its limits, and the image's age."""
-    top = PICTURE_HEIGHT
-    colour = STATE_COLOURS.get(view.state, RED)
+def _bar(draw: ImageDraw.ImageDraw, shown: OverlayState) -> None:
+    """Draw the state in large letters, the command with its limits, and the age of the image."""
+    top = IMAGE_HEIGHT
+    colour = STATE_COLOURS.get(shown.state, RED)
     draw.rectangle([0, top, WIDTH, top + BAR_HEIGHT], fill=colour)
-    word = 'DRY RUN' if view.dry_run and view.state == 'driving' else view.state.upper()
+    word = 'DRY RUN' if shown.dry_run and shown.state == 'driving' else shown.state.upper()
     _text(draw, (12, top + 34), word, 50, WHITE, 'lm', 330)
-    speed = float(np.hypot(view.command[0], view.command[1]))
+    speed = float(np.hypot(shown.command[0], shown.command[1]))
     _text(draw, (WIDTH - 12, top + 34), f'{speed:.2f} m/s', 50, WHITE, 'rm', 280)
-    if view.reason:
-        line = view.reason
+    if shown.reason:
+        line = shown.reason
     else:
-        x, y, theta = (view.command[k] for k in (0, 1, 5))
+        x, y, theta = (shown.command[k] for k in (0, 1, 5))
         parts = [
             (name, value, limit, unit)
             for name, value, limit, unit in zip(
                 ('ahead', 'left', 'turn'),
                 (x, y, theta),
-                view.max_velocity,
+                shown.max_velocity,
                 ('m/s', 'm/s', 'rad/s'),
                 strict=True,
             )
@@ -187,28 +187,28 @@ def _bar(draw: ImageDraw.ImageDraw, view: View):
             f'{name} {value:+.2f} of {limit:g} {unit}' for name, value, limit, unit in parts
         )
     _text(draw, (12, top + 82), line, 24, WHITE, 'lm', WIDTH - 24)
-    old = view.age_s is not None and view.age_s > view.age_limit_s
-    age = 'no image' if view.age_s is None else f'image {min(view.age_s, 999.0):.2f} s old'
+    old = shown.age_s is not None and shown.age_s > shown.age_limit_s
+    age = 'no image' if shown.age_s is None else f'image {min(shown.age_s, 999.0):.2f} s old'
     facts = [
-        f'{age} (limit {view.age_limit_s:g})' if old else age,
-        f'{view.camera_hz:.0f} Hz',
-        *([f'by {view.source}'] if view.source not in ('', 'none') else []),
+        f'{age} (limit {shown.age_limit_s:g})' if old else age,
+        f'{shown.camera_hz:.0f} Hz',
+        *([f'by {shown.source}'] if shown.source not in ('', 'none') else []),
     ]
     _text(draw, (12, top + 114), ' · '.join(facts), 22, WHITE, 'lm', WIDTH - 24)
 
 
 def draw_arrows(
     image: np.ndarray,
-    arrows: list[tuple[np.ndarray, tuple[int, int, int]]],
+    arrows: list[tuple[np.ndarray, Colour]],
     full_speed_mps: float,
     text: str = '',
 ) -> np.ndarray:
     """
-    Draw velocities as arrows from the foot of the image: up is forward, left is left.
+    Draw velocities as arrows from the bottom centre of the image: up is forward, left is left.
 
     :param image: (height, width, 3) uint8, RGB.
     :param arrows: (6,) twist and colour of each, drawn in this order.
-    :param full_speed_mps: planar speed whose arrow is 40 % of the image's height.
+    :param full_speed_mps: planar speed of an arrow of 40 % of the image's height.
     :returns: a new image of the same shape.
     """
     canvas = Image.fromarray(image)

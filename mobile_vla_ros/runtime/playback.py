@@ -1,4 +1,4 @@
-"""Plans, and their playback anchored in the time of observation."""
+"""Plans, and their playback anchored to the time of observation."""
 
 from collections import deque
 from dataclasses import dataclass
@@ -9,20 +9,20 @@ from mobile_vla_ros.errors import UserError, did_you_mean
 from mobile_vla_ros.types import NANOSECONDS
 
 NEWEST, TEMPORAL_ENSEMBLE, RECEDING = MODES = ('newest', 'temporal_ensemble', 'receding')
-# Weight of the plan that is i-th from the oldest is exp(-ENSEMBLE_DECAY * i), as in section IV-A
-# of Zhao et al., "Learning Fine-Grained Bimanual Manipulation with Low-Cost Hardware" (ACT),
-# RSS 2023, whose code has this value.
+# The weight of the i-th plan from the oldest is exp(-ENSEMBLE_DECAY * i), as in section IV-A of
+# Zhao et al., "Learning Fine-Grained Bimanual Manipulation with Low-Cost Hardware" (ACT), RSS
+# 2023, whose code uses this value.
 ENSEMBLE_DECAY = 0.01
 
 
 @dataclass(frozen=True)
 class Plan:
     """
-    What a policy wants to do from one observation on.
+    The action chunk that a policy predicts from one observation, with its times.
 
-    :param stamp_ns: stamp of the newest image that was seen; step 0 belongs to this time.
-    :param twists: (chunk, 6) m/s and rad/s, one a period of the policy.
-    :param rate_hz: steps a second.
+    :param stamp_ns: stamp of the newest image of the window; step 0 starts at this time.
+    :param twists: (chunk, 6) m/s and rad/s, one per period of the policy.
+    :param rate_hz: steps per second.
     """
 
     stamp_ns: int
@@ -33,10 +33,10 @@ class Plan:
 @dataclass(frozen=True)
 class Proposal:
     """
-    What is proposed for one instant.
+    The twist proposed for one instant.
 
     :param twist: (6,) m/s and rad/s.
-    :param stamp_ns: of the newest image that it comes from.
+    :param stamp_ns: of the newest image behind it.
     """
 
     twist: np.ndarray
@@ -45,33 +45,31 @@ class Proposal:
 
 def command_at(plan: Plan, now_ns: int) -> np.ndarray | None:
     """
-    Return the command a plan has for an instant.
+    Return the command of a plan for an instant.
 
-    The action of step k was predicted for the time from stamp + k / rate until the next step,
-    however long the network took to say so.
+    Step k lasts from stamp + k / rate until the next step, however long inference took.
 
-    :returns: (6,) twist, or None before the observation and after the chunk's end.
+    :returns: (6,) twist, or None before the observation and after the end of the chunk.
     """
     step = (now_ns - plan.stamp_ns) * plan.rate_hz / NANOSECONDS
     if not 0 <= step < len(plan.twists):
         return None
-    return plan.twists[int(step)]
+    twist: np.ndarray = plan.twists[int(step)]
+    return twist
 
 
 class Playback:
     """
-    Turns the plans of a policy into proposals; each action belongs to the instant that it was
-    predicted for, in every mode.
+    Turns plans into proposals. In every mode an action is used at the time it was predicted for.
 
-    :param mode: `newest`: the newest plan alone. `temporal_ensemble`: the mean of all plans that
-        cover the instant, the oldest weighing most. `receding`: a plan is kept for some of its
-        steps before the newest one replaces it.
-    :param receding_steps: of the mode `receding`.
+    :param mode: `newest`: the newest plan alone. `temporal_ensemble`: the weighted mean of all
+        plans that cover the instant, with the highest weight on the oldest. `receding`: keep a
+        plan for `receding_steps` of its steps, then switch to the newest.
     :param ahead_s: how far an observation may lie in the future (clocks of two machines).
-    :raises UserError: for another mode, or no step.
+    :raises UserError: for an unknown mode or fewer than one step.
     """
 
-    def __init__(self, mode: str = NEWEST, receding_steps: int = 1, ahead_s: float = 0.1):
+    def __init__(self, mode: str = NEWEST, receding_steps: int = 1, ahead_s: float = 0.1) -> None:
         if mode not in MODES:
             raise UserError(
                 'unknown playback',
@@ -90,12 +88,13 @@ class Playback:
         self._plans: deque[Plan] = deque()
         self._kept: Plan | None = None
 
-    def fits(self, rate_hz: float, max_age_s: float) -> None:
+    def check_age(self, rate_hz: float, max_age_s: float) -> None:
         """
-        Refuse to keep plans until their image is too old to be driven by.
+        Check that no plan is kept until its image is too old.
 
         :param rate_hz: of the plans.
-        :raises UserError: when `receding` would.
+        :param max_age_s: maximum age of an image, seconds.
+        :raises UserError: when `receding` would do so.
         """
         if self.mode == RECEDING and self._steps / rate_hz >= max_age_s:
             raise UserError(
@@ -110,7 +109,7 @@ class Playback:
         return self._plans[-1] if self._plans else None
 
     def add(self, plan: Plan) -> None:
-        """Take a plan; one of an older observation than the newest is of no use."""
+        """Add a plan; one of an older observation than the newest is dropped."""
         if self._plans and plan.stamp_ns <= self._plans[-1].stamp_ns:
             return
         if self.mode != TEMPORAL_ENSEMBLE:
@@ -118,20 +117,21 @@ class Playback:
         self._plans.append(plan)
 
     def clear(self) -> None:
-        """Forget every plan."""
+        """Remove every plan."""
         self._plans.clear()
         self._kept = None
 
     def at(self, now_ns: int) -> Proposal | None:
-        """Return what is proposed for an instant, None when no plan covers it."""
+        """Return the proposal for an instant, None when no plan covers it."""
         if not self._plans:
             return None
-        # By a clock a little ahead of ours an image is taken in the future: it counts as now.
+        # A camera clock slightly ahead stamps images in the future: such an image counts as now.
         if 0 < self._plans[-1].stamp_ns - now_ns <= self._ahead_ns:
             now_ns = self._plans[-1].stamp_ns
         if self.mode == TEMPORAL_ENSEMBLE:
             return self._ensemble(now_ns)
-        plan = self._receding(now_ns) if self.mode == RECEDING else self._plans[-1]
+        newest = self._plans[-1]
+        plan = self._receding(newest, now_ns) if self.mode == RECEDING else newest
         twist = command_at(plan, now_ns)
         return None if twist is None else Proposal(twist, plan.stamp_ns)
 
@@ -149,13 +149,13 @@ class Playback:
         twist = np.average([twist for _, twist in found], axis=0, weights=weights)
         return Proposal(twist, found[-1][0].stamp_ns)
 
-    def _receding(self, now_ns: int) -> Plan:
+    def _receding(self, newest: Plan, now_ns: int) -> Plan:
         kept = self._kept
         if kept is None or not 0 <= (now_ns - kept.stamp_ns) * kept.rate_hz / NANOSECONDS < min(
             self._steps, len(kept.twists)
         ):
-            self._kept = self._plans[-1]
-        return self._kept
+            kept = self._kept = newest
+        return kept
 
 
 def _end_ns(plan: Plan) -> int:
@@ -164,7 +164,7 @@ def _end_ns(plan: Plan) -> int:
 
 def path_of(plan: Plan) -> np.ndarray:
     """
-    Return where a plan would take the base, in its own frame at the time of observation.
+    Return the path that a plan would drive, in the base's frame at the time of observation.
 
     :returns: (chunk + 1, 3): x and y in m, yaw in rad; the first row is zero.
     """

@@ -1,19 +1,18 @@
-"""What drives: the protocol, and the network from a bundle behind it."""
+"""The policy protocol, and a policy that proposes zero; without torch."""
 
 from collections.abc import Sequence
-from dataclasses import replace
-from pathlib import Path
 from typing import Protocol
 
-import torch
+import numpy as np
 
-from mobile_vla_ros.data.preprocess import preprocess
 from mobile_vla_ros.errors import UserError
-from mobile_vla_ros.model.backbone import tokenize
-from mobile_vla_ros.model.bundle import Bundle, load_bundle
-from mobile_vla_ros.model.policy_spec import PolicySpec
+from mobile_vla_ros.model.policy_spec import BackboneRef, HeadSettings, PolicySpec
+from mobile_vla_ros.runtime.frame_buffer import PolicyFrame
 from mobile_vla_ros.runtime.playback import Plan
-from mobile_vla_ros.types import BLANKS, Frame
+from mobile_vla_ros.types import ActionSpec, ImageSpec
+
+NOOP = 'builtin:noop'
+NOOP_RATE_HZ, NOOP_CHUNK, NOOP_SIDE = 30.0, 30, 224
 
 
 class Policy(Protocol):
@@ -21,96 +20,38 @@ class Policy(Protocol):
 
     spec: PolicySpec
 
-    def infer(self, window: Sequence[Frame], instruction: str) -> Plan:
+    def infer(self, window: Sequence[PolicyFrame], instruction: str) -> Plan:
         """Return the plan for a window of `spec.window` frames, oldest first."""
 
     def reset(self) -> None:
-        """Forget what was seen."""
+        """Forget earlier frames."""
 
 
-class VlaPolicy:
-    """
-    The network of a bundle. Features are kept by frame, so a step encodes only what is new.
+class NoOpPolicy:
+    """Proposes zero for the frames of a 30 Hz camera without decoding them; measures latency."""
 
-    :param blank: `image`: show the network the mean colour instead of every image;
-        `instruction`: tell it nothing. Controls that tell whether a policy uses its eyes and ears.
-    """
-
-    def __init__(self, loaded: Bundle, *, blank: str = ''):
-        if blank not in BLANKS:
-            raise UserError(
-                'unknown part of what a policy is given',
-                got=repr(blank),
-                expected=' or '.join(repr(known) for known in BLANKS),
-            )
-        self.spec = replace(loaded.spec, blank=blank) if blank else loaded.spec
-        self.network = loaded.network
-        self._tokenizer = loaded.tokenizer
-        self._instruction: str | None = None
-        self._tokens: tuple[torch.Tensor, torch.Tensor] | None = None
-        self._features: dict[int, torch.Tensor] = {}
+    def __init__(self) -> None:
+        self.spec = PolicySpec(
+            BackboneRef(NOOP, None, '0' * 64),
+            HeadSettings(1, 2, NOOP_CHUNK, 1, 1, 0.0),
+            ImageSpec(NOOP_SIDE, (0.5, 0.5, 0.5), (0.5, 0.5, 0.5)),
+            ActionSpec(),
+            rate_hz=NOOP_RATE_HZ,
+            window=1,
+            chunk=NOOP_CHUNK,
+        )
         self.encoded_frames = 0
 
-    @classmethod
-    def load(
-        cls,
-        folder: Path,
-        *,
-        device: str = 'cpu',
-        dtype: torch.dtype = torch.float32,
-        blank: str = '',
-        offline: bool = False,
-    ) -> 'VlaPolicy':
-        """Load a bundle with its adapters merged."""
-        return cls(load_bundle(folder, device=device, dtype=dtype, offline=offline), blank=blank)
+    def infer(self, window: Sequence[PolicyFrame], instruction: str) -> Plan:
+        """Return one second of zeros from the newest frame on."""
+        check_window(window, 1)
+        return Plan(window[0].stamp_ns, np.zeros((NOOP_CHUNK, 6)), NOOP_RATE_HZ)
 
     def reset(self) -> None:
-        """Forget every feature."""
-        self._features.clear()
+        """Do nothing: there is no state."""
 
-    @torch.no_grad()
-    def infer(self, window: Sequence[Frame], instruction: str) -> Plan:
-        """
-        Return the plan for a window of frames, oldest first.
 
-        Frames without a feature yet are encoded together in one batch.
-
-        :raises UserError: when the window has another length, or there is no instruction.
-        """
-        if len(window) != self.spec.window:
-            raise UserError(
-                'the policy was given another window', got=len(window), expected=self.spec.window
-            )
-        if not instruction.strip():
-            raise UserError('the policy has no instruction', remedy='publish one on instruction')
-        if instruction != self._instruction:
-            self._instruction = instruction
-            self._tokens = tokenize(self._tokenizer, [self.spec.prompt(instruction)])
-            self.reset()
-        self._encode([frame for frame in window if frame.stamp_ns not in self._features])
-        self._features = {frame.stamp_ns: self._features[frame.stamp_ns] for frame in window}
-        features = torch.stack([self._features[frame.stamp_ns] for frame in window])
-        motion, _ = self.network.head(features[None].to(self.network.action_token.dtype))
-        actions = motion[0, -1, :, : len(self.spec.actions.axes)].float().cpu().numpy()
-        return Plan(window[-1].stamp_ns, self.spec.actions.denormalise(actions), self.spec.rate_hz)
-
-    def _encode(self, frames: Sequence[Frame]) -> None:
-        if not frames:
-            return
-        if self.spec.blank == 'image' and self._features:  # a blank image is like any other
-            known = next(iter(self._features.values()))
-            self._features.update((frame.stamp_ns, known) for frame in frames)
-            return
-        pixels = torch.stack([preprocess(frame.image, self.spec.image) for frame in frames])
-        if self.spec.blank == 'image':
-            pixels = torch.zeros_like(pixels)
-        device = self.network.action_token.device
-        ids, lengths = self._tokens
-        count = len(frames)
-        features = self.network.encode(
-            pixels.to(device, self.network.kosmos.dtype),
-            ids.expand(count, -1).to(device),
-            lengths.expand(count).to(device),
-        )
-        self._features.update(zip((frame.stamp_ns for frame in frames), features, strict=True))
-        self.encoded_frames += count
+def check_window(window: Sequence[PolicyFrame], length: int) -> None:
+    """Raise UserError for a window of another length than the policy's."""
+    if len(window) != length:
+        raise UserError('the window has the wrong length', got=len(window), expected=length)

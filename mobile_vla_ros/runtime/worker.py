@@ -1,16 +1,18 @@
-"""The thread that owns the policy, and all that decides what is proposed; knows no ROS."""
+"""The thread that runs the policy, and the decision what is proposed; without ROS."""
 
 import threading
 import traceback
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Protocol
 
 import numpy as np
 
 from mobile_vla_ros.errors import UserError, first_line
-from mobile_vla_ros.runtime.frame_buffer import FrameBuffer
+from mobile_vla_ros.runtime.frame_buffer import FrameBuffer, PolicyFrame
 from mobile_vla_ros.runtime.playback import Plan, Playback, Proposal
+from mobile_vla_ros.runtime.policy import Policy
 from mobile_vla_ros.safety.status import Health, StopReason
 from mobile_vla_ros.types import MAX_INSTRUCTION_CHARS, NANOSECONDS
 
@@ -31,17 +33,26 @@ CHUNK_EXHAUSTED = Health.fault(
     StopReason.CHUNK_EXHAUSTED, 'action chunk exhausted: no newer image has been processed'
 )
 NOT_FINITE = Health.fault(StopReason.POLICY_NOT_FINITE, 'the policy returned NaN or inf')
-KEPT = 300  # of the last steps, for means and percentiles
+STATS_STEPS = 300  # number of recent steps behind the means and percentiles
+
+
+class LiveFrame(PolicyFrame, Protocol):
+    """A frame with its time of receipt."""
+
+    @property
+    def steady_ns(self) -> int:
+        """Time of receipt on the steady clock, nanoseconds."""
 
 
 @dataclass(frozen=True)
 class Stats:
     """
-    What driving costs of late.
+    Cost of the recent steps.
 
     :param inference_s: mean seconds of a step, None before the first.
-    :param to_proposal_ms: median and 99th percentile, ms, from the camera's callback to the
-        publishing of the first proposal that comes from its frame.
+    :param to_proposal_ms: median and 99th percentile, ms, from the receipt of a frame to its first
+        proposal; None before the first.
+    :param encoded_frames: since the policy was loaded.
     """
 
     inference_s: float | None
@@ -49,217 +60,248 @@ class Stats:
     encoded_frames: int
 
 
+@dataclass(frozen=True, eq=False)
+class _InUse:
+    """The policy in use with its frames, plans and timings."""
+
+    policy: Policy
+    playback: Playback
+    buffer: FrameBuffer[LiveFrame]
+    durations_s: deque[float] = field(default_factory=lambda: deque(maxlen=STATS_STEPS))
+    latencies_ms: deque[float] = field(default_factory=lambda: deque(maxlen=STATS_STEPS))
+
+    def clear(self) -> None:
+        """Drop frames and plans."""
+        self.playback.clear()
+        self.buffer.clear()
+
+
+@dataclass(frozen=True, eq=False)
+class _Step:
+    """The input of one step."""
+
+    in_use: _InUse
+    window: list[LiveFrame]
+    instruction: str
+
+
 class PolicyWorker:
     """
-    Takes frames and instructions, runs the policy on the newest window, plays its plans.
+    Runs the policy on the newest window of frames and plays back its plans.
 
-    A frame that comes while the network is busy takes its place among the kept ones; the network
-    goes on with the newest. All methods but ``start`` and ``stop`` return without waiting for it.
+    A frame that arrives during a step is added to the buffer; the next step uses the newest
+    window. Only ``stop`` waits for a step to end.
 
     :param steady_ns: reads a steady clock.
-    :param said: called in the worker's thread whenever there is something new to say: a plan, or
-        another health.
-    :param failed: called with the traceback of a policy that failed.
+    :param on_change: called in the worker's thread when there is a new plan or another health.
+    :param on_failure: called with the traceback when the policy raises an exception.
     """
 
     def __init__(
         self,
         *,
         steady_ns: Callable[[], int],
-        said: Callable[[], None],
-        failed: Callable[[str], None],
-    ):
-        self._steady_ns, self._said, self._failed = steady_ns, said, failed
+        on_change: Callable[[], object],
+        on_failure: Callable[[str], object],
+    ) -> None:
+        self._steady_ns, self._on_change, self._on_failure = steady_ns, on_change, on_failure
         self._wake = threading.Condition()
         self._thread: threading.Thread | None = None
-        self._stopping = False
-        self._policy = self._buffer = self._playback = None
+        self._active = False
+        self._in_use: _InUse | None = None
         self._instruction = ''
-        self._closed: Health | None = INACTIVE
-        self._fault: Health | None = None
-        self._trouble = NO_IMAGE
-        self._news = False
-        self._durations_s: deque[float] = deque(maxlen=KEPT)
-        self._latencies_ms: deque[float] = deque(maxlen=KEPT)
+        self._camera_fault: Health | None = None
+        self._no_plan = NO_IMAGE  # why there is no plan, while there is none
+        self._changed = False
 
     def start(self) -> None:
-        """Begin to work; the policy has been given."""
+        """Start the thread; call ``use`` first."""
         with self._wake:
-            self._stopping, self._closed, self._fault = False, None, None
-            self._begin_anew(NO_IMAGE)
+            self._active, self._camera_fault = True, None
+            self._begin_again(NO_IMAGE)
         self._thread = threading.Thread(target=self._work, name='policy', daemon=True)
         self._thread.start()
 
     def stop(self) -> None:
-        """Propose nothing from now on, and wait for the step that is under way."""
+        """Stop proposing at once, and wait for the current step to end."""
         with self._wake:
-            self._stopping, self._closed = True, INACTIVE
+            self._active = False
             self._wake.notify()
         if self._thread is not None:
             self._thread.join()
             self._thread = None
 
     def forget(self) -> None:
-        """Let go of the policy, so that its memory is free; to be stopped before."""
+        """Release the policy and its memory; call ``stop`` first."""
         with self._wake:
-            self._policy = self._buffer = self._playback = None
+            self._in_use = None
 
-    def use(self, policy, playback: Playback) -> None:
-        """Work with this policy from the next step on; nothing of before counts."""
+    def use(self, policy: Policy, playback: Playback) -> None:
+        """Use this policy from the next step on, without earlier frames and plans."""
         with self._wake:
-            self._policy, self._playback = policy, playback
-            self._buffer = FrameBuffer(policy.spec.rate_hz, policy.spec.window)
-            self._durations_s.clear()
-            self._latencies_ms.clear()
-            self._begin_anew(NOT_FULL)
+            self._in_use = _InUse(
+                policy, playback, FrameBuffer(policy.spec.rate_hz, policy.spec.window)
+            )
+            self._begin_again(NOT_FULL)
 
-    def see(self, shot) -> None:
-        """Take a frame that may be driven by; a ``Shot``."""
+    def add_frame(self, frame: LiveFrame) -> None:
+        """Add a frame that passed the camera check; ignored without a policy."""
         with self._wake:
-            self._buffer.add(shot)
-            if self._trouble == NO_IMAGE:
-                self._trouble = NOT_FULL
+            if self._in_use is None:
+                return
+            self._in_use.buffer.add(frame)
+            if self._no_plan == NO_IMAGE:
+                self._no_plan = NOT_FULL
             self._wake.notify()
 
-    def instruct(self, instruction: str) -> bool:
+    def set_instruction(self, instruction: str) -> bool:
         """
-        Take another instruction: plans of before are gone, frames are looked at again.
+        Set the instruction; a new one drops all plans and has the kept frames encoded again.
 
-        :returns: whether it is another one: what is only said again must not stop the drive.
+        :returns: whether it is a new one; a repeated instruction must not interrupt driving.
         """
-        instruction = instruction[: MAX_INSTRUCTION_CHARS + 1]  # one more than is followed
+        instruction = instruction[: MAX_INSTRUCTION_CHARS + 1]  # one more than the limit
         with self._wake:
             if instruction == self._instruction:
                 return False
             self._instruction = instruction
-            if self._playback is not None:
-                self._playback.clear()
-                self._buffer.again()
-            if self._trouble != NO_IMAGE:
-                self._trouble = self._untold or NEW_INSTRUCTION
+            if self._in_use is not None:
+                self._in_use.playback.clear()
+                self._in_use.buffer.revisit()
+            if self._no_plan != NO_IMAGE:
+                self._no_plan = self._instruction_hold or NEW_INSTRUCTION
             self._wake.notify()
         return True
 
-    def camera_fault(self, fault: Health | None) -> bool:
+    def set_camera_fault(self, fault: Health | None) -> bool:
         """Set the camera fault (None clears it); return True if it changed."""
         with self._wake:
-            changed = fault != self._fault
-            if fault is not None and self._fault is None:
-                self._begin_anew(NOT_FULL)
-            self._fault = fault
+            changed = fault != self._camera_fault
+            if fault is not None and self._camera_fault is None:
+                self._begin_again(NOT_FULL)
+            self._camera_fault = fault
             return changed
 
     def health(self, now_ns: int) -> tuple[Health, Proposal | None]:
-        """Return how it is, and what is proposed for an instant (nothing unless all is well)."""
+        """Return the health at an instant, and the proposal for it (None unless it is OK)."""
         with self._wake:
-            if self._closed is not None:
-                return self._closed, None
-            if self._fault is not None:
-                return self._fault, None
-            if self._playback.newest is None:
-                return self._trouble, None
-            proposal = self._playback.at(now_ns)
+            if not self._active or self._in_use is None:
+                return INACTIVE, None
+            if self._camera_fault is not None:
+                return self._camera_fault, None
+            if self._in_use.playback.newest is None:
+                return self._no_plan, None
+            proposal = self._in_use.playback.at(now_ns)
             return (CHUNK_EXHAUSTED, None) if proposal is None else (Health.ok(), proposal)
 
     @property
     def plan(self) -> Plan | None:
         """The newest plan, None while there is none."""
         with self._wake:
-            return self._playback.newest if self._playback is not None else None
+            return None if self._in_use is None else self._in_use.playback.newest
 
     @property
     def instruction(self) -> str:
-        """The one that is followed; the beginning of one that is too long for that."""
+        """The current instruction; its beginning if it is too long."""
         return self._instruction
 
     @property
-    def _untold(self) -> Health | None:
-        """Why the instruction cannot be followed, None when it can."""
+    def _instruction_hold(self) -> Health | None:
+        """Why the instruction cannot be used, None when it can."""
         if not self._instruction.strip():
             return NO_INSTRUCTION
         return TOO_LONG if len(self._instruction) > MAX_INSTRUCTION_CHARS else None
 
     @property
     def stats(self) -> Stats:
-        """What driving costs of late."""
+        """Cost of the recent steps."""
         with self._wake:
-            steps, latencies = list(self._durations_s), list(self._latencies_ms)
-            encoded = getattr(self._policy, 'encoded_frames', 0)
-        return Stats(
-            float(np.mean(steps)) if steps else None,
-            tuple(np.percentile(latencies, (50, 99)).tolist()) if latencies else None,
-            encoded,
-        )
+            if self._in_use is None:
+                return Stats(None, None, 0)
+            steps, latencies = list(self._in_use.durations_s), list(self._in_use.latencies_ms)
+            encoded = getattr(self._in_use.policy, 'encoded_frames', 0)
+        to_proposal_ms = None
+        if latencies:
+            median, p99 = np.percentile(latencies, (50, 99)).tolist()
+            to_proposal_ms = median, p99
+        return Stats(float(np.mean(steps)) if steps else None, to_proposal_ms, encoded)
 
-    def _begin_anew(self, trouble: Health) -> None:
-        if self._playback is not None:
-            self._playback.clear()
-            self._buffer.clear()
-        self._trouble = trouble
+    def _begin_again(self, no_plan: Health) -> None:
+        if self._in_use is not None:
+            self._in_use.clear()
+        self._no_plan = no_plan
 
     def _work(self) -> None:
         while True:
+            step = None
             with self._wake:
-                while not self._stopping and not self._news and (job := self._next()) is None:
-                    if not self._news:
+                while self._active and not self._changed and step is None:
+                    step = self._next_step()
+                    if step is None and not self._changed:
                         self._wake.wait()
-                if self._stopping:
+                if not self._active:
                     return
-                news, self._news = self._news, False
-            if news:
-                self._said()
-                continue
-            self._step(*job)
+                changed, self._changed = self._changed, False
+            if changed:
+                self._on_change()
+            elif step is not None:
+                self._run(step)
 
-    def _next(self) -> tuple | None:
-        """Return policy, window and instruction of the next step, or None and note why."""
-        if self._closed is not None or self._fault is not None or not self._buffer.due:
+    def _next_step(self) -> _Step | None:
+        """Return the input of the next step, or None and set the reason."""
+        in_use = self._in_use
+        if in_use is None or self._camera_fault is not None or not in_use.buffer.due:
             return None
-        if self._untold is not None:
-            self._refuse(self._untold)
+        if self._instruction_hold is not None:
+            self._drop_plan(in_use, self._instruction_hold)
             return None
-        window = self._buffer.take()
+        window = in_use.buffer.use_window()
         if window is None:
-            # What was planned before the gap would soon be too old; a guard calls that a fault.
-            self._refuse(NEW_INSTRUCTION if self._trouble == NEW_INSTRUCTION else NOT_FULL)
+            # A plan from before the gap would soon be too old, which is a fault to the guard.
+            self._drop_plan(
+                in_use, NEW_INSTRUCTION if self._no_plan == NEW_INSTRUCTION else NOT_FULL
+            )
             return None
-        return self._policy, window, self._instruction
+        return _Step(in_use, window, self._instruction)
 
-    def _refuse(self, trouble: Health) -> None:
-        self._news = self._trouble != trouble or self._playback.newest is not None
-        self._playback.clear()
-        self._trouble = trouble
+    def _drop_plan(self, in_use: _InUse, reason: Health) -> None:
+        self._changed = self._no_plan != reason or in_use.playback.newest is not None
+        in_use.playback.clear()
+        self._no_plan = reason
 
-    def _step(self, policy, window, instruction: str) -> None:
+    def _run(self, step: _Step) -> None:
+        in_use = step.in_use
         began_ns = self._steady_ns()
-        plan, trouble = None, None
+        plan = self._infer(step)
+        with self._wake:
+            in_use.durations_s.append((self._steady_ns() - began_ns) / NANOSECONDS)
+            if (
+                in_use is not self._in_use
+                or step.instruction != self._instruction
+                or not self._active
+                or self._camera_fault is not None
+            ):
+                return  # the input has been replaced during the step
+            if isinstance(plan, Health):
+                in_use.playback.clear()
+                self._no_plan = plan
+            else:
+                in_use.playback.add(plan)
+        self._on_change()
+        if not isinstance(plan, Health):
+            with self._wake:
+                in_use.latencies_ms.append((self._steady_ns() - step.window[-1].steady_ns) / 1e6)
+
+    def _infer(self, step: _Step) -> Plan | Health:
+        """Return the policy's plan, or the fault for which there is none."""
         try:
-            plan = policy.infer(window, instruction)
-            if not np.isfinite(plan.twists).all():
-                plan, trouble = None, NOT_FINITE
+            plan = step.in_use.policy.infer(step.window, step.instruction)
+            return plan if np.isfinite(plan.twists).all() else NOT_FINITE
         except UserError as error:
-            trouble = Health.fault(StopReason.POLICY_REFUSED, str(error).rstrip('.'))
+            return Health.fault(StopReason.POLICY_REFUSED, str(error).rstrip('.'))
         except Exception as error:
-            trouble = Health.fault(
+            self._on_failure(traceback.format_exc())
+            return Health.fault(
                 StopReason.POLICY_FAILED,
                 f'the policy failed: {type(error).__name__}: {first_line(error)}',
             )
-            self._failed(traceback.format_exc())
-        with self._wake:
-            self._durations_s.append((self._steady_ns() - began_ns) / NANOSECONDS)
-            if (
-                policy is not self._policy
-                or instruction != self._instruction
-                or self._closed is not None
-                or self._fault is not None
-            ):
-                return  # it was asked something else meanwhile
-            if plan is None:
-                self._playback.clear()
-                self._trouble = trouble
-            else:
-                self._playback.add(plan)
-        self._said()
-        if plan is not None:
-            with self._wake:
-                self._latencies_ms.append((self._steady_ns() - window[-1].steady_ns) / 1e6)

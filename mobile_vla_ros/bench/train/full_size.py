@@ -157,7 +157,7 @@ def _load(folder: Path) -> dict:
     import numpy as np
     import torch
 
-    from mobile_vla_ros.runtime.policy import VlaPolicy
+    from mobile_vla_ros.runtime.vla_policy import VlaPolicy
     from mobile_vla_ros.types import Frame
 
     started = time.perf_counter()

@@ -11,7 +11,8 @@ from mobile_vla_ros.errors import UserError
 from mobile_vla_ros.images.messages import compressed_bytes, compressed_to_rgb, to_rgb
 from mobile_vla_ros.nodes.shared.guard_status import GuardStatusListener
 from mobile_vla_ros.nodes.shared.messages import time_ns
-from mobile_vla_ros.runtime.camera_check import CameraCheck, Look, brightness, content_hash
+from mobile_vla_ros.runtime.camera_check import CameraCheck
+from mobile_vla_ros.runtime.camera_faults import FrameHeader, brightness, content_hash
 
 
 class Shot:
@@ -108,7 +109,7 @@ class CameraGate:
             form = shot.form
         except UserError as error:
             form, problem = check.form, str(error)  # it came all the same: no silence
-        check.message(Look(stamp.sec, stamp.nanosec, ros_ns, now_ns, form, sequence))
+        check.message(FrameHeader(stamp.sec, stamp.nanosec, ros_ns, now_ns, form, sequence))
         try:
             if check.due(now_ns) and not problem:
                 check.content(
@@ -120,6 +121,6 @@ class CameraGate:
         except UserError as error:
             problem = str(error)
         if problem:
-            check.broken(now_ns, problem)
+            check.unreadable(now_ns, problem)
         self.newest = shot
         return shot if check.usable else None

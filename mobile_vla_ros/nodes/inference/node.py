@@ -57,7 +57,7 @@ class InferenceNode(PatientLifecycleNode):
     """
     Callbacks judge and store, a worker thread owns the network, a timer publishes.
 
-    :param load: gives the ``Ready`` policy of a name and ``PolicySettings``; of a test its own.
+    :param load: returns the ``ReadyPolicy`` of a name and ``PolicySettings``; tests replace it.
     """
 
     def __init__(self, load: Callable | None = None):
@@ -74,9 +74,11 @@ class InferenceNode(PatientLifecycleNode):
         self._guard: GuardStatusListener | None = None
         self._proposed = self._reported_ns = self._reported = 0
         self._worker = PolicyWorker(
-            steady_ns=self._clocks.steady_ns, said=self._on_news, failed=self.get_logger().error
+            steady_ns=self._clocks.steady_ns,
+            on_change=self._on_news,
+            on_failure=self.get_logger().error,
         )
-        self._worker.instruct(self._params.instruction)
+        self._worker.set_instruction(self._params.instruction)
         self.add_on_set_parameters_callback(self._on_parameters)
 
     # --- lifecycle ---
@@ -125,7 +127,7 @@ class InferenceNode(PatientLifecycleNode):
 
         def load(name: str):
             ready = (self._load or load_policy)(name, settings)
-            self._playback().fits(ready.policy.spec.rate_hz, params.observation_max_age_s)
+            self._playback().check_age(ready.policy.spec.rate_hz, params.observation_max_age_s)
             return ready
 
         self._policies = Policies(
@@ -148,7 +150,7 @@ class InferenceNode(PatientLifecycleNode):
         self.get_logger().info(
             f'policy {params.policy}: {spec.backbone.id}, {spec.rate_hz:g} Hz, window '
             f'{spec.window}, chunk {spec.chunk}, axes {", ".join(spec.actions.axes)}; '
-            f'{self._policies.now.golden_said}'
+            f'{self._policies.now.golden_sentence}'
         )
 
     def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
@@ -230,10 +232,10 @@ class InferenceNode(PatientLifecycleNode):
         )
         self._take_fault()
         if shot is not None:
-            self._worker.see(shot)
+            self._worker.add_frame(shot)
 
     def _on_instruction(self, instruction: str) -> None:
-        if self._worker.instruct(instruction):
+        if self._worker.set_instruction(instruction):
             self._propose()
             self.get_logger().info(f'instruction: {self._worker.instruction!r}')
 
@@ -246,7 +248,7 @@ class InferenceNode(PatientLifecycleNode):
         self._take_fault()
 
     def _take_fault(self) -> None:
-        if self._worker.camera_fault(self._gate.check.fault):
+        if self._worker.set_camera_fault(self._gate.check.fault):
             self._propose()
 
     def _on_news(self) -> None:

@@ -33,9 +33,9 @@ class Policies:
     """
     Holds policies by the part that they play.
 
-    :param load: gives a ``runtime.loading.Ready`` for a name; raises ``UserError``.
+    :param load: gives a ``runtime.loading.ReadyPolicy`` for a name; raises ``UserError``.
     :param room: what is wrong with the free memory in words, '' when there is enough.
-    :param take: makes a ``Ready`` the one that drives; called in the caller's thread of ``swap``.
+    :param take: makes a ``ReadyPolicy`` drive; called in the caller's thread of ``swap``.
     :param say: logs a sentence.
     """
 
@@ -126,9 +126,9 @@ class Policies:
         except Exception as error:  # the one that drives goes on, whatever this one is
             self._say(traceback.format_exc())
             return None, f'{name} is refused: {type(error).__name__}: {error}'
-        if scarce or not ready.golden:
-            return None, f'{name} is refused: {scarce or ready.golden_said}'
+        if scarce or not ready.golden_ok:
+            return None, f'{name} is refused: {scarce or ready.golden_sentence}'
         return ready, (
-            f'{name} is ready: {ready.golden_said}; {resident_gb():.2f} GB are held, '
+            f'{name} is ready: {ready.golden_sentence}; {resident_gb():.2f} GB are held, '
             f'{before_gb:.2f} GB before; ~/swap lets it drive'
         )

@@ -38,7 +38,7 @@ def checks(
     """
     Return all six.
 
-    :param ready: the policy that drives (``runtime.loading.Ready``).
+    :param ready: the policy that drives (``runtime.loading.ReadyPolicy``).
     :param now_ns: on the clock that the gate measures by.
     """
     spec = ready.policy.spec
@@ -51,7 +51,7 @@ def checks(
         check_camera_size(size, spec.image.size, spec.data.get('camera_sizes') or ()),
         check_clock_skew(gate.check.lateness(now_ns), tolerance_s, max_age_s),
         check_free_memory(memory_rooms()),
-        Check('golden_frames', ready.golden, ready.golden_said),
+        Check('golden_frames', ready.golden_ok, ready.golden_sentence),
         check_axes(spec.actions.axes, max_velocity),
     ]
 

@@ -18,7 +18,7 @@ from mobile_vla_ros.nodes.inference.policies import Policies
 from mobile_vla_ros.nodes.shared.guard_status import LEVELS, GuardStatusListener
 from mobile_vla_ros.nodes.shared.image_messages import to_compressed
 from mobile_vla_ros.nodes.shared.messages import status_array, status_message
-from mobile_vla_ros.runtime.overlay import NO_GUARD, View, draw_drive
+from mobile_vla_ros.runtime.overlay import NO_GUARD, OverlayState, draw_drive
 from mobile_vla_ros.runtime.playback import Plan, path_of
 from mobile_vla_ros.runtime.worker import PolicyWorker
 from mobile_vla_ros.safety.status import Level
@@ -101,7 +101,7 @@ def view_of(
     *,
     ros_ns: int,
     now_ns: int,
-) -> tuple[Shot | None, View]:
+) -> tuple[Shot | None, OverlayState]:
     """
     Return the newest frame and what the operator is to see beside it; why nothing is driven is
     the guard's word, or the policy's where that has a fault or the guard says nothing.
@@ -114,7 +114,7 @@ def view_of(
     reason = health.sentence
     if health.level != Level.FAULT and status is not None:
         reason = status.sentence or reason
-    return shot, View(
+    return shot, OverlayState(
         state=NO_GUARD if status is None else status.state.value,
         reason=reason,
         instruction=worker.instruction,
@@ -142,7 +142,7 @@ class OverlayThread:
     def __init__(
         self,
         publisher,
-        look: Callable[[], tuple[Shot | None, View]],
+        look: Callable[[], tuple[Shot | None, OverlayState]],
         now: Callable[[], object],
         failed: Callable[[str], None],
     ):

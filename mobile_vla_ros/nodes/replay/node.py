@@ -28,7 +28,7 @@ from mobile_vla_ros.nodes.shared.messages import LATCHED, time_ns, twist_array
 from mobile_vla_ros.nodes.shared.params import declare
 from mobile_vla_ros.nodes.shared.run import run, work_to_end
 from mobile_vla_ros.nodes.shared.topics import camera
-from mobile_vla_ros.runtime.frame_buffer import looks
+from mobile_vla_ros.runtime.frame_buffer import step_outcomes
 from mobile_vla_ros.types import NANOSECONDS
 
 CLOCK_STEP_NS = 50_000_000
@@ -67,7 +67,7 @@ class ReplayNode(Node):
         )
         self._episode = Episode.open(path)
         self._times: Came = came(self._episode)
-        self._looks = looks(self._times.stamp_ns, rate_hz, window)
+        self._looks = step_outcomes(self._times.stamp_ns, rate_hz, window)
         self._news = threading.Condition()
         self._proposed: dict[int, list[float]] = {}
         self._health: DiagnosticStatus | None = None

@@ -232,7 +232,7 @@ def _pictures(policy: Path, spec: PolicySpec, takes: Path) -> list[tuple[np.ndar
     from mobile_vla_ros.data.runs import Sampling, load_runs
     from mobile_vla_ros.episode.storage.reader import Episode
     from mobile_vla_ros.runtime.overlay import DRIVEN, PREDICTED, draw_arrows
-    from mobile_vla_ros.runtime.policy import VlaPolicy
+    from mobile_vla_ros.runtime.vla_policy import VlaPolicy
 
     held_out = [takes / f'{name}.h5' for name in spec.data['val_episodes']]
     runs, _ = load_runs(

@@ -7,9 +7,9 @@ import numpy as np
 
 from mobile_vla_ros.nodes.inference.node import InferenceNode
 from mobile_vla_ros.nodes.shared.run import run
-from mobile_vla_ros.runtime.loading import Ready
-from mobile_vla_ros.runtime.noop import NoOpPolicy
+from mobile_vla_ros.runtime.loading import ReadyPolicy
 from mobile_vla_ros.runtime.playback import Plan
+from mobile_vla_ros.runtime.policy import NoOpPolicy
 
 STEP_S, CHUNK = 1.0, 40
 
@@ -36,7 +36,9 @@ class Slow(NoOpPolicy):
 
 def build() -> InferenceNode:
     """Return the node, started."""
-    node = InferenceNode(load=lambda name, _settings: Ready(name, Slow(), True, 'none asked'))
+    node = InferenceNode(
+        load=lambda name, _settings: ReadyPolicy(name, Slow(), True, 'none asked')
+    )
     node.start()
     return node
 

@@ -17,7 +17,7 @@ FAULTS = {
     'black': 'black',
     'small': 'changed from 64x48 rgb8',
     'grey': 'to 64x48 mono8',
-    'zero': 'no time',
+    'zero': 'invalid image stamp',
     'late': 's old',
     'future': 'in the future',
     'jumped': 'clock jumped by -10.0 s',
@@ -81,7 +81,7 @@ def test_a_still_picture_is_no_fault_of_a_base_at_rest_and_the_checks_say_what_t
     assert checks['check/axes'].level == OK
     assert checks['check/clock_skew'].level == OK
     assert checks['check/camera_size'].level == FAULT  # 64x48, and the policy sees 56x56
-    assert 'smaller than what the policy sees (56x56)' in checks['check/camera_size'].message
+    assert 'smaller than what the policy reads (56x56)' in checks['check/camera_size'].message
     assert 10 < float(values['proposals_hz']) < 40
     assert 8 < float(values['camera_hz']) < 12
     assert 0 <= float(values['image_age_s']) < 1

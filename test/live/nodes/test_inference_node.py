@@ -188,7 +188,7 @@ def test_the_overlay_is_drawn_while_somebody_looks_also_when_the_camera_is_silen
         ({'device': 'cuda'}, '--device cpu|device'),
         ({'precision': 'fp12'}, "unknown precision; got 'fp12'"),
         ({'image_transport': 'smoke'}, 'unknown image_transport'),
-        ({'blank': 'sound'}, "unknown part of what a policy is given; got 'sound'"),
+        ({'blank': 'sound'}, "unknown part of a policy's input; got 'sound'"),
         ({'rate_hz': 0.0}, 'rate_hz'),
         ({'playback': 'newst'}, "unknown playback; got 'newst'"),
         (

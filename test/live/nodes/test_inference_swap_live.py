@@ -86,7 +86,7 @@ def test_a_policy_loads_beside_the_one_that_drives_and_drives_when_the_base_stan
         seen = len(drive.proposals)
         assert ask(other).successful
         said = drive.reported(next_policy='ready')['next_policy_said']
-        assert 'golden frames come back' in said
+        assert 'golden frames are reproduced' in said
         assert 'GB are held' in said
         assert np.diff(drive.proposals.times[seen:]).max() < 0.3  # the drive went on
 

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from mobile_vla_ros.errors import UserError
-from mobile_vla_ros.runtime.noop import NoOpPolicy
 from mobile_vla_ros.runtime.playback import Plan, Playback
-from mobile_vla_ros.runtime.policy import VlaPolicy
+from mobile_vla_ros.runtime.policy import NoOpPolicy
+from mobile_vla_ros.runtime.vla_policy import VlaPolicy
 from mobile_vla_ros.runtime.worker import (
     INACTIVE,
     NEW_INSTRUCTION,
@@ -77,10 +77,12 @@ class Bench:
         self.failures = []
         self.said = threading.Semaphore(0)
         self.worker = PolicyWorker(
-            steady_ns=time.monotonic_ns, said=self.said.release, failed=self.failures.append
+            steady_ns=time.monotonic_ns,
+            on_change=self.said.release,
+            on_failure=self.failures.append,
         )
         self.worker.use(policy, playback or Playback())
-        self.worker.instruct(GO)
+        self.worker.set_instruction(GO)
         self.worker.start()
 
     def heard(self):
@@ -122,10 +124,10 @@ def test_a_frame_that_comes_while_the_model_is_busy_replaces_the_one_that_waits(
     """Nothing queues: the next step has the newest window, with the trained spacing."""
     one = bench(Steps())
     for number in range(4):
-        one.worker.see(shot(number))
+        one.worker.add_frame(shot(number))
     one.begun(1)
     for number in range(4, 9):
-        one.worker.see(shot(number))
+        one.worker.add_frame(shot(number))
     one.policy.let.release()
     one.begun(2)
     assert [stamps for stamps, _ in one.policy.seen] == [[0, 100, 200, 300], [500, 600, 700, 800]]
@@ -151,14 +153,14 @@ def test_a_slow_model_encodes_what_it_missed_in_one_batch(bench, small_run):
     one = bench(policy)
     with one.worker._wake:
         for number in range(10):
-            one.worker.see(shot(number, 30.0))
+            one.worker.add_frame(shot(number, 30.0))
     wait_until(lambda: inferred, 10, 'the first step')
     for number in range(10, 19):
-        one.worker.see(shot(number, 30.0))
+        one.worker.add_frame(shot(number, 30.0))
     busy.release()
     wait_until(lambda: len(inferred) == 2, 10, 'the second step')
     for number in range(19, 25):
-        one.worker.see(shot(number, 30.0))
+        one.worker.add_frame(shot(number, 30.0))
     busy.release(2)
     wait_until(lambda: len(batches) == 3, 10, 'three batches')
     assert all(np.allclose(np.diff(stamps), 100, atol=1) for stamps in inferred)
@@ -171,11 +173,11 @@ def test_a_new_instruction_is_followed_after_one_step(bench, small_run):
     one = bench(policy)
     with one.worker._wake:  # the first that it looks at is a full window
         for number in range(4):
-            one.worker.see(shot(number))
+            one.worker.add_frame(shot(number))
     old = one.well(300)
     before = policy.encoded_frames
     with one.worker._wake:  # what the guard hears in the meantime
-        one.worker.instruct('go to the blue ball')
+        one.worker.set_instruction('go to the blue ball')
         assert one.at(300) == (NEW_INSTRUCTION, None)
     proposal = one.well(300)
     assert policy.encoded_frames - before == 4
@@ -186,9 +188,9 @@ def test_a_new_instruction_is_followed_after_one_step(bench, small_run):
 def test_the_plan_of_an_old_instruction_is_never_proposed(bench):
     """Also when the model was at it while the new one came."""
     one = bench(Steps(window=1))
-    one.worker.see(shot(1))
+    one.worker.add_frame(shot(1))
     one.begun(1)
-    one.worker.instruct('stop')
+    one.worker.set_instruction('stop')
     one.policy.let.release()
     one.begun(2)
     assert one.at(150)[1] is None
@@ -203,16 +205,16 @@ def test_a_gap_holds_until_the_window_is_full_again(bench):
     one = bench(Steps())
     one.policy.let.release(100)
     for number in range(4):
-        one.worker.see(shot(number))
+        one.worker.add_frame(shot(number))
     one.well(300)
     for number in (6, 7, 8):
-        one.worker.see(shot(number))
+        one.worker.add_frame(shot(number))
         wait_until(
             lambda at=number * 100: one.at(at) == (NOT_FULL, None),
             10,
             'the hold',
         )
-    one.worker.see(shot(9))
+    one.worker.add_frame(shot(9))
     one.well(900)
     assert one.policy.seen[-1][0] == [600, 700, 800, 900]
 
@@ -222,12 +224,12 @@ def test_a_model_of_a_second_a_step_still_proposes(bench):
     one = bench(Steps(chunk=30))
     number = 0
     while number < 4:
-        one.worker.see(shot(number))
+        one.worker.add_frame(shot(number))
         number += 1
     one.begun(1)
     for step in range(1, 4):
         while number < 4 + 10 * step:  # a second goes by
-            one.worker.see(shot(number))
+            one.worker.add_frame(shot(number))
             number += 1
             if step > 1:
                 health, proposal = one.at(number * 100)
@@ -244,16 +246,16 @@ def test_a_fault_of_the_camera_forgets_frames_and_plans(bench):
     one = bench(Steps())
     one.policy.let.release(100)
     for number in range(4):
-        one.worker.see(shot(number))
+        one.worker.add_frame(shot(number))
     one.well(300)
-    assert one.worker.camera_fault(FROZEN)
+    assert one.worker.set_camera_fault(FROZEN)
     assert one.at(300) == (FROZEN, None)
-    assert not one.worker.camera_fault(FROZEN)
-    assert one.worker.camera_fault(None)
+    assert not one.worker.set_camera_fault(FROZEN)
+    assert one.worker.set_camera_fault(None)
     for number in (4, 5, 6):
-        one.worker.see(shot(number))
+        one.worker.add_frame(shot(number))
         assert one.at(number * 100)[0].level == Level.HOLD
-    one.worker.see(shot(7))
+    one.worker.add_frame(shot(7))
     one.well(700)
     assert one.policy.seen[-1][0] == [400, 500, 600, 700]
 
@@ -277,15 +279,15 @@ def test_a_policy_that_fails_is_a_fault_until_it_answers(bench, error, reason, s
     """Its plans of before are gone too, and the thread lives on."""
     one = bench(Steps(window=1))
     one.policy.let.release(100)
-    one.worker.see(shot(1))
+    one.worker.add_frame(shot(1))
     one.heard()
     one.policy.raises = error
-    one.worker.see(shot(2))
+    one.worker.add_frame(shot(2))
     one.heard()
     assert one.at(200) == (Health.fault(reason, said), None)
     assert len(one.failures) == isinstance(error, RuntimeError)
     one.policy.raises = None
-    one.worker.see(shot(3))
+    one.worker.add_frame(shot(3))
     one.heard()
     assert one.at(300)[0] == Health.ok()
 
@@ -296,7 +298,7 @@ def test_a_plan_that_is_no_number_is_a_fault(bench, value):
     one = bench(Steps(window=1))
     one.policy.value = value
     one.policy.let.release(100)
-    one.worker.see(shot(1))
+    one.worker.add_frame(shot(1))
     one.heard()
     assert one.at(100) == (NOT_FINITE, None)
 
@@ -305,7 +307,7 @@ def test_a_plan_that_is_played_out_is_a_fault(bench):
     """There is nothing more to drive by."""
     one = bench(Steps(window=1, chunk=3))
     one.policy.let.release(100)
-    one.worker.see(shot(1))
+    one.worker.add_frame(shot(1))
     one.heard()
     assert one.at(399)[0] == Health.ok()
     assert one.at(401)[0].level == Level.FAULT
@@ -314,13 +316,13 @@ def test_a_plan_that_is_played_out_is_a_fault(bench):
 def test_why_there_is_nothing_yet_is_said(bench):
     """No image, no instruction: each a hold of its own."""
     one = bench(Steps(window=2))
-    one.worker.instruct(' ')
+    one.worker.set_instruction(' ')
     assert one.at(0) == (NO_IMAGE, None)
-    one.worker.see(shot(1))
+    one.worker.add_frame(shot(1))
     one.heard()
     assert one.at(100)[0] == NO_INSTRUCTION
-    one.worker.instruct(GO)
-    one.worker.see(shot(2))
+    one.worker.set_instruction(GO)
+    one.worker.add_frame(shot(2))
     one.begun(1)
     assert one.at(200)[0] == NEW_INSTRUCTION
     one.policy.let.release()
@@ -334,17 +336,17 @@ def test_an_instruction_of_a_megabyte_costs_nothing_and_is_not_followed(bench):
     """It once kept the network, the picture and Ctrl-C waiting, with gigabytes in use."""
     one = bench(Steps(window=1))
     one.policy.let.release(100)
-    one.worker.see(shot(1))
+    one.worker.add_frame(shot(1))
     one.heard()
-    assert one.worker.instruct('go ' * 333_333)
-    assert not one.worker.instruct('go ' * 333_333)
-    one.worker.see(shot(2))
+    assert one.worker.set_instruction('go ' * 333_333)
+    assert not one.worker.set_instruction('go ' * 333_333)
+    one.worker.add_frame(shot(2))
     assert one.at(200) == (
         TOO_LONG,
         None,
     )
     assert len(one.worker.instruction) < 1000
-    assert one.worker.instruct('stop')
+    assert one.worker.set_instruction('stop')
     one.well(200)
     assert [instruction for _, instruction in one.policy.seen] == [GO, 'stop']
 
@@ -353,14 +355,14 @@ def test_another_policy_takes_over_with_nothing_of_the_one_before(bench):
     """Neither its plan, nor one that it is at just now."""
     one = bench(Steps(window=1))
     first, second = one.policy, Steps(window=1)
-    one.worker.see(shot(1))
+    one.worker.add_frame(shot(1))
     one.begun(1)
     one.worker.use(second, Playback())
     first.let.release(100)
     second.let.release(100)
     second.value = 2.0
     assert one.at(100)[1] is None
-    one.worker.see(shot(2))
+    one.worker.add_frame(shot(2))
     one.heard()
     assert one.at(200)[1].twist[0] == 2 * len(GO)
     assert len(first.seen) == 1
@@ -370,7 +372,7 @@ def test_a_policy_that_was_let_go_of_holds_no_memory(bench):
     """A node that is cleaned up and configured again once held two of them."""
     one = bench(Steps(window=1))
     one.policy.let.release(100)
-    one.worker.see(shot(1))
+    one.worker.add_frame(shot(1))
     one.well(100)
     left = weakref.ref(one.policy)
     one.worker.stop()

@@ -5,7 +5,7 @@ from transformers import Kosmos2Config
 from mobile_vla_ros.bench.drive.step import _child, _threads
 from mobile_vla_ros.bench.drive.step_bundle import write_policy
 from mobile_vla_ros.model.golden import read_golden
-from mobile_vla_ros.runtime.policy import VlaPolicy
+from mobile_vla_ros.runtime.vla_policy import VlaPolicy
 
 SMALL = Kosmos2Config(
     text_config={

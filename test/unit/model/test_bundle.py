@@ -17,7 +17,7 @@ from mobile_vla_ros.errors import UserError
 from mobile_vla_ros.model import bundle
 from mobile_vla_ros.model.bundle import load_bundle, rewrite_spec, save_bundle
 from mobile_vla_ros.model.policy_spec import SCHEMA_VERSION, read_spec
-from mobile_vla_ros.runtime.policy import VlaPolicy
+from mobile_vla_ros.runtime.vla_policy import VlaPolicy
 from mobile_vla_ros.types import Frame
 
 BUNDLES = Path(__file__).resolve().parents[2] / 'helpers' / 'bundles'

@@ -19,8 +19,8 @@ from mobile_vla_ros.model.golden import (
     write_golden,
 )
 from mobile_vla_ros.model.policy_spec import read_spec
-from mobile_vla_ros.runtime.golden_check import TOLERANCES, golden_check
-from mobile_vla_ros.runtime.policy import VlaPolicy
+from mobile_vla_ros.runtime.golden_check import TOLERANCES, check_golden
+from mobile_vla_ros.runtime.vla_policy import VlaPolicy
 
 TYPES = {'fp32': torch.float32, 'bf16': torch.bfloat16, 'fp16': torch.float16}
 
@@ -60,7 +60,7 @@ def test_golden_frames_come_back_in_every_precision(small_run, name, precision):
     """Merged, through the real path, on this CPU: green, with the figure."""
     folder = small_run / 'best' if name == 'small' else name
     policy = VlaPolicy.load(folder, dtype=TYPES[precision])
-    well, said = golden_check(policy, read_golden(folder), precision)
+    well, said = check_golden(policy, read_golden(folder), precision)
     assert well, said
     assert f'at most {TOLERANCES[precision]:g} in {precision}' in said
 
@@ -103,15 +103,15 @@ def _not_a_number(golden, policy):
 def test_a_policy_that_computes_something_else_is_red_even_in_bf16(fault):
     """The widest tolerance still tells each of these from rounding, on the policy that ships."""
     policy = VlaPolicy.load('builtin:demo')
-    well, said = golden_check(policy, fault(read_golden('builtin:demo'), policy), 'bf16')
+    well, said = check_golden(policy, fault(read_golden('builtin:demo'), policy), 'bf16')
     assert not well
-    assert 'come back wrong' in said and 'precision:=fp32' in said
+    assert 'not reproduced' in said and 'precision:=fp32' in said
 
 
 def test_a_check_leaves_nothing_behind(small_run):
     """Features of golden frames never enter a window that is driven by."""
     policy = VlaPolicy.load(small_run / 'best')
-    golden_check(policy, read_golden(small_run / 'best'), 'fp32')
+    check_golden(policy, read_golden(small_run / 'best'), 'fp32')
     assert not policy._features
 
 
@@ -119,21 +119,21 @@ def test_a_bundle_without_them_is_red_with_the_remedy(copy):
     """The command that adds them is named."""
     (copy / GOLDEN).unlink()
     assert read_golden(copy) is None
-    well, said = golden_check(VlaPolicy.load(copy), None, 'fp32')
+    well, said = check_golden(VlaPolicy.load(copy), None, 'fp32')
     assert not well and 'mobile_vla replay EPISODE --policy POLICY --store-golden' in said
 
 
 def test_those_of_another_policy_are_red(copy):
     """Another window, size or chunk: both shapes are said."""
     policy = VlaPolicy.load(copy)
-    well, said = golden_check(policy, read_golden('builtin:demo'), 'fp32')
+    well, said = check_golden(policy, read_golden('builtin:demo'), 'fp32')
     assert not well and 'of another policy' in said
     assert '(4, 168, 168, 3)' in said and '(4, 56, 56, 3)' in said
 
 
 def test_a_policy_driven_blind_is_not_held_to_them(small_run):
     """A control of a drive (`blank`) says something else on purpose."""
-    well, said = golden_check(
+    well, said = check_golden(
         VlaPolicy.load(small_run / 'best', blank='image'), read_golden(small_run / 'best'), 'fp32'
     )
     assert well and 'without its image' in said
@@ -153,8 +153,8 @@ def test_a_control_has_golden_frames_of_its_own(small_run, tmp_path):
         'go to the red box',
     )
     folder = save_bundle(tmp_path / 'blind', loaded.network, spec, golden)
-    well, said = golden_check(VlaPolicy.load(folder), read_golden(folder), 'fp32')
-    assert well and 'come back within' in said
+    well, said = check_golden(VlaPolicy.load(folder), read_golden(folder), 'fp32')
+    assert well and 'reproduced within' in said
 
 
 def tensors(**changes):

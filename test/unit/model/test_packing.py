@@ -75,4 +75,4 @@ def test_a_policy_that_drives_is_packed_in_bfloat16_alone(small_run, precision, 
     assert any(isinstance(part, PackedLinear) for part in ready.policy.network.modules()) == (
         gains and packing.can_pack()
     )
-    assert ready.golden, ready.golden_said
+    assert ready.golden_ok, ready.golden_sentence

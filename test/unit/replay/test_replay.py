@@ -18,10 +18,10 @@ from mobile_vla_ros.model.policy_spec import read_spec
 from mobile_vla_ros.replay.compare import measured, predictors, summary, text
 from mobile_vla_ros.replay.live import compare
 from mobile_vla_ros.replay.run import replay
-from mobile_vla_ros.runtime.frame_buffer import looks
-from mobile_vla_ros.runtime.golden_check import golden_check
+from mobile_vla_ros.runtime.frame_buffer import step_outcomes
+from mobile_vla_ros.runtime.golden_check import check_golden
 from mobile_vla_ros.runtime.playback import Plan
-from mobile_vla_ros.runtime.policy import VlaPolicy
+from mobile_vla_ros.runtime.vla_policy import VlaPolicy
 from mobile_vla_ros.types import ActionSpec, Command
 
 MS = 1_000_000
@@ -128,7 +128,14 @@ def test_gaps_and_refused_windows_are_named(clockwork, tmp_path):
 def test_which_frames_are_looked_at_is_known_before():
     """What the live side waits for is the frame buffer's own rule."""
     ms = [0, 100, 200, 250, 300, 700]
-    assert looks([one * MS for one in ms], 10.0, 3) == [False, False, True, None, True, False]
+    assert step_outcomes([one * MS for one in ms], 10.0, 3) == [
+        False,
+        False,
+        True,
+        None,
+        True,
+        False,
+    ]
 
 
 def test_a_frame_that_cannot_be_read_is_named_and_the_rest_goes_on(clockwork, small_run, tmp_path):
@@ -262,7 +269,7 @@ def test_store_golden_gives_a_bundle_what_it_lacks(small_run, one, tmp_path, cap
     golden = read_golden(folder)
     with Episode.open(one) as episode:
         assert golden.instruction == episode.instruction
-    assert golden_check(VlaPolicy.load(folder), golden, 'fp32')[0]
+    assert check_golden(VlaPolicy.load(folder), golden, 'fp32')[0]
     assert {
         path: path.read_bytes()
         for path in folder.rglob('*')

@@ -7,7 +7,7 @@ import torch
 from mobile_vla_ros.model.backbone import weights_hash
 from mobile_vla_ros.model.builtin import BACKBONES, POLICIES
 from mobile_vla_ros.model.policy_spec import read_spec
-from mobile_vla_ros.runtime.policy import VlaPolicy
+from mobile_vla_ros.runtime.vla_policy import VlaPolicy
 from mobile_vla_ros.sim import suites
 from mobile_vla_ros.sim.arena import Arena
 from mobile_vla_ros.sim.expert import Expert

@@ -20,7 +20,7 @@ from mobile_vla_ros.rollout.trials import (
     summarise,
 )
 from mobile_vla_ros.runtime.playback import Plan
-from mobile_vla_ros.runtime.policy import VlaPolicy
+from mobile_vla_ros.runtime.vla_policy import VlaPolicy
 from mobile_vla_ros.sim import suites
 from mobile_vla_ros.sim.arena import Arena
 from mobile_vla_ros.types import Frame

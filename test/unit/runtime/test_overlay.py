@@ -5,19 +5,19 @@ import pytest
 
 from mobile_vla_ros.runtime.overlay import (
     BAR_HEIGHT,
+    IMAGE_HEIGHT,
     NO_GUARD,
-    PICTURE_HEIGHT,
     PREDICTED,
     STATE_COLOURS,
     WIDTH,
-    View,
+    OverlayState,
     draw_drive,
 )
 from mobile_vla_ros.runtime.playback import Plan
-from mobile_vla_ros.safety.guard import State
+from mobile_vla_ros.safety.status import State
 
 
-def view(**changed) -> View:
+def view(**changed) -> OverlayState:
     twists = np.zeros((10, 6))
     twists[:, 0] = 0.5
     known = {
@@ -31,7 +31,7 @@ def view(**changed) -> View:
         'camera_hz': 10.0,
         'now_ns': 0,
     }
-    return View(**{**known, **changed})
+    return OverlayState(**{**known, **changed})
 
 
 def count(picture, colour) -> int:
@@ -42,7 +42,7 @@ def count(picture, colour) -> int:
 def test_a_picture_of_any_size_is_drawn(size):
     """Every camera gives the same picture size, and the bar stays readable."""
     drawn = draw_drive(np.full((*size, 3), 90, np.uint8), view())
-    assert drawn.shape == (PICTURE_HEIGHT + BAR_HEIGHT, WIDTH, 3)
+    assert drawn.shape == (IMAGE_HEIGHT + BAR_HEIGHT, WIDTH, 3)
     assert drawn.dtype == np.uint8
 
 

@@ -10,7 +10,7 @@ from mobile_vla_ros.data.preprocess import preprocess
 from mobile_vla_ros.errors import UserError
 from mobile_vla_ros.runtime.frame_buffer import FrameBuffer
 from mobile_vla_ros.runtime.playback import Plan, command_at, path_of
-from mobile_vla_ros.runtime.policy import VlaPolicy
+from mobile_vla_ros.runtime.vla_policy import VlaPolicy
 from mobile_vla_ros.types import Frame, ImageSpec
 
 MS = 1_000_000

@@ -149,7 +149,7 @@ def test_a_playback_that_cannot_be_is_refused(mode, steps, said):
 
 def test_receding_may_not_keep_a_plan_until_its_image_is_too_old():
     """The guard would stop each of its last steps; the other modes keep nothing."""
-    Playback('receding', 2).fits(10.0, 0.3)
-    Playback('newest', 9).fits(10.0, 0.3)
+    Playback('receding', 2).check_age(10.0, 0.3)
+    Playback('newest', 9).check_age(10.0, 0.3)
     with pytest.raises(UserError, match='receding_steps 3 at 10 Hz'):
-        Playback('receding', 3).fits(10.0, 0.3)
+        Playback('receding', 3).check_age(10.0, 0.3)

@@ -40,7 +40,7 @@ def test_the_camera_keeps_up_with_the_policy(hz, ok, said):
     [
         ((640, 480), [[1280, 720], [320, 240]], True, 'trained on'),
         ((640, 472), [[640, 480]], True, ''),
-        ((640, 464), [[640, 480]], False, 'another shape'),
+        ((640, 464), [[640, 480]], False, 'another aspect ratio'),
         ((640, 480), [], True, '640x480'),
         ((200, 168), [[200, 168]], True, ''),
         ((300, 160), [[300, 160]], False, 'smaller'),
@@ -109,7 +109,7 @@ def test_a_policy_that_drives_what_the_base_lacks_is_refused_before_it_is_loaded
     manifest = json.loads((folder / 'policy.json').read_text())
     manifest['backbone']['id'] = '/no/such/backbone'
     (folder / 'policy.json').write_text(json.dumps(manifest))
-    with pytest.raises(UserError, match='the base has no linear_y; if it has, give it a limit'):
+    with pytest.raises(UserError, match='the base has no linear_y; if it has, set a limit'):
         load_policy(str(folder), PolicySettings(max_velocity=(1.0, 0.0, 1.0)))
 
 
@@ -131,7 +131,7 @@ def test_settings_that_cannot_be_are_refused(options, said):
 def test_the_no_op_policy_proposes_zero_from_every_frame():
     """30 Hz, one frame, and golden frames are not asked of it."""
     ready = load_policy('builtin:noop', PolicySettings())
-    assert ready.golden
+    assert ready.golden_ok
     assert (ready.policy.spec.rate_hz, ready.policy.spec.window) == (30.0, 1)
     plan = ready.policy.infer([Frame(np.zeros((4, 4, 3), np.uint8), 7, 7)], '')
     assert plan.stamp_ns == 7
@@ -144,7 +144,7 @@ def test_a_policy_drives_in_each_precision(small_run, precision):
     """Half the weights' memory, nearly the same actions, golden frames within tolerance."""
     exact = load_policy(str(small_run / 'best'), PolicySettings(device='cpu')).policy
     ready = load_policy(str(small_run / 'best'), PolicySettings(device='cpu', precision=precision))
-    assert ready.golden, ready.golden_said
+    assert ready.golden_ok, ready.golden_sentence
     window = [
         Frame(
             np.random.default_rng(number).integers(0, 256, (60, 80, 3), dtype=np.uint8),

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mobile_vla_ros.drill.catalog import FAULTS
-from mobile_vla_ros.runtime.camera_check import OF_A_CLOCK, OF_THE_CONTENT
+from mobile_vla_ros.runtime.camera_check import CLOCK_RELATED, CONTENT_RELATED
 from mobile_vla_ros.safety import guard
 from mobile_vla_ros.safety.status import (
     GuardStatus,
@@ -117,4 +117,4 @@ def test_the_drill_and_the_camera_go_by_reasons_that_exist():
     for fault in FAULTS:
         for one in fault.because:
             assert isinstance(one, StopReason | State) or one == 'takeover'
-    assert all(isinstance(one, StopReason) for one in (*OF_A_CLOCK, *OF_THE_CONTENT))
+    assert all(isinstance(one, StopReason) for one in (*CLOCK_RELATED, *CONTENT_RELATED))

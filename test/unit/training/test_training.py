@@ -19,7 +19,7 @@ from mobile_vla_ros.errors import UserError
 from mobile_vla_ros.evaluation.evaluate import evaluate
 from mobile_vla_ros.evaluation.predict import dataset, predict
 from mobile_vla_ros.model.bundle import load_bundle
-from mobile_vla_ros.runtime.policy import VlaPolicy
+from mobile_vla_ros.runtime.vla_policy import VlaPolicy
 from mobile_vla_ros.training.config import DataConfig, ModelConfig, TrainConfig
 from mobile_vla_ros.training.loop import train
 from mobile_vla_ros.training.prepare import takes_of

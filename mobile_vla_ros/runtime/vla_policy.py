@@ -1,0 +1,111 @@
+"""The network of a bundle as a policy."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Self
+
+import torch
+
+from mobile_vla_ros.data.preprocess import preprocess
+from mobile_vla_ros.errors import UserError
+from mobile_vla_ros.model.backbone import tokenize
+from mobile_vla_ros.model.bundle import Bundle, load_bundle
+from mobile_vla_ros.runtime.frame_buffer import PolicyFrame
+from mobile_vla_ros.runtime.playback import Plan
+from mobile_vla_ros.runtime.policy import check_window
+from mobile_vla_ros.types import BLANKS
+
+
+@dataclass(frozen=True)
+class _Prompt:
+    """An instruction and its tokens: (1, L) int64 ids and their (1,) int64 count."""
+
+    instruction: str
+    ids: torch.Tensor
+    lengths: torch.Tensor
+
+
+class VlaPolicy:
+    """
+    The network of a bundle. Features are cached by frame, so a step encodes only new frames.
+
+    :param blank: `image`: replace every image by the mean colour; `instruction`: leave the
+        instruction out. These controls show whether a policy uses its two inputs.
+    """
+
+    def __init__(self, bundle: Bundle, *, blank: str = '') -> None:
+        if blank not in BLANKS:
+            raise UserError(
+                "unknown part of a policy's input",
+                got=repr(blank),
+                expected=' or '.join(repr(known) for known in BLANKS),
+            )
+        self.spec = replace(bundle.spec, blank=blank) if blank else bundle.spec
+        self.network = bundle.network
+        self._tokenizer = bundle.tokenizer
+        self._prompt: _Prompt | None = None
+        self._features: dict[int, torch.Tensor] = {}
+        self.encoded_frames = 0
+
+    @classmethod
+    def load(
+        cls,
+        folder: Path | str,
+        *,
+        device: str = 'cpu',
+        dtype: torch.dtype = torch.float32,
+        blank: str = '',
+        offline: bool = False,
+    ) -> Self:
+        """Load a bundle, by folder or `builtin:` name, with its adapters merged."""
+        return cls(load_bundle(folder, device=device, dtype=dtype, offline=offline), blank=blank)
+
+    def reset(self) -> None:
+        """Forget every feature."""
+        self._features.clear()
+
+    @torch.no_grad()
+    def infer(self, window: Sequence[PolicyFrame], instruction: str) -> Plan:
+        """
+        Return the plan for a window of frames, oldest first.
+
+        Frames without a cached feature are encoded in one batch.
+
+        :raises UserError: when the window has the wrong length or the instruction is empty.
+        """
+        check_window(window, self.spec.window)
+        if not instruction.strip():
+            raise UserError('the policy has no instruction', remedy='publish one on instruction')
+        if self._prompt is None or instruction != self._prompt.instruction:
+            ids, lengths = tokenize(self._tokenizer, [self.spec.prompt(instruction)])
+            self._prompt = _Prompt(instruction, ids, lengths)
+            self.reset()
+        self._encode(
+            [frame for frame in window if frame.stamp_ns not in self._features], self._prompt
+        )
+        self._features = {frame.stamp_ns: self._features[frame.stamp_ns] for frame in window}
+        features = torch.stack([self._features[frame.stamp_ns] for frame in window])
+        motion, _ = self.network.head(features[None].to(self.network.action_token.dtype))
+        actions = motion[0, -1, :, : len(self.spec.actions.axes)].float().cpu().numpy()
+        return Plan(window[-1].stamp_ns, self.spec.actions.denormalise(actions), self.spec.rate_hz)
+
+    def _encode(self, frames: Sequence[PolicyFrame], prompt: _Prompt) -> None:
+        if not frames:
+            return
+        if self.spec.blank == 'image' and self._features:  # all blank images have one feature
+            known = next(iter(self._features.values()))
+            self._features.update((frame.stamp_ns, known) for frame in frames)
+            return
+        pixels = torch.stack([preprocess(frame.image, self.spec.image) for frame in frames])
+        if self.spec.blank == 'image':
+            pixels = torch.zeros_like(pixels)
+        device = self.network.action_token.device
+        count = len(frames)
+        features = self.network.encode(
+            pixels.to(device, self.network.kosmos.dtype),
+            prompt.ids.expand(count, -1).to(device),
+            prompt.lengths.expand(count).to(device),
+        )
+        self._features.update(zip((frame.stamp_ns for frame in frames), features, strict=True))
+        self.encoded_frames += count
