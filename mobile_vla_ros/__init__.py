@@ -7,9 +7,8 @@ if TYPE_CHECKING:
     from mobile_vla_ros.episode.storage.reader import Episode, find_episodes
     from mobile_vla_ros.errors import UserError
     from mobile_vla_ros.runtime.loading import PolicySettings, load_policy
-    from mobile_vla_ros.runtime.noop import spec_without_network
     from mobile_vla_ros.runtime.playback import Plan
-    from mobile_vla_ros.runtime.policy import Policy
+    from mobile_vla_ros.runtime.policy import Policy, spec_without_network
     from mobile_vla_ros.types import ActionSpec, Frame
 
 __version__ = '0.1.0'
@@ -38,7 +37,7 @@ _MODULES = {
     'UserError': 'errors',
     'find_episodes': 'episode.storage.reader',
     'load_policy': 'runtime.loading',
-    'spec_without_network': 'runtime.noop',
+    'spec_without_network': 'runtime.policy',
 }
 
 

@@ -27,18 +27,42 @@ class Policy(Protocol):
         """Forget earlier frames."""
 
 
+def spec_without_network(
+    name: str, actions: ActionSpec, *, rate_hz: float = 10.0, window: int = 1, chunk: int = 10
+) -> PolicySpec:
+    """
+    Return the spec of a policy that is plain code.
+
+    :param name: stands where the spec of a bundle names its backbone.
+    :param actions: axes that the policy drives.
+    :param rate_hz: frames and chunk steps per second, more than 0.
+    :param window: frames that ``infer`` receives.
+    :param chunk: steps of each plan.
+    :raises UserError: when a number is not positive.
+    """
+    if not (rate_hz > 0 and window >= 1 and chunk >= 1):
+        raise UserError(
+            f'the spec of {name} is invalid',
+            got=f'rate_hz {rate_hz:g}, window {window}, chunk {chunk}',
+            expected='positive numbers',
+        )
+    return PolicySpec(
+        BackboneRef(name, None, '0' * 64),
+        HeadSettings(1, len(actions.axes), chunk, 1, 1, 0.0),
+        ImageSpec(NOOP_SIDE, (0.5, 0.5, 0.5), (0.5, 0.5, 0.5)),
+        actions,
+        rate_hz=rate_hz,
+        window=window,
+        chunk=chunk,
+    )
+
+
 class NoOpPolicy:
     """Proposes zero for the frames of a 30 Hz camera without decoding them; measures latency."""
 
     def __init__(self) -> None:
-        self.spec = PolicySpec(
-            BackboneRef(NOOP, None, '0' * 64),
-            HeadSettings(1, 2, NOOP_CHUNK, 1, 1, 0.0),
-            ImageSpec(NOOP_SIDE, (0.5, 0.5, 0.5), (0.5, 0.5, 0.5)),
-            ActionSpec(),
-            rate_hz=NOOP_RATE_HZ,
-            window=1,
-            chunk=NOOP_CHUNK,
+        self.spec = spec_without_network(
+            NOOP, ActionSpec(), rate_hz=NOOP_RATE_HZ, chunk=NOOP_CHUNK
         )
         self.encoded_frames = 0
 

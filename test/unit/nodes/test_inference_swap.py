@@ -3,7 +3,7 @@
 import threading
 
 from mobile_vla_ros.nodes.inference.policies import Policies
-from mobile_vla_ros.runtime.loading import Ready
+from mobile_vla_ros.runtime.loading import ReadyPolicy
 from ros_helpers import wait_until
 
 
@@ -14,7 +14,7 @@ def test_policies_are_loaded_one_at_a_time_and_only_into_free_memory():
     def load(name):
         begun.append(name)
         assert let.acquire(timeout=10)
-        return Ready(name, None, True, 'well')
+        return ReadyPolicy(name, None, True, 'well')
 
     policies = Policies(
         load=load, room=lambda: rooms[-1], take=None, say=lambda _sentence: said.release()
