@@ -32,7 +32,7 @@ def hold(handle: int) -> bool:
     Hold the write lock of an open file for as long as the handle lives.
 
     :param handle: a descriptor open for writing.
-    :returns: False when another handle has it, or where the file system knows no locks.
+    :returns: False if another handle holds it, or the file system has no locks.
     """
     try:
         fcntl.fcntl(handle, fcntl.F_OFD_SETLK, struct.pack(FLOCK, fcntl.F_WRLCK, *WHOLE_FILE))
@@ -43,21 +43,20 @@ def hold(handle: int) -> bool:
 
 def is_held(path: Path | str) -> bool:
     """
-    Whether some process holds the write lock of a file.
+    Whether any process holds the write lock of a file.
 
-    Where the file system knows no locks nobody can tell, and the answer is True: a file in use
-    must never be taken for an abandoned one.
+    True on a file system without locks: a file in use must never count as abandoned.
 
     :raises OSError: when there is no such file, or it cannot be opened.
     """
     handle = os.open(path, os.O_RDONLY)
     try:
-        asked = struct.pack(FLOCK, fcntl.F_WRLCK, *WHOLE_FILE)
-        found = fcntl.fcntl(handle, fcntl.F_OFD_GETLK, asked)
+        query = struct.pack(FLOCK, fcntl.F_WRLCK, *WHOLE_FILE)
+        found = fcntl.fcntl(handle, fcntl.F_OFD_GETLK, query)
     except OSError as error:
         if error.errno in (errno.ENOENT, errno.EBADF):
             raise
         return True
     finally:
         os.close(handle)
-    return struct.unpack(FLOCK, found)[0] != fcntl.F_UNLCK
+    return bool(struct.unpack(FLOCK, found)[0] != fcntl.F_UNLCK)

@@ -107,7 +107,7 @@ def write_legacy(folder: Path, count: int) -> int:
     """Drive the arena with DRIVES and write legacy files; return the number of sequences."""
     import numpy as np
 
-    from mobile_vla_ros.interop.seed_layout import write_seed_layout
+    from mobile_vla_ros.interop.legacy_layout import write_legacy_layout
     from mobile_vla_ros.sim.arena import Arena
 
     folder.mkdir(parents=True)
@@ -126,7 +126,7 @@ def write_legacy(folder: Path, count: int) -> int:
         sequences.add(actions.tobytes())
         hour, minute = 10 + number // 60, number % 60
         name = f'episode_20251106_{hour:02d}{minute:02d}12_{"_".join(scenario)}.h5'
-        write_seed_layout(
+        write_legacy_layout(
             folder / name,
             images,
             actions,

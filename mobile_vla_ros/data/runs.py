@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from mobile_vla_ros.episode.catalog import coverage
-from mobile_vla_ros.episode.quality.judge import judge
+from mobile_vla_ros.episode.judge import judge
 from mobile_vla_ros.episode.storage.reader import Episode
 from mobile_vla_ros.episode.timing.corrections import PLAIN, Takeover, takeovers
 from mobile_vla_ros.episode.timing.timeline import (

@@ -1,1 +1,1 @@
-"""What a take is on disk: schema, writer, reader, timeline and verdict. No ROS, no torch."""
+"""What an episode is: its file, its verdict, its timing, and folders of episodes."""

@@ -1,6 +1,8 @@
-"""Rows of an episode in memory: commands and events."""
+"""Rows of an episode in memory, and what timing needs from an episode."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 
@@ -8,10 +10,10 @@ import numpy as np
 @dataclass(frozen=True)
 class Commands:
     """
-    Every command of a take at its own rate.
+    Every command of an episode at its own rate.
 
     :param twist: (N, 6) float64: vx vy vz in m/s, wx wy wz in rad/s.
-    :param stamp_ns: (N,) int64 header stamps, or the receipt of a message without a header.
+    :param stamp_ns: (N,) int64 header stamps; the receipt for a message without a header.
     :param received_ns: (N,) int64 times of receipt.
     :param source: (N,) uint8, values of ``types.SOURCES``.
     """
@@ -27,8 +29,28 @@ class Commands:
 
 @dataclass(frozen=True)
 class Event:
-    """Something that happened in a take: ``name`` is one of ``schema.EVENTS``."""
+    """Something that happened during an episode; ``name`` is one of ``schema.EVENTS``."""
 
     name: str
     time_ns: int
     text: str
+
+
+class TimedEpisode(Protocol):
+    """The times, commands and events of an episode; ``storage.reader.Episode`` is one."""
+
+    @property
+    def frame_stamp_ns(self) -> np.ndarray:
+        """(N,) int64 header stamps of the frames, in order of receipt."""
+
+    @property
+    def frame_received_ns(self) -> np.ndarray:
+        """(N,) int64 times of receipt of the frames."""
+
+    @property
+    def commands(self) -> Commands:
+        """Every command, in order of arrival."""
+
+    @property
+    def events(self) -> Sequence[Event]:
+        """Every event, in order of arrival."""

@@ -1,1 +1,1 @@
-"""Images as stored bytes and as camera messages."""
+"""Images: stored bytes, and camera messages."""

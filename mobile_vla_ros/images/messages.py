@@ -1,10 +1,10 @@
 """
-Camera messages to RGB arrays and to stored bytes: the only place that knows how.
+Convert camera messages to RGB arrays and to stored bytes.
 
-Colours are converted by cv_bridge where a ROS installation has it, else by rosbags-image, which
-does the same without ROS. Padded rows and the other byte order, which the two of them treat
-differently or not at all, are put right here first. No ROS is imported: a message is anything
-with the fields of sensor_msgs/Image or sensor_msgs/CompressedImage.
+cv_bridge converts the colours where a ROS installation has it; otherwise rosbags-image does the
+same without ROS. The two handle padded rows and foreign byte order differently or not at all, so
+this module normalises both first. It imports no ROS: a message is any object with the fields of
+sensor_msgs/Image or sensor_msgs/CompressedImage.
 """
 
 import sys
@@ -41,15 +41,13 @@ ENCODINGS = {
     'bayer_gbrg16': (1, 2),
     'bayer_grbg16': (1, 2),
 }
-# Newer names of the same bytes; every cv_bridge knows the older ones.
+# New encoding names → the old names for the same bytes, which every cv_bridge version accepts.
 SAME_BYTES = {'uyvy': 'yuv422', 'yuyv': 'yuv422_yuy2'}
-# A plane of brightness, then half as many rows of colour; cv_bridge knows neither of them.
+# A luma plane, then half as many rows of chroma; cv_bridge supports neither encoding.
 TWO_PLANES = ('nv12', 'nv21')
 
 FORMATS = ('jpeg', 'png')
 
-# One frame is small work: threads would cost the recorder more than they bring.
-cv2.setNumThreads(1)
 _scratch = threading.local()
 
 
@@ -57,13 +55,13 @@ def to_rgb(message) -> np.ndarray:
     """
     Return the pixels of a raw image.
 
-    16 bits become 8 by ``255 / 65535``; brightness and colour of a YUV image are taken for
-    ITU-R BT.601 with limited range; Bayer patterns are interpolated bilinearly.
+    16-bit values are scaled to 8 bits by ``255 / 65535``; YUV is interpreted as ITU-R BT.601 with
+    limited range; Bayer patterns are interpolated bilinearly.
 
-    :param message: a sensor_msgs/Image, or anything with its fields.
-    :returns: (height, width, 3) uint8, RGB, contiguous, not to be written to: it may be the
-        message's own memory.
-    :raises UserError: for an unknown encoding, or a size that does not fit the data.
+    :param message: a sensor_msgs/Image, or any object with its fields.
+    :returns: (height, width, 3) uint8, RGB, contiguous, read-only: it may share the message's
+        memory.
+    :raises UserError: for an unknown encoding, or a size that does not match the data.
     """
     image = np.ascontiguousarray(_convert(message, 'rgb8')).view()
     image.flags.writeable = False
@@ -75,9 +73,9 @@ def encode(image: np.ndarray, image_format: str = 'jpeg', quality: int = 90) -> 
     Return the stored bytes of an image.
 
     :param image: (height, width, 3) uint8, RGB.
-    :param image_format: ``jpeg``, or ``png`` for no loss.
-    :param quality: of a JPEG, 1 to 100.
-    :raises UserError: for another format.
+    :param image_format: ``jpeg``, or ``png`` (lossless).
+    :param quality: JPEG quality, 1 to 100.
+    :raises UserError: for any other format.
     """
     return encode_bgr(_swapped(image), image_format, quality)
 
@@ -88,6 +86,7 @@ def encode_bgr(image: np.ndarray, image_format: str = 'jpeg', quality: int = 90)
         raise UserError(
             'unknown image format', got=repr(image_format), expected=' or '.join(FORMATS)
         )
+    _limit_threads()
     if image_format == 'jpeg':
         return cv2.imencode('.jpg', image, (cv2.IMWRITE_JPEG_QUALITY, quality))[1].tobytes()
     return cv2.imencode('.png', image, (cv2.IMWRITE_PNG_COMPRESSION, 1))[1].tobytes()
@@ -95,7 +94,7 @@ def encode_bgr(image: np.ndarray, image_format: str = 'jpeg', quality: int = 90)
 
 def encode_message(message, image_format: str = 'jpeg', quality: int = 90) -> bytes:
     """Return the stored bytes of a raw image; raises as ``to_rgb`` and ``encode`` do."""
-    # The encoder wants BGR: a camera that sends it is encoded from its own memory.
+    # The encoder takes BGR, so a BGR message is encoded without a copy.
     if message.encoding == 'rgb8':
         return encode_bgr(_swapped(_pixels(message)), image_format, quality)
     return encode_bgr(_convert(message, 'bgr8'), image_format, quality)
@@ -103,39 +102,45 @@ def encode_message(message, image_format: str = 'jpeg', quality: int = 90) -> by
 
 def compressed_bytes(message) -> bytes:
     """
-    Return a compressed image as it came, to be stored without a second encoding.
+    Return the bytes of a compressed image unchanged, to be stored without re-encoding.
 
-    :raises UserError: when it is neither JPEG nor PNG.
+    :raises UserError: when they are neither JPEG nor PNG.
     """
     data = bytes(message.data)
     if not data.startswith((JPEG_START, PNG_START)):
         raise UserError(
-            'a compressed camera image is of an unknown kind',
+            'a compressed camera image has an unknown format',
             got=repr(message.format),
             expected='JPEG or PNG',
         )
     return data
 
 
-def compressed_to_rgb(message, least: int | None = None) -> np.ndarray:
+def compressed_to_rgb(message, min_side: int | None = None) -> np.ndarray:
     """
     Return the pixels of a compressed image.
 
-    :param least: side of the square that a policy sees, pixels: a large JPEG is then decoded at a
-        reduced scale, as the training decodes the stored frame. None: whole.
-    :returns: (height, width, 3) uint8, RGB; reduced as `encoded.decode` says.
-    :raises UserError: when it is neither JPEG nor PNG, or broken.
+    :param min_side: as for ``stored.decode``.
+    :returns: (height, width, 3) uint8, RGB.
+    :raises UserError: when the image is neither JPEG nor PNG, or is broken.
     """
     try:
-        return decode(compressed_bytes(message), least)
+        return decode(compressed_bytes(message), min_side)
     except OSError as error:
         raise UserError(
             'a compressed camera image is broken', got=error, expected='JPEG or PNG'
         ) from None
 
 
+@cache
+def _limit_threads() -> None:
+    """Make OpenCV use one thread: for a single frame, threads cost more than they gain."""
+    cv2.setNumThreads(1)
+
+
 def _swapped(rgb: np.ndarray) -> np.ndarray:
     """Return (height, width, 3) uint8 in BGR, in memory that this thread's next call reuses."""
+    _limit_threads()
     # Fresh memory for every frame would cost more than the swap: the kernel zeroes it first.
     if getattr(_scratch, 'bgr', np.empty(0)).shape != rgb.shape:
         _scratch.bgr = np.empty(rgb.shape, np.uint8)
@@ -144,6 +149,7 @@ def _swapped(rgb: np.ndarray) -> np.ndarray:
 
 def _convert(message, wanted: str) -> np.ndarray:
     """Return (height, width, 3) uint8 in ``rgb8`` or ``bgr8``; rows may be padded."""
+    _limit_threads()
     pixels = _pixels(message)
     if message.encoding == wanted:
         return pixels
@@ -159,7 +165,7 @@ def _convert(message, wanted: str) -> np.ndarray:
     convert = _rosbags_image() if encoding in TWO_PLANES else converter()
     try:
         return convert(tidy, wanted)
-    except Exception as error:  # both libraries let OpenCV's own exceptions through
+    except Exception as error:  # both libraries pass OpenCV's exceptions through
         text = ' '.join(str(error).split())
         raise UserError(
             f'a camera image cannot be converted from {message.encoding}',
@@ -169,7 +175,7 @@ def _convert(message, wanted: str) -> np.ndarray:
 
 def _pixels(message) -> np.ndarray:
     """
-    Return the values of an image in this machine's byte order: a view where that is possible.
+    Return the values of an image in native byte order, as a view where possible.
 
     :returns: (rows, width) or (rows, width, values a pixel) uint8 or uint16.
     :raises UserError: as ``to_rgb``.
@@ -188,7 +194,7 @@ def _pixels(message) -> np.ndarray:
     row_bytes = width * channels * size
     if not height or not width or step < row_bytes or len(message.data) < rows * step:
         raise UserError(
-            'a camera image has a size that does not fit its data',
+            'the size of a camera image does not fit its data',
             got=f'{width}x{height} {encoding} with rows of {step} bytes in '
             f'{len(message.data)} bytes',
             expected=f'{rows} rows of at least {row_bytes} bytes',
@@ -198,7 +204,7 @@ def _pixels(message) -> np.ndarray:
         raise UserError(
             f'a camera image of encoding {encoding} has an odd size',
             got=f'{width}x{height}',
-            expected='an even one: pixels share their colour',
+            expected='an even size: neighbouring pixels share their colour',
         )
     data = np.frombuffer(message.data, np.uint8, rows * step).reshape(rows, step)[:, :row_bytes]
     if size == 2:
@@ -210,10 +216,9 @@ def _pixels(message) -> np.ndarray:
 @cache
 def converter():
     """
-    Return what converts colours here: ``convert(message, wanted encoding) -> array``.
+    Return the colour converter: ``convert(message, wanted encoding) -> array``.
 
-    cv_bridge where it can be imported (one that was built for another numpy cannot), else
-    rosbags-image.
+    This is cv_bridge if it can be imported (a build for another numpy cannot), else rosbags-image.
     """
     try:
         from cv_bridge import CvBridge

@@ -1,4 +1,4 @@
-"""Images as they are stored: JPEG and PNG bytes, and their pixels."""
+"""Stored images: JPEG and PNG bytes, and their pixels."""
 
 import io
 
@@ -7,36 +7,36 @@ from PIL import Image, UnidentifiedImageError
 
 JPEG_START, PNG_START = b'\xff\xd8\xff', b'\x89PNG\r\n\x1a\n'
 
-# A JPEG may come out at a half, a quarter or an eighth of its size as long as both sides stay this
-# many times the side that is wanted. Resized to 224 px then, a frame of 1280 x 720 differs from
-# one that was decoded whole by 0.3 of 255 grey levels on average and by 10 at most; at 1.0 times
-# it was 0.6 and 24, at 0.8 times 0.8 and 27. Another number makes other pixels: count up WAY in
-# data/image_tokens.py with it.
-REDUCED_LEAST = 1.5
+# Decode a JPEG at 1/2, 1/4 or 1/8 scale only while both sides stay at least this many times the
+# requested side. After resizing to 224 px, a 1280 x 720 frame then differs from one decoded at
+# full scale by 0.3 of 255 grey levels on average and by 10 at most; at 1.0 times it was 0.6 and
+# 24, at 0.8 times 0.8 and 27. Changing this changes pixels: increment WAY in data/image_tokens.py
+# with it.
+MIN_REDUCED_RATIO = 1.5
 
 
-def decode(encoded: bytes, least: int | None = None) -> np.ndarray:
+def decode(encoded: bytes, min_side: int | None = None) -> np.ndarray:
     """
-    Return the pixels of stored bytes: what is trained on and what is driven by is decoded here.
+    Return the pixels of stored bytes; training and driving share this decoder.
 
-    Grey, transparent and 16-bit pictures as well, which cv_bridge and rosbags-image refuse.
+    Handles grey, transparent and 16-bit images as well, which cv_bridge and rosbags-image reject.
 
-    :param least: side of the square that the picture will be resized to: a JPEG that is much
-        larger is decoded at a reduced scale, in less than half the time. None: whole.
-    :returns: (height, width, 3) uint8, RGB; with ``least``, of a JPEG, perhaps (height / n,
-        width / n, 3) rounded up, n being 2, 4 or 8.
+    :param min_side: side of the square that the image will be resized to, pixels: a much larger
+        JPEG is decoded at a reduced scale, in less than half the time. None: full scale.
+    :returns: (height, width, 3) uint8, RGB; for a JPEG with ``min_side``, possibly (height / n,
+        width / n, 3) rounded up, with n = 2, 4 or 8.
     :raises OSError: when the bytes are broken.
     """
     try:
         image = Image.open(io.BytesIO(encoded))
-        if least:
-            side = int(np.ceil(least * REDUCED_LEAST))
-            image.draft(None, (side, side))  # what is no JPEG has none, and stays as it is
-        if image.mode.startswith('I'):  # 16 bits of grey: Pillow would cut, not scale
+        if min_side:
+            side = int(np.ceil(min_side * MIN_REDUCED_RATIO))
+            image.draft(None, (side, side))  # no effect on formats other than JPEG
+        if image.mode.startswith('I'):  # 16-bit grey: Pillow would clip it instead of scaling it
             grey = (np.asarray(image) * (255.0 / 65535.0)).astype(np.uint8)
             return np.repeat(grey[..., None], 3, axis=2)
         return np.asarray(image.convert('RGB'))
-    except UnidentifiedImageError:  # its own sentence holds an address in memory
-        raise OSError('no image of a known kind') from None
+    except UnidentifiedImageError:  # Pillow's message contains a memory address
+        raise OSError('unknown image format') from None
     except (SyntaxError, Image.DecompressionBombError) as error:
         raise OSError(str(error)) from None

@@ -194,7 +194,7 @@ def export(path: Path, out: Path, kind: str) -> dict:
         else has its name; nothing of the export is left.
     """
     with Episode.open(path) as episode:
-        target = out / schema.take_name(path)
+        target = out / schema.episode_name(path)
         done = {'path': str(target), 'frames': len(episode), 'commands': len(episode.commands)}
         if (target / MARKS[kind]).exists():
             return {**done, 'status': 'skipped'}

@@ -76,7 +76,7 @@ def find_sources(path: Path, out: Path) -> list[Path]:
     return sorted([*bags, *loose])
 
 
-def import_takes(
+def import_episodes(
     sources: list[Path],
     out: Path,
     options: ImportOptions,

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from mobile_vla_ros.episode.storage.reader import Episode
-from mobile_vla_ros.episode.timing.timeline import Came, CommandLog, came
+from mobile_vla_ros.episode.timing.timeline import ArrivalTimes, CommandLog, arrival_times
 from mobile_vla_ros.errors import UserError
 from mobile_vla_ros.rollout.policy_driver import PolicyDriver
 from mobile_vla_ros.runtime.frame_buffer import step_outcomes
@@ -24,7 +24,7 @@ GAP_PERIODS = 1.5  # of the policy: a longer way from frame to frame leaves a ho
 class _Shot:
     """A stored frame that is decoded when the policy looks at it, as in the node."""
 
-    def __init__(self, episode: Episode, index: int, times: Came, side: int):
+    def __init__(self, episode: Episode, index: int, times: ArrivalTimes, side: int):
         self._episode, self._index, self._side = episode, index, side
         self.stamp_ns = int(times.stamp_ns[index])
         self.received_ns = int(times.now_ns[index])
@@ -105,7 +105,7 @@ def replay(
         told = instruction_of(episode, instruction)
         if not len(episode):
             raise UserError(f'{path} holds no frame', remedy='take another episode')
-        times, spec = came(episode), policy.spec
+        times, spec = arrival_times(episode), policy.spec
         finite = np.isfinite(episode.commands.twist).all(-1)
         driven, before = _commands(episode, finite, times.now_ns, spec)
         count = len(episode)
@@ -128,7 +128,7 @@ def replay(
 
 def _drive(
     episode: Episode,
-    times: Came,
+    times: ArrivalTimes,
     policy: Policy,
     found: Replayed,
     looked: list[bool | None],
@@ -171,11 +171,11 @@ def _commands(
     return log.at(now_ns)[0], log.at(now_ns - period_ns)[0]
 
 
-def _at(times: Came, index: int) -> float:
+def _at(times: ArrivalTimes, index: int) -> float:
     return float(times.now_ns[index] - times.now_ns[0]) / NANOSECONDS
 
 
-def _notes(episode: Episode, finite: np.ndarray, times: Came, spec) -> list[str]:
+def _notes(episode: Episode, finite: np.ndarray, times: ArrivalTimes, spec) -> list[str]:
     notes = [times.note] if times.note else []
     late_s = float(np.median(times.now_ns - times.stamp_ns)) / NANOSECONDS
     oldest_s = GuardConfig().observation_max_age_s
@@ -201,7 +201,7 @@ def _notes(episode: Episode, finite: np.ndarray, times: Came, spec) -> list[str]
     return notes
 
 
-def _gaps(times: Came, rate_hz: float) -> list[str]:
+def _gaps(times: ArrivalTimes, rate_hz: float) -> list[str]:
     """Name the holes between stamps that are too wide for a window, and stamps that go back."""
     steps_s = np.diff(times.stamp_ns) / NANOSECONDS
     found = []
@@ -215,7 +215,7 @@ def _gaps(times: Came, rate_hz: float) -> list[str]:
     return found
 
 
-def _refused(times: Came, looked: list[bool | None]) -> list[str]:
+def _refused(times: ArrivalTimes, looked: list[bool | None]) -> list[str]:
     """Name the stretches in which a frame was due and had no full window."""
     found, first, count = [], None, 0
     for index, plan in enumerate([*looked, True]):

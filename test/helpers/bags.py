@@ -7,7 +7,7 @@ from rosbags.rosbag2 import StoragePlugin, Writer
 from rosbags.typesys import Stores, get_typestore
 
 from mobile_vla_ros.episode.storage.reader import Episode
-from mobile_vla_ros.interop.imports import IMPORTED, import_takes
+from mobile_vla_ros.interop.imports import IMPORTED, import_episodes
 from mobile_vla_ros.interop.source import ImportOptions
 
 STORE = get_typestore(Stores.ROS2_JAZZY)
@@ -119,7 +119,7 @@ def write_bag(folder: Path, messages: list[tuple], storage: str = 'mcap') -> Pat
 
 def bring(source, out, options: ImportOptions):
     """Import one source; return what became of it."""
-    return next(import_takes([source], out, options))
+    return next(import_episodes([source], out, options))
 
 
 def taken(source, out, options: ImportOptions) -> Episode:

@@ -11,7 +11,7 @@ import numpy as np
 from PIL import Image
 
 from episode_takes import encoded
-from mobile_vla_ros.episode.quality.judge import judge
+from mobile_vla_ros.episode.judge import judge
 from mobile_vla_ros.episode.storage import disk
 from mobile_vla_ros.episode.storage.reader import Episode
 from mobile_vla_ros.episode.storage.recording import Recording

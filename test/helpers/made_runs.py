@@ -4,7 +4,7 @@ import numpy as np
 
 from episode_takes import CREATED_NS, encoded
 from mobile_vla_ros.data.runs import Run
-from mobile_vla_ros.episode.quality.judge import judge
+from mobile_vla_ros.episode.judge import judge
 from mobile_vla_ros.episode.storage.reader import Episode
 from mobile_vla_ros.episode.storage.schema import EpisodeInfo
 from mobile_vla_ros.episode.storage.writer import EpisodeWriter

@@ -40,7 +40,7 @@ def measure(folder: Path, *, quiet: bool = False) -> list[Figure]:
     """
     from mobile_vla_ros.bench.synthetic_camera import draw_number, pictures
     from mobile_vla_ros.episode.storage.reader import Episode
-    from mobile_vla_ros.interop.seed_layout import write_seed_layout
+    from mobile_vla_ros.interop.legacy_layout import write_legacy_layout
 
     bgr = [
         np.ascontiguousarray(picture[:, :, ::-1])
@@ -52,9 +52,9 @@ def measure(folder: Path, *, quiet: bool = False) -> list[Figure]:
     with Episode.open(path) as episode:
         frames = len(episode)
     size_mb = path.stat().st_size / frames / 1e6
-    seed = folder / 'seed_layout.h5'
+    seed = folder / 'legacy_layout.h5'
     started = time.process_time()
-    write_seed_layout(seed, bgr, np.zeros((SEED_FRAMES, 3), np.float32))
+    write_legacy_layout(seed, bgr, np.zeros((SEED_FRAMES, 3), np.float32))
     seed_ms = (time.process_time() - started) / SEED_FRAMES * 1e3
     seed_mb = seed.stat().st_size / SEED_FRAMES / 1e6
     part = 'encode'

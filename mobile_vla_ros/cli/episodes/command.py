@@ -7,7 +7,7 @@ from collections import Counter
 from pathlib import Path
 
 from mobile_vla_ros import text_table
-from mobile_vla_ros.episode.quality.judge import judge
+from mobile_vla_ros.episode.judge import judge
 from mobile_vla_ros.errors import UserError
 
 EXAMPLE = 'example: mobile_vla episodes list ~/mobile_vla_takes'
@@ -90,7 +90,7 @@ def _add_filters(action: argparse.ArgumentParser):
 def run_list(args: argparse.Namespace) -> int:
     """Print one line an episode, and totals; 1 when one of them cannot be read."""
     from mobile_vla_ros.cli.episodes.index import indexed
-    from mobile_vla_ros.episode.catalog.row import NO_TAKE, UNREADABLE
+    from mobile_vla_ros.episode.catalog.row import NO_VERDICT, UNREADABLE
 
     if args.outcome:
         from mobile_vla_ros.episode.storage.schema import check_outcome
@@ -110,7 +110,7 @@ def run_list(args: argparse.Namespace) -> int:
             verdicts[row.verdict] += 1
             if row.verdict == UNREADABLE:
                 print(f'mobile_vla: error: {row.reasons[0]}', file=sys.stderr)
-            if row.verdict not in NO_TAKE:
+            if row.verdict not in NO_VERDICT:
                 takes, minutes = takes + 1, minutes + row.duration_s / 60
             if args.json:
                 print(json.dumps({'path': str(index.folder / row.name)} | vars(row)))

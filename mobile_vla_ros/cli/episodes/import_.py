@@ -82,7 +82,7 @@ def run(args: argparse.Namespace) -> int:
             SKIPPED,
             ImportOptions,
             find_sources,
-            import_takes,
+            import_episodes,
         )
     except ModuleNotFoundError as error:
         raise UserError(
@@ -105,7 +105,7 @@ def run(args: argparse.Namespace) -> int:
             if frames % POSTFIX_EVERY == 0:
                 bar.set_postfix_str(f'{source.name}: {frames} frames')
 
-        for outcome in import_takes(sources, out, options, seen):
+        for outcome in import_episodes(sources, out, options, seen):
             bar.update()
             counts[outcome.status] += 1
             with bar.external_write_mode():

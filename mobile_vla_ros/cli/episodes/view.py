@@ -99,10 +99,10 @@ def run(args: argparse.Namespace) -> int:
 
 def _out(path: Path, asked: Path | None) -> Path:
     if asked is None:
-        from mobile_vla_ros.episode.storage.schema import take_name
+        from mobile_vla_ros.episode.storage.schema import episode_name
 
         if path.is_file():
-            return path.with_name(f'{take_name(path)}.html')
+            return path.with_name(f'{episode_name(path)}.html')
         return path / 'episodes.html'
     out = asked.expanduser()
     if out.suffix not in ('.html', '.htm'):

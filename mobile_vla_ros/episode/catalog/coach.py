@@ -9,10 +9,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from mobile_vla_ros.episode.catalog import coverage
-from mobile_vla_ros.episode.catalog.row import TakeRow
+from mobile_vla_ros.episode.catalog.row import EpisodeRow
 from mobile_vla_ros.types import ACCEPTED_VERDICTS
 
-MOST_ADVICE = 5
+MAX_ADVICE = 5
 ENOUGH_TAKES = 50
 EACH_INSTRUCTION = 10
 FEWEST_A_SENTENCE = 3  # with fewer takes each, the wording is free and sentences are not counted
@@ -87,7 +87,7 @@ class Advice:
 
 
 def survey(
-    rows: Iterable[TakeRow], traces: Mapping[str, tuple[np.ndarray, np.ndarray | None]]
+    rows: Iterable[EpisodeRow], traces: Mapping[str, tuple[np.ndarray, np.ndarray | None]]
 ) -> Survey:
     """
     Measure a set.
@@ -155,7 +155,7 @@ def advise(found: Survey) -> list[Advice]:
         _idle,
     )
     advice = [one for rule in rules for one in rule(found)]
-    return sorted(advice, key=lambda one: -one.value)[:MOST_ADVICE]
+    return sorted(advice, key=lambda one: -one.value)[:MAX_ADVICE]
 
 
 def _short(sentence: str, have: float, want: float, weight: float) -> Advice:
@@ -256,7 +256,7 @@ def _steering(found: Survey):
 
 
 def _starts(found: Survey):
-    want = min(math.ceil(START_SHARE * found.views), coverage.MOST_VIEWS)
+    want = min(math.ceil(START_SHARE * found.views), coverage.MAX_STARTS)
     if found.views >= 2 * FEW and found.starts < want:
         yield _short(
             f'{_takes(want - found.starts)} that start from other places; the first '

@@ -38,7 +38,7 @@ BLOCKS = 8
 
 VIEW_SIZE = (8, 6)
 SAME_VIEW = 0.98  # correlation of two first pictures taken from one place
-MOST_VIEWS = 100
+MAX_STARTS = 100
 
 
 def motion(received_ns: np.ndarray, twist: np.ndarray) -> dict[str, float]:
@@ -150,17 +150,17 @@ def start_view(encoded: bytes) -> np.ndarray:
 
 def distinct_views(views: Sequence[np.ndarray]) -> int:
     """Count the places that takes start from, as their first pictures tell; at most 100."""
-    seen = np.zeros((MOST_VIEWS, VIEW_SIZE[0] * VIEW_SIZE[1] * 3), np.float32)
+    seen = np.zeros((MAX_STARTS, VIEW_SIZE[0] * VIEW_SIZE[1] * 3), np.float32)
     count, blank = 0, False
     for view in views:
         if not view.any():
             blank = True
-        elif count == MOST_VIEWS:
+        elif count == MAX_STARTS:
             break
         elif not count or (seen[:count] @ view).max() < SAME_VIEW:
             seen[count] = view
             count += 1
-    return min(count + blank, MOST_VIEWS)
+    return min(count + blank, MAX_STARTS)
 
 
 def _held(received_ns: np.ndarray, twist: np.ndarray):

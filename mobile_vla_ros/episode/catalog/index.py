@@ -16,7 +16,7 @@ from mobile_vla_ros.episode.catalog.index_table import (
     row_of,
     transaction,
 )
-from mobile_vla_ros.episode.catalog.row import NO_TAKE, TakeRow, read_take
+from mobile_vla_ros.episode.catalog.row import NO_VERDICT, EpisodeRow, read_row
 from mobile_vla_ros.errors import UserError
 
 BATCH = 200  # takes written in one transaction
@@ -93,7 +93,7 @@ class EpisodeIndex:
         verdict: str = '',
         sort: str = 'name',
         reverse: bool = False,
-    ) -> Iterator[TakeRow]:
+    ) -> Iterator[EpisodeRow]:
         """
         Give the rows one by one; a page of them is in memory, and none is locked meanwhile.
 
@@ -143,7 +143,7 @@ class EpisodeIndex:
         """Return how many finished takes there are of each instruction, the most first."""
         return dict(
             self._db.execute(
-                f'SELECT instruction, count(*) FROM main.takes WHERE verdict NOT IN {NO_TAKE} '
+                f'SELECT instruction, count(*) FROM main.takes WHERE verdict NOT IN {NO_VERDICT} '
                 'GROUP BY instruction ORDER BY count(*) DESC, instruction'
             )
         )
@@ -203,7 +203,7 @@ class EpisodeIndex:
             batch = []
             for done, (name, where) in enumerate(reading[first : first + BATCH], first):
                 progress(done, total)
-                batch.append((where, found[name], *read_take(self.folder / name)))
+                batch.append((where, found[name], *read_row(self.folder / name)))
             with transaction(self._db):
                 for entry in batch:
                     self._keep(*entry)
@@ -225,7 +225,7 @@ class EpisodeIndex:
                         found[entry.name] = [state.st_size, state.st_mtime_ns]
         return found
 
-    def _keep(self, where: str, state: list[int], row: TakeRow, signature: bytes, view: bytes):
+    def _keep(self, where: str, state: list[int], row: EpisodeRow, signature: bytes, view: bytes):
         values = dataclasses.asdict(row) | {'reasons': json.dumps(row.reasons)}
         row_values = [row.name, *state, *(values[column] for column in COLUMNS[1:])]
         marks = ', '.join('?' * len(row_values))

@@ -10,13 +10,13 @@ import zlib
 from collections.abc import Iterator
 from pathlib import Path
 
-from mobile_vla_ros.episode.catalog.row import TakeRow
+from mobile_vla_ros.episode.catalog.row import EpisodeRow
 
 FILE_NAME = '.episodes.sqlite'
 MEMORY = ':memory:'
 LOCK_TIMEOUT_S = 30.0
 
-COLUMNS = [field.name for field in dataclasses.fields(TakeRow)]
+COLUMNS = [field.name for field in dataclasses.fields(EpisodeRow)]
 _STATE = ('size', 'mtime_ns')
 _TYPES = {'name': 'TEXT PRIMARY KEY', 'size': 'INTEGER', 'mtime_ns': 'INTEGER'}
 _TAKES = ', '.join(f'{name} {_TYPES.get(name, "")}' for name in ('name', *_STATE, *COLUMNS[1:]))
@@ -25,10 +25,10 @@ _TRACES = 'name TEXT PRIMARY KEY, signature BLOB, view BLOB'
 SCHEMA = zlib.crc32(f'1 {_TAKES} {_TRACES}'.encode()) & 0x7FFFFFFF
 
 
-def row_of(values: list) -> TakeRow:
+def row_of(values: list) -> EpisodeRow:
     """Return the row that the values of ``COLUMNS`` stand for."""
     named = dict(zip(COLUMNS, values, strict=True))
-    return TakeRow(
+    return EpisodeRow(
         **named
         | {'recovered': bool(named['recovered']), 'reasons': tuple(json.loads(named['reasons']))}
     )

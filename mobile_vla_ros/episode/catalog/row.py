@@ -13,12 +13,12 @@ if TYPE_CHECKING:
     from mobile_vla_ros.episode.storage.reader import Episode
 
 UNREADABLE, UNFINISHED = 'unreadable', 'unfinished'
-NO_TAKE = (UNREADABLE, UNFINISHED)
-VERDICTS = (*types.VERDICTS, *NO_TAKE)
+NO_VERDICT = (UNREADABLE, UNFINISHED)
+VERDICTS = (*types.VERDICTS, *NO_VERDICT)
 
 
 @dataclass(frozen=True)
-class TakeRow:
+class EpisodeRow:
     """
     What is known of a take without opening it.
 
@@ -50,7 +50,7 @@ class TakeRow:
     turn_right_s: float = 0.0
 
 
-def read_take(path: Path) -> tuple[TakeRow, bytes, bytes]:
+def read_row(path: Path) -> tuple[EpisodeRow, bytes, bytes]:
     """
     Read a take for the table.
 
@@ -60,7 +60,7 @@ def read_take(path: Path) -> tuple[TakeRow, bytes, bytes]:
     from mobile_vla_ros.episode.catalog import coverage
     from mobile_vla_ros.episode.storage.reader import Episode
 
-    blank = TakeRow(path.name, schema.take_name(path))
+    blank = EpisodeRow(path.name, schema.episode_name(path))
     try:
         with Episode.open(path) as episode:
             received_ns, commands = episode.frame_received_ns, episode.commands
@@ -71,7 +71,7 @@ def read_take(path: Path) -> tuple[TakeRow, bytes, bytes]:
             duration_s = float(received_ns[-1] - received_ns[0]) / 1e9 if len(episode) else 0.0
             driven = coverage.motion(commands.received_ns, commands.twist)
             signature = coverage.signature(commands.received_ns, commands.twist)
-            row = TakeRow(
+            row = EpisodeRow(
                 path.name,
                 episode.episode_id,
                 episode.instruction,

@@ -1,5 +1,6 @@
-"""Looks at a picture: is it dark, is it blurred; a few ms for one of 1280 x 720."""
+"""Measure whether an image is dark or blurred; a few ms for 1280 x 720."""
 
+import contextlib
 import io
 import warnings
 from dataclasses import dataclass
@@ -12,28 +13,28 @@ from mobile_vla_ros.types import NANOSECONDS
 
 SAMPLE_PERIOD_S = 1.0
 
-# A lens cap gives 0.00 to 0.03 and a room at night less than this; the arena's darkest is 0.2.
+# A lens cap measures 0.00 to 0.03, a room at night less than this; the arena's darkest is 0.2.
 DARK_BRIGHTNESS = 0.05
-# Sharp photographs were seen at 0.57 to 0.97, frames of the arena at 0.42 to 1.0; out of focus by
-# a Gaussian of 2 pixels in 224, or smeared over 8, photographs had a median of 0.34 and 0.32.
+# Sharp photographs measured 0.57 to 0.97, frames of the arena 0.42 to 1.0. Blurred by a Gaussian
+# of 2 pixels in 224, or smeared over 8 pixels, photographs had a median of 0.34 and 0.32.
 BLURRED_SHARPNESS = 0.38
 
-SIDE = 224  # the picture is looked at in the size that a network sees
-SPAN = 8  # pixels that an edge may take
-SCALES = 3  # the picture, half of it, a quarter of it
-EDGE_LUMA, EDGE_NOISE = 8.0, 5.0  # a smaller step, of 255 or of the noise, is no edge
-EDGE_SHARE = 0.4  # edges are the steps of at least this share of the picture's largest
-EDGE_PLACES = 0.02  # a direction with edges in fewer places is not judged
-BEST_EDGES = 90  # percentile: a picture is as sharp as its best edges, the rest may be too near
+SIDE = 224  # images are measured at the size that a network receives
+SPAN = 8  # pixels that an edge may be wide
+SCALES = 3  # full, half and quarter size
+EDGE_LUMA, EDGE_NOISE = 8.0, 5.0  # minimum step of an edge, of 255 and in multiples of the noise
+EDGE_SHARE = 0.4  # minimum step of an edge, as a fraction of the image's largest
+EDGE_PLACES = 0.02  # a direction with edges in a smaller fraction of places is not judged
+BEST_EDGES = 90  # percentile of edges that gives the sharpness: the rest may be too close
 
 
 @dataclass(frozen=True)
-class Look:
+class ImageQuality:
     """
-    What one picture is like.
+    Brightness and sharpness of one image.
 
     :param brightness: mean luma, 0 (black) to 1 (white).
-    :param sharpness: 0 to 1, see ``sharpness``; NaN where the picture has no edge to tell by.
+    :param sharpness: 0 to 1, see ``sharpness``; NaN for an image without edges.
     """
 
     brightness: float
@@ -41,18 +42,52 @@ class Look:
 
     @property
     def dark(self) -> bool:
-        """Whether next to nothing can be seen: a lens cap, or night."""
+        """Whether the image shows next to nothing: a lens cap, or night."""
         return self.brightness < DARK_BRIGHTNESS
 
     @property
     def blurred(self) -> bool:
-        """Whether no edge is sharp, be it out of focus or smeared; a dark picture is not."""
+        """Whether no edge is sharp, be it out of focus or smeared; a dark image never is."""
         return not self.dark and self.sharpness < BLURRED_SHARPNESS
 
 
-def look(encoded: bytes) -> Look:
+class ImageTally:
+    """Collects, image by image, what the verdict needs: repeats, and a sample a second."""
+
+    def __init__(self) -> None:
+        self._last_image = b''
+        self._sampled_ns: int | None = None
+        self._frozen: list[bool] = []
+        self._samples: list[tuple[int, ImageQuality]] = []
+
+    def add(self, encoded: bytes, received_ns: int) -> None:
+        """Count one image; one that cannot be decoded is not sampled."""
+        if is_due(received_ns, self._sampled_ns):
+            self._sampled_ns = received_ns
+            with contextlib.suppress(UserError):  # `episodes check` names it
+                self._samples.append((len(self._frozen), measure(encoded)))
+        self._frozen.append(encoded == self._last_image)
+        self._last_image = encoded
+
+    def cut(self, frames: int) -> None:
+        """Forget all but the first ``frames`` images."""
+        del self._frozen[frames:]
+        self._samples = [(row, quality) for row, quality in self._samples if row < frames]
+
+    @property
+    def frozen(self) -> np.ndarray:
+        """(N,) bool: the image equals the previous one, byte for byte."""
+        return np.array(self._frozen, dtype=bool)
+
+    @property
+    def samples(self) -> list[ImageQuality]:
+        """Quality of the sampled images, in order."""
+        return [quality for _, quality in self._samples]
+
+
+def measure(encoded: bytes) -> ImageQuality:
     """
-    Look at an encoded picture, decoded at a reduced scale where its format allows it.
+    Measure an encoded image, decoded at a reduced scale where its format allows it.
 
     :raises UserError: when it cannot be decoded.
     """
@@ -60,25 +95,24 @@ def look(encoded: bytes) -> Look:
         luma = _small_luma(encoded)
     except (UnidentifiedImageError, OSError, ValueError) as error:
         raise UserError(
-            'a picture cannot be decoded', got=str(error), expected='a JPEG or PNG image'
+            'an image cannot be decoded', got=str(error), expected='a JPEG or PNG image'
         ) from None
-    return Look(float(luma.mean() / 255), sharpness(luma))
+    return ImageQuality(float(luma.mean() / 255), sharpness(luma))
 
 
 def sharpness(luma: np.ndarray) -> float:
     """
-    Return how much of an edge's whole step its steepest pixel makes; 1 is a perfect edge.
+    Return the fraction of an edge's step that its steepest pixel makes; 1 is a perfect edge.
 
-    Of each stretch of ``SPAN`` pixels with a step in it, the largest difference of neighbours is
-    divided by the whole range, which leaves brightness and contrast out. A picture is as sharp
-    as its best edges, and no sharper than across its worse direction: a smear leaves the edges
-    along it. It is no sharper than at half and at a quarter of its size, where a heavy blur is
-    not hidden by noise.
+    In each window of ``SPAN`` pixels that contains a step, the largest difference between
+    neighbours is divided by the whole range, which cancels brightness and contrast. An image is as
+    sharp as its best edges, in its worse direction: a smear keeps the edges along it. It is also
+    no sharper than at half and at a quarter of its size, where noise does not hide a heavy blur.
 
     :param luma: (H, W) float32, 0 to 255.
-    :returns: 0 to 1; NaN where there is no edge.
+    :returns: 0 to 1; NaN without edges.
     """
-    found = []
+    found: list[float] = []
     for _ in range(SCALES):
         if min(luma.shape) <= SPAN + 2:
             break
@@ -104,12 +138,11 @@ def _edges(luma: np.ndarray) -> list[float]:
 
 def is_due(received_ns: int, last_ns: int | None) -> bool:
     """
-    Say whether a frame is looked at: about one a second is.
+    Whether to sample a frame: the first one, then each received a second or more after the last.
 
-    The first, and then each that was received a second or more after the last one looked at; a
-    clock that was set back starts anew.
+    A clock that was set back starts anew.
 
-    :param last_ns: receipt of the last one that was looked at, None before the first.
+    :param last_ns: receipt of the last sampled frame, None before the first.
     """
     return last_ns is None or not 0 <= received_ns - last_ns < SAMPLE_PERIOD_S * NANOSECONDS
 
@@ -118,25 +151,25 @@ def _small_luma(encoded: bytes) -> np.ndarray:
     """Return (H, W) float32 luma, 0 to 255, its longer side at most ``SIDE``."""
     with warnings.catch_warnings():
         warnings.simplefilter('ignore', Image.DecompressionBombWarning)
-        image = Image.open(io.BytesIO(encoded))
+        image: Image.Image = Image.open(io.BytesIO(encoded))
     scale = min(1.0, SIDE / max(image.size))
-    size = tuple(max(1, round(side * scale)) for side in image.size)
-    image.draft('L', size)
+    width, height = (max(1, round(side * scale)) for side in image.size)
+    image.draft('L', (width, height))
     if image.mode.startswith('I'):  # 16 bits a pixel
         image = Image.fromarray((np.asarray(image) / 257).astype(np.uint8))
     image = image.convert('L')
-    if image.size != size:
-        image = image.resize(size, Image.Resampling.HAMMING)
+    if image.size != (width, height):
+        image = image.resize((width, height), Image.Resampling.HAMMING)
     return np.asarray(image, dtype=np.float32)
 
 
 def _steps(luma: np.ndarray) -> tuple[float, np.ndarray, np.ndarray]:
     """
-    Return, for every stretch of ``SPAN`` pixels down a column, its steepest and its whole step.
+    Return the steepest and the whole step of every window of ``SPAN`` pixels down a column.
 
-    :returns: the median difference of neighbours; two (H - SPAN, W - 2) arrays.
+    :returns: the median difference between neighbours; two (H - SPAN, W - 2) arrays.
     """
-    # Averaged across, an edge loses nothing but its noise.
+    # Averaging across an edge removes only noise.
     luma = (luma[:, :-2] + 2 * luma[:, 1:-1] + luma[:, 2:]) / 4
     differences = np.abs(np.diff(luma, axis=0))
     whole = _slide(luma, np.maximum, SPAN + 1) - _slide(luma, np.minimum, SPAN + 1)
@@ -144,7 +177,7 @@ def _steps(luma: np.ndarray) -> tuple[float, np.ndarray, np.ndarray]:
 
 
 def _slide(values: np.ndarray, extreme: np.ufunc, span: int) -> np.ndarray:
-    """Return the extreme of every ``span`` rows that follow each other: (H - span + 1, W)."""
+    """Return the extreme of every ``span`` consecutive rows: (H - span + 1, W)."""
     reach = 1
     while reach < span:
         step = min(reach, span - reach)

@@ -1,25 +1,27 @@
-"""Room on the disk: how much is left, for how long, and held in advance for what comes next."""
+"""Disk space: measure what is free, and reserve blocks ahead of a writer."""
 
 import ctypes
 import errno
 import os
+from functools import cache
 from pathlib import Path
+from typing import Any
 
 from mobile_vla_ros.errors import UserError
 
-KEEP_SIZE = 1  # FALLOC_FL_KEEP_SIZE of linux/falloc.h: blocks are held, the size stays
+KEEP_SIZE = 1  # FALLOC_FL_KEEP_SIZE of linux/falloc.h: reserve blocks, keep the size
 FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 UNSUPPORTED = {errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL, errno.ENODEV, errno.ENOTTY}
 
 
 class DiskFull(UserError):
     """
-    No room for what was to be written; nothing of it was begun.
+    The disk has no room for a write, which was not started.
 
-    :param frames: whole frames that had to be left out.
+    :param frames: whole frames that were dropped.
     """
 
-    def __init__(self, folder: Path, frames: int):
+    def __init__(self, folder: Path, frames: int) -> None:
         super().__init__(
             f'the disk of {folder} is full',
             got=f'{frames} frames without room',
@@ -32,7 +34,7 @@ def free_bytes(folder: Path | str) -> int:
     """
     Return the bytes that this user may still write below a folder, which need not exist yet.
 
-    :raises UserError: when the file system cannot be asked.
+    :raises UserError: when the file system does not report them.
     """
     folder = Path(folder).expanduser().absolute()
     while not folder.exists() and folder != folder.parent:
@@ -40,17 +42,16 @@ def free_bytes(folder: Path | str) -> int:
     try:
         room = os.statvfs(folder)
     except OSError as error:
-        raise UserError(
-            f'the free space of {folder} is not known', got=os.strerror(error.errno)
-        ) from None
+        raise UserError(f'the free space of {folder} is unknown', got=error_text(error)) from None
     return room.f_bavail * room.f_frsize
 
 
 def minutes_left(free: int, floor_bytes: int, bytes_per_s: float) -> float | None:
     """
-    Return for how many minutes there is room above the floor; None while nothing is written.
+    Return the minutes until the disk reaches the floor; None while nothing is written.
 
-    :param free: bytes that can still be written; likewise ``floor_bytes``, never to be used.
+    :param free: bytes that can still be written.
+    :param floor_bytes: bytes to leave free.
     """
     if not bytes_per_s > 0:
         return None
@@ -59,15 +60,15 @@ def minutes_left(free: int, floor_bytes: int, bytes_per_s: float) -> float | Non
 
 def reserve(handle: int, start: int, end: int) -> bool | None:
     """
-    Hold the blocks of bytes ``start`` to ``end`` of an open file, without growing it.
+    Reserve the blocks of bytes ``start`` to ``end`` of an open file, without growing it.
 
-    :returns: True when a later write there cannot fail for want of room; False when there is
-        none; None when this file system cannot promise either.
+    :returns: True if a later write there cannot run out of space; False if there is none; None if
+        this file system cannot reserve blocks.
     """
     if end <= start:
         return True
     while True:
-        if _fallocate(handle, KEEP_SIZE, start, end - start) == 0:
+        if _fallocate()(handle, KEEP_SIZE, start, end - start) == 0:
             return True
         code = ctypes.get_errno()
         if code in FULL:
@@ -78,48 +79,51 @@ def reserve(handle: int, start: int, end: int) -> bool | None:
             raise OSError(code, os.strerror(code))
 
 
-def release(handle: int):
-    """Give back the blocks that are held beyond the end of an open file."""
+def release(handle: int) -> None:
+    """Release the blocks that are reserved beyond the end of an open file."""
     os.ftruncate(handle, os.fstat(handle).st_size)
 
 
-class Room:
+class Reservation:
     """
-    The blocks of a growing file, held ahead of its writer.
+    Blocks of a growing file, reserved ahead of its writer.
 
-    Where the file system cannot hold any, what is free at the moment has to do.
+    On a file system that cannot reserve blocks, the current free space decides instead.
 
-    :param handle: descriptor of the file; folder: where it lies.
+    :param handle: descriptor of the file; folder: its folder.
     """
 
-    def __init__(self, handle: int, folder: Path):
+    def __init__(self, handle: int, folder: Path) -> None:
         self._handle, self._folder = handle, folder
         self._end = 0
-        self._can_hold = True
+        self._can_reserve = True
 
-    def hold(self, size: int, more: int) -> bool:
-        """Say whether a file of ``size`` bytes may grow by ``more``; hold the blocks for it."""
+    def grow(self, size: int, more: int) -> bool:
+        """Reserve blocks for a file of ``size`` bytes to grow by ``more``; False without room."""
         if size + more <= self._end:
             return True
-        held = reserve(self._handle, self._end, size + more) if self._can_hold else None
-        if held is None:
-            self._can_hold = False
+        reserved = reserve(self._handle, self._end, size + more) if self._can_reserve else None
+        if reserved is None:
+            self._can_reserve = False
             return free_bytes(self._folder) >= more
-        if held:
+        if reserved:
             self._end = size + more
-        return held
+        return reserved
 
-    def forget(self):
-        """Take nothing for held: the file was emptied."""
+    def reset(self) -> None:
+        """Forget the reservation: truncating the file released it."""
         self._end = 0
 
 
-def _load():
+def error_text(error: OSError) -> str:
+    """Return the system's text for an error, without file names."""
+    return os.strerror(error.errno) if error.errno else str(error)
+
+
+@cache
+def _fallocate() -> Any:
     library = ctypes.CDLL(None, use_errno=True)
-    # Where off_t may be 32 bits wide, the 64-bit call has a name of its own.
+    # Where off_t may be 32 bits wide, the 64-bit call has its own name.
     call = getattr(library, 'fallocate64', None) or library.fallocate
     call.argtypes = (ctypes.c_int, ctypes.c_int, ctypes.c_int64, ctypes.c_int64)
     return call
-
-
-_fallocate = _load()

@@ -1,7 +1,7 @@
 """
-A file of HDF5 as it would be had its writer closed it; nothing is copied, nothing is written.
+Show HDF5 a file as if its writer had closed it, without copying or writing anything.
 
-After the ``HDF5 File Format Specification`` 3.0: superblock (version 3) and global heap.
+Follows the ``HDF5 File Format Specification`` 3.0: superblock (version 3) and global heap.
 """
 
 import io
@@ -9,29 +9,32 @@ import os
 from bisect import bisect_left, insort
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 SUPERBLOCK_BYTES = 48  # version 3: flags at 11, end of file at 28, checksum at 44
 SIGNATURE = b'\x89HDF\r\n\x1a\n'
 SWMR_WRITING = 4  # among the flags
 HEAP = b'GCOL\x01\0\0\0'
 HEAP_HEAD = 16
-HEAP_LEAST = 4096
+MIN_HEAP = 4096
 
 
 class View(io.RawIOBase):
     """
-    A file as HDF5 would find it had its writer closed it; read only.
+    A read-only file as HDF5 would see it if its writer had closed it.
 
-    Of the superblock, the flags of a writer are cleared and the end is where the file ends. A
-    heap (of texts, or images) that is damaged ends with its last sound object: HDF5 checks no
-    heap, and reads for ever where it comes upon zeros.
+    In the superblock, the writer's flags are cleared and the end is the end of the file. A damaged
+    heap (of texts or images) ends with its last sound object: HDF5 does not check heaps, and loops
+    for ever on zeros.
+
+    ``cut`` is True if the file is shorter than its superblock states.
     """
 
-    def __init__(self, path: Path):
+    def __init__(self, path: Path) -> None:
         """
         Open a file.
 
-        :raises ValueError: when its first bytes are not those of a file of ours.
+        :raises ValueError: when it does not begin like a file of the recorder.
         """
         super().__init__()
         self._file, self._at = path.open('rb', buffering=0), 0
@@ -39,39 +42,42 @@ class View(io.RawIOBase):
         self._size = os.fstat(self._handle).st_size
         self._heap_at = self._heap_end = 0
         try:
-            self._patches, self._patched = {0: self._closed_head()}, [0]
+            head, end = self._closed_head()
         except ValueError:
             self._file.close()
             raise
+        self.cut = self._size < end
+        self._patches, self._patched = {0: head}, [0]
 
-    def _closed_head(self) -> bytes:
+    def _closed_head(self) -> tuple[bytes, int]:
+        """Return the superblock of the closed file, and the end that it stated before."""
         head = os.pread(self._handle, SUPERBLOCK_BYTES, 0)
         if len(head) < SUPERBLOCK_BYTES or head[:8] != SIGNATURE or head[8:11] != b'\x03\x08\x08':
-            raise ValueError('no HDF5 file of the kind that the recorder writes')
+            raise ValueError('not an HDF5 file of the kind that the recorder writes')
         if lookup3(head[:44]) != int.from_bytes(head[44:], 'little'):
             raise ValueError('its first 48 bytes are damaged')
-        self.cut = self._size < int.from_bytes(head[28:36], 'little')
+        end = int.from_bytes(head[28:36], 'little')
         head = head[:11] + b'\0' + head[12:28] + self._size.to_bytes(8, 'little') + head[36:44]
-        return head + lookup3(head).to_bytes(4, 'little')
+        return head + lookup3(head).to_bytes(4, 'little'), end
 
-    def close(self):
-        """Let go of the file."""
+    def close(self) -> None:
+        """Close the file."""
         self._file.close()
         super().close()
 
-    def real(self, at: int, count: int) -> bytes:
-        """Return what the file has of ``count`` bytes: fewer at its end."""
+    def read_raw(self, at: int, count: int) -> bytes:
+        """Return ``count`` unpatched bytes of the file: fewer at its end."""
         count = min(count, self._size - at)
         return os.pread(self._handle, count, at) if count > 0 else b''
 
-    def readinto(self, buffer) -> int:
+    def readinto(self, buffer: Any) -> int:
         start = self._at
         count = os.preadv(self._handle, [buffer], start) if start < self._size else 0
         end = self._at = start + count
-        # What is inside of the heap that was seen last are images and texts, no heaps.
+        # The inside of the last heap contains images and texts, not heaps.
         first = self._heap_end if self._heap_at < start < self._heap_end else start
         if first < end:
-            self._look_for_heaps(bytes(buffer[first - start : count]), first)
+            self._mend_heaps(bytes(buffer[first - start : count]), first)
         near = bisect_left(self._patched, start - SUPERBLOCK_BYTES)
         for at in self._patched[near : bisect_left(self._patched, end)]:
             patch = self._patches[at]
@@ -80,7 +86,7 @@ class View(io.RawIOBase):
                 buffer[first - start : last - start] = patch[first - at : last - at]
         return count
 
-    def _look_for_heaps(self, data: bytes, start: int):
+    def _mend_heaps(self, data: bytes, start: int) -> None:
         """Mend every heap that begins in ``data``, the bytes of the file from ``start``."""
         at = data.find(HEAP[:4])
         while at >= 0:
@@ -90,18 +96,19 @@ class View(io.RawIOBase):
 
     def _mend_heap(self, at: int) -> int:
         """
-        Have HDF5 see a heap as far as its objects are sound, and what follows as free space.
+        Show HDF5 the sound objects of a heap, and the rest of it as free space.
 
-        HDF5 goes from object to object by their lengths and believes each of them: past free
-        space as well, and for ever where number and length are zero.
+        HDF5 steps from object to object by their lengths and trusts each of them: past free space
+        as well, and for ever where number and length are zero.
 
-        :returns: where the heap ends; where none can be, a few bytes on, and HDF5 sees no heap.
+        :returns: the end of the heap; for an impossible size, which hides the heap from HDF5, the
+            position a few bytes on.
         """
-        size = int.from_bytes(self.real(at + 8, 8), 'little')
-        if not HEAP_LEAST <= size <= self._size - at:
+        size = int.from_bytes(self.read_raw(at + 8, 8), 'little')
+        if not MIN_HEAP <= size <= self._size - at:
             self._patch(at, bytes(4))
             return at + 4
-        data, free = self.real(at, size), HEAP_HEAD
+        data, free = self.read_raw(at, size), HEAP_HEAD
         for _, (start, length) in heap_objects(lambda at, count: data[at : at + count], 0, size):
             free = start + (length + 7) // 8 * 8
         room = size - free
@@ -112,7 +119,7 @@ class View(io.RawIOBase):
             self._patch(at + free, bytes(8) + room.to_bytes(8, 'little'))
         return at + size
 
-    def _patch(self, at: int, patch: bytes):
+    def _patch(self, at: int, patch: bytes) -> None:
         if at not in self._patches:
             insort(self._patched, at)
         self._patches[at] = patch
@@ -136,12 +143,12 @@ class View(io.RawIOBase):
 def heap_objects(
     read: Callable[[int, int], bytes], at: int, end: int
 ) -> Iterator[tuple[int, tuple[int, int]]]:
-    """Give number, start and length of the sound objects of the heap from ``at`` to ``end``."""
+    """Yield number, start and length of the sound objects of the heap from ``at`` to ``end``."""
     at += HEAP_HEAD
     while at + HEAP_HEAD <= end:
         head = read(at, HEAP_HEAD)
         number, length = int.from_bytes(head[:2], 'little'), int.from_bytes(head[8:], 'little')
-        if len(head) < HEAP_HEAD or number == 0:  # what follows is free
+        if len(head) < HEAP_HEAD or number == 0:  # free space follows
             return
         after = at + HEAP_HEAD + (length + 7) // 8 * 8
         if after > end:
@@ -151,10 +158,10 @@ def heap_objects(
 
 
 def lookup3(data: bytes) -> int:
-    """Return Bob Jenkins' lookup3 hash of the bytes, HDF5's checksum of its metadata."""
+    """Return Bob Jenkins' lookup3 hash of the bytes, HDF5's metadata checksum."""
     mask = 0xFFFFFFFF
 
-    def turn(value: int, bits: int) -> int:
+    def rotate(value: int, bits: int) -> int:
         return (value << bits | value >> (32 - bits)) & mask
 
     a = b = c = (0xDEADBEEF + len(data)) & mask
@@ -167,13 +174,13 @@ def lookup3(data: bytes) -> int:
         if number == len(blocks) - 1:
             break
         for bits in (4, 6, 8, 16, 19, 4):
-            a = (a - c) & mask ^ turn(c, bits)
+            a = (a - c) & mask ^ rotate(c, bits)
             a, b, c = b, (c + b) & mask, a
     for x, bits in zip('cabcabc', (14, 11, 25, 16, 4, 14, 24), strict=True):
         if x == 'c':
-            c = ((c ^ b) - turn(b, bits)) & mask
+            c = ((c ^ b) - rotate(b, bits)) & mask
         elif x == 'a':
-            a = ((a ^ c) - turn(c, bits)) & mask
+            a = ((a ^ c) - rotate(c, bits)) & mask
         else:
-            b = ((b ^ a) - turn(a, bits)) & mask
+            b = ((b ^ a) - rotate(a, bits)) & mask
     return c

@@ -1,12 +1,14 @@
-"""Reads an episode, whole or cut short, and finds the episodes of a folder."""
+"""Read an episode, whole or cut short, and find the episodes of a folder."""
 
 import json
 from pathlib import Path
+from typing import Any
 
 import h5py
 import numpy as np
 
 from mobile_vla_ros import file_lock
+from mobile_vla_ros.episode.quality.verdict import Health
 from mobile_vla_ros.episode.records import Commands, Event
 from mobile_vla_ros.episode.storage import schema
 from mobile_vla_ros.episode.storage.hdf5_view import (
@@ -19,17 +21,19 @@ from mobile_vla_ros.errors import UserError, first_line
 from mobile_vla_ros.images.stored import decode
 from mobile_vla_ros.types import SOURCES, Frame
 
+RECOVER = 'save what is left with mobile_vla episodes recover, or move it away'
+
 
 class Episode:
     """
-    One take, open for reading; use it as a context manager.
+    One episode, open for reading; use it as a context manager.
 
-    Times and commands are in memory, images are read and decoded when they are asked for.
-    ``proposals`` is what a policy proposed beside the commands, None where none listened. A
-    ``.part``, of a writer that was killed or of one that still writes, shows what was flushed.
+    Times and commands are in memory; images are read and decoded on demand. ``proposals`` are a
+    policy's proposals beside the commands, None for an episode without a policy. A ``.part``, of a
+    writer that was killed or is still running, shows the flushed rows.
     """
 
-    def __init__(self, path: Path, file: h5py.File, view: View | None = None):
+    def __init__(self, path: Path, file: h5py.File, view: View | None = None) -> None:
         self.path = path
         self._file, self._view = file, view
         self.attributes = {name: _plain(value) for name, value in file.attrs.items()}
@@ -55,8 +59,8 @@ class Episode:
         """
         Open an episode.
 
-        :raises UserError: when there is no such file, or it is broken, or no episode of ours,
-            or of a later version; the sentence names the file.
+        :raises UserError: when the file is missing, broken, not an episode or of a later version;
+            the sentence names the file.
         """
         path = Path(path).expanduser()
         if not path.is_file():
@@ -74,21 +78,21 @@ class Episode:
                 f'{path} cannot be read as an episode',
                 got=first_line(error),
                 expected=f'an HDF5 file of format {schema.FORMAT}',
-                remedy='save what is left of it with mobile_vla episodes recover, or move it away',
+                remedy=RECOVER,
             ) from None
 
-    def _check_format(self):
+    def _check_format(self) -> None:
         found, version = self.attributes.get('format'), self.attributes.get('version')
         if found != schema.FORMAT:
             raise UserError(
-                f'{self.path} is no episode of this package',
+                f'{self.path} is not an episode of this package',
                 got=f'format {found!r}',
                 expected=schema.FORMAT,
-                remedy='other layouts are brought in by mobile_vla episodes import',
+                remedy='import other layouts with mobile_vla episodes import',
             )
         if version != schema.VERSION:
             raise UserError(
-                f'{self.path} has a version that cannot be read',
+                f'{self.path} has an unsupported version',
                 got=version,
                 expected=schema.VERSION,
                 remedy='update mobile_vla_ros',
@@ -97,88 +101,88 @@ class Episode:
     def __enter__(self) -> 'Episode':
         return self
 
-    def __exit__(self, *_):
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     def __len__(self) -> int:
         """Return the number of frames."""
         return self._count
 
-    def close(self):
-        """Let go of the file; times and commands stay usable."""
+    def close(self) -> None:
+        """Close the file; times and commands stay usable."""
         _close(self._file, self._view)
 
     @property
     def episode_id(self) -> str:
         """``<UTC time>_<8 hex>``, the file's name without its suffix."""
-        return self.attributes['episode_id']
+        return str(self.attributes['episode_id'])
 
     @property
     def instruction(self) -> str:
-        """What the robot was told."""
-        return self.attributes['instruction']
+        """The instruction that the robot followed."""
+        return str(self.attributes['instruction'])
 
     @property
     def outcome(self) -> str:
         """One of ``schema.OUTCOMES``."""
-        return self.attributes['outcome']
+        return str(self.attributes['outcome'])
 
     @property
     def origin(self) -> str:
-        """What the take was imported from; '' for one that was recorded."""
-        return self.attributes.get('origin', '')
+        """The source of an imported episode; '' for a recorded one."""
+        return str(self.attributes.get('origin', ''))
 
     @property
     def recovered(self) -> bool:
-        """Whether the take was completed after its writer had died, or from a cut file."""
-        return self.attributes.get('recovered', False)
+        """Whether the episode was completed after its writer had died, or from a cut file."""
+        return bool(self.attributes.get('recovered', False))
 
     @property
     def complete(self) -> bool:
-        """Whether the take was closed by its writer."""
-        return self.attributes['complete']
+        """Whether the writer closed the episode."""
+        return bool(self.attributes['complete'])
 
     @property
-    def health(self) -> dict | None:
+    def health(self) -> Health | None:
         """
-        The verdict kept by the writer (see ``quality.judge.judge``); None when it was cut short.
+        The writer's verdict (see ``quality.verdict.judge``); None if the episode was cut short.
 
         :raises UserError: when the file is broken at the verdict.
         """
         text = self.attributes['health']
         try:
-            return json.loads(text) if text else None
+            found: Health | None = json.loads(text) if text else None
+            return found
         except ValueError as error:
             raise UserError(
                 f'{self.path} is broken at its verdict',
                 got=first_line(error),
                 expected='JSON',
-                remedy='save what is left of it with mobile_vla episodes recover, or move it away',
+                remedy=RECOVER,
             ) from None
 
     def encoded(self, index: int) -> bytes:
         """
-        Return frame ``index`` as it is stored: JPEG or PNG.
+        Return the stored bytes of frame ``index``: JPEG or PNG.
 
         :raises UserError: when the file is broken at this frame.
         """
         if not -self._count <= index < self._count:
             raise IndexError(f'frame {index} of {self._count}')
         try:
-            return self._images[index % self._count].tobytes()
+            return bytes(self._images[index % self._count].tobytes())
         except (OSError, RuntimeError) as error:
             raise self._broken(index, error) from None
 
-    def frame(self, index: int, least: int | None = None) -> Frame:
+    def frame(self, index: int, min_side: int | None = None) -> Frame:
         """
         Return frame ``index`` decoded to RGB, with its times.
 
-        :param least: side of the square that a network will see, pixels: a large JPEG then comes
-            at a reduced scale, as in training and in driving (`encoded.decode`). None: whole.
+        :param min_side: as for ``images.stored.decode``.
         :raises UserError: when the file is broken at this frame.
         """
         try:
-            image = decode(self.encoded(index), least)
+            image = decode(self.encoded(index), min_side)
         except OSError as error:
             raise self._broken(index, error) from None
         return Frame(image, int(self.frame_stamp_ns[index]), int(self.frame_received_ns[index]))
@@ -193,7 +197,7 @@ class Episode:
 
 def find_episodes(folder: Path | str) -> list[Path]:
     """
-    Return the finished episodes of a folder, sorted by name, which is by time.
+    Return the finished episodes of a folder, sorted by name and so by time.
 
     :raises UserError: when there is no such folder, or no episode in it.
     """
@@ -207,7 +211,7 @@ def find_episodes(folder: Path | str) -> list[Path]:
         parts = len(list(folder.glob(f'*{schema.PART_SUFFIX}')))
         raise UserError(
             f'{folder} holds no episode',
-            got=f'{parts} unfinished takes (.part)' if parts else 'no .h5 file',
+            got=f'{parts} unfinished episodes (.part)' if parts else 'no .h5 file',
             expected=f'files <UTC time>_<8 hex>{schema.SUFFIX}',
             remedy='record some with ros2 launch mobile_vla_ros record.launch.py',
         )
@@ -215,23 +219,23 @@ def find_episodes(folder: Path | str) -> list[Path]:
 
 
 def episodes_at(path: Path | str) -> list[Path]:
-    """Return the episodes of a folder as ``find_episodes`` does, or the one file that it is."""
+    """Return the episodes of a folder (``find_episodes``), or the one file at ``path``."""
     path = Path(path).expanduser()
     return [path] if path.is_file() else find_episodes(path)
 
 
 def _open_file(path: Path) -> tuple[h5py.File, View | None]:
     """
-    Open a file through ``closed_view.View``, and one that is still written as a SWMR reader.
+    Open a file through a ``View``, or as a SWMR reader while it is still being written.
 
-    Blocks of zeros, as a power cut or a bad disk leaves them, keep HDF5 busy for ever; and a SWMR
-    reader waits for blocks that are missing, in the hope that a writer will bring them.
+    A plain open would not do: HDF5 loops for ever on blocks of zeros, which a power cut or a bad
+    disk leaves, and a SWMR reader waits for missing blocks in the hope of a writer.
     """
     with path.open('rb') as file:
         head = file.read(SUPERBLOCK_BYTES)
     ours = len(head) == SUPERBLOCK_BYTES and head[:9] == SIGNATURE + b'\x03'
     writing = ours and head[11] & SWMR_WRITING
-    if not ours or (head[11] and not writing):  # HDF5 says what is wrong with it
+    if not ours or (head[11] and not writing):  # HDF5 reports the defect
         return h5py.File(path, 'r'), None
     size, end = path.stat().st_size, int.from_bytes(head[28:36], 'little')
     if size < end:
@@ -246,17 +250,17 @@ def _open_file(path: Path) -> tuple[h5py.File, View | None]:
         raise
 
 
-def _close(*opened: h5py.File | View | None):
+def _close(*opened: h5py.File | View | None) -> None:
     for one in opened:
         if one is not None:
             one.close()
 
 
 def _written(stream: h5py.Group, *names: str) -> list[np.ndarray]:
-    """Return columns up to the first row that one of them lacks, or whose time never came."""
+    """Return columns up to the first row that is incomplete or was never written."""
     datasets = [stream[name] for name in names]
     count = min(len(dataset) for dataset in datasets)
-    columns = [dataset[:count] for dataset in datasets]  # once: each read of HDF5 costs
+    columns = [dataset[:count] for dataset in datasets]  # once: every HDF5 read costs
     for column in columns:
         if column.dtype == np.int64:
             unwritten = np.flatnonzero(column == schema.NO_TIME)
@@ -273,10 +277,10 @@ def _proposals(file: h5py.File) -> Commands:
 
 def _readable_images(images: h5py.Dataset, count: int) -> int:
     """
-    Count the images up to the last one that can be read.
+    Count the images up to the last readable one.
 
     A kill in the middle of a flush can leave rows whose bytes never reached the disk; they are
-    always the last ones (seen with a kill after every single write of a take).
+    always the last ones (seen with a kill after every single write of an episode).
     """
     while count:
         try:
@@ -288,7 +292,7 @@ def _readable_images(images: h5py.Dataset, count: int) -> int:
     return count
 
 
-def _plain(value):
+def _plain(value: Any) -> Any:
     if isinstance(value, bytes):
         return value.decode()
     return value.item() if isinstance(value, np.generic) else value

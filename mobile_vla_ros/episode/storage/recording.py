@@ -1,36 +1,85 @@
-"""A take in progress: a bounded queue, and a thread that encodes and writes."""
+"""An episode in progress: a bounded queue, and a thread that encodes and writes."""
 
 import threading
 import traceback
 from collections import deque
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
 import numpy as np
 
+from mobile_vla_ros.episode.quality.verdict import Health
 from mobile_vla_ros.episode.storage import disk
 from mobile_vla_ros.episode.storage.writer import EpisodeWriter
 from mobile_vla_ros.errors import UserError
 from mobile_vla_ros.types import NANOSECONDS, Command
 
 POLL_S = 0.1
-TELL_DROPS_NS = NANOSECONDS  # a run of lost frames is told of this often while it goes on
+DROP_EVENT_NS = NANOSECONDS  # consecutive drops with one reason share an event for this long
+
+Job = Callable[[], None]
+
+
+@dataclass
+class _Queue:
+    """Jobs for the writer's thread, each marked if it is a frame."""
+
+    max_frames: int
+    frames: int = 0
+    last_ns: int = 0  # time of the newest row
+    jobs: deque[tuple[bool, Job]] = field(default_factory=deque)
+
+    def add(self, job: Job) -> None:
+        self.jobs.append((False, job))
+
+    def add_frame(self, job: Job) -> None:
+        self.frames += 1
+        self.jobs.append((True, job))
+
+    def remove_frames(self) -> int:
+        """Remove the frames that still wait; return their number."""
+        removed = sum(is_frame for is_frame, _ in self.jobs)
+        self.jobs = deque(job for job in self.jobs if not job[0])
+        self.frames -= removed
+        return removed
+
+
+@dataclass
+class _Drops:
+    """Lost frames: the total, and those that have no event yet."""
+
+    total: int = 0
+    pending: int = 0
+    since_ns: int = 0
+    reason: str = ''
+
+
+@dataclass
+class _Result:
+    """The end of a recording."""
+
+    path: Path | None = None
+    health: Health | None = None
+    error: str | None = None
+    problem: str | None = None
+    ended: bool = False
 
 
 class Recording:
     """
-    Takes frames and commands from any thread without waiting, and writes them in its own.
+    Accepts frames and commands from any thread without blocking, and writes them in its own.
 
-    A frame that finds ``queue_frames`` others before it is dropped whole, counted, and told of
-    in an event of the episode; commands and events are small and always kept. The thread owns
-    the writer from here on.
+    A frame that finds ``queue_frames`` others before it is dropped whole, counted, and reported in
+    an event of the episode; commands and events are small and always kept. The thread owns the
+    writer from here on.
 
-    When the disk is full, or has less than the floor left, the thread closes the take of itself:
-    ``ended`` turns True, ``problem`` says why, and ``path`` and ``health`` tell of the episode.
+    When the disk is full, or has less than the floor left, the thread closes the episode by
+    itself: ``ended`` turns True, ``problem`` holds the reason, ``path`` and ``health`` the result.
 
     :param steady_ns: a clock that never jumps, nanoseconds; it paces the flushes.
-    :param floor_bytes: free space of the disk below which the take is closed.
+    :param floor_bytes: free disk space below which the episode is closed.
     """
 
     def __init__(
@@ -40,27 +89,44 @@ class Recording:
         queue_frames: int,
         steady_ns: Callable[[], int],
         floor_bytes: int = 0,
-    ):
+    ) -> None:
         self.part_path = writer.part_path
-        self.path: Path | None = None
-        self.health: dict | None = None
-        self.error: str | None = None
-        self.problem: str | None = None
         self._writer = writer
-        self._limit = queue_frames
         self._steady_ns = steady_ns
         self._floor_bytes = floor_bytes
-        self._jobs: deque[tuple[bool, Callable[[], None]]] = deque()
-        self._queued = self._dropped = 0
-        self._run = self._run_ns = 0
-        self._run_why = ''
-        self._last_ns = 0
-        self._ended = False
-        self._end: Callable[[], None] | None = None
-        self._on_done: Callable[[], None] | None = None
+        self._queue = _Queue(queue_frames)
+        self._drops = _Drops()
+        self._result = _Result()
+        self._end: Job | None = None
+        self._on_done: Job | None = None
         self._news = threading.Condition()
         self._thread = threading.Thread(target=self._work, name='episode_writer', daemon=True)
         self._thread.start()
+
+    @property
+    def path(self) -> Path | None:
+        """The finished episode."""
+        return self._result.path
+
+    @property
+    def health(self) -> Health | None:
+        """The verdict on the finished episode."""
+        return self._result.health
+
+    @property
+    def error(self) -> str | None:
+        """The failure that prevented an episode."""
+        return self._result.error
+
+    @property
+    def problem(self) -> str | None:
+        """The newest problem that the recording survived, or that closed it."""
+        return self._result.problem
+
+    @property
+    def ended(self) -> bool:
+        """Whether the recording is over: ``path`` or ``error`` is set, or it was discarded."""
+        return self._result.ended
 
     @property
     def frames(self) -> int:
@@ -79,75 +145,69 @@ class Recording:
 
     @property
     def drops(self) -> int:
-        """Frames lost: before they came, to a full queue or disk, or because they are unfit."""
-        return self._dropped
+        """Frames lost: before they arrived, to a full queue or disk, or because they are unfit."""
+        return self._drops.total
 
     @property
     def queued(self) -> int:
-        """Frames that wait for the writer."""
-        return self._queued
-
-    @property
-    def ended(self) -> bool:
-        """Whether the take is over: ``path`` or ``error`` is set, or it was discarded."""
-        return self._ended
+        """Frames waiting for the writer."""
+        return self._queue.frames
 
     def frame(self, encode: Callable[[], bytes], stamp_ns: int, received_ns: int) -> bool:
         """
-        Hand over one frame; return False when it was dropped.
+        Hand over one frame; return False if it was dropped.
 
-        :param encode: gives the JPEG or PNG bytes; called in the writer's thread. Its
-            ``UserError`` makes the frame a dropped one.
+        :param encode: returns the JPEG or PNG bytes; called in the writer's thread. If it raises
+            ``UserError``, the frame is dropped.
         """
         with self._news:
             if self._closed:
                 return False
-            self._last_ns = received_ns
-            if self._queued >= self._limit:
+            self._queue.last_ns = received_ns
+            if self._queue.frames >= self._queue.max_frames:
                 self._drop(1, received_ns, 'the writer was too slow')
                 return False
-            self._tell_drops()
-            self._queued += 1
-            self._jobs.append((True, partial(self._write_frame, encode, stamp_ns, received_ns)))
+            self._write_drops()
+            self._queue.add_frame(partial(self._write_frame, encode, stamp_ns, received_ns))
             self._news.notify()
         return True
 
-    def lost(self, count: int, time_ns: int, why: str):
-        """Count whole frames that were lost before they came here."""
+    def lost(self, count: int, time_ns: int, why: str) -> None:
+        """Count frames that were lost before they arrived here."""
         with self._news:
             if not self._closed and count > 0:
                 self._drop(count, time_ns, why)
 
-    def command(self, command: Command):
+    def command(self, command: Command) -> None:
         """Hand over one command."""
         self._add(partial(self._writer.add_command, command), command.received_ns)
 
-    def proposal(self, twist: np.ndarray, stamp_ns: int, received_ns: int):
-        """Hand over what a policy proposed (``EpisodeWriter.add_proposal``)."""
+    def proposal(self, twist: np.ndarray, stamp_ns: int, received_ns: int) -> None:
+        """Hand over a policy's proposal (``EpisodeWriter.add_proposal``)."""
         self._add(partial(self._writer.add_proposal, twist, stamp_ns, received_ns), received_ns)
 
-    def event(self, name: str, time_ns: int, text: str = ''):
+    def event(self, name: str, time_ns: int, text: str = '') -> None:
         """Hand over one event."""
         self._add(partial(self._writer.add_event, name, time_ns, text), time_ns)
 
-    def late(self, **values: str):
-        """Hand over what the take learnt of itself: see ``EpisodeWriter.set_late``."""
-        self._add(partial(self._writer.set_late, **values), self._last_ns)
+    def late(self, **values: str) -> None:
+        """Hand over attributes that became known: see ``EpisodeWriter.set_late``."""
+        self._add(partial(self._writer.set_late, **values), self._queue.last_ns)
 
-    def finish(self, outcome: str, on_done: Callable[[], None] | None = None):
+    def finish(self, outcome: str, on_done: Job | None = None) -> None:
         """
-        Close the take once all that was handed over is written; returns at once.
+        Close the episode once everything handed over is written; returns at once.
 
-        Afterwards ``path`` and ``health`` tell of the episode, or ``error`` of what prevented it.
+        Afterwards ``path`` and ``health`` hold the result, or ``error`` the failure.
 
         :param on_done: called in the writer's thread when ``path`` or ``error`` is set.
         """
         self._finish(partial(self._close, outcome), on_done)
 
-    def discard(self, on_done: Callable[[], None] | None = None):
-        """Throw the take away; returns at once."""
+    def discard(self, on_done: Job | None = None) -> None:
+        """Delete the episode; returns at once."""
         with self._news:
-            self._jobs.clear()
+            self._queue.jobs.clear()
         self._finish(self._writer.discard, on_done)
 
     def join(self, timeout_s: float | None = None) -> bool:
@@ -157,75 +217,76 @@ class Recording:
 
     @property
     def _closed(self) -> bool:
-        return self._end is not None or self.error is not None
+        return self._end is not None or self._result.error is not None
 
-    def _add(self, job: Callable[[], None], time_ns: int):
+    def _add(self, job: Job, time_ns: int) -> None:
         with self._news:
             if not self._closed:
-                self._last_ns = time_ns
-                self._jobs.append((False, job))
+                self._queue.last_ns = time_ns
+                self._queue.add(job)
 
-    def _drop(self, count: int, time_ns: int, why: str):
-        """Count lost frames; those that follow each other for one reason share an event."""
-        if why != self._run_why or time_ns - self._run_ns >= TELL_DROPS_NS:
-            self._tell_drops()
-            self._run_ns, self._run_why = time_ns, why
-        self._run += count
-        self._dropped += count
+    def _drop(self, count: int, time_ns: int, why: str) -> None:
+        """Count lost frames; consecutive ones with the same reason share an event."""
+        drops = self._drops
+        if why != drops.reason or time_ns - drops.since_ns >= DROP_EVENT_NS:
+            self._write_drops()
+            drops.since_ns, drops.reason = time_ns, why
+        drops.pending += count
+        drops.total += count
 
-    def _tell_drops(self):
-        if self._run:
-            self._jobs.append(
-                (
-                    False,
-                    partial(
-                        self._writer.add_event,
-                        'drop',
-                        self._run_ns,
-                        f'{self._run} frames: {self._run_why}',
-                        dropped=self._run,
-                    ),
+    def _write_drops(self) -> None:
+        """Write the event of the pending drops; the lock is held."""
+        drops = self._drops
+        if drops.pending:
+            self._queue.add(
+                partial(
+                    self._writer.add_event,
+                    'drop',
+                    drops.since_ns,
+                    f'{drops.pending} frames: {drops.reason}',
+                    dropped=drops.pending,
                 )
             )
-        self._run, self._run_why = 0, ''
+        drops.pending, drops.reason = 0, ''
 
-    def _finish(self, end: Callable[[], None], on_done: Callable[[], None] | None):
+    def _finish(self, end: Job, on_done: Job | None) -> None:
         with self._news:
             self._on_done = on_done
-            if self._end is None:  # a take that ends of itself is not ended twice
-                self._tell_drops()
+            if self._end is None:  # it may have ended by itself
+                self._write_drops()
                 self._end = end
-            ended = self._ended
+            ended = self._result.ended
             self._news.notify()
         if ended and on_done is not None:
             on_done()
 
-    def _close(self, outcome: str):
-        self.path = self._writer.close(outcome)
-        self.health = self._writer.health
+    def _close(self, outcome: str) -> None:
+        self._result.path = self._writer.close(outcome)
+        self._result.health = self._writer.health
         if self._writer.full is not None:
-            self.problem = str(self._writer.full)
-            self._dropped += self._writer.full.frames
+            self._result.problem = str(self._writer.full)
+            self._drops.total += self._writer.full.frames
 
-    def _write_frame(self, encode: Callable[[], bytes], stamp_ns: int, received_ns: int):
+    def _write_frame(self, encode: Callable[[], bytes], stamp_ns: int, received_ns: int) -> None:
         try:
             encoded = encode()
         except UserError as error:
-            self.problem = str(error)
+            self._result.problem = str(error)
             with self._news:
                 self._drop(1, received_ns, str(error))
             return
         self._writer.add_frame(encoded, stamp_ns, received_ns)
 
-    def _work(self):
+    def _work(self) -> None:
         try:
             while self._step():
                 pass
+            assert self._end is not None, 'the last step waits for an end'
             self._end()
         except UserError as error:
             self._writer.abandon()
-            self.error = str(error)
-        except Exception as error:  # whatever it is, nobody may wait for this thread in vain
+            self._result.error = str(error)
+        except Exception as error:  # of any kind: nobody may wait for this thread in vain
             if not isinstance(error, OSError):
                 traceback.print_exc()
             self._writer.abandon()
@@ -234,9 +295,9 @@ class Recording:
                 if self.part_path.exists()
                 else f'{self.part_path} is gone'
             )
-            self.error = f'the take could not be written ({error}); {kept}'
+            self._result.error = f'the episode could not be written ({error}); {kept}'
         with self._news:
-            self._ended = True
+            self._result.ended = True
             on_done = self._on_done
         if on_done is not None:
             on_done()
@@ -244,26 +305,26 @@ class Recording:
     def _step(self) -> bool:
         """Do one job or wait for one; return whether there is more to do."""
         with self._news:
-            if not self._jobs:
+            if not self._queue.jobs:
                 if self._end is None:
                     self._news.wait(POLL_S)
-                elif self._run:
-                    self._tell_drops()
+                elif self._drops.pending:
+                    self._write_drops()
                 else:
                     return False
-            is_frame, job = self._jobs.popleft() if self._jobs else (False, None)
+            is_frame, job = self._queue.jobs.popleft() if self._queue.jobs else (False, None)
         try:
             if job is not None:
                 job()
             if self._writer.flush_if_due(self._steady_ns()):
-                self._look_at_floor()
+                self._check_floor()
         except disk.DiskFull as full:
             self._stop_full(full)
         with self._news:
-            self._queued -= is_frame
+            self._queue.frames -= is_frame
         return True
 
-    def _look_at_floor(self):
+    def _check_floor(self) -> None:
         if self._end is not None or not self._floor_bytes:
             return
         try:
@@ -277,22 +338,20 @@ class Recording:
                     f'under the floor of {self._floor_bytes // 2**20} MB'
                 )
 
-    def _stop_full(self, full: disk.DiskFull):
-        """Leave out the frames that still wait: there is room for the close, not for them."""
+    def _stop_full(self, full: disk.DiskFull) -> None:
+        """Drop the frames that still wait: there is room for the close, not for them."""
         with self._news:
-            waiting = sum(is_frame for is_frame, _ in self._jobs)
-            self._jobs = deque(job for job in self._jobs if not job[0])
-            self._queued -= waiting
-            self._dropped += full.frames
+            waiting = self._queue.remove_frames()
+            self._drops.total += full.frames
             if waiting:
-                self._drop(waiting, self._last_ns, 'the disk is full')
+                self._drop(waiting, self._queue.last_ns, 'the disk is full')
             self._stop(str(full))
 
-    def _stop(self, why: str):
-        """End the take of itself, with the reason in it; the lock is held."""
-        self.problem = why
-        self._tell_drops()
+    def _stop(self, why: str) -> None:
+        """End the recording from within and store the reason in it; the lock is held."""
+        self._result.problem = why
+        self._write_drops()
         for name in ('problem', 'stop'):
-            self._jobs.append((False, partial(self._writer.add_event, name, self._last_ns, why)))
+            self._queue.add(partial(self._writer.add_event, name, self._queue.last_ns, why))
         if self._end is None:
             self._end = partial(self._close, 'unknown')

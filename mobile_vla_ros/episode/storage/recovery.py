@@ -1,4 +1,4 @@
-"""Completes takes whose writer died, and saves what is left of files that were cut."""
+"""Complete episodes whose writer died, and save the remains of files that were cut."""
 
 import dataclasses
 import datetime
@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mobile_vla_ros import file_lock
-from mobile_vla_ros.episode.storage import schema
+from mobile_vla_ros.episode.storage import disk, schema
 from mobile_vla_ros.episode.storage.reader import Episode
 from mobile_vla_ros.episode.storage.salvage import Salvage
 from mobile_vla_ros.episode.storage.writer import EpisodeWriter
@@ -22,13 +22,13 @@ LOST_INSTRUCTION = '(lost)'
 @dataclass(frozen=True)
 class Recovery:
     """
-    What became of a take.
+    The result of a recovery.
 
     :param path: the whole episode.
     :param frames: rows kept; likewise ``commands``, ``events`` and ``proposals``.
-    :param lost: rows that the file lists and that could not be read, by stream.
-    :param sentence: all of it in words.
-    :param clean: nothing that the file lists is lost.
+    :param lost: rows that the file lists but that could not be read, by stream.
+    :param sentence: the result in words.
+    :param clean: no row that the file lists is lost.
     """
 
     path: Path
@@ -43,30 +43,30 @@ class Recovery:
 
 def is_written(path: Path | str) -> bool:
     """
-    Whether some process writes this file, or recovers it, at the moment.
+    Whether a process is writing or recovering this file.
 
     :raises UserError: when there is no such file, or it cannot be opened.
     """
     try:
         return file_lock.is_held(path)
     except OSError as error:
-        raise UserError(f'{path} cannot be opened', got=os.strerror(error.errno)) from None
+        raise UserError(f'{path} cannot be opened', got=disk.error_text(error)) from None
 
 
 def abandoned(folder: Path | str) -> list[Path]:
-    """Return the ``.part`` files that nobody writes and nobody recovered yet, sorted by name."""
+    """Return the ``.part`` files without a writer that are not recovered yet, sorted by name."""
     found = []
     for part in sorted(Path(folder).expanduser().glob(f'*{schema.PART_SUFFIX}')):
         try:
             if not is_written(part) and _recovered_before(part) is None:
                 found.append(part)
         except UserError:
-            continue  # it was closed a moment ago
+            continue  # closed a moment ago
     return found
 
 
 def is_damaged(path: Path | str) -> bool:
-    """Whether a finished episode cannot be opened any more and has not been recovered yet."""
+    """Whether a finished episode can no longer be opened and is not recovered yet."""
     path = Path(path)
     if _recovered_before(path) is not None:
         return False
@@ -79,15 +79,15 @@ def is_damaged(path: Path | str) -> bool:
 
 def recover(path: Path | str, *, now_ns: int) -> Recovery:
     """
-    Make a whole episode of what can be read of a file; the file itself is never changed.
+    Make a whole episode from the readable rows of a file, which itself is never changed.
 
-    A ``<id>.h5.part`` becomes ``<id>.h5``, and is removed when all that it lists was read. Of
-    any other file the copy is called ``<id>_recovered.h5``. Images are read and written one by
-    one. A file that was recovered before, or is whole, stays as it is.
+    From ``<id>.h5.part`` comes ``<id>.h5``; the ``.part`` is removed if every row that it lists
+    was read. From any other file comes ``<id>_recovered.h5``. Images are copied one by one. A file
+    that is whole, or was recovered before, stays as it is.
 
     :param now_ns: Unix time, for the note in the episode.
-    :raises UserError: when the file is being written, or nothing in it can be read, or the new
-        one cannot be written.
+    :raises UserError: when the file is being written, nothing in it is readable, or the new file
+        cannot be written.
     """
     path = Path(path).expanduser()
     handle = _hold(path)
@@ -95,7 +95,7 @@ def recover(path: Path | str, *, now_ns: int) -> Recovery:
         with Salvage(path) as salvage:
             _check_format(salvage)
             before = _recovered_before(path)
-            result = _rewrite(salvage, now_ns) if before is None else _told_before(salvage, before)
+            result = _rewrite(salvage, now_ns) if before is None else _earlier(salvage, before)
         if _is_part(path) and result.clean:
             path.unlink(missing_ok=True)
         return result
@@ -108,42 +108,42 @@ def _is_part(path: Path) -> bool:
 
 
 def _hold(path: Path) -> int:
-    """Open a file; of a ``.part`` hold the lock, so that nobody else recovers it as well."""
+    """Open a file; hold the lock of a ``.part``, so that no other process recovers it too."""
     writable = _is_part(path) and os.access(path, os.W_OK)
     try:
         handle = os.open(path, os.O_RDWR if writable else os.O_RDONLY)
     except OSError as error:
-        raise UserError(f'{path} cannot be opened', got=os.strerror(error.errno)) from None
+        raise UserError(f'{path} cannot be opened', got=disk.error_text(error)) from None
     if _is_part(path) and (is_written(path) or (writable and not file_lock.hold(handle))):
         os.close(handle)
         raise UserError(
             f'{path} is being written',
-            expected='a take that nobody writes',
-            remedy='stop the recorder first; where the disk knows no locks, copy the '
+            expected='an episode without a writer',
+            remedy='stop the recorder first; if the disk does not support locks, copy the '
             'file elsewhere',
         )
     return handle
 
 
-def _check_format(salvage: Salvage):
+def _check_format(salvage: Salvage) -> None:
     format_, version = salvage.attribute('format'), salvage.attribute('version')
     if format_ not in (None, schema.FORMAT) or version not in (None, schema.VERSION):
         raise UserError(
-            f'{salvage.path} is no episode that this version can recover',
+            f'{salvage.path} is not an episode that this version can recover',
             got=f'format {format_}, version {version}',
             expected=f'{schema.FORMAT}, version {schema.VERSION}',
         )
 
 
 def _targets(path: Path) -> list[Path]:
-    """Return the names that the whole episode of a file may get."""
-    stem = schema.take_name(path)
+    """Return the names that the whole episode of a file may have."""
+    stem = schema.episode_name(path)
     stems = [stem, f'{stem}{RECOVERED}'] if _is_part(path) else [f'{stem}{RECOVERED}']
     return [path.with_name(f'{name}{schema.SUFFIX}') for name in stems]
 
 
 def _recovered_before(path: Path) -> Path | None:
-    """Return the whole episode that was made of a file earlier."""
+    """Return the whole episode that was made from a file earlier."""
     for target in _targets(path):
         if target.exists():
             try:
@@ -155,7 +155,8 @@ def _recovered_before(path: Path) -> Path | None:
     return None
 
 
-def _told_before(salvage: Salvage, before: Path) -> Recovery:
+def _earlier(salvage: Salvage, before: Path) -> Recovery:
+    """Return the result of an earlier recovery."""
     with Episode.open(before) as episode:
         kept = {
             'frames': len(episode),
@@ -174,7 +175,7 @@ def _rewrite(salvage: Salvage, now_ns: int) -> Recovery:
     target = next((name for name in _targets(path) if not name.exists()), None)
     if target is None:
         raise UserError(
-            f'{path} cannot be recovered: the names for it are taken',
+            f'{path} cannot be recovered: its new names are in use',
             got=', '.join(name.name for name in _targets(path)),
             remedy='move these files elsewhere',
         )
@@ -194,14 +195,14 @@ def _rewrite(salvage: Salvage, now_ns: int) -> Recovery:
             )
         if not any(kept.values()) and (not clean or salvage.cut):
             raise UserError(
-                f'nothing in {path} can be read',
+                f'nothing in {path} is readable',
                 got=f'0 of {_words(salvage.listed)}',
                 expected='at least one row of an episode',
             )
         sentence = f'{path.name}: {_words(kept)} recovered{_lost_words(lost)}'
         if salvage.attribute('instruction') is None:
             clean, sentence = False, f'{sentence}; the instruction is lost'
-        # When it was recovered is told in words: on the clock of the take it has no place.
+        # The time of recovery goes into the text: it does not belong on the episode's clock.
         writer.add_event('recovered', writer.last_ns, f'{sentence} ({schema.utc_text(now_ns)})')
         writer.mark_recovered()
         outcome = salvage.attribute('outcome')
@@ -213,10 +214,10 @@ def _rewrite(salvage: Salvage, now_ns: int) -> Recovery:
 
 
 def _new_writer(salvage: Salvage, target: Path, now_ns: int) -> EpisodeWriter:
-    """Begin the new file under its hidden name, with the attributes of the old one."""
-    episode_id = schema.take_name(target)
+    """Create the new file under its hidden name, with the attributes of the old one."""
+    episode_id = schema.episode_name(target)
     hidden = target.with_name(schema.hidden_name(episode_id))
-    if hidden.exists():  # of a recovery that was killed, or that is under way
+    if hidden.exists():  # from a recovery that was killed or is still running
         if is_written(hidden):
             raise UserError(f'{salvage.path} is being recovered by another process')
         hidden.unlink()
@@ -240,7 +241,7 @@ def _new_writer(salvage: Salvage, target: Path, now_ns: int) -> EpisodeWriter:
 
 
 def _created_ns(salvage: Salvage, now_ns: int) -> int:
-    """Return when the take was begun: by its attribute, else its name, else now."""
+    """Return the start of the episode: from its attribute, else its name, else now."""
     for text, pattern in (
         (salvage.attribute('created_utc'), '%Y-%m-%dT%H:%M:%SZ'),
         (salvage.path.name[:16], '%Y%m%dT%H%M%SZ'),
@@ -254,15 +255,15 @@ def _created_ns(salvage: Salvage, now_ns: int) -> int:
 
 
 def _copy(salvage: Salvage, writer: EpisodeWriter) -> dict[str, int]:
-    """Write every row that can be read; return how many of each stream."""
+    """Write every readable row; return how many of each stream."""
     kept = dict.fromkeys(salvage.streams, 0)
     for name, time_ns, text in salvage.events():
         dropped = schema.dropped_frames(text) if name == 'drop' else 0
         writer.add_event(name, time_ns, text, dropped=dropped)
         kept['events'] += 1
     for twist, stamp_ns, received_ns, source in salvage.commands():
-        source = SOURCE_NAMES.get(source, 'unknown')
-        writer.add_command(Command(twist, stamp_ns, received_ns, source))
+        name = SOURCE_NAMES.get(source, 'unknown')
+        writer.add_command(Command(twist, stamp_ns, received_ns, name))
         kept['commands'] += 1
     for twist, stamp_ns, received_ns in salvage.proposals():
         writer.add_proposal(twist, stamp_ns, received_ns)

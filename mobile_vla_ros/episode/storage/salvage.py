@@ -1,16 +1,18 @@
 """
-Reads what can be read of an episode file that was cut, torn, or never closed.
+Read the remains of an episode file that was cut, torn, or never closed.
 
-HDF5 itself is asked for nothing but attributes and the places of the blocks, through a view of
-the file as it would be had its writer closed it; nothing is copied and nothing is written. Rows
-and images are then taken from the bytes that are really there. An ordinary open will not do: a
-SWMR reader waits for missing blocks, and HDF5 walks a heap whose tail is zero for ever.
+HDF5 itself supplies only the attributes and the locations of the blocks, through a ``View`` of the
+file; nothing is copied or written. Rows and images are then read from the bytes that are really
+there. An ordinary open would not do: a SWMR reader waits for missing blocks, and HDF5 loops for
+ever on a heap that ends in zeros.
 """
 
 import contextlib
 import io
+import math
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import h5py
 import numpy as np
@@ -25,34 +27,35 @@ IMAGE_REFERENCE = np.dtype([('bytes', '<u4'), ('heap', '<u8'), ('number', '<u4')
 STREAMS = ('frames', 'commands', 'events')
 UNREADABLE = (OSError, KeyError, ValueError, RuntimeError, TypeError)
 PAGE = bytes(4096)
-TORN_TAIL = 16  # a JPEG that ends in as many zeros and has no end marker was not all written
+TORN_TAIL = 16  # a JPEG without an end marker that ends in this many zeros was not fully written
 
 
 class Salvage:
     """
     The rows of one damaged file, one by one; use it as a context manager.
 
-    ``listed`` counts the rows that the file tells of, by stream (``streams``: those of every take,
-    and ``proposals`` of one that has them); what the iterators do not give is lost.
+    ``listed`` counts the rows that the file lists, by stream; rows that the iterators do not yield
+    are lost. ``streams`` are those of every episode, and ``proposals`` if the file has them.
 
-    :raises UserError: when not even the head of the file can be read.
+    :raises UserError: when not even the head of the file is readable.
     """
 
-    def __init__(self, path: Path):
+    def __init__(self, path: Path) -> None:
         self.path = path
-        self._view = None
+        view = None
         try:
-            self._view = View(path)
-            self._file = h5py.File(self._view, 'r')
+            view = View(path)
+            self._file = h5py.File(view, 'r')
         except UNREADABLE as error:
-            if self._view is not None:
-                self._view.close()
+            if view is not None:
+                view.close()
             raise UserError(
                 f'{path} cannot be recovered: its head cannot be read',
                 got=first_line(error),
                 expected=f'an HDF5 file of format {schema.FORMAT}',
             ) from None
-        # Some takes have proposals, and those that have none are not said to have lost them.
+        self._view: View = view
+        # An episode without proposals has not lost them.
         self.streams = STREAMS + (('proposals',) if self._has('proposals') else ())
         wanted = schema.DATASETS | schema.PROPOSALS
         self._data = {
@@ -70,22 +73,23 @@ class Salvage:
             )
             for stream in self.streams
         }
-        self._heap_at, self._heap = -1, {}
+        self._heap_at = -1
+        self._heap: dict[int, tuple[int, int]] = {}
 
     def __enter__(self) -> 'Salvage':
         return self
 
-    def __exit__(self, *_):
+    def __exit__(self, *_: object) -> None:
         self._file.close()
         self._view.close()
 
     @property
     def cut(self) -> bool:
-        """Whether the file is shorter than it says it is."""
+        """Whether the file is shorter than it states."""
         return self._view.cut
 
-    def attribute(self, name: str) -> object:
-        """Return one attribute, or None where it cannot be read."""
+    def attribute(self, name: str) -> Any:
+        """Return one attribute, or None if it cannot be read."""
         try:
             value = self._file.attrs[name]
             value = value.decode() if isinstance(value, bytes) else value
@@ -94,7 +98,7 @@ class Salvage:
         return value.item() if isinstance(value, np.generic) else value
 
     def frames(self) -> Iterator[tuple[bytes, int, int]]:
-        """Give every frame that is there as encoded image, header stamp and receipt."""
+        """Yield every readable frame as encoded image, header stamp and receipt."""
         for data, stamps, times in self._blocks('frames', 'data', 'stamp_ns', 'received_ns'):
             for reference, stamp_ns, received_ns in zip(
                 data, stamps.tolist(), times.tolist(), strict=False
@@ -102,11 +106,11 @@ class Salvage:
                 if not was_written(stamp_ns, received_ns):
                     continue
                 image = self._image(*reference.tolist())
-                if looks_whole(image):
+                if is_whole_image(image):
                     yield image, stamp_ns, received_ns
 
     def commands(self) -> Iterator[tuple[np.ndarray, int, int, int]]:
-        """Give every command that is there as (6,) twist, header stamp, receipt and source."""
+        """Yield every readable command as (6,) twist, header stamp, receipt and source."""
         for twists, *columns in self._blocks(
             'commands', 'twist', 'stamp_ns', 'received_ns', 'source'
         ):
@@ -117,7 +121,7 @@ class Salvage:
                     yield twist, stamp_ns, received_ns, source
 
     def events(self) -> Iterator[tuple[str, int, str]]:
-        """Give every event that is there as name, time and text."""
+        """Yield every readable event as name, time and text."""
         for times, names, texts in self._blocks('events', 'time_ns', 'name', 'text'):
             for time_ns, name, text in zip(
                 times.tolist(), names.tolist(), texts.tolist(), strict=False
@@ -127,7 +131,7 @@ class Salvage:
                     yield name, time_ns, text.decode(errors='replace')
 
     def proposals(self) -> Iterator[tuple[np.ndarray, int, int]]:
-        """Give every proposal that is there as (6,) twist, stamp of its image, and receipt."""
+        """Yield every readable proposal as (6,) twist, stamp of its image, and receipt."""
         if 'proposals' not in self.streams:
             return
         for twists, *columns in self._blocks('proposals', 'twist', 'stamp_ns', 'received_ns'):
@@ -152,27 +156,31 @@ class Salvage:
             return None
 
     def _blocks(self, stream: str, *columns: str) -> Iterator[tuple[np.ndarray, ...]]:
-        """Give the rows of the columns chunk by chunk, each as long as it can be read."""
+        """Yield the rows of the columns chunk by chunk, each as far as it is readable."""
         names = [f'{stream}/{column}' for column in columns]
-        if any(self._data[name] is None for name in names):
+        datasets = [dataset for name in names if (dataset := self._data[name]) is not None]
+        if len(datasets) < len(names):
             return
-        rows = self._data[names[0]].chunks[0]
-        count = min(len(self._data[name]) for name in names)
+        rows = datasets[0].chunks[0]
+        count = min(len(dataset) for dataset in datasets)
         for first in range(0, count, rows):
-            yield tuple(self._block(name, first, min(rows, count - first)) for name in names)
+            wanted = min(rows, count - first)
+            yield tuple(
+                self._block(name, dataset, first, wanted)
+                for name, dataset in zip(names, datasets, strict=True)
+            )
 
-    def _block(self, name: str, first: int, count: int) -> np.ndarray:
-        dataset = self._data[name]
+    def _block(self, name: str, dataset: h5py.Dataset, first: int, count: int) -> np.ndarray:
         dtype = IMAGE_REFERENCE if name == 'frames/data' else dataset.dtype
-        row_bytes = dtype.itemsize * int(np.prod(dataset.shape[1:], dtype=int))
+        row_bytes = dtype.itemsize * math.prod(dataset.shape[1:])
         place = self._places[name].get(first)
-        data = self._view.real(place, count * row_bytes) if place is not None else b''
+        data = self._view.read_raw(place, count * row_bytes) if place is not None else b''
         whole = data[: len(data) // row_bytes * row_bytes]
         return np.frombuffer(whole, dtype).reshape(-1, *dataset.shape[1:])
 
     def _image(self, size: int, heap_at: int, number: int) -> bytes:
-        """Return the bytes of an image; b'' when they are not all there."""
-        read = self._view.real
+        """Return the bytes of an image; b'' unless all of them are there."""
+        read = self._view.read_raw
         if heap_at != self._heap_at:
             head = read(heap_at, HEAP_HEAD)
             self._heap_at, self._heap = heap_at, {}
@@ -185,27 +193,27 @@ class Salvage:
 
 
 def _places(dataset: h5py.Dataset | None) -> dict[int, int]:
-    """Return where in the file the chunk that begins with a row lies, as far as is known."""
-    places = {}
+    """Return first row → file offset of every chunk that the index lists."""
+    places: dict[int, int] = {}
 
-    def note(chunk):
+    def note(chunk: Any) -> None:
         places[chunk.chunk_offset[0]] = chunk.byte_offset
 
     if dataset is not None:
-        # Where the index is broken it ends; what was noted before is good.
+        # A broken index ends early; what was noted before is good.
         with contextlib.suppress(*UNREADABLE):
             dataset.id.chunk_iter(note)
     return places
 
 
 def was_written(stamp_ns: int, received_ns: int) -> bool:
-    """Tell the times of a row from those of one that never came: nothing is received at 0."""
+    """Whether a row with these times was written: no row is received at 0."""
     return schema.NO_TIME not in (stamp_ns, received_ns) and received_ns != 0
 
 
-def looks_whole(image: bytes) -> bool:
+def is_whole_image(image: bytes) -> bool:
     """
-    Say whether an image begins as JPEG or PNG does, and has no bytes that were never written.
+    Whether an image begins like a JPEG or PNG, and has no bytes that were never written.
 
     Cameras pad a JPEG after its end marker; before it, a whole page of zeros is a hole.
     """
@@ -219,7 +227,7 @@ def looks_whole(image: bytes) -> bool:
 
 
 def _verified(png: bytes) -> bool:
-    """Say whether the checksums of a PNG hold; a black one may be full of zeros."""
+    """Whether the checksums of a PNG hold; a black one may be full of zeros."""
     try:
         Image.open(io.BytesIO(png)).verify()
     except (OSError, SyntaxError, ValueError):

@@ -1,4 +1,4 @@
-"""Names, types and attributes of an episode file: the one place that says what HDF5 holds."""
+"""Define the layout of an episode file (HDF5): names, types and attributes."""
 
 import dataclasses
 import datetime
@@ -6,6 +6,7 @@ import hashlib
 import uuid
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import h5py
 import numpy as np
@@ -34,11 +35,11 @@ EVENTS = (
     'action',
 )
 
-# Rows that were never written read as these, so that a reader can tell them from a real zero.
+# Fill values: they distinguish rows that were never written from real zeros.
 NO_TIME = np.iinfo(np.int64).min
 NO_SPEED = np.nan
 
-# Chunks hold about a second or two: small takes stay small, and a flush rewrites little.
+# Chunks hold one or two seconds: short episodes stay small, and a flush rewrites little.
 FRAME_ROWS = 64
 COMMAND_ROWS = 256
 EVENT_ROWS = 32
@@ -47,8 +48,9 @@ IMAGE_DTYPE = h5py.vlen_dtype(np.uint8)
 EVENT_NAME_BYTES = 16
 EVENT_TEXT_BYTES = 240
 
-# path -> (columns, dtype, rows a chunk, what an unwritten row reads as)
-DATASETS = {
+# path -> (columns, dtype, rows a chunk, fill value)
+Layout = dict[str, tuple[int | None, Any, int, float | None]]
+DATASETS: Layout = {
     'frames/data': (None, IMAGE_DTYPE, FRAME_ROWS, None),
     'frames/stamp_ns': (None, np.int64, FRAME_ROWS, NO_TIME),
     'frames/received_ns': (None, np.int64, FRAME_ROWS, NO_TIME),
@@ -61,16 +63,16 @@ DATASETS = {
     'events/text': (None, h5py.string_dtype('utf-8', EVENT_TEXT_BYTES), EVENT_ROWS, None),
 }
 
-# What a policy proposed beside what was driven, in takes where one did. A reader of before
-# this group knows nothing of it and loses nothing else, so the version is the same.
-PROPOSALS = {
+# A policy's proposals beside the commands, in episodes with a policy. Older readers ignore this
+# group and lose nothing else, so the version stays the same.
+PROPOSALS: Layout = {
     'proposals/twist': (6, np.float64, COMMAND_ROWS, NO_SPEED),
     'proposals/stamp_ns': (None, np.int64, COMMAND_ROWS, NO_TIME),
     'proposals/received_ns': (None, np.int64, COMMAND_ROWS, NO_TIME),
 }
 
-# Attributes that a take may still learn while it runs. SWMR forbids new attributes but allows
-# an existing one to be rewritten in its own bytes: so they exist from the start, with room.
+# Attributes that change during recording. SWMR forbids new attributes but allows rewriting an
+# existing one in place, so these exist from the start with a fixed size.
 LATE_TEXT_BYTES = {'outcome': 16, 'command_type': 96, 'frame_id': 128, 'health': 8192}
 LATE_FLAGS = ('complete', 'recovered')
 
@@ -78,12 +80,12 @@ LATE_FLAGS = ('complete', 'recovered')
 @dataclass(frozen=True)
 class EpisodeInfo:
     """
-    What is known of a take when it starts; written as attributes of the file.
+    Attributes of an episode known at its start; written to the file.
 
-    :param instruction: what the robot is told to do, in the operator's words; not empty.
+    :param instruction: the robot's task in the operator's words; not empty.
     :param image_topic: resolved name of the camera topic; likewise ``command_topic``.
     :param command_type: ``geometry_msgs/msg/Twist`` or ``…/TwistStamped``; '' while unknown.
-    :param origin: what the take was imported from; '' for a take that was recorded.
+    :param origin: source of an imported episode; '' for a recorded one.
     :raises UserError: for an empty instruction.
     """
 
@@ -97,7 +99,7 @@ class EpisodeInfo:
     ros_version: str = ''
     origin: str = ''
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if not self.instruction.strip():
             raise UserError(
                 'the instruction is empty',
@@ -110,9 +112,9 @@ class EpisodeInfo:
 
 def new_episode_id(created_ns: int, origin: str = '') -> str:
     """
-    Return ``<UTC time>_<8 hex>`` for a take that starts at ``created_ns`` (Unix time).
+    Return ``<UTC time>_<8 hex>`` for an episode that starts at ``created_ns`` (Unix time).
 
-    :param origin: what the take is imported from: one origin always gives the same name.
+    :param origin: source of an imported episode: the same origin always gives the same name.
     """
     utc = datetime.datetime.fromtimestamp(created_ns // 1_000_000_000, datetime.UTC)
     mark = hashlib.sha256(origin.encode()).hexdigest() if origin else uuid.uuid4().hex
@@ -126,13 +128,13 @@ def utc_text(created_ns: int) -> str:
 
 
 def dropped_frames(text: str) -> int:
-    """Return how many frames a 'drop' event tells of: its text begins with the number."""
+    """Return the number of frames in a 'drop' event, with which its text begins."""
     number = text.split(' ', 1)[0]
     return int(number) if number.isdecimal() else 0
 
 
 def fixed_text(text: str, size: int) -> np.bytes_:
-    """Return UTF-8 of ``text`` cut to ``size`` bytes at a character's edge."""
+    """Return ``text`` in UTF-8, cut to ``size`` bytes at a character boundary."""
     return np.bytes_(text.encode()[:size].decode(errors='ignore').encode())
 
 
@@ -147,7 +149,8 @@ def lay_out(
     """
     Write attributes and empty datasets into a new file and switch it to SWMR.
 
-    :param proposals: with those of ``PROPOSALS``.
+    :param proposals: include ``PROPOSALS``.
+    :returns: the datasets by path.
     """
     attributes = file.attrs
     attributes['format'] = FORMAT
@@ -168,7 +171,7 @@ def lay_out(
         attributes.create(name, False)
     datasets = {}
     wanted = DATASETS | PROPOSALS if proposals else DATASETS
-    for path, (columns, dtype, rows, unwritten) in wanted.items():
+    for path, (columns, dtype, rows, fill) in wanted.items():
         tail = () if columns is None else (columns,)
         datasets[path] = file.create_dataset(
             path,
@@ -176,25 +179,25 @@ def lay_out(
             maxshape=(None, *tail),
             chunks=(rows, *tail),
             dtype=dtype,
-            fillvalue=unwritten,
+            fillvalue=fill,
         )
     file.swmr_mode = True
     file.flush()
     return datasets
 
 
-def take_name(path: Path) -> str:
-    """Return the name of a take's file without what tells whether it is finished."""
+def episode_name(path: Path) -> str:
+    """Return the name of an episode's file without its suffixes."""
     return path.name.removesuffix('.part').removesuffix(SUFFIX)
 
 
 def hidden_name(episode_id: str) -> str:
-    """Return the name of a take's file before it can be read."""
+    """Return the name of an episode's file before it is readable."""
     return f'.{episode_id}{NASCENT_SUFFIX}'
 
 
 def check_outcome(outcome: str) -> str:
-    """Return ``outcome``; raise UserError when it is none of ``OUTCOMES``."""
+    """Return ``outcome``; raise UserError unless it is one of ``OUTCOMES``."""
     if outcome not in OUTCOMES:
         raise UserError('unknown outcome', got=repr(outcome), expected=', '.join(OUTCOMES))
     return outcome

@@ -1,29 +1,26 @@
 """
-What a person corrected in a take that a policy drove, by the sources and events of its commands.
+Find the corrections in an episode driven by a policy, from its commands' sources and its events.
 
-A takeover is a stretch of commands whose source is takeover. It is over where the person lets go:
-the guard then keeps the base still for a while, and the recorder says so with an event. In the
-second before a takeover the policy was wrong: a person saw it and reacted. Where the guard stopped
-the base of itself, for a fault or a wait, nobody asked for that.
+A takeover is a sequence of commands with the source takeover. It ends where the person lets go:
+the guard then holds the base still for a while, and the recorder marks this with an event. In the
+second before a takeover the policy was wrong: a person saw it and reacted. Stops by the guard
+itself, for a fault or a hold, are nobody's intent.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 
+from mobile_vla_ros.episode.records import Commands, Event
 from mobile_vla_ros.types import NANOSECONDS, SOURCES
 
-if TYPE_CHECKING:
-    from mobile_vla_ros.episode.records import Commands, Event
-
-# Events of the name `takeover` begin with one of these words.
+# First words of an event named `takeover`.
 BEGIN, END = 'begin', 'end'
-# So long before a takeover begins the policy's own commands are what was wrong.
+# For this long before a takeover, the policy's commands count as the mistake.
 MISTAKE_NS = NANOSECONDS
 
-# What a command is to somebody who learns from corrections.
+# Kinds of command, for training on corrections.
 PLAIN, CORRECTED, WRONG = 0, 1, 2
 
 
@@ -33,10 +30,9 @@ class Takeover:
     One takeover; times are receipts, nanoseconds.
 
     :param begin_ns: of its first command.
-    :param end_ns: of the first command that is no longer the person's; of a takeover that lasts
-        to the end of the take, its last command.
-    :param mistake_ns: from here to ``begin_ns`` the policy was wrong; not before the end of the
-        takeover before.
+    :param end_ns: of the first command after it; of its last command, if the episode ends with it.
+    :param mistake_ns: start of the policy's mistake, which ends at ``begin_ns``; not before the
+        end of the previous takeover.
     """
 
     begin_ns: int
@@ -45,15 +41,15 @@ class Takeover:
 
     @property
     def seconds(self) -> float:
-        """How long it lasted."""
+        """Duration."""
         return (self.end_ns - self.begin_ns) / NANOSECONDS
 
 
-def takeovers(commands: 'Commands', events: Sequence['Event'] = ()) -> list[Takeover]:
-    """Return the takeovers of a take, in order."""
+def takeovers(commands: Commands, events: Sequence[Event] = ()) -> list[Takeover]:
+    """Return the takeovers of an episode, in order."""
     times, source = _in_order(commands)
     found: list[Takeover] = []
-    for first, last in _stretches(_persons(times, source, events)):
+    for first, last in _spans(_from_person(times, source, events)):
         begin_ns = int(times[first])
         end_ns = int(times[min(last, len(times) - 1)])
         before_ns = found[-1].end_ns if found else begin_ns - MISTAKE_NS
@@ -61,14 +57,14 @@ def takeovers(commands: 'Commands', events: Sequence['Event'] = ()) -> list[Take
     return found
 
 
-def kinds(commands: 'Commands', events: Sequence['Event'] = ()) -> np.ndarray:
+def kinds(commands: Commands, events: Sequence[Event] = ()) -> np.ndarray:
     """
-    Return what each command is: (M,) uint8, in the order of ``commands``.
+    Return the kind of each command: (M,) uint8, in the order of ``commands``.
 
-    ``CORRECTED`` is a person's command inside a takeover. ``WRONG`` is the policy's own in the
-    second before one; and what nobody asked for in a take that a policy drives: the standing
-    still after the person has let go, and the guard's own stops, whose source is unknown. All
-    others are ``PLAIN``, and all of a take in which no policy drives.
+    ``CORRECTED`` is a person's command inside a takeover. ``WRONG`` is a policy's command in the
+    second before one and, in an episode driven by a policy, every stop that nobody intended: while
+    the guard holds the base after the person let go, and the guard's own stops, whose source is
+    unknown. All other commands are ``PLAIN``, and so is every command if no policy drives.
     """
     times, source = commands.received_ns, commands.source
     result = np.full(len(times), PLAIN, np.uint8)
@@ -77,34 +73,34 @@ def kinds(commands: 'Commands', events: Sequence['Event'] = ()) -> np.ndarray:
     for takeover in takeovers(commands, events):
         before = (times >= takeover.mistake_ns) & (times < takeover.begin_ns)
         result[before & (source == SOURCES['policy'])] = WRONG
-    taken = source == SOURCES['takeover']
-    silent = taken & ~_persons(times, source, events)
-    result[taken], result[silent] = CORRECTED, WRONG
+    taken_over = source == SOURCES['takeover']
+    released = taken_over & ~_from_person(times, source, events)
+    result[taken_over], result[released] = CORRECTED, WRONG
     return result
 
 
-def _in_order(commands: 'Commands') -> tuple[np.ndarray, np.ndarray]:
-    """Return receipts and sources by receipt: a clock that was set back leaves them mixed."""
+def _in_order(commands: Commands) -> tuple[np.ndarray, np.ndarray]:
+    """Return receipts and sources sorted by receipt: a clock that was set back mixes them."""
     order = np.argsort(commands.received_ns, kind='stable')
     return commands.received_ns[order], commands.source[order]
 
 
-def _persons(times: np.ndarray, source: np.ndarray, events: Sequence['Event']) -> np.ndarray:
-    """Return (M,) bool: the commands of a takeover that are the person's, not the guard's."""
-    persons = source == SOURCES['takeover']
-    told = sorted(
+def _from_person(times: np.ndarray, source: np.ndarray, events: Sequence[Event]) -> np.ndarray:
+    """Return (M,) bool: takeover commands from the person, not from the guard."""
+    persons: np.ndarray = source == SOURCES['takeover']
+    marks = sorted(
         (event.time_ns, event.text.startswith(END)) for event in events if event.name == 'takeover'
     )
-    if not told or not len(times):
-        return persons  # a take of before there were these events
-    marks = np.array([time_ns for time_ns, _ in told])
-    row = np.searchsorted(marks, times, side='right') - 1
-    ended = np.array([end for _, end in told])[np.maximum(row, 0)] & (row >= 0)
+    if not marks or not len(times):
+        return persons  # recorded before these events existed
+    marked_ns = np.array([time_ns for time_ns, _ in marks])
+    row = np.searchsorted(marked_ns, times, side='right') - 1
+    ended = np.array([end for _, end in marks])[np.maximum(row, 0)] & (row >= 0)
     return persons & ~ended
 
 
-def _stretches(rows: np.ndarray) -> list[tuple[int, int]]:
-    """Return first and last + 1 of each stretch of True in (M,) bool."""
+def _spans(rows: np.ndarray) -> list[tuple[int, int]]:
+    """Return (first, last + 1) of each contiguous span of True in (M,) bool."""
     edges = np.diff(np.concatenate([[0], rows.astype(np.int8), [0]]))
     return list(
         zip(np.flatnonzero(edges == 1).tolist(), np.flatnonzero(edges == -1).tolist(), strict=True)

@@ -1,26 +1,23 @@
 """
-Pairs frames with commands and resamples them to the policy's rate: the only place that does.
+Pair frames with commands and resample them to the policy's rate.
 
-The law. A frame's time is its header stamp, or its receipt where the camera's clock cannot be
-trusted (``frame_times``); one that newer frames have overtaken takes its place in time. The
-action at time t is the newest command received at or before t if it is no older than
-``command_max_age_s``, else zero. A grid at the policy's rate starts at the first frame; every
-step of it takes the nearest frame within half a period; a step with no such frame is a gap: it
-ends the segment, and a new grid starts at the next frame. A window never spans two segments.
+A frame's time is its header stamp, or its receipt if the camera's clock cannot be trusted
+(``frame_times``); a frame that newer ones have overtaken is sorted in by its time. The action at
+time t is the newest command received at or before t if it is no older than ``command_max_age_s``,
+else zero. A grid at the policy's rate starts at the first frame; each of its steps uses the
+nearest frame within half a period. A step without such a frame is a gap: it ends the segment, and
+a new grid starts at the next frame. A window never spans two segments.
 """
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 
-from mobile_vla_ros.episode.quality import camera_clock as clock
+from mobile_vla_ros.episode.records import TimedEpisode
+from mobile_vla_ros.episode.timing import camera_clock as clock
 from mobile_vla_ros.episode.timing import corrections
 from mobile_vla_ros.errors import UserError
 from mobile_vla_ros.types import NANOSECONDS
-
-if TYPE_CHECKING:
-    from mobile_vla_ros.episode.storage.reader import Episode
 
 COMMAND_MAX_AGE_S = 0.5
 
@@ -28,13 +25,12 @@ COMMAND_MAX_AGE_S = 0.5
 @dataclass(frozen=True)
 class CommandLog:
     """
-    Every command of a take, in the order of its receipt.
+    Every command of an episode, in order of receipt.
 
     :param received_ns: (M,) int64, not decreasing.
     :param twist: (M, 6) float64, m/s and rad/s.
     :param max_age_s: a command older than this means zero.
-    :param kind: (M,) uint8 what each is to who learns from corrections (``corrections.kinds``);
-        None: all are plain.
+    :param kind: (M,) uint8 kind of each command (``corrections.kinds``); None: all are plain.
     """
 
     received_ns: np.ndarray
@@ -47,7 +43,7 @@ class CommandLog:
         Return the action at each time.
 
         :param time_ns: (…) int64.
-        :returns: (…, 6) float64 twist, zero where no command is fresh; (…) bool: one is.
+        :returns: (…, 6) float64 twist, zero without a fresh command; (…) bool: there is one.
         """
         rows, fresh = self._in_force(time_ns)
         twist = np.zeros((*rows.shape, 6))
@@ -55,9 +51,9 @@ class CommandLog:
         return twist, fresh
 
     def kind_at(self, time_ns: np.ndarray) -> np.ndarray:
-        """Return (…) uint8: what the action at each time is to who learns from corrections."""
+        """Return (…) uint8: the kind of the action at each time (``corrections.kinds``)."""
         kind = np.full(np.shape(time_ns), corrections.PLAIN, np.uint8)
-        if self.kind is None or (self.kind == corrections.PLAIN).all():  # as of nearly every take
+        if self.kind is None or (self.kind == corrections.PLAIN).all():  # nearly every episode
             return kind
         rows, fresh = self._in_force(time_ns)
         kind[fresh] = self.kind[rows[fresh]]
@@ -75,16 +71,16 @@ class CommandLog:
 
 
 @dataclass(frozen=True)
-class Segment:
+class GridSegment:
     """
-    A run of frames at the policy's rate with no gap in it, and the action at each.
+    Frames at the policy's rate without a gap, and the action at each.
 
-    :param frame_index: (T,) int64 rows of the episode's frames, each another one.
+    :param frame_index: (T,) int64 rows of the episode's frames, all different.
     :param time_ns: (T,) int64 the frames' own times, strictly increasing.
     :param twist: (T, 6) float64 the action at each frame's time.
-    :param command_valid: (T,) bool: False where no command was fresh and the twist is zero so.
+    :param command_valid: (T,) bool: False where no command was fresh, so that the twist is zero.
     :param rate_hz: the rate of the grid.
-    :param commands: what ``actions_ahead`` reads.
+    :param commands: every command of the episode, for ``actions_ahead``.
     """
 
     frame_index: np.ndarray
@@ -103,7 +99,7 @@ def newest_at(time_ns: np.ndarray, received_ns: np.ndarray) -> tuple[np.ndarray,
     Find the newest row received at or before each time.
 
     :param time_ns: (…) int64; received_ns: (M,) int64, not decreasing, M > 0.
-    :returns: (…) int64 rows, 0 where there is none; (…) bool: there is one.
+    :returns: (…) int64 rows, 0 if there is none; (…) bool: there is one.
     """
     rows = np.searchsorted(received_ns, time_ns, side='right') - 1
     return np.maximum(rows, 0), rows >= 0
@@ -111,13 +107,13 @@ def newest_at(time_ns: np.ndarray, received_ns: np.ndarray) -> tuple[np.ndarray,
 
 def frame_times(stamp_ns: np.ndarray, received_ns: np.ndarray) -> tuple[np.ndarray, str]:
     """
-    Decide once for a take which clock its frames are timed by.
+    Choose the clock of an episode's frames.
 
-    The header stamp says when the light fell in and is taken if the camera's clock is sane
-    (``clock.check``). Else the time of receipt is taken.
+    The header stamp, which is the time of exposure, is used if the camera's clock is sane
+    (``camera_clock.check``), the time of receipt otherwise.
 
     :param stamp_ns: (N,) int64; likewise ``received_ns``.
-    :returns: (N,) int64 times, not increasing where a frame was overtaken on its way;
+    :returns: (N,) int64 times, in order of receipt: not sorted where a frame was overtaken;
         ``'stamp'`` or ``'received'``.
     """
     if len(stamp_ns) and clock.check(stamp_ns, received_ns).sane:
@@ -127,17 +123,17 @@ def frame_times(stamp_ns: np.ndarray, received_ns: np.ndarray) -> tuple[np.ndarr
 
 def grid_frames(time_ns: np.ndarray, rate_hz: float) -> list[np.ndarray]:
     """
-    Sample frames to a rate: the rows that each segment takes.
+    Sample frames at a rate; return the rows of each segment.
 
-    A frame is within half a period of a step when its distance d fulfils -half < d <= half, so
+    A frame is within half a period of a step if its distance d satisfies -half < d <= half, so
     that no frame serves two steps. Where time runs backwards, a segment ends as well.
 
-    :param time_ns: (N,) int64 times of the frames, in the order of their receipt.
-    :param rate_hz: the policy's rate, more than 0.
+    :param time_ns: (N,) int64 times of the frames, in order of receipt.
+    :param rate_hz: the policy's rate, greater than 0.
     :returns: one (T,) int64 array of strictly increasing rows for each segment.
     """
     if not rate_hz > 0:
-        raise UserError('a rate must be more than zero', got=rate_hz)
+        raise UserError('a rate must be greater than zero', got=rate_hz)
     times = [int(t) for t in time_ns]
     ends = [row for row in range(1, len(times)) if times[row] < times[row - 1]]
     segments, row = [], 0
@@ -148,8 +144,8 @@ def grid_frames(time_ns: np.ndarray, rate_hz: float) -> list[np.ndarray]:
     return segments
 
 
-def _one_segment(times: list[int], first: int, end: int, rate_hz: float):
-    """Return the rows of the segment whose grid starts at ``first``, and where the next starts."""
+def _one_segment(times: list[int], first: int, end: int, rate_hz: float) -> tuple[list[int], int]:
+    """Return the rows of the segment whose grid starts at ``first``, and the next start."""
     half_ns = NANOSECONDS / rate_hz / 2
     rows, row = [first], first
     for step in range(1, end + 1 + int((times[end - 1] - times[first]) / half_ns)):
@@ -159,7 +155,7 @@ def _one_segment(times: list[int], first: int, end: int, rate_hz: float):
         if row == rows[-1] or not -half_ns < times[row] - due <= half_ns:
             break
         rows.append(row)
-    # Frames between the last one taken and the gap were nearest to no step of their own.
+    # Frames between the last sampled one and the gap were nearest to no step.
     following = rows[-1] + 1
     while following < end and times[following] <= due:
         following += 1
@@ -167,16 +163,16 @@ def _one_segment(times: list[int], first: int, end: int, rate_hz: float):
 
 
 def segments(
-    episode: 'Episode', rate_hz: float, *, command_max_age_s: float = COMMAND_MAX_AGE_S
-) -> list[Segment]:
+    episode: TimedEpisode, rate_hz: float, *, command_max_age_s: float = COMMAND_MAX_AGE_S
+) -> list[GridSegment]:
     """
     Return the gapless segments of an episode at the policy's rate, in order.
 
     :param rate_hz: the policy's rate.
-    :param command_max_age_s: see the law at the head of this module.
+    :param command_max_age_s: see the head of this module.
     """
     time_ns, by = frame_times(episode.frame_stamp_ns, episode.frame_received_ns)
-    # Receipts that go back are a clock's fault, and end a segment; stamps of a sane clock are not.
+    # Receipts that go back are a clock fault and end a segment; stamps of a sane clock are sorted.
     place = np.argsort(time_ns, kind='stable') if by == 'stamp' else np.arange(len(time_ns))
     # A clock that was set back leaves receipts out of order; a stable sort keeps their sequence.
     order = np.argsort(episode.commands.received_ns, kind='stable')
@@ -188,17 +184,17 @@ def segments(
         kind[order],
     )
     found = []
-    for rows in (place[taken] for taken in grid_frames(time_ns[place], rate_hz)):
+    for rows in (place[sampled] for sampled in grid_frames(time_ns[place], rate_hz)):
         twist, valid = log.at(time_ns[rows])
-        found.append(Segment(rows, time_ns[rows], twist, valid, rate_hz, log))
+        found.append(GridSegment(rows, time_ns[rows], twist, valid, rate_hz, log))
     return found
 
 
-def actions_ahead(segment: Segment, chunk: int) -> tuple[np.ndarray, np.ndarray]:
+def actions_ahead(segment: GridSegment, chunk: int) -> tuple[np.ndarray, np.ndarray]:
     """
-    Return what each frame of a segment should predict: the actions at t + k / rate.
+    Return the chunk that each frame of a segment should predict: the actions at t + k / rate.
 
-    :param chunk: steps ahead, the frame's own included.
+    :param chunk: steps ahead, including the frame's own.
     :returns: (T, chunk, 6) float64 twists, zero where masked; (T, chunk) bool: the step lies
         inside the segment.
     """
@@ -208,26 +204,25 @@ def actions_ahead(segment: Segment, chunk: int) -> tuple[np.ndarray, np.ndarray]
     return np.where(real[..., None], twist, 0.0), real
 
 
-def kinds_ahead(segment: Segment, chunk: int) -> np.ndarray:
-    """Return (T, chunk) uint8: what each of ``actions_ahead`` is (``corrections.kinds``)."""
+def kinds_ahead(segment: GridSegment, chunk: int) -> np.ndarray:
+    """Return (T, chunk) uint8: the kind of each of ``actions_ahead`` (``corrections.kinds``)."""
     return segment.commands.kind_at(_times_ahead(segment, chunk))
 
 
-def _times_ahead(segment: Segment, chunk: int) -> np.ndarray:
+def _times_ahead(segment: GridSegment, chunk: int) -> np.ndarray:
     """Return (T, chunk) int64: the times t + k / rate of each frame."""
     ahead_ns = np.round(np.arange(chunk) * (NANOSECONDS / segment.rate_hz)).astype(np.int64)
     return segment.time_ns[:, None] + ahead_ns
 
 
 @dataclass(frozen=True)
-class Came:
+class ArrivalTimes:
     """
-    When each frame was taken, and when it could be known.
+    When each frame was captured, and when it was available.
 
-    :param stamp_ns: (N,) int64; the receipts where the camera's clock cannot be trusted, as
-        `timeline.frame_times` decides.
-    :param now_ns: (N,) int64, not decreasing and nowhere before the stamp.
-    :param note: what was mended of the times, in words; empty: nothing.
+    :param stamp_ns: (N,) int64 frame times, as `frame_times` chooses them.
+    :param now_ns: (N,) int64, not decreasing and never before the stamp.
+    :param note: a sentence, if the camera's clock cannot be trusted; else empty.
     """
 
     stamp_ns: np.ndarray
@@ -235,12 +230,12 @@ class Came:
     note: str = ''
 
 
-def came(episode: 'Episode') -> Came:
-    """Return the times at which a take's frames came."""
+def arrival_times(episode: TimedEpisode) -> ArrivalTimes:
+    """Return when an episode's frames were captured and received."""
     stamp_ns, by = frame_times(episode.frame_stamp_ns, episode.frame_received_ns)
     now_ns = np.maximum.accumulate(np.maximum(episode.frame_received_ns, stamp_ns))
     note = ''
     if by != 'stamp':
-        wrong = clock.check(episode.frame_stamp_ns, episode.frame_received_ns).sentence
-        note = f'{wrong}: the frames are timed by their receipt'
-    return Came(stamp_ns, now_ns, note)
+        fault = clock.check(episode.frame_stamp_ns, episode.frame_received_ns).sentence
+        note = f'{fault}: frames are timed by their receipt'
+    return ArrivalTimes(stamp_ns, now_ns, note)

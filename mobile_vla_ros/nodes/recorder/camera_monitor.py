@@ -5,7 +5,7 @@ from collections.abc import Hashable
 
 import numpy as np
 
-from mobile_vla_ros.episode.quality import camera_clock as clock
+from mobile_vla_ros.episode.timing import camera_clock as clock
 from mobile_vla_ros.nodes.shared.sequence import MessageCount
 from mobile_vla_ros.types import NANOSECONDS
 

@@ -13,7 +13,7 @@ from PIL import Image as PillowImage
 from mobile_vla_ros.episode.storage.recording import Recording
 from mobile_vla_ros.episode.storage.schema import EpisodeInfo
 from mobile_vla_ros.episode.storage.writer import EpisodeWriter
-from mobile_vla_ros.episode.timing.command_source import Labels
+from mobile_vla_ros.episode.timing.command_source import CommandLabeller
 from mobile_vla_ros.errors import UserError
 from mobile_vla_ros.nodes.recorder.episode_folder import TakeFolder
 from mobile_vla_ros.nodes.recorder.params import RecorderParams
@@ -52,7 +52,7 @@ class CurrentTake:
         self.state = IDLE
         self.recording: Recording | None = None
         self._lost_commands: Counter[str] = Counter()
-        self._labels = Labels()
+        self._labels = CommandLabeller()
         self._writer: EpisodeWriter | None = None
         self._params, self._folder = params, folder
         self._encode, self._now_ns = encode, now_ns
@@ -164,7 +164,7 @@ class CurrentTake:
             self.recording.proposal(twist, stamp_ns, received_ns)
 
     def guard_status(self, status: GuardStatus, sent_ns: int):
-        """Store a report of the guard, which labels commands (`Labels.status`)."""
+        """Store a report of the guard, which labels commands (`CommandLabeller.status`)."""
         self._labels.status(status, sent_ns or self._now_ns(), time.monotonic_ns())
         self.write_commands()
 

@@ -21,7 +21,7 @@ from rclpy.time import Time
 from rosgraph_msgs.msg import Clock
 
 from mobile_vla_ros.episode.storage.reader import Episode
-from mobile_vla_ros.episode.timing.timeline import Came, came
+from mobile_vla_ros.episode.timing.timeline import ArrivalTimes, arrival_times
 from mobile_vla_ros.errors import UserError
 from mobile_vla_ros.nodes.shared.image_messages import to_compressed
 from mobile_vla_ros.nodes.shared.messages import LATCHED, time_ns, twist_array
@@ -66,7 +66,7 @@ class ReplayNode(Node):
             self, 'first_s', 60.0, 'seconds that any proposal may take', limits=(0.1, 3600.0)
         )
         self._episode = Episode.open(path)
-        self._times: Came = came(self._episode)
+        self._times: ArrivalTimes = arrival_times(self._episode)
         self._looks = step_outcomes(self._times.stamp_ns, rate_hz, window)
         self._news = threading.Condition()
         self._proposed: dict[int, list[float]] = {}

@@ -16,15 +16,15 @@ from rclpy.clock import Clock, ClockType
 from rclpy.node import Node
 from sensor_msgs.msg import CompressedImage, Image
 
-from mobile_vla_ros.episode.storage.schema import EpisodeInfo
-from mobile_vla_ros.episode.timing.shadow import (
+from mobile_vla_ros.episode.shadow import (
     FOLDER,
     WINDOW_S,
     Shadow,
     Window,
-    tried_folder,
+    prepare_folder,
     write_window,
 )
+from mobile_vla_ros.episode.storage.schema import EpisodeInfo
 from mobile_vla_ros.errors import UserError
 from mobile_vla_ros.nodes.recorder.params import MEGABYTE, image_params
 from mobile_vla_ros.nodes.shared.messages import (
@@ -59,7 +59,7 @@ class ShadowNode(Node):
 
     def __init__(self):
         super().__init__('shadow')
-        self._folder = tried_folder(
+        self._folder = prepare_folder(
             declare(
                 self,
                 'data_dir',
@@ -194,7 +194,7 @@ class ShadowNode(Node):
         except (UserError, OSError) as error:
             self._unsaved = f'the worst seconds could not be saved: {error}'
             self.get_logger().error(self._unsaved)
-            self._shadow.least_score = self._saved_score
+            self._shadow.min_score = self._saved_score
             return
         self._unsaved, self._saved_mps, self._saved_score = '', window.mean_mps, window.score
         if before is not None:
@@ -219,7 +219,7 @@ class ShadowNode(Node):
         ]
         state = f'waiting for {" and ".join(silent)}' if silent else ('comparing')
         problems = [self._camera_problem, self._commands.problem, self._unfit, self._unsaved]
-        numbers = self._shadow.numbers(time.monotonic_ns())
+        numbers = self._shadow.differences(time.monotonic_ns())
         values = {
             **{key: '' if value is None else f'{value:.3f}' for key, value in numbers.items()},
             'pairs': self._shadow.pairs,

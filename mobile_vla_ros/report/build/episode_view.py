@@ -83,7 +83,7 @@ def take_view(path: Path, most: int, side: int, budget: int) -> TakeView:
         if lost:
             reasons.append(f'{lost} of {len(pictures)} pictures looked at cannot be read')
         return TakeView(
-            name=schema.take_name(path),
+            name=schema.episode_name(path),
             instruction=episode.instruction,
             outcome=episode.outcome,
             verdict=_verdict(episode),

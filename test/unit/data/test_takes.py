@@ -42,7 +42,7 @@ def test_bad_takes_are_left_out_unless_they_are_asked_for(tmp_path):
     runs, skipped = load_runs(paths.values(), Sampling())
     assert {run.path for run in runs} == {paths['good'], paths['poor']}
     assert list(skipped) == [str(paths['bad'])]
-    assert skipped[str(paths['bad'])].startswith('verdict bad: the picture stood still')
+    assert skipped[str(paths['bad'])].startswith('verdict bad: the image stood still')
     runs, skipped = load_runs(paths.values(), Sampling(), ['good', 'poor', 'bad'])
     assert {run.path for run in runs} == set(paths.values()) and not skipped
     _, skipped = load_runs(paths.values(), Sampling(), ['good'])

@@ -19,7 +19,7 @@ from mobile_vla_ros.episode.records import Commands, Event
 from mobile_vla_ros.episode.storage.schema import EpisodeInfo
 from mobile_vla_ros.episode.storage.writer import EpisodeWriter
 from mobile_vla_ros.episode.timing import corrections
-from mobile_vla_ros.episode.timing.command_source import FRESH_NS, PATIENCE_NS, Labels
+from mobile_vla_ros.episode.timing.command_source import FRESH_NS, PATIENCE_NS, CommandLabeller
 from mobile_vla_ros.episode.timing.corrections import CORRECTED, PLAIN, WRONG
 from mobile_vla_ros.errors import UserError
 from mobile_vla_ros.model.bundle import load_bundle
@@ -61,7 +61,7 @@ def heard(ticks, *, late=0, swapped=False):
     :param late: the status of a tick comes so many commands later.
     :param swapped: the status of a tick comes before its command, as after a stall.
     """
-    labels, found, under_way = Labels(), [], []
+    labels, found, under_way = CommandLabeller(), [], []
     labels.status(report('none'), 1, 0)
     said = None
     for tick, (source, reason) in enumerate(ticks):
@@ -111,7 +111,7 @@ def test_a_takeover_begins_and_ends_with_an_event():
 
 def test_a_guard_that_fell_silent_labels_nothing():
     """Its last word says nothing of commands a second and a half later."""
-    labels = Labels()
+    labels = CommandLabeller()
     labels.status(report('policy'), 1, 0)
     for sent_ns in (2, 2 + FRESH_NS):
         labels.command(Command(np.zeros(6), sent_ns, sent_ns), sent_ns, 0)

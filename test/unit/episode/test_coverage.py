@@ -11,7 +11,7 @@ from PIL import Image
 
 from many_takes import KEYS
 from mobile_vla_ros.episode.catalog import coach, coverage
-from mobile_vla_ros.episode.catalog.row import TakeRow
+from mobile_vla_ros.episode.catalog.row import EpisodeRow
 
 SECOND = 1_000_000_000
 
@@ -152,13 +152,13 @@ def test_places_are_told_apart_by_the_first_picture():
     assert coverage.distinct_views([]) == 0
 
 
-def balanced(count: int = 60) -> tuple[list[TakeRow], dict]:
+def balanced(count: int = 60) -> tuple[list[EpisodeRow], dict]:
     """Return a set that lacks nothing: rows and traces."""
     rng = np.random.default_rng(11)
     rows, traces = [], {}
     for index in range(count):
         side = ('left', 'right')[index % 2]
-        row = TakeRow(
+        row = EpisodeRow(
             f'{index:03}.h5',
             f'{index:03}',
             f'stop to the {side} of the red box',
@@ -177,10 +177,11 @@ def balanced(count: int = 60) -> tuple[list[TakeRow], dict]:
     return rows, traces
 
 
-def changed(rows: list[TakeRow], count: int, **values) -> list[TakeRow]:
+def changed(rows: list[EpisodeRow], count: int, **values) -> list[EpisodeRow]:
     """Return the rows, the first ``count`` of them with other values."""
     return [
-        TakeRow(**vars(row) | values) if index < count else row for index, row in enumerate(rows)
+        EpisodeRow(**vars(row) | values) if index < count else row
+        for index, row in enumerate(rows)
     ]
 
 
@@ -270,6 +271,6 @@ def test_at_most_five_and_the_most_valuable_first():
     )
     traces = {row.name: traces[rows[0].name] for row in rows}
     advice = coach.advise(coach.survey(rows, traces))
-    assert len(advice) == coach.MOST_ADVICE
+    assert len(advice) == coach.MAX_ADVICE
     assert [one.value for one in advice] == sorted((one.value for one in advice), reverse=True)
     assert coach.advise(coach.survey([], {}))[0].sentence.startswith('50 takes more of any kind')

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mobile_vla_ros.episode.quality import camera_clock as clock
+from mobile_vla_ros.episode.timing import camera_clock as clock
 
 S = 1_000_000_000
 FRAMES = 300  # half a minute at 10 Hz

@@ -14,8 +14,9 @@ from episode_processes import __file__ as PROCESSES
 from episode_takes import CREATED_NS
 from mobile_vla_ros import file_lock
 from mobile_vla_ros.episode.storage import disk
+from mobile_vla_ros.episode.storage.part_file import MARGIN_BYTES
 from mobile_vla_ros.episode.storage.schema import EpisodeInfo
-from mobile_vla_ros.episode.storage.writer import MARGIN_BYTES, EpisodeWriter
+from mobile_vla_ros.episode.storage.writer import EpisodeWriter
 from mobile_vla_ros.types import Command
 
 MEGABYTES = 6
@@ -121,7 +122,8 @@ def test_what_is_held_is_enough_for_what_hdf5_writes(tmp_path, most):
         for _ in range(int(random.integers(0, 40))):
             writer.add_event('problem', 1, 'x' * 240)
         writer.flush()
-        assert writer.part_path.stat().st_size <= writer._room._end - MARGIN_BYTES // 2
+        reserved = writer._part._reservation._end
+        assert writer.part_path.stat().st_size <= reserved - MARGIN_BYTES // 2
     before = writer.part_path.stat().st_size
     held = writer.part_path.stat().st_blocks * 512
     path = writer.close()

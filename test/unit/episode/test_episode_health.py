@@ -6,10 +6,14 @@ import numpy as np
 import pytest
 
 from mobile_vla_ros.episode.quality import verdict as health
-from mobile_vla_ros.episode.quality.image_quality import Look
+from mobile_vla_ros.episode.quality.image_quality import ImageQuality
 
 PERIOD_NS = 100_000_000
-CLEAR, DARK, BLURRED = Look(0.5, 0.8), Look(0.01, float('nan')), Look(0.5, 0.2)
+CLEAR, DARK, BLURRED = (
+    ImageQuality(0.5, 0.8),
+    ImageQuality(0.01, float('nan')),
+    ImageQuality(0.5, 0.2),
+)
 
 
 def judge(frames=50, **changes):
@@ -41,10 +45,10 @@ def test_good_take_has_no_reason_against_it():
     ('change', 'verdict', 'words'),
     [
         ({'drops': 5}, 'poor', '5 frames dropped'),
-        ({'twist': np.zeros((50, 6))}, 'poor', 'never told to move'),
+        ({'twist': np.zeros((50, 6))}, 'poor', 'never commanded to move'),
         ({'twist': np.repeat([[0.3] * 6, [0] * 6], (20, 30), axis=0)}, 'poor', 'idle for 60%'),
-        ({'frozen': np.ones(50, dtype=bool)}, 'bad', 'picture stood still'),
-        ({'frozen': np.arange(50) % 5 == 0}, 'poor', 'picture stood still'),
+        ({'frozen': np.ones(50, dtype=bool)}, 'bad', 'image stood still'),
+        ({'frozen': np.arange(50) % 5 == 0}, 'poor', 'image stood still'),
         (
             {'command_received_ns': np.zeros(0, np.int64), 'twist': np.zeros((0, 6))},
             'bad',
@@ -78,10 +82,10 @@ def test_good_take_has_no_reason_against_it():
         ({'twist': np.full((50, 6), np.nan)}, 'bad', 'not a finite number'),
         ({'expected_rate_hz': 15.0}, 'poor', '10.0 frames a second where 15.0 were expected'),
         ({'expected_rate_hz': 30.0}, 'bad', '10.0 frames a second where 30.0 were expected'),
-        ({'looks': [DARK, *[CLEAR] * 4]}, 'poor', 'dark in 20%'),
-        ({'looks': [DARK] * 5}, 'bad', 'dark in 100% of the frames looked at: a lens cap'),
-        ({'looks': [BLURRED] * 2 + [CLEAR] * 4}, 'poor', 'blurred in 33%'),
-        ({'looks': [BLURRED] * 5}, 'poor', 'out of focus'),
+        ({'samples': [DARK, *[CLEAR] * 4]}, 'poor', 'dark in 20%'),
+        ({'samples': [DARK] * 5}, 'bad', 'dark in 100% of the sampled frames: a lens cap'),
+        ({'samples': [BLURRED] * 2 + [CLEAR] * 4}, 'poor', 'blurred in 33%'),
+        ({'samples': [BLURRED] * 5}, 'poor', 'out of focus'),
     ],
 )
 def test_fault_is_named(change, verdict, words):
@@ -104,8 +108,8 @@ def test_standing_before_a_still_scene_is_no_frozen_camera():
     [
         {'expected_rate_hz': 12.0},
         {'expected_rate_hz': 0.0},
-        {'looks': [BLURRED, *[CLEAR] * 5]},
-        {'looks': [Look(0.06, float('nan'))] * 5},
+        {'samples': [BLURRED, *[CLEAR] * 5]},
+        {'samples': [ImageQuality(0.06, float('nan'))] * 5},
         {
             'frame_received_ns': np.maximum.accumulate(
                 np.arange(50) * PERIOD_NS + (np.arange(50) == 25) * 900_000_000

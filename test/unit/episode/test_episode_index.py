@@ -10,7 +10,7 @@ import pytest
 from episode_takes import CREATED_NS, take, write_take
 from many_takes import drive, multiply
 from mobile_vla_ros.episode.catalog import index_table
-from mobile_vla_ros.episode.catalog import row as take_row
+from mobile_vla_ros.episode.catalog import row as index_row
 from mobile_vla_ros.episode.catalog.index import PAGE, SORTS, EpisodeIndex
 from mobile_vla_ros.episode.storage.schema import EpisodeInfo
 from mobile_vla_ros.episode.storage.writer import EpisodeWriter
@@ -39,7 +39,7 @@ def folder(tmp_path):
     return tmp_path
 
 
-def refreshed(path) -> tuple[list[take_row.TakeRow], list[tuple[int, int]]]:
+def refreshed(path) -> tuple[list[index_row.EpisodeRow], list[tuple[int, int]]]:
     """Return the rows after a refresh, and what it told of its progress."""
     told = []
     with EpisodeIndex(path) as index:
@@ -115,7 +115,7 @@ def test_pages_join_without_a_gap(tmp_path):
         row, state = next(index.rows()), [1, 1]
         with index_table.transaction(index._db):
             for number in range(2 * PAGE):
-                copy = take_row.TakeRow(**vars(row) | {'name': f'{number:05}.h5'})
+                copy = index_row.EpisodeRow(**vars(row) | {'name': f'{number:05}.h5'})
                 index._keep('main', state, copy, b'', b'')
         for reverse in (False, True):
             found = [row.name for row in index.rows(sort='frames', reverse=reverse)]

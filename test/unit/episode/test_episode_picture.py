@@ -1,4 +1,4 @@
-"""What a look at a picture tells: dark, blurred, or as it should be."""
+"""What a measure at a picture tells: dark, blurred, or as it should be."""
 
 import io
 
@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from PIL import Image, ImageEnhance, ImageFilter
 
 from mobile_vla_ros.episode.quality import image_quality as picture
-from mobile_vla_ros.episode.quality.image_quality import Look, is_due, look
+from mobile_vla_ros.episode.quality.image_quality import ImageQuality, is_due, measure
 from mobile_vla_ros.errors import UserError
 from mobile_vla_ros.sim.arena import Arena
 from mobile_vla_ros.sim.suites import scene
@@ -83,17 +83,17 @@ def test_blurred_photograph_is_told_from_a_sharp_one(photo, width, light):
     for blur, expected in ((0.0, False), (2.5, True), (6.0, True)):
         seen = photo.resize((width, width * 9 // 16), Image.Resampling.LANCZOS)
         seen = seen.filter(ImageFilter.GaussianBlur(blur * scale)) if blur else seen
-        found = look(encode(ImageEnhance.Brightness(seen).enhance(light), noise=2.0))
+        found = measure(encode(ImageEnhance.Brightness(seen).enhance(light), noise=2.0))
         assert found.blurred is expected and not found.dark, (blur, found)
 
 
 def test_sharpness_hardly_knows_size_or_light(photo):
     """The same scene in three sizes and in three lights measures nearly the same."""
     sizes = [
-        look(encode(photo.resize((width, width * 9 // 16), Image.Resampling.LANCZOS)))
+        measure(encode(photo.resize((width, width * 9 // 16), Image.Resampling.LANCZOS)))
         for width in (320, 640, 1280)
     ]
-    lights = [look(encode(ImageEnhance.Brightness(photo).enhance(by))) for by in (1, 0.5, 0.25)]
+    lights = [measure(encode(ImageEnhance.Brightness(photo).enhance(by))) for by in (1, 0.5, 0.25)]
     for found in (sizes, lights):
         values = [one.sharpness for one in found]
         assert max(values) - min(values) < 0.1, values
@@ -101,23 +101,23 @@ def test_sharpness_hardly_knows_size_or_light(photo):
 
 def test_smear_of_a_turn_is_blur(photo):
     """Edges along the motion stay sharp, and do not save the picture."""
-    assert look(encode(smear(photo, 57))).blurred  # a turn of 2.5 degrees, 60 across
-    assert not look(encode(smear(photo, 4))).blurred
+    assert measure(encode(smear(photo, 57))).blurred  # a turn of 2.5 degrees, 60 across
+    assert not measure(encode(smear(photo, 4))).blurred
 
 
 def test_arena_is_neither_dark_nor_blurred(views):
     """Frames of the arena are as they should be; out of focus they are not."""
     for view in views:
-        assert not look(encode(view)).blurred and not look(encode(view)).dark
-        assert look(encode(view.filter(ImageFilter.GaussianBlur(3)))).blurred
+        assert not measure(encode(view)).blurred and not measure(encode(view)).dark
+        assert measure(encode(view.filter(ImageFilter.GaussianBlur(3)))).blurred
 
 
 @pytest.mark.parametrize('kind', ['JPEG', 'PNG'])
 def test_lens_cap_is_dark_and_a_wall_is_not_blurred(kind):
     """Black with a sensor's noise is dark; a plain wall has no edge to tell by."""
-    cap = look(encode(Image.new('RGB', (640, 480)), kind, noise=3.0))
+    cap = measure(encode(Image.new('RGB', (640, 480)), kind, noise=3.0))
     assert cap.dark and not cap.blurred
-    wall = look(encode(Image.new('RGB', (640, 480), (180, 170, 160)), kind, noise=3.0))
+    wall = measure(encode(Image.new('RGB', (640, 480), (180, 170, 160)), kind, noise=3.0))
     assert not wall.dark and not wall.blurred and np.isnan(wall.sharpness)
 
 
@@ -125,11 +125,11 @@ def test_sixteen_bits_a_pixel_keep_their_brightness():
     """A depth of 16 bits is not clipped to white."""
     buffer = io.BytesIO()
     Image.fromarray(np.full((48, 64), 0x4000, np.uint16)).save(buffer, 'PNG')
-    assert look(buffer.getvalue()).brightness == pytest.approx(0.25, abs=0.01)
+    assert measure(buffer.getvalue()).brightness == pytest.approx(0.25, abs=0.01)
 
 
 def test_look_decodes_at_a_reduced_scale(photo, monkeypatch):
-    """A 720p JPEG is never decoded whole: that is what makes a look cheap."""
+    """A 720p JPEG is never decoded whole: that is what makes a measure cheap."""
     sizes, convert = [], Image.Image.convert
 
     def spy(self, *args, **kwargs):
@@ -138,7 +138,7 @@ def test_look_decodes_at_a_reduced_scale(photo, monkeypatch):
 
     encoded = encode(photo)
     monkeypatch.setattr(Image.Image, 'convert', spy)
-    look(encoded)
+    measure(encoded)
     assert sizes == [(320, 180)]
 
 
@@ -146,7 +146,7 @@ def test_look_decodes_at_a_reduced_scale(photo, monkeypatch):
 def test_broken_picture_is_a_sentence(broken):
     """What cannot be decoded is a UserError."""
     with pytest.raises(UserError, match='cannot be decoded'):
-        look(broken)
+        measure(broken)
 
 
 def sampled_rows(received_ns: np.ndarray) -> np.ndarray:
@@ -179,5 +179,5 @@ def test_clock_set_back_starts_the_seconds_anew():
 
 def test_dark_picture_is_not_called_blurred_as_well():
     """One fault, one reason."""
-    assert not Look(0.01, 0.1).blurred
-    assert Look(picture.DARK_BRIGHTNESS, 0.1).blurred
+    assert not ImageQuality(0.01, 0.1).blurred
+    assert ImageQuality(picture.DARK_BRIGHTNESS, 0.1).blurred

@@ -23,7 +23,7 @@ from mobile_vla_ros.images.stored import decode
 READ_WITH_ZEROS = """
 import sys
 from pathlib import Path
-from mobile_vla_ros.episode.quality.judge import judge
+from mobile_vla_ros.episode.judge import judge
 from mobile_vla_ros.episode.storage.reader import Episode
 from mobile_vla_ros.errors import UserError
 whole, bad = Path(sys.argv[1]).read_bytes(), Path(sys.argv[2])
@@ -128,11 +128,11 @@ def test_broken_files_are_sentences_that_name_them(tmp_path):
             Episode.open(tmp_path / name)
     with h5py.File(tmp_path / 'foreign.h5', 'w') as file:
         file['images'] = np.zeros(3)
-    with pytest.raises(UserError, match=r'foreign.h5 is no episode'):
+    with pytest.raises(UserError, match=r'foreign.h5 is not an episode'):
         Episode.open(tmp_path / 'foreign.h5')
     with h5py.File(whole, 'r+') as file:
         file.attrs['version'] = 99
-    with pytest.raises(UserError, match='version that cannot be read; got 99'):
+    with pytest.raises(UserError, match='unsupported version; got 99'):
         Episode.open(whole)
 
 
@@ -156,7 +156,7 @@ def test_finding_episodes(tmp_path):
     with pytest.raises(UserError, match=r'holds no episode; got no \.h5 file'):
         find_episodes(tmp_path)
     writer = EpisodeWriter(tmp_path, EpisodeInfo('go'), CREATED_NS)
-    with pytest.raises(UserError, match='1 unfinished take'):
+    with pytest.raises(UserError, match='1 unfinished episode'):
         find_episodes(tmp_path)
     path = take(tmp_path)
     assert find_episodes(tmp_path) == [path]

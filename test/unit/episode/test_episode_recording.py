@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from episode_takes import CREATED_NS, encoded
-from mobile_vla_ros.episode.quality.judge import judge
+from mobile_vla_ros.episode.judge import judge
 from mobile_vla_ros.episode.storage.reader import Episode
 from mobile_vla_ros.episode.storage.recording import Recording
 from mobile_vla_ros.episode.storage.schema import EpisodeInfo

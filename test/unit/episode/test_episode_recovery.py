@@ -15,11 +15,11 @@ import pytest
 from episode_processes import __file__ as PROCESSES
 from episode_processes import noise
 from episode_takes import CREATED_NS, encoded, take, write_take
-from mobile_vla_ros.episode.quality.judge import judge
+from mobile_vla_ros.episode.judge import judge
 from mobile_vla_ros.episode.storage.hdf5_view import HEAP, heap_objects, lookup3
 from mobile_vla_ros.episode.storage.reader import Episode, find_episodes
 from mobile_vla_ros.episode.storage.recovery import abandoned, is_damaged, is_written, recover
-from mobile_vla_ros.episode.storage.salvage import looks_whole
+from mobile_vla_ros.episode.storage.salvage import is_whole_image
 from mobile_vla_ros.episode.storage.schema import EpisodeInfo
 from mobile_vla_ros.episode.storage.writer import EpisodeWriter
 from mobile_vla_ros.errors import UserError
@@ -290,14 +290,18 @@ def test_what_is_no_episode_is_a_sentence(tmp_path):
 def test_images_that_are_not_all_there_are_told_apart():
     """A JPEG padded by its camera is whole; one whose end was never written is not."""
     jpeg, png = encoded(5, 'JPEG'), encoded(5)
-    assert looks_whole(jpeg) and looks_whole(png) and looks_whole(jpeg + bytes(300))
-    assert not looks_whole(jpeg[:-200] + bytes(200))
-    assert not looks_whole(png[:-20] + bytes(20))
+    assert is_whole_image(jpeg) and is_whole_image(png) and is_whole_image(jpeg + bytes(300))
+    assert not is_whole_image(jpeg[:-200] + bytes(200))
+    assert not is_whole_image(png[:-20] + bytes(20))
     holed = noise(0)[:5000] + bytes(4096) + noise(0)[9096:]
-    assert looks_whole(noise(0)) and not looks_whole(holed)
+    assert is_whole_image(noise(0)) and not is_whole_image(holed)
     black = encoded(0, size=(2000, 1400))
-    assert looks_whole(black) and not looks_whole(black[:100] + bytes(5000) + black[100:])
-    assert not looks_whole(b'') and not looks_whole(bytes(500)) and not looks_whole(b'no image')
+    assert is_whole_image(black) and not is_whole_image(black[:100] + bytes(5000) + black[100:])
+    assert (
+        not is_whole_image(b'')
+        and not is_whole_image(bytes(500))
+        and not is_whole_image(b'no image')
+    )
 
 
 def test_checksum_is_that_of_its_author():

@@ -13,7 +13,7 @@ import pytest
 
 import episode_takes
 from episode_takes import CREATED_NS, encoded, take, write_take
-from mobile_vla_ros.episode.quality.judge import judge
+from mobile_vla_ros.episode.judge import judge
 from mobile_vla_ros.episode.storage import schema
 from mobile_vla_ros.episode.storage.reader import Episode, find_episodes
 from mobile_vla_ros.episode.storage.schema import EpisodeInfo

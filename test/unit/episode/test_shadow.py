@@ -13,17 +13,17 @@ from hypothesis import strategies as st
 
 from episode_takes import CREATED_NS, encoded, take
 from mobile_vla_ros.cli.main import main
+from mobile_vla_ros.episode.shadow import (
+    MAX_STEP_NS,
+    Shadow,
+    Window,
+    prepare_folder,
+    write_window,
+)
 from mobile_vla_ros.episode.storage.reader import Episode
 from mobile_vla_ros.episode.storage.recovery import recover
 from mobile_vla_ros.episode.storage.schema import EpisodeInfo
 from mobile_vla_ros.episode.storage.writer import EpisodeWriter
-from mobile_vla_ros.episode.timing.shadow import (
-    LONGEST_STEP_NS,
-    Shadow,
-    Window,
-    tried_folder,
-    write_window,
-)
 from mobile_vla_ros.errors import UserError
 from mobile_vla_ros.types import Command
 
@@ -52,7 +52,7 @@ def test_each_axis_tells_its_difference_now_and_since_the_start():
         [(twist(0.4, 0.2, 0.5), twist(0.3, 0.2, 0.0))] * 100
         + [(twist(0.4, 0.2, 0.5), twist(0.1, 0.2, 0.0))] * 40,
     )
-    found = one.numbers(last_ns)
+    found = one.differences(last_ns)
     assert found['linear_x_live_mps'] == pytest.approx(0.3)
     assert found['linear_x_mean_mps'] == pytest.approx((100 * 0.1 + 40 * 0.3) / 140)
     assert found['linear_y_live_mps'] == pytest.approx(0.0)
@@ -72,7 +72,7 @@ def test_a_flip_is_a_proposal_the_other_way_of_what_is_driven():
             (twist(0.0), twist(-0.3)),
         ],
     )
-    found = one.numbers(last_ns)
+    found = one.differences(last_ns)
     assert found['linear_x_flips'] == pytest.approx(2 / 4) and found['linear_y_flips'] is None
 
 
@@ -83,7 +83,7 @@ def test_where_nobody_drives_there_is_nothing_to_compare():
     one.proposal(twist(), S, S, 2 * S)
     one.proposal(np.full(6, np.nan), S, S, S + 1)
     assert one.pairs == 1
-    assert one.numbers(4 * S)['linear_x_live_mps'] is None
+    assert one.differences(4 * S)['linear_x_live_mps'] is None
 
 
 speeds = st.lists(
@@ -98,7 +98,7 @@ def test_the_worst_window_is_the_one_of_the_largest_difference(phases, step_ns):
     one = Shadow()
     apart = [speed for speed, count in phases for _ in range(count)]
     last_ns = watch(one, [(twist(speed), twist()) for speed in apart], step_ns=step_ns)
-    steps = np.array([0, *[min(step_ns, LONGEST_STEP_NS)] * (len(apart) - 1)])
+    steps = np.array([0, *[min(step_ns, MAX_STEP_NS)] * (len(apart) - 1)])
     times = S + np.arange(len(apart)) * step_ns
     best = (
         max(
@@ -138,20 +138,21 @@ def test_what_could_not_be_saved_is_found_again():
     one = Shadow()
     last_ns = watch(one, [(twist(0.5), twist())] * 100)
     one.worst(last_ns, at_end=True)
-    one.least_score = 0.0
+    one.min_score = 0.0
     last_ns = watch(one, [(twist(0.1), twist())] * 20, last_ns + 2 * WINDOW_NS)
     assert one.worst(last_ns, at_end=True).mean_mps == pytest.approx(0.1)
 
 
 def test_the_memory_of_hours_is_bounded():
     """Images by their bytes, all else by the seconds that a window can still need."""
-    one = Shadow(most_bytes=1000)
+    one = Shadow(max_bytes=1000)
     for number in range(4000):
         now_ns = number * TICK_NS
         one.frame(bytes(100), now_ns, now_ns, now_ns)
         watch(one, [(twist(number / 4000), twist())], now_ns)
-    assert len(one._frames) <= 10
-    assert max(len(one._proposals), len(one._commands), len(one._window)) <= 450
+    recent = one._recent
+    assert len(recent.frames) <= 10
+    assert max(len(recent.proposals), len(recent.commands), len(one._area.steps)) <= 450
 
 
 # --- on disk ---
@@ -256,7 +257,10 @@ def test_a_folder_that_cannot_be_made_is_a_sentence(tmp_path):
 
 @pytest.mark.parametrize(
     ('data_dir', 'said'),
-    [('file', 'cannot write episodes'), ('~nobody-of-this-name/x', 'data_dir is no folder')],
+    [
+        ('file', 'cannot write episodes'),
+        ('~nobody-of-this-name/x', 'data_dir is not a valid folder'),
+    ],
 )
 def test_where_nothing_can_be_written_a_shadow_does_not_begin(
     tmp_path, monkeypatch, data_dir, said
@@ -265,9 +269,9 @@ def test_where_nothing_can_be_written_a_shadow_does_not_begin(
     monkeypatch.chdir(tmp_path)
     (tmp_path / 'file').write_text('')
     with pytest.raises(UserError, match=said):
-        tried_folder(data_dir, CREATED_NS)
-    folder = tried_folder('takes', CREATED_NS)
+        prepare_folder(data_dir, CREATED_NS)
+    folder = prepare_folder('takes', CREATED_NS)
     assert not folder.exists()
     kept = write_window(folder, INFO, a_window(), CREATED_NS)
-    assert tried_folder('takes', CREATED_NS) == folder
+    assert prepare_folder('takes', CREATED_NS) == folder
     assert kept.exists()

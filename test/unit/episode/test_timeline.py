@@ -111,7 +111,7 @@ def test_clock_set_back_ends_a_segment():
 
 def test_rate_of_zero_is_a_sentence():
     """A rate that makes no grid is refused."""
-    with pytest.raises(UserError, match='more than zero'):
+    with pytest.raises(UserError, match='greater than zero'):
         grid_frames(np.arange(3), 0.0)
 
 

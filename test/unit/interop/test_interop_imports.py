@@ -16,7 +16,7 @@ from mobile_vla_ros.cli.main import main
 from mobile_vla_ros.episode.storage.reader import Episode, find_episodes
 from mobile_vla_ros.errors import UserError
 from mobile_vla_ros.interop.imports import find_sources
-from mobile_vla_ros.interop.seed_layout import write_seed_layout
+from mobile_vla_ros.interop.legacy_layout import write_legacy_layout
 from mobile_vla_ros.interop.source import ImportOptions
 from ros_helpers import wait_until
 
@@ -28,7 +28,7 @@ ACTIONS[1:, 0] = 1.15
 def seed_file(path, first: int = 0, rows: int = 12):
     """Write a file of the seed's."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_seed_layout(path, [picture(first + i) for i in range(rows)], ACTIONS[:rows])
+    write_legacy_layout(path, [picture(first + i) for i in range(rows)], ACTIONS[:rows])
     return path
 
 
@@ -115,7 +115,7 @@ def test_take_to_learn_nothing_from_is_refused(tmp_path, capsys):
 def test_rows_without_times_may_show_the_same_picture(tmp_path, capsys, colour):
     """Nobody knows whether the robot moved between two key presses: poor, but it comes in."""
     for number in range(2):
-        write_seed_layout(
+        write_legacy_layout(
             tmp_path / f'{number}.h5', np.full((12, 48, 64, 3), colour, np.uint8), ACTIONS
         )
     out = tmp_path / 'takes'
@@ -286,7 +286,7 @@ def test_bad_use_is_a_sentence(tmp_path, capsys):
         ((tmp_path / 'none', out), 'there is nothing at'),
         ((empty, out), 'holds nothing that can be imported'),
         ((source.parent, source.parent), 'into itself'),
-        ((source, out, '--rate', '0'), 'more than zero'),
+        ((source, out, '--rate', '0'), 'greater than zero'),
         ((source, tmp_path / 'file' / 'takes'), 'cannot make the folder'),
     ):
         assert run(*arguments) == 2

@@ -11,7 +11,7 @@ from bags import bring, picture, taken
 from mobile_vla_ros.episode.storage.reader import Episode
 from mobile_vla_ros.episode.timing.timeline import actions_ahead, segments
 from mobile_vla_ros.interop.imports import FAILED, IMPORTED
-from mobile_vla_ros.interop.seed_layout import write_seed_layout
+from mobile_vla_ros.interop.legacy_layout import write_legacy_layout
 from mobile_vla_ros.interop.source import ImportOptions
 
 NAME = 'episode_20251106_101112_1box_hori_left_core_medium.h5'
@@ -27,7 +27,7 @@ PNG = ImportOptions('go left', rate_hz=5.0, image_format='png')
 def seed_file(path, **more):
     """Write a file of the seed's; the pictures are BGR in it."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_seed_layout(path, [picture(i)[..., ::-1] for i in range(ROWS)], ACTIONS, **more)
+    write_legacy_layout(path, [picture(i)[..., ::-1] for i in range(ROWS)], ACTIONS, **more)
     return path
 
 
@@ -79,7 +79,7 @@ def test_jpeg_unless_told_otherwise(tmp_path):
     """Pictures are encoded once, as JPEG of quality 90."""
     blocks = picture(0, (4, 3)).repeat(16, axis=0).repeat(16, axis=1)
     rows = [np.roll(blocks, 16 * i, axis=1)[..., ::-1] for i in range(ROWS)]
-    write_seed_layout(tmp_path / NAME, rows, ACTIONS)
+    write_legacy_layout(tmp_path / NAME, rows, ACTIONS)
     options = ImportOptions('go left', rate_hz=5)
     with taken(tmp_path / NAME, tmp_path / 'out', options) as episode:
         assert episode.encoded(0).startswith(b'\xff\xd8\xff')

@@ -77,7 +77,7 @@ def test_a_page_needs_nothing_from_outside_and_bad_takes_come_first(folder, html
     text = html.read_text()
     assert len(cards(text)) == 3
     assert cards(text)[0] == write_name(folder, 'stop')
-    assert 'no command was heard' in text
+    assert 'no command was received' in text
     assert '<b>box' not in text and '<i>' not in text
     assert 'go to the &#34;red&#34; &lt;b&gt;box&lt;/b&gt; &amp; stop&lt;/script&gt;' in text
     for outside in ('<link', 'src="http', 'href="http', 'url(http', '@import', 'fetch('):

@@ -7,7 +7,7 @@ import yaml
 
 import reference_run
 from mobile_vla_ros.cli.main import main
-from mobile_vla_ros.episode.quality.judge import judge
+from mobile_vla_ros.episode.judge import judge
 from mobile_vla_ros.episode.storage.reader import Episode, find_episodes
 
 NAME = re.compile(

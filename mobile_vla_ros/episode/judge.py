@@ -1,26 +1,22 @@
-"""The verdict on an episode that is on disk."""
-
-from typing import TYPE_CHECKING
+"""The verdict on an episode on disk."""
 
 from mobile_vla_ros.episode.quality import verdict
-from mobile_vla_ros.episode.quality.image_tally import Tally
+from mobile_vla_ros.episode.quality.image_quality import ImageTally
+from mobile_vla_ros.episode.storage.reader import Episode
 from mobile_vla_ros.episode.storage.schema import dropped_frames
 
-if TYPE_CHECKING:
-    from mobile_vla_ros.episode.storage.reader import Episode
 
-
-def judge(episode: 'Episode') -> dict:
+def judge(episode: Episode) -> verdict.Health:
     """
-    Measure an episode anew; every image is read, few are decoded.
+    Measure an episode again; reads every image, decodes about one a second.
 
-    :returns: verdict, reasons and measures (``quality.verdict.judge``).
+    :returns: verdict, reasons and measures, as ``quality.verdict.judge`` does.
     :raises UserError: when the file is broken at an image.
     """
-    tally = Tally()
+    tally = ImageTally()
     for index, received_ns in enumerate(episode.frame_received_ns.tolist()):
         tally.add(episode.encoded(index), received_ns)
-    known = episode.health or {}
+    known: verdict.Health = episode.health or {}
     return verdict.judge(
         frame_stamp_ns=episode.frame_stamp_ns,
         frame_received_ns=episode.frame_received_ns,
@@ -28,7 +24,7 @@ def judge(episode: 'Episode') -> dict:
         command_received_ns=episode.commands.received_ns,
         twist=episode.commands.twist,
         drops=sum(dropped_frames(one.text) for one in episode.events if one.name == 'drop'),
-        looks=tally.looks,
+        samples=tally.samples,
         expected_rate_hz=known.get('expected_rate_hz'),
         timed=known.get('timed', True),
     )

@@ -7,7 +7,7 @@ import h5py
 import numpy as np
 
 
-def write_seed_layout(
+def write_legacy_layout(
     path: Path | str,
     images: Sequence[np.ndarray],
     actions: np.ndarray,

@@ -1,4 +1,4 @@
-"""Tells a sane camera clock from one that stands, runs backwards, jumps or is set wrong."""
+"""Detect a camera clock that stands still, runs backwards, jumps or is set wrong."""
 
 from dataclasses import dataclass
 
@@ -8,22 +8,22 @@ from mobile_vla_ros.types import NANOSECONDS
 
 KINDS = ('sane', 'zero', 'backwards', 'jumps', 'apart')
 
-# Longer than a transport delays a frame; as old as a command may be that still counts.
+# Longer than any transport delay; equal to the maximum age of a command.
 APART_S = 0.5
-# Late frames come in a bunch: the first after a step are not asked, the next ten seconds are.
+# Late frames arrive in bursts: skip the first moments around a step, then examine ten seconds.
 SETTLE_S = 0.5
-LOOK_S = 10.0
-# So many frames have to follow one whose stamp goes back before it is told what it was.
+SPAN_S = 10.0
+# A stamp that goes back is classified only once this many frames have followed it.
 FOLLOWING = 3
 
 
 @dataclass(frozen=True)
 class ClockVerdict:
     """
-    What a take's camera clock is like.
+    The state of an episode's camera clock.
 
     :param kind: one of ``KINDS``.
-    :param sentence: what is wrong with it, in words; empty when it is sane.
+    :param sentence: the defect in words; empty for a sane clock.
     """
 
     kind: str
@@ -37,14 +37,14 @@ class ClockVerdict:
 
 def check(stamp_ns: np.ndarray, received_ns: np.ndarray) -> ClockVerdict:
     """
-    Classify the camera's clock by what a take's frames say.
+    Classify the camera's clock from the frames of an episode.
 
-    A late frame is no fault of the clock, also not where newer ones have overtaken it; nor is a
-    gap: there, stamps and receipts go on by the same amount. The clock jumps where the distance
-    from stamp to receipt changes by over half a second at once and stays so. It is apart where
-    that distance is over half a second in one quarter of the take or more.
+    A late frame is no clock fault, even if newer ones have overtaken it; nor is a gap, across
+    which stamps and receipts advance equally. The clock jumps where the offset from stamp to
+    receipt changes by over half a second at once, for good. It is apart where the median offset
+    exceeds half a second in at least one quarter of the episode.
 
-    :param stamp_ns: (N,) int64 header stamps, in the order of receipt; likewise ``received_ns``.
+    :param stamp_ns: (N,) int64 header stamps, in order of receipt; likewise ``received_ns``.
     """
     stamp_ns = np.asarray(stamp_ns, dtype=np.int64)
     received_ns = np.asarray(received_ns, dtype=np.int64)
@@ -87,68 +87,68 @@ def check(stamp_ns: np.ndarray, received_ns: np.ndarray) -> ClockVerdict:
 
 def _overtaken(stamp_ns: np.ndarray, received_ns: np.ndarray) -> bool:
     """
-    Say whether stamps that go back are those of late frames, which newer ones have overtaken.
+    Whether stamps that go back belong to late frames, which newer ones have overtaken.
 
-    The frames after such a one are as fast as those before it. After a clock that was set back
-    the distance from stamp to receipt stays larger, by as much as the stamps went back.
+    The frames after a late one have the same offset as those before it. After a clock was set
+    back, the offset from stamp to receipt stays larger, by as much as the stamps went back.
     """
     newest_ns = np.maximum.accumulate(stamp_ns)
     rows = np.flatnonzero(stamp_ns < newest_ns)
     back_ns = newest_ns[rows].astype(float) - stamp_ns[rows]
     if len(np.unique(stamp_ns)) < len(stamp_ns) or back_ns.max() > APART_S * NANOSECONDS:
         return False
-    told = rows + FOLLOWING < len(stamp_ns)
-    rows, back_ns = rows[told], back_ns[told]
+    followed = rows + FOLLOWING < len(stamp_ns)
+    rows, back_ns = rows[followed], back_ns[followed]
     order_ns = np.maximum.accumulate(received_ns)
-    look_ns = round(LOOK_S * NANOSECONDS)
+    span_ns = round(SPAN_S * NANOSECONDS)
     offset_ns = received_ns - stamp_ns
-    before = _smallest(offset_ns, np.searchsorted(order_ns, order_ns[rows] - look_ns), rows)
+    before = _smallest(offset_ns, np.searchsorted(order_ns, order_ns[rows] - span_ns), rows)
     after = _smallest(
-        offset_ns, rows + 1, np.searchsorted(order_ns, order_ns[rows] + look_ns, side='right')
+        offset_ns, rows + 1, np.searchsorted(order_ns, order_ns[rows] + span_ns, side='right')
     )
     return not (after - before > back_ns / 2).any()
 
 
 def _jumps_s(stamp_ns: np.ndarray, received_ns: np.ndarray) -> np.ndarray:
     """
-    Return every lasting step of the distance from stamp to receipt, seconds.
+    Return every lasting step of the offset from stamp to receipt, seconds.
 
-    What lasts is told by the smallest distance, which a late frame does not change: that of the
-    frames up to ``LOOK_S`` before the step and after it, leaving out ``SETTLE_S`` around it,
-    in which late frames may have come in a bunch.
+    A step lasts if the smallest offset, which late frames do not change, differs between the
+    frames up to ``SPAN_S`` before and after it. The ``SETTLE_S`` around the step are left out:
+    late frames may have arrived in a burst there.
     """
     limit_ns = round(APART_S * NANOSECONDS)
     offset_ns = received_ns - stamp_ns
     steps_ns = np.diff(offset_ns)
-    # Receipts in order, so that they can be searched; a step of the receiving clock back by more
-    # than the limit is a step of the distance as well.
+    # Sorted receipts, for searching; where the receiving clock steps back by more than the limit,
+    # the offset steps as well.
     order_ns = np.maximum.accumulate(received_ns)
     back = np.diff(received_ns) < -limit_ns
     rows = np.flatnonzero((np.abs(steps_ns) > limit_ns) & ~back)
-    settle_ns, look_ns = (round(span * NANOSECONDS) for span in (SETTLE_S, LOOK_S))
+    settle_ns, span_ns = (round(span * NANOSECONDS) for span in (SETTLE_S, SPAN_S))
     last, first = order_ns[rows], order_ns[rows + 1]
     before = _smallest(
         offset_ns,
-        np.searchsorted(order_ns, last - look_ns),
+        np.searchsorted(order_ns, last - span_ns),
         np.searchsorted(order_ns, last - settle_ns, side='right'),
     )
     after = _smallest(
         offset_ns,
         np.searchsorted(order_ns, first + settle_ns),
-        np.searchsorted(order_ns, first + look_ns, side='right'),
+        np.searchsorted(order_ns, first + span_ns, side='right'),
     )
     lasting_ns = after - before
     same_way = np.sign(lasting_ns) == np.sign(steps_ns[rows])
-    lasting = (np.abs(lasting_ns) > limit_ns) & same_way  # NaN, where nothing is known, is not
+    lasting = (np.abs(lasting_ns) > limit_ns) & same_way  # False for NaN
     return np.concatenate([steps_ns[rows][lasting], steps_ns[back]]) / NANOSECONDS
 
 
 def _smallest(values: np.ndarray, start: np.ndarray, stop: np.ndarray) -> np.ndarray:
-    """Return the least of ``values[start:stop]`` for each pair, NaN where it holds none."""
+    """Return the minimum of ``values[start:stop]`` for each pair, NaN for an empty slice."""
     found = np.full(len(start), np.nan)
     some = np.flatnonzero(stop > start)
     if len(some):
-        # reduceat takes the slices between the pairs as well, and no index beyond the last.
+        # reduceat also reduces the slices between the pairs, and accepts no index past the end.
         edges = np.stack([start[some], stop[some]], axis=1).ravel()
         padded = np.append(values, np.iinfo(np.int64).max)
         found[some] = np.minimum.reduceat(padded, edges)[::2]

@@ -1,0 +1,170 @@
+"""The HDF5 file of an episode while it is written: its names, its lock and its reserved space."""
+
+import contextlib
+import errno
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+
+from mobile_vla_ros.episode.storage import disk, lock, schema
+from mobile_vla_ros.errors import UserError
+from mobile_vla_ros.files import sync
+
+# Reserved beyond the pending rows, so that an episode on a full disk can still be closed.
+MARGIN_BYTES = 512 * 1024
+
+
+class PartFile:
+    """
+    One open episode file, from its hidden name to its final one.
+
+    The file is called ``<episode_id>.h5.part`` from the moment it is readable until ``finish``
+    renames it to ``.h5``. A kill at any write leaves one of: only a hidden ``.new`` file (before
+    the first row), a readable ``.part``, or the whole ``.h5``. While this object is open it holds
+    the lock of its file (``recovery.is_written``).
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        info: schema.EpisodeInfo,
+        created_ns: int,
+        *,
+        episode_id: str,
+        hidden: bool,
+        proposals: bool,
+    ) -> None:
+        """
+        Create the folder if it is missing, and the file in it.
+
+        :param hidden: keep the hidden name until ``finish``.
+        :raises UserError: when the folder cannot be created or written.
+        """
+        nascent = folder / schema.hidden_name(episode_id)
+        self.episode_id = episode_id
+        self.path = nascent if hidden else folder / f'{episode_id}{schema.PART_SUFFIX}'
+        self.final_path = folder / f'{episode_id}{schema.SUFFIX}'
+        self._handle: int | None = None
+        self._file: h5py.File | None = None
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            self._handle = os.open(
+                nascent, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666
+            )
+            lock.hold(self._handle)
+            self._reservation = disk.Reservation(self._handle, folder)
+            self._reserve_margin()
+            self._file = h5py.File(nascent, 'w', libver='latest')
+            self._reservation.reset()
+            self._reserve_margin()
+            self._data: dict[str, h5py.Dataset] = schema.lay_out(
+                self._file, info, episode_id, created_ns, proposals=proposals
+            )
+            # Renamed only now: a .part that exists can be read through SWMR.
+            os.rename(nascent, self.path)
+        except OSError as error:
+            if self._handle is not None:
+                self.abandon()
+                nascent.unlink(missing_ok=True)
+            raise UserError(
+                f'cannot write episodes to {folder}',
+                got=disk.error_text(error),
+                expected='a folder that this user may write',
+                remedy='choose another: parameter data_dir of the recorder',
+            ) from None
+
+    def reserve(self, more: int) -> bool:
+        """Reserve ``more`` bytes beyond the current size; False without room."""
+        return self._reservation.grow(self._open_file.id.get_filesize(), more)
+
+    def append(self, paths: Sequence[str], rows: Sequence[tuple[Any, ...]]) -> None:
+        """Append rows to the datasets at ``paths``, one for each column."""
+        for path, column in zip(paths, zip(*rows, strict=True), strict=True):
+            _append(self._data[path], column)
+
+    def flush(self) -> None:
+        """Hand what was written to the operating system."""
+        self._open_file.flush()
+
+    def column(self, path: str) -> np.ndarray:
+        """Return a whole dataset."""
+        return np.asarray(self._data[path][:])
+
+    def set_text(self, name: str, text: str) -> None:
+        """Rewrite one of ``schema.LATE_TEXT_BYTES``."""
+        value = schema.fixed_text(text, schema.LATE_TEXT_BYTES[name])
+        self._open_file.attrs.modify(name, value)
+
+    def set_flag(self, name: str) -> None:
+        """Set one of ``schema.LATE_FLAGS``."""
+        self._open_file.attrs.modify(name, True)
+
+    def finish(self) -> Path:
+        """
+        Close the file, make it durable and give it its final name, which is returned.
+
+        :raises UserError: when a file of that name exists; the episode keeps its ``.part``.
+        """
+        file, handle = self._open_file, self._handle
+        assert handle is not None, 'an open file has its handle'
+        file.flush()
+        file.close()
+        self._file = None
+        disk.release(handle)
+        os.fsync(handle)
+        try:
+            if self.final_path.exists():
+                raise UserError(
+                    f'{self.final_path} already exists and is not overwritten',
+                    remedy=f'the episode is whole in {self.path}: rename it',
+                )
+            os.rename(self.path, self.final_path)
+            sync(self.final_path.parent)
+        finally:
+            self._unlock()
+        return self.final_path
+
+    def abandon(self) -> None:
+        """Close the file as it is, after an error: the ``.part`` stays, to be recovered."""
+        with contextlib.suppress(OSError, RuntimeError):
+            # HDF5 may be unable to write its last blocks; flushed rows are on the disk.
+            if self._file is not None:
+                self._file.close()
+        self._file = None
+        self._unlock()
+
+    @property
+    def _open_file(self) -> h5py.File:
+        assert self._file is not None, 'the episode is closed'
+        return self._file
+
+    def _reserve_margin(self) -> None:
+        if not self._reservation.grow(0, MARGIN_BYTES):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    def _unlock(self) -> None:
+        """Release the reserved blocks, then the lock."""
+        if self._handle is not None:
+            with contextlib.suppress(OSError):
+                disk.release(self._handle)
+            os.close(self._handle)
+            self._handle = None
+
+
+def _append(dataset: h5py.Dataset, rows: tuple[Any, ...]) -> None:
+    old = len(dataset)
+    dataset.resize(old + len(rows), axis=0)
+    if dataset.dtype != object:
+        dataset[old:] = np.asarray(rows, dtype=dataset.dtype)
+        return
+    # Write at a low level: h5py would turn images of equal length into a matrix.
+    images = np.empty(len(rows), dtype=dataset.dtype)
+    for row, image in enumerate(rows):
+        images[row] = image
+    space = dataset.id.get_space()
+    space.select_hyperslab((old,), (len(rows),))
+    dataset.id.write(h5py.h5s.create_simple((len(rows),)), space, images)
