@@ -1,9 +1,9 @@
-"""Says what a set of takes lacks and what to record next, from the rows of its index alone."""
+"""Find what a set of episodes lacks and what to record next, from the rows of its index."""
 
 import math
 import re
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,15 +13,15 @@ from mobile_vla_ros.episode.catalog.row import EpisodeRow
 from mobile_vla_ros.types import ACCEPTED_VERDICTS
 
 MAX_ADVICE = 5
-ENOUGH_TAKES = 50
+ENOUGH_EPISODES = 50
 EACH_INSTRUCTION = 10
-FEWEST_A_SENTENCE = 3  # with fewer takes each, the wording is free and sentences are not counted
-FEW = 5  # what is seen less often is not weighed against something else
-BALANCE = 2 / 3  # the rarer of a pair, of the more frequent one
+MIN_PER_SENTENCE = 3  # with fewer episodes each, the wording is free and not balanced
+FEW = 5  # anything rarer is not compared
+BALANCE = 2 / 3  # rarer to more frequent of a pair
 DISTINCT_SHARE = 1 / 2
 START_SHARE = 1 / 4
 STEERING_SHARE = 0.1  # of the time in motion
-USED_SHARE = 0.02  # a direction driven for less is one that this robot or task does not use
+USED_SHARE = 0.02  # this robot or task does not use a direction driven for less
 SUCCESS_SHARE = 0.7
 OUTCOME_SHARE = 0.5
 GOOD_SHARE = 0.5
@@ -38,18 +38,21 @@ PAIRS = {('left', 'right'): 'driving to the', ('turn_left', 'turn_right'): 'turn
 @dataclass(frozen=True)
 class Survey:
     """
-    A set of takes in numbers. What can be trained on is good or poor; only that is surveyed.
+    A set of episodes in numbers; all but ``takes`` and ``verdicts`` are of the usable ones.
 
-    :param takes: everything in the folder; ``usable``: of these, what can be trained on.
-    :param minutes: of the usable takes, likewise all that follows but ``verdicts``.
-    :param instructions: takes and minutes of each sentence, the most frequent first.
-    :param words: takes whose instruction says left, or right.
-    :param moving_minutes: told to move; ``directions``: share of it in each direction.
-    :param idle_share: of the time, not told to move.
-    :param starts: places that takes start from, of ``views`` takes with a picture.
-    :param distinct: different sequences of commands, of ``driven`` takes that move at all.
-    :param near_identical: names of takes that are alike, the largest group first.
-    :param complaints: what poor, bad and unusable takes suffer from, and how many do.
+    The fields are keys of ``episodes coach --json``.
+
+    :param takes: episodes in the folder.
+    :param usable: episodes that are good or poor, and so can be trained on.
+    :param minutes: their duration.
+    :param instructions: episodes and minutes of each sentence, the most frequent first.
+    :param words: episodes with left, or right, in their instruction.
+    :param moving_minutes: time commanded to move; ``directions``: its share in each direction.
+    :param idle_share: share of the time without a command to move.
+    :param starts: different places at the start of the ``views`` episodes that have an image.
+    :param distinct: different sequences of commands in the ``driven`` episodes that move at all.
+    :param near_identical: names of episodes that are alike, the largest group first.
+    :param complaints: reasons of the verdicts on all episodes, with their number.
     """
 
     takes: int
@@ -76,8 +79,8 @@ class Advice:
     One thing to record next.
 
     :param sentence: follows "record next: ".
-    :param have: what there is now; ``want``: the number to reach.
-    :param value: 0 to 1, how much the set would gain.
+    :param have: the present number; ``want``: the number to reach.
+    :param value: the gain for the set, 0 to 1.
     """
 
     sentence: str
@@ -92,7 +95,8 @@ def survey(
     """
     Measure a set.
 
-    :param rows: of the index, likewise ``traces``: signature and first view by name.
+    :param rows: rows of the index.
+    :param traces: signature and start view of each episode, by name.
     """
     rows = list(rows)
     usable = [row for row in rows if row.verdict in ACCEPTED_VERDICTS]
@@ -100,11 +104,11 @@ def survey(
     signatures = [traces[name][0] for name in names]
     groups = [[names[index] for index in group] for group in coverage.near_identical(signatures)]
     driven = sum(len(signature) > 0 for signature in signatures)
-    views = [view for _, view in map(traces.get, names) if view is not None]
+    views = [view for _, view in (traces[name] for name in names) if view is not None]
     moving_s, total_s = sum(r.moving_s for r in usable), sum(r.duration_s for r in usable)
-    said: dict[str, list[float]] = {}
+    minutes_of: dict[str, list[float]] = {}
     for row in usable:
-        said.setdefault(row.instruction, []).append(row.duration_s / 60)
+        minutes_of.setdefault(row.instruction, []).append(row.duration_s / 60)
     return Survey(
         takes=len(rows),
         usable=len(usable),
@@ -113,7 +117,9 @@ def survey(
         outcomes=dict(Counter(row.outcome for row in usable).most_common()),
         instructions={
             text: (len(minutes), sum(minutes))
-            for text, minutes in sorted(said.items(), key=lambda item: (-len(item[1]), item[0]))
+            for text, minutes in sorted(
+                minutes_of.items(), key=lambda item: (-len(item[1]), item[0])
+            )
         },
         words={
             word: sum(bool(pattern.search(row.instruction)) for row in usable)
@@ -159,26 +165,26 @@ def advise(found: Survey) -> list[Advice]:
 
 
 def _short(sentence: str, have: float, want: float, weight: float) -> Advice:
-    """Return an advice that is worth the more, the more is missing of what is wanted."""
+    """Return an advice whose value grows with the missing fraction."""
     return Advice(sentence, round(have, 3), round(want, 3), weight * (1 - have / want))
 
 
-def _amount(found: Survey):
-    if found.usable < ENOUGH_TAKES:
+def _amount(found: Survey) -> Iterator[Advice]:
+    if found.usable < ENOUGH_EPISODES:
         yield _short(
-            f'{_takes(ENOUGH_TAKES - found.usable)} more of any kind; '
-            f'{found.usable} of {ENOUGH_TAKES} can be trained on',
+            f'{_episodes(ENOUGH_EPISODES - found.usable)} more of any kind; '
+            f'{found.usable} of {ENOUGH_EPISODES} can be trained on',
             found.usable,
-            ENOUGH_TAKES,
+            ENOUGH_EPISODES,
             0.9,
         )
 
 
-def _lost(found: Survey):
+def _lost(found: Survey) -> Iterator[Advice]:
     lost = found.takes - found.usable
     if lost and lost > LOST_SHARE * found.takes:
         yield _short(
-            f'{_takes(lost)} again that cannot be trained on{_because(found)}; '
+            f'{_episodes(lost)} again that cannot be trained on{_because(found)}; '
             f'{found.usable} of {found.takes} can',
             found.usable,
             found.takes,
@@ -186,12 +192,12 @@ def _lost(found: Survey):
         )
 
 
-def _repeated(found: Survey):
+def _repeated(found: Survey) -> Iterator[Advice]:
     want = math.ceil(DISTINCT_SHARE * found.driven)
     if found.driven >= FEW and found.distinct < want:
         yield _short(
-            f'{_takes(want - found.distinct)} that go another way; of {found.driven} '
-            f'takes {found.distinct} are distinct, the others repeat their commands; '
+            f'{_episodes(want - found.distinct)} that go another way; of {found.driven} '
+            f'episodes {found.distinct} are distinct, the others repeat their commands; '
             f'reach {want}',
             found.distinct,
             want,
@@ -199,37 +205,37 @@ def _repeated(found: Survey):
         )
 
 
-def _words(found: Survey):
-    rare, often = sorted(found.words, key=found.words.get)
+def _words(found: Survey) -> Iterator[Advice]:
+    rare, often = sorted(found.words, key=found.words.__getitem__)
     have, want = found.words[rare], found.words[often]
     if want >= FEW and have < BALANCE * want:
         yield _short(
-            f'{_takes(want - have)} more whose instruction says "{rare}"; {have} of '
-            f'{want}, as many as say "{often}"',
+            f'{_episodes(want - have)} more with "{rare}" in the instruction; {have} of '
+            f'{want}, the number with "{often}"',
             have,
             want,
             0.9,
         )
 
 
-def _sentences(found: Survey):
-    counts = {text: takes for text, (takes, _) in found.instructions.items()}
-    if len(counts) < 2 or found.usable < FEWEST_A_SENTENCE * len(counts):
+def _sentences(found: Survey) -> Iterator[Advice]:
+    counts = {text: episodes for text, (episodes, _) in found.instructions.items()}
+    if len(counts) < 2 or found.usable < MIN_PER_SENTENCE * len(counts):
         return
     want = min(EACH_INSTRUCTION, math.ceil(found.usable / len(counts)))
-    for text in sorted(counts, key=counts.get)[:2]:
+    for text in sorted(counts, key=counts.__getitem__)[:2]:
         if counts[text] < BALANCE * want:
             yield _short(
-                f'{_takes(want - counts[text])} more of "{text}"; {counts[text]} of {want}',
+                f'{_episodes(want - counts[text])} more of "{text}"; {counts[text]} of {want}',
                 counts[text],
                 want,
                 0.8,
             )
 
 
-def _balance(found: Survey):
+def _balance(found: Survey) -> Iterator[Advice]:
     for pair, doing in PAIRS.items():
-        rare, often = sorted(pair, key=found.directions.get)
+        rare, often = sorted(pair, key=found.directions.__getitem__)
         have, want = (found.directions[name] * found.moving_minutes for name in (rare, often))
         if found.directions[often] > USED_SHARE and have < BALANCE * want:
             side, other = (name.removeprefix('turn_') for name in (rare, often))
@@ -242,7 +248,7 @@ def _balance(found: Survey):
             )
 
 
-def _steering(found: Survey):
+def _steering(found: Survey) -> Iterator[Advice]:
     have = sum(found.directions[name] for pair in PAIRS for name in pair)
     if found.driven and have < STEERING_SHARE:
         missing = (STEERING_SHARE - have) * found.moving_minutes
@@ -255,49 +261,49 @@ def _steering(found: Survey):
         )
 
 
-def _starts(found: Survey):
+def _starts(found: Survey) -> Iterator[Advice]:
     want = min(math.ceil(START_SHARE * found.views), coverage.MAX_STARTS)
     if found.views >= 2 * FEW and found.starts < want:
         yield _short(
-            f'{_takes(want - found.starts)} that start from other places; the first '
-            f'pictures of {found.views} takes show {found.starts}, reach {want}',
+            f'{_episodes(want - found.starts)} that start from other places; the first '
+            f'images of {found.views} episodes show {found.starts}, reach {want}',
             found.starts,
             want,
             0.7,
         )
 
 
-def _success(found: Survey):
+def _success(found: Survey) -> Iterator[Advice]:
     have = found.outcomes.get('success', 0)
     known = have + found.outcomes.get('failure', 0)
     if known >= FEW and have < SUCCESS_SHARE * known:
         more = math.ceil((SUCCESS_SHARE * known - have) / (1 - SUCCESS_SHARE))
         yield _short(
-            f'{_takes(more)} more that succeed; {have} of {known} did, reach {have + more}',
+            f'{_episodes(more)} more that succeed; {have} of {known} did, reach {have + more}',
             have,
             have + more,
             0.7,
         )
 
 
-def _outcomes(found: Survey):
+def _outcomes(found: Survey) -> Iterator[Advice]:
     have = found.usable - found.outcomes.get('unknown', 0)
     want = math.ceil(OUTCOME_SHARE * found.usable)
     if found.usable >= FEW and have < want:
         yield _short(
-            f'takes whose outcome you say (key 1 or 0); {have} of {found.usable} have '
-            f'one, reach {want}',
+            f'episodes that you end with an outcome (key 1 or 0); {have} of {found.usable} '
+            f'have one, reach {want}',
             have,
             want,
             0.3,
         )
 
 
-def _poor(found: Survey):
+def _poor(found: Survey) -> Iterator[Advice]:
     have, want = found.verdicts.get('good', 0), math.ceil(GOOD_SHARE * found.usable)
     if have < want:
         yield _short(
-            f'{_takes(want - have)} of verdict good{_because(found)}; {have} of '
+            f'{_episodes(want - have)} of verdict good{_because(found)}; {have} of '
             f'{found.usable} are, reach {want}',
             have,
             want,
@@ -305,11 +311,11 @@ def _poor(found: Survey):
         )
 
 
-def _idle(found: Survey):
+def _idle(found: Survey) -> Iterator[Advice]:
     if found.idle_share > IDLE_SHARE:
         yield Advice(
-            f'takes that begin when the robot sets off and end when it stands; '
-            f'{found.idle_share:.0%} of the time it is told nothing, reach '
+            f'episodes that begin when the robot sets off and end when it stops; '
+            f'{found.idle_share:.0%} of the time it has no command to move, reach '
             f'{IDLE_GOAL:.0%}',
             round(found.idle_share, 3),
             IDLE_GOAL,
@@ -321,8 +327,8 @@ def _because(found: Survey) -> str:
     return f' (most often: {next(iter(found.complaints))})' if found.complaints else ''
 
 
-def _takes(count: int) -> str:
-    return '1 take' if count == 1 else f'{count} takes'
+def _episodes(count: int) -> str:
+    return '1 episode' if count == 1 else f'{count} episodes'
 
 
 def _time(minutes: float) -> str:

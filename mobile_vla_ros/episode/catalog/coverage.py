@@ -1,8 +1,8 @@
 """
-What a set of takes covers: directions driven, starts, and sequences of actions that are alike.
+Measure what a set of episodes covers: directions, starting places, and repeated drives.
 
-All of it is arithmetic on what one pass over a take leaves behind (``motion``, ``signature``,
-``start_view``), so that thousands of takes are compared without being opened again.
+Each episode is read once (``motion``, ``signature``, ``start_view``); thousands of episodes are
+then compared without opening them again.
 """
 
 import io
@@ -12,11 +12,12 @@ from collections import defaultdict
 from collections.abc import Sequence
 
 import numpy as np
+from PIL import Image
 
 from mobile_vla_ros.episode.timing.timeline import COMMAND_MAX_AGE_S
 from mobile_vla_ros.types import NANOSECONDS
 
-# Directions a base moves in, and the sign and column of the twist that say so (REP 103).
+# Directions of a base, as column and sign of the twist (REP 103).
 DIRECTIONS = {
     'forward': (0, 1),
     'back': (0, -1),
@@ -26,27 +27,28 @@ DIRECTIONS = {
     'turn_right': (5, -1),
 }
 DRIVEN = [0, 1, 5]  # vx, vy, wz
-STILL_SHARE = 0.05  # of a take's highest speed: below it the robot counts as standing
+STILL_SHARE = 0.05  # of an episode's highest speed: below it the robot counts as standing
 
 SIGNATURE_HZ = 5
 LONGEST_PAUSE_S = 10.0  # a longer silence between two commands counts as this
-# Two takes are near-identical when their commands are apart, on average over time, by less than
-# this share of the set's usual speed, and neither is longer than the other by a quarter.
+# Two episodes are near-identical if their commands differ, on average over time, by less than this
+# fraction of the set's usual speed, and neither is longer than the other by a quarter.
 NEAR_SHARE = 0.05
 NEAR_LENGTH = 1.25
 BLOCKS = 8
+Cells = dict[tuple[int, int, int, int], list[int]]  # length class and cell → episodes
 
 VIEW_SIZE = (8, 6)
-SAME_VIEW = 0.98  # correlation of two first pictures taken from one place
+SAME_VIEW = 0.98  # correlation of two first images from one place
 MAX_STARTS = 100
 
 
 def motion(received_ns: np.ndarray, twist: np.ndarray) -> dict[str, float]:
     """
-    Return the seconds a take moved: ``moving``, and in each of ``DIRECTIONS``.
+    Return the seconds an episode moved: ``moving``, and in each of ``DIRECTIONS``.
 
     A command holds until the next one, at most ``COMMAND_MAX_AGE_S``, as in ``timeline``; the
-    last one holds as long as most did. Along a diagonal two directions count.
+    last one holds for the median time. Along a diagonal two directions count.
 
     :param received_ns: (N,) int64 receipts; twist: (N, 6) m/s and rad/s.
     """
@@ -62,15 +64,15 @@ def motion(received_ns: np.ndarray, twist: np.ndarray) -> dict[str, float]:
 
 def signature(received_ns: np.ndarray, twist: np.ndarray) -> np.ndarray:
     """
-    Return what was driven, freed of when it was driven: the commands at 5 Hz.
+    Return the commands at 5 Hz, independent of when they were driven.
 
-    The time starts at the first command that moves the robot and ends with the last one; every
-    row is the mean over its 0.2 s, so that key presses between two rows are not lost. Commands
-    hold as in ``motion``.
+    The time starts at the first command that moves the robot and ends with the last one; each row
+    is the mean over its 0.2 s, so that no key press falls between two rows. Commands hold as in
+    ``motion``.
 
     :param received_ns: (N,) int64 receipts; twist: (N, 6) m/s and rad/s.
-    :returns: (T, 3) float32: vx, vy in m/s and the turn in rad/s; (0, 3) for a take that never
-        moves.
+    :returns: (T, 3) float32: vx, vy in m/s and the turn in rad/s; (0, 3) for an episode that
+        never moves.
     """
     begins, ends, speeds = _held(received_ns, twist)
     moving = np.flatnonzero(np.abs(speeds).max(axis=1, initial=0) > _still(speeds))
@@ -79,7 +81,7 @@ def signature(received_ns: np.ndarray, twist: np.ndarray) -> np.ndarray:
     first, last = begins[moving[0]], ends[moving[-1]]
     count = max(1, math.ceil(round((last - first) * SIGNATURE_HZ, 6)))
     edges = first + np.arange(count + 1) / SIGNATURE_HZ
-    # The way driven by each edge: linear while a command holds, level where none does.
+    # Distance covered at each edge: linear while a command holds, constant otherwise.
     ways = np.cumsum(speeds * (ends - begins)[:, None], axis=0)
     knots = np.stack([begins, ends], axis=1).ravel()
     before = np.vstack([np.zeros(len(DRIVEN)), ways[:-1]])
@@ -90,25 +92,25 @@ def signature(received_ns: np.ndarray, twist: np.ndarray) -> np.ndarray:
 
 def near_identical(signatures: Sequence[np.ndarray]) -> list[list[int]]:
     """
-    Group takes that drive (nearly) the same commands in the same order.
+    Group episodes that drive (nearly) the same commands in the same order.
 
-    Each group is gathered around its first take: the others are apart from that one by less
-    than ``NEAR_SHARE`` of the set's usual speed, averaged over the longer of the two. Speeds
-    are not made equal: the same path at half the speed is another take. Near-linear in the
-    number of takes: one is compared only with the groups that lie in cells beside its own.
+    Each group forms around its first episode: the others differ from it by less than
+    ``NEAR_SHARE`` of the set's usual speed, averaged over the longer of the two. Speeds are not
+    normalised: the same path at half the speed is distinct. Near-linear in the number of
+    episodes: each is compared only with groups in neighbouring cells.
 
-    :param signatures: of ``signature``, one a take; those of takes that never move group with
-        nothing.
+    :param signatures: one ``signature`` an episode; those that never move are in no group.
     :returns: groups of two or more, as ascending positions, in the order of their first.
     """
     scale = usual_speed(signatures)
     lengths = np.array([len(driven) for driven in signatures])
     blocks = np.array([_blocks(driven) for driven in signatures]) / scale
-    cells, members = defaultdict(list), {}
+    cells: Cells = defaultdict(list)
+    members: dict[int, list[int]] = {}
     for index in np.flatnonzero(lengths).tolist():
         way, level = blocks[index].sum(axis=0), _level(lengths[index])
         beside = np.array(sorted(_beside(cells, way, level)), dtype=np.int64)
-        # What lies in blocks of time apart is no more than what lies apart at all.
+        # The difference of block sums is a lower bound of the whole difference.
         apart = np.abs(blocks[beside] - blocks[index]).sum(axis=(1, 2))
         beside = beside[apart <= NEAR_SHARE * np.maximum(lengths[beside], lengths[index])]
         leader = next(
@@ -124,21 +126,19 @@ def near_identical(signatures: Sequence[np.ndarray]) -> list[list[int]]:
 
 
 def usual_speed(signatures: Sequence[np.ndarray]) -> float:
-    """Return the speed that nineteen of twenty moments of a set stay below; 1 m/s is 1 rad/s."""
+    """Return the 95th percentile of a set's speeds, counting 1 rad/s as 1 m/s."""
     speeds = [np.linalg.norm(driven, axis=1) for driven in signatures if len(driven)]
     return float(np.percentile(np.concatenate(speeds), 95)) or 1.0 if speeds else 1.0
 
 
 def start_view(encoded: bytes) -> np.ndarray:
     """
-    Return the first picture of a take at 8 by 6, free of brightness and contrast.
+    Return the first image of an episode at 8 by 6, normalised for brightness and contrast.
 
     :param encoded: JPEG or PNG.
-    :returns: (144,) float32 of mean 0 and length 1, zeros for a picture of one colour.
-    :raises OSError: when it is no image.
+    :returns: (144,) float32 of mean 0 and length 1; zeros for an image of one colour.
+    :raises OSError: when the bytes are no image.
     """
-    from PIL import Image
-
     image = Image.open(io.BytesIO(encoded))
     image.draft('RGB', (VIEW_SIZE[0] * 8, VIEW_SIZE[1] * 8))
     small = image.convert('RGB').resize(VIEW_SIZE, Image.Resampling.BOX)
@@ -149,7 +149,7 @@ def start_view(encoded: bytes) -> np.ndarray:
 
 
 def distinct_views(views: Sequence[np.ndarray]) -> int:
-    """Count the places that takes start from, as their first pictures tell; at most 100."""
+    """Count the different places in the start views of episodes; at most 100."""
     seen = np.zeros((MAX_STARTS, VIEW_SIZE[0] * VIEW_SIZE[1] * 3), np.float32)
     count, blank = 0, False
     for view in views:
@@ -163,8 +163,8 @@ def distinct_views(views: Sequence[np.ndarray]) -> int:
     return min(count + blank, MAX_STARTS)
 
 
-def _held(received_ns: np.ndarray, twist: np.ndarray):
-    """Return (N,) seconds each command begins and ends to hold, and (N, 3) speeds of it."""
+def _held(received_ns: np.ndarray, twist: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return (N,) seconds at which each command begins and ends to hold, and (N, 3) speeds."""
     received_ns = np.asarray(received_ns, dtype=np.int64)
     order = np.argsort(received_ns, kind='stable')
     speeds = np.nan_to_num(
@@ -180,11 +180,11 @@ def _held(received_ns: np.ndarray, twist: np.ndarray):
 
 
 def _still(speeds: np.ndarray) -> float:
-    return STILL_SHARE * np.abs(speeds).max(initial=0)
+    return STILL_SHARE * float(np.abs(speeds).max(initial=0))
 
 
 def _blocks(driven: np.ndarray) -> np.ndarray:
-    """Return (BLOCKS, 3): the sums over the first blocks of two seconds, and over the rest."""
+    """Return (BLOCKS, 3): the sums over the first blocks of two seconds; the last is the rest."""
     if not len(driven):
         return np.zeros((BLOCKS, len(DRIVEN)))
     starts = np.minimum(np.arange(BLOCKS) * 2 * SIGNATURE_HZ, len(driven))
@@ -193,27 +193,28 @@ def _blocks(driven: np.ndarray) -> np.ndarray:
 
 
 def _level(length: int) -> int:
-    """Return a class of length: lengths that ``_near`` allows differ by one class at most."""
+    """Return the length class: lengths that ``_near`` allows differ by at most one class."""
     return math.floor(math.log(length) / math.log(NEAR_LENGTH))
 
 
-def _cell(way: np.ndarray, level: int) -> list[int]:
+def _cell(way: np.ndarray, level: int) -> tuple[int, int, int]:
     """
-    Return the cell of a way driven, on the grid of one class of length.
+    Return the cell of a covered distance, on the grid of one length class.
 
-    The ways of two takes that are near differ by at most ``NEAR_SHARE`` of the longer one's
-    length, which is below the top of the class above: so their cells are neighbours.
+    The distances of two near episodes differ by at most ``NEAR_SHARE`` of the longer one's length,
+    which is below the top of the next class: so their cells are neighbours.
     """
-    return np.floor(way / (NEAR_SHARE * NEAR_LENGTH ** (level + 2))).astype(int).tolist()
+    x, y, turn = np.floor(way / (NEAR_SHARE * NEAR_LENGTH ** (level + 2))).astype(int).tolist()
+    return x, y, turn
 
 
-def _beside(cells: dict, way: np.ndarray, level: int) -> list[int]:
-    """Return the groups in the cells beside a way's own, in its class of length and the next."""
-    found = []
+def _beside(cells: Cells, way: np.ndarray, level: int) -> list[int]:
+    """Return the groups in and around a distance's cell, in its length class and the next ones."""
+    found: list[int] = []
     for near in (level - 1, level, level + 1):
         around = ((axis - 1, axis, axis + 1) for axis in _cell(way, near))
-        for cell in itertools.product(*around):
-            found += cells.get((near, *cell), ())
+        for x, y, turn in itertools.product(*around):
+            found += cells.get((near, x, y, turn), ())
     return found
 
 

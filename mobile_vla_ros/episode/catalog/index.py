@@ -1,4 +1,4 @@
-"""The takes of a folder in one small SQLite table, so that thousands are listed at once."""
+"""The episodes of a folder in a small SQLite table, so that thousands are listed at once."""
 
 import contextlib
 import dataclasses
@@ -7,10 +7,14 @@ import os
 import sqlite3
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
+
+import numpy as np
 
 from mobile_vla_ros.episode.catalog.index_table import (
     COLUMNS,
     MEMORY,
+    Place,
     connect,
     places,
     row_of,
@@ -19,7 +23,7 @@ from mobile_vla_ros.episode.catalog.index_table import (
 from mobile_vla_ros.episode.catalog.row import NO_VERDICT, EpisodeRow, read_row
 from mobile_vla_ros.errors import UserError
 
-BATCH = 200  # takes written in one transaction
+BATCH = 200  # episodes written in one transaction
 PAGE = 500  # rows held in memory at a time
 SORTS = {
     'name': 'name',
@@ -33,21 +37,21 @@ SORTS = {
 
 class EpisodeIndex:
     """
-    The takes of a folder; use it as a context manager.
+    The episodes of a folder; use it as a context manager.
 
-    Only files whose name, size or time of change is new are opened by ``refresh``. The table
-    lies in the folder; where it cannot be written, in the user's cache or, failing that, in
-    memory: ``note`` then says so. A broken table, or one of another version of this package, is
-    made anew. Several processes may use it at once; one instance belongs to one thread.
+    ``refresh`` opens only files with a new name, size or modification time. The table is in the
+    folder; if that cannot be written, in the user's cache or else in memory, and ``note`` says so.
+    A broken table, or one from another version of this package, is rebuilt. Several processes may
+    use it at once; one instance belongs to one thread.
 
-    An unfinished ``.part`` is read at every ``refresh`` and not kept.
+    An unfinished ``.part`` is read at every ``refresh`` and not stored.
     """
 
-    def __init__(self, path: Path | str):
+    def __init__(self, path: Path | str) -> None:
         """
-        Open the table, empty when there is none.
+        Open the table, empty if there is none.
 
-        :param path: a folder, or one file, which then is a set of its own kept in memory.
+        :param path: a folder, or one file, which is then a set of its own in memory.
         :raises UserError: when there is neither.
         """
         path = Path(path).expanduser()
@@ -55,27 +59,28 @@ class EpisodeIndex:
             raise UserError(
                 f'no folder of episodes at {path}', expected='a folder written by the recorder'
             )
-        self.folder, self._only = (path, None) if path.is_dir() else (path.parent, path.name)
+        self.folder = path if path.is_dir() else path.parent
         self.note = self._why = ''
+        self._only = None if path.is_dir() else path.name
         self._places = [MEMORY] if self._only else places(self.folder)
-        self._mended = set()
-        self._open()
+        self._rebuilt: set[tuple[Place, int]] = set()
+        self._db = self._open()
 
     def __enter__(self) -> 'EpisodeIndex':
         return self
 
-    def __exit__(self, *_):
+    def __exit__(self, *_: object) -> None:
         self.close()
 
-    def close(self):
-        """Let go of the table."""
+    def close(self) -> None:
+        """Close the table."""
         self._db.close()
 
-    def refresh(self, progress: Callable[[int, int], None] | None = None):
+    def refresh(self, progress: Callable[[int, int], None] | None = None) -> None:
         """
-        Read what is new in the folder and forget what is gone.
+        Read new files in the folder and forget deleted ones.
 
-        :param progress: called with the takes read so far and the number to read.
+        :param progress: called with the number of episodes read so far and the number to read.
         """
         while True:
             try:
@@ -83,7 +88,7 @@ class EpisodeIndex:
             except sqlite3.Error as error:
                 self._db.close()
                 self._give_up(error)
-                self._open()
+                self._db = self._open()
 
     def rows(
         self,
@@ -95,11 +100,11 @@ class EpisodeIndex:
         reverse: bool = False,
     ) -> Iterator[EpisodeRow]:
         """
-        Give the rows one by one; a page of them is in memory, and none is locked meanwhile.
+        Yield the rows one by one, with a page of them in memory and the table unlocked.
 
-        :param instruction: only takes whose instruction contains this, in any case of letters.
-        :param outcome: only these; likewise ``verdict``.
-        :param sort: a key of ``SORTS``; takes that are equal in it go by name.
+        :param instruction: only episodes whose instruction contains this, ignoring case.
+        :param outcome: only episodes with this outcome; likewise ``verdict``.
+        :param sort: a key of ``SORTS``; ties are sorted by name.
         """
         key, ahead, order = SORTS[sort], *(('<', 'DESC') if reverse else ('>', 'ASC'))
         wanted = {
@@ -109,7 +114,8 @@ class EpisodeIndex:
         }
         clauses = [clause for clause, value in wanted.items() if value] or ['1']
         values = [value for value in wanted.values() if value]
-        after, last = '', []
+        after = ''
+        last: list[Any] = []
         while True:
             page = self._db.execute(
                 f'SELECT {", ".join(COLUMNS)}, {key} FROM listed '
@@ -123,14 +129,12 @@ class EpisodeIndex:
                 return
             after, last = f'AND ({key}, name) {ahead} (?, ?)', [page[-1][-1], page[-1][0]]
 
-    def traces(self) -> Iterator[tuple[str, 'np.ndarray', 'np.ndarray | None']]:  # noqa: F821
+    def traces(self) -> Iterator[tuple[str, np.ndarray, np.ndarray | None]]:
         """
-        Give name, ``coverage.signature`` and ``coverage.start_view`` of every finished take.
+        Yield name, ``coverage.signature`` and ``coverage.start_view`` of every finished episode.
 
-        They come in the order of their names; the view is None where there is no picture.
+        They are sorted by name; the view is None for an episode without an image.
         """
-        import numpy as np
-
         kept = self._db.execute('SELECT name, signature, view FROM main.traces ORDER BY name')
         for name, signature, view in kept.fetchall():
             yield (
@@ -140,7 +144,7 @@ class EpisodeIndex:
             )
 
     def count_by_instruction(self) -> dict[str, int]:
-        """Return how many finished takes there are of each instruction, the most first."""
+        """Return the number of finished episodes of each instruction, the most frequent first."""
         return dict(
             self._db.execute(
                 f'SELECT instruction, count(*) FROM main.takes WHERE verdict NOT IN {NO_VERDICT} '
@@ -148,40 +152,42 @@ class EpisodeIndex:
             )
         )
 
-    def _open(self):
+    def _open(self) -> sqlite3.Connection:
+        """Connect to the best place that works, and describe it in ``note``."""
         while True:
             place = self._places[0]
-            fresh = place == MEMORY or not place.exists()
+            fresh = not isinstance(place, Path) or not place.exists()
             try:
-                self._db = connect(place)
+                db = connect(place)
                 break
             except (sqlite3.Error, OSError) as error:
                 self._give_up(error)
         self.note = ''
         if self._why and fresh:
             self.note = self._why + (
-                '; it is kept in memory, so every start reads every take'
+                '; it is kept in memory, so every start reads every episode'
                 if place == MEMORY
                 else f'; it is kept in {place}'
             )
+        return db
 
-    def _give_up(self, error: Exception):
-        """Throw a broken table away, once; where there can be none, go to the next place."""
+    def _give_up(self, error: Exception) -> None:
+        """Delete a broken table, once; where none is possible, go to the next place."""
         place, code = self._places[0], getattr(error, 'sqlite_errorcode', 0)
         broken = code & 0xFF in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
-        moved = code == sqlite3.SQLITE_READONLY_DBMOVED  # another process threw it away
-        if place == MEMORY:
+        moved = code == sqlite3.SQLITE_READONLY_DBMOVED  # another process deleted it
+        if not isinstance(place, Path):
             raise error
-        if (broken or moved) and (place, code) not in self._mended:
-            self._mended.add((place, code))
+        if (broken or moved) and (place, code) not in self._rebuilt:
+            self._rebuilt.add((place, code))
             with contextlib.suppress(OSError):
                 if broken:
                     place.unlink(missing_ok=True)
                 return
         self._places.pop(0)
-        self._why = self._why or f'{self.folder} cannot keep the index of its takes ({error})'
+        self._why = self._why or f'{self.folder} cannot keep the index of its episodes ({error})'
 
-    def _refresh(self, progress: Callable[[int, int], None]):
+    def _refresh(self, progress: Callable[[int, int], None]) -> None:
         found = self._scan()
         known = {
             name: state
@@ -206,11 +212,11 @@ class EpisodeIndex:
                 batch.append((where, found[name], *read_row(self.folder / name)))
             with transaction(self._db):
                 for entry in batch:
-                    self._keep(*entry)
+                    self._store(*entry)
         progress(total, total)
 
     def _scan(self) -> dict[str, list[int]]:
-        """Return size and time of change of every take in the folder."""
+        """Return size and modification time of every episode in the folder."""
         if self._only:
             state = (self.folder / self._only).stat()
             return {self._only: [state.st_size, state.st_mtime_ns]}
@@ -225,7 +231,9 @@ class EpisodeIndex:
                         found[entry.name] = [state.st_size, state.st_mtime_ns]
         return found
 
-    def _keep(self, where: str, state: list[int], row: EpisodeRow, signature: bytes, view: bytes):
+    def _store(
+        self, where: str, state: list[int], row: EpisodeRow, signature: bytes, view: bytes
+    ) -> None:
         values = dataclasses.asdict(row) | {'reasons': json.dumps(row.reasons)}
         row_values = [row.name, *state, *(values[column] for column in COLUMNS[1:])]
         marks = ', '.join('?' * len(row_values))

@@ -1,4 +1,4 @@
-"""The SQLite table behind ``index``: where it lies, its columns, and how it is opened."""
+"""The SQLite table behind ``index``: its place, its columns, and how to open it."""
 
 import contextlib
 import dataclasses
@@ -9,24 +9,26 @@ import sqlite3
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from mobile_vla_ros.episode.catalog.row import EpisodeRow
 
 FILE_NAME = '.episodes.sqlite'
 MEMORY = ':memory:'
+Place = Path | str  # a file, or MEMORY
 LOCK_TIMEOUT_S = 30.0
 
 COLUMNS = [field.name for field in dataclasses.fields(EpisodeRow)]
 _STATE = ('size', 'mtime_ns')
 _TYPES = {'name': 'TEXT PRIMARY KEY', 'size': 'INTEGER', 'mtime_ns': 'INTEGER'}
-_TAKES = ', '.join(f'{name} {_TYPES.get(name, "")}' for name in ('name', *_STATE, *COLUMNS[1:]))
+_EPISODES = ', '.join(f'{name} {_TYPES.get(name, "")}' for name in ('name', *_STATE, *COLUMNS[1:]))
 _TRACES = 'name TEXT PRIMARY KEY, signature BLOB, view BLOB'
-# A table of another layout is made anew; the number is raised when what a column means changes.
-SCHEMA = zlib.crc32(f'1 {_TAKES} {_TRACES}'.encode()) & 0x7FFFFFFF
+# A table of another layout is rebuilt; increment the number when the meaning of a column changes.
+SCHEMA = zlib.crc32(f'1 {_EPISODES} {_TRACES}'.encode()) & 0x7FFFFFFF
 
 
-def row_of(values: list) -> EpisodeRow:
-    """Return the row that the values of ``COLUMNS`` stand for."""
+def row_of(values: list[Any]) -> EpisodeRow:
+    """Return the row with these values of ``COLUMNS``."""
     named = dict(zip(COLUMNS, values, strict=True))
     return EpisodeRow(
         **named
@@ -34,37 +36,37 @@ def row_of(values: list) -> EpisodeRow:
     )
 
 
-def places(folder: Path) -> list[Path | str]:
-    """Return where the table of a folder may lie, the best place first."""
-    places = [folder / FILE_NAME]
+def places(folder: Path) -> list[Place]:
+    """Return the possible places for the table of a folder, the best first."""
+    found: list[Place] = [folder / FILE_NAME]
     with contextlib.suppress(RuntimeError):  # a user without a home
-        cache = os.environ.get('XDG_CACHE_HOME')
-        cache = Path(cache) if cache else Path.home() / '.cache'
+        setting = os.environ.get('XDG_CACHE_HOME')
+        cache = Path(setting) if setting else Path.home() / '.cache'
         name = hashlib.sha256(os.fsencode(folder.resolve())).hexdigest()[:16]
-        places.append(cache / 'mobile_vla' / f'episodes_{name}.sqlite')
-    return [*places, MEMORY]
+        found.append(cache / 'mobile_vla' / f'episodes_{name}.sqlite')
+    return [*found, MEMORY]
 
 
-def connect(place: Path | str) -> sqlite3.Connection:
+def connect(place: Place) -> sqlite3.Connection:
     """
-    Open a table, whole, of our schema and writable.
+    Open a table that is whole, of this schema and writable.
 
     :raises sqlite3.Error: when it is broken or cannot be written.
     """
-    if place != MEMORY:
+    if isinstance(place, Path):
         place.parent.mkdir(parents=True, exist_ok=True)
-    # Transactions are begun by hand: a write lock taken late could not be waited for.
+    # Transactions begin explicitly: SQLite does not wait for a write lock requested later.
     db = sqlite3.connect(place, timeout=LOCK_TIMEOUT_S, isolation_level=None)
     try:
         db.create_function('contains', 2, _contains, deterministic=True)
         db.execute('PRAGMA temp_store = MEMORY')
         with transaction(db):
             if db.execute('PRAGMA user_version').fetchone() != (SCHEMA,):
-                for table, columns in (('takes', _TAKES), ('traces', _TRACES)):
+                for table, columns in (('takes', _EPISODES), ('traces', _TRACES)):
                     db.execute(f'DROP TABLE IF EXISTS main.{table}')
                     db.execute(f'CREATE TABLE main.{table} ({columns})')
                 db.execute(f'PRAGMA user_version = {SCHEMA}')
-        db.execute(f'CREATE TABLE temp.takes ({_TAKES})')
+        db.execute(f'CREATE TABLE temp.takes ({_EPISODES})')
         columns = ', '.join(COLUMNS)
         db.execute(
             f'CREATE TEMP VIEW listed AS SELECT {columns} FROM main.takes '
@@ -91,7 +93,7 @@ def _contains(text: str, part: str) -> bool:
 
 @contextlib.contextmanager
 def transaction(db: sqlite3.Connection) -> Iterator[None]:
-    """Write all or nothing, having waited for other processes that write."""
+    """Write all or nothing, after waiting for other writing processes."""
     db.execute('BEGIN IMMEDIATE')
     try:
         yield

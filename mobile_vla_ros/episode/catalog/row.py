@@ -1,16 +1,15 @@
-"""What one reading of a take leaves behind: the row that stands for it in the index."""
+"""The row that stands for an episode in the index."""
 
 import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from mobile_vla_ros import types
+from mobile_vla_ros.episode.catalog import coverage
+from mobile_vla_ros.episode.quality.verdict import Health
 from mobile_vla_ros.episode.storage import schema
+from mobile_vla_ros.episode.storage.reader import Episode
 from mobile_vla_ros.errors import UserError
-
-if TYPE_CHECKING:
-    from mobile_vla_ros.episode.storage.reader import Episode
 
 UNREADABLE, UNFINISHED = 'unreadable', 'unfinished'
 NO_VERDICT = (UNREADABLE, UNFINISHED)
@@ -20,12 +19,11 @@ VERDICTS = (*types.VERDICTS, *NO_VERDICT)
 @dataclass(frozen=True)
 class EpisodeRow:
     """
-    What is known of a take without opening it.
+    Facts about an episode that are known without opening it.
 
-    :param verdict: one of ``VERDICTS``; ``reasons`` says why, for an unreadable one what is
-        wrong with it.
-    :param duration_s: from the first to the last picture received.
-    :param moving_s: seconds the robot was told to move; then in each direction, see
+    :param verdict: one of ``VERDICTS``; ``reasons`` explain it, for an unreadable file its defect.
+    :param duration_s: from the first to the last received image.
+    :param moving_s: seconds commanded to move; the next six are for each direction, see
         ``coverage.motion``.
     """
 
@@ -52,21 +50,18 @@ class EpisodeRow:
 
 def read_row(path: Path) -> tuple[EpisodeRow, bytes, bytes]:
     """
-    Read a take for the table.
+    Read an episode for the table.
 
-    :returns: its row; its signature and its first view as little-endian float16, empty where
-        there is none. A file that cannot be read gives a row that says so.
+    :returns: its row; its signature and its start view as little-endian float16, empty if there is
+        none. The row of an unreadable file holds the reason.
     """
-    from mobile_vla_ros.episode.catalog import coverage
-    from mobile_vla_ros.episode.storage.reader import Episode
-
     blank = EpisodeRow(path.name, schema.episode_name(path))
     try:
         with Episode.open(path) as episode:
             received_ns, commands = episode.frame_received_ns, episode.commands
-            health = episode.health or {
+            health: Health = episode.health or {
                 'verdict': UNFINISHED,
-                'reasons': ['the take was never finished'],
+                'reasons': ['the episode was never finished'],
             }
             duration_s = float(received_ns[-1] - received_ns[0]) / 1e9 if len(episode) else 0.0
             driven = coverage.motion(commands.received_ns, commands.twist)
@@ -86,17 +81,15 @@ def read_row(path: Path) -> tuple[EpisodeRow, bytes, bytes]:
                 tuple(health['reasons']),
                 **{f'{name}_s': round(seconds, 3) for name, seconds in driven.items()},
             )
-            return row, signature.clip(-6e4, 6e4).astype('<f2').tobytes(), _view(episode)
+            return row, signature.clip(-6e4, 6e4).astype('<f2').tobytes(), _start_view(episode)
     except UserError as error:
         reason = str(error).replace(str(path), path.name)
     except (AttributeError, KeyError, OSError, RuntimeError, TypeError, ValueError) as error:
-        reason = f'{path.name} lacks what an episode has; got {type(error).__name__}: {error}.'
+        reason = f'{path.name} lacks parts of an episode; got {type(error).__name__}: {error}.'
     return dataclasses.replace(blank, reasons=(reason,)), b'', b''
 
 
-def _view(episode: 'Episode') -> bytes:
-    from mobile_vla_ros.episode.catalog import coverage
-
+def _start_view(episode: Episode) -> bytes:
     if not len(episode):
         return b''
     try:

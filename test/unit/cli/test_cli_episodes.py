@@ -109,7 +109,7 @@ def test_the_coach_finds_the_seed_s_repeats(tmp_path, capsys):
     assert told['words'] == {'left': 8, 'right': 4}
     assert len(told['record_next']) <= 5
     assert any(
-        '4 takes more whose instruction says "right"' in one['sentence']
+        '4 episodes more with "right" in the instruction' in one['sentence']
         for one in told['record_next']
     )
     assert main(['episodes', 'coach', str(tmp_path)]) == 0

@@ -204,37 +204,37 @@ def test_a_set_that_lacks_nothing_is_left_alone():
         (
             20,
             {'verdict': 'bad', 'reasons': ('3 frames: nothing',)},
-            '20 takes again that cannot be trained on (most often: … frames: nothing)',
+            '20 episodes again that cannot be trained on (most often: … frames: nothing)',
             40,
             60,
         ),
         (
             56,
             {'instruction': 'stop to the left of the red box'},
-            '56 takes more whose instruction says "right"',
+            '56 episodes more with "right" in the instruction',
             2,
             58,
         ),
         (
             55,
             {'instruction': 'go to the blue ball'},
-            '8 takes more of "stop to the left of the red box"',
+            '8 episodes more of "stop to the left of the red box"',
             2,
             10,
         ),
         (60, {'right_s': 0.5}, '90 seconds more of driving to the right', 0.5, 2.0),
         (60, {'turn_left_s': 3.0}, '3.0 minutes more of turning right', 0, 3.0),
         (60, {'left_s': 0.1, 'right_s': 0.1}, 'of steering to either side', 0.022, 0.1),
-        (40, {'outcome': 'failure'}, '74 takes more that succeed', 20, 94),
-        (45, {'outcome': 'unknown'}, 'takes whose outcome you say', 15, 30),
+        (40, {'outcome': 'failure'}, '74 episodes more that succeed', 20, 94),
+        (45, {'outcome': 'unknown'}, 'episodes that you end with an outcome', 15, 30),
         (
             60,
             {'verdict': 'poor', 'reasons': ('0.71 s without a frame',)},
-            '30 takes of verdict good (most often: … s without a frame)',
+            '30 episodes of verdict good (most often: … s without a frame)',
             0,
             30,
         ),
-        (60, {'moving_s': 4.0}, '60% of the time it is told nothing', 0.6, 0.2),
+        (60, {'moving_s': 4.0}, '60% of the time it has no command to move', 0.6, 0.2),
     ],
 )
 def test_each_lack_is_told_with_a_number_to_reach(count, values, told, have, want):
@@ -253,8 +253,10 @@ def test_repeats_and_one_starting_place_are_told():
     found = coach.survey(rows, traces)
     repeats, starts = coach.advise(found)
     assert [len(group) for group in found.near_identical] == [15] * 4
-    assert repeats.sentence.startswith('26 takes that go another way; of 60 takes 4 are distinct')
-    assert starts.sentence.startswith('14 takes that start from other places')
+    assert repeats.sentence.startswith(
+        '26 episodes that go another way; of 60 episodes 4 are distinct'
+    )
+    assert starts.sentence.startswith('14 episodes that start from other places')
 
 
 def test_at_most_five_and_the_most_valuable_first():
@@ -273,4 +275,6 @@ def test_at_most_five_and_the_most_valuable_first():
     advice = coach.advise(coach.survey(rows, traces))
     assert len(advice) == coach.MAX_ADVICE
     assert [one.value for one in advice] == sorted((one.value for one in advice), reverse=True)
-    assert coach.advise(coach.survey([], {}))[0].sentence.startswith('50 takes more of any kind')
+    assert coach.advise(coach.survey([], {}))[0].sentence.startswith(
+        '50 episodes more of any kind'
+    )

@@ -116,7 +116,7 @@ def test_pages_join_without_a_gap(tmp_path):
         with index_table.transaction(index._db):
             for number in range(2 * PAGE):
                 copy = index_row.EpisodeRow(**vars(row) | {'name': f'{number:05}.h5'})
-                index._keep('main', state, copy, b'', b'')
+                index._store('main', state, copy, b'', b'')
         for reverse in (False, True):
             found = [row.name for row in index.rows(sort='frames', reverse=reverse)]
             assert found == sorted(found, reverse=reverse)
