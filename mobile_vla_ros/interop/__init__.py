@@ -1,1 +1,1 @@
-"""Takes of other layouts, in and out."""
+"""Episodes in other layouts, in and out."""

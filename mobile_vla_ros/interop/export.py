@@ -1,8 +1,8 @@
 """
-Writes episodes for other tools: plain files (csv) or a rosbag2 folder (MCAP) a take.
+Export episodes for other tools, each as plain files (csv) or as a rosbag2 folder (MCAP).
 
-A take is written into a hidden folder beside its place, synced and then renamed: a folder that
-carries the name of a take is whole, however an export ends.
+An episode is written into a hidden folder, synced and then renamed: a folder with the name of an
+episode is whole, however an export ends.
 """
 
 import contextlib
@@ -11,9 +11,10 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import groupby
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -26,7 +27,7 @@ from mobile_vla_ros.images.stored import JPEG_START, PNG_START
 from mobile_vla_ros.types import NANOSECONDS, SOURCE_NAMES, TWIST_AXES
 
 PARTIAL = '.exporting_'
-# What an encoded image begins with: the suffix of its file, and its name in a CompressedImage.
+# First bytes of an encoded image, suffix of its file, and its format in a CompressedImage.
 SIGNATURES = ((JPEG_START, 'jpg', 'jpeg'), (PNG_START, 'png', 'png'))
 IMAGE_TOPIC, COMMAND_TOPIC, INSTRUCTION_TOPIC = '/camera/image_raw', '/cmd_vel', '/instruction'
 PROPOSAL_TOPIC = '/policy/cmd_vel'
@@ -34,11 +35,11 @@ PROPOSAL_TOPIC = '/policy/cmd_vel'
 
 def to_csv(episode: Episode, folder: Path) -> None:
     """
-    Write a take as plain files into an empty folder.
+    Write an episode as plain files into an empty folder.
 
-    ``frames/000000.jpg`` …: the images as they are stored; ``frames.csv``, ``commands.csv`` (m/s,
-    rad/s), ``events.csv``, and ``proposals.csv`` of a take that has them: one row each, times in
-    nanoseconds; ``episode.json``: the rest.
+    ``frames/000000.jpg`` …: the images as stored; ``frames.csv``, ``commands.csv`` (m/s, rad/s),
+    ``events.csv``, and ``proposals.csv`` if there are any: one row each, times in nanoseconds;
+    ``episode.json``: everything else.
 
     :raises UserError: when the file is broken at a frame.
     """
@@ -58,7 +59,7 @@ def to_csv(episode: Episode, folder: Path) -> None:
         )
     _table(folder / 'frames.csv', ['index', 'file', 'stamp_ns', 'received_ns'], rows)
     commands = episode.commands
-    # repr of a float is the shortest text that reads back to the same number.
+    # The repr of a float is the shortest text that parses to the same value.
     _table(
         folder / 'commands.csv',
         ['stamp_ns', 'received_ns', 'source', *TWIST_AXES],
@@ -102,12 +103,12 @@ def to_csv(episode: Episode, folder: Path) -> None:
 
 def to_rosbag2(episode: Episode, folder: Path) -> None:
     """
-    Write a take as a rosbag2 (MCAP) into an empty folder, which it replaces.
+    Write an episode as a rosbag2 (MCAP) into an empty folder, which it replaces.
 
-    Images are CompressedImage as they are stored, commands TwistStamped, and what a policy
-    proposed as well, on `policy/cmd_vel`; the instruction is a String. The header has the stamp,
-    the bag's own time is the receipt. What has no message (outcome, verdict, events, who
-    commanded) is JSON in the bag's custom data, ``mobile_vla_episode``.
+    Images become CompressedImage as stored, commands TwistStamped, and so do a policy's proposals,
+    on `policy/cmd_vel`; the instruction is a String. The header has the stamp, the bag's own time
+    is the receipt. Data without a message type (outcome, verdict, events, command sources) is JSON
+    in the bag's custom data, ``mobile_vla_episode``.
 
     :raises UserError: when the file is broken at a frame, or rosbags is not installed.
     """
@@ -122,7 +123,7 @@ def to_rosbag2(episode: Episode, folder: Path) -> None:
     image_topic = episode.attributes.get('image_topic') or IMAGE_TOPIC
     if not image_topic.endswith('/compressed'):
         image_topic += '/compressed'
-    folder.rmdir()  # the writer insists on making it
+    folder.rmdir()  # the writer creates it itself
     with Writer(folder, version=Writer.VERSION_LATEST, storage_plugin=StoragePlugin.MCAP) as bag:
         images = bag.add_connection(image_topic, message.IMAGE, typestore=store)
         twists = bag.add_connection(
@@ -139,8 +140,8 @@ def to_rosbag2(episode: Episode, folder: Path) -> None:
                     episode.proposals,
                 )
             )
-        # Of each message that is no image: where it goes, and its row there.
-        spoken = [
+        # Connection, stream and row of each message other than an image.
+        twist_rows = [
             (connection, stream, row)
             for connection, stream in streams
             for row in range(len(stream))
@@ -170,7 +171,7 @@ def to_rosbag2(episode: Episode, folder: Path) -> None:
                     ),
                 )
             else:
-                connection, stream, row = spoken[row - len(episode)]
+                connection, stream, row = twist_rows[row - len(episode)]
                 bag.write(
                     connection,
                     int(stream.received_ns[row]),
@@ -180,18 +181,18 @@ def to_rosbag2(episode: Episode, folder: Path) -> None:
 
 
 FORMATS: dict[str, Callable[[Episode, Path], None]] = {'csv': to_csv, 'rosbag2': to_rosbag2}
-MARKS = {'csv': 'episode.json', 'rosbag2': 'metadata.yaml'}  # a folder of that format has it
+MARKS = {'csv': 'episode.json', 'rosbag2': 'metadata.yaml'}  # present in every whole export
 
 
-def export(path: Path, out: Path, kind: str) -> dict:
+def export(path: Path, out: Path, kind: str) -> dict[str, Any]:
     """
-    Export one take to ``out/<its name>``.
+    Export one episode to ``out/<its name>``.
 
     :param kind: a key of ``FORMATS``.
     :returns: ``path`` of the folder, ``frames``, ``commands``, and ``status``: ``exported``, or
-        ``skipped`` where the folder is there already.
-    :raises UserError: when the take cannot be read, the folder cannot be written, or something
-        else has its name; nothing of the export is left.
+        ``skipped`` if the folder exists.
+    :raises UserError: when the episode cannot be read, the folder cannot be written, or its name
+        is in use; nothing is left behind.
     """
     with Episode.open(path) as episode:
         target = out / schema.episode_name(path)
@@ -200,7 +201,7 @@ def export(path: Path, out: Path, kind: str) -> dict:
             return {**done, 'status': 'skipped'}
         if target.exists():
             raise UserError(
-                f'{target} is there already and is no {kind} export of this package',
+                f'{target} already exists and is not a {kind} export of this package',
                 remedy='choose another folder with --out',
             )
         try:
@@ -221,15 +222,15 @@ def export(path: Path, out: Path, kind: str) -> dict:
 
 
 def clear_away(out: Path) -> None:
-    """Remove what exports that were killed left in a folder; those that still run keep theirs."""
+    """Remove the remains of killed exports from a folder, but not those of running ones."""
     for hidden in out.glob(f'{PARTIAL}*'):
         with contextlib.suppress(OSError), _locked(hidden):
             shutil.rmtree(hidden)
 
 
 @contextlib.contextmanager
-def _hidden(out: Path):
-    """Give a hidden folder that is held by a lock as long as we live, and removed afterwards."""
+def _hidden(out: Path) -> Iterator[Path]:
+    """Provide a hidden folder, locked while this process lives, and remove it afterwards."""
     hidden = Path(tempfile.mkdtemp(prefix=PARTIAL, dir=out))
     try:
         with _locked(hidden):
@@ -239,7 +240,7 @@ def _hidden(out: Path):
 
 
 @contextlib.contextmanager
-def _locked(folder: Path):
+def _locked(folder: Path) -> Iterator[None]:
     handle = os.open(folder, os.O_RDONLY)
     try:
         file_lock.claim(handle)
@@ -259,18 +260,18 @@ def _kind(episode: Episode, index: int, data: bytes) -> tuple[str, str]:
     )
 
 
-def _table(path: Path, head: list[str], rows):
+def _table(path: Path, head: list[str], rows: Iterable[Sequence[object]]) -> None:
     with path.open('w', newline='', encoding='utf-8') as file:
         writer = csv.writer(file, lineterminator='\n')
         writer.writerow(head)
         writer.writerows(rows)
 
 
-def _about(episode: Episode) -> dict:
-    """Return everything of a take but its frames and commands, fit for JSON."""
+def _about(episode: Episode) -> dict[str, Any]:
+    """Return everything but frames and commands of an episode, fit for JSON."""
     sources = [
-        [SOURCE_NAMES.get(source, 'unknown'), len(list(run))]
-        for source, run in groupby(episode.commands.source.tolist())
+        [SOURCE_NAMES.get(source, 'unknown'), len(list(group))]
+        for source, group in groupby(episode.commands.source.tolist())
     ]
     return {
         **episode.attributes,
@@ -290,15 +291,15 @@ class _Messages:
     TWIST = 'geometry_msgs/msg/TwistStamped'
     STRING = 'std_msgs/msg/String'
 
-    def __init__(self, store):
+    def __init__(self, store: Any) -> None:
         self._store = store
 
-    def _header(self, stamp_ns: int, frame_id: str):
+    def _header(self, stamp_ns: int, frame_id: str) -> Any:
         types = self._store.types
         seconds, rest = divmod(stamp_ns, NANOSECONDS)
         if not -(2**31) <= seconds < 2**31:
             raise UserError(
-                'a header stamp is beyond what a message can hold',
+                'a header stamp is too large for a message',
                 got=f'{stamp_ns} ns',
                 expected='a time before the year 2038',
                 remedy='export it as csv',
@@ -307,7 +308,7 @@ class _Messages:
             types['builtin_interfaces/msg/Time'](seconds, rest), frame_id
         )
 
-    def _bytes(self, name: str, *fields) -> bytes:
+    def _bytes(self, name: str, *fields: Any) -> bytes:
         return self._store.serialize_cdr(self._store.types[name](*fields), name)
 
     def image(self, stamp_ns: int, frame_id: str, kind: str, data: bytes) -> bytes:

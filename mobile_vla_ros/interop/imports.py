@@ -1,4 +1,4 @@
-"""Brings takes of other layouts in, each as a whole episode or not at all."""
+"""Import episodes from other layouts, each whole or not at all."""
 
 import contextlib
 import hashlib
@@ -9,6 +9,7 @@ from pathlib import Path
 import h5py
 
 from mobile_vla_ros import file_lock
+from mobile_vla_ros.episode.quality.verdict import Health
 from mobile_vla_ros.episode.storage import schema
 from mobile_vla_ros.episode.storage.disk import DiskFull
 from mobile_vla_ros.episode.storage.writer import EpisodeWriter
@@ -22,33 +23,33 @@ FINGERPRINT_BYTES = 1 << 20
 
 
 @dataclass(frozen=True)
-class Outcome:
+class ImportResult:
     """
-    What became of one source.
+    The result for one source.
 
-    :param status: ``imported``, ``skipped`` (it is there already) or ``failed``.
-    :param path: the episode; None when it failed.
-    :param reason: why it was skipped or failed; '' when it was imported.
-    :param health: the verdict; empty unless it was imported.
+    :param status: ``imported``, ``skipped`` (imported before) or ``failed``.
+    :param path: the episode; None after a failure.
+    :param reason: of the skip or failure; '' after an import.
+    :param health: the verdict; empty unless imported.
     """
 
     source: Path
     status: str
     path: Path | None = None
     reason: str = ''
-    health: dict = field(default_factory=dict)
+    health: Health = field(default_factory=Health)
 
 
 def find_sources(path: Path, out: Path) -> list[Path]:
     """
-    Return what can be imported: a file, or what lies in a folder and below it, sorted.
+    Return the sources at a path: a file, or the importable files below a folder, sorted.
 
-    A folder with a ``metadata.yaml`` is one bag; what lies in ``out`` is ours and left out.
+    A folder with a ``metadata.yaml`` is one bag; files in ``out`` are ignored.
 
-    :raises UserError: when there is nothing.
+    :raises UserError: when there are none.
     """
     if not path.exists():
-        raise UserError(f'there is nothing at {path}', expected='a file or a folder to import')
+        raise UserError(f'no file or folder at {path}', expected='a file or a folder to import')
     if path.is_file():
         # The metadata of a bag stands for its folder.
         return [path.parent if path.name == rosbag.METADATA else path]
@@ -70,7 +71,7 @@ def find_sources(path: Path, out: Path) -> list[Path]:
     ]
     if not bags and not loose:
         raise UserError(
-            f'{path} holds nothing that can be imported',
+            f'{path} contains nothing that can be imported',
             expected=', '.join((*SUFFIXES, f'folders with a {rosbag.METADATA}')),
         )
     return sorted([*bags, *loose])
@@ -81,11 +82,11 @@ def import_episodes(
     out: Path,
     options: ImportOptions,
     seen: Callable[[Path, int], None] = lambda source, frames: None,
-) -> Iterator[Outcome]:
+) -> Iterator[ImportResult]:
     """
-    Import one source after the other, and tell what became of each.
+    Import one source after the other, yielding the result for each.
 
-    :param out: folder of the episodes; made when it is missing.
+    :param out: folder for the episodes; created if missing.
     :param seen: called after every frame with its source and the number of frames so far.
     :raises UserError: when the folder cannot be written, or its disk is full.
     """
@@ -97,52 +98,53 @@ def import_episodes(
             if origin in known:
                 yield _skipped(source, known[origin])
                 continue
-            outcome = _import(source, origin, out, options, seen)
+            result = _import(source, origin, out, options, seen)
         except DiskFull:
             raise
         except (UserError, OSError) as error:
-            yield Outcome(source, FAILED, reason=str(error))
+            yield ImportResult(source, FAILED, reason=str(error))
             continue
-        known[origin] = outcome.path
-        yield outcome
+        if result.path is not None:
+            known[origin] = result.path
+        yield result
 
 
 def _import(
     source: Path, origin: str, out: Path, options: ImportOptions, seen: Callable[[Path, int], None]
-) -> Outcome:
+) -> ImportResult:
     if source.is_file() and source.suffix not in SUFFIXES:
         raise UserError(
-            'its layout is not known', got=repr(source.suffix), expected=', '.join(SUFFIXES)
+            'its layout is unknown', got=repr(source.suffix), expected=', '.join(SUFFIXES)
         )
     is_legacy = source.is_file() and source.suffix in legacy.SUFFIXES
-    with (legacy.open_legacy if is_legacy else rosbag.open_bag)(source, options) as take:
-        info = ImportedInfo(**take.info, origin=origin)
-        episode_id = schema.new_episode_id(take.created_ns, origin)
+    with (legacy.open_legacy if is_legacy else rosbag.open_bag)(source, options) as opened:
+        info = ImportedInfo(**opened.info, origin=origin)
+        episode_id = schema.new_episode_id(opened.created_ns, origin)
         path, hidden = out / f'{episode_id}{schema.SUFFIX}', out / schema.hidden_name(episode_id)
-        if path.exists():  # by another process since we looked, or it is damaged
+        if path.exists():  # from another process in the meantime, or damaged
             if _origin(path) != origin:
                 raise UserError(
-                    f'the name of its episode is taken by {path}, which is another one or damaged',
-                    remedy='move that away and import again',
+                    f'the name of its episode is in use by {path}, which differs or is damaged',
+                    remedy='move that file away and import again',
                 )
             return _skipped(source, path)
         if hidden.exists():
             raise UserError(
-                'another process imports it at the moment',
+                'another process is importing it',
                 got=str(hidden),
                 remedy='remove that file if there is no such process',
             )
         writer = EpisodeWriter(
             out,
             info,
-            take.created_ns,
+            opened.created_ns,
             hidden=True,
             episode_id=episode_id,
-            expected_rate_hz=take.rate_hz,
-            timed=take.timed,
+            expected_rate_hz=opened.rate_hz,
+            timed=opened.timed,
         )
         try:
-            take.pour(writer, lambda: seen(source, writer.frames))
+            opened.copy(writer, lambda: seen(source, writer.frames))
             path = writer.close('unknown')
         except BaseException:
             writer.discard()
@@ -150,45 +152,47 @@ def _import(
     if writer.full is not None:
         path.unlink()
         raise writer.full
-    if writer.health['verdict'] == 'bad':
+    health = writer.health
+    assert health is not None, 'a closed episode has a verdict'
+    if health['verdict'] == 'bad':
         path.unlink()
-        raise UserError('it is no take to learn from', got='; '.join(writer.health['reasons']))
-    return Outcome(source, IMPORTED, path, health=writer.health)
+        raise UserError('it cannot be trained on', got='; '.join(health['reasons']))
+    return ImportResult(source, IMPORTED, path, health=health)
 
 
-def _skipped(source: Path, path: Path) -> Outcome:
-    return Outcome(source, SKIPPED, path, f'it was imported as {path.name}')
+def _skipped(source: Path, path: Path) -> ImportResult:
+    return ImportResult(source, SKIPPED, path, f'it was imported as {path.name}')
 
 
-def _prepare(out: Path):
-    """Make the folder, and remove what an import that was killed left in it."""
+def _prepare(out: Path) -> None:
+    """Create the folder, and remove the remains of killed imports from it."""
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise UserError(f'cannot make the folder {out}', got=error.strerror) from None
+        raise UserError(f'cannot create the folder {out}', got=error.strerror) from None
     for path in out.glob(schema.hidden_name('*')):
         with contextlib.suppress(OSError):
-            # One that is empty may be another writer's, in the moment before it locks it.
+            # An empty one may belong to a writer that has not locked it yet.
             if path.stat().st_size and not file_lock.is_held(path):
                 path.unlink()
 
 
 def _origins(out: Path) -> dict[str, Path]:
-    """Return the episodes of a folder that were imported, by their origin."""
+    """Return the imported episodes of a folder by their origin."""
     found = {_origin(path): path for path in out.glob(f'*{schema.SUFFIX}')}
     found.pop('', None)
     return found
 
 
 def _origin(path: Path) -> str:
-    """Return what a file was imported from; '' where it does not say, or cannot be opened."""
+    """Return the origin of an episode; '' without one, or if the file cannot be opened."""
     with contextlib.suppress(OSError, RuntimeError), h5py.File(path, 'r') as file:
         return str(file.attrs.get('origin', ''))
     return ''
 
 
 def _fingerprint(source: Path) -> str:
-    """Return what tells a source from another of its name: 8 hex of its size and its ends."""
+    """Return 8 hex of a source's size and ends, to distinguish sources of one name."""
     file = source / rosbag.METADATA if source.is_dir() else source
     digest = hashlib.sha256(str(file.stat().st_size).encode())
     with file.open('rb') as stream:

@@ -1,8 +1,8 @@
 """
-Reads the seed's episodes: HDF5 of raw BGR pixels, a row a key press, without times.
+Read episodes of the reference run: HDF5 with raw BGR pixels, a row a key press, no times.
 
-Rows become steps of the rate that is given. Pixels are encoded once, a block of rows at a time,
-so that memory does not grow with the take.
+Rows become steps at the given rate. Pixels are encoded once, a block of rows at a time, so that
+memory does not grow with the episode.
 """
 
 import contextlib
@@ -11,6 +11,7 @@ import json
 import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import h5py
 import numpy as np
@@ -27,18 +28,18 @@ LAYOUT = (
     'images (T, height, width, 3) uint8 and actions (T, 3): linear_x, linear_y in m/s, '
     'angular_z in rad/s'
 )
-MOST_ROWS_AT_ONCE = 32
-# Of collection_datetime, and of file names: episode_20251106_101112_….h5
+MAX_BLOCK_ROWS = 32
+# In collection_datetime, and in file names: episode_20251106_101112_….h5
 WRITTEN_TIME = re.compile(r'(?<!\d)(\d{4})-?(\d\d)-?(\d\d)[_T ]?(\d\d):?(\d\d):?(\d\d)(?!\d)')
 
 
 @contextlib.contextmanager
 def open_legacy(path: Path, options: ImportOptions) -> Iterator[Source]:
     """
-    Open one file of the seed's layout.
+    Open one file in the layout of the reference run.
 
-    :raises UserError: when it is broken, or of another layout, or no rate or instruction is
-        known; what is found broken only later is raised by ``Source.pour``.
+    :raises UserError: when it is broken or in another layout, or its rate or instruction is
+        unknown; ``Source.copy`` raises it for damage found later.
     """
     try:
         file = h5py.File(path, 'r')
@@ -54,25 +55,25 @@ def open_legacy(path: Path, options: ImportOptions) -> Iterator[Source]:
             raise UserError('it is broken', got=first_line(error)) from None
         if options.rate_hz is None:
             raise UserError('it has no times', remedy='give --rate the rows a second')
-        created_ns = _created_ns(path, attributes)
+        created_ns, rate_hz = _created_ns(path, attributes), options.rate_hz
         yield Source(
             created_ns,
-            lambda writer, seen: _pour(file, writer, created_ns, events, options, seen),
+            lambda writer, seen: _copy(file, writer, created_ns, rate_hz, events, options, seen),
             {
                 'instruction': options.or_given(instruction),
                 'origin_attributes': json.dumps(attributes, ensure_ascii=False),
             },
-            options.rate_hz,
+            rate_hz,
             timed=False,
         )
 
 
-def _check(file: h5py.File):
-    """Refuse what is not of the layout; every mismatch is named."""
+def _check(file: h5py.File) -> None:
+    """Raise UserError with every mismatch between a file and the layout."""
     if file.attrs.get('format') == schema.FORMAT:
         raise UserError(
             'it is an episode of this package already',
-            remedy='copy it into the folder of the takes',
+            remedy='copy it into the folder of episodes',
         )
     images, actions = (file.get(name) for name in ('images', 'actions'))
     found = [
@@ -84,39 +85,40 @@ def _check(file: h5py.File):
         raise UserError(
             'it has another layout', got=f'no dataset {" and no ".join(found)}', expected=LAYOUT
         )
-    wrong = []
+    mismatches = []
     if (
         images.ndim != 4
         or images.shape[-1] != 3
         or images.dtype != np.uint8
         or not all(images.shape[1:])
     ):
-        wrong.append(f'images {images.shape} {images.dtype}')
+        mismatches.append(f'images {images.shape} {images.dtype}')
     if actions.ndim != 2 or actions.shape[-1] != 3 or actions.dtype.kind not in 'fiu':
-        wrong.append(f'actions {actions.shape} {actions.dtype}')
-    if not wrong and len(images) != len(actions):
-        wrong.append(f'{len(images)} images and {len(actions)} actions')
-    if wrong:
-        raise UserError('it has another layout', got=', '.join(wrong), expected=LAYOUT)
+        mismatches.append(f'actions {actions.shape} {actions.dtype}')
+    if not mismatches and len(images) != len(actions):
+        mismatches.append(f'{len(images)} images and {len(actions)} actions')
+    if mismatches:
+        raise UserError('it has another layout', got=', '.join(mismatches), expected=LAYOUT)
     rows = np.flatnonzero(~np.isfinite(actions[:]).all(axis=1))
     if len(rows):
         raise UserError('an action is not a finite number', got=f'row {rows[0]} of actions')
 
 
-def _pour(
+def _copy(
     file: h5py.File,
     writer: EpisodeWriter,
     first_ns: int,
+    rate_hz: float,
     events: list[str],
     options: ImportOptions,
     seen: Callable[[], None],
-):
-    # Whole nanoseconds a row, cut: t + k / rate is then never before the command of row t + k.
-    period_ns = int(NANOSECONDS / options.rate_hz)
+) -> None:
+    # Truncated to whole nanoseconds: t + k / rate is never before the command of row t + k.
+    period_ns = int(NANOSECONDS / rate_hz)
     images, actions = file['images'], file['actions'][:].astype(np.float64)
-    # A chunk of the file is unpacked once when all of its rows are read together.
-    block = min(images.chunks[0] if images.chunks else 1, MOST_ROWS_AT_ONCE)
-    writer.add_event('start', first_ns, f'rows at {options.rate_hz:g} Hz; no times were kept')
+    # Reading all rows of a chunk together decompresses it only once.
+    block = min(images.chunks[0] if images.chunks else 1, MAX_BLOCK_ROWS)
+    writer.add_event('start', first_ns, f'rows at {rate_hz:g} Hz; no times were kept')
     for row in range(len(images)):
         if row % block == 0:
             try:
@@ -155,23 +157,26 @@ def _event_types(file: h5py.File) -> list[str]:
     return [_text(value) for value in dataset[:]]
 
 
-def _created_ns(path: Path, attributes: dict) -> int:
-    """Return when the take was made, as it says or its name does (taken for UTC); else mtime."""
+def _created_ns(path: Path, attributes: dict[str, Any]) -> int:
+    """Return the time of recording from an attribute or the name (as UTC); else the mtime."""
     for text in (str(attributes.get('collection_datetime', '')), path.stem):
         found = WRITTEN_TIME.search(text)
         if found:
             with contextlib.suppress(ValueError):
-                when = datetime.datetime(*map(int, found.groups()), tzinfo=datetime.UTC)
+                year, month, day, hour, minute, second = map(int, found.groups())
+                when = datetime.datetime(
+                    year, month, day, hour, minute, second, tzinfo=datetime.UTC
+                )
                 return int(when.timestamp()) * NANOSECONDS
     return path.stat().st_mtime_ns
 
 
-def _text(value) -> str:
+def _text(value: Any) -> str:
     return value.decode(errors='replace') if isinstance(value, bytes) else str(value)
 
 
-def _plain(value):
-    """Return an attribute as JSON can hold it."""
+def _plain(value: Any) -> Any:
+    """Return an attribute in a form that fits JSON."""
     if isinstance(value, np.ndarray | np.generic):
         value = value.tolist()
     if isinstance(value, list):

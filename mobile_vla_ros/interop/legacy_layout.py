@@ -1,4 +1,4 @@
-"""Writes episodes in the layout of the seed: gzip, pixels as they are, a row a key press."""
+"""Write files in the layout of the reference run: gzip, raw pixels, a row a key press."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,15 +13,15 @@ def write_legacy_layout(
     actions: np.ndarray,
     instruction: str = '',
     **attributes: str | int | float,
-):
+) -> None:
     """
-    Write a new file as the seed's recorder did.
+    Write a new file as the recorder of the reference run did; for tests and comparisons.
 
     :param images: T of (height, width, 3) uint8, BGR.
-    :param actions: (T, 3) float32: linear_x, linear_y (1.15 at the most), angular_z.
-    :param instruction: left out when it is empty.
-    :param attributes: of the file, besides those that follow from the rest.
-    :raises FileExistsError: nothing is overwritten.
+    :param actions: (T, 3) float32: linear_x, linear_y (at most 1.15), angular_z.
+    :param instruction: left out if empty.
+    :param attributes: further attributes of the file.
+    :raises FileExistsError: when the file exists; nothing is overwritten.
     """
     moving = np.any(actions, axis=1)
     types = [

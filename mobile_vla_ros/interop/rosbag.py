@@ -1,15 +1,17 @@
 """
-Reads bags: rosbag2 folders (sqlite3, MCAP) and bare ``.mcap`` and ``.db3`` files, without ROS.
+Read bags without ROS: rosbag2 folders (sqlite3, MCAP) and single ``.mcap`` and ``.db3`` files.
 
-One bag is one take. The bag's own time of a message is its receipt, the header has the stamp.
+One bag is one episode. The bag's time of a message is its receipt; the header has the stamp.
 """
 
 import contextlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any, TypeVar
 
 import numpy as np
 from rosbags.highlevel import AnyReader
+from rosbags.interfaces import Connection
 from rosbags.typesys import Stores, get_typestore
 
 from mobile_vla_ros.episode.storage.writer import EpisodeWriter
@@ -26,24 +28,26 @@ IMAGE, COMPRESSED = 'sensor_msgs/msg/Image', 'sensor_msgs/msg/CompressedImage'
 TWIST, TWIST_STAMPED = 'geometry_msgs/msg/Twist', 'geometry_msgs/msg/TwistStamped'
 STRING = 'std_msgs/msg/String'
 
+T = TypeVar('T')
+
 
 @contextlib.contextmanager
 def open_bag(path: Path, options: ImportOptions) -> Iterator[Source]:
     """
     Open one bag.
 
-    :raises UserError: when it is broken, or has no topic of images or of commands, or more than
-        one and none was chosen, or no instruction is known.
+    :raises UserError: when it is broken; has no topic of images or of commands, or several
+        without a choice; or has no instruction.
     """
-    # Bags of before Iron do not say what their types hold; ours have not changed since.
-    reader = _told(lambda: AnyReader([path], default_typestore=get_typestore(Stores.LATEST)))
-    _told(reader.open)
+    # Bags from before Iron lack type definitions; the types used here have not changed since.
+    reader = _checked(lambda: AnyReader([path], default_typestore=get_typestore(Stores.LATEST)))
+    _checked(reader.open)
     try:
         frames = _connections(reader, 'image', (IMAGE, COMPRESSED), options.image_topic)
         commands = _connections(reader, 'command', (TWIST, TWIST_STAMPED), options.command_topic)
         yield Source(
             reader.start_time,
-            lambda writer, seen: _Pouring(reader, writer, options, seen).run(frames, commands),
+            lambda writer, seen: _BagCopy(reader, writer, options, seen).run(frames, commands),
             {
                 'instruction': options.or_given(_own_instruction(reader)),
                 'image_topic': frames[0].topic,
@@ -56,8 +60,8 @@ def open_bag(path: Path, options: ImportOptions) -> Iterator[Source]:
         reader.close()
 
 
-class _Pouring:
-    """Messages of one bag on their way into an episode."""
+class _BagCopy:
+    """Copies the messages of one bag into an episode."""
 
     def __init__(
         self,
@@ -65,13 +69,13 @@ class _Pouring:
         writer: EpisodeWriter,
         options: ImportOptions,
         seen: Callable[[], None],
-    ):
+    ) -> None:
         self._reader, self._writer, self._options, self._seen = reader, writer, options, seen
-        self._size: tuple | None = None
+        self._size: tuple[int, int] | None = None
         self._first_problem = ''
 
-    def run(self, frames: list, commands: list):
-        """Write what the topics hold; raise UserError when no image of them can be used."""
+    def run(self, frames: list[Connection], commands: list[Connection]) -> None:
+        """Write every message of the topics; raise UserError if no image is usable."""
         self._writer.add_event('start', self._reader.start_time)
         last_ns = self._reader.start_time
         for connection, received_ns, message in _messages(self._reader, [*frames, *commands]):
@@ -87,12 +91,12 @@ class _Pouring:
             )
         self._writer.add_event('stop', last_ns)
 
-    def _frame(self, message, compressed: bool, received_ns: int):
+    def _frame(self, message: Any, compressed: bool, received_ns: int) -> None:
         try:
             encoded, size = self._encoded(message, compressed)
-            if self._size not in (None, size):
+            if self._size is not None and self._size != size:
                 raise UserError(
-                    'an image has another size than the first',
+                    'an image differs in size from the first',
                     got=_by(size),
                     expected=_by(self._size),
                 )
@@ -106,16 +110,18 @@ class _Pouring:
         self._writer.add_frame(encoded, _stamp_ns(message.header), received_ns)
         self._seen()
 
-    def _encoded(self, message, compressed: bool) -> tuple[bytes, tuple]:
+    def _encoded(self, message: Any, compressed: bool) -> tuple[bytes, tuple[int, int]]:
+        """Return stored bytes, and (height, width)."""
         if compressed:
-            # Stored as it is, but looked at: a broken one would break training later.
-            return images.compressed_bytes(message), images.compressed_to_rgb(message).shape[:2]
+            # Stored unchanged, but decoded once: a broken image would break training later.
+            height, width, _ = images.compressed_to_rgb(message).shape
+            return images.compressed_bytes(message), (height, width)
         encoded = images.encode_message(
             message, self._options.image_format, self._options.jpeg_quality
         )
         return encoded, (message.height, message.width)
 
-    def _command(self, message, stamped: bool, received_ns: int):
+    def _command(self, message: Any, stamped: bool, received_ns: int) -> None:
         twist = message.twist if stamped else message
         values = np.array(
             [
@@ -129,21 +135,23 @@ class _Pouring:
         )
         if not np.isfinite(values).all():
             self._writer.add_event(
-                'problem', received_ns, 'a command was not finite, and is left out'
+                'problem', received_ns, 'a command was not finite and was left out'
             )
             return
         stamp_ns = _stamp_ns(message.header) if stamped else received_ns
         self._writer.add_command(Command(values, stamp_ns, received_ns))
 
 
-def _connections(reader: AnyReader, what: str, types: tuple[str, ...], wanted: str) -> list:
+def _connections(
+    reader: AnyReader, what: str, types: tuple[str, ...], wanted: str
+) -> list[Connection]:
     """
-    Return the connections of the one topic that is meant.
+    Return the connections of one topic.
 
     :param what: ``image`` or ``command``, as in ``--image-topic``.
-    :param wanted: the topic's name, or '' for the only one there is.
+    :param wanted: the topic's name, or '' for the only one.
     """
-    # What a policy proposed is no command, unless it is asked for by name.
+    # A policy's proposals do not count as commands unless requested by name.
     usable = [
         one
         for one in reader.connections
@@ -179,33 +187,37 @@ def _connections(reader: AnyReader, what: str, types: tuple[str, ...], wanted: s
 
 
 def _own_instruction(reader: AnyReader) -> str:
-    """Return the first text on a topic that is called ``instruction``, in any namespace."""
-    spoken = [
+    """Return the first text on a topic named ``instruction``, in any namespace."""
+    connections = [
         one
         for one in reader.connections
         if one.msgtype == STRING and one.msgcount and one.topic.rsplit('/', 1)[-1] == 'instruction'
     ]
-    texts = (message.data.strip() for _, _, message in _messages(reader, spoken)) if spoken else ()
+    if not connections:  # an empty list would mean every topic
+        return ''
+    texts = (message.data.strip() for _, _, message in _messages(reader, connections))
     return next(filter(None, texts), '')
 
 
-def _messages(reader: AnyReader, connections: list) -> Iterator[tuple]:
-    """Yield (connection, receipt in ns, message) of some connections, in the order of the bag."""
+def _messages(
+    reader: AnyReader, connections: list[Connection]
+) -> Iterator[tuple[Connection, int, Any]]:
+    """Yield (connection, receipt in ns, message) of some connections, in the bag's order."""
     messages = reader.messages(connections=connections)
     while True:
-        found = _told(lambda: next(messages, None))
+        found = _checked(lambda: next(messages, None))
         if found is None:
             return
         connection, received_ns, data = found
-        message = _told(lambda: reader.deserialize(data, connection.msgtype))  # noqa: B023
+        message = _checked(lambda: reader.deserialize(data, connection.msgtype))  # noqa: B023
         yield connection, received_ns, message
 
 
-def _told(call: Callable):
-    """Return what a call of the library gives; what it raises for a broken file is a sentence."""
+def _checked(call: Callable[[], T]) -> T:
+    """Return the result of a library call; raise UserError if the bag is broken."""
     try:
         return call()
-    except Exception as error:  # of many kinds: struct, sqlite, zstd, YAML, assertions
+    except Exception as error:  # many kinds: struct, sqlite, zstd, YAML, assertions
         raise UserError(
             'the bag is broken',
             got=first_line(error).rstrip('.'),
@@ -213,9 +225,9 @@ def _told(call: Callable):
         ) from None
 
 
-def _stamp_ns(header) -> int:
-    return header.stamp.sec * NANOSECONDS + header.stamp.nanosec
+def _stamp_ns(header: Any) -> int:
+    return int(header.stamp.sec * NANOSECONDS + header.stamp.nanosec)
 
 
-def _by(size: tuple) -> str:
+def _by(size: tuple[int, int]) -> str:
     return f'{size[1]}x{size[0]}'

@@ -1,4 +1,4 @@
-"""What an import reads: a take in another layout, and how it is to be read."""
+"""The input of an import: an episode in another layout, and how to read it."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -12,15 +12,15 @@ from mobile_vla_ros.images.messages import FORMATS
 @dataclass(frozen=True)
 class ImportOptions:
     """
-    How files of other layouts are read.
+    Settings for reading files in other layouts.
 
-    :param instruction: what the robot was told, for takes that do not say it themselves.
-    :param rate_hz: rows a second of a layout that has no times; more than zero.
-    :param image_format: how pixels are encoded: ``jpeg``, or ``png`` for no loss.
-    :param jpeg_quality: of a JPEG, 1 to 100.
-    :param image_topic: which topic of a bag has the images; '': the only one there is.
-    :param command_topic: likewise of the commands.
-    :raises UserError: for a value out of its range.
+    :param instruction: the robot's instruction, for files that do not contain it.
+    :param rate_hz: rows a second of a layout without times; greater than zero.
+    :param image_format: encoding of raw pixels: ``jpeg``, or ``png`` (lossless).
+    :param jpeg_quality: 1 to 100.
+    :param image_topic: topic of the images in a bag; '': the only one.
+    :param command_topic: likewise for the commands.
+    :raises UserError: for a value out of range.
     """
 
     instruction: str = ''
@@ -30,10 +30,10 @@ class ImportOptions:
     image_topic: str = ''
     command_topic: str = ''
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if self.rate_hz is not None and not 0 < self.rate_hz <= 1000:
             raise UserError(
-                'a rate must be more than zero, and 1000 Hz at the most',
+                'a rate must be greater than zero and at most 1000 Hz',
                 got=self.rate_hz,
                 remedy='give --rate the rows a second',
             )
@@ -43,19 +43,19 @@ class ImportOptions:
             )
         if not 1 <= self.jpeg_quality <= 100:
             raise UserError(
-                'the quality of a JPEG is out of range', got=self.jpeg_quality, expected='1 to 100'
+                'JPEG quality out of range', got=self.jpeg_quality, expected='1 to 100'
             )
 
     def or_given(self, instruction: str) -> str:
         """
-        Return the take's own instruction, or the one that was given for all.
+        Return the file's own instruction, or else the one given for all files.
 
         :raises UserError: when there is neither.
         """
         text = instruction.strip() or self.instruction.strip()
         if not text:
             raise UserError(
-                'it does not say what the robot was told',
+                'it contains no instruction',
                 remedy='give --instruction "…" for such files',
             )
         return text
@@ -64,9 +64,9 @@ class ImportOptions:
 @dataclass(frozen=True)
 class ImportedInfo(EpisodeInfo):
     """
-    What is known of an imported take.
+    Attributes of an imported episode.
 
-    :param origin_attributes: JSON of what the source said of itself; '' when it said nothing.
+    :param origin_attributes: attributes of the source as JSON; '' if it has none.
     """
 
     origin_attributes: str = ''
@@ -75,17 +75,17 @@ class ImportedInfo(EpisodeInfo):
 @dataclass(frozen=True)
 class Source:
     """
-    One take in another layout, open for reading.
+    One episode in another layout, open for reading.
 
-    :param created_ns: Unix time of its first moment.
-    :param info: fields of ``ImportedInfo``, all but ``origin``.
-    :param pour: writes every frame, command and event; calls back after every frame.
-    :param rate_hz: what the frames' rate must be; None where nobody knows.
-    :param timed: False where the layout has no times, and they are made up from the rate.
+    :param created_ns: Unix time of its start.
+    :param copy: writes every frame, command and event; calls back after every frame.
+    :param info: fields of ``ImportedInfo``, except ``origin``.
+    :param rate_hz: expected rate of the frames; None if unknown.
+    :param timed: False if the layout has no times, so that they are derived from the rate.
     """
 
     created_ns: int
-    pour: Callable[[EpisodeWriter, Callable[[], None]], None]
+    copy: Callable[[EpisodeWriter, Callable[[], None]], None]
     info: dict[str, str] = field(default_factory=dict)
     rate_hz: float | None = None
     timed: bool = True

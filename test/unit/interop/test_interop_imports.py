@@ -107,7 +107,7 @@ def test_take_to_learn_nothing_from_is_refused(tmp_path, capsys):
     source = seed_file(tmp_path / 'old' / 'short.h5', rows=1)
     out = tmp_path / 'takes'
     assert run(source, out) == 1
-    assert 'no take to learn from; got 1 frames' in capsys.readouterr().err
+    assert 'it cannot be trained on; got 1 frames' in capsys.readouterr().err
     assert not list(out.iterdir())
 
 
@@ -200,7 +200,7 @@ def test_damaged_import_is_not_passed_over(tmp_path, capsys):
     [path] = find_episodes(out)
     path.write_bytes(path.read_bytes()[:1000])
     assert run(source, out) == 1
-    assert f'taken by {path}' in capsys.readouterr().err
+    assert f'in use by {path}' in capsys.readouterr().err
     path.unlink()
     assert run(source, out) == 0
 
@@ -283,16 +283,16 @@ def test_bad_use_is_a_sentence(tmp_path, capsys):
     out = tmp_path / 'takes'
     source = seed_file(tmp_path / 'old' / 'episode_1.h5')
     for arguments, words in (
-        ((tmp_path / 'none', out), 'there is nothing at'),
-        ((empty, out), 'holds nothing that can be imported'),
+        ((tmp_path / 'none', out), 'no file or folder at'),
+        ((empty, out), 'contains nothing that can be imported'),
         ((source.parent, source.parent), 'into itself'),
         ((source, out, '--rate', '0'), 'greater than zero'),
-        ((source, tmp_path / 'file' / 'takes'), 'cannot make the folder'),
+        ((source, tmp_path / 'file' / 'takes'), 'cannot create the folder'),
     ):
         assert run(*arguments) == 2
         assert words in capsys.readouterr().err
     assert run(tmp_path / 'file', out) == 1
-    assert 'its layout is not known' in capsys.readouterr().err
+    assert 'its layout is unknown' in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

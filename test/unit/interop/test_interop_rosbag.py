@@ -139,7 +139,7 @@ def test_frame_that_cannot_be_used_is_dropped_and_counted(tmp_path):
     with taken(bag, tmp_path / 'o', PNG) as episode:
         drops = [event.text for event in episode.events if event.name == 'drop']
         assert len(episode) == 98 and len(drops) == episode.health['drops'] == 2
-        assert drops[0].startswith('1 frame: an image has another size than the first; got 16x8')
+        assert drops[0].startswith('1 frame: an image differs in size from the first; got 16x8')
         assert 'does not fit its data' in drops[1]
 
     def broken(index, stamp_ns):
@@ -169,7 +169,7 @@ def test_command_that_is_not_finite_is_left_out(tmp_path):
     with taken(bag, tmp_path / 'out', PNG) as episode:
         assert len(episode.commands) == 11 and np.isfinite(episode.commands.twist).all()
         assert [event.text for event in episode.events if event.name == 'problem'] == [
-            'a command was not finite, and is left out'
+            'a command was not finite and was left out'
         ]
 
 
