@@ -10,7 +10,8 @@ from typing import Any
 import h5py
 import numpy as np
 
-from mobile_vla_ros.episode.storage import disk, lock, schema
+from mobile_vla_ros import file_lock
+from mobile_vla_ros.episode.storage import disk, schema
 from mobile_vla_ros.errors import UserError
 from mobile_vla_ros.files import sync
 
@@ -55,7 +56,7 @@ class PartFile:
             self._handle = os.open(
                 nascent, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666
             )
-            lock.hold(self._handle)
+            file_lock.hold(self._handle)
             self._reservation = disk.Reservation(self._handle, folder)
             self._reserve_margin()
             self._file = h5py.File(nascent, 'w', libver='latest')
