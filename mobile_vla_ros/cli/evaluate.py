@@ -94,7 +94,7 @@ def run(args: argparse.Namespace) -> int:
             f'no folder {args.report.parent} for the report',
             expected='--report FILE in a folder that is there',
         )
-    from mobile_vla_ros.data.runs import Sampling, rate_for
+    from mobile_vla_ros.data.segments import Sampling, rate_for
     from mobile_vla_ros.episode.storage.reader import find_episodes
     from mobile_vla_ros.evaluation.evaluate import evaluate
 
@@ -121,7 +121,7 @@ def run(args: argparse.Namespace) -> int:
         from mobile_vla_ros.report.build import training as train_report
 
         path = train_report.write(
-            args.report, evaluation.policy, evaluation.scored, evaluation.takes
+            args.report, evaluation.policy, evaluation.scored, evaluation.episodes
         )
         print(f'report: {path}', file=sys.stderr)
     reason = refusal(result) if args.require_better else None

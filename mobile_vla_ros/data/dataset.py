@@ -1,8 +1,9 @@
-"""Pieces of runs as training items, each frame of a piece present once."""
+"""A torch dataset of pieces of segments; each frame appears once in its piece."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import NotRequired, TypedDict
 
 import numpy as np
 import torch
@@ -17,27 +18,27 @@ from mobile_vla_ros.data.augment import (
 from mobile_vla_ros.data.frame_cache import FrameCache
 from mobile_vla_ros.data.image_tokens import ImageTokens
 from mobile_vla_ros.data.preprocess import normalise
-from mobile_vla_ros.data.runs import Run
+from mobile_vla_ros.data.segments import Segment
 from mobile_vla_ros.episode.timing.corrections import CORRECTED, PLAIN, WRONG
 from mobile_vla_ros.errors import UserError
 from mobile_vla_ros.types import ActionSpec, ImageSpec
 
-STILL = 1e-6  # of a normalised action: what is smaller is no movement
+STILL = 1e-6  # normalised actions below this count as standing still
 
 
 @dataclass(frozen=True)
 class Item:
     """
-    A piece of a run.
+    A piece of a segment.
 
     :param frames: (T, 3, S, S) float32 images, or their (T, K, D) image tokens.
     :param text_ids: (L,) int64 tokens of the instruction.
     :param actions: (M, window, chunk, axes) float32, normalised.
-    :param real: (M, window, chunk) bool: what the loss counts.
-    :param weight: (M, window, chunk) float32: how much each of these counts, 0 where it is not
-        real; None: all of them the same.
-    :param broken: '' when the piece is whole; else the sentence that says which frame of which
-        file cannot be read. Its frames are blank then, and nothing of it is real.
+    :param real: (M, window, chunk) bool: the chunk steps that the loss counts.
+    :param broken: '' for a readable piece; otherwise the error that names the file and the frame.
+        The frames are blank then, and ``real`` is False throughout.
+    :param weight: (M, window, chunk) float32: weight of each chunk step, 0 where it is not real;
+        None if all real steps weigh the same.
     """
 
     frames: torch.Tensor
@@ -48,34 +49,52 @@ class Item:
     weight: torch.Tensor | None = None
 
 
-class RunDataset(Dataset):
+class Batch(TypedDict):
     """
-    Runs cut into pieces of at most `piece_frames` frames.
+    Items joined by `collate`: the arguments of `VlaNetwork.forward` and their targets.
 
-    Every window of every run that is not thinned away is in exactly one piece; neighbouring
-    pieces of a run share window - 1 frames. Several threads may ask for items at once.
+    `frames` (sum T, 3, S, S) or (sum T, K, D); `text_ids` (N, L), padded on the right with 1;
+    `text_lengths` (N,); `frame_counts`: N ints; `actions` (sum M, window, chunk, axes); `real`
+    (sum M, window, chunk), and so is `weight`, which only weighted items have; `broken`: the
+    errors of unreadable items.
+    """
 
-    :param text_ids: tokens of each instruction, and of its mirror image if there is to be one.
-    :param blank_images: give the mean colour instead of every image.
-    :param tokens: gives image tokens instead of images (`data.image_tokens`).
-    :param idle_keep: of each stretch of windows in which nothing moves, the share that is kept,
-        its beginning: what follows the stop is learned, and not for as long as it lasted.
-    :param cache: frames that other datasets of the same takes have decoded; None: one of its own.
-    :param corrections: how many times a person's command in a takeover weighs; what was wrong
-        before it weighs nothing then. 0: everything weighs the same.
+    frames: torch.Tensor
+    text_ids: torch.Tensor
+    text_lengths: torch.Tensor
+    frame_counts: list[int]
+    actions: torch.Tensor
+    real: torch.Tensor
+    broken: list[str]
+    weight: NotRequired[torch.Tensor]
+
+
+class SegmentDataset(Dataset):
+    """
+    Segments cut into pieces of at most `piece_frames` frames.
+
+    Every window that is not thinned out is in exactly one piece; neighbouring pieces of a segment
+    share window - 1 frames. Thread-safe.
+
+    :param text_ids: tokens of each instruction, and of its mirror image if pieces are mirrored.
+    :param blank_images: replace every image by the mean colour.
+    :param tokens: source of image tokens, returned instead of images.
+    :param idle_keep: share of each idle span of windows to keep, from its beginning, so that
+        stopping is learned, but not in proportion to how long the robot waited.
+    :param cache: decoded frames, shared with other datasets of the same episodes.
+    :param corrections: weight of a person's commands in a takeover; the policy's errors before it
+        weigh nothing then. 0: all steps weigh the same.
     :raises UserError: when no window is left.
-
-    `windows` are in its pieces, `thinned` were left out.
     """
 
     def __init__(
         self,
-        runs: Sequence[Run],
+        segments: Sequence[Segment],
         actions: ActionSpec,
         image: ImageSpec,
         window: int,
         piece_frames: int,
-        text_ids: dict[str, torch.Tensor],
+        text_ids: Mapping[str, torch.Tensor],
         augmentation: Augmentation | None = None,
         *,
         blank_images: bool = False,
@@ -90,7 +109,7 @@ class RunDataset(Dataset):
                 got=idle_keep,
                 expected='0 to 1',
             )
-        self.runs = list(runs)
+        self.segments = list(segments)
         self.actions = actions
         self.image = image
         self.window = window
@@ -99,28 +118,25 @@ class RunDataset(Dataset):
         self.blank_images = blank_images
         self.tokens = tokens
         self.cache = cache or FrameCache(image)
-        self._weights = np.ones(3, np.float32)
+        self._weights: np.ndarray | None = None  # by kind of command
         if corrections:
+            self._weights = np.ones(3, np.float32)
             self._weights[[PLAIN, CORRECTED, WRONG]] = 1, corrections, 0
-        self.weighed = bool(corrections)
         if tokens is not None:
-            tokens.blank(1)  # encoded here, and not by a thread beside the training network
+            tokens.blank(1)  # encode it now, not in a thread beside the network in training
         per_piece = max(1, piece_frames - window + 1)
-        kept = [self._kept(run, idle_keep) for run in self.runs]
         self.pieces = [
             (number, start, min(start + per_piece, last) + window - 1)
-            for number, of_run in enumerate(kept)
-            for first, last in stretches(of_run)
+            for number, segment in enumerate(self.segments)
+            for first, last in true_spans(self._kept(segment, idle_keep))
             for start in range(first, last, per_piece)
         ]
-        self.windows = sum(int(of_run.sum()) for of_run in kept)
-        self.thinned = sum(map(len, kept)) - self.windows
         if self.thinned and not self.windows:
             raise UserError(
-                'no window is left to learn from',
+                'no windows left to learn from',
                 got=f'{self.thinned} windows in which nothing moves',
-                expected='takes in which the robot drives',
-                remedy='give more than 0 for --idle_keep, or other --axes',
+                expected='episodes in which the robot drives',
+                remedy='set --idle_keep above 0, or choose other --axes',
             )
 
     def __len__(self) -> int:
@@ -130,112 +146,119 @@ class RunDataset(Dataset):
         return self.item(index, None)
 
     @property
+    def windows(self) -> int:
+        """Number of windows in the pieces."""
+        return sum(stop - start - self.window + 1 for _, start, stop in self.pieces)
+
+    @property
+    def thinned(self) -> int:
+        """Number of idle windows left out."""
+        return sum(len(segment.windows(self.window)) for segment in self.segments) - self.windows
+
+    @property
     def instructions(self) -> list[str]:
-        """The instruction of each piece, as it was given."""
-        return [self.runs[number].instruction for number, _, _ in self.pieces]
+        """Instruction of each piece, before mirroring."""
+        return [self.segments[number].instruction for number, _, _ in self.pieces]
 
     def real_steps(self, index: int) -> int:
-        """Count the True values in `real` of an item (of one that is whole); reads no image."""
-        run, rows = self._windows(index)
-        return int(run.real[rows].sum())
+        """Count the True values in `real` of a readable item, without reading images."""
+        segment, rows = self._windows(index)
+        return int(segment.real[rows].sum())
 
     def weight_of(self, index: int) -> float:
-        """Return what a piece weighs in the loss: its real steps, or the sum of their weights."""
-        if not self.weighed:
-            return self.real_steps(index)
-        run, rows = self._windows(index)
-        return float(self._weigh(run, rows).sum(dtype=np.float64))
+        """Return a piece's weight in the loss: its real steps, or the sum of their weights."""
+        segment, rows = self._windows(index)
+        weights = self._step_weights(segment, rows)
+        return self.real_steps(index) if weights is None else float(weights.sum(dtype=np.float64))
 
-    def _weigh(self, run: Run, rows: np.ndarray) -> np.ndarray:
-        """Return (M, window, chunk) float32: what each step of a piece's windows weighs."""
-        real = run.real[rows]
-        kinds = np.zeros(real.shape, np.uint8) if run.kinds is None else run.kinds[rows]
+    def _step_weights(self, segment: Segment, rows: np.ndarray) -> np.ndarray | None:
+        """Return the (M, window, chunk) float32 weights of windows, None if all are the same."""
+        if self._weights is None:
+            return None
+        real = segment.real[rows]
+        kinds = np.zeros(real.shape, np.uint8) if segment.kinds is None else segment.kinds[rows]
         return np.where(real, self._weights[kinds], np.float32(0))
 
     def item(self, index: int, generator: torch.Generator | None) -> Item:
         """
         Return a piece.
 
-        :param generator: all that is random is drawn from it and from nothing else, so that the
-            same index and seed give the same item; None: as it came, without augmentation.
+        :param generator: the only source of randomness, so that the same index and seed give the
+            same item; None: no augmentation.
         """
         _, start, stop = self.pieces[index]
-        run, rows = self._windows(index)
-        instruction, actions = run.instruction, self.actions.normalise(run.ahead[rows])
-        real, broken = torch.from_numpy(run.real[rows]), ''
+        segment, rows = self._windows(index)
+        instruction, actions = segment.instruction, self.actions.normalise(segment.ahead[rows])
+        real, broken = torch.from_numpy(segment.real[rows]), ''
         mirrored = generator is not None and self.augmentation.draw_mirror(generator)
         if mirrored:
             instruction = mirror_instruction(instruction)
             actions = mirror_actions(actions, self.actions)
         try:
-            frames = self._frames(run, slice(start, stop), mirrored, generator)
+            frames = self._frames(segment, slice(start, stop), mirrored, generator)
         except UserError as error:
             frames, real, broken = self._blank(stop - start), torch.zeros_like(real), str(error)
-        weight = None
-        if self.weighed:
-            weight = torch.from_numpy(self._weigh(run, rows)) * real
+        weights = self._step_weights(segment, rows)
         return Item(
-            frames, self.text_ids[instruction], torch.from_numpy(actions), real, broken, weight
+            frames,
+            self.text_ids[instruction],
+            torch.from_numpy(actions),
+            real,
+            broken,
+            None if weights is None else torch.from_numpy(weights) * real,
         )
 
-    def _kept(self, run: Run, idle_keep: float) -> np.ndarray:
+    def _kept(self, segment: Segment, idle_keep: float) -> np.ndarray:
         """
-        Return (M,) bool: the windows of a run that are learned from.
+        Return (M,) bool: the windows of a segment to learn from.
 
-        A window is idle when nothing moves from its newest frame to the end of its chunk: one
-        that stops or sets off within the chunk is not, so both are learned in full.
+        A window is idle if nothing moves from its newest frame to the end of its chunk. Windows
+        in which the robot stops or sets off are not idle, so both are learned in full.
         """
         newest = slice(self.window - 1, None)
-        moves = (np.abs(self.actions.normalise(run.ahead[newest])) >= STILL).any(-1)
-        idle = ~(moves & run.real[newest]).any(-1)
-        kept = ~idle
-        for first, last in stretches(idle):
+        moves = (np.abs(self.actions.normalise(segment.ahead[newest])) >= STILL).any(-1)
+        idle = ~(moves & segment.real[newest]).any(-1)
+        kept: np.ndarray = ~idle
+        for first, last in true_spans(idle):
             kept[first : first + math.ceil(idle_keep * (last - first) - 1e-9)] = True
         return kept
 
-    def _windows(self, index: int) -> tuple[Run, np.ndarray]:
-        """Return a piece's run and the (M, window) rows of its windows."""
+    def _windows(self, index: int) -> tuple[Segment, np.ndarray]:
+        """Return a piece's segment and the (M, window) frame rows of its windows."""
         number, start, stop = self.pieces[index]
-        run = self.runs[number]
-        return run, run.windows(self.window)[start : stop - self.window + 1]
+        segment = self.segments[number]
+        return segment, segment.windows(self.window)[start : stop - self.window + 1]
 
     def _blank(self, count: int) -> torch.Tensor:
         side = self.image.size
         return self.tokens.blank(count) if self.tokens else torch.zeros(count, 3, side, side)
 
     def _frames(
-        self, run: Run, rows: slice, mirrored: bool, generator: torch.Generator | None
+        self, segment: Segment, rows: slice, mirrored: bool, generator: torch.Generator | None
     ) -> torch.Tensor:
         if self.blank_images:
             return self._blank(rows.stop - rows.start)
-        changes = generator is not None and self.augmentation.changes_images
+        changing = generator if self.augmentation.changes_images else None
         if self.tokens is not None:
-            draw = self.tokens.draw(generator) if changes else 0
-            return self.tokens.frames(run, rows, mirrored, draw)
-        images = self.cache.frames(run, rows)
-        if changes:
-            images = self.augmentation.draw(generator).apply(images)
+            draw = 0 if changing is None else self.tokens.draw(changing)
+            return self.tokens.frames(segment, rows, mirrored, draw)
+        images = self.cache.frames(segment, rows)
+        if changing is not None:
+            images = self.augmentation.draw(changing).apply(images)
         return normalise(mirror_images(images) if mirrored else images, self.image)
 
 
-def stretches(kept: np.ndarray) -> list[tuple[int, int]]:
-    """Return first and last + 1 of each stretch of True in (M,) bool."""
-    edges = np.diff(np.concatenate([[0], kept.astype(np.int8), [0]]))
+def true_spans(mask: np.ndarray) -> list[tuple[int, int]]:
+    """Return (first, last + 1) of each contiguous span of True in (M,) bool."""
+    edges = np.diff(np.concatenate([[0], mask.astype(np.int8), [0]]))
     return list(
         zip(np.flatnonzero(edges == 1).tolist(), np.flatnonzero(edges == -1).tolist(), strict=True)
     )
 
 
-def collate(items: Sequence[Item]) -> dict:
-    """
-    Join items into the arguments of `VlaNetwork.forward` and their targets.
-
-    :returns: `frames` (sum T, 3, S, S) or (sum T, K, D), `text_ids` (N, L) padded on the right
-        with 1, `text_lengths` (N,), `frame_counts` (N ints), `actions` (sum M, window, chunk,
-        axes), `real` (sum M, window, chunk), `broken`: the sentences of the items that are, and
-        `weight` (sum M, window, chunk) of items that have one.
-    """
-    batch = {
+def collate(items: Sequence[Item]) -> Batch:
+    """Join items into a batch."""
+    batch: Batch = {
         'frames': torch.cat([item.frames for item in items]),
         'text_ids': torch.nn.utils.rnn.pad_sequence(
             [item.text_ids for item in items], batch_first=True, padding_value=1

@@ -1,40 +1,41 @@
-"""Takes as training and evaluation use them: loaded, refused by name, split, and compared."""
+"""Load a folder of episodes for training and evaluation: refused by name, split, compared."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from mobile_vla_ros.data.near_identical import Repeats, find_repeats
-from mobile_vla_ros.data.runs import Run, Sampling, read_takes, refusals
+from mobile_vla_ros.data.segments import Sampling, Segment, read_episodes, refusals
 from mobile_vla_ros.data.split import split_episodes
 from mobile_vla_ros.episode.storage.reader import find_episodes
 from mobile_vla_ros.episode.timing.corrections import Takeover
 from mobile_vla_ros.errors import UserError
 from mobile_vla_ros.types import TWIST_AXES, ActionSpec
 
-MOST_GROUPS, MOST_NAMES = 3, 2  # that a line tells of
-# Of the takes that a policy was trained on: fewer say little of what predictors knew beside it.
+MAX_GROUPS, MAX_NAMES = 3, 2  # that a log line lists
+# Baselines fitted to fewer than this share of a policy's training episodes know less than it does.
 KNOWN_SHARE = 0.5
 
 
 @dataclass(frozen=True)
-class Takes:
+class EpisodeSet:
     """
-    A folder of takes, split by episode.
+    A folder of episodes, split by episode.
 
-    :param train: runs of the training side.
-    :param val: runs of the validation side.
-    :param left_out: for every file that gives no run, why.
-    :param repeats: which of the takes drive nearly the same commands.
-    :param trained_on: a policy was trained on all of them, so that both sides are all of them.
-    :param few_known: of the takes that a policy was trained on, fewer than `KNOWN_SHARE` are here.
-    :param takeovers: of each take in which a person took over from a policy, by its id.
+    :param train: segments of the training side.
+    :param val: segments of the validation side.
+    :param left_out: by path, why a file has no segments.
+    :param repeats: which episodes drive nearly the same commands.
+    :param trained_on: whether a policy was trained on all of them; both sides are all of them.
+    :param few_known: whether fewer than `KNOWN_SHARE` of a policy's training episodes are here.
+    :param takeovers: takeovers of each episode that has any, by its id.
     """
 
-    train: list[Run]
-    val: list[Run]
+    train: list[Segment]
+    val: list[Segment]
     left_out: dict[str, str]
     repeats: Repeats = field(default_factory=Repeats)
     trained_on: bool = False
@@ -43,55 +44,60 @@ class Takes:
 
     @property
     def near_identical(self) -> list[list[str]]:
-        """Groups of ids of takes that drive nearly the same commands."""
+        """Groups of ids of episodes that drive nearly the same commands."""
         return self.repeats.groups
 
     @property
     def leaks(self) -> list[list[str]]:
-        """The groups that have takes on both sides."""
-        return self.repeats.across({run.episode_id for run in self.train})
+        """Groups with episodes on both sides."""
+        return self.repeats.across(ids(self.train))
 
 
-def load_takes(
+def ids(segments: Sequence[Segment]) -> set[str]:
+    """Return the episodes of some segments."""
+    return {segment.episode_id for segment in segments}
+
+
+def load_episodes(
     folder: Path,
     sampling: Sampling,
     accept: Sequence[str],
     val_share: float,
     seed: int,
     *,
-    known: dict | None = None,
+    known: Mapping[str, Any] | None = None,
     group_duplicates: bool = False,
-) -> Takes:
+) -> EpisodeSet:
     """
-    Load and split a folder of takes.
+    Load and split a folder of episodes.
 
-    :param accept: verdicts of the takes that are used.
-    :param known: a bundle's `data`. Where it names training takes that are here, they are the
-        training side and all others validate; where all are, they are both sides (`trained_on`);
-        where none are, all validate if it has `blind_means`, and are split if it has not.
-    :param group_duplicates: keep near-identical takes on one side; with `known`, takes like one
-        that was trained on do not validate.
-    :raises UserError: when no take is left, or no split; the sentence says why each take was
-        refused.
+    :param accept: verdicts of the episodes to use.
+    :param known: a bundle's `data`. The bundle's training episodes become the training side and
+        all others validate. If all episodes are among them, both sides are all of them
+        (`trained_on`). If none is, all validate if the bundle has `blind_means`, and are split
+        otherwise.
+    :param group_duplicates: keep near-identical episodes on one side; with `known`, episodes like
+        a training episode do not validate.
+    :raises UserError: when no episode or no split is left; says why each episode was refused.
     """
-    loaded = read_takes(find_episodes(folder), sampling, accept)
-    if not loaded.runs:
+    loaded = read_episodes(find_episodes(folder), sampling, accept)
+    if not loaded.segments:
         raise UserError(
-            f'no take in {folder} can be used',
+            f'no usable episode in {folder}',
             got=refusals(loaded.skipped),
-            expected=f'takes of verdict {" or ".join(accept)} with '
-            f'{sampling.window} frames in a row at {sampling.rate_hz:g} Hz',
-            remedy='record better ones, give another rate (train: --rate_hz, '
-            'evaluate: --rate), or take others with --accept_verdicts',
+            expected=f'episodes of verdict {" or ".join(accept)} with '
+            f'{sampling.window} consecutive frames at {sampling.rate_hz:g} Hz',
+            remedy='record better ones, set another rate (train: --rate_hz, evaluate: --rate), '
+            'or accept other verdicts with --accept_verdicts',
         )
     repeats = find_repeats(loaded.signatures)
-    instructions = {run.episode_id: run.instruction for run in loaded.runs}
+    instructions = {segment.episode_id: segment.instruction for segment in loaded.segments}
     named = set((known or {}).get('train_episodes', []))
     trained = named & set(instructions)
     if trained == set(instructions):
-        return Takes(
-            loaded.runs,
-            loaded.runs,
+        return EpisodeSet(
+            loaded.segments,
+            loaded.segments,
             loaded.skipped,
             repeats,
             trained_on=True,
@@ -102,23 +108,24 @@ def load_takes(
         train_ids = trained.union(*(group for group in groups if trained.intersection(group)))
         if train_ids == set(instructions):
             raise UserError(
-                f'every take in {folder} is nearly the same as one that the policy was trained on',
-                expected='takes that differ',
+                f'every episode in {folder} is nearly identical to a training episode of the '
+                'policy',
+                expected='episodes that differ',
                 remedy='record some, or do not group duplicates',
             )
     elif len(instructions) < 2:
         raise UserError(
-            f'too few takes in {folder} to train and to validate',
+            f'too few episodes in {folder} to train and to validate',
             got=f'1: {next(iter(instructions))}'
             + (f'; left out: {refusals(loaded.skipped)}' if loaded.skipped else ''),
             expected='at least 2',
-            remedy='record more takes',
+            remedy='record more episodes',
         )
     else:
         train_ids = set(split_episodes(instructions, val_share, seed, groups)[0])
-    return Takes(
-        [run for run in loaded.runs if run.episode_id in train_ids],
-        [run for run in loaded.runs if run.episode_id not in train_ids],
+    return EpisodeSet(
+        [segment for segment in loaded.segments if segment.episode_id in train_ids],
+        [segment for segment in loaded.segments if segment.episode_id not in train_ids],
         loaded.skipped,
         repeats,
         few_known=known is not None and (not trained or len(trained) < KNOWN_SHARE * len(named)),
@@ -126,123 +133,131 @@ def load_takes(
     )
 
 
-def leak_lines(takes: Takes) -> list[str]:
-    """Say which takes repeat each other, and which of them lie on both sides of the split."""
-    repeats, leaks = takes.repeats, takes.leaks
+def leak_lines(episodes: EpisodeSet) -> list[str]:
+    """Return log lines on episodes that repeat each other, and on repeats across the split."""
+    repeats, leaks = episodes.repeats, episodes.leaks
     if not repeats.groups:
         return []
-    line = f'{repeats.distinct} distinct sequences of commands in {repeats.driven} takes that move'
+    line = (
+        f'{repeats.distinct} distinct sequences of commands in {repeats.driven} episodes that move'
+    )
     if not leaks:
-        return [f'{line}; takes that are alike lie on one side of the split']
+        return [f'{line}; near-identical episodes are on one side of the split']
     shown = [
-        f'{len(group)} takes such as {" and ".join(group[:MOST_NAMES])}'
-        for group in leaks[:MOST_GROUPS]
+        f'{len(group)} episodes such as {" and ".join(group[:MAX_NAMES])}'
+        for group in leaks[:MAX_GROUPS]
     ]
     return [
         f'{line}; {len(leaks)} {"groups" if len(leaks) > 1 else "group"} of near-identical '
-        'takes on both sides of the split, so that what validates was trained on as well: '
-        + '; '.join([*shown, '…'] if len(leaks) > MOST_GROUPS else shown)
+        'episodes on both sides of the split, so that validation repeats training data: '
+        + '; '.join([*shown, '…'] if len(leaks) > MAX_GROUPS else shown)
         + ' (--group-duplicates keeps them together)'
     ]
 
 
-def corrected(takes: Takes) -> dict:
-    """Return of the training side how many `takes` have takeovers, how many, and `seconds`."""
-    ids = {run.episode_id for run in takes.train} & set(takes.takeovers)
-    found = [takeover for one in ids for takeover in takes.takeovers[one]]
+def correction_record(episodes: EpisodeSet) -> dict[str, Any]:
+    """Return how many training `takes` have takeovers, the `takeovers`, and their `seconds`."""
+    corrected = ids(episodes.train) & set(episodes.takeovers)
+    found = [takeover for one in corrected for takeover in episodes.takeovers[one]]
     return {
-        'takes': len(ids),
+        'takes': len(corrected),
         'takeovers': len(found),
         'seconds': round(sum(takeover.seconds for takeover in found), 1),
     }
 
 
-def correction_lines(takes: Takes, weight: float) -> list[str]:
+def correction_lines(episodes: EpisodeSet, weight: float) -> list[str]:
     """
-    Say what corrections there are to learn from.
+    Return log lines on the corrections in the training episodes.
 
-    :param weight: of `--corrections`; 0: they weigh as everything else, and are named if there.
-    :raises UserError: when they are to weigh more and there are none to learn from.
+    :param weight: value of `--corrections`; 0: corrections weigh the same as everything else.
+    :raises UserError: when there is a weight but no correction.
     """
-    known = corrected(takes)
-    words = (
-        f'{known["takeovers"]} corrections of {known["seconds"]:g} s in {known["takes"]} of '
-        f'{len({run.episode_id for run in takes.train})} training takes'
+    record = correction_record(episodes)
+    summary = (
+        f'{record["takeovers"]} corrections of {record["seconds"]:g} s in {record["takes"]} of '
+        f'{len(ids(episodes.train))} training episodes'
     )
     if not weight:
-        return [f'{words}, weighed as all else (--corrections)'] if known['takeovers'] else []
-    if known['takeovers']:
+        unweighted = f'{summary}, weighted like everything else (--corrections)'
+        return [unweighted] if record['takeovers'] else []
+    if record['takeovers']:
         return [
-            f'{words}: their targets weigh {weight:g} times, those of the policy in the '
-            'second before each nothing'
+            f'{summary}: their targets weigh {weight:g} times, those of the policy in the '
+            'second before each weigh nothing'
         ]
-    elsewhere = len(takes.takeovers)
+    elsewhere = len(episodes.takeovers)
     raise UserError(
         'there are no corrections to learn from',
-        got=f'--corrections {weight:g} and no takeover in the training takes'
-        + (f'; {elsewhere} takes that validate have some' if elsewhere else ''),
-        expected='takes recorded while a policy drove and a person took over',
+        got=f'--corrections {weight:g} and no takeover in the training episodes'
+        + (f'; {elsewhere} validation episodes have some' if elsewhere else ''),
+        expected='episodes in which a person took over from a policy',
         remedy='record some with ros2 launch mobile_vla_ros drive.launch.py record:=true, or '
-        'leave out --corrections' + (', or give another --split_seed' if elsewhere else ''),
+        'leave out --corrections' + (', or choose another --split_seed' if elsewhere else ''),
     )
 
 
-def repeat_record(takes: Takes) -> dict:
-    """Return `takes` that move, `distinct` ones of them, `groups` alike, and those `across`."""
+def repeat_record(episodes: EpisodeSet) -> dict[str, Any]:
+    """Return how many `takes` move and are `distinct`, near-identical `groups`, and `across`."""
     return {
-        'takes': takes.repeats.driven,
-        'distinct': takes.repeats.distinct,
-        'groups': takes.near_identical,
-        'across': takes.leaks,
+        'takes': episodes.repeats.driven,
+        'distinct': episodes.repeats.distinct,
+        'groups': episodes.near_identical,
+        'across': episodes.leaks,
     }
 
 
-def split_record(takes: Takes, *, val_share: float, seed: int, group_duplicates: bool) -> dict:
-    """Return what a bundle says of its split: how it was made, and the groups `across` it."""
-    record = repeat_record(takes)
+def split_record(
+    episodes: EpisodeSet, *, val_share: float, seed: int, group_duplicates: bool
+) -> dict[str, Any]:
+    """Return what a bundle stores of the split: its settings, and the groups `across` it."""
+    record = repeat_record(episodes)
     del record['groups']
     return {'seed': seed, 'val_share': val_share, 'group_duplicates': group_duplicates, **record}
 
 
-def default_scale(runs: Sequence[Run], axes: Sequence[str]) -> ActionSpec:
+def default_scale(segments: Sequence[Segment], axes: Sequence[str]) -> ActionSpec:
     """
-    Return axes scaled by the largest speed that the runs drove, 1.0 where they drove none.
+    Return axes scaled by the largest speed in the segments, or 1.0 for an axis that never moves.
 
-    :param runs: of the training side alone: what validates sets no scale.
-    :raises UserError: when they drive none of the axes.
+    :param segments: of the training side only, so that nothing leaks from validation.
+    :raises UserError: when none of the axes moves.
     """
     spec = ActionSpec(tuple(axes), (1.0,) * len(axes))
-    largest = _largest(runs)[spec.columns]
-    if not largest.any():
+    max_speeds = _max_speeds(segments)[spec.columns]
+    if not max_speeds.any():
         raise UserError(
-            f'the robot is never told to move along {" or ".join(axes)}',
-            got=f'{len({run.episode_id for run in runs})} training takes of zeros there',
-            expected='takes that drive',
-            remedy=_other_axes(runs, axes) or 'record some',
+            f'the robot never moves along {" or ".join(axes)}',
+            got=f'{len(ids(segments))} training episodes of zeros there',
+            expected='episodes that drive',
+            remedy=_other_axes(segments, axes) or 'record some',
         )
-    return ActionSpec(spec.axes, tuple(float(value) if value > 0 else 1.0 for value in largest))
+    return ActionSpec(spec.axes, tuple(float(value) if value > 0 else 1.0 for value in max_speeds))
 
 
-def still_lines(runs: Sequence[Run], axes: Sequence[str]) -> list[str]:
-    """Say which axes some runs never drive, and which ones they do."""
-    largest = dict(zip(TWIST_AXES, _largest(runs), strict=True))
-    remedy = _other_axes(runs, axes)
+def still_lines(segments: Sequence[Segment], axes: Sequence[str]) -> list[str]:
+    """Return log lines on the axes that some segments never drive, and those that they do."""
+    max_speeds = dict(zip(TWIST_AXES, _max_speeds(segments), strict=True))
+    remedy = _other_axes(segments, axes)
     return [
-        f'{axis} is zero in every training take: its numbers mean nothing'
+        f'{axis} is zero in every training episode: its metrics are meaningless'
         + (f'; {remedy}' if remedy else '')
         for axis in axes
-        if not largest[axis]
+        if not max_speeds[axis]
     ]
 
 
-def _largest(runs: Sequence[Run]) -> np.ndarray:
+def _max_speeds(segments: Sequence[Segment]) -> np.ndarray:
     """Return (6,) the largest speed of each column of the twist."""
-    return np.max([np.abs(run.ahead[:, 0]).max(0) for run in runs], axis=0)
+    speeds: np.ndarray = np.max(
+        [np.abs(segment.ahead[:, 0]).max(0) for segment in segments], axis=0
+    )
+    return speeds
 
 
-def _other_axes(runs: Sequence[Run], axes: Sequence[str]) -> str | None:
-    """Return the advice to drive the axes that move instead, None where it would not help."""
-    moving = [axis for axis, speed in zip(TWIST_AXES, _largest(runs), strict=True) if speed]
+def _other_axes(segments: Sequence[Segment], axes: Sequence[str]) -> str | None:
+    """Return advice to choose the axes that move, None if it would not help."""
+    moving = [axis for axis, speed in zip(TWIST_AXES, _max_speeds(segments), strict=True) if speed]
     if not set(moving) - set(axes):
         return None
-    return f'these takes drive {", ".join(moving)}: --axes {" ".join(moving)}'
+    return f'these episodes drive {", ".join(moving)}: --axes {" ".join(moving)}'

@@ -1,4 +1,4 @@
-"""Frames of takes, decoded and resized once."""
+"""Decode and resize each frame of an episode once."""
 
 import threading
 from concurrent.futures import Future
@@ -6,62 +6,64 @@ from concurrent.futures import Future
 import numpy as np
 
 from mobile_vla_ros.data.preprocess import resize
-from mobile_vla_ros.data.runs import Run
+from mobile_vla_ros.data.segments import Segment
 from mobile_vla_ros.episode.storage.reader import Episode
 from mobile_vla_ros.errors import UserError
 from mobile_vla_ros.types import ImageSpec
 
+Key = tuple[str, int]  # path of the episode, row of the frame
+
 
 class FrameCache:
     """
-    Frames decoded and resized once, kept as uint8 while there is room.
+    Decoded and resized frames, kept as uint8 while they fit into the budget.
 
-    May be asked by several threads at once: a frame that one of them is decoding is waited for.
+    Thread-safe: a thread waits for a frame that another one is decoding.
 
-    :param budget_bytes: memory that kept frames may take.
+    :param budget_bytes: memory that cached frames may use.
     """
 
     def __init__(self, spec: ImageSpec, budget_bytes: int = 1 << 30):
         self.spec = spec
         self.room = budget_bytes
-        self.kept: dict[tuple[str, int], np.ndarray] = {}
+        self.kept: dict[Key, np.ndarray] = {}
         self.decoded = 0
         self._lock = threading.Lock()
-        self._coming: dict[tuple[str, int], Future[np.ndarray]] = {}
+        self._pending: dict[Key, Future[np.ndarray]] = {}
 
-    def frames(self, run: Run, rows: slice) -> np.ndarray:
+    def frames(self, segment: Segment, rows: slice) -> np.ndarray:
         """
-        Return (T, S, S, 3) uint8 of some rows of a run.
+        Return (T, S, S, 3) uint8 images of rows of a segment.
 
-        :raises UserError: when the file is gone, or broken at one of them; it names both.
+        :raises UserError: when the file is missing, or broken at one of the frames; names both.
         """
-        wanted = [(str(run.path), int(index)) for index in run.frames[rows]]
-        ours: dict[tuple[str, int], Future[np.ndarray]] = {}
-        found: dict[tuple[str, int], np.ndarray | Future[np.ndarray]] = {}
+        wanted = [(str(segment.path), int(index)) for index in segment.frames[rows]]
+        own: dict[Key, Future[np.ndarray]] = {}
+        pending: dict[Key, Future[np.ndarray]] = {}
+        found: dict[Key, np.ndarray] = {}
         with self._lock:
             for key in wanted:
-                found[key] = self.kept.get(key, self._coming.get(key))
-                if found[key] is None:
-                    found[key] = self._coming[key] = ours[key] = Future()
-        # Ours first: whoever waits for another thread owes none a frame, so none waits for ever.
-        if ours:
-            self._decode(run, ours)
-        return np.stack(
-            [
-                found[key].result() if isinstance(found[key], Future) else found[key]
-                for key in wanted
-            ]
-        )
+                if key in self.kept:
+                    found[key] = self.kept[key]
+                elif key in self._pending:
+                    pending[key] = self._pending[key]
+                else:
+                    pending[key] = self._pending[key] = own[key] = Future()
+        # Decode before waiting: a thread that waits owes no frame, so there is no deadlock.
+        if own:
+            self._decode(segment, own)
+        found |= {key: future.result() for key, future in pending.items()}
+        return np.stack([found[key] for key in wanted])
 
-    def _decode(self, run: Run, ours: dict[tuple[str, int], 'Future[np.ndarray]']) -> None:
-        """Give every future its frame, or the error that there is instead."""
+    def _decode(self, segment: Segment, own: dict[Key, Future[np.ndarray]]) -> None:
+        """Give every future its frame, or the error."""
         try:
-            with Episode.open(run.path) as episode:
-                for key, future in ours.items():
+            with Episode.open(segment.path) as episode:
+                for key, future in own.items():
                     try:
                         image = resize(_pixels(episode, key[1], self.spec), self.spec)
                     except UserError as error:
-                        future.set_exception(error)  # a neighbour's frames are none the worse
+                        future.set_exception(error)  # other frames may still be readable
                         continue
                     with self._lock:
                         self.decoded += 1
@@ -70,22 +72,22 @@ class FrameCache:
                             self.room -= image.nbytes
                     future.set_result(image)
         except BaseException as error:
-            for future in ours.values():
+            for future in own.values():
                 if not future.done():
                     future.set_exception(error)
             raise
         finally:
             with self._lock:
-                for key in ours:
-                    del self._coming[key]
+                for key in own:
+                    del self._pending[key]
 
 
 def _pixels(episode: Episode, index: int, spec: ImageSpec) -> np.ndarray:
-    """Return a frame as driving would decode it (`nodes.inference_node.Shot`)."""
-    if not index < len(episode):
+    """Return a frame's image, decoded as the inference node does."""
+    if index >= len(episode):
         raise UserError(
             f'{episode.path} is broken at frame {index}',
             got=f'{len(episode)} frames',
-            expected='those that it had before',
+            expected='as many frames as before',
         )
     return episode.frame(index, spec.size).image

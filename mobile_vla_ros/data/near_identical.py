@@ -1,4 +1,4 @@
-"""Takes that drive (nearly) the same commands, and whether a split keeps them together."""
+"""Find episodes that drive (nearly) the same commands, and splits that separate them."""
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
@@ -11,10 +11,10 @@ from mobile_vla_ros.episode.catalog import coverage
 @dataclass(frozen=True)
 class Repeats:
     """
-    How many different sequences of commands some takes hold.
+    How many distinct command sequences some episodes contain.
 
-    :param driven: takes that move the robot at all; the others are like nothing.
-    :param groups: ids of takes that are near-identical, each group sorted, the largest first.
+    :param driven: number of episodes that move the robot; the others resemble nothing.
+    :param groups: ids of near-identical episodes, each group sorted, the largest first.
     """
 
     driven: int = 0
@@ -22,20 +22,20 @@ class Repeats:
 
     @property
     def distinct(self) -> int:
-        """Different sequences of commands."""
+        """Number of distinct command sequences."""
         return self.driven - sum(len(group) - 1 for group in self.groups)
 
     def across(self, train: Collection[str]) -> list[list[str]]:
-        """Return the groups that have takes among some ids and takes that are not."""
+        """Return the groups that a training side separates."""
         train = set(train)
         return [group for group in self.groups if 0 < len(train.intersection(group)) < len(group)]
 
 
 def find_repeats(signatures: Mapping[str, np.ndarray]) -> Repeats:
     """
-    Find near-identical takes (`episode.coverage.near_identical`).
+    Find near-identical episodes (`episode.catalog.coverage.near_identical`).
 
-    :param signatures: of `episode.coverage.signature`, by episode id.
+    :param signatures: from `episode.catalog.coverage.signature`, by episode id.
     """
     ids = sorted(signatures)
     groups = coverage.near_identical([signatures[one] for one in ids])

@@ -1,8 +1,8 @@
 """
-What an epoch does, as a pure function of the seed: which pieces, in which order, how they meet.
+Plan an epoch as a pure function of the random seed: which pieces, in which order and steps.
 
-Nothing here remembers anything, so a run that is resumed in the middle of an epoch, or spread over
-more processes, does what it would have done.
+There is no state, so a training run that is resumed in the middle of an epoch, or spread over
+more processes, does the same steps.
 """
 
 import hashlib
@@ -12,12 +12,12 @@ from collections.abc import Sequence
 
 import torch
 
-# A piece and the seed of all that is random about it.
+# Number of a piece, and the random seed of its augmentation.
 Draw = tuple[int, int]
 
 
 def mixed(*parts: object) -> int:
-    """Return a seed (0 to 2^63 - 1) that depends on every part."""
+    """Return a random seed (0 to 2^63 - 1) that depends on every part."""
     digest = hashlib.sha256('/'.join(map(str, parts)).encode()).digest()
     return int.from_bytes(digest[:8], 'big') >> 1
 
@@ -26,11 +26,11 @@ def epoch_draws(
     instructions: Sequence[str], seed: int, epoch: int, *, balance: bool = False
 ) -> list[Draw]:
     """
-    Return the pieces of an epoch in their order.
+    Return the pieces of an epoch in order.
 
-    :param instructions: of each piece.
-    :param balance: draw as many pieces as there are, with replacement, so that every instruction
-        is expected as often as any other; without it each piece comes once.
+    :param instructions: instruction of each piece.
+    :param balance: draw as many pieces as there are, with replacement, so that all instructions
+        are equally frequent in expectation; otherwise each piece occurs once.
     """
     generator = torch.Generator().manual_seed(mixed('order', seed, epoch))
     if balance:
@@ -47,7 +47,7 @@ def epoch_draws(
 
 
 def steps(draws: Sequence[Draw], pieces: int) -> list[Sequence[Draw]]:
-    """Return the pieces of each optimiser step; the last one of an epoch takes what is left."""
+    """Return the pieces of each optimiser step; the last step has the remainder."""
     return [draws[start : start + pieces] for start in range(0, len(draws), pieces)]
 
 
@@ -55,9 +55,9 @@ def share(
     step: Sequence[Draw], process: int, processes: int, batch_size: int
 ) -> list[Sequence[Draw]]:
     """
-    Return the batches of a step that one process does, of at most `batch_size` pieces each.
+    Return one process's batches of a step, of at most `batch_size` pieces each.
 
-    Together the processes do every piece once, each about as many. One that has none gets none.
+    Together the processes do every piece once, in nearly equal numbers; some may get no batch.
     """
     first, last = (len(step) * number // processes for number in (process, process + 1))
     return steps(step[first:last], batch_size)
@@ -65,7 +65,7 @@ def share(
 
 def cosine(done: int, total: int) -> float:
     """
-    Return the share of the learning rate after some of all optimiser steps.
+    Return the factor of the learning rate after some of all optimiser steps.
 
     Source: Loshchilov and Hutter, SGDR, 2017, equation 5, one period, down to zero.
     """

@@ -1,4 +1,4 @@
-"""The one way from a camera image to the network's input, in training and in driving."""
+"""Turn camera images into the network's input, in training and in driving alike."""
 
 import numpy as np
 import torch
@@ -10,7 +10,7 @@ from mobile_vla_ros.types import ImageSpec
 
 def resize(image: np.ndarray, spec: ImageSpec) -> np.ndarray:
     """
-    Squash an image to the network's square, keeping the whole field of view.
+    Resize an image to the network's square; the whole field of view is kept.
 
     :param image: (height, width, 3) uint8, RGB.
     :returns: (size, size, 3) uint8.
@@ -30,13 +30,13 @@ def resize(image: np.ndarray, spec: ImageSpec) -> np.ndarray:
 
 def normalise(images: np.ndarray, spec: ImageSpec) -> torch.Tensor:
     """
-    Turn resized images into the network's numbers.
+    Normalise resized images with the backbone's mean and standard deviation.
 
     :param images: (N, size, size, 3) uint8.
     :returns: (N, 3, size, size) float32.
     """
     pixels = torch.tensor(images).permute(0, 3, 1, 2).contiguous().float()
-    # Said, for a policy that is being loaded sets what torch takes by default, in all threads.
+    # An explicit dtype: loading a policy changes torch's default dtype in all threads.
     mean, std = (
         torch.tensor(three, dtype=torch.float32).view(3, 1, 1) for three in (spec.mean, spec.std)
     )

@@ -1,1 +1,1 @@
-"""Policies beside baselines that see no image."""
+"""Measure a policy against baselines that see no image, and against itself without its inputs."""

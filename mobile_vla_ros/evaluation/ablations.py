@@ -1,38 +1,42 @@
-"""What a policy is asked besides: another instruction, and a take's frames in another order."""
+"""Controls: the same segments with swapped instructions, or with shuffled frames."""
 
 from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
 
-from mobile_vla_ros.data.runs import Run
+from mobile_vla_ros.data.segments import Segment
 
 
-def swap_instructions(runs: Sequence[Run], others: Sequence[Run] = ()) -> list[Run] | None:
+def swap_instructions(
+    segments: Sequence[Segment], others: Sequence[Segment] = ()
+) -> list[Segment] | None:
     """
-    Return the runs, each with another instruction.
+    Return the segments, each with another instruction.
 
-    :param others: runs whose instructions may be taken as well.
-    :returns: None when there is but one instruction.
+    :param others: further segments to draw instructions from.
+    :returns: None when there is only one instruction.
     """
-    known = sorted({run.instruction for run in [*runs, *others]})
+    known = sorted({segment.instruction for segment in [*segments, *others]})
     if len(known) < 2:
         return None
     other = dict(zip(known, known[1:] + known[:1], strict=True))
-    return [replace(run, instruction=other[run.instruction]) for run in runs]
+    return [replace(segment, instruction=other[segment.instruction]) for segment in segments]
 
 
-def shuffle_frames(runs: Sequence[Run], seed: int = 0) -> list[Run]:
+def shuffle_frames(segments: Sequence[Segment], seed: int = 0) -> list[Segment]:
     """
-    Return the runs, each with its own frames in random order; its commands stay where they are.
+    Return the segments, each with its frames in random order; the commands stay in place.
 
-    Every frame moves: the order is one ring through all of them. A run of one frame stays.
+    Every frame moves, because the order is a single cycle; a segment of one frame is unchanged.
+
+    :param seed: random seed.
     """
     rng = np.random.default_rng(seed)
     shuffled = []
-    for run in runs:
-        ring = rng.permutation(len(run.frames))
-        frames = run.frames.copy()
-        frames[ring] = run.frames[np.roll(ring, 1)]
-        shuffled.append(replace(run, frames=frames))
+    for segment in segments:
+        cycle = rng.permutation(len(segment.frames))
+        frames = segment.frames.copy()
+        frames[cycle] = segment.frames[np.roll(cycle, 1)]
+        shuffled.append(replace(segment, frames=frames))
     return shuffled

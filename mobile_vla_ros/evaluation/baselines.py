@@ -1,48 +1,52 @@
-"""Predictors that see no image; a policy that does not beat them has learned nothing from it."""
+"""Baselines that see no image; a policy that does not beat them has learned nothing from it."""
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
-from mobile_vla_ros.data.runs import Run
+from mobile_vla_ros.data.segments import Segment
 from mobile_vla_ros.errors import UserError
 from mobile_vla_ros.types import ActionSpec
 
 
 def targets(
-    runs: Sequence[Run], spec: ActionSpec, window: int
+    segments: Sequence[Segment], spec: ActionSpec, window: int
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """
-    Return what every window of some runs is to predict, in the order of the runs.
+    Return the targets of every window of some segments, in order.
 
-    :returns: actions (M, window, chunk, axes) normalised, real (M, window, chunk), and the command
-        before each frame (M, window, axes) normalised.
+    :returns: actions (M, window, chunk, axes) normalised, real (M, window, chunk) bool, and the
+        command before each frame (M, window, axes) normalised.
+    :raises UserError: when there are no segments.
     """
-    if not runs:
-        raise UserError('no windows to evaluate', expected='at least one take')
-    rows = [run.windows(window) for run in runs]
-    pairs = list(zip(runs, rows, strict=True))
+    if not segments:
+        raise UserError('no windows to evaluate', expected='at least one episode')
+    rows = [segment.windows(window) for segment in segments]
+    pairs = list(zip(segments, rows, strict=True))
     return (
-        np.concatenate([spec.normalise(run.ahead[row]) for run, row in pairs]),
-        np.concatenate([run.real[row] for run, row in pairs]),
-        np.concatenate([spec.normalise(run.before[row]) for run, row in pairs]),
+        np.concatenate([spec.normalise(segment.ahead[row]) for segment, row in pairs]),
+        np.concatenate([segment.real[row] for segment, row in pairs]),
+        np.concatenate([spec.normalise(segment.before[row]) for segment, row in pairs]),
     )
 
 
-def blind_means(runs: Sequence[Run], spec: ActionSpec, window: int) -> dict[str, list]:
+def blind_means(
+    segments: Sequence[Segment], spec: ActionSpec, window: int
+) -> dict[str, list[Any]]:
     """
-    Return the means that baselines say always, for a bundle to carry as `data.blind_means`.
+    Return the constant predictions of the baselines; a bundle stores them as `data.blind_means`.
 
-    :param runs: the training side.
-    :returns: normalised numbers as JSON has them: `mean_action` [axes], `mean_per_step`
+    :param segments: the training side.
+    :returns: normalised numbers as JSON lists: `mean_action` [axes], `mean_per_step`
         [chunk][axes], and `mean_per_position_and_step` [window][chunk][axes].
-    :raises UserError: when there is no run.
+    :raises UserError: when there are no segments.
     """
-    actions, real, _ = targets(runs, spec, window)
+    actions, real, _ = targets(segments, spec, window)
     weight = real[..., None]
 
-    def mean(axes: tuple[int, ...]) -> list:
-        return ((actions * weight).sum(axes) / np.maximum(weight.sum(axes), 1)).tolist()
+    def mean(dims: tuple[int, ...]) -> list[Any]:
+        return ((actions * weight).sum(dims) / np.maximum(weight.sum(dims), 1)).tolist()
 
     return {
         'mean_action': mean((0, 1, 2)),
@@ -52,21 +56,21 @@ def blind_means(runs: Sequence[Run], spec: ActionSpec, window: int) -> dict[str,
 
 
 def baselines(
-    train: Sequence[Run],
-    val: Sequence[Run],
+    train: Sequence[Segment],
+    val: Sequence[Segment],
     spec: ActionSpec,
     window: int,
-    means: Mapping[str, Sequence] | None = None,
+    means: Mapping[str, Sequence[Any]] | None = None,
 ) -> dict[str, np.ndarray]:
     """
     Return the predictions of every baseline for the validation windows.
 
     `repeat_last` holds the command before each frame.
 
-    :param means: those of `blind_means`; None: of `train`, which may be empty otherwise.
-    :returns: name to (M, window, chunk, axes) normalised.
-    :raises UserError: when there is no run to validate on, or none that the means could be of;
-        when means that are given do not fit.
+    :param means: from `blind_means`; None: fit them to `train`, which may be empty otherwise.
+    :returns: (M, window, chunk, axes) normalised, by name.
+    :raises UserError: when there are no segments to validate on or to fit to, or when the given
+        means have the wrong shape.
     """
     means = means or blind_means(train, spec, window)
     _, real, before = targets(val, spec, window)
@@ -74,7 +78,7 @@ def baselines(
     return {
         'zero': np.zeros(shape, np.float32),
         **{
-            name: np.broadcast_to(_fitting(means, name, of), shape)
+            name: np.broadcast_to(_checked(means, name, of), shape)
             for name, of in (
                 ('mean_action', shape[3:]),
                 ('mean_per_step', shape[2:]),
@@ -85,22 +89,23 @@ def baselines(
     }
 
 
-def _fitting(means: Mapping[str, Sequence], name: str, shape: tuple[int, ...]) -> np.ndarray:
-    """Return a mean as float32, the type of what it is compared with."""
+def _checked(means: Mapping[str, Sequence[Any]], name: str, shape: tuple[int, ...]) -> np.ndarray:
+    """Return a mean as float32, the dtype of the actions."""
     try:
         found = np.asarray(means.get(name), np.float32)
-    except (AttributeError, TypeError, ValueError):  # no mapping, no numbers, or ragged
+    except (AttributeError, TypeError, ValueError):  # not a mapping, not numbers, or ragged
         found = np.asarray(np.nan)
     if found.shape != shape or not np.isfinite(found).all():
         raise UserError(
-            f"the policy's data.blind_means.{name} does not fit",
-            expected=f'finite numbers, {" × ".join(map(str, shape))} of them',
+            f"the policy's data.blind_means.{name} is invalid",
+            got=f'shape {" × ".join(map(str, found.shape)) or "()"}',
+            expected=f'finite numbers of shape {" × ".join(map(str, shape))}',
             remedy='use the bundle as training wrote it',
         )
     return found
 
 
-def mean_action(runs: Sequence[Run], spec: ActionSpec) -> list[float]:
-    """Return the mean command of some runs, one number an axis in its unit."""
-    actions = np.concatenate([spec.normalise(run.ahead[:, 0]) for run in runs])
+def mean_action(segments: Sequence[Segment], spec: ActionSpec) -> list[float]:
+    """Return the mean command of some segments, one number an axis in its unit."""
+    actions = np.concatenate([spec.normalise(segment.ahead[:, 0]) for segment in segments])
     return [float(mean * scale) for mean, scale in zip(actions.mean(0), spec.scale, strict=True)]

@@ -1,23 +1,25 @@
-"""A policy beside the baselines, and how far it heeds the image and the instruction."""
+"""Evaluate a policy beside the baselines, and how much it uses the image and the instruction."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from tqdm import tqdm
 
 from mobile_vla_ros.data.episodes import (
-    Takes,
+    EpisodeSet,
     default_scale,
+    ids,
     leak_lines,
-    load_takes,
+    load_episodes,
     repeat_record,
     still_lines,
 )
 from mobile_vla_ros.data.frame_cache import FrameCache
 from mobile_vla_ros.data.image_tokens import ImageTokens
-from mobile_vla_ros.data.runs import Run, Sampling
+from mobile_vla_ros.data.segments import Sampling, Segment
 from mobile_vla_ros.errors import UserError
 from mobile_vla_ros.evaluation.ablations import shuffle_frames, swap_instructions
 from mobile_vla_ros.evaluation.baselines import baselines, targets
@@ -32,17 +34,17 @@ from mobile_vla_ros.types import ACCEPTED_VERDICTS, ActionSpec
 @dataclass(frozen=True)
 class Scored:
     """
-    A policy measured on validation runs.
+    A policy measured on validation segments.
 
     :param summary: what `mobile_vla evaluate --json` prints (see `score`).
-    :param runs: the validation runs; the arrays hold their windows in this order.
-    :param actions: (M, window, chunk, axes) what was driven, normalised.
-    :param predicted: (M, window, chunk, axes) what the policy says, normalised.
-    :param real: (M, window, chunk) bool: steps that count.
+    :param segments: the validation segments; the arrays hold their windows in this order.
+    :param actions: (M, window, chunk, axes) driven actions, normalised.
+    :param predicted: (M, window, chunk, axes) the policy's actions, normalised.
+    :param real: (M, window, chunk) bool: the steps measured.
     """
 
-    summary: dict
-    runs: Sequence[Run]
+    summary: dict[str, Any]
+    segments: Sequence[Segment]
     actions: np.ndarray
     predicted: np.ndarray
     real: np.ndarray
@@ -50,36 +52,36 @@ class Scored:
 
 def score(
     policy: Bundle,
-    train: Sequence[Run],
-    val: Sequence[Run],
+    train: Sequence[Segment],
+    val: Sequence[Segment],
     tokens: ImageTokens | None = None,
     *,
     trained_on: bool = False,
 ) -> Scored:
     """
-    Measure a policy on validation runs beside predictors that see no image.
+    Measure a policy on validation segments beside baselines that see no image.
 
-    These are the ones that its bundle carries (`data.blind_means`), and `train` may be empty; or
-    they are fitted to `train` where it carries none, or was trained on the validation runs.
+    The baselines are those in its bundle (`data.blind_means`), and `train` may be empty; they are
+    fitted to `train` if the bundle has none or the policy was trained on the validation segments.
 
-    Everything is measured over the same steps: those inside a take whose frames can be read. Of
-    the shuffled frames alone, a take that is broken may leave fewer.
+    Everything is measured over the same steps: those inside an episode with readable frames. Only
+    the shuffled frames of a broken episode may leave fewer.
 
-    :param tokens: image tokens of the validation runs, computed before.
-    :param trained_on: the policy was trained on the validation runs too.
-    :returns: its summary has `windows`; `baselines`: name to metrics (`metrics.measure`); and
+    :param tokens: image tokens of the validation segments.
+    :param trained_on: whether the policy was trained on the validation segments.
+    :returns: its summary has `windows`; `baselines`: metrics (`metrics.measure`) by name; and
         `policy`: its metrics and
 
-        - `image_blanked`, `frames_shuffled` and `instruction_swapped`: metrics of the same policy
-          shown the mean colour, shown the frames of each run in random order, and told another
-          take's instruction (None when there is but one), each with the `margin` by which it is
-          worse than the policy as it is;
-        - `change` and `change_share`: for each of these, how far the action moves on average, of
-          each axis in its unit, and in all as a share of the mean action driven;
-        - `better_than`: the baselines that it beats in loss; `best_baseline`; `better`: it beats
-          them all; `margin`: the difference to the best (`verdict.margin`);
-        - `trained_on`; `broken`: sentences that name frames which cannot be read; `verdict`:
-          sentences that say what all this means.
+        - `image_blanked`, `frames_shuffled`, `instruction_swapped`: metrics of the same policy
+          with mean-colour images, with the frames of each segment in random order, and with the
+          instruction of another episode (None if there is only one), each with its `margin`
+          over the policy itself;
+        - `change` and `change_share`: for each of these, the mean change of the action, for each
+          axis in its unit, and overall as a share of the mean driven action;
+        - `better_than`: the baselines with a higher loss; `best_baseline`; `better`: whether it
+          beats all; `margin` over the best one (`verdict.margin`);
+        - `trained_on`; `broken`: errors that name unreadable frames; `verdict`: sentences that
+          explain the numbers.
     :raises UserError: when no frame can be read.
     """
     spec = policy.spec
@@ -87,15 +89,19 @@ def score(
     means = None if trained_on else spec.data.get('blind_means')
     cache = FrameCache(spec.image)
 
-    def ask(runs: Sequence[Run], tokens=tokens, **options) -> Predictions:
-        return predict(
-            policy.network,
-            dataset(
-                runs, spec, policy.tokenizer, PIECE_FRAMES, tokens=tokens, cache=cache, **options
-            ),
+    def ask(segments: Sequence[Segment], *, blank_images: bool = False) -> Predictions:
+        data = dataset(
+            segments,
+            spec,
+            policy.tokenizer,
+            PIECE_FRAMES,
+            tokens=tokens,
+            cache=cache,
+            blank_images=blank_images,
         )
+        return predict(policy.network, data)
 
-    questions = {
+    questions: dict[str, Callable[[], Predictions]] = {
         'policy': lambda: ask(val),
         'image_blanked': lambda: ask(val, blank_images=True),
         'frames_shuffled': lambda: ask(shuffle_frames(val)),
@@ -103,15 +109,15 @@ def score(
     swapped = swap_instructions(val, train)
     if swapped:
         questions['instruction_swapped'] = lambda: ask(swapped)
-    # Without a terminal there is no bar.
+    # disable=None: no progress bar without a terminal
     bar = tqdm(questions.items(), desc='policy and controls', leave=False, disable=None)
     asked = {name: question() for name, question in bar}
     found = asked.pop('policy')
     if not found.real.any():
         raise UserError(
-            'no frame of the takes to evaluate on can be read',
+            'no frame of the episodes to evaluate on can be read',
             got=' | '.join(found.broken[:3]) or None,
-            remedy='mobile_vla episodes check names what is broken',
+            remedy='mobile_vla episodes check names the broken files',
         )
     result = baseline_scores(train, val, spec.actions, spec.window, found.real, means)
     blind = baselines(train, val, spec.actions, spec.window, means)
@@ -127,7 +133,7 @@ def score(
             if scored['loss'] is not None and scored['loss'] < entry['loss']
         ],
         'best_baseline': best,
-        'margin': margin(*_by_take(val, spec, actions, found.real, found.motion, blind[best])),
+        'margin': _margin(val, spec, actions, found.real, found.motion, blind[best]),
         'trained_on': trained_on,
         'broken': found.broken,
     }
@@ -136,7 +142,7 @@ def score(
         real = found.real & other.real
         scored[name] = {
             **measure(other.motion, actions, real, spec.actions),
-            'margin': margin(*_by_take(val, spec, actions, real, other.motion, found.motion)),
+            'margin': _margin(val, spec, actions, real, other.motion, found.motion),
         }
         scored['change'][name], scored['change_share'][name] = _change(
             found.motion, other.motion, actions, real, spec.actions
@@ -149,7 +155,7 @@ def score(
 def _change(
     one: np.ndarray, other: np.ndarray, actions: np.ndarray, real: np.ndarray, spec: ActionSpec
 ) -> tuple[dict[str, float | None], float | None]:
-    """Return the mean change of each axis in its unit, and that of all as a share of the mean."""
+    """Return the mean change of each axis in its unit, and overall as a share of the mean."""
     axes = len(spec.axes)
     moved = np.abs(one - other)[..., :axes][real].astype(np.float64)
     if not len(moved) or not np.isfinite(moved).all():
@@ -164,36 +170,41 @@ def _change(
     )
 
 
-def _by_take(
-    runs: Sequence[Run],
+def _margin(
+    segments: Sequence[Segment],
     spec: PolicySpec,
     actions: np.ndarray,
     real: np.ndarray,
-    *predictions: np.ndarray,
-) -> list[np.ndarray]:
-    """Return (N,) sums of the loss of each prediction over each take, and (N,) its steps."""
-    takes = [run.episode_id for run in runs for _ in run.windows(spec.window)]
-    _, take = np.unique(takes, return_inverse=True)
-    losses = [
-        np.where(real, huber(prediction[..., : actions.shape[-1]] - actions).mean(-1), 0.0)
-        for prediction in predictions
-    ]
-    return [np.bincount(take, values.sum((1, 2))) for values in (*losses, real.astype(float))]
+    one: np.ndarray,
+    other: np.ndarray,
+) -> dict[str, Any]:
+    """Return the `margin` of one prediction's loss over another's, summed by episode."""
+    names = [segment.episode_id for segment in segments for _ in segment.windows(spec.window)]
+    _, episode = np.unique(names, return_inverse=True)
+
+    def by_episode(values: np.ndarray) -> np.ndarray:
+        return np.bincount(episode, values.sum((1, 2)))
+
+    def losses(prediction: np.ndarray) -> np.ndarray:
+        errors = prediction[..., : actions.shape[-1]] - actions
+        return by_episode(np.where(real, huber(errors).mean(-1), 0.0))
+
+    return margin(losses(one), losses(other), by_episode(real.astype(float)))
 
 
 def baseline_scores(
-    train: Sequence[Run],
-    val: Sequence[Run],
+    train: Sequence[Segment],
+    val: Sequence[Segment],
     actions: ActionSpec,
     window: int,
     real: np.ndarray | None = None,
-    means: Mapping | None = None,
-) -> dict:
+    means: Mapping[str, Sequence[Any]] | None = None,
+) -> dict[str, Any]:
     """
-    Return `windows`, and `baselines`: the metrics of every predictor that sees no image.
+    Return `windows`, and `baselines`: the metrics of every baseline by name.
 
-    :param real: (M, window, chunk) bool: steps that count; None: those inside a take.
-    :param means: as `baselines` takes them.
+    :param real: (M, window, chunk) bool: the steps to measure; None: those inside an episode.
+    :param means: see `baselines`.
     """
     wanted, inside, _ = targets(val, actions, window)
     real = inside if real is None else real
@@ -209,14 +220,14 @@ def baseline_scores(
 @dataclass(frozen=True)
 class Evaluation:
     """
-    A folder of takes, measured.
+    The result of `evaluate`.
 
     :param summary: what `mobile_vla evaluate --json` prints (see `evaluate`).
-    :param policy, scored: of the policy; None where the baselines were measured alone.
+    :param policy, scored: None if only the baselines were measured.
     """
 
-    summary: dict
-    takes: Takes
+    summary: dict[str, Any]
+    episodes: EpisodeSet
     policy: PolicySpec | None = None
     scored: Scored | None = None
 
@@ -235,25 +246,25 @@ def evaluate(
     accept_verdicts: Sequence[str] | None = None,
 ) -> Evaluation:
     """
-    Evaluate a policy on a folder of takes, or the baselines alone.
+    Evaluate a policy on a folder of episodes, or only the baselines.
 
     :param sampling: used without a policy; a policy brings its own.
-    :param group_duplicates: keep near-identical takes on one side of the split (`load_takes`).
-    :param accept_verdicts: verdicts of the takes that are measured on; None: those that the
-        policy was trained on, or good and poor.
-    :returns: its summary is what `score` gives, with `episodes` on either side; `rate_hz`, the
-        steps a second; `near_identical` (`takes.repeat_record`); `notes`, sentences on the data;
-        the takes that were left out, with the reason, under `skipped`; and `blind`: what the
-        predictors that see no image are fitted to: `source`, `bundle` or `folder`; `takes`, how
-        many (None: the bundle does not say); `warning`, a sentence where these are too few of
-        those that the policy was trained on, or None.
+    :param group_duplicates: keep near-identical episodes on one side (`load_episodes`).
+    :param accept_verdicts: verdicts of the episodes to measure on; None: those that the policy
+        was trained on, or good and poor.
+    :returns: its summary is that of `score` (or `baseline_scores`), with the number of
+        `episodes` on either side; `rate_hz`, the steps a second; `near_identical`
+        (`episodes.repeat_record`); `notes`: sentences about the data; `skipped`: by path, why an
+        episode was left out; and `blind`, the data that the baselines are fitted to: `source`,
+        `bundle` or `folder`; `takes`, their number (None: not in the bundle); `warning`, a
+        sentence if these are too few of the policy's training episodes, or None.
     """
     loaded = load_bundle(policy, device=device, offline=offline) if policy else None
     if loaded:
         spec = loaded.spec
         sampling = Sampling(spec.rate_hz, spec.window, spec.chunk, spec.command_max_age_s)
     known = loaded.spec.data if loaded else {}
-    takes = load_takes(
+    episodes = load_episodes(
         data,
         sampling,
         accept_verdicts or known.get('accept_verdicts') or ACCEPTED_VERDICTS,
@@ -262,44 +273,38 @@ def evaluate(
         known=known if loaded else None,
         group_duplicates=group_duplicates,
     )
-    actions = loaded.spec.actions if loaded else default_scale(takes.train, axes)
+    actions = loaded.spec.actions if loaded else default_scale(episodes.train, axes)
     scored = None
     if loaded:
-        scored = score(loaded, takes.train, takes.val, trained_on=takes.trained_on)
+        scored = score(loaded, episodes.train, episodes.val, trained_on=episodes.trained_on)
     result = (
         scored.summary
         if scored
-        else baseline_scores(takes.train, takes.val, actions, sampling.window)
+        else baseline_scores(episodes.train, episodes.val, actions, sampling.window)
     )
-    result['episodes'] = {
-        'train': len({run.episode_id for run in takes.train}),
-        'val': len({run.episode_id for run in takes.val}),
-    }
+    result['episodes'] = {'train': len(ids(episodes.train)), 'val': len(ids(episodes.val))}
     result['rate_hz'] = sampling.rate_hz
-    result['near_identical'] = repeat_record(takes)
-    result['blind'] = _blind(known, takes)
+    result['near_identical'] = repeat_record(episodes)
+    result['blind'] = _blind(known, episodes)
     warning = result['blind']['warning']
-    result['notes'] = [*([warning] if warning else ()), *leak_lines(takes)]
-    if not takes.few_known:  # a few of the training takes do not tell what all of them drive
-        result['notes'] += still_lines(takes.train, actions.axes)
-    result['skipped'] = takes.left_out
-    return Evaluation(result, takes, loaded.spec if loaded else None, scored)
+    result['notes'] = [*([warning] if warning else ()), *leak_lines(episodes)]
+    if not episodes.few_known:  # a few training episodes do not show what all of them drive
+        result['notes'] += still_lines(episodes.train, actions.axes)
+    result['skipped'] = episodes.left_out
+    return Evaluation(result, episodes, loaded.spec if loaded else None, scored)
 
 
-def _blind(known: Mapping, takes: Takes) -> dict:
-    """Return what predictors that see no image are fitted to (`evaluate`)."""
+def _blind(known: Mapping[str, Any], episodes: EpisodeSet) -> dict[str, Any]:
+    """Return what the baselines are fitted to (see `evaluate`)."""
     trained = len(known.get('train_episodes', ())) or None
-    if known.get('blind_means') and not takes.trained_on:
+    if known.get('blind_means') and not episodes.trained_on:
         return {'source': 'bundle', 'takes': trained, 'warning': None}
-    here = len({run.episode_id for run in takes.train})
-    return {
-        'source': 'folder',
-        'takes': here,
-        'warning': (
-            f'The predictors that see no image are fitted to {here} of the takes here; the policy '
-            + (f'was trained on {trained}' if trained else 'does not say on which it was trained')
-            + ': beside them it may look better than it is.'
+    here = len(ids(episodes.train))
+    warning = None
+    if episodes.few_known:
+        warning = (
+            f'The baselines are fitted to {here} of the episodes here; the policy '
+            + (f'was trained on {trained}' if trained else 'does not name its training episodes')
+            + ': it may look better beside them than it is.'
         )
-        if takes.few_known
-        else None,
-    }
+    return {'source': 'folder', 'takes': here, 'warning': warning}

@@ -1,4 +1,4 @@
-"""What a network says of every window of some runs, and the dataset that it is asked with."""
+"""Predict the chunks of every window of some segments."""
 
 import time
 from collections.abc import Sequence
@@ -10,11 +10,11 @@ from accelerate import Accelerator
 from accelerate.utils import gather_object
 
 from mobile_vla_ros.data.augment import Augmentation, mirror_instruction
-from mobile_vla_ros.data.dataset import RunDataset
+from mobile_vla_ros.data.dataset import SegmentDataset
 from mobile_vla_ros.data.feed import Feed
 from mobile_vla_ros.data.frame_cache import FrameCache
 from mobile_vla_ros.data.image_tokens import ImageTokens
-from mobile_vla_ros.data.runs import Run
+from mobile_vla_ros.data.segments import Segment
 from mobile_vla_ros.model.backbone import tokenize
 from mobile_vla_ros.model.network import VlaNetwork
 from mobile_vla_ros.model.policy_spec import PolicySpec
@@ -26,12 +26,12 @@ PIECE_FRAMES = 18
 @dataclass(frozen=True)
 class Predictions:
     """
-    Predictions for M windows, in the order of the runs.
+    Predictions for M windows, in the order of the segments.
 
     :param motion: (M, window, chunk, dims) float32, normalised.
-    :param gripper: (M, window, chunk) float32 logits of the seed's gripper dummy.
-    :param real: (M, window, chunk) bool: steps inside the take whose frames could be read.
-    :param broken: sentences that name the frames that could not.
+    :param gripper: (M, window, chunk) float32 logits of the reference run's gripper dummy.
+    :param real: (M, window, chunk) bool: steps inside the episode with readable frames.
+    :param broken: errors that name the unreadable frames.
     """
 
     motion: np.ndarray
@@ -41,7 +41,7 @@ class Predictions:
 
 
 def dataset(
-    runs: Sequence[Run],
+    segments: Sequence[Segment],
     spec: PolicySpec,
     tokenizer,
     piece_frames: int,
@@ -52,30 +52,28 @@ def dataset(
     idle_keep: float = 1.0,
     cache: FrameCache | None = None,
     corrections: float = 0.0,
-) -> RunDataset:
+) -> SegmentDataset:
     """
-    Return runs as a dataset of what a policy's network takes.
+    Return segments as a dataset for a policy's network.
 
-    :param blank_images: show the mean colour instead of every image; a control's dataset always
-        does.
-    :param tokens: image tokens of these runs, computed before.
-    :param idle_keep: share of each idle stretch that is kept.
-    :param cache: frames that another dataset may have decoded already.
-    :param corrections: weight of a person's commands in takeovers; 0: everything weighs the same.
+    :param blank_images: replace every image by the mean colour; a control trained without images
+        always does.
+
+    See `SegmentDataset` for the others.
     """
-    said = {run.instruction for run in runs}
-    instructions = sorted(said | {mirror_instruction(text) for text in said})
+    given = {segment.instruction for segment in segments}
+    instructions = sorted(given | {mirror_instruction(text) for text in given})
     ids, lengths = tokenize(tokenizer, [spec.prompt(text) for text in instructions])
-    words = {
+    text_ids = {
         text: row[:length] for text, row, length in zip(instructions, ids, lengths, strict=True)
     }
-    return RunDataset(
-        runs,
+    return SegmentDataset(
+        segments,
         spec.actions,
         spec.image,
         spec.window,
         piece_frames,
-        words,
+        text_ids,
         augmentation,
         blank_images=blank_images or spec.blank == 'image',
         tokens=tokens,
@@ -88,7 +86,7 @@ def dataset(
 @torch.no_grad()
 def predict(
     network: VlaNetwork,
-    data: RunDataset,
+    data: SegmentDataset,
     *,
     workers: int = 1,
     accelerator: Accelerator | None = None,
@@ -96,11 +94,11 @@ def predict(
     """
     Return a network's predictions for every window of a dataset.
 
-    :param workers: threads that decode ahead of the network.
-    :param accelerator: where several processes share the work; each gets all predictions.
+    :param workers: threads that prefetch batches.
+    :param accelerator: shares the work among its processes; each returns all predictions.
     """
     process, processes = (
-        (accelerator.process_index, accelerator.num_processes) if (accelerator) else (0, 1)
+        (accelerator.process_index, accelerator.num_processes) if accelerator else (0, 1)
     )
     was_training = network.training
     network.eval()

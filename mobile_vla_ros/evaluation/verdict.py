@@ -1,29 +1,33 @@
-"""What the numbers of a policy mean, in sentences that a newcomer understands."""
+"""Explain the metrics of a policy in sentences for newcomers."""
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
-# Fewer validation takes than this tell no difference from chance.
-FEW_TAKES = 5
+# With fewer validation episodes no difference is significant.
+MIN_EPISODES = 5
 RESAMPLES = 1000
-# A control whose loss is not higher by this share is no worse.
+# A control is worse only if its loss is higher by more than this share.
 WORSE_SHARE = 0.01
-# What moves the action by less than this share of what is driven is not heeded.
+# A policy ignores an input that changes its action by less than this share of the driven action.
 MOVED_SHARE = 0.01
 
 
-def margin(policy: np.ndarray, baseline: np.ndarray, steps: np.ndarray, seed: int = 0) -> dict:
+def margin(
+    policy: np.ndarray, baseline: np.ndarray, steps: np.ndarray, seed: int = 0
+) -> dict[str, Any]:
     """
-    Return how far a policy's loss lies from a baseline's, and how sure that is.
+    Return the difference of two losses with its 95 % bootstrap interval.
 
-    Takes are drawn with replacement, policy and baseline together, as windows of one take say
-    much the same; the interval holds 95 % of the draws.
+    Episodes are resampled, policy and baseline together, because windows of one episode are
+    correlated.
 
-    :param policy: (N,) sums of the loss over each take; so is baseline.
-    :param steps: (N,) steps of each take that the sums are over.
-    :returns: `difference`, policy less baseline: below zero the policy is better; `low`, `high`,
-        None for a single take; `takes`, those with a step.
+    :param policy, baseline: (N,) sums of the loss over each episode.
+    :param steps: (N,) number of steps in each sum.
+    :param seed: random seed.
+    :returns: `difference`, policy minus baseline (negative: the policy is better); `low`, `high`,
+        None for a single episode; `takes`, the number of episodes with a step.
     """
     there = steps > 0
     apart, steps = (policy - baseline)[there], steps[there]
@@ -41,27 +45,28 @@ def margin(policy: np.ndarray, baseline: np.ndarray, steps: np.ndarray, seed: in
     return result
 
 
-def sure(found: Mapping) -> bool:
-    """Whether enough takes say, and say alike, which of two losses is lower (`margin`)."""
+def sure(found: Mapping[str, Any]) -> bool:
+    """Return whether a `margin` is significant: enough episodes, and 0 outside the interval."""
     return _enough(found) and not found['low'] <= 0 <= found['high']
 
 
-def _enough(found: Mapping) -> bool:
-    return found['takes'] >= FEW_TAKES and found['low'] is not None
+def _enough(found: Mapping[str, Any]) -> bool:
+    return found['takes'] >= MIN_EPISODES and found['low'] is not None
 
 
-def heeds(policy: Mapping, control: str) -> bool | None:
+def heeds(policy: Mapping[str, Any], control: str) -> bool | None:
     """
-    Return whether a policy is worse for what a control does to it; None: it cannot be told.
+    Return whether a control makes a policy worse; None: not significant.
 
-    :param policy: the entry of `training.evaluate.score`; control: a name in it.
+    :param policy: the entry `policy` from `evaluate.score`.
+    :param control: name of a control in it.
     """
     loss, share = policy[control]['loss'], policy['change_share'][control]
     found = policy[control]['margin']
     if loss is None and found['takes']:
         return True
     if share is not None and share < MOVED_SHARE:
-        return False  # however few the takes: there is no difference to be sure of
+        return False  # even with few episodes: there is no difference to be sure of
     if not _enough(found):
         return None
     if loss <= (1 + WORSE_SHARE) * policy['loss']:
@@ -73,61 +78,65 @@ def _finite(value: float) -> float | None:
     return float(value) if np.isfinite(value) else None
 
 
-def sentences(policy: Mapping, baselines: Mapping[str, Mapping], blank: str = '') -> list[str]:
+def sentences(
+    policy: Mapping[str, Any], baselines: Mapping[str, Mapping[str, Any]], blank: str = ''
+) -> list[str]:
     """
-    Say what the numbers of a policy mean, the most important first.
+    Return sentences that explain the metrics of a policy, the most important first.
 
-    :param policy: the entry of `training.evaluate.score`; baselines: theirs.
-    :param blank: what the policy was trained without, as a control.
+    :param policy, baselines: the entries from `evaluate.score`.
+    :param blank: input that the policy was trained without, as a control.
     """
     if policy['loss'] is None:
-        return ['The policy predicts numbers that are not finite: it cannot be used.']
-    said = []
+        return ['The policy predicts NaN or inf: it cannot be used.']
+    found = []
     if policy['trained_on']:
-        said.append(
-            'The policy was trained on all of these takes: the numbers tell what it '
-            'remembers, not how well it drives. Measure on takes that it has not seen.'
+        found.append(
+            'The policy was trained on all of these episodes: the metrics show what it '
+            'remembers, not how well it drives. Measure on episodes that it was not trained on.'
         )
     return [
-        *said,
-        _beside_the_blind(policy, baselines),
+        *found,
+        _beside_baselines(policy, baselines),
         _certainty(policy['margin']),
         _image(policy, blank),
-        *_pictures(policy, blank),
+        *_frames(policy, blank),
         _instruction(policy, blank),
     ]
 
 
-def _beside_the_blind(policy: Mapping, baselines: Mapping[str, Mapping]) -> str:
+def _beside_baselines(
+    policy: Mapping[str, Any], baselines: Mapping[str, Mapping[str, Any]]
+) -> str:
     best = policy['best_baseline']
     losses = f'its loss is {policy["loss"]:.5f}, that of {best} {baselines[best]["loss"]:.5f}'
     if policy['better']:
         return (
-            f'The policy is better than every predictor that sees no image: {losses}, the '
-            'best of them.'
+            f'The policy is better than every baseline that sees no image: {losses}, the best of '
+            'them.'
         )
     others = [name for name in baselines if name not in policy['better_than'] and name != best]
-    return f'The policy is NOT better than a predictor that sees no image: {losses}.' + (
+    return f'The policy is NOT better than a baseline that sees no image: {losses}.' + (
         f' Nor is it better than {listed(others)}.' if others else ''
     )
 
 
-def _certainty(found: Mapping) -> str:
-    takes = found['takes']
-    if takes < FEW_TAKES:
+def _certainty(found: Mapping[str, Any]) -> str:
+    count = found['takes']
+    if count < MIN_EPISODES:
         return (
-            f'Only {takes} {"takes validate" if takes > 1 else "take validates"}: too few to '
-            'tell that difference from chance.'
+            f'Only {count} {"episodes validate" if count > 1 else "episode validates"}: too few '
+            'to distinguish that difference from chance.'
         )
     low, high = found['low'], found['high']
     draws = (
-        f'in 95 % of {RESAMPLES} draws from these {takes} takes that difference lies between '
+        f'in 95 % of {RESAMPLES} resamples of these {count} episodes that difference lies between '
         f'{low:+.5f} and {high:+.5f}'
     )
-    return f'It is more than chance: {draws}.' if sure(found) else f'It may be chance: {draws}.'
+    return f'It is significant: {draws}.' if sure(found) else f'It may be chance: {draws}.'
 
 
-def _image(policy: Mapping, blank: str) -> str:
+def _image(policy: Mapping[str, Any], blank: str) -> str:
     if blank == 'image':
         return 'It was trained without images, as a control.'
     return _control(
@@ -135,62 +144,64 @@ def _image(policy: Mapping, blank: str) -> str:
         'image_blanked',
         'without the image',
         (
-            'It looks at the image',
-            'It does not look at the image, or gains nothing by it',
-            'Whether it looks at the image cannot be told',
+            'It uses the image',
+            'It does not use the image, or gains nothing from it',
+            'It is uncertain whether it uses the image',
         ),
     )
 
 
-def _pictures(policy: Mapping, blank: str) -> Sequence[str]:
+def _frames(policy: Mapping[str, Any], blank: str) -> Sequence[str]:
     if blank == 'image':
         return []
     return [
         _control(
             policy,
             'frames_shuffled',
-            "with each take's pictures in random order",
+            "with each episode's images in random order",
             (
-                'It tells one picture of a take from another',
-                'It does not tell one picture of a take from another',
-                'Whether it tells one picture of a take from another cannot be told',
+                'It distinguishes the images of an episode',
+                'It does not distinguish the images of an episode',
+                'It is uncertain whether it distinguishes the images of an episode',
             ),
         )
     ]
 
 
-def _instruction(policy: Mapping, blank: str) -> str:
+def _instruction(policy: Mapping[str, Any], blank: str) -> str:
     if blank == 'instruction':
         return 'It was trained without instructions, as a control.'
     if policy['instruction_swapped'] is None:
-        return 'Whether it listens to the instruction cannot be told: all takes have the same one.'
+        return 'It is uncertain whether it uses the instruction: all episodes have the same one.'
     return _control(
         policy,
         'instruction_swapped',
-        'told something else',
+        'with another instruction',
         (
-            'It listens to the instruction',
-            'It does not listen to the instruction, or gains nothing by it',
-            'Whether it listens to the instruction cannot be told',
+            'It uses the instruction',
+            'It does not use the instruction, or gains nothing from it',
+            'It is uncertain whether it uses the instruction',
         ),
     )
 
 
-def _control(policy: Mapping, control: str, when: str, words: tuple[str, str, str]) -> str:
-    """Say whether a policy is worse for what was done to it: yes, no, or it cannot be told."""
-    answer = dict(zip((True, False, None), words, strict=True))[heeds(policy, control)]
+def _control(
+    policy: Mapping[str, Any], control: str, when: str, answers: tuple[str, str, str]
+) -> str:
+    """Return the sentence for a control: the policy is worse, is not, or it is uncertain."""
+    answer = dict(zip((True, False, None), answers, strict=True))[heeds(policy, control)]
     loss, share = policy[control]['loss'], policy['change_share'][control]
     return (
-        f'{answer}: {when} its loss is {"no number" if loss is None else f"{loss:.5f}"}'
+        f'{answer}: {when} its loss is {"NaN or inf" if loss is None else f"{loss:.5f}"}'
         + (
             ''
             if share is None
-            else f' and its action changes by {share:.0%} of what is driven on average'
+            else f' and its action changes by {share:.0%} of the mean driven action'
         )
         + '.'
     )
 
 
 def listed(names: Sequence[str]) -> str:
-    """Return names as a sentence has them: a, b and c."""
+    """Return names as an enumeration: a, b and c."""
     return ' and '.join(filter(None, [', '.join(names[:-1]), names[-1]]))

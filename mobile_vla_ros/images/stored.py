@@ -10,8 +10,8 @@ JPEG_START, PNG_START = b'\xff\xd8\xff', b'\x89PNG\r\n\x1a\n'
 # Decode a JPEG at 1/2, 1/4 or 1/8 scale only while both sides stay at least this many times the
 # requested side. After resizing to 224 px, a 1280 x 720 frame then differs from one decoded at
 # full scale by 0.3 of 255 grey levels on average and by 10 at most; at 1.0 times it was 0.6 and
-# 24, at 0.8 times 0.8 and 27. Changing this changes pixels: increment WAY in data/image_tokens.py
-# with it.
+# 24, at 0.8 times 0.8 and 27. Changing this changes pixels: increment
+# PIPELINE_VERSION in data/image_tokens.py with it.
 MIN_REDUCED_RATIO = 1.5
 
 

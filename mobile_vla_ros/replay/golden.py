@@ -18,7 +18,7 @@ def store(episode: Path, policy: Path, instruction: str | None) -> Path:
     """
     from mobile_vla_ros.data.frame_cache import FrameCache
     from mobile_vla_ros.data.preprocess import normalise
-    from mobile_vla_ros.data.runs import Sampling, read_takes
+    from mobile_vla_ros.data.segments import Sampling, read_episodes
     from mobile_vla_ros.model.builtin import bundle_folder
     from mobile_vla_ros.model.bundle import load_bundle
     from mobile_vla_ros.model.golden import GOLDEN, make_golden, write_golden
@@ -26,18 +26,18 @@ def store(episode: Path, policy: Path, instruction: str | None) -> Path:
 
     loaded = load_bundle(policy, merge=False)
     spec, folder = loaded.spec, bundle_folder(policy)
-    found = read_takes(
+    found = read_episodes(
         [episode],
         Sampling(spec.rate_hz, spec.window, spec.chunk, spec.command_max_age_s),
         VERDICTS,
     )
-    if not found.runs:
+    if not found.segments:
         raise UserError(
             f'{episode} gives no golden frames',
             got=found.skipped[str(episode)].rstrip('.'),
             remedy='take another episode',
         )
-    run = found.runs[0]
+    run = found.segments[0]
     frames = FrameCache(spec.image).frames(run, slice(0, spec.window))
     golden = make_golden(
         loaded.network,

@@ -11,11 +11,11 @@ from accelerate.utils import gather_object
 from tqdm import tqdm
 
 from mobile_vla_ros.data import plan
-from mobile_vla_ros.data.episodes import Takes
+from mobile_vla_ros.data.camera_samples import golden_window
+from mobile_vla_ros.data.episodes import EpisodeSet
 from mobile_vla_ros.data.feed import Feed
 from mobile_vla_ros.data.frame_cache import FrameCache
 from mobile_vla_ros.data.preprocess import normalise
-from mobile_vla_ros.data.shown import golden_window
 from mobile_vla_ros.errors import UserError, first_line
 from mobile_vla_ros.evaluation.baselines import targets
 from mobile_vla_ros.evaluation.evaluate import Scored, baseline_scores, score
@@ -33,8 +33,8 @@ from mobile_vla_ros.training.prepare import (
     accelerator_for,
     augmentation,
     compute_tokens,
+    episodes_of,
     prepare,
-    takes_of,
 )
 from mobile_vla_ros.training.run_folder import RunFolder
 from mobile_vla_ros.training.state import Progress
@@ -57,7 +57,7 @@ class Trained:
     best: Path
     policy: PolicySpec
     scored: Scored
-    takes: Takes
+    takes: EpisodeSet
     history: list[dict]
 
 
@@ -87,7 +87,7 @@ def train(
     accelerator = accelerator_for(model, config)
     folder = RunFolder(Path(config.out), say, writes=accelerator.is_main_process)
     folder.refuse_finished()
-    takes = takes_of(data, folder.say)
+    takes = episodes_of(data, folder.say)
     prepared = prepare(accelerator, model, data, config, takes, folder.say)
     told = {name: value for name, value in settings.items() if name not in FREE_TO_CHANGE}
     told |= {

@@ -9,7 +9,7 @@ from accelerate import Accelerator
 from torch.nn.functional import binary_cross_entropy_with_logits
 
 from mobile_vla_ros.data import plan
-from mobile_vla_ros.data.dataset import RunDataset
+from mobile_vla_ros.data.dataset import SegmentDataset
 from mobile_vla_ros.errors import UserError
 from mobile_vla_ros.evaluation.metrics import motion_loss_sum
 from mobile_vla_ros.model.network import VlaNetwork
@@ -35,7 +35,7 @@ class Optimisation:
     def __init__(
         self,
         network: VlaNetwork,
-        data: RunDataset,
+        data: SegmentDataset,
         window: int,
         config: TrainConfig,
         updates: int,
@@ -163,7 +163,7 @@ class Optimisation:
         if math.isfinite(value):
             return
         names = sorted(
-            {self.data.runs[self.data.pieces[index][0]].path.name for index, _ in draws}
+            {self.data.segments[self.data.pieces[index][0]].path.name for index, _ in draws}
         )
         raise UserError(
             f'the {what} is {value} in {where}',

@@ -9,19 +9,19 @@ from accelerate import Accelerator
 from accelerate.utils import InitProcessGroupKwargs
 
 from mobile_vla_ros.data.augment import Augmentation
+from mobile_vla_ros.data.camera_samples import camera_sizes
 from mobile_vla_ros.data.episodes import (
-    Takes,
-    corrected,
+    EpisodeSet,
     correction_lines,
+    correction_record,
     default_scale,
     leak_lines,
-    load_takes,
+    load_episodes,
     split_record,
     still_lines,
 )
 from mobile_vla_ros.data.image_tokens import ImageTokens
-from mobile_vla_ros.data.runs import Sampling, fingerprint
-from mobile_vla_ros.data.shown import camera_sizes
+from mobile_vla_ros.data.segments import Sampling, fingerprint
 from mobile_vla_ros.errors import UserError
 from mobile_vla_ros.evaluation.baselines import blind_means, mean_action
 from mobile_vla_ros.model.backbone import Tokenizer
@@ -45,7 +45,7 @@ class Prepared:
     """
 
     accelerator: Accelerator
-    takes: Takes
+    takes: EpisodeSet
     network: VlaNetwork
     tokenizer: Tokenizer
     spec: PolicySpec
@@ -57,9 +57,9 @@ def augmentation(data: DataConfig) -> Augmentation:
     return Augmentation(mirror=data.mirror, light=data.light, colour=data.colour, shift=data.shift)
 
 
-def takes_of(data: DataConfig, say: Callable[[str], None]) -> Takes:
+def episodes_of(data: DataConfig, say: Callable[[str], None]) -> EpisodeSet:
     """Load and split the takes of a configuration, and say what is left out and what leaks."""
-    takes = load_takes(
+    takes = load_episodes(
         Path(data.data),
         Sampling(data.rate_hz, data.window, data.chunk, data.command_max_age_s),
         data.accept_verdicts,
@@ -114,7 +114,7 @@ def prepare(
     model: ModelConfig,
     data: DataConfig,
     config: TrainConfig,
-    takes: Takes,
+    takes: EpisodeSet,
     say: Callable[[str], None],
 ) -> Prepared:
     """
@@ -186,7 +186,7 @@ def compute_tokens(prepared: Prepared) -> None:
     tokens.prepare(runs)
 
 
-def _record(data: DataConfig, takes: Takes, actions: ActionSpec) -> dict:
+def _record(data: DataConfig, takes: EpisodeSet, actions: ActionSpec) -> dict:
     """Return what a bundle says of its data."""
     return {
         'fingerprint': fingerprint([*takes.train, *takes.val]),
@@ -206,5 +206,5 @@ def _record(data: DataConfig, takes: Takes, actions: ActionSpec) -> dict:
         'augmentation': asdict(augmentation(data)),
         'idle_keep': data.idle_keep,
         'balance_instructions': data.balance_instructions,
-        'corrections': {'weight': data.corrections, **corrected(takes)},
+        'corrections': {'weight': data.corrections, **correction_record(takes)},
     }

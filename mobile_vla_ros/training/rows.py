@@ -7,7 +7,7 @@ from torch.nn.functional import binary_cross_entropy_with_logits
 
 from mobile_vla_ros import text_table
 from mobile_vla_ros.errors import UserError
-from mobile_vla_ros.evaluation.metrics import SEED_MOTION_DIMS, measure
+from mobile_vla_ros.evaluation.metrics import REFERENCE_MOTION_DIMS, measure
 from mobile_vla_ros.evaluation.predict import Predictions
 from mobile_vla_ros.model.policy_spec import PolicySpec
 from mobile_vla_ros.types import ActionSpec
@@ -34,7 +34,7 @@ def train_row(sums: Mapping[str, float], spec: PolicySpec, broken: list[str]) ->
         'train_loss_arm_act': sums['loss']
         / sums['count']
         * spec.head.motion_dims
-        / SEED_MOTION_DIMS,
+        / REFERENCE_MOTION_DIMS,
         'train_loss_gripper_act': sums['gripper'] / sums['count'],
         'frames_encoded': int(sums['frames']),
         'seconds': sums['seconds'],

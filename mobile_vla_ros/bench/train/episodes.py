@@ -99,7 +99,7 @@ def network_and_batches(
     import torch
 
     from mobile_vla_ros.data.dataset import collate
-    from mobile_vla_ros.data.runs import Sampling, load_runs
+    from mobile_vla_ros.data.segments import Sampling, load_segments
     from mobile_vla_ros.episode.storage.reader import find_episodes
     from mobile_vla_ros.evaluation.predict import dataset
     from mobile_vla_ros.model.backbone import LoraSettings, load_backbone
@@ -132,7 +132,7 @@ def network_and_batches(
         window,
         chunk,
     )
-    runs, _ = load_runs(
+    runs, _ = load_segments(
         find_episodes(folder), Sampling(RATE_HZ, window, chunk), ['good', 'poor', 'bad']
     )
     data = dataset(runs, spec, backbone.tokenizer, FRAMES)

@@ -88,14 +88,14 @@ def _child(what: str, folder: Path, *arguments: str) -> dict:
 def _train(folder: Path, long: str, short: str) -> dict:
     """Train the long take and validate on the short one, as the recipe of the seed says."""
     from mobile_vla_ros.bringup.share import config_file
-    from mobile_vla_ros.data.runs import Sampling, load_runs
+    from mobile_vla_ros.data.segments import Sampling, load_segments
     from mobile_vla_ros.data.split import split_episodes
     from mobile_vla_ros.episode.storage.reader import find_episodes
     from mobile_vla_ros.training.config import configs_of
     from mobile_vla_ros.training.config_file import read_config
     from mobile_vla_ros.training.loop import train
 
-    runs, _ = load_runs(find_episodes(folder / 'takes'), Sampling(), ['good', 'poor', 'bad'])
+    runs, _ = load_segments(find_episodes(folder / 'takes'), Sampling(), ['good', 'poor', 'bad'])
     said = {run.path.stem: (run.episode_id, run.instruction) for run in runs}
     instructions = dict(said.values())
     seed = next(

@@ -229,13 +229,13 @@ def _plans(live: list[dict]) -> list[plots.Plan]:
 
 def _pictures(policy: Path, spec: PolicySpec, takes: Path) -> list[tuple[np.ndarray, str]]:
     """Return frames of held-out takes with the driven and the predicted velocity."""
-    from mobile_vla_ros.data.runs import Sampling, load_runs
+    from mobile_vla_ros.data.segments import Sampling, load_segments
     from mobile_vla_ros.episode.storage.reader import Episode
     from mobile_vla_ros.runtime.overlay import DRIVEN, PREDICTED, draw_arrows
     from mobile_vla_ros.runtime.vla_policy import VlaPolicy
 
     held_out = [takes / f'{name}.h5' for name in spec.data['val_episodes']]
-    runs, _ = load_runs(
+    runs, _ = load_segments(
         [path for path in held_out if path.is_file()],
         Sampling(spec.rate_hz, spec.window, spec.chunk, spec.command_max_age_s),
     )

@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 
 from mobile_vla_ros import __version__
-from mobile_vla_ros.data.episodes import Takes
-from mobile_vla_ros.data.runs import Run
+from mobile_vla_ros.data.episodes import EpisodeSet
+from mobile_vla_ros.data.segments import Segment
 from mobile_vla_ros.evaluation.evaluate import Scored
 from mobile_vla_ros.evaluation.verdict import heeds, listed, sure
 from mobile_vla_ros.model.policy_spec import PolicySpec
@@ -61,7 +61,7 @@ def write(
     path: Path,
     policy: PolicySpec,
     scored: Scored,
-    takes: Takes,
+    takes: EpisodeSet,
     *,
     history: Sequence[dict] = (),
     config: Mapping | None = None,
@@ -80,7 +80,7 @@ def write(
 
 
 def _view(
-    policy: PolicySpec, scored: Scored, takes: Takes, history: Sequence[dict], config: Mapping
+    policy: PolicySpec, scored: Scored, takes: EpisodeSet, history: Sequence[dict], config: Mapping
 ) -> TrainingView:
     summary, ours = scored.summary, scored.summary['policy']
     best = ours.get('best_baseline') or min(
@@ -123,9 +123,9 @@ def _view(
         driven=found.driven[finite],
         predicted=found.predicted[finite],
         chunk_errors=_chunk_errors(policy, summary),
-        drives=of_takes.drives(policy, scored.runs, found),
-        worst=of_takes.worst(policy, scored.runs, found),
-        coverage=of_takes.coverage(policy, takes, scored.runs, ours.get('broken') or ()),
+        drives=of_takes.drives(policy, scored.segments, found),
+        worst=of_takes.worst(policy, scored.segments, found),
+        coverage=of_takes.coverage(policy, takes, scored.segments, ours.get('broken') or ()),
         facts=_facts(policy, summary, config),
     )
 
@@ -156,7 +156,7 @@ def _less(one: float | None, other: float | None) -> bool:
     return one is not None and other is not None and one < other
 
 
-def _amount(policy: PolicySpec, runs: Sequence[Run]) -> str:
+def _amount(policy: PolicySpec, runs: Sequence[Segment]) -> str:
     takes, kinds = ({getattr(run, name) for run in runs} for name in ('episode_id', 'instruction'))
     minutes = sum(len(run.frames) for run in runs) / policy.rate_hz / 60
     return (
@@ -165,7 +165,7 @@ def _amount(policy: PolicySpec, runs: Sequence[Run]) -> str:
     )
 
 
-def _lead(policy: PolicySpec, scored: Scored, takes: Takes, history: Sequence[dict]) -> str:
+def _lead(policy: PolicySpec, scored: Scored, takes: EpisodeSet, history: Sequence[dict]) -> str:
     """Say what was trained, on how much, and what it is measured on."""
     what = {
         '': 'A policy',
@@ -182,7 +182,7 @@ def _lead(policy: PolicySpec, scored: Scored, takes: Takes, history: Sequence[di
     unseen = '' if scored.summary['policy'].get('trained_on') else ' that it did not train on'
     return (
         f'{what} on top of {policy.backbone.id} was trained{trained}, and is '
-        f'measured on {_amount(policy, scored.runs)}{unseen}.'
+        f'measured on {_amount(policy, scored.segments)}{unseen}.'
     )
 
 

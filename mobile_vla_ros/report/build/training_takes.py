@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from mobile_vla_ros.data.episodes import Takes
-from mobile_vla_ros.data.runs import Run
+from mobile_vla_ros.data.episodes import EpisodeSet
+from mobile_vla_ros.data.segments import Segment
 from mobile_vla_ros.episode.storage.reader import Episode
 from mobile_vla_ros.errors import UserError
 from mobile_vla_ros.evaluation.evaluate import Scored
@@ -46,7 +46,7 @@ class Newest:
 
 def newest(policy: PolicySpec, scored: Scored) -> Newest:
     """Return what a policy says at the newest frame of each window."""
-    counts = [len(run.frames) - policy.window + 1 for run in scored.runs]
+    counts = [len(run.frames) - policy.window + 1 for run in scored.segments]
     actions, predicted, real = scored.actions[:, -1], scored.predicted[:, -1], scored.real[:, -1]
     steps = real.sum(1)
     missed = np.where(real, np.abs(predicted - actions).mean(2), 0).sum(1)
@@ -62,7 +62,7 @@ def newest(policy: PolicySpec, scored: Scored) -> Newest:
     )
 
 
-def drives(policy: PolicySpec, runs: Sequence[Run], found: Newest) -> list[Drive]:
+def drives(policy: PolicySpec, runs: Sequence[Segment], found: Newest) -> list[Drive]:
     """
     Return the best, the median and the worst validation take, and the longest of the others.
 
@@ -110,7 +110,7 @@ def drives(policy: PolicySpec, runs: Sequence[Run], found: Newest) -> list[Drive
 
 
 def _drive(
-    policy: PolicySpec, runs: Sequence[Run], mine: np.ndarray, found: Newest, what: str
+    policy: PolicySpec, runs: Sequence[Segment], mine: np.ndarray, found: Newest, what: str
 ) -> Drive:
     """Join the runs of a take: one after another, with a break where frames are missing."""
     driven = np.where(found.real[mine, :1], found.driven[mine, 0], np.nan)
@@ -149,7 +149,7 @@ def velocity(policy: PolicySpec, values: Iterable[float], sign: str = '+') -> st
     ).replace('-', '−')
 
 
-def worst(policy: PolicySpec, runs: Sequence[Run], found: Newest) -> list[BadWindow]:
+def worst(policy: PolicySpec, runs: Sequence[Segment], found: Newest) -> list[BadWindow]:
     """Return the windows of the largest error; no two lie within a second of one take."""
     chosen: list[int] = []
     seconds = {}
@@ -164,7 +164,7 @@ def worst(policy: PolicySpec, runs: Sequence[Run], found: Newest) -> list[BadWin
     return [_bad_window(policy, runs[found.run[window]], found, window) for window in chosen]
 
 
-def _bad_window(policy: PolicySpec, run: Run, found: Newest, window: int) -> BadWindow:
+def _bad_window(policy: PolicySpec, run: Segment, found: Newest, window: int) -> BadWindow:
     real, row = found.real[window], int(found.row[window])
     driven, predicted = (
         values[window][real].mean(0) for values in (found.driven, found.predicted)
@@ -222,7 +222,7 @@ def _twist(policy: PolicySpec, velocity: np.ndarray) -> np.ndarray:
 
 
 def coverage(
-    policy: PolicySpec, takes: Takes, val: Sequence[Run], broken: Sequence[str]
+    policy: PolicySpec, takes: EpisodeSet, val: Sequence[Segment], broken: Sequence[str]
 ) -> Coverage:
     """
     Return what was driven on both sides, by instruction; the most frequent first.
@@ -230,7 +230,7 @@ def coverage(
     :param broken: sentences that name frames which cannot be read.
     """
 
-    def cells(runs: Sequence[Run]) -> list[str]:
+    def cells(runs: Sequence[Segment]) -> list[str]:
         if not runs:
             return ['–', '–', '–']
         frames = sum(len(run.frames) for run in runs)
@@ -241,13 +241,13 @@ def coverage(
             f'{idle / frames:.0%}',
         ]
 
-    def driven(runs: Sequence[Run]) -> np.ndarray:
+    def driven(runs: Sequence[Segment]) -> np.ndarray:
         columns = policy.actions.columns
         return np.concatenate(
             [np.zeros((0, len(columns))), *(run.ahead[:, 0][:, columns] for run in runs)]
         )
 
-    sides: dict[str, tuple[list[Run], list[Run]]] = {}
+    sides: dict[str, tuple[list[Segment], list[Segment]]] = {}
     for side, runs in enumerate((takes.train, val)):
         for run in runs:
             sides.setdefault(run.instruction, ([], []))[side].append(run)

@@ -9,11 +9,11 @@ import torch
 from PIL import Image
 
 from episode_takes import CREATED_NS
-from made_runs import SPEC, run_of, twists
+from made_segments import SPEC, run_of, twists
 from mobile_vla_ros.data.augment import Augmentation, mirror_instruction
-from mobile_vla_ros.data.dataset import RunDataset, collate
+from mobile_vla_ros.data.dataset import SegmentDataset, collate
 from mobile_vla_ros.data.frame_cache import FrameCache
-from mobile_vla_ros.data.runs import Sampling, load_runs
+from mobile_vla_ros.data.segments import Sampling, load_segments
 from mobile_vla_ros.episode.storage.reader import Episode, find_episodes
 from mobile_vla_ros.episode.storage.schema import EpisodeInfo
 from mobile_vla_ros.episode.storage.writer import EpisodeWriter
@@ -42,7 +42,7 @@ def run_in_file(folder, count=30):
         writer.add_command(
             Command([0.1 + index / 100, 0.05, 0, 0, 0, 0], now_ns, now_ns, 'teleop')
         )
-    runs, skipped = load_runs([writer.close('success')], Sampling(), ['good', 'poor', 'bad'])
+    runs, skipped = load_segments([writer.close('success')], Sampling(), ['good', 'poor', 'bad'])
     assert len(runs) == 1 and len(runs[0].frames) == count, skipped
     return runs[0]
 
@@ -71,7 +71,7 @@ def same(one, other) -> bool:
 def test_every_window_is_in_exactly_one_piece():
     """Cutting runs into pieces loses no window and repeats none."""
     run = run_of(twists(np.arange(23) / 100, np.zeros(23)))
-    data = RunDataset([run], SPEC, IMAGE, 4, 9, {})
+    data = SegmentDataset([run], SPEC, IMAGE, 4, 9, {})
     covered = [start + i for _, start, stop in data.pieces for i in range(stop - start - 3)]
     assert covered == list(range(20))
     assert max(stop - start for _, start, stop in data.pieces) <= 9
@@ -80,14 +80,14 @@ def test_every_window_is_in_exactly_one_piece():
 
 def test_an_item_is_a_function_of_its_index_and_seed(tmp_path):
     """A resumed run repeats every item to the last bit, in any order and from any thread."""
-    data = RunDataset([run_in_file(tmp_path)], SPEC, IMAGE, 4, 9, WORDS, ALL)
+    data = SegmentDataset([run_in_file(tmp_path)], SPEC, IMAGE, 4, 9, WORDS, ALL)
     torch.manual_seed(1)
     before = torch.get_rng_state()
     wanted = [(index, seed) for seed in range(6) for index in range(len(data))]
     first = {(index, seed): data.item(index, seeded(seed)) for index, seed in wanted}
     assert torch.equal(torch.get_rng_state(), before), 'the global generator was asked'
     torch.manual_seed(2)
-    fresh = RunDataset([data.runs[0]], SPEC, IMAGE, 4, 9, WORDS, ALL)
+    fresh = SegmentDataset([data.segments[0]], SPEC, IMAGE, 4, 9, WORDS, ALL)
     with ThreadPoolExecutor(4) as pool:
         again = pool.map(lambda key: fresh.item(key[0], seeded(key[1])), reversed(wanted))
         for key, item in zip(reversed(wanted), again, strict=True):
@@ -100,7 +100,8 @@ def test_without_a_generator_an_item_comes_as_it_is(tmp_path):
     """Validation sees no augmentation, whatever the dataset was told."""
     run = run_in_file(tmp_path)
     told, plain = (
-        RunDataset([run], SPEC, IMAGE, 4, 9, WORDS, augmentation) for augmentation in (ALL, None)
+        SegmentDataset([run], SPEC, IMAGE, 4, 9, WORDS, augmentation)
+        for augmentation in (ALL, None)
     )
     for index in range(len(plain)):
         assert same(told[index], plain[index])
@@ -109,7 +110,7 @@ def test_without_a_generator_an_item_comes_as_it_is(tmp_path):
 
 def test_mirrored_pieces_reach_the_training(tmp_path):
     """With `mirror`, about half of the pieces are mirrored: images, axes and words."""
-    data = RunDataset(
+    data = SegmentDataset(
         [run_in_file(tmp_path)], SPEC, IMAGE, 4, 18, WORDS, Augmentation(mirror=True)
     )
     plain = data[0]
@@ -130,10 +131,10 @@ def test_mirrored_pieces_reach_the_training(tmp_path):
 def test_real_steps_are_counted_without_an_image(tmp_path):
     """The loss is divided by them before any frame is there."""
     run = run_in_file(tmp_path)
-    data = RunDataset([run], SPEC, IMAGE, 4, 9, WORDS)
+    data = SegmentDataset([run], SPEC, IMAGE, 4, 9, WORDS)
     counted = [int(item.real.sum()) for item in (data[index] for index in range(len(data)))]
     run.path.unlink()
-    fresh = RunDataset([run], SPEC, IMAGE, 4, 9, WORDS)
+    fresh = SegmentDataset([run], SPEC, IMAGE, 4, 9, WORDS)
     assert [fresh.real_steps(index) for index in range(len(fresh))] == counted
     assert len(set(counted)) > 1
     assert fresh.cache.decoded == 0
@@ -143,13 +144,13 @@ def test_real_steps_are_counted_without_an_image(tmp_path):
 def test_a_broken_frame_breaks_its_pieces_and_no_other(tmp_path, part):
     """Bytes overwritten in the middle of a file: named, counted for nothing, the rest trains."""
     run = run_in_file(tmp_path)
-    whole = RunDataset([run], SPEC, IMAGE, 4, 9, WORDS, ALL)
+    whole = SegmentDataset([run], SPEC, IMAGE, 4, 9, WORDS, ALL)
     before = [whole.item(index, seeded(index)) for index in range(len(whole))]
     break_frame(run.path, 13, part)
     with Episode.open(run.path) as episode:
         lost = [index for index in range(30) if _is_broken(episode, index)]
     assert 13 in lost and len(lost) < 20
-    data = RunDataset([run], SPEC, IMAGE, 4, 9, WORDS, ALL)
+    data = SegmentDataset([run], SPEC, IMAGE, 4, 9, WORDS, ALL)
     after = [data.item(index, seeded(index)) for index in range(len(data))]
     broken = [
         index
@@ -179,7 +180,7 @@ def test_a_take_that_lost_its_end_is_named(tmp_path):
     with Episode.open(run.path) as episode:
         left = len(episode)
     assert 4 < left < 30
-    data = RunDataset([run], SPEC, IMAGE, 4, 9, WORDS)
+    data = SegmentDataset([run], SPEC, IMAGE, 4, 9, WORDS)
     broken = {start: data[index].broken for index, (_, start, _) in enumerate(data.pieces)}
     assert broken[0] == ''
     assert f'{run.path} is broken at frame {max(left, data.pieces[-1][1])};' in broken[24 - 24 % 6]
@@ -196,7 +197,7 @@ def _is_broken(episode: Episode, index: int) -> bool:
 def test_a_file_that_went_away_is_named(tmp_path):
     """A disk that is gone in the middle of a run ends nothing."""
     run = run_in_file(tmp_path)
-    data = RunDataset([run], SPEC, IMAGE, 4, 9, WORDS)
+    data = SegmentDataset([run], SPEC, IMAGE, 4, 9, WORDS)
     run.path.unlink()
     assert f'no episode at {run.path}' in data[0].broken
     assert collate([data[0]])['broken'] == [data[0].broken]
@@ -207,7 +208,7 @@ def test_threads_find_the_same_pieces_broken(tmp_path):
     run = run_in_file(tmp_path)
     break_frame(run.path, 13, 'picture')
     for _ in range(10):
-        data = RunDataset([run], SPEC, IMAGE, 4, 5, WORDS)
+        data = SegmentDataset([run], SPEC, IMAGE, 4, 5, WORDS)
         with ThreadPoolExecutor(8) as pool:
             broken = [bool(item.broken) for item in pool.map(data.__getitem__, range(len(data)))]
         assert broken == [13 in range(start, stop) for _, start, stop in data.pieces]
@@ -216,7 +217,7 @@ def test_threads_find_the_same_pieces_broken(tmp_path):
 def test_a_frame_is_decoded_once_a_pass(tmp_path):
     """Neighbouring pieces share frames, and so do threads: each is decoded once while it fits."""
     run = run_in_file(tmp_path)
-    data = RunDataset([run], SPEC, IMAGE, 4, 5, WORDS)
+    data = SegmentDataset([run], SPEC, IMAGE, 4, 5, WORDS)
     with ThreadPoolExecutor(8) as pool:
         for _ in range(2):
             list(pool.map(data.__getitem__, range(len(data))))
@@ -227,7 +228,7 @@ def test_datasets_may_share_what_was_decoded(tmp_path):
     """A control over the same takes decodes nothing again."""
     run = run_in_file(tmp_path)
     cache = FrameCache(IMAGE)
-    one, other = (RunDataset([run], SPEC, IMAGE, 4, 9, WORDS, cache=cache) for _ in range(2))
+    one, other = (SegmentDataset([run], SPEC, IMAGE, 4, 9, WORDS, cache=cache) for _ in range(2))
     for index in range(len(one)):
         assert same(one[index], other[index])
     assert cache.decoded == 30
@@ -255,7 +256,7 @@ def drive_and_stop(idle_first=6, drive=20, idle_last=30):
 def test_of_a_long_stop_the_beginning_is_learned(keep, expected):
     """Thirty windows of standing at the goal: its share, rounded up, next to the whole drive."""
     run = drive_and_stop()
-    data = RunDataset([run], SPEC, IMAGE, 4, 9, {}, idle_keep=keep)
+    data = SegmentDataset([run], SPEC, IMAGE, 4, 9, {}, idle_keep=keep)
     newest = [start + 3 + i for _, start, stop in data.pieces for i in range(stop - start - 3)]
     assert len(set(newest)) == len(newest) == data.windows
     # Frames 5 to 25 drive now or within the chunk: setting off and stopping are learned in full.
@@ -266,14 +267,16 @@ def test_of_a_long_stop_the_beginning_is_learned(keep, expected):
 
 def test_a_share_that_comes_out_even_is_not_rounded_up():
     """0.28 of 25 windows are 7, though 0.28 * 25 is a little more in floating point."""
-    data = RunDataset([drive_and_stop(0, 20, 25)], SPEC, IMAGE, 4, 9, {}, idle_keep=0.28)
+    data = SegmentDataset([drive_and_stop(0, 20, 25)], SPEC, IMAGE, 4, 9, {}, idle_keep=0.28)
     assert data.thinned == 25 - 7
 
 
 def test_each_idle_stretch_is_thinned_by_itself():
     """A pause within a drive keeps its beginning too, and no piece spans what was left out."""
     xs = np.tile(np.concatenate([np.full(10, 0.3), np.zeros(10)]), 3)
-    data = RunDataset([run_of(twists(xs, np.zeros(60)))], SPEC, IMAGE, 4, 60, {}, idle_keep=0.2)
+    data = SegmentDataset(
+        [run_of(twists(xs, np.zeros(60)))], SPEC, IMAGE, 4, 60, {}, idle_keep=0.2
+    )
     idle = 9  # of each ten: the last one sees the next drive in its chunk
     assert data.thinned == 2 * (idle - 2) + (10 - 2)
     assert [(start, stop) for _, start, stop in data.pieces] == [(0, 12), (16, 32), (36, 52)]
@@ -284,15 +287,15 @@ def test_tiny_commands_and_other_axes_are_no_movement():
     moves = twists(np.full(20, 4e-7), np.zeros(20))
     moves[:, 5] = 1.0
     driven = twists(np.full(20, 6e-7), np.zeros(20))  # 1.2e-6 of the axis' 0.5 m/s
-    assert RunDataset([run_of(moves)], SPEC, IMAGE, 4, 9, {}, idle_keep=0.5).thinned == 8
-    assert RunDataset([run_of(driven)], SPEC, IMAGE, 4, 9, {}, idle_keep=0.5).thinned == 0
+    assert SegmentDataset([run_of(moves)], SPEC, IMAGE, 4, 9, {}, idle_keep=0.5).thinned == 8
+    assert SegmentDataset([run_of(driven)], SPEC, IMAGE, 4, 9, {}, idle_keep=0.5).thinned == 0
 
 
 def test_what_is_thinned_away_is_never_decoded(tmp_path):
     """A frame that is in no kept window costs nothing."""
     run = run_in_file(tmp_path)
     run.ahead[14:] = 0
-    data = RunDataset([run], SPEC, IMAGE, 4, 9, WORDS, idle_keep=0.1)
+    data = SegmentDataset([run], SPEC, IMAGE, 4, 9, WORDS, idle_keep=0.1)
     items = [data[index] for index in range(len(data))]
     assert data.cache.decoded == 16 and data.thinned == 14
     assert sum(len(item.actions) for item in items) == data.windows
@@ -302,18 +305,18 @@ def test_nothing_left_is_a_sentence():
     """Takes in which nothing moves, thinned to nothing, are refused by their count."""
     run = run_of(twists(np.zeros(20), np.zeros(20)))
     with pytest.raises(UserError, match=r'17 windows in which nothing moves.*idle_keep'):
-        RunDataset([run], SPEC, IMAGE, 4, 9, {}, idle_keep=0.0)
-    assert RunDataset([run], SPEC, IMAGE, 4, 9, {}, idle_keep=0.01).thinned == 16
+        SegmentDataset([run], SPEC, IMAGE, 4, 9, {}, idle_keep=0.0)
+    assert SegmentDataset([run], SPEC, IMAGE, 4, 9, {}, idle_keep=0.01).thinned == 16
     for wrong in (-0.1, 1.1, float('nan')):
         with pytest.raises(UserError, match='idle windows to keep'):
-            RunDataset([run], SPEC, IMAGE, 4, 9, {}, idle_keep=wrong)
+            SegmentDataset([run], SPEC, IMAGE, 4, 9, {}, idle_keep=wrong)
 
 
 def test_pieces_of_real_takes_are_those_of_their_runs(takes):
     """Frames, targets and padding of each piece are the run's own at its rows."""
-    runs, _ = load_runs(find_episodes(takes)[:2], Sampling())
+    runs, _ = load_segments(find_episodes(takes)[:2], Sampling())
     words = {run.instruction: torch.zeros(1) for run in runs}
-    data = RunDataset(runs, SPEC, IMAGE, 4, 7, words)
+    data = SegmentDataset(runs, SPEC, IMAGE, 4, 7, words)
     for index, (number, start, stop) in enumerate(data.pieces):
         item, run = data[index], runs[number]
         assert len(item.frames) == stop - start == len(item.actions) + 3

@@ -11,9 +11,9 @@ import torch
 from mobile_vla_ros.cli.train import parse
 from mobile_vla_ros.data import image_tokens
 from mobile_vla_ros.data.augment import Augmentation, mirror_instruction
-from mobile_vla_ros.data.dataset import RunDataset, collate
+from mobile_vla_ros.data.dataset import SegmentDataset, collate
 from mobile_vla_ros.data.image_tokens import DRAWS, ImageTokens
-from mobile_vla_ros.data.runs import Sampling, load_runs
+from mobile_vla_ros.data.segments import Sampling, load_segments
 from mobile_vla_ros.episode.storage.reader import Episode, find_episodes
 from mobile_vla_ros.errors import UserError
 from mobile_vla_ros.evaluation.predict import dataset, predict
@@ -24,7 +24,7 @@ from mobile_vla_ros.types import ActionSpec
 
 @pytest.fixture(scope='module')
 def runs(takes):
-    return load_runs(find_episodes(takes)[:2], Sampling())[0]
+    return load_segments(find_episodes(takes)[:2], Sampling())[0]
 
 
 @pytest.fixture
@@ -94,7 +94,7 @@ def test_what_the_numbers_depend_on_is_in_the_folder_s_name(tmp_path, change):
 def test_a_new_way_of_decoding_starts_anew(tmp_path, monkeypatch):
     """Tokens of pixels that nobody computes any more are not taken."""
     before = tokens(tmp_path, Counting()).folder
-    monkeypatch.setattr(image_tokens, 'WAY', image_tokens.WAY + 1)
+    monkeypatch.setattr(image_tokens, 'PIPELINE_VERSION', image_tokens.PIPELINE_VERSION + 1)
     assert tokens(tmp_path, Counting()).folder != before
 
 
@@ -130,13 +130,13 @@ def test_items_of_tokens_are_a_function_of_index_and_seed(runs, tmp_path):
     kept.prepare(runs)
     said = {run.instruction for run in runs}
     words = {text: torch.zeros(1) for text in said | {mirror_instruction(text) for text in said}}
-    data = RunDataset(runs, ActionSpec(), SPEC, 4, 18, words, ALL, tokens=kept)
+    data = SegmentDataset(runs, ActionSpec(), SPEC, 4, 18, words, ALL, tokens=kept)
     first = [data.item(0, seeded(seed)).frames for seed in range(60)]
     with ThreadPoolExecutor(4) as pool:
         again = pool.map(lambda seed: data.item(0, seeded(seed)).frames, range(60))
         assert all(torch.equal(a, b) for a, b in zip(first, again, strict=True))
     assert len({frames.numpy().tobytes() for frames in first}) == len(kept.variants)
-    plain = RunDataset(runs, ActionSpec(), SPEC, 4, 18, words, tokens=kept)
+    plain = SegmentDataset(runs, ActionSpec(), SPEC, 4, 18, words, tokens=kept)
     assert torch.equal(plain.item(0, seeded(1)).frames, data[0].frames)
     assert torch.equal(
         data[0].frames, kept.frames(runs[0], slice(0, len(data[0].frames)), False, 0)
@@ -186,10 +186,12 @@ def test_a_broken_run_has_no_tokens_and_stops_no_other(runs, broken_run, tmp_pat
     kept.prepare([broken_run, gone, runs[1]])
     assert len(list(tmp_path.rglob('*.npy'))) == 1
     words = {run.instruction: torch.zeros(1) for run in runs}
-    data = RunDataset([broken_run, gone, runs[1]], ActionSpec(), SPEC, 4, 1000, words, tokens=kept)
+    data = SegmentDataset(
+        [broken_run, gone, runs[1]], ActionSpec(), SPEC, 4, 1000, words, tokens=kept
+    )
     items = [data[index] for index in range(3)]
     assert f'{broken_run.path} is broken at frame {broken_run.frames[5]};' in items[0].broken
-    assert f'{gone.path} cannot be read' in items[1].broken
+    assert f'cannot read {gone.path}' in items[1].broken
     assert items[2].broken == '' and items[2].real.any()
     for item in items[:2]:
         assert not item.real.any()
@@ -200,7 +202,7 @@ def test_a_broken_run_has_no_tokens_and_stops_no_other(runs, broken_run, tmp_pat
 def test_a_folder_that_cannot_be_written_is_a_sentence(runs, tmp_path):
     """The flag is named; the take is not blamed."""
     (tmp_path / 'taken').write_text('a file')
-    with pytest.raises(UserError, match=r'cannot be kept in .*taken.*token_cache'):
+    with pytest.raises(UserError, match=r'cannot store image tokens in .*taken.*token_cache'):
         tokens(tmp_path / 'taken', Counting()).prepare(runs)
 
 
@@ -215,7 +217,7 @@ def test_tokens_that_went_away_break_the_item_alone(runs, tmp_path):
             kept.frames(run, slice(0, 2), False, 0)
         except UserError as error:
             found.append(str(error))
-    assert len(found) == 1 and 'broken or gone' in found[0]
+    assert len(found) == 1 and 'broken or missing' in found[0]
 
 
 def test_training_on_tokens_is_training_on_images(small_run, takes, small_backbone, tmp_path):
@@ -224,7 +226,7 @@ def test_training_on_tokens_is_training_on_images(small_run, takes, small_backbo
 
     loaded = load_bundle(small_run / 'best')
     spec = loaded.spec
-    found, _ = load_runs(find_episodes(takes)[:2], Sampling())
+    found, _ = load_segments(find_episodes(takes)[:2], Sampling())
     kept = ImageTokens(loaded.network.image_tokens, 'w', spec.image, Augmentation(), tmp_path)
     kept.prepare(found)
     images, tokens_ = (

@@ -36,7 +36,7 @@ def test_the_split_is_by_take_seeded_and_spread_over_instructions():
     assert sorted(instructions[name] for name in val) == ['blue', 'blue', 'red', 'red']
     assert (training, val) == split_episodes(instructions, 0.2, seed=3)
     assert val != split_episodes(instructions, 0.2, seed=4)[1]
-    with pytest.raises(UserError, match='too few takes'):
+    with pytest.raises(UserError, match='too few episodes'):
         split_episodes({'a': 'go'}, 0.2, 0)
 
 
@@ -131,7 +131,7 @@ def test_a_share_that_leaves_a_side_empty_is_refused(share):
 
 def test_takes_that_are_all_alike_cannot_be_split_by_group():
     """A sentence, not an empty side."""
-    with pytest.raises(UserError, match='all 5 takes drive nearly the same commands'):
+    with pytest.raises(UserError, match='all 5 episodes drive nearly the same commands'):
         split_episodes(told(5), 0.2, 0, [list(told(5))])
 
 

@@ -13,8 +13,8 @@ from torch.nn.functional import huber_loss
 from episode_takes import CREATED_NS, encoded
 from mobile_vla_ros.cli.main import main
 from mobile_vla_ros.cli.train import parse
-from mobile_vla_ros.data.dataset import RunDataset, collate
-from mobile_vla_ros.data.runs import Sampling, read_takes
+from mobile_vla_ros.data.dataset import SegmentDataset, collate
+from mobile_vla_ros.data.segments import Sampling, read_episodes
 from mobile_vla_ros.episode.records import Commands, Event
 from mobile_vla_ros.episode.storage.schema import EpisodeInfo
 from mobile_vla_ros.episode.storage.writer import EpisodeWriter
@@ -204,10 +204,10 @@ def hand_weights(weight):
 def test_each_step_of_a_chunk_weighs_by_its_own_command(tmp_path):
     """A frame of the wrong second still teaches those steps that reach into the takeover."""
     path = write_corrected(tmp_path)
-    loaded = read_takes([path], Sampling())
+    loaded = read_episodes([path], Sampling())
     assert [one.seconds for one in loaded.takeovers[path.stem]] == [0.6]
-    data = RunDataset(
-        loaded.runs,
+    data = SegmentDataset(
+        loaded.segments,
         ActionSpec(),
         ImageSpec(56, (0, 0, 0), (1, 1, 1)),
         4,
@@ -227,9 +227,9 @@ def test_each_step_of_a_chunk_weighs_by_its_own_command(tmp_path):
 
 def test_without_the_flag_an_item_has_no_weight(tmp_path):
     """Nothing is multiplied: without --corrections all numbers stay what they are."""
-    loaded = read_takes([write_corrected(tmp_path)], Sampling())
-    data = RunDataset(
-        loaded.runs,
+    loaded = read_episodes([write_corrected(tmp_path)], Sampling())
+    data = SegmentDataset(
+        loaded.segments,
         ActionSpec(),
         ImageSpec(56, (0, 0, 0), (1, 1, 1)),
         4,
@@ -242,14 +242,14 @@ def test_without_the_flag_an_item_has_no_weight(tmp_path):
 
 def test_a_step_divides_by_the_sum_of_the_weights(tmp_path, small_backbone):
     """Gradient and loss of one step are those of the weighed mean, written out."""
-    loaded = read_takes([write_corrected(tmp_path)], Sampling())
+    loaded = read_episodes([write_corrected(tmp_path)], Sampling())
     config = TrainConfig(out='', batch_size=1, accumulate=2, grad_clip=1e6)
     model = ModelConfig(
         backbone=small_backbone, lora_r=2, lora_dropout=0.0, head_hidden=16, head_layers=1
     )
     begun = begin(model, DataConfig(data=''), config, ActionSpec())
-    data = RunDataset(
-        loaded.runs,
+    data = SegmentDataset(
+        loaded.segments,
         ActionSpec(),
         begun.image,
         4,
@@ -319,7 +319,7 @@ def test_the_log_and_the_bundle_say_what_was_corrected(tmp_path, small_backbone)
         say=lambda _: None,
     )
     log = (tmp_path / 'out' / 'train.log').read_text()
-    assert '3 corrections of 1.8 s in 3 of 3 training takes: their targets weigh 5 times' in log
+    assert '3 corrections of 1.8 s in 3 of 3 training episodes: their targets weigh 5 times' in log
     assert trained.policy.data['corrections'] == {
         'weight': 5.0,
         'takes': 3,

@@ -8,14 +8,14 @@ import pytest
 import torch
 
 from episode_takes import CREATED_NS
-from made_runs import SPEC, run_of, twists, write_worth
+from made_segments import SPEC, run_of, twists, write_worth
 from many_takes import drive
 from mobile_vla_ros.cli.evaluate import refusal
 from mobile_vla_ros.cli.main import main
 from mobile_vla_ros.data.augment import Augmentation
-from mobile_vla_ros.data.dataset import RunDataset
+from mobile_vla_ros.data.dataset import SegmentDataset
 from mobile_vla_ros.data.image_tokens import ImageTokens
-from mobile_vla_ros.data.runs import Sampling, load_runs
+from mobile_vla_ros.data.segments import Sampling, load_segments
 from mobile_vla_ros.episode.storage.reader import Episode, find_episodes
 from mobile_vla_ros.errors import UserError
 from mobile_vla_ros.evaluation.ablations import shuffle_frames, swap_instructions
@@ -163,7 +163,7 @@ def test_evaluation_obeys_the_verdict(tmp_path):
 
 def test_swapping_gives_every_run_another_instruction(takes):
     """The swap control really swaps, and says when it cannot."""
-    runs, _ = load_runs(find_episodes(takes), Sampling())
+    runs, _ = load_segments(find_episodes(takes), Sampling())
     swapped = swap_instructions(runs)
     assert all(a.instruction != b.instruction for a, b in zip(runs, swapped, strict=True))
     alike = [run for run in runs if run.instruction == runs[0].instruction]
@@ -173,7 +173,7 @@ def test_swapping_gives_every_run_another_instruction(takes):
 
 def run_s(takes, count=2):
     """The first runs of a folder."""
-    return load_runs(find_episodes(takes)[:count], Sampling())[0]
+    return load_segments(find_episodes(takes)[:count], Sampling())[0]
 
 
 def test_shuffling_moves_every_frame_and_no_command(takes):
@@ -210,7 +210,9 @@ def test_shuffled_tokens_are_those_of_the_shuffled_frames(takes, tmp_path, overt
     tokens.prepare(runs)
     words = {runs[0].instruction: torch.zeros(1)}
     shuffled = shuffle_frames(runs)
-    seen = [RunDataset(shuffled, SPEC, image, 4, 9, words, tokens=some) for some in (None, tokens)]
+    seen = [
+        SegmentDataset(shuffled, SPEC, image, 4, 9, words, tokens=some) for some in (None, tokens)
+    ]
     for pixels, given in zip(*seen, strict=True):
         torch.testing.assert_close(
             given.frames, pixels.frames.flatten(2).transpose(1, 2), atol=2e-3, rtol=0
@@ -274,41 +276,56 @@ def judged(baselines=None, blank='', **policy):
             {},
             [
                 'The policy is better than every',
-                'It is more than chance',
-                'It looks at the image',
-                'It tells one picture',
-                'It listens to the instruction',
+                'It is significant',
+                'It uses the image',
+                'It distinguishes the images',
+                'It uses the instruction',
             ],
             ['does not', 'NOT'],
         ),
         (
             {'better': False, 'best_baseline': 'zero', 'better_than': []},
             [
-                'NOT better than a predictor that sees no image: its loss is 0.10000, that of '
-                'zero',
+                'NOT better than a baseline that sees no image: its loss is 0.10000, that of zero',
                 'Nor is it better than repeat_last',
             ],
             ['is better than every'],
         ),
-        ({'margin': {'takes': 9, 'low': -0.2, 'high': 0.1}}, ['It may be chance'], ['more than']),
+        (
+            {'margin': {'takes': 9, 'low': -0.2, 'high': 0.1}},
+            ['It may be chance'],
+            ['significant'],
+        ),
         (
             {'margin': {'takes': 3, 'low': -0.2, 'high': -0.1}},
-            ['Only 3 takes validate: too few'],
-            ['more than chance'],
+            ['Only 3 episodes validate: too few'],
+            ['significant'],
         ),
-        ({'image_blanked': entry(0.1)}, ['It does not look at the image'], ['It looks at']),
+        ({'image_blanked': entry(0.1)}, ['It does not use the image'], ['It uses the image']),
         (
             {'image_blanked': entry(0.12, low=-0.01)},
-            ['Whether it looks at the image cannot be told'],
-            ['It looks at', 'It does not look'],
+            ['It is uncertain whether it uses the image'],
+            ['It uses the image', 'It does not use the image'],
         ),
-        ({'frames_shuffled': entry(0.09)}, ['It does not tell one picture'], ['It tells']),
-        ({'instruction_swapped': entry(0.1)}, ['It does not listen'], ['It listens']),
-        ({'instruction_swapped': None}, ['all takes have the same one'], ['It listens']),
-        ({'trained_on': True}, ['trained on all of these takes'], []),
-        ({'blank': 'image'}, ['trained without images'], ['looks at', 'tells one']),
-        ({'blank': 'instruction'}, ['trained without instructions'], ['listens to']),
-        ({'loss': None}, ['numbers that are not finite'], ['better', 'looks']),
+        (
+            {'frames_shuffled': entry(0.09)},
+            ['It does not distinguish the images'],
+            ['It distinguishes'],
+        ),
+        (
+            {'instruction_swapped': entry(0.1)},
+            ['It does not use the instruction'],
+            ['It uses the instruction'],
+        ),
+        (
+            {'instruction_swapped': None},
+            ['all episodes have the same one'],
+            ['It uses the instruction'],
+        ),
+        ({'trained_on': True}, ['trained on all of these episodes'], []),
+        ({'blank': 'image'}, ['trained without images'], ['uses the image', 'distinguishes']),
+        ({'blank': 'instruction'}, ['trained without instructions'], ['uses the instruction']),
+        ({'loss': None}, ['predicts NaN or inf'], ['better', 'uses']),
     ],
 )
 def test_the_verdict_says_what_a_newcomer_must_know(case, expected, never):
@@ -337,9 +354,9 @@ def test_the_verdict_says_what_a_newcomer_must_know(case, expected, never):
 def test_fewer_takes_never_make_a_verdict_surer(loss, low, takes, share, answer):
     """Regression: one to four takes said `it looks` where nine said that it cannot be told."""
     words = {
-        True: 'It looks at the image',
-        False: 'It does not look at the image',
-        None: 'Whether it looks at the image cannot be told',
+        True: 'It uses the image',
+        False: 'It does not use the image',
+        None: 'It is uncertain whether it uses the image',
     }
     said = judged(
         image_blanked=entry(loss, low, takes),
@@ -368,9 +385,9 @@ def test_a_policy_that_sees_nothing_is_found_out(small_run, takes):
     said = ' '.join(found['verdict'])
     for part in (
         'NOT better',
-        'does not look at the image',
-        'does not tell one picture',
-        'does not listen to the instruction',
+        'does not use the image',
+        'does not distinguish the images',
+        'does not use the instruction',
     ):
         assert part in said
 
@@ -387,9 +404,9 @@ def test_a_policy_that_looks_and_listens_is_believed(tmp_path):
     said = ' '.join(found['verdict'])
     for part in (
         'better than every',
-        'It looks at the image',
-        'It tells one picture',
-        'It listens to the instruction',
+        'It uses the image',
+        'It distinguishes the images',
+        'It uses the instruction',
     ):
         assert part in said
     json.dumps(scored.summary, allow_nan=False)
@@ -423,7 +440,7 @@ def test_policy_and_baselines_are_measured_on_the_same_steps(small_run, takes, t
     only = score(policy, runs[3:], runs[1:3])
     assert only.summary['policy']['broken'] == []
     spoil_frames(paths[0], None)
-    with pytest.raises(UserError, match=f'no frame of the takes.*{paths[0].stem}'):
+    with pytest.raises(UserError, match=f'no frame of the episodes.*{paths[0].stem}'):
         score(policy, runs[3:], runs[:1])
 
 
@@ -443,7 +460,7 @@ def test_the_printed_page_fits_the_terminal(takes, small_run, monkeypatch):
             'policy, frames shuffled',
             'policy, instruction swapped',
             'The policy is',
-            'Only 1 take validates',
+            'Only 1 episode validates',
         ):
             assert part in page, part
 
@@ -518,7 +535,7 @@ def runs_of_training(small_run, takes):
     """The runs and the spec that a policy was trained with."""
     spec = load_bundle(small_run / 'best').spec
     paths = [path for path in find_episodes(takes) if path.stem in spec.data['train_episodes']]
-    return load_runs(paths, Sampling())[0], spec
+    return load_segments(paths, Sampling())[0], spec
 
 
 def new_takes(folder, count=3):
@@ -566,7 +583,7 @@ def test_new_takes_are_all_measured_beside_what_the_training_takes_taught(
         'warning': None,
         'takes': len(spec.data['train_episodes']),
     }
-    for name, prediction in baselines(runs, found.takes.val, spec.actions, 4).items():
+    for name, prediction in baselines(runs, found.episodes.val, spec.actions, 4).items():
         assert found.summary['baselines'][name] == measure(
             prediction, found.scored.actions, found.scored.real, spec.actions
         )
@@ -608,8 +625,7 @@ def test_without_predictors_of_its_own_new_takes_prove_nothing(small_run, tmp_pa
     said = ' '.join(capsys.readouterr().out.split())
     trained = len(load_bundle(policy).spec.data['train_episodes'])
     warning = (
-        f'predictors that see no image are fitted to 2 of the takes here; the policy was '
-        f'trained on {trained}'
+        f'baselines are fitted to 2 of the episodes here; the policy was trained on {trained}'
     )
     assert warning in said and 'measured on 1 take (' in said and warning in page.read_text()
     better = {'policy': {'better': True, 'trained_on': False}, 'blind': {'warning': warning}}
@@ -643,7 +659,7 @@ def test_near_identical_takes_are_in_the_json(tmp_path):
     assert sorted(map(len, repeats['groups'])) == [4, 4]
     found = evaluate(tmp_path, None, **told, group_duplicates=True).summary
     assert found['near_identical']['across'] == [] and found['episodes'] == {'train': 4, 'val': 4}
-    assert '2 distinct sequences of commands in 8 takes' in found['notes'][0]
+    assert '2 distinct sequences of commands in 8 episodes' in found['notes'][0]
 
 
 def test_the_page_can_be_made_for_any_takes(small_run, takes, tmp_path):

@@ -9,9 +9,9 @@ from PIL import Image
 
 from episode_takes import CREATED_NS
 from mobile_vla_ros.bench.synthetic_camera import pictures
-from mobile_vla_ros.data.dataset import RunDataset
+from mobile_vla_ros.data.dataset import SegmentDataset
 from mobile_vla_ros.data.preprocess import preprocess, resize
-from mobile_vla_ros.data.runs import Sampling, load_runs
+from mobile_vla_ros.data.segments import Sampling, load_segments
 from mobile_vla_ros.episode.storage.schema import EpisodeInfo
 from mobile_vla_ros.episode.storage.writer import EpisodeWriter
 from mobile_vla_ros.images import messages as images
@@ -110,8 +110,8 @@ def test_a_frame_is_the_same_in_training_and_in_driving(tmp_path, kind, size):
         now_ns = CREATED_NS + index * 100_000_000
         writer.add_frame(frame, now_ns, now_ns)
         writer.add_command(Command([0.1, 0, 0, 0, 0, 0], now_ns, now_ns, 'teleop'))
-    runs, _ = load_runs([writer.close('success')], Sampling(window=2), ['good', 'poor', 'bad'])
-    data = RunDataset(runs, ActionSpec(), SPEC, 2, 18, {'go': torch.zeros(1)})
+    runs, _ = load_segments([writer.close('success')], Sampling(window=2), ['good', 'poor', 'bad'])
+    data = SegmentDataset(runs, ActionSpec(), SPEC, 2, 18, {'go': torch.zeros(1)})
     trained = data[0].frames
     driven = torch.stack(
         [preprocess(Shot(to_compressed(frame), 0, 0, SPEC.size).image, SPEC) for frame in encoded]

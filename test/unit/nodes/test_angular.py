@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from mobile_vla_ros.cli.main import main
-from mobile_vla_ros.data.runs import Sampling, load_runs
+from mobile_vla_ros.data.segments import Sampling, load_segments
 from mobile_vla_ros.episode.storage.reader import Episode, find_episodes
 from mobile_vla_ros.episode.storage.schema import EpisodeInfo
 from mobile_vla_ros.episode.storage.writer import EpisodeWriter
@@ -82,7 +82,7 @@ def test_the_bundle_evaluation_and_the_policy_turn(axes, policies, turning, caps
         assert row['angular_z']['unit'] == 'rad/s'
     assert measured['baselines']['zero']['angular_z']['mae'] == pytest.approx(TURN_RADPS, abs=0.1)
     assert measured['policy']['angular_z']['mae'] < 0.4
-    runs, _ = load_runs(find_episodes(turning)[:1], Sampling(), ['good', 'poor', 'bad'])
+    runs, _ = load_segments(find_episodes(turning)[:1], Sampling(), ['good', 'poor', 'bad'])
     with Episode.open(runs[0].path) as episode:
         window = [episode.frame(int(row)) for row in runs[0].frames[:4]]
     twists = VlaPolicy.load(policies[axes]).infer(window, runs[0].instruction).twists

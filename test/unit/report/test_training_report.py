@@ -15,8 +15,8 @@ import pytest
 from PIL import Image
 
 from episode_takes import CREATED_NS, PERIOD_NS, START_NS, encoded
-from mobile_vla_ros.data.episodes import Takes, load_takes
-from mobile_vla_ros.data.runs import Run, Sampling
+from mobile_vla_ros.data.episodes import EpisodeSet, load_episodes
+from mobile_vla_ros.data.segments import Sampling, Segment
 from mobile_vla_ros.episode.storage.schema import EpisodeInfo
 from mobile_vla_ros.episode.storage.writer import EpisodeWriter
 from mobile_vla_ros.evaluation.baselines import baselines, targets
@@ -86,7 +86,7 @@ def policy(axes=('linear_x', 'linear_y'), window: int = 4, chunk: int = 5, **mor
     )
 
 
-def score(spec: PolicySpec, takes: Takes, noise: float = 0.05, change=None, **more) -> Scored:
+def score(spec: PolicySpec, takes: EpisodeSet, noise: float = 0.05, change=None, **more) -> Scored:
     """What an evaluation leaves of a policy that errs by `noise`; `change` edits its actions."""
     actions, real, _ = targets(takes.val, spec.actions, spec.window)
     rng = np.random.default_rng(0)
@@ -132,9 +132,9 @@ def folder(tmp_path_factory):
     return folder
 
 
-def load(folder: Path, spec: PolicySpec, share: float = 0.4) -> Takes:
+def load(folder: Path, spec: PolicySpec, share: float = 0.4) -> EpisodeSet:
     """The takes of a folder, split."""
-    return load_takes(
+    return load_episodes(
         folder, Sampling(spec.rate_hz, spec.window, spec.chunk), ['good', 'poor'], share, 0
     )
 
@@ -154,7 +154,7 @@ def page(folder, tmp_path_factory):
     )
 
 
-def report(tmp_path: Path, spec: PolicySpec, scored: Scored, takes: Takes, **more) -> str:
+def report(tmp_path: Path, spec: PolicySpec, scored: Scored, takes: EpisodeSet, **more) -> str:
     """Write a report; return its text, which must be whole."""
     text = train_report.write(tmp_path / 'report.html', spec, scored, takes, **more).read_text()
     Balanced().check(text)
@@ -487,9 +487,9 @@ def test_coverage_counts_takes_minutes_and_idle_by_instruction(tmp_path):
     spec = policy(window=1, chunk=1)
     still, moving = np.zeros(6), np.array([0.2, 0, 0, 0, 0, 0])
 
-    def run(name: str, instruction: str, twists: list) -> Run:
+    def run(name: str, instruction: str, twists: list) -> Segment:
         twist = np.array(twists)
-        return Run(
+        return Segment(
             tmp_path / f'{name}.h5',
             name,
             instruction,
@@ -499,7 +499,7 @@ def test_coverage_counts_takes_minutes_and_idle_by_instruction(tmp_path):
             0 * twist,
         )
 
-    takes = Takes(
+    takes = EpisodeSet(
         [run('a', 'go', [moving] * 300 + [still] * 100), run('b', 'stay', [still] * 200)],
         [run('c', 'go', [moving] * 60)],
         {},
@@ -519,10 +519,10 @@ def test_thousands_of_windows_keep_the_page_small(tmp_path):
     spec = policy(chunk=10)
     rng = np.random.default_rng(1)
 
-    def run(number: int, frames: int) -> Run:
+    def run(number: int, frames: int) -> Segment:
         twist = rng.uniform(-0.5, 0.5, (frames, 6))
         ahead = np.stack([np.roll(twist, -step, 0) for step in range(spec.chunk)], 1)
-        return Run(
+        return Segment(
             tmp_path / 'gone.h5',
             f'take{number}',
             f'instruction {number % 300}',
@@ -532,7 +532,7 @@ def test_thousands_of_windows_keep_the_page_small(tmp_path):
             twist,
         )
 
-    takes = Takes(
+    takes = EpisodeSet(
         [run(number, 40) for number in range(300)],
         [run(1000 + number, 2500) for number in range(4)],
         {},
@@ -639,7 +639,7 @@ def test_what_a_real_training_left_makes_a_report(small_run, takes, tmp_path):
     from mobile_vla_ros.model.bundle import load_bundle
 
     loaded = load_bundle(small_run / 'best')
-    found = load_takes(takes, Sampling(), ['good', 'poor'], 0.2, 0, known=loaded.spec.data)
+    found = load_episodes(takes, Sampling(), ['good', 'poor'], 0.2, 0, known=loaded.spec.data)
     history = json.loads((small_run / 'history.json').read_text())
     scored = evaluate(loaded, found.train, found.val)
     text = report(tmp_path, loaded.spec, scored, found, history=history)

@@ -10,10 +10,10 @@ import torch
 from accelerate.state import AcceleratorState
 from test_dataset import break_frame
 
-from made_runs import write_worth
+from made_segments import write_worth
 from mobile_vla_ros.cli.train import parse
 from mobile_vla_ros.data.preprocess import preprocess
-from mobile_vla_ros.data.runs import Sampling, load_runs
+from mobile_vla_ros.data.segments import Sampling, load_segments
 from mobile_vla_ros.episode.storage.reader import Episode, find_episodes
 from mobile_vla_ros.errors import UserError
 from mobile_vla_ros.evaluation.evaluate import evaluate
@@ -22,7 +22,7 @@ from mobile_vla_ros.model.bundle import load_bundle
 from mobile_vla_ros.runtime.vla_policy import VlaPolicy
 from mobile_vla_ros.training.config import DataConfig, ModelConfig, TrainConfig
 from mobile_vla_ros.training.loop import train
-from mobile_vla_ros.training.prepare import takes_of
+from mobile_vla_ros.training.prepare import episodes_of
 from mobile_vla_ros.training.run_folder import RunFolder
 from mobile_vla_ros.types import Frame
 from takes import write_takes
@@ -39,7 +39,7 @@ def fresh_accelerate():
 def test_training_and_driving_see_the_same(small_run, takes):
     """Law 3: the same frames give the same action in evaluation and in the driving policy."""
     loaded = load_bundle(small_run / 'best')
-    runs, _ = load_runs(find_episodes(takes)[:1], Sampling())
+    runs, _ = load_segments(find_episodes(takes)[:1], Sampling())
     motion = predict(loaded.network, dataset(runs, loaded.spec, loaded.tokenizer, 18)).motion
     policy = VlaPolicy(loaded)
     with Episode.open(runs[0].path) as episode:
@@ -135,7 +135,7 @@ def test_frames_that_cannot_be_read_are_named_and_the_training_goes_on(
         ModelConfig(backbone=small_backbone, lora_r=2, head_hidden=16, head_layers=1),
         DataConfig(data=str(mine)),
     )
-    split = takes_of(told[1], lambda _: None)
+    split = episodes_of(told[1], lambda _: None)
     for runs in (split.train, split.val):
         break_frame(runs[0].path, 20, 'picture')
     best = train(

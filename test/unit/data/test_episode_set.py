@@ -8,17 +8,17 @@ import numpy as np
 import pytest
 
 from episode_takes import CREATED_NS
-from made_runs import write_worth
+from made_segments import write_worth
 from many_takes import drive
 from mobile_vla_ros.data.episodes import (
     default_scale,
     leak_lines,
-    load_takes,
+    load_episodes,
     repeat_record,
     split_record,
     still_lines,
 )
-from mobile_vla_ros.data.runs import Sampling, fingerprint, load_runs
+from mobile_vla_ros.data.segments import Sampling, fingerprint, load_segments
 from mobile_vla_ros.episode.storage.reader import find_episodes
 from mobile_vla_ros.errors import UserError
 
@@ -27,7 +27,7 @@ def test_a_broken_take_is_named_and_the_rest_goes_on(takes, tmp_path):
     """One bad file neither stops the training nor disappears in silence."""
     broken = tmp_path / '20260101T000000Z_00000000.h5'
     broken.write_bytes(b'no HDF5')
-    runs, skipped = load_runs([*find_episodes(takes)[:1], broken], Sampling())
+    runs, skipped = load_segments([*find_episodes(takes)[:1], broken], Sampling())
     assert len(runs) == 1
     assert list(skipped) == [str(broken)]
     assert skipped[str(broken)].startswith('it cannot be read as an episode')
@@ -39,28 +39,28 @@ def test_bad_takes_are_left_out_unless_they_are_asked_for(tmp_path):
         verdict: write_worth(tmp_path, verdict, number)
         for number, verdict in enumerate(('good', 'poor', 'bad'))
     }
-    runs, skipped = load_runs(paths.values(), Sampling())
+    runs, skipped = load_segments(paths.values(), Sampling())
     assert {run.path for run in runs} == {paths['good'], paths['poor']}
     assert list(skipped) == [str(paths['bad'])]
     assert skipped[str(paths['bad'])].startswith('verdict bad: the image stood still')
-    runs, skipped = load_runs(paths.values(), Sampling(), ['good', 'poor', 'bad'])
+    runs, skipped = load_segments(paths.values(), Sampling(), ['good', 'poor', 'bad'])
     assert {run.path for run in runs} == set(paths.values()) and not skipped
-    _, skipped = load_runs(paths.values(), Sampling(), ['good'])
+    _, skipped = load_segments(paths.values(), Sampling(), ['good'])
     assert set(skipped) == {str(paths['poor']), str(paths['bad'])}
     with pytest.raises(UserError, match=r'goood.*Did you mean'):
-        load_runs(paths.values(), Sampling(), ['goood'])
+        load_segments(paths.values(), Sampling(), ['goood'])
 
 
 def test_unfinished_take_is_never_learned_from(tmp_path):
     """A file whose writer died may be whole or not: it is recovered first."""
     path = write_worth(tmp_path, 'good', finished=False)
-    _, skipped = load_runs([path], Sampling(), ['good', 'poor', 'bad'])
+    _, skipped = load_segments([path], Sampling(), ['good', 'poor', 'bad'])
     assert 'recover' in skipped[str(path)]
 
 
 def test_the_fingerprint_knows_the_commands(takes):
     """Two sets of takes differ in their fingerprint when one command differs."""
-    runs, _ = load_runs(find_episodes(takes)[:2], Sampling())
+    runs, _ = load_segments(find_episodes(takes)[:2], Sampling())
     first = fingerprint(runs)
     assert first == fingerprint(runs[::-1])
     runs[0].ahead[0, 0, 0] += 1e-3
@@ -70,7 +70,7 @@ def test_the_fingerprint_knows_the_commands(takes):
 def test_a_bundle_s_split_is_kept(takes):
     """Evaluating on the training data must not count trained takes as validation."""
     ids = [path.stem for path in find_episodes(takes)]
-    found = load_takes(
+    found = load_episodes(
         takes,
         Sampling(),
         ['good', 'poor'],
@@ -87,7 +87,7 @@ def test_a_bundle_with_its_own_predictors_validates_on_all_that_is_new(takes):
     """No share is held back where nothing here needs to be fitted, down to a single take."""
     everything = {path.stem for path in find_episodes(takes)}
     for trained in ([], sorted(everything)[:1]):
-        found = load_takes(
+        found = load_episodes(
             takes,
             Sampling(),
             ['good', 'poor'],
@@ -110,7 +110,7 @@ def test_less_than_half_of_the_training_takes_are_few(takes, here, elsewhere, fe
     """Predictors fitted to a take or two know less than the policy that they stand beside."""
     everything = [path.stem for path in find_episodes(takes)]
     known = {'train_episodes': [*everything[:here], *(f'other {i}' for i in range(elsewhere))]}
-    assert load_takes(takes, Sampling(), ['good', 'poor'], 0.2, 0, known=known).few_known == few
+    assert load_episodes(takes, Sampling(), ['good', 'poor'], 0.2, 0, known=known).few_known == few
 
 
 def made(folder, keys, number=0, instruction='go to the red box', **options):
@@ -133,7 +133,7 @@ def spoil(path, name, change):
 
 def load(folder, rate_hz=5.0, window=4, **options):
     """Load a folder as training does."""
-    return load_takes(folder, Sampling(rate_hz, window), ['good', 'poor'], 0.3, 0, **options)
+    return load_episodes(folder, Sampling(rate_hz, window), ['good', 'poor'], 0.3, 0, **options)
 
 
 def ids(runs):
@@ -153,7 +153,7 @@ def test_the_seed_s_231_takes_are_sixteen(tmp_path):
     assert sorted(map(len, plain.near_identical)) == sorted(np.bincount(of).tolist())
     assert len(plain.leaks) > 10, 'of ids that are drawn anew each time'
     [line] = leak_lines(plain)
-    assert line.startswith('16 distinct sequences of commands in 231 takes')
+    assert line.startswith('16 distinct sequences of commands in 231 episodes')
     for text in (f'{len(plain.leaks)} groups', '--group-duplicates', plain.leaks[0][0]):
         assert text in line
     grouped = load(tmp_path, group_duplicates=True)
@@ -181,7 +181,7 @@ def test_takes_that_differ_need_no_line(tmp_path):
 def test_a_policy_s_own_takes_are_measured_and_said_to_be(takes):
     """Regression: a folder of trained takes was split anew, as if some had been held out."""
     everything = [path.stem for path in find_episodes(takes)]
-    found = load_takes(
+    found = load_episodes(
         takes, Sampling(), ['good', 'poor'], 0.3, 0, known={'train_episodes': everything}
     )
     assert found.trained_on
@@ -198,7 +198,7 @@ def test_grouping_keeps_what_was_trained_on_out_of_validation(tmp_path):
     grouped = load(tmp_path, known=known, group_duplicates=True)
     assert ids(grouped.val) == {other.stem} and not grouped.leaks
     other.unlink()
-    with pytest.raises(UserError, match='nearly the same as one that the policy was trained on'):
+    with pytest.raises(UserError, match='nearly identical to a training episode'):
         load(tmp_path, known=known, group_duplicates=True)
 
 
@@ -221,10 +221,10 @@ def test_too_few_takes_name_what_was_left_out(tmp_path):
     with pytest.raises(UserError) as told:
         load(tmp_path)
     for text in (
-        'too few takes',
+        'too few episodes',
         good.stem,
         short.name,
-        'no 4 frames in a row at 5 Hz',
+        'no 4 consecutive frames at 5 Hz',
         'at most 3 of its 3',
         'at least 2',
     ):
@@ -256,7 +256,7 @@ def test_takes_of_another_rate_say_theirs(tmp_path):
     }
     found = load(tmp_path, rate_hz=10.0)
     assert list(found.left_out) == [str(paths[5])]
-    assert 'its frames come at 5 Hz' in found.left_out[str(paths[5])]
+    assert 'its own frame rate is 5 Hz' in found.left_out[str(paths[5])]
     rows = {run.episode_id: run.frames for run in [*found.train, *found.val]}
     assert rows[paths[10].stem].tolist() == list(range(60))
     assert rows[paths[30].stem][:20].tolist() == list(range(0, 60, 3))
@@ -281,8 +281,8 @@ def test_all_idle_takes_teach_nothing(tmp_path):
         spoil(path, 'commands/twist', lambda twist: np.roll(twist, 5, axis=1))
     with pytest.raises(
         UserError,
-        match=r'never told to move along linear_x or linear_y; got 3 '
-        r'training takes of zeros.*Record some',
+        match=r'never moves along linear_x or linear_y; got 3 '
+        r'training episodes of zeros.*Record some',
     ):
         default_scale(load(tmp_path / 'idle').train, ['linear_x', 'linear_y'])
     with pytest.raises(UserError, match='--axes angular_z'):
@@ -301,7 +301,7 @@ def test_an_axis_that_never_moves_is_named(tmp_path):
         spoil(path, 'commands/twist', turn)
     training = load(tmp_path).train
     [line] = still_lines(training, ['linear_x', 'linear_y'])
-    assert line.startswith('linear_y is zero in every training take')
+    assert line.startswith('linear_y is zero in every training episode')
     assert line.endswith('--axes linear_x angular_z')
     assert default_scale(training, ['linear_x', 'linear_y']).scale == (1.15, 1.0)
     assert not still_lines(training, ['linear_x', 'angular_z'])
@@ -328,9 +328,9 @@ def test_a_take_broken_in_its_middle_is_named(tmp_path, damage):
 FUZZ = """
 import random, sys
 from pathlib import Path
-from mobile_vla_ros.data.runs import Sampling
+from mobile_vla_ros.data.segments import Sampling
 from mobile_vla_ros.errors import UserError
-from mobile_vla_ros.data.episodes import load_takes
+from mobile_vla_ros.data.episodes import load_episodes
 whole, folder = Path(sys.argv[1]).read_bytes(), Path(sys.argv[2])
 spared = [tuple(map(int, part.split('-'))) for part in sys.argv[3].split(',')]
 used = 0
@@ -348,7 +348,7 @@ for seed in range(200):
         content = content[:at]
     (folder / 'x.h5').write_bytes(content)
     print(seed, kind, flush=True)
-    found = load_takes(folder, Sampling(5.0), ['good', 'poor', 'bad'], 0.5, 0)
+    found = load_episodes(folder, Sampling(5.0), ['good', 'poor', 'bad'], 0.5, 0)
     assert len({run.episode_id for run in [*found.train, *found.val]}) >= 2, 'the others are used'
     for path, reason in found.left_out.items():
         assert path == str(folder / 'x.h5')

@@ -3,7 +3,7 @@
 import numpy as np
 
 from episode_takes import CREATED_NS, encoded
-from mobile_vla_ros.data.runs import Run
+from mobile_vla_ros.data.segments import Segment
 from mobile_vla_ros.episode.judge import judge
 from mobile_vla_ros.episode.storage.reader import Episode
 from mobile_vla_ros.episode.storage.schema import EpisodeInfo
@@ -13,7 +13,7 @@ from mobile_vla_ros.types import ActionSpec, Command
 SPEC = ActionSpec(('linear_x', 'linear_y'), (0.5, 0.25))
 
 
-def run_of(twists, chunk=2, instruction='go') -> Run:
+def run_of(twists, chunk=2, instruction='go') -> Segment:
     """A run made of commands alone."""
     twists = np.asarray(twists, dtype=float)
     count = len(twists)
@@ -22,7 +22,7 @@ def run_of(twists, chunk=2, instruction='go') -> Run:
     for step in range(chunk):
         ahead[: count - step, step] = twists[step:]
         real[: count - step, step] = True
-    return Run(
+    return Segment(
         'x',
         'x',
         instruction,

@@ -1,0 +1,45 @@
+"""What a bundle stores of the camera: a window for golden frames, and the image sizes."""
+
+import io
+from collections import Counter
+from collections.abc import Sequence
+
+import numpy as np
+from PIL import Image
+
+from mobile_vla_ros.data.episodes import EpisodeSet
+from mobile_vla_ros.data.frame_cache import FrameCache
+from mobile_vla_ros.data.segments import Segment
+from mobile_vla_ros.episode.storage.reader import Episode
+from mobile_vla_ros.errors import UserError
+
+MAX_SIZES = 8  # image sizes in a bundle
+
+
+def golden_window(
+    episodes: EpisodeSet, window: int, cache: FrameCache
+) -> tuple[np.ndarray, str] | None:
+    """
+    Return the first readable window, from the validation side if possible.
+
+    :returns: (window, S, S, 3) uint8 and the episode's instruction; None if none is readable.
+    """
+    for segment in (*episodes.val, *episodes.train):
+        try:
+            return cache.frames(segment, slice(0, window)), segment.instruction
+        except UserError:  # training reports it
+            continue
+    return None
+
+
+def camera_sizes(segments: Sequence[Segment]) -> list[list[int]]:
+    """Return [width, height] of the first image of each episode, the most frequent first."""
+    sizes: Counter[tuple[int, int]] = Counter()
+    for segment in {segment.path: segment for segment in segments}.values():
+        try:
+            with Episode.open(segment.path) as episode:
+                image = Image.open(io.BytesIO(episode.encoded(int(segment.frames[0]))))
+        except (UserError, OSError):  # training reports it
+            continue
+        sizes[image.size] += 1
+    return [list(size) for size, _ in sizes.most_common(MAX_SIZES)]

@@ -1,0 +1,266 @@
+"""Cut episodes into segments of frames at the policy's rate, each with the actions that follow."""
+
+import contextlib
+import hashlib
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from mobile_vla_ros.episode.catalog import coverage
+from mobile_vla_ros.episode.judge import judge
+from mobile_vla_ros.episode.storage.reader import Episode
+from mobile_vla_ros.episode.timing.corrections import PLAIN, Takeover, takeovers
+from mobile_vla_ros.episode.timing.timeline import (
+    actions_ahead,
+    frame_times,
+    kinds_ahead,
+)
+from mobile_vla_ros.episode.timing.timeline import (
+    segments as grid_segments,
+)
+from mobile_vla_ros.errors import UserError, did_you_mean, first_line
+from mobile_vla_ros.types import ACCEPTED_VERDICTS, NANOSECONDS, TWIST_AXES, VERDICTS
+
+MAX_RATES = 100  # episodes whose rate is measured
+# m/s or rad/s: a command beyond it comes from a broken file or is in other units.
+MAX_SPEED = 100.0
+# Exceptions that a foreign or malformed HDF5 file may raise while being read.
+MALFORMED = (
+    ArithmeticError,
+    AttributeError,
+    LookupError,
+    MemoryError,
+    OSError,
+    RuntimeError,
+    TypeError,
+    ValueError,
+)
+NEARLY = 0.95  # a camera at this share of the rate or above is not resampled to its own rate
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How to cut episodes into training data: the policy's rate, window and chunk."""
+
+    rate_hz: float = 10.0
+    window: int = 4
+    chunk: int = 10
+    command_max_age_s: float = 0.5
+
+    def __post_init__(self) -> None:
+        if not (
+            self.rate_hz > 0 and self.window > 0 and self.chunk > 0 and self.command_max_age_s > 0
+        ):
+            raise UserError('rate, window, chunk and command_max_age_s must be positive', got=self)
+
+
+@dataclass(frozen=True)
+class Segment:
+    """
+    Consecutive frames of one episode without a gap.
+
+    :param frames: (T,) rows of the episode's frames.
+    :param ahead: (T, chunk, 6) commands at this step and the next ones, m/s and rad/s.
+    :param real: (T, chunk) bool: False beyond the end of the segment.
+    :param before: (T, 6) the command one step earlier; zero before the first.
+    :param kinds: (T, chunk) uint8 kind of each command in `ahead`
+        (`episode.timing.corrections`); None: the episode has no corrections.
+    """
+
+    path: Path
+    episode_id: str
+    instruction: str
+    frames: np.ndarray
+    ahead: np.ndarray
+    real: np.ndarray
+    before: np.ndarray
+    kinds: np.ndarray | None = None
+
+    def windows(self, window: int) -> np.ndarray:
+        """Return (M, window) positions in the segment: the frames of each window in order."""
+        count = len(self.frames) - window + 1
+        return np.arange(count)[:, None] + np.arange(window)[None]
+
+
+def rate_for(paths: Sequence[Path], max_hz: float) -> float:
+    """Return the rate to sample episodes at: the maximum, or their own if it is lower."""
+    rates = []
+    for path in paths[:: 1 + len(paths) // MAX_RATES]:
+        with contextlib.suppress(UserError, *MALFORMED), Episode.open(path) as episode:
+            rates += _own_rates_hz(episode)
+    own_hz = float(np.median(rates)) if rates else max_hz
+    return own_hz if own_hz < NEARLY * max_hz else max_hz
+
+
+def _own_rates_hz(episode: Episode) -> list[float]:
+    """Return the rate of an episode's frames, from their median spacing, if it has any."""
+    times_ns, _ = frame_times(episode.frame_stamp_ns, episode.frame_received_ns)
+    period_ns = float(np.median(np.diff(times_ns))) if len(times_ns) > 1 else 0.0
+    return [NANOSECONDS / period_ns] if period_ns > 0 else []
+
+
+@dataclass
+class LoadedEpisodes:
+    """
+    The content of some episodes.
+
+    :param segments: their segments, in the order of the episodes.
+    :param skipped: by path, why an episode has no segments; a sentence about "it".
+    :param signatures: by id, the command signature of each episode that has segments
+        (`episode.catalog.coverage.signature`).
+    :param takeovers: by id, the takeovers of each such episode that has any.
+    """
+
+    segments: list[Segment] = field(default_factory=list)
+    skipped: dict[str, str] = field(default_factory=dict)
+    signatures: dict[str, np.ndarray] = field(default_factory=dict)
+    takeovers: dict[str, list[Takeover]] = field(default_factory=dict)
+
+
+def read_episodes(
+    paths: Iterable[Path], sampling: Sampling, accept: Sequence[str] = ACCEPTED_VERDICTS
+) -> LoadedEpisodes:
+    """
+    Cut episodes into segments that are long enough for one window.
+
+    Unfinished episodes are always skipped.
+
+    :param accept: verdicts of the episodes to use; an episode without a verdict is judged now.
+    :raises UserError: for an unknown verdict; problems of an episode go to `skipped` instead.
+    """
+    _check_verdicts(accept)
+    loaded = LoadedEpisodes()
+    for path in paths:
+        try:
+            with Episode.open(path) as episode:
+                segments = _segments(episode, path, sampling, accept)
+                commands = episode.commands
+                signature = coverage.signature(commands.received_ns, commands.twist)
+                own_takeovers = takeovers(commands, episode.events)
+        except UserError as error:
+            loaded.skipped[str(path)] = str(error).replace(str(path), 'it')
+        except MALFORMED as error:
+            loaded.skipped[str(path)] = (
+                f'it is not a valid episode; got {type(error).__name__}: {first_line(error)}'
+            )
+        else:
+            loaded.segments += segments
+            loaded.signatures[segments[0].episode_id] = signature
+            if own_takeovers:
+                loaded.takeovers[segments[0].episode_id] = own_takeovers
+    return loaded
+
+
+def load_segments(
+    paths: Iterable[Path], sampling: Sampling, accept: Sequence[str] = ACCEPTED_VERDICTS
+) -> tuple[list[Segment], dict[str, str]]:
+    """Return the segments from `read_episodes`, and why each skipped episode was skipped."""
+    loaded = read_episodes(paths, sampling, accept)
+    return loaded.segments, loaded.skipped
+
+
+def _too_short(episode: Episode, sampling: Sampling, longest: int) -> str:
+    own = ''.join(f'; its own frame rate is {rate:.3g} Hz' for rate in _own_rates_hz(episode))
+    return (
+        f'it has no {sampling.window} consecutive frames at {sampling.rate_hz:g} Hz: at most '
+        f'{longest} of its {len(episode)}{own}'
+    )
+
+
+def _check_verdicts(accept: Sequence[str]) -> None:
+    """Raise UserError unless ``accept`` names at least one verdict, and only verdicts."""
+    for verdict in accept:
+        if verdict not in VERDICTS:
+            raise UserError(
+                'unknown verdict',
+                got=repr(verdict),
+                expected=', '.join(VERDICTS),
+                remedy=did_you_mean(str(verdict), VERDICTS),
+            )
+    if not accept:
+        raise UserError(
+            'no verdict is accepted',
+            expected=f'some of {", ".join(VERDICTS)}',
+            remedy='name the verdicts of the episodes to learn from',
+        )
+
+
+def refusal(episode: Episode, accept: Sequence[str] = ACCEPTED_VERDICTS) -> str | None:
+    """Return why an episode is refused (unfinished, or its verdict), None if it is accepted."""
+    if not episode.complete:
+        return 'it was never finished: mobile_vla episodes recover completes it'
+    health = episode.health or judge(episode)
+    if health['verdict'] in accept:
+        return None
+    return f'verdict {health["verdict"]}: ' + ('; '.join(health['reasons']) or 'no fault')
+
+
+def refusals(skipped: dict[str, str]) -> str:
+    """Return a clause listing the first ten skipped episodes with their reasons."""
+    lines = [f'{Path(path).name}: {reason}' for path, reason in list(skipped.items())[:10]]
+    more = len(skipped) - len(lines)
+    return ' | '.join(lines + ([f'and {more} more'] if more else []))
+
+
+def _segments(
+    episode: Episode, path: Path, sampling: Sampling, accept: Sequence[str]
+) -> list[Segment]:
+    """Return at least one segment of an episode; otherwise raise UserError, about "it"."""
+    reason = _unusable(episode) or refusal(episode, accept)
+    if reason:
+        raise UserError(reason)
+    found, longest = [], 0
+    for grid in grid_segments(
+        episode, sampling.rate_hz, command_max_age_s=sampling.command_max_age_s
+    ):
+        longest = max(longest, len(grid))
+        if len(grid) < sampling.window:
+            continue
+        ahead, real = actions_ahead(grid, sampling.chunk)
+        kinds = kinds_ahead(grid, sampling.chunk)
+        before = np.vstack([np.zeros((1, 6)), grid.twist[:-1]])
+        found.append(
+            Segment(
+                path,
+                episode.episode_id,
+                episode.instruction,
+                grid.frame_index,
+                ahead,
+                real,
+                before,
+                kinds if (kinds != PLAIN).any() else None,
+            )
+        )
+    if not found:
+        raise UserError(_too_short(episode, sampling, longest))
+    return found
+
+
+def _unusable(episode: Episode) -> str | None:
+    """Return what makes an episode's content unusable whatever its verdict, None if nothing."""
+    if not episode.instruction.strip():
+        return 'it has no instruction'
+    twist = episode.commands.twist
+    invalid = np.argwhere(~(np.abs(twist) <= MAX_SPEED))
+    if len(invalid):
+        row, column = invalid[0]
+        return (
+            f'it has an invalid command; got row {row}: {TWIST_AXES[column]} '
+            f'{twist[row, column]:g}; expected a finite value of at most {MAX_SPEED:g}'
+        )
+    return None
+
+
+def fingerprint(segments: Iterable[Segment]) -> str:
+    """Return a hash of the episodes and commands behind some segments."""
+    digest = hashlib.sha256()
+    for segment in sorted(
+        segments, key=lambda segment: (segment.episode_id, int(segment.frames[0]))
+    ):
+        digest.update(segment.episode_id.encode())
+        digest.update(segment.instruction.encode())
+        digest.update(np.ascontiguousarray(segment.frames, dtype='<i8').tobytes())
+        digest.update(np.ascontiguousarray(segment.ahead, dtype='<f8').tobytes())
+    return digest.hexdigest()
