@@ -174,6 +174,6 @@ def small_run(tmp_path_factory, small_backbone, takes):
         TrainConfig(
             out=str(out), epochs=2, batch_size=4, accumulate=1, device='cpu', learning_rate=1e-3
         ),
-        say=lambda _: None,
+        log=lambda _: None,
     )
     return out

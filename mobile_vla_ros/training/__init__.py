@@ -1,1 +1,1 @@
-"""Fine-tuning: its configuration, loop, metrics, baselines and evaluation."""
+"""Fine-tune a policy: settings, preparation, optimisation, and the run folder."""

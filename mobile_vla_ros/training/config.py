@@ -1,4 +1,4 @@
-"""What a training run can be told, as dataclasses that check themselves."""
+"""Settings of a training run, as dataclasses that validate themselves."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, Field, dataclass, field, fields
@@ -17,18 +17,18 @@ def _setting(
     choices: Sequence[str] = (),
 ) -> Any:
     """
-    Return the field of a setting with a default.
+    Return the dataclass field of a setting with a default.
 
-    :param help: of its flag.
-    :param low, high: smallest and largest value; None for any.
+    :param help: help text of its flag.
+    :param low, high: smallest and largest value; None: any.
     """
     metadata = {'help': help, 'range': (low, high), 'choices': choices}
     return field(default=default, metadata=metadata)
 
 
 def _check(config: Any, *problems: str) -> None:
-    """Raise a UserError that names every value out of range, and these problems."""
-    found = []
+    """Raise a UserError that lists every value out of range, and the given problems."""
+    found: list[str] = []
     for one in fields(config):
         value, choices = getattr(config, one.name), one.metadata.get('choices')
         low, high = one.metadata.get('range', (None, None))
@@ -39,7 +39,7 @@ def _check(config: Any, *problems: str) -> None:
             found.append(f'{one.name} is {value!r}, not {", ".join(others)} or {last}')
     found += problems
     if found:
-        raise UserError('the training configuration is refused', got=', '.join(found))
+        raise UserError('invalid training configuration', got=', '.join(found))
 
 
 @dataclass(frozen=True)
@@ -52,103 +52,98 @@ class ModelConfig:
     revision: str | None = _setting(None, 'revision of a hub backbone')
     backbone_dtype: str = _setting(
         'float32',
-        'what the frozen weights are held in; bfloat16 or float16 takes half the memory',
+        'dtype of the frozen weights; bfloat16 and float16 take half the memory',
         choices=['float32', 'bfloat16', 'float16'],
     )
     activation_checkpointing: bool = _setting(
         False,
-        'keep only what enters each layer and compute the rest again on the way back: '
+        'keep only the input of each layer and recompute the rest in the backward pass: '
         'a fraction of the memory for about a third more time',
     )
-    offline: bool = _setting(False, 'never ask the hub')
+    offline: bool = _setting(False, 'never contact the hub')
     init: str = _setting(
         '',
-        'policy bundle to go on from, or builtin:demo: its adapters, head and action '
-        'token, and what it says of axes, scale, rate, window and chunk',
+        'policy bundle to continue from, or builtin:demo: its adapters, head and action '
+        'token, and its axes, scale, rate, window and chunk',
     )
     lora_r: int = _setting(32, 'rank of the LoRA adapters', 1, 1024)
-    lora_alpha: int = _setting(16, 'their alpha', 1, 4096)
-    lora_dropout: float = _setting(0.1, 'their dropout', 0, 0.9)
+    lora_alpha: int = _setting(16, 'alpha of the LoRA adapters', 1, 4096)
+    lora_dropout: float = _setting(0.1, 'dropout of the LoRA adapters', 0, 0.9)
     lora_scope: str = _setting(
         'all',
-        'all: both towers and the projection between them; text: the text model '
-        'alone; then each frame goes through the vision part once, not once an epoch',
+        'all: both towers and the projection between them; text: only the text model, '
+        'so that each frame goes through the vision tower once, not once an epoch',
     )
     head_hidden: int = _setting(512, 'width of the LSTM', 1, 8192)
     head_layers: int = _setting(4, 'layers of the LSTM', 1, 16)
-    head_dropout: float = _setting(
-        0.0, 'dropout of the features on their way into the head', 0, 0.9
-    )
+    head_dropout: float = _setting(0.0, 'dropout of the features before the head', 0, 0.9)
     motion_dims: int = _setting(
-        0, 'motion numbers a step, padded with zeros; 0: as many as there are axes', 0, 64
+        0, 'motion dimensions a step, padded with zeros; 0: one for each axis', 0, 64
     )
     instruction_template: str = _setting('{instruction}', 'text before the action token')
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         whole = '{instruction}' in self.instruction_template
         _check(self, *([] if whole else ['instruction_template has no {instruction}']))
 
 
 @dataclass(frozen=True)
 class DataConfig:
-    """The takes, and how they are cut into windows and chunks."""
+    """The episodes, and how to cut them into windows and chunks."""
 
     data: str = field(metadata={'help': 'folder of episodes'})
     rate_hz: float = _setting(10.0, 'frames and chunk steps a second', 0.1, 1000)
-    window: int = _setting(4, 'frames that the head sees', 1, 64)
-    chunk: int = _setting(10, 'actions predicted, current one included', 1, 1000)
+    window: int = _setting(4, 'frames in the window of the head', 1, 64)
+    chunk: int = _setting(10, 'actions to predict, including the current one', 1, 1000)
     axes: list[str] = field(
         default_factory=lambda: ['linear_x', 'linear_y'],
-        metadata={'help': 'axes that the policy drives'},
+        metadata={'help': 'axes for the policy to drive'},
     )
     scale: list[float] = field(
         default_factory=list,
         metadata={
-            'help': 'speed of each axis that becomes 1.0; none: the largest of the training takes'
+            'help': 'speed of each axis that maps to 1.0; none: the largest in the training '
+            'episodes'
         },
     )
-    command_max_age_s: float = _setting(0.5, 'an older command counts as none', 0.001, 60)
+    command_max_age_s: float = _setting(0.5, 'ignore commands older than this', 0.001, 60)
     accept_verdicts: list[str] = field(
         default_factory=lambda: list(ACCEPTED_VERDICTS),
-        metadata={'help': 'verdicts of the takes to learn from: good, poor, bad'},
+        metadata={'help': 'verdicts of the episodes to learn from: good, poor, bad'},
     )
-    val_share: float = _setting(0.2, 'share of the takes that validate', 0.01, 0.99)
-    split_seed: int = _setting(0, 'seed of the split')
-    mirror: bool = _setting(
-        False, 'every other time exchange left and right: images, axes and words'
-    )
+    val_share: float = _setting(0.2, 'share of the episodes to validate on', 0.01, 0.99)
+    split_seed: int = _setting(0, 'random seed of the split')
+    mirror: bool = _setting(False, 'swap left and right half of the time: images, axes and words')
     light: float = _setting(0.0, 'change brightness and contrast by up to this share', 0, 0.9)
     colour: float = _setting(
         0.0,
-        'change saturation, and hue by a tenth as much, by up to this share; keep it '
-        'small where instructions name colours',
+        'change saturation by up to this share, and hue by a tenth of it; keep it small if '
+        'instructions name colours',
         0,
         0.9,
     )
-    shift: float = _setting(
-        0.0, 'shift the image to any side by up to this share of its side', 0, 0.45
-    )
+    shift: float = _setting(0.0, 'shift the image by up to this share of its side', 0, 0.45)
     idle_keep: float = _setting(
-        1.0, 'share of each idle stretch that is learned from, its beginning', 0, 1
+        1.0, 'share of each idle span to learn from, from its beginning', 0, 1
     )
     balance_instructions: bool = _setting(
-        False, 'draw takes so that every instruction is seen as often as any other'
+        False, 'draw pieces so that all instructions are equally frequent'
     )
     group_duplicates: bool = _setting(
-        False, 'keep takes of nearly the same commands on one side of the split'
+        False, 'keep near-identical episodes on one side of the split'
     )
     corrections: float = _setting(
         0.0,
-        'what a person drove in taking over from a policy weighs so many times, and '
-        'what the policy had driven in the second before weighs nothing; 0: all weighs 1',
+        "weight of a person's commands in a takeover; the policy's commands in the second "
+        'before weigh nothing then; 0: all commands weigh 1',
         0,
         1000,
     )
     blank: str = _setting(
-        '', 'train a control that is shown no image or told no instruction', choices=BLANKS
+        '', 'train a control without images or without instructions', choices=BLANKS
     )
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         problems = [
             f'axes has {axis!r}, not one of {", ".join(TWIST_AXES)}'
             for axis in self.axes
@@ -165,38 +160,38 @@ class DataConfig:
 class TrainConfig:
     """The optimisation."""
 
-    out: str = field(metadata={'help': 'folder of the run; its best policy will be OUT/best'})
-    epochs: int = _setting(20, 'passes over the training takes', 1, 100_000)
-    learning_rate: float = _setting(1e-4, 'of AdamW, at the start', 1e-9, 10)
+    out: str = field(metadata={'help': 'run folder; the best policy will be OUT/best'})
+    epochs: int = _setting(20, 'passes over the training episodes', 1, 100_000)
+    learning_rate: float = _setting(1e-4, 'initial learning rate of AdamW', 1e-9, 10)
     lora_learning_rate: float | None = _setting(
         None,
-        'of the adapters and the action token; none: learning_rate. A small backbone '
-        'forgets what it knew at the rate that a fresh head needs',
+        'learning rate of the adapters and the action token; none: learning_rate. A small '
+        'backbone forgets at the rate that a new head needs',
         0,
         10,
     )
-    weight_decay: float = _setting(0.01, 'of AdamW', 0, 10)
-    grad_clip: float = _setting(1.0, 'largest norm of the gradient', 1e-6, 1e6)
-    batch_size: int = _setting(1, 'pieces of takes a step', 1, 100_000)
-    accumulate: int = _setting(8, 'steps whose gradients are added up', 1, 100_000)
-    piece_frames: int = _setting(18, 'frames of a piece of a take', 1, 100_000)
-    gripper_weight: float = _setting(0.0, "weight of the seed's gripper dummy in the loss", 0, 1e3)
+    weight_decay: float = _setting(0.01, 'weight decay of AdamW', 0, 10)
+    grad_clip: float = _setting(1.0, 'maximum norm of the gradient', 1e-6, 1e6)
+    batch_size: int = _setting(1, 'pieces of episodes a batch', 1, 100_000)
+    accumulate: int = _setting(8, 'gradient accumulation steps', 1, 100_000)
+    piece_frames: int = _setting(18, 'maximum frames of a piece of an episode', 1, 100_000)
+    gripper_weight: float = _setting(
+        0.0, "weight of the reference run's gripper dummy in the loss", 0, 1e3
+    )
     precision: str = _setting(
         'no', 'mixed precision: no, bf16 or fp16', choices=['no', 'bf16', 'fp16']
     )
     token_cache: str = _setting(
-        '', 'folder that keeps image tokens between runs (lora_scope text); none: in OUT'
+        '', 'folder of image tokens shared between runs (lora_scope text); none: in OUT'
     )
-    workers: int = _setting(
-        2, 'threads that read and decode ahead of the network; 0: none', 0, 256
-    )
+    workers: int = _setting(2, 'threads that prefetch batches; 0: none', 0, 256)
     save_every_min: float = _setting(
-        10.0, 'minutes between two states to go on from; one is kept, and one an epoch', 0, 1e6
+        10.0, 'minutes between saved states, besides one an epoch; only the newest is kept', 0, 1e6
     )
     device: str = _setting('auto', 'auto, cpu or cuda')
-    seed: int = _setting(0, 'of weights, order and dropout')
+    seed: int = _setting(0, 'random seed of weights, order and dropout')
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         _check(self)
 
 
@@ -204,20 +199,24 @@ CONFIGS = (ModelConfig, DataConfig, TrainConfig)
 
 
 def configs_of(values: Mapping[str, Any]) -> tuple[ModelConfig, DataConfig, TrainConfig]:
-    """Return the configurations with these settings; raises UserError when they are invalid."""
-    model, data, train = (
-        config(**{one.name: values[one.name] for one in fields(config) if one.name in values})
-        for config in CONFIGS
+    """Return the configurations with these settings; raises UserError if they are invalid."""
+
+    def own(config: type) -> dict[str, Any]:
+        return {one.name: values[one.name] for one in fields(config) if one.name in values}
+
+    return (
+        ModelConfig(**own(ModelConfig)),
+        DataConfig(**own(DataConfig)),
+        TrainConfig(**own(TrainConfig)),
     )
-    return model, data, train
 
 
-def default_of(one: Field):
-    """Return what a setting is when nobody gives it; MISSING: it has to be given."""
+def default_of(one: Field[Any]) -> Any:
+    """Return a field's default, or MISSING if it is required."""
     return one.default if one.default_factory is MISSING else one.default_factory()
 
 
-def defaults() -> dict:
-    """Return every setting that may be left out, by name."""
+def defaults() -> dict[str, Any]:
+    """Return the defaults of all optional settings, by name."""
     found = {one.name: default_of(one) for config in CONFIGS for one in fields(config)}
     return {name: value for name, value in found.items() if value is not MISSING}

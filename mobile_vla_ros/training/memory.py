@@ -1,8 +1,9 @@
-"""What training needs in memory, counted from the tensors that autograd keeps; nothing guessed."""
+"""Compute the memory of a training step from the tensors that autograd keeps."""
 
 import contextlib
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import nn
@@ -10,19 +11,19 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 
 from mobile_vla_ros.model.network import VlaNetwork
 
-ADAM_BYTES = 8  # two float32 moments of each trained number
+ADAM_BYTES = 8  # two float32 moments of each trainable parameter
 
 
 @dataclass(frozen=True)
 class Memory:
     """
-    Bytes that one optimisation step needs at its highest.
+    Peak memory of one optimisation step, in bytes.
 
-    :param weights: all of them, frozen and trained.
-    :param gradients: of the trained ones.
-    :param optimizer: AdamW's moments.
-    :param activations: what the forward pass keeps for the way back.
-    :param recomputed: what one layer keeps while it is computed again (activation checkpointing).
+    :param weights: all weights, frozen and trainable.
+    :param gradients: gradients of the trainable weights.
+    :param optimizer: moments of AdamW.
+    :param activations: tensors that the forward pass keeps for the backward pass.
+    :param recomputed: tensors of one layer while it is recomputed (activation checkpointing).
     """
 
     weights: int
@@ -33,12 +34,12 @@ class Memory:
 
     @property
     def total(self) -> int:
-        """All of it."""
+        """The sum of all parts."""
         return self.weights + self.gradients + self.optimizer + self.activations + self.recomputed
 
 
 class _Kept:
-    """Distinct storages that autograd keeps, parameters and buffers apart."""
+    """Distinct storages that autograd keeps, besides parameters and buffers."""
 
     def __init__(self, known: Iterable[torch.Tensor]):
         self._known = {tensor.untyped_storage()._cdata for tensor in known}
@@ -57,10 +58,10 @@ class _Kept:
 
 def saved_bytes(forward: Callable[[], object], known: Iterable[torch.Tensor] = ()) -> int:
     """
-    Return the bytes that a forward pass keeps for the way back, each storage counted once.
+    Return the bytes that a forward pass keeps for the backward pass, each storage counted once.
 
-    :param forward: returns its output, which keeps all of it alive.
-    :param known: tensors that are there anyway: parameters, buffers, inputs.
+    :param forward: returns its output, which keeps the tensors alive.
+    :param known: tensors not to count: parameters, buffers, inputs.
     """
     kept = _Kept(known)
     with torch.autograd.graph.saved_tensors_hooks(kept.pack, lambda tensor: tensor):
@@ -71,7 +72,7 @@ def saved_bytes(forward: Callable[[], object], known: Iterable[torch.Tensor] = (
 
 
 def standing(network: nn.Module) -> tuple[int, int, int]:
-    """Return bytes of the weights, of the gradients and of AdamW's moments of a network."""
+    """Return the bytes of a network's weights, gradients and AdamW moments."""
     trained = [p for p in network.parameters() if p.requires_grad]
     return (
         sum(p.numel() * p.element_size() for p in network.parameters()),
@@ -91,15 +92,16 @@ def count(
     dtype: torch.dtype | None,
 ) -> tuple[Memory, int]:
     """
-    Count a training step without computing it: shapes alone go through the network.
+    Compute the memory of a training step from shapes alone, without running it.
 
     The operators are those of a CPU under autocast.
 
-    :param network: with its parameters on the meta device, as it is left.
-    :param pieces: batch size; each of ``frames`` frames of ``side`` pixels and ``text`` tokens.
-    :param dtype: of the mixed precision; None for none.
-    :returns: the memory, and the bytes of the tower layer that keeps most: what activation
-        checkpointing has to hold while it computes that layer again (nought if it is on).
+    :param network: with its parameters on the meta device; left unchanged.
+    :param pieces: batch size; each piece has ``frames`` frames of ``side`` pixels and ``text``
+        tokens.
+    :param dtype: dtype of the mixed precision; None: no mixed precision.
+    :returns: the memory, and the bytes of the tower layer that keeps most, which activation
+        checkpointing holds while it recomputes that layer (0 if it is on).
     """
     layers = [
         layer for stack in network.modules() if isinstance(stack, nn.ModuleList) for layer in stack
@@ -119,8 +121,8 @@ def count(
                 torch.full((number,), text),
             )
             windows = [
-                run.unfold(0, window, 1).transpose(1, 2)
-                for run in features.split([frames] * pieces)
+                segment.unfold(0, window, 1).transpose(1, 2)
+                for segment in features.split([frames] * pieces)
             ]
             output = network.head(torch.cat(windows).to(network.action_token.dtype))
         for hook in hooks:
@@ -129,8 +131,9 @@ def count(
         return Memory(*standing(network), kept.total), largest[0]
 
 
-def _watch(layer: nn.Module, kept: _Kept, largest: list[int]) -> tuple:
-    before = []
+def _watch(layer: nn.Module, kept: _Kept, largest: list[int]) -> tuple[Any, Any]:
+    """Raise ``largest[0]`` to the bytes that a layer keeps; return the handles of the hooks."""
+    before: list[int] = []
     return (
         layer.register_forward_pre_hook(lambda *_: before.append(kept.total)),
         layer.register_forward_hook(
@@ -141,7 +144,7 @@ def _watch(layer: nn.Module, kept: _Kept, largest: list[int]) -> tuple:
 
 @contextlib.contextmanager
 def _filled(network: nn.Module) -> Iterator[None]:
-    """Give a network on the meta device tensors that autocast takes for a CPU's; then undo it."""
+    """Give a network on the meta device CPU tensors, which autocast needs; then undo it."""
     places = [
         (module, store, name)
         for module in network.modules()
@@ -167,8 +170,8 @@ def _filled(network: nn.Module) -> Iterator[None]:
         _rebind(network)
 
 
-def _rebind(network: nn.Module):
-    """An LSTM keeps a list of its weights beside the ones that it is known to have."""
+def _rebind(network: nn.Module) -> None:
+    """Refresh the flat weights of LSTMs, which they keep besides their parameters."""
     for module in network.modules():
         if isinstance(module, nn.LSTM):
             module._init_flat_weights()

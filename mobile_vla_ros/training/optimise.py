@@ -1,4 +1,4 @@
-"""One optimiser step: the same numbers whoever does its batches, and however they are cut."""
+"""One optimiser step, with the same result for any number of processes and batch size."""
 
 import math
 from collections.abc import Callable, Iterator, Sequence
@@ -9,58 +9,58 @@ from accelerate import Accelerator
 from torch.nn.functional import binary_cross_entropy_with_logits
 
 from mobile_vla_ros.data import plan
-from mobile_vla_ros.data.dataset import SegmentDataset
+from mobile_vla_ros.data.dataset import Batch, SegmentDataset
 from mobile_vla_ros.errors import UserError
 from mobile_vla_ros.evaluation.metrics import motion_loss_sum
 from mobile_vla_ros.model.network import VlaNetwork
 from mobile_vla_ros.training import state
 from mobile_vla_ros.training.config import TrainConfig
 
-# Each halves the scale of the loss, which starts at 65536.
-MOST_SKIPPED = 40
+# Consecutive skipped steps; each halves the loss scale, which starts at 65536.
+MAX_SKIPPED = 40
 
 
 class Optimisation:
     """
-    AdamW over what is trained, one step at a time.
+    Optimise a network, one step at a time.
 
-    The loss of a step is the mean over every real chunk step of all its batches, so that neither
-    the number of processes nor the size of a batch changes what is learned. A piece that cannot
-    be read counts as one without an error. Where steps have weights, it is their weighed mean.
+    The loss of a step is the (weighted) mean over all real chunk steps of its batches, so that
+    neither the number of processes nor the batch size changes what is learned. An unreadable
+    piece contributes as one without an error.
 
-    :param updates: optimiser steps of the whole run; the learning rate falls along a cosine.
-    :param report: called with the sentence of every frame that cannot be read.
+    :param optimizer: from `adamw`, with its state restored; the state stays on the CPU.
+    :param window: frames in a window.
+    :param updates: optimiser steps of the whole training run, for the cosine schedule of the
+        learning rate.
+    :param report: called with the error of every unreadable frame.
     """
 
     def __init__(
         self,
+        accelerator: Accelerator,
         network: VlaNetwork,
+        optimizer: torch.optim.Optimizer,
         data: SegmentDataset,
         window: int,
         config: TrainConfig,
         updates: int,
         report: Callable[[str], None],
     ):
-        self.plain_network = network
+        self.accelerator = accelerator
+        # The optimiser is not moved: AdamW keeps its step count on the CPU.
+        self.network, self.optimizer = accelerator.prepare(
+            network, optimizer, device_placement=[True, False]
+        )
         self.data, self.window, self.config = data, window, config
         self.updates, self.report = updates, report
-        self.optimizer = _adamw(network, config)
         self.skipped = 0
-
-    def prepare(self, accelerator: Accelerator) -> None:
-        """Put network and optimiser in the care of accelerate (after a state was restored)."""
-        self.accelerator = accelerator
-        # The optimiser stays where it is: AdamW counts its steps on the CPU.
-        self.network, self.prepared_optimizer = accelerator.prepare(
-            self.plain_network, self.optimizer, device_placement=[True, False]
-        )
 
     def share_of(self, step: Sequence[plan.Draw]) -> list[Sequence[plan.Draw]]:
         """
-        Return the batches of a step that this process does.
+        Return this process's batches of a step.
 
-        At least one, or its gradients could not be joined with those of others: where there is
-        none of its own it repeats a piece, which then counts for nothing.
+        There is at least one, because gradients are averaged over all processes: a process
+        without a batch of its own repeats a piece with weight zero.
         """
         return self._own(step) or [step[:1]]
 
@@ -73,37 +73,37 @@ class Optimisation:
         )
 
     def step(
-        self, pieces: Sequence[plan.Draw], ready: Iterator[dict], done: int, where: str
+        self, pieces: Sequence[plan.Draw], batches: Iterator[Batch], done: int, where: str
     ) -> dict[str, float]:
         """
         Do one step.
 
-        :param ready: the batches of `share_of` come next.
-        :param done: steps of the whole run so far.
-        :param where: names the step in a sentence.
-        :returns: sums over the batches of this process: `loss`, `axes` (the loss of the real axes
-            alone), `gripper`, `count` (chunk steps, or the sum of their weights, that these are
-            to be divided by), `frames`.
-        :raises UserError: when the loss or the gradient is no number; the sentence names takes.
+        :param batches: yields the batches of `share_of`.
+        :param done: steps of the whole training run so far.
+        :param where: describes the step in errors.
+        :returns: sums over this process's batches: `loss`; `axes`, the loss of the real axes;
+            `gripper`; `count`, their divisor (chunk steps, or the sum of their weights);
+            `frames`.
+        :raises UserError: when the loss or the gradient is NaN or inf; names the episodes.
         """
         accelerator, config = self.accelerator, self.config
         total = sum(self.data.weight_of(index) for index, _ in pieces) or 1
-        batches = self.share_of(pieces)
+        shares = self.share_of(pieces)
         weight = 1.0 if self._own(pieces) else 0.0
-        for group in self.prepared_optimizer.param_groups:
+        for group in self.optimizer.param_groups:
             group['lr'] = group['initial_lr'] * plan.cosine(done, self.updates)
         sums = dict.fromkeys(('loss', 'axes', 'gripper', 'count', 'frames'), 0.0)
         self.network.train()
-        for number, (draws, batch) in enumerate(zip(batches, ready, strict=False), 1):
+        for number, (draws, batch) in enumerate(zip(shares, batches, strict=False), 1):
             for sentence in batch['broken']:
                 self.report(sentence)
             torch.manual_seed(plan.mixed('dropout', draws[0][1]))
-            more = number < len(batches)
+            more = number < len(shares)
             with accelerator.no_sync(self.network) if more else nullcontext():
                 loss, axes, gripper = self._losses(batch)
                 self._check_finite(loss.item(), 'loss', where, draws)
                 whole = weight * (loss + config.gripper_weight * gripper)
-                # Gradients are averaged over the processes; what is wanted is their sum.
+                # Multiplied, because gradients are averaged over the processes, not summed.
                 accelerator.backward(whole * accelerator.num_processes / total)
             for name, value in (
                 ('loss', loss.item()),
@@ -114,34 +114,32 @@ class Optimisation:
             ):
                 sums[name] += weight * value
         norm = accelerator.clip_grad_norm_(self.network.parameters(), config.grad_clip)
-        if accelerator.scaler is None:  # with FP16's, a step that overflows is left out
+        if accelerator.scaler is None:  # the FP16 scaler skips steps that overflow
             self._check_finite(float(norm), 'gradient', where, pieces)
-        self.prepared_optimizer.step()
+        self.optimizer.step()
         self._count_skipped(where)
-        self.prepared_optimizer.zero_grad()
+        self.optimizer.zero_grad()
         return sums
 
     def _count_skipped(self, where: str) -> None:
-        """FP16 leaves out steps whose gradient overflows; where all do, nothing is learned."""
-        self.skipped = self.skipped + 1 if self.prepared_optimizer.step_was_skipped else 0
-        if self.skipped > MOST_SKIPPED:
+        """Raise UserError if FP16 overflows in too many consecutive steps."""
+        self.skipped = self.skipped + 1 if self.optimizer.step_was_skipped else 0
+        if self.skipped > MAX_SKIPPED:
             raise UserError(
-                f'{self.skipped} steps one after the other overflowed FP16, up to {where}',
+                f'{self.skipped} consecutive steps overflowed FP16, up to {where}',
                 expected='a few at the start',
                 remedy='use --precision bf16 or no, or lower --learning_rate',
             )
 
-    def _losses(self, batch: dict) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """Return sums over real chunk steps: of the motion's loss, its real axes', the dummy's."""
+    def _losses(self, batch: Batch) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Return sums over real chunk steps: loss of the motion, its real axes, the gripper."""
         device = self.accelerator.device
-        batch = {
-            name: value.to(device) if isinstance(value, torch.Tensor) else value
-            for name, value in batch.items()
-        }
+        actions, real = batch['actions'].to(device), batch['real'].to(device)
+        weight = batch['weight'].to(device) if 'weight' in batch else None
         motion, gripper = self.network(
-            batch['frames'],
-            batch['text_ids'],
-            batch['text_lengths'],
+            batch['frames'].to(device),
+            batch['text_ids'].to(device),
+            batch['text_lengths'].to(device),
             batch['frame_counts'],
             self.window,
         )
@@ -149,12 +147,11 @@ class Optimisation:
         dummy = binary_cross_entropy_with_logits(
             gripper, torch.zeros_like(gripper), reduction='none'
         )
-        axes = motion[..., : batch['actions'].shape[-1]].detach()
-        weighed = {'weight': batch['weight']} if 'weight' in batch else {}
+        axes = motion[..., : actions.shape[-1]].detach()
         return (
-            motion_loss_sum(motion, batch['actions'], batch['real'], **weighed),
-            motion_loss_sum(axes, batch['actions'], batch['real'], **weighed),
-            (dummy * batch.get('weight', batch['real'])).sum(),
+            motion_loss_sum(motion, actions, real, weight=weight),
+            motion_loss_sum(axes, actions, real, weight=weight),
+            (dummy * (real if weight is None else weight)).sum(),
         )
 
     def _check_finite(
@@ -168,14 +165,14 @@ class Optimisation:
         raise UserError(
             f'the {what} is {value} in {where}',
             got=f'from {", ".join(names)}',
-            expected='a finite number',
+            expected='a finite value',
             remedy='lower --learning_rate, or use --precision bf16 or no instead of fp16; the '
-            'policies of the epochs before are whole',
+            'policies of the epochs before are intact',
         )
 
 
-def _adamw(network: VlaNetwork, config: TrainConfig) -> torch.optim.Optimizer:
-    """Return AdamW over what is trained, the adapters at a rate of their own."""
+def adamw(network: VlaNetwork, config: TrainConfig) -> torch.optim.Optimizer:
+    """Return AdamW over the trainable parameters, with the adapters at their own rate."""
     head = list(network.head.parameters())
     own = {id(parameter) for parameter in head}
     adapters = [value for value in state.trained(network).values() if id(value) not in own]

@@ -1,9 +1,10 @@
-"""All that is settled before the first step: takes, network, and what the bundle says of both."""
+"""Prepare a training run: episodes, network, and the specification for the bundle."""
 
 import datetime
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 from accelerate import Accelerator
 from accelerate.utils import InitProcessGroupKwargs
@@ -15,6 +16,7 @@ from mobile_vla_ros.data.episodes import (
     correction_lines,
     correction_record,
     default_scale,
+    ids,
     leak_lines,
     load_episodes,
     split_record,
@@ -29,23 +31,23 @@ from mobile_vla_ros.model.device import pick_device
 from mobile_vla_ros.model.network import VlaNetwork
 from mobile_vla_ros.model.policy_spec import PolicySpec
 from mobile_vla_ros.training.config import DataConfig, ModelConfig, TrainConfig
-from mobile_vla_ros.training.initial_weights import begin
+from mobile_vla_ros.training.initial_policy import initial_policy
 from mobile_vla_ros.types import ActionSpec
 
-# What `--precision` calls the types.
-SHORT = {'float32': 'no', 'bfloat16': 'bf16', 'float16': 'fp16'}
+# Names of the dtypes in `--precision`.
+PRECISIONS = {'float32': 'no', 'bfloat16': 'bf16', 'float16': 'fp16'}
 
 
 @dataclass(frozen=True)
 class Prepared:
     """
-    What is trained, and with what.
+    What to train, and on what.
 
-    :param tokens: image tokens that are kept (lora_scope text), or None.
+    :param tokens: precomputed image tokens (lora_scope text), or None.
     """
 
     accelerator: Accelerator
-    takes: EpisodeSet
+    episodes: EpisodeSet
     network: VlaNetwork
     tokenizer: Tokenizer
     spec: PolicySpec
@@ -53,13 +55,13 @@ class Prepared:
 
 
 def augmentation(data: DataConfig) -> Augmentation:
-    """Return what a configuration lets change in a take."""
+    """Return the augmentation of a configuration."""
     return Augmentation(mirror=data.mirror, light=data.light, colour=data.colour, shift=data.shift)
 
 
-def episodes_of(data: DataConfig, say: Callable[[str], None]) -> EpisodeSet:
-    """Load and split the takes of a configuration, and say what is left out and what leaks."""
-    takes = load_episodes(
+def episodes_of(data: DataConfig, log: Callable[[str], None]) -> EpisodeSet:
+    """Load and split the episodes of a configuration; log what is left out and what leaks."""
+    episodes = load_episodes(
         Path(data.data),
         Sampling(data.rate_hz, data.window, data.chunk, data.command_max_age_s),
         data.accept_verdicts,
@@ -67,45 +69,45 @@ def episodes_of(data: DataConfig, say: Callable[[str], None]) -> EpisodeSet:
         data.split_seed,
         group_duplicates=data.group_duplicates,
     )
-    for path, reason in takes.left_out.items():
-        say(f'left out: {path}: {reason}')
-    if takes.left_out:
-        used = len({run.episode_id for run in [*takes.train, *takes.val]})
-        say(f'{len(takes.left_out)} of {used + len(takes.left_out)} takes left out')
+    for path, reason in episodes.left_out.items():
+        log(f'left out: {path}: {reason}')
+    if episodes.left_out:
+        count = len(ids(episodes.train) | ids(episodes.val)) + len(episodes.left_out)
+        log(f'{len(episodes.left_out)} of {count} episodes left out')
     for line in (
-        *leak_lines(takes),
-        *still_lines(takes.train, data.axes),
-        *correction_lines(takes, data.corrections),
+        *leak_lines(episodes),
+        *still_lines(episodes.train, data.axes),
+        *correction_lines(episodes, data.corrections),
     ):
-        say(line)
-    return takes
+        log(line)
+    return episodes
 
 
 def accelerator_for(model: ModelConfig, config: TrainConfig) -> Accelerator:
     """
-    Return what carries the devices and the precision.
+    Return the accelerator for a device and a precision.
 
-    :raises UserError: for a device that is not there, or a precision that it cannot train in.
+    :raises UserError: for a missing device, or a precision that it cannot train in.
     """
     device = pick_device(config.device)
-    if device.type == 'cpu' and 'fp16' in (config.precision, SHORT[model.backbone_dtype]):
+    if device.type == 'cpu' and 'fp16' in (config.precision, PRECISIONS[model.backbone_dtype]):
         raise UserError(
-            'float16 cannot be trained on a CPU',
+            'a CPU cannot train in float16',
             got=f'--precision {config.precision} --backbone_dtype {model.backbone_dtype}',
             expected='--precision no or bf16, --backbone_dtype float32 or bfloat16',
             remedy='use --precision bf16, or a GPU',
         )
     if model.backbone_dtype == 'float16' and config.precision != 'fp16':
         raise UserError(
-            'float16 weights need the loss to be scaled',
+            'float16 weights need a scaled loss',
             got=f'--precision {config.precision} --backbone_dtype float16',
             expected='--precision fp16',
             remedy='use --backbone_dtype bfloat16',
         )
-    # One process writes while the others wait, and a disk may be slow.
-    patience = InitProcessGroupKwargs(timeout=datetime.timedelta(hours=12))
+    # The other processes wait while one writes, perhaps to a slow disk.
+    process_group = InitProcessGroupKwargs(timeout=datetime.timedelta(hours=12))
     return Accelerator(
-        cpu=device.type == 'cpu', mixed_precision=config.precision, kwargs_handlers=[patience]
+        cpu=device.type == 'cpu', mixed_precision=config.precision, kwargs_handlers=[process_group]
     )
 
 
@@ -114,30 +116,30 @@ def prepare(
     model: ModelConfig,
     data: DataConfig,
     config: TrainConfig,
-    takes: EpisodeSet,
-    say: Callable[[str], None],
+    episodes: EpisodeSet,
+    log: Callable[[str], None],
 ) -> Prepared:
     """
-    Build the network and what the bundle will say of it and of its data.
+    Build the network, and the specification for its bundle.
 
-    :raises UserError: for anything in the configuration that a person must mend.
+    :raises UserError: for an invalid configuration.
     """
-    actions = default_scale(takes.train, data.axes)  # also where another is given: it refuses
+    actions = default_scale(episodes.train, data.axes)  # with --scale too: refuses idle episodes
     if data.scale:
         actions = ActionSpec(tuple(data.axes), tuple(data.scale))
     if model.motion_dims and model.motion_dims < len(actions.axes):
         raise UserError(
-            'fewer motion numbers than axes',
+            'fewer motion dimensions than axes',
             got=model.motion_dims,
             expected=f'0, or at least {len(actions.axes)}',
         )
-    begun = begin(model, data, config, actions)
-    network = begun.network
+    initial = initial_policy(model, data, config, actions)
+    network = initial.network
     network.to(accelerator.device)
     spec = PolicySpec(
-        backbone=begun.backbone,
+        backbone=initial.backbone,
         head=network.head.settings,
-        image=begun.image,
+        image=initial.image,
         actions=actions,
         rate_hz=data.rate_hz,
         window=data.window,
@@ -146,65 +148,65 @@ def prepare(
         instruction_template=model.instruction_template,
         blank=data.blank,
         data={
-            **_record(data, takes, actions),
-            **begun.record,
+            **_data_record(data, episodes, actions),
+            **initial.record,
             'parameters': network.parameter_counts(),
         },
     )
-    say(
+    log(
         f'trained on {accelerator.num_processes} × {accelerator.device.type}, '
         f'--precision {config.precision}'
     )
     counts = spec.data['parameters']
-    say(
+    log(
         f'trainable parameters: {counts["trainable"]:,} (LoRA {counts["lora"]:,}, '
         f'head {counts["head"]:,}, action token {counts["action_token"]:,}); '
-        f'takes: {len(spec.data["train_episodes"])} train, '
+        f'episodes: {len(spec.data["train_episodes"])} train, '
         f'{len(spec.data["val_episodes"])} validate'
     )
     tokens = None
     if model.lora_scope == 'text':
         tokens = ImageTokens(
             lambda pixels: network.image_tokens(pixels.to(accelerator.device)),
-            f'{begun.backbone.sha256} {model.backbone_dtype}',
-            begun.image,
+            f'{initial.backbone.sha256} {model.backbone_dtype}',
+            initial.image,
             augmentation(data),
             Path(config.token_cache or Path(config.out) / 'image_tokens'),
         )
-    return Prepared(accelerator, takes, network, begun.tokenizer, spec, tokens)
+    return Prepared(accelerator, episodes, network, initial.tokenizer, spec, tokens)
 
 
 def compute_tokens(prepared: Prepared) -> None:
-    """Compute the image tokens that are missing; several processes share the work."""
+    """Compute the missing image tokens; several processes share the work."""
     tokens, accelerator = prepared.tokens, prepared.accelerator
     if tokens is None or prepared.spec.blank == 'image':
         return
-    runs = [*prepared.takes.train, *prepared.takes.val]
+    segments = [*prepared.episodes.train, *prepared.episodes.val]
     if accelerator.num_processes > 1:
-        tokens.prepare(runs[accelerator.process_index :: accelerator.num_processes])
+        tokens.prepare(segments[accelerator.process_index :: accelerator.num_processes])
         accelerator.wait_for_everyone()
-    tokens.prepare(runs)
+    tokens.prepare(segments)
 
 
-def _record(data: DataConfig, takes: EpisodeSet, actions: ActionSpec) -> dict:
-    """Return what a bundle says of its data."""
+def _data_record(data: DataConfig, episodes: EpisodeSet, actions: ActionSpec) -> dict[str, Any]:
+    """Return what a bundle stores of its training data."""
     return {
-        'fingerprint': fingerprint([*takes.train, *takes.val]),
-        'train_episodes': sorted({run.episode_id for run in takes.train}),
-        'val_episodes': sorted({run.episode_id for run in takes.val}),
+        'fingerprint': fingerprint([*episodes.train, *episodes.val]),
+        'train_episodes': sorted(ids(episodes.train)),
+        'val_episodes': sorted(ids(episodes.val)),
         'split': split_record(
-            takes,
+            episodes,
             val_share=data.val_share,
             seed=data.split_seed,
             group_duplicates=data.group_duplicates,
         ),
-        'mean_action': mean_action(takes.train, actions),
-        'camera_sizes': camera_sizes(takes.train),
+        'mean_action': mean_action(episodes.train, actions),
+        'camera_sizes': camera_sizes(episodes.train),
         'accept_verdicts': list(data.accept_verdicts),
-        'left_out': {Path(path).name: reason for path, reason in takes.left_out.items()},
-        'blind_means': blind_means(takes.train, actions, data.window),
+        'left_out': {Path(path).name: reason for path, reason in episodes.left_out.items()},
+        'blind_means': blind_means(episodes.train, actions, data.window),
         'augmentation': asdict(augmentation(data)),
         'idle_keep': data.idle_keep,
         'balance_instructions': data.balance_instructions,
-        'corrections': {'weight': data.corrections, **correction_record(takes)},
+        'corrections': {'weight': data.corrections, **correction_record(episodes)},
     }

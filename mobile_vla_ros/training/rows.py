@@ -1,7 +1,9 @@
-"""A row of the table of epochs: the seed run's names beside ours."""
+"""Rows of the history, one an epoch: the names of the reference run beside ours."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from typing import Any
 
+import numpy as np
 import torch
 from torch.nn.functional import binary_cross_entropy_with_logits
 
@@ -13,21 +15,25 @@ from mobile_vla_ros.model.policy_spec import PolicySpec
 from mobile_vla_ros.types import ActionSpec
 
 LOSSES = ('train_loss_arm_act', 'val_loss_arm_act', 'val_loss')
-REMEDY = 'mobile_vla episodes check names what is broken'
+REMEDY = 'mobile_vla episodes check names the broken files'
 
 
-def train_row(sums: Mapping[str, float], spec: PolicySpec, broken: list[str]) -> dict:
+def train_row(
+    sums: Mapping[str, float], spec: PolicySpec, broken: Sequence[str]
+) -> dict[str, Any]:
     """
-    Return what an epoch's training gives to its row.
+    Return the training part of an epoch's row.
 
-    :param sums: `loss` (over every motion number), `axes` (over the real ones alone), `gripper`,
-        `count`: the chunk steps that these are sums over; `frames`, `seconds`, `waited_s`.
-    :param broken: sentences of frames that could not be read.
-    :raises UserError: when none could.
+    :param sums: `loss` (over all motion dimensions), `axes` (over the real ones), `gripper`;
+        `count`, the chunk steps in these sums; `frames`, `seconds`, `waited_s`.
+    :param broken: errors that name unreadable frames.
+    :raises UserError: when no frame could be read.
     """
     if not sums['count']:
         raise UserError(
-            'no frame of the training takes can be read', got=' | '.join(broken[:3]), remedy=REMEDY
+            'no frame of the training episodes can be read',
+            got=' | '.join(broken[:3]),
+            remedy=REMEDY,
         )
     return {
         'train_loss': sums['axes'] / sums['count'],
@@ -42,23 +48,25 @@ def train_row(sums: Mapping[str, float], spec: PolicySpec, broken: list[str]) ->
     }
 
 
-def val_row(found: Predictions, actions, spec: ActionSpec) -> tuple[dict, dict]:
+def val_row(
+    found: Predictions, actions: np.ndarray, spec: ActionSpec
+) -> tuple[dict[str, Any], dict[str, Any]]:
     """
-    Return what validation gives to an epoch's row, and all of its metrics.
+    Return the validation part of an epoch's row, and all metrics.
 
-    :param actions: (M, window, chunk, axes) what was driven, normalised.
-    :raises UserError: when no frame could be read, or a prediction is no number.
+    :param actions: (M, window, chunk, axes) driven actions, normalised.
+    :raises UserError: when no frame could be read, or a prediction is NaN or inf.
     """
     if not found.real.any():
         raise UserError(
-            'no frame of the validation takes can be read',
+            'no frame of the validation episodes can be read',
             got=' | '.join(found.broken[:3]),
             remedy=REMEDY,
         )
     measured = measure(found.motion, actions, found.real, spec)
     if measured['loss_arm_act'] is None:
         raise UserError(
-            'the validation loss is no finite number',
+            'the validation loss is NaN or inf',
             remedy='lower --learning_rate, or use another --precision',
         )
     logits = torch.from_numpy(found.gripper)[torch.from_numpy(found.real)]
@@ -79,11 +87,11 @@ def val_row(found: Predictions, actions, spec: ActionSpec) -> tuple[dict, dict]:
 
 
 def head(spec: ActionSpec) -> str:
-    """Return the line above the lines of the epochs."""
+    """Return the heading of the epochs' lines."""
     return text_table.GAP.join(_heads(spec))
 
 
-def line(row: Mapping, spec: ActionSpec) -> str:
+def line(row: Mapping[str, Any], spec: ActionSpec) -> str:
     """Return an epoch as a line."""
     maes = [
         f'{row[f"val_mae_{axis}"]:.4f} {unit}'

@@ -1,12 +1,13 @@
-"""The folder of a run: what a person reads, what driving loads, and what a resumed run needs."""
+"""The folder of a training run: its log, history, bundles, and the state to resume from."""
 
 import contextlib
 import json
 import math
 import os
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 import yaml
@@ -22,11 +23,11 @@ from mobile_vla_ros.training import state
 from mobile_vla_ros.training.config import defaults
 from mobile_vla_ros.training.state import Progress
 
-# A run writes at most so many times its trained numbers at once: the best bundle, the last, the
-# new one; the state (with AdamW's two moments) before and after.
+# Copies of the trainable parameters on the disk at once: the best, the last and the new bundle,
+# and the old and the new state (each with AdamW's two moments).
 ROOM_FACTOR = 3 + 2 * 3
 
-# Names of what is not finished: of `files.replaced`, of the state, of bundles and links.
+# Unfinished files and folders: from `files.replaced`, of the state, of bundles and links.
 PARTIALS = (
     '.config.yaml.*',
     '.history.json.*',
@@ -41,84 +42,87 @@ PARTIALS = (
 class RunFolder:
     """
     `config.yaml`, `history.json`, `train.log`, `tensorboard/`, `checkpoints/`, the links `best`
-    and `last`, and `state.safetensors` until the run is finished.
+    and `last`, and `state.safetensors` until the training run is finished.
 
-    :param writes: whether this process does; of several, one.
+    :param log: called with every line of the log.
+    :param writes: whether this process writes; True in only one of several.
     """
 
-    def __init__(self, path: Path, say: Callable[[str], None], *, writes: bool):
+    def __init__(self, path: Path, log: Callable[[str], None], *, writes: bool):
         self.path = path
         self.writes = writes
-        self._say = say
-        self._early: list[str] | None = []  # said before there is a folder
-        self._board = None
+        self._log_line = log
+        self._early: list[str] | None = []  # lines logged before the folder exists
+        self._board: Any = None
         self._lock: int | None = None
 
     def refuse_finished(self) -> None:
-        """Raise UserError when the folder is none, or holds a run that cannot be gone on with."""
+        """Raise UserError if the path is not a folder, or has a run that cannot be resumed."""
         if self.path.exists() and not self.path.is_dir():
-            raise UserError(f'{self.path} is no folder', expected='a new folder for --out')
+            raise UserError(f'{self.path} is not a folder', expected='a new folder for --out')
         ended = (self.path / 'history.json').exists() or any(self.path.glob('checkpoints/epoch=*'))
         if ended and not (self.path / state.NAME).exists():
             raise UserError(
-                f'{self.path} holds a training run already',
+                f'{self.path} already contains a training run',
                 got='a finished one, or one without its state',
-                expected='a new folder, or one to go on in',
+                expected='a new folder, or one to resume in',
             )
 
-    def begin(self, told: dict, trained_bytes: int, config: dict) -> Progress | None:
+    def begin(
+        self, settings: Mapping[str, Any], trained_bytes: int, config: Mapping[str, Any]
+    ) -> Progress | None:
         """
-        Return the progress of an interrupted run to go on from, or make the folder for a new one.
+        Return the progress of the interrupted run to resume, or create the folder of a new one.
 
-        :param told: everything that the numbers depend on.
-        :param trained_bytes: size of all parameters that are trained.
-        :param config: every setting by name, for `config.yaml`.
-        :raises UserError: when the run was told something else, or there is no room on the disk.
+        :param settings: everything that the numbers depend on.
+        :param trained_bytes: size of all trainable parameters.
+        :param config: all settings by name, for `config.yaml`.
+        :raises UserError: when the interrupted run has different settings, or the disk is full.
         """
         if self.writes:
-            self._take()
+            self._claim()
             self._sweep()
         found = state.read_state(self.path)
         if found is None:
-            self._make(trained_bytes, config)
+            self._create(trained_bytes, config)
             return None
         self._flush_log()
-        progress, told_then = found
-        # A setting that came later was, in a run of before it, what it is when nobody gives it.
-        told_then = {
-            **{name: value for name, value in defaults().items() if name in told},
-            **told_then,
+        progress, before = found
+        # A setting that did not exist when the run started had its default value.
+        before = {
+            **{name: value for name, value in defaults().items() if name in settings},
+            **before,
         }
-        other = [
-            f'{name} was {told_then.get(name)!r} and is {told.get(name)!r}'
-            for name in sorted(set(told) | set(told_then))
-            if told.get(name) != told_then.get(name)
+        changed = [
+            f'{name} was {before.get(name)!r} and is {settings.get(name)!r}'
+            for name in sorted({*settings, *before})
+            if settings.get(name) != before.get(name)
         ]
-        if other:
+        if changed:
             raise UserError(
-                f'{self.path} holds an interrupted run that was told otherwise',
-                got='; '.join(other),
-                expected='the same command and takes',
-                remedy='give them to go on, or train into a new folder',
+                f'{self.path} contains an interrupted run started with different settings',
+                got='; '.join(changed),
+                expected='the same command and episodes',
+                remedy='use the same ones to resume, or train into a new folder',
             )
         return progress
 
-    def _take(self) -> None:
-        """Make the folder, and keep other trainings out of it for as long as this one lives."""
+    def _claim(self) -> None:
+        """Create the folder, and lock it against other training runs until `release`."""
         try:
             self.path.mkdir(parents=True, exist_ok=True)
             self._lock = os.open(self.path, os.O_RDONLY)
         except OSError as error:
             raise UserError(
-                f'{self.path} cannot be made',
+                f'cannot create {self.path}',
                 got=error.strerror,
-                expected='a place for --out that can be written',
+                expected='a writable place for --out',
             ) from None
         try:
             file_lock.claim(self._lock)
         except BlockingIOError:
             raise UserError(
-                f'another training writes into {self.path} at the moment',
+                f'another training run is writing into {self.path}',
                 expected='a folder of its own for each',
                 remedy='wait for it, or choose another --out',
             ) from None
@@ -126,71 +130,75 @@ class RunFolder:
             return
 
     def _sweep(self) -> None:
-        """Remove what a killed process was in the middle of writing, and nothing else."""
+        """Remove files and folders that a killed process left unfinished."""
         for partial in (found for name in PARTIALS for found in self.path.glob(name)):
             if partial.is_dir() and not partial.is_symlink():
                 shutil.rmtree(partial, ignore_errors=True)
             else:
                 partial.unlink(missing_ok=True)
 
-    def _make(self, trained_bytes: int, config: dict) -> None:
+    def _create(self, trained_bytes: int, config: Mapping[str, Any]) -> None:
         if not self.writes:
             return
         needed = ROOM_FACTOR * trained_bytes
         if shutil.disk_usage(self.path).free < needed:
             raise disk_full_error('checkpoints', self.path, needed)
         with replaced(self.path / 'config.yaml') as file:
-            yaml.safe_dump(config, file, sort_keys=False)
+            yaml.safe_dump(dict(config), file, sort_keys=False)
         self._flush_log()
 
-    def say(self, text: str) -> None:
-        """Print a line, and keep it in `train.log`."""
+    def log(self, text: str) -> None:
+        """Log a line, on the terminal and in `train.log`."""
         if not self.writes:
             return
-        self._say(text)
+        self._log_line(text)
         if self._early is not None:
             self._early.append(text)
         else:
-            self._log([text])
+            self._append([text])
 
     def _flush_log(self) -> None:
-        """There is a folder from now on."""
-        lines, self._early = self._early, None
+        """Write the lines that were logged before the folder existed."""
+        lines, self._early = self._early or [], None
         if self.writes:
-            self._log(lines)
+            self._append(lines)
 
-    def _log(self, lines: Sequence[str]) -> None:
+    def _append(self, lines: Sequence[str]) -> None:
         with contextlib.suppress(OSError), (self.path / 'train.log').open('a') as log:
             log.writelines(f'{line}\n' for line in lines)
 
     def save_state(
-        self, network: VlaNetwork, optimizer: torch.optim.Optimizer, progress: Progress, told: dict
+        self,
+        network: VlaNetwork,
+        optimizer: torch.optim.Optimizer,
+        progress: Progress,
+        settings: Mapping[str, Any],
     ) -> bool:
-        """Write the state; where it cannot be, say why and return False."""
-        return not self.writes or self.without_dying(
-            lambda: state.save_state(self.path, network, optimizer, progress, told)
+        """Write the state; on failure log the reason and return False."""
+        return not self.writes or self.try_write(
+            lambda: state.save_state(self.path, network, optimizer, progress, settings)
         )
 
     def keep(
         self,
         network: VlaNetwork,
         spec: PolicySpec,
-        history: Sequence[dict],
+        history: Sequence[dict[str, Any]],
         golden: Golden | None = None,
     ) -> None:
         """
-        Write the newest epoch's bundle, point `last` and perhaps `best` at it, drop the others.
+        Write the newest epoch's bundle, update the links `last` and `best`, remove other bundles.
 
-        :param golden: what this network says of a window.
-        :raises UserError: when there is no room; nothing that was there is lost.
+        :param golden: this network's output for a window.
+        :raises UserError: when the disk is full; the existing bundles are kept then.
         """
         row = history[-1]
         name = f'epoch={row["epoch"]:03d}-val_loss={row["val_loss"]:.5f}'
         folder = self.path / 'checkpoints' / name
-        if not folder.exists():  # a resumed run has made it before
+        if not folder.exists():  # a resumed run may have written it before
             save_bundle(folder, network, spec, golden)
         point(self.path / 'last', folder)
-        # Not the best of the history: there may have been no room for that one.
+        # Compared with the bundle, not the history: the disk may have been full at the best epoch.
         if row['val_loss'] < _val_loss(self.path / 'best'):
             point(self.path / 'best', folder)
         kept = {(self.path / link).resolve() for link in ('best', 'last')}
@@ -198,8 +206,14 @@ class RunFolder:
             if other.resolve() not in kept:
                 shutil.rmtree(other, ignore_errors=True)
 
-    def write_history(self, history: Sequence[dict], blind: dict[str, dict]) -> None:
-        """Write the table of epochs, and the newest one for TensorBoard beside the baselines."""
+    def write_history(
+        self, history: Sequence[dict[str, Any]], blind: Mapping[str, Mapping[str, Any]]
+    ) -> None:
+        """
+        Write the history, and its newest epoch for TensorBoard.
+
+        :param blind: metrics of the baselines, by name.
+        """
         from torch.utils.tensorboard import SummaryWriter
 
         with replaced(self.path / 'history.json') as file:
@@ -217,7 +231,7 @@ class RunFolder:
         self._board.flush()
 
     def finish(self) -> None:
-        """Close what is open, and drop the state: there is nothing to go on with."""
+        """Close TensorBoard's file, and remove the state: there is nothing left to resume."""
         if self._board is not None:
             self._board.close()
         if self.writes:
@@ -225,30 +239,30 @@ class RunFolder:
             self.release()
 
     def release(self) -> None:
-        """Let others into the folder."""
+        """Unlock the folder."""
         if self._lock is not None:
             os.close(self._lock)
             self._lock = None
 
-    def without_dying(self, write: Callable[[], None]) -> bool:
-        """Write something; when it cannot be, say why and return False."""
+    def try_write(self, write: Callable[[], None]) -> bool:
+        """Call a function that writes; on failure log the reason and return False."""
         try:
             write()
         except (UserError, OSError) as error:
-            self.say(f'not written: {error}')
+            self.log(f'not written: {error}')
             return False
         return True
 
 
 def _val_loss(bundle: Path) -> float:
-    """Return the validation loss of a bundle's epoch; without a bundle, any is lower."""
+    """Return the validation loss of a bundle's epoch; inf without a bundle."""
     if not bundle.exists():
         return math.inf
-    return read_spec(bundle).metrics['epoch']['val_loss']
+    return float(read_spec(bundle).metrics['epoch']['val_loss'])
 
 
 def point(link: Path, target: Path) -> None:
-    """Point a link at a folder, in one step."""
+    """Point a link at a folder, atomically."""
     partial = link.with_name(f'.{link.name}.new')
     partial.unlink(missing_ok=True)
     partial.symlink_to(os.path.relpath(target, link.parent))

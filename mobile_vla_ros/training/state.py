@@ -1,9 +1,11 @@
-"""What an interrupted run goes on from: one file, whole or absent, without pickles."""
+"""The state of an interrupted training run: one file, whole or absent, without pickles."""
 
 import json
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -21,24 +23,24 @@ NETWORK, MOMENTS = 'network', 'optimizer'
 @dataclass
 class Progress:
     """
-    Where a run is.
+    Position of a training run.
 
-    :param epoch: the epoch at work.
-    :param step: optimiser steps of it that are done; all of them: it is to be validated.
-    :param updates: optimiser steps done in all.
-    :param sums: of this epoch's training losses so far, and of what they are divided by.
-    :param history: the rows of the epochs before.
-    :param broken: sentences of frames that could not be read.
-    :param scaler: of FP16's loss scaling.
+    :param epoch: the current epoch.
+    :param step: its optimiser steps done; if all are done, validation comes next.
+    :param updates: optimiser steps done overall.
+    :param sums: sums of this epoch's training losses, and of their divisors.
+    :param history: rows of the epochs before.
+    :param broken: errors that name unreadable frames.
+    :param scaler: state of the FP16 loss scaler.
     """
 
     epoch: int = 0
     step: int = 0
     updates: int = 0
     sums: dict[str, float] = field(default_factory=dict)
-    history: list[dict] = field(default_factory=list)
+    history: list[dict[str, Any]] = field(default_factory=list)
     broken: list[str] = field(default_factory=list)
-    scaler: dict = field(default_factory=dict)
+    scaler: dict[str, Any] = field(default_factory=dict)
 
 
 def save_state(
@@ -46,13 +48,13 @@ def save_state(
     network: VlaNetwork,
     optimizer: torch.optim.Optimizer,
     progress: Progress,
-    told: dict,
+    settings: Mapping[str, Any],
 ) -> None:
     """
-    Write the state in the place of the one before.
+    Replace the state on disk.
 
-    :param told: what the run was told, and the fingerprint of its takes; compared on resuming.
-    :raises UserError: when there is no room; the state before is still there then.
+    :param settings: everything that the numbers depend on; compared on resuming.
+    :raises UserError: when the disk is full; the state before is kept then.
     """
     tensors = {f'{NETWORK}.{name}': value for name, value in trained(network).items()}
     names = {id(parameter): name for name, parameter in network.named_parameters()}
@@ -61,7 +63,7 @@ def save_state(
             f'{MOMENTS}.{key}.{names[id(parameter)]}': value for key, value in moments.items()
         }
     tensors = {name: value.detach().contiguous().cpu() for name, value in tensors.items()}
-    meta = {'version': VERSION, 'told': told, 'progress': progress.__dict__}
+    meta = {'version': VERSION, 'told': settings, 'progress': progress.__dict__}
     path, partial = folder / NAME, folder / f'.{NAME}.partial'
     try:
         save_file(tensors, partial, metadata={'state': json.dumps(meta)})
@@ -76,20 +78,20 @@ def save_state(
                 sum(value.nbytes for value in tensors.values()),
             ) from error
         raise UserError(
-            f'the state of the training cannot be written to {path}',
+            f'cannot write the state of the training to {path}',
             got=first_line(error),
-            remedy='see that the folder can be written',
-        ) from (error)
+            remedy='make the folder writable',
+        ) from error
     except BaseException:
         partial.unlink(missing_ok=True)
         raise
 
 
-def read_state(folder: Path) -> tuple[Progress, dict] | None:
+def read_state(folder: Path) -> tuple[Progress, dict[str, Any]] | None:
     """
-    Return a run's progress and what it was told; None when there is no state.
+    Return the progress and the settings of a training run; None if there is no state.
 
-    :raises UserError: when it is broken or of another version.
+    :raises UserError: when the state is broken or of another version.
     """
     path = folder / NAME
     if not path.is_file():
@@ -107,18 +109,18 @@ def read_state(folder: Path) -> tuple[Progress, dict] | None:
         return Progress(**meta['progress']), meta['told']
     except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
         raise UserError(
-            f'{path} cannot be read', got=first_line(error), remedy='train into a new folder'
+            f'cannot read {path}', got=first_line(error), remedy='train into a new folder'
         ) from error
 
 
 def restore(folder: Path, network: VlaNetwork, optimizer: torch.optim.Optimizer) -> None:
-    """Put the tensors of a state back into a network and its optimiser."""
+    """Load the tensors of a state into a network and its optimiser."""
     tensors = load_file(folder / NAME)
     parameters = trained(network)
     found = {key.partition('.')[2] for key in tensors if key.startswith(f'{NETWORK}.')}
     if found != set(parameters):
         raise UserError(
-            f'{folder / NAME} is of another network',
+            f'{folder / NAME} belongs to another network',
             got=f'{len(found)} tensors',
             expected=f'{len(parameters)}',
             remedy='train into a new folder',
@@ -130,13 +132,13 @@ def restore(folder: Path, network: VlaNetwork, optimizer: torch.optim.Optimizer)
                 parameters[rest].copy_(value)
                 continue
             moment, _, name = rest.partition('.')
-            # AdamW counts its steps on the CPU.
+            # AdamW keeps its step count on the CPU.
             device = value.device if moment == 'step' else parameters[name].device
             optimizer.state[parameters[name]][moment] = value.to(device)
 
 
 def trained(network: VlaNetwork) -> dict[str, torch.nn.Parameter]:
-    """Return the parameters that are trained, by name."""
+    """Return the trainable parameters, by name."""
     return {
         name: parameter
         for name, parameter in network.named_parameters()

@@ -1,44 +1,46 @@
-"""Ctrl-C and SIGTERM in the middle of a training: finish the step, save, say how to go on."""
+"""Stop a training run on Ctrl-C or SIGTERM after the current step, with its state saved."""
 
 import contextlib
 import signal
 import time
+from types import FrameType
+from typing import Any
 
-# A launcher of several processes passes on the Ctrl-C that they have had from the terminal: what
-# comes sooner than this is the same one.
+# A launcher of several processes forwards a Ctrl-C that the terminal has sent them already:
+# signals within this time are the same one.
 SAME_S = 2.0
 
 
 class TrainingStopped(Exception):
-    """A person or a scheduler stopped the training; the message says how to go on."""
+    """A person or a scheduler stopped the training run; the message says how to continue."""
 
 
 class StopSignal:
     """
-    Remembers that a stop was asked for, while it is entered.
+    Record stop requests while entered.
 
-    A second Ctrl-C ends the process at once; what was saved before stays.
+    A second Ctrl-C ends the process at once; the saved state remains.
     """
 
     SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
-    def __init__(self):
-        self.asked = False
+    def __init__(self) -> None:
+        self.requested = False
         self._since_s = 0.0
-        self._before: dict = {}
+        self._before: dict[signal.Signals, Any] = {}
 
     def __enter__(self) -> 'StopSignal':
-        with contextlib.suppress(ValueError):  # signals belong to the main thread
+        with contextlib.suppress(ValueError):  # only the main thread can set handlers
             for number in self.SIGNALS:
-                self._before[number] = signal.signal(number, self._ask)
+                self._before[number] = signal.signal(number, self._request)
         return self
 
-    def __exit__(self, *_):
+    def __exit__(self, *_: object) -> None:
         for number, handler in self._before.items():
             signal.signal(number, handler)
 
-    def _ask(self, number: int, frame):
-        if not self.asked:
-            self.asked, self._since_s = True, time.monotonic()
+    def _request(self, number: int, frame: FrameType | None) -> None:
+        if not self.requested:
+            self.requested, self._since_s = True, time.monotonic()
         elif number == signal.SIGINT and time.monotonic() - self._since_s > SAME_S:
             raise KeyboardInterrupt

@@ -1,4 +1,4 @@
-"""Runs made of commands alone, and takes that deserve a verdict."""
+"""Segments made of commands alone, and episodes that deserve a verdict."""
 
 import numpy as np
 
@@ -13,8 +13,8 @@ from mobile_vla_ros.types import ActionSpec, Command
 SPEC = ActionSpec(('linear_x', 'linear_y'), (0.5, 0.25))
 
 
-def run_of(twists, chunk=2, instruction='go') -> Segment:
-    """A run made of commands alone."""
+def segment_of(twists, chunk=2, instruction='go') -> Segment:
+    """A segment made of commands alone."""
     twists = np.asarray(twists, dtype=float)
     count = len(twists)
     ahead = np.zeros((count, chunk, 6))
@@ -41,7 +41,7 @@ def twists(xs, ys):
 
 
 def write_worth(folder, verdict, number=0, *, finished=True):
-    """Write a take of twenty frames that deserves a verdict; return its path."""
+    """Write an episode of twenty frames that deserves a verdict; return its path."""
     created_ns = CREATED_NS + number * 60_000_000_000
     writer = EpisodeWriter(folder, EpisodeInfo(f'go to box {number % 2}'), created_ns)
     for index in range(20):

@@ -130,7 +130,7 @@ def loader(folder: Path, takes: int) -> list[Figure]:
 
     busy_takes(folder / 'takes', takes)
     config = TrainConfig(out=str(folder / 'run'), epochs=1, device='cpu')
-    train(ModelConfig(), DataConfig(data=str(folder / 'takes')), config, say=lambda _: None)
+    train(ModelConfig(), DataConfig(data=str(folder / 'takes')), config, log=lambda _: None)
     (row,) = json.loads((folder / 'run' / 'history.json').read_text())
     part = 'loader'
     return [

@@ -92,7 +92,7 @@ def _train(folder: Path, long: str, short: str) -> dict:
     from mobile_vla_ros.data.split import split_episodes
     from mobile_vla_ros.episode.storage.reader import find_episodes
     from mobile_vla_ros.training.config import configs_of
-    from mobile_vla_ros.training.config_file import read_config
+    from mobile_vla_ros.training.flags import read_config
     from mobile_vla_ros.training.loop import train
 
     runs, _ = load_segments(find_episodes(folder / 'takes'), Sampling(), ['good', 'poor', 'bad'])
@@ -127,7 +127,7 @@ def _train(folder: Path, long: str, short: str) -> dict:
         loading.update(loading_gb=peak_bytes() / 1e9, before_gb=resident_bytes() / 1e9)
         reset_peak()
 
-    train(*configs, say=say, loaded=loaded)
+    train(*configs, log=say, loaded=loaded)
     (row,) = json.loads((folder / 'run' / 'history.json').read_text())
     peak_gb = peak_bytes() / 1e9
     return {

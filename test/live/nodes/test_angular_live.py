@@ -60,7 +60,7 @@ def policies(turning, small_backbone, tmp_path_factory):
                 data=str(turning), axes=list(axes), accept_verdicts=['good', 'poor', 'bad']
             ),
             TrainConfig(out=str(out), epochs=8, accumulate=1, device='cpu', learning_rate=2e-3),
-            say=lambda _: None,
+            log=lambda _: None,
         )
         found[axes] = out / 'best'
     return found

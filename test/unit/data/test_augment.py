@@ -25,7 +25,7 @@ def seeded(seed: int) -> torch.Generator:
 
 
 def test_a_mirrored_world_is_consistent():
-    """Images, axes and words change sides together, or the policy learns left for right."""
+    """Images, axes and words swap sides together; otherwise the policy learns left for right."""
     spec = ActionSpec(('linear_x', 'linear_y', 'angular_z'), (1, 1, 1))
     actions = np.array([[0.1, 0.2, 0.3]], np.float32)
     np.testing.assert_array_equal(
@@ -45,8 +45,8 @@ def test_a_mirrored_world_is_consistent():
     )
 
 
-def test_a_draw_comes_from_its_generator_alone():
-    """The same seed draws the same, another one another; torch's own generator is not asked."""
+def test_a_draw_depends_only_on_its_generator():
+    """The same seed draws the same values; torch's global generator is not used."""
     torch.manual_seed(7)
     before = torch.get_rng_state()
     first, again, other = (ALL.draw(seeded(seed)) for seed in (3, 3, 4))
@@ -57,8 +57,8 @@ def test_a_draw_comes_from_its_generator_alone():
     assert torch.equal(torch.get_rng_state(), before)
 
 
-def test_draws_stay_within_the_shares_and_fill_them():
-    """Each share bounds its own change to both sides; hue gets a tenth of the colour's."""
+def test_draws_span_their_shares():
+    """Each share bounds its change on both sides; hue has a tenth of the colour share."""
     generator = seeded(0)
     augmentation = Augmentation(light=0.4, colour=0.3, shift=0.2)
     drawn = np.array([list(vars(augmentation.draw(generator)).values()) for _ in range(400)])
@@ -67,8 +67,8 @@ def test_draws_stay_within_the_shares_and_fill_them():
     assert (drawn.max(0) > 0.95 * bounds).all() and (drawn.min(0) < -0.95 * bounds).all()
 
 
-def test_what_is_off_leaves_every_bit():
-    """Without shares a draw changes nothing; with them, the given images stay as they are."""
+def test_without_shares_nothing_changes():
+    """Without shares a draw is the identity; with shares, the input is not modified."""
     assert not Augmentation(mirror=True).changes_images
     change = Augmentation(mirror=True).draw(seeded(0))
     assert np.array_equal(change.apply(NOISE), NOISE)
@@ -78,7 +78,7 @@ def test_what_is_off_leaves_every_bit():
 
 
 def test_all_frames_of_a_piece_change_alike():
-    """A frame that is there twice is still the same twice: movement between frames stays true."""
+    """A repeated frame stays repeated: the motion between frames is preserved."""
     frames = np.stack([NOISE[0], NOISE[1], NOISE[0]])
     changed = ALL.draw(seeded(1)).apply(frames)
     assert np.array_equal(changed[0], changed[2])
@@ -89,7 +89,7 @@ def test_all_frames_of_a_piece_change_alike():
     ('right', 'down'), [(0.25, 0), (-0.25, 0), (0, 0.1), (0, -0.45), (0.1, -0.2)]
 )
 def test_a_shift_moves_the_image_and_repeats_its_edge(right, down):
-    """Every pixel is the one that far back, and beyond the edge the edge's own."""
+    """Every pixel comes from that far away, and edge pixels repeat."""
     moved = Change(right=right, down=down).apply(NOISE)
     places = np.arange(20)
     rows = np.clip(places - round(down * 20), 0, 19)
@@ -98,14 +98,14 @@ def test_a_shift_moves_the_image_and_repeats_its_edge(right, down):
 
 
 def test_a_mirrored_shift_is_a_shift_to_the_other_side():
-    """Shift and mirror together show what a mirrored robot, shifted the other way, would see."""
+    """Shifting and mirroring commute, with the shift reversed."""
     change = Change(right=0.2, down=0.1)
     other = Change(right=-0.2, down=0.1)
     assert np.array_equal(mirror_images(change.apply(NOISE)), other.apply(mirror_images(NOISE)))
 
 
-def test_colour_leaves_grey_as_it_is():
-    """Whatever saturation and hue are drawn, a grey pixel keeps its three equal values."""
+def test_colour_leaves_grey_unchanged():
+    """For any saturation and hue a grey pixel keeps its three equal values."""
     grey = np.arange(256, dtype=np.uint8).reshape(1, 16, 16, 1).repeat(3, 3)
     augmentation = Augmentation(colour=0.9)
     for seed in range(20):
@@ -121,7 +121,7 @@ def hue_and_saturation(pixel) -> tuple[float, float]:
 
 
 def test_hue_turns_and_saturation_grows():
-    """A third of a circle makes red green; saturation pulls from grey, and -1 would be grey."""
+    """A third of the circle turns red into green; a saturation of -1 would give grey."""
     pixel = np.array([[[[150, 110, 100]]]], np.uint8)
     third = Change(hue=1 / 3).apply(pixel)[0, 0, 0]
     assert np.abs(third - np.array([100, 150, 110.0])).max() <= 1
@@ -144,8 +144,8 @@ def test_light_is_rounded_and_kept_in_range():
     assert Change(contrast=0.9, brightness=-0.9).apply(image)[0, 0, :, 0].tolist() == [0, 130]
 
 
-def test_shares_out_of_range_are_all_named():
-    """All mismatches in one sentence; NaN is none of the numbers allowed."""
+def test_all_shares_out_of_range_are_listed():
+    """All are in one error; NaN is refused too."""
     with pytest.raises(
         UserError,
         match=r'light is 1\.0, not from 0 to 0\.9.*shift is -0\.1, not '

@@ -1,4 +1,4 @@
-"""What the training is fed with: pieces of runs, whole, in order, the same again."""
+"""The training dataset: pieces of segments, complete, in order and reproducible."""
 
 import io
 from concurrent.futures import ThreadPoolExecutor
@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 
 from episode_takes import CREATED_NS
-from made_segments import SPEC, run_of, twists
+from made_segments import SPEC, segment_of, twists
 from mobile_vla_ros.data.augment import Augmentation, mirror_instruction
 from mobile_vla_ros.data.dataset import SegmentDataset, collate
 from mobile_vla_ros.data.frame_cache import FrameCache
@@ -22,18 +22,18 @@ from mobile_vla_ros.types import Command, ImageSpec
 
 IMAGE = ImageSpec(16, (0, 0, 0), (1, 1, 1))
 ALL = Augmentation(mirror=True, light=0.3, colour=0.3, shift=0.2)
-SAID = 'go to the left box'
-WORDS = {SAID: torch.zeros(3), mirror_instruction(SAID): torch.ones(3)}
+INSTRUCTION = 'go to the left box'
+WORDS = {INSTRUCTION: torch.zeros(3), mirror_instruction(INSTRUCTION): torch.ones(3)}
 
 
 def seeded(seed: int) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
 
 
-def run_in_file(folder, count=30):
-    """Write a take of noise, no two pictures alike, that drives all the time; return its run."""
+def segment_in_file(folder, count=30):
+    """Write an episode of noise that drives all the time; return its segment."""
     rng = np.random.default_rng(0)
-    writer = EpisodeWriter(folder, EpisodeInfo(SAID), CREATED_NS)
+    writer = EpisodeWriter(folder, EpisodeInfo(INSTRUCTION), CREATED_NS)
     for index in range(count):
         now_ns = CREATED_NS + index * 100_000_000
         buffer = io.BytesIO()
@@ -42,13 +42,15 @@ def run_in_file(folder, count=30):
         writer.add_command(
             Command([0.1 + index / 100, 0.05, 0, 0, 0, 0], now_ns, now_ns, 'teleop')
         )
-    runs, skipped = load_segments([writer.close('success')], Sampling(), ['good', 'poor', 'bad'])
-    assert len(runs) == 1 and len(runs[0].frames) == count, skipped
-    return runs[0]
+    segments, skipped = load_segments(
+        [writer.close('success')], Sampling(), ['good', 'poor', 'bad']
+    )
+    assert len(segments) == 1 and len(segments[0].frames) == count, skipped
+    return segments[0]
 
 
 def break_frame(path, index: int, part: str):
-    """Overwrite a frame in the middle of a file: the picture's start, or HDF5's own block."""
+    """Overwrite a frame in the middle of a file: the image's start, or HDF5's own block."""
     with Episode.open(path) as episode:
         encoded = episode.encoded(index)
     data = bytearray(path.read_bytes())
@@ -69,9 +71,9 @@ def same(one, other) -> bool:
 
 
 def test_every_window_is_in_exactly_one_piece():
-    """Cutting runs into pieces loses no window and repeats none."""
-    run = run_of(twists(np.arange(23) / 100, np.zeros(23)))
-    data = SegmentDataset([run], SPEC, IMAGE, 4, 9, {})
+    """Cutting segments into pieces loses no window and repeats none."""
+    segment = segment_of(twists(np.arange(23) / 100, np.zeros(23)))
+    data = SegmentDataset([segment], SPEC, IMAGE, 4, 9, {})
     covered = [start + i for _, start, stop in data.pieces for i in range(stop - start - 3)]
     assert covered == list(range(20))
     assert max(stop - start for _, start, stop in data.pieces) <= 9
@@ -80,7 +82,7 @@ def test_every_window_is_in_exactly_one_piece():
 
 def test_an_item_is_a_function_of_its_index_and_seed(tmp_path):
     """A resumed run repeats every item to the last bit, in any order and from any thread."""
-    data = SegmentDataset([run_in_file(tmp_path)], SPEC, IMAGE, 4, 9, WORDS, ALL)
+    data = SegmentDataset([segment_in_file(tmp_path)], SPEC, IMAGE, 4, 9, WORDS, ALL)
     torch.manual_seed(1)
     before = torch.get_rng_state()
     wanted = [(index, seed) for seed in range(6) for index in range(len(data))]
@@ -96,11 +98,11 @@ def test_an_item_is_a_function_of_its_index_and_seed(tmp_path):
         assert len({first[index, seed].frames.numpy().tobytes() for seed in range(6)}) == 6
 
 
-def test_without_a_generator_an_item_comes_as_it_is(tmp_path):
-    """Validation sees no augmentation, whatever the dataset was told."""
-    run = run_in_file(tmp_path)
+def test_without_a_generator_an_item_is_not_augmented(tmp_path):
+    """Validation sees no augmentation, whatever the settings of the dataset."""
+    segment = segment_in_file(tmp_path)
     told, plain = (
-        SegmentDataset([run], SPEC, IMAGE, 4, 9, WORDS, augmentation)
+        SegmentDataset([segment], SPEC, IMAGE, 4, 9, WORDS, augmentation)
         for augmentation in (ALL, None)
     )
     for index in range(len(plain)):
@@ -111,7 +113,7 @@ def test_without_a_generator_an_item_comes_as_it_is(tmp_path):
 def test_mirrored_pieces_reach_the_training(tmp_path):
     """With `mirror`, about half of the pieces are mirrored: images, axes and words."""
     data = SegmentDataset(
-        [run_in_file(tmp_path)], SPEC, IMAGE, 4, 18, WORDS, Augmentation(mirror=True)
+        [segment_in_file(tmp_path)], SPEC, IMAGE, 4, 18, WORDS, Augmentation(mirror=True)
     )
     plain = data[0]
     mirrored = 0
@@ -121,20 +123,20 @@ def test_mirrored_pieces_reach_the_training(tmp_path):
         assert flipped or torch.equal(item.frames, plain.frames)
         sign = torch.tensor([1.0, -1.0 if flipped else 1.0])
         assert torch.equal(item.actions, plain.actions * sign)
-        said = mirror_instruction(SAID) if flipped else SAID
+        said = mirror_instruction(INSTRUCTION) if flipped else INSTRUCTION
         assert torch.equal(item.text_ids, WORDS[said])
         mirrored += flipped
     assert 10 < mirrored < 30
-    assert data.instructions == [SAID] * len(data)
+    assert data.instructions == [INSTRUCTION] * len(data)
 
 
 def test_real_steps_are_counted_without_an_image(tmp_path):
-    """The loss is divided by them before any frame is there."""
-    run = run_in_file(tmp_path)
-    data = SegmentDataset([run], SPEC, IMAGE, 4, 9, WORDS)
+    """The loss is divided by their number before any frame is read."""
+    segment = segment_in_file(tmp_path)
+    data = SegmentDataset([segment], SPEC, IMAGE, 4, 9, WORDS)
     counted = [int(item.real.sum()) for item in (data[index] for index in range(len(data)))]
-    run.path.unlink()
-    fresh = SegmentDataset([run], SPEC, IMAGE, 4, 9, WORDS)
+    segment.path.unlink()
+    fresh = SegmentDataset([segment], SPEC, IMAGE, 4, 9, WORDS)
     assert [fresh.real_steps(index) for index in range(len(fresh))] == counted
     assert len(set(counted)) > 1
     assert fresh.cache.decoded == 0
@@ -142,15 +144,15 @@ def test_real_steps_are_counted_without_an_image(tmp_path):
 
 @pytest.mark.parametrize('part', ['picture', 'block'])
 def test_a_broken_frame_breaks_its_pieces_and_no_other(tmp_path, part):
-    """Bytes overwritten in the middle of a file: named, counted for nothing, the rest trains."""
-    run = run_in_file(tmp_path)
-    whole = SegmentDataset([run], SPEC, IMAGE, 4, 9, WORDS, ALL)
+    """After overwritten bytes the frame is named, its pieces count nothing, the rest trains."""
+    segment = segment_in_file(tmp_path)
+    whole = SegmentDataset([segment], SPEC, IMAGE, 4, 9, WORDS, ALL)
     before = [whole.item(index, seeded(index)) for index in range(len(whole))]
-    break_frame(run.path, 13, part)
-    with Episode.open(run.path) as episode:
+    break_frame(segment.path, 13, part)
+    with Episode.open(segment.path) as episode:
         lost = [index for index in range(30) if _is_broken(episode, index)]
     assert 13 in lost and len(lost) < 20
-    data = SegmentDataset([run], SPEC, IMAGE, 4, 9, WORDS, ALL)
+    data = SegmentDataset([segment], SPEC, IMAGE, 4, 9, WORDS, ALL)
     after = [data.item(index, seeded(index)) for index in range(len(data))]
     broken = [
         index
@@ -165,7 +167,7 @@ def test_a_broken_frame_breaks_its_pieces_and_no_other(tmp_path, part):
         assert not item.real.any() and not item.frames.any()
         assert item.frames.shape == before[index].frames.shape
         first = min(set(lost) & set(range(*data.pieces[index][1:])))
-        assert f'{run.path} is broken at frame {first};' in item.broken
+        assert f'{segment.path} is broken at frame {first};' in item.broken
     batch = collate(after)
     assert batch['broken'] == [after[index].broken for index in broken]
     assert int(batch['real'].sum()) == sum(
@@ -173,17 +175,20 @@ def test_a_broken_frame_breaks_its_pieces_and_no_other(tmp_path, part):
     )
 
 
-def test_a_take_that_lost_its_end_is_named(tmp_path):
-    """A reader that finds fewer frames than there were says which of them is missing."""
-    run = run_in_file(tmp_path)
-    break_frame(run.path, 29, 'block')
-    with Episode.open(run.path) as episode:
+def test_an_episode_that_lost_its_end_is_named(tmp_path):
+    """A reader that finds fewer frames than before names the first missing one."""
+    segment = segment_in_file(tmp_path)
+    break_frame(segment.path, 29, 'block')
+    with Episode.open(segment.path) as episode:
         left = len(episode)
     assert 4 < left < 30
-    data = SegmentDataset([run], SPEC, IMAGE, 4, 9, WORDS)
+    data = SegmentDataset([segment], SPEC, IMAGE, 4, 9, WORDS)
     broken = {start: data[index].broken for index, (_, start, _) in enumerate(data.pieces)}
     assert broken[0] == ''
-    assert f'{run.path} is broken at frame {max(left, data.pieces[-1][1])};' in broken[24 - 24 % 6]
+    assert (
+        f'{segment.path} is broken at frame {max(left, data.pieces[-1][1])};'
+        in broken[24 - 24 % 6]
+    )
 
 
 def _is_broken(episode: Episode, index: int) -> bool:
@@ -194,21 +199,21 @@ def _is_broken(episode: Episode, index: int) -> bool:
     return False
 
 
-def test_a_file_that_went_away_is_named(tmp_path):
-    """A disk that is gone in the middle of a run ends nothing."""
-    run = run_in_file(tmp_path)
-    data = SegmentDataset([run], SPEC, IMAGE, 4, 9, WORDS)
-    run.path.unlink()
-    assert f'no episode at {run.path}' in data[0].broken
+def test_a_deleted_file_is_named(tmp_path):
+    """A disk that disappears during a training run does not end it."""
+    segment = segment_in_file(tmp_path)
+    data = SegmentDataset([segment], SPEC, IMAGE, 4, 9, WORDS)
+    segment.path.unlink()
+    assert f'no episode at {segment.path}' in data[0].broken
     assert collate([data[0]])['broken'] == [data[0].broken]
 
 
 def test_threads_find_the_same_pieces_broken(tmp_path):
-    """A whole frame that a neighbour decodes beside its own broken one is not lost."""
-    run = run_in_file(tmp_path)
-    break_frame(run.path, 13, 'picture')
+    """A readable frame is kept when a neighbouring piece decodes it beside a broken one."""
+    segment = segment_in_file(tmp_path)
+    break_frame(segment.path, 13, 'picture')
     for _ in range(10):
-        data = SegmentDataset([run], SPEC, IMAGE, 4, 5, WORDS)
+        data = SegmentDataset([segment], SPEC, IMAGE, 4, 5, WORDS)
         with ThreadPoolExecutor(8) as pool:
             broken = [bool(item.broken) for item in pool.map(data.__getitem__, range(len(data)))]
         assert broken == [13 in range(start, stop) for _, start, stop in data.pieces]
@@ -216,47 +221,49 @@ def test_threads_find_the_same_pieces_broken(tmp_path):
 
 def test_a_frame_is_decoded_once_a_pass(tmp_path):
     """Neighbouring pieces share frames, and so do threads: each is decoded once while it fits."""
-    run = run_in_file(tmp_path)
-    data = SegmentDataset([run], SPEC, IMAGE, 4, 5, WORDS)
+    segment = segment_in_file(tmp_path)
+    data = SegmentDataset([segment], SPEC, IMAGE, 4, 5, WORDS)
     with ThreadPoolExecutor(8) as pool:
         for _ in range(2):
             list(pool.map(data.__getitem__, range(len(data))))
             assert data.cache.decoded == 30
 
 
-def test_datasets_may_share_what_was_decoded(tmp_path):
-    """A control over the same takes decodes nothing again."""
-    run = run_in_file(tmp_path)
+def test_datasets_may_share_decoded_frames(tmp_path):
+    """A control over the same episodes decodes nothing again."""
+    segment = segment_in_file(tmp_path)
     cache = FrameCache(IMAGE)
-    one, other = (SegmentDataset([run], SPEC, IMAGE, 4, 9, WORDS, cache=cache) for _ in range(2))
+    one, other = (
+        SegmentDataset([segment], SPEC, IMAGE, 4, 9, WORDS, cache=cache) for _ in range(2)
+    )
     for index in range(len(one)):
         assert same(one[index], other[index])
     assert cache.decoded == 30
 
 
 def test_the_cache_keeps_to_its_budget(tmp_path):
-    """What does not fit is decoded again, and is the same."""
-    run = run_in_file(tmp_path)
+    """Frames beyond the budget are decoded again, identically."""
+    segment = segment_in_file(tmp_path)
     small, large = FrameCache(IMAGE, budget_bytes=10 * 16 * 16 * 3 + 5), FrameCache(IMAGE)
     everything = slice(0, 30)
     for _ in range(2):
-        assert np.array_equal(small.frames(run, everything), large.frames(run, everything))
+        assert np.array_equal(small.frames(segment, everything), large.frames(segment, everything))
     assert (len(small.kept), small.decoded, large.decoded) == (10, 30 + 20, 30)
 
 
 def drive_and_stop(idle_first=6, drive=20, idle_last=30):
-    """A run that stands, drives and stands; chunks of 2."""
+    """A segment that stands, drives and stands; chunks of 2."""
     xs = np.concatenate([np.zeros(idle_first), np.full(drive, 0.3), np.zeros(idle_last)])
-    return run_of(twists(xs, np.zeros(len(xs))))
+    return segment_of(twists(xs, np.zeros(len(xs))))
 
 
 @pytest.mark.parametrize(
     ('keep', 'expected'), [(0.0, 0), (0.01, 1), (0.1, 3), (0.5, 15), (1.0, 30)]
 )
-def test_of_a_long_stop_the_beginning_is_learned(keep, expected):
-    """Thirty windows of standing at the goal: its share, rounded up, next to the whole drive."""
-    run = drive_and_stop()
-    data = SegmentDataset([run], SPEC, IMAGE, 4, 9, {}, idle_keep=keep)
+def test_the_beginning_of_a_long_stop_is_learned(keep, expected):
+    """Of thirty idle windows at the goal the share is kept, rounded up, and the whole drive."""
+    segment = drive_and_stop()
+    data = SegmentDataset([segment], SPEC, IMAGE, 4, 9, {}, idle_keep=keep)
     newest = [start + 3 + i for _, start, stop in data.pieces for i in range(stop - start - 3)]
     assert len(set(newest)) == len(newest) == data.windows
     # Frames 5 to 25 drive now or within the chunk: setting off and stopping are learned in full.
@@ -271,11 +278,11 @@ def test_a_share_that_comes_out_even_is_not_rounded_up():
     assert data.thinned == 25 - 7
 
 
-def test_each_idle_stretch_is_thinned_by_itself():
-    """A pause within a drive keeps its beginning too, and no piece spans what was left out."""
+def test_each_idle_span_is_thinned_by_itself():
+    """A pause within a drive keeps its beginning too, and no piece spans a gap."""
     xs = np.tile(np.concatenate([np.full(10, 0.3), np.zeros(10)]), 3)
     data = SegmentDataset(
-        [run_of(twists(xs, np.zeros(60)))], SPEC, IMAGE, 4, 60, {}, idle_keep=0.2
+        [segment_of(twists(xs, np.zeros(60)))], SPEC, IMAGE, 4, 60, {}, idle_keep=0.2
     )
     idle = 9  # of each ten: the last one sees the next drive in its chunk
     assert data.thinned == 2 * (idle - 2) + (10 - 2)
@@ -283,44 +290,44 @@ def test_each_idle_stretch_is_thinned_by_itself():
 
 
 def test_tiny_commands_and_other_axes_are_no_movement():
-    """Idle is what the policy could say nothing of: below a millionth, or on axes it lacks."""
+    """Windows are idle if commands are below a millionth, or on other axes than the policy's."""
     moves = twists(np.full(20, 4e-7), np.zeros(20))
     moves[:, 5] = 1.0
     driven = twists(np.full(20, 6e-7), np.zeros(20))  # 1.2e-6 of the axis' 0.5 m/s
-    assert SegmentDataset([run_of(moves)], SPEC, IMAGE, 4, 9, {}, idle_keep=0.5).thinned == 8
-    assert SegmentDataset([run_of(driven)], SPEC, IMAGE, 4, 9, {}, idle_keep=0.5).thinned == 0
+    assert SegmentDataset([segment_of(moves)], SPEC, IMAGE, 4, 9, {}, idle_keep=0.5).thinned == 8
+    assert SegmentDataset([segment_of(driven)], SPEC, IMAGE, 4, 9, {}, idle_keep=0.5).thinned == 0
 
 
-def test_what_is_thinned_away_is_never_decoded(tmp_path):
-    """A frame that is in no kept window costs nothing."""
-    run = run_in_file(tmp_path)
-    run.ahead[14:] = 0
-    data = SegmentDataset([run], SPEC, IMAGE, 4, 9, WORDS, idle_keep=0.1)
+def test_thinned_frames_are_never_decoded(tmp_path):
+    """A frame in no kept window is not read."""
+    segment = segment_in_file(tmp_path)
+    segment.ahead[14:] = 0
+    data = SegmentDataset([segment], SPEC, IMAGE, 4, 9, WORDS, idle_keep=0.1)
     items = [data[index] for index in range(len(data))]
     assert data.cache.decoded == 16 and data.thinned == 14
     assert sum(len(item.actions) for item in items) == data.windows
 
 
-def test_nothing_left_is_a_sentence():
-    """Takes in which nothing moves, thinned to nothing, are refused by their count."""
-    run = run_of(twists(np.zeros(20), np.zeros(20)))
+def test_no_window_left_is_an_error():
+    """Idle episodes thinned to nothing are refused, with their count."""
+    segment = segment_of(twists(np.zeros(20), np.zeros(20)))
     with pytest.raises(UserError, match=r'17 windows in which nothing moves.*idle_keep'):
-        SegmentDataset([run], SPEC, IMAGE, 4, 9, {}, idle_keep=0.0)
-    assert SegmentDataset([run], SPEC, IMAGE, 4, 9, {}, idle_keep=0.01).thinned == 16
+        SegmentDataset([segment], SPEC, IMAGE, 4, 9, {}, idle_keep=0.0)
+    assert SegmentDataset([segment], SPEC, IMAGE, 4, 9, {}, idle_keep=0.01).thinned == 16
     for wrong in (-0.1, 1.1, float('nan')):
         with pytest.raises(UserError, match='idle windows to keep'):
-            SegmentDataset([run], SPEC, IMAGE, 4, 9, {}, idle_keep=wrong)
+            SegmentDataset([segment], SPEC, IMAGE, 4, 9, {}, idle_keep=wrong)
 
 
-def test_pieces_of_real_takes_are_those_of_their_runs(takes):
-    """Frames, targets and padding of each piece are the run's own at its rows."""
-    runs, _ = load_segments(find_episodes(takes)[:2], Sampling())
-    words = {run.instruction: torch.zeros(1) for run in runs}
-    data = SegmentDataset(runs, SPEC, IMAGE, 4, 7, words)
+def test_pieces_of_real_episodes_are_those_of_their_segments(takes):
+    """Frames, targets and padding of each piece are the segment's own at its rows."""
+    segments, _ = load_segments(find_episodes(takes)[:2], Sampling())
+    words = {segment.instruction: torch.zeros(1) for segment in segments}
+    data = SegmentDataset(segments, SPEC, IMAGE, 4, 7, words)
     for index, (number, start, stop) in enumerate(data.pieces):
-        item, run = data[index], runs[number]
+        item, segment = data[index], segments[number]
         assert len(item.frames) == stop - start == len(item.actions) + 3
         np.testing.assert_array_equal(
-            item.actions[:, 0].numpy(), SPEC.normalise(run.ahead[start : stop - 3])
+            item.actions[:, 0].numpy(), SPEC.normalise(segment.ahead[start : stop - 3])
         )
-        np.testing.assert_array_equal(item.real[:, -1].numpy(), run.real[start + 3 : stop])
+        np.testing.assert_array_equal(item.real[:, -1].numpy(), segment.real[start + 3 : stop])

@@ -1,4 +1,4 @@
-"""Takes as training and evaluation load them, and the ones that are refused."""
+"""Loading a folder of episodes for training and evaluation, and refusing some of them."""
 
 import subprocess
 import sys
@@ -23,52 +23,52 @@ from mobile_vla_ros.episode.storage.reader import find_episodes
 from mobile_vla_ros.errors import UserError
 
 
-def test_a_broken_take_is_named_and_the_rest_goes_on(takes, tmp_path):
-    """One bad file neither stops the training nor disappears in silence."""
+def test_a_broken_episode_is_named_and_the_rest_goes_on(takes, tmp_path):
+    """One bad file neither stops the training nor disappears silently."""
     broken = tmp_path / '20260101T000000Z_00000000.h5'
     broken.write_bytes(b'no HDF5')
-    runs, skipped = load_segments([*find_episodes(takes)[:1], broken], Sampling())
-    assert len(runs) == 1
+    segments, skipped = load_segments([*find_episodes(takes)[:1], broken], Sampling())
+    assert len(segments) == 1
     assert list(skipped) == [str(broken)]
     assert skipped[str(broken)].startswith('it cannot be read as an episode')
 
 
-def test_bad_takes_are_left_out_unless_they_are_asked_for(tmp_path):
-    """The verdict is obeyed, the reason is told, and the user has the last word."""
+def test_bad_episodes_are_left_out_unless_they_are_asked_for(tmp_path):
+    """The verdict decides and the reason is reported, but the user can override it."""
     paths = {
         verdict: write_worth(tmp_path, verdict, number)
         for number, verdict in enumerate(('good', 'poor', 'bad'))
     }
-    runs, skipped = load_segments(paths.values(), Sampling())
-    assert {run.path for run in runs} == {paths['good'], paths['poor']}
+    segments, skipped = load_segments(paths.values(), Sampling())
+    assert {segment.path for segment in segments} == {paths['good'], paths['poor']}
     assert list(skipped) == [str(paths['bad'])]
     assert skipped[str(paths['bad'])].startswith('verdict bad: the image stood still')
-    runs, skipped = load_segments(paths.values(), Sampling(), ['good', 'poor', 'bad'])
-    assert {run.path for run in runs} == set(paths.values()) and not skipped
+    segments, skipped = load_segments(paths.values(), Sampling(), ['good', 'poor', 'bad'])
+    assert {segment.path for segment in segments} == set(paths.values()) and not skipped
     _, skipped = load_segments(paths.values(), Sampling(), ['good'])
     assert set(skipped) == {str(paths['poor']), str(paths['bad'])}
     with pytest.raises(UserError, match=r'goood.*Did you mean'):
         load_segments(paths.values(), Sampling(), ['goood'])
 
 
-def test_unfinished_take_is_never_learned_from(tmp_path):
-    """A file whose writer died may be whole or not: it is recovered first."""
+def test_an_unfinished_episode_is_never_used(tmp_path):
+    """A file whose writer died has to be recovered first."""
     path = write_worth(tmp_path, 'good', finished=False)
     _, skipped = load_segments([path], Sampling(), ['good', 'poor', 'bad'])
     assert 'recover' in skipped[str(path)]
 
 
-def test_the_fingerprint_knows_the_commands(takes):
-    """Two sets of takes differ in their fingerprint when one command differs."""
-    runs, _ = load_segments(find_episodes(takes)[:2], Sampling())
-    first = fingerprint(runs)
-    assert first == fingerprint(runs[::-1])
-    runs[0].ahead[0, 0, 0] += 1e-3
-    assert fingerprint(runs) != first
+def test_the_fingerprint_depends_on_the_commands(takes):
+    """Two sets of episodes differ in their fingerprint when one command differs."""
+    segments, _ = load_segments(find_episodes(takes)[:2], Sampling())
+    first = fingerprint(segments)
+    assert first == fingerprint(segments[::-1])
+    segments[0].ahead[0, 0, 0] += 1e-3
+    assert fingerprint(segments) != first
 
 
 def test_a_bundle_s_split_is_kept(takes):
-    """Evaluating on the training data must not count trained takes as validation."""
+    """Evaluating on the training data must not count trained episodes as validation."""
     ids = [path.stem for path in find_episodes(takes)]
     found = load_episodes(
         takes,
@@ -78,13 +78,13 @@ def test_a_bundle_s_split_is_kept(takes):
         0,
         known={'train_episodes': [*ids[:4], 'elsewhere']},
     )
-    assert {run.episode_id for run in found.train} == set(ids[:4])
-    assert {run.episode_id for run in found.val} == set(ids[4:])
+    assert {segment.episode_id for segment in found.train} == set(ids[:4])
+    assert {segment.episode_id for segment in found.val} == set(ids[4:])
     assert not found.trained_on
 
 
-def test_a_bundle_with_its_own_predictors_validates_on_all_that_is_new(takes):
-    """No share is held back where nothing here needs to be fitted, down to a single take."""
+def test_a_bundle_with_its_own_baselines_validates_on_all_new_episodes(takes):
+    """No episode is held back for fitting baselines, down to a single episode."""
     everything = {path.stem for path in find_episodes(takes)}
     for trained in ([], sorted(everything)[:1]):
         found = load_episodes(
@@ -106,15 +106,15 @@ def test_a_bundle_with_its_own_predictors_validates_on_all_that_is_new(takes):
     ('here', 'elsewhere', 'few'),
     [(0, 4, True), (1, 2, True), (2, 2, False), (4, 0, False), (0, 0, True)],
 )
-def test_less_than_half_of_the_training_takes_are_few(takes, here, elsewhere, few):
-    """Predictors fitted to a take or two know less than the policy that they stand beside."""
+def test_less_than_half_of_the_training_episodes_are_few(takes, here, elsewhere, few):
+    """Baselines fitted to one or two episodes know less than the policy beside them."""
     everything = [path.stem for path in find_episodes(takes)]
     known = {'train_episodes': [*everything[:here], *(f'other {i}' for i in range(elsewhere))]}
     assert load_episodes(takes, Sampling(), ['good', 'poor'], 0.2, 0, known=known).few_known == few
 
 
 def made(folder, keys, number=0, instruction='go to the red box', **options):
-    """Write a take of key presses at 5 Hz that begins at a minute of its own."""
+    """Write an episode of key presses at 5 Hz that begins at a minute of its own."""
     return drive(
         folder,
         keys,
@@ -126,7 +126,7 @@ def made(folder, keys, number=0, instruction='go to the red box', **options):
 
 
 def spoil(path, name, change):
-    """Change a dataset of a take in place."""
+    """Change a dataset of an episode in place."""
     with h5py.File(path, 'r+') as file:
         file[name][...] = change(file[name][...])
 
@@ -136,13 +136,13 @@ def load(folder, rate_hz=5.0, window=4, **options):
     return load_episodes(folder, Sampling(rate_hz, window), ['good', 'poor'], 0.3, 0, **options)
 
 
-def ids(runs):
-    """The episodes of some runs."""
-    return {run.episode_id for run in runs}
+def ids(segments):
+    """The episodes of some segments."""
+    return {segment.episode_id for segment in segments}
 
 
-def test_the_seed_s_231_takes_are_sixteen(tmp_path):
-    """SEED.md, 6: the repeats are found, those on both sides are named, and grouped on request."""
+def test_the_reference_run_s_231_episodes_are_sixteen(tmp_path):
+    """Repeats are found, those on both sides are named, and grouped on request."""
     rng = np.random.default_rng(0)
     ways = [''.join(rng.choice(list('wsadqezc'), 18)) for _ in range(16)]
     of = [*range(16), *rng.integers(0, 16, 231 - 16)]
@@ -171,15 +171,15 @@ def test_the_seed_s_231_takes_are_sixteen(tmp_path):
     }
 
 
-def test_takes_that_differ_need_no_line(tmp_path):
-    """Nothing is said of takes that repeat nothing."""
+def test_distinct_episodes_get_no_line(tmp_path):
+    """Nothing is logged about episodes without repeats."""
     for number, keys in enumerate(('wwwwwwww', 'aaaaaaaa', 'dddddddd', 'qqqqqqqq')):
         made(tmp_path, keys, number)
     assert not leak_lines(load(tmp_path))
 
 
-def test_a_policy_s_own_takes_are_measured_and_said_to_be(takes):
-    """Regression: a folder of trained takes was split anew, as if some had been held out."""
+def test_evaluating_on_the_training_episodes_is_reported(takes):
+    """Regression: a folder of training episodes was split as if some had been held out."""
     everything = [path.stem for path in find_episodes(takes)]
     found = load_episodes(
         takes, Sampling(), ['good', 'poor'], 0.3, 0, known={'train_episodes': everything}
@@ -188,8 +188,8 @@ def test_a_policy_s_own_takes_are_measured_and_said_to_be(takes):
     assert ids(found.train) == ids(found.val) == set(everything)
 
 
-def test_grouping_keeps_what_was_trained_on_out_of_validation(tmp_path):
-    """A new take of commands that a policy was trained on tells nothing of new ones."""
+def test_grouping_keeps_repeats_of_training_episodes_out_of_validation(tmp_path):
+    """A new episode of trained commands is no evidence for new ones."""
     trained = made(tmp_path, 'wwwwwwww', 0)
     alike, other = made(tmp_path, 'wwwwwwww', 1), made(tmp_path, 'aaaaaaaa', 2)
     known = {'train_episodes': [trained.stem]}
@@ -203,7 +203,7 @@ def test_grouping_keeps_what_was_trained_on_out_of_validation(tmp_path):
 
 
 def test_the_scale_comes_from_the_training_side(tmp_path):
-    """However fast a validation take is, the numbers learned do not know."""
+    """A fast validation episode does not change the scale."""
     for number in range(4):
         made(tmp_path, 'wwwwqqqq', number, speed=0.5)
     before = load(tmp_path)
@@ -211,12 +211,12 @@ def test_the_scale_comes_from_the_training_side(tmp_path):
     spoil(tmp_path / f'{fast}.h5', 'commands/twist', lambda twist: twist * 7)
     after = load(tmp_path)
     assert ids(after.val) == ids(before.val)
-    assert max(np.abs(run.ahead).max() for run in after.val) == pytest.approx(3.5)
+    assert max(np.abs(segment.ahead).max() for segment in after.val) == pytest.approx(3.5)
     assert default_scale(after.train, ['linear_x']).scale == (0.5,)
 
 
-def test_too_few_takes_name_what_was_left_out(tmp_path):
-    """One take cannot train and validate; why the other is none is said at once."""
+def test_too_few_episodes_name_what_was_left_out(tmp_path):
+    """One episode cannot train and validate; the error says why the other was left out."""
     good, short = made(tmp_path, 'wwwwwwww', 0), made(tmp_path, 'www', 1)
     with pytest.raises(UserError) as told:
         load(tmp_path)
@@ -231,8 +231,8 @@ def test_too_few_takes_name_what_was_left_out(tmp_path):
         assert text in str(told.value)
 
 
-def test_a_command_that_is_no_number_is_named_by_its_row(tmp_path):
-    """NaN, and what no robot drives: the file, the row and the axis."""
+def test_a_nan_inf_or_huge_command_is_named_by_its_row(tmp_path):
+    """The error names the file, the row and the axis."""
     for number, wrong in enumerate((np.nan, -np.inf, 1e30)):
         path = made(tmp_path, 'wwwwwwww', number)
 
@@ -248,8 +248,8 @@ def test_a_command_that_is_no_number_is_named_by_its_row(tmp_path):
         assert f'row 5: linear_y {text}' in reason
 
 
-def test_takes_of_another_rate_say_theirs(tmp_path):
-    """At 10 Hz: 5 Hz cannot, 10 Hz can, and of 30 Hz every third frame is taken."""
+def test_episodes_of_another_rate_report_theirs(tmp_path):
+    """At 10 Hz, 5 Hz is refused, 10 Hz is used, and every third frame of 30 Hz."""
     paths = {
         rate_hz: made(tmp_path, 'w' * 60, rate_hz, step_ns=round(1e9 / rate_hz))
         for rate_hz in (5, 10, 30)
@@ -257,13 +257,13 @@ def test_takes_of_another_rate_say_theirs(tmp_path):
     found = load(tmp_path, rate_hz=10.0)
     assert list(found.left_out) == [str(paths[5])]
     assert 'its own frame rate is 5 Hz' in found.left_out[str(paths[5])]
-    rows = {run.episode_id: run.frames for run in [*found.train, *found.val]}
+    rows = {segment.episode_id: segment.frames for segment in [*found.train, *found.val]}
     assert rows[paths[10].stem].tolist() == list(range(60))
     assert rows[paths[30].stem][:20].tolist() == list(range(0, 60, 3))
 
 
-def test_a_take_that_nobody_was_told_anything_in_is_left_out(tmp_path):
-    """No instruction: named, and the rest goes on."""
+def test_an_episode_without_an_instruction_is_left_out(tmp_path):
+    """It is named, and the others are used."""
     paths = [made(tmp_path, keys, number) for number, keys in enumerate(('wwwwww', 'aaaaaa', 'd'))]
     silent = made(tmp_path, 'dddddd', 5)
     with h5py.File(silent, 'r+') as file:
@@ -273,8 +273,8 @@ def test_a_take_that_nobody_was_told_anything_in_is_left_out(tmp_path):
     assert set(found.left_out) == {str(silent), str(paths[2])}
 
 
-def test_all_idle_takes_teach_nothing(tmp_path):
-    """Zeros on every axis are refused, with the axes that do move where there are any."""
+def test_idle_episodes_are_refused(tmp_path):
+    """Zeros on every chosen axis are refused; the error lists the axes that move."""
     for number in range(4):
         made(tmp_path / 'idle', ' ' * 8, number)
         path = made(tmp_path / 'turning', 'wwwwwwww', number)
@@ -290,7 +290,7 @@ def test_all_idle_takes_teach_nothing(tmp_path):
 
 
 def test_an_axis_that_never_moves_is_named(tmp_path):
-    """A differential robot asked for its sideways speed gets the axes that it has."""
+    """For a differential robot with a sideways axis the line suggests the axes that move."""
     for number in range(3):
         path = made(tmp_path, 'wwwwqqqq', number)
 
@@ -308,8 +308,8 @@ def test_an_axis_that_never_moves_is_named(tmp_path):
 
 
 @pytest.mark.parametrize('damage', ['cut in its middle', 'cut at its end', 'a block of commands'])
-def test_a_take_broken_in_its_middle_is_named(tmp_path, damage):
-    """The bytes are gone; the sentence names the file and the others are used."""
+def test_an_episode_broken_in_its_middle_is_named(tmp_path, damage):
+    """The error names the file, and the others are used."""
     paths = [made(tmp_path, 'wwwwwwwwwwww', number) for number in range(3)]
     content = bytearray(paths[1].read_bytes())
     if damage == 'a block of commands':
@@ -349,10 +349,11 @@ for seed in range(200):
     (folder / 'x.h5').write_bytes(content)
     print(seed, kind, flush=True)
     found = load_episodes(folder, Sampling(5.0), ['good', 'poor', 'bad'], 0.5, 0)
-    assert len({run.episode_id for run in [*found.train, *found.val]}) >= 2, 'the others are used'
+    left = {segment.episode_id for segment in [*found.train, *found.val]}
+    assert len(left) >= 2, 'the others are used'
     for path, reason in found.left_out.items():
         assert path == str(folder / 'x.h5')
-        assert reason.startswith(('it ', 'no ', 'the take ')), reason
+        assert reason.startswith(('it ', 'no ', 'the episode ')), reason
     used += not found.left_out
 print('used', used)
 """
@@ -374,7 +375,7 @@ def heaps(path):
 
 def test_200_random_damages_are_sentences(tmp_path):
     """
-    No damage to a take stops the others from being used; a process of its own would show a crash.
+    No damage to an episode stops the others from being used; a subprocess would show a crash.
 
     Spared are the blocks of images and the table that points into them: HDF5 itself reads some
     damages of those for ever.

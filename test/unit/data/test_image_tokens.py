@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 import torch
 
-from mobile_vla_ros.cli.train import parse
 from mobile_vla_ros.data import image_tokens
 from mobile_vla_ros.data.augment import Augmentation, mirror_instruction
 from mobile_vla_ros.data.dataset import SegmentDataset, collate
@@ -18,25 +17,26 @@ from mobile_vla_ros.episode.storage.reader import Episode, find_episodes
 from mobile_vla_ros.errors import UserError
 from mobile_vla_ros.evaluation.predict import dataset, predict
 from mobile_vla_ros.model.backbone import load_backbone
+from mobile_vla_ros.training.flags import parse
 from mobile_vla_ros.training.loop import train
 from mobile_vla_ros.types import ActionSpec
 
 
 @pytest.fixture(scope='module')
-def runs(takes):
+def segments(takes):
     return load_segments(find_episodes(takes)[:2], Sampling())[0]
 
 
 @pytest.fixture
-def broken_run(runs, tmp_path):
-    """The first run, of a copy of its take with a frame overwritten; the frame's number is 5."""
-    path = tmp_path / runs[0].path.name
-    data = bytearray(runs[0].path.read_bytes())
-    with Episode.open(runs[0].path) as episode:
-        at = data.find(episode.encoded(int(runs[0].frames[5])))
+def broken_segment(segments, tmp_path):
+    """The first segment of an episode whose frame 5 is overwritten."""
+    path = tmp_path / segments[0].path.name
+    data = bytearray(segments[0].path.read_bytes())
+    with Episode.open(segments[0].path) as episode:
+        at = data.find(episode.encoded(int(segments[0].frames[5])))
     data[at : at + 8] = bytes(8)
     path.write_bytes(data)
-    return replace(runs[0], path=path)
+    return replace(segments[0], path=path)
 
 
 class Counting:
@@ -68,14 +68,14 @@ def seeded(seed: int) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
 
 
-def test_each_frame_is_encoded_once_in_each_variant_and_kept_on_disk(runs, tmp_path):
-    """A second run over the same takes encodes nothing but a blank; other weights meet none."""
+def test_each_frame_is_encoded_once_in_each_variant_and_kept_on_disk(segments, tmp_path):
+    """A second run over the same episodes encodes nothing but a blank; other weights meet none."""
     first = Counting()
-    tokens(tmp_path, first).prepare(runs)
-    assert first.images == sum(len(run.frames) for run in runs) * 2 * (1 + DRAWS)
+    tokens(tmp_path, first).prepare(segments)
+    assert first.images == sum(len(segment.frames) for segment in segments) * 2 * (1 + DRAWS)
     again, other = Counting(), Counting()
-    tokens(tmp_path, again).prepare(runs)
-    tokens(tmp_path, other, weights='v').prepare(runs)
+    tokens(tmp_path, again).prepare(segments)
+    tokens(tmp_path, other, weights='v').prepare(segments)
     assert (again.images, other.images) == (BLANK, first.images)
     assert not list(tmp_path.rglob('.*'))
 
@@ -83,40 +83,40 @@ def test_each_frame_is_encoded_once_in_each_variant_and_kept_on_disk(runs, tmp_p
 @pytest.mark.parametrize(
     'change', [{'light': 0.2}, {'colour': 0.2}, {'shift': 0.2}, {'mirror': False}]
 )
-def test_what_the_numbers_depend_on_is_in_the_folder_s_name(tmp_path, change):
-    """Another augmentation, or another way from a stored image to the numbers, starts anew."""
+def test_the_folder_depends_on_the_augmentation(tmp_path, change):
+    """Another augmentation uses another folder."""
     one = tokens(tmp_path, Counting())
     assert one.folder == tokens(tmp_path, Counting()).folder
     other = tokens(tmp_path, Counting(), augmentation=replace(ALL, **change))
     assert one.folder != other.folder
 
 
-def test_a_new_way_of_decoding_starts_anew(tmp_path, monkeypatch):
-    """Tokens of pixels that nobody computes any more are not taken."""
+def test_a_new_pipeline_version_starts_anew(tmp_path, monkeypatch):
+    """Tokens of an older pipeline are not used."""
     before = tokens(tmp_path, Counting()).folder
     monkeypatch.setattr(image_tokens, 'PIPELINE_VERSION', image_tokens.PIPELINE_VERSION + 1)
     assert tokens(tmp_path, Counting()).folder != before
 
 
-def test_the_variants_are_the_same_whenever_they_are_computed(runs, tmp_path):
-    """Draws come from the take's content: on another day, after other takes, alone."""
+def test_the_variants_are_the_same_whenever_they_are_computed(segments, tmp_path):
+    """Draws depend only on the content of the episode."""
     torch.manual_seed(1)
-    tokens(tmp_path / 'a', Counting()).prepare(runs)
+    tokens(tmp_path / 'a', Counting()).prepare(segments)
     torch.manual_seed(2)
     state = torch.get_rng_state()
-    tokens(tmp_path / 'b', Counting()).prepare(runs[::-1])
+    tokens(tmp_path / 'b', Counting()).prepare(segments[::-1])
     assert torch.equal(torch.get_rng_state(), state)
     assert files(tmp_path / 'a') == files(tmp_path / 'b')
 
 
-def test_the_tokens_of_a_mirrored_frame_are_those_of_the_mirrored_image(runs, tmp_path):
-    """Left and right of the picture change places, in each draw; draws differ."""
+def test_the_tokens_of_a_mirrored_frame_are_those_of_the_mirrored_image(segments, tmp_path):
+    """Left and right are swapped in each draw; draws differ."""
     one = tokens(tmp_path, Counting())
-    one.prepare(runs)
+    one.prepare(segments)
     rows = slice(1, 4)
     seen = []
     for draw in range(DRAWS + 1):
-        plain, mirrored = (one.frames(runs[0], rows, flip, draw) for flip in (False, True))
+        plain, mirrored = (one.frames(segments[0], rows, flip, draw) for flip in (False, True))
         torch.testing.assert_close(mirrored, plain.flip(1), atol=2e-3, rtol=1e-3)
         assert plain.shape == (3, 2, 3)
         seen.append(plain)
@@ -124,22 +124,22 @@ def test_the_tokens_of_a_mirrored_frame_are_those_of_the_mirrored_image(runs, tm
         assert not torch.allclose(seen[a], seen[b], atol=1e-3)
 
 
-def test_items_of_tokens_are_a_function_of_index_and_seed(runs, tmp_path):
-    """Every variant is drawn, each again by its seed, from any thread; none without a seed."""
+def test_items_of_tokens_are_a_function_of_index_and_seed(segments, tmp_path):
+    """Every variant is drawn, reproducibly and from any thread; none without a seed."""
     kept = tokens(tmp_path, Counting())
-    kept.prepare(runs)
-    said = {run.instruction for run in runs}
+    kept.prepare(segments)
+    said = {segment.instruction for segment in segments}
     words = {text: torch.zeros(1) for text in said | {mirror_instruction(text) for text in said}}
-    data = SegmentDataset(runs, ActionSpec(), SPEC, 4, 18, words, ALL, tokens=kept)
+    data = SegmentDataset(segments, ActionSpec(), SPEC, 4, 18, words, ALL, tokens=kept)
     first = [data.item(0, seeded(seed)).frames for seed in range(60)]
     with ThreadPoolExecutor(4) as pool:
         again = pool.map(lambda seed: data.item(0, seeded(seed)).frames, range(60))
         assert all(torch.equal(a, b) for a, b in zip(first, again, strict=True))
     assert len({frames.numpy().tobytes() for frames in first}) == len(kept.variants)
-    plain = SegmentDataset(runs, ActionSpec(), SPEC, 4, 18, words, tokens=kept)
+    plain = SegmentDataset(segments, ActionSpec(), SPEC, 4, 18, words, tokens=kept)
     assert torch.equal(plain.item(0, seeded(1)).frames, data[0].frames)
     assert torch.equal(
-        data[0].frames, kept.frames(runs[0], slice(0, len(data[0].frames)), False, 0)
+        data[0].frames, kept.frames(segments[0], slice(0, len(data[0].frames)), False, 0)
     )
 
 
@@ -165,32 +165,37 @@ def numpy_bytes(array, save=np.save) -> bytes:
     ],
     ids=['empty', 'header', 'cut', 'text', 'zeros', 'dtype', 'frames', 'width', 'pickle', 'npz'],
 )
-def test_a_torn_or_foreign_file_is_computed_again(runs, tmp_path, spoil):
-    """A file that is not what was written is written anew, and never unpickled."""
-    tokens(tmp_path, Counting()).prepare(runs[:1])
+def test_a_torn_or_foreign_file_is_computed_again(segments, tmp_path, spoil):
+    """A changed file is computed again, and never unpickled."""
+    tokens(tmp_path, Counting()).prepare(segments[:1])
     (path,) = tmp_path.rglob('*.npy')
     whole = path.read_bytes()
     path.write_bytes(spoil(whole))
     again = Counting()
     kept = tokens(tmp_path, again)
-    kept.prepare(runs[:1])
-    assert again.images - BLANK in (len(runs[0].frames) * 6, len(runs[0].frames) * 6 - BLANK)
+    kept.prepare(segments[:1])
+    assert again.images - BLANK in (
+        len(segments[0].frames) * 6,
+        len(segments[0].frames) * 6 - BLANK,
+    )
     assert path.read_bytes() == whole
-    assert kept.frames(runs[0], slice(0, 2), True, 1).shape == (2, 2, 3)
+    assert kept.frames(segments[0], slice(0, 2), True, 1).shape == (2, 2, 3)
 
 
-def test_a_broken_run_has_no_tokens_and_stops_no_other(runs, broken_run, tmp_path):
-    """Named with its file and frame, at preparing and in each of its items; the others train."""
-    gone = replace(runs[1], path=tmp_path / 'gone.h5')
+def test_a_broken_segment_has_no_tokens_and_stops_no_other(segments, broken_segment, tmp_path):
+    """Its items name the file and the frame; the others train."""
+    gone = replace(segments[1], path=tmp_path / 'gone.h5')
     kept = tokens(tmp_path / 'cache', Counting())
-    kept.prepare([broken_run, gone, runs[1]])
+    kept.prepare([broken_segment, gone, segments[1]])
     assert len(list(tmp_path.rglob('*.npy'))) == 1
-    words = {run.instruction: torch.zeros(1) for run in runs}
+    words = {segment.instruction: torch.zeros(1) for segment in segments}
     data = SegmentDataset(
-        [broken_run, gone, runs[1]], ActionSpec(), SPEC, 4, 1000, words, tokens=kept
+        [broken_segment, gone, segments[1]], ActionSpec(), SPEC, 4, 1000, words, tokens=kept
     )
     items = [data[index] for index in range(3)]
-    assert f'{broken_run.path} is broken at frame {broken_run.frames[5]};' in items[0].broken
+    assert (
+        f'{broken_segment.path} is broken at frame {broken_segment.frames[5]};' in items[0].broken
+    )
     assert f'cannot read {gone.path}' in items[1].broken
     assert items[2].broken == '' and items[2].real.any()
     for item in items[:2]:
@@ -199,29 +204,29 @@ def test_a_broken_run_has_no_tokens_and_stops_no_other(runs, broken_run, tmp_pat
     assert collate(items)['broken'] == [items[0].broken, items[1].broken]
 
 
-def test_a_folder_that_cannot_be_written_is_a_sentence(runs, tmp_path):
-    """The flag is named; the take is not blamed."""
+def test_an_unwritable_folder_is_an_error(segments, tmp_path):
+    """The error names the flag, not the episode."""
     (tmp_path / 'taken').write_text('a file')
     with pytest.raises(UserError, match=r'cannot store image tokens in .*taken.*token_cache'):
-        tokens(tmp_path / 'taken', Counting()).prepare(runs)
+        tokens(tmp_path / 'taken', Counting()).prepare(segments)
 
 
-def test_tokens_that_went_away_break_the_item_alone(runs, tmp_path):
-    """A folder of tokens that is deleted in mid-run is named, item by item."""
+def test_deleted_tokens_break_only_their_items(segments, tmp_path):
+    """Deleting the token folder during a run is reported for each item."""
     kept = tokens(tmp_path, Counting())
-    kept.prepare(runs)
+    kept.prepare(segments)
     next(tmp_path.rglob('*.npy')).unlink()
     found = []
-    for run in runs:
+    for segment in segments:
         try:
-            kept.frames(run, slice(0, 2), False, 0)
+            kept.frames(segment, slice(0, 2), False, 0)
         except UserError as error:
             found.append(str(error))
     assert len(found) == 1 and 'broken or missing' in found[0]
 
 
 def test_training_on_tokens_is_training_on_images(small_run, takes, small_backbone, tmp_path):
-    """The same network and take: predictions from kept tokens are those from images."""
+    """Predictions from stored tokens equal those from images."""
     from mobile_vla_ros.model.bundle import load_bundle
 
     loaded = load_bundle(small_run / 'best')
@@ -245,8 +250,8 @@ def test_training_on_tokens_is_training_on_images(small_run, takes, small_backbo
 
 
 @pytest.mark.parametrize('blank', ['image', 'instruction'])
-def test_a_control_is_trained_and_says_so(takes, small_backbone, tmp_path, blank):
-    """`--blank` reaches the bundle; the one shown no image encodes none."""
+def test_a_control_is_trained_and_marked(takes, small_backbone, tmp_path, blank):
+    """`--blank` is stored in the bundle; without images none is encoded."""
     from mobile_vla_ros.model.policy_spec import read_spec
 
     train(
@@ -272,7 +277,7 @@ def test_a_control_is_trained_and_says_so(takes, small_backbone, tmp_path, blank
                 'cpu',
             ]
         ),
-        say=lambda _: None,
+        log=lambda _: None,
     )
     spec = read_spec(tmp_path / 'run' / 'best')
     assert spec.blank == blank

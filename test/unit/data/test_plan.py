@@ -9,7 +9,7 @@ from mobile_vla_ros.data import plan
 
 
 def test_an_epoch_uses_every_piece_once_in_an_order_of_its_own():
-    """Nothing is forgotten; epochs and seeds differ; the same epoch repeats."""
+    """All pieces occur; epochs and seeds differ; the same epoch is reproducible."""
     said = ['go'] * 20
     draws = plan.epoch_draws(said, seed=1, epoch=0)
     assert sorted(index for index, _ in draws) == list(range(20))
@@ -23,7 +23,7 @@ def test_an_epoch_uses_every_piece_once_in_an_order_of_its_own():
 
 
 def test_balance_draws_rare_instructions_as_often_as_frequent_ones():
-    """90 takes of one sentence and 10 of another: each is seen about half of the time."""
+    """90 episodes of one sentence and 10 of another: each is drawn about half of the time."""
     said = ['left'] * 90 + ['right'] * 10
     seen = Counter(
         said[index]
@@ -56,5 +56,5 @@ def test_the_work_of_a_step_is_the_same_for_any_number_of_processes(
 
 
 def test_the_rate_falls_along_a_cosine_to_zero():
-    """Whole at the start, half in the middle, nothing at the end, and never negative."""
+    """1 at the start, 0.5 in the middle, 0 at the end, and never negative."""
     assert [round(plan.cosine(done, 40), 6) for done in (0, 20, 40, 41)] == [1, 0.5, 0, 0]

@@ -1,4 +1,4 @@
-"""Which takes train and which validate."""
+"""Which episodes train and which validate."""
 
 import itertools
 from collections import Counter
@@ -12,7 +12,7 @@ from mobile_vla_ros.errors import UserError
 
 
 def told(*counts: int) -> dict[str, str]:
-    """So many takes of each instruction, by id."""
+    """So many episodes of each instruction, by id."""
     return {
         f'{number}-{take}': f'go to box {number}'
         for number, count in enumerate(counts)
@@ -27,8 +27,8 @@ def sides(instructions, val_share, seed=0, groups=()):
     return tuple(Counter(instructions[one] for one in side) for side in (training, val))
 
 
-def test_the_split_is_by_take_seeded_and_spread_over_instructions():
-    """SEED.md, 6: the split must not leak, and each instruction is on both sides."""
+def test_the_split_is_by_episode_seeded_and_spread_over_instructions():
+    """The split does not leak, and each instruction is on both sides."""
     instructions = {f'{colour}{i}': colour for colour in ('red', 'blue') for i in range(10)}
     training, val = split_episodes(instructions, 0.2, seed=3)
     assert not set(training) & set(val)
@@ -42,7 +42,7 @@ def test_the_split_is_by_take_seeded_and_spread_over_instructions():
 
 @pytest.mark.parametrize('seed', range(5))
 def test_a_rare_instruction_is_on_both_sides(seed):
-    """Regression: every n-th take left half of the instructions that have two out of both."""
+    """Regression: with every n-th episode, half of the instructions with two were on one side."""
     training, val = sides(told(80, *[2] * 10), 0.2, seed)
     assert len(training) == len(val) == 11
     assert val.total() == 20
@@ -51,9 +51,9 @@ def test_a_rare_instruction_is_on_both_sides(seed):
 @pytest.mark.parametrize(
     ('counts', 'share', 'held', 'validating'),
     [
-        ([3] * 20, 0.2, 12, 12),  # the share holds 12 takes: 12 instructions
+        ([3] * 20, 0.2, 12, 12),  # the share holds 12 episodes: 12 instructions
         ([3] * 20, 0.01, 1, 1),  # never empty
-        ([3] * 20, 0.99, 20, 40),  # every instruction keeps a take to train on
+        ([3] * 20, 0.99, 20, 40),  # every instruction keeps an episode to train on
         ([1] * 10, 0.2, 2, 2),  # said once: they count as one instruction
         ([1] * 10, 0.99, 9, 9),
         ([8, 1, 1, 1, 1], 0.15, 2, 2),
@@ -61,15 +61,15 @@ def test_a_rare_instruction_is_on_both_sides(seed):
     ],
 )
 def test_extreme_shares_and_instructions(counts, share, held, validating):
-    """As many instructions as the share has room for; none that is never trained on."""
+    """As many instructions as fit into the share validate; all are trained on."""
     training, val = sides(told(*counts), share)
     assert (len(val), val.total()) == (held, validating)
     if min(counts) > 1:
         assert len(training) == len(counts)
 
 
-def test_another_take_moves_few_across():
-    """A take that is added leaves the sides of nearly all others as they were."""
+def test_another_episode_moves_few_across():
+    """Adding an episode leaves nearly all others on their side."""
     instructions = told(40, 40, 40)
     before = set(split_episodes(instructions, 0.2, 0)[1])
     after = set(split_episodes({**instructions, 'new': 'go to box 1'}, 0.2, 0)[1])
@@ -77,7 +77,7 @@ def test_another_take_moves_few_across():
 
 
 def sixteen_of_231():
-    """The seed's case: instruction by id, and groups of takes that drive the same."""
+    """The data of the reference run: instruction by id, and groups that drive the same."""
     rng = np.random.default_rng(0)
     of = [*range(16), *rng.integers(0, 16, 231 - 16)]
     instructions = {
@@ -90,8 +90,8 @@ def sixteen_of_231():
     return instructions, groups
 
 
-def test_grouped_takes_stay_on_one_side():
-    """SEED.md, 6: 16 distinct trajectories of 231 takes; every instruction still validates."""
+def test_grouped_episodes_stay_on_one_side():
+    """16 distinct trajectories of 231 episodes; every instruction still validates."""
     instructions, groups = sixteen_of_231()
     for seed in range(5):
         training, val = split_episodes(instructions, 0.2, seed, groups)
@@ -124,19 +124,19 @@ def test_no_grouping_empties_a_side(groups, share):
 
 @pytest.mark.parametrize('share', [0, 1, -0.1, float('nan')])
 def test_a_share_that_leaves_a_side_empty_is_refused(share):
-    """Both sides are needed, whatever is asked."""
+    """Both sides are required."""
     with pytest.raises(UserError, match='validation share is out of range'):
         split_episodes(told(5), share, 0)
 
 
-def test_takes_that_are_all_alike_cannot_be_split_by_group():
-    """A sentence, not an empty side."""
+def test_episodes_that_are_all_alike_cannot_be_split_by_group():
+    """That is an error, not an empty side."""
     with pytest.raises(UserError, match='all 5 episodes drive nearly the same commands'):
         split_episodes(told(5), 0.2, 0, [list(told(5))])
 
 
-def test_repeats_are_counted_among_the_takes_that_move():
-    """Two drives, one of them three times, and takes that stand still."""
+def test_repeats_are_counted_among_the_episodes_that_move():
+    """Two drives, one of them three times, and episodes that stand still."""
     ways = {
         name: np.full((20, 3), speed, np.float32)
         for name, speed in (('d', 1.0), ('a', 1.0), ('c', 0.5), ('b', 1.0))

@@ -12,7 +12,6 @@ from torch.nn.functional import huber_loss
 
 from episode_takes import CREATED_NS, encoded
 from mobile_vla_ros.cli.main import main
-from mobile_vla_ros.cli.train import parse
 from mobile_vla_ros.data.dataset import SegmentDataset, collate
 from mobile_vla_ros.data.segments import Sampling, read_episodes
 from mobile_vla_ros.episode.records import Commands, Event
@@ -28,9 +27,10 @@ from mobile_vla_ros.sim.arena import Arena
 from mobile_vla_ros.sim.corrector import Corrector
 from mobile_vla_ros.sim.suites import scene
 from mobile_vla_ros.training.config import DataConfig, ModelConfig, TrainConfig
-from mobile_vla_ros.training.initial_weights import begin, settled
+from mobile_vla_ros.training.flags import parse
+from mobile_vla_ros.training.initial_policy import inherit_settings, initial_policy
 from mobile_vla_ros.training.loop import train
-from mobile_vla_ros.training.optimise import Optimisation
+from mobile_vla_ros.training.optimise import Optimisation, adamw
 from mobile_vla_ros.types import SOURCES, ActionSpec, Command, ImageSpec
 
 MS = 1_000_000
@@ -247,17 +247,17 @@ def test_a_step_divides_by_the_sum_of_the_weights(tmp_path, small_backbone):
     model = ModelConfig(
         backbone=small_backbone, lora_r=2, lora_dropout=0.0, head_hidden=16, head_layers=1
     )
-    begun = begin(model, DataConfig(data=''), config, ActionSpec())
+    initial = initial_policy(model, DataConfig(data=''), config, ActionSpec())
     data = SegmentDataset(
         loaded.segments,
         ActionSpec(),
-        begun.image,
+        initial.image,
         4,
         18,
         {'go to box 0': torch.tensor([4, 5])},
         corrections=3.0,
     )
-    network = begun.network
+    network = initial.network
     network.train()
     top = bottom = 0.0
     weights = torch.from_numpy(hand_weights(3.0))
@@ -276,10 +276,18 @@ def test_a_step_divides_by_the_sum_of_the_weights(tmp_path, small_backbone):
         if value.grad is not None
     }
     network.zero_grad()
-    optimisation = Optimisation(network, data, 4, config, 10, lambda _: None)
-    optimisation.prepare(Accelerator(cpu=True))
+    optimisation = Optimisation(
+        Accelerator(cpu=True),
+        network,
+        adamw(network, config),
+        data,
+        4,
+        config,
+        10,
+        lambda _: None,
+    )
     got = {}
-    optimisation.prepared_optimizer.step = lambda: got.update(
+    optimisation.optimizer.step = lambda: got.update(
         {
             name: value.grad.clone()
             for name, value in network.named_parameters()
@@ -316,7 +324,7 @@ def test_the_log_and_the_bundle_say_what_was_corrected(tmp_path, small_backbone)
         write_corrected(tmp_path / 'takes', number)
     trained = train(
         *small(small_backbone, tmp_path / 'takes', tmp_path / 'out', corrections=5.0),
-        say=lambda _: None,
+        log=lambda _: None,
     )
     log = (tmp_path / 'out' / 'train.log').read_text()
     assert '3 corrections of 1.8 s in 3 of 3 training episodes: their targets weigh 5 times' in log
@@ -359,19 +367,20 @@ def test_corrections_without_any_is_a_sentence(tmp_path, small_backbone, takes, 
 def test_a_training_begins_with_the_weights_of_the_policy(small_run):
     """Adapters, head and action token; and all that is not trained is that of its backbone."""
     policy = str(small_run / 'best')
-    model, data = settled(ModelConfig(init=policy), DataConfig(data=''))
+    model, data = inherit_settings(ModelConfig(init=policy), DataConfig(data=''))
     assert (model.lora_r, model.head_hidden, data.rate_hz) == (4, 32, 10.0)
-    begun = begin(model, data, TrainConfig(out=''), ActionSpec())
+    initial = initial_policy(model, data, TrainConfig(out=''), ActionSpec())
     loaded = load_bundle(small_run / 'best', merge=False)
     known = loaded.network.state_dict()
     assert {
-        name: torch.equal(value, known[name]) for name, value in begun.network.state_dict().items()
+        name: torch.equal(value, known[name])
+        for name, value in initial.network.state_dict().items()
     } == dict.fromkeys(known, True)
-    trainable = {name for name, value in begun.network.named_parameters() if value.requires_grad}
+    trainable = {name for name, value in initial.network.named_parameters() if value.requires_grad}
     assert trainable and all(
         'lora' in name or name.startswith(('head.', 'action_token')) for name in trainable
     )
-    assert begun.record['init']['policy'] == policy
+    assert initial.record['init']['policy'] == policy
 
 
 def test_what_the_policy_decides_otherwise_is_refused_all_at_once(small_run):
@@ -406,7 +415,7 @@ def test_a_policy_goes_on_learning_from_its_corrections(small_run, tmp_path):
     old = load_bundle(small_run / 'best').spec
     _, data, config = small('', tmp_path / 'takes', tmp_path / 'out', corrections=5.0)
     policy = str(small_run / 'best')
-    trained = train(replace(ModelConfig(), init=policy), data, config, say=lambda _: None)
+    trained = train(replace(ModelConfig(), init=policy), data, config, log=lambda _: None)
     assert trained.policy.actions == old.actions and trained.policy.head == old.head
     assert trained.policy.data['init'] == {
         'policy': policy,

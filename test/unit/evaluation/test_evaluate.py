@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from episode_takes import CREATED_NS
-from made_segments import SPEC, run_of, twists, write_worth
+from made_segments import SPEC, segment_of, twists, write_worth
 from many_takes import drive
 from mobile_vla_ros.cli.evaluate import refusal
 from mobile_vla_ros.cli.main import main
@@ -29,8 +29,8 @@ from mobile_vla_ros.types import ImageSpec
 from takes import write_takes
 
 
-def test_metrics_are_physical_and_the_seed_s_loss_is_a_third():
-    """SEED.md, 3: four padded zeros made the loss a third of what it was on the two real axes."""
+def test_metrics_are_physical_and_the_reference_run_s_loss_is_a_third():
+    """Four padded zeros make the loss a third of the loss over the two real axes."""
     actions = np.zeros((1, 1, 2, 2), np.float32)
     predicted = actions + np.array([0.2, -0.4], np.float32)
     real = np.array([[[True, False]]])
@@ -45,7 +45,7 @@ def test_metrics_are_physical_and_the_seed_s_loss_is_a_third():
 
 
 def test_the_training_loss_is_the_metrics_loss():
-    """One definition: what is optimised is what is reported, masked steps left out."""
+    """The optimised loss is the reported loss, without masked steps."""
     rng = np.random.default_rng(0)
     predicted = rng.normal(0, 1, (3, 4, 5, 2)).astype(np.float32)
     actions = rng.normal(0, 1, (3, 4, 5, 2)).astype(np.float32)
@@ -60,7 +60,7 @@ def test_the_training_loss_is_the_metrics_loss():
 
 
 def test_sign_agreement_counts_the_steps_that_were_driven():
-    """Creeping below a twentieth of the scale has no sign; a prediction of zero agrees never."""
+    """Creeping below a twentieth of the scale has no sign; a prediction of zero never agrees."""
     actions = np.zeros((1, 1, 6, 2), np.float32)
     actions[0, 0, :, 0] = [0.8, -0.8, 0.8, -0.8, 0.04, 0.8]
     predicted = np.zeros_like(actions)
@@ -73,7 +73,7 @@ def test_sign_agreement_counts_the_steps_that_were_driven():
 
 
 def test_every_chunk_step_is_measured_by_itself():
-    """What is said of a step is what a measurement of that step alone says."""
+    """The metrics of a step equal those measured on that step alone."""
     rng = np.random.default_rng(1)
     predicted = rng.normal(0, 1, (5, 4, 3, 2)).astype(np.float32)
     actions = rng.normal(0, 1, (5, 4, 3, 2)).astype(np.float32)
@@ -100,8 +100,8 @@ def test_r2_is_one_less_the_unexplained_share_and_none_where_nothing_varies():
 
 
 @pytest.mark.parametrize('broken', ['no real step', 'a prediction that is not a number'])
-def test_what_cannot_be_measured_is_none_in_strict_json(broken):
-    """A NaN is no JSON, and a mean of nothing is no 0."""
+def test_undefined_metrics_are_none_in_strict_json(broken):
+    """NaN is invalid JSON, and the mean of nothing is not 0."""
     actions = np.zeros((1, 1, 2, 2), np.float32)
     predicted, real = actions.copy(), np.ones((1, 1, 2), bool)
     if broken == 'no real step':
@@ -114,7 +114,7 @@ def test_what_cannot_be_measured_is_none_in_strict_json(broken):
 
 
 def test_losses_of_parts_add_up_to_the_loss_of_the_whole():
-    """What accumulates over batches of unequal size is the sum, and its mean is the loss."""
+    """Sums over batches of unequal size add up to the loss."""
     rng = np.random.default_rng(2)
     predicted, actions = (
         torch.from_numpy(rng.normal(0, 2, (6, 4, 5, 2)).astype(np.float32)) for _ in range(2)
@@ -131,10 +131,10 @@ def test_losses_of_parts_add_up_to_the_loss_of_the_whole():
     assert float(motion_loss(predicted, actions, torch.zeros_like(real))) == 0
 
 
-def test_baselines_are_what_they_say():
+def test_baselines_match_their_definition():
     """Means come from the training side; repeat_last holds the command before each frame."""
-    training = [run_of(twists([0.5, 0.5, 0.0, 0.0], [0, 0, 0.25, 0.25]))]
-    val = [run_of(twists([0.1, 0.2, 0.3], [0.0, 0.1, 0.2]))]
+    training = [segment_of(twists([0.5, 0.5, 0.0, 0.0], [0, 0, 0.25, 0.25]))]
+    val = [segment_of(twists([0.1, 0.2, 0.3], [0.0, 0.1, 0.2]))]
     found = baselines(training, val, SPEC, window=2)
     assert not found['zero'].any()
     actions, real, _ = targets(training, SPEC, 2)
@@ -150,7 +150,7 @@ def test_baselines_are_what_they_say():
 
 
 def test_evaluation_obeys_the_verdict(tmp_path):
-    """Bad takes are in no number, unless they are asked for."""
+    """Bad episodes are not measured unless accepted."""
     for number in range(4):
         write_worth(tmp_path, 'good', number)
     bad = write_worth(tmp_path, 'bad', 9)
@@ -161,41 +161,41 @@ def test_evaluation_obeys_the_verdict(tmp_path):
     assert sum(found['episodes'].values()) == 5 and not found['skipped']
 
 
-def test_swapping_gives_every_run_another_instruction(takes):
-    """The swap control really swaps, and says when it cannot."""
-    runs, _ = load_segments(find_episodes(takes), Sampling())
-    swapped = swap_instructions(runs)
-    assert all(a.instruction != b.instruction for a, b in zip(runs, swapped, strict=True))
-    alike = [run for run in runs if run.instruction == runs[0].instruction]
+def test_swapping_gives_every_segment_another_instruction(takes):
+    """All instructions change; with only one the result is None."""
+    segments, _ = load_segments(find_episodes(takes), Sampling())
+    swapped = swap_instructions(segments)
+    assert all(a.instruction != b.instruction for a, b in zip(segments, swapped, strict=True))
+    alike = [segment for segment in segments if segment.instruction == segments[0].instruction]
     assert swap_instructions(alike) is None
-    assert swap_instructions(alike, runs)[0].instruction != alike[0].instruction
+    assert swap_instructions(alike, segments)[0].instruction != alike[0].instruction
 
 
 def run_s(takes, count=2):
-    """The first runs of a folder."""
+    """The first segments of a folder."""
     return load_segments(find_episodes(takes)[:count], Sampling())[0]
 
 
 def test_shuffling_moves_every_frame_and_no_command(takes):
-    """The control shows a take's own pictures, none of them where it was, the same ones always."""
-    runs = run_s(takes)
-    for run, shuffled in zip(runs, shuffle_frames(runs), strict=True):
-        assert sorted(shuffled.frames) == run.frames.tolist()
-        assert not (shuffled.frames == run.frames).any()
-        assert shuffled.ahead is run.ahead and shuffled.instruction == run.instruction
-    again = shuffle_frames(runs)
+    """Shuffling is deterministic, keeps an episode's own images, and moves every one."""
+    segments = run_s(takes)
+    for segment, shuffled in zip(segments, shuffle_frames(segments), strict=True):
+        assert sorted(shuffled.frames) == segment.frames.tolist()
+        assert not (shuffled.frames == segment.frames).any()
+        assert shuffled.ahead is segment.ahead and shuffled.instruction == segment.instruction
+    again = shuffle_frames(segments)
     assert all(
-        (a.frames == b.frames).all() for a, b in zip(again, shuffle_frames(runs), strict=True)
+        (a.frames == b.frames).all() for a, b in zip(again, shuffle_frames(segments), strict=True)
     )
     assert any(
         (a.frames != b.frames).any()
-        for a, b in zip(again, shuffle_frames(runs, seed=1), strict=True)
+        for a, b in zip(again, shuffle_frames(segments, seed=1), strict=True)
     )
 
 
 @pytest.mark.parametrize('overtaken', [False, True])
 def test_shuffled_tokens_are_those_of_the_shuffled_frames(takes, tmp_path, overtaken):
-    """Also of a take whose frames came in another order than they were taken in."""
+    """Also for an episode whose frames were received out of order."""
     image = ImageSpec(16, (0, 0, 0), (1, 1, 1))
     tokens = ImageTokens(
         lambda pixels: pixels.flatten(2).transpose(1, 2),
@@ -204,12 +204,12 @@ def test_shuffled_tokens_are_those_of_the_shuffled_frames(takes, tmp_path, overt
         Augmentation(),
         tmp_path,
     )
-    runs = run_s(takes, 1)
+    segments = run_s(takes, 1)
     if overtaken:
-        runs[0].frames[:2] = runs[0].frames[1::-1].copy()
-    tokens.prepare(runs)
-    words = {runs[0].instruction: torch.zeros(1)}
-    shuffled = shuffle_frames(runs)
+        segments[0].frames[:2] = segments[0].frames[1::-1].copy()
+    tokens.prepare(segments)
+    words = {segments[0].instruction: torch.zeros(1)}
+    shuffled = shuffle_frames(segments)
     seen = [
         SegmentDataset(shuffled, SPEC, image, 4, 9, words, tokens=some) for some in (None, tokens)
     ]
@@ -219,8 +219,8 @@ def test_shuffled_tokens_are_those_of_the_shuffled_frames(takes, tmp_path, overt
         )
 
 
-def test_the_margin_is_over_takes_and_not_over_windows():
-    """Thousands of windows of two takes that disagree tell no more than two takes."""
+def test_the_margin_is_over_episodes_and_not_over_windows():
+    """Thousands of windows of two disagreeing episodes are no more evidence than two episodes."""
     steps = np.array([4000.0, 4000.0])
     torn = margin(np.array([40.0, 120.0]), np.array([120.0, 40.0]), steps)
     assert torn['difference'] == 0 and torn['low'] == pytest.approx(-0.02)
@@ -232,8 +232,8 @@ def test_the_margin_is_over_takes_and_not_over_windows():
     assert sure == margin(0.5 * blind, blind, np.full(20, 10.0)), 'seeded'
 
 
-def test_a_margin_needs_takes_with_steps():
-    """One take gives a difference and no interval; a take without a step is none."""
+def test_a_margin_needs_episodes_with_steps():
+    """One episode gives a difference without an interval; episodes without steps do not count."""
     found = margin(np.array([1.0, 0.0]), np.array([3.0, 0.0]), np.array([4.0, 0.0]))
     assert found == {'difference': -0.5, 'low': None, 'high': None, 'takes': 1}
 
@@ -328,8 +328,8 @@ def judged(baselines=None, blank='', **policy):
         ({'loss': None}, ['predicts NaN or inf'], ['better', 'uses']),
     ],
 )
-def test_the_verdict_says_what_a_newcomer_must_know(case, expected, never):
-    """Each case has its sentence, and the opposite is not said beside it."""
+def test_the_verdict_explains_the_metrics(case, expected, never):
+    """Each case has its sentence, and not the opposite."""
     said = judged(**case)
     assert all(part in said for part in expected), said
     assert not any(part in said for part in never), said
@@ -351,8 +351,8 @@ def test_the_verdict_says_what_a_newcomer_must_know(case, expected, never):
         (None, None, 0, None, None),
     ],
 )
-def test_fewer_takes_never_make_a_verdict_surer(loss, low, takes, share, answer):
-    """Regression: one to four takes said `it looks` where nine said that it cannot be told."""
+def test_fewer_episodes_never_make_a_verdict_surer(loss, low, takes, share, answer):
+    """Regression: with one to four episodes the verdict was certain, with nine uncertain."""
     words = {
         True: 'It uses the image',
         False: 'It does not use the image',
@@ -373,11 +373,11 @@ def deaf_and_blind(policy):
     return policy
 
 
-def test_a_policy_that_sees_nothing_is_found_out(small_run, takes):
-    """SEED.md, 1 and 2: no control moves its action, and the verdict says all of it in words."""
+def test_a_policy_that_ignores_its_inputs_is_recognised(small_run, takes):
+    """No control changes its action, and the verdict says so."""
     policy = deaf_and_blind(load_bundle(small_run / 'best'))
-    runs = run_s(takes, 6)
-    found = score(policy, runs[:1], runs[1:]).summary['policy']
+    segments = run_s(takes, 6)
+    found = score(policy, segments[:1], segments[1:]).summary['policy']
     assert not found['better'] and found['best_baseline'] not in found['better_than']
     for name in ('image_blanked', 'frames_shuffled', 'instruction_swapped'):
         assert found['change_share'][name] < 1e-3
@@ -392,11 +392,11 @@ def test_a_policy_that_sees_nothing_is_found_out(small_run, takes):
         assert part in said
 
 
-def test_a_policy_that_looks_and_listens_is_believed(tmp_path):
-    """The shipped policy on takes that it has never seen: better, by what it sees and is told."""
+def test_a_policy_that_uses_image_and_instruction_is_recognised(tmp_path):
+    """The shipped policy on unseen episodes beats the baselines and uses both inputs."""
     write_takes(tmp_path, 7, first=900, size=168)
-    runs = run_s(tmp_path, 7)
-    scored = score(load_bundle('builtin:demo'), runs[:2], runs[2:])
+    segments = run_s(tmp_path, 7)
+    scored = score(load_bundle('builtin:demo'), segments[:2], segments[2:])
     found = scored.summary['policy']
     assert found['better'] and set(found['better_than']) == set(scored.summary['baselines'])
     assert found['margin']['takes'] == 5
@@ -413,7 +413,7 @@ def test_a_policy_that_looks_and_listens_is_believed(tmp_path):
 
 
 def spoil_frames(path, indices):
-    """Break frames of a take in place; None: all of them."""
+    """Break frames of an episode in place; None: all of them."""
     content = bytearray(path.read_bytes())
     with Episode.open(path) as episode:
         for index in range(len(episode)) if indices is None else indices:
@@ -423,29 +423,33 @@ def spoil_frames(path, indices):
 
 
 def test_policy_and_baselines_are_measured_on_the_same_steps(small_run, takes, tmp_path):
-    """A frame that cannot be read takes its steps from the baselines beside the policy too."""
+    """An unreadable frame removes its steps from the policy and the baselines."""
     shutil.copytree(takes, tmp_path / 'takes')
     policy = load_bundle(small_run / 'best')
     paths = find_episodes(tmp_path / 'takes')
     spoil_frames(paths[0], [5])
-    runs = run_s(tmp_path / 'takes', 6)
-    scored = score(policy, runs[3:], runs[:3])
-    assert scored.real.sum() < sum(run.real[run.windows(4)].sum() for run in runs[:3])
+    segments = run_s(tmp_path / 'takes', 6)
+    scored = score(policy, segments[3:], segments[:3])
+    assert scored.real.sum() < sum(
+        segment.real[segment.windows(4)].sum() for segment in segments[:3]
+    )
     assert str(paths[0]) in ' '.join(scored.summary['policy']['broken'])
     means = policy.spec.data['blind_means']
-    for name, prediction in baselines(runs[3:], runs[:3], policy.spec.actions, 4, means).items():
+    for name, prediction in baselines(
+        segments[3:], segments[:3], policy.spec.actions, 4, means
+    ).items():
         assert scored.summary['baselines'][name] == measure(
             prediction, scored.actions, scored.real, policy.spec.actions
         )
-    only = score(policy, runs[3:], runs[1:3])
+    only = score(policy, segments[3:], segments[1:3])
     assert only.summary['policy']['broken'] == []
     spoil_frames(paths[0], None)
     with pytest.raises(UserError, match=f'no frame of the episodes.*{paths[0].stem}'):
-        score(policy, runs[3:], runs[:1])
+        score(policy, segments[3:], segments[:1])
 
 
 def test_the_printed_page_fits_the_terminal(takes, small_run, monkeypatch):
-    """Tables, steps, controls and the verdict, none of them broken by the terminal's edge."""
+    """Tables, steps, controls and the verdict fit its width."""
     found = evaluate(
         takes, small_run / 'best', sampling=Sampling(), axes=[], val_share=0.2, split_seed=0
     ).summary
@@ -466,7 +470,7 @@ def test_the_printed_page_fits_the_terminal(takes, small_run, monkeypatch):
 
 
 def test_a_script_can_require_a_better_policy(takes, small_run, capsys):
-    """Status 1 and a reason; the verdict is printed all the same. Status 2 without a policy."""
+    """Status 1 with a reason, after the verdict; status 2 without a policy."""
     status = main(
         [
             'evaluate',
@@ -495,14 +499,14 @@ def test_a_script_can_require_a_better_policy(takes, small_run, capsys):
         ({'better': True, 'trained_on': True}, 'trained on all of these takes'),
     ],
 )
-def test_better_on_takes_that_were_trained_on_is_not_enough(policy, reason):
-    """Only takes that were held out show that a policy is better."""
+def test_better_on_episodes_that_were_trained_on_is_not_enough(policy, reason):
+    """Only held-out episodes show that a policy is better."""
     said = refusal({'policy': {'best_baseline': 'zero', **policy}, 'blind': {'warning': None}})
     assert said is None if reason is None else reason in said
 
 
-def test_takes_that_were_all_trained_on_are_said_to_be(takes, small_run, tmp_path):
-    """Regression: they were split anew, and a part of them passed for held out."""
+def test_evaluating_on_training_episodes_is_reported(takes, small_run, tmp_path):
+    """Regression: they were split, and a part counted as held out."""
     trained = load_bundle(small_run / 'best').spec.data['train_episodes']
     for path in find_episodes(takes):
         if path.stem in trained:
@@ -532,14 +536,14 @@ def bundle_of(small_run, folder, **data):
 
 
 def runs_of_training(small_run, takes):
-    """The runs and the spec that a policy was trained with."""
+    """The segments and the spec that a policy was trained with."""
     spec = load_bundle(small_run / 'best').spec
     paths = [path for path in find_episodes(takes) if path.stem in spec.data['train_episodes']]
     return load_segments(paths, Sampling())[0], spec
 
 
 def new_takes(folder, count=3):
-    """Takes that no policy of these tests was trained on."""
+    """Episodes that no policy of these tests was trained on."""
     write_takes(folder, count, first=500, size=64)
     return folder
 
@@ -547,13 +551,13 @@ def new_takes(folder, count=3):
 PLAIN = {'sampling': Sampling(), 'axes': [], 'val_share': 0.2, 'split_seed': 0}
 
 
-def test_blind_means_of_a_bundle_are_those_of_its_training_takes(small_run, takes):
-    """Fitted once and carried as JSON, or fitted again: the same predictions, with no take."""
-    runs, spec = runs_of_training(small_run, takes)
-    means = json.loads(json.dumps(blind_means(runs, spec.actions, 4), allow_nan=False))
+def test_blind_means_of_a_bundle_are_those_of_its_training_episodes(small_run, takes):
+    """Stored as JSON or fitted again, they give the same predictions."""
+    segments, spec = runs_of_training(small_run, takes)
+    means = json.loads(json.dumps(blind_means(segments, spec.actions, 4), allow_nan=False))
     assert np.shape(means['mean_per_position_and_step']) == (4, 10, 2)
-    fitted = baselines(runs, runs[:1], spec.actions, 4)
-    carried = baselines([], runs[:1], spec.actions, 4, means)
+    fitted = baselines(segments, segments[:1], spec.actions, 4)
+    carried = baselines([], segments[:1], spec.actions, 4, means)
     assert list(fitted) == list(carried)
     for name, prediction in fitted.items():
         np.testing.assert_array_equal(prediction, carried[name])
@@ -565,15 +569,15 @@ def test_blind_means_of_a_bundle_are_those_of_its_training_takes(small_run, take
         [1.0],
     ):
         with pytest.raises(UserError, match=r'data\.blind_means'):
-            baselines([], runs[:1], spec.actions, 4, wrong)
+            baselines([], segments[:1], spec.actions, 4, wrong)
 
 
-def test_new_takes_are_all_measured_beside_what_the_training_takes_taught(
+def test_new_episodes_are_all_measured_beside_what_the_training_episodes_taught(
     small_run, takes, tmp_path
 ):
-    """Regression: a fifth of new takes was measured, beside means fitted to the others."""
-    runs, spec = runs_of_training(small_run, takes)
-    means = blind_means(runs, spec.actions, 4)
+    """Regression: a fifth of new episodes was measured, beside means fitted to the others."""
+    segments, spec = runs_of_training(small_run, takes)
+    means = blind_means(segments, spec.actions, 4)
     policy = bundle_of(small_run, tmp_path / 'policy', blind_means=means)
     new = new_takes(tmp_path / 'new')
     found = evaluate(new, policy, **PLAIN)
@@ -583,7 +587,7 @@ def test_new_takes_are_all_measured_beside_what_the_training_takes_taught(
         'warning': None,
         'takes': len(spec.data['train_episodes']),
     }
-    for name, prediction in baselines(runs, found.episodes.val, spec.actions, 4).items():
+    for name, prediction in baselines(segments, found.episodes.val, spec.actions, 4).items():
         assert found.summary['baselines'][name] == measure(
             prediction, found.scored.actions, found.scored.real, spec.actions
         )
@@ -591,20 +595,20 @@ def test_new_takes_are_all_measured_beside_what_the_training_takes_taught(
     said = ' '.join(text(found.summary).split())
     assert 'measured on 3 takes (' in said
     assert f"the policy's bundle, of the {len(spec.data['train_episodes'])} takes" in said
-    shutil.copy(runs[0].path, new)
+    shutil.copy(segments[0].path, new)
     found = evaluate(new, policy, **PLAIN)
     assert found.summary['episodes'] == {'train': 1, 'val': 3}
     assert found.summary['blind']['source'] == 'bundle'
     page = tmp_path / 'page.html'
-    (new / runs[0].path.name).unlink()
+    (new / segments[0].path.name).unlink()
     assert (
         main(['evaluate', '--data', str(new), '--policy', str(policy), '--report', str(page)]) == 0
     )
     assert 'none is here' in page.read_text()
 
 
-def test_without_predictors_of_its_own_new_takes_prove_nothing(small_run, tmp_path, capsys):
-    """An older bundle is measured as before; the notes say beside what, and it passes no test."""
+def test_without_stored_baselines_new_episodes_prove_nothing(small_run, tmp_path, capsys):
+    """An older bundle is measured, with a warning, and fails --require-better."""
     policy = bundle_of(small_run, tmp_path / 'policy', blind_means=None)
     new, page = new_takes(tmp_path / 'new'), tmp_path / 'page.html'
     assert (
@@ -632,8 +636,8 @@ def test_without_predictors_of_its_own_new_takes_prove_nothing(small_run, tmp_pa
     assert 'fitted to other takes' in refusal(better)
 
 
-def test_an_older_bundle_beside_its_training_takes_needs_no_warning(small_run, takes, tmp_path):
-    """As before: what it was trained on is there, so the predictors are fitted to the same."""
+def test_an_older_bundle_beside_its_training_episodes_needs_no_warning(small_run, takes, tmp_path):
+    """Its training episodes are there, so the baselines are fitted to the same data."""
     policy = bundle_of(small_run, tmp_path / 'policy', blind_means=None)
     found = evaluate(takes, policy, **PLAIN).summary
     assert found['blind'] == {
@@ -643,8 +647,8 @@ def test_an_older_bundle_beside_its_training_takes_needs_no_warning(small_run, t
     }
 
 
-def test_near_identical_takes_are_in_the_json(tmp_path):
-    """What repeats, and what of it lies on both sides; none once grouped."""
+def test_near_identical_episodes_are_in_the_json(tmp_path):
+    """The groups and those on both sides are listed; none is left after grouping."""
     for number, keys in enumerate(('wwwwwwww', 'aaaaaaaa') * 4):
         drive(tmp_path, keys, picture=number, created_ns=CREATED_NS + number * 60_000_000_000)
     told = {
@@ -662,8 +666,8 @@ def test_near_identical_takes_are_in_the_json(tmp_path):
     assert '2 distinct sequences of commands in 8 episodes' in found['notes'][0]
 
 
-def test_the_page_can_be_made_for_any_takes(small_run, takes, tmp_path):
-    """`--report FILE`: what a training ends with, without its curves; bad use is said first."""
+def test_the_report_can_be_made_for_any_episodes(small_run, takes, tmp_path):
+    """`--report FILE` writes the report of a training without its curves; bad use is refused."""
     page = tmp_path / 'page.html'
     told = ['evaluate', '--data', str(takes), '--policy', str(small_run / 'best'), '--report']
     assert main([*told, str(page)]) == 0

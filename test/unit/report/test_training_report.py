@@ -450,13 +450,13 @@ def test_with_padding_the_loss_of_the_policy_and_the_blind_lines_are_of_one_kind
         ),
         DataConfig(data=str(takes)),
         TrainConfig(out=str(tmp_path / 'out'), epochs=1, batch_size=4, accumulate=1, device='cpu'),
-        say=lambda _: None,
+        log=lambda _: None,
     )
     [row], scored = trained.history, trained.scored
     measured = measure(scored.predicted, scored.actions, scored.real, trained.policy.actions)
     assert row['val_loss'] == pytest.approx(measured['loss'], rel=1e-6)
     assert 3 * row['val_loss_arm_act'] > 1.001 * row['val_loss'], 'the padding predicts something'
-    text = report(tmp_path, trained.policy, scored, trained.takes, history=trained.history)
+    text = report(tmp_path, trained.policy, scored, trained.episodes, history=trained.history)
     assert f'the policy of this report: epoch 0, {measured["loss"]:.4f}' in text
     still = measure(0 * scored.predicted, scored.actions, scored.real, trained.policy.actions)
     assert f'stand still: {still["loss"]:.4f}' in text

@@ -11,12 +11,12 @@ import pytest
 import torch
 from accelerate.state import AcceleratorState
 
-from mobile_vla_ros.cli.train import parse
 from mobile_vla_ros.errors import UserError
 from mobile_vla_ros.model.backbone import LoraSettings, load_backbone
 from mobile_vla_ros.model.network import build_network
 from mobile_vla_ros.training import optimise, prepare, state
 from mobile_vla_ros.training.config import DataConfig, ModelConfig, TrainConfig
+from mobile_vla_ros.training.flags import parse
 from mobile_vla_ros.training.loop import train
 
 
@@ -45,7 +45,7 @@ def flags(backbone, takes, out, **more) -> list[str]:
 
 
 def launched(processes: int, *arguments: str) -> subprocess.Popen:
-    """Start `mobile_vla train` through `accelerate launch`, as docs/training.md says."""
+    """Start `mobile_vla train` through `accelerate launch`, as in docs/training.md."""
     return subprocess.Popen(
         # --multi_gpu is accelerate's word for its launcher of several processes; --device cpu
         # makes them CPU processes that speak gloo. --cpu would start one alone.
@@ -84,7 +84,7 @@ def history(out) -> list[dict]:
 
 def one_process(backbone, takes, out, **more) -> list[dict]:
     """Train in this process with the same settings; return the history."""
-    train(*parse(flags(backbone, takes, out, **more)), say=lambda _: None)
+    train(*parse(flags(backbone, takes, out, **more)), log=lambda _: None)
     return history(out)
 
 
@@ -126,7 +126,7 @@ def test_two_processes_stop_together_and_one_goes_on(small_backbone, takes, tmp_
         said, _ = two.communicate(timeout=60)
     finally:
         two.kill()
-    assert said.count('the same command goes on from here') == 1, said
+    assert said.count('the same command resumes from here') == 1, said
     assert not (tmp_path / 'two' / 'last').exists()
     assert_near(
         one_process(small_backbone, takes, tmp_path / 'one', **told),
@@ -178,7 +178,7 @@ def test_bfloat16_trains_on_a_cpu(small_backbone, takes, tmp_path, precision, dt
             ),
             DataConfig(data=str(takes)),
             TrainConfig(out=str(tmp_path / name), epochs=1, device='cpu', precision=told[0]),
-            say=lambda _: None,
+            log=lambda _: None,
         )
         rows[name] = history(tmp_path / name)[0]
     assert rows['16']['train_loss'] == pytest.approx(rows['32']['train_loss'], rel=0.05)
@@ -186,9 +186,9 @@ def test_bfloat16_trains_on_a_cpu(small_backbone, takes, tmp_path, precision, dt
 
 
 def test_float16_weights_without_a_scaled_loss_are_refused(monkeypatch, small_backbone):
-    """On a GPU their gradients would vanish in silence."""
+    """On a GPU their gradients would silently vanish."""
     monkeypatch.setattr(prepare, 'pick_device', lambda _: torch.device('cuda'))
-    with pytest.raises(UserError, match=r'need the loss to be scaled.*--precision fp16'):
+    with pytest.raises(UserError, match=r'need a scaled loss.*--precision fp16'):
         prepare.accelerator_for(
             ModelConfig(backbone=small_backbone, backbone_dtype='float16'),
             TrainConfig(out='x', precision='bf16'),
@@ -197,21 +197,21 @@ def test_float16_weights_without_a_scaled_loss_are_refused(monkeypatch, small_ba
 
 @pytest.mark.parametrize(('precision', 'dtype'), [('fp16', 'float32'), ('no', 'float16')])
 def test_float16_on_a_cpu_is_refused(small_backbone, takes, tmp_path, precision, dtype):
-    """A sentence with what works there."""
+    """The error names the precisions that work there."""
     with pytest.raises(UserError, match='Use --precision bf16, or a GPU'):
         train(
             ModelConfig(backbone=small_backbone, backbone_dtype=dtype),
             DataConfig(data=str(takes)),
             TrainConfig(out=str(tmp_path / 'out'), device='cpu', precision=precision),
-            say=lambda _: None,
+            log=lambda _: None,
         )
     assert not (tmp_path / 'out').exists()
 
 
-def test_a_device_that_is_too_small_is_said(small_backbone, takes, tmp_path, monkeypatch):
-    """With what takes less memory, and no traceback."""
+def test_a_device_with_too_little_memory_is_reported(small_backbone, takes, tmp_path, monkeypatch):
+    """The error names the flags that save memory."""
 
-    def full(*_):
+    def full(*_, **__):
         raise torch.OutOfMemoryError('CUDA out of memory. Tried to allocate 2.00 GiB')
 
     monkeypatch.setattr(optimise, 'motion_loss_sum', full)
@@ -220,5 +220,5 @@ def test_a_device_that_is_too_small_is_said(small_backbone, takes, tmp_path, mon
             ModelConfig(backbone=small_backbone, lora_r=2, head_hidden=16, head_layers=1),
             DataConfig(data=str(takes)),
             TrainConfig(out=str(tmp_path / 'out'), device='cpu'),
-            say=lambda _: None,
+            log=lambda _: None,
         )

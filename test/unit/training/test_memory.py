@@ -23,7 +23,7 @@ def test_what_a_small_network_keeps_is_what_it_must():
 
 
 def test_views_of_one_tensor_are_counted_once():
-    """What shares memory takes it once."""
+    """Tensors that share memory are counted once."""
     weight = torch.randn(10, requires_grad=True)
     row = torch.randn(4, 10)
     assert (
@@ -63,7 +63,7 @@ def built(small_backbone, *, meta: bool, checkpointing: bool = False):
 @pytest.mark.parametrize('checkpointing', [False, True])
 @pytest.mark.parametrize('dtype', [None, torch.bfloat16])
 def test_counting_shapes_gives_what_a_real_pass_keeps(small_backbone, dtype, checkpointing):
-    """Nothing is computed, and it comes to the same; an LSTM on a CPU has a workspace beside."""
+    """Counting from shapes agrees with a real step but for the workspace of an LSTM on a CPU."""
     network = built(small_backbone, meta=False, checkpointing=checkpointing)
     pixels, text = torch.randn(2 * FRAMES, 3, SIDE, SIDE), torch.zeros(2, TEXT, dtype=torch.long)
 
@@ -83,7 +83,7 @@ def test_counting_shapes_gives_what_a_real_pass_keeps(small_backbone, dtype, che
 
 
 def test_checkpointing_keeps_a_fraction(small_backbone):
-    """What enters each layer alone; and twice the pieces keep twice as much."""
+    """Only the input of each layer is kept; twice the pieces keep twice as much."""
     options = {'frames': 18, 'window': WINDOW, 'text': TEXT, 'side': SIDE, 'dtype': None}
     whole, layer = count(built(small_backbone, meta=True), 1, **options)
     kept, _ = count(built(small_backbone, meta=True, checkpointing=True), 1, **options)

@@ -1,4 +1,4 @@
-"""A training that is stopped or killed goes on as if it had not been."""
+"""A stopped or killed training run resumes and ends with the same numbers."""
 
 import json
 import os
@@ -74,13 +74,13 @@ def configs(backbone, takes, out, **more):
 
 
 def rows(out) -> list[dict]:
-    """Return the history without what a clock says."""
+    """Return the history without times."""
     history = json.loads((out / 'history.json').read_text())
     return [{name: value for name, value in row.items() if name not in TIMES} for row in history]
 
 
 def weights(out) -> dict[str, torch.Tensor]:
-    """Return every trained number of the last epoch."""
+    """Return every trained parameter of the last epoch."""
     return {
         **load_file(out / 'last' / 'head.safetensors'),
         **load_file(out / 'last' / 'adapter' / 'adapter_model.safetensors'),
@@ -98,16 +98,16 @@ def assert_equal(out, other):
 
 @pytest.fixture(scope='module')
 def whole(small_backbone, takes, tmp_path_factory):
-    """The folder of a run that nobody interrupted."""
+    """The folder of an uninterrupted run."""
     AcceleratorState._reset_state(reset_partial_state=True)
     out = tmp_path_factory.mktemp('whole') / 'out'
-    train(*configs(small_backbone, takes, out), say=lambda _: None)
+    train(*configs(small_backbone, takes, out), log=lambda _: None)
     return out
 
 
 def test_a_run_repeats(small_backbone, takes, whole, tmp_path):
     """The same command gives the same numbers, also with another number of threads to decode."""
-    train(*configs(small_backbone, takes, tmp_path / 'out', workers=0), say=lambda _: None)
+    train(*configs(small_backbone, takes, tmp_path / 'out', workers=0), log=lambda _: None)
     assert_equal(tmp_path / 'out', whole)
 
 
@@ -134,7 +134,7 @@ def test_killed_in_the_middle_of_an_epoch_it_goes_on_to_the_same_numbers(
         assert (progress.epoch, progress.step) >= (epoch, step)
     done = subprocess.run(command, capture_output=True, text=True, timeout=240, check=False)
     assert done.returncode == 0, done.stderr
-    assert 'going on in epoch' in done.stdout
+    assert 'resuming in epoch' in done.stdout
     assert_equal(out, whole)
     assert not (out / state.NAME).exists()
     assert not list(out.rglob('.*'))
@@ -145,7 +145,7 @@ def test_killed_in_the_middle_of_an_epoch_it_goes_on_to_the_same_numbers(
 
 
 def wait_for(out, running, epoch, step):
-    """Wait until a run has saved that it is so far."""
+    """Wait until a run has saved this progress."""
     end = time.monotonic() + 200
     while time.monotonic() < end and running.poll() is None:
         found = state.read_state(out)
@@ -156,7 +156,7 @@ def wait_for(out, running, epoch, step):
 
 
 def stop_at(line: str, number=signal.SIGINT):
-    """Return a `say` that sends this process a signal when a line begins so."""
+    """Return a `log` that sends this process a signal when a line starts with this."""
 
     def say(text):
         if text.strip().startswith(line):
@@ -166,7 +166,7 @@ def stop_at(line: str, number=signal.SIGINT):
 
 
 @pytest.mark.parametrize(('number', 'steps'), [(signal.SIGINT, 7), (signal.SIGTERM, 2)])
-def test_ctrl_c_saves_and_says_how_to_go_on(
+def test_ctrl_c_saves_and_reports_how_to_resume(
     small_backbone, takes, whole, tmp_path, monkeypatch, number, steps
 ):
     """The step is finished, the state is kept, and the same command ends with the same numbers."""
@@ -183,40 +183,40 @@ def test_ctrl_c_saves_and_says_how_to_go_on(
     with monkeypatch.context() as patched:
         patched.setattr(optimise.Optimisation, 'step', step)
         with pytest.raises(TrainingStopped, match=r'after step \d+ of \d+; the same command'):
-            train(*told, say=lambda _: None)
+            train(*told, log=lambda _: None)
     assert step.done == steps
     assert signal.getsignal(number) == before
     AcceleratorState._reset_state(reset_partial_state=True)
-    train(*told, say=lambda _: None)
+    train(*told, log=lambda _: None)
     assert_equal(tmp_path / 'out', whole)
 
 
-def test_ctrl_c_during_a_validation_is_heard(small_backbone, takes, whole, tmp_path):
+def test_ctrl_c_during_a_validation_stops_after_it(small_backbone, takes, whole, tmp_path):
     """It stops before the next epoch; the validation is done again, to the same numbers."""
     told = configs(small_backbone, takes, tmp_path / 'out')
     with pytest.raises(TrainingStopped, match='epoch 0 after its last step; the same command'):
-        train(*told, say=stop_at('0 '))
+        train(*told, log=stop_at('0 '))
     assert len(rows(tmp_path / 'out')) == 1
     AcceleratorState._reset_state(reset_partial_state=True)
-    train(*told, say=lambda _: None)
+    train(*told, log=lambda _: None)
     assert_equal(tmp_path / 'out', whole)
 
 
-def test_a_run_that_was_told_otherwise_is_not_gone_on_with(small_backbone, takes, tmp_path):
+def test_a_run_with_other_settings_is_not_resumed(small_backbone, takes, tmp_path):
     """Every difference is named with both values; the state stays."""
     with pytest.raises(TrainingStopped):
-        train(*configs(small_backbone, takes, tmp_path / 'out'), say=stop_at('0 '))
+        train(*configs(small_backbone, takes, tmp_path / 'out'), log=stop_at('0 '))
     kept = (tmp_path / 'out' / state.NAME).read_bytes()
     with pytest.raises(UserError, match=r'batch_size was 2 and is 3; epochs was 3 and is 9'):
         train(
             *configs(small_backbone, takes, tmp_path / 'out', epochs=9, batch_size=3),
-            say=lambda _: None,
+            log=lambda _: None,
         )
     assert (tmp_path / 'out' / state.NAME).read_bytes() == kept
 
 
-def test_a_run_of_before_a_setting_was_goes_on(tmp_path):
-    """It was told nothing of it, which is the default; a value is another run, and is named."""
+def test_a_run_older_than_a_setting_is_resumed(tmp_path):
+    """A missing setting counts as its default; another value is reported and refused."""
     state_of(tmp_path, {'epochs': 3})
     folder = RunFolder(tmp_path, lambda _: None, writes=False)
     assert folder.begin({'epochs': 3, 'corrections': 0.0, 'init': ''}, 1, {}).step == 5
@@ -229,7 +229,7 @@ def test_a_run_of_before_a_setting_was_goes_on(tmp_path):
 
 
 def state_of(folder, told):
-    """Write the state of a run of no weights at its step 5 that was told so."""
+    """Write the state of a run without weights at its step 5, with these settings."""
     empty = torch.nn.Module()
     empty.register_parameter('a', torch.nn.Parameter(torch.zeros(1)))
     state.save_state(
@@ -239,35 +239,35 @@ def state_of(folder, told):
 
 def test_a_finished_run_is_not_trained_over(small_backbone, takes, whole):
     """Its folder is refused."""
-    with pytest.raises(UserError, match='holds a training run already'):
-        train(*configs(small_backbone, takes, whole), say=lambda _: None)
+    with pytest.raises(UserError, match='already contains a training run'):
+        train(*configs(small_backbone, takes, whole), log=lambda _: None)
 
 
-def test_other_takes_are_not_gone_on_with(small_backbone, takes, tmp_path):
-    """A take that was added or removed changes the split, and so every number."""
+def test_a_run_on_other_episodes_is_not_resumed(small_backbone, takes, tmp_path):
+    """An episode that was added or removed changes the split, and so every number."""
     import shutil
 
     mine = shutil.copytree(takes, tmp_path / 'takes')
     with pytest.raises(TrainingStopped):
-        train(*configs(small_backbone, mine, tmp_path / 'out'), say=stop_at('0 '))
+        train(*configs(small_backbone, mine, tmp_path / 'out'), log=stop_at('0 '))
     next(iter(sorted(mine.glob('*.h5')))).unlink()
     with pytest.raises(UserError, match='fingerprint was'):
-        train(*configs(small_backbone, mine, tmp_path / 'out'), say=lambda _: None)
+        train(*configs(small_backbone, mine, tmp_path / 'out'), log=lambda _: None)
 
 
-def test_a_torn_state_is_said(small_backbone, takes, tmp_path):
-    """What we write is never torn; what a disk did to it is a sentence."""
+def test_a_torn_state_is_reported(small_backbone, takes, tmp_path):
+    """A state that a disk has damaged is an error message, not a traceback."""
     told = configs(small_backbone, takes, tmp_path / 'out')
     with pytest.raises(TrainingStopped):
-        train(*told, say=stop_at('0 '))
+        train(*told, log=stop_at('0 '))
     path = tmp_path / 'out' / state.NAME
     path.write_bytes(path.read_bytes()[:100])
-    with pytest.raises(UserError, match='cannot be read'):
-        train(*told, say=lambda _: None)
+    with pytest.raises(UserError, match='cannot read'):
+        train(*told, log=lambda _: None)
 
 
 def test_a_full_disk_does_not_end_a_training(small_backbone, takes, whole, tmp_path, monkeypatch):
-    """In the middle it is said and the run goes on; later epochs are kept again."""
+    """In the middle it is logged and the run continues; later epochs are kept again."""
     said, real = [], state.save_file
     calls = iter(range(1000))
 
@@ -277,7 +277,7 @@ def test_a_full_disk_does_not_end_a_training(small_backbone, takes, whole, tmp_p
         return real(*args, **kwargs)
 
     monkeypatch.setattr(state, 'save_file', full)
-    train(*configs(small_backbone, takes, tmp_path / 'out'), say=said.append)
+    train(*configs(small_backbone, takes, tmp_path / 'out'), log=said.append)
     told = [line for line in said if line.startswith('not written')]
     assert len(told) == 4 and all('MB free' in line for line in told)
     assert_equal(tmp_path / 'out', whole)
@@ -307,7 +307,7 @@ def test_best_is_the_best_that_could_be_kept(small_run, tmp_path, monkeypatch):
 def test_what_a_kill_left_half_is_removed_and_nothing_of_a_person_s(
     small_backbone, takes, tmp_path
 ):
-    """Names of ours alone: --out may be a folder with a .git in it."""
+    """Only our own names are removed: --out may be a folder with a .git in it."""
     half = [
         tmp_path / 'out' / 'checkpoints' / '.epoch=000-val_loss=0.1.x1',
         tmp_path / 'out' / '.history.json.x2',
@@ -317,13 +317,13 @@ def test_what_a_kill_left_half_is_removed_and_nothing_of_a_person_s(
     for path in (*theirs, half[0] / 'adapter', *half[1:]):
         path.parent.mkdir(parents=True, exist_ok=True)
         path.touch()
-    train(*configs(small_backbone, takes, tmp_path / 'out', epochs=1), say=lambda _: None)
+    train(*configs(small_backbone, takes, tmp_path / 'out', epochs=1), log=lambda _: None)
     assert not [path for path in half if path.exists()]
     assert all(path.is_file() for path in theirs)
 
 
-def test_a_stop_that_could_not_be_saved_says_so(small_backbone, takes, tmp_path, monkeypatch):
-    """Ctrl-C on a full disk: what was saved before is what the run goes on from."""
+def test_a_stop_without_a_saved_state_is_reported(small_backbone, takes, tmp_path, monkeypatch):
+    """After Ctrl-C on a full disk the run resumes from the state before."""
 
     def full(*_, **__):
         full.calls += 1
@@ -336,7 +336,7 @@ def test_a_stop_that_could_not_be_saved_says_so(small_backbone, takes, tmp_path,
     full.calls, real = 0, state.save_file
     monkeypatch.setattr(state, 'save_file', full)
     with pytest.raises(TrainingStopped, match='could not be saved'):
-        train(*configs(small_backbone, takes, tmp_path / 'out'), say=lambda _: None)
+        train(*configs(small_backbone, takes, tmp_path / 'out'), log=lambda _: None)
     assert state.read_state(tmp_path / 'out')[0].step == 1
 
 
@@ -344,33 +344,35 @@ def test_a_report_that_fails_can_be_made_again(small_backbone, takes, tmp_path):
     """Nothing is trained again for it, and the run is not refused as a finished one."""
     told, made = configs(small_backbone, takes, tmp_path / 'out', epochs=1), []
     with pytest.raises(OSError, match='full'):
-        train(*told, say=lambda _: None, report=lambda _: (_ for _ in ()).throw(OSError('full')))
+        train(*told, log=lambda _: None, report=lambda _: (_ for _ in ()).throw(OSError('full')))
     AcceleratorState._reset_state(reset_partial_state=True)
-    trained = train(*told, say=lambda _: None, report=made.append)
+    trained = train(*told, log=lambda _: None, report=made.append)
     assert made == [trained] and len(trained.history) == 1
 
 
-def test_a_loss_that_is_no_number_ends_with_its_takes(
+def test_a_nan_loss_ends_the_run_and_names_its_episodes(
     small_backbone, takes, tmp_path, monkeypatch
 ):
     """Epoch, step and files are named; the bundle of the epoch before is whole."""
 
-    def broken(motion, actions, real, delta=1.0):
+    def broken(motion, actions, real, weight=None):
         broken.calls += 1
         return motion.sum() * (float('nan') if broken.calls > 30 else 0.0)
 
     broken.calls = 0
     monkeypatch.setattr(optimise, 'motion_loss_sum', broken)
     with pytest.raises(UserError, match=r'nan in epoch \d+, step \d+.*\.h5.*learning_rate'):
-        train(*configs(small_backbone, takes, tmp_path / 'out'), say=lambda _: None)
+        train(*configs(small_backbone, takes, tmp_path / 'out'), log=lambda _: None)
     assert (tmp_path / 'out' / 'best' / 'policy.json').is_file()
 
 
-def test_no_room_is_said_before_the_first_step(small_backbone, takes, tmp_path, monkeypatch):
-    """With the bytes that are needed and those that are free."""
+def test_a_full_disk_is_reported_before_the_first_step(
+    small_backbone, takes, tmp_path, monkeypatch
+):
+    """The error has the bytes needed and the bytes free."""
     usage = run_folder.shutil.disk_usage(tmp_path)._replace(free=1000)
     monkeypatch.setattr(run_folder.shutil, 'disk_usage', lambda _: usage)
     with pytest.raises(
         UserError, match=r'not enough disk space for checkpoints; got 0.0 MB free.*[\d.]+ MB'
     ):
-        train(*configs(small_backbone, takes, tmp_path / 'out'), say=lambda _: None)
+        train(*configs(small_backbone, takes, tmp_path / 'out'), log=lambda _: None)

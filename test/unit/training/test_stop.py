@@ -16,12 +16,12 @@ def send(number=signal.SIGINT):
 
 def test_the_first_asks_and_its_echo_is_the_same_one():
     """Terminal and launcher both send one: the step must still be finished and saved."""
-    with StopSignal() as asked:
-        assert not asked.asked
+    with StopSignal() as stop_signal:
+        assert not stop_signal.requested
         send()
         send()
         send(signal.SIGTERM)
-        assert asked.asked
+        assert stop_signal.requested
 
 
 def test_a_person_who_insists_is_heard(monkeypatch):
@@ -35,10 +35,10 @@ def test_a_person_who_insists_is_heard(monkeypatch):
 def test_a_scheduler_that_repeats_itself_ends_nothing(monkeypatch):
     """SIGTERM twice is still a stop that saves; what ends at once is SIGKILL."""
     monkeypatch.setattr(stop, 'SAME_S', 0.0)
-    with StopSignal() as asked:
+    with StopSignal() as stop_signal:
         send(signal.SIGTERM)
         send(signal.SIGTERM)
-        assert asked.asked
+        assert stop_signal.requested
 
 
 def test_handlers_are_given_back():

@@ -11,7 +11,6 @@ from accelerate.state import AcceleratorState
 from test_dataset import break_frame
 
 from made_segments import write_worth
-from mobile_vla_ros.cli.train import parse
 from mobile_vla_ros.data.preprocess import preprocess
 from mobile_vla_ros.data.segments import Sampling, load_segments
 from mobile_vla_ros.episode.storage.reader import Episode, find_episodes
@@ -21,6 +20,7 @@ from mobile_vla_ros.evaluation.predict import dataset, predict
 from mobile_vla_ros.model.bundle import load_bundle
 from mobile_vla_ros.runtime.vla_policy import VlaPolicy
 from mobile_vla_ros.training.config import DataConfig, ModelConfig, TrainConfig
+from mobile_vla_ros.training.flags import parse
 from mobile_vla_ros.training.loop import train
 from mobile_vla_ros.training.prepare import episodes_of
 from mobile_vla_ros.training.run_folder import RunFolder
@@ -55,7 +55,7 @@ def test_training_and_driving_see_the_same(small_run, takes):
 
 
 def test_a_run_leaves_the_best_the_last_and_its_history(small_run):
-    """Best and last bundles, a table by epoch under the seed's names, the configuration."""
+    """Best and last bundles, a history under the reference run's names, the configuration."""
     history = json.loads((small_run / 'history.json').read_text())
     assert [row['epoch'] for row in history] == [0, 1]
     assert {
@@ -74,7 +74,7 @@ def test_a_run_leaves_the_best_the_last_and_its_history(small_run):
 
 
 def test_training_lowers_the_loss(tmp_path):
-    """A few epochs on two takes bring the training loss well below where it started."""
+    """A few epochs on two episodes bring the training loss well below where it started."""
     write_takes(tmp_path / 'takes', 2, size=112)
     train(
         ModelConfig(lora_r=8, lora_dropout=0.0, head_hidden=128, head_layers=1),
@@ -82,21 +82,21 @@ def test_training_lowers_the_loss(tmp_path):
         TrainConfig(
             out=str(tmp_path / 'out'), epochs=6, accumulate=1, device='cpu', learning_rate=2e-3
         ),
-        say=lambda _: None,
+        log=lambda _: None,
     )
     history = json.loads((tmp_path / 'out' / 'history.json').read_text())
     assert history[-1]['train_loss'] < 0.5 * history[0]['train_loss']
 
 
-def test_padding_to_the_seed_s_six_numbers_trains(small_backbone, takes, tmp_path):
-    """The seed's layout (motion_dims 6) goes through training, metrics and driving."""
+def test_padding_to_the_reference_run_s_six_numbers_trains(small_backbone, takes, tmp_path):
+    """The layout of the reference run (motion_dims 6) trains, is measured and drives."""
     best = train(
         ModelConfig(
             backbone=small_backbone, lora_r=2, head_hidden=16, head_layers=1, motion_dims=6
         ),
         DataConfig(data=str(takes), scale=[1.15, 1.15]),
         TrainConfig(out=str(tmp_path / 'out'), epochs=1, device='cpu', precision='bf16'),
-        say=lambda _: None,
+        log=lambda _: None,
     ).best
     policy = VlaPolicy.load(best)
     assert policy.spec.head.motion_dims == 6
@@ -116,10 +116,10 @@ def test_training_names_what_it_left_out_and_the_bundle_knows(small_backbone, tm
         ModelConfig(backbone=small_backbone, lora_r=4, head_hidden=16, head_layers=1),
         DataConfig(data=str(data)),
         TrainConfig(out=str(tmp_path / 'out'), epochs=1, device='cpu'),
-        say=said.append,
+        log=said.append,
     ).best
     assert any(bad.name in line and 'stood still' in line for line in said)
-    assert '1 of 5 takes left out' in said
+    assert '1 of 5 episodes left out' in said
     known = load_bundle(best).spec.data
     assert known['accept_verdicts'] == ['good', 'poor']
     assert list(known['left_out']) == [bad.name]
@@ -129,7 +129,7 @@ def test_training_names_what_it_left_out_and_the_bundle_knows(small_backbone, tm
 def test_frames_that_cannot_be_read_are_named_and_the_training_goes_on(
     small_backbone, takes, tmp_path
 ):
-    """A training and a validation take broken in the middle: their pieces alone are left out."""
+    """Of a training and a validation episode with a broken frame, only the pieces are left out."""
     mine, said = shutil.copytree(takes, tmp_path / 'takes'), []
     told = (
         ModelConfig(backbone=small_backbone, lora_r=2, head_hidden=16, head_layers=1),
@@ -139,7 +139,7 @@ def test_frames_that_cannot_be_read_are_named_and_the_training_goes_on(
     for runs in (split.train, split.val):
         break_frame(runs[0].path, 20, 'picture')
     best = train(
-        *told, TrainConfig(out=str(tmp_path / 'out'), epochs=2, device='cpu'), say=said.append
+        *told, TrainConfig(out=str(tmp_path / 'out'), epochs=2, device='cpu'), log=said.append
     ).best
     broken = load_bundle(best).spec.data['broken_frames']
     for runs in (split.train, split.val):
@@ -151,7 +151,7 @@ def test_frames_that_cannot_be_read_are_named_and_the_training_goes_on(
 
 
 def test_the_bundle_keeps_how_its_data_was_chosen_and_changed(small_backbone, takes, tmp_path):
-    """Every flag that changes what was learned from is in policy.json."""
+    """Every flag that changes the training data is in policy.json."""
     told = {'mirror': True, 'light': 0.1, 'colour': 0.05, 'shift': 0.04}
     best = train(
         ModelConfig(backbone=small_backbone, lora_r=2, head_hidden=16, head_layers=1),
@@ -165,7 +165,7 @@ def test_the_bundle_keeps_how_its_data_was_chosen_and_changed(small_backbone, ta
             **told,
         ),
         TrainConfig(out=str(tmp_path / 'out'), epochs=1, device='cpu'),
-        say=lambda _: None,
+        log=lambda _: None,
     ).best
     known = load_bundle(best).spec.data
     assert known['augmentation'] == told
@@ -175,7 +175,7 @@ def test_the_bundle_keeps_how_its_data_was_chosen_and_changed(small_backbone, ta
     assert set(known['train_episodes']).isdisjoint(known['val_episodes'])
 
 
-def test_the_seed_s_recipe_is_whole():
+def test_the_reference_run_s_recipe_is_whole():
     """config/train_seed.yaml has every row of the recipe; rates and epochs are one flag away."""
     argv = ['--config', str(CONFIG / 'train_seed.yaml'), '--data', 'x', '--out', 'y']
     model, data, config = parse(argv)
@@ -196,8 +196,8 @@ def test_the_seed_s_recipe_is_whole():
     assert (config.epochs, config.learning_rate) == (100, 1e-5)
 
 
-def test_tensorboard_has_the_seed_s_names_and_the_baselines(small_run):
-    """One point an epoch, and a line for every predictor that sees no image."""
+def test_tensorboard_has_the_reference_run_s_names_and_the_baselines(small_run):
+    """One point an epoch, and a line for every baseline."""
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
     board = EventAccumulator(str(small_run / 'tensorboard')).Reload()
@@ -218,7 +218,7 @@ def test_tensorboard_has_the_seed_s_names_and_the_baselines(small_run):
 
 
 @pytest.mark.parametrize('accept', [['good', 'poor'], ['poor']])
-def test_no_take_left_says_why_each_was_refused(tmp_path, accept):
+def test_no_episode_left_says_why_each_was_refused(tmp_path, accept):
     """Training and evaluation alike: every file with its reason, and the remedy."""
     paths = [write_worth(tmp_path / 'takes', 'bad', number) for number in range(3)]
     told = '.*'.join(f'{path.stem}.*stood still' for path in paths) + '.*accept.verdicts'
@@ -227,7 +227,7 @@ def test_no_take_left_says_why_each_was_refused(tmp_path, accept):
             ModelConfig(),
             DataConfig(data=str(tmp_path / 'takes'), accept_verdicts=accept),
             TrainConfig(out=str(tmp_path / 'out'), device='cpu'),
-            say=lambda _: None,
+            log=lambda _: None,
         )
     assert not (tmp_path / 'out').exists()
     with pytest.raises(UserError, match=told):
@@ -247,8 +247,8 @@ def test_no_take_left_says_why_each_was_refused(tmp_path, accept):
     [
         ({}, {'data': '/no/such/folder'}, {}, 'no folder of episodes'),
         ({}, {}, {'precision': 'fp16', 'device': 'cpu'}, 'fp16'),
-        ({'motion_dims': 1}, {}, {}, 'fewer motion numbers'),
-        ({}, {'window': 64, 'rate_hz': 100.0}, {}, 'no take'),
+        ({'motion_dims': 1}, {}, {}, 'fewer motion dimensions'),
+        ({}, {'window': 64, 'rate_hz': 100.0}, {}, 'no usable episode'),
         ({'backbone': 'builtin:huge'}, {}, {}, 'unknown built-in backbone'),
     ],
 )
@@ -261,7 +261,7 @@ def test_bad_input_is_a_sentence_and_leaves_nothing(
             ModelConfig(**{'backbone': small_backbone, **model}),
             DataConfig(**{'data': str(takes), **data}),
             TrainConfig(**{'out': str(tmp_path / 'out'), 'device': 'cpu', **config}),
-            say=lambda _: None,
+            log=lambda _: None,
         )
     assert not (tmp_path / 'out').exists()
 
@@ -278,23 +278,23 @@ def test_a_configuration_collects_every_mistake():
 @pytest.mark.parametrize(
     ('text', 'expected'),
     [
-        ('epochs: 1.5', r'epochs is 1\.5, not a whole number'),
-        ('axes: linear_x', 'axes is .linear_x., not a list, each a text'),
+        ('epochs: 1.5', r'epochs is 1\.5, not an integer'),
+        ('axes: linear_x', 'axes is .linear_x., not a list, each a string'),
         ('mirror: 1', 'mirror is 1, not true or false'),
-        ('- a', 'holds no settings'),
+        ('- a', 'contains no settings'),
         ('axes: [linear_x, foo]', 'axes has .foo., not one of linear_x'),
         ('scale: [fast]', 'scale is .*, not a list, each a number'),
     ],
 )
 def test_a_file_of_settings_is_checked_like_flags(tmp_path, text, expected):
-    """A wrong type is a sentence, and never another run than the one that was meant."""
+    """A wrong type is an error, never a run with other settings."""
     (tmp_path / 'c.yaml').write_text(text)
     with pytest.raises(UserError, match=expected):
         parse(['--config', str(tmp_path / 'c.yaml'), '--data', 'x', '--out', 'y'])
 
 
-def test_numbers_that_yaml_takes_for_texts_are_numbers(tmp_path):
-    """1e-4 has no point, so it is a text to YAML; a whole number is a speed as well."""
+def test_numbers_that_yaml_reads_as_strings_are_numbers(tmp_path):
+    """1e-4 has no point, so YAML reads it as a string; an integer is a valid speed."""
     (tmp_path / 'c.yaml').write_text('learning_rate: 1e-5\nrate_hz: 5\nrevision: null\n')
     model, data, config = parse(
         ['--config', str(tmp_path / 'c.yaml'), '--data', 'x', '--out', 'y']
@@ -302,7 +302,7 @@ def test_numbers_that_yaml_takes_for_texts_are_numbers(tmp_path):
     assert (config.learning_rate, data.rate_hz, model.revision) == (1e-5, 5.0, None)
 
 
-def test_a_flag_takes_every_form_of_its_value():
+def test_a_flag_accepts_every_form_of_its_value():
     """Underscores or dashes; a switch alone or with a word; lists; the beginning of a name."""
     flags = (
         '--data x --out y --learning-rate 1e-5 --lora_learning_rate 1e-6 --mirror --epoch 3 '
@@ -342,15 +342,15 @@ def test_a_mistyped_flag_is_named():
 
 
 @pytest.mark.parametrize('place', ['file', 'file/below', '/proc/nowhere'])
-def test_a_place_that_cannot_be_a_folder_is_said(small_backbone, takes, tmp_path, place):
-    """A sentence, not a traceback."""
+def test_an_invalid_run_folder_is_reported(small_backbone, takes, tmp_path, place):
+    """The error is a sentence, not a traceback."""
     (tmp_path / 'file').touch()
-    with pytest.raises(UserError, match=r'is no folder|cannot be made'):
+    with pytest.raises(UserError, match=r'is not a folder|cannot create'):
         train(
             ModelConfig(backbone=small_backbone, lora_r=2, head_hidden=16, head_layers=1),
             DataConfig(data=str(takes)),
             TrainConfig(out=str(tmp_path / place), device='cpu'),
-            say=lambda _: None,
+            log=lambda _: None,
         )
 
 
@@ -360,7 +360,7 @@ def test_two_trainings_do_not_share_a_folder(small_backbone, takes, tmp_path):
     def train_again(_):
         if not train_again.said:
             train_again.said = True
-            with pytest.raises(UserError, match='another training writes into'):
+            with pytest.raises(UserError, match='another training run is writing into'):
                 RunFolder(tmp_path / 'out', lambda _: None, writes=True).begin({}, 0, {})
 
     train_again.said = False
@@ -368,6 +368,6 @@ def test_two_trainings_do_not_share_a_folder(small_backbone, takes, tmp_path):
         ModelConfig(backbone=small_backbone, lora_r=2, head_hidden=16, head_layers=1),
         DataConfig(data=str(takes)),
         TrainConfig(out=str(tmp_path / 'out'), epochs=1, device='cpu'),
-        say=lambda text: text.startswith('epoch') and train_again(text),
+        log=lambda text: text.startswith('epoch') and train_again(text),
     )
     assert train_again.said

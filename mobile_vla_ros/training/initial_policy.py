@@ -1,8 +1,9 @@
-"""What a training begins with: a fresh head on a backbone, or the weights of a policy."""
+"""The network before the first step: a new head on a backbone, or the weights of a policy."""
 
 import json
 from collections.abc import Collection
 from dataclasses import dataclass, field, fields, replace
+from typing import Any
 
 import torch
 from accelerate.utils import set_seed
@@ -18,25 +19,27 @@ from mobile_vla_ros.types import ActionSpec, ImageSpec
 
 
 @dataclass(frozen=True)
-class Begun:
+class InitialPolicy:
     """
-    A network before its first step, on the CPU, and what the bundle says of it.
+    A network before its first step, on the CPU, with its backbone and tokenizer.
 
-    :param record: what the bundle's `data` says of the policy that it goes on from.
+    :param record: the part of the bundle's `data` that names the policy of ``--init``.
     """
 
     network: VlaNetwork
     backbone: BackboneRef
     image: ImageSpec
     tokenizer: Tokenizer
-    record: dict = field(default_factory=dict)
+    record: dict[str, Any] = field(default_factory=dict)
 
 
-def begin(model: ModelConfig, data: DataConfig, config: TrainConfig, actions: ActionSpec) -> Begun:
+def initial_policy(
+    model: ModelConfig, data: DataConfig, config: TrainConfig, actions: ActionSpec
+) -> InitialPolicy:
     """
     Build the network, or load that of `model.init`.
 
-    :param model, data: as `settled` returns them.
+    :param model, data: from `inherit_settings`.
     :raises UserError: when backbone or bundle cannot be loaded, or do not fit each other.
     """
     dtype = getattr(torch, model.backbone_dtype)
@@ -48,7 +51,7 @@ def begin(model: ModelConfig, data: DataConfig, config: TrainConfig, actions: Ac
         if model.activation_checkpointing:
             loaded.network.kosmos.activation_checkpointing_enable({'use_reentrant': False})
         spec = loaded.spec
-        return Begun(
+        return InitialPolicy(
             loaded.network.train(),
             spec.backbone,
             spec.image,
@@ -69,7 +72,7 @@ def begin(model: ModelConfig, data: DataConfig, config: TrainConfig, actions: Ac
         dropout=model.head_dropout,
         activation_checkpointing=model.activation_checkpointing,
     )
-    return Begun(
+    return InitialPolicy(
         network,
         BackboneRef(backbone.id, backbone.revision, backbone.sha256),
         backbone.image,
@@ -77,51 +80,45 @@ def begin(model: ModelConfig, data: DataConfig, config: TrainConfig, actions: Ac
     )
 
 
-def settled(
-    model: ModelConfig,
-    data: DataConfig,
-    given: Collection[str] | None = None,
+def inherit_settings(
+    model: ModelConfig, data: DataConfig, given: Collection[str] | None = None
 ) -> tuple[ModelConfig, DataConfig]:
     """
-    Return the configuration with all that the policy of `model.init` decides taken from it.
+    Return the configuration with the settings that the policy of `model.init` determines.
 
-    :param given: names that a person has set; None: those that differ from their defaults.
-    :raises UserError: when some of these say otherwise than the policy, with all of them.
+    :param given: names of the settings that a person gave; None: those that differ from their
+        defaults.
+    :raises UserError: when given settings contradict the policy; lists all of them.
     """
     if not model.init:
         return model, data
-    wanted = _decided(model.init)
+    fixed = _settings_of(model.init)
     problems, changed = [], {}
     for config in (model, data):
         for one in fields(config):
-            if one.name not in wanted:
-                continue
-            here, there = getattr(config, one.name), wanted[one.name]
+            here = getattr(config, one.name)
+            there = fixed.get(one.name, here)
             if here == there:
                 continue
-            asked = one.name in given if given is not None else here != default_of(one)
-            if asked:
-                problems.append(f'{one.name} is {here!r}, and the policy has {there!r}')
             changed[one.name] = there
+            if one.name in given if given is not None else here != default_of(one):
+                problems.append(f'{one.name} is {here!r}, and the policy has {there!r}')
     if problems:
         raise UserError(
-            f'the policy {model.init} cannot be gone on from as asked',
+            f'cannot continue from the policy {model.init} with these settings',
             got='; '.join(problems),
-            expected='the same, or none of these',
-            remedy='leave them out: --init takes them from the policy; or train '
-            'anew without --init',
+            expected='the settings of the policy',
+            remedy='leave them out (--init uses those of the policy), or train without --init',
         )
-    return tuple(
-        replace(
-            config,
-            **{one.name: changed[one.name] for one in fields(config) if one.name in changed},
-        )
-        for config in (model, data)
-    )
+
+    def own(config: ModelConfig | DataConfig) -> dict[str, Any]:
+        return {one.name: changed[one.name] for one in fields(config) if one.name in changed}
+
+    return replace(model, **own(model)), replace(data, **own(data))
 
 
-def _decided(name: str) -> dict:
-    """Return what a policy decides of a configuration, by the configuration's names."""
+def _settings_of(name: str) -> dict[str, Any]:
+    """Return the settings that a policy determines, by name."""
     folder = bundle_folder(name)
     spec = read_spec(folder)
     path = folder / ADAPTER / ADAPTER_FILES[0]
@@ -134,14 +131,14 @@ def _decided(name: str) -> dict:
         layers = adapter['target_modules']
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise UserError(
-            f'{path} cannot be read',
+            f'cannot read {path}',
             got=f'{type(error).__name__}: {error}',
-            expected='the settings of its adapters',
+            expected='the settings of the adapters',
         ) from None
     scopes = [scope for scope, pattern in LORA_TARGETS.items() if pattern == layers]
     if not scopes:
         raise UserError(
-            f'the adapters of {name} are on layers that no lora_scope names',
+            f'the adapters of {name} are on layers of no lora_scope',
             got=str(layers)[:60],
             expected=' or '.join(LORA_TARGETS),
         )
