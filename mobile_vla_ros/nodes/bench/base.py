@@ -9,7 +9,6 @@ line is `listening`.
 """
 
 import json
-import sys
 
 from geometry_msgs.msg import Twist
 from rclpy.node import Node
@@ -47,7 +46,3 @@ def _say(values: dict):
 def main(args: list[str] | None = None) -> int:
     """Run the listener."""
     return run('bench_ear', BenchEar, args=args)
-
-
-if __name__ == '__main__':
-    sys.exit(main())

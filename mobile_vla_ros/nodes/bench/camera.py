@@ -11,7 +11,6 @@ clock of this process.
 """
 
 import json
-import sys
 import threading
 import time
 
@@ -127,7 +126,3 @@ class BenchEye(Node):
 def main(args: list[str] | None = None) -> int:
     """Run the camera."""
     return run('bench_eye', BenchEye, args=args)
-
-
-if __name__ == '__main__':
-    sys.exit(main())

@@ -9,7 +9,6 @@ One line of JSON on standard output for each of: `started`, `silent` (nothing mo
 """
 
 import json
-import sys
 import threading
 import time
 from collections.abc import Callable
@@ -235,7 +234,3 @@ def _say(event: str, **values):
 def main(args: list[str] | None = None) -> int:
     """Run the source."""
     return run('bench_source', BenchSource, args=args)
-
-
-if __name__ == '__main__':
-    sys.exit(main())

@@ -8,7 +8,6 @@ steady clock's time in nanoseconds, which all processes of a machine share.
 """
 
 import json
-import sys
 import threading
 import time
 from array import array
@@ -109,7 +108,3 @@ class DrillCamera(Node):
 def main(args: list[str] | None = None) -> int:
     """Run the relay."""
     return run('drill_camera', DrillCamera, args=args)
-
-
-if __name__ == '__main__':
-    sys.exit(main())

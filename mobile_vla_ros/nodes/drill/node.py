@@ -9,7 +9,6 @@ them.
 """
 
 import json
-import sys
 import threading
 import time
 from dataclasses import replace
@@ -233,7 +232,3 @@ class DrillNode(Node):
 def main(args: list[str] | None = None) -> int:
     """Run the drill."""
     return run('drill_node', DrillNode, args=args)
-
-
-if __name__ == '__main__':
-    sys.exit(main())

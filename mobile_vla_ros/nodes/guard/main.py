@@ -6,7 +6,6 @@ does not have to queue for that either.
 """
 
 import os
-import sys
 from functools import partial
 
 from mobile_vla_ros.bringup.dds import guard_env
@@ -22,7 +21,3 @@ def main(args: list[str] | None = None) -> int:
     from mobile_vla_ros.nodes.shared.run import run
 
     return run('guard_node', partial(GuardNode, turns), args=args)
-
-
-if __name__ == '__main__':
-    sys.exit(main())

@@ -407,7 +407,3 @@ def main(args: list[str] | None = None) -> int:
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(status)
-
-
-if __name__ == '__main__':
-    sys.exit(main())

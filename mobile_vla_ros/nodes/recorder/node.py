@@ -408,7 +408,3 @@ def main(args: list[str] | None = None) -> int:
         sys.stdout.flush()
         os._exit(status)
     return status
-
-
-if __name__ == '__main__':
-    sys.exit(main())

@@ -9,7 +9,6 @@ or withheld (why nothing was proposed). Sends no command anywhere.
 """
 
 import json
-import sys
 import threading
 import time
 
@@ -186,7 +185,3 @@ class ReplayNode(Node):
 def main(args: list[str] | None = None) -> int:
     """Run the node as a process."""
     return run('replay_node', ReplayNode, args=args)
-
-
-if __name__ == '__main__':
-    sys.exit(main())

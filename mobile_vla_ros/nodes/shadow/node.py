@@ -5,7 +5,6 @@ It publishes nothing that drives. The worst ten seconds lie in the folder ``shad
 ``data_dir``, as an episode with both commands.
 """
 
-import sys
 import threading
 import time
 from pathlib import Path
@@ -237,7 +236,3 @@ class ShadowNode(Node):
 def main(args: list[str] | None = None) -> int:
     """Run the shadow."""
     return run('shadow_node', ShadowNode, args=args)
-
-
-if __name__ == '__main__':
-    sys.exit(main())

@@ -1,7 +1,6 @@
 """The arena as a robot: it listens to cmd_vel, shows its camera and tells how a trial goes."""
 
 import json
-import sys
 import time
 from collections import deque
 from dataclasses import replace
@@ -335,7 +334,3 @@ class SimNode(Node):
 def main(args: list[str] | None = None) -> int:
     """Run the arena."""
     return run('sim_node', SimNode, args=args)
-
-
-if __name__ == '__main__':
-    sys.exit(main())

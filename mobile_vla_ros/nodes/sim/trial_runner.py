@@ -10,7 +10,6 @@ in metres, yaw in radians), and for a recorded trial the recorder's answer as ep
 import itertools
 import json
 import math
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -356,7 +355,3 @@ def _motion(odom: Odometry) -> tuple[tuple, tuple]:
 def main(args: list[str] | None = None) -> int:
     """Run the trials."""
     return run('arena_runner', ArenaRunner, args=args)
-
-
-if __name__ == '__main__':
-    sys.exit(main())

@@ -6,7 +6,6 @@ own, commands are published by another, which ends a motion by itself when no mo
 services, status, joystick and screen belong to the executor.
 """
 
-import sys
 import threading
 import time
 from collections import deque
@@ -300,7 +299,3 @@ class TeleopNode(Node):
 def main(args: list[str] | None = None) -> int:
     """Run the console."""
     return run('teleop_node', TeleopNode, args=args)
-
-
-if __name__ == '__main__':
-    sys.exit(main())

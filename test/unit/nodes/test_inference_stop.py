@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from mobile_vla_ros import nodes
 from mobile_vla_ros.nodes.shared.lifecycle import ended_at_once
 
 SIGNALS = signal.SIGINT, signal.SIGTERM
@@ -36,7 +37,7 @@ def stopped_in(folder: Path, module: str, number: signal.Signals, start: list[st
 def test_a_node_that_is_stopped_while_it_imports_says_nothing(tmp_path, number, executable):
     """Started by `python -m` as by the script that an installation makes."""
     script = tmp_path / 'shadow_node'
-    script.write_text('from mobile_vla_ros.nodes.shadow.node import main\nmain()\n')
+    script.write_text('from mobile_vla_ros.nodes.shadow_node import main\nmain()\n')
     start = [str(script)] if executable else ['-m', 'mobile_vla_ros.nodes.shadow_node']
     done = stopped_in(tmp_path, 'rclpy', number, start)
     assert (done.returncode, done.stdout, done.stderr) == (0, '', '')
@@ -53,6 +54,24 @@ def test_the_command_that_is_stopped_while_it_imports_says_that_it_was(tmp_path)
     for start in (['-c', program], [str(script)]):
         done = stopped_in(tmp_path, 'rclpy', signal.SIGINT, start)
         assert 'KeyboardInterrupt' in done.stderr
+
+
+def test_importing_an_executable_changes_no_signal_and_imports_no_ros():
+    """An installed script imports its module before anything else; anybody else may, too."""
+    modules = [
+        f'mobile_vla_ros.nodes.{path.stem}'
+        for path in Path(nodes.__file__).parent.glob('*.py')
+        if path.stem != '__init__'
+    ]
+    assert len(modules) >= 12
+    program = (
+        'import importlib, signal, sys\n'
+        'before = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]\n'
+        f'for module in {modules}: assert importlib.import_module(module).main\n'
+        'assert before == [signal.getsignal(one) for one in (signal.SIGINT, signal.SIGTERM)]\n'
+        'assert not {"rclpy", "numpy"} & set(sys.modules)\n'
+    )
+    subprocess.run([sys.executable, '-c', program], check=True, timeout=30)
 
 
 @pytest.mark.parametrize('number', SIGNALS)
