@@ -13,8 +13,8 @@ import json
 from geometry_msgs.msg import Twist
 from rclpy.node import Node
 
-from mobile_vla_ros.nodes.guard.realtime import ask_for_punctuality
 from mobile_vla_ros.nodes.shared.run import run
+from mobile_vla_ros.nodes.shared.startup import request_realtime_priority
 
 DEPTH = 100
 
@@ -23,7 +23,7 @@ class BenchEar(Node):
     """Listens as punctually as the guard speaks, so that it measures the guard and not itself."""
 
     def __init__(self):
-        ask_for_punctuality()
+        request_realtime_priority()
         super().__init__('bench_ear')
         self.create_subscription(Twist, 'cmd_vel', self._on_command, DEPTH)
         _say({'event': 'listening'})

@@ -27,7 +27,7 @@ from mobile_vla_ros.nodes.shared.guard_status import policy_report
 from mobile_vla_ros.nodes.shared.messages import (
     BEST_EFFORT,
     LATCHED,
-    let_arrive,
+    flush,
     status_array,
     status_message,
     time_ns,
@@ -120,7 +120,7 @@ class GuardNode(Node):
         self._ticker.stop()
         self._publish(np.zeros(6))
         if self._commands is not None:
-            let_arrive(self._commands)
+            flush(self._commands)
 
     def _defect(self):
         self.exit_status = 1

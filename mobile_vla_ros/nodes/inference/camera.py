@@ -15,7 +15,7 @@ from mobile_vla_ros.runtime.camera_check import CameraCheck
 from mobile_vla_ros.runtime.camera_faults import FrameHeader, brightness, content_hash
 
 
-class Shot:
+class CameraFrame:
     """
     A camera message as a frame that is decoded when somebody looks at it.
 
@@ -85,7 +85,7 @@ class CameraGate:
         self, check: CameraCheck, guard: GuardStatusListener, side: int, *, real_time: bool
     ):
         self.check = check
-        self.newest: Shot | None = None
+        self.newest: CameraFrame | None = None
         self._guard, self._side, self._real_time = guard, side, real_time
 
     def pass_on(
@@ -94,14 +94,14 @@ class CameraGate:
         ros_ns: int,
         steady_ns: int,
         sequence: int | None = None,
-    ) -> Shot | None:
+    ) -> CameraFrame | None:
         """
         Judge a message; return the frame when it may be driven by.
 
         :param ros_ns: the node's clock now.
         :param sequence: the publisher's count of its messages, None where it is not told.
         """
-        shot = Shot(message, ros_ns, steady_ns, self._side)
+        shot = CameraFrame(message, ros_ns, steady_ns, self._side)
         check, now_ns = self.check, steady_ns if self._real_time else ros_ns
         stamp, problem = message.header.stamp, ''
         check.tick(ros_ns, steady_ns)  # or a step of this clock would be told as the camera's

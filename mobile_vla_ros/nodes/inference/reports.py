@@ -12,7 +12,7 @@ from rclpy.time import Time
 
 from mobile_vla_ros.errors import UserError
 from mobile_vla_ros.images.messages import encode
-from mobile_vla_ros.nodes.inference.camera import CameraGate, Shot
+from mobile_vla_ros.nodes.inference.camera import CameraFrame, CameraGate
 from mobile_vla_ros.nodes.inference.params import InferenceParams
 from mobile_vla_ros.nodes.inference.policies import Policies
 from mobile_vla_ros.nodes.shared.guard_status import LEVELS, GuardStatusListener
@@ -101,7 +101,7 @@ def view_of(
     *,
     ros_ns: int,
     now_ns: int,
-) -> tuple[Shot | None, OverlayState]:
+) -> tuple[CameraFrame | None, OverlayState]:
     """
     Return the newest frame and what the operator is to see beside it; why nothing is driven is
     the guard's word, or the policy's where that has a fault or the guard says nothing.
@@ -142,7 +142,7 @@ class OverlayThread:
     def __init__(
         self,
         publisher,
-        look: Callable[[], tuple[Shot | None, OverlayState]],
+        look: Callable[[], tuple[CameraFrame | None, OverlayState]],
         now: Callable[[], object],
         failed: Callable[[str], None],
     ):

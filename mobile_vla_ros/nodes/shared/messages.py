@@ -83,6 +83,6 @@ def ros_version() -> str:
     )
 
 
-def let_arrive(publisher):
+def flush(publisher):
     """Wait a moment for the last message to reach those who listen, before the node is gone."""
     publisher.wait_for_all_acked(LAST_WORD)

@@ -21,7 +21,7 @@ from std_srvs.srv import Trigger
 
 from mobile_vla_ros.errors import UserError
 from mobile_vla_ros.nodes.shared.guard_status import values_of
-from mobile_vla_ros.nodes.shared.messages import BEST_EFFORT, LATCHED, let_arrive, twist_message
+from mobile_vla_ros.nodes.shared.messages import BEST_EFFORT, LATCHED, flush, twist_message
 from mobile_vla_ros.nodes.shared.params import declare
 from mobile_vla_ros.nodes.shared.run import run
 from mobile_vla_ros.nodes.teleop import status_lines as console_status
@@ -125,7 +125,7 @@ class TeleopNode(Node):
             for thread in self._threads:
                 thread.join(1.0)
             self._commands.publish(Twist())
-            let_arrive(self._commands)
+            flush(self._commands)
             if self._terminal:
                 self._terminal.restore()
 

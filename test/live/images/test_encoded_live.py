@@ -11,7 +11,7 @@ from sensor_msgs.msg import CompressedImage
 from mobile_vla_ros.bench.synthetic_camera import pictures
 from mobile_vla_ros.images.stored import decode
 from mobile_vla_ros.model.bundle import read_spec
-from mobile_vla_ros.nodes.inference.camera import Shot
+from mobile_vla_ros.nodes.inference.camera import CameraFrame
 from mobile_vla_ros.nodes.shared.image_messages import to_compressed
 from mobile_vla_ros.runtime.overlay import BAR_HEIGHT, IMAGE_HEIGHT, WIDTH
 
@@ -49,5 +49,5 @@ def test_the_node_drives_by_a_large_compressed_camera(nodes, client, small_run):
     ):
         client.wait_for(lambda: len(proposals) and len(overlays), 60, 'a proposal, drawn')
     side = read_spec(small_run / 'best').image.size
-    assert Shot(to_compressed(stored(1280, 720)[0]), 0, 0, side).image.shape == (90, 160, 3)
+    assert CameraFrame(to_compressed(stored(1280, 720)[0]), 0, 0, side).image.shape == (90, 160, 3)
     assert decode(bytes(overlays.last.data)).shape == (IMAGE_HEIGHT + BAR_HEIGHT, WIDTH, 3)

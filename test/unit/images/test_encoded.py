@@ -16,7 +16,7 @@ from mobile_vla_ros.episode.storage.schema import EpisodeInfo
 from mobile_vla_ros.episode.storage.writer import EpisodeWriter
 from mobile_vla_ros.images import messages as images
 from mobile_vla_ros.images.stored import decode
-from mobile_vla_ros.nodes.inference.camera import Shot
+from mobile_vla_ros.nodes.inference.camera import CameraFrame
 from mobile_vla_ros.nodes.shared.image_messages import from_rgb, to_compressed
 from mobile_vla_ros.types import ActionSpec, Command, ImageSpec
 
@@ -114,7 +114,10 @@ def test_a_frame_is_the_same_in_training_and_in_driving(tmp_path, kind, size):
     data = SegmentDataset(runs, ActionSpec(), SPEC, 2, 18, {'go': torch.zeros(1)})
     trained = data[0].frames
     driven = torch.stack(
-        [preprocess(Shot(to_compressed(frame), 0, 0, SPEC.size).image, SPEC) for frame in encoded]
+        [
+            preprocess(CameraFrame(to_compressed(frame), 0, 0, SPEC.size).image, SPEC)
+            for frame in encoded
+        ]
     )
     assert torch.equal(trained, driven)
     whole = torch.stack([preprocess(decode(frame), SPEC) for frame in encoded])
@@ -124,7 +127,7 @@ def test_a_frame_is_the_same_in_training_and_in_driving(tmp_path, kind, size):
 def test_a_raw_image_is_driven_by_as_it_is():
     """What a camera sends without compression is not reduced before it is resized."""
     (picture,) = pictures(1280, 720, 1)
-    assert np.array_equal(Shot(from_rgb(picture), 0, 0, SPEC.size).image, picture)
+    assert np.array_equal(CameraFrame(from_rgb(picture), 0, 0, SPEC.size).image, picture)
 
 
 def test_whoever_wants_the_picture_gets_it_whole():
