@@ -23,6 +23,7 @@ from std_srvs.srv import Trigger
 from mobile_vla_ros.errors import UserError
 from mobile_vla_ros.nodes.guard.graph import Graph
 from mobile_vla_ros.nodes.guard.params import AUTO, guard_params
+from mobile_vla_ros.nodes.guard.ticker import Ticker
 from mobile_vla_ros.nodes.shared.guard_status import policy_report
 from mobile_vla_ros.nodes.shared.messages import (
     BEST_EFFORT,
@@ -34,7 +35,6 @@ from mobile_vla_ros.nodes.shared.messages import (
     twist_array,
     twist_message,
 )
-from mobile_vla_ros.nodes.shared.ticker import Ticker
 from mobile_vla_ros.safety import preflight, strafing
 from mobile_vla_ros.safety.guard import Decision, Guard
 from mobile_vla_ros.safety.status import (

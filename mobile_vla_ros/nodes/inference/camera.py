@@ -1,10 +1,13 @@
-"""What inference takes from the camera: each message judged as it comes, before the policy."""
+"""Camera messages as frames, judged as they arrive, and the clocks that judge them."""
 
 import io
 from functools import cached_property
 
-from PIL import Image as Picture
+import numpy as np
+from PIL import Image as PillowImage
 from PIL import UnidentifiedImageError
+from rclpy.clock import Clock, ClockType
+from rclpy.node import Node
 from sensor_msgs.msg import CompressedImage, Image
 
 from mobile_vla_ros.errors import UserError
@@ -14,14 +17,55 @@ from mobile_vla_ros.nodes.shared.messages import time_ns
 from mobile_vla_ros.runtime.camera_check import CameraCheck
 from mobile_vla_ros.runtime.camera_faults import FrameHeader, brightness, content_hash
 
+# Two clocks whose readings lie further apart than this are read again.
+TOGETHER_NS = 5_000_000
+
+
+class Clocks:
+    """
+    The node's clock, which stamps refer to, and a steady one; all times are nanoseconds.
+
+    :ivar real_time: whether the node's clock is the system's; otherwise a simulation publishes it.
+    :ivar timers: the clock for timers that follow the robot's time: steady in real time, so that
+        a step of the system's clock stops none; the simulation's otherwise.
+    """
+
+    def __init__(self, node: Node):
+        self.steady = Clock(clock_type=ClockType.STEADY_TIME)
+        self._own = node.get_clock()
+        self.real_time = not node.get_parameter('use_sim_time').value
+        self.timers = self.steady if self.real_time else self._own
+
+    def steady_ns(self) -> int:
+        """Return the steady clock."""
+        return self.steady.now().nanoseconds
+
+    def ros_ns(self) -> int:
+        """Return the node's clock."""
+        return self._own.now().nanoseconds
+
+    def both(self) -> tuple[int, int]:
+        """Return the node's clock and the steady one, read together."""
+        for _ in range(5):
+            before_ns = self.steady_ns()
+            ros_ns = self.ros_ns()
+            steady_ns = self.steady_ns()
+            if steady_ns - before_ns < TOGETHER_NS:
+                break
+        return ros_ns, steady_ns
+
+    def now_ns(self) -> int:
+        """Return the clock that measures durations: a simulation may run slower than real time."""
+        return self.timers.now().nanoseconds
+
 
 class CameraFrame:
     """
-    A camera message as a frame that is decoded when somebody looks at it.
+    A camera message as a frame, decoded on first use.
 
-    :param received_ns: on the node's clock.
+    :param received_ns: time of receipt on the node's clock.
     :param steady_ns: the same moment on the steady clock.
-    :param side: of the square that the policy sees (`encoded.decode`).
+    :param side: of the square image that the policy sees, pixels.
     """
 
     def __init__(
@@ -34,8 +78,8 @@ class CameraFrame:
         self.steady_ns = steady_ns
 
     @cached_property
-    def image(self):
-        """(height, width, 3) uint8, RGB; of a large JPEG at a reduced scale, as in training."""
+    def image(self) -> np.ndarray:
+        """(height, width, 3) uint8, RGB; a large JPEG at a reduced scale, as in training."""
         if isinstance(self.message, Image):
             return to_rgb(self.message)
         return compressed_to_rgb(self.message, self.side)
@@ -43,20 +87,20 @@ class CameraFrame:
     @cached_property
     def size(self) -> tuple[int, int]:
         """
-        Width and height as the camera took it; nothing is decoded.
+        Width and height as sent by the camera; decodes nothing.
 
-        :raises UserError: when a compressed message is no image.
+        :raises UserError: when a compressed message holds no image.
         """
         if isinstance(self.message, Image):
             return self.message.width, self.message.height
         try:
-            with Picture.open(io.BytesIO(compressed_bytes(self.message))) as picture:
-                return picture.size
+            with PillowImage.open(io.BytesIO(compressed_bytes(self.message))) as image:
+                return image.size
         except (
             UnidentifiedImageError,
             OSError,
             SyntaxError,
-            Picture.DecompressionBombError,
+            PillowImage.DecompressionBombError,
         ) as error:
             raise UserError(
                 'a compressed camera image is broken', got=type(error).__name__
@@ -75,10 +119,12 @@ class CameraFrame:
 
 class CameraGate:
     """
-    Judges each message in its callback; what may not be driven by goes no further.
+    Judges each message in its callback and passes on only frames that are safe to drive by.
 
-    :param guard: says whether the base moves, which a frozen camera is told by.
-    :param real_time: whether the node's clock is the real one.
+    :param guard: reports whether the base moves, which distinguishes a frozen camera from a
+        still scene.
+    :param side: of the square image that the policy sees, pixels.
+    :param real_time: whether the node's clock is the system's.
     """
 
     def __init__(
@@ -96,31 +142,31 @@ class CameraGate:
         sequence: int | None = None,
     ) -> CameraFrame | None:
         """
-        Judge a message; return the frame when it may be driven by.
+        Judge a message; return its frame, None while there is a camera fault.
 
         :param ros_ns: the node's clock now.
-        :param sequence: the publisher's count of its messages, None where it is not told.
+        :param sequence: the publisher's sequence number, None where the middleware has none.
         """
-        shot = CameraFrame(message, ros_ns, steady_ns, self._side)
+        frame = CameraFrame(message, ros_ns, steady_ns, self._side)
         check, now_ns = self.check, steady_ns if self._real_time else ros_ns
-        stamp, problem = message.header.stamp, ''
-        check.tick(ros_ns, steady_ns)  # or a step of this clock would be told as the camera's
+        stamp, broken = message.header.stamp, ''
+        check.tick(ros_ns, steady_ns)  # first: a step of this clock is not the camera's
         try:
-            form = shot.form
+            form = frame.form
         except UserError as error:
-            form, problem = check.form, str(error)  # it came all the same: no silence
+            form, broken = check.form, str(error)  # unreadable, but not silent
         check.message(FrameHeader(stamp.sec, stamp.nanosec, ros_ns, now_ns, form, sequence))
         try:
-            if check.due(now_ns) and not problem:
+            if check.due(now_ns) and not broken:
                 check.content(
                     now_ns,
                     content_hash(message.data),
-                    brightness(shot.image),
+                    brightness(frame.image),
                     self._guard.moving_s,
                 )
         except UserError as error:
-            problem = str(error)
-        if problem:
-            check.unreadable(now_ns, problem)
-        self.newest = shot
-        return shot if check.usable else None
+            broken = str(error)
+        if broken:
+            check.unreadable(now_ns, broken)
+        self.newest = frame
+        return frame if check.usable else None

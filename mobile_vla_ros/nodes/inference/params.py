@@ -1,17 +1,19 @@
 """The parameters of the inference node."""
 
 from dataclasses import dataclass
+from typing import cast
 
 from rclpy.node import Node
 
 from mobile_vla_ros.nodes.shared.params import declare
+from mobile_vla_ros.runtime.playback import Playback
 from mobile_vla_ros.safety.config import GuardConfig
 from mobile_vla_ros.safety.limits import Limits
 
 
 @dataclass(frozen=True)
 class InferenceParams:
-    """All of them as they were given at start; what they mean is said where they are declared."""
+    """All values as given at start; ``declare_params`` describes each."""
 
     policy: str
     image_transport: str
@@ -22,7 +24,7 @@ class InferenceParams:
     rate_hz: float
     playback: str
     receding_steps: int
-    max_velocity: tuple[float, ...]
+    max_velocity: tuple[float, float, float]
     observation_max_age_s: float
     stamp_tolerance_s: float
     blank: str
@@ -30,6 +32,14 @@ class InferenceParams:
     autostart: bool
     instruction: str
     next_policy: str
+
+    def new_playback(self) -> Playback:
+        """
+        Return a playback without plans.
+
+        :raises UserError: for an unknown mode.
+        """
+        return Playback(self.playback, self.receding_steps, self.stamp_tolerance_s)
 
 
 def declare_params(node: Node) -> InferenceParams:
@@ -51,58 +61,66 @@ def declare_params(node: Node) -> InferenceParams:
             'torch.compile the backbone: minutes at start, faster steps after',
         ),
         torch_threads=declare(
-            node, 'torch_threads', 1, 'cores that torch may use', limits=(1, 256)
+            node, 'torch_threads', 1, 'number of cores that torch may use', limits=(1, 256)
         ),
-        rate_hz=declare(node, 'rate_hz', 20.0, 'proposals a second', limits=(1.0, 200.0)),
+        rate_hz=declare(node, 'rate_hz', 20.0, 'proposals per second', limits=(1.0, 200.0)),
         playback=declare(
             node,
             'playback',
             'newest',
-            'newest, temporal_ensemble or receding: which plans are played',
+            'which plans are played: newest, temporal_ensemble or receding',
         ),
         receding_steps=declare(
-            node, 'receding_steps', 2, 'steps that receding keeps a plan for', limits=(1, 1000)
+            node,
+            'receding_steps',
+            2,
+            'number of steps for which receding keeps a plan',
+            limits=(1, 1000),
         ),
-        max_velocity=tuple(
-            declare(
-                node,
-                'max_velocity',
-                list(Limits().max_velocity),
-                "the guard's speed limits [x, y, theta]; 0.0 for an axis that the base lacks: a "
-                'policy that drives it is refused',
-            )
+        # Another length than three is refused by ``PolicySettings``.
+        max_velocity=cast(
+            tuple[float, float, float],
+            tuple(
+                declare(
+                    node,
+                    'max_velocity',
+                    list(Limits().max_velocity),
+                    "the guard's speed limits [x, y, theta]; 0.0 for an axis that the base lacks: "
+                    'a policy that drives it is refused',
+                )
+            ),
         ),
         observation_max_age_s=declare(
             node,
             'observation_max_age_s',
             guard.observation_max_age_s,
-            "the guard's oldest image, seconds; images that arrive older are a fault",
+            'maximum image age in seconds, as in the guard; images that arrive older are a fault',
             limits=(0.02, 10.0),
         ),
         stamp_tolerance_s=declare(
             node,
             'stamp_tolerance_s',
             guard.stamp_tolerance_s,
-            'how far, seconds, a stamp may lie in the future',
+            'how far a stamp may lie in the future, seconds',
             limits=(0.0, 1.0),
         ),
         blank=declare(
             node,
             'blank',
             '',
-            'control: image shows the network the mean colour '
-            'instead of the image, instruction tells it nothing',
+            'ablation: image shows the network the mean colour '
+            'instead of the image, instruction withholds the instruction',
         ),
-        offline=declare(node, 'offline', False, 'never ask the hub for a backbone'),
-        autostart=declare(node, 'autostart', True, 'configure and activate by itself'),
+        offline=declare(node, 'offline', False, 'never download a backbone from the hub'),
+        autostart=declare(node, 'autostart', True, 'configure and activate at start'),
         instruction=declare(
-            node, 'instruction', '', 'what to do, until one is heard on the topic'
+            node, 'instruction', '', 'what to do, until one is published on the topic instruction'
         ),
         next_policy=declare(
             node,
             'next_policy',
             '',
-            'another policy, loaded beside the one that drives; ~/swap lets it drive',
+            'another policy, loaded beside the one that drives; ~/swap makes it drive',
             read_only=False,
         ),
     )

@@ -1,30 +1,30 @@
-"""What inference tells: its health, diagnostics, the planned path, and the operator's picture."""
+"""What a configured inference node publishes: proposals, plans, health and diagnostics."""
 
 import threading
-import traceback
-from collections.abc import Callable
 
 import numpy as np
 from diagnostic_msgs.msg import DiagnosticArray
-from geometry_msgs.msg import PoseStamped
+from geometry_msgs.msg import PoseStamped, TwistStamped
 from nav_msgs.msg import Path
+from rclpy.lifecycle import LifecycleNode
+from rclpy.qos import qos_profile_sensor_data
 from rclpy.time import Time
+from sensor_msgs.msg import CompressedImage
 
-from mobile_vla_ros.errors import UserError
-from mobile_vla_ros.images.messages import encode
-from mobile_vla_ros.nodes.inference.camera import CameraFrame, CameraGate
+from mobile_vla_ros.nodes.inference.camera import CameraGate, Clocks
 from mobile_vla_ros.nodes.inference.params import InferenceParams
-from mobile_vla_ros.nodes.inference.policies import Policies
-from mobile_vla_ros.nodes.shared.guard_status import LEVELS, GuardStatusListener
-from mobile_vla_ros.nodes.shared.image_messages import to_compressed
-from mobile_vla_ros.nodes.shared.messages import status_array, status_message
-from mobile_vla_ros.runtime.overlay import NO_GUARD, OverlayState, draw_drive
-from mobile_vla_ros.runtime.playback import Plan, path_of
+from mobile_vla_ros.nodes.inference.policies import Policies, failed_checks, policy_checks
+from mobile_vla_ros.nodes.shared.guard_status import LEVELS, policy_message
+from mobile_vla_ros.nodes.shared.messages import (
+    LATCHED,
+    status_array,
+    status_message,
+    twist_message,
+)
+from mobile_vla_ros.runtime.playback import Plan, Proposal, path_of
 from mobile_vla_ros.runtime.worker import PolicyWorker
-from mobile_vla_ros.safety.status import Level
+from mobile_vla_ros.safety.status import Health, Level
 from mobile_vla_ros.types import NANOSECONDS
-
-OVERLAY_PERIOD_S = 0.1
 
 
 def path_message(plan: Plan) -> Path:
@@ -41,6 +41,15 @@ def path_message(plan: Plan) -> Path:
     return path
 
 
+def proposal_message(proposal: Proposal) -> TwistStamped:
+    """Return a proposal with the stamp of the image that it comes from."""
+    message = TwistStamped()
+    message.header.stamp = Time(nanoseconds=proposal.stamp_ns).to_msg()
+    message.header.frame_id = 'base_link'
+    message.twist = twist_message(proposal.twist)
+    return message
+
+
 def diagnostics_message(
     name: str,
     worker: PolicyWorker,
@@ -53,17 +62,17 @@ def diagnostics_message(
     playback: str,
 ) -> DiagnosticArray:
     """
-    Return what goes to /diagnostics: rates and ages.
+    Return the message for /diagnostics: rates and ages.
 
-    :param ros_ns: the node's clock, which stamps are of.
+    :param ros_ns: the node's clock, which stamps refer to.
     :param now_ns: the clock that durations are measured by.
     """
     health, _ = worker.health(ros_ns)
     stats = worker.stats
     median, p99 = stats.to_proposal_ms or (None, None)
 
-    def age(thing) -> str:
-        return '' if thing is None else f'{(ros_ns - thing.stamp_ns) / NANOSECONDS:.3f}'
+    def age(stamped) -> str:
+        return '' if stamped is None else f'{(ros_ns - stamped.stamp_ns) / NANOSECONDS:.3f}'
 
     def number(value: float | None, digits: int) -> str:
         return '' if value is None else f'{value:.{digits}f}'
@@ -86,97 +95,135 @@ def diagnostics_message(
                 'encoded_frames': stats.encoded_frames,
                 'playback': playback,
                 'next_policy': policies.state,
-                'next_policy_said': policies.said,
+                'next_policy_said': policies.sentence,
             },
             LEVELS[health.level],
         ),
     )
 
 
-def view_of(
-    worker: PolicyWorker,
-    gate: CameraGate,
-    guard: GuardStatusListener,
-    params: InferenceParams,
-    *,
-    ros_ns: int,
-    now_ns: int,
-) -> tuple[CameraFrame | None, OverlayState]:
+class Publishers:
+    """The publishers of a configured node."""
+
+    def __init__(self, node: LifecycleNode):
+        self._node = node
+        self.proposals = node.create_lifecycle_publisher(TwistStamped, 'policy/cmd_vel', 10)
+        self.plans = node.create_lifecycle_publisher(Path, '~/plan', 1)
+        self.overlays = node.create_publisher(
+            CompressedImage, '~/overlay/compressed', qos_profile_sensor_data
+        )
+        self.diagnostics = node.create_publisher(DiagnosticArray, '/diagnostics', 10)
+        self.healths = node.create_publisher(DiagnosticArray, 'policy/health', LATCHED)
+
+    def close(self) -> None:
+        """Destroy them."""
+        for publisher in (self.proposals, self.plans):
+            self._node.destroy_lifecycle_publisher(publisher)
+        for publisher in (self.overlays, self.diagnostics, self.healths):
+            self._node.destroy_publisher(publisher)
+
+
+class EventRate:
+    """Counts events and gives their rate since it was last read."""
+
+    def __init__(self) -> None:
+        self._count = self._read_count = self._read_ns = 0
+
+    def add(self) -> None:
+        """Count one event."""
+        self._count += 1
+
+    def read_hz(self, steady_ns: int) -> float:
+        """Return the rate since the last call, on a steady clock."""
+        count, elapsed_s = self._count, (steady_ns - self._read_ns) / NANOSECONDS
+        rate_hz = (count - self._read_count) / max(elapsed_s, 1e-9)
+        self._read_ns, self._read_count = steady_ns, count
+        return rate_hz
+
+
+class Reports:
     """
-    Return the newest frame and what the operator is to see beside it; why nothing is driven is
-    the guard's word, or the policy's where that has a fault or the guard says nothing.
+    Publishes what the worker proposes and how it is.
 
-    :param ros_ns: and now_ns: as of ``diagnostics_message``.
-    """
-    health, _ = worker.health(ros_ns)
-    shot = gate.newest
-    status = guard.status
-    reason = health.sentence
-    if health.level != Level.FAULT and status is not None:
-        reason = status.sentence or reason
-    return shot, OverlayState(
-        state=NO_GUARD if status is None else status.state.value,
-        reason=reason,
-        instruction=worker.instruction,
-        plan=worker.plan,
-        command=guard.twist,
-        max_velocity=params.max_velocity,
-        age_s=None if shot is None else (ros_ns - shot.stamp_ns) / NANOSECONDS,
-        camera_hz=gate.check.rate_hz(now_ns),
-        now_ns=ros_ns,
-        age_limit_s=params.observation_max_age_s,
-        source='' if status is None else status.source,
-        dry_run=status is not None and status.dry_run,
-    )
-
-
-class OverlayThread:
-    """
-    Draws ten times a second while somebody looks, also when no image comes.
-
-    :param publisher: of CompressedImage.
-    :param look: gives the newest frame, or None, and what is to be seen beside it.
-    :param failed: called with the traceback when a picture cannot be drawn.
+    ``propose`` may be called by any thread, the rest by the executor's.
     """
 
     def __init__(
         self,
-        publisher,
-        look: Callable[[], tuple[CameraFrame | None, OverlayState]],
-        now: Callable[[], object],
-        failed: Callable[[str], None],
+        node: LifecycleNode,
+        params: InferenceParams,
+        clocks: Clocks,
+        worker: PolicyWorker,
+        policies: Policies,
     ):
-        self._publisher, self._look, self._now, self._failed = publisher, look, now, failed
-        self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._work, name='overlay', daemon=True)
-        self._thread.start()
+        self._node, self._params, self._clocks = node, params, clocks
+        self._worker, self._policies = worker, policies
+        self.publishers = Publishers(node)
+        self._lock = threading.RLock()
+        self._health: Health | None = None  # the newest one published
+        self._checks = failed_checks('inference is not active')
+        self._proposal_rate = EventRate()
 
-    def stop(self) -> None:
-        """Draw no more."""
-        self._stop.set()
-        self._thread.join()
+    def close(self) -> None:
+        """Destroy the publishers."""
+        self.publishers.close()
 
-    def _work(self) -> None:
-        told = False
-        while not self._stop.wait(OVERLAY_PERIOD_S):
-            if not self._publisher.get_subscription_count():
-                continue
-            try:
-                self._draw()
-            except Exception:  # a picture must not end a drive
-                if not told:
-                    self._failed(traceback.format_exc())
-                told = True
+    def propose(self) -> None:
+        """Publish the proposal for now, and the health if it has changed; any thread."""
+        with self._lock:
+            health, proposal = self._worker.health(self._clocks.ros_ns())
+            if health != self._health:
+                self._publish_health(health)
+            if proposal is not None:
+                self.publishers.proposals.publish(proposal_message(proposal))
+                self._proposal_rate.add()
 
-    def _draw(self) -> None:
-        shot, view = self._look()
-        image, frame_id = None, ''
-        if shot is not None:
-            frame_id = shot.message.header.frame_id
-            try:
-                image = shot.image
-            except UserError:
-                image = None  # the reason is in the view
-        self._publisher.publish(
-            to_compressed(encode(draw_drive(image, view)), stamp=self._now(), frame_id=frame_id)
+    def publish_plan(self) -> None:
+        """Publish the first proposal of the newest plan, and the plan as a path; any thread."""
+        plan = self._worker.plan
+        self.propose()
+        if plan is not None and self.publishers.plans.get_subscription_count():
+            self.publishers.plans.publish(path_message(plan))
+
+    def publish_health(self) -> None:
+        """Publish the health, also if it has not changed."""
+        with self._lock:
+            self._publish_health(self._worker.health(self._clocks.ros_ns())[0])
+
+    def _publish_health(self, health: Health) -> None:
+        if health.level == Level.FAULT and health != self._health:
+            self._node.get_logger().warning(health.sentence)
+        self._health = health
+        axes = self._policies.now.policy.spec.actions.axes
+        stamp = self._node.get_clock().now().to_msg()
+        self.publishers.healths.publish(policy_message(health, axes, self._checks, stamp))
+
+    def measure(self, gate: CameraGate) -> None:
+        """Make the preflight checks, which go with the health, and publish diagnostics."""
+        params, now_ns = self._params, self._clocks.now_ns()
+        self._checks = policy_checks(
+            self._policies.now,
+            gate,
+            now_ns,
+            max_velocity=params.max_velocity,
+            tolerance_s=params.stamp_tolerance_s,
+            max_age_s=params.observation_max_age_s,
         )
+        ros_ns, steady_ns = self._clocks.both()
+        self.publishers.diagnostics.publish(
+            diagnostics_message(
+                f'{self._node.get_fully_qualified_name()}: policy',
+                self._worker,
+                self._policies,
+                gate,
+                ros_ns=ros_ns,
+                now_ns=now_ns,
+                proposals_hz=self._proposal_rate.read_hz(steady_ns),
+                playback=params.playback,
+            )
+        )
+
+    def deactivate(self) -> None:
+        """Publish that the node is not active; the worker has been stopped."""
+        self._checks = failed_checks('inference is not active')
+        self.propose()

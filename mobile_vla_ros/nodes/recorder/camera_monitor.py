@@ -46,7 +46,7 @@ class CameraWatch:
     @property
     def counted(self) -> bool:
         """Whether missing frames are told by the publisher's count."""
-        return self._count.told
+        return self._count.known
 
     def published_by(self, publishers: Hashable, count: int):
         """Note who publishes (see ``MessageCount``): another camera has another rate."""

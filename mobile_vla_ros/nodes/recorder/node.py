@@ -196,7 +196,7 @@ class RecorderNode(Node):
             if cameras
             else f'no camera: nobody publishes {self._camera_topic}'
         )
-        self._commands.look()
+        self._commands.update()
         if self._commands.rivals:
             self._take.note('rivals', self._commands.rivals)
 

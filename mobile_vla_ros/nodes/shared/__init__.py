@@ -1,1 +1,1 @@
-"""What several nodes share."""
+"""Code shared by several nodes."""

@@ -1,4 +1,4 @@
-"""The reports of ``safety.status`` as messages, and who keeps the guard's newest one."""
+"""The reports of ``safety.status`` as messages, and a subscription to the guard's."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -7,7 +7,12 @@ import numpy as np
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
 from rclpy.node import Node
 
-from mobile_vla_ros.nodes.shared.messages import BEST_EFFORT, status_array, status_message
+from mobile_vla_ros.nodes.shared.messages import (
+    BEST_EFFORT,
+    status_array,
+    status_message,
+    with_info,
+)
 from mobile_vla_ros.safety.status import (
     STATUS_MAX_AGE_S,
     GuardStatus,
@@ -30,12 +35,12 @@ MIN_SPEED_MPS, MIN_TURN_RPS = 0.1, 0.1
 
 
 def guard_status(message: DiagnosticStatus) -> GuardStatus | None:
-    """Return what a message on ``guard/status`` reports, None where it is no such report."""
+    """Parse a message on ``guard/status``; None if it is not a guard's report."""
     return GuardStatus.parse(message.message, values_of(message))
 
 
 def values_of(message: DiagnosticStatus) -> dict[str, str]:
-    """Return a status' values by their keys."""
+    """Return a status's values by key."""
     return {pair.key: pair.value for pair in message.values}
 
 
@@ -43,10 +48,10 @@ def policy_message(
     health: Health, axes: Sequence[str] | None, checks: Sequence[Check], stamp
 ) -> DiagnosticArray:
     """
-    Return a message for ``policy/health``: the policy's status, then one status a check.
+    Return a message for ``policy/health``: the policy's status, then one status per check.
 
-    :param axes: that the policy drives, None before there is one.
-    :param checks: of its node's preflight.
+    :param axes: driven by the policy, None before one is loaded.
+    :param checks: the preflight checks of its node.
     """
     status = PolicyStatus(health, None if axes is None else tuple(axes))
     return status_array(
@@ -65,7 +70,7 @@ def policy_message(
 
 
 def policy_report(message: DiagnosticArray) -> tuple[PolicyStatus, list[Check]]:
-    """Return what a message on ``policy/health`` reports; it has at least one status."""
+    """Parse a message on ``policy/health`` with at least one status."""
     first = message.status[0]
     level = int.from_bytes(first.level, 'little')
     checks = [
@@ -80,11 +85,11 @@ class GuardStatusListener:
     """
     Keeps the newest report on ``guard/status``.
 
-    A message that does not say whether the guard is armed counts as silence.
+    A message without the key `armed` counts as silence.
 
-    :param now_ns: reads the caller's clock, nanoseconds; all times are of this clock.
-    :param on_status: called with each report and the time at which it was sent (nanoseconds, by
-        the guard's machine; 0 where the middleware does not report it).
+    :param now_ns: reads the caller's clock, nanoseconds; all times are on this clock.
+    :param on_status: called with each report and the time at which it was sent (nanoseconds, on
+        the guard's machine; 0 where the middleware does not provide it).
     """
 
     def __init__(
@@ -98,12 +103,12 @@ class GuardStatusListener:
         self._received_ns = 0
         self._moving_since_ns: int | None = None
         self.subscription = node.create_subscription(
-            DiagnosticStatus, 'guard/status', self._on_message, BEST_EFFORT
+            DiagnosticStatus, 'guard/status', with_info(self._on_message), BEST_EFFORT
         )
 
     @property
     def status(self) -> GuardStatus | None:
-        """The newest report; None when it is too old, or there was none."""
+        """The newest report; None if it is too old or there is none."""
         fresh = 0 <= self._now_ns() - self._received_ns < STATUS_MAX_AGE_S * NANOSECONDS
         return self._newest if fresh else None
 
@@ -121,20 +126,20 @@ class GuardStatusListener:
 
     @property
     def twist(self) -> np.ndarray:
-        """(6,) m/s and rad/s that the guard commands; zeros without a report."""
+        """(6,) m/s and rad/s commanded by the guard; zeros without a report."""
         status = self.status
         return np.zeros(6) if status is None else status.twist
 
     @property
     def moving_s(self) -> float:
-        """For how long the base has been commanded to move; 0.0 without a report."""
+        """Seconds for which the base has been commanded to move; 0.0 without a report."""
         if self.status is None or self._moving_since_ns is None:
             return 0.0
         return max(0, self._now_ns() - self._moving_since_ns) / NANOSECONDS
 
     @property
     def stopped(self) -> bool:
-        """Whether the guard reports that it keeps the base at rest."""
+        """Whether the guard reports that the base is at rest and stays so."""
         status = self.status
         return status is not None and status.state != State.DRIVING and not status.twist.any()
 

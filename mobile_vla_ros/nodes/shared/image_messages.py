@@ -1,4 +1,4 @@
-"""Pictures to image messages."""
+"""Images as ROS messages."""
 
 from typing import TYPE_CHECKING
 

@@ -1,4 +1,4 @@
-"""A lifecycle node that no manager's mistake ends, and that a signal ends also in a long load."""
+"""A lifecycle node that survives invalid transitions, and a load that a signal interrupts."""
 
 import signal
 import threading
@@ -11,16 +11,21 @@ from rclpy.lifecycle import LifecycleNode
 
 
 class PatientLifecycleNode(LifecycleNode):
-    """Refuses a transition that there is none of from its state; rclpy ends the process there."""
+    """
+    Rejects invalid transitions; rclpy would terminate the process.
+
+    :ivar exit_status: set to end the process (see ``run``).
+    """
 
     def __init__(self, name: str):
         super().__init__(name)
+        self.exit_status: int | None = None
         for service in self.services:
             if service.srv_type is ChangeState:
-                service.callback = partial(_refuse, service.callback)
+                service.callback = partial(_reject_invalid, service.callback)
 
 
-def _refuse(change: Callable, request, response):
+def _reject_invalid(change: Callable, request, response):
     try:
         return change(request, response)
     except RuntimeError:  # rclpy's RCLError; the log has the transition already
@@ -29,20 +34,23 @@ def _refuse(change: Callable, request, response):
 
 
 @contextmanager
-def ended_at_once() -> Iterator[None]:
+def exit_on_signal() -> Iterator[None]:
     """
-    Leave the block at a signal of the end, and not after it: for a long one in which nothing is
-    driven or written.
+    Leave the block at SIGINT or SIGTERM at once: for a long load, while nothing is driven.
 
-    :raises SystemExit: at SIGINT and SIGTERM, with status 0; ``common.run`` hears of them too.
+    The previous handler is called as well. Only the main thread receives signals; in any other
+    the block runs as it is.
+
+    :raises SystemExit: at a signal, with status 0.
     """
-    if threading.current_thread() is not threading.main_thread():  # only that one hears signals
+    if threading.current_thread() is not threading.main_thread():
         yield
         return
 
     def leave(number, frame):
-        if callable(before[number]):
-            before[number](number, frame)
+        previous = before[number]
+        if callable(previous):
+            previous(number, frame)
         raise SystemExit(0)
 
     before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}

@@ -1,23 +1,31 @@
-"""Messages to and from plain numbers, and how they are published."""
+"""Messages to and from plain numbers, and how they are published and received."""
 
 import os
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import rclpy
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 from geometry_msgs.msg import Twist
+from rclpy.clock import ROSClock
 from rclpy.duration import Duration
 from rclpy.node import Node
+from rclpy.publisher import Publisher
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 
-# Whoever comes later hears the last one too.
+# Later subscribers receive the last message too.
 LATCHED = QoSProfile(
     depth=1, reliability=ReliabilityPolicy.RELIABLE, durability=DurabilityPolicy.TRANSIENT_LOCAL
 )
-# Hears whoever publishes, with or without receipts; what was lost is not sent again when it is
-# old.
+# Receives from reliable and best-effort publishers; a lost message is not sent again when old.
 BEST_EFFORT = QoSProfile(depth=10, reliability=ReliabilityPolicy.BEST_EFFORT)
-LAST_WORD = Duration(nanoseconds=200_000_000)
+FLUSH_TIMEOUT = Duration(nanoseconds=200_000_000)
+
+
+def with_info(callback: Callable[[Any, dict], None]) -> Callable[..., None]:
+    """Return a callback (message, message info) as is; rclpy takes it, but its types lack it."""
+    return callback
 
 
 def time_ns(stamp) -> int:
@@ -57,7 +65,7 @@ def status_message(
 
 
 def status_array(stamp, *statuses: DiagnosticStatus) -> DiagnosticArray:
-    """Return statuses as one message, with the time (builtin_interfaces/Time) they are of."""
+    """Return statuses as one message with their time, a builtin_interfaces/Time."""
     array = DiagnosticArray(status=list(statuses))
     array.header.stamp = stamp
     return array
@@ -65,24 +73,26 @@ def status_array(stamp, *statuses: DiagnosticStatus) -> DiagnosticArray:
 
 def receipt_ns(node: Node, info: dict) -> int:
     """
-    Return when a message was received, on the node's clock; by the middleware, which was there
-    first, unless a simulation makes the time.
+    Return when a message was received, on the node's clock.
 
-    :param info: the middleware's, of the message.
+    The middleware's time of receipt, which is the earlier one; under simulated time, the
+    simulation's now.
+
+    :param info: the middleware's information on the message.
     """
     clock = node.get_clock()
-    if clock.ros_time_is_active:
+    if isinstance(clock, ROSClock) and clock.ros_time_is_active:
         return clock.now().nanoseconds
     return info['received_timestamp'] or clock.now().nanoseconds
 
 
 def ros_version() -> str:
-    """Return distribution and middleware of ROS, as an episode keeps them."""
+    """Return the ROS distribution and its middleware, as an episode stores them."""
     return (
         f'{os.environ.get("ROS_DISTRO", "")} {rclpy.get_rmw_implementation_identifier()}'.strip()
     )
 
 
-def flush(publisher):
-    """Wait a moment for the last message to reach those who listen, before the node is gone."""
-    publisher.wait_for_all_acked(LAST_WORD)
+def flush(publisher: Publisher) -> None:
+    """Wait up to 200 ms for subscribers to acknowledge the last message."""
+    publisher.wait_for_all_acked(FLUSH_TIMEOUT)

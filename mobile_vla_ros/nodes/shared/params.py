@@ -1,4 +1,4 @@
-"""Parameters of nodes, with descriptors."""
+"""Node parameters with descriptors."""
 
 from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescriptor
 from rclpy.exceptions import InvalidParameterTypeException, InvalidParameterValueException
@@ -20,7 +20,7 @@ def declare(
     Declare a parameter with a descriptor and return its value.
 
     :param default: the default; its Python type fixes the parameter's type.
-    :param limits: lowest and highest value allowed, for a scalar number.
+    :param limits: minimum and maximum of a scalar number.
     :raises UserError: when the value given at start has the wrong type or is out of range.
     """
     descriptor = ParameterDescriptor(description=description, read_only=read_only)

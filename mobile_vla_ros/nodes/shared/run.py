@@ -1,12 +1,13 @@
-"""What every node shares: parameters with descriptors, running, and stopping well."""
+"""Runs a node as a process, and long work in threads beside it."""
 
 import signal
 import sys
 import threading
 from collections.abc import Callable
+from typing import Any, Protocol
 
 import rclpy
-from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
+from rclpy.executors import Executor, ExternalShutdownException, SingleThreadedExecutor
 from rclpy.node import Node
 from rclpy.signals import SignalHandlerOptions
 from rclpy.task import Future
@@ -16,14 +17,25 @@ from mobile_vla_ros.errors import UserError
 SPIN_TIMEOUT_S = 0.05
 
 
-def work_to_end(node: Node, name: str, work: Callable[[], None], closing: threading.Event):
+class EndingNode(Protocol):
+    """A node that ends its process by setting ``exit_status``."""
+
+    exit_status: int | None
+
+    def get_logger(self) -> Any:
+        """Return the node's logger."""
+
+
+def work_to_end(
+    node: EndingNode, name: str, work: Callable[[], None], closing: threading.Event
+) -> None:
     """
-    Do, in a thread of its own, the work that a node is there for; a failure ends the node.
+    Do the work that a node exists for, in the calling thread; a failure ends the node.
 
     :param name: the executable's name, for its messages.
-    :param work: sets ``node.exit_status`` itself when all went well; a ``UserError`` of its
-        becomes a sentence and status 2, anything else a line in the log and status 1.
-    :param closing: set while the node is being stopped; what fails then is no news.
+    :param work: sets ``node.exit_status`` on success; a ``UserError`` becomes a sentence on
+        standard error and status 2, any other exception a line in the log and status 1.
+    :param closing: set while the node is being stopped; failures are ignored from then on.
     """
     try:
         work()
@@ -36,7 +48,7 @@ def work_to_end(node: Node, name: str, work: Callable[[], None], closing: thread
             node.exit_status = 1
 
 
-def off_thread(executor, work: Callable[[], object]) -> Future:
+def off_thread(executor: Executor, work: Callable[[], object]) -> Future:
     """Do work in a thread of its own; a coroutine awaits what it returns or raises."""
     done = Future(executor=executor)
 
@@ -51,23 +63,27 @@ def off_thread(executor, work: Callable[[], object]) -> Future:
 
 
 def run(
-    name: str, factory: Callable[[], Node], *, args: list[str] | None = None, executor=None
+    name: str,
+    factory: Callable[[], Node],
+    *,
+    args: list[str] | None = None,
+    executor: Executor | None = None,
 ) -> int:
     """
-    Build a node, spin it until SIGINT, SIGTERM, SIGHUP or ``node.exit_status`` says so, and
-    stop it well.
+    Build a node and spin it until SIGINT, SIGTERM, SIGHUP or ``node.exit_status`` ends it.
 
     rclpy's own signal handlers are off, so that ``node.on_exit()`` can still publish (a guard's
     last zero) before the context is shut down.
 
     :param name: the executable's name, for its messages.
-    :param factory: makes the node; a ``UserError`` of its becomes a sentence and status 2.
+    :param factory: builds the node; a ``UserError`` that it raises becomes a sentence and
+        status 2.
     :returns: the exit status of the process.
     """
-    stop = {'signal': None}
+    received: list[int] = []
 
     def remember(number, _frame):
-        stop['signal'] = number
+        received.append(number)
 
     signal.signal(signal.SIGINT, remember)
     signal.signal(signal.SIGTERM, remember)
@@ -84,7 +100,7 @@ def run(
         node = factory()
         executor = executor or SingleThreadedExecutor()
         executor.add_node(node)
-        while stop['signal'] is None and getattr(node, 'exit_status', None) is None:
+        while not received and getattr(node, 'exit_status', None) is None:
             executor.spin_once(timeout_sec=SPIN_TIMEOUT_S)
         status = getattr(node, 'exit_status', None) or 0
     except UserError as error:

@@ -1,47 +1,50 @@
-"""Counts the messages of a topic that were published and never came."""
+"""Counts published messages of a topic that were not received; knows no ROS."""
 
 from collections.abc import Hashable
 
-# More than this missing at once is another publisher's count, not a loss.
-MOST_LOST = 1000
+# A larger gap is another publisher's count, not a loss.
+MAX_LOST = 1000
 
 
 class MessageCount:
     """
-    Follows the count that a publisher gives its messages. Knows no ROS.
+    Follows the sequence numbers that a publisher gives its messages.
 
-    A queue of the middleware that overflows loses the oldest messages without a word; only this
-    count tells.
+    An overflowing queue of the middleware drops the oldest messages silently; only these numbers
+    reveal it.
+
+    :ivar known: whether the middleware provides sequence numbers.
     """
 
-    def __init__(self):
-        self.told = False  # whether the middleware tells the count at all
+    def __init__(self) -> None:
+        self.known = False
         self._last: int | None = None
         self._publishers: Hashable = None
         self._alone = True
 
     def missing(self, sequence: int | None) -> int:
         """
-        Note one message; return how many before it never came.
+        Count one message; return how many before it were lost.
 
-        :param sequence: the publisher's count, None where the middleware does not tell it.
+        :param sequence: the publisher's sequence number, None where the middleware has none.
         """
         last, self._last = self._last, sequence
-        self.told = sequence is not None
+        self.known = sequence is not None
         if last is None or sequence is None or not self._alone:
             return 0
-        if sequence <= last:  # a second publisher, before anybody has noted it
+        if sequence <= last:  # a second publisher that the graph does not show yet
             self._alone = False
             return 0
         missing = sequence - last - 1
-        return missing if missing <= MOST_LOST else 0
+        return missing if missing <= MAX_LOST else 0
 
     def published_by(self, publishers: Hashable, count: int) -> bool:
         """
-        Note who publishes; say whether that has changed.
+        Set who publishes; return whether that has changed.
 
-        :param publishers: what tells them apart. No message says which of several publishers
-            sent it: with more than one, nothing can be counted.
+        Messages do not name their publisher, so with more than one nothing can be counted.
+
+        :param publishers: identifies them.
         """
         changed = publishers != self._publishers
         if changed:

@@ -1,4 +1,4 @@
-"""Topics that several nodes share, and in words what the graph says of them."""
+"""Topics that several nodes share, and sentences about what the graph shows of them."""
 
 from collections import deque
 from collections.abc import Callable, Collection, Sequence
@@ -7,27 +7,28 @@ from geometry_msgs.msg import Twist, TwistStamped
 from rclpy.event_handler import SubscriptionEventCallbacks
 from rclpy.node import Node
 from rclpy.qos import QoSProfile, ReliabilityPolicy
+from rclpy.subscription import Subscription
 from sensor_msgs.msg import CompressedImage, Image
 from std_msgs.msg import String
 
 from mobile_vla_ros.errors import UserError
-from mobile_vla_ros.nodes.shared.messages import LATCHED, time_ns
+from mobile_vla_ros.nodes.shared.messages import LATCHED, time_ns, with_info
 from mobile_vla_ros.nodes.shared.sequence import MessageCount
 
-# As qos_profile_sensor_data, but deep enough for a second in which a process gets no time.
+# As qos_profile_sensor_data, but deep enough for a second in which the process is not scheduled.
 CAMERA_QOS = QoSProfile(depth=30, reliability=ReliabilityPolicy.BEST_EFFORT)
 CAMERA_TYPES = {'raw': Image, 'compressed': CompressedImage}
 COMMAND_TYPES = {'geometry_msgs/msg/Twist': Twist, 'geometry_msgs/msg/TwistStamped': TwistStamped}
-# Deep enough for a second in which a recorder gets no time.
+# Deep enough for a second in which a recorder is not scheduled.
 COMMAND_DEPTH = 100
-INSTRUCTION_DEPTH, COPIES_KEPT = 10, 32
+INSTRUCTION_DEPTH, KEPT_COPIES = 10, 32
 
 
 def camera(node: Node, transport: str) -> tuple[str, type]:
     """
-    Return the full name and the type of the camera topic that a node is to hear.
+    Return the full name and the message type of the camera topic to subscribe to.
 
-    A compressed topic follows the remapping of its raw one, as image_transport has it.
+    A compressed topic follows the remapping of its raw one, as in image_transport.
 
     :param transport: ``raw`` or ``compressed``.
     :raises UserError: for another transport.
@@ -44,10 +45,10 @@ def camera(node: Node, transport: str) -> tuple[str, type]:
 
 def wrong_camera(topic: str, publishers: Sequence, kind: type) -> str:
     """
-    Return why a camera that is there can never be heard, '' when it can or is not there.
+    Return why no message of a camera that publishes can be received, '' otherwise.
 
     :param publishers: TopicEndpointInfo of each (``get_publishers_info_by_topic``).
-    :param kind: the message type that is listened for.
+    :param kind: the message type of the subscription.
     """
     expected = f'sensor_msgs/msg/{kind.__name__}'
     types = sorted({info.topic_type for info in publishers})
@@ -60,7 +61,7 @@ def wrong_camera(topic: str, publishers: Sequence, kind: type) -> str:
 
 
 def publisher_names(publishers: Sequence) -> str:
-    """Return the full names of the nodes that publish, with the type where they differ."""
+    """Return the full names of the publishing nodes, with their types where they differ."""
     kinds = {info.topic_type for info in publishers}
     return ', '.join(
         sorted(
@@ -80,10 +81,10 @@ def several(topic: str, publishers: Sequence) -> str:
 
 def command_type(topic: str, publishers: Sequence, known: Collection[str]) -> tuple[str, str]:
     """
-    Find out the type of the commands.
+    Determine the message type of the commands.
 
-    :param known: the types that can be heard.
-    :returns: the type, '' while there is none; what is wrong in words, '' when nothing is.
+    :param known: the types that a node can subscribe to.
+    :returns: the type, '' while there is none; what is wrong in a sentence, '' if nothing is.
     """
     types = sorted({info.topic_type for info in publishers})
     fitting = [name for name in types if name in known]
@@ -99,78 +100,77 @@ def command_type(topic: str, publishers: Sequence, known: Collection[str]) -> tu
 
 class InstructionTopic:
     """
-    The topic `instruction`, heard from whoever publishes it: latched, so that one of before this
-    node counts, or not, as `ros2 topic pub` does unless it is told otherwise.
+    The topic `instruction`, received from latched and ordinary publishers alike.
 
-    :param heard: called with each instruction once, also when it is the same again.
+    A latched message from before this node counts; `ros2 topic pub` does not latch by default.
+
+    :param on_instruction: called once with each message, also when the text is unchanged.
     """
 
-    def __init__(self, node: Node, heard: Callable[[str], None]):
-        self._heard = heard
-        # A latched one comes to both subscriptions; its copy must not undo a newer one.
-        self._copies: deque[tuple[int, str]] = deque(maxlen=COPIES_KEPT)
-        # The first cannot hear all, and needs no warning of that: the second does.
+    def __init__(self, node: Node, on_instruction: Callable[[str], None]):
+        self._node, self._on_instruction = node, on_instruction
+        # Both subscriptions receive a latched message; its copy must not undo a newer one.
+        self._copies: deque[tuple[int, str]] = deque(maxlen=KEPT_COPIES)
+        # The latched one is incompatible with some publishers; the other receives those.
         quiet = SubscriptionEventCallbacks(use_default_callbacks=False)
-        self._node, self._subscriptions = (
-            node,
-            [
-                node.create_subscription(
-                    String, 'instruction', self._on_message, LATCHED, event_callbacks=quiet
-                ),
-                node.create_subscription(
-                    String, 'instruction', self._on_message, INSTRUCTION_DEPTH
-                ),
-            ],
-        )
+        callback = with_info(self._on_message)
+        self._subscriptions = [
+            node.create_subscription(
+                String, 'instruction', callback, LATCHED, event_callbacks=quiet
+            ),
+            node.create_subscription(String, 'instruction', callback, INSTRUCTION_DEPTH),
+        ]
 
     def close(self) -> None:
-        """Listen no more."""
+        """Unsubscribe."""
         for subscription in self._subscriptions:
             self._node.destroy_subscription(subscription)
 
     def _on_message(self, message: String, info: dict) -> None:
         copy = info['source_timestamp'], message.data
-        if copy[0]:  # where the middleware says when it was sent
+        if copy[0]:  # not every middleware reports when a message was sent
             if copy in self._copies:
                 return
             self._copies.append(copy)
-        self._heard(message.data)
+        self._on_instruction(message.data)
 
 
 class CommandTopic:
     """
-    The subscription to the commands, made for the type that the graph says they have.
+    The subscription to the commands, made for the type that the graph shows.
 
-    :param heard: called with each Twist, its header stamp in nanoseconds (None where it has no
-        header), the middleware's information on the message, and how many before it never came.
-    :param changed: called with the type when it is found out, and when it becomes another one.
+    :param on_command: called with each Twist, its header stamp in nanoseconds (None where it has
+        no header), the middleware's information on the message, and how many before it were lost.
+    :param on_type: called with the type when it becomes known or changes.
+    :ivar problem: what is wrong in a sentence, also that nobody publishes; '' if nothing is.
+    :ivar rivals: the same, but '' while nobody publishes.
     """
 
     def __init__(
         self,
         node: Node,
         name: str,
-        heard: Callable[[Twist, int | None, dict, int], None],
-        changed: Callable[[str], None],
+        on_command: Callable[[Twist, int | None, dict, int], None],
+        on_type: Callable[[str], None],
     ):
         self.topic = node.resolve_topic_name(name)
         self.type = ''
-        self.problem = ''  # also that nobody publishes; rivals: only that several do
+        self.problem = ''
         self.rivals = ''
-        self._node, self._heard, self._changed = node, heard, changed
-        self._subscription = None
+        self._node, self._on_command, self._on_type = node, on_command, on_type
+        self._subscription: Subscription | None = None
         self._reliable = True
         self._count = MessageCount()
 
-    def look(self):
-        """Look at the graph: publishers come late, go, and come back with another type."""
+    def update(self) -> None:
+        """Follow the graph: publishers come late, go, and return with another type."""
         publishers = self._node.get_publishers_info_by_topic(self.topic)
         found, self.problem = command_type(self.topic, publishers, COMMAND_TYPES)
         self._count.published_by(
-            {tuple(info.endpoint_gid) for info in publishers}, len(publishers)
+            frozenset(tuple(info.endpoint_gid) for info in publishers), len(publishers)
         )
         types = {info.topic_type for info in publishers}
-        # A publisher that is not reliable is heard only by a subscription that does not ask it.
+        # A reliable subscription receives nothing from a best-effort publisher.
         unreliable = any(
             info.qos_profile.reliability == ReliabilityPolicy.BEST_EFFORT
             for info in publishers
@@ -178,34 +178,31 @@ class CommandTopic:
         )
         if found and (self.type not in types or (unreliable and self._reliable)):
             self._reliable = not unreliable
-            self._listen_for(found if self.type not in types else self.type)
+            self._subscribe(found if self.type not in types else self.type)
         if found and len(types) > 1:
-            self.problem += f'; only {self.type.rsplit("/", 1)[-1]} is heard'
+            self.problem += f'; only {self.type.rsplit("/", 1)[-1]} is received'
         self.rivals = self.problem if found else ''
 
-    def _listen_for(self, found: str):
+    def _subscribe(self, kind: str) -> None:
         if self._subscription is not None:
             self._node.destroy_subscription(self._subscription)
-        self.type = found
-        heard = self._on_twist if COMMAND_TYPES[found] is Twist else self._on_stamped
-        self._subscription = self._node.create_subscription(
-            COMMAND_TYPES[found],
-            self.topic,
-            heard,
-            QoSProfile(
-                depth=COMMAND_DEPTH,
-                reliability=ReliabilityPolicy.RELIABLE
-                if self._reliable
-                else ReliabilityPolicy.BEST_EFFORT,
-            ),
+        self.type = kind
+        reliability = (
+            ReliabilityPolicy.RELIABLE if self._reliable else ReliabilityPolicy.BEST_EFFORT
         )
-        self._changed(found)
+        self._subscription = self._node.create_subscription(
+            COMMAND_TYPES[kind],
+            self.topic,
+            with_info(self._on_twist if COMMAND_TYPES[kind] is Twist else self._on_stamped),
+            QoSProfile(depth=COMMAND_DEPTH, reliability=reliability),
+        )
+        self._on_type(kind)
 
-    def _on_twist(self, message: Twist, info: dict):
-        self._heard(message, None, info, self._missing(info))
+    def _on_twist(self, message: Twist, info: dict) -> None:
+        self._on_command(message, None, info, self._missing(info))
 
-    def _on_stamped(self, message: TwistStamped, info: dict):
-        self._heard(message.twist, time_ns(message.header.stamp), info, self._missing(info))
+    def _on_stamped(self, message: TwistStamped, info: dict) -> None:
+        self._on_command(message.twist, time_ns(message.header.stamp), info, self._missing(info))
 
     def _missing(self, info: dict) -> int:
         return self._count.missing(info['publication_sequence_number'])

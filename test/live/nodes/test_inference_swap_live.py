@@ -87,7 +87,7 @@ def test_a_policy_loads_beside_the_one_that_drives_and_drives_when_the_base_stan
         assert ask(other).successful
         said = drive.reported(next_policy='ready')['next_policy_said']
         assert 'golden frames are reproduced' in said
-        assert 'GB are held' in said
+        assert 'GB in use' in said
         assert np.diff(drive.proposals.times[seen:]).max() < 0.3  # the drive went on
 
         refused = client.call('inference/swap')

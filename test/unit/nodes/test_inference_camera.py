@@ -1,4 +1,4 @@
-"""What inference makes of a camera message, before the policy sees it."""
+"""How inference judges camera messages before the policy sees them."""
 
 from types import SimpleNamespace
 
@@ -15,7 +15,7 @@ SECOND = 1_000_000_000
 
 
 class Gate:
-    """A gate whose guard says that the base moves, and a camera of noise in front of it."""
+    """A gate whose guard reports that the base moves, and a camera of noise."""
 
     def __init__(self, transport: str):
         self.gate = CameraGate(
@@ -26,43 +26,49 @@ class Gate:
         self.rng = np.random.default_rng(0)
 
     def image(self, pixels=None):
-        """A picture as a message."""
+        """Return an image as a message."""
         if pixels is None:
             pixels = self.rng.integers(0, 256, (120, 160, 3), dtype=np.uint8)
         if self.transport == 'raw':
             return from_rgb(pixels)
         return to_compressed(encode(pixels, self.transport))
 
-    def take(self, message):
-        """Give it a message a period later; return the frame that goes on and the fault."""
+    def give(self, message):
+        """Pass a message a period later; return the frame that is passed on and the fault."""
         self.now += SECOND // 10
         message.header.stamp.sec, message.header.stamp.nanosec = divmod(self.now, SECOND)
-        return self.gate.pass_on(message, self.now, self.now), self.gate.check.fault
+        return self.gate.pass_on(message, self.now, self.now), self.fault
+
+    @property
+    def fault(self) -> str:
+        """The camera fault's sentence, '' while there is none."""
+        fault = self.gate.check.fault
+        return '' if fault is None else fault.sentence
 
 
 @pytest.mark.parametrize('transport', ['raw', 'jpeg', 'png'])
-def test_frozen_and_black_pictures_are_seen_in_every_kind_of_message(transport):
-    """By the bytes that came, and by what they show."""
+def test_frozen_and_black_images_are_detected_in_every_kind_of_message(transport):
+    """By their bytes and by their pixels."""
     gate = Gate(transport)
     for _ in range(4):
-        shot, fault = gate.take(gate.image())
+        frame, fault = gate.give(gate.image())
         assert fault == ''
-        assert shot.image.shape[2] == 3
+        assert frame.image.shape[2] == 3
     last = gate.image()
-    gate.take(last)
-    assert gate.take(last)[1] == ''
-    shot, fault = gate.take(last)
-    assert shot is None
+    gate.give(last)
+    assert gate.give(last)[1] == ''
+    frame, fault = gate.give(last)
+    assert frame is None
     assert 'frozen' in fault
     gate = Gate(transport)
     black = np.zeros((120, 160, 3), np.uint8)
-    assert gate.take(gate.image(black)) == (None, '')  # one of them is not driven by, no more
+    assert gate.give(gate.image(black)) == (None, '')  # one alone is withheld, but is no fault
     black[0, 0] = 1
-    assert 'black' in gate.take(gate.image(black))[1]
+    assert 'black' in gate.give(gate.image(black))[1]
 
 
 @pytest.mark.parametrize(
-    ('message', 'said'),
+    ('message', 'reason'),
     [
         (CompressedImage(format='jpeg', data=b'\xff\xd8\xff\xe0 broken'), 'broken'),
         (CompressedImage(format='h264', data=b'\x00\x00\x01'), 'unknown kind'),
@@ -71,21 +77,21 @@ def test_frozen_and_black_pictures_are_seen_in_every_kind_of_message(transport):
         (Image(width=9, height=9, encoding='smoke', step=27, data=bytes(243)), 'unknown encoding'),
     ],
 )
-def test_what_is_no_picture_is_a_fault_at_once(message, said):
-    """With what is wrong in words, and nothing else: such a camera is not silent."""
+def test_an_unreadable_image_is_a_fault_at_once(message, reason):
+    """Its sentence names the reason; such a camera does not count as silent."""
     gate = Gate('raw')
     for _ in range(20):
-        shot, fault = gate.take(message)
-        assert shot is None
-        assert said in fault
+        frame, fault = gate.give(message)
+        assert frame is None
+        assert reason in fault
         gate.gate.check.tick(gate.now, gate.now)
-        assert gate.gate.check.fault == fault
+        assert gate.fault == fault
     assert gate.gate.check.rate_hz(gate.now) == pytest.approx(10.0)
 
 
-def test_another_size_or_encoding_is_seen_before_anything_is_decoded():
-    """Of a JPEG it is the picture's own, not a reduced one's."""
+def test_another_size_or_encoding_is_detected_without_decoding():
+    """The size of a JPEG is its own, not that of its reduced decoding."""
     gate = Gate('jpeg')
-    gate.take(gate.image())
+    gate.give(gate.image())
     large = gate.image(np.full((480, 640, 3), 99, np.uint8))
-    assert 'from 160x120 jpeg to 640x480 jpeg' in gate.take(large)[1]
+    assert 'from 160x120 jpeg to 640x480 jpeg' in gate.give(large)[1]

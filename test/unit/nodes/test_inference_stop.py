@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from mobile_vla_ros import nodes
-from mobile_vla_ros.nodes.shared.lifecycle import ended_at_once
+from mobile_vla_ros.nodes.shared.lifecycle import exit_on_signal
 
 SIGNALS = signal.SIGINT, signal.SIGTERM
 # Stands for a module that is imported when the signal comes.
@@ -81,7 +81,7 @@ def test_a_load_is_left_at_once_and_the_signal_is_heard_all_the_same(number):
     mine = signal.signal(number, lambda got, _frame: heard.append(got))
     try:
         began = time.monotonic()
-        with pytest.raises(SystemExit) as left, ended_at_once():
+        with pytest.raises(SystemExit) as left, exit_on_signal():
             os.kill(os.getpid(), number)
             time.sleep(20)
         assert time.monotonic() - began < 10
@@ -97,7 +97,7 @@ def test_a_load_in_another_thread_is_a_load_like_any_other():
     loaded = []
 
     def load():
-        with ended_at_once():
+        with exit_on_signal():
             loaded.append(True)
 
     thread = threading.Thread(target=load)

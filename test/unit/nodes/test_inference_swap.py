@@ -1,4 +1,4 @@
-"""Hot swap in the live node: another policy loads while one drives, and drives when it may."""
+"""Loading the next policy beside the one that drives."""
 
 import threading
 
@@ -8,8 +8,8 @@ from ros_helpers import wait_until
 
 
 def test_policies_are_loaded_one_at_a_time_and_only_into_free_memory():
-    """Each would take as much memory as the one that drives, which a full machine kills."""
-    begun, let, said, rooms = [], threading.Semaphore(0), threading.Semaphore(0), ['']
+    """Each needs as much memory as the one that drives, which a full machine would kill."""
+    begun, let, logged, shortages = [], threading.Semaphore(0), threading.Semaphore(0), ['']
 
     def load(name):
         begun.append(name)
@@ -17,17 +17,21 @@ def test_policies_are_loaded_one_at_a_time_and_only_into_free_memory():
         return ReadyPolicy(name, None, True, 'well')
 
     policies = Policies(
-        load=load, room=lambda: rooms[-1], take=None, say=lambda _sentence: said.release()
+        ReadyPolicy('current', None, True, ''),
+        load=load,
+        shortage=lambda: shortages[-1],
+        use=None,
+        log=lambda _sentence: logged.release(),
     )
     for name in ('first', 'second', 'third'):
-        policies.ask(name)
+        policies.request(name)
         wait_until(lambda: begun, 10, 'the first')
     assert begun == ['first']
     let.release(2)
-    assert said.acquire(timeout=10)
+    assert logged.acquire(timeout=10)
     assert (begun, policies.state) == (['first', 'third'], 'ready')
-    rooms.append('little memory is left')
-    policies.ask('fourth')
-    assert said.acquire(timeout=10)
-    assert policies.said == 'fourth is refused: little memory is left'
+    shortages.append('little memory is left')
+    policies.request('fourth')
+    assert logged.acquire(timeout=10)
+    assert policies.sentence == 'fourth is refused: little memory is left'
     assert begun == ['first', 'third']

@@ -1,4 +1,4 @@
-"""A steady beat from a thread of its own."""
+"""A fixed rate, kept by a thread of its own."""
 
 import gc
 import threading
@@ -11,15 +11,15 @@ from mobile_vla_ros.types import NANOSECONDS
 
 class Ticker:
     """
-    Calls a function at a fixed rate, and tells when it failed.
+    Calls a function at a fixed rate, and reports when it fails.
 
-    What the rest of the process does (services, a look at the graph) cannot delay it for longer
-    than that work holds the interpreter.
+    Other work of the process (services, graph queries) delays a call only while it holds the
+    interpreter lock.
 
-    :param period_s: from one call to the next; calls that were missed are not made up for.
-    :param work: what to do.
-    :param failed: called when it raised, after the traceback was printed; nothing is called
-        after that.
+    :param period_s: from one call to the next; missed calls are not repeated.
+    :param work: the function to call.
+    :param failed: called after ``work`` has raised and the traceback is printed; the ticker has
+        ended then.
     """
 
     def __init__(self, period_s: float, work: Callable[[], None], failed: Callable[[], None]):
@@ -28,19 +28,19 @@ class Ticker:
         self._closing = threading.Event()
         self._thread = threading.Thread(target=self._run, daemon=True)
 
-    def start(self):
-        """Begin, with a first call at once; what the process has made so far is here to stay."""
+    def start(self) -> None:
+        """Begin with a call at once; all objects that exist now count as permanent."""
         gc.collect()
-        gc.freeze()  # or the collector would go through all of it again and again
+        gc.freeze()  # or the collector would traverse all of them again and again
         self._thread.start()
 
-    def stop(self):
+    def stop(self) -> None:
         """End, after a call that is under way."""
         self._closing.set()
         if self._thread.is_alive():
             self._thread.join()
 
-    def _run(self):
+    def _run(self) -> None:
         next_ns = time.monotonic_ns()
         try:
             while True:
