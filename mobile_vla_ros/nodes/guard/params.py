@@ -1,4 +1,4 @@
-"""The guard's parameters, refused in one sentence that names everything wrong with them."""
+"""The guard's parameters; one error names everything wrong with them."""
 
 from dataclasses import dataclass
 
@@ -15,7 +15,7 @@ AUTO = 'auto'
 
 @dataclass(frozen=True)
 class GuardParams:
-    """What the guard node was started with; ``override`` alone may change afterwards."""
+    """All values as given at start; only ``override`` may change afterwards."""
 
     config: GuardConfig
     cmd_vel_type: str
@@ -27,11 +27,11 @@ class GuardParams:
 
 
 class _Declared:
-    """Declares parameters one by one, and keeps what is wrong with them for the end."""
+    """Declares parameters one by one and collects the errors."""
 
     def __init__(self, node: Node):
         self._node = node
-        self.wrong: list[str] = []
+        self.errors: list[str] = []
 
     def __call__(self, name: str, default, description: str, limits=None, read_only=True):
         try:
@@ -39,19 +39,19 @@ class _Declared:
                 self._node, name, default, description, limits=limits, read_only=read_only
             )
         except UserError as error:
-            self.wrong.append(str(error))
+            self.errors.append(str(error))
             return default
         if value is None and not isinstance(default, list):
-            self.wrong.append(f'{name} is an empty list; it is: {description}.')
+            self.errors.append(f'{name} is an empty list; it is: {description}.')
             return default
         return [] if value is None else value  # an empty list has no type to ROS, and no value
 
     def attempt(self, make, fallback):
-        """Return ``make()``; a ``UserError`` of its is kept."""
+        """Return ``make()``; collect its ``UserError`` and return the fallback."""
         try:
             return make()
         except UserError as error:
-            self.wrong.append(str(error))
+            self.errors.append(str(error))
             return fallback
 
 
@@ -59,39 +59,38 @@ def guard_params(node: Node) -> GuardParams:
     """
     Declare the guard's parameters and return them.
 
-    :raises UserError: naming every one of them that does not fit.
+    :raises UserError: naming every invalid parameter.
     """
     config, limits, declared = GuardConfig(), Limits(), _Declared(node)
-    rate_hz = declared('rate_hz', 20.0, 'commands a second to the base', (10.0, 100.0))
-    if not 10.0 <= rate_hz <= 100.0:  # nan is in no range, and ROS lets it through
-        declared.wrong.append(f'rate_hz is {rate_hz}, and must be from 10.0 to 100.0.')
+    rate_hz = declared('rate_hz', 20.0, 'commands per second to the base', (10.0, 100.0))
+    if not 10.0 <= rate_hz <= 100.0:  # NaN, which ROS lets through
+        declared.errors.append(f'rate_hz is {rate_hz}, and must be from 10.0 to 100.0.')
         rate_hz = 20.0
     kind = declared(
         'cmd_vel_type',
         AUTO,
-        'type of the commands: twist, twist_stamped, or auto: '
-        'by who listens, Twist while nobody does; decided while not armed',
+        'type of the commands: twist, twist_stamped, or auto: the type that is subscribed to, '
+        'Twist without a subscriber; chosen while not armed',
     )
     if kind not in (AUTO, *TYPES):
-        declared.wrong.append(
+        declared.errors.append(
             f'cmd_vel_type is {kind!r}, and must be {AUTO}, {" or ".join(TYPES)}.'
         )
-    frame_id = declared('frame_id', 'base_link', 'frame of the commands when they are stamped')
-    dry_run = declared('dry_run', False, 'decide and tell everything, and publish no command')
+    frame_id = declared('frame_id', 'base_link', 'frame of stamped commands')
+    dry_run = declared('dry_run', False, 'decide and report everything, but publish no command')
     arm_at_start = declared(
         'arm_at_start',
         False,
-        'arm at start and after faults with nobody '
-        'asked: for the arena alone. Disarms when anybody else listens '
-        '(override: arm_at_start, for another simulator)',
+        'arm at start and after faults without a request: for the arena alone. Disarms when '
+        'another node subscribes to the commands (override: arm_at_start, for another simulator)',
     )
     expect_policy = declared(
-        'expect_policy', False, "ask for inference's checks too before arming"
+        'expect_policy', False, "require inference's checks too before arming"
     )
     override = declared(
         'override',
         [''],
-        'names of checks that do not keep from arming: '
+        'names of checks that do not prevent arming: '
         + ', '.join((*GUARD_CHECKS, *INFERENCE_CHECKS)),
         read_only=False,
     )
@@ -106,7 +105,7 @@ def guard_params(node: Node) -> GuardParams:
         'max_planar_speed_mps': declared(
             'max_planar_speed_mps',
             limits.max_planar_speed_mps,
-            'limit of the speed over ground, m/s',
+            'limit of the planar speed, m/s',
             (0.01, 10.0),
         ),
         'max_acceleration': declared(
@@ -117,14 +116,14 @@ def guard_params(node: Node) -> GuardParams:
         'stop_distance_m': declared(
             'stop_distance_m',
             limits.stop_distance_m,
-            'the speed over ground is limited such '
-            'that the base stands within this distance, m; 0.0: no such limit',
+            'limits the planar speed such that the base stops within this distance, m; '
+            '0.0: no such limit',
             (0.0, 100.0),
         ),
         'base_deceleration_mps2': declared(
             'base_deceleration_mps2',
             limits.base_deceleration_mps2,
-            'how hard the base brakes when it is told zero, m/s^2',
+            'deceleration of the base at a zero command, m/s^2',
             (0.01, 50.0),
         ),
     }
@@ -133,31 +132,31 @@ def guard_params(node: Node) -> GuardParams:
         'observation_max_age_s': declared(
             'observation_max_age_s',
             config.observation_max_age_s,
-            'oldest image, seconds, that a command may come from',
+            'maximum age of the image that a command comes from, seconds',
             (0.02, 10.0),
         ),
         'proposal_timeout_s': declared(
             'proposal_timeout_s',
             config.proposal_timeout_s,
-            'proposals that were coming are missed after so many seconds',
+            'timeout of proposals once they have begun, seconds',
             (0.02, 10.0),
         ),
         'stamp_tolerance_s': declared(
             'stamp_tolerance_s',
             config.stamp_tolerance_s,
-            'how far, seconds, a stamp may lie in the future',
+            'how far a stamp may lie in the future, seconds',
             (0.0, 1.0),
         ),
         'teleop_timeout_s': declared(
             'teleop_timeout_s',
             config.teleop_timeout_s,
-            "a person's command is zero when it is older, seconds",
+            "timeout of a person's command, seconds",
             (0.05, 5.0),
         ),
         'takeover_hold_s': declared(
             'takeover_hold_s',
             config.takeover_hold_s,
-            "seconds after a person's last command in which the policy stays out",
+            "how long the policy is held after a person's last command, seconds",
             (0.05, 60.0),
         ),
     }
@@ -171,6 +170,6 @@ def guard_params(node: Node) -> GuardParams:
         ),
         config,
     )
-    if declared.wrong:
-        raise UserError('the guard does not start: ' + ' '.join(declared.wrong).rstrip('.'))
+    if declared.errors:
+        raise UserError('the guard does not start: ' + ' '.join(declared.errors).rstrip('.'))
     return GuardParams(config, kind, frame_id, dry_run, arm_at_start, expect_policy, override)

@@ -350,7 +350,7 @@ def test_the_distance_to_stop_in_bounds_the_speed_and_is_said_at_start(nodes, cl
     drive = Drive(
         nodes, client, arm_at_start=True, stop_distance_m=0.3, base_deceleration_mps2=1.0
     )
-    found = drive.process.wait_for_output(r'at most ([\d.]+) m/s: .* rolls 0\.30 m')
+    found = drive.process.wait_for_output(r'distance 0\.30 m \(v <= ([\d.]+) m/s')
     with drive.propose(x=1.0):
         drive.until('driving')
         assert drive.next_commands()[-1].linear.x == pytest.approx(float(found[1]), abs=0.005)
