@@ -1,4 +1,4 @@
-"""Record takes: ros2 launch mobile_vla_ros record.launch.py instruction:='go to the red box'."""
+"""Record: ros2 launch mobile_vla_ros record.launch.py instruction:='go to the red box'."""
 
 from mobile_vla_ros.bringup.ros2_launch import launch_description
 from mobile_vla_ros.bringup.stacks import RECORD

@@ -1,1 +1,1 @@
-"""Which nodes belong together, told once: for the launch files and for ``mobile_vla demo``."""
+"""Which nodes belong together, defined once for the launch files and ``mobile_vla demo``."""

@@ -1,4 +1,4 @@
-"""A DDS domain that nobody else on this machine uses at the moment."""
+"""A DDS domain that no other process of this package uses on this machine."""
 
 import os
 import tempfile
@@ -11,24 +11,24 @@ from pathlib import Path
 from mobile_vla_ros import file_lock
 from mobile_vla_ros.errors import UserError
 
-# Higher ones share their ports with connections that the system hands out.
-DOMAINS = 100
+# Higher domains share ports with the system's ephemeral ones.
+MAX_DOMAIN = 100
 _turn = count()
 
 
 @contextmanager
 def held_domain() -> Iterator[int]:
     """
-    Hold a domain id from 1 to 100 by a lock that every run of ours respects.
+    Hold a domain id from 1 to 100, by a lock file that all processes of this package respect.
 
-    :raises UserError: when all of them are taken.
+    :raises UserError: when all are in use.
     """
     first = os.getpid() + next(_turn)
-    for step in range(DOMAINS):
-        domain = 1 + (first + step) % DOMAINS
+    for step in range(MAX_DOMAIN):
+        domain = 1 + (first + step) % MAX_DOMAIN
         try:
             lock = open(Path(tempfile.gettempdir()) / f'ros_domain_{domain}.lock', 'w')  # noqa: SIM115
-        except PermissionError:  # somebody else's
+        except PermissionError:  # another user's
             continue
         with lock:
             try:
@@ -39,7 +39,7 @@ def held_domain() -> Iterator[int]:
             return
     raise UserError(
         'no DDS domain is free',
-        got=f'{DOMAINS} that are in use',
+        got=f'all {MAX_DOMAIN} in use',
         remedy='end demos and tests that still run',
     )
 

@@ -1,4 +1,4 @@
-"""Starts nodes as processes of their own, watches over them and ends them well."""
+"""Starts nodes as processes, supervises them and stops them in order."""
 
 import contextlib
 import json
@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import FrameType
 
 import yaml
 
@@ -21,7 +22,7 @@ from mobile_vla_ros.bringup.spec import NodeSpec
 from mobile_vla_ros.errors import UserError
 
 POLL_S = 0.05
-# How long each signal may take before the next one is sent.
+# Signals that stop a process, each with its timeout before the next one is sent.
 PATIENCE = ((signal.SIGINT, 8.0), (signal.SIGTERM, 3.0), (signal.SIGKILL, 5.0))
 TAIL_LINES = 15
 
@@ -30,8 +31,8 @@ class ProcessEnded(Exception):
     """
     A process ended while it was still needed.
 
-    :ivar name: of the node.
-    :ivar status: its exit status; negative for the signal that ended it.
+    :ivar name: the node's name.
+    :ivar status: its exit status; the negative number of the signal that killed it.
     :ivar tail: the last lines of its log.
     """
 
@@ -42,7 +43,7 @@ class ProcessEnded(Exception):
 
 @dataclass
 class Running:
-    """A process that was started and where its output goes."""
+    """A started process and the log file of its output."""
 
     spec: NodeSpec
     process: subprocess.Popen
@@ -54,14 +55,14 @@ class Running:
         return '\n'.join(self.log.read_text(errors='replace').splitlines()[-lines:])
 
     def json_lines(self) -> list[dict]:
-        """Return what it has said so far for a program to read: its whole lines of JSON."""
+        """Return the JSON objects that it has printed so far, one per complete line."""
         lines = self.log.read_text(errors='replace').split('\n')[:-1]
         return [json.loads(line) for line in lines if line.startswith('{')]
 
 
 def yaml_value(value: object) -> str:
     """
-    Return a parameter's value as YAML on one line, as ``-p name:=value`` takes it.
+    Return a parameter's value as YAML on one line, for ``-p name:=value``.
 
     Text is always quoted: ROS reads words as numbers that YAML does not, ``inf`` and ``1e5``.
     """
@@ -79,7 +80,7 @@ def yaml_value(value: object) -> str:
 
 def command_line(spec: NodeSpec) -> list[str]:
     """
-    Return the command that starts a node, one of ours with this interpreter.
+    Return the command that starts a node; this interpreter runs this package's nodes.
 
     :raises UserError: when another package's executable is not installed.
     """
@@ -102,15 +103,15 @@ def command_line(spec: NodeSpec) -> list[str]:
 
 class Processes:
     """
-    Nodes as processes, each with a log file; a context manager that leaves none behind.
+    Nodes as processes, each with a log file; a context manager that leaves none running.
 
-    Every process leads a session of its own, so that Ctrl-C on the terminal comes here alone and
-    the nodes are ended in order. While the block runs, SIGTERM to this process ends it too.
+    Every process leads a session of its own, so that Ctrl-C on the terminal reaches only this
+    process, which stops the nodes in order. While the block runs, SIGTERM ends it too.
 
-    :param log_dir: folder of the log files, ``NAME.log``; made when it is not there.
-    :param env: added to this process' environment.
-    :param patience: the signals that end a process, each with the seconds it may take.
-    :param again: a node that is started again writes on at the end of its log.
+    :param log_dir: folder of the log files, ``NAME.log``; created if missing.
+    :param env: added to this process's environment.
+    :param patience: the signals that stop a process, each with its timeout in seconds.
+    :param again: append to the log of a node that is started again.
     """
 
     def __init__(
@@ -125,41 +126,41 @@ class Processes:
         self._patience = patience
         self._mode = 'ab' if again else 'wb'
         self._env = {**os.environ, 'PYTHONUNBUFFERED': '1', **(env or {})}
-        # The package that asks is the package that runs, also from a source tree.
+        # Run the package that this module belongs to, also from a source tree.
         source = str(Path(__file__).resolve().parents[2])
         self._env['PYTHONPATH'] = os.pathsep.join(
             p for p in (source, self._env.get('PYTHONPATH')) if p
         )
         self._running: dict[str, Running] = {}
-        self._handler = None
+        self._handler: Callable[[int, FrameType | None], object] | int | None = None
 
     def __enter__(self) -> 'Processes':
         if threading.current_thread() is threading.main_thread():
             self._handler = signal.signal(signal.SIGTERM, _leave)
         return self
 
-    def __exit__(self, *_error):
+    def __exit__(self, *_error: object) -> None:
         try:
             self.stop()
         finally:
-            for running in self._running.values():  # a second Ctrl-C cut the stopping short
+            for running in self._running.values():  # a second Ctrl-C interrupted stop()
                 _send(running.process, signal.SIGKILL)
             if self._handler is not None:
                 signal.signal(signal.SIGTERM, self._handler)
                 self._handler = None
 
-    def start(self, specs: NodeSpec | Iterable[NodeSpec], *, finite: bool = False):
+    def start(self, specs: NodeSpec | Iterable[NodeSpec], *, finite: bool = False) -> None:
         """
         Start nodes.
 
-        :param finite: these are expected to end by themselves, with status 0.
-        :raises UserError: when one of that name runs already.
+        :param finite: they are expected to end by themselves, with status 0.
+        :raises UserError: when a node of that name is running.
         """
         self.log_dir.mkdir(parents=True, exist_ok=True)
         for spec in [specs] if isinstance(specs, NodeSpec) else specs:
             known = self._running.get(spec.name)
             if known is not None and known.process.poll() is None:
-                raise UserError('a node of that name runs already', got=spec.name)
+                raise UserError('a node of that name is already running', got=spec.name)
             log = self.log_dir / f'{spec.name}.log'
             env = {**self._env, **(image_sender_env(self._env) if spec.sends_images else {})}
             with open(log, self._mode) as output:
@@ -176,24 +177,25 @@ class Processes:
     def __getitem__(self, name: str) -> Running:
         return self._running[name]
 
-    def check(self):
+    def check(self) -> None:
         """
-        Look after everything that should run.
+        Check that every process still runs.
 
-        :raises ProcessEnded: for the first that ended, or that ended badly where it may end.
+        :raises ProcessEnded: for the first that has ended; for a finite one, with another status
+            than 0.
         """
         for name, running in self._running.items():
             status = running.process.poll()
             if status is not None and not (running.finite and status == 0):
                 raise ProcessEnded(name, status, running.tail(), running.log)
 
-    def wait(self, name: str, timeout_s: float, each: Callable[[], None] | None = None):
+    def wait(self, name: str, timeout_s: float, each: Callable[[], None] | None = None) -> None:
         """
-        Wait until a finite process has ended well, looking after all the others meanwhile.
+        Wait until a finite process has ended with status 0, and check all others meanwhile.
 
-        :param each: called at every look, about 20 times a second, to draw progress.
-        :raises ProcessEnded: when one ended that should not have.
-        :raises TimeoutError: when it still runs after ``timeout_s``.
+        :param each: called about 20 times a second, to draw progress.
+        :raises ProcessEnded: see ``check``.
+        :raises TimeoutError: when it is still running after ``timeout_s``.
         """
         deadline = time.monotonic() + timeout_s
         while self._running[name].process.poll() is None:
@@ -202,7 +204,7 @@ class Processes:
                 each()
             if time.monotonic() > deadline:
                 raise TimeoutError(
-                    f'{name} still runs after {timeout_s:.0f} s; the last lines of '
+                    f'{name} is still running after {timeout_s:.0f} s; the last lines of '
                     f'its log:\n{self._running[name].tail()}'
                 )
             time.sleep(POLL_S)
@@ -210,11 +212,11 @@ class Processes:
         if each is not None:
             each()
 
-    def stop(self, *names: str) -> dict[str, int]:
+    def stop(self, *names: str) -> dict[str, int | None]:
         """
-        End processes (all of them unless named), with SIGINT, then SIGTERM, then SIGKILL.
+        Stop processes (all of them unless named), with SIGINT, then SIGTERM, then SIGKILL.
 
-        :returns: the exit status of each.
+        :returns: the exit status of each; None for one that even SIGKILL has not ended yet.
         """
         chosen = [self._running[name] for name in names or self._running]
         for number, patience_s in self._patience:
@@ -230,7 +232,7 @@ class Processes:
         return {running.spec.name: running.process.poll() for running in chosen}
 
 
-def _send(process: subprocess.Popen, number: int):
+def _send(process: subprocess.Popen, number: int) -> None:
     """Signal a child; SIGKILL goes to the whole group, which the child leads."""
     if process.poll() is not None:
         return

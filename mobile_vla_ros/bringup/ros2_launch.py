@@ -10,7 +10,7 @@ from launch_ros.actions import Node
 from mobile_vla_ros.bringup.dds import image_sender_env
 from mobile_vla_ros.bringup.spec import Bringup, NodeSpec
 
-BAD_USE = 2  # exit status of a node that was started with something it cannot work with
+BAD_USE = 2  # exit status of a node with invalid parameters
 
 
 def launch_description(bringup: Bringup) -> LaunchDescription:

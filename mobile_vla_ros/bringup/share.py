@@ -1,4 +1,4 @@
-"""Where the package's launch and configuration files lie."""
+"""Finds the package's launch and configuration files."""
 
 import os
 from pathlib import Path
@@ -13,10 +13,10 @@ def share_folder() -> Path:
     """
     Return the folder that holds ``config/`` and ``launch/``.
 
-    In a source tree (also pip's and colcon's links to one) that is the repository; installed, it
-    is ``share/mobile_vla_ros`` under the prefix whose ``lib`` holds the package.
+    In a source tree (also one that pip or colcon links to) that is the repository; in an
+    installation, ``share/mobile_vla_ros`` under the prefix whose ``lib`` holds the package.
 
-    :raises UserError: when the package was installed without its data files.
+    :raises UserError: when the package is installed without its data files.
     """
     package = Path(mobile_vla_ros.__file__).resolve().parent
     if (package.parent / 'package.xml').is_file():
@@ -36,7 +36,7 @@ def config_file(name: str) -> Path:
     """
     Return a file of ``config/`` by its name.
 
-    :raises UserError: when there is none of that name.
+    :raises UserError: when there is no such file.
     """
     folder = share_folder() / 'config'
     path = folder / name
@@ -66,7 +66,7 @@ def executable_of(package: str, name: str) -> Path:
     if path is None or not os.access(path, os.X_OK):
         raise UserError(
             f'the ROS package {package!r} is not installed',
-            got=path or 'none of that name',
+            got=path or 'no such package',
             expected=f'its executable {name}',
             remedy=f'sudo apt install ros-$ROS_DISTRO-{package.replace("_", "-")}, and source '
             'ROS in this terminal',
@@ -75,6 +75,6 @@ def executable_of(package: str, name: str) -> Path:
 
 
 def default_params(name: str) -> tuple[str, ...]:
-    """Return the parameter file of that name, for a node that has one."""
+    """Return the path of a parameter file, () if there is none of that name."""
     path = share_folder() / 'config' / name
     return (str(path),) if path.is_file() else ()

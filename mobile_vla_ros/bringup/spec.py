@@ -1,4 +1,4 @@
-"""What a node is started with, and the arguments that decide it."""
+"""How a node is started, and the launch arguments that decide it."""
 
 import re
 from collections.abc import Callable, Mapping
@@ -15,15 +15,15 @@ class NodeSpec:
     One node to start.
 
     :param name: its name in the graph.
-    :param executable: as in ``ros2 run PACKAGE EXECUTABLE``; also the module's name, if ours.
-    :param parameters: values that win over every parameter file.
-    :param remappings: from the node's own relative topic names.
-    :param params_files: parameter files, the later ones win.
+    :param executable: as in ``ros2 run PACKAGE EXECUTABLE``; in this package also the module.
+    :param parameters: override all parameter files.
+    :param remappings: keyed by the node's own relative topic names.
+    :param params_files: parameter files; later ones override earlier ones.
     :param namespace: without the leading slash; empty for none.
     :param arguments: command line before ``--ros-args``.
-    :param required: nothing else is worth running without it.
-    :param sends_images: it publishes raw camera images, for which DDS is given room.
-    :param package: the ROS package that has the executable.
+    :param required: when it ends, everything else is stopped.
+    :param sends_images: it publishes raw camera images and needs more shared memory (``dds``).
+    :param package: the ROS package of the executable.
     """
 
     name: str
@@ -39,7 +39,7 @@ class NodeSpec:
 
     @property
     def module(self) -> str:
-        """The Python module that ``python -m`` runs, of a node of ours."""
+        """The module for ``python -m``, of a node of this package."""
         return f'mobile_vla_ros.nodes.{self.executable}'
 
 
@@ -61,17 +61,17 @@ class Argument:
 
     def parse(self, value: object):
         """
-        Return a value of this argument's kind, None for an empty one.
+        Return a value of this argument's kind, None if it is empty.
 
-        :param value: a string as typed, or a value of the kind already.
-        :raises UserError: when it is neither.
+        :param value: a string as typed, or a value of that kind.
+        :raises UserError: for any other.
         """
         if value is None or value == '':
             return None
         text = str(value)
         if self.choices and text not in self.choices:
             raise UserError(
-                f'argument {self.name!r} is refused',
+                f'argument {self.name!r} is invalid',
                 got=repr(text),
                 expected=' or '.join(self.choices),
                 remedy=did_you_mean(text, self.choices),
@@ -79,14 +79,14 @@ class Argument:
         if self.kind is bool:
             if text.lower() not in ('true', 'false'):
                 raise UserError(
-                    f'argument {self.name!r} is refused', got=repr(text), expected='true or false'
+                    f'argument {self.name!r} is invalid', got=repr(text), expected='true or false'
                 )
             return text.lower() == 'true'
         try:
             return self.kind(text)
         except ValueError:
             raise UserError(
-                f'argument {self.name!r} is refused',
+                f'argument {self.name!r} is invalid',
                 got=repr(text),
                 expected=f'a number ({self.kind.__name__})',
             ) from None
@@ -97,7 +97,7 @@ class Bringup:
     """
     A set of nodes and the arguments that shape it.
 
-    :param build: gives the nodes for parsed values of all arguments.
+    :param build: returns the nodes for the parsed values of all arguments.
     """
 
     name: str
@@ -107,9 +107,9 @@ class Bringup:
 
     def nodes(self, **values) -> list[NodeSpec]:
         """
-        Return the nodes to start; arguments that are not given have their defaults.
+        Return the nodes to start; omitted arguments have their defaults.
 
-        :raises UserError: for an argument that there is none of, or a value that does not fit.
+        :raises UserError: for an unknown argument or an invalid value.
         """
         known = {argument.name: argument for argument in self.arguments}
         for name in values:
@@ -129,11 +129,11 @@ class Bringup:
 
 
 def check_common(values: Mapping):
-    """Refuse what no node could start with: a file that is not there, a name that ROS forbids."""
+    """Reject a missing parameter file and names that ROS forbids."""
     path = values.get('params_file')
     if path is not None and not Path(path).is_file():
         raise UserError(
-            'the parameter file is not there',
+            'the parameter file does not exist',
             got=repr(path),
             expected='a YAML file with the key /**',
             remedy='copy one of config/*.yaml and change it',
@@ -146,7 +146,7 @@ def check_common(values: Mapping):
     for key, name in names.items():
         if not re.fullmatch(r'/?[A-Za-z_]\w*(/[A-Za-z_]\w*)*', name, re.ASCII):
             raise UserError(
-                f'argument {key!r} is no ROS name',
+                f'argument {key!r} is not a valid ROS name',
                 got=repr(name),
-                expected='words of letters, digits and _ with / between them',
+                expected='letters, digits and _, with / between words',
             )

@@ -10,75 +10,79 @@ from mobile_vla_ros.safety.config import GuardConfig
 from mobile_vla_ros.safety.limits import Limits
 
 CAMERA = 'camera/image_raw'
-# What the guard is not to hear while a policy only shadows a person.
+# Keeps a policy that shadows a person away from the guard.
 SHADOWED = {'policy/cmd_vel': 'shadow/cmd_vel', 'policy/health': 'shadow/health'}
-# What drives in the arena when nothing else is given: it comes with the package.
+# Drives in the arena by default; it comes with the package.
 ARENA_POLICY = 'builtin:demo'
 GUARD_RATE_HZ, GUARD_RATE_MAX_HZ = 20.0, 100.0
 
 NAMESPACE = Argument('namespace', '', 'namespace of every node and topic')
-PARAMS_FILE = Argument('params_file', '', 'YAML file of your own parameters, on the key /**')
+PARAMS_FILE = Argument('params_file', '', 'YAML file with your own parameters under the key /**')
 USE_SIM_TIME = Argument(
     'use_sim_time',
     '',
-    'take the time from /clock (empty: as the parameter '
-    'file says; false with the arena, whose clock it is)',
+    'use the time on /clock (empty: as in the parameter file; '
+    'false with the arena, which publishes it)',
     bool,
 )
 TOPICS = (
-    Argument('image_topic', CAMERA, 'camera topic; one that ends in /compressed is read as such'),
+    Argument(
+        'image_topic',
+        CAMERA,
+        'camera topic; one that ends in /compressed carries compressed images',
+    ),
     Argument(
         'image_transport',
         '',
-        'raw or compressed (empty: as the parameter file says)',
+        'raw or compressed (empty: as in the parameter file)',
         choices=('raw', 'compressed'),
     ),
-    Argument('cmd_vel_topic', 'cmd_vel', 'topic that the base listens to'),
+    Argument('cmd_vel_topic', 'cmd_vel', 'topic that the base subscribes to'),
     Argument(
-        'stamped', '', 'TwistStamped instead of Twist on cmd_vel (empty: by who listens)', bool
+        'stamped', '', 'TwistStamped instead of Twist on cmd_vel (empty: as subscribed to)', bool
     ),
 )
-SUITE = Argument('suite', '', 'suite of scenes in the arena (empty: as the parameter file says)')
-HELD_OUT = replace(SUITE, default='unseen_layouts')  # a policy is not driven where it was taught
+SUITE = Argument('suite', '', 'suite of scenes in the arena (empty: as in the parameter file)')
+HELD_OUT = replace(SUITE, default='unseen_layouts')  # layouts without training data
 ARENA = (
-    Argument('trial', '', 'first scene of the suite (empty: as the parameter file says)', int),
+    Argument('trial', '', 'first scene of the suite (empty: as in the parameter file)', int),
     Argument(
         'real_time_factor',
         '1.0',
-        "speed of the arena's time; unless 1.0, it publishes /clock and all nodes follow it",
+        "speed of the arena's time; unless 1.0, it publishes /clock, which all nodes follow",
         float,
     ),
 )
 OVERRIDE = Argument(
     'override',
     '',
-    'names of preflight checks that may be red when the guard is armed, with commas between them',
+    'comma-separated names of preflight checks that may be red when the guard is armed',
 )
 SIM_TOO = Argument('sim', 'false', 'start the arena as the robot; the guard arms itself', bool)
 JOY = Argument(
     'joy',
     'false',
-    'start joy_node too, for a joystick at this machine; the console then needs no terminal',
+    'also start joy_node, for a joystick on this machine; the console then needs no terminal',
     bool,
 )
-TAKES = (
-    Argument('data_dir', '', 'folder of the takes (empty: as the parameter file says)'),
-    Argument('operator', '', 'who drives, kept in the take'),
-    Argument('robot', '', 'which robot, kept in the take'),
+EPISODES = (
+    Argument('data_dir', '', 'folder of the episodes (empty: as in the parameter file)'),
+    Argument('operator', '', 'who drives, stored in the episode'),
+    Argument('robot', '', 'which robot, stored in the episode'),
 )
 
 
 def _given(values: Mapping, *names: str) -> dict:
-    """Return the arguments that were given, as parameters of the same names."""
+    """Return the arguments that are set, as parameters of the same names."""
     return {name: values[name] for name in names if values.get(name) is not None}
 
 
 def _sim_time(values: Mapping) -> bool | None:
     """
-    Whether the nodes follow /clock, None where the parameter files decide.
+    Return whether the nodes follow /clock, None where the parameter files decide.
 
-    The arena publishes it only when all follow it, so there no file alone can ask for it; one of
-    another speed leaves no choice.
+    The arena publishes it only if all nodes follow it, so with the arena a file alone cannot
+    request it; at another speed than 1.0 they always do.
     """
     if not values.get('sim', True):
         return values['use_sim_time']
@@ -94,7 +98,7 @@ def _node(
     topics: dict[str, str] | None = None,
     required: bool = False,
 ) -> NodeSpec:
-    """Return a node with what all nodes of a set share."""
+    """Return a node with the settings that all nodes of a set share."""
     own, sim_time = values.get('params_file'), _sim_time(values)
     return NodeSpec(
         name=name,
@@ -110,7 +114,7 @@ def _node(
 
 
 def _camera(values: Mapping) -> tuple[dict, dict]:
-    """Return the parameters and the remappings of a node that looks at the camera."""
+    """Return the parameters and remappings of a node that subscribes to the camera."""
     topic = values.get('image_topic') or CAMERA
     parameters = _given(values, 'image_transport')
     if topic.endswith('/compressed'):
@@ -135,7 +139,7 @@ def _sim(values: Mapping) -> NodeSpec:
         **_given(values, 'suite', 'trial', 'stamped', 'real_time_factor', 'next_scene_after_s'),
         'publish_clock': _sim_time(values),
         'use_sim_time': False,
-    }  # it makes that time
+    }  # it publishes that time
     sim = _node(
         values,
         'sim',
@@ -169,7 +173,7 @@ def _guard(values: Mapping) -> NodeSpec:
 
 
 def _proposed(values: Mapping) -> dict[str, str]:
-    """Return the remappings of what a policy says: in a shadow drive nobody may drive by it."""
+    """Return the remappings of a policy's topics: in a shadow drive it must not drive."""
     return SHADOWED if values.get('shadow') else {}
 
 
@@ -189,12 +193,12 @@ def _recorder(values: Mapping, *, follow_guard: bool = False) -> NodeSpec:
 
 
 def _console(values: Mapping) -> list[NodeSpec]:
-    """Return the console, and the driver of its joystick when one is asked for."""
+    """Return the console, and the driver of its joystick if requested."""
     if not values['console']:
         if values['joy']:
             raise UserError(
-                'the joystick is read by the console',
-                got='joy and no console',
+                'the joystick needs the console',
+                got='joy without console',
                 remedy='add console:=true',
             )
         return []
@@ -204,8 +208,8 @@ def _console(values: Mapping) -> list[NodeSpec]:
         executable_of('joy', 'joy_node')
     except UserError as error:
         raise UserError(
-            f'{error} Any other publisher of sensor_msgs/Joy on the topic joy works '
-            'without joy:=true'
+            f'{error} Without joy:=true, any other publisher of sensor_msgs/Joy on the topic joy '
+            'works'
         ) from None
     return [
         replace(_node(values, 'joy', {}, params='record.yaml'), package='joy'),
@@ -225,7 +229,7 @@ def _inference(values: Mapping) -> NodeSpec:
         params='drive.yaml',
         topics={**camera, **_proposed(values)},
     )
-    # The guard's file too: what the base cannot do, no policy may ask for.
+    # The guard's file too: inference refuses a policy that drives an axis the base lacks.
     return replace(
         inference, params_files=(*default_params('guard.yaml'), *inference.params_files)
     )
@@ -248,8 +252,8 @@ def _record_nodes(values: Mapping) -> list[NodeSpec]:
     if values['console'] and not values['guard']:
         raise UserError(
             'the console drives through the guard',
-            got='console and no guard',
-            remedy='add console:=false when a stack of your own drives',
+            got='console without guard',
+            remedy='add console:=false if your own stack drives',
         )
     return [
         *([_sim(values)] if values['sim'] else []),
@@ -263,21 +267,21 @@ def _drive_nodes(values: Mapping) -> list[NodeSpec]:
     if not values['policy']:
         if not values['sim']:
             raise UserError(
-                'there is no policy to drive with',
+                'no policy is given',
                 expected='the folder of a bundle',
                 remedy='add policy:=FOLDER; mobile_vla train writes one',
             )
         values = {**values, 'policy': ARENA_POLICY}
     if values['shadow'] and values['dry_run']:
         raise UserError(
-            'a shadow needs somebody who drives',
+            'in a shadow drive somebody must drive',
             got='shadow and dry_run',
-            remedy='leave one of them out',
+            remedy='omit one of them',
         )
     guard = _guard(values)
     if not values['shadow']:
         guard.parameters['expect_policy'] = True
-    # In a shadow drive a stack of the user's own may drive; our zeros must not mix with it.
+    # In a shadow drive the user's own stack may drive; the guard's zeros must not interfere.
     guarded = values['console'] or not values['shadow']
     return [
         *([_sim(values)] if values['sim'] else []),
@@ -295,17 +299,17 @@ def _drive_nodes(values: Mapping) -> list[NodeSpec]:
 
 RECORD = Bringup(
     'record',
-    'Record takes while a person drives.',
+    'Record episodes while a person drives.',
     (
-        Argument('instruction', '', 'what the robot is told in these takes'),
-        *TAKES,
+        Argument('instruction', '', 'instruction of these episodes'),
+        *EPISODES,
         *TOPICS,
         Argument('console', 'true', 'start the console: keyboard and joystick', bool),
         JOY,
         Argument(
             'guard',
             'true',
-            'drive through the guard; false when a stack of your own publishes cmd_vel',
+            'drive through the guard; false if your own stack publishes cmd_vel',
             bool,
         ),
         OVERRIDE,
@@ -326,40 +330,40 @@ DRIVE = Bringup(
         Argument(
             'policy', '', f'folder of the policy bundle (empty, in the arena: {ARENA_POLICY})'
         ),
-        Argument('instruction', '', 'what to do, until one is heard on the topic instruction'),
-        Argument('device', '', 'auto, cpu or cuda (empty: as the parameter file says)'),
-        Argument('precision', '', 'fp32, bf16 or fp16 (empty: as the parameter file says)'),
+        Argument('instruction', '', 'what to do, until one is published on the topic instruction'),
+        Argument('device', '', 'auto, cpu or cuda (empty: as in the parameter file)'),
+        Argument('precision', '', 'fp32, bf16 or fp16 (empty: as in the parameter file)'),
         Argument(
             'playback',
             '',
-            'how chunks are played (empty: as the parameter file says)',
+            'playback of chunks (empty: as in the parameter file)',
             choices=('newest', 'temporal_ensemble', 'receding'),
         ),
-        Argument('compile', '', 'torch.compile the network (empty: as the file says)', bool),
+        Argument(
+            'compile', '', 'torch.compile the network (empty: as in the parameter file)', bool
+        ),
         *TOPICS,
         Argument(
             'dry_run',
             '',
-            'all but the wheels: nothing is published on cmd_vel (empty: as the '
-            'parameter file says)',
+            'do everything except publish on cmd_vel (empty: as in the parameter file)',
             bool,
         ),
         Argument(
             'shadow',
             'false',
-            'a person drives, by the console or a stack of your own; the '
-            'policy only says what it would do',
+            'a person drives, by the console or your own stack; the policy only proposes',
             bool,
         ),
         OVERRIDE,
         Argument(
             'record',
             'false',
-            'record the drive, a take for each time that the guard is armed, '
+            'record the drive, one episode for each time that the guard is armed, '
             'with takeovers labelled',
             bool,
         ),
-        *TAKES,
+        *EPISODES,
         Argument(
             'console', 'false', 'start the console, to take over by keyboard or joystick', bool
         ),
@@ -370,7 +374,7 @@ DRIVE = Bringup(
         Argument(
             'next_scene_after_s',
             '3.0',
-            'in the arena: seconds from the end of a scene to the next one; 0.0: only when asked',
+            'in the arena: seconds from the end of a scene to the next one; 0.0: only on request',
             float,
         ),
         PARAMS_FILE,
@@ -382,7 +386,7 @@ DRIVE = Bringup(
 
 SIM = Bringup(
     'sim',
-    'The arena alone: a robot with a camera that listens to cmd_vel.',
+    'The arena alone: a robot with a camera that subscribes to cmd_vel.',
     (SUITE, *ARENA, *TOPICS, PARAMS_FILE, NAMESPACE, USE_SIM_TIME),
     lambda values: [_sim(values)],
 )

@@ -73,7 +73,7 @@ def test_a_shadow_is_never_heard_by_the_guard():
     }
     assert 'expect_policy' not in specs['guard'].parameters
     assert by_name(DRIVE.nodes(policy='p'))['guard'].parameters['expect_policy'] is True
-    with pytest.raises(UserError, match='somebody who drives'):
+    with pytest.raises(UserError, match='somebody must drive'):
         DRIVE.nodes(policy='p', shadow=True, dry_run=True)
 
 
@@ -248,7 +248,7 @@ def test_use_sim_time_of_a_parameter_file_counts(bringup):
         ({'sim': 'maybe'}, ['sim', 'true or false']),
         ({'trial': 'first'}, ['trial', 'a number']),
         ({'image_transport': 'compresed'}, ["mean 'compressed'"]),
-        ({'params_file': '/nowhere.yaml'}, ['/nowhere.yaml', 'not there']),
+        ({'params_file': '/nowhere.yaml'}, ['/nowhere.yaml', 'does not exist']),
         ({'namespace': 'robot 1'}, ['namespace', 'ROS name']),
     ],
 )

@@ -4,7 +4,7 @@ import os
 import subprocess
 import sys
 
-from mobile_vla_ros.bringup.domain import DOMAINS, held_domain
+from mobile_vla_ros.bringup.domain import MAX_DOMAIN, held_domain
 from mobile_vla_ros.rollout.live import isolated
 
 
@@ -12,7 +12,7 @@ def test_a_domain_is_held_by_one_at_a_time():
     """Two in this process differ, and what was let go can be had again."""
     with held_domain() as first, held_domain() as second:
         assert first != second
-        assert {first, second} <= set(range(1, DOMAINS + 1))
+        assert {first, second} <= set(range(1, MAX_DOMAIN + 1))
     taken = []
     with held_domain() as third:
         taken.append(third)
