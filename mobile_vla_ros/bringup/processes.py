@@ -243,5 +243,5 @@ def _send(process: subprocess.Popen, number: int) -> None:
             process.send_signal(number)
 
 
-def _leave(number, _frame):
+def _leave(number: int, _frame: FrameType | None) -> None:
     raise SystemExit(128 + number)

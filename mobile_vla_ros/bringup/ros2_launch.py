@@ -1,6 +1,7 @@
 """A ``Bringup`` as a launch description; the only place that imports launch."""
 
 import os
+from typing import Any
 
 from launch import LaunchContext, LaunchDescription
 from launch.actions import DeclareLaunchArgument, OpaqueFunction, Shutdown
@@ -36,7 +37,7 @@ def launch_description(bringup: Bringup) -> LaunchDescription:
 
 
 def _node(spec: NodeSpec) -> Node:
-    def ended(event, _context):
+    def ended(event: Any, _context: LaunchContext) -> list[Shutdown]:
         if spec.required or event.returncode == BAD_USE:
             return [Shutdown(reason=f'{spec.name} ended with status {event.returncode}')]
         return []

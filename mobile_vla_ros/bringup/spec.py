@@ -4,6 +4,7 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from mobile_vla_ros.bringup.share import PACKAGE
 from mobile_vla_ros.errors import UserError, did_you_mean
@@ -59,7 +60,7 @@ class Argument:
     kind: type = str
     choices: tuple[str, ...] = ()
 
-    def parse(self, value: object):
+    def parse(self, value: object) -> Any:
         """
         Return a value of this argument's kind, None if it is empty.
 
@@ -105,7 +106,7 @@ class Bringup:
     arguments: tuple[Argument, ...]
     build: Callable[[Mapping], list[NodeSpec]]
 
-    def nodes(self, **values) -> list[NodeSpec]:
+    def nodes(self, **values: object) -> list[NodeSpec]:
         """
         Return the nodes to start; omitted arguments have their defaults.
 
@@ -128,7 +129,7 @@ class Bringup:
         return self.build(parsed)
 
 
-def check_common(values: Mapping):
+def check_common(values: Mapping) -> None:
     """Reject a missing parameter file and names that ROS forbids."""
     path = values.get('params_file')
     if path is not None and not Path(path).is_file():

@@ -5,6 +5,8 @@ from collections.abc import Iterable
 from rcl_interfaces.msg import ParameterType
 from rcl_interfaces.srv import GetParameters
 from rclpy.callback_groups import ReentrantCallbackGroup
+from rclpy.client import Client
+from rclpy.clock import Clock
 from rclpy.node import Node
 from rclpy.task import Future
 
@@ -38,10 +40,10 @@ class Graph:
     :param group: callbacks that may run while another callback of the node waits for an answer.
     """
 
-    def __init__(self, node: Node, topic: str, clock, group: ReentrantCallbackGroup):
+    def __init__(self, node: Node, topic: str, clock: Clock, group: ReentrantCallbackGroup):
         self.topic = topic
         self._node, self._clock, self._group = node, clock, group
-        self._clients: dict = {}
+        self._clients: dict[str, Client] = {}
         self._sightings: dict[tuple, int] = {}
 
     def listeners(self) -> list[Endpoint]:
@@ -156,14 +158,14 @@ class Graph:
         until_ns = self._clock.now().nanoseconds + round(ANSWER_S * 1e9)
         request: Future | None = None
 
-        def poll():
+        def poll() -> None:
             nonlocal request
             if request is None and client.service_is_ready():
                 request = client.call_async(GetParameters.Request(names=names))
-            answered = request is not None and request.done()
-            if answered or self._clock.now().nanoseconds > until_ns:
+            answer = request.result() if request is not None and request.done() else None
+            if answer is not None or self._clock.now().nanoseconds > until_ns:
                 timer.cancel()
-                done.set_result(request.result() if answered else None)
+                done.set_result(answer)
 
         timer = self._node.create_timer(POLL_S, poll, self._group, self._clock)
         try:

@@ -18,6 +18,7 @@ from rclpy.callback_groups import ReentrantCallbackGroup
 from rclpy.clock import Clock, ClockType
 from rclpy.event_handler import SubscriptionEventCallbacks
 from rclpy.node import Node
+from rclpy.parameter import Parameter
 from std_msgs.msg import Bool
 from std_srvs.srv import Trigger
 
@@ -175,8 +176,10 @@ class GuardNode(Node):
                 self._arming.stops += 1
                 self._tick()
 
-    async def _on_arm(self, _request, response):
-        if self._guard.armed:  # "not armed" would tell a person that the robot is safe to approach
+    async def _on_arm(
+        self, _request: Trigger.Request, response: Trigger.Response
+    ) -> Trigger.Response:
+        if self._guard.armed:  # never "not armed": somebody may approach the robot then
             response.success, response.message = True, 'Armed already.'
             return response
         reason, why_not = self._guard.refusal()
@@ -210,7 +213,9 @@ class GuardNode(Node):
             refused += (self._policy.status.health.stop_reason.value,)
         return preflight.refusal(checks, waived), refused
 
-    def _on_disarm(self, _request, response):
+    def _on_disarm(
+        self, _request: Trigger.Request, response: Trigger.Response
+    ) -> Trigger.Response:
         with self._lock:
             self._arming.stops += 1
             response.success, response.message = self._guard.disarm()
@@ -218,7 +223,9 @@ class GuardNode(Node):
         self.get_logger().info(response.message)
         return response
 
-    async def _on_preflight(self, _request, response):
+    async def _on_preflight(
+        self, _request: Trigger.Request, response: Trigger.Response
+    ) -> Trigger.Response:
         checks = await self._checks()
         response.success = all(check.ok for check in checks)
         response.message = preflight.report(checks)
@@ -256,14 +263,14 @@ class GuardNode(Node):
         )
 
     @staticmethod
-    def _check_parameters(changes) -> SetParametersResult:
+    def _check_parameters(changes: list[Parameter]) -> SetParametersResult:
         try:
             _overrides(changes)
         except UserError as error:
             return SetParametersResult(successful=False, reason=str(error))
         return SetParametersResult(successful=True)
 
-    def _set_parameters(self, changes) -> None:
+    def _set_parameters(self, changes: list[Parameter]) -> None:
         for names in _overrides(changes):
             self._override = names
 
@@ -329,7 +336,7 @@ class GuardNode(Node):
             )
 
 
-def _overrides(changes) -> list[frozenset[str]]:
+def _overrides(changes: list[Parameter]) -> list[frozenset[str]]:
     """Return the new values of the parameter override in a set of changes, checked."""
     return [
         preflight.parse_override(change.value or [])

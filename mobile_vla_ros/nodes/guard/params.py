@@ -1,6 +1,8 @@
 """The guard's parameters; one error names everything wrong with them."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any, TypeVar
 
 from rclpy.node import Node
 
@@ -11,6 +13,7 @@ from mobile_vla_ros.safety.limits import Limits
 from mobile_vla_ros.safety.preflight import GUARD_CHECKS, INFERENCE_CHECKS, TYPES, parse_override
 
 AUTO = 'auto'
+T = TypeVar('T')
 
 
 @dataclass(frozen=True)
@@ -33,7 +36,14 @@ class _Declared:
         self._node = node
         self.errors: list[str] = []
 
-    def __call__(self, name: str, default, description: str, limits=None, read_only=True):
+    def __call__(
+        self,
+        name: str,
+        default: Any,
+        description: str,
+        limits: tuple[float, float] | None = None,
+        read_only: bool = True,
+    ) -> Any:
         try:
             value = declare(
                 self._node, name, default, description, limits=limits, read_only=read_only
@@ -46,7 +56,7 @@ class _Declared:
             return default
         return [] if value is None else value  # an empty list has no type to ROS, and no value
 
-    def attempt(self, make, fallback):
+    def attempt(self, make: Callable[[], T], fallback: T) -> T:
         """Return ``make()``; collect its ``UserError`` and return the fallback."""
         try:
             return make()
@@ -94,7 +104,7 @@ def guard_params(node: Node) -> GuardParams:
         + ', '.join((*GUARD_CHECKS, *INFERENCE_CHECKS)),
         read_only=False,
     )
-    override = declared.attempt(lambda: parse_override(override), frozenset())
+    override = declared.attempt(lambda: parse_override(override), frozenset[str]())
     speeds = {
         'max_velocity': declared(
             'max_velocity',

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 from rcl_interfaces.msg import SetParametersResult
 from rclpy.lifecycle import LifecycleState, TransitionCallbackReturn
+from rclpy.parameter import Parameter
 
 from mobile_vla_ros.errors import UserError
 from mobile_vla_ros.nodes.inference.camera import Clocks
@@ -33,7 +34,7 @@ if TYPE_CHECKING:  # it imports torch
 
 class InferenceNode(PatientLifecycleNode):
     """
-    Takes the node through its states; one object holds what belongs to each of them.
+    Moves through the lifecycle; one object holds what belongs to each state.
 
     :param load: loads a policy by name and ``PolicySettings``; ``runtime.loading.load_policy``
         unless a test gives its own.
@@ -171,7 +172,7 @@ class InferenceNode(PatientLifecycleNode):
         if self._activation is not None:
             self._activation.use(ready)
 
-    def _on_parameters(self, parameters) -> SetParametersResult:
+    def _on_parameters(self, parameters: list[Parameter]) -> SetParametersResult:
         names = [parameter.value for parameter in parameters if parameter.name == 'next_policy']
         if names and self._configuration is None:
             return SetParametersResult(successful=False, reason='no policy is loaded yet')

@@ -11,7 +11,7 @@ from rclpy.qos import qos_profile_sensor_data
 from rclpy.time import Time
 from sensor_msgs.msg import CompressedImage
 
-from mobile_vla_ros.nodes.inference.camera import CameraGate, Clocks
+from mobile_vla_ros.nodes.inference.camera import CameraFrame, CameraGate, Clocks
 from mobile_vla_ros.nodes.inference.params import InferenceParams
 from mobile_vla_ros.nodes.inference.policies import Policies, failed_checks, policy_checks
 from mobile_vla_ros.nodes.shared.guard_status import LEVELS, policy_message
@@ -71,7 +71,7 @@ def diagnostics_message(
     stats = worker.stats
     median, p99 = stats.to_proposal_ms or (None, None)
 
-    def age(stamped) -> str:
+    def age(stamped: CameraFrame | Plan | None) -> str:
         return '' if stamped is None else f'{(ros_ns - stamped.stamp_ns) / NANOSECONDS:.3f}'
 
     def number(value: float | None, digits: int) -> str:

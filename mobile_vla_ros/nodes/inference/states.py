@@ -8,7 +8,7 @@ from rclpy.qos import qos_profile_sensor_data
 from sensor_msgs.msg import CompressedImage, Image
 from std_srvs.srv import Trigger
 
-from mobile_vla_ros.nodes.inference.camera import CameraGate, Clocks
+from mobile_vla_ros.nodes.inference.camera import CameraFrame, CameraGate, Clocks
 from mobile_vla_ros.nodes.inference.overlay import OverlayThread, view_of
 from mobile_vla_ros.nodes.inference.params import InferenceParams
 from mobile_vla_ros.nodes.inference.policies import Policies, swap_refusal
@@ -18,6 +18,7 @@ from mobile_vla_ros.nodes.shared.lifecycle import PatientLifecycleNode
 from mobile_vla_ros.nodes.shared.messages import with_info
 from mobile_vla_ros.nodes.shared.topics import InstructionTopic, wrong_camera
 from mobile_vla_ros.runtime.camera_check import CameraCheck
+from mobile_vla_ros.runtime.overlay import View
 from mobile_vla_ros.runtime.worker import PolicyWorker
 
 if TYPE_CHECKING:  # it imports torch
@@ -64,13 +65,17 @@ class Configuration:
         self._worker.forget()
         self.policies.request('')
 
-    def _on_swap(self, _request, response):
+    def _on_swap(self, _request: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
         return self._swap(self.policies.swap, response)
 
-    def _on_swap_back(self, _request, response):
+    def _on_swap_back(
+        self, _request: Trigger.Request, response: Trigger.Response
+    ) -> Trigger.Response:
         return self._swap(self.policies.swap_back, response)
 
-    def _swap(self, swap: Callable[[str], tuple[bool, str]], response):
+    def _swap(
+        self, swap: Callable[[str], tuple[bool, str]], response: Trigger.Response
+    ) -> Trigger.Response:
         proposing = self._worker.health(self._clocks.ros_ns())[1] is not None
         response.success, response.message = swap(swap_refusal(self.guard, proposing))
         self.reports.propose()
@@ -192,7 +197,7 @@ class Activation:
             print(f'inference_node: error: {refusal}', file=sys.stderr, flush=True)
             self._node.exit_status = 2
 
-    def _view(self):
+    def _view(self) -> tuple[CameraFrame | None, View]:
         """Return what the overlay shows, in its thread."""
         return view_of(
             self._worker,

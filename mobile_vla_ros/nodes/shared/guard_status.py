@@ -4,6 +4,7 @@ import math
 from collections.abc import Callable, Sequence
 
 import numpy as np
+from builtin_interfaces.msg import Time
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
 from rclpy.node import Node
 
@@ -45,7 +46,7 @@ def values_of(message: DiagnosticStatus) -> dict[str, str]:
 
 
 def policy_message(
-    health: Health, axes: Sequence[str] | None, checks: Sequence[Check], stamp
+    health: Health, axes: Sequence[str] | None, checks: Sequence[Check], stamp: Time
 ) -> DiagnosticArray:
     """
     Return a message for ``policy/health``: the policy's status, then one status per check.

@@ -1,21 +1,22 @@
 """Images as ROS messages."""
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from mobile_vla_ros.images.stored import PNG_START
 
 if TYPE_CHECKING:
+    from builtin_interfaces.msg import Time
     from sensor_msgs.msg import CompressedImage, Image
 
 
-def from_rgb(image: np.ndarray, *, stamp=None, frame_id: str = '') -> 'Image':
+def from_rgb(image: np.ndarray, *, stamp: 'Time | None' = None, frame_id: str = '') -> 'Image':
     """
     Return an rgb8 message.
 
     :param image: (height, width, 3) uint8, RGB.
-    :param stamp: builtin_interfaces/Time of the exposure.
+    :param stamp: time of the exposure.
     """
     from sensor_msgs.msg import Image
 
@@ -25,7 +26,9 @@ def from_rgb(image: np.ndarray, *, stamp=None, frame_id: str = '') -> 'Image':
     return _headed(message, stamp, frame_id)
 
 
-def to_compressed(encoded: bytes, *, stamp=None, frame_id: str = '') -> 'CompressedImage':
+def to_compressed(
+    encoded: bytes, *, stamp: 'Time | None' = None, frame_id: str = ''
+) -> 'CompressedImage':
     """Return a message around JPEG or PNG bytes."""
     from sensor_msgs.msg import CompressedImage
 
@@ -34,7 +37,7 @@ def to_compressed(encoded: bytes, *, stamp=None, frame_id: str = '') -> 'Compres
     return _headed(message, stamp, frame_id)
 
 
-def _headed(message, stamp, frame_id: str):
+def _headed(message: Any, stamp: 'Time | None', frame_id: str) -> Any:
     if stamp is not None:
         message.header.stamp = stamp
     message.header.frame_id = frame_id

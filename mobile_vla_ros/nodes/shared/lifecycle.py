@@ -5,6 +5,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
+from types import FrameType
 
 from lifecycle_msgs.srv import ChangeState
 from rclpy.lifecycle import LifecycleNode
@@ -25,7 +26,9 @@ class PatientLifecycleNode(LifecycleNode):
                 service.callback = partial(_reject_invalid, service.callback)
 
 
-def _reject_invalid(change: Callable, request, response):
+def _reject_invalid(
+    change: Callable, request: ChangeState.Request, response: ChangeState.Response
+) -> ChangeState.Response:
     try:
         return change(request, response)
     except RuntimeError:  # rclpy's RCLError; the log has the transition already
@@ -47,8 +50,8 @@ def exit_on_signal() -> Iterator[None]:
         yield
         return
 
-    def leave(number, frame):
-        previous = before[number]
+    def leave(number: int, frame: FrameType | None) -> None:
+        previous = before[signal.Signals(number)]
         if callable(previous):
             previous(number, frame)
         raise SystemExit(0)

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import rclpy
+from builtin_interfaces.msg import Time
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 from geometry_msgs.msg import Twist
 from rclpy.clock import ROSClock
@@ -24,12 +25,12 @@ FLUSH_TIMEOUT = Duration(nanoseconds=200_000_000)
 
 
 def with_info(callback: Callable[[Any, dict], None]) -> Callable[..., None]:
-    """Return a callback (message, message info) as is; rclpy takes it, but its types lack it."""
+    """Return a callback (message, message info) as is; rclpy accepts it, its types do not."""
     return callback
 
 
-def time_ns(stamp) -> int:
-    """Return nanoseconds of a builtin_interfaces/Time."""
+def time_ns(stamp: Time) -> int:
+    """Return a stamp in nanoseconds."""
     return stamp.sec * 1_000_000_000 + stamp.nanosec
 
 
@@ -64,8 +65,8 @@ def status_message(
     )
 
 
-def status_array(stamp, *statuses: DiagnosticStatus) -> DiagnosticArray:
-    """Return statuses as one message with their time, a builtin_interfaces/Time."""
+def status_array(stamp: Time, *statuses: DiagnosticStatus) -> DiagnosticArray:
+    """Return statuses as one message with their time."""
     array = DiagnosticArray(status=list(statuses))
     array.header.stamp = stamp
     return array

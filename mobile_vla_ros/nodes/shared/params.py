@@ -1,5 +1,7 @@
 """Node parameters with descriptors."""
 
+from typing import Any
+
 from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescriptor
 from rclpy.exceptions import InvalidParameterTypeException, InvalidParameterValueException
 from rclpy.node import Node
@@ -10,12 +12,12 @@ from mobile_vla_ros.errors import UserError
 def declare(
     node: Node,
     name: str,
-    default,
+    default: Any,
     description: str,
     *,
     limits: tuple[float, float] | None = None,
     read_only: bool = True,
-):
+) -> Any:
     """
     Declare a parameter with a descriptor and return its value.
 

@@ -4,6 +4,7 @@ import signal
 import sys
 import threading
 from collections.abc import Callable
+from types import FrameType
 from typing import Any, Protocol
 
 import rclpy
@@ -52,7 +53,7 @@ def off_thread(executor: Executor, work: Callable[[], object]) -> Future:
     """Do work in a thread of its own; a coroutine awaits what it returns or raises."""
     done = Future(executor=executor)
 
-    def attempt():
+    def attempt() -> None:
         try:
             done.set_result(work())
         except Exception as error:
@@ -82,7 +83,7 @@ def run(
     """
     received: list[int] = []
 
-    def remember(number, _frame):
+    def remember(number: int, _frame: FrameType | None) -> None:
         received.append(number)
 
     signal.signal(signal.SIGINT, remember)

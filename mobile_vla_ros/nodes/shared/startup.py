@@ -18,7 +18,7 @@ def end_quietly() -> None:
     """
     End the process with status 0 at SIGINT and SIGTERM, without a traceback.
 
-    For the executables of `nodes/`, whose imports take up to seconds; ``run`` replaces the
+    For the executables of `nodes/`, whose imports last up to seconds; ``run`` replaces the
     handlers once there is a node. Main thread only.
     """
     for number in (signal.SIGINT, signal.SIGTERM):
