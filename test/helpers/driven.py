@@ -18,7 +18,7 @@ PERIOD_S = 0.1
 
 
 class Camera:
-    """A camera of noise beside a guard that says that the base is driven; it can be turned bad."""
+    """A camera of noise and a guard that reports a driven base; the camera can be broken."""
 
     def __init__(self, client):
         self.client = client
@@ -33,7 +33,7 @@ class Camera:
         self.thread = threading.Thread(target=self._work, daemon=True)
 
     def noise(self):
-        """Return a picture."""
+        """Return an image."""
         return self.rng.integers(0, 256, (48, 64, 3), dtype=np.uint8)
 
     def turn(self, mode: str):
@@ -91,7 +91,7 @@ class Camera:
 
 
 class Drive:
-    """What an inference node says and proposes."""
+    """What an inference node reports and proposes."""
 
     def __init__(self, client):
         self.healths = client.subscribe(
@@ -101,10 +101,10 @@ class Drive:
         self.reports = client.subscribe('/diagnostics', DiagnosticArray)
 
     def until(self, level, text: str = '', timeout_s: float = 20.0) -> float:
-        """Wait for a health from now on; return when it came."""
+        """Wait for a health from now on; return when it was received."""
         seen = len(self.healths)
 
-        def look():
+        def find():
             return next(
                 (
                     at
@@ -117,7 +117,7 @@ class Drive:
             )
 
         return wait_until(
-            look,
+            find,
             timeout_s,
             f'{level} {text!r}',
             lambda: str(
@@ -128,13 +128,13 @@ class Drive:
     def reported(self, timeout_s: float = 40.0, **wanted: str) -> dict[str, str]:
         """Wait until /diagnostics has these words among its values; return them all."""
 
-        def look():
+        def find():
             last = self.reports.last
             values = status_values(last.status[0]) if last else {}
             return all(text in values.get(key, '') for key, text in wanted.items()) and values
 
         return wait_until(
-            look,
+            find,
             timeout_s,
             str(wanted),
             lambda: str(self.reports.last and self.reports.last.status[0]),

@@ -77,7 +77,7 @@ def wait_for_status(
     """Wait for a new DiagnosticStatus whose message and values fit, and return its values."""
     seen = len(inbox)
 
-    def look():
+    def find():
         return next(
             (
                 values
@@ -87,7 +87,7 @@ def wait_for_status(
             None,
         )
 
-    return wait_until(look, timeout_s, what, detail)
+    return wait_until(find, timeout_s, what, detail)
 
 
 def attached(log: Path) -> set[int]:
@@ -97,7 +97,7 @@ def attached(log: Path) -> set[int]:
         try:
             if entry.name.isdigit() and Path(os.readlink(entry / 'fd' / '1')).parent == log:
                 found.add(int(entry.name))
-        except OSError:  # gone, or not ours
+        except OSError:  # gone, or another user's
             continue
     return found
 
@@ -171,7 +171,7 @@ class NodeProcess:
     def wait_for_output(self, pattern: str, timeout_s: float = 15.0) -> re.Match:
         """Wait until the output matches a regular expression and return the match."""
 
-        def look():
+        def find():
             found = re.search(pattern, self.output)
             if not found and not self.running:
                 raise AssertionError(
@@ -180,7 +180,7 @@ class NodeProcess:
                 )
             return found
 
-        return wait_until(look, timeout_s, f'{pattern!r} from {self.module}', lambda: self.output)
+        return wait_until(find, timeout_s, f'{pattern!r} from {self.module}', lambda: self.output)
 
     def close(self):
         """Kill what still runs; the process may be stopped (SIGSTOP) or hung."""
@@ -300,7 +300,7 @@ class Client:
         return self._publishers[key]
 
     def publish(self, topic: str, message, qos=10, timeout_s: float = 15.0):
-        """Publish once there is a subscriber to hear it."""
+        """Publish once there is a subscriber."""
         publisher = self.publisher(topic, type(message), qos)
         wait_until(publisher.get_subscription_count, timeout_s, f'a subscriber of {topic}')
         publisher.publish(message)
@@ -309,7 +309,7 @@ class Client:
     def stream(
         self, topic: str, make: Callable[[], object], rate_hz: float = 10.0, qos=10
     ) -> Iterator[None]:
-        """Publish ``make()`` at a rate while the block runs, the first at once when heard."""
+        """Publish ``make()`` at a rate while the block runs, from the first subscriber on."""
         self.publish(topic, make(), qos)
         publisher = self.publisher(topic, type(make()), qos)
         done = threading.Event()

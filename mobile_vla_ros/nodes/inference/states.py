@@ -18,7 +18,7 @@ from mobile_vla_ros.nodes.shared.lifecycle import PatientLifecycleNode
 from mobile_vla_ros.nodes.shared.messages import with_info
 from mobile_vla_ros.nodes.shared.topics import InstructionTopic, wrong_camera
 from mobile_vla_ros.runtime.camera_check import CameraCheck
-from mobile_vla_ros.runtime.overlay import View
+from mobile_vla_ros.runtime.overlay import OverlayState
 from mobile_vla_ros.runtime.worker import PolicyWorker
 
 if TYPE_CHECKING:  # it imports torch
@@ -197,7 +197,7 @@ class Activation:
             print(f'inference_node: error: {refusal}', file=sys.stderr, flush=True)
             self._node.exit_status = 2
 
-    def _view(self) -> tuple[CameraFrame | None, View]:
+    def _view(self) -> tuple[CameraFrame | None, OverlayState]:
         """Return what the overlay shows, in its thread."""
         return view_of(
             self._worker,

@@ -46,8 +46,8 @@ TALK = textwrap.dedent("""
         while listener.poll() is None and time.monotonic() < deadline:
             publisher.publish(String(data='hello'))
             time.sleep(0.05)
-        said = listener.communicate(timeout=30)[0]
-        print(said.strip() or 'nothing')
+        output = listener.communicate(timeout=30)[0]
+        print(output.strip() or 'nothing')
         print(open('/proc/net/dev').read())
     else:
         heard = []
@@ -121,32 +121,32 @@ def test_the_sender_s_process_has_the_room(ros_domain, tmp_path):
 @pytest.mark.parametrize('discovery', ['LOCALHOST', 'SUBNET'])
 def test_nodes_still_talk_where_shared_memory_has_no_room(talk, discovery):
     """A container's /dev/shm may be tiny: Fast DDS goes on over UDP."""
-    said = talk(
+    output = talk(
         '--mount',
         'mount -t tmpfs -o size=200k tmpfs /dev/shm',
         ROS_AUTOMATIC_DISCOVERY_RANGE=discovery,
     )
-    assert 'hello' in said.splitlines()
+    assert 'hello' in output.splitlines()
 
 
 @pytest.mark.parametrize(('discovery', 'leaves'), [('LOCALHOST', False), ('SUBNET', True)])
 def test_localhost_still_means_this_machine(talk, discovery, leaves):
     """With the profile too, not one packet leaves by the network card."""
-    said = talk('--net', CARD, ROS_AUTOMATIC_DISCOVERY_RANGE=discovery)
-    assert 'hello' in said.splitlines()
-    assert (packets_sent(said) > 0) == leaves
+    output = talk('--net', CARD, ROS_AUTOMATIC_DISCOVERY_RANGE=discovery)
+    assert 'hello' in output.splitlines()
+    assert (packets_sent(output) > 0) == leaves
 
 
 def test_the_guard_s_profile_means_this_machine_too(talk):
-    """It stands for LOCALHOST where the guard may not be told so: no packet leaves either."""
-    said = talk('--net', CARD, **guard_env({RANGE: 'LOCALHOST'}))
-    assert 'hello' in said.splitlines()
-    assert packets_sent(said) == 0
+    """It stands for LOCALHOST where the guard may not be commands so: no packet leaves either."""
+    output = talk('--net', CARD, **guard_env({RANGE: 'LOCALHOST'}))
+    assert 'hello' in output.splitlines()
+    assert packets_sent(output) == 0
 
 
-def packets_sent(said: str) -> int:
+def packets_sent(output: str) -> int:
     """Return how many packets left by the card, as the kernel counts them."""
-    return int(re.search(r'card:\s*(.*)', said)[1].split()[9])
+    return int(re.search(r'card:\s*(.*)', output)[1].split()[9])
 
 
 def segments(pid: int) -> set[str]:
@@ -159,8 +159,8 @@ def test_the_guard_shares_no_memory_with_anybody(client, nodes, monkeypatch, dis
     """A process that gets no CPU while it holds a lock of shared memory would keep it waiting."""
     from geometry_msgs.msg import Twist
 
-    told = client.subscribe('cmd_vel', Twist)
+    commands = client.subscribe('cmd_vel', Twist)
     monkeypatch.setenv(RANGE, discovery)
     guard, arena = nodes.start('guard_node'), nodes.start('sim_node')
-    client.wait_for(lambda: len(told) > 5 and segments(arena.pid), 30, 'both nodes')
+    client.wait_for(lambda: len(commands) > 5 and segments(arena.pid), 30, 'both nodes')
     assert not segments(guard.pid)

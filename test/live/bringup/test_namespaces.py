@@ -1,4 +1,4 @@
-"""Two robots on one network: what one is told, the other does not hear."""
+"""Two robots on one network: commands to one do not reach the other."""
 
 import numpy as np
 from diagnostic_msgs.msg import DiagnosticStatus
@@ -15,7 +15,7 @@ def speed(message: Twist) -> float:
 
 def test_two_robots_in_two_namespaces_do_not_hear_each_other(client, tmp_path):
     """The same launch file twice: the person who drives r1 moves r1 alone."""
-    told = {robot: client.subscribe(f'{robot}/cmd_vel', Twist) for robot in ('r1', 'r2')}
+    commands = {robot: client.subscribe(f'{robot}/cmd_vel', Twist) for robot in ('r1', 'r2')}
     moved = {robot: client.subscribe(f'{robot}/odom', Odometry) for robot in ('r1', 'r2')}
     states = {
         robot: client.subscribe(f'{robot}/guard/status', DiagnosticStatus)
@@ -23,12 +23,12 @@ def test_two_robots_in_two_namespaces_do_not_hear_each_other(client, tmp_path):
     }
     with Processes(tmp_path) as first, Processes(tmp_path / 'second') as second:
         for processes, robot in ((first, 'r1'), (second, 'r2')):
-            # The test listens to the commands too, which the arena's guard would take for a base.
+            # To the arena's guard, this test's own subscription would be another base.
             specs = DRIVE.nodes(sim=True, namespace=robot, override='arm_at_start')
             processes.start([spec for spec in specs if spec.name != 'inference'])
         client.wait_for(
             lambda: all(
-                len(inbox) for inboxes in (told, moved, states) for inbox in inboxes.values()
+                len(inbox) for inboxes in (commands, moved, states) for inbox in inboxes.values()
             ),
             60,
             'both robots',
@@ -39,11 +39,13 @@ def test_two_robots_in_two_namespaces_do_not_hear_each_other(client, tmp_path):
             client.wait_for(
                 lambda: moved['r1'].last.twist.twist.linear.x > 0.3, 20, 'the first robot to move'
             )
-            heard = len(told['r2'])
+            seen = len(commands['r2'])
             client.wait_for(
-                lambda: len(told['r2']) > heard + 20, 20, "a second of the other robot's commands"
+                lambda: len(commands['r2']) > seen + 20,
+                20,
+                "a second of the other robot's commands",
             )
-        assert max(speed(message) for message in told['r1'].messages) > 0.3
-        assert max(speed(message) for message in told['r2'].messages) == 0.0
+        assert max(speed(message) for message in commands['r1'].messages) > 0.3
+        assert max(speed(message) for message in commands['r2'].messages) == 0.0
         assert not {'teleop', 'driving'} & {state.message for state in states['r2'].messages}
         assert max(speed(odom.twist.twist) for odom in moved['r2'].messages) < 1e-6

@@ -14,7 +14,7 @@ from ros_helpers import status_values
 
 # A base that reaches any speed within a tick, where a test is not about acceleration.
 NIMBLE = {'max_acceleration': [1000.0, 1000.0, 1000.0]}
-NO_RECEIPT = QoSProfile(depth=1, reliability=ReliabilityPolicy.BEST_EFFORT)
+ONE_BEST_EFFORT = QoSProfile(depth=1, reliability=ReliabilityPolicy.BEST_EFFORT)
 LATCHED = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
 
 
@@ -38,13 +38,13 @@ def moving(message) -> bool:
 
 
 class Drive:
-    """A guard process and what it says."""
+    """A guard process, its commands and its status."""
 
     def __init__(self, nodes, client, module='guard_node', env=None, **params):
         self.client = client
         self.commands = client.subscribe('cmd_vel', Twist)
         self.status = client.subscribe('guard/status', DiagnosticStatus)
-        # These tests' policies say nothing of themselves, and the tests listen.
+        # The policies here publish no health, and the tests subscribe to the commands.
         self.process = nodes.start(
             module, env=env, params={**NIMBLE, 'override': ['inference', 'arm_at_start'], **params}
         )
@@ -152,7 +152,7 @@ def test_a_proposal_too_fast_is_driven_at_the_limit_in_its_own_direction(nodes, 
 
 
 def test_a_person_takes_over_and_the_policy_returns_after_the_hold(nodes, client):
-    """Teleop wins while the policy goes on proposing; status says takeover, zero, then policy."""
+    """Teleop wins while the policy goes on proposing; the status: takeover, zero, policy."""
     drive = Drive(nodes, client, arm_at_start=True, takeover_hold_s=0.6, teleop_timeout_s=0.2)
     with drive.propose():
         drive.until('driving')
@@ -203,22 +203,22 @@ def test_a_stop_does_not_wait_for_the_next_tick(nodes, client):
     assert drive.commands.times[last + 1] - drive.commands.times[last] < 0.07
 
 
-def test_the_estop_of_a_publisher_that_asks_for_no_receipt_is_heard(nodes, client):
+def test_the_estop_of_a_publisher_that_is_best_effort_is_received(nodes, client):
     """As a microcontroller may send it: best effort, pressed and let go."""
     drive = Drive(nodes, client, arm_at_start=True)
     drive.next_commands(1)
-    with client.stream('estop', lambda: Bool(data=True), 20, NO_RECEIPT):
+    with client.stream('estop', lambda: Bool(data=True), 20, ONE_BEST_EFFORT):
         drive.until('estop')
-    with client.stream('estop', lambda: Bool(data=False), 20, NO_RECEIPT):
+    with client.stream('estop', lambda: Bool(data=False), 20, ONE_BEST_EFFORT):
         drive.until('disarmed')
 
 
-def test_commands_of_a_publisher_that_asks_for_no_receipt_are_heard(nodes, client):
+def test_commands_of_a_publisher_that_is_best_effort_are_received(nodes, client):
     """A joystick or a policy that sends best effort drives as any other does."""
     drive = Drive(nodes, client, arm_at_start=True)
-    with drive.propose(qos=NO_RECEIPT):
+    with drive.propose(qos=ONE_BEST_EFFORT):
         drive.until('driving')
-        with client.stream('teleop/cmd_vel', lambda: twist(0.0, -0.4), 20, NO_RECEIPT):
+        with client.stream('teleop/cmd_vel', lambda: twist(0.0, -0.4), 20, ONE_BEST_EFFORT):
             assert status_values(drive.until('teleop'))['source'] == 'takeover'
 
 
@@ -227,8 +227,8 @@ def test_a_person_s_stop_is_sent_again_when_it_is_lost(nodes, client):
     drive = Drive(nodes, client, arm_at_start=True)
     publisher = client.publisher('teleop/cmd_vel', Twist)
     client.wait_for(lambda: publisher.get_subscription_count() == 2, what='both subscriptions')
-    heard = client.node.get_subscriptions_info_by_topic('/teleop/cmd_vel')
-    assert {one.qos_profile.reliability for one in heard} == {
+    found = client.node.get_subscriptions_info_by_topic('/teleop/cmd_vel')
+    assert {one.qos_profile.reliability for one in found} == {
         ReliabilityPolicy.RELIABLE,
         ReliabilityPolicy.BEST_EFFORT,
     }
@@ -239,16 +239,16 @@ def test_a_person_s_stop_is_sent_again_when_it_is_lost(nodes, client):
 
 
 def test_of_what_is_sent_again_a_stop_alone_counts(nodes, client, tmp_path):
-    """The first sending is lost: the zero comes through all the same, an old command does not."""
+    """The first transmission is lost: a zero arrives all the same, an old command does not."""
     (tmp_path / 'planted').mkdir()
     (tmp_path / 'planted' / 'guard.py').write_text(
         'import sys\n'
         'from mobile_vla_ros.nodes import guard_node\n'
         'from mobile_vla_ros.nodes.guard.node import BEST_EFFORT, GuardNode\n'
         'whole = GuardNode.create_subscription\n'
-        'def lossy(self, kind, topic, heard, qos, **rest):\n'
+        'def lossy(self, kind, topic, found, qos, **rest):\n'
         '    lost = topic == "teleop/cmd_vel" and qos is BEST_EFFORT\n'
-        '    return whole(self, kind, topic, (lambda _: None) if lost else heard, qos, **rest)\n'
+        '    return whole(self, kind, topic, (lambda _: None) if lost else found, qos, **rest)\n'
         'GuardNode.create_subscription = lossy\n'
         'sys.exit(guard_node.main())\n'
     )
@@ -271,8 +271,8 @@ def test_an_estop_that_was_pressed_before_the_guard_was_there_counts(nodes, clie
     assert 'e-stop' in client.call('guard/arm').message
 
 
-def test_an_armed_guard_is_not_called_unarmed(nodes, client):
-    """Asked again while a check is red, it says that it is armed: somebody may go near it."""
+def test_an_armed_guard_never_answers_not_armed(nodes, client):
+    """A second request while a check is red is answered "armed": somebody may approach it."""
     Drive(nodes, client)
     client.wait_for(lambda: client.call('guard/arm').success)
     client.node.destroy_subscription(
@@ -284,7 +284,7 @@ def test_an_armed_guard_is_not_called_unarmed(nodes, client):
 
 
 def health(level=DiagnosticStatus.OK, reason=''):
-    """What a policy says of itself."""
+    """Return a policy's health."""
     return DiagnosticArray(status=[DiagnosticStatus(name='policy', level=level, message=reason)])
 
 
@@ -300,7 +300,7 @@ def test_a_fault_in_the_policys_health_stops_and_disarms(nodes, client):
         drive.until('disarmed', 'camera frozen')
         assert not any(map(moving, drive.next_commands()))
         assert 'camera frozen' in client.call('guard/arm').message
-        client.publish('policy/health', DiagnosticArray(), LATCHED)  # says nothing, not even OK
+        client.publish('policy/health', DiagnosticArray(), LATCHED)  # no status, not even OK
         assert 'camera frozen' in client.call('guard/arm').message
         client.publish('policy/health', health(), LATCHED)
         client.wait_for(lambda: client.call('guard/arm').success)
@@ -323,7 +323,7 @@ def test_a_hold_in_the_policys_health_stops_and_drives_on_by_itself(nodes, clien
 
 
 def test_a_dry_run_decides_and_publishes_nothing(nodes, client):
-    """Everything is told on the status; nobody publishes on cmd_vel, not even zero at the end."""
+    """The status has everything; nothing is published on cmd_vel, not even a last zero."""
     drive = Drive(nodes, client, dry_run=True)
     client.call('guard/arm')
     with drive.propose():
@@ -336,7 +336,7 @@ def test_a_dry_run_decides_and_publishes_nothing(nodes, client):
 
 
 def test_the_status_comes_ten_times_a_second(nodes, client):
-    """Also when nothing changes, so that whoever watches knows at once that the guard is gone."""
+    """Also when nothing changes, so that subscribers notice at once when the guard is gone."""
     drive = Drive(nodes, client)
     drive.until('disarmed')
     first = len(drive.status)
@@ -345,8 +345,8 @@ def test_the_status_comes_ten_times_a_second(nodes, client):
     assert 0.09 < (times[20] - times[0]) / 20 < 0.15
 
 
-def test_the_distance_to_stop_in_bounds_the_speed_and_is_said_at_start(nodes, client):
-    """One line in the log says how far the base rolls at the worst; the speed obeys it."""
+def test_the_distance_to_stop_in_bounds_the_speed_and_is_logged_at_start(nodes, client):
+    """One line in the log has the worst-case stopping distance; the speed obeys it."""
     drive = Drive(
         nodes, client, arm_at_start=True, stop_distance_m=0.3, base_deceleration_mps2=1.0
     )
@@ -357,7 +357,7 @@ def test_the_distance_to_stop_in_bounds_the_speed_and_is_said_at_start(nodes, cl
 
 
 @pytest.mark.parametrize('number', [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
-def test_a_guard_that_is_told_to_end_leaves_zero_behind(nodes, client, number):
+def test_a_guard_that_is_signalled_to_end_leaves_zero_behind(nodes, client, number):
     """The last message on cmd_vel is zero, in the middle of a drive, and the status is 0."""
     drive = Drive(nodes, client, arm_at_start=True)
     with drive.propose():
@@ -402,14 +402,14 @@ def test_a_defect_of_the_guards_own_leaves_zero_behind(nodes, client, tmp_path, 
 
 
 @pytest.mark.parametrize('number', [signal.SIGTERM, signal.SIGINT])
-def test_a_guard_that_is_stopped_while_it_imports_says_nothing(nodes, number):
+def test_a_guard_that_is_stopped_while_it_imports_prints_nothing(nodes, number):
     """Ctrl-C in the first second: no traceback, and no failure."""
     process = nodes.start('guard_node', env={'PYTHONPROFILEIMPORTTIME': '1'})
     process.wait_for_output(r'numpy\._core')
     process.signal(number)
     assert process.wait() == 0
     assert 'Traceback' not in process.output
-    assert 'mobile_vla_ros.nodes.guard.node' not in process.output  # it had not come so far
+    assert 'mobile_vla_ros.nodes.guard.node' not in process.output  # it had not got that far
 
 
 def test_stamped_commands_carry_time_and_frame(nodes, client):
@@ -440,7 +440,7 @@ def test_diagnostics_name_the_guard(nodes, client):
     assert status_values(status)['source'] == 'none'
 
 
-def test_two_namespaces_do_not_hear_each_other(nodes, client):
+def test_two_namespaces_do_not_affect_each_other(nodes, client):
     """Arming one robot's guard moves that robot alone."""
     boxes = {}
     for robot in ('a', 'b'):
@@ -467,7 +467,7 @@ def test_two_namespaces_do_not_hear_each_other(nodes, client):
         ({'override': ['liner_y']}, "mean 'linear_y'"),
     ],
 )
-def test_parameters_that_cannot_be_are_refused_with_a_sentence(nodes, params, word):
+def test_invalid_parameters_are_refused_with_a_sentence(nodes, params, word):
     """Out of range, wrong sign, wrong length, wrong type: status 2, no traceback."""
     process = nodes.start('guard_node', params=params)
     assert process.wait() == 2, process.output

@@ -9,9 +9,9 @@ from ros_helpers import wait_until
 
 RED = 'go to the red box'
 # Promised is zero at the wheels within 0.25 s; `mobile_vla drill` measures that. On a busy machine
-# a test can tell no more than that it is at once, not after the plan of a second has run out.
+# a test can only check that it is at once, not after a plan of one second has run out.
 AT_ONCE_S = 0.8
-# What each does to the camera, and what is said of it.
+# What each does to the camera, and a part of the fault's sentence.
 FAULTS = {
     'frozen': 'the camera is frozen',
     'black': 'black',
@@ -28,32 +28,32 @@ FAULTS = {
 @pytest.fixture
 def drive(nodes, client, small_run):
     """A node that drives the small policy."""
-    heard = Drive(client)
+    received = Drive(client)
     nodes.start('inference_node', params={'policy': str(small_run / 'best'), 'instruction': RED})
-    return heard
+    return received
 
 
 def test_each_fault_stops_the_proposals_at_once_and_is_over_when_its_cause_is(drive, client):
     """A fault, then a hold while the window fills with new frames, then the drive goes on."""
     with Camera(client) as camera:
         drive.until(OK, timeout_s=60)
-        for mode, said in FAULTS.items():
+        for mode, sentence in FAULTS.items():
             drive.until(OK)
-            time.sleep(4 * PERIOD_S)  # a while of driving: the guard says that it moves
+            time.sleep(4 * PERIOD_S)  # a while of driving: the guard reports that the base moves
             camera.turn(mode)
-            told = drive.until(FAULT, said, 5.0)
-            took = told - camera.bad_since
+            reported_at = drive.until(FAULT, sentence, 5.0)
+            took = reported_at - camera.bad_since
             assert took < AT_ONCE_S + (0.5 if mode == 'silent' else 0.0), (mode, took)
             seen = len(drive.proposals)
             camera.turn('well')
             held = drive.until(HOLD, 'the window')
             fine = drive.until(OK)
-            between = [at for at in drive.proposals.times[seen:] if told + 0.02 < at < held]
+            between = [at for at in drive.proposals.times[seen:] if reported_at + 0.02 < at < held]
             assert not between, mode
             assert held < fine
 
 
-def test_a_still_picture_is_no_fault_of_a_base_at_rest_and_the_checks_say_what_they_found(
+def test_a_still_image_is_no_fault_of_a_base_at_rest_and_the_checks_say_what_they_found(
     drive, client
 ):
     """A simulated camera has no noise; and policy/health carries inference's preflight."""

@@ -1,4 +1,4 @@
-"""policy/health of the live inference node: what the guard is told, and that it is at once."""
+"""policy/health of the live inference node: its content, and that it is published at once."""
 
 import numpy as np
 import pytest
@@ -20,13 +20,13 @@ DEEP = QoSProfile(depth=100)
 
 @pytest.fixture
 def healths(client):
-    """Everything said on policy/health."""
+    """Return all messages on policy/health."""
     return client.subscribe(
         'policy/health', DiagnosticArray, QoSProfile(depth=100, durability=LATCHED.durability)
     )
 
 
-def said(healths) -> list[tuple]:
+def changes(healths) -> list[tuple]:
     """Level and reason of each, repeats left out."""
     found = []
     for array in healths.messages:
@@ -47,7 +47,7 @@ def image(client, rng) -> Image:
 def test_a_drive_is_held_until_the_window_is_full_and_at_a_new_instruction(
     nodes, client, healths, small_run
 ):
-    """Held is not broken: no fault is told on the way, and each hold comes with its reason."""
+    """A hold is no fault: none is published on the way, and each hold has its reason."""
     rng = np.random.default_rng(0)
     proposals = client.subscribe('policy/cmd_vel', TwistStamped, DEEP)
     nodes.start('inference_node', params={'policy': str(small_run / 'best')})
@@ -57,13 +57,15 @@ def test_a_drive_is_held_until_the_window_is_full_and_at_a_new_instruction(
         'camera/image_raw', lambda: image(client, rng), 10.0, qos_profile_sensor_data
     ):
         wait_until(
-            lambda: any('no instruction' in reason for _, reason in said(healths)),
+            lambda: any('no instruction' in reason for _, reason in changes(healths)),
             60,
             'the hold',
-            lambda: str(said(healths)),
+            lambda: str(changes(healths)),
         )
         client.publish('instruction', String(data=RED), LATCHED)
-        wait_until(lambda: said(healths)[-1] == (OK, ''), 20, 'OK', lambda: str(said(healths)))
+        wait_until(
+            lambda: changes(healths)[-1] == (OK, ''), 20, 'OK', lambda: str(changes(healths))
+        )
         wait_until(lambda: len(proposals) > 3, 10, 'proposals')
         before = len(healths)
         client.publish('instruction', String(data='go to the blue ball'), LATCHED)
@@ -73,22 +75,24 @@ def test_a_drive_is_held_until_the_window_is_full_and_at_a_new_instruction(
             ),
             10,
             'the hold',
-            lambda: str(said(healths)),
+            lambda: str(changes(healths)),
         )
-        wait_until(lambda: said(healths)[-1] == (OK, ''), 20, 'OK', lambda: str(said(healths)))
-    assert FAULT not in {level for level, _ in said(healths)[:-1]}
-    assert [level for level, _ in said(healths)][:2] == [HOLD, HOLD]
+        wait_until(
+            lambda: changes(healths)[-1] == (OK, ''), 20, 'OK', lambda: str(changes(healths))
+        )
+    assert FAULT not in {level for level, _ in changes(healths)[:-1]}
+    assert [level for level, _ in changes(healths)][:2] == [HOLD, HOLD]
 
 
-def test_health_is_told_twice_a_second_while_nothing_changes(nodes, client, healths, small_run):
-    """The guard takes a silent inference for a dead one."""
+def test_health_is_published_twice_a_second_without_changes(nodes, client, healths, small_run):
+    """The guard treats a silent inference as a dead one."""
     nodes.start('inference_node', params={'policy': str(small_run / 'best')})
     wait_until(lambda: len(healths) >= 8, 60, 'health')
     assert np.diff(healths.times[2:]).max() < 0.5
 
 
-def test_a_lifecycle_manager_may_take_it_up_and_down(nodes, client, healths, small_run):
-    """Each state is told; what was let go of can be taken up again."""
+def test_a_lifecycle_manager_may_move_it_through_its_states(nodes, client, healths, small_run):
+    """Each state is published; a node that was cleaned up can be configured again."""
     proposals = client.subscribe('policy/cmd_vel', TwistStamped, DEEP)
     process = nodes.start(
         'inference_node',
@@ -119,15 +123,15 @@ def test_a_lifecycle_manager_may_take_it_up_and_down(nodes, client, healths, sma
                 lambda seen=seen: len(proposals) > seen + 3,
                 20,
                 'proposals',
-                lambda: str(said(healths)) + process.output,
+                lambda: str(changes(healths)) + process.output,
             )
             assert not done('configure')
             go('deactivate' if again else 'active_shutdown')
             wait_until(
-                lambda: said(healths)[-1] == (HOLD, 'not active'),
+                lambda: changes(healths)[-1] == (HOLD, 'not active'),
                 10,
                 'the hold',
-                lambda: str(said(healths)),
+                lambda: str(changes(healths)),
             )
             assert {one.level for one in healths.last.status[1:]} == {FAULT}
             seen = len(proposals)
@@ -135,9 +139,9 @@ def test_a_lifecycle_manager_may_take_it_up_and_down(nodes, client, healths, sma
         assert len(proposals) == seen
         if again:
             wait_until(
-                lambda: said(healths)[-1] == (HOLD, 'no image yet'),
+                lambda: changes(healths)[-1] == (HOLD, 'no image yet'),
                 10,
                 'the hold',
-                lambda: str(said(healths)),
+                lambda: str(changes(healths)),
             )
     assert 'Traceback' not in process.output

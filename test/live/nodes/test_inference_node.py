@@ -75,7 +75,7 @@ def test_proposals_carry_the_stamp_of_the_newest_image(start, client):
 
 
 def test_no_image_no_proposal(start, client):
-    """It says why it proposes nothing; and when the camera falls silent the plan runs out."""
+    """It reports why it proposes nothing; and when the camera falls silent the plan runs out."""
     camera = Camera(client)
     start()
     client.wait_for(lambda: 'no image yet' in start.reasons(), 60, 'a report')
@@ -111,7 +111,7 @@ def test_a_faster_camera_is_sampled(start, client):
 
 
 def test_a_new_instruction_starts_anew(start, client):
-    """No proposal comes from a plan of the old one; the kept frames are looked at with the new."""
+    """No proposal comes from a plan of the old one; the kept frames are encoded with the new."""
     camera = Camera(client)
     process = start(instruction='')
     with camera.stream():
@@ -135,9 +135,7 @@ def test_a_new_instruction_starts_anew(start, client):
     assert start.proposals.last.twist != old
 
 
-def test_an_instruction_is_heard_that_is_not_latched_and_told_again_it_stops_nothing(
-    start, client
-):
+def test_an_unlatched_instruction_is_received_and_repeating_it_stops_nothing(start, client):
     """As `ros2 topic pub` sends it by default, which may be every second."""
     camera = Camera(client)
     healths = client.subscribe(
@@ -161,8 +159,8 @@ def test_an_instruction_is_heard_that_is_not_latched_and_told_again_it_stops_not
     assert 'incompatible' not in process.output
 
 
-def test_the_overlay_is_drawn_while_somebody_looks_also_when_the_camera_is_silent(start, client):
-    """~/overlay/compressed is a JPEG that viewers open; it goes on and says why nothing moves."""
+def test_the_overlay_is_drawn_for_subscribers_also_when_the_camera_is_silent(start, client):
+    """~/overlay/compressed is a JPEG that viewers open; it goes on and shows why nothing moves."""
     camera = Camera(client)
     overlays = client.subscribe(
         'inference/overlay/compressed', CompressedImage, qos_profile_sensor_data
@@ -175,8 +173,8 @@ def test_the_overlay_is_drawn_while_somebody_looks_also_when_the_camera_is_silen
     seen = len(overlays)
     client.wait_for(lambda: len(overlays) > seen + 2, 10, 'overlays')
     assert overlays.last.format == 'jpeg'
-    picture = decode(bytes(overlays.last.data))
-    assert picture.shape == (612, 640, 3)
+    image = decode(bytes(overlays.last.data))
+    assert image.shape == (612, 640, 3)
     assert np.diff(overlays.times).min() > 0.05  # ten a second at most
 
 
@@ -208,7 +206,7 @@ def test_bad_input_ends_with_a_sentence_and_status_2(start, params, expected):
 
 
 def test_a_camera_topic_of_the_wrong_type_is_refused(start, client):
-    """A type that can never be heard is said at once, not waited for in silence."""
+    """A type that can never be received is an error at once, no endless wait."""
     client.publisher('camera/image_raw', CompressedImage, qos_profile_sensor_data)
     process = start()
     assert process.wait(60) == 2

@@ -53,7 +53,7 @@ def ask(client):
 def test_a_policy_loads_beside_the_one_that_drives_and_drives_when_the_base_stands(
     nodes, client, ask, small_run, tmp_path
 ):
-    """It passes its golden frames first; what fails is said; one call leads back."""
+    """It passes its golden frames first; failures are reported; one call leads back."""
     first = str(small_run / 'best')
     scale = json.loads((small_run / 'best' / 'policy.json').read_text())['actions']['scale']
     other = changed(first, tmp_path / 'other', actions={'scale': [2 * one for one in scale]})
@@ -74,20 +74,20 @@ def test_a_policy_loads_beside_the_one_that_drives_and_drives_when_the_base_stan
         assert 'no next policy' in client.call('inference/swap').message
 
         # What cannot be loaded, or was never tried, does not touch the one that drives.
-        for name, said in (
+        for name, words in (
             ('/no/such/policy', 'no such folder'),
             (untried, 'no golden frames'),
             (sideways, 'the base has no angular_z'),
         ):
             assert ask(name).successful
-            assert first == drive.reported(next_policy='refused', next_policy_said=said)['policy']
+            assert first == drive.reported(next_policy='refused', next_policy_said=words)['policy']
             assert not client.call('inference/swap').success
 
         seen = len(drive.proposals)
         assert ask(other).successful
-        said = drive.reported(next_policy='ready')['next_policy_said']
-        assert 'golden frames are reproduced' in said
-        assert 'GB in use' in said
+        words = drive.reported(next_policy='ready')['next_policy_said']
+        assert 'golden frames are reproduced' in words
+        assert 'GB in use' in words
         assert np.diff(drive.proposals.times[seen:]).max() < 0.3  # the drive went on
 
         refused = client.call('inference/swap')
@@ -97,7 +97,7 @@ def test_a_policy_loads_beside_the_one_that_drives_and_drives_when_the_base_stan
         drive.until(OK)
         assert drive.reported(policy=other)['next_policy'] == 'none'
         camera.state, camera.speed = 'driving', 0.5
-        time.sleep(4 * PERIOD_S)  # the guard has said so
+        time.sleep(4 * PERIOD_S)  # the guard has reported it
         assert 'driven' in client.call('inference/swap_back').message
         camera.state, camera.speed = 'waiting', 0.0
         wait_until(lambda: client.call('inference/swap_back').success, 20, 'the way back')

@@ -179,12 +179,12 @@ def test_a_guard_that_arms_by_itself_does_not_move_a_base(nodes, client, others)
     assert client.call('guard/arm').success
     flight.state('waiting')
     seen = len(flight.status)
-    client.wait_for(lambda: len(flight.status) > seen + 6, what='some looks at the graph')
+    client.wait_for(lambda: len(flight.status) > seen + 6, what='some queries of the graph')
     assert {status.message for status in flight.status.messages[seen:]} == {'waiting'}
 
 
 def test_two_buttons_of_the_estop_keep_from_arming(nodes, client, others):
-    """A second one that repeats "not pressed" would take back what the first one says."""
+    """A second one that repeats "not pressed" would undo the first one's e-stop."""
     client.subscribe('cmd_vel', Twist)
     flight = Flight(nodes, client)
     client.publisher('estop', Bool)
@@ -208,7 +208,7 @@ def test_a_set_of_parameters_that_is_refused_overrides_nothing(nodes, client):
 
 
 def test_a_joystick_that_the_guard_cannot_hear_keeps_from_arming(nodes, client):
-    """Nobody is to find out in an emergency that a takeover does nothing."""
+    """A person must not learn in an emergency that a takeover does nothing."""
     client.subscribe('cmd_vel', Twist)
     flight = Flight(nodes, client)
     flight.until('inputs', 'green')
@@ -219,7 +219,7 @@ def test_a_joystick_that_the_guard_cannot_hear_keeps_from_arming(nodes, client):
 
 
 def test_commands_are_of_the_type_that_the_base_listens_to(nodes, client):
-    """cmd_vel_type auto: Twist while nobody listens, then as the base wants it."""
+    """cmd_vel_type auto: Twist without a subscriber, then the type that the base subscribes to."""
     flight = Flight(nodes, client)
     assert 'Twist' in flight.lines()['cmd_vel_type']
     commands = client.subscribe('cmd_vel', TwistStamped)
@@ -231,7 +231,7 @@ def test_commands_are_of_the_type_that_the_base_listens_to(nodes, client):
 
 
 def test_an_armed_guard_keeps_its_type(nodes, client, others):
-    """A base of another type that comes in mid-drive is not driven all of a sudden."""
+    """A base of another type that appears in mid-drive is not suddenly driven."""
     commands = client.subscribe('cmd_vel', Twist)
     flight = Flight(nodes, client)
     flight.until('cmd_vel_listeners', 'green')
@@ -304,7 +304,7 @@ def test_a_smoother_that_does_not_answer_holds_up_the_arming_and_not_the_command
 
 
 def test_a_stop_that_comes_while_the_checks_are_made_wins(nodes, client, silent_smoother):
-    """Disarm is answered in the middle of an arming, which then is none, though overridden."""
+    """Disarm is answered in the middle of an arming, which it cancels in spite of an override."""
     flight = Flight(nodes, client, override=['linear_y'])
     flight.until('linear_y', 'red')
     client.call('guard/disarm')
@@ -322,7 +322,7 @@ GREEN = [(f'check/{name}', DiagnosticStatus.OK, 'well') for name in INFERENCE_CH
 
 
 def health(*statuses: tuple[str, bytes, str]) -> DiagnosticArray:
-    """What inference says of itself."""
+    """Return inference's report on policy/health."""
     return DiagnosticArray(
         status=[
             DiagnosticStatus(name=name, level=level, message=text)
@@ -332,17 +332,17 @@ def health(*statuses: tuple[str, bytes, str]) -> DiagnosticArray:
 
 
 def test_what_inference_found_counts_where_a_policy_is_expected(nodes, client):
-    """No word: red. A red check of its, or one that it does not tell: red. All green: armed."""
+    """No report: red. One of its checks red or missing: red. All green: armed."""
     client.subscribe('cmd_vel', Twist)
     flight = Flight(nodes, client, expect_policy=True)
     flight.until('cmd_vel_listeners', 'green')
     assert 'red inference: inference has not reported' in client.call('guard/arm').message
     waiting = ('policy', DiagnosticStatus.WARN, 'no instruction yet')
-    said = [health(waiting, ('check/camera_rate', DiagnosticStatus.OK, 'it sends 10 Hz'))]
-    with client.stream('policy/health', lambda: said[0], 5, LATCHED):
+    report = [health(waiting, ('check/camera_rate', DiagnosticStatus.OK, 'it sends 10 Hz'))]
+    with client.stream('policy/health', lambda: report[0], 5, LATCHED):
         flight.until('inference', 'red', 'not known: camera_size')
         assert 'red inference' in client.call('guard/arm').message
-        said[0] = health(
+        report[0] = health(
             waiting,
             *GREEN[1:],
             ('check/camera_rate', DiagnosticStatus.ERROR, 'the camera sends 7 Hz'),
@@ -352,13 +352,13 @@ def test_what_inference_found_counts_where_a_policy_is_expected(nodes, client):
         assert not refused.success
         assert 'red camera_rate: the camera sends 7 Hz' in refused.message
         assert 'inference' not in refused.message
-        said[0] = health(('policy', DiagnosticStatus.OK, ''), *GREEN)
+        report[0] = health(('policy', DiagnosticStatus.OK, ''), *GREEN)
         flight.until('camera_rate', 'green')
         assert client.call('guard/arm').success
 
 
 def test_a_policy_that_says_nothing_of_itself_is_driven_by_override_alone(nodes, client):
-    """Not ours, and nobody told the guard to expect one: what is not known is named."""
+    """Another policy node, unexpected by the guard: the missing checks are named."""
     client.subscribe('cmd_vel', Twist)
     flight = Flight(nodes, client)
     flight.until('cmd_vel_listeners', 'green')
@@ -371,7 +371,7 @@ def test_a_policy_that_says_nothing_of_itself_is_driven_by_override_alone(nodes,
 
 
 def test_checks_of_an_inference_that_fell_silent_no_longer_count(nodes, client):
-    """Green ten seconds ago is not green: its node is red, and what it said is not repeated."""
+    """Green ten seconds ago is not green: the node is red, and its old checks are dropped."""
     client.subscribe('cmd_vel', Twist)
     flight = Flight(nodes, client, expect_policy=True)
     client.publish(
@@ -405,7 +405,7 @@ def test_a_policy_without_linear_y_may_drive_a_base_that_cannot_strafe(nodes, cl
 
 
 def test_a_dry_run_is_armed_with_no_base_there(nodes, client):
-    """No wheel can turn; the lines still say what would keep a real drive from arming."""
+    """No wheel can turn; the lines still show what would prevent a real drive from arming."""
     flight = Flight(nodes, client, dry_run=True)
     assert flight.lines()['cmd_vel_listeners'].startswith('red')
     assert client.call('guard/arm').success

@@ -1,4 +1,4 @@
-"""The shadow as a live process: how far apart driver and policy are, and the worst of it kept."""
+"""The shadow as a live process: how driver and policy differ, and the worst window saved."""
 
 import signal
 
@@ -67,7 +67,7 @@ class Rig:
 
 @pytest.mark.parametrize(('number', 'stamped'), [(signal.SIGINT, False), (signal.SIGTERM, True)])
 def test_the_worst_seconds_are_kept_with_both_commands(nodes, client, tmp_path, number, stamped):
-    """Told live in m/s; written at the end; and nothing that drives ever comes from here."""
+    """Reported live in m/s, written at the end; the shadow publishes nothing that drives."""
     one = Rig(nodes, client, tmp_path)
     diagnostics = client.subscribe('/diagnostics', DiagnosticArray)
     one.proposed = 0.1
@@ -98,7 +98,7 @@ def test_the_worst_seconds_are_kept_with_both_commands(nodes, client, tmp_path, 
 
 
 def test_a_worse_window_takes_the_place_of_the_one_before(nodes, client, tmp_path):
-    """Written once it has passed, so that a kill costs no more than what came since."""
+    """It is written once it has passed, so that a kill loses only the time since."""
     one = Rig(nodes, client, tmp_path, window_s=1.0)
     with one.camera(), one.person(), one.policy():
         one.until('agreement', lambda state, values: int(values['pairs']) > 5)
@@ -121,7 +121,7 @@ def test_a_worse_window_takes_the_place_of_the_one_before(nodes, client, tmp_pat
         assert episode.complete and (episode.proposals.twist[:, 0] == -0.4).any()
 
 
-def test_what_is_missing_is_said(nodes, client, tmp_path):
+def test_missing_inputs_are_reported(nodes, client, tmp_path):
     """Without camera, driver or policy there is nothing to compare, and nothing is written."""
     one = Rig(nodes, client, tmp_path)
     values = one.until(

@@ -52,7 +52,7 @@ def test_drive_starts_guard_and_inference_and_records_when_asked():
 
 
 def test_a_dry_run_starts_all_and_keeps_cmd_vel_silent():
-    """The guard decides and tells, and publishes nothing to the wheels."""
+    """The guard decides and reports, and publishes nothing to the wheels."""
     specs = by_name(DRIVE.nodes(policy='p', dry_run='true'))
     assert set(specs) == {'guard', 'inference'}
     assert specs['guard'].parameters['dry_run'] is True
@@ -154,7 +154,7 @@ def test_joy_without_its_package_or_without_the_console_is_a_sentence(monkeypatc
 
 
 def test_a_node_of_another_package_is_run_and_watched(tmp_path, monkeypatch):
-    """Its own executable, with our arguments, and its end is told like any other."""
+    """Its own executable with our arguments; its end is reported like any other."""
     plant(tmp_path, monkeypatch, 'import sys; print(sys.argv[1:]); sys.exit(3)')
     joy = by_name(RECORD.nodes(joy=True))['joy']
     with Processes(tmp_path / 'log') as processes:
@@ -186,7 +186,7 @@ def test_topics_of_the_robot_reach_every_node_that_uses_them():
 
 
 def test_a_recorded_drive_needs_nobody_who_begins_takes():
-    """The recorder follows the guard there; for a collector takes are begun by hand."""
+    """The recorder follows the guard there; for a collector episodes are begun by hand."""
     assert by_name(DRIVE.nodes(policy='p', record=True))['recorder'].parameters['follow_guard']
     assert 'follow_guard' not in by_name(RECORD.nodes())['recorder'].parameters
 
@@ -304,7 +304,7 @@ def test_a_parameter_keeps_its_type_and_text_on_the_command_line(value):
 
 
 def test_ros_reads_a_parameter_with_its_type():
-    """Through the parser of rcl, which takes more words for numbers than YAML does."""
+    """Through the parser of rcl, which reads more words as numbers than YAML does."""
     values = {'f': 1.0, 'tiny': 1e-05, 'i': 1, 'b': True, 'fs': [1.0, 2e20], 'ss': ['no', '1']}
     values |= {f'text{n}': text for n, text in enumerate(('1e5', 'inf', 'yes', 'a: "b", #c', ''))}
     spec = NodeSpec('reads', 'guard_node', parameters={**values, 'path': Path('/a b/c')})
@@ -353,7 +353,7 @@ def spec_of(tmp_path, name: str, code: str, monkeypatch) -> NodeSpec:
 
 
 def test_the_first_death_is_told_with_the_end_of_its_log(tmp_path, monkeypatch):
-    """A node that ends by itself is noticed at the next look, with what it said last."""
+    """A node that ends by itself is reported at the next check, with its last lines."""
     waits = spec_of(tmp_path, 'waits', 'import time; time.sleep(60)', monkeypatch)
     dies = spec_of(tmp_path, 'dies', 'import sys; print("no policy"); sys.exit(2)', monkeypatch)
     with Processes(tmp_path / 'log') as processes:
@@ -413,7 +413,7 @@ def test_a_process_that_ignores_ctrl_c_is_ended_all_the_same(tmp_path, monkeypat
 
 
 def test_sigterm_to_the_one_who_started_them_ends_the_nodes(tmp_path):
-    """A demo that is told to end leaves no node behind."""
+    """A demo that receives SIGTERM leaves no node behind."""
     starter = tmp_path / 'starter.py'
     starter.write_text(
         textwrap.dedent(f"""

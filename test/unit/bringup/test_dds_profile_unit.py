@@ -36,7 +36,7 @@ def test_the_arena_sends_images_and_the_others_do_not():
 
 @pytest.mark.parametrize('name', [*VARIABLES, 'FASTDDS_BUILTIN_TRANSPORTS'])
 def test_the_user_s_own_choice_stands(name):
-    """Whoever has a profile or has chosen transports keeps them."""
+    """A profile or transports that the user has set stay."""
     assert set(image_sender_env({}).values()) == {str(PATH)}
     assert set(image_sender_env({name: ''})) == set(VARIABLES)
     assert image_sender_env({name: '/mine.xml'}) == {}

@@ -1,4 +1,4 @@
-"""Runs beside each other do not hear each other."""
+"""Concurrent runs do not receive each other's messages."""
 
 import os
 import subprocess
@@ -23,7 +23,7 @@ def test_demo_and_tests_pass_each_other_by():
     """A process that starts nodes keeps one domain, and never the one that is held here."""
     assert isolated()['ROS_DOMAIN_ID'] == isolated()['ROS_DOMAIN_ID']
     with held_domain() as held:
-        # The id that the other process would take first is the one that is held.
+        # The id that the other process would try first is held.
         code = (
             'import os; from mobile_vla_ros.bringup import domain; '
             f'os.getpid = lambda: {held - 1}; print(domain.own_domain())'

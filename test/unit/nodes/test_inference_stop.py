@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM before a node is one, and while a policy loads: no traceback, no waiting."""
+"""Ctrl-C and SIGTERM during startup and while a policy loads: no traceback, no waiting."""
 
 import os
 import signal
@@ -14,12 +14,12 @@ from mobile_vla_ros import nodes
 from mobile_vla_ros.nodes.shared.lifecycle import exit_on_signal
 
 SIGNALS = signal.SIGINT, signal.SIGTERM
-# Stands for a module that is imported when the signal comes.
+# A module during whose import the signal arrives.
 STOPPED = 'import os, signal, time\nos.kill(os.getpid(), signal.{})\ntime.sleep(60)\n'
 
 
 def stopped_in(folder: Path, module: str, number: signal.Signals, start: list[str]):
-    """Run Python; a signal comes while it imports a module."""
+    """Run Python; a signal arrives while it imports a module."""
     (folder / f'{module}.py').write_text(STOPPED.format(number.name))
     return subprocess.run(
         [sys.executable, *start],
@@ -34,7 +34,7 @@ def stopped_in(folder: Path, module: str, number: signal.Signals, start: list[st
 
 @pytest.mark.parametrize('number', SIGNALS)
 @pytest.mark.parametrize('executable', [False, True])
-def test_a_node_that_is_stopped_while_it_imports_says_nothing(tmp_path, number, executable):
+def test_a_node_that_is_stopped_while_it_imports_prints_nothing(tmp_path, number, executable):
     """Started by `python -m` as by the script that an installation makes."""
     script = tmp_path / 'shadow_node'
     script.write_text('from mobile_vla_ros.nodes.shadow_node import main\nmain()\n')
@@ -75,10 +75,10 @@ def test_importing_an_executable_changes_no_signal_and_imports_no_ros():
 
 
 @pytest.mark.parametrize('number', SIGNALS)
-def test_a_load_is_left_at_once_and_the_signal_is_heard_all_the_same(number):
+def test_a_load_is_left_at_once_and_the_previous_handler_is_called(number):
     """A large policy takes longer to load than a supervisor waits."""
-    heard = []
-    mine = signal.signal(number, lambda got, _frame: heard.append(got))
+    received = []
+    mine = signal.signal(number, lambda got, _frame: received.append(got))
     try:
         began = time.monotonic()
         with pytest.raises(SystemExit) as left, exit_on_signal():
@@ -87,13 +87,13 @@ def test_a_load_is_left_at_once_and_the_signal_is_heard_all_the_same(number):
         assert time.monotonic() - began < 10
         assert left.value.code == 0
         os.kill(os.getpid(), number)
-        assert heard == [number] * 2
+        assert received == [number] * 2
     finally:
         signal.signal(number, mine)
 
 
 def test_a_load_in_another_thread_is_a_load_like_any_other():
-    """Who spins the node in a thread of their own hears the signals themselves."""
+    """Only the main thread receives signals; a program that spins elsewhere handles its own."""
     loaded = []
 
     def load():
