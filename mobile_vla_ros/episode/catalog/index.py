@@ -20,7 +20,7 @@ from mobile_vla_ros.episode.catalog.index_table import (
     row_of,
     transaction,
 )
-from mobile_vla_ros.episode.catalog.row import NO_VERDICT, EpisodeRow, read_row
+from mobile_vla_ros.episode.catalog.row import NO_VERDICT, EpisodeRow
 from mobile_vla_ros.errors import UserError
 
 BATCH = 200  # episodes written in one transaction
@@ -188,6 +188,8 @@ class EpisodeIndex:
         self._why = self._why or f'{self.folder} cannot keep the index of its episodes ({error})'
 
     def _refresh(self, progress: Callable[[int, int], None]) -> None:
+        from mobile_vla_ros.episode.catalog.read import read_row  # and h5py
+
         found = self._scan()
         known = {
             name: state
