@@ -152,17 +152,17 @@ def make_small_backbone(folder, seed: int = 0):
 
 
 @pytest.fixture(scope='session')
-def takes(tmp_path_factory):
+def episode_folder(tmp_path_factory):
     """Six takes of the expert, small pictures; return their folder."""
-    from takes import write_takes
+    from arena_episodes import write_episodes
 
     folder = tmp_path_factory.mktemp('takes')
-    write_takes(folder, 6, size=64)
+    write_episodes(folder, 6, size=64)
     return folder
 
 
 @pytest.fixture(scope='session')
-def small_run(tmp_path_factory, small_backbone, takes):
+def small_run(tmp_path_factory, small_backbone, episode_folder):
     """The folder of a training run of two epochs on the small backbone."""
     from mobile_vla_ros.training.config import DataConfig, ModelConfig, TrainConfig
     from mobile_vla_ros.training.loop import train
@@ -170,7 +170,7 @@ def small_run(tmp_path_factory, small_backbone, takes):
     out = tmp_path_factory.mktemp('run') / 'out'
     train(
         ModelConfig(backbone=small_backbone, lora_r=4, head_hidden=32, head_layers=1),
-        DataConfig(data=str(takes)),
+        DataConfig(data=str(episode_folder)),
         TrainConfig(
             out=str(out), epochs=2, batch_size=4, accumulate=1, device='cpu', learning_rate=1e-3
         ),

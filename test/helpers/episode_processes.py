@@ -10,7 +10,6 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from episode_takes import encoded
 from mobile_vla_ros.episode.judge import judge
 from mobile_vla_ros.episode.storage import disk
 from mobile_vla_ros.episode.storage.reader import Episode
@@ -19,6 +18,7 @@ from mobile_vla_ros.episode.storage.schema import EpisodeInfo
 from mobile_vla_ros.episode.storage.writer import EpisodeWriter
 from mobile_vla_ros.errors import UserError
 from mobile_vla_ros.types import Command
+from small_episodes import encoded
 
 PERIOD_S = 1 / 30
 

@@ -2,13 +2,13 @@
 
 import numpy as np
 
-from episode_takes import CREATED_NS, encoded
 from mobile_vla_ros.data.segments import Segment
 from mobile_vla_ros.episode.judge import judge
 from mobile_vla_ros.episode.storage.reader import Episode
 from mobile_vla_ros.episode.storage.schema import EpisodeInfo
 from mobile_vla_ros.episode.storage.writer import EpisodeWriter
 from mobile_vla_ros.types import ActionSpec, Command
+from small_episodes import CREATED_NS, encoded
 
 SPEC = ActionSpec(('linear_x', 'linear_y'), (0.5, 0.25))
 

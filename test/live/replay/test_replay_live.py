@@ -10,9 +10,9 @@ from mobile_vla_ros.replay import live as replay_live
 
 
 @pytest.fixture(scope='module')
-def one(takes):
+def one(episode_folder):
     """The first of the expert's takes."""
-    return min(takes.glob('*.h5'))
+    return min(episode_folder.glob('*.h5'))
 
 
 def test_the_live_node_says_the_same_and_nothing_drives(

@@ -80,9 +80,9 @@ def test_help_lists_the_subcommands():
     assert all(name in text for name in SUBCOMMANDS)
 
 
-def test_evaluate_prints_the_fixed_json(takes, capsys):
+def test_evaluate_prints_the_fixed_json(episode_folder, capsys):
     """The baselines alone: names that scripts outside rely on (DESIGN, section 7)."""
-    status, out, err = told(capsys, 'evaluate', '--data', takes, '--json')
+    status, out, err = told(capsys, 'evaluate', '--data', episode_folder, '--json')
     assert status == 0, err
     result = json.loads(out)
     assert set(result['baselines']) == {
@@ -98,9 +98,11 @@ def test_evaluate_prints_the_fixed_json(takes, capsys):
     assert 'policy' not in result
 
 
-def test_evaluate_sets_a_policy_beside_the_baselines(takes, small_run, capsys):
+def test_evaluate_sets_a_policy_beside_the_baselines(episode_folder, small_run, capsys):
     """The table says whether the policy listens and whether it is any good."""
-    status, out, err = told(capsys, 'evaluate', '--data', takes, '--policy', small_run / 'best')
+    status, out, err = told(
+        capsys, 'evaluate', '--data', episode_folder, '--policy', small_run / 'best'
+    )
     assert status == 0, err
     for text in (
         'policy, image blanked',
@@ -135,12 +137,12 @@ def test_simulate_prints_the_fixed_json(small_run):
     assert done.stdout.count('\n') == 1, 'nothing but JSON'
 
 
-def test_train_reads_a_file_and_flags_win(takes, small_backbone, tmp_path):
+def test_train_reads_a_file_and_flags_win(episode_folder, small_backbone, tmp_path):
     """`--config` gives the values, a flag changes one, and the run says where its policy is."""
     config = tmp_path / 'config.yaml'
     config.write_text(
         f'backbone: {small_backbone}\nepochs: 3\nlora_r: 2\nhead_hidden: 8\n'
-        f'head_layers: 1\ndevice: cpu\ndata: {takes}\n'
+        f'head_layers: 1\ndevice: cpu\ndata: {episode_folder}\n'
     )
     done = mobile_vla('train', '--config', config, '--out', tmp_path / 'out', '--epochs', 1)
     assert done.returncode == 0, done.stderr
@@ -186,14 +188,19 @@ def test_train_reads_a_file_and_flags_win(takes, small_backbone, tmp_path):
         (['evaluate', '--dada', 'x'], 'unknown arguments|required'),
     ],
 )
-def test_a_user_s_mistake_is_a_sentence_and_status_2(arguments, expected, takes, tmp_path, capsys):
+def test_a_user_s_mistake_is_a_sentence_and_status_2(
+    arguments, expected, episode_folder, tmp_path, capsys
+):
     """What, got, expected, remedy; no traceback; nothing half-written."""
     empty, out, typo = tmp_path / 'empty', tmp_path / 'out', tmp_path / 'typo.yaml'
     empty.mkdir()
     typo.write_text('epoch: 3\n')
     status, said, err = told(
         capsys,
-        *[argument.format(takes=takes, empty=empty, out=out, typo=typo) for argument in arguments],
+        *[
+            argument.format(takes=episode_folder, empty=empty, out=out, typo=typo)
+            for argument in arguments
+        ],
     )
     assert status == 2, said + err
     assert any(text in err for text in expected.split('|'))

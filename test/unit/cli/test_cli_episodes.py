@@ -4,18 +4,18 @@ import json
 
 import pytest
 
-from episode_takes import CREATED_NS, take, write_take
-from many_takes import drive, measured, multiply
+from many_episodes import drive, measured, multiply
 from mobile_vla_ros.cli.main import main
 from mobile_vla_ros.episode.storage.schema import EpisodeInfo
 from mobile_vla_ros.episode.storage.writer import EpisodeWriter
+from small_episodes import CREATED_NS, write_episode, write_rows
 
 
 @pytest.fixture
 def folder(tmp_path):
     """Two finished takes."""
-    take(tmp_path, frames=20, instruction='go to the red box')
-    take(tmp_path, frames=10, instruction='go to the blue ball')
+    write_episode(tmp_path, frames=20, instruction='go to the red box')
+    write_episode(tmp_path, frames=10, instruction='go to the blue ball')
     return tmp_path
 
 
@@ -69,7 +69,7 @@ def test_list_filters_and_sorts(folder, capsys):
 def test_list_shows_what_is_unfinished(folder, capsys):
     """A .part is a line of its own and not counted; one file alone is listed too."""
     writer = EpisodeWriter(folder, EpisodeInfo('go'), CREATED_NS)
-    write_take(writer, 5)
+    write_rows(writer, 5)
     writer.flush()
     writer.abandon()
     assert main(['episodes', 'list', str(folder)]) == 0
@@ -140,7 +140,7 @@ def test_check_reads_every_image(folder, capsys):
     assert main(['episodes', 'check', str(folder)]) == 0
     capsys.readouterr()
     writer = EpisodeWriter(folder, EpisodeInfo('go'), CREATED_NS)
-    write_take(writer, 5)
+    write_rows(writer, 5)
     writer.add_frame(b'no image', 1, 1)
     broken = writer.close()
     assert main(['episodes', 'check', str(folder), '--json']) == 1
@@ -149,7 +149,7 @@ def test_check_reads_every_image(folder, capsys):
     assert 'broken at frame 5' in bad[0]['reasons'][0]
 
     writer = EpisodeWriter(folder, EpisodeInfo('go'), CREATED_NS)
-    write_take(writer, 5)
+    write_rows(writer, 5)
     writer.flush()
     assert main(['episodes', 'check', str(writer.part_path)]) == 1
     assert 'cut short' in capsys.readouterr().out

@@ -6,11 +6,11 @@ import json
 import pytest
 from test_episode_recovery import part
 
-from episode_takes import CREATED_NS, take
 from mobile_vla_ros.cli.episodes import recover as episodes_recover
 from mobile_vla_ros.episode.storage.schema import EpisodeInfo
 from mobile_vla_ros.episode.storage.writer import EpisodeWriter
 from mobile_vla_ros.errors import UserError
+from small_episodes import CREATED_NS, write_episode
 
 
 def run(*words: str) -> int:
@@ -23,7 +23,7 @@ def run(*words: str) -> int:
 
 def test_folder_is_recovered_file_by_file(tmp_path, capsys):
     """A .part and a cut file become whole ones, what is written is left; the second time: 0."""
-    whole, left, cut = take(tmp_path), part(tmp_path), take(tmp_path)
+    whole, left, cut = write_episode(tmp_path), part(tmp_path), write_episode(tmp_path)
     cut.write_bytes(cut.read_bytes()[:-9000])
     writer = EpisodeWriter(tmp_path, EpisodeInfo('go'), CREATED_NS)
     assert run(str(tmp_path)) == 0

@@ -8,7 +8,6 @@ import pytest
 import torch
 from PIL import Image
 
-from episode_takes import CREATED_NS
 from made_segments import SPEC, segment_of, twists
 from mobile_vla_ros.data.augment import Augmentation, mirror_instruction
 from mobile_vla_ros.data.dataset import SegmentDataset, collate
@@ -19,6 +18,7 @@ from mobile_vla_ros.episode.storage.schema import EpisodeInfo
 from mobile_vla_ros.episode.storage.writer import EpisodeWriter
 from mobile_vla_ros.errors import UserError
 from mobile_vla_ros.types import Command, ImageSpec
+from small_episodes import CREATED_NS
 
 IMAGE = ImageSpec(16, (0, 0, 0), (1, 1, 1))
 ALL = Augmentation(mirror=True, light=0.3, colour=0.3, shift=0.2)
@@ -319,9 +319,9 @@ def test_no_window_left_is_an_error():
             SegmentDataset([segment], SPEC, IMAGE, 4, 9, {}, idle_keep=wrong)
 
 
-def test_pieces_of_real_episodes_are_those_of_their_segments(takes):
+def test_pieces_of_real_episodes_are_those_of_their_segments(episode_folder):
     """Frames, targets and padding of each piece are the segment's own at its rows."""
-    segments, _ = load_segments(find_episodes(takes)[:2], Sampling())
+    segments, _ = load_segments(find_episodes(episode_folder)[:2], Sampling())
     words = {segment.instruction: torch.zeros(1) for segment in segments}
     data = SegmentDataset(segments, SPEC, IMAGE, 4, 7, words)
     for index, (number, start, stop) in enumerate(data.pieces):

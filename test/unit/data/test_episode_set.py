@@ -7,9 +7,8 @@ import h5py
 import numpy as np
 import pytest
 
-from episode_takes import CREATED_NS
 from made_segments import write_worth
-from many_takes import drive
+from many_episodes import drive
 from mobile_vla_ros.data.episodes import (
     default_scale,
     leak_lines,
@@ -21,13 +20,14 @@ from mobile_vla_ros.data.episodes import (
 from mobile_vla_ros.data.segments import Sampling, fingerprint, load_segments
 from mobile_vla_ros.episode.storage.reader import find_episodes
 from mobile_vla_ros.errors import UserError
+from small_episodes import CREATED_NS
 
 
-def test_a_broken_episode_is_named_and_the_rest_goes_on(takes, tmp_path):
+def test_a_broken_episode_is_named_and_the_rest_goes_on(episode_folder, tmp_path):
     """One bad file neither stops the training nor disappears silently."""
     broken = tmp_path / '20260101T000000Z_00000000.h5'
     broken.write_bytes(b'no HDF5')
-    segments, skipped = load_segments([*find_episodes(takes)[:1], broken], Sampling())
+    segments, skipped = load_segments([*find_episodes(episode_folder)[:1], broken], Sampling())
     assert len(segments) == 1
     assert list(skipped) == [str(broken)]
     assert skipped[str(broken)].startswith('it cannot be read as an episode')
@@ -58,20 +58,20 @@ def test_an_unfinished_episode_is_never_used(tmp_path):
     assert 'recover' in skipped[str(path)]
 
 
-def test_the_fingerprint_depends_on_the_commands(takes):
+def test_the_fingerprint_depends_on_the_commands(episode_folder):
     """Two sets of episodes differ in their fingerprint when one command differs."""
-    segments, _ = load_segments(find_episodes(takes)[:2], Sampling())
+    segments, _ = load_segments(find_episodes(episode_folder)[:2], Sampling())
     first = fingerprint(segments)
     assert first == fingerprint(segments[::-1])
     segments[0].ahead[0, 0, 0] += 1e-3
     assert fingerprint(segments) != first
 
 
-def test_a_bundle_s_split_is_kept(takes):
+def test_a_bundle_s_split_is_kept(episode_folder):
     """Evaluating on the training data must not count trained episodes as validation."""
-    ids = [path.stem for path in find_episodes(takes)]
+    ids = [path.stem for path in find_episodes(episode_folder)]
     found = load_episodes(
-        takes,
+        episode_folder,
         Sampling(),
         ['good', 'poor'],
         0.5,
@@ -83,12 +83,12 @@ def test_a_bundle_s_split_is_kept(takes):
     assert not found.trained_on
 
 
-def test_a_bundle_with_its_own_baselines_validates_on_all_new_episodes(takes):
+def test_a_bundle_with_its_own_baselines_validates_on_all_new_episodes(episode_folder):
     """No episode is held back for fitting baselines, down to a single episode."""
-    everything = {path.stem for path in find_episodes(takes)}
+    everything = {path.stem for path in find_episodes(episode_folder)}
     for trained in ([], sorted(everything)[:1]):
         found = load_episodes(
-            takes,
+            episode_folder,
             Sampling(),
             ['good', 'poor'],
             0.2,
@@ -106,11 +106,14 @@ def test_a_bundle_with_its_own_baselines_validates_on_all_new_episodes(takes):
     ('here', 'elsewhere', 'few'),
     [(0, 4, True), (1, 2, True), (2, 2, False), (4, 0, False), (0, 0, True)],
 )
-def test_less_than_half_of_the_training_episodes_are_few(takes, here, elsewhere, few):
+def test_less_than_half_of_the_training_episodes_are_few(episode_folder, here, elsewhere, few):
     """Baselines fitted to one or two episodes know less than the policy beside them."""
-    everything = [path.stem for path in find_episodes(takes)]
+    everything = [path.stem for path in find_episodes(episode_folder)]
     known = {'train_episodes': [*everything[:here], *(f'other {i}' for i in range(elsewhere))]}
-    assert load_episodes(takes, Sampling(), ['good', 'poor'], 0.2, 0, known=known).few_known == few
+    assert (
+        load_episodes(episode_folder, Sampling(), ['good', 'poor'], 0.2, 0, known=known).few_known
+        == few
+    )
 
 
 def made(folder, keys, number=0, instruction='go to the red box', **options):
@@ -178,11 +181,11 @@ def test_distinct_episodes_get_no_line(tmp_path):
     assert not leak_lines(load(tmp_path))
 
 
-def test_evaluating_on_the_training_episodes_is_reported(takes):
+def test_evaluating_on_the_training_episodes_is_reported(episode_folder):
     """Regression: a folder of training episodes was split as if some had been held out."""
-    everything = [path.stem for path in find_episodes(takes)]
+    everything = [path.stem for path in find_episodes(episode_folder)]
     found = load_episodes(
-        takes, Sampling(), ['good', 'poor'], 0.3, 0, known={'train_episodes': everything}
+        episode_folder, Sampling(), ['good', 'poor'], 0.3, 0, known={'train_episodes': everything}
     )
     assert found.trained_on
     assert ids(found.train) == ids(found.val) == set(everything)

@@ -23,8 +23,8 @@ from mobile_vla_ros.types import ActionSpec
 
 
 @pytest.fixture(scope='module')
-def segments(takes):
-    return load_segments(find_episodes(takes)[:2], Sampling())[0]
+def segments(episode_folder):
+    return load_segments(find_episodes(episode_folder)[:2], Sampling())[0]
 
 
 @pytest.fixture
@@ -225,13 +225,15 @@ def test_deleted_tokens_break_only_their_items(segments, tmp_path):
     assert len(found) == 1 and 'broken or missing' in found[0]
 
 
-def test_training_on_tokens_is_training_on_images(small_run, takes, small_backbone, tmp_path):
+def test_training_on_tokens_is_training_on_images(
+    small_run, episode_folder, small_backbone, tmp_path
+):
     """Predictions from stored tokens equal those from images."""
     from mobile_vla_ros.model.bundle import load_bundle
 
     loaded = load_bundle(small_run / 'best')
     spec = loaded.spec
-    found, _ = load_segments(find_episodes(takes)[:2], Sampling())
+    found, _ = load_segments(find_episodes(episode_folder)[:2], Sampling())
     kept = ImageTokens(loaded.network.image_tokens, 'w', spec.image, Augmentation(), tmp_path)
     kept.prepare(found)
     images, tokens_ = (
@@ -250,7 +252,7 @@ def test_training_on_tokens_is_training_on_images(small_run, takes, small_backbo
 
 
 @pytest.mark.parametrize('blank', ['image', 'instruction'])
-def test_a_control_is_trained_and_marked(takes, small_backbone, tmp_path, blank):
+def test_a_control_is_trained_and_marked(episode_folder, small_backbone, tmp_path, blank):
     """`--blank` is stored in the bundle; without images none is encoded."""
     from mobile_vla_ros.model.policy_spec import read_spec
 
@@ -258,7 +260,7 @@ def test_a_control_is_trained_and_marked(takes, small_backbone, tmp_path, blank)
         *parse(
             [
                 '--data',
-                str(takes),
+                str(episode_folder),
                 '--out',
                 str(tmp_path / 'run'),
                 '--backbone',

@@ -10,7 +10,6 @@ from accelerate import Accelerator
 from accelerate.state import AcceleratorState
 from torch.nn.functional import huber_loss
 
-from episode_takes import CREATED_NS, encoded
 from mobile_vla_ros.cli.main import main
 from mobile_vla_ros.data.dataset import SegmentDataset, collate
 from mobile_vla_ros.data.segments import Sampling, read_episodes
@@ -32,6 +31,7 @@ from mobile_vla_ros.training.initial_policy import inherit_settings, initial_pol
 from mobile_vla_ros.training.loop import train
 from mobile_vla_ros.training.optimise import Optimisation, adamw
 from mobile_vla_ros.types import SOURCES, ActionSpec, Command, ImageSpec
+from small_episodes import CREATED_NS, encoded
 
 MS = 1_000_000
 PERIOD_NS = 100 * MS
@@ -336,7 +336,7 @@ def test_the_log_and_the_bundle_say_what_was_corrected(tmp_path, small_backbone)
     }
 
 
-def test_corrections_without_any_is_a_sentence(tmp_path, small_backbone, takes, capsys):
+def test_corrections_without_any_is_a_sentence(tmp_path, small_backbone, episode_folder, capsys):
     """Exit status 2, and nothing is written."""
     out = tmp_path / 'out'
     assert (
@@ -346,7 +346,7 @@ def test_corrections_without_any_is_a_sentence(tmp_path, small_backbone, takes, 
                 '--backbone',
                 small_backbone,
                 '--data',
-                str(takes),
+                str(episode_folder),
                 '--out',
                 str(out),
                 '--corrections',

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from many_takes import KEYS
+from many_episodes import KEYS
 from mobile_vla_ros.episode.catalog import coach, coverage
 from mobile_vla_ros.episode.catalog.row import EpisodeRow
 

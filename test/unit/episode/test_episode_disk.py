@@ -11,13 +11,13 @@ import numpy as np
 import pytest
 
 from episode_processes import __file__ as PROCESSES
-from episode_takes import CREATED_NS
 from mobile_vla_ros import file_lock
 from mobile_vla_ros.episode.storage import disk
 from mobile_vla_ros.episode.storage.part_file import MARGIN_BYTES
 from mobile_vla_ros.episode.storage.schema import EpisodeInfo
 from mobile_vla_ros.episode.storage.writer import EpisodeWriter
 from mobile_vla_ros.types import Command
+from small_episodes import CREATED_NS
 
 MEGABYTES = 6
 

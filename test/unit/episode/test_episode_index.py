@@ -7,14 +7,14 @@ import sqlite3
 import numpy as np
 import pytest
 
-from episode_takes import CREATED_NS, take, write_take
-from many_takes import drive, multiply
+from many_episodes import drive, multiply
 from mobile_vla_ros.episode.catalog import index_table
 from mobile_vla_ros.episode.catalog import row as index_row
 from mobile_vla_ros.episode.catalog.index import PAGE, SORTS, EpisodeIndex
 from mobile_vla_ros.episode.storage.schema import EpisodeInfo
 from mobile_vla_ros.episode.storage.writer import EpisodeWriter
 from mobile_vla_ros.errors import UserError
+from small_episodes import CREATED_NS, write_episode, write_rows
 
 
 @pytest.fixture(autouse=True)
@@ -28,12 +28,12 @@ def cache(tmp_path_factory, monkeypatch):
 @pytest.fixture
 def folder(tmp_path):
     """Two whole takes of one instruction and one of another, a broken file, one unfinished."""
-    take(tmp_path, frames=20)
-    take(tmp_path, frames=10)
-    take(tmp_path, frames=5, instruction='go to the Blue ball', origin='legacy.h5')
+    write_episode(tmp_path, frames=20)
+    write_episode(tmp_path, frames=10)
+    write_episode(tmp_path, frames=5, instruction='go to the Blue ball', origin='legacy.h5')
     (tmp_path / 'broken.h5').write_text('no HDF5')
     writer = EpisodeWriter(tmp_path, EpisodeInfo('go to the cone'), CREATED_NS)
-    write_take(writer, 8)
+    write_rows(writer, 8)
     writer.flush()
     writer.abandon()
     return tmp_path
@@ -82,7 +82,7 @@ def test_only_what_changed_is_read_again(folder):
     (part,) = folder.glob('*.part')
     part.unlink()
     (folder / 'broken.h5').unlink()
-    new = take(folder, frames=3)
+    new = write_episode(folder, frames=3)
     rows, told = refreshed(folder)
     assert told[-1] == (1, 1) and len(rows) == 4 and new.name in {row.name for row in rows}
     stale = folder / rows[0].name
@@ -163,7 +163,7 @@ def test_an_index_thrown_away_under_us_is_no_harm(folder):
     with EpisodeIndex(folder) as index:
         index.refresh()
         (folder / index_table.FILE_NAME).unlink()
-        take(folder, frames=3)
+        write_episode(folder, frames=3)
         index.refresh()
         assert len(list(index.rows())) == 6
     assert len(refreshed(folder)[0]) == 6
@@ -233,7 +233,7 @@ def test_a_reader_in_mid_stream_keeps_nobody_waiting(tmp_path):
         reading.refresh()
         rows = reading.rows()
         next(rows)
-        take(tmp_path, frames=2)
+        write_episode(tmp_path, frames=2)
         writing.refresh()
         assert sum(writing.count_by_instruction().values()) == 5
         assert len(list(rows)) == 3

@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from episode_takes import CREATED_NS, encoded, take, write_take
 from mobile_vla_ros.episode.storage.hdf5_view import HEAP, heap_objects
 from mobile_vla_ros.episode.storage.reader import Episode, find_episodes
 from mobile_vla_ros.episode.storage.schema import EpisodeInfo
@@ -18,6 +17,7 @@ from mobile_vla_ros.episode.storage.writer import EpisodeWriter
 from mobile_vla_ros.errors import UserError
 from mobile_vla_ros.images import messages as images
 from mobile_vla_ros.images.stored import decode
+from small_episodes import CREATED_NS, encoded, write_episode, write_rows
 
 # Reads all of a take with stretches of zeros in it, `AT:LENGTH` each; says what became of it.
 READ_WITH_ZEROS = """
@@ -101,10 +101,10 @@ def test_frames_are_decoded_as_the_camera_messages_are(tmp_path, mode):
 def test_take_that_is_still_being_written_can_be_read(tmp_path):
     """A second reader sees what was flushed while the writer goes on undisturbed."""
     writer = EpisodeWriter(tmp_path, EpisodeInfo('go'), CREATED_NS)
-    write_take(writer, 5)
+    write_rows(writer, 5)
     writer.flush()
     with Episode.open(writer.part_path) as episode:
-        write_take(writer, 5, first=5)
+        write_rows(writer, 5, first=5)
         writer.flush()
         assert len(episode) == 5 and episode.frame(4).image[0, 0, 0] == 4
         assert episode.health is None and not episode.complete
@@ -114,7 +114,7 @@ def test_take_that_is_still_being_written_can_be_read(tmp_path):
 
 def test_broken_files_are_sentences_that_name_them(tmp_path):
     """Missing, empty, no HDF5, cut in the middle, another layout, a later version: all named."""
-    whole = take(tmp_path / 'whole')
+    whole = write_episode(tmp_path / 'whole')
     cases = {
         'missing.h5': None,
         'empty.h5': b'',
@@ -158,7 +158,7 @@ def test_finding_episodes(tmp_path):
     writer = EpisodeWriter(tmp_path, EpisodeInfo('go'), CREATED_NS)
     with pytest.raises(UserError, match='1 unfinished episode'):
         find_episodes(tmp_path)
-    path = take(tmp_path)
+    path = write_episode(tmp_path)
     assert find_episodes(tmp_path) == [path]
     writer.discard()
 
@@ -173,7 +173,7 @@ def test_zeros_in_a_heap_never_hang(tmp_path, offset, length):
     At every heap of a finished take: at its third object and at its last. What lies before is
     read, the rest is named.
     """
-    path = take(tmp_path, 30)
+    path = write_episode(tmp_path, 30)
     places = [
         objects[index]
         for _, objects in heaps(path.read_bytes())
@@ -189,7 +189,7 @@ def test_zeros_in_a_heap_never_hang(tmp_path, offset, length):
 
 def test_a_heap_whose_own_head_is_zero_costs_its_frames(tmp_path):
     """A heap without its signature or its length is named at each of its frames."""
-    path = take(tmp_path, 30)
+    path = write_episode(tmp_path, 30)
     at, objects = heaps(path.read_bytes())[-1]
     assert with_zeros(path, [(at, 16), (at + 8, 8), (at, 4), (at + 9, 4)]) == 4 * [
         str(30 - len(objects))
@@ -198,7 +198,7 @@ def test_a_heap_whose_own_head_is_zero_costs_its_frames(tmp_path):
 
 def test_a_broken_verdict_names_the_file(tmp_path):
     """A verdict that is half zeros is a sentence, not a traceback of the JSON reader."""
-    path = take(tmp_path)
+    path = write_episode(tmp_path)
     content = path.read_bytes()
     at = content.index(b'"verdict"')
     path.write_bytes(content[:at] + bytes(40) + content[at + 40 :])

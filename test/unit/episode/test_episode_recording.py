@@ -7,7 +7,6 @@ import time
 import numpy as np
 import pytest
 
-from episode_takes import CREATED_NS, encoded
 from mobile_vla_ros.episode.judge import judge
 from mobile_vla_ros.episode.storage.reader import Episode
 from mobile_vla_ros.episode.storage.recording import Recording
@@ -15,6 +14,7 @@ from mobile_vla_ros.episode.storage.schema import EpisodeInfo
 from mobile_vla_ros.episode.storage.writer import EpisodeWriter
 from mobile_vla_ros.errors import UserError
 from mobile_vla_ros.types import NANOSECONDS, Command
+from small_episodes import CREATED_NS, encoded
 
 
 @pytest.fixture

@@ -14,7 +14,6 @@ import pytest
 
 from episode_processes import __file__ as PROCESSES
 from episode_processes import noise
-from episode_takes import CREATED_NS, encoded, take, write_take
 from mobile_vla_ros.episode.judge import judge
 from mobile_vla_ros.episode.storage.hdf5_view import HEAP, heap_objects, lookup3
 from mobile_vla_ros.episode.storage.reader import Episode, find_episodes
@@ -24,6 +23,7 @@ from mobile_vla_ros.episode.storage.schema import EpisodeInfo
 from mobile_vla_ros.episode.storage.writer import EpisodeWriter
 from mobile_vla_ros.errors import UserError
 from mobile_vla_ros.types import Command
+from small_episodes import CREATED_NS, encoded, write_episode, write_rows
 
 NOW_NS = 1_900_000_000_000_000_000
 KILLS = 10
@@ -33,7 +33,7 @@ def part(folder: Path, frames: int = 20) -> Path:
     """Leave a take as a dead process does: flushed, never closed, nobody's."""
     writer = EpisodeWriter(folder, EpisodeInfo('go to the red box', operator='ada'), CREATED_NS)
     writer.add_event('start', 1)
-    write_take(writer, frames)
+    write_rows(writer, frames)
     return orphan(writer)
 
 
@@ -137,7 +137,7 @@ def test_part_becomes_a_whole_episode_with_all_it_knew(tmp_path):
 def test_take_that_is_being_written_is_left_alone(tmp_path):
     """A living writer's .part is no abandoned one; a recovery of it is refused, and harmless."""
     writer = EpisodeWriter(tmp_path, EpisodeInfo('go'), CREATED_NS)
-    write_take(writer, 3)
+    write_rows(writer, 3)
     writer.flush()
     assert is_written(writer.part_path) and abandoned(tmp_path) == []
     with pytest.raises(UserError, match='is being written'):
@@ -231,7 +231,7 @@ def test_heap_whose_tail_is_zero_does_not_hang(tmp_path):
 
 def test_recovering_twice_changes_nothing(tmp_path):
     """The second time says so, whether the original was kept or is gone."""
-    cut = take(tmp_path)
+    cut = write_episode(tmp_path)
     cut.write_bytes(cut.read_bytes()[:-9000])
     first = recover(cut, now_ns=NOW_NS)
     hashes = {path: digest(path) for path in tmp_path.iterdir()}

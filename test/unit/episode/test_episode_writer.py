@@ -11,14 +11,14 @@ import h5py
 import numpy as np
 import pytest
 
-import episode_takes
-from episode_takes import CREATED_NS, encoded, take, write_take
+import small_episodes
 from mobile_vla_ros.episode.judge import judge
 from mobile_vla_ros.episode.storage import schema
 from mobile_vla_ros.episode.storage.reader import Episode, find_episodes
 from mobile_vla_ros.episode.storage.schema import EpisodeInfo
 from mobile_vla_ros.episode.storage.writer import EpisodeWriter
 from mobile_vla_ros.errors import UserError
+from small_episodes import CREATED_NS, encoded, write_episode, write_rows
 
 
 def test_take_reads_back_as_it_was_written(tmp_path):
@@ -33,7 +33,7 @@ def test_take_reads_back_as_it_was_written(tmp_path):
     )
     writer = EpisodeWriter(tmp_path, info, CREATED_NS)
     writer.add_event('start', 11, 'because')
-    write_take(writer, 10)
+    write_rows(writer, 10)
     writer.set_late(command_type='geometry_msgs/msg/Twist', frame_id='camera')
     path = writer.close('failure')
 
@@ -59,7 +59,7 @@ def test_take_reads_back_as_it_was_written(tmp_path):
 
 def test_finished_take_needs_no_special_reader(tmp_path):
     """Plain h5py opens a finished take, and finds the paths and types of DESIGN section 2."""
-    with h5py.File(take(tmp_path), 'r') as file:
+    with h5py.File(write_episode(tmp_path), 'r') as file:
         assert file.attrs['format'] == 'mobile_vla_episode'
         assert file['frames/data'].dtype.metadata['vlen'] == np.uint8
         assert file['frames/stamp_ns'].dtype == file['commands/received_ns'].dtype == np.int64
@@ -70,7 +70,7 @@ def test_finished_take_needs_no_special_reader(tmp_path):
 
 def test_name_tells_time_and_never_collides(tmp_path):
     """Takes of one second get names of their own, sorted by time, and leave nothing else."""
-    paths = [take(tmp_path, frames=2) for _ in range(5)]
+    paths = [write_episode(tmp_path, frames=2) for _ in range(5)]
     assert len(set(paths)) == 5
     assert all(path.name.startswith('20270115T080000Z_') for path in paths)
     assert find_episodes(tmp_path) == sorted(paths) == sorted(tmp_path.iterdir())
@@ -79,7 +79,7 @@ def test_name_tells_time_and_never_collides(tmp_path):
 def test_existing_file_is_not_overwritten(tmp_path):
     """A file of the final name stays as it is; the take stays whole beside it."""
     writer = EpisodeWriter(tmp_path, EpisodeInfo('go'), CREATED_NS)
-    write_take(writer, 3)
+    write_rows(writer, 3)
     writer.final_path.write_text('precious')
     with pytest.raises(UserError, match='already exists'):
         writer.close()
@@ -90,9 +90,9 @@ def test_existing_file_is_not_overwritten(tmp_path):
 
 def test_discard_leaves_nothing(tmp_path):
     """A discarded take is gone, and no other take with it."""
-    kept = take(tmp_path)
+    kept = write_episode(tmp_path)
     writer = EpisodeWriter(tmp_path, EpisodeInfo('go'), CREATED_NS)
-    write_take(writer, 3)
+    write_rows(writer, 3)
     writer.discard()
     assert list(tmp_path.iterdir()) == [kept]
 
@@ -114,7 +114,7 @@ def test_flush_follows_the_callers_time(tmp_path):
     """Rows become readable once the flush period has passed, not at every row."""
     writer = EpisodeWriter(tmp_path, EpisodeInfo('go'), CREATED_NS, flush_period_s=0.5)
     assert writer.flush_if_due(0)
-    write_take(writer, 3)
+    write_rows(writer, 3)
     assert not writer.flush_if_due(499_999_999)
     with Episode.open(writer.part_path) as episode:
         assert len(episode) == 0
@@ -148,7 +148,7 @@ def test_images_of_equal_length_stay_apart(tmp_path):
 def test_hidden_take_has_no_name_until_it_is_whole(tmp_path):
     """A take that is made from another file leaves no .part, whenever it is cut short."""
     writer = EpisodeWriter(tmp_path, EpisodeInfo('go'), CREATED_NS, episode_id='a', hidden=True)
-    write_take(writer, 3)
+    write_rows(writer, 3)
     writer.flush()
     assert list(tmp_path.iterdir()) == [tmp_path / '.a.new']
     assert writer.close() == tmp_path / 'a.h5'
@@ -157,10 +157,10 @@ def test_hidden_take_has_no_name_until_it_is_whole(tmp_path):
 
 def _writing_process(folder: Path, frames: int, *prefix: str) -> subprocess.Popen:
     return subprocess.Popen(
-        [*prefix, sys.executable, episode_takes.__file__, str(folder), str(frames)],
+        [*prefix, sys.executable, small_episodes.__file__, str(folder), str(frames)],
         stdout=subprocess.PIPE,
         text=True,
-        env={**os.environ, 'PYTHONPATH': str(Path(episode_takes.__file__).parents[2])},
+        env={**os.environ, 'PYTHONPATH': str(Path(small_episodes.__file__).parents[2])},
     )
 
 

@@ -11,7 +11,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from episode_takes import CREATED_NS, encoded, take
 from mobile_vla_ros.cli.main import main
 from mobile_vla_ros.episode.shadow import (
     MAX_STEP_NS,
@@ -26,6 +25,7 @@ from mobile_vla_ros.episode.storage.schema import EpisodeInfo
 from mobile_vla_ros.episode.storage.writer import EpisodeWriter
 from mobile_vla_ros.errors import UserError
 from mobile_vla_ros.types import Command
+from small_episodes import CREATED_NS, encoded, write_episode
 
 S, TICK_NS = 1_000_000_000, 50_000_000
 WINDOW_NS = 10 * S
@@ -189,7 +189,7 @@ def test_the_worst_seconds_are_an_episode_with_both_commands(tmp_path, capsys):
 
 def test_a_take_of_before_reads_as_before(tmp_path):
     """No proposals in it, and none are said to be lost; the version is the same."""
-    path = take(tmp_path)
+    path = write_episode(tmp_path)
     with Episode.open(path) as episode:
         assert episode.proposals is None and episode.attributes['version'] == 1
     with h5py.File(path) as file:

@@ -5,7 +5,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from episode_takes import CREATED_NS, PERIOD_NS, START_NS, encoded, take
 from mobile_vla_ros.episode.storage.reader import Episode
 from mobile_vla_ros.episode.storage.schema import EpisodeInfo
 from mobile_vla_ros.episode.storage.writer import EpisodeWriter
@@ -18,6 +17,7 @@ from mobile_vla_ros.episode.timing.timeline import (
 )
 from mobile_vla_ros.errors import UserError
 from mobile_vla_ros.types import Command
+from small_episodes import CREATED_NS, PERIOD_NS, START_NS, encoded, write_episode
 
 S = 1_000_000_000
 
@@ -164,7 +164,7 @@ def test_a_frame_that_was_overtaken_takes_its_place_in_time(tmp_path):
 
 def test_episode_becomes_segments_with_actions_ahead(tmp_path):
     """Rows, times and actions of a take on disk; steps beyond its end are masked."""
-    with Episode.open(take(tmp_path, frames=20)) as episode:
+    with Episode.open(write_episode(tmp_path, frames=20)) as episode:
         (segment,) = segments(episode, 5.0)
     assert segment.frame_index.tolist() == list(range(0, 20, 2))
     assert np.allclose(segment.twist[:, 0], np.arange(0, 20, 2) / 100)
@@ -179,7 +179,7 @@ def test_episode_becomes_segments_with_actions_ahead(tmp_path):
 
 def test_action_ahead_is_taken_at_its_own_time(tmp_path):
     """The step k ahead is the command in force at t + k / rate, between two frames as well."""
-    with Episode.open(take(tmp_path, frames=20)) as episode:
+    with Episode.open(write_episode(tmp_path, frames=20)) as episode:
         (segment,) = segments(episode, 20 / 3)
     twist, _ = actions_ahead(segment, 2)
     assert segment.frame_index[:2].tolist() == [0, 2]

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 import torch
 
-from episode_takes import CREATED_NS
+from arena_episodes import write_episodes
 from made_segments import SPEC, segment_of, twists, write_worth
-from many_takes import drive
+from many_episodes import drive
 from mobile_vla_ros.cli.evaluate import refusal
 from mobile_vla_ros.cli.main import main
 from mobile_vla_ros.data.augment import Augmentation
@@ -26,7 +26,7 @@ from mobile_vla_ros.evaluation.verdict import margin, sentences
 from mobile_vla_ros.model.bundle import load_bundle
 from mobile_vla_ros.report.build.evaluation_text import text
 from mobile_vla_ros.types import ImageSpec
-from takes import write_takes
+from small_episodes import CREATED_NS
 
 
 def test_metrics_are_physical_and_the_reference_run_s_loss_is_a_third():
@@ -161,9 +161,9 @@ def test_evaluation_obeys_the_verdict(tmp_path):
     assert sum(found['episodes'].values()) == 5 and not found['skipped']
 
 
-def test_swapping_gives_every_segment_another_instruction(takes):
+def test_swapping_gives_every_segment_another_instruction(episode_folder):
     """All instructions change; with only one the result is None."""
-    segments, _ = load_segments(find_episodes(takes), Sampling())
+    segments, _ = load_segments(find_episodes(episode_folder), Sampling())
     swapped = swap_instructions(segments)
     assert all(a.instruction != b.instruction for a, b in zip(segments, swapped, strict=True))
     alike = [segment for segment in segments if segment.instruction == segments[0].instruction]
@@ -171,14 +171,14 @@ def test_swapping_gives_every_segment_another_instruction(takes):
     assert swap_instructions(alike, segments)[0].instruction != alike[0].instruction
 
 
-def run_s(takes, count=2):
+def run_s(episode_folder, count=2):
     """The first segments of a folder."""
-    return load_segments(find_episodes(takes)[:count], Sampling())[0]
+    return load_segments(find_episodes(episode_folder)[:count], Sampling())[0]
 
 
-def test_shuffling_moves_every_frame_and_no_command(takes):
+def test_shuffling_moves_every_frame_and_no_command(episode_folder):
     """Shuffling is deterministic, keeps an episode's own images, and moves every one."""
-    segments = run_s(takes)
+    segments = run_s(episode_folder)
     for segment, shuffled in zip(segments, shuffle_frames(segments), strict=True):
         assert sorted(shuffled.frames) == segment.frames.tolist()
         assert not (shuffled.frames == segment.frames).any()
@@ -194,7 +194,7 @@ def test_shuffling_moves_every_frame_and_no_command(takes):
 
 
 @pytest.mark.parametrize('overtaken', [False, True])
-def test_shuffled_tokens_are_those_of_the_shuffled_frames(takes, tmp_path, overtaken):
+def test_shuffled_tokens_are_those_of_the_shuffled_frames(episode_folder, tmp_path, overtaken):
     """Also for an episode whose frames were received out of order."""
     image = ImageSpec(16, (0, 0, 0), (1, 1, 1))
     tokens = ImageTokens(
@@ -204,7 +204,7 @@ def test_shuffled_tokens_are_those_of_the_shuffled_frames(takes, tmp_path, overt
         Augmentation(),
         tmp_path,
     )
-    segments = run_s(takes, 1)
+    segments = run_s(episode_folder, 1)
     if overtaken:
         segments[0].frames[:2] = segments[0].frames[1::-1].copy()
     tokens.prepare(segments)
@@ -373,10 +373,10 @@ def deaf_and_blind(policy):
     return policy
 
 
-def test_a_policy_that_ignores_its_inputs_is_recognised(small_run, takes):
+def test_a_policy_that_ignores_its_inputs_is_recognised(small_run, episode_folder):
     """No control changes its action, and the verdict says so."""
     policy = deaf_and_blind(load_bundle(small_run / 'best'))
-    segments = run_s(takes, 6)
+    segments = run_s(episode_folder, 6)
     found = score(policy, segments[:1], segments[1:]).summary['policy']
     assert not found['better'] and found['best_baseline'] not in found['better_than']
     for name in ('image_blanked', 'frames_shuffled', 'instruction_swapped'):
@@ -394,7 +394,7 @@ def test_a_policy_that_ignores_its_inputs_is_recognised(small_run, takes):
 
 def test_a_policy_that_uses_image_and_instruction_is_recognised(tmp_path):
     """The shipped policy on unseen episodes beats the baselines and uses both inputs."""
-    write_takes(tmp_path, 7, first=900, size=168)
+    write_episodes(tmp_path, 7, first=900, size=168)
     segments = run_s(tmp_path, 7)
     scored = score(load_bundle('builtin:demo'), segments[:2], segments[2:])
     found = scored.summary['policy']
@@ -422,9 +422,9 @@ def spoil_frames(path, indices):
     path.write_bytes(content)
 
 
-def test_policy_and_baselines_are_measured_on_the_same_steps(small_run, takes, tmp_path):
+def test_policy_and_baselines_are_measured_on_the_same_steps(small_run, episode_folder, tmp_path):
     """An unreadable frame removes its steps from the policy and the baselines."""
-    shutil.copytree(takes, tmp_path / 'takes')
+    shutil.copytree(episode_folder, tmp_path / 'takes')
     policy = load_bundle(small_run / 'best')
     paths = find_episodes(tmp_path / 'takes')
     spoil_frames(paths[0], [5])
@@ -448,10 +448,15 @@ def test_policy_and_baselines_are_measured_on_the_same_steps(small_run, takes, t
         score(policy, segments[3:], segments[:1])
 
 
-def test_the_printed_page_fits_the_terminal(takes, small_run, monkeypatch):
+def test_the_printed_page_fits_the_terminal(episode_folder, small_run, monkeypatch):
     """Tables, steps, controls and the verdict fit its width."""
     found = evaluate(
-        takes, small_run / 'best', sampling=Sampling(), axes=[], val_share=0.2, split_seed=0
+        episode_folder,
+        small_run / 'best',
+        sampling=Sampling(),
+        axes=[],
+        val_share=0.2,
+        split_seed=0,
     ).summary
     for columns in (80, 100, 120):
         monkeypatch.setenv('COLUMNS', str(columns))
@@ -469,13 +474,13 @@ def test_the_printed_page_fits_the_terminal(takes, small_run, monkeypatch):
             assert part in page, part
 
 
-def test_a_script_can_require_a_better_policy(takes, small_run, capsys):
+def test_a_script_can_require_a_better_policy(episode_folder, small_run, capsys):
     """Status 1 with a reason, after the verdict; status 2 without a policy."""
     status = main(
         [
             'evaluate',
             '--data',
-            str(takes),
+            str(episode_folder),
             '--policy',
             str(small_run / 'best'),
             '--json',
@@ -487,7 +492,7 @@ def test_a_script_can_require_a_better_policy(takes, small_run, capsys):
     assert not policy['better'], 'two epochs of random weights'
     assert status == 1 and 'not better than' in err
     assert any('NOT better' in sentence for sentence in policy['verdict'])
-    assert main(['evaluate', '--data', str(takes), '--require-better']) == 2
+    assert main(['evaluate', '--data', str(episode_folder), '--require-better']) == 2
     assert '--policy' in capsys.readouterr().err
 
 
@@ -505,10 +510,10 @@ def test_better_on_episodes_that_were_trained_on_is_not_enough(policy, reason):
     assert said is None if reason is None else reason in said
 
 
-def test_evaluating_on_training_episodes_is_reported(takes, small_run, tmp_path):
+def test_evaluating_on_training_episodes_is_reported(episode_folder, small_run, tmp_path):
     """Regression: they were split, and a part counted as held out."""
     trained = load_bundle(small_run / 'best').spec.data['train_episodes']
-    for path in find_episodes(takes):
+    for path in find_episodes(episode_folder):
         if path.stem in trained:
             shutil.copy(path, tmp_path)
     found = evaluate(
@@ -519,7 +524,12 @@ def test_evaluating_on_training_episodes_is_reported(takes, small_run, tmp_path)
     )
     assert found['episodes'] == {'train': len(trained), 'val': len(trained)}
     held_out = evaluate(
-        takes, small_run / 'best', sampling=Sampling(), axes=[], val_share=0.2, split_seed=0
+        episode_folder,
+        small_run / 'best',
+        sampling=Sampling(),
+        axes=[],
+        val_share=0.2,
+        split_seed=0,
     ).summary
     assert not held_out['policy']['trained_on']
 
@@ -535,25 +545,27 @@ def bundle_of(small_run, folder, **data):
     return folder
 
 
-def runs_of_training(small_run, takes):
+def runs_of_training(small_run, episode_folder):
     """The segments and the spec that a policy was trained with."""
     spec = load_bundle(small_run / 'best').spec
-    paths = [path for path in find_episodes(takes) if path.stem in spec.data['train_episodes']]
+    paths = [
+        path for path in find_episodes(episode_folder) if path.stem in spec.data['train_episodes']
+    ]
     return load_segments(paths, Sampling())[0], spec
 
 
 def new_takes(folder, count=3):
     """Episodes that no policy of these tests was trained on."""
-    write_takes(folder, count, first=500, size=64)
+    write_episodes(folder, count, first=500, size=64)
     return folder
 
 
 PLAIN = {'sampling': Sampling(), 'axes': [], 'val_share': 0.2, 'split_seed': 0}
 
 
-def test_blind_means_of_a_bundle_are_those_of_its_training_episodes(small_run, takes):
+def test_blind_means_of_a_bundle_are_those_of_its_training_episodes(small_run, episode_folder):
     """Stored as JSON or fitted again, they give the same predictions."""
-    segments, spec = runs_of_training(small_run, takes)
+    segments, spec = runs_of_training(small_run, episode_folder)
     means = json.loads(json.dumps(blind_means(segments, spec.actions, 4), allow_nan=False))
     assert np.shape(means['mean_per_position_and_step']) == (4, 10, 2)
     fitted = baselines(segments, segments[:1], spec.actions, 4)
@@ -573,10 +585,10 @@ def test_blind_means_of_a_bundle_are_those_of_its_training_episodes(small_run, t
 
 
 def test_new_episodes_are_all_measured_beside_what_the_training_episodes_taught(
-    small_run, takes, tmp_path
+    small_run, episode_folder, tmp_path
 ):
     """Regression: a fifth of new episodes was measured, beside means fitted to the others."""
-    segments, spec = runs_of_training(small_run, takes)
+    segments, spec = runs_of_training(small_run, episode_folder)
     means = blind_means(segments, spec.actions, 4)
     policy = bundle_of(small_run, tmp_path / 'policy', blind_means=means)
     new = new_takes(tmp_path / 'new')
@@ -636,10 +648,12 @@ def test_without_stored_baselines_new_episodes_prove_nothing(small_run, tmp_path
     assert 'fitted to other takes' in refusal(better)
 
 
-def test_an_older_bundle_beside_its_training_episodes_needs_no_warning(small_run, takes, tmp_path):
+def test_an_older_bundle_beside_its_training_episodes_needs_no_warning(
+    small_run, episode_folder, tmp_path
+):
     """Its training episodes are there, so the baselines are fitted to the same data."""
     policy = bundle_of(small_run, tmp_path / 'policy', blind_means=None)
-    found = evaluate(takes, policy, **PLAIN).summary
+    found = evaluate(episode_folder, policy, **PLAIN).summary
     assert found['blind'] == {
         'source': 'folder',
         'takes': found['episodes']['train'],
@@ -666,11 +680,18 @@ def test_near_identical_episodes_are_in_the_json(tmp_path):
     assert '2 distinct sequences of commands in 8 episodes' in found['notes'][0]
 
 
-def test_the_report_can_be_made_for_any_episodes(small_run, takes, tmp_path):
+def test_the_report_can_be_made_for_any_episodes(small_run, episode_folder, tmp_path):
     """`--report FILE` writes the report of a training without its curves; bad use is refused."""
     page = tmp_path / 'page.html'
-    told = ['evaluate', '--data', str(takes), '--policy', str(small_run / 'best'), '--report']
+    told = [
+        'evaluate',
+        '--data',
+        str(episode_folder),
+        '--policy',
+        str(small_run / 'best'),
+        '--report',
+    ]
     assert main([*told, str(page)]) == 0
     assert '<title>Evaluation' in page.read_text()
     assert main([*told, str(tmp_path / 'nowhere' / 'page.html')]) == 2
-    assert main(['evaluate', '--data', str(takes), '--report', str(page)]) == 2
+    assert main(['evaluate', '--data', str(episode_folder), '--report', str(page)]) == 2

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from takes import write_takes
+from arena_episodes import write_episodes
 
 ROOT = Path(__file__).resolve().parents[3]
 
@@ -26,7 +26,7 @@ def example(name: str, *arguments: object) -> subprocess.CompletedProcess:
 
 def test_both_ways_to_read_an_episode_agree(tmp_path):
     """Plain h5py finds the instruction, counts, verdict and commands of every frame."""
-    (path,) = write_takes(tmp_path, 1, size=64)
+    (path,) = write_episodes(tmp_path, 1, size=64)
     done = example('read_episode.py', path)
     assert done.returncode == 0, done.stderr
     _, ours, plain = re.split('with mobile_vla_ros\n|with h5py\n', done.stdout)

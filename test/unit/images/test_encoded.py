@@ -7,7 +7,6 @@ import pytest
 import torch
 from PIL import Image
 
-from episode_takes import CREATED_NS
 from mobile_vla_ros.bench.synthetic_camera import pictures
 from mobile_vla_ros.data.dataset import SegmentDataset
 from mobile_vla_ros.data.preprocess import preprocess, resize
@@ -19,6 +18,7 @@ from mobile_vla_ros.images.stored import decode
 from mobile_vla_ros.nodes.inference.camera import CameraFrame
 from mobile_vla_ros.nodes.shared.image_messages import from_rgb, to_compressed
 from mobile_vla_ros.types import ActionSpec, Command, ImageSpec
+from small_episodes import CREATED_NS
 
 SPEC = ImageSpec(224, (0.48, 0.46, 0.41), (0.27, 0.26, 0.28))
 

@@ -11,12 +11,12 @@ import pytest
 import yaml
 from rosbags.highlevel import AnyReader
 
-from episode_takes import CREATED_NS, START_NS, encoded, take, write_take
 from mobile_vla_ros.cli.main import main
 from mobile_vla_ros.episode.storage.reader import Episode, find_episodes
 from mobile_vla_ros.episode.storage.schema import EpisodeInfo
 from mobile_vla_ros.episode.storage.writer import EpisodeWriter
 from mobile_vla_ros.types import Command
+from small_episodes import CREATED_NS, START_NS, encoded, write_episode, write_rows
 
 
 def export(*arguments) -> int:
@@ -123,9 +123,9 @@ def test_a_bag_tells_what_no_message_holds(tmp_path):
 
 
 def test_what_a_policy_proposed_goes_out_beside_the_commands(tmp_path):
-    """A table of its own, a topic of its own; an import takes none of it for a command."""
+    """A table of its own, a topic of its own; no import mistakes it for commands."""
     writer = EpisodeWriter(tmp_path / 'takes', EpisodeInfo('go'), CREATED_NS, proposals=True)
-    write_take(writer, 4)
+    write_rows(writer, 4)
     wished = [[1 / 3, -0.1, 0, 0, 0, index] for index in range(3)]
     for index, twist in enumerate(wished):
         writer.add_proposal(twist, START_NS + index, START_NS + 100 + index)
@@ -159,9 +159,9 @@ def test_what_a_policy_proposed_goes_out_beside_the_commands(tmp_path):
 def test_what_is_there_is_skipped_and_what_is_broken_is_named(tmp_path, capsys, kind):
     """A second run writes nothing; a broken frame fails that take alone and leaves no folder."""
     takes, out = tmp_path / 'takes', tmp_path / 'out'
-    good = take(takes, frames=3)
+    good = write_episode(takes, frames=3)
     writer = EpisodeWriter(takes, EpisodeInfo('go'), CREATED_NS + 1_000_000_000)
-    write_take(writer, 2)
+    write_rows(writer, 2)
     writer.add_frame(b'no image', START_NS + 2, START_NS + 2)
     broken = writer.close()
     assert export(takes, '--out', out, '--format', kind, '--json') == 1
@@ -183,7 +183,7 @@ def test_what_is_there_is_skipped_and_what_is_broken_is_named(tmp_path, capsys, 
 
 def test_a_folder_that_cannot_be_written_is_a_sentence(tmp_path, capsys):
     """A file where the folder should be: status 2 and one line."""
-    path = take(tmp_path, frames=2)
+    path = write_episode(tmp_path, frames=2)
     (tmp_path / 'out').write_text('in the way')
     assert export(path, '--out', tmp_path / 'out', '--format', 'csv') == 2
     err = capsys.readouterr().err
@@ -216,7 +216,7 @@ sys.exit(main(sys.argv[3:]))
 def test_a_kill_leaves_whole_takes_only_and_the_next_export_goes_on(tmp_path):
     """SIGKILL at a frame, at the last file and at the rename: what can be seen is whole."""
     takes, out = tmp_path / 'takes', tmp_path / 'out'
-    names = sorted(take(takes, frames=5).stem for _ in range(3))
+    names = sorted(write_episode(takes, frames=5).stem for _ in range(3))
     command = ['episodes', 'export', str(takes), '--out', str(out), '--format', 'csv']
     for whole, (moment, words) in enumerate(
         [

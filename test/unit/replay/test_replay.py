@@ -8,7 +8,6 @@ import h5py
 import numpy as np
 import pytest
 
-from episode_takes import CREATED_NS, encoded
 from mobile_vla_ros.cli.main import main
 from mobile_vla_ros.episode.storage.reader import Episode
 from mobile_vla_ros.episode.storage.schema import EpisodeInfo
@@ -23,6 +22,7 @@ from mobile_vla_ros.runtime.golden_check import check_golden
 from mobile_vla_ros.runtime.playback import Plan
 from mobile_vla_ros.runtime.vla_policy import VlaPolicy
 from mobile_vla_ros.types import ActionSpec, Command
+from small_episodes import CREATED_NS, encoded
 
 MS = 1_000_000
 
@@ -67,9 +67,9 @@ def write(folder, stamps_ms, *, late_ms=0, commands=(), images=None):
 
 
 @pytest.fixture(scope='module')
-def one(takes):
+def one(episode_folder):
     """The first of the expert's takes."""
-    return min(takes.glob('*.h5'))
+    return min(episode_folder.glob('*.h5'))
 
 
 def test_a_frame_says_what_the_policy_says_of_its_window(small_run, one):

@@ -10,7 +10,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from episode_takes import CREATED_NS, PERIOD_NS, START_NS, encoded, take, write_take
 from mobile_vla_ros.cli.main import main
 from mobile_vla_ros.episode.storage.schema import EpisodeInfo
 from mobile_vla_ros.episode.storage.writer import EpisodeWriter
@@ -18,6 +17,7 @@ from mobile_vla_ros.report.build.episode_view import take_view
 from mobile_vla_ros.report.pages import page as pages
 from mobile_vla_ros.report.pages.episodes_page import TakeView, episodes_page
 from mobile_vla_ros.types import Command
+from small_episodes import CREATED_NS, PERIOD_NS, START_NS, encoded, write_episode, write_rows
 
 CHROMIUM = next(
     filter(None, map(shutil.which, ('chromium', 'chromium-browser', 'google-chrome'))), None
@@ -52,7 +52,7 @@ def folder(tmp_path_factory):
         writer = EpisodeWriter(
             folder, EpisodeInfo(words), CREATED_NS + number * 10**9, proposals=words == WORDS
         )
-        write_take(writer, frames)
+        write_rows(writer, frames)
         if words == WORDS:
             write_proposals(writer)
         writer.close('success')
@@ -121,12 +121,12 @@ def test_fewer_takes_are_the_worst_and_the_page_says_so(folder, tmp_path, capsys
 
 def test_one_file_has_a_page_of_its_own(tmp_path, capsys):
     """A file, also an unfinished one: the page lies beside it and has its name."""
-    path = take(tmp_path, frames=70)
+    path = write_episode(tmp_path, frames=70)
     assert main(['episodes', 'view', str(path)]) == 0
     text = path.with_suffix('.html').read_text()
     assert len(data_of(text, path.stem)['pictures']) == 70, 'all of them, in a page of one take'
     writer = EpisodeWriter(tmp_path, EpisodeInfo('go'), CREATED_NS)
-    write_take(writer, 5)
+    write_rows(writer, 5)
     writer.flush()
     assert main(['episodes', 'view', str(writer.part_path)]) == 0
     text = (tmp_path / f'{writer.episode_id}.html').read_text()
@@ -144,7 +144,7 @@ def test_what_cannot_be_read_is_named_and_the_rest_is_shown(tmp_path, capsys):
     """A file that is none, and a frame that is none: status 1, one picture less, no traceback."""
     (tmp_path / '20260101T000000Z_00000000.h5').write_text('no HDF5')
     writer = EpisodeWriter(tmp_path, EpisodeInfo('go'), CREATED_NS)
-    write_take(writer, 5)
+    write_rows(writer, 5)
     writer.add_frame(b'no image', START_NS + 5 * PERIOD_NS, START_NS + 5 * PERIOD_NS)
     writer.close()
     assert main(['episodes', 'view', str(tmp_path)]) == 1
@@ -181,7 +181,7 @@ def test_a_page_is_replaced_whole_or_not_at_all(tmp_path):
 def test_pictures_and_commands_keep_to_the_budget(tmp_path):
     """A long take: fewer pictures at even distances; of the commands the peaks stay."""
     writer = EpisodeWriter(tmp_path, EpisodeInfo('go'), CREATED_NS)
-    write_take(writer, 1)
+    write_rows(writer, 1)
     for index in range(5000):
         at_ns = START_NS + index * 20_000_000
         if index % 5 == 0 and index:
@@ -201,8 +201,8 @@ def test_pictures_and_commands_keep_to_the_budget(tmp_path):
 def test_gaps_and_times_count_from_the_first_of_all(tmp_path):
     """A second without a frame is marked where it is, and events are on the same clock."""
     writer = EpisodeWriter(tmp_path, EpisodeInfo('go'), CREATED_NS)
-    write_take(writer, 10)
-    write_take(writer, 10, first=20)
+    write_rows(writer, 10)
+    write_rows(writer, 10, first=20)
     writer.add_event('drop', START_NS + 20 * PERIOD_NS, '10 frames', dropped=10)
     view = take_view(writer.close(), 60, 200, PLENTY)
     assert view.gaps == [[0.9, 2.0]]

@@ -14,7 +14,6 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from episode_takes import CREATED_NS, PERIOD_NS, START_NS, encoded
 from mobile_vla_ros.data.episodes import EpisodeSet, load_episodes
 from mobile_vla_ros.data.segments import Sampling, Segment
 from mobile_vla_ros.episode.storage.schema import EpisodeInfo
@@ -27,6 +26,7 @@ from mobile_vla_ros.report.build import training as train_report
 from mobile_vla_ros.report.figures import training_plots
 from mobile_vla_ros.report.pages import training_page
 from mobile_vla_ros.types import ActionSpec, Command, ImageSpec
+from small_episodes import CREATED_NS, PERIOD_NS, START_NS, encoded
 
 CHROMIUM = next(
     filter(None, map(shutil.which, ('chromium', 'chromium-browser', 'google-chrome'))), None
@@ -57,7 +57,7 @@ HISTORY = [
 ]
 
 
-def write_takes(folder: Path, instructions: list[str]) -> None:
+def write_episodes(folder: Path, instructions: list[str]) -> None:
     """Takes of three seconds: each drives a wave of its own, each picture says its number."""
     for number, instruction in enumerate(instructions):
         writer = EpisodeWriter(folder, EpisodeInfo(instruction), CREATED_NS + number * 10**9)
@@ -128,7 +128,7 @@ def score(spec: PolicySpec, takes: EpisodeSet, noise: float = 0.05, change=None,
 def folder(tmp_path_factory):
     """Eight takes; the words of one mean something to HTML."""
     folder = tmp_path_factory.mktemp('takes')
-    write_takes(folder, ['go to the red box'] * 4 + ['<b>go</b> & "stop"'] * 4)
+    write_episodes(folder, ['go to the red box'] * 4 + ['<b>go</b> & "stop"'] * 4)
     return folder
 
 
@@ -367,7 +367,7 @@ def test_a_third_axis_has_its_unit_everywhere(folder, tmp_path):
 
 def test_one_validation_take_one_frame_one_step(tmp_path):
     """The smallest that can be: window 1, chunk 1, a single take, a single instruction."""
-    write_takes(tmp_path, ['go'] * 2)
+    write_episodes(tmp_path, ['go'] * 2)
     spec = policy(window=1, chunk=1)
     takes = load(tmp_path, spec)
     text = report(
@@ -438,7 +438,7 @@ def test_the_marked_epoch_is_that_of_the_bundle(folder, tmp_path):
 
 
 def test_with_padding_the_loss_of_the_policy_and_the_blind_lines_are_of_one_kind(
-    small_backbone, takes, tmp_path
+    small_backbone, episode_folder, tmp_path
 ):
     """Six motion numbers for two axes: val_loss is what `measure` calls loss, as the lines are."""
     from mobile_vla_ros.training.config import DataConfig, ModelConfig, TrainConfig
@@ -448,7 +448,7 @@ def test_with_padding_the_loss_of_the_policy_and_the_blind_lines_are_of_one_kind
         ModelConfig(
             backbone=small_backbone, lora_r=4, head_hidden=32, head_layers=1, motion_dims=6
         ),
-        DataConfig(data=str(takes)),
+        DataConfig(data=str(episode_folder)),
         TrainConfig(out=str(tmp_path / 'out'), epochs=1, batch_size=4, accumulate=1, device='cpu'),
         log=lambda _: None,
     )
@@ -633,13 +633,15 @@ def test_a_browser_shows_it_without_error_and_nothing_sticks_out(page, tmp_path,
     assert found == {'wide': 0, 'images': True, 'figures': 7}
 
 
-def test_what_a_real_training_left_makes_a_report(small_run, takes, tmp_path):
+def test_what_a_real_training_left_makes_a_report(small_run, episode_folder, tmp_path):
     """The loop's history, its best bundle and the real evaluation go in as they are."""
     from mobile_vla_ros.evaluation.evaluate import score as evaluate
     from mobile_vla_ros.model.bundle import load_bundle
 
     loaded = load_bundle(small_run / 'best')
-    found = load_episodes(takes, Sampling(), ['good', 'poor'], 0.2, 0, known=loaded.spec.data)
+    found = load_episodes(
+        episode_folder, Sampling(), ['good', 'poor'], 0.2, 0, known=loaded.spec.data
+    )
     history = json.loads((small_run / 'history.json').read_text())
     scored = evaluate(loaded, found.train, found.val)
     text = report(tmp_path, loaded.spec, scored, found, history=history)

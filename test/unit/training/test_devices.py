@@ -26,11 +26,11 @@ def fresh_accelerate():
     AcceleratorState._reset_state(reset_partial_state=True)
 
 
-def flags(backbone, takes, out, **more) -> list[str]:
+def flags(backbone, episode_folder, out, **more) -> list[str]:
     """Return the command line of a small run; with batches of one piece dropout is the same."""
     told = {
         'backbone': backbone,
-        'data': takes,
+        'data': episode_folder,
         'out': out,
         'device': 'cpu',
         'epochs': 2,
@@ -82,9 +82,9 @@ def history(out) -> list[dict]:
     return json.loads((out / 'history.json').read_text())
 
 
-def one_process(backbone, takes, out, **more) -> list[dict]:
+def one_process(backbone, episode_folder, out, **more) -> list[dict]:
     """Train in this process with the same settings; return the history."""
-    train(*parse(flags(backbone, takes, out, **more)), log=lambda _: None)
+    train(*parse(flags(backbone, episode_folder, out, **more)), log=lambda _: None)
     return history(out)
 
 
@@ -98,25 +98,26 @@ def assert_near(first: list[dict], second: list[dict]):
                 assert other[name] == pytest.approx(value, rel=1e-4, abs=1e-6), name
 
 
-def test_two_processes_train_as_one_does(small_backbone, takes, tmp_path):
+def test_two_processes_train_as_one_does(small_backbone, episode_folder, tmp_path):
     """The same command, launched on two: every loss within 1e-4, and one set of files."""
     told = {'batch_size': 3, 'accumulate': 1, 'lora_dropout': 0.0, 'epochs': 1}
-    two = launched(2, *flags(small_backbone, takes, tmp_path / 'two', **told))
+    two = launched(2, *flags(small_backbone, episode_folder, tmp_path / 'two', **told))
     said, _ = two.communicate(timeout=280)
     assert two.returncode == 0, said
     assert 'trained on 2 × cpu' in said and said.count('trainable parameters') == 1
     assert_near(
-        one_process(small_backbone, takes, tmp_path / 'one', **told), history(tmp_path / 'two')
+        one_process(small_backbone, episode_folder, tmp_path / 'one', **told),
+        history(tmp_path / 'two'),
     )
     assert {path.name for path in (tmp_path / 'two').iterdir()} == {
         path.name for path in (tmp_path / 'one').iterdir()
     } | {'report.html'}
 
 
-def test_two_processes_stop_together_and_one_goes_on(small_backbone, takes, tmp_path):
+def test_two_processes_stop_together_and_one_goes_on(small_backbone, episode_folder, tmp_path):
     """Ctrl-C saves what both have done; another number of processes ends with the same losses."""
     told = {'save_every_min': 0}
-    two = launched(2, *flags(small_backbone, takes, tmp_path / 'two', **told))
+    two = launched(2, *flags(small_backbone, episode_folder, tmp_path / 'two', **told))
     try:
         end = time.monotonic() + 200
         while not (found := state.read_state(tmp_path / 'two')) or found[0].step < 2:
@@ -129,8 +130,8 @@ def test_two_processes_stop_together_and_one_goes_on(small_backbone, takes, tmp_
     assert said.count('the same command resumes from here') == 1, said
     assert not (tmp_path / 'two' / 'last').exists()
     assert_near(
-        one_process(small_backbone, takes, tmp_path / 'one', **told),
-        one_process(small_backbone, takes, tmp_path / 'two', **told),
+        one_process(small_backbone, episode_folder, tmp_path / 'one', **told),
+        one_process(small_backbone, episode_folder, tmp_path / 'two', **told),
     )
 
 
@@ -162,7 +163,7 @@ def test_activation_checkpointing_changes_no_number(small_backbone):
 @pytest.mark.parametrize(
     ('precision', 'dtype'), [('bf16', 'float32'), ('bf16', 'bfloat16'), ('no', 'bfloat16')]
 )
-def test_bfloat16_trains_on_a_cpu(small_backbone, takes, tmp_path, precision, dtype):
+def test_bfloat16_trains_on_a_cpu(small_backbone, episode_folder, tmp_path, precision, dtype):
     """Mixed precision, frozen weights of half the size, or both: near the loss of float32."""
     rows = {}
     for name, told in (('32', ('no', 'float32')), ('16', (precision, dtype))):
@@ -176,7 +177,7 @@ def test_bfloat16_trains_on_a_cpu(small_backbone, takes, tmp_path, precision, dt
                 lora_dropout=0.0,
                 backbone_dtype=told[1],
             ),
-            DataConfig(data=str(takes)),
+            DataConfig(data=str(episode_folder)),
             TrainConfig(out=str(tmp_path / name), epochs=1, device='cpu', precision=told[0]),
             log=lambda _: None,
         )
@@ -196,19 +197,21 @@ def test_float16_weights_without_a_scaled_loss_are_refused(monkeypatch, small_ba
 
 
 @pytest.mark.parametrize(('precision', 'dtype'), [('fp16', 'float32'), ('no', 'float16')])
-def test_float16_on_a_cpu_is_refused(small_backbone, takes, tmp_path, precision, dtype):
+def test_float16_on_a_cpu_is_refused(small_backbone, episode_folder, tmp_path, precision, dtype):
     """The error names the precisions that work there."""
     with pytest.raises(UserError, match='Use --precision bf16, or a GPU'):
         train(
             ModelConfig(backbone=small_backbone, backbone_dtype=dtype),
-            DataConfig(data=str(takes)),
+            DataConfig(data=str(episode_folder)),
             TrainConfig(out=str(tmp_path / 'out'), device='cpu', precision=precision),
             log=lambda _: None,
         )
     assert not (tmp_path / 'out').exists()
 
 
-def test_a_device_with_too_little_memory_is_reported(small_backbone, takes, tmp_path, monkeypatch):
+def test_a_device_with_too_little_memory_is_reported(
+    small_backbone, episode_folder, tmp_path, monkeypatch
+):
     """The error names the flags that save memory."""
 
     def full(*_, **__):
@@ -218,7 +221,7 @@ def test_a_device_with_too_little_memory_is_reported(small_backbone, takes, tmp_
     with pytest.raises(UserError, match=r'Tried to allocate 2.00 GiB.*--activation_checkpointing'):
         train(
             ModelConfig(backbone=small_backbone, lora_r=2, head_hidden=16, head_layers=1),
-            DataConfig(data=str(takes)),
+            DataConfig(data=str(episode_folder)),
             TrainConfig(out=str(tmp_path / 'out'), device='cpu'),
             log=lambda _: None,
         )

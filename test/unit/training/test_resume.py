@@ -32,11 +32,11 @@ def fresh_accelerate():
     AcceleratorState._reset_state(reset_partial_state=True)
 
 
-def flags(backbone, takes, out, **more) -> list[str]:
+def flags(backbone, episode_folder, out, **more) -> list[str]:
     """Return the command line of a small run."""
     told = {
         'backbone': backbone,
-        'data': takes,
+        'data': episode_folder,
         'out': out,
         'device': 'cpu',
         'epochs': 3,
@@ -54,7 +54,7 @@ def flags(backbone, takes, out, **more) -> list[str]:
     return [word for name, value in told.items() for word in (f'--{name}', str(value))]
 
 
-def configs(backbone, takes, out, **more):
+def configs(backbone, episode_folder, out, **more):
     """Return the same run's configurations."""
     told = {'lora_r': 2, 'head_hidden': 16, 'head_layers': 1}
     train_config = {
@@ -68,7 +68,7 @@ def configs(backbone, takes, out, **more):
     }
     return (
         ModelConfig(backbone=backbone, **told),
-        DataConfig(data=str(takes), **RANDOM),
+        DataConfig(data=str(episode_folder), **RANDOM),
         TrainConfig(out=str(out), device='cpu', **train_config),
     )
 
@@ -97,22 +97,24 @@ def assert_equal(out, other):
 
 
 @pytest.fixture(scope='module')
-def whole(small_backbone, takes, tmp_path_factory):
+def whole(small_backbone, episode_folder, tmp_path_factory):
     """The folder of an uninterrupted run."""
     AcceleratorState._reset_state(reset_partial_state=True)
     out = tmp_path_factory.mktemp('whole') / 'out'
-    train(*configs(small_backbone, takes, out), log=lambda _: None)
+    train(*configs(small_backbone, episode_folder, out), log=lambda _: None)
     return out
 
 
-def test_a_run_repeats(small_backbone, takes, whole, tmp_path):
+def test_a_run_repeats(small_backbone, episode_folder, whole, tmp_path):
     """The same command gives the same numbers, also with another number of threads to decode."""
-    train(*configs(small_backbone, takes, tmp_path / 'out', workers=0), log=lambda _: None)
+    train(
+        *configs(small_backbone, episode_folder, tmp_path / 'out', workers=0), log=lambda _: None
+    )
     assert_equal(tmp_path / 'out', whole)
 
 
 def test_killed_in_the_middle_of_an_epoch_it_goes_on_to_the_same_numbers(
-    small_backbone, takes, whole, tmp_path
+    small_backbone, episode_folder, whole, tmp_path
 ):
     """SIGKILL twice, each somewhere else; no file is torn, and the end is the same."""
     out = tmp_path / 'out'
@@ -121,7 +123,7 @@ def test_killed_in_the_middle_of_an_epoch_it_goes_on_to_the_same_numbers(
         '-m',
         'mobile_vla_ros.cli.main',
         'train',
-        *flags(small_backbone, takes, out),
+        *flags(small_backbone, episode_folder, out),
     ]
     for epoch, step in ((0, 1), (2, 1)):
         running = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
@@ -167,10 +169,10 @@ def stop_at(line: str, number=signal.SIGINT):
 
 @pytest.mark.parametrize(('number', 'steps'), [(signal.SIGINT, 7), (signal.SIGTERM, 2)])
 def test_ctrl_c_saves_and_reports_how_to_resume(
-    small_backbone, takes, whole, tmp_path, monkeypatch, number, steps
+    small_backbone, episode_folder, whole, tmp_path, monkeypatch, number, steps
 ):
     """The step is finished, the state is kept, and the same command ends with the same numbers."""
-    told = configs(small_backbone, takes, tmp_path / 'out')
+    told = configs(small_backbone, episode_folder, tmp_path / 'out')
     before = signal.getsignal(number)
 
     def step(self, *arguments):
@@ -191,9 +193,11 @@ def test_ctrl_c_saves_and_reports_how_to_resume(
     assert_equal(tmp_path / 'out', whole)
 
 
-def test_ctrl_c_during_a_validation_stops_after_it(small_backbone, takes, whole, tmp_path):
+def test_ctrl_c_during_a_validation_stops_after_it(
+    small_backbone, episode_folder, whole, tmp_path
+):
     """It stops before the next epoch; the validation is done again, to the same numbers."""
-    told = configs(small_backbone, takes, tmp_path / 'out')
+    told = configs(small_backbone, episode_folder, tmp_path / 'out')
     with pytest.raises(TrainingStopped, match='epoch 0 after its last step; the same command'):
         train(*told, log=stop_at('0 '))
     assert len(rows(tmp_path / 'out')) == 1
@@ -202,14 +206,14 @@ def test_ctrl_c_during_a_validation_stops_after_it(small_backbone, takes, whole,
     assert_equal(tmp_path / 'out', whole)
 
 
-def test_a_run_with_other_settings_is_not_resumed(small_backbone, takes, tmp_path):
+def test_a_run_with_other_settings_is_not_resumed(small_backbone, episode_folder, tmp_path):
     """Every difference is named with both values; the state stays."""
     with pytest.raises(TrainingStopped):
-        train(*configs(small_backbone, takes, tmp_path / 'out'), log=stop_at('0 '))
+        train(*configs(small_backbone, episode_folder, tmp_path / 'out'), log=stop_at('0 '))
     kept = (tmp_path / 'out' / state.NAME).read_bytes()
     with pytest.raises(UserError, match=r'batch_size was 2 and is 3; epochs was 3 and is 9'):
         train(
-            *configs(small_backbone, takes, tmp_path / 'out', epochs=9, batch_size=3),
+            *configs(small_backbone, episode_folder, tmp_path / 'out', epochs=9, batch_size=3),
             log=lambda _: None,
         )
     assert (tmp_path / 'out' / state.NAME).read_bytes() == kept
@@ -237,17 +241,17 @@ def state_of(folder, told):
     )
 
 
-def test_a_finished_run_is_not_trained_over(small_backbone, takes, whole):
+def test_a_finished_run_is_not_trained_over(small_backbone, episode_folder, whole):
     """Its folder is refused."""
     with pytest.raises(UserError, match='already contains a training run'):
-        train(*configs(small_backbone, takes, whole), log=lambda _: None)
+        train(*configs(small_backbone, episode_folder, whole), log=lambda _: None)
 
 
-def test_a_run_on_other_episodes_is_not_resumed(small_backbone, takes, tmp_path):
+def test_a_run_on_other_episodes_is_not_resumed(small_backbone, episode_folder, tmp_path):
     """An episode that was added or removed changes the split, and so every number."""
     import shutil
 
-    mine = shutil.copytree(takes, tmp_path / 'takes')
+    mine = shutil.copytree(episode_folder, tmp_path / 'takes')
     with pytest.raises(TrainingStopped):
         train(*configs(small_backbone, mine, tmp_path / 'out'), log=stop_at('0 '))
     next(iter(sorted(mine.glob('*.h5')))).unlink()
@@ -255,9 +259,9 @@ def test_a_run_on_other_episodes_is_not_resumed(small_backbone, takes, tmp_path)
         train(*configs(small_backbone, mine, tmp_path / 'out'), log=lambda _: None)
 
 
-def test_a_torn_state_is_reported(small_backbone, takes, tmp_path):
+def test_a_torn_state_is_reported(small_backbone, episode_folder, tmp_path):
     """A state that a disk has damaged is an error message, not a traceback."""
-    told = configs(small_backbone, takes, tmp_path / 'out')
+    told = configs(small_backbone, episode_folder, tmp_path / 'out')
     with pytest.raises(TrainingStopped):
         train(*told, log=stop_at('0 '))
     path = tmp_path / 'out' / state.NAME
@@ -266,7 +270,9 @@ def test_a_torn_state_is_reported(small_backbone, takes, tmp_path):
         train(*told, log=lambda _: None)
 
 
-def test_a_full_disk_does_not_end_a_training(small_backbone, takes, whole, tmp_path, monkeypatch):
+def test_a_full_disk_does_not_end_a_training(
+    small_backbone, episode_folder, whole, tmp_path, monkeypatch
+):
     """In the middle it is logged and the run continues; later epochs are kept again."""
     said, real = [], state.save_file
     calls = iter(range(1000))
@@ -277,7 +283,7 @@ def test_a_full_disk_does_not_end_a_training(small_backbone, takes, whole, tmp_p
         return real(*args, **kwargs)
 
     monkeypatch.setattr(state, 'save_file', full)
-    train(*configs(small_backbone, takes, tmp_path / 'out'), log=said.append)
+    train(*configs(small_backbone, episode_folder, tmp_path / 'out'), log=said.append)
     told = [line for line in said if line.startswith('not written')]
     assert len(told) == 4 and all('MB free' in line for line in told)
     assert_equal(tmp_path / 'out', whole)
@@ -305,7 +311,7 @@ def test_best_is_the_best_that_could_be_kept(small_run, tmp_path, monkeypatch):
 
 
 def test_what_a_kill_left_half_is_removed_and_nothing_of_a_person_s(
-    small_backbone, takes, tmp_path
+    small_backbone, episode_folder, tmp_path
 ):
     """Only our own names are removed: --out may be a folder with a .git in it."""
     half = [
@@ -317,12 +323,14 @@ def test_what_a_kill_left_half_is_removed_and_nothing_of_a_person_s(
     for path in (*theirs, half[0] / 'adapter', *half[1:]):
         path.parent.mkdir(parents=True, exist_ok=True)
         path.touch()
-    train(*configs(small_backbone, takes, tmp_path / 'out', epochs=1), log=lambda _: None)
+    train(*configs(small_backbone, episode_folder, tmp_path / 'out', epochs=1), log=lambda _: None)
     assert not [path for path in half if path.exists()]
     assert all(path.is_file() for path in theirs)
 
 
-def test_a_stop_without_a_saved_state_is_reported(small_backbone, takes, tmp_path, monkeypatch):
+def test_a_stop_without_a_saved_state_is_reported(
+    small_backbone, episode_folder, tmp_path, monkeypatch
+):
     """After Ctrl-C on a full disk the run resumes from the state before."""
 
     def full(*_, **__):
@@ -336,13 +344,13 @@ def test_a_stop_without_a_saved_state_is_reported(small_backbone, takes, tmp_pat
     full.calls, real = 0, state.save_file
     monkeypatch.setattr(state, 'save_file', full)
     with pytest.raises(TrainingStopped, match='could not be saved'):
-        train(*configs(small_backbone, takes, tmp_path / 'out'), log=lambda _: None)
+        train(*configs(small_backbone, episode_folder, tmp_path / 'out'), log=lambda _: None)
     assert state.read_state(tmp_path / 'out')[0].step == 1
 
 
-def test_a_report_that_fails_can_be_made_again(small_backbone, takes, tmp_path):
+def test_a_report_that_fails_can_be_made_again(small_backbone, episode_folder, tmp_path):
     """Nothing is trained again for it, and the run is not refused as a finished one."""
-    told, made = configs(small_backbone, takes, tmp_path / 'out', epochs=1), []
+    told, made = configs(small_backbone, episode_folder, tmp_path / 'out', epochs=1), []
     with pytest.raises(OSError, match='full'):
         train(*told, log=lambda _: None, report=lambda _: (_ for _ in ()).throw(OSError('full')))
     AcceleratorState._reset_state(reset_partial_state=True)
@@ -351,7 +359,7 @@ def test_a_report_that_fails_can_be_made_again(small_backbone, takes, tmp_path):
 
 
 def test_a_nan_loss_ends_the_run_and_names_its_episodes(
-    small_backbone, takes, tmp_path, monkeypatch
+    small_backbone, episode_folder, tmp_path, monkeypatch
 ):
     """Epoch, step and files are named; the bundle of the epoch before is whole."""
 
@@ -362,12 +370,12 @@ def test_a_nan_loss_ends_the_run_and_names_its_episodes(
     broken.calls = 0
     monkeypatch.setattr(optimise, 'motion_loss_sum', broken)
     with pytest.raises(UserError, match=r'nan in epoch \d+, step \d+.*\.h5.*learning_rate'):
-        train(*configs(small_backbone, takes, tmp_path / 'out'), log=lambda _: None)
+        train(*configs(small_backbone, episode_folder, tmp_path / 'out'), log=lambda _: None)
     assert (tmp_path / 'out' / 'best' / 'policy.json').is_file()
 
 
 def test_a_full_disk_is_reported_before_the_first_step(
-    small_backbone, takes, tmp_path, monkeypatch
+    small_backbone, episode_folder, tmp_path, monkeypatch
 ):
     """The error has the bytes needed and the bytes free."""
     usage = run_folder.shutil.disk_usage(tmp_path)._replace(free=1000)
@@ -375,4 +383,4 @@ def test_a_full_disk_is_reported_before_the_first_step(
     with pytest.raises(
         UserError, match=r'not enough disk space for checkpoints; got 0.0 MB free.*[\d.]+ MB'
     ):
-        train(*configs(small_backbone, takes, tmp_path / 'out'), log=lambda _: None)
+        train(*configs(small_backbone, episode_folder, tmp_path / 'out'), log=lambda _: None)

@@ -10,6 +10,7 @@ import torch
 from accelerate.state import AcceleratorState
 from test_dataset import break_frame
 
+from arena_episodes import write_episodes
 from made_segments import write_worth
 from mobile_vla_ros.data.preprocess import preprocess
 from mobile_vla_ros.data.segments import Sampling, load_segments
@@ -25,7 +26,6 @@ from mobile_vla_ros.training.loop import train
 from mobile_vla_ros.training.prepare import episodes_of
 from mobile_vla_ros.training.run_folder import RunFolder
 from mobile_vla_ros.types import Frame
-from takes import write_takes
 
 CONFIG = Path(__file__).resolve().parents[3] / 'config'
 
@@ -36,10 +36,10 @@ def fresh_accelerate():
     AcceleratorState._reset_state(reset_partial_state=True)
 
 
-def test_training_and_driving_see_the_same(small_run, takes):
+def test_training_and_driving_see_the_same(small_run, episode_folder):
     """Law 3: the same frames give the same action in evaluation and in the driving policy."""
     loaded = load_bundle(small_run / 'best')
-    runs, _ = load_segments(find_episodes(takes)[:1], Sampling())
+    runs, _ = load_segments(find_episodes(episode_folder)[:1], Sampling())
     motion = predict(loaded.network, dataset(runs, loaded.spec, loaded.tokenizer, 18)).motion
     policy = VlaPolicy(loaded)
     with Episode.open(runs[0].path) as episode:
@@ -75,7 +75,7 @@ def test_a_run_leaves_the_best_the_last_and_its_history(small_run):
 
 def test_training_lowers_the_loss(tmp_path):
     """A few epochs on two episodes bring the training loss well below where it started."""
-    write_takes(tmp_path / 'takes', 2, size=112)
+    write_episodes(tmp_path / 'takes', 2, size=112)
     train(
         ModelConfig(lora_r=8, lora_dropout=0.0, head_hidden=128, head_layers=1),
         DataConfig(data=str(tmp_path / 'takes'), val_share=0.5),
@@ -88,13 +88,15 @@ def test_training_lowers_the_loss(tmp_path):
     assert history[-1]['train_loss'] < 0.5 * history[0]['train_loss']
 
 
-def test_padding_to_the_reference_run_s_six_numbers_trains(small_backbone, takes, tmp_path):
+def test_padding_to_the_reference_run_s_six_numbers_trains(
+    small_backbone, episode_folder, tmp_path
+):
     """The layout of the reference run (motion_dims 6) trains, is measured and drives."""
     best = train(
         ModelConfig(
             backbone=small_backbone, lora_r=2, head_hidden=16, head_layers=1, motion_dims=6
         ),
-        DataConfig(data=str(takes), scale=[1.15, 1.15]),
+        DataConfig(data=str(episode_folder), scale=[1.15, 1.15]),
         TrainConfig(out=str(tmp_path / 'out'), epochs=1, device='cpu', precision='bf16'),
         log=lambda _: None,
     ).best
@@ -127,10 +129,10 @@ def test_training_names_what_it_left_out_and_the_bundle_knows(small_backbone, tm
 
 
 def test_frames_that_cannot_be_read_are_named_and_the_training_goes_on(
-    small_backbone, takes, tmp_path
+    small_backbone, episode_folder, tmp_path
 ):
     """Of a training and a validation episode with a broken frame, only the pieces are left out."""
-    mine, said = shutil.copytree(takes, tmp_path / 'takes'), []
+    mine, said = shutil.copytree(episode_folder, tmp_path / 'takes'), []
     told = (
         ModelConfig(backbone=small_backbone, lora_r=2, head_hidden=16, head_layers=1),
         DataConfig(data=str(mine)),
@@ -150,13 +152,15 @@ def test_frames_that_cannot_be_read_are_named_and_the_training_goes_on(
     assert 0 < row['val_loss'] < 1 and 0 < row['train_loss'] < 1
 
 
-def test_the_bundle_keeps_how_its_data_was_chosen_and_changed(small_backbone, takes, tmp_path):
+def test_the_bundle_keeps_how_its_data_was_chosen_and_changed(
+    small_backbone, episode_folder, tmp_path
+):
     """Every flag that changes the training data is in policy.json."""
     told = {'mirror': True, 'light': 0.1, 'colour': 0.05, 'shift': 0.04}
     best = train(
         ModelConfig(backbone=small_backbone, lora_r=2, head_hidden=16, head_layers=1),
         DataConfig(
-            data=str(takes),
+            data=str(episode_folder),
             idle_keep=0.25,
             balance_instructions=True,
             group_duplicates=True,
@@ -253,13 +257,13 @@ def test_no_episode_left_says_why_each_was_refused(tmp_path, accept):
     ],
 )
 def test_bad_input_is_a_sentence_and_leaves_nothing(
-    small_backbone, takes, tmp_path, model, data, config, expected
+    small_backbone, episode_folder, tmp_path, model, data, config, expected
 ):
     """Nothing is written when a run is refused."""
     with pytest.raises(UserError, match=expected):
         train(
             ModelConfig(**{'backbone': small_backbone, **model}),
-            DataConfig(**{'data': str(takes), **data}),
+            DataConfig(**{'data': str(episode_folder), **data}),
             TrainConfig(**{'out': str(tmp_path / 'out'), 'device': 'cpu', **config}),
             log=lambda _: None,
         )
@@ -342,19 +346,19 @@ def test_a_mistyped_flag_is_named():
 
 
 @pytest.mark.parametrize('place', ['file', 'file/below', '/proc/nowhere'])
-def test_an_invalid_run_folder_is_reported(small_backbone, takes, tmp_path, place):
+def test_an_invalid_run_folder_is_reported(small_backbone, episode_folder, tmp_path, place):
     """The error is a sentence, not a traceback."""
     (tmp_path / 'file').touch()
     with pytest.raises(UserError, match=r'is not a folder|cannot create'):
         train(
             ModelConfig(backbone=small_backbone, lora_r=2, head_hidden=16, head_layers=1),
-            DataConfig(data=str(takes)),
+            DataConfig(data=str(episode_folder)),
             TrainConfig(out=str(tmp_path / place), device='cpu'),
             log=lambda _: None,
         )
 
 
-def test_two_trainings_do_not_share_a_folder(small_backbone, takes, tmp_path):
+def test_two_trainings_do_not_share_a_folder(small_backbone, episode_folder, tmp_path):
     """The second is refused while the first is at work, and nothing of the first is touched."""
 
     def train_again(_):
@@ -366,7 +370,7 @@ def test_two_trainings_do_not_share_a_folder(small_backbone, takes, tmp_path):
     train_again.said = False
     train(
         ModelConfig(backbone=small_backbone, lora_r=2, head_hidden=16, head_layers=1),
-        DataConfig(data=str(takes)),
+        DataConfig(data=str(episode_folder)),
         TrainConfig(out=str(tmp_path / 'out'), epochs=1, device='cpu'),
         log=lambda text: text.startswith('epoch') and train_again(text),
     )

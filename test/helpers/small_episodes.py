@@ -22,7 +22,7 @@ def encoded(index: int, kind: str = 'PNG', size: tuple[int, int] = (16, 12)) -> 
     return buffer.getvalue()
 
 
-def write_take(writer: EpisodeWriter, frames: int, *, delay_ns: int = 5_000_000, first: int = 0):
+def write_rows(writer: EpisodeWriter, frames: int, *, delay_ns: int = 5_000_000, first: int = 0):
     """Write frames at 10 Hz and commands at 20 Hz: vx counts the frame, vy the half frames."""
     for index in range(first, first + frames):
         stamp_ns = START_NS + index * PERIOD_NS
@@ -33,10 +33,10 @@ def write_take(writer: EpisodeWriter, frames: int, *, delay_ns: int = 5_000_000,
             writer.add_command(Command(twist, at_ns, at_ns, 'teleop'))
 
 
-def take(folder, frames: int = 20, instruction: str = 'go to the red box', **info):
+def write_episode(folder, frames: int = 20, instruction: str = 'go to the red box', **info):
     """Write and close one take; return its path."""
     writer = EpisodeWriter(folder, EpisodeInfo(instruction, **info), CREATED_NS)
-    write_take(writer, frames)
+    write_rows(writer, frames)
     return writer.close('success')
 
 
@@ -46,7 +46,7 @@ def write_forever(folder: str, frames: int):
         writer = EpisodeWriter(folder, EpisodeInfo('go to the red box'), CREATED_NS)
         print('open', writer.episode_id, flush=True)
         for first in range(0, frames, 7):
-            write_take(writer, 7, first=first)
+            write_rows(writer, 7, first=first)
             writer.flush()
             print('flushed', first + 7, flush=True)
         writer.close('success')

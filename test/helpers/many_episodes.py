@@ -2,7 +2,7 @@
 Thousands of takes in a moment, each a copy of one with an id and a time of its own.
 
 As a script it measures what a set of that size costs:
-``python test/many_takes.py FOLDER COUNT`` (the folder is filled when it is empty).
+``python test/many_episodes.py FOLDER COUNT`` (the folder is filled when it is empty).
 """
 
 import itertools
@@ -16,11 +16,11 @@ from pathlib import Path
 import h5py
 import numpy as np
 
-from episode_takes import CREATED_NS, START_NS, encoded
 from mobile_vla_ros.episode.storage import schema
 from mobile_vla_ros.episode.storage.schema import EpisodeInfo
 from mobile_vla_ros.episode.storage.writer import EpisodeWriter
 from mobile_vla_ros.types import Command
+from small_episodes import CREATED_NS, START_NS, encoded
 
 STEP_NS = 200_000_000
 KEYS = {

@@ -16,7 +16,7 @@ TICK_NS = 50_000_000
 START_NS = 1_760_000_000_000_000_000
 
 
-def write_takes(
+def write_episodes(
     folder: Path,
     count: int,
     *,
@@ -29,12 +29,12 @@ def write_takes(
     arena = Arena(size, size)
     paths = []
     for index in range(first, first + count):
-        paths.append(_write_take(folder, arena, suite, index, wobble))
+        paths.append(_write_episode(folder, arena, suite, index, wobble))
     arena.close()
     return paths
 
 
-def _write_take(folder: Path, arena: Arena, suite: str, index: int, wobble: float) -> Path:
+def _write_episode(folder: Path, arena: Arena, suite: str, index: int, wobble: float) -> Path:
     world = scene(suite, index)
     arena.reset(world)
     expert = Expert(world, world.seed, wobble=wobble)
