@@ -98,7 +98,7 @@ def load_backbone(
 
 
 def _quiet_libraries() -> None:
-    """Silence transformers' progress bars, which garble ours, and a warning about peft's code."""
+    """Disable transformers' progress bars and a warning about peft that no user can act on."""
     transformers_logging.disable_progress_bar()
     warnings.filterwarnings(
         'ignore', message='`is_gradient_checkpointing`', category=FutureWarning

@@ -1,4 +1,4 @@
-"""What a policy bundle says of itself in `policy.json`; reads no weights and needs no torch."""
+"""The spec of a policy, and `policy.json`; needs neither weights nor torch."""
 
 import json
 from dataclasses import asdict, dataclass, field, fields

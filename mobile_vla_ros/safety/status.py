@@ -199,7 +199,7 @@ class PolicyStatus:
     """
     What a policy's node reports in the first status on ``policy/health``.
 
-    :param axes: that the policy drives, from ``types.TWIST_AXES``; None where it does not say.
+    :param axes: that the policy drives, from ``types.TWIST_AXES``; None if unknown.
     """
 
     health: Health
