@@ -1,4 +1,4 @@
-"""The policy protocol, and a policy that proposes zero; without torch."""
+"""The policy protocol, and policies without a network; needs no torch."""
 
 from collections.abc import Sequence
 from typing import Protocol
@@ -9,10 +9,11 @@ from mobile_vla_ros.errors import UserError
 from mobile_vla_ros.model.policy_spec import BackboneRef, HeadSettings, PolicySpec
 from mobile_vla_ros.runtime.frame_buffer import PolicyFrame
 from mobile_vla_ros.runtime.playback import Plan
-from mobile_vla_ros.types import ActionSpec, ImageSpec
+from mobile_vla_ros.types import ActionSpec, Frame, ImageSpec
 
 NOOP = 'builtin:noop'
-NOOP_RATE_HZ, NOOP_CHUNK, NOOP_SIDE = 30.0, 30, 224
+NOOP_RATE_HZ, NOOP_CHUNK = 30.0, 30
+DEFAULT_SIDE = 224
 
 
 class Policy(Protocol):
@@ -20,7 +21,7 @@ class Policy(Protocol):
 
     spec: PolicySpec
 
-    def infer(self, window: Sequence[PolicyFrame], instruction: str) -> Plan:
+    def infer(self, window: Sequence[Frame], instruction: str) -> Plan:
         """Return the plan for a window of `spec.window` frames, oldest first."""
 
     def reset(self) -> None:
@@ -49,7 +50,7 @@ def spec_without_network(
     return PolicySpec(
         BackboneRef(name, None, '0' * 64),
         HeadSettings(1, len(actions.axes), chunk, 1, 1, 0.0),
-        ImageSpec(NOOP_SIDE, (0.5, 0.5, 0.5), (0.5, 0.5, 0.5)),
+        ImageSpec(DEFAULT_SIDE, (0.5, 0.5, 0.5), (0.5, 0.5, 0.5)),
         actions,
         rate_hz=rate_hz,
         window=window,

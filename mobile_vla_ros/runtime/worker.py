@@ -5,7 +5,7 @@ import traceback
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Protocol, cast
 
 import numpy as np
 
@@ -14,7 +14,7 @@ from mobile_vla_ros.runtime.frame_buffer import FrameBuffer, PolicyFrame
 from mobile_vla_ros.runtime.playback import Plan, Playback, Proposal
 from mobile_vla_ros.runtime.policy import Policy
 from mobile_vla_ros.safety.status import Health, StopReason
-from mobile_vla_ros.types import MAX_INSTRUCTION_CHARS, NANOSECONDS
+from mobile_vla_ros.types import MAX_INSTRUCTION_CHARS, NANOSECONDS, Frame
 
 INACTIVE = Health.hold(StopReason.INACTIVE, 'not active')
 NO_IMAGE = Health.hold(StopReason.NO_IMAGE, 'no image yet')
@@ -295,7 +295,9 @@ class PolicyWorker:
     def _infer(self, step: _Step) -> Plan | Health:
         """Return the policy's plan, or the fault for which there is none."""
         try:
-            plan = step.in_use.policy.infer(step.window, step.instruction)
+            # To a policy these are ``Frame``s; their images are decoded on demand.
+            window = cast(list[Frame], step.window)
+            plan = step.in_use.policy.infer(window, step.instruction)
             return plan if np.isfinite(plan.twists).all() else NOT_FINITE
         except UserError as error:
             return Health.fault(StopReason.POLICY_REFUSED, str(error).rstrip('.'))

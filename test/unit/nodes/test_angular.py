@@ -12,7 +12,7 @@ from mobile_vla_ros.data.segments import Sampling, load_segments
 from mobile_vla_ros.episode.storage.reader import Episode, find_episodes
 from mobile_vla_ros.episode.storage.schema import EpisodeInfo
 from mobile_vla_ros.episode.storage.writer import EpisodeWriter
-from mobile_vla_ros.model.bundle import read_spec
+from mobile_vla_ros.model.policy_spec import read_spec
 from mobile_vla_ros.runtime.vla_policy import VlaPolicy
 from mobile_vla_ros.sim.arena import Arena
 from mobile_vla_ros.sim.suites import scene
