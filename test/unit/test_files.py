@@ -1,4 +1,4 @@
-"""What is written takes the place of what was there in one step, or not at all."""
+"""A file is replaced in one step, or not at all."""
 
 import pytest
 
@@ -7,7 +7,7 @@ from mobile_vla_ros.files import replaced
 
 @pytest.mark.parametrize(('mode', 'old', 'new'), [('w', 'old', 'größer'), ('wb', b'1', b'22')])
 def test_a_file_is_replaced_whole(tmp_path, mode, old, new):
-    """The old content stands until the end; the new one is readable by everybody."""
+    """The old content stays until the end; everybody can read the new one."""
     path = tmp_path / 'page.html'
     for content in (old, new):
         before = path.read_bytes() if path.exists() else None
@@ -19,8 +19,8 @@ def test_a_file_is_replaced_whole(tmp_path, mode, old, new):
 
 
 @pytest.mark.parametrize('error', [ValueError, KeyboardInterrupt])
-def test_a_failure_leaves_what_was_there(tmp_path, error):
-    """Also after Ctrl-C: neither half a file nor a hidden one."""
+def test_a_failure_leaves_the_old_file(tmp_path, error):
+    """Also after Ctrl-C: neither a partial file nor a hidden one."""
     path = tmp_path / 'history.json'
     path.write_text('old')
     with pytest.raises(error), replaced(path) as file:

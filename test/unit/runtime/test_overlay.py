@@ -1,4 +1,4 @@
-"""What an operator sees: the state by its colour, the command, and why nothing moves."""
+"""The operator's overlay: the state by its colour, the command, and why the base stands."""
 
 import numpy as np
 import pytest
@@ -34,32 +34,32 @@ def view(**changed) -> OverlayState:
     return OverlayState(**{**known, **changed})
 
 
-def count(picture, colour) -> int:
-    return int((picture == np.array(colour)).all(-1).sum())
+def count(image, colour) -> int:
+    return int((image == np.array(colour)).all(-1).sum())
 
 
 @pytest.mark.parametrize('size', [(720, 1280), (224, 224), (480, 640), (1, 1), (2000, 30)])
-def test_a_picture_of_any_size_is_drawn(size):
-    """Every camera gives the same picture size, and the bar stays readable."""
+def test_an_image_of_any_size_is_drawn(size):
+    """The overlay has the same size for every camera, and its bar stays readable."""
     drawn = draw_drive(np.full((*size, 3), 90, np.uint8), view())
     assert drawn.shape == (IMAGE_HEIGHT + BAR_HEIGHT, WIDTH, 3)
     assert drawn.dtype == np.uint8
 
 
 def test_every_state_of_the_guard_has_its_colour():
-    """A new state must not be drawn as one that is not known."""
+    """A new state must not be drawn as an unknown one."""
     assert set(STATE_COLOURS) == {str(state) for state in State}
     for state, colour in STATE_COLOURS.items():
         assert count(draw_drive(None, view(state=state)), colour) > 30_000
 
 
 def test_without_a_guard_the_bar_is_as_red_as_a_fault():
-    """Nobody who could stop the base is heard: that is no ordinary state."""
+    """No guard means that nothing could stop the base."""
     assert count(draw_drive(None, view(state=NO_GUARD)), STATE_COLOURS['fault']) > 30_000
 
 
 def test_the_arrow_is_the_command():
-    """Standing still draws a dot, full speed a long arrow; the plan alone draws the map."""
+    """A dot at rest, a long arrow at full speed; the plan is drawn in the map only."""
     image = np.full((480, 640, 3), 90, np.uint8)
     still = count(draw_drive(image, view(plan=None, command=np.zeros(6))), PREDICTED)
     fast = count(
@@ -68,8 +68,8 @@ def test_the_arrow_is_the_command():
     assert 0 < still < fast / 5
 
 
-def test_the_map_shows_what_of_the_plan_is_over():
-    """Half a second into a plan of one second, half of the path is no longer ahead."""
+def test_the_map_shows_which_part_of_the_plan_is_past():
+    """Half a second into a plan of one second, half of the path is grey."""
     fresh, half = (
         count(draw_drive(None, view(now_ns=now)), PREDICTED) for now in (0, 500_000_000)
     )
@@ -77,13 +77,13 @@ def test_the_map_shows_what_of_the_plan_is_over():
 
 
 @pytest.mark.parametrize('text', ['x' * 400, 'Ω ü 箱', '', 'a\nb', 'go ' * 333_333])
-def test_no_text_breaks_the_picture(text):
-    """Instructions and reasons are anything; one of a megabyte once took minutes to fit in."""
+def test_any_text_can_be_drawn(text):
+    """A text of a megabyte once took minutes."""
     assert draw_drive(None, view(instruction=text, reason=text)).shape[1] == WIDTH
 
 
 def test_a_plan_that_goes_far_or_backwards_stays_in_the_map():
-    """The map is scaled to the path; what leaves it is held at its edge."""
+    """The map is scaled to the path; points outside are clamped to its edge."""
     twists = np.zeros((10, 6))
     twists[:, 0], twists[:, 1] = -30.0, 500.0
     assert draw_drive(None, view(plan=Plan(0, twists, 10.0))).shape[1] == WIDTH

@@ -24,11 +24,11 @@ def frame(ms: int) -> Frame:
 
 def stamps(window) -> list[int]:
     """Milliseconds of a window."""
-    return [shot.stamp_ns // MS for shot in window]
+    return [one.stamp_ns // MS for one in window]
 
 
 def test_a_faster_camera_is_sampled_to_the_policy_s_rate():
-    """30 Hz frames and a 10 Hz policy: the window keeps the spacing that was trained."""
+    """With 30 Hz frames and a 10 Hz policy the window keeps the spacing of the training."""
     buffer = FrameBuffer(10.0, 4)
     for number in range(20):
         buffer.add(frame(round(number * 1000 / 30)))
@@ -36,7 +36,7 @@ def test_a_faster_camera_is_sampled_to_the_policy_s_rate():
 
 
 def test_a_gap_empties_the_window_until_it_is_full_again():
-    """A window never spans a gap (DESIGN, section 2)."""
+    """A window never spans a gap."""
     buffer = FrameBuffer(10.0, 3)
     for ms in (0, 100, 200):
         buffer.add(frame(ms))
@@ -46,8 +46,8 @@ def test_a_gap_empties_the_window_until_it_is_full_again():
         assert (buffer.window() is not None) == full, ms
 
 
-def test_a_clock_that_jumps_back_starts_anew():
-    """Frames from before a jump belong to another time."""
+def test_a_clock_that_jumps_back_empties_the_buffer():
+    """The times of earlier frames are not comparable."""
     buffer = FrameBuffer(10.0, 2)
     buffer.add(frame(1000))
     buffer.add(frame(1100))
@@ -58,7 +58,7 @@ def test_a_clock_that_jumps_back_starts_anew():
 
 
 def test_a_late_frame_takes_its_place():
-    """A frame that a newer one has overtaken fills the gap that it left, and nothing is lost."""
+    """A frame that arrives after a newer one fills its gap."""
     buffer = FrameBuffer(10.0, 4)
     for ms in (0, 100, 300):
         buffer.add(frame(ms))
@@ -67,8 +67,8 @@ def test_a_late_frame_takes_its_place():
     assert stamps(buffer.window()) == [0, 100, 200, 300]
 
 
-def test_a_stamp_that_comes_twice_starts_anew():
-    """A camera whose clock stands still gives no window at all."""
+def test_a_repeated_stamp_empties_the_buffer():
+    """A camera whose clock has stopped gives no window."""
     buffer = FrameBuffer(10.0, 2)
     for ms in (100, 200, 200):
         buffer.add(frame(ms))
@@ -77,7 +77,7 @@ def test_a_stamp_that_comes_twice_starts_anew():
 
 @given(st.lists(st.integers(1, 250), min_size=1, max_size=60), st.integers(1, 6))
 def test_every_window_has_the_trained_spacing(gaps, length):
-    """Whatever the camera does, a window's frames are whole periods apart, within half of one."""
+    """For any arrivals, frames of a window are whole periods apart, within half a period."""
     buffer = FrameBuffer(10.0, length)
     now = 0
     for gap in gaps:
@@ -87,13 +87,13 @@ def test_every_window_has_the_trained_spacing(gaps, length):
         if window is not None:
             assert len(window) == length
             assert stamps(window)[-1] == now
-            for back, shot in enumerate(reversed(window)):
-                assert abs(now - back * 100 - shot.stamp_ns // MS) <= 50
+            for back, one in enumerate(reversed(window)):
+                assert abs(now - back * 100 - one.stamp_ns // MS) <= 50
     assert len(buffer._frames) <= 1 + (length * 100 if gaps else 0)
 
 
 def plan(chunk=5) -> Plan:
-    """A plan whose step k drives k cm/s, seen at 1000 ms."""
+    """A plan from an image of 1000 ms whose step k drives k cm/s."""
     twists = np.zeros((chunk, 6))
     twists[:, 0] = np.arange(chunk) / 100
     return Plan(1000 * MS, twists, 10.0)
@@ -103,14 +103,14 @@ def plan(chunk=5) -> Plan:
     ('ms', 'step'),
     [(999, None), (1000, 0), (1099, 0), (1100, 1), (1450, 4), (1499, 4), (1500, None)],
 )
-def test_playback_is_anchored_in_the_time_of_observation(ms, step):
-    """Step k belongs to stamp + k / rate, however late the network was; then nothing."""
+def test_playback_is_anchored_to_the_time_of_observation(ms, step):
+    """Step k starts at stamp + k / rate, however late inference was; after the chunk: nothing."""
     twist = command_at(plan(), ms * MS)
     assert (twist is None) if step is None else twist[0] == step / 100
 
 
 def test_a_plan_s_path_turns_with_the_base():
-    """Forward after a quarter turn goes to the left."""
+    """Forward after a quarter turn leads to the left."""
     twists = np.zeros((2, 6))
     twists[0, 5] = np.pi / 2 * 10
     twists[1, 0] = 1.0
@@ -128,47 +128,47 @@ def policy(small_run) -> VlaPolicy:
 
 
 def noise(ms: int) -> Frame:
-    """A frame of noise that its time decides."""
+    """A frame of noise, seeded by its time."""
     rng = np.random.default_rng(ms)
     return Frame(rng.integers(0, 256, (48, 64, 3), dtype=np.uint8), ms * MS, ms * MS)
 
 
 def test_only_the_newest_frame_goes_through_the_network(policy):
-    """Features of earlier frames are kept: a step encodes one frame, and gives the same plan."""
+    """Features are cached: a step encodes one frame and gives the same plan."""
     policy.reset()
-    shots = [noise(ms) for ms in range(0, 800, 100)]
+    frames = [noise(ms) for ms in range(0, 800, 100)]
     before = policy.encoded_frames
-    plans = [policy.infer(shots[end - 4 : end], 'go to the red box') for end in range(4, 9)]
+    plans = [policy.infer(frames[end - 4 : end], 'go to the red box') for end in range(4, 9)]
     assert policy.encoded_frames - before == 4 + 4
     policy.reset()
-    fresh = policy.infer(shots[4:], 'go to the red box')
+    fresh = policy.infer(frames[4:], 'go to the red box')
     np.testing.assert_allclose(plans[-1].twists, fresh.twists, atol=1e-6)
     assert fresh.stamp_ns == 700 * MS
     assert fresh.twists.shape == (10, 6)
     assert not fresh.twists[:, 2:].any()
 
 
-def test_a_new_instruction_looks_at_the_window_again(policy):
-    """Features depend on the instruction; kept ones must not outlive it."""
-    shots = [noise(ms) for ms in range(0, 400, 100)]
+def test_a_new_instruction_encodes_the_window_again(policy):
+    """Cached features depend on the instruction."""
+    frames = [noise(ms) for ms in range(0, 400, 100)]
     policy.reset()
-    red = policy.infer(shots, 'go to the red box')
+    red = policy.infer(frames, 'go to the red box')
     before = policy.encoded_frames
-    blue = policy.infer(shots, 'go to the blue ball')
+    blue = policy.infer(frames, 'go to the blue ball')
     assert policy.encoded_frames - before == 4
     assert np.abs(red.twists - blue.twists).max() > 0
 
 
-def test_a_policy_refuses_a_wrong_window_and_no_instruction(policy):
-    """Bad input: a sentence."""
+def test_a_policy_refuses_a_wrong_window_and_an_empty_instruction(policy):
+    """With a UserError."""
     with pytest.raises(UserError, match='window'):
         policy.infer([noise(0)], 'go')
     with pytest.raises(UserError, match='no instruction'):
         policy.infer([noise(ms) for ms in range(0, 400, 100)], '  ')
 
 
-def test_a_policy_that_loads_meanwhile_does_not_change_what_is_seen():
-    """Loading sets torch's default type in all threads for a moment."""
+def test_preprocessing_does_not_depend_on_the_default_dtype():
+    """Loading another policy changes it for a moment, in all threads."""
     spec = ImageSpec(8, (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711))
     image = np.random.default_rng(0).integers(0, 256, (12, 16, 3), dtype=np.uint8)
     before = preprocess(image, spec)

@@ -1,4 +1,4 @@
-"""Playback of plans: newest, temporal_ensemble and receding, all anchored in observation time."""
+"""Playback modes newest, temporal_ensemble and receding, anchored to the observation time."""
 
 import numpy as np
 import pytest
@@ -18,8 +18,8 @@ def plan(stamp_ms: int, first: float, chunk: int = 10) -> Plan:
     return Plan(stamp_ms * MS, twists, 10.0)
 
 
-def test_newest_forgets_the_plan_before():
-    """The newest observation decides; its first step belongs to its own stamp."""
+def test_newest_drops_the_earlier_plan():
+    """The newest observation decides; its first step starts at its stamp."""
     playback = Playback('newest')
     playback.add(plan(1000, 0.1))
     playback.add(plan(1100, 0.5))
@@ -40,8 +40,8 @@ def test_the_ensemble_weighs_the_oldest_plan_most():
     assert found.stamp_ns == 1200 * MS  # honest: the newest image used
 
 
-def test_the_ensemble_leaves_out_a_plan_that_is_played_out():
-    """A short plan of long ago has nothing to say of now, and its stamp is not borrowed."""
+def test_the_ensemble_ignores_an_exhausted_plan():
+    """Neither its actions nor its stamp are used."""
     playback = Playback('temporal_ensemble')
     playback.add(plan(1000, 0.0, chunk=10))
     playback.add(plan(1100, 0.5, chunk=2))
@@ -54,7 +54,7 @@ def test_the_ensemble_leaves_out_a_plan_that_is_played_out():
 
 
 def test_receding_keeps_a_plan_for_its_steps():
-    """Three steps of a plan are driven before the newest one is taken; then that one's stamp."""
+    """Three steps of a plan are driven before the newest one, with its stamp, replaces it."""
     playback = Playback('receding', 3)
     playback.add(plan(1000, 0.1))
     assert playback.at(1000 * MS).stamp_ns == 1000 * MS
@@ -66,8 +66,8 @@ def test_receding_keeps_a_plan_for_its_steps():
     assert (after.twist[0], after.stamp_ns) == (pytest.approx(0.81), 1200 * MS)
 
 
-def test_receding_takes_a_slow_model_s_plan_although_its_first_steps_are_over():
-    """A plan that comes when its steps are over is still the newest that there is."""
+def test_receding_uses_a_late_plan_although_its_first_steps_are_over():
+    """It is still the newest plan."""
     playback = Playback('receding', 2)
     playback.add(plan(1000, 0.1))
     assert playback.at(1500 * MS).twist[0] == pytest.approx(0.15)
@@ -76,7 +76,7 @@ def test_receding_takes_a_slow_model_s_plan_although_its_first_steps_are_over():
 
 
 def test_receding_keeps_nothing_past_the_end_of_a_short_chunk():
-    """More steps than the chunk has are not waited for."""
+    """With more steps than the chunk has, the plan ends with the chunk."""
     playback = Playback('receding', 8)
     playback.add(plan(1000, 0.1, chunk=2))
     playback.at(1000 * MS)
@@ -85,8 +85,8 @@ def test_receding_keeps_nothing_past_the_end_of_a_short_chunk():
 
 
 @pytest.mark.parametrize('mode', MODES)
-def test_an_image_of_a_clock_a_little_ahead_counts_as_now(mode):
-    """Up to the tolerance the first step is driven; beyond it nothing is."""
+def test_an_image_slightly_in_the_future_counts_as_now(mode):
+    """The first step is driven up to the tolerance, and nothing beyond it."""
     playback = Playback(mode, ahead_s=0.1)
     playback.add(plan(1000, 0.1))
     assert playback.at(900 * MS).twist[0] == pytest.approx(0.1)
@@ -94,8 +94,8 @@ def test_an_image_of_a_clock_a_little_ahead_counts_as_now(mode):
 
 
 @pytest.mark.parametrize('mode', MODES)
-def test_what_was_cleared_is_never_proposed(mode):
-    """A new instruction, a fault: the plans of before are gone, the kept one too."""
+def test_a_cleared_plan_is_never_proposed(mode):
+    """After a new instruction or a fault; also the plan that receding keeps."""
     playback = Playback(mode, 5)
     playback.add(plan(1000, 0.1))
     playback.at(1000 * MS)
@@ -114,8 +114,8 @@ def test_what_was_cleared_is_never_proposed(mode):
         max_size=20,
     ),
 )
-def test_a_proposal_lies_between_the_plans_and_never_lies_about_its_stamp(mode, steps, events):
-    """Whatever comes when: within what the plans say of now, with the stamp of one of them."""
+def test_a_proposal_lies_between_the_plans_and_has_one_of_their_stamps(mode, steps, events):
+    """For random plans and times."""
     playback = Playback(mode, steps)
     plans, now = [], 1000
     for number, (gap, chunk, late) in enumerate(events):
@@ -141,14 +141,14 @@ def test_a_proposal_lies_between_the_plans_and_never_lies_about_its_stamp(mode, 
     ('mode', 'steps', 'said'),
     [('newst', 1, "did you mean 'newest'"), ('receding', 0, 'at least one step')],
 )
-def test_a_playback_that_cannot_be_is_refused(mode, steps, said):
-    """With a sentence."""
+def test_invalid_settings_are_refused(mode, steps, said):
+    """With a UserError."""
     with pytest.raises(UserError, match='(?i)' + said):
         Playback(mode, steps)
 
 
 def test_receding_may_not_keep_a_plan_until_its_image_is_too_old():
-    """The guard would stop each of its last steps; the other modes keep nothing."""
+    """The guard would stop its last steps; the other modes keep no plan."""
     Playback('receding', 2).check_age(10.0, 0.3)
     Playback('newest', 9).check_age(10.0, 0.3)
     with pytest.raises(UserError, match='receding_steps 3 at 10 Hz'):

@@ -21,7 +21,7 @@ GB = 10**9
 
 
 @pytest.mark.parametrize(
-    ('hz', 'ok', 'said'),
+    ('hz', 'ok', 'expected'),
     [
         (30.0, True, '30.0 Hz'),
         (9.0, True, '9.0 Hz'),
@@ -29,14 +29,14 @@ GB = 10**9
         (0.0, False, 'no image yet'),
     ],
 )
-def test_the_camera_keeps_up_with_the_policy(hz, ok, said):
-    """Nine tenths of the policy's rate at least."""
+def test_the_camera_keeps_up_with_the_policy(hz, ok, expected):
+    """At least nine tenths of the policy's rate."""
     check = check_camera_rate(hz, 10.0)
-    assert (check.name, check.ok, said in check.sentence) == ('camera_rate', ok, True)
+    assert (check.name, check.ok, expected in check.sentence) == ('camera_rate', ok, True)
 
 
 @pytest.mark.parametrize(
-    ('size', 'trained', 'ok', 'said'),
+    ('size', 'trained', 'ok', 'expected'),
     [
         ((640, 480), [[1280, 720], [320, 240]], True, 'trained on'),
         ((640, 472), [[640, 480]], True, ''),
@@ -47,14 +47,14 @@ def test_the_camera_keeps_up_with_the_policy(hz, ok, said):
         (None, [], False, 'no image yet'),
     ],
 )
-def test_the_picture_has_the_shape_it_had_in_training(size, trained, ok, said):
-    """Within 2 %, and no side smaller than the policy's square."""
+def test_the_image_has_the_aspect_ratio_of_the_training(size, trained, ok, expected):
+    """Within 2 %, and no side is smaller than the policy's square."""
     check = check_camera_size(size, 168, trained)
-    assert (check.ok, said in check.sentence) == (ok, True), check.sentence
+    assert (check.ok, expected in check.sentence) == (ok, True), check.sentence
 
 
 @pytest.mark.parametrize(
-    ('late', 'ok', 'said'),
+    ('late', 'ok', 'expected'),
     [
         ((0.0, 0.1), True, '+0.100'),
         ((-0.1, 0.3), True, ''),
@@ -63,10 +63,10 @@ def test_the_picture_has_the_shape_it_had_in_training(size, trained, ok, said):
         (None, False, 'no image yet'),
     ],
 )
-def test_the_clocks_agree(late, ok, said):
-    """Stamps lie no further ahead than tolerated, and images are no older than driven by."""
+def test_the_clocks_agree(late, ok, expected):
+    """Stamps are within the tolerance, and images within the maximum age."""
     check = check_clock_skew(late, 0.1, 0.3)
-    assert (check.ok, said in check.sentence) == (ok, True), check.sentence
+    assert (check.ok, expected in check.sentence) == (ok, True), check.sentence
 
 
 @pytest.mark.parametrize(
@@ -80,7 +80,7 @@ def test_the_clocks_agree(late, ok, said):
     ],
 )
 def test_memory_is_left(rooms, ok):
-    """A tenth of the machine, and half a GB at least; of a GPU in use too."""
+    """At least a tenth and half a GB, also of a GPU in use."""
     assert check_free_memory(rooms).ok == ok
 
 
@@ -94,16 +94,14 @@ def test_memory_is_left(rooms, ok):
     ],
 )
 def test_the_base_has_the_axes_of_the_policy(axes, limits, lacking):
-    """An axis whose limit is 0.0 is not there, and one that a planar base lacks neither."""
+    """A limit of 0.0 means that the base lacks the axis; a planar base lacks linear_z."""
     check = check_axes(axes, limits)
     assert check.ok == (not lacking)
     assert f'no {lacking}' in check.sentence or not lacking
 
 
-def test_a_policy_that_drives_what_the_base_lacks_is_refused_before_it_is_loaded(
-    small_run, tmp_path
-):
-    """With the axis, and what to do; a missing weight file shows that none was looked for."""
+def test_a_policy_with_an_axis_that_the_base_lacks_is_refused_before_loading(small_run, tmp_path):
+    """With the axis and a remedy; the missing backbone shows that none was loaded."""
     folder = tmp_path / 'policy'
     shutil.copytree(small_run / 'best', folder)
     manifest = json.loads((folder / 'policy.json').read_text())
@@ -114,7 +112,7 @@ def test_a_policy_that_drives_what_the_base_lacks_is_refused_before_it_is_loaded
 
 
 @pytest.mark.parametrize(
-    ('options', 'said'),
+    ('options', 'expected'),
     [
         ({'precision': 'fp12'}, "got 'fp12'"),
         ({'max_velocity': (1.0, -1.0, 1.0)}, 'zero or more'),
@@ -122,14 +120,14 @@ def test_a_policy_that_drives_what_the_base_lacks_is_refused_before_it_is_loaded
         ({'max_velocity': (1.0, 1.0, float('nan'))}, 'zero or more'),
     ],
 )
-def test_settings_that_cannot_be_are_refused(options, said):
-    """With a sentence."""
-    with pytest.raises(UserError, match=said):
+def test_invalid_settings_are_refused(options, expected):
+    """With a UserError."""
+    with pytest.raises(UserError, match=expected):
         PolicySettings(**options)
 
 
 def test_the_no_op_policy_proposes_zero_from_every_frame():
-    """30 Hz, one frame, and golden frames are not asked of it."""
+    """30 Hz, one frame, no golden frames."""
     ready = load_policy('builtin:noop', PolicySettings())
     assert ready.golden_ok
     assert (ready.policy.spec.rate_hz, ready.policy.spec.window) == (30.0, 1)
@@ -141,7 +139,7 @@ def test_the_no_op_policy_proposes_zero_from_every_frame():
 
 @pytest.mark.parametrize('precision', ['fp32', 'bf16', 'fp16'])
 def test_a_policy_drives_in_each_precision(small_run, precision):
-    """Half the weights' memory, nearly the same actions, golden frames within tolerance."""
+    """Nearly the same actions, golden frames within tolerance."""
     exact = load_policy(str(small_run / 'best'), PolicySettings(device='cpu')).policy
     ready = load_policy(str(small_run / 'best'), PolicySettings(device='cpu', precision=precision))
     assert ready.golden_ok, ready.golden_sentence
@@ -157,8 +155,8 @@ def test_a_policy_drives_in_each_precision(small_run, precision):
     np.testing.assert_allclose(plans[0].twists, plans[1].twists, atol=0.02)
 
 
-def test_where_nothing_compiles_a_sentence_says_so(small_run, monkeypatch):
-    """At configure, not at the first frame; with what is missing and the way out."""
+def test_a_missing_compiler_is_reported_when_loading(small_run, monkeypatch):
+    """Not at the first frame; with a remedy."""
     import torch
 
     torch._dynamo.reset()

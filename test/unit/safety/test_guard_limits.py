@@ -1,4 +1,4 @@
-"""Limits keep the direction of motion and never let a number out of bounds."""
+"""Limits keep the direction of motion, and every result is within bounds."""
 
 import numpy as np
 import pytest
@@ -21,7 +21,7 @@ twists = st.lists(st.floats(-100, 100), min_size=6, max_size=6).map(np.array)
 
 
 def within(twist: np.ndarray, limits: Limits) -> bool:
-    """Whether a twist keeps the speed limits."""
+    """Whether a twist is within the speed limits."""
     room = np.array(limits.max_velocity) + 1e-9
     return bool(
         np.isfinite(twist).all()
@@ -42,7 +42,7 @@ def test_a_limited_twist_is_within_every_limit_and_keeps_its_heading(twist):
 
 
 def test_a_twist_within_the_limits_passes_unchanged():
-    """The guard adds nothing of its own to a command that may be driven."""
+    """The guard changes no command that is within limits."""
     twist = np.array([0.3, -0.4, 0, 0, 0, 0.9])
     np.testing.assert_array_equal(limit_speed(twist, LIMITS), twist)
 
@@ -62,7 +62,7 @@ def test_a_number_too_large_to_square_gives_a_finite_twist():
 
 @given(twists, twists, st.floats(0, 0.2))
 def test_acceleration_stays_within_its_limits_and_on_the_straight_line(wanted, previous, elapsed):
-    """A base that starts, stops or turns about does not swerve on the way."""
+    """A base that starts, stops or reverses does not swerve."""
     wanted, previous = limit_speed(wanted, LIMITS), limit_speed(previous, LIMITS)
     reached = limit_acceleration(wanted, previous, LIMITS, elapsed)
     change = reached - previous
@@ -88,15 +88,15 @@ positive = st.floats(1e-3, 1e3)
 
 
 @given(positive, st.floats(0, 10), positive)
-def test_from_the_bounded_speed_a_base_stands_within_the_distance(distance, reaction, braking):
-    """Reaction and braking together take the whole distance and not more."""
+def test_the_maximum_speed_needs_exactly_the_stopping_distance(distance, reaction, braking):
+    """Reaction and braking together cover the whole distance."""
     speed = max_speed_mps(distance, reaction, braking)
     assert stop_distance_m(speed, reaction, braking) == pytest.approx(distance)
 
 
 @given(positive, st.floats(0, 10), positive, twists)
-def test_no_twist_is_faster_than_the_distance_allows(distance, reaction, braking, twist):
-    """In no direction, and never faster than without the bound."""
+def test_no_twist_is_faster_than_the_stopping_distance_allows(distance, reaction, braking, twist):
+    """In any direction, and never faster than without this limit."""
     asked = Limits(
         max_velocity=(0.8, 0.5, 1.0), stop_distance_m=distance, base_deceleration_mps2=braking
     )
@@ -107,13 +107,13 @@ def test_no_twist_is_faster_than_the_distance_allows(distance, reaction, braking
     assert limits.top_speed_mps <= asked.top_speed_mps
 
 
-def test_with_no_distance_asked_for_the_speed_is_as_given():
-    """stop_distance_m of 0.0 bounds nothing."""
+def test_without_a_stopping_distance_the_speed_is_unchanged():
+    """stop_distance_m of 0.0 means no limit."""
     assert Limits(max_planar_speed_mps=3.0).within_stop_distance(1.0).max_planar_speed_mps == 3.0
 
 
-def test_limits_that_cannot_be_kept_are_refused_all_at_once():
-    """A wrong sign in each of five parameters gives one sentence that names the five."""
+def test_invalid_limits_are_refused_with_every_problem():
+    """One sentence names five wrong parameters."""
     with pytest.raises(UserError) as refusal:
         Limits(
             max_velocity=(-1.0, 1.0, 1.0),

@@ -1,4 +1,4 @@
-"""Whatever happens, in whatever order: what the guard lets through."""
+"""What the guard lets through, for random inputs in random order."""
 
 import math
 
@@ -15,7 +15,7 @@ MS = 1_000_000
 LIMITS = Limits(
     max_velocity=(0.6, 0.4, 0.8), max_planar_speed_mps=0.65, max_acceleration=(1.0, 1.5, 2.0)
 )
-AGE_MS, SILENT_MS, FUTURE_MS, TELEOP_MS, HOLD_MS, LONGEST_MS = 300, 200, 100, 300, 600, 100
+AGE_MS, SILENT_MS, FUTURE_MS, TELEOP_MS, HOLD_MS, MAX_TICK_MS = 300, 200, 100, 300, 600, 100
 PLANAR = [0, 1, 5]
 HOLD = Health.hold(StopReason.NO_IMAGE, 'a reason')
 FAULT = Health.fault(StopReason.CAMERA_FROZEN, 'a reason')
@@ -24,7 +24,7 @@ number = st.floats(-3, 3) | st.sampled_from([math.nan, math.inf, -math.inf, 1.7e
 wild = st.lists(number, min_size=6, max_size=6)
 tame = st.lists(st.floats(-0.5, 0.5), min_size=6, max_size=6)
 milliseconds = st.sampled_from([0, 1, 20, 50, 50, 50, 110, 210, 310, 900]) | st.integers(0, 3000)
-good = st.one_of(  # what a drive is made of, without which there would be nothing to stop
+good = st.one_of(  # inputs of a normal drive, which make the base move
     st.tuples(st.just('propose'), tame, st.sampled_from([0, 100, 280])),
     st.tuples(st.just('teleop'), tame),
     st.tuples(st.just('arm')),
@@ -45,7 +45,7 @@ history = st.lists(st.tuples(event, milliseconds), max_size=40)
 
 
 class Witness:
-    """What was heard, kept in the plainest way, and what may follow from it."""
+    """Stores the guard's inputs in the simplest way, and checks each decision against them."""
 
     def __init__(self, latch: bool, armed: bool):
         self.guard = Guard(
@@ -56,21 +56,21 @@ class Witness:
                 stamp_tolerance_s=FUTURE_MS / 1e3,
                 teleop_timeout_s=TELEOP_MS / 1e3,
                 takeover_hold_s=HOLD_MS / 1e3,
-                max_tick_s=LONGEST_MS / 1e3,
+                max_tick_s=MAX_TICK_MS / 1e3,
                 disarm_on_fault=latch,
             ),
             armed=armed,
         )
         self.now, self.steady = 1_000_000, 5  # milliseconds
-        self.proposal = self.teleop = self.word = None
+        self.proposal = self.teleop = self.hold_or_fault = None
         self.pressed, self.rival = False, ''
         self.previous, self.ticked = np.zeros(6), None
 
-    def tell(self, name, *values):
-        """Let the guard hear something."""
+    def give(self, name, *values):
+        """Give the guard an input."""
         if name == 'propose':
             twist, age = np.array(values[0]), values[1]
-            if self.word is None:
+            if self.hold_or_fault is None:
                 self.proposal = (twist, self.now - age, self.steady)
             self.guard.proposal(twist, (self.now - age) * MS, self.steady * MS)
         elif name == 'teleop':
@@ -84,12 +84,12 @@ class Witness:
             elif name == 'competing_publisher':
                 self.rival = values[0]
             elif name == 'policy_health':
-                self.word = None if values[0].level == Level.OK else values[0]
+                self.hold_or_fault = None if values[0].level == Level.OK else values[0]
                 values += (self.steady * MS,)
             getattr(self.guard, name)(*values)
 
     def tick(self, after: int):
-        """Let time pass, have the guard decide, and check what it decided."""
+        """Let time pass, and check the guard's decision."""
         self.now += after
         self.steady += after
         armed = self.guard.armed
@@ -100,7 +100,7 @@ class Witness:
         self.previous, self.ticked = decision.twist, self.steady
 
     def bounded(self, decision):
-        """Finite and within every limit, and a reason wherever it is zero against a wish."""
+        """Check that the twist is finite and within limits, and that every stop has a reason."""
         out = decision.twist
         assert np.isfinite(out).all()
         assert (np.abs(out[PLANAR]) <= np.array(LIMITS.max_velocity) + 1e-9).all()
@@ -113,12 +113,12 @@ class Witness:
             assert decision.stop_reason != StopReason.NONE
 
     def allowed(self, decision, armed):
-        """Who may drive: nobody, the person whose command is fresh, or the policy."""
+        """Check who drives: a person with a fresh command, the policy, or nobody."""
         assert armed or not decision.twist.any()
         assert not ((self.pressed or self.rival) and decision.twist.any())
         held = self.teleop is not None and self.steady - self.teleop[1] <= HOLD_MS
         if held and armed and not self.pressed:
-            # A person always wins: nothing of the policy is in what goes out.
+            # Teleop always wins over the policy.
             assert decision.source in ('teleop', 'takeover') or decision.state == State.FAULT
         if not decision.twist.any():
             return
@@ -127,14 +127,14 @@ class Witness:
             self.towards(decision.twist, self.teleop[0])
             return
         assert decision.source == 'policy'
-        assert self.word is None
+        assert self.hold_or_fault is None
         twist, stamp, received = self.proposal
         assert -FUTURE_MS <= self.now - stamp <= AGE_MS
         assert self.steady - received <= SILENT_MS
         self.towards(decision.twist, twist)
 
     def towards(self, out, wanted):
-        """On the straight line from the last command to the wanted direction of motion."""
+        """Check that the twist is on the line from the last one to the requested direction."""
         assert np.isfinite(wanted).all()
         with np.errstate(over='ignore'):
             size = max(
@@ -148,9 +148,9 @@ class Witness:
         assert way @ change >= -1e-9
 
     def smooth(self, decision):
-        """No jerk from one tick to the next, however long it took; a stop may be sudden."""
+        """Check the acceleration between two ticks; only a stop may be sudden."""
         if decision.twist.any():
-            passed = 0 if self.ticked is None else min(self.steady - self.ticked, LONGEST_MS)
+            passed = 0 if self.ticked is None else min(self.steady - self.ticked, MAX_TICK_MS)
             room = np.array(LIMITS.max_acceleration) * passed / 1e3
             assert (np.abs(decision.twist - self.previous)[PLANAR] <= room + 1e-9).all()
 
@@ -163,22 +163,22 @@ class Witness:
 @example([(FORWARD, 50), (('wait',), SILENT_MS)], True, True)
 @example([(FORWARD, 50), (('propose', [0.5, 0, 0, 0, 0, 0], AGE_MS), 1)], True, True)
 def test_whatever_happens_the_output_is_bounded_smooth_and_allowed(events, armed, latch):
-    """Over random histories of messages, silences, clock steps and numbers that are none."""
+    """Over random histories of messages, silences, clock steps, NaN and inf."""
     witness = Witness(latch, armed)
-    for told, after in events:
-        witness.tell(*told)
+    for one, after in events:
+        witness.give(*one)
         witness.tick(after)
 
 
 @settings(max_examples=100, deadline=None)
 @given(history)
-def test_after_a_fault_nothing_moves_before_somebody_arms(events):
-    """Whatever is heard then, other than an arming, the base stands."""
+def test_after_a_fault_nothing_moves_before_arming(events):
+    """No other input moves the base."""
     witness = Witness(latch=True, armed=True)
-    witness.tell('policy_health', FAULT)
+    witness.give('policy_health', FAULT)
     witness.tick(50)
-    for told, after in events:
-        if told[0] != 'arm':
-            witness.tell(*told)
+    for one, after in events:
+        if one[0] != 'arm':
+            witness.give(*one)
             witness.tick(after)
             assert not witness.previous.any()

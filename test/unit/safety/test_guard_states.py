@@ -23,7 +23,7 @@ NO_IMAGE = Health.hold(StopReason.NO_IMAGE, 'no image yet')
 
 
 class Bench:
-    """A guard with its two clocks, moved by hand; the ROS clock starts elsewhere than steady."""
+    """A guard with two clocks set by hand; the ROS clock has an offset from the steady one."""
 
     def __init__(self, armed=True, **config):
         self.guard = Guard(GuardConfig(**{'limits': NIMBLE, **config}), armed=armed)
@@ -35,11 +35,11 @@ class Bench:
         self.guard.proposal(np.array(twist), self.now - age_ms * MS, self.steady)
 
     def teleop(self, twist=LEFT):
-        """Give the guard a person's command."""
+        """Give the guard a teleop command."""
         self.guard.teleop(np.array(twist), self.steady)
 
     def health(self, health):
-        """Give the guard the policy's report; return whether it wants a tick at once."""
+        """Give the guard a health report; return whether it requests a tick at once."""
         return self.guard.policy_health(health, self.steady)
 
     def after(self, ms=50):
@@ -50,7 +50,7 @@ class Bench:
 
 
 def moves(decision) -> bool:
-    """Whether a decision asks the wheels for anything."""
+    """Whether a decision commands any motion."""
     return bool(decision.twist.any())
 
 
@@ -64,8 +64,8 @@ def test_a_fresh_finite_proposal_is_driven():
     assert decision.age_s == pytest.approx(0.1)
 
 
-def test_a_guard_starts_disarmed_and_stays_still():
-    """Neither policy nor teleop moves a base that nobody has armed."""
+def test_a_guard_starts_disarmed_and_commands_zero():
+    """Neither policy nor teleop moves a base before arming."""
     bench = Bench(armed=False)
     bench.propose()
     bench.teleop()
@@ -74,8 +74,8 @@ def test_a_guard_starts_disarmed_and_stays_still():
     assert not moves(decision)
 
 
-def test_arming_forgets_what_was_proposed_before():
-    """A proposal from before the arming must not move the base at the moment of arming."""
+def test_arming_drops_earlier_proposals():
+    """A proposal from before must not move the base at the moment of arming."""
     bench = Bench(armed=False)
     bench.propose()
     assert bench.guard.arm()[0]
@@ -85,7 +85,7 @@ def test_arming_forgets_what_was_proposed_before():
 
 
 def test_the_age_counts_at_the_moment_of_publishing():
-    """An image of 200 ms is driven at 250 ms and 300 ms, and no more after that."""
+    """An image of 200 ms is driven by at 250 ms and 300 ms, and not after that."""
     bench = Bench(disarm_on_fault=False)
     bench.propose(age_ms=200)
     assert moves(bench.after(50))
@@ -95,7 +95,7 @@ def test_the_age_counts_at_the_moment_of_publishing():
     assert not moves(decision)
 
 
-def test_a_slow_model_that_stamps_honestly_never_moves_the_base():
+def test_a_slow_policy_with_honest_stamps_never_moves_the_base():
     """800 ms of inference under a limit of 300 ms gives no command other than zero."""
     bench = Bench(disarm_on_fault=False)
     for _ in range(40):
@@ -104,8 +104,8 @@ def test_a_slow_model_that_stamps_honestly_never_moves_the_base():
 
 
 @pytest.mark.parametrize('bad', [float('nan'), float('inf'), -float('inf')])
-def test_a_number_that_is_none_stops_at_once(bad):
-    """NaN in one unused axis is enough: whoever sends it is broken."""
+def test_nan_or_inf_stops_at_once(bad):
+    """A value in an unused axis is enough: its sender is broken."""
     bench = Bench(limits=Limits())
     for _ in range(10):
         bench.propose()
@@ -152,8 +152,8 @@ def test_after_a_fault_a_person_has_to_arm_again():
     assert bench.after().state == State.DRIVING
 
 
-def test_a_policy_that_falls_silent_is_a_fault_before_its_picture_is_old():
-    """Proposals that were coming are missed after proposal_timeout_s, whatever their stamps."""
+def test_a_silent_policy_is_a_fault_before_its_image_is_old():
+    """A gap longer than proposal_timeout_s is a fault, whatever the stamps."""
     bench = Bench(proposal_timeout_s=0.1, observation_max_age_s=1.0)
     bench.propose(age_ms=0)
     assert moves(bench.after(100))
@@ -162,8 +162,8 @@ def test_a_policy_that_falls_silent_is_a_fault_before_its_picture_is_old():
     assert not bench.guard.armed
 
 
-def test_a_fault_of_the_policys_own_word_stops_and_disarms():
-    """What it says of itself counts more than proposals that are fresh."""
+def test_a_fault_that_the_policy_reports_stops_and_disarms():
+    """Its report takes precedence over fresh proposals."""
     bench = Bench()
     bench.propose()
     assert moves(bench.after())
@@ -182,8 +182,8 @@ def test_a_fault_of_the_policys_own_word_stops_and_disarms():
     assert bench.after().state == State.DISARMED
 
 
-def test_a_hold_stops_stays_armed_and_goes_on_by_itself():
-    """A new instruction is looked at: zero meanwhile, and then the new proposals are driven."""
+def test_a_hold_stops_stays_armed_and_ends_by_itself():
+    """Zero while a new instruction is encoded; then the new proposals are driven."""
     bench = Bench()
     bench.propose()
     assert moves(bench.after())
@@ -199,13 +199,13 @@ def test_a_hold_stops_stays_armed_and_goes_on_by_itself():
         )
         assert not moves(decision)
     bench.health(Health.ok())
-    assert bench.after().state == State.WAITING  # what came before the word is forgotten
+    assert bench.after().state == State.WAITING  # proposals from before the report are dropped
     bench.propose()
     assert moves(bench.after())
 
 
-def test_a_policy_that_dies_while_it_holds_does_not_drive_on_when_it_is_back():
-    """Holding, it says so twice a second; silent for longer than that is a fault like any."""
+def test_a_policy_that_dies_during_a_hold_does_not_drive_when_it_restarts():
+    """It reports its hold four times a second; a longer silence is a fault."""
     bench = Bench()
     bench.health(NO_INSTRUCTION)
     assert bench.after(1500).state == State.WAITING
@@ -213,8 +213,8 @@ def test_a_policy_that_dies_while_it_holds_does_not_drive_on_when_it_is_back():
     assert not bench.guard.armed
 
 
-def test_a_policy_that_dies_before_its_first_proposal_does_not_drive_when_it_is_back():
-    """All was well with it, and then no word of it: whoever armed may have gone to see why."""
+def test_a_policy_that_dies_before_its_first_proposal_does_not_drive_when_it_restarts():
+    """The person who armed may have gone to the robot to see why it does not move."""
     bench = Bench()
     bench.health(NO_IMAGE)
     bench.health(Health.ok())
@@ -225,8 +225,8 @@ def test_a_policy_that_dies_before_its_first_proposal_does_not_drive_when_it_is_
     assert bench.after().state == State.DISARMED
 
 
-def test_a_guard_may_be_armed_for_a_person_after_the_policy_has_gone():
-    """Its silence is known then, and keeps nobody from driving by hand."""
+def test_a_guard_can_be_armed_for_teleop_after_the_policy_died():
+    """The silence is known then, and does not prevent driving by hand."""
     bench = Bench()
     bench.health(Health.ok())
     bench.after(2000)
@@ -237,16 +237,16 @@ def test_a_guard_may_be_armed_for_a_person_after_the_policy_has_gone():
     assert moves(bench.after())
 
 
-def test_the_same_word_again_is_no_news():
-    """A hold said twice makes no second zero beside those of the ticks; a fault after it does."""
+def test_a_repeated_report_requests_no_tick():
+    """The second report of a hold publishes no extra zero; a fault after it does."""
     bench = Bench()
     assert bench.health(NO_IMAGE)
     assert not bench.health(NO_IMAGE)
     assert bench.health(BLACK)
 
 
-def test_a_person_drives_on_while_the_policy_reports_a_fault():
-    """The camera dies in a takeover: the person goes on, and letting go disarms."""
+def test_a_person_can_drive_on_while_the_policy_reports_a_fault():
+    """The camera dies in a takeover: the person drives on; releasing the keys disarms."""
     bench = Bench(takeover_hold_s=0.4)
     bench.propose()
     bench.after()
@@ -259,7 +259,7 @@ def test_a_person_drives_on_while_the_policy_reports_a_fault():
 
 
 def test_arming_is_refused_while_the_policy_reports_a_fault_and_nobody_drives():
-    """It would last no longer than a tick, and look as if it had worked."""
+    """It would last one tick, and look as if it had worked."""
     bench = Bench(armed=False)
     bench.health(FROZEN)
     done, sentence = bench.guard.arm()
@@ -270,8 +270,8 @@ def test_arming_is_refused_while_the_policy_reports_a_fault_and_nobody_drives():
     assert moves(bench.after())
 
 
-def test_the_speed_is_bounded_by_the_distance_to_stop_in():
-    """With 0.5 m to stand in, the base is told no more than what stops in 0.5 m."""
+def test_the_speed_is_limited_by_the_stopping_distance():
+    """With a limit of 0.5 m, no command is faster than what stops within 0.5 m."""
     limits = Limits(
         max_acceleration=(1e3, 1e3, 1e3), stop_distance_m=0.5, base_deceleration_mps2=2.0
     )
@@ -283,7 +283,7 @@ def test_the_speed_is_bounded_by_the_distance_to_stop_in():
     assert 0.45 * speed + speed**2 / 4.0 == pytest.approx(0.5)
 
 
-def test_in_the_arena_driving_goes_on_after_a_fault():
+def test_the_arena_drives_on_after_a_fault():
     """With disarm_on_fault off, a good proposal after a bad one is driven."""
     bench = Bench(disarm_on_fault=False)
     bench.propose(age_ms=900)
@@ -292,8 +292,8 @@ def test_in_the_arena_driving_goes_on_after_a_fault():
     assert bench.after().state == State.DRIVING
 
 
-def test_the_estop_beats_everything_and_has_to_be_armed_away():
-    """Pressed, it stops a person too, arming is refused, and letting go does not arm."""
+def test_the_estop_overrides_everything_until_the_guard_is_armed_again():
+    """It also stops teleop, arming is refused while it is pressed, and a release does not arm."""
     bench = Bench(disarm_on_fault=False)
     bench.teleop()
     assert moves(bench.after())
@@ -314,7 +314,7 @@ def test_the_estop_beats_everything_and_has_to_be_armed_away():
 
 
 def test_a_person_takes_over_and_the_policy_waits_for_the_hold():
-    """Teleop wins at once; its silence is zero, not the policy; the policy returns after it."""
+    """Teleop wins at once; its silence means zero; the policy returns after takeover_hold_s."""
     bench = Bench(teleop_timeout_s=0.3, takeover_hold_s=1.0)
     bench.propose()
     bench.after()
@@ -330,15 +330,15 @@ def test_a_person_takes_over_and_the_policy_waits_for_the_hold():
 
 
 def test_teleop_without_a_policy_is_called_teleop():
-    """While takes are recorded there is no policy, and nothing is taken over."""
+    """While episodes are recorded there is no policy to take over from."""
     bench = Bench()
     for _ in range(10):
         bench.teleop()
         assert bench.after().source == 'teleop'
 
 
-def test_a_takeover_is_called_so_for_as_long_as_it_lasts():
-    """The policy falling silent in mid-takeover does not relabel the person's commands."""
+def test_a_takeover_keeps_its_label_until_it_ends():
+    """A policy that falls silent during a takeover does not relabel the teleop commands."""
     bench = Bench()
     bench.propose()
     bench.after()
@@ -347,8 +347,8 @@ def test_a_takeover_is_called_so_for_as_long_as_it_lasts():
         assert bench.after().source == 'takeover'
 
 
-def test_a_person_who_drives_already_takes_nothing_over():
-    """Someone at the keys when the guard is armed corrects no policy: it was not driving."""
+def test_a_person_who_is_driving_at_arming_takes_nothing_over():
+    """Their commands correct no policy, since none was driving."""
     bench = Bench(armed=False)
     bench.propose()
     bench.teleop()
@@ -358,8 +358,8 @@ def test_a_person_who_drives_already_takes_nothing_over():
     assert bench.after().source == 'teleop'
 
 
-def test_ordinary_driving_speeds_up_and_slows_down_within_the_limits():
-    """At 2 m/s² a tick of 50 ms changes the speed by 0.1 m/s, down to a wished-for zero too."""
+def test_normal_driving_accelerates_and_brakes_within_the_limits():
+    """At 2 m/s² a tick of 50 ms changes the speed by 0.1 m/s, also down to a commanded zero."""
     bench = Bench(limits=Limits(max_acceleration=(2.0, 2.0, 4.0)))
     speeds = []
     for wanted in [0.3] * 4 + [0.0] * 4:
@@ -368,8 +368,8 @@ def test_ordinary_driving_speeds_up_and_slows_down_within_the_limits():
     np.testing.assert_allclose(speeds, [0.1, 0.2, 0.3, 0.3, 0.2, 0.1, 0.0, 0.0], atol=1e-12)
 
 
-def test_a_guard_that_was_held_up_does_not_make_up_for_it():
-    """Two seconds without a tick (a starved machine) give no more than max_tick_s of speed."""
+def test_a_delayed_guard_does_not_catch_up():
+    """After two seconds without a tick the speed rises by no more than max_tick_s allows."""
     bench = Bench(limits=Limits(max_acceleration=(2.0, 2.0, 4.0)), max_tick_s=0.1)
     bench.after(2000)
     bench.steady += 2000 * MS
@@ -378,8 +378,8 @@ def test_a_guard_that_was_held_up_does_not_make_up_for_it():
     assert bench.guard.update(bench.now, bench.steady).twist[0] == pytest.approx(0.2)
 
 
-def test_a_configuration_that_cannot_be_is_refused_all_at_once():
-    """Every wrong value is named in the one sentence."""
+def test_an_invalid_configuration_is_refused_with_every_problem():
+    """One sentence names every wrong value."""
     with pytest.raises(UserError) as refusal:
         GuardConfig(
             observation_max_age_s=0.0,
@@ -391,8 +391,8 @@ def test_a_configuration_that_cannot_be_is_refused_all_at_once():
         assert name in str(refusal.value)
 
 
-def test_a_rival_on_the_commands_stops_and_disarms_whoever_drives():
-    """Its commands would mix with ours; zero at once, named, until somebody arms again."""
+def test_a_competing_publisher_stops_and_disarms():
+    """Its commands would mix with the guard's: zero at once, with its name, until armed again."""
     bench = Bench()
     bench.teleop()
     assert moves(bench.after())

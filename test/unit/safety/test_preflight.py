@@ -20,8 +20,8 @@ OPEN = {
 TOPIC = '/r1/cmd_vel'
 
 
-def test_a_check_is_a_line_with_the_remedy_only_when_it_is_red():
-    """The form that the service answers with, and that a program may read."""
+def test_a_line_has_the_remedy_only_when_it_is_red():
+    """The format of the service's response, which programs may parse."""
     assert Check('a', True, 'all is well', 'mend it').line == 'green a: all is well'
     assert Check('a', False, 'it is broken', 'mend it').line == 'red a: it is broken; mend it'
     assert Check('a', False, 'it is broken').line == 'red a: it is broken'
@@ -37,7 +37,7 @@ def test_another_publisher_of_commands_is_named():
 
 
 def test_a_second_guard_of_the_same_name_is_a_rival():
-    """Two launches at once: both are called /r1/guard, and only one of them is this one."""
+    """Two launches at once have two nodes /r1/guard."""
     check = preflight.check_rivals(TOPIC, [GUARD, GUARD], '/r1/guard', publishes=True)
     assert not check.ok
     assert 'another /r1/guard publishes' in check.sentence
@@ -56,8 +56,8 @@ def test_a_second_guard_of_the_same_name_is_a_rival():
         'rviz2',
     ],
 )
-def test_who_only_watches_is_no_base(name):
-    """A recorder hears every command and moves no wheel."""
+def test_a_watcher_is_not_a_base(name):
+    """A recorder subscribes to commands and moves no wheel."""
     check = preflight.check_listeners(TOPIC, [Endpoint(name, '/', TWIST)])
     assert not check.ok
     assert check.remedy
@@ -67,8 +67,8 @@ def test_who_only_watches_is_no_base(name):
     assert name not in both.sentence
 
 
-def test_whoever_speaks_to_the_guard_in_another_type_is_named():
-    """A joystick that sends TwistStamped takes over nothing, and nobody would know."""
+def test_a_publisher_of_another_type_is_named():
+    """A joystick that publishes TwistStamped could not take over, without any warning."""
     joystick = Endpoint('teleop_twist_joy', '/', TWIST_STAMPED)
     well = preflight.Input('/teleop/cmd_vel', TWIST, [Endpoint('teleop', '/', TWIST)])
     assert preflight.check_inputs([well]).ok
@@ -78,8 +78,8 @@ def test_whoever_speaks_to_the_guard_in_another_type_is_named():
     assert check.remedy
 
 
-def test_two_policies_are_one_too_many_and_two_people_are_not():
-    """The guard would drive both in turn; of people the newest command counts."""
+def test_only_one_policy_may_publish_but_several_teleops():
+    """The guard would follow both policies in turn; of teleop the newest command counts."""
     two = [Endpoint('inference', '/', TWIST_STAMPED), Endpoint('other', '/', TWIST_STAMPED)]
     policies = preflight.Input('/policy/cmd_vel', TWIST_STAMPED, two, alone=True)
     check = preflight.check_inputs([policies])
@@ -90,7 +90,7 @@ def test_two_policies_are_one_too_many_and_two_people_are_not():
 
 
 def test_two_buttons_on_one_estop_are_red():
-    """The last message wins: one that repeats "not pressed" takes back what the other says."""
+    """The last message wins: one that repeats "not pressed" cancels the other."""
     button, other = Endpoint('button', '/', 'Bool'), Endpoint('remote', '/', 'Bool')
     estop = preflight.Input('/estop', 'std_msgs/msg/Bool', [button])
     assert preflight.check_estop(estop).ok
@@ -103,8 +103,8 @@ def test_two_buttons_on_one_estop_are_red():
     assert not preflight.check_estop(estop._replace(publishers=[button, button])).ok
 
 
-def test_where_the_guard_arms_itself_nothing_but_the_arena_may_be_moved():
-    """A recorder may listen; a base, or somebody unknown, may not."""
+def test_a_guard_that_arms_itself_may_only_move_the_arena():
+    """A recorder may subscribe; a base or an unknown node may not."""
     arena = Endpoint('sim', '/r1', TWIST)
     assert preflight.check_arm_at_start(TOPIC, [arena, RECORDER]).ok
     check = preflight.check_arm_at_start(TOPIC, [arena, STAMPED_BASE])
@@ -115,8 +115,8 @@ def test_where_the_guard_arms_itself_nothing_but_the_arena_may_be_moved():
     assert not preflight.check_arm_at_start(TOPIC, [nameless]).ok
 
 
-def test_a_base_of_the_other_type_hears_nothing_and_is_named():
-    """Twist and TwistStamped on one topic never meet."""
+def test_a_base_that_expects_the_other_type_is_named():
+    """Twist and TwistStamped on one topic do not connect."""
     assert preflight.check_cmd_vel_type(TOPIC, [BASE], TWIST).ok
     check = preflight.check_cmd_vel_type(TOPIC, [STAMPED_BASE, RECORDER], TWIST)
     assert not check.ok
@@ -125,15 +125,15 @@ def test_a_base_of_the_other_type_hears_nothing_and_is_named():
 
 
 def test_bases_of_both_types_cannot_both_be_served():
-    """Whatever is published, one of them hears nothing."""
+    """With either type one of them receives nothing."""
     for published in (TWIST, TWIST_STAMPED):
         check = preflight.check_cmd_vel_type(TOPIC, [SMOOTHER, STAMPED_BASE], published)
         assert not check.ok
         assert 'remap' in check.remedy
 
 
-def test_a_listener_that_wants_no_command_at_all_is_red():
-    """A topic of another kind under that name is a wrong remapping."""
+def test_a_subscriber_of_another_kind_is_red():
+    """A topic of that name which carries no commands is a wrong remapping."""
     check = preflight.check_cmd_vel_type(TOPIC, [Endpoint('x', '/', 'std_msgs/msg/String')], TWIST)
     assert not check.ok
     assert 'remappings' in check.remedy
@@ -151,13 +151,13 @@ def test_a_listener_that_wants_no_command_at_all_is_red():
         ([SMOOTHER, STAMPED_BASE], TWIST),
     ],
 )
-def test_the_type_is_chosen_by_who_moves_wheels(found, wanted):
-    """The recorder follows the guard, and must not lead it."""
+def test_the_type_follows_the_possible_bases(found, wanted):
+    """The recorder follows the guard's type and must not determine it."""
     assert preflight.select_cmd_vel_type(found) == wanted
 
 
-def test_a_smoother_with_room_on_y_is_green():
-    """All four of its parameters have a y."""
+def test_a_smoother_that_passes_y_is_green():
+    """All four of its parameters have a y other than zero."""
     check = strafing.check_linear_y([BASE, SMOOTHER], True, {'/r1/velocity_smoother': OPEN})
     assert check.ok
 
@@ -165,15 +165,15 @@ def test_a_smoother_with_room_on_y_is_green():
 @pytest.mark.parametrize('name', sorted(OPEN))
 @pytest.mark.parametrize('y', [0.0, None])
 def test_a_smoother_that_makes_y_zero_is_red_and_the_parameter_is_named(name, y):
-    """Its default: nothing is said anywhere, and the base never strafes."""
+    """By default it does so without a warning, and the base never strafes."""
     shut = {**OPEN, name: [0.5] if y is None else [0.5, y, 2.5]}
     check = strafing.check_linear_y([SMOOTHER], True, {'/r1/velocity_smoother': shut})
     assert not check.ok
     assert f'set y of {name} there' in check.remedy
 
 
-def test_a_smoother_that_does_not_tell_is_red():
-    """What cannot be known is not taken for well."""
+def test_a_smoother_that_does_not_answer_is_red():
+    """An unknown value does not count as good."""
     check = strafing.check_linear_y([SMOOTHER], True, {'/r1/velocity_smoother': None})
     assert not check.ok
     assert 'does not report' in check.sentence
@@ -181,15 +181,15 @@ def test_a_smoother_that_does_not_tell_is_red():
 
 @pytest.mark.parametrize('name', ['diff_drive_controller', 'ackermann_steering_controller'])
 def test_a_controller_of_a_base_that_cannot_strafe_is_red(name):
-    """It takes the message and drops y."""
+    """It accepts the message and drops y."""
     check = strafing.check_linear_y([Endpoint(name, '/', TWIST)], True, {})
     assert not check.ok
     assert name in check.sentence
     assert 'max_velocity' in check.remedy
 
 
-def test_without_linear_y_no_base_is_asked_for_it():
-    """A differential base under a policy of linear_x and angular_z is well."""
+def test_without_linear_y_any_base_will_do():
+    """A differential base with a policy of linear_x and angular_z is green."""
     assert strafing.check_linear_y([Endpoint('diff_drive_controller', '/', TWIST)], False, {}).ok
 
 
@@ -203,7 +203,7 @@ def test_without_linear_y_no_base_is_asked_for_it():
     ],
 )
 def test_a_policy_strafes_by_the_axes_it_reports(axes, has):
-    """And in doubt."""
+    """And if it reports none."""
     assert strafing.drives_linear_y(axes) is has
 
 
@@ -215,16 +215,16 @@ def test_a_policy_strafes_by_the_axes_it_reports(axes, has):
         (0.2, 'the camera is black', 'the camera is black'),
     ],
 )
-def test_a_policy_that_is_not_there_silent_or_at_fault_is_red(age_s, fault, word):
-    """And its own checks of before no longer count."""
+def test_a_policy_that_is_absent_silent_or_faulty_is_red(age_s, fault, word):
+    """Its earlier checks no longer count."""
     check = preflight.check_inference(age_s, fault, preflight.INFERENCE_CHECKS)
     assert not check.ok
     assert word in check.sentence
     assert preflight.check_inference(0.4, '', preflight.INFERENCE_CHECKS).ok
 
 
-def test_what_a_policy_does_not_tell_is_named_as_not_known():
-    """A policy that is not ours: no check of its own is green because it was never made."""
+def test_checks_that_a_policy_does_not_report_are_named_as_not_known():
+    """For a policy node of another package: a check that was never made is not green."""
     check = preflight.check_inference(0.4, '', {'camera_rate', 'axes'})
     assert not check.ok
     assert check.sentence.endswith(
@@ -238,15 +238,15 @@ def test_what_a_policy_does_not_tell_is_named_as_not_known():
         )
 
 
-def test_an_override_of_no_check_is_refused_with_the_nearest_name():
-    """A typing mistake must not look as if it had worked."""
+def test_an_override_of_an_unknown_check_is_refused_with_the_closest_name():
+    """A typing error must not look as if it had worked."""
     with pytest.raises(UserError, match=r"'liner_y'.*mean 'linear_y'"):
         preflight.parse_override(['camera_rate', 'liner_y'])
     assert preflight.parse_override(['', ' linear_y ']) == {'linear_y'}
 
 
-def test_arming_is_refused_for_what_is_red_and_not_overridden():
-    """One line each, and none of what is green or overridden."""
+def test_arming_is_refused_for_red_checks_that_are_not_overridden():
+    """One line each, without green or overridden ones."""
     checks = [
         Check('linear_y', False, 'y is lost', 'mend it'),
         Check('axes', True, 'well'),

@@ -1,4 +1,4 @@
-"""What guard and policy report: every value comes back, and nothing is read from a sentence."""
+"""What guard and policy report: values survive the message, and no sentence is parsed."""
 
 import ast
 import math
@@ -35,7 +35,7 @@ speeds = st.floats(-9, 9).map(lambda value: round(value, 3))
     st.booleans(),
     st.lists(st.sampled_from(['clock_skew', 'inference', StopReason.ESTOP.value])),
 )
-def test_a_guards_report_comes_back_whole(
+def test_a_guard_status_survives_the_message(
     state, armed, source, reason, sentence, speed, dry_run, refused
 ):
     """Through the text values of a message."""
@@ -58,15 +58,15 @@ def test_a_guards_report_comes_back_whole(
         ('', {}),
     ],
 )
-def test_a_report_that_does_not_say_whether_the_guard_is_armed_is_none(state, changes):
-    """One key less once made the console arm a guard that its screen called armed."""
+def test_a_status_without_state_or_armed_is_none(state, changes):
+    """A missing key once made the console arm a guard that its screen called armed."""
     values = {**GuardStatus(State.DRIVING, armed=True).values(), **changes}
     values = {key: value for key, value in values.items() if value is not None}
     assert GuardStatus.parse(state, values) is None
 
 
-def test_a_report_of_another_version_is_read_as_far_as_it_goes():
-    """Without a stop reason, with one that is not known, with speeds that are no numbers."""
+def test_a_status_of_another_version_is_parsed_as_far_as_possible():
+    """Without a stop reason, with an unknown one, with NaN as a speed."""
     values = {'armed': 'true', 'stop_reason': 'from the future', 'linear_x': 'nan'}
     got = GuardStatus.parse('waiting', values)
     assert (got.stop_reason, got.armed, got.twist.any()) == (StopReason.OTHER, True, False)
@@ -83,7 +83,7 @@ def test_a_report_of_another_version_is_read_as_far_as_it_goes():
         Health.fault(StopReason.CAMERA_FROZEN, 'the camera is frozen'),
     ],
 )
-def test_a_policys_report_comes_back_whole(health, axes):
+def test_a_policy_status_survives_the_message(health, axes):
     """Its level and its sentence are the message's own."""
     sent = PolicyStatus(health, axes)
     assert PolicyStatus.parse(health.level, health.sentence, sent.values()) == sent
@@ -92,8 +92,8 @@ def test_a_policys_report_comes_back_whole(health, axes):
 @pytest.mark.parametrize(
     ('level', 'wanted'), [(0, Level.OK), (1, Level.HOLD), (2, Level.FAULT), (3, Level.FAULT)]
 )
-def test_a_policy_node_of_somebody_else_holds_or_stops_by_its_level(level, wanted):
-    """It gives no reason of ours, and no axes: they are unknown, and it still stops."""
+def test_a_foreign_policy_node_holds_or_stops_by_its_level(level, wanted):
+    """Its reason and axes are unknown, and it still stops."""
     got = PolicyStatus.parse(level, '', {})
     assert (got.health.level, got.axes) == (wanted, None)
     if wanted != Level.OK:
@@ -102,7 +102,7 @@ def test_a_policy_node_of_somebody_else_holds_or_stops_by_its_level(level, wante
 
 
 def test_every_reason_that_the_guard_finds_has_a_sentence():
-    """But for those that come with one of their own."""
+    """Except those that have a sentence of their own."""
     by_itself = {
         node.attr
         for node in ast.walk(ast.parse(Path(guard.__file__).read_text()))
@@ -112,8 +112,8 @@ def test_every_reason_that_the_guard_finds_has_a_sentence():
     assert by_itself - own == {reason.name for reason in guard.SENTENCES}
 
 
-def test_the_drill_and_the_camera_go_by_reasons_that_exist():
-    """Members of the enums, or who drives."""
+def test_the_drill_and_the_camera_use_known_reasons():
+    """Members of the enums, or a source."""
     for fault in FAULTS:
         for one in fault.because:
             assert isinstance(one, StopReason | State) or one == 'takeover'
