@@ -1,11 +1,12 @@
-"""The take in progress, if there is one, and what became of the one before. Knows no ROS."""
+"""The episode in progress, if there is one, and the verdict on the previous one. Knows no ROS."""
 
 import io
 import time
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 from PIL import Image as PillowImage
@@ -15,7 +16,7 @@ from mobile_vla_ros.episode.storage.schema import EpisodeInfo
 from mobile_vla_ros.episode.storage.writer import EpisodeWriter
 from mobile_vla_ros.episode.timing.command_source import CommandLabeller
 from mobile_vla_ros.errors import UserError
-from mobile_vla_ros.nodes.recorder.episode_folder import TakeFolder
+from mobile_vla_ros.nodes.recorder.episode_folder import EpisodeFolder
 from mobile_vla_ros.nodes.recorder.params import RecorderParams
 from mobile_vla_ros.safety.status import GuardStatus
 from mobile_vla_ros.types import Command
@@ -24,63 +25,86 @@ if TYPE_CHECKING:
     from rclpy.task import Future
     from sensor_msgs.msg import CompressedImage, Image
 
-    Message = Image | CompressedImage
-    Encode = Callable[[Message], bytes]
+Message: TypeAlias = 'Image | CompressedImage'
 
 IDLE, STARTING, RECORDING, CLOSING = 'idle', 'starting', 'recording', 'closing'
 BROKEN = 'a broken image'
 POLL_S = 0.01
 
 
-class CurrentTake:
+@dataclass
+class OpenEpisode:
     """
-    Holds the state of the recorder; frames and commands go nowhere unless it is recording.
+    What belongs to one recording.
+
+    :ivar image_kind: size and encoding of its images (``kind``).
+    :ivar began_s: when it began, on the steady clock.
+    :ivar other_images: a sentence while the camera sends images of another kind, else ''.
+    :ivar noted: keys of the problems that it already holds.
+    :ivar lost_commands: how many commands were left out, by reason.
+    """
+
+    recording: Recording
+    writer: EpisodeWriter
+    image_kind: str
+    began_s: float = 0.0
+    other_images: str = ''
+    noted: set[str] = field(default_factory=set)
+    lost_commands: Counter[str] = field(default_factory=Counter)
+
+
+class CurrentEpisode:
+    """
+    Holds the state of the recorder; frames and commands are ignored unless it is recording.
 
     All methods but ``open`` belong to one thread.
 
-    :param encode: gives the stored bytes of an image message; raises UserError where it cannot.
+    :param encode: gives the stored bytes of an image message; raises UserError if it cannot.
     :param now_ns: the node's clock, which may be a simulated one.
     """
 
     def __init__(
         self,
         params: RecorderParams,
-        folder: TakeFolder,
-        encode: 'Encode',
+        folder: EpisodeFolder,
+        encode: Callable[[Message], bytes],
         now_ns: Callable[[], int],
-    ):
+    ) -> None:
         self.state = IDLE
-        self.recording: Recording | None = None
-        self._lost_commands: Counter[str] = Counter()
+        self._open: OpenEpisode | None = None
         self._labels = CommandLabeller()
-        self._writer: EpisodeWriter | None = None
-        self._params, self._folder = params, folder
-        self._encode, self._now_ns = encode, now_ns
-        self._kind = self._unlike = ''
-        self._began_s = 0.0
-        self._noted: set[str] = set()
+        self._params = params
+        self._folder = folder
+        self._encode = encode
+        self._now_ns = now_ns
         self._last = {'last_episode': '', 'last_verdict': '', 'last_reasons': ''}
+
+    @property
+    def recording(self) -> Recording | None:
+        """The recording in progress or being closed."""
+        current = self._open
+        return None if current is None else current.recording
 
     def open(
         self,
-        image: 'Message',
+        image: Message,
         info: EpisodeInfo,
         expected_hz: float | None,
         *,
         proposals: bool = False,
-    ) -> tuple[str, EpisodeWriter, Recording]:
+    ) -> OpenEpisode:
         """
-        Make the file of a new take; to be called in a thread, for a disk may be slow.
+        Create the file of a new episode; call it in a thread, since a disk may be slow.
 
-        :param image: the newest message; the take's images are to be of its size and encoding.
-        :param proposals: whether it has a place for what a policy proposes.
-        :returns: what ``begin`` wants.
-        :raises UserError: when the image, the folder or the disk does not serve.
+        :param image: the newest message; all images must have its size and encoding.
+        :param proposals: whether the file has room for a policy's proposals.
+        :returns: the argument of ``begin``.
+        :raises UserError: when the image, the folder or the disk is unusable.
         """
-        self._folder.check_space()
+        self._folder.disk.check_space()
         self._encode(image)
-        found = kind(image)
-        if found == BROKEN:  # every whole one after it would be of another kind
+        image_kind = kind(image)
+        if image_kind == BROKEN:  # every whole one after it would be of another kind
             raise UserError(
                 'the newest camera image is broken',
                 got=f'{len(image.data)} bytes',
@@ -88,7 +112,7 @@ class CurrentTake:
                 remedy='start again',
             )
         writer = EpisodeWriter(
-            self._folder.folder,
+            self._folder.path,
             info,
             time.time_ns(),
             flush_period_s=self._params.flush_period_s,
@@ -96,171 +120,187 @@ class CurrentTake:
             proposals=proposals,
         )
         fitting = max(1, self._params.queue_bytes // max(1, len(image.data)))
-        return (
-            found,
+        recording = Recording(
             writer,
-            Recording(
-                writer,
-                queue_frames=min(self._params.queue_frames, fitting),
-                steady_ns=time.monotonic_ns,
-                floor_bytes=self._folder.floor_bytes,
-            ),
+            queue_frames=min(self._params.queue_frames, fitting),
+            steady_ns=time.monotonic_ns,
+            floor_bytes=self._folder.disk.floor_bytes,
         )
+        return OpenEpisode(recording, writer, image_kind)
 
     @staticmethod
-    def throw_away(opening: 'Future', timeout_s: float):
+    def discard_unopened(opening: 'Future', timeout_s: float) -> None:
         """
-        Throw away a take that never begins: empty as it is, it would be recovered as a take.
+        Discard an episode that never begins; the next start would recover its empty file.
 
-        :param opening: of what ``open`` returns in another thread; it is waited for.
+        :param opening: the result of ``open`` in another thread; waits for it.
         """
-        give_up_s = time.monotonic() + timeout_s
-        while not opening.done() and time.monotonic() < give_up_s:
+        deadline_s = time.monotonic() + timeout_s
+        while not opening.done() and time.monotonic() < deadline_s:
             time.sleep(POLL_S)
         if opening.done() and opening.exception() is None:
-            *_, recording = opening.result()
+            recording = opening.result().recording
             recording.discard()
             recording.join(timeout_s)
 
-    def begin(self, opened: tuple[str, EpisodeWriter, Recording]):
+    def begin(self, opened: OpenEpisode) -> None:
         """Record from now on."""
-        self._kind, self._writer, self.recording = opened
-        self._unlike = ''
-        self.recording.event('start', self._now_ns())
-        self.state, self._began_s = RECORDING, time.monotonic()
+        self._open = opened
+        opened.recording.event('start', self._now_ns())
+        opened.began_s = time.monotonic()
+        self.state = RECORDING
         self._labels.begin()
-        self._lost_commands.clear()
-        self._noted.clear()
 
-    def frame(self, message: 'Message', stamp_ns: int, received_ns: int, missing: int):
-        """Hand over one camera message, and how many before it never came."""
-        if self.state != RECORDING:
+    def frame(self, message: Message, stamp_ns: int, received_ns: int, missing: int) -> None:
+        """Record one camera message, and how many before it were lost."""
+        current = self._active()
+        if current is None:
             return
         if missing:
-            self.recording.lost(missing, received_ns, 'lost between camera and recorder')
+            current.recording.lost(missing, received_ns, 'lost between camera and recorder')
         found = kind(message)
-        if found == self._kind:
-            self._unlike = ''
-            self.recording.frame(partial(self._encode, message), stamp_ns, received_ns)
+        if found == current.image_kind:
+            current.other_images = ''
+            current.recording.frame(partial(self._encode, message), stamp_ns, received_ns)
             return
-        self._unlike = f'the camera sends {found}, and the take began with {self._kind}'
-        self.note(found, self._unlike)
-        self.recording.lost(1, received_ns, f'the camera sends {found}')
+        current.other_images = (
+            f'the camera sends {found}, and the episode began with {current.image_kind}'
+        )
+        self.note(found, current.other_images)
+        current.recording.lost(1, received_ns, f'the camera sends {found}')
 
-    def lost(self, count: int):
-        """Count frames that the middleware says it lost."""
-        if self.state == RECORDING:
-            self.recording.lost(count, self._now_ns(), 'lost by the middleware')
+    def lost(self, count: int) -> None:
+        """Count frames that the middleware reports as lost."""
+        current = self._active()
+        if current is not None:
+            current.recording.lost(count, self._now_ns(), 'lost by the middleware')
 
-    def command(self, command: Command, sent_ns: int):
-        """Take one command; it is handed over when it is known who it came from."""
+    def command(self, command: Command, sent_ns: int) -> None:
+        """Record one command as soon as its source is known."""
         if self.state == RECORDING:
             self._labels.command(command, sent_ns, time.monotonic_ns())
             self.write_commands()
 
-    def proposal(self, twist: np.ndarray, stamp_ns: int, received_ns: int):
-        """Hand over what a policy proposed, where the take has a place for it."""
-        if self.state == RECORDING and self._writer.proposals:
-            self.recording.proposal(twist, stamp_ns, received_ns)
+    def proposal(self, twist: np.ndarray, stamp_ns: int, received_ns: int) -> None:
+        """Record a policy's proposal, if the file has room for it."""
+        current = self._active()
+        if current is not None and current.writer.proposals:
+            current.recording.proposal(twist, stamp_ns, received_ns)
 
-    def guard_status(self, status: GuardStatus, sent_ns: int):
+    def guard_status(self, status: GuardStatus, sent_ns: int) -> None:
         """Store a report of the guard, which labels commands (`CommandLabeller.status`)."""
         self._labels.status(status, sent_ns or self._now_ns(), time.monotonic_ns())
         self.write_commands()
 
-    def write_commands(self, *, all_of_them: bool = False):
-        """Hand over the commands whose source is known by now, and where takeovers begin."""
-        if self.state != RECORDING:
+    def write_commands(self, *, all_of_them: bool = False) -> None:
+        """Record the commands whose source is known by now, and where takeovers begin."""
+        current = self._active()
+        if current is None:
             return
         for one in self._labels.ready(None if all_of_them else time.monotonic_ns()):
             if one.event:
-                self.recording.event('takeover', one.command.received_ns, one.event)
-            self.recording.command(one.command)
+                current.recording.event('takeover', one.command.received_ns, one.event)
+            current.recording.command(one.command)
 
-    def lose_commands(self, count: int, why: str):
-        """Count commands that are not in the take, by the reason."""
-        self._lost_commands[why] += count
-        self.note(why, f'commands {why}, the first of them now')
+    def lose_commands(self, count: int, reason: str) -> None:
+        """Count commands that are missing from the episode, by reason."""
+        current = self._active()
+        if current is not None:
+            current.lost_commands[reason] += count
+            self.note(reason, f'commands {reason}, the first of them now')
 
-    def expect(self, rate_hz: float | None):
-        """Tell a take that began before the camera's rate was known of it."""
-        if self.state == RECORDING and self._writer.expected_rate_hz is None:
-            self._writer.expected_rate_hz = rate_hz
+    def expect(self, rate_hz: float | None) -> None:
+        """Set the camera's rate in an episode that began before it was known."""
+        current = self._active()
+        if current is not None and current.writer.expected_rate_hz is None:
+            current.writer.expected_rate_hz = rate_hz
 
-    def command_type(self, found: str):
-        """Tell the take of which type its commands are."""
-        if self.state == RECORDING:
-            self.recording.late(command_type=found)
+    def command_type(self, found: str) -> None:
+        """Set the type of the commands."""
+        current = self._active()
+        if current is not None:
+            current.recording.late(command_type=found)
 
-    def note(self, key: str, sentence: str):
-        """Write a problem into the take, once a key."""
-        if self.state == RECORDING and key not in self._noted:
-            self._noted.add(key)
-            self.recording.event('problem', self._now_ns(), sentence)
+    def note(self, key: str, sentence: str) -> None:
+        """Record a problem as an event, once per key."""
+        current = self._active()
+        if current is not None and key not in current.noted:
+            current.noted.add(key)
+            current.recording.event('problem', self._now_ns(), sentence)
 
     def settle(self) -> str:
-        """Notice a take that ended by itself, on a full disk or a defect; say so, else ''."""
-        take = self.recording
-        if self.state != RECORDING or not (take.error or take.ended):
+        """Close an episode that a full disk or a defect ended; return a sentence, or ''."""
+        current = self._active()
+        if current is None or not (current.recording.error or current.recording.ended):
             return ''
-        self.let_go()
-        return take.error or f'{take.problem}; the take is closed: {take.path}'
+        recording = self.release()
+        return recording.error or (f'{recording.problem}; the episode is closed: {recording.path}')
 
-    def let_go(self) -> Recording:
-        """Keep what is to be told of a take that ended, and be ready for the next."""
-        take, self.recording, self.state = self.recording, None, IDLE
-        if take.path is not None:
+    def release(self) -> Recording:
+        """Keep the verdict on an episode that ended, and be ready for the next one."""
+        assert self._open is not None
+        recording = self._open.recording
+        self._open, self.state = None, IDLE
+        if recording.path is not None and recording.health is not None:
             self._last = {
-                'last_episode': str(take.path),
-                'last_verdict': take.health['verdict'],
-                'last_reasons': '; '.join(take.health['reasons']),
+                'last_episode': str(recording.path),
+                'last_verdict': recording.health['verdict'],
+                'last_reasons': '; '.join(recording.health['reasons']),
             }
         self._folder.changed()
-        return take
+        return recording
 
     def shut_down(self, timeout_s: float) -> str:
-        """Close a take in progress, as whole as one that was stopped; return what came of it."""
-        take = self.recording
-        if take is None:
+        """Close an episode in progress as a stop would; return a sentence, or ''."""
+        recording = self.recording
+        if recording is None:
             return ''
         if self.state == RECORDING:
             self.write_commands(all_of_them=True)
-            take.event('stop', self._now_ns(), 'the recorder was shut down')
-            take.finish('unknown')
-        if not take.join(timeout_s):
-            return f'{take.part_path} could not be closed in time'
-        return take.error or (f'closed {take.path}' if take.path else '')
+            recording.event('stop', self._now_ns(), 'the recorder was shut down')
+            recording.finish('unknown')
+        if not recording.join(timeout_s):
+            return f'{recording.part_path} could not be closed in time'
+        return recording.error or (f'closed {recording.path}' if recording.path else '')
 
-    def values(self) -> dict:
-        """Return what the status tells of this take and of the last."""
-        take = self.recording
+    def values(self) -> dict[str, str | int]:
+        """Return the status values of this episode and of the previous one."""
+        current = self._open
+        if current is None:
+            counts = dict.fromkeys(('frames', 'commands', 'drops', 'queue'), 0)
+            return {'episode': '', 'seconds': '0.0', **counts, **self._last}
+        recording = current.recording
         return {
-            'episode': take.part_path.name if take else '',
-            'seconds': f'{time.monotonic() - self._began_s:.1f}' if take else '0.0',
-            'frames': take.frames if take else 0,
-            'commands': take.commands if take else 0,
-            'drops': take.drops if take else 0,
-            'queue': take.queued if take else 0,
+            'episode': recording.part_path.name,
+            'seconds': f'{time.monotonic() - current.began_s:.1f}',
+            'frames': recording.frames,
+            'commands': recording.commands,
+            'drops': recording.drops,
+            'queue': recording.queued,
             **self._last,
         }
 
     def problems(self) -> list[str]:
-        """Return sentences on what is wrong with the take in progress."""
-        if self.recording is None:
+        """Return the problems of the episode in progress as sentences."""
+        current = self._open
+        if current is None:
             return []
         return [
-            self._unlike,
-            self.recording.problem or '',
-            *(f'{count} commands {why}' for why, count in self._lost_commands.items()),
+            current.other_images,
+            current.recording.problem or '',
+            *(f'{count} commands {reason}' for reason, count in current.lost_commands.items()),
         ]
 
+    def _active(self) -> OpenEpisode | None:
+        return self._open if self.state == RECORDING else None
 
-def kind(message: 'Message') -> str:
+
+def kind(message: Message) -> str:
     """Return size and encoding of a camera message in words, such as ``1280x720 rgb8``."""
     if hasattr(message, 'encoding'):
         return f'{message.width}x{message.height} {message.encoding}'
     try:
-        image = PillowImage.open(io.BytesIO(message.data))  # reads the head alone
-    except Exception:  # Pillow's own for a size beyond all reason, and whatever else rubbish gives
+        image = PillowImage.open(io.BytesIO(message.data))  # reads only the header
+    except Exception:  # also Pillow's own for an absurd size
         return BROKEN
     return f'{image.width}x{image.height} {image.format}'

@@ -1,4 +1,4 @@
-"""The recorder's parameters, declared and read; of images, the shadow's too."""
+"""The recorder's parameters; the shadow shares those of images."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -16,7 +16,7 @@ MEGABYTE = 1_000_000
 
 @dataclass(frozen=True)
 class ImageParams:
-    """How images come, and how they are kept."""
+    """How images arrive, and how they are stored."""
 
     transport: str
     format: str
@@ -24,10 +24,10 @@ class ImageParams:
 
     def encoder(self, kind: type) -> Callable[..., bytes]:
         """
-        Return what gives the stored bytes of an image message; UserError where it cannot.
+        Return a function from an image message to the bytes to store; it may raise UserError.
 
-        :param kind: of the messages, as ``topics.camera`` says; compressed ones are kept as they
-            came.
+        :param kind: type of the messages (``topics.camera``); compressed ones are stored
+            unchanged.
         """
         if kind is CompressedImage:
             return images.compressed_bytes
@@ -36,7 +36,7 @@ class ImageParams:
 
 def image_params(node: Node) -> ImageParams:
     """
-    Declare the parameters of a node that keeps images, and return their values.
+    Declare the parameters of a node that stores images; return their values.
 
     :raises UserError: when one has the wrong type or is out of range.
     """
@@ -61,7 +61,7 @@ def image_params(node: Node) -> ImageParams:
 
 @dataclass(frozen=True)
 class RecorderParams:
-    """What the recorder was started with; ``instruction`` may be replaced by the topic."""
+    """The recorder's parameters; the topic may replace ``instruction``."""
 
     data_dir: str
     instruction: str
@@ -79,7 +79,7 @@ class RecorderParams:
 
 def recorder_params(node: Node) -> RecorderParams:
     """
-    Declare the recorder's parameters and return their values.
+    Declare the recorder's parameters; return their values.
 
     :raises UserError: when one has the wrong type or is out of range.
     """
@@ -88,48 +88,46 @@ def recorder_params(node: Node) -> RecorderParams:
             node,
             'data_dir',
             '~/mobile_vla_takes',
-            'folder of the episodes; made when it is missing',
+            'folder of the episodes; created if missing',
         ),
         instruction=declare(
             node,
             'instruction',
             '',
-            'what the robot is told, until the topic instruction says otherwise',
+            'instruction, until one arrives on the topic instruction',
         ),
-        operator=declare(node, 'operator', '', 'who drives; kept with every take'),
-        robot=declare(node, 'robot', '', 'which robot; kept with every take'),
+        operator=declare(node, 'operator', '', 'name of the operator, stored with every episode'),
+        robot=declare(node, 'robot', '', 'name of the robot, stored with every episode'),
         images=image_params(node),
         flush_period_s=declare(
             node,
             'flush_period_s',
             0.5,
-            'seconds of a take that a sudden death may cost',
+            'seconds of an episode that a crash may cost',
             limits=(0.05, 1.0),
         ),
         queue_frames=declare(
             node,
             'queue_frames',
             60,
-            'frames that may wait for the disk before one is dropped',
+            'frames that may wait for the disk; further ones are dropped',
             limits=(1, 1000),
         ),
         queue_bytes=MEGABYTE
-        * declare(
-            node, 'queue_mb', 128, 'memory that these frames may take, MB', limits=(1, 100_000)
-        ),
+        * declare(node, 'queue_mb', 128, 'memory for these frames, MB', limits=(1, 100_000)),
         camera_wait_s=declare(
             node,
             'camera_wait_s',
             3.0,
-            'seconds that a start waits for an image before it is refused',
+            'seconds that a start waits for an image',
             limits=(0.0, 60.0),
         ),
         expected_rate_hz=declare(
             node,
             'expected_rate_hz',
             0.0,
-            "the camera's rate, which each take is judged by; 0: "
-            'the best two seconds seen before it',
+            "the camera's rate, by which each episode is judged; 0: "
+            'the rate of the best two seconds before it',
             limits=(0.0, 1000.0),
         ),
         disk_floor_bytes=MEGABYTE
@@ -137,13 +135,13 @@ def recorder_params(node: Node) -> RecorderParams:
             node,
             'disk_floor_mb',
             512,
-            'free space that no take may use up, MB',
+            'free space to leave on the disk, MB',
             limits=(1, 1_000_000_000),
         ),
         follow_guard=declare(
             node,
             'follow_guard',
             False,
-            'a take for each stretch in which the guard is armed, and in it for each instruction',
+            'record an episode while the guard is armed, one per instruction',
         ),
     )

@@ -17,7 +17,7 @@ from mobile_vla_ros.types import SOURCE_NAMES
 from ros_helpers import status_values, wait_until
 
 REWORDED = Path(__file__).resolve().parents[2] / 'helpers' / 'reworded'
-# The base follows within a tick: the sign of a command tells who wished it.
+# The base follows within a tick: the sign of a command shows its source.
 GUARD = {
     'max_acceleration': [1000.0, 1000.0, 1000.0],
     'takeover_hold_s': 0.6,
@@ -75,7 +75,7 @@ def test_labels_change_with_the_very_command_that_changes_hands(
             lambda: int(status_values(recorder.last)['commands']) > 5,
             15,
             'the commands to be recorded',
-        )  # the recorder may hear of cmd_vel late
+        )  # the recorder may find cmd_vel late
         for _ in range(2):
             until(0.3)
             with client.stream('teleop/cmd_vel', teleop, 20):
@@ -92,7 +92,7 @@ def test_labels_change_with_the_very_command_that_changes_hands(
         events = [
             (event.time_ns, event.text) for event in episode.events if event.name == 'takeover'
         ]
-    # What the policy wished is in the take as well, all the time and also where a person drove.
+    # The policy's proposals are in the episode as well, also while a person drove.
     assert len(proposed) > 20 and set(proposed.twist[:, 0]) == {0.3}
     assert all(
         proposed.received_ns.min() < one.begin_ns < one.end_ns < proposed.received_ns.max()

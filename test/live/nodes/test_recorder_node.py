@@ -1,4 +1,4 @@
-"""The recorder as a live process on the loopback: what its takes hold, and what it answers."""
+"""The recorder as a live process on the loopback: its episodes and its answers."""
 
 import json
 import os
@@ -30,7 +30,7 @@ LATCHED = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
 
 
 class Rig:
-    """A recorder process, a camera that counts, and what the recorder says."""
+    """A recorder process, a camera that counts, and the recorder's status."""
 
     def __init__(self, nodes, client, folder, *, module='recorder_node', env=None, **params):
         self.client, self.folder, self.count = client, folder, 0
@@ -58,7 +58,7 @@ class Rig:
         return self.client.stream(CAMERA, make or self.image, rate_hz, qos_profile_sensor_data)
 
     def visible(self):
-        """Names of what lies in the folder, but for what is hidden: the index of the takes."""
+        """Names in the folder, without hidden ones: the index of the episodes."""
         return sorted(path.name for path in self.folder.iterdir() if path.name[0] != '.')
 
     def commands(self, make=None, rate_hz=20.0):
@@ -90,7 +90,7 @@ class Rig:
 @pytest.fixture
 def rig(nodes, client, tmp_path):
     """Start the recorder: ``rig(jpeg_quality=50)``."""
-    return lambda **params: Rig(nodes, client, tmp_path / 'takes', **params)
+    return lambda **params: Rig(nodes, client, tmp_path / 'episodes', **params)
 
 
 def twist(x=0.0, y=0.0, z=0.0) -> Twist:
@@ -105,15 +105,15 @@ def numbers(episode) -> list[int]:
     return [int(p[0] + 256 * p[1]) for p in pixels]
 
 
-def test_take_holds_every_frame_and_command_with_both_times(rig):
+def test_an_episode_holds_every_frame_and_command_with_both_times(rig):
     """Start, drive, success: one whole file with all that was sent, in order, none twice."""
     one = rig(operator='ada', robot='mini')
     with one.camera(), one.commands():
         assert 'recording' in one.call('start')
         one.until_frames(20, commands=20)
-        said = one.call('success')
+        answer = one.call('success')
     (path,) = find_episodes(one.folder)
-    assert said.startswith(str(path)) and '(good)' in said
+    assert answer.startswith(str(path)) and '(good)' in answer
     with Episode.open(path) as episode:
         seen = numbers(episode)
         assert seen == list(range(seen[0], seen[0] + len(seen))) and len(seen) >= 20
@@ -133,8 +133,8 @@ def test_take_holds_every_frame_and_command_with_both_times(rig):
     assert one.visible() == [path.name]
 
 
-def test_takes_follow_each_other_with_the_instruction_of_their_start(rig):
-    """The topic instruction replaces the parameter for takes that start later."""
+def test_each_episode_has_the_instruction_of_its_start(rig):
+    """The topic instruction replaces the parameter for episodes that start later."""
     one = rig()
     with one.camera(), one.commands():
         one.call('start')
@@ -145,27 +145,30 @@ def test_takes_follow_each_other_with_the_instruction_of_their_start(rig):
         one.call('start')
         one.until_frames(2)
         one.call('stop')
-    takes = []
+    episodes = []
     for path in find_episodes(one.folder):
         with Episode.open(path) as episode:
-            takes.append((episode.instruction, episode.outcome))
-    assert sorted(takes) == [('go to the blue ball', 'unknown'), ('go to the red box', 'failure')]
-    values = one.until('both takes counted', lambda _, v: len(json.loads(v['takes'])) == 2)
+            episodes.append((episode.instruction, episode.outcome))
+    assert sorted(episodes) == [
+        ('go to the blue ball', 'unknown'),
+        ('go to the red box', 'failure'),
+    ]
+    values = one.until('both episodes counted', lambda _, v: len(json.loads(v['takes'])) == 2)
     assert json.loads(values['takes']) == {'go to the blue ball': 1, 'go to the red box': 1}
 
 
-def test_an_instruction_is_heard_that_is_not_latched(rig):
+def test_an_instruction_that_is_not_latched_is_received(rig):
     """As `ros2 topic pub` sends it by default; the newest counts, however it was sent."""
     one = rig()
-    for told, qos in (('go to the blue ball', 10), ('go to the cone', LATCHED), ('go', 10)):
+    for text, qos in (('go to the blue ball', 10), ('go to the cone', LATCHED), ('go', 10)):
         one.client.node.create_publisher(String, 'instruction', qos)
-        one.client.publish('instruction', String(data=told), qos)
-        one.until('the instruction', lambda _, v, told=told: v['instruction'] == told)
+        one.client.publish('instruction', String(data=text), qos)
+        one.until('the instruction', lambda _, v, text=text: v['instruction'] == text)
         one.client._publishers.clear()
 
 
 def test_discard_leaves_nothing(rig):
-    """A discarded take is gone, and the recorder is ready for the next."""
+    """A discarded episode is gone, and the recorder is ready for the next."""
     one = rig()
     with one.camera():
         one.call('start')
@@ -176,11 +179,11 @@ def test_discard_leaves_nothing(rig):
 
 
 def test_refusals_are_sentences_and_the_node_stays(rig):
-    """Start twice, stop with nothing running, empty instruction, no camera: said, survived."""
+    """Start twice, stop with nothing running, empty instruction, no camera: reported, survived."""
     one = rig(camera_wait_s=0.2, instruction='')
-    assert 'no take is being recorded' in one.call('stop', success=False)
-    assert 'no take is being recorded' in one.call('success', success=False)
-    assert 'no take is being recorded' in one.call('discard', success=False)
+    assert 'no episode is being recorded' in one.call('stop', success=False)
+    assert 'no episode is being recorded' in one.call('success', success=False)
+    assert 'no episode is being recorded' in one.call('discard', success=False)
     assert 'instruction is empty' in one.call('start', success=False)
     one.client.publish('instruction', String(data='go'), LATCHED)
     one.until('the instruction', lambda _, v: v['instruction'] == 'go')
@@ -195,25 +198,25 @@ def test_refusals_are_sentences_and_the_node_stays(rig):
 
 @pytest.mark.parametrize('name', ['file', 'x' * 300])
 def test_unwritable_folder_is_a_sentence(rig, tmp_path, name):
-    """A data folder that cannot be made, or not even asked for: named; the node stays up."""
+    """A data folder that cannot be created or read is named; the node stays up."""
     (tmp_path / 'file').write_text('')
-    one = rig(data_dir=str(tmp_path / name / 'takes'))
+    one = rig(data_dir=str(tmp_path / name / 'episodes'))
     with one.camera():
-        one.until('the disk looked at', lambda _, v: float(v['expected_hz']))
+        one.until('the disk checked', lambda _, v: float(v['expected_hz']))
         assert 'cannot write episodes to' in one.call('start', success=False)
         assert 'cannot write episodes to' in one.call('start', success=False)
     assert 'Traceback' not in one.process.output
 
 
-def test_home_of_nobody_is_a_sentence_and_status_2(nodes):
-    """data_dir with a user that there is none of."""
-    process = nodes.start('recorder_node', params={'data_dir': '~nobody_at_all/takes'})
+def test_home_of_an_unknown_user_is_a_sentence_and_status_2(nodes):
+    """data_dir with the home of an unknown user."""
+    process = nodes.start('recorder_node', params={'data_dir': '~nobody_at_all/episodes'})
     assert process.wait() == 2
     assert 'nobody_at_all' in process.output and 'Traceback' not in process.output
 
 
-def test_folder_that_is_removed_in_mid_take_is_told_of_at_once(rig):
-    """Nobody drives on for hours into a file that is gone; the next take is whole."""
+def test_a_folder_removed_while_recording_is_reported_at_once(rig):
+    """Nobody drives on for hours into a file that is gone; the next episode is whole."""
     one = rig()
     with one.camera(), one.commands():
         one.call('start')
@@ -235,8 +238,8 @@ def test_folder_that_is_removed_in_mid_take_is_told_of_at_once(rig):
     assert len(find_episodes(one.folder)) == 1
 
 
-def test_start_waits_for_a_camera_that_is_about_to_come(rig):
-    """A start before the first image is answered when the image is there."""
+def test_start_waits_for_a_camera_that_is_about_to_start(rig):
+    """A start before the first image is answered when the image arrives."""
     one = rig(camera_wait_s=20.0)
     one.until('the recorder', lambda state, _: state == 'idle')
     service = one.client.node.create_client(Trigger, 'recorder/start')
@@ -255,12 +258,12 @@ def test_wrong_camera_type_is_named(rig):
     one.client.publisher(CAMERA, CompressedImage)
     values = one.until('the problem', lambda _, v: 'camera topic' in v['problem'])
     assert 'got sensor_msgs/msg/CompressedImage' in values['problem']
-    said = one.call('start', success=False)
-    assert 'got sensor_msgs/msg/CompressedImage; expected sensor_msgs/msg/Image' in said
+    answer = one.call('start', success=False)
+    assert 'got sensor_msgs/msg/CompressedImage; expected sensor_msgs/msg/Image' in answer
 
 
 def test_wrong_command_type_is_named(rig):
-    """A cmd_vel of another type is told of in the status and in the start's answer."""
+    """A cmd_vel of another type is reported in the status and in the start's answer."""
     one = rig()
     one.client.publisher('cmd_vel', String)
     with one.camera():
@@ -269,8 +272,8 @@ def test_wrong_command_type_is_named(rig):
         assert 'std_msgs/msg/String; expected geometry_msgs/msg/Twist' in one.call('start')
 
 
-def test_stamped_commands_are_found_when_they_come_later(rig):
-    """TwistStamped is told apart from the graph, also when its publisher comes in mid-take."""
+def test_stamped_commands_that_start_later_are_found(rig):
+    """The graph shows TwistStamped, also when its publisher starts while recording."""
     one = rig()
 
     def make():
@@ -290,16 +293,16 @@ def test_stamped_commands_are_found_when_they_come_later(rig):
         assert episode.commands.received_ns.min() > 1e18
 
 
-def test_commands_of_a_best_effort_publisher_are_heard(rig):
-    """Whatever publishes cmd_vel is recorded, also what does not offer to be reliable."""
+def test_commands_of_a_best_effort_publisher_are_recorded(rig):
+    """Any publisher of cmd_vel is recorded, also one that does not offer reliability."""
     one = rig()
     with one.camera(), one.client.stream('cmd_vel', twist, 20, qos_profile_sensor_data):
         one.call('start')
         one.until_frames(2, commands=3)
 
 
-def test_source_of_the_guard_is_kept_beside_each_command(rig):
-    """What the guard says of its source is stored; without a guard it is unknown."""
+def test_the_guards_source_is_stored_beside_each_command(rig):
+    """The source that the guard reports is stored; without a guard it is unknown."""
     one = rig()
     with one.camera(), one.commands():
         one.call('start')
@@ -339,7 +342,7 @@ def test_receipts_follow_the_simulated_clock(rig):
         assert episode.attributes['created_utc'] > '2020'
 
 
-def test_compressed_images_are_stored_as_they_came(rig):
+def test_compressed_images_are_stored_unchanged(rig):
     """With image_transport compressed, the camera's own bytes are in the file."""
     one = rig(image_transport='compressed')
     encoded = encode(np.zeros((12, 16, 3), np.uint8), 'jpeg', 33)
@@ -358,7 +361,7 @@ def test_compressed_images_are_stored_as_they_came(rig):
 
 
 def test_broken_compressed_images_cost_only_themselves(rig):
-    """A broken image is refused as the first of a take; later ones are counted and told."""
+    """A broken image cannot begin an episode; later ones are counted and reported."""
     one = rig(image_transport='compressed')
     good = encode(np.full((12, 16, 3), 150, np.uint8), 'jpeg', 90)
     size = good.index(b'\xff\xc0') + 5
@@ -396,8 +399,8 @@ def test_unknown_encoding_is_refused_at_the_start(rig):
     assert not one.folder.exists()
 
 
-def test_command_that_is_not_finite_is_left_out_and_told(rig):
-    """NaN never reaches a training set; the take says that it came."""
+def test_a_command_that_is_not_finite_is_left_out_and_reported(rig):
+    """NaN never reaches a training set; an event reports it."""
     one = rig()
     with one.camera():
         one.call('start')
@@ -412,31 +415,32 @@ def test_command_that_is_not_finite_is_left_out_and_told(rig):
 
 
 def patched(tmp_path, code: str) -> dict:
-    """Write a recorder with a part of it replaced; return what ``Rig`` starts it with."""
+    """Write a recorder with a part of it replaced; return the arguments of ``Rig`` for it."""
     package = tmp_path / 'patched'
     package.mkdir()
     (package / 'recorder.py').write_text(
-        'import sys, time\nfrom mobile_vla_ros.nodes import current_take, recorder_node\n'
+        'import sys, time\nfrom mobile_vla_ros.nodes import recorder_node\n'
+        'from mobile_vla_ros.nodes.recorder import current_episode\n'
         f'{textwrap.dedent(code)}\nsys.exit(recorder_node.main())\n'
     )
     return {'module': 'patched.recorder', 'env': {'PYTHONPATH': str(tmp_path)}}
 
 
-def test_signal_while_a_take_is_opened_leaves_nothing(nodes, client, tmp_path):
+def test_a_signal_while_an_episode_is_opened_leaves_nothing(nodes, client, tmp_path):
     """Ctrl-C before a start is answered: no empty file that the next start would recover."""
     one = Rig(
         nodes,
         client,
-        tmp_path / 'takes',
+        tmp_path / 'episodes',
         **patched(
             tmp_path,
             """
-        class SlowWriter(current_take.EpisodeWriter):
+        class SlowWriter(current_episode.EpisodeWriter):
             def __init__(self, *args, **kwargs):
                 super().__init__(*args, **kwargs)
                 print('opened', flush=True)
                 time.sleep(0.5)
-        current_take.EpisodeWriter = SlowWriter
+        current_episode.EpisodeWriter = SlowWriter
         """,
         ),
     )
@@ -450,35 +454,35 @@ def test_signal_while_a_take_is_opened_leaves_nothing(nodes, client, tmp_path):
     assert one.visible() == []
 
 
-def test_discard_of_a_take_that_just_ended_by_itself_says_that_it_is_kept(nodes, client, tmp_path):
-    """The disk was faster than the operator: no take is called discarded that lies there."""
+def test_discard_of_an_episode_that_just_ended_reports_that_it_is_kept(nodes, client, tmp_path):
+    """The disk filled before the operator acted: the answer names the file that is kept."""
     one = Rig(
         nodes,
         client,
-        tmp_path / 'takes',
+        tmp_path / 'episodes',
         **patched(
             tmp_path,
             """
-        class Ending(current_take.Recording):
+        class Ending(current_episode.Recording):
             def discard(self, on_done=None):
                 with self._news:
                     self._stop('the disk is full')
                 super().discard(on_done)
-        current_take.Recording = Ending
+        current_episode.Recording = Ending
         """,
         ),
     )
     with one.camera():
         one.call('start')
         one.until_frames(2)
-        said = one.call('discard', success=False)
+        answer = one.call('discard', success=False)
     (path,) = find_episodes(one.folder)
-    assert str(path) in said and 'the disk is full' in said
+    assert str(path) in answer and 'the disk is full' in answer
 
 
 @pytest.mark.parametrize('number', [signal.SIGINT, signal.SIGTERM])
-def test_signal_closes_the_take_whole(rig, number):
-    """Ctrl-C and SIGTERM in mid-take leave a finished episode and status 0."""
+def test_a_signal_closes_the_episode_whole(rig, number):
+    """Ctrl-C and SIGTERM while recording leave a finished episode and status 0."""
     one = rig()
     with one.camera(), one.commands():
         one.call('start')
@@ -490,8 +494,8 @@ def test_signal_closes_the_take_whole(rig, number):
         assert episode.events[-1].text == 'the recorder was shut down'
 
 
-def test_sigkill_costs_at_most_a_second_and_no_other_take(rig):
-    """SIGKILL in mid-take: the take before is as it was, the part reads up to the last second."""
+def test_sigkill_costs_at_most_a_second_and_no_other_episode(rig):
+    """The previous episode is unchanged, and the part is readable up to the last second."""
     one = rig()
     with one.camera(), one.commands():
         one.call('start')
@@ -515,7 +519,7 @@ def test_sigkill_costs_at_most_a_second_and_no_other_take(rig):
 
 @pytest.mark.parametrize('limit', [{'queue_frames': 1}, {'queue_mb': 1}])
 def test_slow_writer_drops_whole_frames_and_counts_them(rig, limit):
-    """A queue of one frame or megabyte under a flood: told in status, episode and verdict."""
+    """A full queue of one frame or megabyte is reported in status, episode and verdict."""
     one = rig(**limit)
     # Slow to compress, and small enough for the shared memory that DDS has by default.
     big = np.random.default_rng(0).integers(0, 256, (300, 400, 3), dtype=np.uint8)
@@ -530,15 +534,15 @@ def test_slow_writer_drops_whole_frames_and_counts_them(rig, limit):
         one.until('drops', lambda _, v: int(v['drops']) > 3 and int(v['frames']) > 3)
         one.call('stop')
     with Episode.open(find_episodes(one.folder)[0]) as episode:
-        told = sum(int(e.text.split()[0]) for e in episode.events if e.name == 'drop')
-        assert told == episode.health['drops'] > 3
+        drops = sum(int(e.text.split()[0]) for e in episode.events if e.name == 'drop')
+        assert drops == episode.health['drops'] > 3
         assert any('the writer was too slow' in event.text for event in episode.events)
         assert any('dropped' in reason for reason in episode.health['reasons'])
         assert episode.frame(len(episode) - 1).image.shape == (300, 400, 3)
 
 
-def test_abandoned_takes_are_recovered_at_the_next_start(rig):
-    """What a killed recorder left is made whole; what cannot be is said, and stays."""
+def test_abandoned_episodes_are_recovered_at_the_next_start(rig):
+    """A killed recorder's file is made whole; one that cannot be is reported, and stays."""
     one = rig()
     with one.camera(), one.commands():
         one.call('start')
@@ -568,7 +572,7 @@ def test_abandoned_takes_are_recovered_at_the_next_start(rig):
     assert len(find_episodes(one.folder)) == 2
 
 
-def test_minutes_and_rate_are_told_before_and_during_a_take(rig):
+def test_minutes_and_rate_are_reported_before_and_during_an_episode(rig):
     """The room left follows from the size of an image and the rate; the rate is learned."""
     one = rig(disk_floor_mb=1)
     noise = np.random.default_rng(0).integers(0, 256, (120, 160, 3), dtype=np.uint8)
@@ -590,7 +594,7 @@ def test_minutes_and_rate_are_told_before_and_during_a_take(rig):
         )
         one.call('start')
         one.until(
-            'the minutes of the take',
+            'the minutes of the episode',
             lambda state, v: (
                 state == 'recording' and float(v['seconds']) > 2.5 and 0.7 < minutes(v) < 1.4
             ),
@@ -599,28 +603,28 @@ def test_minutes_and_rate_are_told_before_and_during_a_take(rig):
         one.call('start')  # at once, so that its first bytes are fewer than those before
         seen = len(one.status)
         one.until(
-            'the next take',
+            'the next episode',
             lambda state, v: (
                 state == 'recording' and float(v['seconds']) > 2.5 and 0.7 < minutes(v) < 1.4
             ),
         )
-        assert all(status_values(said)['disk_minutes'] for said in one.status.messages[seen:])
+        assert all(status_values(report)['disk_minutes'] for report in one.status.messages[seen:])
         one.call('stop')
     with Episode.open(find_episodes(one.folder)[0]) as episode:
         assert 5 < episode.health['expected_rate_hz'] < 25
 
 
 def test_start_below_the_floor_is_refused(rig):
-    """Less than disk_floor_mb free: the start says how much there is; nothing is made."""
+    """Less than disk_floor_mb free: the answer names both; nothing is created."""
     one = rig(disk_floor_mb=1_000_000_000)
     with one.camera():
-        said = one.call('start', success=False)
-    assert 'is full' in said and 'disk_floor_mb' in said
+        answer = one.call('start', success=False)
+    assert 'is full' in answer and 'disk_floor_mb' in answer
     assert not one.folder.exists()
 
 
-def test_take_that_reaches_the_floor_is_closed_whole_and_the_node_stays(rig, tmp_path):
-    """Somebody else fills the disk: the take ends whole, the status names it."""
+def test_an_episode_that_reaches_the_floor_is_closed_whole_and_the_node_stays(rig, tmp_path):
+    """Somebody else fills the disk: the episode ends whole, the status names it."""
     floor_mb = shutil.disk_usage(tmp_path).free // 1_000_000 - 100
     one = rig(disk_floor_mb=floor_mb)
     with one.camera(), one.commands():
@@ -632,7 +636,7 @@ def test_take_that_reaches_the_floor_is_closed_whole_and_the_node_stays(rig, tmp
         (path,) = find_episodes(one.folder)
         assert values['last_episode'] == str(path) and path.name in values['problem']
         assert 'disk' in values['problem']
-        assert 'no take is being recorded' in one.call('stop', success=False)
+        assert 'no episode is being recorded' in one.call('stop', success=False)
         assert 'disk_floor_mb' in one.call('start', success=False)
         (tmp_path / 'filler').unlink()
         one.call('start')
@@ -642,14 +646,14 @@ def test_take_that_reaches_the_floor_is_closed_whole_and_the_node_stays(rig, tmp
 
 
 def test_frames_lost_before_the_recorder_are_counted(rig):
-    """A recorder that gets no time for a while knows how many frames went by."""
+    """A recorder that was stopped for a while knows how many frames it missed."""
     one = rig()
     with one.camera(rate_hz=100), one.commands():
         one.call('start')
         one.until_frames(10)
         one.process.signal(signal.SIGSTOP)
         seen = one.count
-        wait_until(lambda: one.count > seen + 300, 30, 'frames that nobody takes')
+        wait_until(lambda: one.count > seen + 300, 30, 'frames that nobody receives')
         one.process.signal(signal.SIGCONT)
         values = one.until('losses', lambda _, v: int(v['drops']) > 0)
         one.until_frames(int(values['frames']) + 10)
@@ -662,7 +666,7 @@ def test_frames_lost_before_the_recorder_are_counted(rig):
 
 
 def test_images_of_another_kind_are_left_out_whole(rig):
-    """A size or an encoding that changes in mid-take: counted, told, and nothing else lost."""
+    """A size or encoding that changes while recording is counted and reported; no other loss."""
     one = rig()
 
     def other_encoding():
@@ -676,7 +680,7 @@ def test_images_of_another_kind_are_left_out_whole(rig):
         one.until_frames(5)
         make = partial(one.image, 24, 32)
         values = one.until('the size', lambda _, v: int(v['drops']) >= 3)
-        assert '32x24 rgb8, and the take began with 16x12 rgb8' in values['problem']
+        assert '32x24 rgb8, and the episode began with 16x12 rgb8' in values['problem']
         make = other_encoding
         one.until('the encoding', lambda _, v: '16x12 bgr8' in v['problem'])
         make = one.image
@@ -687,12 +691,12 @@ def test_images_of_another_kind_are_left_out_whole(rig):
         assert {episode.frame(i).image.shape for i in range(len(episode))} == {(12, 16, 3)}
         gaps = sum(b - a - 1 for a, b in pairwise(seen))
         assert episode.health['drops'] == gaps >= 3
-        told = [event.text for event in episode.events if event.name == 'problem']
-        assert len(told) == 2 and '32x24 rgb8' in told[0] and '16x12 bgr8' in told[1]
+        problems = [event.text for event in episode.events if event.name == 'problem']
+        assert len(problems) == 2 and '32x24 rgb8' in problems[0] and '16x12 bgr8' in problems[1]
 
 
-def test_commands_that_change_their_type_in_mid_take_are_all_kept(rig, ros_domain):
-    """Twist first, then TwistStamped from another node: both are heard, two at once are named."""
+def test_commands_that_change_their_type_while_recording_are_all_kept(rig, ros_domain):
+    """Twist first, then TwistStamped from another node: both are recorded, both named."""
     one = rig()
 
     def stamped():
@@ -726,12 +730,12 @@ def test_commands_that_change_their_type_in_mid_take_are_all_kept(rig, ros_domai
         speeds = episode.commands.twist[:, 0]
         assert np.all(np.diff(speeds) >= 0) and {0.1, 0.2} == set(speeds)
         assert set(episode.commands.stamp_ns[speeds == 0.2]) == {7_000_000_000}
-        (told,) = [event.text for event in episode.events if event.name == 'problem']
-        assert '/first_driver' in told and '/test_client' in told
+        (text,) = [event.text for event in episode.events if event.name == 'problem']
+        assert '/first_driver' in text and '/test_client' in text
 
 
-def test_second_camera_in_mid_take_is_named_in_the_take(rig, ros_domain):
-    """Frames of two cameras of one size cannot be told apart: the take says that they mix."""
+def test_a_second_camera_while_recording_is_named_in_the_episode(rig, ros_domain):
+    """Frames of two cameras of one size look alike: the episode reports that they mix."""
     one, other = rig(), Client('second_camera')
     try:
         with one.camera():
@@ -743,12 +747,12 @@ def test_second_camera_in_mid_take_is_named_in_the_take(rig, ros_domain):
     finally:
         other.close()
     with Episode.open(find_episodes(one.folder)[0]) as episode:
-        (told,) = [event.text for event in episode.events if event.name == 'problem']
-        assert told.startswith('2 publishers on /camera/image_raw: /second_camera, /test_client')
+        (text,) = [event.text for event in episode.events if event.name == 'problem']
+        assert text.startswith('2 publishers on /camera/image_raw: /second_camera, /test_client')
 
 
-def test_camera_clock_that_stands_is_told_of_at_once(rig):
-    """Stamps of zero: a problem while the take runs, in the take, and in the verdict."""
+def test_a_camera_clock_that_stands_still_is_reported_at_once(rig):
+    """Stamps of zero are a problem while recording, in the episode, and in the verdict."""
     one = rig(expected_rate_hz=60.0)
 
     def make():
@@ -772,16 +776,16 @@ def test_camera_clock_that_stands_is_told_of_at_once(rig):
         assert 'clock' in next(e.text for e in episode.events if e.name == 'problem')
 
 
-def test_camera_that_falls_silent_is_told_of(rig):
-    """No image for a second in mid-take is a problem at once, and is noted in the take."""
+def test_a_camera_that_falls_silent_is_reported(rig):
+    """No image for a second is a problem at once, and an event of the episode."""
     one = rig()
     with one.camera():
         one.call('start')
         one.until_frames(2)
-    one.until('the silence', lambda _, v: 'no image comes' in v['problem'])
+    one.until('the silence', lambda _, v: 'no image arrives' in v['problem'])
     one.call('stop')
     with Episode.open(find_episodes(one.folder)[0]) as episode:
-        assert 'no image comes' in [e.text for e in episode.events if e.name == 'problem']
+        assert 'no image arrives' in [e.text for e in episode.events if e.name == 'problem']
 
 
 def test_bad_parameter_ends_with_a_sentence_and_status_2(nodes):

@@ -1,4 +1,4 @@
-"""Takes that follow the guard: one while it is armed, one an instruction; a person comes first."""
+"""Episodes that follow the guard: one while armed, one per instruction; people come first."""
 
 import numpy as np
 from diagnostic_msgs.msg import DiagnosticStatus
@@ -13,8 +13,8 @@ from mobile_vla_ros.safety.preflight import GUARD_CHECKS
 from ros_helpers import status_values, wait_until
 
 
-def test_a_drive_is_recorded_take_by_take_with_nobody_at_the_recorder(nodes, client, tmp_path):
-    """Armed before the camera is there, told something else, disarmed: two takes, each its own."""
+def test_a_drive_is_recorded_episode_by_episode_without_a_service_call(nodes, client, tmp_path):
+    """Armed before the camera starts, another instruction, disarmed: two episodes."""
     nodes.start('guard_node', params={'override': list(GUARD_CHECKS)})
     nodes.start(
         'recorder_node',
@@ -34,8 +34,8 @@ def test_a_drive_is_recorded_take_by_take_with_nobody_at_the_recorder(nodes, cli
 
     def until(what: str, **wanted):
         def so():
-            said = {'state': recorder.last.message, **status_values(recorder.last)}
-            return all(said[name] == value for name, value in wanted.items())
+            report = {'state': recorder.last.message, **status_values(recorder.last)}
+            return all(report[name] == value for name, value in wanted.items())
 
         wait_until(lambda: recorder.messages and so(), 20, what)
 
@@ -45,21 +45,21 @@ def test_a_drive_is_recorded_take_by_take_with_nobody_at_the_recorder(nodes, cli
             recorder.messages and 'nothing in 0.2 s' in status_values(recorder.last)['problem']
         ),
         20,
-        'the refusal to be told',
+        'the refusal in the status',
     )
     with client.stream('camera/image_raw', image, 10, qos_profile_sensor_data):
-        until('a take', state=RECORDING)
+        until('an episode', state=RECORDING)
         wait_until(lambda: int(status_values(recorder.last)['commands']) > 5, 20, 'commands')
         client.publish('instruction', String(data='go right'))
-        wait_until(lambda: list(tmp_path.glob('*.h5')), 20, 'the first take on the disk')
-        until('the second take', state=RECORDING, instruction='go right')
+        wait_until(lambda: list(tmp_path.glob('*.h5')), 20, 'the first episode on the disk')
+        until('the second episode', state=RECORDING, instruction='go right')
         wait_until(lambda: int(status_values(recorder.last)['commands']) > 5, 20, 'commands')
         assert client.call('guard/disarm').success
         until('the end', state=IDLE)
-    # Two takes of one second are not in order by their names.
-    takes = [Episode.open(path) for path in tmp_path.glob('*.h5')]
-    takes.sort(key=lambda take: take.frame_received_ns[0])
-    assert [take.instruction for take in takes] == ['go left', 'go right']
-    assert min(len(take.commands.twist) for take in takes) > 5
-    for take in takes:
-        take.close()
+    # Names do not order two episodes of the same second.
+    episodes = [Episode.open(path) for path in tmp_path.glob('*.h5')]
+    episodes.sort(key=lambda episode: episode.frame_received_ns[0])
+    assert [episode.instruction for episode in episodes] == ['go left', 'go right']
+    assert min(len(episode.commands.twist) for episode in episodes) > 5
+    for episode in episodes:
+        episode.close()

@@ -1,17 +1,17 @@
-"""Takes that follow the guard: one while it is armed, one an instruction; a person comes first."""
+"""Episodes that follow the guard: one while armed, one per instruction; people come first."""
 
-from mobile_vla_ros.nodes.recorder.auto_record import START, STOP, DriveTakes
 from mobile_vla_ros.nodes.recorder.current_episode import CLOSING, IDLE, RECORDING, STARTING
+from mobile_vla_ros.nodes.recorder.services import START, STOP, AutoRecord
 
 
 def dues(*steps: tuple) -> list[str]:
     """Return what is due at each step: (armed, instruction, state of the recorder)."""
-    takes = DriveTakes()
-    return [takes.due(*step) for step in steps]
+    auto = AutoRecord()
+    return [auto.due(*step) for step in steps]
 
 
-def test_a_take_lasts_as_long_as_the_guard_is_armed():
-    """Not before, and none after it."""
+def test_an_episode_lasts_as_long_as_the_guard_is_armed():
+    """None before, and none after it."""
     assert dues(
         (False, 'a', IDLE),
         (True, 'a', IDLE),
@@ -22,8 +22,8 @@ def test_a_take_lasts_as_long_as_the_guard_is_armed():
     ) == ['', START, '', '', STOP, '']
 
 
-def test_another_instruction_is_another_take():
-    """What is shown is what was asked for; told again it is no news."""
+def test_another_instruction_begins_another_episode():
+    """Each episode has one instruction; the same one again changes nothing."""
     assert dues(
         (True, 'a', IDLE),
         (True, 'a', RECORDING),
@@ -33,14 +33,14 @@ def test_another_instruction_is_another_take():
     ) == [START, '', STOP, START, '']
 
 
-def test_armed_again_while_the_last_take_is_closed_is_not_lost():
-    """A slow disk: the next take begins when the recorder is ready."""
+def test_arming_again_while_the_last_episode_is_closed_is_not_lost():
+    """A slow disk: the next episode begins when the recorder is ready."""
     assert dues(
         (True, 'a', IDLE), (False, 'a', RECORDING), (True, 'a', CLOSING), (True, 'a', IDLE)
     ) == [START, STOP, '', START]
 
 
-def test_disarmed_while_the_take_is_opened_it_ends_as_soon_as_it_can():
+def test_disarming_while_an_episode_is_opened_ends_it_as_soon_as_possible():
     """It waited for the camera, for one."""
     assert dues((True, 'a', IDLE), (False, 'a', STARTING), (False, 'a', RECORDING)) == [
         START,
@@ -49,8 +49,8 @@ def test_disarmed_while_the_take_is_opened_it_ends_as_soon_as_it_can():
     ]
 
 
-def test_a_take_that_could_not_begin_is_tried_again():
-    """The guard was armed before the first image came; a person's end of a take is no failure."""
+def test_an_episode_that_could_not_begin_is_tried_again():
+    """The guard was armed before the first image; ending an episode is no failure."""
     assert dues(
         (True, 'a', IDLE),
         (True, 'a', STARTING),
@@ -62,7 +62,7 @@ def test_a_take_that_could_not_begin_is_tried_again():
 
 
 def test_a_drive_without_an_instruction_yet_is_recorded_from_the_first_one_on():
-    """Armed before anything was asked for, and asked for nothing in mid-drive."""
+    """Armed before the first instruction, and an empty one during the drive."""
     assert dues(
         (True, '', IDLE),
         (True, ' ', IDLE),
@@ -74,13 +74,13 @@ def test_a_drive_without_an_instruction_yet_is_recorded_from_the_first_one_on():
     ) == ['', '', START, '', STOP, '', START]
 
 
-def test_disarmed_before_a_failed_take_could_be_tried_again_there_is_none():
+def test_disarming_before_a_second_attempt_cancels_it():
     """Nothing is recorded that nobody drives."""
     assert dues((True, 'a', IDLE), (False, 'a', STARTING), (False, 'a', IDLE)) == [START, '', '']
 
 
-def test_a_take_that_a_person_started_is_left_to_them():
-    """Neither ended by a disarming nor by an instruction, nor followed by one of ours."""
+def test_an_episode_that_a_person_started_is_left_to_them():
+    """Neither disarming nor an instruction ends it, and none follows it by itself."""
     assert (
         dues(
             (False, 'a', RECORDING),
@@ -94,8 +94,8 @@ def test_a_take_that_a_person_started_is_left_to_them():
     )
 
 
-def test_a_take_that_a_person_ended_is_not_followed_by_another():
-    """Nor one that the recorder ended itself: only when the guard is armed anew."""
+def test_no_episode_follows_one_that_a_person_ended():
+    """Nor one that the recorder ended itself: only when the guard is armed again."""
     assert dues(
         (True, 'a', IDLE),
         (True, 'a', RECORDING),

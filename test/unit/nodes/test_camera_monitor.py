@@ -1,4 +1,4 @@
-"""What the recorder learns of its camera: rate, losses, clock. No ROS."""
+"""The recorder's monitor of its camera: rate, losses, clock. No ROS."""
 
 from array import array
 from types import SimpleNamespace
@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from mobile_vla_ros.images.messages import encode
-from mobile_vla_ros.nodes.recorder.camera_monitor import CameraWatch
+from mobile_vla_ros.nodes.recorder.camera import CameraMonitor
 from mobile_vla_ros.nodes.recorder.current_episode import kind
 from mobile_vla_ros.nodes.shared.sequence import MessageCount
 
@@ -16,8 +16,8 @@ S = 1000 * MS
 
 
 def watch(times_ms, *, stamps_ms=None, one=None, sequence=None):
-    """Feed frames received at these times; learn as often as the status is told."""
-    one = one or CameraWatch()
+    """Feed frames received at these times; learn as often as a status is published."""
+    one = one or CameraMonitor()
     for k, (time, stamp) in enumerate(zip(times_ms, stamps_ms or times_ms, strict=True)):
         one.frame(time * MS, stamp * MS, time * MS, None if sequence is None else sequence + k)
         if k % 5 == 0:
@@ -34,22 +34,22 @@ def test_rate_is_learned_from_the_best_whole_span():
     assert one.rate_hz(8 * S) == pytest.approx(10, rel=0.1)
 
 
-def test_nothing_is_expected_before_a_whole_span():
-    """A few frames prove no rate; a rate that was given needs no proof."""
+def test_no_rate_is_expected_before_a_whole_span():
+    """A few frames prove no rate; a given rate needs no proof."""
     assert watch(range(0, 1500, 50)).expected_hz is None
-    assert CameraWatch(30.0).expected_hz == 30
+    assert CameraMonitor(30.0).expected_hz == 30
 
 
-def test_frames_that_come_in_a_burst_do_not_raise_the_rate():
-    """Half a second held up, then delivered at once: the stamps tell the true rate."""
+def test_a_burst_of_delayed_frames_does_not_raise_the_rate():
+    """Half a second delayed, then delivered at once: the stamps show the true rate."""
     stamps = list(range(0, 6000, 50))
     times = [2500 if 2000 <= stamp <= 2500 else stamp for stamp in stamps]
     assert watch(times, stamps_ms=stamps).expected_hz == pytest.approx(20, rel=0.02)
 
 
-def test_missing_frames_are_counted_by_the_publishers_count():
-    """A gap in the count is what was lost; a count that starts anew is another publisher."""
-    one = CameraWatch()
+def test_lost_frames_are_counted_by_the_publishers_count():
+    """A gap in the count is a loss; a count that restarts is another publisher."""
+    one = CameraMonitor()
     one.published_by('a', 1)
     counts = [1, 2, 5, 6, 1, 2]
     lost = [one.frame(k * 50 * MS, 0, k * 50 * MS, count) for k, count in enumerate(counts)]
@@ -57,15 +57,15 @@ def test_missing_frames_are_counted_by_the_publishers_count():
 
 
 def test_two_cameras_on_one_topic_are_not_counted_against_each_other():
-    """Nobody can tell whose count a message carries."""
-    one = CameraWatch()
+    """No message says whose count it carries."""
+    one = CameraMonitor()
     one.published_by('ab', 2)
     counts = [1, 100, 2, 101, 3]
     assert [one.frame(k * MS, 0, 0, count) for k, count in enumerate(counts)] == [0] * 5
 
 
-def test_a_second_publisher_is_no_loss_before_the_graph_tells_of_it():
-    """Two counts that alternate are two publishers; once one of them is left, gaps count."""
+def test_a_second_publisher_is_no_loss_before_the_graph_shows_it():
+    """Two alternating counts are two publishers; once only one is left, gaps count."""
     one = MessageCount()
     one.published_by('a', 1)
     assert [one.missing(count) for count in (200, 1, 201, 2, 202, 3, 203)] == [0] * 7
@@ -75,22 +75,22 @@ def test_a_second_publisher_is_no_loss_before_the_graph_tells_of_it():
 
 
 def test_another_camera_has_another_rate():
-    """The expected rate is forgotten with the camera that had it."""
+    """A new camera resets the expected rate."""
     one = watch(range(0, 3000, 50))
     one.published_by('b', 1)
     assert one.expected_hz is None
 
 
 def test_silent_camera_is_not_fresh():
-    """After a second without a frame, the camera is said to be silent."""
+    """After a second without a frame, the camera is silent."""
     one = watch([0, 50])
     assert one.fresh(900 * MS) and not one.fresh(1100 * MS)
-    assert CameraWatch().fresh(0) is False and CameraWatch().rate_hz(0) == 0
+    assert CameraMonitor().fresh(0) is False and CameraMonitor().rate_hz(0) == 0
 
 
-def test_clock_is_judged_by_seconds_not_by_one_late_frame():
-    """A first frame that was held up is no fault of the clock; one set wrong is."""
-    assert CameraWatch().clock().kind == 'sane'
+def test_the_clock_is_judged_over_seconds_not_by_one_late_frame():
+    """A delayed first frame is no fault of the clock; a wrong clock is."""
+    assert CameraMonitor().clock().kind == 'sane'
     late = watch([700, 750, 800], stamps_ms=[0, 750, 800])
     assert late.clock().kind == 'sane'
     times = list(range(10_000, 14_000, 50))
@@ -99,7 +99,7 @@ def test_clock_is_judged_by_seconds_not_by_one_late_frame():
 
 
 def test_kind_of_a_message_is_its_size_and_encoding():
-    """Raw images say so themselves; of compressed ones the head of the file does."""
+    """Raw messages have both as fields; compressed ones in the header of the file."""
     raw = SimpleNamespace(width=640, height=480, encoding='bgr8', data=b'')
     assert kind(raw) == '640x480 bgr8'
     jpeg = encode(np.zeros((12, 16, 3), np.uint8))
@@ -107,8 +107,8 @@ def test_kind_of_a_message_is_its_size_and_encoding():
     assert kind(SimpleNamespace(format='jpeg', data=array('B', b'nothing'))) == 'a broken image'
 
 
-def test_an_image_that_claims_an_absurd_size_is_a_broken_one():
-    """A head with 65535x65535 pixels, from which Pillow shrinks back, ends no recorder."""
+def test_an_image_of_absurd_size_is_broken():
+    """A header of 65535x65535 pixels, which Pillow refuses, does not end the recorder."""
     jpeg = bytearray(encode(np.zeros((12, 16, 3), np.uint8)))
     size = jpeg.index(b'\xff\xc0') + 5
     jpeg[size : size + 4] = b'\xff' * 4
