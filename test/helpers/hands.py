@@ -29,7 +29,7 @@ class Pad:
         self.commands = client.subscribe('teleop/cmd_vel', Twist)
         wait_until(self.publisher.get_subscription_count, 20, 'the console')
 
-    def say(self, forward=0.0, *buttons: int) -> float:
+    def send(self, forward=0.0, *buttons: int) -> float:
         """Publish once; return when."""
         self.publisher.publish(Joy(axes=axes(forward), buttons=down(*buttons)))
         return time.monotonic()
@@ -40,20 +40,20 @@ class Pad:
         return bool(self.commands.last) and self.commands.last.linear.x != 0
 
     def drive(self) -> float:
-        """Let go, press and drive for ten commands; return the time of the last message."""
-        seen, said = len(self.commands), []
+        """Release, press and drive for ten commands; return the time of the last message."""
+        seen, sent = len(self.commands), []
         deadline = time.monotonic() + 15
         while not (len(self.commands) > seen + 10 and self.moving):
             assert time.monotonic() < deadline, 'it does not drive'
-            # Let go anew now and then: the console may not hear us yet, or have missed some.
-            if len(said) % 20 == 0 and not self.moving:
-                self.say()
-            said.append(self.say(1.0, ENABLE))
+            # Release it now and then: the console may not be connected yet, or have missed some.
+            if len(sent) % 20 == 0 and not self.moving:
+                self.send()
+            sent.append(self.send(1.0, ENABLE))
             time.sleep(0.05)  # what joy_node does
-        return said[-1]
+        return sent[-1]
 
     def stopped_at(self) -> float:
-        """Wait for zero; return when the first of them came."""
+        """Wait for zero; return when the first one arrived."""
         wait_until(lambda: not self.moving, 5, 'zero')
         last = max(i for i, m in enumerate(self.commands.messages) if m.linear.x)
         return self.commands.times[last + 1]

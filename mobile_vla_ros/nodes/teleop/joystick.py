@@ -1,5 +1,6 @@
-"""The joystick of the console: what its axes and buttons mean. No ROS here."""
+"""The axes and buttons of the console's joystick and their meanings. No ROS here."""
 
+import math
 import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -11,7 +12,7 @@ from mobile_vla_ros.nodes.teleop.keyboard import HOLD_NS, TRAIL_NS
 
 NONE = -1  # index of an axis or button that the joystick does not have
 AXES = ('forward', 'left', 'turn')
-# An Xbox pad as joy_node numbers it: left stick moves, right stick turns, LB is held to drive.
+# An Xbox pad as joy_node numbers it: left stick moves, right stick turns, hold LB to drive.
 XBOX_AXES, XBOX_ENABLE = (1, 0, 3), 4
 XBOX_BUTTONS = {'start': 7, 'success': 0, 'failure': 1, 'discard': 2, 'stop': 3}
 LOST_NS = 1_000_000_000
@@ -21,14 +22,14 @@ NEVER, SILENT, BLOCKED, DRIVING, READY = 'none', 'silent', 'blocked', 'drives', 
 @dataclass(frozen=True)
 class Layout:
     """
-    Which axis and which button is what; indices count from 0, -1 is none.
+    The meanings of axes and buttons; indices count from 0, -1 is none.
 
     :param axes: forward, left, turn.
-    :param scale: share of full speed at full deflection, -1.0 to 1.0; negative turns it round.
-    :param deadzone: deflection up to which an axis counts as at rest, 0 to below 1.
-    :param enable_button: nothing moves unless it is held.
-    :param buttons: what is asked of the recorder → button.
-    :raises UserError: naming everything that does not fit.
+    :param scale: fraction of full speed at full deflection, -1.0 to 1.0; negative reverses it.
+    :param deadzone: deflection up to which an axis is at rest, 0 to below 1.
+    :param enable_button: must be held to move.
+    :param buttons: request to the recorder → button.
+    :raises UserError: naming every mismatch.
     """
 
     axes: Sequence[int] = XBOX_AXES
@@ -37,132 +38,132 @@ class Layout:
     enable_button: int = XBOX_ENABLE
     buttons: Mapping[str, int] = field(default_factory=lambda: dict(XBOX_BUTTONS))
 
-    def __post_init__(self):
-        wrong = []
+    def __post_init__(self) -> None:
+        faults = []
         if len(self.axes) != len(AXES) or any(axis < NONE for axis in self.axes):
-            wrong.append(
-                f'the axes are {list(self.axes)}, and must be three numbers (forward, '
-                'left, turn), -1 for none'
+            faults.append(
+                f'joy_axes {list(self.axes)}: expected three indices [forward, left, turn], '
+                '-1 for none'
             )
         used = [axis for axis in self.axes if axis != NONE]
         if len(set(used)) < len(used):
-            wrong.append(f'one axis has two meanings: {list(self.axes)}')
+            faults.append(f'joy_axes {list(self.axes)}: one axis has two meanings')
         scale = np.asarray(self.scale, dtype=np.float64)
         if scale.shape != (len(AXES),) or not (np.abs(scale) <= 1).all():
-            wrong.append(
-                f'the scale is {list(self.scale)}, and must be three numbers from -1.0 to 1.0'
-            )
+            faults.append(f'joy_scale {list(self.scale)}: expected three numbers from -1.0 to 1.0')
         if not 0 <= self.deadzone < 1:
-            wrong.append(f'the deadzone is {self.deadzone}, and must be from 0.0 to below 1.0')
+            faults.append(f'joy_deadzone {self.deadzone}: expected 0.0 to below 1.0')
         if self.enable_button < 0:
-            wrong.append(
-                f'the enable button is {self.enable_button}, and must be one that the '
-                'joystick has: nothing moves without it'
+            faults.append(
+                f'joy_enable_button {self.enable_button}: expected 0 or more; it cannot be left '
+                'out'
             )
         used = [self.enable_button, *(b for b in self.buttons.values() if b != NONE)]
         if len(set(used)) < len(used):
-            wrong.append(
+            faults.append(
                 f'one button has two meanings: enable {self.enable_button}, {dict(self.buttons)}'
             )
-        if wrong:
-            raise UserError('a joystick that cannot be: ' + '; '.join(wrong))
+        if faults:
+            raise UserError('invalid joystick layout: ' + '; '.join(faults))
 
 
 class Joystick:
     """
-    Turns what a joystick says into motion and actions; safe to use from several threads.
+    Turns a joystick's messages into motion and requests; safe to use from several threads.
 
-    The enable button is a dead man's: it moves nothing until it has been seen let go, and again
-    after ``block`` and after the joystick fell silent in the middle of a drive.
+    The enable button is a dead man's switch: it must have been seen released before it moves
+    anything, and again after ``block`` and after the joystick fell silent during a drive.
     """
 
-    def __init__(self, layout: Layout):
+    def __init__(self, layout: Layout) -> None:
         self.layout = layout
-        self.problem = ''  # in words, what the layout asks for and this joystick does not have
+        self.problem = ''  # names the axes and buttons that this joystick lacks
         self._direction = np.zeros(6)
-        self._heard_ns: int | None = None
-        self._let_go_ns: int | None = None
-        self._pressed = self._free = False
+        self._received_ns: int | None = None
+        self._released_ns: int | None = None
+        self._pressed = False
+        self._free = False  # the button was released since it last had to be
         self._down: dict[str, bool] | None = None
         self._lock = threading.Lock()
 
     @property
     def driving(self) -> bool:
-        """Whether its button is held and counts."""
+        """Whether its button is held and valid."""
         return self._pressed and self._free
 
     @property
     def moving(self) -> tuple[bool, bool]:
-        """Whether it drives, and whether that is a motion: what has to be acted on at once."""
+        """Whether it drives, and whether it moves the robot: a change must be acted on at once."""
         return self.driving, self.driving and bool(self._direction.any())
 
-    def heard(
-        self, axes: Sequence[float], buttons: Sequence[int], heard_ns: int
+    def receive(
+        self, axes: Sequence[float], buttons: Sequence[int], received_ns: int
     ) -> list[tuple[str, str]]:
         """
-        Take one message.
+        Process one message.
 
         :param axes: deflections, -1 to 1.
-        :param buttons: 1 for one that is pressed.
-        :param heard_ns: when it arrived, on the clock of ``direction``.
-        :returns: what is asked for: ``('recorder', 'start')``.
+        :param buttons: 1 for each pressed one.
+        :param received_ns: time of receipt, on the clock of ``direction``.
+        :returns: the requests: ``('recorder', 'start')``.
         """
         with self._lock:
             was_driving = self.driving
-            if was_driving and heard_ns - self._heard_ns >= HOLD_NS:
-                self._free = False  # it was silent, or we were held up: this may be an old one
+            if was_driving and self._age_ns(received_ns) >= HOLD_NS:
+                self._free = False  # a silence or a stall: this message may be old
             self._pressed = _at(buttons, self.layout.enable_button) == 1
             if not self._pressed:
                 self._free = True
             if was_driving and not self.driving:
-                self._let_go_ns = heard_ns
+                self._released_ns = received_ns
             self._direction = self._deflection(axes)
-            self._heard_ns = heard_ns
+            self._received_ns = received_ns
             self.problem = self._missing(len(axes), len(buttons))
             down = {name: _at(buttons, index) == 1 for name, index in self.layout.buttons.items()}
-            # What is down at the first message was not pressed for us.
+            # A button that is down in the first message was pressed before.
             before, self._down = self._down if self._down is not None else down, down
             return [('recorder', name) for name in down if down[name] and not before[name]]
 
-    def block(self):
-        """Move nothing more until the enable button has been let go: a key was pressed."""
+    def block(self) -> None:
+        """Move nothing until the enable button is released: a key was pressed."""
         with self._lock:
-            self._free, self._let_go_ns = False, None
+            self._free, self._released_ns = False, None
 
     def direction(self, now_ns: int) -> np.ndarray | None:
         """
-        Return the motion of now as (6,) shares of full speed, at most 1 over ground.
+        Return the present motion as (6,) fractions of full speed, at most 1 over ground.
 
-        Zeros for a while after the button is let go or the joystick falls silent, then None.
+        Zeros for a while after the button is released or the joystick falls silent, then None.
         """
         with self._lock:
             if self.driving:
-                age_ns = now_ns - self._heard_ns
+                age_ns = self._age_ns(now_ns)
                 if age_ns < HOLD_NS:
                     return self._direction.copy()
                 return np.zeros(6) if age_ns <= HOLD_NS + TRAIL_NS else None
-            if self._let_go_ns is not None and now_ns - self._let_go_ns <= TRAIL_NS:
+            if self._released_ns is not None and now_ns - self._released_ns <= TRAIL_NS:
                 return np.zeros(6)
             return None
 
     def due_ns(self, now_ns: int) -> int | None:
-        """Return how long the present motion lasts if nothing more is heard; None: no motion."""
+        """Return how long the present motion lasts without another message; None: no motion."""
         with self._lock:
-            if not self.driving or now_ns - self._heard_ns >= HOLD_NS:
-                return None
-            return self._heard_ns + HOLD_NS - now_ns
+            left_ns = HOLD_NS - self._age_ns(now_ns) if self.driving else 0
+            return round(left_ns) if left_ns > 0 else None
 
     def state(self, now_ns: int) -> str:
-        """Return in a word how it is: one of the constants of this module."""
+        """Return its state: one of the constants of this module."""
         with self._lock:
-            if self._heard_ns is None:
+            if self._received_ns is None:
                 return NEVER
-            age_ns = now_ns - self._heard_ns
-            if age_ns >= (HOLD_NS if self.driving else LOST_NS):
+            if self._age_ns(now_ns) >= (HOLD_NS if self.driving else LOST_NS):
                 return SILENT
             if self._pressed:
                 return DRIVING if self._free else BLOCKED
             return READY
+
+    def _age_ns(self, now_ns: int) -> float:
+        return math.inf if self._received_ns is None else now_ns - self._received_ns
 
     def _deflection(self, axes: Sequence[float]) -> np.ndarray:
         values = np.array([_at(axes, index) for index in self.layout.axes], dtype=np.float64)
@@ -175,23 +176,23 @@ class Joystick:
         return np.array([x / over_ground, y / over_ground, 0, 0, 0, turn])
 
     def _missing(self, axes: int, buttons: int) -> str:
-        lacks = [
+        missing = [
             f'axis {index} ({name})'
             for name, index in zip(AXES, self.layout.axes, strict=True)
             if index >= axes
         ]
         wanted = {'enable': self.layout.enable_button, **self.layout.buttons}
-        lacks += [f'button {index} ({name})' for name, index in wanted.items() if index >= buttons]
+        missing += [
+            f'button {index} ({name})' for name, index in wanted.items() if index >= buttons
+        ]
+        if not missing:
+            return ''
         return (
-            (
-                f'the joystick has {axes} axes and {buttons} buttons, and lacks '
-                f'{", ".join(lacks)}: set joy_axes and joy_…_button'
-            )
-            if lacks
-            else ''
+            f'the joystick has {axes} axes and {buttons} buttons, and lacks '
+            f'{", ".join(missing)}: set joy_axes and joy_…_button'
         )
 
 
 def _at(values: Sequence, index: int):
-    """Return a value by its index, 0 where there is none."""
+    """Return the value at an index, 0 outside."""
     return values[index] if 0 <= index < len(values) else 0

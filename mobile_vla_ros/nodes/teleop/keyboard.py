@@ -21,22 +21,23 @@ MOTIONS = {
     'r': (0, 0, 1),
     't': (0, 0, -1),
 }
-TAKES = {'n': 'start', 'm': 'stop', 'b': 'discard', '1': 'success', '0': 'failure'}
+RECORDER_KEYS = {'n': 'start', 'm': 'stop', 'b': 'discard', '1': 'success', '0': 'failure'}
 HELP = """\
-W S  forward, back      N  start a take       X  arm or disarm the guard
+W S  forward, back      N  start an episode   X  arm or disarm the guard
 A D  left, right        M  end it             I  change the instruction
 Q E Z C  diagonals      1  end it: success    F G  faster, slower
 R T  turn               0  end it: failure    space  stop
                         B  discard it         Ctrl-C  leave
-Hold a key to move: the robot stops when it is let go. A joystick moves it while
+Hold a key to move: the robot stops when you release it. A joystick moves it while
 its enable button is held.
 """
 
-# A terminal knows no key-up, only repeats (about 30 a second): the robot stops so long after one.
+# A terminal reports no key-up, only repeats (about 30 a second): the robot stops this long after
+# the last one, and zeros follow for the trail.
 HOLD_NS = NANOSECONDS // 4
 TRAIL_NS = 3 * NANOSECONDS // 10
-THROTTLE_STEP, LOWEST_THROTTLE = 0.1, 0.1
-# What arrow and function keys send; they mean nothing, and their letters must not drive.
+THROTTLE_STEP, MIN_THROTTLE = 0.1, 0.1
+# Escape sequences of arrow and function keys are ignored: their letters must not drive.
 FUNCTION_KEY = re.compile(r'\x1b(\[[0-?]*[ -/]*[@-~]?|O[ -~])')
 ESCAPE, ENTER, ERASE = '\x1b', '\r\n', '\x7f\b'
 
@@ -47,7 +48,7 @@ class Console:
 
     :param max_linear_mps: speed over ground at full throttle; likewise ``max_angular_radps``.
     :param throttle: share of both, 0.1 to 1.
-    :param taken: called whenever a key moves or stops the robot.
+    :param on_drive: called whenever a key moves or stops the robot.
     """
 
     def __init__(
@@ -55,16 +56,16 @@ class Console:
         max_linear_mps: float,
         max_angular_radps: float,
         throttle: float,
-        taken: Callable[[], None] = lambda: None,
-    ):
+        on_drive: Callable[[], None] = lambda: None,
+    ) -> None:
         self.throttle = throttle
-        self._taken = taken
+        self._on_drive = on_drive
         self._max = np.array([max_linear_mps, max_linear_mps, 0, 0, 0, max_angular_radps])
         self._direction = np.zeros(6)
         self._pressed_ns: int | None = None
         self._lock = threading.Lock()
-        self.typed: str | None = None  # the instruction being typed, None when none is
-        self.choices: Sequence[str] = ()  # the instructions that a number alone stands for
+        self.typed: str | None = None  # the instruction being typed, or None
+        self.choices: Sequence[str] = ()  # the instructions that a number selects
 
     @property
     def full(self) -> np.ndarray:
@@ -73,10 +74,10 @@ class Console:
 
     def keys(self, text: str, now_ns: int) -> list[tuple[str, str]]:
         """
-        Take what was typed.
+        Process typed text.
 
-        :param now_ns: when, on a clock that never jumps.
-        :returns: what is asked for: ``('recorder', 'start')``, ``('guard', 'toggle')``,
+        :param now_ns: time of it, on a clock that never jumps.
+        :returns: the requests: ``('recorder', 'start')``, ``('guard', 'toggle')``,
             ``('instruction', text)``.
         """
         actions = []
@@ -88,7 +89,7 @@ class Console:
         return actions
 
     def twist(self, now_ns: int) -> np.ndarray | None:
-        """Return the (6,) command of now: zero for a while after the last key, then None."""
+        """Return the present (6,) command: zeros for a while after the last key, then None."""
         with self._lock:
             if self._pressed_ns is None:
                 return None
@@ -101,7 +102,7 @@ class Console:
             return self._direction * self.full
 
     def due_ns(self, now_ns: int) -> int | None:
-        """Return how long the present motion still lasts, None when there is none."""
+        """Return how long the present motion still lasts, or None without one."""
         with self._lock:
             if self._pressed_ns is None or now_ns - self._pressed_ns >= HOLD_NS:
                 return None
@@ -111,16 +112,16 @@ class Console:
         key = key.lower()
         if key in MOTIONS:
             x, y, turn = MOTIONS[key]
-            # A diagonal is as fast over ground as any other way.
+            # A diagonal is no faster over ground than any other direction.
             planar = np.array([x, y]) / max(np.hypot(x, y), 1)
             self._drive(np.array([*planar, 0, 0, 0, turn]), now_ns)
         elif key == ' ':
             self._drive(np.zeros(6), now_ns)
         elif key in 'fg':
             step = THROTTLE_STEP if key == 'f' else -THROTTLE_STEP
-            self.throttle = round(min(max(self.throttle + step, LOWEST_THROTTLE), 1.0), 2)
-        elif key in TAKES:
-            return 'recorder', TAKES[key]
+            self.throttle = round(min(max(self.throttle + step, MIN_THROTTLE), 1.0), 2)
+        elif key in RECORDER_KEYS:
+            return 'recorder', RECORDER_KEYS[key]
         elif key == 'x':
             return 'guard', 'toggle'
         elif key == 'i':
@@ -128,20 +129,22 @@ class Console:
             self.typed = ''
         return None
 
-    def _drive(self, direction: np.ndarray, now_ns: int):
+    def _drive(self, direction: np.ndarray, now_ns: int) -> None:
         self._direction, self._pressed_ns = direction, now_ns
-        self._taken()
+        self._on_drive()
 
     def _type(self, key: str) -> tuple[str, str] | None:
+        typed = self.typed or ''
         if key in ENTER:
-            text, self.typed = self.typed.strip(), None
+            self.typed = None
+            text = typed.strip()
             if text in (numbers := [str(n) for n in range(1, len(self.choices) + 1)]):
                 text = self.choices[numbers.index(text)]
             return ('instruction', text) if text else None
         if key == ESCAPE:
             self.typed = None
         elif key in ERASE:
-            self.typed = self.typed[:-1]
+            self.typed = typed[:-1]
         elif key.isprintable():
-            self.typed += key
+            self.typed = typed + key
         return None

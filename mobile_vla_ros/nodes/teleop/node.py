@@ -1,14 +1,16 @@
 """
-The console: drive with keyboard or joystick, and start and end takes, in one terminal.
+The console: drive with keyboard or joystick, and start and end episodes, in one terminal.
 
-Nothing that can block stands between the hands and the wheels: keys are read in a thread of their
-own, commands are published by another, which ends a motion by itself when no more is heard of it;
-services, status, joystick and screen belong to the executor.
+Nothing that can block stands between the hands and the wheels: one thread reads keys, another
+publishes commands and ends a motion by itself when input stops; services, status, joystick and
+screen belong to the executor.
 """
 
 import threading
 import time
 from collections import deque
+from collections.abc import Sequence
+from functools import partial
 
 import numpy as np
 from diagnostic_msgs.msg import DiagnosticStatus
@@ -24,7 +26,7 @@ from mobile_vla_ros.nodes.shared.guard_status import values_of
 from mobile_vla_ros.nodes.shared.messages import BEST_EFFORT, LATCHED, flush, twist_message
 from mobile_vla_ros.nodes.shared.params import declare
 from mobile_vla_ros.nodes.shared.run import run
-from mobile_vla_ros.nodes.teleop import status_lines as console_status
+from mobile_vla_ros.nodes.teleop import status_lines
 from mobile_vla_ros.nodes.teleop.joystick import (
     NONE,
     XBOX_AXES,
@@ -33,18 +35,18 @@ from mobile_vla_ros.nodes.teleop.joystick import (
     Joystick,
 )
 from mobile_vla_ros.nodes.teleop.joystick import Layout as JoystickLayout
-from mobile_vla_ros.nodes.teleop.keyboard import HELP, TAKES, Console
-from mobile_vla_ros.nodes.teleop.status_lines import Heard
-from mobile_vla_ros.nodes.teleop.terminal import Terminal
+from mobile_vla_ros.nodes.teleop.keyboard import HELP, RECORDER_KEYS, Console
+from mobile_vla_ros.nodes.teleop.status_lines import NodeReport
+from mobile_vla_ros.nodes.teleop.terminal import Row, Terminal
 from mobile_vla_ros.types import NANOSECONDS
 
 PERIOD_S = 0.05
 SCREEN_PERIOD_S = 0.1
 READ_S = 0.2
 COMMAND_DEPTH = 10
-MOST_BUTTONS = 64
-DOES = {
-    'start': 'starts a take',
+MAX_BUTTONS = 64
+BUTTON_MEANINGS = {
+    'start': 'starts an episode',
     'success': 'ends it: success',
     'failure': 'ends it: failure',
     'discard': 'discards it',
@@ -52,13 +54,56 @@ DOES = {
 }
 
 
+class Hands:
+    """
+    Keyboard and joystick together: the wished motion, and requests to other nodes.
+
+    Safe to use from several threads. A key that moves or stops the robot blocks the joystick.
+
+    :ivar requests: ``(kind, text)`` of both, oldest first (``Console.keys``).
+    :ivar changed: set when the motion may have changed.
+    """
+
+    def __init__(self, console: Console, joystick: Joystick) -> None:
+        self.console = console
+        self.joystick = joystick
+        self.requests: deque[tuple[str, str]] = deque()
+        self.changed = threading.Event()
+
+    def keys(self, text: str) -> None:
+        """Process typed text."""
+        self.requests.extend(self.console.keys(text, time.monotonic_ns()))
+        self.changed.set()
+
+    def joy(self, axes: Sequence[float], buttons: Sequence[int]) -> None:
+        """Process a message of the joystick."""
+        before = self.joystick.moving
+        self.requests.extend(self.joystick.receive(axes, buttons, time.monotonic_ns()))
+        if self.joystick.moving != before:
+            self.changed.set()
+
+    def twist(self, now_ns: int) -> np.ndarray | None:
+        """Return the wished (6,) motion, the keys' before the joystick's; None without one."""
+        twist = self.console.twist(now_ns)
+        if twist is None:
+            direction = self.joystick.direction(now_ns)
+            twist = None if direction is None else direction * self.console.full
+        return twist
+
+    def due_s(self, now_ns: int) -> list[float]:
+        """Return in how many seconds the present motions end without another input."""
+        due_ns = (self.console.due_ns(now_ns), self.joystick.due_ns(now_ns))
+        return [one / NANOSECONDS for one in due_ns if one is not None]
+
+
 class TeleopNode(Node):
     """ROS around ``keyboard.Console``, ``joystick.Joystick`` and ``terminal.Terminal``."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         super().__init__('teleop')
-        self._joystick = Joystick(self._layout())
-        self._console = Console(
+        self.exit_status: int | None = None
+        joystick = Joystick(self._layout())
+        console = Console(
             declare(
                 self, 'max_linear_mps', 0.5, 'speed at full throttle, m/s', limits=(0.01, 10.0)
             ),
@@ -69,65 +114,60 @@ class TeleopNode(Node):
                 self,
                 'throttle',
                 0.5,
-                'share of full speed at the start; F and G change it',
+                'initial fraction of full speed; F and G change it',
                 limits=(0.1, 1.0),
             ),
-            taken=self._joystick.block,
+            on_drive=joystick.block,
         )
+        self._hands = Hands(console, joystick)
         terminal_required = declare(
             self,
             'terminal_required',
             True,
-            'end with a sentence where there is no terminal; false: go on with a joystick alone',
+            'without a terminal, end with a sentence; false: go on with a joystick alone',
         )
-        self._asked: deque[tuple[str, str]] = deque()
-        self._heard: dict[str, Heard] = {}
-        self._recovered = self._stick_problem = ''
+        self._reports: dict[str, NodeReport] = {}
+        self._recovered = ''
+        self._joystick_problem = ''
         self._commands = self.create_publisher(Twist, 'teleop/cmd_vel', COMMAND_DEPTH)
         self._instruction = self.create_publisher(String, 'instruction', LATCHED)
-        self._requests = {
-            **{
-                ('recorder', name): self.create_client(Trigger, f'recorder/{name}')
-                for name in TAKES.values()
-            },
-            **{
-                ('guard', name): self.create_client(Trigger, f'guard/{name}')
-                for name in ('arm', 'disarm')
-            },
+        recorder_calls = [f'recorder/{name}' for name in RECORDER_KEYS.values()]
+        self._calls = {
+            name: self.create_client(Trigger, name)
+            for name in (*recorder_calls, 'guard/arm', 'guard/disarm')
         }
         for name in ('recorder', 'guard'):
             self.create_subscription(
                 DiagnosticStatus,
                 f'{name}/status',
-                lambda message, name=name: self._on_status(name, message),
+                partial(self._on_status, name),
                 BEST_EFFORT,
             )
         self.create_subscription(Joy, 'joy', self._on_joy, BEST_EFFORT)
         self._terminal = self._open_terminal(terminal_required)
-        self._say(HELP if self._terminal else 'no terminal: the joystick alone drives')
+        self._log(HELP if self._terminal else 'no terminal: the joystick alone drives')
         self.create_timer(
             SCREEN_PERIOD_S, self._attend, clock=Clock(clock_type=ClockType.STEADY_TIME)
         )
         self._closing = threading.Event()
-        self._changed = threading.Event()
-        self._threads = [
-            threading.Thread(target=work, daemon=True)
-            for work in ([self._read_keys] if self._terminal else []) + [self._drive]
-        ]
+        self._threads = [threading.Thread(target=self._drive, daemon=True)]
+        if self._terminal:
+            self._threads.append(
+                threading.Thread(target=self._read_keys, args=(self._terminal,), daemon=True)
+            )
         for thread in self._threads:
             thread.start()
 
-    def on_exit(self):
-        """Stop the robot, and leave the terminal as it was."""
-        if hasattr(self, '_threads'):
-            self._closing.set()
-            self._changed.set()
-            for thread in self._threads:
-                thread.join(1.0)
-            self._commands.publish(Twist())
-            flush(self._commands)
-            if self._terminal:
-                self._terminal.restore()
+    def on_exit(self) -> None:
+        """Stop the robot, and restore the terminal."""
+        self._closing.set()
+        self._hands.changed.set()
+        for thread in self._threads:
+            thread.join(1.0)
+        self._commands.publish(Twist())
+        flush(self._commands)
+        if self._terminal:
+            self._terminal.restore()
 
     def _layout(self) -> JoystickLayout:
         buttons = {
@@ -135,8 +175,8 @@ class TeleopNode(Node):
                 self,
                 f'joy_{name}_button',
                 index,
-                f'joystick button, from 0, that {DOES[name]}; -1: none',
-                limits=(NONE, MOST_BUTTONS),
+                f'joystick button, from 0, that {BUTTON_MEANINGS[name]}; -1: none',
+                limits=(NONE, MAX_BUTTONS),
             )
             for name, index in XBOX_BUTTONS.items()
         }
@@ -154,23 +194,23 @@ class TeleopNode(Node):
                     self,
                     'joy_scale',
                     [1.0, 1.0, 1.0],
-                    'share of full speed at full deflection, [forward, left, turn]; '
-                    'negative: the other way',
+                    'fraction of full speed at full deflection, [forward, left, turn]; '
+                    'negative: reversed',
                 )
             ),
             deadzone=declare(
                 self,
                 'joy_deadzone',
                 0.1,
-                'deflection up to which an axis counts as at rest',
+                'deflection up to which an axis is at rest',
                 limits=(0.0, 0.9),
             ),
             enable_button=declare(
                 self,
                 'joy_enable_button',
                 XBOX_ENABLE,
-                'joystick button, from 0, that is held to drive',
-                limits=(0, MOST_BUTTONS),
+                'joystick button, from 0, to hold while driving',
+                limits=(0, MAX_BUTTONS),
             ),
             buttons=buttons,
         )
@@ -185,114 +225,98 @@ class TeleopNode(Node):
 
     # --- hands ---
 
-    def _read_keys(self):
+    def _read_keys(self, terminal: Terminal) -> None:
         while not self._closing.is_set():
-            typed = self._terminal.read(READ_S)
+            typed = terminal.read(READ_S)
             if typed is None:
                 self.exit_status = 0
                 return
             if typed:
-                self._asked.extend(self._console.keys(typed, time.monotonic_ns()))
-                self._changed.set()
+                self._hands.keys(typed)
 
-    def _on_joy(self, message: Joy):
-        before = self._joystick.moving
-        self._asked.extend(
-            self._joystick.heard(message.axes, message.buttons, time.monotonic_ns())
-        )
-        if self._joystick.moving != before:
-            self._changed.set()
-
-    def _twist(self, now_ns: int) -> np.ndarray | None:
-        """Return what is wished for now: the keys', else the joystick's, else None."""
-        twist = self._console.twist(now_ns)
-        if twist is None:
-            direction = self._joystick.direction(now_ns)
-            twist = None if direction is None else direction * self._console.full
-        return twist
-
-    def _drive(self):
-        """Publish at 20 Hz while a hand drives, at once when a key changes, and zero on time."""
+    def _drive(self) -> None:
+        """Publish at 20 Hz during a motion, at once when it changes, and zero on time."""
         last, due_s = None, 0.0
         while not self._closing.is_set():
             now_ns = time.monotonic_ns()
-            twist = self._twist(now_ns)
+            now_s = now_ns / NANOSECONDS
+            twist = self._hands.twist(now_ns)
             changed = twist is not None and (last is None or not np.array_equal(twist, last))
-            if twist is not None and (changed or now_ns / NANOSECONDS >= due_s):
+            if twist is not None and (changed or now_s >= due_s):
                 self._commands.publish(twist_message(twist))
-                due_s = now_ns / NANOSECONDS + PERIOD_S
+                due_s = now_s + PERIOD_S
             last = twist
-            waits_s = [due_s - now_ns / NANOSECONDS] if twist is not None else []
-            waits_s += [
-                due_ns / NANOSECONDS
-                for due_ns in (self._console.due_ns(now_ns), self._joystick.due_ns(now_ns))
-                if due_ns is not None
-            ]
-            self._changed.wait(min(waits_s, default=None))
-            self._changed.clear()
+            waits_s = self._hands.due_s(now_ns)
+            if twist is not None:
+                waits_s.append(due_s - now_s)
+            self._hands.changed.wait(min(waits_s, default=None))
+            self._hands.changed.clear()
 
-    # --- what is asked for and what is shown ---
+    def _on_joy(self, message: Joy) -> None:
+        self._hands.joy(message.axes, message.buttons)
 
-    def _on_status(self, name: str, message: DiagnosticStatus):
+    # --- requests and screen ---
+
+    def _on_status(self, name: str, message: DiagnosticStatus) -> None:
         values = values_of(message)
-        self._heard[name] = Heard(time.monotonic(), message.message, values)
+        self._reports[name] = NodeReport(time.monotonic(), message.message, values)
         recovered = values.get('recovered', '')
         if name == 'recorder' and recovered != self._recovered:
             self._recovered = recovered
             if recovered:
-                self._say(f'recorder: {recovered}')
+                self._log(f'recorder: {recovered}')
 
-    def _attend(self):
-        """Do what the hands asked for, without waiting for any answer, and show the state."""
-        while self._asked:
-            kind, what = self._asked.popleft()
+    def _attend(self) -> None:
+        """Send the hands' requests, without waiting for any answer, and show the state."""
+        while self._hands.requests:
+            kind, text = self._hands.requests.popleft()
             if kind == 'instruction':
-                self._instruction.publish(String(data=what))
-                self._say(f'instruction: {what}')
-            elif (kind, what) == ('guard', 'toggle'):
-                guard = console_status.guard_report(self._heard.get('guard'), time.monotonic())
-                # In doubt the robot is to stand.
+                self._instruction.publish(String(data=text))
+                self._log(f'instruction: {text}')
+            elif (kind, text) == ('guard', 'toggle'):
+                guard = status_lines.guard_report(self._reports.get('guard'), time.monotonic())
+                # In doubt the robot must stop.
                 disarmed = guard is not None and not guard.armed
-                self._call('guard', 'arm' if disarmed else 'disarm')
+                self._call('guard/arm' if disarmed else 'guard/disarm')
             else:
-                self._call(kind, what)
-        if self._joystick.problem != self._stick_problem:
-            self._stick_problem = self._joystick.problem
-            self._say(self._stick_problem)
+                self._call(f'{kind}/{text}')
+        if self._hands.joystick.problem != self._joystick_problem:
+            self._joystick_problem = self._hands.joystick.problem
+            self._log(self._joystick_problem)
         if self._terminal:
             self._terminal.status(self._rows())
 
-    def _call(self, node: str, service: str):
-        client = self._requests[node, service]
+    def _call(self, service: str) -> None:
+        client, node = self._calls[service], service.partition('/')[0]
         if not client.service_is_ready():
-            self._say(f'{node} does not answer: is {node}_node running?')
+            self._log(f'{node} does not answer: is {node}_node running?')
             return
 
-        def answered(future):
+        def answered(future) -> None:
             error = future.exception()
-            self._say(f'{node}: {error or future.result().message}')
+            self._log(f'{node}: {error or future.result().message}')
 
         client.call_async(Trigger.Request()).add_done_callback(answered)
 
-    def _say(self, text: str):
+    def _log(self, text: str) -> None:
         if self._terminal:
-            self._terminal.say(text)
+            self._terminal.log(text)
         elif text:
             self.get_logger().info(text)
 
-    def _rows(self) -> list[console_status.Row]:
-        recorder, guard = self._heard.get('recorder'), self._heard.get('guard')
-        takes = console_status.takes_of(recorder)
-        typed = self._console.typed
+    def _rows(self) -> list[Row]:
+        console, recorder = self._hands.console, self._reports.get('recorder')
+        episodes = status_lines.episodes_of(recorder)
+        typed = console.typed
         if typed is not None:
-            return console_status.typing_rows(typed, self._console.choices, takes)
-        self._console.choices = console_status.choices_of(takes)
-        return console_status.rows(
+            return status_lines.typing_rows(typed, console.choices, episodes)
+        console.choices = status_lines.choices_of(episodes)
+        return status_lines.rows(
             time.monotonic(),
             recorder,
-            guard,
-            self._console.throttle,
-            self._joystick.state(time.monotonic_ns()),
+            self._reports.get('guard'),
+            console.throttle,
+            self._hands.joystick.state(time.monotonic_ns()),
         )
 
 

@@ -1,4 +1,4 @@
-"""What the console shows of the other nodes, line by line. No ROS here."""
+"""The state of the other nodes as lines of the console. No ROS here."""
 
 import contextlib
 import json
@@ -10,22 +10,22 @@ from mobile_vla_ros.nodes.teleop.terminal import Row
 from mobile_vla_ros.safety.status import STATUS_MAX_AGE_S, GuardStatus
 
 LOW_DISK_MIN, LONG_DISK_MIN = 10.0, 600.0
-MOST_CHOICES = 9  # as many as there are digits to choose with
+MAX_CHOICES = 9  # one digit each
 JOYSTICKS = {
     joystick.NEVER: '',
     joystick.READY: 'joystick ready',
     joystick.DRIVING: 'joystick drives',
     joystick.SILENT: 'joystick silent',
-    joystick.BLOCKED: 'joystick blocked: let go of its button',
+    joystick.BLOCKED: 'joystick blocked: release its button',
 }
 
 
-class Heard(NamedTuple):
+class NodeReport(NamedTuple):
     """
     The newest status of a node.
 
-    :param time_s: when it came, on a clock that never jumps.
-    :param values: as the node gave them, all of them text.
+    :param time_s: time of receipt, on a clock that never jumps.
+    :param values: all of them text.
     """
 
     time_s: float
@@ -33,79 +33,82 @@ class Heard(NamedTuple):
     values: Mapping[str, str]
 
 
-def fresh(heard: Heard | None, now_s: float) -> Heard | None:
-    """Return what was heard unless it is too old to be true."""
-    return heard if heard is not None and now_s - heard.time_s < STATUS_MAX_AGE_S else None
+def fresh(report: NodeReport | None, now_s: float) -> NodeReport | None:
+    """Return a report, or None if it is too old."""
+    return report if report is not None and now_s - report.time_s < STATUS_MAX_AGE_S else None
 
 
-def guard_report(heard: Heard | None, now_s: float) -> GuardStatus | None:
-    """Return the guard's report; None when it is too old or does not say whether it is armed."""
-    newest = fresh(heard, now_s)
+def guard_report(report: NodeReport | None, now_s: float) -> GuardStatus | None:
+    """Return the guard's status; None if it is too old or does not report whether it is armed."""
+    newest = fresh(report, now_s)
     return None if newest is None else GuardStatus.parse(newest.state, newest.values)
 
 
 def rows(
-    now_s: float, recorder: Heard | None, guard: Heard | None, throttle: float, stick: str
+    now_s: float,
+    recorder: NodeReport | None,
+    guard: NodeReport | None,
+    throttle: float,
+    stick: str,
 ) -> list[Row]:
     """
-    Return the lines of the state: the take, its instruction, the last one, who drives.
+    Return the lines of the state: the episode, its instruction, the last verdict, who drives.
 
-    :param throttle: share of full speed, 0 to 1.
+    :param throttle: fraction of full speed, 0 to 1.
     :param stick: state of the joystick (``Joystick.state``).
     """
-    said = fresh(recorder, now_s)
-    lines = (
-        [*_recorder(said), _drive(now_s, guard, throttle, stick)]
-        if said
-        else [
-            Row(_absent('recorder', now_s, recorder), 'alarm' if recorder else 'strong'),
-            _drive(now_s, guard, throttle, stick),
-        ]
-    )
-    if said and said.values.get('problem'):
-        lines.append(Row(f'! {said.values["problem"]}', 'strong', height=2))
+    newest = fresh(recorder, now_s)
+    drive = _drive(now_s, guard, throttle, stick)
+    if newest is None:
+        style = 'alarm' if recorder else 'strong'
+        return [Row(_absent('recorder', now_s, recorder), style), drive]
+    lines = [*_recorder(newest), drive]
+    if newest.values.get('problem'):
+        lines.append(Row(f'! {newest.values["problem"]}', 'strong', height=2))
     return lines
 
 
-def typing_rows(typed: str, choices: Sequence[str], takes: Mapping[str, int]) -> list[Row]:
-    """Return the lines that ask for an instruction, with those that exist to choose from."""
+def typing_rows(typed: str, choices: Sequence[str], episodes: Mapping[str, int]) -> list[Row]:
+    """Return the lines that ask for an instruction, with the existing ones to choose from."""
     chosen = f'  = {choices[int(typed) - 1]}' if is_choice(typed, choices) else ''
     return [
-        Row(f'instruction (Enter: take it, Esc: leave it): {typed}_{chosen}', 'strong'),
+        Row(f'instruction (Enter: set it, Esc: cancel): {typed}_{chosen}', 'strong'),
         *(
-            Row(f'  {number}  {text}  ({_takes(takes.get(text, 0))})')
+            Row(f'  {number}  {text}  ({_count(episodes.get(text, 0))})')
             for number, text in enumerate(choices, 1)
         ),
     ]
 
 
 def is_choice(typed: str, choices: Sequence[str]) -> bool:
-    """Whether what was typed is the number of a choice."""
+    """Return whether the typed text is the number of a choice."""
     return typed in {str(number) for number in range(1, len(choices) + 1)}
 
 
-def takes_of(heard: Heard | None) -> dict[str, int]:
-    """Return takes of each instruction, as the recorder counts them; empty when it does not."""
+def episodes_of(recorder: NodeReport | None) -> dict[str, int]:
+    """Return the episodes per instruction, as the recorder counts them; empty if it does not."""
+    if recorder is None:
+        return {}
     with contextlib.suppress(ValueError, TypeError, AttributeError):
-        counts = json.loads(heard.values.get('takes') or '{}')
+        counts = json.loads(recorder.values.get('takes') or '{}')
         return {str(text): int(count) for text, count in counts.items()}
     return {}
 
 
-def choices_of(takes: Mapping[str, int]) -> list[str]:
-    """Return the instructions that digits choose from: those with the most takes, by name."""
-    most = sorted(takes, key=lambda text: -takes[text])[:MOST_CHOICES]
+def choices_of(episodes: Mapping[str, int]) -> list[str]:
+    """Return the instructions that digits select: those with the most episodes, by name."""
+    most = sorted(episodes, key=lambda text: -episodes[text])[:MAX_CHOICES]
     return sorted(text for text in most if text)
 
 
-def _recorder(heard: Heard) -> list[Row]:
-    values = heard.values
+def _recorder(report: NodeReport) -> list[Row]:
+    values = report.values
     rate = f'{values.get("camera_hz", "?")} Hz'
     expected = _number(values.get('expected_hz'))
     if expected:
         rate = f'{values.get("camera_hz", "?")} of {expected:.1f} Hz'
     disk, low = _disk(values.get('disk_minutes', ''))
-    if heard.state == 'recording':
+    if report.state == 'recording':
         parts = [
             f'REC {_clock(values.get("seconds"))}',
             f'{values.get("frames", "?")} frames',
@@ -115,25 +118,25 @@ def _recorder(heard: Heard) -> list[Row]:
             disk,
         ]
     else:
-        parts = [heard.state, f'camera {rate}', disk]
-    style = 'alarm' if heard.state == 'recording' or low else 'strong'
+        parts = [report.state, f'camera {rate}', disk]
+    style = 'alarm' if report.state == 'recording' or low else 'strong'
     return [
         Row(', '.join(part for part in parts if part), style),
-        _instruction(values, takes_of(heard)),
+        _instruction(values, episodes_of(report)),
         *_last(values),
     ]
 
 
-def _instruction(values: Mapping[str, str], takes: Mapping[str, int]) -> Row:
+def _instruction(values: Mapping[str, str], episodes: Mapping[str, int]) -> Row:
     instruction = values.get('instruction', '')
     if not instruction:
         return Row('no instruction yet: press I and type one', 'strong')
-    if not takes:
+    if not episodes:
         return Row(f'"{instruction}"')
-    others = {text: count for text, count in takes.items() if text != instruction}
+    others = {text: count for text, count in episodes.items() if text != instruction}
     kinds = f'{len(others)} other instruction{"s" if len(others) > 1 else ""}'
     more = f', {sum(others.values())} of {kinds}' if others else ''
-    return Row(f'"{instruction}": {_takes(takes.get(instruction, 0))}{more}', height=2)
+    return Row(f'"{instruction}": {_count(episodes.get(instruction, 0))}{more}', height=2)
 
 
 def _last(values: Mapping[str, str]) -> list[Row]:
@@ -141,10 +144,10 @@ def _last(values: Mapping[str, str]) -> list[Row]:
     if not verdict:
         return []
     text = f'{verdict}: {reasons}' if reasons else verdict
-    return [Row(f'last take {text}', 'plain' if verdict == 'good' else 'strong', height=2)]
+    return [Row(f'last episode {text}', 'plain' if verdict == 'good' else 'strong', height=2)]
 
 
-def _drive(now_s: float, guard: Heard | None, throttle: float, stick: str) -> Row:
+def _drive(now_s: float, guard: NodeReport | None, throttle: float, stick: str) -> Row:
     status = guard_report(guard, now_s)
     armed = status is not None and status.armed
     if status is not None:
@@ -159,14 +162,14 @@ def _drive(now_s: float, guard: Heard | None, throttle: float, stick: str) -> Ro
     return Row(' | '.join(part for part in parts if part), style)
 
 
-def _absent(name: str, now_s: float, heard: Heard | None) -> str:
-    if heard is None:
-        return f'no {name} heard yet'
-    return f'{name} silent for {now_s - heard.time_s:.0f} s (it was {heard.state})'
+def _absent(name: str, now_s: float, report: NodeReport | None) -> str:
+    if report is None:
+        return f'no {name} yet'
+    return f'{name} silent for {now_s - report.time_s:.0f} s (it was {report.state})'
 
 
-def _takes(count: int) -> str:
-    return f'{count} take' if count == 1 else f'{count} takes'
+def _count(episodes: int) -> str:
+    return f'{episodes} episode' if episodes == 1 else f'{episodes} episodes'
 
 
 def _clock(seconds: str | None) -> str:
@@ -175,7 +178,7 @@ def _clock(seconds: str | None) -> str:
 
 
 def _disk(minutes: str) -> tuple[str, bool]:
-    """Return the room left in words, and whether it is little."""
+    """Return the room left in words, and whether it is low."""
     value = _number(minutes)
     if value is None:
         return '', False
@@ -186,6 +189,6 @@ def _disk(minutes: str) -> tuple[str, bool]:
 
 def _number(text: str | None) -> float | None:
     try:
-        return float(text)
-    except (TypeError, ValueError):
+        return None if text is None else float(text)
+    except ValueError:
         return None

@@ -1,4 +1,4 @@
-"""The terminal of the console: keys come from it, a few lines at its foot show the state."""
+"""The terminal of the console: reads its keys and shows the state in a few lines at its foot."""
 
 import codecs
 import contextlib
@@ -18,7 +18,7 @@ FUNCTION_KEY_S = 0.03  # the rest of a function key may arrive a little after it
 BEGUN = re.compile(rb'\x1b(\[[0-?]*[ -/]*|O)?$')
 STYLES = {'plain': '', 'strong': '\x1b[1m', 'alarm': '\x1b[7m'}
 HIDE_CURSOR, SHOW_CURSOR = '\x1b[?25l', '\x1b[?25h'
-# Drawn again now and then even when nothing has changed: others write here, and sizes change.
+# Redraw now and then even without a change: others write here, and sizes change.
 REDRAW_EVERY = 5
 
 
@@ -26,8 +26,8 @@ class Row(NamedTuple):
     """
     One line of the state.
 
-    :param style: plain, strong (bold) or alarm (white on black turned round).
-    :param height: lines it may take where the terminal is too narrow for it.
+    :param style: plain, strong (bold) or alarm (inverse).
+    :param height: lines it may use in a terminal that is too narrow for it.
     """
 
     text: str
@@ -40,16 +40,16 @@ class Terminal:
     The controlling terminal, read key by key, whatever standard input is.
 
     ``ros2 launch`` gives its processes no standard input, but they share its terminal. They also
-    write to it: the cursor rests on a blank line above the state, so that what others print stays
-    whole and the state moves down.
+    write to it: the cursor rests on a blank line above the state, so that their lines stay whole
+    and the state moves down.
 
-    :raises UserError: when there is none.
+    :raises UserError: without a controlling terminal.
     """
 
-    def __init__(self):
+    def __init__(self) -> None:
         try:
             self._keys = os.open(TERMINAL, os.O_RDONLY | os.O_NOCTTY)
-            # A terminal that is held (Ctrl-S, a slow line) must not hold us: lines are lost.
+            # A blocked terminal (Ctrl-S, a slow line) loses lines, but must not block the console.
             self._screen = os.open(TERMINAL, os.O_WRONLY | os.O_NOCTTY | os.O_NONBLOCK)
             self._before = termios.tcgetattr(self._keys)
         except (OSError, termios.error) as error:
@@ -63,14 +63,14 @@ class Terminal:
         self._decoder = codecs.getincrementaldecoder('utf-8')('ignore')
         self._drawn, self._times_same = '', 0
         tty.setcbreak(self._keys, termios.TCSANOW)
-        # Ctrl-Z and Ctrl-\ would freeze or kill the guard too, in the middle of a movement.
+        # Ctrl-Z and Ctrl-\ would also stop or kill the guard, in the middle of a movement.
         modes = termios.tcgetattr(self._keys)
         modes[6][termios.VSUSP] = modes[6][termios.VQUIT] = b'\0'
         termios.tcsetattr(self._keys, termios.TCSANOW, modes)
         self._write(HIDE_CURSOR)
 
     def read(self, timeout_s: float) -> str | None:
-        """Return what was typed, '' when nothing was, None when the terminal is gone."""
+        """Return the typed text ('' for none), or None when the terminal is gone."""
         try:
             if not select.select([self._keys], [], [], timeout_s)[0]:
                 return ''
@@ -84,8 +84,8 @@ class Terminal:
             return None
         return self._decoder.decode(data) if data else None
 
-    def status(self, rows: Sequence[Row]):
-        """Show the lines that change, below all others."""
+    def status(self, rows: Sequence[Row]) -> None:
+        """Show the state below all other lines."""
         width, height = self._size()
         lines = [
             STYLES[row.style] + line + '\x1b[0m'
@@ -99,20 +99,20 @@ class Terminal:
             self._write(f'\r\x1b[K{drawn}\x1b[J\x1b[{len(lines)}A\r')
             self._drawn = drawn
 
-    def say(self, text: str):
+    def log(self, text: str) -> None:
         """Print lines that stay, above the state."""
         self._drawn = ''
         self._write('\r\x1b[J' + '\n'.join(clean(line) for line in text.splitlines()) + '\n')
 
-    def restore(self):
-        """Leave the terminal as it was found."""
+    def restore(self) -> None:
+        """Restore the original modes and the cursor."""
         try:
             termios.tcsetattr(self._keys, termios.TCSANOW, self._before)
         except termios.error:
             return  # it is gone
         self._write('\r\x1b[J' + SHOW_CURSOR)
 
-    def _write(self, text: str):
+    def _write(self, text: str) -> None:
         with contextlib.suppress(OSError):
             os.write(self._screen, text.encode())
 
@@ -125,12 +125,12 @@ class Terminal:
 
 
 def clean(text: str) -> str:
-    """Return a text with nothing in it that steers a terminal."""
+    """Replace control characters by question marks."""
     return ''.join(c if c.isprintable() else '?' for c in text)
 
 
 def columns(text: str) -> int:
-    """Return how many columns a text takes: 2 for a wide character, none for an accent."""
+    """Return the width of a text in columns: 2 for a wide character, 0 for an accent."""
     return sum(
         0 if unicodedata.combining(c) else 1 + (unicodedata.east_asian_width(c) in 'WF')
         for c in text
@@ -138,7 +138,7 @@ def columns(text: str) -> int:
 
 
 def cut(text: str, width: int) -> str:
-    """Return a text of at most so many columns, with … where something is missing."""
+    """Cut a text to a width in columns, ending in … if something is missing."""
     if columns(text) <= width:
         return text
     while text and columns(text) > width - 1:
@@ -147,7 +147,7 @@ def cut(text: str, width: int) -> str:
 
 
 def wrap(text: str, width: int, height: int) -> list[str]:
-    """Return a text as at most ``height`` lines, broken between words, the last one cut."""
+    """Break a text between words into at most ``height`` lines; cut the last one."""
     if columns(text) <= width:
         return [text]
     lines = ['']

@@ -1,4 +1,4 @@
-"""The whole recording stack, driven as a person does: one terminal, real keys, a take on disk."""
+"""The whole recording stack from one terminal: real keys, an episode on disk."""
 
 import contextlib
 import os
@@ -86,16 +86,18 @@ class Pane:
         subprocess.run(['tmux', '-L', self.name, 'kill-server'], capture_output=True)
 
 
-def takes_shown(screen: str) -> int:
-    """Return how many takes of the instruction the screen tells of."""
-    found = re.search(rf'"{INSTRUCTION}": (\d+) takes?', screen)
+def episodes_shown(screen: str) -> int:
+    """Return how many episodes of the instruction the screen shows."""
+    found = re.search(rf'"{INSTRUCTION}": (\d+) episodes?', screen)
     return int(found[1]) if found else 0
 
 
 @pytest.fixture
 def pane(ros_domain, tmp_path, monkeypatch):
     """The arena, the guard and the recorder as processes, the console in a terminal."""
-    specs = {spec.name: spec for spec in RECORD.nodes(sim=True, data_dir=str(tmp_path / 'takes'))}
+    specs = {
+        spec.name: spec for spec in RECORD.nodes(sim=True, data_dir=str(tmp_path / 'episodes'))
+    }
     teleop = specs.pop('teleop')
     monkeypatch.setenv('PYTHONPATH', str(share_folder()), prepend=os.pathsep)
     script = (
@@ -112,10 +114,12 @@ def pane(ros_domain, tmp_path, monkeypatch):
             one.close()
 
 
-def test_a_take_is_driven_and_kept_from_one_terminal(pane, tmp_path):
-    """I, N, hold W, 1: REC is shown, the robot moves, the take is whole and counted; Ctrl-C."""
-    folder = tmp_path / 'takes'
-    pane.wait_for(r'idle, camera [1-9][\d.]* Hz.*\n"', 60)  # the arena has words of its own
+def test_an_episode_is_driven_and_stored_from_one_terminal(pane, tmp_path):
+    """I, N, hold W, 1: REC is shown, the robot moves, the episode is whole and counted; Ctrl-C."""
+    folder = tmp_path / 'episodes'
+    pane.wait_for(
+        r'idle, camera [1-9][\d.]* Hz.*\n"', 60
+    )  # the arena publishes its own instruction
     pane.keys('i')
     pane.wait_for(r'instruction \(Enter')
     pane.keys('-l', INSTRUCTION)
@@ -130,19 +134,19 @@ def test_a_take_is_driven_and_kept_from_one_terminal(pane, tmp_path):
         pane.keys('w')
         time.sleep(REPEAT_S)
     pane.wait_for(r'guard teleop')
-    screen = pane.press_until('1', r'last take (good|poor|bad)')
+    screen = pane.press_until('1', r'last episode (good|poor|bad)')
     (path,) = folder.glob('*.h5')
     with Episode.open(path) as episode:
         assert episode.instruction == INSTRUCTION
         assert episode.outcome == 'success'
         assert (episode.commands.twist[:, 0] > 0).sum() > 10
     assert not list(folder.glob('*.part'))
-    wait_until(lambda: takes_shown(pane.screen) == 1, 15, 'the count', lambda: pane.screen)
-    # What others print to the terminal stays, the state moves below it.
+    wait_until(lambda: episodes_shown(pane.screen) == 1, 15, 'the count', lambda: pane.screen)
+    # Lines that others print stay, and the state moves below them.
     tty = pane._tmux('display-message', '-p', '-t', 'console', '#{pane_tty}').strip()
     with open(tty, 'w') as screen:
         screen.write('[recorder-2] a line of another node\n')
-    pane.wait_for(r'(?m)^\[recorder-2\] a line of another node$(\n.*)*last take')
+    pane.wait_for(r'(?m)^\[recorder-2\] a line of another node$(\n.*)*last episode')
     pane.keys('C-c')
     pane.wait_for('left with status 0')
     wait_until((tmp_path / 'ended').exists, 10)

@@ -32,18 +32,18 @@ def console(nodes):
 
 
 def test_the_joystick_alone_drives_and_stops(console, client):
-    """With no terminal: 0.4 m/s while held; zero 0.3 s after letting go, or after silence."""
+    """With no terminal: 0.4 m/s while held; zero 0.3 s after release, or after silence."""
     process = console()
     pad = Pad(client)
     pad.drive()
     assert {m.linear.x for m in pad.commands.messages} - {0.0} == {0.4}
-    let_go = pad.say(1.0)
+    let_go = pad.send(1.0)
     assert pad.stopped_at() - let_go < STOP_S
     silent = pad.drive()
     assert pad.stopped_at() - silent < STOP_S
     count = len([m for m in pad.commands.messages if m.linear.x])
-    for _ in range(5):  # it speaks again, still held
-        pad.say(1.0, ENABLE)
+    for _ in range(5):  # it sends again, still held
+        pad.send(1.0, ENABLE)
         time.sleep(0.05)
     wait_until(lambda: time.monotonic() - pad.commands.times[-1] > 0.5, 5, 'silence')
     assert count == len([m for m in pad.commands.messages if m.linear.x])
@@ -52,16 +52,16 @@ def test_the_joystick_alone_drives_and_stops(console, client):
     assert 'Traceback' not in process.output
 
 
-def test_a_console_that_was_stalled_does_not_drive_on_what_it_missed(console, client):
+def test_a_stalled_console_does_not_drive_by_messages_it_missed(console, client):
     """SIGSTOP in the middle of a drive, the joystick dies, SIGCONT: zero, and no motion."""
     process = console()
     pad = Pad(client)
     pad.drive()
     process.signal(signal.SIGSTOP)
     for _ in range(6):
-        pad.say(1.0, ENABLE)
+        pad.send(1.0, ENABLE)
         time.sleep(0.05)
-    time.sleep(0.5)  # the time for which nothing is said
+    time.sleep(0.5)  # a while without any message
     seen = len(pad.commands)
     process.signal(signal.SIGCONT)
     wait_until(lambda: len(pad.commands) > seen, 5, 'a command')
@@ -83,7 +83,7 @@ def test_buttons_call_the_recorder(console, client):
             other.node.create_service(Trigger, f'recorder/{name}', answer)
         process = console()
         pad = Pad(client)
-        pad.say()
+        pad.send()
         for button, name in (
             (START, 'start'),
             (A, 'success'),
@@ -93,9 +93,11 @@ def test_buttons_call_the_recorder(console, client):
         ):
 
             def pressed(button=button, name=name):
-                pad.say(0.0, button)
-                pad.say()
-                time.sleep(0.3)  # until the console looks again; its client may know no server yet
+                pad.send(0.0, button)
+                pad.send()
+                time.sleep(
+                    0.3
+                )  # until the console attends; its client may not have found the server yet
                 return name in called
 
             wait_until(pressed, 15, name, lambda: process.output)
@@ -104,7 +106,7 @@ def test_buttons_call_the_recorder(console, client):
         other.close()
 
 
-def test_a_layout_that_does_not_fit_ends_with_a_sentence(console):
+def test_an_invalid_layout_ends_the_node_with_a_sentence(console):
     """Status 2, and no traceback."""
     process = console(joy_enable_button=7)
     assert process.wait() == 2

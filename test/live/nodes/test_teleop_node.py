@@ -33,7 +33,7 @@ STOP_S = 0.3
 
 
 class Keyboard:
-    """A teleop process whose controlling terminal is ours."""
+    """A teleop process, with this test at its controlling terminal."""
 
     def __init__(self, client, *arguments: str):
         self.client = client
@@ -154,7 +154,7 @@ def keyboard(client):
 
 @pytest.fixture
 def servers(ros_domain):
-    """A second client, to serve what the console asks for: ``serve(name, callback)``."""
+    """A second client with the services that the console calls: ``serve(name, callback)``."""
     other = Client('servers')
 
     def serve(name, callback):
@@ -168,7 +168,7 @@ def servers(ros_domain):
     other.close()
 
 
-def test_holding_a_key_drives_and_letting_go_stops(keyboard):
+def test_holding_a_key_drives_and_releasing_it_stops(keyboard):
     """20 Hz while the key is held; zero within 0.3 s of its last event; then silence."""
     one = keyboard()
     assert one.stop_delay('w') < STOP_S
@@ -185,7 +185,7 @@ def test_holding_a_key_drives_and_letting_go_stops(keyboard):
     'parts', [('\x1b', '[D'), ('\x1b[', 'D'), ('\x1b[1;', '5D'), ('f\x1b', '[D')]
 )
 def test_arrow_key_that_arrives_in_pieces_drives_nowhere(keyboard, parts):
-    """Over a network its last letter may come alone, which is D for right."""
+    """Over a network its last letter may arrive alone, which is D for right."""
     one = keyboard()
     for part in parts:
         one.type(part)
@@ -205,7 +205,7 @@ def test_space_stops_a_held_key(keyboard):
     assert one.commands.times[zero] - pressed < 0.1
 
 
-def test_service_that_hangs_does_not_keep_the_robot_moving(keyboard, servers):
+def test_a_hanging_service_does_not_keep_the_robot_moving(keyboard, servers):
     """A recorder that takes seconds to answer: the keys still drive and stop."""
     asked, free = threading.Event(), threading.Event()
 
@@ -222,7 +222,7 @@ def test_service_that_hangs_does_not_keep_the_robot_moving(keyboard, servers):
     one.wait_for_text('at last')
 
 
-def test_terminal_that_hangs_does_not_keep_the_robot_moving(keyboard):
+def test_a_hanging_terminal_does_not_keep_the_robot_moving(keyboard):
     """Output held by Ctrl-S, and a screen that nobody reads: the keys still drive and stop."""
     one = keyboard()
     one.type('\x13')
@@ -245,14 +245,14 @@ def test_keys_call_the_recorder(keyboard, servers):
         one.wait_for_text(f'did {name}')
 
 
-def test_missing_recorder_is_said(keyboard):
-    """A key with nobody behind it is told of on the screen."""
+def test_a_missing_recorder_is_reported(keyboard):
+    """The screen names the node that a key would need."""
     one = keyboard()
     one.type('n')
     one.wait_for_text('recorder does not answer: is recorder_node running?')
 
 
-def test_x_arms_and_disarms_by_what_the_guard_says(keyboard, servers, client):
+def test_x_arms_and_disarms_by_the_guards_report(keyboard, servers, client):
     """X arms a guard that is not armed, and disarms one that is."""
     servers('guard/arm', lambda: 'now armed')
     servers('guard/disarm', lambda: 'now disarmed')
@@ -269,7 +269,7 @@ def test_x_arms_and_disarms_by_what_the_guard_says(keyboard, servers, client):
 
 
 def test_x_disarms_a_guard_that_does_not_report_whether_it_is_armed(keyboard, servers, client):
-    """It armed one, while the screen said that it was armed."""
+    """It armed one, while the screen showed that it was armed."""
     servers('guard/arm', lambda: 'now armed')
     servers('guard/disarm', lambda: 'now disarmed')
     one = keyboard()
@@ -282,13 +282,13 @@ def test_x_disarms_a_guard_that_does_not_report_whether_it_is_armed(keyboard, se
 
 
 def test_i_publishes_an_instruction(keyboard, client):
-    """I, a sentence, Enter: latched on the topic, for nodes that start later as well."""
+    """I, a sentence, Enter: latched on the topic, also for nodes that start later."""
     one = keyboard()
     one.type('igo to the größte box\r')
     one.wait_for_text('instruction: go to the größte box')
-    heard = client.subscribe('instruction', String, LATCHED)
-    wait_until(lambda: len(heard), 10, 'the instruction')
-    assert heard.last.data == 'go to the größte box'
+    inbox = client.subscribe('instruction', String, LATCHED)
+    wait_until(lambda: len(inbox), 10, 'the instruction')
+    assert inbox.last.data == 'go to the größte box'
     assert not one.moving()
 
 
@@ -307,7 +307,7 @@ def test_status_line_shows_the_recorder(keyboard, client):
         'last_reasons': 'too dark',
         'disk_minutes': '80.0',
         'takes': '{"go": 2, "stay": 1}',
-        'recovered': 'one take was completed',
+        'recovered': 'one episode was completed',
     }
     with client.stream(
         'recorder/status',
@@ -316,9 +316,9 @@ def test_status_line_shows_the_recorder(keyboard, client):
     ):
         one.wait_for_text('REC 0:03, 35 frames, 9.9 Hz, queue 2, 7 dropped, disk 80 min')
         for text in (
-            '"go": 2 takes, 1 of 1 other instruction',
-            'last take poor: too dark',
-            'recorder: one take was completed',
+            '"go": 2 episodes, 1 of 1 other instruction',
+            'last episode poor: too dark',
+            'recorder: one episode was completed',
         ):
             one.wait_for_text(text)
         one.type('i2')
@@ -328,21 +328,21 @@ def test_status_line_shows_the_recorder(keyboard, client):
     one.wait_for_text('recorder silent for')
 
 
-def test_space_takes_the_robot_from_the_joystick(keyboard, client):
-    """Zero at once, and for as long as the button is held; let go and pressed, it drives again."""
+def test_space_stops_the_joystick(keyboard, client):
+    """Zero at once, and while the button is held; released and pressed, it drives again."""
     one, pad = keyboard(), Pad(client)
     pad.drive()
     pressed, shown = one.type(' '), len(one.shown)
     while time.monotonic() - pressed < 1.0:  # longer than the zeros that follow a key
-        pad.say(1.0, ENABLE)
+        pad.send(1.0, ENABLE)
         time.sleep(REPEAT_S)
     assert pad.stopped_at() - pressed < 0.1
-    assert 'joystick blocked: let go of its button' in one.shown[shown:]
+    assert 'joystick blocked: release its button' in one.shown[shown:]
     pad.drive()
 
 
-def test_keys_that_stop_processes_do_nothing(keyboard):
-    """Ctrl-Z and Ctrl-\\ would freeze or kill the guard beside us: the keys still drive."""
+def test_keys_that_stop_processes_are_ignored(keyboard):
+    """Ctrl-Z and Ctrl-\\ would stop or kill the guard too: the keys still drive."""
     one = keyboard()
     one.type('\x1a\x1c')
     assert one.stop_delay('w') < STOP_S

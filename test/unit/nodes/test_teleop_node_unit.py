@@ -8,8 +8,8 @@ from mobile_vla_ros.nodes.teleop.keyboard import HOLD_NS, TRAIL_NS, Console
 # --- keys, without a terminal ---
 
 
-def test_motion_ends_when_the_key_is_let_go():
-    """A key moves for less than 0.3 s, then come zeros for a while, then nothing."""
+def test_motion_ends_when_the_key_is_released():
+    """A key moves for less than 0.3 s, then zeros for a while, then nothing."""
     console = Console(0.6, 2.0, 0.5)
     assert console.twist(0) is None
     console.keys('w', 1000)
@@ -35,8 +35,8 @@ def test_motion_ends_when_the_key_is_let_go():
         ('t', (0, 0, -1)),
     ],
 )
-def test_keys_drive_as_on_the_keyboard_of_the_seed(key, signs):
-    """Every motion key, large or small, in REP 103 axes; diagonals are no faster."""
+def test_keys_drive_in_rep_103_axes(key, signs):
+    """Every motion key, upper or lower case; diagonals are no faster."""
     for typed in (key, key.upper()):
         console = Console(0.5, 1.0, 1.0)
         console.keys(typed, 0)
@@ -46,7 +46,7 @@ def test_keys_drive_as_on_the_keyboard_of_the_seed(key, signs):
 
 
 def test_space_stops_at_once():
-    """Space is zero from its own moment on, with no wait for the key to be let go."""
+    """Space is zero from its own moment on, without waiting for a release."""
     console = Console(0.5, 1.0, 1.0)
     console.keys('w', 0)
     console.keys(' ', 1)
@@ -54,7 +54,7 @@ def test_space_stops_at_once():
 
 
 def test_throttle_stays_between_its_bounds():
-    """F and G change the speed in steps, up to all of it and never to nothing."""
+    """F and G change the speed in steps, up to full and never to zero."""
     console = Console(0.5, 1.0, 0.5)
     console.keys('f' * 9, 0)
     assert console.throttle == 1.0
@@ -63,7 +63,7 @@ def test_throttle_stays_between_its_bounds():
 
 
 def test_typing_an_instruction_moves_nothing():
-    """While an instruction is typed, its letters do not drive; Enter gives it, Escape leaves."""
+    """While an instruction is typed, its letters do not drive; Enter sets it, Escape cancels."""
     console = Console(0.5, 1.0, 1.0)
     console.keys('w', 0)
     assert console.keys('i', 1) == []
@@ -76,7 +76,7 @@ def test_typing_an_instruction_moves_nothing():
     assert console.keys('n', 7) == [('recorder', 'start')]
 
 
-def test_function_keys_mean_nothing():
+def test_function_keys_are_ignored():
     """The letters of an arrow key's escape sequence neither drive nor start anything."""
     console = Console(0.5, 1.0, 1.0)
     for sequence in ('\x1b[A', '\x1b[D', '\x1bOB', '\x1b[1;5C'):
@@ -88,8 +88,8 @@ def test_function_keys_mean_nothing():
     assert not console.twist(2).any(), 'a space behind an arrow key stops all the same'
 
 
-def test_a_number_stands_for_an_instruction_that_exists():
-    """I, 2, Enter; a number of none of them is an instruction like any other."""
+def test_a_number_selects_an_existing_instruction():
+    """I, 2, Enter; any other number is an instruction like any text."""
     console = Console(0.5, 1.0, 1.0)
     console.choices = ('go left', 'go right')
     assert console.keys('i2\r', 0) == [('instruction', 'go right')]
