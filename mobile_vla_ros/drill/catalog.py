@@ -1,4 +1,4 @@
-"""Which faults the drill knows, and the nodes that it makes them in."""
+"""The faults that the drill can inject, and the nodes of its drive."""
 
 import dataclasses
 import os
@@ -12,21 +12,21 @@ from mobile_vla_ros.safety.status import State, StopReason
 
 SPEED_MPS = 1.0
 PROMISED_MS = 250.0
-# A scene whose way straight on from the start is free up to the wall, 4.7 m ahead.
+# A scene that is free straight ahead from the start up to the wall, 4.7 m away.
 SUITE, TRIAL, RATE_HZ = 'unseen_layouts', 232, 10.0
-# The drill passes on what the arena's camera sees and what inference proposes, or something else.
+# The drill relays the arena's images and inference's proposals, unchanged or faulty.
 CAMERA = 'drill/camera/image_raw'
 PROPOSALS = 'drill/policy/cmd_vel'
-# What is promised of a fault.
-STOPS, ENDS, LATE, LIMITED, NOTHING, HELD, TAKEN, LETS_GO, BASE = (
+# The kinds of promises.
+STOPS, ENDS, LATE, LIMITED, NOTHING, HELD, TAKEOVER, RELEASE, BASE = (
     'stops',
     'ends',
     'late',
     'limited',
     'nothing',
     'held',
-    'taken',
-    'lets_go',
+    'takeover',
+    'release',
     'base',
 )
 _ZERO = f'zero in {PROMISED_MS:.0f} ms'
@@ -37,8 +37,8 @@ PROMISES = {
     LIMITED: 'within the limits',
     NOTHING: 'no command but zero',
     HELD: f'{_ZERO}, until there is a new plan',
-    TAKEN: f'their command in {PROMISED_MS:.0f} ms',
-    LETS_GO: f'{_ZERO}, policy after the hold',
+    TAKEOVER: f'their command in {PROMISED_MS:.0f} ms',
+    RELEASE: f'{_ZERO}, policy after the hold',
     BASE: "stopped by the base's own timeout",
 }
 
@@ -46,16 +46,15 @@ PROMISES = {
 @dataclass(frozen=True)
 class Fault:
     """
-    One thing that goes wrong, or is done, in a drive.
+    A fault, or an intervention, in a drive.
 
-    :param name: as it is asked for.
-    :param title: as the table says it.
-    :param observable: from which moment on it can be known of.
-    :param because: what the guard has to report of the stop (its stop reason, its state or who
-        drives is one of these), or the stop was another fault's; empty where nobody is left to
-        report anything.
+    :param name: on the command line.
+    :param title: in the table.
+    :param observable: from when on it can be known.
+    :param because: stop reasons, states or sources, one of which the guard must report, or the
+        stop was for another fault; empty if nobody is left to report anything.
     :param promise: one of ``PROMISES``.
-    :param stepped_clock: the nodes take their time from /clock.
+    :param stepped_clock: the nodes follow /clock.
     """
 
     name: str
@@ -67,17 +66,17 @@ class Fault:
 
     @property
     def promised(self) -> str:
-        """What is promised of it, in words."""
+        """Its promise in words."""
         return PROMISES[self.promise]
 
 
 _LATE_FRAME = "a frame is half a period late (the frame buffer's own tolerance)"
 _LATE_PROPOSAL = 'a proposal does not come: one period after the last'
 _FIRST = 'the first one arrives'
-# Which of them is true first is a matter of milliseconds.
+# Which of them is first is a matter of milliseconds.
 _NO_PROPOSAL = (StopReason.POLICY_SILENT, StopReason.OBSERVATION_OLD)
 _NO_IMAGE = (*_NO_PROPOSAL, StopReason.CAMERA_SILENT, StopReason.CHUNK_EXHAUSTED)
-# Inference names it, or the guard finds stamps that are ahead of a clock which was set back.
+# Inference reports it, or the guard finds stamps ahead of a clock that was set back.
 _CLOCK = (
     StopReason.CLOCK_JUMP,
     StopReason.CAMERA_CLOCK_JUMP,
@@ -134,13 +133,13 @@ FAULTS = tuple(
             (StopReason.NEW_INSTRUCTION,),
             HELD,
         ),
-        ('teleop', 'teleop takes over', 'its first message is sent', ('takeover',), TAKEN),
+        ('teleop', 'teleop takes over', 'its first message is sent', ('takeover',), TAKEOVER),
         (
             'teleop_lets_go',
             'teleop lets go',
             'its last message is teleop_timeout_s old',
             (StopReason.TELEOP_SILENT,),
-            LETS_GO,
+            RELEASE,
         ),
         ('estop', 'e-stop pressed', 'it is sent', (StopReason.ESTOP,)),
         ('guard_terminated', 'guard SIGTERMed', 'the signal is sent', (), ENDS),
@@ -167,15 +166,15 @@ FAULTS = tuple(
 
 def chosen(names: Sequence[str]) -> list[Fault]:
     """
-    Return the faults of these names, each once, in the order they are asked for; all for none.
+    Return the faults of these names, each once, in the given order; all for none.
 
-    :raises UserError: for a name that there is not.
+    :raises UserError: for an unknown name.
     """
     known = {fault.name: fault for fault in FAULTS}
     for name in names:
         if name not in known:
             raise UserError(
-                'the drill knows no such fault',
+                'unknown fault',
                 got=repr(name),
                 expected=', '.join(known),
                 remedy=did_you_mean(name, known),
@@ -190,11 +189,11 @@ def nodes(
     clock: bool = False,
 ) -> list[NodeSpec]:
     """
-    Return the arena as the robot, the camera's relay, guard and inference as a drive has them.
+    Return the nodes of the drive: the arena as the robot, the camera's relay, guard and inference.
 
     :param policy: the bundle's folder.
-    :param params_file: parameters of the user's own, empty for none.
-    :param clock: all of them take their time from /clock.
+    :param params_file: the user's own parameters; empty for none.
+    :param clock: all of them follow /clock.
     """
     common = {'params_file': params_file, 'use_sim_time': clock}
     (sim,) = SIM.nodes(suite=SUITE, trial=TRIAL, image_topic=CAMERA, stamped=False, **common)
@@ -218,5 +217,5 @@ def nodes(
 
 
 def camera() -> NodeSpec:
-    """Return the relay that stands for the camera's driver."""
+    """Return the relay in place of the camera's driver."""
     return NodeSpec('drill_camera', 'drill_camera')

@@ -7,18 +7,19 @@ from collections.abc import Mapping
 from pathlib import Path
 
 BEAT_S = 0.01
-BEATS_A_LOOK = 5
+BEATS_PER_SAMPLE = 5
 
 
 class Load:
     """
-    A thread that wakes a hundred times a second and notes by how much it was late.
+    A thread that wakes a hundred times a second and stores by how much it was late.
 
-    Of the processes it follows it also reads how long each of their threads was ready to run while
-    others ran, from /proc: psutil does not report it. Times are of the steady clock, nanoseconds.
+    For the processes that it follows it also reads how long each of their threads was ready to
+    run while others ran, from /proc: psutil does not report it. Times are of the steady clock,
+    nanoseconds.
     """
 
-    def __init__(self):
+    def __init__(self) -> None:
         self._beats: list[tuple[int, int]] = []
         self._waits: list[tuple[int, int]] = []
         self._followed: dict[str, dict[Path, int]] = {}
@@ -27,13 +28,13 @@ class Load:
         self._thread = threading.Thread(target=self._beat, daemon=True)
         self._thread.start()
 
-    def close(self):
+    def close(self) -> None:
         """End the thread."""
         self._closing.set()
         self._thread.join()
 
-    def follow(self, pids: Mapping[str, int]):
-        """Begin anew, and follow these processes."""
+    def follow(self, pids: Mapping[str, int]) -> None:
+        """Reset, and follow these processes."""
         files = {
             name: [task / 'schedstat' for task in Path(f'/proc/{pid}/task').glob('*')]
             for name, pid in pids.items()
@@ -46,17 +47,17 @@ class Load:
             self._beats, self._waits = [], []
 
     def late_ns(self) -> int:
-        """Return by how much the thread was late at worst since it began anew."""
+        """Return the thread's worst lateness since the reset."""
         return max((late for _, late in list(self._beats)), default=0)
 
     def waited_ns(self, until_ns: int) -> int:
-        """Return how long the followed processes were kept waiting, in a row, until a moment."""
+        """Return how long the followed processes waited until a time: the sum over processes."""
         waits = list(self._waits)
         return next(
             (wait for at_ns, wait in waits if at_ns >= until_ns), waits[-1][1] if waits else 0
         )
 
-    def _beat(self):
+    def _beat(self) -> None:
         due = time.monotonic_ns()
         count = 0
         while not self._closing.is_set():
@@ -66,13 +67,13 @@ class Load:
             self._beats.append((now, max(now - due, 0)))
             due = now
             count += 1
-            if count % BEATS_A_LOOK == 0:
+            if count % BEATS_PER_SAMPLE == 0:
                 with self._lock:
                     self._waits.append((now, sum(map(_longest, self._followed.values()))))
 
 
 def waited_ns(schedstat: Path) -> int | None:
-    """Return how long a thread has waited for a CPU since it began; None when it has ended."""
+    """Return how long a thread has waited for a CPU since it began; None if it has ended."""
     with contextlib.suppress(OSError, ValueError, IndexError):
         return int(schedstat.read_text().split()[1])
     return None

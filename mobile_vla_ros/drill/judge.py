@@ -1,5 +1,6 @@
-"""Whether a promise was kept, from what was heard of a drive: pure."""
+"""Judges whether a promise was kept, from the messages of a drive: pure."""
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from mobile_vla_ros.drill.catalog import (
@@ -7,16 +8,19 @@ from mobile_vla_ros.drill.catalog import (
     ENDS,
     HELD,
     LATE,
-    LETS_GO,
     LIMITED,
     NOTHING,
     PROMISED_MS,
+    RELEASE,
     SPEED_MPS,
     STOPS,
-    TAKEN,
+    TAKEOVER,
     Fault,
 )
 from mobile_vla_ros.drill.measure import (
+    Command,
+    Pose,
+    Report,
     between,
     first_where,
     is_zero,
@@ -29,90 +33,92 @@ from mobile_vla_ros.drill.measure import (
 from mobile_vla_ros.drill.row import Row
 from mobile_vla_ros.safety.status import GuardStatus, State, StopReason
 
-# Float32 is nowhere on the way, but a limit may be reached by a sum of steps.
-WITHIN = 1e-6
+# Float64 all the way, but a sum of steps may reach a limit.
+TOLERANCE = 1e-6
 MS = 1e6
-# Who refuses an image for its age reports one of these.
+# Whoever refuses an image for its age reports one of these.
 OLD = {StopReason.CAMERA_STAMP_OLD.value, StopReason.OBSERVATION_OLD.value}
-NOT_ON = 'the drive did not go on'
+NOT_CONTINUED = 'the drive did not go on'
 
 
 @dataclass(frozen=True)
-class Heard:
+class DriveLog:
     """
-    What was heard of one drive; times in nanoseconds of the steady clock.
+    One drive with a fault; times in nanoseconds of the steady clock.
 
     :param injected_ns: when the fault was made.
-    :param seen_ns: from when on it could be known of; None: at no time.
+    :param seen_ns: from when on it is observable; None: never.
     :param until_ns: when it was undone.
-    :param commands: what the base was told, as all lists in the order it came; also from after
-        the fault.
-    :param odom: (ns, x, y, speed).
-    :param status: (ns, ``GuardStatus``).
+    :param commands: to the base, in order of receipt as all lists; also from after the fault.
     :param health: (ns, whether inference proposes).
-    :param person: m/s and rad/s, (6,), of the person who takes over.
+    :param person: command of the person who takes over, (6,) m/s and rad/s.
     :param hold_ns: how long the policy stays out after a person's last command.
-    :param late_ns: how late the drill itself was at worst.
-    :param refusals: of each try to arm during the fault, what refused it or ended the drive
-        (``StopReason`` values and names of checks); empty of one that was neither.
+    :param late_ns: worst lateness of the drill itself.
+    :param refusals: of each attempt to arm during the fault, the reasons that refused it or ended
+        the drive (``StopReason`` values and names of checks); empty without either.
     """
 
     injected_ns: int
     seen_ns: int | None
     until_ns: int
-    commands: list
-    odom: list
-    status: list
-    health: list
+    commands: Sequence[Command]
+    odom: Sequence[Pose]
+    status: Sequence[Report]
+    health: Sequence[tuple[int, bool]]
     person: tuple[float, ...]
     hold_ns: int
     late_ns: int
     refusals: tuple[tuple[str, ...], ...] = ()
 
+    def seen_ms(self, at_ns: int) -> float:
+        """Return milliseconds from when the fault is observable to a time."""
+        assert self.seen_ns is not None
+        return _ms(at_ns - self.seen_ns)
 
-def judge(fault: Fault, heard: Heard) -> Row:
+
+def judge(fault: Fault, log: DriveLog) -> Row:
     """Return the row of a fault."""
-    found = first_report(heard, fault.promise)
-    metres, stood_ns = rolled(heard.odom, heard.injected_ns)
-    common = {
-        'fault': fault.name,
-        'title': fault.title,
-        'observable': fault.observable,
-        'promise': fault.promised,
-        'guard': in_words(found) if fault.because else '',
-        'late_ms': round(heard.late_ns / MS, 1),
-    }
-    if heard.seen_ns is None:
-        return Row(**common, kept=None, note='it could not be made here')
-    common['observable_ms'] = _ms(heard.seen_ns - heard.injected_ns)
-    # A fault whose every command counts does so from the moment that it was made.
-    since = heard.injected_ns if fault.promise == NOTHING else heard.seen_ns
-    common['gap_ms'] = _ms(longest_gap(heard.commands, heard.injected_ns, heard.until_ns))
-    common['largest_mps'] = largest(heard.commands, since, heard.until_ns)
-    if stood_ns is not None and fault.promise not in (LIMITED, NOTHING, HELD, TAKEN):
-        common['rolled_m'] = round(metres, 2)
-    row = JUDGES[fault.promise](heard, common)
-    if row.kept and fault.because and not _is_because_of(found, fault):
-        # On a busy machine an image is soon too old: that shows nothing of this fault.
-        return replace(
+    report = first_report(log, fault.promise)
+    metres, stood_ns = rolled(log.odom, log.injected_ns)
+    row = Row(
+        fault=fault.name,
+        title=fault.title,
+        observable=fault.observable,
+        promise=fault.promised,
+        guard=in_words(report) if fault.because else '',
+        late_ms=round(log.late_ns / MS, 1),
+    )
+    if log.seen_ns is None:
+        return replace(row, note='it could not be made here')
+    # Where no command may move the base, those before the fault is observable count as well.
+    since = log.injected_ns if fault.promise == NOTHING else log.seen_ns
+    stops = fault.promise not in (LIMITED, NOTHING, HELD, TAKEOVER)
+    row = JUDGES[fault.promise](
+        log,
+        replace(
             row,
-            kept=None,
-            note='; '.join(
-                filter(None, (row.note, f'for another reason than {" or ".join(fault.because)}'))
-            ),
-        )
+            observable_ms=_ms(log.seen_ns - log.injected_ns),
+            gap_ms=_ms(longest_gap(log.commands, log.injected_ns, log.until_ns)),
+            largest_mps=largest(log.commands, since, log.until_ns),
+            rolled_m=round(metres, 2) if stops and stood_ns is not None else None,
+        ),
+    )
+    if row.kept and fault.because and not _is_because_of(report, fault):
+        # On a busy machine an image is soon too old: that proves nothing about this fault.
+        reason = f'for another reason than {" or ".join(fault.because)}'
+        return replace(row, kept=None, note='; '.join(filter(None, (row.note, reason))))
     return row
 
 
-def first_report(heard: Heard, promise: str) -> GuardStatus | None:
+def first_report(log: DriveLog, promise: str) -> GuardStatus | None:
     """
-    Return the guard's first report after the fault of why it stopped, else of who drives.
+    Return the guard's first report after the fault with a stop reason, else with its driver.
 
-    Where nothing may be driven at all, this is the first fault.
+    Where nothing may drive at all, return the first FAULT.
 
-    :returns: None when it reported nothing.
+    :returns: None without any report.
     """
-    reports = [one for _, one in between(heard.status, heard.injected_ns, heard.until_ns)]
+    reports = [one for _, one in between(log.status, log.injected_ns, log.until_ns)]
     if promise == NOTHING:
         wanted = [one for one in reports if one.state == State.FAULT]
     else:
@@ -123,7 +129,7 @@ def first_report(heard: Heard, promise: str) -> GuardStatus | None:
 
 
 def in_words(status: GuardStatus | None) -> str:
-    """Return state and sentence of a report (or, without one, who drives); '' of none."""
+    """Return state and sentence of a report (without a sentence: the source); '' for None."""
     if status is None:
         return ''
     text = status.sentence
@@ -138,9 +144,9 @@ def _is_because_of(status: GuardStatus | None, fault: Fault) -> bool:
     )
 
 
-def _first_is_fault(heard: Heard, promise: str) -> bool:
-    found = first_report(heard, promise)
-    return found is not None and found.state == State.FAULT
+def _first_is_fault(log: DriveLog, promise: str) -> bool:
+    report = first_report(log, promise)
+    return report is not None and report.state == State.FAULT
 
 
 def _ms(nanoseconds: float) -> float:
@@ -151,29 +157,29 @@ def _moves(twist: tuple[float, ...]) -> bool:
     return not is_zero(twist)
 
 
-def _ends(heard: Heard, common: dict, until_ns: int | None = None) -> Row:
-    """Judge the zero alone, which has to last until a moment: until the fault was undone."""
-    until_ns = heard.until_ns if until_ns is None else until_ns
-    zero = zero_from(heard.commands, heard.injected_ns, until_ns)
-    if zero is not None:
-        zero_ms = _ms(zero - heard.seen_ns)
-        return Row(**common, kept=zero_ms <= PROMISED_MS, zero_ms=zero_ms)
-    if not between(heard.commands, heard.injected_ns, until_ns):
-        note = 'no command came after it'
+def _ends(log: DriveLog, row: Row, until_ns: int | None = None) -> Row:
+    """Judge only the zero, which has to last until ``until_ns`` (default: the fault's end)."""
+    until_ns = log.until_ns if until_ns is None else until_ns
+    zero_ns = zero_from(log.commands, log.injected_ns, until_ns)
+    if zero_ns is not None:
+        zero_ms = log.seen_ms(zero_ns)
+        return replace(row, kept=zero_ms <= PROMISED_MS, zero_ms=zero_ms)
+    if not between(log.commands, log.injected_ns, until_ns):
+        note = 'no command arrived after it'
     else:
-        note = f'the command was not zero {(until_ns - heard.seen_ns) / 1e9:.1f} s later'
-    return Row(**common, kept=False, note=note)
+        note = f'the command was not zero {log.seen_ms(until_ns) / 1e3:.1f} s later'
+    return replace(row, kept=False, note=note)
 
 
-def _stops(heard: Heard, common: dict) -> Row:
-    """Judge the zero, and that it lasts when the fault is gone: nobody has armed again."""
-    row = _ends(heard, common)
+def _stops(log: DriveLog, row: Row) -> Row:
+    """Judge the zero, and that it lasts after the fault: nobody has armed again."""
+    row = _ends(log, row)
     if row.zero_ms is None:
         return row
-    again = first_where(heard.commands, heard.until_ns, _moves)
-    status = between(heard.status, heard.until_ns)
-    if again is not None:
-        after_s = (again - heard.until_ns) / 1e9
+    again_ns = first_where(log.commands, log.until_ns, _moves)
+    status = between(log.status, log.until_ns)
+    if again_ns is not None:
+        after_s = (again_ns - log.until_ns) / 1e9
         return replace(
             row,
             kept=False,
@@ -188,151 +194,148 @@ def _stops(heard: Heard, common: dict) -> Row:
             note='it was armed when the fault was gone, and nobody had armed it',
         )
     if row.kept and not status:
-        return replace(row, kept=None, note='the guard said nothing when the fault was gone')
+        return replace(row, kept=None, note='the guard did not report after the fault was gone')
     return row
 
 
-def _late(heard: Heard, common: dict) -> Row:
-    """Judge the silence before the first late image, and what is made of those that come."""
-    row = _stops(heard, common)
+def _late(log: DriveLog, row: Row) -> Row:
+    """Judge the silence before the first late image, and arming with late images."""
+    row = _stops(log, row)
     if not row.kept:
         return row
-    refused_for_age = next((one for one in heard.refusals if OLD & {*one}), None)
-    if refused_for_age is None or not all(heard.refusals):
-        results = [', '.join(one) or 'nothing' for one in heard.refusals]
+    refused_for_age = next((one for one in log.refusals if OLD & {*one}), None)
+    if refused_for_age is None or not all(log.refusals):
+        results = [', '.join(one) or 'nothing' for one in log.refusals]
         return replace(
             row,
             kept=None,
-            note=f'what refused arming with late images: {"; ".join(results) or "nothing"}',
+            note=f'arming with late images was refused for: {"; ".join(results) or "nothing"}',
         )
     return replace(
         row,
-        note=f'armed with late images, tried {len(heard.refusals)} times, refused: '
+        note=f'armed with late images, tried {len(log.refusals)} times, refused: '
         + ', '.join(refused_for_age),
     )
 
 
-def _limited(heard: Heard, common: dict) -> Row:
-    most = common['largest_mps']
-    drove = most > 0.0
-    if not drove and _first_is_fault(heard, LIMITED):
-        return _not_on(heard, common)
-    return Row(
-        **common,
-        kept=drove and most <= SPEED_MPS + WITHIN,
-        note=f'{most:.3f} m/s at most' if drove else 'the base was stopped',
+def _limited(log: DriveLog, row: Row) -> Row:
+    fastest = row.largest_mps or 0.0
+    drove = fastest > 0.0
+    if not drove and _first_is_fault(log, LIMITED):
+        return _not_continued(log, row)
+    return replace(
+        row,
+        kept=drove and fastest <= SPEED_MPS + TOLERANCE,
+        note=f'{fastest:.3f} m/s at most' if drove else 'the base was stopped',
     )
 
 
-def _nothing(heard: Heard, common: dict) -> Row:
-    commands = between(heard.commands, heard.injected_ns, heard.until_ns)
+def _nothing(log: DriveLog, row: Row) -> Row:
+    commands = between(log.commands, log.injected_ns, log.until_ns)
     moving = sum(map(_moves, (twist for _, twist in commands)))
-    # Without a fault it was never armed, or nothing was ever proposed: that shows nothing.
-    refused = _first_is_fault(heard, NOTHING)
-    return Row(
-        **common,
+    # Without a fault it was never armed, or nothing was ever proposed: that proves nothing.
+    refused = _first_is_fault(log, NOTHING)
+    return replace(
+        row,
         kept=False if moving else True if refused and commands else None,
         note=f'{moving} of {len(commands)} commands not zero',
     )
 
 
-def _held(heard: Heard, common: dict) -> Row:
-    zero = first_where(heard.commands, heard.injected_ns, is_zero)
-    if zero is None:
-        return Row(**common, kept=False, note='the old plan was played on')
-    common['zero_ms'] = zero_ms = _ms(zero - heard.seen_ns)
-    again = first_where(heard.commands, zero, _moves)
-    if again is None:
-        return _not_on(heard, common)
-    held = next(
-        (at for at, proposes in heard.health if at > heard.injected_ns and not proposes), None
+def _held(log: DriveLog, row: Row) -> Row:
+    zero_ns = first_where(log.commands, log.injected_ns, is_zero)
+    if zero_ns is None:
+        return replace(row, kept=False, note='the old plan was played on')
+    row = replace(row, zero_ms=log.seen_ms(zero_ns))
+    again_ns = first_where(log.commands, zero_ns, _moves)
+    if again_ns is None:
+        return _not_continued(log, row)
+    held_ns = next(
+        (at for at, proposes in log.health if at > log.injected_ns and not proposes), None
     )
-    planned = next(
-        (at for at, proposes in heard.health if held is not None and at > held and proposes), None
+    planned_ns = next(
+        (at for at, proposes in log.health if held_ns is not None and at > held_ns and proposes),
+        None,
     )
-    if planned is None or again < planned:
-        certain = planned is None or again + heard.late_ns < planned
-        return Row(**common, kept=False, certain=certain, note='it went on without a new plan')
-    return Row(
-        **common,
-        kept=zero_ms <= PROMISED_MS,
-        note=f'went on {(again - heard.seen_ns) / MS:.0f} ms after it',
-    )
-
-
-def _lets_go(heard: Heard, common: dict) -> Row:
-    """Judge the zero up to the end of the hold, and that the policy drives on after it."""
-    hold_ns = heard.injected_ns + heard.hold_ns
-    row = _ends(heard, common, hold_ns)
-    if row.zero_ms is None:
-        return row
-    again = first_where(heard.commands, hold_ns, _moves)
-    if again is None:
-        return _not_on(heard, {**common, 'zero_ms': row.zero_ms})
+    if planned_ns is None or again_ns < planned_ns:
+        certain = planned_ns is None or again_ns + log.late_ns < planned_ns
+        return replace(row, kept=False, certain=certain, note='it went on without a new plan')
     return replace(
         row,
-        note=f'the policy went on {(again - heard.injected_ns) / MS:.0f} ms '
-        'after the last message',
+        kept=log.seen_ms(zero_ns) <= PROMISED_MS,
+        note=f'went on {log.seen_ms(again_ns):.0f} ms after it',
     )
 
 
-def _not_on(heard: Heard, common: dict) -> Row:
-    """
-    Return the row of a drive that was to go on and did not: broken.
+def _release(log: DriveLog, row: Row) -> Row:
+    """Judge the zero up to the end of the hold, and that the policy drives on after it."""
+    hold_ns = log.injected_ns + log.hold_ns
+    row = _ends(log, row, hold_ns)
+    if row.zero_ms is None:
+        return row
+    again_ns = first_where(log.commands, hold_ns, _moves)
+    if again_ns is None:
+        return _not_continued(log, row)
+    after_ms = (again_ns - log.injected_ns) / MS
+    return replace(row, note=f'the policy went on {after_ms:.0f} ms after the last message')
 
-    But for one that ended in a fault: that is no part of what was tried, and of a busy machine
-    often enough, so it is measured again.
+
+def _not_continued(log: DriveLog, row: Row) -> Row:
     """
-    reports = between(heard.status, heard.injected_ns, heard.until_ns)
+    Return the row of a drive that had to go on and did not: broken.
+
+    Undecided if it ended in a fault, which is no part of the test but common on a busy machine.
+    """
+    reports = between(log.status, log.injected_ns, log.until_ns)
     fault = next((one.sentence for _, one in reports if one.state == State.FAULT), None)
     if fault is not None:
-        return Row(**common, kept=None, note=f'{NOT_ON}: {fault}')
-    return Row(**common, kept=False, certain=True, note=NOT_ON)
+        return replace(row, kept=None, note=f'{NOT_CONTINUED}: {fault}')
+    return replace(row, kept=False, certain=True, note=NOT_CONTINUED)
 
 
-def _taken(heard: Heard, common: dict) -> Row:
-    def theirs(twist):
-        return all(
-            abs(value - wanted) < WITHIN for value, wanted in zip(twist, heard.person, strict=True)
-        )
+def _takeover(log: DriveLog, row: Row) -> Row:
+    def theirs(twist: tuple[float, ...]) -> bool:
+        pairs = zip(twist, log.person, strict=True)
+        return all(abs(value - wanted) < TOLERANCE for value, wanted in pairs)
 
-    taken = first_where(heard.commands, heard.injected_ns, theirs)
-    if taken is None and _first_is_fault(heard, TAKEN):
-        return _not_on(heard, common)
-    if taken is None:
-        return Row(**common, kept=False, note="the person's command never came out")
-    common['zero_ms'] = taken_ms = _ms(taken - heard.seen_ns)
+    theirs_ns = first_where(log.commands, log.injected_ns, theirs)
+    if theirs_ns is None and _first_is_fault(log, TAKEOVER):
+        return _not_continued(log, row)
+    if theirs_ns is None:
+        return replace(row, kept=False, note="the person's command was never published")
+    row = replace(row, zero_ms=log.seen_ms(theirs_ns))
     others = [
-        twist for _, twist in between(heard.commands, taken, heard.until_ns) if not theirs(twist)
+        twist for _, twist in between(log.commands, theirs_ns, log.until_ns) if not theirs(twist)
     ]
     if any(map(_moves, others)):
-        return Row(**common, kept=False, certain=True, note='then something else came out')
-    if others:  # they fell silent: it is the drill that sends for them
-        return Row(**common, kept=None, note='then it was stopped')
-    return Row(**common, kept=taken_ms <= PROMISED_MS, note='to their command, not to zero')
+        return replace(row, kept=False, certain=True, note='then another command was published')
+    if others:  # the person fell silent: it is the drill that sends for them
+        return replace(row, kept=None, note='then it was stopped')
+    kept = log.seen_ms(theirs_ns) <= PROMISED_MS
+    return replace(row, kept=kept, note='to their command, not to zero')
 
 
-def _base(heard: Heard, common: dict) -> Row:
-    last = max((at for at, _ in heard.commands), default=heard.injected_ns)
-    slows = slows_from(heard.odom, last)
-    if common.get('rolled_m') is None or slows is None:
-        return Row(**common, kept=False, note='the base has no timeout of its own: it rolls on')
-    return Row(
-        **common,
+def _base(log: DriveLog, row: Row) -> Row:
+    last_ns = max((at for at, _ in log.commands), default=log.injected_ns)
+    slows_ns = slows_from(log.odom, last_ns)
+    if row.rolled_m is None or slows_ns is None:
+        return replace(row, kept=False, note='the base has no timeout of its own: it rolls on')
+    return replace(
+        row,
         kept=True,
         note='the base has a timeout of its own: it braked '
-        f'{(slows - last) / 1e9:.2f} s after the last command',
+        f'{(slows_ns - last_ns) / 1e9:.2f} s after the last command',
     )
 
 
-JUDGES = {
+JUDGES: dict[str, Callable[[DriveLog, Row], Row]] = {
     STOPS: _stops,
     ENDS: _ends,
     LATE: _late,
     LIMITED: _limited,
     NOTHING: _nothing,
     HELD: _held,
-    TAKEN: _taken,
-    LETS_GO: _lets_go,
+    TAKEOVER: _takeover,
+    RELEASE: _release,
     BASE: _base,
 }

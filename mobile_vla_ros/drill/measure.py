@@ -1,23 +1,29 @@
-"""What the drill reads from what it heard: pure, times in nanoseconds of one steady clock."""
+"""Measures on the messages of a drive: pure, times in nanoseconds of one steady clock."""
 
 import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import TypeVar
 
-Command = tuple[int, tuple[float, ...]]  # when it was received; (6,) m/s and rad/s
-Pose = tuple[int, float, float, float]  # when; x, y in m; speed over the floor in m/s
-Proposal = tuple[int, int]  # when it was received; when its image was taken
+from mobile_vla_ros.safety.status import GuardStatus
+
+Command = tuple[int, tuple[float, ...]]  # receipt; (6,) m/s and rad/s
+Pose = tuple[int, float, float, float]  # receipt; x, y in m; speed over the floor in m/s
+Report = tuple[int, GuardStatus]  # receipt; of the guard
+Proposal = tuple[int, int]  # receipt; stamp of its image
+ProposedSpeed = tuple[int, int, float]  # receipt; stamp of its image; m/s ahead
+Row = TypeVar('Row', bound=tuple)
 
 STANDS_MPS = 0.01
 
 
 def is_zero(twist: Sequence[float]) -> bool:
-    """Whether a command is zero on every axis; a number that is none is not zero."""
+    """Return whether a command is zero on every axis; NaN is not."""
     return all(value == 0.0 for value in twist)
 
 
-def between(rows: Sequence[tuple], since_ns: int, until_ns: float = math.inf) -> list:
-    """Return the rows that were received after one moment and not after another."""
+def between(rows: Sequence[Row], since_ns: int, until_ns: float = math.inf) -> list[Row]:
+    """Return the rows received in (since_ns, until_ns]."""
     return [row for row in rows if since_ns < row[0] <= until_ns]
 
 
@@ -27,9 +33,9 @@ def zero_from(
     until_ns: float = math.inf,
 ) -> int | None:
     """
-    Return when the first command came after which, and with which, all are zero.
+    Return the receipt of the first command from which on all are zero.
 
-    :returns: None when the last one is not zero, or none came at all.
+    :returns: None if the last one is not zero, or there is none.
     """
     first = None
     for at_ns, twist in between(commands, since_ns, until_ns):
@@ -40,13 +46,15 @@ def zero_from(
     return first
 
 
-def first_where(commands: Sequence[Command], since_ns: int, wanted) -> int | None:
-    """Return when the first command came, after a moment, whose twist is as wanted."""
+def first_where(
+    commands: Sequence[Command], since_ns: int, wanted: Callable[[tuple[float, ...]], bool]
+) -> int | None:
+    """Return the receipt of the first command after ``since_ns`` with a wanted twist."""
     return next((at_ns for at_ns, twist in between(commands, since_ns) if wanted(twist)), None)
 
 
 def largest(commands: Sequence[Command], since_ns: int, until_ns: float = math.inf) -> float:
-    """Return the largest speed commanded over the floor, m/s; inf for a number that is none."""
+    """Return the largest commanded speed over the floor, m/s; inf for NaN and inf."""
     speeds = [
         math.hypot(*twist[:2]) if all(map(math.isfinite, twist)) else math.inf
         for _, twist in between(commands, since_ns, until_ns)
@@ -55,7 +63,7 @@ def largest(commands: Sequence[Command], since_ns: int, until_ns: float = math.i
 
 
 def longest_gap(commands: Sequence[Command], since_ns: int, until_ns: float = math.inf) -> int:
-    """Return the longest time without a command, from the last one before a moment on."""
+    """Return the longest time without a command, from the last one before ``since_ns``."""
     times = [at_ns for at_ns, _ in commands if at_ns <= until_ns]
     return max(
         (later - earlier for earlier, later in itertools.pairwise(times) if later > since_ns),
@@ -65,12 +73,12 @@ def longest_gap(commands: Sequence[Command], since_ns: int, until_ns: float = ma
 
 def rolled(poses: Sequence[Pose], since_ns: int) -> tuple[float, int | None]:
     """
-    Return how far the base rolled from a moment until it stood, and when it stood.
+    Return how far the base rolled from a time until it stood, and when it stood.
 
-    :param poses: one before the moment too, for where the base was then.
-    :returns: metres along its way; None when it stood at no time.
+    :param poses: also one before that time, to interpolate the position then.
+    :returns: metres along its path; None if it never stood.
     """
-    start = _place_at(poses, since_ns)
+    start = _position_at(poses, since_ns)
     metres = 0.0
     for at_ns, x, y, speed in between(poses, since_ns):
         if start is not None:
@@ -82,7 +90,7 @@ def rolled(poses: Sequence[Pose], since_ns: int) -> tuple[float, int | None]:
 
 
 def slows_from(poses: Sequence[Pose], since_ns: int, share: float = 0.95) -> int | None:
-    """Return when the base was first slower than a share of its speed before the moment."""
+    """Return when the base was first slower than a share of its speed at ``since_ns``."""
     before = [speed for at_ns, _, _, speed in poses if at_ns <= since_ns]
     if not before:
         return None
@@ -100,23 +108,23 @@ def late_from(
     until_ns: float = math.inf,
 ) -> int | None:
     """
-    Return the moment at which something regular is first late.
+    Return the time at which something regular is first late.
 
-    :param arrivals: when each came, in order; the last one before the moment counts as well.
-    :param periods: how many of them may pass after the last one that came in time.
-    :returns: None when it always came in time, as far as was looked.
+    :param arrivals: times of receipt, in order; the last one before ``since_ns`` counts as well.
+    :param periods: how many may pass after an arrival.
+    :returns: None if all were in time up to ``until_ns``.
     """
-    most_ns = round(periods * period_ns)
+    limit_ns = round(periods * period_ns)
     last = max((at_ns for at_ns in arrivals if at_ns <= since_ns), default=since_ns)
-    for at_ns in [*(at_ns for at_ns in arrivals if since_ns < at_ns <= until_ns), until_ns]:
-        if at_ns - last > most_ns:
-            return max(last + most_ns, since_ns)
+    for at_ns in (at_ns for at_ns in arrivals if since_ns < at_ns <= until_ns):
+        if at_ns - last > limit_ns:
+            return max(last + limit_ns, since_ns)
         last = at_ns
-    return None
+    return max(last + limit_ns, since_ns) if until_ns - last > limit_ns else None
 
 
 def silent_from(arrivals: Sequence[int], since_ns: int, period_ns: int) -> int:
-    """Return the moment at which the first of those that never come is due."""
+    """Return when the first arrival that is missing was due."""
     return max(max(arrivals, default=since_ns) + period_ns, since_ns)
 
 
@@ -129,25 +137,25 @@ def starved_from(
     until_ns: int,
 ) -> int | None:
     """
-    Return the moment from which on it can be known that proposals come too seldom or too old.
+    Return when it can be known that proposals arrive too seldom or too old.
 
-    That is one period after the last one before a silence that the guard may not stand, or the
-    moment at which the newest one's image passes the age limit, whichever comes first.
+    That is one period after the last one before a silence of more than ``silent_ns``, or when the
+    newest one's image exceeds the age ``age_ns``, whichever is first.
     """
-    moments = []
-    last_ns, image_ns = None, None
-    for at_ns, stamp_ns in [*sorted(proposals), (until_ns, until_ns)]:
-        if last_ns is not None and at_ns > since_ns:
-            if at_ns - last_ns > silent_ns:
-                moments.append(last_ns + period_ns)
-            if at_ns > image_ns + age_ns:
-                moments.append(image_ns + age_ns)
-        last_ns, image_ns = at_ns, stamp_ns
-    return max(min(moments), since_ns) if moments else None
+    found = []
+    rows = [*sorted(proposals), (until_ns, until_ns)]
+    for (last_ns, image_ns), (at_ns, _) in itertools.pairwise(rows):
+        if at_ns <= since_ns:
+            continue
+        if at_ns - last_ns > silent_ns:
+            found.append(last_ns + period_ns)
+        if at_ns > image_ns + age_ns:
+            found.append(image_ns + age_ns)
+    return max(min(found), since_ns) if found else None
 
 
-def _place_at(poses: Sequence[Pose], at_ns: int) -> tuple[float, float] | None:
-    """Return x and y at a moment, on the line between what was heard before and after it."""
+def _position_at(poses: Sequence[Pose], at_ns: int) -> tuple[float, float] | None:
+    """Return x and y at a time, interpolated between the poses before and after it."""
     before = [pose for pose in poses if pose[0] <= at_ns]
     after = [pose for pose in poses if pose[0] > at_ns]
     if not before or not after:

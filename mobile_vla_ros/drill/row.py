@@ -1,4 +1,4 @@
-"""One line of the drill's table, how far it can be trusted, and what becomes of several: pure."""
+"""One line of the drill's table, how certain it is, and the line of several attempts: pure."""
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
@@ -11,27 +11,26 @@ class Row:
     """
     One line of the drill's table.
 
-    :param zero_ms: from when the fault could be known of to the command that is promised (zero but
-        for a takeover); negative when it came before; None when it never came.
-    :param kept: None when nothing can be said.
-    :param certain: it is broken in a way that no waiting for a CPU explains.
-    :param rolled_m: from the fault until the base stood; None when it did not, or need not.
-    :param observable_ms: from the fault until it could be known of.
-    :param largest_mps: largest speed commanded after it could be known of.
+    :param kept: whether the promise was kept; None: undecided.
+    :param certain: broken in a way that no waiting for a CPU explains.
+    :param zero_ms: from when the fault is observable to the promised command (zero, except after
+        a takeover); negative: before it; None: never.
+    :param rolled_m: from the fault until the base stood; None if it did not, or need not.
+    :param observable_ms: from the fault until it is observable.
+    :param largest_mps: largest speed commanded after that.
     :param gap_ms: longest time without a command meanwhile.
-    :param guard: what the guard stopped for, in its own words.
-    :param note: what else there is to say.
-    :param late_ms: how late the drill itself was at worst meanwhile.
-    :param waited_ms: how long the nodes that were to stop it waited for a CPU until they did.
-    :param attempts: how often it was measured.
-    :param stops_before: what the guard said where it stopped the drive before the fault.
+    :param guard: the guard's own report of the stop.
+    :param late_ms: worst lateness of the drill itself meanwhile.
+    :param waited_ms: how long the nodes that had to stop it waited for a CPU until they did.
+    :param attempts: how many measurements were made.
+    :param stops_before: the guard's reports of stops before the fault.
     """
 
     fault: str
     title: str
     observable: str
     promise: str
-    kept: bool | None
+    kept: bool | None = None
     certain: bool = False
     zero_ms: float | None = None
     rolled_m: float | None = None
@@ -46,16 +45,16 @@ class Row:
     stops_before: list[str] = field(default_factory=list)
 
     def as_dict(self) -> dict:
-        """Return the row as JSON holds it."""
+        """Return the row as a JSON object."""
         return asdict(self)
 
 
 def sure(row: Row) -> bool:
     """
-    Whether a busy machine leaves the answer as it is.
+    Return whether the verdict holds on a busy machine.
 
     A promise is only kept if it is so with the drill's own lateness added; and only broken if it
-    would be had the nodes never waited for a CPU.
+    would also be without the nodes' waiting for a CPU.
     """
     if row.kept is None:
         return False
@@ -68,10 +67,10 @@ def sure(row: Row) -> bool:
 
 def last_of(rows: Sequence[Row]) -> Row:
     """
-    Return the row that stands for all attempts at a fault.
+    Return one row for all attempts at a fault.
 
-    It is the last one, since only what could not tell is followed by another. So that nobody takes
-    a lucky attempt for the whole, what the others gave stands in its note.
+    It is the last one, since only an undecided attempt is followed by another. Its note lists the
+    results of the others, so that a lucky attempt does not hide them.
     """
     row = rows[-1]
     if row.kept is not None and not sure(row):
@@ -84,12 +83,12 @@ def last_of(rows: Sequence[Row]) -> Row:
 
 
 def in_short(row: Row) -> str:
-    """Return what an attempt gave that could not tell, and why it could not."""
+    """Return the result of an undecided attempt, and why it is undecided."""
     if row.kept is None:
         return '; '.join(filter(None, (row.guard, row.note)))
     if row.kept:
         return f'kept ({row.zero_ms:.0f} ms) with the drill itself {row.late_ms:.0f} ms late'
-    who, waited_ms = max(
+    name, waited_ms = max(
         ('the drill', row.late_ms), ('a node', row.waited_ms), key=lambda one: one[1]
     )
-    return f'broken ({row.zero_ms:.0f} ms) while {who} waited {waited_ms:.0f} ms for a CPU'
+    return f'broken ({row.zero_ms:.0f} ms) while {name} waited {waited_ms:.0f} ms for a CPU'

@@ -1,4 +1,4 @@
-"""How each fault is made, from when it can be known of, and how it is undone."""
+"""How the drill makes each fault, from when on it is observable, and how it is undone."""
 
 import math
 import os
@@ -15,7 +15,7 @@ from mobile_vla_ros.nodes.drill.rig import Rig
 from mobile_vla_ros.safety.config import GuardConfig
 from mobile_vla_ros.types import NANOSECONDS
 
-# What is promised is promised of the default settings, whatever the guard was given.
+# The promises hold for the default settings, whatever the guard's are.
 DEFAULTS = GuardConfig()
 PERIOD_NS = round(NANOSECONDS / drill.RATE_HZ)
 PROPOSAL_PERIOD_NS = NANOSECONDS // 20
@@ -25,7 +25,7 @@ PERSON = Twist()
 PERSON.linear.x, PERSON.angular.z = 0.7, 0.4
 PERSON_S = 0.6
 OTHER_INSTRUCTION = 'stop'
-# So many that inference has judged some; so often is armed with them.
+# Enough that inference has judged some; then the guard is armed this often.
 LATE_FRAMES, LATE_FRAMES_S = 5, 15.0
 TRIES, TRY_S = 3, 0.5
 
@@ -33,95 +33,95 @@ TRIES, TRY_S = 3, 0.5
 @dataclass
 class Drive:
     """
-    What is known of one drive while it lasts.
+    One drive while it lasts.
 
     :ivar injected_ns: when the fault was made.
-    :ivar until_ns: when it was undone, or what was heard up to then is judged.
-    :ivar status: what a node that was ended left, for the table.
-    :ivar refusals: what refused each try to arm meanwhile (`drill_judge.Heard`).
+    :ivar until_ns: when it was undone; messages up to then are judged.
+    :ivar exit_status: of a node that was ended.
+    :ivar refusals: of each attempt to arm meanwhile (``judge.DriveLog``).
     """
 
     injected_ns: int = 0
     until_ns: int = 0
-    status: int | None = None
+    exit_status: int | None = None
     refusals: list[tuple[str, ...]] = field(default_factory=list)
 
 
 class Act:
     """
-    One fault. By default it is there at once and known at once.
+    One fault. By default it happens and is observable at once.
 
-    :ivar standstill: it is made before the guard is armed.
-    :ivar lasts_s: at least so long.
-    :ivar waits_for: the nodes on which the stop rests.
+    :ivar standstill: make it before the guard is armed.
+    :ivar lasts_s: its least duration.
+    :ivar stopped_by: the nodes that have to stop the base.
     """
 
-    waits_for = ('guard',)
+    stopped_by: tuple[str, ...] = ('guard',)
     standstill = False
     lasts_s = 1.0
 
     def make(self, rig: Rig) -> int:
-        """Make the fault; return the moment."""
+        """Make the fault; return the time."""
         raise NotImplementedError
 
     def seen(self, rig: Rig, drive: Drive) -> int | None:
-        """Return from which moment on it could be known of; None when it could at no time."""
+        """Return from when on it is observable; None: never."""
         return drive.injected_ns
 
-    def meanwhile(self, rig: Rig, drive: Drive):
-        """Do what else belongs to it, when the base has stood for a moment."""
+    def meanwhile(self, rig: Rig, drive: Drive) -> None:
+        """Do more that belongs to it, after the base has stood for a moment."""
 
-    def undo(self, rig: Rig, drive: Drive):
-        """Take the fault away again."""
+    def undo(self, rig: Rig, drive: Drive) -> None:
+        """Undo the fault."""
 
 
 class Ended(Act):
-    """A node gets a signal that ends it."""
+    """A signal ends a node."""
 
-    def __init__(self, name: str, number: int):
+    def __init__(self, name: str, number: int) -> None:
         self.name, self.number = name, number
 
     def make(self, rig: Rig) -> int:
-        rig.expect_the_end(self.name)
-        return rig.signal(self.name, self.number)
+        rig.nodes.expect_exit(self.name)
+        return rig.nodes.signal(self.name, self.number)
 
-    def undo(self, rig: Rig, drive: Drive):
-        rig.wait(lambda: rig.ended(self.name) is not None, 3.0)
-        drive.status = rig.ended(self.name)
+    def undo(self, rig: Rig, drive: Drive) -> None:
+        rig.wait(lambda: rig.nodes.exit_status(self.name) is not None, 3.0)
+        drive.exit_status = rig.nodes.exit_status(self.name)
 
 
 class InferenceEnded(Ended):
-    """No proposal comes any more."""
+    """Proposals end."""
 
     def seen(self, rig: Rig, drive: Drive) -> int | None:
         return silent_from(
-            [at for at, *_ in rig.watch.proposals], drive.injected_ns, PROPOSAL_PERIOD_NS
+            [at for at, *_ in rig.watch.received.proposals], drive.injected_ns, PROPOSAL_PERIOD_NS
         )
 
 
 class InferenceStopped(InferenceEnded):
-    """Its process stands still, and goes on later."""
+    """Its process is stopped, and continued later."""
 
     def make(self, rig: Rig) -> int:
-        return rig.signal(self.name, signal.SIGSTOP)
+        return rig.nodes.signal(self.name, signal.SIGSTOP)
 
-    def undo(self, rig: Rig, drive: Drive):
-        rig.signal(self.name, signal.SIGCONT)
+    def undo(self, rig: Rig, drive: Drive) -> None:
+        rig.nodes.signal(self.name, signal.SIGCONT)
 
 
 class Starved(Act):
-    """Inference gets what busy loops leave of the CPU."""
+    """Inference gets the CPU time that busy loops leave."""
 
     lasts_s = 1.5
 
     def make(self, rig: Rig) -> int:
         now_ns = time.monotonic_ns()
-        rig.starve('inference')
+        rig.nodes.starve('inference')
         return now_ns
 
     def seen(self, rig: Rig, drive: Drive) -> int | None:
         return starved_from(
-            [(at, image) for at, image, _ in rig.watch.proposals],
+            [(at, image) for at, image, _ in rig.watch.received.proposals],
             drive.injected_ns,
             PROPOSAL_PERIOD_NS,
             SILENT_NS,
@@ -129,70 +129,69 @@ class Starved(Act):
             drive.until_ns,
         )
 
-    def undo(self, rig: Rig, drive: Drive):
-        rig.idle()
+    def undo(self, rig: Rig, drive: Drive) -> None:
+        rig.nodes.idle()
         try:
-            rig.schedule('inference', os.SCHED_OTHER)
-        except PermissionError:  # not everybody may go back: it is started anew
-            rig.expect_the_end('inference')
+            rig.nodes.schedule('inference', os.SCHED_OTHER)
+        except PermissionError:  # not every user may return to it: restart the node
+            rig.nodes.expect_exit('inference')
 
 
 class Slow(Act):
-    """Every proposal comes 0.8 s late, with the stamp of its image."""
+    """Every proposal is 0.8 s late, with the stamp of its image."""
 
     standstill = True
     lasts_s = 0.6
 
     def make(self, rig: Rig) -> int:
-        rig.propose(slow=True)
+        rig.inputs.propose(slow=True)
         return time.monotonic_ns()
 
-    def undo(self, rig: Rig, drive: Drive):
-        rig.propose()
+    def undo(self, rig: Rig, drive: Drive) -> None:
+        rig.inputs.propose()
 
 
 class Camera(Act):
-    """The camera's relay does something else, known of with the first frame of the kind."""
+    """The camera's relay changes its mode; observable with the first frame of that mode."""
 
-    waits_for = ('guard', 'inference')
+    stopped_by: tuple[str, ...] = ('guard', 'inference')
 
-    def __init__(self, mode: str, lasts_s: float = 1.0):
+    def __init__(self, mode: str, lasts_s: float = 1.0) -> None:
         self.mode, self.lasts_s = mode, lasts_s
 
     def make(self, rig: Rig) -> int:
-        rig.camera(self.mode)
-        rig.until(lambda: self._said(rig, frame=False), 3.0, 'the relay of the camera is silent')
-        return self._said(rig, frame=False)[0]
+        rig.inputs.camera(self.mode)
+        rig.until(lambda: self._sent(rig, frame=False), 3.0, "the camera's relay is silent")
+        return self._sent(rig, frame=False)[0]
 
     def seen(self, rig: Rig, drive: Drive) -> int | None:
-        return next(iter(self._said(rig, frame=True)), None)
+        return next(iter(self._sent(rig, frame=True)), None)
 
-    def undo(self, rig: Rig, drive: Drive):
-        rig.camera()
+    def undo(self, rig: Rig, drive: Drive) -> None:
+        rig.inputs.camera()
 
-    def _said(self, rig: Rig, *, frame: bool) -> list[int]:
-        return [
-            at for at, mode, sent in list(rig.watch.frames) if mode == self.mode and sent == frame
-        ]
+    def _sent(self, rig: Rig, *, frame: bool) -> list[int]:
+        wanted = (self.mode, frame)
+        return [at for at, *report in list(rig.watch.received.frames) if (*report,) == wanted]
 
 
 class CameraSilent(Camera):
-    """No frame comes, for a while or at all."""
+    """Frames stop, for a while or for good."""
 
-    waits_for = ('guard',)
+    stopped_by = ('guard',)
 
     def seen(self, rig: Rig, drive: Drive) -> int | None:
         return frame_missing(rig, drive)
 
 
 class CameraLate(CameraSilent):
-    """Silence at first; then images that are late, with which somebody arms again."""
+    """Silence at first; then late images, with which somebody arms again."""
 
-    def meanwhile(self, rig: Rig, drive: Drive):
+    def meanwhile(self, rig: Rig, drive: Drive) -> None:
         rig.until(
-            lambda: len(self._said(rig, frame=True)) >= LATE_FRAMES,
+            lambda: len(self._sent(rig, frame=True)) >= LATE_FRAMES,
             LATE_FRAMES_S,
-            'no late image comes',
+            'no late image arrives',
         )
         for _ in range(TRIES):
             drive.refusals.append(rig.try_to_arm(TRY_S))
@@ -200,66 +199,66 @@ class CameraLate(CameraSilent):
 
 
 class CameraGone(Ended):
-    """The process that sends the images is gone without a word."""
+    """The process that sends the images disappears."""
 
     def seen(self, rig: Rig, drive: Drive) -> int | None:
         return frame_missing(rig, drive)
 
 
 class Proposed(Act):
-    """The proposals say something else."""
+    """The proposals have another speed."""
 
-    def __init__(self, speed_mps: float):
+    def __init__(self, speed_mps: float) -> None:
         self.speed_mps = speed_mps
 
     def make(self, rig: Rig) -> int:
         now_ns = time.monotonic_ns()
-        rig.propose(self.speed_mps)
+        rig.inputs.propose(self.speed_mps)
         return now_ns
 
     def seen(self, rig: Rig, drive: Drive) -> int | None:
         return next(
             (
                 at
-                for at, _, speed in list(rig.watch.proposals)
+                for at, _, speed in list(rig.watch.received.proposals)
                 if at > drive.injected_ns and (speed == self.speed_mps or math.isnan(speed))
             ),
             None,
         )
 
-    def undo(self, rig: Rig, drive: Drive):
-        rig.propose()
+    def undo(self, rig: Rig, drive: Drive) -> None:
+        rig.inputs.propose()
 
 
 class Instruction(Act):
     """Another instruction."""
 
-    waits_for = ('guard', 'inference')
+    stopped_by = ('guard', 'inference')
     lasts_s = 2.0
 
     def make(self, rig: Rig) -> int:
-        return rig.tell(OTHER_INSTRUCTION)
+        return rig.inputs.instruct(OTHER_INSTRUCTION)
 
 
 class Teleop(Act):
     """A person drives."""
 
     def make(self, rig: Rig) -> int:
-        return rig.teleop(PERSON)
+        return rig.inputs.teleop(PERSON)
 
-    def undo(self, rig: Rig, drive: Drive):
-        rig.teleop(None)
+    def undo(self, rig: Rig, drive: Drive) -> None:
+        rig.inputs.teleop(None)
 
 
 class TeleopEnds(Teleop):
-    """A person who drove sends nothing any more."""
+    """A person who drove stops sending."""
 
     lasts_s = 2.0
 
     def make(self, rig: Rig) -> int:
-        rig.teleop(PERSON)
+        rig.inputs.teleop(PERSON)
         rig.pause(PERSON_S)
-        return rig.teleop(None)
+        return rig.inputs.teleop(None)
 
     def seen(self, rig: Rig, drive: Drive) -> int | None:
         return drive.injected_ns + round(DEFAULTS.teleop_timeout_s * NANOSECONDS)
@@ -269,28 +268,28 @@ class Estop(Act):
     """The e-stop is pressed."""
 
     def make(self, rig: Rig) -> int:
-        return rig.estop(True)
+        return rig.inputs.estop(True)
 
-    def undo(self, rig: Rig, drive: Drive):
-        rig.estop(False)
+    def undo(self, rig: Rig, drive: Drive) -> None:
+        rig.inputs.estop(False)
 
 
 class Clock(Act):
-    """The clock that the nodes follow is set."""
+    """The clock that the nodes follow steps."""
 
-    def __init__(self, seconds: int):
+    def __init__(self, seconds: int) -> None:
         self.seconds = seconds
 
     def make(self, rig: Rig) -> int:
-        return rig.step_clock(self.seconds)
+        return rig.inputs.set_clock(self.seconds)
 
-    def undo(self, rig: Rig, drive: Drive):
-        rig.step_clock(0)
+    def undo(self, rig: Rig, drive: Drive) -> None:
+        rig.inputs.set_clock(0)
 
 
 def frame_missing(rig: Rig, drive: Drive) -> int | None:
     """Return when a frame was half a period late after the fault."""
-    sent = [at for at, _, frame in rig.watch.frames if frame]
+    sent = [at for at, _, frame in rig.watch.received.frames if frame]
     return late_from(sent, drive.injected_ns, PERIOD_NS, FRAME_LATE_PERIODS, drive.until_ns)
 
 

@@ -43,7 +43,7 @@ def test_a_killed_policy_an_estop_and_an_ended_guard_stop_the_base(tmp_path):
     assert estop['guard'] == 'estop: the e-stop is pressed'
     assert 'status 0' in ended['note']
     assert json.loads((log / 'drill.json').read_text())[1] == estop
-    # A node that is started again does not write over what it said before.
+    # A restarted node appends to its log.
     assert (log / 'guard.log').read_text().count('Armed.') >= 3
     assert attached(log) == set()
 

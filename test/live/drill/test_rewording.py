@@ -1,4 +1,4 @@
-"""Guard and inference reword every sentence that they publish: nothing else may change."""
+"""Guard and inference reword every sentence that they publish: nothing else changes."""
 
 import json
 import os
@@ -13,7 +13,7 @@ FAULTS = ('camera_frozen', 'camera_late', 'proposal_nan', 'instruction', 'teleop
 
 
 def test_the_drill_keeps_every_promise_with_other_sentences(tmp_path):
-    """It goes by the reasons of the enum; a row quotes the sentence as it was reworded."""
+    """It goes by the reasons of the enum; a row quotes the reworded sentence."""
     before = os.environ.get('PYTHONPATH', '')
     done = subprocess.run(
         [
