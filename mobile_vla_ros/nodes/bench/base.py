@@ -1,14 +1,15 @@
 """
-A base that only writes down when commands were sent and when they came, to measure a guard by.
+A base that only prints when commands were sent and received, to measure a guard.
 
     python -m mobile_vla_ros.nodes.bench_ear
 
-One line of JSON on standard output a command: `number` (of its publisher's, from 1), `sent_ns`
-and `received_ns`, both by the system's clock, the second in the middleware's thread. The first
-line is `listening`.
+Prints one line of JSON per command: `number` (its publisher's count, from 1), `sent_ns` and
+`received_ns`, both by the system's clock, the second in the middleware's thread. The first line
+is `listening`.
 """
 
 import json
+from collections.abc import Callable
 
 from geometry_msgs.msg import Twist
 from rclpy.node import Node
@@ -19,17 +20,18 @@ from mobile_vla_ros.nodes.shared.startup import request_realtime_priority
 DEPTH = 100
 
 
-class BenchEar(Node):
-    """Listens as punctually as the guard speaks, so that it measures the guard and not itself."""
+class BenchBase(Node):
+    """Has the guard's real-time priority, so that it measures the guard and not itself."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         request_realtime_priority()
         super().__init__('bench_ear')
-        self.create_subscription(Twist, 'cmd_vel', self._on_command, DEPTH)
-        _say({'event': 'listening'})
+        on_command: Callable[..., None] = self._on_command  # typed with one argument
+        self.create_subscription(Twist, 'cmd_vel', on_command, DEPTH)
+        _report({'event': 'listening'})
 
-    def _on_command(self, _message: Twist, info: dict):
-        _say(
+    def _on_command(self, _message: Twist, info: dict) -> None:
+        _report(
             {
                 'event': 'command',
                 'number': info['publication_sequence_number'],
@@ -39,10 +41,10 @@ class BenchEar(Node):
         )
 
 
-def _say(values: dict):
+def _report(values: dict) -> None:
     print(json.dumps(values), flush=True)
 
 
 def main(args: list[str] | None = None) -> int:
-    """Run the listener."""
-    return run('bench_ear', BenchEar, args=args)
+    """Run the base."""
+    return run('bench_ear', BenchBase, args=args)

@@ -1,17 +1,19 @@
 """
-A camera and a source of commands to measure a recorder by; it also starts and ends its takes.
+A camera and a source of commands to measure a recorder; it also starts and ends its episodes.
 
     python -m mobile_vla_ros.nodes.bench_source --ros-args -p rate_hz:=30.0 -p seconds:=10.0
 
-One line of JSON on standard output for each of: `started`, `silent` (nothing more is sent) and
-`ended`. Every picture has its number in its pixels (`sim.test_card`), every command in
-`angular.x`, so that what is missing in a file can be counted.
+Prints one line of JSON for each of: `started`, `silent` (nothing more is sent) and `ended`. Every
+image has its number in its pixels (`bench.synthetic_camera`), every command in `angular.x`, so
+that losses in a file can be counted.
 """
 
 import json
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from diagnostic_msgs.msg import DiagnosticArray
@@ -23,86 +25,128 @@ from std_srvs.srv import Trigger
 
 from mobile_vla_ros.bench import synthetic_camera as test_card
 from mobile_vla_ros.errors import UserError
+from mobile_vla_ros.nodes.shared.guard_status import values_of
 from mobile_vla_ros.nodes.shared.messages import time_ns
 from mobile_vla_ros.nodes.shared.params import declare
 from mobile_vla_ros.nodes.shared.run import run, work_to_end
 
-# A sway over the scene lasts this many pictures.
-PICTURES = 30
+# Images per sway over the scene.
+IMAGES = 30
 RECORDING = 'recording'
-LOOK_AGAIN_S, ASK_AGAIN_S = 0.3, 10.0
-# How far commands may differ from a straight line, so that no take counts as idle.
+POLL_S, ASK_AGAIN_S = 0.3, 10.0
+# Amplitude and period of the commands: they vary, so that no episode counts as idle.
 SWAY_MPS, SWAY_S = 0.3, 4.0
 
 
-class BenchSource(Node):
-    """Sends in two threads that keep a camera's pace; a third leads through the takes."""
+class Status(NamedTuple):
+    """A recorder's report."""
 
-    def __init__(self):
+    stamp_ns: int
+    state: str
+    values: dict[str, str]
+
+
+@dataclass(frozen=True)
+class EpisodeParams:
+    """
+    The episodes to record.
+
+    :param seconds: length of each; 0: they are not ended.
+    :param episodes: how many to start.
+    :param recorder: name of the recorder; {} in it is the number of the episode.
+    """
+
+    seconds: float
+    episodes: int
+    recorder: str
+    settle_s: float
+    timeout_s: float
+
+
+class BenchSource(Node):
+    """Publishes in two threads at a camera's pace; a third starts and ends the episodes."""
+
+    def __init__(self) -> None:
         super().__init__('bench_source')
-        rate_hz = declare(self, 'rate_hz', 30.0, 'pictures a second', limits=(0.5, 240.0))
+        self.exit_status: int | None = None
+        rate_hz = declare(self, 'rate_hz', 30.0, 'images per second', limits=(0.5, 240.0))
         command_rate_hz = declare(
-            self, 'command_rate_hz', 50.0, 'commands a second', limits=(0.5, 500.0)
+            self, 'command_rate_hz', 50.0, 'commands per second', limits=(0.5, 500.0)
         )
-        width = declare(self, 'width', 1280, 'of a picture, pixels', limits=(64, 7680))
-        height = declare(self, 'height', 720, 'of a picture, pixels', limits=(64, 4320))
-        self._seconds = declare(
-            self, 'seconds', 10.0, 'length of a take; 0: no take is ended', limits=(0.0, 86400.0)
-        )
-        self._takes = declare(
-            self, 'takes', 1, 'how many takes are started, when none is ended', limits=(1, 100_000)
-        )
-        self._recorder = declare(
-            self, 'recorder', 'recorder', "the recorder's name; {} in it is the number of the take"
-        )
-        self._settle_s = declare(
-            self, 'settle_s', 1.0, 'seconds of pictures before a take', limits=(0.0, 60.0)
-        )
-        self._patience_s = declare(
-            self, 'patience_s', 60.0, 'seconds to wait for an answer', limits=(1.0, 600.0)
-        )
-        # bgr8, as OpenCV's camera drivers send it; each message is filled anew in place.
+        width = declare(self, 'width', 1280, 'width of an image, pixels', limits=(64, 7680))
+        height = declare(self, 'height', 720, 'height of an image, pixels', limits=(64, 4320))
+        self._params = self._episode_params()
+        # bgr8, as OpenCV's camera drivers send it; each message is refilled in place.
         self._messages = [
-            _message(picture[:, :, ::-1])
-            for picture in test_card.pictures(width, height, PICTURES)
+            _message(image[:, :, ::-1]) for image in test_card.pictures(width, height, IMAGES)
         ]
         self._images = self.create_publisher(Image, 'camera/image_raw', qos_profile_sensor_data)
         self._twists = self.create_publisher(Twist, 'cmd_vel', 10)
         self._frames = self._commands = 0
-        self._heard = threading.Condition()
-        self._statuses: dict[str, list] = {}
+        self._news = threading.Condition()
+        self._statuses: dict[str, list[Status]] = {}
         self._silent, self._closing = threading.Event(), threading.Event()
         self.create_subscription(DiagnosticArray, '/diagnostics', self._on_diagnostics, 10)
         for work in (
             lambda: self._pace(rate_hz, self._send_frame),
             lambda: self._pace(command_rate_hz, self._send_command),
-            lambda: work_to_end(self, 'bench_source', self._lead, self._closing),
+            lambda: work_to_end(self, 'bench_source', self._record_all, self._closing),
         ):
             threading.Thread(target=work, daemon=True).start()
 
-    def on_exit(self):
-        """Let no thread speak after the context is gone."""
+    def on_exit(self) -> None:
+        """Stop the threads from publishing after the context is gone."""
         self._silent.set()
         self._closing.set()
 
-    # --- what is sent ---
+    def _episode_params(self) -> EpisodeParams:
+        return EpisodeParams(
+            seconds=declare(
+                self,
+                'seconds',
+                10.0,
+                'length of an episode; 0: do not end it',
+                limits=(0.0, 86400.0),
+            ),
+            episodes=declare(
+                self,
+                'takes',
+                1,
+                'how many episodes to start, if none is ended',
+                limits=(1, 100_000),
+            ),
+            recorder=declare(
+                self,
+                'recorder',
+                'recorder',
+                "the recorder's name; {} in it is the number of the episode",
+            ),
+            settle_s=declare(
+                self, 'settle_s', 1.0, 'seconds of images before an episode', limits=(0.0, 60.0)
+            ),
+            timeout_s=declare(
+                self, 'patience_s', 60.0, 'seconds to wait for an answer', limits=(1.0, 600.0)
+            ),
+        )
 
-    def _pace(self, rate_hz: float, send: Callable[[], None]):
-        """Call ``send`` at a rate; like a camera, never send later what was not sent in time."""
+    # --- publishing ---
+
+    def _pace(self, rate_hz: float, send: Callable[[], None]) -> None:
+        """Call ``send`` at a rate; like a camera, skip what was not sent in time."""
         period_s = 1.0 / rate_hz
         due = time.monotonic()
         while not self._silent.wait(max(due - time.monotonic(), 0.0)):
             send()
             due = max(due, time.monotonic() - period_s) + period_s
 
-    def _send_frame(self):
+    def _send_frame(self) -> None:
         message, pixels = self._messages[self._frames % len(self._messages)]
         test_card.draw_number(pixels, self._frames)
         message.header.stamp = self.get_clock().now().to_msg()
-        self._frames += 1  # counted before it is sent: who hears it may already ask for it
+        self._frames += 1  # before it is published: a subscriber may already ask for it
         self._images.publish(message)
 
-    def _send_command(self):
+    def _send_command(self) -> None:
         message = Twist()
         angle = 2 * np.pi * time.monotonic() / SWAY_S
         message.linear.x, message.linear.y = SWAY_MPS, SWAY_MPS * float(np.sin(angle))
@@ -110,124 +154,125 @@ class BenchSource(Node):
         self._commands += 1
         self._twists.publish(message)
 
-    # --- the takes ---
+    # --- episodes ---
 
-    def _on_diagnostics(self, array: DiagnosticArray):
-        with self._heard:
+    def _on_diagnostics(self, array: DiagnosticArray) -> None:
+        with self._news:
             for status in array.status:
                 self._statuses.setdefault(status.name, []).append(
-                    (
-                        time_ns(array.header.stamp),
-                        status.message,
-                        {pair.key: pair.value for pair in status.values},
-                    )
+                    Status(time_ns(array.header.stamp), status.message, values_of(status))
                 )
-            self._heard.notify_all()
+            self._news.notify_all()
 
-    def _lead(self):
-        for number in range(self._takes):
-            self._take(self._recorder.format(number))
-        if self._seconds:
+    def _record_all(self) -> None:
+        for number in range(self._params.episodes):
+            self._record(self._params.recorder.format(number))
+        if self._params.seconds:
             self.exit_status = 0
 
-    def _take(self, recorder: str):
-        heard = self._statuses.setdefault(recorder, [])
+    def _record(self, recorder: str) -> None:
+        statuses = self._statuses.setdefault(recorder, [])
         self._start(recorder)
-        first, seen = (self._frames, self._commands), len(heard)
+        first_frame, first_command, seen = self._frames, self._commands, len(statuses)
         started_s = time.monotonic()
-        _say('started', recorder=recorder)
-        if not self._seconds:
+        _report('started', recorder=recorder)
+        if not self._params.seconds:
             return
-        # The recorder may end it too: a disk that is full, for one.
+        # The recorder may end it too: on a full disk, for one.
         self._wait(
-            lambda: any(state != RECORDING for _, state, _ in heard[seen + 1 :]), self._seconds
+            lambda: any(status.state != RECORDING for status in statuses[seen + 1 :]),
+            self._params.seconds,
         )
         self._silent.set()
         sent_s = time.monotonic() - started_s
-        _say('silent')
-        time.sleep(1.0)  # two statuses: the frames that were on their way have arrived
-        own = heard[-1][1] == RECORDING
+        _report('silent')
+        time.sleep(1.0)  # two statuses: frames on their way have arrived
+        own = statuses[-1].state == RECORDING
         if own:
-            self._until('the queue to empty', lambda: _empty(heard[-1]))
-        told = heard[seen:]
-        answer = self._call(f'{recorder}/success').message if own else heard[-1][2]['problem']
-        self._until('the end', lambda: heard[-1][1] == 'idle')
-        frames, commands = self._frames - first[0], self._commands - first[1]
-        _say(
+            self._until('the queue to empty', lambda: int(statuses[-1].values['queue']) == 0)
+        during = statuses[seen:]
+        if own:
+            answer = self._call(f'{recorder}/success').message
+        else:
+            answer = statuses[-1].values['problem']
+        self._until('the end', lambda: statuses[-1].state == 'idle')
+        frames, commands = self._frames - first_frame, self._commands - first_command
+        gaps_s = np.diff([status.stamp_ns for status in during]) / 1e9
+        _report(
             'ended',
             by='source' if own else 'recorder',
             answer=answer,
-            first_frame=first[0],
+            first_frame=first_frame,
             frames=frames,
             frame_hz=frames / sent_s,
-            first_command=first[1],
+            first_command=first_command,
             commands=commands,
             command_hz=commands / sent_s,
-            status_gap_s=max((np.diff([at for at, *_ in told]) / 1e9).tolist(), default=None),
-            most_queued=max(int(values['queue']) for *_, values in told),
-            status=heard[-1][2],
+            status_gap_s=max(gaps_s.tolist(), default=None),
+            most_queued=max(int(status.values['queue']) for status in during),
+            status=statuses[-1].values,
         )
 
-    def _start(self, recorder: str):
-        """Start a take as soon as the recorder hears camera and commands."""
-        heard = self._statuses[recorder]
-        self._until(
-            f'{recorder} to listen',
-            lambda: (
-                heard and heard[-1][2]['command_type'] and float(heard[-1][2]['camera_hz']) > 0
-            ),
-        )
-        self._closing.wait(self._settle_s)
+    def _start(self, recorder: str) -> None:
+        """Start an episode as soon as the recorder receives images and commands."""
+        statuses = self._statuses[recorder]
+
+        def receives() -> bool:
+            values = statuses[-1].values if statuses else {}
+            return bool(values.get('command_type')) and float(values['camera_hz']) > 0
+
+        self._until(f'{recorder} to receive', receives)
+        self._closing.wait(self._params.settle_s)
         answer = self._call(f'{recorder}/start')
-        if not answer.success and heard[-1][1] != RECORDING:  # it may have been asked twice
+        # It may have been asked twice.
+        if not answer.success and statuses[-1].state != RECORDING:
             raise UserError('the recorder refuses to start', got=answer.message)
 
     def _call(self, service: str) -> Trigger.Response:
         client = self.create_client(Trigger, service)
         future, asked_s = None, 0.0
 
-        def answered():
+        def answered() -> bool:
             nonlocal future, asked_s
             if future is not None and future.done():
                 return True
-            # An answer is lost when the other side has not yet found who asks.
+            # An answer is lost if the server has not found this client yet.
             if client.service_is_ready() and time.monotonic() - asked_s > ASK_AGAIN_S:
                 future, asked_s = client.call_async(Trigger.Request()), time.monotonic()
             return False
 
         self._until(f'an answer of {service}', answered)
+        assert future is not None
         return future.result()
 
-    def _until(self, what: str, predicate: Callable[[], object]):
-        if not self._wait(predicate, self._patience_s):
-            raise UserError(f'waited in vain for {what}', got=f'nothing in {self._patience_s} s')
+    def _until(self, what: str, predicate: Callable[[], object]) -> None:
+        if not self._wait(predicate, self._params.timeout_s):
+            raise UserError(
+                f'waited in vain for {what}', got=f'nothing in {self._params.timeout_s} s'
+            )
 
     def _wait(self, predicate: Callable[[], object], seconds: float) -> bool:
-        """Wait until the predicate holds; return whether it does. Looks at every status."""
+        """Wait until a predicate is true; return whether it is. Evaluated at every status."""
         deadline = time.monotonic() + seconds
         while not predicate():
             left = deadline - time.monotonic()
             if left <= 0 or self._closing.is_set():
                 return False
-            with self._heard:
-                self._heard.wait(min(left, LOOK_AGAIN_S))
+            with self._news:
+                self._news.wait(min(left, POLL_S))
         return True
 
 
-def _empty(status: tuple) -> bool:
-    return int(status[2]['queue']) == 0
-
-
-def _message(picture: np.ndarray) -> tuple[Image, np.ndarray]:
-    """Return a bgr8 message and its pixels, which are the message's own memory."""
-    height, width, _ = picture.shape
+def _message(image: np.ndarray) -> tuple[Image, np.ndarray]:
+    """Return a bgr8 message and its pixels, which share the message's memory."""
+    height, width, _ = image.shape
     message = Image(height=height, width=width, encoding='bgr8', step=width * 3)
     message.header.frame_id = 'bench'
-    message.data.frombytes(np.ascontiguousarray(picture).data)
+    message.data.frombytes(np.ascontiguousarray(image).data)
     return message, np.frombuffer(message.data, np.uint8).reshape(height, width, 3)
 
 
-def _say(event: str, **values):
+def _report(event: str, **values) -> None:
     print(json.dumps({'event': event, **values}), flush=True)
 
 
