@@ -81,7 +81,7 @@ def world(number: int, boxes: str, place: str, side: str, distance: str):
     """Return a scene of one or two red boxes ahead, one behind or beside the other."""
     import numpy as np
 
-    from mobile_vla_ros.sim.scene import BESIDE, COLOURS, Scene, SceneObject, Task, draw_look
+    from mobile_vla_ros.sim.scene import BESIDE, COLOURS, Scene, SceneObject, Task, draw_appearance
 
     rng = np.random.default_rng([number, 57])
     ahead = DISTANCES[distance] + rng.uniform(-0.05, 0.05)
@@ -99,7 +99,7 @@ def world(number: int, boxes: str, place: str, side: str, distance: str):
         task=Task(BESIDE, 0, side),
         instruction=f'go to the {side} of the red box',
         start=(0.0, float(rng.uniform(-0.05, 0.05)), 0.0),
-        look=draw_look(rng),
+        appearance=draw_appearance(rng),
     )
 
 

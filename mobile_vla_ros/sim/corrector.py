@@ -1,4 +1,4 @@
-"""When a person beside the robot would take over from a policy, and what they would drive."""
+"""A person beside the robot who takes over from a policy: when, and with which commands."""
 
 import math
 
@@ -8,27 +8,27 @@ from mobile_vla_ros.sim.expert import Expert
 from mobile_vla_ros.sim.scene import BASE_RADIUS_M, Scene
 from mobile_vla_ros.types import NANOSECONDS
 
-# A policy that differs by so much for so long is wrong, not late.
+# A policy that differs by this much for this long is wrong, not late.
 WRONG_MPS, WRONG_S = 0.25, 0.4
-# It is about to hit something when its command leads so near to it in so long.
-LOOK_S, NEAR_M = 0.8, 0.05
-# The wheel is given back when the policy has agreed for a while.
-AGREED_MPS, AGREED_S, LEAST_S = 0.15, 0.5, 1.5
+# A collision is imminent if the command leads this near to an object within this time.
+AHEAD_S, NEAR_M = 0.8, 0.05
+# The takeover ends when the policy has agreed for a while.
+AGREED_MPS, AGREED_S, MIN_S = 0.15, 0.5, 1.5
 
 
 class Corrector:
     """
-    Watches what a policy proposes in a scene, and drives as the expert while it is wrong.
+    Watches a policy's proposals in a scene, and drives as the expert while they are wrong.
 
     :param seed: of the expert's habits.
     """
 
-    def __init__(self, scene: Scene, seed: int = 0):
+    def __init__(self, scene: Scene, seed: int = 0) -> None:
         self.scene = scene
         self.takeovers = 0
         self._expert = Expert(scene, seed)
-        self._taken_ns: int | None = None
-        self._since_ns: int | None = None  # of disagreement; while taken over, of agreement
+        self._takeover_ns: int | None = None  # when it began
+        self._since_ns: int | None = None  # of disagreement; during a takeover, of agreement
 
     def command(
         self,
@@ -38,32 +38,32 @@ class Corrector:
         now_ns: int,
     ) -> np.ndarray | None:
         """
-        Return what to drive in the policy's stead, None while it is let alone.
+        Return the (6,) command of a takeover, None while the policy drives.
 
         :param pose: x, y (m) and yaw (rad) in the room; ``velocity``: vx, vy (m/s), wz (rad/s).
-        :param proposed: (6,) what the policy says, m/s and rad/s; None while it says nothing.
+        :param proposed: (6,) the policy's proposal, m/s and rad/s; None without one.
         :param now_ns: since the trial began.
         """
         right = self._expert.command(pose, velocity, now_ns)
         if proposed is None:
-            return right if self._taken_ns is not None else None
+            return right if self._takeover_ns is not None else None
         apart = math.hypot(*(proposed - right)[:2])
-        if self._taken_ns is None:
+        if self._takeover_ns is None:
             if self._lasts(apart > WRONG_MPS, WRONG_S, now_ns) or self._hits(
                 pose, proposed, right
             ):
-                self._taken_ns, self._since_ns = now_ns, None
+                self._takeover_ns, self._since_ns = now_ns, None
                 self.takeovers += 1
         elif (
             self._lasts(apart < AGREED_MPS, AGREED_S, now_ns)
-            and now_ns - self._taken_ns >= LEAST_S * NANOSECONDS
+            and now_ns - self._takeover_ns >= MIN_S * NANOSECONDS
         ):
-            self._taken_ns = self._since_ns = None
-        return right if self._taken_ns is not None else None
+            self._takeover_ns = self._since_ns = None
+        return right if self._takeover_ns is not None else None
 
-    def _lasts(self, is_so: bool, seconds: float, now_ns: int) -> bool:
-        """Whether something has been so for some time."""
-        if not is_so:
+    def _lasts(self, holds: bool, seconds: float, now_ns: int) -> bool:
+        """Return whether a condition has held for some time."""
+        if not holds:
             self._since_ns = None
             return False
         self._since_ns = now_ns if self._since_ns is None else self._since_ns
@@ -72,13 +72,13 @@ class Corrector:
     def _hits(
         self, pose: tuple[float, float, float], proposed: np.ndarray, right: np.ndarray
     ) -> bool:
-        """Whether the policy leads into something soon, and the expert does not."""
+        """Return whether the policy leads into an object soon, and the expert does not."""
         return self._gap_after(pose, proposed) < min(NEAR_M, self._gap_after(pose, right))
 
     def _gap_after(self, pose: tuple[float, float, float], twist: np.ndarray) -> float:
-        """Return the least distance (m) from an object on the way that a command leads soon."""
+        """Return the least distance (m) to an object on the path of a command."""
         x, y, yaw = pose
-        ways = np.linspace(0, LOOK_S, 9)[:, None] * [
+        ways = np.linspace(0, AHEAD_S, 9)[:, None] * [
             math.cos(yaw) * twist[0] - math.sin(yaw) * twist[1],
             math.sin(yaw) * twist[0] + math.cos(yaw) * twist[1],
         ] + [x, y]

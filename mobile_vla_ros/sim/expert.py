@@ -1,4 +1,4 @@
-"""The expert: drives a scene's task as a person at the keys would, from the base's true pose."""
+"""The expert: drives a scene's task from the base's true pose, as a person at the keys would."""
 
 import math
 
@@ -16,7 +16,7 @@ from mobile_vla_ros.types import NANOSECONDS
 
 ARRIVED_M = 0.05
 WOBBLE_PERIOD_S = 0.7
-# So far past the middle of an obstacle before turning in.
+# Distance past the middle of an obstacle before turning in.
 PAST_M = 0.45
 
 
@@ -24,15 +24,15 @@ class Expert:
     """
     Drives to where the task ends: sideways and forward at once, heading kept.
 
-    Its command follows from the pose alone (and, with ``wobble``, the time), so that takes of it
-    hold no secret that a picture could not tell.
+    Its command depends only on the pose (and, with ``wobble``, the time), so that the images show
+    all that decides it.
 
     :param seed: of the driver's habits: its speed, and its wobble.
-    :param wobble: size of slow random errors in the command, m/s; takes made with some of it show
-        how to come back from them.
+    :param wobble: size of slow random errors in the command, m/s; episodes with some show how to
+        correct them.
     """
 
-    def __init__(self, scene: Scene, seed: int = 0, *, wobble: float = 0.0):
+    def __init__(self, scene: Scene, seed: int = 0, *, wobble: float = 0.0) -> None:
         self.scene = scene
         rng = np.random.default_rng([scene.seed, seed, 3])
         self._speed = float(rng.uniform(0.42, 0.48))
@@ -42,7 +42,7 @@ class Expert:
         self, pose: tuple[float, float, float], velocity: tuple[float, float, float], time_ns: int
     ) -> np.ndarray:
         """
-        Return what to send to the base.
+        Return the command for the base.
 
         :param pose: x, y (m) and yaw (rad) in the room.
         :param velocity: vx, vy (m/s) and wz (rad/s); no task needs it.
@@ -52,12 +52,12 @@ class Expert:
         twist = np.zeros(6)
         if self.scene.task.kind == STOP:
             return twist
-        place, most = self._way_point(pose)
+        place, limit = self._way_point(pose)
         ahead, aside = _in_base_axes(pose, place)
         if math.hypot(ahead, aside) < ARRIVED_M:
             return twist
-        # Slow near the goal; and come no nearer than the line is straight, for its neighbours.
-        forward = math.copysign(min(self._speed, most, 1.0 * abs(ahead)), ahead)
+        # Slow near the goal; approach only as far as the line is straight, for its neighbours.
+        forward = math.copysign(min(self._speed, limit, 1.0 * abs(ahead)), ahead)
         sideways = math.copysign(min(0.4, 1.5 * abs(aside)), aside)
         if forward > 0:
             forward *= max(0.0, 1 - abs(aside) / 0.9)
@@ -69,7 +69,7 @@ class Expert:
         return twist
 
     def _way_point(self, pose: tuple[float, float, float]) -> tuple[tuple[float, float], float]:
-        """Return where to go next (x, y in the room, m), and how fast forward at most (m/s)."""
+        """Return the next way point (x, y in the room, m), and the speed limit forward (m/s)."""
         scene = self.scene
         if scene.task.kind != PASS:
             return stop_place(scene), math.inf
@@ -78,13 +78,13 @@ class Expert:
         if x > passed[0].x + PAST_M:
             return stop_place(scene), math.inf
         line = passing_line(scene)
-        # Not into it while the way beside it is not yet reached.
+        # Not into it before the path beside it is reached.
         room = passed[0].x - passed[0].radius - BASE_RADIUS_M - 0.12 - x
         reached = abs(line - y) < 0.12 or room < -0.1
         return (x + 0.6, line), math.inf if reached else max(0.0, 0.9 * room)
 
     def _wobble_at(self, seconds: float) -> np.ndarray:
-        """Interpolate the wobble, so that it is as smooth as a hand."""
+        """Interpolate the wobble, so that it is smooth."""
         place = seconds / WOBBLE_PERIOD_S
         i, part = int(place), place % 1
         size = len(self._wobble)
@@ -95,7 +95,7 @@ def _in_base_axes(
     pose: tuple[float, float, float],
     place: tuple[float, float],
 ) -> tuple[float, float]:
-    """Return metres ahead and to the left of the base that a place in the room is."""
+    """Return a place in the room in the base's axes: metres ahead and to the left."""
     x, y, yaw = pose
     dx, dy = place[0] - x, place[1] - y
     return (math.cos(yaw) * dx + math.sin(yaw) * dy, -math.sin(yaw) * dx + math.cos(yaw) * dy)

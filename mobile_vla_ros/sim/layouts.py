@@ -1,4 +1,4 @@
-"""Scenes from seeds: what stands where, what the task is, and how it is said."""
+"""Scenes from seeds: the objects and their places, the task, and its instruction."""
 
 import itertools
 import math
@@ -24,19 +24,19 @@ from mobile_vla_ros.sim.scene import (
     SceneObject,
     Task,
     beside_offset,
-    draw_look,
+    draw_appearance,
     dull,
     passing_line,
     stop_place,
 )
-from mobile_vla_ros.sim.wording import say
+from mobile_vla_ros.sim.wording import instruction_for
 
-# The base must fit between an object and its neighbour's line of approach, with room to spare.
+# Spare room between an object and the base that approaches its neighbour.
 LATERAL_GAP_M = 0.12
-# The view of the narrowest camera less a margin, so that every object is in the first frame.
+# The narrowest camera's field of view less a margin: every object is in the first frame.
 HALF_VIEW_RAD = math.radians(31)
 HALF_WIDTH_M = 1.15
-# From clutter to where the base stands; takes begin up to 0.2 m nearer to it.
+# From clutter to where the base stands; episodes begin up to 0.2 m nearer to it.
 CLUTTER_GAP_M = 0.5
 MAX_DRAWS = 10_000
 
@@ -53,13 +53,13 @@ def draw_scene(
     """
     Draw a scene and its task.
 
-    Every object is wholly in view of the start and none hidden (only what lies behind an obstacle
-    is seen over it). The way to where the task ends is free.
+    Every object is wholly in view from the start and none is hidden (one behind an obstacle is
+    visible over it). The path to where the task ends is free.
 
-    :param kind: one of ``KINDS``; none: drawn by its share.
-    :param pairs: the (colour, shape) pairs that may stand in the scene.
-    :param targets: the pairs that the instruction may mean (default: ``pairs``).
-    :param unseen_wording: say it in words that no take has.
+    :param kind: one of ``KINDS``; None: drawn by its fraction.
+    :param pairs: the (colour, shape) pairs of the objects.
+    :param targets: the pairs of the target (default: ``pairs``).
+    :param unseen_wording: use sentences that no episode has.
     """
     rng = np.random.default_rng(seed)
     drawn = str(rng.choice(list(KINDS), p=list(KINDS.values())))
@@ -72,32 +72,32 @@ def draw_scene(
     else:
         raise RuntimeError(f'no layout to {kind} found for seed {seed}')
     objects, task = layout
-    look = draw_look(rng)
+    appearance = draw_appearance(rng)
     clutter = [thing for thing in _draw_clutter(rng) if _is_out_of_the_way(thing, objects, task)]
     velocity = (0.0, 0.0)
     if kind == STOP:
-        # In the middle of some drive, when the word comes.
-        start = (start[0] + rng.uniform(0.0, 0.9), *start[1:])
+        # In the middle of a drive, when the instruction arrives.
+        start = (start[0] + rng.uniform(0.0, 0.9), start[1], start[2])
         velocity = (rng.uniform(0.15, 0.45), rng.uniform(-0.25, 0.25))
     return Scene(
         seed=seed,
         objects=tuple(objects),
         task=task,
-        instruction=say(task, objects, rng, unseen=unseen_wording),
-        start=tuple(float(v) for v in start),
-        look=look,
+        instruction=instruction_for(task, objects, rng, unseen=unseen_wording),
+        start=start,
+        appearance=appearance,
         clutter=tuple(clutter),
-        start_velocity=tuple(float(v) for v in velocity),
+        start_velocity=velocity,
         slip=slip,
     )
 
 
 def begin_near(scene: Scene) -> Scene:
     """
-    Return a scene whose base begins just before where its task ends, at times beyond it.
+    Return a scene whose base begins near where its task ends, sometimes beyond it.
 
-    Takes of such scenes show when to stop and how to back off, which is a small part of a take
-    that comes from far. Where an obstacle is to be passed, the base begins beside it.
+    Such episodes show when to stop and how to back off, which is a small part of an episode from
+    far away. With an obstacle to pass, the base begins beside it.
     """
     if scene.goal is None:
         return scene
@@ -121,33 +121,34 @@ def begin_near(scene: Scene) -> Scene:
 
 def other_instruction(scene: Scene) -> Scene:
     """
-    Return the same world with another task in it, told in the same kind of words.
+    Return the same world with another task, in the same kind of words.
 
-    Another object, or the other side. A scene in which to stop becomes a drive to an object.
+    Another object, or the other side. A task to stop becomes a drive to an object.
     """
     rng = np.random.default_rng([scene.seed, 6])
     task = scene.task
     if task.side:
         side = {'left': 'right', 'right': 'left'}[task.side]
         target = task.target
-        if task.kind == OF_TWO:
+        if task.kind == OF_TWO and scene.goal is not None:
+            name = scene.goal.name
             target = next(
-                i
-                for i, thing in enumerate(scene.objects)
-                if i != target and thing.name == scene.goal.name
+                i for i, thing in enumerate(scene.objects) if i != target and thing.name == name
             )
         other = replace(task, side=side, target=target)
     else:
-        target = int(rng.choice([i for i in range(len(scene.objects)) if i != task.target]))
-        other = Task(GO_TO, target)
-    return replace(scene, task=other, instruction=say(other, scene.objects, rng))
+        others = [i for i in range(len(scene.objects)) if i != task.target]
+        other = Task(GO_TO, int(rng.choice(others)))
+    return replace(scene, task=other, instruction=instruction_for(other, scene.objects, rng))
 
 
 class _Names:
-    """Draws what the objects of one scene are: no pair twice, unless two alike are asked for."""
+    """Draws the pairs of one scene: the target's, and the others in random order."""
 
-    def __init__(self, rng: np.random.Generator, pairs: Sequence[Pair], targets: Sequence[Pair]):
-        self.target = targets[rng.integers(len(targets))]
+    def __init__(
+        self, rng: np.random.Generator, pairs: Sequence[Pair], targets: Sequence[Pair]
+    ) -> None:
+        self.target = targets[int(rng.integers(len(targets)))]
         others = [pair for pair in pairs if pair != self.target]
         self.others = [others[i] for i in rng.permutation(len(others))]
 
@@ -160,7 +161,9 @@ def _lay_out_go_to(rng: np.random.Generator, names: _Names) -> Layout:
     pairs = [names.target, *names.others[: count - 1]]
     order = rng.permutation(count)
     objects = _draw_row(rng, [pairs[i] for i in order])
-    return objects and (objects, Task(GO_TO, int(np.nonzero(order == 0)[0][0])))
+    if objects is None:
+        return None
+    return objects, Task(GO_TO, int(np.nonzero(order == 0)[0][0]))
 
 
 def _lay_out_of_two(rng: np.random.Generator, names: _Names) -> Layout:
@@ -182,10 +185,10 @@ def _lay_out_beside(rng: np.random.Generator, names: _Names) -> Layout:
     pairs = [names.target, *names.others[: count - 1]]
     order = rng.permutation(count)
     objects = _draw_row(rng, [pairs[i] for i in order], apart_m=1.05)
-    return objects and (
-        objects,
-        Task(BESIDE, int(np.nonzero(order == 0)[0][0]), str(rng.choice(('left', 'right')))),
-    )
+    if objects is None:
+        return None
+    target, side = int(np.nonzero(order == 0)[0][0]), str(rng.choice(('left', 'right')))
+    return objects, Task(BESIDE, target, side)
 
 
 def _lay_out_pass(rng: np.random.Generator, names: _Names) -> Layout:
@@ -203,9 +206,11 @@ def _lay_out_pass(rng: np.random.Generator, names: _Names) -> Layout:
         _draw_object(rng, colour, 'box', place, float(radius), x=float(x), height=float(height))
         for place in places
     ]
+    target_colour, target_shape = names.target
     target = _draw_object(
         rng,
-        *names.target,
+        target_colour,
+        target_shape,
         float(y + rng.uniform(-0.1, 0.1)),
         float(rng.uniform(0.18, 0.22)),
         x=float(x + rng.uniform(1.75, 1.95)),
@@ -234,7 +239,7 @@ def _draw_row(
     names: Sequence[Pair],
     apart_m: float = 0.0,
 ) -> list[SceneObject] | None:
-    """Draw objects far enough apart that the base can come straight ahead to each, or None."""
+    """Draw objects far enough apart for a straight approach to each, or return None."""
     radii = rng.uniform(0.14, 0.21, len(names))
     steps = np.maximum(BASE_RADIUS_M + np.maximum(radii[:-1], radii[1:]) + LATERAL_GAP_M, apart_m)
     slack = 2 * HALF_WIDTH_M - steps.sum()
@@ -263,10 +268,11 @@ def _draw_object(
     if shape == 'ball':
         height = 2 * radius
     rgb = np.array(COLOURS[colour]) * rng.uniform(0.88, 1.1) + rng.normal(0, 0.02, 3)
+    red, green, blue = rgb.clip(0, 1).tolist()
     return SceneObject(
         shape=shape,
         colour=colour,
-        rgb=tuple(float(c) for c in rgb.clip(0, 1)),
+        rgb=(red, green, blue),
         x=float(drawn_x if x is None else x),
         y=y,
         radius=radius,
@@ -298,8 +304,8 @@ def _draw_clutter(rng: np.random.Generator) -> list[SceneObject]:
 
 
 def _is_out_of_the_way(thing: SceneObject, objects: Sequence[SceneObject], task: Task) -> bool:
-    """Whether clutter leaves room on either side of what one is to stand beside."""
-    if task.kind != BESIDE:
+    """Return whether clutter leaves room on either side of the target to stand beside."""
+    if task.kind != BESIDE or task.target is None:
         return True
     goal = objects[task.target]
     return all(
@@ -313,9 +319,9 @@ def _in_view(
     objects: list[SceneObject], start: tuple[float, float, float], hidden: Sequence[int] = ()
 ) -> bool:
     """
-    Whether every object lies wholly in the first frame and none before another.
+    Return whether every object is wholly in the first frame and none hides another.
 
-    :param hidden: indices of objects that may stand before others.
+    :param hidden: indices of objects that may hide others.
     """
     x, y, yaw = start
     x, y = x + CAMERA_AHEAD_M * math.cos(yaw), y + CAMERA_AHEAD_M * math.sin(yaw)

@@ -1,4 +1,4 @@
-"""Scenes: everything that one seed decides about an episode in the arena."""
+"""Scenes: everything about an episode in the arena that one seed decides."""
 
 import math
 from dataclasses import dataclass
@@ -19,7 +19,7 @@ COLOURS = {
 Pair = tuple[str, str]
 PAIRS: tuple[Pair, ...] = tuple((colour, shape) for colour in COLOURS for shape in SHAPES)
 
-# The tasks, and which share of the scenes each has.
+# The tasks, each with its fraction of the scenes.
 GO_TO, OF_TWO, BESIDE, PASS, STOP = 'go_to', 'of_two', 'beside', 'pass', 'stop'
 KINDS = {GO_TO: 0.48, OF_TWO: 0.14, BESIDE: 0.14, PASS: 0.16, STOP: 0.08}
 
@@ -27,8 +27,8 @@ PATTERNS = ('flat', 'checker', 'gradient')
 
 BASE_RADIUS_M = 0.18
 CAMERA_AHEAD_M = 0.16
-# Where a driver stops: so far before a thing, surface to surface; or beside it, so far from its
-# middle and with such a gap, where a camera of this view still sees a part of it.
+# Where a driver stops: this far before a thing, surface to surface; or beside it, this far before
+# its middle and with this gap, where the camera still sees a part of it.
 STOP_GAP_M = 0.24
 BESIDE_BEFORE_M = 0.85
 BESIDE_GAP_M = 0.17
@@ -59,7 +59,7 @@ class SceneObject:
 
     @property
     def name(self) -> str:
-        """Colour and shape, as an instruction says it."""
+        """Colour and shape, as in an instruction."""
         return f'{self.colour} {self.shape}'
 
     @property
@@ -69,14 +69,14 @@ class SceneObject:
 
 
 @dataclass(frozen=True)
-class Look:
+class Appearance:
     """
-    What changes the picture and nothing else.
+    Everything that changes only the image.
 
     :param camera_height: metres above the floor.
     :param camera_tilt: radians below the horizon.
     :param camera_fov: vertical field of view, radians.
-    :param lamp_direction: where the lamp's light goes, world axes.
+    :param lamp_direction: direction of the lamp's light, world axes.
     :param noise: standard deviation of the sensor's noise, in steps of 0 to 255.
     """
 
@@ -96,12 +96,12 @@ class Look:
 @dataclass(frozen=True)
 class Task:
     """
-    What the instruction of a scene means.
+    The meaning of a scene's instruction.
 
     :param kind: one of ``KINDS``.
-    :param target: index into the scene's objects of what it is about; none to stop.
-    :param side: left or right, as the driver sees it; empty where no side is meant.
-    :param obstacles: indices of what is to be passed on that side.
+    :param target: index of its object in the scene; None to stop.
+    :param side: left or right, as the driver sees it; empty for tasks without a side.
+    :param obstacles: indices of the objects to pass on that side.
     """
 
     kind: str
@@ -113,12 +113,12 @@ class Task:
 @dataclass(frozen=True)
 class Disturbance:
     """
-    What goes wrong in a drive.
+    Disturbances of a drive.
 
-    :param pushes: when (s), and how fast ahead and to the left (m/s in the base's axes) the base
-        is pushed for ``PUSH_S``.
-    :param drop: share of the camera's frames that never arrive.
-    :param late: share of them that arrive ``late_s`` late.
+    :param pushes: pushes of the base for ``PUSH_S``: when (s), and how fast ahead and to the left
+        (m/s, in the base's axes).
+    :param drop: fraction of the camera's frames that are lost.
+    :param late: fraction of them that arrive ``late_s`` late.
     """
 
     pushes: tuple[tuple[float, float, float], ...] = ()
@@ -127,12 +127,14 @@ class Disturbance:
     late_s: float = 0.15
 
     def push_at(self, time_s: float) -> tuple[float, float]:
-        """Return m/s ahead and to the left that are added to what the wheels do."""
-        now = [push[1:] for push in self.pushes if push[0] <= time_s < push[0] + PUSH_S]
-        return now[0] if now else (0.0, 0.0)
+        """Return m/s ahead and to the left to add to the wheels' velocity."""
+        for begin_s, ahead, left in self.pushes:
+            if begin_s <= time_s < begin_s + PUSH_S:
+                return ahead, left
+        return 0.0, 0.0
 
     def delay_of(self, seed: int, stamp_ns: int) -> int | None:
-        """Return by how many nanoseconds the frame of this stamp is late; none if it is lost."""
+        """Return by how many nanoseconds the frame with this stamp is late; None if it is lost."""
         chance = np.random.default_rng([seed, 5, stamp_ns]).uniform()
         if chance < self.drop:
             return None
@@ -144,11 +146,11 @@ class Scene:
     """
     One episode's world and task.
 
-    :param clutter: dull things near the walls that no instruction means.
+    :param clutter: dull things near the walls, named by no instruction.
     :param start: x, y (m) and yaw (rad) of the base at the beginning.
     :param start_velocity: vx, vy (m/s) in the base's axes at the beginning.
     :param slip: standard deviation of the slow drift of the wheels over the floor, m/s. The drift
-        is not in the commands, so an expert's takes show how to recover from it.
+        is not in the commands, so an expert's episodes show how to recover from it.
     """
 
     seed: int
@@ -156,7 +158,7 @@ class Scene:
     task: Task
     instruction: str
     start: tuple[float, float, float]
-    look: Look
+    appearance: Appearance
     clutter: tuple[SceneObject, ...] = ()
     start_velocity: tuple[float, float] = (0.0, 0.0)
     slip: float = 0.0
@@ -164,13 +166,14 @@ class Scene:
 
     @property
     def goal(self) -> SceneObject | None:
-        """The object that the instruction is about; none when it is to stop."""
+        """The object of the instruction; None to stop."""
         return None if self.task.target is None else self.objects[self.task.target]
 
 
 def stop_place(scene: Scene) -> tuple[float, float]:
-    """Return x and y (m, in the room) where the base is to stand at the end of the task."""
+    """Return x and y (m, in the room) where the base should stand at the end of the task."""
     goal = scene.goal
+    assert goal is not None, 'a task to stop has no place'
     if scene.task.kind == BESIDE:
         sign = 1 if scene.task.side == 'left' else -1
         return goal.x - BESIDE_BEFORE_M, goal.y + sign * beside_offset(goal)
@@ -178,7 +181,7 @@ def stop_place(scene: Scene) -> tuple[float, float]:
 
 
 def passing_line(scene: Scene) -> float:
-    """Return y (m, in the room) of the way past the obstacles, on the side that was said."""
+    """Return y (m, in the room) of the path past the obstacles, on the instructed side."""
     passed = [scene.objects[i] for i in scene.task.obstacles]
     room = BASE_RADIUS_M + PASSING_GAP_M
     if scene.task.side == 'left':
@@ -187,13 +190,13 @@ def passing_line(scene: Scene) -> float:
 
 
 def beside_offset(thing: SceneObject) -> float:
-    """Return metres to the side of a thing's middle at which the base stands beside it."""
+    """Return the distance (m) from a thing's middle to the base beside it."""
     return thing.radius + BASE_RADIUS_M + BESIDE_GAP_M
 
 
-def draw_look(rng: np.random.Generator) -> Look:
+def draw_appearance(rng: np.random.Generator) -> Appearance:
     """Draw camera, light, floor and walls; the floor and walls are never as vivid as an object."""
-    return Look(
+    return Appearance(
         camera_height=float(rng.uniform(0.30, 0.40)),
         camera_tilt=float(rng.uniform(0.13, 0.23)),
         camera_fov=math.radians(float(rng.uniform(66, 74))),
@@ -209,6 +212,7 @@ def draw_look(rng: np.random.Generator) -> Look:
 
 
 def dull(rng: np.random.Generator, low: float, high: float) -> tuple[float, float, float]:
-    """Draw a colour that is near grey."""
+    """Draw a colour near grey."""
     grey = rng.uniform(low, high)
-    return tuple(float(c) for c in np.clip(grey + rng.normal(0, 0.03, 3), 0, 1))
+    red, green, blue = np.clip(grey + rng.normal(0, 0.03, 3), 0, 1).tolist()
+    return red, green, blue

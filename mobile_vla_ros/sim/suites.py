@@ -1,4 +1,4 @@
-"""Named suites of scenes, each with seeds of its own, so that no suite shares a scene."""
+"""Named suites of scenes, each with its own seeds, so that no two share a scene."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -19,13 +19,13 @@ from mobile_vla_ros.sim.scene import (
     Scene,
 )
 
-# A figure of one version says nothing about another: raise it when any scene changes.
+# Results of two versions are not comparable: raise it when any scene changes.
 VERSION = 2
 
 # Every suite owns this many seeds, counted from its own first one.
 SEEDS_PER_SUITE = 10_000_000
 
-# Pairs that no take shows: one of each colour.
+# Pairs that no episode shows: one of each colour.
 HELD_OUT_PAIRS = (
     ('red', 'cone'),
     ('green', 'ball'),
@@ -36,7 +36,7 @@ HELD_OUT_PAIRS = (
 )
 TAUGHT_PAIRS = tuple(pair for pair in PAIRS if pair not in HELD_OUT_PAIRS)
 
-# What is taught, in turn: what is harder to copy, more often.
+# The tasks of `train` in turn: harder ones more often.
 LESSONS = (
     GO_TO,
     PASS,
@@ -60,7 +60,7 @@ LESSONS = (
     PASS,
 )
 
-# The demo's takes come from the first scenes of `train`; `seen` drives in these again.
+# The demo's episodes are the first scenes of `train`; `seen` drives in these again.
 SEEN_SCENES = 50
 
 
@@ -69,10 +69,10 @@ class Suite:
     """
     One family of scenes.
 
-    :param block: which block of seeds it owns; given to no other suite, but `seen` is `train`.
+    :param block: its block of seeds; no two suites share one, except `seen` and `train`.
     :param make: makes the scene of a seed.
-    :param drives: how many scenes in a row make one trial, which needs all of them right.
-    :param yardstick: whether it is one to measure a policy by.
+    :param drives: scenes per trial, all of which must succeed.
+    :param yardstick: whether it measures a policy.
     """
 
     block: int
@@ -106,7 +106,7 @@ def _pictures(seed: int) -> Scene:
 
 def _unseen_pairs(seed: int) -> Scene:
     scene = draw_scene(seed, targets=HELD_OUT_PAIRS)
-    if scene.task.kind == STOP:  # no object is named in it
+    if scene.task.kind == STOP:  # names no object
         scene = draw_scene(seed, GO_TO, targets=HELD_OUT_PAIRS)
     return scene
 
@@ -118,7 +118,7 @@ def _swap(seed: int) -> Scene:
 
 def _disturbed(seed: int) -> Scene:
     rng = np.random.default_rng([seed, 7])
-    pushes = []
+    pushes: list[tuple[float, float, float]] = []
     for begin in (rng.uniform(0.5, 2.0), rng.uniform(2.5, 4.5)):
         direction = rng.uniform(-np.pi, np.pi)
         speed = rng.uniform(0.2, 0.5)
@@ -131,29 +131,29 @@ def _disturbed(seed: int) -> Scene:
 SUITES = {
     'train': Suite(
         0,
-        'takes to learn from; the wheels slip a little in every other twenty',
+        'episodes to learn from; the wheels slip a little in every other twenty',
         _train,
         yardstick=False,
     ),
     'pictures': Suite(
         1,
-        'what the small backbone learns to name; nobody drives in them',
+        'scenes for the small backbone to name; nobody drives in them',
         _pictures,
         yardstick=False,
     ),
     'near': Suite(
-        3, 'takes that begin just before the end, some of them beyond it', _near, yardstick=False
+        3, 'episodes that begin near the end, some of them beyond it', _near, yardstick=False
     ),
     'seen': Suite(
-        0, "the takes' own scenes, driven again", lambda seed: _train(seed % SEEN_SCENES)
+        0, "the episodes' own scenes, driven again", lambda seed: _train(seed % SEEN_SCENES)
     ),
-    'unseen_layouts': Suite(2, 'the same kind of scene, none of them in the takes', _taught),
+    'unseen_layouts': Suite(2, 'the same kind of scenes, none of them in the episodes', _taught),
     'unseen_pairs': Suite(
-        4, 'the target is of a colour and shape that no take shows together', _unseen_pairs
+        4, 'the target has a colour and shape that no episode shows together', _unseen_pairs
     ),
     'unseen_wording': Suite(
         5,
-        'told in sentences that no take has',
+        'instructions in sentences that no episode has',
         lambda seed: draw_scene(seed, pairs=TAUGHT_PAIRS, unseen_wording=True),
     ),
     'swap': Suite(
@@ -162,7 +162,7 @@ SUITES = {
         _swap,
         drives=2,
     ),
-    'disturbed': Suite(7, 'pushed off course, frames lost and late', _disturbed),
+    'disturbed': Suite(7, 'pushes off course, lost and late frames', _disturbed),
 }
 
 
@@ -170,7 +170,7 @@ def scene(suite: str, index: int) -> Scene:
     """
     Return one scene of a suite; the same suite and index always give the same scene.
 
-    :raises UserError: for an unknown suite, or an index outside of it.
+    :raises UserError: for an unknown suite, or an index outside it.
     """
     if suite not in SUITES:
         raise UserError(
@@ -181,6 +181,6 @@ def scene(suite: str, index: int) -> Scene:
         )
     if not 0 <= index < SEEDS_PER_SUITE:
         raise UserError(
-            'a suite has no such trial', got=index, expected=f'0 to {SEEDS_PER_SUITE - 1}'
+            'no such trial in a suite', got=index, expected=f'0 to {SEEDS_PER_SUITE - 1}'
         )
     return SUITES[suite].make(SUITES[suite].block * SEEDS_PER_SUITE + index)

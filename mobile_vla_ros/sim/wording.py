@@ -1,4 +1,4 @@
-"""What a task is called: the sentences of takes, and others that no take has."""
+"""Instructions for tasks: the sentences of episodes, and others that no episode has."""
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
@@ -8,7 +8,7 @@ import numpy as np
 if TYPE_CHECKING:
     from mobile_vla_ros.sim.scene import SceneObject, Task
 
-# {thing} is a colour and a shape, {things} the same of several, {obstacle} what is to be passed.
+# {thing} is a colour and a shape, {things} its plural, {obstacle} the object to pass.
 WORDINGS = {
     'go_to': (
         'go to the {thing}',
@@ -48,14 +48,14 @@ UNSEEN_WORDINGS = {
 }
 
 
-def say(
+def instruction_for(
     task: 'Task',
     objects: Sequence['SceneObject'],
     rng: np.random.Generator,
     *,
     unseen: bool = False,
 ) -> str:
-    """Return one of the sentences for a task among some objects."""
+    """Draw one of the sentences for a task among some objects."""
     wordings = (UNSEEN_WORDINGS if unseen else WORDINGS)[task.kind]
     names = {'side': task.side}
     if task.target is not None:

@@ -53,7 +53,7 @@ def test_the_expert_succeeds_over_the_loopback(nodes, client):
 
 
 def test_the_expert_goes_through_the_guard(nodes, client):
-    """The way that takes are recorded: teleop/cmd_vel, the guard, cmd_vel."""
+    """As when episodes are recorded: teleop/cmd_vel, the guard, cmd_vel."""
     nodes.start('sim_node', params=FAST)
     nodes.start(
         'guard_node',
@@ -69,14 +69,14 @@ def test_the_expert_goes_through_the_guard(nodes, client):
     assert lines(runner)[0]['outcome'] == 'success'
 
 
-def test_each_take_is_started_and_ended_with_its_outcome(nodes, client):
-    """The recorder hears start, then success, once a trial; its answer is in the line."""
-    heard = []
+def test_each_episode_is_started_and_ended_with_its_outcome(nodes, client):
+    """start, then success, once per trial; the recorder's answer is in the line."""
+    called = []
     for name in ('start', 'success', 'failure'):
 
         def answer(_request, response, name=name):
-            heard.append(name)
-            response.success, response.message = True, f'take-{len(heard)}.h5'
+            called.append(name)
+            response.success, response.message = True, f'episode-{len(called)}.h5'
             return response
 
         client.node.create_service(Trigger, f'recorder/{name}', answer)
@@ -87,42 +87,42 @@ def test_each_take_is_started_and_ended_with_its_outcome(nodes, client):
         params={'expert': True, 'trials': 2},
     )
     assert runner.wait(TIMEOUT_S) == 0
-    assert heard == ['start', 'success'] * 2
-    assert [trial['episode'] for trial in lines(runner)] == ['take-2.h5', 'take-4.h5']
+    assert called == ['start', 'success'] * 2
+    assert [trial['episode'] for trial in lines(runner)] == ['episode-2.h5', 'episode-4.h5']
 
 
-def test_a_take_of_a_stop_shows_the_base_roll_and_then_stand(nodes, client):
+def test_an_episode_of_a_stop_shows_the_base_roll_and_then_stand(nodes, client):
     """However slow the recorder is, the scene begins after it, and lasts hold_s beyond its end."""
     odom = client.subscribe('odom', Odometry)
     commands = client.subscribe('teleop/cmd_vel', Twist)
-    heard = {}
+    called = {}
     for name in ('start', 'success', 'failure'):
 
         def answer(_request, response, name=name):
             if name == 'start':
                 time.sleep(1.0)  # four seconds of the arena's time
-            heard[name] = len(odom)  # index of the next to be heard
+            called[name] = len(odom)  # index of the next message
             response.success = True
             return response
 
         client.node.create_service(Trigger, f'recorder/{name}', answer)
     nodes.start('sim_node', params={**FAST, 'real_time_factor': 4.0})
     nodes.start('guard_node', params={'arm_at_start': True, 'use_sim_time': True})
-    client.wait_for(lambda: len(odom), TIMEOUT_S, 'odometry')  # else the take may go by unheard
+    client.wait_for(lambda: len(odom), TIMEOUT_S, 'odometry')  # or it may miss the episode
     runner = nodes.start(
         'arena_runner',
         params={'expert': True, 'first_trial': TO_STOP, 'hold_s': 1.0, 'use_sim_time': True},
     )
     assert runner.wait(TIMEOUT_S) == 0
     (trial,) = lines(runner)
-    assert set(heard) == {'start', 'success'}, runner.output
+    assert set(called) == {'start', 'success'}, runner.output
     assert trial['outcome'] == 'success'
     scene = suites.scene('train', TO_STOP)
     assert trial['path'][0] == pytest.approx(scene.start, abs=0.1)
     assert 0.01 < math.dist(trial['path'][-1][:2], scene.start[:2]) < 0.4
     assert commands.last == Twist()
 
-    first, last = (odom.messages[i] for i in (heard['start'], heard['success'] - 1))
+    first, last = (odom.messages[i] for i in (called['start'], called['success'] - 1))
     places = [(one.pose.pose.position.x, one.pose.pose.position.y) for one in (first, last)]
     assert math.dist(*places) > 0.01
     began_s, ended_s = (
@@ -132,10 +132,10 @@ def test_a_take_of_a_stop_shows_the_base_roll_and_then_stand(nodes, client):
 
 
 def test_a_recorder_that_refuses_ends_the_run_with_its_sentence(nodes, client):
-    """What the recorder said is passed on, exit status 2, and no trial is claimed."""
+    """Its sentence is printed, exit status 2, and no trial is reported."""
 
     def refuse(_request, response):
-        response.success, response.message = False, 'no camera is heard'
+        response.success, response.message = False, 'no camera'
         return response
 
     for name in ('start', 'success', 'failure'):
@@ -145,11 +145,11 @@ def test_a_recorder_that_refuses_ends_the_run_with_its_sentence(nodes, client):
         'arena_runner', params={'expert': True}, remappings={'teleop/cmd_vel': 'cmd_vel'}
     )
     assert runner.wait(TIMEOUT_S) == 2
-    assert 'no camera is heard' in runner.output
+    assert 'no camera' in runner.output
     assert lines(runner) == []
 
 
-def test_without_the_expert_it_watches_and_never_drives(nodes, client):
+def test_without_the_expert_it_only_watches(nodes, client):
     """No trial before the first proposal, nothing on teleop/cmd_vel, the end by timeout."""
     commands = client.subscribe('teleop/cmd_vel', Twist)
     nodes.start('sim_node', params={**FAST, 'trial_timeout_s': 3.0})
@@ -167,7 +167,7 @@ def test_without_the_expert_it_watches_and_never_drives(nodes, client):
     assert len(commands) == 0
 
 
-def test_a_base_that_does_not_follow_is_told_before_any_take(nodes, client):
+def test_a_base_that_does_not_follow_is_reported_before_any_episode(nodes, client):
     """A guard that is not armed: a sentence with the remedy, and no trial that failed by it."""
     nodes.start('sim_node', params=FAST)
     nodes.start('guard_node', params={'use_sim_time': True})
@@ -187,7 +187,7 @@ def test_a_base_that_does_not_follow_is_told_before_any_take(nodes, client):
         ({'patience_s': 1.0}, ['the policy is silent', 'Start sim_node']),
     ],
 )
-def test_a_bad_start_ends_in_a_sentence(nodes, params, words):
+def test_a_bad_start_ends_with_a_sentence(nodes, params, words):
     """An unknown suite, or no arena at all: exit status 2, no traceback."""
     runner = nodes.start('arena_runner', params=params)
     assert runner.wait(TIMEOUT_S) == 2

@@ -52,41 +52,41 @@ def set_parameters(client, **values):
     ).results
 
 
-def test_pictures_come_at_their_rate_and_show_the_scene(nodes, client):
-    """10 Hz of raw pictures, equal to what the arena itself draws but for the noise."""
-    pictures = client.subscribe('camera/image_raw', Image, qos_profile_sensor_data)
+def test_images_have_their_rate_and_show_the_scene(nodes, client):
+    """10 Hz of raw images, equal to the arena's own except for the noise."""
+    images = client.subscribe('camera/image_raw', Image, qos_profile_sensor_data)
     nodes.start(
         'sim_node', params={'suite': 'unseen_layouts', 'trial': 3, 'width': 96, 'height': 64}
     )
-    client.wait_for(lambda: len(pictures) >= 12, TIMEOUT_S, 'pictures')
-    stamps = np.array([stamp_ns(message) for message in pictures.messages])
+    client.wait_for(lambda: len(images) >= 12, TIMEOUT_S, 'images')
+    stamps = np.array([stamp_ns(message) for message in images.messages])
     assert np.median(np.diff(stamps)) == pytest.approx(1e8, rel=0.1)
 
-    message = pictures.last
+    message = images.last
     assert (message.width, message.height, message.encoding) == (96, 64, 'rgb8')
-    picture = np.frombuffer(message.data, np.uint8).reshape(64, 96, 3)
+    image = np.frombuffer(message.data, np.uint8).reshape(64, 96, 3)
     arena = Arena(96, 64)
     arena.reset(suites.scene('unseen_layouts', 3))
-    difference = picture.astype(float) - arena.render()
+    difference = image.astype(float) - arena.render()
     arena.close()
     assert abs(difference).mean() < 6
 
 
-def test_compressed_pictures_are_jpeg_of_the_same_scene(nodes, client):
-    """A bag recorder or a phone takes JPEG; the content is the raw picture's."""
+def test_compressed_images_are_jpeg_of_the_same_scene(nodes, client):
+    """A bag recorder or a phone takes JPEG; the content is the raw image's."""
     raw = client.subscribe('camera/image_raw', Image, qos_profile_sensor_data)
     jpeg = client.subscribe(
         'camera/image_raw/compressed', CompressedImage, qos_profile_sensor_data
     )
     nodes.start('sim_node', params={'width': 96, 'height': 96})
-    client.wait_for(lambda: len(raw) and len(jpeg), TIMEOUT_S, 'both kinds of picture')
+    client.wait_for(lambda: len(raw) and len(jpeg), TIMEOUT_S, 'both kinds of images')
     assert 'jpeg' in jpeg.last.format
     decoded = np.asarray(PILImage.open(io.BytesIO(bytes(jpeg.last.data)))).astype(float)
     plain = np.frombuffer(raw.last.data, np.uint8).reshape(96, 96, 3)
     assert abs(decoded - plain).mean() < 8
 
 
-def test_the_base_drives_while_commands_come_and_stops_when_they_end(nodes, client):
+def test_the_base_drives_under_commands_and_stops_when_they_end(nodes, client):
     """cmd_vel moves it; silence for command_timeout_s stops it."""
     odom = client.subscribe('odom', Odometry)
     nodes.start('sim_node')
@@ -112,7 +112,7 @@ def test_a_command_that_is_not_finite_stops_the_base(nodes, client):
     assert process.running
 
 
-def test_stamped_commands_are_taken_when_asked_for(nodes, client):
+def test_stamped_commands_are_accepted_if_configured(nodes, client):
     """Jazzy's navigation and newer stacks send TwistStamped."""
     odom = client.subscribe('odom', Odometry)
     nodes.start('sim_node', params={'stamped': True})
@@ -122,32 +122,32 @@ def test_stamped_commands_are_taken_when_asked_for(nodes, client):
 
 
 def test_reset_loads_the_trial_then_counts_on(nodes, client):
-    """The first scene is there at start; resets give trial, trial + 1, ... and say what."""
+    """The first scene is there at start; resets load trial, trial + 1, ... and report it."""
     status = client.subscribe('sim/status', DiagnosticStatus)
-    told = client.subscribe('instruction', String, LATCHED)
+    instructions = client.subscribe('instruction', String, LATCHED)
     nodes.start('sim_node', params={'suite': 'unseen_layouts', 'trial': 5})
-    client.wait_for(lambda: len(status) and len(told), TIMEOUT_S, 'the first status')
+    client.wait_for(lambda: len(status) and len(instructions), TIMEOUT_S, 'the first status')
     assert status.last.message == 'running'
     assert status_values(status.last)['trial'] == '5'
-    assert told.last.data == suites.scene('unseen_layouts', 5).instruction
+    assert instructions.last.data == suites.scene('unseen_layouts', 5).instruction
 
     for trial in (5, 6):
         answer = client.call('sim/reset')
         scene = suites.scene('unseen_layouts', trial)
         assert answer.success
-        said = json.loads(answer.message)
-        assert (said['suite'], said['trial'], said['instruction']) == (
+        answered = json.loads(answer.message)
+        assert (answered['suite'], answered['trial'], answered['instruction']) == (
             'unseen_layouts',
             trial,
             scene.instruction,
         )
         client.wait_for(
-            lambda said=said: status_values(status.last)['load'] == str(said['load']),
+            lambda answered=answered: status_values(status.last)['load'] == str(answered['load']),
             what='the status of the new scene',
         )
         assert status_values(status.last)['instruction'] == scene.instruction
         client.wait_for(
-            lambda scene=scene: told.last.data == scene.instruction, what='the instruction'
+            lambda scene=scene: instructions.last.data == scene.instruction, what='the instruction'
         )
         assert float(status_values(status.last)['elapsed_s']) < 1.0
 
@@ -158,23 +158,23 @@ def test_the_next_scene_can_be_chosen_while_it_runs(nodes, client):
     assert all(
         result.successful for result in set_parameters(client, suite='unseen_layouts', trial=41)
     )
-    said = json.loads(client.call('sim/reset').message)
-    assert (said['suite'], said['trial']) == ('unseen_layouts', 41)
+    answered = json.loads(client.call('sim/reset').message)
+    assert (answered['suite'], answered['trial']) == ('unseen_layouts', 41)
     refused = set_parameters(client, suite='nowhere')[0]
     assert not refused.successful
     assert 'train, ' in refused.reason
 
 
 def test_a_trial_that_nobody_drives_times_out(nodes, client):
-    """The status tells the end of a trial, with the time it took."""
+    """The status reports the end of a trial, with its duration."""
     status = client.subscribe('sim/status', DiagnosticStatus)
     nodes.start('sim_node', params={'trial_timeout_s': 1.0})
     client.wait_for(lambda: len(status) and status.last.message == 'timeout', TIMEOUT_S)
     assert float(status_values(status.last)['elapsed_s']) == pytest.approx(1.0, abs=0.03)
 
 
-def test_rolling_on_when_told_to_stop_is_wrong_and_a_warning(nodes, client):
-    """A scene without a target has none in its status; the outcome is told as it is."""
+def test_rolling_on_instead_of_stopping_is_wrong_and_a_warning(nodes, client):
+    """A scene without a target has none in its status."""
     status = client.subscribe('sim/status', DiagnosticStatus)
     nodes.start('sim_node', params={'suite': 'unseen_layouts', 'trial': TO_STOP})
     client.wait_for(lambda: len(status), TIMEOUT_S, 'the status')
@@ -186,10 +186,10 @@ def test_rolling_on_when_told_to_stop_is_wrong_and_a_warning(nodes, client):
     assert float(status_values(status.last)['elapsed_s']) == pytest.approx(Judge().stop_s, abs=0.1)
 
 
-def test_a_paused_scene_is_shown_and_stands_still(nodes, client):
-    """Time goes on for everyone else, but a base that begins rolling waits for the go."""
+def test_a_paused_scene_has_images_and_stands_still(nodes, client):
+    """Time goes on for all others; a base that begins rolling waits for the resume."""
     odom = client.subscribe('odom', Odometry)
-    pictures = client.subscribe('camera/image_raw', Image, qos_profile_sensor_data)
+    images = client.subscribe('camera/image_raw', Image, qos_profile_sensor_data)
     status = client.subscribe('sim/status', DiagnosticStatus)
     scene = suites.scene('unseen_layouts', TO_STOP)
     nodes.start(
@@ -202,7 +202,7 @@ def test_a_paused_scene_is_shown_and_stands_still(nodes, client):
             'height': 64,
         },
     )
-    client.wait_for(lambda: len(odom) >= 20 and len(pictures) >= 10, TIMEOUT_S, 'news')
+    client.wait_for(lambda: len(odom) >= 20 and len(images) >= 10, TIMEOUT_S, 'news')
     assert stamp_ns(odom.last) - stamp_ns(odom.messages[0]) > 5e8
 
     def place(message):
@@ -216,8 +216,8 @@ def test_a_paused_scene_is_shown_and_stands_still(nodes, client):
 
 
 def test_a_disturbed_scene_loses_frames_and_sends_some_late(nodes, client):
-    """Just those that its seed says, and the late ones after the next, with their own stamp."""
-    pictures = client.subscribe('camera/image_raw', Image, qos_profile_sensor_data)
+    """Those of its seed; late ones follow the next, with their own stamp."""
+    images = client.subscribe('camera/image_raw', Image, qos_profile_sensor_data)
     nodes.start(
         'sim_node',
         params={
@@ -229,26 +229,25 @@ def test_a_disturbed_scene_loses_frames_and_sends_some_late(nodes, client):
             'publish_clock': True,
         },
     )
-    client.wait_for(lambda: len(pictures) >= 160, TIMEOUT_S, 'pictures')
+    client.wait_for(lambda: len(images) >= 160, TIMEOUT_S, 'images')
     scene = suites.scene('disturbed', 2)
-    came = [stamp_ns(message) for message in pictures.messages]
+    arrived = [stamp_ns(message) for message in images.messages]
 
     def delay(stamp):  # the arena's clock begins at 1 s
         return scene.disturbance.delay_of(scene.seed, stamp - 10**9)
 
-    sent = [
-        stamp for stamp in range(min(came), max(came) + 1, 100_000_000) if delay(stamp) is not None
-    ]
+    stamps = range(min(arrived), max(arrived) + 1, 100_000_000)
+    sent = [stamp for stamp in stamps if delay(stamp) is not None]
     sent.sort(key=lambda stamp: stamp + delay(stamp))
     # At the ends, a neighbour may have been on its way before or after.
-    assert came[3:-3] == sent[sent.index(came[3]) : sent.index(came[-4]) + 1]
-    assert any(delay(stamp) for stamp in came[3:-3])
-    assert came != sorted(came)
-    assert len(sent) < (max(came) - min(came)) / 1e8 + 1
+    assert arrived[3:-3] == sent[sent.index(arrived[3]) : sent.index(arrived[-4]) + 1]
+    assert any(delay(stamp) for stamp in arrived[3:-3])
+    assert arrived != sorted(arrived)
+    assert len(sent) < (max(arrived) - min(arrived)) / 1e8 + 1
 
 
-def test_the_next_scene_comes_by_itself_when_asked_for(nodes, client):
-    """Whoever launches the arena with a policy sees one scene after the other."""
+def test_the_next_scene_loads_by_itself_if_configured(nodes, client):
+    """The arena launched with a policy shows one scene after the other."""
     status = client.subscribe('sim/status', DiagnosticStatus)
     nodes.start('sim_node', params={'trial': 5, 'trial_timeout_s': 1.0, 'next_scene_after_s': 0.5})
 
@@ -256,27 +255,27 @@ def test_the_next_scene_comes_by_itself_when_asked_for(nodes, client):
         return [int(status_values(message)['trial']) for message in status.messages]
 
     client.wait_for(lambda: len(set(trials())) >= 3, TIMEOUT_S, 'three scenes')
-    # The first ones may have gone by before this test was heard of.
+    # The first ones may have been published before this test subscribed.
     seen = sorted(set(trials()))
     assert seen == list(range(seen[0], seen[-1] + 1))
     assert trials() == sorted(trials())
 
 
 def test_its_own_time_runs_faster_and_stamps_everything(nodes, client):
-    """At factor 4, /clock, pictures and odometry agree, and pictures stay 0.1 s of it apart."""
+    """At factor 4, /clock, images and odometry agree, and images stay 0.1 s of it apart."""
     clock = client.subscribe('/clock', Clock)
-    pictures = client.subscribe('camera/image_raw', Image, qos_profile_sensor_data)
+    images = client.subscribe('camera/image_raw', Image, qos_profile_sensor_data)
     nodes.start('sim_node', params={'real_time_factor': 4.0, 'publish_clock': True})
-    client.wait_for(lambda: len(pictures) >= 20, TIMEOUT_S, 'pictures')
+    client.wait_for(lambda: len(images) >= 20, TIMEOUT_S, 'images')
     spent = clock.times[-1] - clock.times[0]
     passed = [
         m.clock.sec + m.clock.nanosec * 1e-9 for m in (clock.messages[0], clock.messages[-1])
     ]
     assert 1.5 < (passed[1] - passed[0]) / spent < 5.0  # a busy machine may not reach 4
-    gaps = np.diff([stamp_ns(message) for message in pictures.messages])
+    gaps = np.diff([stamp_ns(message) for message in images.messages])
     assert set(np.unique(gaps) % 100_000_000) == {0}
     assert np.median(gaps) == 100_000_000
-    assert stamp_ns(pictures.last) < 60 * 10**9
+    assert stamp_ns(images.last) < 60 * 10**9
 
 
 @pytest.mark.parametrize(
@@ -288,7 +287,7 @@ def test_its_own_time_runs_faster_and_stamps_everything(nodes, client):
         ({'trial': -1}, ['trial']),
     ],
 )
-def test_bad_parameters_end_in_a_sentence(nodes, params, words):
+def test_bad_parameters_end_the_node_with_a_sentence(nodes, params, words):
     """Exit status 2 and one line that names the remedy, no traceback."""
     process = nodes.start('sim_node', params=params)
     assert process.wait(TIMEOUT_S) == 2
@@ -297,8 +296,8 @@ def test_bad_parameters_end_in_a_sentence(nodes, params, words):
         assert word in process.output
 
 
-def test_without_gl_the_node_ends_in_a_sentence(nodes):
-    """A machine that cannot draw is told the packages at start, not at the first picture."""
+def test_without_gl_the_node_ends_with_a_sentence(nodes):
+    """The error names the packages, at the start and not at the first image."""
     process = nodes.start('sim_node', env={'MUJOCO_GL': 'disable'})
     assert process.wait(TIMEOUT_S) == 2
     assert 'apt-get install libosmesa6' in process.output

@@ -1,4 +1,4 @@
-"""The arena: a base with limits and a lag, a judge, a camera, and an expert that passes."""
+"""The arena: a base with limits and a lag, a judge, a camera, and an expert that succeeds."""
 
 import time
 
@@ -24,7 +24,7 @@ def arena():
 
 @pytest.mark.quiet_machine
 def test_the_arena_is_at_least_ten_times_faster_than_real_time(arena, capsys):
-    """Without pictures; the time of a picture is printed, for it depends on the machine's GL."""
+    """Without images; the time of an image is printed, since it depends on the machine's GL."""
     scene = suites.scene('train', 0)
     arena.reset(scene)
     began = time.perf_counter()
@@ -34,7 +34,7 @@ def test_the_arena_is_at_least_ten_times_faster_than_real_time(arena, capsys):
     began = time.perf_counter()
     for _ in range(20):
         arena.render()
-    picture = (time.perf_counter() - began) / 20
+    image_s = (time.perf_counter() - began) / 20
     with capsys.disabled():
-        print(f' [arena {10 / took:.0f} x real time, a 96 px picture {picture * 1e3:.1f} ms]')
+        print(f' [arena {10 / took:.0f} x real time, a 96 px image {image_s * 1e3:.1f} ms]')
     assert took < 1.0

@@ -9,7 +9,7 @@ from mobile_vla_ros.sim.arena import Judge
 ROOT = Path(__file__).resolve().parents[3]
 
 
-def test_a_trial_has_the_judge_s_time_unless_told_otherwise():
-    """The parameter file in the package repeats what `simulate` judges by in its own process."""
+def test_the_default_timeout_of_a_trial_is_the_judge_s():
+    """The package's parameter file has the timeout of `simulate` in process."""
     text = (ROOT / 'config' / 'sim.yaml').read_text()
     assert yaml.safe_load(text)['/**']['ros__parameters']['trial_timeout_s'] == Judge().timeout_s

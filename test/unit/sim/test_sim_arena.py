@@ -1,4 +1,4 @@
-"""The arena: a base with limits and a lag, a judge, a camera, and an expert that passes."""
+"""The arena: a base with limits and a lag, a judge, a camera, and an expert that succeeds."""
 
 import math
 import os
@@ -37,7 +37,7 @@ from mobile_vla_ros.sim.scene import (
     Scene,
     SceneObject,
     Task,
-    draw_look,
+    draw_appearance,
     passing_line,
     stop_place,
 )
@@ -47,7 +47,7 @@ PERIOD_NS = 100_000_000
 BOX = SceneObject('box', 'red', (0.8, 0.1, 0.1), x=2.0, y=0.0, radius=0.2, height=0.4)
 BALL = SceneObject('ball', 'blue', (0.1, 0.2, 0.8), x=2.0, y=1.0, radius=0.2, height=0.4)
 DRIVEN = [name for name in suites.SUITES if name != 'pictures']
-LOOK = draw_look(np.random.default_rng(5))
+APPEARANCE = draw_appearance(np.random.default_rng(5))
 
 
 def scene_of(*objects, start=(0.0, 0.0, 0.0), task=None, **rest) -> Scene:
@@ -56,14 +56,14 @@ def scene_of(*objects, start=(0.0, 0.0, 0.0), task=None, **rest) -> Scene:
         objects=objects,
         task=task or Task(GO_TO, 0),
         start=start,
-        look=LOOK,
-        instruction='as the task says',
+        appearance=APPEARANCE,
+        instruction='not read here',
         **rest,
     )
 
 
 def end_of(arena, scene, command, period_ns=25_000_000) -> str:
-    """Return how a scene ends in which the same command is held."""
+    """Return the outcome of a scene under one constant command."""
     arena.reset(scene)
     while arena.state == RUNNING:
         arena.step(command, period_ns)
@@ -90,7 +90,7 @@ def arena():
     ('suite', 'wobble'), [('train', 0.08), *((suite, 0.0) for suite in DRIVEN)]
 )
 def test_the_expert_succeeds_in_time_and_touches_nothing(arena, suite, wobble):
-    """In 200 scenes over the suites: not one but 2 % may end otherwise, and none in contact."""
+    """In 25 scenes of each suite."""
     states, seconds = [], []
     for index in range(25):
         scene = suites.scene(suite, index)
@@ -106,8 +106,8 @@ def test_the_expert_succeeds_in_time_and_touches_nothing(arena, suite, wobble):
 
 
 @pytest.mark.parametrize('suite', DRIVEN)
-def test_no_way_of_the_expert_comes_near_clutter(arena, suite):
-    """Clutter is to be seen, not to be driven around."""
+def test_no_path_of_the_expert_is_near_clutter(arena, suite):
+    """Clutter is visible, and never an obstacle."""
     rows = 0
     for index in range(60):
         scene = suites.scene(suite, index)
@@ -122,8 +122,8 @@ def test_no_way_of_the_expert_comes_near_clutter(arena, suite):
     assert rows > 200
 
 
-def test_no_place_to_stop_beside_something_is_near_clutter():
-    """Either side of it, for a swapped instruction means the other one."""
+def test_no_place_to_stop_beside_an_object_is_near_clutter():
+    """On either side, since a swapped instruction means the other one."""
     scenes = [draw_scene(seed, BESIDE) for seed in range(400)]
     places = [
         (one, stop_place(one)) for scene in scenes for one in (scene, other_instruction(scene))
@@ -139,7 +139,7 @@ def _apart(thing, place) -> float:
     return math.hypot(dx, dy) - thing.radius - BASE_RADIUS_M
 
 
-def test_takes_that_begin_near_show_how_to_stop(arena):
+def test_episodes_that_begin_near_show_how_to_stop(arena):
     """They begin just before the end, some beyond it: the expert backs off, touches nothing."""
     too_near = 0
     ends = [
@@ -162,8 +162,8 @@ def test_takes_that_begin_near_show_how_to_stop(arena):
     assert 8 < too_near < 40
 
 
-def test_takes_that_begin_beside_an_obstacle_show_how_to_get_past(arena):
-    """They begin on the side that was said, too near to it or too far off: the expert mends it."""
+def test_episodes_that_begin_beside_an_obstacle_show_how_to_pass_it(arena):
+    """They begin on the instructed side, too near or too far off: the expert corrects it."""
     beside = [
         scene
         for scene in (suites.scene('near', index) for index in range(100))
@@ -184,7 +184,7 @@ def test_takes_that_begin_beside_an_obstacle_show_how_to_get_past(arena):
 
 @pytest.mark.parametrize('kind', [kind for kind in KINDS if kind != STOP])
 def test_the_expert_keeps_its_heading_and_uses_two_axes(arena, kind):
-    """A policy with the default axes can copy it: nothing but linear_x and linear_y is sent."""
+    """A policy with the default axes can copy it: it commands only linear_x and linear_y."""
     scene = draw_scene(3, kind)
     arena.reset(scene)
     expert, sent = Expert(scene), []
@@ -194,7 +194,7 @@ def test_the_expert_keeps_its_heading_and_uses_two_axes(arena, kind):
     sent = np.array(sent)
     assert (sent[:, 2:] == 0).all()
     assert 0.35 < np.hypot(sent[:, 0], sent[:, 1]).max() <= 0.5
-    for _ in range(8):  # what a take still shows after the judge is content
+    for _ in range(8):  # what an episode still shows after the success
         last = expert.command(arena.pose, arena.velocity, arena.time_ns)
         arena.step(last, PERIOD_NS)
     assert (last == 0).all()
@@ -202,8 +202,8 @@ def test_the_expert_keeps_its_heading_and_uses_two_axes(arena, kind):
     assert arena.pose[2] == pytest.approx(scene.start[2])
 
 
-def test_the_expert_told_to_stop_sends_nothing_but_zero(arena):
-    """The base rolls at first, so that a take shows what stopping looks like."""
+def test_the_expert_sends_only_zeros_to_stop(arena):
+    """The base rolls at first, so that an episode shows a stop."""
     scene = draw_scene(3, STOP)
     arena.reset(scene)
     rolled = math.hypot(*arena.velocity[:2])
@@ -216,8 +216,8 @@ def test_the_expert_told_to_stop_sends_nothing_but_zero(arena):
     assert 0.01 < math.dist(arena.pose[:2], scene.start[:2]) < 0.4
 
 
-def test_the_expert_s_command_follows_from_the_pose(arena):
-    """No memory and no secret: another expert put at the same place sends the same."""
+def test_the_expert_s_command_depends_only_on_the_pose(arena):
+    """No memory: another expert at the same pose sends the same."""
     scene = suites.scene('train', 3)
     arena.reset(scene)
     expert = Expert(scene, 1)
@@ -242,7 +242,7 @@ def test_the_expert_obeys_the_instruction(arena):
 
 @pytest.mark.parametrize('kind', KINDS)
 def test_the_expert_of_the_other_instruction_ends_elsewhere(arena, kind):
-    """What the swapped instruction means is another drive; the first does not fulfil it."""
+    """The swapped instruction needs another drive; the first one does not fulfil it."""
     for seed in range(4):
         scene = draw_scene(seed, kind)
         other = other_instruction(scene)
@@ -260,7 +260,7 @@ def test_the_expert_of_the_other_instruction_ends_elsewhere(arena, kind):
 
 
 def test_the_target_is_in_view_until_the_stop(arena):
-    """In every frame of the expert's drive the target covers enough to be told apart."""
+    """In every frame of the expert's drive the target covers enough pixels."""
     frames = 0
     for index in range(14):
         scene = suites.scene('unseen_layouts', index)
@@ -277,7 +277,7 @@ def test_the_target_is_in_view_until_the_stop(arena):
 
 
 @pytest.mark.parametrize('kind', [BESIDE, PASS])
-def test_something_of_the_goal_is_in_view_nearly_always(arena, kind):
+def test_a_part_of_the_goal_is_nearly_always_in_view(arena, kind):
     """Beside it and on the way around an obstacle: in 90 % of the frames."""
     seen = []
     for seed in range(5):
@@ -293,7 +293,7 @@ def test_something_of_the_goal_is_in_view_nearly_always(arena, kind):
 
 @pytest.mark.parametrize('command', [twist(0.5), twist(0.5, 0.1)])
 def test_driving_into_an_object_is_a_collision_and_ends_the_trial(arena, command):
-    """Contact counts, the base stays where it touched, and nothing counts after it."""
+    """At the contact; the base stays there, and nothing counts after it."""
     arena.reset(scene_of(BOX))
     for _ in range(100):
         arena.step(command, PERIOD_NS)
@@ -306,7 +306,7 @@ def test_driving_into_an_object_is_a_collision_and_ends_the_trial(arena, command
     assert 3_000_000_000 < arena.elapsed_ns < 5_000_000_000 < arena.time_ns
 
 
-def test_a_wall_is_something_to_collide_with(arena):
+def test_a_wall_is_an_obstacle(arena):
     """Driving sideways through the room ends at its wall."""
     arena.reset(scene_of(BOX))
     while arena.state == RUNNING:
@@ -328,13 +328,13 @@ def test_a_wall_is_something_to_collide_with(arena):
 def test_standing_in_front_of_the_target_is_success_and_nothing_else_is(
     arena, start, state, after_s
 ):
-    """Near, in front, standing, and at the one that was asked for."""
+    """Near, in front, standing, and at the instructed one."""
     assert end_of(arena, scene_of(BOX, BALL, start=start), twist()) == state
     assert arena.time_ns == after_s * 1e9
 
 
-def test_a_look_at_the_other_object_is_not_yet_wrong(arena):
-    """Who stops there and goes on before settled_s is over may still come to the target."""
+def test_a_short_stop_at_the_other_object_is_not_yet_wrong(arena):
+    """One that goes on before settled_s may still reach the target."""
     arena.reset(scene_of(BOX, BALL, start=(1.3, 1.0, 0.0)))
     arena.step(twist(), 2_300_000_000)
     assert arena.state == RUNNING
@@ -367,7 +367,7 @@ def test_of_two_alike_only_the_one_on_the_side_counts(arena, target, state):
         ('left', 0.95, TIMEOUT),
     ],
 )  # before it; too far aside
-def test_beside_an_object_only_the_side_that_was_said_counts(arena, side, y, state):
+def test_beside_an_object_only_the_instructed_side_counts(arena, side, y, state):
     """Standing anywhere else never becomes a success, however long."""
     scene = scene_of(BOX, start=(1.2, y, 0.0), task=Task(BESIDE, 0, side))
     assert end_of(arena, scene, twist()) == state
@@ -383,7 +383,7 @@ def test_beside_an_object_only_the_side_that_was_said_counts(arena, side, y, sta
     ],
 )
 def test_passing_on_the_other_side_is_wrong_at_once(arena, side, y, state):
-    """As soon as the base has the obstacle abeam; on the side that was said it goes on."""
+    """As soon as the base has the obstacle abeam; on the instructed side the trial goes on."""
     block = replace(BOX, x=1.0, height=0.2)
     arena.reset(
         scene_of(
@@ -414,16 +414,16 @@ def test_between_two_obstacles_the_side_is_that_of_both(arena):
         assert arena.state == state
 
 
-def test_at_an_obstacle_nothing_has_gone_wrong_yet(arena):
-    """Waiting before it is neither right nor wrong: it is in the way, not a goal."""
+def test_waiting_at_an_obstacle_is_not_wrong(arena):
+    """Nor right: it is in the way, not a goal."""
     scene = scene_of(
         BOX, replace(BALL, x=4.0, y=0.0), start=(1.3, 0.0, 0.0), task=Task(PASS, 1, 'left', (0,))
     )
     assert end_of(arena, scene, twist()) == TIMEOUT
 
 
-def test_told_to_stop_standing_is_success_and_rolling_on_is_wrong(arena):
-    """Zero stops it in time; the speed that it had does not."""
+def test_to_stop_standing_is_success_and_rolling_on_is_wrong(arena):
+    """Zero stops it in time; its initial speed does not."""
     scene = scene_of(BOX, start_velocity=(0.4, 0.0), task=Task(STOP))
     assert end_of(arena, scene, twist()) == SUCCESS
     assert 2.0 < arena.elapsed_ns / 1e9 < 2.6
@@ -432,7 +432,7 @@ def test_told_to_stop_standing_is_success_and_rolling_on_is_wrong(arena):
 
 
 @pytest.mark.parametrize(('stops_s', 'state'), [(1.0, SUCCESS), (1.4, WRONG), (2.0, WRONG)])
-def test_told_to_stop_late_is_wrong(arena, stops_s, state):
+def test_to_stop_late_is_wrong(arena, stops_s, state):
     """The base needs some tenths of a second to stand, so 1.4 s is too late for 1.5."""
     arena.reset(scene_of(replace(BOX, x=4.0), start_velocity=(0.4, 0.0), task=Task(STOP)))
     arena.step(twist(0.4), round(stops_s * 1e9))
@@ -440,7 +440,7 @@ def test_told_to_stop_late_is_wrong(arena, stops_s, state):
     assert arena.state == state
 
 
-def test_told_to_stop_driving_off_again_is_wrong(arena):
+def test_to_stop_and_drive_off_again_is_wrong(arena):
     """It has to stay where it is."""
     arena.reset(scene_of(replace(BOX, x=4.0), start_velocity=(0.4, 0.0), task=Task(STOP)))
     arena.step(twist(), 1_800_000_000)
@@ -449,8 +449,8 @@ def test_told_to_stop_driving_off_again_is_wrong(arena):
     assert arena.state == WRONG
 
 
-def test_the_base_begins_as_fast_as_the_scene_says(arena):
-    """It rolls on the way that it had, and keeps that speed when it is told to."""
+def test_the_base_begins_with_the_scene_s_velocity(arena):
+    """It rolls on, and keeps that speed under the same command."""
     arena.reset(scene_of(BOX, start_velocity=(0.3, 0.2), task=Task(STOP)))
     assert arena.velocity == (0.3, 0.2, 0.0)
     arena.step(twist(0.3, 0.2), 500_000_000)
@@ -458,7 +458,7 @@ def test_the_base_begins_as_fast_as_the_scene_says(arena):
 
 
 def test_a_push_moves_the_base_for_its_time(arena):
-    """Ahead and to the left in the base's axes, for PUSH_S, though it was told to stand."""
+    """Ahead and to the left in the base's axes, for PUSH_S, under a command of zero."""
     push = Disturbance(pushes=((0.5, 0.3, -0.2),))
     arena.reset(scene_of(BOX, start=(0.0, 0.0, math.pi / 2), disturbance=push))
     arena.step(twist(), 475_000_000)
@@ -469,8 +469,8 @@ def test_a_push_moves_the_base_for_its_time(arena):
     assert arena.velocity == (0.0, 0.0, 0.0)  # of the wheels, which turned for none of it
 
 
-def test_lost_and_late_frames_have_their_shares_and_follow_from_seed_and_stamp():
-    """A tenth lost, a fifth late by late_s; asked again, the same; of another seed, others."""
+def test_lost_and_late_frames_have_their_fractions_and_depend_on_seed_and_stamp():
+    """A tenth lost, a fifth late by late_s; the same when asked again; others of another seed."""
     wrong = Disturbance(drop=0.1, late=0.2, late_s=0.15)
     stamps = range(0, 200_000_000_000, 100_000_000)
     delays = [wrong.delay_of(5, stamp) for stamp in stamps]
@@ -481,8 +481,8 @@ def test_lost_and_late_frames_have_their_shares_and_follow_from_seed_and_stamp()
     assert delays != [wrong.delay_of(6, stamp) for stamp in stamps]
 
 
-def test_passing_by_the_target_is_no_success(arena):
-    """One must stop: rolling through the right place at speed does not count."""
+def test_rolling_past_the_target_is_no_success(arena):
+    """The base must stop there."""
     arena.reset(scene_of(BOX, start=(1.3, -0.4, 0.0)))
     while arena.pose[1] < 0.5:
         arena.step(twist(0, 0.4), PERIOD_NS)
@@ -511,7 +511,7 @@ def test_a_turned_base_drives_along_its_own_axes(arena):
 
 
 def test_speed_and_acceleration_have_limits_and_the_wheels_lag(arena):
-    """Whatever is commanded, the base is no faster and no quicker than it can be."""
+    """Whatever the command."""
     limits = BaseLimits()
     arena.reset(scene_of(replace(BOX, x=4.0), start=(-1.0, 0.0, 0.0)))
     before = np.zeros(2)
@@ -529,8 +529,8 @@ def test_speed_and_acceleration_have_limits_and_the_wheels_lag(arena):
     assert 0 < arena.velocity[0] < 0.05
 
 
-def test_the_same_commands_give_the_same_drive_and_pictures(arena):
-    """Everything follows from the seed: poses bit by bit, pixels, wheel slip and noise."""
+def test_the_same_commands_give_the_same_drive_and_images(arena):
+    """The seed decides everything: poses bit by bit, pixels, wheel slip and noise."""
 
     def once():
         scene = suites.scene('train', 21)
@@ -547,7 +547,7 @@ def test_the_same_commands_give_the_same_drive_and_pictures(arena):
         assert (image_a == image_b).all()
 
 
-def test_the_step_of_a_caller_does_not_change_the_drive(arena):
+def test_the_caller_s_step_does_not_change_the_drive(arena):
     """Ten steps of 0.1 s or forty of 0.025 s: the same place."""
     places = []
     for count, period in ((10, 100_000_000), (40, 25_000_000)):
@@ -568,10 +568,10 @@ def test_slip_moves_a_driving_base_and_never_a_standing_one(arena):
     assert abs(arena.pose[1]) > 0.005
 
 
-def test_pictures_carry_the_sensors_noise(arena):
-    """Two moments of a standing base differ by the noise that the scene was drawn with."""
+def test_images_have_the_sensor_s_noise(arena):
+    """Two images of a standing base differ by the scene's noise."""
     scene = scene_of(BOX)
-    arena.reset(replace(scene, look=replace(scene.look, noise=4.0)))
+    arena.reset(replace(scene, appearance=replace(scene.appearance, noise=4.0)))
     first = arena.render().astype(float)
     arena.step(twist(), PERIOD_NS)
     second = arena.render().astype(float)
@@ -579,8 +579,8 @@ def test_pictures_carry_the_sensors_noise(arena):
     assert 3 < (first - second).std() / math.sqrt(2) < 5
 
 
-def test_a_picture_shows_what_stands_left_on_the_left(arena):
-    """Columns of the picture run from the robot's left to its right, rows from the top."""
+def test_an_image_shows_left_objects_on_the_left(arena):
+    """Columns of the image run from the robot's left to its right, rows from the top."""
     red = replace(BOX, y=0.6)
     arena.reset(scene_of(red, replace(BALL, y=-0.6)))
     image = arena.render().astype(int)
@@ -592,15 +592,15 @@ def test_a_picture_shows_what_stands_left_on_the_left(arena):
 
 
 def test_a_command_must_be_six_finite_numbers(arena):
-    """A mistake of the caller is told, not driven."""
+    """Other values raise."""
     arena.reset(scene_of(BOX))
     for wrong in (np.zeros(2), np.full(6, np.nan)):
         with pytest.raises(ValueError, match='6 finite numbers'):
             arena.step(wrong, PERIOD_NS)
 
 
-def test_an_impossible_size_is_refused():
-    """The sentence tells the sizes that can be had."""
+def test_an_invalid_size_is_refused():
+    """The error names the valid sizes."""
     with pytest.raises(UserError, match='16 to 1920'):
         Arena(0, 224)
 
@@ -629,16 +629,16 @@ except UserError as error:
 """
 
 
-def test_without_gl_the_arena_drives_and_a_picture_is_refused_in_a_sentence():
-    """A machine without GL is told what to install, at the first picture only."""
+def test_without_gl_the_arena_drives_and_an_image_is_refused_with_a_sentence():
+    """The error names the packages to install, at the first image only."""
     done = python(DRAW, MUJOCO_GL='disable')
     assert done.returncode == 0, done.stderr
-    assert 'refused: the camera cannot draw' in done.stdout
+    assert 'refused: the camera cannot render' in done.stdout
     assert 'apt-get install libosmesa6' in done.stdout
 
 
 def test_the_interpreter_ends_quietly_with_an_arena_left_open():
-    """Nothing is printed at exit: the GL context is given back before OSMesa goes."""
+    """Nothing is printed at exit: the GL context is released before OSMesa is unloaded."""
     done = python(DRAW)
     assert done.returncode == 0
     assert '(64, 64, 3)' in done.stdout

@@ -25,7 +25,7 @@ from mobile_vla_ros.sim.scene import (
     SHAPES,
     STOP,
     Task,
-    draw_look,
+    draw_appearance,
 )
 from mobile_vla_ros.sim.suites import HELD_OUT_PAIRS
 from mobile_vla_ros.sim.wording import UNSEEN_WORDINGS, WORDINGS, plural
@@ -47,7 +47,7 @@ def test_a_trial_is_the_same_scene_every_time(suite):
 
 
 def test_no_two_suites_share_a_seed():
-    """Blocks of seeds are disjoint, so a policy is never tried on a scene of its takes."""
+    """Blocks of seeds are disjoint, so a policy is never tried on a scene of its episodes."""
     blocks = [suite.block for name, suite in suites.SUITES.items() if name != 'seen']
     assert len(set(blocks)) == len(blocks)
     last = suites.scene('train', suites.SEEDS_PER_SUITE - 1).seed
@@ -56,28 +56,28 @@ def test_no_two_suites_share_a_seed():
     )
 
 
-def test_seen_is_the_takes_own_scenes_over_again():
-    """What it measures is memory: its scenes are the first ones of `train`."""
+def test_seen_repeats_the_scenes_of_the_episodes():
+    """It measures memory: its scenes are the first ones of `train`."""
     for index in range(suites.SEEN_SCENES):
         assert suites.scene('seen', index) == suites.scene('train', index)
     assert suites.scene('seen', suites.SEEN_SCENES) == suites.scene('train', 0)
 
 
 def test_an_unknown_suite_is_refused_with_the_known_ones():
-    """The sentence names every suite and the nearest spelling."""
+    """The error names every suite and the nearest spelling."""
     with pytest.raises(UserError, match=r"unseen_layouts.*mean 'unseen_layouts'"):
         suites.scene('unseen_layout', 0)
 
 
 @pytest.mark.parametrize('index', [-1, suites.SEEDS_PER_SUITE])
-def test_an_index_outside_of_a_suite_is_refused(index):
+def test_an_index_outside_a_suite_is_refused(index):
     """An index can never reach into another suite's seeds."""
     with pytest.raises(UserError, match='no such trial'):
         suites.scene('train', index)
 
 
 @pytest.mark.parametrize('suite', ['unseen_layouts', 'unseen_wording', 'disturbed'])
-def test_each_kind_of_task_has_its_share(suite):
+def test_each_kind_of_task_has_its_fraction(suite):
     """Counts of 400 scenes stay within four standard deviations of KINDS."""
     counts = Counter(scene.task.kind for scene in scenes(suite, 400))
     assert set(counts) == set(KINDS)
@@ -85,20 +85,20 @@ def test_each_kind_of_task_has_its_share(suite):
         assert abs(counts[kind] - 400 * share) < 4 * math.sqrt(400 * share * (1 - share))
 
 
-def test_takes_from_near_show_every_kind_that_ends_at_an_object():
+def test_near_shows_every_kind_that_ends_at_an_object():
     """Passing is hardest to copy, and has two of five."""
     counts = Counter(scene.task.kind for scene in scenes('near', 80))
     assert counts == {GO_TO: 16, PASS: 32, BESIDE: 16, OF_TWO: 16}
 
 
-def test_lessons_come_in_turn():
-    """What is taught is even from the first takes on, and holds every kind."""
+def test_lessons_take_turns():
+    """The first episodes are as varied as all, and have every kind."""
     assert [scene.task.kind for scene in scenes('train', 40)] == [*suites.LESSONS] * 2
     assert set(suites.LESSONS) == set(KINDS)
 
 
 def named(scene) -> dict[str, str]:
-    """Return what a sentence about a scene has to name, in the words it names it with."""
+    """Return the words that a scene's instruction must have."""
     task, words = scene.task, {}
     if task.target is not None:
         words['thing'] = f'{scene.goal.colour} {scene.goal.shape}'
@@ -111,7 +111,7 @@ def named(scene) -> dict[str, str]:
 
 
 @pytest.mark.parametrize('suite', DRIVEN)
-def test_an_instruction_names_what_its_task_means_and_nothing_else(suite):
+def test_an_instruction_names_its_task_and_nothing_else(suite):
     """The object, the side and the obstacle, each as the scene has them."""
     for scene in scenes(suite, 120):
         words, text = named(scene), scene.instruction
@@ -119,14 +119,14 @@ def test_an_instruction_names_what_its_task_means_and_nothing_else(suite):
             assert words['thing'] in text or plural(words['thing']) in text
         for what in set(words) - ({'thing'} if scene.task.kind == OF_TWO else set()):
             assert re.search(rf'\b{words[what]}\b', text), (text, words)
-        said = set(re.findall(r'\b(left|right)\b', text))
-        assert said == ({scene.task.side} if scene.task.side else set())
+        sides = set(re.findall(r'\b(left|right)\b', text))
+        assert sides == ({scene.task.side} if scene.task.side else set())
         colours = set(re.findall('|'.join(COLOURS), text))
         assert colours == {word.split()[0] for word in words.values()} & set(COLOURS)
         assert (scene.goal is None) == (scene.task.kind == STOP)
 
 
-def test_a_name_means_one_object_but_for_the_two_of_a_side():
+def test_a_name_means_one_object_except_for_the_two_of_a_side():
     """No pair stands twice, unless the side tells the two apart; obstacles share theirs."""
     for scene in scenes('train', 400):
         counts = Counter(thing.name for thing in scene.objects)
@@ -150,8 +150,8 @@ def test_a_name_means_one_object_but_for_the_two_of_a_side():
             assert 1 <= len(counts) <= 4
 
 
-def test_left_and_right_are_asked_for_alike():
-    """The side cannot be guessed, neither from the kind nor from where the goal stands."""
+def test_left_and_right_are_equally_frequent():
+    """Neither the kind nor the place of the goal gives the side away."""
     for kind in (OF_TWO, BESIDE, PASS):
         sides = [scene.task.side for scene in scenes('train', 400) if scene.task.kind == kind]
         assert 0.3 < sides.count('left') / len(sides) < 0.7
@@ -159,13 +159,13 @@ def test_left_and_right_are_asked_for_alike():
 
 
 @pytest.mark.parametrize('suite', TAUGHT)
-def test_a_held_out_pair_stands_in_no_scene_but_those_that_ask_for_it(suite):
+def test_a_held_out_pair_is_in_no_other_suite(suite):
     """Neither as a goal, nor beside it, nor as an obstacle."""
     for scene in scenes(suite, 300):
         assert not {(thing.colour, thing.shape) for thing in scene.objects} & set(HELD_OUT_PAIRS)
 
 
-def test_unseen_pairs_asks_for_a_held_out_pair_every_time():
+def test_every_target_of_unseen_pairs_is_held_out():
     """Each of them, and never to stop, which names nothing."""
     asked = Counter((scene.goal.colour, scene.goal.shape) for scene in scenes('unseen_pairs', 300))
     assert set(asked) == set(HELD_OUT_PAIRS)
@@ -183,8 +183,8 @@ def patterns(wordings: dict) -> list[re.Pattern]:
     return [re.compile(text.format(**fields)) for texts in wordings.values() for text in texts]
 
 
-def test_unseen_sentences_fit_no_template_of_the_takes_and_the_other_way_round():
-    """Also not when one kind's sentence is held against another kind's templates."""
+def test_unseen_sentences_fit_no_template_of_the_episodes_and_vice_versa():
+    """Nor a template of another kind."""
     taught, unseen = patterns(WORDINGS), patterns(UNSEEN_WORDINGS)
     for suite in DRIVEN:
         own, other = (unseen, taught) if suite == 'unseen_wording' else (taught, unseen)
@@ -193,16 +193,16 @@ def test_unseen_sentences_fit_no_template_of_the_takes_and_the_other_way_round()
             assert not any(one.fullmatch(scene.instruction) for one in other), scene.instruction
 
 
-def test_every_sentence_is_said():
-    """None of the templates is dead, in the takes and in the unseen wordings."""
+def test_every_sentence_occurs():
+    """In the episodes and in the unseen wordings."""
     for suite, wordings in (('train', WORDINGS), ('unseen_wording', UNSEEN_WORDINGS)):
-        said = {scene.instruction for scene in scenes(suite, 400)}
+        sentences = {scene.instruction for scene in scenes(suite, 400)}
         for one in patterns(wordings):
-            assert any(one.fullmatch(text) for text in said), one.pattern
+            assert any(one.fullmatch(text) for text in sentences), one.pattern
 
 
-def test_swap_asks_for_something_else_in_the_very_same_world():
-    """Scenes 2k and 2k + 1: nothing that can be seen differs, what must be done does."""
+def test_swap_changes_the_task_in_the_same_world():
+    """Scenes 2k and 2k + 1 look the same and need different drives."""
     kinds = set()
     for first, second in zip(scenes('swap', 200)[::2], scenes('swap', 200)[1::2], strict=True):
         assert replace(second, task=first.task, instruction=first.instruction) == first
@@ -214,7 +214,7 @@ def test_swap_asks_for_something_else_in_the_very_same_world():
     assert kinds == set(KINDS)
 
 
-def test_the_other_instruction_of_two_alike_means_the_other_of_them():
+def test_the_other_instruction_of_two_alike_means_the_other_object():
     """Left becomes right, and the target with it."""
     scene = next(one for one in scenes('train', 100) if one.task.kind == OF_TWO)
     other = other_instruction(scene)
@@ -224,7 +224,7 @@ def test_the_other_instruction_of_two_alike_means_the_other_of_them():
     assert (other.goal.y > scene.goal.y) == (other.task.side == 'left')
 
 
-def test_every_colour_and_shape_is_asked_for_in_every_direction():
+def test_every_colour_and_shape_is_a_goal_in_every_direction():
     """Over a suite the goal has each colour and shape, and lies left, ahead and right."""
     goals = [scene.goal for scene in scenes('train', 400) if scene.task.kind == GO_TO]
     assert {goal.colour for goal in goals} == set(COLOURS)
@@ -235,8 +235,8 @@ def test_every_colour_and_shape_is_asked_for_in_every_direction():
     )
 
 
-def test_where_to_drive_depends_on_the_instruction():
-    """No place of an object tells whether it is the goal: a blind choice is wrong mostly."""
+def test_the_goal_depends_on_the_instruction():
+    """The places of the objects do not show the goal: a blind choice is mostly wrong."""
     four = [
         scene
         for scene in scenes('train', 400)
@@ -246,7 +246,7 @@ def test_where_to_drive_depends_on_the_instruction():
     assert max(np.bincount(ranks, minlength=4)) / len(four) < 0.4
 
 
-def test_the_way_straight_ahead_to_any_object_is_free():
+def test_the_path_straight_ahead_to_any_object_is_free():
     """The base fits past every neighbour of the object that it stands in front of."""
     for scene in scenes('train', 400):
         things = () if scene.task.kind == PASS else scene.objects
@@ -256,7 +256,7 @@ def test_the_way_straight_ahead_to_any_object_is_free():
 
 
 def test_every_object_is_wholly_visible_at_the_start():
-    """Nothing is cut by the edge of the first picture, nothing hidden but behind an obstacle."""
+    """Nothing is cut by the edge of the first image, nothing hidden except behind an obstacle."""
     arena = Arena(128, 128)
     for scene in scenes('unseen_layouts', 48):
         if scene.task.kind == STOP:  # begins in the middle of a drive
@@ -274,7 +274,7 @@ def test_every_object_is_wholly_visible_at_the_start():
 
 
 def test_clutter_is_dull_and_stands_at_the_walls():
-    """No instruction can mean it, and it stands farther out than anything that is driven to."""
+    """No instruction can mean it, and it is farther out than any target."""
     clutter = [thing for scene in scenes('train', 200) for thing in scene.clutter]
     assert len(clutter) > 200
     assert any(not scene.clutter for scene in scenes('train', 200))
@@ -285,14 +285,14 @@ def test_clutter_is_dull_and_stands_at_the_walls():
 
 
 def test_only_a_scene_to_stop_in_begins_with_a_rolling_base():
-    """And it rolls fast enough that there is something to stop."""
+    """And it rolls fast enough to have to stop."""
     for scene in scenes('train', 300):
         speed = math.hypot(*scene.start_velocity)
         assert speed > 0.1 if scene.task.kind == STOP else speed == 0
 
 
-def test_disturbed_scenes_are_pushed_twice_and_lose_frames_and_others_are_not():
-    """Everything that goes wrong is in the scene, drawn from its seed."""
+def test_only_disturbed_scenes_have_two_pushes_and_lost_frames():
+    """The disturbances are in the scene, drawn from its seed."""
     for scene in scenes('disturbed', 60):
         first, second = scene.disturbance.pushes
         assert 0.5 <= first[0] < 2.0 < second[0] <= 4.5
@@ -304,8 +304,8 @@ def test_disturbed_scenes_are_pushed_twice_and_lose_frames_and_others_are_not():
             assert scene.disturbance.delay_of(scene.seed, 100) == 0
 
 
-def test_a_kind_can_be_asked_for_and_pairs_be_limited():
-    """What draw_scene is told wins over what it would have drawn."""
+def test_kind_and_pairs_can_be_chosen():
+    """The arguments of draw_scene replace what it would draw."""
     two = (('red', 'box'), ('blue', 'box'), ('green', 'cone'), ('purple', 'cone'))
     for seed in range(20):
         for kind in KINDS:
@@ -315,11 +315,11 @@ def test_a_kind_can_be_asked_for_and_pairs_be_limited():
     assert set(HELD_OUT_PAIRS) < set(PAIRS)
 
 
-def test_a_look_stays_duller_than_any_object():
-    """Floor and walls are near grey, so that a colour in the picture is an object's."""
+def test_floor_and_walls_are_duller_than_any_object():
+    """Floor and walls are near grey, so that a colour in the image is an object's."""
     for seed in range(300):
-        look = draw_look(np.random.default_rng(seed))
-        for rgb in (*look.floor_rgb, *look.wall_rgb):
+        appearance = draw_appearance(np.random.default_rng(seed))
+        for rgb in (*appearance.floor_rgb, *appearance.wall_rgb):
             assert max(rgb) - min(rgb) < 0.25
-        assert 0 < look.camera_tilt < math.radians(20)
+        assert 0 < appearance.camera_tilt < math.radians(20)
     assert min(max(rgb) - min(rgb) for rgb in COLOURS.values()) > 0.4
