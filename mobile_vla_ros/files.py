@@ -37,6 +37,22 @@ def replaced(path: Path, mode: str = 'w') -> Iterator[IO[Any]]:
         raise
 
 
+def make_folder(out: Path) -> None:
+    """Make the folder given with --out, unless it exists; raise UserError where that fails."""
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(
+            f'{out} cannot be made', got=error.strerror, expected='a folder for --out'
+        ) from error
+
+
+def refuse_full(out: Path | None) -> None:
+    """Raise UserError when the folder given with --out holds something already."""
+    if out is not None and out.exists() and any(out.iterdir()):
+        raise UserError(f'{out} is not empty', expected='a new folder for --out')
+
+
 def sync(path: Path) -> None:
     """Wait until a file, or the list of names in a folder, is on the disk."""
     handle = os.open(path, os.O_RDONLY)

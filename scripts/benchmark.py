@@ -34,8 +34,8 @@ def parse(argv=None) -> argparse.Namespace:
 def main(argv=None) -> int:
     args = parse(argv)
     sys.path.insert(0, str(ROOT))
-    from mobile_vla_ros.cli.demo import TRAINED_CONTROLS, drive_jobs
     from mobile_vla_ros.errors import UserError
+    from mobile_vla_ros.rollout.demo import TRAINED_CONTROLS, drive_jobs
     from mobile_vla_ros.text_table import markdown
 
     jobs = [('expert', ['all'], []), ('policy', ['all'], ['--policy', args.policy])]

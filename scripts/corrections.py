@@ -66,9 +66,10 @@ def parse(argv=None) -> argparse.Namespace:
 
 def record(args: argparse.Namespace, takes: Path) -> list[dict]:
     """Drive, correct and record; return what the runner says of each drive."""
+    from mobile_vla_ros.bringup.domain import isolated
     from mobile_vla_ros.bringup.stacks import DRIVE
     from mobile_vla_ros.model.builtin import bundle_folder
-    from mobile_vla_ros.rollout.live import isolated, run_trials
+    from mobile_vla_ros.rollout.live import run_trials
 
     kept = args.out / 'drives.json'
     if kept.exists():

@@ -51,3 +51,16 @@ def own_domain() -> int:
 
 
 _HELD = held_domain()
+
+
+def isolated() -> dict[str, str]:
+    """
+    Return an environment that keeps nodes apart from every other graph.
+
+    A domain of their own, and no traffic beyond this machine: a robot nearby must not receive it.
+    """
+    return {
+        'ROS_AUTOMATIC_DISCOVERY_RANGE': 'LOCALHOST',
+        'ROS_DOMAIN_ID': str(own_domain()),
+        'OMP_NUM_THREADS': '1',
+    }

@@ -1,14 +1,19 @@
 """`mobile_vla bench`: measures what the package promises, on this machine."""
 
 import argparse
+import json
+import os
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
 
-from mobile_vla_ros.bench.drive import command as bench_drive
-from mobile_vla_ros.bench.record import command as bench_record
-from mobile_vla_ros.bench.train import command as bench_train
-
-EXAMPLE = 'example: mobile_vla bench record'
-# Modules with `add(benches)`: one benchmark each.
-BENCHES = (bench_record, bench_train, bench_drive)
+from mobile_vla_ros.bench import run as benchmark
+from mobile_vla_ros.bench import table
+from mobile_vla_ros.bench.drive import parts as drive
+from mobile_vla_ros.bench.record import parts as record
+from mobile_vla_ros.bench.train import parts as train
+from mobile_vla_ros.errors import UserError
+from mobile_vla_ros.files import refuse_full
 
 
 def register(subparsers) -> None:
@@ -18,8 +23,199 @@ def register(subparsers) -> None:
         help='measure the promises on this machine',
         description='Measure what this package promises, on this machine, and print each figure '
         'beside its promise; 1 when one is broken.',
-        epilog=EXAMPLE,
+        epilog='example: mobile_vla bench record',
     )
     benches = parser.add_subparsers(title='benchmarks', metavar='', required=True)
-    for module in BENCHES:
-        module.add(benches)
+    _add_record(benches)
+    _add_train(benches)
+    _add_drive(benches)
+
+
+def _add_record(benches) -> None:
+    parser = benches.add_parser(
+        'record',
+        help='what recording costs, and what it survives',
+        description='Record 1280x720 at 30 Hz over DDS and count what is lost (load: also at '
+        '60 Hz); kill the recorder in mid-take and have the next one recover (kill); '
+        'fill a file system (disk); set the writer beside the JPEG encoder alone and '
+        "the seed's layout (encode). Exit status 1 when a promise is broken.",
+        epilog='example: mobile_vla bench record load encode --seconds 60',
+    )
+    parser.add_argument(
+        '--seconds',
+        type=float,
+        default=record.LOAD_S,
+        metavar='S',
+        help=f'length of the take under load ({record.LOAD_S:g}); a tenth of it at 60 Hz',
+    )
+    parser.add_argument(
+        '--kills',
+        type=int,
+        default=record.KILLS,
+        metavar='N',
+        help=f'takes that are killed ({record.KILLS})',
+    )
+    parser.add_argument('--seed', type=int, default=0, help='of the moments of the kills (0)')
+    _add_common(parser, record.PARTS, 'takes and logs (ten minutes are 3 GB)')
+    parser.set_defaults(run=run_record)
+
+
+def _add_train(benches) -> None:
+    parser = benches.add_parser(
+        'train',
+        help='what training costs, and that nothing is computed twice',
+        description='Train the same 18-frame takes with each frame encoded once and window by '
+        'window (encodes); with image tokens kept and computed anew (tokens); decode '
+        'JPEGs of 1280x720 whole and at a reduced scale (decode); train on such and '
+        'see how long the network waits (loader); count what a GPU needs at full '
+        'size (memory): all in one run, some minutes on two cores. By name or with '
+        '--all: train the real architecture with random bfloat16 weights on a whole '
+        'segment (full: 4 GB on disk, 10 GB of memory, up to ten minutes). Exit '
+        'status 1 when a promise is broken.',
+        epilog='example: mobile_vla bench train encodes memory',
+    )
+    parser.add_argument(
+        '--takes',
+        type=int,
+        default=train.EPISODES,
+        metavar='N',
+        help=f'takes of the parts encodes and tokens, and four times as many but '
+        f'two of the part loader ({train.EPISODES})',
+    )
+    parser.add_argument(
+        '--turns',
+        type=int,
+        default=train.TURNS,
+        metavar='N',
+        help=f'how often each way is timed, the fastest counts ({train.TURNS})',
+    )
+    parser.add_argument(
+        '--batches',
+        type=int,
+        nargs='+',
+        metavar='N',
+        default=[1, 2, 4, 8],
+        help='batch sizes that the part memory counts (1 2 4 8)',
+    )
+    _add_common(parser, train.PARTS, 'takes, weights and runs', train.BY_NAME)
+    parser.set_defaults(run=run_train)
+
+
+def _add_drive(benches) -> None:
+    parser = benches.add_parser(
+        'drive',
+        help='what driving costs: the guard, the way of a frame, a step at full size',
+        description='Start the guard, weigh it, and watch its period while every core is loaded '
+        '(guard); send raw 1280x720 at 30 Hz through the inference node with a policy '
+        'that does nothing, and time the way from camera to proposal (latency): some '
+        'two minutes. By name or with --all: a step of driving with the real '
+        'architecture and random bfloat16 weights, beside a bare forward of its '
+        'backbone and beside encoding the window anew (step: 4 GB on disk, up to 8 GB '
+        'of memory, some minutes). Exit status 1 when a promise is broken.',
+        epilog='example: mobile_vla bench drive guard latency',
+    )
+    _add_common(parser, drive.PARTS, 'weights and logs', drive.BY_NAME)
+    parser.set_defaults(run=run_drive)
+
+
+def _add_common(
+    parser: argparse.ArgumentParser, parts: Sequence[str], keeps: str, by_name: Sequence[str] = ()
+) -> None:
+    """
+    Add the arguments of every benchmark.
+
+    :param keeps: what stays in the folder of --out, in words.
+    :param by_name: parts that run only if named, or with --all.
+    """
+    usual = f'all but {", ".join(by_name)}' if by_name else 'all of them'
+    parser.add_argument(
+        'parts', nargs='*', metavar='PART', help=f'any of {", ".join(parts)} ({usual})'
+    )
+    if by_name:
+        parser.add_argument('--all', action='store_true', help='every part')
+    parser.add_argument('--out', type=Path, metavar='DIR', help=f'keep {keeps} in this new folder')
+    parser.add_argument('--json', action='store_true', help='print JSON')
+
+
+def run_record(args: argparse.Namespace) -> int:
+    """Measure recording; 1 when a promise is broken."""
+    parts = benchmark.chosen(args.parts, record.PARTS, record.PARTS)
+    if args.seconds < 1 or args.kills < 1:
+        raise UserError(
+            'there is nothing to measure',
+            got=f'--seconds {args.seconds:g} --kills {args.kills}',
+            expected='at least 1 of each',
+        )
+    return _run(
+        args,
+        parts,
+        lambda part, folder: record.measure(
+            part,
+            folder,
+            seconds=args.seconds,
+            kills=args.kills,
+            seed=args.seed,
+            quiet=args.json,
+        ),
+    )
+
+
+def run_train(args: argparse.Namespace) -> int:
+    """Measure training; 1 when a promise is broken."""
+    parts = _asked(args, train.PARTS, train.BY_NAME)
+    if args.takes < 1 or args.turns < 1 or min(args.batches) < 1:
+        raise UserError(
+            'there is nothing to measure',
+            got=f'--takes {args.takes} --turns {args.turns} '
+            f'--batches {" ".join(map(str, args.batches))}',
+            expected='at least 1 of each',
+        )
+    return _run(
+        args,
+        parts,
+        lambda part, folder: train.measure(
+            part,
+            folder,
+            episodes=args.takes,
+            turns=args.turns,
+            batches=args.batches,
+            quiet=args.json,
+        ),
+    )
+
+
+def run_drive(args: argparse.Namespace) -> int:
+    """Measure driving; 1 when a promise is broken."""
+    return _run(
+        args,
+        _asked(args, drive.PARTS, drive.BY_NAME),
+        lambda part, folder: drive.measure(part, folder, quiet=args.json),
+    )
+
+
+def _asked(args: argparse.Namespace, parts: Sequence[str], by_name: Sequence[str]) -> list[str]:
+    """Return the parts to measure."""
+    usual = [part for part in parts if args.all or part not in by_name]
+    return benchmark.chosen(() if args.all else args.parts, parts, usual)
+
+
+def _run(
+    args: argparse.Namespace,
+    parts: Sequence[str],
+    measure: Callable[[str, Path], list[table.Figure]],
+) -> int:
+    """Measure and print; 1 when a promise is broken."""
+
+    def done(part: str) -> None:
+        if not args.json:
+            print(f'{part}: done', file=sys.stderr, flush=True)
+
+    refuse_full(args.out)
+    figures = benchmark.run_parts(parts, measure, args.out, done)
+    kept = all(one.kept is not False for one in figures)
+    if args.json:
+        rows = table.as_json(figures)
+        print(json.dumps({'kept': kept, 'cpus': os.cpu_count(), 'figures': rows}))
+    else:
+        print(table.table(figures))
+    return 0 if kept else 1

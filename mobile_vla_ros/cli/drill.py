@@ -8,17 +8,11 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from mobile_vla_ros.errors import UserError
-
-if TYPE_CHECKING:
-    from mobile_vla_ros.bringup.processes import Running
+from mobile_vla_ros.files import refuse_full
 
 EXAMPLE = 'example: mobile_vla drill inference_killed estop'
 POLICY = 'builtin:demo'
-START_S, FAULT_S = 180.0, 90.0
-NODE, SAID = 'drill', 'drill_node'
 
 
 def register(subparsers) -> None:
@@ -67,15 +61,23 @@ def run(args: argparse.Namespace) -> int:
     if args.list:
         _list(faults, args.json)
         return 0
-    from mobile_vla_ros.bench.run import refuse_full
-    from mobile_vla_ros.drill.table import kept
+    from mobile_vla_ros.drill import run as drill
+    from mobile_vla_ros.drill.table import cells, kept
 
     refuse_full(args.out)
     rows: list[dict] = []
+
+    def add(row: dict) -> None:
+        rows.append(row)
+        if not args.json:
+            title, _, zero, _, mark, metres, reason = cells(row)
+            print(f'{title}: {mark}, {zero} ms, {metres} m; {reason}', file=sys.stderr, flush=True)
+
     with _folder(args.out) as (folder, keep):
         whole = False
         try:
-            _drill(args, [fault.name for fault in faults], folder, rows)
+            names = [fault.name for fault in faults]
+            drill.run(args.policy, names, args.params_file, folder, add)
             whole = kept(rows)
         finally:  # what is known already is not lost
             (folder / 'drill.json').write_text(json.dumps(rows, indent=1))
@@ -128,49 +130,3 @@ def _folder(out: Path | None) -> Iterator[tuple[Path, list]]:
     finally:
         if not keep:
             shutil.rmtree(folder, ignore_errors=True)
-
-
-def _drill(args: argparse.Namespace, names: list[str], folder: Path, rows: list[dict]):
-    """Run the drill's node and add its rows as they come; it has ended when this returns."""
-    from mobile_vla_ros.bringup.processes import ProcessEnded, Processes
-    from mobile_vla_ros.bringup.spec import NodeSpec, check_common
-    from mobile_vla_ros.rollout.live import isolated
-
-    check_common({'params_file': args.params_file or None})  # before torch is imported
-    from mobile_vla_ros.model.builtin import bundle_folder
-    from mobile_vla_ros.model.policy_spec import read_spec
-
-    read_spec(args.policy)
-    node = NodeSpec(
-        NODE,
-        SAID,
-        parameters={
-            'policy': str(bundle_folder(args.policy).resolve()),
-            'log': str(folder),
-            'params_file': str(Path(args.params_file).resolve()) if args.params_file else '',
-            'faults': ','.join(names),
-        },
-    )
-    with Processes(folder, isolated()) as processes:
-        processes.start(node, finite=True)
-        drill = processes[NODE]
-        try:
-            processes.wait(
-                NODE, START_S + FAULT_S * len(names), lambda: _look(drill, rows, quiet=args.json)
-            )
-        except (ProcessEnded, TimeoutError) as error:
-            _look(drill, rows, quiet=args.json)
-            _, _, sentence = drill.log.read_text(errors='replace').partition(f'{SAID}: error: ')
-            what = (sentence or str(error)).strip().rstrip('.')
-            raise UserError(f'the drill stopped: {what}') from error
-
-
-def _look(drill: 'Running', rows: list[dict], *, quiet: bool):
-    """Add the rows that were said since the last look, and say each on standard error."""
-    for row in drill.json_lines()[len(rows) :]:
-        rows.append(row)
-        if not quiet:
-            from mobile_vla_ros.drill.table import cells
-
-            title, _, zero, _, mark, metres, says = cells(rows[-1])
-            print(f'{title}: {mark}, {zero} ms, {metres} m; {says}', file=sys.stderr, flush=True)

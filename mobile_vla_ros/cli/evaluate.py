@@ -97,6 +97,7 @@ def run(args: argparse.Namespace) -> int:
     from mobile_vla_ros.data.segments import Sampling, rate_for
     from mobile_vla_ros.episode.storage.reader import find_episodes
     from mobile_vla_ros.evaluation.evaluate import evaluate
+    from mobile_vla_ros.evaluation.verdict import refusal
 
     rate_hz = args.rate
     if rate_hz is None:  # a policy brings its own
@@ -128,19 +129,3 @@ def run(args: argparse.Namespace) -> int:
     if reason:
         print(f'mobile_vla: {reason}', file=sys.stderr)
     return 1 if reason else 0
-
-
-def refusal(result: dict) -> str | None:
-    """Say why a policy does not count as better than predictors that see no image, or None."""
-    policy = result['policy']
-    if policy['trained_on']:
-        return 'not shown to be better: the policy was trained on all of these takes'
-    if not policy['better']:
-        return f'the policy is not better than {policy["best_baseline"]}, which sees no image'
-    if result['blind']['warning']:
-        return (
-            'not shown to be better: the predictors that see no image are fitted to other '
-            'takes than the policy, or to fewer; put its training takes in the folder too, '
-            'or train it anew, so that its bundle carries them'
-        )
-    return None

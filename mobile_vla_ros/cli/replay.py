@@ -6,10 +6,10 @@ import sys
 from pathlib import Path
 
 from mobile_vla_ros.errors import UserError
+from mobile_vla_ros.replay.settings import MAX_THREADS, Settings
 
 EXAMPLE = 'example: mobile_vla replay takes/20260101T120000Z_0123abcd.h5 --policy runs/first/best'
 PRECISIONS = ('fp32', 'bf16', 'fp16')
-MOST_THREADS = 256  # as the inference node has it
 LIVE_TOLERANCE = 1e-5  # m/s or rad/s: between the node and the same path in one process
 
 
@@ -63,27 +63,29 @@ def register(subparsers) -> None:
 def run(args: argparse.Namespace) -> int:
     """Replay and print; 1 when the live node says something else."""
     _check(args)
+    settings = Settings(
+        episode=args.episode,
+        policy=args.policy,
+        instruction=args.instruction,
+        device=args.device,
+        precision=args.precision,
+        threads=args.threads,
+        offline=args.offline,
+        quiet=args.json,
+    )
+    settings.check()
     if args.store_golden:
         from mobile_vla_ros.replay.golden import store
 
         path = store(args.episode, args.policy, args.instruction)
         print(json.dumps({'golden': str(path)}) if args.json else f'golden frames: {path}')
         return 0
-    import torch
     from tqdm import tqdm
 
     from mobile_vla_ros.replay.compare import summary, text
     from mobile_vla_ros.replay.run import replay
-    from mobile_vla_ros.runtime import loading
-    from mobile_vla_ros.runtime.vla_policy import VlaPolicy
 
-    torch.set_num_threads(args.threads)
-    policy = VlaPolicy.load(
-        args.policy,
-        device=args.device,
-        dtype=loading.PRECISIONS[args.precision],
-        offline=args.offline,
-    )
+    policy = settings.load()
     found = replay(
         args.episode,
         policy,
@@ -104,7 +106,7 @@ def run(args: argparse.Namespace) -> int:
     if args.ros:
         from mobile_vla_ros.replay.live import replay_live
 
-        result['live'] = replay_live(args, found, policy.spec, LIVE_TOLERANCE)
+        result['live'] = replay_live(settings, found, policy.spec, LIVE_TOLERANCE)
     if args.plot:
         _plot(args.plot, found, policy.spec, result)
     print(json.dumps(result, indent=2, allow_nan=False) if args.json else text(result))
@@ -112,15 +114,12 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _check(args: argparse.Namespace) -> None:
-    """Refuse what needs no network to be refused."""
-    from mobile_vla_ros.episode.storage.reader import Episode
-    from mobile_vla_ros.model.policy_spec import read_spec
-
-    if not 1 <= args.threads <= MOST_THREADS:
+    """Raise UserError for arguments that make no sense, or not together."""
+    if not 1 <= args.threads <= MAX_THREADS:
         raise UserError(
             'torch cannot use that number of cores',
             got=f'--threads {args.threads}',
-            expected=f'1 to {MOST_THREADS}',
+            expected=f'1 to {MAX_THREADS}',
         )
     if args.plot and (not args.plot.parent.is_dir() or args.plot.suffix.lower() != '.png'):
         raise UserError(
@@ -134,11 +133,6 @@ def _check(args: argparse.Namespace) -> None:
             got='--store-golden with --ros or --plot',
             expected='one at a time',
         )
-    read_spec(args.policy)
-    from mobile_vla_ros.replay.run import instruction_of
-
-    with Episode.open(args.episode) as episode:
-        instruction_of(episode, args.instruction)
 
 
 def _plot(path: Path, found, spec, result: dict) -> None:

@@ -205,3 +205,19 @@ def _control(
 def listed(names: Sequence[str]) -> str:
     """Return names as an enumeration: a, b and c."""
     return ' and '.join(filter(None, [', '.join(names[:-1]), names[-1]]))
+
+
+def refusal(result: dict) -> str | None:
+    """Say why a policy does not count as better than predictors that see no image, or None."""
+    policy = result['policy']
+    if policy['trained_on']:
+        return 'not shown to be better: the policy was trained on all of these takes'
+    if not policy['better']:
+        return f'the policy is not better than {policy["best_baseline"]}, which sees no image'
+    if result['blind']['warning']:
+        return (
+            'not shown to be better: the predictors that see no image are fitted to other '
+            'takes than the policy, or to fewer; put its training takes in the folder too, '
+            'or train it anew, so that its bundle carries them'
+        )
+    return None

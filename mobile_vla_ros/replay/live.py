@@ -1,10 +1,10 @@
 """A recorded take through the live inference node, held against the same in one process."""
 
-import argparse
 from pathlib import Path
 
 import numpy as np
 
+from mobile_vla_ros.bringup.domain import isolated
 from mobile_vla_ros.bringup.processes import ProcessEnded, Processes
 from mobile_vla_ros.bringup.share import default_params
 from mobile_vla_ros.bringup.spec import NodeSpec
@@ -12,7 +12,8 @@ from mobile_vla_ros.errors import UserError
 from mobile_vla_ros.model.builtin import bundle_folder
 from mobile_vla_ros.model.policy_spec import PolicySpec
 from mobile_vla_ros.replay.run import Replayed
-from mobile_vla_ros.rollout.live import isolated, log_folder
+from mobile_vla_ros.replay.settings import Settings
+from mobile_vla_ros.rollout.live import log_folder
 from mobile_vla_ros.types import NANOSECONDS
 
 START_S, SLOWEST_A_FRAME_S = 120.0, 5.0
@@ -20,25 +21,22 @@ START_S, SLOWEST_A_FRAME_S = 120.0, 5.0
 ANY_VELOCITY = [1000.0, 1000.0, 1000.0]
 
 
-def replay_live(
-    args: argparse.Namespace, found: Replayed, spec: PolicySpec, tolerance: float
-) -> dict:
+def replay_live(settings: Settings, found: Replayed, spec: PolicySpec, tolerance: float) -> dict:
     """
     Show the take to the inference node as a process, and compare what it proposes.
 
     Nothing leaves this machine, and nobody listens for `cmd_vel`.
 
-    :param args: of `mobile_vla replay`.
     :param found: what the same path said in one process.
     :param tolerance: m/s and rad/s.
     :returns: as `compare`.
     :raises UserError: when a node ends before its time; its log is kept then.
     """
     with log_folder() as log:
-        return compare(_answers(args, found, spec, log), found, tolerance)
+        return compare(_answers(settings, found, spec, log), found, tolerance)
 
 
-def _answers(args: argparse.Namespace, found: Replayed, spec: PolicySpec, log: Path) -> list[dict]:
+def _answers(settings: Settings, found: Replayed, spec: PolicySpec, log: Path) -> list[dict]:
     """Return the lines of the replay node."""
     from tqdm import tqdm
 
@@ -47,12 +45,12 @@ def _answers(args: argparse.Namespace, found: Replayed, spec: PolicySpec, log: P
         'inference',
         'inference_node',
         parameters={
-            'policy': str(bundle_folder(args.policy).resolve()),
+            'policy': str(bundle_folder(settings.policy).resolve()),
             'instruction': found.instruction,
-            'device': args.device,
-            'precision': args.precision,
-            'torch_threads': args.threads,
-            'offline': args.offline,
+            'device': settings.device,
+            'precision': settings.precision,
+            'torch_threads': settings.threads,
+            'offline': settings.offline,
             'image_transport': 'compressed',
             'max_velocity': ANY_VELOCITY,
             'use_sim_time': True,
@@ -63,7 +61,7 @@ def _answers(args: argparse.Namespace, found: Replayed, spec: PolicySpec, log: P
         'replay',
         'replay_node',
         parameters={
-            'episode': str(args.episode.resolve()),
+            'episode': str(settings.episode.resolve()),
             'policy_rate_hz': float(spec.rate_hz),
             'window': spec.window,
             'start_s': START_S,
@@ -80,7 +78,11 @@ def _answers(args: argparse.Namespace, found: Replayed, spec: PolicySpec, log: P
         + float(found.now_ns[-1] - found.now_ns[0]) / NANOSECONDS
     )
     bar = tqdm(
-        total=plans, desc='live', unit='plan', leave=False, disable=True if args.json else None
+        total=plans,
+        desc='live',
+        unit='plan',
+        leave=False,
+        disable=True if settings.quiet else None,
     )
     with bar, Processes(log, isolated()) as processes:
         processes.start(inference)

@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from mobile_vla_ros.bringup.domain import isolated
 from mobile_vla_ros.errors import UserError
 
 if TYPE_CHECKING:
@@ -19,23 +20,6 @@ SECONDS_A_TRIAL = 60.0
 # What a live policy can be kept from seeing.
 CONTROLS = ('', 'image')
 SPEEDS = (0.1, 5.0)
-# Of the demo: the policy among its controls, and the suite that is driven live.
-POLICY, LIVE_SUITE = 'policy', 'unseen_layouts'
-
-
-def isolated() -> dict[str, str]:
-    """
-    Return the environment of nodes that nobody else is to hear.
-
-    A domain of its own, and nothing leaves this machine: a robot near by must not hear us.
-    """
-    from mobile_vla_ros.bringup.domain import own_domain
-
-    return {
-        'ROS_AUTOMATIC_DISCOVERY_RANGE': 'LOCALHOST',
-        'ROS_DOMAIN_ID': str(own_domain()),
-        'OMP_NUM_THREADS': '1',
-    }
 
 
 def drive_live(

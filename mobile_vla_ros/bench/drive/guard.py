@@ -11,8 +11,8 @@ from pathlib import Path
 
 from mobile_vla_ros.bench.process import Cost
 from mobile_vla_ros.bench.table import Figure, at_most, plain
+from mobile_vla_ros.bringup.domain import isolated
 from mobile_vla_ros.errors import UserError
-from mobile_vla_ros.rollout.live import isolated
 
 STARTS, SECONDS = 8, 30.0
 START_S, MEGABYTES, JITTER_MS = 1.0, 80.0, 5.0

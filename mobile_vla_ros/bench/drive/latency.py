@@ -3,8 +3,8 @@
 from pathlib import Path
 
 from mobile_vla_ros.bench.table import Figure, at_most, plain
+from mobile_vla_ros.bringup.domain import isolated
 from mobile_vla_ros.errors import UserError
-from mobile_vla_ros.rollout.live import isolated
 
 SECONDS, RATE_HZ, WIDTH, HEIGHT = 20.0, 30.0, 1280, 720
 LIMIT_MS = 15.0

@@ -7,8 +7,8 @@ from pathlib import Path
 
 from mobile_vla_ros.bench.record.load import RATE_HZ, START_S, Events, recorder, source
 from mobile_vla_ros.bench.table import Figure, all_of, at_most, none_of, plain
+from mobile_vla_ros.bringup.domain import isolated
 from mobile_vla_ros.errors import UserError
-from mobile_vla_ros.rollout.live import isolated
 
 LOST_S = 1.0
 LONGEST_S = 3.0

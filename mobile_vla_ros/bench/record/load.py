@@ -7,8 +7,8 @@ from pathlib import Path
 
 from mobile_vla_ros.bench.process import Cost
 from mobile_vla_ros.bench.table import Figure, at_most, none_of, plain
+from mobile_vla_ros.bringup.domain import isolated
 from mobile_vla_ros.errors import UserError
-from mobile_vla_ros.rollout.live import isolated
 
 RATE_HZ, OVERLOAD_HZ = 30.0, 60.0
 OVERLOAD_SHARE = 0.1

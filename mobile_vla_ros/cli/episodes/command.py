@@ -7,7 +7,6 @@ from collections import Counter
 from pathlib import Path
 
 from mobile_vla_ros import text_table
-from mobile_vla_ros.episode.judge import judge
 from mobile_vla_ros.errors import UserError
 
 EXAMPLE = 'example: mobile_vla episodes list ~/mobile_vla_takes'
@@ -126,22 +125,13 @@ def run_list(args: argparse.Namespace) -> int:
 
 def run_show(args: argparse.Namespace) -> int:
     """Print attributes, streams, events and verdict; 1 when an episode cannot be read."""
-    from mobile_vla_ros.episode.storage.reader import Episode, episodes_at
+    from mobile_vla_ros.episode.catalog.inspect import describe
+    from mobile_vla_ros.episode.storage.reader import episodes_at
 
     status = 0
     for path in episodes_at(args.path):
         try:
-            with Episode.open(path) as episode:
-                shown = {
-                    'path': str(path),
-                    **episode.attributes,
-                    'health': episode.health,
-                    'frames': len(episode),
-                    'commands': len(episode.commands),
-                    **({} if episode.proposals is None else {'proposals': len(episode.proposals)}),
-                    'image_size': _image_size(episode),
-                    'events': [vars(event) for event in episode.events],
-                }
+            shown = describe(path)
         except UserError as error:
             print(f'mobile_vla: error: {error}', file=sys.stderr)
             status = 1
@@ -164,30 +154,15 @@ def run_check(args: argparse.Namespace) -> int:
     """Decode every image and judge every episode; 1 when one is bad, broken or unfinished."""
     from tqdm import tqdm
 
-    from mobile_vla_ros.episode.storage.reader import Episode, episodes_at
+    from mobile_vla_ros.episode.catalog.inspect import check
+    from mobile_vla_ros.episode.storage.reader import episodes_at
 
     status = 0
     for path in tqdm(episodes_at(args.path), unit='episode', disable=None, leave=False):
-        try:
-            with Episode.open(path) as episode:
-                for index in range(len(episode)):
-                    episode.frame(index)
-                health = judge(episode)
-                if not episode.complete:
-                    health['verdict'] = 'bad'
-                    health['reasons'].insert(0, 'the take was cut short')
-        except UserError as error:
-            health = {'verdict': 'bad', 'reasons': [str(error)]}
+        health = check(path)
         status |= health['verdict'] == 'bad'
         if args.json:
             print(json.dumps({'path': str(path), **health}))
         else:
             print('  '.join([path.name, health['verdict'], '; '.join(health['reasons'])]).rstrip())
     return int(status)
-
-
-def _image_size(episode) -> str:
-    if not len(episode):
-        return ''
-    height, width, _ = episode.frame(0).image.shape
-    return f'{width}x{height}'

@@ -10,7 +10,7 @@ from mobile_vla_ros.model.policy_spec import PolicySpec, read_spec
 from mobile_vla_ros.report.figures import plots
 from mobile_vla_ros.report.pages import page
 from mobile_vla_ros.report.pages.trials_page import span
-from mobile_vla_ros.rollout.live import LIVE_SUITE, POLICY
+from mobile_vla_ros.rollout.demo import LIVE_SUITE, POLICY
 
 PICTURES = 8
 WHAT = {

@@ -4,8 +4,7 @@ import os
 import subprocess
 import sys
 
-from mobile_vla_ros.bringup.domain import MAX_DOMAIN, held_domain
-from mobile_vla_ros.rollout.live import isolated
+from mobile_vla_ros.bringup.domain import MAX_DOMAIN, held_domain, isolated
 
 
 def test_a_domain_is_held_by_one_at_a_time():

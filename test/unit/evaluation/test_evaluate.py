@@ -6,10 +6,10 @@ import shutil
 import numpy as np
 import pytest
 import torch
+from many_takes import drive
 
 from arena_episodes import write_episodes
 from made_segments import SPEC, segment_of, twists, write_worth
-from many_episodes import drive
 from mobile_vla_ros.cli.evaluate import refusal
 from mobile_vla_ros.cli.main import main
 from mobile_vla_ros.data.augment import Augmentation
@@ -22,7 +22,7 @@ from mobile_vla_ros.evaluation.ablations import shuffle_frames, swap_instruction
 from mobile_vla_ros.evaluation.baselines import baselines, blind_means, targets
 from mobile_vla_ros.evaluation.evaluate import evaluate, score
 from mobile_vla_ros.evaluation.metrics import measure, motion_loss, motion_loss_sum
-from mobile_vla_ros.evaluation.verdict import margin, sentences
+from mobile_vla_ros.evaluation.verdict import margin, refusal, sentences
 from mobile_vla_ros.model.bundle import load_bundle
 from mobile_vla_ros.report.build.evaluation_text import text
 from mobile_vla_ros.types import ImageSpec

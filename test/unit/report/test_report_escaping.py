@@ -15,7 +15,7 @@ from mobile_vla_ros.report.pages.episodes_page import TakeView, episodes_page
 from mobile_vla_ros.report.pages.training_page import training_page
 from mobile_vla_ros.report.pages.training_view import BadWindow, Coverage, Drive, TrainingView
 from mobile_vla_ros.report.pages.trials_page import DriveView, Film, SuiteView, Thing, trials_page
-from mobile_vla_ros.rollout.live import LIVE_SUITE, POLICY
+from mobile_vla_ros.rollout.demo import LIVE_SUITE, POLICY
 
 HOSTILE = '</script></style><img src=x onerror="alert(1)"><!-- \'{{ 7 * 7 }}{% x %} & \\u003c'
 QUOTED = '"><img src=x onerror=alert(1)>'

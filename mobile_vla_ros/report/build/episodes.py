@@ -1,0 +1,106 @@
+"""`mobile_vla episodes view`: choose the episodes that the page shows, and write it."""
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from mobile_vla_ros import __version__
+from mobile_vla_ros.episode.catalog.index import EpisodeIndex
+from mobile_vla_ros.episode.catalog.row import UNFINISHED, UNREADABLE
+from mobile_vla_ros.errors import UserError
+from mobile_vla_ros.report.build.episode_view import take_view
+from mobile_vla_ros.report.pages import page
+from mobile_vla_ros.report.pages.episodes_page import VERDICTS, TakeView, episodes_page
+
+PAGE_BYTES = 40_000_000  # of images and commands, as they stand on the page
+# (images of an episode at most, pixels of their longer side): in a folder, and of one file alone.
+OF_FOLDER, OF_FILE = (60, 200), (1000, 320)
+MAX_NAMED = 5  # unreadable files named on the page
+
+
+@dataclass
+class Chosen:
+    """
+    The episodes of a page.
+
+    :param paths: in the order of the cards.
+    :param total: episodes in the folder.
+    :param broken: a sentence for each file that cannot be read.
+    """
+
+    paths: list[Path]
+    total: int
+    broken: list[str] = field(default_factory=list)
+
+
+def worst(index: EpisodeIndex, limit: int) -> Chosen:
+    """Choose episodes of a folder: the worst first, and the newest first among equals."""
+    ranked: list[tuple[int, Path]] = []
+    broken = []
+    for row in index.rows(reverse=True):
+        if row.verdict == UNREADABLE:
+            broken.append(row.reasons[0])
+        else:
+            ranked.append((VERDICTS.index(row.verdict), index.folder / row.name))
+    ranked.sort(key=lambda entry: entry[0])
+    return Chosen([path for _, path in ranked[:limit]], len(ranked), broken)
+
+
+def write(
+    out: Path,
+    path: Path,
+    chosen: Chosen,
+    bar: Callable[[list[Path]], Iterable[Path]] = lambda paths: paths,
+) -> tuple[int, int]:
+    """
+    Write the page; what cannot be read is added to ``chosen.broken`` and named on the page.
+
+    :param path: what the user asked for: a folder, or one file, shown with more images.
+    :param bar: wraps the episodes to draw progress.
+    :returns: episodes on the page, and its size in bytes.
+    :raises UserError: when no episode can be read.
+    :raises OSError: when the page cannot be written.
+    """
+    alone = path.is_file()
+    most, side = OF_FILE if alone else OF_FOLDER
+    views = []
+    for one in bar(chosen.paths):
+        try:
+            views.append(take_view(one, most, side, int(PAGE_BYTES / len(chosen.paths))))
+        except UserError as error:
+            chosen.broken.append(str(error))
+    if not views:
+        raise UserError(f'no take of {path} can be read', expected='episodes of the recorder')
+    images = max(len(view.pictures) for view in views)
+    text = episodes_page(
+        path.name if alone else f'Takes in {path.resolve().name}',
+        f'mobile_vla episodes view {path}: {images} pictures of a take at most, {side} pixels; '
+        f'mobile_vla_ros {__version__}',
+        views,
+        _notes(path, views, chosen),
+    )
+    page.write(out, text)
+    return len(views), len(text.encode())
+
+
+def _notes(path: Path, views: list[TakeView], chosen: Chosen) -> list[str]:
+    notes = []
+    if len(views) < chosen.total:
+        notes.append(
+            f'{len(views)} of {chosen.total} takes are shown: the worst first, then the newest. '
+            f'More of them: mobile_vla episodes view {path} --takes {chosen.total}. One with '
+            f'more of its pictures: mobile_vla episodes view FILE.'
+        )
+    notes += [f'Cannot be read: {sentence}' for sentence in chosen.broken[:MAX_NAMED]]
+    if len(chosen.broken) > MAX_NAMED:
+        notes.append(
+            f'{len(chosen.broken) - MAX_NAMED} more cannot be read: mobile_vla episodes check '
+            f'{path} names them.'
+        )
+    parts = sum(view.verdict == UNFINISHED for view in views)
+    if parts:
+        notes.append(
+            f'{parts} {"take is" if parts == 1 else "takes are"} unfinished: still being '
+            f'recorded, or cut short (mobile_vla episodes recover {path}).'
+        )
+    return notes

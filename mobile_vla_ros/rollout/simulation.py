@@ -1,0 +1,221 @@
+"""Suites of `mobile_vla simulate`, driven in one process or through live nodes, and logged."""
+
+import contextlib
+import itertools
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from mobile_vla_ros.errors import UserError
+from mobile_vla_ros.files import make_folder
+from mobile_vla_ros.rollout.drivers import fingerprint, make_driver, read_policy
+from mobile_vla_ros.rollout.trial_log import TrialLog
+from mobile_vla_ros.rollout.trials import Trial, live_drive, run_trial, scenes_of
+from mobile_vla_ros.sim import suites
+from mobile_vla_ros.sim.arena import Arena
+
+# The live nodes are restarted after this many trials; finished batches are kept.
+LIVE_BATCH = 20
+
+
+@dataclass(frozen=True)
+class Settings:
+    """
+    What to drive.
+
+    :param policy: bundle; None: the expert drives.
+    :param trials: of each suite.
+    :param seed: number of the first trial.
+    :param control: '' or one of ``drivers.CONTROLS``.
+    :param device: auto, cpu or cuda.
+    :param live: drive through the live inference and guard nodes.
+    :param out: folder of the finished trials; None: they are not kept.
+    :param quiet: draw no bar.
+    """
+
+    policy: Path | None
+    trials: int
+    seed: int
+    control: str = ''
+    device: str = 'auto'
+    live: bool = False
+    out: Path | None = None
+    quiet: bool = False
+
+    def check(self) -> None:
+        """Raise UserError for settings that contradict each other; load nothing."""
+        if self.trials < 1:
+            raise UserError(
+                'there is nothing to drive', got=f'--trials {self.trials}', expected='at least 1'
+            )
+        if self.control and self.control != 'zero' and self.policy is None:
+            raise UserError(
+                f'the control {self.control} is a policy with something taken away',
+                got='no --policy',
+                expected='the folder of a bundle',
+            )
+
+    @property
+    def who(self) -> str:
+        """Who drives, in words."""
+        if self.control == 'zero':
+            return 'no command at all'
+        if self.policy is None:
+            return 'the expert'
+        what = {
+            '': '',
+            'image': ', shown no image',
+            'instruction': ', told nothing',
+            'mean_action': ', its mean action alone',
+        }[self.control]
+        return f'{self.policy}{what}' + (', live over ROS' if self.live else '')
+
+
+def named(names: Sequence[str]) -> list[str]:
+    """
+    Return each suite once; no names: every suite to measure by.
+
+    :raises UserError: for an unknown suite.
+    """
+    if not names:
+        return [name for name, suite in suites.SUITES.items() if suite.yardstick]
+    for name in names:
+        suites.scene(name, 0)
+    return list(dict.fromkeys(names))
+
+
+class Simulation(contextlib.AbstractContextManager):
+    """
+    Arena, driver and logs of some suites; closes them at the end.
+
+    :param names: of the suites.
+    :raises UserError: for settings, a policy or logs that do not fit, or a machine that cannot
+        render.
+    """
+
+    def __init__(self, settings: Settings, names: Sequence[str]):
+        settings.check()
+        for name in names:
+            scenes_of(name, settings.seed)
+            scenes_of(name, settings.seed + settings.trials - 1)
+        self._settings = settings
+        self._logs: dict[str, TrialLog] = {}
+        with contextlib.ExitStack() as stack:
+            self.arena = stack.enter_context(contextlib.closing(Arena()))
+            spec = None if settings.policy is None else read_policy(settings.policy)
+            self._driver = (
+                None
+                if settings.live
+                else make_driver(
+                    settings.policy, spec, settings.control, settings.device, self.arena
+                )
+            )
+            if settings.out is not None or (self._driver and self._driver.wants_images):
+                self._render_once(names[0])
+            policy = fingerprint(settings.policy)
+            for name in names if settings.out is not None else ():
+                make_folder(settings.out)
+                self._logs[name] = stack.enter_context(
+                    TrialLog(settings.out / f'{name}.jsonl', self._header(name, policy))
+                )
+            self._closing = stack.pop_all()
+
+    def __exit__(self, *_):
+        self._closing.close()
+
+    @property
+    def logged(self) -> bool:
+        """Whether finished trials are on disk."""
+        return bool(self._logs)
+
+    def drive(self, suite: str) -> tuple[list[Trial], tuple[float, float] | None]:
+        """
+        Drive what is left of a suite.
+
+        :returns: all its trials, and the arena's time against real time without and with the
+            driver; None when nothing was driven here.
+        """
+        from tqdm import tqdm
+
+        settings, log = self._settings, self._logs.get(suite)
+        trials = list(log.trials[: settings.trials]) if log else []
+        left = range(settings.seed + len(trials), settings.seed + settings.trials)
+        before_s = self._driver.seconds if self._driver else 0.0
+        moved_s, started = 0.0, time.perf_counter()
+        with tqdm(
+            total=settings.trials,
+            initial=len(trials),
+            desc=suite,
+            unit='trial',
+            disable=settings.quiet or settings.live,  # the live drive has its own
+        ) as bar:
+            for trial in self._trials(suite, left):
+                if log:
+                    log.add(trial)
+                trials.append(trial)
+                moved_s += sum(drive.elapsed_s for drive in trial.drives)
+                bar.set_postfix(
+                    success=f'{sum(one.success for one in trials)}/{len(trials)}', refresh=False
+                )
+                bar.update()
+        took_s = time.perf_counter() - started
+        if self._driver is None or not moved_s:
+            return trials, None
+        return trials, (
+            moved_s / (took_s - (self._driver.seconds - before_s)),
+            moved_s / took_s,
+        )
+
+    def _trials(self, suite: str, numbers: range) -> Iterator[Trial]:
+        if self._driver is not None:
+            for number in numbers:
+                yield run_trial(self.arena, suite, number, self._driver)
+            return
+        for first in range(numbers.start, numbers.stop, LIVE_BATCH):
+            yield from self._live(suite, range(first, min(first + LIVE_BATCH, numbers.stop)))
+
+    def _live(self, suite: str, numbers: range) -> Iterator[Trial]:
+        """Start the live nodes once, and group their drives into trials."""
+        from mobile_vla_ros.rollout.live import drive_live
+
+        settings = self._settings
+        scenes = [scenes_of(suite, number) for number in numbers]
+        records = iter(
+            drive_live(
+                policy=settings.policy,
+                suite=suite,
+                first=scenes[0][0],
+                count=scenes[-1][-1] + 1 - scenes[0][0],
+                control=settings.control,
+                device=settings.device,
+                quiet=settings.quiet,
+            )
+        )
+        for number, wanted in zip(numbers, scenes, strict=True):
+            drives = tuple(
+                live_drive(self.arena, suite, record)
+                for record in itertools.islice(records, len(wanted))
+            )
+            if len(drives) < len(wanted):
+                raise UserError(
+                    'the live drive ended early',
+                    got=f'{number - numbers[0]} trials',
+                    expected=len(numbers),
+                )
+            yield Trial(number, drives)
+
+    def _render_once(self, suite: str) -> None:
+        """Render one image, so that a machine that cannot fails before anything is written."""
+        self.arena.reset(suites.scene(suite, scenes_of(suite, self._settings.seed)[0]))
+        self.arena.render()
+
+    def _header(self, suite: str, policy: str | None) -> dict:
+        return {
+            'suites_version': suites.VERSION,
+            'suite': suite,
+            'policy': policy,
+            'control': self._settings.control,
+            'seed': self._settings.seed,
+            'ros': self._settings.live,
+        }
