@@ -147,7 +147,7 @@ def drive(args: argparse.Namespace, policy: str, log: Path) -> dict[int, bool]:
     """Drive the scenes in one process, as `mobile_vla simulate` does; return who succeeded."""
     from tqdm import tqdm
 
-    from mobile_vla_ros.rollout.drivers import make_driver, read_policy
+    from mobile_vla_ros.rollout.drivers import make_driver
     from mobile_vla_ros.rollout.trials import drive_scene
     from mobile_vla_ros.sim import suites
     from mobile_vla_ros.sim.arena import Arena
@@ -164,7 +164,7 @@ def drive(args: argparse.Namespace, policy: str, log: Path) -> dict[int, bool]:
     left = [index for index in wanted if index not in done]
     if left:
         arena = Arena()
-        driver = make_driver(policy, read_policy(policy), '', 'cpu', arena)
+        driver = make_driver(policy, '', 'cpu', arena)
         with log.open('a') as file:
             for index in tqdm(left, desc=log.stem, unit='drive', disable=None):
                 one = drive_scene(arena, args.suite, index, driver)

@@ -102,6 +102,8 @@ def _scene(width: int, height: int, random: np.random.Generator) -> np.ndarray:
     scene = np.asarray(picture, np.float32)
     for grain, strength in GRAINS.items():
         grey = random.normal(0.0, strength, (height // grain + 2, width // grain + 2))
-        field = Image.fromarray(grey.astype(np.float32)).resize((width, height), Image.BICUBIC)
+        field = Image.fromarray(grey.astype(np.float32)).resize(
+            (width, height), Image.Resampling.BICUBIC
+        )
         scene = scene + np.asarray(field)[:, :, None]
     return scene

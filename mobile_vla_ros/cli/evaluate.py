@@ -119,6 +119,7 @@ def run(args: argparse.Namespace) -> int:
     result = evaluation.summary
     print(json.dumps(result, indent=2, allow_nan=False) if args.json else text(result))
     if args.report:
+        assert evaluation.policy and evaluation.scored  # --report needs --policy
         from mobile_vla_ros.report.build import training as train_report
 
         path = train_report.write(

@@ -33,7 +33,7 @@ def run(
     from mobile_vla_ros.model.builtin import bundle_folder
     from mobile_vla_ros.model.policy_spec import read_spec
 
-    read_spec(policy)
+    read_spec(Path(policy))
     node = NodeSpec(
         NODE,
         EXECUTABLE,

@@ -88,10 +88,12 @@ def _answers(settings: Settings, found: Replayed, spec: PolicySpec, log: Path) -
         processes.start(inference)
         processes.start(shows, finite=True)
         running = processes['replay']
+
+        def draw() -> None:
+            bar.update(len(running.json_lines()) - bar.n)
+
         try:
-            processes.wait(
-                'replay', limit_s, lambda: bar.update(len(running.json_lines()) - bar.n)
-            )
+            processes.wait('replay', limit_s, draw)
         except (ProcessEnded, TimeoutError) as error:
             raise UserError(
                 f'it stopped while the take was shown to the live node: {error}'

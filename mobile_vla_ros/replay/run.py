@@ -5,6 +5,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 
@@ -16,7 +17,7 @@ from mobile_vla_ros.runtime.frame_buffer import step_outcomes
 from mobile_vla_ros.runtime.playback import command_at
 from mobile_vla_ros.runtime.policy import Policy
 from mobile_vla_ros.safety.config import GuardConfig
-from mobile_vla_ros.types import MAX_INSTRUCTION_CHARS, NANOSECONDS, TWIST_AXES
+from mobile_vla_ros.types import MAX_INSTRUCTION_CHARS, NANOSECONDS, TWIST_AXES, Frame
 
 GAP_PERIODS = 1.5  # of the policy: a longer way from frame to frame leaves a hole in a window
 
@@ -141,7 +142,7 @@ def _drive(
         plan, encoded = driver.plan, getattr(policy, 'encoded_frames', 0)
         started = time.perf_counter()
         try:
-            driver.see(shot)
+            driver.see(cast(Frame, shot))
         except UserError as error:  # a frame that cannot be read; the node has no plan then
             driver.plan = None
             found.refused.append(f'at {_at(times, index):.2f} s: {error}')
@@ -205,7 +206,7 @@ def _gaps(times: ArrivalTimes, rate_hz: float) -> list[str]:
     """Name the holes between stamps that are too wide for a window, and stamps that go back."""
     steps_s = np.diff(times.stamp_ns) / NANOSECONDS
     found = []
-    for index in np.flatnonzero((steps_s > GAP_PERIODS / rate_hz) | (steps_s <= 0)):
+    for index in np.flatnonzero((steps_s > GAP_PERIODS / rate_hz) | (steps_s <= 0)).tolist():
         what = (
             f'{steps_s[index]:.2f} s without a frame'
             if steps_s[index] > 0

@@ -3,16 +3,26 @@
 import hashlib
 import time
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from mobile_vla_ros.errors import UserError
-from mobile_vla_ros.types import BLANKS
+from mobile_vla_ros.types import BLANKS, Frame
+
+if TYPE_CHECKING:  # `mobile_vla simulate --help` loads neither MuJoCo nor torch
+    import numpy as np
+
+    from mobile_vla_ros.model.policy_spec import PolicySpec
+    from mobile_vla_ros.rollout.policy_driver import PolicyDriver
+    from mobile_vla_ros.rollout.trials import Driver
+    from mobile_vla_ros.safety.guard import Guard
+    from mobile_vla_ros.sim.arena import Arena
 
 CONTROLS = (*filter(None, BLANKS), 'zero', 'mean_action')
 ARENA_AXES = ('linear_x', 'linear_y', 'angular_z')
 
 
-def read_policy(policy: Path):
-    """Return what a bundle says of itself; refuses what does not fit the arena."""
+def read_policy(policy: Path) -> 'PolicySpec':
+    """Return the spec of a bundle; raise UserError for one that does not fit the arena."""
     from mobile_vla_ros.model.policy_spec import read_spec
 
     spec = read_spec(policy)
@@ -27,47 +37,43 @@ def read_policy(policy: Path):
     return spec
 
 
-def make_driver(policy: Path | None, spec, control: str, device: str, arena) -> 'Timed':
+def make_driver(policy: Path | None, control: str, device: str, arena: 'Arena') -> 'Timed':
     """
     Return who drives.
 
-    :param spec: of the policy (``read_policy``).
+    :param policy: bundle; None: the expert, or the control ``zero``.
     :param control: '' or one of ``CONTROLS``.
+    :raises UserError: for a policy that does not fit the arena or lacks what the control needs.
     """
-    return Timed(_driver(policy, spec, control, device, arena))
-
-
-def _driver(policy: Path | None, spec, control: str, device: str, arena):
     import numpy as np
 
     from mobile_vla_ros.rollout.trials import ConstantDriver, ExpertDriver
 
-    if policy is None and not control:
-        return ExpertDriver(arena)
+    spec = None if policy is None else read_policy(policy)
     if control == 'zero':
-        return ConstantDriver(np.zeros(6))
+        return Timed(ConstantDriver(np.zeros(6)))
+    if policy is None or spec is None:
+        return Timed(ExpertDriver(arena))
     if control == 'mean_action':
-        return ConstantDriver(_mean_action(policy, spec))
+        return Timed(ConstantDriver(_mean_action(policy, spec)))
     import torch
 
     from mobile_vla_ros.rollout.policy_driver import PolicyDriver
     from mobile_vla_ros.runtime.vla_policy import VlaPolicy
 
-    torch.set_num_threads(1)  # as the inference node; a step of one frame gains nothing from more
-    return _Guarded(
-        PolicyDriver(
-            VlaPolicy.load(policy, device=device, blank=control if control in BLANKS else '')
-        )
-    )
+    torch.set_num_threads(1)  # as in the inference node; one frame gains nothing from more
+    blank = control if control in BLANKS else ''
+    return Timed(Guarded(PolicyDriver(VlaPolicy.load(policy, device=device, blank=blank))))
 
 
-def _mean_action(policy: Path, spec):
+def _mean_action(policy: Path, spec: 'PolicySpec') -> 'np.ndarray':
+    """Return the (6,) mean twist of the policy's training episodes."""
     import numpy as np
 
     action = spec.data.get('mean_action')
     if action is None or len(action) != len(spec.actions.axes):
         raise UserError(
-            f'the policy {policy} does not know the mean action of its takes',
+            f'the policy {policy} does not know the mean action of its episodes',
             got=action,
             expected=f'data.mean_action in policy.json, a number for each '
             f'of {", ".join(spec.actions.axes)}',
@@ -78,37 +84,42 @@ def _mean_action(policy: Path, spec):
     return twist
 
 
-class _Guarded:
-    """A policy's driver behind the guard, which holds it to its limits and stops it when blind."""
+class Guarded:
+    """A policy's driver behind the guard, which limits its speed and stops it on stale frames."""
 
-    def __init__(self, driver):
+    def __init__(self, driver: 'PolicyDriver'):
         self._driver = driver
+        self._guard = _armed_guard()
         self.wants_images = driver.wants_images
 
     def reset(self, instruction: str) -> None:
         """Begin a scene."""
-        from mobile_vla_ros.safety.config import GuardConfig
-        from mobile_vla_ros.safety.guard import Guard
-
         self._driver.reset(instruction)
-        # As in the arena's live stack: nobody is there to arm it again.
-        self._guard = Guard(GuardConfig(disarm_on_fault=False), armed=True)
+        self._guard = _armed_guard()
 
-    def see(self, frame) -> None:
-        """Take a frame."""
+    def see(self, frame: Frame) -> None:
+        """Add a frame as it arrives."""
         self._driver.see(frame)
 
-    def command(self, now_ns: int):
-        """Return the (6,) twist for now; zeros when the newest plan comes from too old a frame."""
+    def command(self, now_ns: int) -> 'np.ndarray':
+        """Return the (6,) twist for now; zeros when the newest plan's frame is too old."""
         if self._driver.plan is not None:
             self._guard.proposal(self._driver.command(now_ns), self._driver.plan.stamp_ns, now_ns)
         return self._guard.update(now_ns, now_ns).twist
 
 
-class Timed:
-    """A driver, and the seconds that it took."""
+def _armed_guard() -> 'Guard':
+    """Return a guard as in the arena's live stack: nobody is there to arm it again."""
+    from mobile_vla_ros.safety.config import GuardConfig
+    from mobile_vla_ros.safety.guard import Guard
 
-    def __init__(self, driver):
+    return Guard(GuardConfig(disarm_on_fault=False), armed=True)
+
+
+class Timed:
+    """A driver that counts the seconds it spends on frames."""
+
+    def __init__(self, driver: 'Driver'):
         self._driver = driver
         self.wants_images = driver.wants_images
         self.seconds = 0.0
@@ -117,13 +128,13 @@ class Timed:
         """Begin a scene."""
         self._driver.reset(instruction)
 
-    def see(self, frame) -> None:
-        """Take a frame."""
+    def see(self, frame: Frame) -> None:
+        """Add a frame as it arrives."""
         started = time.perf_counter()
         self._driver.see(frame)
         self.seconds += time.perf_counter() - started
 
-    def command(self, now_ns: int):
+    def command(self, now_ns: int) -> 'np.ndarray':
         """Return the (6,) twist for now."""
         return self._driver.command(now_ns)
 

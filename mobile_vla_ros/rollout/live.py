@@ -178,7 +178,7 @@ def run_trials(
         with _Progress(processes['arena_runner'], count, what, quiet) as progress:
             try:
                 processes.wait(
-                    'arena_runner', START_TIMEOUT_S + count * SECONDS_A_TRIAL, progress.look
+                    'arena_runner', START_TIMEOUT_S + count * SECONDS_A_TRIAL, progress.update
                 )
             except (ProcessEnded, TimeoutError) as error:
                 raise UserError(f'it stopped while it was to {what}: {error}') from error
@@ -191,24 +191,24 @@ def successes(trials: Sequence[dict]) -> int:
 
 
 class _Progress:
-    """Reads the runner's lines as they come, and draws a bar."""
+    """Collects the runner's lines as they come, and draws a bar."""
 
     def __init__(self, runner: 'Running', count: int, what: str, quiet: bool):
-        self.runner, self.count, self.what, self.quiet = runner, count, what, quiet
-        self.trials: list[dict] = []
-
-    def __enter__(self) -> '_Progress':
         from tqdm import tqdm
 
-        self.bar = tqdm(total=self.count, desc=f'{self.what:17}', unit='trial', disable=self.quiet)
+        self._runner = runner
+        self.trials: list[dict] = []
+        self._bar = tqdm(total=count, desc=f'{what:17}', unit='trial', disable=quiet)
+
+    def __enter__(self) -> '_Progress':
         return self
 
     def __exit__(self, *_):
-        self.bar.close()
+        self._bar.close()
 
-    def look(self) -> None:
-        """Take in the lines written since the last look."""
-        for trial in self.runner.json_lines()[len(self.trials) :]:
+    def update(self) -> None:
+        """Add the lines written since the last call."""
+        for trial in self._runner.json_lines()[len(self.trials) :]:
             self.trials.append(trial)
-            self.bar.update()
-            self.bar.set_postfix(success=f'{successes(self.trials)}/{len(self.trials)}')
+            self._bar.update()
+            self._bar.set_postfix(success=f'{successes(self.trials)}/{len(self.trials)}')

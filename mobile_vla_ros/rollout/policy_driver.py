@@ -19,12 +19,15 @@ class PolicyDriver:
     def __init__(self, policy: Policy):
         self.policy = policy
         self.wants_images = policy.spec.blank != 'image'
-        self.reset('')
+        self.plan: Plan | None = None
+        self._instruction = ''
+        self._buffer = FrameBuffer(policy.spec.rate_hz, policy.spec.window)
+        policy.reset()
 
     def reset(self, instruction: str) -> None:
-        """Begin anew: neither a plan nor what was seen before counts."""
+        """Forget the plan and all frames, and follow another instruction."""
         self.policy.reset()
-        self.plan: Plan | None = None
+        self.plan = None
         self._instruction = instruction
         self._buffer: FrameBuffer[Frame] = FrameBuffer(
             self.policy.spec.rate_hz, self.policy.spec.window

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from mobile_vla_ros.errors import UserError
 from mobile_vla_ros.files import make_folder
-from mobile_vla_ros.rollout.drivers import fingerprint, make_driver, read_policy
+from mobile_vla_ros.rollout.drivers import Timed, fingerprint, make_driver, read_policy
 from mobile_vla_ros.rollout.trial_log import TrialLog
 from mobile_vla_ros.rollout.trials import Trial, live_drive, run_trial, scenes_of
 from mobile_vla_ros.sim import suites
@@ -103,22 +103,22 @@ class Simulation(contextlib.AbstractContextManager):
         self._logs: dict[str, TrialLog] = {}
         with contextlib.ExitStack() as stack:
             self.arena = stack.enter_context(contextlib.closing(Arena()))
-            spec = None if settings.policy is None else read_policy(settings.policy)
-            self._driver = (
-                None
-                if settings.live
-                else make_driver(
-                    settings.policy, spec, settings.control, settings.device, self.arena
+            self._driver: Timed | None = None
+            if not settings.live:
+                self._driver = make_driver(
+                    settings.policy, settings.control, settings.device, self.arena
                 )
-            )
+            elif settings.policy is not None:
+                read_policy(settings.policy)
             if settings.out is not None or (self._driver and self._driver.wants_images):
                 self._render_once(names[0])
             policy = fingerprint(settings.policy)
-            for name in names if settings.out is not None else ():
+            if settings.out is not None:
                 make_folder(settings.out)
-                self._logs[name] = stack.enter_context(
-                    TrialLog(settings.out / f'{name}.jsonl', self._header(name, policy))
-                )
+                for name in names:
+                    self._logs[name] = stack.enter_context(
+                        TrialLog(settings.out / f'{name}.jsonl', self._header(name, policy))
+                    )
             self._closing = stack.pop_all()
 
     def __exit__(self, *_):

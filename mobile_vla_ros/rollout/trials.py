@@ -55,9 +55,11 @@ class ExpertDriver:
 
     def __init__(self, arena: Arena):
         self._arena = arena
+        self._expert: Expert | None = None
 
     def reset(self, instruction: str) -> None:
         """Begin the scene that the arena holds."""
+        assert self._arena.scene is not None, 'the arena was reset before'
         self._expert = Expert(self._arena.scene)
 
     def see(self, frame: Frame) -> None:
@@ -65,6 +67,7 @@ class ExpertDriver:
 
     def command(self, now_ns: int) -> np.ndarray:
         """Return the (6,) twist for the pose of now."""
+        assert self._expert is not None, 'reset() comes first'
         return self._expert.command(self._arena.pose, self._arena.velocity, now_ns)
 
 
@@ -273,7 +276,13 @@ def summarise(suite: str, trials: Sequence[Trial], interval: Interval) -> dict:
         of_kind = [drive.outcome for drive in drives if drive.kind == kind]
         if of_kind:
             kinds[kind] = {'drives': len(of_kind), **{end: of_kind.count(end) for end in OUTCOMES}}
-    both = [drive for drive in drives if drive.outcome == SUCCESS and drive.expert_s is not None]
+    both = [
+        (drive, drive.expert_s, drive.expert_length_m)
+        for drive in drives
+        if drive.outcome == SUCCESS
+        and drive.expert_s is not None
+        and drive.expert_length_m is not None
+    ]
     return {
         'suite': suite,
         'suites_version': suites.VERSION,
@@ -284,8 +293,8 @@ def summarise(suite: str, trials: Sequence[Trial], interval: Interval) -> dict:
         'collision_interval': list(interval(bad, count)),
         'ends': {end: ends[end] for end in OUTCOMES},
         'kinds': kinds,
-        'time_s': _against([(drive.elapsed_s, drive.expert_s) for drive in both]),
-        'length_m': _against([(drive.length_m, drive.expert_length_m) for drive in both]),
+        'time_s': _against([(drive.elapsed_s, expert_s) for drive, expert_s, _ in both]),
+        'length_m': _against([(drive.length_m, expert_m) for drive, _, expert_m in both]),
         'outcomes': [
             {'trial': trial.number, **drive.to_json(paths=False)}
             for trial in trials

@@ -106,17 +106,20 @@ def _step(folder: Path) -> dict:
     """Load and step as the inference node does, by turns with what it is held against."""
     import torch
 
-    found = {'torch': resident_bytes(), 'threads': _threads()}
-    torch.set_num_threads(found['threads'])
+    threads = _threads()
+    found: dict[str, float] = {'torch': resident_bytes(), 'threads': threads}
+    torch.set_num_threads(threads)
     import numpy as np
 
     from mobile_vla_ros.runtime.loading import PolicySettings, load_policy
+    from mobile_vla_ros.runtime.policy import VlaPolicy
     from mobile_vla_ros.types import Frame
 
     started = time.perf_counter()
     policy = load_policy(
         str(folder / 'policy'), PolicySettings(device='cpu', precision='bf16')
     ).policy
+    assert isinstance(policy, VlaPolicy), 'a bundle, no built-in policy'
     found |= {'load_s': time.perf_counter() - started, 'peak': peak_bytes()}
     rng = np.random.default_rng(0)
     window, period_ns = policy.spec.window, round(NANOSECONDS / policy.spec.rate_hz)

@@ -74,7 +74,9 @@ def _kill(
 
     from mobile_vla_ros.bringup.processes import ProcessEnded, Processes
 
-    moments, killed, seen = random.Random(seed), [], {}
+    moments = random.Random(seed)
+    killed: list[Killed] = []
+    seen: dict[Path, str] = {}
     with Processes(folder / 'log', isolated()) as processes:
         processes.start(
             source(

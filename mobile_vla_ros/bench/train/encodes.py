@@ -47,7 +47,7 @@ def difference(network: VlaNetwork, batch: dict, window: int) -> Difference:
     network.zero_grad()
     (loss, ours), (other, theirs) = found
     apart = {name: _apart(ours[name], theirs[name]) for name in theirs}
-    worst = max(apart, key=apart.get)
+    worst = max(apart, key=lambda name: apart[name])
     if ours.keys() != theirs.keys():
         raise AssertionError(f'other tensors are trained: {ours.keys() ^ theirs.keys()}')
     return Difference(abs(loss - other) / abs(other), apart[worst], worst)
@@ -93,7 +93,8 @@ def measure(folder: Path, takes: int, turns: int, *, quiet: bool = False) -> lis
     driven_takes(folder, takes)
     network, batches, *_ = network_and_batches(folder, window=WINDOW)
     ways, part = {'each frame once': once, 'window by window': by_windows}, 'encodes'
-    seconds, images = {}, {}
+    seconds: dict[str, list[float]] = {}
+    images: dict[str, int] = {}
     for name, way in ways.items():  # a first pass finds cold memory
         with counted(network) as seen:
             for batch in batches:

@@ -29,7 +29,8 @@ def tokens(folder: Path, takes: int, turns: int) -> list[Figure]:
 
     driven_takes(folder / 'takes', takes)
     network, _, runs, spec, backbone = network_and_batches(folder / 'takes', scope='text')
-    part, computed = 'tokens', []
+    part = 'tokens'
+    computed: list[int] = []
 
     def encode(pixels: torch.Tensor) -> torch.Tensor:
         computed[-1] += len(pixels) if pixels.any() else 0  # an image of the mean colour is none
@@ -50,7 +51,8 @@ def tokens(folder: Path, takes: int, turns: int) -> list[Figure]:
         'from kept image tokens': dataset(runs, spec, backbone.tokenizer, FRAMES, tokens=kept),
         'from images': dataset(runs, spec, backbone.tokenizer, FRAMES),
     }
-    seconds, images = {name: [] for name in ways}, {}
+    seconds: dict[str, list[float]] = {name: [] for name in ways}
+    images: dict[str, int] = {}
     for turn in range(turns + 1):
         for name, data in ways.items():
             with counted(network) as seen:
@@ -90,16 +92,17 @@ def decoding(turns: int) -> list[Figure]:
         'whole': lambda jpeg: resize(decode(jpeg), spec),
         'at a reduced scale': lambda jpeg: resize(decode(jpeg, SIDE), spec),
     }
-    times = {name: [] for name in ways}
+    times: dict[str, list[float]] = {name: [] for name in ways}
+    seen: dict[str, np.ndarray] = {}
     for turn in range(turns + 1):
         for name, way in ways.items():
             started = time.process_time()
-            seen = [way(jpeg) for jpeg in jpegs]
+            images = [way(jpeg) for jpeg in jpegs]
             if turn:
                 times[name].append((time.process_time() - started) / len(jpegs) * 1e3)
-            ways[name].__dict__['seen'] = np.stack(seen).astype(np.int16)
+            seen[name] = np.stack(images).astype(np.int16)
     whole, reduced = ways
-    apart = np.abs(ways[whole].seen - ways[reduced].seen)
+    apart = np.abs(seen[whole] - seen[reduced])
     return [
         *(
             plain(part, f'1280x720 to {SIDE} px, {name}', min(times[name]), 'ms/frame')

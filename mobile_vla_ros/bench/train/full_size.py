@@ -118,7 +118,7 @@ def _train(folder: Path, long: str, short: str) -> dict:
         'accept_verdicts': ['good', 'poor', 'bad'],
     }
     configs = configs_of(values)
-    loading = {}
+    loading: dict[str, float] = {}
 
     def say(text: str):
         print(text, file=sys.stderr, flush=True)
@@ -181,10 +181,7 @@ def _load(folder: Path) -> dict:
 if __name__ == '__main__':
     os.environ.setdefault('HF_HUB_OFFLINE', '1')
     try:
-        print(
-            json.dumps(
-                {'train': _train, 'load': _load}[sys.argv[1]](Path(sys.argv[2]), *sys.argv[3:])
-            )
-        )
+        what, folder, *rest = sys.argv[1:]
+        print(json.dumps(_load(Path(folder)) if what == 'load' else _train(Path(folder), *rest)))
     except UserError as error:
         sys.exit(str(error))

@@ -18,7 +18,9 @@ def once(network: VlaNetwork, batch: dict, window: int) -> torch.Tensor:
 
 def by_windows(network: VlaNetwork, batch: dict, window: int) -> torch.Tensor:
     """Return the same loss with the frames of every window encoded for that window alone."""
-    rows, owners, first = [], [], 0
+    rows: list[int] = []
+    owners: list[int] = []
+    first = 0
     for piece, count in enumerate(batch['frame_counts']):
         for start in range(first, first + count - window + 1):
             rows += range(start, start + window)

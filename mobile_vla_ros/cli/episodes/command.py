@@ -95,7 +95,8 @@ def run_list(args: argparse.Namespace) -> int:
         from mobile_vla_ros.episode.storage.schema import check_outcome
 
         check_outcome(args.outcome)
-    verdicts, takes, minutes = Counter(), 0, 0.0
+    verdicts: Counter[str] = Counter()
+    episodes, minutes = 0, 0.0
     with indexed(args.path) as index:
         if not args.json:
             print(text_table.line(HEADS, WIDTHS, ALIGN))
@@ -110,16 +111,16 @@ def run_list(args: argparse.Namespace) -> int:
             if row.verdict == UNREADABLE:
                 print(f'mobile_vla: error: {row.reasons[0]}', file=sys.stderr)
             if row.verdict not in NO_VERDICT:
-                takes, minutes = takes + 1, minutes + row.duration_s / 60
+                episodes, minutes = episodes + 1, minutes + row.duration_s / 60
             if args.json:
                 print(json.dumps({'path': str(index.folder / row.name)} | vars(row)))
             else:
-                shown = (row.episode_id, f'{row.duration_s:.1f}', row.frames, row.commands)
-                shown += (row.outcome, row.verdict, row.instruction)
-                print(text_table.line(shown, WIDTHS, ALIGN))
+                counts = (f'{row.duration_s:.1f}', row.frames, row.commands)
+                words = (row.outcome, row.verdict, row.instruction)
+                print(text_table.line((row.episode_id, *counts, *words), WIDTHS, ALIGN))
     if not args.json:
-        counts = ', '.join(f'{count} {verdict}' for verdict, count in verdicts.most_common())
-        print(f'{takes} episodes, {minutes:.1f} minutes' + (f': {counts}' if counts else ''))
+        totals = ', '.join(f'{count} {verdict}' for verdict, count in verdicts.most_common())
+        print(f'{episodes} episodes, {minutes:.1f} minutes' + (f': {totals}' if totals else ''))
     return int(UNREADABLE in verdicts)
 
 

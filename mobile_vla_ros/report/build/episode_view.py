@@ -66,7 +66,7 @@ def take_view(path: Path, most: int, side: int, budget: int) -> TakeView:
         span_s = _seconds(max(last for _, last in ends), origin_ns)
         times_s = _seconds(frames_ns, origin_ns)
         rows, hold_s = _rows(commands, origin_ns, budget)
-        proposals = []
+        proposals: list[list] = []
         if episode.proposals is not None:
             proposals, proposed_s = _rows(episode.proposals, origin_ns, budget)
             hold_s = max(hold_s, proposed_s)

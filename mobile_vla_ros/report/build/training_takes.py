@@ -80,7 +80,7 @@ def drives(policy: PolicySpec, runs: Sequence[Segment], found: Newest) -> list[D
         lengths[take] = mine.sum()
         if (np.abs(found.driven[mine]) > STILL).any():
             moving.append(take)
-    order = sorted(moving or of_take, key=errors.get)
+    order = sorted(moving or of_take, key=lambda name: errors[name])
     of = f'of {len(order)}' + (' that move' if 0 < len(moving) < len(of_take) else '')
     chosen = {
         order[len(order) // 2]: f'The median {of}',
@@ -93,7 +93,7 @@ def drives(policy: PolicySpec, runs: Sequence[Segment], found: Newest) -> list[D
             if len(of_take) > 1
             else 'The only validation take'
         }
-    others = sorted(set(order) - set(chosen), key=lengths.get)
+    others = sorted(set(order) - set(chosen), key=lambda name: lengths[name])
     if others:
         chosen[others[-1]] = 'The longest of the others'
     return [
@@ -152,7 +152,7 @@ def velocity(policy: PolicySpec, values: Iterable[float], sign: str = '+') -> st
 def worst(policy: PolicySpec, runs: Sequence[Segment], found: Newest) -> list[BadWindow]:
     """Return the windows of the largest error; no two lie within a second of one take."""
     chosen: list[int] = []
-    seconds = {}
+    seconds: dict[tuple[str, int], list[float]] = {}
     for window in np.argsort(-np.nan_to_num(found.error, nan=-1.0), kind='stable'):
         if len(chosen) == WORST or not np.isfinite(found.error[window]):
             break

@@ -142,9 +142,10 @@ def _film(arena: Arena, drive: Drive) -> Film | None:
     rows = [*range(0, len(drive.path) - 1, FILM_STEP), len(drive.path) - 1]
     arena.reset(suites.scene(drive.suite, drive.scene))
     pictures, shown, times_s = [], [], []
-    drawn = None
+    drawn: tuple[float, float, float] | None = None
     for row in rows:
-        pose = drive.path[row]
+        x, y, yaw = drive.path[row]
+        pose = (x, y, yaw)
         if (
             drawn is None
             or math.dist(pose[:2], drawn[:2]) > STILL_M

@@ -5,9 +5,11 @@ import math
 import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import matplotlib
 from markupsafe import Markup
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Circle, Polygon, Rectangle
 
@@ -179,9 +181,9 @@ def top_down(plans: Sequence[Plan], columns: int = 5) -> str:
     return svg(drawing)
 
 
-def _draw_thing(axes, thing: Thing) -> None:
+def _draw_thing(axes: Axes, thing: Thing) -> None:
     x, y, r = -thing.y, thing.x, thing.radius
-    style = {'facecolor': thing.rgb, 'edgecolor': INK, 'linewidth': 0.6}
+    style: dict[str, Any] = {'facecolor': thing.rgb, 'edgecolor': INK, 'linewidth': 0.6}
     if thing.shape == 'box':
         axes.add_patch(Rectangle((x - r, y - r), 2 * r, 2 * r, **style))
     elif thing.shape == 'cone':

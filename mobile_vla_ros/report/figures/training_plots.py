@@ -94,7 +94,7 @@ def curves(
 def _label_right(axes: Axes, values: Mapping[str, float], gap: float = 0.062) -> None:
     """Write names beside the lines they belong to, moved apart where they would overlap."""
     low, high = np.log(axes.get_ylim())
-    names = sorted(values, key=values.get)
+    names = sorted(values, key=lambda name: values[name])
     wanted = [(np.log(max(values[name], 1e-12)) - low) / (high - low) for name in names]
     for name, at, place in zip(names, wanted, spread(wanted, gap), strict=True):
         axes.annotate(
@@ -124,13 +124,14 @@ def spread(wanted: Sequence[float], gap: float) -> list[float]:
 
     Places that push each other form a group around the mean of what they wanted (least squares).
     """
-    groups: list[list[float]] = []  # sum and count of wanted places less their rank's room
+    # Sum and count of wanted places less their rank's room.
+    groups: list[tuple[float, int]] = []
     for rank, place in enumerate(wanted):
-        groups.append([place - rank * gap, 1])
+        groups.append((place - rank * gap, 1))
         while len(groups) > 1 and groups[-2][0] / groups[-2][1] > groups[-1][0] / groups[-1][1]:
             total, count = groups.pop()
-            groups[-1][0] += total
-            groups[-1][1] += count
+            before, members = groups[-1]
+            groups[-1] = (before + total, members + count)
     flat = [total / count for total, count in groups for _ in range(count)]
     return [place + rank * gap for rank, place in enumerate(flat)]
 
