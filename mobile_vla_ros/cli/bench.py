@@ -36,7 +36,7 @@ def _add_record(benches) -> None:
         'record',
         help='what recording costs, and what it survives',
         description='Record 1280x720 at 30 Hz over DDS and count what is lost (load: also at '
-        '60 Hz); kill the recorder in mid-take and have the next one recover (kill); '
+        '60 Hz); kill the recorder in mid-episode and have the next one recover (kill); '
         'fill a file system (disk); set the writer beside the JPEG encoder alone and '
         "the seed's layout (encode). Exit status 1 when a promise is broken.",
         epilog='example: mobile_vla bench record load encode --seconds 60',
@@ -46,17 +46,17 @@ def _add_record(benches) -> None:
         type=float,
         default=record.LOAD_S,
         metavar='S',
-        help=f'length of the take under load ({record.LOAD_S:g}); a tenth of it at 60 Hz',
+        help=f'length of the episode under load ({record.LOAD_S:g}); a tenth of it at 60 Hz',
     )
     parser.add_argument(
         '--kills',
         type=int,
         default=record.KILLS,
         metavar='N',
-        help=f'takes that are killed ({record.KILLS})',
+        help=f'episodes that are killed ({record.KILLS})',
     )
     parser.add_argument('--seed', type=int, default=0, help='of the moments of the kills (0)')
-    _add_common(parser, record.PARTS, 'takes and logs (ten minutes are 3 GB)')
+    _add_common(parser, record.PARTS, 'episodes and logs (ten minutes are 3 GB)')
     parser.set_defaults(run=run_record)
 
 
@@ -64,7 +64,7 @@ def _add_train(benches) -> None:
     parser = benches.add_parser(
         'train',
         help='what training costs, and that nothing is computed twice',
-        description='Train the same 18-frame takes with each frame encoded once and window by '
+        description='Train the same 18-frame episodes with each frame encoded once and window by '
         'window (encodes); with image tokens kept and computed anew (tokens); decode '
         'JPEGs of 1280x720 whole and at a reduced scale (decode); train on such and '
         'see how long the network waits (loader); count what a GPU needs at full '
@@ -79,7 +79,7 @@ def _add_train(benches) -> None:
         type=int,
         default=train.EPISODES,
         metavar='N',
-        help=f'takes of the parts encodes and tokens, and four times as many but '
+        help=f'episodes of the parts encodes and tokens, and four times as many but '
         f'two of the part loader ({train.EPISODES})',
     )
     parser.add_argument(
@@ -97,7 +97,7 @@ def _add_train(benches) -> None:
         default=[1, 2, 4, 8],
         help='batch sizes that the part memory counts (1 2 4 8)',
     )
-    _add_common(parser, train.PARTS, 'takes, weights and runs', train.BY_NAME)
+    _add_common(parser, train.PARTS, 'episodes, weights and runs', train.BY_NAME)
     parser.set_defaults(run=run_train)
 
 

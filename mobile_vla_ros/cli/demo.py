@@ -15,19 +15,19 @@ def register(subparsers) -> None:
     parser = subparsers.add_parser(
         'demo',
         help='record, train and drive in the arena',
-        description='Record takes from the expert through the recorder node, fine-tune a policy '
-        'and two controls that are kept from seeing or hearing, drive them all '
+        description='Record episodes from the expert through the recorder node, fine-tune a '
+        'policy and two controls that are kept from seeing or hearing, drive them all '
         'through suites of scenes that none has seen, and the policy through the '
         'inference and guard nodes as well.',
         epilog='example: mobile_vla demo --out runs/demo',
     )
     parser.add_argument('--out', type=Path, help='new folder (runs/demo_TIME)')
-    parser.add_argument('--takes', type=int, default=100, help='takes to record (100)')
+    parser.add_argument('--takes', type=int, default=100, help='episodes to record (100)')
     parser.add_argument('--trials', type=int, default=30, help='trials of each suite (30)')
     parser.add_argument(
         '--live', type=int, default=10, help='scenes to drive through the live nodes (10)'
     )
-    parser.add_argument('--epochs', type=int, help=f'passes over the takes (as {TRAIN_CONFIG})')
+    parser.add_argument('--epochs', type=int, help=f'passes over the episodes (as {TRAIN_CONFIG})')
     parser.add_argument(
         '--speed',
         type=float,
@@ -45,7 +45,7 @@ def run(args: argparse.Namespace) -> int:
         raise UserError(
             'there is nothing to do',
             got=f'--takes {args.takes} --trials {args.trials} --live {args.live}',
-            expected='at least 2 takes and 1 of each other',
+            expected='at least 2 episodes and 1 of each other',
         )
     demo = Demo.prepare(args.out, args.speed)
     seconds: dict[str, float] = {}
@@ -64,7 +64,7 @@ def run(args: argparse.Namespace) -> int:
     report = write_report(
         demo.out / 'report.html',
         policy=policy,
-        takes=demo.episodes,
+        episodes=demo.episodes,
         results=results,
         live=live,
         seconds=seconds,

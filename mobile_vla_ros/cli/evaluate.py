@@ -18,18 +18,18 @@ def register(subparsers) -> None:
     parser = subparsers.add_parser(
         'evaluate',
         help='measure a policy beside the baselines',
-        description='Measure a policy on the validation takes beside predictors that see no '
+        description='Measure a policy on the validation episodes beside predictors that see no '
         'image; without a policy, those alone.',
         epilog=EXAMPLE,
     )
-    parser.add_argument('--data', type=Path, required=True, help='folder of takes')
+    parser.add_argument('--data', type=Path, required=True, help='folder of episodes')
     parser.add_argument('--policy', type=Path, help='policy bundle; it brings rate, window, chunk')
     parser.add_argument(
         '--rate',
         type=float,
         metavar='HZ',
         help='without a policy: frames and steps a second (10, or the rate of '
-        "the takes' own frames where that is lower)",
+        "the episodes' own frames where that is lower)",
     )
     parser.add_argument('--window', type=int, default=4, help='without a policy (4)')
     parser.add_argument('--chunk', type=int, default=10, help='without a policy (10)')
@@ -43,8 +43,8 @@ def register(subparsers) -> None:
         '--val-share',
         type=float,
         default=0.2,
-        help='share of takes that validate (0.2), where there is no policy, or '
-        'one that neither names its training takes here nor carries its '
+        help='share of episodes that validate (0.2), where there is no policy, or '
+        'one that neither names its training episodes here nor carries its '
         'own predictors',
     )
     parser.add_argument('--split-seed', type=int, default=0, help='seed of the split (0)')
@@ -53,7 +53,7 @@ def register(subparsers) -> None:
         '--accept_verdicts',
         nargs='+',
         metavar='VERDICT',
-        help="takes to measure on: good, poor, bad (the policy's own, or good poor)",
+        help="episodes to measure on: good, poor, bad (the policy's own, or good poor)",
     )
     parser.add_argument('--device', default='auto', help='auto, cpu or cuda')
     parser.add_argument('--offline', action='store_true', help='never ask the hub')
@@ -61,13 +61,13 @@ def register(subparsers) -> None:
         '--group-duplicates',
         '--group_duplicates',
         action='store_true',
-        help='keep takes of nearly the same commands on one side of the split',
+        help='keep episodes of nearly the same commands on one side of the split',
     )
     parser.add_argument(
         '--require-better',
         action='store_true',
         help='exit with status 1 unless the policy is better than every '
-        'predictor that sees no image, on takes that it was not trained '
+        'predictor that sees no image, on episodes that it was not trained '
         'on; these predictors must be fitted to what it was trained on',
     )
     parser.add_argument(

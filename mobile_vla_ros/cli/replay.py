@@ -1,4 +1,4 @@
-"""`mobile_vla replay`: a recorded take through the real inference path, beside what was driven."""
+"""`mobile_vla replay`: run a recorded episode through the real inference path, and compare."""
 
 import argparse
 import json
@@ -17,16 +17,16 @@ def register(subparsers) -> None:
     """Add the subcommand."""
     parser = subparsers.add_parser(
         'replay',
-        help='show a policy a recorded take, and compare',
-        description='Show a policy the frames of a take at the times at which they came, and '
+        help='show a policy a recorded episode, and compare',
+        description='Show a policy the frames of an episode at the times at which they came, and '
         'compare what it commands with what was driven then, beside predictors that '
         'see nothing. With --ros the live inference node is shown them too; exit '
         'status 1 when it says something else. Nothing is sent to a robot.',
         epilog=EXAMPLE,
     )
-    parser.add_argument('episode', type=Path, help='a take (.h5)')
+    parser.add_argument('episode', type=Path, help='an episode (.h5)')
     parser.add_argument('--policy', type=Path, required=True, help='policy bundle')
-    parser.add_argument('--instruction', metavar='TEXT', help="instead of the take's own")
+    parser.add_argument('--instruction', metavar='TEXT', help="instead of the episode's own")
     parser.add_argument('--device', default='auto', help='auto, cpu or cuda')
     parser.add_argument(
         '--precision',
@@ -45,7 +45,7 @@ def register(subparsers) -> None:
     parser.add_argument(
         '--ros',
         action='store_true',
-        help='show the take to the live inference node as well, and compare',
+        help='show the episode to the live inference node as well, and compare',
     )
     parser.add_argument(
         '--plot', type=Path, metavar='FILE.png', help='draw predicted and driven over time'
@@ -53,8 +53,8 @@ def register(subparsers) -> None:
     parser.add_argument(
         '--store-golden',
         action='store_true',
-        help="only write the bundle's golden frames anew, from the take's first "
-        'window; look at what the policy says of the take before',
+        help="only write the bundle's golden frames anew, from the episode's first "
+        'window; look at what the policy says of the episode before',
     )
     parser.add_argument('--json', action='store_true', help='print JSON')
     parser.set_defaults(run=run)
@@ -129,7 +129,7 @@ def _check(args: argparse.Namespace) -> None:
         )
     if args.store_golden and (args.ros or args.plot):
         raise UserError(
-            'golden frames are stored without replaying the take',
+            'golden frames are stored without replaying the episode',
             got='--store-golden with --ros or --plot',
             expected='one at a time',
         )

@@ -37,7 +37,7 @@ def register(subparsers) -> None:
         choices=CONTROLS,
         default='',
         help='drive what should fail: the policy shown no image or told nothing, '
-        'no command at all, or the mean action of its takes',
+        'no command at all, or the mean action of its episodes',
     )
     parser.add_argument(
         '--out',

@@ -1,4 +1,4 @@
-"""What a policy says along a take, measured against what was driven, and printed."""
+"""What a policy says along an episode, measured against what was driven, and printed."""
 
 import shutil
 from collections.abc import Mapping
@@ -18,7 +18,7 @@ METRICS = {
     'bias': ('bias', '+.3f'),
     'sign_flips': ('flips', '.0%'),
 }
-MOST_LINES = 10  # of gaps and of refused windows
+MAX_LINES = 10  # of gaps and of refused windows
 
 
 def predictors(found: Replayed, spec: PolicySpec) -> dict[str, np.ndarray]:
@@ -71,7 +71,7 @@ def measured(predicted: np.ndarray, driven: np.ndarray, spec: ActionSpec) -> dic
 
 def summary(found: Replayed, spec: PolicySpec) -> dict:
     """
-    Return what `mobile_vla replay --json` prints, but for the take, the machine and `live`.
+    Return what `mobile_vla replay --json` prints, but for the episode, the machine and `live`.
 
     `frames`, `plans` (frames that gave one) and `instants` (frames at which something is
     commanded); `measured`: predictor → axis → metrics (`measured`); `pace`: `step_ms` (median of
@@ -117,9 +117,9 @@ def text(result: Mapping) -> str:
     ]
     for what in ('gaps', 'refused', 'notes'):
         found = result[what]
-        lines += found[:MOST_LINES]
-        if len(found) > MOST_LINES:
-            lines.append(f'and {len(found) - MOST_LINES} more like it (--json names them)')
+        lines += found[:MAX_LINES]
+        if len(found) > MAX_LINES:
+            lines.append(f'and {len(found) - MAX_LINES} more like it (--json names them)')
     if result.get('live'):
         lines += ['', result['live']['sentence']]
     return '\n'.join(lines)

@@ -1,4 +1,4 @@
-"""`mobile_vla replay --store-golden`: golden frames for a bundle that has none, from a take."""
+"""`mobile_vla replay --store-golden`: write golden frames for a bundle, from an episode."""
 
 from pathlib import Path
 
@@ -9,12 +9,12 @@ def store(episode: Path, policy: Path, instruction: str | None) -> Path:
     """
     Write the golden frames of a bundle anew, and nothing else of it.
 
-    They are the first window of a take, and what the bundle says of it here and now: on the CPU,
-    in single precision, with its adapters apart, as training writes them.
+    They are the first window of an episode, and the bundle's output for it here and now: on the
+    CPU, in single precision, with its adapters unmerged, as training writes them.
 
-    :param instruction: None: the take's own.
+    :param instruction: None: the episode's own.
     :returns: the file.
-    :raises UserError: when the take has no window, or the bundle cannot be loaded or written.
+    :raises UserError: when the episode has no window, or the bundle cannot be loaded or written.
     """
     from mobile_vla_ros.data.frame_cache import FrameCache
     from mobile_vla_ros.data.preprocess import normalise
@@ -35,7 +35,7 @@ def store(episode: Path, policy: Path, instruction: str | None) -> Path:
         raise UserError(
             f'{episode} gives no golden frames',
             got=found.skipped[str(episode)].rstrip('.'),
-            remedy='take another episode',
+            remedy='use another episode',
         )
     run = found.segments[0]
     frames = FrameCache(spec.image).frames(run, slice(0, spec.window))

@@ -1,4 +1,4 @@
-"""A recorded take through the live inference node, held against the same in one process."""
+"""A recorded episode through the live inference node, held against the same in one process."""
 
 from pathlib import Path
 
@@ -23,7 +23,7 @@ ANY_VELOCITY = [1000.0, 1000.0, 1000.0]
 
 def replay_live(settings: Settings, found: Replayed, spec: PolicySpec, tolerance: float) -> dict:
     """
-    Show the take to the inference node as a process, and compare what it proposes.
+    Show the episode to the inference node as a process, and compare what it proposes.
 
     Nothing leaves this machine, and nobody listens for `cmd_vel`.
 
@@ -96,7 +96,7 @@ def _answers(settings: Settings, found: Replayed, spec: PolicySpec, log: Path) -
             processes.wait('replay', limit_s, draw)
         except (ProcessEnded, TimeoutError) as error:
             raise UserError(
-                f'it stopped while the take was shown to the live node: {error}'
+                f'it stopped while the episode was shown to the live node: {error}'
             ) from error
         return running.json_lines()
 

@@ -1,4 +1,4 @@
-"""A recorded take through the real inference path, in one process."""
+"""A recorded episode through the real inference path, in one process."""
 
 import time
 from collections.abc import Iterable
@@ -39,7 +39,7 @@ class _Shot:
 @dataclass
 class Replayed:
     """
-    What a policy says along a take.
+    What a policy says along an episode.
 
     :param now_ns: (N,) int64 when each frame came; `stamp_ns` (N,) when it was taken.
     :param twist: (N, 6) m/s and rad/s: what playback commands as the frame has been looked at;
@@ -48,7 +48,7 @@ class Replayed:
     :param driven: (N, 6) what was driven then; `before` (N, 6) a period of the policy earlier.
     :param seconds: of each step that encoded one frame; `first_s` of the first step.
     :param gaps: sentences: where frames are missing; `refused`: where no window was full, or a
-        frame could not be read; `notes`: anything else about the take.
+        frame could not be read; `notes`: anything else about the episode.
     """
 
     instruction: str
@@ -74,7 +74,7 @@ def instruction_of(episode: Episode, given: str | None) -> str:
     """
     Return what the policy is to be told.
 
-    :raises UserError: when neither the user nor the take says anything, or more than a policy
+    :raises UserError: when neither the user nor the episode says anything, or more than a policy
         follows.
     """
     told = (episode.instruction if given is None else given).strip()
@@ -97,15 +97,15 @@ def replay(
     path: Path, policy: Policy, instruction: str | None, bar=lambda frames: frames
 ) -> Replayed:
     """
-    Show a policy the frames of a take at the times at which they came.
+    Show a policy the frames of an episode at the times at which they came.
 
     :param bar: wraps what is gone through, to draw progress.
-    :raises UserError: when the take cannot be read, or holds no frame, or nothing is asked for.
+    :raises UserError: when the episode cannot be read, or holds no frame, or nothing is asked for.
     """
     with Episode.open(path) as episode:
         told = instruction_of(episode, instruction)
         if not len(episode):
-            raise UserError(f'{path} holds no frame', remedy='take another episode')
+            raise UserError(f'{path} holds no frame', remedy='use another episode')
         times, spec = arrival_times(episode), policy.spec
         finite = np.isfinite(episode.commands.twist).all(-1)
         driven, before = _commands(episode, finite, times.now_ns, spec)
@@ -186,19 +186,19 @@ def _notes(episode: Episode, finite: np.ndarray, times: ArrivalTimes, spec) -> l
             f'drives by none older than {oldest_s:g} s'
         )
     if not episode.complete:
-        notes.append('the take was never finished: what was flushed of it is replayed')
+        notes.append('the episode was never finished: what was flushed of it is replayed')
     twist = episode.commands.twist[finite]
     if not finite.all():
         notes.append(f'{int((~finite).sum())} commands are no finite numbers: they are left out')
     if not len(twist):
-        notes.append('the take holds no command: what was driven counts as zero')
+        notes.append('the episode holds no command: what was driven counts as zero')
     other = [
         axis
         for column, axis in enumerate(TWIST_AXES)
         if axis not in spec.actions.axes and twist[:, column].any()
     ]
     if other:
-        notes.append(f'the take drives {", ".join(other)} too, which this policy does not know')
+        notes.append(f'the episode drives {", ".join(other)} too, which this policy does not know')
     return notes
 
 

@@ -1,4 +1,4 @@
-"""A take whose disk fills up, and one that reaches the floor: a real tmpfs, a real recorder."""
+"""Fill the disk during an episode, and reach the floor in another: real tmpfs, real recorder."""
 
 import contextlib
 import itertools
@@ -21,7 +21,7 @@ SIZE = (1280, 720)
 
 def measure(folder: Path) -> list[Figure]:
     """
-    Fill the tmpfs of a take to the last byte, then record down to the floor of another.
+    Fill the tmpfs of an episode to the last byte, then record down to the floor of another.
 
     :param folder: empty; the logs stay in it.
     :raises UserError: when a node ends before its time.
@@ -42,26 +42,26 @@ def measure(folder: Path) -> list[Figure]:
         raise UserError('the benchmark stopped', got=done.stderr.strip())
     found = json.loads(done.stdout.splitlines()[-1])
     figures = []
-    for name, take in found.items():
+    for name, episode in found.items():
         figures += [
-            plain('disk', f'{name}: frames in the file', take['in_file']),
+            plain('disk', f'{name}: frames in the file', episode['in_file']),
             Figure(
                 'disk',
                 f'{name}: ended by',
-                take['by'],
-                f'the {take["by"]}',
+                episode['by'],
+                f'the {episode["by"]}',
                 'the recorder',
-                take['by'] == 'recorder',
+                episode['by'] == 'recorder',
             ),
             Figure(
                 'disk',
                 f'{name}: the file',
-                'whole' if take['whole'] else 'cut',
-                'whole' if take['whole'] else 'cut',
+                'whole' if episode['whole'] else 'cut',
+                'whole' if episode['whole'] else 'cut',
                 'whole',
-                take['whole'],
+                episode['whole'],
             ),
-            none_of('disk', f'{name}: frames missing in the middle', take['gaps']),
+            none_of('disk', f'{name}: frames missing in the middle', episode['gaps']),
         ]
     figures.append(
         at_most(
@@ -82,7 +82,7 @@ def _mount(point: Path) -> list[str]:
 
 
 def _inside(folder: Path) -> dict[str, dict]:
-    """Record on file systems that only this process sees; return what is found of each take."""
+    """Record on file systems private to this process; return what is found of each episode."""
     return {
         'full': _fill(folder / 'full', 1, ballast=True),
         'floor': _fill(folder / 'floor', FLOOR_MB, ballast=False),

@@ -10,7 +10,7 @@ from mobile_vla_ros.bench.table import Figure, at_most, plain
 
 WIDTH, HEIGHT, QUALITY = 1280, 720, 90
 FRAMES, BLOCK = 360, 15
-# The seed's takes have about so many rows, and one costs as much as thirty of ours.
+# The seed's episodes have about so many rows, and one costs as much as thirty of ours.
 SEED_FRAMES = 18
 PERIOD_NS = 33_333_333
 WRITE_FACTOR, SIZE_SHARE = 1.2, 0.1
@@ -62,7 +62,7 @@ def measure(folder: Path, *, quiet: bool = False) -> list[Figure]:
         plain(part, 'JPEG encoder alone', alone_ms, 'ms/frame'),
         plain(part, 'a frame converted, encoded, written', write_ms, 'ms/frame'),
         at_most(part, 'written against encoded alone', write_ms / alone_ms, WRITE_FACTOR, 'times'),
-        plain(part, f'closing a take of {frames} frames', close_ms, 'ms', 0),
+        plain(part, f'closing an episode of {frames} frames', close_ms, 'ms', 0),
         plain(part, 'our file', size_mb, 'MB/frame', 3),
         plain(part, "the seed's layout", seed_mb, 'MB/frame', 3),
         at_most(part, "size against the seed's layout", size_mb / seed_mb, SIZE_SHARE, 'times', 3),

@@ -1,4 +1,4 @@
-"""Takes whose recorder is killed: what is left of them, and what the next recorder makes of it."""
+"""Kill recorders at random moments; count what is left, and what the next recorder recovers."""
 
 import hashlib
 import time
@@ -12,14 +12,14 @@ from mobile_vla_ros.errors import UserError
 
 LOST_S = 1.0
 LONGEST_S = 3.0
-# Small pictures: a hundred takes are to fit on any disk.
+# Small pictures: a hundred episodes are to fit on any disk.
 SIZE = (640, 360)
 POLL_S = 0.05
 
 
 @dataclass
 class Killed:
-    """A take, and when its recorder was killed; times are the clock's, nanoseconds."""
+    """An episode, and when its recorder was killed; times are the clock's, nanoseconds."""
 
     part: Path
     started_ns: int
@@ -33,41 +33,44 @@ class Killed:
 
 def measure(folder: Path, kills: int, seed: int, *, quiet: bool = False) -> list[Figure]:
     """
-    Kill ``kills`` recorders at random moments of their takes, and count what is left.
+    Kill ``kills`` recorders at random moments of their episodes, and count what is left.
 
-    Every next recorder finds the take of the one before, and is killed in its turn, often while
+    Every next recorder finds the episode of the one before, and is killed in its turn, often while
     it recovers; the last one is let live until nothing is left to recover.
 
-    :param folder: empty; takes and logs stay in it.
+    :param folder: empty; episodes and logs stay in it.
     """
-    takes = folder / 'takes'
-    killed, seen = _kill(folder, takes, kills, seed, quiet)
-    states = [_state(take) for take in killed]
+    episodes = folder / 'takes'
+    killed, seen = _kill(folder, episodes, kills, seed, quiet)
+    states = [_state(episode) for episode in killed]
     untouched = sum(_hash(path) == before for path, before in seen.items())
     part = 'kill'
     return [
-        plain(part, 'recorders killed in mid-take', kills),
+        plain(part, 'recorders killed in mid-episode', kills),
         plain(part, 'frames kept', sum(state['frames'] for state in states)),
-        all_of(part, 'takes that open', sum(state['opens'] for state in states), kills),
+        all_of(part, 'episodes that open', sum(state['opens'] for state in states), kills),
         all_of(
-            part, 'takes recovered and marked so', sum(state['marked'] for state in states), kills
+            part,
+            'episodes recovered and marked so',
+            sum(state['marked'] for state in states),
+            kills,
         ),
         at_most(
-            part, 'most of a take that was lost', max(s['lost_s'] for s in states), LOST_S, 's'
+            part, 'most of an episode that was lost', max(s['lost_s'] for s in states), LOST_S, 's'
         ),
         none_of(part, 'frames missing in the middle', sum(s['gaps'] for s in states)),
-        all_of(part, 'earlier takes untouched', untouched, len(seen)),
+        all_of(part, 'earlier episodes untouched', untouched, len(seen)),
     ]
 
 
 def _kill(
     folder: Path,
-    takes: Path,
+    episodes: Path,
     kills: int,
     seed: int,
     quiet: bool,
 ) -> tuple[list[Killed], dict[Path, str]]:
-    """Return the takes, and the hash that each finished file had when it was first seen."""
+    """Return the episodes, and the hash that each finished file had when it was first seen."""
     import random
 
     from tqdm import tqdm
@@ -90,27 +93,29 @@ def _kill(
         )
         events = Events(processes, quiet=True)
         try:
-            for number in tqdm(range(kills), desc='kill', unit='take', disable=quiet, leave=False):
-                before = set(takes.glob('*.part'))
-                processes.start(_in_namespace(takes, f'kill_{number}'))
+            for number in tqdm(
+                range(kills), desc='kill', unit='episode', disable=quiet, leave=False
+            ):
+                before = set(episodes.glob('*.part'))
+                processes.start(_in_namespace(episodes, f'kill_{number}'))
                 events.wait('started', START_S)
-                (part,) = set(takes.glob('*.part')) - before
-                take = Killed(part, time.time_ns(), 0)
+                (part,) = set(episodes.glob('*.part')) - before
+                episode = Killed(part, time.time_ns(), 0)
                 time.sleep(moments.uniform(0.0, LONGEST_S))
-                take.killed_ns = time.time_ns()
+                episode.killed_ns = time.time_ns()
                 processes['recorder'].process.kill()
                 processes.stop('recorder')
-                killed.append(take)
-                _note(takes, seen)
-            processes.start(_in_namespace(takes, 'survivor'))
+                killed.append(episode)
+                _note(episodes, seen)
+            processes.start(_in_namespace(episodes, 'survivor'))
             _recovered(killed, processes)
         except ProcessEnded as error:
             raise UserError(f'the benchmark stopped: {error}') from error
-        _note(takes, seen)
+        _note(episodes, seen)
     return killed, seen
 
 
-def _in_namespace(takes: Path, namespace: str):
+def _in_namespace(episodes: Path, namespace: str):
     """
     Return a recorder that hears the one camera there is, under services of its own.
 
@@ -118,7 +123,7 @@ def _in_namespace(takes: Path, namespace: str):
     for those of the next.
     """
     return recorder(
-        takes,
+        episodes,
         {},
         namespace=namespace,
         remappings={name: f'/{name}' for name in ('camera/image_raw', 'cmd_vel')},
@@ -128,13 +133,13 @@ def _in_namespace(takes: Path, namespace: str):
 def _recovered(killed: list[Killed], processes):
     """Wait until the recorder that lives has recovered all, or has had time enough."""
     deadline = time.monotonic() + START_S
-    while not all(take.whole.exists() for take in killed) and time.monotonic() < deadline:
+    while not all(episode.whole.exists() for episode in killed) and time.monotonic() < deadline:
         processes.check()
         time.sleep(POLL_S)
 
 
-def _note(takes: Path, seen: dict[Path, str]):
-    for path in takes.glob('*.h5'):
+def _note(episodes: Path, seen: dict[Path, str]):
+    for path in episodes.glob('*.h5'):
         if path not in seen:
             seen[path] = _hash(path)
 
@@ -146,21 +151,21 @@ def _hash(path: Path) -> str:
         return hashlib.file_digest(file, 'sha256').hexdigest()
 
 
-def _state(take: Killed) -> dict:
+def _state(killed: Killed) -> dict:
     """
-    Return what is left of a take.
+    Return what is left of an episode.
 
     :returns: frames, opens, marked, gaps (frames missing between the first and the last), and
-        lost_s: the time of the take that no frame shows, of whatever was cut off or left out.
+        lost_s: the time of the episode that no frame shows, of whatever was cut off or left out.
     """
     from mobile_vla_ros.bench.record.load import frame_numbers
     from mobile_vla_ros.episode.storage.reader import Episode
 
-    path = take.whole if take.whole.exists() else take.part
+    path = killed.whole if killed.whole.exists() else killed.part
     try:
         with Episode.open(path) as episode:
             numbers = frame_numbers(episode)
-            newest_ns = int(episode.frame_stamp_ns[-1]) if numbers else take.started_ns
+            newest_ns = int(episode.frame_stamp_ns[-1]) if numbers else killed.started_ns
             marked = episode.complete and episode.recovered
     except UserError:
         return {
@@ -168,7 +173,7 @@ def _state(take: Killed) -> dict:
             'opens': False,
             'marked': False,
             'gaps': 0,
-            'lost_s': (take.killed_ns - take.started_ns) / 1e9,
+            'lost_s': (killed.killed_ns - killed.started_ns) / 1e9,
         }
     gaps = numbers[-1] - numbers[0] + 1 - len(numbers) if numbers else 0
     return {
@@ -176,5 +181,5 @@ def _state(take: Killed) -> dict:
         'opens': True,
         'marked': marked,
         'gaps': gaps,
-        'lost_s': (take.killed_ns - newest_ns) / 1e9 + gaps / RATE_HZ,
+        'lost_s': (killed.killed_ns - newest_ns) / 1e9 + gaps / RATE_HZ,
     }

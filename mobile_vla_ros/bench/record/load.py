@@ -24,7 +24,7 @@ def measure(folder: Path, seconds: float, *, quiet: bool = False) -> list[Figure
     """
     Record for ``seconds`` at 30 Hz, then for a tenth of it at 60 Hz.
 
-    :param folder: empty; takes and logs stay in it.
+    :param folder: empty; episodes and logs stay in it.
     """
     normal = record(folder / 'at_30', seconds=seconds, rate_hz=RATE_HZ, quiet=quiet)
     over = record(
@@ -35,7 +35,7 @@ def measure(folder: Path, seconds: float, *, quiet: bool = False) -> list[Figure
     )
     part = 'load 30 Hz'
     figures = [
-        plain(part, 'take', normal['seconds'], 's', 1),
+        plain(part, 'episode', normal['seconds'], 's', 1),
         plain(part, 'frames sent', normal['frames']),
         plain(part, 'camera rate', normal['frame_hz'], 'Hz'),
         none_of(part, 'frames lost before the recorder', normal['lost'], normal['frames']),
@@ -52,7 +52,7 @@ def measure(folder: Path, seconds: float, *, quiet: bool = False) -> list[Figure
     part = 'load 60 Hz'
     return [
         *figures,
-        plain(part, 'take', over['seconds'], 's', 1),
+        plain(part, 'episode', over['seconds'], 's', 1),
         plain(part, 'frames sent', over['frames']),
         plain(part, 'camera rate', over['frame_hz'], 'Hz'),
         plain(part, 'frames in the file', over['in_file']),
@@ -83,13 +83,13 @@ def record(
     meanwhile: Callable[[], None] = lambda: None,
 ) -> dict:
     """
-    Record one take with the real recorder, and find what is missing in the file.
+    Record one episode with the real recorder, and find what is missing in the file.
 
-    :param folder: of takes and logs.
+    :param folder: of episodes and logs.
     :param size: width and height of the pictures, pixels.
-    :param data_dir: of the takes, when it is another.
+    :param data_dir: of the episodes, when it is another.
     :param parameters: of the recorder, besides the shipped ones.
-    :param meanwhile: called again and again during the take.
+    :param meanwhile: called again and again during the episode.
     :returns: what `inspect` finds, what the source says of its end (frames, commands, …) and
         what the recorder cost: cores, peak_mb, source_cores, seconds.
     :raises UserError: when a node ends before its time.
@@ -166,20 +166,20 @@ def source(*, seconds: float, rate_hz: float, size: tuple[int, int], **parameter
 
 def inspect(data_dir: Path, ended: dict) -> dict:
     """
-    Compare the one take of a folder with what the source sent.
+    Compare the one episode of a folder with what the source sent.
 
     :param ended: the source's last line.
     :returns: in_file (of the frames sent), missing (not in the file), counted (of them, by the
         episode's own events), dropped (of these, by the recorder's queue), lost (missing for
         another reason), disorder, commands_lost, bytes, verdict.
-    :raises UserError: when there is not exactly one take, or it cannot be read.
+    :raises UserError: when there is not exactly one episode, or it cannot be read.
     """
     from mobile_vla_ros.episode.storage.reader import Episode, find_episodes
     from mobile_vla_ros.episode.storage.schema import dropped_frames
 
     paths = find_episodes(data_dir)
     if len(paths) != 1:
-        raise UserError(f'{data_dir} holds {len(paths)} takes', expected='1')
+        raise UserError(f'{data_dir} holds {len(paths)} episodes', expected='1')
     with Episode.open(paths[0]) as episode:
         numbers = frame_numbers(episode)
         sent = range(ended['first_frame'], ended['first_frame'] + ended['frames'])

@@ -20,7 +20,7 @@ EXACT = {
 
 def grown(folder: Path, way: str, recipe: str = 'float32') -> dict | None:
     """
-    Take a step on the first of some takes in a new process.
+    Take a step on the first of some episodes in a new process.
 
     :param way: ``once`` or ``by_windows``.
     :param recipe: ``float32``, or ``bfloat16``: with mixed precision and activation checkpointing.

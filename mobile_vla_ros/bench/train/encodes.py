@@ -10,7 +10,7 @@ import torch
 
 from mobile_vla_ros.bench.table import Figure, at_least, at_most, plain
 from mobile_vla_ros.bench.train.child_process import grown
-from mobile_vla_ros.bench.train.episodes import driven_takes, network_and_batches
+from mobile_vla_ros.bench.train.episodes import driven_episodes, network_and_batches
 from mobile_vla_ros.bench.train.losses import WINDOW, by_windows, once
 from mobile_vla_ros.model.network import VlaNetwork
 from mobile_vla_ros.training.memory import saved_bytes
@@ -86,11 +86,11 @@ def counted(network: VlaNetwork) -> Iterator[list[int]]:
         hook.remove()
 
 
-def measure(folder: Path, takes: int, turns: int, *, quiet: bool = False) -> list[Figure]:
-    """Train the same takes both ways, by turns; nothing is changed by a step between."""
+def measure(folder: Path, episodes: int, turns: int, *, quiet: bool = False) -> list[Figure]:
+    """Train the same episodes both ways, by turns; nothing is changed by a step between."""
     from tqdm import tqdm
 
-    driven_takes(folder, takes)
+    driven_episodes(folder, episodes)
     network, batches, *_ = network_and_batches(folder, window=WINDOW)
     ways, part = {'each frame once': once, 'window by window': by_windows}, 'encodes'
     seconds: dict[str, list[float]] = {}
@@ -131,7 +131,8 @@ def measure(folder: Path, takes: int, turns: int, *, quiet: bool = False) -> lis
         for what, value in (('loss', found.loss), ('gradients', found.gradient))
     ]
     figures += [
-        plain(part, f'a pass over {len(batches)} takes, {name}', best[name], 's') for name in ways
+        plain(part, f'a pass over {len(batches)} episodes, {name}', best[name], 's')
+        for name in ways
     ]
     figures.append(
         plain(part, 'time, window by window against once', best[theirs] / best[ours], 'times')

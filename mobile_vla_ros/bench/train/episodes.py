@@ -1,4 +1,4 @@
-"""Takes for the training benchmark, in a folder of its own: written as a recorder writes them."""
+"""Episodes for the training benchmark, written as the recorder writes them."""
 
 import io
 from pathlib import Path
@@ -13,14 +13,14 @@ MINUTE_NS = 60_000_000_000
 QUALITY = 90
 
 
-def driven_takes(
+def driven_episodes(
     folder: Path,
     count: int,
     size: tuple[int, int] = (320, 240),
     frames: int = FRAMES,
     first: int = 0,
 ) -> list[Path]:
-    """Drive the arena's expert through scenes of `train`; a take is its first frames."""
+    """Drive the arena's expert through scenes of `train`; an episode is its first frames."""
     from mobile_vla_ros.sim.arena import Arena
     from mobile_vla_ros.sim.expert import Expert
     from mobile_vla_ros.sim.suites import scene
@@ -40,10 +40,10 @@ def driven_takes(
     return paths
 
 
-def busy_takes(
+def busy_episodes(
     folder: Path, count: int, size: tuple[int, int] = (1280, 720), frames: int = FRAMES
 ) -> list[Path]:
-    """Write takes of pictures as busy as a photograph; each sways to and fro."""
+    """Write episodes of pictures as busy as a photograph; each sways to and fro."""
     from mobile_vla_ros.bench.synthetic_camera import pictures
 
     turn = np.linspace(0, 2 * np.pi, frames, endpoint=False)
@@ -62,7 +62,7 @@ def busy_takes(
 
 
 def write(folder: Path, instruction: str, pictures, twists, number: int) -> Path:
-    """Write one take: frames and commands together, at 10 Hz."""
+    """Write one episode: frames and commands together, at 10 Hz."""
     from mobile_vla_ros.episode.storage.schema import EpisodeInfo
     from mobile_vla_ros.episode.storage.writer import EpisodeWriter
     from mobile_vla_ros.types import Command
@@ -89,12 +89,12 @@ def network_and_batches(
     checkpointing: bool = False,
 ):
     """
-    Return a network on builtin:tiny, and every take of a folder as a batch of one piece.
+    Return a network on builtin:tiny, and every episode of a folder as a batch of one piece.
 
     Dropout is off, and the adapters are as after some training: fresh ones give no gradient.
 
     :param frozen: type of the frozen weights.
-    :returns: network, batches, the takes' runs, what a bundle would say, the backbone.
+    :returns: network, batches, the episodes' runs, what a bundle would say, the backbone.
     """
     import torch
 

@@ -1,4 +1,4 @@
-"""What reading takes costs: image tokens kept, JPEGs at a reduced scale, and a loop that waits."""
+"""What reading episodes costs: cached image tokens, JPEGs at a reduced scale, a waiting loop."""
 
 import json
 import time
@@ -11,8 +11,8 @@ from mobile_vla_ros.bench.table import Figure, at_most, none_of, plain
 from mobile_vla_ros.bench.train.encodes import WINDOW, counted, once
 from mobile_vla_ros.bench.train.episodes import (
     FRAMES,
-    busy_takes,
-    driven_takes,
+    busy_episodes,
+    driven_episodes,
     network_and_batches,
 )
 
@@ -20,14 +20,14 @@ WAITING = 0.05
 PICTURES, SIDE = 18, 224
 
 
-def tokens(folder: Path, takes: int, turns: int) -> list[Figure]:
+def tokens(folder: Path, episodes: int, turns: int) -> list[Figure]:
     """Train the text model alone, from image tokens that are kept and from images, by turns."""
     from mobile_vla_ros.data.augment import Augmentation
     from mobile_vla_ros.data.dataset import collate
     from mobile_vla_ros.data.image_tokens import ImageTokens
     from mobile_vla_ros.evaluation.predict import dataset
 
-    driven_takes(folder / 'takes', takes)
+    driven_episodes(folder / 'takes', episodes)
     network, _, runs, spec, backbone = network_and_batches(folder / 'takes', scope='text')
     part = 'tokens'
     computed: list[int] = []
@@ -69,7 +69,10 @@ def tokens(folder: Path, takes: int, turns: int) -> list[Figure]:
         none_of(part, 'frames encoded by a second run', computed[1]),
         none_of(part, 'frames encoded in an epoch, from kept image tokens', images[with_tokens]),
         plain(part, 'frames encoded in an epoch, from images', images[without]),
-        *(plain(part, f'an epoch over {takes} takes, {name}', best[name], 's') for name in ways),
+        *(
+            plain(part, f'an epoch over {episodes} episodes, {name}', best[name], 's')
+            for name in ways
+        ),
         plain(
             part,
             'time, from images against from kept tokens',
@@ -126,12 +129,12 @@ def _jpeg(picture: np.ndarray) -> bytes:
     return buffer.getvalue()
 
 
-def loader(folder: Path, takes: int) -> list[Figure]:
+def loader(folder: Path, episodes: int) -> list[Figure]:
     """Train for an epoch on JPEGs of 1280x720 that nothing has cached; how long did it wait?"""
     from mobile_vla_ros.training.config import DataConfig, ModelConfig, TrainConfig
     from mobile_vla_ros.training.loop import train
 
-    busy_takes(folder / 'takes', takes)
+    busy_episodes(folder / 'takes', episodes)
     config = TrainConfig(out=str(folder / 'run'), epochs=1, device='cpu')
     train(ModelConfig(), DataConfig(data=str(folder / 'takes')), config, log=lambda _: None)
     (row,) = json.loads((folder / 'run' / 'history.json').read_text())

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from mobile_vla_ros.bench.process import peak_bytes, reset_peak, resident_bytes
 from mobile_vla_ros.bench.table import Figure, at_most, plain
-from mobile_vla_ros.bench.train.episodes import PERIOD_NS, driven_takes
+from mobile_vla_ros.bench.train.episodes import PERIOD_NS, driven_episodes
 from mobile_vla_ros.errors import UserError
 
 PEAK_GB, BUNDLE_MB = 10.0, 250.0
@@ -35,8 +35,8 @@ def measure(folder: Path) -> list[Figure]:
         plain(part, 'weights written', _size(folder / 'backbone') / 1e9, 'GB'),
         plain(part, 'in', time.perf_counter() - started, 's', 0),
     ]
-    (long,) = driven_takes(folder / 'takes', 1)
-    (short,) = driven_takes(folder / 'takes', 1, frames=VAL_FRAMES, first=1)
+    (long,) = driven_episodes(folder / 'takes', 1)
+    (short,) = driven_episodes(folder / 'takes', 1, frames=VAL_FRAMES, first=1)
     trained = _child('train', folder, long.stem, short.stem)
     driven = _child('load', folder)
     bundle = (folder / 'run' / 'best').resolve()
@@ -86,7 +86,7 @@ def _child(what: str, folder: Path, *arguments: str) -> dict:
 
 
 def _train(folder: Path, long: str, short: str) -> dict:
-    """Train the long take and validate on the short one, as the recipe of the seed says."""
+    """Train the long episode and validate on the short one, as the recipe of the seed says."""
     from mobile_vla_ros.bringup.share import config_file
     from mobile_vla_ros.data.segments import Sampling, load_segments
     from mobile_vla_ros.data.split import split_episodes

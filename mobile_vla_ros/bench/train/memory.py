@@ -7,7 +7,7 @@ import torch
 from mobile_vla_ros.bench.table import Figure, at_most, plain
 from mobile_vla_ros.bench.train.child_process import grown
 from mobile_vla_ros.bench.train.encodes import WINDOW
-from mobile_vla_ros.bench.train.episodes import FRAMES, driven_takes
+from mobile_vla_ros.bench.train.episodes import FRAMES, driven_episodes
 from mobile_vla_ros.training.memory import Memory, count
 
 CARDS_GB = (8, 16, 24, 48, 80)
@@ -106,7 +106,7 @@ def measure(folder: Path, batches: tuple[int, ...] = BATCHES) -> list[Figure]:
 
 def beside_a_process(folder: Path) -> list[Figure]:
     """Count what a small network keeps, and see by how much a process grows as it does."""
-    driven_takes(folder, 1)
+    driven_episodes(folder, 1)
     found = grown(folder, 'by_windows', 'bfloat16')
     if not found:
         return []

@@ -24,7 +24,7 @@ def register(subparsers) -> None:
 
     parser = subparsers.add_parser(
         'episodes',
-        help='list, check, complete, bring in and hand out recorded takes',
+        help='list, check, complete, bring in and hand out recorded episodes',
         description='Look after what was recorded: a path is a folder of episodes or one file.',
         epilog=EXAMPLE,
     )
@@ -68,7 +68,7 @@ def _add_filters(action: argparse.ArgumentParser):
         '--instruction',
         default='',
         metavar='TEXT',
-        help='only takes whose instruction contains this',
+        help='only episodes whose instruction contains this',
     )
     action.add_argument('--outcome', default='', help='only success, failure or unknown')
     action.add_argument(

@@ -1,4 +1,4 @@
-"""`mobile_vla episodes export`: takes as plain files or as bags, for other tools."""
+"""`mobile_vla episodes export`: episodes as plain files or as bags, for other tools."""
 
 import argparse
 import json
@@ -12,9 +12,9 @@ def add(actions) -> None:
     """Add the action to those of `mobile_vla episodes`."""
     parser = actions.add_parser(
         'export',
-        help='write takes as plain files (csv) or as bags (rosbag2)',
-        description='Write every take into a folder of its own, for other tools. A take whose '
-        'folder is there already is skipped: an export that was interrupted goes on.',
+        help='write episodes as plain files (csv) or as bags (rosbag2)',
+        description='Write every episode into a folder of its own, for other tools. An episode '
+        'whose folder is there already is skipped: an export that was interrupted goes on.',
         epilog='example: mobile_vla episodes export ~/mobile_vla_takes --out bags '
         '--format rosbag2',
     )
@@ -35,12 +35,12 @@ def add(actions) -> None:
         'events, JSON; rosbag2: MCAP with CompressedImage, TwistStamped and '
         'String',
     )
-    parser.add_argument('--json', action='store_true', help='print JSON, one object a take')
+    parser.add_argument('--json', action='store_true', help='print JSON, one object an episode')
     parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> int:
-    """Export; 1 when a take could not be, which is named."""
+    """Export; 1 when an episode could not be, which is named."""
     from tqdm import tqdm
 
     from mobile_vla_ros.episode.storage.reader import episodes_at
@@ -54,7 +54,7 @@ def run(args: argparse.Namespace) -> int:
         raise UserError(f'cannot make the folder {out}', got=error.strerror) from None
     clear_away(out)
     counts = dict.fromkeys(('exported', 'skipped', 'failed'), 0)
-    for one in tqdm(paths, unit='take', disable=None, leave=False):
+    for one in tqdm(paths, unit='episode', disable=None, leave=False):
         try:
             done = export(one, out, args.format)
         except UserError as error:

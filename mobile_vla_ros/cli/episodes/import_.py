@@ -1,4 +1,4 @@
-"""`mobile_vla episodes import`: takes of other layouts become episodes."""
+"""`mobile_vla episodes import`: recordings of other layouts become episodes."""
 
 import argparse
 import json
@@ -15,8 +15,8 @@ def add(actions) -> None:
     parser = actions.add_parser(
         'import',
         help='bring in HDF5 files of raw images, rosbag2 folders and MCAP files',
-        description='Import takes of other layouts, each as a whole episode or not at all: HDF5 '
-        'files with images (BGR) and actions a row, rosbag2 folders, .mcap and .db3 '
+        description='Import recordings of other layouts, each as a whole episode or not at all: '
+        'HDF5 files with images (BGR) and actions a row, rosbag2 folders, .mcap and .db3 '
         'files with Image or CompressedImage and Twist or TwistStamped topics. What '
         'cannot be imported is named, and the rest goes on. What was imported before '
         'is skipped. Exit status 1 when something could not be.',
@@ -43,7 +43,7 @@ def add(actions) -> None:
         '--instruction',
         default='',
         metavar='TEXT',
-        help='what the robot was told, for takes that do not say it themselves',
+        help='what the robot was told, for recordings that do not say it themselves',
     )
     parser.add_argument(
         '--image-format',
@@ -99,7 +99,7 @@ def run(args: argparse.Namespace) -> int:
     out = args.out.expanduser()
     sources = find_sources(args.source.expanduser(), out)
     counts = dict.fromkeys((IMPORTED, SKIPPED, FAILED), 0)
-    with tqdm(total=len(sources), unit='take', disable=None, leave=False) as bar:
+    with tqdm(total=len(sources), unit='episode', disable=None, leave=False) as bar:
 
         def seen(source: Path, frames: int):
             if frames % POSTFIX_EVERY == 0:

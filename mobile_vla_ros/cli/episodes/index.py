@@ -1,4 +1,4 @@
-"""The index of a set of takes as the subcommands open it: with a progress bar and its note."""
+"""The index of a set of episodes as the subcommands open it: with a progress bar and its note."""
 
 import contextlib
 import sys
@@ -7,7 +7,7 @@ from pathlib import Path
 
 from mobile_vla_ros.episode.catalog.index import EpisodeIndex
 
-FEW = 20  # takes that are read too fast for a bar
+FEW = 20  # episodes that are read too fast for a bar
 
 
 @contextlib.contextmanager
@@ -15,7 +15,7 @@ def indexed(path: Path) -> Iterator[EpisodeIndex]:
     """
     Open the index of a folder, or of one file, and bring it up to date.
 
-    :raises UserError: when there is no such path, or no take in it.
+    :raises UserError: when there is no such path, or no episode in it.
     """
     with EpisodeIndex(path) as index, contextlib.ExitStack() as closing:
         bar = None

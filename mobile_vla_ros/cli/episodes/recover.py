@@ -1,4 +1,4 @@
-"""`mobile_vla episodes recover`: complete takes whose writer died, save what is left of others."""
+"""`mobile_vla episodes recover`: complete unfinished episodes, salvage damaged ones."""
 
 import argparse
 import json
@@ -8,7 +8,7 @@ from pathlib import Path
 
 from mobile_vla_ros.errors import UserError
 
-SUMMARY = 'complete takes that were cut short, and save what is left of damaged files'
+SUMMARY = 'complete episodes that were cut short, and save what is left of damaged files'
 DESCRIPTION = (
     'Make a whole episode of every .part that nobody writes, and of every .h5 that cannot be '
     'opened any more (its copy ends in _recovered.h5). What can be read is kept, what cannot is '
@@ -52,7 +52,7 @@ def run(args: argparse.Namespace) -> int:
             f'{part.name} is being written and is left alone',
         )
     status = 0
-    for one in tqdm(found, unit='take', disable=None, leave=False):
+    for one in tqdm(found, unit='episode', disable=None, leave=False):
         try:
             result = recovery.recover(one, now_ns=time.time_ns())
         except UserError as error:

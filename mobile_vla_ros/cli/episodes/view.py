@@ -1,4 +1,4 @@
-"""`mobile_vla episodes view`: one page of a folder's takes, to be opened in any browser."""
+"""`mobile_vla episodes view`: one page of a folder's episodes, to be opened in any browser."""
 
 import argparse
 import sys
@@ -13,8 +13,8 @@ def add(actions) -> None:
     """Add the action to those of `mobile_vla episodes`."""
     parser = actions.add_parser(
         'view',
-        help='make a page: every take with its pictures, commands and verdict',
-        description='Make one HTML page that needs nothing else: a card a take, the bad ones '
+        help='make a page: every episode with its pictures, commands and verdict',
+        description='Make one HTML page that needs nothing else: a card an episode, the bad ones '
         'first, and a player with the frames beside the commands.',
         epilog='example: mobile_vla episodes view ~/mobile_vla_takes --open',
     )
@@ -35,7 +35,7 @@ def add(actions) -> None:
         type=int,
         default=MAX_EPISODES,
         metavar='N',
-        help='most takes on the page; the worst are taken first, then the newest '
+        help='most episodes on the page; the worst are taken first, then the newest '
         f'(default {MAX_EPISODES})',
     )
     parser.add_argument('--open', action='store_true', help='open the page in the web browser')
@@ -64,7 +64,7 @@ def run(args: argparse.Namespace) -> int:
             out,
             path,
             chosen,
-            lambda paths: tqdm(paths, unit='take', disable=None, leave=False),
+            lambda paths: tqdm(paths, unit='episode', disable=None, leave=False),
         )
     except OSError as error:
         raise UserError(
@@ -73,7 +73,7 @@ def run(args: argparse.Namespace) -> int:
     finally:
         for sentence in chosen.broken:
             print(f'mobile_vla: error: {sentence}', file=sys.stderr)
-    print(f'{out}: {count} {"take" if count == 1 else "takes"}, {size / 1e6:.1f} MB')
+    print(f'{out}: {count} {"episode" if count == 1 else "episodes"}, {size / 1e6:.1f} MB')
     if args.open:
         import webbrowser
 

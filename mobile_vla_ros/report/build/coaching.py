@@ -33,13 +33,13 @@ def text(found: Survey, advice: Sequence[Advice]) -> str:
 
 def _rows(found: Survey) -> Iterator[tuple[str, str]]:
     """Yield head and text of each line of the table."""
-    yield 'takes', f'{found.takes} ({_counts(found.verdicts)})'
-    yield 'to train on', f'{found.usable} takes, {found.minutes:.1f} minutes'
+    yield 'episodes', f'{found.takes} ({_counts(found.verdicts)})'
+    yield 'to train on', f'{found.usable} episodes, {found.minutes:.1f} minutes'
     yield 'outcome', _counts(found.outcomes)
     instructions = list(found.instructions.items())
     for place, (sentence, (count, minutes)) in enumerate(instructions[:MAX_INSTRUCTIONS]):
         head = '' if place else 'instruction'
-        yield head, f'{count:5} takes  {minutes:6.1f} minutes  {sentence}'
+        yield head, f'{count:5} episodes  {minutes:6.1f} minutes  {sentence}'
     more = len(instructions) - MAX_INSTRUCTIONS
     if more > 0:
         yield '', f'and {more} more instructions'
@@ -49,12 +49,12 @@ def _rows(found: Survey) -> Iterator[tuple[str, str]]:
     )
     yield 'in motion', f'{found.moving_minutes:.1f} minutes: {directions}'
     yield 'idle', f'{found.idle_share:.0%} of the time'
-    yield 'starts', f'{found.starts} places in the first pictures of {found.views} takes'
-    yield 'commands', f'{found.distinct} distinct of {found.driven} takes that move'
+    yield 'starts', f'{found.starts} places in the first pictures of {found.views} episodes'
+    yield 'commands', f'{found.distinct} distinct of {found.driven} episodes that move'
     for place, names in enumerate(found.near_identical[:MAX_GROUPS]):
         head, rest = '' if place else 'alike', len(names) - MAX_NAMES
         others = f' and {rest} more' if rest > 0 else ''
-        yield head, f'{len(names):5} takes  {", ".join(names[:MAX_NAMES])}{others}'
+        yield head, f'{len(names):5} episodes  {", ".join(names[:MAX_NAMES])}{others}'
     more = len(found.near_identical) - MAX_GROUPS
     if more > 0:
         yield '', f'and {more} more groups (all of them: --json)'

@@ -33,7 +33,7 @@ def _rows(spec: PolicySpec) -> list[tuple[str, dict]]:
 
 def _cells(spec: PolicySpec) -> tuple[list[str], list[list[str]]]:
     axes = list(zip(spec.actions.axes, spec.actions.units, strict=True))
-    head = ['on held-out takes', 'loss_arm_act'] + [
+    head = ['on held-out episodes', 'loss_arm_act'] + [
         f'{axis} {name}' for axis, unit in axes for name in (f'MAE {unit}', f'RMSE {unit}', 'R²')
     ]
     rows = []
@@ -52,7 +52,7 @@ def _cells(spec: PolicySpec) -> tuple[list[str], list[list[str]]]:
 def _closed_loop(results: dict[str, dict[str, dict]]) -> tuple[list[str], list[list[str]]]:
     """Return head and rows: who drove, and each suite's success and collisions."""
     suites = list(dict.fromkeys(suite for result in results.values() for suite in result))
-    head = ['in scenes that no take has', *suites, 'collisions']
+    head = ['in scenes that no episode has', *suites, 'collisions']
     rows = []
     for name, result in results.items():
         cells = []
@@ -95,14 +95,14 @@ def write_report(
     path: Path,
     *,
     policy: Path,
-    takes: Path,
+    episodes: Path,
     results: dict[str, dict[str, dict]],
     live: list[dict],
     seconds: dict[str, float],
     speeds: tuple[float, float],
 ) -> Path:
     """
-    Write the page; the takes and the training's history are shown where they are there.
+    Write the page; the episodes and the training's history are shown where they are there.
 
     :param results: who drove, to suite, to what `mobile_vla simulate --json` says.
     :param live: what `cli.live.drive_live` returned.
@@ -113,7 +113,7 @@ def write_report(
         path,
         page.render(
             'demo.html',
-            title='From takes to a drive',
+            title='From episodes to a drive',
             subtitle='mobile_vla demo: recorded, trained and driven on this machine',
             verdict=_verdict(spec, results),
             key_figures=_key_figures(results, seconds['all']),
@@ -123,7 +123,7 @@ def write_report(
             live_drives=plots.top_down(_plans(live)),
             predicting=_cells(spec),
             losses=_losses(spec, policy.parent / 'history.json'),
-            photos=_pictures(policy, spec, takes) if takes.is_dir() else None,
+            photos=_pictures(policy, spec, episodes) if episodes.is_dir() else None,
             seconds=seconds,
             speeds=[f'{speed:g}' for speed in speeds],
             spec=spec,
@@ -190,9 +190,9 @@ def _verdict(spec: PolicySpec, results: dict[str, dict[str, dict]]) -> str:
         else 'It does NOT use both its eyes and its ears'
     )
     blindness = (
-        'On held-out takes it predicts better than every baseline that sees no image.'
+        'On held-out episodes it predicts better than every baseline that sees no image.'
         if not unbeaten
-        else 'On held-out takes it is NOT better than: '
+        else 'On held-out episodes it is NOT better than: '
         + ', '.join(WHAT[name] for name in unbeaten)
         + '.'
     )
@@ -227,14 +227,14 @@ def _plans(live: list[dict]) -> list[plots.Plan]:
     return plans
 
 
-def _pictures(policy: Path, spec: PolicySpec, takes: Path) -> list[tuple[np.ndarray, str]]:
-    """Return frames of held-out takes with the driven and the predicted velocity."""
+def _pictures(policy: Path, spec: PolicySpec, episodes: Path) -> list[tuple[np.ndarray, str]]:
+    """Return frames of held-out episodes with the driven and the predicted velocity."""
     from mobile_vla_ros.data.segments import Sampling, load_segments
     from mobile_vla_ros.episode.storage.reader import Episode
     from mobile_vla_ros.runtime.overlay import DRIVEN, PREDICTED, draw_arrows
     from mobile_vla_ros.runtime.vla_policy import VlaPolicy
 
-    held_out = [takes / f'{name}.h5' for name in spec.data['val_episodes']]
+    held_out = [episodes / f'{name}.h5' for name in spec.data['val_episodes']]
     runs, _ = load_segments(
         [path for path in held_out if path.is_file()],
         Sampling(spec.rate_hz, spec.window, spec.chunk, spec.command_max_age_s),

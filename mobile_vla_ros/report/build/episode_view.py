@@ -1,4 +1,4 @@
-"""What the page of `mobile_vla episodes view` shows of one take, read from its file."""
+"""What the page of `mobile_vla episodes view` shows of one episode, read from its file."""
 
 import io
 from pathlib import Path
@@ -12,12 +12,12 @@ from mobile_vla_ros.episode.storage import schema
 from mobile_vla_ros.episode.storage.reader import Episode
 from mobile_vla_ros.episode.timing.timeline import COMMAND_MAX_AGE_S, frame_times
 from mobile_vla_ros.errors import UserError
-from mobile_vla_ros.report.pages.episodes_page import SOURCES, TakeView
+from mobile_vla_ros.report.pages.episodes_page import SOURCES, EpisodeView
 
 BASE64 = 4 / 3
 JPEG_QUALITY = 62
 ROW_BYTES = 30  # a command as JSON
-MOST_PARTS = 200  # of a take whose commands are too many: each part keeps its extremes
+MAX_PARTS = 200  # of an episode whose commands are too many: each part keeps its extremes
 # Measures of the verdict: key, name, how it is written.
 MEASURES = (
     ('frame_rate_hz', 'frames a second', '{:.1f}'),
@@ -42,9 +42,9 @@ FACTS = (
 )
 
 
-def take_view(path: Path, most: int, side: int, budget: int) -> TakeView:
+def read_view(path: Path, most: int, side: int, budget: int) -> EpisodeView:
     """
-    Read what the page shows of a take.
+    Read what the page shows of an episode.
 
     :param most: pictures at most; side: pixels of their longer side.
     :param budget: bytes on the page; fewer pictures are taken where it is too small.
@@ -78,11 +78,11 @@ def take_view(path: Path, most: int, side: int, budget: int) -> TakeView:
             np.argsort(frames_ns, kind='stable'),
         )  # some may have been overtaken on their way
         health = episode.health or {}
-        reasons = list(health.get('reasons', ['the take was never finished']))
+        reasons = list(health.get('reasons', ['the episode was never finished']))
         lost = sum(not picture for picture in pictures)
         if lost:
             reasons.append(f'{lost} of {len(pictures)} pictures looked at cannot be read')
-        return TakeView(
+        return EpisodeView(
             name=schema.episode_name(path),
             instruction=episode.instruction,
             outcome=episode.outcome,
@@ -136,10 +136,10 @@ def _extremes(rows: np.ndarray, budget: int) -> tuple[np.ndarray, float]:
     """
     Thin out commands where they are too many.
 
-    :returns: of each part of the take the rows that reach furthest on each axis; for how many
+    :returns: of each part of the episode the rows that reach furthest on each axis; for how many
         seconds one of them holds at most.
     """
-    parts = min(MOST_PARTS, max(10, budget // (6 * ROW_BYTES)))
+    parts = min(MAX_PARTS, max(10, budget // (6 * ROW_BYTES)))
     if len(rows) <= 6 * parts:
         return rows, COMMAND_MAX_AGE_S
     kept = {0, len(rows) - 1}

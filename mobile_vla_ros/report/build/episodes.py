@@ -8,9 +8,9 @@ from mobile_vla_ros import __version__
 from mobile_vla_ros.episode.catalog.index import EpisodeIndex
 from mobile_vla_ros.episode.catalog.row import UNFINISHED, UNREADABLE
 from mobile_vla_ros.errors import UserError
-from mobile_vla_ros.report.build.episode_view import take_view
+from mobile_vla_ros.report.build.episode_view import read_view
 from mobile_vla_ros.report.pages import page
-from mobile_vla_ros.report.pages.episodes_page import VERDICTS, TakeView, episodes_page
+from mobile_vla_ros.report.pages.episodes_page import VERDICTS, EpisodeView, episodes_page
 
 PAGE_BYTES = 40_000_000  # of images and commands, as they stand on the page
 # (images of an episode at most, pixels of their longer side): in a folder, and of one file alone.
@@ -66,16 +66,16 @@ def write(
     views = []
     for one in bar(chosen.paths):
         try:
-            views.append(take_view(one, most, side, int(PAGE_BYTES / len(chosen.paths))))
+            views.append(read_view(one, most, side, int(PAGE_BYTES / len(chosen.paths))))
         except UserError as error:
             chosen.broken.append(str(error))
     if not views:
-        raise UserError(f'no take of {path} can be read', expected='episodes of the recorder')
+        raise UserError(f'no episode of {path} can be read', expected='episodes of the recorder')
     images = max(len(view.pictures) for view in views)
     text = episodes_page(
-        path.name if alone else f'Takes in {path.resolve().name}',
-        f'mobile_vla episodes view {path}: {images} pictures of a take at most, {side} pixels; '
-        f'mobile_vla_ros {__version__}',
+        path.name if alone else f'Episodes in {path.resolve().name}',
+        f'mobile_vla episodes view {path}: {images} pictures of an episode at most, '
+        f'{side} pixels; mobile_vla_ros {__version__}',
         views,
         _notes(path, views, chosen),
     )
@@ -83,13 +83,13 @@ def write(
     return len(views), len(text.encode())
 
 
-def _notes(path: Path, views: list[TakeView], chosen: Chosen) -> list[str]:
+def _notes(path: Path, views: list[EpisodeView], chosen: Chosen) -> list[str]:
     notes = []
     if len(views) < chosen.total:
         notes.append(
-            f'{len(views)} of {chosen.total} takes are shown: the worst first, then the newest. '
-            f'More of them: mobile_vla episodes view {path} --takes {chosen.total}. One with '
-            f'more of its pictures: mobile_vla episodes view FILE.'
+            f'{len(views)} of {chosen.total} episodes are shown: the worst first, then the '
+            f'newest. More of them: mobile_vla episodes view {path} --takes {chosen.total}. '
+            'One with more of its pictures: mobile_vla episodes view FILE.'
         )
     notes += [f'Cannot be read: {sentence}' for sentence in chosen.broken[:MAX_NAMED]]
     if len(chosen.broken) > MAX_NAMED:
@@ -100,7 +100,7 @@ def _notes(path: Path, views: list[TakeView], chosen: Chosen) -> list[str]:
     parts = sum(view.verdict == UNFINISHED for view in views)
     if parts:
         notes.append(
-            f'{parts} {"take is" if parts == 1 else "takes are"} unfinished: still being '
+            f'{parts} {"episode is" if parts == 1 else "episodes are"} unfinished: still being '
             f'recorded, or cut short (mobile_vla episodes recover {path}).'
         )
     return notes

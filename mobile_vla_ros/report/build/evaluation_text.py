@@ -79,24 +79,26 @@ def _by_step(result: Mapping, width: int) -> str:
 def _about(result: Mapping) -> str:
     """Say what was measured."""
     episodes = result['episodes']
-    measured = f'measured on {_takes(episodes["val"])} ({result["windows"]} windows)'
+    measured = f'measured on {_episodes(episodes["val"])} ({result["windows"]} windows)'
     blind = result['blind']
     if result.get('policy', {}).get('trained_on'):
-        means = 'the same takes'
+        means = 'the same episodes'
     elif blind['source'] == 'bundle':
         means = "the policy's bundle" + (
-            f', of the {_takes(blind["takes"])} that it was trained on' if blind['takes'] else ''
+            f', of the {_episodes(blind["takes"])} that it was trained on'
+            if blind['takes']
+            else ''
         )
     else:
-        means = f'{_takes(blind["takes"])} of the training side'
+        means = f'{_episodes(blind["takes"])} of the training side'
     return (
         f'{measured}; the means come from {means}; {result["rate_hz"]:.4g} steps a second; '
         'sign: steps on which the prediction has the sign of what was driven'
     )
 
 
-def _takes(count: int) -> str:
-    return f'{count} {"take" if count == 1 else "takes"}'
+def _episodes(count: int) -> str:
+    return f'{count} {"episode" if count == 1 else "episodes"}'
 
 
 def _without_a_policy(result: Mapping) -> str:
@@ -114,7 +116,7 @@ def _data(result: Mapping) -> Iterator[str]:
     for sentence in result.get('policy', {}).get('broken', ()):
         yield f'not measured: {sentence}'
     if result['skipped']:
-        yield f'takes left out: {len(result["skipped"])}'
+        yield f'episodes left out: {len(result["skipped"])}'
     for path, reason in result['skipped'].items():
         yield f'left out: {path}: {reason}'
 

@@ -14,7 +14,7 @@ from mobile_vla_ros.data.segments import Segment
 from mobile_vla_ros.evaluation.evaluate import Scored
 from mobile_vla_ros.evaluation.verdict import heeds, listed, sure
 from mobile_vla_ros.model.policy_spec import PolicySpec
-from mobile_vla_ros.report.build import training_takes as of_takes
+from mobile_vla_ros.report.build import training_episodes as of_episodes
 from mobile_vla_ros.report.pages import page
 from mobile_vla_ros.report.pages.training_page import number, training_page
 from mobile_vla_ros.report.pages.training_view import TrainingView
@@ -23,11 +23,14 @@ POLICY = 'policy'
 # A predictor that sees no image: its name in words, and what it does.
 BLIND = {
     'zero': ('stand still', 'always zero'),
-    'mean_action': ('mean action', 'always the mean of the training takes'),
-    'mean_per_step': ('mean of each step', 'for each chunk step its mean over the training takes'),
+    'mean_action': ('mean action', 'always the mean of the training episodes'),
+    'mean_per_step': (
+        'mean of each step',
+        'for each chunk step its mean over the training episodes',
+    ),
     'mean_per_position_and_step': (
         'mean of each place and step',
-        'for each place in the window and each chunk step its mean over the training takes',
+        'for each place in the window and each chunk step its mean over the training episodes',
     ),
     'repeat_last': (
         'repeat the last command',
@@ -44,12 +47,12 @@ CONTROLS = {
         'would not look',
         'shown the mean colour for every image',
     ),
-    'frames_shuffled': ('frames shuffled', '', '', "shown each take's images in random order"),
+    'frames_shuffled': ('frames shuffled', '', '', "shown each episode's images in random order"),
     'instruction_swapped': (
         'another instruction',
         'told something else',
         'would not listen',
-        'told what another take was told',
+        'told what another episode was told',
     ),
 }
 # An error along an axis has no sign.
@@ -61,7 +64,7 @@ def write(
     path: Path,
     policy: PolicySpec,
     scored: Scored,
-    takes: EpisodeSet,
+    episodes: EpisodeSet,
     *,
     history: Sequence[dict] = (),
     config: Mapping | None = None,
@@ -69,18 +72,22 @@ def write(
     """
     Write the page of a training, or of an evaluation where there is no history.
 
-    Frames are read from the takes; one that cannot be read is named on the page.
+    Frames are read from the episodes; one that cannot be read is named on the page.
 
     :param path: the page; what was there before is replaced by a whole one.
-    :param takes: the training side gives the coverage; the validation side is that of `scored`.
+    :param episodes: the training side gives the coverage; the validation side is that of `scored`.
     :param history: rows of `history.json`.
     :param config: the settings as they were; a mapping `parameters` in it is shown as counts.
     """
-    return page.write(path, training_page(_view(policy, scored, takes, history, config or {})))
+    return page.write(path, training_page(_view(policy, scored, episodes, history, config or {})))
 
 
 def _view(
-    policy: PolicySpec, scored: Scored, takes: EpisodeSet, history: Sequence[dict], config: Mapping
+    policy: PolicySpec,
+    scored: Scored,
+    episodes: EpisodeSet,
+    history: Sequence[dict],
+    config: Mapping,
 ) -> TrainingView:
     summary, ours = scored.summary, scored.summary['policy']
     best = ours.get('best_baseline') or min(
@@ -90,7 +97,7 @@ def _view(
     headline, mood = _headline(
         ours, warning, ours.get('better', _less(ours['loss'], summary['baselines'][best]['loss']))
     )
-    found = of_takes.newest(policy, scored)
+    found = of_episodes.newest(policy, scored)
     finite = found.real & np.isfinite(found.predicted).all(-1)
     metrics = {POLICY: ours} | {
         f'policy, {words}': ours[name] for name, (words, *_) in CONTROLS.items() if ours.get(name)
@@ -100,7 +107,7 @@ def _view(
         title=f'{"Training" if history else "Evaluation"}: {headline}',
         subtitle=f'mobile_vla {"train" if history else "evaluate"}, {policy.backbone.id}, '
         f'window {policy.window}, chunk {policy.chunk}, {policy.rate_hz:g} Hz',
-        lead=[_lead(policy, scored, takes, history), *_beside(policy, summary, best)],
+        lead=[_lead(policy, scored, episodes, history), *_beside(policy, summary, best)],
         verdict=[*([warning] if warning else ()), *map(_in_words, ours.get('verdict', ()))],
         mood=mood,
         cards=_cards(policy, summary, best),
@@ -123,9 +130,9 @@ def _view(
         driven=found.driven[finite],
         predicted=found.predicted[finite],
         chunk_errors=_chunk_errors(policy, summary),
-        drives=of_takes.drives(policy, scored.segments, found),
-        worst=of_takes.worst(policy, scored.segments, found),
-        coverage=of_takes.coverage(policy, takes, scored.segments, ours.get('broken') or ()),
+        drives=of_episodes.drives(policy, scored.segments, found),
+        worst=of_episodes.worst(policy, scored.segments, found),
+        coverage=of_episodes.coverage(policy, episodes, scored.segments, ours.get('broken') or ()),
         facts=_facts(policy, summary, config),
     )
 
@@ -134,7 +141,7 @@ def _headline(ours: Mapping, warning: str | None, better: bool) -> tuple[str, st
     """Return the page's title and its mood: `good`, `bad`, or '' where nobody can be sure."""
     than = 'better than predictors without an image'
     if ours.get('trained_on'):
-        return 'takes that it was trained on', ''
+        return 'episodes that it was trained on', ''
     if not better:
         return f'NOT {than}', 'bad'
     if warning or (ours.get('margin') and not sure(ours['margin'])):
@@ -157,15 +164,18 @@ def _less(one: float | None, other: float | None) -> bool:
 
 
 def _amount(policy: PolicySpec, runs: Sequence[Segment]) -> str:
-    takes, kinds = ({getattr(run, name) for run in runs} for name in ('episode_id', 'instruction'))
+    episodes = {run.episode_id for run in runs}
+    kinds = {run.instruction for run in runs}
     minutes = sum(len(run.frames) for run in runs) / policy.rate_hz / 60
     return (
-        f'{len(takes)} take{"" if len(takes) == 1 else "s"} ({minutes:.1f} minutes, '
+        f'{len(episodes)} episode{"" if len(episodes) == 1 else "s"} ({minutes:.1f} minutes, '
         f'{len(kinds)} instruction{"" if len(kinds) == 1 else "s"})'
     )
 
 
-def _lead(policy: PolicySpec, scored: Scored, takes: EpisodeSet, history: Sequence[dict]) -> str:
+def _lead(
+    policy: PolicySpec, scored: Scored, episodes: EpisodeSet, history: Sequence[dict]
+) -> str:
     """Say what was trained, on how much, and what it is measured on."""
     what = {
         '': 'A policy',
@@ -173,11 +183,11 @@ def _lead(policy: PolicySpec, scored: Scored, takes: EpisodeSet, history: Sequen
         'instruction': 'A control that is told no instruction',
     }[policy.blank]
     known = len(policy.data.get('train_episodes', []))
-    trained = f' on {known} take{"" if known == 1 else "s"}' if known else ''
+    trained = f' on {known} episode{"" if known == 1 else "s"}' if known else ''
     if history:
         trained = (
             f' for {len(history)} epoch{"" if len(history) == 1 else "s"} on '
-            f'{_amount(policy, takes.train)}'
+            f'{_amount(policy, episodes.train)}'
         )
     unseen = '' if scored.summary['policy'].get('trained_on') else ' that it did not train on'
     return (
@@ -276,7 +286,7 @@ def _facts(policy: PolicySpec, summary: Mapping, config: Mapping) -> dict[str, d
         'image': f'{policy.image.size} × {policy.image.size} pixels',
         'told as': policy.instruction_template,
         'trained without': policy.blank or 'nothing: it has images and instructions',
-        'fingerprint of the takes': str(policy.data.get('fingerprint', '–')),
+        'fingerprint of the episodes': str(policy.data.get('fingerprint', '–')),
         'validation windows': str(summary.get('windows', '–')),
     }
     versions = {'mobile_vla_ros': __version__, 'Python': platform.python_version()}

@@ -28,7 +28,7 @@ JPEG_QUALITY = 60
 # A picture is drawn anew when the base has moved or turned by more than this.
 STILL_M, STILL_RAD = 0.005, 0.005
 # So many failures of a suite can be played, and all films of a page together have so many bytes.
-MOST_FILMS = 24
+MAX_FILMS = 24
 FILM_BYTES = 8_000_000
 
 
@@ -99,7 +99,7 @@ def _suite(
     for trial in trials:
         for place, drive in enumerate(trial.drives):
             film = None
-            if drive.outcome != SUCCESS and films < MOST_FILMS and spent < budget:
+            if drive.outcome != SUCCESS and films < MAX_FILMS and spent < budget:
                 film = _film(arena, drive)
             if film is not None:
                 films += 1

@@ -1,4 +1,4 @@
-"""What a policy said along a take and what was driven, drawn over time."""
+"""What a policy said along an episode and what was driven, drawn over time."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -18,7 +18,7 @@ def write_png(
     """
     Write a picture with one panel an axis.
 
-    :param seconds: (N,) of each instant, from the take's start.
+    :param seconds: (N,) of each instant, from the episode's start.
     :param axes: name → unit, predicted (N,) with NaN where nothing was, driven (N,).
     """
     drawing = Figure(figsize=(10, 0.9 + 2.4 * len(axes)))

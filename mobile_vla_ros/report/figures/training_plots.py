@@ -19,7 +19,7 @@ WORDS = {
     'angular_z': 'turning left',
 }
 # Beyond so many points a line or a cloud is drawn as pixels: the page stays small.
-MOST_POINTS = 1500
+MAX_POINTS = 1500
 MANY_EPOCHS = 40
 DENSITY = LinearSegmentedColormap.from_list('density', ['#f8e3b8', POLICY, '#4a2f00'])
 DASHES = ((0, (1, 2)), (0, (5, 2)), (0, (2, 1.5)), (0, (6, 2, 1, 2)), '-')
@@ -151,7 +151,7 @@ def scatter(axes: Sequence[tuple[str, str]], driven: np.ndarray, predicted: np.n
         reach = max(1.08 * max(np.abs(x).max(initial=0), np.abs(y).max(initial=0)), 1e-3)
         panel.axhline(0, color='#e6eaee', linewidth=1, zorder=0)
         panel.axvline(0, color='#e6eaee', linewidth=1, zorder=0)
-        if len(x) > MOST_POINTS:
+        if len(x) > MAX_POINTS:
             counts, edges, _ = np.histogram2d(x, y, bins=81, range=[[-reach, reach]] * 2)
             panel.pcolormesh(
                 edges,
@@ -220,7 +220,7 @@ def over_the_chunk(
     return svg(drawing)
 
 
-def along_a_take(
+def along_an_episode(
     axes: Sequence[tuple[str, str]],
     seconds: np.ndarray,
     driven: np.ndarray,
@@ -229,15 +229,15 @@ def along_a_take(
     limits: Sequence[tuple[float, float]] = (),
 ) -> str:
     """
-    Draw one take's velocities over time, a panel an axis: driven dark, predicted in our colour.
+    Draw one episode's velocities over time, a panel an axis: driven dark, predicted in our colour.
 
     :param seconds: (N,) of driving; nan, like the velocities there, where a line is to break.
     :param driven: (N, axes) in their units; so is predicted.
     :param gaps: seconds at which frames are missing.
-    :param limits: lowest and highest velocity of each axis, so that takes can be compared.
+    :param limits: lowest and highest velocity of each axis, so that episodes can be compared.
     """
     drawing = Figure(figsize=(12, 2.0))
-    pixels = len(seconds) > MOST_POINTS
+    pixels = len(seconds) > MAX_POINTS
     for column, (panel, axis) in enumerate(
         zip(drawing.subplots(1, len(axes), squeeze=False)[0], axes, strict=True)
     ):
@@ -271,7 +271,7 @@ def along_a_take(
 
 def commands(axes: Sequence[tuple[str, str]], train: np.ndarray, val: np.ndarray) -> str:
     """
-    Draw how often each speed was driven: training takes filled, validation takes as an outline.
+    Draw how often each speed was driven: training episodes filled, validation as an outline.
 
     :param train: (N, axes) in their units; val: (M, axes).
     """

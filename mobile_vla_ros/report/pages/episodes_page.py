@@ -1,4 +1,4 @@
-"""The page of `mobile_vla episodes view`: a card a take, and a stage that plays the chosen one."""
+"""The page of `mobile_vla episodes view`: a card an episode, and a player for the chosen one."""
 
 import base64
 from collections import Counter
@@ -12,9 +12,9 @@ SOURCES = ('unknown', 'teleop', 'policy', 'takeover')  # by their number in an e
 
 
 @dataclass(frozen=True)
-class TakeView:
+class EpisodeView:
     """
-    What the page shows of one take; times are seconds since the take's first frame or command.
+    What the page shows of an episode; times are seconds since its first frame or command.
 
     :param verdict: a key of ``VERDICTS``.
     :param reasons: why, in words.
@@ -23,7 +23,7 @@ class TakeView:
     :param times: of each picture; ``index``: its row in the episode; ``pictures``: JPEG files,
         an empty one where a frame cannot be read.
     :param rows: commands [t, vx (m/s), vy (m/s), wz (rad/s), number of the source].
-    :param proposals: likewise what a policy proposed, in a take that tells of it.
+    :param proposals: likewise what a policy proposed, in an episode that has proposals.
     :param max_age_s: a command holds until the next one, or this long.
     :param gaps: [from, to] where frames are missing.
     :param events: [t, name, text].
@@ -81,38 +81,38 @@ class TakeView:
 
 
 def episodes_page(
-    title: str, subtitle: str, takes: Sequence[TakeView], notes: Sequence[str] = ()
+    title: str, subtitle: str, episodes: Sequence[EpisodeView], notes: Sequence[str] = ()
 ) -> str:
     """
     Return the whole page; it needs nothing from outside.
 
-    :param takes: in the order of the cards before anybody sorts them.
+    :param episodes: in the order of the cards before anybody sorts them.
     :param notes: sentences on top: what is not shown, and what could not be read.
     """
-    counts = Counter(take.verdict for take in takes)
+    counts = Counter(episode.verdict for episode in episodes)
     verdicts = [(verdict, counts[verdict]) for verdict in VERDICTS if counts[verdict]]
-    instructions = Counter(take.instruction for take in takes).most_common()
+    instructions = Counter(episode.instruction for episode in episodes).most_common()
     return page.render(
         'episodes.html',
         title=title,
         subtitle=subtitle,
-        takes=takes,
+        episodes=episodes,
         notes=notes,
-        numbers=_numbers(takes, verdicts, len(instructions)),
+        numbers=_numbers(episodes, verdicts, len(instructions)),
         verdicts=verdicts,
         instructions=instructions,
         sources=SOURCES,
-        proposed=any(take.proposals for take in takes),
+        proposed=any(episode.proposals for episode in episodes),
     )
 
 
 def _numbers(
-    takes: Sequence[TakeView], verdicts: Sequence[tuple[str, int]], kinds: int
+    episodes: Sequence[EpisodeView], verdicts: Sequence[tuple[str, int]], kinds: int
 ) -> list[tuple[str, str, str]]:
-    seconds = sum(take.duration_s for take in takes)
+    seconds = sum(episode.duration_s for episode in episodes)
     moods = {'good': 'good', 'bad': 'bad', 'unfinished': 'bad'}
     return [
-        (str(len(takes)), 'takes', ''),
+        (str(len(episodes)), 'episodes', ''),
         (f'{seconds / 60:.1f} min' if seconds >= 60 else f'{seconds:.1f} s', 'recorded', ''),
         (str(kinds), 'instruction' if kinds == 1 else 'instructions', ''),
         *((str(count), verdict, moods.get(verdict, '')) for verdict, count in verdicts),

@@ -10,7 +10,7 @@ from mobile_vla_ros.report.pages import page
 from mobile_vla_ros.report.pages.training_view import Drive, TrainingView
 
 # Epochs and instructions that a table shows before the rest is folded away.
-MOST_ROWS = 20
+MAX_ROWS = 20
 
 
 def training_page(view: TrainingView) -> str:
@@ -28,7 +28,7 @@ def training_page(view: TrainingView) -> str:
         gaps=any(drive.gaps for drive in view.drives),
         turns=any(axis.startswith('angular') for axis, _ in view.axes),
         commands=training_plots.commands(view.axes, view.coverage.train, view.coverage.val),
-        most_rows=MOST_ROWS,
+        most_rows=MAX_ROWS,
         axis_name=training_plots.axis_name,
         number=number,
         ordinal=_ordinal,
@@ -82,7 +82,7 @@ def _curves(view: TrainingView) -> dict:
         [str(epoch), *(number(row.get(name), 5) for name in names[1:])]
         for epoch, row in zip(epochs, view.history, strict=True)
     ]
-    every = math.ceil(len(rows) / MOST_ROWS)
+    every = math.ceil(len(rows) / MAX_ROWS)
     shown = [
         place
         for place in range(len(rows))
@@ -138,7 +138,7 @@ def _drives(view: TrainingView) -> list[tuple[Drive, str]]:
     return [
         (
             drive,
-            training_plots.along_a_take(
+            training_plots.along_an_episode(
                 view.axes, drive.seconds, drive.driven, drive.predicted, drive.gaps, limits
             ),
         )

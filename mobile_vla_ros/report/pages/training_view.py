@@ -9,7 +9,7 @@ import numpy as np
 @dataclass(frozen=True)
 class Drive:
     """
-    One validation take: what was driven, and what the policy says at each of its frames.
+    One validation episode: what was driven, and what the policy says at each of its frames.
 
     :param seconds: (N,) of driving; nan, like the velocities there, where frames are missing.
     :param driven: (N, axes) in the axes' units; so is predicted.
@@ -45,13 +45,13 @@ class BadWindow:
 @dataclass(frozen=True)
 class Coverage:
     """
-    The takes of both sides.
+    The episodes of both sides.
 
-    :param rows: an instruction each: it, and for training and for validation takes, minutes and
+    :param rows: an instruction each: it, and for training and for validation episodes, minutes and
         idle share, as they are to be read.
     :param train: (N, axes) commands in the axes' units; so is val.
-    :param left_out: takes that were not used and why.
-    :param alike: groups of takes of nearly the same commands; leaks: those on both sides.
+    :param left_out: episodes that were not used and why.
+    :param alike: groups of episodes of nearly the same commands; leaks: those on both sides.
     :param broken: sentences that name frames which cannot be read.
     """
 

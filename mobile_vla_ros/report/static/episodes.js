@@ -1,4 +1,4 @@
-// The JSON of a take is parsed when it is chosen. Needs `player.js`.
+// The JSON of an episode is parsed when it is chosen. Needs `player.js`.
 (function () {
   var LOUD = {drop: 1, problem: 1, takeover: 1, recovered: 1};
   var AXES = ['vx', 'vy', 'wz'], UNITS = ['m/s', 'm/s', 'rad/s'];
@@ -184,7 +184,7 @@
         card.dataset.instruction.toLowerCase().indexOf(words) < 0;
     });
     var count = shown().length;
-    get('count').textContent = count === all.length ? '' : count + ' of ' + all.length + ' takes';
+    get('count').textContent = count === all.length ? '' : count + ' of ' + all.length + ' episodes';
     get('none').hidden = count > 0;
   }
   function sort() {

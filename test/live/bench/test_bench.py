@@ -174,9 +174,13 @@ def test_load_accounts_for_every_frame(measured):
 
 def test_killed_takes_are_recovered_and_others_untouched(measured):
     """What the issue promises of every kill but its second, which a busy machine may stretch."""
-    for name in ('takes that open', 'takes recovered and marked so', 'earlier takes untouched'):
+    for name in (
+        'episodes that open',
+        'episodes recovered and marked so',
+        'earlier episodes untouched',
+    ):
         assert measured['kill', name]['kept'], measured['kill', name]
-    assert measured['kill', 'most of a take that was lost']['value'] < 3
+    assert measured['kill', 'most of an episode that was lost']['value'] < 3
 
 
 def test_a_full_disk_leaves_a_whole_take(measured):

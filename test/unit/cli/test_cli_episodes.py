@@ -114,7 +114,7 @@ def test_the_coach_finds_the_seed_s_repeats(tmp_path, capsys):
     )
     assert main(['episodes', 'coach', str(tmp_path)]) == 0
     printed = capsys.readouterr().out
-    assert 'record next: ' in printed and '2 distinct of 12 takes' in printed
+    assert 'record next: ' in printed and '2 distinct of 12 episodes' in printed
 
 
 def test_show_goes_on_after_a_broken_file(folder, capsys):

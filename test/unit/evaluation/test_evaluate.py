@@ -605,8 +605,8 @@ def test_new_episodes_are_all_measured_beside_what_the_training_episodes_taught(
         )
     json.dumps(found.summary, allow_nan=False)
     said = ' '.join(text(found.summary).split())
-    assert 'measured on 3 takes (' in said
-    assert f"the policy's bundle, of the {len(spec.data['train_episodes'])} takes" in said
+    assert 'measured on 3 episodes (' in said
+    assert f"the policy's bundle, of the {len(spec.data['train_episodes'])} episodes" in said
     shutil.copy(segments[0].path, new)
     found = evaluate(new, policy, **PLAIN)
     assert found.summary['episodes'] == {'train': 1, 'val': 3}
@@ -643,7 +643,7 @@ def test_without_stored_baselines_new_episodes_prove_nothing(small_run, tmp_path
     warning = (
         f'baselines are fitted to 2 of the episodes here; the policy was trained on {trained}'
     )
-    assert warning in said and 'measured on 1 take (' in said and warning in page.read_text()
+    assert warning in said and 'measured on 1 episode (' in said and warning in page.read_text()
     better = {'policy': {'better': True, 'trained_on': False}, 'blind': {'warning': warning}}
     assert 'fitted to other takes' in refusal(better)
 

@@ -168,7 +168,7 @@ def test_what_is_odd_about_a_take_is_said(clockwork, tmp_path):
     assert found.notes == ['1 commands are no finite numbers: they are left out']
     assert np.isfinite(found.driven).all()
     found = replay(write(tmp_path / 'none', range(0, 800, 100)), clockwork, None)
-    assert found.notes == ['the take holds no command: what was driven counts as zero']
+    assert found.notes == ['the episode holds no command: what was driven counts as zero']
     found = replay(
         write(tmp_path / 'late', range(0, 800, 100), late_ms=400, commands=[(0, 0.1, 0.2)]),
         clockwork,

@@ -13,9 +13,9 @@ import pytest
 from mobile_vla_ros.cli.main import main
 from mobile_vla_ros.episode.storage.schema import EpisodeInfo
 from mobile_vla_ros.episode.storage.writer import EpisodeWriter
-from mobile_vla_ros.report.build.episode_view import take_view
+from mobile_vla_ros.report.build.episode_view import read_view
 from mobile_vla_ros.report.pages import page as pages
-from mobile_vla_ros.report.pages.episodes_page import TakeView, episodes_page
+from mobile_vla_ros.report.pages.episodes_page import EpisodeView, episodes_page
 from mobile_vla_ros.types import Command
 from small_episodes import CREATED_NS, PERIOD_NS, START_NS, encoded, write_episode, write_rows
 
@@ -104,7 +104,7 @@ def test_what_a_policy_proposed_is_beside_what_was_driven(folder, html):
     assert with_them['proposals'] == [[index / 10, 0.5, 0.5, 0.5, 2] for index in range(16)]
     assert with_them['scale'] == [1.0, 1.0, 0.5]
     assert not any('proposals' in data for data in told.values())
-    alone = TakeView('a', 'go', 'unknown', 'good', [], 0.0, 0)
+    alone = EpisodeView('a', 'go', 'unknown', 'good', [], 0.0, 0)
     assert 'proposed by the policy' in text
     assert 'proposed by the policy' not in episodes_page('t', 's', [alone])
 
@@ -113,10 +113,10 @@ def test_fewer_takes_are_the_worst_and_the_page_says_so(folder, tmp_path, capsys
     """`--takes 2` of 3: the bad one is among them, and how to see the others is told."""
     out = tmp_path / 'some.html'
     assert main(['episodes', 'view', str(folder), '--takes', '2', '--out', str(out)]) == 0
-    assert f'{out}: 2 takes' in capsys.readouterr().out
+    assert f'{out}: 2 episodes' in capsys.readouterr().out
     text = out.read_text()
     assert len(cards(text)) == 2 and cards(text)[0] == write_name(folder, 'stop')
-    assert '2 of 3 takes are shown' in text and '--takes 3' in text
+    assert '2 of 3 episodes are shown' in text and '--takes 3' in text
 
 
 def test_one_file_has_a_page_of_its_own(tmp_path, capsys):
@@ -124,13 +124,13 @@ def test_one_file_has_a_page_of_its_own(tmp_path, capsys):
     path = write_episode(tmp_path, frames=70)
     assert main(['episodes', 'view', str(path)]) == 0
     text = path.with_suffix('.html').read_text()
-    assert len(data_of(text, path.stem)['pictures']) == 70, 'all of them, in a page of one take'
+    assert len(data_of(text, path.stem)['pictures']) == 70, 'all of them, in a page of one episode'
     writer = EpisodeWriter(tmp_path, EpisodeInfo('go'), CREATED_NS)
     write_rows(writer, 5)
     writer.flush()
     assert main(['episodes', 'view', str(writer.part_path)]) == 0
     text = (tmp_path / f'{writer.episode_id}.html').read_text()
-    assert 'the take was never finished' in text and 'episodes recover' in text
+    assert 'the episode was never finished' in text and 'episodes recover' in text
     writer.discard()
 
 
@@ -189,13 +189,13 @@ def test_pictures_and_commands_keep_to_the_budget(tmp_path):
         twist = np.array([0.2, 0.1, 0, 0, 0, 9.0 if index == 3333 else 0.0])
         writer.add_command(Command(twist, at_ns, at_ns, 'teleop'))
     path = writer.close('success')
-    view = take_view(path, 60, 200, 40_000)
+    view = read_view(path, 60, 200, 40_000)
     assert sum(map(len, view.pictures)) * 4 / 3 <= 40_000
     assert 5 <= len(view.pictures) < 60
     steps = np.diff(view.index)
     assert steps.max() - steps.min() <= 1 and view.index[-1] == view.frames - 1
     assert len(view.rows) < 1000 and max(row[3] for row in view.rows) == 9.0
-    assert len(take_view(path, 60, 200, PLENTY).pictures) == 60
+    assert len(read_view(path, 60, 200, PLENTY).pictures) == 60
 
 
 def test_gaps_and_times_count_from_the_first_of_all(tmp_path):
@@ -204,7 +204,7 @@ def test_gaps_and_times_count_from_the_first_of_all(tmp_path):
     write_rows(writer, 10)
     write_rows(writer, 10, first=20)
     writer.add_event('drop', START_NS + 20 * PERIOD_NS, '10 frames', dropped=10)
-    view = take_view(writer.close(), 60, 200, PLENTY)
+    view = read_view(writer.close(), 60, 200, PLENTY)
     assert view.gaps == [[0.9, 2.0]]
     assert view.events == [[2.0, 'drop', '10 frames']]
     assert view.span == (0.0, 2.95) and view.times[0] == 0 and view.times[-1] == 2.9
@@ -213,7 +213,9 @@ def test_gaps_and_times_count_from_the_first_of_all(tmp_path):
 
 def test_a_take_of_nothing_has_a_card():
     """No frame, no command: there is a card and no number that JSON cannot hold."""
-    text = episodes_page('t', 's', [TakeView('a', 'go', 'unknown', 'bad', ['0 frames'], 0.0, 0)])
+    text = episodes_page(
+        't', 's', [EpisodeView('a', 'go', 'unknown', 'bad', ['0 frames'], 0.0, 0)]
+    )
     assert data_of(text, 'a')['pictures'] == [] and 'class="blank"' in text
     assert '<script' not in episodes_page('t', 's', [], ['none'])
 
@@ -329,7 +331,7 @@ def test_the_page_makes_no_error_in_a_browser(seen):
 def test_a_link_leads_to_a_frame_of_a_take(seen, folder):
     """#take=…&t=…: that take, the frame at that time, its picture and its command."""
     states, _, name = seen
-    view = take_view(folder / f'{name}.h5', 60, 200, PLENTY)
+    view = read_view(folder / f'{name}.h5', 60, 200, PLENTY)
     link = states['link']
     assert (link['take'], link['time'], link['frame']) == (name, 1.0, 'frame 11 of 20')
     assert (

@@ -11,7 +11,7 @@ import pytest
 import mobile_vla_ros
 from mobile_vla_ros.report.build import demo as demo_report
 from mobile_vla_ros.report.pages import page
-from mobile_vla_ros.report.pages.episodes_page import TakeView, episodes_page
+from mobile_vla_ros.report.pages.episodes_page import EpisodeView, episodes_page
 from mobile_vla_ros.report.pages.training_page import training_page
 from mobile_vla_ros.report.pages.training_view import BadWindow, Coverage, Drive, TrainingView
 from mobile_vla_ros.report.pages.trials_page import DriveView, Film, SuiteView, Thing, trials_page
@@ -27,7 +27,7 @@ def name(place: str) -> str:
 
 
 def episodes(name) -> str:
-    take = TakeView(
+    take = EpisodeView(
         name('name'),
         name('instruction'),
         name('outcome'),
@@ -130,7 +130,7 @@ def demo(name) -> str:
         written = demo_report.write_report(
             Path(folder) / 'report.html',
             policy=Path(mobile_vla_ros.__file__).parent / 'assets' / 'demo_policy',
-            takes=Path(folder) / 'none',
+            episodes=Path(folder) / 'none',
             results={who: dict.fromkeys(suites, result) for who in (POLICY, name('who'))},
             live=[trial],
             seconds={name('step'): 1.0, 'all': 2.0},

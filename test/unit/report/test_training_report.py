@@ -36,9 +36,9 @@ SECTIONS = [
     'Beside predictors that see no image',
     'Predicted against driven',
     'Error over the chunk',
-    'Along whole takes',
+    'Along whole episodes',
     'The worst windows',
-    'The takes',
+    'The episodes',
     'How it was made',
 ]
 VOID = {'meta', 'img', 'br', 'link'}
@@ -217,8 +217,8 @@ def test_the_verdict_stands_on_top_in_words_and_in_metres_per_second(page):
     text = page.read_text()
     top = text[: text.index('<h2>')]
     assert 'Training: better than predictors without an image' in top
-    assert 'trained for 3 epochs on 5 takes (0.2 minutes, 2 instructions)' in top
-    assert 'measured on 3 takes' in top and 'did not train on' in top
+    assert 'trained for 3 epochs on 5 episodes (0.2 minutes, 2 instructions)' in top
+    assert 'measured on 3 episodes' in top and 'did not train on' in top
     assert re.search(r'errs by 0\.0\d\d m/s forward and 0\.0\d\d m/s sideways', top)
     assert re.search(r'That is 0\.\d{3} m/s better and 0\.\d{3} m/s better', top)
     assert 'It is better than &lt;i&gt;all&lt;/i&gt; of them.' in top
@@ -243,7 +243,7 @@ def test_numbers_of_takes_that_it_was_trained_on_are_not_praised(folder, tmp_pat
     spec = policy()
     takes = load(folder, spec)
     text = report(tmp_path, spec, score(spec, takes, better=True, trained_on=True), takes)
-    assert 'Evaluation: takes that it was trained on' in text and 'class="verdict "' in text
+    assert 'Evaluation: episodes that it was trained on' in text and 'class="verdict "' in text
     assert 'did not train on' not in text
 
 
@@ -349,7 +349,7 @@ def test_an_evaluation_has_the_same_page_without_curves(folder, tmp_path):
     takes = load(folder, spec)
     text = report(tmp_path, spec, score(spec, takes), takes)
     assert headings(text) == SECTIONS[1:]
-    assert '<title>Evaluation: better' in text and 'was trained on 2 takes' in text
+    assert '<title>Evaluation: better' in text and 'was trained on 2 episodes' in text
     assert 'epoch' not in text
 
 
@@ -374,8 +374,8 @@ def test_one_validation_take_one_frame_one_step(tmp_path):
         tmp_path, spec, score(spec, takes, instruction_swapped=None), takes, history=HISTORY[:1]
     )
     assert headings(text) == SECTIONS
-    assert 'The only validation take' in text and 'The chunk has one step' in text
-    assert 'trained for 1 epoch on 1 take (' in text
+    assert 'The only validation episode' in text and 'The chunk has one step' in text
+    assert 'trained for 1 epoch on 1 episode (' in text
     assert all(len(pictures(part)) == 1 for part in worst(text))
     assert text[: text.index('<h2>')].count('class="card ') == 4, 'nothing is said of listening'
 
@@ -477,7 +477,7 @@ def test_takes_left_out_and_takes_alike_are_listed(folder, tmp_path):
 
     text = report(tmp_path, spec, score(spec, loaded), Alike)
     assert re.search(r'<td>bad\.h5</td><td class="text">verdict bad: &lt;frozen&gt;', text)
-    assert '2 groups of takes' in text and 'on both sides of the split: 1 of them' in text
+    assert '2 groups of episodes' in text and 'on both sides of the split: 1 of them' in text
     assert '<li>two</li>' in text and '<li>three, four</li>' in text
     assert '--group_duplicates' in text
 
@@ -507,7 +507,7 @@ def test_coverage_counts_takes_minutes_and_idle_by_instruction(tmp_path):
     text = report(tmp_path, spec, score(spec, takes), takes)
     rows = [
         re.sub('<.*?>', ' ', row).split()
-        for row in re.findall(r'<tr.*?</tr>', text[text.index('<h2>The takes') :])
+        for row in re.findall(r'<tr.*?</tr>', text[text.index('<h2>The episodes') :])
     ]
     assert ['all', '(2)', '2', '1.00', '50%', '1', '0.10', '0%'] in rows
     assert ['go', '1', '0.67', '25%', '1', '0.10', '0%'] in rows
@@ -557,7 +557,7 @@ def test_runs_of_one_take_are_drawn_one_after_another(folder, tmp_path):
     ]
     split = replace(takes, val=halves)
     text = report(tmp_path, spec, score(spec, split), split)
-    assert 'The only validation take' in text
+    assert 'The only validation episode' in text
     assert f'{first.episode_id}, 2.7 s' in text and 'frames are missing there' in text
 
 

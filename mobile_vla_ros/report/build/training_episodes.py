@@ -1,4 +1,4 @@
-"""What the report of a training shows of its takes: whole drives, the worst windows, coverage."""
+"""Episodes in the report of a training: whole drives, the worst windows, coverage."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -18,9 +18,9 @@ from mobile_vla_ros.runtime.overlay import DRIVEN, PREDICTED, draw_arrows
 from mobile_vla_ros.types import TWIST_AXES
 
 WORST = 6
-MOST_FRAMES = 6  # of a window that are shown
+MAX_FRAMES = 6  # of a window that are shown
 SIDE = 240  # pixels of a picture's longer side
-MOST_NAMES = 100  # takes that are listed as left out
+MAX_NAMES = 100  # episodes that are listed as left out
 STILL = 1e-3  # m/s, rad/s: a command below it is none
 
 
@@ -31,7 +31,7 @@ class Newest:
 
     :param run: (M,) number of its run; row: (M,) place of its newest frame in that run.
     :param driven: (M, chunk, axes) in the axes' units; so is predicted.
-    :param real: (M, chunk) bool: steps inside of the take.
+    :param real: (M, chunk) bool: steps inside of the episode.
     :param error: (M,) mean absolute error over the real steps and the axes, each divided by its
         scale; nan where no step is real, and for predictions that are no numbers.
     """
@@ -64,24 +64,24 @@ def newest(policy: PolicySpec, scored: Scored) -> Newest:
 
 def drives(policy: PolicySpec, runs: Sequence[Segment], found: Newest) -> list[Drive]:
     """
-    Return the best, the median and the worst validation take, and the longest of the others.
+    Return the best, the median and the worst validation episode, and the longest of the others.
 
-    Takes that stand still throughout are easy, and say little: they come in only where no other
+    Episodes that stand still throughout are easy, and say little: they come in only where no other
     is there.
     """
-    of_take: dict[str, list[int]] = {}
+    of_episode: dict[str, list[int]] = {}
     for number, run in enumerate(runs):
-        of_take.setdefault(run.episode_id, []).append(number)
+        of_episode.setdefault(run.episode_id, []).append(number)
     errors, lengths, moving = {}, {}, []
-    for take, numbers in of_take.items():
+    for episode, numbers in of_episode.items():
         mine = np.isin(found.run, numbers)
         finite = found.error[mine & np.isfinite(found.error)]
-        errors[take] = finite.mean() if len(finite) else np.inf
-        lengths[take] = mine.sum()
+        errors[episode] = finite.mean() if len(finite) else np.inf
+        lengths[episode] = mine.sum()
         if (np.abs(found.driven[mine]) > STILL).any():
-            moving.append(take)
-    order = sorted(moving or of_take, key=lambda name: errors[name])
-    of = f'of {len(order)}' + (' that move' if 0 < len(moving) < len(of_take) else '')
+            moving.append(episode)
+    order = sorted(moving or of_episode, key=lambda name: errors[name])
+    of = f'of {len(order)}' + (' that move' if 0 < len(moving) < len(of_episode) else '')
     chosen = {
         order[len(order) // 2]: f'The median {of}',
         order[0]: f'The best {of}',
@@ -89,9 +89,9 @@ def drives(policy: PolicySpec, runs: Sequence[Segment], found: Newest) -> list[D
     }
     if len(order) == 1:
         chosen = {
-            order[0]: 'The only take that moves'
-            if len(of_take) > 1
-            else 'The only validation take'
+            order[0]: 'The only episode that moves'
+            if len(of_episode) > 1
+            else 'The only validation episode'
         }
     others = sorted(set(order) - set(chosen), key=lambda name: lengths[name])
     if others:
@@ -99,20 +99,20 @@ def drives(policy: PolicySpec, runs: Sequence[Segment], found: Newest) -> list[D
     return [
         _drive(
             policy,
-            [runs[number] for number in of_take[take]],
-            np.isin(found.run, of_take[take]),
+            [runs[number] for number in of_episode[episode]],
+            np.isin(found.run, of_episode[episode]),
             found,
-            chosen[take],
+            chosen[episode],
         )
-        for take in order
-        if take in chosen
+        for episode in order
+        if episode in chosen
     ]
 
 
 def _drive(
     policy: PolicySpec, runs: Sequence[Segment], mine: np.ndarray, found: Newest, what: str
 ) -> Drive:
-    """Join the runs of a take: one after another, with a break where frames are missing."""
+    """Join the runs of an episode: one after another, with a break where frames are missing."""
     driven = np.where(found.real[mine, :1], found.driven[mine, 0], np.nan)
     predicted = found.predicted[mine, 0]
     lines, starts, start = [], [], 0
@@ -150,7 +150,7 @@ def velocity(policy: PolicySpec, values: Iterable[float], sign: str = '+') -> st
 
 
 def worst(policy: PolicySpec, runs: Sequence[Segment], found: Newest) -> list[BadWindow]:
-    """Return the windows of the largest error; no two lie within a second of one take."""
+    """Return the windows of the largest error; no two lie within a second of one episode."""
     chosen: list[int] = []
     seconds: dict[tuple[str, int], list[float]] = {}
     for window in np.argsort(-np.nan_to_num(found.error, nan=-1.0), kind='stable'):
@@ -178,7 +178,7 @@ def _bad_window(policy: PolicySpec, run: Segment, found: Newest, window: int) ->
     try:
         with Episode.open(run.path) as episode:
             places = np.unique(
-                np.linspace(row - policy.window + 1, row, min(policy.window, MOST_FRAMES))
+                np.linspace(row - policy.window + 1, row, min(policy.window, MAX_FRAMES))
                 .round()
                 .astype(int)
             )
@@ -222,7 +222,7 @@ def _twist(policy: PolicySpec, velocity: np.ndarray) -> np.ndarray:
 
 
 def coverage(
-    policy: PolicySpec, takes: EpisodeSet, val: Sequence[Segment], broken: Sequence[str]
+    policy: PolicySpec, episodes: EpisodeSet, val: Sequence[Segment], broken: Sequence[str]
 ) -> Coverage:
     """
     Return what was driven on both sides, by instruction; the most frequent first.
@@ -248,26 +248,26 @@ def coverage(
         )
 
     sides: dict[str, tuple[list[Segment], list[Segment]]] = {}
-    for side, runs in enumerate((takes.train, val)):
+    for side, runs in enumerate((episodes.train, val)):
         for run in runs:
             sides.setdefault(run.instruction, ([], []))[side].append(run)
     names = sorted(sides, key=lambda name: (-sum(map(len, sides[name])), name))
     rows = [
-        [f'all ({len(names)})', *cells(takes.train), *cells(val)],
+        [f'all ({len(names)})', *cells(episodes.train), *cells(val)],
         *([name, *cells(sides[name][0]), *cells(sides[name][1])] for name in names),
     ]
     left_out = {
-        Path(path).name: reason for path, reason in list(takes.left_out.items())[:MOST_NAMES]
+        Path(path).name: reason for path, reason in list(episodes.left_out.items())[:MAX_NAMES]
     }
-    if len(takes.left_out) > MOST_NAMES:
-        left_out[f'and {len(takes.left_out) - MOST_NAMES} more'] = 'named in the log'
+    if len(episodes.left_out) > MAX_NAMES:
+        left_out[f'and {len(episodes.left_out) - MAX_NAMES} more'] = 'named in the log'
     return Coverage(
         rows,
-        driven(takes.train),
+        driven(episodes.train),
         driven(val),
         left_out,
-        _groups(getattr(takes, 'near_identical', ())),
-        _groups(getattr(takes, 'leaks', ())),
+        _groups(getattr(episodes, 'near_identical', ())),
+        _groups(getattr(episodes, 'leaks', ())),
         broken,
     )
 
