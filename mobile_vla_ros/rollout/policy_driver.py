@@ -10,7 +10,7 @@ from mobile_vla_ros.types import Frame
 
 class PolicyDriver:
     """
-    Looks at a frame when it is given one, and plays its newest plan back.
+    Runs the network on the frames it is given, and plays its newest plan back.
 
     The frame buffer, the rule for the next window and the playback are those of the inference
     node; only the time that the network takes is missing.
@@ -21,7 +21,7 @@ class PolicyDriver:
         self.wants_images = policy.spec.blank != 'image'
         self.plan: Plan | None = None
         self._instruction = ''
-        self._buffer = FrameBuffer(policy.spec.rate_hz, policy.spec.window)
+        self._buffer = self._empty_buffer()
         policy.reset()
 
     def reset(self, instruction: str) -> None:
@@ -29,13 +29,14 @@ class PolicyDriver:
         self.policy.reset()
         self.plan = None
         self._instruction = instruction
-        self._buffer: FrameBuffer[Frame] = FrameBuffer(
-            self.policy.spec.rate_hz, self.policy.spec.window
-        )
+        self._buffer = self._empty_buffer()
+
+    def _empty_buffer(self) -> FrameBuffer[Frame]:
+        return FrameBuffer(self.policy.spec.rate_hz, self.policy.spec.window)
 
     def see(self, frame: Frame) -> None:
         """
-        Take a frame as it arrives, in whatever order, and run the network if it is the next one.
+        Add a frame as it arrives, in any order; run the network if it completes the next window.
 
         :raises UserError: when the instruction is empty.
         """

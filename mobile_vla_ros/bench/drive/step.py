@@ -112,7 +112,7 @@ def _step(folder: Path) -> dict:
     import numpy as np
 
     from mobile_vla_ros.runtime.loading import PolicySettings, load_policy
-    from mobile_vla_ros.runtime.policy import VlaPolicy
+    from mobile_vla_ros.runtime.vla_policy import VlaPolicy
     from mobile_vla_ros.types import Frame
 
     started = time.perf_counter()

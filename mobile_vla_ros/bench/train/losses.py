@@ -1,5 +1,7 @@
 """One loss, computed in the two ways that the benchmark compares."""
 
+from collections.abc import Mapping
+
 import torch
 
 from mobile_vla_ros.evaluation.metrics import motion_loss
@@ -8,7 +10,7 @@ from mobile_vla_ros.model.network import VlaNetwork
 WINDOW = 4
 
 
-def once(network: VlaNetwork, batch: dict, window: int) -> torch.Tensor:
+def once(network: VlaNetwork, batch: Mapping, window: int) -> torch.Tensor:
     """Return the loss as we train: every frame of the pieces encoded once."""
     motion, _ = network(
         batch['frames'], batch['text_ids'], batch['text_lengths'], batch['frame_counts'], window
@@ -16,7 +18,7 @@ def once(network: VlaNetwork, batch: dict, window: int) -> torch.Tensor:
     return motion_loss(motion, batch['actions'], batch['real'])
 
 
-def by_windows(network: VlaNetwork, batch: dict, window: int) -> torch.Tensor:
+def by_windows(network: VlaNetwork, batch: Mapping, window: int) -> torch.Tensor:
     """Return the same loss with the frames of every window encoded for that window alone."""
     rows: list[int] = []
     owners: list[int] = []

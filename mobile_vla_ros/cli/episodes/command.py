@@ -6,11 +6,14 @@ import sys
 from collections import Counter
 from pathlib import Path
 
-from mobile_vla_ros import text_table
+from mobile_vla_ros import text_table, types
 from mobile_vla_ros.errors import UserError
 
 EXAMPLE = 'example: mobile_vla episodes list ~/mobile_vla_takes'
 HEADS = ('episode', 'seconds', 'frames', 'commands', 'outcome', 'verdict', 'instruction')
+# As in `episode.catalog`, which loads h5py: help must not.
+SORTS = ('name', 'duration', 'frames', 'instruction', 'outcome', 'verdict')
+VERDICTS = (*types.VERDICTS, 'unreadable', 'unfinished')
 WIDTHS, ALIGN = (25, 7, 6, 8, 7, 10, 0), '<>>><'
 
 
@@ -61,9 +64,6 @@ def register(subparsers) -> None:
 
 
 def _add_filters(action: argparse.ArgumentParser):
-    from mobile_vla_ros.episode.catalog.index import SORTS
-    from mobile_vla_ros.episode.catalog.row import VERDICTS
-
     action.add_argument(
         '--instruction',
         default='',
@@ -81,7 +81,7 @@ def _add_filters(action: argparse.ArgumentParser):
         '--sort',
         default='name',
         choices=SORTS,
-        help='by name (that is by time), ' + ', '.join(list(SORTS)[1:]) + ' (worst first)',
+        help='by name (that is by time), ' + ', '.join(SORTS[1:]) + ' (worst first)',
     )
     action.add_argument('--reverse', action='store_true', help='the last one first')
 

@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from mobile_vla_ros.episode.judge import judge
+from mobile_vla_ros.episode.quality.verdict import Health
 from mobile_vla_ros.episode.storage.reader import Episode
 from mobile_vla_ros.errors import UserError
 
@@ -31,7 +32,7 @@ def describe(path: Path) -> dict[str, Any]:
         }
 
 
-def check(path: Path) -> dict[str, Any]:
+def check(path: Path) -> Health:
     """Decode every image and return the verdict anew: bad as well if broken or unfinished."""
     try:
         with Episode.open(path) as episode:
@@ -40,7 +41,7 @@ def check(path: Path) -> dict[str, Any]:
             health = judge(episode)
             if not episode.complete:
                 health['verdict'] = 'bad'
-                health['reasons'].insert(0, 'the take was cut short')
+                health['reasons'].insert(0, 'the episode was cut short')
             return health
     except UserError as error:
         return {'verdict': 'bad', 'reasons': [str(error)]}

@@ -1,6 +1,7 @@
 """What the page of `mobile_vla episodes view` shows of one episode, read from its file."""
 
 import io
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -193,7 +194,7 @@ def _reduced(episode: Episode, row: int, side: int) -> tuple[bytes, str]:
     return buffer.getvalue(), size
 
 
-def _measures(episode: Episode, health: dict, size: str) -> dict[str, str]:
+def _measures(episode: Episode, health: Mapping, size: str) -> dict[str, str]:
     measures = {
         name: str(episode.attributes[key]) for key, name in FACTS if episode.attributes.get(key)
     }
