@@ -128,8 +128,12 @@ class Arena:
 
     @property
     def time_ns(self) -> int:
-        """Nanoseconds since the reset."""
+        """Nanoseconds since the reset; set it to choose another draw of the sensor's noise."""
         return self._current.time_ns
+
+    @time_ns.setter
+    def time_ns(self, time_ns: int) -> None:
+        self._current.time_ns = time_ns
 
     @property
     def elapsed_ns(self) -> int:

@@ -191,8 +191,10 @@ class EpisodeServices:
                     'use_sim_time is set, and no time comes on /clock',
                     remedy='start the simulator, or leave use_sim_time out',
                 )
+            executor = self._node.executor
+            assert executor is not None  # only a service's callback comes here
             self._opening = off_thread(
-                self._node.executor,
+                executor,
                 partial(
                     episode.open,
                     self._camera.newest,

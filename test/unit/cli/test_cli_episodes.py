@@ -3,9 +3,8 @@
 import json
 
 import pytest
-from episode_takes import CREATED_NS
-from many_takes import drive, measured, multiply
 
+from many_episodes import drive, measured, multiply
 from mobile_vla_ros.cli.episodes import command
 from mobile_vla_ros.cli.main import main
 from mobile_vla_ros.episode.catalog.index import SORTS

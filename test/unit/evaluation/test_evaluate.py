@@ -6,11 +6,10 @@ import shutil
 import numpy as np
 import pytest
 import torch
-from many_takes import drive
 
 from arena_episodes import write_episodes
 from made_segments import SPEC, segment_of, twists, write_worth
-from mobile_vla_ros.cli.evaluate import refusal
+from many_episodes import drive
 from mobile_vla_ros.cli.main import main
 from mobile_vla_ros.data.augment import Augmentation
 from mobile_vla_ros.data.dataset import SegmentDataset
