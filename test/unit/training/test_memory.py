@@ -63,12 +63,13 @@ def built(small_backbone, *, meta: bool, checkpointing: bool = False):
 @pytest.mark.parametrize('checkpointing', [False, True])
 @pytest.mark.parametrize('dtype', [None, torch.bfloat16])
 def test_counting_shapes_gives_what_a_real_pass_keeps(small_backbone, dtype, checkpointing):
-    """Counting from shapes agrees with a real step but for the workspace of an LSTM on a CPU."""
+    """Counting from shapes agrees with a real step but for oneDNN's workspace of an LSTM."""
     network = built(small_backbone, meta=False, checkpointing=checkpointing)
     pixels, text = torch.randn(2 * FRAMES, 3, SIDE, SIDE), torch.zeros(2, TEXT, dtype=torch.long)
 
     def forward():
-        with torch.autocast('cpu', dtype or torch.bfloat16, enabled=dtype is not None):
+        autocast = torch.autocast('cpu', dtype or torch.bfloat16, enabled=dtype is not None)
+        with autocast, torch.backends.mkldnn.flags(enabled=False):
             return network(pixels, text, torch.full((2,), TEXT), [FRAMES] * 2, WINDOW)
 
     real = saved_bytes(forward, [*network.parameters(), *network.buffers()])
@@ -76,7 +77,7 @@ def test_counting_shapes_gives_what_a_real_pass_keeps(small_backbone, dtype, che
     found, layer = count(
         shapes, 2, frames=FRAMES, window=WINDOW, text=TEXT, side=SIDE, dtype=dtype
     )
-    assert found.activations == pytest.approx(real, rel=0.01, abs=50_000)
+    assert found.activations == pytest.approx(real, rel=0.01, abs=10_000)
     assert (found.weights, found.gradients, found.optimizer) == standing(network)
     assert {p.device.type for p in shapes.parameters()} == {'meta'}
     assert 0 < layer < found.activations
