@@ -5,6 +5,17 @@ from glob import glob
 from setuptools import find_packages, setup
 
 NAME = 'mobile_vla_ros'
+PYTHONS = ('3.11', '3.12', '3.13', '3.14')
+# PyPI has these for x86-64 alone.
+ROS = (
+    'ros-jazzy-diagnostic-msgs>=5.3.6',
+    'ros-jazzy-geometry-msgs>=5.3.6',
+    'ros-jazzy-nav-msgs>=5.3.6',
+    'ros-jazzy-rclpy>=7.1.6',
+    'ros-jazzy-rmw-fastrtps-cpp>=8.4.3',
+    'ros-jazzy-sensor-msgs>=5.3.6',
+    'ros-jazzy-std-srvs>=5.3.6',
+)
 
 setup(
     name=NAME,
@@ -15,6 +26,7 @@ setup(
     maintainer_email='maintainers@users.noreply.github.com',
     license='Apache-2.0',
     license_files=['LICENSE'],
+    classifiers=[f'Programming Language :: Python :: {version}' for version in PYTHONS],
     python_requires='>=3.11',
     packages=find_packages(include=[NAME, f'{NAME}.*']),
     package_data={NAME: ['py.typed', 'assets/**/*', 'report/static/*', 'report/templates/*']},
@@ -25,25 +37,24 @@ setup(
         (f'share/{NAME}/config', sorted(glob('config/*.yaml') + glob('config/*.xml'))),
     ],
     zip_safe=False,
-    install_requires=['setuptools'],  # what runs is pinned in requirements.txt
+    install_requires=['setuptools>=65'],  # what runs is in requirements.txt
     extras_require={
         # ROS 2 from PyPI, for machines without one; a sourced ROS 2 needs none of these.
         'ros': [
-            'opencv-python-headless==5.0.0.93',
-            'ros-jazzy-diagnostic-msgs==5.3.6',
-            'ros-jazzy-geometry-msgs==5.3.6',
-            'ros-jazzy-nav-msgs==5.3.6',
-            'ros-jazzy-rclpy==7.1.6',
-            'ros-jazzy-rmw-fastrtps-cpp==8.4.3',
-            'ros-jazzy-sensor-msgs==5.3.6',
-            'ros-jazzy-std-srvs==5.3.6',
+            'opencv-python-headless>=4.8.0.76',
+            *(f'{package}; platform_machine == "x86_64"' for package in ROS),
         ],
         'dev': [
-            'colcon-common-extensions==0.3.0',
-            'hypothesis==6.170.15',
-            'pytest==9.2.0',
-            'pytest-timeout==2.4.0',
-            'ruff==0.17.6',
+            'colcon-common-extensions>=0.3.0',
+            'hypothesis>=6.100',
+            'mypy>=2.0',
+            'pip>=26.1',  # older ones ignore the hashes of constraints (scripts/setup)
+            'pytest>=8.2',
+            'pytest-timeout>=2.2',
+            'ruff>=0.17',
+            'types-psutil>=7.0',
+            'types-pyyaml>=6.0',
+            'types-tqdm>=4.67',
         ],
     },
     entry_points={
