@@ -22,8 +22,8 @@ from mobile_vla_ros.types import MAX_INSTRUCTION_CHARS, NANOSECONDS, TWIST_AXES,
 GAP_PERIODS = 1.5  # of the policy: a longer way from frame to frame leaves a hole in a window
 
 
-class _Shot:
-    """A stored frame that is decoded when the policy looks at it, as in the node."""
+class _StoredFrame:
+    """A stored frame that is decoded when the policy reads it, as in the node."""
 
     def __init__(self, episode: Episode, index: int, times: ArrivalTimes, side: int):
         self._episode, self._index, self._side = episode, index, side
@@ -72,25 +72,25 @@ class Replayed:
 
 def instruction_of(episode: Episode, given: str | None) -> str:
     """
-    Return what the policy is to be told.
+    Return the instruction that the policy follows.
 
     :raises UserError: when neither the user nor the episode says anything, or more than a policy
         follows.
     """
-    told = (episode.instruction if given is None else given).strip()
-    if not told:
+    text = (episode.instruction if given is None else given).strip()
+    if not text:
         raise UserError(
             f'{episode.path} has no instruction' if given is None else 'the instruction is empty',
             remedy='give one with --instruction TEXT',
         )
-    if len(told) > MAX_INSTRUCTION_CHARS:
+    if len(text) > MAX_INSTRUCTION_CHARS:
         raise UserError(
             'the instruction is too long',
-            got=f'{len(told)} letters',
+            got=f'{len(text)} letters',
             expected=f'at most {MAX_INSTRUCTION_CHARS}',
             remedy='give a shorter one with --instruction TEXT',
         )
-    return told
+    return text
 
 
 def replay(
@@ -103,7 +103,7 @@ def replay(
     :raises UserError: when the episode cannot be read, or holds no frame, or nothing is asked for.
     """
     with Episode.open(path) as episode:
-        told = instruction_of(episode, instruction)
+        text = instruction_of(episode, instruction)
         if not len(episode):
             raise UserError(f'{path} holds no frame', remedy='use another episode')
         times, spec = arrival_times(episode), policy.spec
@@ -111,7 +111,7 @@ def replay(
         driven, before = _commands(episode, finite, times.now_ns, spec)
         count = len(episode)
         found = Replayed(
-            told,
+            text,
             times.now_ns,
             times.stamp_ns,
             np.full((count, 6), np.nan),
@@ -138,7 +138,7 @@ def _drive(
     driver = PolicyDriver(policy)
     driver.reset(found.instruction)
     for index in frames:
-        shot = _Shot(episode, index, times, policy.spec.image.size)
+        shot = _StoredFrame(episode, index, times, policy.spec.image.size)
         plan, encoded = driver.plan, getattr(policy, 'encoded_frames', 0)
         started = time.perf_counter()
         try:

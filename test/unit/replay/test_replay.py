@@ -293,7 +293,7 @@ def test_store_golden_gives_a_bundle_what_it_lacks(small_run, one, tmp_path, cap
         (['TAKE', '--policy', 'BUNDLE', '--threads', '1000000'], '1 to 256'),
         (['TAKE', '--policy', 'BUNDLE', '--device', 'warp9'], "'warp9' cannot be used"),
         (['TAKE', '--policy', 'BUNDLE', '--store-golden', '--ros'], 'one at a time'),
-        (['SHORT', '--policy', 'BUNDLE', '--store-golden'], 'its frames come at 10 Hz. Take'),
+        (['SHORT', '--policy', 'BUNDLE', '--store-golden'], 'its own frame rate is 10 Hz. Use'),
     ],
 )
 def test_bad_input_is_a_sentence(
