@@ -59,17 +59,17 @@ def _die_at(step: int):
 
 
 def full(source: Path, out: Path):
-    """Save on a disk that has no room; print what is said."""
+    """Save on a full disk; print the message and the files left."""
     loaded = load_bundle(source, merge=False)
     try:
         save_bundle(out / 'runs' / 'policy', loaded.network, loaded.spec)
-        said = None
+        message = None
     except UserError as error:
-        said = str(error)
+        message = str(error)
     print(
         json.dumps(
             {
-                'said': said,
+                'message': message,
                 'left': [
                     str(path) for path in out.rglob('*') if path.is_file() or 'policy' in path.name
                 ],

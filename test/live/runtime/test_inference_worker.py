@@ -1,4 +1,4 @@
-"""The worker of the inference node: newest frames, the trained spacing, plans that are gone."""
+"""The policy worker: newest frames, the spacing of the training, dropped plans."""
 
 import threading
 import time
@@ -30,21 +30,21 @@ GO = 'go to the red box'
 FROZEN = Health.fault(StopReason.CAMERA_FROZEN, 'the camera is frozen')
 
 
-class Shot(Frame):
-    """A frame that also knows when it came."""
+class LiveFrame(Frame):
+    """A frame with a time of receipt on the steady clock."""
 
     steady_ns = property(lambda self: self.received_ns)
 
 
-def shot(number: int, rate_hz: float = 10.0) -> Shot:
-    """The numbered frame of a camera; its pixels are its number's noise."""
+def frame(number: int, rate_hz: float = 10.0) -> LiveFrame:
+    """Frame `number` of a camera: noise, seeded by the number."""
     stamp = round(number * 1e9 / rate_hz) + 1
     image = np.random.default_rng(number).integers(0, 256, (16, 16, 3), dtype=np.uint8)
-    return Shot(image, stamp, stamp)
+    return LiveFrame(image, stamp, stamp)
 
 
 class Steps(NoOpPolicy):
-    """Answers when it is let; keeps what it was shown. A plan drives its instruction's length."""
+    """Waits for a permit in each step; records its input. A plan drives len(instruction)."""
 
     def __init__(self, rate_hz=10.0, window=4, chunk=10):
         super().__init__()
@@ -52,14 +52,14 @@ class Steps(NoOpPolicy):
             **{**self.spec.__dict__, 'rate_hz': rate_hz, 'window': window, 'chunk': chunk}
         )
         self.seen: list[tuple[list[int], str]] = []
-        self.let = threading.Semaphore(0)
+        self.permits = threading.Semaphore(0)
         self.raises: Exception | None = None
         self.value = 1.0
 
     def infer(self, window, instruction):
-        """Wait until it is let, then plan."""
+        """Record the input, wait for a permit, then plan."""
         self.seen.append(([one.stamp_ns // MS for one in window], instruction))
-        self.let.acquire()
+        self.permits.acquire()
         if self.raises is not None:
             raise self.raises
         return Plan(
@@ -70,43 +70,43 @@ class Steps(NoOpPolicy):
 
 
 class Bench:
-    """A worker and what it said."""
+    """A worker whose changes and failures are recorded."""
 
     def __init__(self, policy, playback=None):
         self.policy = policy
         self.failures = []
-        self.said = threading.Semaphore(0)
+        self.changes = threading.Semaphore(0)
         self.worker = PolicyWorker(
             steady_ns=time.monotonic_ns,
-            on_change=self.said.release,
+            on_change=self.changes.release,
             on_failure=self.failures.append,
         )
         self.worker.use(policy, playback or Playback())
         self.worker.set_instruction(GO)
         self.worker.start()
 
-    def heard(self):
-        """Wait until it says something."""
-        assert self.said.acquire(timeout=10)
+    def wait_for_change(self):
+        """Wait for a change."""
+        assert self.changes.acquire(timeout=10)
 
-    def well(self, ms: float):
+    def proposal(self, ms: float):
         """Wait until there is a proposal for a time, and return it."""
         return wait_until(
             lambda: self.at(ms)[1], 10, f'a proposal for {ms} ms', lambda: str(self.at(ms))
         )
 
-    def begun(self, steps: int):
-        """Wait until the policy is in its numbered step."""
+    def wait_for_step(self, steps: int):
+        """Wait until the policy is in this step, counted from 1."""
         wait_until(lambda: len(self.policy.seen) >= steps, 10, f'step {steps}')
 
     def at(self, ms: float):
-        """Health and proposal at a time."""
+        """Return health and proposal at a time."""
         return self.worker.health(round(ms * MS))
 
 
 @pytest.fixture
 def bench():
-    """Make benches that are ended."""
+    """Return a factory of benches, which are stopped at the end."""
     made = []
 
     def make(*args):
@@ -115,26 +115,26 @@ def bench():
 
     yield make
     for one in made:
-        if hasattr(one.policy, 'let'):
-            one.policy.let.release(100)
+        if hasattr(one.policy, 'permits'):
+            one.policy.permits.release(100)
         one.worker.stop()
 
 
-def test_a_frame_that_comes_while_the_model_is_busy_replaces_the_one_that_waits(bench):
-    """Nothing queues: the next step has the newest window, with the trained spacing."""
+def test_a_frame_that_arrives_during_a_step_replaces_the_waiting_one(bench):
+    """Nothing queues: the next step has the newest window, with the spacing of the training."""
     one = bench(Steps())
     for number in range(4):
-        one.worker.add_frame(shot(number))
-    one.begun(1)
+        one.worker.add_frame(frame(number))
+    one.wait_for_step(1)
     for number in range(4, 9):
-        one.worker.add_frame(shot(number))
-    one.policy.let.release()
-    one.begun(2)
+        one.worker.add_frame(frame(number))
+    one.policy.permits.release()
+    one.wait_for_step(2)
     assert [stamps for stamps, _ in one.policy.seen] == [[0, 100, 200, 300], [500, 600, 700, 800]]
 
 
-def test_a_slow_model_encodes_what_it_missed_in_one_batch(bench, small_run):
-    """The head never sees another spacing, and no frame is encoded twice."""
+def test_a_slow_policy_encodes_missed_frames_in_one_batch(bench, small_run):
+    """The spacing stays the same, and no frame is encoded twice."""
     policy = VlaPolicy.load(small_run / 'best')
     inferred, batches = [], []
     real_infer, real_encode = policy.infer, policy.network.encode
@@ -153,115 +153,115 @@ def test_a_slow_model_encodes_what_it_missed_in_one_batch(bench, small_run):
     one = bench(policy)
     with one.worker._wake:
         for number in range(10):
-            one.worker.add_frame(shot(number, 30.0))
+            one.worker.add_frame(frame(number, 30.0))
     wait_until(lambda: inferred, 10, 'the first step')
     for number in range(10, 19):
-        one.worker.add_frame(shot(number, 30.0))
+        one.worker.add_frame(frame(number, 30.0))
     busy.release()
     wait_until(lambda: len(inferred) == 2, 10, 'the second step')
     for number in range(19, 25):
-        one.worker.add_frame(shot(number, 30.0))
+        one.worker.add_frame(frame(number, 30.0))
     busy.release(2)
     wait_until(lambda: len(batches) == 3, 10, 'three batches')
     assert all(np.allclose(np.diff(stamps), 100, atol=1) for stamps in inferred)
     assert batches == [4, 3, 2]
 
 
-def test_a_new_instruction_is_followed_after_one_step(bench, small_run):
-    """The old plan is gone at once; the kept frames are encoded anew together, none is awaited."""
+def test_a_new_instruction_takes_effect_after_one_step(bench, small_run):
+    """The old plan is dropped at once; kept frames are encoded again in one batch."""
     policy = VlaPolicy.load(small_run / 'best')
     one = bench(policy)
-    with one.worker._wake:  # the first that it looks at is a full window
+    with one.worker._wake:  # so that its first step has a full window
         for number in range(4):
-            one.worker.add_frame(shot(number))
-    old = one.well(300)
+            one.worker.add_frame(frame(number))
+    old = one.proposal(300)
     before = policy.encoded_frames
-    with one.worker._wake:  # what the guard hears in the meantime
+    with one.worker._wake:  # what the guard receives meanwhile
         one.worker.set_instruction('go to the blue ball')
         assert one.at(300) == (NEW_INSTRUCTION, None)
-    proposal = one.well(300)
+    proposal = one.proposal(300)
     assert policy.encoded_frames - before == 4
     assert proposal.stamp_ns == old.stamp_ns
     assert np.abs(proposal.twist - old.twist).max() > 0
 
 
 def test_the_plan_of_an_old_instruction_is_never_proposed(bench):
-    """Also when the model was at it while the new one came."""
+    """Also when the new one arrives during the step."""
     one = bench(Steps(window=1))
-    one.worker.add_frame(shot(1))
-    one.begun(1)
+    one.worker.add_frame(frame(1))
+    one.wait_for_step(1)
     one.worker.set_instruction('stop')
-    one.policy.let.release()
-    one.begun(2)
+    one.policy.permits.release()
+    one.wait_for_step(2)
     assert one.at(150)[1] is None
-    one.policy.let.release()
-    one.heard()
+    one.policy.permits.release()
+    one.wait_for_change()
     assert one.at(150)[1].twist[0] == len('stop')
     assert [instruction for _, instruction in one.policy.seen] == [GO, 'stop']
 
 
 def test_a_gap_holds_until_the_window_is_full_again(bench):
-    """No window spans it, and the plan of before is not driven into it."""
+    """No window spans it, and no earlier plan is driven into it."""
     one = bench(Steps())
-    one.policy.let.release(100)
+    one.policy.permits.release(100)
     for number in range(4):
-        one.worker.add_frame(shot(number))
-    one.well(300)
+        one.worker.add_frame(frame(number))
+    one.proposal(300)
     for number in (6, 7, 8):
-        one.worker.add_frame(shot(number))
+        one.worker.add_frame(frame(number))
         wait_until(
             lambda at=number * 100: one.at(at) == (NOT_FULL, None),
             10,
             'the hold',
         )
-    one.worker.add_frame(shot(9))
-    one.well(900)
+    one.worker.add_frame(frame(9))
+    one.proposal(900)
     assert one.policy.seen[-1][0] == [600, 700, 800, 900]
 
 
-def test_a_model_of_a_second_a_step_still_proposes(bench):
-    """Its chunk is longer than its step: there is a proposal at every instant in between."""
+def test_a_policy_with_steps_of_a_second_still_proposes(bench):
+    """Its chunk is longer than its step, so that there is a proposal at every instant."""
     one = bench(Steps(chunk=30))
     number = 0
     while number < 4:
-        one.worker.add_frame(shot(number))
+        one.worker.add_frame(frame(number))
         number += 1
-    one.begun(1)
+    one.wait_for_step(1)
     for step in range(1, 4):
         while number < 4 + 10 * step:  # a second goes by
-            one.worker.add_frame(shot(number))
+            one.worker.add_frame(frame(number))
             number += 1
             if step > 1:
                 health, proposal = one.at(number * 100)
                 assert health == Health.ok()
                 assert 1.0 <= number / 10 - proposal.stamp_ns / 1e9 <= 2.11
-        one.policy.let.release()
-        one.heard()
-        one.begun(step + 1)
+        one.policy.permits.release()
+        one.wait_for_change()
+        one.wait_for_step(step + 1)
     assert all(np.allclose(np.diff(stamps), 100) for stamps, _ in one.policy.seen)
 
 
-def test_a_fault_of_the_camera_forgets_frames_and_plans(bench):
-    """What was seen before it is not driven by after it."""
+def test_a_camera_fault_drops_frames_and_plans(bench):
+    """Earlier frames are not driven by after the fault."""
     one = bench(Steps())
-    one.policy.let.release(100)
+    one.policy.permits.release(100)
     for number in range(4):
-        one.worker.add_frame(shot(number))
-    one.well(300)
+        one.worker.add_frame(frame(number))
+    one.proposal(300)
     assert one.worker.set_camera_fault(FROZEN)
     assert one.at(300) == (FROZEN, None)
     assert not one.worker.set_camera_fault(FROZEN)
     assert one.worker.set_camera_fault(None)
     for number in (4, 5, 6):
-        one.worker.add_frame(shot(number))
+        one.worker.add_frame(frame(number))
         assert one.at(number * 100)[0].level == Level.HOLD
-    one.worker.add_frame(shot(7))
-    one.well(700)
+    one.worker.add_frame(frame(7))
+    one.proposal(700)
     assert one.policy.seen[-1][0] == [400, 500, 600, 700]
 
 
 @pytest.mark.parametrize(
-    ('error', 'reason', 'said'),
+    ('error', 'reason', 'sentence'),
     [
         (
             RuntimeError('out of memory\nand more'),
@@ -275,105 +275,105 @@ def test_a_fault_of_the_camera_forgets_frames_and_plans(bench):
         ),
     ],
 )
-def test_a_policy_that_fails_is_a_fault_until_it_answers(bench, error, reason, said):
-    """Its plans of before are gone too, and the thread lives on."""
+def test_a_policy_that_fails_is_a_fault_until_it_recovers(bench, error, reason, sentence):
+    """Its earlier plans are dropped too, and the thread keeps running."""
     one = bench(Steps(window=1))
-    one.policy.let.release(100)
-    one.worker.add_frame(shot(1))
-    one.heard()
+    one.policy.permits.release(100)
+    one.worker.add_frame(frame(1))
+    one.wait_for_change()
     one.policy.raises = error
-    one.worker.add_frame(shot(2))
-    one.heard()
-    assert one.at(200) == (Health.fault(reason, said), None)
+    one.worker.add_frame(frame(2))
+    one.wait_for_change()
+    assert one.at(200) == (Health.fault(reason, sentence), None)
     assert len(one.failures) == isinstance(error, RuntimeError)
     one.policy.raises = None
-    one.worker.add_frame(shot(3))
-    one.heard()
+    one.worker.add_frame(frame(3))
+    one.wait_for_change()
     assert one.at(300)[0] == Health.ok()
 
 
 @pytest.mark.parametrize('value', [np.nan, np.inf])
-def test_a_plan_that_is_no_number_is_a_fault(bench, value):
-    """It is not even proposed."""
+def test_a_plan_with_nan_or_inf_is_a_fault(bench, value):
+    """It is never proposed."""
     one = bench(Steps(window=1))
     one.policy.value = value
-    one.policy.let.release(100)
-    one.worker.add_frame(shot(1))
-    one.heard()
+    one.policy.permits.release(100)
+    one.worker.add_frame(frame(1))
+    one.wait_for_change()
     assert one.at(100) == (NOT_FINITE, None)
 
 
-def test_a_plan_that_is_played_out_is_a_fault(bench):
-    """There is nothing more to drive by."""
+def test_an_exhausted_plan_is_a_fault(bench):
+    """There is no action for the instant."""
     one = bench(Steps(window=1, chunk=3))
-    one.policy.let.release(100)
-    one.worker.add_frame(shot(1))
-    one.heard()
+    one.policy.permits.release(100)
+    one.worker.add_frame(frame(1))
+    one.wait_for_change()
     assert one.at(399)[0] == Health.ok()
     assert one.at(401)[0].level == Level.FAULT
 
 
-def test_why_there_is_nothing_yet_is_said(bench):
-    """No image, no instruction: each a hold of its own."""
+def test_the_reason_for_no_proposal_is_reported(bench):
+    """No image and no instruction are separate holds."""
     one = bench(Steps(window=2))
     one.worker.set_instruction(' ')
     assert one.at(0) == (NO_IMAGE, None)
-    one.worker.add_frame(shot(1))
-    one.heard()
+    one.worker.add_frame(frame(1))
+    one.wait_for_change()
     assert one.at(100)[0] == NO_INSTRUCTION
     one.worker.set_instruction(GO)
-    one.worker.add_frame(shot(2))
-    one.begun(1)
+    one.worker.add_frame(frame(2))
+    one.wait_for_step(1)
     assert one.at(200)[0] == NEW_INSTRUCTION
-    one.policy.let.release()
-    one.heard()
+    one.policy.permits.release()
+    one.wait_for_change()
     assert one.at(200)[0] == Health.ok()
     one.worker.stop()
     assert one.at(200) == (INACTIVE, None)
 
 
-def test_an_instruction_of_a_megabyte_costs_nothing_and_is_not_followed(bench):
-    """It once kept the network, the picture and Ctrl-C waiting, with gigabytes in use."""
+def test_an_instruction_of_a_megabyte_costs_nothing_and_is_not_used(bench):
+    """It once blocked inference, overlay and Ctrl-C, and used gigabytes."""
     one = bench(Steps(window=1))
-    one.policy.let.release(100)
-    one.worker.add_frame(shot(1))
-    one.heard()
+    one.policy.permits.release(100)
+    one.worker.add_frame(frame(1))
+    one.wait_for_change()
     assert one.worker.set_instruction('go ' * 333_333)
     assert not one.worker.set_instruction('go ' * 333_333)
-    one.worker.add_frame(shot(2))
+    one.worker.add_frame(frame(2))
     assert one.at(200) == (
         TOO_LONG,
         None,
     )
     assert len(one.worker.instruction) < 1000
     assert one.worker.set_instruction('stop')
-    one.well(200)
+    one.proposal(200)
     assert [instruction for _, instruction in one.policy.seen] == [GO, 'stop']
 
 
-def test_another_policy_takes_over_with_nothing_of_the_one_before(bench):
-    """Neither its plan, nor one that it is at just now."""
+def test_another_policy_starts_without_plans_of_the_one_before(bench):
+    """Neither its plan nor the result of its current step."""
     one = bench(Steps(window=1))
     first, second = one.policy, Steps(window=1)
-    one.worker.add_frame(shot(1))
-    one.begun(1)
+    one.worker.add_frame(frame(1))
+    one.wait_for_step(1)
     one.worker.use(second, Playback())
-    first.let.release(100)
-    second.let.release(100)
+    first.permits.release(100)
+    second.permits.release(100)
     second.value = 2.0
     assert one.at(100)[1] is None
-    one.worker.add_frame(shot(2))
-    one.heard()
+    one.worker.add_frame(frame(2))
+    one.wait_for_change()
     assert one.at(200)[1].twist[0] == 2 * len(GO)
     assert len(first.seen) == 1
 
 
-def test_a_policy_that_was_let_go_of_holds_no_memory(bench):
-    """A node that is cleaned up and configured again once held two of them."""
+def test_a_forgotten_policy_is_freed(bench):
+    """A node that was cleaned up and configured again once held two of them."""
     one = bench(Steps(window=1))
-    one.policy.let.release(100)
-    one.worker.add_frame(shot(1))
-    one.well(100)
+    one.policy.permits.release(100)
+    one.worker.add_frame(frame(1))
+    one.proposal(100)
     left = weakref.ref(one.policy)
     one.worker.stop()
     one.worker.forget()

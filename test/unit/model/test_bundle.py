@@ -1,4 +1,4 @@
-"""The policy bundle: whole or absent, equal after loading, refused when it does not fit."""
+"""The policy bundle: whole or absent, unchanged by saving, refused when it does not fit."""
 
 import json
 import shutil
@@ -39,7 +39,7 @@ def frames(spec, seed=0):
 
 
 def test_a_bundle_holds_everything_driving_needs(small_run):
-    """Law 2: window, chunk, rate, axes and scales live in the bundle; metrics beside baselines."""
+    """Window, chunk, rate, axes and scales are in the bundle, with metrics and baselines."""
     spec = read_spec(small_run / 'best')
     assert (spec.rate_hz, spec.window, spec.chunk) == (10.0, 4, 10)
     assert spec.actions.axes == ('linear_x', 'linear_y')
@@ -55,8 +55,8 @@ def test_a_bundle_holds_everything_driving_needs(small_run):
     assert spec.metrics['policy']['linear_y']['mae'] > 0
 
 
-def test_merged_adapters_drive_like_trained_ones(small_run):
-    """What drives (merged) gives what was trained (adapters apart)."""
+def test_merged_adapters_give_the_same_actions(small_run):
+    """Merged for driving, separate in training."""
     folder = small_run / 'best'
     window = frames(read_spec(folder))
     merged = VlaPolicy.load(folder).infer(window, 'go to the red box')
@@ -65,7 +65,7 @@ def test_merged_adapters_drive_like_trained_ones(small_run):
 
 
 def test_saving_again_gives_the_same_policy(small_run, tmp_path):
-    """What is written is what was in memory, tensor for tensor."""
+    """Tensor by tensor."""
     loaded = load_bundle(small_run / 'best', merge=False)
     again = load_bundle(save_bundle(tmp_path / 'again', loaded.network, loaded.spec), merge=False)
     assert again.spec == loaded.spec
@@ -73,8 +73,8 @@ def test_saving_again_gives_the_same_policy(small_run, tmp_path):
         assert torch.equal(tensor, again.network.state_dict()[name]), name
 
 
-def test_nothing_is_overwritten_and_nothing_is_left_half(small_run, tmp_path, monkeypatch):
-    """Law 5: an existing folder is refused, and a failure in the middle leaves nothing."""
+def test_nothing_is_overwritten_and_nothing_partial_is_left(small_run, tmp_path, monkeypatch):
+    """An existing folder is refused, and a failure while saving leaves nothing."""
     loaded = load_bundle(small_run / 'best', merge=False)
     (tmp_path / 'there').mkdir()
     with pytest.raises(UserError, match='exists'):
@@ -104,14 +104,14 @@ def edit(folder, **changes):
     ],
 )
 def test_a_foreign_bundle_is_refused(copy, changes, expected):
-    """A bundle that does not fit is refused with the values that disagree."""
+    """The message has the values that disagree."""
     edit(copy, **changes)
     with pytest.raises(UserError, match=expected):
         read_spec(copy)
 
 
 def test_a_missing_bundle_or_part_is_named(tmp_path, copy):
-    """No folder, an empty folder, a folder without its head: each says what is missing."""
+    """No folder, an empty folder, a folder without its head."""
     with pytest.raises(UserError, match='no such folder'):
         read_spec(tmp_path / 'nothing')
     with pytest.raises(UserError, match=r'policy\.json'):
@@ -122,7 +122,7 @@ def test_a_missing_bundle_or_part_is_named(tmp_path, copy):
 
 
 def test_another_backbone_under_the_same_name_is_refused(copy, tmp_path):
-    """Other weights give other features: the hash must be the trained one's."""
+    """Other weights give other features: the hash must match."""
     other = tmp_path / 'other'
     make_small_backbone(other, seed=9)
     spec = read_spec(copy)
@@ -140,21 +140,21 @@ def test_a_head_of_another_size_is_refused(copy):
         load_bundle(copy)
 
 
-def test_a_gpu_that_is_not_there_is_said(small_run):
-    """Asking for a GPU on a machine without one ends with a sentence."""
+def test_a_missing_gpu_is_reported(small_run):
+    """With a UserError and a remedy."""
     if torch.cuda.is_available():
         pytest.skip('there is a GPU here')
     with pytest.raises(UserError, match='--device cpu'):
         load_bundle(small_run / 'best', device='cuda')
 
 
-def test_a_bundle_tells_no_path_of_the_machine_that_made_it(small_run):
-    """Its backbone is named by id and hash alone, so it can be given away."""
+def test_a_bundle_contains_no_path_of_the_machine_that_made_it(small_run):
+    """It names its backbone by id and hash alone, so that it can be published."""
     config = json.loads((small_run / 'best' / 'adapter' / 'adapter_config.json').read_text())
     assert config['base_model_name_or_path'] is None
 
 
-def test_a_bundle_of_version_0_1_is_of_no_control(copy):
+def test_a_bundle_of_version_0_1_is_not_a_control(copy):
     """Its policy.json has no `blank`."""
     manifest = json.loads((copy / 'policy.json').read_text())
     del manifest['blank']
@@ -163,20 +163,20 @@ def test_a_bundle_of_version_0_1_is_of_no_control(copy):
 
 
 def test_an_unknown_builtin_policy_is_refused_with_the_known_ones():
-    """The sentence names them."""
+    """The message names them."""
     with pytest.raises(UserError, match=r"builtin:demo.*mean 'builtin:demo'"):
         read_spec('builtin:dem')
 
 
 def drawn(number):
-    """A picture that any machine computes alike: what the kept bundles were shown."""
+    """An image that every machine computes alike: the input of the kept bundles."""
     y, x, colour = np.mgrid[:48, :64, :3]
     return ((7 * y + 13 * x + 29 * colour + 41 * number + x * y) % 256).astype(np.uint8)
 
 
 @pytest.mark.parametrize('version', range(1, SCHEMA_VERSION + 1))
-def test_a_bundle_of_every_released_schema_version_drives_as_it_did(version, tmp_path):
-    """What was trained once can be driven for good: the same twists to 0.1 mm/s."""
+def test_a_bundle_of_every_released_schema_version_drives_as_before(version, tmp_path):
+    """The same twists within 0.1 mm/s."""
     with zipfile.ZipFile(BUNDLES / f'schema_{version}' / 'bundle.zip') as archive:
         archive.extractall(tmp_path)
     manifest = json.loads((tmp_path / 'policy' / 'policy.json').read_text())
@@ -188,8 +188,8 @@ def test_a_bundle_of_every_released_schema_version_drives_as_it_did(version, tmp
         np.testing.assert_allclose(policy.infer(window, text).twists, twists, atol=1e-4)
 
 
-def test_numbers_known_later_are_written_into_a_whole_bundle(copy):
-    """rewrite_spec: policy.json is replaced, the weights stay, and nothing else is left."""
+def test_later_metrics_are_written_into_the_bundle(copy):
+    """rewrite_spec replaces policy.json and nothing else."""
     before = {path.name: path.read_bytes() for path in copy.rglob('*.safetensors')}
     names = sorted(path.name for path in copy.iterdir())
     spec = replace(read_spec(copy), metrics={'policy': {'loss': 0.5}})

@@ -1,4 +1,4 @@
-"""Bundles that were killed, cut, edited or do not fit: a sentence each, never a traceback."""
+"""Bundles that are incomplete, truncated, edited or do not fit: UserError, never a traceback."""
 
 import contextlib
 import json
@@ -50,7 +50,7 @@ def change(path, function):
 
 
 def test_a_kill_while_saving_leaves_a_whole_policy_or_none(small_run, tmp_path):
-    """Law 5: killed at every step on the disk, and at moments between: whole, or no bundle."""
+    """Killed at every step on the disk, and at times in between."""
     done = subprocess.run(
         [sys.executable, PROCESSES, 'kill', small_run / 'best', tmp_path],
         capture_output=True,
@@ -68,15 +68,15 @@ def test_a_kill_while_saving_leaves_a_whole_policy_or_none(small_run, tmp_path):
         if not folder.name.startswith('.'):
             assert load_bundle(folder).spec == read_spec(small_run / 'best')
             continue
-        try:  # what nobody looks for; if it can be read all the same, it is whole
+        try:  # a hidden folder; if it can be read, it must be whole
             load_bundle(folder)
         except UserError:
             torn += 1
     assert torn > 3
 
 
-def test_a_full_disk_says_how_much_is_missing_and_leaves_nothing(small_run, tmp_path):
-    """A checkpoint that does not fit: needed, free, where; and not a byte of it stays."""
+def test_a_full_disk_is_reported_with_sizes_and_leaves_nothing(small_run, tmp_path):
+    """The message has the space needed, the free space and the folder."""
     prefix = namespace_prefix()
     if prefix is None:
         pytest.skip('mounts of its own (unshare -m) are not permitted to this user')
@@ -99,18 +99,18 @@ def test_a_full_disk_says_how_much_is_missing_and_leaves_nothing(small_run, tmp_
         env=ENVIRONMENT,
     )
     assert done.returncode == 0, done.stderr
-    told = json.loads(done.stdout)
-    assert 'not enough disk space' in told['said'] and str(tmp_path) in told['said']
-    assert f'{FULL_MB * 2**20 / 1e6:.1f} MB free' in told['said']
+    result = json.loads(done.stdout)
+    assert 'not enough disk space' in result['message'] and str(tmp_path) in result['message']
+    assert f'{FULL_MB * 2**20 / 1e6:.1f} MB free' in result['message']
     size = sum(
         file.stat().st_size for name in (HEAD, ADAPTER) for file in [small_run / 'best' / name]
     )
-    assert f'expected {size / 1e6:.1f} MB' in told['said']
-    assert told['left'] == []
+    assert f'expected {size / 1e6:.1f} MB' in result['message']
+    assert result['left'] == []
 
 
-def test_every_mismatch_is_said_at_once(copy):
-    """Backbone, features, picture, head, adapters: one sentence names both values of each."""
+def test_all_mismatches_are_reported_together(copy):
+    """Backbone, features, image, head, adapters: one message has both values of each."""
     spec = read_spec(copy)
     edit(
         copy / 'policy.json',
@@ -160,8 +160,8 @@ def test_every_mismatch_is_said_at_once(copy):
         ({'schema_version': True}, ['got True']),
     ],
 )
-def test_a_policy_json_that_contradicts_itself_is_refused(copy, changes, expected):
-    """Each with the two values that disagree, several at once, before any weight is read."""
+def test_an_inconsistent_policy_json_is_refused(copy, changes, expected):
+    """With both values of each mismatch, before any weight is read."""
     edit(copy / 'policy.json', **changes)
     with pytest.raises(UserError) as caught:
         read_spec(copy)
@@ -169,7 +169,7 @@ def test_a_policy_json_that_contradicts_itself_is_refused(copy, changes, expecte
 
 
 def cut(path):
-    """Leave the first half of a file."""
+    """Truncate a file to its first half."""
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
 
 
@@ -216,7 +216,7 @@ LAYER = 'base_model.model.text_model.model.layers.0.self_attn.q_proj.lora_A.weig
     ],
 )
 def test_a_broken_part_is_named(copy, name, break_it, expected):
-    """Cut, empty, foreign or not a number: the sentence says which file and which tensor."""
+    """Truncated, empty, foreign or NaN: the message names file and tensor."""
     break_it(copy / name)
     with pytest.raises(UserError) as caught:
         load_bundle(copy)
@@ -250,7 +250,7 @@ JUNK = (
 
 
 def scramble(content, rng: random.Random):
-    """Put junk at a random place, take something away, or add something."""
+    """Replace, remove or add something at a random place."""
     place = content
     while True:
         keys = list(place) if isinstance(place, dict) else list(range(len(place)))
@@ -268,8 +268,8 @@ def scramble(content, rng: random.Random):
         return
 
 
-def test_random_edits_of_policy_json_give_a_policy_or_a_sentence(copy):
-    """A thousand edits, some of them harmless: nothing but UserError ever comes out."""
+def test_random_edits_of_policy_json_give_a_policy_or_a_user_error(copy):
+    """A thousand edits, some of them harmless, raise nothing but UserError."""
     rng = random.Random(0)
     manifest = copy / 'policy.json'
     whole = json.loads(manifest.read_text())

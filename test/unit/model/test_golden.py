@@ -1,4 +1,4 @@
-"""Golden frames: what a bundle was shown and said comes back, or the drive is refused."""
+"""Golden frames: a policy reproduces the stored actions, or the check fails."""
 
 import shutil
 from dataclasses import replace
@@ -32,7 +32,7 @@ def copy(small_run, tmp_path):
 
 
 def test_training_keeps_golden_frames_with_every_bundle(small_run):
-    """Each epoch's own: the window of a take that validates, and what this network says of it."""
+    """A window of a validation episode, with the actions of that epoch's network."""
     for link in ('best', 'last'):
         folder = (small_run / link).resolve()
         spec, golden = read_spec(folder), read_golden(folder)
@@ -49,20 +49,20 @@ def test_training_keeps_golden_frames_with_every_bundle(small_run):
         np.testing.assert_allclose(again, golden.actions, atol=1e-6)
 
 
-def test_a_bundle_names_the_camera_sizes_of_its_takes(small_run):
-    """What preflight holds the robot's camera against."""
+def test_a_bundle_has_the_camera_sizes_of_its_episodes(small_run):
+    """The preflight compares them with the robot's camera."""
     assert read_spec(small_run / 'best').data['camera_sizes'] == [[64, 64]]
 
 
 @pytest.mark.parametrize('precision', TYPES)
 @pytest.mark.parametrize('name', ['small', 'builtin:demo'])
-def test_golden_frames_come_back_in_every_precision(small_run, name, precision):
-    """Merged, through the real path, on this CPU: green, with the figure."""
+def test_golden_frames_are_reproduced_in_every_precision(small_run, name, precision):
+    """Merged, as in driving, on this CPU; the sentence has the difference."""
     folder = small_run / 'best' if name == 'small' else name
     policy = VlaPolicy.load(folder, dtype=TYPES[precision])
-    well, said = check_golden(policy, read_golden(folder), precision)
-    assert well, said
-    assert f'at most {TOLERANCES[precision]:g} in {precision}' in said
+    ok, sentence = check_golden(policy, read_golden(folder), precision)
+    assert ok, sentence
+    assert f'at most {TOLERANCES[precision]:g} in {precision}' in sentence
 
 
 def _swap_colours(golden, _):
@@ -100,47 +100,47 @@ def _not_a_number(golden, policy):
     ],
     ids=['colours', 'adapters', 'head', 'nan', 'instruction', 'blank'],
 )
-def test_a_policy_that_computes_something_else_is_red_even_in_bf16(fault):
-    """The widest tolerance still tells each of these from rounding, on the policy that ships."""
+def test_a_policy_that_computes_something_else_fails_even_in_bf16(fault):
+    """The widest tolerance still distinguishes each of these from rounding."""
     policy = VlaPolicy.load('builtin:demo')
-    well, said = check_golden(policy, fault(read_golden('builtin:demo'), policy), 'bf16')
-    assert not well
-    assert 'not reproduced' in said and 'precision:=fp32' in said
+    ok, sentence = check_golden(policy, fault(read_golden('builtin:demo'), policy), 'bf16')
+    assert not ok
+    assert 'not reproduced' in sentence and 'precision:=fp32' in sentence
 
 
-def test_a_check_leaves_nothing_behind(small_run):
-    """Features of golden frames never enter a window that is driven by."""
+def test_a_check_leaves_no_features(small_run):
+    """Features of golden frames never enter a window of a drive."""
     policy = VlaPolicy.load(small_run / 'best')
     check_golden(policy, read_golden(small_run / 'best'), 'fp32')
     assert not policy._features
 
 
-def test_a_bundle_without_them_is_red_with_the_remedy(copy):
-    """The command that adds them is named."""
+def test_a_bundle_without_golden_frames_fails_with_a_remedy(copy):
+    """The command that adds them."""
     (copy / GOLDEN).unlink()
     assert read_golden(copy) is None
-    well, said = check_golden(VlaPolicy.load(copy), None, 'fp32')
-    assert not well and 'mobile_vla replay EPISODE --policy POLICY --store-golden' in said
+    ok, sentence = check_golden(VlaPolicy.load(copy), None, 'fp32')
+    assert not ok and 'mobile_vla replay EPISODE --policy POLICY --store-golden' in sentence
 
 
-def test_those_of_another_policy_are_red(copy):
-    """Another window, size or chunk: both shapes are said."""
+def test_golden_frames_of_another_policy_fail(copy):
+    """Another window, size or chunk: the sentence has both shapes."""
     policy = VlaPolicy.load(copy)
-    well, said = check_golden(policy, read_golden('builtin:demo'), 'fp32')
-    assert not well and 'of another policy' in said
-    assert '(4, 168, 168, 3)' in said and '(4, 56, 56, 3)' in said
+    ok, sentence = check_golden(policy, read_golden('builtin:demo'), 'fp32')
+    assert not ok and 'of another policy' in sentence
+    assert '(4, 168, 168, 3)' in sentence and '(4, 56, 56, 3)' in sentence
 
 
-def test_a_policy_driven_blind_is_not_held_to_them(small_run):
-    """A control of a drive (`blank`) says something else on purpose."""
-    well, said = check_golden(
+def test_a_policy_driven_blind_skips_the_check(small_run):
+    """A control drive (`blank`) computes something else on purpose."""
+    ok, sentence = check_golden(
         VlaPolicy.load(small_run / 'best', blank='image'), read_golden(small_run / 'best'), 'fp32'
     )
-    assert well and 'without its image' in said
+    assert ok and 'without its image' in sentence
 
 
 def test_a_control_has_golden_frames_of_its_own(small_run, tmp_path):
-    """A bundle that was trained without its image: the frames are blank to it then and now."""
+    """A bundle trained without its image: its frames are blank then and now."""
     loaded = load_bundle(small_run / 'best', merge=False)
     spec = replace(loaded.spec, blank='image')
     frames = read_golden(small_run / 'best').frames
@@ -153,12 +153,12 @@ def test_a_control_has_golden_frames_of_its_own(small_run, tmp_path):
         'go to the red box',
     )
     folder = save_bundle(tmp_path / 'blind', loaded.network, spec, golden)
-    well, said = check_golden(VlaPolicy.load(folder), read_golden(folder), 'fp32')
-    assert well and 'reproduced within' in said
+    ok, sentence = check_golden(VlaPolicy.load(folder), read_golden(folder), 'fp32')
+    assert ok and 'reproduced within' in sentence
 
 
 def tensors(**changes):
-    """Golden tensors of the right kind, some of them changed or (None) left out."""
+    """Valid golden tensors, some of them changed or (None) left out."""
     found = {
         'frames': torch.zeros(4, 56, 56, 3, dtype=torch.uint8),
         'actions': torch.zeros(10, 2),
@@ -168,7 +168,7 @@ def tensors(**changes):
 
 
 @pytest.mark.parametrize(
-    ('content', 'said', 'expected'),
+    ('content', 'metadata', 'expected'),
     [
         (b'', {}, 'is broken'),
         (b'\0' * 100, {}, 'is broken'),
@@ -192,20 +192,20 @@ def tensors(**changes):
     ],
     ids=range(11),
 )
-def test_broken_and_foreign_files_are_a_sentence(copy, content, said, expected):
-    """Never a traceback; the file is named, and the command that writes it anew."""
+def test_broken_and_foreign_files_raise_a_user_error(copy, content, metadata, expected):
+    """With the file and the command that writes it again."""
     if isinstance(content, bytes):
         (copy / GOLDEN).write_bytes(content)
     else:
-        save_file(content, copy / GOLDEN, said)
+        save_file(content, copy / GOLDEN, metadata)
     with pytest.raises(UserError) as caught:
         read_golden(copy)
     assert expected in str(caught.value) and str(copy / GOLDEN) in str(caught.value)
     assert '--store-golden' in str(caught.value)
 
 
-def test_writing_them_changes_nothing_else_and_is_whole_or_absent(copy, monkeypatch):
-    """A failure leaves the old file; a success touches golden.safetensors alone."""
+def test_writing_golden_frames_changes_nothing_else_and_is_atomic(copy, monkeypatch):
+    """A failure leaves the old file; a success changes golden.safetensors alone."""
     others = {
         path: path.read_bytes()
         for path in copy.rglob('*')
@@ -227,8 +227,8 @@ def test_writing_them_changes_nothing_else_and_is_whole_or_absent(copy, monkeypa
     } == others
 
 
-def test_the_policy_that_ships_has_them():
-    """builtin:demo: 224 x 224 as its takes were, drawn in the arena."""
+def test_the_built_in_policy_has_golden_frames():
+    """builtin:demo: 224 x 224 as in its episodes, rendered in the arena."""
     assert read_spec('builtin:demo').data['camera_sizes'] == [[224, 224]]
     golden = read_golden('builtin:demo')
     assert golden.frames.shape == (4, 168, 168, 3) and golden.instruction

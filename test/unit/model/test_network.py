@@ -1,4 +1,4 @@
-"""The network: what lands where in the sequence, and what changes its output."""
+"""The network: the layout of its sequence, and what its output depends on."""
 
 import os
 import shutil
@@ -67,7 +67,7 @@ def test_the_reference_recipe_has_the_published_parameter_counts():
 
 
 def test_image_tokens_land_on_their_own_places(network):
-    """The seed's fault 2: image tokens were written over the text. Here they touch no text."""
+    """In the reference run image tokens overwrote the text (fault 2); here they do not."""
     net, tokenizer = network
     ids, lengths = words(tokenizer, 'go to the red box', 'go to')
     tokens = net.kosmos.config.latent_query_num
@@ -85,7 +85,7 @@ def test_image_tokens_land_on_their_own_places(network):
 
 
 def test_image_and_instruction_both_change_the_output(network):
-    """The seed's fault 2: left and right gave the same output to six decimals."""
+    """In the reference run left and right gave the same output to six decimals (fault 2)."""
     net, tokenizer = network
     ids, lengths = words(tokenizer, 'go to the red box', 'go to the blue box')
     pixels = torch.randn(2, 3, 56, 56)
@@ -97,7 +97,7 @@ def test_image_and_instruction_both_change_the_output(network):
 
 
 def test_a_frame_s_feature_does_not_depend_on_its_batch(network):
-    """Shorter instructions are padded in a batch; the padding must not be seen."""
+    """Shorter instructions are padded in a batch, which must not change the feature."""
     net, tokenizer = network
     pixels = torch.randn(2, 3, 56, 56)
     together = net.encode(pixels, *words(tokenizer, 'go to the red box', 'go'))
@@ -106,7 +106,7 @@ def test_a_frame_s_feature_does_not_depend_on_its_batch(network):
 
 
 def test_sliding_over_features_equals_window_by_window(network):
-    """A frame is encoded once however many windows hold it; the result is the same."""
+    """A frame is encoded once however many windows contain it; the result is the same."""
     net, tokenizer = network
     ids, lengths = words(tokenizer, 'go to the red box', 'go to the blue ball')
     pixels = torch.randn(6 + 5, 3, 56, 56)
@@ -145,14 +145,14 @@ def test_only_adapters_token_and_head_are_trained(network):
     ],
 )
 def test_an_unknown_backbone_is_named(name, expected):
-    """Bad input: a sentence that says what was got and expected."""
+    """With a UserError that has the name and the expected ones."""
     with pytest.raises(UserError, match=expected) as caught:
         load_backbone(name)
     assert name in str(caught.value)
 
 
-def test_a_hub_that_cannot_be_reached_is_said(monkeypatch):
-    """Without a network the sentence gives the command that gets the weights elsewhere."""
+def test_an_unreachable_hub_is_reported(monkeypatch):
+    """The message has the command that downloads the weights on another machine."""
     monkeypatch.setenv('HF_HUB_OFFLINE', '1')
     with pytest.raises(UserError, match='cannot be loaded') as caught:
         load_backbone('microsoft/no-such-kosmos', offline=True, revision='abc123')
@@ -162,8 +162,8 @@ def test_a_hub_that_cannot_be_reached_is_said(monkeypatch):
     ) in str(caught.value)
 
 
-def test_a_hub_s_commit_is_known_also_where_a_branch_was_asked_for(small_backbone, tmp_path):
-    """A downloaded backbone loads without a network, and its commit is what a bundle pins."""
+def test_the_hub_s_commit_is_known_also_for_a_branch(small_backbone, tmp_path):
+    """A downloaded backbone loads offline, and a bundle pins its commit."""
     commit = '0123456789abcdef0123456789abcdef01234567'
     folder = tmp_path / 'hub' / 'models--somebody--kosmos'
     shutil.copytree(small_backbone, folder / 'snapshots' / commit)
@@ -189,15 +189,15 @@ def test_a_hub_s_commit_is_known_also_where_a_branch_was_asked_for(small_backbon
     assert done.stdout.split('\n')[:2] == [f'{commit} {sha256}'] * 2
 
 
-def test_a_folder_that_is_no_kosmos_is_refused(tmp_path):
-    """A backbone of another kind is refused before its weights are read."""
+def test_a_folder_of_another_model_is_refused(tmp_path):
+    """Before its weights are read."""
     (tmp_path / 'config.json').write_text('{"model_type": "clip"}')
     with pytest.raises(UserError, match='not a Kosmos-2'):
         load_backbone(str(tmp_path))
 
 
 def test_the_action_token_starts_where_kosmos_locates_things():
-    """`<object>` is where Kosmos-2 says where a named thing is; without it, a vector as large."""
+    """As `<object>`, after which Kosmos-2 locates the named object; otherwise a random vector."""
     backbone = load_backbone('builtin:tiny')
     built = build_network(backbone, LoraSettings(r=2), motion_dims=2, chunk=2, hidden=8, layers=1)
     table = backbone.model.get_input_embeddings().weight

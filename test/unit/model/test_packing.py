@@ -35,16 +35,16 @@ def forward(model: Kosmos2Model, count: int) -> torch.Tensor:
 
 @packs
 @pytest.mark.parametrize('count', [1, 4])
-def test_a_packed_backbone_says_the_same(plain, count):
-    """One frame and a window of them, within the rounding of bfloat16."""
+def test_a_packed_backbone_gives_the_same_output(plain, count):
+    """For one frame and for a window, within the rounding of bfloat16."""
     packed = copy.deepcopy(plain)
     assert pack(packed) == sum(isinstance(part, torch.nn.Linear) for part in plain.modules())
     torch.testing.assert_close(forward(packed, count), forward(plain, count), atol=0.05, rtol=0.05)
 
 
 @packs
-def test_packed_weights_are_held_once(plain):
-    """As many bytes as before, none in the memory that was there: so that can be given back."""
+def test_packed_weights_are_stored_once(plain):
+    """As many bytes as before, none of them in the old memory, which can be freed."""
     packed = copy.deepcopy(plain)
     before = packed.state_dict()
     pack(packed)
@@ -59,7 +59,7 @@ def test_packed_weights_are_held_once(plain):
 
 
 def test_where_torch_cannot_pack_nothing_is_changed(plain, monkeypatch):
-    """An older CPU drives with the layers as they are."""
+    """An older CPU uses the layers as they are."""
     monkeypatch.setattr(packing, 'can_pack', lambda: False)
     same = copy.deepcopy(plain)
     assert pack(same) == 0
@@ -70,7 +70,7 @@ def test_where_torch_cannot_pack_nothing_is_changed(plain, monkeypatch):
     ('precision', 'gains'), [('bf16', True), ('fp32', False), ('fp16', False)]
 )
 def test_a_policy_that_drives_is_packed_in_bfloat16_alone(small_run, precision, gains):
-    """As the inference node loads it; its golden frames come back."""
+    """As the inference node loads it; its golden frames are reproduced."""
     ready = load_policy(str(small_run / 'best'), PolicySettings(device='cpu', precision=precision))
     assert any(isinstance(part, PackedLinear) for part in ready.policy.network.modules()) == (
         gains and packing.can_pack()

@@ -1,4 +1,4 @@
-"""builtin:demo, the policy that ships: it looks, and it listens."""
+"""builtin:demo, the policy that ships: it uses the image and the instruction."""
 
 import numpy as np
 import pytest
@@ -18,7 +18,7 @@ NAME = 'builtin:demo'
 
 @pytest.fixture(scope='module')
 def windows():
-    """For 12 pairs of `swap`: four frames from its start, and what each of the two is told."""
+    """For 12 pairs of `swap`: four frames from its start, and both instructions."""
     arena = Arena()
     found = []
     spec = read_spec(NAME)
@@ -46,9 +46,9 @@ def windows():
 def planned(policy: VlaPolicy, windows) -> np.ndarray:
     """(12, 2 instructions, 2 axes): the mean of each plan, m/s."""
     plans = []
-    for frames, told, _ in windows:
+    for frames, instructions, _ in windows:
         row = []
-        for text in told:
+        for text in instructions:
             policy.reset()
             row.append(policy.infer(frames, text).twists[:, :2].mean(0))
         plans.append(row)
@@ -57,13 +57,13 @@ def planned(policy: VlaPolicy, windows) -> np.ndarray:
 
 @pytest.fixture(scope='module')
 def plans(windows):
-    """What the shipped policy plans."""
+    """The plans of the shipped policy."""
     torch.set_num_threads(1)
     return planned(VlaPolicy.load(NAME), windows)
 
 
 def test_it_fits_the_backbone_that_ships():
-    """A new backbone without a new policy would be refused at the first drive."""
+    """A new backbone without a new policy would be refused."""
     spec = read_spec(NAME)
     assert spec.backbone.id == 'builtin:tiny'
     assert spec.backbone.sha256 == weights_hash(BACKBONES['builtin:tiny'])
@@ -71,8 +71,8 @@ def test_it_fits_the_backbone_that_ships():
     assert sum(file.stat().st_size for file in POLICIES[NAME].rglob('*')) < 12e6
 
 
-def test_it_turns_the_way_that_it_is_told(windows, plans):
-    """The same pictures with the other instruction: the plan changes sides as the expert does."""
+def test_it_turns_as_instructed(windows, plans):
+    """With the other instruction for the same images, the plan changes sides as the expert's."""
     asked = np.array([[expert[1] for expert in experts] for _, _, experts in windows])
     apart = np.abs(asked[:, 0] - asked[:, 1]) > 0.15
     assert apart.sum() >= 6
@@ -82,8 +82,8 @@ def test_it_turns_the_way_that_it_is_told(windows, plans):
     assert same_side[apart].mean() >= 0.75
 
 
-def test_it_goes_nowhere_in_particular_with_its_eyes_shut(windows, plans):
-    """Blank images: the plan moves, and no longer tells one scene from another."""
+def test_it_does_not_find_the_target_without_images(windows, plans):
+    """With blank images the plan no longer distinguishes scenes."""
     blind = planned(VlaPolicy.load(NAME, blank='image'), windows)
     assert np.abs(blind - plans).mean() > 0.03
     asked = np.array([[expert[1] for expert in experts] for _, _, experts in windows])
@@ -91,7 +91,7 @@ def test_it_goes_nowhere_in_particular_with_its_eyes_shut(windows, plans):
     assert seeing < 0.75 * guessing
 
 
-def test_it_is_deaf_without_an_instruction(windows):
-    """Told nothing, the two drives of a pair are the same."""
+def test_it_does_not_distinguish_targets_without_an_instruction(windows):
+    """The plans of both drives of a pair are the same."""
     deaf = planned(VlaPolicy.load(NAME, blank='instruction'), windows)
     np.testing.assert_allclose(deaf[:, 0], deaf[:, 1], atol=1e-6)
