@@ -10,7 +10,7 @@ from sensor_msgs.msg import CompressedImage
 
 from mobile_vla_ros.bench.synthetic_camera import pictures
 from mobile_vla_ros.images.stored import decode
-from mobile_vla_ros.model.bundle import read_spec
+from mobile_vla_ros.model.policy_spec import read_spec
 from mobile_vla_ros.nodes.inference.camera import CameraFrame
 from mobile_vla_ros.nodes.shared.image_messages import to_compressed
 from mobile_vla_ros.runtime.overlay import BAR_HEIGHT, IMAGE_HEIGHT, WIDTH
