@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from mobile_vla_ros.episode.storage.reader import Episode, find_episodes
     from mobile_vla_ros.errors import UserError
-    from mobile_vla_ros.runtime.loading import PolicySettings, load_policy
+    from mobile_vla_ros.runtime.loading import PolicySettings, ReadyPolicy, load_policy
     from mobile_vla_ros.runtime.playback import Plan
     from mobile_vla_ros.runtime.policy import Policy, spec_without_network
     from mobile_vla_ros.types import ActionSpec, Frame
@@ -19,6 +19,7 @@ __all__ = [
     'Plan',
     'Policy',
     'PolicySettings',
+    'ReadyPolicy',
     'UserError',
     'find_episodes',
     'load_policy',
@@ -34,6 +35,7 @@ _MODULES = {
     'Plan': 'runtime.playback',
     'Policy': 'runtime.policy',
     'PolicySettings': 'runtime.loading',
+    'ReadyPolicy': 'runtime.loading',
     'UserError': 'errors',
     'find_episodes': 'episode.storage.reader',
     'load_policy': 'runtime.loading',
