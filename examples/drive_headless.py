@@ -21,7 +21,7 @@ def drive(policy: Path, suite: str, trials: int, device: str) -> None:
     print(f'{policy}: {", ".join(spec.actions.axes)} at {spec.rate_hz:g} Hz')
     with contextlib.closing(Arena()) as arena:
         # The policy behind the same frame buffer, playback and guard as on a robot.
-        driver = make_driver(policy, spec, control='', device=device, arena=arena)
+        driver = make_driver(policy, control='', device=device, arena=arena)
         successes = 0
         for number in range(trials):
             trial = run_trial(arena, suite, number, driver)  # one scene; in the suite `swap`, two

@@ -13,6 +13,7 @@ import cv2
 import numpy as np
 
 from mobile_vla_ros import ActionSpec, Frame, Plan, UserError, spec_without_network
+from mobile_vla_ros.rollout.drivers import Guarded
 from mobile_vla_ros.rollout.policy_driver import PolicyDriver
 from mobile_vla_ros.rollout.trials import drive_scene
 from mobile_vla_ros.sim import suites
@@ -74,8 +75,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.strip().splitlines()[0])
     parser.add_argument('--scenes', type=int, default=5, help='scenes to drive (5)')
     args = parser.parse_args()
-    # Buffers frames, calls the policy for each window, and plays its plans back in time.
-    driver = PolicyDriver(RedPolicy())
+    # PolicyDriver buffers frames, calls the policy for each window and plays its plans back in
+    # time; the guard limits speed and acceleration, as on a robot.
+    driver = Guarded(PolicyDriver(RedPolicy()))
     driven = successes = index = 0
     try:
         with contextlib.closing(Arena()) as arena:
