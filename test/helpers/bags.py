@@ -17,7 +17,7 @@ DELAY_NS = 20_000_000
 
 
 def picture(index: int, size: tuple[int, int] = (32, 24)) -> np.ndarray:
-    """Return a sharp, bright RGB picture of (width, height); each index gives another."""
+    """Return a sharp, bright RGB image of (width, height); each index gives another."""
     width, height = size
     return np.random.default_rng(index).integers(0, 256, (height, width, 3), dtype=np.uint8)
 

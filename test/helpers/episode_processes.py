@@ -32,61 +32,61 @@ def noise(number: int, size: tuple[int, int] = (160, 120)) -> bytes:
 
 
 def begin(folder: Path, **options) -> Recording:
-    """Start a take in the folder."""
+    """Start an episode in the folder."""
     writer = EpisodeWriter(folder, EpisodeInfo('go to the red box'), time.time_ns())
     return Recording(writer, queue_frames=60, steady_ns=time.monotonic_ns, **options)
 
 
-def hand_over(take: Recording, number: int, image: bytes) -> bool:
+def hand_over(recording: Recording, number: int, image: bytes) -> bool:
     """Hand one frame over, and a command that has its number as well."""
     now_ns = time.monotonic_ns()
-    take.command(Command(np.array([number, 0, 0, 0, 0, 0.0]), now_ns, now_ns, 'teleop'))
-    return take.frame(lambda: image, now_ns, now_ns)
+    recording.command(Command(np.array([number, 0, 0, 0, 0, 0.0]), now_ns, now_ns, 'teleop'))
+    return recording.frame(lambda: image, now_ns, now_ns)
 
 
 def record_forever(folder: Path):
-    """Write one whole take, then one at 30 Hz for ever; a log says what was handed over when."""
-    take = begin(folder)
+    """Write one whole episode, then one at 30 Hz for ever; log each hand-over."""
+    recording = begin(folder)
     for number in range(5):
-        hand_over(take, number, encoded(number))
-    take.finish('success')
-    assert take.join(60) and take.path, take.error
+        hand_over(recording, number, encoded(number))
+    recording.finish('success')
+    assert recording.join(60) and recording.path, recording.error
     images = [encoded(number) for number in range(1000)]
-    take = begin(folder)
+    recording = begin(folder)
     with (folder / 'handed_over.log').open('w') as log:
-        print('recording', take.path, flush=True)
+        print('recording', recording.path, flush=True)
         for number, image in enumerate(images):
             log.write(f'{number} {time.monotonic_ns()}\n')
             log.flush()
-            hand_over(take, number, image)
+            hand_over(recording, number, image)
             time.sleep(PERIOD_S)
 
 
 def fill_disk(folder: Path, floor_bytes: int, others_fill: bool):
-    """Record until the take ends of itself; print what became of it as JSON."""
-    take = begin(folder, floor_bytes=floor_bytes)
+    """Record until the episode ends of itself; print what became of it as JSON."""
+    recording = begin(folder, floor_bytes=floor_bytes)
     images, handed = [noise(number) for number in range(8)], 0
     deadline = time.monotonic() + 100
-    while not take.ended and time.monotonic() < deadline:
-        # Never more than the queue takes: what is missing in the end, the disk has refused.
-        if take.queued < 30 and hand_over(take, handed, images[handed % 8]):
+    while not recording.ended and time.monotonic() < deadline:
+        # Never more than the queue episodes: what is missing in the end, the disk has refused.
+        if recording.queued < 30 and hand_over(recording, handed, images[handed % 8]):
             handed += 1
         if others_fill and handed == 120:
             _fill_up(folder / 'of_others')
         time.sleep(0.005)
-    told = {
+    result = {
         'handed': handed,
-        'drops': take.drops,
-        'problem': take.problem,
-        'error': take.error,
+        'drops': recording.drops,
+        'problem': recording.problem,
+        'error': recording.error,
         'free': disk.free_bytes(folder),
-        'path': str(take.path),
-        'health': take.health,
+        'path': str(recording.path),
+        'health': recording.health,
         'files': sorted(path.name for path in folder.iterdir()),
-        'frames': take.frames,
+        'frames': recording.frames,
     }
-    with Episode.open(take.path) as episode:
-        told |= {
+    with Episode.open(recording.path) as episode:
+        result |= {
             'complete': episode.complete,
             'outcome': episode.outcome,
             'right': [episode.encoded(i) == images[i % 8] for i in range(len(episode))],
@@ -98,9 +98,9 @@ def fill_disk(folder: Path, floor_bytes: int, others_fill: bool):
     try:
         begin(folder)
     except UserError as error:
-        told['refused'] = str(error)
-    told['files_after'] = sorted(path.name for path in folder.iterdir())
-    print(json.dumps(told))
+        result['refused'] = str(error)
+    result['files_after'] = sorted(path.name for path in folder.iterdir())
+    print(json.dumps(result))
 
 
 def _fill_up(path: Path):

@@ -1,5 +1,5 @@
 """
-Thousands of takes in a moment, each a copy of one with an id and a time of its own.
+Thousands of episodes in a moment, each a copy of one with an id and a time of its own.
 
 As a script it measures what a set of that size costs:
 ``python test/many_episodes.py FOLDER COUNT`` (the folder is filled when it is empty).
@@ -36,7 +36,7 @@ KEYS = {
 }
 SECONDS_A_TAKE = 60
 
-# Runs `mobile_vla` and says on stderr what it took: time, peak memory, and what it imported.
+# Runs `mobile_vla` and prints the cost to stderr: time, peak memory, and what it imported.
 MEASURED = """
 import json, resource, sys, time
 from mobile_vla_ros.cli.main import main
@@ -62,7 +62,7 @@ def drive(
     picture: int = 1,
     created_ns: int = CREATED_NS,
 ) -> Path:
-    """Write a take of the seed's kind: one frame and one command a key press."""
+    """Write an episode like those of the reference run: one frame and one command a key press."""
     writer = EpisodeWriter(folder, EpisodeInfo(instruction), created_ns)
     for step, key in enumerate(keys):
         at_ns = START_NS + step * step_ns
@@ -75,7 +75,7 @@ def drive(
 
 
 def multiply(source: Path, folder: Path, count: int):
-    """Fill a folder with copies of one take, each with another id."""
+    """Fill a folder with copies of one episode, each with another id."""
     whole = source.read_bytes()
     for index in range(count):
         episode_id = schema.new_episode_id(CREATED_NS + index * SECONDS_A_TAKE * 10**9)

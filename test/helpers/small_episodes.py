@@ -1,4 +1,4 @@
-"""Takes for tests: images as they are encoded, and a process that writes until it is killed."""
+"""Episodes for tests: images as they are encoded, and a process that writes until it is killed."""
 
 import io
 import sys
@@ -34,14 +34,14 @@ def write_rows(writer: EpisodeWriter, frames: int, *, delay_ns: int = 5_000_000,
 
 
 def write_episode(folder, frames: int = 20, instruction: str = 'go to the red box', **info):
-    """Write and close one take; return its path."""
+    """Write and close one episode; return its path."""
     writer = EpisodeWriter(folder, EpisodeInfo(instruction, **info), CREATED_NS)
     write_rows(writer, frames)
     return writer.close('success')
 
 
 def write_forever(folder: str, frames: int):
-    """Write takes of ``frames`` frames, flushed every 7, saying on stdout what is safe by now."""
+    """Write episodes of ``frames`` frames, flushed every 7; print what is safe by now."""
     while True:
         writer = EpisodeWriter(folder, EpisodeInfo('go to the red box'), CREATED_NS)
         print('open', writer.episode_id, flush=True)

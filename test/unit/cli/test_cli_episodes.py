@@ -22,7 +22,7 @@ def test_the_filters_of_list_are_those_of_the_catalog():
 
 @pytest.fixture
 def folder(tmp_path):
-    """Two finished takes."""
+    """Two finished episodes."""
     write_episode(tmp_path, frames=20, instruction='go to the red box')
     write_episode(tmp_path, frames=10, instruction='go to the blue ball')
     return tmp_path
@@ -34,7 +34,7 @@ def lines(capsys) -> list[dict]:
 
 
 def test_list_gives_a_line_an_episode(folder, capsys):
-    """Instruction, counts, duration, outcome and verdict of every take, and the sum."""
+    """Instruction, counts, duration, outcome and verdict of every episode, and the sum."""
     assert main(['episodes', 'list', str(folder)]) == 0
     printed = capsys.readouterr().out
     assert 'go to the red box' in printed and 'go to the blue ball' in printed
@@ -61,7 +61,7 @@ def test_list_goes_on_after_a_broken_file(folder, capsys):
 
 
 def test_list_filters_and_sorts(folder, capsys):
-    """What a collector asks: which takes of this, which are poor, which are the shortest."""
+    """What a collector asks: which episodes of this, which are poor, which are the shortest."""
 
     def listed(*how: str) -> list[str]:
         assert main(['episodes', 'list', str(folder), '--json', *how]) == 0
@@ -90,7 +90,7 @@ def test_list_shows_what_is_unfinished(folder, capsys):
 
 
 def test_list_is_quick_and_its_memory_flat(tmp_path):
-    """After a first indexing a thousand takes are listed in the time of a few; no torch."""
+    """After a first indexing a thousand episodes are listed in the time of a few; no torch."""
     few, many = tmp_path / 'few', tmp_path / 'many'
     for folder, count in ((few, 10), (many, 1000)):
         folder.mkdir()
@@ -100,26 +100,26 @@ def test_list_is_quick_and_its_memory_flat(tmp_path):
     out, large = measured('episodes', 'list', many)
     assert out.count('\n') == 1002 and out.splitlines()[-1].startswith('1000 episodes')
     assert large['heavy'] == []
-    # A tenth of the ten thousand that have 5 s; what few takes cost is the interpreter's.
+    # A tenth of the ten thousand that have 5 s; what few episodes cost is the interpreter's.
     assert large['cpu_s'] < small['cpu_s'] + 0.5
     assert large['peak_mb'] < small['peak_mb'] + 8
 
 
 def test_the_coach_finds_the_seed_s_repeats(tmp_path, capsys):
-    """Takes of 18 key presses, few of them distinct: groups listed, and what to record next."""
+    """Episodes of 18 key presses, few of them distinct: groups listed, and what to record next."""
     ways = {'left': ' wwwaaawwwqqwwwwww', 'right': ' wwdddwwwweewwwwww'}
     for number in range(12):
         side = 'left' if number % 3 else 'right'
         drive(tmp_path, ways[side], f'pass the box on the {side}', outcome='unknown')
     assert main(['episodes', 'coach', str(tmp_path), '--json']) == 0
-    (told,) = lines(capsys)
-    assert (told['distinct'], told['driven']) == (2, 12)
-    assert sorted(map(len, told['near_identical'])) == [4, 8]
-    assert told['words'] == {'left': 8, 'right': 4}
-    assert len(told['record_next']) <= 5
+    (found,) = lines(capsys)
+    assert (found['distinct'], found['driven']) == (2, 12)
+    assert sorted(map(len, found['near_identical'])) == [4, 8]
+    assert found['words'] == {'left': 8, 'right': 4}
+    assert len(found['record_next']) <= 5
     assert any(
         '4 episodes more with "right" in the instruction' in one['sentence']
-        for one in told['record_next']
+        for one in found['record_next']
     )
     assert main(['episodes', 'coach', str(tmp_path)]) == 0
     printed = capsys.readouterr().out
@@ -145,7 +145,7 @@ def test_show_tells_everything_of_one_file(folder, capsys):
 
 
 def test_check_reads_every_image(folder, capsys):
-    """Good takes give 0; one image that is none, or a take cut short, is named and gives 1."""
+    """Status 0 for good episodes; 1 for a broken image or an episode cut short, which is named."""
     assert main(['episodes', 'check', str(folder)]) == 0
     capsys.readouterr()
     writer = EpisodeWriter(folder, EpisodeInfo('go'), CREATED_NS)

@@ -51,7 +51,7 @@ def test_json_has_an_object_a_file_and_failures_give_1(tmp_path, capsys):
 
 
 def test_file_in_use_gives_1_and_no_file_is_bad_use(tmp_path, capsys):
-    """Asked for one take that is being written, the answer is no; a wrong path is a mistake."""
+    """Asked for one episode that is being written, the answer is no; a wrong path is a mistake."""
     writer = EpisodeWriter(tmp_path, EpisodeInfo('go'), CREATED_NS)
     assert run(str(writer.part_path)) == 1
     assert f'{writer.part_path} is being written' in capsys.readouterr().err

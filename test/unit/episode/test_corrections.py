@@ -1,4 +1,4 @@
-"""Takeovers: labelled at their edges, found in a take, and weighed in training as they say."""
+"""Takeovers: labelled at their edges, found in an episode, and weighed in training."""
 
 import json
 from dataclasses import replace
@@ -52,7 +52,7 @@ def report(source, reason=StopReason.NONE):
     return GuardStatus(State.TELEOP, True, source, reason, 'a sentence for people')
 
 
-def heard(ticks, *, late=0, swapped=False):
+def labelled(ticks, *, late=0, swapped=False):
     """
     Label the commands of a guard's ticks: (source, reason), one each 50 ms.
 
@@ -63,11 +63,11 @@ def heard(ticks, *, late=0, swapped=False):
     """
     labels, found, under_way = CommandLabeller(), [], []
     labels.status(report('none'), 1, 0)
-    said = None
+    reported = None
     for tick, (source, reason) in enumerate(ticks):
         sent_ns = (tick + 1) * 50 * MS
-        if (source, reason) != said or tick % 2:
-            said = source, reason
+        if (source, reason) != reported or tick % 2:
+            reported = source, reason
             under_way.append((tick + late, report(source, reason), sent_ns + 2 * MS))
         arrivals = [
             (labels.status, (*status, sent_ns)) for due, *status in under_way if due <= tick
@@ -96,21 +96,21 @@ TICKS = (
 )
 def test_the_first_command_of_a_takeover_is_the_takeovers(order):
     """A command comes before the status of its own tick: it was labelled as the tick before."""
-    found = heard(TICKS, **order)
+    found = labelled(TICKS, **order)
     assert [one.command.source for one in found] == [source for source, _ in TICKS]
     assert [one.command.twist[0] for one in found] == list(range(len(TICKS)))
 
 
 def test_a_takeover_begins_and_ends_with_an_event():
     """It ends when the person lets go, not when the policy is let in again."""
-    assert {int(one.command.twist[0]): one.event for one in heard(TICKS) if one.event} == {
+    assert {int(one.command.twist[0]): one.event for one in labelled(TICKS) if one.event} == {
         4: 'begin',
         9: 'end',
     }
 
 
 def test_a_guard_that_fell_silent_labels_nothing():
-    """Its last word says nothing of commands a second and a half later."""
+    """Its last status does not apply to commands a second and a half later."""
     labels = CommandLabeller()
     labels.status(report('policy'), 1, 0)
     for sent_ns in (2, 2 + FRESH_NS):
@@ -121,7 +121,7 @@ def test_a_guard_that_fell_silent_labels_nothing():
     assert labels.ready(FRESH_NS + 1)[0].command.source == 'policy'  # nobody is waited for
 
 
-# --- what of a take is a correction ---
+# --- what of an episode is a correction ---
 
 
 def commands(sources, times_ns=None):
@@ -136,18 +136,18 @@ def commands(sources, times_ns=None):
 def test_the_second_before_a_takeover_is_the_policys_mistake():
     """From one second before its first command; the silence after it belongs to nobody."""
     taken = commands([POLICY] * 15 + [TAKEOVER] * 8 + [POLICY] * 3)
-    told = [Event('takeover', 15 * PERIOD_NS, 'begin'), Event('takeover', 20 * PERIOD_NS, 'end')]
-    (one,) = corrections.takeovers(taken, told)
+    events = [Event('takeover', 15 * PERIOD_NS, 'begin'), Event('takeover', 20 * PERIOD_NS, 'end')]
+    (one,) = corrections.takeovers(taken, events)
     assert (one.begin_ns, one.end_ns, one.mistake_ns) == tuple(
         number * PERIOD_NS for number in (15, 20, 5)
     )
-    assert corrections.kinds(taken, told).tolist() == (
+    assert corrections.kinds(taken, events).tolist() == (
         [PLAIN] * 5 + [WRONG] * 10 + [CORRECTED] * 5 + [WRONG] * 3 + [PLAIN] * 3
     )
 
 
-def test_a_take_without_events_has_its_takeovers_by_source():
-    """Takes of before the events; two takeovers share no second."""
+def test_an_episode_without_events_has_its_takeovers_by_source():
+    """Episodes of before the events; two takeovers share no second."""
     taken = commands([POLICY] * 3 + [TAKEOVER] * 2 + [POLICY] * 4 + [TAKEOVER] * 2)
     first, second = corrections.takeovers(taken)
     assert first.seconds == 0.2 and second.seconds == 0.1  # the last lasts to its last command
@@ -158,7 +158,7 @@ def test_a_take_without_events_has_its_takeovers_by_source():
 
 
 def test_the_guards_own_stops_are_nobodys_wish_where_a_policy_drives():
-    """Beside a policy's commands an unknown source is a fault's zero; alone it is a take."""
+    """Beside a policy's commands an unknown source is a fault's zero; alone it is an episode."""
     assert corrections.kinds(commands([POLICY, UNKNOWN])).tolist() == [PLAIN, WRONG]
     assert corrections.kinds(commands([UNKNOWN, UNKNOWN])).tolist() == [PLAIN, PLAIN]
 
@@ -167,7 +167,7 @@ def test_the_guards_own_stops_are_nobodys_wish_where_a_policy_drives():
 
 
 def write_corrected(folder, number=0, *, taken=range(14, 20)):
-    """Write a take of 30 frames at 10 Hz that a policy drives but for some commands."""
+    """Write an episode of 30 frames at 10 Hz that a policy drives but for some commands."""
     created_ns = CREATED_NS + number * 60_000_000_000
     writer = EpisodeWriter(folder, EpisodeInfo(f'go to box {number % 2}'), created_ns)
     for index in range(30):
@@ -319,7 +319,7 @@ def small(backbone, folder, out, **data):
 
 
 def test_the_log_and_the_bundle_say_what_was_corrected(tmp_path, small_backbone):
-    """How many takeovers, of how many seconds, in how many takes."""
+    """How many takeovers, of how many seconds, in how many episodes."""
     for number in range(4):
         write_corrected(tmp_path / 'takes', number)
     trained = train(

@@ -1,4 +1,4 @@
-"""What a set covers: directions, starts, takes that are alike, and what to record next."""
+"""What a set covers: directions, starts, episodes that are alike, and what to record next."""
 
 import io
 import time
@@ -30,7 +30,7 @@ def signature(keys: str, **how) -> np.ndarray:
 
 
 def random_keys(rng, count: int = 18) -> str:
-    """Return key presses as the seed's takes hold them: a row of standing still, then driving."""
+    """Return key presses as in the reference run: one row at rest, then driving."""
     return ' ' + ''.join(rng.choice(list('wwwaadqe'), count - 1))
 
 
@@ -69,8 +69,8 @@ def test_a_signature_of_a_broken_clock_stays_small():
 
 
 @pytest.mark.parametrize('rate_hz', [2.0, 5.0, 10.0])
-def test_sixteen_distinct_takes_of_231_are_found(rate_hz):
-    """The seed's data (SEED.md, 6), whatever rate it was brought in at."""
+def test_sixteen_distinct_episodes_of_231_are_found(rate_hz):
+    """The data of the reference run, imported at any rate."""
     rng = np.random.default_rng(7)
     distinct = [random_keys(rng) for _ in range(16)]
     of = np.concatenate([np.arange(16), rng.integers(0, 16, 231 - 16)])
@@ -94,7 +94,7 @@ def test_near_is_near_and_far_is_far():
 @settings(max_examples=30, deadline=None)
 @given(st.lists(st.text('wad q', min_size=1, max_size=12), max_size=30), st.integers(0, 99))
 def test_the_cells_miss_nothing(presses, seed):
-    """The groups are those that comparing each take with every group's first one gives."""
+    """The groups are those that comparing each episode with every group's first one gives."""
     rng = np.random.default_rng(seed)
     signatures = [
         one + rng.normal(0, 0.02, one.shape).astype(np.float32) for one in map(signature, presses)
@@ -114,7 +114,7 @@ def test_the_cells_miss_nothing(presses, seed):
 
 
 @pytest.mark.parametrize('kind', ['all distinct', 'sixteen'])
-def test_two_thousand_takes_are_grouped_in_seconds(kind):
+def test_two_thousand_episodes_are_grouped_in_seconds(kind):
     """Near-linear: comparing every pair one by one would take minutes."""
     rng = np.random.default_rng(3)
     distinct = [signature(random_keys(rng, 60)) for _ in range(16 if kind == 'sixteen' else 2000)]
@@ -136,8 +136,8 @@ def picture(shift: int, light: float = 1.0, kind: str = 'JPEG') -> bytes:
     return buffer.getvalue()
 
 
-def test_places_are_told_apart_by_the_first_picture():
-    """Light and noise change nothing; another place does; black pictures are one place."""
+def test_places_are_told_apart_by_the_first_image():
+    """Light and noise change nothing; another place does; black images are one place."""
     here = [
         coverage.start_view(picture(0, light, kind))
         for light in (0.7, 1.0, 1.2)
@@ -186,7 +186,7 @@ def changed(rows: list[EpisodeRow], count: int, **values) -> list[EpisodeRow]:
 
 
 def test_a_set_that_lacks_nothing_is_left_alone():
-    """No nagging: sixty varied, balanced, good takes get no advice."""
+    """No nagging: sixty varied, balanced, good episodes get no advice."""
     rows, traces = balanced()
     found = coach.survey(rows, traces)
     assert coach.advise(found) == []
@@ -199,7 +199,7 @@ def test_a_set_that_lacks_nothing_is_left_alone():
 
 
 @pytest.mark.parametrize(
-    ('count', 'values', 'told', 'have', 'want'),
+    ('count', 'values', 'words', 'have', 'want'),
     [
         (
             20,
@@ -237,16 +237,16 @@ def test_a_set_that_lacks_nothing_is_left_alone():
         (60, {'moving_s': 4.0}, '60% of the time it has no command to move', 0.6, 0.2),
     ],
 )
-def test_each_lack_is_told_with_a_number_to_reach(count, values, told, have, want):
+def test_each_lack_is_told_with_a_number_to_reach(count, values, words, have, want):
     """One planted lack gives one sentence of its own, before anything else."""
     rows, traces = balanced()
     advice = coach.advise(coach.survey(changed(rows, count, **values), traces))
-    assert told in advice[0].sentence, advice
+    assert words in advice[0].sentence, advice
     assert (advice[0].have, advice[0].want) == (pytest.approx(have), pytest.approx(want))
 
 
 def test_repeats_and_one_starting_place_are_told():
-    """Sixty takes that are four, from one place: both are said, the repeats first."""
+    """Sixty episodes that are four, from one place: both are reported, the repeats first."""
     rows, traces = balanced()
     kept = list(traces.values())
     traces = {name: (kept[index % 4][0], kept[0][1]) for index, name in enumerate(traces)}
@@ -260,7 +260,7 @@ def test_repeats_and_one_starting_place_are_told():
 
 
 def test_at_most_five_and_the_most_valuable_first():
-    """A set that lacks everything is told what matters most."""
+    """A set that lacks everything gets the most valuable advice."""
     rows, traces = balanced(20)
     rows = changed(
         rows,

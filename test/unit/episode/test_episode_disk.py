@@ -70,40 +70,40 @@ def fill(tmp_path):
 
 
 @pytest.mark.parametrize('others', ['alone', 'others'])
-def test_take_on_a_full_disk_closes_whole_and_counts_its_frames(fill, others):
-    """The disk fills by the take, or under it: no frame is torn, none is missing uncounted."""
-    told = fill(others=others)
-    assert told['error'] is None and told['complete'] and told['outcome'] == 'unknown'
-    assert 'is full' in told['problem']
-    assert all(told['right']) and len(told['right']) == told['frames']
-    assert told['frames'] + told['drops'] == told['handed']
-    assert told['commands'] == told['handed']
-    assert told['health']['drops'] == told['drops'] > 0 and told['same_verdict']
-    names = [name for name, _ in told['events']]
+def test_episode_on_a_full_disk_closes_whole_and_counts_its_frames(fill, others):
+    """The disk fills by the episode, or under it: no frame is torn, none is missing uncounted."""
+    result = fill(others=others)
+    assert result['error'] is None and result['complete'] and result['outcome'] == 'unknown'
+    assert 'is full' in result['problem']
+    assert all(result['right']) and len(result['right']) == result['frames']
+    assert result['frames'] + result['drops'] == result['handed']
+    assert result['commands'] == result['handed']
+    assert result['health']['drops'] == result['drops'] > 0 and result['same_verdict']
+    names = [name for name, _ in result['events']]
     assert names[-2:] == ['problem', 'stop'] and set(names) == {'drop', 'problem', 'stop'}
-    assert told['events'][0][1].endswith('the disk is full')
-    assert told['frames'] > (100 if others == 'alone' else 30)
+    assert result['events'][0][1].endswith('the disk is full')
+    assert result['frames'] > (100 if others == 'alone' else 30)
     # What was held for the close is given back, and nothing else was left behind.
-    assert told['free'] > MARGIN_BYTES // 2
-    assert [name for name in told['files'] if name != 'of_others'] == [Path(told['path']).name]
+    assert result['free'] > MARGIN_BYTES // 2
+    assert [name for name in result['files'] if name != 'of_others'] == [Path(result['path']).name]
 
 
 def test_start_on_a_full_disk_is_a_sentence_and_leaves_nothing(fill):
-    """Where not even the head of a take fits, the start is refused."""
-    told = fill()
-    assert 'cannot write episodes' in told['refused'] and 'No space left' in told['refused']
-    assert told['files_after'] == [*sorted([Path(told['path']).name, 'rest'])]
+    """Where not even the head of an episode fits, the start is refused."""
+    result = fill()
+    assert 'cannot write episodes' in result['refused'] and 'No space left' in result['refused']
+    assert result['files_after'] == [*sorted([Path(result['path']).name, 'rest'])]
 
 
-def test_take_is_closed_at_the_floor_with_every_frame(fill):
-    """Below the floor the take is closed while there is room for all that was handed over."""
-    told = fill(floor_bytes=3 * 2**20)
-    assert told['error'] is None and told['complete']
-    assert 'under the floor of 3 MB' in told['problem']
-    assert (told['drops'], told['frames']) == (0, told['handed'])
-    assert [name for name, _ in told['events']] == ['problem', 'stop']
+def test_episode_is_closed_at_the_floor_with_every_frame(fill):
+    """Below the floor the episode is closed while there is room for all that was handed over."""
+    result = fill(floor_bytes=3 * 2**20)
+    assert result['error'] is None and result['complete']
+    assert 'under the floor of 3 MB' in result['problem']
+    assert (result['drops'], result['frames']) == (0, result['handed'])
+    assert [name for name, _ in result['events']] == ['problem', 'stop']
     # What was held ahead is free again.
-    assert 2**20 < told['free'] < 5 * 2**20
+    assert 2**20 < result['free'] < 5 * 2**20
 
 
 @pytest.mark.parametrize('most', [50, 3000, 70_000, 300_000])

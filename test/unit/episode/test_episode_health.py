@@ -1,4 +1,4 @@
-"""The verdict on a take, and its words."""
+"""The verdict on an episode, and its words."""
 
 import json
 
@@ -17,9 +17,9 @@ CLEAR, DARK, BLURRED = (
 
 
 def judge(frames=50, **changes):
-    """Judge a good take of 10 Hz with some of it changed."""
+    """Judge a good episode of 10 Hz with some of it changed."""
     times = np.arange(frames, dtype=np.int64) * PERIOD_NS
-    take = {
+    steady = {
         'frame_stamp_ns': times,
         'frame_received_ns': times + 4_000_000,
         'frozen': np.zeros(frames, dtype=bool),
@@ -27,11 +27,11 @@ def judge(frames=50, **changes):
         'twist': np.tile([0.3, 0, 0, 0, 0, 0], (frames, 1)),
         'drops': 0,
     }
-    return health.judge(**{**take, **changes})
+    return health.judge(**{**steady, **changes})
 
 
-def test_good_take_has_no_reason_against_it():
-    """A steady take is good, and its measures are what was put in."""
+def test_good_episode_has_no_reason_against_it():
+    """A steady episode is good, and its measures are what was put in."""
     found = judge()
     assert (found['verdict'], found['reasons']) == ('good', [])
     assert found['frame_rate_hz'] == pytest.approx(10)
@@ -97,7 +97,7 @@ def test_fault_is_named(change, verdict, words):
 
 
 def test_standing_before_a_still_scene_is_no_frozen_camera():
-    """Equal pictures while the robot stands are as they should be."""
+    """Equal images while the robot stands are as they should be."""
     still = np.arange(50) < 10
     found = judge(frozen=still, twist=np.where(still[:, None], 0, 0.3) * np.ones(6))
     assert found['frozen_share'] == 0
@@ -118,7 +118,7 @@ def test_standing_before_a_still_scene_is_no_frozen_camera():
         {'drops': 0, 'frozen': np.arange(50) == 4},
     ],
 )
-def test_small_things_leave_a_take_good(change):
+def test_small_things_leave_an_episode_good(change):
     """One blurred frame, a plain wall, a late delivery, 83 % of the rate: still good."""
     found = judge(**change)
     assert (found['verdict'], found['reasons']) == ('good', [])
@@ -149,6 +149,6 @@ def test_rate_is_that_of_the_frames_own_times():
 
 
 @pytest.mark.parametrize('frames', [0, 1])
-def test_take_of_nothing_is_bad(frames):
+def test_episode_of_nothing_is_bad(frames):
     """No frames or one: a verdict, not a failure."""
     assert judge(frames=frames)['verdict'] == 'bad'

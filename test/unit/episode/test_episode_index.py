@@ -1,4 +1,4 @@
-"""The index of a folder: what it says, what it reads again, and what it survives."""
+"""The index of a folder: its rows, what it reads again, and what it survives."""
 
 import multiprocessing
 import os
@@ -27,7 +27,7 @@ def cache(tmp_path_factory, monkeypatch):
 
 @pytest.fixture
 def folder(tmp_path):
-    """Two whole takes of one instruction and one of another, a broken file, one unfinished."""
+    """Two whole episodes of one instruction and one of another, a broken file, one unfinished."""
     write_episode(tmp_path, frames=20)
     write_episode(tmp_path, frames=10)
     write_episode(tmp_path, frames=5, instruction='go to the Blue ball', origin='legacy.h5')
@@ -40,11 +40,11 @@ def folder(tmp_path):
 
 
 def refreshed(path) -> tuple[list[index_row.EpisodeRow], list[tuple[int, int]]]:
-    """Return the rows after a refresh, and what it told of its progress."""
-    told = []
+    """Return the rows after a refresh, and the progress that it reported."""
+    progress = []
     with EpisodeIndex(path) as index:
-        index.refresh(lambda done, total: told.append((done, total)))
-        return list(index.rows()), told
+        index.refresh(lambda done, total: progress.append((done, total)))
+        return list(index.rows()), progress
 
 
 def names(folder, **wanted) -> list[str]:
@@ -54,8 +54,8 @@ def names(folder, **wanted) -> list[str]:
         return [row.name for row in index.rows(**wanted)]
 
 
-def test_a_row_says_what_the_take_is(folder):
-    """Whole, broken and unfinished takes each have a row; a broken one its sentence."""
+def test_a_row_says_what_the_episode_is(folder):
+    """Whole, broken and unfinished episodes each have a row; a broken one its sentence."""
     rows = {row.frames: row for row in refreshed(folder)[0]}
     whole, other = rows[20], rows[5]
     assert (whole.commands, whole.duration_s, whole.verdict) == (40, 1.9, 'good')
@@ -68,8 +68,8 @@ def test_a_row_says_what_the_take_is(folder):
     assert len(rows) == 5
 
 
-def test_counts_are_of_whole_takes(folder):
-    """The console shows how many takes of each instruction exist."""
+def test_counts_are_of_whole_episodes(folder):
+    """The console shows how many episodes of each instruction exist."""
     with EpisodeIndex(folder) as index:
         index.refresh()
         assert index.count_by_instruction() == {'go to the red box': 2, 'go to the Blue ball': 1}
@@ -83,14 +83,14 @@ def test_only_what_changed_is_read_again(folder):
     part.unlink()
     (folder / 'broken.h5').unlink()
     new = write_episode(folder, frames=3)
-    rows, told = refreshed(folder)
-    assert told[-1] == (1, 1) and len(rows) == 4 and new.name in {row.name for row in rows}
+    rows, progress = refreshed(folder)
+    assert progress[-1] == (1, 1) and len(rows) == 4 and new.name in {row.name for row in rows}
     stale = folder / rows[0].name
     os.utime(stale, ns=(1, 1))
     assert refreshed(folder)[1][-1] == (1, 1)
     stale.write_bytes(b'cut')
-    rows, told = refreshed(folder)
-    assert told[-1] == (1, 1) and rows[0].verdict == 'unreadable'
+    rows, progress = refreshed(folder)
+    assert progress[-1] == (1, 1) and rows[0].verdict == 'unreadable'
     assert refreshed(folder)[1][-1] == (0, 0)
 
 
@@ -125,7 +125,7 @@ def test_pages_join_without_a_gap(tmp_path):
 
 
 def test_traces_come_back_as_they_were(tmp_path):
-    """What the coach compares: the commands to a thousandth, and the first picture."""
+    """What the coach compares: the commands to a thousandth, and the first image."""
     path = drive(tmp_path, ' wqaawwd')
     with EpisodeIndex(tmp_path) as index:
         index.refresh()
@@ -153,8 +153,8 @@ def test_a_spoilt_index_is_made_anew(folder, spoil):
         file.write_bytes(whole)
     else:
         file.write_bytes(b'' if spoil == 'empty' else b'no database ' * 1000)
-    rows, told = refreshed(folder)
-    assert rows == before and told[-1] == (5, 5)
+    rows, progress = refreshed(folder)
+    assert rows == before and progress[-1] == (5, 5)
     assert refreshed(folder)[1][-1] == (1, 1), 'and it is kept again'
 
 
@@ -221,13 +221,13 @@ def test_two_processes_index_one_folder_at_once(tmp_path):
     for process in processes:
         process.join(60)
         assert process.exitcode == 0
-    rows, told = refreshed(tmp_path)
-    assert len(rows) == 61 and told[-1] == (0, 0)
+    rows, progress = refreshed(tmp_path)
+    assert len(rows) == 61 and progress[-1] == (0, 0)
     assert [path.name for path in tmp_path.glob('.*')] == [index_table.FILE_NAME]
 
 
 def test_a_reader_in_mid_stream_keeps_nobody_waiting(tmp_path):
-    """A listing that is piped into a pager holds no lock: the recorder still counts its takes."""
+    """A listing in a pager holds no lock: the recorder still counts its episodes."""
     multiply(drive(tmp_path, 'w'), tmp_path, 3)
     with EpisodeIndex(tmp_path) as reading, EpisodeIndex(tmp_path) as writing:
         reading.refresh()

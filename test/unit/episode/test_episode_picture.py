@@ -1,4 +1,4 @@
-"""What a measure at a picture tells: dark, blurred, or as it should be."""
+"""Image quality: dark, blurred, or as it should be."""
 
 import io
 
@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image, ImageEnhance, ImageFilter
 
-from mobile_vla_ros.episode.quality import image_quality as picture
+from mobile_vla_ros.episode.quality import image_quality
 from mobile_vla_ros.episode.quality.image_quality import ImageQuality, is_due, measure
 from mobile_vla_ros.errors import UserError
 from mobile_vla_ros.sim.arena import Arena
@@ -30,7 +30,7 @@ def encode(image: Image.Image, kind: str = 'JPEG', noise: float = 0.0) -> bytes:
 
 def leaves(width: int = 1280, height: int = 720, count: int = 400) -> Image.Image:
     """
-    Return a picture with the statistics of a photograph: shapes that hide each other.
+    Return an image with the statistics of a photograph: shapes that hide each other.
 
     Dead leaves with radii after an inverse cube (Lee, Mumford and Huang, 2001), softened as a
     lens does.
@@ -59,13 +59,13 @@ def smear(image: Image.Image, pixels: int) -> Image.Image:
 
 @pytest.fixture(scope='module')
 def photo() -> Image.Image:
-    """A picture like a photograph, 1280 x 720."""
+    """An image like a photograph, 1280 x 720."""
     return leaves()
 
 
 @pytest.fixture(scope='module')
 def views() -> list[Image.Image]:
-    """What the arena's camera sees from where some takes start."""
+    """What the arena's camera sees from where some episodes start."""
     arena = Arena(224, 224)
     found = []
     for suite, index in (('train', 0), ('train', 1), ('unseen_pairs', 0)):
@@ -100,7 +100,7 @@ def test_sharpness_hardly_knows_size_or_light(photo):
 
 
 def test_smear_of_a_turn_is_blur(photo):
-    """Edges along the motion stay sharp, and do not save the picture."""
+    """Edges along the motion stay sharp, and do not save the image."""
     assert measure(encode(smear(photo, 57))).blurred  # a turn of 2.5 degrees, 60 across
     assert not measure(encode(smear(photo, 4))).blurred
 
@@ -114,7 +114,7 @@ def test_arena_is_neither_dark_nor_blurred(views):
 
 @pytest.mark.parametrize('kind', ['JPEG', 'PNG'])
 def test_lens_cap_is_dark_and_a_wall_is_not_blurred(kind):
-    """Black with a sensor's noise is dark; a plain wall has no edge to tell by."""
+    """Black with a sensor's noise is dark; a plain wall has no edges."""
     cap = measure(encode(Image.new('RGB', (640, 480)), kind, noise=3.0))
     assert cap.dark and not cap.blurred
     wall = measure(encode(Image.new('RGB', (640, 480), (180, 170, 160)), kind, noise=3.0))
@@ -142,8 +142,8 @@ def test_look_decodes_at_a_reduced_scale(photo, monkeypatch):
     assert sizes == [(320, 180)]
 
 
-@pytest.mark.parametrize('broken', [b'', b'no picture', encode(Image.new('RGB', (64, 64)))[:300]])
-def test_broken_picture_is_a_sentence(broken):
+@pytest.mark.parametrize('broken', [b'', b'no image', encode(Image.new('RGB', (64, 64)))[:300]])
+def test_broken_image_is_a_sentence(broken):
     """What cannot be decoded is a UserError."""
     with pytest.raises(UserError, match='cannot be decoded'):
         measure(broken)
@@ -177,7 +177,7 @@ def test_clock_set_back_starts_the_seconds_anew():
     assert sampled_rows(np.zeros(0, np.int64)).tolist() == []
 
 
-def test_dark_picture_is_not_called_blurred_as_well():
+def test_dark_image_is_not_called_blurred_as_well():
     """One fault, one reason."""
     assert not ImageQuality(0.01, 0.1).blurred
-    assert ImageQuality(picture.DARK_BRIGHTNESS, 0.1).blurred
+    assert ImageQuality(image_quality.DARK_BRIGHTNESS, 0.1).blurred

@@ -19,7 +19,7 @@ from mobile_vla_ros.images import messages as images
 from mobile_vla_ros.images.stored import decode
 from small_episodes import CREATED_NS, encoded, write_episode, write_rows
 
-# Reads all of a take with stretches of zeros in it, `AT:LENGTH` each; says what became of it.
+# Reads all of an episode with stretches of zeros in it, `AT:LENGTH` each; says what became of it.
 READ_WITH_ZEROS = """
 import sys
 from pathlib import Path
@@ -48,7 +48,7 @@ for case in sys.argv[3:]:
 
 
 def with_zeros(path, cases: list[tuple[int, int]]) -> list[str]:
-    """Return how many frames could be read of a take with zeros at each (place, length)."""
+    """Return how many frames could be read of an episode with zeros at each (place, length)."""
     words = [f'{at}:{length}' for at, length in cases]
     done = subprocess.run(
         [sys.executable, '-c', READ_WITH_ZEROS, path, path.with_name('zeros.h5'), *words],
@@ -84,7 +84,7 @@ def test_jpeg_and_png_come_out_as_rgb(tmp_path):
 
 @pytest.mark.parametrize('mode', ['L', 'RGBA', 'I;16'])
 def test_frames_are_decoded_as_the_camera_messages_are(tmp_path, mode):
-    """Training sees what driving sees, of grey, transparent and 16-bit pictures as well."""
+    """Training sees what driving sees, of grey, transparent and 16-bit images as well."""
     deep = np.linspace(0, 65535, 12, dtype=np.uint16).reshape(3, 4)
     buffer = io.BytesIO()
     picture = Image.fromarray(deep if mode == 'I;16' else (deep // 257).astype(np.uint8))
@@ -98,7 +98,7 @@ def test_frames_are_decoded_as_the_camera_messages_are(tmp_path, mode):
     assert np.abs(image[..., 0].astype(int) - deep // 257).max() <= 1
 
 
-def test_take_that_is_still_being_written_can_be_read(tmp_path):
+def test_episode_that_is_still_being_written_can_be_read(tmp_path):
     """A second reader sees what was flushed while the writer goes on undisturbed."""
     writer = EpisodeWriter(tmp_path, EpisodeInfo('go'), CREATED_NS)
     write_rows(writer, 5)
@@ -150,7 +150,7 @@ def test_broken_frame_is_named_and_the_others_stay(tmp_path):
 
 
 def test_finding_episodes(tmp_path):
-    """Finished takes are found in order; an empty or missing folder is a sentence."""
+    """Finished episodes are found in order; an empty or missing folder is a sentence."""
     with pytest.raises(UserError, match='no folder of episodes'):
         find_episodes(tmp_path / 'nowhere')
     with pytest.raises(UserError, match=r'holds no episode; got no \.h5 file'):
@@ -170,7 +170,7 @@ def test_zeros_in_a_heap_never_hang(tmp_path, offset, length):
     """
     Where a power cut left zeros, HDF5 goes from object to object by lengths of zero, for ever.
 
-    At every heap of a finished take: at its third object and at its last. What lies before is
+    At every heap of a finished episode: at its third object and at its last. What lies before is
     read, the rest is named.
     """
     path = write_episode(tmp_path, 30)

@@ -1,4 +1,4 @@
-"""The queue and the thread of a take: nothing waits, nothing is lost unseen."""
+"""The queue and the thread of an episode: nothing waits, nothing is lost unseen."""
 
 import errno
 import threading
@@ -19,20 +19,20 @@ from small_episodes import CREATED_NS, encoded
 
 @pytest.fixture
 def recording(tmp_path):
-    """A take with a queue of four frames."""
+    """An episode with a queue of four frames."""
     writer = EpisodeWriter(tmp_path, EpisodeInfo('go'), CREATED_NS)
     return Recording(writer, queue_frames=4, steady_ns=time.monotonic_ns)
 
 
-def finish(take: Recording):
-    """Close the take and wait for its word."""
+def finish(recording: Recording):
+    """Close the episode and wait for its word."""
     done = threading.Event()
-    take.finish('success', done.set)
-    assert done.wait(10) and take.join(10)
+    recording.finish('success', done.set)
+    assert done.wait(10) and recording.join(10)
 
 
 def test_all_that_was_handed_over_is_written_before_the_end(recording):
-    """Frames, commands and events that still wait when the take is ended are in the file."""
+    """Frames, commands and events that still wait when the episode is ended are in the file."""
     for index in range(4):
         assert recording.frame(lambda index=index: encoded(index), index, index)
     recording.command(Command(np.ones(6), 1, 2, 'policy'))
@@ -66,7 +66,7 @@ def test_full_queue_drops_whole_frames_at_once(recording):
 
 
 def test_frame_that_cannot_be_encoded_is_a_counted_drop(recording):
-    """The sentence of the failure is in the problem and in the episode; the take goes on."""
+    """The sentence of the failure is in the problem and in the episode; the episode goes on."""
 
     def fail():
         raise UserError('a camera image has an unknown encoding')
@@ -79,8 +79,8 @@ def test_frame_that_cannot_be_encoded_is_a_counted_drop(recording):
         assert len(episode) == 1 and 'unknown encoding' in episode.events[0].text
 
 
-def test_disk_that_fails_ends_the_take_with_a_sentence(tmp_path):
-    """A write that fails: the error says what and where; what was flushed stays readable."""
+def test_disk_that_fails_ends_the_episode_with_a_sentence(tmp_path):
+    """A failed write: the error names file and cause; flushed rows stay readable."""
     writer = EpisodeWriter(tmp_path, EpisodeInfo('go'), CREATED_NS)
     writer.add_frame(encoded(7), 1, 1)
     writer.flush()
@@ -89,18 +89,21 @@ def test_disk_that_fails_ends_the_take_with_a_sentence(tmp_path):
         raise OSError(errno.ENOSPC, 'No space left on device')
 
     writer.flush = full
-    take = Recording(writer, queue_frames=4, steady_ns=time.monotonic_ns)
-    assert take.join(10)
-    assert 'No space left on device' in take.error and str(take.part_path) in take.error
-    assert not take.frame(lambda: encoded(1), 2, 2)
-    finish(take)
-    assert take.path is None
-    with Episode.open(take.part_path) as episode:
+    recording = Recording(writer, queue_frames=4, steady_ns=time.monotonic_ns)
+    assert recording.join(10)
+    assert (
+        'No space left on device' in recording.error
+        and str(recording.part_path) in recording.error
+    )
+    assert not recording.frame(lambda: encoded(1), 2, 2)
+    finish(recording)
+    assert recording.path is None
+    with Episode.open(recording.part_path) as episode:
         assert episode.frame(0).image[0, 0, 0] == 7 and not episode.complete
 
 
-def test_frames_lost_on_the_way_are_counted_in_the_take(recording):
-    """What the middleware lost is a drop of the take; runs of one reason share an event."""
+def test_frames_lost_on_the_way_are_counted_in_the_episode(recording):
+    """What the middleware lost is a drop of the episode; runs of one reason share an event."""
     for number in range(5):
         recording.lost(2, 10 + number, 'lost by the middleware')
     recording.frame(lambda: encoded(1), 20, 20)
@@ -121,7 +124,7 @@ def test_frames_lost_on_the_way_are_counted_in_the_take(recording):
 
 
 def test_frames_that_fail_after_the_end_was_asked_for_are_counted(recording):
-    """A frame that waits as the take is ended, and cannot be encoded, is told of as well."""
+    """A frame that waits as the episode is ended, and cannot be encoded, is reported as well."""
     asked = threading.Event()
 
     def fail():
@@ -139,18 +142,21 @@ def test_frames_that_fail_after_the_end_was_asked_for_are_counted(recording):
         assert episode.health['drops'] == 2
 
 
-def test_take_ends_of_itself_below_the_floor(tmp_path):
-    """Nobody asked for the end: it is told, nothing more is taken, and a stop changes nothing."""
+def test_episode_ends_of_itself_below_the_floor(tmp_path):
+    """The end is reported, nothing more is accepted, and a later stop changes nothing."""
     writer = EpisodeWriter(tmp_path, EpisodeInfo('go'), CREATED_NS, flush_period_s=0.05)
-    take = Recording(writer, queue_frames=4, steady_ns=time.monotonic_ns, floor_bytes=2**62)
-    take.frame(lambda: encoded(3), 7, 7)
-    assert take.join(10) and take.ended and take.error is None
-    assert 'under the floor' in take.problem and take.health['frames'] == take.frames == 1
-    assert not take.frame(lambda: encoded(4), 8, 8)
-    path = take.path
-    finish(take)
-    take.discard()
-    assert take.path == path
+    recording = Recording(writer, queue_frames=4, steady_ns=time.monotonic_ns, floor_bytes=2**62)
+    recording.frame(lambda: encoded(3), 7, 7)
+    assert recording.join(10) and recording.ended and recording.error is None
+    assert (
+        'under the floor' in recording.problem
+        and recording.health['frames'] == recording.frames == 1
+    )
+    assert not recording.frame(lambda: encoded(4), 8, 8)
+    path = recording.path
+    finish(recording)
+    recording.discard()
+    assert recording.path == path
     with Episode.open(path) as episode:
         assert (episode.outcome, episode.complete) == ('unknown', True)
         assert [event.name for event in episode.events] == ['problem', 'stop']

@@ -1,4 +1,4 @@
-"""What becomes of takes whose writer died, and of files that were cut or torn."""
+"""What becomes of episodes whose writer died, and of files that were cut or torn."""
 
 import hashlib
 import os
@@ -30,7 +30,7 @@ KILLS = 10
 
 
 def part(folder: Path, frames: int = 20) -> Path:
-    """Leave a take as a dead process does: flushed, never closed, nobody's."""
+    """Leave an episode as a dead process does: flushed, never closed, nobody's."""
     writer = EpisodeWriter(folder, EpisodeInfo('go to the red box', operator='ada'), CREATED_NS)
     writer.add_event('start', 1)
     write_rows(writer, frames)
@@ -69,7 +69,7 @@ def digest(path: Path) -> str:
 
 
 def test_kill_at_random_moments_costs_less_than_a_second(tmp_path):
-    """SIGKILL in mid-take, ten times: what was handed over a second before is in the file."""
+    """SIGKILL during recording, ten times: what was handed over a second before is in the file."""
     moments = random.Random(4)
     folders = [tmp_path / str(number) for number in range(KILLS)]
     processes = [
@@ -113,7 +113,7 @@ def test_kill_at_random_moments_costs_less_than_a_second(tmp_path):
 
 
 def test_part_becomes_a_whole_episode_with_all_it_knew(tmp_path):
-    """Rows, times, attributes and earlier events stay; the .part goes, an event tells of it."""
+    """Rows, times, attributes and earlier events stay; the .part goes, an event reports it."""
     left = part(tmp_path)
     with Episode.open(left) as episode:
         stamps, twists = episode.frame_stamp_ns, episode.commands.twist
@@ -134,7 +134,7 @@ def test_part_becomes_a_whole_episode_with_all_it_knew(tmp_path):
         assert episode.health['verdict'] == 'good'
 
 
-def test_take_that_is_being_written_is_left_alone(tmp_path):
+def test_episode_that_is_being_written_is_left_alone(tmp_path):
     """A living writer's .part is no abandoned one; a recovery of it is refused, and harmless."""
     writer = EpisodeWriter(tmp_path, EpisodeInfo('go'), CREATED_NS)
     write_rows(writer, 3)
@@ -207,7 +207,7 @@ def test_zeros_where_blocks_never_came_cost_only_their_rows(tmp_path):
 
 
 def test_heap_whose_tail_is_zero_does_not_hang(tmp_path):
-    """HDF5 reads such a heap for ever; opened by ours, the take is there in a moment."""
+    """HDF5 reads such a heap for ever; opened by ours, the episode is there in a moment."""
     left = part(tmp_path)
     content = bytearray(left.read_bytes())
     at = content.find(HEAP)  # that of the attributes
@@ -230,7 +230,7 @@ def test_heap_whose_tail_is_zero_does_not_hang(tmp_path):
 
 
 def test_recovering_twice_changes_nothing(tmp_path):
-    """The second time says so, whether the original was kept or is gone."""
+    """The second time reports that, whether the original was kept or is gone."""
     cut = write_episode(tmp_path)
     cut.write_bytes(cut.read_bytes()[:-9000])
     first = recover(cut, now_ns=NOW_NS)
@@ -268,8 +268,8 @@ def test_name_that_is_taken_by_another_file_is_not_overwritten(tmp_path):
     assert other.read_text() == 'precious' and not left.exists()
 
 
-def test_take_without_a_row_becomes_an_empty_one(tmp_path):
-    """A writer that died before its first flush left nothing to lose: a whole, bad take."""
+def test_episode_without_a_row_becomes_an_empty_one(tmp_path):
+    """A writer that died before its first flush left nothing to lose: a whole, bad episode."""
     result = recover(part(tmp_path, 0), now_ns=NOW_NS)
     assert result.clean and result.frames == 0
     with Episode.open(result.path) as episode:

@@ -21,7 +21,7 @@ from mobile_vla_ros.errors import UserError
 from small_episodes import CREATED_NS, encoded, write_episode, write_rows
 
 
-def test_take_reads_back_as_it_was_written(tmp_path):
+def test_episode_reads_back_as_it_was_written(tmp_path):
     """Every frame, command, event and attribute comes back with both of its times."""
     info = EpisodeInfo(
         'fahr zur größten Kiste',
@@ -57,8 +57,8 @@ def test_take_reads_back_as_it_was_written(tmp_path):
         assert episode.health == judge(episode)
 
 
-def test_finished_take_needs_no_special_reader(tmp_path):
-    """Plain h5py opens a finished take, and finds the paths and types of DESIGN section 2."""
+def test_finished_episode_needs_no_special_reader(tmp_path):
+    """Plain h5py opens a finished episode, and finds the paths and types of DESIGN section 2."""
     with h5py.File(write_episode(tmp_path), 'r') as file:
         assert file.attrs['format'] == 'mobile_vla_episode'
         assert file['frames/data'].dtype.metadata['vlen'] == np.uint8
@@ -69,7 +69,7 @@ def test_finished_take_needs_no_special_reader(tmp_path):
 
 
 def test_name_tells_time_and_never_collides(tmp_path):
-    """Takes of one second get names of their own, sorted by time, and leave nothing else."""
+    """Episodes of one second get names of their own, sorted by time, and leave nothing else."""
     paths = [write_episode(tmp_path, frames=2) for _ in range(5)]
     assert len(set(paths)) == 5
     assert all(path.name.startswith('20270115T080000Z_') for path in paths)
@@ -77,7 +77,7 @@ def test_name_tells_time_and_never_collides(tmp_path):
 
 
 def test_existing_file_is_not_overwritten(tmp_path):
-    """A file of the final name stays as it is; the take stays whole beside it."""
+    """A file of the final name stays as it is; the episode stays whole beside it."""
     writer = EpisodeWriter(tmp_path, EpisodeInfo('go'), CREATED_NS)
     write_rows(writer, 3)
     writer.final_path.write_text('precious')
@@ -89,7 +89,7 @@ def test_existing_file_is_not_overwritten(tmp_path):
 
 
 def test_discard_leaves_nothing(tmp_path):
-    """A discarded take is gone, and no other take with it."""
+    """A discarded episode is gone, and no other episode with it."""
     kept = write_episode(tmp_path)
     writer = EpisodeWriter(tmp_path, EpisodeInfo('go'), CREATED_NS)
     write_rows(writer, 3)
@@ -105,7 +105,7 @@ def test_folder_that_cannot_be_written_is_a_sentence(tmp_path):
 
 
 def test_empty_instruction_is_a_sentence():
-    """A take with nothing to learn from its words is refused."""
+    """An episode with nothing to learn from its words is refused."""
     with pytest.raises(UserError, match='instruction is empty'):
         EpisodeInfo('  ')
 
@@ -145,8 +145,8 @@ def test_images_of_equal_length_stay_apart(tmp_path):
         assert episode.origin == 'a bag' and not episode.recovered
 
 
-def test_hidden_take_has_no_name_until_it_is_whole(tmp_path):
-    """A take that is made from another file leaves no .part, whenever it is cut short."""
+def test_hidden_episode_has_no_name_until_it_is_whole(tmp_path):
+    """An episode that is made from another file leaves no .part, whenever it is cut short."""
     writer = EpisodeWriter(tmp_path, EpisodeInfo('go'), CREATED_NS, episode_id='a', hidden=True)
     write_rows(writer, 3)
     writer.flush()
@@ -164,9 +164,9 @@ def _writing_process(folder: Path, frames: int, *prefix: str) -> subprocess.Pope
     )
 
 
-def _check_after_kill(folder: Path, said: list[list[str]]):
-    """Hold the files of a killed writer against what it said before it died."""
-    closed = [name for word, name in said if word == 'closed']
+def _check_after_kill(folder: Path, output: list[list[str]]):
+    """Hold the files of a killed writer against what it printed before it died."""
+    closed = [name for word, name in output if word == 'closed']
     for name in closed:
         with Episode.open(folder / f'{name}.h5') as episode:
             assert episode.complete and episode.outcome == 'success'
@@ -175,7 +175,7 @@ def _check_after_kill(folder: Path, said: list[list[str]]):
     for path in folder.glob('*.h5*'):
         name = path.name.split('.')[0]
         with Episode.open(path) as episode:  # every file that has a name opens
-            after = said[said.index(['open', name]) + 1 :] if ['open', name] in said else []
+            after = output[output.index(['open', name]) + 1 :] if ['open', name] in output else []
             flushed = max([int(number) for word, number in after if word == 'flushed'] + [0])
             # The last flush may be under way: one row of the flush before may be lost with it.
             assert len(episode) >= flushed - 1
@@ -183,26 +183,26 @@ def _check_after_kill(folder: Path, said: list[list[str]]):
             if len(episode):
                 last = len(episode) - 1
                 assert episode.frame(last).image[0, 0, 0] == last
-    opened = [name for word, name in said if word == 'open']
+    opened = [name for word, name in output if word == 'open']
     assert all(any(folder.glob(f'{name}.h5*')) for name in opened)
 
 
-def test_kill_at_a_random_moment_leaves_every_take_whole_or_readable(tmp_path):
-    """SIGKILL as takes are written and closed: finished ones whole, the last one readable."""
+def test_kill_at_a_random_moment_leaves_every_episode_whole_or_readable(tmp_path):
+    """SIGKILL as episodes are written and closed: finished ones whole, the last one readable."""
     for round_ in range(5):
         folder = tmp_path / str(round_)
         process = _writing_process(folder, 14)
-        said = [process.stdout.readline().split() for _ in range(9 + 3 * round_)]
+        output = [process.stdout.readline().split() for _ in range(9 + 3 * round_)]
         process.kill()
-        said += [line.split() for line in process.stdout.read().splitlines()]
+        output += [line.split() for line in process.stdout.read().splitlines()]
         assert process.wait() == -signal.SIGKILL
-        _check_after_kill(folder, [words for words in said if len(words) == 2])
+        _check_after_kill(folder, [words for words in output if len(words) == 2])
 
 
 @pytest.mark.skipif(not shutil.which('strace'), reason='needs strace')
 @pytest.mark.parametrize('step', range(4))
-def test_kill_at_every_write_leaves_every_take_whole_or_readable(tmp_path, step):
-    """The process is killed at its n-th write to the file, for every n of a whole take."""
+def test_kill_at_every_write_leaves_every_episode_whole_or_readable(tmp_path, step):
+    """The process is killed at its n-th write to the file, for every n of a whole episode."""
     for number in range(1 + step, 400, 4):
         folder = tmp_path / str(number)
         process = _writing_process(
@@ -217,11 +217,11 @@ def test_kill_at_every_write_leaves_every_take_whole_or_readable(tmp_path, step)
             '-e',
             f'inject=pwrite64,ftruncate,rename:signal=KILL:when={number}',
         )
-        said = []
+        output = []
         for line in process.stdout:
-            said.append(line.split())
+            output.append(line.split())
         process.wait()
-        _check_after_kill(folder, [words for words in said if len(words) == 2])
-        if any(word == 'closed' for word, _ in said):
+        _check_after_kill(folder, [words for words in output if len(words) == 2])
+        if any(word == 'closed' for word, _ in output):
             return
-    pytest.fail('the take was never closed')
+    pytest.fail('the episode was never closed')

@@ -1,4 +1,4 @@
-"""What a shadow drive says: how far driver and policy are apart, and the worst seconds of it."""
+"""A shadow drive: how far driver and policy are apart, and the worst seconds of it."""
 
 import os
 import subprocess
@@ -187,8 +187,8 @@ def test_the_worst_seconds_are_an_episode_with_both_commands(tmp_path, capsys):
     assert 'poor' not in capsys.readouterr().err
 
 
-def test_a_take_of_before_reads_as_before(tmp_path):
-    """No proposals in it, and none are said to be lost; the version is the same."""
+def test_an_episode_of_before_reads_as_before(tmp_path):
+    """No proposals in it, and none are reported as lost; the version is the same."""
     path = write_episode(tmp_path)
     with Episode.open(path) as episode:
         assert episode.proposals is None and episode.attributes['version'] == 1
@@ -205,7 +205,7 @@ def test_a_window_that_cannot_be_written_leaves_nothing(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_proposals_of_a_take_that_was_killed_are_recovered(tmp_path):
+def test_proposals_of_an_episode_that_was_killed_are_recovered(tmp_path):
     """As every other row: read from the .part, and in the episode that recover makes of it."""
     code = (
         'import os, numpy as np\nfrom mobile_vla_ros.episode.storage.writer import EpisodeWriter\n'
@@ -236,7 +236,7 @@ def test_proposals_of_a_take_that_was_killed_are_recovered(tmp_path):
     assert not part.exists()
 
 
-def test_a_recovered_take_without_proposals_has_none(tmp_path):
+def test_a_recovered_episode_without_proposals_has_none(tmp_path):
     """Nothing is made up."""
     writer = EpisodeWriter(tmp_path, INFO, CREATED_NS)
     writer.add_event('start', CREATED_NS)
@@ -256,19 +256,19 @@ def test_a_folder_that_cannot_be_made_is_a_sentence(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ('data_dir', 'said'),
+    ('data_dir', 'words'),
     [
         ('file', 'cannot write episodes'),
         ('~nobody-of-this-name/x', 'data_dir is not a valid folder'),
     ],
 )
 def test_where_nothing_can_be_written_a_shadow_does_not_begin(
-    tmp_path, monkeypatch, data_dir, said
+    tmp_path, monkeypatch, data_dir, words
 ):
-    """It was told only after the drive, when the worst seconds were gone."""
+    """Otherwise it would appear only after the drive, when the worst seconds were gone."""
     monkeypatch.chdir(tmp_path)
     (tmp_path / 'file').write_text('')
-    with pytest.raises(UserError, match=said):
+    with pytest.raises(UserError, match=words):
         prepare_folder(data_dir, CREATED_NS)
     folder = prepare_folder('takes', CREATED_NS)
     assert not folder.exists()

@@ -33,14 +33,14 @@ def test_action_is_the_newest_command_that_is_fresh(frames, commands, max_age_s)
     twist = np.arange(1, len(commands) + 1)[:, None] * np.ones(6)
     found, valid = CommandLog(commands, twist, max_age_s).at(frames)
     for row, time in enumerate(frames):
-        heard = [i for i, t in enumerate(commands) if t <= time]
-        fresh = bool(heard) and time - commands[heard[-1]] <= max_age_s * S
+        received = [i for i, t in enumerate(commands) if t <= time]
+        fresh = bool(received) and time - commands[received[-1]] <= max_age_s * S
         assert valid[row] == fresh
-        assert np.all(found[row] == (twist[heard[-1]] if fresh else 0))
+        assert np.all(found[row] == (twist[received[-1]] if fresh else 0))
 
 
 def test_no_command_at_all_is_zero():
-    """A take without commands has zero actions, all of them marked so."""
+    """An episode without commands has zero actions, all of them marked so."""
     twist, valid = CommandLog(np.zeros(0, np.int64), np.zeros((0, 6))).at(np.arange(3))
     assert twist.shape == (3, 6) and not twist.any() and not valid.any()
 
@@ -59,7 +59,7 @@ def test_each_frame_of_a_segment_is_the_nearest_to_its_step(frames, rate_hz):
 
 @given(frames=times, rate_hz=rates)
 def test_segment_ends_only_at_a_gap(frames, rate_hz):
-    """Where a segment ends, no frame of the take was near the next step of its grid."""
+    """Where a segment ends, no frame of the episode was near the next step of its grid."""
     for rows in grid_frames(frames, rate_hz):
         due = frames[rows[0]] + round(len(rows) * S / rate_hz)
         later = frames[rows[-1] + 1 :]
@@ -144,7 +144,7 @@ def test_late_delivery_costs_no_stamp():
 
 
 def test_a_frame_that_was_overtaken_takes_its_place_in_time(tmp_path):
-    """Two pictures that came in the wrong order are learned from in the right one, in a window."""
+    """Two images that came in the wrong order are learned from in the right one, in a window."""
     writer = EpisodeWriter(tmp_path, EpisodeInfo('go'), CREATED_NS)
     for index in (0, 1, 2, 4, 3, 5, 6, 7):
         late_ns = PERIOD_NS * 3 // 2 if index == 3 else 0
@@ -163,7 +163,7 @@ def test_a_frame_that_was_overtaken_takes_its_place_in_time(tmp_path):
 
 
 def test_episode_becomes_segments_with_actions_ahead(tmp_path):
-    """Rows, times and actions of a take on disk; steps beyond its end are masked."""
+    """Rows, times and actions of an episode on disk; steps beyond its end are masked."""
     with Episode.open(write_episode(tmp_path, frames=20)) as episode:
         (segment,) = segments(episode, 5.0)
     assert segment.frame_index.tolist() == list(range(0, 20, 2))

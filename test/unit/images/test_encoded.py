@@ -24,7 +24,7 @@ SPEC = ImageSpec(224, (0.48, 0.46, 0.41), (0.27, 0.26, 0.28))
 
 
 def stored(width: int, height: int, kind: str = 'JPEG', count: int = 1) -> list[bytes]:
-    """Return pictures as busy as photographs, as they are stored."""
+    """Return images as busy as photographs, as they are stored."""
     made = []
     for picture in pictures(width, height, count):
         buffer = io.BytesIO()
@@ -69,7 +69,7 @@ def test_only_a_jpeg_is_reduced(kind, mode):
 
 @pytest.mark.parametrize(('width', 'height', 'most'), [(1280, 720, 12), (1920, 1080, 7)])
 def test_at_the_network_s_size_nothing_is_lost(width, height, most):
-    """A third of a grey level on average, and less at each pixel than JPEG itself takes away."""
+    """A third of a grey level on average, and less at each pixel than JPEG itself removes."""
     for encoded in stored(width, height, count=2):
         whole, reduced = (
             resize(decode(encoded, least), SPEC).astype(int) for least in (None, SPEC.size)
@@ -81,7 +81,7 @@ def test_at_the_network_s_size_nothing_is_lost(width, height, most):
 
 @pytest.mark.parametrize('kind', ['JPEG', 'PNG'])
 def test_broken_bytes_are_an_os_error_at_any_scale(kind):
-    """Cut anywhere or with its head overwritten, a picture is refused, never guessed."""
+    """Cut anywhere or with its head overwritten, an image is refused, never guessed."""
     (encoded,) = stored(1280, 720, kind)
     for broken in (
         b'',
@@ -130,7 +130,7 @@ def test_a_raw_image_is_driven_by_as_it_is():
     assert np.array_equal(CameraFrame(from_rgb(picture), 0, 0, SPEC.size).image, picture)
 
 
-def test_whoever_wants_the_picture_gets_it_whole():
+def test_whoever_wants_the_image_gets_it_whole():
     """The messages' own decoder, which views and imports use, reduces nothing."""
     (encoded,) = stored(1280, 720)
     assert images.compressed_to_rgb(to_compressed(encoded)).shape == (720, 1280, 3)

@@ -182,7 +182,7 @@ def test_round_trip_through_a_message():
 
 
 def test_png_is_exact_and_jpeg_is_near():
-    """PNG keeps every bit; JPEG of a smooth picture stays within a few steps."""
+    """PNG keeps every bit; JPEG of a smooth image stays within a few steps."""
     smooth = np.linspace(0, 255, 64 * 64, dtype=np.uint8).reshape(64, 64, 1).repeat(3, axis=2)
     smooth[..., 2] = smooth[::-1, :, 0]
     for image_format, tolerance in (('png', 0), ('jpeg', 6)):

@@ -1,4 +1,4 @@
-"""`mobile_vla episodes export`: files and bags that hold what the take holds, or nothing."""
+"""`mobile_vla episodes export`: files and bags that hold what the episode holds, or nothing."""
 
 import csv
 import json
@@ -25,7 +25,7 @@ def export(*arguments) -> int:
 
 
 def write_mixed(folder):
-    """A take with JPEG and PNG, odd numbers, two sources, and events; return its path."""
+    """An episode with JPEG and PNG, odd numbers, two sources, and events; return its path."""
     writer = EpisodeWriter(
         folder,
         EpisodeInfo(
@@ -87,7 +87,7 @@ def test_csv_holds_every_byte_and_number(tmp_path):
         assert about['health'] == episode.health
 
 
-def test_a_bag_comes_back_as_the_same_take(tmp_path):
+def test_a_bag_comes_back_as_the_same_episode(tmp_path):
     """Export, import: the same images byte for byte, stamps, receipts, commands, instruction."""
     path, bags, back = write_mixed(tmp_path / 'takes'), tmp_path / 'bags', tmp_path / 'back'
     assert export(path, '--out', bags, '--format', 'rosbag2') == 0
@@ -111,15 +111,17 @@ def test_a_bag_tells_what_no_message_holds(tmp_path):
     """Outcome, events and who commanded are JSON in the bag's custom data; it is a MCAP."""
     path, bags = write_mixed(tmp_path / 'takes'), tmp_path / 'bags'
     assert export(path, '--out', bags, '--format', 'rosbag2') == 0
-    told = yaml.safe_load((bags / path.stem / 'metadata.yaml').read_text())[
+    metadata = yaml.safe_load((bags / path.stem / 'metadata.yaml').read_text())[
         'rosbag2_bagfile_information'
     ]
-    about = json.loads(told['custom_data']['mobile_vla_episode'])
+    about = json.loads(metadata['custom_data']['mobile_vla_episode'])
     assert about['outcome'] == 'failure' and about['operator'] == 'ana'
     assert about['command_sources'] == [['teleop', 4], ['takeover', 2]]
     assert about['events'][0]['text'] == 'a, b\n"c"'
-    assert told['storage_identifier'] == 'mcap'
-    assert [(bags / path.stem / name).exists() for name in told['relative_file_paths']] == [True]
+    assert metadata['storage_identifier'] == 'mcap'
+    assert [(bags / path.stem / name).exists() for name in metadata['relative_file_paths']] == [
+        True
+    ]
 
 
 def test_what_a_policy_proposed_goes_out_beside_the_commands(tmp_path):
@@ -139,15 +141,15 @@ def test_what_a_policy_proposed_goes_out_beside_the_commands(tmp_path):
     assert json.loads((out / path.stem / 'episode.json').read_text())['proposals'] == 3
     assert export(path, '--out', bags, '--format', 'rosbag2') == 0
     with AnyReader([bags / path.stem]) as bag:
-        said = [
+        written = [
             (bag.deserialize(data, one.msgtype), at_ns)
             for one, at_ns, data in bag.messages(
                 [one for one in bag.connections if one.topic == '/policy/cmd_vel']
             )
         ]
     assert [
-        (said_of.twist.linear.x, said_of.twist.angular.z, said_of.header.stamp.nanosec, at_ns)
-        for said_of, at_ns in said
+        (topic.twist.linear.x, topic.twist.angular.z, topic.header.stamp.nanosec, at_ns)
+        for topic, at_ns in written
     ] == [(1 / 3, index, index, START_NS + 100 + index) for index in range(3)]
     assert main(['episodes', 'import', str(bags), '--out', str(tmp_path / 'back')]) == 0
     with Episode.open(find_episodes(tmp_path / 'back')[0]) as again, Episode.open(path) as old:
@@ -157,14 +159,14 @@ def test_what_a_policy_proposed_goes_out_beside_the_commands(tmp_path):
 
 @pytest.mark.parametrize('kind', ['csv', 'rosbag2'])
 def test_what_is_there_is_skipped_and_what_is_broken_is_named(tmp_path, capsys, kind):
-    """A second run writes nothing; a broken frame fails that take alone and leaves no folder."""
-    takes, out = tmp_path / 'takes', tmp_path / 'out'
-    good = write_episode(takes, frames=3)
-    writer = EpisodeWriter(takes, EpisodeInfo('go'), CREATED_NS + 1_000_000_000)
+    """A second run writes nothing; a broken frame fails its episode alone and leaves no folder."""
+    episodes, out = tmp_path / 'takes', tmp_path / 'out'
+    good = write_episode(episodes, frames=3)
+    writer = EpisodeWriter(episodes, EpisodeInfo('go'), CREATED_NS + 1_000_000_000)
     write_rows(writer, 2)
     writer.add_frame(b'no image', START_NS + 2, START_NS + 2)
     broken = writer.close()
-    assert export(takes, '--out', out, '--format', kind, '--json') == 1
+    assert export(episodes, '--out', out, '--format', kind, '--json') == 1
     printed = capsys.readouterr()
     done = {row['episode']: row for row in map(json.loads, printed.out.splitlines())}
     assert done[str(good)]['status'] == 'exported' and done[str(good)]['frames'] == 3
@@ -213,11 +215,11 @@ sys.exit(main(sys.argv[3:]))
 """
 
 
-def test_a_kill_leaves_whole_takes_only_and_the_next_export_goes_on(tmp_path):
+def test_a_kill_leaves_whole_episodes_only_and_the_next_export_goes_on(tmp_path):
     """SIGKILL at a frame, at the last file and at the rename: what can be seen is whole."""
-    takes, out = tmp_path / 'takes', tmp_path / 'out'
-    names = sorted(write_episode(takes, frames=5).stem for _ in range(3))
-    command = ['episodes', 'export', str(takes), '--out', str(out), '--format', 'csv']
+    episodes, out = tmp_path / 'takes', tmp_path / 'out'
+    names = sorted(write_episode(episodes, frames=5).stem for _ in range(3))
+    command = ['episodes', 'export', str(episodes), '--out', str(out), '--format', 'csv']
     for whole, (moment, words) in enumerate(
         [
             ('open', f'{names[0]}/frames/000003'),

@@ -25,8 +25,8 @@ ACTIONS = np.zeros((12, 3), np.float32)
 ACTIONS[1:, 0] = 1.15
 
 
-def seed_file(path, first: int = 0, rows: int = 12):
-    """Write a file of the seed's."""
+def legacy_file(path, first: int = 0, rows: int = 12):
+    """Write a file of the reference run."""
     path.parent.mkdir(parents=True, exist_ok=True)
     write_legacy_layout(path, [picture(first + i) for i in range(rows)], ACTIONS[:rows])
     return path
@@ -54,8 +54,8 @@ def run(source, out, *more, rate: str = '5') -> int:
 def mixture(tmp_path):
     """A folder of what can be imported, of what cannot, and of what is none of our business."""
     folder = tmp_path / 'old'
-    seed_file(folder / 'monday' / 'episode_1.h5')
-    seed_file(folder / 'tuesday' / 'episode_1.h5', first=50)
+    legacy_file(folder / 'monday' / 'episode_1.h5')
+    legacy_file(folder / 'tuesday' / 'episode_1.h5', first=50)
     write_bag(folder / 'bags' / 'drive', drive())
     bare = write_bag(folder / 'bare', drive(image_of=None, frames=14), 'sqlite3')
     next(bare.glob('*.db3')).rename(folder / 'bare.db3')
@@ -67,14 +67,14 @@ def mixture(tmp_path):
 
 
 def test_folder_is_imported_and_what_cannot_be_is_named(mixture, tmp_path, capsys):
-    """Two broken files among four whole ones: four takes that pass the check, and status 1."""
+    """Two broken files among four whole ones: four episodes that pass the check, and status 1."""
     out = tmp_path / 'takes'
     assert run(mixture, out) == 1
-    told = capsys.readouterr()
-    assert f'{mixture / "monday" / "broken.h5"}: failed: ' in told.err
-    assert f'{mixture / "broken.mcap"}: failed: ' in told.err
-    assert 'notes.txt' not in told.err + told.out
-    assert told.out.splitlines()[-1] == f'{out}: 4 imported, 0 skipped, 2 failed'
+    output = capsys.readouterr()
+    assert f'{mixture / "monday" / "broken.h5"}: failed: ' in output.err
+    assert f'{mixture / "broken.mcap"}: failed: ' in output.err
+    assert 'notes.txt' not in output.err + output.out
+    assert output.out.splitlines()[-1] == f'{out}: 4 imported, 0 skipped, 2 failed'
     assert len(find_episodes(out)) == len(list(out.iterdir())) == 4
     origins = set()
     for path in find_episodes(out):
@@ -85,7 +85,7 @@ def test_folder_is_imported_and_what_cannot_be_is_named(mixture, tmp_path, capsy
 
 
 def test_second_run_brings_nothing_twice(mixture, tmp_path, capsys):
-    """What is there already is said and skipped; a file of the same name is not the same file."""
+    """Imported files are reported and skipped; a file of the same name is another one."""
     out = tmp_path / 'takes'
     run(mixture / 'monday' / 'episode_1.h5', out)
     before = find_episodes(out)
@@ -102,9 +102,9 @@ def test_second_run_brings_nothing_twice(mixture, tmp_path, capsys):
     )
 
 
-def test_take_to_learn_nothing_from_is_refused(tmp_path, capsys):
+def test_episode_to_learn_nothing_from_is_refused(tmp_path, capsys):
     """One row: what would not pass the check does not come in."""
-    source = seed_file(tmp_path / 'old' / 'short.h5', rows=1)
+    source = legacy_file(tmp_path / 'old' / 'short.h5', rows=1)
     out = tmp_path / 'takes'
     assert run(source, out) == 1
     assert 'it cannot be trained on; got 1 frames' in capsys.readouterr().err
@@ -112,7 +112,7 @@ def test_take_to_learn_nothing_from_is_refused(tmp_path, capsys):
 
 
 @pytest.mark.parametrize('colour', [(0, 0, 0), (255, 0, 0)])
-def test_rows_without_times_may_show_the_same_picture(tmp_path, capsys, colour):
+def test_rows_without_times_may_show_the_same_image(tmp_path, capsys, colour):
     """Nobody knows whether the robot moved between two key presses: poor, but it comes in."""
     for number in range(2):
         write_legacy_layout(
@@ -127,9 +127,9 @@ def test_rows_without_times_may_show_the_same_picture(tmp_path, capsys, colour):
 
 @pytest.mark.parametrize('rate', ['2', '5', '9', '10'])
 def test_baselines_of_an_import_need_no_rate_again(tmp_path, capsys, rate):
-    """A row is a step at any rate: `evaluate` takes the takes' own where it is the lower one."""
+    """A row is a step at any rate: `evaluate` uses the episodes' own if it is lower."""
     for number in range(4):
-        seed_file(tmp_path / 'old' / f'{number}.h5', first=20 * number)
+        legacy_file(tmp_path / 'old' / f'{number}.h5', first=20 * number)
     assert run(tmp_path / 'old', tmp_path / 'takes', rate=rate) == 0
     capsys.readouterr()
     assert main(['evaluate', '--data', str(tmp_path / 'takes'), '--json']) == 0
@@ -142,14 +142,14 @@ def test_baselines_of_an_import_need_no_rate_again(tmp_path, capsys, rate):
         'mean_per_position_and_step',
         'repeat_last',
     }
-    # The four takes drive alike, so the mean of each place is the truth.
+    # The four episodes drive alike, so the mean of each place is the truth.
     assert found['baselines']['mean_per_step']['linear_x']['mae'] < 0.1
     assert set(found['baselines']['zero']) >= {'loss_arm_act', 'linear_x', 'linear_y'}
 
 
 def test_a_source_always_gets_the_same_name(tmp_path):
     """So the split into training and validation is the same after every import."""
-    source = seed_file(tmp_path / 'old' / 'episode_20251106_101112_1box.h5')
+    source = legacy_file(tmp_path / 'old' / 'episode_20251106_101112_1box.h5')
     names = []
     for out in (tmp_path / 'one', tmp_path / 'other'):
         assert run(source, out) == 0
@@ -157,10 +157,10 @@ def test_a_source_always_gets_the_same_name(tmp_path):
     assert names[0] == names[1] and names[0].startswith('20251106T101112Z_')
 
 
-def test_two_imports_at_once_bring_each_take_once(tmp_path):
+def test_two_imports_at_once_bring_each_episode_once(tmp_path):
     """What the other one has or is at is not made twice, and a third run finds all of it."""
     for number in range(6):
-        seed_file(tmp_path / 'old' / f'{number}.h5', first=20 * number)
+        legacy_file(tmp_path / 'old' / f'{number}.h5', first=20 * number)
     out = tmp_path / 'takes'
     command = [
         sys.executable,
@@ -195,7 +195,7 @@ def test_two_imports_at_once_bring_each_take_once(tmp_path):
 
 def test_damaged_import_is_not_passed_over(tmp_path, capsys):
     """Its source is not called imported as long as the file in its place cannot be read."""
-    source, out = seed_file(tmp_path / 'old.h5'), tmp_path / 'takes'
+    source, out = legacy_file(tmp_path / 'old.h5'), tmp_path / 'takes'
     assert run(source, out) == 0
     [path] = find_episodes(out)
     path.write_bytes(path.read_bytes()[:1000])
@@ -206,7 +206,7 @@ def test_damaged_import_is_not_passed_over(tmp_path, capsys):
 
 
 def endless(path):
-    """Write a file of the seed's that takes long to import: rows that were never written."""
+    """Write a legacy file that takes long to import: rows that were never written."""
     with h5py.File(path, 'w') as file:
         file.create_dataset('images', (20_000, 720, 1280, 3), np.uint8, chunks=(1, 720, 1280, 3))
         file['actions'] = np.ones((20_000, 3))
@@ -214,7 +214,7 @@ def endless(path):
 
 
 @pytest.mark.parametrize(('number', 'status'), [(signal.SIGINT, 130), (signal.SIGKILL, -9)])
-def test_interrupted_import_leaves_no_half_take(tmp_path, number, status):
+def test_interrupted_import_leaves_no_half_episode(tmp_path, number, status):
     """Ctrl-C leaves nothing; after a kill the next import clears the hidden file away."""
     out = tmp_path / 'takes'
     process = subprocess.Popen(
@@ -239,7 +239,7 @@ def test_interrupted_import_leaves_no_half_take(tmp_path, number, status):
         start_new_session=True,
     )
     try:
-        # Rows are in it, so that it is the middle of the take.
+        # Rows are in it, so that it is the middle of the episode.
         wait_until(lambda: any(one.stat().st_size > 100_000 for one in out.glob('.*.new')), 60)
         process.send_signal(number)
         error = process.communicate(timeout=60)[1].decode()
@@ -249,13 +249,13 @@ def test_interrupted_import_leaves_no_half_take(tmp_path, number, status):
     assert process.returncode == status and 'Traceback' not in error
     assert not [one for one in out.glob('*') if not one.name.startswith('.')]
     assert len(list(out.iterdir())) == (0 if number == signal.SIGINT else 1)
-    assert run(seed_file(tmp_path / 'whole.h5'), out) == 0
+    assert run(legacy_file(tmp_path / 'whole.h5'), out) == 0
     assert list(out.iterdir()) == find_episodes(out)
     assert len(find_episodes(out)) == 1
 
 
 def test_what_is_found_below_a_folder(mixture, tmp_path):
-    """Bags are folders, files below a bag are its own, and the takes' folder is left out."""
+    """Bags are folders, files below a bag are its own, and the episodes' folder is left out."""
     names = [str(one.relative_to(mixture)) for one in find_sources(mixture, tmp_path / 'takes')]
     assert names == [
         'bags/drive',
@@ -281,7 +281,7 @@ def test_bad_use_is_a_sentence(tmp_path, capsys):
     empty.mkdir()
     (tmp_path / 'file').write_text('')
     out = tmp_path / 'takes'
-    source = seed_file(tmp_path / 'old' / 'episode_1.h5')
+    source = legacy_file(tmp_path / 'old' / 'episode_1.h5')
     for arguments, words in (
         ((tmp_path / 'none', out), 'no file or folder at'),
         ((empty, out), 'contains nothing that can be imported'),

@@ -1,4 +1,4 @@
-"""The seed's files become takes: colours, rows as steps, and what is broken is named."""
+"""Files of the reference run become episodes: colours, steps, and defects by name."""
 
 import json
 import tracemalloc
@@ -25,7 +25,7 @@ PNG = ImportOptions('go left', rate_hz=5.0, image_format='png')
 
 
 def seed_file(path, **more):
-    """Write a file of the seed's; the pictures are BGR in it."""
+    """Write a file of the reference run; the images are BGR in it."""
     path.parent.mkdir(parents=True, exist_ok=True)
     write_legacy_layout(path, [picture(i)[..., ::-1] for i in range(ROWS)], ACTIONS, **more)
     return path
@@ -110,7 +110,7 @@ def test_full_size_file_in_flat_memory(tmp_path):
 
 
 def edit(change):
-    """Return what changes a whole file of the seed's through h5py."""
+    """Return a function that changes a whole legacy file through h5py."""
 
     def spoil(path):
         with h5py.File(path, 'r+') as file:
@@ -138,7 +138,7 @@ def overwrite(path, start, data):
 
 
 def spoil_last_chunk(path):
-    """Break the gzip data of the last picture."""
+    """Break the gzip data of the last image."""
     with h5py.File(path) as file:
         chunk = file['images'].id.get_chunk_info(file['images'].id.get_num_chunks() - 1)
     overwrite(path, chunk.byte_offset, b'\xff' * chunk.size)
@@ -176,7 +176,7 @@ NAN[4, 1] = np.nan
     ],
 )
 def test_broken_file_is_a_sentence(tmp_path, spoil, sentence):
-    """What is wrong is said, and nothing of the file is left."""
+    """The defect is named, and nothing of the file is left."""
     source = seed_file(tmp_path / NAME)
     spoil(source)
     outcome = bring(source, tmp_path / 'out', PNG)

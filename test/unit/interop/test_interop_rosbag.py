@@ -1,4 +1,4 @@
-"""Bags become takes: both storages, both kinds of image and of command, and broken ones."""
+"""Bags become episodes: both storages, both kinds of image and of command, and broken ones."""
 
 from pathlib import Path
 
@@ -29,7 +29,7 @@ PNG = ImportOptions('go to the red box', image_format='png')
 
 
 def jpeg(index: int, stamp_ns: int):
-    """A CompressedImage of the picture of that index."""
+    """A CompressedImage of the image of that index."""
     return compressed(images.encode(picture(index)), stamp_ns)
 
 
@@ -52,16 +52,16 @@ def test_raw_images_and_twists(tmp_path, storage):
         assert np.array_equal(episode.commands.stamp_ns, episode.commands.received_ns)
         assert np.allclose(episode.commands.twist[:, 0], 0.1 + np.arange(12) / 100)
         assert not episode.commands.twist[:, 1:].any()
-        said = episode.attributes
+        attributes = episode.attributes
         assert (
-            said['image_topic'],
-            said['command_topic'],
-            said['command_type'],
-            said['frame_id'],
+            attributes['image_topic'],
+            attributes['command_topic'],
+            attributes['command_type'],
+            attributes['frame_id'],
         ) == ('/camera/image_raw', '/cmd_vel', 'geometry_msgs/msg/Twist', 'eye')
         assert episode.instruction == 'go to the red box' and episode.complete
-        assert said['origin'].startswith('drive#')
-        assert said['created_utc'] == '2023-11-14T22:13:20Z'
+        assert attributes['origin'].startswith('drive#')
+        assert attributes['created_utc'] == '2023-11-14T22:13:20Z'
 
 
 @pytest.mark.parametrize('storage', ['mcap', 'sqlite3'])
@@ -110,7 +110,7 @@ def test_topic_must_be_chosen_where_there_are_two(tmp_path):
     [('/cmd_vel', 'no topic of commands'), ('/camera/image_raw', 'no topic of images')],
 )
 def test_bag_without_a_stream_is_refused(tmp_path, missing, sentence):
-    """No camera or no command: the sentence says what the bag has instead."""
+    """No camera or no command: the sentence lists what the bag has instead."""
     bag = write_bag(tmp_path / 'drive', [one for one in drive() if one[0] != missing])
     outcome = bring(bag, tmp_path / 'out', PNG)
     assert outcome.status == FAILED and sentence in outcome.reason
@@ -118,7 +118,7 @@ def test_bag_without_a_stream_is_refused(tmp_path, missing, sentence):
 
 
 def test_instruction_of_the_bag_comes_first(tmp_path):
-    """A String on a topic instruction is what the robot was told."""
+    """A String on a topic instruction is the instruction."""
     text = make('std_msgs/msg/String', 'follow the wall')
     bag = write_bag(tmp_path / 'drive', [('/robot/instruction', text, START_NS), *drive()])
     with taken(bag, tmp_path / 'out', PNG) as episode:
@@ -152,7 +152,7 @@ def test_frame_that_cannot_be_used_is_dropped_and_counted(tmp_path):
 
 
 def test_bag_of_an_unknown_encoding_is_refused(tmp_path):
-    """No image can be used: the take is refused with the first reason, and nothing is left."""
+    """No image can be used: the episode is refused with the first reason, and nothing is left."""
     bag = write_bag(
         tmp_path / 'drive', drive(image_of=lambda i, ns: image(picture(i), ns, encoding='bgr10'))
     )
@@ -162,7 +162,7 @@ def test_bag_of_an_unknown_encoding_is_refused(tmp_path):
 
 
 def test_command_that_is_not_finite_is_left_out(tmp_path):
-    """NaN never reaches an episode; the event says so."""
+    """NaN never reaches an episode; an event reports it."""
     bag = write_bag(
         tmp_path / 'drive', drive(command_of=lambda i, _: twist(float('nan') if i == 2 else 0.3))
     )
@@ -200,8 +200,8 @@ def test_broken_bag_is_a_sentence(tmp_path, storage, spoil):
     assert not list((tmp_path / 'out').iterdir())
 
 
-def test_exported_take_comes_back(tmp_path):
-    """What `episodes export` wrote as a bag is the same take again: images, times, commands."""
+def test_exported_episode_comes_back(tmp_path):
+    """What `episodes export` wrote as a bag is the same episode again: images, times, commands."""
     bag = write_bag(tmp_path / 'drive', drive(image_of=jpeg, command_of=stamped))
     with taken(bag, tmp_path / 'out', PNG) as first:
         (tmp_path / 'bags').mkdir()
