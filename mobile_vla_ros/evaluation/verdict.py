@@ -58,7 +58,7 @@ def heeds(policy: Mapping[str, Any], control: str) -> bool | None:
     """
     Return whether a control makes a policy worse; None: not significant.
 
-    :param policy: the entry `policy` from `evaluate.score`.
+    :param policy: the entry `policy` from `score.score`.
     :param control: name of a control in it.
     """
     loss, share = policy[control]['loss'], policy['change_share'][control]
@@ -84,7 +84,7 @@ def sentences(
     """
     Return sentences that explain the metrics of a policy, the most important first.
 
-    :param policy, baselines: the entries from `evaluate.score`.
+    :param policy, baselines: the entries from `score.score`.
     :param blank: input that the policy was trained without, as a control.
     """
     if policy['loss'] is None:
@@ -207,17 +207,21 @@ def listed(names: Sequence[str]) -> str:
     return ' and '.join(filter(None, [', '.join(names[:-1]), names[-1]]))
 
 
-def refusal(result: dict) -> str | None:
-    """Say why a policy does not count as better than predictors that see no image, or None."""
+def refusal(result: Mapping[str, Any]) -> str | None:
+    """
+    Return why a policy is not shown to beat every baseline; None if it is.
+
+    :param result: the summary from `evaluate.evaluate`.
+    """
     policy = result['policy']
     if policy['trained_on']:
-        return 'not shown to be better: the policy was trained on all of these takes'
+        return 'not shown to be better: the policy was trained on all of these episodes'
     if not policy['better']:
         return f'the policy is not better than {policy["best_baseline"]}, which sees no image'
     if result['blind']['warning']:
         return (
-            'not shown to be better: the predictors that see no image are fitted to other '
-            'takes than the policy, or to fewer; put its training takes in the folder too, '
-            'or train it anew, so that its bundle carries them'
+            'not shown to be better: the baselines are fitted to other episodes than the policy, '
+            'or to fewer; add its training episodes to the folder, or train it again, so that '
+            'its bundle has them'
         )
     return None

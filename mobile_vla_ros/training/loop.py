@@ -9,7 +9,7 @@ import torch
 
 from mobile_vla_ros.data.episodes import EpisodeSet
 from mobile_vla_ros.errors import UserError, first_line
-from mobile_vla_ros.evaluation.evaluate import Scored, score
+from mobile_vla_ros.evaluation.score import Scored, score
 from mobile_vla_ros.model.bundle import Bundle, rewrite_spec
 from mobile_vla_ros.model.network import load_trained
 from mobile_vla_ros.model.policy_spec import ADAPTER, HEAD, PolicySpec, read_spec

@@ -9,8 +9,8 @@ from mobile_vla_ros.data.camera_samples import golden_window
 from mobile_vla_ros.data.frame_cache import FrameCache
 from mobile_vla_ros.data.preprocess import normalise
 from mobile_vla_ros.evaluation.baselines import targets
-from mobile_vla_ros.evaluation.evaluate import baseline_scores
 from mobile_vla_ros.evaluation.predict import dataset, predict
+from mobile_vla_ros.evaluation.score import baseline_scores
 from mobile_vla_ros.model.golden import Golden, make_golden
 from mobile_vla_ros.training import rows
 from mobile_vla_ros.training.config import TrainConfig

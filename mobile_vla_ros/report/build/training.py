@@ -11,7 +11,7 @@ import numpy as np
 from mobile_vla_ros import __version__
 from mobile_vla_ros.data.episodes import EpisodeSet
 from mobile_vla_ros.data.segments import Segment
-from mobile_vla_ros.evaluation.evaluate import Scored
+from mobile_vla_ros.evaluation.score import Scored
 from mobile_vla_ros.evaluation.verdict import heeds, listed, sure
 from mobile_vla_ros.model.policy_spec import PolicySpec
 from mobile_vla_ros.report.build import training_episodes as of_episodes

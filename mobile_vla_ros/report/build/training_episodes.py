@@ -11,7 +11,7 @@ from mobile_vla_ros.data.episodes import EpisodeSet
 from mobile_vla_ros.data.segments import Segment
 from mobile_vla_ros.episode.storage.reader import Episode
 from mobile_vla_ros.errors import UserError
-from mobile_vla_ros.evaluation.evaluate import Scored
+from mobile_vla_ros.evaluation.score import Scored
 from mobile_vla_ros.model.policy_spec import PolicySpec
 from mobile_vla_ros.report.pages.training_view import BadWindow, Coverage, Drive
 from mobile_vla_ros.runtime.overlay import DRIVEN, PREDICTED, draw_arrows

@@ -19,8 +19,9 @@ from mobile_vla_ros.episode.storage.reader import Episode, find_episodes
 from mobile_vla_ros.errors import UserError
 from mobile_vla_ros.evaluation.ablations import shuffle_frames, swap_instructions
 from mobile_vla_ros.evaluation.baselines import baselines, blind_means, targets
-from mobile_vla_ros.evaluation.evaluate import evaluate, score
+from mobile_vla_ros.evaluation.evaluate import evaluate
 from mobile_vla_ros.evaluation.metrics import measure, motion_loss, motion_loss_sum
+from mobile_vla_ros.evaluation.score import score
 from mobile_vla_ros.evaluation.verdict import margin, refusal, sentences
 from mobile_vla_ros.model.bundle import load_bundle
 from mobile_vla_ros.report.build.evaluation_text import text
@@ -644,7 +645,7 @@ def test_without_stored_baselines_new_episodes_prove_nothing(small_run, tmp_path
     )
     assert warning in said and 'measured on 1 episode (' in said and warning in page.read_text()
     better = {'policy': {'better': True, 'trained_on': False}, 'blind': {'warning': warning}}
-    assert 'fitted to other takes' in refusal(better)
+    assert 'fitted to other episodes' in refusal(better)
 
 
 def test_an_older_bundle_beside_its_training_episodes_needs_no_warning(

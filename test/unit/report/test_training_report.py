@@ -19,8 +19,8 @@ from mobile_vla_ros.data.segments import Sampling, Segment
 from mobile_vla_ros.episode.storage.schema import EpisodeInfo
 from mobile_vla_ros.episode.storage.writer import EpisodeWriter
 from mobile_vla_ros.evaluation.baselines import baselines, targets
-from mobile_vla_ros.evaluation.evaluate import Scored
 from mobile_vla_ros.evaluation.metrics import measure
+from mobile_vla_ros.evaluation.score import Scored
 from mobile_vla_ros.model.policy_spec import BackboneRef, HeadSettings, PolicySpec
 from mobile_vla_ros.report.build import training as train_report
 from mobile_vla_ros.report.figures import training_plots
@@ -635,7 +635,7 @@ def test_a_browser_shows_it_without_error_and_nothing_sticks_out(page, tmp_path,
 
 def test_what_a_real_training_left_makes_a_report(small_run, episode_folder, tmp_path):
     """The loop's history, its best bundle and the real evaluation go in as they are."""
-    from mobile_vla_ros.evaluation.evaluate import score as evaluate
+    from mobile_vla_ros.evaluation.score import score as evaluate
     from mobile_vla_ros.model.bundle import load_bundle
 
     loaded = load_bundle(small_run / 'best')
