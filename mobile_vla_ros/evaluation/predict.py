@@ -15,7 +15,7 @@ from mobile_vla_ros.data.feed import Feed
 from mobile_vla_ros.data.frame_cache import FrameCache
 from mobile_vla_ros.data.image_tokens import ImageTokens
 from mobile_vla_ros.data.segments import Segment
-from mobile_vla_ros.model.backbone import tokenize
+from mobile_vla_ros.model.backbone import Tokenizer, tokenize
 from mobile_vla_ros.model.network import VlaNetwork
 from mobile_vla_ros.model.policy_spec import PolicySpec
 
@@ -43,7 +43,7 @@ class Predictions:
 def dataset(
     segments: Sequence[Segment],
     spec: PolicySpec,
-    tokenizer,
+    tokenizer: Tokenizer,
     piece_frames: int,
     augmentation: Augmentation | None = None,
     *,
