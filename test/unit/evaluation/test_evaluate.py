@@ -501,7 +501,7 @@ def test_a_script_can_require_a_better_policy(episode_folder, small_run, capsys)
     [
         ({'better': True, 'trained_on': False}, None),
         ({'better': False, 'trained_on': False}, 'not better than zero'),
-        ({'better': True, 'trained_on': True}, 'trained on all of these takes'),
+        ({'better': True, 'trained_on': True}, 'trained on all of these episodes'),
     ],
 )
 def test_better_on_episodes_that_were_trained_on_is_not_enough(policy, reason):
