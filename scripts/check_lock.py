@@ -156,8 +156,11 @@ def stray(got: dict[str, set[str]], lock: dict[str, set[str]]) -> list[str]:
 
 def update(folder: Path, upgrade: bool):
     """Write the lock for all Pythons and machines at once."""
+    major, minor = pythons()[-1].split('.')  # nothing need exist for Pythons that nobody supports
     machines = [
-        f"sys_platform == 'linux' and platform_machine == '{machine}'" for machine in MACHINES
+        f"sys_platform == 'linux' and platform_machine == '{machine}' "
+        f"and python_full_version < '{major}.{int(minor) + 1}'"
+        for machine in MACHINES
     ]
     (folder / 'pyproject.toml').write_text(f'[tool.uv]\nenvironments = {json.dumps(machines)}\n')
     (folder / 'ranges.txt').write_text(ranges('ros', 'dev'))
