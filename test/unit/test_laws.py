@@ -4,6 +4,7 @@ import ast
 import re
 import subprocess
 import sys
+from collections import Counter, defaultdict, deque
 from pathlib import Path
 
 import pytest
@@ -348,3 +349,180 @@ def test_the_guards_process_imports_no_torch():
         text=True,
     )
     assert done.returncode == 0, done.stderr
+
+
+# --- the shape of the house ---
+
+MAX_MODULES = 14  # a folder, beside its __init__
+MAX_ATTRIBUTES = 14  # a class; "about 12"
+# Words in a comparison are prose from two words on.
+PROSE = re.compile(r'[a-z]{2,} [a-z]{2,}')
+# Messages of libraries that give no other key.
+LIBRARIES_WORDS = {'files': {'os error '}}
+
+
+def our_imports(tree: ast.AST) -> set[str]:
+    """Return the modules of ours that a module imports, without what is no module."""
+    known = {part(path) for path in MODULES}
+    found = set()
+    for imported in imports(tree):
+        root, _, inner = imported.partition('.')
+        if root == OURS:
+            found.add(inner if inner in known else inner.rpartition('.')[0])
+    return found & known - {''}
+
+
+def circles(graph: dict[str, set[str]]) -> list[list[str]]:
+    """Return a way round for every module that reaches itself, each set of modules once."""
+    found = {}
+    for start in graph:
+        ways, seen = deque([[start]]), set()
+        while ways:
+            way = ways.popleft()
+            for other in graph.get(way[-1], ()):
+                if other == start:
+                    found.setdefault(frozenset(way), [*way, start])
+                elif other not in seen:
+                    seen.add(other)
+                    ways.append([*way, other])
+    return sorted(found.values())
+
+
+def set_outside_init(tree: ast.Module) -> list[str]:
+    """Return the attributes of classes that are set, and not in ``__init__``."""
+    wrong = []
+    for kind in ast.walk(tree):
+        if not isinstance(kind, ast.ClassDef):
+            continue
+        first, later = set(class_names(kind)), set()
+        for method in kind.body:
+            if isinstance(method, ast.FunctionDef | ast.AsyncFunctionDef):
+                begins = method.name in ('__init__', '__post_init__')
+                (first if begins else later).update(own_attributes(method))
+        inherited = {name for base in kind.bases for name in INITIALISED.get(dotted(base), set())}
+        wrong += [f'{kind.name}.{name}' for name in sorted(later - first - inherited)]
+    return wrong
+
+
+def class_names(kind: ast.ClassDef) -> set[str]:
+    """Return the names that the body of a class gives values or types: fields, constants."""
+    return {
+        target.id
+        for node in kind.body
+        if isinstance(node, ast.Assign | ast.AnnAssign)
+        for target in (node.targets if isinstance(node, ast.Assign) else [node.target])
+        if isinstance(target, ast.Name)
+    }
+
+
+def own_attributes(method: ast.AST) -> set[str]:
+    """Return the attributes of ``self`` that a method sets."""
+    return {
+        node.attr
+        for node in ast.walk(method)
+        if isinstance(node, ast.Attribute)
+        and isinstance(node.ctx, ast.Store)
+        and dotted(node.value) == 'self'
+    }
+
+
+def compared_prose(tree: ast.AST) -> list[str]:
+    """Return the sentences that a module compares with, looks for, or takes apart."""
+    found = []
+    for node in ast.walk(tree):
+        operands: list[ast.AST] = []
+        if isinstance(node, ast.Compare):
+            operands = [node.left, *node.comparators]
+        elif isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute):
+            if node.func.attr in ('startswith', 'endswith', 'partition', 'split', 'find', 'index'):
+                operands = list(node.args)
+        elif isinstance(node, ast.match_case):
+            operands = [node.pattern]
+        found += [
+            one.value
+            for operand in operands
+            for one in ast.walk(operand)
+            if isinstance(one, ast.Constant)
+            and isinstance(one.value, str)
+            and PROSE.search(one.value)
+        ]
+    return found
+
+
+# Class → attributes that its own __init__ sets, for those who inherit them.
+INITIALISED = {
+    kind.name: own_attributes(method)
+    for path in MODULES
+    for kind in ast.walk(ast.parse(path.read_text()))
+    if isinstance(kind, ast.ClassDef)
+    for method in kind.body
+    if isinstance(method, ast.FunctionDef) and method.name == '__init__'
+}
+
+
+def test_no_module_imports_itself_through_others():
+    """Not even for types: a circle of modules is read, changed and tested as one."""
+    graph = {part(path): our_imports(ast.parse(path.read_text())) for path in MODULES}
+    assert circles({name: others - {name} for name, others in graph.items()}) == []
+
+
+def test_no_folder_imports_itself_through_others():
+    """The same for the rooms; a package's own __init__ belongs to its folder."""
+    graph = defaultdict(set)
+    for path in MODULES:
+        for other in our_imports(ast.parse(path.read_text())):
+            graph[folder(part(path))].add(folder(other))
+    assert circles({name: others - {name} for name, others in graph.items()}) == []
+
+
+def folder(name: str) -> str:
+    """Return the folder of a module, or the module itself beside folders."""
+    place = PACKAGE / name.replace('.', '/')
+    above = place if place.is_dir() else place.parent
+    if any((below / '__init__.py').is_file() for below in above.iterdir()):
+        return name  # beside other rooms a module is one itself
+    return '.'.join(above.relative_to(PACKAGE).parts)
+
+
+def test_folders_are_small():
+    """A stranger finds one thing in fourteen; in forty-nine nobody does."""
+    counts = Counter(path.parent for path in MODULES if path.name != '__init__.py')
+    assert {str(one): count for one, count in counts.items() if count > MAX_MODULES} == {}
+
+
+@pytest.mark.parametrize('path', MODULES, ids=lambda p: part(p) or OURS)
+def test_state_is_in_the_open(path):
+    """What an object can hold is read in its ``__init__``, and it fits in one's head."""
+    tree = ast.parse(path.read_text())
+    assert set_outside_init(tree) == []
+    crowded = {
+        kind.name: len(names)
+        for kind in ast.walk(tree)
+        if isinstance(kind, ast.ClassDef)
+        for method in kind.body
+        if isinstance(method, ast.FunctionDef) and method.name == '__init__'
+        if len(names := own_attributes(method)) > MAX_ATTRIBUTES
+    }
+    assert crowded == {}
+
+
+@pytest.mark.parametrize('path', MODULES, ids=lambda p: part(p) or OURS)
+def test_no_program_reads_prose(path):
+    """Sentences are for people: what a program decides by is a key or an enum."""
+    found = set(compared_prose(ast.parse(path.read_text())))
+    assert found - LIBRARIES_WORDS.get(part(path), set()) == set()
+
+
+def test_what_the_shape_forbids_would_be_found():
+    """The checks themselves: a planted mistake of each kind."""
+    assert circles({'a': {'b'}, 'b': {'c'}, 'c': {'a'}, 'd': {'a'}}) == [['a', 'b', 'c', 'a']]
+    late = 'class Node:\n def __init__(self):\n  self.a = 1\n def go(self):\n  self.a = self.b = 2'
+    assert set_outside_init(ast.parse(late)) == ['Node.b']
+    for code in (
+        "reason == 'teleop is silent'",
+        "'too old' in status.message",
+        "text.startswith('the base has')",
+        "reason in ('not armed', 'x')",
+    ):
+        assert compared_prose(ast.parse(code)), code
+    assert not compared_prose(ast.parse("mode == 'go_to' or text.split(', ')"))

@@ -10,7 +10,7 @@ from pathlib import Path
 import yaml
 from packaging.specifiers import SpecifierSet
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 
 
 def workflow() -> dict:
