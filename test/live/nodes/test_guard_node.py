@@ -380,7 +380,7 @@ def test_a_defect_of_the_guards_own_leaves_zero_behind(nodes, client, tmp_path, 
         'from mobile_vla_ros.safety.guard import Guard\n'
         f'whole = Guard.{where}\n'
         'def broken(self, *args):\n'
-        '    if self._teleop is not None and self._teleop[0][1]:\n'
+        '    if self._teleop is not None and self._teleop.twist[1]:\n'
         '        raise RuntimeError("a defect of ours")\n'
         '    return whole(self, *args)\n'
         f'Guard.{where} = broken\n'
