@@ -71,8 +71,8 @@ def test_frozen_and_black_images_are_detected_in_every_kind_of_message(transport
     ('message', 'reason'),
     [
         (CompressedImage(format='jpeg', data=b'\xff\xd8\xff\xe0 broken'), 'broken'),
-        (CompressedImage(format='h264', data=b'\x00\x00\x01'), 'unknown kind'),
-        (CompressedImage(format='jpeg', data=b''), 'unknown kind'),
+        (CompressedImage(format='h264', data=b'\x00\x00\x01'), 'unknown format'),
+        (CompressedImage(format='jpeg', data=b''), 'unknown format'),
         (Image(width=9, height=9, encoding='rgb8', step=27, data=b'abc'), 'does not fit its data'),
         (Image(width=9, height=9, encoding='smoke', step=27, data=bytes(243)), 'unknown encoding'),
     ],
