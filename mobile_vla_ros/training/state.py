@@ -97,7 +97,8 @@ def read_state(folder: Path) -> tuple[Progress, dict[str, Any]] | None:
     if not path.is_file():
         return None
     try:
-        with safe_open(path, 'pt') as file:
+        # With 'pt', torch would open the file a second time, and perhaps find its successor.
+        with safe_open(path, 'np') as file:
             meta = json.loads(file.metadata()['state'])
         if meta['version'] != VERSION:
             raise UserError(
