@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -232,12 +233,12 @@ def test_a_run_older_than_a_setting_is_resumed(tmp_path):
         folder.begin({'epochs': 3, 'corrections': 10.0, 'init': 'runs/first/best'}, 1, {})
 
 
-def state_of(folder, told):
+def state_of(folder, settings):
     """Write the state of a run without weights at its step 5, with these settings."""
     empty = torch.nn.Module()
     empty.register_parameter('a', torch.nn.Parameter(torch.zeros(1)))
     state.save_state(
-        folder, empty, torch.optim.AdamW(empty.parameters()), state.Progress(step=5), told
+        folder, empty, torch.optim.AdamW(empty.parameters()), state.Progress(step=5), settings
     )
 
 
@@ -249,7 +250,6 @@ def test_a_finished_run_is_not_trained_over(small_backbone, episode_folder, whol
 
 def test_a_run_on_other_episodes_is_not_resumed(small_backbone, episode_folder, tmp_path):
     """An episode that was added or removed changes the split, and so every number."""
-    import shutil
 
     mine = shutil.copytree(episode_folder, tmp_path / 'takes')
     with pytest.raises(TrainingStopped):
@@ -268,6 +268,31 @@ def test_a_torn_state_is_reported(small_backbone, episode_folder, tmp_path):
     path.write_bytes(path.read_bytes()[:100])
     with pytest.raises(UserError, match='cannot read'):
         train(*told, log=lambda _: None)
+
+
+def test_a_state_is_read_while_another_process_replaces_it(tmp_path):
+    """Regression: the file was opened twice, and the second one could be its successor."""
+    for name, settings in (('short', {}), ('long', {'data': 'x' * 900})):
+        state_of(tmp_path, settings)
+        shutil.copy(tmp_path / state.NAME, tmp_path / name)
+    replacing = subprocess.Popen(
+        [
+            sys.executable,
+            '-c',
+            'import os, shutil\nwhile True:\n'
+            "    for name in ('short', 'long'):\n"
+            f"        shutil.copy(name, 'new'); os.replace('new', '{state.NAME}')",
+        ],
+        cwd=tmp_path,
+    )
+    try:
+        end = time.monotonic() + 1.5
+        while time.monotonic() < end:
+            progress, _ = state.read_state(tmp_path)
+            assert progress.step == 5
+    finally:
+        replacing.kill()
+        replacing.wait()
 
 
 def test_a_full_disk_does_not_end_a_training(
