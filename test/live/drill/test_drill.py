@@ -27,6 +27,7 @@ def drill(*arguments, timeout_s: float = TIMEOUT_S) -> subprocess.CompletedProce
     )
 
 
+@pytest.mark.quiet_machine
 def test_a_killed_policy_an_estop_and_an_ended_guard_stop_the_base(tmp_path):
     """The promise, measured on live nodes that are killed and started again: zero in 250 ms."""
     log = tmp_path / 'log'
@@ -48,6 +49,7 @@ def test_a_killed_policy_an_estop_and_an_ended_guard_stop_the_base(tmp_path):
     assert attached(log) == set()
 
 
+@pytest.mark.quiet_machine
 def test_a_guard_that_is_too_patient_or_drives_on_by_itself_is_found(tmp_path):
     """A drill that cannot fail shows nothing: limits of seconds, a fault that disarms nobody."""
     params = tmp_path / 'patient.yaml'

@@ -6,12 +6,15 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 REWORDED = Path(__file__).resolve().parents[2] / 'helpers' / 'reworded'
 ROOT = REWORDED.parent.parent
 # One fault of each judge, and of each process that has a sentence for it.
 FAULTS = ('camera_frozen', 'camera_late', 'proposal_nan', 'instruction', 'teleop_lets_go', 'estop')
 
 
+@pytest.mark.quiet_machine
 def test_the_drill_keeps_every_promise_with_other_sentences(tmp_path):
     """It goes by the reasons of the enum; a row quotes the reworded sentence."""
     before = os.environ.get('PYTHONPATH', '')
