@@ -1,8 +1,11 @@
 """The benchmark of the guard, cut short: its figures come from live nodes."""
 
+import pytest
+
 from mobile_vla_ros.bench.drive import guard as bench_drive_guard
 
 
+@pytest.mark.quiet_machine
 def test_the_guard_is_started_weighed_and_watched_while_every_core_is_busy(tmp_path):
     """Every figure is there; the weight, which no busy machine changes, is within its promise."""
     figures = {
