@@ -519,11 +519,21 @@ def test_a_parameter_file_that_ros_cannot_read_is_a_sentence(nodes, tmp_path, te
 
 
 def test_the_guard_is_light(nodes, client):
-    """No torch in the process and under 80 MB, so that nothing heavy can hang it."""
+    """
+    No torch in the process, and 40 MB of its own, so that nothing heavy can hang it.
+
+    Pages of mapped libraries count apart: how many are resident depends on the page cache (36 MB
+    on one day, 47 MB just after an installation, for the same files).
+    """
     drive = Drive(nodes, client)
     drive.next_commands(20)
     with open(f'/proc/{drive.process.pid}/maps') as maps:
         assert 'torch' not in maps.read()
     with open(f'/proc/{drive.process.pid}/status') as status:
-        resident_kb = next(int(line.split()[1]) for line in status if line.startswith('VmRSS'))
-    assert resident_kb < 80_000
+        kb = {
+            line.split(':')[0]: int(line.split()[1])
+            for line in status
+            if line.startswith(('VmRSS', 'RssAnon'))
+        }
+    assert kb['RssAnon'] < 40_000
+    assert kb['VmRSS'] < 100_000
