@@ -1,63 +1,16 @@
 """The package as it is installed: one version, all files, executables that run."""
 
-import os
-import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).resolve().parents[2]
-
-
-def copy_source(to: Path) -> Path:
-    """Copy what a build needs, without what else lies in a checkout; return the new folder."""
-    to.mkdir(parents=True)
-    for name in ('mobile_vla_ros', 'launch', 'config', 'resource'):
-        shutil.copytree(ROOT / name, to / name, ignore=shutil.ignore_patterns('__pycache__'))
-    for name in ('package.xml', 'setup.py', 'setup.cfg', 'LICENSE', 'MANIFEST.in'):
-        shutil.copy(ROOT / name, to)
-    return to
+from colcon_workspace import install, sourced
 
 
 @pytest.fixture(scope='module')
 def installed(tmp_path_factory) -> Path:
-    """The package built with colcon, in a workspace of its own; the install folder."""
-    workspace = tmp_path_factory.mktemp('workspace')
-    copy_source(workspace / 'src' / 'mobile_vla_ros')
-    environment = {**os.environ, 'PATH': f'{Path(sys.executable).parent}:{os.environ["PATH"]}'}
-    built = subprocess.run(
-        [
-            sys.executable,
-            '-m',
-            'colcon',
-            '--log-base',
-            'log',
-            'build',
-            '--event-handlers',
-            'console_direct+',
-        ],
-        cwd=workspace,
-        env=environment,
-        capture_output=True,
-        text=True,
-        stdin=subprocess.DEVNULL,
-    )
-    assert built.returncode == 0, built.stdout + built.stderr
-    return workspace / 'install'
-
-
-def sourced(installed: Path, command: str, **env) -> subprocess.CompletedProcess:
-    """Run a command in a shell that has sourced the installation, far from the source tree."""
-    return subprocess.run(
-        ['bash', '-c', f'source {installed}/setup.bash && {command}'],
-        cwd=installed,
-        env={**os.environ, 'PYTHONPATH': '', **env},
-        capture_output=True,
-        text=True,
-        stdin=subprocess.DEVNULL,
-    )
+    """The install folder of the package, built in a workspace of its own."""
+    return install(tmp_path_factory.mktemp('workspace'))
 
 
 @pytest.mark.parametrize('executable', ['guard_node', 'mobile_vla'])

@@ -17,6 +17,7 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 import mobile_vla_ros
+from colcon_workspace import copy_source, install, sourced
 
 ROOT = Path(__file__).resolve().parents[2]
 DATA = ('assets', 'report/static', 'report/templates')  # of the package, beside its modules
@@ -159,53 +160,10 @@ def test_every_executable_is_declared():
     assert parser['install']['install_scripts'] == '$base/lib/mobile_vla_ros'
 
 
-def copy_source(to: Path) -> Path:
-    """Copy what a build needs, without what else lies in a checkout; return the new folder."""
-    to.mkdir(parents=True)
-    for name in ('mobile_vla_ros', 'launch', 'config', 'resource'):
-        shutil.copytree(ROOT / name, to / name, ignore=shutil.ignore_patterns('__pycache__'))
-    for name in ('package.xml', 'setup.py', 'setup.cfg', 'LICENSE', 'MANIFEST.in'):
-        shutil.copy(ROOT / name, to)
-    return to
-
-
 @pytest.fixture(scope='module')
 def installed(tmp_path_factory) -> Path:
-    """The package built with colcon, in a workspace of its own; the install folder."""
-    workspace = tmp_path_factory.mktemp('workspace')
-    copy_source(workspace / 'src' / 'mobile_vla_ros')
-    environment = {**os.environ, 'PATH': f'{Path(sys.executable).parent}:{os.environ["PATH"]}'}
-    built = subprocess.run(
-        [
-            sys.executable,
-            '-m',
-            'colcon',
-            '--log-base',
-            'log',
-            'build',
-            '--event-handlers',
-            'console_direct+',
-        ],
-        cwd=workspace,
-        env=environment,
-        capture_output=True,
-        text=True,
-        stdin=subprocess.DEVNULL,
-    )
-    assert built.returncode == 0, built.stdout + built.stderr
-    return workspace / 'install'
-
-
-def sourced(installed: Path, command: str, **env) -> subprocess.CompletedProcess:
-    """Run a command in a shell that has sourced the installation, far from the source tree."""
-    return subprocess.run(
-        ['bash', '-c', f'source {installed}/setup.bash && {command}'],
-        cwd=installed,
-        env={**os.environ, 'PYTHONPATH': '', **env},
-        capture_output=True,
-        text=True,
-        stdin=subprocess.DEVNULL,
-    )
+    """The install folder of the package, built in a workspace of its own."""
+    return install(tmp_path_factory.mktemp('workspace'))
 
 
 def test_colcon_installs_every_executable_and_file(installed):
