@@ -127,8 +127,11 @@ class RecorderNode(Node):
         )
 
     def _on_instruction(self, instruction: str) -> None:
+        changed = instruction != self._instruction
         self._instruction = instruction
         self._follow_guard()
+        if changed:
+            self._publish_status()
 
     def _on_guard_status(self, status: GuardStatus, sent_ns: int) -> None:
         self._episode.guard_status(status, sent_ns)

@@ -87,6 +87,11 @@ class ArenaRunner(Node):
         self._teleop = self.create_publisher(Twist, 'teleop/cmd_vel', 10)
         self.create_subscription(DiagnosticStatus, 'sim/status', self._on_status, 10)
         self.create_subscription(Odometry, 'odom', self._on_odom, 10)
+        self._recorder_instruction = ''
+        if self._params.records:
+            self.create_subscription(
+                DiagnosticStatus, 'recorder/status', self._on_recorder_status, 10
+            )
         if not self._params.expert:
             self.create_subscription(TwistStamped, 'policy/cmd_vel', self._on_proposal, 10)
         self._reset = self.create_client(Trigger, 'sim/reset')
@@ -111,6 +116,11 @@ class ArenaRunner(Node):
         with self._news:
             self._received.state = message.message
             self._received.status = values_of(message)
+            self._news.notify_all()
+
+    def _on_recorder_status(self, message: DiagnosticStatus) -> None:
+        with self._news:
+            self._recorder_instruction = values_of(message).get('instruction', '')
             self._news.notify_all()
 
     def _on_odom(self, message: Odometry) -> None:
@@ -192,7 +202,7 @@ class ArenaRunner(Node):
         expert = Expert(scene, trial, wobble=params.wobble)
         corrector = Corrector(scene, trial)
         if params.records:
-            self._ask(self._recorder['start'], 'the recorder')
+            self._start_recorder(scene.instruction)
         if params.drives:
             began_ns: int | None = None
 
@@ -229,6 +239,16 @@ class ArenaRunner(Node):
             outcome = 'success' if result['outcome'] == SUCCESS else 'failure'
             result['episode'] = self._ask(self._recorder[outcome], 'the recorder')
         return result
+
+    def _start_recorder(self, instruction: str) -> None:
+        """Start an episode once the recorder has received its instruction from the arena."""
+        self._wait(
+            lambda: self._recorder_instruction == instruction,
+            'the recorder',
+            self._params.timeout_s,
+            f'it has to receive "{instruction}" on the topic instruction: check its namespace',
+        )
+        self._ask(self._recorder['start'], 'the recorder')
 
     def _configure(self, *parameters: Parameter) -> None:
         request = SetParameters.Request(parameters=list(parameters))

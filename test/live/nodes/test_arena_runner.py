@@ -2,6 +2,7 @@
 
 import json
 import math
+import threading
 import time
 from itertools import count
 
@@ -9,14 +10,34 @@ import pytest
 from diagnostic_msgs.msg import DiagnosticStatus
 from geometry_msgs.msg import Twist, TwistStamped
 from nav_msgs.msg import Odometry
+from std_msgs.msg import String
 from std_srvs.srv import Trigger
 
+from mobile_vla_ros.nodes.shared.messages import LATCHED, status_message
 from mobile_vla_ros.sim import suites
 from mobile_vla_ros.sim.scene import STOP, stop_place
 
 TIMEOUT_S = 60.0
 TO_STOP = next(i for i in count() if suites.scene('train', i).task.kind == STOP)
 FAST = {'real_time_factor': 4.0, 'publish_clock': True}
+
+
+def follow_instruction(client) -> list[str]:
+    """Report each instruction as the recorder does, half a second late; return those reported."""
+    publisher = client.node.create_publisher(DiagnosticStatus, 'recorder/status', 10)
+    reported: list[str] = []
+
+    def report(instruction: str) -> None:
+        reported.append(instruction)
+        values = {'instruction': instruction}
+        publisher.publish(status_message('recorder', 'idle', values, DiagnosticStatus.OK))
+
+    def receive(message: String) -> None:
+        # Not in the executor's thread, which answers recorder/start meanwhile.
+        threading.Timer(0.5, report, [message.data]).start()
+
+    client.node.create_subscription(String, 'instruction', receive, LATCHED)
+    return reported
 
 
 def lines(process) -> list[dict]:
@@ -70,12 +91,19 @@ def test_the_expert_goes_through_the_guard(nodes, client):
 
 
 def test_each_episode_is_started_and_ended_with_its_outcome(nodes, client):
-    """start, then success, once per trial; the recorder's answer is in the line."""
-    called = []
+    """
+    start, then success, once per trial; the recorder's answer is in the line.
+
+    An episode starts only when the recorder has the instruction of its scene.
+    """
+    called, started = [], []
+    reported = follow_instruction(client)
     for name in ('start', 'success', 'failure'):
 
         def answer(_request, response, name=name):
             called.append(name)
+            if name == 'start':
+                started.append(reported[-1:])
             response.success, response.message = True, f'episode-{len(called)}.h5'
             return response
 
@@ -88,6 +116,7 @@ def test_each_episode_is_started_and_ended_with_its_outcome(nodes, client):
     )
     assert runner.wait(TIMEOUT_S) == 0
     assert called == ['start', 'success'] * 2
+    assert started == [[trial['instruction']] for trial in lines(runner)]
     assert [trial['episode'] for trial in lines(runner)] == ['episode-2.h5', 'episode-4.h5']
 
 
@@ -96,6 +125,7 @@ def test_an_episode_of_a_stop_shows_the_base_roll_and_then_stand(nodes, client):
     odom = client.subscribe('odom', Odometry)
     commands = client.subscribe('teleop/cmd_vel', Twist)
     called = {}
+    follow_instruction(client)
     for name in ('start', 'success', 'failure'):
 
         def answer(_request, response, name=name):
@@ -138,6 +168,7 @@ def test_a_recorder_that_refuses_ends_the_run_with_its_sentence(nodes, client):
         response.success, response.message = False, 'no camera'
         return response
 
+    follow_instruction(client)
     for name in ('start', 'success', 'failure'):
         client.node.create_service(Trigger, f'recorder/{name}', refuse)
     nodes.start('sim_node', params=FAST)
