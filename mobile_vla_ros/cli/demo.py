@@ -59,7 +59,7 @@ def run(args: argparse.Namespace) -> int:
             results = demo.drive(policies, args.trials)
         with _timed(seconds, 'drive live'):
             live = demo.drive_live(policy, args.live)
-    from mobile_vla_ros.report.build.demo import best_control, table, write_report
+    from mobile_vla_ros.report.builders.demo import best_control, table, write_report
 
     report = write_report(
         demo.out / 'report.html',

@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 from mobile_vla_ros.errors import UserError
-from mobile_vla_ros.report.build.evaluation_text import text
+from mobile_vla_ros.report.builders.evaluation_text import text
 
 EXAMPLE = 'example: mobile_vla evaluate --data takes --policy runs/first/best'
 
@@ -120,7 +120,7 @@ def run(args: argparse.Namespace) -> int:
     print(json.dumps(result, indent=2, allow_nan=False) if args.json else text(result))
     if args.report:
         assert evaluation.policy and evaluation.scored  # --report needs --policy
-        from mobile_vla_ros.report.build import training as train_report
+        from mobile_vla_ros.report.builders import training as train_report
 
         path = train_report.write(
             args.report, evaluation.policy, evaluation.scored, evaluation.episodes

@@ -69,7 +69,7 @@ def run(args: argparse.Namespace) -> int:
     )
     settings.check()
     names = named([] if args.suite == [ALL] else args.suite)
-    from mobile_vla_ros.report.build import trials as report
+    from mobile_vla_ros.report.builders import trials as report
     from mobile_vla_ros.report.figures.plots import wilson
     from mobile_vla_ros.rollout.trials import summarise
 

@@ -33,7 +33,7 @@ def run(args: argparse.Namespace, argv: list[str]) -> int:
     page = Path(configs[2].out) / 'report.html'
 
     def report(trained: Trained) -> None:
-        from mobile_vla_ros.report.build import training as train_report
+        from mobile_vla_ros.report.builders import training as train_report
 
         train_report.write(
             page,

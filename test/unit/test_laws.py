@@ -49,7 +49,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     'report': set(),
     'report.pages': {'report.figures'},
     'report.figures': set(),
-    'report.build': {
+    'report.builders': {
         'data',
         'episode',
         'evaluation',
@@ -291,7 +291,7 @@ def test_every_folder_of_the_package_is_in_the_table():
         ('rollout.demo', 'from mobile_vla_ros.cli.main import main'),
         ('training.loop', 'from mobile_vla_ros.bench import process'),
         ('nodes.guard.node', 'from mobile_vla_ros.bench import process'),
-        ('report.pages.page', 'from mobile_vla_ros.report.build import demo'),
+        ('report.pages.page', 'from mobile_vla_ros.report.builders import demo'),
         ('report.figures.plots', 'from mobile_vla_ros.evaluation import metrics'),
         ('training.loop', 'import pickle'),
         ('cli.demo', 'from transformers import Kosmos2Model'),

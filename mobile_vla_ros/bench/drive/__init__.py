@@ -1,1 +1,1 @@
-"""Bench: drive."""
+"""Benchmarks of the drive: the guard, the latency and the cost of a step."""

@@ -1,1 +1,1 @@
-"""Bench: record."""
+"""Benchmarks of the recording: load, encoding, a full disk, a kill."""

@@ -1,1 +1,1 @@
-"""Bench: train."""
+"""Benchmarks of the training: encodes, data feed, memory, full size."""

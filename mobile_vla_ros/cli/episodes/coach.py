@@ -23,7 +23,7 @@ def run(args: argparse.Namespace) -> int:
     """Print what the set covers and at most five things to record next."""
     from mobile_vla_ros.cli.episodes.index import indexed
     from mobile_vla_ros.episode.catalog import coach
-    from mobile_vla_ros.report.build import coaching
+    from mobile_vla_ros.report.builders import coaching
 
     with indexed(args.path) as index:
         traces = {name: (signature, view) for name, signature, view in index.traces()}

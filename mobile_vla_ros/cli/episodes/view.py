@@ -46,7 +46,7 @@ def run(args: argparse.Namespace) -> int:
     """Write the page; 1 when an episode could not be read and is named on it."""
     from tqdm import tqdm
 
-    from mobile_vla_ros.report.build import episodes
+    from mobile_vla_ros.report.builders import episodes
 
     path = args.path.expanduser()
     if args.takes < 1:

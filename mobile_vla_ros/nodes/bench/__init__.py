@@ -1,1 +1,1 @@
-"""Nodes: bench."""
+"""Nodes that the benchmarks start: a camera and a source of commands."""

@@ -1,1 +1,1 @@
-"""Nodes: guard."""
+"""The guard: every command on its way to the wheels passes here."""

@@ -1,1 +1,1 @@
-"""Nodes: inference."""
+"""Inference: images and an instruction in, proposals out."""

@@ -1,1 +1,1 @@
-"""Nodes: recorder."""
+"""The recorder: images and commands into episodes."""

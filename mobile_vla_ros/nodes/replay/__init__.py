@@ -1,1 +1,1 @@
-"""Nodes: replay."""
+"""Replay: an episode published again, for the live inference node."""

@@ -1,1 +1,1 @@
-"""Nodes: shadow."""
+"""Shadow: what the policy would do while a person drives."""

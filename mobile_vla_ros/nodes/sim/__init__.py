@@ -1,1 +1,1 @@
-"""Nodes: sim."""
+"""The arena as a robot, and the runner of its trials."""

@@ -1,1 +1,1 @@
-"""Nodes: teleop."""
+"""Teleoperation by keyboard and joystick, and the console."""

@@ -1,1 +1,1 @@
-"""Report: figures."""
+"""Plots and overlays as images."""

@@ -1,1 +1,1 @@
-"""Report: pages."""
+"""Pages from plain numbers."""

@@ -24,7 +24,7 @@ from mobile_vla_ros.evaluation.metrics import measure, motion_loss, motion_loss_
 from mobile_vla_ros.evaluation.score import score
 from mobile_vla_ros.evaluation.verdict import margin, refusal, sentences
 from mobile_vla_ros.model.bundle import load_bundle
-from mobile_vla_ros.report.build.evaluation_text import text
+from mobile_vla_ros.report.builders.evaluation_text import text
 from mobile_vla_ros.types import ImageSpec
 from small_episodes import CREATED_NS
 

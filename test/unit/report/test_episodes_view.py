@@ -13,7 +13,7 @@ import pytest
 from mobile_vla_ros.cli.main import main
 from mobile_vla_ros.episode.storage.schema import EpisodeInfo
 from mobile_vla_ros.episode.storage.writer import EpisodeWriter
-from mobile_vla_ros.report.build.episode_view import read_view
+from mobile_vla_ros.report.builders.episode_view import read_view
 from mobile_vla_ros.report.pages import page as pages
 from mobile_vla_ros.report.pages.episodes_page import EpisodeView, episodes_page
 from mobile_vla_ros.types import Command

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import mobile_vla_ros
-from mobile_vla_ros.report.build import demo as demo_report
+from mobile_vla_ros.report.builders import demo as demo_report
 from mobile_vla_ros.report.pages import page
 from mobile_vla_ros.report.pages.episodes_page import EpisodeView, episodes_page
 from mobile_vla_ros.report.pages.training_page import training_page

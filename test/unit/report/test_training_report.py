@@ -22,7 +22,7 @@ from mobile_vla_ros.evaluation.baselines import baselines, targets
 from mobile_vla_ros.evaluation.metrics import measure
 from mobile_vla_ros.evaluation.score import Scored
 from mobile_vla_ros.model.policy_spec import BackboneRef, HeadSettings, PolicySpec
-from mobile_vla_ros.report.build import training as train_report
+from mobile_vla_ros.report.builders import training as train_report
 from mobile_vla_ros.report.figures import training_plots
 from mobile_vla_ros.report.pages import training_page
 from mobile_vla_ros.types import ActionSpec, Command, ImageSpec

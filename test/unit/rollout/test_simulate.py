@@ -320,7 +320,7 @@ def test_a_moving_film_has_a_picture_for_every_fifth_of_a_second(tmp_path, capsy
 
     from PIL import Image
 
-    from mobile_vla_ros.report.build.trials import _film
+    from mobile_vla_ros.report.builders.trials import _film
     from mobile_vla_ros.rollout.trials import ExpertDriver, drive_scene
     from mobile_vla_ros.sim.arena import Arena
 

@@ -8,7 +8,7 @@ from mobile_vla_ros import __version__
 from mobile_vla_ros.episode.catalog.index import EpisodeIndex
 from mobile_vla_ros.episode.catalog.row import UNFINISHED, UNREADABLE
 from mobile_vla_ros.errors import UserError
-from mobile_vla_ros.report.build.episode_view import read_view
+from mobile_vla_ros.report.builders.episode_view import read_view
 from mobile_vla_ros.report.pages import page
 from mobile_vla_ros.report.pages.episodes_page import VERDICTS, EpisodeView, episodes_page
 

@@ -14,7 +14,7 @@ from mobile_vla_ros.data.segments import Segment
 from mobile_vla_ros.evaluation.score import Scored
 from mobile_vla_ros.evaluation.verdict import heeds, listed, sure
 from mobile_vla_ros.model.policy_spec import PolicySpec
-from mobile_vla_ros.report.build import training_episodes as of_episodes
+from mobile_vla_ros.report.builders import training_episodes as of_episodes
 from mobile_vla_ros.report.pages import page
 from mobile_vla_ros.report.pages.training_page import number, training_page
 from mobile_vla_ros.report.pages.training_view import TrainingView

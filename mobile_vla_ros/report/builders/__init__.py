@@ -1,0 +1,1 @@
+"""Gather the numbers of a page and write it."""
