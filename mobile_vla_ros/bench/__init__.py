@@ -1,1 +1,1 @@
-"""Benchmarks of what the package promises."""
+"""Benchmarks of the package's promises."""

@@ -8,15 +8,15 @@ import psutil
 
 
 def resident_bytes() -> int:
-    """Return the memory that this process holds now."""
+    """Return the resident memory of this process."""
     return psutil.Process().memory_info().rss
 
 
 def peak_bytes(pid: int | str = 'self') -> int:
     """
-    Return the most memory that a process has held, shared memory included.
+    Return the peak memory of a process, shared memory included.
 
-    From /proc: psutil has no peak on Linux, and that of ``resource`` begins with the parent's.
+    Read /proc: psutil has no peak on Linux, and ``resource`` starts from the parent's.
 
     :raises OSError: where the kernel does not report it.
     """
@@ -27,23 +27,23 @@ def peak_bytes(pid: int | str = 'self') -> int:
 
 
 def reset_peak() -> None:
-    """Measure the peak of this process from here on; raises OSError where the kernel cannot."""
+    """Reset the peak memory of this process; raises OSError if the kernel cannot."""
     Path('/proc/self/clear_refs').write_text('5')
 
 
 class Cost:
-    """CPU time of a process from now on, and its peak memory."""
+    """CPU time of a process since construction, and its peak memory."""
 
     def __init__(self, pid: int):
         self._process = psutil.Process(pid)
         self._began, self._used = time.monotonic(), self._cpu_s()
 
     def cores(self) -> float:
-        """Return the mean number of cores that it kept busy."""
+        """Return the mean number of busy cores."""
         return (self._cpu_s() - self._used) / (time.monotonic() - self._began)
 
     def peak_mb(self) -> float:
-        """Return the most memory that it has ever held, in 10^6 bytes."""
+        """Return its peak memory, in 10^6 bytes."""
         return peak_bytes(self._process.pid) / 1e6
 
     def _cpu_s(self) -> float:

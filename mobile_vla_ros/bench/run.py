@@ -1,4 +1,4 @@
-"""Run the parts of a benchmark: choose them, and give each a folder."""
+"""Run the chosen parts of a benchmark, each in its own folder."""
 
 import contextlib
 import tempfile
@@ -19,7 +19,7 @@ def chosen(given: Sequence[str], known: Sequence[str], default: Sequence[str]) -
     for part in given:
         if part not in known:
             raise UserError(
-                'the benchmark has no such part',
+                'unknown part of the benchmark',
                 got=repr(part),
                 expected=', '.join(known),
                 remedy=did_you_mean(part, known),
@@ -34,7 +34,7 @@ def run_parts(
     done: Callable[[str], None],
 ) -> list[Figure]:
     """
-    Measure the parts, each in a folder of its own.
+    Measure the parts, each in its own folder.
 
     :param measure: maps a part and its new folder to figures.
     :param out: the user's folder; None: a temporary one.
@@ -51,7 +51,7 @@ def run_parts(
 
 @contextlib.contextmanager
 def _folder(out: Path | None) -> Iterator[Path]:
-    """Give the user's folder, made if missing, or a temporary one."""
+    """Yield the user's folder, created if missing, or a temporary one."""
     if out is None:
         with tempfile.TemporaryDirectory(prefix='mobile_vla_bench_') as folder:
             yield Path(folder)

@@ -1,24 +1,24 @@
-"""Pictures of a pretended camera: as busy as a photograph, moving, each with its number in it."""
+"""Synthetic camera images: moving, as detailed as a photograph, with a number in the pixels."""
 
 import zlib
 
 import numpy as np
 from PIL import Image, ImageDraw
 
-# A number is drawn as squares, dark for 0 and bright for 1, large enough for JPEG to keep them.
+# A number is drawn as squares, dark for 0 and bright for 1, large enough to survive JPEG.
 SQUARE = 16
 NUMBER_BITS, CHECK_BITS = 32, 16
 DARK, BRIGHT = 16, 235
-MARGIN = 96  # pixels that the camera sways to each side
-# Light and shade at every size, as outdoors and indoors alike: grain (pixels) -> strength.
+MARGIN = 96  # amplitude of the camera's sway, pixels
+# Light and shade at several sizes, as in real scenes: grain (pixels) -> strength.
 GRAINS = {256: 40.0, 64: 18.0, 16: 7.0, 6: 3.0}
 NOISE, COLOUR_NOISE = 1.8, 1.0
 SHAPES = 40
 
 
-def pictures(width: int, height: int, count: int, seed: int = 0) -> list[np.ndarray]:
+def images(width: int, height: int, count: int, seed: int = 0) -> list[np.ndarray]:
     """
-    Return pictures of a camera that sways over a scene once in ``count`` pictures.
+    Return ``count`` images, one full sway of the camera over a scene.
 
     :returns: (height, width, 3) uint8 each, RGB, contiguous.
     """
@@ -30,22 +30,22 @@ def pictures(width: int, height: int, count: int, seed: int = 0) -> list[np.ndar
     ).astype(np.float32)
     made = []
     for angle in np.linspace(0.0, 2 * np.pi, count, endpoint=False):
-        x, y = (int(MARGIN * (1 + way)) for way in (np.cos(angle), np.sin(angle)))
+        x, y = (int(MARGIN * (1 + offset)) for offset in (np.cos(angle), np.sin(angle)))
         left, top = random.integers(0, MARGIN, 2)
-        picture = (
+        image = (
             scene[y : y + height, x : x + width] + noise[top : top + height, left : left + width]
         )
-        made.append(np.clip(picture, 0, 255).astype(np.uint8))
+        made.append(np.clip(image, 0, 255).astype(np.uint8))
     return made
 
 
 def draw_number(image: np.ndarray, number: int):
     """
-    Draw a number into the top of an image, in place; its check sum goes with it.
+    Draw a number and its checksum into the top of an image, in place.
 
-    :param image: (height, width, 3) uint8, in any order of the colours.
+    :param image: (height, width, 3) uint8, in any colour order.
     :param number: 0 to 2**32 - 1.
-    :raises ValueError: when the image is too small for it.
+    :raises ValueError: if the image is too small.
     """
     rows, columns = _layout(image)
     bits = np.zeros(rows * columns, np.uint8)
@@ -59,10 +59,10 @@ def draw_number(image: np.ndarray, number: int):
 
 def read_number(image: np.ndarray, scale: int = 1) -> int | None:
     """
-    Return the number drawn into an image; None when it cannot be read with certainty.
+    Return the number drawn into an image; None if its checksum does not match.
 
-    :param image: (height, width, 3) uint8, also after a lossy encoder.
-    :param scale: how many times smaller it was decoded than drawn: 1, 2 or 4.
+    :param image: (height, width, 3) uint8, possibly after lossy encoding.
+    :param scale: by how much the decoded image is reduced: 1, 2 or 4.
     """
     side = SQUARE // scale
     rows, columns = _layout(image, side)
@@ -79,19 +79,19 @@ def _check(number: int) -> int:
 
 
 def _layout(image: np.ndarray, side: int = SQUARE) -> tuple[int, int]:
-    """Return the rows and columns of squares that an image of this size gets."""
+    """Return the rows and columns of squares for an image of this size."""
     height, width, _ = image.shape
     columns = width // side
     rows = -(-(NUMBER_BITS + CHECK_BITS) // columns) if columns else 0
     if not rows or rows * side > height:
-        raise ValueError(f'no room for a number in an image of {width}x{height}')
+        raise ValueError(f'image of {width}x{height} is too small for a number')
     return rows, columns
 
 
 def _scene(width: int, height: int, random: np.random.Generator) -> np.ndarray:
-    """Return (height, width, 3) float32: soft light, things with edges, texture."""
-    picture = Image.new('RGB', (width, height), (128, 124, 118))
-    pen = ImageDraw.Draw(picture)
+    """Return (height, width, 3) float32: soft light, objects with edges, texture."""
+    canvas = Image.new('RGB', (width, height), (128, 124, 118))
+    pen = ImageDraw.Draw(canvas)
     for _ in range(SHAPES):
         x, y = random.integers(0, (width, height))
         w, h = random.integers(30, 260, 2)
@@ -99,7 +99,7 @@ def _scene(width: int, height: int, random: np.random.Generator) -> np.ndarray:
             int(c) for c in np.clip(random.normal(120, 45) + random.normal(0, 22, 3), 0, 255)
         )
         (pen.rectangle if random.random() < 0.6 else pen.ellipse)((x, y, x + w, y + h), colour)
-    scene = np.asarray(picture, np.float32)
+    scene = np.asarray(canvas, np.float32)
     for grain, strength in GRAINS.items():
         grey = random.normal(0.0, strength, (height // grain + 2, width // grain + 2))
         field = Image.fromarray(grey.astype(np.float32)).resize(

@@ -1,4 +1,4 @@
-"""Figures of a benchmark beside what was promised."""
+"""Figures of a benchmark beside their promises."""
 
 from dataclasses import asdict, dataclass
 
@@ -10,12 +10,12 @@ class Figure:
     """
     One line of a benchmark's table.
 
-    :param part: of the benchmark.
-    :param name: what was measured.
-    :param value: the figure as it is read by a program.
-    :param shown: the figure with its unit.
-    :param promise: in words; empty for a figure that is there to be known.
-    :param kept: whether the promise is; None where there is none.
+    :param part: the part of the benchmark.
+    :param name: the quantity measured.
+    :param value: the figure for programs.
+    :param shown: the figure for people, with its unit.
+    :param promise: in words; empty for a figure without one.
+    :param kept: whether the promise is kept; None without a promise.
     """
 
     part: str
@@ -29,7 +29,7 @@ class Figure:
 def at_most(
     part: str, name: str, value: float, limit: float, unit: str = '', digits: int | None = 2
 ) -> Figure:
-    """Return a figure that keeps its promise by being no larger than the limit."""
+    """Return a figure promised to be at most the limit."""
     return Figure(
         part,
         name,
@@ -43,7 +43,7 @@ def at_most(
 def at_least(
     part: str, name: str, value: float, limit: float, unit: str = '', digits: int | None = 2
 ) -> Figure:
-    """Return a figure that keeps its promise by being no smaller than the limit."""
+    """Return a figure promised to be at least the limit."""
     return Figure(
         part,
         name,
@@ -55,14 +55,14 @@ def at_least(
 
 
 def none_of(part: str, name: str, count: int, of: int | None = None) -> Figure:
-    """Return a count that is promised to be nought."""
+    """Return a count promised to be zero."""
     return Figure(
         part, name, count, f'{count}' if of is None else f'{count} of {of}', 'none', count == 0
     )
 
 
 def all_of(part: str, name: str, count: int, of: int) -> Figure:
-    """Return a count that is promised to be everything."""
+    """Return a count promised to be complete."""
     return Figure(part, name, count, f'{count} of {of}', 'all', count == of)
 
 
@@ -74,7 +74,7 @@ def plain(
 
 
 def table(figures: list[Figure]) -> str:
-    """Return the figures as text in columns."""
+    """Return the figures as a text table."""
     marks = {None: '', True: 'kept', False: 'BROKEN'}
     rows = [('part', 'what', 'measured', 'promised', '')]
     rows += [(one.part, one.name, one.shown, one.promise, marks[one.kept]) for one in figures]
@@ -82,7 +82,7 @@ def table(figures: list[Figure]) -> str:
 
 
 def as_json(figures: list[Figure]) -> list[dict]:
-    """Return the figures as JSON holds them."""
+    """Return the figures as JSON values."""
     return [asdict(one) for one in figures]
 
 

@@ -1,4 +1,4 @@
-"""`mobile_vla bench`: measures what the package promises, on this machine."""
+"""`mobile_vla bench`: measure the package's promises on this machine."""
 
 import argparse
 import json
@@ -21,8 +21,8 @@ def register(subparsers) -> None:
     parser: argparse.ArgumentParser = subparsers.add_parser(
         'bench',
         help='measure the promises on this machine',
-        description='Measure what this package promises, on this machine, and print each figure '
-        'beside its promise; 1 when one is broken.',
+        description='Measure this package on this machine and print each figure beside its '
+        'promise. Exit status 1 if a promise is broken.',
         epilog='example: mobile_vla bench record',
     )
     benches = parser.add_subparsers(title='benchmarks', metavar='', required=True)
@@ -34,11 +34,11 @@ def register(subparsers) -> None:
 def _add_record(benches) -> None:
     parser = benches.add_parser(
         'record',
-        help='what recording costs, and what it survives',
-        description='Record 1280x720 at 30 Hz over DDS and count what is lost (load: also at '
-        '60 Hz); kill the recorder in mid-episode and have the next one recover (kill); '
-        'fill a file system (disk); set the writer beside the JPEG encoder alone and '
-        "the seed's layout (encode). Exit status 1 when a promise is broken.",
+        help='cost of recording, and what it survives',
+        description='Record 1280x720 at 30 Hz and 60 Hz over DDS and count losses (load); kill '
+        'the recorder during an episode and let the next one recover it (kill); fill a file '
+        'system (disk); compare the writer with the JPEG encoder alone and with the '
+        "reference run's layout (encode). Exit status 1 if a promise is broken.",
         epilog='example: mobile_vla bench record load encode --seconds 60',
     )
     parser.add_argument(
@@ -46,16 +46,18 @@ def _add_record(benches) -> None:
         type=float,
         default=record.LOAD_S,
         metavar='S',
-        help=f'length of the episode under load ({record.LOAD_S:g}); a tenth of it at 60 Hz',
+        help=f'length of the episode at 30 Hz ({record.LOAD_S:g}); a tenth of it at 60 Hz',
     )
     parser.add_argument(
         '--kills',
         type=int,
         default=record.KILLS,
         metavar='N',
-        help=f'episodes that are killed ({record.KILLS})',
+        help=f'recorders to kill ({record.KILLS})',
     )
-    parser.add_argument('--seed', type=int, default=0, help='of the moments of the kills (0)')
+    parser.add_argument(
+        '--seed', type=int, default=0, help='random seed of the moments of the kills (0)'
+    )
     _add_common(parser, record.PARTS, 'episodes and logs (ten minutes are 3 GB)')
     parser.set_defaults(run=run_record)
 
@@ -63,15 +65,15 @@ def _add_record(benches) -> None:
 def _add_train(benches) -> None:
     parser = benches.add_parser(
         'train',
-        help='what training costs, and that nothing is computed twice',
-        description='Train the same 18-frame episodes with each frame encoded once and window by '
-        'window (encodes); with image tokens kept and computed anew (tokens); decode '
-        'JPEGs of 1280x720 whole and at a reduced scale (decode); train on such and '
-        'see how long the network waits (loader); count what a GPU needs at full '
-        'size (memory): all in one run, some minutes on two cores. By name or with '
-        '--all: train the real architecture with random bfloat16 weights on a whole '
-        'segment (full: 4 GB on disk, 10 GB of memory, up to ten minutes). Exit '
-        'status 1 when a promise is broken.',
+        help='cost of training, and that nothing is computed twice',
+        description='Train on 18-frame episodes with each frame encoded once and window by window '
+        '(encodes), and with image tokens cached and computed anew (tokens); decode '
+        'JPEGs of 1280x720 whole and at a reduced scale (decode); train on them and '
+        'measure the time spent waiting for data (loader); count the GPU memory of '
+        'full size (memory). Some minutes on two cores. By name or with --all: train '
+        'the full-size architecture with random bfloat16 weights on a whole segment '
+        '(full: 4 GB on disk, 10 GB of memory, up to ten minutes). Exit status 1 if a '
+        'promise is broken.',
         epilog='example: mobile_vla bench train encodes memory',
     )
     parser.add_argument(
@@ -79,15 +81,14 @@ def _add_train(benches) -> None:
         type=int,
         default=train.EPISODES,
         metavar='N',
-        help=f'episodes of the parts encodes and tokens, and four times as many but '
-        f'two of the part loader ({train.EPISODES})',
+        help=f'episodes of the parts encodes and tokens; loader uses 4 N - 2 ({train.EPISODES})',
     )
     parser.add_argument(
         '--turns',
         type=int,
         default=train.TURNS,
         metavar='N',
-        help=f'how often each way is timed, the fastest counts ({train.TURNS})',
+        help=f'repetitions of each timing, of which the fastest counts ({train.TURNS})',
     )
     parser.add_argument(
         '--batches',
@@ -95,7 +96,7 @@ def _add_train(benches) -> None:
         nargs='+',
         metavar='N',
         default=[1, 2, 4, 8],
-        help='batch sizes that the part memory counts (1 2 4 8)',
+        help='batch sizes of the part memory (1 2 4 8)',
     )
     _add_common(parser, train.PARTS, 'episodes, weights and runs', train.BY_NAME)
     parser.set_defaults(run=run_train)
@@ -104,14 +105,14 @@ def _add_train(benches) -> None:
 def _add_drive(benches) -> None:
     parser = benches.add_parser(
         'drive',
-        help='what driving costs: the guard, the way of a frame, a step at full size',
-        description='Start the guard, weigh it, and watch its period while every core is loaded '
-        '(guard); send raw 1280x720 at 30 Hz through the inference node with a policy '
-        'that does nothing, and time the way from camera to proposal (latency): some '
-        'two minutes. By name or with --all: a step of driving with the real '
-        'architecture and random bfloat16 weights, beside a bare forward of its '
-        'backbone and beside encoding the window anew (step: 4 GB on disk, up to 8 GB '
-        'of memory, some minutes). Exit status 1 when a promise is broken.',
+        help='cost of driving: the guard, the latency, a step at full size',
+        description='Start the guard, measure its memory, and its period while every core is '
+        'loaded (guard); send raw 1280x720 at 30 Hz through the inference node with a policy '
+        'that computes nothing, and measure the latency from camera to proposal '
+        '(latency). About two minutes. By name or with --all: a driving step with the '
+        'full-size architecture and random bfloat16 weights, against a bare forward of '
+        'its backbone and against encoding the whole window (step: 4 GB on disk, up to '
+        '8 GB of memory, some minutes). Exit status 1 if a promise is broken.',
         epilog='example: mobile_vla bench drive guard latency',
     )
     _add_common(parser, drive.PARTS, 'weights and logs', drive.BY_NAME)
@@ -124,8 +125,8 @@ def _add_common(
     """
     Add the arguments of every benchmark.
 
-    :param keeps: what stays in the folder of --out, in words.
-    :param by_name: parts that run only if named, or with --all.
+    :param keeps: content of the folder of --out, in words.
+    :param by_name: parts that run only by name or with --all.
     """
     usual = f'all but {", ".join(by_name)}' if by_name else 'all of them'
     parser.add_argument(
@@ -138,11 +139,11 @@ def _add_common(
 
 
 def run_record(args: argparse.Namespace) -> int:
-    """Measure recording; 1 when a promise is broken."""
+    """Measure recording; return 1 if a promise is broken."""
     parts = benchmark.chosen(args.parts, record.PARTS, record.PARTS)
     if args.seconds < 1 or args.kills < 1:
         raise UserError(
-            'there is nothing to measure',
+            'nothing to measure',
             got=f'--seconds {args.seconds:g} --kills {args.kills}',
             expected='at least 1 of each',
         )
@@ -161,11 +162,11 @@ def run_record(args: argparse.Namespace) -> int:
 
 
 def run_train(args: argparse.Namespace) -> int:
-    """Measure training; 1 when a promise is broken."""
-    parts = _asked(args, train.PARTS, train.BY_NAME)
+    """Measure training; return 1 if a promise is broken."""
+    parts = _requested(args, train.PARTS, train.BY_NAME)
     if args.takes < 1 or args.turns < 1 or min(args.batches) < 1:
         raise UserError(
-            'there is nothing to measure',
+            'nothing to measure',
             got=f'--takes {args.takes} --turns {args.turns} '
             f'--batches {" ".join(map(str, args.batches))}',
             expected='at least 1 of each',
@@ -185,15 +186,17 @@ def run_train(args: argparse.Namespace) -> int:
 
 
 def run_drive(args: argparse.Namespace) -> int:
-    """Measure driving; 1 when a promise is broken."""
+    """Measure driving; return 1 if a promise is broken."""
     return _run(
         args,
-        _asked(args, drive.PARTS, drive.BY_NAME),
+        _requested(args, drive.PARTS, drive.BY_NAME),
         lambda part, folder: drive.measure(part, folder, quiet=args.json),
     )
 
 
-def _asked(args: argparse.Namespace, parts: Sequence[str], by_name: Sequence[str]) -> list[str]:
+def _requested(
+    args: argparse.Namespace, parts: Sequence[str], by_name: Sequence[str]
+) -> list[str]:
     """Return the parts to measure."""
     usual = [part for part in parts if args.all or part not in by_name]
     return benchmark.chosen(() if args.all else args.parts, parts, usual)
@@ -204,7 +207,7 @@ def _run(
     parts: Sequence[str],
     measure: Callable[[str, Path], list[table.Figure]],
 ) -> int:
-    """Measure and print; 1 when a promise is broken."""
+    """Measure and print; return 1 if a promise is broken."""
 
     def done(part: str) -> None:
         if not args.json:

@@ -1,1 +1,1 @@
-"""Benchmarks of the drive: the guard, the latency and the cost of a step."""
+"""Benchmarks of driving: guard, latency, cost of a step."""

@@ -1,4 +1,4 @@
-"""How soon the guard is there, what it weighs, and how even its beat is on a busy machine."""
+"""Start-up time and memory of the guard, and its jitter on a busy machine."""
 
 import itertools
 import os
@@ -16,9 +16,9 @@ from mobile_vla_ros.errors import UserError
 
 STARTS, SECONDS = 8, 30.0
 START_S, MEGABYTES, JITTER_MS = 1.0, 80.0, 5.0
-PATIENCE_S = 30.0
-EAR, GUARD = 'bench_ear', 'guard'
-# While the middleware still introduces the nodes to each other, the beat is not what is measured.
+TIMEOUT_S = 30.0
+LISTENER, GUARD = 'bench_ear', 'guard'
+# Commands to skip: until discovery has finished, their timing is not what is measured.
 SETTLE = 20
 IDLE = 'while True: pass'
 SCHEDULING = {os.SCHED_OTHER: 'SCHED_OTHER', os.SCHED_RR: 'SCHED_RR (real time)'}
@@ -28,11 +28,11 @@ def measure(
     folder: Path, *, quiet: bool = False, starts: int = STARTS, seconds: float = SECONDS
 ) -> list[Figure]:
     """
-    Start the guard again and again, then watch its beat while every core is loaded.
+    Start the guard repeatedly, then measure its period while every core is loaded.
 
-    :param folder: empty; the logs stay in it.
-    :param seconds: how long the beat is watched.
-    :raises UserError: when a node ends before its time, or no command comes.
+    :param folder: empty; keeps the logs.
+    :param seconds: how long the period is measured.
+    :raises UserError: if a node exits early or no command arrives.
     """
     from tqdm import tqdm
 
@@ -40,69 +40,71 @@ def measure(
     from mobile_vla_ros.bringup.spec import NodeSpec
 
     with Processes(folder / 'log', isolated()) as processes:
-        # As the arena, which is what hears a guard first: with its room and its announcements.
-        processes.start(NodeSpec(EAR, EAR, sends_images=True))
-        ear = _Ear(processes)
+        # With the DDS settings of the arena node, a guard's usual first subscriber.
+        processes.start(NodeSpec(LISTENER, LISTENER, sends_images=True))
+        listener = _Listener(processes)
         try:
-            ear.wait(lambda lines: any(line['event'] == 'listening' for line in lines))
-            begun = [
-                _start(processes, ear)
+            listener.wait(lambda lines: any(line['event'] == 'listening' for line in lines))
+            delays = [
+                _start(processes, listener)
                 for _ in tqdm(range(starts), 'starts', disable=quiet, leave=False)
             ]
             with _every_core_busy() as cores:
-                beat, scheduling, cost = _watch(processes, ear, seconds, quiet)
+                deviations, scheduling, cost = _watch(processes, listener, seconds, quiet)
         except ProcessEnded as error:
             raise UserError(f'the benchmark stopped: {error}') from error
-    sent, heard = zip(*begun, strict=True)
+    sent, received = zip(*delays, strict=True)
     part, busy = 'guard', f'{cores} cores loaded'
     return [
         at_most(part, f'first command sent, worst of {starts} starts', max(sent), START_S, 's'),
-        plain(part, 'first command heard, worst', max(heard), 's'),
-        plain(part, 'first command heard, middle', sorted(heard)[len(heard) // 2], 's'),
+        plain(part, 'first command received, worst', max(received), 's'),
+        plain(part, 'first command received, median', sorted(received)[len(received) // 2], 's'),
         at_most(part, 'peak memory', cost['peak_mb'], MEGABYTES, 'MB', 0),
         plain(part, 'mean load', cost['cores'], 'cores', 3),
         plain(part, 'scheduling', scheduling),
-        plain(part, 'periods watched', len(beat['sent'])),
-        at_most(part, f'jitter of its period, p99, {busy}', _p99(beat['sent']), JITTER_MS, 'ms'),
-        plain(part, 'jitter of its period, worst', max(beat['sent']), 'ms'),
-        plain(part, f'jitter at who receives, p99, {busy}', _p99(beat['received']), 'ms'),
-        plain(part, 'jitter at who receives, worst', max(beat['received']), 'ms'),
+        plain(part, 'periods measured', len(deviations['sent'])),
+        at_most(part, f'period jitter, p99, {busy}', _p99(deviations['sent']), JITTER_MS, 'ms'),
+        plain(part, 'period jitter, worst', max(deviations['sent']), 'ms'),
+        plain(part, f'jitter at the subscriber, p99, {busy}', _p99(deviations['received']), 'ms'),
+        plain(part, 'jitter at the subscriber, worst', max(deviations['received']), 'ms'),
     ]
 
 
 def _guard():
-    """Return the guard as the launch files start it, alone."""
+    """Return the guard alone, as the launch files start it."""
     from mobile_vla_ros.bringup.stacks import RECORD
 
     (spec,) = (one for one in RECORD.nodes(console=False) if one.name == GUARD)
     return spec
 
 
-def _start(processes, ear: '_Ear') -> tuple[float, float]:
-    """Start the guard and end it; return after how many seconds it first spoke and was heard."""
-    seen = len(ear.commands())
+def _start(processes, listener: '_Listener') -> tuple[float, float]:
+    """Start and stop the guard; return the seconds to its first command, sent and received."""
+    seen = len(listener.commands())
     began_ns = time.time_ns()
     processes.start(_guard())
-    ear.wait(lambda _: len(ear.commands()) > seen + 1)
-    first, second = ear.commands()[seen : seen + 2]
+    listener.wait(lambda _: len(listener.commands()) > seen + 1)
+    first, second = listener.commands()[seen : seen + 2]
     period_ns = second['sent_ns'] - first['sent_ns']
     processes.stop(GUARD)
-    # Those before the first that was heard were sent to nobody.
+    # Commands before the first received one had no subscriber.
     sent_ns = first['sent_ns'] - (first['number'] - 1) * period_ns
     return (sent_ns - began_ns) / 1e9, (first['received_ns'] - began_ns) / 1e9
 
 
-def _watch(processes, ear: '_Ear', seconds: float, quiet: bool) -> tuple[dict, str, dict]:
+def _watch(
+    processes, listener: '_Listener', seconds: float, quiet: bool
+) -> tuple[dict, str, dict]:
     """Return the deviations of the period in ms (sent, received), the scheduling, the cost."""
     from tqdm import tqdm
 
-    seen = len(ear.commands())
+    seen = len(listener.commands())
     processes.start(_guard())
-    ear.wait(lambda _: len(ear.commands()) > seen + SETTLE)
+    listener.wait(lambda _: len(listener.commands()) > seen + SETTLE)
     cost, until = Cost(processes[GUARD].process.pid), time.monotonic() + seconds
     with tqdm(
         total=seconds,
-        desc='beat',
+        desc='period',
         disable=quiet,
         leave=False,
         bar_format='{desc} {bar} {n:.0f}/{total:.0f} s',
@@ -111,7 +113,7 @@ def _watch(processes, ear: '_Ear', seconds: float, quiet: bool) -> tuple[dict, s
             processes.check()
             time.sleep(min(0.2, left_s))
             bar.update(min(seconds - left_s, seconds) - bar.n)
-    commands = ear.commands()[seen + SETTLE :]
+    commands = listener.commands()[seen + SETTLE :]
     policy = os.sched_getscheduler(processes[GUARD].process.pid)
     return (
         {
@@ -124,7 +126,7 @@ def _watch(processes, ear: '_Ear', seconds: float, quiet: bool) -> tuple[dict, s
 
 
 def _deviations(commands: list[dict], key: str) -> list[float]:
-    """Return by how many ms each period differs from the guard's own."""
+    """Return by how many ms each period differs from the configured one."""
     from mobile_vla_ros.safety.config import GuardConfig
 
     period_ms = GuardConfig().period_s * 1e3
@@ -142,7 +144,7 @@ def _p99(values: list[float]) -> float:
 
 @contextmanager
 def _every_core_busy() -> Iterator[int]:
-    """Keep every core busy with loops of ordinary priority; yield how many cores there are."""
+    """Keep every core busy at ordinary priority; yield the number of cores."""
     cores = len(os.sched_getaffinity(0))
     loops = [
         subprocess.Popen([sys.executable, '-c', IDLE], start_new_session=True)
@@ -156,31 +158,31 @@ def _every_core_busy() -> Iterator[int]:
             loop.wait()
 
 
-class _Ear:
-    """Reads the lines of JSON that the listener prints."""
+class _Listener:
+    """Reads the JSON lines of the listener node."""
 
     def __init__(self, processes):
         self._processes = processes
-        self._ear = processes[EAR]
+        self._node = processes[LISTENER]
 
     def commands(self) -> list[dict]:
-        """Return the commands so far."""
-        return [line for line in self._ear.json_lines() if line['event'] == 'command']
+        """Return the commands received so far."""
+        return [line for line in self._node.json_lines() if line['event'] == 'command']
 
     def wait(self, done: Callable[[list[dict]], bool]):
         """
-        Wait until what was heard is enough.
+        Wait until ``done`` accepts the lines printed so far.
 
-        :raises UserError: when it does not come to that.
-        :raises ProcessEnded: when a node ended that should not have.
+        :raises UserError: after the timeout.
+        :raises ProcessEnded: if a node exits early.
         """
-        until = time.monotonic() + PATIENCE_S
-        while not done(self._ear.json_lines()):
+        until = time.monotonic() + TIMEOUT_S
+        while not done(self._node.json_lines()):
             self._processes.check()
             if time.monotonic() > until:
                 raise UserError(
-                    'no command of the guard was heard',
-                    got=f'nothing for {PATIENCE_S:.0f} s',
-                    expected=f'20 a second; see {self._ear.log.parent}',
+                    'no command received from the guard',
+                    got=f'nothing for {TIMEOUT_S:.0f} s',
+                    expected=f'20 a second; see {self._node.log.parent}',
                 )
             time.sleep(0.02)

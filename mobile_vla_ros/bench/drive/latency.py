@@ -1,4 +1,4 @@
-"""How long an image takes to become a proposal when the policy itself takes no time."""
+"""Latency from image to proposal with a policy that computes nothing."""
 
 from pathlib import Path
 
@@ -9,16 +9,16 @@ from mobile_vla_ros.errors import UserError
 SECONDS, RATE_HZ, WIDTH, HEIGHT = 20.0, 30.0, 1280, 720
 LIMIT_MS = 15.0
 TIMEOUT_S = 180.0
-EYE, INFERENCE = 'bench_eye', 'inference'
+CAMERA, INFERENCE = 'bench_eye', 'inference'
 POLICY = 'builtin:noop'
 
 
 def measure(folder: Path, *, quiet: bool = False, seconds: float = SECONDS) -> list[Figure]:
     """
-    Send raw images through the live inference node, and time them.
+    Send raw images through the live inference node and measure the latency.
 
-    :param folder: empty; the logs stay in it.
-    :raises UserError: when a node ends before its time, or no proposal comes.
+    :param folder: empty; keeps the logs.
+    :raises UserError: if a node exits early or no proposal arrives.
     """
     from mobile_vla_ros.bringup.processes import ProcessEnded, Processes
     from mobile_vla_ros.bringup.spec import NodeSpec
@@ -29,9 +29,9 @@ def measure(folder: Path, *, quiet: bool = False, seconds: float = SECONDS) -> l
         for node in DRIVE.nodes(policy=POLICY, image_transport='raw')
         if node.name == INFERENCE
     ]
-    eye = NodeSpec(
-        EYE,
-        EYE,
+    camera = NodeSpec(
+        CAMERA,
+        CAMERA,
         sends_images=True,
         parameters={
             'seconds': float(seconds),
@@ -42,26 +42,26 @@ def measure(folder: Path, *, quiet: bool = False, seconds: float = SECONDS) -> l
     )
     with Processes(folder / 'log', isolated()) as processes:
         processes.start(inference)
-        processes.start(eye, finite=True)
+        processes.start(camera, finite=True)
         try:
-            processes.wait(EYE, TIMEOUT_S + seconds)
+            processes.wait(CAMERA, TIMEOUT_S + seconds)
         except (ProcessEnded, TimeoutError) as error:
             raise UserError(f'the benchmark stopped: {error}') from error
-        said = processes[EYE].json_lines()
-    if not said:
+        lines = processes[CAMERA].json_lines()
+    if not lines:
         raise UserError(
-            'the camera of the benchmark said nothing', got=str(folder / 'log' / f'{EYE}.log')
+            "the benchmark's camera printed no result", got=str(folder / 'log' / f'{CAMERA}.log')
         )
-    found = said[-1]
+    found = lines[-1]
     part = 'latency'
-    median, p99, most = found['sent_ms']
+    median, p99, worst = found['sent_ms']
     own, own_p99 = found['own_ms']
     return [
         plain(part, f'images {WIDTH}x{HEIGHT} raw at {RATE_HZ:g} Hz', found['frames']),
         plain(part, 'answered by a proposal', found['answered']),
         plain(part, 'callback to proposal, median', own, 'ms'),
         at_most(part, 'callback to proposal, p99', own_p99, LIMIT_MS, 'ms'),
-        plain(part, 'sent to proposal heard, median', median, 'ms'),
-        at_most(part, 'sent to proposal heard, p99', p99, LIMIT_MS, 'ms'),
-        plain(part, 'sent to proposal heard, most', most, 'ms'),
+        plain(part, 'sent to proposal received, median', median, 'ms'),
+        at_most(part, 'sent to proposal received, p99', p99, LIMIT_MS, 'ms'),
+        plain(part, 'sent to proposal received, worst', worst, 'ms'),
     ]

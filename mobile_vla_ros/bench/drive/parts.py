@@ -12,7 +12,7 @@ def measure(part: str, folder: Path, *, quiet: bool) -> list[Figure]:
     """
     Measure one part.
 
-    :param folder: empty; weights and logs stay in it.
+    :param folder: empty; keeps weights and logs.
     """
     from mobile_vla_ros.bench.drive import guard, latency, step
 

@@ -1,4 +1,4 @@
-"""One step of driving at full size: what it costs beside a bare forward, and what it holds."""
+"""One driving step at full size: CPU time against a bare forward, and memory."""
 
 import json
 import os
@@ -22,20 +22,20 @@ CAMERA = (720, 1280, 3)
 
 def measure(folder: Path, *, quiet: bool = False) -> list[Figure]:
     """
-    Write random weights and a bundle on them, load it as the inference node does, and step.
+    Write a bundle with random weights, load it as the inference node does, and run steps.
 
-    :param folder: empty, with room for 4 GB; what is made stays in it.
-    :param quiet: say nothing on the way.
-    :raises UserError: when a process ends before its time.
+    :param folder: empty, with 4 GB free; keeps weights and bundle.
+    :param quiet: print no progress.
+    :raises UserError: if a child process fails.
     """
 
-    def say(text: str):
+    def log(text: str):
         if not quiet:
             print(f'{PART}: {text}', file=sys.stderr, flush=True)
 
-    say('writing the weights')
+    log('writing the weights')
     _child('bundle', folder)
-    say(f'{TURNS} turns of a step, and of what it is held against')
+    log(f'timing {TURNS} steps and the forwards to compare with')
     found = _child('step', folder)
     bare, plain_window, own_window, step = (
         found[name] for name in ('bare_s', 'plain_window_s', 'own_window_s', 'step_s')
@@ -44,45 +44,47 @@ def measure(folder: Path, *, quiet: bool = False) -> list[Figure]:
     held, peak = (found[name] - found['torch'] for name in ('held', 'peak'))
     return [
         plain(PART, 'the weights, backbone in bfloat16, adapters merged', weights / 1e9, 'GB'),
-        plain(PART, 'cores that torch used, as torch_threads of the node', found['threads']),
-        plain(PART, 'a bare forward of the backbone, one frame, of the processor', bare, 's'),
-        plain(PART, 'a step of driving, one new frame, of the processor', step, 's'),
-        at_most(PART, 'a step against the bare forward', step / bare, BARE_FACTOR, 'times'),
+        plain(PART, 'torch threads, as torch_threads of the node', found['threads']),
+        plain(PART, 'bare forward of the backbone, one frame, CPU time', bare, 's'),
+        plain(PART, 'driving step, one new frame, CPU time', step, 's'),
+        at_most(PART, 'step against the bare forward', step / bare, BARE_FACTOR, 'times'),
         plain(
             PART,
-            f'a bare forward of the window of {found["frames"]} in one batch',
+            f'bare forward of the window of {found["frames"]} in one batch, CPU time',
             plain_window,
             's',
         ),
         at_most(
             PART,
-            'a step against encoding the window anew so',
+            'step against that forward of the window',
             step / plain_window,
             WINDOW_SHARE,
             digits=3,
         ),
         plain(
             PART,
-            "a step against the same by the policy itself, as fast as a step's",
+            "step against the policy's own encoding of the whole window",
             step / own_window,
             digits=3,
         ),
         at_most(
             PART,
-            'held after load and a step, beside the weights',
+            'memory after load and a step, against the weights',
             held / weights,
             MEMORY_FACTOR,
             'times',
         ),
-        plain(PART, 'held, in all but an interpreter with torch', held / 1e9, 'GB'),
-        plain(PART, 'at its highest while loading, beside the weights', peak / weights, 'times'),
-        plain(PART, 'loaded, backbone checked and adapters merged, in', found['load_s'], 's', 1),
+        plain(PART, 'memory beyond an interpreter with torch', held / 1e9, 'GB'),
+        plain(PART, 'peak memory while loading, against the weights', peak / weights, 'times'),
+        plain(
+            PART, 'time to load, check the backbone and merge adapters', found['load_s'], 's', 1
+        ),
     ]
 
 
-def _child(what: str, folder: Path) -> dict:
+def _child(task: str, folder: Path) -> dict:
     done = subprocess.run(
-        [sys.executable, '-m', __name__, what, str(folder)],
+        [sys.executable, '-m', __name__, task, str(folder)],
         capture_output=True,
         text=True,
         check=False,
@@ -93,7 +95,7 @@ def _child(what: str, folder: Path) -> dict:
 
 
 def _threads() -> int:
-    """Return how many cores torch has in the inference node unless it is told otherwise."""
+    """Return the default number of torch threads of the inference node."""
     import yaml
 
     from mobile_vla_ros.bringup.share import config_file
@@ -103,7 +105,7 @@ def _threads() -> int:
 
 
 def _step(folder: Path) -> dict:
-    """Load and step as the inference node does, by turns with what it is held against."""
+    """Load and step as the inference node does; alternate with the forwards to compare with."""
     import torch
 
     threads = _threads()
@@ -119,16 +121,16 @@ def _step(folder: Path) -> dict:
     policy = load_policy(
         str(folder / 'policy'), PolicySettings(device='cpu', precision='bf16')
     ).policy
-    assert isinstance(policy, VlaPolicy), 'a bundle, no built-in policy'
+    assert isinstance(policy, VlaPolicy), 'a bundle, not a built-in policy'
     found |= {'load_s': time.perf_counter() - started, 'peak': peak_bytes()}
     rng = np.random.default_rng(0)
     window, period_ns = policy.spec.window, round(NANOSECONDS / policy.spec.rate_hz)
-    shots = [
+    frames = [
         Frame(rng.integers(0, 256, CAMERA, dtype=np.uint8), row * period_ns, row * period_ns)
         for row in range(window + 1)
     ]
-    policy.infer(shots[:window], TEXT)  # what is made at the first call only
-    policy.infer(shots[1:], TEXT)
+    policy.infer(frames[:window], TEXT)  # warm-up: lazy allocations
+    policy.infer(frames[1:], TEXT)
     found |= {
         'held': resident_bytes(),
         'frames': window,
@@ -137,34 +139,34 @@ def _step(folder: Path) -> dict:
 
     def own_window():
         policy.reset()
-        policy.infer(shots[:window], TEXT)
+        policy.infer(frames[:window], TEXT)
 
-    bare = _bare(folder, policy.spec, [shot.image for shot in shots[:window]])
-    # The step last: it needs the features of the window that was just encoded.
-    works = {
+    bare = _bare(folder, policy.spec, [frame.image for frame in frames[:window]])
+    # The step comes last: it needs the features of the window just encoded.
+    variants = {
         'bare_s': lambda: bare(1),
         'plain_window_s': lambda: bare(window),
         'own_window_s': own_window,
-        'step_s': lambda: policy.infer(shots[1:], TEXT),
+        'step_s': lambda: policy.infer(frames[1:], TEXT),
     }
     bare(1)
-    times: dict[str, list[float]] = {name: [] for name in works}
+    times: dict[str, list[float]] = {name: [] for name in variants}
     for _ in range(TURNS):
-        for name, work in works.items():
-            # Of the processor: what else runs on this machine does not count.
+        for name, work in variants.items():
+            # CPU time: other processes do not count.
             started = time.process_time()
             work()
             times[name].append(time.process_time() - started)
-    return found | {name: min(taken) for name, taken in times.items()}
+    return found | {name: min(seconds) for name, seconds in times.items()}
 
 
 def _bare(folder: Path, spec, images: list):
     """
-    Load the backbone as transformers does.
+    Load the backbone with transformers alone.
 
     :param images: (H, W, 3) uint8 each.
-    :returns: its forward over the first so many of them, in one batch, with as many tokens as a
-        frame of the policy has.
+    :returns: a function that runs its forward on the first ``count`` images in one batch, with
+        the policy's number of tokens a frame.
     """
     import torch
 

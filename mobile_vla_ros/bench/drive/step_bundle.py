@@ -1,20 +1,20 @@
-"""A policy of full size that nobody trained, for what is to be known of its cost."""
+"""A randomly initialised full-size policy for cost measurements."""
 
 from pathlib import Path
 
 WORDS = ('go', 'to', 'the', 'left', 'right')
 RECIPE = 'train_seed.yaml'
-SPREAD = 0.01  # of what the adapters add: so that merging them changes something
+SPREAD = 0.01  # standard deviation of the adapters: merging them must change the weights
 
 
 def write_policy(folder: Path, config=None) -> dict:
     """
-    Write `backbone` of random bfloat16 weights and `policy`, a bundle on it, into a folder.
+    Write `backbone`, random bfloat16 weights, and `policy`, a bundle on it, into a folder.
 
-    Adapters and head are those of the recipe of the seed.
+    Adapters and head follow the reference run's recipe.
 
-    :param config: of a smaller backbone (a `Kosmos2Config`); none: the real one's.
-    :returns: where the bundle is.
+    :param config: a `Kosmos2Config` of a smaller backbone; None: the real one.
+    :returns: the path of the bundle.
     """
     import torch
     import yaml

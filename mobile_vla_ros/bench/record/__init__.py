@@ -1,1 +1,1 @@
-"""Benchmarks of the recording: load, encoding, a full disk, a kill."""
+"""Benchmarks of recording: load, encoding, full disk, kill."""

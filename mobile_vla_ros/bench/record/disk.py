@@ -1,4 +1,4 @@
-"""Fill the disk during an episode, and reach the floor in another: real tmpfs, real recorder."""
+"""Record onto a disk that fills up, and down to the recorder's floor, on a real tmpfs."""
 
 import contextlib
 import itertools
@@ -11,7 +11,7 @@ from pathlib import Path
 from mobile_vla_ros.bench.table import Figure, at_most, none_of, plain
 from mobile_vla_ros.errors import UserError
 
-# The mount is seen by one process and its children, and goes with them; no rights are needed.
+# Only this process and its children see the mount, and it ends with them; needs no root.
 UNSHARE = ('unshare', '--map-root-user', '--mount')
 DISK_MB, FLOOR_MB = 32, 20
 RATE_HZ, SECONDS = 30.0, 120.0
@@ -21,17 +21,17 @@ SIZE = (1280, 720)
 
 def measure(folder: Path) -> list[Figure]:
     """
-    Fill the tmpfs of an episode to the last byte, then record down to the floor of another.
+    Record one episode until the tmpfs is full, and another down to the floor.
 
-    :param folder: empty; the logs stay in it.
-    :raises UserError: when a node ends before its time.
+    :param folder: empty; keeps the logs.
+    :raises UserError: if a node exits early.
     """
     trial = _mount(folder / 'trial')
     if (
         shutil.which(UNSHARE[0]) is None
         or subprocess.run([*UNSHARE, *trial], capture_output=True, check=False).returncode
     ):
-        return [plain('disk', 'not measured', 'no right to mount a tmpfs here (unshare)')]
+        return [plain('disk', 'not measured', 'not permitted to mount a tmpfs (unshare)')]
     done = subprocess.run(
         [*UNSHARE, sys.executable, '-m', __name__, str(folder)],
         capture_output=True,
@@ -82,7 +82,7 @@ def _mount(point: Path) -> list[str]:
 
 
 def _inside(folder: Path) -> dict[str, dict]:
-    """Record on file systems private to this process; return what is found of each episode."""
+    """Record on file systems private to this process; return the result of each episode."""
     return {
         'full': _fill(folder / 'full', 1, ballast=True),
         'floor': _fill(folder / 'floor', FLOOR_MB, ballast=False),
@@ -119,7 +119,7 @@ def _fill(folder: Path, floor_mb: int, *, ballast: bool) -> dict:
 
 
 class _Ballast:
-    """Somebody else who fills the disk at once, a while after the first call."""
+    """Fill the disk at the call number BALLAST_AFTER_CALLS, as another process might."""
 
     def __init__(self, disk: Path):
         self._disk, self._calls = disk, itertools.count()

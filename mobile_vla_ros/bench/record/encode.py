@@ -1,4 +1,4 @@
-"""What writing a frame costs beside its JPEG encoder alone, and beside the seed's layout."""
+"""Cost of writing a frame, against the JPEG encoder alone and the reference run's layout."""
 
 import time
 from dataclasses import dataclass
@@ -10,8 +10,8 @@ from mobile_vla_ros.bench.table import Figure, at_most, plain
 
 WIDTH, HEIGHT, QUALITY = 1280, 720, 90
 FRAMES, BLOCK = 360, 15
-# The seed's episodes have about so many rows, and one costs as much as thirty of ours.
-SEED_FRAMES = 18
+# As in an episode of the reference run; one of its frames costs as much as thirty of this package.
+REFERENCE_FRAMES = 18
 PERIOD_NS = 33_333_333
 WRITE_FACTOR, SIZE_SHARE = 1.2, 0.1
 START_NS = 1_700_000_000_000_000_000
@@ -19,7 +19,7 @@ START_NS = 1_700_000_000_000_000_000
 
 @dataclass
 class RawImage:
-    """As much of a sensor_msgs/Image as the recorder reads."""
+    """The fields of a sensor_msgs/Image that the recorder reads."""
 
     height: int
     width: int
@@ -31,51 +31,61 @@ class RawImage:
 
 def measure(folder: Path, *, quiet: bool = False) -> list[Figure]:
     """
-    Encode and write the same pictures in one run, by turns so that both see the same machine.
+    Encode and write the same images alternately, under the same machine load.
 
-    The milliseconds are the processor's, whatever else runs beside; that of the close is a
-    clock's, for it waits for the disk.
+    Milliseconds are CPU time, except those of the close, which waits for the disk.
 
-    :param folder: empty; the files stay in it.
+    :param folder: empty; keeps the files.
     """
-    from mobile_vla_ros.bench.synthetic_camera import draw_number, pictures
+    from mobile_vla_ros.bench.synthetic_camera import draw_number, images
     from mobile_vla_ros.episode.storage.reader import Episode
     from mobile_vla_ros.interop.legacy_layout import write_legacy_layout
 
     bgr = [
-        np.ascontiguousarray(picture[:, :, ::-1])
-        for picture in pictures(WIDTH, HEIGHT, SEED_FRAMES)
+        np.ascontiguousarray(image[:, :, ::-1])
+        for image in images(WIDTH, HEIGHT, REFERENCE_FRAMES)
     ]
-    for number, picture in enumerate(bgr):
-        draw_number(picture, number)
+    for number, image in enumerate(bgr):
+        draw_number(image, number)
     alone_ms, write_ms, close_ms, path = _by_turns(folder, bgr, quiet)
     with Episode.open(path) as episode:
         frames = len(episode)
     size_mb = path.stat().st_size / frames / 1e6
-    seed = folder / 'legacy_layout.h5'
+    reference = folder / 'legacy_layout.h5'
     started = time.process_time()
-    write_legacy_layout(seed, bgr, np.zeros((SEED_FRAMES, 3), np.float32))
-    seed_ms = (time.process_time() - started) / SEED_FRAMES * 1e3
-    seed_mb = seed.stat().st_size / SEED_FRAMES / 1e6
+    write_legacy_layout(reference, bgr, np.zeros((REFERENCE_FRAMES, 3), np.float32))
+    reference_ms = (time.process_time() - started) / REFERENCE_FRAMES * 1e3
+    reference_mb = reference.stat().st_size / REFERENCE_FRAMES / 1e6
     part = 'encode'
     return [
         plain(part, 'JPEG encoder alone', alone_ms, 'ms/frame'),
-        plain(part, 'a frame converted, encoded, written', write_ms, 'ms/frame'),
-        at_most(part, 'written against encoded alone', write_ms / alone_ms, WRITE_FACTOR, 'times'),
+        plain(part, 'a frame converted, encoded and written', write_ms, 'ms/frame'),
+        at_most(
+            part, 'writing against the encoder alone', write_ms / alone_ms, WRITE_FACTOR, 'times'
+        ),
         plain(part, f'closing an episode of {frames} frames', close_ms, 'ms', 0),
-        plain(part, 'our file', size_mb, 'MB/frame', 3),
-        plain(part, "the seed's layout", seed_mb, 'MB/frame', 3),
-        at_most(part, "size against the seed's layout", size_mb / seed_mb, SIZE_SHARE, 'times', 3),
-        plain(part, "the seed's layout, written", seed_ms, 'ms/frame', 1),
-        plain(part, "time against the seed's layout", write_ms / seed_ms, 'times', 3),
+        plain(part, 'size', size_mb, 'MB/frame', 3),
+        plain(part, "size in the reference run's layout", reference_mb, 'MB/frame', 3),
+        at_most(
+            part,
+            "size against the reference run's layout",
+            size_mb / reference_mb,
+            SIZE_SHARE,
+            'times',
+            3,
+        ),
+        plain(part, "writing the reference run's layout", reference_ms, 'ms/frame', 1),
+        plain(
+            part, "time against the reference run's layout", write_ms / reference_ms, 'times', 3
+        ),
     ]
 
 
 def _by_turns(folder: Path, bgr: list, quiet: bool) -> tuple[float, float, float, Path]:
     """
-    Return ms a frame of the encoder alone and of the whole, ms of the close, and the episode.
+    Return ms a frame of the encoder alone and of writing, ms of the close, and the episode.
 
-    A block of frames is half a second of a camera: each ends with the flush that is due then.
+    A block is half a second of frames and ends with the flush that is due then.
     """
     from tqdm import tqdm
 
@@ -83,7 +93,7 @@ def _by_turns(folder: Path, bgr: list, quiet: bool) -> tuple[float, float, float
     from mobile_vla_ros.episode.storage.writer import EpisodeWriter
     from mobile_vla_ros.images.messages import encode_message
 
-    messages = [RawImage(HEIGHT, WIDTH, WIDTH * 3, picture.tobytes()) for picture in bgr]
+    messages = [RawImage(HEIGHT, WIDTH, WIDTH * 3, image.tobytes()) for image in bgr]
     writer = EpisodeWriter(folder, EpisodeInfo('go to the red box'), START_NS)
     alone, written = [], []
     for first in tqdm(
@@ -104,12 +114,12 @@ def _by_turns(folder: Path, bgr: list, quiet: bool) -> tuple[float, float, float
     started = time.perf_counter()
     path = writer.close()
     close_ms = (time.perf_counter() - started) * 1e3
-    # The first block of each finds cold memory.
+    # The first block of each is a warm-up.
     return float(np.mean(alone[1:])) * 1e3, float(np.mean(written[1:])) * 1e3, close_ms, path
 
 
-def _encoder_alone(picture: np.ndarray) -> np.ndarray:
-    """The library that the package encodes with, and nothing around it."""
+def _encoder_alone(image: np.ndarray) -> np.ndarray:
+    """Encode with the package's JPEG library alone."""
     import cv2
 
-    return cv2.imencode('.jpg', picture, (cv2.IMWRITE_JPEG_QUALITY, QUALITY))[1]
+    return cv2.imencode('.jpg', image, (cv2.IMWRITE_JPEG_QUALITY, QUALITY))[1]

@@ -1,4 +1,4 @@
-"""Kill recorders at random moments; count what is left, and what the next recorder recovers."""
+"""Kill recorders at random moments; count what survives and what the next one recovers."""
 
 import hashlib
 import time
@@ -12,14 +12,14 @@ from mobile_vla_ros.errors import UserError
 
 LOST_S = 1.0
 LONGEST_S = 3.0
-# Small pictures: a hundred episodes are to fit on any disk.
+# Small images: a hundred episodes must fit on any disk.
 SIZE = (640, 360)
 POLL_S = 0.05
 
 
 @dataclass
 class Killed:
-    """An episode, and when its recorder was killed; times are the clock's, nanoseconds."""
+    """An episode, and when its recorder was killed; times are wall clock, nanoseconds."""
 
     part: Path
     started_ns: int
@@ -27,18 +27,18 @@ class Killed:
 
     @property
     def whole(self) -> Path:
-        """Where the next recorder is to put it."""
+        """The path of the recovered episode."""
         return self.part.with_suffix('')
 
 
 def measure(folder: Path, kills: int, seed: int, *, quiet: bool = False) -> list[Figure]:
     """
-    Kill ``kills`` recorders at random moments of their episodes, and count what is left.
+    Kill ``kills`` recorders at random moments of their episodes, and count what survives.
 
-    Every next recorder finds the episode of the one before, and is killed in its turn, often while
-    it recovers; the last one is let live until nothing is left to recover.
+    Each recorder finds the episode of the one before and is killed in turn, often while it
+    recovers; the last one runs until everything is recovered.
 
-    :param folder: empty; episodes and logs stay in it.
+    :param folder: empty; keeps episodes and logs.
     """
     episodes = folder / 'takes'
     killed, seen = _kill(folder, episodes, kills, seed, quiet)
@@ -51,12 +51,12 @@ def measure(folder: Path, kills: int, seed: int, *, quiet: bool = False) -> list
         all_of(part, 'episodes that open', sum(state['opens'] for state in states), kills),
         all_of(
             part,
-            'episodes recovered and marked so',
+            'episodes recovered and marked as recovered',
             sum(state['marked'] for state in states),
             kills,
         ),
         at_most(
-            part, 'most of an episode that was lost', max(s['lost_s'] for s in states), LOST_S, 's'
+            part, 'longest part of an episode lost', max(s['lost_s'] for s in states), LOST_S, 's'
         ),
         none_of(part, 'frames missing in the middle', sum(s['gaps'] for s in states)),
         all_of(part, 'earlier episodes untouched', untouched, len(seen)),
@@ -70,7 +70,7 @@ def _kill(
     seed: int,
     quiet: bool,
 ) -> tuple[list[Killed], dict[Path, str]]:
-    """Return the episodes, and the hash that each finished file had when it was first seen."""
+    """Return the episodes, and the hash of each finished file when first seen."""
     import random
 
     from tqdm import tqdm
@@ -117,10 +117,10 @@ def _kill(
 
 def _in_namespace(episodes: Path, namespace: str):
     """
-    Return a recorder that hears the one camera there is, under services of its own.
+    Return a recorder in its own namespace that subscribes to the shared camera.
 
-    A killed process stays on the graph for seconds: under one name, its services would be taken
-    for those of the next.
+    A killed process stays on the graph for seconds: with one name for all, a call could reach its
+    services instead of the next recorder's.
     """
     return recorder(
         episodes,
@@ -131,7 +131,7 @@ def _in_namespace(episodes: Path, namespace: str):
 
 
 def _recovered(killed: list[Killed], processes):
-    """Wait until the recorder that lives has recovered all, or has had time enough."""
+    """Wait until the last recorder has recovered all episodes, at most START_S."""
     deadline = time.monotonic() + START_S
     while not all(episode.whole.exists() for episode in killed) and time.monotonic() < deadline:
         processes.check()
@@ -153,10 +153,10 @@ def _hash(path: Path) -> str:
 
 def _state(killed: Killed) -> dict:
     """
-    Return what is left of an episode.
+    Return what survives of an episode.
 
     :returns: frames, opens, marked, gaps (frames missing between the first and the last), and
-        lost_s: the time of the episode that no frame shows, of whatever was cut off or left out.
+        lost_s: seconds of the episode without a frame.
     """
     from mobile_vla_ros.bench.record.load import frame_numbers
     from mobile_vla_ros.episode.storage.reader import Episode

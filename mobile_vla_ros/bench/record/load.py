@@ -1,4 +1,4 @@
-"""What the recorder loses, and what it costs, while a camera sends all it can."""
+"""Losses and cost of the recorder at a high camera rate."""
 
 import itertools
 import time
@@ -13,18 +13,18 @@ from mobile_vla_ros.errors import UserError
 RATE_HZ, OVERLOAD_HZ = 30.0, 60.0
 OVERLOAD_SHARE = 0.1
 CORES, MEGABYTES = 1.0, 500.0
-# The recorder tells of itself every 0.5 s; twice that means that something kept it.
+# The recorder publishes its status every 0.5 s; twice that means that it was blocked.
 STATUS_GAP_S = 1.0
-START_S = 75.0  # longer than the patience of the source, which says what it waits for
+START_S = 75.0  # longer than the timeout of the source, whose error names what it waits for
 RECORDER, SOURCE = 'recorder', 'bench_source'
 INSTRUCTION = 'go to the red box'
 
 
 def measure(folder: Path, seconds: float, *, quiet: bool = False) -> list[Figure]:
     """
-    Record for ``seconds`` at 30 Hz, then for a tenth of it at 60 Hz.
+    Record for ``seconds`` at 30 Hz, then for a tenth of that at 60 Hz.
 
-    :param folder: empty; episodes and logs stay in it.
+    :param folder: empty; keeps episodes and logs.
     """
     normal = record(folder / 'at_30', seconds=seconds, rate_hz=RATE_HZ, quiet=quiet)
     over = record(
@@ -38,13 +38,13 @@ def measure(folder: Path, seconds: float, *, quiet: bool = False) -> list[Figure
         plain(part, 'episode', normal['seconds'], 's', 1),
         plain(part, 'frames sent', normal['frames']),
         plain(part, 'camera rate', normal['frame_hz'], 'Hz'),
-        none_of(part, 'frames lost before the recorder', normal['lost'], normal['frames']),
+        none_of(part, 'frames lost on the way to the recorder', normal['lost'], normal['frames']),
         none_of(part, 'frames dropped by the recorder', normal['dropped'], normal['frames']),
-        none_of(part, 'frames twice or out of order', normal['disorder']),
+        none_of(part, 'frames repeated or out of order', normal['disorder']),
         none_of(part, 'commands lost', normal['commands_lost'], normal['commands']),
         at_most(part, 'recorder, mean', normal['cores'], CORES, 'cores'),
         at_most(part, 'recorder, peak memory', normal['peak_mb'], MEGABYTES, 'MB', 0),
-        at_most(part, 'longest silence of its status', normal['status_gap_s'], STATUS_GAP_S, 's'),
+        at_most(part, 'longest gap in its status', normal['status_gap_s'], STATUS_GAP_S, 's'),
         plain(part, 'most frames queued', normal['most_queued']),
         plain(part, 'source, mean', normal['source_cores'], 'cores'),
         plain(part, 'file', normal['bytes'] / max(normal['in_file'], 1) / 1e6, 'MB/frame', 3),
@@ -63,9 +63,9 @@ def measure(folder: Path, seconds: float, *, quiet: bool = False) -> list[Figure
             max(over['missing'] - over['counted'], 0),
             over['frames'],
         ),
-        none_of(part, 'frames twice or out of order', over['disorder']),
+        none_of(part, 'frames repeated or out of order', over['disorder']),
         plain(part, 'commands lost', over['commands_lost']),
-        at_most(part, 'longest silence of its status', over['status_gap_s'], STATUS_GAP_S, 's'),
+        at_most(part, 'longest gap in its status', over['status_gap_s'], STATUS_GAP_S, 's'),
         plain(part, 'recorder, mean', over['cores'], 'cores'),
         at_most(part, 'recorder, peak memory', over['peak_mb'], MEGABYTES, 'MB', 0),
     ]
@@ -83,16 +83,16 @@ def record(
     meanwhile: Callable[[], None] = lambda: None,
 ) -> dict:
     """
-    Record one episode with the real recorder, and find what is missing in the file.
+    Record one episode with the real recorder, and count what is missing in the file.
 
-    :param folder: of episodes and logs.
-    :param size: width and height of the pictures, pixels.
-    :param data_dir: of the episodes, when it is another.
-    :param parameters: of the recorder, besides the shipped ones.
-    :param meanwhile: called again and again during the episode.
-    :returns: what `inspect` finds, what the source says of its end (frames, commands, …) and
-        what the recorder cost: cores, peak_mb, source_cores, seconds.
-    :raises UserError: when a node ends before its time.
+    :param folder: keeps episodes and logs.
+    :param size: width and height of the images, pixels.
+    :param data_dir: of the episodes; None: in ``folder``.
+    :param parameters: of the recorder, in addition to the shipped ones.
+    :param meanwhile: called repeatedly during the episode.
+    :returns: the result of `inspect`, the last line of the source (frames, commands, …), and the
+        cost: cores, peak_mb, source_cores, seconds.
+    :raises UserError: if a node exits early.
     """
     from mobile_vla_ros.bringup.processes import ProcessEnded, Processes
 
@@ -124,7 +124,7 @@ def record(
 
 
 def recorder(data_dir: Path, parameters: dict, **changes):
-    """Return the recorder as `record.launch.py` starts it, alone."""
+    """Return the recorder alone, as `record.launch.py` starts it."""
     from dataclasses import replace
 
     from mobile_vla_ros.bringup.stacks import RECORD
@@ -147,7 +147,7 @@ def recorder(data_dir: Path, parameters: dict, **changes):
 
 
 def source(*, seconds: float, rate_hz: float, size: tuple[int, int], **parameters):
-    """Return the camera of the benchmark."""
+    """Return the benchmark's source of images and commands."""
     from mobile_vla_ros.bringup.spec import NodeSpec
 
     return NodeSpec(
@@ -169,17 +169,18 @@ def inspect(data_dir: Path, ended: dict) -> dict:
     Compare the one episode of a folder with what the source sent.
 
     :param ended: the source's last line.
-    :returns: in_file (of the frames sent), missing (not in the file), counted (of them, by the
-        episode's own events), dropped (of these, by the recorder's queue), lost (missing for
-        another reason), disorder, commands_lost, bytes, verdict.
-    :raises UserError: when there is not exactly one episode, or it cannot be read.
+    :returns: in_file (frames sent that are in the file), missing (frames sent that are not),
+        counted (missing frames reported by the episode's events), dropped (of these, by the
+        recorder's queue), lost (missing for another reason), disorder, commands_lost, bytes,
+        verdict.
+    :raises UserError: if there is not exactly one episode, or it cannot be read.
     """
     from mobile_vla_ros.episode.storage.reader import Episode, find_episodes
     from mobile_vla_ros.episode.storage.schema import dropped_frames
 
     paths = find_episodes(data_dir)
     if len(paths) != 1:
-        raise UserError(f'{data_dir} holds {len(paths)} episodes', expected='1')
+        raise UserError(f'{data_dir} contains {len(paths)} episodes', expected='1')
     with Episode.open(paths[0]) as episode:
         numbers = frame_numbers(episode)
         sent = range(ended['first_frame'], ended['first_frame'] + ended['frames'])
@@ -211,7 +212,7 @@ def frame_numbers(episode) -> list[int]:
     """
     Return the number in the pixels of every frame.
 
-    :raises UserError: for a frame whose number cannot be read: the picture was changed.
+    :raises UserError: if the number of a frame cannot be read: the image was changed.
     """
     import cv2
     import numpy as np
@@ -220,14 +221,14 @@ def frame_numbers(episode) -> list[int]:
 
     numbers = []
     for index in range(len(episode)):
-        # At a quarter of its size a picture is decoded several times faster.
-        picture = cv2.imdecode(
+        # An image decodes several times faster at a quarter of its size.
+        image = cv2.imdecode(
             np.frombuffer(episode.encoded(index), np.uint8), cv2.IMREAD_REDUCED_COLOR_4
         )
-        number = None if picture is None else read_number(picture, scale=4)
+        number = None if image is None else read_number(image, scale=4)
         if number is None:
             raise UserError(
-                f'{episode.path} holds a picture that was not sent',
+                f'{episode.path} contains an image that was not sent',
                 got=f'no number in frame {index}',
             )
         numbers.append(number)
@@ -235,7 +236,7 @@ def frame_numbers(episode) -> list[int]:
 
 
 class Events:
-    """Reads the lines of JSON that the source prints."""
+    """Reads the JSON lines of the source."""
 
     def __init__(self, processes, quiet: bool):
         self._processes, self._quiet = processes, quiet
@@ -251,11 +252,11 @@ class Events:
         each: Callable[[], None] = lambda: None,
     ) -> dict:
         """
-        Wait for the next line of that event and return it.
+        Return the next line of an event; wait for it.
 
-        :param bar_s: how long it is expected to take, to draw a bar.
-        :raises UserError: when it does not come.
-        :raises ProcessEnded: when a node ended that should not have.
+        :param bar_s: the expected seconds, for a progress bar; None: no bar.
+        :raises UserError: after the timeout.
+        :raises ProcessEnded: if a node exits early.
         """
         from tqdm import tqdm
 
@@ -274,11 +275,11 @@ class Events:
                         return line
                 self._processes.check()
                 each()
-                took = time.monotonic() - began
-                bar.update(min(took, bar_s or took) - bar.n)
-                if took > timeout_s:
+                elapsed_s = time.monotonic() - began
+                bar.update(min(elapsed_s, bar_s or elapsed_s) - bar.n)
+                if elapsed_s > timeout_s:
                     raise UserError(
-                        f'the source did not come to {event!r}',
+                        f'the source did not report {event!r}',
                         got=f'after {timeout_s:.0f} s: '
                         f'{self._processes[SOURCE].tail(2)}; the recorder: '
                         f'{self._processes[RECORDER].tail(5)}',

@@ -14,7 +14,7 @@ def measure(
     """
     Measure one part.
 
-    :param folder: empty; episodes and logs stay in it.
+    :param folder: empty; keeps episodes and logs.
     :param seconds: length of the episode recorded under load.
     :param kills: recorders to kill, at moments drawn from ``seed``.
     """

@@ -1,1 +1,1 @@
-"""Benchmarks of the training: encodes, data feed, memory, full size."""
+"""Benchmarks of training: encodes, data feed, memory, full size."""

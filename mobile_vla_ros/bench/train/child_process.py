@@ -1,4 +1,4 @@
-"""A process of its own that takes one step, and says by how much it grew."""
+"""Run one training step in its own process, and measure by how much the process grows."""
 
 import gc
 import json
@@ -10,7 +10,7 @@ from pathlib import Path
 from mobile_vla_ros.bench.process import peak_bytes, reset_peak, resident_bytes
 from mobile_vla_ros.errors import UserError
 
-# Memory that is given back goes back to the system at once, so that its size means something.
+# Return freed memory to the system at once, so that the resident size is meaningful.
 EXACT = {
     'MALLOC_MMAP_THRESHOLD_': '65536',
     'MALLOC_TRIM_THRESHOLD_': '65536',
@@ -20,13 +20,13 @@ EXACT = {
 
 def grown(folder: Path, way: str, recipe: str = 'float32') -> dict | None:
     """
-    Take a step on the first of some episodes in a new process.
+    Run a step on the first episode of a folder in a new process.
 
     :param way: ``once`` or ``by_windows``.
-    :param recipe: ``float32``, or ``bfloat16``: with mixed precision and activation checkpointing.
-    :returns: bytes: ``counted`` as kept for the way back, ``held`` by which the process grew while
-        it kept them, ``peak`` by which it grew at its highest; None where the system does not say.
-    :raises UserError: when the process ends before its time.
+    :param recipe: ``float32``, or ``bfloat16`` with mixed precision and activation checkpointing.
+    :returns: bytes: ``counted`` as saved for the backward pass, ``held`` by which the process grew
+        after the forward pass, ``peak`` by which it grew at most; None if the system reports none.
+    :raises UserError: if the process fails.
     """
     done = subprocess.run(
         [sys.executable, '-m', __name__, str(folder), way, recipe],
@@ -55,7 +55,7 @@ def _step(folder: Path, way: str, recipe: str) -> dict | None:
         with torch.autocast('cpu', torch.bfloat16, enabled=mixed):
             return getattr(losses, way)(network, batch, losses.WINDOW)
 
-    forward().backward()  # what is made at the first call only, gradients among it
+    forward().backward()  # warm-up: lazy allocations and gradients
     counted = saved_bytes(forward, known)
     gc.collect()
     try:

@@ -1,4 +1,4 @@
-"""Each frame encoded once a pass, beside training window by window: the same numbers for less."""
+"""Encoding each frame once a pass, against window by window: the same loss for less work."""
 
 import contextlib
 import time
@@ -28,7 +28,7 @@ class Difference:
 
 
 def difference(network: VlaNetwork, batch: dict, window: int) -> Difference:
-    """Compare the two ways on one batch; the gradients are cleared afterwards."""
+    """Compare the two ways on one batch; clear the gradients afterwards."""
     found = []
     for way in (once, by_windows):
         network.zero_grad()
@@ -45,19 +45,21 @@ def difference(network: VlaNetwork, batch: dict, window: int) -> Difference:
             )
         )
     network.zero_grad()
-    (loss, ours), (other, theirs) = found
-    apart = {name: _apart(ours[name], theirs[name]) for name in theirs}
+    (loss, gradients), (other_loss, other) = found
+    apart = {name: _apart(gradients[name], other[name]) for name in other}
     worst = max(apart, key=lambda name: apart[name])
-    if ours.keys() != theirs.keys():
-        raise AssertionError(f'other tensors are trained: {ours.keys() ^ theirs.keys()}')
-    return Difference(abs(loss - other) / abs(other), apart[worst], worst)
+    if gradients.keys() != other.keys():
+        raise AssertionError(
+            f'the two ways train different tensors: {gradients.keys() ^ other.keys()}'
+        )
+    return Difference(abs(loss - other_loss) / abs(other_loss), apart[worst], worst)
 
 
 def exactly(network: VlaNetwork, batch: dict, window: int) -> Difference:
-    """Compare the two ways in float64, where rounding hides nothing; the network stays in it."""
+    """Compare the two ways in float64, without rounding noise; the network stays in float64."""
     batch = {**batch, 'frames': batch['frames'].double(), 'actions': batch['actions'].double()}
     usual = torch.get_default_dtype()
-    torch.set_default_dtype(torch.float64)  # Kosmos-2 makes its causal mask in the default one
+    torch.set_default_dtype(torch.float64)  # Kosmos-2 builds its causal mask in the default dtype
     try:
         return difference(network.double(), batch, window)
     finally:
@@ -72,7 +74,7 @@ def _apart(one: torch.Tensor, other: torch.Tensor) -> float:
 
 @contextlib.contextmanager
 def counted(network: VlaNetwork) -> Iterator[list[int]]:
-    """Give a list to which every pass through the vision tower adds its number of images."""
+    """Yield a list to which each pass through the vision tower appends its number of images."""
     images: list[int] = []
     hook = network.kosmos.vision_model.register_forward_pre_hook(
         lambda _, args, kwargs: images.append(
@@ -87,7 +89,7 @@ def counted(network: VlaNetwork) -> Iterator[list[int]]:
 
 
 def measure(folder: Path, episodes: int, turns: int, *, quiet: bool = False) -> list[Figure]:
-    """Train the same episodes both ways, by turns; nothing is changed by a step between."""
+    """Compute the gradients of the same episodes both ways, alternately, without updates."""
     from tqdm import tqdm
 
     driven_episodes(folder, episodes)
@@ -95,7 +97,7 @@ def measure(folder: Path, episodes: int, turns: int, *, quiet: bool = False) -> 
     ways, part = {'each frame once': once, 'window by window': by_windows}, 'encodes'
     seconds: dict[str, list[float]] = {}
     images: dict[str, int] = {}
-    for name, way in ways.items():  # a first pass finds cold memory
+    for name, way in ways.items():  # a warm-up pass
         with counted(network) as seen:
             for batch in batches:
                 way(network, batch, WINDOW).backward()
@@ -119,33 +121,39 @@ def measure(folder: Path, episodes: int, turns: int, *, quiet: bool = False) -> 
     )
     single = difference(network, batches[0], WINDOW)
     exact = exactly(network, batches[0], WINDOW)
-    ours, theirs = ways
+    each_once, windowed = ways
     best = {name: min(times) for name, times in seconds.items()}
     figures = [plain(part, f'frames encoded, {name}', images[name]) for name in ways]
     figures.append(
-        at_least(part, 'fewer frames encoded', images[theirs] / images[ours], FEWER, 'times')
+        at_least(
+            part, 'fewer frames encoded', images[windowed] / images[each_once], FEWER, 'times'
+        )
     )
     figures += [
-        at_most(part, f'{what}, largest relative difference ({kind})', value, EQUAL, digits=None)
+        at_most(part, f'{name}, largest relative difference ({kind})', value, EQUAL, digits=None)
         for kind, found in (('float32', single), ('float64', exact))
-        for what, value in (('loss', found.loss), ('gradients', found.gradient))
+        for name, value in (('loss', found.loss), ('gradients', found.gradient))
     ]
     figures += [
         plain(part, f'a pass over {len(batches)} episodes, {name}', best[name], 's')
         for name in ways
     ]
     figures.append(
-        plain(part, 'time, window by window against once', best[theirs] / best[ours], 'times')
+        plain(
+            part, 'time, window by window against once', best[windowed] / best[each_once], 'times'
+        )
     )
-    for what, key in (
-        ('kept for the way back', 'counted'),
-        ('process grew meanwhile by', 'held'),
-        ('process grew at its highest by', 'peak'),
+    for quantity, key in (
+        ('saved for the backward pass', 'counted'),
+        ('process growth after the forward pass', 'held'),
+        ('peak growth of the process', 'peak'),
     ):
         figures += [
-            plain(part, f'{what}, {name}', found[key] / 1e6, 'MB', 1)
+            plain(part, f'{quantity}, {name}', found[key] / 1e6, 'MB', 1)
             for name, found in memory.items()
             if found
         ]
-    figures.append(plain(part, 'kept for the way back, a window at a time', alone / 1e6, 'MB', 1))
+    figures.append(
+        plain(part, 'saved for the backward pass, a window at a time', alone / 1e6, 'MB', 1)
+    )
     return figures

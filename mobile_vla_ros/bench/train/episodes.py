@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-RATE_HZ, FRAMES = 10.0, 18  # as long as the seed's episodes
+RATE_HZ, FRAMES = 10.0, 18  # as in the reference run
 PERIOD_NS = 100_000_000
 START_NS = 1_760_000_000_000_000_000
 MINUTE_NS = 60_000_000_000
@@ -20,7 +20,7 @@ def driven_episodes(
     frames: int = FRAMES,
     first: int = 0,
 ) -> list[Path]:
-    """Drive the arena's expert through scenes of `train`; an episode is its first frames."""
+    """Record the first frames of the expert's drives in scenes of the suite `train`."""
     from mobile_vla_ros.sim.arena import Arena
     from mobile_vla_ros.sim.expert import Expert
     from mobile_vla_ros.sim.suites import scene
@@ -30,12 +30,12 @@ def driven_episodes(
         world = scene('train', number)
         arena.reset(world)
         expert = Expert(world, world.seed)
-        pictures, twists = [], []
+        images, twists = [], []
         for _ in range(frames):
-            pictures.append(arena.render())
+            images.append(arena.render())
             twists.append(expert.command(arena.pose, arena.velocity, arena.time_ns))
             arena.step(twists[-1], PERIOD_NS)
-        paths.append(write(folder, world.instruction, pictures, twists, number))
+        paths.append(write(folder, world.instruction, images, twists, number))
     arena.close()
     return paths
 
@@ -43,8 +43,8 @@ def driven_episodes(
 def busy_episodes(
     folder: Path, count: int, size: tuple[int, int] = (1280, 720), frames: int = FRAMES
 ) -> list[Path]:
-    """Write episodes of pictures as busy as a photograph; each sways to and fro."""
-    from mobile_vla_ros.bench.synthetic_camera import pictures
+    """Write episodes of a synthetic camera, whose images are as detailed as photographs."""
+    from mobile_vla_ros.bench.synthetic_camera import images
 
     turn = np.linspace(0, 2 * np.pi, frames, endpoint=False)
     twists = np.zeros((frames, 6))
@@ -53,7 +53,7 @@ def busy_episodes(
         write(
             folder,
             f'go to the {("left", "right")[number % 2]}',
-            pictures(*size, frames, seed=number),
+            images(*size, frames, seed=number),
             twists,
             number,
         )
@@ -61,18 +61,18 @@ def busy_episodes(
     ]
 
 
-def write(folder: Path, instruction: str, pictures, twists, number: int) -> Path:
-    """Write one episode: frames and commands together, at 10 Hz."""
+def write(folder: Path, instruction: str, images, twists, number: int) -> Path:
+    """Write one episode: a frame and a command at each step, 10 Hz."""
     from mobile_vla_ros.episode.storage.schema import EpisodeInfo
     from mobile_vla_ros.episode.storage.writer import EpisodeWriter
     from mobile_vla_ros.types import Command
 
     start_ns = START_NS + number * MINUTE_NS
     writer = EpisodeWriter(folder, EpisodeInfo(instruction), start_ns)
-    for row, (picture, twist) in enumerate(zip(pictures, twists, strict=True)):
+    for row, (image, twist) in enumerate(zip(images, twists, strict=True)):
         now_ns = start_ns + row * PERIOD_NS
         buffer = io.BytesIO()
-        Image.fromarray(picture).save(buffer, 'JPEG', quality=QUALITY)
+        Image.fromarray(image).save(buffer, 'JPEG', quality=QUALITY)
         writer.add_command(Command(np.asarray(twist), now_ns, now_ns, 'teleop'))
         writer.add_frame(buffer.getvalue(), now_ns, now_ns)
     return writer.close('success')
@@ -89,12 +89,12 @@ def network_and_batches(
     checkpointing: bool = False,
 ):
     """
-    Return a network on builtin:tiny, and every episode of a folder as a batch of one piece.
+    Return a network on builtin:tiny, and each episode of a folder as a batch of one piece.
 
-    Dropout is off, and the adapters are as after some training: fresh ones give no gradient.
+    Dropout is off. The adapters are random, as after training: fresh ones give no gradient.
 
-    :param frozen: type of the frozen weights.
-    :returns: network, batches, the episodes' runs, what a bundle would say, the backbone.
+    :param frozen: dtype of the frozen weights.
+    :returns: network, batches, segments, the policy's spec, the backbone.
     """
     import torch
 
@@ -132,9 +132,9 @@ def network_and_batches(
         window,
         chunk,
     )
-    runs, _ = load_segments(
+    segments, _ = load_segments(
         find_episodes(folder), Sampling(RATE_HZ, window, chunk), ['good', 'poor', 'bad']
     )
-    data = dataset(runs, spec, backbone.tokenizer, FRAMES)
+    data = dataset(segments, spec, backbone.tokenizer, FRAMES)
     batches = [collate([data[number]]) for number in range(len(data))]
-    return network.train(), batches, runs, spec, backbone
+    return network.train(), batches, segments, spec, backbone

@@ -1,4 +1,4 @@
-"""What reading episodes costs: cached image tokens, JPEGs at a reduced scale, a waiting loop."""
+"""Cost of reading episodes: cached image tokens, JPEG scale, time spent waiting for data."""
 
 import json
 import time
@@ -17,39 +17,41 @@ from mobile_vla_ros.bench.train.episodes import (
 )
 
 WAITING = 0.05
-PICTURES, SIDE = 18, 224
+IMAGES, SIDE = 18, 224
 
 
 def tokens(folder: Path, episodes: int, turns: int) -> list[Figure]:
-    """Train the text model alone, from image tokens that are kept and from images, by turns."""
+    """Train the text model alone, alternately from cached image tokens and from images."""
     from mobile_vla_ros.data.augment import Augmentation
     from mobile_vla_ros.data.dataset import collate
     from mobile_vla_ros.data.image_tokens import ImageTokens
     from mobile_vla_ros.evaluation.predict import dataset
 
     driven_episodes(folder / 'takes', episodes)
-    network, _, runs, spec, backbone = network_and_batches(folder / 'takes', scope='text')
+    network, _, segments, spec, backbone = network_and_batches(folder / 'takes', scope='text')
     part = 'tokens'
     computed: list[int] = []
 
     def encode(pixels: torch.Tensor) -> torch.Tensor:
-        computed[-1] += len(pixels) if pixels.any() else 0  # an image of the mean colour is none
+        computed[-1] += len(pixels) if pixels.any() else 0  # a blank image is not a frame
         return network.image_tokens(pixels)
 
     def prepared() -> tuple[ImageTokens, float]:
         computed.append(0)
-        kept = ImageTokens(
+        cache = ImageTokens(
             encode, backbone.sha256, backbone.image, Augmentation(), folder / 'tokens'
         )
         started = time.perf_counter()
-        kept.prepare(runs)
-        return kept, time.perf_counter() - started
+        cache.prepare(segments)
+        return cache, time.perf_counter() - started
 
     _, first_s = prepared()
-    kept, _ = prepared()
+    cache, _ = prepared()
     ways = {
-        'from kept image tokens': dataset(runs, spec, backbone.tokenizer, FRAMES, tokens=kept),
-        'from images': dataset(runs, spec, backbone.tokenizer, FRAMES),
+        'from cached image tokens': dataset(
+            segments, spec, backbone.tokenizer, FRAMES, tokens=cache
+        ),
+        'from images': dataset(segments, spec, backbone.tokenizer, FRAMES),
     }
     seconds: dict[str, list[float]] = {name: [] for name in ways}
     images: dict[str, int] = {}
@@ -59,15 +61,15 @@ def tokens(folder: Path, episodes: int, turns: int) -> list[Figure]:
                 started = time.perf_counter()
                 for number in range(len(data)):
                     once(network, collate([data[number]]), WINDOW).backward()
-                if turn:  # the first one finds cold memory
+                if turn:  # the first one is a warm-up
                     seconds[name].append(time.perf_counter() - started)
             images[name] = sum(seen)
     best = {name: min(times) for name, times in seconds.items()}
     with_tokens, without = ways
     return [
-        plain(part, f'computing them once, for {computed[0]} frames', first_s, 's'),
+        plain(part, f'computing the tokens of {computed[0]} frames once', first_s, 's'),
         none_of(part, 'frames encoded by a second run', computed[1]),
-        none_of(part, 'frames encoded in an epoch, from kept image tokens', images[with_tokens]),
+        none_of(part, 'frames encoded in an epoch, from cached image tokens', images[with_tokens]),
         plain(part, 'frames encoded in an epoch, from images', images[without]),
         *(
             plain(part, f'an epoch over {episodes} episodes, {name}', best[name], 's')
@@ -75,7 +77,7 @@ def tokens(folder: Path, episodes: int, turns: int) -> list[Figure]:
         ),
         plain(
             part,
-            'time, from images against from kept tokens',
+            'time, from images against from cached tokens',
             best[without] / best[with_tokens],
             'times',
         ),
@@ -83,14 +85,14 @@ def tokens(folder: Path, episodes: int, turns: int) -> list[Figure]:
 
 
 def decoding(turns: int) -> list[Figure]:
-    """Decode 1280x720 to what the network sees, whole and at a reduced scale, by turns."""
-    from mobile_vla_ros.bench.synthetic_camera import pictures
+    """Decode 1280x720 to the network's input size, alternately whole and at a reduced scale."""
+    from mobile_vla_ros.bench.synthetic_camera import images
     from mobile_vla_ros.data.preprocess import resize
     from mobile_vla_ros.images.messages import decode
     from mobile_vla_ros.types import ImageSpec
 
     spec, part = ImageSpec(SIDE, (0, 0, 0), (1, 1, 1)), 'decode'
-    jpegs = [_jpeg(picture) for picture in pictures(1280, 720, PICTURES)]
+    jpegs = [_jpeg(image) for image in images(1280, 720, IMAGES)]
     ways = {
         'whole': lambda jpeg: resize(decode(jpeg), spec),
         'at a reduced scale': lambda jpeg: resize(decode(jpeg, SIDE), spec),
@@ -100,10 +102,10 @@ def decoding(turns: int) -> list[Figure]:
     for turn in range(turns + 1):
         for name, way in ways.items():
             started = time.process_time()
-            images = [way(jpeg) for jpeg in jpegs]
+            decoded = [way(jpeg) for jpeg in jpegs]
             if turn:
                 times[name].append((time.process_time() - started) / len(jpegs) * 1e3)
-            seen[name] = np.stack(images).astype(np.int16)
+            seen[name] = np.stack(decoded).astype(np.int16)
     whole, reduced = ways
     apart = np.abs(seen[whole] - seen[reduced])
     return [
@@ -119,18 +121,18 @@ def decoding(turns: int) -> list[Figure]:
     ]
 
 
-def _jpeg(picture: np.ndarray) -> bytes:
+def _jpeg(image: np.ndarray) -> bytes:
     import io
 
     from PIL import Image
 
     buffer = io.BytesIO()
-    Image.fromarray(picture).save(buffer, 'JPEG', quality=90)
+    Image.fromarray(image).save(buffer, 'JPEG', quality=90)
     return buffer.getvalue()
 
 
 def loader(folder: Path, episodes: int) -> list[Figure]:
-    """Train for an epoch on JPEGs of 1280x720 that nothing has cached; how long did it wait?"""
+    """Train for an epoch on uncached JPEGs of 1280x720; measure the share of waiting."""
     from mobile_vla_ros.training.config import DataConfig, ModelConfig, TrainConfig
     from mobile_vla_ros.training.loop import train
 
@@ -149,7 +151,7 @@ def loader(folder: Path, episodes: int) -> list[Figure]:
         ),
         at_most(
             part,
-            'share of the time that the network waited',
+            'share of the time spent waiting for data',
             row['waiting_share'],
             WAITING,
             digits=4,

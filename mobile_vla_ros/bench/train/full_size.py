@@ -1,4 +1,4 @@
-"""The real architecture with random weights, trained on a whole segment in its own process."""
+"""Train the full-size architecture, randomly initialised, on a segment in its own process."""
 
 import json
 import os
@@ -14,17 +14,17 @@ from mobile_vla_ros.errors import UserError
 
 PEAK_GB, BUNDLE_MB = 10.0, 250.0
 RECIPE = 'train_seed.yaml'
-VAL_FRAMES = 4  # one window: validation is no part of what is measured
-# Of SEED.md, in millions.
-SEED_COUNTS = {'lora': 43.09, 'head': 13.93, 'trainable': 57.0}
+VAL_FRAMES = 4  # one window: validation is not measured
+# Parameters of the reference run, in millions.
+REFERENCE_COUNTS = {'lora': 43.09, 'head': 13.93, 'trainable': 57.0}
 
 
 def measure(folder: Path) -> list[Figure]:
     """
-    Write the weights, train an epoch of one segment, load the bundle for driving.
+    Write the weights, train one epoch on one segment, load the bundle for driving.
 
-    :param folder: empty, with room for 4 GB; what is made stays in it.
-    :raises UserError: when a process ends before its time.
+    :param folder: empty, with 4 GB free; keeps weights, episodes and the training run.
+    :raises UserError: if a child process fails.
     """
     from mobile_vla_ros.model.full_size import write_random
 
@@ -33,7 +33,7 @@ def measure(folder: Path) -> list[Figure]:
     write_random(folder / 'backbone', ['go', 'to', 'the', 'left', 'right'])
     figures = [
         plain(part, 'weights written', _size(folder / 'backbone') / 1e9, 'GB'),
-        plain(part, 'in', time.perf_counter() - started, 's', 0),
+        plain(part, 'time to write the weights', time.perf_counter() - started, 's', 0),
     ]
     (long,) = driven_episodes(folder / 'takes', 1)
     (short,) = driven_episodes(folder / 'takes', 1, frames=VAL_FRAMES, first=1)
@@ -43,28 +43,26 @@ def measure(folder: Path) -> list[Figure]:
     figures += [
         plain(
             part,
-            f'trained parameters, {name} (the seed: {seed} M)',
+            f'trained parameters, {name} (reference run: {millions} M)',
             trained['counts'][name] / 1e6,
             'M',
         )
-        for name, seed in SEED_COUNTS.items()
+        for name, millions in REFERENCE_COUNTS.items()
     ]
     figures += [
-        at_most(part, 'training, peak memory of the process', trained['peak_gb'], PEAK_GB, 'GB'),
-        plain(part, 'of it, at its highest while loading', trained['loading_gb'], 'GB'),
-        # Weights come into memory as they are used: what is counted has all of them in it.
+        at_most(part, 'peak memory of training', trained['peak_gb'], PEAK_GB, 'GB'),
+        plain(part, 'peak memory of loading the backbone', trained['loading_gb'], 'GB'),
+        # Weights are paged in when first used, and the count includes all of them.
+        plain(part, 'growth from the first step to the saved bundle', trained['grown_gb'], 'GB'),
+        plain(part, 'counted for a step, weights included', trained['counted_gb'], 'GB'),
+        plain(part, 'forward and backward, a frame', trained['seconds'] / trained['frames'], 's'),
         plain(
-            part, 'it grew from the first step to the saved bundle by', trained['grown_gb'], 'GB'
+            part, 'share of the time spent waiting for data', trained['waiting_share'], digits=4
         ),
-        plain(part, 'counted for a step, weights and all', trained['counted_gb'], 'GB'),
-        plain(part, 'forward and back, a frame', trained['seconds'] / trained['frames'], 's'),
-        plain(
-            part, 'share of the time that the network waited', trained['waiting_share'], digits=4
-        ),
-        at_most(part, 'the bundle', _size(bundle) / 1e6, BUNDLE_MB, 'MB', 1),
-        plain(part, 'the bundle loaded, adapters merged, in', driven['seconds'], 's', 1),
-        plain(part, 'loading it, peak memory of the process', driven['peak_gb'], 'GB'),
-        plain(part, 'the first plan from it, in', driven['plan_s'], 's', 1),
+        at_most(part, 'size of the bundle', _size(bundle) / 1e6, BUNDLE_MB, 'MB', 1),
+        plain(part, 'time to load the bundle and merge its adapters', driven['seconds'], 's', 1),
+        plain(part, 'peak memory of loading the bundle', driven['peak_gb'], 'GB'),
+        plain(part, 'time to its first plan', driven['plan_s'], 's', 1),
     ]
     return figures
 
@@ -73,9 +71,9 @@ def _size(folder: Path) -> int:
     return sum(file.stat().st_size for file in folder.rglob('*') if file.is_file())
 
 
-def _child(what: str, folder: Path, *arguments: str) -> dict:
+def _child(task: str, folder: Path, *arguments: str) -> dict:
     done = subprocess.run(
-        [sys.executable, '-m', __name__, what, str(folder), *arguments],
+        [sys.executable, '-m', __name__, task, str(folder), *arguments],
         capture_output=True,
         text=True,
         check=False,
@@ -86,7 +84,7 @@ def _child(what: str, folder: Path, *arguments: str) -> dict:
 
 
 def _train(folder: Path, long: str, short: str) -> dict:
-    """Train the long episode and validate on the short one, as the recipe of the seed says."""
+    """Train on the long episode and validate on the short one, with the reference run's recipe."""
     from mobile_vla_ros.bringup.share import config_file
     from mobile_vla_ros.data.segments import Sampling, load_segments
     from mobile_vla_ros.data.split import split_episodes
@@ -95,13 +93,15 @@ def _train(folder: Path, long: str, short: str) -> dict:
     from mobile_vla_ros.training.flags import read_config
     from mobile_vla_ros.training.loop import train
 
-    runs, _ = load_segments(find_episodes(folder / 'takes'), Sampling(), ['good', 'poor', 'bad'])
-    said = {run.path.stem: (run.episode_id, run.instruction) for run in runs}
-    instructions = dict(said.values())
+    segments, _ = load_segments(
+        find_episodes(folder / 'takes'), Sampling(), ['good', 'poor', 'bad']
+    )
+    by_name = {one.path.stem: (one.episode_id, one.instruction) for one in segments}
+    instructions = dict(by_name.values())
     seed = next(
         seed
         for seed in range(1000)
-        if split_episodes(instructions, 0.5, seed)[1] == [said[short][0]]
+        if split_episodes(instructions, 0.5, seed)[1] == [by_name[short][0]]
     )
     values = {
         **read_config(config_file(RECIPE)),
@@ -120,14 +120,14 @@ def _train(folder: Path, long: str, short: str) -> dict:
     configs = configs_of(values)
     loading: dict[str, float] = {}
 
-    def say(text: str):
+    def log(text: str):
         print(text, file=sys.stderr, flush=True)
 
     def loaded():
         loading.update(loading_gb=peak_bytes() / 1e9, before_gb=resident_bytes() / 1e9)
         reset_peak()
 
-    train(*configs, log=say, loaded=loaded)
+    train(*configs, log=log, loaded=loaded)
     (row,) = json.loads((folder / 'run' / 'history.json').read_text())
     peak_gb = peak_bytes() / 1e9
     return {
@@ -142,7 +142,7 @@ def _train(folder: Path, long: str, short: str) -> dict:
 
 
 def _counted() -> dict:
-    """Return what the same step is counted to need, and the trained parameters."""
+    """Return the counted memory of the same step, and the parameter counts."""
     import torch
 
     from mobile_vla_ros.bench.train.memory import full_size, needed
@@ -153,7 +153,7 @@ def _counted() -> dict:
 
 
 def _load(folder: Path) -> dict:
-    """Load the bundle as the inference node does, in bfloat16, and ask it once."""
+    """Load the bundle as the inference node does, in bfloat16, and infer once."""
     import numpy as np
     import torch
 
@@ -163,14 +163,14 @@ def _load(folder: Path) -> dict:
     started = time.perf_counter()
     policy = VlaPolicy.load(folder / 'run' / 'best', dtype=torch.bfloat16)
     seconds = time.perf_counter() - started
-    shots = [
+    frames = [
         Frame(np.full((240, 320, 3), 40 * row, np.uint8), row * PERIOD_NS, row * PERIOD_NS)
         for row in range(policy.spec.window)
     ]
     started = time.perf_counter()
-    plan = policy.infer(shots, 'go to the left')
+    plan = policy.infer(frames, 'go to the left')
     if not np.isfinite(plan.twists).all():
-        raise UserError('the policy plans what is no number', got=plan.twists)
+        raise UserError('the policy returned NaN or inf', got=plan.twists)
     return {
         'seconds': seconds,
         'plan_s': time.perf_counter() - started,
@@ -181,7 +181,7 @@ def _load(folder: Path) -> dict:
 if __name__ == '__main__':
     os.environ.setdefault('HF_HUB_OFFLINE', '1')
     try:
-        what, folder, *rest = sys.argv[1:]
-        print(json.dumps(_load(Path(folder)) if what == 'load' else _train(Path(folder), *rest)))
+        task, folder, *rest = sys.argv[1:]
+        print(json.dumps(_load(Path(folder)) if task == 'load' else _train(Path(folder), *rest)))
     except UserError as error:
         sys.exit(str(error))

@@ -1,4 +1,4 @@
-"""One loss, computed in the two ways that the benchmark compares."""
+"""The loss, computed in the two ways that the benchmark compares."""
 
 from collections.abc import Mapping
 
@@ -11,7 +11,7 @@ WINDOW = 4
 
 
 def once(network: VlaNetwork, batch: Mapping, window: int) -> torch.Tensor:
-    """Return the loss as we train: every frame of the pieces encoded once."""
+    """Return the loss as in training: each frame of the pieces encoded once."""
     motion, _ = network(
         batch['frames'], batch['text_ids'], batch['text_lengths'], batch['frame_counts'], window
     )
@@ -19,7 +19,7 @@ def once(network: VlaNetwork, batch: Mapping, window: int) -> torch.Tensor:
 
 
 def by_windows(network: VlaNetwork, batch: Mapping, window: int) -> torch.Tensor:
-    """Return the same loss with the frames of every window encoded for that window alone."""
+    """Return the same loss with the frames encoded anew for each window."""
     rows: list[int] = []
     owners: list[int] = []
     first = 0

@@ -1,4 +1,4 @@
-"""What training at full size needs on a GPU, counted; and the counting beside a real process."""
+"""Counted GPU memory of training at full size, and a check of the count on a real process."""
 
 from pathlib import Path
 
@@ -11,12 +11,11 @@ from mobile_vla_ros.bench.train.episodes import FRAMES, driven_episodes
 from mobile_vla_ros.training.memory import Memory, count
 
 CARDS_GB = (8, 16, 24, 48, 80)
-# What a card has to have beyond what is counted: what a layer's gradients take on their way, the
-# allocator's gaps, the libraries' own.
+# What a GPU needs beyond the count: temporary gradients, allocator fragmentation, libraries.
 MARGIN_SHARE, MARGIN_GB = 0.15, 1.0
 BATCHES = (1, 2, 4, 8)
 TEXT_TOKENS, SIDE, CHUNK, MOTION_DIMS = 16, 224, 10, 6
-NEAR = 0.1  # the process grows by what is counted, to a tenth
+NEAR = 0.1  # largest relative error of the count
 
 
 def full_size(dtype: torch.dtype, *, checkpointing: bool):
@@ -37,7 +36,7 @@ def full_size(dtype: torch.dtype, *, checkpointing: bool):
 
 
 def needed(pieces: int, frozen: torch.dtype, mixed: torch.dtype, networks: tuple) -> tuple:
-    """Return what a step of whole 18-frame pieces needs, without and with checkpointing."""
+    """Return the memory of a step on whole 18-frame pieces, without and with checkpointing."""
     plain_network, checkpointed = networks
     options = {
         'frames': FRAMES,
@@ -54,14 +53,14 @@ def needed(pieces: int, frozen: torch.dtype, mixed: torch.dtype, networks: tuple
 
 
 def cards(total_bytes: int) -> str:
-    """Say which common cards hold this and the margin."""
+    """Return the smallest common GPU that fits this and the margin, in words."""
     wanted = total_bytes / 1e9 * (1 + MARGIN_SHARE) + MARGIN_GB
     fitting = [size for size in CARDS_GB if size >= wanted]
-    return f'fits {fitting[0]} GB' if fitting else f'fits no card of {CARDS_GB[-1]} GB'
+    return f'fits {fitting[0]} GB' if fitting else f'does not fit {CARDS_GB[-1]} GB'
 
 
 def measure(folder: Path, batches: tuple[int, ...] = BATCHES) -> list[Figure]:
-    """Count the real architecture, then see whether the counting is right where it can be."""
+    """Count the full-size architecture, then check the count on a small one."""
     part, figures = 'memory', []
     networks = tuple(full_size(torch.bfloat16, checkpointing=on) for on in (False, True))
     for pieces in batches:
@@ -77,14 +76,14 @@ def measure(folder: Path, batches: tuple[int, ...] = BATCHES) -> list[Figure]:
             )
         if pieces == batches[0]:
             figures += [
-                plain(part, f'of batch {pieces}: {what}', value / 1e9, 'GB')
-                for what, value in (
+                plain(part, f'of batch {pieces}: {item}', value / 1e9, 'GB')
+                for item, value in (
                     ('weights', one.weights),
                     ('gradients', one.gradients),
                     ('AdamW', one.optimizer),
                     ('activations', found[0].activations),
                     ('activations, checkpointing', one.activations),
-                    ('largest layer computed again', one.recomputed),
+                    ('largest recomputed layer', one.recomputed),
                 )
             ]
     for frozen, mixed, name in (
@@ -105,25 +104,25 @@ def measure(folder: Path, batches: tuple[int, ...] = BATCHES) -> list[Figure]:
 
 
 def beside_a_process(folder: Path) -> list[Figure]:
-    """Count what a small network keeps, and see by how much a process grows as it does."""
+    """Compare the count for a small network with the growth of a process."""
     driven_episodes(folder, 1)
     found = grown(folder, 'by_windows', 'bfloat16')
     if not found:
         return []
     part, name = 'memory', 'builtin:tiny, bf16, activation checkpointing'
     figures = [
-        plain(part, f'{name}: {what}', found[key] / 1e6, 'MB', 1)
-        for what, key in (
+        plain(part, f'{name}: {quantity}', found[key] / 1e6, 'MB', 1)
+        for quantity, key in (
             ('counted', 'counted'),
-            ('the process grew by', 'held'),
-            ('and at its highest by', 'peak'),
+            ('growth of the process', 'held'),
+            ('peak growth of the process', 'peak'),
         )
     ]
     return [
         *figures,
         at_most(
             part,
-            f'{name}: counted against grown, off by',
+            f'{name}: relative error of the count',
             abs(found['counted'] / found['held'] - 1),
             NEAR,
             digits=3,

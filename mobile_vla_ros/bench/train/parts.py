@@ -16,7 +16,7 @@ def measure(
     """
     Measure one part.
 
-    :param folder: empty; episodes, weights and training runs stay in it.
+    :param folder: empty; keeps episodes, weights and training runs.
     :param turns: how often each way is timed.
     :param batches: batch sizes whose memory is counted.
     """

@@ -1,1 +1,1 @@
-"""Nodes that the benchmarks start: a camera and a source of commands."""
+"""Nodes of the benchmarks: cameras and a subscriber to commands."""

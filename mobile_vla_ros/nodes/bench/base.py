@@ -1,11 +1,10 @@
 """
-A base that only prints when commands were sent and received, to measure a guard.
+Print when commands were sent and received, to measure a guard.
 
     python -m mobile_vla_ros.nodes.bench_ear
 
-Prints one line of JSON per command: `number` (its publisher's count, from 1), `sent_ns` and
-`received_ns`, both by the system's clock, the second in the middleware's thread. The first line
-is `listening`.
+Prints a first line, `listening`, then one line of JSON per command: `number` (its publisher's
+count, from 1), `sent_ns` and `received_ns` (system clock; received in the middleware's thread).
 """
 
 import json
@@ -21,7 +20,7 @@ DEPTH = 100
 
 
 class BenchBase(Node):
-    """Has the guard's real-time priority, so that it measures the guard and not itself."""
+    """Subscribe to commands with the guard's real-time priority, so as not to measure itself."""
 
     def __init__(self) -> None:
         request_realtime_priority()

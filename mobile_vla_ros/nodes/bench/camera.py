@@ -1,12 +1,12 @@
 """
-A camera that measures how long inference takes from each image to its proposal.
+Publish images and measure the time from each to its proposal.
 
     python -m mobile_vla_ros.nodes.bench_eye --ros-args -p rate_hz:=30.0 -p seconds:=10.0
 
-Prints one line of JSON at the end: `frames` that were sent; `answered` by a proposal with their
-stamp; for these `sent_ms`, from just before an image is published to the receipt of its proposal
-(median, 99th percentile, largest); and `own_ms` (median, 99th percentile), which inference
-measures from its camera's callback on. Both ends of `sent_ms` are on this process's steady clock.
+Prints one line of JSON at the end: `frames` (sent); `answered` (frames with a proposal of the same
+stamp); for these `sent_ms`, from just before publishing the image to receiving the proposal, on
+this process's steady clock (median, 99th percentile, largest); and `own_ms` (median, 99th
+percentile), from the camera callback of inference, as it reports.
 """
 
 import json
@@ -21,7 +21,7 @@ from rclpy.qos import qos_profile_sensor_data
 from sensor_msgs.msg import Image
 from std_msgs.msg import String
 
-from mobile_vla_ros.bench import synthetic_camera as test_card
+from mobile_vla_ros.bench import synthetic_camera
 from mobile_vla_ros.errors import UserError
 from mobile_vla_ros.nodes.shared.messages import LATCHED, time_ns
 from mobile_vla_ros.nodes.shared.params import declare
@@ -33,7 +33,7 @@ OWN = ('callback_to_proposal_p50_ms', 'callback_to_proposal_p99_ms')
 
 
 class BenchCamera(Node):
-    """Publishes at a camera's rate in a thread, and stores when each stamp comes back."""
+    """Publish at a camera's rate in a thread; store when the proposal of each stamp arrives."""
 
     def __init__(self) -> None:
         super().__init__('bench_eye')
@@ -45,7 +45,7 @@ class BenchCamera(Node):
             self, 'seconds', 10.0, 'duration of the measurement', limits=(1.0, 3600.0)
         )
         self._messages = [
-            self._message(image) for image in test_card.pictures(width, height, IMAGES)
+            self._message(image) for image in synthetic_camera.images(width, height, IMAGES)
         ]
         self._images = self.create_publisher(Image, 'camera/image_raw', qos_profile_sensor_data)
         instruction = self.create_publisher(String, 'instruction', LATCHED)
@@ -90,7 +90,7 @@ class BenchCamera(Node):
         before = set(self._sent_s)
         self._send(self._seconds)
         stamps = [stamp for stamp in self._sent_s if stamp not in before]
-        self._send(LAST_S)  # the last answers, and a report that covers them
+        self._send(LAST_S)  # wait for the last proposals and a report that covers them
         delays_ms = [
             1e3 * (self._back_s[stamp] - self._sent_s[stamp])
             for stamp in stamps

@@ -1,11 +1,11 @@
 """
-A camera and a source of commands to measure a recorder; it also starts and ends its episodes.
+Publish images and commands to measure a recorder, and start and end its episodes.
 
     python -m mobile_vla_ros.nodes.bench_source --ros-args -p rate_hz:=30.0 -p seconds:=10.0
 
-Prints one line of JSON for each of: `started`, `silent` (nothing more is sent) and `ended`. Every
-image has its number in its pixels (`bench.synthetic_camera`), every command in `angular.x`, so
-that losses in a file can be counted.
+Prints one line of JSON for each of `started`, `silent` (publishing has stopped) and `ended`. Each
+image has its number in its pixels (`bench.synthetic_camera`), each command in `angular.x`, so that
+losses in a file can be counted.
 """
 
 import json
@@ -23,7 +23,7 @@ from rclpy.qos import qos_profile_sensor_data
 from sensor_msgs.msg import Image
 from std_srvs.srv import Trigger
 
-from mobile_vla_ros.bench import synthetic_camera as test_card
+from mobile_vla_ros.bench import synthetic_camera
 from mobile_vla_ros.errors import UserError
 from mobile_vla_ros.nodes.shared.guard_status import values_of
 from mobile_vla_ros.nodes.shared.messages import time_ns
@@ -33,7 +33,7 @@ from mobile_vla_ros.nodes.shared.run import run, work_to_end
 # Images per sway over the scene.
 IMAGES = 30
 RECORDING = 'recording'
-POLL_S, ASK_AGAIN_S = 0.3, 10.0
+POLL_S, RETRY_S = 0.3, 10.0
 # Amplitude and period of the commands: they vary, so that no episode counts as idle.
 SWAY_MPS, SWAY_S = 0.3, 4.0
 
@@ -51,7 +51,7 @@ class EpisodeParams:
     """
     The episodes to record.
 
-    :param seconds: length of each; 0: they are not ended.
+    :param seconds: length of each; 0: do not end them.
     :param episodes: how many to start.
     :param recorder: name of the recorder; {} in it is the number of the episode.
     """
@@ -64,7 +64,7 @@ class EpisodeParams:
 
 
 class BenchSource(Node):
-    """Publishes in two threads at a camera's pace; a third starts and ends the episodes."""
+    """Publish images and commands in a thread each; a third starts and ends the episodes."""
 
     def __init__(self) -> None:
         super().__init__('bench_source')
@@ -78,12 +78,12 @@ class BenchSource(Node):
         self._params = self._episode_params()
         # bgr8, as OpenCV's camera drivers send it; each message is refilled in place.
         self._messages = [
-            _message(image[:, :, ::-1]) for image in test_card.pictures(width, height, IMAGES)
+            _message(image[:, :, ::-1]) for image in synthetic_camera.images(width, height, IMAGES)
         ]
         self._images = self.create_publisher(Image, 'camera/image_raw', qos_profile_sensor_data)
         self._twists = self.create_publisher(Twist, 'cmd_vel', 10)
         self._frames = self._commands = 0
-        self._news = threading.Condition()
+        self._changed = threading.Condition()
         self._statuses: dict[str, list[Status]] = {}
         self._silent, self._closing = threading.Event(), threading.Event()
         self.create_subscription(DiagnosticArray, '/diagnostics', self._on_diagnostics, 10)
@@ -95,7 +95,7 @@ class BenchSource(Node):
             threading.Thread(target=work, daemon=True).start()
 
     def on_exit(self) -> None:
-        """Stop the threads from publishing after the context is gone."""
+        """Stop the threads from publishing after shutdown."""
         self._silent.set()
         self._closing.set()
 
@@ -112,7 +112,7 @@ class BenchSource(Node):
                 self,
                 'takes',
                 1,
-                'how many episodes to start, if none is ended',
+                'how many episodes to start',
                 limits=(1, 100_000),
             ),
             recorder=declare(
@@ -132,7 +132,7 @@ class BenchSource(Node):
     # --- publishing ---
 
     def _pace(self, rate_hz: float, send: Callable[[], None]) -> None:
-        """Call ``send`` at a rate; like a camera, skip what was not sent in time."""
+        """Call ``send`` at a rate; like a camera, skip what is late."""
         period_s = 1.0 / rate_hz
         due = time.monotonic()
         while not self._silent.wait(max(due - time.monotonic(), 0.0)):
@@ -141,9 +141,9 @@ class BenchSource(Node):
 
     def _send_frame(self) -> None:
         message, pixels = self._messages[self._frames % len(self._messages)]
-        test_card.draw_number(pixels, self._frames)
+        synthetic_camera.draw_number(pixels, self._frames)
         message.header.stamp = self.get_clock().now().to_msg()
-        self._frames += 1  # before it is published: a subscriber may already ask for it
+        self._frames += 1  # before publishing: another thread reads the count
         self._images.publish(message)
 
     def _send_command(self) -> None:
@@ -157,12 +157,12 @@ class BenchSource(Node):
     # --- episodes ---
 
     def _on_diagnostics(self, array: DiagnosticArray) -> None:
-        with self._news:
+        with self._changed:
             for status in array.status:
                 self._statuses.setdefault(status.name, []).append(
                     Status(time_ns(array.header.stamp), status.message, values_of(status))
                 )
-            self._news.notify_all()
+            self._changed.notify_all()
 
     def _record_all(self) -> None:
         for number in range(self._params.episodes):
@@ -178,7 +178,7 @@ class BenchSource(Node):
         _report('started', recorder=recorder)
         if not self._params.seconds:
             return
-        # The recorder may end it too: on a full disk, for one.
+        # The recorder may end it too, for example on a full disk.
         self._wait(
             lambda: any(status.state != RECORDING for status in statuses[seen + 1 :]),
             self._params.seconds,
@@ -224,42 +224,42 @@ class BenchSource(Node):
         self._until(f'{recorder} to receive', receives)
         self._closing.wait(self._params.settle_s)
         answer = self._call(f'{recorder}/start')
-        # It may have been asked twice.
+        # The request may have been sent twice.
         if not answer.success and statuses[-1].state != RECORDING:
-            raise UserError('the recorder refuses to start', got=answer.message)
+            raise UserError('the recorder refused to start', got=answer.message)
 
     def _call(self, service: str) -> Trigger.Response:
         client = self.create_client(Trigger, service)
-        future, asked_s = None, 0.0
+        future, called_s = None, 0.0
 
         def answered() -> bool:
-            nonlocal future, asked_s
+            nonlocal future, called_s
             if future is not None and future.done():
                 return True
             # An answer is lost if the server has not found this client yet.
-            if client.service_is_ready() and time.monotonic() - asked_s > ASK_AGAIN_S:
-                future, asked_s = client.call_async(Trigger.Request()), time.monotonic()
+            if client.service_is_ready() and time.monotonic() - called_s > RETRY_S:
+                future, called_s = client.call_async(Trigger.Request()), time.monotonic()
             return False
 
-        self._until(f'an answer of {service}', answered)
+        self._until(f'an answer from {service}', answered)
         assert future is not None
         return future.result()
 
     def _until(self, what: str, predicate: Callable[[], object]) -> None:
         if not self._wait(predicate, self._params.timeout_s):
             raise UserError(
-                f'waited in vain for {what}', got=f'nothing in {self._params.timeout_s} s'
+                f'timeout waiting for {what}', got=f'nothing in {self._params.timeout_s} s'
             )
 
     def _wait(self, predicate: Callable[[], object], seconds: float) -> bool:
-        """Wait until a predicate is true; return whether it is. Evaluated at every status."""
+        """Wait until a predicate is true, evaluated at every status; return whether it is."""
         deadline = time.monotonic() + seconds
         while not predicate():
             left = deadline - time.monotonic()
             if left <= 0 or self._closing.is_set():
                 return False
-            with self._news:
-                self._news.wait(min(left, POLL_S))
+            with self._changed:
+                self._changed.wait(min(left, POLL_S))
         return True
 
 

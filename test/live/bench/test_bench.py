@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 import pytest
 
-from mobile_vla_ros.bench import synthetic_camera as test_card
+from mobile_vla_ros.bench import synthetic_camera
 from mobile_vla_ros.bench.record.load import inspect
 from mobile_vla_ros.bench.table import all_of, at_most, none_of, plain, table
 from mobile_vla_ros.episode.storage.schema import EpisodeInfo
@@ -34,29 +34,29 @@ def mobile_vla(*arguments) -> subprocess.CompletedProcess:
 @pytest.mark.parametrize('size', [(1280, 720), (200, 100)])
 def test_a_picture_keeps_its_number_through_jpeg(number, size):
     """The count of lost frames rests on it: also at a quality nobody records with."""
-    picture = test_card.pictures(*size, 1)[0]
-    test_card.draw_number(picture, number)
+    picture = synthetic_camera.images(*size, 1)[0]
+    synthetic_camera.draw_number(picture, number)
     for quality in (10, 90):
         encoded = cv2.imencode('.jpg', picture, (cv2.IMWRITE_JPEG_QUALITY, quality))[1]
-        assert test_card.read_number(cv2.imdecode(encoded, cv2.IMREAD_COLOR)) == number
+        assert synthetic_camera.read_number(cv2.imdecode(encoded, cv2.IMREAD_COLOR)) == number
         small = cv2.imdecode(encoded, cv2.IMREAD_REDUCED_COLOR_4)
-        assert test_card.read_number(small, scale=4) == number
+        assert synthetic_camera.read_number(small, scale=4) == number
 
 
 def test_a_number_that_is_not_certain_is_not_guessed():
     """A torn or foreign picture gives None, and so does one square that flipped."""
-    picture = test_card.pictures(1280, 720, 1)[0]
-    assert test_card.read_number(picture) is None
-    test_card.draw_number(picture, 5)
-    picture[: test_card.SQUARE, : test_card.SQUARE] = test_card.BRIGHT
-    assert test_card.read_number(picture) is None
-    with pytest.raises(ValueError, match='no room'):
-        test_card.draw_number(np.zeros((20, 100, 3), np.uint8), 5)
+    picture = synthetic_camera.images(1280, 720, 1)[0]
+    assert synthetic_camera.read_number(picture) is None
+    synthetic_camera.draw_number(picture, 5)
+    picture[: synthetic_camera.SQUARE, : synthetic_camera.SQUARE] = synthetic_camera.BRIGHT
+    assert synthetic_camera.read_number(picture) is None
+    with pytest.raises(ValueError, match='too small'):
+        synthetic_camera.draw_number(np.zeros((20, 100, 3), np.uint8), 5)
 
 
 def test_the_camera_is_as_busy_as_a_photograph():
     """A JPEG of 720p at 90 of 0.1 to 0.2 MB, and no two pictures alike."""
-    first, second = test_card.pictures(1280, 720, 2)
+    first, second = synthetic_camera.images(1280, 720, 2)
     encoded = cv2.imencode('.jpg', first, (cv2.IMWRITE_JPEG_QUALITY, 90))[1]
     assert 100_000 < len(encoded) < 200_000
     assert np.abs(first.astype(int) - second).mean() > 5
@@ -70,7 +70,7 @@ def take(tmp_path):
         picture = np.zeros((64, 320, 3), np.uint8)
         writer = EpisodeWriter(tmp_path, EpisodeInfo('go'), SECOND)
         for row, number in enumerate(numbers):
-            test_card.draw_number(picture, number)
+            synthetic_camera.draw_number(picture, number)
             writer.add_frame(
                 cv2.imencode('.jpg', picture)[1].tobytes(), row * SECOND, row * SECOND
             )
@@ -162,10 +162,10 @@ def test_load_accounts_for_every_frame(measured):
     """Most frames and commands arrive on any machine, and no frame is lost unseen."""
     sent = measured['load 30 Hz', 'frames sent']['value']
     assert sent > 45
-    assert measured['load 30 Hz', 'frames lost before the recorder']['value'] < sent / 3
+    assert measured['load 30 Hz', 'frames lost on the way to the recorder']['value'] < sent / 3
     for part in ('load 30 Hz', 'load 60 Hz'):
         assert measured[part, 'commands lost']['value'] < 50
-        assert measured[part, 'frames twice or out of order']['kept']
+        assert measured[part, 'frames repeated or out of order']['kept']
         assert measured[part, 'recorder, peak memory']['kept']
     assert measured['load 60 Hz', 'frames lost and not counted']['kept']
     assert 0 < measured['load 30 Hz', 'recorder, mean']['value'] < 2
@@ -176,11 +176,11 @@ def test_killed_takes_are_recovered_and_others_untouched(measured):
     """What the issue promises of every kill but its second, which a busy machine may stretch."""
     for name in (
         'episodes that open',
-        'episodes recovered and marked so',
+        'episodes recovered and marked as recovered',
         'earlier episodes untouched',
     ):
         assert measured['kill', name]['kept'], measured['kill', name]
-    assert measured['kill', 'most of an episode that was lost']['value'] < 3
+    assert measured['kill', 'longest part of an episode lost']['value'] < 3
 
 
 def test_a_full_disk_leaves_a_whole_take(measured):
@@ -195,9 +195,9 @@ def test_a_full_disk_leaves_a_whole_take(measured):
 
 def test_the_file_is_a_tenth_of_the_seed_s(measured):
     """Sizes are the same on every machine."""
-    assert measured['encode', "size against the seed's layout"]['kept']
-    assert measured['encode', 'written against encoded alone']['value'] > 0.9
-    assert measured['encode', "time against the seed's layout"]['value'] < 0.5
+    assert measured['encode', "size against the reference run's layout"]['kept']
+    assert measured['encode', 'writing against the encoder alone']['value'] > 0.9
+    assert measured['encode', "time against the reference run's layout"]['value'] < 0.5
 
 
 def test_a_machine_without_the_right_to_mount_is_told(tmp_path, monkeypatch):

@@ -17,6 +17,6 @@ def test_the_guard_is_started_weighed_and_watched_while_every_core_is_busy(tmp_p
         for one in bench_drive_guard.measure(tmp_path, quiet=True, starts=1, seconds=1.0)
     }
     assert figures['peak memory'].value < 100
-    assert 0.05 < figures['first command sent'].value <= figures['first command heard'].value
-    assert figures['periods watched'].value > 10
-    assert 0 <= figures['jitter of its period'].value < 50
+    assert 0.05 < figures['first command sent'].value <= figures['first command received'].value
+    assert figures['periods measured'].value > 10
+    assert 0 <= figures['period jitter'].value < 50

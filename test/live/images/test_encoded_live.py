@@ -8,7 +8,7 @@ from PIL import Image
 from rclpy.qos import qos_profile_sensor_data
 from sensor_msgs.msg import CompressedImage
 
-from mobile_vla_ros.bench.synthetic_camera import pictures
+from mobile_vla_ros.bench import synthetic_camera
 from mobile_vla_ros.images.stored import decode
 from mobile_vla_ros.model.policy_spec import read_spec
 from mobile_vla_ros.nodes.inference.camera import CameraFrame
@@ -19,7 +19,7 @@ from mobile_vla_ros.runtime.overlay import BAR_HEIGHT, IMAGE_HEIGHT, WIDTH
 def stored(width: int, height: int, kind: str = 'JPEG', count: int = 1) -> list[bytes]:
     """Return pictures as busy as photographs, as they are stored."""
     made = []
-    for picture in pictures(width, height, count):
+    for picture in synthetic_camera.images(width, height, count):
         buffer = io.BytesIO()
         Image.fromarray(picture).save(buffer, kind, quality=90)
         made.append(buffer.getvalue())

@@ -14,10 +14,10 @@ def test_the_benchmark_times_frames_from_camera_to_proposal(tmp_path):
     assert sent / 2 < figures['answered by a proposal'].value <= sent
     own, from_camera = (
         figures[f'{what}, median'].value
-        for what in ('callback to proposal', 'sent to proposal heard')
+        for what in ('callback to proposal', 'sent to proposal received')
     )
     assert 0 < own < from_camera < 1000
     assert {name for name, one in figures.items() if one.promise} == {
         'callback to proposal, p99',
-        'sent to proposal heard, p99',
+        'sent to proposal received, p99',
     }

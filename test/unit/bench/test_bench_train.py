@@ -93,7 +93,7 @@ def test_frames_are_encoded_once_and_the_numbers_stay(measured):
             assert figure['kept'], figure
     assert measured['encodes', 'time, window by window against once']['value'] > 0
     once_mb, windows_mb = (
-        measured['encodes', f'kept for the way back, {name}']['value']
+        measured['encodes', f'saved for the backward pass, {name}']['value']
         for name in ('each frame once', 'window by window')
     )
     assert windows_mb == pytest.approx(once_mb * 60 / 18, rel=0.1)
@@ -103,11 +103,11 @@ def test_kept_image_tokens_are_not_computed_again(measured):
     """Neither in an epoch, nor by the next run."""
     for name in (
         'frames encoded by a second run',
-        'frames encoded in an epoch, from kept image tokens',
+        'frames encoded in an epoch, from cached image tokens',
     ):
         assert measured['tokens', name]['kept']
     assert measured['tokens', 'frames encoded in an epoch, from images']['value'] == 18
-    assert measured['tokens', 'time, from images against from kept tokens']['value'] > 0
+    assert measured['tokens', 'time, from images against from cached tokens']['value'] > 0
 
 
 def test_a_reduced_scale_shows_the_same(measured):
@@ -119,7 +119,7 @@ def test_a_reduced_scale_shows_the_same(measured):
 def test_the_loop_says_how_long_it_waited(measured):
     """A share of the epoch's time, for every frame that went through the network."""
     assert measured['loader', 'frames of 1280x720 decoded and encoded']['value'] >= 18
-    share = measured['loader', 'share of the time that the network waited']
+    share = measured['loader', 'share of the time spent waiting for data']
     assert 0 <= share['value'] < 0.9  # of one piece, which is read before the first step
     assert share['kept'] == (share['value'] <= 0.05)
 
@@ -131,11 +131,13 @@ def test_memory_is_counted_at_full_size_and_right_at_a_small_one(measured):
     assert found['of batch 1: AdamW'] == pytest.approx(0.057 * 8, abs=0.01)
     assert 3 < found['bf16, batch 1, activation checkpointing'] < 8
     assert found['bf16, batch 1'] > 15
-    small = 'builtin:tiny, bf16, activation checkpointing: counted against grown, off by'
+    small = 'builtin:tiny, bf16, activation checkpointing: relative error of the count'
     if (off := found.get(small)) is not None:
         assert off < 0.5  # other work on the machine moves it; the benchmark promises a tenth
-    if held := measured.get(('encodes', 'process grew meanwhile by, window by window')):
-        kept = measured['encodes', 'kept for the way back, window by window']['value']
+    if held := measured.get(
+        ('encodes', 'process growth after the forward pass, window by window')
+    ):
+        kept = measured['encodes', 'saved for the backward pass, window by window']['value']
         assert held['value'] == pytest.approx(kept, rel=0.5)
 
 
@@ -143,7 +145,7 @@ def test_a_card_is_named_with_room_to_spare():
     """15 % and 1 GB beyond what is counted."""
     assert cards(6_000_000_000) == 'fits 8 GB'
     assert cards(6_200_000_000) == 'fits 16 GB'
-    assert cards(90_000_000_000) == 'fits no card of 80 GB'
+    assert cards(90_000_000_000) == 'does not fit 80 GB'
 
 
 def test_a_figure_may_promise_to_be_large():

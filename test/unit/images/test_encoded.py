@@ -7,7 +7,7 @@ import pytest
 import torch
 from PIL import Image
 
-from mobile_vla_ros.bench.synthetic_camera import pictures
+from mobile_vla_ros.bench import synthetic_camera
 from mobile_vla_ros.data.dataset import SegmentDataset
 from mobile_vla_ros.data.preprocess import preprocess, resize
 from mobile_vla_ros.data.segments import Sampling, load_segments
@@ -26,7 +26,7 @@ SPEC = ImageSpec(224, (0.48, 0.46, 0.41), (0.27, 0.26, 0.28))
 def stored(width: int, height: int, kind: str = 'JPEG', count: int = 1) -> list[bytes]:
     """Return images as busy as photographs, as they are stored."""
     made = []
-    for picture in pictures(width, height, count):
+    for picture in synthetic_camera.images(width, height, count):
         buffer = io.BytesIO()
         Image.fromarray(picture).save(buffer, kind, quality=90)
         made.append(buffer.getvalue())
@@ -126,7 +126,7 @@ def test_a_frame_is_the_same_in_training_and_in_driving(tmp_path, kind, size):
 
 def test_a_raw_image_is_driven_by_as_it_is():
     """What a camera sends without compression is not reduced before it is resized."""
-    (picture,) = pictures(1280, 720, 1)
+    (picture,) = synthetic_camera.images(1280, 720, 1)
     assert np.array_equal(CameraFrame(from_rgb(picture), 0, 0, SPEC.size).image, picture)
 
 
