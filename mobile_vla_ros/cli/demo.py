@@ -1,4 +1,4 @@
-"""`mobile_vla demo`: record, train and drive in the arena, and set the policy beside controls."""
+"""`mobile_vla demo`: record, train and drive in the arena, and compare with controls."""
 
 import argparse
 import contextlib
@@ -15,10 +15,10 @@ def register(subparsers) -> None:
     parser = subparsers.add_parser(
         'demo',
         help='record, train and drive in the arena',
-        description='Record episodes from the expert through the recorder node, fine-tune a '
-        'policy and two controls that are kept from seeing or hearing, drive them all '
-        'through suites of scenes that none has seen, and the policy through the '
-        'inference and guard nodes as well.',
+        description='Record episodes of the expert through the recorder node, fine-tune a policy '
+        'and two controls without images or without instructions, drive them through suites '
+        'of scenes that no episode has, and the policy also through the inference and '
+        'guard nodes.',
         epilog='example: mobile_vla demo --out runs/demo',
     )
     parser.add_argument('--out', type=Path, help='new folder (runs/demo_TIME)')
@@ -27,25 +27,27 @@ def register(subparsers) -> None:
     parser.add_argument(
         '--live', type=int, default=10, help='scenes to drive through the live nodes (10)'
     )
-    parser.add_argument('--epochs', type=int, help=f'passes over the episodes (as {TRAIN_CONFIG})')
+    parser.add_argument(
+        '--epochs', type=int, help=f'passes over the episodes (as in {TRAIN_CONFIG})'
+    )
     parser.add_argument(
         '--speed',
         type=float,
         default=4.0,
         metavar='FACTOR',
-        help="the arena's time against real time while recording (4); driving, "
-        'with a network in the loop, goes at half of it',
+        help="the arena's time against real time while recording (4); half of it while "
+        'driving live',
     )
     parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> int:
-    """Run the demo; 1 when the policy does no better on `swap` than the best control."""
+    """Run the demo; return 1 if the policy is no better on `swap` than the best control."""
     if args.takes < 2 or args.trials < 1 or args.live < 1:
         raise UserError(
-            'there is nothing to do',
+            'nothing to do',
             got=f'--takes {args.takes} --trials {args.trials} --live {args.live}',
-            expected='at least 2 episodes and 1 of each other',
+            expected='at least 2 episodes, and 1 of each other',
         )
     demo = Demo.prepare(args.out, args.speed)
     seconds: dict[str, float] = {}
@@ -77,13 +79,13 @@ def run(args: argparse.Namespace) -> int:
     )
     if results[POLICY]['swap']['success_rate'] > best_control(results):
         return 0
-    print('The policy does no better on the suite swap than one that is blind or deaf.')
+    print('The policy is no better on the suite swap than the best control.')
     return 1
 
 
 @contextlib.contextmanager
 def _timed(seconds: dict[str, float], name: str) -> Iterator[None]:
-    """Store how long a block ran."""
+    """Store the duration of a block."""
     started = time.monotonic()
     try:
         yield

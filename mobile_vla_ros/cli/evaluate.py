@@ -43,11 +43,10 @@ def register(subparsers) -> None:
         '--val-share',
         type=float,
         default=0.2,
-        help='share of episodes that validate (0.2), where there is no policy, or '
-        'one that neither names its training episodes here nor carries its '
-        'own predictors',
+        help='validation share (0.2), without a policy, or with one whose bundle has neither '
+        'predictors nor training episodes from this folder',
     )
-    parser.add_argument('--split-seed', type=int, default=0, help='seed of the split (0)')
+    parser.add_argument('--split-seed', type=int, default=0, help='random seed of the split (0)')
     parser.add_argument(
         '--accept-verdicts',
         '--accept_verdicts',
@@ -56,7 +55,7 @@ def register(subparsers) -> None:
         help="episodes to measure on: good, poor, bad (the policy's own, or good poor)",
     )
     parser.add_argument('--device', default='auto', help='auto, cpu or cuda')
-    parser.add_argument('--offline', action='store_true', help='never ask the hub')
+    parser.add_argument('--offline', action='store_true', help='never access the hub')
     parser.add_argument(
         '--group-duplicates',
         '--group_duplicates',
@@ -68,31 +67,31 @@ def register(subparsers) -> None:
         action='store_true',
         help='exit with status 1 unless the policy is better than every '
         'predictor that sees no image, on episodes that it was not trained '
-        'on; these predictors must be fitted to what it was trained on',
+        'on; the predictors must be fitted to its training episodes',
     )
     parser.add_argument(
         '--report',
         type=Path,
         metavar='FILE',
-        help='also write the page that a training ends with (needs --policy)',
+        help='also write the page of a training (needs --policy)',
     )
     parser.add_argument('--json', action='store_true', help='print JSON')
     parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> int:
-    """Evaluate and print; 1 when a policy has to be better and is not."""
+    """Evaluate and print; return 1 if --require-better is not met."""
     for name in ('require_better', 'report'):
         if getattr(args, name) and not args.policy:
             raise UserError(
-                f'--{name.replace("_", "-")} says nothing without a policy',
-                expected='--policy',
-                remedy='give the policy that is to be measured',
+                f'--{name.replace("_", "-")} needs a policy',
+                got='no --policy',
+                remedy='add --policy FOLDER',
             )
     if args.report and not args.report.parent.is_dir():
         raise UserError(
             f'no folder {args.report.parent} for the report',
-            expected='--report FILE in a folder that is there',
+            expected='--report FILE in an existing folder',
         )
     from mobile_vla_ros.data.segments import Sampling, rate_for
     from mobile_vla_ros.episode.storage.reader import find_episodes
@@ -100,7 +99,7 @@ def run(args: argparse.Namespace) -> int:
     from mobile_vla_ros.evaluation.verdict import refusal
 
     rate_hz = args.rate
-    if rate_hz is None:  # a policy brings its own
+    if rate_hz is None:  # a policy has its own
         rate_hz = (
             DEFAULT_RATE_HZ if args.policy else rate_for(find_episodes(args.data), DEFAULT_RATE_HZ)
         )

@@ -1,4 +1,4 @@
-"""`mobile_vla`: finds the subcommand, runs it, and turns a user's mistake into a sentence."""
+"""`mobile_vla`: run a subcommand; print a user error as a sentence."""
 
 import argparse
 import sys
@@ -7,7 +7,7 @@ from importlib import import_module
 from mobile_vla_ros import __version__
 from mobile_vla_ros.errors import UserError
 
-# Modules with `register(subparsers)`; heavy imports stay inside what they run.
+# Modules with `register(subparsers)`; heavy imports belong in their functions.
 SUBCOMMANDS = ('demo', 'train', 'evaluate', 'simulate', 'replay', 'drill', 'episodes', 'bench')
 
 
@@ -21,7 +21,7 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument('--version', action='version', version=f'mobile_vla_ros {__version__}')
     subparsers = parser.add_subparsers(title='subcommands', metavar='', required=True)
-    for name in SUBCOMMANDS:  # here, so that Ctrl-C meanwhile is one like any other
+    for name in SUBCOMMANDS:  # here, so that main() handles Ctrl-C during imports
         import_module(f'mobile_vla_ros.cli.{name}').register(subparsers)
     return parser
 
@@ -30,19 +30,19 @@ def main(argv: list[str] | None = None) -> int:
     """
     Run `mobile_vla`.
 
-    :returns: 0; 1 when it ran and the answer is no; 2 for bad use; 130 after Ctrl-C.
+    :returns: 0; 1 if the result is negative; 2 for a user error; 130 after Ctrl-C.
     """
     try:
         parser = build_parser()
         args, rest = parser.parse_known_args(argv)
-        if rest and not getattr(args, 'takes_rest', False):
+        if rest and not getattr(args, 'parses_rest', False):
             parser.error(f'unknown arguments: {" ".join(rest)}')
-        return args.run(args, rest) if getattr(args, 'takes_rest', False) else args.run(args)
+        return args.run(args, rest) if getattr(args, 'parses_rest', False) else args.run(args)
     except UserError as error:
         print(f'mobile_vla: error: {error}', file=sys.stderr)
         return 2
     except BrokenPipeError:
-        # Somebody piped us into `head`; there is nobody left to write to.
+        # The reader of a pipe (`head`) has closed it.
         sys.stderr.close()
         return 0
     except KeyboardInterrupt:

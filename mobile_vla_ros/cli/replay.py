@@ -17,11 +17,11 @@ def register(subparsers) -> None:
     """Add the subcommand."""
     parser = subparsers.add_parser(
         'replay',
-        help='show a policy a recorded episode, and compare',
-        description='Show a policy the frames of an episode at the times at which they came, and '
-        'compare what it commands with what was driven then, beside predictors that '
-        'see nothing. With --ros the live inference node is shown them too; exit '
-        'status 1 when it says something else. Nothing is sent to a robot.',
+        help='compare a policy with a recorded episode',
+        description='Give a policy the frames of an episode at their times of receipt and compare '
+        'its commands with the driven ones, beside predictors without input. With '
+        '--ros, also replay to the live inference node; exit status 1 if its proposals '
+        'differ. Nothing is sent to a robot.',
         epilog=EXAMPLE,
     )
     parser.add_argument('episode', type=Path, help='an episode (.h5)')
@@ -32,20 +32,20 @@ def register(subparsers) -> None:
         '--precision',
         default='fp32',
         choices=PRECISIONS,
-        help='as the inference node has it (fp32)',
+        help='as in the inference node (fp32)',
     )
     parser.add_argument(
         '--threads',
         type=int,
         default=1,
         metavar='N',
-        help='cores that torch may use, as torch_threads of the node (1)',
+        help='CPU threads for torch, as torch_threads of the node (1)',
     )
-    parser.add_argument('--offline', action='store_true', help='never ask the hub')
+    parser.add_argument('--offline', action='store_true', help='never access the hub')
     parser.add_argument(
         '--ros',
         action='store_true',
-        help='show the episode to the live inference node as well, and compare',
+        help='also replay to the live inference node, and compare',
     )
     parser.add_argument(
         '--plot', type=Path, metavar='FILE.png', help='draw predicted and driven over time'
@@ -53,15 +53,15 @@ def register(subparsers) -> None:
     parser.add_argument(
         '--store-golden',
         action='store_true',
-        help="only write the bundle's golden frames anew, from the episode's first "
-        'window; look at what the policy says of the episode before',
+        help="only replace the bundle's golden frames by the episode's first window; check "
+        'the policy on this episode first',
     )
     parser.add_argument('--json', action='store_true', help='print JSON')
     parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> int:
-    """Replay and print; 1 when the live node says something else."""
+    """Replay and print; return 1 if the live node differs."""
     _check(args)
     settings = Settings(
         episode=args.episode,
@@ -114,18 +114,18 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _check(args: argparse.Namespace) -> None:
-    """Raise UserError for arguments that make no sense, or not together."""
+    """Raise UserError for invalid or incompatible arguments."""
     if not 1 <= args.threads <= MAX_THREADS:
         raise UserError(
-            'torch cannot use that number of cores',
+            'invalid number of threads',
             got=f'--threads {args.threads}',
             expected=f'1 to {MAX_THREADS}',
         )
     if args.plot and (not args.plot.parent.is_dir() or args.plot.suffix.lower() != '.png'):
         raise UserError(
-            'the plot cannot be written there',
+            'cannot write the plot',
             got=args.plot,
-            expected='--plot FILE.png in a folder that is there',
+            expected='--plot FILE.png in an existing folder',
         )
     if args.store_golden and (args.ros or args.plot):
         raise UserError(
@@ -153,5 +153,5 @@ def _plot(path: Path, found, spec, result: dict) -> None:
             },
         )
     except OSError as error:
-        raise UserError(f'the plot {path} cannot be written', got=error.strerror) from error
+        raise UserError(f'cannot write the plot {path}', got=error.strerror) from error
     print(f'plot: {path}', file=sys.stderr)

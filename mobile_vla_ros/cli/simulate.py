@@ -16,7 +16,7 @@ def register(subparsers) -> None:
         'simulate',
         help='drive a policy in the arena',
         description='Drive a policy, or without one the expert, through suites of scenes, and '
-        'count how the trials end.',
+        'count the outcomes.',
         epilog='example: mobile_vla simulate --policy runs/first/best --suite all '
         '--out runs/driven',
     )
@@ -30,20 +30,20 @@ def register(subparsers) -> None:
         metavar='SUITE',
         help=f'suites of scenes (unseen_layouts), or {ALL}',
     )
-    parser.add_argument('--trials', type=int, default=100, help='how many of each suite (100)')
+    parser.add_argument('--trials', type=int, default=100, help='trials of each suite (100)')
     parser.add_argument('--seed', type=int, default=0, help='number of the first trial (0)')
     parser.add_argument(
         '--control',
         choices=CONTROLS,
         default='',
-        help='drive what should fail: the policy shown no image or told nothing, '
-        'no command at all, or the mean action of its episodes',
+        help='drive a control that should fail: the policy without images or without '
+        'instructions, no command, or the mean action of its episodes',
     )
     parser.add_argument(
         '--out',
         type=Path,
         metavar='DIR',
-        help='keep every trial there, go on with a run that was stopped, and write report.html',
+        help='keep the trials there, continue an interrupted run, and write report.html',
     )
     parser.add_argument(
         '--ros', action='store_true', help='drive through the live inference and guard nodes'
@@ -54,7 +54,7 @@ def register(subparsers) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Drive the trials and print how they ended; 130 after Ctrl-C."""
+    """Drive the trials and print the outcomes; return 130 after Ctrl-C."""
     from mobile_vla_ros.rollout.simulation import Settings, Simulation, named
 
     settings = Settings(
@@ -92,9 +92,9 @@ def run(args: argparse.Namespace) -> int:
                 print(f'report: {page}', file=sys.stderr if args.json else sys.stdout)
         except KeyboardInterrupt:
             hint = (
-                f'; the finished trials are in {args.out}, and the same command goes on after them'
+                f'; the finished trials are in {args.out}, and the same command continues there'
                 if simulation.logged
-                else '; give --out DIR to be able to go on'
+                else '; use --out DIR to be able to continue'
             )
             print(f'mobile_vla: stopped{hint}', file=sys.stderr)
             return 130

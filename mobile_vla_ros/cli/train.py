@@ -11,7 +11,7 @@ def register(subparsers) -> None:
     parser = subparsers.add_parser(
         'train', help='fine-tune a policy on recorded episodes', add_help=False
     )
-    parser.set_defaults(run=run, takes_rest=True)
+    parser.set_defaults(run=run, parses_rest=True)
 
 
 def log(text: str) -> None:

@@ -79,7 +79,7 @@ def score(
     means = None if trained_on else spec.data.get('blind_means')
     cache = FrameCache(spec.image)
 
-    def ask(segments: Sequence[Segment], *, blank_images: bool = False) -> Predictions:
+    def predicted(segments: Sequence[Segment], *, blank_images: bool = False) -> Predictions:
         data = dataset(
             segments,
             spec,
@@ -91,18 +91,18 @@ def score(
         )
         return predict(policy.network, data)
 
-    questions: dict[str, Callable[[], Predictions]] = {
-        'policy': lambda: ask(val),
-        'image_blanked': lambda: ask(val, blank_images=True),
-        'frames_shuffled': lambda: ask(shuffle_frames(val)),
+    variants: dict[str, Callable[[], Predictions]] = {
+        'policy': lambda: predicted(val),
+        'image_blanked': lambda: predicted(val, blank_images=True),
+        'frames_shuffled': lambda: predicted(shuffle_frames(val)),
     }
     swapped = swap_instructions(val, train)
     if swapped:
-        questions['instruction_swapped'] = lambda: ask(swapped)
+        variants['instruction_swapped'] = lambda: predicted(swapped)
     # disable=None: no progress bar without a terminal
-    bar = tqdm(questions.items(), desc='policy and controls', leave=False, disable=None)
-    asked = {name: question() for name, question in bar}
-    found = asked.pop('policy')
+    bar = tqdm(variants.items(), desc='policy and controls', leave=False, disable=None)
+    results = {name: variant() for name, variant in bar}
+    found = results.pop('policy')
     if not found.real.any():
         raise UserError(
             'no frame of the episodes to evaluate on can be read',
@@ -128,7 +128,7 @@ def score(
         'broken': found.broken,
     }
     scored['better'] = len(scored['better_than']) == len(blind)
-    for name, other in asked.items():
+    for name, other in results.items():
         real = found.real & other.real
         scored[name] = {
             **measure(other.motion, actions, real, spec.actions),

@@ -1,1 +1,1 @@
-"""A recorded episode through the live inference path."""
+"""Replay a recorded episode through the inference path."""

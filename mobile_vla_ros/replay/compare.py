@@ -1,4 +1,4 @@
-"""What a policy says along an episode, measured against what was driven, and printed."""
+"""Measure a policy's commands along an episode against the driven ones, and print the result."""
 
 import shutil
 from collections.abc import Mapping
@@ -18,42 +18,42 @@ METRICS = {
     'bias': ('bias', '+.3f'),
     'sign_flips': ('flips', '.0%'),
 }
-MAX_LINES = 10  # of gaps and of refused windows
+MAX_LINES = 10  # printed of gaps, refused windows and notes
 
 
 def predictors(found: Replayed, spec: PolicySpec) -> dict[str, np.ndarray]:
     """
-    Return what the policy, and predictors that see nothing, say where the policy says something.
+    Return the commands of the policy and of predictors without input, where it commands any.
 
-    :returns: name → (K, 6) m/s and rad/s. `mean_action` is there when the bundle knows it.
+    :returns: name → (K, 6) m/s and rad/s; with `mean_action` if the bundle has it.
     """
-    said = found.said
-    zero = np.zeros((int(said.sum()), len(TWIST_AXES)))
-    rows = {'policy': found.twist[said], 'zero': zero}
+    commanded = found.commanded
+    zero = np.zeros((int(commanded.sum()), len(TWIST_AXES)))
+    rows = {'policy': found.twist[commanded], 'zero': zero}
     mean = spec.data.get('mean_action')
     if mean is not None and len(mean) == len(spec.actions.axes):
         rows['mean_action'] = zero.copy()
         rows['mean_action'][:, spec.actions.columns] = mean
-    rows['repeat_last'] = found.before[said]
+    rows['repeat_last'] = found.before[commanded]
     return rows
 
 
 def measured(predicted: np.ndarray, driven: np.ndarray, spec: ActionSpec) -> dict[str, dict]:
     """
-    Measure commands against what was driven at the same instants.
+    Measure commands against the commands driven at the same instants.
 
     :param predicted: (K, 6) m/s and rad/s; likewise `driven`.
-    :returns: for each axis `unit`; `mae`, `rmse` and `bias` (the mean of predicted minus driven)
-        in it; and `sign_flips`, the share of the instants at which both are faster than
-        `DRIVEN_SHARE` of the scale and go opposite ways. None where there is no instant.
+    :returns: for each axis its `unit`; `mae`, `rmse` and `bias` (mean of predicted minus driven)
+        in that unit; and `sign_flips`, the share of instants at which both are faster than
+        `DRIVEN_SHARE` of the scale and have opposite signs. None without instants.
     """
     result = {}
     for axis, column, scale, unit in zip(
         spec.axes, spec.columns, spec.scale, spec.units, strict=True
     ):
-        said, done = predicted[:, column], driven[:, column]
-        error, slow = said - done, DRIVEN_SHARE * scale
-        flips = (np.abs(said) > slow) & (np.abs(done) > slow) & (np.sign(said) != np.sign(done))
+        one, other = predicted[:, column], driven[:, column]
+        error, slow = one - other, DRIVEN_SHARE * scale
+        flips = (np.abs(one) > slow) & (np.abs(other) > slow) & (np.sign(one) != np.sign(other))
         values = {'mae': np.abs(error), 'bias': error, 'sign_flips': flips}
         means = {
             name: float(value.mean()) if len(value) else None for name, value in values.items()
@@ -71,14 +71,14 @@ def measured(predicted: np.ndarray, driven: np.ndarray, spec: ActionSpec) -> dic
 
 def summary(found: Replayed, spec: PolicySpec) -> dict:
     """
-    Return what `mobile_vla replay --json` prints, but for the episode, the machine and `live`.
+    Return what `mobile_vla replay --json` prints, except the episode, the machine and `live`.
 
-    `frames`, `plans` (frames that gave one) and `instants` (frames at which something is
-    commanded); `measured`: predictor → axis → metrics (`measured`); `pace`: `step_ms` (median of
-    the steps that encoded one frame), `p95_ms`, `slowest_ms`, `first_ms`, `period_ms` of the
-    policy, and whether it `keeps_up`; `gaps`, `refused` and `notes`: sentences.
+    `frames`; `plans`, frames that yielded a plan; `instants`, frames with a command; `measured`:
+    predictor → axis → metrics (`measured`); `pace`: `step_ms` (median of the steps that encoded
+    one frame), `p95_ms`, `slowest_ms`, `first_ms`, `period_ms` of the policy, and whether it
+    `keeps_up`; `gaps`, `refused` and `notes`: sentences.
     """
-    driven = found.driven[found.said]
+    driven = found.driven[found.commanded]
     ms = np.array(found.seconds) * 1e3
     period_ms = 1e3 / spec.rate_hz
     return {
@@ -109,17 +109,17 @@ def text(result: Mapping) -> str:
     lines = [
         f'{result["episode"]}: {result["instruction"]!r}',
         f'{result["frames"]} frames, {result["plans"]} plans, measured at '
-        f'{result["instants"]} instants against what was driven then',
+        f'{result["instants"]} instants against the driven commands',
         '',
         _table(result['measured']),
         '',
         _pace(result),
     ]
-    for what in ('gaps', 'refused', 'notes'):
-        found = result[what]
+    for key in ('gaps', 'refused', 'notes'):
+        found = result[key]
         lines += found[:MAX_LINES]
         if len(found) > MAX_LINES:
-            lines.append(f'and {len(found) - MAX_LINES} more like it (--json names them)')
+            lines.append(f'and {len(found) - MAX_LINES} more (listed by --json)')
     if result.get('live'):
         lines += ['', result['live']['sentence']]
     return '\n'.join(lines)
@@ -127,19 +127,19 @@ def text(result: Mapping) -> str:
 
 def _table(rows: Mapping[str, Mapping]) -> str:
     groups = {
-        f'{axis}, {known["unit"]}': text_table.cells((row[axis] for row in rows.values()), METRICS)
-        for axis, known in rows['policy'].items()
+        f'{axis}, {entry["unit"]}': text_table.cells((row[axis] for row in rows.values()), METRICS)
+        for axis, entry in rows['policy'].items()
     }
     return text_table.grouped(list(rows), groups, shutil.get_terminal_size((120, 24)).columns) + (
-        '\nbias: predicted minus driven; flips: share of the instants at which both go, and '
-        'opposite ways'
+        '\nbias: mean of predicted minus driven; flips: share of instants at which both move, in '
+        'opposite directions'
     )
 
 
 def _pace(result: Mapping) -> str:
     pace = result['pace']
     if pace['step_ms'] is None:
-        return 'no step to time'
+        return 'no step was timed'
     keeps = 'keeps up with' if pace['keeps_up'] else 'does NOT keep up with'
     return (
         f'a step takes {pace["step_ms"]:.1f} ms (95 % within {pace["p95_ms"]:.1f}, slowest '

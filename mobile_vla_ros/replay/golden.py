@@ -1,4 +1,4 @@
-"""`mobile_vla replay --store-golden`: write golden frames for a bundle, from an episode."""
+"""`mobile_vla replay --store-golden`: write a bundle's golden frames from an episode."""
 
 from pathlib import Path
 
@@ -7,14 +7,14 @@ from mobile_vla_ros.errors import UserError
 
 def store(episode: Path, policy: Path, instruction: str | None) -> Path:
     """
-    Write the golden frames of a bundle anew, and nothing else of it.
+    Replace the golden frames of a bundle, and nothing else in it.
 
-    They are the first window of an episode, and the bundle's output for it here and now: on the
-    CPU, in single precision, with its adapters unmerged, as training writes them.
+    They are the first window of an episode and the bundle's output for it, computed as in
+    training: on the CPU, in float32, with unmerged adapters.
 
     :param instruction: None: the episode's own.
     :returns: the file.
-    :raises UserError: when the episode has no window, or the bundle cannot be loaded or written.
+    :raises UserError: if the episode has no window, or the bundle cannot be loaded or written.
     """
     from mobile_vla_ros.data.frame_cache import FrameCache
     from mobile_vla_ros.data.preprocess import normalise
@@ -33,27 +33,27 @@ def store(episode: Path, policy: Path, instruction: str | None) -> Path:
     )
     if not found.segments:
         raise UserError(
-            f'{episode} gives no golden frames',
+            f'{episode} has no window for golden frames',
             got=found.skipped[str(episode)].rstrip('.'),
             remedy='use another episode',
         )
-    run = found.segments[0]
-    frames = FrameCache(spec.image).frames(run, slice(0, spec.window))
+    segment = found.segments[0]
+    frames = FrameCache(spec.image).frames(segment, slice(0, spec.window))
     golden = make_golden(
         loaded.network,
         loaded.tokenizer,
         spec,
         frames,
         normalise(frames, spec.image),
-        instruction or run.instruction,
+        instruction or segment.instruction,
     )
     try:
         write_golden(folder, golden)
     except OSError as error:
         raise UserError(
-            f'the golden frames cannot be written into {folder}',
+            f'cannot write the golden frames into {folder}',
             got=error.strerror,
-            expected='a bundle that is yours to write',
-            remedy='copy the folder, and give the copy',
+            expected='a writable bundle',
+            remedy='copy the folder and use the copy',
         ) from error
     return folder / GOLDEN

@@ -1,4 +1,4 @@
-"""A recorded episode through the live inference node, held against the same in one process."""
+"""Replay an episode through the live inference node; compare with a replay in process."""
 
 from pathlib import Path
 
@@ -16,21 +16,21 @@ from mobile_vla_ros.replay.settings import Settings
 from mobile_vla_ros.rollout.live import log_folder
 from mobile_vla_ros.types import NANOSECONDS
 
-START_S, SLOWEST_A_FRAME_S = 120.0, 5.0
-# Of every axis: no base is driven here, so none can lack one.
+START_TIMEOUT_S, MAX_FRAME_S = 120.0, 5.0
+# m/s, m/s, rad/s: nothing is driven, so every axis is allowed.
 ANY_VELOCITY = [1000.0, 1000.0, 1000.0]
 
 
 def replay_live(settings: Settings, found: Replayed, spec: PolicySpec, tolerance: float) -> dict:
     """
-    Show the episode to the inference node as a process, and compare what it proposes.
+    Replay the episode to the inference node as a process, and compare its proposals.
 
-    Nothing leaves this machine, and nobody listens for `cmd_vel`.
+    Messages stay on this machine, and nothing subscribes to `cmd_vel`.
 
-    :param found: what the same path said in one process.
+    :param found: the replay in process.
     :param tolerance: m/s and rad/s.
-    :returns: as `compare`.
-    :raises UserError: when a node ends before its time; its log is kept then.
+    :returns: see `compare`.
+    :raises UserError: if a node exits early; its log is kept.
     """
     with log_folder() as log:
         return compare(_answers(settings, found, spec, log), found, tolerance)
@@ -57,14 +57,14 @@ def _answers(settings: Settings, found: Replayed, spec: PolicySpec, log: Path) -
         },
         params_files=default_params('drive.yaml'),
     )
-    shows = NodeSpec(
+    replay = NodeSpec(
         'replay',
         'replay_node',
         parameters={
             'episode': str(settings.episode.resolve()),
             'policy_rate_hz': float(spec.rate_hz),
             'window': spec.window,
-            'start_s': START_S,
+            'start_s': START_TIMEOUT_S,
             'step_s': 10 * step_s,
             'first_s': 30 + 20 * step_s,
         },
@@ -72,9 +72,9 @@ def _answers(settings: Settings, found: Replayed, spec: PolicySpec, log: Path) -
     )
     plans = int(found.new.sum())
     limit_s = (
-        START_S
+        START_TIMEOUT_S
         + len(found.now_ns)
-        + plans * (SLOWEST_A_FRAME_S + step_s)
+        + plans * (MAX_FRAME_S + step_s)
         + float(found.now_ns[-1] - found.now_ns[0]) / NANOSECONDS
     )
     bar = tqdm(
@@ -86,7 +86,7 @@ def _answers(settings: Settings, found: Replayed, spec: PolicySpec, log: Path) -
     )
     with bar, Processes(log, isolated()) as processes:
         processes.start(inference)
-        processes.start(shows, finite=True)
+        processes.start(replay, finite=True)
         running = processes['replay']
 
         def draw() -> None:
@@ -95,19 +95,17 @@ def _answers(settings: Settings, found: Replayed, spec: PolicySpec, log: Path) -
         try:
             processes.wait('replay', limit_s, draw)
         except (ProcessEnded, TimeoutError) as error:
-            raise UserError(
-                f'it stopped while the episode was shown to the live node: {error}'
-            ) from error
+            raise UserError(f'the live replay stopped: {error}') from error
         return running.json_lines()
 
 
 def compare(answers: list[dict], found: Replayed, tolerance: float) -> dict:
     """
-    Compare live answers with what was said in one process, at the frames that both answered.
+    Compare live proposals with those in process, at the frames where both proposed.
 
     :returns: `equal`; `frames` compared; `worst`, the largest difference (m/s or rad/s), and
-        `worst_at_s`; `withheld`: for each reason, at how many frames the node proposed nothing;
-        and all of it as a `sentence`.
+        `worst_at_s`; `withheld`: reason → number of frames at which the node proposed nothing;
+        and a `sentence` with all of this.
     """
     withheld: dict[str, int] = {}
     differences, at = [], []
@@ -119,24 +117,24 @@ def compare(answers: list[dict], found: Replayed, tolerance: float) -> dict:
                 float(np.abs(np.array(answer['twist']) - found.twist[answer['frame']]).max())
             )
             at.append(answer['frame'])
-    silent = int((found.new & found.said).sum()) - len(differences) - sum(withheld.values())
+    silent = int((found.new & found.commanded).sum()) - len(differences) - sum(withheld.values())
     if silent > 0:
-        withheld['it said nothing'] = withheld.get('it said nothing', 0) + silent
+        withheld['no answer'] = withheld.get('no answer', 0) + silent
     worst = max(differences, default=None)
     equal = worst is not None and worst <= tolerance
     place = at[int(np.argmax(differences))] if differences else 0
     at_s = float(found.now_ns[place] - found.now_ns[0]) / NANOSECONDS
     if worst is None:
-        sentence = 'the live node proposed nothing at any frame that was compared'
+        sentence = 'the live node proposed nothing at the compared frames'
     else:
         sentence = (
-            f'the live node says the same at {len(differences)} frames, to {worst:.1g}'
+            f'the live node proposes the same at {len(differences)} frames, within {worst:.1g}'
             if equal
-            else f'the live node says something else: {worst:.3g} m/s or rad/s apart at '
-            f'{at_s:.2f} s (expected at most {tolerance:g}, at {len(differences)} frames)'
+            else f'the live node differs by {worst:.3g} m/s or rad/s at {at_s:.2f} s (expected '
+            f'at most {tolerance:g}, at {len(differences)} frames)'
         )
     for reason, count in withheld.items():
-        sentence += f'; it held back at {count} more: {reason}'
+        sentence += f'; no proposal at {count} more: {reason}'
     return {
         'equal': equal,
         'frames': len(differences),

@@ -1,4 +1,4 @@
-"""A recorded episode through the real inference path, in one process."""
+"""Replay a recorded episode through the inference path, in process."""
 
 import time
 from collections.abc import Iterable
@@ -19,11 +19,11 @@ from mobile_vla_ros.runtime.policy import Policy
 from mobile_vla_ros.safety.config import GuardConfig
 from mobile_vla_ros.types import MAX_INSTRUCTION_CHARS, NANOSECONDS, TWIST_AXES, Frame
 
-GAP_PERIODS = 1.5  # of the policy: a longer way from frame to frame leaves a hole in a window
+GAP_PERIODS = 1.5  # of the policy: frames further apart leave a gap in the window
 
 
 class _StoredFrame:
-    """A stored frame that is decoded when the policy reads it, as in the node."""
+    """A stored frame, decoded when the policy reads it, as in the node."""
 
     def __init__(self, episode: Episode, index: int, times: ArrivalTimes, side: int):
         self._episode, self._index, self._side = episode, index, side
@@ -39,16 +39,16 @@ class _StoredFrame:
 @dataclass
 class Replayed:
     """
-    What a policy says along an episode.
+    A policy's commands along an episode.
 
-    :param now_ns: (N,) int64 when each frame came; `stamp_ns` (N,) when it was taken.
-    :param twist: (N, 6) m/s and rad/s: what playback commands as the frame has been looked at;
-        NaN where it commands nothing.
-    :param new: (N,) bool: the frame gave a plan.
-    :param driven: (N, 6) what was driven then; `before` (N, 6) a period of the policy earlier.
+    :param now_ns: (N,) int64 receipt of each frame; `stamp_ns` (N,) its stamp.
+    :param twist: (N, 6) m/s and rad/s: the command once the frame is processed; NaN where there
+        is none.
+    :param new: (N,) bool: the frame yielded a plan.
+    :param driven: (N, 6) the driven commands; `before` (N, 6) those one policy period earlier.
     :param seconds: of each step that encoded one frame; `first_s` of the first step.
-    :param gaps: sentences: where frames are missing; `refused`: where no window was full, or a
-        frame could not be read; `notes`: anything else about the episode.
+    :param gaps: sentences on missing frames; `refused`: on windows that were not full and on
+        unreadable frames; `notes`: on anything else.
     """
 
     instruction: str
@@ -65,8 +65,8 @@ class Replayed:
     notes: list[str] = field(default_factory=list)
 
     @property
-    def said(self) -> np.ndarray:
-        """(N,) bool: something is commanded there."""
+    def commanded(self) -> np.ndarray:
+        """(N,) bool: the policy commands something."""
         return np.isfinite(self.twist[:, 0])
 
 
@@ -74,8 +74,7 @@ def instruction_of(episode: Episode, given: str | None) -> str:
     """
     Return the instruction that the policy follows.
 
-    :raises UserError: when neither the user nor the episode says anything, or more than a policy
-        follows.
+    :raises UserError: if neither the user nor the episode gives one, or it is too long.
     """
     text = (episode.instruction if given is None else given).strip()
     if not text:
@@ -85,8 +84,8 @@ def instruction_of(episode: Episode, given: str | None) -> str:
         )
     if len(text) > MAX_INSTRUCTION_CHARS:
         raise UserError(
-            'the instruction is too long',
-            got=f'{len(text)} letters',
+            'instruction too long',
+            got=f'{len(text)} characters',
             expected=f'at most {MAX_INSTRUCTION_CHARS}',
             remedy='give a shorter one with --instruction TEXT',
         )
@@ -97,15 +96,15 @@ def replay(
     path: Path, policy: Policy, instruction: str | None, bar=lambda frames: frames
 ) -> Replayed:
     """
-    Show a policy the frames of an episode at the times at which they came.
+    Give a policy the frames of an episode at their times of receipt.
 
-    :param bar: wraps what is gone through, to draw progress.
-    :raises UserError: when the episode cannot be read, or holds no frame, or nothing is asked for.
+    :param bar: wraps the frame numbers, to draw progress.
+    :raises UserError: if the episode cannot be read, or has no frame or no instruction.
     """
     with Episode.open(path) as episode:
         text = instruction_of(episode, instruction)
         if not len(episode):
-            raise UserError(f'{path} holds no frame', remedy='use another episode')
+            raise UserError(f'{path} has no frame', remedy='use another episode')
         times, spec = arrival_times(episode), policy.spec
         finite = np.isfinite(episode.commands.twist).all(-1)
         driven, before = _commands(episode, finite, times.now_ns, spec)
@@ -121,9 +120,9 @@ def replay(
         )
         found.notes = _notes(episode, finite, times, spec)
         found.gaps = _gaps(times, spec.rate_hz)
-        looked = step_outcomes(times.stamp_ns, spec.rate_hz, spec.window)
-        found.refused = _refused(times, looked)
-        _drive(episode, times, policy, found, looked, bar(range(count)))
+        outcomes = step_outcomes(times.stamp_ns, spec.rate_hz, spec.window)
+        found.refused = _refused(times, outcomes)
+        _drive(episode, times, policy, found, outcomes, bar(range(count)))
     return found
 
 
@@ -132,32 +131,32 @@ def _drive(
     times: ArrivalTimes,
     policy: Policy,
     found: Replayed,
-    looked: list[bool | None],
+    outcomes: list[bool | None],
     frames: Iterable[int],
 ) -> None:
     driver = PolicyDriver(policy)
     driver.reset(found.instruction)
     for index in frames:
-        shot = _StoredFrame(episode, index, times, policy.spec.image.size)
+        frame = _StoredFrame(episode, index, times, policy.spec.image.size)
         plan, encoded = driver.plan, getattr(policy, 'encoded_frames', 0)
         started = time.perf_counter()
         try:
-            driver.see(cast(Frame, shot))
-        except UserError as error:  # a frame that cannot be read; the node has no plan then
+            driver.see(cast(Frame, frame))
+        except UserError as error:  # an unreadable frame: the node has no plan then
             driver.plan = None
             found.refused.append(f'at {_at(times, index):.2f} s: {error}')
-        took = time.perf_counter() - started
-        if looked[index] is False:  # the node holds then, and does not play the old plan on
+        step_s = time.perf_counter() - started
+        if outcomes[index] is False:  # the node holds, and drops the old plan
             driver.plan = None
         if driver.plan is None:
             continue
         if driver.plan is not plan:
             found.new[index] = True
             if found.first_s is None:
-                found.first_s = took
+                found.first_s = step_s
             elif getattr(policy, 'encoded_frames', 0) - encoded == 1:
-                found.seconds.append(took)
-        twist = command_at(driver.plan, shot.received_ns)
+                found.seconds.append(step_s)
+        twist = command_at(driver.plan, frame.received_ns)
         if twist is not None:
             found.twist[index] = twist
 
@@ -182,44 +181,46 @@ def _notes(episode: Episode, finite: np.ndarray, times: ArrivalTimes, spec) -> l
     oldest_s = GuardConfig().observation_max_age_s
     if late_s > oldest_s:
         notes.append(
-            f'images came {late_s:.2f} s after they were taken; by default the guard '
-            f'drives by none older than {oldest_s:g} s'
+            f'images were received {late_s:.2f} s after their stamps; by default the guard stops '
+            f'when they are older than {oldest_s:g} s'
         )
     if not episode.complete:
-        notes.append('the episode was never finished: what was flushed of it is replayed')
+        notes.append('the episode is unfinished: only its flushed part is replayed')
     twist = episode.commands.twist[finite]
     if not finite.all():
-        notes.append(f'{int((~finite).sum())} commands are no finite numbers: they are left out')
+        notes.append(f'{int((~finite).sum())} commands with NaN or inf are left out')
     if not len(twist):
-        notes.append('the episode holds no command: what was driven counts as zero')
+        notes.append('the episode has no command: zero is assumed')
     other = [
         axis
         for column, axis in enumerate(TWIST_AXES)
         if axis not in spec.actions.axes and twist[:, column].any()
     ]
     if other:
-        notes.append(f'the episode drives {", ".join(other)} too, which this policy does not know')
+        notes.append(
+            f'the episode also drives {", ".join(other)}, which this policy does not command'
+        )
     return notes
 
 
 def _gaps(times: ArrivalTimes, rate_hz: float) -> list[str]:
-    """Name the holes between stamps that are too wide for a window, and stamps that go back."""
+    """Return a sentence for each gap between stamps and for each stamp that goes back."""
     steps_s = np.diff(times.stamp_ns) / NANOSECONDS
     found = []
     for index in np.flatnonzero((steps_s > GAP_PERIODS / rate_hz) | (steps_s <= 0)).tolist():
-        what = (
+        gap = (
             f'{steps_s[index]:.2f} s without a frame'
             if steps_s[index] > 0
             else f'stamps go back by {-steps_s[index]:.3f} s'
         )
-        found.append(f'at {_at(times, index):.2f} s: {what}')
+        found.append(f'at {_at(times, index):.2f} s: {gap}')
     return found
 
 
-def _refused(times: ArrivalTimes, looked: list[bool | None]) -> list[str]:
-    """Name the stretches in which a frame was due and had no full window."""
+def _refused(times: ArrivalTimes, outcomes: list[bool | None]) -> list[str]:
+    """Return a sentence for each series of due frames without a full window."""
     found, first, count = [], None, 0
-    for index, plan in enumerate([*looked, True]):
+    for index, plan in enumerate([*outcomes, True]):
         if plan is False:
             first, count = (index, 1) if first is None else (first, count + 1)
         elif plan and first is not None:

@@ -1,4 +1,4 @@
-"""What `mobile_vla replay` is asked for."""
+"""The settings of `mobile_vla replay`."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +18,7 @@ class Settings:
     :param instruction: None: the episode's own.
     :param device: auto, cpu or cuda.
     :param precision: fp32, bf16 or fp16.
-    :param threads: cores that torch may use.
+    :param threads: CPU threads for torch.
     :param offline: never ask the hub.
     :param quiet: draw no bar.
     """
@@ -33,7 +33,7 @@ class Settings:
     quiet: bool = False
 
     def check(self) -> None:
-        """Raise UserError for what can be refused before a network is loaded."""
+        """Raise UserError for invalid settings; load no network."""
         from mobile_vla_ros.episode.storage.reader import Episode
         from mobile_vla_ros.model.policy_spec import read_spec
         from mobile_vla_ros.replay.run import instruction_of

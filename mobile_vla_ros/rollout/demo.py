@@ -21,7 +21,7 @@ WOBBLE_MPS = 0.08
 # The expert stays for a while where it has to stop: an episode that ended there would not show it.
 HOLD_S = 1.5
 
-# The policy among those who drive, and the suite that is driven live.
+# The name of the policy among the drivers, and the suite driven live.
 POLICY, LIVE_SUITE = 'policy', 'unseen_layouts'
 # Controls: trained without one input, and not trained at all; name -> value of --blank, --control.
 TRAINED_CONTROLS = {'no image': 'image', 'no instruction': 'instruction'}
@@ -31,9 +31,9 @@ SUITES = ('unseen_layouts', 'unseen_pairs', 'unseen_wording', 'swap')
 CONTROL_SUITES = ('swap',)
 WORKERS = 2
 
-# Who drives, in which suites, and the options of `mobile_vla simulate` that make it so.
+# A driver, its suites, and its options of `mobile_vla simulate`.
 Job = tuple[str, Sequence[str], list[str]]
-# Who drove -> suite -> what `mobile_vla simulate --json` prints.
+# Driver -> suite -> what `mobile_vla simulate --json` prints.
 Results = dict[str, dict[str, dict]]
 
 
@@ -53,7 +53,7 @@ class Demo:
     @classmethod
     def prepare(cls, out: Path | None, speed: float) -> 'Demo':
         """
-        Check what can be checked before an hour is lost, and make the folder.
+        Check the settings and the machine, and make the folder.
 
         :param out: None: a folder below `runs` named by the time.
         :raises UserError: for a speed out of range, a machine that cannot render, or a folder that
@@ -61,7 +61,7 @@ class Demo:
         """
         if not SPEEDS[0] <= speed <= SPEEDS[1]:
             raise UserError(
-                'the speed is out of range', got=speed, expected=f'{SPEEDS[0]:g} to {SPEEDS[1]:g}'
+                'speed out of range', got=speed, expected=f'{SPEEDS[0]:g} to {SPEEDS[1]:g}'
             )
         from mobile_vla_ros.sim.arena import Arena
         from mobile_vla_ros.sim.suites import scene
@@ -135,7 +135,7 @@ class Demo:
         """
         cores = os.cpu_count() or 1
         policies = {POLICY: self._train(POLICY, '', epochs, cores)}
-        print(f'training, at once and unseen: {", ".join(TRAINED_CONTROLS)}', flush=True)
+        print(f'training in the background: {", ".join(TRAINED_CONTROLS)}', flush=True)
         threads = max(1, cores // len(TRAINED_CONTROLS))
 
         def train(control: tuple[str, str]) -> Path:
@@ -175,7 +175,7 @@ class Demo:
         return out / 'best'
 
     def drive(self, policies: dict[str, Path], trials: int) -> Results:
-        """Drive the policy in every suite, and each control in those that tell it apart."""
+        """Drive the policy in every suite, and each control in ``CONTROL_SUITES``."""
         jobs: list[Job] = [
             (name, SUITES if name == POLICY else CONTROL_SUITES, ['--policy', str(policy)])
             for name, policy in policies.items()
@@ -205,7 +205,7 @@ def drive_jobs(jobs: Sequence[Job], trials: int, out: Path) -> Results:
     Run `mobile_vla simulate` for each job, a few in parallel.
 
     :param trials: of each suite.
-    :param out: folder with a folder for each who drives; finished trials in it are kept.
+    :param out: folder with a folder for each driver; its finished trials are kept.
     """
     from tqdm import tqdm
 

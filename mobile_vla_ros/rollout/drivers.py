@@ -1,4 +1,4 @@
-"""Who drives in `mobile_vla simulate`: the expert, a policy behind the guard, or a control."""
+"""Drivers of `mobile_vla simulate`: the expert, a policy behind the guard, or a control."""
 
 import hashlib
 import time
@@ -39,7 +39,7 @@ def read_policy(policy: Path) -> 'PolicySpec':
 
 def make_driver(policy: Path | None, control: str, device: str, arena: 'Arena') -> 'Timed':
     """
-    Return who drives.
+    Return the driver.
 
     :param policy: bundle; None: the expert, or the control ``zero``.
     :param control: '' or one of ``CONTROLS``.
@@ -73,7 +73,7 @@ def _mean_action(policy: Path, spec: 'PolicySpec') -> 'np.ndarray':
     action = spec.data.get('mean_action')
     if action is None or len(action) != len(spec.actions.axes):
         raise UserError(
-            f'the policy {policy} does not know the mean action of its episodes',
+            f'the policy {policy} lacks the mean action of its episodes',
             got=action,
             expected=f'data.mean_action in policy.json, a number for each '
             f'of {", ".join(spec.actions.axes)}',
@@ -102,14 +102,14 @@ class Guarded:
         self._driver.see(frame)
 
     def command(self, now_ns: int) -> 'np.ndarray':
-        """Return the (6,) twist for now; zeros when the newest plan's frame is too old."""
+        """Return the (6,) twist for now; zeros if the newest plan's frame is too old."""
         if self._driver.plan is not None:
             self._guard.proposal(self._driver.command(now_ns), self._driver.plan.stamp_ns, now_ns)
         return self._guard.update(now_ns, now_ns).twist
 
 
 def _armed_guard() -> 'Guard':
-    """Return a guard as in the arena's live stack: nobody is there to arm it again."""
+    """Return an armed guard that does not disarm on faults, as in the arena's live stack."""
     from mobile_vla_ros.safety.config import GuardConfig
     from mobile_vla_ros.safety.guard import Guard
 

@@ -1,4 +1,4 @@
-"""Trials in the arena through live nodes: real processes that speak ROS 2 over the loopback."""
+"""Trials in the arena through live nodes: ROS 2 processes over the loopback."""
 
 import contextlib
 import shutil
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 START_TIMEOUT_S = 60.0
 SECONDS_A_TRIAL = 60.0
-# What a live policy can be kept from seeing.
+# Controls of a live policy: the blanked input.
 CONTROLS = ('', 'image')
 SPEEDS = (0.1, 5.0)
 
@@ -39,18 +39,18 @@ def drive_live(
     """
     Drive scenes of a suite through the nodes that `drive.launch.py` starts.
 
-    :param policy: bundle; none: the expert drives, through the same guard.
+    :param policy: bundle; None: the expert drives, through the same guard.
     :param first: index of the first scene; ``count``: how many.
     :param control: ``image`` shows the policy no image.
     :param speed: the arena's time against real time.
-    :param log: folder of the nodes' logs; none: a new one, which stays only when a node fails.
-    :param device: auto, cpu or cuda; empty: as the parameter file says.
-    :param what: what is being done, for the bar and for errors.
+    :param log: folder of the nodes' logs; None: a new one, kept only if a node fails.
+    :param device: auto, cpu or cuda; empty: as in the parameter file.
+    :param what: the task, as a verb phrase, for bar and errors.
     :param quiet: draw no bar.
     :param env: of the nodes, instead of ``isolated()``.
-    :returns: one a scene: trial (the scene's index), outcome, elapsed_s, instruction, and path of
+    :returns: for each scene: trial (the scene's index), outcome, elapsed_s, instruction, and path:
         rows [x (m), y (m), yaw (rad)] every 0.1 s.
-    :raises UserError: for what cannot be driven, or when a node ends before its time.
+    :raises UserError: for invalid settings, or if a node exits early.
     """
     _check(policy, suite, first, count, control, speed)
     common = {'sim': True, 'suite': suite, 'real_time_factor': speed}
@@ -92,13 +92,13 @@ def drive_live(
 
 @contextlib.contextmanager
 def log_folder(given: Path | None = None) -> Iterator[Path]:
-    """Give a folder for logs: the user's, or a new one that stays only when a node failed."""
+    """Yield a folder for logs: the user's, or a new one, kept only after an error."""
     folder = given or Path(tempfile.mkdtemp(prefix='mobile_vla_'))
     keep = given is not None
     try:
         yield folder
     except UserError:
-        keep = True  # what it says names them
+        keep = True  # the error names the logs
         raise
     finally:
         if not keep:
@@ -106,11 +106,11 @@ def log_folder(given: Path | None = None) -> Iterator[Path]:
 
 
 def _check(policy: Path | None, suite: str, first: int, count: int, control: str, speed: float):
-    """Refuse what no node needs to be started for."""
+    """Raise UserError for invalid settings; start no node."""
     from mobile_vla_ros.sim import suites
 
     if count < 1:
-        raise UserError('there is nothing to drive', got=f'{count} scenes', expected='at least 1')
+        raise UserError('nothing to drive', got=f'{count} scenes', expected='at least 1')
     for index in (first, first + count - 1):
         suites.scene(suite, index)
     if control not in CONTROLS:
@@ -122,13 +122,13 @@ def _check(policy: Path | None, suite: str, first: int, count: int, control: str
         )
     if control and policy is None:
         raise UserError(
-            'the expert needs no image, so it can be kept from none',
+            'the expert uses no image, so the control does not apply',
             got=f'the control {control!r} without a policy',
             remedy='add --policy FOLDER',
         )
     if not SPEEDS[0] <= speed <= SPEEDS[1]:
         raise UserError(
-            'the speed is out of range', got=speed, expected=f'{SPEEDS[0]:g} to {SPEEDS[1]:g}'
+            'speed out of range', got=speed, expected=f'{SPEEDS[0]:g} to {SPEEDS[1]:g}'
         )
     if policy is not None:
         from mobile_vla_ros.model.policy_spec import read_spec
@@ -148,21 +148,21 @@ def run_trials(
     quiet: bool = False,
 ) -> list[dict]:
     """
-    Start nodes and the arena's runner, and return what the runner says of each trial.
+    Start nodes and the arena's runner; return the runner's report of each trial.
 
-    Whatever was started has ended when this returns or raises, also after Ctrl-C.
+    All processes have ended when this returns or raises, also after Ctrl-C.
 
-    :param nodes: the arena and what drives in it; the arena comes first.
-    :param what: what is being done, for the bar and for errors.
+    :param nodes: the arena first, then the nodes that drive in it.
+    :param what: the task, as a verb phrase, for the bar and for errors.
     :param runner: parameters of the runner.
     :param log: folder of the logs.
     :param env: added to the environment of the nodes.
-    :raises UserError: when a node ends before its time, or nothing comes of it for too long.
+    :raises UserError: if a node exits early, or after the timeout.
     """
     from mobile_vla_ros.bringup.processes import ProcessEnded, Processes
     from mobile_vla_ros.bringup.spec import NodeSpec
 
-    runs = NodeSpec(
+    runner_node = NodeSpec(
         'arena_runner',
         'arena_runner',
         parameters={
@@ -174,24 +174,24 @@ def run_trials(
     )
     with Processes(log, env) as processes:
         processes.start(nodes)
-        processes.start(runs, finite=True)
+        processes.start(runner_node, finite=True)
         with _Progress(processes['arena_runner'], count, what, quiet) as progress:
             try:
                 processes.wait(
                     'arena_runner', START_TIMEOUT_S + count * SECONDS_A_TRIAL, progress.update
                 )
             except (ProcessEnded, TimeoutError) as error:
-                raise UserError(f'it stopped while it was to {what}: {error}') from error
+                raise UserError(f'failed to {what}: {error}') from error
         return progress.trials
 
 
 def successes(trials: Sequence[dict]) -> int:
-    """Return how many trials ended well."""
+    """Return how many trials succeeded."""
     return sum(trial['outcome'] == 'success' for trial in trials)
 
 
 class _Progress:
-    """Collects the runner's lines as they come, and draws a bar."""
+    """Collects the runner's lines and draws a bar."""
 
     def __init__(self, runner: 'Running', count: int, what: str, quiet: bool):
         from tqdm import tqdm

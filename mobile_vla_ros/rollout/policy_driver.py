@@ -1,4 +1,4 @@
-"""A policy as a driver in one thread: what the inference node does, in its caller's time."""
+"""A policy as a driver in the caller's thread: the inference node without its timing."""
 
 import numpy as np
 
@@ -10,10 +10,10 @@ from mobile_vla_ros.types import Frame
 
 class PolicyDriver:
     """
-    Runs the network on the frames it is given, and plays its newest plan back.
+    Runs the network on frames and plays back the newest plan.
 
-    The frame buffer, the rule for the next window and the playback are those of the inference
-    node; only the time that the network takes is missing.
+    It shares frame buffer, choice of windows and playback with the inference node; only the
+    network's latency is missing.
     """
 
     def __init__(self, policy: Policy):
@@ -25,7 +25,7 @@ class PolicyDriver:
         policy.reset()
 
     def reset(self, instruction: str) -> None:
-        """Forget the plan and all frames, and follow another instruction."""
+        """Discard the plan and all frames; follow another instruction."""
         self.policy.reset()
         self.plan = None
         self._instruction = instruction
@@ -38,7 +38,7 @@ class PolicyDriver:
         """
         Add a frame as it arrives, in any order; run the network if it completes the next window.
 
-        :raises UserError: when the instruction is empty.
+        :raises UserError: if the instruction is empty.
         """
         self._buffer.add(frame)
         window = self._buffer.use_window() if self._buffer.due else None

@@ -1,4 +1,4 @@
-"""Suites of `mobile_vla simulate`, driven in one process or through live nodes, and logged."""
+"""Drive the suites of `mobile_vla simulate` in process or through live nodes, and log them."""
 
 import contextlib
 import itertools
@@ -22,7 +22,7 @@ LIVE_BATCH = 20
 @dataclass(frozen=True)
 class Settings:
     """
-    What to drive.
+    The settings of `mobile_vla simulate`.
 
     :param policy: bundle; None: the expert drives.
     :param trials: of each suite.
@@ -30,7 +30,7 @@ class Settings:
     :param control: '' or one of ``drivers.CONTROLS``.
     :param device: auto, cpu or cuda.
     :param live: drive through the live inference and guard nodes.
-    :param out: folder of the finished trials; None: they are not kept.
+    :param out: folder of the finished trials; None: do not keep them.
     :param quiet: draw no bar.
     """
 
@@ -47,34 +47,34 @@ class Settings:
         """Raise UserError for settings that contradict each other; load nothing."""
         if self.trials < 1:
             raise UserError(
-                'there is nothing to drive', got=f'--trials {self.trials}', expected='at least 1'
+                'nothing to drive', got=f'--trials {self.trials}', expected='at least 1'
             )
         if self.control and self.control != 'zero' and self.policy is None:
             raise UserError(
-                f'the control {self.control} is a policy with something taken away',
+                f'the control {self.control} needs a policy',
                 got='no --policy',
                 expected='the folder of a bundle',
             )
 
     @property
     def who(self) -> str:
-        """Who drives, in words."""
+        """The driver, in words."""
         if self.control == 'zero':
-            return 'no command at all'
+            return 'no command'
         if self.policy is None:
             return 'the expert'
-        what = {
+        control = {
             '': '',
-            'image': ', shown no image',
-            'instruction': ', told nothing',
-            'mean_action': ', its mean action alone',
+            'image': ' without images',
+            'instruction': ' without instructions',
+            'mean_action': ', its mean action only',
         }[self.control]
-        return f'{self.policy}{what}' + (', live over ROS' if self.live else '')
+        return f'{self.policy}{control}' + (', live over ROS' if self.live else '')
 
 
 def named(names: Sequence[str]) -> list[str]:
     """
-    Return each suite once; no names: every suite to measure by.
+    Return each suite once; without names, every suite meant for measuring.
 
     :raises UserError: for an unknown suite.
     """
@@ -87,11 +87,11 @@ def named(names: Sequence[str]) -> list[str]:
 
 class Simulation(contextlib.AbstractContextManager):
     """
-    Arena, driver and logs of some suites; closes them at the end.
+    Arena, driver and logs of some suites, closed at the end.
 
-    :param names: of the suites.
-    :raises UserError: for settings, a policy or logs that do not fit, or a machine that cannot
-        render.
+    :param names: names of the suites.
+    :raises UserError: for invalid settings, an unsuitable policy, logs of other trials, or a
+        machine that cannot render.
     """
 
     def __init__(self, settings: Settings, names: Sequence[str]):
@@ -131,16 +131,16 @@ class Simulation(contextlib.AbstractContextManager):
 
     def drive(self, suite: str) -> tuple[list[Trial], tuple[float, float] | None]:
         """
-        Drive what is left of a suite.
+        Drive the remaining trials of a suite.
 
         :returns: all its trials, and the arena's time against real time without and with the
-            driver; None when nothing was driven here.
+            driver, None if nothing was driven in process.
         """
         from tqdm import tqdm
 
         settings, log = self._settings, self._logs.get(suite)
         trials = list(log.trials[: settings.trials]) if log else []
-        left = range(settings.seed + len(trials), settings.seed + settings.trials)
+        remaining = range(settings.seed + len(trials), settings.seed + settings.trials)
         before_s = self._driver.seconds if self._driver else 0.0
         moved_s, started = 0.0, time.perf_counter()
         with tqdm(
@@ -150,7 +150,7 @@ class Simulation(contextlib.AbstractContextManager):
             unit='trial',
             disable=settings.quiet or settings.live,  # the live drive has its own
         ) as bar:
-            for trial in self._trials(suite, left):
+            for trial in self._trials(suite, remaining):
                 if log:
                     log.add(trial)
                 trials.append(trial)
@@ -159,12 +159,12 @@ class Simulation(contextlib.AbstractContextManager):
                     success=f'{sum(one.success for one in trials)}/{len(trials)}', refresh=False
                 )
                 bar.update()
-        took_s = time.perf_counter() - started
+        elapsed_s = time.perf_counter() - started
         if self._driver is None or not moved_s:
             return trials, None
         return trials, (
-            moved_s / (took_s - (self._driver.seconds - before_s)),
-            moved_s / took_s,
+            moved_s / (elapsed_s - (self._driver.seconds - before_s)),
+            moved_s / elapsed_s,
         )
 
     def _trials(self, suite: str, numbers: range) -> Iterator[Trial]:
@@ -176,7 +176,7 @@ class Simulation(contextlib.AbstractContextManager):
             yield from self._live(suite, range(first, min(first + LIVE_BATCH, numbers.stop)))
 
     def _live(self, suite: str, numbers: range) -> Iterator[Trial]:
-        """Start the live nodes once, and group their drives into trials."""
+        """Start the live nodes once and group their drives into trials."""
         from mobile_vla_ros.rollout.live import drive_live
 
         settings = self._settings
@@ -206,7 +206,7 @@ class Simulation(contextlib.AbstractContextManager):
             yield Trial(number, drives)
 
     def _render_once(self, suite: str) -> None:
-        """Render one image, so that a machine that cannot fails before anything is written."""
+        """Render one image, to fail before anything is written if the machine cannot."""
         self.arena.reset(suites.scene(suite, scenes_of(suite, self._settings.seed)[0]))
         self.arena.render()
 

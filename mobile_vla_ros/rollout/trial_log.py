@@ -1,4 +1,4 @@
-"""Trials on disk: one line of JSON each, so that a run that was stopped can go on."""
+"""Trials on disk, one line of JSON each, so that an interrupted run can continue."""
 
 import contextlib
 import json
@@ -15,12 +15,12 @@ START = f'{{"format":"{FORMAT}"'.encode()
 
 class TrialLog(contextlib.AbstractContextManager):
     """
-    A file whose first line says what is driven, and every other line one finished trial.
+    A file with a header line that describes the drives, then a line for each finished trial.
 
-    A last line without its end (a run that was killed while it wrote) is dropped.
+    An incomplete last line (of a run killed while writing) is dropped.
 
-    :param header: what is driven: plain values; ``seed`` is the number of the first trial.
-    :raises UserError: when the file holds other trials, is damaged, or is being written.
+    :param header: plain values that describe the drives; ``seed`` is the first trial.
+    :raises UserError: if the file contains other trials, is damaged, or is being written.
     """
 
     def __init__(self, path: Path, header: dict):
@@ -29,7 +29,7 @@ class TrialLog(contextlib.AbstractContextManager):
         try:
             self._file = open(path, 'a+b')  # noqa: SIM115
         except OSError as error:
-            raise UserError(f'{path} cannot be written', got=error.strerror) from error
+            raise UserError(f'cannot write {path}', got=error.strerror) from error
         try:
             file_lock.claim(self._file)
             self.trials = self._read()
@@ -37,7 +37,7 @@ class TrialLog(contextlib.AbstractContextManager):
             self._file.close()
             raise UserError(
                 f'{path} is being written by another run',
-                remedy='wait for it, or give another --out',
+                remedy='wait for it, or use another --out',
             ) from error
         except UserError:
             self._file.close()
@@ -56,22 +56,22 @@ class TrialLog(contextlib.AbstractContextManager):
 
     def _compare(self, line: bytes) -> None:
         if not line.endswith(b'}') and START.startswith(line[: len(START)]):
-            return  # a header that was not written to its end
+            return  # an incomplete header
         try:
             found = json.loads(line)
         except ValueError:
             found = None
         if not isinstance(found, dict) or found.get('format') != FORMAT:
-            raise UserError(f'{self.path} is no list of trials', remedy='give another --out')
-        # As it will be read back: a tuple is a list in JSON.
+            raise UserError(f'{self.path} is not a log of trials', remedy='use another --out')
+        # As JSON reads it back: a tuple becomes a list.
         wanted = json.loads(json.dumps(self.header))
         other = [name for name in {**wanted, **found} if wanted.get(name) != found.get(name)]
         if other:
             raise UserError(
-                f'{self.path} holds trials of another kind',
+                f'{self.path} contains trials of other settings',
                 got=', '.join(f'{name} {_short(found.get(name))}' for name in other),
                 expected=', '.join(f'{name} {_short(wanted.get(name))}' for name in other),
-                remedy='give another --out',
+                remedy='use another --out',
             )
 
     def _trial(self, place: int, line: bytes) -> Trial:
@@ -84,12 +84,12 @@ class TrialLog(contextlib.AbstractContextManager):
             raise UserError(
                 f'line {place + 2} of {self.path} is damaged',
                 got=str(error),
-                remedy='delete that line and what follows, or give another --out',
+                remedy='delete this line and all after it, or use another --out',
             ) from error
         return trial
 
     def add(self, trial: Trial) -> None:
-        """Append a finished trial; it is in the file when this returns."""
+        """Append a finished trial and flush it to the file."""
         if os.fstat(self._file.fileno()).st_size == 0:
             self._write(self.header)
         self._write({'trial': trial.number, 'drives': [drive.to_json() for drive in trial.drives]})

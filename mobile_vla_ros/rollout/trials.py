@@ -1,4 +1,4 @@
-"""Trials: scenes of a suite driven in one process, and what they say of the driver."""
+"""Trials: drive scenes of a suite in process, and summarise the results."""
 
 import math
 from collections import Counter
@@ -17,12 +17,12 @@ from mobile_vla_ros.sim.expert import Expert
 from mobile_vla_ros.sim.scene import KINDS, Scene
 from mobile_vla_ros.types import NANOSECONDS, Frame
 
-# As the live nodes: the camera's 10 Hz, and a command from the guard 20 times a second.
+# As in the live nodes: camera at 10 Hz, guard at 20 Hz.
 CAMERA_PERIOD_NS = 100_000_000
 COMMAND_PERIOD_NS = 50_000_000
 PATH_PERIOD_NS = 100_000_000
 OUTCOMES = (SUCCESS, WRONG, COLLISION, TIMEOUT)
-UNSEEN = np.zeros((1, 1, 3), np.uint8)
+BLANK = np.zeros((1, 1, 3), np.uint8)
 
 Path = Sequence[Sequence[float]]
 Interval = Callable[[int, int], tuple[float, float]]
@@ -30,10 +30,9 @@ Interval = Callable[[int, int], tuple[float, float]]
 
 class Driver(Protocol):
     """
-    Who drives.
+    A driver.
 
-    ``wants_images`` says whether the camera is to draw anything for it; every frame of a driver
-    that does not is one black pixel.
+    :ivar wants_images: whether to render the camera; otherwise each frame is one black pixel.
     """
 
     wants_images: bool
@@ -42,14 +41,14 @@ class Driver(Protocol):
         """Begin a scene."""
 
     def see(self, frame: Frame) -> None:
-        """Take a camera frame when it arrives."""
+        """Receive a camera frame."""
 
     def command(self, now_ns: int) -> np.ndarray:
-        """Return the (6,) twist for now; nanoseconds since the scene began."""
+        """Return the (6,) twist for a time, in nanoseconds since the scene began."""
 
 
 class ExpertDriver:
-    """The expert, at the wheel of the arena that it is given; it needs no image."""
+    """The expert, which reads the pose of its arena and needs no image."""
 
     wants_images = False
 
@@ -58,21 +57,21 @@ class ExpertDriver:
         self._expert: Expert | None = None
 
     def reset(self, instruction: str) -> None:
-        """Begin the scene that the arena holds."""
+        """Begin the scene of the arena."""
         assert self._arena.scene is not None, 'the arena was reset before'
         self._expert = Expert(self._arena.scene)
 
     def see(self, frame: Frame) -> None:
-        """Nothing is looked at."""
+        """Ignore the frame."""
 
     def command(self, now_ns: int) -> np.ndarray:
-        """Return the (6,) twist for the pose of now."""
+        """Return the (6,) twist for the current pose."""
         assert self._expert is not None, 'reset() comes first'
         return self._expert.command(self._arena.pose, self._arena.velocity, now_ns)
 
 
 class ConstantDriver:
-    """A control: the same command at every time, whatever there is to see."""
+    """A control: a constant command."""
 
     wants_images = False
 
@@ -80,10 +79,10 @@ class ConstantDriver:
         self.twist = np.asarray(twist, dtype=np.float64)
 
     def reset(self, instruction: str) -> None:
-        """Nothing is remembered."""
+        """Do nothing: there is no state."""
 
     def see(self, frame: Frame) -> None:
-        """Nothing is looked at."""
+        """Ignore the frame."""
 
     def command(self, now_ns: int) -> np.ndarray:
         """Return the (6,) twist."""
@@ -98,13 +97,13 @@ class Drive:
     :param scene: index in the suite.
     :param kind: of the task, one of ``KINDS``.
     :param outcome: success, wrong, collision or timeout.
-    :param path: rows [x (m), y (m), yaw (rad)] every 0.1 s, and the last; without the yaw where it
-        was not heard.
-    :param length_m: of the way of the base.
-    :param min_gap_m: least distance from an object; none where it was not measured.
-    :param expert_s: time that the expert takes for the same scene; none unless it succeeds.
-    :param expert_length_m: length of its way.
-    :param expert_path: rows [x, y, yaw] of it.
+    :param path: rows [x (m), y (m), yaw (rad)] every 0.1 s and at the end; without the yaw if it
+        is unknown.
+    :param length_m: length of the path.
+    :param min_gap_m: smallest distance from an object; None if not measured.
+    :param expert_s: the expert's time for the same scene; None unless it succeeds.
+    :param expert_length_m: length of the expert's path.
+    :param expert_path: rows [x, y, yaw] of the expert's path.
     """
 
     suite: str
@@ -122,7 +121,7 @@ class Drive:
 
     @classmethod
     def from_json(cls, content: Mapping) -> 'Drive':
-        """Read what ``to_json`` wrote; raises ValueError where it does not fit."""
+        """Read the result of ``to_json``; raises ValueError if fields are missing or unknown."""
         names = {field.name for field in fields(cls)}
         if not isinstance(content, Mapping) or set(content) != names:
             raise ValueError(f'a drive has {", ".join(sorted(names))}')
@@ -138,27 +137,27 @@ class Drive:
 
 @dataclass(frozen=True)
 class Trial:
-    """The drives that count as one: a success needs all of them, a collision is one of any."""
+    """One or more drives: all must succeed for a success; one collision is a collision."""
 
     number: int
     drives: tuple[Drive, ...]
 
     @property
     def success(self) -> bool:
-        """Whether every drive of it was one."""
+        """Whether every drive succeeded."""
         return all(drive.outcome == SUCCESS for drive in self.drives)
 
     @property
     def collision(self) -> bool:
-        """Whether any drive of it ended in one."""
+        """Whether any drive ended in a collision."""
         return any(drive.outcome == COLLISION for drive in self.drives)
 
 
 def scenes_of(suite: str, number: int) -> range:
     """
-    Return the indices of the scenes that make a trial.
+    Return the indices of a trial's scenes.
 
-    :raises UserError: for an unknown suite, or a trial outside of it.
+    :raises UserError: for an unknown suite or trial.
     """
     suites.scene(suite, 0)
     drives = suites.SUITES[suite].drives
@@ -171,7 +170,7 @@ def scenes_of(suite: str, number: int) -> range:
 
 
 def run_trial(arena: Arena, suite: str, number: int, driver: Driver) -> Trial:
-    """Drive the scenes of a trial one after the other, each beside the expert."""
+    """Drive the scenes of a trial, each also with the expert."""
     return Trial(
         number,
         tuple(drive_scene(arena, suite, index, driver) for index in scenes_of(suite, number)),
@@ -179,7 +178,7 @@ def run_trial(arena: Arena, suite: str, number: int, driver: Driver) -> Trial:
 
 
 def drive_scene(arena: Arena, suite: str, index: int, driver: Driver) -> Drive:
-    """Drive a scene of a suite, and have the expert drive it."""
+    """Drive a scene of a suite, also with the expert."""
     scene = suites.scene(suite, index)
     return _beside(
         _run(arena, suite, index, scene, driver),
@@ -189,7 +188,7 @@ def drive_scene(arena: Arena, suite: str, index: int, driver: Driver) -> Drive:
 
 def live_drive(arena: Arena, suite: str, record: Mapping) -> Drive:
     """
-    Return a drive that live nodes made, and have the expert drive its scene here.
+    Return a drive of live nodes; drive its scene with the expert here.
 
     :param record: trial (the scene's index), outcome, elapsed_s, instruction, and path of rows
         [x, y] or [x, y, yaw].
@@ -222,7 +221,7 @@ def _beside(drive: Drive, expert: Drive) -> Drive:
 def _run(arena: Arena, suite: str, index: int, scene: Scene, driver: Driver) -> Drive:
     arena.reset(scene)
     driver.reset(scene.instruction)
-    on_their_way: list[Frame] = []
+    in_transit: list[Frame] = []
     path = [_row(arena.pose)]
     length = 0.0
     while arena.state == RUNNING:
@@ -230,11 +229,11 @@ def _run(arena: Arena, suite: str, index: int, scene: Scene, driver: Driver) -> 
         if now_ns % CAMERA_PERIOD_NS == 0:
             delay_ns = scene.disturbance.delay_of(scene.seed, now_ns)
             if delay_ns is not None:
-                image = arena.render() if driver.wants_images else UNSEEN
-                on_their_way.append(Frame(image, now_ns, now_ns + delay_ns))
-        on_their_way.sort(key=lambda frame: frame.received_ns)
-        while on_their_way and on_their_way[0].received_ns <= now_ns:
-            driver.see(on_their_way.pop(0))
+                image = arena.render() if driver.wants_images else BLANK
+                in_transit.append(Frame(image, now_ns, now_ns + delay_ns))
+        in_transit.sort(key=lambda frame: frame.received_ns)
+        while in_transit and in_transit[0].received_ns <= now_ns:
+            driver.see(in_transit.pop(0))
         before = arena.pose
         arena.step(driver.command(now_ns), COMMAND_PERIOD_NS)
         length += math.dist(before[:2], arena.pose[:2])
@@ -259,12 +258,12 @@ def _row(pose: tuple[float, float, float]) -> list[float]:
 
 def summarise(suite: str, trials: Sequence[Trial], interval: Interval) -> dict:
     """
-    Return what trials of one suite say, as plain values.
+    Return a summary of the trials of one suite, as plain values.
 
-    Times and lengths are means over the drives that both the driver and the expert ended in
-    success, and the ratio of the two; none where there is no such drive.
+    Times and lengths are means over the drives in which driver and expert both succeeded, and
+    their ratio; None without such drives.
 
-    :param interval: the 95 % interval of a share from its successes and its trials.
+    :param interval: maps successes and trials to the 95 % interval of their share.
     """
     count = len(trials)
     good = sum(trial.success for trial in trials)
@@ -304,7 +303,7 @@ def summarise(suite: str, trials: Sequence[Trial], interval: Interval) -> dict:
 
 
 def _against(pairs: Sequence[tuple[float, float]]) -> dict:
-    """Return the means of what was driven and of the expert's, and their ratio."""
+    """Return the mean of the driver, that of the expert, and their ratio."""
     if not pairs:
         return {'mean': None, 'expert': None, 'ratio': None}
     driven, expert = (mean(values) for values in zip(*pairs, strict=True))

@@ -7,7 +7,7 @@ from pathlib import Path
 
 def add(actions) -> None:
     """Add the action."""
-    summary = 'what the set lacks: balance, repeats, and what to record next'
+    summary = 'what to record next: balance, repetition and gaps of a set'
     parser = actions.add_parser(
         'coach',
         help=summary,

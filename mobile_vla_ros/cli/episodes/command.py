@@ -1,4 +1,4 @@
-"""`mobile_vla episodes`: look after what was recorded."""
+"""`mobile_vla episodes`: manage recorded episodes."""
 
 import argparse
 import json
@@ -27,15 +27,19 @@ def register(subparsers) -> None:
 
     parser = subparsers.add_parser(
         'episodes',
-        help='list, check, complete, bring in and hand out recorded episodes',
-        description='Look after what was recorded: a path is a folder of episodes or one file.',
+        help='list, check, recover, import and export recorded episodes',
+        description='Manage recorded episodes: a path is a folder of episodes or one file.',
         epilog=EXAMPLE,
     )
     actions = parser.add_subparsers(title='actions', metavar='', required=True)
     for name, run, summary in (
-        ('list', run_list, 'one line an episode; 1 when one cannot be read'),
-        ('show', run_show, 'everything that is known of an episode'),
-        ('check', run_check, 'read every image and judge anew; 1 when an episode is bad'),
+        ('list', run_list, 'one line an episode; exit status 1 if one cannot be read'),
+        ('show', run_show, 'attributes, streams, events and verdict of an episode'),
+        (
+            'check',
+            run_check,
+            'read every image and judge anew; exit status 1 if an episode is bad',
+        ),
     ):
         action = actions.add_parser(
             name,
@@ -81,13 +85,13 @@ def _add_filters(action: argparse.ArgumentParser):
         '--sort',
         default='name',
         choices=SORTS,
-        help='by name (that is by time), ' + ', '.join(SORTS[1:]) + ' (worst first)',
+        help='by name (equals by time), ' + ', '.join(SORTS[1:]) + ' (worst first)',
     )
-    action.add_argument('--reverse', action='store_true', help='the last one first')
+    action.add_argument('--reverse', action='store_true', help='reverse the order')
 
 
 def run_list(args: argparse.Namespace) -> int:
-    """Print one line an episode, and totals; 1 when one of them cannot be read."""
+    """Print one line an episode, and totals; return 1 if one cannot be read."""
     from mobile_vla_ros.cli.episodes.index import indexed
     from mobile_vla_ros.episode.catalog.row import NO_VERDICT, UNREADABLE
 
@@ -125,7 +129,7 @@ def run_list(args: argparse.Namespace) -> int:
 
 
 def run_show(args: argparse.Namespace) -> int:
-    """Print attributes, streams, events and verdict; 1 when an episode cannot be read."""
+    """Print attributes, streams, events and verdict; return 1 if one cannot be read."""
     from mobile_vla_ros.episode.catalog.inspect import describe
     from mobile_vla_ros.episode.storage.reader import episodes_at
 
@@ -152,7 +156,7 @@ def run_show(args: argparse.Namespace) -> int:
 
 
 def run_check(args: argparse.Namespace) -> int:
-    """Decode every image and judge every episode; 1 when one is bad, broken or unfinished."""
+    """Decode every image and judge every episode; return 1 if one is bad, broken or unfinished."""
     from tqdm import tqdm
 
     from mobile_vla_ros.episode.catalog.inspect import check

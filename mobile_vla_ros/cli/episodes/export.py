@@ -1,4 +1,4 @@
-"""`mobile_vla episodes export`: episodes as plain files or as bags, for other tools."""
+"""`mobile_vla episodes export`: write episodes as plain files or as bags, for other tools."""
 
 import argparse
 import json
@@ -13,8 +13,8 @@ def add(actions) -> None:
     parser = actions.add_parser(
         'export',
         help='write episodes as plain files (csv) or as bags (rosbag2)',
-        description='Write every episode into a folder of its own, for other tools. An episode '
-        'whose folder is there already is skipped: an export that was interrupted goes on.',
+        description='Write each episode into its own folder, for other tools. An episode whose '
+        'folder exists is skipped, so an interrupted export continues.',
         epilog='example: mobile_vla episodes export ~/mobile_vla_takes --out bags '
         '--format rosbag2',
     )
@@ -25,13 +25,13 @@ def add(actions) -> None:
         help='a folder of episodes, or one file (a .part as well)',
     )
     parser.add_argument(
-        '--out', type=Path, required=True, metavar='DIR', help='where the folders are made'
+        '--out', type=Path, required=True, metavar='DIR', help='parent of the new folders'
     )
     parser.add_argument(
         '--format',
         choices=('csv', 'rosbag2'),
         required=True,
-        help='csv: images as they are stored, tables of frames, commands and '
+        help='csv: images as stored, tables of frames, commands and '
         'events, JSON; rosbag2: MCAP with CompressedImage, TwistStamped and '
         'String',
     )
@@ -40,7 +40,7 @@ def add(actions) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Export; 1 when an episode could not be, which is named."""
+    """Export; return 1 if an episode could not be exported."""
     from tqdm import tqdm
 
     from mobile_vla_ros.episode.storage.reader import episodes_at
@@ -64,7 +64,7 @@ def run(args: argparse.Namespace) -> int:
         if args.json:
             print(json.dumps({'episode': str(one), **done}))
         elif done['status'] == 'skipped':
-            print(f'{done["path"]} is there already: skipped')
+            print(f'{done["path"]} exists: skipped')
     if not args.json:
         print(f'{out}: ' + ', '.join(f'{count} {status}' for status, count in counts.items()))
     return int(counts['failed'] > 0)

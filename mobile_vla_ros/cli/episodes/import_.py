@@ -1,4 +1,4 @@
-"""`mobile_vla episodes import`: recordings of other layouts become episodes."""
+"""`mobile_vla episodes import`: convert recordings of other layouts to episodes."""
 
 import argparse
 import json
@@ -14,12 +14,12 @@ def add(actions) -> None:
     """Add the action to those of `mobile_vla episodes`."""
     parser = actions.add_parser(
         'import',
-        help='bring in HDF5 files of raw images, rosbag2 folders and MCAP files',
-        description='Import recordings of other layouts, each as a whole episode or not at all: '
-        'HDF5 files with images (BGR) and actions a row, rosbag2 folders, .mcap and .db3 '
-        'files with Image or CompressedImage and Twist or TwistStamped topics. What '
-        'cannot be imported is named, and the rest goes on. What was imported before '
-        'is skipped. Exit status 1 when something could not be.',
+        help='import HDF5 files of raw images, rosbag2 folders and MCAP files',
+        description='Import recordings of other layouts, each as a complete episode or not at '
+        'all: HDF5 files with an image (BGR) and an action in each row, and rosbag2 folders, '
+        '.mcap and .db3 files with Image or CompressedImage and Twist or TwistStamped '
+        'topics. Sources imported before are skipped. Exit status 1 if a source could '
+        'not be imported.',
         epilog='example: mobile_vla episodes import ~/old_takes --out ~/mobile_vla_takes --rate 2 '
         '--instruction "go to the box on the left"',
     )
@@ -27,52 +27,55 @@ def add(actions) -> None:
         'source',
         type=Path,
         metavar='SRC',
-        help='a file, a bag, or a folder: what lies below it as well',
+        help='a file, a bag, or a folder, searched recursively',
     )
     parser.add_argument(
         '--out',
         type=Path,
         required=True,
         metavar='DIR',
-        help='folder of the episodes; made when it is missing',
+        help='folder of the episodes, created if missing',
     )
     parser.add_argument(
-        '--rate', type=float, metavar='HZ', help='rows a second of HDF5 files, which have no times'
+        '--rate',
+        type=float,
+        metavar='HZ',
+        help='rows per second of HDF5 files, which have no times',
     )
     parser.add_argument(
         '--instruction',
         default='',
         metavar='TEXT',
-        help='what the robot was told, for recordings that do not say it themselves',
+        help='the instruction, for recordings without one',
     )
     parser.add_argument(
         '--image-format',
         choices=('jpeg', 'png'),
         default='jpeg',
-        help='how raw images are stored; png for no loss (default: %(default)s)',
+        help='format for raw images; png is lossless (default: %(default)s)',
     )
     parser.add_argument(
         '--jpeg-quality',
         type=int,
         default=90,
         metavar='1-100',
-        help='quality of a JPEG (default: %(default)s)',
+        help='JPEG quality (default: %(default)s)',
     )
     parser.add_argument(
         '--image-topic',
         default='',
         metavar='TOPIC',
-        help='which images of a bag, where there is more than one topic of them',
+        help='image topic of a bag with several',
     )
     parser.add_argument(
-        '--command-topic', default='', metavar='TOPIC', help='which commands of a bag, likewise'
+        '--command-topic', default='', metavar='TOPIC', help='command topic of a bag with several'
     )
     parser.add_argument('--json', action='store_true', help='print JSON, one object a source')
     parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> int:
-    """Import; 1 when a source could not be, which is named."""
+    """Import; return 1 if a source could not be imported."""
     from tqdm import tqdm
 
     try:
@@ -101,21 +104,21 @@ def run(args: argparse.Namespace) -> int:
     counts = dict.fromkeys((IMPORTED, SKIPPED, FAILED), 0)
     with tqdm(total=len(sources), unit='episode', disable=None, leave=False) as bar:
 
-        def seen(source: Path, frames: int):
+        def progress(source: Path, frames: int):
             if frames % POSTFIX_EVERY == 0:
                 bar.set_postfix_str(f'{source.name}: {frames} frames')
 
-        for outcome in import_episodes(sources, out, options, seen):
+        for outcome in import_episodes(sources, out, options, progress):
             bar.update()
             counts[outcome.status] += 1
             with bar.external_write_mode():
-                _tell(outcome, args.json)
+                _print(outcome, args.json)
     if not args.json:
         print(f'{out}: ' + ', '.join(f'{count} {status}' for status, count in counts.items()))
     return int(counts[FAILED] > 0)
 
 
-def _tell(outcome, as_json: bool):
+def _print(outcome, as_json: bool):
     if as_json:
         print(
             json.dumps(

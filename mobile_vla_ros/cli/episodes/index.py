@@ -1,4 +1,4 @@
-"""The index of a set of episodes as the subcommands open it: with a progress bar and its note."""
+"""Open the index of a set of episodes with a progress bar; print its note."""
 
 import contextlib
 import sys
@@ -7,7 +7,7 @@ from pathlib import Path
 
 from mobile_vla_ros.episode.catalog.index import EpisodeIndex
 
-FEW = 20  # episodes that are read too fast for a bar
+MIN_FOR_BAR = 20  # episodes
 
 
 @contextlib.contextmanager
@@ -15,14 +15,14 @@ def indexed(path: Path) -> Iterator[EpisodeIndex]:
     """
     Open the index of a folder, or of one file, and bring it up to date.
 
-    :raises UserError: when there is no such path, or no episode in it.
+    :raises UserError: if there is no such path, or no episode in it.
     """
     with EpisodeIndex(path) as index, contextlib.ExitStack() as closing:
         bar = None
 
-        def tell(done: int, total: int):
+        def progress(done: int, total: int):
             nonlocal bar
-            if bar is None and total >= FEW:
+            if bar is None and total >= MIN_FOR_BAR:
                 from tqdm import tqdm
 
                 bar = closing.enter_context(
@@ -31,12 +31,12 @@ def indexed(path: Path) -> Iterator[EpisodeIndex]:
             if bar is not None:
                 bar.update(done - bar.n)
 
-        index.refresh(tell)
+        index.refresh(progress)
         closing.close()
         if index.note:
             print(f'mobile_vla: {index.note}', file=sys.stderr)
         if next(index.rows(), None) is None:
             from mobile_vla_ros.episode.storage.reader import find_episodes
 
-            find_episodes(path)  # says what is missing
+            find_episodes(path)  # raises the error
         yield index

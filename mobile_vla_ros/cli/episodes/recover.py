@@ -8,12 +8,12 @@ from pathlib import Path
 
 from mobile_vla_ros.errors import UserError
 
-SUMMARY = 'complete episodes that were cut short, and save what is left of damaged files'
+SUMMARY = 'complete unfinished episodes, and salvage damaged files'
 DESCRIPTION = (
-    'Make a whole episode of every .part that nobody writes, and of every .h5 that cannot be '
-    'opened any more (its copy ends in _recovered.h5). What can be read is kept, what cannot is '
-    'counted; a damaged file is never changed, and a .part is removed only when all of it was '
-    'read. Exit status 1 when a file could not be recovered.'
+    'Complete every .part that is not being written, and copy every .h5 that cannot be opened '
+    '(the copy ends in _recovered.h5). Readable data is kept, the rest counted; a damaged file is '
+    'never changed, and a .part is removed only if all of it was read. Exit status 1 if a file '
+    'could not be recovered.'
 )
 
 
@@ -36,20 +36,20 @@ def add(actions) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Recover what needs it; 1 when something could not be recovered."""
+    """Recover the files that need it; return 1 if one could not be recovered."""
     from tqdm import tqdm
 
     from mobile_vla_ros.episode.storage import recovery
 
     path = args.path.expanduser()
     if not path.exists():
-        raise UserError(f'no folder of episodes and no file at {path}')
+        raise UserError(f'no file or folder {path}')
     found, busy = _damaged(path) if path.is_dir() else ([path], [])
     for part in busy:
-        _tell(
+        _print(
             args,
             {'path': str(part), 'written': True},
-            f'{part.name} is being written and is left alone',
+            f'{part.name} is being written: skipped',
         )
     status = 0
     for one in tqdm(found, unit='episode', disable=None, leave=False):
@@ -61,7 +61,7 @@ def run(args: argparse.Namespace) -> int:
                 print(json.dumps({'path': str(one), 'error': str(error)}))
             print(f'mobile_vla: error: {error}', file=sys.stderr)
             continue
-        _tell(
+        _print(
             args, {**vars(result), 'path': str(one), 'episode': str(result.path)}, result.sentence
         )
     if not found and not busy and not args.json:
@@ -80,11 +80,11 @@ def _damaged(folder: Path) -> tuple[list[Path], list[Path]]:
     found = recovery.abandoned(folder)
     found += [
         path
-        for path in tqdm(whole, unit='file', desc='looking', disable=None, leave=False)
+        for path in tqdm(whole, unit='file', desc='checking', disable=None, leave=False)
         if recovery.is_damaged(path)
     ]
     return found, [part for part in parts if part.exists() and recovery.is_written(part)]
 
 
-def _tell(args: argparse.Namespace, values: dict, sentence: str):
+def _print(args: argparse.Namespace, values: dict, sentence: str):
     print(json.dumps({**values, 'sentence': sentence}) if args.json else sentence)

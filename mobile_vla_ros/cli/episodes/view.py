@@ -1,4 +1,4 @@
-"""`mobile_vla episodes view`: one page of a folder's episodes, to be opened in any browser."""
+"""`mobile_vla episodes view`: write a page of a folder's episodes for any browser."""
 
 import argparse
 import sys
@@ -13,8 +13,8 @@ def add(actions) -> None:
     """Add the action to those of `mobile_vla episodes`."""
     parser = actions.add_parser(
         'view',
-        help='make a page: every episode with its pictures, commands and verdict',
-        description='Make one HTML page that needs nothing else: a card an episode, the bad ones '
+        help='write a page: every episode with its images, commands and verdict',
+        description='Write one self-contained HTML page: a card for each episode, the bad ones '
         'first, and a player with the frames beside the commands.',
         epilog='example: mobile_vla episodes view ~/mobile_vla_takes --open',
     )
@@ -22,7 +22,7 @@ def add(actions) -> None:
         'path',
         type=Path,
         metavar='DIR|FILE',
-        help='a folder of episodes, or one file (a .part as well), shown with up to 1000 pictures',
+        help='a folder of episodes, or one file (a .part as well), shown with up to 1000 images',
     )
     parser.add_argument(
         '--out',
@@ -35,7 +35,7 @@ def add(actions) -> None:
         type=int,
         default=MAX_EPISODES,
         metavar='N',
-        help='most episodes on the page; the worst are taken first, then the newest '
+        help='maximum number of episodes on the page: the worst first, then the newest '
         f'(default {MAX_EPISODES})',
     )
     parser.add_argument('--open', action='store_true', help='open the page in the web browser')
@@ -43,7 +43,7 @@ def add(actions) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Write the page; 1 when an episode could not be read and is named on it."""
+    """Write the page; return 1 if an episode could not be read."""
     from tqdm import tqdm
 
     from mobile_vla_ros.report.builders import episodes
@@ -78,18 +78,18 @@ def run(args: argparse.Namespace) -> int:
         import webbrowser
 
         if not webbrowser.open(out.resolve().as_uri()):
-            print('mobile_vla: no web browser was found; open the file by hand', file=sys.stderr)
+            print('mobile_vla: no web browser found; open the file by hand', file=sys.stderr)
     return int(bool(chosen.broken))
 
 
-def _out(path: Path, asked: Path | None) -> Path:
-    if asked is None:
+def _out(path: Path, given: Path | None) -> Path:
+    if given is None:
         from mobile_vla_ros.episode.storage.schema import episode_name
 
         if path.is_file():
             return path.with_name(f'{episode_name(path)}.html')
         return path / 'episodes.html'
-    out = asked.expanduser()
+    out = given.expanduser()
     if out.suffix not in ('.html', '.htm'):
         raise UserError('--out must name a page', got=out, expected='a file FILE.html')
     if not out.parent.is_dir():

@@ -1,5 +1,5 @@
 """
-Replays a recorded episode to the live inference node, frame by frame, and prints its proposals.
+Replay a recorded episode to the live inference node, frame by frame, and print its proposals.
 
     python -m mobile_vla_ros.nodes.replay_node --ros-args -p episode:=FILE -p policy_rate_hz:=10.0
 
@@ -34,7 +34,7 @@ from mobile_vla_ros.types import NANOSECONDS
 CLOCK_STEP_NS = 50_000_000
 LEAD_NS = 100_000_000  # of the clock before the first frame
 POLL_S = 0.05
-MAX_FAULTS = 2  # reported at a frame's own time, before it is given up
+MAX_FAULTS = 2  # reported at a frame's time before it is skipped
 
 
 @dataclass(frozen=True)
@@ -90,14 +90,14 @@ def declare_params(node: Node) -> ReplayParams:
 
 
 class Answers:
-    """What inference has published; the executor's thread stores, the replaying one waits."""
+    """The messages of inference; the executor's thread stores them, the replay thread waits."""
 
     def __init__(self) -> None:
         self.health: DiagnosticStatus | None = None
         self.health_ns = 0
         self._changed = threading.Condition()
         self._proposed: dict[int, list[float]] = {}
-        self._asked_ns = self._faults = 0
+        self._replayed_ns = self._faults = 0
 
     def store_proposal(self, message: TwistStamped) -> None:
         """Store the first proposal of a stamp: it was made at the time of its frame."""
@@ -108,17 +108,17 @@ class Answers:
             self._changed.notify_all()
 
     def store_health(self, message: DiagnosticArray) -> None:
-        """Store the newest health, and count faults since the frame that is waited for."""
+        """Store the newest health, and count faults since the current frame."""
         with self._changed:
             self.health = message.status[0]
             self.health_ns = time_ns(message.header.stamp)
-            if self.health_ns >= self._asked_ns and self.health.level == DiagnosticStatus.ERROR:
+            if self.health_ns >= self._replayed_ns and self.health.level == DiagnosticStatus.ERROR:
                 self._faults += 1
             self._changed.notify_all()
 
     def at(self, now_ns: int) -> None:
         """Set the replayed time: faults from before it do not count."""
-        self._asked_ns = now_ns
+        self._replayed_ns = now_ns
 
     def wait_for(self, stamp_ns: int, params: ReplayParams, closing: threading.Event) -> dict:
         """Return the first proposal from a frame, or why there is none, for the JSON line."""
@@ -141,13 +141,13 @@ class Answers:
         return {'withheld': 'stopped'}
 
     def wake(self) -> None:
-        """Wake the waiting thread: the node is being stopped."""
+        """Wake the waiting thread at shutdown."""
         with self._changed:
             self._changed.notify_all()
 
 
 class ReplayNode(Node):
-    """A thread replays; the executor's thread stores what is received."""
+    """Replays in a thread; the executor's thread stores received messages."""
 
     def __init__(self) -> None:
         super().__init__('replay')
@@ -171,7 +171,7 @@ class ReplayNode(Node):
         self._thread.start()
 
     def on_exit(self) -> None:
-        """Let the thread end before the context goes."""
+        """Join the thread before the context shuts down."""
         self._closing.set()
         self._answers.wake()
         self._thread.join()
@@ -216,7 +216,7 @@ class ReplayNode(Node):
                     'the inference node does not respond',
                     got=f'nothing for {self._params.start_s:g} s',
                     expected=f'a subscription to {self._images.topic_name}, and policy/health',
-                    remedy='look at its log',
+                    remedy='see its log',
                 )
             if self._closing.wait(POLL_S):
                 return
@@ -225,7 +225,7 @@ class ReplayNode(Node):
         """Let time pass until a frame's receipt, in small steps and not too fast."""
         while self._now_ns < now_ns and not self._closing.is_set():
             step_ns = min(CLOCK_STEP_NS, now_ns - self._now_ns)
-            # Faster, and the node would report a clock jump.
+            # Any faster, and the node would report a clock jump.
             self._closing.wait(step_ns / NANOSECONDS / self._params.speed)
             self._set_time(self._now_ns + step_ns)
             self._publish_time()

@@ -53,7 +53,7 @@ PROPOSAL_DEPTH = 100
 GRAPH_PERIOD_S = 0.2
 STATUS_PERIOD_S = 0.5
 FRESH_S = 1.0
-SAVE_TIMEOUT_S = 20.0  # for a window that is being written when the node ends
+SAVE_TIMEOUT_S = 20.0  # to finish writing a window at shutdown
 
 
 @dataclass(frozen=True)
@@ -82,7 +82,7 @@ def declare_params(node: Node) -> ShadowParams:
                 node,
                 'data_dir',
                 '~/mobile_vla_takes',
-                f'folder of the episodes; its folder {FOLDER} receives the worst seconds',
+                f'folder of the episodes; its subfolder {FOLDER} holds the worst window',
             ),
             time.time_ns(),
         ),
@@ -97,7 +97,7 @@ def declare_params(node: Node) -> ShadowParams:
             node,
             'buffer_mb',
             128,
-            'memory for the images of the last seconds, MB',
+            'memory for recent images, MB',
             limits=(1, 100_000),
         ),
         window_s=declare(
@@ -179,7 +179,7 @@ class WindowSaver:
         try:
             path = write_window(self._folder, info, window, created_ns)
         except (UserError, OSError) as error:
-            self.error = f'the worst seconds could not be saved: {error}'
+            self.error = f'cannot save the worst window: {error}'
             self._log(self.error)
             self._shadow.min_score = self._score
             return
@@ -212,7 +212,7 @@ class ShadowNode(Node):
         self.create_timer(STATUS_PERIOD_S, self._report, clock=steady)
 
     def on_exit(self) -> None:
-        """Save the worst seconds, also if they have only just passed."""
+        """Save the worst window, even one that has only just ended."""
         saver = self._saver
         saver.join()
         window = self._shadow.worst(time.monotonic_ns(), at_end=True)
@@ -222,9 +222,9 @@ class ShadowNode(Node):
             sentence = saver.error
         elif saver.saved is not None:
             path, mean_mps = saver.saved
-            sentence = f'the worst seconds, {mean_mps:.3f} m/s apart: {path}'
+            sentence = f'the worst window, mean difference {mean_mps:.3f} m/s: {path}'
         else:
-            sentence = 'there was nothing to compare'
+            sentence = 'nothing to compare'
         self.get_logger().info(sentence)
 
     def _on_image(self, encoded: bytes, stamp_ns: int, info: dict) -> None:

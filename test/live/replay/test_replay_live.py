@@ -48,4 +48,4 @@ def test_the_live_node_says_the_same_and_nothing_drives(
     spoilt[7]['twist'][0] += 0.5
     monkeypatch.setattr(replay_live, '_answers', lambda *_: spoilt)
     assert main(['replay', str(one), '--policy', str(small_run / 'best'), '--ros']) == 1
-    assert 'the live node says something else: 0.5' in capsys.readouterr().out
+    assert 'the live node differs by 0.5' in capsys.readouterr().out

@@ -30,7 +30,7 @@ def test_folder_is_recovered_file_by_file(tmp_path, capsys):
     printed = capsys.readouterr().out
     assert f'{left.name}: 20 frames, 40 commands, 1 event recovered' in printed
     assert f'{cut.name}: ' in printed and 'lost: ' in printed
-    assert f'{writer.part_path.name} is being written and is left alone' in printed
+    assert f'{writer.part_path.name} is being written: skipped' in printed
     assert whole.name not in printed
     writer.discard()
     assert run(str(tmp_path)) == 0

@@ -176,7 +176,7 @@ def test_what_is_there_is_skipped_and_what_is_broken_is_named(tmp_path, capsys, 
     assert [path.name for path in out.iterdir()] == [good.stem]
     before = {path: path.stat().st_mtime_ns for path in out.rglob('*')}
     assert export(good, '--out', out, '--format', kind) == 0
-    assert f'{good.stem} is there already: skipped' in capsys.readouterr().out
+    assert f'{good.stem} exists: skipped' in capsys.readouterr().out
     other = {'csv': 'rosbag2', 'rosbag2': 'csv'}[kind]
     assert export(good, '--out', out, '--format', other) == 1
     assert f'is not a {other} export' in capsys.readouterr().err

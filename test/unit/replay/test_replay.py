@@ -86,7 +86,7 @@ def test_a_frame_says_what_the_policy_says_of_its_window(small_run, one):
             ]
             plan = policy.infer(frames, episode.instruction)
             np.testing.assert_allclose(found.twist[end], plan.twists[0], atol=1e-5)
-    assert found.said.tolist() == found.new.tolist()
+    assert found.commanded.tolist() == found.new.tolist()
     assert len(found.seconds) == found.new.sum() - 1
 
 
@@ -122,7 +122,7 @@ def test_gaps_and_refused_windows_are_named(clockwork, tmp_path):
         'at 0.00 s to 0.30 s: 3 frames without a plan, the first window fills',
         'at 1.40 s to 1.70 s: 3 frames without a plan, the window has a gap',
     ]
-    assert not found.said[10:13].any() and found.said[13:].all()
+    assert not found.commanded[10:13].any() and found.commanded[13:].all()
 
 
 def test_which_frames_are_looked_at_is_known_before():
@@ -145,7 +145,11 @@ def test_a_frame_that_cannot_be_read_is_named_and_the_rest_goes_on(clockwork, sm
     path = write(tmp_path, range(0, 2000, 100), images=images)
     found = replay(path, VlaPolicy.load(small_run / 'best'), 'go to the red box')
     assert any('broken at frame 8' in sentence for sentence in found.refused)
-    assert not found.said[8:12].any() and found.said[4:8].all() and found.said[12:].all()
+    assert (
+        not found.commanded[8:12].any()
+        and found.commanded[4:8].all()
+        and found.commanded[12:].all()
+    )
 
 
 def test_a_camera_clock_that_cannot_be_trusted_gives_way_to_receipts(clockwork, tmp_path):
@@ -165,18 +169,18 @@ def test_what_is_odd_about_a_take_is_said(clockwork, tmp_path):
         clockwork,
         None,
     )
-    assert found.notes == ['1 commands are no finite numbers: they are left out']
+    assert found.notes == ['1 commands with NaN or inf are left out']
     assert np.isfinite(found.driven).all()
     found = replay(write(tmp_path / 'none', range(0, 800, 100)), clockwork, None)
-    assert found.notes == ['the episode holds no command: what was driven counts as zero']
+    assert found.notes == ['the episode has no command: zero is assumed']
     found = replay(
         write(tmp_path / 'late', range(0, 800, 100), late_ms=400, commands=[(0, 0.1, 0.2)]),
         clockwork,
         None,
     )
     assert found.notes == [
-        'images came 0.40 s after they were taken; by default the guard drives '
-        'by none older than 0.3 s'
+        'images were received 0.40 s after their stamps; by default the guard stops '
+        'when they are older than 0.3 s'
     ]
 
 
@@ -285,9 +289,9 @@ def test_store_golden_gives_a_bundle_what_it_lacks(small_run, one, tmp_path, cap
         (['TAKE', '--policy', 'nothing'], 'no such folder'),
         (['TAKE', '--policy', 'builtin:dem'], "mean 'builtin:demo'"),
         (['TAKE', '--policy', 'BUNDLE', '--instruction', ' '], 'the instruction is empty'),
-        (['TAKE', '--policy', 'BUNDLE', '--instruction', 'x' * 501], 'got 501 letters'),
+        (['TAKE', '--policy', 'BUNDLE', '--instruction', 'x' * 501], 'got 501 characters'),
         (['DEAF', '--policy', 'BUNDLE'], 'has no instruction'),
-        (['TAKE', '--policy', 'BUNDLE', '--plot', 'nowhere/x.png'], 'a folder that is there'),
+        (['TAKE', '--policy', 'BUNDLE', '--plot', 'nowhere/x.png'], 'an existing folder'),
         (['TAKE', '--policy', 'BUNDLE', '--plot', 'x.jpg'], 'FILE.png'),
         (['TAKE', '--policy', 'BUNDLE', '--threads', '0'], '1 to 256'),
         (['TAKE', '--policy', 'BUNDLE', '--threads', '1000000'], '1 to 256'),
@@ -337,6 +341,6 @@ def test_a_live_node_that_says_something_else_is_told_with_the_moment(clockwork,
     assert not result['equal'] and 'at 0.50 s' in result['sentence']
     held = [*answers(found)[:10], {'frame': 13, 'withheld': 'the camera is frozen'}]
     result = compare(held, found, 1e-5)
-    assert result['withheld'] == {'the camera is frozen': 1, 'it said nothing': 1}
-    assert result['equal'] and 'held back at 1 more: the camera is frozen' in result['sentence']
+    assert result['withheld'] == {'the camera is frozen': 1, 'no answer': 1}
+    assert result['equal'] and 'no proposal at 1 more: the camera is frozen' in result['sentence']
     assert not compare([], found, 1e-5)['equal']
