@@ -190,7 +190,7 @@ def _check_verdicts(accept: Sequence[str]) -> None:
 def refusal(episode: Episode, accept: Sequence[str] = ACCEPTED_VERDICTS) -> str | None:
     """Return why an episode is refused (unfinished, or its verdict), None if it is accepted."""
     if not episode.complete:
-        return 'it was never finished: mobile_vla episodes recover completes it'
+        return 'it is unfinished: mobile_vla episodes recover completes it'
     health = episode.health or judge(episode)
     if health['verdict'] in accept:
         return None

@@ -1,1 +1,1 @@
-"""Pages and figures; knows nothing of ROS, torch or the arena."""
+"""Pages and figures, independent of ROS, torch and the arena."""

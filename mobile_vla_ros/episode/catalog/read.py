@@ -24,7 +24,7 @@ def read_row(path: Path) -> tuple[EpisodeRow, bytes, bytes]:
             received_ns, commands = episode.frame_received_ns, episode.commands
             health: Health = episode.health or {
                 'verdict': UNFINISHED,
-                'reasons': ['the episode was never finished'],
+                'reasons': ['the episode is unfinished'],
             }
             duration_s = float(received_ns[-1] - received_ns[0]) / 1e9 if len(episode) else 0.0
             driven = coverage.motion(commands.received_ns, commands.twist)

@@ -1,1 +1,1 @@
-"""Gather the numbers of a page and write it."""
+"""Collect the numbers of a page and write it."""

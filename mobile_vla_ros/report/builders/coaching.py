@@ -1,4 +1,4 @@
-"""What `mobile_vla episodes coach` prints: what a set of episodes covers, and what it lacks."""
+"""The output of `mobile_vla episodes coach`: what a set of episodes covers and lacks."""
 
 import dataclasses
 from collections.abc import Iterator, Sequence
@@ -12,7 +12,7 @@ MAX_NAMES = 3
 
 
 def as_json(found: Survey, advice: Sequence[Advice]) -> dict:
-    """Return the survey and the advice as JSON holds them."""
+    """Return the survey and the advice as JSON values."""
     shown = {
         key: round(value, 4) if isinstance(value, float) else value
         for key, value in dataclasses.asdict(found).items()
@@ -26,13 +26,13 @@ def as_json(found: Survey, advice: Sequence[Advice]) -> dict:
 
 
 def text(found: Survey, advice: Sequence[Advice]) -> str:
-    """Return a table, and a line for each thing to record next."""
-    sentences = [one.sentence for one in advice] or ['nothing is lacking by these measures']
+    """Return a table, and a line for each recommendation."""
+    sentences = [one.sentence for one in advice] or ['nothing is missing by these measures']
     return '\n'.join([table(_rows(found)), *(f'record next: {one}' for one in sentences)])
 
 
 def _rows(found: Survey) -> Iterator[tuple[str, str]]:
-    """Yield head and text of each line of the table."""
+    """Yield name and text of each line of the table."""
     yield 'episodes', f'{found.takes} ({_counts(found.verdicts)})'
     yield 'to train on', f'{found.usable} episodes, {found.minutes:.1f} minutes'
     yield 'outcome', _counts(found.outcomes)
@@ -49,7 +49,7 @@ def _rows(found: Survey) -> Iterator[tuple[str, str]]:
     )
     yield 'in motion', f'{found.moving_minutes:.1f} minutes: {directions}'
     yield 'idle', f'{found.idle_share:.0%} of the time'
-    yield 'starts', f'{found.starts} places in the first pictures of {found.views} episodes'
+    yield 'starts', f'{found.starts} places in the first images of {found.views} episodes'
     yield 'commands', f'{found.distinct} distinct of {found.driven} episodes that move'
     for place, names in enumerate(found.near_identical[:MAX_GROUPS]):
         head, rest = '' if place else 'alike', len(names) - MAX_NAMES
@@ -57,7 +57,7 @@ def _rows(found: Survey) -> Iterator[tuple[str, str]]:
         yield head, f'{len(names):5} episodes  {", ".join(names[:MAX_NAMES])}{others}'
     more = len(found.near_identical) - MAX_GROUPS
     if more > 0:
-        yield '', f'and {more} more groups (all of them: --json)'
+        yield '', f'and {more} more groups (listed by --json)'
 
 
 def _counts(counts: dict[str, int]) -> str:

@@ -1,4 +1,4 @@
-"""What the demo says at its end: a table on the terminal and a page."""
+"""The result of the demo: tables for the terminal, and a page."""
 
 import json
 from pathlib import Path
@@ -12,12 +12,12 @@ from mobile_vla_ros.report.pages import page
 from mobile_vla_ros.report.pages.trials_page import span
 from mobile_vla_ros.rollout.demo import LIVE_SUITE, POLICY
 
-PICTURES = 8
-WHAT = {
+IMAGES = 8
+NAMES = {
     'zero': 'stand still',
     'mean_action': 'mean action',
-    'mean_per_step': 'mean action of each step',
-    'mean_per_position_and_step': 'mean of each place and step',
+    'mean_per_step': 'mean of each step',
+    'mean_per_position_and_step': 'mean of each position and step',
     'repeat_last': 'repeat the last command',
 }
 
@@ -27,7 +27,7 @@ def _rows(spec: PolicySpec) -> list[tuple[str, dict]]:
     return [
         ('policy', metrics['policy']),
         ('policy, no image', metrics['policy']['image_blanked']),
-        *((WHAT[name], metrics['baselines'][name]) for name in WHAT),
+        *((NAMES[name], metrics['baselines'][name]) for name in NAMES),
     ]
 
 
@@ -50,7 +50,7 @@ def _cells(spec: PolicySpec) -> tuple[list[str], list[list[str]]]:
 
 
 def _closed_loop(results: dict[str, dict[str, dict]]) -> tuple[list[str], list[list[str]]]:
-    """Return head and rows: who drove, and each suite's success and collisions."""
+    """Return head and rows: each driver's success by suite, and collisions."""
     suites = list(dict.fromkeys(suite for result in results.values() for suite in result))
     head = ['in scenes that no episode has', *suites, 'collisions']
     rows = []
@@ -80,14 +80,14 @@ def table(policy: Path, results: dict[str, dict[str, dict]], live: list[dict]) -
 
 
 def _live(results: dict[str, dict[str, dict]], live: list[dict]) -> str:
-    """Say how the live drives ended beside the same scenes in one process."""
+    """Return a sentence on the live drives and the same scenes in process."""
     success = sum(trial['outcome'] == 'success' for trial in live)
     same = {entry['scene']: entry['outcome'] for entry in results[POLICY][LIVE_SUITE]['outcomes']}
     both = [trial for trial in live if trial['trial'] in same]
     alike = sum(trial['outcome'] == same[trial['trial']] for trial in both)
     return (
-        f'{success} of {len(live)} scenes of {LIVE_SUITE} reached; {alike} of {len(both)} '
-        'ended as in one process'
+        f'{success} of {len(live)} scenes of {LIVE_SUITE} succeeded; {alike} of {len(both)} '
+        'ended as in process'
     )
 
 
@@ -102,10 +102,10 @@ def write_report(
     speeds: tuple[float, float],
 ) -> Path:
     """
-    Write the page; the episodes and the training's history are shown where they are there.
+    Write the page, with frames and the training's history if these exist.
 
-    :param results: who drove, to suite, to what `mobile_vla simulate --json` says.
-    :param live: what `cli.live.drive_live` returned.
+    :param results: driver → suite → what `mobile_vla simulate --json` prints.
+    :param live: the result of `rollout.live.drive_live`.
     :param speeds: the arena's time against real time while recording and while driving live.
     """
     spec = read_spec(policy)
@@ -123,7 +123,7 @@ def write_report(
             live_drives=plots.top_down(_plans(live)),
             predicting=_cells(spec),
             losses=_losses(spec, policy.parent / 'history.json'),
-            photos=_pictures(policy, spec, episodes) if episodes.is_dir() else None,
+            photos=_images(policy, spec, episodes) if episodes.is_dir() else None,
             seconds=seconds,
             speeds=[f'{speed:g}' for speed in speeds],
             spec=spec,
@@ -135,23 +135,23 @@ def write_report(
 def _key_figures(
     results: dict[str, dict[str, dict]], seconds: float
 ) -> list[tuple[str, str, str]]:
-    blind = best_control(results)
+    control = best_control(results)
     return [
         *(
             (
                 f'{entry["success_rate"]:.0%}',
                 f'{suite}: success of {entry["trials"]} trials',
-                'good' if entry['success_rate'] > blind else 'bad',
+                'good' if entry['success_rate'] > control else 'bad',
             )
             for suite, entry in results[POLICY].items()
         ),
-        (f'{blind:.0%}', 'the best of the blind and the deaf on swap', ''),
-        (f'{seconds / 60:.1f} min', 'from nothing to this page', ''),
+        (f'{control:.0%}', 'best control on swap', ''),
+        (f'{seconds / 60:.1f} min', 'total time', ''),
     ]
 
 
 def _swap(results: dict[str, dict[str, dict]]) -> str:
-    """Draw how many of the swaps each who drove got right."""
+    """Draw each driver's success on swap."""
     swaps = {name: result['swap'] for name, result in results.items()}
     return plots.success_bars(
         [
@@ -162,19 +162,19 @@ def _swap(results: dict[str, dict[str, dict]]) -> str:
 
 
 def _losses(spec: PolicySpec, history: Path) -> str | None:
-    """Draw the losses of the training; None where its history is not there."""
+    """Draw the losses of the training; None without its history."""
     if not history.is_file():
         return None
     past = json.loads(history.read_text())
     return plots.loss_curve(
         [row['train_loss'] for row in past],
         [row['val_loss'] for row in past],
-        {WHAT[name]: entry['loss'] for name, entry in spec.metrics['baselines'].items()},
+        {NAMES[name]: entry['loss'] for name, entry in spec.metrics['baselines'].items()},
     )
 
 
 def best_control(results: dict[str, dict[str, dict]]) -> float:
-    """Return the largest success rate on swap of those that are not the policy."""
+    """Return the highest success rate of a control on swap."""
     return max(
         result['swap']['success_rate'] for name, result in results.items() if name != POLICY
     )
@@ -183,25 +183,25 @@ def best_control(results: dict[str, dict[str, dict]]) -> float:
 def _verdict(spec: PolicySpec, results: dict[str, dict[str, dict]]) -> str:
     unbeaten = sorted(set(spec.metrics['baselines']) - set(spec.metrics['policy']['better_than']))
     layouts, swap = results[POLICY][LIVE_SUITE], results[POLICY]['swap']
-    blind = best_control(results)
-    eyes = (
-        'It uses its eyes and its ears'
-        if swap['success_rate'] > blind
-        else 'It does NOT use both its eyes and its ears'
+    control = best_control(results)
+    inputs = (
+        'It uses both image and instruction'
+        if swap['success_rate'] > control
+        else 'It does NOT use both image and instruction'
     )
-    blindness = (
+    baselines = (
         'On held-out episodes it predicts better than every baseline that sees no image.'
         if not unbeaten
         else 'On held-out episodes it is NOT better than: '
-        + ', '.join(WHAT[name] for name in unbeaten)
+        + ', '.join(NAMES[name] for name in unbeaten)
         + '.'
     )
     return (
-        f'The policy did what it was told in {layouts["success_rate"]:.0%} of '
-        f'{layouts["trials"]} new scenes. {eyes}: told two different things in the same '
-        f'scene it did both in {swap["success_rate"]:.0%} of {swap["trials"]}; a policy that '
-        f'is kept from seeing or hearing, or that always does the same, in at most '
-        f'{blind:.0%}. {blindness}'
+        f'The policy followed its instruction in {layouts["success_rate"]:.0%} of '
+        f'{layouts["trials"]} new scenes. {inputs}: given two different instructions in the same '
+        f'scene, it followed both in {swap["success_rate"]:.0%} of {swap["trials"]} trials; '
+        f'controls without image or instruction, or with a constant command, in at most '
+        f'{control:.0%}. {baselines}'
     )
 
 
@@ -227,38 +227,39 @@ def _plans(live: list[dict]) -> list[plots.Plan]:
     return plans
 
 
-def _pictures(policy: Path, spec: PolicySpec, episodes: Path) -> list[tuple[np.ndarray, str]]:
-    """Return frames of held-out episodes with the driven and the predicted velocity."""
+def _images(policy: Path, spec: PolicySpec, episodes: Path) -> list[tuple[np.ndarray, str]]:
+    """Return images of held-out episodes with arrows for driven and predicted velocity."""
     from mobile_vla_ros.data.segments import Sampling, load_segments
     from mobile_vla_ros.episode.storage.reader import Episode
     from mobile_vla_ros.runtime.overlay import DRIVEN, PREDICTED, draw_arrows
     from mobile_vla_ros.runtime.vla_policy import VlaPolicy
 
     held_out = [episodes / f'{name}.h5' for name in spec.data['val_episodes']]
-    runs, _ = load_segments(
+    segments, _ = load_segments(
         [path for path in held_out if path.is_file()],
         Sampling(spec.rate_hz, spec.window, spec.chunk, spec.command_max_age_s),
     )
     driver = VlaPolicy.load(policy)
     full_speed = max(spec.actions.scale)
-    pictures = []
-    for number, run in enumerate(runs[:PICTURES]):
+    images = []
+    for number, segment in enumerate(segments[:IMAGES]):
         # An early, a middle or a late frame, in turn.
-        last = spec.window - 1 + (len(run.frames) - spec.window) * (1 + 3 * (number % 3)) // 10
-        with Episode.open(run.path) as episode:
+        last = spec.window - 1 + (len(segment.frames) - spec.window) * (1 + 3 * (number % 3)) // 10
+        with Episode.open(segment.path) as episode:
             window = [
-                episode.frame(int(row)) for row in run.frames[last - spec.window + 1 : last + 1]
+                episode.frame(int(row))
+                for row in segment.frames[last - spec.window + 1 : last + 1]
             ]
         driver.reset()
-        plan = driver.infer(window, run.instruction)
-        pictures.append(
+        plan = driver.infer(window, segment.instruction)
+        images.append(
             (
                 draw_arrows(
                     window[-1].image,
-                    [(run.ahead[last, 0], DRIVEN), (plan.twists[0], PREDICTED)],
+                    [(segment.ahead[last, 0], DRIVEN), (plan.twists[0], PREDICTED)],
                     full_speed,
                 ),
-                run.instruction,
+                segment.instruction,
             )
         )
-    return pictures
+    return images

@@ -1,4 +1,4 @@
-"""What the page of `mobile_vla episodes view` shows of one episode, read from its file."""
+"""Read what the page of `mobile_vla episodes view` shows of an episode."""
 
 import io
 from collections.abc import Mapping
@@ -18,18 +18,18 @@ from mobile_vla_ros.report.pages.episodes_page import SOURCES, EpisodeView
 BASE64 = 4 / 3
 JPEG_QUALITY = 62
 ROW_BYTES = 30  # a command as JSON
-MAX_PARTS = 200  # of an episode whose commands are too many: each part keeps its extremes
-# Measures of the verdict: key, name, how it is written.
+MAX_PARTS = 200  # of an episode with too many commands; each part keeps its extremes
+# Measures of the verdict: key, name, format.
 MEASURES = (
     ('frame_rate_hz', 'frames a second', '{:.1f}'),
     ('expected_rate_hz', 'expected', '{:.1f}'),
     ('command_rate_hz', 'commands a second', '{:.1f}'),
     ('worst_gap_s', 'worst gap', '{:.2f} s'),
-    ('skew_s', 'camera clock behind', '{:.3f} s'),
+    ('skew_s', 'camera clock lag', '{:.3f} s'),
     ('clock', 'camera clock', '{}'),
     ('drops', 'frames dropped', '{}'),
     ('idle_share', 'idle', '{:.0%}'),
-    ('frozen_share', 'picture frozen', '{:.0%}'),
+    ('frozen_share', 'frozen', '{:.0%}'),
     ('dark_share', 'dark', '{:.0%}'),
     ('blurred_share', 'blurred', '{:.0%}'),
 )
@@ -47,9 +47,9 @@ def read_view(path: Path, most: int, side: int, budget: int) -> EpisodeView:
     """
     Read what the page shows of an episode.
 
-    :param most: pictures at most; side: pixels of their longer side.
-    :param budget: bytes on the page; fewer pictures are taken where it is too small.
-    :raises UserError: when the file cannot be read as an episode.
+    :param most: maximum number of images; side: pixels of their longer side.
+    :param budget: bytes on the page; a small one reduces the number of images.
+    :raises UserError: if the file cannot be read as an episode.
     """
     with Episode.open(path) as episode:
         frames_ns = np.asarray(frame_times(episode.frame_stamp_ns, episode.frame_received_ns)[0])
@@ -71,18 +71,18 @@ def read_view(path: Path, most: int, side: int, budget: int) -> EpisodeView:
         if episode.proposals is not None:
             proposals, proposed_s = _rows(episode.proposals, origin_ns, budget)
             hold_s = max(hold_s, proposed_s)
-        index, pictures, size = _pictures(
+        index, images, size = _images(
             episode,
             most,
             side,
             (budget - ROW_BYTES * len(rows + proposals)) / BASE64,
             np.argsort(frames_ns, kind='stable'),
-        )  # some may have been overtaken on their way
+        )  # frames may have arrived out of order
         health = episode.health or {}
-        reasons = list(health.get('reasons', ['the episode was never finished']))
-        lost = sum(not picture for picture in pictures)
+        reasons = list(health.get('reasons', ['the episode is unfinished']))
+        lost = sum(not image for image in images)
         if lost:
-            reasons.append(f'{lost} of {len(pictures)} pictures looked at cannot be read')
+            reasons.append(f'{lost} of {len(images)} images on this page cannot be read')
         return EpisodeView(
             name=schema.episode_name(path),
             instruction=episode.instruction,
@@ -94,7 +94,7 @@ def read_view(path: Path, most: int, side: int, budget: int) -> EpisodeView:
             span=(0.0, float(span_s)),
             times=[round(float(times_s[row]), 3) for row in index],
             index=index,
-            pictures=pictures,
+            images=images,
             max_age_s=hold_s,
             rows=rows,
             proposals=proposals,
@@ -112,8 +112,8 @@ def _seconds(time_ns, origin_ns):
 
 
 def _rows(stream: Commands, origin_ns: int, budget: int) -> tuple[list[list], float]:
-    """Return the commands or proposals that are shown, and for how many seconds one holds."""
-    finite = np.isfinite(stream.twist).all(axis=1)  # of a policy anything may come
+    """Return the commands or proposals to show, and for how many seconds one holds."""
+    finite = np.isfinite(stream.twist).all(axis=1)  # a policy may propose NaN or inf
     rows = np.column_stack(
         [_seconds(stream.received_ns, origin_ns), stream.twist[:, [0, 1, 5]], stream.source]
     )[finite]
@@ -135,10 +135,10 @@ def _verdict(episode: Episode) -> str:
 
 def _extremes(rows: np.ndarray, budget: int) -> tuple[np.ndarray, float]:
     """
-    Thin out commands where they are too many.
+    Thin out commands if there are too many.
 
-    :returns: of each part of the episode the rows that reach furthest on each axis; for how many
-        seconds one of them holds at most.
+    :returns: the rows with the extremes of each axis in each part of the episode, and for how
+        many seconds one holds at most.
     """
     parts = min(MAX_PARTS, max(10, budget // (6 * ROW_BYTES)))
     if len(rows) <= 6 * parts:
@@ -151,7 +151,7 @@ def _extremes(rows: np.ndarray, budget: int) -> tuple[np.ndarray, float]:
 
 
 def _gaps(times_s: np.ndarray, span_s: float) -> list[list[float]]:
-    """Return where frames are missing: the same rule that the verdict goes by."""
+    """Return [from, to] where frames are missing, by the rule of the verdict."""
     times_s = np.sort(times_s)
     period_s = float(np.median(np.diff(times_s))) if len(times_s) > 1 else 0.0
     edges = np.concatenate([[0.0], times_s, [span_s]])
@@ -161,13 +161,13 @@ def _gaps(times_s: np.ndarray, span_s: float) -> list[list[float]]:
     ]
 
 
-def _pictures(episode: Episode, most: int, side: int, budget: float, order: np.ndarray):
+def _images(episode: Episode, most: int, side: int, budget: float, order: np.ndarray):
     """
-    Take pictures at even distances, as many as the budget allows but one at least.
+    Select images at equal distances: as many as the budget allows, but at least one.
 
-    :param order: (N,) rows of the frames in the order of their times.
-    :returns: their rows in the episode, JPEG files (empty where one cannot be read), and the
-        size of the camera's image as text.
+    :param order: (N,) rows of the frames, sorted by time.
+    :returns: their rows in the episode, JPEG files (empty if unreadable), and the size of the
+        camera's image as text.
     """
     if not len(episode):
         return [], [], ''
@@ -185,7 +185,7 @@ def _reduced(episode: Episode, row: int, side: int) -> tuple[bytes, str]:
     try:
         image = Image.open(io.BytesIO(episode.encoded(row)))
         size = f'{image.width} × {image.height}'
-        # A JPEG is decoded at a lower scale right away.
+        # Decodes a JPEG at a reduced scale.
         image.thumbnail((side, side), Image.Resampling.BILINEAR)
         buffer = io.BytesIO()
         image.convert('RGB').save(buffer, 'JPEG', quality=JPEG_QUALITY)

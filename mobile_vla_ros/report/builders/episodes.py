@@ -12,8 +12,8 @@ from mobile_vla_ros.report.builders.episode_view import read_view
 from mobile_vla_ros.report.pages import page
 from mobile_vla_ros.report.pages.episodes_page import VERDICTS, EpisodeView, episodes_page
 
-PAGE_BYTES = 40_000_000  # of images and commands, as they stand on the page
-# (images of an episode at most, pixels of their longer side): in a folder, and of one file alone.
+PAGE_BYTES = 40_000_000  # of images and commands on the page
+# (maximum images of an episode, pixels of their longer side), for a folder and for one file.
 OF_FOLDER, OF_FILE = (60, 200), (1000, 320)
 MAX_NAMED = 5  # unreadable files named on the page
 
@@ -25,7 +25,7 @@ class Chosen:
 
     :param paths: in the order of the cards.
     :param total: episodes in the folder.
-    :param broken: a sentence for each file that cannot be read.
+    :param broken: a sentence for each unreadable file.
     """
 
     paths: list[Path]
@@ -34,7 +34,7 @@ class Chosen:
 
 
 def worst(index: EpisodeIndex, limit: int) -> Chosen:
-    """Choose episodes of a folder: the worst first, and the newest first among equals."""
+    """Choose episodes of a folder: the worst first, then the newest."""
     ranked: list[tuple[int, Path]] = []
     broken = []
     for row in index.rows(reverse=True):
@@ -53,13 +53,13 @@ def write(
     bar: Callable[[list[Path]], Iterable[Path]] = lambda paths: paths,
 ) -> tuple[int, int]:
     """
-    Write the page; what cannot be read is added to ``chosen.broken`` and named on the page.
+    Write the page; add unreadable episodes to ``chosen.broken`` and name them on the page.
 
-    :param path: what the user asked for: a folder, or one file, shown with more images.
+    :param path: the user's folder, or one file, shown with more images.
     :param bar: wraps the episodes to draw progress.
     :returns: episodes on the page, and its size in bytes.
-    :raises UserError: when no episode can be read.
-    :raises OSError: when the page cannot be written.
+    :raises UserError: if no episode can be read.
+    :raises OSError: if the page cannot be written.
     """
     alone = path.is_file()
     most, side = OF_FILE if alone else OF_FOLDER
@@ -71,10 +71,10 @@ def write(
             chosen.broken.append(str(error))
     if not views:
         raise UserError(f'no episode of {path} can be read', expected='episodes of the recorder')
-    images = max(len(view.pictures) for view in views)
+    images = max(len(view.images) for view in views)
     text = episodes_page(
         path.name if alone else f'Episodes in {path.resolve().name}',
-        f'mobile_vla episodes view {path}: {images} pictures of an episode at most, '
+        f'mobile_vla episodes view {path}: at most {images} images of an episode, '
         f'{side} pixels; mobile_vla_ros {__version__}',
         views,
         _notes(path, views, chosen),
@@ -88,19 +88,19 @@ def _notes(path: Path, views: list[EpisodeView], chosen: Chosen) -> list[str]:
     if len(views) < chosen.total:
         notes.append(
             f'{len(views)} of {chosen.total} episodes are shown: the worst first, then the '
-            f'newest. More of them: mobile_vla episodes view {path} --takes {chosen.total}. '
-            'One with more of its pictures: mobile_vla episodes view FILE.'
+            f'newest. For all: mobile_vla episodes view {path} --takes {chosen.total}. '
+            'For one with more images: mobile_vla episodes view FILE.'
         )
-    notes += [f'Cannot be read: {sentence}' for sentence in chosen.broken[:MAX_NAMED]]
+    notes += [f'Unreadable: {sentence}' for sentence in chosen.broken[:MAX_NAMED]]
     if len(chosen.broken) > MAX_NAMED:
         notes.append(
-            f'{len(chosen.broken) - MAX_NAMED} more cannot be read: mobile_vla episodes check '
-            f'{path} names them.'
+            f'{len(chosen.broken) - MAX_NAMED} more are unreadable; mobile_vla episodes check '
+            f'{path} lists them.'
         )
     parts = sum(view.verdict == UNFINISHED for view in views)
     if parts:
         notes.append(
             f'{parts} {"episode is" if parts == 1 else "episodes are"} unfinished: still being '
-            f'recorded, or cut short (mobile_vla episodes recover {path}).'
+            f'recorded, or interrupted (mobile_vla episodes recover {path}).'
         )
     return notes

@@ -1,4 +1,4 @@
-"""What `mobile_vla evaluate` prints: the tables, and what they mean."""
+"""The output of `mobile_vla evaluate`: tables, and sentences that explain them."""
 
 import shutil
 import textwrap
@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from mobile_vla_ros.text_table import GAP, cells, grouped, number, table
 
 NAME_WIDTH = 20
-NARROWEST, WIDEST = 80, 120
+MIN_WIDTH, MAX_WIDTH = 80, 120
 CONTROLS = {
     'image_blanked': 'image blanked',
     'frames_shuffled': 'frames shuffled',
@@ -24,14 +24,14 @@ METRICS = {
 
 
 def text(result: Mapping) -> str:
-    """Return the result as tables and what they mean, as wide as the terminal."""
-    width = min(max(shutil.get_terminal_size((WIDEST, 24)).columns, NARROWEST), WIDEST)
+    """Return the result as tables and sentences, as wide as the terminal."""
+    width = min(max(shutil.get_terminal_size((MAX_WIDTH, 24)).columns, MIN_WIDTH), MAX_WIDTH)
     lines = [_table(result, width), '', *_wrapped(_about(result), width)]
     policy = result.get('policy')
     if policy and policy['loss'] is not None:
         lines += ['', _by_step(result, width)]
-    said = policy['verdict'] if policy else [_without_a_policy(result)]
-    for sentence in ['', *said, *_data(result)]:
+    verdict = policy['verdict'] if policy else [_without_a_policy(result)]
+    for sentence in ['', *verdict, *_data(result)]:
         lines += _wrapped(sentence, width)
     return '\n'.join(lines)
 
@@ -41,7 +41,7 @@ def _axes(result: Mapping) -> list[str]:
 
 
 def _table(result: Mapping, width: int) -> str:
-    """Give the predictors by their metrics; axes that find no room come below each other."""
+    """Return the metrics of each predictor; axes that do not fit go below each other."""
     rows = dict(result['baselines'])
     policy = result.get('policy')
     if policy:
@@ -65,10 +65,10 @@ def _by_step(result: Mapping, width: int) -> str:
     for axis in axes:
         for column in ('mae', 'r2'):
             for name, entry in (('policy', policy), (best, result['baselines'][best])):
-                what = f'{axis} {column}' if name == 'policy' else ''
+                head = f'{axis} {column}' if name == 'policy' else ''
                 values = entry[axis]['per_step'][column]
                 shown = [number(value, METRICS[column][1]) for value in values]
-                rows.append([what, name[:NAME_WIDTH], *shown])
+                rows.append([head, name[:NAME_WIDTH], *shown])
     used = sum(max(len(row[column]) for row in rows) + len(GAP) for column in (0, 1)) - len(GAP)
     wide = max(len(cell) for row in rows for cell in row[2:]) + len(GAP)
     count = min(chunk, (width - used) // wide)
@@ -77,7 +77,7 @@ def _by_step(result: Mapping, width: int) -> str:
 
 
 def _about(result: Mapping) -> str:
-    """Say what was measured."""
+    """Return a sentence on the data and the columns."""
     episodes = result['episodes']
     measured = f'measured on {_episodes(episodes["val"])} ({result["windows"]} windows)'
     blind = result['blind']
@@ -93,7 +93,7 @@ def _about(result: Mapping) -> str:
         means = f'{_episodes(blind["takes"])} of the training side'
     return (
         f'{measured}; the means come from {means}; {result["rate_hz"]:.4g} steps a second; '
-        'sign: steps on which the prediction has the sign of what was driven'
+        'sign: share of steps with the sign of the driven action'
     )
 
 
@@ -111,7 +111,7 @@ def _without_a_policy(result: Mapping) -> str:
 
 
 def _data(result: Mapping) -> Iterator[str]:
-    """Say what is wrong with the data."""
+    """Yield sentences on problems of the data."""
     yield from result['notes']
     for sentence in result.get('policy', {}).get('broken', ()):
         yield f'not measured: {sentence}'

@@ -1,4 +1,4 @@
-"""`report.html` of a training or an evaluation, from what it left: numbers, runs and settings."""
+"""`report.html` of a training or an evaluation, from its results, segments and settings."""
 
 import platform
 import re
@@ -20,42 +20,42 @@ from mobile_vla_ros.report.pages.training_page import number, training_page
 from mobile_vla_ros.report.pages.training_view import TrainingView
 
 POLICY = 'policy'
-# A predictor that sees no image: its name in words, and what it does.
+# Predictors that see no image: name in words, and description.
 BLIND = {
-    'zero': ('stand still', 'always zero'),
-    'mean_action': ('mean action', 'always the mean of the training episodes'),
+    'zero': ('stand still', 'zero'),
+    'mean_action': ('mean action', 'the mean of the training episodes'),
     'mean_per_step': (
         'mean of each step',
-        'for each chunk step its mean over the training episodes',
+        'the mean of each chunk step over the training episodes',
     ),
     'mean_per_position_and_step': (
-        'mean of each place and step',
-        'for each place in the window and each chunk step its mean over the training episodes',
+        'mean of each position and step',
+        'the mean of each position in the window and chunk step over the training episodes',
     ),
     'repeat_last': (
         'repeat the last command',
-        'the command before the frame, for the whole chunk; it is told what was '
-        'driven a moment ago, which no policy is',
+        'the command before the frame, for the whole chunk; unlike a policy, it knows the '
+        'driven command',
     ),
 }
-# The same policy deprived of something: in words; when, and what a loss that stays would show, for
-# a card; and what is done.
+# Controls of the policy: name in words; for a card: condition, and the meaning of an unchanged
+# loss; description.
 CONTROLS = {
     'image_blanked': (
         'no image',
-        'without its images',
-        'would not look',
-        'shown the mean colour for every image',
+        'without images',
+        'would not use the image',
+        'every image replaced by the mean colour',
     ),
-    'frames_shuffled': ('frames shuffled', '', '', "shown each episode's images in random order"),
+    'frames_shuffled': ('frames shuffled', '', '', "each episode's images in random order"),
     'instruction_swapped': (
         'another instruction',
-        'told something else',
-        'would not listen',
-        'told what another episode was told',
+        'with another instruction',
+        'would not use the instruction',
+        'the instruction of another episode',
     ),
 }
-# An error along an axis has no sign.
+# Errors have no sign: the words have no direction.
 ALONG = {'linear_x': 'forward', 'linear_y': 'sideways', 'angular_z': 'in turning'}
 PACKAGES = ('torch', 'transformers', 'peft', 'accelerate', 'numpy', 'h5py')
 
@@ -70,14 +70,14 @@ def write(
     config: Mapping | None = None,
 ) -> Path:
     """
-    Write the page of a training, or of an evaluation where there is no history.
+    Write the page of a training, or without a history of an evaluation.
 
-    Frames are read from the episodes; one that cannot be read is named on the page.
+    Frames are read from the episodes; unreadable ones are named on the page.
 
-    :param path: the page; what was there before is replaced by a whole one.
+    :param path: the page; an existing one is replaced atomically.
     :param episodes: the training side gives the coverage; the validation side is that of `scored`.
     :param history: rows of `history.json`.
-    :param config: the settings as they were; a mapping `parameters` in it is shown as counts.
+    :param config: the settings; a mapping `parameters` in it is shown as counts.
     """
     return page.write(path, training_page(_view(policy, scored, episodes, history, config or {})))
 
@@ -89,18 +89,18 @@ def _view(
     history: Sequence[dict],
     config: Mapping,
 ) -> TrainingView:
-    summary, ours = scored.summary, scored.summary['policy']
-    best = ours.get('best_baseline') or min(
+    summary, own = scored.summary, scored.summary['policy']
+    best = own.get('best_baseline') or min(
         summary['baselines'], key=lambda name: summary['baselines'][name]['loss']
     )
     warning = summary.get('blind', {}).get('warning')
     headline, mood = _headline(
-        ours, warning, ours.get('better', _less(ours['loss'], summary['baselines'][best]['loss']))
+        own, warning, own.get('better', _less(own['loss'], summary['baselines'][best]['loss']))
     )
     found = of_episodes.newest(policy, scored)
     finite = found.real & np.isfinite(found.predicted).all(-1)
-    metrics = {POLICY: ours} | {
-        f'policy, {words}': ours[name] for name, (words, *_) in CONTROLS.items() if ours.get(name)
+    metrics = {POLICY: own} | {
+        f'policy, {words}': own[name] for name, (words, *_) in CONTROLS.items() if own.get(name)
     }
     blind = {_words(name): entry for name, entry in summary['baselines'].items()}
     return TrainingView(
@@ -108,7 +108,7 @@ def _view(
         subtitle=f'mobile_vla {"train" if history else "evaluate"}, {policy.backbone.id}, '
         f'window {policy.window}, chunk {policy.chunk}, {policy.rate_hz:g} Hz',
         lead=[_lead(policy, scored, episodes, history), *_beside(policy, summary, best)],
-        verdict=[*([warning] if warning else ()), *map(_in_words, ours.get('verdict', ()))],
+        verdict=[*([warning] if warning else ()), *map(_in_words, own.get('verdict', ()))],
         mood=mood,
         cards=_cards(policy, summary, best),
         axes=list(zip(policy.actions.axes, policy.actions.units, strict=True)),
@@ -123,7 +123,7 @@ def _view(
         | {words: f'{text} ({name})' for name, (words, text) in BLIND.items() if words in blind},
         change={
             CONTROLS.get(name, (name,))[0]: moved
-            for name, moved in (ours.get('change') or {}).items()
+            for name, moved in (own.get('change') or {}).items()
         },
         history=history,
         chosen=(policy.metrics.get('epoch') or {}).get('epoch'),
@@ -132,19 +132,19 @@ def _view(
         chunk_errors=_chunk_errors(policy, summary),
         drives=of_episodes.drives(policy, scored.segments, found),
         worst=of_episodes.worst(policy, scored.segments, found),
-        coverage=of_episodes.coverage(policy, episodes, scored.segments, ours.get('broken') or ()),
+        coverage=of_episodes.coverage(policy, episodes, scored.segments, own.get('broken') or ()),
         facts=_facts(policy, summary, config),
     )
 
 
-def _headline(ours: Mapping, warning: str | None, better: bool) -> tuple[str, str]:
-    """Return the page's title and its mood: `good`, `bad`, or '' where nobody can be sure."""
+def _headline(own: Mapping, warning: str | None, better: bool) -> tuple[str, str]:
+    """Return the page's title and its mood: `good`, `bad`, or '' if uncertain."""
     than = 'better than predictors without an image'
-    if ours.get('trained_on'):
+    if own.get('trained_on'):
         return 'episodes that it was trained on', ''
     if not better:
         return f'NOT {than}', 'bad'
-    if warning or (ours.get('margin') and not sure(ours['margin'])):
+    if warning or (own.get('margin') and not sure(own['margin'])):
         return f'perhaps {than}', ''
     return than, 'good'
 
@@ -154,7 +154,7 @@ def _words(name: str) -> str:
 
 
 def _in_words(sentence: str) -> str:
-    """Return a sentence with the baselines called as everywhere on the page."""
+    """Return a sentence with the baselines named as elsewhere on the page."""
     names = '|'.join(name for name in BLIND if '_' in name)
     return re.sub(rf'\b({names})\b', lambda found: f'“{_words(found[0])}”', sentence)
 
@@ -163,10 +163,10 @@ def _less(one: float | None, other: float | None) -> bool:
     return one is not None and other is not None and one < other
 
 
-def _amount(policy: PolicySpec, runs: Sequence[Segment]) -> str:
-    episodes = {run.episode_id for run in runs}
-    kinds = {run.instruction for run in runs}
-    minutes = sum(len(run.frames) for run in runs) / policy.rate_hz / 60
+def _amount(policy: PolicySpec, segments: Sequence[Segment]) -> str:
+    episodes = {segment.episode_id for segment in segments}
+    kinds = {segment.instruction for segment in segments}
+    minutes = sum(len(segment.frames) for segment in segments) / policy.rate_hz / 60
     return (
         f'{len(episodes)} episode{"" if len(episodes) == 1 else "s"} ({minutes:.1f} minutes, '
         f'{len(kinds)} instruction{"" if len(kinds) == 1 else "s"})'
@@ -176,11 +176,11 @@ def _amount(policy: PolicySpec, runs: Sequence[Segment]) -> str:
 def _lead(
     policy: PolicySpec, scored: Scored, episodes: EpisodeSet, history: Sequence[dict]
 ) -> str:
-    """Say what was trained, on how much, and what it is measured on."""
-    what = {
+    """Return a sentence on the policy, its training data and its validation data."""
+    kind = {
         '': 'A policy',
-        'image': 'A control that is shown no image',
-        'instruction': 'A control that is told no instruction',
+        'image': 'A control without images',
+        'instruction': 'A control without instructions',
     }[policy.blank]
     known = len(policy.data.get('train_episodes', []))
     trained = f' on {known} episode{"" if known == 1 else "s"}' if known else ''
@@ -191,69 +191,69 @@ def _lead(
         )
     unseen = '' if scored.summary['policy'].get('trained_on') else ' that it did not train on'
     return (
-        f'{what} on top of {policy.backbone.id} was trained{trained}, and is '
+        f'{kind} on top of {policy.backbone.id} was trained{trained}, and is '
         f'measured on {_amount(policy, scored.segments)}{unseen}.'
     )
 
 
 def _beside(policy: PolicySpec, summary: Mapping, best: str) -> list[str]:
-    """Say by how much, in physical units, the policy errs beside the best blind predictor."""
-    ours, theirs, apart = [], [], []
+    """Return a sentence on the mean errors of the policy and of the best baseline, in units."""
+    errors, baseline_errors, differences = [], [], []
     for axis, unit in zip(policy.actions.axes, policy.actions.units, strict=True):
-        mine, other = summary['policy'][axis]['mae'], summary['baselines'][best][axis]['mae']
-        if mine is None or other is None:
+        own, other = summary['policy'][axis]['mae'], summary['baselines'][best][axis]['mae']
+        if own is None or other is None:
             return []
-        ours.append(f'{mine:.3f} {unit} {ALONG.get(axis, axis)}')
-        theirs.append(f'{other:.3f} {unit}')
-        apart.append(f'{abs(mine - other):.3f} {unit} {"better" if mine < other else "worse"}')
+        errors.append(f'{own:.3f} {unit} {ALONG.get(axis, axis)}')
+        baseline_errors.append(f'{other:.3f} {unit}')
+        differences.append(f'{abs(own - other):.3f} {unit} {"better" if own < other else "worse"}')
     return [
-        f'On average it errs by {listed(ours)}; the best predictor that sees no image, '
-        f'“{_words(best)}”, by {listed(theirs)}. That is {listed(apart)}.'
+        f'Its mean error is {listed(errors)}; that of the best predictor that sees no image, '
+        f'“{_words(best)}”, is {listed(baseline_errors)}. The policy is {listed(differences)}.'
     ]
 
 
 def _cards(policy: PolicySpec, summary: Mapping, best: str) -> list[tuple[str, str, str]]:
-    ours, other = summary['policy'], summary['baselines'][best]
+    own, other = summary['policy'], summary['baselines'][best]
 
     def mood(good: bool) -> str:
         return 'good' if good else 'bad'
 
     cards = []
     for axis, unit in zip(policy.actions.axes, policy.actions.units, strict=True):
-        mine, theirs = ours[axis]['mae'], other[axis]['mae']
+        error, baseline = own[axis]['mae'], other[axis]['mae']
         cards.append(
             (
-                f'{number(mine)} {unit}',
+                f'{number(error)} {unit}',
                 f'mean error {ALONG.get(axis, axis)}; best without an '
-                f'image: {number(theirs)} {unit}',
-                mood(_less(mine, theirs)),
+                f'image: {number(baseline)} {unit}',
+                mood(_less(error, baseline)),
             )
         )
     cards.append(
         (
-            number(ours['loss_arm_act'], 4),
-            'loss_arm_act, as the seed run counts it; best '
+            number(own['loss_arm_act'], 4),
+            'loss_arm_act, as in the reference run; best '
             f'without an image: {number(other["loss_arm_act"], 4)}',
-            mood(_less(ours['loss_arm_act'], other['loss_arm_act'])),
+            mood(_less(own['loss_arm_act'], other['loss_arm_act'])),
         )
     )
-    for name, (_, when, deaf, _) in CONTROLS.items():
-        entry = ours.get(name) or {}
+    for name, (_, when, meaning, _) in CONTROLS.items():
+        entry = own.get(name) or {}
         given = not policy.blank or not name.startswith(policy.blank)
-        if when and given and entry.get('loss') and ours['loss']:
-            told = heeds(ours, name)
+        if when and given and entry.get('loss') and own['loss']:
+            used = heeds(own, name)
             cards.append(
                 (
-                    f'{entry["loss"] / ours["loss"]:.1f} ×',
-                    f'its loss {when}; at 1.0 × it {deaf}',
-                    '' if told is None else mood(told),
+                    f'{entry["loss"] / own["loss"]:.1f} ×',
+                    f'its loss {when}; at 1.0 × it {meaning}',
+                    '' if used is None else mood(used),
                 )
             )
     return cards
 
 
 def _chunk_errors(policy: PolicySpec, summary: Mapping) -> dict[str, dict[str, np.ndarray]]:
-    """Return MAE and RMSE of each chunk step, of the policy first and then of the baselines."""
+    """Return MAE and RMSE of each chunk step: the policy first, then the baselines."""
     entries = {POLICY: summary['policy']} | {
         _words(name): entry for name, entry in summary['baselines'].items()
     }
@@ -275,7 +275,7 @@ def _facts(policy: PolicySpec, summary: Mapping, config: Mapping) -> dict[str, d
     model = {
         'backbone': policy.backbone.id,
         'revision': policy.backbone.revision or '–',
-        'sha256 of its weights': policy.backbone.sha256,
+        'sha256 of the weights': policy.backbone.sha256,
         **{f'parameters, {name}': f'{count:,}' for name, count in counts.items()},
         'axes': ', '.join(
             f'{axis} (1.0 is {scale:.4g} {unit})'
@@ -284,8 +284,8 @@ def _facts(policy: PolicySpec, summary: Mapping, config: Mapping) -> dict[str, d
         'window, chunk, rate': f'{policy.window} frames, {policy.chunk} steps, '
         f'{policy.rate_hz:g} Hz',
         'image': f'{policy.image.size} × {policy.image.size} pixels',
-        'told as': policy.instruction_template,
-        'trained without': policy.blank or 'nothing: it has images and instructions',
+        'prompt': policy.instruction_template,
+        'trained without': policy.blank or '– (images and instructions)',
         'fingerprint of the episodes': str(policy.data.get('fingerprint', '–')),
         'validation windows': str(summary.get('windows', '–')),
     }

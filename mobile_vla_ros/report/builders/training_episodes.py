@@ -18,25 +18,25 @@ from mobile_vla_ros.runtime.overlay import DRIVEN, PREDICTED, draw_arrows
 from mobile_vla_ros.types import TWIST_AXES
 
 WORST = 6
-MAX_FRAMES = 6  # of a window that are shown
-SIDE = 240  # pixels of a picture's longer side
-MAX_NAMES = 100  # episodes that are listed as left out
-STILL = 1e-3  # m/s, rad/s: a command below it is none
+MAX_FRAMES = 6  # shown of a window
+SIDE = 240  # pixels of an image's longer side
+MAX_NAMES = 100  # of episodes listed as left out
+STILL = 1e-3  # m/s, rad/s: a smaller command counts as zero
 
 
 @dataclass(frozen=True)
 class Newest:
     """
-    Every window as the robot would drive it: seen from its newest frame; M windows.
+    The chunks at the newest frame of each of M windows, as for driving.
 
-    :param run: (M,) number of its run; row: (M,) place of its newest frame in that run.
-    :param driven: (M, chunk, axes) in the axes' units; so is predicted.
-    :param real: (M, chunk) bool: steps inside of the episode.
-    :param error: (M,) mean absolute error over the real steps and the axes, each divided by its
-        scale; nan where no step is real, and for predictions that are no numbers.
+    :param segment: (M,) number of its segment; row: (M,) its newest frame in that segment.
+    :param driven, predicted: (M, chunk, axes) in the axes' units.
+    :param real: (M, chunk) bool: steps inside the episode.
+    :param error: (M,) mean absolute error over real steps and axes, each divided by its scale;
+        NaN without a real step and for predictions with NaN or inf.
     """
 
-    run: np.ndarray
+    segment: np.ndarray
     row: np.ndarray
     driven: np.ndarray
     predicted: np.ndarray
@@ -45,8 +45,8 @@ class Newest:
 
 
 def newest(policy: PolicySpec, scored: Scored) -> Newest:
-    """Return what a policy says at the newest frame of each window."""
-    counts = [len(run.frames) - policy.window + 1 for run in scored.segments]
+    """Return the chunks at the newest frame of each window."""
+    counts = [len(segment.frames) - policy.window + 1 for segment in scored.segments]
     actions, predicted, real = scored.actions[:, -1], scored.predicted[:, -1], scored.real[:, -1]
     steps = real.sum(1)
     missed = np.where(real, np.abs(predicted - actions).mean(2), 0).sum(1)
@@ -62,23 +62,22 @@ def newest(policy: PolicySpec, scored: Scored) -> Newest:
     )
 
 
-def drives(policy: PolicySpec, runs: Sequence[Segment], found: Newest) -> list[Drive]:
+def drives(policy: PolicySpec, segments: Sequence[Segment], found: Newest) -> list[Drive]:
     """
-    Return the best, the median and the worst validation episode, and the longest of the others.
+    Return the best, median and worst validation episode, and the longest of the others.
 
-    Episodes that stand still throughout are easy, and say little: they come in only where no other
-    is there.
+    Episodes without motion are easy and show little: they are used only if there are no others.
     """
     of_episode: dict[str, list[int]] = {}
-    for number, run in enumerate(runs):
-        of_episode.setdefault(run.episode_id, []).append(number)
+    for number, segment in enumerate(segments):
+        of_episode.setdefault(segment.episode_id, []).append(number)
     errors, lengths, moving = {}, {}, []
     for episode, numbers in of_episode.items():
-        mine = np.isin(found.run, numbers)
-        finite = found.error[mine & np.isfinite(found.error)]
+        own = np.isin(found.segment, numbers)
+        finite = found.error[own & np.isfinite(found.error)]
         errors[episode] = finite.mean() if len(finite) else np.inf
-        lengths[episode] = mine.sum()
-        if (np.abs(found.driven[mine]) > STILL).any():
+        lengths[episode] = own.sum()
+        if (np.abs(found.driven[own]) > STILL).any():
             moving.append(episode)
     order = sorted(moving or of_episode, key=lambda name: errors[name])
     of = f'of {len(order)}' + (' that move' if 0 < len(moving) < len(of_episode) else '')
@@ -99,8 +98,8 @@ def drives(policy: PolicySpec, runs: Sequence[Segment], found: Newest) -> list[D
     return [
         _drive(
             policy,
-            [runs[number] for number in of_episode[episode]],
-            np.isin(found.run, of_episode[episode]),
+            [segments[number] for number in of_episode[episode]],
+            np.isin(found.segment, of_episode[episode]),
             found,
             chosen[episode],
         )
@@ -110,27 +109,27 @@ def drives(policy: PolicySpec, runs: Sequence[Segment], found: Newest) -> list[D
 
 
 def _drive(
-    policy: PolicySpec, runs: Sequence[Segment], mine: np.ndarray, found: Newest, what: str
+    policy: PolicySpec, segments: Sequence[Segment], own: np.ndarray, found: Newest, rank: str
 ) -> Drive:
-    """Join the runs of an episode: one after another, with a break where frames are missing."""
-    driven = np.where(found.real[mine, :1], found.driven[mine, 0], np.nan)
-    predicted = found.predicted[mine, 0]
+    """Join the segments of an episode, with a break where frames are missing."""
+    driven = np.where(found.real[own, :1], found.driven[own, 0], np.nan)
+    predicted = found.predicted[own, 0]
     lines, starts, start = [], [], 0
     axes = np.full((1, driven.shape[1]), np.nan)
     at = 0
-    for run in runs:
-        count = len(run.frames) - policy.window + 1
+    for segment in segments:
+        count = len(segment.frames) - policy.window + 1
         seconds = (start + np.arange(count) + policy.window - 1) / policy.rate_hz
         lines += [
             (seconds, driven[at : at + count], predicted[at : at + count]),
             (np.array([np.nan]), axes, axes),
         ]
-        at, start = at + count, start + len(run.frames)
+        at, start = at + count, start + len(segment.frames)
         starts.append(start / policy.rate_hz)
     missed = np.abs(driven - predicted)[np.isfinite(driven - predicted).all(1)]
     return Drive(
-        title=f'{what}: “{runs[0].instruction}”',
-        about=f'{runs[0].episode_id}, {starts[-1]:.1f} s; mean error '
+        title=f'{rank}: “{segments[0].instruction}”',
+        about=f'{segments[0].episode_id}, {starts[-1]:.1f} s; mean error '
         + (velocity(policy, missed.mean(0), sign='') if len(missed) else 'not finite'),
         seconds=np.concatenate([line[0] for line in lines[:-1]]),
         driven=np.concatenate([line[1] for line in lines[:-1]]),
@@ -149,49 +148,51 @@ def velocity(policy: PolicySpec, values: Iterable[float], sign: str = '+') -> st
     ).replace('-', '−')
 
 
-def worst(policy: PolicySpec, runs: Sequence[Segment], found: Newest) -> list[BadWindow]:
-    """Return the windows of the largest error; no two lie within a second of one episode."""
+def worst(policy: PolicySpec, segments: Sequence[Segment], found: Newest) -> list[BadWindow]:
+    """Return the windows with the largest errors, at least a second apart in an episode."""
     chosen: list[int] = []
     seconds: dict[tuple[str, int], list[float]] = {}
     for window in np.argsort(-np.nan_to_num(found.error, nan=-1.0), kind='stable'):
         if len(chosen) == WORST or not np.isfinite(found.error[window]):
             break
-        place = (runs[found.run[window]].episode_id, int(found.run[window]))
+        place = (segments[found.segment[window]].episode_id, int(found.segment[window]))
         second = found.row[window] / policy.rate_hz
         if all(abs(second - other) >= 1 for other in seconds.setdefault(place, [])):
             seconds[place].append(second)
             chosen.append(int(window))
-    return [_bad_window(policy, runs[found.run[window]], found, window) for window in chosen]
+    return [
+        _bad_window(policy, segments[found.segment[window]], found, window) for window in chosen
+    ]
 
 
-def _bad_window(policy: PolicySpec, run: Segment, found: Newest, window: int) -> BadWindow:
+def _bad_window(policy: PolicySpec, segment: Segment, found: Newest, window: int) -> BadWindow:
     real, row = found.real[window], int(found.row[window])
     driven, predicted = (
         values[window][real].mean(0) for values in (found.driven, found.predicted)
     )
-    title = f'“{run.instruction}”'
+    title = f'“{segment.instruction}”'
     about = (
-        f'{run.episode_id}, second {row / policy.rate_hz:.1f}; mean velocity over the next '
+        f'{segment.episode_id}, second {row / policy.rate_hz:.1f}; mean velocity over the next '
         f'{real.sum() / policy.rate_hz:g} s'
     )
     words = velocity(policy, driven), velocity(policy, predicted)
     try:
-        with Episode.open(run.path) as episode:
+        with Episode.open(segment.path) as episode:
             places = np.unique(
                 np.linspace(row - policy.window + 1, row, min(policy.window, MAX_FRAMES))
                 .round()
                 .astype(int)
             )
-            images = [_fitted(episode.frame(int(run.frames[place])).image) for place in places]
+            images = [_fitted(episode.frame(int(segment.frames[place])).image) for place in places]
     except (UserError, OSError, IndexError) as error:
-        return BadWindow(title, about, *words, problem=f'its frames cannot be shown: {error}')
+        return BadWindow(title, about, *words, error=f'cannot show its frames: {error}')
     twists = [_twist(policy, driven), _twist(policy, predicted)]
     linear = [
         scale
         for axis, scale in zip(policy.actions.axes, policy.actions.scale, strict=True)
         if axis.startswith('linear')
     ]
-    # However fast a bad prediction is, its arrow stays in the picture.
+    # The arrow of a fast prediction stays inside the image.
     full_speed = max([*linear, *(float(np.hypot(*twist[:2])) for twist in twists)])
     images[-1] = draw_arrows(
         images[-1], list(zip(twists, (DRIVEN, PREDICTED), strict=True)), full_speed
@@ -208,7 +209,7 @@ def _bad_window(policy: PolicySpec, run: Segment, found: Newest, window: int) ->
 
 
 def _fitted(image: np.ndarray) -> np.ndarray:
-    """Return an image whose longer side has SIDE pixels, so that arrows are equally fine."""
+    """Return an image whose longer side has SIDE pixels, for arrows of equal width."""
     height, width = image.shape[:2]
     ratio = SIDE / max(height, width)
     size = max(1, round(width * ratio)), max(1, round(height * ratio))
@@ -225,32 +226,32 @@ def coverage(
     policy: PolicySpec, episodes: EpisodeSet, val: Sequence[Segment], broken: Sequence[str]
 ) -> Coverage:
     """
-    Return what was driven on both sides, by instruction; the most frequent first.
+    Return the coverage of both sides by instruction, the most frequent first.
 
-    :param broken: sentences that name frames which cannot be read.
+    :param broken: errors that name unreadable frames.
     """
 
-    def cells(runs: Sequence[Segment]) -> list[str]:
-        if not runs:
+    def cells(segments: Sequence[Segment]) -> list[str]:
+        if not segments:
             return ['–', '–', '–']
-        frames = sum(len(run.frames) for run in runs)
-        idle = sum(int((np.abs(run.ahead[:, 0]).max(1) < STILL).sum()) for run in runs)
+        frames = sum(len(one.frames) for one in segments)
+        idle = sum(int((np.abs(one.ahead[:, 0]).max(1) < STILL).sum()) for one in segments)
         return [
-            str(len({run.episode_id for run in runs})),
+            str(len({one.episode_id for one in segments})),
             f'{frames / policy.rate_hz / 60:.2f}',
             f'{idle / frames:.0%}',
         ]
 
-    def driven(runs: Sequence[Segment]) -> np.ndarray:
+    def driven(segments: Sequence[Segment]) -> np.ndarray:
         columns = policy.actions.columns
         return np.concatenate(
-            [np.zeros((0, len(columns))), *(run.ahead[:, 0][:, columns] for run in runs)]
+            [np.zeros((0, len(columns))), *(one.ahead[:, 0][:, columns] for one in segments)]
         )
 
     sides: dict[str, tuple[list[Segment], list[Segment]]] = {}
-    for side, runs in enumerate((episodes.train, val)):
-        for run in runs:
-            sides.setdefault(run.instruction, ([], []))[side].append(run)
+    for side, segments in enumerate((episodes.train, val)):
+        for segment in segments:
+            sides.setdefault(segment.instruction, ([], []))[side].append(segment)
     names = sorted(sides, key=lambda name: (-sum(map(len, sides[name])), name))
     rows = [
         [f'all ({len(names)})', *cells(episodes.train), *cells(val)],
@@ -260,7 +261,7 @@ def coverage(
         Path(path).name: reason for path, reason in list(episodes.left_out.items())[:MAX_NAMES]
     }
     if len(episodes.left_out) > MAX_NAMES:
-        left_out[f'and {len(episodes.left_out) - MAX_NAMES} more'] = 'named in the log'
+        left_out[f'and {len(episodes.left_out) - MAX_NAMES} more'] = 'see the log'
     return Coverage(
         rows,
         driven(episodes.train),

@@ -1,4 +1,4 @@
-"""What `mobile_vla simulate` says at its end: lines on the terminal and a page."""
+"""The result of `mobile_vla simulate`: lines for the terminal, and a page."""
 
 import io
 import math
@@ -22,12 +22,12 @@ from mobile_vla_ros.sim.arena import SUCCESS, Arena
 from mobile_vla_ros.types import NANOSECONDS
 
 FILM_PIXELS = 160
-FILM_STEP = 2  # of the path's rows: 5 pictures a second
+FILM_STEP = 2  # rows of the path: 5 images a second
 FILM_PERIOD_S = FILM_STEP * PATH_PERIOD_NS / NANOSECONDS
 JPEG_QUALITY = 60
-# A picture is drawn anew when the base has moved or turned by more than this.
+# An image is rendered anew when the base has moved or turned by more than this.
 STILL_M, STILL_RAD = 0.005, 0.005
-# So many failures of a suite can be played, and all films of a page together have so many bytes.
+# Maximum number of films of a suite, and bytes of all films of a page.
 MAX_FILMS = 24
 FILM_BYTES = 8_000_000
 
@@ -36,7 +36,7 @@ def text(summary: Mapping, speeds: tuple[float, float] | None) -> str:
     """
     Return the lines of one suite.
 
-    :param speeds: the arena against real time, without and with the driver; none if nothing ran.
+    :param speeds: the arena's time against real time, without and with the driver, or None.
     """
     kinds = ', '.join(
         f'{kind} {counts[SUCCESS]}/{counts["drives"]}' for kind, counts in summary['kinds'].items()
@@ -46,14 +46,14 @@ def text(summary: Mapping, speeds: tuple[float, float] | None) -> str:
         f'{summary["suite"]}: {summary["success_rate"]:.0%} success '
         f'({span(summary["success_interval"])}), {summary["collision_rate"]:.0%} collisions '
         f'({span(summary["collision_interval"])}) in {summary["trials"]} trials',
-        f'  drives: {ends}',
-        f'  succeeded by task: {kinds}',
+        f'  outcomes: {ends}',
+        f'  successes by task: {kinds}',
     ]
-    time, way = summary['time_s'], summary['length_m']
+    time, length = summary['time_s'], summary['length_m']
     if time['mean'] is not None:
         lines.append(
             f'  a successful drive: {time["mean"]:.1f} s ({times(time)}), '
-            f'{way["mean"]:.2f} m ({times(way)})'
+            f'{length["mean"]:.2f} m ({times(length)})'
         )
     if speeds:
         lines.append(
@@ -70,7 +70,7 @@ def write(
     *,
     who: str,
 ) -> Path:
-    """Write the page in one go: a page that was there before is replaced by a whole one."""
+    """Write the page, replacing an existing one atomically."""
     small = Arena(FILM_PIXELS, FILM_PIXELS, limits=arena.limits, judge=arena.judge)
     arena.close()  # one GL context at a time
     try:
@@ -94,7 +94,7 @@ def write(
 def _suite(
     arena: Arena, name: str, summary: Mapping, trials: Sequence[Trial], budget: int
 ) -> SuiteView:
-    """Build what the page shows of a suite; its films have at most so many bytes together."""
+    """Return the view of a suite; its films stop after ``budget`` bytes."""
     views, films, spent = [], 0, 0
     for trial in trials:
         for place, drive in enumerate(trial.drives):
@@ -103,7 +103,7 @@ def _suite(
                 film = _film(arena, drive)
             if film is not None:
                 films += 1
-                spent += sum(map(len, film.pictures))
+                spent += sum(map(len, film.images))
             title = f'{drive.kind}, trial {trial.number}'
             if len(trial.drives) > 1:
                 title += f', drive {place + 1}'
@@ -134,14 +134,14 @@ def _things(drive: Drive) -> list[Thing]:
 
 
 def _film(arena: Arena, drive: Drive) -> Film | None:
-    """Draw again what the camera saw; none where the path does not tell where it looked."""
+    """Render the camera's images again; None if the path has no yaw."""
     from PIL import Image
 
     if not drive.path or len(drive.path[0]) < 3:
         return None
     rows = [*range(0, len(drive.path) - 1, FILM_STEP), len(drive.path) - 1]
     arena.reset(suites.scene(drive.suite, drive.scene))
-    pictures, shown, times_s = [], [], []
+    images, shown, times_s = [], [], []
     drawn: tuple[float, float, float] | None = None
     for row in rows:
         x, y, yaw = drive.path[row]
@@ -155,8 +155,8 @@ def _film(arena: Arena, drive: Drive) -> Film | None:
             arena.time_ns = row * PATH_PERIOD_NS
             buffer = io.BytesIO()
             Image.fromarray(arena.render()).save(buffer, 'JPEG', quality=JPEG_QUALITY)
-            pictures.append(buffer.getvalue())
+            images.append(buffer.getvalue())
             drawn = pose
-        shown.append(len(pictures) - 1)
+        shown.append(len(images) - 1)
         times_s.append(min(row * FILM_PERIOD_S / FILM_STEP, drive.elapsed_s))
-    return Film([drive.path[row] for row in rows], times_s, pictures, shown)
+    return Film([drive.path[row] for row in rows], times_s, images, shown)

@@ -1,1 +1,1 @@
-"""Plots and overlays as images."""
+"""Figures as SVG text or PNG files."""

@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Circle, Polygon, Rectangle
 
 INK, GREY, POLICY, BLIND = '#1b1f24', '#8a949e', '#d98e04', '#6b7fd7'
-# The same drawing gives the same bytes.
+# Reproducible bytes.
 matplotlib.rcParams.update(
     {
         'svg.hashsalt': 'mobile_vla',
@@ -27,7 +27,7 @@ matplotlib.rcParams.update(
 
 def wilson(successes: int, trials: int, z: float = 1.96) -> tuple[float, float]:
     """
-    Return the 95 % interval of a share.
+    Return the 95 % interval of a share (Wilson).
 
     Source: E. B. Wilson, Probable inference, the law of succession, and statistical inference,
     Journal of the American Statistical Association 22, 1927.
@@ -42,9 +42,9 @@ def wilson(successes: int, trials: int, z: float = 1.96) -> tuple[float, float]:
 
 
 def svg(drawing: Figure) -> Markup:
-    """Return a figure as an SVG element that needs nothing from outside."""
+    """Return a figure as a self-contained SVG element."""
     buffer = io.StringIO()
-    # What matplotlib notes of itself holds an address.
+    # matplotlib's metadata contains an external address.
     nothing = dict.fromkeys(('Creator', 'Date', 'Format', 'Type'))
     drawing.savefig(buffer, format='svg', bbox_inches='tight', metadata=nothing)
     text = buffer.getvalue()
@@ -54,7 +54,7 @@ def svg(drawing: Figure) -> Markup:
 def loss_curve(
     train: Sequence[float], val: Sequence[float], baselines: Mapping[str, float]
 ) -> str:
-    """Draw losses by epoch, with the blind baselines as lines across."""
+    """Draw losses by epoch, with the baselines as horizontal lines."""
     drawing = Figure(figsize=(9, 3.8))
     axes = drawing.subplots()
     epochs = range(len(train))
@@ -80,7 +80,7 @@ def loss_curve(
 
 
 def _merged(values: Mapping[str, float], within: float = 0.1) -> list[tuple[list[str], float]]:
-    """Join names whose values lie so near to each other that their labels would overlap."""
+    """Group names whose values are so close that their labels would overlap."""
     groups: list[tuple[list[str], float]] = []
     for name, value in sorted(values.items(), key=lambda item: item[1]):
         if groups and value <= groups[-1][1] * (1 + within):
@@ -130,7 +130,7 @@ class Thing:
 
 @dataclass(frozen=True)
 class Plan:
-    """One trial seen from above: its things and, by name, the paths [(x, y), …] and outcomes."""
+    """One trial from above: objects, and paths as (name, [(x, y), …], outcome)."""
 
     title: str
     things: Sequence[Thing]

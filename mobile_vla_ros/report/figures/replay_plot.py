@@ -1,4 +1,4 @@
-"""What a policy said along an episode and what was driven, drawn over time."""
+"""Draw predicted and driven commands of an episode over time."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -16,10 +16,10 @@ def write_png(
     axes: Mapping[str, tuple[str, Sequence[float], Sequence[float]]],
 ) -> None:
     """
-    Write a picture with one panel an axis.
+    Write an image with one panel for each axis.
 
-    :param seconds: (N,) of each instant, from the episode's start.
-    :param axes: name → unit, predicted (N,) with NaN where nothing was, driven (N,).
+    :param seconds: (N,) instants, from the episode's start.
+    :param axes: name → unit, predicted (N,), NaN without a prediction, and driven (N,).
     """
     drawing = Figure(figsize=(10, 0.9 + 2.4 * len(axes)))
     FigureCanvasAgg(drawing)

@@ -1,4 +1,4 @@
-"""Figures of the training report, drawn from plain numbers; the colours are those of `plots`."""
+"""Figures of the training report, from plain numbers, in the colours of `plots`."""
 
 from collections.abc import Mapping, Sequence
 
@@ -18,7 +18,7 @@ WORDS = {
     'angular_y': 'pitch',
     'angular_z': 'turning left',
 }
-# Beyond so many points a line or a cloud is drawn as pixels: the page stays small.
+# More points are rasterised, to keep the page small.
 MAX_POINTS = 1500
 MANY_EPOCHS = 40
 DENSITY = LinearSegmentedColormap.from_list('density', ['#f8e3b8', POLICY, '#4a2f00'])
@@ -36,11 +36,11 @@ def curves(
     chosen: int | None,
 ) -> str:
     """
-    Draw losses by epoch on log axes, one panel a loss, with the blind baselines as lines across.
+    Draw losses by epoch on log axes, one panel each, with the baselines as horizontal lines.
 
-    :param panels: what the loss is called; curves by name (`validation` is the policy's), nan
-        where a number is missing; and the baselines' values by name.
-    :param chosen: the epoch whose policy is kept; None: it is not marked.
+    :param panels: (name of the loss, curves by name, values of the baselines by name); the curve
+        `validation` is the policy's; NaN: missing.
+    :param chosen: the epoch of the policy, marked; None: unknown.
     """
     drawing = Figure(figsize=(11.4, 3.6 * len(panels)))
     marker = '.' if len(epochs) <= MANY_EPOCHS else None
@@ -48,17 +48,17 @@ def curves(
         drawing.subplots(len(panels), squeeze=False)[:, 0], panels, strict=True
     ):
         for label, values in lines.items():
-            ours = label == 'validation'
+            highlighted = label == 'validation'
             panel.plot(
                 epochs,
                 values,
                 marker=marker,
                 label=label,
                 zorder=3,
-                color=POLICY if ours else GREY,
-                linewidth=2.2 if ours else 1.4,
+                color=POLICY if highlighted else GREY,
+                linewidth=2.2 if highlighted else 1.4,
             )
-            if ours and chosen in list(epochs):
+            if highlighted and chosen in list(epochs):
                 value = values[list(epochs).index(chosen)]
                 panel.plot(
                     [chosen],
@@ -92,7 +92,7 @@ def curves(
 
 
 def _label_right(axes: Axes, values: Mapping[str, float], gap: float = 0.062) -> None:
-    """Write names beside the lines they belong to, moved apart where they would overlap."""
+    """Write names beside their lines, moved apart where they would overlap."""
     low, high = np.log(axes.get_ylim())
     names = sorted(values, key=lambda name: values[name])
     wanted = [(np.log(max(values[name], 1e-12)) - low) / (high - low) for name in names]
@@ -120,11 +120,11 @@ def _label_right(axes: Axes, values: Mapping[str, float], gap: float = 0.062) ->
 
 def spread(wanted: Sequence[float], gap: float) -> list[float]:
     """
-    Move sorted places apart until neighbours are `gap` apart, each as little as can be.
+    Move sorted positions until neighbours are at least `gap` apart, each as little as possible.
 
-    Places that push each other form a group around the mean of what they wanted (least squares).
+    Neighbours in conflict form a group around their mean position (least squares).
     """
-    # Sum and count of wanted places less their rank's room.
+    # Sum and count of wanted positions minus rank * gap.
     groups: list[tuple[float, int]] = []
     for rank, place in enumerate(wanted):
         groups.append((place - rank * gap, 1))
@@ -138,10 +138,10 @@ def spread(wanted: Sequence[float], gap: float) -> list[float]:
 
 def scatter(axes: Sequence[tuple[str, str]], driven: np.ndarray, predicted: np.ndarray) -> str:
     """
-    Draw what was predicted over what was driven, a panel an axis; many points as a density.
+    Draw predicted over driven velocity, a panel for each axis; many points as a density.
 
     :param axes: name and unit of each.
-    :param driven: (N, axes) in their units; so is predicted.
+    :param driven, predicted: (N, axes) in their units.
     """
     drawing = Figure(figsize=(4.6 * len(axes), 4.4))
     for column, (panel, axis) in enumerate(
@@ -180,27 +180,27 @@ def over_the_chunk(
     axes: Sequence[tuple[str, str]], rate_hz: float, errors: Mapping[str, Mapping[str, np.ndarray]]
 ) -> str:
     """
-    Draw errors by how far ahead a chunk step lies: a column an axis, a row a kind of error.
+    Draw errors by chunk step: a column for each axis, a row for each kind of error.
 
-    :param errors: kind of error (`MAE`, `RMSE`) to predictor to (chunk, axes) in the axes' units;
-        the first predictor is the policy.
+    :param errors: kind of error (`MAE`, `RMSE`) → predictor → (chunk, axes) in the axes' units;
+        the policy comes first.
     """
     drawing = Figure(figsize=(max(7.0, 5.2 * len(axes)), 2.7 * len(errors)))
     panels = drawing.subplots(len(errors), len(axes), squeeze=False, sharex=True, sharey='col')
     for row, (kind, predictors) in zip(panels, errors.items(), strict=True):
         for column, (panel, axis) in enumerate(zip(row, axes, strict=True)):
             for number, (name, error) in enumerate(predictors.items()):
-                ours = number == 0
+                is_policy = number == 0
                 panel.plot(
                     np.arange(len(error)) / rate_hz,
                     error[:, column],
                     label=name,
-                    marker='o' if ours else None,
+                    marker='o' if is_policy else None,
                     markersize=4,
-                    color=POLICY if ours else BLIND,
-                    linewidth=2.4 if ours else 1.4,
-                    linestyle='-' if ours else DASHES[(number - 1) % len(DASHES)],
-                    zorder=4 if ours else 3,
+                    color=POLICY if is_policy else BLIND,
+                    linewidth=2.4 if is_policy else 1.4,
+                    linestyle='-' if is_policy else DASHES[(number - 1) % len(DASHES)],
+                    zorder=4 if is_policy else 3,
                 )
             panel.set_ylabel(f'{kind}, {axis[1]}')
             panel.grid(axis='y', color='#eef1f4')
@@ -229,12 +229,12 @@ def along_an_episode(
     limits: Sequence[tuple[float, float]] = (),
 ) -> str:
     """
-    Draw one episode's velocities over time, a panel an axis: driven dark, predicted in our colour.
+    Draw one episode's velocities over time, a panel for each axis: driven dark, predicted orange.
 
-    :param seconds: (N,) of driving; nan, like the velocities there, where a line is to break.
-    :param driven: (N, axes) in their units; so is predicted.
+    :param seconds: (N,) times; NaN, like the velocities there, breaks the line.
+    :param driven, predicted: (N, axes) in their units.
     :param gaps: seconds at which frames are missing.
-    :param limits: lowest and highest velocity of each axis, so that episodes can be compared.
+    :param limits: lowest and highest velocity of each axis, shared by all episodes.
     """
     drawing = Figure(figsize=(12, 2.0))
     pixels = len(seconds) > MAX_POINTS
@@ -271,7 +271,7 @@ def along_an_episode(
 
 def commands(axes: Sequence[tuple[str, str]], train: np.ndarray, val: np.ndarray) -> str:
     """
-    Draw how often each speed was driven: training episodes filled, validation as an outline.
+    Draw histograms of the driven velocities: training filled, validation as an outline.
 
     :param train: (N, axes) in their units; val: (M, axes).
     """

@@ -1,4 +1,4 @@
-"""The page of `mobile_vla episodes view`: a card an episode, and a player for the chosen one."""
+"""The page of `mobile_vla episodes view`: a card for each episode, and a player."""
 
 import base64
 from collections import Counter
@@ -14,17 +14,17 @@ SOURCES = ('unknown', 'teleop', 'policy', 'takeover')  # by their number in an e
 @dataclass(frozen=True)
 class EpisodeView:
     """
-    What the page shows of an episode; times are seconds since its first frame or command.
+    An episode on the page; times are seconds since its first frame or command.
 
-    :param verdict: a key of ``VERDICTS``.
-    :param reasons: why, in words.
-    :param measures: more that is known of it: name and value as they are to be read.
-    :param span: the first and the last second that the plot shows.
-    :param times: of each picture; ``index``: its row in the episode; ``pictures``: JPEG files,
-        an empty one where a frame cannot be read.
-    :param rows: commands [t, vx (m/s), vy (m/s), wz (rad/s), number of the source].
-    :param proposals: likewise what a policy proposed, in an episode that has proposals.
-    :param max_age_s: a command holds until the next one, or this long.
+    :param verdict: one of ``VERDICTS``.
+    :param reasons: sentences for the verdict.
+    :param measures: further facts: name and value as text.
+    :param span: first and last second of the plot.
+    :param times: of each image; ``index``: its row in the episode; ``images``: JPEG files, empty
+        if unreadable.
+    :param rows: commands [t, vx (m/s), vy (m/s), wz (rad/s), index in ``SOURCES``].
+    :param proposals: the policy's proposals, likewise, if the episode has any.
+    :param max_age_s: maximum time for which a command holds.
     :param gaps: [from, to] where frames are missing.
     :param events: [t, name, text].
     """
@@ -39,7 +39,7 @@ class EpisodeView:
     span: tuple[float, float] = (0.0, 0.0)
     times: Sequence[float] = ()
     index: Sequence[int] = ()
-    pictures: Sequence[bytes] = ()
+    images: Sequence[bytes] = ()
     rows: Sequence[Sequence[float]] = ()
     proposals: Sequence[Sequence[float]] = ()
     max_age_s: float = 0.5
@@ -49,28 +49,28 @@ class EpisodeView:
 
     @property
     def rank(self) -> int:
-        """Its place in the order of the cards."""
+        """The position in the order of the cards."""
         return VERDICTS.index(self.verdict)
 
     @property
     def thumb(self) -> int | None:
-        """The picture on its card; None where that cannot be read."""
-        middle = len(self.pictures) // 2
-        return middle if self.pictures and self.pictures[middle] else None
+        """Index of the image on the card; None if unreadable."""
+        middle = len(self.images) // 2
+        return middle if self.images and self.images[middle] else None
 
     @property
     def data(self) -> dict:
-        """What `episodes.js` reads; it takes the picture on the card from there."""
-        pictures = [base64.b64encode(picture).decode() for picture in self.pictures]
+        """The data for `episodes.js`, without the image that is on the card."""
+        images = [base64.b64encode(image).decode() for image in self.images]
         if self.thumb is not None:
-            pictures[self.thumb] = ''
+            images[self.thumb] = ''
         return {
             'span': self.span,
             'times': self.times,
             'index': self.index,
             'thumb': -1 if self.thumb is None else self.thumb,
             'frames': self.frames,
-            'pictures': pictures,
+            'images': images,
             'rows': self.rows,
             'gaps': self.gaps,
             'events': self.events,
@@ -84,10 +84,10 @@ def episodes_page(
     title: str, subtitle: str, episodes: Sequence[EpisodeView], notes: Sequence[str] = ()
 ) -> str:
     """
-    Return the whole page; it needs nothing from outside.
+    Return the page, which is self-contained.
 
-    :param episodes: in the order of the cards before anybody sorts them.
-    :param notes: sentences on top: what is not shown, and what could not be read.
+    :param episodes: in the initial order of the cards.
+    :param notes: sentences at the top: what is not shown or unreadable.
     """
     counts = Counter(episode.verdict for episode in episodes)
     verdicts = [(verdict, counts[verdict]) for verdict in VERDICTS if counts[verdict]]
@@ -120,6 +120,6 @@ def _numbers(
 
 
 def _scale(rows: Sequence[Sequence[float]]) -> list[float]:
-    """Return what each lane reaches to: vx and vy alike, so that they can be compared."""
+    """Return the range of each lane; vx and vy share one."""
     linear = max([0.1, *(abs(row[column]) for row in rows for column in (1, 2))])
     return [linear, linear, max([0.1, *(abs(row[3]) for row in rows)])]

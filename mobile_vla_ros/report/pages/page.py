@@ -17,11 +17,11 @@ PACKAGE = 'mobile_vla_ros.report'  # holds `static` and `templates`
 
 def render(template: str, **values) -> str:
     """
-    Return a page; it needs nothing from outside.
+    Return a page, which is self-contained.
 
     :param template: a file in `report/templates`.
-    :param values: what it names; text is escaped, but for `markupsafe.Markup`.
-    :raises jinja2.UndefinedError: when the template names a value that is missing.
+    :param values: its variables; text is escaped, except `markupsafe.Markup`.
+    :raises jinja2.UndefinedError: if a variable is missing.
     """
     return environment.get_template(template).render(values)
 
@@ -41,7 +41,7 @@ def jpeg_url(image: np.ndarray | bytes) -> str:
 
 
 def write(path: Path, text: str) -> Path:
-    """Write a page in one go: one that was there before is replaced by a whole one."""
+    """Write a page, replacing an existing one atomically."""
     with replaced(path) as file:
         file.write(text)
     return path
@@ -57,5 +57,5 @@ environment = Environment(
 )
 environment.globals['static'] = static
 environment.filters['jpeg'] = jpeg_url
-# `tojson`: what is no number in JSON raises ValueError.
+# `tojson`: NaN and inf raise ValueError.
 environment.policies['json.dumps_kwargs'] = {'allow_nan': False, 'separators': (',', ':')}

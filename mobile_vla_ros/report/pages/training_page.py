@@ -1,4 +1,4 @@
-"""The page of a training, or of an evaluation: is the policy any good, and where is it not."""
+"""The page of a training or an evaluation: how good the policy is, and where it fails."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -9,12 +9,12 @@ from mobile_vla_ros.report.figures import training_plots
 from mobile_vla_ros.report.pages import page
 from mobile_vla_ros.report.pages.training_view import Drive, TrainingView
 
-# Epochs and instructions that a table shows before the rest is folded away.
+# Epochs and instructions shown before the rest is folded.
 MAX_ROWS = 20
 
 
 def training_page(view: TrainingView) -> str:
-    """Return the whole page; it needs nothing from outside, and no script."""
+    """Return the page, which is self-contained and has no script."""
     return page.render(
         'training.html',
         title=view.title,
@@ -28,7 +28,7 @@ def training_page(view: TrainingView) -> str:
         gaps=any(drive.gaps for drive in view.drives),
         turns=any(axis.startswith('angular') for axis, _ in view.axes),
         commands=training_plots.commands(view.axes, view.coverage.train, view.coverage.val),
-        most_rows=MAX_ROWS,
+        max_rows=MAX_ROWS,
         axis_name=training_plots.axis_name,
         number=number,
         ordinal=_ordinal,
@@ -36,7 +36,7 @@ def training_page(view: TrainingView) -> str:
 
 
 def number(value, digits: int = 3) -> str:
-    """Return a number as it is to be read; a dash where there is none."""
+    """Return a number as text; a dash for None, NaN and inf."""
     if isinstance(value, bool) or not isinstance(value, int | float):
         return '–' if value is None else str(value)
     if not math.isfinite(value):
@@ -52,9 +52,9 @@ def _column(history: Sequence[Mapping], name: str) -> list[float]:
 
 def _curves(view: TrainingView) -> dict:
     """
-    Return how the losses went by epoch: the figure, and the rows of two tables.
+    Return the losses by epoch: the figure, and the rows of two tables.
 
-    `lower`: epochs of a lower validation loss than the chosen one; None where that is unknown.
+    `lower`: number of epochs with a lower validation loss than the chosen one; None if unknown.
     """
     panels = [
         (
@@ -108,7 +108,7 @@ def _curves(view: TrainingView) -> dict:
         'svg': training_plots.curves(epochs, panels, view.chosen),
         'head': [units.get(name, name) for name in names],
         'rows': [rows[place] for place in shown],
-        'ours': [shown.index(place) for place in shown if epochs[place] == view.chosen],
+        'marked': [shown.index(place) for place in shown if epochs[place] == view.chosen],
         'every': every,
         'every_name': every_name,
         'every_row': every_row,
@@ -123,7 +123,7 @@ def _ordinal(count: int) -> str:
 
 
 def _chunk(view: TrainingView) -> str | None:
-    """Draw the error over the chunk; '' where a chunk is one step, None where it is unknown."""
+    """Draw the error over the chunk; '' for a chunk of one step, None if unknown."""
     if not all(view.chunk_errors.values()):
         return None
     errors = [error for of_kind in view.chunk_errors.values() for error in of_kind.values()]
@@ -133,7 +133,7 @@ def _chunk(view: TrainingView) -> str | None:
 
 
 def _drives(view: TrainingView) -> list[tuple[Drive, str]]:
-    """Draw every drive, all on one scale."""
+    """Draw every drive on one scale."""
     limits = [_limits(view, column) for column in range(len(view.axes))]
     return [
         (

@@ -1,4 +1,4 @@
-"""What the page of a training shows, as plain numbers and words."""
+"""The content of the page of a training, as plain numbers and words."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -9,10 +9,10 @@ import numpy as np
 @dataclass(frozen=True)
 class Drive:
     """
-    One validation episode: what was driven, and what the policy says at each of its frames.
+    One validation episode: driven and predicted velocity at each frame.
 
-    :param seconds: (N,) of driving; nan, like the velocities there, where frames are missing.
-    :param driven: (N, axes) in the axes' units; so is predicted.
+    :param seconds: (N,) times; NaN, like the velocities there, where frames are missing.
+    :param driven, predicted: (N, axes) in the axes' units.
     :param gaps: seconds at which frames are missing.
     """
 
@@ -27,19 +27,19 @@ class Drive:
 @dataclass(frozen=True)
 class BadWindow:
     """
-    A window that the policy gets wrong.
+    A window with a large error.
 
-    :param driven: the mean velocity over the chunk in words; so is predicted.
-    :param pictures: (height, width, 3) uint8 RGB and a caption each, oldest first.
-    :param problem: why there are none.
+    :param driven, predicted: the mean velocity over the chunk, in words.
+    :param images: (height, width, 3) uint8 RGB and a caption each, oldest first.
+    :param error: why there are none.
     """
 
     title: str
     about: str
     driven: str
     predicted: str
-    pictures: Sequence[tuple[np.ndarray, str]] = ()
-    problem: str = ''
+    images: Sequence[tuple[np.ndarray, str]] = ()
+    error: str = ''
 
 
 @dataclass(frozen=True)
@@ -47,12 +47,12 @@ class Coverage:
     """
     The episodes of both sides.
 
-    :param rows: an instruction each: it, and for training and for validation episodes, minutes and
-        idle share, as they are to be read.
-    :param train: (N, axes) commands in the axes' units; so is val.
-    :param left_out: episodes that were not used and why.
-    :param alike: groups of episodes of nearly the same commands; leaks: those on both sides.
-    :param broken: sentences that name frames which cannot be read.
+    :param rows: for each instruction: its text, then for training and for validation episodes,
+        minutes and idle share, as text.
+    :param train, val: (N, axes) commands in the axes' units.
+    :param left_out: unused episodes and the reasons.
+    :param alike: groups of near-identical episodes; leaks: those on both sides.
+    :param broken: errors that name unreadable frames.
     """
 
     rows: Sequence[Sequence[str]]
@@ -67,21 +67,21 @@ class Coverage:
 @dataclass(frozen=True)
 class TrainingView:
     """
-    All that the page shows.
+    The content of the page.
 
-    :param lead: what was trained, and how good it is: a paragraph each.
+    :param lead: paragraphs: what was trained, and how good it is.
     :param verdict: more sentences, the most important first.
-    :param mood: `good` or `bad` news, or '' for neither.
-    :param cards: as `page.cards` takes them.
+    :param mood: `good`, `bad`, or '' if uncertain.
+    :param cards: (number, description, mood) of each key figure.
     :param axes: name and unit of each axis.
-    :param metrics: name to an entry of `mobile_vla evaluate --json`; the first is the policy.
+    :param metrics: name → entry of `mobile_vla evaluate --json`; the policy comes first.
     :param blind: names in `metrics` of the predictors that see no image.
-    :param meaning: what a name in `metrics` means, in a sentence.
-    :param change: what was changed to the mean change of the action of each axis.
+    :param meaning: name in `metrics` → description.
+    :param change: control → mean change of the action of each axis.
     :param history: rows of `history.json`; chosen: the epoch of this policy.
-    :param driven: (N, axes) in the axes' units; so is predicted.
-    :param chunk_errors: kind of error to predictor to (chunk, axes) in the axes' units.
-    :param facts: of each group, name and value.
+    :param driven, predicted: (N, axes) in the axes' units.
+    :param chunk_errors: kind of error → predictor → (chunk, axes) in the axes' units.
+    :param facts: group → name → value.
     """
 
     title: str

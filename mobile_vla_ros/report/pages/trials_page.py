@@ -1,4 +1,4 @@
-"""The page of `mobile_vla simulate`: how trials ended, from above, and failures frame by frame."""
+"""The page of `mobile_vla simulate`: outcomes, maps, and films of failures."""
 
 import base64
 from collections.abc import Mapping, Sequence
@@ -6,14 +6,14 @@ from dataclasses import dataclass
 
 from mobile_vla_ros.report.pages import page
 
-# What an outcome means; `trials.css` has its colour.
+# Outcome and meaning; `trials.css` has the colours.
 OUTCOMES = {
-    'success': 'did what it was told',
-    'wrong': 'went to another object, by another way, or did not stop',
+    'success': 'followed the instruction',
+    'wrong': 'reached another object, passed on the wrong side, or did not stop',
     'collision': 'touched an object or a wall',
-    'timeout': 'was not done in time',
+    'timeout': 'ran out of time',
 }
-# What of the floor a map shows, metres: ahead of the start and to both sides; more where needed.
+# Minimum extent of a map, metres: ahead of and behind the start, and to each side.
 AHEAD_M, BEHIND_M, ASIDE_M = 3.6, 0.6, 1.6
 MARGIN_M = 0.4
 
@@ -26,8 +26,8 @@ class Thing:
     :param rgb: its colour, each part 0 to 1.
     :param x: metres ahead.
     :param y: metres to the left.
-    :param radius: half of its width, metres.
-    :param clutter: whether no instruction means it; a map makes no room for it.
+    :param radius: half the width, metres.
+    :param clutter: never a target; a map is not extended for it.
     """
 
     shape: str
@@ -42,33 +42,33 @@ class Thing:
 @dataclass(frozen=True)
 class Film:
     """
-    What the camera saw.
+    The camera's images along a path.
 
     :param poses: [x (m), y (m), yaw (rad)].
-    :param times: seconds since the start of each pose.
-    :param pictures: JPEG files; one that looks like the picture before it is left out.
-    :param shown: for every pose the number of its picture.
+    :param times: of each pose, seconds since the start.
+    :param images: JPEG files, without repetitions.
+    :param shown: index of the image of each pose.
     """
 
     poses: Sequence[Sequence[float]]
     times: Sequence[float]
-    pictures: Sequence[bytes]
+    images: Sequence[bytes]
     shown: Sequence[int]
 
     @property
     def data(self) -> dict:
-        """What `trials.js` reads."""
+        """The data for `trials.js`."""
         return {
             'poses': [[round(value, 3) for value in pose] for pose in self.poses],
             'times': [round(value, 2) for value in self.times],
             'shown': list(self.shown),
-            'pictures': [base64.b64encode(picture).decode() for picture in self.pictures],
+            'images': [base64.b64encode(image).decode() for image in self.images],
         }
 
 
 @dataclass(frozen=True)
 class DriveView:
-    """One drive: what is said of it, and its paths of rows [x, y, …] in metres."""
+    """One drive; paths have rows [x, y, …] in metres."""
 
     name: str
     instruction: str
@@ -81,7 +81,7 @@ class DriveView:
 
     @property
     def failed(self) -> bool:
-        """Whether it ended in anything but success."""
+        """Whether it did not succeed."""
         return self.outcome != 'success'
 
     @property
@@ -113,7 +113,7 @@ class SuiteView:
 
     @property
     def row(self) -> list[str]:
-        """Its row in the table of all suites."""
+        """The row in the table of all suites."""
         return [
             self.name,
             f'{self.summary["success_rate"]:.0%}',
@@ -126,9 +126,9 @@ class SuiteView:
 
     @property
     def cards(self) -> list[tuple[str, str, str]]:
-        """Its key figures."""
+        """The key figures."""
         summary = self.summary
-        time, way = summary['time_s'], summary['length_m']
+        time, length = summary['time_s'], summary['length_m']
         cards = [
             (
                 f'{summary["success_rate"]:.0%}',
@@ -146,18 +146,22 @@ class SuiteView:
             cards.append(
                 (
                     f'{time["mean"]:.1f} s',
-                    f'a successful drive; the expert takes {time["expert"]:.1f} s there',
+                    f'mean time of a success; the expert: {time["expert"]:.1f} s',
                     '',
                 )
             )
             cards.append(
-                (f'{way["mean"]:.2f} m', f'its way; the expert goes {way["expert"]:.2f} m', '')
+                (
+                    f'{length["mean"]:.2f} m',
+                    f'mean path of a success; the expert: {length["expert"]:.2f} m',
+                    '',
+                )
             )
         return cards
 
 
 def trials_page(title: str, subtitle: str, suites: Sequence[SuiteView]) -> str:
-    """Return the whole page."""
+    """Return the page."""
     return page.render(
         'trials.html',
         title=title,
@@ -175,7 +179,7 @@ def span(interval: Sequence[float]) -> str:
 
 
 def times(against: Mapping) -> str:
-    """Return how many times the expert's time or way was taken, in words."""
+    """Return the ratio to the expert's time or path length, in words."""
     return '–' if against['ratio'] is None else f'{against["ratio"]:.2f} x expert'
 
 
@@ -185,5 +189,5 @@ def _points(path: Sequence[Sequence[float]]) -> str:
 
 
 def _rgb(thing: Thing) -> str:
-    """Return its colour, each part 0 to 255."""
+    """Return the colour of an object, each part 0 to 255."""
     return ','.join(f'{255 * part:.0f}' for part in thing.rgb)

@@ -1,12 +1,12 @@
-// The JSON of an episode is parsed when it is chosen. Needs `player.js`.
+// Parses the JSON of an episode when it is selected. Needs `player.js`.
 (function () {
   var LOUD = {drop: 1, problem: 1, takeover: 1, recovered: 1};
   var AXES = ['vx', 'vy', 'wz'], UNITS = ['m/s', 'm/s', 'rad/s'];
   var WIDTH = 800, LEFT = 78, RIGHT = 18, TOP = 34, LANE = 74, APART = 10;
   var HEIGHT = TOP + 3 * (LANE + APART) + 16;
   var get = function (id) { return document.getElementById(id); };
-  var all = Array.prototype.slice.call(document.querySelectorAll('.take'));
-  var stage = get('stage'), svg = get('plot'), image = get('picture');
+  var all = Array.prototype.slice.call(document.querySelectorAll('.episode'));
+  var stage = get('stage'), svg = get('plot'), image = get('image');
   var chosen = null, data = null;
 
   function esc(text) {
@@ -21,7 +21,7 @@
     var middle = TOP + lane * (LANE + APART) + LANE / 2;
     return middle - value / data.scale[lane] * (LANE / 2 - 3);
   }
-  function until(rows, i) {  // how long row i holds: to the next one, or until it is too old
+  function endOf(rows, i) {  // the end of row i: the next row, or its maximum age
     var row = rows[i], next = rows[i + 1];
     var old = row[0] + data.max_age_s;
     return next ? Math.min(next[0], old) : Math.min(data.span[1], old);
@@ -29,7 +29,7 @@
   function trace(rows, lane) {  // a path for each source
     var paths = ['', '', '', ''];
     rows.forEach(function (row, i) {
-      var end = until(rows, i), next = rows[i + 1], at = y(lane, row[1 + lane]).toFixed(1);
+      var end = endOf(rows, i), next = rows[i + 1], at = y(lane, row[1 + lane]).toFixed(1);
       paths[row[4]] += 'M' + x(row[0]).toFixed(1) + ' ' + at + 'H' + x(end).toFixed(1) +
         (next && next[0] <= end ? 'V' + y(lane, next[1 + lane]).toFixed(1) : '');
     });
@@ -54,7 +54,7 @@
     return text;
   }
   function marks() {
-    var busy = [-99, -99];  // where the last label of each of two lines ends
+    var busy = [-99, -99];  // end of the last label in each of two lines
     return data.events.map(function (event) {
       var at = x(event[0]), loud = LOUD[event[1]] ? ' loud' : '';
       var size = 8 * event[1].length, from = Math.min(at, WIDTH - size);
@@ -78,7 +78,7 @@
         '<path class="zero" d="M' + LEFT + ' ' + y(lane, 0) + 'H' + (WIDTH - RIGHT) + '"/>' +
         '<text x="0" y="' + (y(lane, 0) - 8) + '">' + name + ', ' + UNITS[lane] + '</text>' +
         '<text class="now" x="0" y="' + (y(lane, 0) + 13) + '"></text>' +
-        '<text class="said" x="0" y="' + (y(lane, 0) + 28) + '"></text>' +
+        '<text class="proposal" x="0" y="' + (y(lane, 0) + 28) + '"></text>' +
         '<text class="scale" x="' + (LEFT - 4) + '" y="' + (y(lane, data.scale[lane]) + 6) + '">' +
         +data.scale[lane].toFixed(2) + '</text><text class="scale" x="' + (LEFT - 4) + '" y="' +
         (y(lane, -data.scale[lane]) + 1) + '">\u2212' + +data.scale[lane].toFixed(2) + '</text>' +
@@ -92,7 +92,7 @@
     svg.innerHTML = text + marks() + '<path id="cursor" d="M0 ' + TOP + 'V' + (HEIGHT - 16) +
       '"/>';
   }
-  function newest(rows, t) {  // the one in force at t, as training sees commands; none: null
+  function newest(rows, t) {  // the row that holds at t, as in training; or null
     var found = null;
     rows.forEach(function (row, i) {
       if (row[0] <= t + 1e-6 && t <= row[0] + data.max_age_s) { found = row; }
@@ -101,7 +101,7 @@
   }
   function source(i) {
     if (i === data.thumb) { return chosen.querySelector('img').src; }
-    return data.pictures[i] ? 'data:image/jpeg;base64,' + data.pictures[i] : '';
+    return data.images[i] ? 'data:image/jpeg;base64,' + data.images[i] : '';
   }
   var player = makePlayer(stage, function (i) {
     if (!data) { return; }
@@ -116,7 +116,7 @@
     svg.querySelectorAll('.now').forEach(function (text, lane) {
       text.textContent = row ? row[1 + lane].toFixed(2) : '\u2013';
     });
-    svg.querySelectorAll('.said').forEach(function (text, lane) {
+    svg.querySelectorAll('.proposal').forEach(function (text, lane) {
       text.textContent = proposed ? '(' + proposed[1 + lane].toFixed(2) + ')' : '';
     });
     stage.dataset.time = t.toFixed(3);
@@ -132,7 +132,7 @@
   function remember() {
     try {
       history.replaceState(null, '', '#take=' + chosen.id + '&t=' + stage.dataset.time);
-    } catch (error) { /* some browsers allow no links into files */ }
+    } catch (error) { /* some browsers forbid this for files */ }
   }
   function choose(card, t) {
     player.stop();
@@ -152,13 +152,13 @@
     player.load(data.times);
     if (t) { player.seek(nearest(t)); }
   }
-  function stays() { return getComputedStyle(stage).position === 'sticky'; }
+  function isSticky() { return getComputedStyle(stage).position === 'sticky'; }
   function shown() { return all.filter(function (card) { return !card.hidden; }); }
   function beside(step) {
     var cards = shown(), place = cards.indexOf(chosen) + step;
     if (place >= 0 && place < cards.length) {
       choose(cards[place]);
-      if (stays()) { cards[place].scrollIntoView({block: 'nearest'}); }
+      if (isSticky()) { cards[place].scrollIntoView({block: 'nearest'}); }
     }
   }
   function number(card, key) { return +card.dataset[key]; }
@@ -174,7 +174,7 @@
       return a.dataset.instruction.localeCompare(b.dataset.instruction) || ORDERS.worst(a, b);
     }
   };
-  function sift() {
+  function filter() {
     var words = get('words').value.trim().toLowerCase(), wanted = {};
     document.querySelectorAll('#verdicts input').forEach(function (box) {
       wanted[box.value] = box.checked;
@@ -189,15 +189,15 @@
   }
   function sort() {
     all.sort(ORDERS[get('order').value]);
-    all.forEach(function (card) { get('takes').appendChild(card); });
+    all.forEach(function (card) { get('episodes').appendChild(card); });
   }
   function follow() {  // #take=…&t=…&play
-    var asked = new URLSearchParams(location.hash.slice(1)), card = get(asked.get('take'));
+    var link = new URLSearchParams(location.hash.slice(1)), card = get(link.get('take'));
     if (!card || all.indexOf(card) < 0) { return false; }
-    if (card !== chosen || Math.abs(+asked.get('t') - stage.dataset.time) > 0.001) {
-      choose(card, +asked.get('t'));
+    if (card !== chosen || Math.abs(+link.get('t') - stage.dataset.time) > 0.001) {
+      choose(card, +link.get('t'));
     }
-    if (asked.has('play')) { player.play(); }
+    if (link.has('play')) { player.play(); }
     return true;
   }
   function scrub(event) {
@@ -210,19 +210,19 @@
 
   sort();
   all.forEach(function (card) {
-    function look() {
+    function select() {
       choose(card);
-      if (!stays()) { stage.scrollIntoView({block: 'nearest'}); }
+      if (!isSticky()) { stage.scrollIntoView({block: 'nearest'}); }
     }
-    card.addEventListener('click', look);
+    card.addEventListener('click', select);
     card.addEventListener('keydown', function (event) {
-      if (event.key === 'Enter') { look(); }
+      if (event.key === 'Enter') { select(); }
     });
   });
   svg.addEventListener('pointerdown', scrub);
   svg.addEventListener('pointermove', scrub);
-  get('words').addEventListener('input', sift);
-  get('verdicts').addEventListener('change', sift);
+  get('words').addEventListener('input', filter);
+  get('verdicts').addEventListener('change', filter);
   get('order').addEventListener('change', sort);
   get('speed').addEventListener('change', function () { player.speed = +get('speed').value; });
   get('events').addEventListener('click', function (event) {

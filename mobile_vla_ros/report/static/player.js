@@ -1,7 +1,7 @@
-// makePlayer(element that holds the controls, show): show(i) draws picture i. `load` takes the
-// second of each picture; playing waits as long as the pictures are apart, at most LONGEST_WAIT_S.
+// makePlayer(parent of the controls, show): show(i) draws image i. `load` receives the time of each
+// image in seconds; playing waits for their distance in time, at most MAX_WAIT_S.
 function makePlayer(root, show) {
-  var LONGEST_WAIT_S = 1;
+  var MAX_WAIT_S = 1;
   var button = root.querySelector('button.play'), clock = root.querySelector('output');
   var slider = root.querySelector('input[type=range]');
   var player = {at: 0, last: 0, speed: 1, times: [0]}, timer = null;
@@ -30,7 +30,7 @@ function makePlayer(root, show) {
     if (player.at >= player.last) { player.stop(); return; }
     var apart = player.times[player.at + 1] - player.times[player.at];
     timer = setTimeout(function () { player.seek(player.at + 1); step(); },
-      1000 * Math.min(LONGEST_WAIT_S, Math.max(0.01, apart)) / player.speed);
+      1000 * Math.min(MAX_WAIT_S, Math.max(0.01, apart)) / player.speed);
   }
   player.play = function () {
     player.stop();

@@ -616,7 +616,7 @@ def test_new_episodes_are_all_measured_beside_what_the_training_episodes_taught(
     assert (
         main(['evaluate', '--data', str(new), '--policy', str(policy), '--report', str(page)]) == 0
     )
-    assert 'none is here' in page.read_text()
+    assert 'training episodes is here' in page.read_text()
 
 
 def test_without_stored_baselines_new_episodes_prove_nothing(small_run, tmp_path, capsys):

@@ -69,7 +69,7 @@ def html(folder):
 
 def cards(text: str) -> list[str]:
     """The ids of the cards in the order of the page."""
-    return re.findall(r'<article class="take \w+" id="([^"]+)"', text)
+    return re.findall(r'<article class="episode \w+" id="([^"]+)"', text)
 
 
 def test_a_page_needs_nothing_from_outside_and_bad_takes_come_first(folder, html):
@@ -124,13 +124,13 @@ def test_one_file_has_a_page_of_its_own(tmp_path, capsys):
     path = write_episode(tmp_path, frames=70)
     assert main(['episodes', 'view', str(path)]) == 0
     text = path.with_suffix('.html').read_text()
-    assert len(data_of(text, path.stem)['pictures']) == 70, 'all of them, in a page of one episode'
+    assert len(data_of(text, path.stem)['images']) == 70, 'all of them, in a page of one episode'
     writer = EpisodeWriter(tmp_path, EpisodeInfo('go'), CREATED_NS)
     write_rows(writer, 5)
     writer.flush()
     assert main(['episodes', 'view', str(writer.part_path)]) == 0
     text = (tmp_path / f'{writer.episode_id}.html').read_text()
-    assert 'the episode was never finished' in text and 'episodes recover' in text
+    assert 'the episode is unfinished' in text and 'episodes recover' in text
     writer.discard()
 
 
@@ -151,7 +151,7 @@ def test_what_cannot_be_read_is_named_and_the_rest_is_shown(tmp_path, capsys):
     assert '00000000.h5 cannot be read' in capsys.readouterr().err
     text = (tmp_path / 'episodes.html').read_text()
     assert '00000000.h5 cannot be read' in text
-    assert '1 of 6 pictures looked at cannot be read' in text
+    assert '1 of 6 images on this page cannot be read' in text
 
 
 @pytest.mark.parametrize(
@@ -190,12 +190,12 @@ def test_pictures_and_commands_keep_to_the_budget(tmp_path):
         writer.add_command(Command(twist, at_ns, at_ns, 'teleop'))
     path = writer.close('success')
     view = read_view(path, 60, 200, 40_000)
-    assert sum(map(len, view.pictures)) * 4 / 3 <= 40_000
-    assert 5 <= len(view.pictures) < 60
+    assert sum(map(len, view.images)) * 4 / 3 <= 40_000
+    assert 5 <= len(view.images) < 60
     steps = np.diff(view.index)
     assert steps.max() - steps.min() <= 1 and view.index[-1] == view.frames - 1
     assert len(view.rows) < 1000 and max(row[3] for row in view.rows) == 9.0
-    assert len(read_view(path, 60, 200, PLENTY).pictures) == 60
+    assert len(read_view(path, 60, 200, PLENTY).images) == 60
 
 
 def test_gaps_and_times_count_from_the_first_of_all(tmp_path):
@@ -216,7 +216,7 @@ def test_a_take_of_nothing_has_a_card():
     text = episodes_page(
         't', 's', [EpisodeView('a', 'go', 'unknown', 'bad', ['0 frames'], 0.0, 0)]
     )
-    assert data_of(text, 'a')['pictures'] == [] and 'class="blank"' in text
+    assert data_of(text, 'a')['images'] == [] and 'class="blank"' in text
     assert '<script' not in episodes_page('t', 's', [], ['none'])
 
 
@@ -227,13 +227,13 @@ HOOK = """
   function keep(name) {
     states[name] = {
       take: document.querySelector('.chosen').id, time: +get('stage').dataset.time,
-      frame: get('frame').textContent, picture: get('picture').src, hash: location.hash,
+      frame: get('frame').textContent, picture: get('image').src, hash: location.hash,
       cursor: +/\\((.*)\\)/.exec(get('cursor').getAttribute('transform'))[1],
       now: [].map.call(document.querySelectorAll('.now'), function (e) { return e.textContent; }),
-      said: [].map.call(document.querySelectorAll('.said'), function (e) {
+      said: [].map.call(document.querySelectorAll('.proposal'), function (e) {
         return e.textContent; }),
       proposed: document.querySelectorAll('path.proposed').length,
-      shown: [].filter.call(document.querySelectorAll('.take'), function (card) {
+      shown: [].filter.call(document.querySelectorAll('.episode'), function (card) {
         return card.offsetHeight > 0; }).map(function (card) { return card.id; })};
   }
   function press(key, options) {
@@ -265,7 +265,7 @@ HOOK = """
   bad.dispatchEvent(new Event('change', {bubbles: true}));
   set('order', 'oldest', 'change'); keep('oldest');
   set('order', 'longest', 'change'); keep('longest');
-  document.querySelector('.take.bad').click(); keep('bad');
+  document.querySelector('.episode.bad').click(); keep('bad');
   states.events = get('events').textContent;
   set('speed', '4', 'change');
   var asked = performance.now(), wait = setInterval(function () {
@@ -335,7 +335,7 @@ def test_a_link_leads_to_a_frame_of_a_take(seen, folder):
     link = states['link']
     assert (link['take'], link['time'], link['frame']) == (name, 1.0, 'frame 11 of 20')
     assert (
-        link['picture'] == 'data:image/jpeg;base64,' + base64.b64encode(view.pictures[10]).decode()
+        link['picture'] == 'data:image/jpeg;base64,' + base64.b64encode(view.images[10]).decode()
     )
     assert link['now'] == ['0.10', '0.00', '-0.10']
     assert link['said'] == ['(0.50)'] * 3 and link['proposed'] == 3

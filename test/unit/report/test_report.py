@@ -29,7 +29,7 @@ PARTS = """
 {% extends 'base.html' %}
 {% from 'parts.html' import cards, figure, photo, table %}
 {% block content %}
-{{ table(['x'], [[cell]], ours=[0]) }}
+{{ table(['x'], [[cell]], highlighted=[0]) }}
 {{ cards([('9', 'nine', 'good')]) }}
 {% for drawing in drawings %}
 {% call figure(drawing) %}caption{% endcall %}

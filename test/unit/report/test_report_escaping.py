@@ -37,7 +37,7 @@ def episodes(name) -> str:
         1,
         times=[0.0],
         index=[0],
-        pictures=[b'jpeg'],
+        images=[b'jpeg'],
         rows=[[0.0, 0.1, 0.0, 0.0, 1]],
         events=[[0.5, name('event'), name('event text')]],
         measures={name('measure'): name('value')},

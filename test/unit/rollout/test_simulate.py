@@ -196,8 +196,8 @@ def test_a_header_that_was_not_written_to_its_end_is_written_anew(tmp_path, caps
         (None, ('--seed', 1), 'seed 0'),
         (None, ('--control', 'image'), 'no --policy'),
         (None, (), 'control zero'),
-        ('my notes', ('--control', 'zero'), 'no list of trials'),
-        ('{"a": 1}\n', ('--control', 'zero'), 'no list of trials'),
+        ('my notes', ('--control', 'zero'), 'not a log of trials'),
+        ('{"a": 1}\n', ('--control', 'zero'), 'not a log of trials'),
         ('damaged', ('--control', 'zero'), 'line 2'),
     ],
 )
@@ -258,7 +258,7 @@ def test_ctrl_c_keeps_what_is_finished_and_says_how_to_go_on(tmp_path):
     assert process.returncode == 130
     assert stdout == ''
     assert 'Traceback' not in stderr
-    assert f'in {out}, and the same command goes on' in stderr
+    assert f'in {out}, and the same command continues' in stderr
     kept = log.read_bytes()
     assert kept.endswith(b'\n')
     done = kept.count(b'\n') - 1
@@ -302,12 +302,12 @@ def test_the_page_is_one_file_with_films_of_failures(page):
     assert failed > 24
     films = re.findall(r'<script type="application/json">(.*?)</script>', text)
     assert len(films) == 24
-    assert f'24 of them can be played; of the other {failed - 24} only the way' in text
+    assert f'24 of them can be played; the other {failed - 24} have only a map' in text
     assert text.count('<svg') == len(log)
     film = json.loads(films[0])
     assert len(film['poses']) == len(film['shown']) == len(film['times']) == 101  # 20 s at 5 Hz
     assert film['times'][-1] == 20.0
-    assert len(film['pictures']) == 1, 'a base that stands sees the same picture'
+    assert len(film['images']) == 1, 'a base that stands sees the same picture'
     for outside in ('<link', 'src="http', 'href="', 'url(', 'import('):
         assert outside not in text
     assert not [path for path in page.parent.iterdir() if path.name.startswith('.')]
@@ -332,10 +332,10 @@ def test_a_moving_film_has_a_picture_for_every_fifth_of_a_second(tmp_path, capsy
     assert film.poses[-1] == drive.path[-1]
     assert film.times[1] == pytest.approx(0.2)
     assert film.times[-1] == drive.elapsed_s
-    assert len(film.pictures) > len(film.poses) / 2
-    pictures = [Image.open(io.BytesIO(picture)) for picture in film.pictures]
+    assert len(film.images) > len(film.poses) / 2
+    pictures = [Image.open(io.BytesIO(picture)) for picture in film.images]
     assert {picture.size for picture in pictures} == {(160, 160)}
-    assert base64.b64encode(film.pictures[0]) != base64.b64encode(film.pictures[-1])
+    assert base64.b64encode(film.images[0]) != base64.b64encode(film.images[-1])
 
 
 @pytest.mark.skipif(CHROMIUM is None, reason='needs Chromium')
