@@ -5,5 +5,5 @@ from mobile_vla_ros.bringup.stacks import RECORD
 
 
 def generate_launch_description():
-    """Return what ros2 launch starts."""
+    """Return the launch description."""
     return launch_description(RECORD)
