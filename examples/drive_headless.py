@@ -16,7 +16,7 @@ from mobile_vla_ros.sim.arena import Arena
 
 
 def drive(policy: Path, suite: str, trials: int, device: str) -> None:
-    """Print how each scene ended, and the successes of all trials."""
+    """Print the outcome of each scene and the number of successful trials."""
     spec = read_policy(policy)
     print(f'{policy}: {", ".join(spec.actions.axes)} at {spec.rate_hz:g} Hz')
     with contextlib.closing(Arena()) as arena:

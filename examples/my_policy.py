@@ -1,5 +1,5 @@
 """
-Write a policy of your own and drive it in the arena: this one goes to the largest red area.
+Write your own policy and drive it in the arena: this one goes to the largest red area.
 
     .venv/bin/python examples/my_policy.py --scenes 5
 """
@@ -27,7 +27,7 @@ ARRIVED = 0.98  # the area reaches down to this fraction of the image height
 
 class RedPolicy:
     """
-    A `mobile_vla_ros.Policy`: `spec`, `infer` and `reset` are all that it takes.
+    A `mobile_vla_ros.Policy`: only `spec`, `infer` and `reset` are required.
 
     Plain code needs no torch and no training. To drive a network instead, load it in `__init__`.
     """
@@ -47,7 +47,7 @@ class RedPolicy:
         return Plan(newest.stamp_ns, twists, self.spec.rate_hz)
 
     def reset(self) -> None:
-        """Forget everything: this policy remembers nothing."""
+        """Do nothing: this policy has no state."""
 
 
 def steer(image: np.ndarray) -> list[float]:
@@ -58,7 +58,7 @@ def steer(image: np.ndarray) -> list[float]:
     mask = (red > 60) & (red > 2.5 * green) & (red > 2.5 * blue)
     count, _, areas, centres = cv2.connectedComponentsWithStats(mask.astype(np.uint8))
     if count == 1:  # the background alone
-        return [0.0, 0.4]  # look around
+        return [0.0, 0.4]  # turn to search
     largest = 1 + int(np.argmax(areas[1:, cv2.CC_STAT_AREA]))
     bottom = areas[largest, cv2.CC_STAT_TOP] + areas[largest, cv2.CC_STAT_HEIGHT]
     height, width = mask.shape

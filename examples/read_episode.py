@@ -14,11 +14,11 @@ import numpy as np
 from mobile_vla_ros import Episode, UserError
 from mobile_vla_ros.episode.timing.timeline import segments
 
-MAX_AGE_NS = 500_000_000  # an older command no longer counts: the robot stands still
+MAX_AGE_NS = 500_000_000  # an older command counts as zero
 
 
 def read_with_h5py(path: str) -> None:
-    """Print an episode as any HDF5 reader sees it; docs/episode.md lists every dataset."""
+    """Print an episode with any HDF5 reader; docs/episode.md lists every dataset."""
     with h5py.File(path, 'r') as file:
         frame_ns = file['frames/stamp_ns'][:]  # (N,) nanoseconds
         command_ns = file['commands/received_ns'][:]  # (M,) nanoseconds
@@ -42,7 +42,7 @@ def read_with_package(path: str, rate_hz: float) -> None:
     """Print the same with mobile_vla_ros, which also samples the frames to a policy's rate."""
     with Episode.open(path) as episode:
         first = episode.frame(0)  # decoded, with its times
-        health = episode.health or {}  # None when the recording was cut short
+        health = episode.health or {}  # None for an unfinished episode
         print(f'instruction  {episode.instruction}')
         print(f'frames       {len(episode)}, the first is {first.image.shape} {first.image.dtype}')
         print(f'commands     {len(episode.commands)}')

@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
 """
-Drive a policy, the expert and every control through every suite, and print a Markdown table.
+Drive a policy, the expert and all controls through all suites, and print a Markdown table.
 
-What is finished is kept in --out: the same command goes on after the last finished trial.
+Finished trials are kept in --out: the same command continues after an interruption.
 """
 
 import argparse
@@ -19,9 +19,9 @@ def parse(argv=None) -> argparse.Namespace:
     )
     parser.add_argument('--policy', default='builtin:demo', help='bundle (%(default)s)')
     parser.add_argument(
-        '--demo', type=Path, help='folder of a demo: its trained controls are driven as well'
+        '--demo', type=Path, help='folder of a demo, to drive its trained controls too'
     )
-    parser.add_argument('--trials', type=int, default=100, help='of each suite (100)')
+    parser.add_argument('--trials', type=int, default=100, help='trials of each suite (100)')
     parser.add_argument(
         '--out',
         type=Path,

@@ -2,9 +2,9 @@
 """
 Resolve requirements.lock for every supported Python and architecture, and print a table.
 
-Asks the registry for metadata only. Exit status 1 when a cell cannot be resolved or a hash in the
-lock is not the registry's. Needs uv: pip resolves for another Python as well, but reads the
-markers of dependencies with the one that it runs on.
+Requests only metadata from the registry. Exit status 1 if a cell cannot be resolved or a hash
+differs from the registry's. Needs uv: pip resolves for other Pythons too, but evaluates the
+markers of dependencies for its own.
 """
 
 import argparse
@@ -26,7 +26,7 @@ MACHINES = ('x86_64', 'aarch64')
 PLATFORM = 'manylinux_2_28'
 # Pure Python without a wheel on PyPI.
 NO_WHEEL = 'empy'
-# What Ubuntu 24.04 has; scripts/setup leaves the system's numpy where a ROS 2 is sourced.
+# Of Ubuntu 24.04; scripts/setup keeps the system's numpy if ROS 2 is sourced.
 JAZZY = {'python': '3.12', 'numpy': 'numpy==1.26.4'}
 
 
@@ -39,10 +39,10 @@ def parse(argv=None) -> argparse.Namespace:
     other.add_argument(
         '--update',
         action='store_true',
-        help='write the lock instead: keep each version that is still in range',
+        help='write the lock instead; keep versions that are still in range',
     )
     other.add_argument(
-        '--upgrade', action='store_true', help='write the lock instead, from the newest versions'
+        '--upgrade', action='store_true', help='write the lock instead, with the newest versions'
     )
     other.add_argument(
         '--lowest',
@@ -55,8 +55,8 @@ def parse(argv=None) -> argparse.Namespace:
 
 
 def package():
-    """Return what setup.py declares, as a setuptools Distribution."""
-    import setuptools  # noqa: F401, I001 - brings distutils, which Python 3.12 dropped
+    """Return the declarations of setup.py, as a setuptools Distribution."""
+    import setuptools  # noqa: F401, I001 - provides distutils, which Python 3.12 removed
     from distutils.core import run_setup
 
     folder = os.getcwd()
@@ -73,7 +73,7 @@ def pythons() -> list[str]:
 
 
 def ranges(*extras: str) -> str:
-    """Return requirements.txt with what setup.py and these extras of it add, one a line."""
+    """Return requirements.txt plus the requirements of setup.py and these extras, one a line."""
     declared = package()
     lines = [*declared.install_requires]
     for extra in extras:
@@ -104,7 +104,7 @@ def uv(*arguments) -> subprocess.CompletedProcess:
 
 
 def compiled(*arguments) -> str:
-    """Return what `uv pip compile` prints; raise RuntimeError with its reason if it fails."""
+    """Return the output of `uv pip compile`; raise RuntimeError with its error if it fails."""
     done = uv('pip', 'compile', '--quiet', '--no-header', '--no-annotate', *arguments)
     if done.returncode:
         raise RuntimeError(done.stderr.strip())
@@ -139,14 +139,14 @@ def check(folder: Path) -> int:
 
 
 def resolved(python: str, machine: str, *given) -> str:
-    """Return the lock of one Python on one machine, with the hashes that the registry has."""
+    """Return the lock of one Python on one machine, with the registry's hashes."""
     platform = ('--python-version', python, '--python-platform', f'{machine}-{PLATFORM}')
     wheels = ('--only-binary', ':all:', '--no-binary', NO_WHEEL)
     return compiled(*given, '--generate-hashes', *platform, *wheels)
 
 
 def stray(got: dict[str, set[str]], lock: dict[str, set[str]]) -> list[str]:
-    """Return what is not in the lock, or has hashes there that the registry does not have."""
+    """Return the pins that are not in the lock, or whose hashes differ from the registry's."""
     return [
         pin
         for pin, hashes in got.items()
@@ -156,7 +156,7 @@ def stray(got: dict[str, set[str]], lock: dict[str, set[str]]) -> list[str]:
 
 def update(folder: Path, upgrade: bool):
     """Write the lock for all Pythons and machines at once."""
-    major, minor = pythons()[-1].split('.')  # nothing need exist for Pythons that nobody supports
+    major, minor = pythons()[-1].split('.')  # newer Pythons are unsupported
     machines = [
         f"sys_platform == 'linux' and platform_machine == '{machine}' "
         f"and python_full_version < '{major}.{int(minor) + 1}'"
@@ -187,7 +187,7 @@ def lowest(folder: Path, work: Path) -> int:
     for name, bound in re.findall(r'^([\w.-]+)>=([\w.]+)', ranges('ros', 'dev'), re.M):
         print(f'{name}=={found[name]}', flush=True)
         if Version(found[name]) != Version(bound):
-            raise RuntimeError(f'{name}>={bound} is not to be had; the lowest is {found[name]}')
+            raise RuntimeError(f'{name}>={bound} is not available; the lowest is {found[name]}')
     python = folder / 'bin' / 'python'
     for step in (
         ('venv', '--python', oldest, folder),

@@ -1,10 +1,10 @@
 #!/usr/bin/env python3
 """
-Correct a policy in the arena while it drives, train it on these takes, and measure what that gave.
+Correct a policy while it drives in the arena, train it on the episodes, and measure the gain.
 
 The policy drives through the live nodes (`drive.launch.py record:=true sim:=true`); the expert
-takes over on teleop/cmd_vel where it goes wrong. The scenes that are measured are not among those
-that were driven. What is finished is kept in --out: the same command goes on after it.
+takes over on teleop/cmd_vel where it goes wrong. The result is measured on other scenes. Finished
+parts are kept in --out: the same command continues after an interruption.
 """
 
 import argparse
@@ -16,7 +16,7 @@ import sys
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
-MOST_DRIVES = 20
+MAX_DRIVES = 20
 Z = 1.96  # of a 95 % interval
 
 
@@ -33,11 +33,11 @@ def parse(argv=None) -> argparse.Namespace:
     parser.add_argument(
         '--drives',
         type=int,
-        default=MOST_DRIVES,
-        help=f'drives to correct, at most {MOST_DRIVES} (%(default)s)',
+        default=MAX_DRIVES,
+        help=f'drives to correct, at most {MAX_DRIVES} (%(default)s)',
     )
     parser.add_argument(
-        '--weight', type=float, default=10.0, help='of the corrections (%(default)s)'
+        '--weight', type=float, default=10.0, help='weight of the corrections (%(default)s)'
     )
     parser.add_argument('--epochs', type=int, default=6, help='(%(default)s)')
     parser.add_argument('--learning-rate', type=float, default=2e-4, help='(%(default)s)')
@@ -48,24 +48,24 @@ def parse(argv=None) -> argparse.Namespace:
         '--first',
         type=int,
         default=2000,
-        help='number in the suite from which these are taken (%(default)s)',
+        help='index of the first of these in the suite (%(default)s)',
     )
     parser.add_argument(
         '--plain',
         action='store_true',
-        help='measure as well a training on the same takes without --corrections',
+        help='also measure a training on the same episodes without --corrections',
     )
     parser.add_argument(
         '--out',
         type=Path,
         default=Path('runs/corrections'),
-        help='folder of takes, trainings and drives (%(default)s)',
+        help='folder of episodes, trainings and drives (%(default)s)',
     )
     return parser.parse_args(argv)
 
 
-def record(args: argparse.Namespace, takes: Path) -> list[dict]:
-    """Drive, correct and record; return what the runner says of each drive."""
+def record(args: argparse.Namespace, episodes: Path) -> list[dict]:
+    """Drive, correct and record; return the runner's report of each drive."""
     from mobile_vla_ros.bringup.domain import isolated
     from mobile_vla_ros.bringup.stacks import DRIVE
     from mobile_vla_ros.model.builtin import bundle_folder
@@ -82,14 +82,14 @@ def record(args: argparse.Namespace, takes: Path) -> list[dict]:
         image_transport='compressed',
         real_time_factor=1.0,
         record=True,
-        data_dir=str(takes),
+        data_dir=str(episodes),
         operator='expert',
         robot='arena',
     )
     for node in nodes:
-        if node.name == 'guard':  # the expert lets go on purpose: nobody has to wait for it then
+        if node.name == 'guard':  # the expert releases on purpose: no need to wait
             node.parameters['takeover_hold_s'] = 0.3
-        if node.name == 'recorder':  # the runner of the scenes begins and ends the takes
+        if node.name == 'recorder':  # the arena runner starts and ends the episodes
             node.parameters['follow_guard'] = False
     trials = run_trials(
         nodes,
@@ -104,8 +104,8 @@ def record(args: argparse.Namespace, takes: Path) -> list[dict]:
     return trials
 
 
-def train(args: argparse.Namespace, takes: Path, weight: float, out: Path) -> Path:
-    """Go on from the policy with these takes; return the newest bundle."""
+def train(args: argparse.Namespace, episodes: Path, weight: float, out: Path) -> Path:
+    """Train the policy further on the episodes; return the newest bundle."""
     bundle = out / 'last'
     if bundle.exists() and not (out / 'state.safetensors').exists():
         return bundle
@@ -122,7 +122,7 @@ def train(args: argparse.Namespace, takes: Path, weight: float, out: Path) -> Pa
             '--init',
             str(args.policy),
             '--data',
-            str(takes),
+            str(episodes),
             '--out',
             str(out),
             '--token_cache',
@@ -144,7 +144,7 @@ def train(args: argparse.Namespace, takes: Path, weight: float, out: Path) -> Pa
 
 
 def drive(args: argparse.Namespace, policy: str, log: Path) -> dict[int, bool]:
-    """Drive the scenes in one process, as `mobile_vla simulate` does; return who succeeded."""
+    """Drive the scenes in process, as `mobile_vla simulate` does; return scene → success."""
     from tqdm import tqdm
 
     from mobile_vla_ros.rollout.drivers import make_driver
@@ -161,12 +161,12 @@ def drive(args: argparse.Namespace, policy: str, log: Path) -> dict[int, bool]:
     if log.exists():
         rows = [json.loads(line) for line in log.read_text().splitlines()]
         done = {row['scene']: row['outcome'] == 'success' for row in rows}
-    left = [index for index in wanted if index not in done]
-    if left:
+    remaining = [index for index in wanted if index not in done]
+    if remaining:
         arena = Arena()
         driver = make_driver(policy, '', 'cpu', arena)
         with log.open('a') as file:
-            for index in tqdm(left, desc=log.stem, unit='drive', disable=None):
+            for index in tqdm(remaining, desc=log.stem, unit='drive', disable=None):
                 one = drive_scene(arena, args.suite, index, driver)
                 done[index] = one.outcome == 'success'
                 file.write(json.dumps({'scene': index, 'outcome': one.outcome}) + '\n')
@@ -176,7 +176,7 @@ def drive(args: argparse.Namespace, policy: str, log: Path) -> dict[int, bool]:
 
 
 def compare(before: dict[int, bool], after: dict[int, bool]) -> tuple[float, float, float]:
-    """Return by how much the share of successes rose, and the 95 % interval of that (paired)."""
+    """Return the gain in the success rate and its paired 95 % interval."""
     count = len(before)
     won = sum(after[index] and not before[index] for index in before)
     lost = sum(before[index] and not after[index] for index in before)
@@ -192,23 +192,23 @@ def main(argv=None) -> int:
     from mobile_vla_ros.errors import UserError
     from mobile_vla_ros.report.figures.plots import wilson
 
-    if not 1 <= args.drives <= MOST_DRIVES:
+    if not 1 <= args.drives <= MAX_DRIVES:
         print(
-            f'corrections: error: --drives is {args.drives}, not 1 to {MOST_DRIVES}',
+            f'corrections: error: --drives {args.drives}; expected 1 to {MAX_DRIVES}',
             file=sys.stderr,
         )
         return 2
     args.out = args.out.resolve()
     args.out.mkdir(parents=True, exist_ok=True)
-    takes = args.out / 'takes'
+    episodes = args.out / 'takes'
     try:
-        trials = record(args, takes)
+        trials = record(args, episodes)
         policies = {
             'before': args.policy,
-            'corrected': train(args, takes, args.weight, args.out / 'corrected'),
+            'corrected': train(args, episodes, args.weight, args.out / 'corrected'),
         }
         if args.plain:
-            policies['plain'] = train(args, takes, 0.0, args.out / 'unweighed')
+            policies['plain'] = train(args, episodes, 0.0, args.out / 'unweighed')
         ends = {
             name: drive(args, policy, args.out / f'{name}.jsonl')
             for name, policy in policies.items()
@@ -228,15 +228,15 @@ def main(argv=None) -> int:
         good = sum(one.values())
         low, high = wilson(good, len(one))
         print(f'{name:>10}: {good} of {len(one)}, {good / len(one):.1%} ({low:.1%} to {high:.1%})')
-    surely = False
+    significant = False
     for name in list(ends)[1:]:
         rise, low, high = compare(ends['before'], ends[name])
-        surely |= name == 'corrected' and low > 0
+        significant |= name == 'corrected' and low > 0
         print(
             f'{name:>10}: {100 * rise:+.1f} points, {100 * low:+.1f} to {100 * high:+.1f}, '
-            'the same scenes against each other'
+            'paired over the same scenes'
         )
-    return 0 if surely else 1
+    return 0 if significant else 1
 
 
 if __name__ == '__main__':

@@ -1,4 +1,4 @@
-"""What a backbone recognises in held-out images."""
+"""Score what a backbone recognises in held-out images."""
 
 import numpy as np
 import torch

@@ -1,4 +1,4 @@
-"""The finished backbone as an ordinary transformers folder, with a README of its scores."""
+"""Write the finished backbone as a transformers folder, with a README of its scores."""
 
 import argparse
 import hashlib

@@ -1,4 +1,4 @@
-"""What is written about an image: captions, questions and their answers."""
+"""Sentences about an image: captions, questions and answers."""
 
 import numpy as np
 
@@ -176,7 +176,7 @@ def _is_unseen_wording(text: str, words: dict[str, str]) -> bool:
 
 
 def place_beside(box, side: str, widths: float) -> np.ndarray:
-    """Return the box of the place so many of a box's widths to its left or right."""
+    """Return the box of the place ``widths`` box widths to the left or right of a box."""
     left, top, right, bottom = box
     shift = widths * (right - left) * (1 if side == 'right' else -1)
     left, right = (min(max(v + shift, 0.0), 1.0) for v in (left, right))

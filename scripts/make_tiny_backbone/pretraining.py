@@ -89,7 +89,7 @@ def train(
     save_checkpoint: Callable[[], None],
 ) -> None:
     """
-    Train for so many steps, with dense heads on patches and image tokens that are then discarded.
+    Train with dense heads on patches and image tokens, which are discarded afterwards.
 
     :param data: as from `scenes.render`.
     """

@@ -5,7 +5,7 @@ import math
 from tokenizers import AddedToken, Tokenizer, models, normalizers, pre_tokenizers, processors
 from transformers import PreTrainedTokenizerFast
 
-GRID = 16  # location tokens name the cells of a grid of so many a side
+GRID = 16  # side of the grid whose cells the location tokens name
 
 TAGS = [
     '<image>',
@@ -33,7 +33,7 @@ pyramid
 
 
 def patch(index: int) -> str:
-    """Return Kosmos-2's location token of a grid cell, counted by rows."""
+    """Return Kosmos-2's location token of a grid cell, in row-major order."""
     return f'<patch_index_{index:04d}>'
 
 

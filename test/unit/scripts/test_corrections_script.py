@@ -21,4 +21,4 @@ def test_the_same_scenes_are_set_against_each_other():
 def test_more_than_twenty_drives_are_refused(capsys):
     """The promise is about at most twenty."""
     assert corrections.main(['--drives', '21']) == 2
-    assert '--drives is 21, not 1 to 20' in capsys.readouterr().err
+    assert '--drives 21; expected 1 to 20' in capsys.readouterr().err
