@@ -76,7 +76,7 @@ def plain(
 def table(figures: list[Figure]) -> str:
     """Return the figures as a text table."""
     marks = {None: '', True: 'kept', False: 'BROKEN'}
-    rows = [('part', 'what', 'measured', 'promised', '')]
+    rows = [('part', 'figure', 'measured', 'promised', '')]
     rows += [(one.part, one.name, one.shown, one.promise, marks[one.kept]) for one in figures]
     return text_table.table(rows)
 

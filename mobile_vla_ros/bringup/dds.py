@@ -41,8 +41,8 @@ def guard_env(environ: Mapping[str, str]) -> dict[str, str]:
     """
     config = share_folder() / 'config'
     path = config / GUARD_PROFILE
-    ours = str(config / PROFILE)  # exported where the camera starts from the same terminal
-    if any(environ.get(name) not in (None, '', ours) for name in CHOSEN):
+    camera_profile = str(config / PROFILE)  # exported if the camera runs in the same terminal
+    if any(environ.get(name) not in (None, '', camera_profile) for name in CHOSEN):
         return {}
     if environ.get(RANGE) != 'LOCALHOST' and environ.get('ROS_LOCALHOST_ONLY') != '1':
         return {BUILTIN: 'UDPv4', **dict.fromkeys(VARIABLES, '')}

@@ -1,4 +1,4 @@
-"""Rows of the history, one an epoch: the names of the reference run beside ours."""
+"""Rows of the history, one for each epoch, with the names of the reference run too."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any

@@ -21,7 +21,7 @@ from mobile_vla_ros.errors import UserError, first_line
 from mobile_vla_ros.images.stored import decode
 from mobile_vla_ros.types import SOURCES, Frame
 
-RECOVER = 'save what is left with mobile_vla episodes recover, or move it away'
+RECOVER = 'salvage it with mobile_vla episodes recover, or move it away'
 
 
 class Episode:
@@ -233,9 +233,9 @@ def _open_file(path: Path) -> tuple[h5py.File, View | None]:
     """
     with path.open('rb') as file:
         head = file.read(SUPERBLOCK_BYTES)
-    ours = len(head) == SUPERBLOCK_BYTES and head[:9] == SIGNATURE + b'\x03'
-    writing = ours and head[11] & SWMR_WRITING
-    if not ours or (head[11] and not writing):  # HDF5 reports the defect
+    known = len(head) == SUPERBLOCK_BYTES and head[:9] == SIGNATURE + b'\x03'
+    writing = known and head[11] & SWMR_WRITING
+    if not known or (head[11] and not writing):  # HDF5 reports the defect
         return h5py.File(path, 'r'), None
     size, end = path.stat().st_size, int.from_bytes(head[28:36], 'little')
     if size < end:
