@@ -55,5 +55,5 @@ def test_file_in_use_gives_1_and_no_file_is_bad_use(tmp_path, capsys):
     writer = EpisodeWriter(tmp_path, EpisodeInfo('go'), CREATED_NS)
     assert run(str(writer.part_path)) == 1
     assert f'{writer.part_path} is being written' in capsys.readouterr().err
-    with pytest.raises(UserError, match='no file at'):
+    with pytest.raises(UserError, match='no file or folder'):
         run(str(tmp_path / 'missing.h5'))
