@@ -6,7 +6,7 @@ from dataclasses import replace
 from mobile_vla_ros.bringup.share import default_params, executable_of
 from mobile_vla_ros.bringup.spec import NodeSpec
 from mobile_vla_ros.errors import UserError
-from mobile_vla_ros.safety.config import GuardConfig
+from mobile_vla_ros.safety.config import AfterTakeover, GuardConfig
 from mobile_vla_ros.safety.limits import Limits
 
 CAMERA = 'camera/image_raw'
@@ -105,6 +105,7 @@ def guard_node(values: Mapping) -> NodeSpec:
     factor = values['real_time_factor'] or 1.0
     if values['sim']:
         parameters['arm_at_start'] = True
+        parameters['after_takeover'] = AfterTakeover.RESUME.value
         if factor != 1.0:  # the guard ticks in real time, the arena moves in its own
             parameters['rate_hz'] = min(
                 max(GUARD_RATE_HZ * factor, GUARD_RATE_HZ / 2), GUARD_RATE_MAX_HZ

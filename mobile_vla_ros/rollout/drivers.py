@@ -110,10 +110,12 @@ class Guarded:
 
 def _armed_guard() -> 'Guard':
     """Return an armed guard that does not disarm on faults, as in the arena's live stack."""
-    from mobile_vla_ros.safety.config import GuardConfig
+    from mobile_vla_ros.safety.config import AfterTakeover, GuardConfig
     from mobile_vla_ros.safety.guard import Guard
 
-    return Guard(GuardConfig(disarm_on_fault=False), armed=True)
+    return Guard(
+        GuardConfig(disarm_on_fault=False, after_takeover=AfterTakeover.RESUME), armed=True
+    )
 
 
 class Timed:

@@ -6,6 +6,7 @@ import numpy as np
 
 from mobile_vla_ros.safety.config import GuardConfig
 from mobile_vla_ros.safety.limits import limit_acceleration, limit_speed
+from mobile_vla_ros.safety.person import Person, PersonCommand
 from mobile_vla_ros.safety.status import Health, Level, State, StopReason
 from mobile_vla_ros.types import NANOSECONDS
 
@@ -14,6 +15,7 @@ SENTENCES = {
     StopReason.ESTOP: 'the e-stop is pressed',
     StopReason.NOT_ARMED: 'not armed yet',
     StopReason.DISARMED: 'disarmed by a person',
+    StopReason.ESTOP_SILENT: 'the e-stop is silent',
     StopReason.NO_PROPOSAL: 'no proposal yet',
     StopReason.POLICY_SILENT: 'inference is silent',
     StopReason.PROPOSAL_NOT_FINITE: 'the proposal contains NaN or inf',
@@ -21,6 +23,7 @@ SENTENCES = {
     StopReason.OBSERVATION_FUTURE: 'the stamp of the observation is in the future',
     StopReason.TELEOP_SILENT: 'teleop is silent',
     StopReason.TELEOP_NOT_FINITE: 'the teleop command contains NaN or inf',
+    StopReason.AWAITING_RESUME: 'a person took over: hand back with resume',
 }
 
 
@@ -35,6 +38,7 @@ class Decision:
     :param stop_reason: why the twist is zero; ``NONE`` in normal driving.
     :param sentence: the same for people; empty in normal driving.
     :param age_s: age of the observation (policy) or of the teleop command; NaN with neither.
+    :param silent: whether no command must be published: the guard is disarmed and the base stands.
     """
 
     twist: np.ndarray
@@ -43,6 +47,7 @@ class Decision:
     stop_reason: StopReason = StopReason.NONE
     sentence: str = ''
     age_s: float = float('nan')
+    silent: bool = False
 
 
 @dataclass(frozen=True)
@@ -53,10 +58,10 @@ class _Proposal:
 
 
 @dataclass(frozen=True)
-class _Teleop:
-    twist: np.ndarray
-    received_ns: int
-    source: str
+class _Disarmed:
+    reason: StopReason
+    sentence: str
+    since_ns: int | None = None  # None before the first tick
 
 
 @dataclass(frozen=True)
@@ -79,11 +84,12 @@ class Guard:
         self.limits = config.limits.within_stop_distance(config.reaction_s)
         self._armed = armed
         self._estop = False
-        self._competing = ''
-        self._why_disarmed = StopReason.NOT_ARMED, SENTENCES[StopReason.NOT_ARMED]
+        self._estop_ns: int | None = None
+        self._graph_fault: tuple[StopReason, str] = StopReason.NONE, ''
+        self._disarmed = _Disarmed(StopReason.NOT_ARMED, SENTENCES[StopReason.NOT_ARMED])
         self._proposal: _Proposal | None = None
         self._report = _PolicyReport(Health.ok(), None)
-        self._teleop: _Teleop | None = None
+        self._person = Person(config)
         self._last_twist = np.zeros(6)
         self._last_steady_ns: int | None = None
 
@@ -98,7 +104,7 @@ class Guard:
 
         :param twist: (6,) any values, including NaN and inf.
         :param stamp_ns: stamp of its image, ROS clock.
-        :param steady_ns: time of receipt.
+        :param steady_ns: time of receipt, less its lateness.
         """
         if self._report.health.level == Level.OK:
             self._proposal = _Proposal(np.array(twist, dtype=np.float64), stamp_ns, steady_ns)
@@ -115,27 +121,44 @@ class Guard:
             self._proposal = None
         return health.level not in (Level.OK, before.level)
 
-    def teleop(self, twist: np.ndarray, steady_ns: int) -> None:
-        """Store a teleop command, (6,), received at ``steady_ns``."""
-        held = self._held_teleop(steady_ns)
-        if held is not None:
-            source = held.source
-        else:
-            proposed = self._proposal is not None and (
-                steady_ns - self._proposal.received_ns <= _ns(self.config.observation_max_age_s)
-            )
-            source = 'takeover' if self._armed and proposed else 'teleop'
-        self._teleop = _Teleop(np.array(twist, dtype=np.float64), steady_ns, source)
+    def teleop(self, twist: np.ndarray, steady_ns: int, late_ns: int = 0) -> None:
+        """
+        Store a teleop command.
 
-    def estop(self, pressed: bool) -> None:
-        """Set the state of the e-stop; after its release the guard must be armed again."""
+        A late one keeps the policy out like any other, and moves the base only while it is young
+        enough from when it was sent.
+
+        :param twist: (6,) any values, including NaN and inf.
+        :param steady_ns: time of receipt.
+        :param late_ns: how much later than usual it arrived.
+        """
+        proposed = self._proposal is not None and (
+            steady_ns - self._proposal.received_ns <= _ns(self.config.observation_max_age_s)
+        )
+        self._person.drive(twist, steady_ns, late_ns, armed=self._armed, proposed=proposed)
+
+    def resume(self) -> tuple[bool, str]:
+        """Hand back to the policy after a takeover; return whether it drives, and a sentence."""
+        if not self._armed:
+            return False, 'Not resumed: the guard is not armed. Arm it instead.'
+        self._person.hand_back()
+        self._proposal = None
+        return True, 'Resumed: the policy drives.'
+
+    def estop(self, pressed: bool, steady_ns: int) -> None:
+        """
+        Set the state of the e-stop; after its release the guard must be armed again.
+
+        :param steady_ns: time of receipt, less its lateness.
+        """
         if pressed:
             self._disarm(StopReason.ESTOP, 'the e-stop was pressed')
         self._estop = bool(pressed)
+        self._estop_ns = steady_ns
 
-    def competing_publisher(self, sentence: str) -> None:
-        """Set the sentence about another publisher of commands; '' while there is none."""
-        self._competing = sentence
+    def graph_fault(self, reason: StopReason, sentence: str) -> None:
+        """Set why the nodes around the guard forbid driving; ``NONE`` and '' while none does."""
+        self._graph_fault = reason, sentence
 
     def refusal(self) -> tuple[StopReason, str]:
         """Return why arming would be refused now; ``NONE`` and '' when it would not."""
@@ -144,11 +167,17 @@ class Guard:
                 StopReason.ESTOP,
                 'Not armed: the e-stop is pressed. Release it and arm again.',
             )
+        if self._estop_silent(self._last_steady_ns or 0):
+            return (
+                StopReason.ESTOP_SILENT,
+                f'Not armed: no message on estop for {self.config.estop_timeout_s:g} s. Start its '
+                'node, or set estop_timeout_s to 0.0 if it does not send continuously.',
+            )
         health = self._report.health
         if (
             health.level == Level.FAULT
             and self.config.disarm_on_fault
-            and self._held_teleop(self._last_steady_ns or 0) is None
+            and self._person.held(self._last_steady_ns or 0) is None
         ):
             return health.stop_reason, (
                 f'Not armed: the policy reports a fault: {health.sentence}. Clear it, or arm '
@@ -169,6 +198,7 @@ class Guard:
             return False, sentence
         if not self._armed:
             self._armed = True
+            self._person.to_resume = False
             self._proposal = None
             if self._policy_silent(self._last_steady_ns or 0):
                 self._report = replace(self._report, received_ns=None)
@@ -188,16 +218,30 @@ class Guard:
         :param now_ns: ROS clock, at the moment of publishing.
         :param steady_ns: steady clock, at the same moment.
         """
+        gap_ns = 0 if self._last_steady_ns is None else steady_ns - self._last_steady_ns
+        stalled = gap_ns > _ns(self.config.max_gap_s)
+        if stalled:  # what was known before is from another time
+            self._proposal = None
+            self._last_twist = np.zeros(6)
         if self._estop:
             return self._stop(State.ESTOP, StopReason.ESTOP, steady_ns)
         if not self._armed:
-            reason, sentence = self._why_disarmed
-            return self._stop(State.DISARMED, reason, steady_ns, sentence)
-        if self._competing:
-            return self._fault(StopReason.COMPETING_PUBLISHER, steady_ns, self._competing)
-        teleop = self._held_teleop(steady_ns)
-        if teleop is not None:
-            return self._follow_teleop(teleop, steady_ns)
+            return self._stay_disarmed(steady_ns)
+        if stalled:
+            return self._fault(
+                StopReason.STALLED,
+                steady_ns,
+                f'the guard stood still for {gap_ns / NANOSECONDS:.1f} s',
+            )
+        if self._estop_silent(steady_ns):
+            self._disarm(StopReason.ESTOP_SILENT, _sentence(StopReason.ESTOP_SILENT))
+            return self._stop(State.FAULT, StopReason.ESTOP_SILENT, steady_ns)
+        reason, sentence = self._graph_fault
+        if reason != StopReason.NONE:
+            return self._fault(reason, steady_ns, sentence)
+        command = self._person.held(steady_ns)
+        if command is not None:
+            return self._follow_person(command, steady_ns)
         health = self._report.health
         if health.level == Level.FAULT:
             return self._fault(health.stop_reason, steady_ns, health.sentence)
@@ -205,7 +249,28 @@ class Guard:
             return self._wait(health.stop_reason, steady_ns, health.sentence)
         if self._proposal is None:
             return self._wait(StopReason.NO_PROPOSAL, steady_ns)
+        if self._person.to_resume:
+            return self._wait(StopReason.AWAITING_RESUME, steady_ns)
         return self._follow_policy(self._proposal, now_ns, steady_ns)
+
+    def _stay_disarmed(self, steady_ns: int) -> Decision:
+        """Command zero until the base stands, then nothing: somebody else may drive it."""
+        why, other = self._disarmed, self._graph_fault[1]
+        if why.since_ns is None:
+            why = self._disarmed = replace(why, since_ns=steady_ns)
+        also = other and other not in why.sentence
+        sentence = f'{why.sentence}; {other}' if also else why.sentence
+        decision = self._stop(State.DISARMED, why.reason, steady_ns, sentence)
+        settled = steady_ns - (why.since_ns or 0) > _ns(self.config.settle_s)
+        return replace(decision, silent=settled and not self.config.zero_while_disarmed)
+
+    def _estop_silent(self, steady_ns: int) -> bool:
+        """Whether the e-stop has to send continuously and does not."""
+        if self.config.estop_timeout_s == 0:
+            return False
+        return self._estop_ns is None or (
+            steady_ns - self._estop_ns > _ns(self.config.estop_timeout_s)
+        )
 
     def _wait(self, reason: StopReason, steady_ns: int, sentence: str = '') -> Decision:
         if self._policy_silent(steady_ns):
@@ -234,30 +299,24 @@ class Guard:
             steady_ns - received_ns > _ns(self.config.health_timeout_s)
         )
 
-    def _held_teleop(self, steady_ns: int) -> _Teleop | None:
-        """Return the last teleop command while it keeps the policy out, None otherwise."""
-        teleop = self._teleop
-        if teleop is None or steady_ns - teleop.received_ns > _ns(self.config.takeover_hold_s):
-            return None
-        return teleop
-
     def _disarm(self, reason: StopReason, sentence: str) -> None:
+        since_ns = None if self._armed else self._disarmed.since_ns
         self._armed = False
-        self._why_disarmed = reason, sentence
+        self._disarmed = _Disarmed(reason, sentence, since_ns)
 
-    def _follow_teleop(self, teleop: _Teleop, steady_ns: int) -> Decision:
-        age_s = (steady_ns - teleop.received_ns) / NANOSECONDS
+    def _follow_person(self, command: PersonCommand, steady_ns: int) -> Decision:
+        age_s = command.age_ns(steady_ns) / NANOSECONDS
         if age_s > self.config.teleop_timeout_s:
             return self._stop(
                 State.TELEOP,
                 StopReason.TELEOP_SILENT,
                 steady_ns,
-                source=teleop.source,
+                source=command.source,
                 age_s=age_s,
             )
-        if not _is_twist(teleop.twist):
+        if not _is_twist(command.twist):
             return self._fault(StopReason.TELEOP_NOT_FINITE, steady_ns, age_s=age_s)
-        return self._move(State.TELEOP, teleop.twist, teleop.source, steady_ns, age_s)
+        return self._move(State.TELEOP, command.twist, command.source, steady_ns, age_s)
 
     def _move(
         self, state: State, twist: np.ndarray, source: str, steady_ns: int, age_s: float

@@ -4,10 +4,11 @@ from collections.abc import Collection, Iterable, Sequence
 from typing import NamedTuple
 
 from mobile_vla_ros.errors import UserError, did_you_mean
-from mobile_vla_ros.safety.status import STATUS_MAX_AGE_S
+from mobile_vla_ros.safety.status import STATUS_MAX_AGE_S, StopReason
 from mobile_vla_ros.types import Check
 
 TWIST, TWIST_STAMPED = 'geometry_msgs/msg/Twist', 'geometry_msgs/msg/TwistStamped'
+BOOL = 'std_msgs/msg/Bool'
 TYPES = {'twist': TWIST, 'twist_stamped': TWIST_STAMPED}
 
 GUARD_CHECKS = (
@@ -145,31 +146,65 @@ class Input(NamedTuple):
     alone: bool = False
 
 
-def check_inputs(inputs: Iterable[Input]) -> Check:
-    """Check that every publisher of an input uses its type, and that only one policy proposes."""
+class InputProblem(NamedTuple):
+    """
+    What is wrong with the publishers of an input.
+
+    :param check: the name of the check that it makes red.
+    """
+
+    check: str
+    reason: StopReason
+    sentence: str
+    remedy: str
+
+
+def input_problems(inputs: Iterable[Input]) -> list[InputProblem]:
+    """Return every publisher that the guard cannot receive, and every pair that contradicts."""
     problems = []
     for one in inputs:
-        mismatches = [
+        mismatches = {
             f'{publisher.full_name} publishes {_short(publisher.type)}'
             for publisher in one.publishers
             if publisher.type != one.type
-        ]
+        }
+        several = one.alone and len(one.publishers) > 1
+        names = _names(publisher.full_name for publisher in one.publishers)
         if mismatches:
             problems.append(
-                (
+                InputProblem(
+                    'inputs',
+                    StopReason.INPUT_NOT_RECEIVED,
                     f'the guard subscribes to {one.topic} as {_short(one.type)}, and '
-                    f'{" and ".join(sorted(set(mismatches)))}',
+                    f'{" and ".join(sorted(mismatches))}',
                     f'publish {_short(one.type)} there, or remap it',
                 )
             )
-        elif one.alone and len(one.publishers) > 1:
+        elif several and one.type == BOOL:
             problems.append(
-                (
-                    f'{len(one.publishers)} nodes publish {one.topic}: '
-                    f'{_names(publisher.full_name for publisher in one.publishers)}',
+                InputProblem(
+                    'estop',
+                    StopReason.COMPETING_INPUT,
+                    f'{len(one.publishers)} nodes publish {one.topic}, and the last message wins: '
+                    f'{names}',
+                    'merge them into one publisher that reports whether any button is pressed',
+                )
+            )
+        elif several:
+            problems.append(
+                InputProblem(
+                    'inputs',
+                    StopReason.COMPETING_INPUT,
+                    f'{len(one.publishers)} nodes publish {one.topic}: {names}',
                     'stop all but one of them',
                 )
             )
+    return problems
+
+
+def check_inputs(inputs: Iterable[Input]) -> Check:
+    """Check that every publisher of an input uses its type, and that only one policy proposes."""
+    problems = [one[2:] for one in input_problems(inputs) if one.check == 'inputs']
     return combine('inputs', problems, 'the guard receives every publisher of its inputs')
 
 
@@ -179,15 +214,11 @@ def check_estop(estop: Input) -> Check:
 
     A second button that repeats "not pressed" would cancel the first.
     """
+    problems = [
+        one[2:] for one in input_problems([estop._replace(alone=True)]) if one.check == 'estop'
+    ]
     names = _names(who.full_name for who in estop.publishers)
-    if len(estop.publishers) < 2:
-        return Check('estop', True, f'{names or "no node"} publishes {estop.topic}')
-    return Check(
-        'estop',
-        False,
-        f'{len(estop.publishers)} nodes publish {estop.topic}, and the last message wins: {names}',
-        'merge them into one publisher that reports whether any button is pressed',
-    )
+    return combine('estop', problems, f'{names or "no node"} publishes {estop.topic}')
 
 
 def check_arm_at_start(topic: str, subscribers: Iterable[Endpoint]) -> Check:

@@ -41,7 +41,12 @@ class StopReason(StrEnum):
     ESTOP = 'estop'
     NOT_ARMED = 'not_armed'  # since the guard was started
     DISARMED = 'disarmed'  # by a person
-    COMPETING_PUBLISHER = 'competing_publisher'
+    ESTOP_LOST = 'estop_lost'  # its publisher disappeared
+    ESTOP_SILENT = 'estop_silent'  # longer than its timeout
+    STALLED = 'stalled'  # the guard itself stood still
+    COMPETING_PUBLISHER = 'competing_publisher'  # of commands to the base
+    COMPETING_INPUT = 'competing_input'  # two publishers of an input that must have one
+    INPUT_NOT_RECEIVED = 'input_not_received'  # a publisher whose type cannot be received
     UNKNOWN_SUBSCRIBER = 'unknown_subscriber'  # to a guard that arms by itself
     UNCHECKED_POLICY = 'unchecked_policy'
     NO_PROPOSAL = 'no_proposal'
@@ -51,6 +56,7 @@ class StopReason(StrEnum):
     OBSERVATION_FUTURE = 'observation_future'
     TELEOP_SILENT = 'teleop_silent'
     TELEOP_NOT_FINITE = 'teleop_not_finite'
+    AWAITING_RESUME = 'awaiting_resume'  # a person took over and has not handed back
 
     # Found by the policy's node.
     INACTIVE = 'inactive'

@@ -1,6 +1,7 @@
 """What the ROS graph shows between the guard and the wheels."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 
 from rcl_interfaces.msg import ParameterType
 from rcl_interfaces.srv import GetParameters
@@ -19,16 +20,32 @@ POLL_S = 0.02
 ANSWER_S = 1.0
 # Smoother, collision monitor, multiplexer: a base lies no further downstream.
 MAX_HOPS = 4
-# The guard's subscriptions: topic, type, and whether two publishers would contradict each other.
+# The guard's inputs: topic, type, and whether two publishers would contradict each other.
 INPUTS = (
     ('policy/cmd_vel', preflight.TWIST_STAMPED, True),
     ('policy/health', 'diagnostic_msgs/msg/DiagnosticArray', True),
     ('teleop/cmd_vel', preflight.TWIST, False),
-    ('estop', 'std_msgs/msg/Bool', False),
+    ('estop', 'std_msgs/msg/Bool', True),
 )
+TELEOP, ESTOP = 2, 3
 # Discovery shows endpoints that vanish again. An endpoint counts when seen this often in a row: a
 # publisher; a subscription whose node has no name yet.
 MIN_SIGHTINGS, MIN_NAMELESS_SIGHTINGS = 2, 12
+
+
+@dataclass(frozen=True)
+class Seen:
+    """
+    What the graph shows at one moment, without endpoints that may vanish again.
+
+    :param rival: the check for other publishers of commands.
+    :param arena: the check for subscribers to commands beside the arena.
+    :param inputs: of the guard, in the order of ``INPUTS``.
+    """
+
+    rival: Check
+    arena: Check
+    inputs: list[preflight.Input]
 
 
 class Graph:
@@ -38,10 +55,19 @@ class Graph:
     :param topic: full name of the commands' topic.
     :param clock: a steady one, for the timeout of service calls.
     :param group: callbacks that may run while another callback of the node waits for an answer.
+    :param teleop_type: returns the type of ``teleop/cmd_vel`` that the guard subscribes to.
     """
 
-    def __init__(self, node: Node, topic: str, clock: Clock, group: ReentrantCallbackGroup):
+    def __init__(
+        self,
+        node: Node,
+        topic: str,
+        clock: Clock,
+        group: ReentrantCallbackGroup,
+        teleop_type: Callable[[], str],
+    ):
         self.topic = topic
+        self._teleop_type = teleop_type
         self._node, self._clock, self._group = node, clock, group
         self._clients: dict[str, Client] = {}
         self._sightings: dict[tuple, int] = {}
@@ -53,22 +79,19 @@ class Graph:
     def _publishers(self) -> list[Endpoint]:
         return _endpoints(self._node.get_publishers_info_by_topic(self.topic))
 
-    def watch(self) -> tuple[Check, Check]:
-        """
-        Make the checks that hold while the guard publishes; call this at a fixed period.
-
-        :returns: the check for other publishers, and the one for subscribers beside the arena.
-        """
-        publishers, found = self._publishers(), self.listeners()
+    def watch(self) -> Seen:
+        """Make the checks that hold at all times; call this at a fixed period."""
+        publishers, found, inputs = self._publishers(), self.listeners(), self._inputs()
         self._sightings = {
-            _key(one): self._sightings.get(_key(one), 0) + 1 for one in (*publishers, *found)
+            key: self._sightings.get(key, 0) + 1
+            for key in {
+                _key(one)
+                for one in (*publishers, *found, *(one for i in inputs for one in i.publishers))
+            }
         }
-        return (
+        return Seen(
             preflight.check_rivals(
-                self.topic,
-                [one for one in publishers if self._sightings[_key(one)] >= MIN_SIGHTINGS],
-                self._node.get_fully_qualified_name(),
-                True,
+                self.topic, self._stable(publishers), self._node.get_fully_qualified_name(), True
             ),
             preflight.check_arm_at_start(
                 self.topic,
@@ -79,7 +102,15 @@ class Graph:
                     or self._sightings[_key(one)] >= MIN_NAMELESS_SIGHTINGS
                 ],
             ),
+            [one._replace(publishers=self._stable(one.publishers)) for one in inputs],
         )
+
+    def estop_publishers(self) -> list[Endpoint]:
+        """Return the publishers of the e-stop."""
+        return list(self._inputs()[ESTOP].publishers)
+
+    def _stable(self, endpoints: Iterable[Endpoint]) -> list[Endpoint]:
+        return [one for one in endpoints if self._sightings[_key(one)] >= MIN_SIGHTINGS]
 
     async def checks(
         self, published: str, publishes: bool, with_y: bool, by_itself: bool
@@ -105,7 +136,7 @@ class Graph:
             preflight.check_cmd_vel_type(self.topic, found, published),
             strafing.check_linear_y(on_the_way, with_y, answers),
             preflight.check_inputs(inputs),
-            preflight.check_estop(inputs[-1]),
+            preflight.check_estop(inputs[ESTOP]),
             *([preflight.check_arm_at_start(self.topic, found)] if by_itself else []),
         ]
 
@@ -115,6 +146,7 @@ class Graph:
         for name, kind, alone in INPUTS:
             topic = self._node.resolve_topic_name(name)
             publishers = _endpoints(self._node.get_publishers_info_by_topic(topic))
+            kind = self._teleop_type() if name == INPUTS[TELEOP][0] else kind
             inputs.append(preflight.Input(topic, kind, publishers, alone))
         return inputs
 

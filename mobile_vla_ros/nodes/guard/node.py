@@ -7,30 +7,33 @@ wait for that thread.
 """
 
 import threading
-import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from diagnostic_msgs.msg import DiagnosticArray
-from geometry_msgs.msg import Twist, TwistStamped
 from rcl_interfaces.msg import SetParametersResult
 from rclpy.callback_groups import ReentrantCallbackGroup
 from rclpy.clock import Clock, ClockType
-from rclpy.event_handler import SubscriptionEventCallbacks
 from rclpy.node import Node
 from rclpy.parameter import Parameter
-from std_msgs.msg import Bool
 from std_srvs.srv import Trigger
 
 from mobile_vla_ros.errors import UserError
-from mobile_vla_ros.nodes.guard.graph import Graph
+from mobile_vla_ros.nodes.guard.graph import ESTOP, TELEOP, Graph, Seen
+from mobile_vla_ros.nodes.guard.inputs import (
+    EstopTopic,
+    TeleopTopic,
+    steady_ns,
+    subscribe_to_policy,
+)
 from mobile_vla_ros.nodes.guard.params import AUTO, guard_params
 from mobile_vla_ros.nodes.guard.publishers import CommandPublisher, StatusPublisher
 from mobile_vla_ros.nodes.guard.ticker import Ticker
 from mobile_vla_ros.nodes.shared.guard_status import policy_report
-from mobile_vla_ros.nodes.shared.messages import BEST_EFFORT, LATCHED, time_ns, twist_array
 from mobile_vla_ros.safety import preflight, strafing
 from mobile_vla_ros.safety.guard import Guard
+from mobile_vla_ros.safety.preflight import Endpoint
 from mobile_vla_ros.safety.status import (
     STATUS_MAX_AGE_S,
     GuardStatus,
@@ -40,9 +43,6 @@ from mobile_vla_ros.safety.status import (
 )
 from mobile_vla_ros.types import NANOSECONDS, Check
 
-INPUT_DEPTH = 10
-# No e-stop may be lost, and one pressed before the guard started counts.
-ESTOP_QOS = (INPUT_DEPTH, BEST_EFFORT, LATCHED)
 GRAPH_PERIOD_S = 0.25
 
 
@@ -52,12 +52,12 @@ class PolicyReport:
     The newest message on ``policy/health``.
 
     :param checks: the preflight checks of the policy's node.
-    :param received_ns: on the monotonic clock.
+    :param sent_ns: on ``steady_ns``.
     """
 
     status: PolicyStatus
     checks: list[Check]
-    received_ns: int
+    sent_ns: int
 
 
 @dataclass
@@ -93,7 +93,14 @@ class GuardNode(Node):
         steady = Clock(clock_type=ClockType.STEADY_TIME)
         # Arming waits for a smoother's answer; the e-stop must be received meanwhile.
         waiting = ReentrantCallbackGroup()
-        self._graph = Graph(self, self.resolve_topic_name('cmd_vel'), steady, waiting)
+        self._teleop = TeleopTopic(self, self._on_teleop)
+        self._graph = Graph(
+            self,
+            self.resolve_topic_name('cmd_vel'),
+            steady,
+            waiting,
+            teleop_type=lambda: self._teleop.type,
+        )
         self._commands = CommandPublisher(
             self,
             preflight.TYPES.get(self._params.cmd_vel_type, preflight.TWIST),
@@ -104,20 +111,11 @@ class GuardNode(Node):
         self._policy: PolicyReport | None = None
         self._arming = Arming()
 
-        self.create_subscription(TwistStamped, 'policy/cmd_vel', self._on_proposal, BEST_EFFORT)
-        self.create_subscription(DiagnosticArray, 'policy/health', self._on_health, LATCHED)
-        self.create_subscription(Twist, 'teleop/cmd_vel', self._on_teleop, BEST_EFFORT)
-        self.create_subscription(
-            Twist,
-            'teleop/cmd_vel',
-            self._on_teleop_stop,
-            INPUT_DEPTH,
-            event_callbacks=SubscriptionEventCallbacks(use_default_callbacks=False),
-        )
-        for qos in ESTOP_QOS:
-            self.create_subscription(Bool, 'estop', self._on_estop, qos)
+        subscribe_to_policy(self, self._on_proposal, self._on_health)
+        self._estop = EstopTopic(self, self._on_estop)
         self.create_service(Trigger, '~/arm', self._on_arm, callback_group=waiting)
         self.create_service(Trigger, '~/disarm', self._on_disarm)
+        self.create_service(Trigger, '~/resume', self._on_resume)
         self.create_service(Trigger, '~/preflight', self._on_preflight, callback_group=waiting)
         self.add_on_set_parameters_callback(self._check_parameters)
         self.add_post_set_parameters_callback(self._set_parameters)
@@ -127,10 +125,9 @@ class GuardNode(Node):
         self._ticker.start()
 
     def on_exit(self) -> None:
-        """Leave zero as the last command, whatever ended the node."""
+        """Leave zero as the last command, whatever ended the node; silence stays silence."""
         self._ticker.stop()
-        self._commands.publish(np.zeros(6))
-        self._commands.flush()
+        self._commands.close()
 
     def _on_defect(self) -> None:
         self.exit_status = 1
@@ -145,34 +142,27 @@ class GuardNode(Node):
             f'scheduling: {scheduling}'
         )
 
-    def _on_proposal(self, message: TwistStamped) -> None:
+    def _on_proposal(self, twist: np.ndarray, stamp_ns: int, sent_ns: int) -> None:
         with self._lock:
-            self._guard.proposal(
-                twist_array(message.twist), time_ns(message.header.stamp), time.monotonic_ns()
-            )
+            self._guard.proposal(twist, stamp_ns, sent_ns)
 
-    def _on_health(self, message: DiagnosticArray) -> None:
+    def _on_health(self, message: DiagnosticArray, sent_ns: int) -> None:
         if not message.status:
             return
-        report = PolicyReport(*policy_report(message), time.monotonic_ns())
+        report = PolicyReport(*policy_report(message), sent_ns)
         self._policy = report
         with self._lock:
-            if self._guard.policy_health(report.status.health, report.received_ns):
+            if self._guard.policy_health(report.status.health, sent_ns):
                 self._tick()
 
-    def _on_teleop(self, message: Twist) -> None:
+    def _on_teleop(self, twist: np.ndarray, received_ns: int, late_ns: int) -> None:
         with self._lock:
-            self._guard.teleop(twist_array(message), time.monotonic_ns())
+            self._guard.teleop(twist, received_ns, late_ns)
 
-    def _on_teleop_stop(self, message: Twist) -> None:
-        """A person's stop is received reliably: none may be lost, and a late one only stops."""
-        if not twist_array(message).any():
-            self._on_teleop(message)
-
-    def _on_estop(self, message: Bool) -> None:
+    def _on_estop(self, pressed: bool, sent_ns: int) -> None:
         with self._lock:
-            self._guard.estop(message.data)
-            if message.data:
+            self._guard.estop(pressed, sent_ns)
+            if pressed:
                 self._arming.stops += 1
                 self._tick()
 
@@ -189,6 +179,8 @@ class GuardNode(Node):
         with self._lock:
             response.success, response.message = (False, why_not) if why_not else self._guard.arm()
             self._arming.refused = () if response.success else refused
+            if response.success:
+                self._estop.watch.rely_on(self._graph.estop_publishers(), alone=True)
         if response.success:
             self.get_logger().info(response.message)
         else:
@@ -223,6 +215,14 @@ class GuardNode(Node):
         self.get_logger().info(response.message)
         return response
 
+    def _on_resume(
+        self, _request: Trigger.Request, response: Trigger.Response
+    ) -> Trigger.Response:
+        with self._lock:
+            response.success, response.message = self._guard.resume()
+        self.get_logger().info(response.message)
+        return response
+
     async def _on_preflight(
         self, _request: Trigger.Request, response: Trigger.Response
     ) -> Trigger.Response:
@@ -248,7 +248,7 @@ class GuardNode(Node):
         report = self._policy
         if report is None:
             return [preflight.check_inference(None, '', set())]
-        age_s = (time.monotonic_ns() - report.received_ns) / NANOSECONDS
+        age_s = (steady_ns() - report.sent_ns) / NANOSECONDS
         health = report.status.health
         fault = health.sentence if health.level == Level.FAULT else ''
         # The checks of a node that has fallen silent may no longer hold.
@@ -275,35 +275,56 @@ class GuardNode(Node):
             self._override = names
 
     def _watch_graph(self) -> None:
-        """Disarm when another node publishes commands, or is unexpectedly moved by them."""
-        self._choose_type()
-        if not self._commands.enabled:
-            return
-        rival, arena = self._graph.watch()
+        """Watch, armed or not, who publishes the guard's inputs and who else commands the base."""
+        seen = self._graph.watch()
+        teleop = seen.inputs[TELEOP]
+        self._teleop.follow(teleop.publishers)
+        seen.inputs[TELEOP] = teleop._replace(type=self._teleop.type)
+        if self._commands.enabled:
+            self._choose_type()
         with self._lock:
-            self._guard.competing_publisher(
-                '' if rival.ok or rival.name in self._override else rival.sentence
+            self._guard.graph_fault(*self._graph_fault(seen))
+            self._watch_estop(seen.inputs[ESTOP].publishers)
+            self._watch_unchecked(seen.arena)
+
+    def _graph_fault(self, seen: Seen) -> tuple[StopReason, str]:
+        """Return why the nodes around the guard forbid driving; ``NONE`` and '' if none does."""
+        if self._commands.enabled and not seen.rival.ok and seen.rival.name not in self._override:
+            return StopReason.COMPETING_PUBLISHER, seen.rival.sentence
+        for problem in preflight.input_problems(seen.inputs):
+            if problem.check not in self._override:
+                return problem.reason, problem.sentence
+        return StopReason.NONE, ''
+
+    def _watch_estop(self, publishers: Sequence[Endpoint]) -> None:
+        """Disarm when a publisher of the e-stop that was there at arming has disappeared."""
+        if self._params.arm_at_start:
+            self._estop.watch.rely_on(publishers, alone=False)
+        lost = self._estop.watch.lost(publishers)
+        if lost and self._guard.armed:
+            self._guard.disarm(
+                StopReason.ESTOP_LOST, f'the e-stop of {lost} has disappeared: restart it'
             )
-            if (
-                self._params.arm_at_start
-                and self._guard.armed
-                and not arena.ok
-                and arena.name not in self._override
-            ):
-                self._guard.disarm(StopReason.UNKNOWN_SUBSCRIBER, arena.sentence)
-                self._tick()
-                self.get_logger().warning(arena.line)
-            if (
-                self._arming.without_policy
-                and self._guard.armed
-                and 'inference' not in self._override
-                and self._policy_expected()
-            ):
-                self._guard.disarm(
-                    StopReason.UNCHECKED_POLICY,
-                    'a policy began to propose after arming, and was not checked',
-                )
-                self._tick()
+            self._tick()
+
+    def _watch_unchecked(self, arena: Check) -> None:
+        """Disarm when what was not checked at arming is moved, or drives."""
+        if not self._guard.armed:
+            return
+        if self._params.arm_at_start and not arena.ok and arena.name not in self._override:
+            self._guard.disarm(StopReason.UNKNOWN_SUBSCRIBER, arena.sentence)
+            self._tick()
+            self.get_logger().warning(arena.line)
+        elif (
+            self._arming.without_policy
+            and 'inference' not in self._override
+            and self._policy_expected()
+        ):
+            self._guard.disarm(
+                StopReason.UNCHECKED_POLICY,
+                'a policy began to propose after arming, and was not checked',
+            )
+            self._tick()
 
     def _choose_type(self) -> None:
         """Publish the type that is subscribed to; no change while armed, unless in simulation."""
@@ -319,8 +340,8 @@ class GuardNode(Node):
 
     def _tick(self) -> None:
         with self._lock:
-            decision = self._guard.update(self.get_clock().now().nanoseconds, time.monotonic_ns())
-            self._commands.publish(decision.twist)
+            decision = self._guard.update(self.get_clock().now().nanoseconds, steady_ns())
+            self._commands.follow(decision)
             self._status.publish(
                 GuardStatus(
                     decision.state,

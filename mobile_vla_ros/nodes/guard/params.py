@@ -8,7 +8,7 @@ from rclpy.node import Node
 
 from mobile_vla_ros.errors import UserError
 from mobile_vla_ros.nodes.shared.params import declare
-from mobile_vla_ros.safety.config import GuardConfig
+from mobile_vla_ros.safety.config import AfterTakeover, GuardConfig
 from mobile_vla_ros.safety.limits import Limits
 from mobile_vla_ros.safety.preflight import GUARD_CHECKS, INFERENCE_CHECKS, TYPES, parse_override
 
@@ -166,16 +166,42 @@ def guard_params(node: Node) -> GuardParams:
         'takeover_hold_s': declared(
             'takeover_hold_s',
             config.takeover_hold_s,
-            "how long the policy is held after a person's last command, seconds",
+            "how long the policy is held after a person's last command at least, seconds; three "
+            'times the interval between commands where that is longer',
             (0.05, 60.0),
         ),
+        'estop_timeout_s': declared(
+            'estop_timeout_s',
+            config.estop_timeout_s,
+            'timeout of the e-stop, seconds: for a button that sends continuously; 0.0: none',
+            (0.0, 60.0),
+        ),
     }
+    after_takeover = declared(
+        'after_takeover',
+        config.after_takeover.value,
+        'after a takeover: resume (the policy drives on after the hold), or stay_stopped (until '
+        'guard/resume or guard/arm is called)',
+    )
+    if after_takeover not in [*AfterTakeover]:
+        declared.errors.append(
+            f'after_takeover is {after_takeover!r}, and must be {" or ".join(AfterTakeover)}.'
+        )
+        after_takeover = config.after_takeover
+    zero_while_disarmed = declared(
+        'zero_while_disarmed',
+        False,
+        'command zero as long as the guard is disarmed: for a base that needs a stream of '
+        'commands; otherwise it is silent once the base stands',
+    )
     config = declared.attempt(
         lambda: GuardConfig(
             limits=limits,
             period_s=1.0 / rate_hz,
             max_tick_s=2.0 / rate_hz,
             disarm_on_fault=not arm_at_start,
+            after_takeover=AfterTakeover(after_takeover),
+            zero_while_disarmed=zero_while_disarmed,
             **times,
         ),
         config,

@@ -15,6 +15,7 @@ from mobile_vla_ros.nodes.shared.messages import (
     twist_message,
 )
 from mobile_vla_ros.safety import preflight
+from mobile_vla_ros.safety.guard import Decision
 from mobile_vla_ros.safety.status import GuardStatus, State
 from mobile_vla_ros.types import NANOSECONDS
 
@@ -40,6 +41,7 @@ class CommandPublisher:
     def __init__(self, node: Node, kind: str, frame_id: str, *, dry_run: bool):
         self.type = kind
         self._node, self._frame_id = node, frame_id
+        self._silent = False
         self._publisher: Publisher | None = None if dry_run else self._create()
 
     @property
@@ -54,6 +56,12 @@ class CommandPublisher:
             self._node.destroy_publisher(self._publisher)
             self._publisher = self._create()
 
+    def follow(self, decision: Decision) -> None:
+        """Publish the command of a decision, unless it must be silent."""
+        self._silent = decision.silent
+        if not decision.silent:
+            self.publish(decision.twist)
+
     def publish(self, twist: np.ndarray) -> None:
         """Publish (6,) m/s and rad/s, stamped now."""
         if self._publisher is None:
@@ -65,9 +73,10 @@ class CommandPublisher:
             message.header.frame_id = self._frame_id
         self._publisher.publish(message)
 
-    def flush(self) -> None:
-        """Wait a moment until subscribers have received the last command."""
-        if self._publisher is not None:
+    def close(self) -> None:
+        """Leave zero as the last command, unless somebody else may drive; wait for its receipt."""
+        if self._publisher is not None and not self._silent:
+            self.publish(np.zeros(6))
             flush(self._publisher)
 
     def _create(self) -> Publisher:

@@ -88,6 +88,7 @@ def run(
 
     signal.signal(signal.SIGINT, remember)
     signal.signal(signal.SIGTERM, remember)
+    signal.signal(signal.SIGQUIT, remember)  # Ctrl-\\ in the terminal
     if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:  # as nohup leaves it
         signal.signal(signal.SIGHUP, remember)  # the terminal, or the ssh to it, is gone
     try:

@@ -21,7 +21,7 @@ def end_quietly() -> None:
     For the executables of `nodes/`, whose imports last up to seconds; ``run`` replaces the
     handlers once there is a node. Main thread only.
     """
-    for number in (signal.SIGINT, signal.SIGTERM):
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGQUIT):
         signal.signal(number, lambda *_: os._exit(0))
 
 

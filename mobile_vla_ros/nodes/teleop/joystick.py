@@ -14,7 +14,7 @@ NONE = -1  # index of an axis or button that the joystick does not have
 AXES = ('forward', 'left', 'turn')
 # An Xbox pad as joy_node numbers it: left stick moves, right stick turns, hold LB to drive.
 XBOX_AXES, XBOX_ENABLE = (1, 0, 3), 4
-XBOX_BUTTONS = {'start': 7, 'success': 0, 'failure': 1, 'discard': 2, 'stop': 3}
+XBOX_BUTTONS = {'start': 7, 'success': 0, 'failure': 1, 'discard': 2, 'stop': 3, 'resume': 6}
 LOST_NS = 1_000_000_000
 NEVER, SILENT, BLOCKED, DRIVING, READY = 'none', 'silent', 'blocked', 'drives', 'ready'
 
@@ -28,7 +28,7 @@ class Layout:
     :param scale: fraction of full speed at full deflection, -1.0 to 1.0; negative reverses it.
     :param deadzone: deflection up to which an axis is at rest, 0 to below 1.
     :param enable_button: must be held to move.
-    :param buttons: request to the recorder → button.
+    :param buttons: request to the recorder, or ``resume`` to the guard → button.
     :raises UserError: naming every mismatch.
     """
 
@@ -105,7 +105,7 @@ class Joystick:
         :param axes: deflections, -1 to 1.
         :param buttons: 1 for each pressed one.
         :param received_ns: time of receipt, on the clock of ``direction``.
-        :returns: the requests: ``('recorder', 'start')``.
+        :returns: the requests: ``('recorder', 'start')``, ``('guard', 'resume')``.
         """
         with self._lock:
             was_driving = self.driving
@@ -122,7 +122,11 @@ class Joystick:
             down = {name: _at(buttons, index) == 1 for name, index in self.layout.buttons.items()}
             # A button that is down in the first message was pressed before.
             before, self._down = self._down if self._down is not None else down, down
-            return [('recorder', name) for name in down if down[name] and not before[name]]
+            return [
+                ('guard' if name == 'resume' else 'recorder', name)
+                for name in down
+                if down[name] and not before[name]
+            ]
 
     def block(self) -> None:
         """Move nothing until the enable button is released: a key was pressed."""

@@ -27,7 +27,7 @@ W S  forward, back      N  start an episode   X  arm or disarm the guard
 A D  left, right        M  end it             I  change the instruction
 Q E Z C  diagonals      1  end it: success    F G  faster, slower
 R T  turn               0  end it: failure    space  stop
-                        B  discard it         Ctrl-C  leave
+P    policy drives on   B  discard it         Ctrl-C  leave
 Hold a key to move: the robot stops when you release it. A joystick moves it while
 its enable button is held.
 """
@@ -78,7 +78,7 @@ class Console:
 
         :param now_ns: time of it, on a clock that never jumps.
         :returns: the requests: ``('recorder', 'start')``, ``('guard', 'toggle')``,
-            ``('instruction', text)``.
+            ``('guard', 'resume')``, ``('instruction', text)``.
         """
         actions = []
         with self._lock:
@@ -124,6 +124,8 @@ class Console:
             return 'recorder', RECORDER_KEYS[key]
         elif key == 'x':
             return 'guard', 'toggle'
+        elif key == 'p':
+            return 'guard', 'resume'
         elif key == 'i':
             self._drive(np.zeros(6), now_ns)
             self.typed = ''

@@ -51,6 +51,7 @@ BUTTON_MEANINGS = {
     'failure': 'ends it: failure',
     'discard': 'discards it',
     'stop': 'ends it',
+    'resume': 'hands back to the policy after a takeover',
 }
 
 
@@ -134,7 +135,7 @@ class TeleopNode(Node):
         recorder_calls = [f'recorder/{name}' for name in RECORDER_KEYS.values()]
         self._calls = {
             name: self.create_client(Trigger, name)
-            for name in (*recorder_calls, 'guard/arm', 'guard/disarm')
+            for name in (*recorder_calls, 'guard/arm', 'guard/disarm', 'guard/resume')
         }
         for name in ('recorder', 'guard'):
             self.create_subscription(

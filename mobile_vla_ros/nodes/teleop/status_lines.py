@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from mobile_vla_ros.nodes.teleop import joystick
 from mobile_vla_ros.nodes.teleop.terminal import Row
-from mobile_vla_ros.safety.status import STATUS_MAX_AGE_S, GuardStatus
+from mobile_vla_ros.safety.status import STATUS_MAX_AGE_S, GuardStatus, StopReason
 
 LOW_DISK_MIN, LONG_DISK_MIN = 10.0, 600.0
 MAX_CHOICES = 9  # one digit each
@@ -153,6 +153,7 @@ def _drive(now_s: float, guard: NodeReport | None, throttle: float, stick: str) 
     if status is not None:
         text = f'guard {status.state}' + (f': {status.sentence}' if status.sentence else '')
         text += '' if armed else ' (X arms it)'
+        text += ' (P)' if status.stop_reason == StopReason.AWAITING_RESUME else ''
     elif fresh(guard, now_s):
         text = 'the guard does not report whether it is armed (X disarms it)'
     else:

@@ -97,7 +97,7 @@ def test_a_disarmed_guard_publishes_zero_until_a_person_arms_it(nodes, client):
 
 def test_the_rate_is_twenty_a_second(nodes, client):
     """Over two seconds the commands come at 20 Hz, within 10 %."""
-    drive = Drive(nodes, client)
+    drive = Drive(nodes, client, arm_at_start=True)
     first = len(drive.next_commands(3)) - 1
     start = drive.commands.times[first]
     client.wait_for(lambda: drive.commands.times[-1] - start > 2.0)
@@ -153,7 +153,14 @@ def test_a_proposal_too_fast_is_driven_at_the_limit_in_its_own_direction(nodes, 
 
 def test_a_person_takes_over_and_the_policy_returns_after_the_hold(nodes, client):
     """Teleop wins while the policy goes on proposing; the status: takeover, zero, policy."""
-    drive = Drive(nodes, client, arm_at_start=True, takeover_hold_s=0.6, teleop_timeout_s=0.2)
+    drive = Drive(
+        nodes,
+        client,
+        arm_at_start=True,
+        takeover_hold_s=0.6,
+        teleop_timeout_s=0.2,
+        after_takeover='resume',
+    )
     with drive.propose():
         drive.until('driving')
         with client.stream('teleop/cmd_vel', lambda: twist(0.0, -0.4), rate_hz=20):
@@ -244,10 +251,11 @@ def test_of_what_is_sent_again_a_stop_alone_counts(nodes, client, tmp_path):
     (tmp_path / 'planted' / 'guard.py').write_text(
         'import sys\n'
         'from mobile_vla_ros.nodes import guard_node\n'
-        'from mobile_vla_ros.nodes.guard.node import BEST_EFFORT, GuardNode\n'
+        'from mobile_vla_ros.nodes.guard.node import GuardNode\n'
+        'from mobile_vla_ros.nodes.shared.messages import BEST_EFFORT\n'
         'whole = GuardNode.create_subscription\n'
         'def lossy(self, kind, topic, found, qos, **rest):\n'
-        '    lost = topic == "teleop/cmd_vel" and qos is BEST_EFFORT\n'
+        '    lost = topic == "/teleop/cmd_vel" and qos is BEST_EFFORT\n'
         '    return whole(self, kind, topic, (lambda _: None) if lost else found, qos, **rest)\n'
         'GuardNode.create_subscription = lossy\n'
         'sys.exit(guard_node.main())\n'
@@ -356,7 +364,7 @@ def test_the_distance_to_stop_in_bounds_the_speed_and_is_logged_at_start(nodes, 
         assert drive.next_commands()[-1].linear.x == pytest.approx(float(found[1]), abs=0.005)
 
 
-@pytest.mark.parametrize('number', [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
+@pytest.mark.parametrize('number', [signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT])
 def test_a_guard_that_is_signalled_to_end_leaves_zero_behind(nodes, client, number):
     """The last message on cmd_vel is zero, in the middle of a drive, and the status is 0."""
     drive = Drive(nodes, client, arm_at_start=True)
@@ -380,7 +388,8 @@ def test_a_defect_of_the_guards_own_leaves_zero_behind(nodes, client, tmp_path, 
         'from mobile_vla_ros.safety.guard import Guard\n'
         f'whole = Guard.{where}\n'
         'def broken(self, *args):\n'
-        '    if self._teleop is not None and self._teleop.twist[1]:\n'
+        '    command = self._person._command\n'
+        '    if command is not None and command.twist[1]:\n'
         '        raise RuntimeError("a defect of ours")\n'
         '    return whole(self, *args)\n'
         f'Guard.{where} = broken\n'
@@ -401,7 +410,7 @@ def test_a_defect_of_the_guards_own_leaves_zero_behind(nodes, client, tmp_path, 
     client.wait_for(lambda: not moving(commands.last), what='a last zero')
 
 
-@pytest.mark.parametrize('number', [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize('number', [signal.SIGTERM, signal.SIGINT, signal.SIGQUIT])
 def test_a_guard_that_is_stopped_while_it_imports_prints_nothing(nodes, number):
     """Ctrl-C in the first second: no traceback, and no failure."""
     process = nodes.start('guard_node', env={'PYTHONPROFILEIMPORTTIME': '1'})
@@ -415,7 +424,14 @@ def test_a_guard_that_is_stopped_while_it_imports_prints_nothing(nodes, number):
 def test_stamped_commands_carry_time_and_frame(nodes, client):
     """A TwistStamped is stamped now, in the frame of the parameter."""
     commands = client.subscribe('cmd_vel', TwistStamped)
-    nodes.start('guard_node', params={'cmd_vel_type': 'twist_stamped', 'frame_id': 'base'})
+    nodes.start(
+        'guard_node',
+        params={
+            'cmd_vel_type': 'twist_stamped',
+            'frame_id': 'base',
+            'zero_while_disarmed': True,
+        },
+    )
     client.wait_for(lambda: len(commands) > 3)
     assert commands.last.header.frame_id == 'base'
     age = client.node.get_clock().now().nanoseconds / 1e9 - (
@@ -426,7 +442,7 @@ def test_stamped_commands_carry_time_and_frame(nodes, client):
 
 def test_a_ros_clock_that_never_starts_does_not_keep_the_guard_from_publishing(nodes, client):
     """With use_sim_time and no /clock, zeros still come at the guard's rate."""
-    drive = Drive(nodes, client, use_sim_time=True)
+    drive = Drive(nodes, client, use_sim_time=True, zero_while_disarmed=True)
     assert not any(map(moving, drive.next_commands(10)))
 
 

@@ -6,7 +6,7 @@ import numpy as np
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from mobile_vla_ros.safety.config import GuardConfig
+from mobile_vla_ros.safety.config import AfterTakeover, GuardConfig
 from mobile_vla_ros.safety.guard import Guard
 from mobile_vla_ros.safety.limits import Limits
 from mobile_vla_ros.safety.status import Health, Level, State, StopReason
@@ -16,6 +16,7 @@ LIMITS = Limits(
     max_velocity=(0.6, 0.4, 0.8), max_planar_speed_mps=0.65, max_acceleration=(1.0, 1.5, 2.0)
 )
 AGE_MS, SILENT_MS, FUTURE_MS, TELEOP_MS, HOLD_MS, MAX_TICK_MS = 300, 200, 100, 300, 600, 100
+GAP_MS = 250
 PLANAR = [0, 1, 5]
 HOLD = Health.hold(StopReason.NO_IMAGE, 'a reason')
 FAULT = Health.fault(StopReason.CAMERA_FROZEN, 'a reason')
@@ -35,19 +36,25 @@ bad = st.one_of(
     st.tuples(st.just('teleop'), wild),
     st.tuples(st.just('estop'), st.booleans()),
     st.tuples(st.just('disarm')),
-    st.tuples(st.just('competing_publisher'), st.sampled_from(['', '/nav'])),
+    st.tuples(
+        st.just('graph_fault'),
+        st.sampled_from([(StopReason.NONE, ''), (StopReason.COMPETING_PUBLISHER, '/nav')]),
+    ),
+    st.tuples(st.just('late_teleop'), tame, st.integers(0, 3000)),
+    st.tuples(st.just('resume')),
     st.tuples(st.just('policy_health'), st.sampled_from([Health.ok(), HOLD, FAULT])),
     st.tuples(st.just('step'), st.integers(-10_000, 10_000)),
 )
 event = st.one_of(good, good, good, bad)
 FORWARD = ('propose', [0.5, 0, 0, 0, 0, 0], 0)
+TAKEOVER = ('teleop', [0, 0.5, 0, 0, 0, 0])
 history = st.lists(st.tuples(event, milliseconds), max_size=40)
 
 
 class Witness:
     """Stores the guard's inputs in the simplest way, and checks each decision against them."""
 
-    def __init__(self, latch: bool, armed: bool):
+    def __init__(self, latch: bool, armed: bool, stays: bool = False):
         self.guard = Guard(
             GuardConfig(
                 limits=LIMITS,
@@ -57,6 +64,8 @@ class Witness:
                 teleop_timeout_s=TELEOP_MS / 1e3,
                 takeover_hold_s=HOLD_MS / 1e3,
                 max_tick_s=MAX_TICK_MS / 1e3,
+                max_gap_s=GAP_MS / 1e3,
+                after_takeover=AfterTakeover.STAY_STOPPED if stays else AfterTakeover.RESUME,
                 disarm_on_fault=latch,
             ),
             armed=armed,
@@ -64,6 +73,7 @@ class Witness:
         self.now, self.steady = 1_000_000, 5  # milliseconds
         self.proposal = self.teleop = self.hold_or_fault = None
         self.pressed, self.rival = False, ''
+        self.stays, self.taken_over = stays, False
         self.previous, self.ticked = np.zeros(6), None
 
     def give(self, name, *values):
@@ -73,16 +83,24 @@ class Witness:
             if self.hold_or_fault is None:
                 self.proposal = (twist, self.now - age, self.steady)
             self.guard.proposal(twist, (self.now - age) * MS, self.steady * MS)
-        elif name == 'teleop':
-            self.teleop = (np.array(values[0]), self.steady)
-            self.guard.teleop(np.array(values[0]), self.steady * MS)
+        elif name in ('teleop', 'late_teleop'):
+            late = values[1] if name == 'late_teleop' else 0
+            self.teleop = (np.array(values[0]), self.steady, self.steady - late)
+            self.taken_over |= self.guard.armed
+            self.guard.teleop(np.array(values[0]), self.steady * MS, late * MS)
         elif name == 'step':
             self.now += values[0]
         elif name != 'wait':
             if name == 'estop':
                 self.pressed = values[0]
-            elif name == 'competing_publisher':
-                self.rival = values[0]
+                values += (self.steady * MS,)
+            elif name == 'graph_fault':
+                values = values[0]
+                self.rival = values[1]
+            elif name == 'resume' and self.guard.armed:
+                self.teleop, self.proposal, self.taken_over = None, None, False
+            elif name == 'arm' and not self.guard.armed:
+                self.taken_over = False
             elif name == 'policy_health':
                 self.hold_or_fault = None if values[0].level == Level.OK else values[0]
                 values += (self.steady * MS,)
@@ -116,18 +134,24 @@ class Witness:
         """Check who drives: a person with a fresh command, the policy, or nobody."""
         assert armed or not decision.twist.any()
         assert not ((self.pressed or self.rival) and decision.twist.any())
+        stalled = self.ticked is not None and self.steady - self.ticked > GAP_MS
+        assert not (stalled and decision.twist.any())
+        if stalled:
+            self.proposal = None
         held = self.teleop is not None and self.steady - self.teleop[1] <= HOLD_MS
         if held and armed and not self.pressed:
             # Teleop always wins over the policy.
             assert decision.source in ('teleop', 'takeover') or decision.state == State.FAULT
         if not decision.twist.any():
             return
-        if held:
-            assert self.steady - self.teleop[1] <= TELEOP_MS
+        assert not decision.silent
+        if held or decision.source != 'policy':
+            assert self.steady - self.teleop[2] <= TELEOP_MS
             self.towards(decision.twist, self.teleop[0])
             return
         assert decision.source == 'policy'
         assert self.hold_or_fault is None
+        assert not (self.stays and self.taken_over)
         twist, stamp, received = self.proposal
         assert -FUTURE_MS <= self.now - stamp <= AGE_MS
         assert self.steady - received <= SILENT_MS
@@ -156,15 +180,17 @@ class Witness:
 
 
 @settings(max_examples=300, deadline=None)
-@given(history, st.booleans(), st.booleans())
-@example([*[(FORWARD, 50)] * 6, (('step', 5000), 0)], True, True)
-@example([(FORWARD, 50), (('policy_health', HOLD), 0), (FORWARD, 50)], True, True)
-@example([(FORWARD, 50), (('teleop', [0, 0.5, 0, 0, 0, 0]), 50), (FORWARD, 50)], True, True)
-@example([(FORWARD, 50), (('wait',), SILENT_MS)], True, True)
-@example([(FORWARD, 50), (('propose', [0.5, 0, 0, 0, 0, 0], AGE_MS), 1)], True, True)
-def test_whatever_happens_the_output_is_bounded_smooth_and_allowed(events, armed, latch):
+@given(history, st.booleans(), st.booleans(), st.booleans())
+@example([*[(FORWARD, 50)] * 6, (('step', 5000), 0)], True, True, True)
+@example([(FORWARD, 50), (('policy_health', HOLD), 0), (FORWARD, 50)], True, True, True)
+@example([(FORWARD, 50), (TAKEOVER, 50), (FORWARD, 50)], True, True, False)
+@example([(FORWARD, 50), (TAKEOVER, 50), *[(FORWARD, 100)] * 20], True, True, True)
+@example([(FORWARD, 50), (FORWARD, GAP_MS + 1)], True, False, False)
+@example([(FORWARD, 50), (('wait',), SILENT_MS)], True, True, True)
+@example([(FORWARD, 50), (('propose', [0.5, 0, 0, 0, 0, 0], AGE_MS), 1)], True, True, True)
+def test_whatever_happens_the_output_is_bounded_smooth_and_allowed(events, armed, latch, stays):
     """Over random histories of messages, silences, clock steps, NaN and inf."""
-    witness = Witness(latch, armed)
+    witness = Witness(latch, armed, stays)
     for one, after in events:
         witness.give(*one)
         witness.tick(after)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from mobile_vla_ros.errors import UserError
-from mobile_vla_ros.safety.config import GuardConfig
+from mobile_vla_ros.safety.config import AfterTakeover, GuardConfig
 from mobile_vla_ros.safety.guard import Guard
 from mobile_vla_ros.safety.limits import Limits
 from mobile_vla_ros.safety.status import Health, State, StopReason
@@ -42,8 +42,25 @@ class Bench:
         """Give the guard a health report; return whether it requests a tick at once."""
         return self.guard.policy_health(health, self.steady)
 
+    def teleop_every(self, interval_ms, count, twist=LEFT):
+        """Send commands at an interval; return the decisions of all ticks in between."""
+        decisions = []
+        for _ in range(count):
+            self.teleop(twist)
+            for _ in range(interval_ms // 50):
+                self.propose()
+                decisions.append(self.after())
+        return decisions
+
     def after(self, ms=50):
-        """Let time pass and return the guard's decision."""
+        """Let time pass, with a tick at least every 50 ms; return the last decision."""
+        while ms > 50:
+            self.jump(50)
+            ms -= 50
+        return self.jump(ms)
+
+    def jump(self, ms):
+        """Let time pass without a tick, and return the decision of the next one."""
         self.now += ms * MS
         self.steady += ms * MS
         return self.guard.update(self.now, self.steady)
@@ -297,7 +314,7 @@ def test_the_estop_overrides_everything_until_the_guard_is_armed_again():
     bench = Bench(disarm_on_fault=False)
     bench.teleop()
     assert moves(bench.after())
-    bench.guard.estop(True)
+    bench.guard.estop(True, bench.steady)
     bench.teleop()
     bench.propose()
     decision = bench.after()
@@ -306,7 +323,7 @@ def test_the_estop_overrides_everything_until_the_guard_is_armed_again():
     done, sentence = bench.guard.arm()
     assert not done
     assert 'e-stop' in sentence
-    bench.guard.estop(False)
+    bench.guard.estop(False, bench.steady)
     assert bench.after().state == State.DISARMED
     assert bench.guard.arm()[0]
     bench.teleop()
@@ -315,7 +332,7 @@ def test_the_estop_overrides_everything_until_the_guard_is_armed_again():
 
 def test_a_person_takes_over_and_the_policy_waits_for_the_hold():
     """Teleop wins at once; its silence means zero; the policy returns after takeover_hold_s."""
-    bench = Bench(teleop_timeout_s=0.3, takeover_hold_s=1.0)
+    bench = Bench(teleop_timeout_s=0.3, takeover_hold_s=1.0, after_takeover=AfterTakeover.RESUME)
     bench.propose()
     bench.after()
     bench.teleop()
@@ -369,13 +386,164 @@ def test_normal_driving_accelerates_and_brakes_within_the_limits():
 
 
 def test_a_delayed_guard_does_not_catch_up():
-    """After two seconds without a tick the speed rises by no more than max_tick_s allows."""
+    """After 150 ms without a tick the speed rises by no more than max_tick_s allows."""
     bench = Bench(limits=Limits(max_acceleration=(2.0, 2.0, 4.0)), max_tick_s=0.1)
-    bench.after(2000)
-    bench.steady += 2000 * MS
-    bench.now += 2000 * MS
+    bench.propose([1.0, 0, 0, 0, 0, 0], age_ms=0)
+    assert bench.jump(150).twist[0] == pytest.approx(0.2)
+
+
+@pytest.mark.parametrize('who', ['policy', 'person'])
+def test_a_stall_is_a_fault_and_what_came_before_is_forgotten(who):
+    """A gap between ticks beyond 0.2 s disarms, whatever arrives at its end."""
+    bench = Bench(limits=Limits(max_acceleration=(2.0, 2.0, 4.0)))
+    for _ in range(20):
+        bench.propose([1.0, 0, 0, 0, 0, 0]) if who == 'policy' else bench.teleop()
+        assert moves(bench.after())
+    bench.now += 3000 * MS
+    bench.steady += 3000 * MS
+    bench.propose([1.0, 0, 0, 0, 0, 0], age_ms=0)
+    bench.teleop()
+    decision = bench.jump(0)
+    assert (decision.state, decision.stop_reason) == (State.FAULT, StopReason.STALLED)
+    assert '3.0 s' in decision.sentence
+    bench.propose()
+    assert bench.after().state == State.DISARMED
+
+
+def test_after_a_stall_the_arena_starts_from_standstill():
+    """Where a fault does not disarm, the speed rises from zero within the limits."""
+    bench = Bench(
+        limits=Limits(max_acceleration=(2.0, 2.0, 4.0)),
+        disarm_on_fault=False,
+        after_takeover=AfterTakeover.RESUME,
+    )
+    for _ in range(20):
+        bench.propose([1.0, 0, 0, 0, 0, 0])
+        bench.after()
+    assert not moves(bench.jump(3000))
     bench.propose([1.0, 0, 0, 0, 0, 0])
-    assert bench.guard.update(bench.now, bench.steady).twist[0] == pytest.approx(0.2)
+    assert bench.after().twist[0] == pytest.approx(0.1)
+
+
+def test_a_teleop_command_that_arrives_late_moves_nothing():
+    """It keeps the policy out, and is as old as when it was sent."""
+    bench = Bench(teleop_timeout_s=0.3)
+    bench.propose()
+    assert moves(bench.after())
+    bench.guard.teleop(LEFT, bench.steady, 280 * MS)
+    bench.propose()
+    assert bench.jump(10).source == 'takeover'
+    decision = bench.after()
+    assert (decision.state, decision.stop_reason) == (State.TELEOP, StopReason.TELEOP_SILENT)
+    assert not moves(decision)
+
+
+def test_a_person_who_sends_once_a_second_is_not_overridden_in_between():
+    """The policy stays out for three times the longest interval, or takeover_hold_s."""
+    bench = Bench(takeover_hold_s=1.0, after_takeover=AfterTakeover.RESUME)
+    bench.propose()
+    bench.after()
+    bench.teleop_every(950, 1)
+    decisions = bench.teleop_every(1050, 12)
+    assert {decision.source for decision in decisions} == {'takeover'}
+    decisions = bench.teleop_every(3500, 1)
+    held = [decision.source == 'takeover' for decision in decisions]
+    assert sum(held) == 3 * 1050 // 50
+    assert held == sorted(held, reverse=True)
+
+
+def test_a_pause_is_no_rhythm():
+    """Two commands with more than three seconds between them do not lengthen the hold."""
+    bench = Bench(takeover_hold_s=1.0, after_takeover=AfterTakeover.RESUME)
+    bench.teleop_every(3050, 2)
+    assert sum(d.source != 'policy' for d in bench.teleop_every(3500, 1)) == 20
+
+
+@pytest.mark.parametrize('how', ['resume', 'arm'])
+def test_after_a_takeover_the_robot_stands_until_the_person_hands_back(how):
+    """By default; it stays armed, so that they can drive on, and resume lets the policy drive."""
+    bench = Bench(takeover_hold_s=1.0)
+    bench.propose()
+    assert bench.after().source == 'policy'
+    bench.teleop_every(50, 3)
+    for _ in range(100):
+        bench.propose()
+        decision = bench.after()
+        assert not moves(decision) or decision.source == 'takeover'
+    assert (decision.state, decision.stop_reason) == (State.WAITING, StopReason.AWAITING_RESUME)
+    assert bench.guard.armed
+    bench.teleop()
+    assert moves(bench.after())
+    if how == 'arm':
+        bench.guard.disarm()
+        bench.after(1500)
+        assert not bench.guard.resume()[0]
+        assert bench.guard.arm()[0]
+    else:
+        assert bench.guard.resume()[0]
+        assert bench.after().stop_reason == StopReason.NO_PROPOSAL  # none from before
+    bench.propose()
+    assert bench.after().source == 'policy'
+
+
+def test_a_silent_estop_disarms_where_it_has_to_send_continuously():
+    """With estop_timeout_s; arming is refused before its first message and after its last one."""
+    bench = Bench(armed=False, estop_timeout_s=0.5)
+    assert bench.guard.refusal()[0] == StopReason.ESTOP_SILENT
+    assert not bench.guard.arm()[0]
+    bench.guard.estop(False, bench.steady)
+    assert bench.guard.arm()[0]
+    bench.teleop()
+    assert moves(bench.after())
+    for _ in range(9):
+        bench.teleop()
+        assert moves(bench.after())
+    bench.teleop()
+    decision = bench.after()
+    assert (decision.state, decision.stop_reason) == (State.FAULT, StopReason.ESTOP_SILENT)
+    assert bench.after().state == State.DISARMED
+    assert not bench.guard.arm()[0]
+
+
+def test_an_estop_without_a_timeout_may_be_silent():
+    """Its last word counts."""
+    bench = Bench(estop_timeout_s=0.0)
+    bench.guard.estop(False, bench.steady)
+    bench.after(60_000)
+    bench.teleop()
+    assert moves(bench.after())
+
+
+@pytest.mark.parametrize('stream', [False, True])
+def test_a_disarmed_guard_falls_silent_once_the_base_stands(stream):
+    """At its start and after it was disarmed; never while the e-stop is pressed."""
+    bench = Bench(armed=False, zero_while_disarmed=stream)
+    settle_ms = round(bench.guard.config.settle_s * 1000)
+    assert settle_ms == 2000  # 1 s, and what braking from 1 m/s at 1 m/s² takes
+
+    def falls_silent() -> bool:
+        silent = [bench.after().silent for _ in range(60)]
+        assert silent == sorted(silent)
+        assert silent.count(False) in ({60} if stream else {settle_ms // 50, settle_ms // 50 + 1})
+        return silent[-1]
+
+    assert falls_silent() != stream
+    bench.guard.arm()
+    bench.teleop()
+    assert not bench.after().silent
+    bench.guard.disarm()
+    assert falls_silent() != stream
+    bench.guard.estop(True, bench.steady)
+    assert not any(bench.after().silent for _ in range(100))
+
+
+def test_a_disarmed_guard_names_who_else_publishes():
+    """In the sentence of its status."""
+    bench = Bench(armed=False)
+    bench.guard.graph_fault(StopReason.COMPETING_PUBLISHER, '/nav publishes /cmd_vel too')
+    decision = bench.after()
+    assert decision.stop_reason == StopReason.NOT_ARMED
+    assert decision.sentence == 'not armed yet; /nav publishes /cmd_vel too'
 
 
 def test_an_invalid_configuration_is_refused_with_every_problem():
@@ -391,12 +559,12 @@ def test_an_invalid_configuration_is_refused_with_every_problem():
         assert name in str(refusal.value)
 
 
-def test_a_competing_publisher_stops_and_disarms():
+def test_a_graph_fault_stops_and_disarms():
     """Its commands would mix with the guard's: zero at once, with its name, until armed again."""
     bench = Bench()
     bench.teleop()
     assert moves(bench.after())
-    bench.guard.competing_publisher('/nav publishes /cmd_vel too')
+    bench.guard.graph_fault(StopReason.COMPETING_PUBLISHER, '/nav publishes /cmd_vel too')
     bench.teleop()
     decision = bench.after()
     assert (decision.state, decision.stop_reason) == (
@@ -404,7 +572,7 @@ def test_a_competing_publisher_stops_and_disarms():
         StopReason.COMPETING_PUBLISHER,
     )
     assert not moves(decision)
-    bench.guard.competing_publisher('')
+    bench.guard.graph_fault(StopReason.NONE, '')
     bench.teleop()
     decision = bench.after()
     assert decision.state == State.DISARMED

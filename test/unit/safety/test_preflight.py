@@ -91,7 +91,7 @@ def test_only_one_policy_may_publish_but_several_teleops():
 
 def test_two_buttons_on_one_estop_are_red():
     """The last message wins: one that repeats "not pressed" cancels the other."""
-    button, other = Endpoint('button', '/', 'Bool'), Endpoint('remote', '/', 'Bool')
+    button, other = (Endpoint(name, '/', preflight.BOOL) for name in ('button', 'remote'))
     estop = preflight.Input('/estop', 'std_msgs/msg/Bool', [button])
     assert preflight.check_estop(estop).ok
     assert preflight.check_estop(estop._replace(publishers=[])).ok

@@ -1,0 +1,183 @@
+"""What the guard subscribes to: proposals, a person's commands and the e-stop."""
+
+import time
+from collections.abc import Callable, Sequence
+
+import numpy as np
+from diagnostic_msgs.msg import DiagnosticArray
+from geometry_msgs.msg import Twist, TwistStamped
+from rclpy.clock import ROSClock
+from rclpy.event_handler import SubscriptionEventCallbacks
+from rclpy.node import Node
+from rclpy.qos import QoSProfile, ReliabilityPolicy
+from rclpy.subscription import Subscription
+from std_msgs.msg import Bool
+
+from mobile_vla_ros.nodes.shared.messages import (
+    BEST_EFFORT,
+    LATCHED,
+    time_ns,
+    twist_array,
+    with_info,
+)
+from mobile_vla_ros.safety import preflight
+from mobile_vla_ros.safety.estop_watch import EstopWatch
+from mobile_vla_ros.safety.lateness import Lateness
+from mobile_vla_ros.safety.preflight import Endpoint
+
+INPUT_DEPTH = 10
+# What the fastest publisher sends while the executor is busy elsewhere.
+ESTOP_DEPTH = 1000
+
+
+def steady_ns() -> int:
+    """Return the time since boot, nanoseconds: it goes on while the machine is suspended."""
+    return time.clock_gettime_ns(time.CLOCK_BOOTTIME)
+
+
+class Sending:
+    """
+    When the messages of a topic were sent, as far as the middleware knows.
+
+    A clock that is set back on this machine makes nothing late if its senders share it.
+    """
+
+    def __init__(self) -> None:
+        self._steady, self._wall = Lateness(), Lateness()
+
+    def late_ns(self, info: dict) -> int:
+        """Return how much later than usual a message arrives; ``info`` is the middleware's."""
+        sent_ns = info['source_timestamp']
+        return min(
+            self._steady.late_ns(sent_ns, steady_ns()), self._wall.late_ns(sent_ns, time.time_ns())
+        )
+
+
+class TeleopTopic:
+    """
+    A person's commands, of the type that is published: Twist or TwistStamped.
+
+    One process cannot subscribe to both at a time.
+
+    :param on_command: called with a twist (6,), the time of receipt (``steady_ns``), and how late
+        it arrived, nanoseconds.
+    """
+
+    def __init__(self, node: Node, on_command: Callable[[np.ndarray, int, int], None]):
+        self.topic = node.resolve_topic_name('teleop/cmd_vel')
+        self.type = preflight.TWIST
+        self._node, self._on_command = node, on_command
+        self._sending, self._stamps = Sending(), Lateness()
+        self._subscriptions: list[Subscription] = []
+        self._subscribe()
+
+    def follow(self, publishers: Sequence[Endpoint]) -> None:
+        """Subscribe to the other type once nobody publishes the present one any more."""
+        types = {one.type for one in publishers}
+        others = types & set(preflight.TYPES.values())
+        if others and self.type not in types:
+            self.type = min(others)
+            self._subscribe()
+            self._node.get_logger().info(f'{self.topic} is {self.type} now')
+
+    def _subscribe(self) -> None:
+        for subscription in self._subscriptions:
+            self._node.destroy_subscription(subscription)
+        stamped = self.type == preflight.TWIST_STAMPED
+        self._sending, self._stamps = Sending(), Lateness()
+        self._subscriptions = [
+            # Received from every publisher, and once: a lost command is not sent again when old.
+            self._node.create_subscription(
+                TwistStamped if stamped else Twist,
+                self.topic,
+                with_info(self._on_stamped if stamped else self._on_twist),
+                BEST_EFFORT,
+            ),
+            # A stop is received reliably: none may be lost, and a late one only stops.
+            self._node.create_subscription(
+                TwistStamped if stamped else Twist,
+                self.topic,
+                self._on_stamped_stop if stamped else self._on_stop,
+                INPUT_DEPTH,
+                event_callbacks=SubscriptionEventCallbacks(use_default_callbacks=False),
+            ),
+        ]
+
+    def _on_twist(self, message: Twist, info: dict) -> None:
+        self._on_command(twist_array(message), steady_ns(), self._sending.late_ns(info))
+
+    def _on_stamped(self, message: TwistStamped, info: dict) -> None:
+        late_ns, clock = self._sending.late_ns(info), self._node.get_clock()
+        # A person's stamps are on the wall clock, whatever the time of a simulation is.
+        if not (isinstance(clock, ROSClock) and clock.ros_time_is_active):
+            late_ns = max(
+                late_ns, self._stamps.late_ns(time_ns(message.header.stamp), time.time_ns())
+            )
+        self._on_command(twist_array(message.twist), steady_ns(), late_ns)
+
+    def _on_stop(self, message: Twist) -> None:
+        twist = twist_array(message)
+        if not twist.any():
+            self._on_command(twist, steady_ns(), 0)
+
+    def _on_stamped_stop(self, message: TwistStamped) -> None:
+        self._on_stop(message.twist)
+
+
+def subscribe_to_policy(
+    node: Node,
+    on_proposal: Callable[[np.ndarray, int, int], None],
+    on_health: Callable[[DiagnosticArray, int], None],
+) -> None:
+    """
+    Subscribe to proposals and to the health of the policy.
+
+    :param on_proposal: called with a twist (6,), its stamp (nanoseconds, ROS clock), and when it
+        was sent, on ``steady_ns``.
+    :param on_health: called with a message, and when it was sent.
+    """
+    proposals, reports = Sending(), Sending()
+
+    def proposal(message: TwistStamped, info: dict) -> None:
+        on_proposal(
+            twist_array(message.twist),
+            time_ns(message.header.stamp),
+            steady_ns() - proposals.late_ns(info),
+        )
+
+    def health(message: DiagnosticArray, info: dict) -> None:
+        on_health(message, steady_ns() - reports.late_ns(info))
+
+    node.create_subscription(TwistStamped, 'policy/cmd_vel', with_info(proposal), BEST_EFFORT)
+    node.create_subscription(DiagnosticArray, 'policy/health', with_info(health), LATCHED)
+
+
+class EstopTopic:
+    """
+    The subscriptions to the e-stop; no press may be lost, and one from before this node counts.
+
+    The executor takes one message at a time, while a publisher that floods the topic with "not
+    pressed" overwrites the oldest ones. So each callback empties the queues.
+
+    :param on_estop: called with each message's value and when it was sent, on ``steady_ns``.
+    :ivar watch: the publishers that the drive relies on.
+    """
+
+    def __init__(self, node: Node, on_estop: Callable[[bool, int], None]):
+        self.watch = EstopWatch()
+        self._on_estop, self._sending = on_estop, Sending()
+        best_effort = QoSProfile(depth=ESTOP_DEPTH, reliability=ReliabilityPolicy.BEST_EFFORT)
+        self._subscriptions = [
+            node.create_subscription(Bool, 'estop', with_info(self._on_message), qos)
+            for qos in (ESTOP_DEPTH, best_effort, LATCHED)
+        ]
+
+    def _on_message(self, message: Bool, info: dict) -> None:
+        self._on_estop(message.data, steady_ns() - self._sending.late_ns(info))
+        for subscription in self._subscriptions:
+            with subscription.handle:
+                for _ in range(ESTOP_DEPTH):
+                    taken = subscription.handle.take_message(Bool, False)
+                    if taken is None:
+                        break
+                    self._on_estop(taken[0].data, steady_ns() - self._sending.late_ns(taken[1]))
