@@ -12,14 +12,17 @@ from mobile_vla_ros.safety.status import State, StopReason
 
 SPEED_MPS = 1.0
 PROMISED_MS = 250.0
+# The guard looks at the graph four times a second, and believes what it sees twice.
+GRAPH_PROMISED_MS = 1000.0
 # A scene that is free straight ahead from the start up to the wall, 4.7 m away.
 SUITE, TRIAL, RATE_HZ = 'unseen_layouts', 232, 10.0
 # The drill relays the arena's images and inference's proposals, unchanged or faulty.
 CAMERA = 'drill/camera/image_raw'
 PROPOSALS = 'drill/policy/cmd_vel'
 # The kinds of promises.
-STOPS, ENDS, LATE, LIMITED, NOTHING, HELD, TAKEOVER, RELEASE, BASE = (
+STOPS, GRAPH, ENDS, LATE, LIMITED, NOTHING, HELD, TAKEOVER, RELEASE, BASE = (
     'stops',
+    'graph',
     'ends',
     'late',
     'limited',
@@ -32,13 +35,14 @@ STOPS, ENDS, LATE, LIMITED, NOTHING, HELD, TAKEOVER, RELEASE, BASE = (
 _ZERO = f'zero in {PROMISED_MS:.0f} ms'
 PROMISES = {
     STOPS: f'{_ZERO}, until armed again',
+    GRAPH: f'zero in {GRAPH_PROMISED_MS:.0f} ms, until armed again',
     ENDS: _ZERO,
     LATE: f'{_ZERO}, and nothing else from late images',
     LIMITED: 'within the limits',
     NOTHING: 'no command but zero',
     HELD: f'{_ZERO}, until there is a new plan',
     TAKEOVER: f'their command in {PROMISED_MS:.0f} ms',
-    RELEASE: f'{_ZERO}, policy after the hold',
+    RELEASE: f'{_ZERO}, policy after resume',
     BASE: "stopped by the base's own timeout",
 }
 
@@ -69,10 +73,16 @@ class Fault:
         """Its promise in words."""
         return PROMISES[self.promise]
 
+    @property
+    def promised_ms(self) -> float:
+        """The time in which its promise has to be kept."""
+        return GRAPH_PROMISED_MS if self.promise == GRAPH else PROMISED_MS
+
 
 _LATE_FRAME = "a frame is half a period late (the frame buffer's own tolerance)"
 _LATE_PROPOSAL = 'a proposal does not come: one period after the last'
 _FIRST = 'the first one arrives'
+_ON_GRAPH = 'it is on the graph'
 # Which of them is first is a matter of milliseconds.
 _NO_PROPOSAL = (StopReason.POLICY_SILENT, StopReason.OBSERVATION_OLD)
 _NO_IMAGE = (*_NO_PROPOSAL, StopReason.CAMERA_SILENT, StopReason.CHUNK_EXHAUSTED)
@@ -141,7 +151,34 @@ FAULTS = tuple(
             (StopReason.TELEOP_SILENT,),
             RELEASE,
         ),
+        (
+            'teleop_unheard',
+            'a joystick whose type the guard cannot receive beside the console',
+            _ON_GRAPH,
+            (StopReason.INPUT_NOT_RECEIVED,),
+            GRAPH,
+        ),
+        (
+            'second_policy',
+            'a second policy in mid-drive',
+            _ON_GRAPH,
+            (StopReason.COMPETING_INPUT,),
+            GRAPH,
+        ),
         ('estop', 'e-stop pressed', 'it is sent', (StopReason.ESTOP,)),
+        (
+            'estop_lost',
+            "the e-stop's publisher disappears",
+            'it is no longer on the graph',
+            (StopReason.ESTOP_LOST,),
+            GRAPH,
+        ),
+        (
+            'guard_stalled',
+            'guard SIGSTOPped for 1 s',
+            'it continues',
+            (StopReason.STALLED,),
+        ),
         ('guard_terminated', 'guard SIGTERMed', 'the signal is sent', (), ENDS),
         ('guard_killed', 'guard SIGKILLed', 'the signal is sent', (), BASE),
         (

@@ -6,11 +6,11 @@ from dataclasses import dataclass, replace
 from mobile_vla_ros.drill.catalog import (
     BASE,
     ENDS,
+    GRAPH,
     HELD,
     LATE,
     LIMITED,
     NOTHING,
-    PROMISED_MS,
     RELEASE,
     SPEED_MPS,
     STOPS,
@@ -52,7 +52,7 @@ class DriveLog:
     :param commands: to the base, in order of receipt as all lists; also from after the fault.
     :param health: (ns, whether inference proposes).
     :param person: command of the person who takes over, (6,) m/s and rad/s.
-    :param hold_ns: how long the policy stays out after a person's last command.
+    :param resumed_ns: when a person handed back to the policy.
     :param late_ns: worst lateness of the drill itself.
     :param refusals: of each attempt to arm during the fault, the reasons that refused it or ended
         the drive (``StopReason`` values and names of checks); empty without either.
@@ -66,7 +66,7 @@ class DriveLog:
     status: Sequence[Report]
     health: Sequence[tuple[int, bool]]
     person: tuple[float, ...]
-    hold_ns: int
+    resumed_ns: int
     late_ns: int
     refusals: tuple[tuple[str, ...], ...] = ()
 
@@ -85,6 +85,7 @@ def judge(fault: Fault, log: DriveLog) -> Row:
         title=fault.title,
         observable=fault.observable,
         promise=fault.promised,
+        promised_ms=fault.promised_ms,
         guard=in_words(report) if fault.because else '',
         late_ms=round(log.late_ns / MS, 1),
     )
@@ -163,7 +164,7 @@ def _ends(log: DriveLog, row: Row, until_ns: int | None = None) -> Row:
     zero_ns = zero_from(log.commands, log.injected_ns, until_ns)
     if zero_ns is not None:
         zero_ms = log.seen_ms(zero_ns)
-        return replace(row, kept=zero_ms <= PROMISED_MS, zero_ms=zero_ms)
+        return replace(row, kept=zero_ms <= row.promised_ms, zero_ms=zero_ms)
     if not between(log.commands, log.injected_ns, until_ns):
         note = 'no command arrived after it'
     else:
@@ -262,22 +263,21 @@ def _held(log: DriveLog, row: Row) -> Row:
         return replace(row, kept=False, certain=certain, note='it went on without a new plan')
     return replace(
         row,
-        kept=log.seen_ms(zero_ns) <= PROMISED_MS,
+        kept=log.seen_ms(zero_ns) <= row.promised_ms,
         note=f'went on {log.seen_ms(again_ns):.0f} ms after it',
     )
 
 
 def _release(log: DriveLog, row: Row) -> Row:
-    """Judge the zero up to the end of the hold, and that the policy drives on after it."""
-    hold_ns = log.injected_ns + log.hold_ns
-    row = _ends(log, row, hold_ns)
+    """Judge the zero until a person hands back, and that the policy drives on after that."""
+    row = _ends(log, row, log.resumed_ns)
     if row.zero_ms is None:
         return row
-    again_ns = first_where(log.commands, hold_ns, _moves)
+    again_ns = first_where(log.commands, log.resumed_ns, _moves)
     if again_ns is None:
         return _not_continued(log, row)
-    after_ms = (again_ns - log.injected_ns) / MS
-    return replace(row, note=f'the policy went on {after_ms:.0f} ms after the last message')
+    after_ms = (again_ns - log.resumed_ns) / MS
+    return replace(row, note=f'the policy went on {after_ms:.0f} ms after resume')
 
 
 def _not_continued(log: DriveLog, row: Row) -> Row:
@@ -311,7 +311,7 @@ def _takeover(log: DriveLog, row: Row) -> Row:
         return replace(row, kept=False, certain=True, note='then another command was published')
     if others:  # the person fell silent: it is the drill that sends for them
         return replace(row, kept=None, note='then it was stopped')
-    kept = log.seen_ms(theirs_ns) <= PROMISED_MS
+    kept = log.seen_ms(theirs_ns) <= row.promised_ms
     return replace(row, kept=kept, note='to their command, not to zero')
 
 
@@ -330,6 +330,7 @@ def _base(log: DriveLog, row: Row) -> Row:
 
 JUDGES: dict[str, Callable[[DriveLog, Row], Row]] = {
     STOPS: _stops,
+    GRAPH: _stops,
     ENDS: _ends,
     LATE: _late,
     LIMITED: _limited,

@@ -24,6 +24,7 @@ class Row:
     :param waited_ms: how long the nodes that had to stop it waited for a CPU until they did.
     :param attempts: how many measurements were made.
     :param stops_before: the guard's reports of stops before the fault.
+    :param promised_ms: the time in which the promise has to be kept.
     """
 
     fault: str
@@ -43,6 +44,7 @@ class Row:
     waited_ms: float = 0.0
     attempts: int = 1
     stops_before: list[str] = field(default_factory=list)
+    promised_ms: float = PROMISED_MS
 
     def as_dict(self) -> dict:
         """Return the row as a JSON object."""
@@ -61,8 +63,8 @@ def sure(row: Row) -> bool:
     if row.certain or row.zero_ms is None:
         return True
     if row.kept:
-        return row.zero_ms + row.late_ms <= PROMISED_MS
-    return row.zero_ms - max(row.late_ms, row.waited_ms) > PROMISED_MS
+        return row.zero_ms + row.late_ms <= row.promised_ms
+    return row.zero_ms - max(row.late_ms, row.waited_ms) > row.promised_ms
 
 
 def last_of(rows: Sequence[Row]) -> Row:

@@ -6,7 +6,7 @@ import signal
 import time
 from dataclasses import dataclass, field
 
-from geometry_msgs.msg import Twist
+from geometry_msgs.msg import Twist, TwistStamped
 
 from mobile_vla_ros.drill import catalog as drill
 from mobile_vla_ros.drill.measure import late_from, silent_from, starved_from
@@ -25,6 +25,7 @@ PERSON = Twist()
 PERSON.linear.x, PERSON.angular.z = 0.7, 0.4
 PERSON_S = 0.6
 OTHER_INSTRUCTION = 'stop'
+STALL_S = 1.0
 # Enough that inference has judged some; then the guard is armed this often.
 LATE_FRAMES, LATE_FRAMES_S = 5, 15.0
 TRIES, TRY_S = 3, 0.5
@@ -39,12 +40,14 @@ class Drive:
     :ivar until_ns: when it was undone; messages up to then are judged.
     :ivar exit_status: of a node that was ended.
     :ivar refusals: of each attempt to arm meanwhile (``judge.DriveLog``).
+    :ivar resumed_ns: when a person handed back.
     """
 
     injected_ns: int = 0
     until_ns: int = 0
     exit_status: int | None = None
     refusals: list[tuple[str, ...]] = field(default_factory=list)
+    resumed_ns: int = 0
 
 
 class Act:
@@ -263,6 +266,43 @@ class TeleopEnds(Teleop):
     def seen(self, rig: Rig, drive: Drive) -> int | None:
         return drive.injected_ns + round(DEFAULTS.teleop_timeout_s * NANOSECONDS)
 
+    def meanwhile(self, rig: Rig, drive: Drive) -> None:
+        drive.resumed_ns = time.monotonic_ns()
+        rig.ask('guard/resume')
+        rig.wait_for_motion()
+
+
+class Guest(Act):
+    """Another node publishes an input of the guard."""
+
+    def __init__(self, topic: str, kind: type) -> None:
+        self.topic, self.kind = topic, kind
+
+    def make(self, rig: Rig) -> int:
+        return rig.inputs.publish_as_guest(self.topic, self.kind)
+
+    def undo(self, rig: Rig, drive: Drive) -> None:
+        rig.inputs.dismiss_guest()
+
+
+class EstopLost(Act):
+    """The publisher of the e-stop disappears."""
+
+    def make(self, rig: Rig) -> int:
+        return rig.inputs.remove_estop()
+
+    def undo(self, rig: Rig, drive: Drive) -> None:
+        rig.inputs.add_estop()
+
+
+class GuardStalled(Act):
+    """The guard stands still, and continues with what arrived meanwhile."""
+
+    def make(self, rig: Rig) -> int:
+        rig.nodes.signal('guard', signal.SIGSTOP)
+        rig.pause(STALL_S)
+        return rig.nodes.signal('guard', signal.SIGCONT)
+
 
 class Estop(Act):
     """The e-stop is pressed."""
@@ -310,7 +350,11 @@ ACTS = {
     'instruction': Instruction(),
     'teleop': Teleop(),
     'teleop_lets_go': TeleopEnds(),
+    'teleop_unheard': Guest('teleop/cmd_vel', TwistStamped),
+    'second_policy': Guest('policy/cmd_vel', TwistStamped),
     'estop': Estop(),
+    'estop_lost': EstopLost(),
+    'guard_stalled': GuardStalled(),
     'guard_terminated': Ended('guard', signal.SIGTERM),
     'guard_killed': Ended('guard', signal.SIGKILL),
     'clock_forward': Clock(10),

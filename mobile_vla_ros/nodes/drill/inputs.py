@@ -4,18 +4,21 @@ import threading
 import time
 from collections import deque
 
+import rclpy
 from geometry_msgs.msg import Twist, TwistStamped
 from rclpy.node import Node
 from rosgraph_msgs.msg import Clock
 from std_msgs.msg import Bool, String
 
 from mobile_vla_ros.drill import catalog
+from mobile_vla_ros.errors import UserError
 from mobile_vla_ros.nodes.drill import camera
 from mobile_vla_ros.nodes.shared.messages import LATCHED
 from mobile_vla_ros.types import NANOSECONDS
 
 PERIOD_S, TELEOP_PERIOD_S = 0.01, 0.05
 SLOW_NS = 800_000_000
+GUEST_S = 10.0
 
 
 class Inputs:
@@ -26,6 +29,7 @@ class Inputs:
     """
 
     def __init__(self, node: Node) -> None:
+        self._node = node
         self._out = {
             name: node.create_publisher(kind, topic, qos)
             for name, kind, topic, qos in (
@@ -43,6 +47,8 @@ class Inputs:
         self._teleop: Twist | None = None
         self._teleop_ns = 0
         self._clock_offset_ns: int | None = None
+        self._guest_context: rclpy.Context | None = None
+        self._guest: Node | None = None
         self._lock = threading.Lock()
         self._closing = threading.Event()
         node.create_subscription(TwistStamped, catalog.PROPOSALS, self._on_proposal, 10)
@@ -53,6 +59,7 @@ class Inputs:
         """End the thread."""
         self._closing.set()
         self._thread.join()
+        self.dismiss_guest()
 
     def camera(self, mode: str = camera.PASS) -> None:
         """Set the mode of the camera's relay."""
@@ -78,6 +85,42 @@ class Inputs:
         now_ns = time.monotonic_ns()
         self._out['estop'].publish(Bool(data=pressed))
         return now_ns
+
+    def add_estop(self) -> None:
+        """Publish the e-stop again."""
+        self._out['estop'] = self._node.create_publisher(Bool, 'estop', 10)
+
+    def remove_estop(self) -> int:
+        """Let the e-stop's publisher disappear; return the time."""
+        now_ns = time.monotonic_ns()
+        self._node.destroy_publisher(self._out['estop'])
+        return now_ns
+
+    def publish_as_guest(self, topic: str, kind: type) -> int:
+        """
+        Let another node publish a topic; return the time from when the graph shows it here.
+
+        In a context of its own, since one process cannot use two types on one topic.
+        """
+        self._guest_context = rclpy.Context()
+        rclpy.init(args=[], context=self._guest_context)  # not under the name of the drill
+        name = f'{self._node.get_name()}_guest'
+        self._guest = rclpy.create_node(name, context=self._guest_context)
+        self._guest.create_publisher(kind, self._node.resolve_topic_name(topic), 10)
+        deadline = time.monotonic() + GUEST_S
+        while name not in {
+            info.node_name for info in self._node.get_publishers_info_by_topic(topic)
+        }:
+            if time.monotonic() > deadline:
+                raise UserError(f'{name} does not appear on the graph in {GUEST_S:g} s')
+            time.sleep(PERIOD_S)
+        return time.monotonic_ns()
+
+    def dismiss_guest(self) -> None:
+        """End the other node."""
+        if self._guest_context is not None:
+            self._guest_context.shutdown()
+            self._guest = self._guest_context = None
 
     def instruct(self, instruction: str) -> int:
         """Publish another instruction; return the time."""

@@ -21,13 +21,12 @@ from mobile_vla_ros.drill.judge import DriveLog, in_words, judge
 from mobile_vla_ros.drill.measure import STANDS_MPS, is_zero
 from mobile_vla_ros.drill.row import Row, last_of, sure
 from mobile_vla_ros.errors import UserError
-from mobile_vla_ros.nodes.drill.faults import ACTS, DEFAULTS, PERSON, Act, Drive
+from mobile_vla_ros.nodes.drill.faults import ACTS, PERSON, Act, Drive
 from mobile_vla_ros.nodes.drill.rig import Rig
 from mobile_vla_ros.nodes.drill.watch import Watch
 from mobile_vla_ros.nodes.shared.messages import twist_array
 from mobile_vla_ros.nodes.shared.params import declare
 from mobile_vla_ros.nodes.shared.run import run, work_to_end
-from mobile_vla_ros.types import NANOSECONDS
 
 # A network takes seconds to load, more on a busy machine.
 START_S, ARM_S, SPEED_S, STAND_S = 90.0, 20.0, 4.0, 3.0
@@ -37,6 +36,8 @@ ZEROS_S = 0.5
 # The timeout of a drive that must go on, and how long one that must not is watched.
 GOES_ON_S, STAYS_S = 3.0, 0.5
 REARM_S, REARMS, MAX_STARTS = 0.5, 4, 5
+# Promises after which the base stands.
+STANDS = (catalog.STOPS, catalog.GRAPH, catalog.ENDS, catalog.LATE, catalog.BASE)
 # An undecided measurement is repeated, up to this many in all.
 MAX_ATTEMPTS = 3
 
@@ -109,7 +110,7 @@ class DrillNode(Node):
         late_ns = self._load.late_ns()
         seen_ns = act.seen(rig, drive)
         act.undo(rig, drive)
-        if fault.promise in (catalog.STOPS, catalog.LATE):
+        if fault.promise in (catalog.STOPS, catalog.GRAPH, catalog.LATE):
             self._wait_after(drive.until_ns)
         received = self._watch.received
         row = judge(
@@ -123,7 +124,7 @@ class DrillNode(Node):
                 status=list(received.status),
                 health=list(received.health),
                 person=tuple(twist_array(PERSON).tolist()),
-                hold_ns=round(DEFAULTS.takeover_hold_s * NANOSECONDS),
+                resumed_ns=drive.resumed_ns,
                 late_ns=late_ns,
                 refusals=tuple(drive.refusals),
             ),
@@ -217,11 +218,9 @@ class DrillNode(Node):
         """
         received = self._watch.received
         self._rig.pause(act.lasts_s)
-        if fault.promise in (catalog.HELD, catalog.RELEASE):
-            self._rig.wait(
-                lambda: received.commands and not is_zero(received.commands[-1][1]), GOES_ON_S
-            )
-        if fault.promise not in (catalog.STOPS, catalog.ENDS, catalog.LATE, catalog.BASE):
+        if fault.promise == catalog.HELD:
+            self._rig.wait_for_motion()
+        if fault.promise not in STANDS:
             return
 
         def over():

@@ -13,12 +13,15 @@ from std_srvs.srv import Trigger
 
 from mobile_vla_ros.drill import catalog
 from mobile_vla_ros.drill.live_nodes import LiveNodes
+from mobile_vla_ros.drill.measure import is_zero
 from mobile_vla_ros.errors import UserError
 from mobile_vla_ros.nodes.drill.inputs import Inputs
 from mobile_vla_ros.nodes.drill.watch import Watch
 from mobile_vla_ros.safety.status import State
 
 POLL_S, ASK_AGAIN_S, ANSWER_S = 0.02, 1.0, 30.0
+# The timeout of a drive that must go on.
+GOES_ON_S = 3.0
 
 
 class Rig:
@@ -40,7 +43,7 @@ class Rig:
         self.inputs = Inputs(node)
         self._clients = {
             name: node.create_client(Trigger, name)
-            for name in ('guard/arm', 'guard/disarm', 'sim/reset')
+            for name in ('guard/arm', 'guard/disarm', 'guard/resume', 'sim/reset')
         }
         self._set_parameters = node.create_client(SetParameters, 'sim/set_parameters')
 
@@ -150,6 +153,11 @@ class Rig:
             with self.watch.news:
                 self.watch.news.wait(POLL_S)
         return True
+
+    def wait_for_motion(self) -> None:
+        """Wait, up to a timeout, for a command that moves the base."""
+        commands = self.watch.received.commands
+        self.wait(lambda: commands and not is_zero(commands[-1][1]), GOES_ON_S)
 
     def pause(self, seconds: float) -> None:
         """Wait; check the nodes meanwhile."""
