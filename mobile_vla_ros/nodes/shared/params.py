@@ -1,5 +1,6 @@
 """Node parameters with descriptors."""
 
+import sys
 from typing import Any
 
 from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescriptor
@@ -7,6 +8,7 @@ from rclpy.exceptions import InvalidParameterTypeException, InvalidParameterValu
 from rclpy.node import Node
 
 from mobile_vla_ros.errors import UserError
+from mobile_vla_ros.nodes.shared.params_files import line_of
 
 
 def declare(
@@ -40,9 +42,10 @@ def declare(
         expected = f'a {type(default).__name__}'
         if limits is not None:
             expected += f' from {limits[0]} to {limits[1]}'
-        given = node.get_parameter_or(name, None)
+        given, place = node.get_parameter_or(name, None), line_of(node, name, sys.argv)
         raise UserError(
-            f'parameter {name!r} of node {node.get_name()!r} is refused ({error})',
+            (f'{place}: ' if place else '')
+            + f'parameter {name!r} of node {node.get_name()!r} is refused ({error})',
             got=given.value if given else None,
             expected=expected,
             remedy=f'it is: {description}',

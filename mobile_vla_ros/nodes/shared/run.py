@@ -14,6 +14,7 @@ from rclpy.signals import SignalHandlerOptions
 from rclpy.task import Future
 
 from mobile_vla_ros.errors import UserError
+from mobile_vla_ros.nodes.shared.params_files import check_params_files
 
 SPIN_TIMEOUT_S = 0.05
 
@@ -100,6 +101,7 @@ def run(
     status = 0
     try:
         node = factory()
+        check_params_files(node, sys.argv if args is None else args)
         executor = executor or SingleThreadedExecutor()
         executor.add_node(node)
         while not received and getattr(node, 'exit_status', None) is None:
