@@ -3,8 +3,8 @@
 import contextlib
 import errno
 import os
+import secrets
 import shutil
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any
@@ -24,16 +24,17 @@ def replaced(path: Path, mode: str = 'w') -> Iterator[IO[Any]]:
 
     :param mode: ``w`` for text (UTF-8) or ``wb`` for bytes.
     """
-    number, partial = tempfile.mkstemp(prefix=f'.{path.name}.', dir=path.parent)
+    partial = path.with_name(f'.{path.name}.{secrets.token_hex(4)}')
+    # Readable for whom the umask lets read it, as any new file.
+    number = os.open(partial, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
     try:
         with open(number, mode, encoding=None if 'b' in mode else 'utf-8') as file:
             yield file
             file.flush()
             os.fsync(number)
-        os.chmod(partial, 0o644)  # mkstemp gives its owner alone access
         os.replace(partial, path)
     except BaseException:
-        Path(partial).unlink(missing_ok=True)
+        partial.unlink(missing_ok=True)
         raise
 
 

@@ -1,6 +1,7 @@
 """A DDS domain that no other process of this package uses on this machine."""
 
 import os
+import stat
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -19,29 +20,69 @@ _turn = count()
 @contextmanager
 def held_domain() -> Iterator[int]:
     """
-    Hold a domain id from 1 to 100, by a lock file that all processes of this package respect.
+    Hold a domain id from 1 to 100, by a lock file that all processes of this user respect.
 
     :raises UserError: when all are in use.
     """
-    first = os.getpid() + next(_turn)
+    first, folder = os.getpid() + next(_turn), _lock_folder()
     for step in range(MAX_DOMAIN):
         domain = 1 + (first + step) % MAX_DOMAIN
+        path = folder / f'domain_{domain}.lock'
         try:
-            lock = open(Path(tempfile.gettempdir()) / f'ros_domain_{domain}.lock', 'w')  # noqa: SIM115
-        except PermissionError:  # another user's
-            continue
-        with lock:
-            try:
-                file_lock.claim(lock)
-            except BlockingIOError:
+            lock = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+        except OSError as error:
+            raise UserError(
+                f'{path} cannot be locked',
+                got=error.strerror,
+                expected='a file of your own, and no link',
+                remedy='remove it',
+            ) from error
+        try:
+            if not _claimed(lock, path):
                 continue
-            yield domain
+            try:
+                yield domain
+            finally:
+                path.unlink(missing_ok=True)
             return
+        finally:
+            os.close(lock)
     raise UserError(
         'no DDS domain is free',
         got=f'all {MAX_DOMAIN} in use',
         remedy='end demos and tests that still run',
     )
+
+
+def _claimed(lock: int, path: Path) -> bool:
+    """Lock an open file; return False if another process has it, or has removed it meanwhile."""
+    try:
+        file_lock.claim(lock)
+        return os.path.samestat(os.fstat(lock), path.stat(follow_symlinks=False))
+    except (BlockingIOError, FileNotFoundError):
+        return False
+
+
+def _lock_folder() -> Path:
+    """
+    Return a folder that belongs to this user alone.
+
+    :raises UserError: when somebody else made it.
+    """
+    runtime = os.environ.get('XDG_RUNTIME_DIR')
+    if runtime and os.access(runtime, os.W_OK):
+        folder = Path(runtime) / 'mobile_vla_ros'
+    else:
+        folder = Path(tempfile.gettempdir()) / f'mobile_vla_ros_{os.getuid()}'
+    folder.mkdir(mode=0o700, exist_ok=True)
+    status = folder.lstat()
+    if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.getuid():
+        raise UserError(
+            f'{folder} belongs to somebody else',
+            expected='a folder of your own for lock files',
+            remedy='remove it, or set XDG_RUNTIME_DIR',
+        )
+    return folder
 
 
 @cache

@@ -2,10 +2,13 @@
 
 import argparse
 import sys
+from contextlib import redirect_stderr, redirect_stdout
 from importlib import import_module
+from typing import TextIO, cast
 
 from mobile_vla_ros import __version__
 from mobile_vla_ros.errors import UserError
+from mobile_vla_ros.plain_text import PlainStream
 
 # Modules with `register(subparsers)`; heavy imports belong in their functions.
 SUBCOMMANDS = ('demo', 'train', 'evaluate', 'simulate', 'replay', 'drill', 'episodes', 'bench')
@@ -32,6 +35,15 @@ def main(argv: list[str] | None = None) -> int:
 
     :returns: 0; 1 if the result is negative; 2 for a user error; 130 after Ctrl-C.
     """
+    # What a file says must not move the cursor; progress bars return to the start of their line.
+    with (
+        redirect_stdout(cast(TextIO, PlainStream(sys.stdout, '\n\t'))),
+        redirect_stderr(cast(TextIO, PlainStream(sys.stderr, '\n\t\r'))),
+    ):
+        return _run(argv)
+
+
+def _run(argv: list[str] | None) -> int:
     try:
         parser = build_parser()
         args, rest = parser.parse_known_args(argv)

@@ -24,6 +24,7 @@ from mobile_vla_ros.episode.storage.reader import Episode
 from mobile_vla_ros.errors import UserError
 from mobile_vla_ros.files import sync, sync_tree
 from mobile_vla_ros.images.stored import JPEG_START, PNG_START
+from mobile_vla_ros.plain_text import cell
 from mobile_vla_ros.types import NANOSECONDS, SOURCE_NAMES, TWIST_AXES
 
 PARTIAL = '.exporting_'
@@ -264,7 +265,7 @@ def _table(path: Path, head: list[str], rows: Iterable[Sequence[object]]) -> Non
     with path.open('w', newline='', encoding='utf-8') as file:
         writer = csv.writer(file, lineterminator='\n')
         writer.writerow(head)
-        writer.writerows(rows)
+        writer.writerows([cell(value) for value in row] for row in rows)
 
 
 def _about(episode: Episode) -> dict[str, Any]:

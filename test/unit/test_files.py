@@ -1,5 +1,7 @@
 """A file is replaced in one step, or not at all."""
 
+import os
+
 import pytest
 
 from mobile_vla_ros.files import replaced
@@ -7,7 +9,7 @@ from mobile_vla_ros.files import replaced
 
 @pytest.mark.parametrize(('mode', 'old', 'new'), [('w', 'old', 'größer'), ('wb', b'1', b'22')])
 def test_a_file_is_replaced_whole(tmp_path, mode, old, new):
-    """The old content stays until the end; everybody can read the new one."""
+    """The old content stays until the end."""
     path = tmp_path / 'page.html'
     for content in (old, new):
         before = path.read_bytes() if path.exists() else None
@@ -15,7 +17,19 @@ def test_a_file_is_replaced_whole(tmp_path, mode, old, new):
             file.write(content)
             assert (path.read_bytes() if path.exists() else None) == before
     assert path.read_bytes() == (new if mode == 'wb' else new.encode())
-    assert path.stat().st_mode & 0o777 == 0o644 and list(tmp_path.iterdir()) == [path]
+    assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize(('umask', 'mode'), [(0o022, 0o644), (0o077, 0o600)])
+def test_a_new_file_respects_the_umask(tmp_path, umask, mode):
+    """Pages and episodes show what the camera saw: not everybody may read them."""
+    before = os.umask(umask)
+    try:
+        with replaced(tmp_path / 'page.html') as file:
+            file.write('')
+    finally:
+        os.umask(before)
+    assert (tmp_path / 'page.html').stat().st_mode & 0o777 == mode
 
 
 @pytest.mark.parametrize('error', [ValueError, KeyboardInterrupt])

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from mobile_vla_ros.errors import UserError
+from mobile_vla_ros.plain_text import plain
 
 TERMINAL = '/dev/tty'
 FUNCTION_KEY_S = 0.03  # the rest of a function key may arrive a little after its beginning
@@ -90,7 +91,7 @@ class Terminal:
         lines = [
             STYLES[row.style] + line + '\x1b[0m'
             for row in rows
-            for line in wrap(clean(row.text), width - 1, row.height)
+            for line in wrap(plain(row.text), width - 1, row.height)
         ]
         lines = lines[: max(height - 2, 1)]
         drawn = ''.join(f'\n{line}\x1b[K' for line in lines)
@@ -102,7 +103,7 @@ class Terminal:
     def log(self, text: str) -> None:
         """Print lines that stay, above the state."""
         self._drawn = ''
-        self._write('\r\x1b[J' + '\n'.join(clean(line) for line in text.splitlines()) + '\n')
+        self._write('\r\x1b[J' + '\n'.join(plain(line) for line in text.splitlines()) + '\n')
 
     def restore(self) -> None:
         """Restore the original modes and the cursor."""
@@ -122,11 +123,6 @@ class Terminal:
         except OSError:
             size = os.terminal_size((0, 0))
         return size.columns or 80, size.lines or 24
-
-
-def clean(text: str) -> str:
-    """Replace control characters by question marks."""
-    return ''.join(c if c.isprintable() else '?' for c in text)
 
 
 def columns(text: str) -> int:

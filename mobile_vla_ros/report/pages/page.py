@@ -1,7 +1,9 @@
 """Self-contained HTML pages: Jinja2 templates with their CSS, JavaScript and images inlined."""
 
 import base64
+import hashlib
 import io
+from collections.abc import Sequence
 from importlib import resources
 from pathlib import Path
 
@@ -31,6 +33,19 @@ def static(name: str) -> Markup:
     return Markup((resources.files(PACKAGE) / 'static' / name).read_text(encoding='utf-8'))
 
 
+def code(scripts: Sequence[str]) -> Markup:
+    """Return the text of several files in `report/static` as one script."""
+    return Markup('\n').join(map(static, scripts))
+
+
+def allowed(scripts: Sequence[str]) -> Markup:
+    """Return the source in a Content-Security-Policy that lets these scripts run, and no other."""
+    if not scripts:
+        return Markup("'none'")
+    digest = hashlib.sha256(code(scripts).encode()).digest()
+    return Markup(f"'sha256-{base64.b64encode(digest).decode()}'")
+
+
 def jpeg_url(image: np.ndarray | bytes) -> str:
     """Return a (height, width, 3) uint8 RGB image, or a JPEG file, as a `data:` URL."""
     if isinstance(image, np.ndarray):
@@ -55,7 +70,7 @@ environment = Environment(
     lstrip_blocks=True,
     keep_trailing_newline=True,
 )
-environment.globals['static'] = static
+environment.globals.update(static=static, code=code, allowed=allowed, scripts=())
 environment.filters['jpeg'] = jpeg_url
 # `tojson`: NaN and inf raise ValueError.
 environment.policies['json.dumps_kwargs'] = {'allow_nan': False, 'separators': (',', ':')}

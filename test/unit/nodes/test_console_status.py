@@ -12,7 +12,8 @@ from mobile_vla_ros.nodes.teleop.status_lines import (
     rows,
     typing_rows,
 )
-from mobile_vla_ros.nodes.teleop.terminal import clean, columns, cut, wrap
+from mobile_vla_ros.nodes.teleop.terminal import columns, cut, wrap
+from mobile_vla_ros.plain_text import plain
 from mobile_vla_ros.safety.status import GuardStatus, State
 
 EPISODES = {'go to the red box': 3, 'go to the blue ball': 11, 'circle the cone': 1}
@@ -166,5 +167,5 @@ def test_the_first_line_of_a_long_episode_fits_80_columns():
 
 def test_text_of_other_nodes_cannot_control_the_terminal():
     """An instruction from a topic may hold anything."""
-    assert clean('go\x1b[2J\nwest\t더') == 'go?[2J?west?더'
+    assert plain('go\x1b[2J\nwest\t더') == 'go?[2J?west?더'
     assert cut('', 5) == ''
