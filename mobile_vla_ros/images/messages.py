@@ -1,19 +1,20 @@
 """
 Convert camera messages to RGB arrays and to stored bytes.
 
-cv_bridge converts the colours where a ROS installation has it; otherwise rosbags-image does the
-same without ROS. The two handle padded rows and foreign byte order differently or not at all, so
-this module normalises both first. It imports no ROS: a message is any object with the fields of
-sensor_msgs/Image or sensor_msgs/CompressedImage.
+rosbags-image converts the colours, of rows without padding and values in native byte order. It
+needs no ROS, nor does this module: a message is any object with the fields of sensor_msgs/Image
+or sensor_msgs/CompressedImage.
 """
 
 import sys
 import threading
 from functools import cache
 from types import SimpleNamespace
+from typing import Any
 
 import cv2
 import numpy as np
+from rosbags.image import image_to_cvimage
 
 from mobile_vla_ros.errors import UserError
 from mobile_vla_ros.images.stored import JPEG_START, PNG_START, decode
@@ -41,9 +42,7 @@ ENCODINGS = {
     'bayer_gbrg16': (1, 2),
     'bayer_grbg16': (1, 2),
 }
-# New encoding names → the old names for the same bytes, which every cv_bridge version accepts.
-SAME_BYTES = {'uyvy': 'yuv422', 'yuyv': 'yuv422_yuy2'}
-# A luma plane, then half as many rows of chroma; cv_bridge supports neither encoding.
+# A luma plane, then half as many rows of chroma.
 TWO_PLANES = ('nv12', 'nv21')
 
 FORMATS = ('jpeg', 'png')
@@ -153,19 +152,17 @@ def _convert(message, wanted: str) -> np.ndarray:
     pixels = _pixels(message)
     if message.encoding == wanted:
         return pixels
-    encoding = SAME_BYTES.get(message.encoding, message.encoding)
-    tidy = SimpleNamespace(
-        encoding=encoding,
+    tidy: Any = SimpleNamespace(
+        encoding=message.encoding,
         height=pixels.shape[0],
         width=message.width,
         step=pixels.nbytes // pixels.shape[0],
         is_bigendian=sys.byteorder == 'big',
         data=np.ascontiguousarray(pixels),
     )
-    convert = _rosbags_image() if encoding in TWO_PLANES else converter()
     try:
-        return convert(tidy, wanted)
-    except Exception as error:  # both libraries pass OpenCV's exceptions through
+        return image_to_cvimage(tidy, wanted)
+    except Exception as error:  # it passes OpenCV's exceptions through
         text = ' '.join(str(error).split())
         raise UserError(
             f'a camera image cannot be converted from {message.encoding}',
@@ -211,25 +208,3 @@ def _pixels(message) -> np.ndarray:
         order = '>u2' if message.is_bigendian else '<u2'
         data = np.ascontiguousarray(data).view(order).astype(np.uint16, copy=False)
     return data if channels == 1 else data.reshape(rows, width, channels)
-
-
-@cache
-def converter():
-    """
-    Return the colour converter: ``convert(message, wanted encoding) -> array``.
-
-    This is cv_bridge if it can be imported (a build for another numpy cannot), else rosbags-image.
-    """
-    try:
-        from cv_bridge import CvBridge
-        from cv_bridge.boost import cv_bridge_boost  # noqa: F401
-    except (ImportError, AttributeError):
-        return _rosbags_image()
-    return CvBridge().imgmsg_to_cv2
-
-
-@cache
-def _rosbags_image():
-    from rosbags.image import image_to_cvimage
-
-    return image_to_cvimage

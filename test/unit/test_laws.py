@@ -109,7 +109,7 @@ KEPT_TO = {
     },
     'h5py': {'episode', 'interop'},
     'rosbags': {'images', 'interop'},
-    'cv_bridge': {'images'},
+    'cv_bridge': set(),  # docs/recording.md says why
     'jinja2': {'report'},
     'markupsafe': {'report'},
     'mujoco': {'sim'},
