@@ -17,7 +17,14 @@ import numpy as np
 from rosbags.image import image_to_cvimage
 
 from mobile_vla_ros.errors import UserError
-from mobile_vla_ros.images.stored import JPEG_START, PNG_START, decode
+from mobile_vla_ros.images.stored import (
+    JPEG_START,
+    PNG_START,
+    Header,
+    check_size,
+    check_whole,
+    decode,
+)
 
 # encoding -> (values a pixel, bytes a value)
 ENCODINGS = {
@@ -74,7 +81,7 @@ def encode(image: np.ndarray, image_format: str = 'jpeg', quality: int = 90) -> 
     :param image: (height, width, 3) uint8, RGB.
     :param image_format: ``jpeg``, or ``png`` (lossless).
     :param quality: JPEG quality, 1 to 100.
-    :raises UserError: for any other format.
+    :raises UserError: for any other format, or when the image is too large.
     """
     return encode_bgr(_swapped(image), image_format, quality)
 
@@ -85,6 +92,7 @@ def encode_bgr(image: np.ndarray, image_format: str = 'jpeg', quality: int = 90)
         raise UserError(
             'unknown image format', got=repr(image_format), expected=' or '.join(FORMATS)
         )
+    check_size(image.shape[1], image.shape[0])  # OpenCV would print every failure
     _limit_threads()
     if image_format == 'jpeg':
         return cv2.imencode('.jpg', image, (cv2.IMWRITE_JPEG_QUALITY, quality))[1].tobytes()
@@ -99,12 +107,32 @@ def encode_message(message, image_format: str = 'jpeg', quality: int = 90) -> by
     return encode_bgr(_convert(message, 'bgr8'), image_format, quality)
 
 
+def check(message) -> Header:
+    """
+    Check an image message of either type without decoding it.
+
+    :returns: its size, and for a raw image its encoding as the format.
+    :raises UserError: when ``to_rgb`` or ``compressed_to_rgb`` could not begin: the size does not
+        fit the data, the encoding is unknown, the image is cut short or no JPEG or PNG.
+    """
+    if not hasattr(message, 'encoding'):
+        return check_whole(_compressed(message))
+    _check_raw(message)
+    return Header(message.width, message.height, message.encoding)
+
+
 def compressed_bytes(message) -> bytes:
     """
     Return the bytes of a compressed image unchanged, to be stored without re-encoding.
 
-    :raises UserError: when they are neither JPEG nor PNG.
+    :raises UserError: when they are neither JPEG nor PNG, or are cut short.
     """
+    data = _compressed(message)
+    check_whole(data)
+    return data
+
+
+def _compressed(message) -> bytes:
     data = bytes(message.data)
     if not data.startswith((JPEG_START, PNG_START)):
         raise UserError(
@@ -123,12 +151,7 @@ def compressed_to_rgb(message, min_side: int | None = None) -> np.ndarray:
     :returns: (height, width, 3) uint8, RGB.
     :raises UserError: when the image is neither JPEG nor PNG, or is broken.
     """
-    try:
-        return decode(compressed_bytes(message), min_side)
-    except OSError as error:
-        raise UserError(
-            'a compressed camera image is broken', got=error, expected='JPEG or PNG'
-        ) from None
+    return decode(_compressed(message), min_side)
 
 
 @cache
@@ -177,6 +200,22 @@ def _pixels(message) -> np.ndarray:
     :returns: (rows, width) or (rows, width, values a pixel) uint8 or uint16.
     :raises UserError: as ``to_rgb``.
     """
+    rows, row_bytes = _check_raw(message)
+    channels, size = ENCODINGS[message.encoding]
+    step = message.step
+    data = np.frombuffer(message.data, np.uint8, rows * step).reshape(rows, step)[:, :row_bytes]
+    if size == 2:
+        order = '>u2' if message.is_bigendian else '<u2'
+        data = np.ascontiguousarray(data).view(order).astype(np.uint16, copy=False)
+    return data if channels == 1 else data.reshape(rows, message.width, channels)
+
+
+def _check_raw(message) -> tuple[int, int]:
+    """
+    Return the rows of a raw image, and the bytes of each before its padding.
+
+    :raises UserError: as ``to_rgb``.
+    """
     encoding, height, width, step = (message.encoding, message.height, message.width, message.step)
     if encoding not in ENCODINGS:
         raise UserError(
@@ -187,6 +226,7 @@ def _pixels(message) -> np.ndarray:
             'topic with image_transport:=compressed',
         )
     channels, size = ENCODINGS[encoding]
+    check_size(width, height)
     rows = height * 3 // 2 if encoding in TWO_PLANES else height
     row_bytes = width * channels * size
     if not height or not width or step < row_bytes or len(message.data) < rows * step:
@@ -203,8 +243,4 @@ def _pixels(message) -> np.ndarray:
             got=f'{width}x{height}',
             expected='an even size: neighbouring pixels share their colour',
         )
-    data = np.frombuffer(message.data, np.uint8, rows * step).reshape(rows, step)[:, :row_bytes]
-    if size == 2:
-        order = '>u2' if message.is_bigendian else '<u2'
-        data = np.ascontiguousarray(data).view(order).astype(np.uint16, copy=False)
-    return data if channels == 1 else data.reshape(rows, width, channels)
+    return rows, row_bytes
