@@ -11,7 +11,7 @@ class UserError(Exception):
     Commands and nodes print its message and exit with status 2; any other exception is a defect
     of this package and keeps its traceback.
 
-    :param what: what happened, without a full stop.
+    :param what: what happened, without a full stop; also an attribute.
     :param got: the value found.
     :param expected: a value that would have been right.
     :param remedy: what the user can do.
@@ -20,6 +20,7 @@ class UserError(Exception):
     def __init__(
         self, what: str, *, got: object = None, expected: object = None, remedy: str | None = None
     ) -> None:
+        self.what = what
         parts = [what]
         if got is not None:
             parts.append(f'got {got}')

@@ -1,17 +1,16 @@
 """What a bundle stores of the camera: a window for golden frames, and the image sizes."""
 
-import io
 from collections import Counter
 from collections.abc import Sequence
 
 import numpy as np
-from PIL import Image
 
 from mobile_vla_ros.data.episodes import EpisodeSet
 from mobile_vla_ros.data.frame_cache import FrameCache
 from mobile_vla_ros.data.segments import Segment
 from mobile_vla_ros.episode.storage.reader import Episode
 from mobile_vla_ros.errors import UserError
+from mobile_vla_ros.images.stored import read_header
 
 MAX_SIZES = 8  # image sizes in a bundle
 
@@ -38,8 +37,8 @@ def camera_sizes(segments: Sequence[Segment]) -> list[list[int]]:
     for segment in {segment.path: segment for segment in segments}.values():
         try:
             with Episode.open(segment.path) as episode:
-                image = Image.open(io.BytesIO(episode.encoded(int(segment.frames[0]))))
-        except (UserError, OSError):  # training reports it
+                header = read_header(episode.encoded(int(segment.frames[0])))
+        except UserError:  # training reports it
             continue
-        sizes[image.size] += 1
+        sizes[header.width, header.height] += 1
     return [list(size) for size, _ in sizes.most_common(MAX_SIZES)]

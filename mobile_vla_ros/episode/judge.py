@@ -24,6 +24,7 @@ def judge(episode: Episode) -> verdict.Health:
         command_received_ns=episode.commands.received_ns,
         twist=episode.commands.twist,
         drops=sum(dropped_frames(one.text) for one in episode.events if one.name == 'drop'),
+        broken=tally.broken,
         samples=tally.samples,
         expected_rate_hz=known.get('expected_rate_hz'),
         timed=known.get('timed', True),

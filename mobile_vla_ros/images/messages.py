@@ -1,22 +1,30 @@
 """
 Convert camera messages to RGB arrays and to stored bytes.
 
-cv_bridge converts the colours where a ROS installation has it; otherwise rosbags-image does the
-same without ROS. The two handle padded rows and foreign byte order differently or not at all, so
-this module normalises both first. It imports no ROS: a message is any object with the fields of
-sensor_msgs/Image or sensor_msgs/CompressedImage.
+rosbags-image converts the colours, of rows without padding and values in native byte order. It
+needs no ROS, nor does this module: a message is any object with the fields of sensor_msgs/Image
+or sensor_msgs/CompressedImage.
 """
 
 import sys
 import threading
 from functools import cache
 from types import SimpleNamespace
+from typing import Any
 
 import cv2
 import numpy as np
+from rosbags.image import image_to_cvimage
 
 from mobile_vla_ros.errors import UserError
-from mobile_vla_ros.images.stored import JPEG_START, PNG_START, decode
+from mobile_vla_ros.images.stored import (
+    JPEG_START,
+    PNG_START,
+    Header,
+    check_size,
+    check_whole,
+    decode,
+)
 
 # encoding -> (values a pixel, bytes a value)
 ENCODINGS = {
@@ -41,9 +49,7 @@ ENCODINGS = {
     'bayer_gbrg16': (1, 2),
     'bayer_grbg16': (1, 2),
 }
-# New encoding names → the old names for the same bytes, which every cv_bridge version accepts.
-SAME_BYTES = {'uyvy': 'yuv422', 'yuyv': 'yuv422_yuy2'}
-# A luma plane, then half as many rows of chroma; cv_bridge supports neither encoding.
+# A luma plane, then half as many rows of chroma.
 TWO_PLANES = ('nv12', 'nv21')
 
 FORMATS = ('jpeg', 'png')
@@ -75,7 +81,7 @@ def encode(image: np.ndarray, image_format: str = 'jpeg', quality: int = 90) -> 
     :param image: (height, width, 3) uint8, RGB.
     :param image_format: ``jpeg``, or ``png`` (lossless).
     :param quality: JPEG quality, 1 to 100.
-    :raises UserError: for any other format.
+    :raises UserError: for any other format, or when the image is too large.
     """
     return encode_bgr(_swapped(image), image_format, quality)
 
@@ -86,6 +92,7 @@ def encode_bgr(image: np.ndarray, image_format: str = 'jpeg', quality: int = 90)
         raise UserError(
             'unknown image format', got=repr(image_format), expected=' or '.join(FORMATS)
         )
+    check_size(image.shape[1], image.shape[0])  # OpenCV would print every failure
     _limit_threads()
     if image_format == 'jpeg':
         return cv2.imencode('.jpg', image, (cv2.IMWRITE_JPEG_QUALITY, quality))[1].tobytes()
@@ -100,12 +107,32 @@ def encode_message(message, image_format: str = 'jpeg', quality: int = 90) -> by
     return encode_bgr(_convert(message, 'bgr8'), image_format, quality)
 
 
+def check(message) -> Header:
+    """
+    Check an image message of either type without decoding it.
+
+    :returns: its size, and for a raw image its encoding as the format.
+    :raises UserError: when ``to_rgb`` or ``compressed_to_rgb`` could not begin: the size does not
+        fit the data, the encoding is unknown, the image is cut short or no JPEG or PNG.
+    """
+    if not hasattr(message, 'encoding'):
+        return check_whole(_compressed(message))
+    _check_raw(message)
+    return Header(message.width, message.height, message.encoding)
+
+
 def compressed_bytes(message) -> bytes:
     """
     Return the bytes of a compressed image unchanged, to be stored without re-encoding.
 
-    :raises UserError: when they are neither JPEG nor PNG.
+    :raises UserError: when they are neither JPEG nor PNG, or are cut short.
     """
+    data = _compressed(message)
+    check_whole(data)
+    return data
+
+
+def _compressed(message) -> bytes:
     data = bytes(message.data)
     if not data.startswith((JPEG_START, PNG_START)):
         raise UserError(
@@ -124,12 +151,7 @@ def compressed_to_rgb(message, min_side: int | None = None) -> np.ndarray:
     :returns: (height, width, 3) uint8, RGB.
     :raises UserError: when the image is neither JPEG nor PNG, or is broken.
     """
-    try:
-        return decode(compressed_bytes(message), min_side)
-    except OSError as error:
-        raise UserError(
-            'a compressed camera image is broken', got=error, expected='JPEG or PNG'
-        ) from None
+    return decode(_compressed(message), min_side)
 
 
 @cache
@@ -153,19 +175,17 @@ def _convert(message, wanted: str) -> np.ndarray:
     pixels = _pixels(message)
     if message.encoding == wanted:
         return pixels
-    encoding = SAME_BYTES.get(message.encoding, message.encoding)
-    tidy = SimpleNamespace(
-        encoding=encoding,
+    tidy: Any = SimpleNamespace(
+        encoding=message.encoding,
         height=pixels.shape[0],
         width=message.width,
         step=pixels.nbytes // pixels.shape[0],
         is_bigendian=sys.byteorder == 'big',
         data=np.ascontiguousarray(pixels),
     )
-    convert = _rosbags_image() if encoding in TWO_PLANES else converter()
     try:
-        return convert(tidy, wanted)
-    except Exception as error:  # both libraries pass OpenCV's exceptions through
+        return image_to_cvimage(tidy, wanted)
+    except Exception as error:  # it passes OpenCV's exceptions through
         text = ' '.join(str(error).split())
         raise UserError(
             f'a camera image cannot be converted from {message.encoding}',
@@ -180,6 +200,22 @@ def _pixels(message) -> np.ndarray:
     :returns: (rows, width) or (rows, width, values a pixel) uint8 or uint16.
     :raises UserError: as ``to_rgb``.
     """
+    rows, row_bytes = _check_raw(message)
+    channels, size = ENCODINGS[message.encoding]
+    step = message.step
+    data = np.frombuffer(message.data, np.uint8, rows * step).reshape(rows, step)[:, :row_bytes]
+    if size == 2:
+        order = '>u2' if message.is_bigendian else '<u2'
+        data = np.ascontiguousarray(data).view(order).astype(np.uint16, copy=False)
+    return data if channels == 1 else data.reshape(rows, message.width, channels)
+
+
+def _check_raw(message) -> tuple[int, int]:
+    """
+    Return the rows of a raw image, and the bytes of each before its padding.
+
+    :raises UserError: as ``to_rgb``.
+    """
     encoding, height, width, step = (message.encoding, message.height, message.width, message.step)
     if encoding not in ENCODINGS:
         raise UserError(
@@ -190,6 +226,7 @@ def _pixels(message) -> np.ndarray:
             'topic with image_transport:=compressed',
         )
     channels, size = ENCODINGS[encoding]
+    check_size(width, height)
     rows = height * 3 // 2 if encoding in TWO_PLANES else height
     row_bytes = width * channels * size
     if not height or not width or step < row_bytes or len(message.data) < rows * step:
@@ -206,30 +243,4 @@ def _pixels(message) -> np.ndarray:
             got=f'{width}x{height}',
             expected='an even size: neighbouring pixels share their colour',
         )
-    data = np.frombuffer(message.data, np.uint8, rows * step).reshape(rows, step)[:, :row_bytes]
-    if size == 2:
-        order = '>u2' if message.is_bigendian else '<u2'
-        data = np.ascontiguousarray(data).view(order).astype(np.uint16, copy=False)
-    return data if channels == 1 else data.reshape(rows, width, channels)
-
-
-@cache
-def converter():
-    """
-    Return the colour converter: ``convert(message, wanted encoding) -> array``.
-
-    This is cv_bridge if it can be imported (a build for another numpy cannot), else rosbags-image.
-    """
-    try:
-        from cv_bridge import CvBridge
-        from cv_bridge.boost import cv_bridge_boost  # noqa: F401
-    except (ImportError, AttributeError):
-        return _rosbags_image()
-    return CvBridge().imgmsg_to_cv2
-
-
-@cache
-def _rosbags_image():
-    from rosbags.image import image_to_cvimage
-
-    return image_to_cvimage
+    return rows, row_bytes

@@ -28,7 +28,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     'model': set(),
     'episode': {'images', 'safety.status'},
     'interop': {'episode', 'images'},
-    'data': {'episode'},
+    'data': {'episode', 'images'},
     'evaluation': {'data', 'model'},
     'training': {'data', 'evaluation', 'model'},
     'runtime': {'data.preprocess', 'model', 'safety.status'},
@@ -54,6 +54,7 @@ MAY_IMPORT: dict[str, set[str]] = {
         'data',
         'episode',
         'evaluation',
+        'images',
         'model',
         'report',
         'rollout',
@@ -110,7 +111,7 @@ KEPT_TO = {
     },
     'h5py': {'episode', 'interop'},
     'rosbags': {'images', 'interop'},
-    'cv_bridge': {'images'},
+    'cv_bridge': set(),  # docs/recording.md says why
     'jinja2': {'report'},
     'markupsafe': {'report'},
     'mujoco': {'sim'},
@@ -154,6 +155,13 @@ MARKUP = re.compile(
 )
 PICKLES = {'pickle', 'cPickle', 'dill', 'cloudpickle', 'joblib', 'shelve', 'marshal'}
 LOADS_CODE = {'torch.load', 'yaml.load', 'yaml.unsafe_load', 'yaml.full_load', 'yaml.load_all'}
+
+# Opening an image → the parts that may; what a benchmark opens, it has made itself.
+OPENS_IMAGES = {
+    'PIL.Image.open': {'images.stored'},
+    'cv2.imdecode': {'bench', 'images.stored'},
+    'cv2.imread': {'images.stored'},
+}
 
 MODULES = sorted(PACKAGE.rglob('*.py'))
 
@@ -234,6 +242,24 @@ def forbidden_uses(name: str, tree: ast.AST) -> list[str]:
     return wrong
 
 
+def opened_images(name: str, tree: ast.AST) -> list[str]:
+    """Return the places of a module that open images past ``images.stored``."""
+    origins = {}  # name in this module → what it was imported as
+    wrong = []
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            origins |= {one.asname: one.name for one in node.names if one.asname}
+        elif isinstance(node, ast.ImportFrom):
+            origins |= {one.asname or one.name: f'{node.module}.{one.name}' for one in node.names}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Attribute | ast.Name):
+            first, *rest = dotted(node).split('.')
+            used = '.'.join([origins.get(first, first), *rest])
+            if not within(name, OPENS_IMAGES.get(used, {name})):
+                wrong.append(f'{used} in line {node.lineno}')
+    return wrong
+
+
 def markup(tree: ast.AST) -> list[str]:
     """Return the HTML, CSS and JavaScript in the strings of a module."""
     strings = (node for node in ast.walk(tree) if isinstance(node, ast.Constant))
@@ -254,6 +280,12 @@ def test_a_module_imports_only_what_its_part_may(path):
 def test_core_code_reads_no_clock_and_nothing_loads_a_pickle(path):
     """Logic takes time as a number; safetensors, JSON and safe YAML are all that is loaded."""
     assert forbidden_uses(part(path), ast.parse(path.read_text())) == []
+
+
+@pytest.mark.parametrize('path', MODULES, ids=lambda p: part(p) or OURS)
+def test_images_are_opened_in_one_place(path):
+    """Pillow opens any format and raises any exception: `images.stored` bounds both."""
+    assert opened_images(part(path), ast.parse(path.read_text())) == []
 
 
 @pytest.mark.parametrize('path', MODULES, ids=lambda p: part(p) or OURS)
@@ -317,6 +349,22 @@ def test_a_forbidden_import_would_be_found(name, code):
 def test_a_forbidden_use_would_be_found(name, code):
     """The check itself: planted mistakes of each kind."""
     assert forbidden_uses(name, ast.parse(code))
+
+
+@pytest.mark.parametrize(
+    'code',
+    [
+        'from PIL import Image\nImage.open(path)',
+        'from PIL import Image as P\nP.open(path)',
+        'import PIL.Image\nPIL.Image.open(path)',
+        'from PIL.Image import open\nopen(path)',
+        'import cv2\ncv2.imdecode(data, 1)',
+    ],
+)
+def test_an_image_opened_elsewhere_would_be_found(code):
+    """The check itself: planted mistakes of each kind."""
+    assert opened_images('episode.x', ast.parse(code))
+    assert not opened_images('images.stored', ast.parse(code))
 
 
 @pytest.mark.parametrize(

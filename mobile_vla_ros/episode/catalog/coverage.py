@@ -5,7 +5,6 @@ Each episode is read once (``motion``, ``signature``, ``start_view``); thousands
 then compared without opening them again.
 """
 
-import io
 import itertools
 import math
 from collections import defaultdict
@@ -15,6 +14,7 @@ import numpy as np
 from PIL import Image
 
 from mobile_vla_ros.episode.timing.timeline import COMMAND_MAX_AGE_S
+from mobile_vla_ros.images.stored import load
 from mobile_vla_ros.types import NANOSECONDS
 
 # Directions of a base, as column and sign of the twist (REP 103).
@@ -137,11 +137,10 @@ def start_view(encoded: bytes) -> np.ndarray:
 
     :param encoded: JPEG or PNG.
     :returns: (144,) float32 of mean 0 and length 1; zeros for an image of one colour.
-    :raises OSError: when the bytes are no image.
+    :raises BrokenImage: when the bytes are no image.
     """
-    image = Image.open(io.BytesIO(encoded))
-    image.draft('RGB', (VIEW_SIZE[0] * 8, VIEW_SIZE[1] * 8))
-    small = image.convert('RGB').resize(VIEW_SIZE, Image.Resampling.BOX)
+    image = load(encoded, min_size=(VIEW_SIZE[0] * 8, VIEW_SIZE[1] * 8))
+    small = image.resize(VIEW_SIZE, Image.Resampling.BOX)
     view = np.asarray(small, dtype=np.float32).ravel()
     view -= view.mean()
     length = np.linalg.norm(view)

@@ -1,14 +1,11 @@
 """Measure whether an image is dark or blurred; a few ms for 1280 x 720."""
 
-import contextlib
-import io
-import warnings
 from dataclasses import dataclass
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
-from mobile_vla_ros.errors import UserError
+from mobile_vla_ros.images.stored import BrokenImage, check_whole, load, read_header
 from mobile_vla_ros.types import NANOSECONDS
 
 SAMPLE_PERIOD_S = 1.0
@@ -52,32 +49,44 @@ class ImageQuality:
 
 
 class ImageTally:
-    """Collects, image by image, what the verdict needs: repeats, and a sample a second."""
+    """Collects, image by image, what the verdict needs: repeats, defects, and samples."""
 
     def __init__(self) -> None:
         self._last_image = b''
         self._sampled_ns: int | None = None
         self._frozen: list[bool] = []
+        self._broken: list[int] = []
         self._samples: list[tuple[int, ImageQuality]] = []
 
     def add(self, encoded: bytes, received_ns: int) -> None:
-        """Count one image; one that cannot be decoded is not sampled."""
-        if is_due(received_ns, self._sampled_ns):
-            self._sampled_ns = received_ns
-            with contextlib.suppress(UserError):  # `episodes check` names it
-                self._samples.append((len(self._frozen), measure(encoded)))
+        """Count one image; about one a second is decoded, of the others is checked the end."""
+        row = len(self._frozen)
+        try:
+            if is_due(received_ns, self._sampled_ns):
+                self._sampled_ns = received_ns
+                self._samples.append((row, measure(encoded)))
+            else:
+                check_whole(encoded)
+        except BrokenImage:
+            self._broken.append(row)
         self._frozen.append(encoded == self._last_image)
         self._last_image = encoded
 
     def cut(self, frames: int) -> None:
         """Forget all but the first ``frames`` images."""
         del self._frozen[frames:]
+        self._broken = [row for row in self._broken if row < frames]
         self._samples = [(row, quality) for row, quality in self._samples if row < frames]
 
     @property
     def frozen(self) -> np.ndarray:
         """(N,) bool: the image equals the previous one, byte for byte."""
         return np.array(self._frozen, dtype=bool)
+
+    @property
+    def broken(self) -> int:
+        """How many images are broken."""
+        return len(self._broken)
 
     @property
     def samples(self) -> list[ImageQuality]:
@@ -89,14 +98,9 @@ def measure(encoded: bytes) -> ImageQuality:
     """
     Measure an encoded image, decoded at a reduced scale where its format allows it.
 
-    :raises UserError: when it cannot be decoded.
+    :raises BrokenImage: when it cannot be decoded.
     """
-    try:
-        luma = _small_luma(encoded)
-    except (UnidentifiedImageError, OSError, ValueError) as error:
-        raise UserError(
-            'an image cannot be decoded', got=str(error), expected='a JPEG or PNG image'
-        ) from None
+    luma = _small_luma(encoded)
     return ImageQuality(float(luma.mean() / 255), sharpness(luma))
 
 
@@ -149,15 +153,10 @@ def is_due(received_ns: int, last_ns: int | None) -> bool:
 
 def _small_luma(encoded: bytes) -> np.ndarray:
     """Return (H, W) float32 luma, 0 to 255, its longer side at most ``SIDE``."""
-    with warnings.catch_warnings():
-        warnings.simplefilter('ignore', Image.DecompressionBombWarning)
-        image: Image.Image = Image.open(io.BytesIO(encoded))
-    scale = min(1.0, SIDE / max(image.size))
-    width, height = (max(1, round(side * scale)) for side in image.size)
-    image.draft('L', (width, height))
-    if image.mode.startswith('I'):  # 16 bits a pixel
-        image = Image.fromarray((np.asarray(image) / 257).astype(np.uint8))
-    image = image.convert('L')
+    sides = read_header(encoded)[:2]
+    scale = min(1.0, SIDE / max(sides))
+    width, height = (max(1, round(side * scale)) for side in sides)
+    image = load(encoded, 'L', (width, height))
     if image.size != (width, height):
         image = image.resize((width, height), Image.Resampling.HAMMING)
     return np.asarray(image, dtype=np.float32)

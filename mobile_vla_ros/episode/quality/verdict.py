@@ -32,8 +32,9 @@ class Health(TypedDict, total=False):
     ``expected_rate_hz`` is None when unknown. ``clock`` is one of ``camera_clock.KINDS``.
     ``skew_s`` is the median time from header stamp to receipt, the offset between the clocks of
     images and commands. ``frozen_share`` is of the frames taken while the robot was commanded to
-    move, ``idle_share`` of the frames taken while it was not. ``looked_at`` counts the sampled
-    images; ``dark_share`` and ``blurred_share`` are of those.
+    move, ``idle_share`` of the frames taken while it was not. ``broken`` counts the images that
+    are cut short, or are sampled and cannot be decoded; ``looked_at`` counts the sampled ones,
+    ``dark_share`` and ``blurred_share`` are of those.
     """
 
     verdict: str
@@ -51,6 +52,7 @@ class Health(TypedDict, total=False):
     drop_share: float
     frozen_share: float
     idle_share: float
+    broken: int
     looked_at: int
     dark_share: float
     blurred_share: float
@@ -65,6 +67,7 @@ def judge(
     command_received_ns: np.ndarray,
     twist: np.ndarray,
     drops: int,
+    broken: int = 0,
     samples: Sequence[ImageQuality] = (),
     expected_rate_hz: float | None = None,
     timed: bool = True,
@@ -77,7 +80,7 @@ def judge(
     :param frame_stamp_ns: (N,) int64 header stamps; likewise ``frame_received_ns``.
     :param frozen: (N,) bool: the image equals the previous one, byte for byte.
     :param command_received_ns: (M,) int64 times of receipt; twist: (M, 6) m/s and rad/s.
-    :param drops: frames known to be lost.
+    :param drops: frames known to be lost; broken: images that cannot be decoded.
     :param samples: quality of the sampled images (``image_quality.is_due``).
     :param expected_rate_hz: the camera's rate, frames a second; None or 0: unknown.
     :param timed: False where the times are invented, as for rows without times: whether the robot
@@ -115,6 +118,7 @@ def judge(
         'drop_share': round(drops / (frames + drops), 4) if drops else 0.0,
         'frozen_share': round(float(frozen[watched].mean()), 4) if watched.any() else 0.0,
         'idle_share': round(float(1 - moving.mean()), 4) if frames else 1.0,
+        'broken': broken,
         'looked_at': len(samples),
         'dark_share': round(sum(one.dark for one in samples) / max(1, len(samples)), 4),
         'blurred_share': round(sum(one.blurred for one in samples) / max(1, len(samples)), 4),
@@ -126,6 +130,8 @@ def judge(
     _judge_times(measures, float(np.median(gaps_s)) if frames > 1 else 0.0, bad, poor)
     if not camera.sane:
         poor.append(f'{camera.sentence}: frames are timed by their receipt')
+    if broken:
+        bad.append(f'{broken} of {frames} images are broken')
     _judge_images(measures, bad if timed else poor, poor)
     verdict = 'bad' if bad else 'poor' if poor else 'good'
     return {'verdict': verdict, 'reasons': bad + poor, **measures}

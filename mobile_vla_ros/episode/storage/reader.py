@@ -18,7 +18,7 @@ from mobile_vla_ros.episode.storage.hdf5_view import (
     View,
 )
 from mobile_vla_ros.errors import UserError, first_line
-from mobile_vla_ros.images.stored import decode
+from mobile_vla_ros.images.stored import BrokenImage, decode
 from mobile_vla_ros.types import SOURCES, Frame
 
 RECOVER = 'salvage it with mobile_vla episodes recover, or move it away'
@@ -172,7 +172,7 @@ class Episode:
         try:
             return bytes(self._images[index % self._count].tobytes())
         except (OSError, RuntimeError) as error:
-            raise self._broken(index, error) from None
+            raise self._broken(index, first_line(error)) from None
 
     def frame(self, index: int, min_side: int | None = None) -> Frame:
         """
@@ -183,14 +183,14 @@ class Episode:
         """
         try:
             image = decode(self.encoded(index), min_side)
-        except OSError as error:
-            raise self._broken(index, error) from None
+        except BrokenImage as error:
+            raise self._broken(index, error.reason) from None
         return Frame(image, int(self.frame_stamp_ns[index]), int(self.frame_received_ns[index]))
 
-    def _broken(self, index: int, error: Exception) -> UserError:
+    def _broken(self, index: int, reason: str) -> UserError:
         return UserError(
             f'{self.path} is broken at frame {index}',
-            got=first_line(error),
+            got=reason,
             expected='a JPEG or PNG image',
         )
 

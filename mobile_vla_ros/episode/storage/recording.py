@@ -17,7 +17,7 @@ from mobile_vla_ros.errors import UserError
 from mobile_vla_ros.types import NANOSECONDS, Command
 
 POLL_S = 0.1
-DROP_EVENT_NS = NANOSECONDS  # consecutive drops with one reason share an event for this long
+DROP_EVENT_NS = NANOSECONDS  # drops with one reason share an event for this long
 
 Job = Callable[[], None]
 
@@ -48,12 +48,16 @@ class _Queue:
 
 @dataclass
 class _Drops:
-    """Lost frames: the total, and those that have no event yet."""
+    """
+    Lost frames: the total, and those that have no event yet.
+
+    :ivar pending: reason → how many, and the time of the first.
+    :ivar written_ns: when events were last written, None before.
+    """
 
     total: int = 0
-    pending: int = 0
-    since_ns: int = 0
-    reason: str = ''
+    pending: dict[str, tuple[int, int]] = field(default_factory=dict)
+    written_ns: int | None = None
 
 
 @dataclass
@@ -157,8 +161,8 @@ class Recording:
         """
         Hand over one frame; return False if it was dropped.
 
-        :param encode: returns the JPEG or PNG bytes; called in the writer's thread. If it raises
-            ``UserError``, the frame is dropped.
+        :param encode: returns the JPEG or PNG bytes; called in the writer's thread. If it raises,
+            the frame is dropped.
         """
         with self._news:
             if self._closed:
@@ -167,7 +171,8 @@ class Recording:
             if self._queue.frames >= self._queue.max_frames:
                 self._drop(1, received_ns, 'the writer was too slow')
                 return False
-            self._write_drops()
+            if _is_later(received_ns, self._drops.written_ns):
+                self._write_drops(received_ns)
             self._queue.add_frame(partial(self._write_frame, encode, stamp_ns, received_ns))
             self._news.notify()
         return True
@@ -226,34 +231,36 @@ class Recording:
                 self._queue.add(job)
 
     def _drop(self, count: int, time_ns: int, why: str) -> None:
-        """Count lost frames; consecutive ones with the same reason share an event."""
+        """Count lost frames; those with one reason share an event, of which one a second."""
         drops = self._drops
-        if why != drops.reason or time_ns - drops.since_ns >= DROP_EVENT_NS:
-            self._write_drops()
-            drops.since_ns, drops.reason = time_ns, why
-        drops.pending += count
+        if drops.pending and _is_later(time_ns, min(first for _, first in drops.pending.values())):
+            self._write_drops(time_ns)
+        before, first_ns = drops.pending.get(why, (0, time_ns))
+        drops.pending[why] = before + count, first_ns
         drops.total += count
 
-    def _write_drops(self) -> None:
-        """Write the event of the pending drops; the lock is held."""
+    def _write_drops(self, time_ns: int) -> None:
+        """Write the events of the pending drops; the lock is held."""
         drops = self._drops
-        if drops.pending:
+        for why, (count, first_ns) in drops.pending.items():
             self._queue.add(
                 partial(
                     self._writer.add_event,
                     'drop',
-                    drops.since_ns,
-                    f'{drops.pending} frames: {drops.reason}',
-                    dropped=drops.pending,
+                    first_ns,
+                    f'{count} frames: {why}',
+                    dropped=count,
                 )
             )
-        drops.pending, drops.reason = 0, ''
+        if drops.pending:
+            drops.written_ns = time_ns
+            drops.pending.clear()
 
     def _finish(self, end: Job, on_done: Job | None) -> None:
         with self._news:
             self._on_done = on_done
             if self._end is None:  # it may have ended by itself
-                self._write_drops()
+                self._write_drops(self._queue.last_ns)
                 self._end = end
             ended = self._result.ended
             self._news.notify()
@@ -270,10 +277,13 @@ class Recording:
     def _write_frame(self, encode: Callable[[], bytes], stamp_ns: int, received_ns: int) -> None:
         try:
             encoded = encode()
-        except UserError as error:
-            self._result.problem = str(error)
+        except Exception as error:  # of any kind: one image must not end an episode
+            self._result.problem = str(error) or type(error).__name__
+            what = error.what if isinstance(error, UserError) else type(error).__name__
+            if not isinstance(error, UserError) and what not in self._drops.pending:
+                traceback.print_exc()
             with self._news:
-                self._drop(1, received_ns, str(error))
+                self._drop(1, received_ns, what)
             return
         self._writer.add_frame(encoded, stamp_ns, received_ns)
 
@@ -309,7 +319,7 @@ class Recording:
                 if self._end is None:
                     self._news.wait(POLL_S)
                 elif self._drops.pending:
-                    self._write_drops()
+                    self._write_drops(self._queue.last_ns)
                 else:
                     return False
             is_frame, job = self._queue.jobs.popleft() if self._queue.jobs else (False, None)
@@ -350,8 +360,13 @@ class Recording:
     def _stop(self, why: str) -> None:
         """End the recording from within and store the reason in it; the lock is held."""
         self._result.problem = why
-        self._write_drops()
+        self._write_drops(self._queue.last_ns)
         for name in ('problem', 'stop'):
             self._queue.add(partial(self._writer.add_event, name, self._queue.last_ns, why))
         if self._end is None:
             self._end = partial(self._close, 'unknown')
+
+
+def _is_later(time_ns: int, before_ns: int | None) -> bool:
+    """Whether it is time for another event of drops; the clock may have been set back."""
+    return before_ns is None or abs(time_ns - before_ns) >= DROP_EVENT_NS

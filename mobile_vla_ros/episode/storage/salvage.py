@@ -8,7 +8,6 @@ ever on a heap that ends in zeros.
 """
 
 import contextlib
-import io
 import math
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,12 +15,11 @@ from typing import Any
 
 import h5py
 import numpy as np
-from PIL import Image
 
 from mobile_vla_ros.episode.storage import schema
 from mobile_vla_ros.episode.storage.hdf5_view import HEAP, HEAP_HEAD, View, heap_objects
 from mobile_vla_ros.errors import UserError, first_line
-from mobile_vla_ros.images.stored import JPEG_START, PNG_START
+from mobile_vla_ros.images.stored import JPEG_START, PNG_START, BrokenImage, check_whole
 
 IMAGE_REFERENCE = np.dtype([('bytes', '<u4'), ('heap', '<u8'), ('number', '<u4')])
 STREAMS = ('frames', 'commands', 'events')
@@ -229,7 +227,7 @@ def is_whole_image(image: bytes) -> bool:
 def _verified(png: bytes) -> bool:
     """Whether the checksums of a PNG hold; a black one may be full of zeros."""
     try:
-        Image.open(io.BytesIO(png)).verify()
-    except (OSError, SyntaxError, ValueError):
+        check_whole(png)
+    except BrokenImage:
         return False
     return True

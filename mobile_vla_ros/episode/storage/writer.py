@@ -309,6 +309,7 @@ class EpisodeWriter:
             command_received_ns=self._part.column('commands/received_ns'),
             twist=self._part.column('commands/twist'),
             drops=self.drops,
+            broken=self._tally.broken,
             samples=self._tally.samples,
             expected_rate_hz=self.expected_rate_hz,
             timed=self.timed,

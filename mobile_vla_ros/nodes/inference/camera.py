@@ -1,17 +1,14 @@
 """Camera messages as frames, judged as they arrive, and the clocks that judge them."""
 
-import io
 from functools import cached_property
 
 import numpy as np
-from PIL import Image as PillowImage
-from PIL import UnidentifiedImageError
 from rclpy.clock import Clock, ClockType
 from rclpy.node import Node
 from sensor_msgs.msg import CompressedImage, Image
 
-from mobile_vla_ros.errors import UserError
-from mobile_vla_ros.images.messages import compressed_bytes, compressed_to_rgb, to_rgb
+from mobile_vla_ros.errors import UserError, first_line
+from mobile_vla_ros.images.messages import check, compressed_to_rgb, to_rgb
 from mobile_vla_ros.nodes.shared.guard_status import GuardStatusListener
 from mobile_vla_ros.nodes.shared.messages import time_ns
 from mobile_vla_ros.runtime.camera_check import CameraCheck
@@ -89,22 +86,10 @@ class CameraFrame:
         """
         Width and height as sent by the camera; decodes nothing.
 
-        :raises UserError: when a compressed message holds no image.
+        :raises UserError: when the message holds no whole image.
         """
-        if isinstance(self.message, Image):
-            return self.message.width, self.message.height
-        try:
-            with PillowImage.open(io.BytesIO(compressed_bytes(self.message))) as image:
-                return image.size
-        except (
-            UnidentifiedImageError,
-            OSError,
-            SyntaxError,
-            PillowImage.DecompressionBombError,
-        ) as error:
-            raise UserError(
-                'a compressed camera image is broken', got=type(error).__name__
-            ) from None
+        header = check(self.message)
+        return header.width, header.height
 
     @property
     def form(self) -> str:
@@ -125,6 +110,7 @@ class CameraGate:
         still scene.
     :param side: of the square image that the policy sees, pixels.
     :param real_time: whether the node's clock is the system's.
+    :ivar unreadable: how many messages held no image that can be read.
     """
 
     def __init__(
@@ -132,6 +118,7 @@ class CameraGate:
     ):
         self.check = check
         self.newest: CameraFrame | None = None
+        self.unreadable = 0
         self._guard, self._side, self._real_time = guard, side, real_time
 
     def pass_on(
@@ -153,8 +140,8 @@ class CameraGate:
         check.tick(ros_ns, steady_ns)  # first: a step of this clock is not the camera's
         try:
             form = frame.form
-        except UserError as error:
-            form, broken = check.form, str(error)  # unreadable, but not silent
+        except Exception as error:  # an image must not end a drive
+            form, broken = check.form, _sentence(error)  # unreadable, but not silent
         check.message(FrameHeader(stamp.sec, stamp.nanosec, ros_ns, now_ns, form, sequence))
         try:
             if check.due(now_ns) and not broken:
@@ -164,9 +151,16 @@ class CameraGate:
                     brightness(frame.image),
                     self._guard.moving_s,
                 )
-        except UserError as error:
-            broken = str(error)
+        except Exception as error:
+            broken = _sentence(error)
         if broken:
+            self.unreadable += 1
             check.unreadable(now_ns, broken)
         self.newest = frame
         return frame if check.usable else None
+
+
+def _sentence(error: Exception) -> str:
+    if isinstance(error, UserError):
+        return str(error)
+    return f'an image failed: {type(error).__name__}: {first_line(error)}'

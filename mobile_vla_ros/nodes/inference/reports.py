@@ -87,6 +87,7 @@ def diagnostics_message(
                 'policy': policies.now.name,
                 'camera_hz': number(gate.check.rate_hz(now_ns), 1),
                 'image_age_s': age(gate.newest),
+                'unreadable_images': gate.unreadable,
                 'plan_age_s': age(worker.plan),
                 'inference_s': number(stats.inference_s, 4),
                 'proposals_hz': number(proposals_hz, 1),

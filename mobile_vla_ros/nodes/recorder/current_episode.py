@@ -1,6 +1,5 @@
 """The episode in progress, if there is one, and the verdict on the previous one. Knows no ROS."""
 
-import io
 import time
 from collections import Counter
 from collections.abc import Callable
@@ -9,13 +8,13 @@ from functools import partial
 from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
-from PIL import Image as PillowImage
 
 from mobile_vla_ros.episode.storage.recording import Recording
 from mobile_vla_ros.episode.storage.schema import EpisodeInfo
 from mobile_vla_ros.episode.storage.writer import EpisodeWriter
 from mobile_vla_ros.episode.timing.command_source import CommandLabeller
 from mobile_vla_ros.errors import UserError
+from mobile_vla_ros.images.stored import BrokenImage, read_header
 from mobile_vla_ros.nodes.recorder.episode_folder import EpisodeFolder
 from mobile_vla_ros.nodes.recorder.params import RecorderParams
 from mobile_vla_ros.safety.status import GuardStatus
@@ -29,6 +28,8 @@ Message: TypeAlias = 'Image | CompressedImage'
 
 IDLE, STARTING, RECORDING, CLOSING = 'idle', 'starting', 'recording', 'closing'
 BROKEN = 'a broken image'
+OTHER_KIND = 'images of another size or encoding'
+MAX_NOTED = 50  # problems that an episode names; a camera may send a new one with every image
 POLL_S = 0.01
 
 
@@ -102,15 +103,12 @@ class CurrentEpisode:
         :raises UserError: when the image, the folder or the disk is unusable.
         """
         self._folder.disk.check_space()
-        self._encode(image)
-        image_kind = kind(image)
-        if image_kind == BROKEN:  # every whole one after it would be of another kind
+        try:
+            self._encode(image)
+        except BrokenImage as error:  # every whole one after it would be of another kind
             raise UserError(
-                'the newest camera image is broken',
-                got=f'{len(image.data)} bytes',
-                expected='a whole JPEG or PNG',
-                remedy='start again',
-            )
+                'the newest camera image is broken', got=error.reason, remedy='start again'
+            ) from None
         writer = EpisodeWriter(
             self._folder.path,
             info,
@@ -126,7 +124,7 @@ class CurrentEpisode:
             steady_ns=time.monotonic_ns,
             floor_bytes=self._folder.disk.floor_bytes,
         )
-        return OpenEpisode(recording, writer, image_kind)
+        return OpenEpisode(recording, writer, kind(image))
 
     @staticmethod
     def discard_unopened(opening: 'Future', timeout_s: float) -> None:
@@ -167,7 +165,8 @@ class CurrentEpisode:
             f'the camera sends {found}, and the episode began with {current.image_kind}'
         )
         self.note(found, current.other_images)
-        current.recording.lost(1, received_ns, f'the camera sends {found}')
+        what = BROKEN if found == BROKEN else OTHER_KIND
+        current.recording.lost(1, received_ns, f'the camera sends {what}')
 
     def lost(self, count: int) -> None:
         """Count frames that the middleware reports as lost."""
@@ -224,7 +223,9 @@ class CurrentEpisode:
     def note(self, key: str, sentence: str) -> None:
         """Record a problem as an event, once per key."""
         current = self._active()
-        if current is not None and key not in current.noted:
+        if current is None or len(current.noted) >= MAX_NOTED:
+            return
+        if key not in current.noted:
             current.noted.add(key)
             current.recording.event('problem', self._now_ns(), sentence)
 
@@ -300,7 +301,7 @@ def kind(message: Message) -> str:
     if hasattr(message, 'encoding'):
         return f'{message.width}x{message.height} {message.encoding}'
     try:
-        image = PillowImage.open(io.BytesIO(message.data))  # reads only the header
-    except Exception:  # also Pillow's own for an absurd size
+        width, height, image_format = read_header(bytes(message.data))
+    except BrokenImage:
         return BROKEN
-    return f'{image.width}x{image.height} {image.format}'
+    return f'{width}x{height} {image_format}'

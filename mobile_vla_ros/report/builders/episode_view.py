@@ -2,6 +2,7 @@
 
 import io
 from collections.abc import Mapping
+from math import ceil
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,7 @@ from mobile_vla_ros.episode.storage import schema
 from mobile_vla_ros.episode.storage.reader import Episode
 from mobile_vla_ros.episode.timing.timeline import COMMAND_MAX_AGE_S, frame_times
 from mobile_vla_ros.errors import UserError
+from mobile_vla_ros.images.stored import load, read_header
 from mobile_vla_ros.report.pages.episodes_page import SOURCES, EpisodeView
 
 BASE64 = 4 / 3
@@ -180,18 +182,20 @@ def _images(episode: Episode, most: int, side: int, budget: float, order: np.nda
 
 
 def _reduced(episode: Episode, row: int, side: int) -> tuple[bytes, str]:
-    from PIL import Image, UnidentifiedImageError
+    from PIL import Image
 
     try:
-        image = Image.open(io.BytesIO(episode.encoded(row)))
-        size = f'{image.width} × {image.height}'
-        # Decodes a JPEG at a reduced scale.
-        image.thumbnail((side, side), Image.Resampling.BILINEAR)
-        buffer = io.BytesIO()
-        image.convert('RGB').save(buffer, 'JPEG', quality=JPEG_QUALITY)
-    except (UserError, UnidentifiedImageError, OSError):
+        encoded = episode.encoded(row)
+        width, height, _ = read_header(encoded)
+        # A JPEG is decoded at a lower scale, of twice the size that is left.
+        share = 2 * side / max(width, height)
+        image = load(encoded, min_size=(ceil(width * share), ceil(height * share)))
+    except UserError:
         return b'', ''
-    return buffer.getvalue(), size
+    image.thumbnail((side, side), Image.Resampling.BILINEAR)
+    buffer = io.BytesIO()
+    image.save(buffer, 'JPEG', quality=JPEG_QUALITY)
+    return buffer.getvalue(), f'{width} × {height}'
 
 
 def _measures(episode: Episode, health: Mapping, size: str) -> dict[str, str]:

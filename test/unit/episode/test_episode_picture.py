@@ -145,7 +145,7 @@ def test_look_decodes_at_a_reduced_scale(photo, monkeypatch):
 @pytest.mark.parametrize('broken', [b'', b'no image', encode(Image.new('RGB', (64, 64)))[:300]])
 def test_broken_image_is_a_sentence(broken):
     """What cannot be decoded is a UserError."""
-    with pytest.raises(UserError, match='cannot be decoded'):
+    with pytest.raises(UserError, match='is broken'):
         measure(broken)
 
 
