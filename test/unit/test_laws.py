@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-PACKAGE = Path(__file__).resolve().parents[2] / 'mobile_vla_ros'
+TESTS = Path(__file__).resolve().parents[1]
+PACKAGE = TESTS.parent / 'mobile_vla_ros'
 OURS = 'mobile_vla_ros'
 # '' is the package itself: its version. Its public names (docs/reference.md) are for users alone.
 EVERYWHERE = {'errors', 'file_lock', 'files', 'text_table', 'types', ''}
@@ -155,6 +156,7 @@ PICKLES = {'pickle', 'cPickle', 'dill', 'cloudpickle', 'joblib', 'shelve', 'mars
 LOADS_CODE = {'torch.load', 'yaml.load', 'yaml.unsafe_load', 'yaml.full_load', 'yaml.load_all'}
 
 MODULES = sorted(PACKAGE.rglob('*.py'))
+TEST_MODULES = sorted(TESTS.rglob('*.py'))
 
 
 def part(path: Path) -> str:
@@ -233,6 +235,15 @@ def forbidden_uses(name: str, tree: ast.AST) -> list[str]:
     return wrong
 
 
+def imported_tests(tree: ast.AST) -> list[str]:
+    """Return the test modules and conftests that a module imports."""
+    return sorted(
+        name
+        for name in imports(tree)
+        if any(one == 'conftest' or one.startswith('test_') for one in name.split('.'))
+    )
+
+
 def markup(tree: ast.AST) -> list[str]:
     """Return the HTML, CSS and JavaScript in the strings of a module."""
     strings = (node for node in ast.walk(tree) if isinstance(node, ast.Constant))
@@ -269,6 +280,28 @@ def test_the_command_line_only_parses_and_prints():
         part(path) for path in MODULES if 'argparse' in imports(ast.parse(path.read_text()))
     }
     assert {one for one in parsers if not within(one, {'cli'})} == {'training.flags'}
+
+
+@pytest.mark.parametrize('path', TEST_MODULES, ids=lambda p: str(p.relative_to(TESTS)))
+def test_no_test_module_imports_another(path):
+    """Code that several tests need belongs to test/helpers, fixtures to conftest.py."""
+    assert imported_tests(ast.parse(path.read_text())) == []
+
+
+@pytest.mark.parametrize(
+    'code',
+    [
+        'import test_dataset',
+        'from test_dataset import break_frame',
+        'def f():\n    from conftest import WORDS',
+        'import conftest',
+        'from test.unit.data.test_dataset import break_frame',
+        'from test.unit.data import test_dataset',
+    ],
+)
+def test_an_import_of_a_test_module_would_be_found(code):
+    """The check itself: planted mistakes of each kind."""
+    assert imported_tests(ast.parse(code))
 
 
 def test_every_folder_of_the_package_is_in_the_table():

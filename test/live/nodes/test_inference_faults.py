@@ -5,9 +5,9 @@ import time
 import pytest
 
 from driven import FAULT, HOLD, OK, PERIOD_S, Camera, Drive
+from noise_camera import INSTRUCTION
 from ros_helpers import wait_until
 
-RED = 'go to the red box'
 # Promised is zero at the wheels within 0.25 s; `mobile_vla drill` measures that. On a busy machine
 # a test can only check that it is at once, not after a plan of one second has run out.
 AT_ONCE_S = 0.8
@@ -29,7 +29,9 @@ FAULTS = {
 def drive(nodes, client, small_run):
     """A node that drives the small policy."""
     received = Drive(client)
-    nodes.start('inference_node', params={'policy': str(small_run / 'best'), 'instruction': RED})
+    nodes.start(
+        'inference_node', params={'policy': str(small_run / 'best'), 'instruction': INSTRUCTION}
+    )
     return received
 
 

@@ -11,10 +11,10 @@ from sensor_msgs.msg import Image
 from std_msgs.msg import String
 
 from mobile_vla_ros.nodes.shared.messages import LATCHED
+from noise_camera import INSTRUCTION, noise_image
 from ros_helpers import wait_until
 
 OK, HOLD, FAULT = DiagnosticStatus.OK, DiagnosticStatus.WARN, DiagnosticStatus.ERROR
-RED = 'go to the red box'
 DEEP = QoSProfile(depth=100)
 
 
@@ -36,14 +36,6 @@ def changes(healths) -> list[tuple]:
     return found
 
 
-def image(client, rng) -> Image:
-    """Return an image of noise, stamped now."""
-    message = Image(height=48, width=64, encoding='rgb8', step=64 * 3)
-    message.header.stamp = client.now()
-    message.data = rng.integers(0, 256, 48 * 64 * 3, dtype=np.uint8).tobytes()
-    return message
-
-
 def test_a_drive_is_held_until_the_window_is_full_and_at_a_new_instruction(
     nodes, client, healths, small_run
 ):
@@ -54,7 +46,7 @@ def test_a_drive_is_held_until_the_window_is_full_and_at_a_new_instruction(
     publisher = client.publisher('camera/image_raw', Image, qos_profile_sensor_data)
     wait_until(publisher.get_subscription_count, 60, 'the node')
     with client.stream(
-        'camera/image_raw', lambda: image(client, rng), 10.0, qos_profile_sensor_data
+        'camera/image_raw', lambda: noise_image(client, rng), 10.0, qos_profile_sensor_data
     ):
         wait_until(
             lambda: any('no instruction' in reason for _, reason in changes(healths)),
@@ -62,7 +54,7 @@ def test_a_drive_is_held_until_the_window_is_full_and_at_a_new_instruction(
             'the hold',
             lambda: str(changes(healths)),
         )
-        client.publish('instruction', String(data=RED), LATCHED)
+        client.publish('instruction', String(data=INSTRUCTION), LATCHED)
         wait_until(
             lambda: changes(healths)[-1] == (OK, ''), 20, 'OK', lambda: str(changes(healths))
         )
@@ -96,7 +88,7 @@ def test_a_lifecycle_manager_may_move_it_through_its_states(nodes, client, healt
     proposals = client.subscribe('policy/cmd_vel', TwistStamped, DEEP)
     process = nodes.start(
         'inference_node',
-        params={'policy': str(small_run / 'best'), 'instruction': RED, 'autostart': False},
+        params={'policy': str(small_run / 'best'), 'instruction': INSTRUCTION, 'autostart': False},
     )
 
     def done(name):
@@ -116,7 +108,7 @@ def test_a_lifecycle_manager_may_move_it_through_its_states(nodes, client, healt
     for again in (('activate',), ('cleanup', 'configure', 'activate'), ()):
         wait_until(images.get_subscription_count, 20, 'the node')
         with client.stream(
-            'camera/image_raw', lambda: image(client, rng), 10.0, qos_profile_sensor_data
+            'camera/image_raw', lambda: noise_image(client, rng), 10.0, qos_profile_sensor_data
         ):
             seen = len(proposals)
             wait_until(

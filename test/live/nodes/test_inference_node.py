@@ -8,38 +8,14 @@ import pytest
 from diagnostic_msgs.msg import DiagnosticArray
 from geometry_msgs.msg import TwistStamped
 from nav_msgs.msg import Path
-from rclpy.qos import DurabilityPolicy, QoSProfile, qos_profile_sensor_data
-from sensor_msgs.msg import CompressedImage, Image
+from rclpy.qos import QoSProfile, qos_profile_sensor_data
+from sensor_msgs.msg import CompressedImage
 from std_msgs.msg import String
 
 from mobile_vla_ros.images.stored import decode
+from mobile_vla_ros.nodes.shared.messages import LATCHED
+from noise_camera import INSTRUCTION, NoiseCamera
 from ros_helpers import wait_until
-
-LATCHED = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
-RED = 'go to the red box'
-
-
-class Camera:
-    """A camera of noise, so that no two images are the same."""
-
-    def __init__(self, client):
-        self.client = client
-        self.rng = np.random.default_rng(0)
-        self.stamps = []
-
-    def image(self) -> Image:
-        """The next image, stamped now."""
-        message = Image(height=48, width=64, encoding='rgb8', step=64 * 3)
-        message.header.stamp = self.client.now()
-        message.data = self.rng.integers(0, 256, 48 * 64 * 3, dtype=np.uint8).tobytes()
-        self.stamps.append((message.header.stamp.sec, message.header.stamp.nanosec))
-        return message
-
-    def stream(self, rate_hz=10.0):
-        """Publish images while the block runs, from when the node listens on."""
-        publisher = self.client.publisher('camera/image_raw', Image, qos_profile_sensor_data)
-        self.client.wait_for(publisher.get_subscription_count, 60, 'the node')
-        return self.client.stream('camera/image_raw', self.image, rate_hz, qos_profile_sensor_data)
 
 
 @pytest.fixture
@@ -51,7 +27,7 @@ def start(nodes, client, small_run):
     def begin(**params):
         return nodes.start(
             'inference_node',
-            params={'policy': str(small_run / 'best'), 'instruction': RED, **params},
+            params={'policy': str(small_run / 'best'), 'instruction': INSTRUCTION, **params},
         )
 
     begin.proposals = proposals
@@ -61,7 +37,7 @@ def start(nodes, client, small_run):
 
 def test_proposals_carry_the_stamp_of_the_newest_image(start, client):
     """The guard judges the age of what was seen, so the stamp must be the image's own."""
-    camera = Camera(client)
+    camera = NoiseCamera(client)
     start()
     with camera.stream():
         client.wait_for(lambda: len(start.proposals) >= 20, 60, 'proposals')
@@ -76,7 +52,7 @@ def test_proposals_carry_the_stamp_of_the_newest_image(start, client):
 
 def test_no_image_no_proposal(start, client):
     """It reports why it proposes nothing; and when the camera falls silent the plan runs out."""
-    camera = Camera(client)
+    camera = NoiseCamera(client)
     start()
     client.wait_for(lambda: 'no image yet' in start.reasons(), 60, 'a report')
     assert not len(start.proposals)
@@ -99,7 +75,7 @@ def test_no_image_no_proposal(start, client):
 
 def test_a_faster_camera_is_sampled(start, client):
     """A 30 Hz camera and a 10 Hz policy: about ten plans a second, not thirty."""
-    camera = Camera(client)
+    camera = NoiseCamera(client)
     paths = client.subscribe('inference/plan', Path)
     start()
     with camera.stream(30.0):
@@ -112,14 +88,14 @@ def test_a_faster_camera_is_sampled(start, client):
 
 def test_a_new_instruction_starts_anew(start, client):
     """No proposal comes from a plan of the old one; the kept frames are encoded with the new."""
-    camera = Camera(client)
+    camera = NoiseCamera(client)
     process = start(instruction='')
     with camera.stream():
         client.wait_for(
             lambda: any('no instruction' in reason for reason in start.reasons()), 60, 'the reason'
         )
         assert not len(start.proposals)
-        client.publish('instruction', String(data=RED), LATCHED)
+        client.publish('instruction', String(data=INSTRUCTION), LATCHED)
         client.wait_for(lambda: len(start.proposals) >= 3, 30, 'proposals')
         old = start.proposals.last.twist
         before = len(camera.stamps)
@@ -137,7 +113,7 @@ def test_a_new_instruction_starts_anew(start, client):
 
 def test_an_unlatched_instruction_is_received_and_repeating_it_stops_nothing(start, client):
     """As `ros2 topic pub` sends it by default, which may be every second."""
-    camera = Camera(client)
+    camera = NoiseCamera(client)
     healths = client.subscribe(
         'policy/health', DiagnosticArray, QoSProfile(depth=100, durability=LATCHED.durability)
     )
@@ -146,12 +122,12 @@ def test_an_unlatched_instruction_is_received_and_repeating_it_stops_nothing(sta
         client.wait_for(
             lambda: any('no instruction' in reason for reason in start.reasons()), 60, 'the reason'
         )
-        client.publish('instruction', String(data=RED))
+        client.publish('instruction', String(data=INSTRUCTION))
         client.wait_for(lambda: len(start.proposals) >= 3, 30, 'proposals')
         before = len(healths)
         for _ in range(3):
-            client.publish('instruction', String(data=RED))
-            client.publish('instruction', String(data=RED), LATCHED)
+            client.publish('instruction', String(data=INSTRUCTION))
+            client.publish('instruction', String(data=INSTRUCTION), LATCHED)
         seen = len(start.proposals)
         client.wait_for(lambda: len(start.proposals) > seen + 20, 30, 'more proposals')
     assert {array.status[0].message for array in healths.messages[before:]} == {''}
@@ -161,7 +137,7 @@ def test_an_unlatched_instruction_is_received_and_repeating_it_stops_nothing(sta
 
 def test_the_overlay_is_drawn_for_subscribers_also_when_the_camera_is_silent(start, client):
     """~/overlay/compressed is a JPEG that viewers open; it goes on and shows why nothing moves."""
-    camera = Camera(client)
+    camera = NoiseCamera(client)
     overlays = client.subscribe(
         'inference/overlay/compressed', CompressedImage, qos_profile_sensor_data
     )
@@ -217,7 +193,7 @@ def test_a_camera_topic_of_the_wrong_type_is_refused(start, client):
 @pytest.mark.parametrize('number', [signal.SIGINT, signal.SIGTERM])
 def test_it_ends_at_once_and_cleanly(start, client, number):
     """Ctrl-C and a supervisor's SIGTERM end the process with status 0, no traceback."""
-    camera = Camera(client)
+    camera = NoiseCamera(client)
     process = start()
     with camera.stream():
         client.wait_for(lambda: len(start.proposals), 60, 'a proposal')
@@ -230,10 +206,10 @@ def test_it_ends_at_once_and_cleanly(start, client, number):
 def test_a_model_of_a_second_a_step_proposes_ten_times_a_second(nodes, client):
     """The timer waits neither for the worker nor for the interpreter's lock."""
     proposals = client.subscribe('policy/cmd_vel', TwistStamped, QoSProfile(depth=100))
-    camera = Camera(client)
+    camera = NoiseCamera(client)
     nodes.start(
         'made_policies.slow',
-        params={'instruction': RED},
+        params={'instruction': INSTRUCTION},
         env={'PYTHONPATH': str(FilePath(__file__).parents[2] / 'helpers')},
     )
     with camera.stream(30.0):

@@ -11,9 +11,8 @@ from rcl_interfaces.msg import Parameter, ParameterType, ParameterValue
 from rcl_interfaces.srv import SetParameters
 
 from driven import OK, PERIOD_S, Camera, Drive
+from noise_camera import INSTRUCTION
 from ros_helpers import wait_until
-
-RED = 'go to the red box'
 
 
 def changed(policy, folder, **manifest):
@@ -67,7 +66,7 @@ def test_a_policy_loads_beside_the_one_that_drives_and_drives_when_the_base_stan
     drive = Drive(client)
     process = nodes.start(
         'inference_node',
-        params={'policy': first, 'instruction': RED, 'max_velocity': [1.0, 1.0, 0.0]},
+        params={'policy': first, 'instruction': INSTRUCTION, 'max_velocity': [1.0, 1.0, 0.0]},
     )
     with Camera(client) as camera:
         drive.until(OK, timeout_s=60)

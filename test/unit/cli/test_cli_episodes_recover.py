@@ -4,8 +4,8 @@ import argparse
 import json
 
 import pytest
-from test_episode_recovery import part
 
+from damaged_files import write_part
 from mobile_vla_ros.cli.episodes import recover as episodes_recover
 from mobile_vla_ros.episode.storage.schema import EpisodeInfo
 from mobile_vla_ros.episode.storage.writer import EpisodeWriter
@@ -23,7 +23,7 @@ def run(*words: str) -> int:
 
 def test_folder_is_recovered_file_by_file(tmp_path, capsys):
     """A .part and a cut file become whole ones, what is written is left; the second time: 0."""
-    whole, left, cut = write_episode(tmp_path), part(tmp_path), write_episode(tmp_path)
+    whole, left, cut = write_episode(tmp_path), write_part(tmp_path), write_episode(tmp_path)
     cut.write_bytes(cut.read_bytes()[:-9000])
     writer = EpisodeWriter(tmp_path, EpisodeInfo('go'), CREATED_NS)
     assert run(str(tmp_path)) == 0
@@ -39,7 +39,7 @@ def test_folder_is_recovered_file_by_file(tmp_path, capsys):
 
 def test_json_has_an_object_a_file_and_failures_give_1(tmp_path, capsys):
     """What cannot be recovered is named in both streams; the others are done."""
-    left = part(tmp_path)
+    left = write_part(tmp_path)
     (tmp_path / 'broken.h5').write_text('no HDF5')
     assert run(str(tmp_path), '--json') == 1
     out, err = capsys.readouterr()

@@ -8,6 +8,7 @@ import pytest
 import torch
 from PIL import Image
 
+from damaged_files import break_frame
 from made_segments import SPEC, segment_of, twists
 from mobile_vla_ros.data.augment import Augmentation, mirror_instruction
 from mobile_vla_ros.data.dataset import SegmentDataset, collate
@@ -47,17 +48,6 @@ def segment_in_file(folder, count=30):
     )
     assert len(segments) == 1 and len(segments[0].frames) == count, skipped
     return segments[0]
-
-
-def break_frame(path, index: int, part: str):
-    """Overwrite a frame in the middle of a file: the image's start, or HDF5's own block."""
-    with Episode.open(path) as episode:
-        encoded = episode.encoded(index)
-    data = bytearray(path.read_bytes())
-    assert data.count(encoded) == 1
-    at = data.find(encoded) if part == 'picture' else data.rfind(b'GCOL', 0, data.find(encoded))
-    data[at : at + 8] = bytes(8)
-    path.write_bytes(data)
 
 
 def same(one, other) -> bool:
@@ -142,7 +132,7 @@ def test_real_steps_are_counted_without_an_image(tmp_path):
     assert fresh.cache.decoded == 0
 
 
-@pytest.mark.parametrize('part', ['picture', 'block'])
+@pytest.mark.parametrize('part', ['image', 'block'])
 def test_a_broken_frame_breaks_its_pieces_and_no_other(tmp_path, part):
     """After overwritten bytes the frame is named, its pieces count nothing, the rest trains."""
     segment = segment_in_file(tmp_path)
@@ -211,7 +201,7 @@ def test_a_deleted_file_is_named(tmp_path):
 def test_threads_find_the_same_pieces_broken(tmp_path):
     """A readable frame is kept when a neighbouring piece decodes it beside a broken one."""
     segment = segment_in_file(tmp_path)
-    break_frame(segment.path, 13, 'picture')
+    break_frame(segment.path, 13, 'image')
     for _ in range(10):
         data = SegmentDataset([segment], SPEC, IMAGE, 4, 5, WORDS)
         with ThreadPoolExecutor(8) as pool:

@@ -17,46 +17,23 @@ from mobile_vla_ros.episode.storage.part_file import MARGIN_BYTES
 from mobile_vla_ros.episode.storage.schema import EpisodeInfo
 from mobile_vla_ros.episode.storage.writer import EpisodeWriter
 from mobile_vla_ros.types import Command
+from private_mounts import on_small_disk
 from small_episodes import CREATED_NS
 
 MEGABYTES = 6
 
 
-def namespace_prefix() -> list[str] | None:
-    """Return the command that gives a process mounts of its own, or None where none may."""
-    for prefix in (['unshare', '-m'], ['unshare', '-rm']):
-        if (
-            shutil.which('unshare')
-            and not subprocess.run(
-                [*prefix, 'sh', '-c', 'mount -t tmpfs none /mnt'], capture_output=True
-            ).returncode
-        ):
-            return prefix
-    return None
-
-
 @pytest.fixture
 def fill(tmp_path):
     """Run ``fill_disk`` on a file system of 6 MB; return what it printed."""
-    prefix = namespace_prefix()
-    if prefix is None:
-        pytest.skip('mounts of its own (unshare -m) are not permitted to this user')
 
     def run(floor_bytes: int = 0, others: str = 'alone') -> dict:
+        command = [sys.executable, PROCESSES, 'fill', tmp_path, floor_bytes, others]
+        on_disk = on_small_disk(tmp_path, MEGABYTES, *command)
+        if on_disk is None:
+            pytest.skip('private mounts (unshare -m) are not permitted to this user')
         done = subprocess.run(
-            [
-                *prefix,
-                'sh',
-                '-c',
-                f'mount -t tmpfs -o size={MEGABYTES}m none "$0" && exec "$@"',
-                str(tmp_path),
-                sys.executable,
-                PROCESSES,
-                'fill',
-                str(tmp_path),
-                str(floor_bytes),
-                others,
-            ],
+            on_disk,
             capture_output=True,
             text=True,
             timeout=300,

@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from damaged_files import orphan, write_part
 from episode_processes import __file__ as PROCESSES
 from episode_processes import noise
 from mobile_vla_ros.episode.judge import judge
@@ -27,23 +28,6 @@ from small_episodes import CREATED_NS, encoded, write_episode, write_rows
 
 NOW_NS = 1_900_000_000_000_000_000
 KILLS = 10
-
-
-def part(folder: Path, frames: int = 20) -> Path:
-    """Leave an episode as a dead process does: flushed, never closed, nobody's."""
-    writer = EpisodeWriter(folder, EpisodeInfo('go to the red box', operator='ada'), CREATED_NS)
-    writer.add_event('start', 1)
-    write_rows(writer, frames)
-    return orphan(writer)
-
-
-def orphan(writer: EpisodeWriter) -> Path:
-    """Leave the file of a writer as its death would."""
-    writer.flush()
-    content = writer.part_path.read_bytes()
-    writer.discard()
-    writer.part_path.write_bytes(content)
-    return writer.part_path
 
 
 def big_take(writer: EpisodeWriter, frames: int) -> list[bytes]:
@@ -114,7 +98,7 @@ def test_kill_at_random_moments_costs_less_than_a_second(tmp_path):
 
 def test_part_becomes_a_whole_episode_with_all_it_knew(tmp_path):
     """Rows, times, attributes and earlier events stay; the .part goes, an event reports it."""
-    left = part(tmp_path)
+    left = write_part(tmp_path)
     with Episode.open(left) as episode:
         stamps, twists = episode.frame_stamp_ns, episode.commands.twist
     result = recover(left, now_ns=NOW_NS)
@@ -208,7 +192,7 @@ def test_zeros_where_blocks_never_came_cost_only_their_rows(tmp_path):
 
 def test_heap_whose_tail_is_zero_does_not_hang(tmp_path):
     """HDF5 reads such a heap for ever; opened by ours, the episode is there in a moment."""
-    left = part(tmp_path)
+    left = write_part(tmp_path)
     content = bytearray(left.read_bytes())
     at = content.find(HEAP)  # that of the attributes
     *_, (_, (start, length)) = heap_objects(
@@ -245,7 +229,7 @@ def test_recovering_twice_changes_nothing(tmp_path):
 
 def test_recovery_that_was_killed_is_taken_up_again(tmp_path):
     """Before its end it leaves a hidden file, after it a .part beside the whole: both go."""
-    left = part(tmp_path)
+    left = write_part(tmp_path)
     content = left.read_bytes()
     hidden = tmp_path / f'.{left.name.split(".")[0]}.new'
     hidden.write_bytes(b'half')
@@ -260,7 +244,7 @@ def test_recovery_that_was_killed_is_taken_up_again(tmp_path):
 
 def test_name_that_is_taken_by_another_file_is_not_overwritten(tmp_path):
     """Where <id>.h5 is somebody else's, the episode is called <id>_recovered.h5."""
-    left = part(tmp_path)
+    left = write_part(tmp_path)
     other = left.with_suffix('')
     other.write_text('precious')
     result = recover(left, now_ns=NOW_NS)
@@ -270,7 +254,7 @@ def test_name_that_is_taken_by_another_file_is_not_overwritten(tmp_path):
 
 def test_episode_without_a_row_becomes_an_empty_one(tmp_path):
     """A writer that died before its first flush left nothing to lose: a whole, bad episode."""
-    result = recover(part(tmp_path, 0), now_ns=NOW_NS)
+    result = recover(write_part(tmp_path, 0), now_ns=NOW_NS)
     assert result.clean and result.frames == 0
     with Episode.open(result.path) as episode:
         assert episode.complete and episode.health['verdict'] == 'bad'

@@ -20,6 +20,7 @@ from bags import (
     twist_stamped,
     write_bag,
 )
+from damaged_files import cut_in_half
 from mobile_vla_ros.images import messages as images
 from mobile_vla_ros.interop.export import export
 from mobile_vla_ros.interop.imports import FAILED
@@ -173,16 +174,11 @@ def test_command_that_is_not_finite_is_left_out(tmp_path):
         ]
 
 
-def cut(path):
-    """Leave the first half of a file."""
-    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
-
-
 @pytest.mark.parametrize(
     ('storage', 'spoil'),
     [
-        ('mcap', lambda folder: cut(next(folder.glob('*.mcap')))),
-        ('sqlite3', lambda folder: cut(next(folder.glob('*.db3')))),
+        ('mcap', lambda folder: cut_in_half(next(folder.glob('*.mcap')))),
+        ('sqlite3', lambda folder: cut_in_half(next(folder.glob('*.db3')))),
         ('sqlite3', lambda folder: next(folder.glob('*.db3')).write_bytes(b'')),
         ('mcap', lambda folder: next(folder.glob('*.mcap')).unlink()),
         ('mcap', lambda folder: (folder / 'metadata.yaml').write_text('version: [')),

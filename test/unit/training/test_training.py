@@ -7,10 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from accelerate.state import AcceleratorState
-from test_dataset import break_frame
 
 from arena_episodes import write_episodes
+from damaged_files import break_frame
 from made_segments import write_worth
 from mobile_vla_ros.data.preprocess import preprocess
 from mobile_vla_ros.data.segments import Sampling, load_segments
@@ -27,13 +26,9 @@ from mobile_vla_ros.training.prepare import episodes_of
 from mobile_vla_ros.training.run_folder import RunFolder
 from mobile_vla_ros.types import Frame
 
+pytestmark = pytest.mark.usefixtures('fresh_accelerate')
+
 CONFIG = Path(__file__).resolve().parents[3] / 'config'
-
-
-@pytest.fixture(autouse=True)
-def fresh_accelerate():
-    """accelerate keeps its precision for the life of a process; a test starts without one."""
-    AcceleratorState._reset_state(reset_partial_state=True)
 
 
 def test_training_and_driving_see_the_same(small_run, episode_folder):
@@ -139,7 +134,7 @@ def test_frames_that_cannot_be_read_are_named_and_the_training_goes_on(
     )
     split = episodes_of(told[1], lambda _: None)
     for runs in (split.train, split.val):
-        break_frame(runs[0].path, 20, 'picture')
+        break_frame(runs[0].path, 20, 'image')
     best = train(
         *told, TrainConfig(out=str(tmp_path / 'out'), epochs=2, device='cpu'), log=said.append
     ).best
