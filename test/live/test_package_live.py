@@ -1,16 +1,8 @@
 """The package as it is installed: one version, all files, executables that run."""
 
-from pathlib import Path
-
 import pytest
 
-from colcon_workspace import install, sourced
-
-
-@pytest.fixture(scope='module')
-def installed(tmp_path_factory) -> Path:
-    """The install folder of the package, built in a workspace of its own."""
-    return install(tmp_path_factory.mktemp('workspace'))
+from colcon_workspace import sourced
 
 
 @pytest.mark.parametrize('executable', ['guard_node', 'mobile_vla'])

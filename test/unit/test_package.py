@@ -17,7 +17,7 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 import mobile_vla_ros
-from colcon_workspace import copy_source, install, sourced
+from colcon_workspace import copy_source, sourced
 
 ROOT = Path(__file__).resolve().parents[2]
 DATA = ('assets', 'report/static', 'report/templates')  # of the package, beside its modules
@@ -158,12 +158,6 @@ def test_every_executable_is_declared():
     parser = configparser.ConfigParser()
     parser.read(ROOT / 'setup.cfg')
     assert parser['install']['install_scripts'] == '$base/lib/mobile_vla_ros'
-
-
-@pytest.fixture(scope='module')
-def installed(tmp_path_factory) -> Path:
-    """The install folder of the package, built in a workspace of its own."""
-    return install(tmp_path_factory.mktemp('workspace'))
 
 
 def test_colcon_installs_every_executable_and_file(installed):

@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 import torch
 from accelerate import Accelerator
-from accelerate.state import AcceleratorState
 from torch.nn.functional import huber_loss
 
 from mobile_vla_ros.cli.main import main
@@ -33,15 +32,11 @@ from mobile_vla_ros.training.optimise import Optimisation, adamw
 from mobile_vla_ros.types import SOURCES, ActionSpec, Command, ImageSpec
 from small_episodes import CREATED_NS, encoded
 
+pytestmark = pytest.mark.usefixtures('fresh_accelerate')
+
 MS = 1_000_000
 PERIOD_NS = 100 * MS
 POLICY, TAKEOVER, UNKNOWN = (SOURCES[name] for name in ('policy', 'takeover', 'unknown'))
-
-
-@pytest.fixture(autouse=True)
-def fresh_accelerate():
-    """accelerate keeps its precision for the life of a process; a test starts without one."""
-    AcceleratorState._reset_state(reset_partial_state=True)
 
 
 # --- who each command came from ---

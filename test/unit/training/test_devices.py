@@ -19,11 +19,7 @@ from mobile_vla_ros.training.config import DataConfig, ModelConfig, TrainConfig
 from mobile_vla_ros.training.flags import parse
 from mobile_vla_ros.training.loop import train
 
-
-@pytest.fixture(autouse=True)
-def fresh_accelerate():
-    """accelerate keeps its precision for the life of a process; a test starts without one."""
-    AcceleratorState._reset_state(reset_partial_state=True)
+pytestmark = pytest.mark.usefixtures('fresh_accelerate')
 
 
 def flags(backbone, episode_folder, out, **more) -> list[str]:

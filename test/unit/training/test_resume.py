@@ -22,15 +22,11 @@ from mobile_vla_ros.training.loop import train
 from mobile_vla_ros.training.run_folder import RunFolder
 from mobile_vla_ros.training.stop import TrainingStopped
 
+pytestmark = pytest.mark.usefixtures('fresh_accelerate')
+
 TIMES = ('seconds', 'waiting_share')  # of an epoch's row: these differ in every run
 # Everything that is random is on, so that a generator that was set back would show.
 RANDOM = {'mirror': True, 'light': 0.2, 'colour': 0.2, 'shift': 0.05, 'balance_instructions': True}
-
-
-@pytest.fixture(autouse=True)
-def fresh_accelerate():
-    """accelerate keeps its precision for the life of a process; a test starts without one."""
-    AcceleratorState._reset_state(reset_partial_state=True)
 
 
 def flags(backbone, episode_folder, out, **more) -> list[str]:
