@@ -2,9 +2,9 @@
 
 import numpy as np
 
-from mobile_vla_ros.data.segments import Segment
+from mobile_vla_ros.data.segments import Sampling, Segment, load_segments
 from mobile_vla_ros.episode.judge import judge
-from mobile_vla_ros.episode.storage.reader import Episode
+from mobile_vla_ros.episode.storage.reader import Episode, find_episodes
 from mobile_vla_ros.episode.storage.schema import EpisodeInfo
 from mobile_vla_ros.episode.storage.writer import EpisodeWriter
 from mobile_vla_ros.types import ActionSpec, Command
@@ -31,6 +31,11 @@ def segment_of(twists, chunk=2, instruction='go') -> Segment:
         real,
         np.vstack([np.zeros((1, 6)), twists[:-1]]),
     )
+
+
+def first_segments(folder, count: int = 2) -> list[Segment]:
+    """Load the segments of the first episodes of a folder."""
+    return load_segments(find_episodes(folder)[:count], Sampling())[0]
 
 
 def twists(xs, ys):

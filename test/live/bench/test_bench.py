@@ -1,13 +1,10 @@
 """`mobile_vla bench record`: its camera, its counting, and every part for a few seconds."""
 
-import json
-import subprocess
-import sys
-
 import cv2
 import numpy as np
 import pytest
 
+from command_line import bench_figures
 from mobile_vla_ros.bench import synthetic_camera
 from mobile_vla_ros.bench.record.load import inspect
 from mobile_vla_ros.bench.table import all_of, at_most, none_of, plain, table
@@ -17,17 +14,6 @@ from mobile_vla_ros.errors import UserError
 from mobile_vla_ros.types import Command
 
 SECOND = 1_000_000_000
-
-
-def mobile_vla(*arguments) -> subprocess.CompletedProcess:
-    """Run the command as a process."""
-    return subprocess.run(
-        [sys.executable, '-m', 'mobile_vla_ros.cli.main', *map(str, arguments)],
-        capture_output=True,
-        text=True,
-        timeout=240,
-        check=False,
-    )
 
 
 @pytest.mark.parametrize('number', [0, 1, 77_777, 2**32 - 1])
@@ -130,32 +116,10 @@ def test_the_table_says_what_is_broken():
     assert '1.30 times' in lines[1] and 'at most 1.2 times' in lines[1]
 
 
-@pytest.mark.parametrize(
-    ('arguments', 'words'),
-    [
-        (['laod'], ["'laod'", "mean 'load'"]),
-        (['load', '--seconds', 0], ['nothing to measure']),
-        (['--out', '{full}'], ['not empty']),
-    ],
-)
-def test_bad_use_is_a_sentence(arguments, words, tmp_path):
-    """Before anything is started."""
-    (tmp_path / 'something').touch()
-    done = mobile_vla('bench', 'record', *[str(a).format(full=tmp_path) for a in arguments])
-    assert done.returncode == 2
-    assert all(word in done.stderr for word in words), done.stderr
-    assert 'Traceback' not in done.stderr
-
-
 @pytest.fixture(scope='module')
 def measured() -> dict[tuple[str, str], dict]:
-    """One run of every part, as short as it can be: (part, name) → figure."""
-    done = mobile_vla('bench', 'record', '--seconds', 3, '--kills', 2, '--json')
-    assert done.returncode in (0, 1), done.stderr
-    result = json.loads(done.stdout)
-    assert result['kept'] == all(one['kept'] is not False for one in result['figures'])
-    assert done.returncode == (0 if result['kept'] else 1)
-    return {(one['part'], one['name']): one for one in result['figures']}
+    """One run of every part, as short as possible: (part, name) → figure."""
+    return bench_figures('record', '--seconds', 3, '--kills', 2, timeout_s=240)
 
 
 def test_load_accounts_for_every_frame(measured):

@@ -1,25 +1,10 @@
 """The command line: quick help, JSON, exit statuses, and sentences instead of tracebacks."""
 
-import subprocess
-import sys
 import time
 
 import pytest
 
-HEAVY = {'torch', 'transformers', 'accelerate', 'peft', 'matplotlib', 'h5py', 'cv2', 'PIL'}
-HEAVY |= {'mujoco', 'rosbags', 'rclpy', 'tensorboard', 'safetensors', 'scipy', 'pandas'}
-SUBCOMMANDS = ('demo', 'train', 'evaluate', 'simulate', 'replay', 'episodes', 'drill', 'bench')
-
-
-def mobile_vla(*arguments, timeout=120) -> subprocess.CompletedProcess:
-    """Run the command as a process."""
-    return subprocess.run(
-        [sys.executable, '-m', 'mobile_vla_ros.cli.main', *map(str, arguments)],
-        capture_output=True,
-        text=True,
-        timeout=timeout,
-        check=False,
-    )
+from command_line import SUBCOMMANDS, mobile_vla
 
 
 @pytest.mark.quiet_machine

@@ -7,13 +7,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 from diagnostic_msgs.msg import DiagnosticStatus
-from geometry_msgs.msg import Twist, TwistStamped
+from geometry_msgs.msg import Twist
 from rclpy.qos import qos_profile_sensor_data
 
 from mobile_vla_ros.episode.storage.reader import Episode
 from mobile_vla_ros.episode.timing.corrections import takeovers
 from mobile_vla_ros.nodes.shared.image_messages import from_rgb
 from mobile_vla_ros.types import SOURCE_NAMES
+from node_rig import stamped_twist, twist_message
 from ros_helpers import status_values, wait_until
 
 REWORDED = Path(__file__).resolve().parents[2] / 'helpers' / 'reworded'
@@ -47,16 +48,6 @@ def test_labels_change_with_the_very_command_that_changes_hands(
         pixels = np.full((12, 16, 3), 100 + len(driven) % 100, np.uint8)
         return from_rgb(pixels, stamp=client.now())
 
-    def proposal():
-        message = TwistStamped()
-        message.header.stamp, message.twist.linear.x = client.now(), 0.3
-        return message
-
-    def teleop():
-        message = Twist()
-        message.linear.x = -0.3
-        return message
-
     def until(x, count=8):
         seen = len(driven)
         wait_until(
@@ -67,7 +58,7 @@ def test_labels_change_with_the_very_command_that_changes_hands(
 
     with (
         client.stream('camera/image_raw', image, 10, qos_profile_sensor_data),
-        client.stream('policy/cmd_vel', proposal, 20),
+        client.stream('policy/cmd_vel', lambda: stamped_twist(client.now(), 0.3), 20),
     ):
         until(0.3)
         assert client.call('recorder/start').success
@@ -78,7 +69,7 @@ def test_labels_change_with_the_very_command_that_changes_hands(
         )  # the recorder may find cmd_vel late
         for _ in range(2):
             until(0.3)
-            with client.stream('teleop/cmd_vel', teleop, 20):
+            with client.stream('teleop/cmd_vel', lambda: twist_message(-0.3), 20):
                 until(-0.3)
             until(0.3)
         answer = client.call('recorder/stop')

@@ -1,7 +1,6 @@
 """Hot swap in the live node: another policy loads while one drives, and drives when it may."""
 
 import json
-import shutil
 import signal
 import time
 
@@ -10,19 +9,10 @@ import pytest
 from rcl_interfaces.msg import Parameter, ParameterType, ParameterValue
 from rcl_interfaces.srv import SetParameters
 
+from changed_policies import changed_policy
 from driven import OK, PERIOD_S, Camera, Drive
 from noise_camera import INSTRUCTION
 from ros_helpers import wait_until
-
-
-def changed(policy, folder, **manifest):
-    """Return a copy of a policy with other words in its policy.json."""
-    shutil.copytree(policy, folder)
-    content = json.loads((folder / 'policy.json').read_text())
-    for key, value in manifest.items():
-        content[key].update(value)
-    (folder / 'policy.json').write_text(json.dumps(content))
-    return str(folder)
 
 
 @pytest.fixture
@@ -53,15 +43,20 @@ def test_a_policy_loads_beside_the_one_that_drives_and_drives_when_the_base_stan
     nodes, client, ask, small_run, tmp_path
 ):
     """It passes its golden frames first; failures are reported; one call leads back."""
-    first = str(small_run / 'best')
-    scale = json.loads((small_run / 'best' / 'policy.json').read_text())['actions']['scale']
-    other = changed(first, tmp_path / 'other', actions={'scale': [2 * one for one in scale]})
-    untried = changed(first, tmp_path / 'untried')
+    best = small_run / 'best'
+    first = str(best)
+    scale = json.loads((best / 'policy.json').read_text())['actions']['scale']
+    other = str(
+        changed_policy(best, tmp_path / 'other', actions={'scale': [2 * one for one in scale]})
+    )
+    untried = str(changed_policy(best, tmp_path / 'untried'))
     (tmp_path / 'untried' / 'golden.safetensors').unlink()
-    sideways = changed(
-        first,
-        tmp_path / 'sideways',
-        actions={'axes': ['linear_x', 'angular_z'], 'units': ['m/s', 'rad/s']},
+    sideways = str(
+        changed_policy(
+            best,
+            tmp_path / 'sideways',
+            actions={'axes': ['linear_x', 'angular_z'], 'units': ['m/s', 'rad/s']},
+        )
     )
     drive = Drive(client)
     process = nodes.start(

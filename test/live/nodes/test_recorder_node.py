@@ -10,9 +10,8 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
-from diagnostic_msgs.msg import DiagnosticStatus
-from geometry_msgs.msg import Twist, TwistStamped
-from rclpy.qos import DurabilityPolicy, QoSProfile, qos_profile_sensor_data
+from geometry_msgs.msg import TwistStamped
+from rclpy.qos import qos_profile_sensor_data
 from rosgraph_msgs.msg import Clock
 from sensor_msgs.msg import CompressedImage, Image
 from std_msgs.msg import String
@@ -21,21 +20,19 @@ from std_srvs.srv import Trigger
 from mobile_vla_ros.episode.storage.reader import Episode, find_episodes
 from mobile_vla_ros.images.messages import encode
 from mobile_vla_ros.nodes.shared.image_messages import from_rgb, to_compressed
-from mobile_vla_ros.nodes.shared.messages import status_message
+from mobile_vla_ros.nodes.shared.messages import LATCHED, status_message
 from mobile_vla_ros.safety.status import GuardStatus, State
-from ros_helpers import Client, status_values, wait_for_status, wait_until
+from node_rig import CAMERA, NodeRig, twist_message
+from ros_helpers import Client, status_values, wait_until
 
-CAMERA, COMPRESSED = 'camera/image_raw', 'camera/image_raw/compressed'
-LATCHED = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
+COMPRESSED = 'camera/image_raw/compressed'
 
 
-class Rig:
-    """A recorder process, a camera that counts, and the recorder's status."""
+class Rig(NodeRig):
+    """A recorder process, a camera that numbers its images, and the recorder's status."""
 
     def __init__(self, nodes, client, folder, *, module='recorder_node', env=None, **params):
-        self.client, self.folder, self.count = client, folder, 0
-        self.status = client.subscribe('recorder/status', DiagnosticStatus)
-        self.process = nodes.start(
+        process = nodes.start(
             module,
             env=env,
             params={
@@ -45,17 +42,8 @@ class Rig:
                 **params,
             },
         )
-
-    def image(self, height=12, width=16):
-        """The next image of the camera, in daylight; its first pixel holds its number."""
-        self.count += 1
-        pixels = np.full((height, width, 3), 150, np.uint8)
-        pixels[0, 0, :2] = self.count % 256, self.count // 256
-        return from_rgb(pixels, stamp=self.client.now(), frame_id='eye')
-
-    def camera(self, rate_hz=20.0, make=None):
-        """A stream of images."""
-        return self.client.stream(CAMERA, make or self.image, rate_hz, qos_profile_sensor_data)
+        super().__init__(client, process, 'recorder/status')
+        self.folder = folder
 
     def visible(self):
         """Names in the folder, without hidden ones: the index of the episodes."""
@@ -63,19 +51,13 @@ class Rig:
 
     def commands(self, make=None, rate_hz=20.0):
         """A stream of commands."""
-        return self.client.stream('cmd_vel', make or (lambda: twist(0.4)), rate_hz)
+        return self.client.stream('cmd_vel', make or (lambda: twist_message(0.4)), rate_hz)
 
     def call(self, name, success=True):
         """Call a service of the recorder; return its sentence."""
         answer = self.client.call(f'recorder/{name}')
         assert answer.success == success, answer.message
         return answer.message
-
-    def until(self, what, predicate, timeout_s=15.0):
-        """Wait for a new status of which ``predicate(state, values)`` is true; return values."""
-        return wait_for_status(
-            self.status, predicate, timeout_s, what, lambda: self.process.output
-        )
 
     def until_frames(self, frames, commands=0):
         """Wait until that many frames and commands are written."""
@@ -91,12 +73,6 @@ class Rig:
 def rig(nodes, client, tmp_path):
     """Start the recorder: ``rig(jpeg_quality=50)``."""
     return lambda **params: Rig(nodes, client, tmp_path / 'episodes', **params)
-
-
-def twist(x=0.0, y=0.0, z=0.0) -> Twist:
-    message = Twist()
-    message.linear.x, message.linear.y, message.angular.z = x, y, z
-    return message
 
 
 def numbers(episode) -> list[int]:
@@ -277,7 +253,7 @@ def test_stamped_commands_that_start_later_are_found(rig):
     one = rig()
 
     def make():
-        message = TwistStamped(twist=twist(0.2))
+        message = TwistStamped(twist=twist_message(0.2))
         message.header.stamp.sec = 7
         return message
 
@@ -296,7 +272,7 @@ def test_stamped_commands_that_start_later_are_found(rig):
 def test_commands_of_a_best_effort_publisher_are_recorded(rig):
     """Any publisher of cmd_vel is recorded, also one that does not offer reliability."""
     one = rig()
-    with one.camera(), one.client.stream('cmd_vel', twist, 20, qos_profile_sensor_data):
+    with one.camera(), one.client.stream('cmd_vel', twist_message, 20, qos_profile_sensor_data):
         one.call('start')
         one.until_frames(2, commands=3)
 
@@ -404,7 +380,7 @@ def test_a_command_that_is_not_finite_is_left_out_and_reported(rig):
     one = rig()
     with one.camera():
         one.call('start')
-        with one.commands(lambda: twist(float('nan'))):
+        with one.commands(lambda: twist_message(float('nan'))):
             one.until('the problem', lambda _, v: 'not finite' in v['problem'])
         with one.commands():
             one.until_frames(2, commands=2)
@@ -700,14 +676,14 @@ def test_commands_that_change_their_type_while_recording_are_all_kept(rig, ros_d
     one = rig()
 
     def stamped():
-        message = TwistStamped(twist=twist(0.2))
+        message = TwistStamped(twist=twist_message(0.2))
         message.header.stamp.sec = 7
         return message
 
     first = Client('first_driver')
     try:
         with one.camera():
-            with first.stream('cmd_vel', lambda: twist(0.1), 20):
+            with first.stream('cmd_vel', lambda: twist_message(0.1), 20):
                 one.call('start')
                 one.until_frames(2, commands=5)
                 one.client.publisher('cmd_vel', TwistStamped)

@@ -7,34 +7,29 @@ from itertools import count
 import numpy as np
 import pytest
 from diagnostic_msgs.msg import DiagnosticStatus
-from geometry_msgs.msg import Twist, TwistStamped
+from geometry_msgs.msg import TwistStamped
 from nav_msgs.msg import Odometry
 from PIL import Image as PILImage
 from rcl_interfaces.msg import Parameter, ParameterType, ParameterValue
 from rcl_interfaces.srv import SetParameters
-from rclpy.qos import DurabilityPolicy, QoSProfile, qos_profile_sensor_data
+from rclpy.qos import qos_profile_sensor_data
 from rosgraph_msgs.msg import Clock
 from sensor_msgs.msg import CompressedImage, Image
 from std_msgs.msg import String
 
+from mobile_vla_ros.nodes.shared.messages import LATCHED
 from mobile_vla_ros.sim import suites
 from mobile_vla_ros.sim.arena import Arena, Judge
 from mobile_vla_ros.sim.scene import STOP
+from node_rig import twist_message
 from ros_helpers import status_values
 
-LATCHED = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
 TO_STOP = next(i for i in count() if suites.scene('unseen_layouts', i).task.kind == STOP)
 TIMEOUT_S = 30.0  # a process starts and discovers its peers, on a busy machine
 
 
 def stamp_ns(message) -> int:
     return message.header.stamp.sec * 10**9 + message.header.stamp.nanosec
-
-
-def forward(speed=0.3) -> Twist:
-    message = Twist()
-    message.linear.x = speed
-    return message
 
 
 def set_parameters(client, **values):
@@ -91,7 +86,7 @@ def test_the_base_drives_under_commands_and_stops_when_they_end(nodes, client):
     odom = client.subscribe('odom', Odometry)
     nodes.start('sim_node')
     client.wait_for(lambda: len(odom), TIMEOUT_S, 'odometry')
-    with client.stream('cmd_vel', forward, rate_hz=20):
+    with client.stream('cmd_vel', lambda: twist_message(0.3), rate_hz=20):
         client.wait_for(lambda: odom.last.twist.twist.linear.x > 0.25, what='the base to drive')
     began = odom.last.pose.pose.position.x
     client.wait_for(lambda: abs(odom.last.twist.twist.linear.x) < 0.01, 5, 'the base to stop')
@@ -104,9 +99,9 @@ def test_a_command_that_is_not_finite_stops_the_base(nodes, client):
     odom = client.subscribe('odom', Odometry)
     process = nodes.start('sim_node')
     client.wait_for(lambda: len(odom), TIMEOUT_S, 'odometry')
-    with client.stream('cmd_vel', forward, rate_hz=20):
+    with client.stream('cmd_vel', lambda: twist_message(0.3), rate_hz=20):
         client.wait_for(lambda: odom.last.twist.twist.linear.x > 0.2, what='the base to drive')
-    with client.stream('cmd_vel', lambda: forward(float('nan')), rate_hz=20):
+    with client.stream('cmd_vel', lambda: twist_message(float('nan')), rate_hz=20):
         client.wait_for(lambda: abs(odom.last.twist.twist.linear.x) < 0.01, 5, 'the stop')
         process.wait_for_output('not finite')
     assert process.running
@@ -117,7 +112,7 @@ def test_stamped_commands_are_accepted_if_configured(nodes, client):
     odom = client.subscribe('odom', Odometry)
     nodes.start('sim_node', params={'stamped': True})
     client.wait_for(lambda: len(odom), TIMEOUT_S, 'odometry')
-    with client.stream('cmd_vel', lambda: TwistStamped(twist=forward()), rate_hz=20):
+    with client.stream('cmd_vel', lambda: TwistStamped(twist=twist_message(0.3)), rate_hz=20):
         client.wait_for(lambda: odom.last.twist.twist.linear.x > 0.25, what='the base to drive')
 
 
@@ -179,7 +174,7 @@ def test_rolling_on_instead_of_stopping_is_wrong_and_a_warning(nodes, client):
     nodes.start('sim_node', params={'suite': 'unseen_layouts', 'trial': TO_STOP})
     client.wait_for(lambda: len(status), TIMEOUT_S, 'the status')
     assert status_values(status.last)['target'] == ''
-    with client.stream('cmd_vel', forward, rate_hz=20):
+    with client.stream('cmd_vel', lambda: twist_message(0.3), rate_hz=20):
         client.call('sim/reset')
         client.wait_for(lambda: status.last.message == 'wrong', TIMEOUT_S, 'the outcome')
     assert status.last.level == DiagnosticStatus.WARN

@@ -12,16 +12,14 @@ import numpy as np
 import pytest
 from diagnostic_msgs.msg import DiagnosticStatus
 from geometry_msgs.msg import Twist
-from rclpy.qos import DurabilityPolicy, QoSProfile
 from std_msgs.msg import String
 from std_srvs.srv import Trigger
 
 from hands import ENABLE, Pad
-from mobile_vla_ros.nodes.shared.messages import status_message
+from mobile_vla_ros.nodes.shared.messages import LATCHED, status_message
 from mobile_vla_ros.safety.status import GuardStatus, State
 from ros_helpers import ROOT, Client, wait_until
 
-LATCHED = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
 REPEAT_S = 0.03
 STOP_S = 0.3
 

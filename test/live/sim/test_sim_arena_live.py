@@ -2,17 +2,13 @@
 
 import time
 
-import numpy as np
 import pytest
 
 from mobile_vla_ros.sim import suites
 from mobile_vla_ros.sim.arena import (
     Arena,
 )
-
-
-def twist(x=0.0, y=0.0, turn=0.0):
-    return np.array([x, y, 0.0, 0.0, 0.0, turn])
+from velocities import twist
 
 
 @pytest.fixture

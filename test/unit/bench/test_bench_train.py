@@ -1,13 +1,9 @@
 """`mobile_vla bench train`: the same numbers for less, and the promises of each part."""
 
-import json
-import os
-import subprocess
-import sys
-
 import pytest
 import torch
 
+from command_line import bench_figures
 from mobile_vla_ros.bench.table import at_least
 from mobile_vla_ros.bench.train.encodes import by_windows, difference
 from mobile_vla_ros.bench.train.memory import cards
@@ -15,17 +11,10 @@ from mobile_vla_ros.model.backbone import LoraSettings, load_backbone, tokenize
 from mobile_vla_ros.model.network import build_network
 
 WINDOW = 4
+# The run takes a minute on an idle machine, and several on a loaded one.
+TIMEOUT_S = 900
 
-
-def mobile_vla(*arguments):
-    """Run the command as a user does."""
-    return subprocess.run(
-        [sys.executable, '-m', 'mobile_vla_ros.cli.main', *map(str, arguments)],
-        capture_output=True,
-        text=True,
-        timeout=280,
-        env={**os.environ, 'OMP_NUM_THREADS': '1'},
-    )
+pytestmark = pytest.mark.timeout(TIMEOUT_S)
 
 
 @pytest.fixture
@@ -74,12 +63,9 @@ def test_another_frame_in_a_window_would_be_found(network_and_batch):
 
 @pytest.fixture(scope='module')
 def measured() -> dict[tuple[str, str], dict]:
-    """One run of the quick parts, as short as it can be: (part, name) → figure."""
-    done = mobile_vla('bench', 'train', '--takes', 1, '--turns', 1, '--batches', 1, '--json')
-    assert done.returncode in (0, 1), done.stderr
-    result = json.loads(done.stdout)
-    assert done.returncode == (0 if result['kept'] else 1)
-    return {(one['part'], one['name']): one for one in result['figures']}
+    """One run of the quick parts, as short as possible: (part, name) → figure."""
+    parts = ('--takes', 1, '--turns', 1, '--batches', 1)
+    return bench_figures('train', *parts, timeout_s=TIMEOUT_S - 20, OMP_NUM_THREADS='1')
 
 
 def test_frames_are_encoded_once_and_the_numbers_stay(measured):
@@ -151,21 +137,3 @@ def test_a_card_is_named_with_room_to_spare():
 def test_a_figure_may_promise_to_be_large():
     """Kept at its limit, broken below."""
     assert [at_least('a', 'b', value, 3.0).kept for value in (2.9, 3.0)] == [False, True]
-
-
-@pytest.mark.parametrize(
-    ('arguments', 'words'),
-    [
-        (['encods'], ["'encods'", "mean 'encodes'"]),
-        (['--takes', 0], ['nothing to measure']),
-        (['--batches', 0], ['nothing to measure']),
-        (['--out', '{full}'], ['not empty']),
-    ],
-)
-def test_bad_use_is_a_sentence(arguments, words, tmp_path):
-    """Before anything is started."""
-    (tmp_path / 'something').touch()
-    done = mobile_vla('bench', 'train', *[str(a).format(full=tmp_path) for a in arguments])
-    assert done.returncode == 2
-    assert all(word in done.stderr for word in words), done.stderr
-    assert 'Traceback' not in done.stderr

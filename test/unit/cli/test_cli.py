@@ -1,37 +1,16 @@
 """The command line: quick help, JSON, exit statuses, and sentences instead of tracebacks."""
 
 import json
-import os
 import subprocess
 import sys
 
 import pytest
 
-from mobile_vla_ros.cli.main import build_parser, main
+from command_line import SUBCOMMANDS, assert_refused_without_gl, mobile_vla, run_main
+from mobile_vla_ros.cli.main import build_parser
 
 HEAVY = {'torch', 'transformers', 'accelerate', 'peft', 'matplotlib', 'h5py', 'cv2', 'PIL'}
 HEAVY |= {'mujoco', 'rosbags', 'rclpy', 'tensorboard', 'safetensors', 'scipy', 'pandas'}
-SUBCOMMANDS = ('demo', 'train', 'evaluate', 'simulate', 'replay', 'episodes', 'drill', 'bench')
-
-
-def mobile_vla(*arguments, timeout=120) -> subprocess.CompletedProcess:
-    """Run the command as a process."""
-    return subprocess.run(
-        [sys.executable, '-m', 'mobile_vla_ros.cli.main', *map(str, arguments)],
-        capture_output=True,
-        text=True,
-        timeout=timeout,
-        check=False,
-    )
-
-
-def told(capsys, *arguments) -> tuple[int, str, str]:
-    """Run the command in this process, which has torch already: status, output and errors."""
-    try:
-        status = main([*map(str, arguments)])
-    except SystemExit as bad_use:  # of argparse
-        status = bad_use.code
-    return status, *capsys.readouterr()
 
 
 @pytest.mark.parametrize(
@@ -82,7 +61,7 @@ def test_help_lists_the_subcommands():
 
 def test_evaluate_prints_the_fixed_json(episode_folder, capsys):
     """The baselines alone: names that scripts outside rely on (DESIGN, section 7)."""
-    status, out, err = told(capsys, 'evaluate', '--data', episode_folder, '--json')
+    status, out, err = run_main(capsys, 'evaluate', '--data', episode_folder, '--json')
     assert status == 0, err
     result = json.loads(out)
     assert set(result['baselines']) == {
@@ -100,7 +79,7 @@ def test_evaluate_prints_the_fixed_json(episode_folder, capsys):
 
 def test_evaluate_sets_a_policy_beside_the_baselines(episode_folder, small_run, capsys):
     """The table says whether the policy listens and whether it is any good."""
-    status, out, err = told(
+    status, out, err = run_main(
         capsys, 'evaluate', '--data', episode_folder, '--policy', small_run / 'best'
     )
     assert status == 0, err
@@ -195,7 +174,7 @@ def test_a_user_s_mistake_is_a_sentence_and_status_2(
     empty, out, typo = tmp_path / 'empty', tmp_path / 'out', tmp_path / 'typo.yaml'
     empty.mkdir()
     typo.write_text('epoch: 3\n')
-    status, said, err = told(
+    status, said, err = run_main(
         capsys,
         *[
             argument.format(takes=episode_folder, empty=empty, out=out, typo=typo)
@@ -217,14 +196,4 @@ def test_the_process_ends_with_that_status(tmp_path):
 
 def test_no_display_is_said_before_anything_starts(tmp_path):
     """A machine without GL gets the packages to install, and no half a demo."""
-    done = subprocess.run(
-        [sys.executable, '-m', 'mobile_vla_ros.cli.main', 'demo', '--out', tmp_path / 'out'],
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-        env={**os.environ, 'MUJOCO_GL': 'disabled'},
-    )
-    assert done.returncode == 2, done.stdout + done.stderr
-    assert 'libosmesa6' in done.stderr
-    assert not (tmp_path / 'out').exists()
+    assert_refused_without_gl('demo', out=tmp_path / 'out')

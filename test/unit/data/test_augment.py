@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from generators import seeded
 from mobile_vla_ros.data.augment import (
     Augmentation,
     Change,
@@ -18,10 +19,6 @@ from mobile_vla_ros.types import ActionSpec
 
 NOISE = np.random.default_rng(0).integers(0, 256, (3, 20, 20, 3), dtype=np.uint8)
 ALL = Augmentation(mirror=True, light=0.3, colour=0.3, shift=0.2)
-
-
-def seeded(seed: int) -> torch.Generator:
-    return torch.Generator().manual_seed(seed)
 
 
 def test_a_mirrored_world_is_consistent():

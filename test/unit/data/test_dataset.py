@@ -9,6 +9,7 @@ import torch
 from PIL import Image
 
 from damaged_files import break_frame
+from generators import seeded
 from made_segments import SPEC, segment_of, twists
 from mobile_vla_ros.data.augment import Augmentation, mirror_instruction
 from mobile_vla_ros.data.dataset import SegmentDataset, collate
@@ -25,10 +26,6 @@ IMAGE = ImageSpec(16, (0, 0, 0), (1, 1, 1))
 ALL = Augmentation(mirror=True, light=0.3, colour=0.3, shift=0.2)
 INSTRUCTION = 'go to the left box'
 WORDS = {INSTRUCTION: torch.zeros(3), mirror_instruction(INSTRUCTION): torch.ones(3)}
-
-
-def seeded(seed: int) -> torch.Generator:
-    return torch.Generator().manual_seed(seed)
 
 
 def segment_in_file(folder, count=30):

@@ -8,6 +8,8 @@ import numpy as np
 import pytest
 import torch
 
+from generators import seeded
+from made_segments import first_segments
 from mobile_vla_ros.data import image_tokens
 from mobile_vla_ros.data.augment import Augmentation, mirror_instruction
 from mobile_vla_ros.data.dataset import SegmentDataset, collate
@@ -24,7 +26,7 @@ from mobile_vla_ros.types import ActionSpec
 
 @pytest.fixture(scope='module')
 def segments(episode_folder):
-    return load_segments(find_episodes(episode_folder)[:2], Sampling())[0]
+    return first_segments(episode_folder)
 
 
 @pytest.fixture
@@ -62,10 +64,6 @@ def tokens(folder, encode, weights='w', augmentation=ALL):
 
 def files(folder) -> dict:
     return {path.name: path.read_bytes() for path in folder.rglob('*.npy')}
-
-
-def seeded(seed: int) -> torch.Generator:
-    return torch.Generator().manual_seed(seed)
 
 
 def test_each_frame_is_encoded_once_in_each_variant_and_kept_on_disk(segments, tmp_path):

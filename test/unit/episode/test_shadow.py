@@ -26,13 +26,10 @@ from mobile_vla_ros.episode.storage.writer import EpisodeWriter
 from mobile_vla_ros.errors import UserError
 from mobile_vla_ros.types import Command
 from small_episodes import CREATED_NS, encoded, write_episode
+from velocities import twist
 
 S, TICK_NS = 1_000_000_000, 50_000_000
 WINDOW_NS = 10 * S
-
-
-def twist(x=0.0, y=0.0, turn=0.0):
-    return np.array([x, y, 0, 0, 0, turn])
 
 
 def watch(one, pairs, first_ns=S, step_ns=TICK_NS):

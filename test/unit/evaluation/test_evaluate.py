@@ -8,7 +8,8 @@ import pytest
 import torch
 
 from arena_episodes import write_episodes
-from made_segments import SPEC, segment_of, twists, write_worth
+from changed_policies import changed_policy
+from made_segments import SPEC, first_segments, segment_of, twists, write_worth
 from many_episodes import drive
 from mobile_vla_ros.cli.main import main
 from mobile_vla_ros.data.augment import Augmentation
@@ -171,14 +172,9 @@ def test_swapping_gives_every_segment_another_instruction(episode_folder):
     assert swap_instructions(alike, segments)[0].instruction != alike[0].instruction
 
 
-def run_s(episode_folder, count=2):
-    """The first segments of a folder."""
-    return load_segments(find_episodes(episode_folder)[:count], Sampling())[0]
-
-
 def test_shuffling_moves_every_frame_and_no_command(episode_folder):
     """Shuffling is deterministic, keeps an episode's own images, and moves every one."""
-    segments = run_s(episode_folder)
+    segments = first_segments(episode_folder)
     for segment, shuffled in zip(segments, shuffle_frames(segments), strict=True):
         assert sorted(shuffled.frames) == segment.frames.tolist()
         assert not (shuffled.frames == segment.frames).any()
@@ -204,7 +200,7 @@ def test_shuffled_tokens_are_those_of_the_shuffled_frames(episode_folder, tmp_pa
         Augmentation(),
         tmp_path,
     )
-    segments = run_s(episode_folder, 1)
+    segments = first_segments(episode_folder, 1)
     if overtaken:
         segments[0].frames[:2] = segments[0].frames[1::-1].copy()
     tokens.prepare(segments)
@@ -376,7 +372,7 @@ def deaf_and_blind(policy):
 def test_a_policy_that_ignores_its_inputs_is_recognised(small_run, episode_folder):
     """No control changes its action, and the verdict says so."""
     policy = deaf_and_blind(load_bundle(small_run / 'best'))
-    segments = run_s(episode_folder, 6)
+    segments = first_segments(episode_folder, 6)
     found = score(policy, segments[:1], segments[1:]).summary['policy']
     assert not found['better'] and found['best_baseline'] not in found['better_than']
     for name in ('image_blanked', 'frames_shuffled', 'instruction_swapped'):
@@ -395,7 +391,7 @@ def test_a_policy_that_ignores_its_inputs_is_recognised(small_run, episode_folde
 def test_a_policy_that_uses_image_and_instruction_is_recognised(tmp_path):
     """The shipped policy on unseen episodes beats the baselines and uses both inputs."""
     write_episodes(tmp_path, 7, first=900, size=168)
-    segments = run_s(tmp_path, 7)
+    segments = first_segments(tmp_path, 7)
     scored = score(load_bundle('builtin:demo'), segments[:2], segments[2:])
     found = scored.summary['policy']
     assert found['better'] and set(found['better_than']) == set(scored.summary['baselines'])
@@ -428,7 +424,7 @@ def test_policy_and_baselines_are_measured_on_the_same_steps(small_run, episode_
     policy = load_bundle(small_run / 'best')
     paths = find_episodes(tmp_path / 'takes')
     spoil_frames(paths[0], [5])
-    segments = run_s(tmp_path / 'takes', 6)
+    segments = first_segments(tmp_path / 'takes', 6)
     scored = score(policy, segments[3:], segments[:3])
     assert scored.real.sum() < sum(
         segment.real[segment.windows(4)].sum() for segment in segments[:3]
@@ -534,17 +530,6 @@ def test_evaluating_on_training_episodes_is_reported(episode_folder, small_run, 
     assert not held_out['policy']['trained_on']
 
 
-def bundle_of(small_run, folder, **data):
-    """Copy the bundle of a run, with other content of `data`; None takes a name away."""
-    shutil.copytree((small_run / 'best').resolve(), folder)
-    manifest = json.loads((folder / 'policy.json').read_text())
-    manifest['data'] = {
-        name: value for name, value in {**manifest['data'], **data}.items() if value is not None
-    }
-    (folder / 'policy.json').write_text(json.dumps(manifest))
-    return folder
-
-
 def runs_of_training(small_run, episode_folder):
     """The segments and the spec that a policy was trained with."""
     spec = load_bundle(small_run / 'best').spec
@@ -590,7 +575,7 @@ def test_new_episodes_are_all_measured_beside_what_the_training_episodes_taught(
     """Regression: a fifth of new episodes was measured, beside means fitted to the others."""
     segments, spec = runs_of_training(small_run, episode_folder)
     means = blind_means(segments, spec.actions, 4)
-    policy = bundle_of(small_run, tmp_path / 'policy', blind_means=means)
+    policy = changed_policy(small_run / 'best', tmp_path / 'policy', data={'blind_means': means})
     new = new_takes(tmp_path / 'new')
     found = evaluate(new, policy, **PLAIN)
     assert found.summary['episodes'] == {'train': 0, 'val': 3}
@@ -621,7 +606,7 @@ def test_new_episodes_are_all_measured_beside_what_the_training_episodes_taught(
 
 def test_without_stored_baselines_new_episodes_prove_nothing(small_run, tmp_path, capsys):
     """An older bundle is measured, with a warning, and fails --require-better."""
-    policy = bundle_of(small_run, tmp_path / 'policy', blind_means=None)
+    policy = changed_policy(small_run / 'best', tmp_path / 'policy', data={'blind_means': None})
     new, page = new_takes(tmp_path / 'new'), tmp_path / 'page.html'
     assert (
         main(
@@ -652,7 +637,7 @@ def test_an_older_bundle_beside_its_training_episodes_needs_no_warning(
     small_run, episode_folder, tmp_path
 ):
     """Its training episodes are there, so the baselines are fitted to the same data."""
-    policy = bundle_of(small_run, tmp_path / 'policy', blind_means=None)
+    policy = changed_policy(small_run / 'best', tmp_path / 'policy', data={'blind_means': None})
     found = evaluate(episode_folder, policy, **PLAIN).summary
     assert found['blind'] == {
         'source': 'folder',

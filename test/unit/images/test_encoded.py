@@ -7,6 +7,7 @@ import pytest
 import torch
 from PIL import Image
 
+from busy_images import busy_images
 from mobile_vla_ros.bench import synthetic_camera
 from mobile_vla_ros.data.dataset import SegmentDataset
 from mobile_vla_ros.data.preprocess import preprocess, resize
@@ -21,16 +22,6 @@ from mobile_vla_ros.types import ActionSpec, Command, ImageSpec
 from small_episodes import CREATED_NS
 
 SPEC = ImageSpec(224, (0.48, 0.46, 0.41), (0.27, 0.26, 0.28))
-
-
-def stored(width: int, height: int, kind: str = 'JPEG', count: int = 1) -> list[bytes]:
-    """Return images as busy as photographs, as they are stored."""
-    made = []
-    for picture in synthetic_camera.images(width, height, count):
-        buffer = io.BytesIO()
-        Image.fromarray(picture).save(buffer, kind, quality=90)
-        made.append(buffer.getvalue())
-    return made
 
 
 @pytest.mark.parametrize(
@@ -70,7 +61,7 @@ def test_only_a_jpeg_is_reduced(kind, mode):
 @pytest.mark.parametrize(('width', 'height', 'most'), [(1280, 720, 12), (1920, 1080, 7)])
 def test_at_the_network_s_size_nothing_is_lost(width, height, most):
     """A third of a grey level on average, and less at each pixel than JPEG itself removes."""
-    for encoded in stored(width, height, count=2):
+    for encoded in busy_images(width, height, count=2):
         whole, reduced = (
             resize(decode(encoded, least), SPEC).astype(int) for least in (None, SPEC.size)
         )
@@ -82,7 +73,7 @@ def test_at_the_network_s_size_nothing_is_lost(width, height, most):
 @pytest.mark.parametrize('kind', ['JPEG', 'PNG'])
 def test_broken_bytes_are_an_os_error_at_any_scale(kind):
     """Cut anywhere or with its head overwritten, an image is refused, never guessed."""
-    (encoded,) = stored(1280, 720, kind)
+    (encoded,) = busy_images(1280, 720, kind)
     for broken in (
         b'',
         encoded[:2],
@@ -104,7 +95,7 @@ def test_broken_bytes_are_an_os_error_at_any_scale(kind):
 )
 def test_a_frame_is_the_same_in_training_and_in_driving(tmp_path, kind, size):
     """Law 3: bytes from the camera give one tensor, through an episode and through the node."""
-    encoded = stored(*size, kind, count=5)
+    encoded = busy_images(*size, kind, count=5)
     writer = EpisodeWriter(tmp_path, EpisodeInfo('go'), CREATED_NS)
     for index, frame in enumerate(encoded):
         now_ns = CREATED_NS + index * 100_000_000
@@ -132,5 +123,5 @@ def test_a_raw_image_is_driven_by_as_it_is():
 
 def test_whoever_wants_the_image_gets_it_whole():
     """The messages' own decoder, which views and imports use, reduces nothing."""
-    (encoded,) = stored(1280, 720)
+    (encoded,) = busy_images(1280, 720)
     assert images.compressed_to_rgb(to_compressed(encoded)).shape == (720, 1280, 3)

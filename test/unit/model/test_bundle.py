@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 
+from changed_policies import edit_json
 from mobile_vla_ros.errors import UserError
 from mobile_vla_ros.model import bundle
 from mobile_vla_ros.model.bundle import load_bundle, rewrite_spec, save_bundle
@@ -78,12 +79,6 @@ def test_nothing_is_overwritten_and_nothing_partial_is_left(small_run, tmp_path,
     assert [path.name for path in tmp_path.iterdir()] == ['there']
 
 
-def edit(folder, **changes):
-    """Change values of a bundle's policy.json."""
-    manifest = folder / 'policy.json'
-    manifest.write_text(json.dumps({**json.loads(manifest.read_text()), **changes}))
-
-
 @pytest.mark.parametrize(
     ('changes', 'expected'),
     [
@@ -98,7 +93,7 @@ def edit(folder, **changes):
 )
 def test_a_foreign_bundle_is_refused(policy_copy, changes, expected):
     """The message has the values that disagree."""
-    edit(policy_copy, **changes)
+    edit_json(policy_copy / 'policy.json', **changes)
     with pytest.raises(UserError, match=expected):
         read_spec(policy_copy)
 
@@ -119,8 +114,9 @@ def test_another_backbone_under_the_same_name_is_refused(policy_copy, tmp_path):
     other = tmp_path / 'other'
     make_small_backbone(other, seed=9)
     spec = read_spec(policy_copy)
-    edit(
-        policy_copy, backbone={'id': str(other), 'revision': None, 'sha256': spec.backbone.sha256}
+    edit_json(
+        policy_copy / 'policy.json',
+        backbone={'id': str(other), 'revision': None, 'sha256': spec.backbone.sha256},
     )
     with pytest.raises(UserError, match='other weights') as caught:
         load_bundle(policy_copy)
@@ -130,7 +126,7 @@ def test_another_backbone_under_the_same_name_is_refused(policy_copy, tmp_path):
 def test_a_head_of_another_size_is_refused(policy_copy):
     """policy.json and the tensors must agree."""
     spec = read_spec(policy_copy)
-    edit(policy_copy, head={**spec.head.__dict__, 'hidden': 64})
+    edit_json(policy_copy / 'policy.json', head={**spec.head.__dict__, 'hidden': 64})
     with pytest.raises(UserError, match='does not fit'):
         load_bundle(policy_copy)
 
@@ -176,7 +172,10 @@ def test_a_bundle_of_every_released_schema_version_drives_as_before(version, tmp
         archive.extractall(tmp_path)
     manifest = json.loads((tmp_path / 'policy' / 'policy.json').read_text())
     assert manifest['schema_version'] == version
-    edit(tmp_path / 'policy', backbone={**manifest['backbone'], 'id': str(tmp_path / 'backbone')})
+    edit_json(
+        tmp_path / 'policy' / 'policy.json',
+        backbone={**manifest['backbone'], 'id': str(tmp_path / 'backbone')},
+    )
     policy = VlaPolicy.load(tmp_path / 'policy')
     window = [Frame(drawn(i), i * 100_000_000, i * 100_000_000) for i in range(4)]
     for text, twists in json.loads((tmp_path / 'expected.json').read_text()).items():

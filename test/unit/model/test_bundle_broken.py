@@ -14,6 +14,7 @@ from safetensors.torch import load_file, save_file
 
 from bundle_processes import AFTER_S
 from bundle_processes import __file__ as PROCESSES
+from changed_policies import edit_json
 from damaged_files import cut_in_half
 from mobile_vla_ros.errors import UserError
 from mobile_vla_ros.model.bundle import load_bundle
@@ -22,18 +23,6 @@ from private_mounts import on_small_disk
 
 ENVIRONMENT = {**os.environ, 'PYTHONPATH': str(Path(PROCESSES).parents[1])}
 FULL_MB = 3  # the small bundle has more than 5
-
-
-def edit(path, **changes):
-    """Change values of a JSON file; a name with two underscores goes one level down."""
-    content = json.loads(path.read_text())
-    for name, value in changes.items():
-        *outer, last = name.split('__')
-        place = content
-        for step in outer:
-            place = place[step]
-        place[last] = value
-    path.write_text(json.dumps(content))
 
 
 def change(path, function):
@@ -96,14 +85,14 @@ def test_a_full_disk_is_reported_with_sizes_and_leaves_nothing(small_run, tmp_pa
 def test_all_mismatches_are_reported_together(policy_copy):
     """Backbone, features, image, head, adapters: one message has both values of each."""
     spec = read_spec(policy_copy)
-    edit(
+    edit_json(
         policy_copy / 'policy.json',
         backbone__sha256='0' * 64,
         head__features=48,
         head__hidden=64,
         image__size=112,
     )
-    edit(policy_copy / 'adapter' / 'adapter_config.json', r=7)
+    edit_json(policy_copy / 'adapter' / 'adapter_config.json', r=7)
     with pytest.raises(UserError) as caught:
         load_bundle(policy_copy)
     for part in (
@@ -146,7 +135,7 @@ def test_all_mismatches_are_reported_together(policy_copy):
 )
 def test_an_inconsistent_policy_json_is_refused(policy_copy, changes, expected):
     """With both values of each mismatch, before any weight is read."""
-    edit(policy_copy / 'policy.json', **changes)
+    edit_json(policy_copy / 'policy.json', **changes)
     with pytest.raises(UserError) as caught:
         read_spec(policy_copy)
     assert all(part in str(caught.value) for part in expected), caught.value
@@ -165,15 +154,19 @@ LAYER = 'base_model.model.text_model.model.layers.0.self_attn.q_proj.lora_A.weig
         (HEAD, lambda path: path.write_bytes(b''), 'head.safetensors is broken'),
         (CONFIG, cut_in_half, 'adapter_config.json is not JSON'),
         (CONFIG, lambda path: path.write_text('[]'), 'holds a list, not an object'),
-        (CONFIG, lambda path: edit(path, r='four'), "r is 'four', not a whole number"),
-        (CONFIG, lambda path: edit(path, target_modules='nothing'), 'names no layer'),
-        (CONFIG, lambda path: edit(path, use_dora=True), 'use_dora is True'),
+        (CONFIG, lambda path: edit_json(path, r='four'), "r is 'four', not a whole number"),
+        (CONFIG, lambda path: edit_json(path, target_modules='nothing'), 'names no layer'),
+        (CONFIG, lambda path: edit_json(path, use_dora=True), 'use_dora is True'),
         (
             CONFIG,
-            lambda path: edit(path, init_lora_weights='pissa'),
+            lambda path: edit_json(path, init_lora_weights='pissa'),
             "init_lora_weights is 'pissa'",
         ),
-        (CONFIG, lambda path: edit(path, target_modules='text_model.*fc1'), 'a tensor base_model'),
+        (
+            CONFIG,
+            lambda path: edit_json(path, target_modules='text_model.*fc1'),
+            'a tensor base_model',
+        ),
         (
             HEAD,
             lambda path: change(path, lambda all: all['action_token'].fill_(torch.nan)),

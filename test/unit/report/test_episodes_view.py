@@ -3,13 +3,13 @@
 import base64
 import json
 import re
-import shutil
-import subprocess
+from html import unescape
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from browser import CHROMIUM, dump_dom, with_script
 from mobile_vla_ros.cli.main import main
 from mobile_vla_ros.episode.storage.schema import EpisodeInfo
 from mobile_vla_ros.episode.storage.writer import EpisodeWriter
@@ -19,9 +19,6 @@ from mobile_vla_ros.report.pages.episodes_page import EpisodeView, episodes_page
 from mobile_vla_ros.types import Command
 from small_episodes import CREATED_NS, PERIOD_NS, START_NS, encoded, write_episode, write_rows
 
-CHROMIUM = next(
-    filter(None, map(shutil.which, ('chromium', 'chromium-browser', 'google-chrome'))), None
-)
 WORDS = 'go to the "red" <b>box</b> & stop</script>'
 PLENTY = 1_000_000
 
@@ -287,39 +284,18 @@ HOOK = """
 def seen(folder, html, tmp_path_factory):
     """What a browser shows: the states of HOOK, and what was said on the console."""
     if CHROMIUM is None:
-        pytest.skip('no Chromium on this machine')
+        pytest.skip('needs Chromium')
     name = write_name(folder, WORDS)
-    hooked = tmp_path_factory.mktemp('hooked') / 'page.html'
-    hooked.write_text(html.read_text().replace('</body>', f'<script>{HOOK}</script></body>'))
-    done = subprocess.run(
-        [
-            CHROMIUM,
-            '--headless',
-            '--no-sandbox',
-            '--disable-gpu',
-            '--disable-quic',
-            '--no-first-run',
-            '--disable-background-networking',
-            '--disable-component-update',
-            '--disable-sync',
-            f'--user-data-dir={tmp_path_factory.mktemp("chromium")}',
-            '--enable-logging=stderr',
-            '--window-size=1200,1400',
-            '--virtual-time-budget=20000',
-            '--dump-dom',
-            f'{hooked.as_uri()}#take={name}&t=1.0',
-        ],
-        capture_output=True,
-        text=True,
-        timeout=280,
-        check=False,
+    hooked = with_script(html, HOOK, tmp_path_factory.mktemp('hooked'))
+    dom, console = dump_dom(
+        f'{hooked.as_uri()}#take={name}&t=1.0',
+        tmp_path_factory.mktemp('chromium'),
+        '--window-size=1200,1400',
+        '--virtual-time-budget=20000',
     )
-    said = [line for line in done.stderr.splitlines() if 'CONSOLE' in line]
-    found = re.search(r'<pre id="log">(.*?)</pre>', done.stdout, re.DOTALL)
-    assert found, f'the script did not come to its end: {said}'
-    import html as entities
-
-    return json.loads(entities.unescape(found[1])), said, name
+    found = re.search(r'<pre id="log">(.*?)</pre>', dom, re.DOTALL)
+    assert found, f'the script did not reach its end: {console}'
+    return json.loads(unescape(found[1])), console, name
 
 
 def test_the_page_makes_no_error_in_a_browser(seen):

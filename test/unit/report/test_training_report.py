@@ -5,7 +5,6 @@ import io
 import json
 import re
 import shutil
-import subprocess
 from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
@@ -14,6 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from browser import dump_dom, needs_chromium, with_script
 from mobile_vla_ros.data.episodes import EpisodeSet, load_episodes
 from mobile_vla_ros.data.segments import Sampling, Segment
 from mobile_vla_ros.episode.storage.schema import EpisodeInfo
@@ -28,9 +28,6 @@ from mobile_vla_ros.report.pages import training_page
 from mobile_vla_ros.types import ActionSpec, Command, ImageSpec
 from small_episodes import CREATED_NS, PERIOD_NS, START_NS, encoded
 
-CHROMIUM = next(
-    filter(None, map(shutil.which, ('chromium', 'chromium-browser', 'google-chrome'))), None
-)
 SECTIONS = [
     'Learning curves',
     'Beside predictors that see no image',
@@ -592,44 +589,21 @@ def test_the_same_training_gives_the_same_page(page, folder, tmp_path):
     assert '12,345' in again and 'learning_rate' in again and 'ab' * 32 in again
 
 
+@needs_chromium
 @pytest.mark.parametrize('width', [1120, 700])
 def test_a_browser_shows_it_without_error_and_nothing_sticks_out(page, tmp_path, width):
     """Headless Chromium: no message on the console but the test's own, no sideways scrolling."""
-    if CHROMIUM is None:
-        pytest.skip('no Chromium on this machine')
     hook = (
         "var root = document.documentElement; console.log('asked ' + JSON.stringify({"
         'wide: root.scrollWidth - root.clientWidth, '
         'images: Array.from(document.images).every(i => i.naturalWidth > 0), '
         "figures: document.querySelectorAll('figure > svg').length}))"
     )
-    hooked = tmp_path / 'page.html'
-    hooked.write_text(page.read_text().replace('</body>', f'<script>{hook}</script></body>'))
-    done = subprocess.run(
-        [
-            CHROMIUM,
-            '--headless',
-            '--no-sandbox',
-            '--disable-gpu',
-            '--disable-quic',
-            '--no-first-run',
-            '--disable-background-networking',
-            '--disable-component-update',
-            '--disable-sync',
-            f'--user-data-dir={tmp_path / "chromium"}',
-            '--enable-logging=stderr',
-            f'--window-size={width},1400',
-            '--dump-dom',
-            hooked.as_uri(),
-        ],
-        capture_output=True,
-        text=True,
-        timeout=280,
-        check=False,
-    )
-    said = [line for line in done.stderr.splitlines() if 'CONSOLE' in line]
-    assert len(said) == 1, said
-    found = json.loads(re.search(r'asked (\{.*?\})', said[0])[1])
+    profile = tmp_path / 'chromium'
+    url = with_script(page, hook, tmp_path).as_uri()
+    _, console = dump_dom(url, profile, f'--window-size={width},1400')
+    assert len(console) == 1, console
+    found = json.loads(re.search(r'asked (\{.*?\})', console[0])[1])
     assert found == {'wide': 0, 'images': True, 'figures': 7}
 
 

@@ -11,23 +11,16 @@ from types import SimpleNamespace
 
 import pytest
 
+from browser import dump_dom, needs_chromium
+from changed_policies import changed_policy
+from command_line import assert_refused_without_gl, run_main
 from mobile_vla_ros.cli.main import main
 from mobile_vla_ros.sim import suites
-
-CHROMIUM = next(
-    filter(None, map(shutil.which, ('chromium', 'chromium-browser', 'google-chrome'))), None
-)
-
-
-def simulate(capsys, *arguments) -> tuple[int, str, str]:
-    """Run the subcommand in this process; return status, output and errors."""
-    status = main(['simulate', *map(str, arguments)])
-    return status, *capsys.readouterr()
 
 
 def asked(capsys, *arguments) -> dict:
     """Run it with --json and return what it prints."""
-    status, out, err = simulate(capsys, *arguments, '--json')
+    status, out, err = run_main(capsys, 'simulate', *arguments, '--json')
     assert status == 0, err
     return json.loads(out)
 
@@ -81,27 +74,16 @@ def test_a_policy_drives_and_so_do_its_controls(small_run, capsys):
     assert len(set(ways.values())) == len(ways)
 
 
-def edited(folder, small_run, **changes):
-    """Return a copy of the small policy with other values in its policy.json; None removes one."""
-    shutil.copytree(small_run / 'best', folder)
-    manifest = folder / 'policy.json'
-    content = json.loads(manifest.read_text())
-    for name, change in changes.items():
-        content[name] = {
-            key: value for key, value in {**content[name], **change}.items() if value is not None
-        }
-    manifest.write_text(json.dumps(content))
-    return folder
-
-
 def test_a_policy_that_does_not_fit_is_a_sentence(small_run, tmp_path, capsys):
     """Axes that the arena lacks; a control that the bundle cannot give."""
-    flying = edited(tmp_path / 'flying', small_run, actions={'axes': ['linear_x', 'linear_z']})
-    status, _, err = simulate(capsys, '--policy', flying)
+    flying = changed_policy(
+        small_run / 'best', tmp_path / 'flying', actions={'axes': ['linear_x', 'linear_z']}
+    )
+    status, _, err = run_main(capsys, 'simulate', '--policy', flying)
     assert status == 2
     assert 'linear_z' in err
-    old = edited(tmp_path / 'old', small_run, data={'mean_action': None})
-    status, _, err = simulate(capsys, '--policy', old, '--control', 'mean_action')
+    old = changed_policy(small_run / 'best', tmp_path / 'old', data={'mean_action': None})
+    status, _, err = run_main(capsys, 'simulate', '--policy', old, '--control', 'mean_action')
     assert status == 2
     assert 'mean action' in err
 
@@ -121,42 +103,21 @@ def test_a_policy_that_does_not_fit_is_a_sentence(small_run, tmp_path, capsys):
 )
 def test_bad_use_is_a_sentence_and_status_2(arguments, text, capsys):
     """What, got, expected, remedy."""
-    status, out, err = simulate(capsys, *arguments)
+    status, out, err = run_main(capsys, 'simulate', *arguments)
     assert (status, out) == (2, '')
     assert text in err
 
 
 def test_an_unknown_control_names_the_known_ones(capsys):
     """The parser's own sentence."""
-    with pytest.raises(SystemExit, match='2'):
-        simulate(capsys, '--control', 'sound')
-    assert 'mean_action' in capsys.readouterr().err
+    status, _, err = run_main(capsys, 'simulate', '--control', 'sound')
+    assert status == 2
+    assert 'mean_action' in err
 
 
 def test_a_machine_without_gl_says_so_before_it_writes(tmp_path):
     """The packages to install, and no folder."""
-    import os
-
-    done = subprocess.run(
-        [
-            sys.executable,
-            '-m',
-            'mobile_vla_ros.cli.main',
-            'simulate',
-            '--trials',
-            '1',
-            '--out',
-            tmp_path / 'out',
-        ],
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-        env={**os.environ, 'MUJOCO_GL': 'disabled'},
-    )
-    assert done.returncode == 2, done.stdout + done.stderr
-    assert 'libosmesa6' in done.stderr
-    assert not (tmp_path / 'out').exists()
+    assert_refused_without_gl('simulate', '--trials', 1, out=tmp_path / 'out')
 
 
 def test_a_run_goes_on_where_it_was_stopped(tmp_path, capsys):
@@ -211,7 +172,9 @@ def test_other_trials_are_never_written_over(content, arguments, text, tmp_path,
     elif content:
         log.write_text(content)
     before = log.read_bytes()
-    status, _, err = simulate(capsys, '--suite', 'seen', '--trials', 2, '--out', out, *arguments)
+    status, _, err = run_main(
+        capsys, 'simulate', '--suite', 'seen', '--trials', 2, '--out', out, *arguments
+    )
     assert status == 2
     assert text in err
     assert log.read_bytes() == before
@@ -222,8 +185,8 @@ def test_another_policy_is_another_run(small_run, tmp_path, capsys):
     arguments = ('--suite', 'seen', '--control', 'zero', '--trials', 1, '--out', tmp_path / 'out')
     asked(capsys, *arguments, '--policy', small_run / 'best')
     asked(capsys, *arguments, '--policy', shutil.copytree(small_run / 'best', tmp_path / 'copy'))
-    other = edited(tmp_path / 'other', small_run, data={'note': 'trained again'})
-    status, _, err = simulate(capsys, *arguments, '--policy', other)
+    other = changed_policy(small_run / 'best', tmp_path / 'other', data={'note': 'trained again'})
+    status, _, err = run_main(capsys, 'simulate', *arguments, '--policy', other)
     assert status == 2
     assert 'policy ' in err
 
@@ -338,31 +301,12 @@ def test_a_moving_film_has_a_picture_for_every_fifth_of_a_second(tmp_path, capsy
     assert base64.b64encode(film.images[0]) != base64.b64encode(film.images[-1])
 
 
-@pytest.mark.skipif(CHROMIUM is None, reason='needs Chromium')
+@needs_chromium
 def test_the_player_shows_the_first_picture_and_plays(page, tmp_path):
     """The script in a browser: a link to a failure plays it to its end."""
-    done = subprocess.run(
-        [
-            CHROMIUM,
-            '--headless',
-            '--no-sandbox',
-            '--disable-gpu',
-            '--disable-quic',
-            '--no-first-run',
-            '--disable-background-networking',
-            '--disable-component-update',
-            '--disable-sync',
-            f'--user-data-dir={tmp_path}',
-            '--virtual-time-budget=60000',
-            '--dump-dom',
-            f'{page.as_uri()}#unseen_layouts-1',
-        ],
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
-    figures = re.findall(r'<figure class="drive film".*?</figure>', done.stdout, re.DOTALL)
+    url = f'{page.as_uri()}#unseen_layouts-1'
+    dom, _ = dump_dom(url, tmp_path, '--virtual-time-budget=60000')
+    figures = re.findall(r'<figure class="drive film".*?</figure>', dom, re.DOTALL)
     assert len(figures) == 24
     for figure in figures:
         assert 'src="data:image/jpeg;base64,' in figure

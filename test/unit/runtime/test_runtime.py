@@ -6,6 +6,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from made_plans import plan
 from mobile_vla_ros.data.preprocess import preprocess
 from mobile_vla_ros.errors import UserError
 from mobile_vla_ros.runtime.frame_buffer import FrameBuffer
@@ -92,20 +93,13 @@ def test_every_window_has_the_trained_spacing(gaps, length):
     assert len(buffer._frames) <= 1 + (length * 100 if gaps else 0)
 
 
-def plan(chunk=5) -> Plan:
-    """A plan from an image of 1000 ms whose step k drives k cm/s."""
-    twists = np.zeros((chunk, 6))
-    twists[:, 0] = np.arange(chunk) / 100
-    return Plan(1000 * MS, twists, 10.0)
-
-
 @pytest.mark.parametrize(
     ('ms', 'step'),
     [(999, None), (1000, 0), (1099, 0), (1100, 1), (1450, 4), (1499, 4), (1500, None)],
 )
 def test_playback_is_anchored_to_the_time_of_observation(ms, step):
     """Step k starts at stamp + k / rate, however late inference was; after the chunk: nothing."""
-    twist = command_at(plan(), ms * MS)
+    twist = command_at(plan(chunk=5), ms * MS)
     assert (twist is None) if step is None else twist[0] == step / 100
 
 

@@ -5,17 +5,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from made_plans import MS, plan
 from mobile_vla_ros.errors import UserError
-from mobile_vla_ros.runtime.playback import MODES, Plan, Playback
-
-MS = 1_000_000
-
-
-def plan(stamp_ms: int, first: float, chunk: int = 10) -> Plan:
-    """A plan at 10 Hz whose step k drives first + k / 100 m/s."""
-    twists = np.zeros((chunk, 6))
-    twists[:, 0] = first + np.arange(chunk) / 100
-    return Plan(stamp_ms * MS, twists, 10.0)
+from mobile_vla_ros.runtime.playback import MODES, Playback
 
 
 def test_newest_drops_the_earlier_plan():

@@ -41,6 +41,7 @@ from mobile_vla_ros.sim.scene import (
     passing_line,
     stop_place,
 )
+from velocities import twist
 
 ROOT = Path(__file__).resolve().parents[3]
 PERIOD_NS = 100_000_000
@@ -68,10 +69,6 @@ def end_of(arena, scene, command, period_ns=25_000_000) -> str:
     while arena.state == RUNNING:
         arena.step(command, period_ns)
     return arena.state
-
-
-def twist(x=0.0, y=0.0, turn=0.0):
-    return np.array([x, y, 0.0, 0.0, 0.0, turn])
 
 
 def drive(arena, expert, period_ns=PERIOD_NS):

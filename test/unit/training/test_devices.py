@@ -18,26 +18,15 @@ from mobile_vla_ros.training import optimise, prepare, state
 from mobile_vla_ros.training.config import DataConfig, ModelConfig, TrainConfig
 from mobile_vla_ros.training.flags import parse
 from mobile_vla_ros.training.loop import train
+from small_training import small_run_flags
 
 pytestmark = pytest.mark.usefixtures('fresh_accelerate')
 
 
 def flags(backbone, episode_folder, out, **more) -> list[str]:
     """Return the command line of a small run; with batches of one piece dropout is the same."""
-    told = {
-        'backbone': backbone,
-        'data': episode_folder,
-        'out': out,
-        'device': 'cpu',
-        'epochs': 2,
-        'lora_r': 2,
-        'head_hidden': 16,
-        'head_layers': 1,
-        'learning_rate': 0.001,
-        'accumulate': 4,
-        **more,
-    }
-    return [word for name, value in told.items() for word in (f'--{name}', str(value))]
+    defaults = {'epochs': 2, 'accumulate': 4}
+    return small_run_flags(backbone, episode_folder, out, **{**defaults, **more})
 
 
 def launched(processes: int, *arguments: str) -> subprocess.Popen:

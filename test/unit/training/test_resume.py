@@ -21,6 +21,7 @@ from mobile_vla_ros.training.config import DataConfig, ModelConfig, TrainConfig
 from mobile_vla_ros.training.loop import train
 from mobile_vla_ros.training.run_folder import RunFolder
 from mobile_vla_ros.training.stop import TrainingStopped
+from small_training import small_run_flags
 
 pytestmark = pytest.mark.usefixtures('fresh_accelerate')
 
@@ -31,24 +32,15 @@ RANDOM = {'mirror': True, 'light': 0.2, 'colour': 0.2, 'shift': 0.05, 'balance_i
 
 def flags(backbone, episode_folder, out, **more) -> list[str]:
     """Return the command line of a small run."""
-    told = {
-        'backbone': backbone,
-        'data': episode_folder,
-        'out': out,
-        'device': 'cpu',
+    defaults = {
         'epochs': 3,
-        'lora_r': 2,
-        'head_hidden': 16,
-        'head_layers': 1,
         'piece_frames': 18,
         'batch_size': 2,
         'accumulate': 2,
-        'learning_rate': 0.001,
         'save_every_min': 0,
         **RANDOM,
-        **more,
     }
-    return [word for name, value in told.items() for word in (f'--{name}', str(value))]
+    return small_run_flags(backbone, episode_folder, out, **{**defaults, **more})
 
 
 def configs(backbone, episode_folder, out, **more):
