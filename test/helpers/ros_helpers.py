@@ -310,8 +310,9 @@ class Client:
         self, topic: str, make: Callable[[], object], rate_hz: float = 10.0, qos=10
     ) -> Iterator[None]:
         """Publish ``make()`` at a rate while the block runs, from the first subscriber on."""
-        self.publish(topic, make(), qos)
-        publisher = self.publisher(topic, type(make()), qos)
+        first = make()
+        self.publish(topic, first, qos)
+        publisher = self.publisher(topic, type(first), qos)
         done = threading.Event()
 
         def work():
