@@ -1,4 +1,4 @@
-"""A DDS domain of its own for every test that speaks ROS, on the loopback only."""
+"""Fixtures: a private DDS domain for every test with ROS nodes, small policies and episodes."""
 
 import os
 import shutil
@@ -10,11 +10,11 @@ import pytest
 from mobile_vla_ros.bringup.domain import held_domain
 from ros_helpers import Client, Nodes
 
-# Whoever starts the tests in the background may ignore these, and what they start would as well.
+# A background shell may ignore these signals, which the tests' processes would inherit.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
-# CPU that other processes may use while a test needs a quiet machine, in cores.
+# CPU that other processes may use on a quiet machine, in cores.
 MAX_BUSY_CORES = 0.5
 
 
@@ -42,7 +42,7 @@ def pytest_runtest_setup(item):
 
 @pytest.fixture
 def ros_domain(monkeypatch):
-    """Set ROS_DOMAIN_ID to an id that nobody else on this machine tests with; yield it."""
+    """Set ROS_DOMAIN_ID to an id that no other test on this machine uses; yield it."""
     with held_domain() as domain:
         monkeypatch.setenv('ROS_DOMAIN_ID', str(domain))
         monkeypatch.setenv('ROS_AUTOMATIC_DISCOVERY_RANGE', 'LOCALHOST')
@@ -51,7 +51,7 @@ def ros_domain(monkeypatch):
 
 @pytest.fixture
 def nodes(ros_domain):
-    """Start node processes (``nodes.start('guard_node', params={…})``); killed afterwards."""
+    """Start node processes with ``nodes.start(…)``; they are killed at the end."""
     started = Nodes()
     yield started
     started.close()
@@ -67,7 +67,7 @@ def client(ros_domain):
 
 @pytest.fixture(scope='session')
 def small_backbone(tmp_path_factory) -> str:
-    """A transformers folder with a small Kosmos-2 with random weights; return its path."""
+    """The path of a transformers folder with a small Kosmos-2 with random weights."""
     from small_backbone import make_small_backbone
 
     folder = tmp_path_factory.mktemp('backbone') / 'small'
@@ -77,10 +77,10 @@ def small_backbone(tmp_path_factory) -> str:
 
 @pytest.fixture(scope='session')
 def episode_folder(tmp_path_factory):
-    """Six takes of the expert, small pictures; return their folder."""
+    """The folder of six episodes of the expert with small images."""
     from arena_episodes import write_episodes
 
-    folder = tmp_path_factory.mktemp('takes')
+    folder = tmp_path_factory.mktemp('episodes')
     write_episodes(folder, 6, size=64)
     return folder
 

@@ -1,4 +1,4 @@
-"""File systems that only one process of a test sees: a disk that is small, and soon full."""
+"""Small file systems that are visible to one process only."""
 
 import shutil
 import subprocess
