@@ -245,7 +245,7 @@ def test_random_edits_of_policy_json_give_a_policy_or_a_user_error(policy_copy):
     rng = random.Random(0)
     manifest = policy_copy / 'policy.json'
     whole = json.loads(manifest.read_text())
-    whole['metrics'] = {}  # what may be anything would take most of the edits
+    whole['metrics'] = {}  # free-form data would absorb most of the edits
     own, refused, asked = read_spec(policy_copy), 0, 0
     for _ in range(1000):
         content = json.loads(json.dumps(whole))

@@ -132,7 +132,7 @@ def test_a_policy_driven_blind_skips_the_check(small_run):
     assert ok and 'without its image' in sentence
 
 
-def test_a_control_has_golden_frames_of_its_own(small_run, tmp_path):
+def test_a_control_has_its_own_golden_frames(small_run, tmp_path):
     """A bundle trained without its image: its frames are blank then and now."""
     loaded = load_bundle(small_run / 'best', merge=False)
     spec = replace(loaded.spec, blank='image')
