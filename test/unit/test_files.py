@@ -7,7 +7,7 @@ from mobile_vla_ros.files import replaced
 
 @pytest.mark.parametrize(('mode', 'old', 'new'), [('w', 'old', 'größer'), ('wb', b'1', b'22')])
 def test_a_file_is_replaced_whole(tmp_path, mode, old, new):
-    """The old content stays until the end; everybody can read the new one."""
+    """The old content stays until the end; the new file is readable by everybody."""
     path = tmp_path / 'page.html'
     for content in (old, new):
         before = path.read_bytes() if path.exists() else None

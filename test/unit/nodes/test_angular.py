@@ -1,4 +1,4 @@
-"""angular_z as an axis, end to end: takes that turn, training, evaluation, driving, the guard."""
+"""angular_z as an axis: episodes that turn, training, evaluation and the policy."""
 
 import json
 
