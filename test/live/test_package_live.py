@@ -1,4 +1,4 @@
-"""The package as it is installed: one version, all files, executables that run."""
+"""The executables of the installed package."""
 
 import pytest
 
@@ -7,7 +7,7 @@ from colcon_workspace import sourced
 
 @pytest.mark.parametrize('executable', ['guard_node', 'mobile_vla'])
 def test_an_installed_executable_runs(installed, executable, ros_domain):
-    """A bad parameter is refused by the node itself; the command line answers --help."""
+    """The node refuses a bad parameter; the command line prints --help."""
     path = f'{installed}/mobile_vla_ros/lib/mobile_vla_ros/{executable}'
     if executable == 'mobile_vla':
         done = sourced(installed, f'{path} --help')

@@ -1,4 +1,4 @@
-"""Stored images decoded at a reduced scale: where, how much is lost, and the same everywhere."""
+"""Large compressed images in the live inference node."""
 
 import itertools
 
@@ -14,8 +14,8 @@ from mobile_vla_ros.nodes.shared.image_messages import to_compressed
 from mobile_vla_ros.runtime.overlay import BAR_HEIGHT, IMAGE_HEIGHT, WIDTH
 
 
-def test_the_node_drives_by_a_large_compressed_camera(nodes, client, small_run):
-    """A live node proposes from a JPEG that it decodes no larger than needed, and draws it."""
+def test_the_node_drives_with_a_large_compressed_camera(nodes, client, small_run):
+    """It proposes from a JPEG that it decodes no larger than needed, and draws it."""
     frames = itertools.cycle(busy_images(1280, 720, count=4))
     proposals = client.subscribe('policy/cmd_vel', TwistStamped)
     overlays = client.subscribe(

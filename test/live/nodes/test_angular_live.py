@@ -1,4 +1,4 @@
-"""angular_z as an axis, end to end: takes that turn, training, evaluation, driving, the guard."""
+"""angular_z as an axis, live: camera, inference and guard."""
 
 import numpy as np
 import pytest
@@ -9,12 +9,12 @@ from noise_camera import INSTRUCTION, NoiseCamera
 from ros_helpers import status_values
 from turning import BOTH
 
-LIMIT_RADPS = 0.3  # of the guard: less than what the policy learned
+LIMIT_RADPS = 0.3  # of the guard: less than the policy learned
 
 
 @pytest.mark.parametrize('axes', BOTH, ids=len)
 def test_a_turn_reaches_the_base_within_the_guard_s_limit(axes, turning_policies, nodes, client):
-    """Camera, inference, guard, cmd_vel over DDS: angular.z is proposed, and passed limited."""
+    """Camera, inference, guard, cmd_vel over DDS: angular.z is proposed and limited."""
     proposals = client.subscribe('policy/cmd_vel', TwistStamped)
     commands = client.subscribe('cmd_vel', Twist)
     status = client.subscribe('guard/status', DiagnosticStatus)

@@ -1,4 +1,4 @@
-"""policy/health of the live inference node: its content, and that it is published at once."""
+"""policy/health of the live inference node: its content and its timing."""
 
 import numpy as np
 import pytest
@@ -27,7 +27,7 @@ def healths(client):
 
 
 def changes(healths) -> list[tuple]:
-    """Level and reason of each, repeats left out."""
+    """Return level and reason of each message, without repeats."""
     found = []
     for array in healths.messages:
         one = (array.status[0].level, array.status[0].message)
@@ -36,10 +36,10 @@ def changes(healths) -> list[tuple]:
     return found
 
 
-def test_a_drive_is_held_until_the_window_is_full_and_at_a_new_instruction(
+def test_a_drive_holds_until_the_window_is_full_and_at_a_new_instruction(
     nodes, client, healths, small_run
 ):
-    """A hold is no fault: none is published on the way, and each hold has its reason."""
+    """A hold is no fault: no fault is published meanwhile, and each hold has its reason."""
     rng = np.random.default_rng(0)
     proposals = client.subscribe('policy/cmd_vel', TwistStamped, DEEP)
     nodes.start('inference_node', params={'policy': str(small_run / 'best')})
@@ -77,13 +77,13 @@ def test_a_drive_is_held_until_the_window_is_full_and_at_a_new_instruction(
 
 
 def test_health_is_published_twice_a_second_without_changes(nodes, client, healths, small_run):
-    """The guard treats a silent inference as a dead one."""
+    """The guard treats a silent inference node as failed."""
     nodes.start('inference_node', params={'policy': str(small_run / 'best')})
     wait_until(lambda: len(healths) >= 8, 60, 'health')
     assert np.diff(healths.times[2:]).max() < 0.5
 
 
-def test_a_lifecycle_manager_may_move_it_through_its_states(nodes, client, healths, small_run):
+def test_a_lifecycle_manager_can_change_its_state(nodes, client, healths, small_run):
     """Each state is published; a node that was cleaned up can be configured again."""
     proposals = client.subscribe('policy/cmd_vel', TwistStamped, DEEP)
     process = nodes.start(
@@ -103,7 +103,7 @@ def test_a_lifecycle_manager_may_move_it_through_its_states(nodes, client, healt
     rng = np.random.default_rng(0)
     images = client.publisher('camera/image_raw', Image, qos_profile_sensor_data)
     wait_until(lambda: client.node.count_publishers('/rosout') > 1, 60, 'the node')
-    assert not done('activate')  # refused, and not the end of the node
+    assert not done('activate')  # refused, and the node continues
     go('configure', 'activate')
     for again in (('activate',), ('cleanup', 'configure', 'activate'), ()):
         wait_until(images.get_subscription_count, 20, 'the node')

@@ -1,4 +1,4 @@
-"""The shadow as a live process: how driver and policy differ, and the worst window saved."""
+"""The shadow as a live process: the difference of driver and policy, and the worst window."""
 
 import signal
 
@@ -11,7 +11,7 @@ from node_rig import NodeRig, stamped_twist, twist_message
 
 
 class Rig(NodeRig):
-    """A shadow process; a person, a camera and a policy beside it."""
+    """A shadow process with a person, a camera and a policy."""
 
     def __init__(self, nodes, client, folder, **params):
         process = nodes.start(
@@ -43,8 +43,8 @@ class Rig(NodeRig):
 
 
 @pytest.mark.parametrize(('number', 'stamped'), [(signal.SIGINT, False), (signal.SIGTERM, True)])
-def test_the_worst_seconds_are_kept_with_both_commands(nodes, client, tmp_path, number, stamped):
-    """Reported live in m/s, written at the end; the shadow publishes nothing that drives."""
+def test_the_worst_seconds_are_stored_with_both_commands(nodes, client, tmp_path, number, stamped):
+    """Reported live in m/s, written at the end; the shadow publishes no command."""
     one = Rig(nodes, client, tmp_path)
     diagnostics = client.subscribe('/diagnostics', DiagnosticArray)
     one.proposed = 0.1
@@ -70,12 +70,12 @@ def test_the_worst_seconds_are_kept_with_both_commands(nodes, client, tmp_path, 
         assert set(episode.commands.source) == {1}
         assert np.allclose(episode.commands.twist[:, 0], 0.4)
         assert np.allclose(episode.proposals.twist[:, 0], 0.1)
-        # Stamped with the image's time, which is earlier than their receipt.
+        # They have the image's stamp, which is earlier than their receipt.
         assert (episode.proposals.stamp_ns < episode.proposals.received_ns).all()
 
 
-def test_a_worse_window_takes_the_place_of_the_one_before(nodes, client, tmp_path):
-    """It is written once it has passed, so that a kill loses only the time since."""
+def test_a_worse_window_replaces_the_previous_one(nodes, client, tmp_path):
+    """It is written once complete, so that a kill loses only later data."""
     one = Rig(nodes, client, tmp_path, window_s=1.0)
     with one.camera(10), one.person(), one.policy():
         one.until('agreement', lambda state, values: int(values['pairs']) > 5)

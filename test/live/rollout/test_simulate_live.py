@@ -1,4 +1,4 @@
-"""`mobile_vla simulate`: suites, controls, runs that go on, and the page."""
+"""The printed summary of `mobile_vla simulate`, and the arena's speed."""
 
 import re
 
@@ -8,7 +8,7 @@ from command_line import run_main
 
 
 @pytest.mark.quiet_machine
-def test_a_person_reads_rates_intervals_tasks_and_speed(capsys):
+def test_the_summary_has_rates_intervals_tasks_and_speed(capsys):
     """Without --json; the arena itself is at least ten times faster than real time."""
     status, out, _ = run_main(capsys, 'simulate', '--suite', 'unseen_layouts', '--trials', 3)
     assert status == 0
