@@ -1,6 +1,7 @@
-"""A DDS domain of its own for every test that speaks ROS, on the loopback only."""
+"""Fixtures: a private DDS domain for every test with ROS nodes, small policies and episodes."""
 
 import os
+import shutil
 import signal
 
 import psutil
@@ -9,33 +10,11 @@ import pytest
 from mobile_vla_ros.bringup.domain import held_domain
 from ros_helpers import Client, Nodes
 
-# Whoever starts the tests in the background may ignore these, and what they start would as well.
+# A background shell may ignore these signals, which the tests' processes would inherit.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
-# The vocabulary of the small backbone; Kosmos-2 has its special tokens in this order.
-WORDS = (
-    '<s>',
-    '<pad>',
-    '</s>',
-    '<unk>',
-    'go',
-    'to',
-    'the',
-    'red',
-    'green',
-    'blue',
-    'yellow',
-    'purple',
-    'orange',
-    'box',
-    'cylinder',
-    'ball',
-    'cone',
-)
-
-
-# CPU that other processes may use while a test needs a quiet machine, in cores.
+# CPU that other processes may use on a quiet machine, in cores.
 MAX_BUSY_CORES = 0.5
 
 
@@ -63,7 +42,7 @@ def pytest_runtest_setup(item):
 
 @pytest.fixture
 def ros_domain(monkeypatch):
-    """Set ROS_DOMAIN_ID to an id that nobody else on this machine tests with; yield it."""
+    """Set ROS_DOMAIN_ID to an id that no other test on this machine uses; yield it."""
     with held_domain() as domain:
         monkeypatch.setenv('ROS_DOMAIN_ID', str(domain))
         monkeypatch.setenv('ROS_AUTOMATIC_DISCOVERY_RANGE', 'LOCALHOST')
@@ -72,7 +51,7 @@ def ros_domain(monkeypatch):
 
 @pytest.fixture
 def nodes(ros_domain):
-    """Start node processes (``nodes.start('guard_node', params={…})``); killed afterwards."""
+    """Start node processes with ``nodes.start(…)``; they are killed at the end."""
     started = Nodes()
     yield started
     started.close()
@@ -88,75 +67,20 @@ def client(ros_domain):
 
 @pytest.fixture(scope='session')
 def small_backbone(tmp_path_factory) -> str:
-    """A Kosmos-2 of random weights in an ordinary transformers folder; return its path."""
+    """The path of a transformers folder with a small Kosmos-2 with random weights."""
+    from small_backbone import make_small_backbone
+
     folder = tmp_path_factory.mktemp('backbone') / 'small'
     make_small_backbone(folder)
     return str(folder)
 
 
-def make_small_backbone(folder, seed: int = 0):
-    """Write a Kosmos-2 of two layers a tower, with tokenizer and image settings."""
-    import json
-
-    import torch
-    from tokenizers import Tokenizer, models, pre_tokenizers
-    from transformers import Kosmos2Config, Kosmos2Model, PreTrainedTokenizerFast
-
-    tokenizer = Tokenizer(models.WordLevel({word: i for i, word in enumerate(WORDS)}, '<unk>'))
-    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
-    PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer,
-        bos_token='<s>',
-        pad_token='<pad>',
-        eos_token='</s>',
-        unk_token='<unk>',
-    ).save_pretrained(folder)
-    torch.manual_seed(seed)
-    model = Kosmos2Model(
-        Kosmos2Config(
-            text_config={
-                'vocab_size': 32,
-                'embed_dim': 32,
-                'layers': 2,
-                'ffn_dim': 64,
-                'attention_heads': 2,
-                'dropout': 0.0,
-                'attention_dropout': 0.0,
-                'max_position_embeddings': 64,
-            },
-            vision_config={
-                'hidden_size': 32,
-                'intermediate_size': 64,
-                'num_hidden_layers': 2,
-                'num_attention_heads': 2,
-                'image_size': 56,
-                'patch_size': 14,
-            },
-            latent_query_num=4,
-        )
-    )
-    # With the library's initialisation an untrained network hardly sees its image.
-    for module in model.image_to_text_projection.modules():
-        if isinstance(module, torch.nn.Linear):
-            torch.nn.init.normal_(module.weight, std=32**-0.5)
-    model.save_pretrained(folder)
-    (folder / 'preprocessor_config.json').write_text(
-        json.dumps(
-            {
-                'size': {'height': 56, 'width': 56},
-                'image_mean': [0.48, 0.46, 0.41],
-                'image_std': [0.27, 0.26, 0.28],
-            }
-        )
-    )
-
-
 @pytest.fixture(scope='session')
 def episode_folder(tmp_path_factory):
-    """Six takes of the expert, small pictures; return their folder."""
+    """The folder of six episodes of the expert with small images."""
     from arena_episodes import write_episodes
 
-    folder = tmp_path_factory.mktemp('takes')
+    folder = tmp_path_factory.mktemp('episodes')
     write_episodes(folder, 6, size=64)
     return folder
 
@@ -177,3 +101,41 @@ def small_run(tmp_path_factory, small_backbone, episode_folder):
         log=lambda _: None,
     )
     return out
+
+
+@pytest.fixture
+def policy_copy(small_run, tmp_path):
+    """A copy of the small run's best bundle, to break."""
+    return shutil.copytree(small_run / 'best', tmp_path / 'policy')
+
+
+@pytest.fixture
+def fresh_accelerate():
+    """Reset accelerate, which keeps its precision as long as the process lives."""
+    from accelerate.state import AcceleratorState
+
+    AcceleratorState._reset_state(reset_partial_state=True)
+
+
+@pytest.fixture(scope='session')
+def turning_episodes(tmp_path_factory):
+    """A folder of episodes of a base that turns."""
+    from turning import write_turning
+
+    return write_turning(tmp_path_factory.mktemp('turning'))
+
+
+@pytest.fixture(scope='session')
+def turning_policies(turning_episodes, small_backbone, tmp_path_factory):
+    """A policy for each set of axes, trained on episodes of a base that turns."""
+    from turning import train_policies
+
+    return train_policies(turning_episodes, small_backbone, tmp_path_factory.mktemp('runs'))
+
+
+@pytest.fixture(scope='session')
+def installed(tmp_path_factory):
+    """The install folder of the package, built in a workspace of its own."""
+    from colcon_workspace import install
+
+    return install(tmp_path_factory.mktemp('workspace'))

@@ -1,4 +1,4 @@
-"""Episodes for tests, driven by the expert in the arena and written by the real writer."""
+"""Episodes for tests, driven by the expert in the arena and written by `EpisodeWriter`."""
 
 import io
 from pathlib import Path
@@ -25,7 +25,7 @@ def write_episodes(
     size: int = 224,
     wobble: float = 0.0,
 ) -> list[Path]:
-    """Drive and write some episodes: frames at 10 Hz, commands at 20 Hz."""
+    """Drive and write episodes with frames at 10 Hz and commands at 20 Hz; return their paths."""
     arena = Arena(size, size)
     paths = []
     for index in range(first, first + count):

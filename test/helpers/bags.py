@@ -1,4 +1,4 @@
-"""Bags for tests, as ROS writes them but made without ROS, and their import."""
+"""Bags like those of ROS, made without it, and their import."""
 
 from pathlib import Path
 
@@ -16,8 +16,8 @@ START_NS = 1_700_000_000_000_000_000
 DELAY_NS = 20_000_000
 
 
-def picture(index: int, size: tuple[int, int] = (32, 24)) -> np.ndarray:
-    """Return a sharp, bright RGB image of (width, height); each index gives another."""
+def pixels_of(index: int, size: tuple[int, int] = (32, 24)) -> np.ndarray:
+    """Return a sharp, bright RGB image of (width, height), different for each index."""
     width, height = size
     return np.random.default_rng(index).integers(0, 256, (height, width, 3), dtype=np.uint8)
 
@@ -76,7 +76,7 @@ def drive(frames: int = 12, *, image_of=None, command_of=None) -> list[tuple]:
     Return (topic, message, time) of a short drive: images at 10 Hz, a command beside each.
 
     :param image_of: ``(index, stamp_ns) -> message``; an rgb8 Image unless given.
-    :param command_of: likewise; a Twist whose vx counts unless given.
+    :param command_of: likewise; a Twist whose vx grows unless given.
     """
     messages = []
     for index in range(frames):
@@ -84,7 +84,7 @@ def drive(frames: int = 12, *, image_of=None, command_of=None) -> list[tuple]:
         messages.append(
             (
                 '/camera/image_raw',
-                (image_of or (lambda i, ns: image(picture(i), ns)))(index, stamp_ns),
+                (image_of or (lambda i, ns: image(pixels_of(i), ns)))(index, stamp_ns),
                 stamp_ns + DELAY_NS,
             )
         )
@@ -117,13 +117,13 @@ def write_bag(folder: Path, messages: list[tuple], storage: str = 'mcap') -> Pat
     return folder
 
 
-def bring(source, out, options: ImportOptions):
-    """Import one source; return what became of it."""
+def import_one(source, out, options: ImportOptions):
+    """Import one source; return the outcome."""
     return next(import_episodes([source], out, options))
 
 
-def taken(source, out, options: ImportOptions) -> Episode:
-    """Import one source, which must work; return the open episode."""
-    outcome = bring(source, out, options)
+def imported_episode(source, out, options: ImportOptions) -> Episode:
+    """Import one source, which must succeed; return the open episode."""
+    outcome = import_one(source, out, options)
     assert outcome.status == IMPORTED, outcome.reason
     return Episode.open(outcome.path)

@@ -14,7 +14,7 @@ AFTER_S = [0.001 * number for number in range(1, 40, 2)]
 
 
 def kill(source: Path, out: Path):
-    """Save again and again in children; each is killed one step, or a moment, later."""
+    """Save in one child after another; each is killed one step, or a moment, later."""
     loaded = load_bundle(source, merge=False)
     statuses, step = [], 0
     while True:
@@ -40,7 +40,7 @@ def _child(arm, folder: Path, loaded) -> int:
     if pid:
         status = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
         return -status if status < 0 else status
-    signal.signal(signal.SIGALRM, signal.SIG_DFL)  # ends a process at once, as SIGKILL does
+    signal.signal(signal.SIGALRM, signal.SIG_DFL)  # ends a process immediately, as SIGKILL does
     arm()
     save_bundle(folder, loaded.network, loaded.spec)
     os._exit(0)
@@ -59,7 +59,7 @@ def _die_at(step: int):
 
 
 def full(source: Path, out: Path):
-    """Save on a full disk; print the message and the files left."""
+    """Save on a full disk; print the message and the remaining files as JSON."""
     loaded = load_bundle(source, merge=False)
     try:
         save_bundle(out / 'runs' / 'policy', loaded.network, loaded.spec)

@@ -10,7 +10,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 def copy_source(to: Path) -> Path:
-    """Copy what a build needs, without what else lies in a checkout; return the new folder."""
+    """Copy only the files that a build needs; return the new folder."""
     to.mkdir(parents=True)
     for name in ('mobile_vla_ros', 'launch', 'config', 'resource'):
         shutil.copytree(ROOT / name, to / name, ignore=shutil.ignore_patterns('__pycache__'))
@@ -45,7 +45,7 @@ def install(workspace: Path) -> Path:
 
 
 def sourced(installed: Path, command: str, **env) -> subprocess.CompletedProcess:
-    """Run a command in a shell that has sourced the installation, far from the source tree."""
+    """Run a command in a shell that has sourced the installation, outside the source tree."""
     return subprocess.run(
         ['bash', '-c', f'source {installed}/setup.bash && {command}'],
         cwd=installed,

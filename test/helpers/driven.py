@@ -1,4 +1,4 @@
-"""A live inference node in mid-drive: a camera that can be turned bad, and a guard that drives."""
+"""What a live inference node needs to drive: a camera with faults and the guard's status."""
 
 import threading
 import time
@@ -17,8 +17,8 @@ OK, HOLD, FAULT = DiagnosticStatus.OK, DiagnosticStatus.WARN, DiagnosticStatus.E
 PERIOD_S = 0.1
 
 
-class Camera:
-    """A camera of noise and a guard that reports a driven base; the camera can be broken."""
+class FaultyCamera:
+    """A camera of noise with faults on demand, and a guard that reports a driven base."""
 
     def __init__(self, client):
         self.client = client
@@ -33,11 +33,11 @@ class Camera:
         self.thread = threading.Thread(target=self._work, daemon=True)
 
     def noise(self):
-        """Return an image."""
+        """Return an image of noise."""
         return self.rng.integers(0, 256, (48, 64, 3), dtype=np.uint8)
 
     def turn(self, mode: str):
-        """Be so from the next image on."""
+        """Publish with this fault from the next image on; ``well`` is none."""
         self.bad_since, self.mode = None, mode
 
     def _work(self):
@@ -91,7 +91,7 @@ class Camera:
 
 
 class Drive:
-    """What an inference node reports and proposes."""
+    """The health, proposals and diagnostics of an inference node."""
 
     def __init__(self, client):
         self.healths = client.subscribe(
@@ -101,7 +101,7 @@ class Drive:
         self.reports = client.subscribe('/diagnostics', DiagnosticArray)
 
     def until(self, level, text: str = '', timeout_s: float = 20.0) -> float:
-        """Wait for a health from now on; return when it was received."""
+        """Wait for a new health with this level and text; return when it was received."""
         seen = len(self.healths)
 
         def find():
@@ -126,7 +126,7 @@ class Drive:
         )
 
     def reported(self, timeout_s: float = 40.0, **wanted: str) -> dict[str, str]:
-        """Wait until /diagnostics has these words among its values; return them all."""
+        """Wait until values in /diagnostics contain these texts; return all values."""
 
         def find():
             last = self.reports.last

@@ -1,4 +1,4 @@
-"""Processes that record until they are killed, or until their disk is full."""
+"""Processes that record until they are killed or their disk is full."""
 
 import io
 import json
@@ -24,7 +24,7 @@ PERIOD_S = 1 / 30
 
 
 def noise(number: int, size: tuple[int, int] = (160, 120)) -> bytes:
-    """Return a JPEG that does not compress: about 20 kB."""
+    """Return a JPEG of noise, which hardly compresses: about 20 kB."""
     pixels = np.random.default_rng(number).integers(0, 256, (*size[::-1], 3), dtype=np.uint8)
     buffer = io.BytesIO()
     Image.fromarray(pixels).save(buffer, 'JPEG', quality=90)
@@ -38,14 +38,14 @@ def begin(folder: Path, **options) -> Recording:
 
 
 def hand_over(recording: Recording, number: int, image: bytes) -> bool:
-    """Hand one frame over, and a command that has its number as well."""
+    """Hand over one frame, and a command with the same number as vx."""
     now_ns = time.monotonic_ns()
     recording.command(Command(np.array([number, 0, 0, 0, 0, 0.0]), now_ns, now_ns, 'teleop'))
     return recording.frame(lambda: image, now_ns, now_ns)
 
 
 def record_forever(folder: Path):
-    """Write one whole episode, then one at 30 Hz for ever; log each hand-over."""
+    """Write one whole episode, then one at 30 Hz forever; log each frame handed over."""
     recording = begin(folder)
     for number in range(5):
         hand_over(recording, number, encoded(number))
@@ -63,16 +63,16 @@ def record_forever(folder: Path):
 
 
 def fill_disk(folder: Path, floor_bytes: int, others_fill: bool):
-    """Record until the episode ends of itself; print what became of it as JSON."""
+    """Record until the recording ends by itself; print its state as JSON."""
     recording = begin(folder, floor_bytes=floor_bytes)
     images, handed = [noise(number) for number in range(8)], 0
     deadline = time.monotonic() + 100
     while not recording.ended and time.monotonic() < deadline:
-        # Never more than the queue episodes: what is missing in the end, the disk has refused.
+        # The queue never overflows, so that every missing frame was refused by the disk.
         if recording.queued < 30 and hand_over(recording, handed, images[handed % 8]):
             handed += 1
         if others_fill and handed == 120:
-            _fill_up(folder / 'of_others')
+            _fill_up(folder / 'other_files')
         time.sleep(0.005)
     result = {
         'handed': handed,
@@ -104,7 +104,7 @@ def fill_disk(folder: Path, floor_bytes: int, others_fill: bool):
 
 
 def _fill_up(path: Path):
-    """Write zeros until nothing more goes in."""
+    """Write zeros until the disk is full."""
     with path.open('wb', buffering=0) as file:
         for size in (65536, 4096):
             try:

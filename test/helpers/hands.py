@@ -1,4 +1,4 @@
-"""A joystick in the hand of a test."""
+"""A joystick that a test operates."""
 
 import time
 
@@ -21,7 +21,7 @@ def down(*indices: int) -> list[int]:
 
 
 class Pad:
-    """A publisher of joy, as joy_node is: 20 times a second, and at once when one changes."""
+    """A publisher of joy, like joy_node: at 20 Hz, and at once on a change."""
 
     def __init__(self, client):
         self.client = client
@@ -44,16 +44,16 @@ class Pad:
         seen, sent = len(self.commands), []
         deadline = time.monotonic() + 15
         while not (len(self.commands) > seen + 10 and self.moving):
-            assert time.monotonic() < deadline, 'it does not drive'
-            # Release it now and then: the console may not be connected yet, or have missed some.
+            assert time.monotonic() < deadline, 'the base does not drive'
+            # Release now and then: the console may not be connected yet, or may have missed some.
             if len(sent) % 20 == 0 and not self.moving:
                 self.send()
             sent.append(self.send(1.0, ENABLE))
-            time.sleep(0.05)  # what joy_node does
+            time.sleep(0.05)  # the period of joy_node
         return sent[-1]
 
     def stopped_at(self) -> float:
-        """Wait for zero; return when the first one arrived."""
+        """Wait for zero commands; return when the first one was received."""
         wait_until(lambda: not self.moving, 5, 'zero')
         last = max(i for i, m in enumerate(self.commands.messages) if m.linear.x)
         return self.commands.times[last + 1]

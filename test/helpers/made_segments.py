@@ -1,10 +1,10 @@
-"""Segments made of commands alone, and episodes that deserve a verdict."""
+"""Segments without images, and episodes with a chosen verdict."""
 
 import numpy as np
 
-from mobile_vla_ros.data.segments import Segment
+from mobile_vla_ros.data.segments import Sampling, Segment, load_segments
 from mobile_vla_ros.episode.judge import judge
-from mobile_vla_ros.episode.storage.reader import Episode
+from mobile_vla_ros.episode.storage.reader import Episode, find_episodes
 from mobile_vla_ros.episode.storage.schema import EpisodeInfo
 from mobile_vla_ros.episode.storage.writer import EpisodeWriter
 from mobile_vla_ros.types import ActionSpec, Command
@@ -14,7 +14,7 @@ SPEC = ActionSpec(('linear_x', 'linear_y'), (0.5, 0.25))
 
 
 def segment_of(twists, chunk=2, instruction='go') -> Segment:
-    """A segment made of commands alone."""
+    """Return a segment with these commands and no images."""
     twists = np.asarray(twists, dtype=float)
     count = len(twists)
     ahead = np.zeros((count, chunk, 6))
@@ -33,15 +33,20 @@ def segment_of(twists, chunk=2, instruction='go') -> Segment:
     )
 
 
+def first_segments(folder, count: int = 2) -> list[Segment]:
+    """Load the segments of the first episodes of a folder."""
+    return load_segments(find_episodes(folder)[:count], Sampling())[0]
+
+
 def twists(xs, ys):
-    """Commands that drive x and y."""
+    """Return commands with these speeds in x and y."""
     result = np.zeros((len(xs), 6))
     result[:, 0], result[:, 1] = xs, ys
     return result
 
 
 def write_worth(folder, verdict, number=0, *, finished=True):
-    """Write an episode of twenty frames that deserves a verdict; return its path."""
+    """Write an episode of twenty frames that has this verdict; return its path."""
     created_ns = CREATED_NS + number * 60_000_000_000
     writer = EpisodeWriter(folder, EpisodeInfo(f'go to box {number % 2}'), created_ns)
     for index in range(20):

@@ -1,8 +1,8 @@
 """
-Thousands of episodes in a moment, each a copy of one with an id and a time of its own.
+Thousands of episodes in a moment: copies of one, each with its own id and time.
 
-As a script it measures what a set of that size costs:
-``python test/many_episodes.py FOLDER COUNT`` (the folder is filled when it is empty).
+As a script it measures the cost of listing so many:
+``python test/helpers/many_episodes.py FOLDER COUNT`` (fills the folder if it is empty).
 """
 
 import itertools
@@ -34,17 +34,17 @@ KEYS = {
     'c': (-1, -1),
     ' ': (0, 0),
 }
-SECONDS_A_TAKE = 60
+SECONDS_PER_EPISODE = 60
 
-# Runs `mobile_vla` and prints the cost to stderr: time, peak memory, and what it imported.
+# Runs `mobile_vla` and prints its cost to stderr: time, peak memory, imported libraries.
 MEASURED = """
 import json, resource, sys, time
 from mobile_vla_ros.cli.main import main
 began, worked = time.monotonic(), time.process_time()
 status = main(sys.argv[1:])
-took, worked = time.monotonic() - began, time.process_time() - worked
+elapsed, worked = time.monotonic() - began, time.process_time() - worked
 peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-print(json.dumps({'status': status, 'seconds': round(took, 2), 'cpu_s': round(worked, 2),
+print(json.dumps({'status': status, 'seconds': round(elapsed, 2), 'cpu_s': round(worked, 2),
                   'peak_mb': round(peak, 1),
                   'heavy': sorted({'torch', 'pandas', 'transformers'} & set(sys.modules))}),
       file=sys.stderr)
@@ -59,14 +59,14 @@ def drive(
     speed: float = 1.15,
     step_ns: int = STEP_NS,
     outcome: str = 'success',
-    picture: int = 1,
+    first_image: int = 1,
     created_ns: int = CREATED_NS,
 ) -> Path:
-    """Write an episode like those of the reference run: one frame and one command a key press."""
+    """Write an episode like those of the reference run: one frame and one command per key."""
     writer = EpisodeWriter(folder, EpisodeInfo(instruction), created_ns)
     for step, key in enumerate(keys):
         at_ns = START_NS + step * step_ns
-        writer.add_frame(encoded(picture + step), at_ns, at_ns)
+        writer.add_frame(encoded(first_image + step), at_ns, at_ns)
         vx, vy = KEYS[key]
         writer.add_command(
             Command(np.array([vx * speed, vy * speed, 0, 0, 0, 0.0]), at_ns, at_ns, 'teleop')
@@ -78,7 +78,7 @@ def multiply(source: Path, folder: Path, count: int):
     """Fill a folder with copies of one episode, each with another id."""
     whole = source.read_bytes()
     for index in range(count):
-        episode_id = schema.new_episode_id(CREATED_NS + index * SECONDS_A_TAKE * 10**9)
+        episode_id = schema.new_episode_id(CREATED_NS + index * SECONDS_PER_EPISODE * 10**9)
         path = folder / f'{episode_id}{schema.SUFFIX}'
         path.write_bytes(whole)
         with h5py.File(path, 'r+') as file:
@@ -86,8 +86,8 @@ def multiply(source: Path, folder: Path, count: int):
             file.attrs['instruction'] = f'go to the {("red", "blue", "green")[index % 3]} box'
 
 
-def measured(*arguments) -> tuple[str, dict]:
-    """Run `mobile_vla` as a process; return its output and what it took."""
+def run_measured(*arguments) -> tuple[str, dict]:
+    """Run `mobile_vla` as a process; return its output and its cost."""
     done = subprocess.run(
         [sys.executable, '-c', MEASURED, *map(str, arguments)],
         capture_output=True,
@@ -107,10 +107,10 @@ def main(folder: str, count: str):
         source = drive(folder.parent, ''.join(itertools.islice(itertools.cycle('wwqqawwd'), 18)))
         began = time.monotonic()
         multiply(source, folder, int(count))
-        print(f'made in {time.monotonic() - began:.1f} s, {source.stat().st_size} bytes each')
+        print(f'written in {time.monotonic() - began:.1f} s, {source.stat().st_size} bytes each')
         os.unlink(source)
     for name in ('list', 'list', 'coach'):
-        out, cost = measured('episodes', name, folder)
+        out, cost = run_measured('episodes', name, folder)
         last = out.splitlines()[-1] if name == 'list' else ''
         print(
             f'{name:6} {cost["seconds"]:7.2f} s  {cost["cpu_s"]:7.2f} s CPU  '

@@ -1,8 +1,8 @@
 """
-Live nodes for tests: processes that are started and killed, and a client that listens.
+Live nodes for tests: processes that are started and killed, and a client on their graph.
 
-The fixtures ``nodes`` and ``client`` (see conftest.py) are made of these two classes. Nothing
-here imports rclpy before a client is made, so that tests of pure logic start without ROS.
+The fixtures ``nodes`` and ``client`` (see conftest.py) are instances of these classes. Nothing
+here imports rclpy before a client is created, so that tests of pure logic start without ROS.
 """
 
 import os
@@ -28,10 +28,10 @@ def wait_until(
     detail: Callable[[], str] = str,
 ):
     """
-    Wait until ``predicate()`` is true and return what it gave.
+    Wait until ``predicate()`` is true; return its value.
 
-    :param detail: gives text for the failure's message (a process' output).
-    :raises AssertionError: when it stayed false for ``timeout_s``.
+    :param detail: returns text for the failure's message (a process's output).
+    :raises AssertionError: if it is still false after ``timeout_s``.
     """
     deadline = time.monotonic() + timeout_s
     while True:
@@ -39,7 +39,7 @@ def wait_until(
         if value:
             return value
         if time.monotonic() > deadline:
-            raise AssertionError(f'waited {timeout_s} s in vain for {what}\n{detail()}')
+            raise AssertionError(f'timed out after {timeout_s} s waiting for {what}\n{detail()}')
         time.sleep(POLL_S)
 
 
@@ -74,7 +74,7 @@ def wait_for_status(
     what: str = 'a status',
     detail: Callable[[], str] = str,
 ) -> dict:
-    """Wait for a new DiagnosticStatus whose message and values fit, and return its values."""
+    """Wait for a new status that matches ``predicate(message, values)``; return its values."""
     seen = len(inbox)
 
     def find():
@@ -91,23 +91,23 @@ def wait_for_status(
 
 
 def attached(log: Path) -> set[int]:
-    """Return the processes that write into a folder of logs."""
+    """Return the ids of processes whose output goes to a folder of logs."""
     found = set()
     for entry in Path('/proc').iterdir():
         try:
             if entry.name.isdigit() and Path(os.readlink(entry / 'fd' / '1')).parent == log:
                 found.add(int(entry.name))
-        except OSError:  # gone, or another user's
+        except OSError:  # it has ended, or belongs to another user
             continue
     return found
 
 
 class NodeProcess:
     """
-    One ``python -m module`` with its output collected.
+    A process of ``python -m module``; its output is collected.
 
-    :param module: a module name; a short one (``guard_node``) means mobile_vla_ros.nodes.
-    :param arguments: the whole command line after the module.
+    :param module: a module; a name without a dot (``guard_node``) is one in mobile_vla_ros.nodes.
+    :param arguments: the command line after the module.
     """
 
     def __init__(self, module: str, arguments: list[str], env: dict | None = None):
@@ -146,7 +146,7 @@ class NodeProcess:
 
     @property
     def running(self) -> bool:
-        """Whether the process is still alive."""
+        """Whether the process is alive."""
         return self.process.poll() is None
 
     def signal(self, number: int = signal.SIGTERM):
@@ -154,7 +154,7 @@ class NodeProcess:
         self.process.send_signal(number)
 
     def wait(self, timeout_s: float = 15.0) -> int:
-        """Wait for the end and return the exit status (negative: the signal that killed it)."""
+        """Wait for the end; return the exit status (negative: the signal that killed it)."""
         try:
             return self.process.wait(timeout_s)
         except subprocess.TimeoutExpired:
@@ -163,13 +163,13 @@ class NodeProcess:
             ) from None
 
     def stop(self, timeout_s: float = 15.0) -> int:
-        """End the process as Ctrl-C does and return its exit status."""
+        """End the process with SIGINT, as Ctrl-C does; return its exit status."""
         if self.running:
             self.signal(signal.SIGINT)
         return self.wait(timeout_s)
 
     def wait_for_output(self, pattern: str, timeout_s: float = 15.0) -> re.Match:
-        """Wait until the output matches a regular expression and return the match."""
+        """Wait until the output matches a regular expression; return the match."""
 
         def find():
             found = re.search(pattern, self.output)
@@ -183,15 +183,23 @@ class NodeProcess:
         return wait_until(find, timeout_s, f'{pattern!r} from {self.module}', lambda: self.output)
 
     def close(self):
-        """Kill what still runs; the process may be stopped (SIGSTOP) or hung."""
+        """Kill the process if it is alive; it may be stopped (SIGSTOP) or hung."""
         if self.running:
             self.process.kill()
         self.process.wait()
         self._log.close()
 
 
+def assert_refused(process: NodeProcess, words: list[str], timeout_s: float):
+    """Check that a node ended with status 2 and a sentence with these words, without traceback."""
+    assert process.wait(timeout_s) == 2
+    assert 'Traceback' not in process.output
+    for word in words:
+        assert word in process.output
+
+
 class Nodes:
-    """Starts node processes and kills them, by their own ids, at the end of the test."""
+    """Starts node processes and kills them at the end of the test."""
 
     def __init__(self):
         self.processes: list[NodeProcess] = []
@@ -211,7 +219,7 @@ class Nodes:
         """
         Start a node process.
 
-        :param module: ``guard_node`` or a whole module name.
+        :param module: ``guard_node`` or a full module name.
         :param name: node name (``-r __node:=``).
         :param arguments: arguments before ``--ros-args``.
         """
@@ -227,13 +235,13 @@ class Nodes:
         return process
 
     def close(self):
-        """Kill everything that was started."""
+        """Kill every process."""
         for process in reversed(self.processes):
             process.close()
 
 
 class Inbox:
-    """What one subscription has received, oldest first."""
+    """The messages that a subscription has received, oldest first."""
 
     def __init__(self):
         self.messages: list = []
@@ -254,7 +262,7 @@ class Inbox:
 
 class Client:
     """
-    A node of the test's own context, spun by a thread.
+    A node with its own context, spun by a thread.
 
     Services and topics are named as they are on the graph: ``guard/arm``, ``cmd_vel``.
     """
@@ -281,7 +289,7 @@ class Client:
     def subscribe(
         self, topic: str, message_type: type, qos=10, callback: Callable | None = None
     ) -> Inbox:
-        """Collect a topic's messages; ``callback`` also gets each (in the client's thread)."""
+        """Collect a topic's messages; ``callback`` also receives each, in the client's thread."""
         inbox = Inbox()
 
         def store(message):
@@ -293,14 +301,14 @@ class Client:
         return inbox
 
     def publisher(self, topic: str, message_type: type, qos=10):
-        """Return the publisher of a topic, made at the first call."""
+        """Return the publisher of a topic; the first call creates it."""
         key = (topic, message_type)
         if key not in self._publishers:
             self._publishers[key] = self.node.create_publisher(message_type, topic, qos)
         return self._publishers[key]
 
     def publish(self, topic: str, message, qos=10, timeout_s: float = 15.0):
-        """Publish once there is a subscriber."""
+        """Publish one message as soon as there is a subscriber."""
         publisher = self.publisher(topic, type(message), qos)
         wait_until(publisher.get_subscription_count, timeout_s, f'a subscriber of {topic}')
         publisher.publish(message)
@@ -310,8 +318,9 @@ class Client:
         self, topic: str, make: Callable[[], object], rate_hz: float = 10.0, qos=10
     ) -> Iterator[None]:
         """Publish ``make()`` at a rate while the block runs, from the first subscriber on."""
-        self.publish(topic, make(), qos)
-        publisher = self.publisher(topic, type(make()), qos)
+        first = make()
+        self.publish(topic, first, qos)
+        publisher = self.publisher(topic, type(first), qos)
         done = threading.Event()
 
         def work():
@@ -343,13 +352,13 @@ class Client:
         client = self._clients[key]
         wait_until(client.service_is_ready, timeout_s, f'the service {service}')
         future = client.call_async(request if request is not None else service_type.Request())
-        wait_until(future.done, timeout_s, f'the answer of {service}')
+        wait_until(future.done, timeout_s, f'the response of {service}')
         return future.result()
 
     def wait_for(
         self, predicate: Callable[[], object], timeout_s: float = 10.0, what: str = 'the event'
     ):
-        """Wait until a predicate over what was received is true; see ``wait_until``."""
+        """Wait until a predicate is true; see ``wait_until``."""
         return wait_until(predicate, timeout_s, what)
 
     def now(self):

@@ -1,4 +1,4 @@
-"""Episodes for tests: images as they are encoded, and a process that writes until it is killed."""
+"""Small episodes, and a process that writes episodes until it is killed."""
 
 import io
 import sys
@@ -16,14 +16,14 @@ START_NS = 50_000_000_000
 
 
 def encoded(index: int, kind: str = 'PNG', size: tuple[int, int] = (16, 12)) -> bytes:
-    """Return a small image whose every pixel says ``index``."""
+    """Return a small encoded image whose pixels all hold ``index``."""
     buffer = io.BytesIO()
     Image.new('RGB', size, (index % 256, index // 256, 250)).save(buffer, kind)
     return buffer.getvalue()
 
 
 def write_rows(writer: EpisodeWriter, frames: int, *, delay_ns: int = 5_000_000, first: int = 0):
-    """Write frames at 10 Hz and commands at 20 Hz: vx counts the frame, vy the half frames."""
+    """Write frames at 10 Hz and commands at 20 Hz; vx holds the frame's number, vy the half."""
     for index in range(first, first + frames):
         stamp_ns = START_NS + index * PERIOD_NS
         writer.add_frame(encoded(index), stamp_ns, stamp_ns + delay_ns)
@@ -41,7 +41,7 @@ def write_episode(folder, frames: int = 20, instruction: str = 'go to the red bo
 
 
 def write_forever(folder: str, frames: int):
-    """Write episodes of ``frames`` frames, flushed every 7; print what is safe by now."""
+    """Write episodes of ``frames`` frames, flushed every 7; print what is on disk so far."""
     while True:
         writer = EpisodeWriter(folder, EpisodeInfo('go to the red box'), CREATED_NS)
         print('open', writer.episode_id, flush=True)

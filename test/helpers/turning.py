@@ -1,4 +1,4 @@
-"""Episodes of a base that turns as it goes, and policies trained on them."""
+"""Episodes of a base that turns as it drives, and policies trained on them."""
 
 import io
 from pathlib import Path
@@ -21,7 +21,7 @@ BOTH = [('linear_x', 'angular_z'), ('linear_x', 'linear_y', 'angular_z')]
 
 
 def write_turning(folder: Path) -> Path:
-    """Write four episodes of a base that turns to the left as it goes; return their folder."""
+    """Write four episodes of a base that turns left as it drives; return their folder."""
     arena = Arena(64, 64)
     for number in range(4):
         world = scene('train', number)
@@ -42,7 +42,7 @@ def write_turning(folder: Path) -> Path:
 
 
 def train_policies(episodes: Path, backbone: str, folder: Path) -> dict[tuple[str, ...], Path]:
-    """Train a policy for each set of axes below a folder; return axes → its bundle."""
+    """Train a policy for each set of axes in a subfolder; return axes → bundle."""
     found = {}
     for axes in BOTH:
         out = folder / str(len(axes))

@@ -1,21 +1,13 @@
-"""The package as it is installed: one version, all files, executables that run."""
-
-from pathlib import Path
+"""The executables of the installed package."""
 
 import pytest
 
-from colcon_workspace import install, sourced
-
-
-@pytest.fixture(scope='module')
-def installed(tmp_path_factory) -> Path:
-    """The install folder of the package, built in a workspace of its own."""
-    return install(tmp_path_factory.mktemp('workspace'))
+from colcon_workspace import sourced
 
 
 @pytest.mark.parametrize('executable', ['guard_node', 'mobile_vla'])
 def test_an_installed_executable_runs(installed, executable, ros_domain):
-    """A bad parameter is refused by the node itself; the command line answers --help."""
+    """The node refuses a bad parameter; the command line prints --help."""
     path = f'{installed}/mobile_vla_ros/lib/mobile_vla_ros/{executable}'
     if executable == 'mobile_vla':
         done = sourced(installed, f'{path} --help')

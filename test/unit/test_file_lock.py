@@ -1,4 +1,4 @@
-"""Locks of files and folders: one holder, and free again when it ends."""
+"""Locks of files and folders: one holder, released when it ends."""
 
 import os
 import subprocess
@@ -15,8 +15,8 @@ HOLDER = (
 
 
 @pytest.mark.parametrize('kind', ['file', 'folder'])
-def test_one_process_holds_a_claim_until_it_ends(tmp_path, kind):
-    """Also when it is killed: the kernel lets go with the last handle."""
+def test_one_process_holds_a_lock_until_it_ends(tmp_path, kind):
+    """Also when it is killed: the kernel releases the lock with the last handle."""
     path = tmp_path / 'held'
     path.mkdir() if kind == 'folder' else path.touch()
     handle = os.open(path, os.O_RDONLY)

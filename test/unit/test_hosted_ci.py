@@ -1,4 +1,4 @@
-"""The hosted CI's workflow and the pre-commit hooks agree with what the scripts do."""
+"""The hosted CI's workflow and the pre-commit hooks agree with the scripts."""
 
 import os
 import re
@@ -22,9 +22,9 @@ def steps() -> list[dict]:
 
 
 def is_accepted(minor: int, folder: Path) -> bool:
-    """Whether scripts/setup, copied into a folder, takes a Python 3.`minor` for its own."""
+    """Whether scripts/setup, copied into a folder, accepts Python 3.`minor`."""
     python = folder / f'python3.{minor}'
-    # Claims that version, has the system libraries, and cannot make an environment.
+    # Reports that version, has the system libraries, and cannot create an environment.
     python.write_text(
         f'#!{sys.executable}\nimport sys\nsys.version_info = (3, {minor}, 0)\n'
         "if sys.argv[1] == '-c':\n    exec(sys.argv[2])\n"
@@ -42,7 +42,7 @@ def is_accepted(minor: int, folder: Path) -> bool:
 
 
 def test_every_python_that_setup_accepts_is_tested(tmp_path):
-    """The matrix is what scripts/setup accepts and fits setup.py; each is passed as PYTHON."""
+    """The matrix has the versions that scripts/setup accepts; each is passed as PYTHON."""
     shutil.copytree(ROOT / 'scripts', tmp_path / 'scripts')
     for path in [*ROOT.glob('setup.*'), *ROOT.glob('requirements*.txt')]:
         shutil.copy(path, tmp_path)
@@ -55,8 +55,8 @@ def test_every_python_that_setup_accepts_is_tested(tmp_path):
     assert step['env'] == {'PYTHON': 'python${{ matrix.python }}'}
 
 
-def test_software_rendering_is_what_setup_asks_for():
-    """The packages that scripts/setup names where no GL library is found."""
+def test_ci_installs_the_software_rendering_that_setup_names():
+    """The same packages as in the message of scripts/setup without a GL library."""
     setup = (ROOT / 'scripts' / 'setup').read_text()
     packages = re.search(r'packages=\((.*)\)', setup)[1].split()
     commands = [line for step in steps() for line in step.get('run', '').splitlines()]
@@ -64,7 +64,7 @@ def test_software_rendering_is_what_setup_asks_for():
 
 
 def test_the_lock_is_resolved_by_schedule_only_once_a_day():
-    """A cron of one minute and one hour; the tests are left out of that run."""
+    """The cron names one minute and one hour; that run skips the tests."""
     found = workflow()
     triggers = found[True]  # YAML 1.1 reads the key `on` as a boolean
     (entry,) = triggers['schedule']
@@ -76,7 +76,7 @@ def test_the_lock_is_resolved_by_schedule_only_once_a_day():
 
 
 def test_the_workflow_may_read_the_repository_and_no_more():
-    """Minimal permissions; actions pinned to a major version, and all of them GitHub's own."""
+    """Minimal permissions; only actions by GitHub, pinned to a major version."""
     assert workflow()['permissions'] == {'contents': 'read'}
     assert all('permissions' not in job for job in workflow()['jobs'].values())
     used = [step['uses'] for step in steps() if 'uses' in step]
@@ -84,7 +84,7 @@ def test_the_workflow_may_read_the_repository_and_no_more():
 
 
 def test_hooks_run_the_tools_of_the_environment():
-    """Local hooks with the Python of .venv: no network, and the versions that CI has."""
+    """Local hooks with the Python of .venv: no network, and the same versions as CI."""
     (repository,) = yaml.safe_load((ROOT / '.pre-commit-config.yaml').read_text())['repos']
     assert repository['repo'] == 'local'
     entries = {hook['id']: hook['entry'] for hook in repository['hooks']}

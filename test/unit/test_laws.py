@@ -1,4 +1,4 @@
-"""The laws of docs/design: who may import whom, who may read a clock, what may be loaded."""
+"""The laws of CONTRIBUTING.md: allowed imports, clocks, loaders and shapes of modules."""
 
 import ast
 import re
@@ -9,13 +9,14 @@ from pathlib import Path
 
 import pytest
 
-PACKAGE = Path(__file__).resolve().parents[2] / 'mobile_vla_ros'
+TESTS = Path(__file__).resolve().parents[1]
+PACKAGE = TESTS.parent / 'mobile_vla_ros'
 OURS = 'mobile_vla_ros'
-# '' is the package itself: its version. Its public names (docs/reference.md) are for users alone.
+# '' is the package's version. Its public names (docs/reference.md) are for users only.
 EVERYWHERE = {'errors', 'file_lock', 'files', 'plain_text', 'text_table', 'types', ''}
 
-# Folder (or module) → the parts of ours that it may import, beside itself and EVERYWHERE. A dotted
-# name allows that module alone. The longest name that a module is within holds for it.
+# Folder (or module) → our parts that it may import, besides itself and EVERYWHERE. A dotted
+# name allows only that module. The longest matching name applies to a module.
 MAY_IMPORT: dict[str, set[str]] = {
     'errors': set(),
     'file_lock': set(),
@@ -76,7 +77,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     },
     'nodes': {'bringup', 'drill', 'episode', 'images', 'runtime', 'safety', 'sim'},
     'nodes.bench': {'bench.synthetic_camera', 'nodes'},
-    # A command parses arguments and prints: the package that works for it, and its page.
+    # A command parses arguments and prints; it may import the package that does the work.
     'cli': set(),
     'cli.bench': {'bench'},
     'cli.demo': {'report', 'rollout'},
@@ -88,7 +89,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     'cli.train': {'report', 'training'},
 }
 CLI_LINES = 1700
-# Module of others → the parts that may import it. What is not named here is free.
+# Third-party module → the parts that may import it. Others may be imported anywhere.
 KEPT_TO = {
     'rclpy': {'nodes'},
     'fcntl': {'file_lock'},
@@ -118,7 +119,7 @@ KEPT_TO = {
     'matplotlib': {'report'},
 }
 ROS_MESSAGES = ('_msgs', '_interfaces', '_srvs')
-# Logic that takes time as a number.
+# Logic that receives the time as an argument.
 CLOCKLESS = {
     'episode',
     'data',
@@ -164,6 +165,7 @@ OPENS_IMAGES = {
 }
 
 MODULES = sorted(PACKAGE.rglob('*.py'))
+TEST_MODULES = sorted(TESTS.rglob('*.py'))
 
 
 def part(path: Path) -> str:
@@ -200,21 +202,21 @@ def dotted(node: ast.AST) -> str:
     return ''
 
 
-def room_of(name: str) -> str:
-    """Return the longest name in the table that a module is within."""
-    return max((room for room in MAY_IMPORT if within(name, {room})), key=len, default='')
+def row_of(name: str) -> str:
+    """Return the longest name in the table that contains a module."""
+    return max((row for row in MAY_IMPORT if within(name, {row})), key=len, default='')
 
 
 def forbidden_imports(name: str, tree: ast.AST) -> list[str]:
-    """Return what a module imports and may not."""
-    top, room = name.split('.')[0], room_of(name)
+    """Return the forbidden imports of a module."""
+    top, row = name.split('.')[0], row_of(name)
     wrong = []
     for imported in imports(tree):
         root, _, inner = imported.partition('.')
         if root == OURS:
             if top == '' or inner.split('.')[0] in EVERYWHERE | {'__version__'}:
                 continue
-            if not within(inner, MAY_IMPORT[room] | {room}):
+            if not within(inner, MAY_IMPORT[row] | {row}):
                 wrong.append(imported)
             continue
         kept = root in KEPT_TO and not within(name, KEPT_TO[root])
@@ -224,7 +226,7 @@ def forbidden_imports(name: str, tree: ast.AST) -> list[str]:
 
 
 def forbidden_uses(name: str, tree: ast.AST) -> list[str]:
-    """Return clocks read where none may be, and loaders that run what they load."""
+    """Return forbidden reads of a clock, and loaders that run code from a file."""
     wrong = []
     for node in ast.walk(tree):
         if isinstance(node, ast.Attribute):
@@ -260,6 +262,15 @@ def opened_images(name: str, tree: ast.AST) -> list[str]:
     return wrong
 
 
+def imported_tests(tree: ast.AST) -> list[str]:
+    """Return the test modules and conftests that a module imports."""
+    return sorted(
+        name
+        for name in imports(tree)
+        if any(one == 'conftest' or one.startswith('test_') for one in name.split('.'))
+    )
+
+
 def markup(tree: ast.AST) -> list[str]:
     """Return the HTML, CSS and JavaScript in the strings of a module."""
     strings = (node for node in ast.walk(tree) if isinstance(node, ast.Constant))
@@ -271,14 +282,14 @@ def markup(tree: ast.AST) -> list[str]:
 
 
 @pytest.mark.parametrize('path', MODULES, ids=lambda p: part(p) or OURS)
-def test_a_module_imports_only_what_its_part_may(path):
-    """DESIGN's table: only nodes/ speaks ROS, the guard has no torch, one place has peft."""
+def test_a_module_imports_only_what_the_table_allows(path):
+    """Only nodes/ uses ROS, the guard has no torch, only model/ uses peft."""
     assert forbidden_imports(part(path), ast.parse(path.read_text())) == []
 
 
 @pytest.mark.parametrize('path', MODULES, ids=lambda p: part(p) or OURS)
 def test_core_code_reads_no_clock_and_nothing_loads_a_pickle(path):
-    """Logic takes time as a number; safetensors, JSON and safe YAML are all that is loaded."""
+    """Time is an argument; only safetensors, JSON and safe YAML are loaded."""
     assert forbidden_uses(part(path), ast.parse(path.read_text())) == []
 
 
@@ -289,13 +300,13 @@ def test_images_are_opened_in_one_place(path):
 
 
 @pytest.mark.parametrize('path', MODULES, ids=lambda p: part(p) or OURS)
-def test_pages_are_templates_and_no_strings(path):
-    """HTML, CSS and JavaScript are files of report/templates and report/static."""
+def test_pages_are_templates_not_strings(path):
+    """HTML, CSS and JavaScript belong to report/templates and report/static."""
     assert markup(ast.parse(path.read_text())) == []
 
 
 def test_the_command_line_only_parses_and_prints():
-    """What works is in the packages; nobody imports `cli`, as the table says."""
+    """The work is done in the packages; no module imports `cli`."""
     lines = sum(len(path.read_text().splitlines()) for path in (PACKAGE / 'cli').rglob('*.py'))
     assert lines <= CLI_LINES
     parsers = {
@@ -304,8 +315,30 @@ def test_the_command_line_only_parses_and_prints():
     assert {one for one in parsers if not within(one, {'cli'})} == {'training.flags'}
 
 
+@pytest.mark.parametrize('path', TEST_MODULES, ids=lambda p: str(p.relative_to(TESTS)))
+def test_no_test_module_imports_another(path):
+    """Code that several tests need belongs to test/helpers, fixtures to conftest.py."""
+    assert imported_tests(ast.parse(path.read_text())) == []
+
+
+@pytest.mark.parametrize(
+    'code',
+    [
+        'import test_dataset',
+        'from test_dataset import break_frame',
+        'def f():\n    from conftest import WORDS',
+        'import conftest',
+        'from test.unit.data.test_dataset import break_frame',
+        'from test.unit.data import test_dataset',
+    ],
+)
+def test_an_import_of_a_test_module_would_be_found(code):
+    """The check finds one planted mistake of each kind."""
+    assert imported_tests(ast.parse(code))
+
+
 def test_every_folder_of_the_package_is_in_the_table():
-    """A new folder has to say what it may import."""
+    """A new folder needs a row."""
     folders = {part(path).split('.')[0] for path in MODULES} - {''}
     assert folders <= set(MAY_IMPORT)
 
@@ -331,7 +364,7 @@ def test_every_folder_of_the_package_is_in_the_table():
     ],
 )
 def test_a_forbidden_import_would_be_found(name, code):
-    """The check itself: planted mistakes of each kind."""
+    """The check finds one planted mistake of each kind."""
     assert forbidden_imports(name, ast.parse(code))
 
 
@@ -347,7 +380,7 @@ def test_a_forbidden_import_would_be_found(name, code):
     ],
 )
 def test_a_forbidden_use_would_be_found(name, code):
-    """The check itself: planted mistakes of each kind."""
+    """The check finds one planted mistake of each kind."""
     assert forbidden_uses(name, ast.parse(code))
 
 
@@ -379,12 +412,12 @@ def test_an_image_opened_elsewhere_would_be_found(code):
     ],
 )
 def test_markup_in_a_string_would_be_found(code):
-    """The check itself: planted mistakes of each kind."""
+    """The check finds one planted mistake of each kind."""
     assert markup(ast.parse(code))
 
 
 def test_the_guards_process_imports_no_torch():
-    """What nodes/guard_ros pulls in, transitively, is numpy and ROS."""
+    """nodes/guard imports only numpy and ROS, also transitively."""
     done = subprocess.run(
         [
             sys.executable,
@@ -400,18 +433,18 @@ def test_the_guards_process_imports_no_torch():
     assert done.returncode == 0, done.stderr
 
 
-# --- the shape of the house ---
+# --- the shape of the code ---
 
-MAX_MODULES = 14  # a folder, beside its __init__
-MAX_ATTRIBUTES = 14  # a class; "about 12"
-# Words in a comparison are prose from two words on.
+MAX_MODULES = 14  # per folder, besides its __init__
+MAX_ATTRIBUTES = 14  # per class
+# Two words in a row count as prose.
 PROSE = re.compile(r'[a-z]{2,} [a-z]{2,}')
-# Messages of libraries that give no other key.
+# Libraries whose messages are the only way to distinguish errors.
 LIBRARIES_WORDS = {'files': {'os error '}}
 
 
 def our_imports(tree: ast.AST) -> set[str]:
-    """Return the modules of ours that a module imports, without what is no module."""
+    """Return the modules of this package that a module imports."""
     known = {part(path) for path in MODULES}
     found = set()
     for imported in imports(tree):
@@ -421,24 +454,24 @@ def our_imports(tree: ast.AST) -> set[str]:
     return found & known - {''}
 
 
-def circles(graph: dict[str, set[str]]) -> list[list[str]]:
-    """Return a way round for every module that reaches itself, each set of modules once."""
+def cycles(graph: dict[str, set[str]]) -> list[list[str]]:
+    """Return a cycle for each set of modules that import themselves through others."""
     found = {}
     for start in graph:
-        ways, seen = deque([[start]]), set()
-        while ways:
-            way = ways.popleft()
-            for other in graph.get(way[-1], ()):
+        paths, seen = deque([[start]]), set()
+        while paths:
+            path = paths.popleft()
+            for other in graph.get(path[-1], ()):
                 if other == start:
-                    found.setdefault(frozenset(way), [*way, start])
+                    found.setdefault(frozenset(path), [*path, start])
                 elif other not in seen:
                     seen.add(other)
-                    ways.append([*way, other])
+                    paths.append([*path, other])
     return sorted(found.values())
 
 
 def set_outside_init(tree: ast.Module) -> list[str]:
-    """Return the attributes of classes that are set, and not in ``__init__``."""
+    """Return the attributes of classes that are set outside ``__init__`` only."""
     wrong = []
     for kind in ast.walk(tree):
         if not isinstance(kind, ast.ClassDef):
@@ -454,7 +487,7 @@ def set_outside_init(tree: ast.Module) -> list[str]:
 
 
 def class_names(kind: ast.ClassDef) -> set[str]:
-    """Return the names that the body of a class gives values or types: fields, constants."""
+    """Return the names that the body of a class assigns or annotates: fields, constants."""
     return {
         target.id
         for node in kind.body
@@ -476,7 +509,7 @@ def own_attributes(method: ast.AST) -> set[str]:
 
 
 def compared_prose(tree: ast.AST) -> list[str]:
-    """Return the sentences that a module compares with, looks for, or takes apart."""
+    """Return the sentences that a module compares, searches for or splits by."""
     found = []
     for node in ast.walk(tree):
         operands: list[ast.AST] = []
@@ -498,7 +531,7 @@ def compared_prose(tree: ast.AST) -> list[str]:
     return found
 
 
-# Class → attributes that its own __init__ sets, for those who inherit them.
+# Class → attributes that its __init__ sets, for its subclasses.
 INITIALISED = {
     kind.name: own_attributes(method)
     for path in MODULES
@@ -509,39 +542,39 @@ INITIALISED = {
 }
 
 
-def test_no_module_imports_itself_through_others():
-    """Not even for types: a circle of modules is read, changed and tested as one."""
+def test_modules_form_no_import_cycle():
+    """Not even for types: modules in a cycle can only be understood and tested together."""
     graph = {part(path): our_imports(ast.parse(path.read_text())) for path in MODULES}
-    assert circles({name: others - {name} for name, others in graph.items()}) == []
+    assert cycles({name: others - {name} for name, others in graph.items()}) == []
 
 
-def test_no_folder_imports_itself_through_others():
-    """The same for the rooms; a package's own __init__ belongs to its folder."""
+def test_folders_form_no_import_cycle():
+    """The same for folders; a package's __init__ belongs to its folder."""
     graph = defaultdict(set)
     for path in MODULES:
         for other in our_imports(ast.parse(path.read_text())):
             graph[folder(part(path))].add(folder(other))
-    assert circles({name: others - {name} for name, others in graph.items()}) == []
+    assert cycles({name: others - {name} for name, others in graph.items()}) == []
 
 
 def folder(name: str) -> str:
-    """Return the folder of a module, or the module itself beside folders."""
+    """Return the folder of a module, or the module itself if it lies beside folders."""
     place = PACKAGE / name.replace('.', '/')
     above = place if place.is_dir() else place.parent
     if any((below / '__init__.py').is_file() for below in above.iterdir()):
-        return name  # beside other rooms a module is one itself
+        return name  # beside folders, a module counts as a folder
     return '.'.join(above.relative_to(PACKAGE).parts)
 
 
 def test_folders_are_small():
-    """A stranger finds one thing in fourteen; in forty-nine nobody does."""
+    """A newcomer can survey fourteen modules, but not forty-nine."""
     counts = Counter(path.parent for path in MODULES if path.name != '__init__.py')
     assert {str(one): count for one, count in counts.items() if count > MAX_MODULES} == {}
 
 
 @pytest.mark.parametrize('path', MODULES, ids=lambda p: part(p) or OURS)
-def test_state_is_in_the_open(path):
-    """What an object can hold is read in its ``__init__``, and it fits in one's head."""
+def test_attributes_are_set_in_init_and_are_few(path):
+    """``__init__`` shows all attributes of an object, at most MAX_ATTRIBUTES."""
     tree = ast.parse(path.read_text())
     assert set_outside_init(tree) == []
     crowded = {
@@ -556,15 +589,15 @@ def test_state_is_in_the_open(path):
 
 
 @pytest.mark.parametrize('path', MODULES, ids=lambda p: part(p) or OURS)
-def test_no_program_reads_prose(path):
-    """Sentences are for people: what a program decides by is a key or an enum."""
+def test_no_code_compares_sentences(path):
+    """Sentences are for people; code decides by a key or an enum."""
     found = set(compared_prose(ast.parse(path.read_text())))
     assert found - LIBRARIES_WORDS.get(part(path), set()) == set()
 
 
-def test_what_the_shape_forbids_would_be_found():
-    """The checks themselves: a planted mistake of each kind."""
-    assert circles({'a': {'b'}, 'b': {'c'}, 'c': {'a'}, 'd': {'a'}}) == [['a', 'b', 'c', 'a']]
+def test_mistakes_of_shape_would_be_found():
+    """The checks find one planted mistake of each kind."""
+    assert cycles({'a': {'b'}, 'b': {'c'}, 'c': {'a'}, 'd': {'a'}}) == [['a', 'b', 'c', 'a']]
     late = 'class Node:\n def __init__(self):\n  self.a = 1\n def go(self):\n  self.a = self.b = 2'
     assert set_outside_init(ast.parse(late)) == ['Node.b']
     for code in (

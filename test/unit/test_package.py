@@ -1,4 +1,4 @@
-"""The package as it is installed: one version, all files, executables that run."""
+"""The installed package: one version, all files, working executables."""
 
 import configparser
 import itertools
@@ -17,10 +17,10 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 import mobile_vla_ros
-from colcon_workspace import copy_source, install, sourced
+from colcon_workspace import copy_source, sourced
 
 ROOT = Path(__file__).resolve().parents[2]
-DATA = ('assets', 'report/static', 'report/templates')  # of the package, beside its modules
+DATA = ('assets', 'report/static', 'report/templates')  # files of the package other than modules
 EXECUTABLES = (
     'guard_node',
     'inference_node',
@@ -33,7 +33,7 @@ EXECUTABLES = (
 
 
 def setup_arguments() -> dict:
-    """Return what setup.py hands to setuptools."""
+    """Return the arguments that setup.py passes to setuptools."""
     import setuptools
 
     given, whole, folder = {}, setuptools.setup, os.getcwd()
@@ -57,7 +57,7 @@ def test_one_version_in_all_its_places():
 
 
 def test_the_manifest_is_what_ros_expects():
-    """Format 3, Apache-2.0, ament_python as the build type and as nothing else."""
+    """Format 3, Apache-2.0, and ament_python only as the build type."""
     manifest = ElementTree.parse(ROOT / 'package.xml').getroot()
     assert manifest.get('format') == '3'
     assert manifest.findtext('license') == 'Apache-2.0'
@@ -67,7 +67,7 @@ def test_the_manifest_is_what_ros_expects():
 
 
 def ranges() -> list[Requirement]:
-    """Return what requirements.txt, setup.py and its extras ask for."""
+    """Return the requirements of requirements.txt, setup.py and its extras."""
     package = setup_arguments()
     lines = [*package['install_requires'], *itertools.chain(*package['extras_require'].values())]
     for line in (ROOT / 'requirements.txt').read_text().splitlines():
@@ -88,12 +88,12 @@ def lock() -> list[tuple[Requirement, set[str]]]:
 
 
 def pythons() -> list[str]:
-    """Return the versions of Python that setup.py names."""
+    """Return the Python versions that setup.py lists."""
     return [line.rsplit(' ', 1)[1] for line in setup_arguments()['classifiers']]
 
 
-def test_what_runs_is_asked_for_by_range():
-    """A lower bound each, and no exact version: that is the lock's."""
+def test_requirements_are_ranges():
+    """Each has a lower bound and no exact version, which belongs to the lock."""
     for requirement in ranges():
         operators = [specifier.operator for specifier in requirement.specifier]
         assert operators == ['>='], requirement
@@ -112,7 +112,7 @@ def test_every_pin_has_hashes():
 @pytest.mark.parametrize('machine', ['x86_64', 'aarch64'])
 @pytest.mark.parametrize('python', pythons())
 def test_the_lock_satisfies_every_range(python, machine):
-    """On each supported Python and machine, what is asked for has one pin, and it is in range."""
+    """On each supported Python and machine, each requirement has one pin in its range."""
     environment = {
         'python_version': python,
         'python_full_version': f'{python}.1',
@@ -138,7 +138,7 @@ def test_the_lock_satisfies_every_range(python, machine):
 
 
 def test_the_supported_pythons_are_the_same_everywhere():
-    """setup.py, scripts/setup and the pages name one oldest and one newest version."""
+    """setup.py, scripts/setup and the docs name the same oldest and newest version."""
     oldest, newest = pythons()[0], pythons()[-1]
     assert setup_arguments()['python_requires'] == f'>={oldest}'
     setup = (ROOT / 'scripts' / 'setup').read_text()
@@ -152,7 +152,7 @@ def test_the_supported_pythons_are_the_same_everywhere():
 
 
 def test_every_executable_is_declared():
-    """ros2 run finds the five nodes and the command line under these names."""
+    """ros2 run finds the nodes and the command line under these names."""
     scripts = setup_arguments()['entry_points']['console_scripts']
     assert tuple(sorted(line.split(' = ')[0] for line in scripts)) == EXECUTABLES
     parser = configparser.ConfigParser()
@@ -160,14 +160,8 @@ def test_every_executable_is_declared():
     assert parser['install']['install_scripts'] == '$base/lib/mobile_vla_ros'
 
 
-@pytest.fixture(scope='module')
-def installed(tmp_path_factory) -> Path:
-    """The install folder of the package, built in a workspace of its own."""
-    return install(tmp_path_factory.mktemp('workspace'))
-
-
 def test_colcon_installs_every_executable_and_file(installed):
-    """lib holds the executables, share the launch files, the configuration and the manifest."""
+    """Executables are in lib; launch files, configuration and manifest are in share."""
     prefix = installed / 'mobile_vla_ros'
     library = prefix / 'lib' / 'mobile_vla_ros'
     assert {path.name for path in library.iterdir()} == set(EXECUTABLES)
@@ -192,19 +186,19 @@ def files(folder: Path) -> dict[Path, int]:
     return {p.relative_to(folder): p.stat().st_size for p in folder.rglob('*') if p.is_file()}
 
 
-def test_colcon_installs_the_marker_of_types(installed):
+def test_colcon_installs_py_typed(installed):
     """py.typed lets type checkers read the annotations of the installed package (PEP 561)."""
     assert (package_of(installed) / 'py.typed').is_file()
 
 
 @pytest.mark.parametrize('folder', DATA)
 def test_colcon_installs_the_data(installed, folder):
-    """The shipped backbone, the arena and the pages are in the installed package, whole."""
+    """The installed package has the complete backbone, arena and page templates."""
     assert files(package_of(installed) / folder) == files(ROOT / 'mobile_vla_ros' / folder) != {}
 
 
 def test_a_source_distribution_holds_the_data(tmp_path):
-    """Who installs from it gets the same files."""
+    """An installation from it has the same files."""
     done = subprocess.run(
         [sys.executable, 'setup.py', '-q', 'sdist', '--dist-dir', str(tmp_path)],
         cwd=copy_source(tmp_path / 'tree'),
@@ -224,7 +218,7 @@ def test_a_source_distribution_holds_the_data(tmp_path):
 
 
 def test_the_installed_package_finds_its_own_files(installed):
-    """After sourcing, the package that is imported and its configuration are the installed."""
+    """After sourcing, the installed package is imported, and finds its own configuration."""
     done = sourced(
         installed,
         f'{sys.executable} -c "from mobile_vla_ros.bringup.share import '
@@ -234,8 +228,8 @@ def test_the_installed_package_finds_its_own_files(installed):
 
 
 SETUP_FILES = ('requirements.txt', 'requirements.lock', 'setup.py', 'setup.cfg')
-# Stands in for the environment's Python: notes the calls of pip and the constraints of the last,
-# and answers `pip install --report` with ./report; asked for anything else it is a real Python.
+# Stands in for the environment's Python: logs the calls of pip and the last constraints,
+# answers `pip install --report` with ./report, and runs anything else with the real Python.
 STAND_IN = """#!/bin/sh
 case "$*" in
   *install*) echo "$@" >> {folder}/calls ;;
@@ -252,7 +246,7 @@ done
 
 
 class Checkout:
-    """A copy of what scripts/setup reads, in a folder, with a stand-in for its environment."""
+    """A copy of the files that scripts/setup reads, with a stand-in for its environment."""
 
     def __init__(self, folder: Path):
         self.folder = folder
@@ -267,20 +261,20 @@ class Checkout:
         self.on('x86_64')
 
     def on(self, machine: str):
-        """Make it look like this machine to scripts/setup."""
+        """Make scripts/setup see this machine."""
         uname = self.folder / 'bin' / 'uname'
         uname.parent.mkdir(exist_ok=True)
         uname.write_text(f'#!/bin/sh\necho {machine}\n')
         uname.chmod(0o755)
 
     def source_ros(self) -> dict[str, str]:
-        """Return the environment of a shell with a ROS 2 sourced."""
+        """Return the environment of a shell that has sourced ROS 2."""
         (self.folder / 'ros').mkdir()
         (self.folder / 'ros' / 'rclpy.py').touch()
         return {'ROS_DISTRO': 'jazzy', 'PYTHONPATH': str(self.folder / 'ros')}
 
     def run(self, **environment: str) -> subprocess.CompletedProcess:
-        """Run scripts/setup, as if from a shell that has no ROS 2 sourced."""
+        """Run scripts/setup, by default from a shell without ROS 2."""
         path = f'{self.folder / "bin"}:{os.environ["PATH"]}'
         return subprocess.run(
             [self.folder / 'scripts' / 'setup'],
@@ -298,7 +292,7 @@ class Checkout:
         )
 
     def set_up(self, **environment: str) -> str:
-        """Run scripts/setup; return the calls of pip that it made."""
+        """Run scripts/setup; return its calls of pip."""
         calls = self.folder / 'calls'
         calls.unlink(missing_ok=True)
         done = self.run(**environment)
@@ -306,13 +300,13 @@ class Checkout:
         return calls.read_text() if calls.exists() else ''
 
     def constraints(self) -> list[str]:
-        """Return the names of the packages that the last call of pip had to take as locked."""
+        """Return the names of the packages that the last call of pip constrained."""
         return re.findall(r'^([^ #=]+)==', (self.folder / 'constraints').read_text(), re.MULTILINE)
 
 
 @pytest.mark.parametrize('name', [*SETUP_FILES, 'scripts/setup'])
-def test_setting_up_again_takes_no_time(tmp_path, name):
-    """With the stamp of the same inputs there, scripts/setup ends without touching anything."""
+def test_setting_up_again_does_nothing(tmp_path, name):
+    """If the stamp has the same inputs, scripts/setup ends and changes nothing."""
     checkout = Checkout(tmp_path)
     assert 'pip install' in checkout.set_up()
     assert checkout.set_up() == ''
@@ -321,8 +315,8 @@ def test_setting_up_again_takes_no_time(tmp_path, name):
     assert 'pip install' in checkout.set_up()
 
 
-def test_what_is_set_up_is_the_lock(tmp_path):
-    """pip checks hashes of all but the package itself, with ROS 2 and the tools of tests."""
+def test_setup_installs_the_lock(tmp_path):
+    """pip checks the hashes of all packages but this one, with ROS 2 and the test tools."""
     checkout = Checkout(tmp_path)
     bootstrap, _, package, everything = checkout.set_up().splitlines()
     assert '--require-hashes' in bootstrap
@@ -332,15 +326,15 @@ def test_what_is_set_up_is_the_lock(tmp_path):
 
 
 def test_a_sourced_ros_keeps_its_numpy(tmp_path):
-    """The extra [ros], and OpenCV with it, stays out; numpy is the one OpenCV is built for."""
+    """No extra [ros], so no OpenCV; numpy is the version that ROS's OpenCV needs."""
     checkout = Checkout(tmp_path)
     calls = checkout.set_up(**checkout.source_ros())
     assert 'mobile_vla_ros[dev]' in calls and 'ros,' not in calls
     assert checkout.constraints() == [pin.name for pin, _ in lock() if pin.name != 'numpy']
 
 
-def test_a_pytorch_of_another_index_is_taken(tmp_path):
-    """A CPU build that pip is configured to find takes the place of the CUDA one of PyPI."""
+def test_pytorch_of_another_index_is_used(tmp_path):
+    """A CPU build from pip's configured index replaces PyPI's CUDA build."""
     checkout = Checkout(tmp_path)
     report = {'version': '1', 'install': [{'metadata': {'version': '2.13.0+cpu'}}]}
     (tmp_path / 'report').write_text(json.dumps(report, indent=2))
@@ -360,7 +354,7 @@ def test_a_pytorch_of_another_index_is_taken(tmp_path):
     ],
 )
 def test_the_lock_is_compared_with_the_registry(tmp_path, change, status, cell):
-    """A table of Pythons and machines; other hashes or versions than the lock's are failures."""
+    """For each Python and machine; a hash or version that differs from the lock fails."""
     stand_in = tmp_path / 'uv'
     stand_in.write_text(f"#!/bin/sh\nsed '{change}' {ROOT}/requirements.lock\n")
     stand_in.chmod(0o755)
@@ -377,16 +371,16 @@ def test_the_lock_is_compared_with_the_registry(tmp_path, change, status, cell):
     assert done.stderr.count('not as in the lock') == (2 * len(rows) if status else 0)
 
 
-def test_a_python_that_does_not_fit_is_refused(tmp_path):
-    """One line that names what was got, what is expected and what to run."""
+def test_an_unsupported_python_is_refused(tmp_path):
+    """One line names the version found, the expected ones and the command to run."""
     done = Checkout(tmp_path).run(PYTHON='/bin/false')
     assert done.returncode == 2
     assert '3.11, 3.12, 3.13 or 3.14' in done.stderr
     assert done.stderr.count('\n') == 1
 
 
-def test_a_machine_that_pypi_has_no_ros_for_is_refused(tmp_path):
-    """Without a sourced ROS 2, in one line that says to source one; with one it is set up."""
+def test_a_machine_without_ros_on_pypi_is_refused(tmp_path):
+    """One line asks to source a ROS 2; after that, setup succeeds."""
     checkout = Checkout(tmp_path)
     checkout.on('aarch64')
     done = checkout.run()

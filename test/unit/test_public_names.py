@@ -1,4 +1,4 @@
-"""The names at the package's root: light to import, and described in docs/reference.md."""
+"""The public names of the package: quick to import, and described in docs/reference.md."""
 
 import dataclasses
 import inspect
@@ -17,7 +17,7 @@ NAMES = sorted(mobile_vla_ros.__all__)
 
 
 def python(code: str) -> str:
-    """Run code in a fresh interpreter; return what it prints."""
+    """Run code in a fresh interpreter; return its output."""
     done = subprocess.run(
         [sys.executable, '-c', code], cwd=ROOT, capture_output=True, text=True, check=True
     )
@@ -25,7 +25,7 @@ def python(code: str) -> str:
 
 
 def test_importing_the_package_imports_only_the_standard_library():
-    """The guard's process and `mobile_vla --help` pay for no public name."""
+    """The guard's process and `mobile_vla --help` import no public name."""
     found = python(
         'import sys; before = set(sys.modules)\n'
         'import mobile_vla_ros; dir(mobile_vla_ros); hasattr(mobile_vla_ros, "Nothing")\n'
@@ -36,8 +36,8 @@ def test_importing_the_package_imports_only_the_standard_library():
     assert found.splitlines() == ['[]', "['mobile_vla_ros']"]
 
 
-def test_an_episode_and_a_policy_of_ones_own_need_no_torch():
-    """Only what loads a network does."""
+def test_episodes_and_custom_policies_need_no_torch():
+    """Only loading a network does."""
     heavy = python(
         'import sys; from mobile_vla_ros import ActionSpec, Episode, Frame, Plan, Policy\n'
         'from mobile_vla_ros import UserError, find_episodes, spec_without_network\n'
@@ -57,7 +57,7 @@ def test_every_public_name_can_be_imported_and_is_listed():
 
 
 def test_an_unknown_name_is_an_attribute_error():
-    """As of any module; submodules can still be imported from the package."""
+    """As for any module; submodules can still be imported from the package."""
     with pytest.raises(AttributeError, match="'mobile_vla_ros' has no attribute 'Episodes'"):
         mobile_vla_ros.Episodes  # noqa: B018
     from mobile_vla_ros import files
@@ -66,7 +66,7 @@ def test_an_unknown_name_is_an_attribute_error():
 
 
 def section(name: str) -> str:
-    """Return a name's part of the reference."""
+    """Return a name's section of the reference."""
     found = re.search(rf'^## `{name}`\n(.*?)(?=^## |\Z)', REFERENCE, re.M | re.S)
     assert found, f'docs/reference.md has no section {name}'
     return found.group(1)
@@ -111,20 +111,20 @@ def documented(name: str) -> set[str]:
     }
 
 
-def test_the_reference_has_a_section_for_every_public_name():
-    """And for no other."""
+def test_the_reference_has_exactly_one_section_per_public_name():
+    """And no section for another name."""
     assert sorted(re.findall(r'^## `(\w+)`$', REFERENCE, re.M)) == NAMES
 
 
 @pytest.mark.parametrize('name', NAMES)
 def test_the_signatures_of_the_reference_are_those_of_the_code(name):
-    """The first block of a section holds them; the message shows what to put there."""
+    """The first block of a section has them; the failure shows the correct ones."""
     assert documented(name) == signatures(name)
 
 
 @pytest.mark.parametrize('name', NAMES)
 def test_the_reference_shows_a_use_of_every_name(name):
-    """Each section has a block beside its signatures, and it is Python."""
+    """Each section has another block after its signatures, and it parses as Python."""
     uses = re.findall(r'```python\n(.*?)```', section(name), re.S)[1:]
     assert any(name in use or name.lower() in use for use in uses)
     for use in uses:

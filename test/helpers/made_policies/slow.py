@@ -1,4 +1,4 @@
-"""The inference node as a process, with a policy that computes for a second at each step."""
+"""The inference node as a process, with a policy that computes for a second per step."""
 
 import sys
 import time
@@ -15,7 +15,7 @@ STEP_S, CHUNK = 1.0, 40
 
 
 class Slow(NoOpPolicy):
-    """Ten frames a second, plans of four seconds; it computes in Python, which holds the GIL."""
+    """A policy of 10 Hz with chunks of four seconds; half its step holds the GIL."""
 
     def __init__(self):
         super().__init__()
@@ -24,18 +24,18 @@ class Slow(NoOpPolicy):
         )
 
     def infer(self, window, instruction):
-        """Refuse a window of another spacing than the trained one; else think."""
-        gaps_ms = np.diff([shot.stamp_ns for shot in window]) / 1e6
+        """Refuse a window whose frames are not 100 ms apart; otherwise compute for a second."""
+        gaps_ms = np.diff([frame.stamp_ns for frame in window]) / 1e6
         assert np.abs(gaps_ms - 100).max() <= 50, gaps_ms
         until = time.thread_time() + STEP_S / 2
-        while time.thread_time() < until:  # of its own time, whoever else computes
+        while time.thread_time() < until:  # the thread's own CPU time, whatever the load
             sum(range(1000))
         time.sleep(STEP_S / 2)
         return Plan(window[-1].stamp_ns, np.full((CHUNK, 6), 0.1), 10.0)
 
 
 def build() -> InferenceNode:
-    """Return the node, started."""
+    """Return the started node."""
     node = InferenceNode(
         load=lambda name, _settings: ReadyPolicy(name, Slow(), True, 'none asked')
     )

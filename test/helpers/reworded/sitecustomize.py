@@ -7,7 +7,7 @@ from mobile_vla_ros.types import Check
 
 
 def reworded(sentence: str) -> str:
-    """Return another sentence, '' for none."""
+    """Return another sentence; '' stays ''."""
     return f'<{sentence[::-1]}>' if sentence else ''
 
 

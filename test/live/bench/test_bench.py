@@ -1,13 +1,10 @@
-"""`mobile_vla bench record`: its camera, its counting, and every part for a few seconds."""
-
-import json
-import subprocess
-import sys
+"""`mobile_vla bench record`: its camera, its counts, and every part for a few seconds."""
 
 import cv2
 import numpy as np
 import pytest
 
+from command_line import bench_figures
 from mobile_vla_ros.bench import synthetic_camera
 from mobile_vla_ros.bench.record.load import inspect
 from mobile_vla_ros.bench.table import all_of, at_most, none_of, plain, table
@@ -19,43 +16,32 @@ from mobile_vla_ros.types import Command
 SECOND = 1_000_000_000
 
 
-def mobile_vla(*arguments) -> subprocess.CompletedProcess:
-    """Run the command as a process."""
-    return subprocess.run(
-        [sys.executable, '-m', 'mobile_vla_ros.cli.main', *map(str, arguments)],
-        capture_output=True,
-        text=True,
-        timeout=240,
-        check=False,
-    )
-
-
 @pytest.mark.parametrize('number', [0, 1, 77_777, 2**32 - 1])
 @pytest.mark.parametrize('size', [(1280, 720), (200, 100)])
-def test_a_picture_keeps_its_number_through_jpeg(number, size):
-    """The count of lost frames rests on it: also at a quality nobody records with."""
-    picture = synthetic_camera.images(*size, 1)[0]
-    synthetic_camera.draw_number(picture, number)
+def test_an_image_keeps_its_number_through_jpeg(number, size):
+    """The count of lost frames depends on it; also at a very low quality."""
+    image = synthetic_camera.images(*size, 1)[0]
+    synthetic_camera.draw_number(image, number)
     for quality in (10, 90):
-        encoded = cv2.imencode('.jpg', picture, (cv2.IMWRITE_JPEG_QUALITY, quality))[1]
+        encoded = cv2.imencode('.jpg', image, (cv2.IMWRITE_JPEG_QUALITY, quality))[1]
         assert synthetic_camera.read_number(cv2.imdecode(encoded, cv2.IMREAD_COLOR)) == number
         small = cv2.imdecode(encoded, cv2.IMREAD_REDUCED_COLOR_4)
         assert synthetic_camera.read_number(small, scale=4) == number
 
 
-def test_a_number_that_is_not_certain_is_not_guessed():
-    """A torn or foreign picture gives None, and so does one square that flipped."""
-    picture = synthetic_camera.images(1280, 720, 1)[0]
-    assert synthetic_camera.read_number(picture) is None
-    synthetic_camera.draw_number(picture, 5)
-    picture[: synthetic_camera.SQUARE, : synthetic_camera.SQUARE] = synthetic_camera.BRIGHT
-    assert synthetic_camera.read_number(picture) is None
+def test_an_uncertain_number_is_not_guessed():
+    """A torn or foreign image gives None, and so does one wrong square."""
+    image = synthetic_camera.images(1280, 720, 1)[0]
+    assert synthetic_camera.read_number(image) is None
+    synthetic_camera.draw_number(image, 5)
+    image[: synthetic_camera.SQUARE, : synthetic_camera.SQUARE] = synthetic_camera.BRIGHT
+    assert synthetic_camera.read_number(image) is None
     with pytest.raises(ValueError, match='too small'):
         synthetic_camera.draw_number(np.zeros((20, 100, 3), np.uint8), 5)
 
 
 def test_the_camera_is_as_busy_as_a_photograph():
-    """A JPEG of 720p at 90 of 0.1 to 0.2 MB, and no two pictures alike."""
+    """A JPEG of 720p with quality 90 has 0.1 to 0.2 MB, and no two images are alike."""
     first, second = synthetic_camera.images(1280, 720, 2)
     encoded = cv2.imencode('.jpg', first, (cv2.IMWRITE_JPEG_QUALITY, 90))[1]
     assert 100_000 < len(encoded) < 200_000
@@ -63,17 +49,15 @@ def test_the_camera_is_as_busy_as_a_photograph():
 
 
 @pytest.fixture
-def take(tmp_path):
-    """Write a take with chosen frames, commands and drop events: ``take(numbers, …)``."""
+def write_numbered(tmp_path):
+    """Write an episode with these frames, commands and drop events."""
 
     def write(numbers, commands=(), drops=()):
-        picture = np.zeros((64, 320, 3), np.uint8)
+        image = np.zeros((64, 320, 3), np.uint8)
         writer = EpisodeWriter(tmp_path, EpisodeInfo('go'), SECOND)
         for row, number in enumerate(numbers):
-            synthetic_camera.draw_number(picture, number)
-            writer.add_frame(
-                cv2.imencode('.jpg', picture)[1].tobytes(), row * SECOND, row * SECOND
-            )
+            synthetic_camera.draw_number(image, number)
+            writer.add_frame(cv2.imencode('.jpg', image)[1].tobytes(), row * SECOND, row * SECOND)
         for number in commands:
             writer.add_command(Command(np.array([0.1, 0, 0, number, 0, 0]), 0, 0, 'unknown'))
         for count, why in drops:
@@ -84,9 +68,9 @@ def take(tmp_path):
     return write
 
 
-def test_what_is_missing_is_found_and_told_apart(take):
-    """Lost on the way, dropped by the recorder, and what no event tells of."""
-    folder = take(
+def test_missing_frames_are_found_and_distinguished(write_numbered):
+    """Lost on the way, dropped by the recorder, or missing without an event."""
+    folder = write_numbered(
         [8, 9, 10, 12, 15],
         commands=[1, 3],
         drops=[(2, 'the writer was too slow'), (1, 'lost between camera and recorder')],
@@ -97,10 +81,10 @@ def test_what_is_missing_is_found_and_told_apart(take):
     assert found['commands_lost'] == 1
 
 
-def test_a_frame_twice_or_a_foreign_picture_is_found(take, tmp_path):
-    """Order counts, and a picture without a number was never sent."""
+def test_repeated_and_foreign_images_are_found(write_numbered, tmp_path):
+    """Order counts, and an image without a number was never published."""
     sent = {'first_frame': 0, 'frames': 3, 'first_command': 0, 'commands': 0}
-    assert inspect(take([0, 2, 1, 1]), sent)['disorder'] == 2
+    assert inspect(write_numbered([0, 2, 1, 1]), sent)['disorder'] == 2
     writer = EpisodeWriter(tmp_path / 'foreign', EpisodeInfo('go'), SECOND)
     writer.add_frame(
         cv2.imencode('.jpg', np.zeros((64, 320, 3), np.uint8) + 90)[1].tobytes(), 0, 0
@@ -110,8 +94,8 @@ def test_a_frame_twice_or_a_foreign_picture_is_found(take, tmp_path):
         inspect(tmp_path / 'foreign', sent)
 
 
-def test_the_table_says_what_is_broken():
-    """Each kind of promise, kept and broken; a figure without one is neither."""
+def test_the_table_marks_broken_promises():
+    """Each kind of promise, kept and broken; a figure without a promise is neither."""
     figures = [
         at_most('a', 'slow', 1.3, 1.2, 'times'),
         at_most('a', 'quick', 1.2, 1.2, 'times'),
@@ -130,36 +114,14 @@ def test_the_table_says_what_is_broken():
     assert '1.30 times' in lines[1] and 'at most 1.2 times' in lines[1]
 
 
-@pytest.mark.parametrize(
-    ('arguments', 'words'),
-    [
-        (['laod'], ["'laod'", "mean 'load'"]),
-        (['load', '--seconds', 0], ['nothing to measure']),
-        (['--out', '{full}'], ['not empty']),
-    ],
-)
-def test_bad_use_is_a_sentence(arguments, words, tmp_path):
-    """Before anything is started."""
-    (tmp_path / 'something').touch()
-    done = mobile_vla('bench', 'record', *[str(a).format(full=tmp_path) for a in arguments])
-    assert done.returncode == 2
-    assert all(word in done.stderr for word in words), done.stderr
-    assert 'Traceback' not in done.stderr
-
-
 @pytest.fixture(scope='module')
 def measured() -> dict[tuple[str, str], dict]:
-    """One run of every part, as short as it can be: (part, name) → figure."""
-    done = mobile_vla('bench', 'record', '--seconds', 3, '--kills', 2, '--json')
-    assert done.returncode in (0, 1), done.stderr
-    result = json.loads(done.stdout)
-    assert result['kept'] == all(one['kept'] is not False for one in result['figures'])
-    assert done.returncode == (0 if result['kept'] else 1)
-    return {(one['part'], one['name']): one for one in result['figures']}
+    """One run of every part, as short as possible: (part, name) → figure."""
+    return bench_figures('record', '--seconds', 3, '--kills', 2, timeout_s=240)
 
 
 def test_load_accounts_for_every_frame(measured):
-    """Most frames and commands arrive on any machine, and no frame is lost unseen."""
+    """Most frames and commands arrive on any machine, and losses are counted."""
     sent = measured['load 30 Hz', 'frames sent']['value']
     assert sent > 45
     assert measured['load 30 Hz', 'frames lost on the way to the recorder']['value'] < sent / 3
@@ -172,8 +134,8 @@ def test_load_accounts_for_every_frame(measured):
     assert measured['load 30 Hz', 'source, mean']['value'] > 0
 
 
-def test_killed_takes_are_recovered_and_others_untouched(measured):
-    """What the issue promises of every kill but its second, which a busy machine may stretch."""
+def test_killed_episodes_are_recovered_and_others_untouched(measured):
+    """The promises of every kill except the lost second, which a busy machine may exceed."""
     for name in (
         'episodes that open',
         'episodes recovered and marked as recovered',
@@ -183,8 +145,8 @@ def test_killed_takes_are_recovered_and_others_untouched(measured):
     assert measured['kill', 'longest part of an episode lost']['value'] < 3
 
 
-def test_a_full_disk_leaves_a_whole_take(measured):
-    """The last byte is gone, or the floor is reached: the recorder ends the take itself."""
+def test_a_full_disk_leaves_a_whole_episode(measured):
+    """With the last byte used, or at the floor, the recorder ends the episode itself."""
     if ('disk', 'not measured') in measured:
         pytest.skip('no right to mount a tmpfs here')
     for name in ('full', 'floor'):
@@ -193,15 +155,15 @@ def test_a_full_disk_leaves_a_whole_take(measured):
         assert measured['disk', f'{name}: frames in the file']['value'] > 10
 
 
-def test_the_file_is_a_tenth_of_the_seed_s(measured):
-    """Sizes are the same on every machine."""
+def test_the_file_is_a_tenth_of_the_reference_run_s(measured):
+    """Sizes are equal on every machine."""
     assert measured['encode', "size against the reference run's layout"]['kept']
     assert measured['encode', 'writing against the encoder alone']['value'] > 0.9
     assert measured['encode', "time against the reference run's layout"]['value'] < 0.5
 
 
-def test_a_machine_without_the_right_to_mount_is_told(tmp_path, monkeypatch):
-    """The part is left out in words; the others are measured."""
+def test_without_the_right_to_mount_the_disk_part_is_skipped(tmp_path, monkeypatch):
+    """A sentence reports it; the other parts are measured."""
     from mobile_vla_ros.bench.record import disk as bench_record_disk
 
     monkeypatch.setattr(bench_record_disk, 'UNSHARE', ('false',))

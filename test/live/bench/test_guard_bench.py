@@ -1,4 +1,4 @@
-"""The benchmark of the guard, cut short: its figures come from live nodes."""
+"""A short run of the guard's benchmark with live nodes."""
 
 import pytest
 
@@ -6,9 +6,9 @@ from mobile_vla_ros.bench.drive import guard as bench_drive_guard
 
 
 @pytest.mark.quiet_machine
-def test_the_guard_is_started_weighed_and_watched_while_every_core_is_busy(tmp_path):
+def test_start_memory_and_period_of_the_guard_are_measured(tmp_path):
     """
-    Every figure is there, and the weight is near its promise.
+    All figures exist, and the memory is near its promise.
 
     It includes pages of mapped libraries: up to 11 MB more just after an installation.
     """

@@ -1,4 +1,4 @@
-"""One description of what is started, for the launch files and for the demo."""
+"""The described processes, live."""
 
 from geometry_msgs.msg import Twist, TwistStamped
 

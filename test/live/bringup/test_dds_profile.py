@@ -1,4 +1,4 @@
-"""The shipped Fast DDS profile: room for raw images where they are sent, and no harm elsewhere."""
+"""The shipped Fast DDS profile in live processes."""
 
 import os
 import re
@@ -22,15 +22,15 @@ from ros_helpers import wait_until
 
 PATH = share_folder() / 'config' / PROFILE
 
-# A network card that nobody else has, in a namespace of its own.
+# A network card in a private namespace.
 CARD = (
     'ip link set lo up && ip link add card type veth peer name far && '
     'ip link set card addrgenmode none && ip link set far addrgenmode none && '
     'ip addr add 10.9.8.7/24 dev card && ip link set card up && ip link set far up'
 )
 
-# Two processes of their own, for within one Fast DDS needs no transport. The first word is the
-# set-up of the namespace that `unshare` made.
+# Two processes, since within one Fast DDS uses no transport. The first argument is the
+# set-up of the namespace that `unshare` creates.
 TALK = textwrap.dedent("""
     import subprocess, sys, time
     if len(sys.argv) > 1:
@@ -50,17 +50,17 @@ TALK = textwrap.dedent("""
         print(output.strip() or 'nothing')
         print(open('/proc/net/dev').read())
     else:
-        heard = []
-        node.create_subscription(String, 'words', heard.append, 10)
-        while not heard and time.monotonic() < deadline:
+        received = []
+        node.create_subscription(String, 'words', received.append, 10)
+        while not received and time.monotonic() < deadline:
             rclpy.spin_once(node, timeout_sec=0.1)
-        print(heard[0].data if heard else 'nothing')
+        print(received[0].data if received else 'nothing')
     """)
 
 
 @pytest.fixture
 def talk(tmp_path, ros_domain):
-    """Run two processes in a namespace of their own: ``talk(kind, set_up, env)``."""
+    """Run two processes in a private namespace: ``talk(kind, set_up, env)``."""
     script = tmp_path / 'talk.py'
     script.write_text(TALK)
 
@@ -83,7 +83,7 @@ def talk(tmp_path, ros_domain):
 
 
 def segment_bytes(pid: int) -> int:
-    """Return the size of the largest piece of Fast DDS's shared memory in a process."""
+    """Return the size of Fast DDS's largest segment of shared memory in a process."""
     sizes = [
         int(end, 16) - int(start, 16)
         for start, end in re.findall(
@@ -95,8 +95,8 @@ def segment_bytes(pid: int) -> int:
     return max(sizes, default=0)
 
 
-def test_the_sender_s_process_has_the_room(ros_domain, tmp_path):
-    """The profile is read by the Fast DDS that runs; a node beside it stays small."""
+def test_only_the_sender_has_the_large_segment(ros_domain, tmp_path):
+    """The running Fast DDS reads the profile; another node's segment stays small."""
     small = NodeSpec('small', 'bench_source', {'width': 320, 'height': 240})
     camera = NodeSpec(
         'bench_source', 'bench_source', {'width': 320, 'height': 240}, sends_images=True
@@ -119,8 +119,8 @@ def test_the_sender_s_process_has_the_room(ros_domain, tmp_path):
 
 
 @pytest.mark.parametrize('discovery', ['LOCALHOST', 'SUBNET'])
-def test_nodes_still_talk_where_shared_memory_has_no_room(talk, discovery):
-    """A container's /dev/shm may be tiny: Fast DDS goes on over UDP."""
+def test_nodes_communicate_without_room_in_shared_memory(talk, discovery):
+    """A container's /dev/shm may be tiny: Fast DDS continues over UDP."""
     output = talk(
         '--mount',
         'mount -t tmpfs -o size=200k tmpfs /dev/shm',
@@ -131,32 +131,32 @@ def test_nodes_still_talk_where_shared_memory_has_no_room(talk, discovery):
 
 @pytest.mark.parametrize(('discovery', 'leaves'), [('LOCALHOST', False), ('SUBNET', True)])
 def test_localhost_still_means_this_machine(talk, discovery, leaves):
-    """With the profile too, not one packet leaves by the network card."""
+    """With the profile, no packet leaves through the network card."""
     output = talk('--net', CARD, ROS_AUTOMATIC_DISCOVERY_RANGE=discovery)
     assert 'hello' in output.splitlines()
     assert (packets_sent(output) > 0) == leaves
 
 
 def test_the_guard_s_profile_means_this_machine_too(talk):
-    """It stands for LOCALHOST where the guard may not be commands so: no packet leaves either."""
+    """It replaces LOCALHOST for the guard: no packet leaves either."""
     output = talk('--net', CARD, **guard_env({RANGE: 'LOCALHOST'}))
     assert 'hello' in output.splitlines()
     assert packets_sent(output) == 0
 
 
 def packets_sent(output: str) -> int:
-    """Return how many packets left by the card, as the kernel counts them."""
+    """Return the kernel's count of packets sent through the card."""
     return int(re.search(r'card:\s*(.*)', output)[1].split()[9])
 
 
 def segments(pid: int) -> set[str]:
-    """Return the shared memory of Fast DDS that a process has mapped."""
+    """Return Fast DDS's segments of shared memory that a process has mapped."""
     return set(re.findall(r'/dev/shm/fastrtps\S*', Path(f'/proc/{pid}/maps').read_text()))
 
 
 @pytest.mark.parametrize('discovery', ['LOCALHOST', 'SUBNET'])
-def test_the_guard_shares_no_memory_with_anybody(client, nodes, monkeypatch, discovery):
-    """A process that gets no CPU while it holds a lock of shared memory would keep it waiting."""
+def test_the_guard_maps_no_shared_memory(client, nodes, monkeypatch, discovery):
+    """A process without CPU time that holds a lock in shared memory would block the guard."""
     from geometry_msgs.msg import Twist
 
     commands = client.subscribe('cmd_vel', Twist)

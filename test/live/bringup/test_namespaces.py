@@ -13,8 +13,8 @@ def speed(message: Twist) -> float:
     return float(np.hypot(message.linear.x, message.linear.y) + abs(message.angular.z))
 
 
-def test_two_robots_in_two_namespaces_do_not_hear_each_other(client, tmp_path):
-    """The same launch file twice: the person who drives r1 moves r1 alone."""
+def test_robots_in_two_namespaces_do_not_receive_each_other_s_commands(client, tmp_path):
+    """The same launch file twice: driving r1 moves only r1."""
     commands = {robot: client.subscribe(f'{robot}/cmd_vel', Twist) for robot in ('r1', 'r2')}
     moved = {robot: client.subscribe(f'{robot}/odom', Odometry) for robot in ('r1', 'r2')}
     states = {
@@ -23,7 +23,7 @@ def test_two_robots_in_two_namespaces_do_not_hear_each_other(client, tmp_path):
     }
     with Processes(tmp_path) as first, Processes(tmp_path / 'second') as second:
         for processes, robot in ((first, 'r1'), (second, 'r2')):
-            # To the arena's guard, this test's own subscription would be another base.
+            # The arena's guard would take this test's subscription for another base.
             specs = DRIVE.nodes(sim=True, namespace=robot, override='arm_at_start')
             processes.start([spec for spec in specs if spec.name != 'inference'])
         client.wait_for(

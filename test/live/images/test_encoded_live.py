@@ -1,14 +1,12 @@
-"""Stored images decoded at a reduced scale: where, how much is lost, and the same everywhere."""
+"""Large compressed images in the live inference node."""
 
-import io
 import itertools
 
 from geometry_msgs.msg import TwistStamped
-from PIL import Image
 from rclpy.qos import qos_profile_sensor_data
 from sensor_msgs.msg import CompressedImage
 
-from mobile_vla_ros.bench import synthetic_camera
+from busy_images import busy_images
 from mobile_vla_ros.images.stored import decode
 from mobile_vla_ros.model.policy_spec import read_spec
 from mobile_vla_ros.nodes.inference.camera import CameraFrame
@@ -16,19 +14,9 @@ from mobile_vla_ros.nodes.shared.image_messages import to_compressed
 from mobile_vla_ros.runtime.overlay import BAR_HEIGHT, IMAGE_HEIGHT, WIDTH
 
 
-def stored(width: int, height: int, kind: str = 'JPEG', count: int = 1) -> list[bytes]:
-    """Return pictures as busy as photographs, as they are stored."""
-    made = []
-    for picture in synthetic_camera.images(width, height, count):
-        buffer = io.BytesIO()
-        Image.fromarray(picture).save(buffer, kind, quality=90)
-        made.append(buffer.getvalue())
-    return made
-
-
-def test_the_node_drives_by_a_large_compressed_camera(nodes, client, small_run):
-    """A live node proposes from a JPEG that it decodes no larger than needed, and draws it."""
-    frames = itertools.cycle(stored(1280, 720, count=4))
+def test_the_node_drives_with_a_large_compressed_camera(nodes, client, small_run):
+    """It proposes from a JPEG that it decodes no larger than needed, and draws it."""
+    frames = itertools.cycle(busy_images(1280, 720, count=4))
     proposals = client.subscribe('policy/cmd_vel', TwistStamped)
     overlays = client.subscribe(
         'inference/overlay/compressed', CompressedImage, qos_profile_sensor_data
@@ -49,5 +37,9 @@ def test_the_node_drives_by_a_large_compressed_camera(nodes, client, small_run):
     ):
         client.wait_for(lambda: len(proposals) and len(overlays), 60, 'a proposal, drawn')
     side = read_spec(small_run / 'best').image.size
-    assert CameraFrame(to_compressed(stored(1280, 720)[0]), 0, 0, side).image.shape == (90, 160, 3)
+    assert CameraFrame(to_compressed(busy_images(1280, 720)[0]), 0, 0, side).image.shape == (
+        90,
+        160,
+        3,
+    )
     assert decode(bytes(overlays.last.data)).shape == (IMAGE_HEIGHT + BAR_HEIGHT, WIDTH, 3)

@@ -1,36 +1,24 @@
-"""angular_z as an axis, end to end: takes that turn, training, evaluation, driving, the guard."""
+"""angular_z as an axis, live: camera, inference and guard."""
 
 import numpy as np
 import pytest
 from diagnostic_msgs.msg import DiagnosticStatus
 from geometry_msgs.msg import Twist, TwistStamped
-from test_inference_node import RED, Camera
 
+from noise_camera import INSTRUCTION, NoiseCamera
 from ros_helpers import status_values
-from turning import BOTH, train_policies, write_turning
+from turning import BOTH
 
-LIMIT_RADPS = 0.3  # of the guard: less than what the policy learned
-
-
-@pytest.fixture(scope='module')
-def turning(tmp_path_factory):
-    """The folder of the episodes that turn."""
-    return write_turning(tmp_path_factory.mktemp('turning'))
-
-
-@pytest.fixture(scope='module')
-def policies(turning, small_backbone, tmp_path_factory):
-    """A policy for each set of axes."""
-    return train_policies(turning, small_backbone, tmp_path_factory.mktemp('runs'))
+LIMIT_RADPS = 0.3  # of the guard: less than the policy learned
 
 
 @pytest.mark.parametrize('axes', BOTH, ids=len)
-def test_a_turn_reaches_the_base_within_the_guard_s_limit(axes, policies, nodes, client):
-    """Camera, inference, guard, cmd_vel over DDS: angular.z is proposed, and passed limited."""
+def test_a_turn_reaches_the_base_within_the_guard_s_limit(axes, turning_policies, nodes, client):
+    """Camera, inference, guard, cmd_vel over DDS: angular.z is proposed and limited."""
     proposals = client.subscribe('policy/cmd_vel', TwistStamped)
     commands = client.subscribe('cmd_vel', Twist)
     status = client.subscribe('guard/status', DiagnosticStatus)
-    camera = Camera(client)
+    camera = NoiseCamera(client)
     nodes.start(
         'guard_node',
         params={
@@ -40,7 +28,10 @@ def test_a_turn_reaches_the_base_within_the_guard_s_limit(axes, policies, nodes,
             'observation_max_age_s': 1.0,
         },
     )
-    nodes.start('inference_node', params={'policy': str(policies[axes]), 'instruction': RED})
+    nodes.start(
+        'inference_node',
+        params={'policy': str(turning_policies[axes]), 'instruction': INSTRUCTION},
+    )
     with camera.stream():
         client.wait_for(lambda: len(proposals) >= 10, 90, 'proposals')
         client.wait_for(

@@ -1,4 +1,4 @@
-"""Trials through live nodes: the expert's takes, and bad starts told in a sentence."""
+"""Trials through live nodes: the expert's episodes, and refused starts."""
 
 import json
 import math
@@ -16,6 +16,7 @@ from std_srvs.srv import Trigger
 from mobile_vla_ros.nodes.shared.messages import LATCHED, status_message
 from mobile_vla_ros.sim import suites
 from mobile_vla_ros.sim.scene import STOP, stop_place
+from ros_helpers import assert_refused
 
 TIMEOUT_S = 60.0
 TO_STOP = next(i for i in count() if suites.scene('train', i).task.kind == STOP)
@@ -23,7 +24,7 @@ FAST = {'real_time_factor': 4.0, 'publish_clock': True}
 
 
 def follow_instruction(client) -> list[str]:
-    """Report each instruction as the recorder does, half a second late; return those reported."""
+    """Report each instruction like the recorder, half a second late; return the reported ones."""
     publisher = client.node.create_publisher(DiagnosticStatus, 'recorder/status', 10)
     reported: list[str] = []
 
@@ -33,7 +34,7 @@ def follow_instruction(client) -> list[str]:
         publisher.publish(status_message('recorder', 'idle', values, DiagnosticStatus.OK))
 
     def receive(message: String) -> None:
-        # Not in the executor's thread, which answers recorder/start meanwhile.
+        # Not in the executor's thread, which responds to recorder/start meanwhile.
         threading.Timer(0.5, report, [message.data]).start()
 
     client.node.create_subscription(String, 'instruction', receive, LATCHED)
@@ -45,7 +46,7 @@ def lines(process) -> list[dict]:
 
 
 def test_the_expert_succeeds_over_the_loopback(nodes, client):
-    """Two trials through DDS, straight to the base: the pose and time of each in one line."""
+    """Two trials through DDS, directly to the base; one line per trial has pose and time."""
     nodes.start('sim_node', params=FAST)
     runner = nodes.start(
         'arena_runner',
@@ -73,8 +74,8 @@ def test_the_expert_succeeds_over_the_loopback(nodes, client):
         assert 'episode' not in trial
 
 
-def test_the_expert_goes_through_the_guard(nodes, client):
-    """As when episodes are recorded: teleop/cmd_vel, the guard, cmd_vel."""
+def test_the_expert_drives_through_the_guard(nodes, client):
+    """As for recording episodes: teleop/cmd_vel, the guard, cmd_vel."""
     nodes.start('sim_node', params=FAST)
     nodes.start(
         'guard_node',
@@ -92,7 +93,7 @@ def test_the_expert_goes_through_the_guard(nodes, client):
 
 def test_each_episode_is_started_and_ended_with_its_outcome(nodes, client):
     """
-    start, then success, once per trial; the recorder's answer is in the line.
+    start, then success, once per trial; the recorder's response is in the line.
 
     An episode starts only when the recorder has the instruction of its scene.
     """
@@ -120,8 +121,8 @@ def test_each_episode_is_started_and_ended_with_its_outcome(nodes, client):
     assert [trial['episode'] for trial in lines(runner)] == ['episode-2.h5', 'episode-4.h5']
 
 
-def test_an_episode_of_a_stop_shows_the_base_roll_and_then_stand(nodes, client):
-    """However slow the recorder is, the scene begins after it, and lasts hold_s beyond its end."""
+def test_an_episode_of_a_stop_has_the_rolling_and_the_standing_base(nodes, client):
+    """Even with a slow recorder the scene starts after the episode, and lasts hold_s longer."""
     odom = client.subscribe('odom', Odometry)
     commands = client.subscribe('teleop/cmd_vel', Twist)
     called = {}
@@ -138,7 +139,7 @@ def test_an_episode_of_a_stop_shows_the_base_roll_and_then_stand(nodes, client):
         client.node.create_service(Trigger, f'recorder/{name}', answer)
     nodes.start('sim_node', params={**FAST, 'real_time_factor': 4.0})
     nodes.start('guard_node', params={'arm_at_start': True, 'use_sim_time': True})
-    client.wait_for(lambda: len(odom), TIMEOUT_S, 'odometry')  # or it may miss the episode
+    client.wait_for(lambda: len(odom), TIMEOUT_S, 'odometry')  # otherwise it may miss the episode
     runner = nodes.start(
         'arena_runner',
         params={'expert': True, 'first_trial': TO_STOP, 'hold_s': 1.0, 'use_sim_time': True},
@@ -162,7 +163,7 @@ def test_an_episode_of_a_stop_shows_the_base_roll_and_then_stand(nodes, client):
 
 
 def test_a_recorder_that_refuses_ends_the_run_with_its_sentence(nodes, client):
-    """Its sentence is printed, exit status 2, and no trial is reported."""
+    """The sentence is printed, the exit status is 2, and no trial is reported."""
 
     def refuse(_request, response):
         response.success, response.message = False, 'no camera'
@@ -180,8 +181,8 @@ def test_a_recorder_that_refuses_ends_the_run_with_its_sentence(nodes, client):
     assert lines(runner) == []
 
 
-def test_without_the_expert_it_only_watches(nodes, client):
-    """No trial before the first proposal, nothing on teleop/cmd_vel, the end by timeout."""
+def test_without_the_expert_it_only_observes(nodes, client):
+    """No trial before the first proposal, nothing on teleop/cmd_vel, and an end by timeout."""
     commands = client.subscribe('teleop/cmd_vel', Twist)
     nodes.start('sim_node', params={**FAST, 'trial_timeout_s': 3.0})
     resets = client.subscribe('sim/status', DiagnosticStatus)
@@ -199,7 +200,7 @@ def test_without_the_expert_it_only_watches(nodes, client):
 
 
 def test_a_base_that_does_not_follow_is_reported_before_any_episode(nodes, client):
-    """A guard that is not armed: a sentence with the remedy, and no trial that failed by it."""
+    """For a guard that is not armed: a sentence with the remedy, and no failed trial."""
     nodes.start('sim_node', params=FAST)
     nodes.start('guard_node', params={'use_sim_time': True})
     runner = nodes.start(
@@ -220,8 +221,4 @@ def test_a_base_that_does_not_follow_is_reported_before_any_episode(nodes, clien
 )
 def test_a_bad_start_ends_with_a_sentence(nodes, params, words):
     """An unknown suite, or no arena at all: exit status 2, no traceback."""
-    runner = nodes.start('arena_runner', params=params)
-    assert runner.wait(TIMEOUT_S) == 2
-    assert 'Traceback' not in runner.output
-    for word in words:
-        assert word in runner.output
+    assert_refused(nodes.start('arena_runner', params=params), words, TIMEOUT_S)

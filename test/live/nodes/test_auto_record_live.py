@@ -1,4 +1,4 @@
-"""Episodes that follow the guard: one while armed, one per instruction; people come first."""
+"""Live episodes that follow the guard."""
 
 import numpy as np
 from diagnostic_msgs.msg import DiagnosticStatus
@@ -33,11 +33,11 @@ def test_a_drive_is_recorded_episode_by_episode_without_a_service_call(nodes, cl
         return from_rgb(np.full((12, 16, 3), 100, np.uint8), stamp=client.now())
 
     def until(what: str, **wanted):
-        def so():
+        def reached():
             report = {'state': recorder.last.message, **status_values(recorder.last)}
             return all(report[name] == value for name, value in wanted.items())
 
-        wait_until(lambda: recorder.messages and so(), 20, what)
+        wait_until(lambda: recorder.messages and reached(), 20, what)
 
     assert client.call('guard/arm').success
     wait_until(

@@ -24,7 +24,7 @@ pytestmark = pytest.mark.skipif(shutil.which('tmux') is None, reason='tmux is no
 
 
 class Pane:
-    """One tmux session of one pane, on a server of its own."""
+    """A tmux session with one pane on its own server."""
 
     def __init__(self, script: str, cwd):
         self.name = f'mobile_vla_{os.getpid()}'
@@ -54,12 +54,12 @@ class Pane:
         ).stdout
 
     def keys(self, *keys: str):
-        """Press keys, by tmux' names (``C-c``, ``Enter``)."""
+        """Press keys by tmux's names (``C-c``, ``Enter``)."""
         self._tmux('send-keys', '-t', 'console', *keys)
 
     @property
     def screen(self) -> str:
-        """What a person sees."""
+        """The text on the screen."""
         return self._tmux('capture-pane', '-p', '-t', 'console')
 
     def wait_for(self, pattern: str, timeout_s: float = 30.0) -> str:
@@ -72,7 +72,7 @@ class Pane:
         return wait_until(look, timeout_s, repr(pattern), lambda: self.screen)
 
     def press_until(self, key: str, pattern: str, timeout_s: float = 30.0) -> str:
-        """Press a key now and then until the screen answers."""
+        """Press a key repeatedly until the screen matches a pattern."""
         deadline = time.monotonic() + timeout_s
         while not re.search(pattern, self.screen):
             assert time.monotonic() < deadline, self.screen
@@ -82,7 +82,7 @@ class Pane:
         return self.screen
 
     def close(self):
-        """End the server and all in it."""
+        """Stop the server and its processes."""
         subprocess.run(['tmux', '-L', self.name, 'kill-server'], capture_output=True)
 
 
@@ -115,7 +115,7 @@ def pane(ros_domain, tmp_path, monkeypatch):
 
 
 def test_an_episode_is_driven_and_stored_from_one_terminal(pane, tmp_path):
-    """I, N, hold W, 1: REC is shown, the robot moves, the episode is whole and counted; Ctrl-C."""
+    """I, N, hold W, 1, Ctrl-C: REC is shown, the robot moves, the episode is whole and counted."""
     folder = tmp_path / 'episodes'
     pane.wait_for(
         r'idle, camera [1-9][\d.]* Hz.*\n"', 60
@@ -142,7 +142,7 @@ def test_an_episode_is_driven_and_stored_from_one_terminal(pane, tmp_path):
         assert (episode.commands.twist[:, 0] > 0).sum() > 10
     assert not list(folder.glob('*.part'))
     wait_until(lambda: episodes_shown(pane.screen) == 1, 15, 'the count', lambda: pane.screen)
-    # Lines that others print stay, and the state moves below them.
+    # Lines of other processes stay, and the state moves below them.
     tty = pane._tmux('display-message', '-p', '-t', 'console', '#{pane_tty}').strip()
     with open(tty, 'w') as screen:
         screen.write('[recorder-2] a line of another node\n')

@@ -1,17 +1,17 @@
-"""A live inference node in mid-drive: whatever the camera does, no proposal comes from it."""
+"""Camera faults during a drive of the live inference node: each stops the proposals."""
 
 import time
 
 import pytest
 
-from driven import FAULT, HOLD, OK, PERIOD_S, Camera, Drive
+from driven import FAULT, HOLD, OK, PERIOD_S, Drive, FaultyCamera
+from noise_camera import INSTRUCTION
 from ros_helpers import wait_until
 
-RED = 'go to the red box'
-# Promised is zero at the wheels within 0.25 s; `mobile_vla drill` measures that. On a busy machine
-# a test can only check that it is at once, not after a plan of one second has run out.
+# The promise is zero at the wheels within 0.25 s, which `mobile_vla drill` measures. On a busy
+# machine a test can only check that proposals stop before the plan of one second ends.
 AT_ONCE_S = 0.8
-# What each does to the camera, and a part of the fault's sentence.
+# Mode of the camera → a part of the fault's sentence.
 FAULTS = {
     'frozen': 'the camera is frozen',
     'black': 'black',
@@ -29,17 +29,19 @@ FAULTS = {
 def drive(nodes, client, small_run):
     """A node that drives the small policy."""
     received = Drive(client)
-    nodes.start('inference_node', params={'policy': str(small_run / 'best'), 'instruction': RED})
+    nodes.start(
+        'inference_node', params={'policy': str(small_run / 'best'), 'instruction': INSTRUCTION}
+    )
     return received
 
 
-def test_each_fault_stops_the_proposals_at_once_and_is_over_when_its_cause_is(drive, client):
-    """A fault, then a hold while the window fills with new frames, then the drive goes on."""
-    with Camera(client) as camera:
+def test_each_fault_stops_the_proposals_at_once_and_ends_with_its_cause(drive, client):
+    """A fault, then a hold while the window fills with new frames, then the drive continues."""
+    with FaultyCamera(client) as camera:
         drive.until(OK, timeout_s=60)
         for mode, sentence in FAULTS.items():
             drive.until(OK)
-            time.sleep(4 * PERIOD_S)  # a while of driving: the guard reports that the base moves
+            time.sleep(4 * PERIOD_S)  # drive for a while, so that the guard reports a moving base
             camera.turn(mode)
             reported_at = drive.until(FAULT, sentence, 5.0)
             took = reported_at - camera.bad_since
@@ -53,11 +55,9 @@ def test_each_fault_stops_the_proposals_at_once_and_is_over_when_its_cause_is(dr
             assert held < fine
 
 
-def test_a_still_image_is_no_fault_of_a_base_at_rest_and_the_checks_say_what_they_found(
-    drive, client
-):
-    """A simulated camera has no noise; and policy/health carries inference's preflight."""
-    with Camera(client) as camera:
+def test_a_static_image_is_no_fault_at_rest_and_checks_are_published(drive, client):
+    """A simulated camera has no noise; policy/health has inference's preflight checks."""
+    with FaultyCamera(client) as camera:
         camera.state, camera.speed = 'waiting', 0.0
         drive.until(OK, timeout_s=60)
         camera.turn('frozen')
@@ -80,7 +80,7 @@ def test_a_still_image_is_no_fault_of_a_base_at_rest_and_the_checks_say_what_the
     }
     assert checks['check/axes'].level == OK
     assert checks['check/clock_skew'].level == OK
-    assert checks['check/camera_size'].level == FAULT  # 64x48, and the policy sees 56x56
+    assert checks['check/camera_size'].level == FAULT  # 64x48, and the policy's input is 56x56
     assert 'smaller than what the policy reads (56x56)' in checks['check/camera_size'].message
     assert 10 < float(values['proposals_hz']) < 40
     assert 8 < float(values['camera_hz']) < 12

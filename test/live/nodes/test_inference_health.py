@@ -1,4 +1,4 @@
-"""policy/health of the live inference node: its content, and that it is published at once."""
+"""policy/health of the live inference node: its content and its timing."""
 
 import numpy as np
 import pytest
@@ -11,10 +11,10 @@ from sensor_msgs.msg import Image
 from std_msgs.msg import String
 
 from mobile_vla_ros.nodes.shared.messages import LATCHED
+from noise_camera import INSTRUCTION, noise_image
 from ros_helpers import wait_until
 
 OK, HOLD, FAULT = DiagnosticStatus.OK, DiagnosticStatus.WARN, DiagnosticStatus.ERROR
-RED = 'go to the red box'
 DEEP = QoSProfile(depth=100)
 
 
@@ -27,7 +27,7 @@ def healths(client):
 
 
 def changes(healths) -> list[tuple]:
-    """Level and reason of each, repeats left out."""
+    """Return level and reason of each message, without repeats."""
     found = []
     for array in healths.messages:
         one = (array.status[0].level, array.status[0].message)
@@ -36,25 +36,17 @@ def changes(healths) -> list[tuple]:
     return found
 
 
-def image(client, rng) -> Image:
-    """Return an image of noise, stamped now."""
-    message = Image(height=48, width=64, encoding='rgb8', step=64 * 3)
-    message.header.stamp = client.now()
-    message.data = rng.integers(0, 256, 48 * 64 * 3, dtype=np.uint8).tobytes()
-    return message
-
-
-def test_a_drive_is_held_until_the_window_is_full_and_at_a_new_instruction(
+def test_a_drive_holds_until_the_window_is_full_and_at_a_new_instruction(
     nodes, client, healths, small_run
 ):
-    """A hold is no fault: none is published on the way, and each hold has its reason."""
+    """A hold is no fault: no fault is published meanwhile, and each hold has its reason."""
     rng = np.random.default_rng(0)
     proposals = client.subscribe('policy/cmd_vel', TwistStamped, DEEP)
     nodes.start('inference_node', params={'policy': str(small_run / 'best')})
     publisher = client.publisher('camera/image_raw', Image, qos_profile_sensor_data)
     wait_until(publisher.get_subscription_count, 60, 'the node')
     with client.stream(
-        'camera/image_raw', lambda: image(client, rng), 10.0, qos_profile_sensor_data
+        'camera/image_raw', lambda: noise_image(client, rng), 10.0, qos_profile_sensor_data
     ):
         wait_until(
             lambda: any('no instruction' in reason for _, reason in changes(healths)),
@@ -62,7 +54,7 @@ def test_a_drive_is_held_until_the_window_is_full_and_at_a_new_instruction(
             'the hold',
             lambda: str(changes(healths)),
         )
-        client.publish('instruction', String(data=RED), LATCHED)
+        client.publish('instruction', String(data=INSTRUCTION), LATCHED)
         wait_until(
             lambda: changes(healths)[-1] == (OK, ''), 20, 'OK', lambda: str(changes(healths))
         )
@@ -85,18 +77,18 @@ def test_a_drive_is_held_until_the_window_is_full_and_at_a_new_instruction(
 
 
 def test_health_is_published_twice_a_second_without_changes(nodes, client, healths, small_run):
-    """The guard treats a silent inference as a dead one."""
+    """The guard treats a silent inference node as failed."""
     nodes.start('inference_node', params={'policy': str(small_run / 'best')})
     wait_until(lambda: len(healths) >= 8, 60, 'health')
     assert np.diff(healths.times[2:]).max() < 0.5
 
 
-def test_a_lifecycle_manager_may_move_it_through_its_states(nodes, client, healths, small_run):
+def test_a_lifecycle_manager_can_change_its_state(nodes, client, healths, small_run):
     """Each state is published; a node that was cleaned up can be configured again."""
     proposals = client.subscribe('policy/cmd_vel', TwistStamped, DEEP)
     process = nodes.start(
         'inference_node',
-        params={'policy': str(small_run / 'best'), 'instruction': RED, 'autostart': False},
+        params={'policy': str(small_run / 'best'), 'instruction': INSTRUCTION, 'autostart': False},
     )
 
     def done(name):
@@ -111,12 +103,12 @@ def test_a_lifecycle_manager_may_move_it_through_its_states(nodes, client, healt
     rng = np.random.default_rng(0)
     images = client.publisher('camera/image_raw', Image, qos_profile_sensor_data)
     wait_until(lambda: client.node.count_publishers('/rosout') > 1, 60, 'the node')
-    assert not done('activate')  # refused, and not the end of the node
+    assert not done('activate')  # refused, and the node continues
     go('configure', 'activate')
     for again in (('activate',), ('cleanup', 'configure', 'activate'), ()):
         wait_until(images.get_subscription_count, 20, 'the node')
         with client.stream(
-            'camera/image_raw', lambda: image(client, rng), 10.0, qos_profile_sensor_data
+            'camera/image_raw', lambda: noise_image(client, rng), 10.0, qos_profile_sensor_data
         ):
             seen = len(proposals)
             wait_until(

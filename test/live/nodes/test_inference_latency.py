@@ -7,7 +7,7 @@ from mobile_vla_ros.bench.drive.latency import measure
 
 @pytest.mark.quiet_machine
 def test_the_benchmark_times_frames_from_camera_to_proposal(tmp_path):
-    """Nearly every image is answered, and each answer takes longer from the camera's side."""
+    """Nearly every image gives a proposal; from the camera it takes longer than from receipt."""
     figures = {one.name: one for one in measure(tmp_path, quiet=True, seconds=1.0)}
     sent = figures['images 1280x720 raw at 30 Hz'].value
     assert 10 <= sent <= 32

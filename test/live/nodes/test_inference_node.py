@@ -1,4 +1,4 @@
-"""The inference node as a live process: what it proposes, when, and when it proposes nothing."""
+"""The inference node as a live process: its proposals, and the reasons for none."""
 
 import signal
 from pathlib import Path as FilePath
@@ -8,50 +8,26 @@ import pytest
 from diagnostic_msgs.msg import DiagnosticArray
 from geometry_msgs.msg import TwistStamped
 from nav_msgs.msg import Path
-from rclpy.qos import DurabilityPolicy, QoSProfile, qos_profile_sensor_data
-from sensor_msgs.msg import CompressedImage, Image
+from rclpy.qos import QoSProfile, qos_profile_sensor_data
+from sensor_msgs.msg import CompressedImage
 from std_msgs.msg import String
 
 from mobile_vla_ros.images.stored import decode
+from mobile_vla_ros.nodes.shared.messages import LATCHED
+from noise_camera import INSTRUCTION, NoiseCamera
 from ros_helpers import wait_until
-
-LATCHED = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
-RED = 'go to the red box'
-
-
-class Camera:
-    """A camera of noise, so that no two images are the same."""
-
-    def __init__(self, client):
-        self.client = client
-        self.rng = np.random.default_rng(0)
-        self.stamps = []
-
-    def image(self) -> Image:
-        """The next image, stamped now."""
-        message = Image(height=48, width=64, encoding='rgb8', step=64 * 3)
-        message.header.stamp = self.client.now()
-        message.data = self.rng.integers(0, 256, 48 * 64 * 3, dtype=np.uint8).tobytes()
-        self.stamps.append((message.header.stamp.sec, message.header.stamp.nanosec))
-        return message
-
-    def stream(self, rate_hz=10.0):
-        """Publish images while the block runs, from when the node listens on."""
-        publisher = self.client.publisher('camera/image_raw', Image, qos_profile_sensor_data)
-        self.client.wait_for(publisher.get_subscription_count, 60, 'the node')
-        return self.client.stream('camera/image_raw', self.image, rate_hz, qos_profile_sensor_data)
 
 
 @pytest.fixture
 def start(nodes, client, small_run):
-    """Start the node; return its proposals, its reasons and the process."""
+    """Return a function that starts the node; it has the proposals and reasons as attributes."""
     proposals = client.subscribe('policy/cmd_vel', TwistStamped)
     reports = client.subscribe('/diagnostics', DiagnosticArray)
 
     def begin(**params):
         return nodes.start(
             'inference_node',
-            params={'policy': str(small_run / 'best'), 'instruction': RED, **params},
+            params={'policy': str(small_run / 'best'), 'instruction': INSTRUCTION, **params},
         )
 
     begin.proposals = proposals
@@ -60,8 +36,8 @@ def start(nodes, client, small_run):
 
 
 def test_proposals_carry_the_stamp_of_the_newest_image(start, client):
-    """The guard judges the age of what was seen, so the stamp must be the image's own."""
-    camera = Camera(client)
+    """The guard checks the age of the observation, so the stamp must be the image's."""
+    camera = NoiseCamera(client)
     start()
     with camera.stream():
         client.wait_for(lambda: len(start.proposals) >= 20, 60, 'proposals')
@@ -74,9 +50,9 @@ def test_proposals_carry_the_stamp_of_the_newest_image(start, client):
     assert (twist.linear.z, twist.angular.x, twist.angular.y, twist.angular.z) == (0, 0, 0, 0)
 
 
-def test_no_image_no_proposal(start, client):
-    """It reports why it proposes nothing; and when the camera falls silent the plan runs out."""
-    camera = Camera(client)
+def test_without_images_there_is_no_proposal(start, client):
+    """The reason is reported; and with a silent camera the plan is exhausted."""
+    camera = NoiseCamera(client)
     start()
     client.wait_for(lambda: 'no image yet' in start.reasons(), 60, 'a report')
     assert not len(start.proposals)
@@ -88,7 +64,7 @@ def test_no_image_no_proposal(start, client):
     newest = camera.stamps[-1][0] + camera.stamps[-1][1] / 1e9
     last = start.proposals.times[-1]
     assert len(start.proposals.messages) == len(start.proposals)
-    # The chunk is a second long: nothing is proposed for later than that.
+    # The chunk is one second long, and nothing is proposed for later.
     now = client.now()
     assert now.sec + now.nanosec / 1e9 > newest
     seen = len(start.proposals)
@@ -99,7 +75,7 @@ def test_no_image_no_proposal(start, client):
 
 def test_a_faster_camera_is_sampled(start, client):
     """A 30 Hz camera and a 10 Hz policy: about ten plans a second, not thirty."""
-    camera = Camera(client)
+    camera = NoiseCamera(client)
     paths = client.subscribe('inference/plan', Path)
     start()
     with camera.stream(30.0):
@@ -110,16 +86,16 @@ def test_a_faster_camera_is_sampled(start, client):
     assert paths.last.header.frame_id == 'base_link'
 
 
-def test_a_new_instruction_starts_anew(start, client):
-    """No proposal comes from a plan of the old one; the kept frames are encoded with the new."""
-    camera = Camera(client)
+def test_a_new_instruction_replaces_the_plan(start, client):
+    """No proposal uses the old plan; the window's frames are encoded with the new instruction."""
+    camera = NoiseCamera(client)
     process = start(instruction='')
     with camera.stream():
         client.wait_for(
             lambda: any('no instruction' in reason for reason in start.reasons()), 60, 'the reason'
         )
         assert not len(start.proposals)
-        client.publish('instruction', String(data=RED), LATCHED)
+        client.publish('instruction', String(data=INSTRUCTION), LATCHED)
         client.wait_for(lambda: len(start.proposals) >= 3, 30, 'proposals')
         old = start.proposals.last.twist
         before = len(camera.stamps)
@@ -135,9 +111,9 @@ def test_a_new_instruction_starts_anew(start, client):
     assert start.proposals.last.twist != old
 
 
-def test_an_unlatched_instruction_is_received_and_repeating_it_stops_nothing(start, client):
-    """As `ros2 topic pub` sends it by default, which may be every second."""
-    camera = Camera(client)
+def test_an_unlatched_instruction_is_received_and_may_be_repeated(start, client):
+    """As `ros2 topic pub` publishes it by default, every second; the drive continues."""
+    camera = NoiseCamera(client)
     healths = client.subscribe(
         'policy/health', DiagnosticArray, QoSProfile(depth=100, durability=LATCHED.durability)
     )
@@ -146,12 +122,12 @@ def test_an_unlatched_instruction_is_received_and_repeating_it_stops_nothing(sta
         client.wait_for(
             lambda: any('no instruction' in reason for reason in start.reasons()), 60, 'the reason'
         )
-        client.publish('instruction', String(data=RED))
+        client.publish('instruction', String(data=INSTRUCTION))
         client.wait_for(lambda: len(start.proposals) >= 3, 30, 'proposals')
         before = len(healths)
         for _ in range(3):
-            client.publish('instruction', String(data=RED))
-            client.publish('instruction', String(data=RED), LATCHED)
+            client.publish('instruction', String(data=INSTRUCTION))
+            client.publish('instruction', String(data=INSTRUCTION), LATCHED)
         seen = len(start.proposals)
         client.wait_for(lambda: len(start.proposals) > seen + 20, 30, 'more proposals')
     assert {array.status[0].message for array in healths.messages[before:]} == {''}
@@ -160,8 +136,8 @@ def test_an_unlatched_instruction_is_received_and_repeating_it_stops_nothing(sta
 
 
 def test_the_overlay_is_drawn_for_subscribers_also_when_the_camera_is_silent(start, client):
-    """~/overlay/compressed is a JPEG that viewers open; it goes on and shows why nothing moves."""
-    camera = Camera(client)
+    """~/overlay/compressed is a JPEG that viewers open; it goes on with the reason."""
+    camera = NoiseCamera(client)
     overlays = client.subscribe(
         'inference/overlay/compressed', CompressedImage, qos_profile_sensor_data
     )
@@ -175,7 +151,7 @@ def test_the_overlay_is_drawn_for_subscribers_also_when_the_camera_is_silent(sta
     assert overlays.last.format == 'jpeg'
     image = decode(bytes(overlays.last.data))
     assert image.shape == (612, 640, 3)
-    assert np.diff(overlays.times).min() > 0.05  # ten a second at most
+    assert np.diff(overlays.times).min() > 0.05  # at most ten a second
 
 
 @pytest.mark.parametrize(
@@ -197,7 +173,7 @@ def test_the_overlay_is_drawn_for_subscribers_also_when_the_camera_is_silent(sta
     ],
 )
 def test_bad_input_ends_with_a_sentence_and_status_2(start, params, expected):
-    """An operator reads what was wrong, not a traceback."""
+    """The operator gets a sentence, not a traceback."""
     process = start(**params)
     assert process.wait(60) == 2
     process.wait_for_output(expected, 1)
@@ -206,7 +182,7 @@ def test_bad_input_ends_with_a_sentence_and_status_2(start, params, expected):
 
 
 def test_a_camera_topic_of_the_wrong_type_is_refused(start, client):
-    """A type that can never be received is an error at once, no endless wait."""
+    """At once, since it would never be received."""
     client.publisher('camera/image_raw', CompressedImage, qos_profile_sensor_data)
     process = start()
     assert process.wait(60) == 2
@@ -215,9 +191,9 @@ def test_a_camera_topic_of_the_wrong_type_is_refused(start, client):
 
 
 @pytest.mark.parametrize('number', [signal.SIGINT, signal.SIGTERM])
-def test_it_ends_at_once_and_cleanly(start, client, number):
+def test_it_ends_quickly_and_cleanly(start, client, number):
     """Ctrl-C and a supervisor's SIGTERM end the process with status 0, no traceback."""
-    camera = Camera(client)
+    camera = NoiseCamera(client)
     process = start()
     with camera.stream():
         client.wait_for(lambda: len(start.proposals), 60, 'a proposal')
@@ -227,13 +203,13 @@ def test_it_ends_at_once_and_cleanly(start, client, number):
     assert 'Traceback' not in process.output
 
 
-def test_a_model_of_a_second_a_step_proposes_ten_times_a_second(nodes, client):
+def test_a_policy_with_steps_of_a_second_proposes_at_10_hz(nodes, client):
     """The timer waits neither for the worker nor for the interpreter's lock."""
     proposals = client.subscribe('policy/cmd_vel', TwistStamped, QoSProfile(depth=100))
-    camera = Camera(client)
+    camera = NoiseCamera(client)
     nodes.start(
         'made_policies.slow',
-        params={'instruction': RED},
+        params={'instruction': INSTRUCTION},
         env={'PYTHONPATH': str(FilePath(__file__).parents[2] / 'helpers')},
     )
     with camera.stream(30.0):
@@ -244,7 +220,7 @@ def test_a_model_of_a_second_a_step_proposes_ten_times_a_second(nodes, client):
             30,
             'three more steps',
         )
-    took = proposals.times[-1] - began
-    assert took > 2.5
-    assert (len(proposals) - seen) / took >= 10
+    elapsed = proposals.times[-1] - began
+    assert elapsed > 2.5
+    assert (len(proposals) - seen) / elapsed >= 10
     assert np.diff(proposals.times[seen:]).max() < 0.5

@@ -1,7 +1,6 @@
-"""Hot swap in the live node: another policy loads while one drives, and drives when it may."""
+"""Hot swap in the live node: another policy loads during a drive and replaces the first."""
 
 import json
-import shutil
 import signal
 import time
 
@@ -10,27 +9,17 @@ import pytest
 from rcl_interfaces.msg import Parameter, ParameterType, ParameterValue
 from rcl_interfaces.srv import SetParameters
 
-from driven import OK, PERIOD_S, Camera, Drive
+from changed_policies import changed_policy
+from driven import OK, PERIOD_S, Drive, FaultyCamera
+from noise_camera import INSTRUCTION
 from ros_helpers import wait_until
-
-RED = 'go to the red box'
-
-
-def changed(policy, folder, **manifest):
-    """Return a copy of a policy with other words in its policy.json."""
-    shutil.copytree(policy, folder)
-    content = json.loads((folder / 'policy.json').read_text())
-    for key, value in manifest.items():
-        content[key].update(value)
-    (folder / 'policy.json').write_text(json.dumps(content))
-    return str(folder)
 
 
 @pytest.fixture
-def ask(client):
-    """Set the parameter next_policy."""
+def set_next(client):
+    """Return a function that sets the parameter next_policy."""
 
-    def give(name: str):
+    def set_parameter(name: str):
         done = client.call(
             'inference/set_parameters',
             SetParameters,
@@ -47,48 +36,53 @@ def ask(client):
         )
         return done.results[0]
 
-    return give
+    return set_parameter
 
 
-def test_a_policy_loads_beside_the_one_that_drives_and_drives_when_the_base_stands(
-    nodes, client, ask, small_run, tmp_path
+def test_a_policy_loads_during_a_drive_and_replaces_it_at_rest(
+    nodes, client, set_next, small_run, tmp_path
 ):
-    """It passes its golden frames first; failures are reported; one call leads back."""
-    first = str(small_run / 'best')
-    scale = json.loads((small_run / 'best' / 'policy.json').read_text())['actions']['scale']
-    other = changed(first, tmp_path / 'other', actions={'scale': [2 * one for one in scale]})
-    untried = changed(first, tmp_path / 'untried')
+    """It must reproduce its golden frames; failures are reported; one call swaps back."""
+    best = small_run / 'best'
+    first = str(best)
+    scale = json.loads((best / 'policy.json').read_text())['actions']['scale']
+    other = str(
+        changed_policy(best, tmp_path / 'other', actions={'scale': [2 * one for one in scale]})
+    )
+    untried = str(changed_policy(best, tmp_path / 'untried'))
     (tmp_path / 'untried' / 'golden.safetensors').unlink()
-    sideways = changed(
-        first,
-        tmp_path / 'sideways',
-        actions={'axes': ['linear_x', 'angular_z'], 'units': ['m/s', 'rad/s']},
+    sideways = str(
+        changed_policy(
+            best,
+            tmp_path / 'sideways',
+            actions={'axes': ['linear_x', 'angular_z'], 'units': ['m/s', 'rad/s']},
+        )
     )
     drive = Drive(client)
     process = nodes.start(
         'inference_node',
-        params={'policy': first, 'instruction': RED, 'max_velocity': [1.0, 1.0, 0.0]},
+        params={'policy': first, 'instruction': INSTRUCTION, 'max_velocity': [1.0, 1.0, 0.0]},
     )
-    with Camera(client) as camera:
+    with FaultyCamera(client) as camera:
         drive.until(OK, timeout_s=60)
         assert 'no next policy' in client.call('inference/swap').message
 
-        # What cannot be loaded, or was never tried, does not touch the one that drives.
+        # A policy that cannot be loaded or checked does not affect the driving one.
         for name, words in (
             ('/no/such/policy', 'no such folder'),
             (untried, 'no golden frames'),
             (sideways, 'the base has no angular_z'),
         ):
-            assert ask(name).successful
+            assert set_next(name).successful
             assert first == drive.reported(next_policy='refused', next_policy_said=words)['policy']
             assert not client.call('inference/swap').success
 
         seen = len(drive.proposals)
-        assert ask(other).successful
+        assert set_next(other).successful
         words = drive.reported(next_policy='ready')['next_policy_said']
         assert 'golden frames are reproduced' in words
         assert 'GB in use' in words
-        assert np.diff(drive.proposals.times[seen:]).max() < 0.3  # the drive went on
+        assert np.diff(drive.proposals.times[seen:]).max() < 0.3  # the drive continued
 
         refused = client.call('inference/swap')
         assert (refused.success, 'the base is driven' in refused.message) == (False, True)
@@ -100,11 +94,11 @@ def test_a_policy_loads_beside_the_one_that_drives_and_drives_when_the_base_stan
         time.sleep(4 * PERIOD_S)  # the guard has reported it
         assert 'driven' in client.call('inference/swap_back').message
         camera.state, camera.speed = 'waiting', 0.0
-        wait_until(lambda: client.call('inference/swap_back').success, 20, 'the way back')
+        wait_until(lambda: client.call('inference/swap_back').success, 20, 'the swap back')
         drive.until(OK)
         assert drive.reported(policy=first)
-    # torch would abort a process that ends while another of its threads loads.
-    assert ask(other).successful
+    # torch would abort a process that ends while another thread loads.
+    assert set_next(other).successful
     process.signal(signal.SIGTERM)
     assert process.wait() == 0
     assert 'Traceback' not in process.output

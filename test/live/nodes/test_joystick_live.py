@@ -1,4 +1,4 @@
-"""The joystick of the console: pure logic first, then a live console without a terminal."""
+"""The console's joystick with a live console without a terminal."""
 
 import signal
 import time
@@ -10,12 +10,6 @@ from hands import ENABLE, START, A, B, Pad, X, Y
 from ros_helpers import Client, wait_until
 
 STOP_S = 0.3
-
-
-# --- logic ---
-
-
-# --- the live console, with no terminal ---
 
 
 @pytest.fixture
@@ -31,8 +25,8 @@ def console(nodes):
     return start
 
 
-def test_the_joystick_alone_drives_and_stops(console, client):
-    """With no terminal: 0.4 m/s while held; zero 0.3 s after release, or after silence."""
+def test_the_joystick_drives_and_stops_without_a_terminal(console, client):
+    """0.4 m/s while held; zero 0.3 s after release or silence."""
     process = console()
     pad = Pad(client)
     pad.drive()
@@ -42,7 +36,7 @@ def test_the_joystick_alone_drives_and_stops(console, client):
     silent = pad.drive()
     assert pad.stopped_at() - silent < STOP_S
     count = len([m for m in pad.commands.messages if m.linear.x])
-    for _ in range(5):  # it sends again, still held
+    for _ in range(5):  # it publishes again, still held
         pad.send(1.0, ENABLE)
         time.sleep(0.05)
     wait_until(lambda: time.monotonic() - pad.commands.times[-1] > 0.5, 5, 'silence')
@@ -52,8 +46,8 @@ def test_the_joystick_alone_drives_and_stops(console, client):
     assert 'Traceback' not in process.output
 
 
-def test_a_stalled_console_does_not_drive_by_messages_it_missed(console, client):
-    """SIGSTOP in the middle of a drive, the joystick dies, SIGCONT: zero, and no motion."""
+def test_a_stalled_console_does_not_drive_by_old_messages(console, client):
+    """SIGSTOP during a drive, the joystick's end, SIGCONT: zero, and no motion."""
     process = console()
     pad = Pad(client)
     pad.drive()
@@ -61,7 +55,7 @@ def test_a_stalled_console_does_not_drive_by_messages_it_missed(console, client)
     for _ in range(6):
         pad.send(1.0, ENABLE)
         time.sleep(0.05)
-    time.sleep(0.5)  # a while without any message
+    time.sleep(0.5)  # some time without any message
     seen = len(pad.commands)
     process.signal(signal.SIGCONT)
     wait_until(lambda: len(pad.commands) > seen, 5, 'a command')
@@ -70,7 +64,7 @@ def test_a_stalled_console_does_not_drive_by_messages_it_missed(console, client)
 
 
 def test_buttons_call_the_recorder(console, client):
-    """Each button calls its service once for a press; the answer is in the log."""
+    """Each button calls its service once per press; the response is in the log."""
     other, called = Client('servers'), []
     try:
         for name in ('start', 'stop', 'discard', 'success', 'failure'):
@@ -97,7 +91,7 @@ def test_buttons_call_the_recorder(console, client):
                 pad.send()
                 time.sleep(
                     0.3
-                )  # until the console attends; its client may not have found the server yet
+                )  # until the console calls; its client may not have found the server yet
                 return name in called
 
             wait_until(pressed, 15, name, lambda: process.output)

@@ -1,4 +1,4 @@
-"""The recorder as a live process on the loopback: its episodes and its answers."""
+"""The recorder as a live process on the loopback: its episodes and its responses."""
 
 import json
 import os
@@ -10,9 +10,8 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
-from diagnostic_msgs.msg import DiagnosticStatus
-from geometry_msgs.msg import Twist, TwistStamped
-from rclpy.qos import DurabilityPolicy, QoSProfile, qos_profile_sensor_data
+from geometry_msgs.msg import TwistStamped
+from rclpy.qos import qos_profile_sensor_data
 from rosgraph_msgs.msg import Clock
 from sensor_msgs.msg import CompressedImage, Image
 from std_msgs.msg import String
@@ -21,21 +20,19 @@ from std_srvs.srv import Trigger
 from mobile_vla_ros.episode.storage.reader import Episode, find_episodes
 from mobile_vla_ros.images.messages import encode
 from mobile_vla_ros.nodes.shared.image_messages import from_rgb, to_compressed
-from mobile_vla_ros.nodes.shared.messages import status_message
+from mobile_vla_ros.nodes.shared.messages import LATCHED, status_message
 from mobile_vla_ros.safety.status import GuardStatus, State
-from ros_helpers import Client, status_values, wait_for_status, wait_until
+from node_rig import CAMERA, NodeRig, twist_message
+from ros_helpers import Client, status_values, wait_until
 
-CAMERA, COMPRESSED = 'camera/image_raw', 'camera/image_raw/compressed'
-LATCHED = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
+COMPRESSED = 'camera/image_raw/compressed'
 
 
-class Rig:
-    """A recorder process, a camera that counts, and the recorder's status."""
+class Rig(NodeRig):
+    """A recorder process, a camera that numbers its images, and the recorder's status."""
 
     def __init__(self, nodes, client, folder, *, module='recorder_node', env=None, **params):
-        self.client, self.folder, self.count = client, folder, 0
-        self.status = client.subscribe('recorder/status', DiagnosticStatus)
-        self.process = nodes.start(
+        process = nodes.start(
             module,
             env=env,
             params={
@@ -45,37 +42,22 @@ class Rig:
                 **params,
             },
         )
-
-    def image(self, height=12, width=16):
-        """The next image of the camera, in daylight; its first pixel holds its number."""
-        self.count += 1
-        pixels = np.full((height, width, 3), 150, np.uint8)
-        pixels[0, 0, :2] = self.count % 256, self.count // 256
-        return from_rgb(pixels, stamp=self.client.now(), frame_id='eye')
-
-    def camera(self, rate_hz=20.0, make=None):
-        """A stream of images."""
-        return self.client.stream(CAMERA, make or self.image, rate_hz, qos_profile_sensor_data)
+        super().__init__(client, process, 'recorder/status')
+        self.folder = folder
 
     def visible(self):
-        """Names in the folder, without hidden ones: the index of the episodes."""
+        """Return the names in the folder without hidden files, such as the index."""
         return sorted(path.name for path in self.folder.iterdir() if path.name[0] != '.')
 
     def commands(self, make=None, rate_hz=20.0):
-        """A stream of commands."""
-        return self.client.stream('cmd_vel', make or (lambda: twist(0.4)), rate_hz)
+        """Publish commands while the block runs."""
+        return self.client.stream('cmd_vel', make or (lambda: twist_message(0.4)), rate_hz)
 
     def call(self, name, success=True):
         """Call a service of the recorder; return its sentence."""
         answer = self.client.call(f'recorder/{name}')
         assert answer.success == success, answer.message
         return answer.message
-
-    def until(self, what, predicate, timeout_s=15.0):
-        """Wait for a new status of which ``predicate(state, values)`` is true; return values."""
-        return wait_for_status(
-            self.status, predicate, timeout_s, what, lambda: self.process.output
-        )
 
     def until_frames(self, frames, commands=0):
         """Wait until that many frames and commands are written."""
@@ -93,20 +75,14 @@ def rig(nodes, client, tmp_path):
     return lambda **params: Rig(nodes, client, tmp_path / 'episodes', **params)
 
 
-def twist(x=0.0, y=0.0, z=0.0) -> Twist:
-    message = Twist()
-    message.linear.x, message.linear.y, message.angular.z = x, y, z
-    return message
-
-
 def numbers(episode) -> list[int]:
-    """The numbers that the camera painted into the frames."""
+    """Return the numbers in the pixels of the frames."""
     pixels = (episode.frame(i).image[0, 0].astype(int) for i in range(len(episode)))
     return [int(p[0] + 256 * p[1]) for p in pixels]
 
 
 def test_an_episode_holds_every_frame_and_command_with_both_times(rig):
-    """Start, drive, success: one whole file with all that was sent, in order, none twice."""
+    """Start, drive, success: one whole file with all frames and commands in order, none twice."""
     one = rig(operator='ada', robot='mini')
     with one.camera(), one.commands():
         assert 'recording' in one.call('start')
@@ -158,7 +134,7 @@ def test_each_episode_has_the_instruction_of_its_start(rig):
 
 
 def test_an_instruction_that_is_not_latched_is_received(rig):
-    """As `ros2 topic pub` sends it by default; the newest counts, however it was sent."""
+    """As `ros2 topic pub` publishes it by default; the newest one counts, latched or not."""
     one = rig()
     for text, qos in (('go to the blue ball', 10), ('go to the cone', LATCHED), ('go', 10)):
         one.client.node.create_publisher(String, 'instruction', qos)
@@ -178,8 +154,8 @@ def test_discard_leaves_nothing(rig):
         one.call('start')
 
 
-def test_refusals_are_sentences_and_the_node_stays(rig):
-    """Start twice, stop with nothing running, empty instruction, no camera: reported, survived."""
+def test_refusals_have_a_sentence_and_the_node_continues(rig):
+    """Start twice, stop without an episode, empty instruction, no camera."""
     one = rig(camera_wait_s=0.2, instruction='')
     assert 'no episode is being recorded' in one.call('stop', success=False)
     assert 'no episode is being recorded' in one.call('success', success=False)
@@ -197,8 +173,8 @@ def test_refusals_are_sentences_and_the_node_stays(rig):
 
 
 @pytest.mark.parametrize('name', ['file', 'x' * 300])
-def test_unwritable_folder_is_a_sentence(rig, tmp_path, name):
-    """A data folder that cannot be created or read is named; the node stays up."""
+def test_an_unwritable_folder_is_named(rig, tmp_path, name):
+    """A data folder that cannot be created or read is named; the node continues."""
     (tmp_path / 'file').write_text('')
     one = rig(data_dir=str(tmp_path / name / 'episodes'))
     with one.camera():
@@ -208,15 +184,15 @@ def test_unwritable_folder_is_a_sentence(rig, tmp_path, name):
     assert 'Traceback' not in one.process.output
 
 
-def test_home_of_an_unknown_user_is_a_sentence_and_status_2(nodes):
-    """data_dir with the home of an unknown user."""
+def test_the_home_of_an_unknown_user_ends_with_status_2(nodes):
+    """In data_dir, with a sentence."""
     process = nodes.start('recorder_node', params={'data_dir': '~nobody_at_all/episodes'})
     assert process.wait() == 2
     assert 'nobody_at_all' in process.output and 'Traceback' not in process.output
 
 
 def test_a_folder_removed_while_recording_is_reported_at_once(rig):
-    """Nobody drives on for hours into a file that is gone; the next episode is whole."""
+    """Otherwise a person would drive for hours without a file; the next episode is whole."""
     one = rig()
     with one.camera(), one.commands():
         one.call('start')
@@ -239,7 +215,7 @@ def test_a_folder_removed_while_recording_is_reported_at_once(rig):
 
 
 def test_start_waits_for_a_camera_that_is_about_to_start(rig):
-    """A start before the first image is answered when the image arrives."""
+    """A start before the first image responds when the image arrives."""
     one = rig(camera_wait_s=20.0)
     one.until('the recorder', lambda state, _: state == 'idle')
     service = one.client.node.create_client(Trigger, 'recorder/start')
@@ -252,8 +228,8 @@ def test_start_waits_for_a_camera_that_is_about_to_start(rig):
         one.call('stop')
 
 
-def test_wrong_camera_type_is_named(rig):
-    """Compressed images where raw ones are expected: both types named in status and answer."""
+def test_a_wrong_camera_type_is_named(rig):
+    """Compressed images instead of raw ones: status and response name both types."""
     one = rig(camera_wait_s=1.0)
     one.client.publisher(CAMERA, CompressedImage)
     values = one.until('the problem', lambda _, v: 'camera topic' in v['problem'])
@@ -262,8 +238,8 @@ def test_wrong_camera_type_is_named(rig):
     assert 'got sensor_msgs/msg/CompressedImage; expected sensor_msgs/msg/Image' in answer
 
 
-def test_wrong_command_type_is_named(rig):
-    """A cmd_vel of another type is reported in the status and in the start's answer."""
+def test_a_wrong_command_type_is_named(rig):
+    """The status and the response of start report a cmd_vel of another type."""
     one = rig()
     one.client.publisher('cmd_vel', String)
     with one.camera():
@@ -277,7 +253,7 @@ def test_stamped_commands_that_start_later_are_found(rig):
     one = rig()
 
     def make():
-        message = TwistStamped(twist=twist(0.2))
+        message = TwistStamped(twist=twist_message(0.2))
         message.header.stamp.sec = 7
         return message
 
@@ -294,15 +270,15 @@ def test_stamped_commands_that_start_later_are_found(rig):
 
 
 def test_commands_of_a_best_effort_publisher_are_recorded(rig):
-    """Any publisher of cmd_vel is recorded, also one that does not offer reliability."""
+    """The recorder subscribes to every publisher of cmd_vel, also without reliability."""
     one = rig()
-    with one.camera(), one.client.stream('cmd_vel', twist, 20, qos_profile_sensor_data):
+    with one.camera(), one.client.stream('cmd_vel', twist_message, 20, qos_profile_sensor_data):
         one.call('start')
         one.until_frames(2, commands=3)
 
 
-def test_the_guards_source_is_stored_beside_each_command(rig):
-    """The source that the guard reports is stored; without a guard it is unknown."""
+def test_the_guard_s_source_is_stored_with_each_command(rig):
+    """It is the source that the guard reports; without a guard it is unknown."""
     one = rig()
     with one.camera(), one.commands():
         one.call('start')
@@ -325,8 +301,8 @@ def test_the_guards_source_is_stored_beside_each_command(rig):
         assert 3 in episode.commands.source
 
 
-def test_receipts_follow_the_simulated_clock(rig):
-    """With use_sim_time, times of receipt are those of /clock, for frames and commands."""
+def test_receipt_times_follow_the_simulated_clock(rig):
+    """With use_sim_time, receipt times of frames and commands are those of /clock."""
     one = rig(use_sim_time=True)
     clock = Clock()
     clock.clock.sec = 42
@@ -343,7 +319,7 @@ def test_receipts_follow_the_simulated_clock(rig):
 
 
 def test_compressed_images_are_stored_unchanged(rig):
-    """With image_transport compressed, the camera's own bytes are in the file."""
+    """With image_transport compressed, the file has the camera's bytes."""
     one = rig(image_transport='compressed')
     encoded = encode(np.zeros((12, 16, 3), np.uint8), 'jpeg', 33)
     with one.client.stream(
@@ -360,8 +336,8 @@ def test_compressed_images_are_stored_unchanged(rig):
         assert episode.attributes['image_topic'] == '/camera/image_raw/compressed'
 
 
-def test_broken_compressed_images_cost_only_themselves(rig):
-    """A broken image cannot begin an episode; later ones are counted and reported."""
+def test_only_broken_compressed_images_are_dropped(rig):
+    """A broken image cannot start an episode; later ones are counted and reported."""
     one = rig(image_transport='compressed')
     good = encode(np.full((12, 16, 3), 150, np.uint8), 'jpeg', 90)
     size = good.index(b'\xff\xc0') + 5
@@ -387,8 +363,8 @@ def test_broken_compressed_images_cost_only_themselves(rig):
         assert episode.health['drops'] > 1
 
 
-def test_unknown_encoding_is_refused_at_the_start(rig):
-    """A camera of unknown encoding: the start names it and the known ones; nothing is written."""
+def test_an_unknown_encoding_is_refused_at_the_start(rig):
+    """The response of start names it and the known ones; nothing is written."""
     one = rig()
 
     def make():
@@ -400,11 +376,11 @@ def test_unknown_encoding_is_refused_at_the_start(rig):
 
 
 def test_a_command_that_is_not_finite_is_left_out_and_reported(rig):
-    """NaN never reaches a training set; an event reports it."""
+    """NaN is never recorded; an event reports it."""
     one = rig()
     with one.camera():
         one.call('start')
-        with one.commands(lambda: twist(float('nan'))):
+        with one.commands(lambda: twist_message(float('nan'))):
             one.until('the problem', lambda _, v: 'not finite' in v['problem'])
         with one.commands():
             one.until_frames(2, commands=2)
@@ -415,7 +391,7 @@ def test_a_command_that_is_not_finite_is_left_out_and_reported(rig):
 
 
 def patched(tmp_path, code: str) -> dict:
-    """Write a recorder with a part of it replaced; return the arguments of ``Rig`` for it."""
+    """Write a recorder with a replaced part; return the arguments of ``Rig`` for it."""
     package = tmp_path / 'patched'
     package.mkdir()
     (package / 'recorder.py').write_text(
@@ -427,7 +403,7 @@ def patched(tmp_path, code: str) -> dict:
 
 
 def test_a_signal_while_an_episode_is_opened_leaves_nothing(nodes, client, tmp_path):
-    """Ctrl-C before a start is answered: no empty file that the next start would recover."""
+    """Ctrl-C before the response of start leaves no empty file to recover."""
     one = Rig(
         nodes,
         client,
@@ -455,7 +431,7 @@ def test_a_signal_while_an_episode_is_opened_leaves_nothing(nodes, client, tmp_p
 
 
 def test_discard_of_an_episode_that_just_ended_reports_that_it_is_kept(nodes, client, tmp_path):
-    """The disk filled before the operator acted: the answer names the file that is kept."""
+    """If the disk filled before the operator acted, the response names the kept file."""
     one = Rig(
         nodes,
         client,
@@ -494,8 +470,8 @@ def test_a_signal_closes_the_episode_whole(rig, number):
         assert episode.events[-1].text == 'the recorder was shut down'
 
 
-def test_sigkill_costs_at_most_a_second_and_no_other_episode(rig):
-    """The previous episode is unchanged, and the part is readable up to the last second."""
+def test_sigkill_costs_at_most_the_last_second(rig):
+    """The previous episode is unchanged, and the .part is readable up to the last second."""
     one = rig()
     with one.camera(), one.commands():
         one.call('start')
@@ -518,10 +494,10 @@ def test_sigkill_costs_at_most_a_second_and_no_other_episode(rig):
 
 
 @pytest.mark.parametrize('limit', [{'queue_frames': 1}, {'queue_mb': 1}])
-def test_slow_writer_drops_whole_frames_and_counts_them(rig, limit):
-    """A full queue of one frame or megabyte is reported in status, episode and verdict."""
+def test_a_slow_writer_drops_whole_frames_and_counts_them(rig, limit):
+    """Status, episode and verdict report a full queue of one frame or megabyte."""
     one = rig(**limit)
-    # Slow to compress, and small enough for the shared memory that DDS has by default.
+    # Slow to compress, and small enough for DDS's default shared memory.
     big = np.random.default_rng(0).integers(0, 256, (300, 400, 3), dtype=np.uint8)
     message = from_rgb(big)
 
@@ -542,7 +518,7 @@ def test_slow_writer_drops_whole_frames_and_counts_them(rig, limit):
 
 
 def test_abandoned_episodes_are_recovered_at_the_next_start(rig):
-    """A killed recorder's file is made whole; one that cannot be is reported, and stays."""
+    """A killed recorder's file becomes whole; one beyond recovery is reported and kept."""
     one = rig()
     with one.camera(), one.commands():
         one.call('start')
@@ -573,7 +549,7 @@ def test_abandoned_episodes_are_recovered_at_the_next_start(rig):
 
 
 def test_minutes_and_rate_are_reported_before_and_during_an_episode(rig):
-    """The room left follows from the size of an image and the rate; the rate is learned."""
+    """The remaining minutes follow from the image's size and the learned rate."""
     one = rig(disk_floor_mb=1)
     noise = np.random.default_rng(0).integers(0, 256, (120, 160, 3), dtype=np.uint8)
     frame_bytes = len(encode(noise, 'png'))
@@ -585,7 +561,7 @@ def test_minutes_and_rate_are_reported_before_and_during_an_episode(rig):
 
     def minutes(values):
         room = shutil.disk_usage(one.folder.parent).free - 1e6
-        rate_hz = float(values['camera_hz'])  # 20 at most: a busy machine sends fewer
+        rate_hz = float(values['camera_hz'])  # at most 20: a busy machine publishes fewer
         return float(values['disk_minutes'] or 0) * 60 * rate_hz * frame_bytes / room
 
     with one.camera(make=make), one.commands():
@@ -600,7 +576,7 @@ def test_minutes_and_rate_are_reported_before_and_during_an_episode(rig):
             ),
         )
         one.call('stop')
-        one.call('start')  # at once, so that its first bytes are fewer than those before
+        one.call('start')  # at once, so that it has fewer bytes than the previous episode
         seen = len(one.status)
         one.until(
             'the next episode',
@@ -615,7 +591,7 @@ def test_minutes_and_rate_are_reported_before_and_during_an_episode(rig):
 
 
 def test_start_below_the_floor_is_refused(rig):
-    """Less than disk_floor_mb free: the answer names both; nothing is created."""
+    """With less than disk_floor_mb free the response names both; nothing is created."""
     one = rig(disk_floor_mb=1_000_000_000)
     with one.camera():
         answer = one.call('start', success=False)
@@ -623,8 +599,8 @@ def test_start_below_the_floor_is_refused(rig):
     assert not one.folder.exists()
 
 
-def test_an_episode_that_reaches_the_floor_is_closed_whole_and_the_node_stays(rig, tmp_path):
-    """Somebody else fills the disk: the episode ends whole, the status names it."""
+def test_an_episode_that_reaches_the_floor_is_closed_whole(rig, tmp_path):
+    """Another process fills the disk: the episode ends whole, and the status names it."""
     floor_mb = shutil.disk_usage(tmp_path).free // 1_000_000 - 100
     one = rig(disk_floor_mb=floor_mb)
     with one.camera(), one.commands():
@@ -646,27 +622,33 @@ def test_an_episode_that_reaches_the_floor_is_closed_whole_and_the_node_stays(ri
 
 
 def test_frames_lost_before_the_recorder_are_counted(rig):
-    """A recorder that was stopped for a while knows how many frames it missed."""
+    """A recorder that was stopped for a while counts the frames that it missed."""
     one = rig()
-    with one.camera(rate_hz=100), one.commands():
-        one.call('start')
-        one.until_frames(10)
+    with one.commands():
+        with one.camera(rate_hz=10):
+            one.call('start')
+            one.until_frames(5)
+        # A busy machine may lose frames before the first stored one, and the file cannot show
+        # those. So count from here, where the camera is silent and its last frame is written.
+        before = one.until('the queue written', lambda _, v: v['queue'] == '0')
         one.process.signal(signal.SIGSTOP)
-        seen = one.count
-        wait_until(lambda: one.count > seen + 300, 30, 'frames that nobody receives')
+        publisher = one.client.publisher(CAMERA, Image, qos_profile_sensor_data)
+        for _ in range(300):
+            publisher.publish(one.image())
         one.process.signal(signal.SIGCONT)
-        values = one.until('losses', lambda _, v: int(v['drops']) > 0)
-        one.until_frames(int(values['frames']) + 10)
-        one.call('stop')
+        with one.camera(rate_hz=10):
+            values = one.until('losses', lambda _, v: int(v['drops']) > int(before['drops']))
+            one.until_frames(int(values['frames']) + 10)
+            one.call('stop')
     with Episode.open(find_episodes(one.folder)[0]) as episode:
-        seen = numbers(episode)
-        gaps = sum(b - a - 1 for a, b in pairwise(seen))
-        assert episode.health['drops'] == gaps > 100
+        first = int(before['frames']) - 1
+        gaps = sum(b - a - 1 for a, b in pairwise(numbers(episode)[first:]))
+        assert episode.health['drops'] - int(before['drops']) == gaps > 100
         assert any('between camera and recorder' in event.text for event in episode.events)
 
 
-def test_images_of_another_kind_are_left_out_whole(rig):
-    """A size or encoding that changes while recording is counted and reported; no other loss."""
+def test_images_of_another_kind_are_dropped_whole(rig):
+    """Another size or encoding while recording is counted and reported; no other frame is lost."""
     one = rig()
 
     def other_encoding():
@@ -696,18 +678,18 @@ def test_images_of_another_kind_are_left_out_whole(rig):
 
 
 def test_commands_that_change_their_type_while_recording_are_all_kept(rig, ros_domain):
-    """Twist first, then TwistStamped from another node: both are recorded, both named."""
+    """Twist first, then TwistStamped from another node: both are recorded and named."""
     one = rig()
 
     def stamped():
-        message = TwistStamped(twist=twist(0.2))
+        message = TwistStamped(twist=twist_message(0.2))
         message.header.stamp.sec = 7
         return message
 
     first = Client('first_driver')
     try:
         with one.camera():
-            with first.stream('cmd_vel', lambda: twist(0.1), 20):
+            with first.stream('cmd_vel', lambda: twist_message(0.1), 20):
                 one.call('start')
                 one.until_frames(2, commands=5)
                 one.client.publisher('cmd_vel', TwistStamped)
@@ -735,7 +717,7 @@ def test_commands_that_change_their_type_while_recording_are_all_kept(rig, ros_d
 
 
 def test_a_second_camera_while_recording_is_named_in_the_episode(rig, ros_domain):
-    """Frames of two cameras of one size look alike: the episode reports that they mix."""
+    """Frames of two cameras of one size cannot be distinguished: the episode reports both."""
     one, other = rig(), Client('second_camera')
     try:
         with one.camera():
@@ -751,8 +733,8 @@ def test_a_second_camera_while_recording_is_named_in_the_episode(rig, ros_domain
         assert text.startswith('2 publishers on /camera/image_raw: /second_camera, /test_client')
 
 
-def test_a_camera_clock_that_stands_still_is_reported_at_once(rig):
-    """Stamps of zero are a problem while recording, in the episode, and in the verdict."""
+def test_a_stopped_camera_clock_is_reported_at_once(rig):
+    """Stamps of zero are reported while recording, in the episode and in the verdict."""
     one = rig(expected_rate_hz=60.0)
 
     def make():
@@ -776,8 +758,8 @@ def test_a_camera_clock_that_stands_still_is_reported_at_once(rig):
         assert 'clock' in next(e.text for e in episode.events if e.name == 'problem')
 
 
-def test_a_camera_that_falls_silent_is_reported(rig):
-    """No image for a second is a problem at once, and an event of the episode."""
+def test_a_silent_camera_is_reported(rig):
+    """A second without images is reported at once, and an event of the episode."""
     one = rig()
     with one.camera():
         one.call('start')
@@ -788,7 +770,7 @@ def test_a_camera_that_falls_silent_is_reported(rig):
         assert 'no image arrives' in [e.text for e in episode.events if e.name == 'problem']
 
 
-def test_bad_parameter_ends_with_a_sentence_and_status_2(nodes):
+def test_a_bad_parameter_ends_with_a_sentence_and_status_2(nodes):
     """An unknown transport or a quality out of range: one sentence, status 2."""
     for params, words in (
         ({'image_transport': 'theora'}, 'expected raw or compressed'),

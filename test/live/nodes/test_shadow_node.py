@@ -1,64 +1,41 @@
-"""The shadow as a live process: how driver and policy differ, and the worst window saved."""
+"""The shadow as a live process: the difference of driver and policy, and the worst window."""
 
 import signal
 
 import numpy as np
 import pytest
-from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
-from geometry_msgs.msg import Twist, TwistStamped
-from rclpy.qos import qos_profile_sensor_data
+from diagnostic_msgs.msg import DiagnosticArray
 
 from mobile_vla_ros.episode.storage.reader import Episode
-from mobile_vla_ros.nodes.shared.image_messages import from_rgb
-from ros_helpers import wait_for_status
-
-CAMERA = 'camera/image_raw'
+from node_rig import NodeRig, stamped_twist, twist_message
 
 
-class Rig:
-    """A shadow process; a person, a camera and a policy beside it."""
+class Rig(NodeRig):
+    """A shadow process with a person, a camera and a policy."""
 
     def __init__(self, nodes, client, folder, **params):
-        self.client, self.folder, self.count = client, folder / 'shadow', 0
-        self.driven, self.proposed = 0.4, 0.4
-        self.status = client.subscribe('shadow/status', DiagnosticStatus)
-        self.process = nodes.start(
+        process = nodes.start(
             'shadow_node',
             params={'data_dir': str(folder), 'instruction': 'go to the red box', **params},
         )
-
-    def image(self):
-        self.count += 1
-        pixels = np.full((12, 16, 3), 150, np.uint8)
-        pixels[0, 0, 0] = self.count % 256
-        return from_rgb(pixels, stamp=self.client.now(), frame_id='eye')
-
-    def stamped(self, speed):
-        message = TwistStamped()
-        message.header.stamp = self.client.now()
-        message.twist.linear.x = speed
-        return message
-
-    def twist(self):
-        message = Twist()
-        message.linear.x = self.driven
-        return message
-
-    def camera(self):
-        return self.client.stream(CAMERA, self.image, 10, qos_profile_sensor_data)
+        super().__init__(client, process, 'shadow/status')
+        self.folder = folder / 'shadow'
+        self.driven, self.proposed = 0.4, 0.4
 
     def person(self, stamped=False):
-        return self.client.stream(
-            'cmd_vel', (lambda: self.stamped(self.driven)) if stamped else self.twist, 20
-        )
+        """Drive with the person's command while the block runs."""
+
+        def command():
+            if stamped:
+                return stamped_twist(self.client.now(), self.driven)
+            return twist_message(self.driven)
+
+        return self.client.stream('cmd_vel', command, 20)
 
     def policy(self):
-        return self.client.stream('shadow/cmd_vel', lambda: self.stamped(self.proposed), 20)
-
-    def until(self, what, predicate, timeout_s=15.0):
-        """Wait for a new status of which ``predicate(state, values)`` is true; return values."""
-        return wait_for_status(
-            self.status, predicate, timeout_s, what, lambda: self.process.output
+        """Publish the policy's proposal while the block runs."""
+        return self.client.stream(
+            'shadow/cmd_vel', lambda: stamped_twist(self.client.now(), self.proposed), 20
         )
 
     def episodes(self):
@@ -66,12 +43,12 @@ class Rig:
 
 
 @pytest.mark.parametrize(('number', 'stamped'), [(signal.SIGINT, False), (signal.SIGTERM, True)])
-def test_the_worst_seconds_are_kept_with_both_commands(nodes, client, tmp_path, number, stamped):
-    """Reported live in m/s, written at the end; the shadow publishes nothing that drives."""
+def test_the_worst_seconds_are_stored_with_both_commands(nodes, client, tmp_path, number, stamped):
+    """Reported live in m/s, written at the end; the shadow publishes no command."""
     one = Rig(nodes, client, tmp_path)
     diagnostics = client.subscribe('/diagnostics', DiagnosticArray)
     one.proposed = 0.1
-    with one.camera(), one.person(stamped), one.policy():
+    with one.camera(10), one.person(stamped), one.policy():
         values = one.until(
             'the difference',
             lambda state, values: state == 'comparing' and int(values['pairs']) > 40,
@@ -93,14 +70,14 @@ def test_the_worst_seconds_are_kept_with_both_commands(nodes, client, tmp_path, 
         assert set(episode.commands.source) == {1}
         assert np.allclose(episode.commands.twist[:, 0], 0.4)
         assert np.allclose(episode.proposals.twist[:, 0], 0.1)
-        # Stamped with the image's time, which is earlier than their receipt.
+        # They have the image's stamp, which is earlier than their receipt.
         assert (episode.proposals.stamp_ns < episode.proposals.received_ns).all()
 
 
-def test_a_worse_window_takes_the_place_of_the_one_before(nodes, client, tmp_path):
-    """It is written once it has passed, so that a kill loses only the time since."""
+def test_a_worse_window_replaces_the_previous_one(nodes, client, tmp_path):
+    """It is written once complete, so that a kill loses only later data."""
     one = Rig(nodes, client, tmp_path, window_s=1.0)
-    with one.camera(), one.person(), one.policy():
+    with one.camera(10), one.person(), one.policy():
         one.until('agreement', lambda state, values: int(values['pairs']) > 5)
         one.proposed = 0.2
         one.until('the first', lambda _, values: float(values['linear_x_live_mps'] or 0) > 0.1)

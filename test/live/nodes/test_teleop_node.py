@@ -1,4 +1,4 @@
-"""The console: pure keys first, then a live process in a real terminal, over DDS."""
+"""The console as a live process in a real terminal, over DDS."""
 
 import os
 import pty
@@ -12,28 +12,20 @@ import numpy as np
 import pytest
 from diagnostic_msgs.msg import DiagnosticStatus
 from geometry_msgs.msg import Twist
-from rclpy.qos import DurabilityPolicy, QoSProfile
 from std_msgs.msg import String
 from std_srvs.srv import Trigger
 
 from hands import ENABLE, Pad
-from mobile_vla_ros.nodes.shared.messages import status_message
+from mobile_vla_ros.nodes.shared.messages import LATCHED, status_message
 from mobile_vla_ros.safety.status import GuardStatus, State
 from ros_helpers import ROOT, Client, wait_until
 
-LATCHED = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
 REPEAT_S = 0.03
 STOP_S = 0.3
 
 
-# --- keys, without a terminal ---
-
-
-# --- the live process ---
-
-
 class Keyboard:
-    """A teleop process, with this test at its controlling terminal."""
+    """A teleop process whose controlling terminal belongs to the test."""
 
     def __init__(self, client, *arguments: str):
         self.client = client
@@ -79,21 +71,21 @@ class Keyboard:
         wait_until(lambda: text in self.shown, timeout_s, repr(text), lambda: self.shown[-2000:])
 
     def type(self, keys: str):
-        """Press keys; return when."""
+        """Press keys; return the time."""
         os.write(self.master, keys.encode())
         return time.monotonic()
 
     def hold(self, key: str, until):
-        """Hold a key, with the repeats of a terminal, until something is true; return its end."""
+        """Hold a key, with a terminal's repeats, until a predicate is true; return its end."""
         deadline = time.monotonic() + 15
         while not until():
             assert time.monotonic() < deadline, self.shown[-2000:]
             last = self.type(key)
-            time.sleep(REPEAT_S)  # what a keyboard does
+            time.sleep(REPEAT_S)  # the repeat of a keyboard
         return last
 
     def press_until(self, key: str, done):
-        """Press a key again and again, as one does while its service is not yet found."""
+        """Press a key repeatedly, since its service may not have been discovered yet."""
         deadline = time.monotonic() + 15
         while not done():
             assert time.monotonic() < deadline, self.shown[-2000:]
@@ -106,7 +98,7 @@ class Keyboard:
         return last is not None and any((last.linear.x, last.linear.y, last.angular.z))
 
     def stop_delay(self, key: str) -> float:
-        """Hold a key for ten commands, let go; return seconds to the first zero after it."""
+        """Hold a key for ten commands and release it; return the seconds to the first zero."""
         seen = len(self.commands)
         let_go = self.hold(key, lambda: len(self.commands) > seen + 10 and self.moving())
         wait_until(lambda: not self.moving(), 5, 'zero')
@@ -130,7 +122,7 @@ class Keyboard:
         return self.status
 
     def close(self):
-        """Kill what is left."""
+        """Kill the process if it is alive."""
         self.reading.set()
         if self.status is None:
             os.kill(self.pid, signal.SIGKILL)
@@ -184,18 +176,18 @@ def test_holding_a_key_drives_and_releasing_it_stops(keyboard):
 @pytest.mark.parametrize(
     'parts', [('\x1b', '[D'), ('\x1b[', 'D'), ('\x1b[1;', '5D'), ('f\x1b', '[D')]
 )
-def test_arrow_key_that_arrives_in_pieces_drives_nowhere(keyboard, parts):
-    """Over a network its last letter may arrive alone, which is D for right."""
+def test_an_arrow_key_that_arrives_in_pieces_does_not_drive(keyboard, parts):
+    """Over a network its last letter may arrive alone, which would be D for right."""
     one = keyboard()
     for part in parts:
         one.type(part)
-        time.sleep(0.005)  # what a network does
+        time.sleep(0.005)  # the delay of a network
     one.hold('w', one.moving)
     assert {m.linear.y for m in one.commands.messages} == {0.0}
 
 
 def test_space_stops_a_held_key(keyboard):
-    """Space is on the wire at once, long before the hold would have ended."""
+    """The zero is published at once, long before the hold would end."""
     one = keyboard()
     one.hold('w', one.moving)
     seen = len(one.commands)
@@ -206,7 +198,7 @@ def test_space_stops_a_held_key(keyboard):
 
 
 def test_a_hanging_service_does_not_keep_the_robot_moving(keyboard, servers):
-    """A recorder that takes seconds to answer: the keys still drive and stop."""
+    """While a recorder needs seconds to answer, the keys still drive and stop."""
     asked, free = threading.Event(), threading.Event()
 
     def hang():
@@ -223,7 +215,7 @@ def test_a_hanging_service_does_not_keep_the_robot_moving(keyboard, servers):
 
 
 def test_a_hanging_terminal_does_not_keep_the_robot_moving(keyboard):
-    """Output held by Ctrl-S, and a screen that nobody reads: the keys still drive and stop."""
+    """With output stopped by Ctrl-S, and a terminal that nobody reads, the keys still work."""
     one = keyboard()
     one.type('\x13')
     assert one.stop_delay('w') < STOP_S
@@ -234,7 +226,7 @@ def test_a_hanging_terminal_does_not_keep_the_robot_moving(keyboard):
 
 
 def test_keys_call_the_recorder(keyboard, servers):
-    """N, M, B, 1, 0 call start, stop, discard, success, failure; the answers are shown."""
+    """N, M, B, 1, 0 call start, stop, discard, success, failure; the responses are shown."""
     called = []
     for name in ('start', 'stop', 'discard', 'success', 'failure'):
         servers(f'recorder/{name}', lambda name=name: called.append(name) or f'did {name}')
@@ -246,13 +238,13 @@ def test_keys_call_the_recorder(keyboard, servers):
 
 
 def test_a_missing_recorder_is_reported(keyboard):
-    """The screen names the node that a key would need."""
+    """The screen names the node that the key needs."""
     one = keyboard()
     one.type('n')
     one.wait_for_text('recorder does not answer: is recorder_node running?')
 
 
-def test_x_arms_and_disarms_by_the_guards_report(keyboard, servers, client):
+def test_x_arms_and_disarms_by_the_guard_s_report(keyboard, servers, client):
     """X arms a guard that is not armed, and disarms one that is."""
     servers('guard/arm', lambda: 'now armed')
     servers('guard/disarm', lambda: 'now disarmed')
@@ -269,7 +261,7 @@ def test_x_arms_and_disarms_by_the_guards_report(keyboard, servers, client):
 
 
 def test_x_disarms_a_guard_that_does_not_report_whether_it_is_armed(keyboard, servers, client):
-    """It armed one, while the screen showed that it was armed."""
+    """Regression: it armed one while the screen showed it as armed."""
     servers('guard/arm', lambda: 'now armed')
     servers('guard/disarm', lambda: 'now disarmed')
     one = keyboard()
@@ -282,7 +274,7 @@ def test_x_disarms_a_guard_that_does_not_report_whether_it_is_armed(keyboard, se
 
 
 def test_i_publishes_an_instruction(keyboard, client):
-    """I, a sentence, Enter: latched on the topic, also for nodes that start later."""
+    """I, a sentence, Enter: it is latched, for nodes that start later."""
     one = keyboard()
     one.type('igo to the größte box\r')
     one.wait_for_text('instruction: go to the größte box')
@@ -292,7 +284,7 @@ def test_i_publishes_an_instruction(keyboard, client):
     assert not one.moving()
 
 
-def test_status_line_shows_the_recorder(keyboard, client):
+def test_the_status_line_shows_the_recorder(keyboard, client):
     """Rate, queue, drops and the last verdict of the recorder are on the screen."""
     one = keyboard()
     values = {
@@ -329,7 +321,7 @@ def test_status_line_shows_the_recorder(keyboard, client):
 
 
 def test_space_stops_the_joystick(keyboard, client):
-    """Zero at once, and while the button is held; released and pressed, it drives again."""
+    """Zero at once and while the button is held; after release and press it drives again."""
     one, pad = keyboard(), Pad(client)
     pad.drive()
     pressed, shown = one.type(' '), len(one.shown)
@@ -350,7 +342,7 @@ def test_keys_that_stop_processes_are_ignored(keyboard):
 
 @pytest.mark.parametrize('end', ['\x03', signal.SIGTERM, signal.SIGHUP])
 def test_leaving_stops_the_robot_and_restores_the_terminal(keyboard, end):
-    """Ctrl-C, SIGTERM or a lost ssh, a key held: a last zero, status 0, the terminal restored."""
+    """On Ctrl-C, SIGTERM or a lost ssh with a key held: a last zero and status 0."""
     one = keyboard()
     assert termios.tcgetattr(one.master) != one.modes
     one.hold('w', one.moving)
@@ -363,8 +355,8 @@ def test_leaving_stops_the_robot_and_restores_the_terminal(keyboard, end):
     assert termios.tcgetattr(one.master) == one.modes
 
 
-def test_no_terminal_is_a_sentence_and_status_2(nodes):
-    """Without a controlling terminal there is nothing to read keys from."""
+def test_without_a_terminal_it_ends_with_a_sentence_and_status_2(nodes):
+    """It has nothing to read keys from."""
     process = nodes.start('teleop_node')
     assert process.wait() == 2
     assert 'no terminal to read keys from' in process.output

@@ -1,4 +1,4 @@
-"""mobile_vla replay: a take through the real inference path, offline and through the live node."""
+"""mobile_vla replay: an episode through the live node."""
 
 import json
 
@@ -11,21 +11,21 @@ from mobile_vla_ros.replay import live as replay_live
 
 @pytest.fixture(scope='module')
 def one(episode_folder):
-    """The first of the expert's takes."""
+    """The first of the expert's episodes."""
     return min(episode_folder.glob('*.h5'))
 
 
-def test_the_live_node_says_the_same_and_nothing_drives(
+def test_the_live_node_gives_the_same_plans_and_nothing_drives(
     small_run, one, client, monkeypatch, tmp_path, capsys
 ):
-    """Processes over DDS in lockstep: equal to 1e-5 at every plan, and cmd_vel has no voice."""
+    """Processes over DDS in lockstep: equal to 1e-5 at every plan, and no publisher of cmd_vel."""
     monkeypatch.setattr(replay_live, 'isolated', dict)  # in the test's own domain
-    voices = []
+    publishers = []
     client.subscribe(
         'policy/cmd_vel',
         TwistStamped,
         100,
-        callback=lambda _: voices.append(
+        callback=lambda _: publishers.append(
             client.node.count_publishers('cmd_vel')
             + client.node.count_publishers('teleop/cmd_vel')
         ),
@@ -42,8 +42,8 @@ def test_the_live_node_says_the_same_and_nothing_drives(
     assert result['live']['equal'], result['live']['sentence']
     assert status == 0 and result['live']['worst'] <= 1e-5
     assert result['live']['frames'] == result['plans'] and not result['live']['withheld']
-    assert voices and not any(voices)
-    # The same answers beside another policy's: status 1 and the sentence.
+    assert publishers and not any(publishers)
+    # Compared with another policy's answers: status 1 and the sentence.
     spoilt = given[0]
     spoilt[7]['twist'][0] += 0.5
     monkeypatch.setattr(replay_live, '_answers', lambda *_: spoilt)

@@ -1,4 +1,4 @@
-"""The demo in small: every process, every file, the tables and the page."""
+"""A small demo: all processes, files, tables and the page."""
 
 import json
 import os
@@ -12,11 +12,11 @@ from mobile_vla_ros.model.policy_spec import read_spec
 
 
 @pytest.mark.timeout(900)
-def test_the_demo_goes_all_the_way(tmp_path):
+def test_the_demo_runs_to_its_end(tmp_path):
     """
-    Records through the recorder node, trains, drives in process and live, reports.
+    It records with the recorder node, trains, drives in process and live, and reports.
 
-    Two takes teach nothing, so the status may be 1: it ran and the answer is no.
+    Two episodes teach nothing, so the status may be 1: it ran, but the policy is not better.
     """
     out = tmp_path / 'out'
     done = subprocess.run(

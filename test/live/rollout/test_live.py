@@ -1,4 +1,4 @@
-"""Driving scenes through live nodes from the command line's side: every process, no mocks."""
+"""Driving scenes through live nodes: all processes, no mocks."""
 
 import math
 import signal
@@ -20,7 +20,7 @@ PERIOD_NS = 50_000_000
 
 
 def in_process(index: int) -> tuple[float, float]:
-    """Return where the expert ends in a scene of unseen_layouts, x and y in metres."""
+    """Return the expert's final x and y in metres in a scene of unseen_layouts."""
     arena = Arena()
     scene = suites.scene('unseen_layouts', index)
     arena.reset(scene)
@@ -31,8 +31,8 @@ def in_process(index: int) -> tuple[float, float]:
     return arena.pose[:2]
 
 
-def test_the_expert_ends_where_it_ends_in_process(tmp_path, capfd):
-    """Three scenes through arena, guard and runner: the same places, and one dict a scene."""
+def test_the_expert_ends_at_the_same_place_as_in_process(tmp_path, capfd):
+    """Three scenes through arena, guard and runner: the same places, and one dict per scene."""
     trials = drive_live(
         policy=None, suite='unseen_layouts', first=4, count=3, speed=4.0, log=tmp_path / 'log'
     )
@@ -54,8 +54,8 @@ def test_the_expert_ends_where_it_ends_in_process(tmp_path, capfd):
     assert 'success=3/3' in capfd.readouterr().err
 
 
-def test_a_policy_is_driven_and_can_be_shown_no_image(tmp_path, small_run):
-    """Inference and guard, one scene; a policy that learned nothing comes to no good end."""
+def test_a_policy_drives_and_its_image_can_be_blanked(tmp_path, small_run):
+    """Inference and guard, one scene; an untrained policy does not succeed."""
     (trial,) = drive_live(
         policy=small_run / 'best',
         suite='unseen_layouts',
@@ -83,8 +83,8 @@ def test_a_policy_is_driven_and_can_be_shown_no_image(tmp_path, small_run):
         ({'policy': Path('nowhere')}, 'nowhere'),
     ],
 )
-def test_what_cannot_be_driven_is_refused_before_anything_starts(tmp_path, changed, words):
-    """A sentence, and not one process or file."""
+def test_bad_use_is_refused_before_anything_starts(tmp_path, changed, words):
+    """With a sentence, and without any process or file."""
     given = {
         'policy': None,
         'suite': 'unseen_layouts',
@@ -98,8 +98,8 @@ def test_what_cannot_be_driven_is_refused_before_anything_starts(tmp_path, chang
     assert not (tmp_path / 'log').exists()
 
 
-def test_a_node_that_ends_early_is_told_with_its_last_words(tmp_path):
-    """A machine without GL: what the arena said, and nothing left running."""
+def test_a_node_that_ends_early_is_reported_with_its_output(tmp_path):
+    """Without GL: the arena's message, and no process left running."""
     with pytest.raises(UserError, match='apt-get install libosmesa6'):
         drive_live(
             policy=None,
@@ -114,7 +114,7 @@ def test_a_node_that_ends_early_is_told_with_its_last_words(tmp_path):
 
 
 def test_ctrl_c_leaves_nothing_running(tmp_path):
-    """In the middle of a drive: every node that was started has ended with the command."""
+    """During a drive: every started node has ended with the command."""
     log = tmp_path / 'log'
     code = (
         'from pathlib import Path; from mobile_vla_ros.rollout.live import drive_live; '

@@ -1,22 +1,16 @@
-"""`mobile_vla simulate`: suites, controls, runs that go on, and the page."""
+"""The printed summary of `mobile_vla simulate`, and the arena's speed."""
 
 import re
 
 import pytest
 
-from mobile_vla_ros.cli.main import main
-
-
-def simulate(capsys, *arguments) -> tuple[int, str, str]:
-    """Run the subcommand in this process; return status, output and errors."""
-    status = main(['simulate', *map(str, arguments)])
-    return status, *capsys.readouterr()
+from command_line import run_main
 
 
 @pytest.mark.quiet_machine
-def test_a_person_reads_rates_intervals_tasks_and_speed(capsys):
+def test_the_summary_has_rates_intervals_tasks_and_speed(capsys):
     """Without --json; the arena itself is at least ten times faster than real time."""
-    status, out, _ = simulate(capsys, '--suite', 'unseen_layouts', '--trials', 3)
+    status, out, _ = run_main(capsys, 'simulate', '--suite', 'unseen_layouts', '--trials', 3)
     assert status == 0
     assert 'unseen_layouts: 100% success (44% to 100%), 0% collisions' in out
     assert '1.00 x expert' in out

@@ -1,4 +1,4 @@
-"""The policy worker: newest frames, the spacing of the training, dropped plans."""
+"""The policy worker: newest frames, the spacing of training, dropped plans."""
 
 import threading
 import time
@@ -37,14 +37,14 @@ class LiveFrame(Frame):
 
 
 def frame(number: int, rate_hz: float = 10.0) -> LiveFrame:
-    """Frame `number` of a camera: noise, seeded by the number."""
+    """Return frame `number` of a camera: noise, seeded by the number."""
     stamp = round(number * 1e9 / rate_hz) + 1
     image = np.random.default_rng(number).integers(0, 256, (16, 16, 3), dtype=np.uint8)
     return LiveFrame(image, stamp, stamp)
 
 
-class Steps(NoOpPolicy):
-    """Waits for a permit in each step; records its input. A plan drives len(instruction)."""
+class StepPolicy(NoOpPolicy):
+    """A policy whose steps wait for a permit and record their input; vx is len(instruction)."""
 
     def __init__(self, rate_hz=10.0, window=4, chunk=10):
         super().__init__()
@@ -57,7 +57,7 @@ class Steps(NoOpPolicy):
         self.value = 1.0
 
     def infer(self, window, instruction):
-        """Record the input, wait for a permit, then plan."""
+        """Record the input, wait for a permit, then return a plan."""
         self.seen.append(([one.stamp_ns // MS for one in window], instruction))
         self.permits.acquire()
         if self.raises is not None:
@@ -69,7 +69,7 @@ class Steps(NoOpPolicy):
         )
 
 
-class Bench:
+class WorkerRig:
     """A worker whose changes and failures are recorded."""
 
     def __init__(self, policy, playback=None):
@@ -86,11 +86,11 @@ class Bench:
         self.worker.start()
 
     def wait_for_change(self):
-        """Wait for a change."""
+        """Wait until the worker reports a change."""
         assert self.changes.acquire(timeout=10)
 
     def proposal(self, ms: float):
-        """Wait until there is a proposal for a time, and return it."""
+        """Wait until there is a proposal for a time; return it."""
         return wait_until(
             lambda: self.at(ms)[1], 10, f'a proposal for {ms} ms', lambda: str(self.at(ms))
         )
@@ -105,12 +105,12 @@ class Bench:
 
 
 @pytest.fixture
-def bench():
-    """Return a factory of benches, which are stopped at the end."""
+def rig():
+    """Return a factory of rigs, which are stopped at the end."""
     made = []
 
     def make(*args):
-        made.append(Bench(*args))
+        made.append(WorkerRig(*args))
         return made[-1]
 
     yield make
@@ -120,9 +120,9 @@ def bench():
         one.worker.stop()
 
 
-def test_a_frame_that_arrives_during_a_step_replaces_the_waiting_one(bench):
+def test_a_frame_that_arrives_during_a_step_replaces_the_waiting_one(rig):
     """Nothing queues: the next step has the newest window, with the spacing of the training."""
-    one = bench(Steps())
+    one = rig(StepPolicy())
     for number in range(4):
         one.worker.add_frame(frame(number))
     one.wait_for_step(1)
@@ -133,7 +133,7 @@ def test_a_frame_that_arrives_during_a_step_replaces_the_waiting_one(bench):
     assert [stamps for stamps, _ in one.policy.seen] == [[0, 100, 200, 300], [500, 600, 700, 800]]
 
 
-def test_a_slow_policy_encodes_missed_frames_in_one_batch(bench, small_run):
+def test_a_slow_policy_encodes_missed_frames_in_one_batch(rig, small_run):
     """The spacing stays the same, and no frame is encoded twice."""
     policy = VlaPolicy.load(small_run / 'best')
     inferred, batches = [], []
@@ -150,7 +150,7 @@ def test_a_slow_policy_encodes_missed_frames_in_one_batch(bench, small_run):
         return real_encode(pixels, ids, lengths)
 
     policy.infer, policy.network.encode = infer, encode
-    one = bench(policy)
+    one = rig(policy)
     with one.worker._wake:
         for number in range(10):
             one.worker.add_frame(frame(number, 30.0))
@@ -167,16 +167,16 @@ def test_a_slow_policy_encodes_missed_frames_in_one_batch(bench, small_run):
     assert batches == [4, 3, 2]
 
 
-def test_a_new_instruction_takes_effect_after_one_step(bench, small_run):
+def test_a_new_instruction_takes_effect_after_one_step(rig, small_run):
     """The old plan is dropped at once; kept frames are encoded again in one batch."""
     policy = VlaPolicy.load(small_run / 'best')
-    one = bench(policy)
+    one = rig(policy)
     with one.worker._wake:  # so that its first step has a full window
         for number in range(4):
             one.worker.add_frame(frame(number))
     old = one.proposal(300)
     before = policy.encoded_frames
-    with one.worker._wake:  # what the guard receives meanwhile
+    with one.worker._wake:  # the guard receives this meanwhile
         one.worker.set_instruction('go to the blue ball')
         assert one.at(300) == (NEW_INSTRUCTION, None)
     proposal = one.proposal(300)
@@ -185,9 +185,9 @@ def test_a_new_instruction_takes_effect_after_one_step(bench, small_run):
     assert np.abs(proposal.twist - old.twist).max() > 0
 
 
-def test_the_plan_of_an_old_instruction_is_never_proposed(bench):
+def test_the_plan_of_an_old_instruction_is_never_proposed(rig):
     """Also when the new one arrives during the step."""
-    one = bench(Steps(window=1))
+    one = rig(StepPolicy(window=1))
     one.worker.add_frame(frame(1))
     one.wait_for_step(1)
     one.worker.set_instruction('stop')
@@ -200,9 +200,9 @@ def test_the_plan_of_an_old_instruction_is_never_proposed(bench):
     assert [instruction for _, instruction in one.policy.seen] == [GO, 'stop']
 
 
-def test_a_gap_holds_until_the_window_is_full_again(bench):
+def test_a_gap_holds_until_the_window_is_full_again(rig):
     """No window spans it, and no earlier plan is driven into it."""
-    one = bench(Steps())
+    one = rig(StepPolicy())
     one.policy.permits.release(100)
     for number in range(4):
         one.worker.add_frame(frame(number))
@@ -219,16 +219,16 @@ def test_a_gap_holds_until_the_window_is_full_again(bench):
     assert one.policy.seen[-1][0] == [600, 700, 800, 900]
 
 
-def test_a_policy_with_steps_of_a_second_still_proposes(bench):
+def test_a_policy_with_steps_of_a_second_still_proposes(rig):
     """Its chunk is longer than its step, so that there is a proposal at every instant."""
-    one = bench(Steps(chunk=30))
+    one = rig(StepPolicy(chunk=30))
     number = 0
     while number < 4:
         one.worker.add_frame(frame(number))
         number += 1
     one.wait_for_step(1)
     for step in range(1, 4):
-        while number < 4 + 10 * step:  # a second goes by
+        while number < 4 + 10 * step:  # one second passes
             one.worker.add_frame(frame(number))
             number += 1
             if step > 1:
@@ -241,9 +241,9 @@ def test_a_policy_with_steps_of_a_second_still_proposes(bench):
     assert all(np.allclose(np.diff(stamps), 100) for stamps, _ in one.policy.seen)
 
 
-def test_a_camera_fault_drops_frames_and_plans(bench):
-    """Earlier frames are not driven by after the fault."""
-    one = bench(Steps())
+def test_a_camera_fault_drops_frames_and_plans(rig):
+    """Earlier frames are not used after the fault."""
+    one = rig(StepPolicy())
     one.policy.permits.release(100)
     for number in range(4):
         one.worker.add_frame(frame(number))
@@ -275,9 +275,9 @@ def test_a_camera_fault_drops_frames_and_plans(bench):
         ),
     ],
 )
-def test_a_policy_that_fails_is_a_fault_until_it_recovers(bench, error, reason, sentence):
+def test_a_policy_that_fails_is_a_fault_until_it_recovers(rig, error, reason, sentence):
     """Its earlier plans are dropped too, and the thread keeps running."""
-    one = bench(Steps(window=1))
+    one = rig(StepPolicy(window=1))
     one.policy.permits.release(100)
     one.worker.add_frame(frame(1))
     one.wait_for_change()
@@ -293,9 +293,9 @@ def test_a_policy_that_fails_is_a_fault_until_it_recovers(bench, error, reason, 
 
 
 @pytest.mark.parametrize('value', [np.nan, np.inf])
-def test_a_plan_with_nan_or_inf_is_a_fault(bench, value):
+def test_a_plan_with_nan_or_inf_is_a_fault(rig, value):
     """It is never proposed."""
-    one = bench(Steps(window=1))
+    one = rig(StepPolicy(window=1))
     one.policy.value = value
     one.policy.permits.release(100)
     one.worker.add_frame(frame(1))
@@ -303,9 +303,9 @@ def test_a_plan_with_nan_or_inf_is_a_fault(bench, value):
     assert one.at(100) == (NOT_FINITE, None)
 
 
-def test_an_exhausted_plan_is_a_fault(bench):
-    """There is no action for the instant."""
-    one = bench(Steps(window=1, chunk=3))
+def test_an_exhausted_plan_is_a_fault(rig):
+    """The chunk has no action for the instant."""
+    one = rig(StepPolicy(window=1, chunk=3))
     one.policy.permits.release(100)
     one.worker.add_frame(frame(1))
     one.wait_for_change()
@@ -313,9 +313,9 @@ def test_an_exhausted_plan_is_a_fault(bench):
     assert one.at(401)[0].level == Level.FAULT
 
 
-def test_the_reason_for_no_proposal_is_reported(bench):
+def test_the_reason_for_a_missing_proposal_is_reported(rig):
     """No image and no instruction are separate holds."""
-    one = bench(Steps(window=2))
+    one = rig(StepPolicy(window=2))
     one.worker.set_instruction(' ')
     assert one.at(0) == (NO_IMAGE, None)
     one.worker.add_frame(frame(1))
@@ -332,9 +332,9 @@ def test_the_reason_for_no_proposal_is_reported(bench):
     assert one.at(200) == (INACTIVE, None)
 
 
-def test_an_instruction_of_a_megabyte_costs_nothing_and_is_not_used(bench):
-    """It once blocked inference, overlay and Ctrl-C, and used gigabytes."""
-    one = bench(Steps(window=1))
+def test_an_instruction_of_a_megabyte_is_refused_quickly(rig):
+    """Regression: it blocked inference, overlay and Ctrl-C, and used gigabytes."""
+    one = rig(StepPolicy(window=1))
     one.policy.permits.release(100)
     one.worker.add_frame(frame(1))
     one.wait_for_change()
@@ -351,10 +351,10 @@ def test_an_instruction_of_a_megabyte_costs_nothing_and_is_not_used(bench):
     assert [instruction for _, instruction in one.policy.seen] == [GO, 'stop']
 
 
-def test_another_policy_starts_without_plans_of_the_one_before(bench):
+def test_another_policy_starts_without_plans_of_the_previous_one(rig):
     """Neither its plan nor the result of its current step."""
-    one = bench(Steps(window=1))
-    first, second = one.policy, Steps(window=1)
+    one = rig(StepPolicy(window=1))
+    first, second = one.policy, StepPolicy(window=1)
     one.worker.add_frame(frame(1))
     one.wait_for_step(1)
     one.worker.use(second, Playback())
@@ -368,9 +368,9 @@ def test_another_policy_starts_without_plans_of_the_one_before(bench):
     assert len(first.seen) == 1
 
 
-def test_a_forgotten_policy_is_freed(bench):
-    """A node that was cleaned up and configured again once held two of them."""
-    one = bench(Steps(window=1))
+def test_a_replaced_policy_is_freed(rig):
+    """Regression: a node that was cleaned up and configured again held two of them."""
+    one = rig(StepPolicy(window=1))
     one.policy.permits.release(100)
     one.worker.add_frame(frame(1))
     one.proposal(100)

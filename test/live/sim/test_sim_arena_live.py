@@ -1,18 +1,14 @@
-"""The arena: a base with limits and a lag, a judge, a camera, and an expert that succeeds."""
+"""The speed of the arena."""
 
 import time
 
-import numpy as np
 import pytest
 
 from mobile_vla_ros.sim import suites
 from mobile_vla_ros.sim.arena import (
     Arena,
 )
-
-
-def twist(x=0.0, y=0.0, turn=0.0):
-    return np.array([x, y, 0.0, 0.0, 0.0, turn])
+from velocities import twist
 
 
 @pytest.fixture
@@ -29,12 +25,12 @@ def test_the_arena_is_at_least_ten_times_faster_than_real_time(arena, capsys):
     arena.reset(scene)
     began = time.perf_counter()
     arena.step(twist(0.01), 10_000_000_000)
-    took = time.perf_counter() - began
+    elapsed = time.perf_counter() - began
     arena.render()
     began = time.perf_counter()
     for _ in range(20):
         arena.render()
     image_s = (time.perf_counter() - began) / 20
     with capsys.disabled():
-        print(f' [arena {10 / took:.0f} x real time, a 96 px image {image_s * 1e3:.1f} ms]')
-    assert took < 1.0
+        print(f' [arena {10 / elapsed:.0f} x real time, a 96 px image {image_s * 1e3:.1f} ms]')
+    assert elapsed < 1.0

@@ -1,4 +1,4 @@
-"""bench drive step: the same parts on a small backbone; full size prints its own figures."""
+"""bench drive step: the same parts on a small backbone."""
 
 from transformers import Kosmos2Config
 
@@ -28,8 +28,8 @@ SMALL = Kosmos2Config(
 )
 
 
-def test_a_step_is_timed_beside_a_bare_forward_and_weighed(tmp_path):
-    """A process of its own: every figure is there, and the weights are those of the network."""
+def test_time_and_memory_of_a_step_are_measured(tmp_path):
+    """In a separate process: all figures, and the size of the network's weights."""
     write_policy(tmp_path, SMALL)
     found = _child('step', tmp_path)
     assert found['threads'] == _threads() == 1

@@ -1,4 +1,4 @@
-"""What a benchmark reads of a process: CPU time and memory."""
+"""A process's CPU time and memory for the benchmarks."""
 
 import os
 import time
@@ -11,7 +11,7 @@ BLOCK = 100_000_000
 
 
 def test_cpu_time_counts_from_the_start_of_the_measurement():
-    """The share of the time for which the process was busy."""
+    """As the share of time in which the process was busy."""
     cost, began = Cost(os.getpid()), time.monotonic()
     busy_until = time.process_time() + 0.3
     while time.process_time() < busy_until:
@@ -19,8 +19,8 @@ def test_cpu_time_counts_from_the_start_of_the_measurement():
     assert cost.cores() * (time.monotonic() - began) == pytest.approx(0.3, abs=0.1)
 
 
-def test_the_peak_stays_when_the_memory_is_given_back():
-    """Resident memory falls again; the peak only when it is reset."""
+def test_the_peak_stays_when_memory_is_freed():
+    """Resident memory falls again; the peak falls only when it is reset."""
     before = resident_bytes()
     block = bytearray(os.urandom(1)) * BLOCK
     assert resident_bytes() - before > 0.9 * BLOCK

@@ -1,4 +1,4 @@
-"""One description of what is started, for the launch files and for the demo."""
+"""One description of the processes to start, for the launch files and the demo."""
 
 import os
 import signal
@@ -27,20 +27,20 @@ def by_name(specs) -> dict[str, NodeSpec]:
 
 
 def test_record_starts_console_guard_and_recorder():
-    """What is recorded is what the guard lets through; the arena only when asked for."""
+    """The recorder records the guard's output; the arena starts only on request."""
     assert set(by_name(RECORD.nodes())) == {'guard', 'recorder', 'teleop'}
     assert set(by_name(RECORD.nodes(console=False, sim=True))) == {'guard', 'recorder', 'sim'}
 
 
-def test_a_stack_of_the_users_own_records_without_our_guard():
+def test_the_user_s_own_stack_is_recorded_without_our_guard():
     """The guard's zeros must not mix with the commands of another publisher of cmd_vel."""
     assert set(by_name(RECORD.nodes(console=False, guard=False))) == {'recorder'}
     with pytest.raises(UserError, match='console'):
         RECORD.nodes(guard='false')
 
 
-def test_drive_starts_guard_and_inference_and_records_when_asked():
-    """record:=true adds the ordinary recorder."""
+def test_drive_starts_guard_and_inference_and_records_on_request():
+    """record:=true adds the recorder."""
     assert set(by_name(DRIVE.nodes(policy='p'))) == {'guard', 'inference'}
     assert set(by_name(DRIVE.nodes(policy='p', record='true', sim='true', console='true'))) == {
         'sim',
@@ -52,19 +52,19 @@ def test_drive_starts_guard_and_inference_and_records_when_asked():
 
 
 def test_a_dry_run_starts_all_and_keeps_cmd_vel_silent():
-    """The guard decides and reports, and publishes nothing to the wheels."""
+    """The guard decides and reports, but publishes no command."""
     specs = by_name(DRIVE.nodes(policy='p', dry_run='true'))
     assert set(specs) == {'guard', 'inference'}
     assert specs['guard'].parameters['dry_run'] is True
     assert (
         by_name(DRIVE.nodes(policy='p', dry_run='false'))['guard'].parameters['dry_run'] is False
     )
-    # Left out, it is as the user's own parameter file says: that may keep the wheels still.
+    # Without the argument, the user's own parameter file decides, which may select a dry run.
     assert 'dry_run' not in by_name(DRIVE.nodes(policy='p'))['guard'].parameters
 
 
-def test_a_shadow_is_never_heard_by_the_guard():
-    """A person drives: no topic of the policy's reaches the guard; it is not asked for either."""
+def test_the_guard_never_receives_a_shadow_policy():
+    """A person drives: no topic of the policy reaches the guard, and the guard expects none."""
     specs = by_name(DRIVE.nodes(policy='p', shadow='true', console='true'))
     assert set(specs) == {'guard', 'inference', 'shadow', 'teleop'}
     assert specs['inference'].remappings == {
@@ -77,44 +77,44 @@ def test_a_shadow_is_never_heard_by_the_guard():
         DRIVE.nodes(policy='p', shadow=True, dry_run=True)
 
 
-def test_a_shadow_leaves_cmd_vel_to_a_stack_of_the_users_own():
-    """Without our console somebody else drives, and the guard's zeros would mix with it."""
+def test_a_shadow_leaves_cmd_vel_to_the_user_s_own_stack():
+    """Without our console another node drives, and the guard's zeros would mix with it."""
     assert set(by_name(DRIVE.nodes(policy='p', shadow=True))) == {'inference', 'shadow'}
 
 
 def test_checks_are_overridden_by_name():
-    """override:=a,b is a list for the guard; nothing given, nothing set."""
+    """override:=a,b is a list for the guard; without it no parameter is set."""
     guard = by_name(DRIVE.nodes(policy='p', override='camera_rate, golden_frames'))['guard']
     assert guard.parameters['override'] == ['camera_rate', 'golden_frames']
     assert 'override' not in by_name(DRIVE.nodes(policy='p'))['guard'].parameters
 
 
-def test_what_the_base_cannot_do_is_known_to_inference():
-    """max_velocity stands in the guard's file alone; inference refuses a policy by it."""
+def test_inference_has_the_guard_s_velocity_limits():
+    """max_velocity is only in the guard's file; inference checks policies against it."""
     inference = by_name(DRIVE.nodes(policy='p'))['inference']
     assert inference.params_files == (*default_params('guard.yaml'), *default_params('drive.yaml'))
 
 
-def test_the_guard_arms_itself_in_the_arena_alone():
-    """On a robot a person arms it: nothing but sim:=true sets arm_at_start."""
+def test_the_guard_arms_itself_only_in_the_arena():
+    """On a robot a person arms it: only sim:=true sets arm_at_start."""
     assert 'arm_at_start' not in by_name(DRIVE.nodes(policy='p'))['guard'].parameters
     assert by_name(DRIVE.nodes(policy='p', sim=True))['guard'].parameters['arm_at_start'] is True
 
 
-def test_a_policy_has_to_be_named():
-    """Driving a robot without one is a mistake that a person can mend."""
+def test_a_policy_is_required():
+    """Driving a robot without one is refused with a remedy."""
     with pytest.raises(UserError, match='policy:=FOLDER'):
         DRIVE.nodes()
 
 
-def test_the_arena_is_driven_at_once_by_the_policy_that_ships():
-    """`drive.launch.py sim:=true` needs nothing more; what is given wins."""
+def test_the_shipped_policy_drives_the_arena_by_default():
+    """`drive.launch.py sim:=true` needs no other argument; given values win."""
     assert by_name(DRIVE.nodes(sim=True))['inference'].parameters['policy'] == 'builtin:demo'
     assert by_name(DRIVE.nodes(sim=True, policy='p'))['inference'].parameters['policy'] == 'p'
 
 
 def plant(tmp_path, monkeypatch, code: str = '') -> None:
-    """Install a ROS package ``joy`` whose joy_node is a script of the test's own."""
+    """Install a ROS package ``joy`` whose joy_node is the test's script."""
     (tmp_path / 'share/ament_index/resource_index/packages').mkdir(parents=True)
     (tmp_path / 'share/ament_index/resource_index/packages/joy').touch()
     program = tmp_path / 'lib' / 'joy' / 'joy_node'
@@ -141,8 +141,8 @@ def test_joy_starts_the_driver_of_a_joystick(bringup, tmp_path, monkeypatch):
     assert 'terminal_required' not in plain['teleop'].parameters
 
 
-def test_joy_without_its_package_or_without_the_console_is_a_sentence(monkeypatch):
-    """What to install, and that another publisher of joy does as well."""
+def test_joy_without_its_package_or_the_console_is_refused(monkeypatch):
+    """The sentence names the package, or another publisher of joy as the alternative."""
     for path in ('', '/nowhere'):
         monkeypatch.setenv('AMENT_PREFIX_PATH', path)
         with pytest.raises(UserError) as refusal:
@@ -154,7 +154,7 @@ def test_joy_without_its_package_or_without_the_console_is_a_sentence(monkeypatc
 
 
 def test_a_node_of_another_package_is_run_and_watched(tmp_path, monkeypatch):
-    """Its own executable with our arguments; its end is reported like any other."""
+    """Its own executable with our arguments; its end is reported like that of our nodes."""
     plant(tmp_path, monkeypatch, 'import sys; print(sys.argv[1:]); sys.exit(3)')
     joy = by_name(RECORD.nodes(joy=True))['joy']
     with Processes(tmp_path / 'log') as processes:
@@ -165,8 +165,8 @@ def test_a_node_of_another_package_is_run_and_watched(tmp_path, monkeypatch):
     assert '__node:=joy' in ended.value.tail
 
 
-def test_topics_of_the_robot_reach_every_node_that_uses_them():
-    """One argument remaps the camera and cmd_vel on all sides, the compressed topic too."""
+def test_topics_are_remapped_in_every_node_that_uses_them():
+    """One argument remaps the camera or cmd_vel in all nodes, the compressed topic too."""
     specs = by_name(
         DRIVE.nodes(
             policy='p',
@@ -185,14 +185,14 @@ def test_topics_of_the_robot_reach_every_node_that_uses_them():
     assert {spec.namespace for spec in specs.values()} == {'robot_1'}
 
 
-def test_a_recorded_drive_needs_nobody_who_begins_takes():
-    """The recorder follows the guard there; for a collector episodes are begun by hand."""
+def test_a_recorded_drive_starts_its_episodes_itself():
+    """The recorder follows the guard; in record.launch.py a person starts episodes."""
     assert by_name(DRIVE.nodes(policy='p', record=True))['recorder'].parameters['follow_guard']
     assert 'follow_guard' not in by_name(RECORD.nodes())['recorder'].parameters
 
 
-def test_a_recorded_shadow_drive_holds_what_the_policy_proposed():
-    """It proposes beside the guard there; the recorder listens where it does."""
+def test_a_recorded_shadow_drive_has_the_proposals():
+    """The recorder subscribes to the shadow's topic."""
     specs = by_name(DRIVE.nodes(policy='p', record=True, shadow=True))
     assert {specs[name].remappings['policy/cmd_vel'] for name in ('inference', 'recorder')} == {
         'shadow/cmd_vel'
@@ -200,7 +200,7 @@ def test_a_recorded_shadow_drive_holds_what_the_policy_proposed():
 
 
 def test_a_compressed_topic_selects_the_compressed_transport():
-    """image_topic:=…/compressed needs no second argument; raw beside it is a contradiction."""
+    """image_topic:=…/compressed needs no second argument; raw contradicts it."""
     inference = by_name(DRIVE.nodes(policy='p', image_topic='cam/compressed'))['inference']
     assert inference.parameters['image_transport'] == 'compressed'
     assert inference.remappings['camera/image_raw/compressed'] == 'cam/compressed'
@@ -208,8 +208,8 @@ def test_a_compressed_topic_selects_the_compressed_transport():
         DRIVE.nodes(policy='p', image_topic='cam/compressed', image_transport='raw')
 
 
-def test_what_is_not_given_is_left_to_the_parameter_files(tmp_path):
-    """An argument left empty sets no parameter; the user's own file comes after ours."""
+def test_missing_arguments_are_left_to_the_parameter_files(tmp_path):
+    """An empty argument sets no parameter; the user's file comes after ours."""
     own = tmp_path / 'mine.yaml'
     own.write_text('/**:\n  ros__parameters:\n    stamped: true\n')
     guard = by_name(RECORD.nodes(params_file=own))['guard']
@@ -220,8 +220,8 @@ def test_what_is_not_given_is_left_to_the_parameter_files(tmp_path):
         assert guard.parameters['cmd_vel_type'] == wanted
 
 
-def test_an_arena_of_another_speed_makes_the_time_for_all():
-    """At four times real time the arena publishes /clock, the others follow it."""
+def test_an_arena_of_another_speed_publishes_the_clock():
+    """At four times real time the arena publishes /clock, and the other nodes use it."""
     specs = by_name(RECORD.nodes(sim=True, real_time_factor=4.0))
     assert specs['sim'].parameters['publish_clock'] is True
     assert specs['sim'].parameters['use_sim_time'] is False
@@ -232,7 +232,7 @@ def test_an_arena_of_another_speed_makes_the_time_for_all():
 
 @pytest.mark.parametrize('bringup', [RECORD, DRIVE], ids=lambda b: b.name)
 def test_use_sim_time_of_a_parameter_file_counts(bringup):
-    """Left out, the launch argument must not undo it; given, it wins."""
+    """A missing launch argument must not override it; a given one wins."""
     given = {'policy': 'p'} if bringup is DRIVE else {}
     assert not any('use_sim_time' in spec.parameters for spec in bringup.nodes(**given))
     for value in (True, False):
@@ -252,15 +252,15 @@ def test_use_sim_time_of_a_parameter_file_counts(bringup):
         ({'namespace': 'robot 1'}, ['namespace', 'ROS name']),
     ],
 )
-def test_arguments_that_do_not_fit_are_refused_with_the_remedy(values, words):
-    """Unknown names, wrong kinds and missing files end in one sentence before anything starts."""
+def test_invalid_arguments_are_refused_with_a_remedy(values, words):
+    """Unknown names, wrong types and missing files give one sentence before anything starts."""
     with pytest.raises(UserError) as refusal:
         RECORD.nodes(**values)
     assert all(word in str(refusal.value) for word in words), refusal.value
 
 
 def test_every_argument_is_described_once():
-    """ros2 launch --show-args is a page that a newcomer can read."""
+    """For ros2 launch --show-args."""
     for bringup in BRINGUPS:
         names = [argument.name for argument in bringup.arguments]
         assert len(names) == len(set(names))
@@ -296,7 +296,7 @@ def test_every_argument_is_described_once():
     ],
 )
 def test_a_parameter_keeps_its_type_and_text_on_the_command_line(value):
-    """The string 'true' stays a string, 1.0 stays a float, and no character is lost."""
+    """The string 'true' stays a string, 1.0 a float, and no character is lost."""
     read = yaml.safe_load(yaml_value(value))
     assert read == value
     assert type(read) is type(value)
@@ -304,7 +304,7 @@ def test_a_parameter_keeps_its_type_and_text_on_the_command_line(value):
 
 
 def test_ros_reads_a_parameter_with_its_type():
-    """Through the parser of rcl, which reads more words as numbers than YAML does."""
+    """With the parser of rcl, which reads more words as numbers than YAML."""
     values = {'f': 1.0, 'tiny': 1e-05, 'i': 1, 'b': True, 'fs': [1.0, 2e20], 'ss': ['no', '1']}
     values |= {f'text{n}': text for n, text in enumerate(('1e5', 'inf', 'yes', 'a: "b", #c', ''))}
     spec = NodeSpec('reads', 'guard_node', parameters={**values, 'path': Path('/a b/c')})
@@ -330,20 +330,20 @@ def test_ros_reads_a_parameter_with_its_type():
     ),
 )
 def test_parameter_files_are_keyed_for_every_node(name):
-    """The key /** holds in every namespace."""
+    """The key /** applies in every namespace."""
     content = yaml.safe_load(config_file(name).read_text())
     assert list(content) == ['/**']
     assert list(content['/**']) == ['ros__parameters']
 
 
 def test_an_unknown_configuration_file_is_refused_with_the_nearest_name():
-    """config_file names what there is."""
+    """config_file lists the existing files."""
     with pytest.raises(UserError, match=r"mean 'guard\.yaml'"):
         config_file('gard.yaml')
 
 
 def spec_of(tmp_path, name: str, code: str, monkeypatch) -> NodeSpec:
-    """A spec that runs a script of the test's own as if it were a node's module."""
+    """Return a spec that runs the test's script as a node's module."""
     package = tmp_path / 'planted'
     package.mkdir(exist_ok=True)
     (package / f'{name}.py').write_text(textwrap.dedent(code))
@@ -352,8 +352,8 @@ def spec_of(tmp_path, name: str, code: str, monkeypatch) -> NodeSpec:
     return NodeSpec(name=name, executable=name)
 
 
-def test_the_first_death_is_told_with_the_end_of_its_log(tmp_path, monkeypatch):
-    """A node that ends by itself is reported at the next check, with its last lines."""
+def test_the_first_end_is_reported_with_its_log(tmp_path, monkeypatch):
+    """The next check reports a node that ended by itself, with its last lines."""
     waits = spec_of(tmp_path, 'waits', 'import time; time.sleep(60)', monkeypatch)
     dies = spec_of(tmp_path, 'dies', 'import sys; print("no policy"); sys.exit(2)', monkeypatch)
     with Processes(tmp_path / 'log') as processes:
@@ -373,8 +373,8 @@ def test_the_first_death_is_told_with_the_end_of_its_log(tmp_path, monkeypatch):
         os.kill(pid, 0)
 
 
-def test_a_finite_process_is_waited_for_and_its_neighbours_are_watched(tmp_path, monkeypatch):
-    """An end with status 0 is the end that was waited for; a neighbour's death is not."""
+def test_waiting_for_a_process_watches_the_others(tmp_path, monkeypatch):
+    """Its end with status 0 is success; another process's end is not."""
     short = spec_of(tmp_path, 'short', 'print("done")', monkeypatch)
     waits = spec_of(tmp_path, 'waits', 'import time; time.sleep(60)', monkeypatch)
     dies = spec_of(tmp_path, 'dies', 'raise SystemExit(1)', monkeypatch)
@@ -387,15 +387,15 @@ def test_a_finite_process_is_waited_for_and_its_neighbours_are_watched(tmp_path,
             processes.wait('waits', 20.0)
 
 
-def test_a_process_that_ignores_ctrl_c_is_ended_all_the_same(tmp_path, monkeypatch):
-    """SIGINT, then SIGTERM, then SIGKILL; a stopped process too."""
+def test_a_process_that_ignores_ctrl_c_is_killed(tmp_path, monkeypatch):
+    """SIGINT, SIGTERM, then SIGKILL; also for a stopped process."""
     monkeypatch.setattr(
         'mobile_vla_ros.bringup.processes.PATIENCE',
         ((signal.SIGINT, 0.3), (signal.SIGTERM, 0.3), (signal.SIGKILL, 5.0)),
     )
-    deaf = spec_of(
+    stubborn = spec_of(
         tmp_path,
-        'deaf',
+        'stubborn',
         """
         import signal, time
         signal.signal(signal.SIGINT, signal.SIG_IGN)
@@ -406,14 +406,14 @@ def test_a_process_that_ignores_ctrl_c_is_ended_all_the_same(tmp_path, monkeypat
         monkeypatch,
     )
     with Processes(tmp_path / 'log') as processes:
-        processes.start(deaf)
-        wait_until(lambda: 'ready' in processes['deaf'].tail(), 20.0)
-        os.kill(processes['deaf'].process.pid, signal.SIGSTOP)
-        assert processes.stop() == {'deaf': -signal.SIGKILL}
+        processes.start(stubborn)
+        wait_until(lambda: 'ready' in processes['stubborn'].tail(), 20.0)
+        os.kill(processes['stubborn'].process.pid, signal.SIGSTOP)
+        assert processes.stop() == {'stubborn': -signal.SIGKILL}
 
 
-def test_sigterm_to_the_one_who_started_them_ends_the_nodes(tmp_path):
-    """A demo that receives SIGTERM leaves no node behind."""
+def test_sigterm_to_their_parent_ends_the_nodes(tmp_path):
+    """A demo that receives SIGTERM leaves no node running."""
     starter = tmp_path / 'starter.py'
     starter.write_text(
         textwrap.dedent(f"""
@@ -464,8 +464,8 @@ def test_the_command_line_names_the_node_and_its_files():
 
 
 @pytest.mark.parametrize('bringup', BRINGUPS, ids=lambda b: b.name)
-def test_a_launch_file_starts_what_the_description_says(bringup):
-    """Where ros2 launch is installed: every argument declared, every node with its values."""
+def test_a_launch_file_starts_the_described_nodes(bringup):
+    """If ros2 launch is installed: every argument is declared, every node has its values."""
     launch = pytest.importorskip('launch', exc_type=ImportError)
     pytest.importorskip('launch_ros.actions', exc_type=ImportError)
     from launch.launch_description_sources import PythonLaunchDescriptionSource

@@ -1,4 +1,4 @@
-"""The shipped Fast DDS profile: room for raw images where they are sent, and no harm elsewhere."""
+"""The shipped Fast DDS profile: room for raw images in nodes that publish them."""
 
 import xml.etree.ElementTree as ElementTree
 
@@ -28,22 +28,22 @@ def test_the_profile_has_room_for_several_frames():
     assert int(next(root.iter(f'{NAMESPACE}segment_size')).text) > 3 * 1280 * 720 * 3
 
 
-def test_the_arena_sends_images_and_the_others_do_not():
-    """A segment costs its memory whole: only the one who sends images has it."""
+def test_only_the_arena_publishes_images():
+    """A segment allocates its whole size, so only nodes that publish images have it."""
     specs = [*RECORD.nodes(sim=True, console=False), *DRIVE.nodes(policy='p', sim=True)]
     assert {spec.name for spec in specs if spec.sends_images} == {'sim'}
 
 
 @pytest.mark.parametrize('name', [*VARIABLES, 'FASTDDS_BUILTIN_TRANSPORTS'])
-def test_the_user_s_own_choice_stands(name):
-    """A profile or transports that the user has set stay."""
+def test_the_user_s_own_profile_is_kept(name):
+    """A profile or transports that the user has set are not replaced."""
     assert set(image_sender_env({}).values()) == {str(PATH)}
     assert set(image_sender_env({name: ''})) == set(VARIABLES)
     assert image_sender_env({name: '/mine.xml'}) == {}
 
 
-def test_who_chose_transports_for_the_guard_keeps_them():
-    """But the profile for cameras, exported in the terminal that starts all, is no such choice."""
+def test_the_user_s_transports_of_the_guard_are_kept():
+    """But a camera profile, exported in the terminal that starts all nodes, is not."""
     guards = str(PATH.parent / GUARD_PROFILE)
     cameras = dict.fromkeys(VARIABLES, str(PATH))
     for environ in ({}, {RANGE: 'SUBNET'}, cameras):

@@ -11,15 +11,15 @@ from mobile_vla_ros.bringup.domain import MAX_DOMAIN, held_domain, isolated
 from mobile_vla_ros.errors import UserError
 
 
-def test_a_domain_is_held_by_one_at_a_time():
-    """Two in this process differ, and what was let go can be had again."""
+def test_a_domain_has_one_holder_at_a_time():
+    """Two in this process differ, and a released one is available again."""
     with held_domain() as first, held_domain() as second:
         assert first != second
         assert {first, second} <= set(range(1, MAX_DOMAIN + 1))
-    taken = []
+    held = []
     with held_domain() as third:
-        taken.append(third)
-    assert taken
+        held.append(third)
+    assert held
 
 
 def test_lock_files_belong_to_the_user_and_are_removed(tmp_path, monkeypatch):
@@ -50,11 +50,11 @@ def test_a_lock_file_that_is_a_link_is_not_followed(tmp_path, monkeypatch):
         pass
 
 
-def test_demo_and_tests_pass_each_other_by():
-    """A process that starts nodes keeps one domain, and never the one that is held here."""
+def test_concurrent_processes_use_different_domains():
+    """A process that starts nodes keeps one domain, which is not the one held here."""
     assert isolated()['ROS_DOMAIN_ID'] == isolated()['ROS_DOMAIN_ID']
     with held_domain() as held:
-        # The id that the other process would try first is held.
+        # This test holds the id that the other process would try first.
         code = (
             'import os; from mobile_vla_ros.bringup import domain; '
             f'os.getpid = lambda: {held - 1}; print(domain.own_domain())'

@@ -1,37 +1,16 @@
-"""The command line: quick help, JSON, exit statuses, and sentences instead of tracebacks."""
+"""The command line: light help, JSON, exit statuses, and sentences instead of tracebacks."""
 
 import json
-import os
 import subprocess
 import sys
 
 import pytest
 
-from mobile_vla_ros.cli.main import build_parser, main
+from command_line import SUBCOMMANDS, assert_refused_without_gl, mobile_vla, run_main
+from mobile_vla_ros.cli.main import build_parser
 
 HEAVY = {'torch', 'transformers', 'accelerate', 'peft', 'matplotlib', 'h5py', 'cv2', 'PIL'}
 HEAVY |= {'mujoco', 'rosbags', 'rclpy', 'tensorboard', 'safetensors', 'scipy', 'pandas'}
-SUBCOMMANDS = ('demo', 'train', 'evaluate', 'simulate', 'replay', 'episodes', 'drill', 'bench')
-
-
-def mobile_vla(*arguments, timeout=120) -> subprocess.CompletedProcess:
-    """Run the command as a process."""
-    return subprocess.run(
-        [sys.executable, '-m', 'mobile_vla_ros.cli.main', *map(str, arguments)],
-        capture_output=True,
-        text=True,
-        timeout=timeout,
-        check=False,
-    )
-
-
-def told(capsys, *arguments) -> tuple[int, str, str]:
-    """Run the command in this process, which has torch already: status, output and errors."""
-    try:
-        status = main([*map(str, arguments)])
-    except SystemExit as bad_use:  # of argparse
-        status = bad_use.code
-    return status, *capsys.readouterr()
 
 
 @pytest.mark.parametrize(
@@ -48,7 +27,7 @@ def told(capsys, *arguments) -> tuple[int, str, str]:
     ids=' '.join,
 )
 def test_help_and_mistyped_flags_import_nothing_heavy(arguments):
-    """It stays quick only as long as no module imports at its top what only a run needs."""
+    """Help is quick only while no module imports at its top what only a run needs."""
     code = (
         'import sys\nfrom mobile_vla_ros.cli.main import main\n'
         'try:\n    main(sys.argv[1:])\nexcept SystemExit:\n    pass\n'
@@ -57,12 +36,12 @@ def test_help_and_mistyped_flags_import_nothing_heavy(arguments):
     done = subprocess.run(
         [sys.executable, '-c', code, *arguments], capture_output=True, text=True, check=True
     )
-    *said, heavy = done.stderr.split('\n')[:-1]
+    *printed, heavy = done.stderr.split('\n')[:-1]
     assert heavy == ''
     if '--help' in arguments:
-        assert said == [] and 'usage: ' in done.stdout
+        assert printed == [] and 'usage: ' in done.stdout
     if '--epocs' in arguments:
-        assert "Did you mean '--epochs'?" in said[0]
+        assert "Did you mean '--epochs'?" in printed[0]
 
 
 def test_the_trainer_s_help_names_every_setting():
@@ -75,14 +54,14 @@ def test_the_trainer_s_help_names_every_setting():
 
 
 def test_help_lists_the_subcommands():
-    """What DESIGN section 7 names and this version has."""
+    """All documented ones."""
     text = build_parser().format_help()
     assert all(name in text for name in SUBCOMMANDS)
 
 
 def test_evaluate_prints_the_fixed_json(episode_folder, capsys):
-    """The baselines alone: names that scripts outside rely on (DESIGN, section 7)."""
-    status, out, err = told(capsys, 'evaluate', '--data', episode_folder, '--json')
+    """Baselines only: the documented keys, which other scripts use."""
+    status, out, err = run_main(capsys, 'evaluate', '--data', episode_folder, '--json')
     assert status == 0, err
     result = json.loads(out)
     assert set(result['baselines']) == {
@@ -98,9 +77,9 @@ def test_evaluate_prints_the_fixed_json(episode_folder, capsys):
     assert 'policy' not in result
 
 
-def test_evaluate_sets_a_policy_beside_the_baselines(episode_folder, small_run, capsys):
-    """The table says whether the policy listens and whether it is any good."""
-    status, out, err = told(
+def test_evaluate_compares_a_policy_with_the_baselines(episode_folder, small_run, capsys):
+    """The table shows whether the policy uses the instruction and is better."""
+    status, out, err = run_main(
         capsys, 'evaluate', '--data', episode_folder, '--policy', small_run / 'best'
     )
     assert status == 0, err
@@ -115,7 +94,7 @@ def test_evaluate_sets_a_policy_beside_the_baselines(episode_folder, small_run, 
 
 
 def test_simulate_prints_the_fixed_json(small_run):
-    """At least success_rate, collision_rate and trials (DESIGN, section 7)."""
+    """At least success_rate, collision_rate and trials, as documented."""
     done = mobile_vla(
         'simulate',
         '--policy',
@@ -138,7 +117,7 @@ def test_simulate_prints_the_fixed_json(small_run):
 
 
 def test_train_reads_a_file_and_flags_win(episode_folder, small_backbone, tmp_path):
-    """`--config` gives the values, a flag changes one, and the run says where its policy is."""
+    """`--config` gives the values, a flag overrides one, and the run prints its policy's path."""
     config = tmp_path / 'config.yaml'
     config.write_text(
         f'backbone: {small_backbone}\nepochs: 3\nlora_r: 2\nhead_hidden: 8\n'
@@ -188,43 +167,33 @@ def test_train_reads_a_file_and_flags_win(episode_folder, small_backbone, tmp_pa
         (['evaluate', '--dada', 'x'], 'unknown arguments|required'),
     ],
 )
-def test_a_user_s_mistake_is_a_sentence_and_status_2(
+def test_bad_use_ends_with_a_sentence_and_status_2(
     arguments, expected, episode_folder, tmp_path, capsys
 ):
-    """What, got, expected, remedy; no traceback; nothing half-written."""
+    """No traceback, and no partial output."""
     empty, out, typo = tmp_path / 'empty', tmp_path / 'out', tmp_path / 'typo.yaml'
     empty.mkdir()
     typo.write_text('epoch: 3\n')
-    status, said, err = told(
+    status, printed, err = run_main(
         capsys,
         *[
             argument.format(takes=episode_folder, empty=empty, out=out, typo=typo)
             for argument in arguments
         ],
     )
-    assert status == 2, said + err
+    assert status == 2, printed + err
     assert any(text in err for text in expected.split('|'))
     assert 'Traceback' not in err
     assert not out.exists()
 
 
 def test_the_process_ends_with_that_status(tmp_path):
-    """What `main` returns is the exit status, and its sentence the whole of standard error."""
+    """The return value of `main` is the exit status; stderr has only its sentence."""
     done = mobile_vla('evaluate', '--data', tmp_path)
     assert done.returncode == 2 and done.stdout == ''
     assert done.stderr.startswith('mobile_vla: error: ') and done.stderr.count('\n') == 1
 
 
-def test_no_display_is_said_before_anything_starts(tmp_path):
-    """A machine without GL gets the packages to install, and no half a demo."""
-    done = subprocess.run(
-        [sys.executable, '-m', 'mobile_vla_ros.cli.main', 'demo', '--out', tmp_path / 'out'],
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-        env={**os.environ, 'MUJOCO_GL': 'disabled'},
-    )
-    assert done.returncode == 2, done.stdout + done.stderr
-    assert 'libosmesa6' in done.stderr
-    assert not (tmp_path / 'out').exists()
+def test_a_machine_without_gl_is_refused_before_anything_starts(tmp_path):
+    """The message names the packages to install, and no part of the demo runs."""
+    assert_refused_without_gl('demo', out=tmp_path / 'out')

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from many_episodes import drive, measured, multiply
+from many_episodes import drive, multiply, run_measured
 from mobile_vla_ros.cli.episodes import command
 from mobile_vla_ros.cli.main import main
 from mobile_vla_ros.episode.catalog.index import SORTS
@@ -15,26 +15,26 @@ from small_episodes import CREATED_NS, write_episode, write_rows
 
 
 def test_the_filters_of_list_are_those_of_the_catalog():
-    """`--help` must not load h5py, so the command names them itself."""
+    """`--help` must not load h5py, so the command has its own copy."""
     assert tuple(SORTS) == command.SORTS
     assert VERDICTS == command.VERDICTS
 
 
 @pytest.fixture
 def folder(tmp_path):
-    """Two finished episodes."""
+    """A folder with two finished episodes."""
     write_episode(tmp_path, frames=20, instruction='go to the red box')
     write_episode(tmp_path, frames=10, instruction='go to the blue ball')
     return tmp_path
 
 
 def lines(capsys) -> list[dict]:
-    """The lines of standard output as JSON."""
+    """Return the parsed JSON lines of standard output."""
     return [json.loads(line) for line in capsys.readouterr().out.splitlines()]
 
 
-def test_list_gives_a_line_an_episode(folder, capsys):
-    """Instruction, counts, duration, outcome and verdict of every episode, and the sum."""
+def test_list_prints_a_line_per_episode(folder, capsys):
+    """Instruction, counts, duration, outcome and verdict of every episode, and the total."""
     assert main(['episodes', 'list', str(folder)]) == 0
     printed = capsys.readouterr().out
     assert 'go to the red box' in printed and 'go to the blue ball' in printed
@@ -48,7 +48,7 @@ def test_list_gives_a_line_an_episode(folder, capsys):
     assert {row['outcome'] for row in rows} == {'success'}
 
 
-def test_list_goes_on_after_a_broken_file(folder, capsys):
+def test_list_continues_after_a_broken_file(folder, capsys):
     """A file that cannot be read is named; the others are listed; the status is 1."""
     (folder / 'broken.h5').write_text('no HDF5')
     assert main(['episodes', 'list', str(folder)]) == 1
@@ -61,7 +61,7 @@ def test_list_goes_on_after_a_broken_file(folder, capsys):
 
 
 def test_list_filters_and_sorts(folder, capsys):
-    """What a collector asks: which episodes of this, which are poor, which are the shortest."""
+    """By instruction and verdict; for example, the shortest first."""
 
     def listed(*how: str) -> list[str]:
         assert main(['episodes', 'list', str(folder), '--json', *how]) == 0
@@ -75,8 +75,8 @@ def test_list_filters_and_sorts(folder, capsys):
     assert 'success, failure, unknown' in capsys.readouterr().err
 
 
-def test_list_shows_what_is_unfinished(folder, capsys):
-    """A .part is a line of its own and not counted; one file alone is listed too."""
+def test_list_shows_unfinished_episodes(folder, capsys):
+    """A .part has its own line and is not counted; a single file can be listed too."""
     writer = EpisodeWriter(folder, EpisodeInfo('go'), CREATED_NS)
     write_rows(writer, 5)
     writer.flush()
@@ -89,24 +89,24 @@ def test_list_shows_what_is_unfinished(folder, capsys):
     assert (row['verdict'], row['frames']) == ('unfinished', 5)
 
 
-def test_list_is_quick_and_its_memory_flat(tmp_path):
-    """After a first indexing a thousand episodes are listed in the time of a few; no torch."""
+def test_list_is_quick_and_needs_little_memory(tmp_path):
+    """Once indexed, a thousand episodes are listed in the time of a few, without torch."""
     few, many = tmp_path / 'few', tmp_path / 'many'
     for folder, count in ((few, 10), (many, 1000)):
         folder.mkdir()
         multiply(drive(tmp_path, 'wwqqawwd'), folder, count)
-        measured('episodes', 'list', folder)
-    _, small = measured('episodes', 'list', few)
-    out, large = measured('episodes', 'list', many)
+        run_measured('episodes', 'list', folder)
+    _, small = run_measured('episodes', 'list', few)
+    out, large = run_measured('episodes', 'list', many)
     assert out.count('\n') == 1002 and out.splitlines()[-1].startswith('1000 episodes')
     assert large['heavy'] == []
-    # A tenth of the ten thousand that have 5 s; what few episodes cost is the interpreter's.
+    # 10 000 may need 5 s, so 1 000 a tenth of it, beyond the interpreter's start.
     assert large['cpu_s'] < small['cpu_s'] + 0.5
     assert large['peak_mb'] < small['peak_mb'] + 8
 
 
-def test_the_coach_finds_the_seed_s_repeats(tmp_path, capsys):
-    """Episodes of 18 key presses, few of them distinct: groups listed, and what to record next."""
+def test_the_coach_finds_the_repeats_of_the_reference_run(tmp_path, capsys):
+    """Episodes of 18 key presses, few of them distinct: it lists groups and advice."""
     ways = {'left': ' wwwaaawwwqqwwwwww', 'right': ' wwdddwwwweewwwwww'}
     for number in range(12):
         side = 'left' if number % 3 else 'right'
@@ -126,7 +126,7 @@ def test_the_coach_finds_the_seed_s_repeats(tmp_path, capsys):
     assert 'record next: ' in printed and '2 distinct of 12 episodes' in printed
 
 
-def test_show_goes_on_after_a_broken_file(folder, capsys):
+def test_show_continues_after_a_broken_file(folder, capsys):
     """A file that cannot be read is named; the others are shown; the status is 1."""
     (folder / 'broken.h5').write_text('no HDF5')
     assert main(['episodes', 'show', str(folder), '--json']) == 1
@@ -134,8 +134,8 @@ def test_show_goes_on_after_a_broken_file(folder, capsys):
     assert 'broken.h5' in printed.err and printed.out.count('\n') == 2
 
 
-def test_show_tells_everything_of_one_file(folder, capsys):
-    """Attributes, size of the images, verdict and events, as text and as JSON."""
+def test_show_prints_all_of_one_file(folder, capsys):
+    """Attributes, image size, verdict and events, as text and as JSON."""
     path = sorted(folder.iterdir())[0]
     assert main(['episodes', 'show', str(path)]) == 0
     assert '16x12' in capsys.readouterr().out
@@ -145,7 +145,7 @@ def test_show_tells_everything_of_one_file(folder, capsys):
 
 
 def test_check_reads_every_image(folder, capsys):
-    """Status 0 for good episodes; 1 for a broken image or an episode cut short, which is named."""
+    """Status 0 for good episodes; 1 for a broken image or a truncated episode, which is named."""
     assert main(['episodes', 'check', str(folder)]) == 0
     capsys.readouterr()
     writer = EpisodeWriter(folder, EpisodeInfo('go'), CREATED_NS)
@@ -165,8 +165,8 @@ def test_check_reads_every_image(folder, capsys):
     writer.discard()
 
 
-def test_nothing_there_is_a_sentence_and_status_2(tmp_path, capsys):
-    """A missing and an empty folder: one sentence, status 2, no traceback."""
+def test_a_missing_or_empty_folder_is_refused(tmp_path, capsys):
+    """With one sentence, status 2 and no traceback."""
     for path in (tmp_path / 'missing', tmp_path):
         assert main(['episodes', 'list', str(path)]) == 2
         printed = capsys.readouterr()

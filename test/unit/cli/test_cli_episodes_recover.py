@@ -4,8 +4,8 @@ import argparse
 import json
 
 import pytest
-from test_episode_recovery import part
 
+from damaged_files import write_part
 from mobile_vla_ros.cli.episodes import recover as episodes_recover
 from mobile_vla_ros.episode.storage.schema import EpisodeInfo
 from mobile_vla_ros.episode.storage.writer import EpisodeWriter
@@ -14,16 +14,16 @@ from small_episodes import CREATED_NS, write_episode
 
 
 def run(*words: str) -> int:
-    """Run the action as the command line does."""
+    """Run the action like the command line; return its exit status."""
     parser = argparse.ArgumentParser()
     episodes_recover.add(parser.add_subparsers())
     args = parser.parse_args(['recover', *words])
     return args.run(args)
 
 
-def test_folder_is_recovered_file_by_file(tmp_path, capsys):
-    """A .part and a cut file become whole ones, what is written is left; the second time: 0."""
-    whole, left, cut = write_episode(tmp_path), part(tmp_path), write_episode(tmp_path)
+def test_a_folder_is_recovered_file_by_file(tmp_path, capsys):
+    """A .part and a truncated file become whole; open files are left; then nothing is to do."""
+    whole, left, cut = write_episode(tmp_path), write_part(tmp_path), write_episode(tmp_path)
     cut.write_bytes(cut.read_bytes()[:-9000])
     writer = EpisodeWriter(tmp_path, EpisodeInfo('go'), CREATED_NS)
     assert run(str(tmp_path)) == 0
@@ -37,9 +37,9 @@ def test_folder_is_recovered_file_by_file(tmp_path, capsys):
     assert capsys.readouterr().out == f'nothing to recover in {tmp_path}\n'
 
 
-def test_json_has_an_object_a_file_and_failures_give_1(tmp_path, capsys):
-    """What cannot be recovered is named in both streams; the others are done."""
-    left = part(tmp_path)
+def test_json_has_an_object_per_file_and_failures_give_1(tmp_path, capsys):
+    """A failed file is named in both streams; the others are recovered."""
+    left = write_part(tmp_path)
     (tmp_path / 'broken.h5').write_text('no HDF5')
     assert run(str(tmp_path), '--json') == 1
     out, err = capsys.readouterr()
@@ -50,8 +50,8 @@ def test_json_has_an_object_a_file_and_failures_give_1(tmp_path, capsys):
     assert 'cannot be recovered' in rows['broken.h5']['error'] and 'broken.h5' in err
 
 
-def test_file_in_use_gives_1_and_no_file_is_bad_use(tmp_path, capsys):
-    """Asked for one episode that is being written, the answer is no; a wrong path is a mistake."""
+def test_a_file_in_use_gives_1_and_a_missing_one_is_bad_use(tmp_path, capsys):
+    """An episode that is being written is refused with 1; a missing file raises."""
     writer = EpisodeWriter(tmp_path, EpisodeInfo('go'), CREATED_NS)
     assert run(str(writer.part_path)) == 1
     assert f'{writer.part_path} is being written' in capsys.readouterr().err

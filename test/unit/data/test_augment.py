@@ -1,4 +1,4 @@
-"""What augmentation may change, and what it must leave together."""
+"""What augmentation changes, and what must change with it."""
 
 import colorsys
 
@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from generators import seeded
 from mobile_vla_ros.data.augment import (
     Augmentation,
     Change,
@@ -20,12 +21,8 @@ NOISE = np.random.default_rng(0).integers(0, 256, (3, 20, 20, 3), dtype=np.uint8
 ALL = Augmentation(mirror=True, light=0.3, colour=0.3, shift=0.2)
 
 
-def seeded(seed: int) -> torch.Generator:
-    return torch.Generator().manual_seed(seed)
-
-
 def test_a_mirrored_world_is_consistent():
-    """Images, axes and words swap sides together; otherwise the policy learns left for right."""
+    """Images, axes and words swap sides together, so that left and right are not confused."""
     spec = ActionSpec(('linear_x', 'linear_y', 'angular_z'), (1, 1, 1))
     actions = np.array([[0.1, 0.2, 0.3]], np.float32)
     np.testing.assert_array_equal(
@@ -57,7 +54,7 @@ def test_a_draw_depends_only_on_its_generator():
     assert torch.equal(torch.get_rng_state(), before)
 
 
-def test_draws_span_their_shares():
+def test_draws_cover_the_range_of_their_shares():
     """Each share bounds its change on both sides; hue has a tenth of the colour share."""
     generator = seeded(0)
     augmentation = Augmentation(light=0.4, colour=0.3, shift=0.2)
@@ -77,7 +74,7 @@ def test_without_shares_nothing_changes():
     assert np.array_equal(NOISE, kept)
 
 
-def test_all_frames_of_a_piece_change_alike():
+def test_all_frames_of_a_piece_change_equally():
     """A repeated frame stays repeated: the motion between frames is preserved."""
     frames = np.stack([NOISE[0], NOISE[1], NOISE[0]])
     changed = ALL.draw(seeded(1)).apply(frames)
@@ -89,7 +86,7 @@ def test_all_frames_of_a_piece_change_alike():
     ('right', 'down'), [(0.25, 0), (-0.25, 0), (0, 0.1), (0, -0.45), (0.1, -0.2)]
 )
 def test_a_shift_moves_the_image_and_repeats_its_edge(right, down):
-    """Every pixel comes from that far away, and edge pixels repeat."""
+    """Every pixel is moved by that distance, and edge pixels repeat."""
     moved = Change(right=right, down=down).apply(NOISE)
     places = np.arange(20)
     rows = np.clip(places - round(down * 20), 0, 19)
@@ -135,8 +132,8 @@ def test_hue_turns_and_saturation_grows():
     assert small[0] == pytest.approx(hue + 0.03, abs=0.015)
 
 
-def test_light_is_rounded_and_kept_in_range():
-    """Brightness adds, contrast spreads about the mean; nothing wraps round."""
+def test_light_is_rounded_and_clipped():
+    """Brightness adds, contrast scales about the mean; no value wraps around."""
     image = np.array([[[[100] * 3, [200] * 3]]], np.uint8)
     assert Change(brightness=0.1).apply(image)[0, 0, :, 0].tolist() == [113, 213]
     assert Change(contrast=0.5).apply(image)[0, 0, :, 0].tolist() == [75, 225]
@@ -144,8 +141,8 @@ def test_light_is_rounded_and_kept_in_range():
     assert Change(contrast=0.9, brightness=-0.9).apply(image)[0, 0, :, 0].tolist() == [0, 130]
 
 
-def test_all_shares_out_of_range_are_listed():
-    """All are in one error; NaN is refused too."""
+def test_all_shares_out_of_range_are_listed_together():
+    """In one error; NaN is refused too."""
     with pytest.raises(
         UserError,
         match=r'light is 1\.0, not from 0 to 0\.9.*shift is -0\.1, not '

@@ -8,6 +8,8 @@ import pytest
 import torch
 from PIL import Image
 
+from damaged_files import break_frame
+from generators import seeded
 from made_segments import SPEC, segment_of, twists
 from mobile_vla_ros.data.augment import Augmentation, mirror_instruction
 from mobile_vla_ros.data.dataset import SegmentDataset, collate
@@ -24,10 +26,6 @@ IMAGE = ImageSpec(16, (0, 0, 0), (1, 1, 1))
 ALL = Augmentation(mirror=True, light=0.3, colour=0.3, shift=0.2)
 INSTRUCTION = 'go to the left box'
 WORDS = {INSTRUCTION: torch.zeros(3), mirror_instruction(INSTRUCTION): torch.ones(3)}
-
-
-def seeded(seed: int) -> torch.Generator:
-    return torch.Generator().manual_seed(seed)
 
 
 def segment_in_file(folder, count=30):
@@ -47,17 +45,6 @@ def segment_in_file(folder, count=30):
     )
     assert len(segments) == 1 and len(segments[0].frames) == count, skipped
     return segments[0]
-
-
-def break_frame(path, index: int, part: str):
-    """Overwrite a frame in the middle of a file: the image's start, or HDF5's own block."""
-    with Episode.open(path) as episode:
-        encoded = episode.encoded(index)
-    data = bytearray(path.read_bytes())
-    assert data.count(encoded) == 1
-    at = data.find(encoded) if part == 'picture' else data.rfind(b'GCOL', 0, data.find(encoded))
-    data[at : at + 8] = bytes(8)
-    path.write_bytes(data)
 
 
 def same(one, other) -> bool:
@@ -81,13 +68,13 @@ def test_every_window_is_in_exactly_one_piece():
 
 
 def test_an_item_is_a_function_of_its_index_and_seed(tmp_path):
-    """A resumed run repeats every item to the last bit, in any order and from any thread."""
+    """A resumed run repeats every item bit by bit, in any order and from any thread."""
     data = SegmentDataset([segment_in_file(tmp_path)], SPEC, IMAGE, 4, 9, WORDS, ALL)
     torch.manual_seed(1)
     before = torch.get_rng_state()
     wanted = [(index, seed) for seed in range(6) for index in range(len(data))]
     first = {(index, seed): data.item(index, seeded(seed)) for index, seed in wanted}
-    assert torch.equal(torch.get_rng_state(), before), 'the global generator was asked'
+    assert torch.equal(torch.get_rng_state(), before), 'the global generator was used'
     torch.manual_seed(2)
     fresh = SegmentDataset([data.segments[0]], SPEC, IMAGE, 4, 9, WORDS, ALL)
     with ThreadPoolExecutor(4) as pool:
@@ -101,13 +88,13 @@ def test_an_item_is_a_function_of_its_index_and_seed(tmp_path):
 def test_without_a_generator_an_item_is_not_augmented(tmp_path):
     """Validation sees no augmentation, whatever the settings of the dataset."""
     segment = segment_in_file(tmp_path)
-    told, plain = (
+    configured, plain = (
         SegmentDataset([segment], SPEC, IMAGE, 4, 9, WORDS, augmentation)
         for augmentation in (ALL, None)
     )
     for index in range(len(plain)):
-        assert same(told[index], plain[index])
-        assert same(told[index], plain.item(index, seeded(0)))
+        assert same(configured[index], plain[index])
+        assert same(configured[index], plain.item(index, seeded(0)))
 
 
 def test_mirrored_pieces_reach_the_training(tmp_path):
@@ -123,8 +110,8 @@ def test_mirrored_pieces_reach_the_training(tmp_path):
         assert flipped or torch.equal(item.frames, plain.frames)
         sign = torch.tensor([1.0, -1.0 if flipped else 1.0])
         assert torch.equal(item.actions, plain.actions * sign)
-        said = mirror_instruction(INSTRUCTION) if flipped else INSTRUCTION
-        assert torch.equal(item.text_ids, WORDS[said])
+        instruction = mirror_instruction(INSTRUCTION) if flipped else INSTRUCTION
+        assert torch.equal(item.text_ids, WORDS[instruction])
         mirrored += flipped
     assert 10 < mirrored < 30
     assert data.instructions == [INSTRUCTION] * len(data)
@@ -142,9 +129,9 @@ def test_real_steps_are_counted_without_an_image(tmp_path):
     assert fresh.cache.decoded == 0
 
 
-@pytest.mark.parametrize('part', ['picture', 'block'])
-def test_a_broken_frame_breaks_its_pieces_and_no_other(tmp_path, part):
-    """After overwritten bytes the frame is named, its pieces count nothing, the rest trains."""
+@pytest.mark.parametrize('part', ['image', 'block'])
+def test_a_broken_frame_breaks_only_its_pieces(tmp_path, part):
+    """The frame with overwritten bytes is named, its pieces have no weight, the others train."""
     segment = segment_in_file(tmp_path)
     whole = SegmentDataset([segment], SPEC, IMAGE, 4, 9, WORDS, ALL)
     before = [whole.item(index, seeded(index)) for index in range(len(whole))]
@@ -176,7 +163,7 @@ def test_a_broken_frame_breaks_its_pieces_and_no_other(tmp_path, part):
 
 
 def test_an_episode_that_lost_its_end_is_named(tmp_path):
-    """A reader that finds fewer frames than before names the first missing one."""
+    """If the file has fewer frames than before, the first missing one is named."""
     segment = segment_in_file(tmp_path)
     break_frame(segment.path, 29, 'block')
     with Episode.open(segment.path) as episode:
@@ -200,7 +187,7 @@ def _is_broken(episode: Episode, index: int) -> bool:
 
 
 def test_a_deleted_file_is_named(tmp_path):
-    """A disk that disappears during a training run does not end it."""
+    """A disk that disappears during a training run does not end the run."""
     segment = segment_in_file(tmp_path)
     data = SegmentDataset([segment], SPEC, IMAGE, 4, 9, WORDS)
     segment.path.unlink()
@@ -209,9 +196,9 @@ def test_a_deleted_file_is_named(tmp_path):
 
 
 def test_threads_find_the_same_pieces_broken(tmp_path):
-    """A readable frame is kept when a neighbouring piece decodes it beside a broken one."""
+    """A readable frame stays cached when a neighbouring piece decodes it with a broken one."""
     segment = segment_in_file(tmp_path)
-    break_frame(segment.path, 13, 'picture')
+    break_frame(segment.path, 13, 'image')
     for _ in range(10):
         data = SegmentDataset([segment], SPEC, IMAGE, 4, 5, WORDS)
         with ThreadPoolExecutor(8) as pool:
@@ -219,8 +206,8 @@ def test_threads_find_the_same_pieces_broken(tmp_path):
         assert broken == [13 in range(start, stop) for _, start, stop in data.pieces]
 
 
-def test_a_frame_is_decoded_once_a_pass(tmp_path):
-    """Neighbouring pieces share frames, and so do threads: each is decoded once while it fits."""
+def test_a_frame_is_decoded_once_per_pass(tmp_path):
+    """Pieces and threads share frames: each is decoded once if the cache is large enough."""
     segment = segment_in_file(tmp_path)
     data = SegmentDataset([segment], SPEC, IMAGE, 4, 5, WORDS)
     with ThreadPoolExecutor(8) as pool:
@@ -252,7 +239,7 @@ def test_the_cache_keeps_to_its_budget(tmp_path):
 
 
 def drive_and_stop(idle_first=6, drive=20, idle_last=30):
-    """A segment that stands, drives and stands; chunks of 2."""
+    """Return a segment that stands, drives and stands, with chunks of 2."""
     xs = np.concatenate([np.zeros(idle_first), np.full(drive, 0.3), np.zeros(idle_last)])
     return segment_of(twists(xs, np.zeros(len(xs))))
 
@@ -260,40 +247,40 @@ def drive_and_stop(idle_first=6, drive=20, idle_last=30):
 @pytest.mark.parametrize(
     ('keep', 'expected'), [(0.0, 0), (0.01, 1), (0.1, 3), (0.5, 15), (1.0, 30)]
 )
-def test_the_beginning_of_a_long_stop_is_learned(keep, expected):
-    """Of thirty idle windows at the goal the share is kept, rounded up, and the whole drive."""
+def test_the_start_of_a_long_stop_is_kept(keep, expected):
+    """The share of thirty idle windows at the goal is kept, rounded up, and the whole drive."""
     segment = drive_and_stop()
     data = SegmentDataset([segment], SPEC, IMAGE, 4, 9, {}, idle_keep=keep)
     newest = [start + 3 + i for _, start, stop in data.pieces for i in range(stop - start - 3)]
     assert len(set(newest)) == len(newest) == data.windows
-    # Frames 5 to 25 drive now or within the chunk: setting off and stopping are learned in full.
+    # Frames 5 to 25 drive now or within the chunk: starting and stopping are kept in full.
     assert [frame for frame in newest if 5 <= frame < 26] == list(range(5, 26))
     assert [frame for frame in newest if frame >= 26] == list(range(26, 26 + expected))
     assert data.windows + data.thinned == 53
 
 
-def test_a_share_that_comes_out_even_is_not_rounded_up():
+def test_an_exact_share_is_not_rounded_up():
     """0.28 of 25 windows are 7, though 0.28 * 25 is a little more in floating point."""
     data = SegmentDataset([drive_and_stop(0, 20, 25)], SPEC, IMAGE, 4, 9, {}, idle_keep=0.28)
     assert data.thinned == 25 - 7
 
 
 def test_each_idle_span_is_thinned_by_itself():
-    """A pause within a drive keeps its beginning too, and no piece spans a gap."""
+    """A pause within a drive keeps its start too, and no piece spans a gap."""
     xs = np.tile(np.concatenate([np.full(10, 0.3), np.zeros(10)]), 3)
     data = SegmentDataset(
         [segment_of(twists(xs, np.zeros(60)))], SPEC, IMAGE, 4, 60, {}, idle_keep=0.2
     )
-    idle = 9  # of each ten: the last one sees the next drive in its chunk
+    idle = 9  # of each ten: the chunk of the last one reaches the next drive
     assert data.thinned == 2 * (idle - 2) + (10 - 2)
     assert [(start, stop) for _, start, stop in data.pieces] == [(0, 12), (16, 32), (36, 52)]
 
 
-def test_tiny_commands_and_other_axes_are_no_movement():
+def test_tiny_commands_and_other_axes_are_idle():
     """Windows are idle if commands are below a millionth, or on other axes than the policy's."""
     moves = twists(np.full(20, 4e-7), np.zeros(20))
     moves[:, 5] = 1.0
-    driven = twists(np.full(20, 6e-7), np.zeros(20))  # 1.2e-6 of the axis' 0.5 m/s
+    driven = twists(np.full(20, 6e-7), np.zeros(20))  # 1.2e-6 of the axis's 0.5 m/s
     assert SegmentDataset([segment_of(moves)], SPEC, IMAGE, 4, 9, {}, idle_keep=0.5).thinned == 8
     assert SegmentDataset([segment_of(driven)], SPEC, IMAGE, 4, 9, {}, idle_keep=0.5).thinned == 0
 
@@ -309,7 +296,7 @@ def test_thinned_frames_are_never_decoded(tmp_path):
 
 
 def test_no_window_left_is_an_error():
-    """Idle episodes thinned to nothing are refused, with their count."""
+    """Idle episodes that thinning removes completely are refused, with their count."""
     segment = segment_of(twists(np.zeros(20), np.zeros(20)))
     with pytest.raises(UserError, match=r'17 windows in which nothing moves.*idle_keep'):
         SegmentDataset([segment], SPEC, IMAGE, 4, 9, {}, idle_keep=0.0)
@@ -319,8 +306,8 @@ def test_no_window_left_is_an_error():
             SegmentDataset([segment], SPEC, IMAGE, 4, 9, {}, idle_keep=wrong)
 
 
-def test_pieces_of_real_episodes_are_those_of_their_segments(episode_folder):
-    """Frames, targets and padding of each piece are the segment's own at its rows."""
+def test_pieces_of_real_episodes_equal_their_segments(episode_folder):
+    """Frames, targets and padding of each piece are those of the segment at its rows."""
     segments, _ = load_segments(find_episodes(episode_folder)[:2], Sampling())
     words = {segment.instruction: torch.zeros(1) for segment in segments}
     data = SegmentDataset(segments, SPEC, IMAGE, 4, 7, words)

@@ -1,4 +1,4 @@
-"""Loading a folder of episodes for training and evaluation, and refusing some of them."""
+"""Loading a folder of episodes for training and evaluation, and refusing unusable ones."""
 
 import subprocess
 import sys
@@ -23,8 +23,8 @@ from mobile_vla_ros.errors import UserError
 from small_episodes import CREATED_NS
 
 
-def test_a_broken_episode_is_named_and_the_rest_goes_on(episode_folder, tmp_path):
-    """One bad file neither stops the training nor disappears silently."""
+def test_a_broken_episode_is_named_and_the_rest_is_used(episode_folder, tmp_path):
+    """A bad file neither stops the training nor is skipped silently."""
     broken = tmp_path / '20260101T000000Z_00000000.h5'
     broken.write_bytes(b'no HDF5')
     segments, skipped = load_segments([*find_episodes(episode_folder)[:1], broken], Sampling())
@@ -33,7 +33,7 @@ def test_a_broken_episode_is_named_and_the_rest_goes_on(episode_folder, tmp_path
     assert skipped[str(broken)].startswith('it cannot be read as an episode')
 
 
-def test_bad_episodes_are_left_out_unless_they_are_asked_for(tmp_path):
+def test_bad_episodes_are_left_out_unless_accepted(tmp_path):
     """The verdict decides and the reason is reported, but the user can override it."""
     paths = {
         verdict: write_worth(tmp_path, verdict, number)
@@ -52,7 +52,7 @@ def test_bad_episodes_are_left_out_unless_they_are_asked_for(tmp_path):
 
 
 def test_an_unfinished_episode_is_never_used(tmp_path):
-    """A file whose writer died has to be recovered first."""
+    """A file whose writer died must be recovered first."""
     path = write_worth(tmp_path, 'good', finished=False)
     _, skipped = load_segments([path], Sampling(), ['good', 'poor', 'bad'])
     assert 'recover' in skipped[str(path)]
@@ -106,8 +106,10 @@ def test_a_bundle_with_its_own_baselines_validates_on_all_new_episodes(episode_f
     ('here', 'elsewhere', 'few'),
     [(0, 4, True), (1, 2, True), (2, 2, False), (4, 0, False), (0, 0, True)],
 )
-def test_less_than_half_of_the_training_episodes_are_few(episode_folder, here, elsewhere, few):
-    """Baselines fitted to one or two episodes know less than the policy beside them."""
+def test_less_than_half_of_the_training_episodes_give_a_warning(
+    episode_folder, here, elsewhere, few
+):
+    """Baselines fitted to one or two episodes are weaker than a policy trained on all."""
     everything = [path.stem for path in find_episodes(episode_folder)]
     known = {'train_episodes': [*everything[:here], *(f'other {i}' for i in range(elsewhere))]}
     assert (
@@ -117,12 +119,12 @@ def test_less_than_half_of_the_training_episodes_are_few(episode_folder, here, e
 
 
 def made(folder, keys, number=0, instruction='go to the red box', **options):
-    """Write an episode of key presses at 5 Hz that begins at a minute of its own."""
+    """Write an episode of key presses at 5 Hz that starts at its own minute."""
     return drive(
         folder,
         keys,
         instruction,
-        picture=number,
+        first_image=number,
         created_ns=CREATED_NS + number * 60_000_000_000,
         **options,
     )
@@ -140,12 +142,12 @@ def load(folder, rate_hz=5.0, window=4, **options):
 
 
 def ids(segments):
-    """The episodes of some segments."""
+    """Return the ids of the episodes of segments."""
     return {segment.episode_id for segment in segments}
 
 
-def test_the_reference_run_s_231_episodes_are_sixteen(tmp_path):
-    """Repeats are found, those on both sides are named, and grouped on request."""
+def test_the_231_episodes_of_the_reference_run_are_sixteen_sequences(tmp_path):
+    """Repeats are found, named if on both sides of the split, and grouped on request."""
     rng = np.random.default_rng(0)
     ways = [''.join(rng.choice(list('wsadqezc'), 18)) for _ in range(16)]
     of = [*range(16), *rng.integers(0, 16, 231 - 16)]
@@ -154,7 +156,7 @@ def test_the_reference_run_s_231_episodes_are_sixteen(tmp_path):
     plain = load(tmp_path)
     assert (plain.repeats.driven, plain.repeats.distinct) == (231, 16)
     assert sorted(map(len, plain.near_identical)) == sorted(np.bincount(of).tolist())
-    assert len(plain.leaks) > 10, 'of ids that are drawn anew each time'
+    assert len(plain.leaks) > 10, 'the ids differ in every run'
     [line] = leak_lines(plain)
     assert line.startswith('16 distinct sequences of commands in 231 episodes')
     for text in (f'{len(plain.leaks)} groups', '--group-duplicates', plain.leaks[0][0]):
@@ -174,7 +176,7 @@ def test_the_reference_run_s_231_episodes_are_sixteen(tmp_path):
     }
 
 
-def test_distinct_episodes_get_no_line(tmp_path):
+def test_distinct_episodes_give_no_log_line(tmp_path):
     """Nothing is logged about episodes without repeats."""
     for number, keys in enumerate(('wwwwwwww', 'aaaaaaaa', 'dddddddd', 'qqqqqqqq')):
         made(tmp_path, keys, number)
@@ -192,7 +194,7 @@ def test_evaluating_on_the_training_episodes_is_reported(episode_folder):
 
 
 def test_grouping_keeps_repeats_of_training_episodes_out_of_validation(tmp_path):
-    """A new episode of trained commands is no evidence for new ones."""
+    """A new episode with trained commands is no evidence for other commands."""
     trained = made(tmp_path, 'wwwwwwww', 0)
     alike, other = made(tmp_path, 'wwwwwwww', 1), made(tmp_path, 'aaaaaaaa', 2)
     known = {'train_episodes': [trained.stem]}
@@ -218,10 +220,10 @@ def test_the_scale_comes_from_the_training_side(tmp_path):
     assert default_scale(after.train, ['linear_x']).scale == (0.5,)
 
 
-def test_too_few_episodes_name_what_was_left_out(tmp_path):
-    """One episode cannot train and validate; the error says why the other was left out."""
+def test_with_too_few_episodes_the_skipped_ones_are_named(tmp_path):
+    """One episode cannot train and validate; the error has the reason for the skipped one."""
     good, short = made(tmp_path, 'wwwwwwww', 0), made(tmp_path, 'www', 1)
-    with pytest.raises(UserError) as told:
+    with pytest.raises(UserError) as caught:
         load(tmp_path)
     for text in (
         'too few episodes',
@@ -231,7 +233,7 @@ def test_too_few_episodes_name_what_was_left_out(tmp_path):
         'at most 3 of its 3',
         'at least 2',
     ):
-        assert text in str(told.value)
+        assert text in str(caught.value)
 
 
 def test_a_nan_inf_or_huge_command_is_named_by_its_row(tmp_path):
@@ -251,8 +253,8 @@ def test_a_nan_inf_or_huge_command_is_named_by_its_row(tmp_path):
         assert f'row 5: linear_y {text}' in reason
 
 
-def test_episodes_of_another_rate_report_theirs(tmp_path):
-    """At 10 Hz, 5 Hz is refused, 10 Hz is used, and every third frame of 30 Hz."""
+def test_episodes_of_a_lower_rate_are_refused_with_their_rate(tmp_path):
+    """For 10 Hz, 5 Hz is refused, 10 Hz is used, and every third frame of 30 Hz."""
     paths = {
         rate_hz: made(tmp_path, 'w' * 60, rate_hz, step_ns=round(1e9 / rate_hz))
         for rate_hz in (5, 10, 30)
@@ -363,7 +365,7 @@ print('used', used)
 
 
 def heaps(path):
-    """Give the first byte and the end of every block in which HDF5 keeps texts and images."""
+    """Yield start and end of every block in which HDF5 stores texts and images."""
     content = path.read_bytes()
     with h5py.File(path, 'r') as file:
         for name in ('frames/data', 'events/text', 'events/name'):
@@ -376,14 +378,14 @@ def heaps(path):
         at = content.find(b'GCOL', at + 1)
 
 
-def test_200_random_damages_are_sentences(tmp_path):
+def test_200_random_damages_are_reported(tmp_path):
     """
     No damage to an episode stops the others from being used; a subprocess would show a crash.
 
-    Spared are the blocks of images and the table that points into them: HDF5 itself reads some
-    damages of those for ever.
+    Blocks of images and the table that points into them are not damaged: with some damages,
+    HDF5 itself would not terminate.
     """
-    folder = tmp_path / 'takes'
+    folder = tmp_path / 'episodes'
     for number, keys in enumerate(('wwwwwwwwwwww', 'aaaaaaaaaaaa')):
         made(folder, keys, number)
     whole = made(tmp_path, 'qqqqqqqqqqqq', 3)
@@ -402,4 +404,4 @@ def test_200_random_damages_are_sentences(tmp_path):
         check=False,
     )
     assert done.returncode == 0, done.stdout[-200:] + done.stderr
-    assert 10 < int(done.stdout.split()[-1]) < 190, 'some damages matter and some do not'
+    assert 10 < int(done.stdout.split()[-1]) < 190, 'some damages must matter and some must not'

@@ -1,4 +1,4 @@
-"""Image tokens computed once: those that training would have computed each time."""
+"""Image tokens that are computed once equal those that training would compute each time."""
 
 import io
 from concurrent.futures import ThreadPoolExecutor
@@ -8,6 +8,8 @@ import numpy as np
 import pytest
 import torch
 
+from generators import seeded
+from made_segments import first_segments
 from mobile_vla_ros.data import image_tokens
 from mobile_vla_ros.data.augment import Augmentation, mirror_instruction
 from mobile_vla_ros.data.dataset import SegmentDataset, collate
@@ -24,12 +26,12 @@ from mobile_vla_ros.types import ActionSpec
 
 @pytest.fixture(scope='module')
 def segments(episode_folder):
-    return load_segments(find_episodes(episode_folder)[:2], Sampling())[0]
+    return first_segments(episode_folder)
 
 
 @pytest.fixture
 def broken_segment(segments, tmp_path):
-    """The first segment of an episode whose frame 5 is overwritten."""
+    """Return the first segment of an episode whose frame 5 is overwritten."""
     path = tmp_path / segments[0].path.name
     data = bytearray(segments[0].path.read_bytes())
     with Episode.open(segments[0].path) as episode:
@@ -39,8 +41,8 @@ def broken_segment(segments, tmp_path):
     return replace(segments[0], path=path)
 
 
-class Counting:
-    """Stands for the vision part: a mean of each corner, and how many images it was given."""
+class CountingVision:
+    """A stand-in for the vision part: the mean of each half, and a count of its images."""
 
     def __init__(self):
         self.images = 0
@@ -53,7 +55,7 @@ class Counting:
 
 SPEC = load_backbone('builtin:tiny').image
 ALL = Augmentation(mirror=True, light=0.1, colour=0.1, shift=0.1)
-BLANK = 1  # image that is encoded to know what a blank one is
+BLANK = 1  # image that is encoded as the blank one
 
 
 def tokens(folder, encode, weights='w', augmentation=ALL):
@@ -64,16 +66,12 @@ def files(folder) -> dict:
     return {path.name: path.read_bytes() for path in folder.rglob('*.npy')}
 
 
-def seeded(seed: int) -> torch.Generator:
-    return torch.Generator().manual_seed(seed)
-
-
-def test_each_frame_is_encoded_once_in_each_variant_and_kept_on_disk(segments, tmp_path):
-    """A second run over the same episodes encodes nothing but a blank; other weights meet none."""
-    first = Counting()
+def test_each_frame_is_encoded_once_per_variant_and_stored(segments, tmp_path):
+    """A second run over the same episodes encodes only a blank image; other weights encode all."""
+    first = CountingVision()
     tokens(tmp_path, first).prepare(segments)
     assert first.images == sum(len(segment.frames) for segment in segments) * 2 * (1 + DRAWS)
-    again, other = Counting(), Counting()
+    again, other = CountingVision(), CountingVision()
     tokens(tmp_path, again).prepare(segments)
     tokens(tmp_path, other, weights='v').prepare(segments)
     assert (again.images, other.images) == (BLANK, first.images)
@@ -85,33 +83,33 @@ def test_each_frame_is_encoded_once_in_each_variant_and_kept_on_disk(segments, t
 )
 def test_the_folder_depends_on_the_augmentation(tmp_path, change):
     """Another augmentation uses another folder."""
-    one = tokens(tmp_path, Counting())
-    assert one.folder == tokens(tmp_path, Counting()).folder
-    other = tokens(tmp_path, Counting(), augmentation=replace(ALL, **change))
+    one = tokens(tmp_path, CountingVision())
+    assert one.folder == tokens(tmp_path, CountingVision()).folder
+    other = tokens(tmp_path, CountingVision(), augmentation=replace(ALL, **change))
     assert one.folder != other.folder
 
 
-def test_a_new_pipeline_version_starts_anew(tmp_path, monkeypatch):
+def test_a_new_pipeline_version_encodes_again(tmp_path, monkeypatch):
     """Tokens of an older pipeline are not used."""
-    before = tokens(tmp_path, Counting()).folder
+    before = tokens(tmp_path, CountingVision()).folder
     monkeypatch.setattr(image_tokens, 'PIPELINE_VERSION', image_tokens.PIPELINE_VERSION + 1)
-    assert tokens(tmp_path, Counting()).folder != before
+    assert tokens(tmp_path, CountingVision()).folder != before
 
 
-def test_the_variants_are_the_same_whenever_they_are_computed(segments, tmp_path):
+def test_variants_do_not_depend_on_when_they_are_computed(segments, tmp_path):
     """Draws depend only on the content of the episode."""
     torch.manual_seed(1)
-    tokens(tmp_path / 'a', Counting()).prepare(segments)
+    tokens(tmp_path / 'a', CountingVision()).prepare(segments)
     torch.manual_seed(2)
     state = torch.get_rng_state()
-    tokens(tmp_path / 'b', Counting()).prepare(segments[::-1])
+    tokens(tmp_path / 'b', CountingVision()).prepare(segments[::-1])
     assert torch.equal(torch.get_rng_state(), state)
     assert files(tmp_path / 'a') == files(tmp_path / 'b')
 
 
-def test_the_tokens_of_a_mirrored_frame_are_those_of_the_mirrored_image(segments, tmp_path):
+def test_tokens_of_a_mirrored_frame_equal_those_of_the_mirrored_image(segments, tmp_path):
     """Left and right are swapped in each draw; draws differ."""
-    one = tokens(tmp_path, Counting())
+    one = tokens(tmp_path, CountingVision())
     one.prepare(segments)
     rows = slice(1, 4)
     seen = []
@@ -124,12 +122,15 @@ def test_the_tokens_of_a_mirrored_frame_are_those_of_the_mirrored_image(segments
         assert not torch.allclose(seen[a], seen[b], atol=1e-3)
 
 
-def test_items_of_tokens_are_a_function_of_index_and_seed(segments, tmp_path):
-    """Every variant is drawn, reproducibly and from any thread; none without a seed."""
-    kept = tokens(tmp_path, Counting())
+def test_token_items_are_a_function_of_index_and_seed(segments, tmp_path):
+    """Every variant is drawn, reproducibly and in any thread; without a seed, none is."""
+    kept = tokens(tmp_path, CountingVision())
     kept.prepare(segments)
-    said = {segment.instruction for segment in segments}
-    words = {text: torch.zeros(1) for text in said | {mirror_instruction(text) for text in said}}
+    instructions = {segment.instruction for segment in segments}
+    words = {
+        text: torch.zeros(1)
+        for text in instructions | {mirror_instruction(text) for text in instructions}
+    }
     data = SegmentDataset(segments, ActionSpec(), SPEC, 4, 18, words, ALL, tokens=kept)
     first = [data.item(0, seeded(seed)).frames for seed in range(60)]
     with ThreadPoolExecutor(4) as pool:
@@ -165,13 +166,13 @@ def numpy_bytes(array, save=np.save) -> bytes:
     ],
     ids=['empty', 'header', 'cut', 'text', 'zeros', 'dtype', 'frames', 'width', 'pickle', 'npz'],
 )
-def test_a_torn_or_foreign_file_is_computed_again(segments, tmp_path, spoil):
+def test_a_torn_or_foreign_token_file_is_computed_again(segments, tmp_path, spoil):
     """A changed file is computed again, and never unpickled."""
-    tokens(tmp_path, Counting()).prepare(segments[:1])
+    tokens(tmp_path, CountingVision()).prepare(segments[:1])
     (path,) = tmp_path.rglob('*.npy')
     whole = path.read_bytes()
     path.write_bytes(spoil(whole))
-    again = Counting()
+    again = CountingVision()
     kept = tokens(tmp_path, again)
     kept.prepare(segments[:1])
     assert again.images - BLANK in (
@@ -182,10 +183,10 @@ def test_a_torn_or_foreign_file_is_computed_again(segments, tmp_path, spoil):
     assert kept.frames(segments[0], slice(0, 2), True, 1).shape == (2, 2, 3)
 
 
-def test_a_broken_segment_has_no_tokens_and_stops_no_other(segments, broken_segment, tmp_path):
+def test_a_broken_segment_does_not_stop_the_others(segments, broken_segment, tmp_path):
     """Its items name the file and the frame; the others train."""
     gone = replace(segments[1], path=tmp_path / 'gone.h5')
-    kept = tokens(tmp_path / 'cache', Counting())
+    kept = tokens(tmp_path / 'cache', CountingVision())
     kept.prepare([broken_segment, gone, segments[1]])
     assert len(list(tmp_path.rglob('*.npy'))) == 1
     words = {segment.instruction: torch.zeros(1) for segment in segments}
@@ -208,12 +209,12 @@ def test_an_unwritable_folder_is_an_error(segments, tmp_path):
     """The error names the flag, not the episode."""
     (tmp_path / 'taken').write_text('a file')
     with pytest.raises(UserError, match=r'cannot store image tokens in .*taken.*token_cache'):
-        tokens(tmp_path / 'taken', Counting()).prepare(segments)
+        tokens(tmp_path / 'taken', CountingVision()).prepare(segments)
 
 
 def test_deleted_tokens_break_only_their_items(segments, tmp_path):
     """Deleting the token folder during a run is reported for each item."""
-    kept = tokens(tmp_path, Counting())
+    kept = tokens(tmp_path, CountingVision())
     kept.prepare(segments)
     next(tmp_path.rglob('*.npy')).unlink()
     found = []
@@ -225,7 +226,7 @@ def test_deleted_tokens_break_only_their_items(segments, tmp_path):
     assert len(found) == 1 and 'broken or missing' in found[0]
 
 
-def test_training_on_tokens_is_training_on_images(
+def test_training_on_tokens_equals_training_on_images(
     small_run, episode_folder, small_backbone, tmp_path
 ):
     """Predictions from stored tokens equal those from images."""

@@ -1,4 +1,4 @@
-"""What an epoch does: a pure function of the seed, whoever does it and whenever."""
+"""The plan of an epoch is a function of the seed, for any process and time."""
 
 import math
 from collections import Counter
@@ -8,27 +8,27 @@ import pytest
 from mobile_vla_ros.data import plan
 
 
-def test_an_epoch_uses_every_piece_once_in_an_order_of_its_own():
+def test_an_epoch_uses_every_piece_once_in_its_own_order():
     """All pieces occur; epochs and seeds differ; the same epoch is reproducible."""
-    said = ['go'] * 20
-    draws = plan.epoch_draws(said, seed=1, epoch=0)
+    instructions = ['go'] * 20
+    draws = plan.epoch_draws(instructions, seed=1, epoch=0)
     assert sorted(index for index, _ in draws) == list(range(20))
-    assert draws == plan.epoch_draws(said, seed=1, epoch=0)
+    assert draws == plan.epoch_draws(instructions, seed=1, epoch=0)
     orders = [
-        [index for index, _ in plan.epoch_draws(said, seed, epoch)]
+        [index for index, _ in plan.epoch_draws(instructions, seed, epoch)]
         for seed, epoch in ((1, 0), (1, 1), (2, 0))
     ]
     assert len({tuple(order) for order in orders}) == 3
     assert len({seed for _, seed in draws}) == 20
 
 
-def test_balance_draws_rare_instructions_as_often_as_frequent_ones():
-    """90 episodes of one sentence and 10 of another: each is drawn about half of the time."""
-    said = ['left'] * 90 + ['right'] * 10
+def test_balance_draws_all_instructions_equally_often():
+    """90 episodes of one instruction and 10 of another: each is drawn about half of the time."""
+    instructions = ['left'] * 90 + ['right'] * 10
     seen = Counter(
-        said[index]
+        instructions[index]
         for epoch in range(20)
-        for index, _ in plan.epoch_draws(said, 0, epoch, balance=True)
+        for index, _ in plan.epoch_draws(instructions, 0, epoch, balance=True)
     )
     assert sum(seen.values()) == 2000
     assert 850 < seen['right'] < 1150
@@ -42,7 +42,7 @@ def test_balance_draws_rare_instructions_as_often_as_frequent_ones():
 def test_the_work_of_a_step_is_the_same_for_any_number_of_processes(
     pieces, batch_size, accumulate, processes
 ):
-    """Every piece of a step is done by exactly one process, and each does about as much."""
+    """Exactly one process computes each piece of a step, and the shares are about equal."""
     draws = plan.epoch_draws(['go'] * pieces, 0, 0)
     steps = plan.steps(draws, batch_size * accumulate)
     assert [draw for step in steps for draw in step] == draws

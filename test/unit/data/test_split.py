@@ -1,4 +1,4 @@
-"""Which episodes train and which validate."""
+"""The split of episodes into training and validation."""
 
 import itertools
 from collections import Counter
@@ -11,12 +11,12 @@ from mobile_vla_ros.data.split import split_episodes
 from mobile_vla_ros.errors import UserError
 
 
-def told(*counts: int) -> dict[str, str]:
-    """So many episodes of each instruction, by id."""
+def episodes_with(*counts: int) -> dict[str, str]:
+    """Return id → instruction, with this many episodes of each instruction."""
     return {
-        f'{number}-{take}': f'go to box {number}'
+        f'{number}-{index}': f'go to box {number}'
         for number, count in enumerate(counts)
-        for take in range(count)
+        for index in range(count)
     }
 
 
@@ -43,7 +43,7 @@ def test_the_split_is_by_episode_seeded_and_spread_over_instructions():
 @pytest.mark.parametrize('seed', range(5))
 def test_a_rare_instruction_is_on_both_sides(seed):
     """Regression: with every n-th episode, half of the instructions with two were on one side."""
-    training, val = sides(told(80, *[2] * 10), 0.2, seed)
+    training, val = sides(episodes_with(80, *[2] * 10), 0.2, seed)
     assert len(training) == len(val) == 11
     assert val.total() == 20
 
@@ -51,10 +51,10 @@ def test_a_rare_instruction_is_on_both_sides(seed):
 @pytest.mark.parametrize(
     ('counts', 'share', 'held', 'validating'),
     [
-        ([3] * 20, 0.2, 12, 12),  # the share holds 12 episodes: 12 instructions
+        ([3] * 20, 0.2, 12, 12),  # the share is 12 episodes: one of each of 12 instructions
         ([3] * 20, 0.01, 1, 1),  # never empty
         ([3] * 20, 0.99, 20, 40),  # every instruction keeps an episode to train on
-        ([1] * 10, 0.2, 2, 2),  # said once: they count as one instruction
+        ([1] * 10, 0.2, 2, 2),  # instructions with one episode count as one instruction
         ([1] * 10, 0.99, 9, 9),
         ([8, 1, 1, 1, 1], 0.15, 2, 2),
         ([1, 1], 0.01, 1, 1),
@@ -62,22 +62,22 @@ def test_a_rare_instruction_is_on_both_sides(seed):
 )
 def test_extreme_shares_and_instructions(counts, share, held, validating):
     """As many instructions as fit into the share validate; all are trained on."""
-    training, val = sides(told(*counts), share)
+    training, val = sides(episodes_with(*counts), share)
     assert (len(val), val.total()) == (held, validating)
     if min(counts) > 1:
         assert len(training) == len(counts)
 
 
-def test_another_episode_moves_few_across():
+def test_another_episode_moves_few_others():
     """Adding an episode leaves nearly all others on their side."""
-    instructions = told(40, 40, 40)
+    instructions = episodes_with(40, 40, 40)
     before = set(split_episodes(instructions, 0.2, 0)[1])
     after = set(split_episodes({**instructions, 'new': 'go to box 1'}, 0.2, 0)[1])
     assert len(before ^ after) <= 2
 
 
-def sixteen_of_231():
-    """The data of the reference run: instruction by id, and groups that drive the same."""
+def reference_episodes():
+    """Return the reference run's id → instruction, and its groups of equal commands."""
     rng = np.random.default_rng(0)
     of = [*range(16), *rng.integers(0, 16, 231 - 16)]
     instructions = {
@@ -92,7 +92,7 @@ def sixteen_of_231():
 
 def test_grouped_episodes_stay_on_one_side():
     """16 distinct trajectories of 231 episodes; every instruction still validates."""
-    instructions, groups = sixteen_of_231()
+    instructions, groups = reference_episodes()
     for seed in range(5):
         training, val = split_episodes(instructions, 0.2, seed, groups)
         assert all(len({name in val for name in group}) == 1 for group in groups)
@@ -100,7 +100,7 @@ def test_grouped_episodes_stay_on_one_side():
         assert {instructions[name] for name in val} == set(instructions.values())
         assert {instructions[name] for name in training} == set(instructions.values())
     apart = Repeats(231, groups).across(split_episodes(instructions, 0.2, 0)[0])
-    assert len(apart) == 16, 'not grouped, every one of them leaks'
+    assert len(apart) == 16, 'without grouping, every group leaks'
 
 
 @pytest.mark.parametrize(
@@ -115,8 +115,8 @@ def test_grouped_episodes_stay_on_one_side():
 )
 @pytest.mark.parametrize('share', [0.01, 0.2, 0.5, 0.99])
 def test_no_grouping_empties_a_side(groups, share):
-    """However large the groups are, something trains and something validates."""
-    training, val = split_episodes(told(5, 3), share, 0, groups)
+    """For groups of any size, both sides have episodes."""
+    training, val = split_episodes(episodes_with(5, 3), share, 0, groups)
     assert training and val
     for group in groups:
         assert len({name in val for name in group}) == 1
@@ -126,17 +126,17 @@ def test_no_grouping_empties_a_side(groups, share):
 def test_a_share_that_leaves_a_side_empty_is_refused(share):
     """Both sides are required."""
     with pytest.raises(UserError, match='validation share is out of range'):
-        split_episodes(told(5), share, 0)
+        split_episodes(episodes_with(5), share, 0)
 
 
 def test_episodes_that_are_all_alike_cannot_be_split_by_group():
-    """That is an error, not an empty side."""
+    """With an error, not an empty side."""
     with pytest.raises(UserError, match='all 5 episodes drive nearly the same commands'):
-        split_episodes(told(5), 0.2, 0, [list(told(5))])
+        split_episodes(episodes_with(5), 0.2, 0, [list(episodes_with(5))])
 
 
-def test_repeats_are_counted_among_the_episodes_that_move():
-    """Two drives, one of them three times, and episodes that stand still."""
+def test_repeats_are_counted_among_moving_episodes():
+    """Two drives, one of them three times, and idle episodes."""
     ways = {
         name: np.full((20, 3), speed, np.float32)
         for name, speed in (('d', 1.0), ('a', 1.0), ('c', 0.5), ('b', 1.0))

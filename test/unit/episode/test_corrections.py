@@ -1,4 +1,4 @@
-"""Takeovers: labelled at their edges, found in an episode, and weighed in training."""
+"""Takeovers: labelled at their edges, found in an episode, and weighted in training."""
 
 import json
 from dataclasses import replace
@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 import torch
 from accelerate import Accelerator
-from accelerate.state import AcceleratorState
 from torch.nn.functional import huber_loss
 
 from mobile_vla_ros.cli.main import main
@@ -33,18 +32,14 @@ from mobile_vla_ros.training.optimise import Optimisation, adamw
 from mobile_vla_ros.types import SOURCES, ActionSpec, Command, ImageSpec
 from small_episodes import CREATED_NS, encoded
 
+pytestmark = pytest.mark.usefixtures('fresh_accelerate')
+
 MS = 1_000_000
 PERIOD_NS = 100 * MS
 POLICY, TAKEOVER, UNKNOWN = (SOURCES[name] for name in ('policy', 'takeover', 'unknown'))
 
 
-@pytest.fixture(autouse=True)
-def fresh_accelerate():
-    """accelerate keeps its precision for the life of a process; a test starts without one."""
-    AcceleratorState._reset_state(reset_partial_state=True)
-
-
-# --- who each command came from ---
+# --- the source of each command ---
 
 
 def report(source, reason=StopReason.NONE):
@@ -54,12 +49,12 @@ def report(source, reason=StopReason.NONE):
 
 def labelled(ticks, *, late=0, swapped=False):
     """
-    Label the commands of a guard's ticks: (source, reason), one each 50 ms.
+    Label the commands of a guard's ticks, (source, reason), one every 50 ms.
 
-    The guard sends the command, 2 ms later its status: at every change, and every 0.1 s.
+    The guard publishes the command, and 2 ms later its status: at every change and every 0.1 s.
 
-    :param late: the status of a tick comes so many commands later.
-    :param swapped: the status of a tick comes before its command, as after a stall.
+    :param late: by how many commands the status of a tick is late.
+    :param swapped: the status of a tick is received before its command, as after a stall.
     """
     labels, found, under_way = CommandLabeller(), [], []
     labels.status(report('none'), 1, 0)
@@ -94,22 +89,22 @@ TICKS = (
     [{}, {'swapped': True}, {'late': 1}],
     ids=['in order', 'status first', 'status after the next command'],
 )
-def test_the_first_command_of_a_takeover_is_the_takeovers(order):
-    """A command comes before the status of its own tick: it was labelled as the tick before."""
+def test_the_first_command_of_a_takeover_is_labelled_takeover(order):
+    """Regression: it is received before the status of its tick, so it had the previous label."""
     found = labelled(TICKS, **order)
     assert [one.command.source for one in found] == [source for source, _ in TICKS]
     assert [one.command.twist[0] for one in found] == list(range(len(TICKS)))
 
 
-def test_a_takeover_begins_and_ends_with_an_event():
-    """It ends when the person lets go, not when the policy is let in again."""
+def test_a_takeover_starts_and_ends_with_an_event():
+    """It ends when the person releases the control, not when the policy drives again."""
     assert {int(one.command.twist[0]): one.event for one in labelled(TICKS) if one.event} == {
         4: 'begin',
         9: 'end',
     }
 
 
-def test_a_guard_that_fell_silent_labels_nothing():
+def test_a_silent_guard_labels_no_command():
     """Its last status does not apply to commands a second and a half later."""
     labels = CommandLabeller()
     labels.status(report('policy'), 1, 0)
@@ -118,14 +113,14 @@ def test_a_guard_that_fell_silent_labels_nothing():
     assert labels.ready(PATIENCE_NS - 1) == []
     assert [one.command.source for one in labels.ready(PATIENCE_NS)] == ['policy', 'unknown']
     labels.command(Command(np.zeros(6), 1, 1), 1, FRESH_NS + 1)
-    assert labels.ready(FRESH_NS + 1)[0].command.source == 'policy'  # nobody is waited for
+    assert labels.ready(FRESH_NS + 1)[0].command.source == 'policy'  # no status is awaited
 
 
-# --- what of an episode is a correction ---
+# --- the corrections in an episode ---
 
 
 def commands(sources, times_ns=None):
-    """Commands every 100 ms, each with its number as vx."""
+    """Return commands every 100 ms, each with its number as vx."""
     count = len(sources)
     times = np.arange(count) * PERIOD_NS if times_ns is None else np.asarray(times_ns)
     twist = np.zeros((count, 6))
@@ -133,47 +128,49 @@ def commands(sources, times_ns=None):
     return Commands(twist, times, times, np.array(sources, np.uint8))
 
 
-def test_the_second_before_a_takeover_is_the_policys_mistake():
-    """From one second before its first command; the silence after it belongs to nobody."""
-    taken = commands([POLICY] * 15 + [TAKEOVER] * 8 + [POLICY] * 3)
+def test_the_second_before_a_takeover_is_marked_wrong():
+    """From one second before its first command; the silence after it is unmarked."""
+    driven_by = commands([POLICY] * 15 + [TAKEOVER] * 8 + [POLICY] * 3)
     events = [Event('takeover', 15 * PERIOD_NS, 'begin'), Event('takeover', 20 * PERIOD_NS, 'end')]
-    (one,) = corrections.takeovers(taken, events)
+    (one,) = corrections.takeovers(driven_by, events)
     assert (one.begin_ns, one.end_ns, one.mistake_ns) == tuple(
         number * PERIOD_NS for number in (15, 20, 5)
     )
-    assert corrections.kinds(taken, events).tolist() == (
+    assert corrections.kinds(driven_by, events).tolist() == (
         [PLAIN] * 5 + [WRONG] * 10 + [CORRECTED] * 5 + [WRONG] * 3 + [PLAIN] * 3
     )
 
 
-def test_an_episode_without_events_has_its_takeovers_by_source():
-    """Episodes of before the events; two takeovers share no second."""
-    taken = commands([POLICY] * 3 + [TAKEOVER] * 2 + [POLICY] * 4 + [TAKEOVER] * 2)
-    first, second = corrections.takeovers(taken)
-    assert first.seconds == 0.2 and second.seconds == 0.1  # the last lasts to its last command
+def test_without_events_takeovers_are_found_by_source():
+    """In older episodes; two takeovers share no second."""
+    driven_by = commands([POLICY] * 3 + [TAKEOVER] * 2 + [POLICY] * 4 + [TAKEOVER] * 2)
+    first, second = corrections.takeovers(driven_by)
+    assert (
+        first.seconds == 0.2 and second.seconds == 0.1
+    )  # the last one ends with its last command
     assert second.mistake_ns == first.end_ns
-    assert corrections.kinds(taken).tolist() == (
+    assert corrections.kinds(driven_by).tolist() == (
         [WRONG] * 3 + [CORRECTED] * 2 + [WRONG] * 4 + [CORRECTED] * 2
     )
 
 
-def test_the_guards_own_stops_are_nobodys_wish_where_a_policy_drives():
-    """Beside a policy's commands an unknown source is a fault's zero; alone it is an episode."""
+def test_the_guard_s_own_stops_are_marked_wrong():
+    """Beside a policy's commands an unknown source is a fault's zero; alone it is plain."""
     assert corrections.kinds(commands([POLICY, UNKNOWN])).tolist() == [PLAIN, WRONG]
     assert corrections.kinds(commands([UNKNOWN, UNKNOWN])).tolist() == [PLAIN, PLAIN]
 
 
-# --- what training makes of it ---
+# --- weights in training ---
 
 
-def write_corrected(folder, number=0, *, taken=range(14, 20)):
-    """Write an episode of 30 frames at 10 Hz that a policy drives but for some commands."""
+def write_corrected(folder, number=0, *, corrected=range(14, 20)):
+    """Write an episode of 30 frames at 10 Hz in which a person takes over for some commands."""
     created_ns = CREATED_NS + number * 60_000_000_000
     writer = EpisodeWriter(folder, EpisodeInfo(f'go to box {number % 2}'), created_ns)
     for index in range(30):
         now_ns = created_ns + index * PERIOD_NS
         writer.add_frame(encoded(index * 5 + number, size=(56, 56)), now_ns, now_ns)
-        source = 'takeover' if index in taken else 'policy'
+        source = 'takeover' if index in corrected else 'policy'
         writer.add_command(
             Command(
                 [np.sin(index / 3) / 2, np.cos(index + number) / 4, 0, 0, 0, 0],
@@ -182,13 +179,13 @@ def write_corrected(folder, number=0, *, taken=range(14, 20)):
                 source,
             )
         )
-        if taken and index in (taken[0], taken[-1] + 1):
-            writer.add_event('takeover', now_ns, 'begin' if index == taken[0] else 'end')
+        if corrected and index in (corrected[0], corrected[-1] + 1):
+            writer.add_event('takeover', now_ns, 'begin' if index == corrected[0] else 'end')
     return writer.close('success')
 
 
 def hand_weights(weight):
-    """(30, 10) what each step of each frame's chunk weighs, by the rule in words."""
+    """Return the weight of each step of each frame's chunk, (30, 10), computed by hand."""
     by_command = [
         weight if 14 <= index < 20 else 0 if 4 <= index < 14 else 1 for index in range(30)
     ]
@@ -201,8 +198,8 @@ def hand_weights(weight):
     )
 
 
-def test_each_step_of_a_chunk_weighs_by_its_own_command(tmp_path):
-    """A frame of the wrong second still teaches those steps that reach into the takeover."""
+def test_each_step_of_a_chunk_has_the_weight_of_its_command(tmp_path):
+    """In a frame of the wrong second, the steps within the takeover still count."""
     path = write_corrected(tmp_path)
     loaded = read_episodes([path], Sampling())
     assert [one.seconds for one in loaded.takeovers[path.stem]] == [0.6]
@@ -226,7 +223,7 @@ def test_each_step_of_a_chunk_weighs_by_its_own_command(tmp_path):
 
 
 def test_without_the_flag_an_item_has_no_weight(tmp_path):
-    """Nothing is multiplied: without --corrections all numbers stay what they are."""
+    """Without --corrections all losses stay unchanged."""
     loaded = read_episodes([write_corrected(tmp_path)], Sampling())
     data = SegmentDataset(
         loaded.segments,
@@ -241,7 +238,7 @@ def test_without_the_flag_an_item_has_no_weight(tmp_path):
 
 
 def test_a_step_divides_by_the_sum_of_the_weights(tmp_path, small_backbone):
-    """Gradient and loss of one step are those of the weighed mean, written out."""
+    """Gradient and loss of one step equal those of the weighted mean, written out."""
     loaded = read_episodes([write_corrected(tmp_path)], Sampling())
     config = TrainConfig(out='', batch_size=1, accumulate=2, grad_clip=1e6)
     model = ModelConfig(
@@ -306,11 +303,11 @@ def test_a_step_divides_by_the_sum_of_the_weights(tmp_path, small_backbone):
     assert sums['loss'] == pytest.approx(top.item(), rel=1e-5)
     for name, expected in wanted.items():
         torch.testing.assert_close(got.pop(name), expected, rtol=1e-4, atol=1e-7)
-    assert not any(value.any() for value in got.values())  # of the dummy, which weighs nothing
+    assert not any(value.any() for value in got.values())  # of the dummy, which has no weight
 
 
 def small(backbone, folder, out, **data):
-    """The configurations of a short run."""
+    """Return the configurations of a short run."""
     return (
         ModelConfig(backbone=backbone, lora_r=4, head_hidden=32, head_layers=1),
         DataConfig(data=str(folder), **data),
@@ -318,12 +315,12 @@ def small(backbone, folder, out, **data):
     )
 
 
-def test_the_log_and_the_bundle_say_what_was_corrected(tmp_path, small_backbone):
-    """How many takeovers, of how many seconds, in how many episodes."""
+def test_the_log_and_the_bundle_have_the_corrections(tmp_path, small_backbone):
+    """The number of takeovers, seconds and episodes."""
     for number in range(4):
-        write_corrected(tmp_path / 'takes', number)
+        write_corrected(tmp_path / 'episodes', number)
     trained = train(
-        *small(small_backbone, tmp_path / 'takes', tmp_path / 'out', corrections=5.0),
+        *small(small_backbone, tmp_path / 'episodes', tmp_path / 'out', corrections=5.0),
         log=lambda _: None,
     )
     log = (tmp_path / 'out' / 'train.log').read_text()
@@ -336,7 +333,9 @@ def test_the_log_and_the_bundle_say_what_was_corrected(tmp_path, small_backbone)
     }
 
 
-def test_corrections_without_any_is_a_sentence(tmp_path, small_backbone, episode_folder, capsys):
+def test_corrections_without_takeovers_are_refused(
+    tmp_path, small_backbone, episode_folder, capsys
+):
     """Exit status 2, and nothing is written."""
     out = tmp_path / 'out'
     assert (
@@ -361,11 +360,11 @@ def test_corrections_without_any_is_a_sentence(tmp_path, small_backbone, episode
     assert not out.exists()
 
 
-# --- going on from a policy ---
+# --- continuing from a policy ---
 
 
-def test_a_training_begins_with_the_weights_of_the_policy(small_run):
-    """Adapters, head and action token; and all that is not trained is that of its backbone."""
+def test_training_starts_with_the_weights_of_the_policy(small_run):
+    """Adapters, head and action token; untrained weights are those of its backbone."""
     policy = str(small_run / 'best')
     model, data = inherit_settings(ModelConfig(init=policy), DataConfig(data=''))
     assert (model.lora_r, model.head_hidden, data.rate_hz) == (4, 32, 10.0)
@@ -383,8 +382,8 @@ def test_a_training_begins_with_the_weights_of_the_policy(small_run):
     assert initial.record['init']['policy'] == policy
 
 
-def test_what_the_policy_decides_otherwise_is_refused_all_at_once(small_run):
-    """Also a flag that says the default: it was given."""
+def test_settings_that_contradict_the_policy_are_refused_together(small_run):
+    """Also a flag with the default value, since it was given."""
     policy = str(small_run / 'best')
     with pytest.raises(UserError) as caught:
         parse(
@@ -408,12 +407,12 @@ def test_what_the_policy_decides_otherwise_is_refused_all_at_once(small_run):
     assert 'rate_hz' not in str(caught.value)
 
 
-def test_a_policy_goes_on_learning_from_its_corrections(small_run, tmp_path):
-    """The new bundle has the old one's axes and scale, and says what it was made from."""
+def test_a_policy_continues_to_learn_from_its_corrections(small_run, tmp_path):
+    """The new bundle has the old one's axes and scale, and names the old one."""
     for number in range(3):
-        write_corrected(tmp_path / 'takes', number)
+        write_corrected(tmp_path / 'episodes', number)
     old = load_bundle(small_run / 'best').spec
-    _, data, config = small('', tmp_path / 'takes', tmp_path / 'out', corrections=5.0)
+    _, data, config = small('', tmp_path / 'episodes', tmp_path / 'out', corrections=5.0)
     policy = str(small_run / 'best')
     trained = train(replace(ModelConfig(), init=policy), data, config, log=lambda _: None)
     assert trained.policy.actions == old.actions and trained.policy.head == old.head
@@ -424,11 +423,11 @@ def test_a_policy_goes_on_learning_from_its_corrections(small_run, tmp_path):
     assert json.loads((tmp_path / 'out' / 'history.json').read_text())[0]['epoch'] == 0
 
 
-# --- who corrects in the arena ---
+# --- the corrector in the arena ---
 
 
 def driven(proposed, index=8):
-    """Drive a scene with what is proposed, corrected; return the arena and the corrector."""
+    """Drive a scene with corrected proposals; return the arena and the corrector."""
     arena = Arena(16, 16)
     arena.reset(scene('disturbed', index))
     corrector = Corrector(arena.scene)
@@ -439,14 +438,14 @@ def driven(proposed, index=8):
     return arena, corrector
 
 
-def test_a_policy_that_drives_into_things_is_corrected_to_the_end():
-    """It always wants straight on; with the corrections the scene is driven well."""
+def test_a_policy_that_collides_is_corrected_until_the_end():
+    """It always drives straight ahead; with corrections the scene succeeds."""
     arena, corrector = driven(lambda *_: np.array([0.5, 0, 0, 0, 0, 0.0]))
     assert arena.state == 'success' and corrector.takeovers >= 1
 
 
-def test_a_policy_that_drives_as_the_expert_is_let_alone():
-    """Nobody takes over from who does it right."""
+def test_a_policy_that_drives_like_the_expert_is_not_corrected():
+    """There is no takeover from correct commands."""
     arena, corrector = driven(
         lambda arena, one: one._expert.command(arena.pose, arena.velocity, arena.time_ns)
     )

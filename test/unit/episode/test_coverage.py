@@ -1,4 +1,4 @@
-"""What a set covers: directions, starts, episodes that are alike, and what to record next."""
+"""Coverage of a set: directions, starts, near-identical episodes, and advice."""
 
 import io
 import time
@@ -17,7 +17,7 @@ SECOND = 1_000_000_000
 
 
 def pressed(keys: str, step_s: float = 0.2, speed: float = 1.15, begin_s: float = 0.0):
-    """Return receipts and twists of one command a key press."""
+    """Return receipt times and twists of one command per key press."""
     received_ns = ((begin_s + np.arange(len(keys)) * step_s) * SECOND).astype(np.int64)
     twist = np.zeros((len(keys), 6))
     twist[:, :2] = np.array([KEYS[key] for key in keys]).reshape(-1, 2) * speed
@@ -35,7 +35,7 @@ def random_keys(rng, count: int = 18) -> str:
 
 
 def test_motion_counts_the_seconds_in_each_direction():
-    """Diagonals count twice; no command holds for longer than half a second."""
+    """Diagonals count twice; no command counts for longer than half a second."""
     found = coverage.motion(*pressed('wwqa  s'))
     assert found['forward'] == pytest.approx(0.6) and found['left'] == pytest.approx(0.4)
     assert found['back'] == pytest.approx(0.2) and found['right'] == 0
@@ -47,10 +47,10 @@ def test_motion_counts_the_seconds_in_each_direction():
     assert set(coverage.motion(np.zeros(0, np.int64), np.zeros((0, 6))).values()) == {0.0}
 
 
-def test_a_signature_forgets_when_but_not_what():
-    """A late start, a wait before it and after it make no difference; the speed does."""
+def test_a_signature_ignores_pauses_but_not_speed():
+    """A late start and pauses at both ends make no difference; the speed does."""
     plain = signature('wqaawwd')
-    assert plain.shape == (7, 3), '0.2 s a key'
+    assert plain.shape == (7, 3), '0.2 s per key'
     np.testing.assert_allclose(signature('wqaawwd ', begin_s=77.03), plain, atol=1e-4)
     np.testing.assert_allclose(signature('   wqaawwd '), plain, atol=1e-4)
     np.testing.assert_allclose(plain[1], [1.15, 1.15, 0], atol=1e-4)
@@ -59,7 +59,7 @@ def test_a_signature_forgets_when_but_not_what():
 
 
 def test_a_signature_of_a_broken_clock_stays_small():
-    """A clock that jumps by years, or back, costs ten seconds of zeros; NaN counts as still."""
+    """A clock that jumps by years, or back, adds ten seconds of zeros; NaN counts as zero."""
     received_ns, twist = pressed('wwaadd')
     received_ns[3:] += 10**18
     twist[1, 0] = np.nan
@@ -80,8 +80,8 @@ def test_sixteen_distinct_episodes_of_231_are_found(rate_hz):
     assert sorted(groups) == sorted(np.flatnonzero(of == one).tolist() for one in range(16))
 
 
-def test_near_is_near_and_far_is_far():
-    """A little noise is alike; one more side step, half the speed, or the mirror image is not."""
+def test_noise_is_near_and_other_drives_are_far():
+    """A little noise is near; one more side step, half the speed or a mirrored drive is not."""
     rng = np.random.default_rng(1)
     one = signature('wwwwqqwwwwwwwwww')
     noisy = one + rng.normal(0, 0.01, one.shape).astype(np.float32)
@@ -93,8 +93,8 @@ def test_near_is_near_and_far_is_far():
 
 @settings(max_examples=30, deadline=None)
 @given(st.lists(st.text('wad q', min_size=1, max_size=12), max_size=30), st.integers(0, 99))
-def test_the_cells_miss_nothing(presses, seed):
-    """The groups are those that comparing each episode with every group's first one gives."""
+def test_the_cells_miss_no_group(presses, seed):
+    """The groups equal those from comparing each episode with the first of every group."""
     rng = np.random.default_rng(seed)
     signatures = [
         one + rng.normal(0, 0.02, one.shape).astype(np.float32) for one in map(signature, presses)
@@ -125,26 +125,26 @@ def test_two_thousand_episodes_are_grouped_in_seconds(kind):
     assert len(groups) == (16 if kind == 'sixteen' else 0)
 
 
-def picture(shift: int, light: float = 1.0, kind: str = 'JPEG') -> bytes:
-    """Return a room seen from one of many places."""
+def room_image(shift: int, light: float = 1.0, kind: str = 'JPEG') -> bytes:
+    """Return an encoded image of a room from one of many places."""
     rng = np.random.default_rng(5)
     room = rng.integers(0, 200, (6, 40, 3)).repeat(24, axis=0).repeat(24, axis=1)
     noise = np.random.default_rng(shift).normal(0, 4, (144, 192, 3))
-    seen = np.clip(room[:, shift : shift + 192] * light + noise, 0, 255).astype(np.uint8)
+    visible = np.clip(room[:, shift : shift + 192] * light + noise, 0, 255).astype(np.uint8)
     buffer = io.BytesIO()
-    Image.fromarray(seen).save(buffer, kind)
+    Image.fromarray(visible).save(buffer, kind)
     return buffer.getvalue()
 
 
-def test_places_are_told_apart_by_the_first_image():
-    """Light and noise change nothing; another place does; black images are one place."""
+def test_places_are_distinguished_by_the_first_image():
+    """Light and noise make no difference; another place does; black images are one place."""
     here = [
-        coverage.start_view(picture(0, light, kind))
+        coverage.start_view(room_image(0, light, kind))
         for light in (0.7, 1.0, 1.2)
         for kind in ('JPEG', 'PNG')
     ]
     assert coverage.distinct_views(here) == 1
-    elsewhere = [coverage.start_view(picture(shift)) for shift in (150, 300, 450)]
+    elsewhere = [coverage.start_view(room_image(shift)) for shift in (150, 300, 450)]
     buffer = io.BytesIO()
     Image.new('RGB', (64, 48), (9, 9, 9)).save(buffer, 'PNG')
     dark = [coverage.start_view(buffer.getvalue())] * 2
@@ -153,7 +153,7 @@ def test_places_are_told_apart_by_the_first_image():
 
 
 def balanced(count: int = 60) -> tuple[list[EpisodeRow], dict]:
-    """Return a set that lacks nothing: rows and traces."""
+    """Return rows and traces of a complete set."""
     rng = np.random.default_rng(11)
     rows, traces = [], {}
     for index in range(count):
@@ -171,22 +171,22 @@ def balanced(count: int = 60) -> tuple[list[EpisodeRow], dict]:
             forward_s=8.0,
             **{f'{name}_s': 2.0 for name in ('left', 'right')},
         )
-        view = rng.normal(size=144).astype(np.float32)
+        place = rng.normal(size=144).astype(np.float32)
         rows.append(row)
-        traces[row.name] = (signature(random_keys(rng, 40)), view / np.linalg.norm(view))
+        traces[row.name] = (signature(random_keys(rng, 40)), place / np.linalg.norm(place))
     return rows, traces
 
 
 def changed(rows: list[EpisodeRow], count: int, **values) -> list[EpisodeRow]:
-    """Return the rows, the first ``count`` of them with other values."""
+    """Return the rows with other values in the first ``count``."""
     return [
         EpisodeRow(**vars(row) | values) if index < count else row
         for index, row in enumerate(rows)
     ]
 
 
-def test_a_set_that_lacks_nothing_is_left_alone():
-    """No nagging: sixty varied, balanced, good episodes get no advice."""
+def test_a_complete_set_gets_no_advice():
+    """Sixty varied, balanced, good episodes."""
     rows, traces = balanced()
     found = coach.survey(rows, traces)
     assert coach.advise(found) == []
@@ -237,16 +237,16 @@ def test_a_set_that_lacks_nothing_is_left_alone():
         (60, {'moving_s': 4.0}, '60% of the time it has no command to move', 0.6, 0.2),
     ],
 )
-def test_each_lack_is_told_with_a_number_to_reach(count, values, words, have, want):
-    """One planted lack gives one sentence of its own, before anything else."""
+def test_each_lack_gives_advice_with_a_target(count, values, words, have, want):
+    """A planted lack gives its own sentence, in first place."""
     rows, traces = balanced()
     advice = coach.advise(coach.survey(changed(rows, count, **values), traces))
     assert words in advice[0].sentence, advice
     assert (advice[0].have, advice[0].want) == (pytest.approx(have), pytest.approx(want))
 
 
-def test_repeats_and_one_starting_place_are_told():
-    """Sixty episodes that are four, from one place: both are reported, the repeats first."""
+def test_repeats_and_a_single_starting_place_are_reported():
+    """Sixty episodes, four of them distinct, from one place: both are reported, repeats first."""
     rows, traces = balanced()
     kept = list(traces.values())
     traces = {name: (kept[index % 4][0], kept[0][1]) for index, name in enumerate(traces)}
@@ -259,8 +259,8 @@ def test_repeats_and_one_starting_place_are_told():
     assert starts.sentence.startswith('14 episodes that start from other places')
 
 
-def test_at_most_five_and_the_most_valuable_first():
-    """A set that lacks everything gets the most valuable advice."""
+def test_at_most_five_sentences_the_most_valuable_first():
+    """For a set that lacks everything."""
     rows, traces = balanced(20)
     rows = changed(
         rows,

@@ -1,4 +1,4 @@
-"""The camera's clock: what is a fault of it, and what only looks like one."""
+"""The camera's clock: its faults, and harmless delays that resemble them."""
 
 import time
 
@@ -16,7 +16,7 @@ ROW = np.arange(FRAMES)
 
 
 def kind(stamp_ns, received_ns) -> str:
-    """Return the kind of a clock; its sentence is there unless it is sane."""
+    """Return the kind of a clock, which has a sentence unless it is sane."""
     found = clock.check(stamp_ns, received_ns)
     assert found.kind in clock.KINDS
     assert found.sane == (found.kind == 'sane') == (not found.sentence)
@@ -24,7 +24,7 @@ def kind(stamp_ns, received_ns) -> str:
 
 
 def late(by_s: dict[int, float]) -> np.ndarray:
-    """Return receipts where the frames from each row on wait until that row's is delivered."""
+    """Return receipt times for frames that are delayed until the frame of a row is delivered."""
     received = TRUE + S // 50
     for row, wait_s in by_s.items():
         received[row] += round(wait_s * S)
@@ -54,7 +54,7 @@ def late(by_s: dict[int, float]) -> np.ndarray:
     ],
 )
 def test_kind_of_clock(stamp, expected, words):
-    """Each fault has its name and a sentence a person understands."""
+    """Each fault has its kind and a sentence."""
     received = TRUE + S // 50
     assert kind(stamp, received) == expected
     assert words in clock.check(stamp, received).sentence
@@ -64,20 +64,20 @@ def test_kind_of_clock(stamp, expected, words):
     'rows', [{100: 0.9}, {100: 3.0}, {0: 1.0}, {FRAMES - 1: 2.0}, {50: 1.5, 150: 1.5, 250: 4.0}]
 )
 def test_frames_delivered_late_are_no_jump(rows):
-    """A stall of the transport, after which the frames come in a bunch."""
+    """A stall of the transport, followed by a burst of frames."""
     assert kind(TRUE, late(rows)) == 'sane'
 
 
 def overtaken(every: int, by_s: float) -> tuple[np.ndarray, np.ndarray]:
-    """Stamps and receipts in the order of receipt, where every so many-th frame is late."""
+    """Return stamps and receipt times in the order of receipt; every n-th frame is late."""
     received = TRUE + S // 50 + np.where(ROW % every == 3, round(by_s * S), 0)
     order = np.argsort(received, kind='stable')
     return TRUE[order], received[order]
 
 
 @pytest.mark.parametrize(('every', 'by_s'), [(10, 0.15), (4, 0.45), (301, 0.15)])
-def test_frames_that_were_overtaken_are_no_fault_of_the_clock(every, by_s):
-    """A late frame comes after newer ones, whose distance from stamp to receipt is as before."""
+def test_overtaken_frames_are_no_fault_of_the_clock(every, by_s):
+    """A late frame arrives after newer ones, whose delay is unchanged."""
     stamp, received = overtaken(every, by_s)
     assert (np.diff(stamp) < 0).any()
     assert kind(stamp, received) == 'sane'
@@ -85,27 +85,27 @@ def test_frames_that_were_overtaken_are_no_fault_of_the_clock(every, by_s):
 
 @pytest.mark.parametrize('back_s', [0.11, 0.25, 0.45])
 @pytest.mark.parametrize('row', [1, 150, FRAMES - 4])
-def test_a_clock_set_back_by_little_is_told_from_late_frames(row, back_s):
-    """From there on stamp and receipt stay further apart: no later frame is as fast as before."""
+def test_a_clock_set_back_a_little_is_distinguished_from_late_frames(row, back_s):
+    """All later frames have a larger delay than before."""
     stamp = np.where(row <= ROW, TRUE - round(back_s * S), TRUE)
     assert kind(stamp, TRUE + S // 50) == 'backwards'
 
 
-def test_gap_is_no_jump():
-    """A camera that pauses: stamps and receipts go on by the same amount."""
+def test_a_gap_is_no_jump():
+    """After a pause, stamps and receipt times have advanced by the same amount."""
     kept = (ROW < 100) | (ROW > 160)
     assert kind(TRUE[kept], TRUE[kept] + S // 50) == 'sane'
 
 
 @pytest.mark.parametrize('by_s', [2, -2])
-def test_step_of_the_receiving_clock_is_a_jump(by_s):
-    """From there on stamps and commands would not fit each other."""
+def test_a_step_of_the_receiving_clock_is_a_jump(by_s):
+    """After it, stamps would not match the times of commands."""
     assert kind(TRUE, TRUE + S // 50 + np.where(ROW > 150, by_s * S, 0)) == 'jumps'
 
 
 @given(st.lists(st.floats(0, 0.4), min_size=2, max_size=100), st.integers(0, 2**40))
 def test_jitter_of_the_transport_is_sane(delays, start):
-    """Delays under half a second, whatever they are, leave the clock its trust."""
+    """With any delays under half a second the clock is trusted."""
     stamp = 1 + start + np.arange(len(delays), dtype=np.int64) * S // 10
     received = np.maximum.accumulate(stamp + (np.array(delays) * S).astype(np.int64))
     assert kind(stamp, received) == 'sane'
@@ -114,8 +114,8 @@ def test_jitter_of_the_transport_is_sane(delays, start):
 @given(
     st.lists(st.tuples(st.integers(-(2**62), 2**62), st.integers(-(2**60), 2**60)), max_size=30)
 )
-def test_any_numbers_have_a_kind(pairs):
-    """Whatever a file holds, there is an answer."""
+def test_any_times_have_a_kind(pairs):
+    """For any content of a file there is a result."""
     values = np.array(pairs, dtype=np.int64).reshape(-1, 2)
     kind(values[:, 0], values[:, 1])
 
@@ -127,7 +127,7 @@ def test_first_frame_of_simulated_time_may_be_zero():
     assert kind(TRUE[:1] * 0, TRUE[:1]) == 'zero'
 
 
-def test_hours_of_frames_cost_no_time():
+def test_an_hour_of_frames_is_checked_quickly():
     """An hour at 30 Hz, with a late frame every second: vectorised, far under a second."""
     stamp = 1 + np.arange(108_000, dtype=np.int64) * S // 30
     late_ns = np.where(np.arange(108_000) % 30 == 0, 6 * S // 10, 0)

@@ -1,4 +1,4 @@
-"""A disk that fills up: a real one, in the memory of a namespace of its own."""
+"""A disk that fills up: a real tmpfs in a private namespace."""
 
 import json
 import os
@@ -17,46 +17,23 @@ from mobile_vla_ros.episode.storage.part_file import MARGIN_BYTES
 from mobile_vla_ros.episode.storage.schema import EpisodeInfo
 from mobile_vla_ros.episode.storage.writer import EpisodeWriter
 from mobile_vla_ros.types import Command
+from private_mounts import on_small_disk
 from small_episodes import CREATED_NS
 
 MEGABYTES = 6
 
 
-def namespace_prefix() -> list[str] | None:
-    """Return the command that gives a process mounts of its own, or None where none may."""
-    for prefix in (['unshare', '-m'], ['unshare', '-rm']):
-        if (
-            shutil.which('unshare')
-            and not subprocess.run(
-                [*prefix, 'sh', '-c', 'mount -t tmpfs none /mnt'], capture_output=True
-            ).returncode
-        ):
-            return prefix
-    return None
-
-
 @pytest.fixture
 def fill(tmp_path):
     """Run ``fill_disk`` on a file system of 6 MB; return what it printed."""
-    prefix = namespace_prefix()
-    if prefix is None:
-        pytest.skip('mounts of its own (unshare -m) are not permitted to this user')
 
     def run(floor_bytes: int = 0, others: str = 'alone') -> dict:
+        command = [sys.executable, PROCESSES, 'fill', tmp_path, floor_bytes, others]
+        on_disk = on_small_disk(tmp_path, MEGABYTES, *command)
+        if on_disk is None:
+            pytest.skip('private mounts (unshare -m) are not permitted to this user')
         done = subprocess.run(
-            [
-                *prefix,
-                'sh',
-                '-c',
-                f'mount -t tmpfs -o size={MEGABYTES}m none "$0" && exec "$@"',
-                str(tmp_path),
-                sys.executable,
-                PROCESSES,
-                'fill',
-                str(tmp_path),
-                str(floor_bytes),
-                others,
-            ],
+            on_disk,
             capture_output=True,
             text=True,
             timeout=300,
@@ -70,8 +47,8 @@ def fill(tmp_path):
 
 
 @pytest.mark.parametrize('others', ['alone', 'others'])
-def test_episode_on_a_full_disk_closes_whole_and_counts_its_frames(fill, others):
-    """The disk fills by the episode, or under it: no frame is torn, none is missing uncounted."""
+def test_on_a_full_disk_the_episode_closes_whole_and_counts_drops(fill, others):
+    """Whatever fills the disk: no frame is torn, and missing frames are counted."""
     result = fill(others=others)
     assert result['error'] is None and result['complete'] and result['outcome'] == 'unknown'
     assert 'is full' in result['problem']
@@ -83,32 +60,34 @@ def test_episode_on_a_full_disk_closes_whole_and_counts_its_frames(fill, others)
     assert names[-2:] == ['problem', 'stop'] and set(names) == {'drop', 'problem', 'stop'}
     assert result['events'][0][1].endswith('the disk is full')
     assert result['frames'] > (100 if others == 'alone' else 30)
-    # What was held for the close is given back, and nothing else was left behind.
+    # The space reserved for closing is released, and no other file is left.
     assert result['free'] > MARGIN_BYTES // 2
-    assert [name for name in result['files'] if name != 'of_others'] == [Path(result['path']).name]
+    assert [name for name in result['files'] if name != 'other_files'] == [
+        Path(result['path']).name
+    ]
 
 
-def test_start_on_a_full_disk_is_a_sentence_and_leaves_nothing(fill):
-    """Where not even the head of an episode fits, the start is refused."""
+def test_a_start_on_a_full_disk_is_refused_and_leaves_nothing(fill):
+    """When not even the header of an episode fits."""
     result = fill()
     assert 'cannot write episodes' in result['refused'] and 'No space left' in result['refused']
     assert result['files_after'] == [*sorted([Path(result['path']).name, 'rest'])]
 
 
-def test_episode_is_closed_at_the_floor_with_every_frame(fill):
-    """Below the floor the episode is closed while there is room for all that was handed over."""
+def test_an_episode_is_closed_at_the_floor_with_every_frame(fill):
+    """Below the floor the episode is closed while all frames handed over still fit."""
     result = fill(floor_bytes=3 * 2**20)
     assert result['error'] is None and result['complete']
     assert 'under the floor of 3 MB' in result['problem']
     assert (result['drops'], result['frames']) == (0, result['handed'])
     assert [name for name, _ in result['events']] == ['problem', 'stop']
-    # What was held ahead is free again.
+    # The reserved space is free again.
     assert 2**20 < result['free'] < 5 * 2**20
 
 
 @pytest.mark.parametrize('most', [50, 3000, 70_000, 300_000])
-def test_what_is_held_is_enough_for_what_hdf5_writes(tmp_path, most):
-    """A flush never writes beyond what was held for it, whatever the sizes of the rows."""
+def test_the_reserved_space_is_enough_for_hdf5(tmp_path, most):
+    """A flush never writes beyond its reserved space, for any sizes of rows."""
     with (tmp_path / 'file').open('wb') as file:
         if disk.reserve(file.fileno(), 0, 1) is None:
             pytest.skip('this file system holds no blocks in advance')
@@ -131,8 +110,8 @@ def test_what_is_held_is_enough_for_what_hdf5_writes(tmp_path, most):
     assert path.stat().st_blocks * 512 < held
 
 
-def test_disk_without_promises_is_asked_for_its_free_space(tmp_path, monkeypatch):
-    """Where no blocks can be held, what is free decides, and the frames are counted as well."""
+def test_without_reservations_the_free_space_decides(tmp_path, monkeypatch):
+    """If no blocks can be reserved, the free space decides, and frames are counted too."""
     monkeypatch.setattr(disk, 'reserve', lambda *_: None)
     free = [10**9]
     monkeypatch.setattr(disk, 'free_bytes', lambda _: free[0])
@@ -148,18 +127,18 @@ def test_disk_without_promises_is_asked_for_its_free_space(tmp_path, monkeypatch
 
 
 def test_minutes_left():
-    """Room above the floor by the rate; nothing is known while nothing is written."""
+    """The space above the floor divided by the rate; unknown while nothing is written."""
     assert disk.minutes_left(7_000_000_000, 1_000_000_000, 5e6) == pytest.approx(20)
     assert disk.minutes_left(5, 10, 1.0) == 0
     assert disk.minutes_left(5, 1, 0.0) is None
 
 
-def test_free_space_of_a_folder_that_is_not_there_yet(tmp_path):
-    """The free space is that of the folder it will be made in."""
+def test_free_space_of_a_folder_that_does_not_exist_yet(tmp_path):
+    """It is that of the nearest existing parent."""
     assert 0 < disk.free_bytes(tmp_path / 'a' / 'b') <= shutil.disk_usage(tmp_path).free + 2**24
 
 
-def test_lock_is_seen_across_handles_and_goes_with_its_holder(tmp_path):
+def test_a_lock_is_visible_across_handles_and_ends_with_its_holder(tmp_path):
     """The lock follows the file through a rename and ends with the handle."""
     path = tmp_path / 'file'
     handle = os.open(path, os.O_RDWR | os.O_CREAT)
@@ -168,7 +147,7 @@ def test_lock_is_seen_across_handles_and_goes_with_its_holder(tmp_path):
     path = path.rename(tmp_path / 'renamed')
     second = os.open(path, os.O_RDWR)
     assert file_lock.is_held(path) and not file_lock.hold(second)
-    os.close(second)  # another handle's end changes nothing
+    os.close(second)  # closing another handle changes nothing
     assert file_lock.is_held(path)
     os.close(handle)
     assert not file_lock.is_held(path)

@@ -1,4 +1,4 @@
-"""The verdict on an episode, and its words."""
+"""The verdict on an episode and its reasons."""
 
 import json
 
@@ -17,7 +17,7 @@ CLEAR, DARK, BLURRED = (
 
 
 def judge(frames=50, **changes):
-    """Judge a good episode of 10 Hz with some of it changed."""
+    """Judge a good episode of 10 Hz with some values changed."""
     times = np.arange(frames, dtype=np.int64) * PERIOD_NS
     steady = {
         'frame_stamp_ns': times,
@@ -30,8 +30,8 @@ def judge(frames=50, **changes):
     return health.judge(**{**steady, **changes})
 
 
-def test_good_episode_has_no_reason_against_it():
-    """A steady episode is good, and its measures are what was put in."""
+def test_a_good_episode_has_no_reasons():
+    """A steady episode is good, and its measures match the input."""
     found = judge()
     assert (found['verdict'], found['reasons']) == ('good', [])
     assert found['frame_rate_hz'] == pytest.approx(10)
@@ -88,16 +88,16 @@ def test_good_episode_has_no_reason_against_it():
         ({'samples': [BLURRED] * 5}, 'poor', 'out of focus'),
     ],
 )
-def test_fault_is_named(change, verdict, words):
-    """Each fault alone spoils the verdict and is named in the reasons."""
+def test_each_fault_is_named(change, verdict, words):
+    """Each fault alone lowers the verdict and is named in the reasons."""
     found = judge(**change)
     assert found['verdict'] == verdict
     assert any(words in reason for reason in found['reasons'])
     assert json.loads(json.dumps(found, allow_nan=False)) == found
 
 
-def test_standing_before_a_still_scene_is_no_frozen_camera():
-    """Equal images while the robot stands are as they should be."""
+def test_standing_before_a_static_scene_is_no_frozen_camera():
+    """Equal images are expected while the robot stands."""
     still = np.arange(50) < 10
     found = judge(frozen=still, twist=np.where(still[:, None], 0, 0.3) * np.ones(6))
     assert found['frozen_share'] == 0
@@ -118,14 +118,14 @@ def test_standing_before_a_still_scene_is_no_frozen_camera():
         {'drops': 0, 'frozen': np.arange(50) == 4},
     ],
 )
-def test_small_things_leave_an_episode_good(change):
+def test_small_defects_leave_an_episode_good(change):
     """One blurred frame, a plain wall, a late delivery, 83 % of the rate: still good."""
     found = judge(**change)
     assert (found['verdict'], found['reasons']) == ('good', [])
 
 
-def test_period_of_a_slow_camera_is_no_gap():
-    """At 1 Hz a second without a frame is as expected; three periods are a gap."""
+def test_the_period_of_a_slow_camera_is_no_gap():
+    """At 1 Hz a second without a frame is normal; three periods are a gap."""
     times = np.arange(20, dtype=np.int64) * 10 * PERIOD_NS
     slow = {
         'frame_stamp_ns': times,
@@ -139,8 +139,8 @@ def test_period_of_a_slow_camera_is_no_gap():
     assert '4.00 s without a frame' in judge(20, **slow)['reasons']
 
 
-def test_rate_is_that_of_the_frames_own_times():
-    """Delivery in bunches changes neither rate nor gap when the camera's clock is sane."""
+def test_the_rate_follows_the_stamps():
+    """Delivery in bursts changes neither rate nor gaps if the camera's clock is sane."""
     times = np.arange(60, dtype=np.int64) * PERIOD_NS
     bunched = times[np.minimum(np.arange(60) // 4 * 4 + 3, 59)]
     found = judge(60, frame_stamp_ns=times + 1, frame_received_ns=bunched + 2)
@@ -149,6 +149,6 @@ def test_rate_is_that_of_the_frames_own_times():
 
 
 @pytest.mark.parametrize('frames', [0, 1])
-def test_episode_of_nothing_is_bad(frames):
-    """No frames or one: a verdict, not a failure."""
+def test_an_empty_episode_is_bad(frames):
+    """No frame or one: a verdict, not an exception."""
     assert judge(frames=frames)['verdict'] == 'bad'

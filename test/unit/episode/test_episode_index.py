@@ -1,4 +1,4 @@
-"""The index of a folder: its rows, what it reads again, and what it survives."""
+"""The index of a folder: its rows, its updates, and its recovery."""
 
 import multiprocessing
 import os
@@ -19,7 +19,7 @@ from small_episodes import CREATED_NS, write_episode, write_rows
 
 @pytest.fixture(autouse=True)
 def cache(tmp_path_factory, monkeypatch):
-    """A cache of the user's own, for folders that cannot keep an index."""
+    """A private user cache, for folders that cannot store an index."""
     folder = tmp_path_factory.mktemp('cache')
     monkeypatch.setenv('XDG_CACHE_HOME', str(folder))
     return folder
@@ -48,14 +48,14 @@ def refreshed(path) -> tuple[list[index_row.EpisodeRow], list[tuple[int, int]]]:
 
 
 def names(folder, **wanted) -> list[str]:
-    """Return what ``rows`` gives for some filters."""
+    """Return the names that ``rows`` gives for these filters."""
     with EpisodeIndex(folder) as index:
         index.refresh()
         return [row.name for row in index.rows(**wanted)]
 
 
-def test_a_row_says_what_the_episode_is(folder):
-    """Whole, broken and unfinished episodes each have a row; a broken one its sentence."""
+def test_a_row_describes_its_episode(folder):
+    """Whole, broken and unfinished episodes have rows; that of a broken one has a sentence."""
     rows = {row.frames: row for row in refreshed(folder)[0]}
     whole, other = rows[20], rows[5]
     assert (whole.commands, whole.duration_s, whole.verdict) == (40, 1.9, 'good')
@@ -69,16 +69,16 @@ def test_a_row_says_what_the_episode_is(folder):
 
 
 def test_counts_are_of_whole_episodes(folder):
-    """The console shows how many episodes of each instruction exist."""
+    """The console shows the number of episodes of each instruction."""
     with EpisodeIndex(folder) as index:
         index.refresh()
         assert index.count_by_instruction() == {'go to the red box': 2, 'go to the Blue ball': 1}
 
 
-def test_only_what_changed_is_read_again(folder):
-    """Name, size or time of change: else the row is taken from the table; gone is gone."""
+def test_only_changed_files_are_read_again(folder):
+    """By name, size or modification time; rows of deleted files disappear."""
     assert refreshed(folder)[1][-1] == (5, 5)
-    assert refreshed(folder)[1][-1] == (1, 1), 'the unfinished one alone'
+    assert refreshed(folder)[1][-1] == (1, 1), 'only the unfinished one'
     (part,) = folder.glob('*.part')
     part.unlink()
     (folder / 'broken.h5').unlink()
@@ -95,7 +95,7 @@ def test_only_what_changed_is_read_again(folder):
 
 
 def test_rows_are_filtered_and_sorted(folder):
-    """By instruction in any case of letters, outcome and verdict; equal ones by name."""
+    """By instruction in any case, outcome and verdict; equal rows by name."""
     by = {row.frames: row.name for row in refreshed(folder)[0]}
     assert names(folder, instruction='BLUE') == [by[5]]
     assert set(names(folder, outcome='success')) == {by[20], by[10], by[5]}
@@ -108,7 +108,7 @@ def test_rows_are_filtered_and_sorted(folder):
 
 
 def test_pages_join_without_a_gap(tmp_path):
-    """More rows than a page holds, all equal in what they are sorted by: each comes once."""
+    """More rows than fit into a page, with equal sort keys: each occurs once."""
     source = drive(tmp_path, 'ww')
     with EpisodeIndex(tmp_path) as index:
         index.refresh()
@@ -124,8 +124,8 @@ def test_pages_join_without_a_gap(tmp_path):
     assert source.exists()
 
 
-def test_traces_come_back_as_they_were(tmp_path):
-    """What the coach compares: the commands to a thousandth, and the first image."""
+def test_traces_are_stored_unchanged(tmp_path):
+    """The coach compares them: commands to a thousandth, and the first image."""
     path = drive(tmp_path, ' wqaawwd')
     with EpisodeIndex(tmp_path) as index:
         index.refresh()
@@ -137,8 +137,8 @@ def test_traces_come_back_as_they_were(tmp_path):
 
 
 @pytest.mark.parametrize('spoil', ['text', 'empty', 'holes', 'other layout'])
-def test_a_spoilt_index_is_made_anew(folder, spoil):
-    """Not a database, an empty file, lost pages, another version: as if there had been none."""
+def test_a_broken_index_is_rebuilt(folder, spoil):
+    """Not a database, an empty file, lost pages, another version: it is built from the files."""
     before = refreshed(folder)[0]
     file = folder / index_table.FILE_NAME
     if spoil == 'other layout':
@@ -155,11 +155,11 @@ def test_a_spoilt_index_is_made_anew(folder, spoil):
         file.write_bytes(b'' if spoil == 'empty' else b'no database ' * 1000)
     rows, progress = refreshed(folder)
     assert rows == before and progress[-1] == (5, 5)
-    assert refreshed(folder)[1][-1] == (1, 1), 'and it is kept again'
+    assert refreshed(folder)[1][-1] == (1, 1), 'the rebuilt index is stored'
 
 
-def test_an_index_thrown_away_under_us_is_no_harm(folder):
-    """Another process found it broken and began anew: both go on."""
+def test_an_index_that_another_process_rebuilds_does_no_harm(folder):
+    """Another process found it broken and rebuilt it: both continue."""
     with EpisodeIndex(folder) as index:
         index.refresh()
         (folder / index_table.FILE_NAME).unlink()
@@ -169,9 +169,9 @@ def test_an_index_thrown_away_under_us_is_no_harm(folder):
     assert len(refreshed(folder)[0]) == 6
 
 
-def test_a_folder_that_cannot_keep_it_uses_the_cache(folder, cache):
-    """Said once, when it is made there; without a cache it is kept in memory."""
-    (folder / index_table.FILE_NAME).mkdir()  # stops root as well as others
+def test_a_folder_that_cannot_store_the_index_uses_the_cache(folder, cache):
+    """Reported once, when it is created there; without a cache it stays in memory."""
+    (folder / index_table.FILE_NAME).mkdir()  # also stops root
     with EpisodeIndex(folder) as index:
         index.refresh()
         assert str(folder) in index.note and str(cache) in index.note
@@ -188,8 +188,8 @@ def test_a_folder_that_cannot_keep_it_uses_the_cache(folder, cache):
         assert 'memory' in index.note and len(list(index.rows())) == 5
 
 
-def test_a_file_is_a_set_of_its_own(folder):
-    """One file, whole or unfinished: its row, and nothing is written beside it."""
+def test_a_single_file_can_be_indexed(folder):
+    """A file, whole or unfinished, has a row, and nothing is written beside it."""
     before = sorted(folder.iterdir())
     for path in before:
         (row,), _ = refreshed(path)
@@ -207,7 +207,7 @@ def _refresh_and_count(folder, barrier, results):
 
 
 def test_two_processes_index_one_folder_at_once(tmp_path):
-    """Both get every row, none an error, and the table is whole afterwards."""
+    """Both get every row without an error, and the table is complete afterwards."""
     multiply(drive(tmp_path, 'wwad'), tmp_path, 60)
     context = multiprocessing.get_context('spawn')
     barrier, results = context.Barrier(2), context.Queue()
@@ -226,8 +226,8 @@ def test_two_processes_index_one_folder_at_once(tmp_path):
     assert [path.name for path in tmp_path.glob('.*')] == [index_table.FILE_NAME]
 
 
-def test_a_reader_in_mid_stream_keeps_nobody_waiting(tmp_path):
-    """A listing in a pager holds no lock: the recorder still counts its episodes."""
+def test_a_slow_reader_does_not_block_others(tmp_path):
+    """A listing in a pager holds no lock, so the recorder can still count its episodes."""
     multiply(drive(tmp_path, 'w'), tmp_path, 3)
     with EpisodeIndex(tmp_path) as reading, EpisodeIndex(tmp_path) as writing:
         reading.refresh()

@@ -1,4 +1,4 @@
-"""What a reader makes of files that are ours, broken, or somebody else's."""
+"""Reading episodes that are whole, broken, or foreign."""
 
 import io
 import subprocess
@@ -19,7 +19,7 @@ from mobile_vla_ros.images import messages as images
 from mobile_vla_ros.images.stored import decode
 from small_episodes import CREATED_NS, encoded, write_episode, write_rows
 
-# Reads all of an episode with stretches of zeros in it, `AT:LENGTH` each; says what became of it.
+# Reads a whole episode with ranges of zeros, `AT:LENGTH` each; prints the result.
 READ_WITH_ZEROS = """
 import sys
 from pathlib import Path
@@ -48,7 +48,7 @@ for case in sys.argv[3:]:
 
 
 def with_zeros(path, cases: list[tuple[int, int]]) -> list[str]:
-    """Return how many frames could be read of an episode with zeros at each (place, length)."""
+    """Return how many frames are readable in an episode with zeros at each (place, length)."""
     words = [f'{at}:{length}' for at, length in cases]
     done = subprocess.run(
         [sys.executable, '-c', READ_WITH_ZEROS, path, path.with_name('zeros.h5'), *words],
@@ -62,7 +62,7 @@ def with_zeros(path, cases: list[tuple[int, int]]) -> list[str]:
 
 
 def heaps(content: bytes) -> list[tuple[int, list[int]]]:
-    """Return where each heap of a file begins, and where its objects do."""
+    """Return the offsets of each heap of a file and of its objects."""
     found, at = [], content.find(HEAP)
     while at >= 0:
         end = at + int.from_bytes(content[at + 8 : at + 16], 'little')
@@ -72,8 +72,8 @@ def heaps(content: bytes) -> list[tuple[int, list[int]]]:
     return found
 
 
-def test_jpeg_and_png_come_out_as_rgb(tmp_path):
-    """PNG comes back to the bit, JPEG nearly, both as RGB; grey images get three channels."""
+def test_jpeg_and_png_are_decoded_to_rgb(tmp_path):
+    """PNG exactly, JPEG nearly; grey images get three channels."""
     writer = EpisodeWriter(tmp_path, EpisodeInfo('go'), CREATED_NS)
     writer.add_frame(encoded(200, 'PNG'), 1, 1)
     writer.add_frame(encoded(200, 'JPEG'), 2, 2)
@@ -83,12 +83,12 @@ def test_jpeg_and_png_come_out_as_rgb(tmp_path):
 
 
 @pytest.mark.parametrize('mode', ['L', 'RGBA', 'I;16'])
-def test_frames_are_decoded_as_the_camera_messages_are(tmp_path, mode):
-    """Training sees what driving sees, of grey, transparent and 16-bit images as well."""
+def test_frames_are_decoded_like_camera_messages(tmp_path, mode):
+    """Training and driving get equal images, also from grey, transparent and 16-bit ones."""
     deep = np.linspace(0, 65535, 12, dtype=np.uint16).reshape(3, 4)
     buffer = io.BytesIO()
-    picture = Image.fromarray(deep if mode == 'I;16' else (deep // 257).astype(np.uint8))
-    (picture if mode == 'I;16' else picture.convert(mode)).save(buffer, 'PNG')
+    original = Image.fromarray(deep if mode == 'I;16' else (deep // 257).astype(np.uint8))
+    (original if mode == 'I;16' else original.convert(mode)).save(buffer, 'PNG')
     writer = EpisodeWriter(tmp_path, EpisodeInfo('go'), CREATED_NS)
     writer.add_frame(buffer.getvalue(), 1, 1)
     message = SimpleNamespace(data=buffer.getvalue(), format='png')
@@ -98,8 +98,8 @@ def test_frames_are_decoded_as_the_camera_messages_are(tmp_path, mode):
     assert np.abs(image[..., 0].astype(int) - deep // 257).max() <= 1
 
 
-def test_episode_that_is_still_being_written_can_be_read(tmp_path):
-    """A second reader sees what was flushed while the writer goes on undisturbed."""
+def test_an_episode_can_be_read_while_it_is_written(tmp_path):
+    """Another reader gets the flushed rows, and the writer continues undisturbed."""
     writer = EpisodeWriter(tmp_path, EpisodeInfo('go'), CREATED_NS)
     write_rows(writer, 5)
     writer.flush()
@@ -112,8 +112,8 @@ def test_episode_that_is_still_being_written_can_be_read(tmp_path):
         assert len(episode) == 10
 
 
-def test_broken_files_are_sentences_that_name_them(tmp_path):
-    """Missing, empty, no HDF5, cut in the middle, another layout, a later version: all named."""
+def test_broken_files_are_named(tmp_path):
+    """Missing, empty, not HDF5, truncated, another layout, a later version."""
     whole = write_episode(tmp_path / 'whole')
     cases = {
         'missing.h5': None,
@@ -136,8 +136,8 @@ def test_broken_files_are_sentences_that_name_them(tmp_path):
         Episode.open(whole)
 
 
-def test_broken_frame_is_named_and_the_others_stay(tmp_path):
-    """A frame that is no image is named when it is asked for, and only then."""
+def test_a_broken_frame_is_named_and_the_others_are_readable(tmp_path):
+    """A frame that is no image is named only when it is read."""
     writer = EpisodeWriter(tmp_path, EpisodeInfo('go'), CREATED_NS)
     writer.add_frame(encoded(1), 1, 1)
     writer.add_frame(b'no image', 2, 2)
@@ -150,7 +150,7 @@ def test_broken_frame_is_named_and_the_others_stay(tmp_path):
 
 
 def test_finding_episodes(tmp_path):
-    """Finished episodes are found in order; an empty or missing folder is a sentence."""
+    """Finished episodes are found in order; an empty or missing folder is refused."""
     with pytest.raises(UserError, match='no folder of episodes'):
         find_episodes(tmp_path / 'nowhere')
     with pytest.raises(UserError, match=r'holds no episode; got no \.h5 file'):
@@ -168,9 +168,9 @@ def test_finding_episodes(tmp_path):
 )
 def test_zeros_in_a_heap_never_hang(tmp_path, offset, length):
     """
-    Where a power cut left zeros, HDF5 goes from object to object by lengths of zero, for ever.
+    With the zeros of a power cut, HDF5 would step from object to object by zero, forever.
 
-    At every heap of a finished episode: at its third object and at its last. What lies before is
+    At every heap of a finished episode: at its third object and at its last. Frames before are
     read, the rest is named.
     """
     path = write_episode(tmp_path, 30)
@@ -187,8 +187,8 @@ def test_zeros_in_a_heap_never_hang(tmp_path, offset, length):
     assert any(words != 'refused' and int(words) > 5 for words in found)
 
 
-def test_a_heap_whose_own_head_is_zero_costs_its_frames(tmp_path):
-    """A heap without its signature or its length is named at each of its frames."""
+def test_a_heap_with_a_zero_header_costs_only_its_frames(tmp_path):
+    """A heap without signature or length is named at each of its frames."""
     path = write_episode(tmp_path, 30)
     at, objects = heaps(path.read_bytes())[-1]
     assert with_zeros(path, [(at, 16), (at + 8, 8), (at, 4), (at + 9, 4)]) == 4 * [
@@ -197,7 +197,7 @@ def test_a_heap_whose_own_head_is_zero_costs_its_frames(tmp_path):
 
 
 def test_a_broken_verdict_names_the_file(tmp_path):
-    """A verdict that is half zeros is a sentence, not a traceback of the JSON reader."""
+    """A verdict that is half zeros gives a sentence, not a traceback of the JSON reader."""
     path = write_episode(tmp_path)
     content = path.read_bytes()
     at = content.index(b'"verdict"')
@@ -207,7 +207,7 @@ def test_a_broken_verdict_names_the_file(tmp_path):
 
 
 def test_a_frame_for_a_network_is_decoded_as_in_training(tmp_path):
-    """With the side that the network sees a large JPEG comes reduced, without it whole."""
+    """With the network's size a large JPEG is reduced, without it it is whole."""
     stored = encoded(9, 'JPEG', (1280, 720))
     writer = EpisodeWriter(tmp_path, EpisodeInfo('go'), CREATED_NS)
     writer.add_frame(stored, 1, 1)

@@ -1,4 +1,4 @@
-"""The queue and the thread of an episode: nothing waits, nothing is lost unseen."""
+"""The queue and the thread of an episode: callers never wait, and losses are counted."""
 
 import errno
 import threading
@@ -25,14 +25,14 @@ def recording(tmp_path):
 
 
 def finish(recording: Recording):
-    """Close the episode and wait for its word."""
+    """Close the episode and wait for its end."""
     done = threading.Event()
     recording.finish('success', done.set)
     assert done.wait(10) and recording.join(10)
 
 
-def test_all_that_was_handed_over_is_written_before_the_end(recording):
-    """Frames, commands and events that still wait when the episode is ended are in the file."""
+def test_everything_queued_is_written_before_the_end(recording):
+    """Frames, commands and events in the queue at the end are in the file."""
     for index in range(4):
         assert recording.frame(lambda index=index: encoded(index), index, index)
     recording.command(Command(np.ones(6), 1, 2, 'policy'))
@@ -44,8 +44,8 @@ def test_all_that_was_handed_over_is_written_before_the_end(recording):
         assert [event.name for event in episode.events] == ['stop']
 
 
-def test_full_queue_drops_whole_frames_at_once(recording):
-    """While the writer is stuck, a frame too many is refused without waiting, and counted."""
+def test_a_full_queue_drops_whole_frames_at_once(recording):
+    """While the writer is stuck, a frame for a full queue is dropped at once and counted."""
     stuck = threading.Event()
 
     def encode():
@@ -65,8 +65,8 @@ def test_full_queue_drops_whole_frames_at_once(recording):
         assert judge(episode) == episode.health
 
 
-def test_frame_that_cannot_be_encoded_is_a_counted_drop(recording):
-    """The sentence of the failure is in the problem and in the episode; the episode goes on."""
+def test_a_frame_that_cannot_be_encoded_is_a_counted_drop(recording):
+    """The failure's sentence is in the problem and in the episode, which continues."""
 
     def fail():
         raise UserError('a camera image has an unknown encoding')
@@ -79,8 +79,8 @@ def test_frame_that_cannot_be_encoded_is_a_counted_drop(recording):
         assert len(episode) == 1 and 'unknown encoding' in episode.events[0].text
 
 
-def test_disk_that_fails_ends_the_episode_with_a_sentence(tmp_path):
-    """A failed write: the error names file and cause; flushed rows stay readable."""
+def test_a_failing_disk_ends_the_episode_with_a_sentence(tmp_path):
+    """The error names file and cause; flushed rows stay readable."""
     writer = EpisodeWriter(tmp_path, EpisodeInfo('go'), CREATED_NS)
     writer.add_frame(encoded(7), 1, 1)
     writer.flush()
@@ -102,8 +102,8 @@ def test_disk_that_fails_ends_the_episode_with_a_sentence(tmp_path):
         assert episode.frame(0).image[0, 0, 0] == 7 and not episode.complete
 
 
-def test_frames_lost_on_the_way_are_counted_in_the_episode(recording):
-    """What the middleware lost is a drop of the episode; runs of one reason share an event."""
+def test_frames_lost_before_arrival_are_counted_in_the_episode(recording):
+    """Losses of the middleware are drops; consecutive ones with one reason share an event."""
     for number in range(5):
         recording.lost(2, 10 + number, 'lost by the middleware')
     recording.frame(lambda: encoded(1), 20, 20)
@@ -123,27 +123,27 @@ def test_frames_lost_on_the_way_are_counted_in_the_episode(recording):
         assert episode.health['drops'] == 13 and judge(episode) == episode.health
 
 
-def test_frames_that_fail_after_the_end_was_asked_for_are_counted(recording):
-    """A frame that waits as the episode is ended, and cannot be encoded, is reported as well."""
-    asked = threading.Event()
+def test_frames_that_fail_after_the_end_was_requested_are_counted(recording):
+    """A queued frame that cannot be encoded is reported too."""
+    encoding = threading.Event()
 
     def fail():
-        assert asked.wait(10)
+        assert encoding.wait(10)
         raise UserError('a camera image has an unknown encoding')
 
     for number in range(2):
         recording.frame(fail, number, number)
     done = threading.Event()
     recording.finish('success', done.set)
-    asked.set()
+    encoding.set()
     assert done.wait(10)
     with Episode.open(recording.path) as episode:
         assert [event.text.split(':')[0] for event in episode.events] == ['2 frames']
         assert episode.health['drops'] == 2
 
 
-def test_episode_ends_of_itself_below_the_floor(tmp_path):
-    """The end is reported, nothing more is accepted, and a later stop changes nothing."""
+def test_an_episode_ends_by_itself_below_the_floor(tmp_path):
+    """The end is reported, further frames are refused, and a later stop changes nothing."""
     writer = EpisodeWriter(tmp_path, EpisodeInfo('go'), CREATED_NS, flush_period_s=0.05)
     recording = Recording(writer, queue_frames=4, steady_ns=time.monotonic_ns, floor_bytes=2**62)
     recording.frame(lambda: encoded(3), 7, 7)
@@ -163,7 +163,7 @@ def test_episode_ends_of_itself_below_the_floor(tmp_path):
 
 
 def test_discard_ends_the_thread_and_leaves_nothing(recording, tmp_path):
-    """Whatever still waits is thrown away with the file."""
+    """The queue is discarded with the file."""
     recording.frame(lambda: encoded(1), 1, 1)
     recording.discard()
     assert recording.join(10)

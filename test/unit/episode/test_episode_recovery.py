@@ -1,4 +1,4 @@
-"""What becomes of episodes whose writer died, and of files that were cut or torn."""
+"""Recovery of episodes whose writer died, and of truncated or torn files."""
 
 import hashlib
 import os
@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from damaged_files import orphan, write_part
 from episode_processes import __file__ as PROCESSES
 from episode_processes import noise
 from mobile_vla_ros.episode.judge import judge
@@ -29,25 +30,8 @@ NOW_NS = 1_900_000_000_000_000_000
 KILLS = 10
 
 
-def part(folder: Path, frames: int = 20) -> Path:
-    """Leave an episode as a dead process does: flushed, never closed, nobody's."""
-    writer = EpisodeWriter(folder, EpisodeInfo('go to the red box', operator='ada'), CREATED_NS)
-    writer.add_event('start', 1)
-    write_rows(writer, frames)
-    return orphan(writer)
-
-
-def orphan(writer: EpisodeWriter) -> Path:
-    """Leave the file of a writer as its death would."""
-    writer.flush()
-    content = writer.part_path.read_bytes()
-    writer.discard()
-    writer.part_path.write_bytes(content)
-    return writer.part_path
-
-
-def big_take(writer: EpisodeWriter, frames: int) -> list[bytes]:
-    """Write images that fill pages, and a command each, flushed every 5; return the images."""
+def write_big_images(writer: EpisodeWriter, frames: int) -> list[bytes]:
+    """Write images larger than pages, each with a command, flushed every 5; return the images."""
     images = [noise(number, (80, 60)) for number in range(frames)]
     for number, image in enumerate(images, 1):
         writer.add_frame(image, number, number)
@@ -68,8 +52,8 @@ def digest(path: Path) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
-def test_kill_at_random_moments_costs_less_than_a_second(tmp_path):
-    """SIGKILL during recording, ten times: what was handed over a second before is in the file."""
+def test_a_kill_at_a_random_moment_loses_less_than_a_second(tmp_path):
+    """SIGKILL during recording, ten times: frames handed over a second before are in the file."""
     moments = random.Random(4)
     folders = [tmp_path / str(number) for number in range(KILLS)]
     processes = [
@@ -112,9 +96,9 @@ def test_kill_at_random_moments_costs_less_than_a_second(tmp_path):
         assert digest(earlier) == before and abandoned(folder) == []
 
 
-def test_part_becomes_a_whole_episode_with_all_it_knew(tmp_path):
-    """Rows, times, attributes and earlier events stay; the .part goes, an event reports it."""
-    left = part(tmp_path)
+def test_a_part_becomes_a_whole_episode(tmp_path):
+    """Rows, times, attributes and events are kept; the .part is removed; an event reports it."""
+    left = write_part(tmp_path)
     with Episode.open(left) as episode:
         stamps, twists = episode.frame_stamp_ns, episode.commands.twist
     result = recover(left, now_ns=NOW_NS)
@@ -134,8 +118,8 @@ def test_part_becomes_a_whole_episode_with_all_it_knew(tmp_path):
         assert episode.health['verdict'] == 'good'
 
 
-def test_episode_that_is_being_written_is_left_alone(tmp_path):
-    """A living writer's .part is no abandoned one; a recovery of it is refused, and harmless."""
+def test_an_episode_that_is_being_written_is_not_recovered(tmp_path):
+    """The .part of a live writer is not abandoned; recovering it is refused and harmless."""
     writer = EpisodeWriter(tmp_path, EpisodeInfo('go'), CREATED_NS)
     write_rows(writer, 3)
     writer.flush()
@@ -148,10 +132,10 @@ def test_episode_that_is_being_written_is_left_alone(tmp_path):
         is_written(writer.part_path)
 
 
-def test_cut_at_any_byte_keeps_what_was_before_and_never_hangs(tmp_path):
-    """Of a file cut short, the frames before the cut come back; the file stays as it is."""
+def test_truncation_at_any_byte_keeps_earlier_frames_and_never_hangs(tmp_path):
+    """The frames before the cut are recovered; the truncated file is not changed."""
     writer = EpisodeWriter(tmp_path / 'whole', EpisodeInfo('go'), CREATED_NS)
-    images = big_take(writer, 70)
+    images = write_big_images(writer, 70)
     whole = writer.close()
     content = whole.read_bytes()
     size = len(content)
@@ -187,10 +171,10 @@ def test_cut_at_any_byte_keeps_what_was_before_and_never_hangs(tmp_path):
     assert kept == sorted(kept) and kept[-1] == 70 and len(set(kept)) > 20
 
 
-def test_zeros_where_blocks_never_came_cost_only_their_rows(tmp_path):
-    """A page of zeros, as a power cut leaves it: those frames are lost, the others come back."""
+def test_unwritten_blocks_cost_only_their_rows(tmp_path):
+    """A page of zeros, as after a power cut: its frames are lost, the others are recovered."""
     writer = EpisodeWriter(tmp_path, EpisodeInfo('go'), CREATED_NS)
-    images = big_take(writer, 40)
+    images = write_big_images(writer, 40)
     left = orphan(writer)
     content = bytearray(left.read_bytes())
     at = len(content) // 2 // 4096 * 4096
@@ -206,11 +190,11 @@ def test_zeros_where_blocks_never_came_cost_only_their_rows(tmp_path):
     assert f'lost: {result.lost["frames"]} frame' in result.sentence
 
 
-def test_heap_whose_tail_is_zero_does_not_hang(tmp_path):
-    """HDF5 reads such a heap for ever; opened by ours, the episode is there in a moment."""
-    left = part(tmp_path)
+def test_a_heap_with_a_zero_tail_does_not_hang(tmp_path):
+    """HDF5 would read such a heap forever; our reader opens the episode quickly."""
+    left = write_part(tmp_path)
     content = bytearray(left.read_bytes())
-    at = content.find(HEAP)  # that of the attributes
+    at = content.find(HEAP)  # the heap of the attributes
     *_, (_, (start, length)) = heap_objects(
         lambda at, count: content[at : at + count], at, at + 4096
     )
@@ -230,7 +214,7 @@ def test_heap_whose_tail_is_zero_does_not_hang(tmp_path):
 
 
 def test_recovering_twice_changes_nothing(tmp_path):
-    """The second time reports that, whether the original was kept or is gone."""
+    """The second run reports that, whether the original was kept or removed."""
     cut = write_episode(tmp_path)
     cut.write_bytes(cut.read_bytes()[:-9000])
     first = recover(cut, now_ns=NOW_NS)
@@ -243,9 +227,9 @@ def test_recovering_twice_changes_nothing(tmp_path):
     assert {path: digest(path) for path in tmp_path.iterdir()} == hashes
 
 
-def test_recovery_that_was_killed_is_taken_up_again(tmp_path):
-    """Before its end it leaves a hidden file, after it a .part beside the whole: both go."""
-    left = part(tmp_path)
+def test_a_killed_recovery_is_repeated(tmp_path):
+    """The next one removes its hidden file, or the .part beside the whole file."""
+    left = write_part(tmp_path)
     content = left.read_bytes()
     hidden = tmp_path / f'.{left.name.split(".")[0]}.new'
     hidden.write_bytes(b'half')
@@ -258,9 +242,9 @@ def test_recovery_that_was_killed_is_taken_up_again(tmp_path):
     assert list(tmp_path.iterdir()) == [result.path]
 
 
-def test_name_that_is_taken_by_another_file_is_not_overwritten(tmp_path):
-    """Where <id>.h5 is somebody else's, the episode is called <id>_recovered.h5."""
-    left = part(tmp_path)
+def test_an_existing_file_of_the_name_is_not_overwritten(tmp_path):
+    """If <id>.h5 is another file, the episode is named <id>_recovered.h5."""
+    left = write_part(tmp_path)
     other = left.with_suffix('')
     other.write_text('precious')
     result = recover(left, now_ns=NOW_NS)
@@ -268,16 +252,16 @@ def test_name_that_is_taken_by_another_file_is_not_overwritten(tmp_path):
     assert other.read_text() == 'precious' and not left.exists()
 
 
-def test_episode_without_a_row_becomes_an_empty_one(tmp_path):
-    """A writer that died before its first flush left nothing to lose: a whole, bad episode."""
-    result = recover(part(tmp_path, 0), now_ns=NOW_NS)
+def test_an_episode_without_rows_becomes_an_empty_one(tmp_path):
+    """After a death before the first flush: a whole episode with the verdict bad."""
+    result = recover(write_part(tmp_path, 0), now_ns=NOW_NS)
     assert result.clean and result.frames == 0
     with Episode.open(result.path) as episode:
         assert episode.complete and episode.health['verdict'] == 'bad'
 
 
-def test_what_is_no_episode_is_a_sentence(tmp_path):
-    """Text, nothing, a foreign file, a missing one: named, and nothing is written."""
+def test_other_files_are_refused(tmp_path):
+    """Text, an empty, a foreign, a missing file: named, and nothing is written."""
     for name, content in (('text.h5', b'no HDF5' * 100), ('empty.h5.part', b'')):
         (tmp_path / name).write_bytes(content)
         with pytest.raises(UserError, match=f'{name} cannot be recovered'):
@@ -287,8 +271,8 @@ def test_what_is_no_episode_is_a_sentence(tmp_path):
     assert sorted(path.name for path in tmp_path.iterdir()) == ['empty.h5.part', 'text.h5']
 
 
-def test_images_that_are_not_all_there_are_told_apart():
-    """A JPEG padded by its camera is whole; one whose end was never written is not."""
+def test_incomplete_images_are_distinguished():
+    """A JPEG padded by its camera is whole; one with an unwritten end is not."""
     jpeg, png = encoded(5, 'JPEG'), encoded(5)
     assert is_whole_image(jpeg) and is_whole_image(png) and is_whole_image(jpeg + bytes(300))
     assert not is_whole_image(jpeg[:-200] + bytes(200))
@@ -304,7 +288,7 @@ def test_images_that_are_not_all_there_are_told_apart():
     )
 
 
-def test_checksum_is_that_of_its_author():
-    """The values that Bob Jenkins gives in lookup3.c."""
+def test_the_checksum_matches_published_values():
+    """The values of Bob Jenkins's lookup3.c."""
     assert lookup3(b'') == 0xDEADBEEF
     assert lookup3(b'Four score and seven years ago') == 0x17770551

@@ -1,4 +1,4 @@
-"""What a writer leaves on the disk, whatever ends it."""
+"""The files that a writer leaves, however it ends."""
 
 import os
 import shutil
@@ -21,8 +21,8 @@ from mobile_vla_ros.errors import UserError
 from small_episodes import CREATED_NS, encoded, write_episode, write_rows
 
 
-def test_episode_reads_back_as_it_was_written(tmp_path):
-    """Every frame, command, event and attribute comes back with both of its times."""
+def test_an_episode_is_read_as_it_was_written(tmp_path):
+    """Every frame, command, event and attribute, with both times."""
     info = EpisodeInfo(
         'fahr zur größten Kiste',
         operator='ada',
@@ -57,8 +57,8 @@ def test_episode_reads_back_as_it_was_written(tmp_path):
         assert episode.health == judge(episode)
 
 
-def test_finished_episode_needs_no_special_reader(tmp_path):
-    """Plain h5py opens a finished episode, and finds the paths and types of DESIGN section 2."""
+def test_a_finished_episode_needs_no_special_reader(tmp_path):
+    """Plain h5py opens it, with the documented paths and types."""
     with h5py.File(write_episode(tmp_path), 'r') as file:
         assert file.attrs['format'] == 'mobile_vla_episode'
         assert file['frames/data'].dtype.metadata['vlen'] == np.uint8
@@ -68,16 +68,16 @@ def test_finished_episode_needs_no_special_reader(tmp_path):
         assert file['commands/source'].dtype == np.uint8
 
 
-def test_name_tells_time_and_never_collides(tmp_path):
-    """Episodes of one second get names of their own, sorted by time, and leave nothing else."""
+def test_names_contain_the_time_and_never_collide(tmp_path):
+    """Episodes of the same second get different names, sorted by time, and no other files."""
     paths = [write_episode(tmp_path, frames=2) for _ in range(5)]
     assert len(set(paths)) == 5
     assert all(path.name.startswith('20270115T080000Z_') for path in paths)
     assert find_episodes(tmp_path) == sorted(paths) == sorted(tmp_path.iterdir())
 
 
-def test_existing_file_is_not_overwritten(tmp_path):
-    """A file of the final name stays as it is; the episode stays whole beside it."""
+def test_an_existing_file_is_not_overwritten(tmp_path):
+    """A file with the final name is unchanged; the episode stays whole beside it."""
     writer = EpisodeWriter(tmp_path, EpisodeInfo('go'), CREATED_NS)
     write_rows(writer, 3)
     writer.final_path.write_text('precious')
@@ -89,7 +89,7 @@ def test_existing_file_is_not_overwritten(tmp_path):
 
 
 def test_discard_leaves_nothing(tmp_path):
-    """A discarded episode is gone, and no other episode with it."""
+    """Only the discarded episode is removed."""
     kept = write_episode(tmp_path)
     writer = EpisodeWriter(tmp_path, EpisodeInfo('go'), CREATED_NS)
     write_rows(writer, 3)
@@ -97,21 +97,21 @@ def test_discard_leaves_nothing(tmp_path):
     assert list(tmp_path.iterdir()) == [kept]
 
 
-def test_folder_that_cannot_be_written_is_a_sentence(tmp_path):
-    """A data folder below a file is refused with the folder's name."""
+def test_an_unwritable_folder_is_named(tmp_path):
+    """A data folder below a file is refused."""
     (tmp_path / 'file').write_text('')
-    with pytest.raises(UserError, match=r'cannot write episodes to .*file/takes'):
-        EpisodeWriter(tmp_path / 'file' / 'takes', EpisodeInfo('go'), CREATED_NS)
+    with pytest.raises(UserError, match=r'cannot write episodes to .*file/episodes'):
+        EpisodeWriter(tmp_path / 'file' / 'episodes', EpisodeInfo('go'), CREATED_NS)
 
 
-def test_empty_instruction_is_a_sentence():
-    """An episode with nothing to learn from its words is refused."""
+def test_an_empty_instruction_is_refused():
+    """With a UserError."""
     with pytest.raises(UserError, match='instruction is empty'):
         EpisodeInfo('  ')
 
 
-def test_flush_follows_the_callers_time(tmp_path):
-    """Rows become readable once the flush period has passed, not at every row."""
+def test_flushes_follow_the_caller_s_time(tmp_path):
+    """Rows become readable after the flush period, not at every row."""
     writer = EpisodeWriter(tmp_path, EpisodeInfo('go'), CREATED_NS, flush_period_s=0.5)
     assert writer.flush_if_due(0)
     write_rows(writer, 3)
@@ -124,16 +124,16 @@ def test_flush_follows_the_callers_time(tmp_path):
     writer.close()
 
 
-def test_long_event_is_cut_at_a_character(tmp_path):
-    """A text longer than its room loses its end and stays UTF-8."""
+def test_a_long_event_is_truncated_at_a_character(tmp_path):
+    """A text that is too long loses its end and stays valid UTF-8."""
     writer = EpisodeWriter(tmp_path, EpisodeInfo('go'), CREATED_NS)
     writer.add_event('problem', 1, 'ß' * 500)
     with Episode.open(writer.close()) as episode:
         assert episode.events[0].text == 'ß' * (schema.EVENT_TEXT_BYTES // 2)
 
 
-def test_images_of_equal_length_stay_apart(tmp_path):
-    """A flush of images that have one length, or one image alone, writes each as it is."""
+def test_images_of_equal_length_are_stored_separately(tmp_path):
+    """A flush of images of one length, or of one image, writes each unchanged."""
     writer = EpisodeWriter(tmp_path, EpisodeInfo('go', origin='a bag'), CREATED_NS)
     images = [bytes([number] * 50) for number in range(5)]
     for image in images:
@@ -145,8 +145,8 @@ def test_images_of_equal_length_stay_apart(tmp_path):
         assert episode.origin == 'a bag' and not episode.recovered
 
 
-def test_hidden_episode_has_no_name_until_it_is_whole(tmp_path):
-    """An episode that is made from another file leaves no .part, whenever it is cut short."""
+def test_a_hidden_episode_becomes_visible_when_it_is_whole(tmp_path):
+    """An episode that is converted from another file never leaves a .part."""
     writer = EpisodeWriter(tmp_path, EpisodeInfo('go'), CREATED_NS, episode_id='a', hidden=True)
     write_rows(writer, 3)
     writer.flush()
@@ -165,7 +165,7 @@ def _writing_process(folder: Path, frames: int, *prefix: str) -> subprocess.Pope
 
 
 def _check_after_kill(folder: Path, output: list[list[str]]):
-    """Hold the files of a killed writer against what it printed before it died."""
+    """Compare the files of a killed writer with its output."""
     closed = [name for word, name in output if word == 'closed']
     for name in closed:
         with Episode.open(folder / f'{name}.h5') as episode:
@@ -174,10 +174,10 @@ def _check_after_kill(folder: Path, output: list[list[str]]):
             assert [episode.frame(i).image[0, 0, 0] for i in range(14)] == list(range(14))
     for path in folder.glob('*.h5*'):
         name = path.name.split('.')[0]
-        with Episode.open(path) as episode:  # every file that has a name opens
+        with Episode.open(path) as episode:  # every visible file can be opened
             after = output[output.index(['open', name]) + 1 :] if ['open', name] in output else []
             flushed = max([int(number) for word, number in after if word == 'flushed'] + [0])
-            # The last flush may be under way: one row of the flush before may be lost with it.
+            # The last flush may be incomplete: one row of the flush before may be lost with it.
             assert len(episode) >= flushed - 1
             assert len(episode.commands) >= 2 * flushed
             if len(episode):
@@ -187,8 +187,8 @@ def _check_after_kill(folder: Path, output: list[list[str]]):
     assert all(any(folder.glob(f'{name}.h5*')) for name in opened)
 
 
-def test_kill_at_a_random_moment_leaves_every_episode_whole_or_readable(tmp_path):
-    """SIGKILL as episodes are written and closed: finished ones whole, the last one readable."""
+def test_a_kill_at_a_random_moment_leaves_every_episode_readable(tmp_path):
+    """SIGKILL while episodes are written: finished ones are whole, the last one is readable."""
     for round_ in range(5):
         folder = tmp_path / str(round_)
         process = _writing_process(folder, 14)
@@ -201,8 +201,8 @@ def test_kill_at_a_random_moment_leaves_every_episode_whole_or_readable(tmp_path
 
 @pytest.mark.skipif(not shutil.which('strace'), reason='needs strace')
 @pytest.mark.parametrize('step', range(4))
-def test_kill_at_every_write_leaves_every_episode_whole_or_readable(tmp_path, step):
-    """The process is killed at its n-th write to the file, for every n of a whole episode."""
+def test_a_kill_at_any_write_leaves_every_episode_readable(tmp_path, step):
+    """The process is killed at its n-th write, for every n of a whole episode."""
     for number in range(1 + step, 400, 4):
         folder = tmp_path / str(number)
         process = _writing_process(

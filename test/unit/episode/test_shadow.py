@@ -1,4 +1,4 @@
-"""A shadow drive: how far driver and policy are apart, and the worst seconds of it."""
+"""A shadow drive: the difference between driver and policy, and its worst seconds."""
 
 import os
 import subprocess
@@ -26,17 +26,14 @@ from mobile_vla_ros.episode.storage.writer import EpisodeWriter
 from mobile_vla_ros.errors import UserError
 from mobile_vla_ros.types import Command
 from small_episodes import CREATED_NS, encoded, write_episode
+from velocities import twist
 
 S, TICK_NS = 1_000_000_000, 50_000_000
 WINDOW_NS = 10 * S
 
 
-def twist(x=0.0, y=0.0, turn=0.0):
-    return np.array([x, y, 0, 0, 0, turn])
-
-
 def watch(one, pairs, first_ns=S, step_ns=TICK_NS):
-    """Give a shadow a command and then a proposal at every tick; return the time of the last."""
+    """Give a shadow a command, then a proposal, at every tick; return the last time."""
     now_ns = first_ns
     for now_ns, (driven, proposed) in zip(range(first_ns, 10**15, step_ns), pairs, strict=False):
         one.command(Command(driven, now_ns, now_ns, 'teleop'), now_ns)
@@ -44,8 +41,8 @@ def watch(one, pairs, first_ns=S, step_ns=TICK_NS):
     return now_ns
 
 
-def test_each_axis_tells_its_difference_now_and_since_the_start():
-    """Five seconds at 0.1 m/s, then two at 0.3; in m/s and rad/s by the names."""
+def test_each_axis_has_its_recent_and_total_difference():
+    """Five seconds at 0.1 m/s, then two at 0.3; names have m/s or rad/s."""
     one = Shadow()
     last_ns = watch(
         one,
@@ -59,8 +56,8 @@ def test_each_axis_tells_its_difference_now_and_since_the_start():
     assert found['angular_z_mean_radps'] == pytest.approx(0.5)
 
 
-def test_a_flip_is_a_proposal_the_other_way_of_what_is_driven():
-    """Of the moments driven along an axis; what is nearly still points nowhere."""
+def test_a_flip_is_a_proposal_opposite_to_the_command():
+    """A share of the instants with motion along an axis; small speeds have no direction."""
     one = Shadow()
     last_ns = watch(
         one,
@@ -76,8 +73,8 @@ def test_a_flip_is_a_proposal_the_other_way_of_what_is_driven():
     assert found['linear_x_flips'] == pytest.approx(2 / 4) and found['linear_y_flips'] is None
 
 
-def test_where_nobody_drives_there_is_nothing_to_compare():
-    """A command older than half a second is in force no more."""
+def test_without_a_driver_nothing_is_compared():
+    """A command older than half a second has expired."""
     one = Shadow()
     watch(one, [(twist(0.3), twist())])
     one.proposal(twist(), S, S, 2 * S)
@@ -93,8 +90,8 @@ speeds = st.lists(
 
 @settings(deadline=None)
 @given(phases=speeds, step_ns=st.sampled_from([200_000_000, 333_000_000]))
-def test_the_worst_window_is_the_one_of_the_largest_difference(phases, step_ns):
-    """No other ten seconds of the drive add up to more, and it holds what belongs to them."""
+def test_the_worst_window_has_the_largest_difference(phases, step_ns):
+    """No other ten seconds have a larger sum, and the window has all their data."""
     one = Shadow()
     apart = [speed for speed, count in phases for _ in range(count)]
     last_ns = watch(one, [(twist(speed), twist()) for speed in apart], step_ns=step_ns)
@@ -118,8 +115,8 @@ def test_the_worst_window_is_the_one_of_the_largest_difference(phases, step_ns):
     assert float((apart * steps)[own].sum()) / WINDOW_NS == pytest.approx(best)
 
 
-def test_a_window_is_given_when_it_has_passed_and_only_a_worse_one_after_it():
-    """Ten seconds after the worst moment; a smaller one later is no news, a larger one is."""
+def test_a_window_is_returned_once_complete_and_later_only_a_worse_one():
+    """Ten seconds after the worst instant; later only a larger difference gives a window."""
     one = Shadow()
     bad, good = (twist(0.5), twist()), (twist(0.5), twist(0.5))
     last_ns = watch(one, [bad] * 100)
@@ -133,8 +130,8 @@ def test_a_window_is_given_when_it_has_passed_and_only_a_worse_one_after_it():
     assert one.worst(last_ns, at_end=True).score > first.score
 
 
-def test_what_could_not_be_saved_is_found_again():
-    """Who cannot save a window sets the mark back; the next bad moment is news again."""
+def test_a_window_that_was_not_saved_is_returned_again():
+    """After a failed save the maximum is reset, so that the next bad instant counts."""
     one = Shadow()
     last_ns = watch(one, [(twist(0.5), twist())] * 100)
     one.worst(last_ns, at_end=True)
@@ -143,8 +140,8 @@ def test_what_could_not_be_saved_is_found_again():
     assert one.worst(last_ns, at_end=True).mean_mps == pytest.approx(0.1)
 
 
-def test_the_memory_of_hours_is_bounded():
-    """Images by their bytes, all else by the seconds that a window can still need."""
+def test_memory_is_bounded_over_hours():
+    """Images by bytes, other data by the seconds that a window may still need."""
     one = Shadow(max_bytes=1000)
     for number in range(4000):
         now_ns = number * TICK_NS
@@ -161,7 +158,7 @@ INFO = EpisodeInfo('go to the red box')
 
 
 def a_window(frames=30):
-    """Three seconds in which the policy wants to the left and nobody follows."""
+    """Return three seconds in which the policy proposes left and the driver does not follow."""
     times = [CREATED_NS + number * 100_000_000 for number in range(frames)]
     return Window(
         0.3,
@@ -173,7 +170,7 @@ def a_window(frames=30):
 
 
 def test_the_worst_seconds_are_an_episode_with_both_commands(tmp_path, capsys):
-    """What was driven, as ever; what was proposed beside it; and the tools open it."""
+    """Commands as usual, the proposals beside them; the tools can open it."""
     path = write_window(tmp_path, INFO, a_window(), CREATED_NS)
     with Episode.open(path) as episode:
         assert episode.complete and len(episode) == 30
@@ -187,8 +184,8 @@ def test_the_worst_seconds_are_an_episode_with_both_commands(tmp_path, capsys):
     assert 'poor' not in capsys.readouterr().err
 
 
-def test_an_episode_of_before_reads_as_before(tmp_path):
-    """No proposals in it, and none are reported as lost; the version is the same."""
+def test_an_older_episode_is_read_as_before(tmp_path):
+    """It has no proposals, and none are reported as lost; the version is the same."""
     path = write_episode(tmp_path)
     with Episode.open(path) as episode:
         assert episode.proposals is None and episode.attributes['version'] == 1
@@ -197,7 +194,7 @@ def test_an_episode_of_before_reads_as_before(tmp_path):
 
 
 def test_a_window_that_cannot_be_written_leaves_nothing(tmp_path):
-    """An image that is none stops it half way."""
+    """A broken image stops it half-way."""
     window = a_window()
     window.frames.append((b'', CREATED_NS, CREATED_NS))
     with pytest.raises(ValueError, match='at least one byte'):
@@ -205,8 +202,8 @@ def test_a_window_that_cannot_be_written_leaves_nothing(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_proposals_of_an_episode_that_was_killed_are_recovered(tmp_path):
-    """As every other row: read from the .part, and in the episode that recover makes of it."""
+def test_proposals_of_a_killed_recording_are_recovered(tmp_path):
+    """Like other rows: they are readable in the .part and in the recovered episode."""
     code = (
         'import os, numpy as np\nfrom mobile_vla_ros.episode.storage.writer import EpisodeWriter\n'
         'from test_shadow import INFO, CREATED_NS, a_window\n'
@@ -237,7 +234,7 @@ def test_proposals_of_an_episode_that_was_killed_are_recovered(tmp_path):
 
 
 def test_a_recovered_episode_without_proposals_has_none(tmp_path):
-    """Nothing is made up."""
+    """Recovery adds none."""
     writer = EpisodeWriter(tmp_path, INFO, CREATED_NS)
     writer.add_event('start', CREATED_NS)
     writer.flush()
@@ -248,8 +245,8 @@ def test_a_recovered_episode_without_proposals_has_none(tmp_path):
         assert episode.proposals is None
 
 
-def test_a_folder_that_cannot_be_made_is_a_sentence(tmp_path):
-    """What was saved before is not touched."""
+def test_a_folder_that_cannot_be_created_is_refused(tmp_path):
+    """Files saved before are not changed."""
     (tmp_path / 'file').write_text('')
     with pytest.raises(UserError, match='cannot write episodes'):
         write_window(tmp_path / 'file' / 'x', INFO, a_window(), CREATED_NS)
@@ -262,16 +259,14 @@ def test_a_folder_that_cannot_be_made_is_a_sentence(tmp_path):
         ('~nobody-of-this-name/x', 'data_dir is not a valid folder'),
     ],
 )
-def test_where_nothing_can_be_written_a_shadow_does_not_begin(
-    tmp_path, monkeypatch, data_dir, words
-):
-    """Otherwise it would appear only after the drive, when the worst seconds were gone."""
+def test_a_shadow_does_not_start_without_a_writable_folder(tmp_path, monkeypatch, data_dir, words):
+    """Otherwise the failure would appear only after the drive, with the worst seconds lost."""
     monkeypatch.chdir(tmp_path)
     (tmp_path / 'file').write_text('')
     with pytest.raises(UserError, match=words):
         prepare_folder(data_dir, CREATED_NS)
-    folder = prepare_folder('takes', CREATED_NS)
+    folder = prepare_folder('episodes', CREATED_NS)
     assert not folder.exists()
     kept = write_window(folder, INFO, a_window(), CREATED_NS)
-    assert prepare_folder('takes', CREATED_NS) == folder
+    assert prepare_folder('episodes', CREATED_NS) == folder
     assert kept.exists()

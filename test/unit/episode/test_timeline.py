@@ -1,4 +1,4 @@
-"""The law of pairing and resampling, which training and replay share."""
+"""Pairing and resampling of frames and commands, shared by training and replay."""
 
 import numpy as np
 import pytest
@@ -28,8 +28,8 @@ rates = st.sampled_from([1.0, 3.3, 10.0, 30.0])
 
 
 @given(frames=times, commands=times, max_age_s=st.sampled_from([0.0, 0.1, 0.5, 5.0]))
-def test_action_is_the_newest_command_that_is_fresh(frames, commands, max_age_s):
-    """Newest command received at or before t if no older than its age allows, else zero."""
+def test_the_action_is_the_newest_fresh_command(frames, commands, max_age_s):
+    """The newest command received at or before t within its maximum age, otherwise zero."""
     twist = np.arange(1, len(commands) + 1)[:, None] * np.ones(6)
     found, valid = CommandLog(commands, twist, max_age_s).at(frames)
     for row, time in enumerate(frames):
@@ -39,15 +39,15 @@ def test_action_is_the_newest_command_that_is_fresh(frames, commands, max_age_s)
         assert np.all(found[row] == (twist[received[-1]] if fresh else 0))
 
 
-def test_no_command_at_all_is_zero():
-    """An episode without commands has zero actions, all of them marked so."""
+def test_without_commands_actions_are_zero():
+    """All of them are marked as such."""
     twist, valid = CommandLog(np.zeros(0, np.int64), np.zeros((0, 6))).at(np.arange(3))
     assert twist.shape == (3, 6) and not twist.any() and not valid.any()
 
 
 @given(frames=times, rate_hz=rates)
-def test_each_frame_of_a_segment_is_the_nearest_to_its_step(frames, rate_hz):
-    """Within half a period, no other frame nearer, none taken twice."""
+def test_each_frame_of_a_segment_is_nearest_to_its_step(frames, rate_hz):
+    """Within half a period, with no frame nearer, and none used twice."""
     half_ns = S / rate_hz / 2
     for rows in grid_frames(frames, rate_hz):
         grid = frames[rows[0]] + np.round(np.arange(len(rows)) * S / rate_hz)
@@ -58,8 +58,8 @@ def test_each_frame_of_a_segment_is_the_nearest_to_its_step(frames, rate_hz):
 
 
 @given(frames=times, rate_hz=rates)
-def test_segment_ends_only_at_a_gap(frames, rate_hz):
-    """Where a segment ends, no frame of the episode was near the next step of its grid."""
+def test_a_segment_ends_only_at_a_gap(frames, rate_hz):
+    """At its end no frame of the episode is near the next step of its grid."""
     for rows in grid_frames(frames, rate_hz):
         due = frames[rows[0]] + round(len(rows) * S / rate_hz)
         later = frames[rows[-1] + 1 :]
@@ -68,14 +68,14 @@ def test_segment_ends_only_at_a_gap(frames, rate_hz):
 
 @given(frames=times, rate_hz=rates)
 def test_segments_follow_each_other(frames, rate_hz):
-    """Segments are in order and share no frame; the first starts at the first frame."""
+    """In order and without shared frames; the first starts at the first frame."""
     found = grid_frames(frames, rate_hz)
     rows = np.concatenate(found)
     assert rows[0] == 0 and np.all(np.diff(rows) > 0)
 
 
 @given(count=st.integers(2, 40), every=st.integers(1, 6), jitter=st.randoms())
-def test_camera_faster_than_the_policy_gives_one_segment(count, every, jitter):
+def test_a_camera_faster_than_the_policy_gives_one_segment(count, every, jitter):
     """A steady camera at a multiple of the rate is one segment of every n-th frame."""
     period_ns = S // 10 // every
     frames = np.array(
@@ -87,14 +87,14 @@ def test_camera_faster_than_the_policy_gives_one_segment(count, every, jitter):
     assert np.all(np.abs(np.diff(found[0]) - every) <= 1)
 
 
-def test_frame_halfway_between_two_steps_serves_one():
-    """At 7 Hz rounding puts the last frame within half a period of two steps: it serves one."""
+def test_a_frame_halfway_between_two_steps_is_used_once():
+    """At 7 Hz rounding puts the last frame within half a period of two steps."""
     frames = np.array([0, 142_857_143, 285_714_286, 500_000_000])
     assert [rows.tolist() for rows in grid_frames(frames, 7.0)] == [[0, 1, 2, 3]]
 
 
 def test_missing_frames_end_a_segment():
-    """Two frames lost at 10 Hz: a window never spans the hole, and the next grid starts anew."""
+    """Two frames lost at 10 Hz: a window never spans the gap, and a new grid starts after it."""
     frames = np.delete(np.arange(12) * S // 10, [5, 6])
     frames[5:] += 30_000_000
     assert [rows.tolist() for rows in grid_frames(frames, 10)] == [
@@ -103,14 +103,14 @@ def test_missing_frames_end_a_segment():
     ]
 
 
-def test_clock_set_back_ends_a_segment():
-    """Time that runs backwards is never bridged."""
+def test_a_clock_set_back_ends_a_segment():
+    """A segment never spans a step back in time."""
     frames = np.concatenate([np.arange(5), np.arange(1, 4)]) * S // 10
     assert [rows.tolist() for rows in grid_frames(frames, 10)] == [[0, 1, 2, 3, 4], [5, 6, 7]]
 
 
-def test_rate_of_zero_is_a_sentence():
-    """A rate that makes no grid is refused."""
+def test_a_rate_of_zero_is_refused():
+    """Also other rates that give no grid."""
     with pytest.raises(UserError, match='greater than zero'):
         grid_frames(np.arange(3), 0.0)
 
@@ -127,24 +127,24 @@ def test_rate_of_zero_is_a_sentence():
         (lambda t: -t, 'received'),
     ],
 )
-def test_camera_clock_is_trusted_only_if_sane(stamp, clock):
-    """Near the receipt and always rising: the stamp; at zero, back, a jump or far: receipt."""
+def test_the_camera_clock_is_trusted_only_if_sane(stamp, clock):
+    """Stamps near the receipt that always rise are used; otherwise the receipt times."""
     received = 100 * S + np.arange(20) * S // 10
     found, name = frame_times(stamp(received), received)
     assert name == clock
     assert np.array_equal(found, stamp(received) if clock == 'stamp' else received)
 
 
-def test_late_delivery_costs_no_stamp():
-    """Frames held up by the network and delivered in a bunch keep their true times."""
+def test_late_delivery_does_not_change_stamps():
+    """Frames delayed by the network and delivered in a burst keep their stamps."""
     stamp = 100 * S + np.arange(40) * S // 10
     received = np.maximum.accumulate(stamp + np.where(np.arange(40) == 20, 9 * S // 10, 0))
     found, name = frame_times(stamp, received)
     assert name == 'stamp' and found is stamp
 
 
-def test_a_frame_that_was_overtaken_takes_its_place_in_time(tmp_path):
-    """Two images that came in the wrong order are learned from in the right one, in a window."""
+def test_an_overtaken_frame_is_sorted_by_time(tmp_path):
+    """Two frames that arrived in the wrong order are used in the right order."""
     writer = EpisodeWriter(tmp_path, EpisodeInfo('go'), CREATED_NS)
     for index in (0, 1, 2, 4, 3, 5, 6, 7):
         late_ns = PERIOD_NS * 3 // 2 if index == 3 else 0
@@ -162,7 +162,7 @@ def test_a_frame_that_was_overtaken_takes_its_place_in_time(tmp_path):
     assert segment.twist[:, 0].tolist() == list(range(8))
 
 
-def test_episode_becomes_segments_with_actions_ahead(tmp_path):
+def test_an_episode_becomes_segments_with_actions_ahead(tmp_path):
     """Rows, times and actions of an episode on disk; steps beyond its end are masked."""
     with Episode.open(write_episode(tmp_path, frames=20)) as episode:
         (segment,) = segments(episode, 5.0)
@@ -177,8 +177,8 @@ def test_episode_becomes_segments_with_actions_ahead(tmp_path):
     assert not twist[~real].any()
 
 
-def test_action_ahead_is_taken_at_its_own_time(tmp_path):
-    """The step k ahead is the command in force at t + k / rate, between two frames as well."""
+def test_an_action_ahead_belongs_to_its_own_time(tmp_path):
+    """Step k is the command in force at t + k / rate, also between two frames."""
     with Episode.open(write_episode(tmp_path, frames=20)) as episode:
         (segment,) = segments(episode, 20 / 3)
     twist, _ = actions_ahead(segment, 2)

@@ -1,4 +1,4 @@
-"""Metrics, baselines and what they say of a policy."""
+"""Metrics, baselines and the verdict on a policy."""
 
 import json
 import shutil
@@ -8,7 +8,8 @@ import pytest
 import torch
 
 from arena_episodes import write_episodes
-from made_segments import SPEC, segment_of, twists, write_worth
+from changed_policies import changed_policy
+from made_segments import SPEC, first_segments, segment_of, twists, write_worth
 from many_episodes import drive
 from mobile_vla_ros.cli.main import main
 from mobile_vla_ros.data.augment import Augmentation
@@ -53,14 +54,14 @@ def test_the_training_loss_is_the_metrics_loss():
     loss = motion_loss(*map(torch.from_numpy, (predicted, actions, real)))
     assert float(loss) == pytest.approx(measure(predicted, actions, real, SPEC)['loss'], rel=1e-5)
     six = np.concatenate([predicted, np.zeros((3, 4, 5, 4), np.float32)], -1)
-    seed = motion_loss(*map(torch.from_numpy, (six, actions, real)))
-    assert float(seed) == pytest.approx(
+    padded_loss = motion_loss(*map(torch.from_numpy, (six, actions, real)))
+    assert float(padded_loss) == pytest.approx(
         measure(predicted, actions, real, SPEC)['loss_arm_act'], rel=1e-5
     )
 
 
 def test_sign_agreement_counts_the_steps_that_were_driven():
-    """Creeping below a twentieth of the scale has no sign; a prediction of zero never agrees."""
+    """Speeds below a twentieth of the scale have no sign; a prediction of zero never agrees."""
     actions = np.zeros((1, 1, 6, 2), np.float32)
     actions[0, 0, :, 0] = [0.8, -0.8, 0.8, -0.8, 0.04, 0.8]
     predicted = np.zeros_like(actions)
@@ -86,7 +87,7 @@ def test_every_chunk_step_is_measured_by_itself():
                 assert steps[step] == pytest.approx(alone[axis][name]), (axis, name)
 
 
-def test_r2_is_one_less_the_unexplained_share_and_none_where_nothing_varies():
+def test_r2_is_the_explained_share_and_none_without_variance():
     """Perfect is 1, the mean is 0, and a constant has no variance to explain."""
     actions = np.zeros((1, 1, 4, 2), np.float32)
     actions[0, 0, :, 0] = [0.2, 0.4, 0.6, 0.8]
@@ -99,7 +100,7 @@ def test_r2_is_one_less_the_unexplained_share_and_none_where_nothing_varies():
     assert measured['linear_y']['r2'] is None
 
 
-@pytest.mark.parametrize('broken', ['no real step', 'a prediction that is not a number'])
+@pytest.mark.parametrize('broken', ['no real step', 'a NaN prediction'])
 def test_undefined_metrics_are_none_in_strict_json(broken):
     """NaN is invalid JSON, and the mean of nothing is not 0."""
     actions = np.zeros((1, 1, 2, 2), np.float32)
@@ -154,10 +155,10 @@ def test_evaluation_obeys_the_verdict(tmp_path):
     for number in range(4):
         write_worth(tmp_path, 'good', number)
     bad = write_worth(tmp_path, 'bad', 9)
-    told = {'sampling': Sampling(), 'axes': ['linear_x'], 'val_share': 0.5, 'split_seed': 0}
-    found = evaluate(tmp_path, None, **told).summary
+    settings = {'sampling': Sampling(), 'axes': ['linear_x'], 'val_share': 0.5, 'split_seed': 0}
+    found = evaluate(tmp_path, None, **settings).summary
     assert sum(found['episodes'].values()) == 4 and list(found['skipped']) == [str(bad)]
-    found = evaluate(tmp_path, None, **told, accept_verdicts=['good', 'poor', 'bad']).summary
+    found = evaluate(tmp_path, None, **settings, accept_verdicts=['good', 'poor', 'bad']).summary
     assert sum(found['episodes'].values()) == 5 and not found['skipped']
 
 
@@ -171,14 +172,9 @@ def test_swapping_gives_every_segment_another_instruction(episode_folder):
     assert swap_instructions(alike, segments)[0].instruction != alike[0].instruction
 
 
-def run_s(episode_folder, count=2):
-    """The first segments of a folder."""
-    return load_segments(find_episodes(episode_folder)[:count], Sampling())[0]
-
-
 def test_shuffling_moves_every_frame_and_no_command(episode_folder):
     """Shuffling is deterministic, keeps an episode's own images, and moves every one."""
-    segments = run_s(episode_folder)
+    segments = first_segments(episode_folder)
     for segment, shuffled in zip(segments, shuffle_frames(segments), strict=True):
         assert sorted(shuffled.frames) == segment.frames.tolist()
         assert not (shuffled.frames == segment.frames).any()
@@ -204,7 +200,7 @@ def test_shuffled_tokens_are_those_of_the_shuffled_frames(episode_folder, tmp_pa
         Augmentation(),
         tmp_path,
     )
-    segments = run_s(episode_folder, 1)
+    segments = first_segments(episode_folder, 1)
     if overtaken:
         segments[0].frames[:2] = segments[0].frames[1::-1].copy()
     tokens.prepare(segments)
@@ -239,15 +235,15 @@ def test_a_margin_needs_episodes_with_steps():
 
 
 def entry(loss, low=1e-4, takes=9):
-    """A control as `score` gives it."""
+    """Return a control in the format of `score`."""
     return {
         'loss': loss,
         'margin': {'takes': takes, 'low': low, 'high': None if low is None else 1.0},
     }
 
 
-def judged(baselines=None, blank='', **policy):
-    """What is said of a policy of loss 0.1; its controls are worse unless another is given."""
+def verdict_on(baselines=None, blank='', **policy):
+    """Return the verdict on a policy of loss 0.1, whose controls are worse by default."""
     beaten = {'zero': {'loss': 0.5}, 'repeat_last': {'loss': 0.2}}
     controls = ('image_blanked', 'frames_shuffled', 'instruction_swapped')
     return ' '.join(
@@ -329,10 +325,10 @@ def judged(baselines=None, blank='', **policy):
     ],
 )
 def test_the_verdict_explains_the_metrics(case, expected, never):
-    """Each case has its sentence, and not the opposite."""
-    said = judged(**case)
-    assert all(part in said for part in expected), said
-    assert not any(part in said for part in never), said
+    """Each case has its sentence and not the opposite one."""
+    printed = verdict_on(**case)
+    assert all(part in printed for part in expected), printed
+    assert not any(part in printed for part in never), printed
 
 
 @pytest.mark.parametrize(
@@ -358,15 +354,15 @@ def test_fewer_episodes_never_make_a_verdict_surer(loss, low, takes, share, answ
         False: 'It does not use the image',
         None: 'It is uncertain whether it uses the image',
     }
-    said = judged(
+    printed = verdict_on(
         image_blanked=entry(loss, low, takes),
         change_share={'image_blanked': share, 'frames_shuffled': 0.5, 'instruction_swapped': 0.5},
     )
-    assert [told for told, text in words.items() if text in said] == [answer]
+    assert [found for found, text in words.items() if text in printed] == [answer]
 
 
-def deaf_and_blind(policy):
-    """A policy whose head is cut off from what it sees and hears."""
+def without_inputs(policy):
+    """Return the policy with a head that ignores image and instruction."""
     for name, weights in policy.network.head.named_parameters():
         if 'weight_ih_l0' in name:
             torch.nn.init.zeros_(weights)
@@ -374,46 +370,46 @@ def deaf_and_blind(policy):
 
 
 def test_a_policy_that_ignores_its_inputs_is_recognised(small_run, episode_folder):
-    """No control changes its action, and the verdict says so."""
-    policy = deaf_and_blind(load_bundle(small_run / 'best'))
-    segments = run_s(episode_folder, 6)
+    """No control changes its action, and the verdict reports that."""
+    policy = without_inputs(load_bundle(small_run / 'best'))
+    segments = first_segments(episode_folder, 6)
     found = score(policy, segments[:1], segments[1:]).summary['policy']
     assert not found['better'] and found['best_baseline'] not in found['better_than']
     for name in ('image_blanked', 'frames_shuffled', 'instruction_swapped'):
         assert found['change_share'][name] < 1e-3
         assert found[name]['loss'] == pytest.approx(found['loss'], rel=1e-3)
-    said = ' '.join(found['verdict'])
+    printed = ' '.join(found['verdict'])
     for part in (
         'NOT better',
         'does not use the image',
         'does not distinguish the images',
         'does not use the instruction',
     ):
-        assert part in said
+        assert part in printed
 
 
 def test_a_policy_that_uses_image_and_instruction_is_recognised(tmp_path):
     """The shipped policy on unseen episodes beats the baselines and uses both inputs."""
     write_episodes(tmp_path, 7, first=900, size=168)
-    segments = run_s(tmp_path, 7)
+    segments = first_segments(tmp_path, 7)
     scored = score(load_bundle('builtin:demo'), segments[:2], segments[2:])
     found = scored.summary['policy']
     assert found['better'] and set(found['better_than']) == set(scored.summary['baselines'])
     assert found['margin']['takes'] == 5
     assert found['margin']['low'] < found['margin']['difference'] < found['margin']['high']
-    said = ' '.join(found['verdict'])
+    printed = ' '.join(found['verdict'])
     for part in (
         'better than every',
         'It uses the image',
         'It distinguishes the images',
         'It uses the instruction',
     ):
-        assert part in said
+        assert part in printed
     json.dumps(scored.summary, allow_nan=False)
 
 
-def spoil_frames(path, indices):
-    """Break frames of an episode in place; None: all of them."""
+def break_frames(path, indices):
+    """Break these frames of an episode in place; None: all."""
     content = bytearray(path.read_bytes())
     with Episode.open(path) as episode:
         for index in range(len(episode)) if indices is None else indices:
@@ -424,11 +420,11 @@ def spoil_frames(path, indices):
 
 def test_policy_and_baselines_are_measured_on_the_same_steps(small_run, episode_folder, tmp_path):
     """An unreadable frame removes its steps from the policy and the baselines."""
-    shutil.copytree(episode_folder, tmp_path / 'takes')
+    shutil.copytree(episode_folder, tmp_path / 'episodes')
     policy = load_bundle(small_run / 'best')
-    paths = find_episodes(tmp_path / 'takes')
-    spoil_frames(paths[0], [5])
-    segments = run_s(tmp_path / 'takes', 6)
+    paths = find_episodes(tmp_path / 'episodes')
+    break_frames(paths[0], [5])
+    segments = first_segments(tmp_path / 'episodes', 6)
     scored = score(policy, segments[3:], segments[:3])
     assert scored.real.sum() < sum(
         segment.real[segment.windows(4)].sum() for segment in segments[:3]
@@ -443,13 +439,13 @@ def test_policy_and_baselines_are_measured_on_the_same_steps(small_run, episode_
         )
     only = score(policy, segments[3:], segments[1:3])
     assert only.summary['policy']['broken'] == []
-    spoil_frames(paths[0], None)
+    break_frames(paths[0], None)
     with pytest.raises(UserError, match=f'no frame of the episodes.*{paths[0].stem}'):
         score(policy, segments[3:], segments[:1])
 
 
 def test_the_printed_page_fits_the_terminal(episode_folder, small_run, monkeypatch):
-    """Tables, steps, controls and the verdict fit its width."""
+    """Tables, steps, controls and the verdict fit the width."""
     found = evaluate(
         episode_folder,
         small_run / 'best',
@@ -506,8 +502,8 @@ def test_a_script_can_require_a_better_policy(episode_folder, small_run, capsys)
 )
 def test_better_on_episodes_that_were_trained_on_is_not_enough(policy, reason):
     """Only held-out episodes show that a policy is better."""
-    said = refusal({'policy': {'best_baseline': 'zero', **policy}, 'blind': {'warning': None}})
-    assert said is None if reason is None else reason in said
+    printed = refusal({'policy': {'best_baseline': 'zero', **policy}, 'blind': {'warning': None}})
+    assert printed is None if reason is None else reason in printed
 
 
 def test_evaluating_on_training_episodes_is_reported(episode_folder, small_run, tmp_path):
@@ -534,19 +530,8 @@ def test_evaluating_on_training_episodes_is_reported(episode_folder, small_run, 
     assert not held_out['policy']['trained_on']
 
 
-def bundle_of(small_run, folder, **data):
-    """Copy the bundle of a run, with other content of `data`; None takes a name away."""
-    shutil.copytree((small_run / 'best').resolve(), folder)
-    manifest = json.loads((folder / 'policy.json').read_text())
-    manifest['data'] = {
-        name: value for name, value in {**manifest['data'], **data}.items() if value is not None
-    }
-    (folder / 'policy.json').write_text(json.dumps(manifest))
-    return folder
-
-
-def runs_of_training(small_run, episode_folder):
-    """The segments and the spec that a policy was trained with."""
+def training_segments(small_run, episode_folder):
+    """Return the segments and the spec of a policy's training."""
     spec = load_bundle(small_run / 'best').spec
     paths = [
         path for path in find_episodes(episode_folder) if path.stem in spec.data['train_episodes']
@@ -554,8 +539,8 @@ def runs_of_training(small_run, episode_folder):
     return load_segments(paths, Sampling())[0], spec
 
 
-def new_takes(folder, count=3):
-    """Episodes that no policy of these tests was trained on."""
+def new_episodes(folder, count=3):
+    """Write episodes that no policy of these tests was trained on; return their folder."""
     write_episodes(folder, count, first=500, size=64)
     return folder
 
@@ -565,7 +550,7 @@ PLAIN = {'sampling': Sampling(), 'axes': [], 'val_share': 0.2, 'split_seed': 0}
 
 def test_blind_means_of_a_bundle_are_those_of_its_training_episodes(small_run, episode_folder):
     """Stored as JSON or fitted again, they give the same predictions."""
-    segments, spec = runs_of_training(small_run, episode_folder)
+    segments, spec = training_segments(small_run, episode_folder)
     means = json.loads(json.dumps(blind_means(segments, spec.actions, 4), allow_nan=False))
     assert np.shape(means['mean_per_position_and_step']) == (4, 10, 2)
     fitted = baselines(segments, segments[:1], spec.actions, 4)
@@ -584,14 +569,14 @@ def test_blind_means_of_a_bundle_are_those_of_its_training_episodes(small_run, e
             baselines([], segments[:1], spec.actions, 4, wrong)
 
 
-def test_new_episodes_are_all_measured_beside_what_the_training_episodes_taught(
+def test_new_episodes_are_all_measured_beside_means_of_the_training_episodes(
     small_run, episode_folder, tmp_path
 ):
     """Regression: a fifth of new episodes was measured, beside means fitted to the others."""
-    segments, spec = runs_of_training(small_run, episode_folder)
+    segments, spec = training_segments(small_run, episode_folder)
     means = blind_means(segments, spec.actions, 4)
-    policy = bundle_of(small_run, tmp_path / 'policy', blind_means=means)
-    new = new_takes(tmp_path / 'new')
+    policy = changed_policy(small_run / 'best', tmp_path / 'policy', data={'blind_means': means})
+    new = new_episodes(tmp_path / 'new')
     found = evaluate(new, policy, **PLAIN)
     assert found.summary['episodes'] == {'train': 0, 'val': 3}
     assert found.summary['blind'] == {
@@ -604,9 +589,9 @@ def test_new_episodes_are_all_measured_beside_what_the_training_episodes_taught(
             prediction, found.scored.actions, found.scored.real, spec.actions
         )
     json.dumps(found.summary, allow_nan=False)
-    said = ' '.join(text(found.summary).split())
-    assert 'measured on 3 episodes (' in said
-    assert f"the policy's bundle, of the {len(spec.data['train_episodes'])} episodes" in said
+    printed = ' '.join(text(found.summary).split())
+    assert 'measured on 3 episodes (' in printed
+    assert f"the policy's bundle, of the {len(spec.data['train_episodes'])} episodes" in printed
     shutil.copy(segments[0].path, new)
     found = evaluate(new, policy, **PLAIN)
     assert found.summary['episodes'] == {'train': 1, 'val': 3}
@@ -621,8 +606,8 @@ def test_new_episodes_are_all_measured_beside_what_the_training_episodes_taught(
 
 def test_without_stored_baselines_new_episodes_prove_nothing(small_run, tmp_path, capsys):
     """An older bundle is measured, with a warning, and fails --require-better."""
-    policy = bundle_of(small_run, tmp_path / 'policy', blind_means=None)
-    new, page = new_takes(tmp_path / 'new'), tmp_path / 'page.html'
+    policy = changed_policy(small_run / 'best', tmp_path / 'policy', data={'blind_means': None})
+    new, page = new_episodes(tmp_path / 'new'), tmp_path / 'page.html'
     assert (
         main(
             [
@@ -638,12 +623,14 @@ def test_without_stored_baselines_new_episodes_prove_nothing(small_run, tmp_path
         )
         == 1
     )
-    said = ' '.join(capsys.readouterr().out.split())
+    printed = ' '.join(capsys.readouterr().out.split())
     trained = len(load_bundle(policy).spec.data['train_episodes'])
     warning = (
         f'baselines are fitted to 2 of the episodes here; the policy was trained on {trained}'
     )
-    assert warning in said and 'measured on 1 episode (' in said and warning in page.read_text()
+    assert (
+        warning in printed and 'measured on 1 episode (' in printed and warning in page.read_text()
+    )
     better = {'policy': {'better': True, 'trained_on': False}, 'blind': {'warning': warning}}
     assert 'fitted to other episodes' in refusal(better)
 
@@ -652,7 +639,7 @@ def test_an_older_bundle_beside_its_training_episodes_needs_no_warning(
     small_run, episode_folder, tmp_path
 ):
     """Its training episodes are there, so the baselines are fitted to the same data."""
-    policy = bundle_of(small_run, tmp_path / 'policy', blind_means=None)
+    policy = changed_policy(small_run / 'best', tmp_path / 'policy', data={'blind_means': None})
     found = evaluate(episode_folder, policy, **PLAIN).summary
     assert found['blind'] == {
         'source': 'folder',
@@ -662,28 +649,28 @@ def test_an_older_bundle_beside_its_training_episodes_needs_no_warning(
 
 
 def test_near_identical_episodes_are_in_the_json(tmp_path):
-    """The groups and those on both sides are listed; none is left after grouping."""
+    """Groups and those on both sides of the split are listed; grouping leaves none."""
     for number, keys in enumerate(('wwwwwwww', 'aaaaaaaa') * 4):
-        drive(tmp_path, keys, picture=number, created_ns=CREATED_NS + number * 60_000_000_000)
-    told = {
+        drive(tmp_path, keys, first_image=number, created_ns=CREATED_NS + number * 60_000_000_000)
+    settings = {
         'sampling': Sampling(5.0),
         'axes': ['linear_x', 'linear_y'],
         'val_share': 0.5,
         'split_seed': 0,
     }
-    found = evaluate(tmp_path, None, **told).summary
+    found = evaluate(tmp_path, None, **settings).summary
     repeats = found['near_identical']
     assert (repeats['takes'], repeats['distinct']) == (8, 2)
     assert sorted(map(len, repeats['groups'])) == [4, 4]
-    found = evaluate(tmp_path, None, **told, group_duplicates=True).summary
+    found = evaluate(tmp_path, None, **settings, group_duplicates=True).summary
     assert found['near_identical']['across'] == [] and found['episodes'] == {'train': 4, 'val': 4}
     assert '2 distinct sequences of commands in 8 episodes' in found['notes'][0]
 
 
 def test_the_report_can_be_made_for_any_episodes(small_run, episode_folder, tmp_path):
-    """`--report FILE` writes the report of a training without its curves; bad use is refused."""
+    """`--report FILE` writes a training's report without curves; bad use is refused."""
     page = tmp_path / 'page.html'
-    told = [
+    settings = [
         'evaluate',
         '--data',
         str(episode_folder),
@@ -691,7 +678,7 @@ def test_the_report_can_be_made_for_any_episodes(small_run, episode_folder, tmp_
         str(small_run / 'best'),
         '--report',
     ]
-    assert main([*told, str(page)]) == 0
+    assert main([*settings, str(page)]) == 0
     assert '<title>Evaluation' in page.read_text()
-    assert main([*told, str(tmp_path / 'nowhere' / 'page.html')]) == 2
+    assert main([*settings, str(tmp_path / 'nowhere' / 'page.html')]) == 2
     assert main(['evaluate', '--data', str(episode_folder), '--report', str(page)]) == 2

@@ -1,4 +1,4 @@
-"""The examples run as their docstrings say, and what they print is true."""
+"""The examples run as documented, and their output is correct."""
 
 import os
 import re
@@ -14,7 +14,7 @@ ROOT = Path(__file__).resolve().parents[3]
 
 
 def example(name: str, *arguments: object) -> subprocess.CompletedProcess:
-    """Run an example from the root of the repository."""
+    """Run an example in the root of the repository."""
     return subprocess.run(
         [sys.executable, f'examples/{name}', *map(str, arguments)],
         cwd=ROOT,
@@ -39,7 +39,7 @@ def test_both_ways_to_read_an_episode_agree(tmp_path):
 
 
 @pytest.mark.parametrize('name', ['read_episode.py', 'drive_headless.py'])
-def test_a_mistake_of_the_user_is_a_sentence(name):
+def test_bad_use_ends_with_a_sentence(name):
     """Exit status 1, no traceback."""
     done = example(name, *(['missing.h5'] if name == 'read_episode.py' else ['--suite', 'unsen']))
     assert done.returncode == 1
@@ -47,8 +47,8 @@ def test_a_mistake_of_the_user_is_a_sentence(name):
     assert 'Traceback' not in done.stderr
 
 
-def test_a_policy_of_ones_own_drives():
-    """It reaches something red, and the last line counts what the lines say."""
+def test_a_custom_policy_drives():
+    """It reaches a red object, and the last line counts the successes above."""
     done = example('my_policy.py', '--scenes', 3)
     assert done.returncode == 0, done.stderr
     *scenes, total = done.stdout.splitlines()
@@ -73,7 +73,7 @@ def test_the_shipped_policy_drives_headless():
 
 
 def test_every_example_is_run_here_and_linked():
-    """No example is forgotten: docs/reference.md names each, and this file runs it."""
+    """docs/reference.md names each example, and this file runs it."""
     here, reference = Path(__file__).read_text(), (ROOT / 'docs' / 'reference.md').read_text()
     for path in (ROOT / 'examples').glob('*.py'):
         assert f"example('{path.name}'" in here

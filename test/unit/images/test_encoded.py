@@ -1,4 +1,4 @@
-"""Stored images decoded at a reduced scale: where, how much is lost, and the same everywhere."""
+"""Stored images decoded at a reduced scale: when, with what loss, and equally everywhere."""
 
 import io
 
@@ -7,6 +7,7 @@ import pytest
 import torch
 from PIL import Image
 
+from busy_images import busy_images
 from mobile_vla_ros.bench import synthetic_camera
 from mobile_vla_ros.data.dataset import SegmentDataset
 from mobile_vla_ros.data.preprocess import preprocess, resize
@@ -23,16 +24,6 @@ from small_episodes import CREATED_NS
 SPEC = ImageSpec(224, (0.48, 0.46, 0.41), (0.27, 0.26, 0.28))
 
 
-def stored(width: int, height: int, kind: str = 'JPEG', count: int = 1) -> list[bytes]:
-    """Return images as busy as photographs, as they are stored."""
-    made = []
-    for picture in synthetic_camera.images(width, height, count):
-        buffer = io.BytesIO()
-        Image.fromarray(picture).save(buffer, kind, quality=90)
-        made.append(buffer.getvalue())
-    return made
-
-
 @pytest.mark.parametrize(
     ('width', 'height', 'least', 'expected'),
     [
@@ -47,8 +38,8 @@ def stored(width: int, height: int, kind: str = 'JPEG', count: int = 1) -> list[
         (1280, 720, None, (720, 1280)),
     ],
 )
-def test_no_side_comes_closer_than_one_and_a_half_times(width, height, least, expected):
-    """The scale is the smallest whose sides both stay 1.5 times what the network sees."""
+def test_both_sides_stay_one_and_a_half_times_the_network_s(width, height, least, expected):
+    """The scale is the smallest whose sides both stay 1.5 times those of the network's input."""
     buffer = io.BytesIO()
     Image.new('RGB', (width, height), (20, 120, 220)).save(buffer, 'JPEG')
     image = decode(buffer.getvalue(), least)
@@ -59,7 +50,7 @@ def test_no_side_comes_closer_than_one_and_a_half_times(width, height, least, ex
 @pytest.mark.parametrize('kind', ['PNG', 'JPEG'])
 @pytest.mark.parametrize('mode', ['RGB', 'L'])
 def test_only_a_jpeg_is_reduced(kind, mode):
-    """A PNG is whole; a grey JPEG is reduced and has three channels."""
+    """A PNG is not; a grey JPEG is reduced and has three channels."""
     buffer = io.BytesIO()
     Image.new(mode, (1280, 720), 90 if mode == 'L' else (90, 90, 90)).save(buffer, kind)
     image = decode(buffer.getvalue(), 224)
@@ -68,9 +59,9 @@ def test_only_a_jpeg_is_reduced(kind, mode):
 
 
 @pytest.mark.parametrize(('width', 'height', 'most'), [(1280, 720, 12), (1920, 1080, 7)])
-def test_at_the_network_s_size_nothing_is_lost(width, height, most):
-    """A third of a grey level on average, and less at each pixel than JPEG itself removes."""
-    for encoded in stored(width, height, count=2):
+def test_the_loss_at_the_network_s_size_is_small(width, height, most):
+    """A third of a grey level on average, and less at each pixel than by JPEG itself."""
+    for encoded in busy_images(width, height, count=2):
         whole, reduced = (
             resize(decode(encoded, least), SPEC).astype(int) for least in (None, SPEC.size)
         )
@@ -81,8 +72,8 @@ def test_at_the_network_s_size_nothing_is_lost(width, height, most):
 
 @pytest.mark.parametrize('kind', ['JPEG', 'PNG'])
 def test_broken_bytes_are_refused_at_any_scale(kind):
-    """Cut anywhere or with its head overwritten, an image is refused, never guessed."""
-    (encoded,) = stored(1280, 720, kind)
+    """Truncated or with an overwritten header, an image is refused."""
+    (encoded,) = busy_images(1280, 720, kind)
     for broken in (
         b'',
         encoded[:2],
@@ -91,12 +82,14 @@ def test_broken_bytes_are_refused_at_any_scale(kind):
         bytes(200) + encoded[200:],
     ):
         for least in (None, 224):
-            said = set()
+            messages = set()
             for _ in range(2):
                 with pytest.raises(BrokenImage) as found:
                     decode(broken, least)
-                said.add(str(found.value))
-            assert len(said) == 1 and '0x' not in said.pop(), 'a run would name it every epoch'
+                messages.add(str(found.value))
+            assert len(messages) == 1 and '0x' not in messages.pop(), (
+                'training would log it in every epoch'
+            )
 
 
 @pytest.mark.parametrize(
@@ -104,7 +97,7 @@ def test_broken_bytes_are_refused_at_any_scale(kind):
 )
 def test_a_frame_is_the_same_in_training_and_in_driving(tmp_path, kind, size):
     """Law 3: bytes from the camera give one tensor, through an episode and through the node."""
-    encoded = stored(*size, kind, count=5)
+    encoded = busy_images(*size, kind, count=5)
     writer = EpisodeWriter(tmp_path, EpisodeInfo('go'), CREATED_NS)
     for index, frame in enumerate(encoded):
         now_ns = CREATED_NS + index * 100_000_000
@@ -124,13 +117,13 @@ def test_a_frame_is_the_same_in_training_and_in_driving(tmp_path, kind, size):
     assert torch.equal(trained, whole) == ((kind, size) != ('JPEG', (1280, 720)))
 
 
-def test_a_raw_image_is_driven_by_as_it_is():
-    """What a camera sends without compression is not reduced before it is resized."""
-    (picture,) = synthetic_camera.images(1280, 720, 1)
-    assert np.array_equal(CameraFrame(from_rgb(picture), 0, 0, SPEC.size).image, picture)
+def test_a_raw_image_is_not_reduced():
+    """An uncompressed image is only resized to the network's input."""
+    (pixels,) = synthetic_camera.images(1280, 720, 1)
+    assert np.array_equal(CameraFrame(from_rgb(pixels), 0, 0, SPEC.size).image, pixels)
 
 
-def test_whoever_wants_the_image_gets_it_whole():
-    """The messages' own decoder, which views and imports use, reduces nothing."""
-    (encoded,) = stored(1280, 720)
+def test_other_decoders_do_not_reduce():
+    """The decoder of messages, which imports and pages use, reduces nothing."""
+    (encoded,) = busy_images(1280, 720)
     assert images.compressed_to_rgb(to_compressed(encoded)).shape == (720, 1280, 3)

@@ -1,4 +1,4 @@
-"""Camera messages become RGB and stored bytes, and nothing is guessed."""
+"""Camera messages become RGB and stored bytes, or are refused."""
 
 import io
 from types import SimpleNamespace
@@ -26,7 +26,7 @@ def raw(
     padding: int = 0,
     big: bool = False,
 ) -> SimpleNamespace:
-    """Return a message around (rows, values) of uint8 or uint16, each row padded with 99s."""
+    """Return a message with (rows, values) of uint8 or uint16, each row padded with 99s."""
     data = rows.reshape(len(rows), -1).astype(rows.dtype.newbyteorder('>' if big else '<'))
     data = data.view(np.uint8)
     data = np.pad(data, ((0, 0), (0, padding)), constant_values=99)
@@ -56,12 +56,12 @@ def bt601(y, u, v) -> np.ndarray:
 
 
 def case(encoding, rows, expected, tolerance=0, inside=WHOLE):
-    """One row of the table; ``inside``: where the expected values hold (not at a mosaic's rim)."""
+    """Return a row of the table; ``inside`` excludes the rim of a mosaic."""
     return pytest.param(encoding, rows, expected, tolerance, inside, id=encoding)
 
 
 def plain_cases():
-    """What is stored pixel by pixel."""
+    """Encodings that are stored pixel by pixel."""
     grey = np.repeat(PIXELS[..., :1], 3, axis=2)
     yield case('rgb8', PIXELS, PIXELS)
     yield case('bgr8', PIXELS[..., ::-1], PIXELS)
@@ -73,7 +73,7 @@ def plain_cases():
 
 
 def yuv_cases():
-    """Two pixels, or two by two, share a colour: of each the formula gives the RGB."""
+    """Two pixels, or two by two, share a colour; the formula gives the RGB of each."""
     y = RANDOM.integers(16, 236, (6, 8))
     u, v = RANDOM.integers(64, 193, (2, 6, 4))
     wide = bt601(y, u.repeat(2, axis=1), v.repeat(2, axis=1))
@@ -91,7 +91,7 @@ def yuv_cases():
 
 
 def bayer_cases():
-    """Planes that are linear in x and y: bilinear interpolation gives them back."""
+    """Planes that are linear in x and y, so that bilinear interpolation is exact."""
     y, x = np.mgrid[:10, :12]
     scene = np.stack([20 + 9 * x, 210 - 7 * y - 3 * x, 40 + 11 * y], axis=2)
     for order in ('rggb', 'bggr', 'gbrg', 'grbg'):
@@ -121,13 +121,13 @@ def test_every_encoding_becomes_rgb(encoding, rows, expected, tolerance, inside,
     assert np.array_equal(stored, image)
 
 
-def test_table_holds_every_encoding():
-    """An encoding that is offered is tested."""
+def test_the_table_has_every_encoding():
+    """Every supported encoding is tested."""
     assert {row.values[0] for row in TABLE} == set(images.ENCODINGS)
 
 
-def test_unknown_encoding_names_the_known_ones():
-    """An encoding that is not known is refused, with its name and the known ones."""
+def test_an_unknown_encoding_names_the_known_ones():
+    """It is refused with its name and the known ones."""
     with pytest.raises(UserError, match="got '16UC1'; expected rgb8, bgr8, rgba8, bgra8, mono8"):
         images.to_rgb(raw('16UC1', DEEP, width=7, height=5))
 
@@ -137,8 +137,8 @@ def test_unknown_encoding_names_the_known_ones():
     'change',
     [{'data': b'123'}, {'step': 5}, {'width': 0}, {'height': 0}, {'height': 8}, {'width': 60}],
 )
-def test_size_that_does_not_fit_is_a_sentence(encoding, change):
-    """A message that lies about its size is refused, not read beyond its end."""
+def test_a_wrong_size_is_refused(encoding, change):
+    """A message with a wrong size is refused, not read beyond its end."""
     channels = 3 if encoding == 'rgb8' else 1
     rows = np.zeros((9, 6 * channels), np.uint8)
     message = raw(encoding, rows[: 6 if encoding == 'rgb8' else 9], width=6, height=6)
@@ -152,8 +152,8 @@ def test_size_that_does_not_fit_is_a_sentence(encoding, change):
     ('encoding', 'channels', 'width', 'height'),
     [('yuv422', 2, 5, 4), ('nv12', 1, 6, 5), ('nv21', 1, 5, 6)],
 )
-def test_odd_size_of_shared_colours_is_a_sentence(encoding, channels, width, height):
-    """Pixels that share a colour come in pairs."""
+def test_an_odd_size_of_subsampled_colours_is_refused(encoding, channels, width, height):
+    """Subsampled colours need an even size."""
     rows = np.zeros((height * 2, width * channels), np.uint8)
     with pytest.raises(UserError, match=f'{encoding} has an odd size; got {width}x{height}'):
         images.to_rgb(raw(encoding, rows, width=width, height=height))
@@ -170,7 +170,7 @@ def test_round_trip_through_a_message():
 
 
 def test_png_is_exact_and_jpeg_is_near():
-    """PNG keeps every bit; JPEG of a smooth image stays within a few steps."""
+    """PNG is lossless; JPEG of a smooth image stays within a few levels."""
     smooth = np.linspace(0, 255, 64 * 64, dtype=np.uint8).reshape(64, 64, 1).repeat(3, axis=2)
     smooth[..., 2] = smooth[::-1, :, 0]
     for image_format, tolerance in (('png', 0), ('jpeg', 6)):
@@ -181,7 +181,7 @@ def test_png_is_exact_and_jpeg_is_near():
 
 
 def test_jpeg_quality_counts():
-    """A lower quality is a smaller file."""
+    """A lower quality gives a smaller file."""
     noise = RANDOM.integers(0, 256, (64, 64, 3), dtype=np.uint8)
     assert len(images.encode(noise, quality=30)) < len(images.encode(noise, quality=90)) / 2
 
@@ -198,27 +198,27 @@ def test_jpeg_quality_counts():
     ],
 )
 def test_every_compressed_kind_becomes_rgb(kind, mode, tolerance):
-    """Colour, grey, transparent, 16 bits: what a camera compresses is decoded."""
+    """Colour, grey, transparent and 16 bits are decoded."""
     grey = np.linspace(0, 255, 32 * 32).reshape(32, 32).astype(np.uint8)
     if mode == 'I;16':
-        picture = Image.fromarray(grey.astype(np.uint16) * 257)
+        original = Image.fromarray(grey.astype(np.uint16) * 257)
     else:
-        picture = Image.fromarray(grey).convert(mode)
+        original = Image.fromarray(grey).convert(mode)
     buffer = io.BytesIO()
-    picture.save(buffer, kind, **({'quality': 95} if kind == 'JPEG' else {}))
+    original.save(buffer, kind, **({'quality': 95} if kind == 'JPEG' else {}))
     image = images.compressed_to_rgb(SimpleNamespace(data=buffer.getvalue(), format=kind))
     assert image.shape == (32, 32, 3)
     assert np.abs(image.astype(int) - grey[..., None]).max() <= tolerance
 
 
 def test_compressed_image_passes_through_untouched():
-    """What a camera compressed is stored byte for byte."""
+    """A compressed image is stored byte for byte."""
     stored = images.encode(PIXELS, 'jpeg', 40)
     assert images.compressed_bytes(to_compressed(stored)) == stored
 
 
-def test_unknown_compression_and_format_are_sentences():
-    """Neither JPEG nor PNG; a format that cannot be written; a broken JPEG; one cut short."""
+def test_unknown_compression_and_format_are_refused():
+    """Neither JPEG nor PNG; a format that cannot be written; a broken or truncated JPEG."""
     with pytest.raises(UserError, match="got 'h264'; expected JPEG or PNG"):
         images.compressed_bytes(SimpleNamespace(data=b'\0\0\0\1', format='h264'))
     with pytest.raises(UserError, match="got 'webp'; expected jpeg or png"):

@@ -1,4 +1,4 @@
-"""`mobile_vla episodes export`: files and bags that hold what the episode holds, or nothing."""
+"""`mobile_vla episodes export`: files and bags with the whole episode, or nothing."""
 
 import csv
 import json
@@ -20,12 +20,12 @@ from small_episodes import CREATED_NS, START_NS, encoded, write_episode, write_r
 
 
 def export(*arguments) -> int:
-    """Run the action in this process."""
+    """Run the command in this process; return its exit status."""
     return main(['episodes', 'export', *map(str, arguments)])
 
 
 def write_mixed(folder):
-    """An episode with JPEG and PNG, odd numbers, two sources, and events; return its path."""
+    """Write an episode with JPEG and PNG, odd values, two sources and events; return its path."""
     writer = EpisodeWriter(
         folder,
         EpisodeInfo(
@@ -53,14 +53,14 @@ def write_mixed(folder):
 
 
 def rows(path) -> list[dict]:
-    """The rows of a table."""
+    """Return the rows of a table."""
     with path.open(newline='') as file:
         return list(csv.DictReader(file))
 
 
 def test_csv_holds_every_byte_and_number(tmp_path):
-    """Images as they are stored, numbers to the last digit, events in any words, attributes."""
-    path, out = write_mixed(tmp_path / 'takes'), tmp_path / 'out'
+    """The stored images, exact numbers, events with any text, and attributes."""
+    path, out = write_mixed(tmp_path / 'episodes'), tmp_path / 'out'
     assert export(path, '--out', out, '--format', 'csv') == 0
     folder = out / path.stem
     with Episode.open(path) as episode:
@@ -87,9 +87,9 @@ def test_csv_holds_every_byte_and_number(tmp_path):
         assert about['health'] == episode.health
 
 
-def test_a_bag_comes_back_as_the_same_episode(tmp_path):
-    """Export, import: the same images byte for byte, stamps, receipts, commands, instruction."""
-    path, bags, back = write_mixed(tmp_path / 'takes'), tmp_path / 'bags', tmp_path / 'back'
+def test_an_exported_bag_is_imported_as_the_same_episode(tmp_path):
+    """After export and import: the same image bytes, times, commands and instruction."""
+    path, bags, back = write_mixed(tmp_path / 'episodes'), tmp_path / 'bags', tmp_path / 'back'
     assert export(path, '--out', bags, '--format', 'rosbag2') == 0
     assert main(['episodes', 'import', str(bags), '--out', str(back)]) == 0
     (again,) = find_episodes(back)
@@ -107,9 +107,9 @@ def test_a_bag_comes_back_as_the_same_episode(tmp_path):
         assert new.attributes['command_topic'] == '/robot/cmd_vel'
 
 
-def test_a_bag_tells_what_no_message_holds(tmp_path):
-    """Outcome, events and who commanded are JSON in the bag's custom data; it is a MCAP."""
-    path, bags = write_mixed(tmp_path / 'takes'), tmp_path / 'bags'
+def test_a_bag_has_metadata_that_no_message_has(tmp_path):
+    """Outcome, events and command sources are JSON in the bag's custom data; the bag is MCAP."""
+    path, bags = write_mixed(tmp_path / 'episodes'), tmp_path / 'bags'
     assert export(path, '--out', bags, '--format', 'rosbag2') == 0
     metadata = yaml.safe_load((bags / path.stem / 'metadata.yaml').read_text())[
         'rosbag2_bagfile_information'
@@ -124,9 +124,9 @@ def test_a_bag_tells_what_no_message_holds(tmp_path):
     ]
 
 
-def test_what_a_policy_proposed_goes_out_beside_the_commands(tmp_path):
-    """A table of its own, a topic of its own; no import mistakes it for commands."""
-    writer = EpisodeWriter(tmp_path / 'takes', EpisodeInfo('go'), CREATED_NS, proposals=True)
+def test_proposals_are_exported_beside_the_commands(tmp_path):
+    """In a separate table and topic; an import does not mistake them for commands."""
+    writer = EpisodeWriter(tmp_path / 'episodes', EpisodeInfo('go'), CREATED_NS, proposals=True)
     write_rows(writer, 4)
     wished = [[1 / 3, -0.1, 0, 0, 0, index] for index in range(3)]
     for index, twist in enumerate(wished):
@@ -158,9 +158,9 @@ def test_what_a_policy_proposed_goes_out_beside_the_commands(tmp_path):
 
 
 @pytest.mark.parametrize('kind', ['csv', 'rosbag2'])
-def test_what_is_there_is_skipped_and_what_is_broken_is_named(tmp_path, capsys, kind):
-    """A second run writes nothing; a broken frame fails its episode alone and leaves no folder."""
-    episodes, out = tmp_path / 'takes', tmp_path / 'out'
+def test_existing_exports_are_skipped_and_broken_episodes_are_named(tmp_path, capsys, kind):
+    """A second run writes nothing; a broken frame fails only its episode and leaves no folder."""
+    episodes, out = tmp_path / 'episodes', tmp_path / 'out'
     good = write_episode(episodes, frames=3)
     writer = EpisodeWriter(episodes, EpisodeInfo('go'), CREATED_NS + 1_000_000_000)
     write_rows(writer, 2)
@@ -183,7 +183,7 @@ def test_what_is_there_is_skipped_and_what_is_broken_is_named(tmp_path, capsys, 
     assert {path: path.stat().st_mtime_ns for path in out.rglob('*')} == before
 
 
-def test_a_folder_that_cannot_be_written_is_a_sentence(tmp_path, capsys):
+def test_an_unwritable_folder_is_refused(tmp_path, capsys):
     """A file where the folder should be: status 2 and one line."""
     path = write_episode(tmp_path, frames=2)
     (tmp_path / 'out').write_text('in the way')
@@ -192,9 +192,9 @@ def test_a_folder_that_cannot_be_written_is_a_sentence(tmp_path, capsys):
     assert 'cannot make the folder' in err and err.count('\n') == 1
 
 
-def test_stamps_that_no_message_holds_are_named(tmp_path, capsys):
-    """A camera clock of the year 2096 cannot go into a bag, and can into tables."""
-    writer = EpisodeWriter(tmp_path / 'takes', EpisodeInfo('go'), CREATED_NS)
+def test_stamps_out_of_a_message_s_range_are_named(tmp_path, capsys):
+    """A stamp from the year 2096 fits into a table, but not into a bag."""
+    writer = EpisodeWriter(tmp_path / 'episodes', EpisodeInfo('go'), CREATED_NS)
     writer.add_frame(encoded(0), 4_000_000_000 * 10**9, START_NS)
     path = writer.close()
     assert export(path, '--out', tmp_path / 'out', '--format', 'rosbag2') == 1
@@ -202,7 +202,7 @@ def test_stamps_that_no_message_holds_are_named(tmp_path, capsys):
     assert export(path, '--out', tmp_path / 'out', '--format', 'csv') == 0
 
 
-# Kills itself the moment it is about to open, or to rename, a path of these words.
+# Kills itself when it is about to open or rename a path that contains this text.
 KILLED_AT = """
 import os, signal, sys
 moment, words = sys.argv[1:3]
@@ -215,9 +215,9 @@ sys.exit(main(sys.argv[3:]))
 """
 
 
-def test_a_kill_leaves_whole_episodes_only_and_the_next_export_goes_on(tmp_path):
-    """SIGKILL at a frame, at the last file and at the rename: what can be seen is whole."""
-    episodes, out = tmp_path / 'takes', tmp_path / 'out'
+def test_a_kill_leaves_only_whole_episodes_and_the_next_export_continues(tmp_path):
+    """SIGKILL at a frame, at the last file and at the rename: every visible export is whole."""
+    episodes, out = tmp_path / 'episodes', tmp_path / 'out'
     names = sorted(write_episode(episodes, frames=5).stem for _ in range(3))
     command = ['episodes', 'export', str(episodes), '--out', str(out), '--format', 'csv']
     for whole, (moment, words) in enumerate(
@@ -243,8 +243,8 @@ def test_a_kill_leaves_whole_episodes_only_and_the_next_export_goes_on(tmp_path)
     assert sorted(path.name for path in out.iterdir()) == names
 
 
-def test_an_export_that_still_runs_is_left_alone(tmp_path):
-    """Two exports into one folder: the later one does not clear the other's work away."""
+def test_the_files_of_a_running_export_are_kept(tmp_path):
+    """Two exports into one folder: the later one does not delete the other's files."""
     from mobile_vla_ros.interop import export as module
 
     with module._hidden(tmp_path) as hidden:

@@ -1,4 +1,4 @@
-"""`mobile_vla episodes import` over folders: whole or not at all, once, and never in silence."""
+"""`mobile_vla episodes import` of folders: each file whole or not at all, once, and reported."""
 
 import json
 import os
@@ -11,7 +11,7 @@ import h5py
 import numpy as np
 import pytest
 
-from bags import drive, picture, write_bag
+from bags import drive, pixels_of, write_bag
 from mobile_vla_ros.cli.main import main
 from mobile_vla_ros.episode.storage.reader import Episode, find_episodes
 from mobile_vla_ros.errors import UserError
@@ -28,12 +28,12 @@ ACTIONS[1:, 0] = 1.15
 def legacy_file(path, first: int = 0, rows: int = 12):
     """Write a file of the reference run."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_legacy_layout(path, [picture(first + i) for i in range(rows)], ACTIONS[:rows])
+    write_legacy_layout(path, [pixels_of(first + i) for i in range(rows)], ACTIONS[:rows])
     return path
 
 
 def run(source, out, *more, rate: str = '5') -> int:
-    """Import as a person would."""
+    """Run the import command in this process; return its exit status."""
     return main(
         [
             'episodes',
@@ -52,7 +52,7 @@ def run(source, out, *more, rate: str = '5') -> int:
 
 @pytest.fixture
 def mixture(tmp_path):
-    """A folder of what can be imported, of what cannot, and of what is none of our business."""
+    """A folder of files that can be imported, that cannot, and that are no episodes."""
     folder = tmp_path / 'old'
     legacy_file(folder / 'monday' / 'episode_1.h5')
     legacy_file(folder / 'tuesday' / 'episode_1.h5', first=50)
@@ -66,9 +66,9 @@ def mixture(tmp_path):
     return folder
 
 
-def test_folder_is_imported_and_what_cannot_be_is_named(mixture, tmp_path, capsys):
+def test_a_folder_is_imported_and_failures_are_named(mixture, tmp_path, capsys):
     """Two broken files among four whole ones: four episodes that pass the check, and status 1."""
-    out = tmp_path / 'takes'
+    out = tmp_path / 'episodes'
     assert run(mixture, out) == 1
     output = capsys.readouterr()
     assert f'{mixture / "monday" / "broken.h5"}: failed: ' in output.err
@@ -84,9 +84,9 @@ def test_folder_is_imported_and_what_cannot_be_is_named(mixture, tmp_path, capsy
     assert main(['episodes', 'check', str(out)]) == 0
 
 
-def test_second_run_brings_nothing_twice(mixture, tmp_path, capsys):
-    """Imported files are reported and skipped; a file of the same name is another one."""
-    out = tmp_path / 'takes'
+def test_a_second_run_imports_nothing_twice(mixture, tmp_path, capsys):
+    """Imported files are reported and skipped; a different file of the same name is imported."""
+    out = tmp_path / 'episodes'
     run(mixture / 'monday' / 'episode_1.h5', out)
     before = find_episodes(out)
     capsys.readouterr()
@@ -102,10 +102,10 @@ def test_second_run_brings_nothing_twice(mixture, tmp_path, capsys):
     )
 
 
-def test_episode_to_learn_nothing_from_is_refused(tmp_path, capsys):
-    """One row: what would not pass the check does not come in."""
+def test_an_episode_of_one_row_is_refused(tmp_path, capsys):
+    """It would not pass the health check."""
     source = legacy_file(tmp_path / 'old' / 'short.h5', rows=1)
-    out = tmp_path / 'takes'
+    out = tmp_path / 'episodes'
     assert run(source, out) == 1
     assert 'it cannot be trained on; got 1 frames' in capsys.readouterr().err
     assert not list(out.iterdir())
@@ -113,12 +113,12 @@ def test_episode_to_learn_nothing_from_is_refused(tmp_path, capsys):
 
 @pytest.mark.parametrize('colour', [(0, 0, 0), (255, 0, 0)])
 def test_rows_without_times_may_show_the_same_image(tmp_path, capsys, colour):
-    """Nobody knows whether the robot moved between two key presses: poor, but it comes in."""
+    """The robot may not have moved between two key presses: poor, but imported."""
     for number in range(2):
         write_legacy_layout(
             tmp_path / f'{number}.h5', np.full((12, 48, 64, 3), colour, np.uint8), ACTIONS
         )
-    out = tmp_path / 'takes'
+    out = tmp_path / 'episodes'
     assert run(tmp_path, out) == 0
     assert main(['episodes', 'check', str(out)]) == 0
     printed = capsys.readouterr().out
@@ -126,13 +126,13 @@ def test_rows_without_times_may_show_the_same_image(tmp_path, capsys, colour):
 
 
 @pytest.mark.parametrize('rate', ['2', '5', '9', '10'])
-def test_baselines_of_an_import_need_no_rate_again(tmp_path, capsys, rate):
-    """A row is a step at any rate: `evaluate` uses the episodes' own if it is lower."""
+def test_baselines_use_the_rate_of_the_imported_episodes(tmp_path, capsys, rate):
+    """`evaluate` uses the rate of the episodes if it is lower."""
     for number in range(4):
         legacy_file(tmp_path / 'old' / f'{number}.h5', first=20 * number)
-    assert run(tmp_path / 'old', tmp_path / 'takes', rate=rate) == 0
+    assert run(tmp_path / 'old', tmp_path / 'episodes', rate=rate) == 0
     capsys.readouterr()
-    assert main(['evaluate', '--data', str(tmp_path / 'takes'), '--json']) == 0
+    assert main(['evaluate', '--data', str(tmp_path / 'episodes'), '--json']) == 0
     found = json.loads(capsys.readouterr().out)
     assert found['rate_hz'] == pytest.approx(float(rate)) and not found['skipped']
     assert found['windows'] == 9 and set(found['baselines']) == {
@@ -142,13 +142,13 @@ def test_baselines_of_an_import_need_no_rate_again(tmp_path, capsys, rate):
         'mean_per_position_and_step',
         'repeat_last',
     }
-    # The four episodes drive alike, so the mean of each place is the truth.
+    # The four episodes have equal commands, so the mean at each position is exact.
     assert found['baselines']['mean_per_step']['linear_x']['mae'] < 0.1
     assert set(found['baselines']['zero']) >= {'loss_arm_act', 'linear_x', 'linear_y'}
 
 
 def test_a_source_always_gets_the_same_name(tmp_path):
-    """So the split into training and validation is the same after every import."""
+    """This keeps the split into training and validation the same after every import."""
     source = legacy_file(tmp_path / 'old' / 'episode_20251106_101112_1box.h5')
     names = []
     for out in (tmp_path / 'one', tmp_path / 'other'):
@@ -157,11 +157,11 @@ def test_a_source_always_gets_the_same_name(tmp_path):
     assert names[0] == names[1] and names[0].startswith('20251106T101112Z_')
 
 
-def test_two_imports_at_once_bring_each_episode_once(tmp_path):
-    """What the other one has or is at is not made twice, and a third run finds all of it."""
+def test_two_concurrent_imports_import_each_episode_once(tmp_path):
+    """Neither repeats the other's work, and a third run finds all episodes."""
     for number in range(6):
         legacy_file(tmp_path / 'old' / f'{number}.h5', first=20 * number)
-    out = tmp_path / 'takes'
+    out = tmp_path / 'episodes'
     command = [
         sys.executable,
         '-m',
@@ -193,9 +193,9 @@ def test_two_imports_at_once_bring_each_episode_once(tmp_path):
     assert len(find_episodes(out)) == 6
 
 
-def test_damaged_import_is_not_passed_over(tmp_path, capsys):
-    """Its source is not called imported as long as the file in its place cannot be read."""
-    source, out = legacy_file(tmp_path / 'old.h5'), tmp_path / 'takes'
+def test_a_damaged_import_is_reported(tmp_path, capsys):
+    """Its source does not count as imported while the imported file cannot be read."""
+    source, out = legacy_file(tmp_path / 'old.h5'), tmp_path / 'episodes'
     assert run(source, out) == 0
     [path] = find_episodes(out)
     path.write_bytes(path.read_bytes()[:1000])
@@ -206,7 +206,7 @@ def test_damaged_import_is_not_passed_over(tmp_path, capsys):
 
 
 def endless(path):
-    """Write a legacy file that takes long to import: rows that were never written."""
+    """Write a legacy file whose import takes long: its rows were never written."""
     with h5py.File(path, 'w') as file:
         file.create_dataset('images', (20_000, 720, 1280, 3), np.uint8, chunks=(1, 720, 1280, 3))
         file['actions'] = np.ones((20_000, 3))
@@ -214,9 +214,9 @@ def endless(path):
 
 
 @pytest.mark.parametrize(('number', 'status'), [(signal.SIGINT, 130), (signal.SIGKILL, -9)])
-def test_interrupted_import_leaves_no_half_episode(tmp_path, number, status):
-    """Ctrl-C leaves nothing; after a kill the next import clears the hidden file away."""
-    out = tmp_path / 'takes'
+def test_an_interrupted_import_leaves_no_partial_episode(tmp_path, number, status):
+    """Ctrl-C leaves nothing; after a kill the next import deletes the hidden file."""
+    out = tmp_path / 'episodes'
     process = subprocess.Popen(
         [
             sys.executable,
@@ -239,7 +239,7 @@ def test_interrupted_import_leaves_no_half_episode(tmp_path, number, status):
         start_new_session=True,
     )
     try:
-        # Rows are in it, so that it is the middle of the episode.
+        # It has rows, so the import is in the middle of the episode.
         wait_until(lambda: any(one.stat().st_size > 100_000 for one in out.glob('.*.new')), 60)
         process.send_signal(number)
         error = process.communicate(timeout=60)[1].decode()
@@ -254,9 +254,9 @@ def test_interrupted_import_leaves_no_half_episode(tmp_path, number, status):
     assert len(find_episodes(out)) == 1
 
 
-def test_what_is_found_below_a_folder(mixture, tmp_path):
-    """Bags are folders, files below a bag are its own, and the episodes' folder is left out."""
-    names = [str(one.relative_to(mixture)) for one in find_sources(mixture, tmp_path / 'takes')]
+def test_sources_below_a_folder_are_found(mixture, tmp_path):
+    """A bag is a folder with its files; the folder of the episodes is skipped."""
+    names = [str(one.relative_to(mixture)) for one in find_sources(mixture, tmp_path / 'episodes')]
     assert names == [
         'bags/drive',
         'bare.db3',
@@ -275,19 +275,19 @@ def test_what_is_found_below_a_folder(mixture, tmp_path):
     assert find_sources(bag / 'metadata.yaml', tmp_path) == [bag]
 
 
-def test_bad_use_is_a_sentence(tmp_path, capsys):
-    """Nothing there, nothing to import, into itself, a rate that is none: status 2."""
+def test_bad_use_is_refused(tmp_path, capsys):
+    """No path, no source, import into itself, an invalid rate: status 2."""
     empty = tmp_path / 'empty'
     empty.mkdir()
     (tmp_path / 'file').write_text('')
-    out = tmp_path / 'takes'
+    out = tmp_path / 'episodes'
     source = legacy_file(tmp_path / 'old' / 'episode_1.h5')
     for arguments, words in (
         ((tmp_path / 'none', out), 'no file or folder at'),
         ((empty, out), 'contains nothing that can be imported'),
         ((source.parent, source.parent), 'into itself'),
         ((source, out, '--rate', '0'), 'greater than zero'),
-        ((source, tmp_path / 'file' / 'takes'), 'cannot create the folder'),
+        ((source, tmp_path / 'file' / 'episodes'), 'cannot create the folder'),
     ):
         assert run(*arguments) == 2
         assert words in capsys.readouterr().err
@@ -299,7 +299,7 @@ def test_bad_use_is_a_sentence(tmp_path, capsys):
     'value',
     [{'rate_hz': 0.0}, {'rate_hz': float('nan')}, {'image_format': 'webp'}, {'jpeg_quality': 0}],
 )
-def test_option_out_of_its_range_is_a_sentence(value):
-    """No option is taken that no file could be read by."""
+def test_an_option_out_of_range_is_refused(value):
+    """An option that would fail for every file is refused first."""
     with pytest.raises(UserError):
         ImportOptions('go', **value)

@@ -1,4 +1,4 @@
-"""Files of the reference run become episodes: colours, steps, and defects by name."""
+"""Files of the reference run become episodes: colours, steps and named defects."""
 
 import json
 import tracemalloc
@@ -7,7 +7,7 @@ import h5py
 import numpy as np
 import pytest
 
-from bags import bring, picture, taken
+from bags import import_one, imported_episode, pixels_of
 from mobile_vla_ros.episode.storage.reader import Episode
 from mobile_vla_ros.episode.timing.timeline import actions_ahead, segments
 from mobile_vla_ros.interop.imports import FAILED, IMPORTED
@@ -24,24 +24,24 @@ ACTIONS[12] = 0
 PNG = ImportOptions('go left', rate_hz=5.0, image_format='png')
 
 
-def seed_file(path, **more):
-    """Write a file of the reference run; the images are BGR in it."""
+def reference_file(path, **more):
+    """Write a file of the reference run; its images are BGR."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_legacy_layout(path, [picture(i)[..., ::-1] for i in range(ROWS)], ACTIONS, **more)
+    write_legacy_layout(path, [pixels_of(i)[..., ::-1] for i in range(ROWS)], ACTIONS, **more)
     return path
 
 
 def test_rows_become_steps(tmp_path):
-    """Each row is a frame in its true colours, a command and an event, at the rate's steps."""
-    source = seed_file(
+    """Each row becomes a frame in true colours, a command and an event, one period apart."""
+    source = reference_file(
         tmp_path / NAME,
         instruction='go to the box on the left',
         obstacle_layout_type='1box',
         total_duration=3.5,
     )
-    with taken(source, tmp_path / 'out', PNG) as episode:
+    with imported_episode(source, tmp_path / 'out', PNG) as episode:
         assert len(episode) == len(episode.commands) == ROWS
-        assert all(np.array_equal(episode.frame(i).image, picture(i)) for i in range(ROWS))
+        assert all(np.array_equal(episode.frame(i).image, pixels_of(i)) for i in range(ROWS))
         assert np.diff(episode.frame_received_ns).tolist() == [200_000_000] * (ROWS - 1)
         assert np.array_equal(episode.frame_stamp_ns, episode.frame_received_ns)
         assert np.allclose(episode.commands.twist[:, [0, 1, 5]], ACTIONS)
@@ -62,10 +62,10 @@ def test_rows_become_steps(tmp_path):
 
 
 @pytest.mark.parametrize('rate_hz', [3.0, 7.0, 10.0])
-def test_resampling_at_the_same_rate_gives_the_rows_back(tmp_path, rate_hz):
-    """At the import's rate each frame has its own row's action, and those of the rows ahead."""
+def test_resampling_at_the_same_rate_returns_the_rows(tmp_path, rate_hz):
+    """Each frame has the actions of its row and of the rows after it."""
     options = ImportOptions('go left', rate_hz=rate_hz)
-    with taken(seed_file(tmp_path / NAME), tmp_path / 'out', options) as episode:
+    with imported_episode(reference_file(tmp_path / NAME), tmp_path / 'out', options) as episode:
         (segment,) = segments(episode, rate_hz)
         assert segment.frame_index.tolist() == list(range(ROWS))
         ahead, real = actions_ahead(segment, chunk=4)
@@ -75,20 +75,20 @@ def test_resampling_at_the_same_rate_gives_the_rows_back(tmp_path, rate_hz):
             assert real[: len(rows), step].all() and not real[len(rows) :, step].any()
 
 
-def test_jpeg_unless_told_otherwise(tmp_path):
-    """Pictures are encoded once, as JPEG of quality 90."""
-    blocks = picture(0, (4, 3)).repeat(16, axis=0).repeat(16, axis=1)
+def test_images_are_jpeg_by_default(tmp_path):
+    """Images are encoded once, as JPEG of quality 90."""
+    blocks = pixels_of(0, (4, 3)).repeat(16, axis=0).repeat(16, axis=1)
     rows = [np.roll(blocks, 16 * i, axis=1)[..., ::-1] for i in range(ROWS)]
     write_legacy_layout(tmp_path / NAME, rows, ACTIONS)
     options = ImportOptions('go left', rate_hz=5)
-    with taken(tmp_path / NAME, tmp_path / 'out', options) as episode:
+    with imported_episode(tmp_path / NAME, tmp_path / 'out', options) as episode:
         assert episode.encoded(0).startswith(b'\xff\xd8\xff')
         assert np.abs(episode.frame(0).image.astype(int) - blocks)[8::16, 8::16].max() < 8
         assert episode.instruction == 'go left'
 
 
-def test_full_size_file_in_flat_memory(tmp_path):
-    """18 rows of 1280x720 (50 MB of pixels): a few rows of them at a time are held."""
+def test_a_full_size_file_needs_little_memory(tmp_path):
+    """18 rows of 1280x720 (50 MB of pixels): only a few rows are in memory at a time."""
     rng = np.random.default_rng(0)
     coarse = rng.integers(40, 216, (ROWS, 9, 16, 3), dtype=np.uint8)
     with h5py.File(tmp_path / NAME, 'w') as file:
@@ -97,7 +97,9 @@ def test_full_size_file_in_flat_memory(tmp_path):
         file['actions'] = ACTIONS
     tracemalloc.start()
     try:
-        outcome = bring(tmp_path / NAME, tmp_path / 'out', ImportOptions('go left', rate_hz=5.0))
+        outcome = import_one(
+            tmp_path / NAME, tmp_path / 'out', ImportOptions('go left', rate_hz=5.0)
+        )
         peak = tracemalloc.get_traced_memory()[1]
     finally:
         tracemalloc.stop()
@@ -120,7 +122,7 @@ def edit(change):
 
 
 def replace(name, data):
-    """Return what puts another dataset into a file."""
+    """Return a function that replaces a dataset of a file."""
 
     def change(file):
         del file[name]
@@ -131,7 +133,7 @@ def replace(name, data):
 
 
 def overwrite(path, start, data):
-    """Put bytes into the middle of a file."""
+    """Overwrite bytes in the middle of a file."""
     with path.open('r+b') as file:
         file.seek(start)
         file.write(data)
@@ -175,23 +177,23 @@ NAN[4, 1] = np.nan
         'ours',
     ],
 )
-def test_broken_file_is_a_sentence(tmp_path, spoil, sentence):
-    """The defect is named, and nothing of the file is left."""
-    source = seed_file(tmp_path / NAME)
+def test_a_broken_file_is_refused(tmp_path, spoil, sentence):
+    """The defect is named, and no episode is left."""
+    source = reference_file(tmp_path / NAME)
     spoil(source)
-    outcome = bring(source, tmp_path / 'out', PNG)
+    outcome = import_one(source, tmp_path / 'out', PNG)
     assert outcome.status == FAILED and '\n' not in outcome.reason
     with pytest.raises(AssertionError, match=sentence):
         raise AssertionError(outcome.reason)
     assert not list((tmp_path / 'out').iterdir())
 
 
-def test_rate_and_instruction_are_asked_for(tmp_path):
+def test_a_missing_rate_or_instruction_is_requested(tmp_path):
     """Files without times need a rate; files without a language need an instruction."""
-    source = seed_file(tmp_path / NAME)
+    source = reference_file(tmp_path / NAME)
     for options, wanted in (
         (ImportOptions('go'), '--rate'),
         (ImportOptions(rate_hz=5.0), '--instruction'),
     ):
-        outcome = bring(source, tmp_path / 'out', options)
+        outcome = import_one(source, tmp_path / 'out', options)
         assert outcome.status == FAILED and wanted in outcome.reason

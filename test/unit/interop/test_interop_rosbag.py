@@ -1,4 +1,4 @@
-"""Bags become episodes: both storages, both kinds of image and of command, and broken ones."""
+"""Bags become episodes: both storages, all message types, and broken bags."""
 
 from pathlib import Path
 
@@ -9,17 +9,18 @@ from bags import (
     DELAY_NS,
     PERIOD_NS,
     START_NS,
-    bring,
     compressed,
     drive,
     image,
+    import_one,
+    imported_episode,
     make,
-    picture,
-    taken,
+    pixels_of,
     twist,
     twist_stamped,
     write_bag,
 )
+from damaged_files import cut_in_half
 from mobile_vla_ros.images import messages as images
 from mobile_vla_ros.interop.export import export
 from mobile_vla_ros.interop.imports import FAILED
@@ -29,25 +30,25 @@ PNG = ImportOptions('go to the red box', image_format='png')
 
 
 def jpeg(index: int, stamp_ns: int):
-    """A CompressedImage of the image of that index."""
-    return compressed(images.encode(picture(index)), stamp_ns)
+    """Return a CompressedImage of the image with that index."""
+    return compressed(images.encode(pixels_of(index)), stamp_ns)
 
 
 def stamped(index: int, stamp_ns: int):
-    """A TwistStamped whose vx counts, stamped half a period late."""
+    """Return a TwistStamped whose vx grows with the index, stamped half a period late."""
     return twist_stamped(stamp_ns + PERIOD_NS // 2, 0.1 + index / 100, -0.2, 0.3)
 
 
 @pytest.mark.parametrize('storage', ['mcap', 'sqlite3'])
 def test_raw_images_and_twists(tmp_path, storage):
-    """Every image and command is there: pixels, header stamp, and the bag's time as receipt."""
+    """Every image and command: pixels, header stamp, and the bag's time as receipt time."""
     bag = write_bag(tmp_path / 'drive', drive(), storage)
-    with taken(bag, tmp_path / 'out', PNG) as episode:
+    with imported_episode(bag, tmp_path / 'out', PNG) as episode:
         assert len(episode) == len(episode.commands) == 12
         due = START_NS + np.arange(12) * PERIOD_NS
         assert episode.frame_stamp_ns.tolist() == due.tolist()
         assert episode.frame_received_ns.tolist() == (due + DELAY_NS).tolist()
-        assert all(np.array_equal(episode.frame(i).image, picture(i)) for i in range(12))
+        assert all(np.array_equal(episode.frame(i).image, pixels_of(i)) for i in range(12))
         assert episode.commands.received_ns.tolist() == (due + DELAY_NS + 1).tolist()
         assert np.array_equal(episode.commands.stamp_ns, episode.commands.received_ns)
         assert np.allclose(episode.commands.twist[:, 0], 0.1 + np.arange(12) / 100)
@@ -66,10 +67,10 @@ def test_raw_images_and_twists(tmp_path, storage):
 
 @pytest.mark.parametrize('storage', ['mcap', 'sqlite3'])
 def test_compressed_images_and_stamped_twists(tmp_path, storage):
-    """What the camera compressed is kept byte for byte; a command keeps its own stamp."""
+    """Compressed images are kept byte for byte; a command keeps its stamp."""
     bag = write_bag(tmp_path / 'drive', drive(image_of=jpeg, command_of=stamped), storage)
-    with taken(bag, tmp_path / 'out', PNG) as episode:
-        assert all(episode.encoded(i) == images.encode(picture(i)) for i in range(12))
+    with imported_episode(bag, tmp_path / 'out', PNG) as episode:
+        assert all(episode.encoded(i) == images.encode(pixels_of(i)) for i in range(12))
         due = START_NS + np.arange(12) * PERIOD_NS
         assert episode.commands.stamp_ns.tolist() == (due + PERIOD_NS // 2).tolist()
         assert episode.commands.received_ns.tolist() == (due + DELAY_NS + 1).tolist()
@@ -78,30 +79,30 @@ def test_compressed_images_and_stamped_twists(tmp_path, storage):
 
 
 @pytest.mark.parametrize(('storage', 'suffix'), [('mcap', '.mcap'), ('sqlite3', '.db3')])
-def test_bare_file_of_a_bag(tmp_path, storage, suffix):
-    """A storage file without its folder's metadata is a bag as well."""
+def test_a_storage_file_alone_is_a_bag(tmp_path, storage, suffix):
+    """Without the metadata of its folder."""
     folder = write_bag(tmp_path / 'drive', drive(), storage)
     bare = next(folder.glob(f'*{suffix}')).rename(tmp_path / f'bare{suffix}')
-    with taken(bare, tmp_path / 'out', PNG) as episode:
+    with imported_episode(bare, tmp_path / 'out', PNG) as episode:
         assert len(episode) == len(episode.commands) == 12
 
 
-def test_topic_must_be_chosen_where_there_are_two(tmp_path):
+def test_one_of_two_topics_must_be_chosen(tmp_path):
     """Two cameras: the sentence names both; either can be chosen."""
     messages = drive() + [
-        ('/rear/image', image(picture(100 + i), ns), ns)
+        ('/rear/image', image(pixels_of(100 + i), ns), ns)
         for i, ns in enumerate(range(START_NS, START_NS + 12 * PERIOD_NS, PERIOD_NS))
     ]
     bag = write_bag(tmp_path / 'drive', sorted(messages, key=lambda one: one[2]))
-    outcome = bring(bag, tmp_path / 'out', PNG)
+    outcome = import_one(bag, tmp_path / 'out', PNG)
     assert outcome.status == FAILED
     assert 'more than one topic of images' in outcome.reason
     assert '/camera/image_raw (sensor_msgs/msg/Image), /rear/image' in outcome.reason
     assert '--image-topic' in outcome.reason
     rear = ImportOptions('go', image_format='png', image_topic='/rear/image')
-    with taken(bag, tmp_path / 'out', rear) as episode:
-        assert np.array_equal(episode.frame(0).image, picture(100))
-    wrong = bring(bag, tmp_path / 'other', ImportOptions('go', image_topic='/front'))
+    with imported_episode(bag, tmp_path / 'out', rear) as episode:
+        assert np.array_equal(episode.frame(0).image, pixels_of(100))
+    wrong = import_one(bag, tmp_path / 'other', ImportOptions('go', image_topic='/front'))
     assert 'no images on /front' in wrong.reason and '/rear/image' in wrong.reason
 
 
@@ -110,53 +111,56 @@ def test_topic_must_be_chosen_where_there_are_two(tmp_path):
     [('/cmd_vel', 'no topic of commands'), ('/camera/image_raw', 'no topic of images')],
 )
 def test_bag_without_a_stream_is_refused(tmp_path, missing, sentence):
-    """No camera or no command: the sentence lists what the bag has instead."""
+    """No camera or no command: the sentence lists the topics of the bag."""
     bag = write_bag(tmp_path / 'drive', [one for one in drive() if one[0] != missing])
-    outcome = bring(bag, tmp_path / 'out', PNG)
+    outcome = import_one(bag, tmp_path / 'out', PNG)
     assert outcome.status == FAILED and sentence in outcome.reason
     assert not list((tmp_path / 'out').iterdir())
 
 
-def test_instruction_of_the_bag_comes_first(tmp_path):
-    """A String on a topic instruction is the instruction."""
+def test_the_instruction_of_the_bag_comes_first(tmp_path):
+    """A String on the topic instruction overrides the option."""
     text = make('std_msgs/msg/String', 'follow the wall')
     bag = write_bag(tmp_path / 'drive', [('/robot/instruction', text, START_NS), *drive()])
-    with taken(bag, tmp_path / 'out', PNG) as episode:
+    with imported_episode(bag, tmp_path / 'out', PNG) as episode:
         assert episode.instruction == 'follow the wall'
     silent = write_bag(tmp_path / 'silent', drive())
-    assert 'give --instruction' in bring(silent, tmp_path / 'out', ImportOptions()).reason.lower()
+    assert (
+        'give --instruction'
+        in import_one(silent, tmp_path / 'out', ImportOptions()).reason.lower()
+    )
 
 
-def test_frame_that_cannot_be_used_is_dropped_and_counted(tmp_path):
-    """Another size, a size that lies, a broken JPEG: whole frames are left out, with a reason."""
+def test_an_unusable_frame_is_dropped_and_counted(tmp_path):
+    """Another size, a wrong size, a broken JPEG: the frame is dropped with a reason."""
 
     def some(index, stamp_ns):
         if index == 3:
-            return image(picture(3, (16, 8)), stamp_ns)
-        return image(picture(index), stamp_ns, **({'height': 500} if index == 5 else {}))
+            return image(pixels_of(3, (16, 8)), stamp_ns)
+        return image(pixels_of(index), stamp_ns, **({'height': 500} if index == 5 else {}))
 
     bag = write_bag(tmp_path / 'raw', drive(100, image_of=some))
-    with taken(bag, tmp_path / 'o', PNG) as episode:
+    with imported_episode(bag, tmp_path / 'o', PNG) as episode:
         drops = [event.text for event in episode.events if event.name == 'drop']
         assert len(episode) == 98 and len(drops) == episode.health['drops'] == 2
         assert drops[0].startswith('1 frame: an image differs in size from the first; got 16x8')
         assert 'does not fit its data' in drops[1]
 
     def broken(index, stamp_ns):
-        data = images.encode(picture(index))
+        data = images.encode(pixels_of(index))
         return compressed(data[:20] if index == 4 else data, stamp_ns)
 
     bag = write_bag(tmp_path / 'jpeg', drive(100, image_of=broken))
-    with taken(bag, tmp_path / 'o', PNG) as episode:
+    with imported_episode(bag, tmp_path / 'o', PNG) as episode:
         assert len(episode) == 99 and episode.health['drops'] == 1
 
 
 def test_bag_of_an_unknown_encoding_is_refused(tmp_path):
-    """No image can be used: the episode is refused with the first reason, and nothing is left."""
+    """No image is usable: the episode is refused with the first reason, and nothing is left."""
     bag = write_bag(
-        tmp_path / 'drive', drive(image_of=lambda i, ns: image(picture(i), ns, encoding='bgr10'))
+        tmp_path / 'drive', drive(image_of=lambda i, ns: image(pixels_of(i), ns, encoding='bgr10'))
     )
-    outcome = bring(bag, tmp_path / 'out', PNG)
+    outcome = import_one(bag, tmp_path / 'out', PNG)
     assert outcome.status == FAILED and "unknown encoding; got 'bgr10'" in outcome.reason
     assert not list((tmp_path / 'out').iterdir())
 
@@ -166,23 +170,18 @@ def test_command_that_is_not_finite_is_left_out(tmp_path):
     bag = write_bag(
         tmp_path / 'drive', drive(command_of=lambda i, _: twist(float('nan') if i == 2 else 0.3))
     )
-    with taken(bag, tmp_path / 'out', PNG) as episode:
+    with imported_episode(bag, tmp_path / 'out', PNG) as episode:
         assert len(episode.commands) == 11 and np.isfinite(episode.commands.twist).all()
         assert [event.text for event in episode.events if event.name == 'problem'] == [
             'a command was not finite and was left out'
         ]
 
 
-def cut(path):
-    """Leave the first half of a file."""
-    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
-
-
 @pytest.mark.parametrize(
     ('storage', 'spoil'),
     [
-        ('mcap', lambda folder: cut(next(folder.glob('*.mcap')))),
-        ('sqlite3', lambda folder: cut(next(folder.glob('*.db3')))),
+        ('mcap', lambda folder: cut_in_half(next(folder.glob('*.mcap')))),
+        ('sqlite3', lambda folder: cut_in_half(next(folder.glob('*.db3')))),
         ('sqlite3', lambda folder: next(folder.glob('*.db3')).write_bytes(b'')),
         ('mcap', lambda folder: next(folder.glob('*.mcap')).unlink()),
         ('mcap', lambda folder: (folder / 'metadata.yaml').write_text('version: [')),
@@ -190,23 +189,23 @@ def cut(path):
     ],
     ids=['cut mcap', 'cut sqlite3', 'empty sqlite3', 'no storage', 'bad yaml', 'other yaml'],
 )
-def test_broken_bag_is_a_sentence(tmp_path, storage, spoil):
-    """Whatever is broken in a bag, its import fails with one sentence and leaves nothing."""
+def test_a_broken_bag_is_refused(tmp_path, storage, spoil):
+    """The import of a broken bag fails with one sentence and leaves nothing."""
     bag = write_bag(tmp_path / 'drive', drive(60), storage)
     spoil(bag)
-    outcome = bring(bag, tmp_path / 'out', PNG)
+    outcome = import_one(bag, tmp_path / 'out', PNG)
     assert outcome.status == FAILED and 'the bag is broken' in outcome.reason
     assert '\n' not in outcome.reason
     assert not list((tmp_path / 'out').iterdir())
 
 
-def test_exported_episode_comes_back(tmp_path):
-    """What `episodes export` wrote as a bag is the same episode again: images, times, commands."""
+def test_an_exported_episode_is_imported_unchanged(tmp_path):
+    """After `episodes export` and import: the same images, times and commands."""
     bag = write_bag(tmp_path / 'drive', drive(image_of=jpeg, command_of=stamped))
-    with taken(bag, tmp_path / 'out', PNG) as first:
+    with imported_episode(bag, tmp_path / 'out', PNG) as first:
         (tmp_path / 'bags').mkdir()
         exported = export(first.path, tmp_path / 'bags', 'rosbag2')['path']
-        with taken(Path(exported), tmp_path / 'again', ImportOptions()) as second:
+        with imported_episode(Path(exported), tmp_path / 'again', ImportOptions()) as second:
             assert second.instruction == first.instruction
             assert all(first.encoded(i) == second.encoded(i) for i in range(12))
             assert np.array_equal(first.frame_stamp_ns, second.frame_stamp_ns)

@@ -1,7 +1,6 @@
 """The policy bundle: whole or absent, unchanged by saving, refused when it does not fit."""
 
 import json
-import shutil
 import subprocess
 import sys
 import zipfile
@@ -11,22 +10,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import make_small_backbone
 
+from changed_policies import edit_json
 from mobile_vla_ros.errors import UserError
 from mobile_vla_ros.model import bundle
 from mobile_vla_ros.model.bundle import load_bundle, rewrite_spec, save_bundle
 from mobile_vla_ros.model.policy_spec import SCHEMA_VERSION, read_spec
 from mobile_vla_ros.runtime.vla_policy import VlaPolicy
 from mobile_vla_ros.types import Frame
+from small_backbone import make_small_backbone
 
 BUNDLES = Path(__file__).resolve().parents[2] / 'helpers' / 'bundles'
-
-
-@pytest.fixture
-def copy(small_run, tmp_path):
-    """A copy of the small run's best bundle, to break."""
-    return shutil.copytree(small_run / 'best', tmp_path / 'policy')
 
 
 def frames(spec, seed=0):
@@ -85,12 +79,6 @@ def test_nothing_is_overwritten_and_nothing_partial_is_left(small_run, tmp_path,
     assert [path.name for path in tmp_path.iterdir()] == ['there']
 
 
-def edit(folder, **changes):
-    """Change values of a bundle's policy.json."""
-    manifest = folder / 'policy.json'
-    manifest.write_text(json.dumps({**json.loads(manifest.read_text()), **changes}))
-
-
 @pytest.mark.parametrize(
     ('changes', 'expected'),
     [
@@ -103,41 +91,44 @@ def edit(folder, **changes):
         ),
     ],
 )
-def test_a_foreign_bundle_is_refused(copy, changes, expected):
+def test_a_foreign_bundle_is_refused(policy_copy, changes, expected):
     """The message has the values that disagree."""
-    edit(copy, **changes)
+    edit_json(policy_copy / 'policy.json', **changes)
     with pytest.raises(UserError, match=expected):
-        read_spec(copy)
+        read_spec(policy_copy)
 
 
-def test_a_missing_bundle_or_part_is_named(tmp_path, copy):
+def test_a_missing_bundle_or_part_is_named(tmp_path, policy_copy):
     """No folder, an empty folder, a folder without its head."""
     with pytest.raises(UserError, match='no such folder'):
         read_spec(tmp_path / 'nothing')
     with pytest.raises(UserError, match=r'policy\.json'):
         read_spec(tmp_path)
-    (copy / 'head.safetensors').unlink()
+    (policy_copy / 'head.safetensors').unlink()
     with pytest.raises(UserError, match=r'no head\.safetensors'):
-        load_bundle(copy)
+        load_bundle(policy_copy)
 
 
-def test_another_backbone_under_the_same_name_is_refused(copy, tmp_path):
+def test_another_backbone_under_the_same_name_is_refused(policy_copy, tmp_path):
     """Other weights give other features: the hash must match."""
     other = tmp_path / 'other'
     make_small_backbone(other, seed=9)
-    spec = read_spec(copy)
-    edit(copy, backbone={'id': str(other), 'revision': None, 'sha256': spec.backbone.sha256})
+    spec = read_spec(policy_copy)
+    edit_json(
+        policy_copy / 'policy.json',
+        backbone={'id': str(other), 'revision': None, 'sha256': spec.backbone.sha256},
+    )
     with pytest.raises(UserError, match='other weights') as caught:
-        load_bundle(copy)
+        load_bundle(policy_copy)
     assert spec.backbone.sha256[:12] in str(caught.value)
 
 
-def test_a_head_of_another_size_is_refused(copy):
+def test_a_head_of_another_size_is_refused(policy_copy):
     """policy.json and the tensors must agree."""
-    spec = read_spec(copy)
-    edit(copy, head={**spec.head.__dict__, 'hidden': 64})
+    spec = read_spec(policy_copy)
+    edit_json(policy_copy / 'policy.json', head={**spec.head.__dict__, 'hidden': 64})
     with pytest.raises(UserError, match='does not fit'):
-        load_bundle(copy)
+        load_bundle(policy_copy)
 
 
 def test_a_missing_gpu_is_reported(small_run):
@@ -154,12 +145,12 @@ def test_a_bundle_contains_no_path_of_the_machine_that_made_it(small_run):
     assert config['base_model_name_or_path'] is None
 
 
-def test_a_bundle_of_version_0_1_is_not_a_control(copy):
+def test_a_bundle_of_version_0_1_is_not_a_control(policy_copy):
     """Its policy.json has no `blank`."""
-    manifest = json.loads((copy / 'policy.json').read_text())
+    manifest = json.loads((policy_copy / 'policy.json').read_text())
     del manifest['blank']
-    (copy / 'policy.json').write_text(json.dumps(manifest))
-    assert read_spec(copy).blank == ''
+    (policy_copy / 'policy.json').write_text(json.dumps(manifest))
+    assert read_spec(policy_copy).blank == ''
 
 
 def test_an_unknown_builtin_policy_is_refused_with_the_known_ones():
@@ -181,24 +172,27 @@ def test_a_bundle_of_every_released_schema_version_drives_as_before(version, tmp
         archive.extractall(tmp_path)
     manifest = json.loads((tmp_path / 'policy' / 'policy.json').read_text())
     assert manifest['schema_version'] == version
-    edit(tmp_path / 'policy', backbone={**manifest['backbone'], 'id': str(tmp_path / 'backbone')})
+    edit_json(
+        tmp_path / 'policy' / 'policy.json',
+        backbone={**manifest['backbone'], 'id': str(tmp_path / 'backbone')},
+    )
     policy = VlaPolicy.load(tmp_path / 'policy')
     window = [Frame(drawn(i), i * 100_000_000, i * 100_000_000) for i in range(4)]
     for text, twists in json.loads((tmp_path / 'expected.json').read_text()).items():
         np.testing.assert_allclose(policy.infer(window, text).twists, twists, atol=1e-4)
 
 
-def test_later_metrics_are_written_into_the_bundle(copy):
+def test_later_metrics_are_written_into_the_bundle(policy_copy):
     """rewrite_spec replaces policy.json and nothing else."""
-    before = {path.name: path.read_bytes() for path in copy.rglob('*.safetensors')}
-    names = sorted(path.name for path in copy.iterdir())
-    spec = replace(read_spec(copy), metrics={'policy': {'loss': 0.5}})
-    rewrite_spec(copy, spec)
-    assert read_spec(copy) == spec
-    assert sorted(path.name for path in copy.iterdir()) == names
-    assert {path.name: path.read_bytes() for path in copy.rglob('*.safetensors')} == before
+    before = {path.name: path.read_bytes() for path in policy_copy.rglob('*.safetensors')}
+    names = sorted(path.name for path in policy_copy.iterdir())
+    spec = replace(read_spec(policy_copy), metrics={'policy': {'loss': 0.5}})
+    rewrite_spec(policy_copy, spec)
+    assert read_spec(policy_copy) == spec
+    assert sorted(path.name for path in policy_copy.iterdir()) == names
+    assert {path.name: path.read_bytes() for path in policy_copy.rglob('*.safetensors')} == before
     with pytest.raises(UserError, match='no such folder'):
-        rewrite_spec(copy / 'nothing', spec)
+        rewrite_spec(policy_copy / 'nothing', spec)
 
 
 def test_a_spec_is_read_without_torch():

@@ -4,7 +4,6 @@ import contextlib
 import json
 import os
 import random
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -12,34 +11,18 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from test_episode_disk import namespace_prefix
 
 from bundle_processes import AFTER_S
 from bundle_processes import __file__ as PROCESSES
+from changed_policies import edit_json
+from damaged_files import cut_in_half
 from mobile_vla_ros.errors import UserError
 from mobile_vla_ros.model.bundle import load_bundle
 from mobile_vla_ros.model.policy_spec import PolicySpec, read_spec
+from private_mounts import on_small_disk
 
 ENVIRONMENT = {**os.environ, 'PYTHONPATH': str(Path(PROCESSES).parents[1])}
 FULL_MB = 3  # the small bundle has more than 5
-
-
-@pytest.fixture
-def copy(small_run, tmp_path):
-    """A copy of the small run's best bundle, to break."""
-    return shutil.copytree(small_run / 'best', tmp_path / 'policy')
-
-
-def edit(path, **changes):
-    """Change values of a JSON file; a name with two underscores goes one level down."""
-    content = json.loads(path.read_text())
-    for name, value in changes.items():
-        *outer, last = name.split('__')
-        place = content
-        for step in outer:
-            place = place[step]
-        place[last] = value
-    path.write_text(json.dumps(content))
 
 
 def change(path, function):
@@ -77,22 +60,12 @@ def test_a_kill_while_saving_leaves_a_whole_policy_or_none(small_run, tmp_path):
 
 def test_a_full_disk_is_reported_with_sizes_and_leaves_nothing(small_run, tmp_path):
     """The message has the space needed, the free space and the folder."""
-    prefix = namespace_prefix()
-    if prefix is None:
-        pytest.skip('mounts of its own (unshare -m) are not permitted to this user')
+    command = [sys.executable, PROCESSES, 'full', small_run / 'best', tmp_path]
+    on_disk = on_small_disk(tmp_path, FULL_MB, *command)
+    if on_disk is None:
+        pytest.skip('private mounts (unshare -m) are not permitted to this user')
     done = subprocess.run(
-        [
-            *prefix,
-            'sh',
-            '-c',
-            f'mount -t tmpfs -o size={FULL_MB}m none "$0" && exec "$@"',
-            tmp_path,
-            sys.executable,
-            PROCESSES,
-            'full',
-            small_run / 'best',
-            tmp_path,
-        ],
+        on_disk,
         capture_output=True,
         text=True,
         timeout=240,
@@ -109,19 +82,19 @@ def test_a_full_disk_is_reported_with_sizes_and_leaves_nothing(small_run, tmp_pa
     assert result['left'] == []
 
 
-def test_all_mismatches_are_reported_together(copy):
+def test_all_mismatches_are_reported_together(policy_copy):
     """Backbone, features, image, head, adapters: one message has both values of each."""
-    spec = read_spec(copy)
-    edit(
-        copy / 'policy.json',
+    spec = read_spec(policy_copy)
+    edit_json(
+        policy_copy / 'policy.json',
         backbone__sha256='0' * 64,
         head__features=48,
         head__hidden=64,
         image__size=112,
     )
-    edit(copy / 'adapter' / 'adapter_config.json', r=7)
+    edit_json(policy_copy / 'adapter' / 'adapter_config.json', r=7)
     with pytest.raises(UserError) as caught:
-        load_bundle(copy)
+        load_bundle(policy_copy)
     for part in (
         '000000000000…',
         spec.backbone.sha256[:12],
@@ -160,17 +133,12 @@ def test_all_mismatches_are_reported_together(copy):
         ({'schema_version': True}, ['got True']),
     ],
 )
-def test_an_inconsistent_policy_json_is_refused(copy, changes, expected):
+def test_an_inconsistent_policy_json_is_refused(policy_copy, changes, expected):
     """With both values of each mismatch, before any weight is read."""
-    edit(copy / 'policy.json', **changes)
+    edit_json(policy_copy / 'policy.json', **changes)
     with pytest.raises(UserError) as caught:
-        read_spec(copy)
+        read_spec(policy_copy)
     assert all(part in str(caught.value) for part in expected), caught.value
-
-
-def cut(path):
-    """Truncate a file to its first half."""
-    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
 
 
 HEAD, ADAPTER = 'head.safetensors', 'adapter/adapter_model.safetensors'
@@ -181,20 +149,24 @@ LAYER = 'base_model.model.text_model.model.layers.0.self_attn.q_proj.lora_A.weig
 @pytest.mark.parametrize(
     ('name', 'break_it', 'expected'),
     [
-        (HEAD, cut, 'head.safetensors is broken'),
-        (ADAPTER, cut, 'adapter_model.safetensors is broken'),
+        (HEAD, cut_in_half, 'head.safetensors is broken'),
+        (ADAPTER, cut_in_half, 'adapter_model.safetensors is broken'),
         (HEAD, lambda path: path.write_bytes(b''), 'head.safetensors is broken'),
-        (CONFIG, cut, 'adapter_config.json is not JSON'),
+        (CONFIG, cut_in_half, 'adapter_config.json is not JSON'),
         (CONFIG, lambda path: path.write_text('[]'), 'holds a list, not an object'),
-        (CONFIG, lambda path: edit(path, r='four'), "r is 'four', not a whole number"),
-        (CONFIG, lambda path: edit(path, target_modules='nothing'), 'names no layer'),
-        (CONFIG, lambda path: edit(path, use_dora=True), 'use_dora is True'),
+        (CONFIG, lambda path: edit_json(path, r='four'), "r is 'four', not a whole number"),
+        (CONFIG, lambda path: edit_json(path, target_modules='nothing'), 'names no layer'),
+        (CONFIG, lambda path: edit_json(path, use_dora=True), 'use_dora is True'),
         (
             CONFIG,
-            lambda path: edit(path, init_lora_weights='pissa'),
+            lambda path: edit_json(path, init_lora_weights='pissa'),
             "init_lora_weights is 'pissa'",
         ),
-        (CONFIG, lambda path: edit(path, target_modules='text_model.*fc1'), 'a tensor base_model'),
+        (
+            CONFIG,
+            lambda path: edit_json(path, target_modules='text_model.*fc1'),
+            'a tensor base_model',
+        ),
         (
             HEAD,
             lambda path: change(path, lambda all: all['action_token'].fill_(torch.nan)),
@@ -212,14 +184,14 @@ LAYER = 'base_model.model.text_model.model.layers.0.self_attn.q_proj.lora_A.weig
         ),
         ('policy.json', lambda path: path.write_bytes(b'\xff\xfe'), 'policy.json cannot be read'),
         ('policy.json', lambda path: path.write_text('[' * 100_000), 'policy.json is not JSON'),
-        ('policy.json', cut, 'policy.json is not JSON'),
+        ('policy.json', cut_in_half, 'policy.json is not JSON'),
     ],
 )
-def test_a_broken_part_is_named(copy, name, break_it, expected):
+def test_a_broken_part_is_named(policy_copy, name, break_it, expected):
     """Truncated, empty, foreign or NaN: the message names file and tensor."""
-    break_it(copy / name)
+    break_it(policy_copy / name)
     with pytest.raises(UserError) as caught:
-        load_bundle(copy)
+        load_bundle(policy_copy)
     assert expected in str(caught.value), caught.value
 
 
@@ -268,13 +240,13 @@ def scramble(content, rng: random.Random):
         return
 
 
-def test_random_edits_of_policy_json_give_a_policy_or_a_user_error(copy):
+def test_random_edits_of_policy_json_give_a_policy_or_a_user_error(policy_copy):
     """A thousand edits, some of them harmless, raise nothing but UserError."""
     rng = random.Random(0)
-    manifest = copy / 'policy.json'
+    manifest = policy_copy / 'policy.json'
     whole = json.loads(manifest.read_text())
-    whole['metrics'] = {}  # what may be anything would take most of the edits
-    own, refused, asked = read_spec(copy), 0, 0
+    whole['metrics'] = {}  # free-form data would absorb most of the edits
+    own, refused, asked = read_spec(policy_copy), 0, 0
     for _ in range(1000):
         content = json.loads(json.dumps(whole))
         for _ in range(rng.randint(1, 3)):
@@ -294,5 +266,5 @@ def test_random_edits_of_policy_json_give_a_policy_or_a_user_error(copy):
             asked += 1
             manifest.write_text(json.dumps(content))
             with contextlib.suppress(UserError):
-                load_bundle(copy)
+                load_bundle(policy_copy)
     assert 500 < refused < 1000 and asked > 3

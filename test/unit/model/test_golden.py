@@ -1,6 +1,5 @@
 """Golden frames: a policy reproduces the stored actions, or the check fails."""
 
-import shutil
 from dataclasses import replace
 
 import numpy as np
@@ -23,12 +22,6 @@ from mobile_vla_ros.runtime.golden_check import TOLERANCES, check_golden
 from mobile_vla_ros.runtime.vla_policy import VlaPolicy
 
 TYPES = {'fp32': torch.float32, 'bf16': torch.bfloat16, 'fp16': torch.float16}
-
-
-@pytest.fixture
-def copy(small_run, tmp_path):
-    """A copy of the small run's best bundle, to break."""
-    return shutil.copytree(small_run / 'best', tmp_path / 'policy')
 
 
 def test_training_keeps_golden_frames_with_every_bundle(small_run):
@@ -115,17 +108,17 @@ def test_a_check_leaves_no_features(small_run):
     assert not policy._features
 
 
-def test_a_bundle_without_golden_frames_fails_with_a_remedy(copy):
+def test_a_bundle_without_golden_frames_fails_with_a_remedy(policy_copy):
     """The command that adds them."""
-    (copy / GOLDEN).unlink()
-    assert read_golden(copy) is None
-    ok, sentence = check_golden(VlaPolicy.load(copy), None, 'fp32')
+    (policy_copy / GOLDEN).unlink()
+    assert read_golden(policy_copy) is None
+    ok, sentence = check_golden(VlaPolicy.load(policy_copy), None, 'fp32')
     assert not ok and 'mobile_vla replay EPISODE --policy POLICY --store-golden' in sentence
 
 
-def test_golden_frames_of_another_policy_fail(copy):
+def test_golden_frames_of_another_policy_fail(policy_copy):
     """Another window, size or chunk: the sentence has both shapes."""
-    policy = VlaPolicy.load(copy)
+    policy = VlaPolicy.load(policy_copy)
     ok, sentence = check_golden(policy, read_golden('builtin:demo'), 'fp32')
     assert not ok and 'of another policy' in sentence
     assert '(4, 168, 168, 3)' in sentence and '(4, 56, 56, 3)' in sentence
@@ -139,7 +132,7 @@ def test_a_policy_driven_blind_skips_the_check(small_run):
     assert ok and 'without its image' in sentence
 
 
-def test_a_control_has_golden_frames_of_its_own(small_run, tmp_path):
+def test_a_control_has_its_own_golden_frames(small_run, tmp_path):
     """A bundle trained without its image: its frames are blank then and now."""
     loaded = load_bundle(small_run / 'best', merge=False)
     spec = replace(loaded.spec, blank='image')
@@ -192,37 +185,37 @@ def tensors(**changes):
     ],
     ids=range(11),
 )
-def test_broken_and_foreign_files_raise_a_user_error(copy, content, metadata, expected):
+def test_broken_and_foreign_files_raise_a_user_error(policy_copy, content, metadata, expected):
     """With the file and the command that writes it again."""
     if isinstance(content, bytes):
-        (copy / GOLDEN).write_bytes(content)
+        (policy_copy / GOLDEN).write_bytes(content)
     else:
-        save_file(content, copy / GOLDEN, metadata)
+        save_file(content, policy_copy / GOLDEN, metadata)
     with pytest.raises(UserError) as caught:
-        read_golden(copy)
-    assert expected in str(caught.value) and str(copy / GOLDEN) in str(caught.value)
+        read_golden(policy_copy)
+    assert expected in str(caught.value) and str(policy_copy / GOLDEN) in str(caught.value)
     assert '--store-golden' in str(caught.value)
 
 
-def test_writing_golden_frames_changes_nothing_else_and_is_atomic(copy, monkeypatch):
+def test_writing_golden_frames_changes_nothing_else_and_is_atomic(policy_copy, monkeypatch):
     """A failure leaves the old file; a success changes golden.safetensors alone."""
     others = {
         path: path.read_bytes()
-        for path in copy.rglob('*')
+        for path in policy_copy.rglob('*')
         if path.is_file() and path.name != GOLDEN
     }
-    golden = read_golden(copy)
-    old = (copy / GOLDEN).read_bytes()
+    golden = read_golden(policy_copy)
+    old = (policy_copy / GOLDEN).read_bytes()
     with monkeypatch.context() as patched:
         patched.setattr('os.replace', lambda *_: (_ for _ in ()).throw(OSError(28, 'full')))
         with pytest.raises(UserError, match='not enough disk space'):
-            write_golden(copy, replace(golden, instruction='stop'))
-    assert (copy / GOLDEN).read_bytes() == old
-    write_golden(copy, replace(golden, instruction='stop'))
-    assert read_golden(copy).instruction == 'stop'
+            write_golden(policy_copy, replace(golden, instruction='stop'))
+    assert (policy_copy / GOLDEN).read_bytes() == old
+    write_golden(policy_copy, replace(golden, instruction='stop'))
+    assert read_golden(policy_copy).instruction == 'stop'
     assert {
         path: path.read_bytes()
-        for path in copy.rglob('*')
+        for path in policy_copy.rglob('*')
         if path.is_file() and path.name != GOLDEN
     } == others
 

@@ -35,8 +35,8 @@ def network(small_backbone):
     return built.eval(), backbone.tokenizer
 
 
-def words(tokenizer, *sentences):
-    """Tokens of sentences."""
+def tokens_of(tokenizer, *sentences):
+    """Return the tokens of sentences."""
     return tokenize(tokenizer, list(sentences))
 
 
@@ -66,10 +66,10 @@ def test_the_reference_recipe_has_the_published_parameter_counts():
     assert sum(p.numel() for p in built.parameters() if p.requires_grad) == counts['trainable']
 
 
-def test_image_tokens_land_on_their_own_places(network):
+def test_image_tokens_replace_their_placeholders(network):
     """In the reference run image tokens overwrote the text (fault 2); here they do not."""
     net, tokenizer = network
-    ids, lengths = words(tokenizer, 'go to the red box', 'go to')
+    ids, lengths = tokens_of(tokenizer, 'go to the red box', 'go to')
     tokens = net.kosmos.config.latent_query_num
     first, positions = net.embed(torch.randn(2, tokens, 32), ids, lengths)
     images = torch.randn(2, tokens, 32)
@@ -87,7 +87,7 @@ def test_image_tokens_land_on_their_own_places(network):
 def test_image_and_instruction_both_change_the_output(network):
     """In the reference run left and right gave the same output to six decimals (fault 2)."""
     net, tokenizer = network
-    ids, lengths = words(tokenizer, 'go to the red box', 'go to the blue box')
+    ids, lengths = tokens_of(tokenizer, 'go to the red box', 'go to the blue box')
     pixels = torch.randn(2, 3, 56, 56)
     one = net.encode(pixels[:1], ids[:1], lengths[:1])
     other_image = net.encode(pixels[1:], ids[:1], lengths[:1])
@@ -100,15 +100,15 @@ def test_a_frame_s_feature_does_not_depend_on_its_batch(network):
     """Shorter instructions are padded in a batch, which must not change the feature."""
     net, tokenizer = network
     pixels = torch.randn(2, 3, 56, 56)
-    together = net.encode(pixels, *words(tokenizer, 'go to the red box', 'go'))
-    alone = net.encode(pixels[1:], *words(tokenizer, 'go'))
+    together = net.encode(pixels, *tokens_of(tokenizer, 'go to the red box', 'go'))
+    alone = net.encode(pixels[1:], *tokens_of(tokenizer, 'go'))
     torch.testing.assert_close(together[1:], alone)
 
 
 def test_sliding_over_features_equals_window_by_window(network):
     """A frame is encoded once however many windows contain it; the result is the same."""
     net, tokenizer = network
-    ids, lengths = words(tokenizer, 'go to the red box', 'go to the blue ball')
+    ids, lengths = tokens_of(tokenizer, 'go to the red box', 'go to the blue ball')
     pixels = torch.randn(6 + 5, 3, 56, 56)
     motion, gripper = net(pixels, ids, lengths, [6, 5], 4)
     assert motion.shape == (3 + 2, 4, 5, 2)
@@ -126,13 +126,13 @@ def test_only_adapters_token_and_head_are_trained(network):
     net, tokenizer = network
     net.train()
     motion, gripper = net(
-        torch.randn(4, 3, 56, 56), *words(tokenizer, 'go to the red box'), [4], 4
+        torch.randn(4, 3, 56, 56), *tokens_of(tokenizer, 'go to the red box'), [4], 4
     )
     (motion.sum() + gripper.sum()).backward()
     for name, parameter in net.named_parameters():
         trained = 'lora_' in name or not name.startswith('backbone.')
         assert parameter.requires_grad == trained, name
-        # LoRA's B starts at zero, so A's first gradient is zero, but it is there.
+        # LoRA's B starts at zero, so A's first gradient exists but is zero.
         assert (parameter.grad is not None) == trained, name
 
 
@@ -145,7 +145,7 @@ def test_only_adapters_token_and_head_are_trained(network):
     ],
 )
 def test_an_unknown_backbone_is_named(name, expected):
-    """With a UserError that has the name and the expected ones."""
+    """With a UserError that has the name and the known ones."""
     with pytest.raises(UserError, match=expected) as caught:
         load_backbone(name)
     assert name in str(caught.value)
@@ -197,7 +197,7 @@ def test_a_folder_of_another_model_is_refused(tmp_path):
 
 
 def test_the_action_token_starts_where_kosmos_locates_things():
-    """As `<object>`, after which Kosmos-2 locates the named object; otherwise a random vector."""
+    """At `<object>`, after which Kosmos-2 locates the named object, instead of a random vector."""
     backbone = load_backbone('builtin:tiny')
     built = build_network(backbone, LoraSettings(r=2), motion_dims=2, chunk=2, hidden=8, layers=1)
     table = backbone.model.get_input_embeddings().weight

@@ -1,4 +1,4 @@
-"""Packed weights: the same numbers, once in memory, and only where a CPU gains by it."""
+"""Packed weights: the same output, stored once, and only on CPUs that benefit."""
 
 import copy
 
@@ -21,7 +21,7 @@ def plain() -> Kosmos2Model:
 
 
 def forward(model: Kosmos2Model, count: int) -> torch.Tensor:
-    """Return the states of a batch of images and words, (count, L, D)."""
+    """Return the states of a batch of images and tokens, (count, L, D)."""
     side, images = model.config.vision_config.image_size, model.config.latent_query_num
     pixels = torch.rand(count, 3, side, side, generator=torch.Generator().manual_seed(count))
     ids = torch.full((count, images + 6), 3)
@@ -44,7 +44,7 @@ def test_a_packed_backbone_gives_the_same_output(plain, count):
 
 @packs
 def test_packed_weights_are_stored_once(plain):
-    """As many bytes as before, none of them in the old memory, which can be freed."""
+    """As many bytes as before, none of them in the old memory, which is freed."""
     packed = copy.deepcopy(plain)
     before = packed.state_dict()
     pack(packed)
@@ -58,7 +58,7 @@ def test_packed_weights_are_stored_once(plain):
     }
 
 
-def test_where_torch_cannot_pack_nothing_is_changed(plain, monkeypatch):
+def test_nothing_changes_where_torch_cannot_pack(plain, monkeypatch):
     """An older CPU uses the layers as they are."""
     monkeypatch.setattr(packing, 'can_pack', lambda: False)
     same = copy.deepcopy(plain)
@@ -69,7 +69,7 @@ def test_where_torch_cannot_pack_nothing_is_changed(plain, monkeypatch):
 @pytest.mark.parametrize(
     ('precision', 'gains'), [('bf16', True), ('fp32', False), ('fp16', False)]
 )
-def test_a_policy_that_drives_is_packed_in_bfloat16_alone(small_run, precision, gains):
+def test_a_loaded_policy_is_packed_only_in_bfloat16(small_run, precision, gains):
     """As the inference node loads it; its golden frames are reproduced."""
     ready = load_policy(str(small_run / 'best'), PolicySettings(device='cpu', precision=precision))
     assert any(isinstance(part, PackedLinear) for part in ready.policy.network.modules()) == (

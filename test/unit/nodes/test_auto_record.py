@@ -1,18 +1,18 @@
-"""Episodes that follow the guard: one while armed, one per instruction; people come first."""
+"""Episodes that follow the guard: one per instruction while armed, none beside a person's."""
 
 from mobile_vla_ros.nodes.recorder.current_episode import CLOSING, IDLE, RECORDING, STARTING
 from mobile_vla_ros.nodes.recorder.services import START, STOP, AutoRecord
 
 
-def dues(*steps: tuple) -> list[str]:
-    """Return what is due at each step: (armed, instruction, state of the recorder)."""
+def actions(*steps: tuple) -> list[str]:
+    """Return the action at each step (armed, instruction, state of the recorder)."""
     auto = AutoRecord()
     return [auto.due(*step) for step in steps]
 
 
 def test_an_episode_lasts_as_long_as_the_guard_is_armed():
-    """None before, and none after it."""
-    assert dues(
+    """None before and none after."""
+    assert actions(
         (False, 'a', IDLE),
         (True, 'a', IDLE),
         (True, 'a', STARTING),
@@ -22,9 +22,9 @@ def test_an_episode_lasts_as_long_as_the_guard_is_armed():
     ) == ['', START, '', '', STOP, '']
 
 
-def test_another_instruction_begins_another_episode():
+def test_another_instruction_starts_another_episode():
     """Each episode has one instruction; the same one again changes nothing."""
-    assert dues(
+    assert actions(
         (True, 'a', IDLE),
         (True, 'a', RECORDING),
         (True, 'b', RECORDING),
@@ -34,24 +34,24 @@ def test_another_instruction_begins_another_episode():
 
 
 def test_arming_again_while_the_last_episode_is_closed_is_not_lost():
-    """A slow disk: the next episode begins when the recorder is ready."""
-    assert dues(
+    """With a slow disk the next episode starts when the recorder is ready."""
+    assert actions(
         (True, 'a', IDLE), (False, 'a', RECORDING), (True, 'a', CLOSING), (True, 'a', IDLE)
     ) == [START, STOP, '', START]
 
 
 def test_disarming_while_an_episode_is_opened_ends_it_as_soon_as_possible():
-    """It waited for the camera, for one."""
-    assert dues((True, 'a', IDLE), (False, 'a', STARTING), (False, 'a', RECORDING)) == [
+    """The recorder may wait for the camera, for example."""
+    assert actions((True, 'a', IDLE), (False, 'a', STARTING), (False, 'a', RECORDING)) == [
         START,
         '',
         STOP,
     ]
 
 
-def test_an_episode_that_could_not_begin_is_tried_again():
-    """The guard was armed before the first image; ending an episode is no failure."""
-    assert dues(
+def test_a_failed_start_is_repeated():
+    """If the guard was armed before the first image; the end of an episode is no failure."""
+    assert actions(
         (True, 'a', IDLE),
         (True, 'a', STARTING),
         (True, 'a', IDLE),
@@ -61,9 +61,9 @@ def test_an_episode_that_could_not_begin_is_tried_again():
     ) == [START, '', START, '', '', '']
 
 
-def test_a_drive_without_an_instruction_yet_is_recorded_from_the_first_one_on():
+def test_a_drive_is_recorded_from_its_first_instruction_on():
     """Armed before the first instruction, and an empty one during the drive."""
-    assert dues(
+    assert actions(
         (True, '', IDLE),
         (True, ' ', IDLE),
         (True, 'a', IDLE),
@@ -75,14 +75,18 @@ def test_a_drive_without_an_instruction_yet_is_recorded_from_the_first_one_on():
 
 
 def test_disarming_before_a_second_attempt_cancels_it():
-    """Nothing is recorded that nobody drives."""
-    assert dues((True, 'a', IDLE), (False, 'a', STARTING), (False, 'a', IDLE)) == [START, '', '']
+    """Nothing is recorded while nobody drives."""
+    assert actions((True, 'a', IDLE), (False, 'a', STARTING), (False, 'a', IDLE)) == [
+        START,
+        '',
+        '',
+    ]
 
 
-def test_an_episode_that_a_person_started_is_left_to_them():
-    """Neither disarming nor an instruction ends it, and none follows it by itself."""
+def test_an_episode_started_by_a_person_is_not_ended():
+    """Neither disarming nor an instruction ends it, and no other starts by itself."""
     assert (
-        dues(
+        actions(
             (False, 'a', RECORDING),
             (True, 'a', RECORDING),
             (True, 'b', RECORDING),
@@ -94,9 +98,9 @@ def test_an_episode_that_a_person_started_is_left_to_them():
     )
 
 
-def test_no_episode_follows_one_that_a_person_ended():
-    """Nor one that the recorder ended itself: only when the guard is armed again."""
-    assert dues(
+def test_no_episode_follows_one_ended_by_a_person():
+    """Nor one ended by the recorder: the next one starts when the guard is armed again."""
+    assert actions(
         (True, 'a', IDLE),
         (True, 'a', RECORDING),
         (True, 'a', IDLE),

@@ -1,4 +1,4 @@
-"""The recorder's monitor of its camera: rate, losses, clock. No ROS."""
+"""The recorder's monitor of its camera: rate, losses and clock, without ROS."""
 
 from array import array
 from types import SimpleNamespace
@@ -25,8 +25,8 @@ def watch(times_ms, *, stamps_ms=None, one=None, sequence=None):
     return one
 
 
-def test_rate_is_learned_from_the_best_whole_span():
-    """A camera that later slows down is still expected at the rate that it had."""
+def test_the_rate_is_learned_from_the_best_whole_span():
+    """A camera that slows down is still expected at its former rate."""
     one = watch(range(0, 3000, 50))
     assert one.expected_hz == pytest.approx(20, rel=0.02)
     watch(range(3000, 8000, 100), one=one)
@@ -35,20 +35,20 @@ def test_rate_is_learned_from_the_best_whole_span():
 
 
 def test_no_rate_is_expected_before_a_whole_span():
-    """A few frames prove no rate; a given rate needs no proof."""
+    """A few frames give no rate; a configured rate is used at once."""
     assert watch(range(0, 1500, 50)).expected_hz is None
     assert CameraMonitor(30.0).expected_hz == 30
 
 
 def test_a_burst_of_delayed_frames_does_not_raise_the_rate():
-    """Half a second delayed, then delivered at once: the stamps show the true rate."""
+    """Half a second of delay, then delivery at once: the stamps show the true rate."""
     stamps = list(range(0, 6000, 50))
     times = [2500 if 2000 <= stamp <= 2500 else stamp for stamp in stamps]
     assert watch(times, stamps_ms=stamps).expected_hz == pytest.approx(20, rel=0.02)
 
 
-def test_lost_frames_are_counted_by_the_publishers_count():
-    """A gap in the count is a loss; a count that restarts is another publisher."""
+def test_lost_frames_are_counted_by_sequence_numbers():
+    """A gap is a loss; a restart is another publisher."""
     one = CameraMonitor()
     one.published_by('a', 1)
     counts = [1, 2, 5, 6, 1, 2]
@@ -56,8 +56,8 @@ def test_lost_frames_are_counted_by_the_publishers_count():
     assert lost == [0, 0, 2, 0, 0, 0] and one.counted
 
 
-def test_two_cameras_on_one_topic_are_not_counted_against_each_other():
-    """No message says whose count it carries."""
+def test_losses_of_two_cameras_on_one_topic_are_not_counted():
+    """Messages do not name their publisher."""
     one = CameraMonitor()
     one.published_by('ab', 2)
     counts = [1, 100, 2, 101, 3]
@@ -81,15 +81,15 @@ def test_another_camera_has_another_rate():
     assert one.expected_hz is None
 
 
-def test_silent_camera_is_not_fresh():
+def test_a_silent_camera_is_not_fresh():
     """After a second without a frame, the camera is silent."""
     one = watch([0, 50])
     assert one.fresh(900 * MS) and not one.fresh(1100 * MS)
     assert CameraMonitor().fresh(0) is False and CameraMonitor().rate_hz(0) == 0
 
 
-def test_the_clock_is_judged_over_seconds_not_by_one_late_frame():
-    """A delayed first frame is no fault of the clock; a wrong clock is."""
+def test_the_clock_is_judged_over_seconds():
+    """One late frame is no fault of the clock; a wrong clock is."""
     assert CameraMonitor().clock().kind == 'sane'
     late = watch([700, 750, 800], stamps_ms=[0, 750, 800])
     assert late.clock().kind == 'sane'
@@ -98,8 +98,8 @@ def test_the_clock_is_judged_over_seconds_not_by_one_late_frame():
     assert watch(times, stamps_ms=[0] * len(times)).clock().kind == 'zero'
 
 
-def test_kind_of_a_message_is_its_size_and_encoding():
-    """Raw messages have both as fields; compressed ones in the header of the file."""
+def test_the_kind_of_a_message_is_its_size_and_encoding():
+    """Raw messages have both as fields, compressed ones in the image's header."""
     raw = SimpleNamespace(width=640, height=480, encoding='bgr8', data=b'')
     assert kind(raw) == '640x480 bgr8'
     jpeg = encode(np.zeros((12, 16, 3), np.uint8))
@@ -108,7 +108,7 @@ def test_kind_of_a_message_is_its_size_and_encoding():
 
 
 def test_an_image_of_absurd_size_is_broken():
-    """A header of 65535x65535 pixels, which Pillow refuses, does not end the recorder."""
+    """A header with 65535x65535 pixels, which Pillow refuses, does not end the recorder."""
     jpeg = bytearray(encode(np.zeros((12, 16, 3), np.uint8)))
     size = jpeg.index(b'\xff\xc0') + 5
     jpeg[size : size + 4] = b'\xff' * 4

@@ -34,8 +34,8 @@ VALUES = {
 GUARD = NodeReport(9.9, 'teleop', GuardStatus(State.TELEOP, armed=True).values())
 
 
-def shown(state='recording', *, now_s=10.0, guard=GUARD, stick=joystick.NEVER, **values):
-    """Return the text of every line for a recorder's status of time 9."""
+def lines_for(state='recording', *, now_s=10.0, guard=GUARD, stick=joystick.NEVER, **values):
+    """Return every line for a recorder's status received at 9 s."""
     return [
         row.text
         for row in rows(now_s, NodeReport(9.0, state, {**VALUES, **values}), guard, 0.5, stick)
@@ -44,7 +44,7 @@ def shown(state='recording', *, now_s=10.0, guard=GUARD, stick=joystick.NEVER, *
 
 def test_an_episode_in_progress():
     """Clock, frames, rate, queue, drops, disk; then instruction, last verdict, guard."""
-    assert shown() == [
+    assert lines_for() == [
         'REC 1:23, 835 frames, 9.9 of 10.0 Hz, queue 2, 7 dropped, disk 512 min',
         '"go to the red box": 3 episodes, 12 of 2 other instructions',
         'last episode poor: camera at 7.1 Hz of 10.0; worst gap 0.4 s',
@@ -53,22 +53,22 @@ def test_an_episode_in_progress():
 
 
 def test_idle():
-    """Idle shows the camera; unknown values are left out."""
-    assert shown(
+    """The camera is lines_for; unknown values are left out."""
+    assert lines_for(
         'idle', expected_hz='0.0', disk_minutes='', takes='{}', last_verdict='', last_reasons=''
     ) == ['idle, camera 9.9 Hz', '"go to the red box"', 'throttle 50% | guard teleop']
 
 
 def test_a_disarmed_guard_names_the_key_that_arms_it():
-    """Nothing moves before: the line has the reason and the remedy."""
+    """The line has the reason for the stop and the remedy."""
     status = GuardStatus(State.DISARMED, armed=False, sentence='not armed yet')
     guard = NodeReport(9.9, 'disarmed', status.values())
-    assert shown(guard=guard)[-1] == 'throttle 50% | guard disarmed: not armed yet (X arms it)'
+    assert lines_for(guard=guard)[-1] == 'throttle 50% | guard disarmed: not armed yet (X arms it)'
 
 
-def test_hours_and_little_room():
-    """Much room is in hours; little raises an alarm."""
-    assert shown('idle', disk_minutes='5100')[0].endswith('disk 85 h')
+def test_disk_space_is_in_hours_or_raises_an_alarm():
+    """Much space is in hours; little raises an alarm."""
+    assert lines_for('idle', disk_minutes='5100')[0].endswith('disk 85 h')
     line = rows(
         10.0, NodeReport(9.0, 'idle', {**VALUES, 'disk_minutes': '4.2'}), None, 0.5, joystick.NEVER
     )[0]
@@ -77,18 +77,18 @@ def test_hours_and_little_room():
 
 
 def test_a_missing_instruction_names_its_remedy():
-    """Before the first episode is refused for it."""
-    assert shown(instruction='')[1] == 'no instruction yet: press I and type one'
+    """Before a start is refused without one."""
+    assert lines_for(instruction='')[1] == 'no instruction yet: press I and type one'
 
 
 def test_a_problem_is_the_last_line():
     """With the recorder's own sentence."""
-    assert shown(problem='no command yet')[-1] == '! no command yet'
+    assert lines_for(problem='no command yet')[-1] == '! no command yet'
 
 
-def test_old_reports_are_not_shown_as_present():
-    """A silent recorder or guard is shown as silent, and for how long."""
-    lines = shown(now_s=14.4)
+def test_old_reports_are_shown_as_silence():
+    """A silent recorder or guard is named with the duration."""
+    lines = lines_for(now_s=14.4)
     assert lines == [
         'recorder silent for 5 s (it was recording)',
         'throttle 50% | guard silent for 4 s (it was teleop)',
@@ -99,8 +99,8 @@ def test_old_reports_are_not_shown_as_present():
     ]
 
 
-def test_older_recorders_and_rubbish_do_not_end_the_console():
-    """Missing values and rubbish become question marks or nothing."""
+def test_missing_and_invalid_values_do_not_end_the_console():
+    """They become question marks or are left out."""
     assert rows(1.0, NodeReport(1.0, 'recording', {}), None, 0.5, joystick.NEVER)[0].text == (
         'REC ?, ? frames, ? Hz, queue ?, ? dropped'
     )
@@ -109,8 +109,8 @@ def test_older_recorders_and_rubbish_do_not_end_the_console():
     assert episodes_of(None) == {}
 
 
-def test_typing_offers_the_instructions_that_exist():
-    """A number selects each, in the order of their names; the screen shows the selected one."""
+def test_typing_offers_existing_instructions():
+    """In alphabetical order, selected by number; the screen shows the selected one."""
     choices = choices_of(EPISODES)
     assert choices == sorted(EPISODES)
     assert [row.text for row in typing_rows('', choices, EPISODES)] == [
@@ -124,8 +124,8 @@ def test_typing_offers_the_instructions_that_exist():
     assert len(choices_of({f'go {n}': n for n in range(30)})) == 9
 
 
-def test_counts_may_vanish_while_an_instruction_is_typed():
-    """A restarted recorder counts none at first: the choices stay."""
+def test_counts_may_disappear_while_an_instruction_is_typed():
+    """A restarted recorder has no counts at first: the choices stay."""
     assert [row.text for row in typing_rows('1', choices_of(EPISODES), {})] == [
         'instruction (Enter: set it, Esc: cancel): 1_  = circle the cone',
         '  1  circle the cone  (0 episodes)',
@@ -146,14 +146,14 @@ def test_counts_may_vanish_while_an_instruction_is_typed():
     ],
 )
 def test_lines_fit_the_terminal(text, width, height, lines):
-    """Widths are in columns: a Korean letter has two."""
+    """Widths are in columns: a Korean letter needs two."""
     assert wrap(text, width, height) == lines
     assert all(columns(line) <= width for line in lines)
 
 
 def test_the_first_line_of_a_long_episode_fits_80_columns():
-    """With the largest numbers of a day's work."""
-    first = shown(
+    """With the largest numbers of a day."""
+    first = lines_for(
         seconds='3599',
         frames='107970',
         camera_hz='29.9',
@@ -166,6 +166,6 @@ def test_the_first_line_of_a_long_episode_fits_80_columns():
 
 
 def test_text_of_other_nodes_cannot_control_the_terminal():
-    """An instruction from a topic may hold anything."""
+    """An instruction from a topic may contain any characters."""
     assert plain('go\x1b[2J\nwest\t더') == 'go?[2J?west?더'
     assert cut('', 5) == ''

@@ -1,4 +1,4 @@
-"""How inference judges camera messages before the policy sees them."""
+"""Inference's checks of camera messages before they reach the policy."""
 
 from types import SimpleNamespace
 
@@ -15,7 +15,7 @@ SECOND = 1_000_000_000
 
 
 class Gate:
-    """A gate whose guard reports that the base moves, and a camera of noise."""
+    """A gate, with a guard that reports a moving base, and a camera of noise."""
 
     def __init__(self, transport: str):
         self.gate = CameraGate(
@@ -34,14 +34,14 @@ class Gate:
         return to_compressed(encode(pixels, self.transport))
 
     def give(self, message):
-        """Pass a message a period later; return the frame that is passed on and the fault."""
+        """Pass a message after a period; return the accepted frame and the fault."""
         self.now += SECOND // 10
         message.header.stamp.sec, message.header.stamp.nanosec = divmod(self.now, SECOND)
         return self.gate.pass_on(message, self.now, self.now), self.fault
 
     @property
     def fault(self) -> str:
-        """The camera fault's sentence, '' while there is none."""
+        """The camera fault's sentence, or ''."""
         fault = self.gate.check.fault
         return '' if fault is None else fault.sentence
 
@@ -62,7 +62,7 @@ def test_frozen_and_black_images_are_detected_in_every_kind_of_message(transport
     assert 'frozen' in fault
     gate = Gate(transport)
     black = np.zeros((120, 160, 3), np.uint8)
-    assert gate.give(gate.image(black)) == (None, '')  # one alone is withheld, but is no fault
+    assert gate.give(gate.image(black)) == (None, '')  # a single one is withheld, but is no fault
     black[0, 0] = 1
     assert 'black' in gate.give(gate.image(black))[1]
 
@@ -78,7 +78,7 @@ def test_frozen_and_black_images_are_detected_in_every_kind_of_message(transport
     ],
 )
 def test_an_unreadable_image_is_a_fault_at_once(message, reason):
-    """Its sentence names the reason; such a camera does not count as silent."""
+    """The sentence names the reason; such a camera does not count as silent."""
     gate = Gate('raw')
     for _ in range(20):
         frame, fault = gate.give(message)
@@ -90,7 +90,7 @@ def test_an_unreadable_image_is_a_fault_at_once(message, reason):
 
 
 def test_another_size_or_encoding_is_detected_without_decoding():
-    """The size of a JPEG is its own, not that of its reduced decoding."""
+    """The size of a JPEG is that of the file, not of its reduced decoding."""
     gate = Gate('jpeg')
     gate.give(gate.image())
     large = gate.image(np.full((480, 640, 3), 99, np.uint8))

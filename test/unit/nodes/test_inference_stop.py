@@ -14,7 +14,7 @@ from mobile_vla_ros import nodes
 from mobile_vla_ros.nodes.shared.lifecycle import exit_on_signal
 
 SIGNALS = signal.SIGINT, signal.SIGTERM
-# A module during whose import the signal arrives.
+# The signal arrives during the import of this module.
 STOPPED = 'import os, signal, time\nos.kill(os.getpid(), signal.{})\ntime.sleep(60)\n'
 
 
@@ -35,7 +35,7 @@ def stopped_in(folder: Path, module: str, number: signal.Signals, start: list[st
 @pytest.mark.parametrize('number', SIGNALS)
 @pytest.mark.parametrize('executable', [False, True])
 def test_a_node_that_is_stopped_while_it_imports_prints_nothing(tmp_path, number, executable):
-    """Started by `python -m` as by the script that an installation makes."""
+    """Both with `python -m` and with the installed script."""
     script = tmp_path / 'shadow_node'
     script.write_text('from mobile_vla_ros.nodes.shadow_node import main\nmain()\n')
     start = [str(script)] if executable else ['-m', 'mobile_vla_ros.nodes.shadow_node']
@@ -43,8 +43,8 @@ def test_a_node_that_is_stopped_while_it_imports_prints_nothing(tmp_path, number
     assert (done.returncode, done.stdout, done.stderr) == (0, '', '')
 
 
-def test_the_command_that_is_stopped_while_it_imports_says_that_it_was(tmp_path):
-    """As at any later time; and importing our nodes turns no other program's Ctrl-C off."""
+def test_the_command_reports_a_stop_while_it_imports(tmp_path):
+    """Importing our nodes does not disable Ctrl-C of another program."""
     start = ['-m', 'mobile_vla_ros.cli.main', '--help']
     done = stopped_in(tmp_path, 'numpy', signal.SIGINT, start)
     assert (done.returncode, done.stderr) == (130, 'mobile_vla: stopped\n')
@@ -57,7 +57,7 @@ def test_the_command_that_is_stopped_while_it_imports_says_that_it_was(tmp_path)
 
 
 def test_importing_an_executable_changes_no_signal_and_imports_no_ros():
-    """An installed script imports its module before anything else; anybody else may, too."""
+    """An installed script imports its module first; other programs may import it, too."""
     modules = [
         f'mobile_vla_ros.nodes.{path.stem}'
         for path in Path(nodes.__file__).parent.glob('*.py')
@@ -75,8 +75,8 @@ def test_importing_an_executable_changes_no_signal_and_imports_no_ros():
 
 
 @pytest.mark.parametrize('number', SIGNALS)
-def test_a_load_is_left_at_once_and_the_previous_handler_is_called(number):
-    """A large policy takes longer to load than a supervisor waits."""
+def test_loading_is_aborted_at_once_and_the_previous_handler_is_called(number):
+    """Loading a large policy takes longer than a supervisor waits."""
     received = []
     mine = signal.signal(number, lambda got, _frame: received.append(got))
     try:
@@ -92,8 +92,8 @@ def test_a_load_is_left_at_once_and_the_previous_handler_is_called(number):
         signal.signal(number, mine)
 
 
-def test_a_load_in_another_thread_is_a_load_like_any_other():
-    """Only the main thread receives signals; a program that spins elsewhere handles its own."""
+def test_loading_in_another_thread_is_not_changed():
+    """Only the main thread receives signals; other programs handle them themselves."""
     loaded = []
 
     def load():

@@ -1,4 +1,4 @@
-"""Loading the next policy beside the one that drives."""
+"""Loading the next policy beside the driving one."""
 
 import threading
 
@@ -8,7 +8,7 @@ from ros_helpers import wait_until
 
 
 def test_policies_are_loaded_one_at_a_time_and_only_into_free_memory():
-    """Each needs as much memory as the one that drives, which a full machine would kill."""
+    """Each needs as much memory as the driving policy, which a full machine would kill."""
     begun, let, logged, shortages = [], threading.Semaphore(0), threading.Semaphore(0), ['']
 
     def load(name):

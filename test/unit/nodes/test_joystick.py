@@ -1,4 +1,4 @@
-"""The joystick of the console: pure logic first, then a live console without a terminal."""
+"""The logic of the console's joystick."""
 
 import itertools
 
@@ -22,11 +22,8 @@ def ready(**layout) -> Joystick:
     return one
 
 
-# --- logic ---
-
-
 def test_nothing_moves_without_the_enable_button():
-    """Full deflection alone is not even a zero on the wire."""
+    """Full deflection alone publishes nothing, not even zero."""
     one = ready()
     one.receive(axes(1, 1, 1), down(), MS)
     assert one.direction(2 * MS) is None
@@ -35,7 +32,7 @@ def test_nothing_moves_without_the_enable_button():
 
 
 def test_releasing_stops_at_once_then_zeros_then_silence():
-    """The message with the released button is a zero, whatever the stick's deflection."""
+    """The message with the released button is a zero for any deflection of the stick."""
     one = ready()
     one.receive(axes(1), down(ENABLE), MS)
     one.receive(axes(1), down(), 50 * MS)
@@ -44,8 +41,8 @@ def test_releasing_stops_at_once_then_zeros_then_silence():
     assert one.direction(51 * MS + TRAIL_NS) is None
 
 
-def test_silence_in_a_drive_stops_and_the_button_must_be_released():
-    """No message for 0.25 s is zero; a later one with the button still held moves nothing."""
+def test_after_silence_in_a_drive_the_button_must_be_released():
+    """No message for 0.25 s stops; a later one with the button still held moves nothing."""
     one = ready()
     one.receive(axes(1), down(ENABLE), MS)
     assert one.due_ns(MS) == HOLD_NS < STOP_S * 1e9
@@ -63,7 +60,7 @@ def test_silence_in_a_drive_stops_and_the_button_must_be_released():
 
 
 def test_a_button_that_is_held_at_the_start_moves_nothing():
-    """A pad that lies on its button, or a driver that starts with rubbish."""
+    """A pad that lies on its button, or a driver with invalid first values."""
     one = Joystick(Layout())
     one.receive(axes(1), down(ENABLE), 0)
     assert one.direction(MS) is None
@@ -71,7 +68,7 @@ def test_a_button_that_is_held_at_the_start_moves_nothing():
 
 
 def test_space_blocks_the_joystick_until_its_button_is_released():
-    """Any key that moves or stops blocks the joystick until the enable button is pressed anew."""
+    """Keys that move or stop block the joystick until the enable button is pressed again."""
     one = ready()
     keys = Console(0.5, 1.0, 1.0, on_drive=one.block)
     for key in ' wi':
@@ -86,11 +83,11 @@ def test_space_blocks_the_joystick_until_its_button_is_released():
     one.receive(axes(1), down(ENABLE), 7 * MS)
     assert one.direction(8 * MS).any()
     keys.keys('nfg', 9 * MS)
-    assert one.direction(9 * MS).any(), 'a key that does not drive blocks nothing'
+    assert one.direction(9 * MS).any(), 'a key that does not drive must not block'
 
 
 def test_axes_scale_and_deadzone():
-    """Rest is exactly zero, full is exactly full, a negative scale reverses an axis."""
+    """Rest is exactly zero, full deflection full speed; a negative scale reverses an axis."""
     one = ready(axes=(1, 0, 3), scale=(1.0, -0.5, 0.25), deadzone=0.2)
     one.receive(axes(0.2, -0.2, 0.1), down(ENABLE), MS)
     assert one.direction(MS).tolist() == [0] * 6
@@ -104,7 +101,7 @@ def test_axes_scale_and_deadzone():
 
 
 def test_no_direction_is_faster_than_full_speed():
-    """A square gate in its corner, or a driver that reports more than 1, is no faster."""
+    """Also in the corner of a square gate, or with values above 1."""
     one = ready()
     one.receive(axes(3.0, 3.0, -5.0), down(ENABLE), MS)
     x, y, turn = one.direction(MS)[[0, 1, 5]]
@@ -114,14 +111,14 @@ def test_no_direction_is_faster_than_full_speed():
 
 @pytest.mark.parametrize('rubbish', [np.nan, np.inf, -np.inf])
 def test_an_axis_of_nan_or_inf_moves_nothing(rubbish):
-    """Zero, while the button is held: not the other axes either."""
+    """Zero while the button is held, also on the other axes."""
     one = ready()
     one.receive(axes(rubbish, 1), down(ENABLE), MS)
     assert one.direction(MS).tolist() == [0] * 6
 
 
 def test_buttons_request_once_for_each_press():
-    """Start, success, failure, discard and stop, at the moment of pressing; held is not again."""
+    """Start, success, failure, discard and stop, once when pressed and not while held."""
     one = ready()
     at = itertools.count(MS, MS)
     for button, name in (
@@ -138,8 +135,8 @@ def test_buttons_request_once_for_each_press():
     assert one.receive(axes(), down(A, B, START), next(at)) == [('recorder', 'stop')]
 
 
-def test_a_button_that_is_down_at_first_requests_nothing():
-    """A console that is started while a button is down starts no episode."""
+def test_a_button_held_at_the_start_requests_nothing():
+    """A console that is started with a pressed button starts no episode."""
     one = Joystick(Layout())
     assert one.receive(axes(), down(START), 0) == []
     one.receive(axes(), down(), MS)
@@ -147,7 +144,7 @@ def test_a_button_that_is_down_at_first_requests_nothing():
 
 
 def test_missing_axes_and_buttons_are_named():
-    """Few axes and buttons: no error, no motion from a missing axis, and a sentence."""
+    """With few axes and buttons: no error, no motion from a missing axis, and a sentence."""
     one = Joystick(Layout())
     for stamp, pressed in ((0, [0] * 5), (MS, [0, 0, 0, 0, 1])):
         assert one.receive([0.0, 1.0], pressed, stamp) == []
@@ -179,6 +176,3 @@ def test_an_invalid_layout_is_refused(layout, word):
     """One sentence that names the mismatch."""
     with pytest.raises(UserError, match=word):
         Layout(**layout)
-
-
-# --- the live console, with no terminal ---

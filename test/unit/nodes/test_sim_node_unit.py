@@ -1,4 +1,4 @@
-"""The arena as a live process: a robot with a camera that listens to cmd_vel over DDS."""
+"""The parameter file of the arena's node."""
 
 from pathlib import Path
 
@@ -10,6 +10,6 @@ ROOT = Path(__file__).resolve().parents[3]
 
 
 def test_the_default_timeout_of_a_trial_is_the_judge_s():
-    """The package's parameter file has the timeout of `simulate` in process."""
+    """The same as that of `mobile_vla simulate` without nodes."""
     text = (ROOT / 'config' / 'sim.yaml').read_text()
     assert yaml.safe_load(text)['/**']['ros__parameters']['trial_timeout_s'] == Judge().timeout_s

@@ -1,15 +1,13 @@
-"""The console: pure keys first, then a live process in a real terminal, over DDS."""
+"""The logic of the console's keys."""
 
 import numpy as np
 import pytest
 
 from mobile_vla_ros.nodes.teleop.keyboard import HOLD_NS, TRAIL_NS, Console
 
-# --- keys, without a terminal ---
-
 
 def test_motion_ends_when_the_key_is_released():
-    """A key moves for less than 0.3 s, then zeros for a while, then nothing."""
+    """A key moves for less than 0.3 s, followed by zeros for a while, then silence."""
     console = Console(0.6, 2.0, 0.5)
     assert console.twist(0) is None
     console.keys('w', 1000)
@@ -36,7 +34,7 @@ def test_motion_ends_when_the_key_is_released():
     ],
 )
 def test_keys_drive_in_rep_103_axes(key, signs):
-    """Every motion key, upper or lower case; diagonals are no faster."""
+    """Every motion key in upper and lower case; diagonals are no faster."""
     for typed in (key, key.upper()):
         console = Console(0.5, 1.0, 1.0)
         console.keys(typed, 0)
@@ -46,7 +44,7 @@ def test_keys_drive_in_rep_103_axes(key, signs):
 
 
 def test_space_stops_at_once():
-    """Space is zero from its own moment on, without waiting for a release."""
+    """Space gives zero immediately, without waiting for a release."""
     console = Console(0.5, 1.0, 1.0)
     console.keys('w', 0)
     console.keys(' ', 1)
@@ -54,7 +52,7 @@ def test_space_stops_at_once():
 
 
 def test_throttle_stays_between_its_bounds():
-    """F and G change the speed in steps, up to full and never to zero."""
+    """F and G change the speed in steps, up to full speed and never to zero."""
     console = Console(0.5, 1.0, 0.5)
     console.keys('f' * 9, 0)
     assert console.throttle == 1.0
@@ -63,7 +61,7 @@ def test_throttle_stays_between_its_bounds():
 
 
 def test_typing_an_instruction_moves_nothing():
-    """While an instruction is typed, its letters do not drive; Enter sets it, Escape cancels."""
+    """Letters of an instruction do not drive; Enter sets it, Escape cancels."""
     console = Console(0.5, 1.0, 1.0)
     console.keys('w', 0)
     assert console.keys('i', 1) == []
@@ -77,7 +75,7 @@ def test_typing_an_instruction_moves_nothing():
 
 
 def test_function_keys_are_ignored():
-    """The letters of an arrow key's escape sequence neither drive nor start anything."""
+    """The letters of an arrow key's escape sequence neither drive nor start an episode."""
     console = Console(0.5, 1.0, 1.0)
     for sequence in ('\x1b[A', '\x1b[D', '\x1bOB', '\x1b[1;5C'):
         assert console.keys(sequence, 0) == []
@@ -85,16 +83,13 @@ def test_function_keys_are_ignored():
     console.keys('w\x1b[D', 1)
     assert console.twist(1)[0] > 0
     console.keys('\x1b[A ', 2)
-    assert not console.twist(2).any(), 'a space behind an arrow key stops all the same'
+    assert not console.twist(2).any(), 'a space after an arrow key must still stop'
 
 
 def test_a_number_selects_an_existing_instruction():
-    """I, 2, Enter; any other number is an instruction like any text."""
+    """I, 2, Enter; a number without an instruction is text."""
     console = Console(0.5, 1.0, 1.0)
     console.choices = ('go left', 'go right')
     assert console.keys('i2\r', 0) == [('instruction', 'go right')]
     assert console.keys('i3\r', 0) == [('instruction', '3')]
     assert console.keys('i2 boxes\r', 0) == [('instruction', '2 boxes')]
-
-
-# --- the live process ---

@@ -1,4 +1,4 @@
-"""mobile_vla replay: a take through the real inference path, offline and through the live node."""
+"""mobile_vla replay: an episode through the real inference path, offline."""
 
 import json
 import shutil
@@ -28,30 +28,30 @@ MS = 1_000_000
 
 
 class Clockwork:
-    """A policy whose plan says which step of which frame it is: x counts steps, y seconds."""
+    """A policy whose plan identifies step and frame: x is the step, y the stamp in seconds."""
 
     def __init__(self, spec):
         self.spec = spec
 
     def infer(self, window, instruction):
-        """Return a plan of the window's newest frame."""
+        """Return the plan of the window's newest frame."""
         twists = np.zeros((self.spec.chunk, 6))
         twists[:, 0] = np.arange(self.spec.chunk) / 100
         twists[:, 1] = (window[-1].stamp_ns - CREATED_NS) / 1e9
         return Plan(window[-1].stamp_ns, twists, self.spec.rate_hz)
 
     def reset(self):
-        """Forget nothing."""
+        """Do nothing: it has no state."""
 
 
 @pytest.fixture
 def clockwork(small_run):
-    """The policy, 10 Hz, a window of 4, a chunk of 10."""
+    """The policy of 10 Hz with a window of 4 and a chunk of 10."""
     return Clockwork(read_spec(small_run / 'best'))
 
 
 def write(folder, stamps_ms, *, late_ms=0, commands=(), images=None):
-    """Write a take of frames at some milliseconds, received later; commands are (ms, vx, vy)."""
+    """Write an episode of frames with these stamps; commands are (ms, vx, vy)."""
     writer = EpisodeWriter(folder, EpisodeInfo('go to the box'), CREATED_NS)
     events = [(ms + late_ms, 0, ms, index) for index, ms in enumerate(stamps_ms)]
     events += [(ms, 1, vx, vy) for ms, vx, vy in commands]
@@ -68,12 +68,12 @@ def write(folder, stamps_ms, *, late_ms=0, commands=(), images=None):
 
 @pytest.fixture(scope='module')
 def one(episode_folder):
-    """The first of the expert's takes."""
+    """The first of the expert's episodes."""
     return min(episode_folder.glob('*.h5'))
 
 
-def test_a_frame_says_what_the_policy_says_of_its_window(small_run, one):
-    """The real path: each plan is that of the four frames which end in its own."""
+def test_each_frame_has_the_policy_s_plan_for_its_window(small_run, one):
+    """In the real path each plan belongs to the four frames that end with its frame."""
     policy = VlaPolicy.load(small_run / 'best')
     found = replay(one, policy, None)
     with Episode.open(one) as episode:
@@ -90,8 +90,8 @@ def test_a_frame_says_what_the_policy_says_of_its_window(small_run, one):
     assert len(found.seconds) == found.new.sum() - 1
 
 
-def test_a_late_frame_is_compared_with_what_was_driven_when_it_came(clockwork, tmp_path):
-    """Received 150 ms after it was taken: step 1 of its plan, and the command of that moment."""
+def test_a_late_frame_is_compared_with_the_command_at_its_receipt(clockwork, tmp_path):
+    """Received 150 ms after its stamp: step 1 of its plan, and the command at that time."""
     commands = [(ms, ms / 1000, 0.0) for ms in range(0, 2000, 50)]
     found = replay(
         write(tmp_path, range(0, 1500, 100), late_ms=150, commands=commands), clockwork, None
@@ -101,8 +101,8 @@ def test_a_late_frame_is_compared_with_what_was_driven_when_it_came(clockwork, t
     np.testing.assert_allclose(found.before[5, 0], 0.55)
 
 
-def test_a_faster_camera_plays_plans_back_between_them(clockwork, tmp_path):
-    """30 Hz: every third frame is looked at, the others get the same plan's step of their time."""
+def test_between_plans_a_faster_camera_gets_later_steps(clockwork, tmp_path):
+    """At 30 Hz every third frame gives a plan, the others get that plan's step at their time."""
     stamps = [round(number * 1000 / 30) for number in range(30)]
     found = replay(write(tmp_path, stamps), clockwork, None)
     first = int(np.flatnonzero(found.new)[0])
@@ -114,7 +114,7 @@ def test_a_faster_camera_plays_plans_back_between_them(clockwork, tmp_path):
 
 
 def test_gaps_and_refused_windows_are_named(clockwork, tmp_path):
-    """A hole of 0.5 s: where, how long, and how many frames had no plan; nothing is said there."""
+    """For a gap of 0.5 s: its place, its length and the number of frames without a plan."""
     stamps = [*range(0, 1000, 100), *range(1400, 2400, 100)]
     found = replay(write(tmp_path, stamps), clockwork, None)
     assert found.gaps == ['at 0.90 s: 0.50 s without a frame']
@@ -125,8 +125,8 @@ def test_gaps_and_refused_windows_are_named(clockwork, tmp_path):
     assert not found.commanded[10:13].any() and found.commanded[13:].all()
 
 
-def test_which_frames_are_looked_at_is_known_before():
-    """What the live side waits for is the frame buffer's own rule."""
+def test_the_frames_with_a_plan_are_known_in_advance():
+    """The live side waits for them, by the rule of the frame buffer."""
     ms = [0, 100, 200, 250, 300, 700]
     assert step_outcomes([one * MS for one in ms], 10.0, 3) == [
         False,
@@ -138,8 +138,8 @@ def test_which_frames_are_looked_at_is_known_before():
     ]
 
 
-def test_a_frame_that_cannot_be_read_is_named_and_the_rest_goes_on(clockwork, small_run, tmp_path):
-    """No plan while it is in the window, as in the node."""
+def test_an_unreadable_frame_is_named_and_the_rest_is_replayed(clockwork, small_run, tmp_path):
+    """There is no plan while it is in the window, as in the node."""
     images = [encoded(index) for index in range(20)]
     images[8] = b'\x89PNG\r\n\x1a\n nothing'
     path = write(tmp_path, range(0, 2000, 100), images=images)
@@ -152,8 +152,8 @@ def test_a_frame_that_cannot_be_read_is_named_and_the_rest_goes_on(clockwork, sm
     )
 
 
-def test_a_camera_clock_that_cannot_be_trusted_gives_way_to_receipts(clockwork, tmp_path):
-    """Stamps of zero: the receipts, and a sentence."""
+def test_receipt_times_replace_an_untrusted_camera_clock(clockwork, tmp_path):
+    """For stamps of zero, with a sentence."""
     writer = EpisodeWriter(tmp_path, EpisodeInfo('go'), CREATED_NS)
     for index in range(10):
         writer.add_frame(encoded(index), 0, CREATED_NS + index * 100 * MS)
@@ -162,8 +162,8 @@ def test_a_camera_clock_that_cannot_be_trusted_gives_way_to_receipts(clockwork, 
     assert 'timed by their receipt' in found.notes[0]
 
 
-def test_what_is_odd_about_a_take_is_said(clockwork, tmp_path):
-    """Commands that are no numbers are left out; none at all count as zero."""
+def test_oddities_of_an_episode_are_reported(clockwork, tmp_path):
+    """NaN commands are left out; an episode without commands counts as zero."""
     found = replay(
         write(tmp_path, range(0, 800, 100), commands=[(0, 0.1, 0), (5, np.nan, 0)]),
         clockwork,
@@ -185,7 +185,7 @@ def test_what_is_odd_about_a_take_is_said(clockwork, tmp_path):
 
 
 def test_errors_bias_and_sign_flips_by_hand():
-    """0.05 of the scale is the least that has a sign; flips are a share of all instants."""
+    """Values from 0.05 of the scale on have a sign; flips are a share of all instants."""
     spec = ActionSpec(('linear_x', 'angular_z'), (1.0, 2.0))
     predicted, driven = np.zeros((4, 6)), np.zeros((4, 6))
     predicted[:, 0], driven[:, 0] = [0.5, -0.5, -0.04, 0.1], [0.2, 0.3, 0.3, 0.1]
@@ -207,8 +207,8 @@ def test_errors_bias_and_sign_flips_by_hand():
     }
 
 
-def test_the_policy_stands_beside_predictors_that_see_nothing(clockwork, tmp_path):
-    """Zero, the mean action of the bundle's takes, and the command of a period before."""
+def test_the_policy_is_compared_with_baselines(clockwork, tmp_path):
+    """Zero, the mean action of the bundle's episodes, and the previous command."""
     commands = [(ms, ms / 1000, 0.0) for ms in range(0, 2000, 50)]
     found = replay(write(tmp_path, range(0, 1500, 100), commands=commands), clockwork, None)
     rows = predictors(found, clockwork.spec)
@@ -223,8 +223,8 @@ def test_the_policy_stands_beside_predictors_that_see_nothing(clockwork, tmp_pat
     assert 'mean_action' not in predictors(found, unknown)
 
 
-def test_a_take_that_gives_no_plan_is_a_table_of_dashes(clockwork, tmp_path):
-    """Three frames for a window of four: no number is made up."""
+def test_an_episode_without_plans_gives_a_table_of_dashes(clockwork, tmp_path):
+    """Three frames for a window of four give no numbers."""
     found = replay(write(tmp_path, (0, 100, 200)), clockwork, None)
     result = summary(found, clockwork.spec)
     assert result['plans'] == 0 and result['measured']['policy']['linear_x']['mae'] is None
@@ -235,7 +235,7 @@ def test_a_take_that_gives_no_plan_is_a_table_of_dashes(clockwork, tmp_path):
 
 
 def test_json_and_plot(small_run, one, tmp_path, capsys):
-    """What a program reads, and a picture."""
+    """The JSON for programs, and an image file."""
     status = main(
         [
             'replay',
@@ -263,8 +263,8 @@ def test_json_and_plot(small_run, one, tmp_path, capsys):
     assert (tmp_path / 'drive.png').read_bytes().startswith(b'\x89PNG')
 
 
-def test_store_golden_gives_a_bundle_what_it_lacks(small_run, one, tmp_path, capsys):
-    """Nothing else of it changes, and the check is green afterwards."""
+def test_store_golden_adds_missing_golden_frames(small_run, one, tmp_path, capsys):
+    """Nothing else changes, and the check passes afterwards."""
     folder = shutil.copytree(small_run / 'best', tmp_path / 'policy')
     (folder / GOLDEN).unlink()
     before = {path: path.read_bytes() for path in folder.rglob('*') if path.is_file()}
@@ -300,10 +300,8 @@ def test_store_golden_gives_a_bundle_what_it_lacks(small_run, one, tmp_path, cap
         (['SHORT', '--policy', 'BUNDLE', '--store-golden'], 'its own frame rate is 10 Hz. Use'),
     ],
 )
-def test_bad_input_is_a_sentence(
-    arguments, expected, small_run, one, tmp_path, monkeypatch, capsys
-):
-    """Status 2, what was wrong, and never a traceback."""
+def test_bad_input_is_refused(arguments, expected, small_run, one, tmp_path, monkeypatch, capsys):
+    """Status 2 with the reason, and no traceback."""
     monkeypatch.chdir(tmp_path)
     (tmp_path / 'text.h5').write_text('nothing of the kind')
     known = {
@@ -320,7 +318,7 @@ def test_bad_input_is_a_sentence(
 
 
 def answers(found, **changes):
-    """What a live node says that says the same, with changes at some frames."""
+    """Return the same answers as from a live node, with changes at some frames."""
     given = [
         {'frame': int(index), 'twist': found.twist[index].tolist()}
         for index in np.flatnonzero(found.new)
@@ -330,8 +328,8 @@ def answers(found, **changes):
     return given
 
 
-def test_a_live_node_that_says_something_else_is_told_with_the_moment(clockwork, tmp_path):
-    """1e-5 m/s is the line; where it was crossed; what was held back, and why."""
+def test_a_difference_of_the_live_node_is_reported_with_its_time(clockwork, tmp_path):
+    """The limit of 1e-5 m/s, the place of the first difference, and the withheld proposals."""
     found = replay(write(tmp_path, range(0, 1500, 100)), clockwork, None)
     result = compare(answers(found), found, 1e-5)
     assert result['equal'] and result['frames'] == 12 and result['worst'] == 0

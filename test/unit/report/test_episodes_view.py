@@ -1,15 +1,15 @@
-"""`mobile_vla episodes view`: what the page holds, and what it does in a browser."""
+"""`mobile_vla episodes view`: the content of the page, and its behaviour in a browser."""
 
 import base64
 import json
 import re
-import shutil
-import subprocess
+from html import unescape
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from browser import CHROMIUM, dump_dom, with_script
 from mobile_vla_ros.cli.main import main
 from mobile_vla_ros.episode.storage.schema import EpisodeInfo
 from mobile_vla_ros.episode.storage.writer import EpisodeWriter
@@ -19,15 +19,12 @@ from mobile_vla_ros.report.pages.episodes_page import EpisodeView, episodes_page
 from mobile_vla_ros.types import Command
 from small_episodes import CREATED_NS, PERIOD_NS, START_NS, encoded, write_episode, write_rows
 
-CHROMIUM = next(
-    filter(None, map(shutil.which, ('chromium', 'chromium-browser', 'google-chrome'))), None
-)
-WORDS = 'go to the "red" <b>box</b> & stop</script>'
+INSTRUCTION = 'go to the "red" <b>box</b> & stop</script>'
 PLENTY = 1_000_000
 
 
 def write_bad(folder: Path) -> Path:
-    """A take with no command, and a name that is later than that of the others."""
+    """Write an episode without commands whose id is later than the others; return its path."""
     writer = EpisodeWriter(folder, EpisodeInfo('stop'), CREATED_NS + 60 * 10**9)
     for index in range(5):
         stamp_ns = START_NS + index * PERIOD_NS
@@ -37,7 +34,7 @@ def write_bad(folder: Path) -> Path:
 
 
 def write_proposals(writer: EpisodeWriter):
-    """A policy that wants half a metre a second, and says nothing that is a number at last."""
+    """Write proposals of 0.5 m/s, the last ones NaN."""
     for index in range(20):
         stamp_ns = START_NS + index * PERIOD_NS
         value = np.nan if index > 15 else 0.5
@@ -46,14 +43,19 @@ def write_proposals(writer: EpisodeWriter):
 
 @pytest.fixture(scope='module')
 def folder(tmp_path_factory):
-    """From old to new: a good take, one with proposals and words for HTML, and a bad one."""
-    folder = tmp_path_factory.mktemp('takes')
-    for number, (frames, words) in enumerate([(30, 'go to the blue ball'), (20, WORDS)]):
+    """Episodes from old to new: a good one, one with proposals and HTML in its text, a bad one."""
+    folder = tmp_path_factory.mktemp('episodes')
+    for number, (frames, instruction) in enumerate(
+        [(30, 'go to the blue ball'), (20, INSTRUCTION)]
+    ):
         writer = EpisodeWriter(
-            folder, EpisodeInfo(words), CREATED_NS + number * 10**9, proposals=words == WORDS
+            folder,
+            EpisodeInfo(instruction),
+            CREATED_NS + number * 10**9,
+            proposals=instruction == INSTRUCTION,
         )
         write_rows(writer, frames)
-        if words == WORDS:
+        if instruction == INSTRUCTION:
             write_proposals(writer)
         writer.close('success')
     write_bad(folder)
@@ -62,21 +64,21 @@ def folder(tmp_path_factory):
 
 @pytest.fixture(scope='module')
 def html(folder):
-    """The page of that folder."""
+    """The page of the folder."""
     assert main(['episodes', 'view', str(folder)]) == 0
     return folder / 'episodes.html'
 
 
 def cards(text: str) -> list[str]:
-    """The ids of the cards in the order of the page."""
+    """Return the ids of the cards in the page's order."""
     return re.findall(r'<article class="episode \w+" id="([^"]+)"', text)
 
 
-def test_a_page_needs_nothing_from_outside_and_bad_takes_come_first(folder, html):
-    """One file: every take has a card, words are words, no address is in it."""
+def test_a_page_is_self_contained_and_bad_episodes_come_first(folder, html):
+    """One file with a card for every episode, escaped text and no address."""
     text = html.read_text()
     assert len(cards(text)) == 3
-    assert cards(text)[0] == write_name(folder, 'stop')
+    assert cards(text)[0] == id_of(folder, 'stop')
     assert 'no command was received' in text
     assert '<b>box' not in text and '<i>' not in text
     assert 'go to the &#34;red&#34; &lt;b&gt;box&lt;/b&gt; &amp; stop&lt;/script&gt;' in text
@@ -85,8 +87,8 @@ def test_a_page_needs_nothing_from_outside_and_bad_takes_come_first(folder, html
     assert [path.name for path in folder.glob('.*.html.*')] == []
 
 
-def write_name(folder: Path, instruction: str) -> str:
-    """The name of the take of an instruction."""
+def id_of(folder: Path, instruction: str) -> str:
+    """Return the id of the episode with an instruction."""
     from mobile_vla_ros.episode.storage.reader import Episode, find_episodes
 
     for path in find_episodes(folder):
@@ -96,35 +98,35 @@ def write_name(folder: Path, instruction: str) -> str:
     raise AssertionError(instruction)
 
 
-def test_what_a_policy_proposed_is_beside_what_was_driven(folder, html):
-    """At its receipt, as commands are; the scale reaches to both. No take else tells of it."""
+def test_proposals_are_shown_beside_the_commands(folder, html):
+    """At their receipt, like commands, on a common scale; other episodes have none."""
     text = html.read_text()
-    told = {name: data_of(text, name) for name in cards(text)}
-    with_them = told.pop(write_name(folder, WORDS))
+    data = {name: data_of(text, name) for name in cards(text)}
+    with_them = data.pop(id_of(folder, INSTRUCTION))
     assert with_them['proposals'] == [[index / 10, 0.5, 0.5, 0.5, 2] for index in range(16)]
     assert with_them['scale'] == [1.0, 1.0, 0.5]
-    assert not any('proposals' in data for data in told.values())
+    assert not any('proposals' in one for one in data.values())
     alone = EpisodeView('a', 'go', 'unknown', 'good', [], 0.0, 0)
     assert 'proposed by the policy' in text
     assert 'proposed by the policy' not in episodes_page('t', 's', [alone])
 
 
-def test_fewer_takes_are_the_worst_and_the_page_says_so(folder, tmp_path, capsys):
-    """`--takes 2` of 3: the bad one is among them, and how to see the others is told."""
+def test_fewer_episodes_are_the_worst_ones(folder, tmp_path, capsys):
+    """`--takes 2` of 3: the bad one is shown, and the page names the flag for all."""
     out = tmp_path / 'some.html'
     assert main(['episodes', 'view', str(folder), '--takes', '2', '--out', str(out)]) == 0
     assert f'{out}: 2 episodes' in capsys.readouterr().out
     text = out.read_text()
-    assert len(cards(text)) == 2 and cards(text)[0] == write_name(folder, 'stop')
+    assert len(cards(text)) == 2 and cards(text)[0] == id_of(folder, 'stop')
     assert '2 of 3 episodes are shown' in text and '--takes 3' in text
 
 
-def test_one_file_has_a_page_of_its_own(tmp_path, capsys):
-    """A file, also an unfinished one: the page lies beside it and has its name."""
+def test_a_single_file_has_its_own_page(tmp_path, capsys):
+    """The page of a file, also an unfinished one, is beside it and has its name."""
     path = write_episode(tmp_path, frames=70)
     assert main(['episodes', 'view', str(path)]) == 0
     text = path.with_suffix('.html').read_text()
-    assert len(data_of(text, path.stem)['images']) == 70, 'all of them, in a page of one episode'
+    assert len(data_of(text, path.stem)['images']) == 70, 'a page of one episode has all images'
     writer = EpisodeWriter(tmp_path, EpisodeInfo('go'), CREATED_NS)
     write_rows(writer, 5)
     writer.flush()
@@ -135,13 +137,13 @@ def test_one_file_has_a_page_of_its_own(tmp_path, capsys):
 
 
 def data_of(text: str, name: str) -> dict:
-    """What the script is given of a take."""
+    """Return the data of an episode in the page."""
     card = text[text.index(f'id="{name}"') :]
     return json.loads(re.search(r'<script type="application/json">(.*?)</script>', card)[1])
 
 
-def test_what_cannot_be_read_is_named_and_the_rest_is_shown(tmp_path, capsys):
-    """A file that is none, and a frame that is none: status 1, one picture less, no traceback."""
+def test_unreadable_files_and_frames_are_named_and_the_rest_is_shown(tmp_path, capsys):
+    """A foreign file and a broken frame: status 1, one image less, no traceback."""
     (tmp_path / '20260101T000000Z_00000000.h5').write_text('no HDF5')
     writer = EpisodeWriter(tmp_path, EpisodeInfo('go'), CREATED_NS)
     write_rows(writer, 5)
@@ -155,22 +157,22 @@ def test_what_cannot_be_read_is_named_and_the_rest_is_shown(tmp_path, capsys):
 
 
 @pytest.mark.parametrize(
-    ('extra', 'said'),
+    ('extra', 'expected'),
     [
         (['--takes', '0'], '--takes must be at least 1'),
         (['--out', 'takes.h5'], '--out must name a page'),
         (['--out', '/no/such/folder/x.html'], 'no folder /no/such/folder'),
     ],
 )
-def test_a_mistake_is_a_sentence(folder, capsys, extra, said):
-    """Bad use: status 2, one line, and nothing is written over a take."""
+def test_bad_use_is_refused(folder, capsys, extra, expected):
+    """Status 2, one line, and no episode is overwritten."""
     assert main(['episodes', 'view', str(folder), *extra]) == 2
     err = capsys.readouterr().err
-    assert said in err and err.count('\n') == 1
+    assert expected in err and err.count('\n') == 1
 
 
-def test_a_page_is_replaced_whole_or_not_at_all(tmp_path):
-    """What cannot be written leaves the old page, and nothing beside it."""
+def test_a_page_is_replaced_atomically(tmp_path):
+    """A failed write keeps the old page and leaves no other file."""
     out = tmp_path / 'page.html'
     pages.write(out, 'old')
     with pytest.raises(UnicodeEncodeError):
@@ -178,8 +180,8 @@ def test_a_page_is_replaced_whole_or_not_at_all(tmp_path):
     assert out.read_text() == 'old' and list(tmp_path.iterdir()) == [out]
 
 
-def test_pictures_and_commands_keep_to_the_budget(tmp_path):
-    """A long take: fewer pictures at even distances; of the commands the peaks stay."""
+def test_images_and_commands_keep_to_the_budget(tmp_path):
+    """A long episode has fewer images at even distances, and commands that keep their peaks."""
     writer = EpisodeWriter(tmp_path, EpisodeInfo('go'), CREATED_NS)
     write_rows(writer, 1)
     for index in range(5000):
@@ -198,8 +200,8 @@ def test_pictures_and_commands_keep_to_the_budget(tmp_path):
     assert len(read_view(path, 60, 200, PLENTY).images) == 60
 
 
-def test_gaps_and_times_count_from_the_first_of_all(tmp_path):
-    """A second without a frame is marked where it is, and events are on the same clock."""
+def test_gaps_and_times_count_from_the_first_frame_or_command(tmp_path):
+    """A second without frames is marked, and events have the same time base."""
     writer = EpisodeWriter(tmp_path, EpisodeInfo('go'), CREATED_NS)
     write_rows(writer, 10)
     write_rows(writer, 10, first=20)
@@ -211,8 +213,8 @@ def test_gaps_and_times_count_from_the_first_of_all(tmp_path):
     assert view.rows[1] == [0.05, 0.0, 1.0, 0.0, 1]
 
 
-def test_a_take_of_nothing_has_a_card():
-    """No frame, no command: there is a card and no number that JSON cannot hold."""
+def test_an_empty_episode_has_a_card():
+    """Without frames or commands there is a card without NaN."""
     text = episodes_page(
         't', 's', [EpisodeView('a', 'go', 'unknown', 'bad', ['0 frames'], 0.0, 0)]
     )
@@ -220,7 +222,7 @@ def test_a_take_of_nothing_has_a_card():
     assert '<script' not in episodes_page('t', 's', [], ['none'])
 
 
-# What a person does on the page; after each step the state is kept under its name.
+# A person's actions on the page; after each step the state is stored under its name.
 HOOK = """
 (function () {
   var states = {}, get = function (id) { return document.getElementById(id); };
@@ -284,53 +286,32 @@ HOOK = """
 
 
 @pytest.fixture(scope='module')
-def seen(folder, html, tmp_path_factory):
-    """What a browser shows: the states of HOOK, and what was said on the console."""
+def browser_states(folder, html, tmp_path_factory):
+    """The states of HOOK in a browser, the lines of the console, and the episode's id."""
     if CHROMIUM is None:
-        pytest.skip('no Chromium on this machine')
-    name = write_name(folder, WORDS)
-    hooked = tmp_path_factory.mktemp('hooked') / 'page.html'
-    hooked.write_text(html.read_text().replace('</body>', f'<script>{HOOK}</script></body>'))
-    done = subprocess.run(
-        [
-            CHROMIUM,
-            '--headless',
-            '--no-sandbox',
-            '--disable-gpu',
-            '--disable-quic',
-            '--no-first-run',
-            '--disable-background-networking',
-            '--disable-component-update',
-            '--disable-sync',
-            f'--user-data-dir={tmp_path_factory.mktemp("chromium")}',
-            '--enable-logging=stderr',
-            '--window-size=1200,1400',
-            '--virtual-time-budget=20000',
-            '--dump-dom',
-            f'{hooked.as_uri()}#take={name}&t=1.0',
-        ],
-        capture_output=True,
-        text=True,
-        timeout=280,
-        check=False,
+        pytest.skip('needs Chromium')
+    name = id_of(folder, INSTRUCTION)
+    hooked = with_script(html, HOOK, tmp_path_factory.mktemp('hooked'))
+    dom, console = dump_dom(
+        f'{hooked.as_uri()}#take={name}&t=1.0',
+        tmp_path_factory.mktemp('chromium'),
+        '--window-size=1200,1400',
+        '--virtual-time-budget=20000',
     )
-    said = [line for line in done.stderr.splitlines() if 'CONSOLE' in line]
-    found = re.search(r'<pre id="log">(.*?)</pre>', done.stdout, re.DOTALL)
-    assert found, f'the script did not come to its end: {said}'
-    import html as entities
-
-    return json.loads(entities.unescape(found[1])), said, name
+    found = re.search(r'<pre id="log">(.*?)</pre>', dom, re.DOTALL)
+    assert found, f'the script did not reach its end: {console}'
+    return json.loads(unescape(found[1])), console, name
 
 
-def test_the_page_makes_no_error_in_a_browser(seen):
-    """All that is on the console is what the test says itself."""
-    _, said, _ = seen
-    assert len(said) == 1 and 'hook done' in said[0]
+def test_the_page_has_no_error_in_a_browser(browser_states):
+    """The console has only the test's own line."""
+    _, console, _ = browser_states
+    assert len(console) == 1 and 'hook done' in console[0]
 
 
-def test_a_link_leads_to_a_frame_of_a_take(seen, folder):
-    """#take=…&t=…: that take, the frame at that time, its picture and its command."""
-    states, _, name = seen
+def test_a_link_leads_to_a_frame_of_an_episode(browser_states, folder):
+    """#take=…&t=… selects the episode and the frame at that time, with its image and command."""
+    states, _, name = browser_states
     view = read_view(folder / f'{name}.h5', 60, 200, PLENTY)
     link = states['link']
     assert (link['take'], link['time'], link['frame']) == (name, 1.0, 'frame 11 of 20')
@@ -344,9 +325,9 @@ def test_a_link_leads_to_a_frame_of_a_take(seen, folder):
     assert link['hash'] == f'#take={name}&t=1.000'
 
 
-def test_keys_slider_and_drag_move_frame_and_cursor(seen):
-    """One picture on, ten back, the last one, a place on the slider, the middle of the plot."""
-    states, _, name = seen
+def test_keys_slider_and_drag_move_frame_and_cursor(browser_states):
+    """One frame forward, ten back, the last one, a place on the slider, the middle of the plot."""
+    states, _, name = browser_states
     frames = {key: states[key]['frame'] for key in ('right', 'ten left', 'end', 'slider', 'drag')}
     assert frames == {
         'right': 'frame 12 of 20',
@@ -363,10 +344,10 @@ def test_keys_slider_and_drag_move_frame_and_cursor(seen):
     assert states['up']['take'] == name
 
 
-def test_takes_are_filtered_and_sorted(seen, folder):
-    """By words in any case, by verdict, by age and by length; worst first from the start."""
-    states, _, name = seen
-    bad, blue = write_name(folder, 'stop'), write_name(folder, 'go to the blue ball')
+def test_episodes_are_filtered_and_sorted(browser_states, folder):
+    """By text in any case, verdict, age and length; by default the worst is first."""
+    states, _, name = browser_states
+    bad, blue = id_of(folder, 'stop'), id_of(folder, 'go to the blue ball')
     assert states['link']['shown'] == [bad, name, blue]
     assert states['words']['shown'] == [blue]
     assert set(states['no bad']['shown']) == {name, blue}
@@ -374,10 +355,10 @@ def test_takes_are_filtered_and_sorted(seen, folder):
     assert states['longest']['shown'] == [blue, name, bad]
 
 
-def test_playing_runs_to_the_end_at_the_speed_chosen(seen, folder):
-    """A bad take without commands: no value, its event in words; 0.4 s at 4 × take 0.1 s."""
-    states, _, _ = seen
-    assert states['bad']['take'] == write_name(folder, 'stop')
+def test_playing_runs_to_the_end_at_the_chosen_speed(browser_states, folder):
+    """Without commands there are no values; events are text; 0.4 s at 4 × need 0.1 s."""
+    states, _, _ = browser_states
+    assert states['bad']['take'] == id_of(folder, 'stop')
     assert states['bad']['now'] == ['–', '–', '–']
     assert 'problem no command <i>' in states['events']
     assert states['playing']['frame'] == 'frame 1 of 5'

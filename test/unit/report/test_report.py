@@ -1,4 +1,4 @@
-"""Pages and figures: whole, self-contained, and right where a number is computed."""
+"""Pages and figures: complete, self-contained, with correct numbers."""
 
 import re
 from importlib import resources
@@ -13,7 +13,7 @@ from mobile_vla_ros.report.pages import page
 
 
 def test_the_interval_is_wilson_s():
-    """Known values, and shares at the ends stay within 0 and 1."""
+    """Known values; shares of 0 and 1 stay within 0 and 1."""
     assert plots.wilson(8, 10) == pytest.approx((0.4902, 0.9433), abs=1e-4)
     assert plots.wilson(0, 10) == pytest.approx((0.0, 0.2775), abs=1e-4)
     assert plots.wilson(10, 10) == pytest.approx((0.7225, 1.0), abs=1e-4)
@@ -21,7 +21,7 @@ def test_the_interval_is_wilson_s():
 
 
 def test_labels_that_would_overlap_are_joined():
-    """Three means that are nearly one line get one label."""
+    """Three nearly equal means get one label."""
     assert plots._merged({'a': 1.0, 'b': 3.0, 'c': 1.05}) == [(['a', 'c'], 1.0), (['b'], 3.0)]
 
 
@@ -39,8 +39,8 @@ PARTS = """
 """
 
 
-def test_a_page_needs_nothing_from_outside():
-    """One file that opens anywhere: no script, no link, what was given is escaped."""
+def test_a_page_is_self_contained():
+    """One file without scripts or links, and with escaped text."""
     plan = plots.Plan(
         'red box',
         [plots.Thing('box', (1, 0, 0), 2, 0, 0.2, True)],
@@ -66,25 +66,25 @@ def test_a_page_needs_nothing_from_outside():
         assert outside not in text
 
 
-def test_a_value_that_a_template_misses_is_an_error():
-    """A page never has a hole where a figure should be."""
+def test_a_missing_value_of_a_template_is_an_error():
+    """A page never has a gap in place of a number."""
     with pytest.raises(UndefinedError, match='subtitle'):
         page.render('base.html', title='t')
 
 
 def test_static_files_do_not_end_their_element():
-    """A script or a style sheet that holds an end tag would end the element it stands in."""
+    """An end tag in a script or a style sheet would end its element."""
     for path in (resources.files(page.PACKAGE) / 'static').iterdir():
         assert not re.search('</(script|style)', path.read_text(), re.IGNORECASE), path
 
 
 def test_the_same_numbers_give_the_same_page():
-    """A report can be compared with an older one."""
+    """So that a report can be compared with an older one."""
     assert plots.loss_curve([1, 2], [2, 1], {}) == plots.loss_curve([1, 2], [2, 1], {})
 
 
-def test_dollars_in_a_name_are_no_formula(tmp_path):
-    """Words of an episode that matplotlib would take for mathematics, and fail on."""
+def test_dollars_in_a_name_are_not_a_formula(tmp_path):
+    """matplotlib would parse them as mathematics and fail."""
     title = 'go to $\\frac$'
     replay_plot.write_png(tmp_path / 'plot.png', title, [0, 1], {'x': ('m/s', [0, 1], [1, 0])})
     assert Image.open(tmp_path / 'plot.png').width > 0

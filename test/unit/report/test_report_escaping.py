@@ -1,4 +1,4 @@
-"""Every page with hostile names in it: they are text, in every place where a name can stand."""
+"""Every page with hostile names: they stay text in every place."""
 
 import json
 import tempfile
@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 import mobile_vla_ros
+from browser import dump_dom, needs_chromium
 from mobile_vla_ros.report.builders import demo as demo_report
 from mobile_vla_ros.report.pages import page
 from mobile_vla_ros.report.pages.episodes_page import EpisodeView, episodes_page
@@ -22,12 +23,12 @@ QUOTED = '"><img src=x onerror=alert(1)>'
 
 
 def name(place: str) -> str:
-    """Return a hostile name that says where it stands."""
+    """Return a hostile name that contains its place."""
     return f'{place} {QUOTED} {HOSTILE}'
 
 
 def episodes(name) -> str:
-    take = EpisodeView(
+    episode = EpisodeView(
         name('name'),
         name('instruction'),
         name('outcome'),
@@ -42,7 +43,7 @@ def episodes(name) -> str:
         events=[[0.5, name('event'), name('event text')]],
         measures={name('measure'): name('value')},
     )
-    return episodes_page(name('title'), name('subtitle'), [take] * 2, [name('note')])
+    return episodes_page(name('title'), name('subtitle'), [episode] * 2, [name('note')])
 
 
 def trials(name) -> str:
@@ -141,9 +142,9 @@ def demo(name) -> str:
 
 class Elements(HTMLParser):
     """
-    What a browser makes of a page: its elements, their attributes, and its text.
+    A page as a browser parses it: its elements, their attributes, and its text.
 
-    Attributes within drawings do not count: matplotlib draws a name as the paths of its letters.
+    Attributes within drawings do not count, since matplotlib draws a name as paths of letters.
     """
 
     def __init__(self, text: str):
@@ -158,7 +159,7 @@ class Elements(HTMLParser):
         self.tag, self.kind = tag, dict(attrs).get('type')
         self.tags.add(tag)
         self.drawing |= tag == 'svg'
-        assert not any(key.startswith('on') for key, _ in attrs), 'it would run'
+        assert not any(key.startswith('on') for key, _ in attrs), 'an attribute that would run'
         if not self.drawing:
             self.attributes += attrs
 
@@ -174,8 +175,8 @@ class Elements(HTMLParser):
 
 
 @pytest.mark.parametrize('build', [episodes, trials, training, demo])
-def test_a_hostile_name_is_text_wherever_it_stands(build):
-    """No element and no attribute more than with plain names, and every name is read whole."""
+def test_a_hostile_name_is_text_in_every_place(build):
+    """The same elements and attributes as with plain names, and every name is complete."""
     places = []
 
     def hostile(place: str) -> str:
@@ -190,14 +191,26 @@ def test_a_hostile_name_is_text_wherever_it_stands(build):
         assert name(place) in read or json.dumps(name(place))[1:-1] in read, place
 
 
-def test_the_pages_escape_because_the_environment_does():
-    """Without escaping the test above would find the image that a name brings."""
+def test_without_escaping_hostile_names_would_be_found():
+    """Without escaping the test above would find the image in a name."""
     assert page.environment.autoescape is True
     page.environment.autoescape = False
     page.environment.cache.clear()
     try:
-        with pytest.raises(AssertionError, match='it would run'):
+        with pytest.raises(AssertionError, match='an attribute that would run'):
             Elements(episodes(name))
     finally:
         page.environment.autoescape = True
         page.environment.cache.clear()
+
+
+@needs_chromium
+def test_a_script_that_slips_in_does_not_run(tmp_path):
+    """The Content-Security-Policy allows the page's own script by its hash, and no other."""
+    planted = tmp_path / 'planted.html'
+    planted.write_text(
+        episodes(str).replace('</body>', '<script>document.title = "planted"</script></body>')
+    )
+    dom, console = dump_dom(planted.as_uri(), tmp_path / 'profile')
+    assert '<title>planted</title>' not in dom
+    assert any('Content Security Policy' in line for line in console)

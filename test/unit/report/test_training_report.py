@@ -1,11 +1,10 @@
-"""The report of a training: whole, self-contained, honest, and written whatever the input is."""
+"""The report of a training: complete, self-contained, honest, and written for any input."""
 
 import base64
 import io
 import json
 import re
 import shutil
-import subprocess
 from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
@@ -14,6 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from browser import dump_dom, needs_chromium, with_script
 from mobile_vla_ros.data.episodes import EpisodeSet, load_episodes
 from mobile_vla_ros.data.segments import Sampling, Segment
 from mobile_vla_ros.episode.storage.schema import EpisodeInfo
@@ -28,9 +28,6 @@ from mobile_vla_ros.report.pages import training_page
 from mobile_vla_ros.types import ActionSpec, Command, ImageSpec
 from small_episodes import CREATED_NS, PERIOD_NS, START_NS, encoded
 
-CHROMIUM = next(
-    filter(None, map(shutil.which, ('chromium', 'chromium-browser', 'google-chrome'))), None
-)
 SECTIONS = [
     'Learning curves',
     'Beside predictors that see no image',
@@ -58,7 +55,7 @@ HISTORY = [
 
 
 def write_episodes(folder: Path, instructions: list[str]) -> None:
-    """Takes of three seconds: each drives a wave of its own, each picture says its number."""
+    """Write episodes of three seconds; each drives its own wave, each image holds its number."""
     for number, instruction in enumerate(instructions):
         writer = EpisodeWriter(folder, EpisodeInfo(instruction), CREATED_NS + number * 10**9)
         for index in range(FRAMES):
@@ -72,7 +69,7 @@ def write_episodes(folder: Path, instructions: list[str]) -> None:
 
 
 def policy(axes=('linear_x', 'linear_y'), window: int = 4, chunk: int = 5, **more) -> PolicySpec:
-    """What a bundle says of itself; its epoch is the last of HISTORY."""
+    """Return a bundle's spec; its epoch is the last of HISTORY."""
     more = {'metrics': {'epoch': HISTORY[-1]}, **more}
     return PolicySpec(
         backbone=BackboneRef('builtin:tiny', None, 'ab' * 32),
@@ -86,9 +83,11 @@ def policy(axes=('linear_x', 'linear_y'), window: int = 4, chunk: int = 5, **mor
     )
 
 
-def score(spec: PolicySpec, takes: EpisodeSet, noise: float = 0.05, change=None, **more) -> Scored:
-    """What an evaluation leaves of a policy that errs by `noise`; `change` edits its actions."""
-    actions, real, _ = targets(takes.val, spec.actions, spec.window)
+def score(
+    spec: PolicySpec, episodes: EpisodeSet, noise: float = 0.05, change=None, **more
+) -> Scored:
+    """Return an evaluation of a policy with an error of `noise`; `change` edits its actions."""
+    actions, real, _ = targets(episodes.val, spec.actions, spec.window)
     rng = np.random.default_rng(0)
     predicted = actions + noise * rng.standard_normal(actions.shape).astype(np.float32)
     if change:
@@ -102,7 +101,7 @@ def score(spec: PolicySpec, takes: EpisodeSet, noise: float = 0.05, change=None,
         'baselines': {
             name: entry(values)
             for name, values in baselines(
-                takes.train, takes.val, spec.actions, spec.window
+                episodes.train, episodes.val, spec.actions, spec.window
             ).items()
         },
     }
@@ -121,19 +120,19 @@ def score(spec: PolicySpec, takes: EpisodeSet, noise: float = 0.05, change=None,
         'verdict': ['It is better than <i>all</i> of them.', 'Even than mean_per_step: 0.1.'],
         **more,
     }
-    return Scored(summary, takes.val, actions, predicted, real)
+    return Scored(summary, episodes.val, actions, predicted, real)
 
 
 @pytest.fixture(scope='module')
 def folder(tmp_path_factory):
-    """Eight takes; the words of one mean something to HTML."""
-    folder = tmp_path_factory.mktemp('takes')
+    """Eight episodes; one instruction contains HTML."""
+    folder = tmp_path_factory.mktemp('episodes')
     write_episodes(folder, ['go to the red box'] * 4 + ['<b>go</b> & "stop"'] * 4)
     return folder
 
 
 def load(folder: Path, spec: PolicySpec, share: float = 0.4) -> EpisodeSet:
-    """The takes of a folder, split."""
+    """Return the episodes of a folder, split."""
     return load_episodes(
         folder, Sampling(spec.rate_hz, spec.window, spec.chunk), ['good', 'poor'], share, 0
     )
@@ -141,66 +140,66 @@ def load(folder: Path, spec: PolicySpec, share: float = 0.4) -> EpisodeSet:
 
 @pytest.fixture(scope='module')
 def page(folder, tmp_path_factory):
-    """The report of a good policy: its path."""
+    """The path of the report of a good policy."""
     spec = policy()
-    takes = load(folder, spec)
+    episodes = load(folder, spec)
     return train_report.write(
         tmp_path_factory.mktemp('report') / 'report.html',
         spec,
-        score(spec, takes),
-        takes,
+        score(spec, episodes),
+        episodes,
         history=HISTORY,
         config={'epochs': 3, 'learning_rate': 1e-4, 'parameters': {'lora': 12345}},
     )
 
 
-def report(tmp_path: Path, spec: PolicySpec, scored: Scored, takes: EpisodeSet, **more) -> str:
-    """Write a report; return its text, which must be whole."""
-    text = train_report.write(tmp_path / 'report.html', spec, scored, takes, **more).read_text()
+def report(tmp_path: Path, spec: PolicySpec, scored: Scored, episodes: EpisodeSet, **more) -> str:
+    """Write a report and check its balance; return its text."""
+    text = train_report.write(tmp_path / 'report.html', spec, scored, episodes, **more).read_text()
     Balanced().check(text)
     return text
 
 
 class Balanced(HTMLParser):
-    """Fails when an element is not closed where it should be."""
+    """A parser that fails if an element is not closed in order."""
 
     def check(self, text: str):
-        """Read a whole page."""
+        """Parse a whole page."""
         self.open = []
         self.feed(text)
         self.close()
         assert self.open == [] and text.endswith('</html>\n')
 
     def handle_starttag(self, tag, attrs):
-        """Remember an element."""
+        """Push an element."""
         if tag not in VOID:
             self.open.append(tag)
 
     def handle_endtag(self, tag):
-        """The last one opened must be the one that is closed."""
+        """Pop an element, which must be the last one opened."""
         assert self.open.pop() == tag
 
 
 def headings(text: str) -> list[str]:
-    """The page's sections."""
+    """Return the headings of the page's sections."""
     return re.findall(r'<h2>(.*?)</h2>', text)
 
 
 def worst(text: str) -> list[str]:
-    """The HTML of each of the worst windows."""
+    """Return the HTML of each of the worst windows."""
     return text.split('<div class="worst">')[1:]
 
 
-def pictures(text: str) -> list[np.ndarray]:
-    """The JPEGs in some HTML, decoded."""
+def images_in(text: str) -> list[np.ndarray]:
+    """Return the decoded JPEGs of some HTML."""
     return [
         np.asarray(Image.open(io.BytesIO(base64.b64decode(data))))
         for data in re.findall(r'src="data:image/jpeg;base64,([^"]+)"', text)
     ]
 
 
-def test_the_page_is_whole_has_every_section_and_needs_nothing_from_outside(page):
-    """One file that opens anywhere: balanced, no script, no address but the names of SVG."""
+def test_the_page_is_self_contained_and_has_every_section(page):
+    """One balanced file without scripts, and without addresses except SVG namespaces."""
     text = page.read_text()
     Balanced().check(text)
     assert headings(text) == SECTIONS
@@ -212,8 +211,8 @@ def test_the_page_is_whole_has_every_section_and_needs_nothing_from_outside(page
     assert len(text) < 3_000_000
 
 
-def test_the_verdict_stands_on_top_in_words_and_in_metres_per_second(page):
-    """What was trained, on how much, by how much it is better, and the evaluation's sentences."""
+def test_the_verdict_is_on_top_in_words_and_in_metres_per_second(page):
+    """The policy, its amount of data, its margin, and the evaluation's sentences."""
     text = page.read_text()
     top = text[: text.index('<h2>')]
     assert 'Training: better than predictors without an image' in top
@@ -227,22 +226,22 @@ def test_the_verdict_stands_on_top_in_words_and_in_metres_per_second(page):
     assert 'loss_arm_act' in top
 
 
-def test_a_policy_no_better_than_the_blind_is_not_praised(folder, tmp_path):
-    """Title, colour and cards say no."""
+def test_a_policy_no_better_than_the_baselines_is_not_praised(folder, tmp_path):
+    """Title, colour and cards are negative."""
     spec = policy()
-    takes = load(folder, spec)
-    text = report(tmp_path, spec, score(spec, takes, noise=3.0), takes, history=HISTORY)
+    episodes = load(folder, spec)
+    text = report(tmp_path, spec, score(spec, episodes, noise=3.0), episodes, history=HISTORY)
     top = text[: text.index('<h2>')]
     assert 'NOT better than predictors without an image' in top
     assert 'class="verdict bad"' in top and 'm/s worse' in top
     assert top.count('class="card bad"') >= 3
 
 
-def test_numbers_of_takes_that_it_was_trained_on_are_not_praised(folder, tmp_path):
+def test_numbers_on_training_episodes_are_not_praised(folder, tmp_path):
     """However good they are."""
     spec = policy()
-    takes = load(folder, spec)
-    text = report(tmp_path, spec, score(spec, takes, better=True, trained_on=True), takes)
+    episodes = load(folder, spec)
+    text = report(tmp_path, spec, score(spec, episodes, better=True, trained_on=True), episodes)
     assert 'Evaluation: episodes that it was trained on' in text and 'class="verdict "' in text
     assert 'did not train on' not in text
 
@@ -256,108 +255,111 @@ def test_numbers_of_takes_that_it_was_trained_on_are_not_praised(folder, tmp_pat
         ({'low': None, 'high': None, 'takes': 1}, 'Training: perhaps better than'),
     ],
 )
-def test_a_difference_that_may_be_chance_is_not_announced_as_one(folder, tmp_path, margin, title):
-    """Too few takes, or takes that disagree: `perhaps`, and no green."""
+def test_a_difference_that_may_be_chance_is_not_announced(folder, tmp_path, margin, title):
+    """Too few or disagreeing episodes: `perhaps`, and no green."""
     spec = policy()
-    takes = load(folder, spec)
-    scored = score(spec, takes, margin=margin)
+    episodes = load(folder, spec)
+    scored = score(spec, episodes, margin=margin)
     scored.summary['policy']['image_blanked']['margin'] = margin | {'low': -1.0, 'high': 1.0}
-    text = report(tmp_path, spec, scored, takes, history=HISTORY)
+    text = report(tmp_path, spec, scored, episodes, history=HISTORY)
     assert f'<h1>{title}' in text
     assert ('class="verdict good"' in text) == ('perhaps' not in title)
     assert re.search(r'class="card "><b>[\d.]+ ×</b><span>its loss without images', text)
 
 
-def test_better_than_predictors_of_other_takes_is_not_announced(folder, tmp_path):
-    """`perhaps`, no green, and the reason before all else that is said."""
+def test_better_than_baselines_of_other_episodes_is_not_announced(folder, tmp_path):
+    """`perhaps`, no green, and the reason is the first sentence."""
     spec = policy()
-    takes = load(folder, spec)
-    scored = score(spec, takes)
-    scored.summary['blind'] = {'warning': 'They are fitted to 1 of the takes here.'}
-    text = report(tmp_path, spec, scored, takes)
+    episodes = load(folder, spec)
+    scored = score(spec, episodes)
+    scored.summary['blind'] = {'warning': 'They are fitted to 1 of the episodes here.'}
+    text = report(tmp_path, spec, scored, episodes)
     assert '<h1>Evaluation: perhaps better than' in text and 'class="verdict "' in text
-    assert '<ul><li>They are fitted to 1 of the takes here.</li>' in text
+    assert '<ul><li>They are fitted to 1 of the episodes here.</li>' in text
 
 
-def test_a_control_is_not_blamed_for_what_it_was_not_given(folder, tmp_path):
-    """Trained without images: no card asks whether it looks."""
+def test_a_control_is_not_blamed_for_its_missing_input(folder, tmp_path):
+    """Trained without images: no card asks whether it uses them."""
     spec = policy(blank='image')
-    takes = load(folder, spec)
-    text = report(tmp_path, spec, score(spec, takes), takes)
+    episodes = load(folder, spec)
+    text = report(tmp_path, spec, score(spec, episodes), episodes)
     top = text[: text.index('<h2>')]
     assert 'A control without images' in top
     assert 'would not use the image' not in top and 'would not use the instruction' in top
 
 
-def test_words_of_an_instruction_are_words(page):
-    """Whatever HTML would make of them: in takes, worst windows and coverage."""
+def test_instructions_are_escaped(page):
+    """In the lists of episodes, the worst windows and the coverage."""
     text = page.read_text()
     assert '<b>go' not in text
     assert text.count('&lt;b&gt;go&lt;/b&gt; &amp; &#34;stop&#34;') >= 3
 
 
-def test_the_worst_windows_are_named_with_the_frames_that_were_seen(folder, tmp_path):
-    """The take, the second, the pictures oldest first; of one second of a take only one window."""
+def test_the_worst_windows_are_shown_with_their_frames(folder, tmp_path):
+    """Episode, second and images, oldest first; at most one window per second of an episode."""
     spec = policy()
-    takes = load(folder, spec)
-    per_run = FRAMES - spec.window + 1
+    episodes = load(folder, spec)
+    per_segment = FRAMES - spec.window + 1
 
     def plant(predicted):
-        predicted[per_run + 10] = 0.2, -3.0  # newest frame 13: second 1.3 of the second run
-        predicted[per_run + 12] = 0.2, -2.8  # within a second of it
-        predicted[2 * per_run + 20] = 0.2, -2.6
+        predicted[per_segment + 10] = (
+            0.2,
+            -3.0,
+        )  # newest frame 13: second 1.3 of the second segment
+        predicted[per_segment + 12] = 0.2, -2.8  # within a second of it
+        predicted[2 * per_segment + 20] = 0.2, -2.6
 
-    text = report(tmp_path, spec, score(spec, takes, change=plant), takes)
+    text = report(tmp_path, spec, score(spec, episodes, change=plant), episodes)
     first, second, *_ = worst(text)
-    assert takes.val[1].episode_id in first and 'second 1.3;' in first
+    assert episodes.val[1].episode_id in first and 'second 1.3;' in first
     assert 'over the next 0.5 s' in first
-    assert takes.val[2].episode_id in second and 'second 2.3;' in second
+    assert episodes.val[2].episode_id in second and 'second 2.3;' in second
     assert not any(
-        takes.val[1].episode_id in other and 'second 1.5;' in other for other in worst(text)
+        episodes.val[1].episode_id in other and 'second 1.5;' in other for other in worst(text)
     )
     assert len(worst(text)) == 6
-    assert {picture.shape for picture in pictures(first)} == {(180, 240, 3)}, 'as 16 to 12'
-    reds = [int(np.median(picture[:60, :, 0])) for picture in pictures(first)]
+    assert {image.shape for image in images_in(first)} == {(180, 240, 3)}, 'as 16 to 12'
+    reds = [int(np.median(image[:60, :, 0])) for image in images_in(first)]
     assert reds == pytest.approx([80, 88, 96, 104], abs=3), 'frames 10 to 13'
-    newest = pictures(first)[-1].astype(int)
+    newest = images_in(first)[-1].astype(int)
     assert (newest.min(-1) > 230).sum() > 20, 'a white arrow'
-    assert ((newest[..., 0] > 170) & (newest[..., 2] < 170)).sum() > 20, 'a yellow one'
+    assert ((newest[..., 0] > 170) & (newest[..., 2] < 170)).sum() > 20, 'a yellow arrow'
     assert 'driven: linear_x +0.' in first
     assert 'predicted: linear_x +0.10 m/s, linear_y −1.50 m/s' in first
 
 
-def test_a_take_that_broke_or_went_away_is_named_and_the_rest_is_shown(folder, tmp_path):
-    """The report of hours of work does not die for one file."""
-    copy = shutil.copytree(folder, tmp_path / 'takes')
+def test_broken_and_missing_episodes_are_named_and_the_rest_is_shown(folder, tmp_path):
+    """One file does not prevent the report of hours of work."""
+    copy = shutil.copytree(folder, tmp_path / 'episodes')
     spec = policy()
-    takes = load(copy, spec)
-    scored = score(spec, takes, broken=['x.h5 is broken at frame 7 <!>'])
-    takes.val[0].path.unlink()
-    takes.val[1].path.write_bytes(b'no HDF5')
-    text = report(tmp_path, spec, scored, takes, history=HISTORY)
+    episodes = load(copy, spec)
+    scored = score(spec, episodes, broken=['x.h5 is broken at frame 7 <!>'])
+    episodes.val[0].path.unlink()
+    episodes.val[1].path.write_bytes(b'no HDF5')
+    text = report(tmp_path, spec, scored, episodes, history=HISTORY)
     assert headings(text) == SECTIONS
     problems = [part for part in worst(text) if 'cannot show its frames' in part]
     assert any('no episode at' in part for part in problems)
     assert any('cannot be read as an episode' in part for part in problems)
-    assert len(problems) < len(worst(text)) and pictures(text)
+    assert len(problems) < len(worst(text)) and images_in(text)
     assert 'x.h5 is broken at frame 7 &lt;!&gt;' in text
 
 
 def test_an_evaluation_has_the_same_page_without_curves(folder, tmp_path):
-    """No history: no curve, no epoch; all else is there."""
+    """Without a history there is no curve and no epoch, but everything else."""
     spec = policy(data={'train_episodes': ['a', 'b']})
-    takes = load(folder, spec)
-    text = report(tmp_path, spec, score(spec, takes), takes)
+    episodes = load(folder, spec)
+    text = report(tmp_path, spec, score(spec, episodes), episodes)
     assert headings(text) == SECTIONS[1:]
     assert '<title>Evaluation: better' in text and 'was trained on 2 episodes' in text
     assert 'epoch' not in text
 
 
 def test_a_third_axis_has_its_unit_everywhere(folder, tmp_path):
-    """angular_z: a panel in every figure, rad/s beside every number; turning is not drawn."""
+    """angular_z: a panel in every figure, rad/s for every number, no arrow."""
     spec = policy(axes=('linear_x', 'linear_y', 'angular_z'))
-    takes = load(folder, spec)
-    text = report(tmp_path, spec, score(spec, takes), takes, history=HISTORY)
+    episodes = load(folder, spec)
+    text = report(tmp_path, spec, score(spec, episodes), episodes, history=HISTORY)
     assert 'turning left (angular_z), rad/s' in text
     assert re.search(r'0\.\d{3} rad/s in turning', text)
     assert 'turning is not drawn' in text
@@ -365,50 +367,56 @@ def test_a_third_axis_has_its_unit_everywhere(folder, tmp_path):
     assert 'angular_z (1.0 is 0.5 rad/s)' in text
 
 
-def test_one_validation_take_one_frame_one_step(tmp_path):
-    """The smallest that can be: window 1, chunk 1, a single take, a single instruction."""
+def test_one_validation_episode_one_frame_one_step(tmp_path):
+    """The smallest case: window 1, chunk 1, one episode, one instruction."""
     write_episodes(tmp_path, ['go'] * 2)
     spec = policy(window=1, chunk=1)
-    takes = load(tmp_path, spec)
+    episodes = load(tmp_path, spec)
     text = report(
-        tmp_path, spec, score(spec, takes, instruction_swapped=None), takes, history=HISTORY[:1]
+        tmp_path,
+        spec,
+        score(spec, episodes, instruction_swapped=None),
+        episodes,
+        history=HISTORY[:1],
     )
     assert headings(text) == SECTIONS
     assert 'The only validation episode' in text and 'The chunk has one step' in text
     assert 'trained for 1 epoch on 1 episode (' in text
-    assert all(len(pictures(part)) == 1 for part in worst(text))
-    assert text[: text.index('<h2>')].count('class="card ') == 4, 'nothing is said of listening'
+    assert all(len(images_in(part)) == 1 for part in worst(text))
+    assert text[: text.index('<h2>')].count('class="card ') == 4, (
+        'no sentence about the instruction'
+    )
 
 
-def test_numbers_that_are_none_are_dashes(folder, tmp_path):
-    """An axis that never moves has no R²; a policy of nan has no loss; an epoch may lack some."""
+def test_nan_and_missing_numbers_are_dashes(folder, tmp_path):
+    """An axis that never moves has no R²; a NaN policy has no loss; an epoch may lack values."""
     spec = policy()
-    takes = load(folder, spec)
+    episodes = load(folder, spec)
 
     def ruin(predicted):
         predicted[:] = np.nan
 
-    scored = score(spec, takes, change=ruin)
+    scored = score(spec, episodes, change=ruin)
     assert scored.summary['policy']['loss'] is None
     text = report(
         tmp_path,
         spec,
         scored,
-        takes,
+        episodes,
         history=[{'epoch': 0, 'train_loss': float('nan'), 'val_loss': None}, *HISTORY[1:]],
     )
     assert 'NOT better' in text
     assert not re.search(r'>[^<]*\b(nan|None)\b', re.sub(r'<svg.*?</svg>', '', text, flags=re.S))
 
 
-def test_a_long_history_is_short_to_read_and_whole_to_unfold(folder, tmp_path):
-    """100 epochs: about twenty rows, the kept one among them; all of them folded away."""
+def test_a_long_history_is_shortened_and_folded(folder, tmp_path):
+    """Of 100 epochs about twenty rows, with the best one; all of them in a folded table."""
     spec = policy(metrics={'epoch': {'epoch': 37}})
-    takes = load(folder, spec)
+    episodes = load(folder, spec)
     history = [
         {**HISTORY[0], 'epoch': epoch, 'val_loss': 1 + epoch / 1000} for epoch in range(100)
     ]
-    text = report(tmp_path, spec, score(spec, takes), takes, history=history)
+    text = report(tmp_path, spec, score(spec, episodes), episodes, history=history)
     learned = text[text.index('Learning curves') : text.index('Beside predictors')]
     short, whole = learned.split('<details>')
     rows = re.findall(r'<tr(?: class=highlighted)?><td>(\d+)</td>', short)
@@ -420,27 +428,27 @@ def test_a_long_history_is_short_to_read_and_whole_to_unfold(folder, tmp_path):
 
 
 def test_the_marked_epoch_is_that_of_the_bundle(folder, tmp_path):
-    """Where the best could not be kept, the mark is not on it; where none is known, on none."""
-    takes = load(folder, policy())
-    for row, said in (
+    """It is not the best one if that could not be saved; without a known epoch, no mark."""
+    episodes = load(folder, policy())
+    for row, sentence in (
         (HISTORY[-1], 'with the lowest val_loss'),
         (HISTORY[1], 'could not be kept'),
         (None, 'None is marked'),
     ):
         spec = policy(metrics={'epoch': row} if row else {})
-        text = report(tmp_path, spec, score(spec, takes), takes, history=HISTORY)
+        text = report(tmp_path, spec, score(spec, episodes), episodes, history=HISTORY)
         learned = text[text.index('Learning curves') : text.index('<details>')]
         assert re.findall(r'<tr class=highlighted><td>(\d+)</td>', learned) == (
             [str(row['epoch'])] if row else []
         )
-        assert said in learned
+        assert sentence in learned
         assert ('the policy of this report: epoch' in learned) == bool(row)
 
 
-def test_with_padding_the_loss_of_the_policy_and_the_blind_lines_are_of_one_kind(
+def test_with_padding_policy_and_baselines_have_the_same_loss(
     small_backbone, episode_folder, tmp_path
 ):
-    """Six motion numbers for two axes: val_loss is what `measure` calls loss, as the lines are."""
+    """Six motion values for two axes: val_loss and the baselines are both `measure`'s loss."""
     from mobile_vla_ros.training.config import DataConfig, ModelConfig, TrainConfig
     from mobile_vla_ros.training.loop import train
 
@@ -462,13 +470,13 @@ def test_with_padding_the_loss_of_the_policy_and_the_blind_lines_are_of_one_kind
     assert f'stand still: {still["loss"]:.4f}' in text
 
 
-def test_takes_left_out_and_takes_alike_are_listed(folder, tmp_path):
-    """Reasons by name; groups across the split by name, and what to do."""
+def test_skipped_and_near_identical_episodes_are_listed(folder, tmp_path):
+    """With the reasons, the groups across the split, and the remedy."""
     spec = policy()
     loaded = load(folder, spec)
 
     class Alike:
-        """Takes that know which of them are alike."""
+        """Episodes with known near-identical groups."""
 
         train, val = loaded.train, loaded.val
         left_out = {'/some/where/bad.h5': 'verdict bad: <frozen>'}
@@ -482,8 +490,8 @@ def test_takes_left_out_and_takes_alike_are_listed(folder, tmp_path):
     assert '--group_duplicates' in text
 
 
-def test_coverage_counts_takes_minutes_and_idle_by_instruction(tmp_path):
-    """What was driven on each side: hand-counted."""
+def test_coverage_counts_episodes_minutes_and_idle_by_instruction(tmp_path):
+    """For each side of the split, counted by hand."""
     spec = policy(window=1, chunk=1)
     still, moving = np.zeros(6), np.array([0.2, 0, 0, 0, 0, 0])
 
@@ -499,12 +507,12 @@ def test_coverage_counts_takes_minutes_and_idle_by_instruction(tmp_path):
             0 * twist,
         )
 
-    takes = EpisodeSet(
+    episodes = EpisodeSet(
         [run('a', 'go', [moving] * 300 + [still] * 100), run('b', 'stay', [still] * 200)],
         [run('c', 'go', [moving] * 60)],
         {},
     )
-    text = report(tmp_path, spec, score(spec, takes), takes)
+    text = report(tmp_path, spec, score(spec, episodes), episodes)
     rows = [
         re.sub('<.*?>', ' ', row).split()
         for row in re.findall(r'<tr.*?</tr>', text[text.index('<h2>The episodes') :])
@@ -514,8 +522,8 @@ def test_coverage_counts_takes_minutes_and_idle_by_instruction(tmp_path):
     assert ['stay', '1', '0.33', '100%', '–', '–', '–'] in rows
 
 
-def test_thousands_of_windows_keep_the_page_small(tmp_path):
-    """Clouds become densities and long lines become pixels; takes that are gone do not matter."""
+def test_the_page_stays_small_with_thousands_of_windows(tmp_path):
+    """Scatter plots become densities and long lines become pixels; missing files do not matter."""
     spec = policy(chunk=10)
     rng = np.random.default_rng(1)
 
@@ -524,7 +532,7 @@ def test_thousands_of_windows_keep_the_page_small(tmp_path):
         ahead = np.stack([np.roll(twist, -step, 0) for step in range(spec.chunk)], 1)
         return Segment(
             tmp_path / 'gone.h5',
-            f'take{number}',
+            f'episode{number}',
             f'instruction {number % 300}',
             np.arange(frames),
             ahead,
@@ -532,22 +540,22 @@ def test_thousands_of_windows_keep_the_page_small(tmp_path):
             twist,
         )
 
-    takes = EpisodeSet(
+    episodes = EpisodeSet(
         [run(number, 40) for number in range(300)],
         [run(1000 + number, 2500) for number in range(4)],
         {},
     )
-    scored = score(spec, takes)
+    scored = score(spec, episodes)
     assert scored.summary['windows'] > 9000
-    text = report(tmp_path, spec, scored, takes, history=HISTORY * 300)
+    text = report(tmp_path, spec, scored, episodes, history=HISTORY * 300)
     assert len(text) < 3_000_000
 
 
-def test_runs_of_one_take_are_drawn_one_after_another(folder, tmp_path):
-    """A take with a gap is one drive with a break, and the page says what the break is."""
+def test_segments_of_one_episode_are_drawn_one_after_another(folder, tmp_path):
+    """An episode with a gap is one line with a break, which the page explains."""
     spec = policy()
-    takes = load(folder, spec)
-    first = takes.val[0]
+    episodes = load(folder, spec)
+    first = episodes.val[0]
     halves = [
         replace(
             first,
@@ -555,22 +563,22 @@ def test_runs_of_one_take_are_drawn_one_after_another(folder, tmp_path):
         )
         for part in (slice(0, 12), slice(15, 30))
     ]
-    split = replace(takes, val=halves)
+    split = replace(episodes, val=halves)
     text = report(tmp_path, spec, score(spec, split), split)
     assert 'The only validation episode' in text
     assert f'{first.episode_id}, 2.7 s' in text and 'frames are missing there' in text
 
 
-def test_labels_are_moved_apart_as_little_as_can_be():
-    """Neighbours keep their distance; those that have it stay where they are."""
+def test_labels_are_moved_apart_as_little_as_possible():
+    """Neighbours get a minimum distance; labels that have it are not moved."""
     assert training_plots.spread([0.5, 0.5], 0.1) == pytest.approx([0.45, 0.55])
     assert training_plots.spread([0.1, 0.5, 0.9], 0.1) == pytest.approx([0.1, 0.5, 0.9])
     places = training_plots.spread([0.2, 0.21, 0.22, 0.3, 0.9], 0.06)
     assert np.diff(places).min() >= 0.06 - 1e-9 and places[-1] == pytest.approx(0.9)
 
 
-def test_numbers_are_read_as_they_are_written():
-    """A true minus sign, no minus before a zero, a dash for what is no number."""
+def test_numbers_are_formatted_for_reading():
+    """A true minus sign, no minus before zero, a dash for NaN."""
     assert training_page.number(-1.234, 2) == '−1.23'
     assert training_page.number(-0.001, 2) == '0.00'
     assert training_page.number(None) == training_page.number(float('inf')) == '–'
@@ -579,12 +587,12 @@ def test_numbers_are_read_as_they_are_written():
 def test_the_same_training_gives_the_same_page(page, folder, tmp_path):
     """A report can be compared with an older one."""
     spec = policy()
-    takes = load(folder, spec)
+    episodes = load(folder, spec)
     again = report(
         tmp_path,
         spec,
-        score(spec, takes),
-        takes,
+        score(spec, episodes),
+        episodes,
         history=HISTORY,
         config={'epochs': 3, 'learning_rate': 1e-4, 'parameters': {'lora': 12345}},
     )
@@ -592,49 +600,26 @@ def test_the_same_training_gives_the_same_page(page, folder, tmp_path):
     assert '12,345' in again and 'learning_rate' in again and 'ab' * 32 in again
 
 
+@needs_chromium
 @pytest.mark.parametrize('width', [1120, 700])
-def test_a_browser_shows_it_without_error_and_nothing_sticks_out(page, tmp_path, width):
-    """Headless Chromium: no message on the console but the test's own, no sideways scrolling."""
-    if CHROMIUM is None:
-        pytest.skip('no Chromium on this machine')
+def test_a_browser_shows_the_page_without_errors_or_overflow(page, tmp_path, width):
+    """In Chromium the console has only the test's own line, and nothing scrolls sideways."""
     hook = (
         "var root = document.documentElement; console.log('asked ' + JSON.stringify({"
         'wide: root.scrollWidth - root.clientWidth, '
         'images: Array.from(document.images).every(i => i.naturalWidth > 0), '
         "figures: document.querySelectorAll('figure > svg').length}))"
     )
-    hooked = tmp_path / 'page.html'
-    hooked.write_text(page.read_text().replace('</body>', f'<script>{hook}</script></body>'))
-    done = subprocess.run(
-        [
-            CHROMIUM,
-            '--headless',
-            '--no-sandbox',
-            '--disable-gpu',
-            '--disable-quic',
-            '--no-first-run',
-            '--disable-background-networking',
-            '--disable-component-update',
-            '--disable-sync',
-            f'--user-data-dir={tmp_path / "chromium"}',
-            '--enable-logging=stderr',
-            f'--window-size={width},1400',
-            '--dump-dom',
-            hooked.as_uri(),
-        ],
-        capture_output=True,
-        text=True,
-        timeout=280,
-        check=False,
-    )
-    said = [line for line in done.stderr.splitlines() if 'CONSOLE' in line]
-    assert len(said) == 1, said
-    found = json.loads(re.search(r'asked (\{.*?\})', said[0])[1])
+    profile = tmp_path / 'chromium'
+    url = with_script(page, hook, tmp_path).as_uri()
+    _, console = dump_dom(url, profile, f'--window-size={width},1400')
+    assert len(console) == 1, console
+    found = json.loads(re.search(r'asked (\{.*?\})', console[0])[1])
     assert found == {'wide': 0, 'images': True, 'figures': 7}
 
 
-def test_what_a_real_training_left_makes_a_report(small_run, episode_folder, tmp_path):
-    """The loop's history, its best bundle and the real evaluation go in as they are."""
+def test_a_real_training_gives_a_report(small_run, episode_folder, tmp_path):
+    """From the loop's history, its best bundle and the real evaluation."""
     from mobile_vla_ros.evaluation.score import score as evaluate
     from mobile_vla_ros.model.bundle import load_bundle
 
@@ -645,6 +630,6 @@ def test_what_a_real_training_left_makes_a_report(small_run, episode_folder, tmp
     history = json.loads((small_run / 'history.json').read_text())
     scored = evaluate(loaded, found.train, found.val)
     text = report(tmp_path, loaded.spec, scored, found, history=history)
-    assert headings(text) == SECTIONS and len(pictures(text)) >= 4
+    assert headings(text) == SECTIONS and len(images_in(text)) >= 4
     for sentence in scored.summary['policy']['verdict']:
         assert sentence.split(':')[0].replace("'", '&#39;') in text

@@ -1,4 +1,4 @@
-"""builtin:demo, the policy that ships: it uses the image and the instruction."""
+"""builtin:demo, the shipped policy, uses the image and the instruction."""
 
 import numpy as np
 import pytest
@@ -18,7 +18,7 @@ NAME = 'builtin:demo'
 
 @pytest.fixture(scope='module')
 def windows():
-    """For 12 pairs of `swap`: four frames from its start, and both instructions."""
+    """For 12 pairs of `swap`: the first four frames and both instructions."""
     arena = Arena()
     found = []
     spec = read_spec(NAME)
@@ -44,7 +44,7 @@ def windows():
 
 
 def planned(policy: VlaPolicy, windows) -> np.ndarray:
-    """(12, 2 instructions, 2 axes): the mean of each plan, m/s."""
+    """Return the mean of each plan in m/s: (12, 2 instructions, 2 axes)."""
     plans = []
     for frames, instructions, _ in windows:
         row = []
@@ -62,8 +62,8 @@ def plans(windows):
     return planned(VlaPolicy.load(NAME), windows)
 
 
-def test_it_fits_the_backbone_that_ships():
-    """A new backbone without a new policy would be refused."""
+def test_it_fits_the_shipped_backbone():
+    """A new backbone needs a new policy."""
     spec = read_spec(NAME)
     assert spec.backbone.id == 'builtin:tiny'
     assert spec.backbone.sha256 == weights_hash(BACKBONES['builtin:tiny'])
@@ -72,12 +72,12 @@ def test_it_fits_the_backbone_that_ships():
 
 
 def test_it_turns_as_instructed(windows, plans):
-    """With the other instruction for the same images, the plan changes sides as the expert's."""
-    asked = np.array([[expert[1] for expert in experts] for _, _, experts in windows])
-    apart = np.abs(asked[:, 0] - asked[:, 1]) > 0.15
+    """With the other instruction for the same images, the plan changes sides like the expert's."""
+    expected = np.array([[expert[1] for expert in experts] for _, _, experts in windows])
+    apart = np.abs(expected[:, 0] - expected[:, 1]) > 0.15
     assert apart.sum() >= 6
     moved = plans[:, 0, 1] - plans[:, 1, 1]
-    same_side = np.sign(moved) == np.sign(asked[:, 0] - asked[:, 1])
+    same_side = np.sign(moved) == np.sign(expected[:, 0] - expected[:, 1])
     assert np.abs(moved[apart]).mean() > 0.08
     assert same_side[apart].mean() >= 0.75
 
@@ -86,12 +86,12 @@ def test_it_does_not_find_the_target_without_images(windows, plans):
     """With blank images the plan no longer distinguishes scenes."""
     blind = planned(VlaPolicy.load(NAME, blank='image'), windows)
     assert np.abs(blind - plans).mean() > 0.03
-    asked = np.array([[expert[1] for expert in experts] for _, _, experts in windows])
-    seeing, guessing = (np.abs(plan[..., 1] - asked).mean() for plan in (plans, blind))
+    expected = np.array([[expert[1] for expert in experts] for _, _, experts in windows])
+    seeing, guessing = (np.abs(plan[..., 1] - expected).mean() for plan in (plans, blind))
     assert seeing < 0.75 * guessing
 
 
 def test_it_does_not_distinguish_targets_without_an_instruction(windows):
     """The plans of both drives of a pair are the same."""
-    deaf = planned(VlaPolicy.load(NAME, blank='instruction'), windows)
-    np.testing.assert_allclose(deaf[:, 0], deaf[:, 1], atol=1e-6)
+    without_instruction = planned(VlaPolicy.load(NAME, blank='instruction'), windows)
+    np.testing.assert_allclose(without_instruction[:, 0], without_instruction[:, 1], atol=1e-6)

@@ -1,4 +1,4 @@
-"""`mobile_vla simulate`: suites, controls, runs that go on, and the page."""
+"""`mobile_vla simulate`: suites, controls, resumed runs, and the page."""
 
 import json
 import re
@@ -11,30 +11,23 @@ from types import SimpleNamespace
 
 import pytest
 
+from browser import dump_dom, needs_chromium
+from changed_policies import changed_policy
+from command_line import assert_refused_without_gl, run_main
 from mobile_vla_ros.cli.main import main
 from mobile_vla_ros.sim import suites
 
-CHROMIUM = next(
-    filter(None, map(shutil.which, ('chromium', 'chromium-browser', 'google-chrome'))), None
-)
 
-
-def simulate(capsys, *arguments) -> tuple[int, str, str]:
-    """Run the subcommand in this process; return status, output and errors."""
-    status = main(['simulate', *map(str, arguments)])
-    return status, *capsys.readouterr()
-
-
-def asked(capsys, *arguments) -> dict:
-    """Run it with --json and return what it prints."""
-    status, out, err = simulate(capsys, *arguments, '--json')
+def simulate(capsys, *arguments) -> dict:
+    """Run the command with --json; return what it prints."""
+    status, out, err = run_main(capsys, 'simulate', *arguments, '--json')
     assert status == 0, err
     return json.loads(out)
 
 
-def test_the_expert_drives_where_no_policy_is_given(capsys):
-    """One suite: the fixed keys on top (DESIGN, section 7), a trial of two drives as one."""
-    result = asked(capsys, '--suite', 'swap', '--trials', 2, '--seed', 5)
+def test_without_a_policy_the_expert_drives(capsys):
+    """One suite: the documented keys at the top level, and two drives as one trial."""
+    result = simulate(capsys, '--suite', 'swap', '--trials', 2, '--seed', 5)
     assert (result['suite'], result['suites_version']) == ('swap', suites.VERSION)
     assert (result['trials'], result['success_rate'], result['collision_rate']) == (2, 1.0, 0.0)
     assert result['success_interval'][0] < 1
@@ -47,9 +40,9 @@ def test_the_expert_drives_where_no_policy_is_given(capsys):
     assert result['time_s']['ratio'] == pytest.approx(1.0)
 
 
-def test_all_suites_are_those_to_measure_by(capsys):
-    """`--suite all`: every yardstick, and none of those that takes come from."""
-    result = asked(capsys, '--suite', 'all', '--trials', 1)
+def test_suite_all_has_every_suite_for_measuring(capsys):
+    """And none of those for recording."""
+    result = simulate(capsys, '--suite', 'all', '--trials', 1)
     assert set(result) == {'suites_version', 'suites'}
     assert set(result['suites']) == {
         'seen',
@@ -63,10 +56,10 @@ def test_all_suites_are_those_to_measure_by(capsys):
 
 
 def test_a_policy_drives_and_so_do_its_controls(small_run, capsys):
-    """Each control takes one thing away, so each drives its own way."""
+    """Each control removes one input, so each drives differently."""
     ways = {}
     for control in ('', 'image', 'instruction', 'mean_action', 'zero'):
-        result = asked(
+        result = simulate(
             capsys,
             '--policy',
             small_run / 'best',
@@ -81,27 +74,16 @@ def test_a_policy_drives_and_so_do_its_controls(small_run, capsys):
     assert len(set(ways.values())) == len(ways)
 
 
-def edited(folder, small_run, **changes):
-    """Return a copy of the small policy with other values in its policy.json; None removes one."""
-    shutil.copytree(small_run / 'best', folder)
-    manifest = folder / 'policy.json'
-    content = json.loads(manifest.read_text())
-    for name, change in changes.items():
-        content[name] = {
-            key: value for key, value in {**content[name], **change}.items() if value is not None
-        }
-    manifest.write_text(json.dumps(content))
-    return folder
-
-
-def test_a_policy_that_does_not_fit_is_a_sentence(small_run, tmp_path, capsys):
-    """Axes that the arena lacks; a control that the bundle cannot give."""
-    flying = edited(tmp_path / 'flying', small_run, actions={'axes': ['linear_x', 'linear_z']})
-    status, _, err = simulate(capsys, '--policy', flying)
+def test_a_policy_that_does_not_fit_is_refused(small_run, tmp_path, capsys):
+    """Axes that the arena lacks; a control that the bundle lacks."""
+    flying = changed_policy(
+        small_run / 'best', tmp_path / 'flying', actions={'axes': ['linear_x', 'linear_z']}
+    )
+    status, _, err = run_main(capsys, 'simulate', '--policy', flying)
     assert status == 2
     assert 'linear_z' in err
-    old = edited(tmp_path / 'old', small_run, data={'mean_action': None})
-    status, _, err = simulate(capsys, '--policy', old, '--control', 'mean_action')
+    old = changed_policy(small_run / 'best', tmp_path / 'old', data={'mean_action': None})
+    status, _, err = run_main(capsys, 'simulate', '--policy', old, '--control', 'mean_action')
     assert status == 2
     assert 'mean action' in err
 
@@ -119,74 +101,53 @@ def test_a_policy_that_does_not_fit_is_a_sentence(small_run, tmp_path, capsys):
         (['--trials', 1, '--out', '/dev/null/x'], '--out'),
     ],
 )
-def test_bad_use_is_a_sentence_and_status_2(arguments, text, capsys):
-    """What, got, expected, remedy."""
-    status, out, err = simulate(capsys, *arguments)
+def test_bad_use_ends_with_a_sentence_and_status_2(arguments, text, capsys):
+    """The sentence names the problem."""
+    status, out, err = run_main(capsys, 'simulate', *arguments)
     assert (status, out) == (2, '')
     assert text in err
 
 
 def test_an_unknown_control_names_the_known_ones(capsys):
-    """The parser's own sentence."""
-    with pytest.raises(SystemExit, match='2'):
-        simulate(capsys, '--control', 'sound')
-    assert 'mean_action' in capsys.readouterr().err
+    """In argparse's own sentence."""
+    status, _, err = run_main(capsys, 'simulate', '--control', 'sound')
+    assert status == 2
+    assert 'mean_action' in err
 
 
-def test_a_machine_without_gl_says_so_before_it_writes(tmp_path):
-    """The packages to install, and no folder."""
-    import os
-
-    done = subprocess.run(
-        [
-            sys.executable,
-            '-m',
-            'mobile_vla_ros.cli.main',
-            'simulate',
-            '--trials',
-            '1',
-            '--out',
-            tmp_path / 'out',
-        ],
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-        env={**os.environ, 'MUJOCO_GL': 'disabled'},
-    )
-    assert done.returncode == 2, done.stdout + done.stderr
-    assert 'libosmesa6' in done.stderr
-    assert not (tmp_path / 'out').exists()
+def test_a_machine_without_gl_is_refused_before_writing(tmp_path):
+    """The message names the packages to install; no folder is created."""
+    assert_refused_without_gl('simulate', '--trials', 1, out=tmp_path / 'out')
 
 
-def test_a_run_goes_on_where_it_was_stopped(tmp_path, capsys):
-    """A torn last line is dropped, whole ones are kept as they are, and the rest is driven."""
+def test_a_stopped_run_resumes(tmp_path, capsys):
+    """A torn last line is dropped, whole lines are kept unchanged, and the rest is driven."""
     arguments = ('--suite', 'swap', '--control', 'zero', '--out', tmp_path / 'out')
-    asked(capsys, *arguments, '--trials', 2)
+    simulate(capsys, *arguments, '--trials', 2)
     log = tmp_path / 'out' / 'swap.jsonl'
     two = log.read_bytes()
     assert two.count(b'\n') == 3
     assert json.loads(two.splitlines()[0])['suites_version'] == suites.VERSION
     with log.open('ab') as file:
         file.write(two.splitlines()[2][:200])
-    result = asked(capsys, *arguments, '--trials', 3)
+    result = simulate(capsys, *arguments, '--trials', 3)
     assert result['trials'] == 3
     whole = log.read_bytes()
     assert whole.startswith(two)
     assert [json.loads(line)['trial'] for line in whole.splitlines()[1:]] == [0, 1, 2]
-    fresh = asked(capsys, '--suite', 'swap', '--control', 'zero', '--trials', 3)
-    assert result == fresh, 'in pieces or at once: the same'
-    # Nothing is left to do: the same again, at once.
-    assert asked(capsys, *arguments, '--trials', 3) == fresh
+    fresh = simulate(capsys, '--suite', 'swap', '--control', 'zero', '--trials', 3)
+    assert result == fresh, 'a resumed run equals an uninterrupted one'
+    # A finished run prints the same result without driving.
+    assert simulate(capsys, *arguments, '--trials', 3) == fresh
     assert log.read_bytes() == whole
 
 
-def test_a_header_that_was_not_written_to_its_end_is_written_anew(tmp_path, capsys):
-    """Killed in the first moment."""
+def test_a_torn_header_is_written_again(tmp_path, capsys):
+    """After a kill during the first write."""
     out = tmp_path / 'out'
     out.mkdir()
     (out / 'seen.jsonl').write_text('{"format":"mobile_vla_tr')
-    asked(capsys, '--suite', 'seen', '--control', 'zero', '--trials', 1, '--out', out)
+    simulate(capsys, '--suite', 'seen', '--control', 'zero', '--trials', 1, '--out', out)
     assert len((out / 'seen.jsonl').read_text().splitlines()) == 2
 
 
@@ -201,35 +162,39 @@ def test_a_header_that_was_not_written_to_its_end_is_written_anew(tmp_path, caps
         ('damaged', ('--control', 'zero'), 'line 2'),
     ],
 )
-def test_other_trials_are_never_written_over(content, arguments, text, tmp_path, capsys):
-    """Another seed, control or policy in the same folder, or a file of somebody else's."""
+def test_other_trials_are_never_overwritten(content, arguments, text, tmp_path, capsys):
+    """Another seed, control or policy in the same folder, or an unrelated file."""
     out = tmp_path / 'out'
     log = out / 'seen.jsonl'
-    asked(capsys, '--suite', 'seen', '--control', 'zero', '--trials', 1, '--out', out)
+    simulate(capsys, '--suite', 'seen', '--control', 'zero', '--trials', 1, '--out', out)
     if content == 'damaged':
         log.write_bytes(log.read_bytes().replace(b'"outcome"', b'"income"'))
     elif content:
         log.write_text(content)
     before = log.read_bytes()
-    status, _, err = simulate(capsys, '--suite', 'seen', '--trials', 2, '--out', out, *arguments)
+    status, _, err = run_main(
+        capsys, 'simulate', '--suite', 'seen', '--trials', 2, '--out', out, *arguments
+    )
     assert status == 2
     assert text in err
     assert log.read_bytes() == before
 
 
-def test_another_policy_is_another_run(small_run, tmp_path, capsys):
-    """The policy is known by what is in it, not by its path."""
+def test_a_run_belongs_to_the_content_of_its_policy(small_run, tmp_path, capsys):
+    """A copy at another path resumes the run; other content is refused."""
     arguments = ('--suite', 'seen', '--control', 'zero', '--trials', 1, '--out', tmp_path / 'out')
-    asked(capsys, *arguments, '--policy', small_run / 'best')
-    asked(capsys, *arguments, '--policy', shutil.copytree(small_run / 'best', tmp_path / 'copy'))
-    other = edited(tmp_path / 'other', small_run, data={'note': 'trained again'})
-    status, _, err = simulate(capsys, *arguments, '--policy', other)
+    simulate(capsys, *arguments, '--policy', small_run / 'best')
+    simulate(
+        capsys, *arguments, '--policy', shutil.copytree(small_run / 'best', tmp_path / 'copy')
+    )
+    other = changed_policy(small_run / 'best', tmp_path / 'other', data={'note': 'trained again'})
+    status, _, err = run_main(capsys, 'simulate', *arguments, '--policy', other)
     assert status == 2
     assert 'policy ' in err
 
 
-def test_ctrl_c_keeps_what_is_finished_and_says_how_to_go_on(tmp_path):
-    """Status 130, a sentence, whole lines; the same command goes on behind them."""
+def test_ctrl_c_keeps_finished_trials_and_reports_how_to_resume(tmp_path):
+    """Status 130, a sentence, whole lines; the same command continues after them."""
     out = tmp_path / 'out'
     command = [
         sys.executable,
@@ -272,7 +237,7 @@ def test_ctrl_c_keeps_what_is_finished_and_says_how_to_go_on(tmp_path):
 
 @pytest.fixture(scope='module')
 def page(tmp_path_factory):
-    """A page of 26 trials that stand still: all but those told to stop are failures."""
+    """A page of 28 trials without motion: all but those with the instruction to stop fail."""
     out = tmp_path_factory.mktemp('page')
     assert (
         main(
@@ -295,7 +260,7 @@ def page(tmp_path_factory):
 
 
 def test_the_page_is_one_file_with_films_of_failures(page):
-    """Headline, tasks, every drive from above, and no more films than it says."""
+    """Headline, tasks, every drive from above, and the reported number of films."""
     text = page.read_text()
     log = [json.loads(line) for line in (page.parent / 'unseen_layouts.jsonl').open()][1:]
     failed = sum(trial['drives'][0]['outcome'] != 'success' for trial in log)
@@ -307,14 +272,14 @@ def test_the_page_is_one_file_with_films_of_failures(page):
     film = json.loads(films[0])
     assert len(film['poses']) == len(film['shown']) == len(film['times']) == 101  # 20 s at 5 Hz
     assert film['times'][-1] == 20.0
-    assert len(film['images']) == 1, 'a base that stands sees the same picture'
+    assert len(film['images']) == 1, 'a base at rest needs one image'
     for outside in ('<link', 'src="http', 'href="', 'url(', 'import('):
         assert outside not in text
     assert not [path for path in page.parent.iterdir() if path.name.startswith('.')]
 
 
-def test_a_moving_film_has_a_picture_for_every_fifth_of_a_second(tmp_path, capsys):
-    """What the camera saw on the way, drawn again from the path."""
+def test_a_moving_film_has_an_image_every_fifth_of_a_second(tmp_path, capsys):
+    """The camera's images on the way, rendered again from the path."""
     import base64
     import io
 
@@ -333,36 +298,17 @@ def test_a_moving_film_has_a_picture_for_every_fifth_of_a_second(tmp_path, capsy
     assert film.times[1] == pytest.approx(0.2)
     assert film.times[-1] == drive.elapsed_s
     assert len(film.images) > len(film.poses) / 2
-    pictures = [Image.open(io.BytesIO(picture)) for picture in film.images]
-    assert {picture.size for picture in pictures} == {(160, 160)}
+    images = [Image.open(io.BytesIO(image)) for image in film.images]
+    assert {image.size for image in images} == {(160, 160)}
     assert base64.b64encode(film.images[0]) != base64.b64encode(film.images[-1])
 
 
-@pytest.mark.skipif(CHROMIUM is None, reason='needs Chromium')
-def test_the_player_shows_the_first_picture_and_plays(page, tmp_path):
-    """The script in a browser: a link to a failure plays it to its end."""
-    done = subprocess.run(
-        [
-            CHROMIUM,
-            '--headless',
-            '--no-sandbox',
-            '--disable-gpu',
-            '--disable-quic',
-            '--no-first-run',
-            '--disable-background-networking',
-            '--disable-component-update',
-            '--disable-sync',
-            f'--user-data-dir={tmp_path}',
-            '--virtual-time-budget=60000',
-            '--dump-dom',
-            f'{page.as_uri()}#unseen_layouts-1',
-        ],
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
-    figures = re.findall(r'<figure class="drive film".*?</figure>', done.stdout, re.DOTALL)
+@needs_chromium
+def test_the_player_shows_the_first_image_and_plays(page, tmp_path):
+    """In a browser a link to a failure plays it to its end."""
+    url = f'{page.as_uri()}#unseen_layouts-1'
+    dom, _ = dump_dom(url, tmp_path, '--virtual-time-budget=60000')
+    figures = re.findall(r'<figure class="drive film".*?</figure>', dom, re.DOTALL)
     assert len(figures) == 24
     for figure in figures:
         assert 'src="data:image/jpeg;base64,' in figure
@@ -371,8 +317,8 @@ def test_the_player_shows_the_first_picture_and_plays(page, tmp_path):
     assert '>20.0 / 20.0 s</output>' in figures[1]
 
 
-def test_live_drives_are_summed_up_the_same_way(tmp_path, capsys, monkeypatch):
-    """`--ros`: what the live nodes say comes as one record a scene; a trial of swap has two."""
+def test_live_drives_are_summarised_the_same_way(tmp_path, capsys, monkeypatch):
+    """`--ros`: the live nodes give one record per scene; a trial of swap has two."""
     given = {}
 
     def drive_live(**arguments):
@@ -389,15 +335,15 @@ def test_live_drives_are_summed_up_the_same_way(tmp_path, capsys, monkeypatch):
     monkeypatch.setitem(
         sys.modules, 'mobile_vla_ros.rollout.live', SimpleNamespace(drive_live=drive_live)
     )
-    result = asked(
+    result = simulate(
         capsys, '--ros', '--suite', 'swap', '--trials', 4, '--seed', 2, '--out', tmp_path / 'out'
     )
     assert (given['first'], given['count'], given['suite']) == (4, 8, 'swap')
     assert (result['trials'], result['success_rate'], result['collision_rate']) == (4, 0.5, 0.5)
     text = (tmp_path / 'out' / 'report.html').read_text()
     assert text.count('<svg') == 8
-    assert '<script type="application/json">' not in text, 'no yaw, no picture'
-    asked(
+    assert '<script type="application/json">' not in text, 'without yaw no image'
+    simulate(
         capsys, '--ros', '--suite', 'swap', '--trials', 5, '--seed', 2, '--out', tmp_path / 'out'
     )
-    assert (given['first'], given['count']) == (12, 2), 'goes on behind what is there'
+    assert (given['first'], given['count']) == (12, 2), 'it continues after the existing trials'

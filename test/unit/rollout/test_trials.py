@@ -1,4 +1,4 @@
-"""Trials in the arena, and the policy's driver: time, frames, and what is counted."""
+"""Trials in the arena and the policy's driver: time, frames and results."""
 
 from types import SimpleNamespace
 
@@ -30,49 +30,49 @@ MS = 1_000_000
 
 @pytest.fixture
 def arena():
-    """A small one."""
+    """A small arena."""
     one = Arena(32, 32)
     yield one
     one.close()
 
 
 class Recorder:
-    """A driver that stands still and remembers what it was shown."""
+    """A driver that stands still and records its frames."""
 
     wants_images = True
 
     def reset(self, instruction):
-        """Begin a scene."""
+        """Start a scene."""
         self.instruction = instruction
         self.frames, self.asked = [], []
 
     def see(self, frame):
-        """Remember a frame."""
+        """Record a frame."""
         self.frames.append(frame)
 
     def command(self, now_ns):
-        """Remember when, and stand."""
+        """Record the time and return zero."""
         self.asked.append((now_ns, len(self.frames)))
         return np.zeros(6)
 
 
-YARDSTICKS = [name for name, suite in suites.SUITES.items() if suite.yardstick]
+MEASURING_SUITES = [name for name, suite in suites.SUITES.items() if suite.yardstick]
 
 
-@pytest.mark.parametrize('suite', YARDSTICKS)
-def test_the_expert_does_what_every_suite_asks(suite, arena):
-    """A yardstick that its own driver cannot pass measures nothing."""
+@pytest.mark.parametrize('suite', MEASURING_SUITES)
+def test_the_expert_succeeds_in_every_suite(suite, arena):
+    """A suite that the expert cannot solve measures nothing."""
     trials = [run_trial(arena, suite, number, ExpertDriver(arena)) for number in range(4)]
     assert all(trial.success for trial in trials)
     for trial in trials:
         for drive in trial.drives:
-            assert drive.expert_s == drive.elapsed_s  # beside itself
+            assert drive.expert_s == drive.elapsed_s  # compared with itself
             assert drive.expert_length_m == drive.length_m
-    assert arena._camera is None, 'the expert needs no picture'
+    assert arena._camera is None, 'the expert needs no image'
 
 
-def test_a_drive_says_where_the_base_was_every_tenth_of_a_second(arena):
-    """The path's rows are what the page and its films are drawn from."""
+def test_a_drive_has_the_pose_every_tenth_of_a_second(arena):
+    """The page and its films are drawn from the path."""
     drive = drive_scene(arena, 'unseen_layouts', 1, ExpertDriver(arena))
     scene = suites.scene('unseen_layouts', 1)
     assert drive.path[0] == pytest.approx(scene.start, abs=1e-4)
@@ -85,15 +85,15 @@ def test_a_drive_says_where_the_base_was_every_tenth_of_a_second(arena):
 
 
 def test_the_same_trial_ends_the_same_way(arena):
-    """Trials can be compared only if nothing but the driver decides."""
+    """Trials are comparable only if the driver alone decides the result."""
     ahead = ConstantDriver(np.array([0.5, 0, 0, 0, 0, 0.1]))
     once = run_trial(arena, 'disturbed', 3, ahead)
     assert run_trial(arena, 'disturbed', 3, ahead) == once
     assert run_trial(arena, 'disturbed', 4, ahead).drives[0].path != once.drives[0].path
 
 
-def test_a_blind_constant_driver_costs_no_picture_and_fails(arena):
-    """Controls that look at nothing run at the arena's full speed."""
+def test_a_constant_driver_renders_no_image_and_fails(arena):
+    """Controls without images run at the arena's full speed."""
     assert drive_scene(arena, 'seen', 0, ConstantDriver(np.zeros(6))).outcome == 'timeout'
     crash = drive_scene(arena, 'seen', 0, ConstantDriver(np.array([0.6, 0, 0, 0, 0, 0])))
     assert crash.outcome in ('collision', 'wrong', 'timeout')
@@ -102,8 +102,8 @@ def test_a_blind_constant_driver_costs_no_picture_and_fails(arena):
     assert arena._camera is None
 
 
-def test_a_driver_without_eyes_gets_its_frames_on_time_and_no_picture(arena):
-    """The same frames, lost and late as ever, but nothing is drawn for them."""
+def test_a_driver_without_images_gets_frames_on_time_without_images(arena):
+    """The same frames, lost and late as before, but nothing is rendered."""
     seeing, blind = Recorder(), Recorder()
     blind.wants_images = False
     drive_scene(arena, 'disturbed', 0, blind)
@@ -116,8 +116,8 @@ def test_a_driver_without_eyes_gets_its_frames_on_time_and_no_picture(arena):
     assert {frame.image.size for frame in blind.frames} == {3}
 
 
-def test_a_blind_policy_drives_the_same_whether_pictures_are_drawn_or_not(arena):
-    """What the control spares itself is work, not information."""
+def test_a_blind_policy_drives_the_same_without_rendering(arena):
+    """The control saves work, not information."""
     drives = []
     for drawn in (True, False):
         driver = PolicyDriver(VlaPolicy.load('builtin:demo', blank='image'))
@@ -127,8 +127,8 @@ def test_a_blind_policy_drives_the_same_whether_pictures_are_drawn_or_not(arena)
     assert drives[0] == drives[1] and drives[0].length_m > 0.1
 
 
-def test_frames_are_lost_and_late_as_the_scene_says(arena):
-    """The camera has 10 Hz; a late frame comes after one that is newer, a lost one never."""
+def test_frames_are_lost_and_late_as_the_scene_defines(arena):
+    """The camera has 10 Hz; a late frame arrives after a newer one, a lost one never."""
     driver = Recorder()
     drive = drive_scene(arena, 'disturbed', 0, driver)
     scene = suites.scene('disturbed', 0)
@@ -151,15 +151,15 @@ def test_frames_are_lost_and_late_as_the_scene_says(arena):
     arrivals = [frame.received_ns for frame in driver.frames]
     assert arrivals == sorted(arrivals)
     stamps = [frame.stamp_ns for frame in driver.frames]
-    assert stamps != sorted(stamps), 'a late frame is overtaken'
-    # Nothing is seen before it has arrived, and a command is asked for 20 times a second.
+    assert stamps != sorted(stamps), 'a newer frame overtakes a late one'
+    # The driver gets no frame before its arrival, and gives a command 20 times a second.
     for now_ns, seen in driver.asked:
         assert seen == sum(arrival <= now_ns for arrival in arrivals)
     assert [now for now, _ in driver.asked] == list(range(0, last_ns + 1, 50 * MS))
 
 
-def test_a_frame_is_the_picture_of_its_time(arena):
-    """Also a late one: what is shown is what was there when it was taken."""
+def test_a_frame_has_the_image_of_its_time(arena):
+    """Also a late one: its image shows the scene at its stamp."""
     driver = Recorder()
     drive_scene(arena, 'disturbed', 0, driver)
     late = next(frame for frame in driver.frames if frame.received_ns > frame.stamp_ns)
@@ -170,7 +170,7 @@ def test_a_frame_is_the_picture_of_its_time(arena):
 
 
 def drive(outcome='success', kind='go_to', elapsed_s=10.0, expert_s=8.0, length_m=3.0) -> Drive:
-    """A drive that nobody drove."""
+    """Return the record of a drive."""
     return Drive(
         'swap',
         0,
@@ -188,7 +188,7 @@ def drive(outcome='success', kind='go_to', elapsed_s=10.0, expert_s=8.0, length_
 
 
 def test_a_trial_of_two_drives_needs_both():
-    """Who drives to the same object whatever it is told has not succeeded once."""
+    """A driver that ignores the instruction and succeeds once has not solved the trial."""
     assert Trial(0, (drive(), drive())).success
     assert not Trial(0, (drive(), drive('wrong'))).success
     assert Trial(0, (drive('collision'), drive())).collision
@@ -198,7 +198,7 @@ def test_a_trial_of_two_drives_needs_both():
 
 
 def test_the_summary_counts_trials_and_drives():
-    """Rates are of trials, with their intervals; tasks and ends are of drives."""
+    """Rates and intervals are over trials; tasks and outcomes are over drives."""
     summary = summarise(
         'swap',
         [
@@ -224,7 +224,7 @@ def test_the_summary_counts_trials_and_drives():
         'collision': 0,
         'timeout': 0,
     }
-    # Where the expert did not succeed there is nothing to compare with.
+    # A scene that the expert failed gives no ratio.
     assert summary['time_s'] == pytest.approx({'mean': 22 / 3, 'expert': 20 / 3, 'ratio': 1.1})
     assert summary['length_m'] == pytest.approx({'mean': 7 / 3, 'expert': 2.0, 'ratio': 7 / 6})
     assert [entry['trial'] for entry in summary['outcomes']] == [0, 0, 1, 1, 2, 2, 3, 3]
@@ -232,7 +232,7 @@ def test_the_summary_counts_trials_and_drives():
 
 
 def test_without_a_success_there_is_no_mean():
-    """Nothing to divide by."""
+    """Not a division by zero."""
     summary = summarise('seen', [Trial(0, (drive('timeout'),))], wilson)
     assert summary['time_s'] == {'mean': None, 'expert': None, 'ratio': None}
 
@@ -240,8 +240,8 @@ def test_without_a_success_there_is_no_mean():
 @pytest.mark.parametrize(
     'rows', [[[0, 0], [0, 0.5], [1, 0.5]], [[0, 0, 1], [0, 0.5, 1], [1, 0.5, 1]]]
 )
-def test_a_live_drive_is_set_beside_the_expert_too(rows, arena):
-    """What live nodes say, with or without the yaw, is summed up as the arena's own."""
+def test_a_live_drive_is_compared_with_the_expert_too(rows, arena):
+    """Records of live nodes, with or without yaw, are summarised like those of the arena."""
     one = live_drive(
         arena,
         'seen',
@@ -265,14 +265,14 @@ def test_a_live_drive_is_set_beside_the_expert_too(rows, arena):
     ('suite', 'number', 'text'),
     [('sen', 0, "'seen'"), ('seen', -1, 'no such trial'), ('swap', 5_000_000, '4999999')],
 )
-def test_a_trial_that_is_not_there_is_a_sentence(suite, number, text):
-    """Bad input."""
+def test_a_trial_that_does_not_exist_is_refused(suite, number, text):
+    """With a UserError."""
     with pytest.raises(UserError, match=text):
         scenes_of(suite, number)
 
 
-class Counting:
-    """A policy whose plan tells which window it saw: step k of the plan from t is t ms + k."""
+class CountingPolicy:
+    """A policy whose plan identifies its window: step k of the plan from t is t ms + k."""
 
     def __init__(self, rate_hz=10.0, window=3, chunk=5):
         self.spec = SimpleNamespace(rate_hz=rate_hz, window=window, blank='')
@@ -280,11 +280,11 @@ class Counting:
         self.windows = []
 
     def reset(self):
-        """Forget."""
+        """Clear the list of windows."""
         self.windows.clear()
 
     def infer(self, window, instruction):
-        """Return a plan that can be told from every other."""
+        """Return a plan that differs from every other."""
         stamps = [frame.stamp_ns // MS for frame in window]
         self.windows.append((stamps, instruction))
         twists = np.zeros((self.chunk, 6))
@@ -292,20 +292,20 @@ class Counting:
         return Plan(window[-1].stamp_ns, twists, self.spec.rate_hz)
 
 
-def shown(driver, *stamps_ms):
-    """Show frames taken at some milliseconds."""
+def give_frames(driver, *stamps_ms):
+    """Give the driver frames with these times in milliseconds."""
     for ms in stamps_ms:
         driver.see(Frame(np.zeros((2, 2, 3), np.uint8), ms * MS, ms * MS))
 
 
 def test_the_driver_stands_until_it_has_a_window_and_then_plays_its_plan():
-    """No window, no motion; then the step that belongs to now; after the plan's end nothing."""
-    policy = Counting()
+    """No window, no motion; then the step for the current time; after the plan's end zero."""
+    policy = CountingPolicy()
     driver = PolicyDriver(policy)
     driver.reset('go')
-    shown(driver, 0, 100)
+    give_frames(driver, 0, 100)
     assert not driver.command(100 * MS).any()
-    shown(driver, 200)
+    give_frames(driver, 200)
     assert policy.windows == [([0, 100, 200], 'go')]
     assert [driver.command(ms * MS)[0] for ms in (200, 250, 300, 699, 700)] == [
         200,
@@ -316,38 +316,38 @@ def test_the_driver_stands_until_it_has_a_window_and_then_plays_its_plan():
     ]
 
 
-def test_the_driver_looks_once_at_each_frame_and_not_at_those_between():
-    """A 30 Hz camera and a 10 Hz policy: as the inference node, about every third frame."""
-    policy = Counting()
+def test_the_driver_uses_each_frame_once_and_skips_those_between():
+    """A 30 Hz camera and a 10 Hz policy: about every third frame, like the inference node."""
+    policy = CountingPolicy()
     driver = PolicyDriver(policy)
     driver.reset('go')
-    shown(driver, *(round(number * 1000 / 30) for number in range(15)))
+    give_frames(driver, *(round(number * 1000 / 30) for number in range(15)))
     driver.command(500 * MS)
     driver.command(550 * MS)
     assert [stamps[-1] for stamps, _ in policy.windows] == [167, 267, 367, 467]
 
 
 def test_a_gap_leaves_the_last_plan_playing():
-    """A lost frame breaks the window, and what was planned before it goes on until its end."""
-    policy = Counting()
+    """A lost frame empties the window, and the last plan continues to its end."""
+    policy = CountingPolicy()
     driver = PolicyDriver(policy)
     driver.reset('go')
-    shown(driver, 0, 100, 200, 400)
+    give_frames(driver, 0, 100, 200, 400)
     assert len(policy.windows) == 1
     assert driver.command(400 * MS)[0] == 202
-    shown(driver, 500, 600)
+    give_frames(driver, 500, 600)
     assert policy.windows[-1][0] == [400, 500, 600]
     assert driver.command(600 * MS)[0] == 600
 
 
-def test_a_new_scene_begins_with_nothing_seen():
-    """Its clock starts at zero again: neither frames nor the plan of the last one count."""
-    driver = PolicyDriver(Counting())
+def test_a_new_scene_starts_without_frames_or_plan():
+    """Its clock starts at zero again, so earlier frames and plans do not count."""
+    driver = PolicyDriver(CountingPolicy())
     driver.reset('go')
-    shown(driver, 0, 100, 200)
+    give_frames(driver, 0, 100, 200)
     driver.reset('stop')
     assert not driver.command(250 * MS).any()
-    shown(driver, 0, 100)
+    give_frames(driver, 0, 100)
     assert driver.plan is None
-    shown(driver, 200)
+    give_frames(driver, 200)
     assert driver.policy.windows == [([0, 100, 200], 'stop')]

@@ -1,4 +1,4 @@
-"""The operator's overlay: the state by its colour, the command, and why the base stands."""
+"""The operator's overlay: the state's colour, the command, and the reason for a stop."""
 
 import numpy as np
 import pytest
@@ -47,18 +47,18 @@ def test_an_image_of_any_size_is_drawn(size):
 
 
 def test_every_state_of_the_guard_has_its_colour():
-    """A new state must not be drawn as an unknown one."""
+    """A new state must not be drawn as unknown."""
     assert set(STATE_COLOURS) == {str(state) for state in State}
     for state, colour in STATE_COLOURS.items():
         assert count(draw_drive(None, view(state=state)), colour) > 30_000
 
 
-def test_without_a_guard_the_bar_is_as_red_as_a_fault():
-    """No guard means that nothing could stop the base."""
+def test_without_a_guard_the_bar_is_red_like_a_fault():
+    """Without a guard nothing could stop the base."""
     assert count(draw_drive(None, view(state=NO_GUARD)), STATE_COLOURS['fault']) > 30_000
 
 
-def test_the_arrow_is_the_command():
+def test_the_arrow_shows_the_command():
     """A dot at rest, a long arrow at full speed; the plan is drawn in the map only."""
     image = np.full((480, 640, 3), 90, np.uint8)
     still = count(draw_drive(image, view(plan=None, command=np.zeros(6))), PREDICTED)
@@ -78,11 +78,11 @@ def test_the_map_shows_which_part_of_the_plan_is_past():
 
 @pytest.mark.parametrize('text', ['x' * 400, 'Ω ü 箱', '', 'a\nb', 'go ' * 333_333])
 def test_any_text_can_be_drawn(text):
-    """A text of a megabyte once took minutes."""
+    """Regression: a text of one megabyte needed minutes."""
     assert draw_drive(None, view(instruction=text, reason=text)).shape[1] == WIDTH
 
 
-def test_a_plan_that_goes_far_or_backwards_stays_in_the_map():
+def test_a_long_or_backward_plan_stays_in_the_map():
     """The map is scaled to the path; points outside are clamped to its edge."""
     twists = np.zeros((10, 6))
     twists[:, 0], twists[:, 1] = -30.0, 500.0

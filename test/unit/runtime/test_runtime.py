@@ -6,6 +6,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from made_plans import plan
 from mobile_vla_ros.data.preprocess import preprocess
 from mobile_vla_ros.errors import UserError
 from mobile_vla_ros.runtime.frame_buffer import FrameBuffer
@@ -18,12 +19,12 @@ IMAGE = np.zeros((4, 4, 3), np.uint8)
 
 
 def frame(ms: int) -> Frame:
-    """A frame taken at some milliseconds."""
+    """Return a frame with this time in milliseconds."""
     return Frame(IMAGE, ms * MS, ms * MS)
 
 
 def stamps(window) -> list[int]:
-    """Milliseconds of a window."""
+    """Return the times of a window in milliseconds."""
     return [one.stamp_ns // MS for one in window]
 
 
@@ -57,7 +58,7 @@ def test_a_clock_that_jumps_back_empties_the_buffer():
     assert stamps(buffer.window()) == [500, 600]
 
 
-def test_a_late_frame_takes_its_place():
+def test_a_late_frame_is_inserted_in_order():
     """A frame that arrives after a newer one fills its gap."""
     buffer = FrameBuffer(10.0, 4)
     for ms in (0, 100, 300):
@@ -92,20 +93,13 @@ def test_every_window_has_the_trained_spacing(gaps, length):
     assert len(buffer._frames) <= 1 + (length * 100 if gaps else 0)
 
 
-def plan(chunk=5) -> Plan:
-    """A plan from an image of 1000 ms whose step k drives k cm/s."""
-    twists = np.zeros((chunk, 6))
-    twists[:, 0] = np.arange(chunk) / 100
-    return Plan(1000 * MS, twists, 10.0)
-
-
 @pytest.mark.parametrize(
     ('ms', 'step'),
     [(999, None), (1000, 0), (1099, 0), (1100, 1), (1450, 4), (1499, 4), (1500, None)],
 )
 def test_playback_is_anchored_to_the_time_of_observation(ms, step):
-    """Step k starts at stamp + k / rate, however late inference was; after the chunk: nothing."""
-    twist = command_at(plan(), ms * MS)
+    """Step k starts at stamp + k / rate, even if inference is late; then None."""
+    twist = command_at(plan(chunk=5), ms * MS)
     assert (twist is None) if step is None else twist[0] == step / 100
 
 
@@ -128,7 +122,7 @@ def policy(small_run) -> VlaPolicy:
 
 
 def noise(ms: int) -> Frame:
-    """A frame of noise, seeded by its time."""
+    """Return a frame of noise, seeded by its time."""
     rng = np.random.default_rng(ms)
     return Frame(rng.integers(0, 256, (48, 64, 3), dtype=np.uint8), ms * MS, ms * MS)
 

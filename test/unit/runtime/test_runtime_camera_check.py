@@ -23,12 +23,12 @@ def sentence(check) -> str:
 
 
 class Camera:
-    """A camera whose messages are judged, with a settable clock and content."""
+    """A camera whose messages are checked, with a settable clock and content."""
 
     def __init__(self, rate_hz=10.0, policy_hz=10.0, **options):
         self.check = CameraCheck(policy_hz, **options)
         self.period_ns = round(SECOND / rate_hz)
-        self.now = 0  # steady, ns; the node's clock is EPOCH later
+        self.now = 0  # steady clock, ns; the node's clock is this + EPOCH
         self.number = 0
 
     def frame(
@@ -44,7 +44,7 @@ class Camera:
         step_ns=0,
         sequence=None,
     ):
-        """Add one message a period later; return the fault."""
+        """Add one message after a period; return the fault."""
         self.now += self.period_ns
         ros = EPOCH + self.now + step_ns
         stamp = ros - late_ms * MS if stamp_ns is None else stamp_ns
@@ -59,12 +59,12 @@ class Camera:
         return sentence(self.check)
 
     def frames(self, count, **options):
-        """Add several; return the fault after each."""
+        """Add several messages; return the fault after each."""
         return [self.frame(**options) for _ in range(count)]
 
 
 def test_a_simulation_that_has_not_started_is_named():
-    """use_sim_time without /clock: the node's time is zero, and the camera is not to blame."""
+    """use_sim_time without /clock: the node's time is zero, which is no fault of the camera."""
     check = CameraCheck(10.0, real_time=False)
     for number in range(1, 4):
         check.message(FrameHeader(1_700_000_000 + number, 0, 0, 0, '64x48 rgb8'))
@@ -73,8 +73,8 @@ def test_a_simulation_that_has_not_started_is_named():
     assert not check.fault
 
 
-def test_a_sentence_with_a_number_does_not_change_with_every_image():
-    """Each is logged and published; the number is updated once a second."""
+def test_a_sentence_with_a_number_changes_once_a_second():
+    """Every change is logged and published, so it must not change with every image."""
     camera = Camera()
     camera.frames(3)
     expected = [camera.frame(late_ms=2000 + 100 * number) for number in range(30)][2:]
@@ -83,13 +83,13 @@ def test_a_sentence_with_a_number_does_not_change_with_every_image():
 
 
 def test_a_normal_camera_has_no_fault():
-    """Jitter, a single repeat, a single dark image: none of them stops a drive."""
+    """Jitter, a single repeat or a single dark image do not stop a drive."""
     camera = Camera()
     assert not any(camera.frames(20))
     assert not camera.frame(same=True)
     assert not any(camera.frames(3, late_ms=40))
     assert not camera.frame(bright=0.0)
-    assert not camera.check.usable  # but a black image is not given to the policy
+    assert not camera.check.usable  # but the policy gets no black image
     assert not camera.frame()
     assert camera.check.usable
 
@@ -117,7 +117,7 @@ def test_a_camera_at_30_hz_is_checked_at_the_rate_of_the_policy():
 
 @pytest.mark.parametrize('moving_s', [0.0, 0.1])
 def test_a_camera_without_noise_may_repeat_itself_at_rest(moving_s):
-    """At rest, or just after the first command, the same image is right."""
+    """At rest, or just after the first command, equal images are expected."""
     camera = Camera()
     assert not any(camera.frames(30, same=True, moving_s=moving_s))
 
@@ -132,7 +132,7 @@ def test_repeats_at_rest_do_not_count_once_it_moves():
 
 
 def test_a_frozen_camera_stays_a_fault_until_its_image_changes():
-    """The stop that it causes must not clear it."""
+    """The stop that the fault causes must not clear it."""
     camera = Camera()
     camera.frames(5)
     camera.frames(2, same=True)
@@ -141,7 +141,7 @@ def test_a_frozen_camera_stays_a_fault_until_its_image_changes():
 
 
 def test_the_second_black_image_is_a_fault():
-    """A lens cap or a dead sensor; the first image that shows something clears it."""
+    """A lens cap or a dead sensor; the first image that is not black clears the fault."""
     camera = Camera()
     camera.frames(3)
     first, second = camera.frame(bright=0.0), camera.frame(bright=0.01)
@@ -153,7 +153,7 @@ def test_the_second_black_image_is_a_fault():
 
 @pytest.mark.parametrize('form', ['32x48 rgb8', '64x48 bgr8'])
 def test_another_size_or_encoding_during_a_drive_is_a_fault(form):
-    """At its first frame, with both named; cleared when the old one is back."""
+    """From the first frame on, with both named; cleared when the old one returns."""
     camera = Camera()
     camera.frames(3)
     expected = camera.frame(form=form)
@@ -164,7 +164,7 @@ def test_another_size_or_encoding_during_a_drive_is_a_fault(form):
 
 
 def test_a_new_size_is_accepted_after_a_while():
-    """After a change of the camera's settings: a fault, but no restart is needed."""
+    """After a change of the camera's settings there is a fault, but no restart is needed."""
     camera = Camera()
     camera.frames(3)
     faults = camera.frames(round(SETTLED_S * 10) + 8, form='32x32 rgb8')
@@ -184,7 +184,7 @@ def test_a_new_size_is_accepted_after_a_while():
     ],
 )
 def test_an_invalid_stamp_is_a_fault_at_once(options, expected):
-    """Nothing is computed from it."""
+    """No value is computed from it."""
     camera = Camera()
     camera.frames(3)
     assert expected in camera.frame(**options)
@@ -192,7 +192,7 @@ def test_an_invalid_stamp_is_a_fault_at_once(options, expected):
 
 
 def test_the_second_late_image_is_a_fault():
-    """A single delayed one is not."""
+    """A single late image is not."""
     camera = Camera()
     camera.frames(3)
     assert camera.frame(late_ms=350) == ''
@@ -203,7 +203,7 @@ def test_the_second_late_image_is_a_fault():
 
 @pytest.mark.parametrize('jump_s', [-10.0, 10.0])
 def test_a_camera_whose_clock_jumps_is_a_fault_at_once(jump_s):
-    """The jump is named; the wrong stamps after it are further faults."""
+    """The jump is named; the wrong stamps after it are faults too."""
     camera = Camera()
     camera.frames(3)
     late = 5 - round(jump_s * 1000)
@@ -231,7 +231,7 @@ def test_a_step_of_the_machine_s_clock_is_a_fault_although_the_stamps_follow_it(
 @pytest.mark.parametrize('real_time', [True, False])
 @pytest.mark.parametrize('jump_s', [-10, 10])
 def test_a_step_of_the_node_s_clock_is_not_attributed_to_the_camera(jump_s, real_time):
-    """It keeps its name and sign, although the camera's stamps did not follow it."""
+    """It names the node's clock and the sign, though the camera's stamps did not follow."""
     check, steady, step = CameraCheck(10.0, real_time=real_time), 0, 0
 
     def tick():
@@ -257,7 +257,7 @@ def test_a_step_of_the_node_s_clock_is_not_attributed_to_the_camera(jump_s, real
 
 
 def test_a_simulation_may_be_slow_fast_or_not_started():
-    """Only a jump is a fault: back (after a reset), or far ahead."""
+    """Only a jump is a fault: backwards (after a reset) or far ahead."""
     check = CameraCheck(10.0, real_time=False)
     ros, steady = 0, 0
     for speed in (0.0, 0.0, 700.0, 5.0, 0.1, 0.0, 1.0):
@@ -297,7 +297,7 @@ def test_a_fault_lasts_long_enough_to_be_received():
     )
 
 
-def test_the_rate_falls_as_soon_as_the_camera_does():
+def test_the_rate_falls_as_soon_as_the_camera_stops():
     """A second of silence lowers the rate of a 10 Hz camera."""
     camera = Camera()
     camera.frames(30)
@@ -306,8 +306,8 @@ def test_the_rate_falls_as_soon_as_the_camera_does():
     assert camera.check.rate_hz(camera.now + 5 * SECOND) == 0.0
 
 
-def test_lateness_is_the_range_of_the_last_seconds():
-    """Minimum and maximum of five seconds."""
+def test_lateness_is_the_range_over_the_last_seconds():
+    """Minimum and maximum over five seconds."""
     camera = Camera()
     assert camera.check.lateness(0) is None
     camera.frame(late_ms=90)

@@ -5,17 +5,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from made_plans import MS, plan
 from mobile_vla_ros.errors import UserError
-from mobile_vla_ros.runtime.playback import MODES, Plan, Playback
-
-MS = 1_000_000
-
-
-def plan(stamp_ms: int, first: float, chunk: int = 10) -> Plan:
-    """A plan at 10 Hz whose step k drives first + k / 100 m/s."""
-    twists = np.zeros((chunk, 6))
-    twists[:, 0] = first + np.arange(chunk) / 100
-    return Plan(stamp_ms * MS, twists, 10.0)
+from mobile_vla_ros.runtime.playback import MODES, Playback
 
 
 def test_newest_drops_the_earlier_plan():
@@ -37,7 +29,7 @@ def test_the_ensemble_weighs_the_oldest_plan_most():
     found = playback.at(1200 * MS)
     weights = np.exp(-0.01 * np.arange(3))
     assert found.twist[0] == pytest.approx(weights @ [0.02, 0.31, 0.6] / weights.sum())
-    assert found.stamp_ns == 1200 * MS  # honest: the newest image used
+    assert found.stamp_ns == 1200 * MS  # the newest image that was used
 
 
 def test_the_ensemble_ignores_an_exhausted_plan():
@@ -75,7 +67,7 @@ def test_receding_uses_a_late_plan_although_its_first_steps_are_over():
     assert playback.at(1600 * MS).stamp_ns == 1400 * MS
 
 
-def test_receding_keeps_nothing_past_the_end_of_a_short_chunk():
+def test_receding_ends_with_a_short_chunk():
     """With more steps than the chunk has, the plan ends with the chunk."""
     playback = Playback('receding', 8)
     playback.add(plan(1000, 0.1, chunk=2))
@@ -138,12 +130,12 @@ def test_a_proposal_lies_between_the_plans_and_has_one_of_their_stamps(mode, ste
 
 
 @pytest.mark.parametrize(
-    ('mode', 'steps', 'said'),
+    ('mode', 'steps', 'expected'),
     [('newst', 1, "did you mean 'newest'"), ('receding', 0, 'at least one step')],
 )
-def test_invalid_settings_are_refused(mode, steps, said):
+def test_invalid_settings_are_refused(mode, steps, expected):
     """With a UserError."""
-    with pytest.raises(UserError, match='(?i)' + said):
+    with pytest.raises(UserError, match='(?i)' + expected):
         Playback(mode, steps)
 
 

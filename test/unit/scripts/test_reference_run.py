@@ -1,4 +1,4 @@
-"""scripts/reference_run.py: legacy episodes as generated, and the table it prints."""
+"""scripts/reference_run.py: the generated legacy episodes and the printed table."""
 
 import re
 
@@ -46,7 +46,7 @@ def test_its_episodes_are_imported_with_their_instructions(tmp_path, monkeypatch
                 'import',
                 str(tmp_path / 'legacy'),
                 '--out',
-                str(tmp_path / 'takes'),
+                str(tmp_path / 'episodes'),
                 '--rate',
                 '10',
                 '--instruction',
@@ -56,7 +56,7 @@ def test_its_episodes_are_imported_with_their_instructions(tmp_path, monkeypatch
         == 0
     )
     instructions = set()
-    for path in find_episodes(tmp_path / 'takes'):
+    for path in find_episodes(tmp_path / 'episodes'):
         with Episode.open(path) as episode:
             instructions.add(episode.instruction)
             assert len(episode) == 18 and judge(episode)['verdict'] != 'bad'
@@ -66,7 +66,7 @@ def test_its_episodes_are_imported_with_their_instructions(tmp_path, monkeypatch
 
 
 def test_the_table_shows_every_epoch_and_every_baseline():
-    """Markdown: what the reference run logged, beside baselines that see no image."""
+    """In Markdown: the reference run's log beside baselines without images."""
     axis = {'mae': 0.1}
     row = {'loss_arm_act': 0.02, 'linear_x': axis, 'linear_y': axis}
     history = [

@@ -1,4 +1,4 @@
-"""The arena: a base with limits and a lag, a judge, a camera, and an expert that succeeds."""
+"""The arena: a base with limits and lag, a judge, a camera, and an expert that succeeds."""
 
 import math
 import os
@@ -41,6 +41,7 @@ from mobile_vla_ros.sim.scene import (
     passing_line,
     stop_place,
 )
+from velocities import twist
 
 ROOT = Path(__file__).resolve().parents[3]
 PERIOD_NS = 100_000_000
@@ -68,10 +69,6 @@ def end_of(arena, scene, command, period_ns=25_000_000) -> str:
     while arena.state == RUNNING:
         arena.step(command, period_ns)
     return arena.state
-
-
-def twist(x=0.0, y=0.0, turn=0.0):
-    return np.array([x, y, 0.0, 0.0, 0.0, turn])
 
 
 def drive(arena, expert, period_ns=PERIOD_NS):
@@ -107,7 +104,7 @@ def test_the_expert_succeeds_in_time_and_touches_nothing(arena, suite, wobble):
 
 @pytest.mark.parametrize('suite', DRIVEN)
 def test_no_path_of_the_expert_is_near_clutter(arena, suite):
-    """Clutter is visible, and never an obstacle."""
+    """Clutter is visible but never an obstacle."""
     rows = 0
     for index in range(60):
         scene = suites.scene(suite, index)
@@ -123,7 +120,7 @@ def test_no_path_of_the_expert_is_near_clutter(arena, suite):
 
 
 def test_no_place_to_stop_beside_an_object_is_near_clutter():
-    """On either side, since a swapped instruction means the other one."""
+    """On either side, since a swapped instruction means the other side."""
     scenes = [draw_scene(seed, BESIDE) for seed in range(400)]
     places = [
         (one, stop_place(one)) for scene in scenes for one in (scene, other_instruction(scene))
@@ -132,15 +129,15 @@ def test_no_place_to_stop_beside_an_object_is_near_clutter():
 
 
 def _apart(thing, place) -> float:
-    """Return metres between the base at a place and a box or cylinder."""
+    """Return the distance in metres between the base at a place and a box or cylinder."""
     dx, dy = abs(thing.x - place[0]), abs(thing.y - place[1])
     if thing.shape == 'box':
         return math.hypot(max(dx - thing.radius, 0), max(dy - thing.radius, 0)) - BASE_RADIUS_M
     return math.hypot(dx, dy) - thing.radius - BASE_RADIUS_M
 
 
-def test_episodes_that_begin_near_show_how_to_stop(arena):
-    """They begin just before the end, some beyond it: the expert backs off, touches nothing."""
+def test_episodes_that_start_near_the_goal_show_a_stop(arena):
+    """They start just before the goal, some beyond it: the expert backs off without contact."""
     too_near = 0
     ends = [
         scene
@@ -162,8 +159,8 @@ def test_episodes_that_begin_near_show_how_to_stop(arena):
     assert 8 < too_near < 40
 
 
-def test_episodes_that_begin_beside_an_obstacle_show_how_to_pass_it(arena):
-    """They begin on the instructed side, too near or too far off: the expert corrects it."""
+def test_episodes_that_start_beside_an_obstacle_show_how_to_pass_it(arena):
+    """They start on the instructed side, too near or too far away: the expert corrects that."""
     beside = [
         scene
         for scene in (suites.scene('near', index) for index in range(100))
@@ -194,7 +191,7 @@ def test_the_expert_keeps_its_heading_and_uses_two_axes(arena, kind):
     sent = np.array(sent)
     assert (sent[:, 2:] == 0).all()
     assert 0.35 < np.hypot(sent[:, 0], sent[:, 1]).max() <= 0.5
-    for _ in range(8):  # what an episode still shows after the success
+    for _ in range(8):  # an episode continues after the success
         last = expert.command(arena.pose, arena.velocity, arena.time_ns)
         arena.step(last, PERIOD_NS)
     assert (last == 0).all()
@@ -203,7 +200,7 @@ def test_the_expert_keeps_its_heading_and_uses_two_axes(arena, kind):
 
 
 def test_the_expert_sends_only_zeros_to_stop(arena):
-    """The base rolls at first, so that an episode shows a stop."""
+    """The base rolls at first, so that the episode shows a stop."""
     scene = draw_scene(3, STOP)
     arena.reset(scene)
     rolled = math.hypot(*arena.velocity[:2])
@@ -242,7 +239,7 @@ def test_the_expert_obeys_the_instruction(arena):
 
 @pytest.mark.parametrize('kind', KINDS)
 def test_the_expert_of_the_other_instruction_ends_elsewhere(arena, kind):
-    """The swapped instruction needs another drive; the first one does not fulfil it."""
+    """The swapped instruction needs another drive; the first drive does not fulfil it."""
     for seed in range(4):
         scene = draw_scene(seed, kind)
         other = other_instruction(scene)
@@ -252,7 +249,7 @@ def test_the_expert_of_the_other_instruction_ends_elsewhere(arena, kind):
             drive(arena, Expert(one))
             assert arena.state == SUCCESS
             ends.append(arena.pose[:2])
-        if kind != PASS:  # which ends at the same object
+        if kind != PASS:  # whose goal is at the same object
             assert math.dist(*ends) > 0.3
         arena.reset(other)
         drive(arena, Expert(scene))
@@ -278,7 +275,7 @@ def test_the_target_is_in_view_until_the_stop(arena):
 
 @pytest.mark.parametrize('kind', [BESIDE, PASS])
 def test_a_part_of_the_goal_is_nearly_always_in_view(arena, kind):
-    """Beside it and on the way around an obstacle: in 90 % of the frames."""
+    """Beside it and on the way around an obstacle, in 90 % of the frames."""
     seen = []
     for seed in range(5):
         scene = draw_scene(seed, kind)
@@ -293,7 +290,7 @@ def test_a_part_of_the_goal_is_nearly_always_in_view(arena, kind):
 
 @pytest.mark.parametrize('command', [twist(0.5), twist(0.5, 0.1)])
 def test_driving_into_an_object_is_a_collision_and_ends_the_trial(arena, command):
-    """At the contact; the base stays there, and nothing counts after it."""
+    """At the contact; the base stays there, and later events do not count."""
     arena.reset(scene_of(BOX))
     for _ in range(100):
         arena.step(command, PERIOD_NS)
@@ -307,7 +304,7 @@ def test_driving_into_an_object_is_a_collision_and_ends_the_trial(arena, command
 
 
 def test_a_wall_is_an_obstacle(arena):
-    """Driving sideways through the room ends at its wall."""
+    """Driving sideways ends at the wall."""
     arena.reset(scene_of(BOX))
     while arena.state == RUNNING:
         arena.step(twist(0, 0.6), PERIOD_NS)
@@ -318,23 +315,21 @@ def test_a_wall_is_an_obstacle(arena):
 @pytest.mark.parametrize(
     ('start', 'state', 'after_s'),
     [
-        ((1.3, 0.0, 0.0), SUCCESS, 0.3),  # stands 0.32 m before it
+        ((1.3, 0.0, 0.0), SUCCESS, 0.3),  # stands 0.32 m in front of it
         ((1.0, 0.0, 0.0), TIMEOUT, 20.0),  # 0.62 m: too far
-        ((1.3, 0.0, 1.2), TIMEOUT, 20.0),  # near, but looking elsewhere
+        ((1.3, 0.0, 1.2), TIMEOUT, 20.0),  # near, but facing elsewhere
         ((1.3, 1.0, 0.0), WRONG, 2.5),  # at the other object
         ((1.0, 1.0, 0.0), TIMEOUT, 20.0),  # only near the other object
     ],
 )
-def test_standing_in_front_of_the_target_is_success_and_nothing_else_is(
-    arena, start, state, after_s
-):
-    """Near, in front, standing, and at the instructed one."""
+def test_only_standing_in_front_of_the_target_is_success(arena, start, state, after_s):
+    """Near, in front, standing, and at the instructed object."""
     assert end_of(arena, scene_of(BOX, BALL, start=start), twist()) == state
     assert arena.time_ns == after_s * 1e9
 
 
 def test_a_short_stop_at_the_other_object_is_not_yet_wrong(arena):
-    """One that goes on before settled_s may still reach the target."""
+    """A base that continues before settled_s may still reach the target."""
     arena.reset(scene_of(BOX, BALL, start=(1.3, 1.0, 0.0)))
     arena.step(twist(), 2_300_000_000)
     assert arena.state == RUNNING
@@ -345,8 +340,8 @@ def test_a_short_stop_at_the_other_object_is_not_yet_wrong(arena):
 
 
 @pytest.mark.parametrize(('target', 'state'), [(0, SUCCESS), (1, WRONG)])
-def test_of_two_alike_only_the_one_on_the_side_counts(arena, target, state):
-    """At the right one it is a success, at its twin it is wrong."""
+def test_of_two_equal_objects_only_the_one_on_the_instructed_side_counts(arena, target, state):
+    """At the correct one it is a success, at its twin it is wrong."""
     scene = scene_of(
         BOX,
         replace(BOX, y=1.0),
@@ -366,7 +361,7 @@ def test_of_two_alike_only_the_one_on_the_side_counts(arena, target, state):
         ('left', 0.0, TIMEOUT),
         ('left', 0.95, TIMEOUT),
     ],
-)  # before it; too far aside
+)  # in front of it; too far aside
 def test_beside_an_object_only_the_instructed_side_counts(arena, side, y, state):
     """Standing anywhere else never becomes a success, however long."""
     scene = scene_of(BOX, start=(1.2, y, 0.0), task=Task(BESIDE, 0, side))
@@ -383,7 +378,7 @@ def test_beside_an_object_only_the_instructed_side_counts(arena, side, y, state)
     ],
 )
 def test_passing_on_the_other_side_is_wrong_at_once(arena, side, y, state):
-    """As soon as the base has the obstacle abeam; on the instructed side the trial goes on."""
+    """Once the base is level with the obstacle; on the instructed side the trial continues."""
     block = replace(BOX, x=1.0, height=0.2)
     arena.reset(
         scene_of(
@@ -397,8 +392,8 @@ def test_passing_on_the_other_side_is_wrong_at_once(arena, side, y, state):
     assert arena.state == state
 
 
-def test_between_two_obstacles_the_side_is_that_of_both(arena):
-    """Two boxes in a row across: left of one but right of their middle is right."""
+def test_the_side_of_two_obstacles_is_that_of_both(arena):
+    """Two boxes side by side: left of one but right of their middle counts as right."""
     left, right = replace(BOX, x=1.0, y=0.9), replace(BOX, x=1.0, y=-0.9)
     for side, state in (('right', RUNNING), ('left', WRONG)):
         arena.reset(
@@ -415,14 +410,14 @@ def test_between_two_obstacles_the_side_is_that_of_both(arena):
 
 
 def test_waiting_at_an_obstacle_is_not_wrong(arena):
-    """Nor right: it is in the way, not a goal."""
+    """Nor success: the obstacle is not a goal."""
     scene = scene_of(
         BOX, replace(BALL, x=4.0, y=0.0), start=(1.3, 0.0, 0.0), task=Task(PASS, 1, 'left', (0,))
     )
     assert end_of(arena, scene, twist()) == TIMEOUT
 
 
-def test_to_stop_standing_is_success_and_rolling_on_is_wrong(arena):
+def test_in_a_stop_task_standing_is_success_and_rolling_on_is_wrong(arena):
     """Zero stops it in time; its initial speed does not."""
     scene = scene_of(BOX, start_velocity=(0.4, 0.0), task=Task(STOP))
     assert end_of(arena, scene, twist()) == SUCCESS
@@ -432,7 +427,7 @@ def test_to_stop_standing_is_success_and_rolling_on_is_wrong(arena):
 
 
 @pytest.mark.parametrize(('stops_s', 'state'), [(1.0, SUCCESS), (1.4, WRONG), (2.0, WRONG)])
-def test_to_stop_late_is_wrong(arena, stops_s, state):
+def test_a_late_stop_is_wrong(arena, stops_s, state):
     """The base needs some tenths of a second to stand, so 1.4 s is too late for 1.5."""
     arena.reset(scene_of(replace(BOX, x=4.0), start_velocity=(0.4, 0.0), task=Task(STOP)))
     arena.step(twist(0.4), round(stops_s * 1e9))
@@ -440,8 +435,8 @@ def test_to_stop_late_is_wrong(arena, stops_s, state):
     assert arena.state == state
 
 
-def test_to_stop_and_drive_off_again_is_wrong(arena):
-    """It has to stay where it is."""
+def test_driving_off_after_a_stop_is_wrong(arena):
+    """The base must stay where it is."""
     arena.reset(scene_of(replace(BOX, x=4.0), start_velocity=(0.4, 0.0), task=Task(STOP)))
     arena.step(twist(), 1_800_000_000)
     assert arena.state == RUNNING
@@ -449,7 +444,7 @@ def test_to_stop_and_drive_off_again_is_wrong(arena):
     assert arena.state == WRONG
 
 
-def test_the_base_begins_with_the_scene_s_velocity(arena):
+def test_the_base_starts_with_the_scene_s_velocity(arena):
     """It rolls on, and keeps that speed under the same command."""
     arena.reset(scene_of(BOX, start_velocity=(0.3, 0.2), task=Task(STOP)))
     assert arena.velocity == (0.3, 0.2, 0.0)
@@ -458,7 +453,7 @@ def test_the_base_begins_with_the_scene_s_velocity(arena):
 
 
 def test_a_push_moves_the_base_for_its_time(arena):
-    """Ahead and to the left in the base's axes, for PUSH_S, under a command of zero."""
+    """Ahead and to the left in the base's axes, for PUSH_S, under a zero command."""
     push = Disturbance(pushes=((0.5, 0.3, -0.2),))
     arena.reset(scene_of(BOX, start=(0.0, 0.0, math.pi / 2), disturbance=push))
     arena.step(twist(), 475_000_000)
@@ -466,11 +461,11 @@ def test_a_push_moves_the_base_for_its_time(arena):
     arena.step(twist(), 1_000_000_000)
     moved = 0.2 * PUSH_S, 0.3 * PUSH_S
     assert arena.pose[:2] == pytest.approx(moved, abs=0.01)
-    assert arena.velocity == (0.0, 0.0, 0.0)  # of the wheels, which turned for none of it
+    assert arena.velocity == (0.0, 0.0, 0.0)  # of the wheels, which did not turn
 
 
-def test_lost_and_late_frames_have_their_fractions_and_depend_on_seed_and_stamp():
-    """A tenth lost, a fifth late by late_s; the same when asked again; others of another seed."""
+def test_lost_and_late_frames_depend_on_seed_and_stamp():
+    """A tenth is lost, a fifth is late by late_s; repeatable, and different for another seed."""
     wrong = Disturbance(drop=0.1, late=0.2, late_s=0.15)
     stamps = range(0, 200_000_000_000, 100_000_000)
     delays = [wrong.delay_of(5, stamp) for stamp in stamps]
@@ -511,7 +506,7 @@ def test_a_turned_base_drives_along_its_own_axes(arena):
 
 
 def test_speed_and_acceleration_have_limits_and_the_wheels_lag(arena):
-    """Whatever the command."""
+    """For any command."""
     limits = BaseLimits()
     arena.reset(scene_of(replace(BOX, x=4.0), start=(-1.0, 0.0, 0.0)))
     before = np.zeros(2)
@@ -530,7 +525,7 @@ def test_speed_and_acceleration_have_limits_and_the_wheels_lag(arena):
 
 
 def test_the_same_commands_give_the_same_drive_and_images(arena):
-    """The seed decides everything: poses bit by bit, pixels, wheel slip and noise."""
+    """The seed determines poses bit by bit, pixels, wheel slip and noise."""
 
     def once():
         scene = suites.scene('train', 21)
@@ -548,7 +543,7 @@ def test_the_same_commands_give_the_same_drive_and_images(arena):
 
 
 def test_the_caller_s_step_does_not_change_the_drive(arena):
-    """Ten steps of 0.1 s or forty of 0.025 s: the same place."""
+    """Ten steps of 0.1 s and forty of 0.025 s end at the same place."""
     places = []
     for count, period in ((10, 100_000_000), (40, 25_000_000)):
         arena.reset(suites.scene('train', 1))
@@ -558,8 +553,8 @@ def test_the_caller_s_step_does_not_change_the_drive(arena):
     assert places[0] == places[1]
 
 
-def test_slip_moves_a_driving_base_and_never_a_standing_one(arena):
-    """The drift is in the wheels: a base at rest stays where it is."""
+def test_slip_moves_only_a_driving_base(arena):
+    """The drift is in the wheels, so a base at rest stays where it is."""
     scene = replace(scene_of(BOX), slip=0.1)
     arena.reset(scene)
     arena.step(twist(), 2_000_000_000)
@@ -630,7 +625,7 @@ except UserError as error:
 
 
 def test_without_gl_the_arena_drives_and_an_image_is_refused_with_a_sentence():
-    """The error names the packages to install, at the first image only."""
+    """The error at the first image names the packages to install."""
     done = python(DRAW, MUJOCO_GL='disable')
     assert done.returncode == 0, done.stderr
     assert 'refused: the camera cannot render' in done.stdout
@@ -646,7 +641,7 @@ def test_the_interpreter_ends_quietly_with_an_arena_left_open():
 
 
 def test_sim_imports_neither_torch_nor_ros():
-    """The arena is pure: it can be used where neither is installed."""
+    """The arena can be used where neither is installed."""
     done = python(
         'import sys, mobile_vla_ros.sim.arena, mobile_vla_ros.sim.expert;'
         'print(sorted({"torch", "rclpy", "transformers"} & set(sys.modules)))'

@@ -1,4 +1,4 @@
-"""Scenes and suites: everything follows from a seed, says what it means, and can be driven."""
+"""Scenes and suites: determined by a seed, unambiguous, and drivable."""
 
 import math
 import re
@@ -85,20 +85,20 @@ def test_each_kind_of_task_has_its_fraction(suite):
         assert abs(counts[kind] - 400 * share) < 4 * math.sqrt(400 * share * (1 - share))
 
 
-def test_near_shows_every_kind_that_ends_at_an_object():
-    """Passing is hardest to copy, and has two of five."""
+def test_near_has_every_kind_that_ends_at_an_object():
+    """Passing is hardest to learn, and has two of five."""
     counts = Counter(scene.task.kind for scene in scenes('near', 80))
     assert counts == {GO_TO: 16, PASS: 32, BESIDE: 16, OF_TWO: 16}
 
 
-def test_lessons_take_turns():
-    """The first episodes are as varied as all, and have every kind."""
+def test_lessons_alternate():
+    """The first episodes are as varied as all of them, and have every kind."""
     assert [scene.task.kind for scene in scenes('train', 40)] == [*suites.LESSONS] * 2
     assert set(suites.LESSONS) == set(KINDS)
 
 
 def named(scene) -> dict[str, str]:
-    """Return the words that a scene's instruction must have."""
+    """Return the words that a scene's instruction must contain."""
     task, words = scene.task, {}
     if task.target is not None:
         words['thing'] = f'{scene.goal.colour} {scene.goal.shape}'
@@ -112,7 +112,7 @@ def named(scene) -> dict[str, str]:
 
 @pytest.mark.parametrize('suite', DRIVEN)
 def test_an_instruction_names_its_task_and_nothing_else(suite):
-    """The object, the side and the obstacle, each as the scene has them."""
+    """The object, the side and the obstacle of the scene."""
     for scene in scenes(suite, 120):
         words, text = named(scene), scene.instruction
         if scene.task.kind == OF_TWO:
@@ -126,8 +126,8 @@ def test_an_instruction_names_its_task_and_nothing_else(suite):
         assert (scene.goal is None) == (scene.task.kind == STOP)
 
 
-def test_a_name_means_one_object_except_for_the_two_of_a_side():
-    """No pair stands twice, unless the side tells the two apart; obstacles share theirs."""
+def test_a_name_is_unique_except_for_pairs_with_sides():
+    """A name occurs twice only if the side distinguishes the objects; obstacles share theirs."""
     for scene in scenes('train', 400):
         counts = Counter(thing.name for thing in scene.objects)
         if scene.task.kind == OF_TWO:
@@ -151,7 +151,7 @@ def test_a_name_means_one_object_except_for_the_two_of_a_side():
 
 
 def test_left_and_right_are_equally_frequent():
-    """Neither the kind nor the place of the goal gives the side away."""
+    """Neither the kind nor the place of the goal reveals the side."""
     for kind in (OF_TWO, BESIDE, PASS):
         sides = [scene.task.side for scene in scenes('train', 400) if scene.task.kind == kind]
         assert 0.3 < sides.count('left') / len(sides) < 0.7
@@ -166,9 +166,9 @@ def test_a_held_out_pair_is_in_no_other_suite(suite):
 
 
 def test_every_target_of_unseen_pairs_is_held_out():
-    """Each of them, and never to stop, which names nothing."""
-    asked = Counter((scene.goal.colour, scene.goal.shape) for scene in scenes('unseen_pairs', 300))
-    assert set(asked) == set(HELD_OUT_PAIRS)
+    """Each of them, and never a stop, which names no object."""
+    goals = Counter((scene.goal.colour, scene.goal.shape) for scene in scenes('unseen_pairs', 300))
+    assert set(goals) == set(HELD_OUT_PAIRS)
     assert {colour for colour, _ in HELD_OUT_PAIRS} == set(COLOURS)
 
 
@@ -183,7 +183,7 @@ def patterns(wordings: dict) -> list[re.Pattern]:
     return [re.compile(text.format(**fields)) for texts in wordings.values() for text in texts]
 
 
-def test_unseen_sentences_fit_no_template_of_the_episodes_and_vice_versa():
+def test_unseen_sentences_match_no_template_of_the_episodes_and_vice_versa():
     """Nor a template of another kind."""
     taught, unseen = patterns(WORDINGS), patterns(UNSEEN_WORDINGS)
     for suite in DRIVEN:
@@ -202,7 +202,7 @@ def test_every_sentence_occurs():
 
 
 def test_swap_changes_the_task_in_the_same_world():
-    """Scenes 2k and 2k + 1 look the same and need different drives."""
+    """Scenes 2k and 2k + 1 look the same but need different drives."""
     kinds = set()
     for first, second in zip(scenes('swap', 200)[::2], scenes('swap', 200)[1::2], strict=True):
         assert replace(second, task=first.task, instruction=first.instruction) == first
@@ -214,7 +214,7 @@ def test_swap_changes_the_task_in_the_same_world():
     assert kinds == set(KINDS)
 
 
-def test_the_other_instruction_of_two_alike_means_the_other_object():
+def test_the_other_instruction_of_a_pair_means_the_other_object():
     """Left becomes right, and the target with it."""
     scene = next(one for one in scenes('train', 100) if one.task.kind == OF_TWO)
     other = other_instruction(scene)
@@ -225,7 +225,7 @@ def test_the_other_instruction_of_two_alike_means_the_other_object():
 
 
 def test_every_colour_and_shape_is_a_goal_in_every_direction():
-    """Over a suite the goal has each colour and shape, and lies left, ahead and right."""
+    """Over a suite the goal has each colour and shape, and is left, ahead and right."""
     goals = [scene.goal for scene in scenes('train', 400) if scene.task.kind == GO_TO]
     assert {goal.colour for goal in goals} == set(COLOURS)
     assert {goal.shape for goal in goals} == set(SHAPES)
@@ -255,17 +255,17 @@ def test_the_path_straight_ahead_to_any_object_is_free():
             assert all(abs(other.y - thing.y) > BASE_RADIUS_M + other.radius for other in others)
 
 
-def test_every_object_is_wholly_visible_at_the_start():
-    """Nothing is cut by the edge of the first image, nothing hidden except behind an obstacle."""
+def test_every_object_is_completely_visible_at_the_start():
+    """No object is cut off by the first image, and none is hidden except behind an obstacle."""
     arena = Arena(128, 128)
     for scene in scenes('unseen_layouts', 48):
-        if scene.task.kind == STOP:  # begins in the middle of a drive
+        if scene.task.kind == STOP:  # starts in the middle of a drive
             continue
         arena.reset(scene)
         seen = arena.objects_in_view()
         assert set(np.unique(seen)) - {-1} == set(range(len(scene.objects)))
         assert (seen[:, [0, -1]] == -1).all()
-        # With its neighbours gone, an object shows not one pixel more.
+        # Without its neighbours, an object has not one pixel more.
         pixels = (seen == scene.task.target).sum()
         arena.reset(replace(scene, objects=(scene.goal,), task=Task(GO_TO, 0)))
         alone = (arena.objects_in_view() == 0).sum()
@@ -274,7 +274,7 @@ def test_every_object_is_wholly_visible_at_the_start():
 
 
 def test_clutter_is_dull_and_stands_at_the_walls():
-    """No instruction can mean it, and it is farther out than any target."""
+    """No instruction can mean it, and it is farther away than any target."""
     clutter = [thing for scene in scenes('train', 200) for thing in scene.clutter]
     assert len(clutter) > 200
     assert any(not scene.clutter for scene in scenes('train', 200))
@@ -284,8 +284,8 @@ def test_clutter_is_dull_and_stands_at_the_walls():
         assert thing.x > 4 or abs(thing.y) > 1.9
 
 
-def test_only_a_scene_to_stop_in_begins_with_a_rolling_base():
-    """And it rolls fast enough to have to stop."""
+def test_only_a_stop_task_starts_with_a_rolling_base():
+    """And it rolls fast enough that it must stop."""
     for scene in scenes('train', 300):
         speed = math.hypot(*scene.start_velocity)
         assert speed > 0.1 if scene.task.kind == STOP else speed == 0
@@ -305,7 +305,7 @@ def test_only_disturbed_scenes_have_two_pushes_and_lost_frames():
 
 
 def test_kind_and_pairs_can_be_chosen():
-    """The arguments of draw_scene replace what it would draw."""
+    """The arguments of draw_scene replace its random choices."""
     two = (('red', 'box'), ('blue', 'box'), ('green', 'cone'), ('purple', 'cone'))
     for seed in range(20):
         for kind in KINDS:
@@ -316,7 +316,7 @@ def test_kind_and_pairs_can_be_chosen():
 
 
 def test_floor_and_walls_are_duller_than_any_object():
-    """Floor and walls are near grey, so that a colour in the image is an object's."""
+    """Floor and walls are nearly grey, so that a colour in the image belongs to an object."""
     for seed in range(300):
         appearance = draw_appearance(np.random.default_rng(seed))
         for rgb in (*appearance.floor_rgb, *appearance.wall_rgb):

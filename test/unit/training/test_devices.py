@@ -1,4 +1,4 @@
-"""Several processes train as one does; precisions and memory savers change no meaning."""
+"""Training on several processes, in several precisions and with less memory."""
 
 import json
 import os
@@ -18,37 +18,22 @@ from mobile_vla_ros.training import optimise, prepare, state
 from mobile_vla_ros.training.config import DataConfig, ModelConfig, TrainConfig
 from mobile_vla_ros.training.flags import parse
 from mobile_vla_ros.training.loop import train
+from small_training import small_run_flags
 
-
-@pytest.fixture(autouse=True)
-def fresh_accelerate():
-    """accelerate keeps its precision for the life of a process; a test starts without one."""
-    AcceleratorState._reset_state(reset_partial_state=True)
+pytestmark = pytest.mark.usefixtures('fresh_accelerate')
 
 
 def flags(backbone, episode_folder, out, **more) -> list[str]:
-    """Return the command line of a small run; with batches of one piece dropout is the same."""
-    told = {
-        'backbone': backbone,
-        'data': episode_folder,
-        'out': out,
-        'device': 'cpu',
-        'epochs': 2,
-        'lora_r': 2,
-        'head_hidden': 16,
-        'head_layers': 1,
-        'learning_rate': 0.001,
-        'accumulate': 4,
-        **more,
-    }
-    return [word for name, value in told.items() for word in (f'--{name}', str(value))]
+    """Return the flags of a small run; batches of one piece keep dropout the same."""
+    defaults = {'epochs': 2, 'accumulate': 4}
+    return small_run_flags(backbone, episode_folder, out, **{**defaults, **more})
 
 
 def launched(processes: int, *arguments: str) -> subprocess.Popen:
     """Start `mobile_vla train` through `accelerate launch`, as in docs/training.md."""
     return subprocess.Popen(
-        # --multi_gpu is accelerate's word for its launcher of several processes; --device cpu
-        # makes them CPU processes that speak gloo. --cpu would start one alone.
+        # --multi_gpu selects accelerate's launcher of several processes; --device cpu
+        # makes them CPU processes with gloo. --cpu would start only one.
         [
             sys.executable,
             '-m',
@@ -78,7 +63,7 @@ def launched(processes: int, *arguments: str) -> subprocess.Popen:
 
 
 def history(out) -> list[dict]:
-    """Return the rows of a run."""
+    """Return the rows of a run's history."""
     return json.loads((out / 'history.json').read_text())
 
 
@@ -89,7 +74,7 @@ def one_process(backbone, episode_folder, out, **more) -> list[dict]:
 
 
 def assert_near(first: list[dict], second: list[dict]):
-    """Every loss of every epoch within 1e-4, over as many frames."""
+    """Assert that all losses agree within 1e-4, over as many frames."""
     assert len(first) == len(second)
     for row, other in zip(first, second, strict=True):
         assert row['frames_encoded'] == other['frames_encoded']
@@ -98,15 +83,15 @@ def assert_near(first: list[dict], second: list[dict]):
                 assert other[name] == pytest.approx(value, rel=1e-4, abs=1e-6), name
 
 
-def test_two_processes_train_as_one_does(small_backbone, episode_folder, tmp_path):
-    """The same command, launched on two: every loss within 1e-4, and one set of files."""
-    told = {'batch_size': 3, 'accumulate': 1, 'lora_dropout': 0.0, 'epochs': 1}
-    two = launched(2, *flags(small_backbone, episode_folder, tmp_path / 'two', **told))
-    said, _ = two.communicate(timeout=280)
-    assert two.returncode == 0, said
-    assert 'trained on 2 × cpu' in said and said.count('trainable parameters') == 1
+def test_two_processes_train_like_one(small_backbone, episode_folder, tmp_path):
+    """With the same command: every loss within 1e-4, and one set of files."""
+    settings = {'batch_size': 3, 'accumulate': 1, 'lora_dropout': 0.0, 'epochs': 1}
+    two = launched(2, *flags(small_backbone, episode_folder, tmp_path / 'two', **settings))
+    output, _ = two.communicate(timeout=280)
+    assert two.returncode == 0, output
+    assert 'trained on 2 × cpu' in output and output.count('trainable parameters') == 1
     assert_near(
-        one_process(small_backbone, episode_folder, tmp_path / 'one', **told),
+        one_process(small_backbone, episode_folder, tmp_path / 'one', **settings),
         history(tmp_path / 'two'),
     )
     assert {path.name for path in (tmp_path / 'two').iterdir()} == {
@@ -114,24 +99,24 @@ def test_two_processes_train_as_one_does(small_backbone, episode_folder, tmp_pat
     } | {'report.html'}
 
 
-def test_two_processes_stop_together_and_one_goes_on(small_backbone, episode_folder, tmp_path):
-    """Ctrl-C saves what both have done; another number of processes ends with the same losses."""
-    told = {'save_every_min': 0}
-    two = launched(2, *flags(small_backbone, episode_folder, tmp_path / 'two', **told))
+def test_two_processes_stop_together_and_one_resumes(small_backbone, episode_folder, tmp_path):
+    """Ctrl-C saves the state of both; one process resumes to the same losses."""
+    settings = {'save_every_min': 0}
+    two = launched(2, *flags(small_backbone, episode_folder, tmp_path / 'two', **settings))
     try:
         end = time.monotonic() + 200
         while not (found := state.read_state(tmp_path / 'two')) or found[0].step < 2:
             assert time.monotonic() < end and two.poll() is None
             time.sleep(0.01)
         os.killpg(two.pid, signal.SIGINT)
-        said, _ = two.communicate(timeout=60)
+        output, _ = two.communicate(timeout=60)
     finally:
         two.kill()
-    assert said.count('the same command resumes from here') == 1, said
+    assert output.count('the same command resumes from here') == 1, output
     assert not (tmp_path / 'two' / 'last').exists()
     assert_near(
-        one_process(small_backbone, episode_folder, tmp_path / 'one', **told),
-        one_process(small_backbone, episode_folder, tmp_path / 'two', **told),
+        one_process(small_backbone, episode_folder, tmp_path / 'one', **settings),
+        one_process(small_backbone, episode_folder, tmp_path / 'two', **settings),
     )
 
 
@@ -164,9 +149,9 @@ def test_activation_checkpointing_changes_no_number(small_backbone):
     ('precision', 'dtype'), [('bf16', 'float32'), ('bf16', 'bfloat16'), ('no', 'bfloat16')]
 )
 def test_bfloat16_trains_on_a_cpu(small_backbone, episode_folder, tmp_path, precision, dtype):
-    """Mixed precision, frozen weights of half the size, or both: near the loss of float32."""
+    """Mixed precision, frozen weights of half the size, or both: close to float32's loss."""
     rows = {}
-    for name, told in (('32', ('no', 'float32')), ('16', (precision, dtype))):
+    for name, (mode, weights) in (('32', ('no', 'float32')), ('16', (precision, dtype))):
         AcceleratorState._reset_state(reset_partial_state=True)
         train(
             ModelConfig(
@@ -175,10 +160,10 @@ def test_bfloat16_trains_on_a_cpu(small_backbone, episode_folder, tmp_path, prec
                 head_hidden=16,
                 head_layers=1,
                 lora_dropout=0.0,
-                backbone_dtype=told[1],
+                backbone_dtype=weights,
             ),
             DataConfig(data=str(episode_folder)),
-            TrainConfig(out=str(tmp_path / name), epochs=1, device='cpu', precision=told[0]),
+            TrainConfig(out=str(tmp_path / name), epochs=1, device='cpu', precision=mode),
             log=lambda _: None,
         )
         rows[name] = history(tmp_path / name)[0]
@@ -187,7 +172,7 @@ def test_bfloat16_trains_on_a_cpu(small_backbone, episode_folder, tmp_path, prec
 
 
 def test_float16_weights_without_a_scaled_loss_are_refused(monkeypatch, small_backbone):
-    """On a GPU their gradients would silently vanish."""
+    """On a GPU their gradients would underflow to zero."""
     monkeypatch.setattr(prepare, 'pick_device', lambda _: torch.device('cuda'))
     with pytest.raises(UserError, match=r'need a scaled loss.*--precision fp16'):
         prepare.accelerator_for(
@@ -198,7 +183,7 @@ def test_float16_weights_without_a_scaled_loss_are_refused(monkeypatch, small_ba
 
 @pytest.mark.parametrize(('precision', 'dtype'), [('fp16', 'float32'), ('no', 'float16')])
 def test_float16_on_a_cpu_is_refused(small_backbone, episode_folder, tmp_path, precision, dtype):
-    """The error names the precisions that work there."""
+    """The error names the precisions that a CPU supports."""
     with pytest.raises(UserError, match='Use --precision bf16, or a GPU'):
         train(
             ModelConfig(backbone=small_backbone, backbone_dtype=dtype),

@@ -1,4 +1,4 @@
-"""Memory of training: counted by hand, counted on shapes alone, and measured."""
+"""Memory of training: counted by hand, computed from shapes, and measured."""
 
 import pytest
 import torch
@@ -11,8 +11,8 @@ from mobile_vla_ros.training.memory import Memory, count, saved_bytes, standing
 FRAMES, WINDOW, TEXT, SIDE = 6, 4, 5, 56
 
 
-def test_what_a_small_network_keeps_is_what_it_must():
-    """Two layers and a ReLU between: their inputs, each once, four bytes a number."""
+def test_a_small_network_keeps_only_the_inputs_of_its_layers():
+    """Two layers with a ReLU between: each input once, four bytes per number."""
     network = nn.Sequential(nn.Linear(8, 16), nn.ReLU(), nn.Linear(16, 4))
     pixels = torch.randn(2, 8)
     wanted = (2 * 8 + 2 * 16) * 4
@@ -34,8 +34,8 @@ def test_views_of_one_tensor_are_counted_once():
     )
 
 
-def test_what_stands_in_memory_beside_the_activations():
-    """Every weight, one gradient and two float32 moments of each trained number."""
+def test_memory_beside_the_activations():
+    """All weights, and a gradient and two float32 moments of each trained number."""
     network = nn.Sequential(nn.Linear(8, 16).half().requires_grad_(False), nn.Linear(16, 4))
     frozen, trained = 8 * 16 + 16, 16 * 4 + 4
     assert standing(network) == (frozen * 2 + trained * 4, trained * 4, trained * 8)
@@ -43,7 +43,7 @@ def test_what_stands_in_memory_beside_the_activations():
 
 
 def built(small_backbone, *, meta: bool, checkpointing: bool = False):
-    """The small network, without dropout; on the meta device or with its weights."""
+    """Return the small network without dropout, on the meta device or with its weights."""
     backbone = load_backbone(small_backbone)
     if meta:
         model = backbone.model.to('meta')
@@ -62,8 +62,8 @@ def built(small_backbone, *, meta: bool, checkpointing: bool = False):
 
 @pytest.mark.parametrize('checkpointing', [False, True])
 @pytest.mark.parametrize('dtype', [None, torch.bfloat16])
-def test_counting_shapes_gives_what_a_real_pass_keeps(small_backbone, dtype, checkpointing):
-    """Counting from shapes agrees with a real step but for oneDNN's workspace of an LSTM."""
+def test_counting_shapes_agrees_with_a_real_pass(small_backbone, dtype, checkpointing):
+    """Except for oneDNN's workspace of an LSTM."""
     network = built(small_backbone, meta=False, checkpointing=checkpointing)
     pixels, text = torch.randn(2 * FRAMES, 3, SIDE, SIDE), torch.zeros(2, TEXT, dtype=torch.long)
 
@@ -83,8 +83,8 @@ def test_counting_shapes_gives_what_a_real_pass_keeps(small_backbone, dtype, che
     assert 0 < layer < found.activations
 
 
-def test_checkpointing_keeps_a_fraction(small_backbone):
-    """Only the input of each layer is kept; twice the pieces keep twice as much."""
+def test_checkpointing_keeps_only_the_inputs_of_layers(small_backbone):
+    """Twice the pieces keep twice as much."""
     options = {'frames': 18, 'window': WINDOW, 'text': TEXT, 'side': SIDE, 'dtype': None}
     whole, layer = count(built(small_backbone, meta=True), 1, **options)
     kept, _ = count(built(small_backbone, meta=True, checkpointing=True), 1, **options)

@@ -21,43 +21,31 @@ from mobile_vla_ros.training.config import DataConfig, ModelConfig, TrainConfig
 from mobile_vla_ros.training.loop import train
 from mobile_vla_ros.training.run_folder import RunFolder
 from mobile_vla_ros.training.stop import TrainingStopped
+from small_training import small_run_flags
 
-TIMES = ('seconds', 'waiting_share')  # of an epoch's row: these differ in every run
-# Everything that is random is on, so that a generator that was set back would show.
+pytestmark = pytest.mark.usefixtures('fresh_accelerate')
+
+TIMES = ('seconds', 'waiting_share')  # columns of an epoch's row that differ in every run
+# All random features are on, so that a generator with a wrong state would change the numbers.
 RANDOM = {'mirror': True, 'light': 0.2, 'colour': 0.2, 'shift': 0.05, 'balance_instructions': True}
-
-
-@pytest.fixture(autouse=True)
-def fresh_accelerate():
-    """accelerate keeps its precision for the life of a process; a test starts without one."""
-    AcceleratorState._reset_state(reset_partial_state=True)
 
 
 def flags(backbone, episode_folder, out, **more) -> list[str]:
     """Return the command line of a small run."""
-    told = {
-        'backbone': backbone,
-        'data': episode_folder,
-        'out': out,
-        'device': 'cpu',
+    defaults = {
         'epochs': 3,
-        'lora_r': 2,
-        'head_hidden': 16,
-        'head_layers': 1,
         'piece_frames': 18,
         'batch_size': 2,
         'accumulate': 2,
-        'learning_rate': 0.001,
         'save_every_min': 0,
         **RANDOM,
-        **more,
     }
-    return [word for name, value in told.items() for word in (f'--{name}', str(value))]
+    return small_run_flags(backbone, episode_folder, out, **{**defaults, **more})
 
 
 def configs(backbone, episode_folder, out, **more):
-    """Return the same run's configurations."""
-    told = {'lora_r': 2, 'head_hidden': 16, 'head_layers': 1}
+    """Return the configurations of the same run."""
+    model = {'lora_r': 2, 'head_hidden': 16, 'head_layers': 1}
     train_config = {
         'epochs': 3,
         'batch_size': 2,
@@ -68,7 +56,7 @@ def configs(backbone, episode_folder, out, **more):
         **more,
     }
     return (
-        ModelConfig(backbone=backbone, **told),
+        ModelConfig(backbone=backbone, **model),
         DataConfig(data=str(episode_folder), **RANDOM),
         TrainConfig(out=str(out), device='cpu', **train_config),
     )
@@ -89,7 +77,7 @@ def weights(out) -> dict[str, torch.Tensor]:
 
 
 def assert_equal(out, other):
-    """Bit for bit: every number of every epoch, and every weight."""
+    """Assert that every number of every epoch and every weight are bitwise equal."""
     assert rows(out) == rows(other)
     first, second = weights(out), weights(other)
     assert first.keys() == second.keys()
@@ -106,18 +94,18 @@ def whole(small_backbone, episode_folder, tmp_path_factory):
     return out
 
 
-def test_a_run_repeats(small_backbone, episode_folder, whole, tmp_path):
-    """The same command gives the same numbers, also with another number of threads to decode."""
+def test_a_run_is_reproducible(small_backbone, episode_folder, whole, tmp_path):
+    """The same command gives the same numbers, also with another number of decoding threads."""
     train(
         *configs(small_backbone, episode_folder, tmp_path / 'out', workers=0), log=lambda _: None
     )
     assert_equal(tmp_path / 'out', whole)
 
 
-def test_killed_in_the_middle_of_an_epoch_it_goes_on_to_the_same_numbers(
+def test_a_run_killed_in_an_epoch_resumes_to_the_same_numbers(
     small_backbone, episode_folder, whole, tmp_path
 ):
-    """SIGKILL twice, each somewhere else; no file is torn, and the end is the same."""
+    """Two SIGKILLs at different steps; no file is torn, and the result is the same."""
     out = tmp_path / 'out'
     command = [
         sys.executable,
@@ -159,21 +147,21 @@ def wait_for(out, running, epoch, step):
 
 
 def stop_at(line: str, number=signal.SIGINT):
-    """Return a `log` that sends this process a signal when a line starts with this."""
+    """Return a `log` that sends this process a signal at the first line with this start."""
 
-    def say(text):
+    def log(text):
         if text.strip().startswith(line):
             os.kill(os.getpid(), number)
 
-    return say
+    return log
 
 
 @pytest.mark.parametrize(('number', 'steps'), [(signal.SIGINT, 7), (signal.SIGTERM, 2)])
 def test_ctrl_c_saves_and_reports_how_to_resume(
     small_backbone, episode_folder, whole, tmp_path, monkeypatch, number, steps
 ):
-    """The step is finished, the state is kept, and the same command ends with the same numbers."""
-    told = configs(small_backbone, episode_folder, tmp_path / 'out')
+    """The step is finished and saved, and the same command ends with the same numbers."""
+    settings = configs(small_backbone, episode_folder, tmp_path / 'out')
     before = signal.getsignal(number)
 
     def step(self, *arguments):
@@ -186,29 +174,29 @@ def test_ctrl_c_saves_and_reports_how_to_resume(
     with monkeypatch.context() as patched:
         patched.setattr(optimise.Optimisation, 'step', step)
         with pytest.raises(TrainingStopped, match=r'after step \d+ of \d+; the same command'):
-            train(*told, log=lambda _: None)
+            train(*settings, log=lambda _: None)
     assert step.done == steps
     assert signal.getsignal(number) == before
     AcceleratorState._reset_state(reset_partial_state=True)
-    train(*told, log=lambda _: None)
+    train(*settings, log=lambda _: None)
     assert_equal(tmp_path / 'out', whole)
 
 
 def test_ctrl_c_during_a_validation_stops_after_it(
     small_backbone, episode_folder, whole, tmp_path
 ):
-    """It stops before the next epoch; the validation is done again, to the same numbers."""
-    told = configs(small_backbone, episode_folder, tmp_path / 'out')
+    """It stops before the next epoch; the resumed run validates again to the same numbers."""
+    settings = configs(small_backbone, episode_folder, tmp_path / 'out')
     with pytest.raises(TrainingStopped, match='epoch 0 after its last step; the same command'):
-        train(*told, log=stop_at('0 '))
+        train(*settings, log=stop_at('0 '))
     assert len(rows(tmp_path / 'out')) == 1
     AcceleratorState._reset_state(reset_partial_state=True)
-    train(*told, log=lambda _: None)
+    train(*settings, log=lambda _: None)
     assert_equal(tmp_path / 'out', whole)
 
 
 def test_a_run_with_other_settings_is_not_resumed(small_backbone, episode_folder, tmp_path):
-    """Every difference is named with both values; the state stays."""
+    """Every difference is named with both values; the state is kept."""
     with pytest.raises(TrainingStopped):
         train(*configs(small_backbone, episode_folder, tmp_path / 'out'), log=stop_at('0 '))
     kept = (tmp_path / 'out' / state.NAME).read_bytes()
@@ -221,7 +209,7 @@ def test_a_run_with_other_settings_is_not_resumed(small_backbone, episode_folder
 
 
 def test_a_run_older_than_a_setting_is_resumed(tmp_path):
-    """A missing setting counts as its default; another value is reported and refused."""
+    """A missing setting counts as its default; a different value is named and refused."""
     state_of(tmp_path, {'epochs': 3})
     folder = RunFolder(tmp_path, lambda _: None, writes=False)
     assert folder.begin({'epochs': 3, 'corrections': 0.0, 'init': ''}, 1, {}).step == 5
@@ -234,7 +222,7 @@ def test_a_run_older_than_a_setting_is_resumed(tmp_path):
 
 
 def state_of(folder, settings):
-    """Write the state of a run without weights at its step 5, with these settings."""
+    """Write the state of a run at step 5 with these settings and no weights."""
     empty = torch.nn.Module()
     empty.register_parameter('a', torch.nn.Parameter(torch.zeros(1)))
     state.save_state(
@@ -249,9 +237,9 @@ def test_a_finished_run_is_not_trained_over(small_backbone, episode_folder, whol
 
 
 def test_a_run_on_other_episodes_is_not_resumed(small_backbone, episode_folder, tmp_path):
-    """An episode that was added or removed changes the split, and so every number."""
+    """An added or removed episode would change the split and every number."""
 
-    mine = shutil.copytree(episode_folder, tmp_path / 'takes')
+    mine = shutil.copytree(episode_folder, tmp_path / 'episodes')
     with pytest.raises(TrainingStopped):
         train(*configs(small_backbone, mine, tmp_path / 'out'), log=stop_at('0 '))
     next(iter(sorted(mine.glob('*.h5')))).unlink()
@@ -260,14 +248,14 @@ def test_a_run_on_other_episodes_is_not_resumed(small_backbone, episode_folder, 
 
 
 def test_a_torn_state_is_reported(small_backbone, episode_folder, tmp_path):
-    """A state that a disk has damaged is an error message, not a traceback."""
-    told = configs(small_backbone, episode_folder, tmp_path / 'out')
+    """A damaged state gives an error message, not a traceback."""
+    settings = configs(small_backbone, episode_folder, tmp_path / 'out')
     with pytest.raises(TrainingStopped):
-        train(*told, log=stop_at('0 '))
+        train(*settings, log=stop_at('0 '))
     path = tmp_path / 'out' / state.NAME
     path.write_bytes(path.read_bytes()[:100])
     with pytest.raises(UserError, match='cannot read'):
-        train(*told, log=lambda _: None)
+        train(*settings, log=lambda _: None)
 
 
 def test_a_state_is_read_while_another_process_replaces_it(tmp_path):
@@ -298,8 +286,8 @@ def test_a_state_is_read_while_another_process_replaces_it(tmp_path):
 def test_a_full_disk_does_not_end_a_training(
     small_backbone, episode_folder, whole, tmp_path, monkeypatch
 ):
-    """In the middle it is logged and the run continues; later epochs are kept again."""
-    said, real = [], state.save_file
+    """It is logged and the run continues; later epochs are saved again."""
+    lines, real = [], state.save_file
     calls = iter(range(1000))
 
     def full(*args, **kwargs):
@@ -308,14 +296,14 @@ def test_a_full_disk_does_not_end_a_training(
         return real(*args, **kwargs)
 
     monkeypatch.setattr(state, 'save_file', full)
-    train(*configs(small_backbone, episode_folder, tmp_path / 'out'), log=said.append)
-    told = [line for line in said if line.startswith('not written')]
-    assert len(told) == 4 and all('MB free' in line for line in told)
+    train(*configs(small_backbone, episode_folder, tmp_path / 'out'), log=lines.append)
+    failures = [line for line in lines if line.startswith('not written')]
+    assert len(failures) == 4 and all('MB free' in line for line in failures)
     assert_equal(tmp_path / 'out', whole)
 
 
-def test_best_is_the_best_that_could_be_kept(small_run, tmp_path, monkeypatch):
-    """The disk was full at the best epoch: the next best is kept, not the first."""
+def test_best_is_the_best_epoch_that_could_be_saved(small_run, tmp_path, monkeypatch):
+    """With a full disk at the best epoch, the next best is saved, not the first."""
     loaded = load_bundle(small_run / 'best', merge=False)
     folder = RunFolder(tmp_path, lambda _: None, writes=True)
     history = []
@@ -335,10 +323,10 @@ def test_best_is_the_best_that_could_be_kept(small_run, tmp_path, monkeypatch):
     assert len(list((tmp_path / 'checkpoints').iterdir())) == 2
 
 
-def test_what_a_kill_left_half_is_removed_and_nothing_of_a_person_s(
+def test_partial_files_of_a_kill_are_removed_and_others_are_kept(
     small_backbone, episode_folder, tmp_path
 ):
-    """Only our own names are removed: --out may be a folder with a .git in it."""
+    """Only files with our names are removed: --out may contain a .git, for example."""
     half = [
         tmp_path / 'out' / 'checkpoints' / '.epoch=000-val_loss=0.1.x1',
         tmp_path / 'out' / '.history.json.x2',
@@ -356,7 +344,7 @@ def test_what_a_kill_left_half_is_removed_and_nothing_of_a_person_s(
 def test_a_stop_without_a_saved_state_is_reported(
     small_backbone, episode_folder, tmp_path, monkeypatch
 ):
-    """After Ctrl-C on a full disk the run resumes from the state before."""
+    """After Ctrl-C on a full disk the run resumes from the previous state."""
 
     def full(*_, **__):
         full.calls += 1
@@ -373,20 +361,22 @@ def test_a_stop_without_a_saved_state_is_reported(
     assert state.read_state(tmp_path / 'out')[0].step == 1
 
 
-def test_a_report_that_fails_can_be_made_again(small_backbone, episode_folder, tmp_path):
-    """Nothing is trained again for it, and the run is not refused as a finished one."""
-    told, made = configs(small_backbone, episode_folder, tmp_path / 'out', epochs=1), []
+def test_a_failed_report_can_be_written_again(small_backbone, episode_folder, tmp_path):
+    """Without training again, and without refusing the run as finished."""
+    settings, made = configs(small_backbone, episode_folder, tmp_path / 'out', epochs=1), []
     with pytest.raises(OSError, match='full'):
-        train(*told, log=lambda _: None, report=lambda _: (_ for _ in ()).throw(OSError('full')))
+        train(
+            *settings, log=lambda _: None, report=lambda _: (_ for _ in ()).throw(OSError('full'))
+        )
     AcceleratorState._reset_state(reset_partial_state=True)
-    trained = train(*told, log=lambda _: None, report=made.append)
+    trained = train(*settings, log=lambda _: None, report=made.append)
     assert made == [trained] and len(trained.history) == 1
 
 
 def test_a_nan_loss_ends_the_run_and_names_its_episodes(
     small_backbone, episode_folder, tmp_path, monkeypatch
 ):
-    """Epoch, step and files are named; the bundle of the epoch before is whole."""
+    """Epoch, step and files are named; the bundle of the previous epoch is whole."""
 
     def broken(motion, actions, real, weight=None):
         broken.calls += 1

@@ -1,4 +1,4 @@
-"""Ctrl-C during a training: the first asks, a later one ends, a launcher's echo does neither."""
+"""Ctrl-C during training: the first requests a stop, a later one ends, an echo does nothing."""
 
 import os
 import signal
@@ -14,8 +14,8 @@ def send(number=signal.SIGINT):
     os.kill(os.getpid(), number)
 
 
-def test_the_first_asks_and_its_echo_is_the_same_one():
-    """Terminal and launcher both send one: the step must still be finished and saved."""
+def test_the_first_signal_and_its_echo_request_a_stop():
+    """Terminal and launcher both send one: the step must still finish and be saved."""
     with StopSignal() as stop_signal:
         assert not stop_signal.requested
         send()
@@ -24,16 +24,16 @@ def test_the_first_asks_and_its_echo_is_the_same_one():
         assert stop_signal.requested
 
 
-def test_a_person_who_insists_is_heard(monkeypatch):
-    """A second Ctrl-C later on does not wait for the step."""
+def test_a_later_ctrl_c_ends_the_process(monkeypatch):
+    """It does not wait for the step."""
     monkeypatch.setattr(stop, 'SAME_S', 0.0)
     with pytest.raises(KeyboardInterrupt), StopSignal():
         send()
         send()
 
 
-def test_a_scheduler_that_repeats_itself_ends_nothing(monkeypatch):
-    """SIGTERM twice is still a stop that saves; what ends at once is SIGKILL."""
+def test_repeated_sigterm_still_saves(monkeypatch):
+    """Two SIGTERMs of a scheduler still finish and save the step; only SIGKILL ends at once."""
     monkeypatch.setattr(stop, 'SAME_S', 0.0)
     with StopSignal() as stop_signal:
         send(signal.SIGTERM)
@@ -41,8 +41,8 @@ def test_a_scheduler_that_repeats_itself_ends_nothing(monkeypatch):
         assert stop_signal.requested
 
 
-def test_handlers_are_given_back():
-    """What was there before is there afterwards."""
+def test_handlers_are_restored():
+    """The previous handlers are set again."""
     before = [signal.getsignal(number) for number in StopSignal.SIGNALS]
     with StopSignal():
         assert [signal.getsignal(number) for number in StopSignal.SIGNALS] != before

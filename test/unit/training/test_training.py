@@ -1,4 +1,4 @@
-"""Training, its baselines and its numbers."""
+"""Training: its files, metrics, settings and refusals."""
 
 import json
 import shutil
@@ -7,10 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from accelerate.state import AcceleratorState
-from test_dataset import break_frame
 
 from arena_episodes import write_episodes
+from damaged_files import break_frame
 from made_segments import write_worth
 from mobile_vla_ros.data.preprocess import preprocess
 from mobile_vla_ros.data.segments import Sampling, load_segments
@@ -27,34 +26,30 @@ from mobile_vla_ros.training.prepare import episodes_of
 from mobile_vla_ros.training.run_folder import RunFolder
 from mobile_vla_ros.types import Frame
 
+pytestmark = pytest.mark.usefixtures('fresh_accelerate')
+
 CONFIG = Path(__file__).resolve().parents[3] / 'config'
 
 
-@pytest.fixture(autouse=True)
-def fresh_accelerate():
-    """accelerate keeps its precision for the life of a process; a test starts without one."""
-    AcceleratorState._reset_state(reset_partial_state=True)
-
-
-def test_training_and_driving_see_the_same(small_run, episode_folder):
+def test_training_and_driving_have_the_same_input(small_run, episode_folder):
     """Law 3: the same frames give the same action in evaluation and in the driving policy."""
     loaded = load_bundle(small_run / 'best')
     runs, _ = load_segments(find_episodes(episode_folder)[:1], Sampling())
     motion = predict(loaded.network, dataset(runs, loaded.spec, loaded.tokenizer, 18)).motion
     policy = VlaPolicy(loaded)
     with Episode.open(runs[0].path) as episode:
-        shots = [episode.frame(int(index)) for index in runs[0].frames[:12]]
-        pixels = preprocess(shots[0].image, loaded.spec.image)
+        frames = [episode.frame(int(index)) for index in runs[0].frames[:12]]
+        pixels = preprocess(frames[0].image, loaded.spec.image)
     data = dataset(runs, loaded.spec, loaded.tokenizer, 18)
     assert torch.equal(data[0].frames[0], pixels)
     for window in range(9):
-        plan = policy.infer(shots[window : window + 4], runs[0].instruction)
+        plan = policy.infer(frames[window : window + 4], runs[0].instruction)
         np.testing.assert_allclose(
             loaded.spec.actions.normalise(plan.twists), motion[window, -1], atol=1e-5
         )
 
 
-def test_a_run_leaves_the_best_the_last_and_its_history(small_run):
+def test_a_run_writes_best_last_and_history(small_run):
     """Best and last bundles, a history under the reference run's names, the configuration."""
     history = json.loads((small_run / 'history.json').read_text())
     assert [row['epoch'] for row in history] == [0, 1]
@@ -74,11 +69,11 @@ def test_a_run_leaves_the_best_the_last_and_its_history(small_run):
 
 
 def test_training_lowers_the_loss(tmp_path):
-    """A few epochs on two episodes bring the training loss well below where it started."""
-    write_episodes(tmp_path / 'takes', 2, size=112)
+    """A few epochs on two episodes lower the training loss well below its first value."""
+    write_episodes(tmp_path / 'episodes', 2, size=112)
     train(
         ModelConfig(lora_r=8, lora_dropout=0.0, head_hidden=128, head_layers=1),
-        DataConfig(data=str(tmp_path / 'takes'), val_share=0.5),
+        DataConfig(data=str(tmp_path / 'episodes'), val_share=0.5),
         TrainConfig(
             out=str(tmp_path / 'out'), epochs=6, accumulate=1, device='cpu', learning_rate=2e-3
         ),
@@ -88,10 +83,10 @@ def test_training_lowers_the_loss(tmp_path):
     assert history[-1]['train_loss'] < 0.5 * history[0]['train_loss']
 
 
-def test_padding_to_the_reference_run_s_six_numbers_trains(
+def test_the_six_padded_values_of_the_reference_run_train(
     small_backbone, episode_folder, tmp_path
 ):
-    """The layout of the reference run (motion_dims 6) trains, is measured and drives."""
+    """The reference run's layout (motion_dims 6) trains, is evaluated and drives."""
     best = train(
         ModelConfig(
             backbone=small_backbone, lora_r=2, head_hidden=16, head_layers=1, motion_dims=6
@@ -103,14 +98,14 @@ def test_padding_to_the_reference_run_s_six_numbers_trains(
     policy = VlaPolicy.load(best)
     assert policy.spec.head.motion_dims == 6
     assert policy.spec.actions.scale == (1.15, 1.15)
-    shots = [np.full((8, 8, 3), i, np.uint8) for i in range(4)]
-    window = [Frame(image, i * 100_000_000, 0) for i, image in enumerate(shots)]
+    frames = [np.full((8, 8, 3), i, np.uint8) for i in range(4)]
+    window = [Frame(image, i * 100_000_000, 0) for i, image in enumerate(frames)]
     assert policy.infer(window, 'go').twists.shape == (10, 6)
 
 
-def test_training_names_what_it_left_out_and_the_bundle_knows(small_backbone, tmp_path):
-    """A line for the file, a count, and both in the bundle beside the fingerprint."""
-    data, said = tmp_path / 'takes', []
+def test_skipped_episodes_are_logged_and_stored_in_the_bundle(small_backbone, tmp_path):
+    """The log names the file and the count; the bundle has both and the fingerprint."""
+    data, lines = tmp_path / 'episodes', []
     for number in range(4):
         write_worth(data, 'good', number)
     bad = write_worth(data, 'bad', 9)
@@ -118,45 +113,43 @@ def test_training_names_what_it_left_out_and_the_bundle_knows(small_backbone, tm
         ModelConfig(backbone=small_backbone, lora_r=4, head_hidden=16, head_layers=1),
         DataConfig(data=str(data)),
         TrainConfig(out=str(tmp_path / 'out'), epochs=1, device='cpu'),
-        log=said.append,
+        log=lines.append,
     ).best
-    assert any(bad.name in line and 'stood still' in line for line in said)
-    assert '1 of 5 episodes left out' in said
+    assert any(bad.name in line and 'stood still' in line for line in lines)
+    assert '1 of 5 episodes left out' in lines
     known = load_bundle(best).spec.data
     assert known['accept_verdicts'] == ['good', 'poor']
     assert list(known['left_out']) == [bad.name]
     assert len(known['train_episodes']) + len(known['val_episodes']) == 4
 
 
-def test_frames_that_cannot_be_read_are_named_and_the_training_goes_on(
+def test_unreadable_frames_are_named_and_training_continues(
     small_backbone, episode_folder, tmp_path
 ):
-    """Of a training and a validation episode with a broken frame, only the pieces are left out."""
-    mine, said = shutil.copytree(episode_folder, tmp_path / 'takes'), []
-    told = (
+    """Only the pieces with a broken frame are left out, in training and validation."""
+    mine, lines = shutil.copytree(episode_folder, tmp_path / 'episodes'), []
+    configs = (
         ModelConfig(backbone=small_backbone, lora_r=2, head_hidden=16, head_layers=1),
         DataConfig(data=str(mine)),
     )
-    split = episodes_of(told[1], lambda _: None)
+    split = episodes_of(configs[1], lambda _: None)
     for runs in (split.train, split.val):
-        break_frame(runs[0].path, 20, 'picture')
+        break_frame(runs[0].path, 20, 'image')
     best = train(
-        *told, TrainConfig(out=str(tmp_path / 'out'), epochs=2, device='cpu'), log=said.append
+        *configs, TrainConfig(out=str(tmp_path / 'out'), epochs=2, device='cpu'), log=lines.append
     ).best
     broken = load_bundle(best).spec.data['broken_frames']
     for runs in (split.train, split.val):
         (sentence,) = {line for line in broken if runs[0].path.name in line}
         assert 'frame 20' in sentence
-        assert said.count(f'left out: {sentence}') == 1
+        assert lines.count(f'left out: {sentence}') == 1
     row = json.loads((tmp_path / 'out' / 'history.json').read_text())[-1]
     assert 0 < row['val_loss'] < 1 and 0 < row['train_loss'] < 1
 
 
-def test_the_bundle_keeps_how_its_data_was_chosen_and_changed(
-    small_backbone, episode_folder, tmp_path
-):
+def test_the_bundle_has_the_settings_of_its_data(small_backbone, episode_folder, tmp_path):
     """Every flag that changes the training data is in policy.json."""
-    told = {'mirror': True, 'light': 0.1, 'colour': 0.05, 'shift': 0.04}
+    augmentation = {'mirror': True, 'light': 0.1, 'colour': 0.05, 'shift': 0.04}
     best = train(
         ModelConfig(backbone=small_backbone, lora_r=2, head_hidden=16, head_layers=1),
         DataConfig(
@@ -166,21 +159,21 @@ def test_the_bundle_keeps_how_its_data_was_chosen_and_changed(
             group_duplicates=True,
             val_share=0.4,
             split_seed=7,
-            **told,
+            **augmentation,
         ),
         TrainConfig(out=str(tmp_path / 'out'), epochs=1, device='cpu'),
         log=lambda _: None,
     ).best
     known = load_bundle(best).spec.data
-    assert known['augmentation'] == told
+    assert known['augmentation'] == augmentation
     assert (known['idle_keep'], known['balance_instructions']) == (0.25, True)
     split = known['split']
     assert (split['seed'], split['val_share'], split['group_duplicates']) == (7, 0.4, True)
     assert set(known['train_episodes']).isdisjoint(known['val_episodes'])
 
 
-def test_the_reference_run_s_recipe_is_whole():
-    """config/train_seed.yaml has every row of the recipe; rates and epochs are one flag away."""
+def test_the_recipe_of_the_reference_run_is_complete():
+    """config/train_seed.yaml has every setting; flags change rates and epochs."""
     argv = ['--config', str(CONFIG / 'train_seed.yaml'), '--data', 'x', '--out', 'y']
     model, data, config = parse(argv)
     assert model.backbone == 'microsoft/kosmos-2-patch14-224'
@@ -201,7 +194,7 @@ def test_the_reference_run_s_recipe_is_whole():
 
 
 def test_tensorboard_has_the_reference_run_s_names_and_the_baselines(small_run):
-    """One point an epoch, and a line for every baseline."""
+    """One point per epoch, and a line for every baseline."""
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
     board = EventAccumulator(str(small_run / 'tensorboard')).Reload()
@@ -222,21 +215,21 @@ def test_tensorboard_has_the_reference_run_s_names_and_the_baselines(small_run):
 
 
 @pytest.mark.parametrize('accept', [['good', 'poor'], ['poor']])
-def test_no_episode_left_says_why_each_was_refused(tmp_path, accept):
-    """Training and evaluation alike: every file with its reason, and the remedy."""
-    paths = [write_worth(tmp_path / 'takes', 'bad', number) for number in range(3)]
-    told = '.*'.join(f'{path.stem}.*stood still' for path in paths) + '.*accept.verdicts'
-    with pytest.raises(UserError, match=told):
+def test_without_usable_episodes_every_reason_is_named(tmp_path, accept):
+    """By training and evaluation: every file with its reason, and the remedy."""
+    paths = [write_worth(tmp_path / 'episodes', 'bad', number) for number in range(3)]
+    reasons = '.*'.join(f'{path.stem}.*stood still' for path in paths) + '.*accept.verdicts'
+    with pytest.raises(UserError, match=reasons):
         train(
             ModelConfig(),
-            DataConfig(data=str(tmp_path / 'takes'), accept_verdicts=accept),
+            DataConfig(data=str(tmp_path / 'episodes'), accept_verdicts=accept),
             TrainConfig(out=str(tmp_path / 'out'), device='cpu'),
             log=lambda _: None,
         )
     assert not (tmp_path / 'out').exists()
-    with pytest.raises(UserError, match=told):
+    with pytest.raises(UserError, match=reasons):
         evaluate(
-            tmp_path / 'takes',
+            tmp_path / 'episodes',
             None,
             sampling=Sampling(),
             axes=['linear_x'],
@@ -256,10 +249,10 @@ def test_no_episode_left_says_why_each_was_refused(tmp_path, accept):
         ({'backbone': 'builtin:huge'}, {}, {}, 'unknown built-in backbone'),
     ],
 )
-def test_bad_input_is_a_sentence_and_leaves_nothing(
+def test_bad_input_is_refused_and_nothing_is_written(
     small_backbone, episode_folder, tmp_path, model, data, config, expected
 ):
-    """Nothing is written when a run is refused."""
+    """A refused run leaves no file."""
     with pytest.raises(UserError, match=expected):
         train(
             ModelConfig(**{'backbone': small_backbone, **model}),
@@ -270,7 +263,7 @@ def test_bad_input_is_a_sentence_and_leaves_nothing(
     assert not (tmp_path / 'out').exists()
 
 
-def test_a_configuration_collects_every_mistake():
+def test_a_configuration_reports_every_mistake():
     """All mismatches at once."""
     with pytest.raises(UserError, match=r'epochs is 0.*batch_size is -1'):
         TrainConfig(out='x', epochs=0, batch_size=-1)
@@ -290,7 +283,7 @@ def test_a_configuration_collects_every_mistake():
         ('scale: [fast]', 'scale is .*, not a list, each a number'),
     ],
 )
-def test_a_file_of_settings_is_checked_like_flags(tmp_path, text, expected):
+def test_a_settings_file_is_checked_like_flags(tmp_path, text, expected):
     """A wrong type is an error, never a run with other settings."""
     (tmp_path / 'c.yaml').write_text(text)
     with pytest.raises(UserError, match=expected):
@@ -298,7 +291,7 @@ def test_a_file_of_settings_is_checked_like_flags(tmp_path, text, expected):
 
 
 def test_numbers_that_yaml_reads_as_strings_are_numbers(tmp_path):
-    """1e-4 has no point, so YAML reads it as a string; an integer is a valid speed."""
+    """YAML reads 1e-4, which has no point, as a string; an integer is a valid rate."""
     (tmp_path / 'c.yaml').write_text('learning_rate: 1e-5\nrate_hz: 5\nrevision: null\n')
     model, data, config = parse(
         ['--config', str(tmp_path / 'c.yaml'), '--data', 'x', '--out', 'y']
@@ -307,7 +300,7 @@ def test_numbers_that_yaml_reads_as_strings_are_numbers(tmp_path):
 
 
 def test_a_flag_accepts_every_form_of_its_value():
-    """Underscores or dashes; a switch alone or with a word; lists; the beginning of a name."""
+    """Underscores or dashes; a switch alone or with a value; lists; the start of a name."""
     flags = (
         '--data x --out y --learning-rate 1e-5 --lora_learning_rate 1e-6 --mirror --epoch 3 '
         '--activation-checkpointing no --offline TRUE --axes linear_x angular_z --scale 1 0.5 '
@@ -331,8 +324,8 @@ def test_a_flag_accepts_every_form_of_its_value():
         ('--data x --out y --scale', '--scale: expected at least one argument'),
     ],
 )
-def test_a_flag_s_wrong_value_is_a_sentence(flags, expected, capsys):
-    """Of argparse, after a usage of one line; status 2."""
+def test_a_wrong_value_of_a_flag_is_refused(flags, expected, capsys):
+    """By argparse, after one line of usage; status 2."""
     with pytest.raises(SystemExit) as ended:
         parse(flags.split())
     assert ended.value.code == 2
@@ -340,14 +333,14 @@ def test_a_flag_s_wrong_value_is_a_sentence(flags, expected, capsys):
 
 
 def test_a_mistyped_flag_is_named():
-    """With the one that was meant."""
+    """With the nearest known flag."""
     with pytest.raises(UserError, match=r"learning_rte.*mean '--learning.rate'"):
         parse(['--data', 'x', '--out', 'y', '--learning_rte', '10'])
 
 
 @pytest.mark.parametrize('place', ['file', 'file/below', '/proc/nowhere'])
 def test_an_invalid_run_folder_is_reported(small_backbone, episode_folder, tmp_path, place):
-    """The error is a sentence, not a traceback."""
+    """With a sentence, not a traceback."""
     (tmp_path / 'file').touch()
     with pytest.raises(UserError, match=r'is not a folder|cannot create'):
         train(
@@ -359,19 +352,19 @@ def test_an_invalid_run_folder_is_reported(small_backbone, episode_folder, tmp_p
 
 
 def test_two_trainings_do_not_share_a_folder(small_backbone, episode_folder, tmp_path):
-    """The second is refused while the first is at work, and nothing of the first is touched."""
+    """The second is refused while the first is running, and changes nothing."""
 
     def train_again(_):
-        if not train_again.said:
-            train_again.said = True
+        if not train_again.called:
+            train_again.called = True
             with pytest.raises(UserError, match='another training run is writing into'):
                 RunFolder(tmp_path / 'out', lambda _: None, writes=True).begin({}, 0, {})
 
-    train_again.said = False
+    train_again.called = False
     train(
         ModelConfig(backbone=small_backbone, lora_r=2, head_hidden=16, head_layers=1),
         DataConfig(data=str(episode_folder)),
         TrainConfig(out=str(tmp_path / 'out'), epochs=1, device='cpu'),
         log=lambda text: text.startswith('epoch') and train_again(text),
     )
-    assert train_again.said
+    assert train_again.called

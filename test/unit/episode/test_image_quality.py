@@ -1,4 +1,4 @@
-"""Image quality: dark, blurred, or as it should be."""
+"""Image quality: dark, blurred, or good."""
 
 import io
 
@@ -18,7 +18,7 @@ S = 1_000_000_000
 
 
 def encode(image: Image.Image, kind: str = 'JPEG', noise: float = 0.0) -> bytes:
-    """Return the bytes of an image, with a sensor's noise in it when asked."""
+    """Return an encoded image, with sensor noise on request."""
     if noise:
         pixels = np.asarray(image, dtype=np.float32)
         pixels = pixels + np.random.default_rng(1).normal(0, noise, pixels.shape)
@@ -30,10 +30,10 @@ def encode(image: Image.Image, kind: str = 'JPEG', noise: float = 0.0) -> bytes:
 
 def leaves(width: int = 1280, height: int = 720, count: int = 400) -> Image.Image:
     """
-    Return an image with the statistics of a photograph: shapes that hide each other.
+    Return an image with the statistics of a photograph: overlapping shapes.
 
-    Dead leaves with radii after an inverse cube (Lee, Mumford and Huang, 2001), softened as a
-    lens does.
+    Dead leaves whose radii follow an inverse cube law (Lee, Mumford and Huang, 2001), softened
+    as by a lens.
     """
     rng = np.random.default_rng(5)
     rows, columns = np.mgrid[0:height, 0:width].astype(np.float32)
@@ -51,7 +51,7 @@ def leaves(width: int = 1280, height: int = 720, count: int = 400) -> Image.Imag
 
 
 def smear(image: Image.Image, pixels: int) -> Image.Image:
-    """Return an image as a turning camera sees it: each pixel the mean of those before it."""
+    """Return an image with the motion blur of a turn: each pixel is a mean over its neighbours."""
     values = np.asarray(image, dtype=np.float32)
     sums = np.cumsum(np.pad(values, ((0, 0), (pixels, 0), (0, 0)), mode='edge'), axis=1)
     return Image.fromarray(((sums[:, pixels:] - sums[:, :-pixels]) / pixels).astype(np.uint8))
@@ -64,8 +64,8 @@ def photo() -> Image.Image:
 
 
 @pytest.fixture(scope='module')
-def views() -> list[Image.Image]:
-    """What the arena's camera sees from where some episodes start."""
+def arena_images() -> list[Image.Image]:
+    """Images of the arena's camera at the start of some episodes."""
     arena = Arena(224, 224)
     found = []
     for suite, index in (('train', 0), ('train', 1), ('unseen_pairs', 0)):
@@ -77,8 +77,8 @@ def views() -> list[Image.Image]:
 
 @pytest.mark.parametrize('width', [224, 448, 1280])
 @pytest.mark.parametrize('light', [1.0, 0.4])
-def test_blurred_photograph_is_told_from_a_sharp_one(photo, width, light):
-    """The same scene, at any size and in any light; the sensor's noise does not hide it."""
+def test_a_blurred_photograph_is_distinguished_from_a_sharp_one(photo, width, light):
+    """For the same scene at any size and in any light, also with sensor noise."""
     scale = width / 224
     for blur, expected in ((0.0, False), (2.5, True), (6.0, True)):
         seen = photo.resize((width, width * 9 // 16), Image.Resampling.LANCZOS)
@@ -87,8 +87,8 @@ def test_blurred_photograph_is_told_from_a_sharp_one(photo, width, light):
         assert found.blurred is expected and not found.dark, (blur, found)
 
 
-def test_sharpness_hardly_knows_size_or_light(photo):
-    """The same scene in three sizes and in three lights measures nearly the same."""
+def test_sharpness_hardly_depends_on_size_or_light(photo):
+    """The same scene in three sizes and three lights has nearly the same measure."""
     sizes = [
         measure(encode(photo.resize((width, width * 9 // 16), Image.Resampling.LANCZOS)))
         for width in (320, 640, 1280)
@@ -99,37 +99,39 @@ def test_sharpness_hardly_knows_size_or_light(photo):
         assert max(values) - min(values) < 0.1, values
 
 
-def test_smear_of_a_turn_is_blur(photo):
-    """Edges along the motion stay sharp, and do not save the image."""
-    assert measure(encode(smear(photo, 57))).blurred  # a turn of 2.5 degrees, 60 across
+def test_motion_blur_of_a_turn_is_blur(photo):
+    """Although edges along the motion stay sharp."""
+    assert measure(
+        encode(smear(photo, 57))
+    ).blurred  # a turn of 2.5 degrees, with a field of view of 60
     assert not measure(encode(smear(photo, 4))).blurred
 
 
-def test_arena_is_neither_dark_nor_blurred(views):
-    """Frames of the arena are as they should be; out of focus they are not."""
-    for view in views:
+def test_images_of_the_arena_are_neither_dark_nor_blurred(arena_images):
+    """Images of the arena are good; out of focus they are not."""
+    for view in arena_images:
         assert not measure(encode(view)).blurred and not measure(encode(view)).dark
         assert measure(encode(view.filter(ImageFilter.GaussianBlur(3)))).blurred
 
 
 @pytest.mark.parametrize('kind', ['JPEG', 'PNG'])
-def test_lens_cap_is_dark_and_a_wall_is_not_blurred(kind):
-    """Black with a sensor's noise is dark; a plain wall has no edges."""
+def test_a_lens_cap_is_dark_and_a_wall_is_not_blurred(kind):
+    """Black with sensor noise is dark; a plain wall has no edges, but is not blurred."""
     cap = measure(encode(Image.new('RGB', (640, 480)), kind, noise=3.0))
     assert cap.dark and not cap.blurred
     wall = measure(encode(Image.new('RGB', (640, 480), (180, 170, 160)), kind, noise=3.0))
     assert not wall.dark and not wall.blurred and np.isnan(wall.sharpness)
 
 
-def test_sixteen_bits_a_pixel_keep_their_brightness():
-    """A depth of 16 bits is not clipped to white."""
+def test_sixteen_bits_per_pixel_keep_their_brightness():
+    """16-bit values are not clipped to white."""
     buffer = io.BytesIO()
     Image.fromarray(np.full((48, 64), 0x4000, np.uint16)).save(buffer, 'PNG')
     assert measure(buffer.getvalue()).brightness == pytest.approx(0.25, abs=0.01)
 
 
-def test_look_decodes_at_a_reduced_scale(photo, monkeypatch):
-    """A 720p JPEG is never decoded whole: that is what makes a measure cheap."""
+def test_measuring_decodes_at_a_reduced_scale(photo, monkeypatch):
+    """A 720p JPEG is never decoded at full size, which keeps measuring cheap."""
     sizes, convert = [], Image.Image.convert
 
     def spy(self, *args, **kwargs):
@@ -143,14 +145,14 @@ def test_look_decodes_at_a_reduced_scale(photo, monkeypatch):
 
 
 @pytest.mark.parametrize('broken', [b'', b'no image', encode(Image.new('RGB', (64, 64)))[:300]])
-def test_broken_image_is_a_sentence(broken):
-    """What cannot be decoded is a UserError."""
+def test_a_broken_image_raises_a_user_error(broken):
+    """An image that cannot be decoded."""
     with pytest.raises(UserError, match='is broken'):
         measure(broken)
 
 
 def sampled_rows(received_ns: np.ndarray) -> np.ndarray:
-    """Return the rows that are looked at when frames come with these receipts."""
+    """Return the rows that are measured for frames with these receipt times."""
     rows, last_ns = [], None
     for row, time_ns in enumerate(received_ns.tolist()):
         if is_due(time_ns, last_ns):
@@ -160,8 +162,8 @@ def sampled_rows(received_ns: np.ndarray) -> np.ndarray:
 
 
 @given(st.lists(st.integers(0, 3 * S), min_size=1, max_size=80))
-def test_about_one_frame_a_second_is_looked_at(steps):
-    """The first, then the first that is a second or more after the last one looked at."""
+def test_about_one_frame_a_second_is_measured(steps):
+    """The first, then each that is at least a second after the last measured one."""
     received = np.cumsum(steps)
     rows = sampled_rows(received)
     assert rows[0] == 0
@@ -170,14 +172,14 @@ def test_about_one_frame_a_second_is_looked_at(steps):
         assert np.all(received[start + 1 : stop] - received[start] < S)
 
 
-def test_clock_set_back_starts_the_seconds_anew():
-    """Frames after a step back of the receiving clock are looked at as before."""
+def test_a_clock_set_back_restarts_the_seconds():
+    """Frames after a step back of the receiving clock are measured as before."""
     received = np.concatenate([np.arange(20), np.arange(-100, -80)]) * S // 10
     assert sampled_rows(received).tolist() == [0, 10, 20, 30]
     assert sampled_rows(np.zeros(0, np.int64)).tolist() == []
 
 
-def test_dark_image_is_not_called_blurred_as_well():
+def test_a_dark_image_is_not_also_called_blurred():
     """One fault, one reason."""
     assert not ImageQuality(0.01, 0.1).blurred
     assert ImageQuality(image_quality.DARK_BRIGHTNESS, 0.1).blurred
