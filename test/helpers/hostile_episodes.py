@@ -182,6 +182,15 @@ def lying_length(file: h5py.File, path: str) -> None:
     dataset.id.write_direct_chunk((0,), chunk[:row] + lie + chunk[row + 4 :])
 
 
+def slow_commands(file: h5py.File, path: str) -> None:
+    """Store 4 million commands and a million events of zeros, packed: seconds to read."""
+    for name, rows in (
+        *((f'commands/{one}', 1 << 22) for one in ('twist', 'stamp_ns', 'received_ns', 'source')),
+        *((f'events/{one}', 1 << 20) for one in ('time_ns', 'name', 'text')),
+    ):
+        bomb(rows, 1 << 17)(file, name)
+
+
 def rows_of(value) -> Change:
     """Return what overwrites every row of a dataset."""
 

@@ -100,6 +100,7 @@ OPTIONAL_ATTRIBUTES: dict[str, type] = {
 # Nanoseconds, in either direction: the difference of two times fits into an int64. ROS stamps are
 # at most half of it.
 MAX_TIME = 2**62
+MAX_COLUMN_BYTES = 1 << 28  # of rows that are read at once, as they are in memory
 
 
 @dataclass(frozen=True)
@@ -229,6 +230,8 @@ def check_datasets(datasets: dict[str, h5py.Dataset]) -> None:
 def dataset_fault(path: str, dataset: h5py.Dataset) -> str:
     """Return how a dataset differs from the one of an episode at this path, '' if it does not."""
     columns, dtype, *_ = (DATASETS | PROPOSALS)[path]
+    if dataset.shape is not None and dataset.nbytes > MAX_COLUMN_BYTES:
+        return f'has {dataset.nbytes} bytes, more than {MAX_COLUMN_BYTES}'
     tail = () if columns is None else (columns,)
     shape = dataset.shape  # None without a dataspace
     if shape is None or len(shape) != 1 + len(tail) or shape[1:] != tail:
