@@ -271,12 +271,13 @@ def _simple_value(stored: h5py.h5a.AttrID) -> np.ndarray | None:
     if group not in SIMPLE_CLASSES or space.get_simple_extent_type() == h5py.h5s.NULL:
         return None
     large = group != h5py.h5t.STRING and kind.get_size() > MAX_NUMBER_BYTES
-    if large or space.get_simple_extent_npoints() > MAX_VALUES:
+    shape = space.get_simple_extent_dims()
+    if large or math.prod(shape) > MAX_VALUES:
         return None
     dtype = stored.dtype
     if group == h5py.h5t.ENUM and dtype.kind != 'b':
         return None
-    value = np.zeros(stored.shape, dtype)
+    value = np.zeros(shape, dtype)
     stored.read(value)
     return value
 

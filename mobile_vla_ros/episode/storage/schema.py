@@ -3,6 +3,7 @@
 import dataclasses
 import datetime
 import hashlib
+import math
 import uuid
 from dataclasses import dataclass
 from pathlib import Path
@@ -230,19 +231,20 @@ def check_datasets(datasets: dict[str, h5py.Dataset]) -> None:
 def dataset_fault(path: str, dataset: h5py.Dataset) -> str:
     """Return how a dataset differs from the one of an episode at this path, '' if it does not."""
     columns, dtype, *_ = (DATASETS | PROPOSALS)[path]
-    if dataset.shape is not None and dataset.nbytes > MAX_COLUMN_BYTES:
-        return f'has {dataset.nbytes} bytes, more than {MAX_COLUMN_BYTES}'
     tail = () if columns is None else (columns,)
-    shape = dataset.shape  # None without a dataspace
-    if shape is None or len(shape) != 1 + len(tail) or shape[1:] != tail:
+    shape, found = dataset.shape, dataset.dtype
+    if shape is None or len(shape) != 1 + len(tail) or shape[1:] != tail:  # None: no dataspace
         return f'has the shape {shape}, not {("N", *tail)}'
+    size = math.prod(shape) * found.itemsize
+    if size > MAX_COLUMN_BYTES:
+        return f'has {size} bytes, more than {MAX_COLUMN_BYTES}'
     if dtype is IMAGE_DTYPE:
-        if h5py.check_vlen_dtype(dataset.dtype) == np.uint8 and dataset.chunks:
+        if h5py.check_vlen_dtype(found) == np.uint8 and dataset.chunks:
             return ''
-        return f'has the type {dataset.dtype}, not chunks of byte strings of any length'
-    if dataset.dtype == dtype and h5py.check_enum_dtype(dataset.dtype) is None:
+        return f'has the type {found}, not chunks of byte strings of any length'
+    if found == dtype and h5py.check_enum_dtype(found) is None:
         return ''
-    return f'has the type {dataset.dtype}, not {np.dtype(dtype)}'
+    return f'has the type {found}, not {np.dtype(dtype)}'
 
 
 def check_attributes(attributes: dict[str, Any]) -> None:
