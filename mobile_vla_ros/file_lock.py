@@ -49,7 +49,7 @@ def is_held(path: Path | str) -> bool:
 
     :raises OSError: when there is no such file, or it cannot be opened.
     """
-    handle = os.open(path, os.O_RDONLY)
+    handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK)  # a FIFO would wait for a writer
     try:
         query = struct.pack(FLOCK, fcntl.F_WRLCK, *WHOLE_FILE)
         found = fcntl.fcntl(handle, fcntl.F_OFD_GETLK, query)

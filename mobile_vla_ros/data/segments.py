@@ -10,6 +10,7 @@ import numpy as np
 
 from mobile_vla_ros.episode.catalog import coverage
 from mobile_vla_ros.episode.judge import judge
+from mobile_vla_ros.episode.storage.hdf5_gate import MALFORMED
 from mobile_vla_ros.episode.storage.reader import Episode
 from mobile_vla_ros.episode.timing.corrections import PLAIN, Takeover, takeovers
 from mobile_vla_ros.episode.timing.timeline import (
@@ -26,17 +27,6 @@ from mobile_vla_ros.types import ACCEPTED_VERDICTS, NANOSECONDS, TWIST_AXES, VER
 MAX_RATES = 100  # episodes whose rate is measured
 # m/s or rad/s: a command beyond it comes from a broken file or is in other units.
 MAX_SPEED = 100.0
-# Exceptions that a foreign or malformed HDF5 file may raise while being read.
-MALFORMED = (
-    ArithmeticError,
-    AttributeError,
-    LookupError,
-    MemoryError,
-    OSError,
-    RuntimeError,
-    TypeError,
-    ValueError,
-)
 NEARLY = 0.95  # a camera at this share of the rate or above is not resampled to its own rate
 
 

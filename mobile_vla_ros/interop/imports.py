@@ -6,12 +6,11 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import h5py
-
 from mobile_vla_ros import file_lock
 from mobile_vla_ros.episode.quality.verdict import Health
 from mobile_vla_ros.episode.storage import schema
 from mobile_vla_ros.episode.storage.disk import DiskFull
+from mobile_vla_ros.episode.storage.reader import Episode
 from mobile_vla_ros.episode.storage.writer import EpisodeWriter
 from mobile_vla_ros.errors import UserError
 from mobile_vla_ros.interop import legacy, rosbag
@@ -186,8 +185,8 @@ def _origins(out: Path) -> dict[str, Path]:
 
 def _origin(path: Path) -> str:
     """Return the origin of an episode; '' without one, or if the file cannot be opened."""
-    with contextlib.suppress(OSError, RuntimeError), h5py.File(path, 'r') as file:
-        return str(file.attrs.get('origin', ''))
+    with contextlib.suppress(UserError), Episode.open(path) as episode:
+        return episode.origin
     return ''
 
 

@@ -17,6 +17,13 @@ import h5py
 import numpy as np
 
 from mobile_vla_ros.episode.storage import schema
+from mobile_vla_ros.episode.storage.hdf5_gate import (
+    MALFORMED,
+    MAX_TEXT,
+    Hdf5File,
+    VlenRows,
+    open_file,
+)
 from mobile_vla_ros.episode.storage.writer import EpisodeWriter
 from mobile_vla_ros.errors import UserError, first_line
 from mobile_vla_ros.images.messages import encode_bgr
@@ -28,6 +35,7 @@ LAYOUT = (
     'images (T, height, width, 3) uint8 and actions (T, 3): linear_x, linear_y in m/s, '
     'angular_z in rad/s'
 )
+DATASETS = ('images', 'actions', 'language_instruction', 'action_event_types')
 MAX_BLOCK_ROWS = 32
 # In collection_datetime, and in file names: episode_20251106_101112_….h5
 WRITTEN_TIME = re.compile(r'(?<!\d)(\d{4})-?(\d\d)-?(\d\d)[_T ]?(\d\d):?(\d\d):?(\d\d)(?!\d)')
@@ -42,49 +50,44 @@ def open_legacy(path: Path, options: ImportOptions) -> Iterator[Source]:
         unknown; ``Source.copy`` raises it for damage found later.
     """
     try:
-        file = h5py.File(path, 'r')
-    except OSError as error:
+        file = open_file(path, DATASETS)
+    except MALFORMED as error:
         raise UserError('it cannot be opened as HDF5', got=first_line(error)) from None
     with file:
         try:
             _check(file)
             instruction = _own_instruction(file)
             events = _event_types(file)
-            attributes = {name: _plain(value) for name, value in file.attrs.items()}
-        except (OSError, RuntimeError, KeyError, ValueError) as error:
+        except MALFORMED as error:
             raise UserError('it is broken', got=first_line(error)) from None
         if options.rate_hz is None:
             raise UserError('it has no times', remedy='give --rate the rows a second')
-        created_ns, rate_hz = _created_ns(path, attributes), options.rate_hz
+        created_ns, rate_hz = _created_ns(path, file.attributes), options.rate_hz
         yield Source(
             created_ns,
             lambda writer, seen: _copy(file, writer, created_ns, rate_hz, events, options, seen),
             {
                 'instruction': options.or_given(instruction),
-                'origin_attributes': json.dumps(attributes, ensure_ascii=False),
+                'origin_attributes': json.dumps(file.attributes, ensure_ascii=False),
             },
             rate_hz,
             timed=False,
         )
 
 
-def _check(file: h5py.File) -> None:
+def _check(file: Hdf5File) -> None:
     """Raise UserError with every mismatch between a file and the layout."""
-    if file.attrs.get('format') == schema.FORMAT:
+    if file.attributes.get('format') == schema.FORMAT:
         raise UserError(
             'it is an episode of this package already',
             remedy='copy it into the folder of episodes',
         )
-    images, actions = (file.get(name) for name in ('images', 'actions'))
-    found = [
-        name
-        for name, dataset in (('images', images), ('actions', actions))
-        if not isinstance(dataset, h5py.Dataset)
-    ]
-    if found:
+    missing = [name for name in ('images', 'actions') if name not in file.datasets]
+    if missing:
         raise UserError(
-            'it has another layout', got=f'no dataset {" and no ".join(found)}', expected=LAYOUT
+            'it has another layout', got=f'no dataset {" and no ".join(missing)}', expected=LAYOUT
         )
+    images, actions = file.datasets['images'], file.datasets['actions']
     mismatches = []
     if (
         images.ndim != 4
@@ -105,7 +108,7 @@ def _check(file: h5py.File) -> None:
 
 
 def _copy(
-    file: h5py.File,
+    file: Hdf5File,
     writer: EpisodeWriter,
     first_ns: int,
     rate_hz: float,
@@ -115,7 +118,7 @@ def _copy(
 ) -> None:
     # Truncated to whole nanoseconds: t + k / rate is never before the command of row t + k.
     period_ns = int(NANOSECONDS / rate_hz)
-    images, actions = file['images'], file['actions'][:].astype(np.float64)
+    images, actions = file.datasets['images'], file.datasets['actions'][:].astype(np.float64)
     # Reading all rows of a chunk together decompresses it only once.
     block = min(images.chunks[0] if images.chunks else 1, MAX_BLOCK_ROWS)
     writer.add_event('start', first_ns, f'rows at {rate_hz:g} Hz; no times were kept')
@@ -142,19 +145,32 @@ def _copy(
     writer.add_event('stop', first_ns + max(len(images) - 1, 0) * period_ns)
 
 
-def _own_instruction(file: h5py.File) -> str:
-    dataset = file.get('language_instruction')
-    if not isinstance(dataset, h5py.Dataset) or not dataset.size:
-        return ''
-    value = dataset[()] if dataset.shape == () else dataset[:].flat[0]
-    return _text(value)
+def _own_instruction(file: Hdf5File) -> str:
+    return next(_texts(file, 'language_instruction', 1), '')
 
 
-def _event_types(file: h5py.File) -> list[str]:
-    dataset = file.get('action_event_types')
-    if not isinstance(dataset, h5py.Dataset) or dataset.ndim != 1:
-        return []
-    return [_text(value) for value in dataset[:]]
+def _event_types(file: Hdf5File) -> list[str]:
+    return list(_texts(file, 'action_event_types', len(file.datasets['images'])))
+
+
+def _texts(file: Hdf5File, name: str, count: int) -> Iterator[str]:
+    """Yield the first texts of a column, none if it is missing or holds no texts."""
+    dataset = file.datasets.get(name)
+    info = h5py.check_string_dtype(dataset.dtype) if dataset is not None else None
+    if dataset is None or info is None or dataset.shape is None or dataset.ndim > 1:
+        return
+    rows = (
+        VlenRows(dataset, MAX_TEXT, file.view)
+        if info.length is None
+        else np.atleast_1d(dataset[()])
+    )
+    size = 0
+    for row in range(min(count, len(rows))):
+        text = _text(rows[row])
+        size += len(text)
+        if size > MAX_TEXT:
+            raise ValueError(f'{name} has more than {MAX_TEXT} characters')
+        yield text
 
 
 def _created_ns(path: Path, attributes: dict[str, Any]) -> int:
@@ -173,12 +189,3 @@ def _created_ns(path: Path, attributes: dict[str, Any]) -> int:
 
 def _text(value: Any) -> str:
     return value.decode(errors='replace') if isinstance(value, bytes) else str(value)
-
-
-def _plain(value: Any) -> Any:
-    """Return an attribute in a form that fits JSON."""
-    if isinstance(value, np.ndarray | np.generic):
-        value = value.tolist()
-    if isinstance(value, list):
-        return [_plain(one) for one in value]
-    return _text(value) if isinstance(value, bytes) else value

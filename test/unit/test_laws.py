@@ -118,6 +118,12 @@ KEPT_TO = {
     'mujoco': {'sim'},
     'matplotlib': {'report'},
 }
+# The gate, and those who write files of their own.
+OPENS_HDF5 = {
+    'episode.storage.hdf5_gate',
+    'episode.storage.part_file',
+    'interop.legacy_layout',
+}
 ROS_MESSAGES = ('_msgs', '_interfaces', '_srvs')
 # Logic that receives the time as an argument.
 CLOCKLESS = {
@@ -291,6 +297,23 @@ def test_a_module_imports_only_what_the_table_allows(path):
 def test_core_code_reads_no_clock_and_nothing_loads_a_pickle(path):
     """Time is an argument; only safetensors, JSON and safe YAML are loaded."""
     assert forbidden_uses(part(path), ast.parse(path.read_text())) == []
+
+
+def hdf5_opened(tree: ast.AST) -> list[str]:
+    """Return where a module opens a file of HDF5."""
+    return [
+        f'{dotted(node.func)} in line {node.lineno}'
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Call)
+        and dotted(node.func) in ('h5py.File', 'File', 'h5py.h5f.open', 'h5f.open')
+    ]
+
+
+@pytest.mark.parametrize('path', MODULES, ids=lambda p: part(p) or OURS)
+def test_files_of_hdf5_are_read_through_one_gate(path):
+    """A file reads no other file, and no more than it stores; a writer opens its own."""
+    opened = hdf5_opened(ast.parse(path.read_text()))
+    assert bool(opened) == (part(path) in OPENS_HDF5), opened
 
 
 @pytest.mark.parametrize('path', MODULES, ids=lambda p: part(p) or OURS)

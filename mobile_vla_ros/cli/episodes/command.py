@@ -5,6 +5,7 @@ import json
 import sys
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 from mobile_vla_ros import text_table, types
 from mobile_vla_ros.errors import UserError
@@ -130,44 +131,52 @@ def run_list(args: argparse.Namespace) -> int:
 
 def run_show(args: argparse.Namespace) -> int:
     """Print attributes, streams, events and verdict; return 1 if one cannot be read."""
-    from mobile_vla_ros.episode.catalog.inspect import describe
+    from mobile_vla_ros.episode.catalog.file_worker import FileWorker
     from mobile_vla_ros.episode.storage.reader import episodes_at
 
     status = 0
-    for path in episodes_at(args.path):
-        try:
-            shown = describe(path)
-        except UserError as error:
-            print(f'mobile_vla: error: {error}', file=sys.stderr)
-            status = 1
-            continue
-        if args.json:
-            print(json.dumps(shown))
-            continue
-        health, events = shown.pop('health') or {}, shown.pop('events')
-        for key, value in health.items():
-            shown[f'health.{key}'] = '; '.join(value) if key == 'reasons' else value
-        print(text_table.table(shown.items()))
-        rows = [
-            ('event', f'{one["time_ns"] / 1e9:.3f}', one['name'], one['text']) for one in events
-        ]
-        print(text_table.table(rows, '<><'), end='\n\n' if rows else '\n')
+    with FileWorker() as worker:
+        for path in episodes_at(args.path):
+            try:
+                shown = worker.call('episode.catalog.inspect:describe', path)
+            except UserError as error:
+                print(f'mobile_vla: error: {error}', file=sys.stderr)
+                status = 1
+                continue
+            _show(shown, args.json)
     return status
+
+
+def _show(shown: dict[str, Any], as_json: bool) -> None:
+    if as_json:
+        print(json.dumps(shown))
+        return
+    health, events = shown.pop('health') or {}, shown.pop('events')
+    for key, value in health.items():
+        shown[f'health.{key}'] = '; '.join(value) if key == 'reasons' else value
+    print(text_table.table(shown.items()))
+    rows = [('event', f'{one["time_ns"] / 1e9:.3f}', one['name'], one['text']) for one in events]
+    print(text_table.table(rows, '<><'), end='\n\n' if rows else '\n')
 
 
 def run_check(args: argparse.Namespace) -> int:
     """Decode every image and judge every episode; return 1 if one is bad, broken or unfinished."""
     from tqdm import tqdm
 
-    from mobile_vla_ros.episode.catalog.inspect import check
+    from mobile_vla_ros.episode.catalog.file_worker import FileWorker
     from mobile_vla_ros.episode.storage.reader import episodes_at
 
-    status = 0
-    for path in tqdm(episodes_at(args.path), unit='episode', disable=None, leave=False):
-        health = check(path)
-        status |= health['verdict'] == 'bad'
-        if args.json:
-            print(json.dumps({'path': str(path), **health}))
-        else:
-            print('  '.join([path.name, health['verdict'], '; '.join(health['reasons'])]).rstrip())
+    status, paths = 0, episodes_at(args.path)
+    with FileWorker() as worker:
+        for path in tqdm(paths, unit='episode', disable=None, leave=False):
+            try:
+                health = worker.call('episode.catalog.inspect:check', path, whole=True)
+            except UserError as error:
+                health = {'verdict': 'bad', 'reasons': [str(error)]}
+            status |= health['verdict'] == 'bad'
+            if args.json:
+                print(json.dumps({'path': str(path), **health}))
+            else:
+                reasons = '; '.join(health['reasons'])
+                print('  '.join([path.name, health['verdict'], reasons]).rstrip())
     return int(status)

@@ -5,9 +5,14 @@ import json
 import sys
 import time
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from mobile_vla_ros.errors import UserError
 
+if TYPE_CHECKING:
+    from mobile_vla_ros.episode.catalog.file_worker import FileWorker
+
+RECOVERY = 'episode.storage.recovery'
 SUMMARY = 'complete unfinished episodes, and salvage damaged files'
 DESCRIPTION = (
     'Complete every .part that is not being written, and copy every .h5 that cannot be opened '
@@ -39,51 +44,57 @@ def run(args: argparse.Namespace) -> int:
     """Recover the files that need it; return 1 if one could not be recovered."""
     from tqdm import tqdm
 
-    from mobile_vla_ros.episode.storage import recovery
+    from mobile_vla_ros.episode.catalog.file_worker import FileWorker
 
     path = args.path.expanduser()
     if not path.exists():
         raise UserError(f'no file or folder {path}')
-    found, busy = _damaged(path) if path.is_dir() else ([path], [])
-    for part in busy:
-        _print(
-            args,
-            {'path': str(part), 'written': True},
-            f'{part.name} is being written: skipped',
-        )
     status = 0
-    for one in tqdm(found, unit='episode', disable=None, leave=False):
-        try:
-            result = recovery.recover(one, now_ns=time.time_ns())
-        except UserError as error:
-            status = 1
-            if args.json:
-                print(json.dumps({'path': str(one), 'error': str(error)}))
-            print(f'mobile_vla: error: {error}', file=sys.stderr)
-            continue
-        _print(
-            args, {**vars(result), 'path': str(one), 'episode': str(result.path)}, result.sentence
-        )
+    with FileWorker() as worker:
+        found, busy = _damaged(path, worker) if path.is_dir() else ([path], [])
+        for part in busy:
+            _print(
+                args,
+                {'path': str(part), 'written': True},
+                f'{part.name} is being written: skipped',
+            )
+        for one in tqdm(found, unit='episode', disable=None, leave=False):
+            try:
+                result = worker.call(f'{RECOVERY}:recover_plain', one, time.time_ns(), whole=True)
+            except UserError as error:
+                status = 1
+                if args.json:
+                    print(json.dumps({'path': str(one), 'error': str(error)}))
+                print(f'mobile_vla: error: {error}', file=sys.stderr)
+                continue
+            values = {**result, 'path': str(one), 'episode': result['path']}
+            _print(args, values, result['sentence'])
     if not found and not busy and not args.json:
         print(f'nothing to recover in {path}')
     return status
 
 
-def _damaged(folder: Path) -> tuple[list[Path], list[Path]]:
+def _damaged(folder: Path, worker: 'FileWorker') -> tuple[list[Path], list[Path]]:
     """Return the files of a folder that need recovery, and the parts that are in use."""
     from tqdm import tqdm
 
     from mobile_vla_ros.episode.storage import recovery, schema
 
+    def wanted(work: str, path: Path) -> bool:
+        try:
+            return worker.call(f'{RECOVERY}:{work}', path)
+        except UserError:
+            return True  # recovering it says why
+
     parts = sorted(folder.glob(f'*{schema.PART_SUFFIX}'))
-    whole = sorted(folder.glob(f'*{schema.SUFFIX}'))
-    found = recovery.abandoned(folder)
+    whole = sorted(one for one in folder.glob(f'*{schema.SUFFIX}') if one.is_file())
+    found = [part for part in recovery.without_writer(folder) if wanted('is_abandoned', part)]
     found += [
         path
         for path in tqdm(whole, unit='file', desc='checking', disable=None, leave=False)
-        if recovery.is_damaged(path)
+        if wanted('is_damaged', path)
     ]
-    return found, [part for part in parts if part.exists() and recovery.is_written(part)]
+    return found, [part for part in parts if part.is_file() and recovery.is_written(part)]
 
 
 def _print(args: argparse.Namespace, values: dict, sentence: str):

@@ -1,5 +1,6 @@
 """The episodes of a folder in a small SQLite table, so that thousands are listed at once."""
 
+import base64
 import contextlib
 import dataclasses
 import json
@@ -11,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from mobile_vla_ros.episode.catalog.file_worker import FileWorker
 from mobile_vla_ros.episode.catalog.index_table import (
     COLUMNS,
     MEMORY,
@@ -20,7 +22,7 @@ from mobile_vla_ros.episode.catalog.index_table import (
     row_of,
     transaction,
 )
-from mobile_vla_ros.episode.catalog.row import NO_VERDICT, EpisodeRow
+from mobile_vla_ros.episode.catalog.row import NO_VERDICT, EpisodeRow, unreadable
 from mobile_vla_ros.errors import UserError
 
 BATCH = 200  # episodes written in one transaction
@@ -76,15 +78,25 @@ class EpisodeIndex:
         """Close the table."""
         self._db.close()
 
-    def refresh(self, progress: Callable[[int, int], None] | None = None) -> None:
+    def refresh(
+        self,
+        progress: Callable[[int, int], None] | None = None,
+        worker: FileWorker | None = None,
+    ) -> None:
         """
         Read new files in the folder and forget deleted ones.
 
+        They are read in another process; one that takes too long is listed as unreadable.
+
         :param progress: called with the number of episodes read so far and the number to read.
+        :param worker: the process that reads; None: a new one.
         """
+        if worker is None:
+            with FileWorker() as worker:
+                return self.refresh(progress, worker)
         while True:
             try:
-                return self._refresh(progress or (lambda done, total: None))
+                return self._refresh(progress or (lambda done, total: None), worker)
             except sqlite3.Error as error:
                 self._db.close()
                 self._give_up(error)
@@ -187,9 +199,7 @@ class EpisodeIndex:
         self._places.pop(0)
         self._why = self._why or f'{self.folder} cannot keep the index of its episodes ({error})'
 
-    def _refresh(self, progress: Callable[[int, int], None]) -> None:
-        from mobile_vla_ros.episode.catalog.read import read_row  # and h5py
-
+    def _refresh(self, progress: Callable[[int, int], None], worker: FileWorker) -> None:
         found = self._scan()
         known = {
             name: state
@@ -211,7 +221,7 @@ class EpisodeIndex:
             batch = []
             for done, (name, where) in enumerate(reading[first : first + BATCH], first):
                 progress(done, total)
-                batch.append((where, found[name], *read_row(self.folder / name)))
+                batch.append((where, found[name], *_read(worker, self.folder / name)))
             with transaction(self._db):
                 for entry in batch:
                     self._store(*entry)
@@ -244,3 +254,13 @@ class EpisodeIndex:
             self._db.execute(
                 'INSERT OR REPLACE INTO main.traces VALUES (?, ?, ?)', (row.name, signature, view)
             )
+
+
+def _read(worker: FileWorker, path: Path) -> tuple[EpisodeRow, bytes, bytes]:
+    """Return the row, signature and start view of a file; a row with the reason if unreadable."""
+    try:
+        found = worker.call('episode.catalog.read:read_row', path)
+    except UserError as error:
+        return unreadable(path, str(error)), b'', b''
+    row = EpisodeRow(**found['row'] | {'reasons': tuple(found['row']['reasons'])})
+    return row, base64.b64decode(found['signature']), base64.b64decode(found['view'])

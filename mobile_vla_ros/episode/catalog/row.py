@@ -1,6 +1,7 @@
 """The row that stands for an episode in the index; imports no h5py, so that help stays quick."""
 
 from dataclasses import dataclass
+from pathlib import Path
 
 from mobile_vla_ros import types
 
@@ -39,3 +40,9 @@ class EpisodeRow:
     right_s: float = 0.0
     turn_left_s: float = 0.0
     turn_right_s: float = 0.0
+
+
+def unreadable(path: Path, reason: str) -> EpisodeRow:
+    """Return the row of a file that cannot be read, with its sentence."""
+    name = path.name.removesuffix('.part').removesuffix('.h5')
+    return EpisodeRow(path.name, name, reasons=(reason.replace(str(path), path.name),))

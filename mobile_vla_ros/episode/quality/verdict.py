@@ -1,14 +1,15 @@
 """The verdict on an episode: good, poor or bad, with the reasons in words."""
 
+import json
 from collections.abc import Sequence
-from typing import TypedDict
+from typing import Any, TypedDict, cast
 
 import numpy as np
 
 from mobile_vla_ros.episode.quality.image_quality import ImageQuality
 from mobile_vla_ros.episode.timing import camera_clock as clock
 from mobile_vla_ros.episode.timing.timeline import frame_times, newest_at
-from mobile_vla_ros.types import NANOSECONDS
+from mobile_vla_ros.types import NANOSECONDS, VERDICTS
 
 # Thresholds that make an episode poor or bad; one driven by hand at 10 Hz passes easily. Shares
 # are fractions of all frames (or of sampled frames, where noted).
@@ -57,6 +58,45 @@ class Health(TypedDict, total=False):
     dark_share: float
     blurred_share: float
     timed: bool
+
+
+MAX_MEASURE = 1e12  # of any measure in a file
+# What ``read_health`` accepts beside numbers; None only where a measure may be unknown.
+WORDS: dict[str, type] = {'verdict': str, 'clock': str, 'timed': bool}
+
+
+def read_health(text: str) -> Health:
+    """
+    Return the verdict that a file keeps; measures that this version does not know are left out.
+
+    :raises ValueError: when it is not JSON, or a value is not of its kind.
+    """
+    try:
+        found = json.loads(text)
+    except RecursionError:
+        raise ValueError('JSON that is nested too deeply') from None
+    if not isinstance(found, dict):
+        raise ValueError(f'{found!r:.40}')
+    known: dict[str, Any] = {name: found[name] for name in Health.__annotations__ if name in found}
+    reasons = known.get('reasons')
+    if known.get('verdict') not in VERDICTS or not (
+        isinstance(reasons, list) and all(isinstance(reason, str) for reason in reasons)
+    ):
+        raise ValueError(f'verdict {known.get("verdict")!r:.40}, reasons {reasons!r:.40}')
+    for name, value in known.items():
+        if name in WORDS:
+            right = type(value) is WORDS[name]
+        elif name == 'expected_rate_hz':
+            right = value is None or (_is_number(value) and value >= 0)
+        else:
+            right = name == 'reasons' or _is_number(value)
+        if not right:
+            raise ValueError(f'{name} {value!r:.40}')
+    return cast(Health, known)
+
+
+def _is_number(value: object) -> bool:
+    return type(value) in (int, float) and abs(cast(float, value)) < MAX_MEASURE  # NaN is not
 
 
 def judge(

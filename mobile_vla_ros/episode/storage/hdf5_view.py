@@ -8,7 +8,6 @@ import io
 import os
 from bisect import bisect_left, insort
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 SUPERBLOCK_BYTES = 48  # version 3: flags at 11, end of file at 28, checksum at 44
@@ -16,7 +15,8 @@ SIGNATURE = b'\x89HDF\r\n\x1a\n'
 SWMR_WRITING = 4  # among the flags
 HEAP = b'GCOL\x01\0\0\0'
 HEAP_HEAD = 16
-MIN_HEAP = 4096
+MIN_HEAP, MAX_HEAP = 4096, 1 << 28
+MAX_PATCHES = 1000  # heaps that are mended
 
 
 class View(io.RawIOBase):
@@ -30,24 +30,25 @@ class View(io.RawIOBase):
     ``cut`` is True if the file is shorter than its superblock states.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, stored: io.FileIO, *, as_closed: bool) -> None:
         """
-        Open a file.
+        Show an open file, which is closed with this one.
 
-        :raises ValueError: when it does not begin like a file of the recorder.
+        :param as_closed: show it as closed by its writer; otherwise only its heaps are mended.
+        :raises ValueError: when it does not begin like a file of the recorder; only ``as_closed``.
         """
         super().__init__()
-        self._file, self._at = path.open('rb', buffering=0), 0
-        self._handle = self._file.fileno()
+        self._file, self._at = stored, 0
+        self._handle = stored.fileno()
         self._size = os.fstat(self._handle).st_size
         self._heap_at = self._heap_end = 0
-        try:
+        self._patches: dict[int, bytes] = {}
+        self._patched: list[int] = []
+        self.cut = False
+        if as_closed:
             head, end = self._closed_head()
-        except ValueError:
-            self._file.close()
-            raise
-        self.cut = self._size < end
-        self._patches, self._patched = {0: head}, [0]
+            self.cut = self._size < end
+            self._patch(0, head)
 
     def _closed_head(self) -> tuple[bytes, int]:
         """Return the superblock of the closed file, and the end that it stated before."""
@@ -105,7 +106,7 @@ class View(io.RawIOBase):
             position a few bytes on.
         """
         size = int.from_bytes(self.read_raw(at + 8, 8), 'little')
-        if not MIN_HEAP <= size <= self._size - at:
+        if not MIN_HEAP <= size <= min(self._size - at, MAX_HEAP):
             self._patch(at, bytes(4))
             return at + 4
         data, free = self.read_raw(at, size), HEAP_HEAD
@@ -121,6 +122,8 @@ class View(io.RawIOBase):
 
     def _patch(self, at: int, patch: bytes) -> None:
         if at not in self._patches:
+            if len(self._patches) > MAX_PATCHES:
+                raise OSError(f'more than {MAX_PATCHES} heaps are damaged')
             insort(self._patched, at)
         self._patches[at] = patch
 

@@ -1,26 +1,18 @@
 """Read an episode, whole or cut short, and find the episodes of a folder."""
 
-import json
 from pathlib import Path
-from typing import Any
 
-import h5py
 import numpy as np
 
-from mobile_vla_ros import file_lock
-from mobile_vla_ros.episode.quality.verdict import Health
+from mobile_vla_ros.episode.quality.verdict import Health, read_health
 from mobile_vla_ros.episode.records import Commands, Event
 from mobile_vla_ros.episode.storage import schema
-from mobile_vla_ros.episode.storage.hdf5_view import (
-    SIGNATURE,
-    SUPERBLOCK_BYTES,
-    SWMR_WRITING,
-    View,
-)
+from mobile_vla_ros.episode.storage.hdf5_gate import MALFORMED, Hdf5File, VlenRows, open_file
 from mobile_vla_ros.errors import UserError, first_line
 from mobile_vla_ros.images.stored import BrokenImage, decode
 from mobile_vla_ros.types import SOURCES, Frame
 
+MAX_UNREADABLE = 4 * schema.FRAME_ROWS  # images at the end of a killed episode
 RECOVER = 'salvage it with mobile_vla episodes recover, or move it away'
 
 
@@ -33,24 +25,26 @@ class Episode:
     writer that was killed or is still running, shows the flushed rows.
     """
 
-    def __init__(self, path: Path, file: h5py.File, view: View | None = None) -> None:
+    def __init__(self, path: Path, file: Hdf5File) -> None:
         self.path = path
-        self._file, self._view = file, view
-        self.attributes = {name: _plain(value) for name, value in file.attrs.items()}
+        self._file = file
+        self.attributes = file.attributes
         self._check_format()
-        self._images = file['frames/data']
-        stamp_ns, received_ns = _written(file['frames'], 'stamp_ns', 'received_ns')
+        schema.check_attributes(file.attributes)
+        schema.check_datasets(file.datasets)
+        self._images = VlenRows(file.datasets['frames/data'])
+        stamp_ns, received_ns = self._written('frames', 'stamp_ns', 'received_ns')
         self._count = _readable_images(self._images, min(len(stamp_ns), len(self._images)))
         self.frame_stamp_ns = stamp_ns[: self._count]
         self.frame_received_ns = received_ns[: self._count]
         self.commands = Commands(
-            *_written(file['commands'], 'twist', 'stamp_ns', 'received_ns', 'source')
+            *self._written('commands', 'twist', 'stamp_ns', 'received_ns', 'source')
         )
-        self.proposals = _proposals(file) if 'proposals' in file else None
+        self.proposals = self._proposals() if 'proposals/twist' in file.datasets else None
         self.events = [
             Event(name.decode(), int(time), text.decode(errors='replace'))
             for name, time, text in zip(
-                *_written(file['events'], 'name', 'time_ns', 'text'), strict=True
+                *self._written('events', 'name', 'time_ns', 'text'), strict=True
             )
         ]
 
@@ -59,21 +53,22 @@ class Episode:
         """
         Open an episode.
 
-        :raises UserError: when the file is missing, broken, not an episode or of a later version;
-            the sentence names the file.
+        :raises UserError: when the file is missing, broken, not an episode or of a later version,
+            or when it is refused: it names other files, or lists more than it stores. The sentence
+            names the file.
         """
         path = Path(path).expanduser()
         if not path.is_file():
             raise UserError(f'no episode at {path}', expected='a file written by the recorder')
-        file = view = None
+        file = None
         try:
-            file, view = _open_file(path)
-            return cls(path, file, view)
+            file = open_file(path, schema.DATASETS | schema.PROPOSALS)
+            return cls(path, file)
         except UserError:
-            _close(file, view)
+            _close(file)
             raise
-        except (OSError, KeyError, ValueError, RuntimeError) as error:
-            _close(file, view)
+        except MALFORMED as error:
+            _close(file)
             raise UserError(
                 f'{path} cannot be read as an episode',
                 got=first_line(error),
@@ -86,17 +81,40 @@ class Episode:
         if found != schema.FORMAT:
             raise UserError(
                 f'{self.path} is not an episode of this package',
-                got=f'format {found!r}',
+                got=f'format {found!r:.40}',
                 expected=schema.FORMAT,
                 remedy='import other layouts with mobile_vla episodes import',
             )
-        if version != schema.VERSION:
+        if type(version) is not int or version != schema.VERSION:
             raise UserError(
                 f'{self.path} has an unsupported version',
-                got=version,
+                got=f'{version!r:.40}',
                 expected=schema.VERSION,
                 remedy='update mobile_vla_ros',
             )
+
+    def _written(self, stream: str, *names: str) -> list[np.ndarray]:
+        """Return columns up to the first row that is incomplete or was never written."""
+        datasets = [self._file.datasets[f'{stream}/{name}'] for name in names]
+        count = min(len(dataset) for dataset in datasets)
+        columns = [dataset[:count] for dataset in datasets]  # once: every HDF5 read costs
+        for column in columns:
+            if column.dtype == np.int64:
+                unwritten = np.flatnonzero(column == schema.NO_TIME)
+                count = min(count, unwritten[0]) if len(unwritten) else count
+        columns = [column[:count] for column in columns]
+        for name, column in zip(names, columns, strict=True):
+            if column.dtype == np.int64 and (np.abs(column) > schema.MAX_TIME).any():
+                raise ValueError(f'{stream}/{name} has a time beyond {schema.MAX_TIME} ns')
+        return columns
+
+    def _proposals(self) -> Commands:
+        twist, stamp_ns, received_ns = self._written(
+            'proposals', 'twist', 'stamp_ns', 'received_ns'
+        )
+        return Commands(
+            twist, stamp_ns, received_ns, np.full(len(received_ns), SOURCES['policy'], np.uint8)
+        )
 
     def __enter__(self) -> 'Episode':
         return self
@@ -110,7 +128,7 @@ class Episode:
 
     def close(self) -> None:
         """Close the file; times and commands stay usable."""
-        _close(self._file, self._view)
+        self._file.close()
 
     @property
     def episode_id(self) -> str:
@@ -149,15 +167,14 @@ class Episode:
 
         :raises UserError: when the file is broken at the verdict.
         """
-        text = self.attributes['health']
+        text = str(self.attributes['health'])
         try:
-            found: Health | None = json.loads(text) if text else None
-            return found
+            return read_health(text) if text else None
         except ValueError as error:
             raise UserError(
                 f'{self.path} is broken at its verdict',
                 got=first_line(error),
-                expected='JSON',
+                expected='JSON with verdict, reasons and measures',
                 remedy=RECOVER,
             ) from None
 
@@ -171,7 +188,7 @@ class Episode:
             raise IndexError(f'frame {index} of {self._count}')
         try:
             return bytes(self._images[index % self._count].tobytes())
-        except (OSError, RuntimeError) as error:
+        except MALFORMED as error:
             raise self._broken(index, first_line(error)) from None
 
     def frame(self, index: int, min_side: int | None = None) -> Frame:
@@ -224,64 +241,21 @@ def episodes_at(path: Path | str) -> list[Path]:
     return [path] if path.is_file() else find_episodes(path)
 
 
-def _open_file(path: Path) -> tuple[h5py.File, View | None]:
-    """
-    Open a file through a ``View``, or as a SWMR reader while it is still being written.
-
-    A plain open would not do: HDF5 loops for ever on blocks of zeros, which a power cut or a bad
-    disk leaves, and a SWMR reader waits for missing blocks in the hope of a writer.
-    """
-    with path.open('rb') as file:
-        head = file.read(SUPERBLOCK_BYTES)
-    known = len(head) == SUPERBLOCK_BYTES and head[:9] == SIGNATURE + b'\x03'
-    writing = known and head[11] & SWMR_WRITING
-    if not known or (head[11] and not writing):  # HDF5 reports the defect
-        return h5py.File(path, 'r'), None
-    size, end = path.stat().st_size, int.from_bytes(head[28:36], 'little')
-    if size < end:
-        raise OSError(f'cut short: {size} bytes of {end}')
-    if writing and file_lock.is_held(path):
-        return h5py.File(path, 'r', libver='latest', swmr=True), None
-    view = View(path)
-    try:
-        return h5py.File(view, 'r'), view
-    except BaseException:
-        view.close()
-        raise
+def _close(file: Hdf5File | None) -> None:
+    if file is not None:
+        file.close()
 
 
-def _close(*opened: h5py.File | View | None) -> None:
-    for one in opened:
-        if one is not None:
-            one.close()
-
-
-def _written(stream: h5py.Group, *names: str) -> list[np.ndarray]:
-    """Return columns up to the first row that is incomplete or was never written."""
-    datasets = [stream[name] for name in names]
-    count = min(len(dataset) for dataset in datasets)
-    columns = [dataset[:count] for dataset in datasets]  # once: every HDF5 read costs
-    for column in columns:
-        if column.dtype == np.int64:
-            unwritten = np.flatnonzero(column == schema.NO_TIME)
-            count = min(count, unwritten[0]) if len(unwritten) else count
-    return [column[:count] for column in columns]
-
-
-def _proposals(file: h5py.File) -> Commands:
-    twist, stamp_ns, received_ns = _written(file['proposals'], 'twist', 'stamp_ns', 'received_ns')
-    return Commands(
-        twist, stamp_ns, received_ns, np.full(len(received_ns), SOURCES['policy'], np.uint8)
-    )
-
-
-def _readable_images(images: h5py.Dataset, count: int) -> int:
+def _readable_images(images: VlenRows, count: int) -> int:
     """
     Count the images up to the last readable one.
 
     A kill in the middle of a flush can leave rows whose bytes never reached the disk; they are
     always the last ones (seen with a kill after every single write of an episode).
+
+    :raises OSError: when more are unreadable than one flush writes.
     """
+    listed = count
     while count:
         try:
             if len(images[count - 1]):
@@ -289,10 +263,6 @@ def _readable_images(images: h5py.Dataset, count: int) -> int:
         except (OSError, RuntimeError):
             pass
         count -= 1
+        if listed - count > MAX_UNREADABLE:
+            raise OSError(f'its last {listed - count} images cannot be read')
     return count
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, bytes):
-        return value.decode()
-    return value.item() if isinstance(value, np.generic) else value

@@ -2,13 +2,15 @@
 
 import dataclasses
 import datetime
-import json
 import os
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from mobile_vla_ros import file_lock
+from mobile_vla_ros.episode.quality.verdict import Health, read_health
 from mobile_vla_ros.episode.storage import disk, schema
+from mobile_vla_ros.episode.storage.hdf5_gate import open_regular
 from mobile_vla_ros.episode.storage.reader import Episode
 from mobile_vla_ros.episode.storage.salvage import Salvage
 from mobile_vla_ros.episode.storage.writer import EpisodeWriter
@@ -53,16 +55,26 @@ def is_written(path: Path | str) -> bool:
         raise UserError(f'{path} cannot be opened', got=disk.error_text(error)) from None
 
 
-def abandoned(folder: Path | str) -> list[Path]:
-    """Return the ``.part`` files without a writer that are not recovered yet, sorted by name."""
+def without_writer(folder: Path | str) -> list[Path]:
+    """Return the ``.part`` files that nobody writes, sorted by name; opens none of them."""
     found = []
     for part in sorted(Path(folder).expanduser().glob(f'*{schema.PART_SUFFIX}')):
         try:
-            if not is_written(part) and _recovered_before(part) is None:
+            if part.is_file() and not is_written(part):
                 found.append(part)
         except UserError:
             continue  # closed a moment ago
     return found
+
+
+def is_abandoned(part: Path) -> bool:
+    """Whether a ``.part`` without a writer is not recovered yet."""
+    return _recovered_before(part) is None
+
+
+def abandoned(folder: Path | str) -> list[Path]:
+    """Return the ``.part`` files without a writer that are not recovered yet, sorted by name."""
+    return [part for part in without_writer(folder) if is_abandoned(part)]
 
 
 def is_damaged(path: Path | str) -> bool:
@@ -103,6 +115,12 @@ def recover(path: Path | str, *, now_ns: int) -> Recovery:
         os.close(handle)
 
 
+def recover_plain(path: Path, now_ns: int) -> dict[str, Any]:
+    """Recover in a ``catalog.file_worker``: return the fields of the ``Recovery``."""
+    result = recover(path, now_ns=now_ns)
+    return {**vars(result), 'path': str(result.path)}
+
+
 def _is_part(path: Path) -> bool:
     return path.name.endswith(schema.PART_SUFFIX)
 
@@ -111,7 +129,7 @@ def _hold(path: Path) -> int:
     """Open a file; hold the lock of a ``.part``, so that no other process recovers it too."""
     writable = _is_part(path) and os.access(path, os.W_OK)
     try:
-        handle = os.open(path, os.O_RDWR if writable else os.O_RDONLY)
+        handle = open_regular(path, os.O_RDWR if writable else os.O_RDONLY)
     except OSError as error:
         raise UserError(f'{path} cannot be opened', got=disk.error_text(error)) from None
     if _is_part(path) and (is_written(path) or (writable and not file_lock.hold(handle))):
@@ -225,7 +243,7 @@ def _new_writer(salvage: Salvage, target: Path, now_ns: int) -> EpisodeWriter:
     info = {name: salvage.attribute(name) or '' for name in names}
     info['instruction'] = info['instruction'] or LOST_INSTRUCTION
     try:
-        known = json.loads(salvage.attribute('health') or '{}')
+        known: Health = read_health(salvage.attribute('health') or '{}')
     except ValueError:
         known = {}
     return EpisodeWriter(

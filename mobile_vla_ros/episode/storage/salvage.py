@@ -17,13 +17,12 @@ import h5py
 import numpy as np
 
 from mobile_vla_ros.episode.storage import schema
+from mobile_vla_ros.episode.storage.hdf5_gate import MALFORMED, VLEN_REFERENCE, open_file
 from mobile_vla_ros.episode.storage.hdf5_view import HEAP, HEAP_HEAD, View, heap_objects
 from mobile_vla_ros.errors import UserError, first_line
 from mobile_vla_ros.images.stored import JPEG_START, PNG_START, BrokenImage, check_whole
 
-IMAGE_REFERENCE = np.dtype([('bytes', '<u4'), ('heap', '<u8'), ('number', '<u4')])
 STREAMS = ('frames', 'commands', 'events')
-UNREADABLE = (OSError, KeyError, ValueError, RuntimeError, TypeError)
 PAGE = bytes(4096)
 TORN_TAIL = 16  # a JPEG without an end marker that ends in this many zeros was not fully written
 
@@ -40,22 +39,21 @@ class Salvage:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        view = None
+        wanted = schema.DATASETS | schema.PROPOSALS
         try:
-            view = View(path)
-            self._file = h5py.File(view, 'r')
-        except UNREADABLE as error:
-            if view is not None:
-                view.close()
+            self._file = open_file(path, wanted, torn=True)
+        except MALFORMED as error:
             raise UserError(
                 f'{path} cannot be recovered: its head cannot be read',
                 got=first_line(error),
                 expected=f'an HDF5 file of format {schema.FORMAT}',
             ) from None
+        view = self._file.view
+        assert view is not None, 'a torn file is not opened as a SWMR reader'
         self._view: View = view
+        proposals = any(name in self._file.datasets for name in schema.PROPOSALS)
         # An episode without proposals has not lost them.
-        self.streams = STREAMS + (('proposals',) if self._has('proposals') else ())
-        wanted = schema.DATASETS | schema.PROPOSALS
+        self.streams = STREAMS + (('proposals',) if proposals else ())
         self._data = {
             name: self._dataset(name) for name in wanted if name.partition('/')[0] in self.streams
         }
@@ -79,7 +77,6 @@ class Salvage:
 
     def __exit__(self, *_: object) -> None:
         self._file.close()
-        self._view.close()
 
     @property
     def cut(self) -> bool:
@@ -87,13 +84,10 @@ class Salvage:
         return self._view.cut
 
     def attribute(self, name: str) -> Any:
-        """Return one attribute, or None if it cannot be read."""
-        try:
-            value = self._file.attrs[name]
-            value = value.decode() if isinstance(value, bytes) else value
-        except UNREADABLE:
-            return None
-        return value.item() if isinstance(value, np.generic) else value
+        """Return one attribute, or None if it cannot be read or has another type."""
+        known = {'format': str, 'version': int, **schema.ATTRIBUTES, **schema.OPTIONAL_ATTRIBUTES}
+        value = self._file.attributes.get(name)
+        return value if name in known and type(value) is known[name] else None
 
     def frames(self) -> Iterator[tuple[bytes, int, int]]:
         """Yield every readable frame as encoded image, header stamp and receipt."""
@@ -139,18 +133,14 @@ class Salvage:
                 if was_written(stamp_ns, received_ns) and np.isfinite(twist).all():
                     yield twist, stamp_ns, received_ns
 
-    def _has(self, stream: str) -> bool:
-        try:
-            return stream in self._file
-        except UNREADABLE:
-            return False
-
     def _dataset(self, name: str) -> h5py.Dataset | None:
+        """Return a dataset whose rows can be read from its chunks, None without one."""
         try:
-            dataset = self._file[name]
+            dataset = self._file.datasets[name]
             plain = dataset.chunks and not dataset.id.get_create_plist().get_nfilters()
-            return dataset if plain and len(dataset) else None
-        except UNREADABLE:
+            fits = plain and not schema.dataset_fault(name, dataset)
+            return dataset if fits and len(dataset) else None
+        except MALFORMED:
             return None
 
     def _blocks(self, stream: str, *columns: str) -> Iterator[tuple[np.ndarray, ...]]:
@@ -159,17 +149,21 @@ class Salvage:
         datasets = [dataset for name in names if (dataset := self._data[name]) is not None]
         if len(datasets) < len(names):
             return
-        rows = datasets[0].chunks[0]
         count = min(len(dataset) for dataset in datasets)
-        for first in range(0, count, rows):
+        rows = datasets[0].chunks[0]
+        if any(dataset.chunks[0] != rows for dataset in datasets):
+            return
+        for first in sorted(self._places[names[0]]):
             wanted = min(rows, count - first)
+            if wanted <= 0:
+                return
             yield tuple(
                 self._block(name, dataset, first, wanted)
                 for name, dataset in zip(names, datasets, strict=True)
             )
 
     def _block(self, name: str, dataset: h5py.Dataset, first: int, count: int) -> np.ndarray:
-        dtype = IMAGE_REFERENCE if name == 'frames/data' else dataset.dtype
+        dtype = VLEN_REFERENCE if name == 'frames/data' else dataset.dtype
         row_bytes = dtype.itemsize * math.prod(dataset.shape[1:])
         place = self._places[name].get(first)
         data = self._view.read_raw(place, count * row_bytes) if place is not None else b''
@@ -199,14 +193,14 @@ def _places(dataset: h5py.Dataset | None) -> dict[int, int]:
 
     if dataset is not None:
         # A broken index ends early; what was noted before is good.
-        with contextlib.suppress(*UNREADABLE):
+        with contextlib.suppress(*MALFORMED):
             dataset.id.chunk_iter(note)
     return places
 
 
 def was_written(stamp_ns: int, received_ns: int) -> bool:
     """Whether a row with these times was written: no row is received at 0."""
-    return schema.NO_TIME not in (stamp_ns, received_ns) and received_ns != 0
+    return max(abs(stamp_ns), abs(received_ns)) <= schema.MAX_TIME and received_ns != 0
 
 
 def is_whole_image(image: bytes) -> bool:

@@ -3,6 +3,7 @@
 import dataclasses
 import datetime
 import hashlib
+import math
 import uuid
 from dataclasses import dataclass
 from pathlib import Path
@@ -75,6 +76,32 @@ PROPOSALS: Layout = {
 # existing one in place, so these exist from the start with a fixed size.
 LATE_TEXT_BYTES = {'outcome': 16, 'command_type': 96, 'frame_id': 128, 'health': 8192}
 LATE_FLAGS = ('complete', 'recovered')
+
+# Attributes that every episode has, and those that it may lack, with their exact types.
+ATTRIBUTES: dict[str, type] = {
+    'episode_id': str,
+    'created_utc': str,
+    'instruction': str,
+    'outcome': str,
+    'complete': bool,
+    'frame_id': str,
+    'health': str,
+}
+OPTIONAL_ATTRIBUTES: dict[str, type] = {
+    'operator': str,
+    'robot': str,
+    'image_topic': str,
+    'command_topic': str,
+    'command_type': str,
+    'package_version': str,
+    'ros_version': str,
+    'origin': str,
+    'recovered': bool,
+}
+# Nanoseconds, in either direction: the difference of two times fits into an int64. ROS stamps are
+# at most half of it.
+MAX_TIME = 2**62
+MAX_COLUMN_BYTES = 1 << 28  # of rows that are read at once, as they are in memory
 
 
 @dataclass(frozen=True)
@@ -184,6 +211,57 @@ def lay_out(
     file.swmr_mode = True
     file.flush()
     return datasets
+
+
+def check_datasets(datasets: dict[str, h5py.Dataset]) -> None:
+    """
+    Check that the datasets of a file are those of an episode, with exact types and shapes.
+
+    :raises ValueError: names the first that is not.
+    """
+    proposals = any(path in datasets for path in PROPOSALS)
+    for path in DATASETS | PROPOSALS if proposals else DATASETS:
+        if path not in datasets:
+            raise ValueError(f'no dataset {path}')
+        fault = dataset_fault(path, datasets[path])
+        if fault:
+            raise ValueError(f'{path} {fault}')
+
+
+def dataset_fault(path: str, dataset: h5py.Dataset) -> str:
+    """Return how a dataset differs from the one of an episode at this path, '' if it does not."""
+    columns, dtype, *_ = (DATASETS | PROPOSALS)[path]
+    tail = () if columns is None else (columns,)
+    shape, found = dataset.shape, dataset.dtype
+    if shape is None or len(shape) != 1 + len(tail) or shape[1:] != tail:  # None: no dataspace
+        return f'has the shape {shape}, not {("N", *tail)}'
+    size = math.prod(shape) * found.itemsize
+    if size > MAX_COLUMN_BYTES:
+        return f'has {size} bytes, more than {MAX_COLUMN_BYTES}'
+    if dtype is IMAGE_DTYPE:
+        if h5py.check_vlen_dtype(found) == np.uint8 and dataset.chunks:
+            return ''
+        return f'has the type {found}, not chunks of byte strings of any length'
+    if found == dtype and h5py.check_enum_dtype(found) is None:
+        return ''
+    return f'has the type {found}, not {np.dtype(dtype)}'
+
+
+def check_attributes(attributes: dict[str, Any]) -> None:
+    """
+    Check that the attributes of an episode have their types.
+
+    :raises ValueError: names the first that does not.
+    """
+    for name, kind in (ATTRIBUTES | OPTIONAL_ATTRIBUTES).items():
+        if name not in attributes:
+            if name in OPTIONAL_ATTRIBUTES:
+                continue
+            raise ValueError(f'no attribute {name}, or one of another type than {kind.__name__}')
+        if type(attributes[name]) is not kind:
+            raise ValueError(f'attribute {name} is {attributes[name]!r:.40}, not {kind.__name__}')
+    if attributes['outcome'] not in OUTCOMES:
+        raise ValueError(f'attribute outcome is {attributes["outcome"]!r:.40}')
 
 
 def episode_name(path: Path) -> str:

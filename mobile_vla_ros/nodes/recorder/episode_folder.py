@@ -9,7 +9,9 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
+from mobile_vla_ros.episode.catalog.file_worker import FileWorker
 from mobile_vla_ros.episode.catalog.index import EpisodeIndex
+from mobile_vla_ros.episode.catalog.row import UNREADABLE
 from mobile_vla_ros.episode.storage import disk, recovery
 from mobile_vla_ros.episode.storage.recording import Recording
 from mobile_vla_ros.errors import UserError
@@ -137,6 +139,9 @@ class EpisodeFolder:
         self._changed = threading.Event()
         self._closing = threading.Event()
         self._threads: list[threading.Thread] = []
+        # Not in this process: h5py's lock and a stranger's file would hold up the recording.
+        self._worker = FileWorker()
+        self._named: set[str] = set()  # files that cannot be read, each named once
 
     def start(
         self, recording: Callable[[], Recording | None], expected_rate: Callable[[], float]
@@ -163,6 +168,7 @@ class EpisodeFolder:
         """Stop both threads; a recovery in progress is left to the next start."""
         self._closing.set()
         self._changed.set()
+        self._worker.close()
         for thread in self._threads:
             thread.join(JOIN_S)
 
@@ -191,7 +197,8 @@ class EpisodeFolder:
         try:
             work()
         except (UserError, OSError) as error:
-            self._warn(str(error))
+            if not self._closing.is_set():
+                self._warn(str(error))
         except Exception:
             self._warn(traceback.format_exc())
 
@@ -209,14 +216,16 @@ class EpisodeFolder:
 
         def recover(path: Path) -> None:
             try:
-                sentence = recovery.recover(path, now_ns=time.time_ns()).sentence
-                self._info(sentence)
-                report(sentence)
-            except Exception as error:
+                if self._worker.call('episode.storage.recovery:is_abandoned', path):
+                    work = 'episode.storage.recovery:recover_plain'
+                    done = self._worker.call(work, path, time.time_ns(), whole=True)
+                    self._info(done['sentence'])
+                    report(done['sentence'])
+            except UserError as error:
                 report(f'{path.name} could not be recovered: {error}')
                 raise
 
-        for path in recovery.abandoned(self.path):
+        for path in recovery.without_writer(self.path):
             if self._closing.is_set():
                 return
             self._guarded(partial(recover, path))
@@ -224,8 +233,12 @@ class EpisodeFolder:
     def _count(self) -> None:
         if self.path.is_dir():
             with EpisodeIndex(self.path) as index:
-                index.refresh()
+                index.refresh(worker=self._worker)
                 self._counts = index.count_by_instruction()
+                for row in index.rows(verdict=UNREADABLE):
+                    if row.name not in self._named:
+                        self._named.add(row.name)
+                        self._warn(row.reasons[0])
 
 
 def _exists(recording: Recording) -> bool:

@@ -17,6 +17,7 @@ from sensor_msgs.msg import CompressedImage, Image
 from std_msgs.msg import String
 from std_srvs.srv import Trigger
 
+from hostile_episodes import good_episode, slow_commands, spoil
 from mobile_vla_ros.episode.storage.reader import Episode, find_episodes
 from mobile_vla_ros.images.messages import encode
 from mobile_vla_ros.nodes.shared.image_messages import from_rgb, to_compressed
@@ -779,3 +780,28 @@ def test_a_bad_parameter_ends_with_a_sentence_and_status_2(nodes):
         process = nodes.start('recorder_node', params=params)
         assert process.wait() == 2
         assert words in process.output and 'Traceback' not in process.output
+
+
+def test_a_slow_file_in_the_folder_does_not_delay_the_recording(rig, tmp_path):
+    """Files that take long to read lie in data_dir: rows are written meanwhile."""
+    folder = tmp_path / 'episodes'
+    folder.mkdir()
+    good = good_episode(tmp_path / 'good')
+    for index in range(3):
+        spoil(good, folder / f'20270115T08000{index}Z_00000000.h5', slow_commands, '')
+    (folder / '20270115T080005Z_00000000.h5').write_bytes(b'no HDF5')
+    one = rig(queue_frames=10)  # half a second of images
+    with one.camera(), one.commands():
+        one.call('start')
+        values = one.until_frames(80, commands=80)
+        one.call('success')
+    assert values['drops'] == '0'
+    path = max(folder.glob('*.h5'), key=lambda path: path.stat().st_mtime)
+    with Episode.open(path) as episode:
+        seen = numbers(episode)
+    assert seen == list(range(seen[0], seen[0] + len(seen))) and len(seen) >= 80
+    wait_until(
+        lambda: '20270115T080005Z_00000000.h5 cannot be read' in one.process.output,
+        90,
+        'the name of the broken file',
+    )

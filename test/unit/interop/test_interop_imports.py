@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import zlib
 from pathlib import Path
 
 import h5py
@@ -206,10 +207,16 @@ def test_a_damaged_import_is_reported(tmp_path, capsys):
 
 
 def endless(path):
-    """Write a legacy file whose import takes long: its rows were never written."""
+    """Write a legacy file that takes long to import: one image, stored again and again."""
+    rows, shape = 2000, (720, 1280, 3)
     with h5py.File(path, 'w') as file:
-        file.create_dataset('images', (20_000, 720, 1280, 3), np.uint8, chunks=(1, 720, 1280, 3))
-        file['actions'] = np.ones((20_000, 3))
+        images = file.create_dataset(
+            'images', (rows, *shape), np.uint8, chunks=(1, *shape), compression='gzip'
+        )
+        image = zlib.compress(bytes(720 * 1280 * 3))
+        for row in range(rows):
+            images.id.write_direct_chunk((row, 0, 0, 0), image)
+        file['actions'] = np.ones((rows, 3))
     return path
 
 
