@@ -1,4 +1,4 @@
-"""`mobile_vla drill`: breaks a live drive in every way it knows, and says how it stopped."""
+"""`mobile_vla drill`: inject faults into a live drive and report how it stops."""
 
 import argparse
 import contextlib
@@ -19,33 +19,37 @@ def register(subparsers) -> None:
     """Add the subcommand."""
     parser = subparsers.add_parser(
         'drill',
-        help='break a live drive in every way, and measure how it stops',
+        help='inject faults into a live drive and measure how it stops',
         description='Drive in the arena at 1.0 m/s through the live nodes, in a ROS domain of '
-        'its own; make one fault after the other and measure how long it takes from '
-        'the moment at which the fault can be known of until the base is told zero. '
-        "Inference's proposals pass in their own time and with their own stamps, but "
-        'say 1.0 m/s straight on, so that every fault meets the same speed. A stop '
-        'in time has to be for the reason of its fault, as the guard tells it, and to '
-        'last when the fault is gone; what cannot be told is measured again, up to '
-        'three times. Exit status 1 when a promise is broken, or when that cannot be '
-        'told to the end.',
+        'its own. Inject one fault after the other, and measure the time from when it is '
+        'observable to the first of the zero commands that follow. The proposals of inference '
+        'keep their times and stamps; their speed is replaced with 1.0 m/s straight ahead, so '
+        'that every fault meets the same speed. A stop counts if the guard reports this fault '
+        'as its reason, and if it lasts after the fault is gone. An inconclusive measurement is '
+        'repeated up to three times. Exit status 1 if a promise is broken or stays undecided.',
         epilog=EXAMPLE,
     )
-    parser.add_argument('faults', nargs='*', metavar='FAULT', help='what to break (everything)')
-    parser.add_argument('--list', action='store_true', help='name the faults and their promises')
+    parser.add_argument('faults', nargs='*', metavar='FAULT', help='faults to inject (all)')
+    parser.add_argument('--list', action='store_true', help='list the faults and their promises')
     parser.add_argument('--policy', default=POLICY, help=f'policy bundle ({POLICY})')
     parser.add_argument(
         '--params-file',
         default='',
         metavar='FILE',
-        help='parameters of your own, on the key /**, for guard, inference and '
-        'arena; the promises stay those of the default settings',
+        help='your own parameters under the key /**, for guard, inference and arena; the '
+        'promises stay those of the default settings',
     )
     parser.add_argument(
         '--out',
         type=Path,
         metavar='DIR',
         help="keep drill.json and the nodes' logs in this new folder",
+    )
+    parser.add_argument(
+        '--report',
+        type=Path,
+        metavar='FILE.html',
+        help='write machine, versions, limits, times and metres as a page, and as FILE.json',
     )
     shape = parser.add_mutually_exclusive_group()
     shape.add_argument('--json', action='store_true', help='print JSON')
@@ -54,7 +58,7 @@ def register(subparsers) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Make the faults and print what came of them; 1 when a promise is broken."""
+    """Inject the faults and print the results; return 1 unless all promises are kept."""
     from mobile_vla_ros.drill.catalog import chosen
 
     faults = chosen(args.faults)
@@ -79,9 +83,10 @@ def run(args: argparse.Namespace) -> int:
             names = [fault.name for fault in faults]
             drill.run(args.policy, names, args.params_file, folder, add)
             whole = kept(rows)
-        finally:  # what is known already is not lost
+        finally:  # results so far are not lost
             (folder / 'drill.json').write_text(json.dumps(rows, indent=1))
             _print(args, rows)
+            _report(args, rows)
             if not whole:
                 keep.append(True)
                 print(f"the nodes' logs are kept in {folder}", file=sys.stderr)
@@ -119,9 +124,18 @@ def _print(args: argparse.Namespace, rows: list[dict]):
         print(f'\n{foot(rows)}')
 
 
+def _report(args: argparse.Namespace, rows: list[dict]):
+    if args.report is None or not rows:
+        return
+    from mobile_vla_ros.report.builders.drill import write_report
+
+    for path in write_report(args.report, rows, policy=args.policy, params_file=args.params_file):
+        print(path, file=sys.stderr)
+
+
 @contextlib.contextmanager
 def _folder(out: Path | None) -> Iterator[tuple[Path, list]]:
-    """Give a folder for the logs, and a list: with something in it, the folder is kept."""
+    """Yield a folder for the logs, and a list: if it is not empty, the folder is kept."""
     keep = [True] if out is not None else []
     folder = Path(tempfile.mkdtemp(prefix='mobile_vla_drill_')) if out is None else out.resolve()
     folder.mkdir(parents=True, exist_ok=True)

@@ -53,6 +53,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     'report.figures': set(),
     'report.builders': {
         'data',
+        'drill',
         'episode',
         'evaluation',
         'images',
@@ -60,6 +61,7 @@ MAY_IMPORT: dict[str, set[str]] = {
         'report',
         'rollout',
         'runtime',
+        'safety',
         'sim',
     },
     'bench': {
@@ -81,7 +83,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     'cli': set(),
     'cli.bench': {'bench'},
     'cli.demo': {'report', 'rollout'},
-    'cli.drill': {'drill'},
+    'cli.drill': {'drill', 'report'},
     'cli.episodes': {'episode', 'interop', 'report'},
     'cli.evaluate': {'data', 'episode', 'evaluation', 'report'},
     'cli.replay': {'replay', 'report.figures'},
