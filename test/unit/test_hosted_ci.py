@@ -55,6 +55,16 @@ def test_every_python_that_setup_accepts_is_tested(tmp_path):
     assert step['env'] == {'PYTHON': 'python${{ matrix.python }}'}
 
 
+def test_the_audit_installs_and_runs_what_there_is():
+    """The weekly workflow calls scripts of this repository, after the same system packages."""
+    audit = yaml.safe_load((ROOT / '.github' / 'workflows' / 'audit.yml').read_text())
+    (job,) = audit['jobs'].values()
+    commands = [step['run'] for step in job['steps'] if 'run' in step]
+    assert commands[0] == next(step['run'] for step in steps() if 'apt-get' in step.get('run', ''))
+    for command in commands[1:]:
+        assert os.access(ROOT / command.split()[0], os.X_OK), command
+
+
 def test_ci_installs_the_software_rendering_that_setup_names():
     """The same packages as in the message of scripts/setup without a GL library."""
     setup = (ROOT / 'scripts' / 'setup').read_text()
