@@ -2,7 +2,7 @@
 """
 Write a software bill of materials (CycloneDX) and the licences of everything in .venv.
 
-Writes DIR/sbom.cdx.json and DIR/licences.csv, with cyclonedx-bom and pip-licenses in an environment
+Writes DIR/sbom.cdx.json and DIR/licences.csv, by cyclonedx-bom and pip-licenses in an environment
 of their own. --audit also asks the advisory database about each locked version (pip-audit), and
 ends with status 1 if one is known to be vulnerable.
 """
