@@ -541,7 +541,7 @@ def test_the_guard_is_light(nodes, client):
     Pages of mapped libraries count apart: how many are resident depends on the page cache (36 MB
     on one day, 47 MB just after an installation, for the same files).
     """
-    drive = Drive(nodes, client)
+    drive = Drive(nodes, client, arm_at_start=True)
     drive.next_commands(20)
     with open(f'/proc/{drive.process.pid}/maps') as maps:
         assert 'torch' not in maps.read()
