@@ -49,6 +49,10 @@ WATCHERS = (
 SIMULATED = ('sim', 'drill_watch', 'bench_ear')
 
 
+# What identifies an endpoint: the middleware's number of it, or its name.
+Key = tuple[int | str, ...]
+
+
 class Endpoint(NamedTuple):
     """
     One publisher or subscription of the ROS graph.
@@ -61,6 +65,11 @@ class Endpoint(NamedTuple):
     namespace: str
     type: str
     gid: tuple[int, ...] = ()
+
+    @property
+    def key(self) -> Key:
+        """What identifies it; some middlewares give all endpoints the same gid."""
+        return self.gid if any(self.gid) else (self.full_name,)
 
     @property
     def full_name(self) -> str:

@@ -70,7 +70,7 @@ class Graph:
         self._teleop_type = teleop_type
         self._node, self._clock, self._group = node, clock, group
         self._clients: dict[str, Client] = {}
-        self._sightings: dict[tuple, int] = {}
+        self._sightings: dict[preflight.Key, int] = {}
 
     def listeners(self) -> list[Endpoint]:
         """Return the subscriptions to the commands."""
@@ -85,7 +85,7 @@ class Graph:
         self._sightings = {
             key: self._sightings.get(key, 0) + 1
             for key in {
-                _key(one)
+                one.key
                 for one in (*publishers, *found, *(one for i in inputs for one in i.publishers))
             }
         }
@@ -99,7 +99,7 @@ class Graph:
                     one
                     for one in found
                     if one.node != preflight.NO_NAME_YET
-                    or self._sightings[_key(one)] >= MIN_NAMELESS_SIGHTINGS
+                    or self._sightings[one.key] >= MIN_NAMELESS_SIGHTINGS
                 ],
             ),
             [one._replace(publishers=self._stable(one.publishers)) for one in inputs],
@@ -110,7 +110,7 @@ class Graph:
         return list(self._inputs()[ESTOP].publishers)
 
     def _stable(self, endpoints: Iterable[Endpoint]) -> list[Endpoint]:
-        return [one for one in endpoints if self._sightings[_key(one)] >= MIN_SIGHTINGS]
+        return [one for one in endpoints if self._sightings[one.key] >= MIN_SIGHTINGS]
 
     async def checks(
         self, published: str, publishes: bool, with_y: bool, by_itself: bool
@@ -213,11 +213,6 @@ class Graph:
             for key, value in zip(names, answer.values, strict=False)
             if value.type == ParameterType.PARAMETER_DOUBLE_ARRAY
         }
-
-
-def _key(one: Endpoint) -> tuple:
-    """Return what identifies an endpoint; some middlewares give all of them the same gid."""
-    return one.gid if any(one.gid) else (one.full_name,)
 
 
 def _endpoints(infos: Iterable) -> list[Endpoint]:
