@@ -47,6 +47,19 @@ def test_the_expert_drives_where_no_policy_is_given(capsys):
     assert result['time_s']['ratio'] == pytest.approx(1.0)
 
 
+def test_without_a_page_nothing_that_draws_is_imported():
+    """Only --out writes a page: without it there is no matplotlib and no jinja2."""
+    code = (
+        'import sys\nfrom mobile_vla_ros.cli.main import main\n'
+        "status = main(['simulate', '--suite', 'seen', '--trials', '1', '--control', 'zero'])\n"
+        'heavy = {"jinja2", "matplotlib", "torch"} & set(sys.modules)\n'
+        'sys.exit(", ".join(heavy) or status)'
+    )
+    done = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert '0% success' in done.stdout
+
+
 def test_all_suites_are_those_to_measure_by(capsys):
     """`--suite all`: every yardstick, and none of those that takes come from."""
     result = asked(capsys, '--suite', 'all', '--trials', 1)
