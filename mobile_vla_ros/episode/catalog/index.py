@@ -14,13 +14,14 @@ import numpy as np
 from mobile_vla_ros.episode.catalog.index_table import (
     COLUMNS,
     MEMORY,
+    NO_VERDICT,
+    EpisodeRow,
     Place,
     connect,
     places,
     row_of,
     transaction,
 )
-from mobile_vla_ros.episode.catalog.row import NO_VERDICT, EpisodeRow
 from mobile_vla_ros.errors import UserError
 
 BATCH = 200  # episodes written in one transaction

@@ -4,7 +4,7 @@ import dataclasses
 from pathlib import Path
 
 from mobile_vla_ros.episode.catalog import coverage
-from mobile_vla_ros.episode.catalog.row import UNFINISHED, EpisodeRow
+from mobile_vla_ros.episode.catalog.index_table import UNFINISHED, EpisodeRow
 from mobile_vla_ros.episode.quality.verdict import Health
 from mobile_vla_ros.episode.storage import schema
 from mobile_vla_ros.episode.storage.reader import Episode
