@@ -103,6 +103,7 @@ def connect(place: Place) -> sqlite3.Connection:
         db.execute('PRAGMA temp_store = MEMORY')
         with transaction(db):
             if db.execute('PRAGMA user_version').fetchone() != (SCHEMA,):
+                # `takes` is a name in files.
                 for table, columns in (('takes', _EPISODES), ('traces', _TRACES)):
                     db.execute(f'DROP TABLE IF EXISTS main.{table}')
                     db.execute(f'CREATE TABLE main.{table} ({columns})')

@@ -176,7 +176,7 @@ class EpisodeFolder:
         return {
             'disk_minutes': '' if minutes is None else f'{minutes:.1f}',
             'recovered': self._recovered,
-            'takes': json.dumps(self._counts, ensure_ascii=False),
+            'takes': json.dumps(self._counts, ensure_ascii=False),  # key in messages
         }
 
     def _maintain(self) -> None:
