@@ -1,4 +1,4 @@
-"""The laws of docs/design: who may import whom, who may read a clock, what may be loaded."""
+"""The laws of docs/architecture.md: who may import whom, who reads a clock, what is loaded."""
 
 import ast
 import re
@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 PACKAGE = Path(__file__).resolve().parents[2] / 'mobile_vla_ros'
+PAGE = PACKAGE.parent / 'docs/architecture.md'
 OURS = 'mobile_vla_ros'
 # '' is the package itself: its version. Its public names (docs/reference.md) are for users alone.
 EVERYWHERE = {'errors', 'file_lock', 'files', 'text_table', 'types', ''}
@@ -245,7 +246,7 @@ def markup(tree: ast.AST) -> list[str]:
 
 @pytest.mark.parametrize('path', MODULES, ids=lambda p: part(p) or OURS)
 def test_a_module_imports_only_what_its_part_may(path):
-    """DESIGN's table: only nodes/ speaks ROS, the guard has no torch, one place has peft."""
+    """The table: only nodes/ imports ROS, the guard has no torch, one place has peft."""
     assert forbidden_imports(part(path), ast.parse(path.read_text())) == []
 
 
@@ -269,6 +270,30 @@ def test_the_command_line_only_parses_and_prints():
         part(path) for path in MODULES if 'argparse' in imports(ast.parse(path.read_text()))
     }
     assert {one for one in parsers if not within(one, {'cli'})} == {'training.flags'}
+
+
+def page_table(text: str) -> dict[str, set[str]]:
+    """Return the table of the page: `folder/` | holds | parts; module: its parts; …"""
+    found = {}
+    for names, cell in re.findall(r'^\| (`[^|]+) \|[^|]+\| ([^|]+) \|$', text, re.MULTILINE):
+        for name in re.findall(r'`(\w+)(?:/|\.py)`', names):
+            for clause in cell.split('; '):
+                inner, _, parts = clause.rpartition(': ')
+                found[f'{name}.{inner}' if inner else name] = set(parts.split(', ')) - {'–'}
+    return found
+
+
+def test_the_page_shows_this_table():
+    """A reader of docs/architecture.md learns who may import whom, and it is true."""
+    assert page_table(PAGE.read_text()) == MAY_IMPORT
+
+
+def test_every_file_that_the_page_names_exists():
+    """A map that names a file which has moved leads nowhere."""
+    root = PACKAGE.parent
+    named = re.findall(r'`([a-z_]+/[\w/]*\.(?:py|yaml))`', PAGE.read_text())
+    assert len(named) > 50
+    assert [one for one in named if not any((at / one).is_file() for at in (PACKAGE, root))] == []
 
 
 def test_every_folder_of_the_package_is_in_the_table():
@@ -335,7 +360,7 @@ def test_markup_in_a_string_would_be_found(code):
 
 
 def test_the_guards_process_imports_no_torch():
-    """What nodes/guard_ros pulls in, transitively, is numpy and ROS."""
+    """What nodes/guard pulls in, transitively, is numpy and ROS."""
     done = subprocess.run(
         [
             sys.executable,

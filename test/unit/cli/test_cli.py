@@ -75,13 +75,13 @@ def test_the_trainer_s_help_names_every_setting():
 
 
 def test_help_lists_the_subcommands():
-    """What DESIGN section 7 names and this version has."""
+    """The subcommands and flags that users rely on."""
     text = build_parser().format_help()
     assert all(name in text for name in SUBCOMMANDS)
 
 
 def test_evaluate_prints_the_fixed_json(episode_folder, capsys):
-    """The baselines alone: names that scripts outside rely on (DESIGN, section 7)."""
+    """The baselines alone: names that scripts outside rely on."""
     status, out, err = told(capsys, 'evaluate', '--data', episode_folder, '--json')
     assert status == 0, err
     result = json.loads(out)
@@ -115,7 +115,7 @@ def test_evaluate_sets_a_policy_beside_the_baselines(episode_folder, small_run, 
 
 
 def test_simulate_prints_the_fixed_json(small_run):
-    """At least success_rate, collision_rate and trials (DESIGN, section 7)."""
+    """At least success_rate, collision_rate and trials."""
     done = mobile_vla(
         'simulate',
         '--policy',

@@ -58,7 +58,7 @@ def test_episode_reads_back_as_it_was_written(tmp_path):
 
 
 def test_finished_episode_needs_no_special_reader(tmp_path):
-    """Plain h5py opens a finished episode, and finds the paths and types of DESIGN section 2."""
+    """Plain h5py opens a finished episode, and finds the paths and types of docs/episode.md."""
     with h5py.File(write_episode(tmp_path), 'r') as file:
         assert file.attrs['format'] == 'mobile_vla_episode'
         assert file['frames/data'].dtype.metadata['vlen'] == np.uint8

@@ -33,7 +33,7 @@ def asked(capsys, *arguments) -> dict:
 
 
 def test_the_expert_drives_where_no_policy_is_given(capsys):
-    """One suite: the fixed keys on top (DESIGN, section 7), a trial of two drives as one."""
+    """One suite: the fixed keys on top, a trial of two drives as one."""
     result = asked(capsys, '--suite', 'swap', '--trials', 2, '--seed', 5)
     assert (result['suite'], result['suites_version']) == ('swap', suites.VERSION)
     assert (result['trials'], result['success_rate'], result['collision_rate']) == (2, 1.0, 0.0)
