@@ -190,7 +190,7 @@ def main(argv=None) -> int:
     sys.path.insert(0, str(ROOT))
     os.environ.setdefault('OMP_NUM_THREADS', '1')
     from mobile_vla_ros.errors import UserError
-    from mobile_vla_ros.report.figures.plots import wilson
+    from mobile_vla_ros.rollout.trials import wilson
 
     if not 1 <= args.drives <= MAX_DRIVES:
         print(

@@ -1,4 +1,4 @@
-"""Run the chosen parts of a benchmark, each in its own folder."""
+"""The parts of the three benchmarks; run the chosen ones, each in its own folder."""
 
 import contextlib
 import tempfile
@@ -8,6 +8,13 @@ from pathlib import Path
 from mobile_vla_ros.bench.table import Figure
 from mobile_vla_ros.errors import UserError, did_you_mean
 from mobile_vla_ros.files import make_folder
+
+# The parts of each benchmark; those BY_NAME run only by name or with --all.
+RECORD_PARTS = ('load', 'kill', 'disk', 'encode')
+RECORD_S, KILLS = 600.0, 100
+TRAIN_PARTS, TRAIN_BY_NAME = ('encodes', 'tokens', 'decode', 'loader', 'memory', 'full'), ('full',)
+EPISODES, TURNS = 3, 3
+DRIVE_PARTS, DRIVE_BY_NAME = ('guard', 'latency', 'step'), ('step',)
 
 
 def chosen(given: Sequence[str], known: Sequence[str], default: Sequence[str]) -> list[str]:
@@ -47,6 +54,68 @@ def run_parts(
             figures += measure(part, folder / part)
             done(part)
     return figures
+
+
+def measure_record(
+    part: str, folder: Path, *, seconds: float, kills: int, seed: int, quiet: bool
+) -> list[Figure]:
+    """
+    Measure one part of `mobile_vla bench record`.
+
+    :param folder: empty; keeps episodes and logs.
+    :param seconds: length of the episode recorded under load.
+    :param kills: recorders to kill, at moments drawn from ``seed``.
+    """
+    from mobile_vla_ros.bench.record import disk, encode, kill, load
+
+    match part:
+        case 'load':
+            return load.measure(folder, seconds, quiet=quiet)
+        case 'kill':
+            return kill.measure(folder, kills, seed, quiet=quiet)
+        case 'disk':
+            return disk.measure(folder)
+        case _:
+            return encode.measure(folder, quiet=quiet)
+
+
+def measure_train(
+    part: str, folder: Path, *, episodes: int, turns: int, batches: Sequence[int], quiet: bool
+) -> list[Figure]:
+    """
+    Measure one part of `mobile_vla bench train`.
+
+    :param folder: empty; keeps episodes, weights and training runs.
+    :param turns: how often each way is timed.
+    :param batches: batch sizes whose memory is counted.
+    """
+    from mobile_vla_ros.bench.train import encodes, feed, full_size, memory
+
+    match part:
+        case 'encodes':
+            return encodes.measure(folder, episodes, turns, quiet=quiet)
+        case 'tokens':
+            return feed.tokens(folder, episodes, turns)
+        case 'decode':
+            return feed.decoding(turns)
+        case 'loader':
+            return feed.loader(folder, max(2, 4 * episodes - 2))
+        case 'memory':
+            return memory.measure(folder, tuple(batches))
+        case _:
+            return full_size.measure(folder)
+
+
+def measure_drive(part: str, folder: Path, *, quiet: bool) -> list[Figure]:
+    """
+    Measure one part of `mobile_vla bench drive`.
+
+    :param folder: empty; keeps weights and logs.
+    """
+    from mobile_vla_ros.bench.drive import guard, latency, step
+
+    module = {'guard': guard, 'latency': latency, 'step': step}[part]
+    return module.measure(folder, quiet=quiet)
 
 
 @contextlib.contextmanager

@@ -9,9 +9,6 @@ from pathlib import Path
 
 from mobile_vla_ros.bench import run as benchmark
 from mobile_vla_ros.bench import table
-from mobile_vla_ros.bench.drive import parts as drive
-from mobile_vla_ros.bench.record import parts as record
-from mobile_vla_ros.bench.train import parts as train
 from mobile_vla_ros.errors import UserError
 from mobile_vla_ros.files import refuse_full
 
@@ -44,21 +41,21 @@ def _add_record(benches) -> None:
     parser.add_argument(
         '--seconds',
         type=float,
-        default=record.LOAD_S,
+        default=benchmark.RECORD_S,
         metavar='S',
-        help=f'length of the episode at 30 Hz ({record.LOAD_S:g}); a tenth of it at 60 Hz',
+        help=f'length of the episode at 30 Hz ({benchmark.RECORD_S:g}); a tenth of it at 60 Hz',
     )
     parser.add_argument(
         '--kills',
         type=int,
-        default=record.KILLS,
+        default=benchmark.KILLS,
         metavar='N',
-        help=f'recorders to kill ({record.KILLS})',
+        help=f'recorders to kill ({benchmark.KILLS})',
     )
     parser.add_argument(
         '--seed', type=int, default=0, help='random seed of the moments of the kills (0)'
     )
-    _add_common(parser, record.PARTS, 'episodes and logs (ten minutes are 3 GB)')
+    _add_common(parser, benchmark.RECORD_PARTS, 'episodes and logs (ten minutes are 3 GB)')
     parser.set_defaults(run=run_record)
 
 
@@ -79,16 +76,17 @@ def _add_train(benches) -> None:
     parser.add_argument(
         '--takes',
         type=int,
-        default=train.EPISODES,
+        default=benchmark.EPISODES,
         metavar='N',
-        help=f'episodes of the parts encodes and tokens; loader uses 4 N - 2 ({train.EPISODES})',
+        help='episodes of the parts encodes and tokens; loader uses 4 N - 2 '
+        f'({benchmark.EPISODES})',
     )
     parser.add_argument(
         '--turns',
         type=int,
-        default=train.TURNS,
+        default=benchmark.TURNS,
         metavar='N',
-        help=f'repetitions of each timing, of which the fastest counts ({train.TURNS})',
+        help=f'repetitions of each timing, of which the fastest counts ({benchmark.TURNS})',
     )
     parser.add_argument(
         '--batches',
@@ -98,7 +96,9 @@ def _add_train(benches) -> None:
         default=[1, 2, 4, 8],
         help='batch sizes of the part memory (1 2 4 8)',
     )
-    _add_common(parser, train.PARTS, 'episodes, weights and runs', train.BY_NAME)
+    _add_common(
+        parser, benchmark.TRAIN_PARTS, 'episodes, weights and runs', benchmark.TRAIN_BY_NAME
+    )
     parser.set_defaults(run=run_train)
 
 
@@ -115,7 +115,7 @@ def _add_drive(benches) -> None:
         '8 GB of memory, some minutes). Exit status 1 if a promise is broken.',
         epilog='example: mobile_vla bench drive guard latency',
     )
-    _add_common(parser, drive.PARTS, 'weights and logs', drive.BY_NAME)
+    _add_common(parser, benchmark.DRIVE_PARTS, 'weights and logs', benchmark.DRIVE_BY_NAME)
     parser.set_defaults(run=run_drive)
 
 
@@ -140,7 +140,7 @@ def _add_common(
 
 def run_record(args: argparse.Namespace) -> int:
     """Measure recording; return 1 if a promise is broken."""
-    parts = benchmark.chosen(args.parts, record.PARTS, record.PARTS)
+    parts = benchmark.chosen(args.parts, benchmark.RECORD_PARTS, benchmark.RECORD_PARTS)
     if args.seconds < 1 or args.kills < 1:
         raise UserError(
             'nothing to measure',
@@ -150,7 +150,7 @@ def run_record(args: argparse.Namespace) -> int:
     return _run(
         args,
         parts,
-        lambda part, folder: record.measure(
+        lambda part, folder: benchmark.measure_record(
             part,
             folder,
             seconds=args.seconds,
@@ -163,7 +163,7 @@ def run_record(args: argparse.Namespace) -> int:
 
 def run_train(args: argparse.Namespace) -> int:
     """Measure training; return 1 if a promise is broken."""
-    parts = _requested(args, train.PARTS, train.BY_NAME)
+    parts = _requested(args, benchmark.TRAIN_PARTS, benchmark.TRAIN_BY_NAME)
     if args.takes < 1 or args.turns < 1 or min(args.batches) < 1:
         raise UserError(
             'nothing to measure',
@@ -174,7 +174,7 @@ def run_train(args: argparse.Namespace) -> int:
     return _run(
         args,
         parts,
-        lambda part, folder: train.measure(
+        lambda part, folder: benchmark.measure_train(
             part,
             folder,
             episodes=args.takes,
@@ -189,8 +189,8 @@ def run_drive(args: argparse.Namespace) -> int:
     """Measure driving; return 1 if a promise is broken."""
     return _run(
         args,
-        _requested(args, drive.PARTS, drive.BY_NAME),
-        lambda part, folder: drive.measure(part, folder, quiet=args.json),
+        _requested(args, benchmark.DRIVE_PARTS, benchmark.DRIVE_BY_NAME),
+        lambda part, folder: benchmark.measure_drive(part, folder, quiet=args.json),
     )
 
 

@@ -6,10 +6,10 @@ import sys
 from pathlib import Path
 
 from mobile_vla_ros.errors import UserError
-from mobile_vla_ros.replay.settings import MAX_THREADS, Settings
 
 EXAMPLE = 'example: mobile_vla replay takes/20260101T120000Z_0123abcd.h5 --policy runs/first/best'
 PRECISIONS = ('fp32', 'bf16', 'fp16')
+MAX_THREADS = 256  # as in the inference node
 LIVE_TOLERANCE = 1e-5  # m/s or rad/s: between the node and the same path in one process
 
 
@@ -63,6 +63,8 @@ def register(subparsers) -> None:
 def run(args: argparse.Namespace) -> int:
     """Replay and print; return 1 if the live node differs."""
     _check(args)
+    from mobile_vla_ros.replay.run import Settings, replay
+
     settings = Settings(
         episode=args.episode,
         policy=args.policy,
@@ -83,7 +85,6 @@ def run(args: argparse.Namespace) -> int:
     from tqdm import tqdm
 
     from mobile_vla_ros.replay.compare import summary, text
-    from mobile_vla_ros.replay.run import replay
 
     policy = settings.load()
     found = replay(

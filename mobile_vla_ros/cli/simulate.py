@@ -70,7 +70,6 @@ def run(args: argparse.Namespace) -> int:
     settings.check()
     names = named([] if args.suite == [ALL] else args.suite)
     from mobile_vla_ros.report.builders import trials as report
-    from mobile_vla_ros.report.figures.plots import wilson
     from mobile_vla_ros.rollout.trials import summarise
 
     with Simulation(settings, names) as simulation:
@@ -78,7 +77,7 @@ def run(args: argparse.Namespace) -> int:
         try:
             for name in names:
                 driven[name], speeds = simulation.drive(name)
-                summaries[name] = summarise(name, driven[name], wilson)
+                summaries[name] = summarise(name, driven[name])
                 if not args.json:
                     print(report.text(summaries[name], speeds), flush=True)
             if args.out is not None:

@@ -160,7 +160,7 @@ def correction_record(episodes: EpisodeSet) -> dict[str, Any]:
     corrected = ids(episodes.train) & set(episodes.takeovers)
     found = [takeover for one in corrected for takeover in episodes.takeovers[one]]
     return {
-        'takes': len(corrected),
+        'takes': len(corrected),  # key in files
         'takeovers': len(found),
         'seconds': round(sum(takeover.seconds for takeover in found), 1),
     }
@@ -200,7 +200,7 @@ def correction_lines(episodes: EpisodeSet, weight: float) -> list[str]:
 def repeat_record(episodes: EpisodeSet) -> dict[str, Any]:
     """Return how many `takes` move and are `distinct`, near-identical `groups`, and `across`."""
     return {
-        'takes': episodes.repeats.driven,
+        'takes': episodes.repeats.driven,  # key in files
         'distinct': episodes.repeats.distinct,
         'groups': episodes.near_identical,
         'across': episodes.leaks,

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from mobile_vla_ros.episode.catalog import coverage
-from mobile_vla_ros.episode.judge import judge
+from mobile_vla_ros.episode.catalog.inspect import judge_episode
 from mobile_vla_ros.episode.storage.hdf5_gate import MALFORMED
 from mobile_vla_ros.episode.storage.reader import Episode
 from mobile_vla_ros.episode.timing.corrections import PLAIN, Takeover, takeovers
@@ -181,7 +181,7 @@ def refusal(episode: Episode, accept: Sequence[str] = ACCEPTED_VERDICTS) -> str 
     """Return why an episode is refused (unfinished, or its verdict), None if it is accepted."""
     if not episode.complete:
         return 'it is unfinished: mobile_vla episodes recover completes it'
-    health = episode.health or judge(episode)
+    health = episode.health or judge_episode(episode)
     if health['verdict'] in accept:
         return None
     return f'verdict {health["verdict"]}: ' + ('; '.join(health['reasons']) or 'no fault')

@@ -102,7 +102,7 @@ def _blind(known: Mapping[str, Any], episodes: EpisodeSet) -> dict[str, Any]:
     """Return what the baselines are fitted to (see `evaluate`)."""
     trained = len(known.get('train_episodes', ())) or None
     if known.get('blind_means') and not episodes.trained_on:
-        return {'source': 'bundle', 'takes': trained, 'warning': None}
+        return {'source': 'bundle', 'takes': trained, 'warning': None}  # keys in files
     here = len(ids(episodes.train))
     warning = None
     if episodes.few_known:

@@ -1,4 +1,4 @@
-"""Predict the chunks of every window of some segments."""
+"""The dataset of a policy, and its predicted chunks for every window of it."""
 
 import time
 from collections.abc import Sequence
@@ -40,7 +40,7 @@ class Predictions:
     broken: list[str] = field(default_factory=list)
 
 
-def dataset(
+def policy_dataset(
     segments: Sequence[Segment],
     spec: PolicySpec,
     tokenizer: Tokenizer,
@@ -54,7 +54,7 @@ def dataset(
     corrections: float = 0.0,
 ) -> SegmentDataset:
     """
-    Return segments as a dataset for a policy's network.
+    Return segments as a dataset for a policy's network, to train on or to predict.
 
     :param blank_images: replace every image by the mean colour; a control trained without images
         always does.

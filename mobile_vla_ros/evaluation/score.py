@@ -14,7 +14,7 @@ from mobile_vla_ros.errors import UserError
 from mobile_vla_ros.evaluation.ablations import shuffle_frames, swap_instructions
 from mobile_vla_ros.evaluation.baselines import baselines, targets
 from mobile_vla_ros.evaluation.metrics import huber, measure
-from mobile_vla_ros.evaluation.predict import PIECE_FRAMES, Predictions, dataset, predict
+from mobile_vla_ros.evaluation.predict import PIECE_FRAMES, Predictions, policy_dataset, predict
 from mobile_vla_ros.evaluation.verdict import margin, sentences
 from mobile_vla_ros.model.bundle import Bundle
 from mobile_vla_ros.model.policy_spec import PolicySpec
@@ -80,7 +80,7 @@ def score(
     cache = FrameCache(spec.image)
 
     def predicted(segments: Sequence[Segment], *, blank_images: bool = False) -> Predictions:
-        data = dataset(
+        data = policy_dataset(
             segments,
             spec,
             policy.tokenizer,

@@ -35,7 +35,7 @@ def margin(
         'difference': _finite(apart.sum() / max(steps.sum(), 1)),
         'low': None,
         'high': None,
-        'takes': len(steps),
+        'takes': len(steps),  # key in files
     }
     if len(steps) > 1 and result['difference'] is not None:
         rng = np.random.default_rng(seed)

@@ -11,8 +11,7 @@ from mobile_vla_ros.bringup.spec import NodeSpec
 from mobile_vla_ros.errors import UserError
 from mobile_vla_ros.model.builtin import bundle_folder
 from mobile_vla_ros.model.policy_spec import PolicySpec
-from mobile_vla_ros.replay.run import Replayed
-from mobile_vla_ros.replay.settings import Settings
+from mobile_vla_ros.replay.run import Replayed, Settings
 from mobile_vla_ros.rollout.live import log_folder
 from mobile_vla_ros.types import NANOSECONDS
 

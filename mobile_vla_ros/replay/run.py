@@ -5,13 +5,14 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import cast
+from typing import TYPE_CHECKING, cast
 
 import numpy as np
 
 from mobile_vla_ros.episode.storage.reader import Episode
 from mobile_vla_ros.episode.timing.timeline import ArrivalTimes, CommandLog, arrival_times
 from mobile_vla_ros.errors import UserError
+from mobile_vla_ros.model.policy_spec import read_spec
 from mobile_vla_ros.rollout.policy_driver import PolicyDriver
 from mobile_vla_ros.runtime.frame_buffer import step_outcomes
 from mobile_vla_ros.runtime.playback import command_at
@@ -19,7 +20,54 @@ from mobile_vla_ros.runtime.policy import Policy
 from mobile_vla_ros.safety.config import GuardConfig
 from mobile_vla_ros.types import MAX_INSTRUCTION_CHARS, NANOSECONDS, TWIST_AXES, Frame
 
+if TYPE_CHECKING:  # it imports torch
+    from mobile_vla_ros.runtime.vla_policy import VlaPolicy
+
 GAP_PERIODS = 1.5  # of the policy: frames further apart leave a gap in the window
+
+
+@dataclass(frozen=True)
+class Settings:
+    """
+    An episode, a policy, and how to run it.
+
+    :param instruction: None: the episode's own.
+    :param device: auto, cpu or cuda.
+    :param precision: fp32, bf16 or fp16.
+    :param threads: CPU threads for torch.
+    :param offline: never ask the hub.
+    :param quiet: draw no bar.
+    """
+
+    episode: Path
+    policy: Path
+    instruction: str | None = None
+    device: str = 'auto'
+    precision: str = 'fp32'
+    threads: int = 1
+    offline: bool = False
+    quiet: bool = False
+
+    def check(self) -> None:
+        """Raise UserError for invalid settings; load no network."""
+        read_spec(self.policy)
+        with Episode.open(self.episode) as episode:
+            instruction_of(episode, self.instruction)
+
+    def load(self) -> 'VlaPolicy':
+        """Load the policy as the inference node does; sets torch's threads."""
+        import torch
+
+        from mobile_vla_ros.runtime.loading import PRECISIONS
+        from mobile_vla_ros.runtime.vla_policy import VlaPolicy
+
+        torch.set_num_threads(self.threads)
+        return VlaPolicy.load(
+            self.policy,
+            device=self.device,
+            dtype=PRECISIONS[self.precision],
+            offline=self.offline,
+        )
 
 
 class _StoredFrame:

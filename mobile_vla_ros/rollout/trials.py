@@ -2,7 +2,7 @@
 
 import math
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from itertools import pairwise
 from statistics import mean
@@ -25,7 +25,6 @@ OUTCOMES = (SUCCESS, WRONG, COLLISION, TIMEOUT)
 BLANK = np.zeros((1, 1, 3), np.uint8)
 
 Path = Sequence[Sequence[float]]
-Interval = Callable[[int, int], tuple[float, float]]
 
 
 class Driver(Protocol):
@@ -256,14 +255,28 @@ def _row(pose: tuple[float, float, float]) -> list[float]:
     return [round(value, 4) for value in pose]
 
 
-def summarise(suite: str, trials: Sequence[Trial], interval: Interval) -> dict:
+def wilson(successes: int, trials: int, z: float = 1.96) -> tuple[float, float]:
+    """
+    Return the 95 % interval of a share (Wilson).
+
+    Source: E. B. Wilson, Probable inference, the law of succession, and statistical inference,
+    Journal of the American Statistical Association 22, 1927.
+    """
+    if trials == 0:
+        return 0.0, 1.0
+    share = successes / trials
+    middle = share + z * z / (2 * trials)
+    half = z * math.sqrt(share * (1 - share) / trials + z * z / (4 * trials * trials))
+    low, high = (middle - half) / (1 + z * z / trials), (middle + half) / (1 + z * z / trials)
+    return max(0.0, low), min(1.0, high)
+
+
+def summarise(suite: str, trials: Sequence[Trial]) -> dict:
     """
     Return a summary of the trials of one suite, as plain values.
 
-    Times and lengths are means over the drives in which driver and expert both succeeded, and
-    their ratio; None without such drives.
-
-    :param interval: maps successes and trials to the 95 % interval of their share.
+    Intervals are those of `wilson`. Times and lengths are means over the drives in which driver
+    and expert both succeeded, and their ratio; None without such drives.
     """
     count = len(trials)
     good = sum(trial.success for trial in trials)
@@ -287,9 +300,9 @@ def summarise(suite: str, trials: Sequence[Trial], interval: Interval) -> dict:
         'suites_version': suites.VERSION,
         'trials': count,
         'success_rate': good / count,
-        'success_interval': list(interval(good, count)),
+        'success_interval': list(wilson(good, count)),
         'collision_rate': bad / count,
-        'collision_interval': list(interval(bad, count)),
+        'collision_interval': list(wilson(bad, count)),
         'ends': {end: ends[end] for end in OUTCOMES},
         'kinds': kinds,
         'time_s': _against([(drive.elapsed_s, expert_s) for drive, expert_s, _ in both]),

@@ -1,12 +1,13 @@
 """The newest frames, and the window of them that has the policy's spacing."""
 
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Generic, Protocol, TypeVar
 
 import numpy as np
 
+from mobile_vla_ros.errors import UserError
 from mobile_vla_ros.types import NANOSECONDS
 
 # A frame fills a place of the window if it lies within this share of a period of it, as in
@@ -141,3 +142,9 @@ def step_outcomes(stamps_ns: Iterable[int], rate_hz: float, window: int) -> list
         buffer.add(_Stamp(int(stamp_ns)))
         outcomes.append(buffer.use_window() is not None if buffer.due else None)
     return outcomes
+
+
+def check_window(window: Sequence[PolicyFrame], length: int) -> None:
+    """Raise UserError for a window of another length than the policy's."""
+    if len(window) != length:
+        raise UserError('the window has the wrong length', got=len(window), expected=length)

@@ -7,7 +7,7 @@ import numpy as np
 
 from mobile_vla_ros.errors import UserError
 from mobile_vla_ros.model.policy_spec import BackboneRef, HeadSettings, PolicySpec
-from mobile_vla_ros.runtime.frame_buffer import PolicyFrame
+from mobile_vla_ros.runtime.frame_buffer import PolicyFrame, check_window
 from mobile_vla_ros.runtime.playback import Plan
 from mobile_vla_ros.types import ActionSpec, Frame, ImageSpec
 
@@ -74,9 +74,3 @@ class NoOpPolicy:
 
     def reset(self) -> None:
         """Do nothing: there is no state."""
-
-
-def check_window(window: Sequence[PolicyFrame], length: int) -> None:
-    """Raise UserError for a window of another length than the policy's."""
-    if len(window) != length:
-        raise UserError('the window has the wrong length', got=len(window), expected=length)

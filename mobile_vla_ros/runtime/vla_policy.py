@@ -11,9 +11,8 @@ from mobile_vla_ros.data.preprocess import preprocess
 from mobile_vla_ros.errors import UserError
 from mobile_vla_ros.model.backbone import tokenize
 from mobile_vla_ros.model.bundle import Bundle, load_bundle
-from mobile_vla_ros.runtime.frame_buffer import PolicyFrame
+from mobile_vla_ros.runtime.frame_buffer import PolicyFrame, check_window
 from mobile_vla_ros.runtime.playback import Plan
-from mobile_vla_ros.runtime.policy import check_window
 from mobile_vla_ros.types import BLANKS
 
 

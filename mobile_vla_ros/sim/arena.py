@@ -53,7 +53,7 @@ class Judge:
 
 
 @dataclass
-class Trial:
+class _Trial:
     """
     One run of a scene.
 
@@ -105,7 +105,7 @@ class Arena:
         self.width, self.height = width, height
         self.limits = limits or BaseLimits()
         self.judge = judge or Judge()
-        self._trial: Trial | None = None
+        self._trial: _Trial | None = None
         self._camera: Camera | None = None
         self._camera_world: World | None = None
 
@@ -114,7 +114,7 @@ class Arena:
         world = World(scene, self.limits, self.width, self.height)
         size = self.width * self.height * 3 + NOISE_RESERVE
         noise = np.random.default_rng([scene.seed, 2]).normal(0, scene.appearance.noise, size)
-        self._trial = Trial(world, np.rint(noise).astype(np.int16), world.nearest_gap())
+        self._trial = _Trial(world, np.rint(noise).astype(np.int16), world.nearest_gap())
 
     @property
     def scene(self) -> Scene:
@@ -226,7 +226,7 @@ class Arena:
             self._camera = self._camera_world = None
 
     @property
-    def _current(self) -> Trial:
+    def _current(self) -> _Trial:
         assert self._trial is not None, 'reset the arena first'
         return self._trial
 
@@ -244,7 +244,7 @@ class Arena:
 
     # --- the judge ---
 
-    def _decide(self, trial: Trial, dt_ns: int) -> None:
+    def _decide(self, trial: _Trial, dt_ns: int) -> None:
         """End a trial: at a contact, at a mistake, at the end of the task, or at the timeout."""
         trial.elapsed_ns = trial.time_ns
         world, judge, task = trial.world, self.judge, self.scene.task
@@ -296,7 +296,7 @@ class Arena:
         bearing = math.remainder(math.atan2(thing.y - y, thing.x - x) - yaw, math.tau)
         return abs(bearing) <= self.judge.bearing_rad and self.gap(index) <= self.judge.gap_m
 
-    def _passes_on_wrong_side(self, trial: Trial) -> bool:
+    def _passes_on_wrong_side(self, trial: _Trial) -> bool:
         """Return whether the base just passed the obstacle on the wrong side."""
         obstacles = [self.scene.objects[i] for i in self.scene.task.obstacles]
         x, y, _ = trial.world.pose

@@ -63,6 +63,7 @@ def save_state(
             f'{MOMENTS}.{key}.{names[id(parameter)]}': value for key, value in moments.items()
         }
     tensors = {name: value.detach().contiguous().cpu() for name, value in tensors.items()}
+    # `told` is a key in files.
     meta = {'version': VERSION, 'told': settings, 'progress': progress.__dict__}
     path, partial = folder / NAME, folder / f'.{NAME}.partial'
     try:

@@ -14,7 +14,7 @@ from mobile_vla_ros.data import plan
 from mobile_vla_ros.data.dataset import Batch
 from mobile_vla_ros.data.feed import Feed
 from mobile_vla_ros.data.frame_cache import FrameCache
-from mobile_vla_ros.evaluation.predict import dataset
+from mobile_vla_ros.evaluation.predict import policy_dataset
 from mobile_vla_ros.training import rows, state
 from mobile_vla_ros.training.config import DataConfig, TrainConfig
 from mobile_vla_ros.training.optimise import Optimisation, adamw
@@ -42,7 +42,7 @@ class TrainingRun:
         self.folder, self.settings, self.stop = folder, settings, stop
         self.progress = progress or Progress()
         spec, cache = prepared.spec, FrameCache(prepared.spec.image)
-        self.train_data = dataset(
+        self.train_data = policy_dataset(
             prepared.episodes.train,
             spec,
             prepared.tokenizer,

@@ -9,7 +9,7 @@ from mobile_vla_ros.data.camera_samples import golden_window
 from mobile_vla_ros.data.frame_cache import FrameCache
 from mobile_vla_ros.data.preprocess import normalise
 from mobile_vla_ros.evaluation.baselines import targets
-from mobile_vla_ros.evaluation.predict import dataset, predict
+from mobile_vla_ros.evaluation.predict import policy_dataset, predict
 from mobile_vla_ros.evaluation.score import baseline_scores
 from mobile_vla_ros.model.golden import Golden, make_golden
 from mobile_vla_ros.training import rows
@@ -36,7 +36,7 @@ class Validation:
         self.prepared = prepared
         self.workers = config.workers
         self.report = report
-        self.data = dataset(
+        self.data = policy_dataset(
             episodes.val,
             spec,
             prepared.tokenizer,

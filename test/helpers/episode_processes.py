@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from mobile_vla_ros.episode.judge import judge
+from mobile_vla_ros.episode.catalog.inspect import judge_episode
 from mobile_vla_ros.episode.storage import disk
 from mobile_vla_ros.episode.storage.reader import Episode
 from mobile_vla_ros.episode.storage.recording import Recording
@@ -91,7 +91,7 @@ def fill_disk(folder: Path, floor_bytes: int, others_fill: bool):
             'outcome': episode.outcome,
             'right': [episode.encoded(i) == images[i % 8] for i in range(len(episode))],
             'commands': len(episode.commands),
-            'same_verdict': judge(episode) == episode.health,
+            'same_verdict': judge_episode(episode) == episode.health,
             'events': [[e.name, e.text] for e in episode.events],
         }
     _fill_up(folder / 'rest')

@@ -3,7 +3,7 @@
 import numpy as np
 
 from mobile_vla_ros.data.segments import Sampling, Segment, load_segments
-from mobile_vla_ros.episode.judge import judge
+from mobile_vla_ros.episode.catalog.inspect import judge_episode
 from mobile_vla_ros.episode.storage.reader import Episode, find_episodes
 from mobile_vla_ros.episode.storage.schema import EpisodeInfo
 from mobile_vla_ros.episode.storage.writer import EpisodeWriter
@@ -64,5 +64,5 @@ def write_worth(folder, verdict, number=0, *, finished=True):
         writer.abandon()
         path = writer.part_path.rename(writer.final_path)
     with Episode.open(path) as episode:
-        assert judge(episode)['verdict'] == verdict
+        assert judge_episode(episode)['verdict'] == verdict
     return path

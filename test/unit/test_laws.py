@@ -1,4 +1,4 @@
-"""The laws of CONTRIBUTING.md: allowed imports, clocks, loaders and shapes of modules."""
+"""The laws of docs/architecture.md: who may import whom, who reads a clock, what is loaded."""
 
 import ast
 import re
@@ -11,6 +11,7 @@ import pytest
 
 TESTS = Path(__file__).resolve().parents[1]
 PACKAGE = TESTS.parent / 'mobile_vla_ros'
+PAGE = PACKAGE.parent / 'docs/architecture.md'
 OURS = 'mobile_vla_ros'
 # '' is the package's version. Its public names (docs/reference.md) are for users only.
 EVERYWHERE = {'errors', 'file_lock', 'files', 'plain_text', 'text_table', 'types', ''}
@@ -360,6 +361,30 @@ def test_no_test_module_imports_another(path):
 def test_an_import_of_a_test_module_would_be_found(code):
     """The check finds one planted mistake of each kind."""
     assert imported_tests(ast.parse(code))
+
+
+def page_table(text: str) -> dict[str, set[str]]:
+    """Return the table of the page: `folder/` | holds | parts; module: its parts; …"""
+    found = {}
+    for names, cell in re.findall(r'^\| (`[^|]+) \|[^|]+\| ([^|]+) \|$', text, re.MULTILINE):
+        for name in re.findall(r'`(\w+)(?:/|\.py)`', names):
+            for clause in cell.split('; '):
+                inner, _, parts = clause.rpartition(': ')
+                found[f'{name}.{inner}' if inner else name] = set(parts.split(', ')) - {'–'}
+    return found
+
+
+def test_the_page_shows_this_table():
+    """A reader of docs/architecture.md learns who may import whom, and it is true."""
+    assert page_table(PAGE.read_text()) == MAY_IMPORT
+
+
+def test_every_file_that_the_page_names_exists():
+    """A map that names a file which has moved leads nowhere."""
+    root = PACKAGE.parent
+    named = re.findall(r'`([a-z_]+/[\w/]*\.(?:py|yaml))`', PAGE.read_text())
+    assert len(named) > 50
+    assert [one for one in named if not any((at / one).is_file() for at in (PACKAGE, root))] == []
 
 
 def test_every_folder_of_the_package_is_in_the_table():

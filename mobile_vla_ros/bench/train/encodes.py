@@ -9,11 +9,10 @@ from pathlib import Path
 import torch
 
 from mobile_vla_ros.bench.table import Figure, at_least, at_most, plain
-from mobile_vla_ros.bench.train.child_process import grown
 from mobile_vla_ros.bench.train.episodes import driven_episodes, network_and_batches
-from mobile_vla_ros.bench.train.losses import WINDOW, by_windows, once
+from mobile_vla_ros.bench.train.step_memory import saved_bytes
+from mobile_vla_ros.bench.train.training_step import WINDOW, by_windows, grown, once
 from mobile_vla_ros.model.network import VlaNetwork
-from mobile_vla_ros.training.memory import saved_bytes
 
 FEWER, EQUAL = 3.0, 1e-5
 

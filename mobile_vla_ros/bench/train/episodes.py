@@ -101,7 +101,7 @@ def network_and_batches(
     from mobile_vla_ros.data.dataset import collate
     from mobile_vla_ros.data.segments import Sampling, load_segments
     from mobile_vla_ros.episode.storage.reader import find_episodes
-    from mobile_vla_ros.evaluation.predict import dataset
+    from mobile_vla_ros.evaluation.predict import policy_dataset
     from mobile_vla_ros.model.backbone import LoraSettings, load_backbone
     from mobile_vla_ros.model.network import build_network
     from mobile_vla_ros.model.policy_spec import BackboneRef, PolicySpec
@@ -135,6 +135,6 @@ def network_and_batches(
     segments, _ = load_segments(
         find_episodes(folder), Sampling(RATE_HZ, window, chunk), ['good', 'poor', 'bad']
     )
-    data = dataset(segments, spec, backbone.tokenizer, FRAMES)
+    data = policy_dataset(segments, spec, backbone.tokenizer, FRAMES)
     batches = [collate([data[number]]) for number in range(len(data))]
     return network.train(), batches, segments, spec, backbone

@@ -25,7 +25,7 @@ def tokens(folder: Path, episodes: int, turns: int) -> list[Figure]:
     from mobile_vla_ros.data.augment import Augmentation
     from mobile_vla_ros.data.dataset import collate
     from mobile_vla_ros.data.image_tokens import ImageTokens
-    from mobile_vla_ros.evaluation.predict import dataset
+    from mobile_vla_ros.evaluation.predict import policy_dataset
 
     driven_episodes(folder / 'takes', episodes)
     network, _, segments, spec, backbone = network_and_batches(folder / 'takes', scope='text')
@@ -48,10 +48,10 @@ def tokens(folder: Path, episodes: int, turns: int) -> list[Figure]:
     _, first_s = prepared()
     cache, _ = prepared()
     ways = {
-        'from cached image tokens': dataset(
+        'from cached image tokens': policy_dataset(
             segments, spec, backbone.tokenizer, FRAMES, tokens=cache
         ),
-        'from images': dataset(segments, spec, backbone.tokenizer, FRAMES),
+        'from images': policy_dataset(segments, spec, backbone.tokenizer, FRAMES),
     }
     seconds: dict[str, list[float]] = {name: [] for name in ways}
     images: dict[str, int] = {}

@@ -5,10 +5,10 @@ from pathlib import Path
 import torch
 
 from mobile_vla_ros.bench.table import Figure, at_most, plain
-from mobile_vla_ros.bench.train.child_process import grown
 from mobile_vla_ros.bench.train.encodes import WINDOW
 from mobile_vla_ros.bench.train.episodes import FRAMES, driven_episodes
-from mobile_vla_ros.training.memory import Memory, count
+from mobile_vla_ros.bench.train.step_memory import Memory, count
+from mobile_vla_ros.bench.train.training_step import grown
 
 CARDS_GB = (8, 16, 24, 48, 80)
 # What a GPU needs beyond the count: temporary gradients, allocator fragmentation, libraries.

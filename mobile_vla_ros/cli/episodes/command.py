@@ -7,14 +7,13 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from mobile_vla_ros import text_table, types
+from mobile_vla_ros import text_table
+from mobile_vla_ros.episode.catalog.index import SORTS
+from mobile_vla_ros.episode.catalog.index_table import NO_VERDICT, UNREADABLE, VERDICTS
 from mobile_vla_ros.errors import UserError
 
 EXAMPLE = 'example: mobile_vla episodes list ~/mobile_vla_takes'
 HEADS = ('episode', 'seconds', 'frames', 'commands', 'outcome', 'verdict', 'instruction')
-# As in `episode.catalog`, which loads h5py: help must not.
-SORTS = ('name', 'duration', 'frames', 'instruction', 'outcome', 'verdict')
-VERDICTS = (*types.VERDICTS, 'unreadable', 'unfinished')
 WIDTHS, ALIGN = (25, 7, 6, 8, 7, 10, 0), '<>>><'
 
 
@@ -86,7 +85,7 @@ def _add_filters(action: argparse.ArgumentParser):
         '--sort',
         default='name',
         choices=SORTS,
-        help='by name (equals by time), ' + ', '.join(SORTS[1:]) + ' (worst first)',
+        help='by name (equals by time), ' + ', '.join(list(SORTS)[1:]) + ' (worst first)',
     )
     action.add_argument('--reverse', action='store_true', help='reverse the order')
 
@@ -94,7 +93,6 @@ def _add_filters(action: argparse.ArgumentParser):
 def run_list(args: argparse.Namespace) -> int:
     """Print one line an episode, and totals; return 1 if one cannot be read."""
     from mobile_vla_ros.cli.episodes.index import indexed
-    from mobile_vla_ros.episode.catalog.row import NO_VERDICT, UNREADABLE
 
     if args.outcome:
         from mobile_vla_ros.episode.storage.schema import check_outcome

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from mobile_vla_ros.episode.catalog import coverage
-from mobile_vla_ros.episode.catalog.row import EpisodeRow
+from mobile_vla_ros.episode.catalog.index_table import EpisodeRow
 from mobile_vla_ros.types import ACCEPTED_VERDICTS
 
 MAX_ADVICE = 5

@@ -16,13 +16,15 @@ from mobile_vla_ros.episode.catalog.file_worker import FileWorker
 from mobile_vla_ros.episode.catalog.index_table import (
     COLUMNS,
     MEMORY,
+    NO_VERDICT,
+    EpisodeRow,
     Place,
     connect,
     places,
     row_of,
     transaction,
+    unreadable,
 )
-from mobile_vla_ros.episode.catalog.row import NO_VERDICT, EpisodeRow, unreadable
 from mobile_vla_ros.errors import UserError
 
 BATCH = 200  # episodes written in one transaction

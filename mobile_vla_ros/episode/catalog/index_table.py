@@ -1,4 +1,8 @@
-"""The SQLite table behind ``index``: its place, its columns, and how to open it."""
+"""
+The SQLite table behind ``index``: its rows, its place, and how to open it.
+
+Imports no h5py, so that help stays quick.
+"""
 
 import contextlib
 import dataclasses
@@ -11,12 +15,55 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from mobile_vla_ros.episode.catalog.row import EpisodeRow
+from mobile_vla_ros import types
 
 FILE_NAME = '.episodes.sqlite'
 MEMORY = ':memory:'
 Place = Path | str  # a file, or MEMORY
 LOCK_TIMEOUT_S = 30.0
+
+UNREADABLE, UNFINISHED = 'unreadable', 'unfinished'
+NO_VERDICT = (UNREADABLE, UNFINISHED)
+VERDICTS = (*types.VERDICTS, *NO_VERDICT)
+
+
+@dataclasses.dataclass(frozen=True)
+class EpisodeRow:
+    """
+    Facts about an episode that are known without opening it.
+
+    :param verdict: one of ``VERDICTS``; ``reasons`` explain it, for an unreadable file its defect.
+    :param duration_s: from the first to the last received image.
+    :param moving_s: seconds commanded to move; the next six are for each direction, see
+        ``coverage.motion``.
+    """
+
+    name: str
+    episode_id: str
+    instruction: str = ''
+    outcome: str = ''
+    created_utc: str = ''
+    origin: str = ''
+    recovered: bool = False
+    frames: int = 0
+    commands: int = 0
+    duration_s: float = 0.0
+    verdict: str = UNREADABLE
+    reasons: tuple[str, ...] = ()
+    moving_s: float = 0.0
+    forward_s: float = 0.0
+    back_s: float = 0.0
+    left_s: float = 0.0
+    right_s: float = 0.0
+    turn_left_s: float = 0.0
+    turn_right_s: float = 0.0
+
+
+def unreadable(path: Path, reason: str) -> EpisodeRow:
+    """Return the row of a file that cannot be read, with its sentence."""
+    name = path.name.removesuffix('.part').removesuffix('.h5')
+    return EpisodeRow(path.name, name, reasons=(reason.replace(str(path), path.name),))
+
 
 COLUMNS = [field.name for field in dataclasses.fields(EpisodeRow)]
 _STATE = ('size', 'mtime_ns')
@@ -62,6 +109,7 @@ def connect(place: Place) -> sqlite3.Connection:
         db.execute('PRAGMA temp_store = MEMORY')
         with transaction(db):
             if db.execute('PRAGMA user_version').fetchone() != (SCHEMA,):
+                # `takes` is a name in files.
                 for table, columns in (('takes', _EPISODES), ('traces', _TRACES)):
                     db.execute(f'DROP TABLE IF EXISTS main.{table}')
                     db.execute(f'CREATE TABLE main.{table} ({columns})')

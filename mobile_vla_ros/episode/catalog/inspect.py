@@ -1,11 +1,13 @@
-"""What `mobile_vla episodes show` and `check` report of one file."""
+"""One episode on disk: everything that is known of it, and its verdict measured again."""
 
 from pathlib import Path
 from typing import Any
 
-from mobile_vla_ros.episode.judge import judge
+from mobile_vla_ros.episode.quality import verdict
+from mobile_vla_ros.episode.quality.image_quality import ImageTally
 from mobile_vla_ros.episode.quality.verdict import Health
 from mobile_vla_ros.episode.storage.reader import Episode
+from mobile_vla_ros.episode.storage.schema import dropped_frames
 from mobile_vla_ros.errors import UserError
 
 
@@ -32,13 +34,38 @@ def describe(path: Path) -> dict[str, Any]:
         }
 
 
+def judge_episode(episode: Episode) -> Health:
+    """
+    Measure an episode again; reads every image, decodes about one a second.
+
+    :returns: verdict, reasons and measures, as ``quality.verdict.judge`` does.
+    :raises UserError: when the file is broken at an image.
+    """
+    tally = ImageTally()
+    for index, received_ns in enumerate(episode.frame_received_ns.tolist()):
+        tally.add(episode.encoded(index), received_ns)
+    known: Health = episode.health or {}
+    return verdict.judge(
+        frame_stamp_ns=episode.frame_stamp_ns,
+        frame_received_ns=episode.frame_received_ns,
+        frozen=tally.frozen,
+        command_received_ns=episode.commands.received_ns,
+        twist=episode.commands.twist,
+        drops=sum(dropped_frames(one.text) for one in episode.events if one.name == 'drop'),
+        broken=tally.broken,
+        samples=tally.samples,
+        expected_rate_hz=known.get('expected_rate_hz'),
+        timed=known.get('timed', True),
+    )
+
+
 def check(path: Path) -> Health:
     """Decode every image and return the verdict anew: bad as well if broken or unfinished."""
     try:
         with Episode.open(path) as episode:
             for index in range(len(episode)):
                 episode.frame(index)
-            health = judge(episode)
+            health = judge_episode(episode)
             if not episode.complete:
                 health['verdict'] = 'bad'
                 health['reasons'].insert(0, 'the episode was cut short')

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from mobile_vla_ros.episode.catalog import coverage
-from mobile_vla_ros.episode.catalog.row import UNFINISHED, EpisodeRow
+from mobile_vla_ros.episode.catalog.index_table import UNFINISHED, EpisodeRow
 from mobile_vla_ros.episode.quality.verdict import Health
 from mobile_vla_ros.episode.storage.reader import Episode
 from mobile_vla_ros.errors import UserError

@@ -77,8 +77,7 @@ class GridSegment:
 
     :param frame_index: (T,) int64 rows of the episode's frames, all different.
     :param time_ns: (T,) int64 the frames' own times, strictly increasing.
-    :param twist: (T, 6) float64 the action at each frame's time.
-    :param command_valid: (T,) bool: False where no command was fresh, so that the twist is zero.
+    :param twist: (T, 6) float64 the action at each frame's time, zero where no command is fresh.
     :param rate_hz: the rate of the grid.
     :param commands: every command of the episode, for ``actions_ahead``.
     """
@@ -86,7 +85,6 @@ class GridSegment:
     frame_index: np.ndarray
     time_ns: np.ndarray
     twist: np.ndarray
-    command_valid: np.ndarray
     rate_hz: float
     commands: CommandLog
 
@@ -185,8 +183,7 @@ def segments(
     )
     found = []
     for rows in (place[sampled] for sampled in grid_frames(time_ns[place], rate_hz)):
-        twist, valid = log.at(time_ns[rows])
-        found.append(GridSegment(rows, time_ns[rows], twist, valid, rate_hz, log))
+        found.append(GridSegment(rows, time_ns[rows], log.at(time_ns[rows])[0], rate_hz, log))
     return found
 
 

@@ -1,10 +1,8 @@
-"""Camera messages as frames, judged as they arrive, and the clocks that judge them."""
+"""Camera messages as frames, judged as they arrive."""
 
 from functools import cached_property
 
 import numpy as np
-from rclpy.clock import Clock, ClockType
-from rclpy.node import Node
 from sensor_msgs.msg import CompressedImage, Image
 
 from mobile_vla_ros.errors import UserError, first_line
@@ -13,47 +11,6 @@ from mobile_vla_ros.nodes.shared.guard_status import GuardStatusListener
 from mobile_vla_ros.nodes.shared.messages import time_ns
 from mobile_vla_ros.runtime.camera_check import CameraCheck
 from mobile_vla_ros.runtime.camera_faults import FrameHeader, brightness, content_hash
-
-# Two clocks whose readings lie further apart than this are read again.
-TOGETHER_NS = 5_000_000
-
-
-class Clocks:
-    """
-    The node's clock, which stamps refer to, and a steady one; all times are nanoseconds.
-
-    :ivar real_time: whether the node's clock is the system's; otherwise a simulation publishes it.
-    :ivar timers: the clock for timers that follow the robot's time: steady in real time, so that
-        a step of the system's clock stops none; the simulation's otherwise.
-    """
-
-    def __init__(self, node: Node):
-        self.steady = Clock(clock_type=ClockType.STEADY_TIME)
-        self._own = node.get_clock()
-        self.real_time = not node.get_parameter('use_sim_time').value
-        self.timers = self.steady if self.real_time else self._own
-
-    def steady_ns(self) -> int:
-        """Return the steady clock."""
-        return self.steady.now().nanoseconds
-
-    def ros_ns(self) -> int:
-        """Return the node's clock."""
-        return self._own.now().nanoseconds
-
-    def both(self) -> tuple[int, int]:
-        """Return the node's clock and the steady one, read together."""
-        for _ in range(5):
-            before_ns = self.steady_ns()
-            ros_ns = self.ros_ns()
-            steady_ns = self.steady_ns()
-            if steady_ns - before_ns < TOGETHER_NS:
-                break
-        return ros_ns, steady_ns
-
-    def now_ns(self) -> int:
-        """Return the clock that measures durations: a simulation may run slower than real time."""
-        return self.timers.now().nanoseconds
 
 
 class CameraFrame:

@@ -1,10 +1,10 @@
 """
 Proposes velocities from the camera: a lifecycle node around a policy.
 
-What is where: `params` its parameters; `states` what it has while configured and while active,
-with the callbacks; `camera` judges each image on arrival; `policies` loads and swaps policies and
-makes inference's preflight checks; `reports` publishes; `overlay` draws the operator's image. The
-thread that owns the policy is `runtime.worker`.
+What is where: `params` its parameters; `activation` what it has while active, with the callbacks,
+and while configured; `camera` judges each image on arrival, by the `clocks`; `policies` loads and
+swaps policies and makes inference's preflight checks; `reports` publishes; `overlay` draws the
+operator's image. The thread that owns the policy is `runtime.worker`.
 """
 
 import os
@@ -18,10 +18,10 @@ from rclpy.lifecycle import LifecycleState, TransitionCallbackReturn
 from rclpy.parameter import Parameter
 
 from mobile_vla_ros.errors import UserError
-from mobile_vla_ros.nodes.inference.camera import Clocks
+from mobile_vla_ros.nodes.inference.activation import Activation, Configuration
+from mobile_vla_ros.nodes.inference.clocks import Clocks
 from mobile_vla_ros.nodes.inference.params import declare_params
 from mobile_vla_ros.nodes.inference.policies import LOADS, NONE, Policies, memory_shortage
-from mobile_vla_ros.nodes.inference.states import Activation, Configuration
 from mobile_vla_ros.nodes.shared.lifecycle import PatientLifecycleNode, exit_on_signal
 from mobile_vla_ros.nodes.shared.run import run
 from mobile_vla_ros.nodes.shared.startup import SWITCH_S

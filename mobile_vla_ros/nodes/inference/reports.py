@@ -11,7 +11,8 @@ from rclpy.qos import qos_profile_sensor_data
 from rclpy.time import Time
 from sensor_msgs.msg import CompressedImage
 
-from mobile_vla_ros.nodes.inference.camera import CameraFrame, CameraGate, Clocks
+from mobile_vla_ros.nodes.inference.camera import CameraFrame, CameraGate
+from mobile_vla_ros.nodes.inference.clocks import Clocks
 from mobile_vla_ros.nodes.inference.params import InferenceParams
 from mobile_vla_ros.nodes.inference.policies import Policies, failed_checks, policy_checks
 from mobile_vla_ros.nodes.shared.guard_status import LEVELS, policy_message
@@ -96,7 +97,7 @@ def diagnostics_message(
                 'encoded_frames': stats.encoded_frames,
                 'playback': playback,
                 'next_policy': policies.state,
-                'next_policy_said': policies.sentence,
+                'next_policy_said': policies.sentence,  # key in messages
             },
             LEVELS[health.level],
         ),

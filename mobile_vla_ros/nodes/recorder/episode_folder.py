@@ -11,7 +11,7 @@ from pathlib import Path
 
 from mobile_vla_ros.episode.catalog.file_worker import FileWorker
 from mobile_vla_ros.episode.catalog.index import EpisodeIndex
-from mobile_vla_ros.episode.catalog.row import UNREADABLE
+from mobile_vla_ros.episode.catalog.index_table import UNREADABLE
 from mobile_vla_ros.episode.storage import disk, recovery
 from mobile_vla_ros.episode.storage.recording import Recording
 from mobile_vla_ros.errors import UserError
@@ -182,7 +182,7 @@ class EpisodeFolder:
         return {
             'disk_minutes': '' if minutes is None else f'{minutes:.1f}',
             'recovered': self._recovered,
-            'takes': json.dumps(self._counts, ensure_ascii=False),
+            'takes': json.dumps(self._counts, ensure_ascii=False),  # key in messages
         }
 
     def _maintain(self) -> None:

@@ -19,6 +19,7 @@ def as_json(found: Survey, advice: Sequence[Advice]) -> dict:
     }
     shown['directions'] = {name: round(share, 4) for name, share in found.directions.items()}
     shown['instructions'] = [
+        # `takes` is a key of the JSON that users read.
         {'instruction': text, 'takes': count, 'minutes': round(minutes, 3)}
         for text, (count, minutes) in found.instructions.items()
     ]

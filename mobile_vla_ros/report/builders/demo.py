@@ -155,7 +155,12 @@ def _swap(results: dict[str, dict[str, dict]]) -> str:
     swaps = {name: result['swap'] for name, result in results.items()}
     return plots.success_bars(
         [
-            (name, round(swap['success_rate'] * swap['trials']), swap['trials'])
+            (
+                name,
+                round(swap['success_rate'] * swap['trials']),
+                swap['trials'],
+                swap['success_interval'],
+            )
             for name, swap in swaps.items()
         ]
     )

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from mobile_vla_ros.episode.catalog.row import UNFINISHED
+from mobile_vla_ros.episode.catalog.index_table import UNFINISHED
 from mobile_vla_ros.episode.quality.verdict import WORST_GAP_PERIODS, WORST_GAP_S
 from mobile_vla_ros.episode.records import Commands
 from mobile_vla_ros.episode.storage import schema

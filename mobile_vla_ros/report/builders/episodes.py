@@ -6,7 +6,7 @@ from pathlib import Path
 
 from mobile_vla_ros import __version__
 from mobile_vla_ros.episode.catalog.index import EpisodeIndex
-from mobile_vla_ros.episode.catalog.row import UNFINISHED, UNREADABLE
+from mobile_vla_ros.episode.catalog.index_table import UNFINISHED, UNREADABLE
 from mobile_vla_ros.errors import UserError
 from mobile_vla_ros.report.builders.episode_view import read_view
 from mobile_vla_ros.report.pages import page

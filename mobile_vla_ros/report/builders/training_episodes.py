@@ -13,7 +13,7 @@ from mobile_vla_ros.episode.storage.reader import Episode
 from mobile_vla_ros.errors import UserError
 from mobile_vla_ros.evaluation.score import Scored
 from mobile_vla_ros.model.policy_spec import PolicySpec
-from mobile_vla_ros.report.pages.training_view import BadWindow, Coverage, Drive
+from mobile_vla_ros.report.pages.training_view import BadWindow, Coverage, PredictedEpisode
 from mobile_vla_ros.runtime.overlay import DRIVEN, PREDICTED, draw_arrows
 from mobile_vla_ros.types import TWIST_AXES
 
@@ -62,7 +62,9 @@ def newest(policy: PolicySpec, scored: Scored) -> Newest:
     )
 
 
-def drives(policy: PolicySpec, segments: Sequence[Segment], found: Newest) -> list[Drive]:
+def drives(
+    policy: PolicySpec, segments: Sequence[Segment], found: Newest
+) -> list[PredictedEpisode]:
     """
     Return the best, median and worst validation episode, and the longest of the others.
 
@@ -110,7 +112,7 @@ def drives(policy: PolicySpec, segments: Sequence[Segment], found: Newest) -> li
 
 def _drive(
     policy: PolicySpec, segments: Sequence[Segment], own: np.ndarray, found: Newest, rank: str
-) -> Drive:
+) -> PredictedEpisode:
     """Join the segments of an episode, with a break where frames are missing."""
     driven = np.where(found.real[own, :1], found.driven[own, 0], np.nan)
     predicted = found.predicted[own, 0]
@@ -127,7 +129,7 @@ def _drive(
         at, start = at + count, start + len(segment.frames)
         starts.append(start / policy.rate_hz)
     missed = np.abs(driven - predicted)[np.isfinite(driven - predicted).all(1)]
-    return Drive(
+    return PredictedEpisode(
         title=f'{rank}: “{segments[0].instruction}”',
         about=f'{segments[0].episode_id}, {starts[-1]:.1f} s; mean error '
         + (velocity(policy, missed.mean(0), sign='') if len(missed) else 'not finite'),

@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from mobile_vla_ros import __version__
-from mobile_vla_ros.report.pages import page
 from mobile_vla_ros.report.pages.trials_page import (
     DriveView,
     Film,
@@ -71,6 +70,8 @@ def write(
     who: str,
 ) -> Path:
     """Write the page, replacing an existing one atomically."""
+    from mobile_vla_ros.report.pages import page
+
     small = Arena(FILM_PIXELS, FILM_PIXELS, limits=arena.limits, judge=arena.judge)
     arena.close()  # one GL context at a time
     try:

@@ -25,22 +25,6 @@ matplotlib.rcParams.update(
 )
 
 
-def wilson(successes: int, trials: int, z: float = 1.96) -> tuple[float, float]:
-    """
-    Return the 95 % interval of a share (Wilson).
-
-    Source: E. B. Wilson, Probable inference, the law of succession, and statistical inference,
-    Journal of the American Statistical Association 22, 1927.
-    """
-    if trials == 0:
-        return 0.0, 1.0
-    share = successes / trials
-    middle = share + z * z / (2 * trials)
-    half = z * math.sqrt(share * (1 - share) / trials + z * z / (4 * trials * trials))
-    low, high = (middle - half) / (1 + z * z / trials), (middle + half) / (1 + z * z / trials)
-    return max(0.0, low), min(1.0, high)
-
-
 def svg(drawing: Figure) -> Markup:
     """Return a figure as a self-contained SVG element."""
     buffer = io.StringIO()
@@ -90,12 +74,11 @@ def _merged(values: Mapping[str, float], within: float = 0.1) -> list[tuple[list
     return groups
 
 
-def success_bars(rows: Sequence[tuple[str, int, int]]) -> str:
-    """Draw shares with their 95 % intervals: (name, successes, trials)."""
+def success_bars(rows: Sequence[tuple[str, int, int, Sequence[float]]]) -> str:
+    """Draw shares: (name, successes, trials, the share's 95 % interval)."""
     drawing = Figure(figsize=(9, 0.9 + 0.55 * len(rows)))
     axes = drawing.subplots()
-    for place, (name, successes, trials) in enumerate(rows):
-        low, high = wilson(successes, trials)
+    for place, (name, successes, trials, (low, high)) in enumerate(rows):
         share = successes / trials
         axes.barh(place, share, color=POLICY if place == 0 else GREY, height=0.55)
         axes.plot([low, high], [place, place], color=INK, linewidth=1.5)

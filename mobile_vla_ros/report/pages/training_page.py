@@ -7,7 +7,7 @@ import numpy as np
 
 from mobile_vla_ros.report.figures import training_plots
 from mobile_vla_ros.report.pages import page
-from mobile_vla_ros.report.pages.training_view import Drive, TrainingView
+from mobile_vla_ros.report.pages.training_view import PredictedEpisode, TrainingView
 
 # Epochs and instructions shown before the rest is folded.
 MAX_ROWS = 20
@@ -132,7 +132,7 @@ def _chunk(view: TrainingView) -> str | None:
     return training_plots.over_the_chunk(view.axes, view.rate_hz, view.chunk_errors)
 
 
-def _drives(view: TrainingView) -> list[tuple[Drive, str]]:
+def _drives(view: TrainingView) -> list[tuple[PredictedEpisode, str]]:
     """Draw every drive on one scale."""
     limits = [_limits(view, column) for column in range(len(view.axes))]
     return [

@@ -7,7 +7,7 @@ import numpy as np
 
 
 @dataclass(frozen=True)
-class Drive:
+class PredictedEpisode:
     """
     One validation episode: driven and predicted velocity at each frame.
 
@@ -101,7 +101,7 @@ class TrainingView:
     driven: np.ndarray
     predicted: np.ndarray
     chunk_errors: Mapping[str, Mapping[str, np.ndarray]]
-    drives: Sequence[Drive]
+    drives: Sequence[PredictedEpisode]
     worst: Sequence[BadWindow]
     coverage: Coverage
     facts: Mapping[str, Mapping[str, str]]

@@ -4,8 +4,6 @@ import base64
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from mobile_vla_ros.report.pages import page
-
 # Outcome and meaning; `trials.css` has the colours.
 OUTCOMES = {
     'success': 'followed the instruction',
@@ -162,6 +160,8 @@ class SuiteView:
 
 def trials_page(title: str, subtitle: str, suites: Sequence[SuiteView]) -> str:
     """Return the page."""
+    from mobile_vla_ros.report.pages import page  # and jinja2, which the words here do not need
+
     return page.render(
         'trials.html',
         title=title,

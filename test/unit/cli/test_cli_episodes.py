@@ -5,19 +5,10 @@ import json
 import pytest
 
 from many_episodes import drive, multiply, run_measured
-from mobile_vla_ros.cli.episodes import command
 from mobile_vla_ros.cli.main import main
-from mobile_vla_ros.episode.catalog.index import SORTS
-from mobile_vla_ros.episode.catalog.row import VERDICTS
 from mobile_vla_ros.episode.storage.schema import EpisodeInfo
 from mobile_vla_ros.episode.storage.writer import EpisodeWriter
 from small_episodes import CREATED_NS, write_episode, write_rows
-
-
-def test_the_filters_of_list_are_those_of_the_catalog():
-    """`--help` must not load h5py, so the command has its own copy."""
-    assert tuple(SORTS) == command.SORTS
-    assert VERDICTS == command.VERDICTS
 
 
 @pytest.fixture

@@ -17,7 +17,7 @@ from mobile_vla_ros.data.image_tokens import DRAWS, ImageTokens
 from mobile_vla_ros.data.segments import Sampling, load_segments
 from mobile_vla_ros.episode.storage.reader import Episode, find_episodes
 from mobile_vla_ros.errors import UserError
-from mobile_vla_ros.evaluation.predict import dataset, predict
+from mobile_vla_ros.evaluation.predict import policy_dataset, predict
 from mobile_vla_ros.model.backbone import load_backbone
 from mobile_vla_ros.training.flags import parse
 from mobile_vla_ros.training.loop import train
@@ -238,14 +238,16 @@ def test_training_on_tokens_equals_training_on_images(
     kept = ImageTokens(loaded.network.image_tokens, 'w', spec.image, Augmentation(), tmp_path)
     kept.prepare(found)
     images, tokens_ = (
-        predict(loaded.network, dataset(found, spec, loaded.tokenizer, 18, tokens=given)).motion
+        predict(
+            loaded.network, policy_dataset(found, spec, loaded.tokenizer, 18, tokens=given)
+        ).motion
         for given in (None, kept)
     )
     np.testing.assert_allclose(tokens_, images, atol=2e-3)
     blanks = [
         predict(
             loaded.network,
-            dataset(found, spec, loaded.tokenizer, 18, tokens=given, blank_images=True),
+            policy_dataset(found, spec, loaded.tokenizer, 18, tokens=given, blank_images=True),
         ).motion
         for given in (None, kept)
     ]

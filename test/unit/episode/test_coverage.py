@@ -11,7 +11,7 @@ from PIL import Image
 
 from many_episodes import KEYS
 from mobile_vla_ros.episode.catalog import coach, coverage
-from mobile_vla_ros.episode.catalog.row import EpisodeRow
+from mobile_vla_ros.episode.catalog.index_table import EpisodeRow
 
 SECOND = 1_000_000_000
 

@@ -38,7 +38,7 @@ def fill(tmp_path):
             text=True,
             timeout=300,
             check=False,
-            env={**os.environ, 'PYTHONPATH': str(Path(PROCESSES).parents[1])},
+            env={**os.environ, 'PYTHONPATH': str(Path(PROCESSES).parents[2])},
         )
         assert done.returncode == 0 and done.stdout, done.stderr
         return json.loads(done.stdout.splitlines()[-1])

@@ -9,7 +9,6 @@ import pytest
 
 from many_episodes import drive, multiply
 from mobile_vla_ros.episode.catalog import index_table
-from mobile_vla_ros.episode.catalog import row as index_row
 from mobile_vla_ros.episode.catalog.index import PAGE, SORTS, EpisodeIndex
 from mobile_vla_ros.episode.storage.schema import EpisodeInfo
 from mobile_vla_ros.episode.storage.writer import EpisodeWriter
@@ -39,7 +38,7 @@ def folder(tmp_path):
     return tmp_path
 
 
-def refreshed(path) -> tuple[list[index_row.EpisodeRow], list[tuple[int, int]]]:
+def refreshed(path) -> tuple[list[index_table.EpisodeRow], list[tuple[int, int]]]:
     """Return the rows after a refresh, and the progress that it reported."""
     progress = []
     with EpisodeIndex(path) as index:
@@ -115,7 +114,7 @@ def test_pages_join_without_a_gap(tmp_path):
         row, state = next(index.rows()), [1, 1]
         with index_table.transaction(index._db):
             for number in range(2 * PAGE):
-                copy = index_row.EpisodeRow(**vars(row) | {'name': f'{number:05}.h5'})
+                copy = index_table.EpisodeRow(**vars(row) | {'name': f'{number:05}.h5'})
                 index._store('main', state, copy, b'', b'')
         for reverse in (False, True):
             found = [row.name for row in index.rows(sort='frames', reverse=reverse)]

@@ -23,7 +23,7 @@ from small_episodes import CREATED_NS, encoded, write_episode, write_rows
 READ_WITH_ZEROS = """
 import sys
 from pathlib import Path
-from mobile_vla_ros.episode.judge import judge
+from mobile_vla_ros.episode.catalog.inspect import judge_episode
 from mobile_vla_ros.episode.storage.reader import Episode
 from mobile_vla_ros.errors import UserError
 whole, bad = Path(sys.argv[1]).read_bytes(), Path(sys.argv[2])
@@ -40,7 +40,7 @@ for case in sys.argv[3:]:
                 except UserError as error:
                     assert str(bad) in str(error), error
             print(good, flush=True)
-            judge(episode)
+            judge_episode(episode)
     except UserError as error:
         assert str(bad) in str(error), error
         print('refused', flush=True)

@@ -7,7 +7,7 @@ import time
 import numpy as np
 import pytest
 
-from mobile_vla_ros.episode.judge import judge
+from mobile_vla_ros.episode.catalog.inspect import judge_episode
 from mobile_vla_ros.episode.storage.reader import Episode
 from mobile_vla_ros.episode.storage.recording import Recording
 from mobile_vla_ros.episode.storage.schema import EpisodeInfo
@@ -62,7 +62,7 @@ def test_a_full_queue_drops_whole_frames_at_once(recording):
         (event,) = episode.events
         assert (event.name, event.time_ns) == ('drop', 14)
         assert event.text.startswith('3 frames')
-        assert judge(episode) == episode.health
+        assert judge_episode(episode) == episode.health
 
 
 def test_a_frame_that_cannot_be_encoded_is_a_counted_drop(recording):
@@ -120,7 +120,7 @@ def test_frames_lost_before_arrival_are_counted_in_the_episode(recording):
             (30 + 2 * NANOSECONDS, '1 frames: lost by the middleware'),
             (31 + 2 * NANOSECONDS, '1 frames: another reason'),
         ]
-        assert episode.health['drops'] == 13 and judge(episode) == episode.health
+        assert episode.health['drops'] == 13 and judge_episode(episode) == episode.health
 
 
 def test_frames_that_fail_after_the_end_was_requested_are_counted(recording):

@@ -15,7 +15,7 @@ import pytest
 from damaged_files import orphan, write_part
 from episode_processes import __file__ as PROCESSES
 from episode_processes import noise
-from mobile_vla_ros.episode.judge import judge
+from mobile_vla_ros.episode.catalog.inspect import judge_episode
 from mobile_vla_ros.episode.storage.hdf5_view import HEAP, heap_objects, lookup3
 from mobile_vla_ros.episode.storage.reader import Episode, find_episodes
 from mobile_vla_ros.episode.storage.recovery import abandoned, is_damaged, is_written, recover
@@ -61,7 +61,7 @@ def test_a_kill_at_a_random_moment_loses_less_than_a_second(tmp_path):
             [sys.executable, PROCESSES, 'record', str(folder)],
             stdout=subprocess.PIPE,
             text=True,
-            env={**os.environ, 'PYTHONPATH': str(Path(PROCESSES).parents[1])},
+            env={**os.environ, 'PYTHONPATH': str(Path(PROCESSES).parents[2])},
         )
         for folder in folders
     ]
@@ -89,7 +89,9 @@ def test_a_kill_at_a_random_moment_loses_less_than_a_second(tmp_path):
         assert result.path == left.with_suffix('') and result.frames >= due
         assert numbers(result.path) == [n % 256 for n in range(result.frames)]
         with Episode.open(result.path) as episode:
-            assert episode.complete and episode.recovered and episode.health == judge(episode)
+            assert (
+                episode.complete and episode.recovered and episode.health == judge_episode(episode)
+            )
             assert [event.name for event in episode.events] == ['recovered']
             assert len(episode.commands) == result.commands >= due
         assert left.exists() != result.clean
@@ -157,7 +159,7 @@ def test_truncation_at_any_byte_keeps_earlier_frames_and_never_hangs(tmp_path):
         else:
             assert result.path.name == f'{whole.stem}_recovered.h5' and is_damaged(cut) is False
             with Episode.open(result.path) as episode:
-                assert episode.health == judge(episode) and episode.instruction == 'go'
+                assert episode.health == judge_episode(episode) and episode.instruction == 'go'
                 assert [episode.encoded(row) for row in range(len(episode))] == images[
                     : result.frames
                 ]

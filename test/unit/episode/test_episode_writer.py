@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 import small_episodes
-from mobile_vla_ros.episode.judge import judge
+from mobile_vla_ros.episode.catalog.inspect import judge_episode
 from mobile_vla_ros.episode.storage import schema
 from mobile_vla_ros.episode.storage.reader import Episode, find_episodes
 from mobile_vla_ros.episode.storage.schema import EpisodeInfo
@@ -54,7 +54,7 @@ def test_an_episode_is_read_as_it_was_written(tmp_path):
         assert episode.attributes['frame_id'] == 'camera'
         assert episode.attributes['operator'] == 'ada'
         assert episode.attributes['created_utc'] == '2027-01-15T08:00:00Z'
-        assert episode.health == judge(episode)
+        assert episode.health == judge_episode(episode)
 
 
 def test_a_finished_episode_needs_no_special_reader(tmp_path):

@@ -168,7 +168,6 @@ def test_an_episode_becomes_segments_with_actions_ahead(tmp_path):
         (segment,) = segments(episode, 5.0)
     assert segment.frame_index.tolist() == list(range(0, 20, 2))
     assert np.allclose(segment.twist[:, 0], np.arange(0, 20, 2) / 100)
-    assert segment.command_valid.all()
     twist, real = actions_ahead(segment, 4)
     assert twist.shape == (10, 4, 6) and real.shape == (10, 4)
     assert np.array_equal(twist[:, 0], segment.twist)

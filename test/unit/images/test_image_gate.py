@@ -13,8 +13,7 @@ from PIL import Image
 from sensor_msgs.msg import Image as ImageMessage
 
 from mobile_vla_ros.episode.catalog.coverage import start_view
-from mobile_vla_ros.episode.catalog.inspect import check
-from mobile_vla_ros.episode.judge import judge
+from mobile_vla_ros.episode.catalog.inspect import check, judge_episode
 from mobile_vla_ros.episode.quality.image_quality import measure
 from mobile_vla_ros.episode.storage.reader import Episode
 from mobile_vla_ros.episode.storage.schema import EpisodeInfo
@@ -112,7 +111,7 @@ def test_a_garbled_image_costs_only_itself(tmp_path, encoded):
     with Episode.open(recording.path) as file:
         drops = [event for event in file.events if event.name == 'drop']
         assert 0 < len(drops) <= 4, 'one a second'
-        assert file.health['drops'] == 15 and judge(file) == file.health
+        assert file.health['drops'] == 15 and judge_episode(file) == file.health
 
 
 def test_a_cut_image_makes_the_live_verdict_bad_as_it_does_that_of_check(tmp_path):
@@ -130,7 +129,7 @@ def test_a_cut_image_makes_the_live_verdict_bad_as_it_does_that_of_check(tmp_pat
         assert (writer.health['verdict'], check(path)['verdict']) == (expected, expected)
         assert writer.health['broken'] == len(frames)
         with Episode.open(path) as episode:
-            assert judge(episode) == writer.health
+            assert judge_episode(episode) == writer.health
     assert '2 of 30 images are broken' in writer.health['reasons']
 
 
@@ -250,7 +249,7 @@ def test_no_mutated_image_ends_anything(tmp_path, name):
     assert recording.frames + recording.drops == MUTANTS and recording.frames > 0
     with Episode.open(recording.path) as file:
         assert len(file) == recording.frames and file.health['drops'] == recording.drops
-        assert file.health == judge(file)
+        assert file.health == judge_episode(file)
 
 
 def outcome(read, *arguments):

@@ -21,7 +21,7 @@ from mobile_vla_ros.model.bundle import load_bundle
 from mobile_vla_ros.model.policy_spec import PolicySpec, read_spec
 from private_mounts import on_small_disk
 
-ENVIRONMENT = {**os.environ, 'PYTHONPATH': str(Path(PROCESSES).parents[1])}
+ENVIRONMENT = {**os.environ, 'PYTHONPATH': str(Path(PROCESSES).parents[2])}
 FULL_MB = 3  # the small bundle has more than 5
 
 

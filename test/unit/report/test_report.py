@@ -12,14 +12,6 @@ from mobile_vla_ros.report.figures import plots, replay_plot
 from mobile_vla_ros.report.pages import page
 
 
-def test_the_interval_is_wilson_s():
-    """Known values; shares of 0 and 1 stay within 0 and 1."""
-    assert plots.wilson(8, 10) == pytest.approx((0.4902, 0.9433), abs=1e-4)
-    assert plots.wilson(0, 10) == pytest.approx((0.0, 0.2775), abs=1e-4)
-    assert plots.wilson(10, 10) == pytest.approx((0.7225, 1.0), abs=1e-4)
-    assert plots.wilson(0, 0) == (0, 1)
-
-
 def test_labels_that_would_overlap_are_joined():
     """Three nearly equal means get one label."""
     assert plots._merged({'a': 1.0, 'b': 3.0, 'c': 1.05}) == [(['a', 'c'], 1.0), (['b'], 3.0)]
@@ -53,7 +45,7 @@ def test_a_page_is_self_contained():
         image=np.zeros((8, 8, 3), np.uint8),
         drawings=[
             plots.loss_curve([1, 0.5], [1, 0.6], {'zero': 2.0}),
-            plots.success_bars([('policy', 3, 4)]),
+            plots.success_bars([('policy', 3, 4, (0.3, 0.95))]),
             plots.top_down([plan]),
         ],
     )

@@ -14,7 +14,12 @@ from mobile_vla_ros.report.builders import demo as demo_report
 from mobile_vla_ros.report.pages import page
 from mobile_vla_ros.report.pages.episodes_page import EpisodeView, episodes_page
 from mobile_vla_ros.report.pages.training_page import training_page
-from mobile_vla_ros.report.pages.training_view import BadWindow, Coverage, Drive, TrainingView
+from mobile_vla_ros.report.pages.training_view import (
+    BadWindow,
+    Coverage,
+    PredictedEpisode,
+    TrainingView,
+)
 from mobile_vla_ros.report.pages.trials_page import DriveView, Film, SuiteView, Thing, trials_page
 from mobile_vla_ros.rollout.demo import LIVE_SUITE, POLICY
 
@@ -92,7 +97,9 @@ def training(name) -> str:
             driven=values,
             predicted=values,
             chunk_errors={'MAE': {name('blind'): values}},
-            drives=[Drive(name('drive'), name('about'), values[:, 0], values, values, [0.1])],
+            drives=[
+                PredictedEpisode(name('drive'), name('about'), values[:, 0], values, values, [0.1])
+            ],
             worst=[
                 BadWindow(
                     name('window'),

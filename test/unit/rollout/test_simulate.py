@@ -40,6 +40,19 @@ def test_without_a_policy_the_expert_drives(capsys):
     assert result['time_s']['ratio'] == pytest.approx(1.0)
 
 
+def test_without_a_page_nothing_that_draws_is_imported():
+    """Only --out writes a page: without it there is no matplotlib and no jinja2."""
+    code = (
+        'import sys\nfrom mobile_vla_ros.cli.main import main\n'
+        "status = main(['simulate', '--suite', 'seen', '--trials', '1', '--control', 'zero'])\n"
+        'heavy = {"jinja2", "matplotlib", "torch"} & set(sys.modules)\n'
+        'sys.exit(", ".join(heavy) or status)'
+    )
+    done = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert '0% success' in done.stdout
+
+
 def test_suite_all_has_every_suite_for_measuring(capsys):
     """And none of those for recording."""
     result = simulate(capsys, '--suite', 'all', '--trials', 1)

@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 
 from mobile_vla_ros.errors import UserError
-from mobile_vla_ros.report.figures.plots import wilson
 from mobile_vla_ros.rollout.policy_driver import PolicyDriver
 from mobile_vla_ros.rollout.trials import (
     ConstantDriver,
@@ -18,6 +17,7 @@ from mobile_vla_ros.rollout.trials import (
     run_trial,
     scenes_of,
     summarise,
+    wilson,
 )
 from mobile_vla_ros.runtime.playback import Plan
 from mobile_vla_ros.runtime.vla_policy import VlaPolicy
@@ -197,6 +197,14 @@ def test_a_trial_of_two_drives_needs_both():
     assert list(scenes_of('seen', 3)) == [3]
 
 
+def test_the_interval_is_wilson_s():
+    """Known values, and shares at the ends stay within 0 and 1."""
+    assert wilson(8, 10) == pytest.approx((0.4902, 0.9433), abs=1e-4)
+    assert wilson(0, 10) == pytest.approx((0.0, 0.2775), abs=1e-4)
+    assert wilson(10, 10) == pytest.approx((0.7225, 1.0), abs=1e-4)
+    assert wilson(0, 0) == (0, 1)
+
+
 def test_the_summary_counts_trials_and_drives():
     """Rates and intervals are over trials; tasks and outcomes are over drives."""
     summary = summarise(
@@ -207,7 +215,6 @@ def test_the_summary_counts_trials_and_drives():
             Trial(2, (drive('collision'), drive('collision'))),
             Trial(3, (drive('timeout', expert_s=None), drive(expert_s=None))),
         ],
-        wilson,
     )
     assert (summary['suite'], summary['suites_version']) == ('swap', suites.VERSION)
     assert (summary['trials'], summary['success_rate'], summary['collision_rate']) == (
@@ -233,7 +240,7 @@ def test_the_summary_counts_trials_and_drives():
 
 def test_without_a_success_there_is_no_mean():
     """Not a division by zero."""
-    summary = summarise('seen', [Trial(0, (drive('timeout'),))], wilson)
+    summary = summarise('seen', [Trial(0, (drive('timeout'),))])
     assert summary['time_s'] == {'mean': None, 'expert': None, 'ratio': None}
 
 

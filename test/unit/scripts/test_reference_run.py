@@ -7,7 +7,7 @@ import yaml
 
 import reference_run
 from mobile_vla_ros.cli.main import main
-from mobile_vla_ros.episode.judge import judge
+from mobile_vla_ros.episode.catalog.inspect import judge_episode
 from mobile_vla_ros.episode.storage.reader import Episode, find_episodes
 
 NAME = re.compile(
@@ -59,7 +59,7 @@ def test_its_episodes_are_imported_with_their_instructions(tmp_path, monkeypatch
     for path in find_episodes(tmp_path / 'episodes'):
         with Episode.open(path) as episode:
             instructions.add(episode.instruction)
-            assert len(episode) == 18 and judge(episode)['verdict'] != 'bad'
+            assert len(episode) == 18 and judge_episode(episode)['verdict'] != 'bad'
             first, last = (episode.frame(row).image.astype(int) for row in (0, 17))
             assert np.abs(first - last).mean() > 5
     assert instructions == {'go to the left of the red box', 'go to the right of the red box'}

@@ -16,7 +16,7 @@ from mobile_vla_ros.data.segments import Sampling, load_segments
 from mobile_vla_ros.episode.storage.reader import Episode, find_episodes
 from mobile_vla_ros.errors import UserError
 from mobile_vla_ros.evaluation.evaluate import evaluate
-from mobile_vla_ros.evaluation.predict import dataset, predict
+from mobile_vla_ros.evaluation.predict import policy_dataset, predict
 from mobile_vla_ros.model.bundle import load_bundle
 from mobile_vla_ros.runtime.vla_policy import VlaPolicy
 from mobile_vla_ros.training.config import DataConfig, ModelConfig, TrainConfig
@@ -35,12 +35,14 @@ def test_training_and_driving_have_the_same_input(small_run, episode_folder):
     """Law 3: the same frames give the same action in evaluation and in the driving policy."""
     loaded = load_bundle(small_run / 'best')
     runs, _ = load_segments(find_episodes(episode_folder)[:1], Sampling())
-    motion = predict(loaded.network, dataset(runs, loaded.spec, loaded.tokenizer, 18)).motion
+    motion = predict(
+        loaded.network, policy_dataset(runs, loaded.spec, loaded.tokenizer, 18)
+    ).motion
     policy = VlaPolicy(loaded)
     with Episode.open(runs[0].path) as episode:
         frames = [episode.frame(int(index)) for index in runs[0].frames[:12]]
         pixels = preprocess(frames[0].image, loaded.spec.image)
-    data = dataset(runs, loaded.spec, loaded.tokenizer, 18)
+    data = policy_dataset(runs, loaded.spec, loaded.tokenizer, 18)
     assert torch.equal(data[0].frames[0], pixels)
     for window in range(9):
         plan = policy.infer(frames[window : window + 4], runs[0].instruction)

@@ -1,21 +1,61 @@
-"""Run one training step in its own process, and measure by how much the process grows."""
+"""
+The loss of a training step, computed in the two ways that the benchmark compares.
+
+Run as a process, it does one step and prints by how much the process has grown.
+"""
 
 import gc
 import json
 import os
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 
-from mobile_vla_ros.bench.process import peak_bytes, reset_peak, resident_bytes
-from mobile_vla_ros.errors import UserError
+import torch
 
+from mobile_vla_ros.bench.process import peak_bytes, reset_peak, resident_bytes
+from mobile_vla_ros.bench.train.episodes import network_and_batches
+from mobile_vla_ros.bench.train.step_memory import saved_bytes
+from mobile_vla_ros.errors import UserError
+from mobile_vla_ros.evaluation.metrics import motion_loss
+from mobile_vla_ros.model.network import VlaNetwork
+
+WINDOW = 4
 # Return freed memory to the system at once, so that the resident size is meaningful.
 EXACT = {
     'MALLOC_MMAP_THRESHOLD_': '65536',
     'MALLOC_TRIM_THRESHOLD_': '65536',
     'MALLOC_ARENA_MAX': '1',
 }
+
+
+def once(network: VlaNetwork, batch: Mapping, window: int) -> torch.Tensor:
+    """Return the loss as in training: each frame of the pieces encoded once."""
+    motion, _ = network(
+        batch['frames'], batch['text_ids'], batch['text_lengths'], batch['frame_counts'], window
+    )
+    return motion_loss(motion, batch['actions'], batch['real'])
+
+
+def by_windows(network: VlaNetwork, batch: Mapping, window: int) -> torch.Tensor:
+    """Return the same loss with the frames encoded anew for each window."""
+    rows: list[int] = []
+    owners: list[int] = []
+    first = 0
+    for piece, count in enumerate(batch['frame_counts']):
+        for start in range(first, first + count - window + 1):
+            rows += range(start, start + window)
+            owners.append(piece)
+        first += count
+    motion, _ = network(
+        batch['frames'][rows],
+        batch['text_ids'][owners],
+        batch['text_lengths'][owners],
+        [window] * len(owners),
+        window,
+    )
+    return motion_loss(motion, batch['actions'], batch['real'])
 
 
 def grown(folder: Path, way: str, recipe: str = 'float32') -> dict | None:
@@ -41,19 +81,13 @@ def grown(folder: Path, way: str, recipe: str = 'float32') -> dict | None:
 
 
 def _step(folder: Path, way: str, recipe: str) -> dict | None:
-    import torch
-
-    from mobile_vla_ros.bench.train import losses
-    from mobile_vla_ros.bench.train.episodes import network_and_batches
-    from mobile_vla_ros.training.memory import saved_bytes
-
-    mixed = recipe != 'float32'
+    mixed, loss_of = recipe != 'float32', {'once': once, 'by_windows': by_windows}[way]
     network, (batch, *_), *_ = network_and_batches(folder, frozen=recipe, checkpointing=mixed)
     known = [*network.parameters(), *network.buffers(), batch['frames']]
 
     def forward():
         with torch.autocast('cpu', torch.bfloat16, enabled=mixed):
-            return getattr(losses, way)(network, batch, losses.WINDOW)
+            return loss_of(network, batch, WINDOW)
 
     forward().backward()  # warm-up: lazy allocations and gradients
     counted = saved_bytes(forward, known)

@@ -4,9 +4,9 @@ import pytest
 import torch
 from torch import nn
 
+from mobile_vla_ros.bench.train.step_memory import Memory, count, saved_bytes, standing
 from mobile_vla_ros.model.backbone import Backbone, LoraSettings, load_backbone
 from mobile_vla_ros.model.network import build_network
-from mobile_vla_ros.training.memory import Memory, count, saved_bytes, standing
 
 FRAMES, WINDOW, TEXT, SIDE = 6, 4, 5, 56
 

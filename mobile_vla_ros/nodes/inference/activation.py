@@ -1,4 +1,8 @@
-"""What the inference node has while it is configured, and what it has while it is active."""
+"""
+What the inference node has while it is active, with the callbacks, and while it is configured.
+
+Every image, instruction and tick of the clock comes in here.
+"""
 
 import sys
 from collections.abc import Callable
@@ -8,7 +12,8 @@ from rclpy.qos import qos_profile_sensor_data
 from sensor_msgs.msg import CompressedImage, Image
 from std_srvs.srv import Trigger
 
-from mobile_vla_ros.nodes.inference.camera import CameraFrame, CameraGate, Clocks
+from mobile_vla_ros.nodes.inference.camera import CameraFrame, CameraGate
+from mobile_vla_ros.nodes.inference.clocks import Clocks
 from mobile_vla_ros.nodes.inference.overlay import OverlayThread, view_of
 from mobile_vla_ros.nodes.inference.params import InferenceParams
 from mobile_vla_ros.nodes.inference.policies import Policies, swap_refusal
