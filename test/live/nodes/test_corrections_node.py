@@ -22,6 +22,7 @@ REWORDED = Path(__file__).resolve().parents[2] / 'helpers' / 'reworded'
 GUARD = {
     'max_acceleration': [1000.0, 1000.0, 1000.0],
     'takeover_hold_s': 0.6,
+    'after_takeover': 'resume',
     'arm_at_start': True,
     'override': ['arm_at_start'],
 }
