@@ -2,7 +2,7 @@
 
 import shutil
 import tempfile
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -20,10 +20,18 @@ from mobile_vla_ros.model.backbone import (
 )
 from mobile_vla_ros.model.builtin import bundle_folder
 from mobile_vla_ros.model.bundle_check import adapter_problems, tensor_problems
+from mobile_vla_ros.model.closed_folder import different, sha256
 from mobile_vla_ros.model.device import pick_device
 from mobile_vla_ros.model.golden import Golden, write_golden
 from mobile_vla_ros.model.network import VlaNetwork
-from mobile_vla_ros.model.policy_spec import ADAPTER, HEAD, MANIFEST, PolicySpec, read_spec
+from mobile_vla_ros.model.policy_spec import (
+    ADAPTER,
+    FILES,
+    HEAD,
+    MANIFEST,
+    PolicySpec,
+    read_spec,
+)
 
 
 def save_bundle(
@@ -56,6 +64,7 @@ def save_bundle(
         if golden is not None:
             write_golden(partial, golden)
         # Last, so that what a kill leaves before this cannot be read as a bundle.
+        spec = replace(spec, files=_hashes(partial))
         (partial / MANIFEST).write_text(spec.to_json())
         sync_tree(partial)
         partial.chmod(0o755)
@@ -70,6 +79,10 @@ def save_bundle(
             raise disk_full_error(f'the policy {folder}', folder.parent, size) from error
         raise
     return folder
+
+
+def _hashes(folder: Path) -> dict[str, str]:
+    return {name: sha256(folder / name) for name in FILES}
 
 
 def rewrite_spec(folder: Path, spec: PolicySpec) -> None:
@@ -92,11 +105,16 @@ def rewrite_spec(folder: Path, spec: PolicySpec) -> None:
 
 @dataclass(frozen=True)
 class Bundle:
-    """A bundle in memory: the network in evaluation mode, its spec and its tokenizer."""
+    """
+    A bundle in memory: the network in evaluation mode, its spec and its tokenizer.
+
+    :param unhashed: names of the files that an older bundle has no hash of.
+    """
 
     network: VlaNetwork
     spec: PolicySpec
     tokenizer: Tokenizer
+    unhashed: tuple[str, ...] = ()
 
 
 def load_bundle(
@@ -108,7 +126,7 @@ def load_bundle(
     offline: bool = False,
 ) -> Bundle:
     """
-    Load a bundle and the backbone it names.
+    Load a bundle and the backbone it names, which is downloaded only if it is `KNOWN_HUB`.
 
     :param folder: of the bundle, or a `builtin:` name.
     :param merge: fold the adapters into the weights, for driving.
@@ -118,7 +136,11 @@ def load_bundle(
     folder = bundle_folder(folder)
     spec = read_spec(folder)
     backbone = load_backbone(
-        spec.backbone.id, revision=spec.backbone.revision, offline=offline, dtype=dtype
+        spec.backbone.id,
+        revision=spec.backbone.revision,
+        offline=offline,
+        dtype=dtype,
+        chosen=False,
     )
     problems = _problems(folder, spec, backbone)
     if problems:
@@ -135,7 +157,12 @@ def load_bundle(
         torch.empty(spec.head.features),
     )
     network.load_state_dict(load_file(folder / HEAD), strict=False)
-    return Bundle(network.to(pick_device(device)).eval(), spec, backbone.tokenizer)
+    unhashed = () if spec.files else FILES
+    if not spec.backbone.files:
+        unhashed += tuple(backbone.files)
+        # A training that continues from it stores them.
+        spec = replace(spec, backbone=replace(spec.backbone, files=backbone.files))
+    return Bundle(network.to(pick_device(device)).eval(), spec, backbone.tokenizer, unhashed)
 
 
 def _problems(folder: Path, spec: PolicySpec, backbone: Backbone) -> list[str]:
@@ -147,6 +174,10 @@ def _problems(folder: Path, spec: PolicySpec, backbone: Backbone) -> list[str]:
             f'it was trained on other weights: sha256 {spec.backbone.sha256[:12]}…, '
             f'this backbone has {backbone.sha256[:12]}…'
         )
+    if spec.backbone.files:
+        problems += different(spec.backbone.files, backbone.files)
+    if spec.files:
+        problems += different(spec.files, _hashes(folder))
     for what, own, known in (
         ('head.features', spec.head.features, config.text_config.embed_dim),
         ('image.size', spec.image.size, config.vision_config.image_size),

@@ -17,6 +17,7 @@ from test_episode_disk import namespace_prefix
 from bundle_processes import AFTER_S
 from bundle_processes import __file__ as PROCESSES
 from mobile_vla_ros.errors import UserError
+from mobile_vla_ros.model.backbone import LORA_TARGETS
 from mobile_vla_ros.model.bundle import load_bundle
 from mobile_vla_ros.model.policy_spec import PolicySpec, read_spec
 
@@ -187,14 +188,18 @@ LAYER = 'base_model.model.text_model.model.layers.0.self_attn.q_proj.lora_A.weig
         (CONFIG, cut, 'adapter_config.json is not JSON'),
         (CONFIG, lambda path: path.write_text('[]'), 'holds a list, not an object'),
         (CONFIG, lambda path: edit(path, r='four'), "r is 'four', not a whole number"),
-        (CONFIG, lambda path: edit(path, target_modules='nothing'), 'names no layer'),
+        (CONFIG, lambda path: edit(path, target_modules='nothing'), "target_modules is 'nothing'"),
         (CONFIG, lambda path: edit(path, use_dora=True), 'use_dora is True'),
         (
             CONFIG,
             lambda path: edit(path, init_lora_weights='pissa'),
             "init_lora_weights is 'pissa'",
         ),
-        (CONFIG, lambda path: edit(path, target_modules='text_model.*fc1'), 'a tensor base_model'),
+        (
+            CONFIG,
+            lambda path: edit(path, target_modules=LORA_TARGETS['text']),
+            'a tensor base_model',
+        ),
         (
             HEAD,
             lambda path: change(path, lambda all: all['action_token'].fill_(torch.nan)),
