@@ -1,5 +1,6 @@
 """The policy bundle: a folder with everything that driving needs; saved whole, loaded checked."""
 
+import json
 import shutil
 import tempfile
 from dataclasses import dataclass, replace
@@ -19,10 +20,11 @@ from mobile_vla_ros.model.backbone import (
     save_adapter,
 )
 from mobile_vla_ros.model.builtin import bundle_folder
-from mobile_vla_ros.model.bundle_check import adapter_problems, tensor_problems
-from mobile_vla_ros.model.closed_folder import different, sha256
+from mobile_vla_ros.model.bundle_check import adapter_problems, config_problems, tensor_problems
+from mobile_vla_ros.model.closed_folder import MAX_JSON_BYTES, different, sha256
 from mobile_vla_ros.model.device import pick_device
 from mobile_vla_ros.model.golden import Golden, write_golden
+from mobile_vla_ros.model.manifest_check import manifest_problems
 from mobile_vla_ros.model.network import VlaNetwork
 from mobile_vla_ros.model.policy_spec import (
     ADAPTER,
@@ -83,6 +85,28 @@ def save_bundle(
 
 def _hashes(folder: Path) -> dict[str, str]:
     return {name: sha256(folder / name) for name in FILES}
+
+
+def check_before_training(network: VlaNetwork, spec: PolicySpec) -> None:
+    """
+    Check that the bundle of a training run will load; metrics and broken frames are to come.
+
+    :raises UserError: names the settings that would not fit `policy.json` or the adapters.
+    """
+    text, adapters = spec.to_json(), network.backbone.peft_config['default']
+    problems = [
+        *manifest_problems(json.loads(text)),
+        *config_problems(json.loads(json.dumps(adapters.to_dict(), default=str))),
+    ]
+    if len(text) > MAX_JSON_BYTES // 2:
+        problems.append(f'{MANIFEST} would have {len(text)} bytes before its metrics')
+    if problems:
+        raise UserError(
+            'a policy with these settings and episodes cannot be trained',
+            got='; '.join(problems),
+            expected=f'what fits its {MANIFEST}',
+            remedy='change the setting, or leave out or rename the episode',
+        )
 
 
 def rewrite_spec(folder: Path, spec: PolicySpec) -> None:

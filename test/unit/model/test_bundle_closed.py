@@ -16,6 +16,8 @@ from mobile_vla_ros.model.closed_folder import inside
 from mobile_vla_ros.model.golden import GOLDEN, read_golden
 from mobile_vla_ros.model.policy_spec import read_spec
 from mobile_vla_ros.runtime.loading import load_policy
+from mobile_vla_ros.training.config import DataConfig, ModelConfig, TrainConfig
+from mobile_vla_ros.training.loop import train
 
 HEAD, ADAPTER = 'head.safetensors', 'adapter/adapter_model.safetensors'
 CONFIG = 'adapter/adapter_config.json'
@@ -405,3 +407,39 @@ def test_a_bundle_names_every_file_that_it_loads(small_run):
         'tokenizer.json',
         'tokenizer_config.json',
     }
+
+
+@pytest.mark.parametrize(
+    ('settings', 'expected'),
+    [
+        ({'instruction_template': '{instruction} {place}'}, 'instruction_template'),
+        ({'instruction_template': '{instruction}' + 'x' * 1000}, 'instruction_template'),
+        ({'scale': [1e10, 1.0]}, 'actions.scale'),
+        ({'lora_alpha': True}, 'lora_alpha is True'),
+    ],
+)
+def test_a_training_whose_bundle_would_not_load_is_refused_at_its_start(
+    small_backbone, episode_folder, tmp_path, settings, expected
+):
+    """Not at its end, in words of a schema; nothing is written."""
+    out = tmp_path / 'run'
+    own = {name: value for name, value in settings.items() if name in ('scale', 'window')}
+    others = {name: value for name, value in settings.items() if name not in own}
+    said = refusal(
+        lambda: train(
+            ModelConfig(
+                **{
+                    'backbone': small_backbone,
+                    'lora_r': 4,
+                    'head_hidden': 32,
+                    'head_layers': 1,
+                    **others,
+                }
+            ),
+            DataConfig(data=str(episode_folder), **own),
+            TrainConfig(out=str(out), epochs=1, device='cpu'),
+            log=lambda _: None,
+        )
+    )
+    assert 'cannot be trained' in said and expected in said
+    assert not out.exists()
