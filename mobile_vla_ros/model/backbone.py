@@ -1,23 +1,36 @@
 """Kosmos-2 and its LoRA adapters: the only module that imports transformers and peft."""
 
-import hashlib
 import json
+import os
 import warnings
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model, set_peft_model_state_dict
 from safetensors.torch import load_file
 from transformers import AutoTokenizer, Kosmos2Config, Kosmos2Model
-from transformers.utils import cached_file
+from transformers.models.kosmos2.configuration_kosmos2 import (
+    Kosmos2TextConfig,
+    Kosmos2VisionConfig,
+)
 from transformers.utils import logging as transformers_logging
-from transformers.utils.hub import extract_commit_hash
 
 from mobile_vla_ros.errors import UserError, did_you_mean, first_line
-from mobile_vla_ros.model.builtin import BACKBONES, backbone_folder, is_builtin
+from mobile_vla_ros.model.backbone_files import (
+    CONFIG,
+    IMAGES,
+    INDEX,
+    alone,
+    download,
+    text_files,
+    weight_files,
+)
+from mobile_vla_ros.model.builtin import BACKBONES, KNOWN_HUB, backbone_folder, is_builtin
+from mobile_vla_ros.model.closed_folder import inside, read_json, sha256
+from mobile_vla_ros.model.policy_spec import ADAPTER_FILES, BackboneRef
 from mobile_vla_ros.types import ImageSpec
 
 # LoRA targets go by path: the projections have the same names in both towers.
@@ -50,7 +63,8 @@ class Backbone:
     :param id: hub id, folder or `builtin:` name that it was loaded by.
     :param revision: the hub's commit, also when a branch or nothing was requested; None for a
         folder.
-    :param sha256: hash of its weight files, hexadecimal.
+    :param sha256: hash of its weight files, in the order of their names, hexadecimal.
+    :param files: the hash of every other file that was loaded, by name.
     """
 
     model: Kosmos2Model
@@ -59,6 +73,12 @@ class Backbone:
     id: str
     revision: str | None
     sha256: str
+    files: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def ref(self) -> BackboneRef:
+        """What a bundle stores of it."""
+        return BackboneRef(self.id, self.revision, self.sha256, self.files)
 
 
 def load_backbone(
@@ -67,34 +87,55 @@ def load_backbone(
     revision: str | None = None,
     offline: bool = False,
     dtype: torch.dtype = torch.float32,
+    chosen: bool = True,
 ) -> Backbone:
     """
     Load a Kosmos-2 by hub id, by folder, or `builtin:tiny`; its parameters are frozen.
 
+    Its files are safetensors and JSON; nothing else is opened, and none of them brings code.
+
+    :param chosen: by the user; False: by a bundle, for which only `KNOWN_HUB` is downloaded.
     :raises UserError: when there is no such backbone, or it is not a Kosmos-2.
     """
     _quiet_libraries()
-    source = _source(name)
-    options = {'revision': revision, 'local_files_only': offline or source != name}
+    folder = _local_folder(name)
+    on_hub = folder is None
     try:
-        config_path = Path(cached_file(source, 'config.json', **options))
-        model_type = json.loads(config_path.read_text()).get('model_type')
-        if model_type != Kosmos2Config.model_type:
-            raise UserError(
-                f'the backbone {name!r} is not a Kosmos-2',
-                got=repr(model_type),
-                expected=repr(Kosmos2Config.model_type),
+        if folder is None:
+            folder = download(name, revision, offline=offline or not (chosen or name == KNOWN_HUB))
+        config = _config(folder, name)
+        texts, weights = text_files(folder), weight_files(folder)
+        image = _image_spec(texts[IMAGES])
+        with alone({**texts, **weights}) as files:
+            tokenizer = AutoTokenizer.from_pretrained(
+                files, local_files_only=True, trust_remote_code=False
             )
-        image = _image_spec(Path(cached_file(source, 'preprocessor_config.json', **options)))
-        tokenizer = AutoTokenizer.from_pretrained(source, **options)
-        model = Kosmos2Model.from_pretrained(source, dtype=dtype, use_safetensors=True, **options)
-    except (OSError, ValueError) as error:
-        raise _not_loaded(name, source, revision, error) from error
+            model = Kosmos2Model.from_pretrained(
+                files, config=config, dtype=dtype, use_safetensors=True, local_files_only=True
+            )
+    except UserError:
+        raise
+    except Exception as error:  # every part of a foreign file raises its own
+        raise _not_loaded(name, revision, error, on_hub=on_hub, chosen=chosen) from error
     model.requires_grad_(False)
-    commit = extract_commit_hash(str(config_path), None) if source == name else None
     return Backbone(
-        model, tokenizer, image, name, commit or revision, weights_hash(config_path.parent)
+        model,
+        tokenizer,
+        image,
+        name,
+        folder.name if on_hub else None,
+        weights_hash(folder),
+        {
+            name: sha256(path)
+            for name, path in {**texts, **weights}.items()
+            if not name.endswith('.safetensors')
+        },
     )
+
+
+def weights_hash(folder: Path) -> str:
+    """Return the SHA-256 of a backbone's safetensors files, in the order of their names."""
+    return sha256(*(path for name, path in weight_files(folder).items() if name != INDEX))
 
 
 def _quiet_libraries() -> None:
@@ -105,9 +146,11 @@ def _quiet_libraries() -> None:
     )
 
 
-def _not_loaded(name: str, source: str, revision: str | None, error: Exception) -> UserError:
+def _not_loaded(
+    name: str, revision: str | None, error: Exception, *, on_hub: bool, chosen: bool
+) -> UserError:
     """Return the error for a backbone that failed to load, with how to download it."""
-    if source != name:
+    if not on_hub:
         return UserError(
             f'the backbone {name!r} cannot be loaded ({first_line(error)})',
             expected='a folder saved by transformers: config.json, '
@@ -115,6 +158,13 @@ def _not_loaded(name: str, source: str, revision: str | None, error: Exception) 
             remedy='download it again, or use --backbone builtin:tiny',
         )
     wanted = f' --revision {revision}' if revision else ''
+    if not chosen:
+        return UserError(
+            f'the backbone {name!r} of a policy cannot be loaded ({first_line(error)})',
+            expected=f"it in this machine's hub cache; for a policy only {KNOWN_HUB} is "
+            'downloaded',
+            remedy=f'if you trust it, run: hf download {name}{wanted}',
+        )
     folder = name.split('/')[1]
     return UserError(
         f'the backbone {name!r} cannot be loaded ({first_line(error)})',
@@ -125,46 +175,52 @@ def _not_loaded(name: str, source: str, revision: str | None, error: Exception) 
     )
 
 
-def _source(name: str) -> str:
-    """Return what transformers loads: the path of a folder, or the hub id."""
+def _local_folder(name: str) -> Path | None:
+    """Return the folder of a backbone, or None for a hub id."""
     if is_builtin(name):
-        return str(backbone_folder(name))
-    folder = Path(name).expanduser()
-    if folder.is_dir():
-        return str(folder)
+        return backbone_folder(name)
+    folder = os.path.expanduser(name)
+    if os.path.isdir(folder):
+        return Path(folder)
     if name.count('/') != 1 or name.startswith(('.', '/', '~')):
         raise UserError(
             'unknown backbone',
             got=repr(name),
-            expected="a hub id such as 'microsoft/kosmos-2-patch14-224', an existing folder, "
-            "or 'builtin:tiny'",
+            expected=f"a hub id such as '{KNOWN_HUB}', an existing folder, or 'builtin:tiny'",
             remedy=did_you_mean(name, BACKBONES),
         )
-    return name
+    return None
+
+
+def _config(folder: Path, name: str) -> Kosmos2Config:
+    """Return the shape of a Kosmos-2; other settings could name kernels or code on the hub."""
+    path = inside(folder, CONFIG)
+    content = {} if path is None else read_json(path)
+    model_type = content.get('model_type') if isinstance(content, dict) else None
+    if model_type != Kosmos2Config.model_type:
+        raise UserError(
+            f'the backbone {name!r} is not a Kosmos-2',
+            got=repr(model_type),
+            expected=repr(Kosmos2Config.model_type),
+        )
+
+    def known(kind: type, values: Mapping[str, Any]) -> dict[str, Any]:
+        return {key: values[key] for key in kind.__annotations__ if key in values}
+
+    return Kosmos2Config(
+        **{
+            **known(Kosmos2Config, content),
+            'text_config': known(Kosmos2TextConfig, content.get('text_config', {})),
+            'vision_config': known(Kosmos2VisionConfig, content.get('vision_config', {})),
+        }
+    )
 
 
 def _image_spec(path: Path) -> ImageSpec:
-    settings = json.loads(path.read_text())
+    settings = read_json(path)
     size = settings['size']
     side = size if isinstance(size, int) else size.get('height', size.get('shortest_edge'))
     return ImageSpec(int(side), tuple(settings['image_mean']), tuple(settings['image_std']))
-
-
-def weights_hash(folder: Path) -> str:
-    """Return the SHA-256 of a folder's safetensors files, in the order of their names."""
-    digest = hashlib.sha256()
-    files = sorted(folder.glob('*.safetensors'))
-    if not files:
-        raise UserError(
-            'a backbone folder has no weights',
-            got=folder,
-            expected='model.safetensors or its shards',
-        )
-    for path in files:
-        with path.open('rb') as file:
-            while block := file.read(1 << 20):
-                digest.update(block)
-    return digest.hexdigest()
 
 
 @dataclass(frozen=True)
@@ -188,15 +244,17 @@ class LoraSettings:
 
 def add_lora(model: Kosmos2Model, settings: LoraSettings) -> PeftModel:
     """Wrap a frozen Kosmos-2 in trainable LoRA adapters."""
+    return _adapted(
+        model, settings.r, settings.alpha, settings.dropout, LORA_TARGETS[settings.scope]
+    )
+
+
+def _adapted(model: Kosmos2Model, r: int, alpha: int, dropout: float, layers: str) -> PeftModel:
     _quiet_libraries()
     return get_peft_model(
         model,
         LoraConfig(
-            r=settings.r,
-            lora_alpha=settings.alpha,
-            lora_dropout=settings.dropout,
-            bias='none',
-            target_modules=LORA_TARGETS[settings.scope],
+            r=r, lora_alpha=alpha, lora_dropout=dropout, bias='none', target_modules=layers
         ),
     )
 
@@ -216,24 +274,27 @@ def save_adapter(model: PeftModel, folder: Path) -> None:
 
 def load_adapter(model: Kosmos2Model, folder: Path, *, merge: bool) -> torch.nn.Module:
     """
-    Add saved adapters to a backbone.
+    Add saved adapters, which `bundle_check.adapter_problems` has passed, to a backbone.
+
+    peft does not read their configuration, which could ask a hub.
 
     :param merge: fold them into the weights (for driving) instead of keeping them trainable.
     """
-    try:
-        adapted = PeftModel.from_pretrained(
-            model, str(folder), is_trainable=not merge, use_safetensors=True
-        )
-    except (OSError, ValueError, RuntimeError) as error:
-        raise UserError(
-            f'the adapters in {folder} do not fit the backbone', got=first_line(error)
-        ) from error
+    config = read_json(folder / ADAPTER_FILES[0])
+    adapted = _adapted(
+        model,
+        config['r'],
+        config['lora_alpha'],
+        config['lora_dropout'],
+        config['target_modules'],
+    )
+    restore_adapter(adapted, folder)
     return adapted.merge_and_unload() if merge else adapted
 
 
 def restore_adapter(model: PeftModel, folder: Path) -> None:
     """Load saved adapters into a model that has adapters of the same shape."""
-    set_peft_model_state_dict(model, load_file(Path(folder) / 'adapter_model.safetensors'))
+    set_peft_model_state_dict(model, load_file(Path(folder) / ADAPTER_FILES[1]))
 
 
 def kosmos(model: torch.nn.Module) -> Kosmos2Model:

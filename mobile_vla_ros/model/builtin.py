@@ -6,6 +6,8 @@ from mobile_vla_ros.errors import UserError, did_you_mean
 
 ASSETS = Path(__file__).resolve().parent.parent / 'assets'
 BACKBONES = {'builtin:tiny': ASSETS / 'tiny_backbone'}
+# The only backbone that is downloaded because a bundle names it.
+KNOWN_HUB = 'microsoft/kosmos-2-patch14-224'
 POLICIES = {'builtin:demo': ASSETS / 'demo_policy'}
 
 

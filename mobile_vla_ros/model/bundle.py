@@ -1,8 +1,9 @@
 """The policy bundle: a folder with everything that driving needs; saved whole, loaded checked."""
 
+import json
 import shutil
 import tempfile
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -19,11 +20,20 @@ from mobile_vla_ros.model.backbone import (
     save_adapter,
 )
 from mobile_vla_ros.model.builtin import bundle_folder
-from mobile_vla_ros.model.bundle_check import adapter_problems, tensor_problems
+from mobile_vla_ros.model.bundle_check import adapter_problems, config_problems, tensor_problems
+from mobile_vla_ros.model.closed_folder import MAX_JSON_BYTES, different, sha256
 from mobile_vla_ros.model.device import pick_device
 from mobile_vla_ros.model.golden import Golden, write_golden
+from mobile_vla_ros.model.manifest_check import manifest_problems
 from mobile_vla_ros.model.network import VlaNetwork
-from mobile_vla_ros.model.policy_spec import ADAPTER, HEAD, MANIFEST, PolicySpec, read_spec
+from mobile_vla_ros.model.policy_spec import (
+    ADAPTER,
+    FILES,
+    HEAD,
+    MANIFEST,
+    PolicySpec,
+    read_spec,
+)
 
 
 def save_bundle(
@@ -56,6 +66,7 @@ def save_bundle(
         if golden is not None:
             write_golden(partial, golden)
         # Last, so that what a kill leaves before this cannot be read as a bundle.
+        spec = replace(spec, files=_hashes(partial))
         (partial / MANIFEST).write_text(spec.to_json())
         sync_tree(partial)
         partial.chmod(0o755)
@@ -70,6 +81,32 @@ def save_bundle(
             raise disk_full_error(f'the policy {folder}', folder.parent, size) from error
         raise
     return folder
+
+
+def _hashes(folder: Path) -> dict[str, str]:
+    return {name: sha256(folder / name) for name in FILES}
+
+
+def check_before_training(network: VlaNetwork, spec: PolicySpec) -> None:
+    """
+    Check that the bundle of a training run will load; metrics and broken frames are to come.
+
+    :raises UserError: names the settings that would not fit `policy.json` or the adapters.
+    """
+    text, adapters = spec.to_json(), network.backbone.peft_config['default']
+    problems = [
+        *manifest_problems(json.loads(text)),
+        *config_problems(json.loads(json.dumps(adapters.to_dict(), default=str))),
+    ]
+    if len(text) > MAX_JSON_BYTES // 2:
+        problems.append(f'{MANIFEST} would have {len(text)} bytes before its metrics')
+    if problems:
+        raise UserError(
+            'a policy with these settings and episodes cannot be trained',
+            got='; '.join(problems),
+            expected=f'what fits its {MANIFEST}',
+            remedy='change the setting, or leave out or rename the episode',
+        )
 
 
 def rewrite_spec(folder: Path, spec: PolicySpec) -> None:
@@ -92,11 +129,16 @@ def rewrite_spec(folder: Path, spec: PolicySpec) -> None:
 
 @dataclass(frozen=True)
 class Bundle:
-    """A bundle in memory: the network in evaluation mode, its spec and its tokenizer."""
+    """
+    A bundle in memory: the network in evaluation mode, its spec and its tokenizer.
+
+    :param unhashed: names of the files that an older bundle has no hash of.
+    """
 
     network: VlaNetwork
     spec: PolicySpec
     tokenizer: Tokenizer
+    unhashed: tuple[str, ...] = ()
 
 
 def load_bundle(
@@ -108,7 +150,7 @@ def load_bundle(
     offline: bool = False,
 ) -> Bundle:
     """
-    Load a bundle and the backbone it names.
+    Load a bundle and the backbone it names, which is downloaded only if it is `KNOWN_HUB`.
 
     :param folder: of the bundle, or a `builtin:` name.
     :param merge: fold the adapters into the weights, for driving.
@@ -118,7 +160,11 @@ def load_bundle(
     folder = bundle_folder(folder)
     spec = read_spec(folder)
     backbone = load_backbone(
-        spec.backbone.id, revision=spec.backbone.revision, offline=offline, dtype=dtype
+        spec.backbone.id,
+        revision=spec.backbone.revision,
+        offline=offline,
+        dtype=dtype,
+        chosen=False,
     )
     problems = _problems(folder, spec, backbone)
     if problems:
@@ -135,7 +181,12 @@ def load_bundle(
         torch.empty(spec.head.features),
     )
     network.load_state_dict(load_file(folder / HEAD), strict=False)
-    return Bundle(network.to(pick_device(device)).eval(), spec, backbone.tokenizer)
+    unhashed = () if spec.files else FILES
+    if not spec.backbone.files:
+        unhashed += tuple(backbone.files)
+        # A training that continues from it stores them.
+        spec = replace(spec, backbone=replace(spec.backbone, files=backbone.files))
+    return Bundle(network.to(pick_device(device)).eval(), spec, backbone.tokenizer, unhashed)
 
 
 def _problems(folder: Path, spec: PolicySpec, backbone: Backbone) -> list[str]:
@@ -147,6 +198,10 @@ def _problems(folder: Path, spec: PolicySpec, backbone: Backbone) -> list[str]:
             f'it was trained on other weights: sha256 {spec.backbone.sha256[:12]}…, '
             f'this backbone has {backbone.sha256[:12]}…'
         )
+    if spec.backbone.files:
+        problems += different(spec.backbone.files, backbone.files)
+    if spec.files:
+        problems += different(spec.files, _hashes(folder))
     for what, own, known in (
         ('head.features', spec.head.features, config.text_config.embed_dim),
         ('image.size', spec.image.size, config.vision_config.image_size),

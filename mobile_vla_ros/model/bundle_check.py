@@ -1,6 +1,5 @@
 """Whether a bundle's weights fit its spec and backbone: returns all mismatches, never raises."""
 
-import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,7 +10,9 @@ from peft import LoraConfig
 from safetensors import SafetensorError, safe_open
 from torch import nn
 
-from mobile_vla_ros.errors import first_line
+from mobile_vla_ros.errors import UserError, first_line
+from mobile_vla_ros.model.backbone import LORA_TARGETS
+from mobile_vla_ros.model.closed_folder import read_json
 from mobile_vla_ros.model.manifest_check import MAX_SHOWN, Rule, mismatch, number, whole
 
 # Keys of adapter_config.json that are checked below, or that change nothing in the computation.
@@ -28,8 +29,16 @@ KNOWN_KEYS = {
     'lora_dropout',
     'target_modules',
 }
+# A pattern from elsewhere could stop the process for hours while it is matched. The last is that
+# of `text` in the first bundles.
+PATTERNS = (
+    *LORA_TARGETS.values(),
+    r'(text_model|image_to_text_projection)\.(.*\.)?'
+    r'(q_proj|k_proj|v_proj|out_proj|fc1|fc2|dense)',
+)
 PREFIX = 'base_model.model.'
 MAX_PROBLEMS_SHOWN = 8
+MAX_NAME = 200  # characters of a tensor's name that are shown
 
 Shape = tuple[int, ...]
 
@@ -48,7 +57,9 @@ def tensor_problems(path: Path, wanted: dict[str, Shape]) -> list[str]:
                 for name in file.keys()  # noqa: SIM118
             }
             problems += [f'no tensor {name}' for name in sorted(wanted.keys() - found.keys())]
-            problems += [f'a tensor {name}' for name in sorted(found.keys() - wanted.keys())]
+            problems += [
+                f'a tensor {name[:MAX_NAME]}' for name in sorted(found.keys() - wanted.keys())
+            ]
             for name in sorted(wanted.keys() & found.keys()):
                 if found[name] != wanted[name]:
                     problems.append(f'{name} is {_shape(found[name])}, not {_shape(wanted[name])}')
@@ -73,27 +84,29 @@ def adapter_problems(folder: Path, model: nn.Module) -> list[str]:
     """Return how saved LoRA adapters do not fit a backbone: settings, layers, shapes, values."""
     path = folder / 'adapter_config.json'
     try:
-        config = json.loads(path.read_text())
-    except (OSError, ValueError, RecursionError) as error:
-        return [f'{path.name} is not JSON ({first_line(error)})']
+        config = read_json(path)
+    except UserError as error:
+        return [str(error).rstrip('.')]
     if not isinstance(config, dict):
         return [f'{path.name} holds a {type(config).__name__}, not an object']
-    problems = [f'{path.name}: {problem}' for problem in _config_problems(config)]
+    problems = [f'{path.name}: {problem}' for problem in config_problems(config)]
     if problems:
         return problems
     shapes = dict(_lora_shapes(model, config['target_modules'], config['r']))
-    if not shapes:
-        return [f'{path.name}: target_modules names no layer of the backbone']
     return tensor_problems(folder / 'adapter_model.safetensors', shapes)
 
 
-def _config_problems(config: dict[str, Any]) -> list[str]:
+def config_problems(config: dict[str, Any]) -> list[str]:
+    """Return which settings of LoRA adapters are out of range, or never set by this package."""
     wanted: dict[str, Rule] = {
         'peft_type': ('LORA', lambda value: value == 'LORA'),
         'r': whole(1, 1024),
         'lora_alpha': number(1e-6, 4096),
         'lora_dropout': number(0, 0.9),
-        'target_modules': ('a regular expression', _is_pattern),
+        'target_modules': (
+            f'the pattern of --lora_scope {" or ".join(LORA_TARGETS)}',
+            lambda value: type(value) is str and value in PATTERNS,
+        ),
     }
     problems = [
         mismatch(name, config.get(name), what)
@@ -106,14 +119,6 @@ def _config_problems(config: dict[str, Any]) -> list[str]:
         for name in sorted(config.keys() - KNOWN_KEYS)
         if config[name] and config[name] != defaults.get(name)
     ]
-
-
-def _is_pattern(value: Any) -> bool:
-    try:
-        re.compile(value)
-    except (TypeError, re.error, RecursionError, OverflowError):
-        return False
-    return type(value) is str
 
 
 def _lora_shapes(model: nn.Module, pattern: str, rank: int) -> Iterator[tuple[str, Shape]]:

@@ -12,6 +12,8 @@ from mobile_vla_ros.errors import UserError, first_line
 from mobile_vla_ros.files import disk_full_error, is_disk_full, replaced, sync
 from mobile_vla_ros.model.backbone import Tokenizer, tokenize
 from mobile_vla_ros.model.builtin import bundle_folder
+from mobile_vla_ros.model.closed_folder import inside
+from mobile_vla_ros.model.manifest_check import MAX_TEXT
 from mobile_vla_ros.model.network import VlaNetwork
 from mobile_vla_ros.model.policy_spec import PolicySpec
 from mobile_vla_ros.types import BLANKS
@@ -81,8 +83,8 @@ def read_golden(folder: Path | str) -> Golden | None:
     :param folder: of the bundle, or a `builtin:` name.
     :raises UserError: when the file is broken or has other contents.
     """
-    path = bundle_folder(folder) / GOLDEN
-    if not path.exists():
+    path = inside(bundle_folder(folder), GOLDEN)
+    if path is None:
         return None
     try:
         with safe_open(path, 'pt') as file:
@@ -123,6 +125,10 @@ def _problems(found: dict[str, torch.Tensor], metadata: dict[str, str]) -> list[
         problems.append('actions contains NaN or inf')
     if not metadata.get('instruction', '').strip():
         problems.append('no instruction')
+    if len(metadata.get('instruction', '')) > MAX_TEXT:
+        problems.append(
+            f'instruction has {len(metadata["instruction"])} characters, not at most {MAX_TEXT}'
+        )
     for name, known in (('blank', BLANKS), ('precision', PRECISIONS)):
         if metadata.get(name, known[0]) not in known:
             problems.append(f'{name} is {metadata[name][:40]!r}')

@@ -7,9 +7,14 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from mobile_vla_ros.errors import UserError
-from mobile_vla_ros.types import BLANKS, VERDICTS, ActionSpec
+from mobile_vla_ros.types import BLANKS, TWIST_AXES, VERDICTS, ActionSpec
 
 MAX_SHOWN = 60  # characters of a value that does not fit
+# Bounds of everything in policy.json, known or not; the file's size is `MAX_JSON_BYTES`.
+MAX_TEXT = 4096  # characters; also the length of a path
+MAX_DEPTH = 16  # objects and lists in each other
+MAX_WHOLE = 1 << 63
+MAX_TEMPLATE = 500
 
 # What a value must be, in words, and the test for it.
 Rule = tuple[str, Callable[[Any], bool]]
@@ -59,23 +64,42 @@ def _is_text(value: object) -> bool:
     return type(value) is str and value.isprintable() and bool(value.strip())
 
 
+def _matches(pattern: str) -> Callable[[Any], bool]:
+    return lambda value: type(value) is str and bool(re.fullmatch(pattern, value))
+
+
+def _hashes(name: str) -> Rule:
+    """Return the rule for an object of SHA-256 by the name of a file."""
+    fits_name, fits_hash = _matches(name), _matches('[0-9a-f]{64}')
+    return (
+        'an object of 64 hexadecimal digits for each file, by its name in the folder',
+        lambda value: (
+            type(value) is dict
+            and bool(value)
+            and all(fits_name(one) and fits_hash(digest) for one, digest in value.items())
+        ),
+    )
+
+
 def _is_template(value: Any) -> bool:
-    """Whether a text has the placeholder `{instruction}` and no other."""
+    """Whether a short text has the placeholder `{instruction}`, once, and no other."""
+    if type(value) is not str or len(value) > MAX_TEMPLATE:
+        return False
     try:
         places = [place[1:] for place in string.Formatter().parse(value) if place[1] is not None]
-    except (TypeError, ValueError):
+    except ValueError:
         return False
-    return bool(places) and all(place == ('instruction', '', None) for place in places)
+    return places == [('instruction', '', None)]
 
 
 # Path in policy.json → its rule. The bounds are those of the training configuration.
 REQUIRED: dict[str, Rule] = {
     'backbone.id': ('a name', _is_text),
-    'backbone.revision': ('a name or null', lambda value: value is None or _is_text(value)),
-    'backbone.sha256': (
-        '64 hexadecimal digits',
-        lambda value: type(value) is str and bool(re.fullmatch('[0-9a-f]{64}', value)),
+    'backbone.revision': (
+        'a commit of 40 hexadecimal digits or null',
+        lambda value: value is None or _matches('[0-9a-f]{40}')(value),
     ),
+    'backbone.sha256': ('64 hexadecimal digits', _matches('[0-9a-f]{64}')),
     'head.features': whole(1, 65536),
     'head.motion_dims': whole(1, 64),
     'head.chunk': whole(1, 1000),
@@ -85,19 +109,29 @@ REQUIRED: dict[str, Rule] = {
     'image.size': whole(1, 4096),
     'image.mean': _list_of('numbers', _is_number, 3),
     'image.std': _list_of('numbers above 0', lambda value: _is_number(value, 1e-9), 3),
-    'actions.axes': _list_of('names', _is_text),
+    'actions.axes': (
+        f'a list of at most {len(TWIST_AXES)} names',
+        lambda value: (
+            type(value) is list and len(value) <= len(TWIST_AXES) and all(map(_is_text, value))
+        ),
+    ),
     'actions.scale': _list_of('numbers above 0', lambda value: _is_number(value, 1e-9)),
     'rate_hz': number(0.1, 1000),
     'window': whole(1, 64),
     'chunk': whole(1, 1000),
     'command_max_age_s': number(0.001, 60),
-    'instruction_template': ('a text with {instruction}', _is_template),
+    'instruction_template': (
+        f'a text of at most {MAX_TEMPLATE} characters with one {{instruction}}',
+        _is_template,
+    ),
     'blank': (f'one of {list(BLANKS)}', lambda value: type(value) is str and value in BLANKS),
     'data': ('an object', lambda value: type(value) is dict),
     'metrics': ('an object', lambda value: type(value) is dict),
 }
 # Older bundles lack some of these.
 OPTIONAL: dict[str, Rule] = {
+    'files': _hashes(r'(adapter/)?\w[\w.-]{0,254}'),
+    'backbone.files': _hashes(r'\w[\w.-]{0,254}'),
     'data.train_episodes': _list_of('names', _is_text),
     'data.val_episodes': _list_of('names', _is_text),
     'data.mean_action': _list_of('numbers', _is_number),
@@ -115,7 +149,9 @@ def _at(content: object, path: str) -> Any:
 
 def manifest_problems(content: Mapping[str, Any]) -> list[str]:
     """Return everything in the content of `policy.json` that breaks the schema; never raises."""
-    problems = []
+    problems = _unbounded(content)
+    if problems:  # what has no bound is not shown either
+        return problems
     for path, (what, fits) in {**REQUIRED, **OPTIONAL}.items():
         value = _at(content, path)
         if value is ABSENT:
@@ -123,6 +159,31 @@ def manifest_problems(content: Mapping[str, Any]) -> list[str]:
         elif not fits(value):
             problems.append(mismatch(path, value, what))
     return problems or _contradictions(content)
+
+
+def _unbounded(content: Mapping[str, Any]) -> list[str]:
+    """Return the first text, number or nesting, by its place, that is beyond all bounds."""
+    left: list[tuple[str, Any, int]] = [('', content, 0)]
+    while left:
+        place, value, depth = left.pop()
+        where = place[1 : MAX_SHOWN + 1] or 'it'
+        if isinstance(value, str) and len(value) > MAX_TEXT:
+            return [f'{where} has {len(value)} characters, not at most {MAX_TEXT}']
+        if type(value) is int and abs(value) > MAX_WHOLE:
+            return [f'{where} is a whole number beyond {MAX_WHOLE}']
+        if type(value) is float and place.startswith('.data') and not math.isfinite(value):
+            return [f'{where} contains NaN or inf']
+        if isinstance(value, dict | list):
+            if depth > MAX_DEPTH:
+                return [f'{where} is nested more than {MAX_DEPTH} deep']
+            if isinstance(value, dict):
+                left += [(place, key, depth) for key in value if len(key) > MAX_TEXT]
+                left += [
+                    (f'{place}.{key[:MAX_SHOWN]}', one, depth + 1) for key, one in value.items()
+                ]
+            else:
+                left += [(place, one, depth + 1) for one in value]
+    return []
 
 
 def _contradictions(content: Mapping[str, Any]) -> list[str]:

@@ -6,8 +6,9 @@ from pathlib import Path
 from typing import Any, Self
 
 from mobile_vla_ros import __version__
-from mobile_vla_ros.errors import UserError, first_line
+from mobile_vla_ros.errors import UserError
 from mobile_vla_ros.model.builtin import bundle_folder
+from mobile_vla_ros.model.closed_folder import inside, parse_json, read_text
 from mobile_vla_ros.model.manifest_check import manifest_problems
 from mobile_vla_ros.types import ActionSpec, ImageSpec
 
@@ -18,15 +19,24 @@ MANIFEST = 'policy.json'
 ADAPTER = 'adapter'
 ADAPTER_FILES = ('adapter_config.json', 'adapter_model.safetensors')
 HEAD = 'head.safetensors'
+# Those that are loaded besides the manifest, by their names in it.
+FILES = (HEAD, *(f'{ADAPTER}/{name}' for name in ADAPTER_FILES))
 
 
 @dataclass(frozen=True)
 class BackboneRef:
-    """The backbone that a policy was trained on: what to load, and the hash of its weights."""
+    """
+    The backbone that a policy was trained on.
+
+    :param revision: the hub's commit; None for a folder.
+    :param sha256: of its weights.
+    :param files: SHA-256 of its other files by name; empty in older bundles.
+    """
 
     id: str
     revision: str | None
     sha256: str
+    files: dict[str, str] = field(default_factory=dict, compare=False)
 
 
 @dataclass(frozen=True)
@@ -63,6 +73,7 @@ class PolicySpec:
     :param data: of the training data: fingerprint, episodes, mean action (one value per axis, in
         its unit) and `camera_sizes` ([width, height], the most frequent first).
     :param metrics: validation metrics of the policy and of the baselines.
+    :param files: SHA-256 of each of `FILES`, by `save_bundle`; empty in older bundles.
     """
 
     backbone: BackboneRef
@@ -77,6 +88,7 @@ class PolicySpec:
     blank: str = ''
     data: dict[str, Any] = field(default_factory=dict)
     metrics: dict[str, Any] = field(default_factory=dict)
+    files: dict[str, str] = field(default_factory=dict, compare=False)
 
     def prompt(self, instruction: str) -> str:
         """Return the text that the network reads for an instruction."""
@@ -93,6 +105,9 @@ class PolicySpec:
             **asdict(self),
         }
         content['actions']['units'] = self.actions.units
+        for part in (content, content['backbone']):  # absent, not empty, where nothing is hashed
+            if not part['files']:
+                del part['files']
         return json.dumps(content, indent=2) + '\n'
 
     @classmethod
@@ -104,7 +119,10 @@ class PolicySpec:
         :raises UserError: when it is not JSON, of another format or version, or does not fit the
             schema.
         """
-        content = {'blank': '', **_parse(text, where)}  # version 0.1 had no controls
+        content = {
+            'blank': '',
+            **_known(parse_json(text, where), where),
+        }  # version 0.1 had no controls
         problems = manifest_problems(content)
         if problems:
             raise UserError(
@@ -116,7 +134,12 @@ class PolicySpec:
             content.pop(name) for name in ('backbone', 'head', 'image', 'actions')
         )
         return cls(
-            BackboneRef(backbone['id'], backbone['revision'], backbone['sha256']),
+            BackboneRef(
+                backbone['id'],
+                backbone['revision'],
+                backbone['sha256'],
+                backbone.get('files', {}),
+            ),
             HeadSettings(**{one.name: head[one.name] for one in fields(HeadSettings)}),
             ImageSpec(image['size'], image['mean'], image['std']),
             ActionSpec(actions['axes'], actions['scale']),
@@ -124,12 +147,8 @@ class PolicySpec:
         )
 
 
-def _parse(text: str, where: Path) -> dict[str, Any]:
-    """Return the JSON object of a known format and version; raise UserError otherwise."""
-    try:
-        content = json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise UserError(f'{where} is not JSON', got=first_line(error)) from error
+def _known(content: object, where: Path) -> dict[str, Any]:
+    """Return an object of a known format and version; raise UserError otherwise."""
     if not isinstance(content, dict) or content.get('format') != FORMAT:
         found = content.get('format') if isinstance(content, dict) else type(content).__name__
         raise UserError(
@@ -154,27 +173,20 @@ def read_spec(folder: Path | str) -> PolicySpec:
     Read the spec of a bundle; needs neither its weights nor its backbone.
 
     :param folder: of the bundle, or a `builtin:` name.
-    :raises UserError: when there is no bundle, it lacks a file, or `policy.json` does not fit.
+    :raises UserError: when there is no bundle, it lacks a file or has one that is elsewhere, or
+        `policy.json` does not fit.
     """
     folder = bundle_folder(folder)
-    manifest = folder / MANIFEST
-    if not manifest.is_file():
+    manifest = inside(folder, MANIFEST)
+    if manifest is None:
         what = 'no policy bundle' if folder.is_dir() else 'no such folder'
         raise UserError(
             f'{what} at {folder}',
             expected=f'a folder with {MANIFEST}',
             remedy='train one with: mobile_vla train --data DIR --out DIR',
         )
-    try:
-        text = manifest.read_text()
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f'{manifest} cannot be read', got=first_line(error)) from error
-    spec = PolicySpec.from_json(text, manifest)
-    missing = [
-        name
-        for name in (HEAD, *(f'{ADAPTER}/{name}' for name in ADAPTER_FILES))
-        if not (folder / name).is_file()
-    ]
+    spec = PolicySpec.from_json(read_text(manifest), manifest)
+    missing = [name for name in FILES if inside(folder, name) is None]
     if missing:
         raise UserError(
             f'the policy bundle {folder} is incomplete', got=f'no {", ".join(missing)}'

@@ -106,6 +106,11 @@ def load_policy(name: str, settings: PolicySettings | None = None) -> ReadyPolic
         ok, sentence = check_golden(policy, read_golden(name), settings.precision)
     except UserError as error:
         ok, sentence = False, str(error)
+    if policy.unhashed:
+        sentence += (
+            f'; {len(policy.unhashed)} files of this older bundle and its backbone have no hash: '
+            f'{", ".join(policy.unhashed)}'
+        )
     return ReadyPolicy(name, policy, ok, sentence)
 
 

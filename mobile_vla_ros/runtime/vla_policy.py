@@ -42,6 +42,7 @@ class VlaPolicy:
             )
         self.spec = replace(bundle.spec, blank=blank) if blank else bundle.spec
         self.network = bundle.network
+        self.unhashed = bundle.unhashed
         self._tokenizer = bundle.tokenizer
         self._prompt: _Prompt | None = None
         self._features: dict[int, torch.Tensor] = {}

@@ -74,7 +74,7 @@ def initial_policy(
     )
     return InitialPolicy(
         network,
-        BackboneRef(backbone.id, backbone.revision, backbone.sha256),
+        backbone.ref,
         backbone.image,
         backbone.tokenizer,
     )

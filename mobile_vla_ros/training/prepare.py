@@ -27,6 +27,7 @@ from mobile_vla_ros.data.segments import Sampling, fingerprint
 from mobile_vla_ros.errors import UserError
 from mobile_vla_ros.evaluation.baselines import blind_means, mean_action
 from mobile_vla_ros.model.backbone import Tokenizer
+from mobile_vla_ros.model.bundle import check_before_training
 from mobile_vla_ros.model.device import pick_device
 from mobile_vla_ros.model.network import VlaNetwork
 from mobile_vla_ros.model.policy_spec import PolicySpec
@@ -153,6 +154,7 @@ def prepare(
             'parameters': network.parameter_counts(),
         },
     )
+    check_before_training(network, spec)
     log(
         f'trained on {accelerator.num_processes} × {accelerator.device.type}, '
         f'--precision {config.precision}'

@@ -15,6 +15,7 @@ from mobile_vla_ros.data.dataset import Batch
 from mobile_vla_ros.data.feed import Feed
 from mobile_vla_ros.data.frame_cache import FrameCache
 from mobile_vla_ros.evaluation.predict import policy_dataset
+from mobile_vla_ros.model.manifest_check import MAX_TEXT
 from mobile_vla_ros.training import rows, state
 from mobile_vla_ros.training.config import DataConfig, TrainConfig
 from mobile_vla_ros.training.optimise import Optimisation, adamw
@@ -23,6 +24,8 @@ from mobile_vla_ros.training.run_folder import RunFolder
 from mobile_vla_ros.training.state import Progress
 from mobile_vla_ros.training.stop import StopSignal, TrainingStopped
 from mobile_vla_ros.training.validation import Validation
+
+MAX_BROKEN = 1000  # sentences about broken frames in a bundle; train.log has all
 
 
 class TrainingRun:
@@ -215,7 +218,10 @@ class TrainingRun:
         prepared, blind = self.prepared, self.validation.blind
         spec = replace(
             prepared.spec,
-            data={**prepared.spec.data, 'broken_frames': self.progress.broken},
+            data={
+                **prepared.spec.data,
+                'broken_frames': [one[:MAX_TEXT] for one in self.progress.broken[:MAX_BROKEN]],
+            },
             metrics={'epoch': row, **blind, 'policy': measured},
         )
 

@@ -24,7 +24,7 @@ def write_policy(folder: Path, config=None) -> dict:
     from mobile_vla_ros.model.bundle import save_bundle
     from mobile_vla_ros.model.full_size import write_random
     from mobile_vla_ros.model.network import build_network
-    from mobile_vla_ros.model.policy_spec import BackboneRef, PolicySpec
+    from mobile_vla_ros.model.policy_spec import PolicySpec
     from mobile_vla_ros.types import ActionSpec
 
     recipe = yaml.safe_load(config_file(RECIPE).read_text())
@@ -46,7 +46,7 @@ def write_policy(folder: Path, config=None) -> dict:
             if 'lora_B' in name:
                 parameter.normal_(0.0, SPREAD)
     spec = PolicySpec(
-        BackboneRef(backbone.id, None, backbone.sha256),
+        backbone.ref,
         network.head.settings,
         backbone.image,
         ActionSpec(),

@@ -104,7 +104,7 @@ def network_and_batches(
     from mobile_vla_ros.evaluation.predict import policy_dataset
     from mobile_vla_ros.model.backbone import LoraSettings, load_backbone
     from mobile_vla_ros.model.network import build_network
-    from mobile_vla_ros.model.policy_spec import BackboneRef, PolicySpec
+    from mobile_vla_ros.model.policy_spec import PolicySpec
     from mobile_vla_ros.types import ActionSpec
 
     torch.manual_seed(0)
@@ -124,7 +124,7 @@ def network_and_batches(
             if 'lora_B' in name:
                 parameter.normal_(0, 0.02)
     spec = PolicySpec(
-        BackboneRef(backbone.id, None, backbone.sha256),
+        backbone.ref,
         network.head.settings,
         backbone.image,
         actions,

@@ -17,6 +17,7 @@ from bundle_processes import __file__ as PROCESSES
 from changed_policies import edit_json
 from damaged_files import cut_in_half
 from mobile_vla_ros.errors import UserError
+from mobile_vla_ros.model.backbone import LORA_TARGETS
 from mobile_vla_ros.model.bundle import load_bundle
 from mobile_vla_ros.model.policy_spec import PolicySpec, read_spec
 from private_mounts import on_small_disk
@@ -155,7 +156,11 @@ LAYER = 'base_model.model.text_model.model.layers.0.self_attn.q_proj.lora_A.weig
         (CONFIG, cut_in_half, 'adapter_config.json is not JSON'),
         (CONFIG, lambda path: path.write_text('[]'), 'holds a list, not an object'),
         (CONFIG, lambda path: edit_json(path, r='four'), "r is 'four', not a whole number"),
-        (CONFIG, lambda path: edit_json(path, target_modules='nothing'), 'names no layer'),
+        (
+            CONFIG,
+            lambda path: edit_json(path, target_modules='nothing'),
+            "target_modules is 'nothing'",
+        ),
         (CONFIG, lambda path: edit_json(path, use_dora=True), 'use_dora is True'),
         (
             CONFIG,
@@ -164,7 +169,7 @@ LAYER = 'base_model.model.text_model.model.layers.0.self_attn.q_proj.lora_A.weig
         ),
         (
             CONFIG,
-            lambda path: edit_json(path, target_modules='text_model.*fc1'),
+            lambda path: edit_json(path, target_modules=LORA_TARGETS['text']),
             'a tensor base_model',
         ),
         (

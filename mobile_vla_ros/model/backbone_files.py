@@ -1,0 +1,107 @@
+"""The files of a backbone, in a folder or on the hub: the only ones that a library gets to see."""
+
+import contextlib
+import re
+import tempfile
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+from huggingface_hub import snapshot_download
+
+from mobile_vla_ros.errors import UserError
+from mobile_vla_ros.model.closed_folder import inside, read_json
+
+CONFIG, IMAGES = 'config.json', 'preprocessor_config.json'
+TOKENIZER_CONFIG = 'tokenizer_config.json'
+# Names of the files beside the weights; only the first three are needed.
+NAMES = (
+    CONFIG,
+    IMAGES,
+    'tokenizer.json',
+    TOKENIZER_CONFIG,
+    'special_tokens_map.json',
+    'added_tokens.json',
+)
+WEIGHTS, INDEX = 'model.safetensors', 'model.safetensors.index.json'
+SHARD = re.compile(r'\w[\w.-]{0,200}\.safetensors')
+COMMIT = re.compile('[0-9a-f]{40}')
+
+
+def download(name: str, revision: str | None, *, offline: bool) -> Path:
+    """
+    Return the folder of a hub backbone in the hub's cache; its name is the commit.
+
+    The hub is not asked for a commit that is in the cache, nor if `offline`.
+    """
+    patterns = [*NAMES, INDEX, '*.safetensors']
+    if offline or COMMIT.fullmatch(revision or ''):
+        try:
+            folder = Path(
+                snapshot_download(
+                    name, revision=revision, allow_patterns=patterns, local_files_only=True
+                )
+            )
+            weight_files(folder)
+            return folder
+        except (OSError, UserError):
+            if offline:
+                raise
+    return Path(snapshot_download(name, revision=revision, allow_patterns=patterns))
+
+
+def text_files(folder: Path) -> dict[str, Path]:
+    """
+    Return the configuration and tokenizer of a backbone, by name.
+
+    :raises UserError: when one is missing, leads out of the folder, or names further files.
+    """
+    found = {name: path for name in NAMES if (path := inside(folder, name)) is not None}
+    missing = [name for name in NAMES[:3] if name not in found]
+    if missing:
+        raise UserError(f'the folder {folder} is no backbone', got=f'no {", ".join(missing)}')
+    if TOKENIZER_CONFIG in found and 'fast_tokenizer_files' in read_json(found[TOKENIZER_CONFIG]):
+        raise UserError(
+            f'{found[TOKENIZER_CONFIG]} names other files',
+            got='fast_tokenizer_files',
+            expected='a tokenizer that is tokenizer.json',
+        )
+    return found
+
+
+def weight_files(folder: Path) -> dict[str, Path]:
+    """
+    Return the safetensors files that are loaded, by name, and their index if there is one.
+
+    :raises UserError: when there are none, or the index names another kind of file or place.
+    """
+    whole = inside(folder, WEIGHTS)
+    if whole is not None:
+        return {WEIGHTS: whole}
+    index = inside(folder, INDEX)
+    if index is None:
+        raise UserError(
+            'a backbone folder has no weights',
+            got=folder,
+            expected='model.safetensors or its shards with their index',
+        )
+    content = read_json(index)
+    weight_map = content.get('weight_map') if isinstance(content, dict) else None
+    named = set(map(str, weight_map.values())) if isinstance(weight_map, dict) else set()
+    shards = {name: inside(folder, name) for name in named if SHARD.fullmatch(name)}
+    found = {name: path for name, path in sorted(shards.items()) if path is not None}
+    if not named or len(found) < len(named):
+        raise UserError(
+            f'{INDEX} names no weights, or weights that are not there',
+            got=', '.join(sorted(named - found.keys())[:3])[:200] or 'nothing',
+            expected=f'the names of safetensors files in {folder}',
+        )
+    return {INDEX: index, **found}
+
+
+@contextlib.contextmanager
+def alone(files: Mapping[str, Path]) -> Iterator[str]:
+    """Yield a folder with links to these files alone: transformers would open others as well."""
+    with tempfile.TemporaryDirectory() as folder:
+        for name, path in files.items():
+            (Path(folder) / name).symlink_to(path.resolve())
+        yield folder
