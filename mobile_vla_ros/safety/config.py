@@ -17,7 +17,7 @@ class AfterTakeover(StrEnum):
     """What happens when a person who took over lets go."""
 
     RESUME = 'resume'  # the policy drives on after the hold
-    STAY_STOPPED = 'stay_stopped'  # until a person hands back (~/resume, or arming again)
+    STAY_STOPPED = 'stay_stopped'  # until a person hands back (~/resume, or disarming and arming)
 
 
 @dataclass(frozen=True)
@@ -100,8 +100,9 @@ class GuardConfig:
         """
         Longest time from the newest image, or the last teleop command, to the zero after it.
 
-        A camera clock that runs ahead makes an image seem younger by up to the tolerance.
+        A gap of ``max_gap_s`` between ticks is no fault yet. A camera clock that runs ahead makes
+        an image seem younger by up to the tolerance.
         """
-        return self.period_s + max(
+        return self.max_gap_s + max(
             self.observation_max_age_s + self.stamp_tolerance_s, self.teleop_timeout_s
         )

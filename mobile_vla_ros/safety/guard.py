@@ -26,6 +26,9 @@ SENTENCES = {
     StopReason.AWAITING_RESUME: 'a person took over: hand back with resume',
 }
 
+# A request to arm that was queued while the guard stood still must not drive it afterwards.
+STALL_REFUSED_S = 1.0
+
 
 @dataclass(frozen=True)
 class Decision:
@@ -92,6 +95,7 @@ class Guard:
         self._person = Person(config)
         self._last_twist = np.zeros(6)
         self._last_steady_ns: int | None = None
+        self._stalled_ns: int | None = None
 
     @property
     def armed(self) -> bool:
@@ -138,12 +142,27 @@ class Guard:
         self._person.drive(twist, steady_ns, late_ns, armed=self._armed, proposed=proposed)
 
     def resume(self) -> tuple[bool, str]:
-        """Hand back to the policy after a takeover; return whether it drives, and a sentence."""
+        """
+        Hand back to the policy after a takeover; return whether it may drive, and a sentence.
+
+        The hold of the person's last command goes on. Refused while the person drives.
+        """
         if not self._armed:
             return False, 'Not resumed: the guard is not armed. Arm it instead.'
-        self._person.hand_back()
-        self._proposal = None
-        return True, 'Resumed: the policy drives.'
+        now_ns = self._last_steady_ns or 0
+        command = self._person.held(now_ns)
+        if (
+            command is not None
+            and command.twist.any()
+            and command.age_ns(now_ns) <= _ns(self.config.teleop_timeout_s)
+        ):
+            return False, 'Not resumed: a person is driving. Let go first.'
+        if self._person.to_resume:
+            self._person.to_resume = False
+            self._proposal = None
+        if command is not None:
+            return True, 'Handed back: the policy drives when the hold of the takeover is over.'
+        return True, 'Handed back to the policy.'
 
     def estop(self, pressed: bool, steady_ns: int) -> None:
         """
@@ -167,7 +186,14 @@ class Guard:
                 StopReason.ESTOP,
                 'Not armed: the e-stop is pressed. Release it and arm again.',
             )
-        if self._estop_silent(self._last_steady_ns or 0):
+        now_ns = self._last_steady_ns or 0
+        if self._stalled_ns is not None and now_ns - self._stalled_ns < _ns(STALL_REFUSED_S):
+            return (
+                StopReason.STALLED,
+                'Not armed: the guard stood still a moment ago, and this request may be from '
+                'before. Ask again.',
+            )
+        if self._estop_silent(now_ns):
             return (
                 StopReason.ESTOP_SILENT,
                 f'Not armed: no message on estop for {self.config.estop_timeout_s:g} s. Start its '
@@ -177,7 +203,7 @@ class Guard:
         if (
             health.level == Level.FAULT
             and self.config.disarm_on_fault
-            and self._person.held(self._last_steady_ns or 0) is None
+            and self._person.held(now_ns) is None
         ):
             return health.stop_reason, (
                 f'Not armed: the policy reports a fault: {health.sentence}. Clear it, or arm '
@@ -221,6 +247,7 @@ class Guard:
         gap_ns = 0 if self._last_steady_ns is None else steady_ns - self._last_steady_ns
         stalled = gap_ns > _ns(self.config.max_gap_s)
         if stalled:  # what was known before is from another time
+            self._stalled_ns = steady_ns
             self._proposal = None
             self._last_twist = np.zeros(6)
         if self._estop:
@@ -300,9 +327,8 @@ class Guard:
         )
 
     def _disarm(self, reason: StopReason, sentence: str) -> None:
-        since_ns = None if self._armed else self._disarmed.since_ns
         self._armed = False
-        self._disarmed = _Disarmed(reason, sentence, since_ns)
+        self._disarmed = _Disarmed(reason, sentence)
 
     def _follow_person(self, command: PersonCommand, steady_ns: int) -> Decision:
         age_s = command.age_ns(steady_ns) / NANOSECONDS

@@ -30,12 +30,13 @@ class Lateness:
         Return how much later than the fastest a message arrived, 0 or more nanoseconds.
 
         :param sent_ns: on the sender's clock; 0 if unknown, which is never late.
-        :param received_ns: on a clock of the receiver that only advances.
+        :param received_ns: on a clock of the receiver.
         """
         if sent_ns == 0:
             return 0
         if self._last_ns is not None:
-            self._clock_ns += min(received_ns - self._last_ns, round(MAX_INTERVAL_S * NANOSECONDS))
+            passed_ns = min(received_ns - self._last_ns, round(MAX_INTERVAL_S * NANOSECONDS))
+            self._clock_ns += max(passed_ns, 0)  # a wall clock may be set back
         self._last_ns = received_ns
         difference = received_ns - sent_ns
         while self._fastest and self._fastest[-1][1] >= difference:

@@ -13,6 +13,7 @@ from mobile_vla_ros.types import NANOSECONDS
 HELD_INTERVALS, MAX_INTERVAL_S = 3, 3.0
 # A stop arrives twice, so that three different intervals need more messages than four.
 COUNTED_INTERVALS = 6
+_FIRST_NS = round(MAX_INTERVAL_S * NANOSECONDS) // HELD_INTERVALS
 
 
 @dataclass(frozen=True)
@@ -71,12 +72,15 @@ class Person:
                 self._intervals.clear()
             else:
                 self._intervals.append(interval_ns)
+        # The first command says nothing of the next one's time.
+        first_ns = 0 if self._stays_stopped else _FIRST_NS
+        rhythm_ns = HELD_INTERVALS * max(self._intervals, default=first_ns)
         self._command = PersonCommand(
             np.array(twist, dtype=np.float64),
             steady_ns,
             late_ns,
             source,
-            max(self._hold_ns, HELD_INTERVALS * max(self._intervals, default=0)),
+            max(self._hold_ns, rhythm_ns),
         )
         self.to_resume = self.to_resume or (armed and self._stays_stopped)
 
@@ -86,8 +90,3 @@ class Person:
         if command is None or steady_ns - command.received_ns > command.hold_ns:
             return None
         return command
-
-    def hand_back(self) -> None:
-        """Let the policy drive."""
-        self.to_resume = False
-        self._command = None

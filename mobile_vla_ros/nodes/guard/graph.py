@@ -41,11 +41,13 @@ class Seen:
     :param rival: the check for other publishers of commands.
     :param arena: the check for subscribers to commands beside the arena.
     :param inputs: of the guard, in the order of ``INPUTS``.
+    :param estops: all publishers of the e-stop, also those that may vanish again.
     """
 
     rival: Check
     arena: Check
     inputs: list[preflight.Input]
+    estops: list[Endpoint]
 
 
 class Graph:
@@ -103,6 +105,7 @@ class Graph:
                 ],
             ),
             [one._replace(publishers=self._stable(one.publishers)) for one in inputs],
+            list(inputs[ESTOP].publishers),
         )
 
     def estop_publishers(self) -> list[Endpoint]:

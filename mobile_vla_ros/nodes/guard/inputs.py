@@ -149,7 +149,12 @@ def subscribe_to_policy(
         on_health(message, steady_ns() - reports.late_ns(info))
 
     node.create_subscription(TwistStamped, 'policy/cmd_vel', with_info(proposal), BEST_EFFORT)
-    node.create_subscription(DiagnosticArray, 'policy/health', with_info(health), LATCHED)
+    # The latched one is incompatible with publishers that do not latch; the other receives those.
+    quiet = SubscriptionEventCallbacks(use_default_callbacks=False)
+    for qos in (LATCHED, BEST_EFFORT):
+        node.create_subscription(
+            DiagnosticArray, 'policy/health', with_info(health), qos, event_callbacks=quiet
+        )
 
 
 class EstopTopic:

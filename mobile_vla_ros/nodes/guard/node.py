@@ -7,7 +7,6 @@ wait for that thread.
 """
 
 import threading
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -33,7 +32,6 @@ from mobile_vla_ros.nodes.guard.ticker import Ticker
 from mobile_vla_ros.nodes.shared.guard_status import policy_report
 from mobile_vla_ros.safety import preflight, strafing
 from mobile_vla_ros.safety.guard import Guard
-from mobile_vla_ros.safety.preflight import Endpoint
 from mobile_vla_ros.safety.status import (
     STATUS_MAX_AGE_S,
     GuardStatus,
@@ -284,7 +282,7 @@ class GuardNode(Node):
             self._choose_type()
         with self._lock:
             self._guard.graph_fault(*self._graph_fault(seen))
-            self._watch_estop(seen.inputs[ESTOP].publishers)
+            self._watch_estop(seen)
             self._watch_unchecked(seen.arena)
 
     def _graph_fault(self, seen: Seen) -> tuple[StopReason, str]:
@@ -296,11 +294,11 @@ class GuardNode(Node):
                 return problem.reason, problem.sentence
         return StopReason.NONE, ''
 
-    def _watch_estop(self, publishers: Sequence[Endpoint]) -> None:
+    def _watch_estop(self, seen: Seen) -> None:
         """Disarm when a publisher of the e-stop that was there at arming has disappeared."""
         if self._params.arm_at_start:
-            self._estop.watch.rely_on(publishers, alone=False)
-        lost = self._estop.watch.lost(publishers)
+            self._estop.watch.rely_on(seen.inputs[ESTOP].publishers, alone=False)
+        lost = self._estop.watch.lost(seen.estops)
         if lost and self._guard.armed:
             self._guard.disarm(
                 StopReason.ESTOP_LOST, f'the e-stop of {lost} has disappeared: restart it'

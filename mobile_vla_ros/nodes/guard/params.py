@@ -181,7 +181,7 @@ def guard_params(node: Node) -> GuardParams:
         'after_takeover',
         config.after_takeover.value,
         'after a takeover: resume (the policy drives on after the hold), or stay_stopped (until '
-        'guard/resume or guard/arm is called)',
+        'guard/resume is called, or it is disarmed and armed)',
     )
     if after_takeover not in [*AfterTakeover]:
         declared.errors.append(

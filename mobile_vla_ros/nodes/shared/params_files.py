@@ -168,15 +168,20 @@ def _problems(node: Node, path: Path) -> Iterator[str]:
     full_name = node.get_fully_qualified_name()
     names = node.list_parameters([], 0).names
     known = {one.name: TYPES.get(one.type_) for one in node.get_parameters(names)}
+    entries, own = read(path), node.get_name()
+    named = {entry.section for entry in entries if entry.section.rsplit('/', 1)[-1] == own}
+    # A file for several robots has a section for each.
+    if any(_matches(section, full_name) for section in named):
+        named = set()
     seen: set[tuple[str, str]] = set()
-    for entry in read(path):
+    for entry in entries:
         where = f'{path}, line {entry.line}: '
         if (entry.section, entry.name) in seen:
             yield f'{where}{entry.name} is given twice'
         seen.add((entry.section, entry.name))
         if _matches(entry.section, full_name):
             yield from _of_this_node(entry, known, where)
-        elif entry.section.rsplit('/', 1)[-1] == node.get_name():
+        elif entry.section in named:
             yield (
                 f'{where}the section {entry.section} does not match the node {full_name}; '
                 f'expected {full_name}, /**/{node.get_name()} or /**'

@@ -108,7 +108,7 @@ class Joystick:
         :returns: the requests: ``('recorder', 'start')``, ``('guard', 'resume')``.
         """
         with self._lock:
-            was_driving = self.driving
+            was_driving, silent = self.driving, self._age_ns(received_ns) >= LOST_NS
             if was_driving and self._age_ns(received_ns) >= HOLD_NS:
                 self._free = False  # a silence or a stall: this message may be old
             self._pressed = _at(buttons, self.layout.enable_button) == 1
@@ -125,8 +125,14 @@ class Joystick:
             return [
                 ('guard' if name == 'resume' else 'recorder', name)
                 for name in down
-                if down[name] and not before[name]
+                # After a silence a press may be an old one: the robot must not move by it.
+                if down[name] and not before[name] and not (name == 'resume' and silent)
             ]
+
+    def end_trail(self) -> None:
+        """Send no more zeros for a motion that has ended: a person hands back."""
+        with self._lock:
+            self._released_ns = None
 
     def block(self) -> None:
         """Move nothing until the enable button is released: a key was pressed."""

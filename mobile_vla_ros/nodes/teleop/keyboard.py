@@ -101,6 +101,11 @@ class Console:
                 return np.zeros(6)
             return self._direction * self.full
 
+    def end_motion(self) -> None:
+        """End a motion and its trail of zeros: a person hands back."""
+        with self._lock:
+            self._pressed_ns = None
+
     def due_ns(self, now_ns: int) -> int | None:
         """Return how long the present motion still lasts, or None without one."""
         with self._lock:

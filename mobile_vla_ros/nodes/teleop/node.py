@@ -83,6 +83,11 @@ class Hands:
         if self.joystick.moving != before:
             self.changed.set()
 
+    def end_motion(self) -> None:
+        """Publish nothing more for a motion that has ended."""
+        self.console.end_motion()
+        self.joystick.end_trail()
+
     def twist(self, now_ns: int) -> np.ndarray | None:
         """Return the wished (6,) motion, the keys' before the joystick's; None without one."""
         twist = self.console.twist(now_ns)
@@ -280,12 +285,20 @@ class TeleopNode(Node):
                 disarmed = guard is not None and not guard.armed
                 self._call('guard/arm' if disarmed else 'guard/disarm')
             else:
+                if (kind, text) == ('guard', 'resume'):
+                    self._let_go()
                 self._call(f'{kind}/{text}')
         if self._hands.joystick.problem != self._joystick_problem:
             self._joystick_problem = self._hands.joystick.problem
             self._log(self._joystick_problem)
         if self._terminal:
             self._terminal.status(self._rows())
+
+    def _let_go(self) -> None:
+        """End a motion with one zero: the trail of others would take over again."""
+        if self._hands.twist(time.monotonic_ns()) is not None:
+            self._hands.end_motion()
+            self._commands.publish(Twist())
 
     def _call(self, service: str) -> None:
         client, node = self._calls[service], service.partition('/')[0]

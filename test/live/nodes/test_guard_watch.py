@@ -172,10 +172,11 @@ def test_a_person_who_sends_once_a_second_is_not_overridden_in_between(nodes, cl
         client.wait_for(lambda: publisher.get_subscription_count() == 2)
         for step in range(8):
             publisher.publish(forward(-0.2))
-            if step == 1:
+            if step == 0:
+                time.sleep(0.2)
                 seen = len(drive.commands)
             time.sleep(1.02)
-        speeds = [one.linear.x for one in drive.commands.messages[seen + 1 :]]
+        speeds = [one.linear.x for one in drive.commands.messages[seen:]]
         assert min(speeds) == -0.2
         assert max(speeds) == 0.0
         client.wait_for(lambda: drive.speed() == FORWARD, what='the policy')

@@ -70,6 +70,7 @@ def test_what_would_be_ignored_is_refused_with_file_and_line(
     'section,line',
     [
         ('/**', 'max_planar_speed_mps: 2e-1'),
+        ('/robot1/guard:\n  ros__parameters:\n    dry_run: true\n/guard', 'dry_run: false'),
         ('/**', 'throttle: 0.5'),  # the console's, in a file for all nodes
         ('/**', 'use_sim_time: false'),
         ('/**', "override: ['']"),

@@ -98,7 +98,10 @@ class Witness:
                 values = values[0]
                 self.rival = values[1]
             elif name == 'resume' and self.guard.armed:
-                self.teleop, self.proposal, self.taken_over = None, None, False
+                driving = self.teleop is not None and self.teleop[0].any()
+                if not (driving and self.steady - self.teleop[2] <= TELEOP_MS):
+                    self.proposal = None if self.taken_over and self.stays else self.proposal
+                    self.taken_over = False
             elif name == 'arm' and not self.guard.armed:
                 self.taken_over = False
             elif name == 'policy_health':
