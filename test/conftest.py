@@ -65,6 +65,20 @@ def client(ros_domain):
     one.close()
 
 
+@pytest.fixture
+def others(ros_domain):
+    """Make further clients, each a node of the name given; they leave at the end."""
+    made = []
+
+    def make(name):
+        made.append(Client(name))
+        return made[-1]
+
+    yield make
+    for one in made:
+        one.close()
+
+
 @pytest.fixture(scope='session')
 def small_backbone(tmp_path_factory) -> str:
     """The path of a transformers folder with a small Kosmos-2 with random weights."""

@@ -249,7 +249,6 @@ class Guard:
         if stalled:  # what was known before is from another time
             self._stalled_ns = steady_ns
             self._proposal = None
-            self._last_twist = np.zeros(6)
         if self._estop:
             return self._stop(State.ESTOP, StopReason.ESTOP, steady_ns)
         if not self._armed:

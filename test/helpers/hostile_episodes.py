@@ -54,7 +54,7 @@ def secret_file(folder: Path) -> Path:
 
 
 def fifo(folder: Path) -> Path:
-    """Make a FIFO that nobody writes to: whoever opens it waits for ever."""
+    """Make a FIFO that nobody writes to: whoever opens it waits forever."""
     path = folder / 'fifo'
     os.mkfifo(path)
     return path

@@ -165,8 +165,8 @@ def _padded(rng: random.Random, encoded: bytes) -> bytes:
     return encoded + rng.choice((bytes, rng.randbytes))(rng.choice((1, 16, 5000)))
 
 
-def _png_order(rng: random.Random, encoded: bytes) -> bytes:
-    parts = chunks(encoded)
+def _reorder(rng: random.Random, parts: list) -> None:
+    """Swap two parts, repeat one elsewhere, or delete one."""
     one, other = rng.randrange(len(parts)), rng.randrange(len(parts))
     match rng.randrange(3):
         case 0:
@@ -175,6 +175,11 @@ def _png_order(rng: random.Random, encoded: bytes) -> bytes:
             parts.insert(other, parts[one])
         case _:
             del parts[one]
+
+
+def _png_order(rng: random.Random, encoded: bytes) -> bytes:
+    parts = chunks(encoded)
+    _reorder(rng, parts)
     return join(parts)
 
 
@@ -262,14 +267,7 @@ def _jpeg(segments: list[tuple[int, bytes]], rest: bytes, wrong: int | None = No
 
 def _jpeg_order(rng: random.Random, encoded: bytes) -> bytes:
     segments, rest = _segments(encoded)
-    one, other = rng.randrange(len(segments)), rng.randrange(len(segments))
-    match rng.randrange(3):
-        case 0:
-            segments[one], segments[other] = segments[other], segments[one]
-        case 1:
-            segments.insert(other, segments[one])
-        case _:
-            del segments[one]
+    _reorder(rng, segments)
     return _jpeg(segments, rest)
 
 

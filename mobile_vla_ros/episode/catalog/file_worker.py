@@ -1,7 +1,7 @@
 """
 Work on files in another process, one file at a time, each within a time limit.
 
-A file may come from a stranger and keep HDF5 busy for ever, exhaust the memory or crash it. h5py
+A file may come from a stranger and keep HDF5 busy forever, exhaust the memory or crash it. h5py
 also has one lock for a whole process: whoever reads a folder beside a recording would hold it up.
 """
 

@@ -126,7 +126,7 @@ def _open(path: Path, torn: bool) -> tuple[h5py.File, View | None]:
     """
     Open a file through a ``View``, or as a SWMR reader while it is still being written.
 
-    A plain open would not do: HDF5 loops for ever on blocks of zeros, which a power cut or a bad
+    A plain open would not do: HDF5 loops forever on blocks of zeros, which a power cut or a bad
     disk leaves, and a SWMR reader waits for missing blocks in the hope of a writer.
     """
     stored = os.fdopen(open_regular(path), 'rb', buffering=0)

@@ -25,7 +25,7 @@ class View(io.RawIOBase):
 
     In the superblock, the writer's flags are cleared and the end is the end of the file. A damaged
     heap (of texts or images) ends with its last sound object: HDF5 does not check heaps, and loops
-    for ever on zeros.
+    forever on zeros.
 
     ``cut`` is True if the file is shorter than its superblock states.
     """
@@ -100,7 +100,7 @@ class View(io.RawIOBase):
         Show HDF5 the sound objects of a heap, and the rest of it as free space.
 
         HDF5 steps from object to object by their lengths and trusts each of them: past free space
-        as well, and for ever where number and length are zero.
+        as well, and forever where number and length are zero.
 
         :returns: the end of the heap; for an impossible size, which hides the heap from HDF5, the
             position a few bytes on.

@@ -72,11 +72,6 @@ def is_abandoned(part: Path) -> bool:
     return _recovered_before(part) is None
 
 
-def abandoned(folder: Path | str) -> list[Path]:
-    """Return the ``.part`` files without a writer that are not recovered yet, sorted by name."""
-    return [part for part in without_writer(folder) if is_abandoned(part)]
-
-
 def is_damaged(path: Path | str) -> bool:
     """Whether a finished episode can no longer be opened and is not recovered yet."""
     path = Path(path)

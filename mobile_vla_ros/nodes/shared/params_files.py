@@ -44,6 +44,7 @@ NODE_PARAMETERS: Mapping[str, frozenset[str]] = {
         'sticky_buttons',
     }.items()
 }
+OF_ANY_NODE = frozenset().union(*NODE_PARAMETERS.values())
 OF_ROS = {'use_sim_time', 'start_type_description_service'}
 OF_ROS_PREFIX = 'qos_overrides.'
 EMPTY_LIST = 'list'
@@ -198,7 +199,7 @@ def _of_this_node(entry: Entry, known: Mapping[str, str | None], where: str) -> 
                 f'{where}{entry.name} is a {entry.kind}, {entry.text}, and must be a {expected}'
             )
         return
-    of_others = '*' in entry.section and entry.name in frozenset().union(*NODE_PARAMETERS.values())
+    of_others = '*' in entry.section and entry.name in OF_ANY_NODE
     if not (of_others or _of_ros(entry.name)):
         near = did_you_mean(entry.name, known)
         yield f'{where}{entry.name} is unknown' + (f'; {near}' if near else '')

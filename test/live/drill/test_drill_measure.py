@@ -91,7 +91,7 @@ def test_zero_counts_from_the_first_of_the_last_zeros():
 
 @pytest.mark.parametrize('speeds', [(), (1.0,), (0.0, 0.0, 0.3), (0.0, math.nan)])
 def test_a_command_that_is_not_zero_at_the_end_is_no_stop(speeds):
-    """Nor is silence: a base may hold the last command for ever."""
+    """Nor is silence: a base may hold the last command forever."""
     assert measure.zero_from(commands(*speeds), -1) is None
 
 

@@ -11,7 +11,7 @@ from rcl_interfaces.srv import ListParameters
 from std_msgs.msg import Bool
 from std_srvs.srv import Trigger
 
-from ros_helpers import Client, status_values
+from ros_helpers import status_values
 
 FORWARD = 0.3
 
@@ -20,20 +20,6 @@ def forward(speed: float = FORWARD) -> Twist:
     message = Twist()
     message.linear.x = speed
     return message
-
-
-@pytest.fixture
-def others(ros_domain):
-    """Make further clients, each a node of the name given; they leave at the end."""
-    made = []
-
-    def make(name):
-        made.append(Client(name))
-        return made[-1]
-
-    yield make
-    for one in made:
-        one.close()
 
 
 class Drive:

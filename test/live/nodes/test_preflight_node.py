@@ -15,7 +15,7 @@ from mobile_vla_ros.nodes.shared.messages import LATCHED
 from mobile_vla_ros.safety.preflight import INFERENCE_CHECKS
 from mobile_vla_ros.safety.status import Health, StopReason
 from mobile_vla_ros.types import Check
-from ros_helpers import Client, status_values
+from ros_helpers import status_values
 
 OPEN = {
     'max_velocity': [0.5, 0.5, 2.5],
@@ -78,20 +78,6 @@ class Flight:
 def override(*names):
     """Return the parameter as a message."""
     return Parameter('override', value=list(names) or ['']).to_parameter_msg()
-
-
-@pytest.fixture
-def others(ros_domain):
-    """Make further clients, each a node of the name given; they leave at the end."""
-    made = []
-
-    def make(name):
-        made.append(Client(name))
-        return made[-1]
-
-    yield make
-    for one in made:
-        one.close()
 
 
 def test_a_guard_that_no_base_hears_is_not_armed(nodes, client):

@@ -18,7 +18,13 @@ from episode_processes import noise
 from mobile_vla_ros.episode.catalog.inspect import judge_episode
 from mobile_vla_ros.episode.storage.hdf5_view import HEAP, heap_objects, lookup3
 from mobile_vla_ros.episode.storage.reader import Episode, find_episodes
-from mobile_vla_ros.episode.storage.recovery import abandoned, is_damaged, is_written, recover
+from mobile_vla_ros.episode.storage.recovery import (
+    is_abandoned,
+    is_damaged,
+    is_written,
+    recover,
+    without_writer,
+)
 from mobile_vla_ros.episode.storage.salvage import is_whole_image
 from mobile_vla_ros.episode.storage.schema import EpisodeInfo
 from mobile_vla_ros.episode.storage.writer import EpisodeWriter
@@ -28,6 +34,11 @@ from small_episodes import CREATED_NS, encoded, write_episode, write_rows
 
 NOW_NS = 1_900_000_000_000_000_000
 KILLS = 10
+
+
+def abandoned(folder) -> list:
+    """The `.part` files that the recorder and `episodes recover` would recover."""
+    return [part for part in without_writer(folder) if is_abandoned(part)]
 
 
 def write_big_images(writer: EpisodeWriter, frames: int) -> list[bytes]:

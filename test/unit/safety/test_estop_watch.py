@@ -16,7 +16,7 @@ def test_the_loss_counts_when_it_lasts():
 
 
 def test_arming_relies_on_what_is_there_then():
-    """What came later may go; with alone=False earlier ones count too (a guard armed for ever)."""
+    """What came later may go; with alone=False earlier ones count too (a guard armed forever)."""
     watch = EstopWatch()
     watch.rely_on([BUTTON], alone=True)
     watch.rely_on([OTHER], alone=True)
