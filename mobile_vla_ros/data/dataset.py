@@ -221,13 +221,15 @@ class SegmentDataset(Dataset):
         kept: np.ndarray = ~idle
         for first, last in true_spans(idle):
             kept[first : first + math.ceil(idle_keep * (last - first) - 1e-9)] = True
+        kept &= segment.window_starts(self.window)
         return kept
 
     def _windows(self, index: int) -> tuple[Segment, np.ndarray]:
         """Return a piece's segment and the (M, window) frame rows of its windows."""
         number, start, stop = self.pieces[index]
         segment = self.segments[number]
-        return segment, segment.windows(self.window)[start : stop - self.window + 1]
+        starts = np.arange(start, stop - self.window + 1)
+        return segment, starts[:, None] + np.arange(self.window)
 
     def _blank(self, count: int) -> torch.Tensor:
         side = self.image.size

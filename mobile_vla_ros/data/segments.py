@@ -57,6 +57,8 @@ class Segment:
     :param before: (T, 6) the command one step earlier; zero before the first.
     :param kinds: (T, chunk) uint8 kind of each command in `ahead`
         (`episode.timing.corrections`); None: the episode has no corrections.
+    :param accepted: (T,) bool: a window ends in the frame, as in driving
+        (`episode.timing.windows`); None: in every frame with enough frames before it.
     """
 
     path: Path
@@ -67,11 +69,18 @@ class Segment:
     real: np.ndarray
     before: np.ndarray
     kinds: np.ndarray | None = None
+    accepted: np.ndarray | None = None
+
+    def window_starts(self, window: int) -> np.ndarray:
+        """Return (T - window + 1,) bool: a window starts at this position in the segment."""
+        if self.accepted is None:
+            return np.ones(len(self.frames) - window + 1, bool)
+        starts: np.ndarray = self.accepted[window - 1 :]
+        return starts
 
     def windows(self, window: int) -> np.ndarray:
         """Return (M, window) positions in the segment: the frames of each window in order."""
-        count = len(self.frames) - window + 1
-        return np.arange(count)[:, None] + np.arange(window)[None]
+        return np.flatnonzero(self.window_starts(window))[:, None] + np.arange(window)
 
 
 def rate_for(paths: Sequence[Path], max_hz: float) -> float:
@@ -154,8 +163,8 @@ def load_segments(
 def _too_short(episode: Episode, sampling: Sampling, longest: int) -> str:
     own = ''.join(f'; its own frame rate is {rate:.3g} Hz' for rate in _own_rates_hz(episode))
     return (
-        f'it has no {sampling.window} consecutive frames at {sampling.rate_hz:g} Hz: at most '
-        f'{longest} of its {len(episode)}{own}'
+        f'it has no {sampling.window} consecutive frames at {sampling.rate_hz:g} Hz: its '
+        f'longest run has {longest} of its {len(episode)}{own}'
     )
 
 
@@ -203,10 +212,13 @@ def _segments(
         raise UserError(reason)
     found, longest = [], 0
     for grid in grid_segments(
-        episode, sampling.rate_hz, command_max_age_s=sampling.command_max_age_s
+        episode,
+        sampling.rate_hz,
+        sampling.window,
+        command_max_age_s=sampling.command_max_age_s,
     ):
         longest = max(longest, len(grid))
-        if len(grid) < sampling.window:
+        if not grid.accepted[sampling.window - 1 :].any():
             continue
         ahead, real = actions_ahead(grid, sampling.chunk)
         kinds = kinds_ahead(grid, sampling.chunk)
@@ -221,6 +233,7 @@ def _segments(
                 real,
                 before,
                 kinds if (kinds != PLAIN).any() else None,
+                grid.accepted,
             )
         )
     if not found:

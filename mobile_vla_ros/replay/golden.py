@@ -38,7 +38,8 @@ def store(episode: Path, policy: Path, instruction: str | None) -> Path:
             remedy='use another episode',
         )
     segment = found.segments[0]
-    frames = FrameCache(spec.image).frames(segment, slice(0, spec.window))
+    first = int(segment.windows(spec.window)[0, 0])
+    frames = FrameCache(spec.image).frames(segment, slice(first, first + spec.window))
     golden = make_golden(
         loaded.network,
         loaded.tokenizer,

@@ -7,12 +7,10 @@ from typing import Generic, Protocol, TypeVar
 
 import numpy as np
 
+from mobile_vla_ros.episode.timing.windows import window_rows
 from mobile_vla_ros.errors import UserError
 from mobile_vla_ros.types import NANOSECONDS
 
-# A frame fills a place of the window if it lies within this share of a period of it, as in
-# training (episode.timing.timeline).
-TOLERANCE_PERIODS = 0.5
 # A frame is due from this share of a period after the last one used, since cameras jitter.
 EARLY_SHARE = 0.75
 
@@ -45,6 +43,7 @@ class FrameBuffer(Generic[S]):
     """
 
     def __init__(self, rate_hz: float, window: int) -> None:
+        self._rate_hz = rate_hz
         self.period_ns = round(NANOSECONDS / rate_hz)
         self.window_length = window
         self._frames: deque[S] = deque()
@@ -86,26 +85,16 @@ class FrameBuffer(Generic[S]):
         """
         Return the window that ends in the newest frame, oldest first.
 
-        Each earlier place is filled by the frame nearest to a whole number of periods before the
-        newest; None when a place has no frame within half a period.
+        None when a place has no frame within half a period, by the rule that training uses too
+        (``episode.timing.windows``).
         """
         if not self._frames:
             return None
-        newest = self._frames[-1]
-        chosen = [newest]
-        for back in range(1, self.window_length):
-            place_ns = newest.stamp_ns - back * self.period_ns
-            distance_ns, nearest = min(
-                ((abs(frame.stamp_ns - place_ns), frame) for frame in self._frames),
-                key=lambda pair: pair[0],
-            )
-            if (
-                distance_ns > TOLERANCE_PERIODS * self.period_ns
-                or nearest.stamp_ns >= chosen[-1].stamp_ns
-            ):
-                return None
-            chosen.append(nearest)
-        return chosen[::-1]
+        frames = list(self._frames)
+        times_ns = np.array([frame.stamp_ns for frame in frames], dtype=np.int64)
+        newest = np.array([len(frames) - 1])
+        (rows,), (accepted,) = window_rows(times_ns, newest, self._rate_hz, self.window_length)
+        return [frames[row] for row in rows] if accepted else None
 
     @property
     def due(self) -> bool:

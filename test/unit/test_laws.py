@@ -33,7 +33,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     'data': {'episode', 'images'},
     'evaluation': {'data', 'model'},
     'training': {'data', 'evaluation', 'model'},
-    'runtime': {'data.preprocess', 'model', 'safety.status'},
+    'runtime': {'data.preprocess', 'episode.timing.windows', 'model', 'safety.status'},
     'bringup': {'safety'},
     'rollout': {'bringup', 'model', 'runtime', 'safety', 'sim'},
     'replay': {

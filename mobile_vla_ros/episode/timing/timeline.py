@@ -4,9 +4,8 @@ Pair frames with commands and resample them to the policy's rate.
 A frame's time is its header stamp, or its receipt if the camera's clock cannot be trusted
 (``frame_times``); a frame that newer ones have overtaken is sorted in by its time. The action at
 time t is the newest command received at or before t if it is no older than ``command_max_age_s``,
-else zero. A grid at the policy's rate starts at the first frame; each of its steps uses the
-nearest frame within half a period. A step without such a frame is a gap: it ends the segment, and
-a new grid starts at the next frame. A window never spans two segments.
+else zero. A segment is a chain of frames at the policy's rate without a gap, and says in which of
+them a window ends, by the rule that drives (``windows``). A window never spans two segments.
 """
 
 from dataclasses import dataclass
@@ -16,7 +15,7 @@ import numpy as np
 from mobile_vla_ros.episode.records import TimedEpisode
 from mobile_vla_ros.episode.timing import camera_clock as clock
 from mobile_vla_ros.episode.timing import corrections
-from mobile_vla_ros.errors import UserError
+from mobile_vla_ros.episode.timing.windows import TOLERANCE_PERIODS, frame_chains, window_rows
 from mobile_vla_ros.types import NANOSECONDS
 
 COMMAND_MAX_AGE_S = 0.5
@@ -78,6 +77,7 @@ class GridSegment:
     :param frame_index: (T,) int64 rows of the episode's frames, all different.
     :param time_ns: (T,) int64 the frames' own times, strictly increasing.
     :param twist: (T, 6) float64 the action at each frame's time, zero where no command is fresh.
+    :param accepted: (T,) bool: a window ends in the frame, so that driving would plan there.
     :param rate_hz: the rate of the grid.
     :param commands: every command of the episode, for ``actions_ahead``.
     """
@@ -85,6 +85,7 @@ class GridSegment:
     frame_index: np.ndarray
     time_ns: np.ndarray
     twist: np.ndarray
+    accepted: np.ndarray
     rate_hz: float
     commands: CommandLog
 
@@ -119,54 +120,18 @@ def frame_times(stamp_ns: np.ndarray, received_ns: np.ndarray) -> tuple[np.ndarr
     return np.asarray(received_ns), 'received'
 
 
-def grid_frames(time_ns: np.ndarray, rate_hz: float) -> list[np.ndarray]:
-    """
-    Sample frames at a rate; return the rows of each segment.
-
-    A frame is within half a period of a step if its distance d satisfies -half < d <= half, so
-    that no frame serves two steps. Where time runs backwards, a segment ends as well.
-
-    :param time_ns: (N,) int64 times of the frames, in order of receipt.
-    :param rate_hz: the policy's rate, greater than 0.
-    :returns: one (T,) int64 array of strictly increasing rows for each segment.
-    """
-    if not rate_hz > 0:
-        raise UserError('a rate must be greater than zero', got=rate_hz)
-    times = [int(t) for t in time_ns]
-    ends = [row for row in range(1, len(times)) if times[row] < times[row - 1]]
-    segments, row = [], 0
-    for end in [*ends, len(times)]:
-        while row < end:
-            rows, row = _one_segment(times, row, end, rate_hz)
-            segments.append(np.array(rows, dtype=np.int64))
-    return segments
-
-
-def _one_segment(times: list[int], first: int, end: int, rate_hz: float) -> tuple[list[int], int]:
-    """Return the rows of the segment whose grid starts at ``first``, and the next start."""
-    half_ns = NANOSECONDS / rate_hz / 2
-    rows, row = [first], first
-    for step in range(1, end + 1 + int((times[end - 1] - times[first]) / half_ns)):
-        due = times[first] + round(step * NANOSECONDS / rate_hz)
-        while row + 1 < end and abs(times[row + 1] - due) <= abs(times[row] - due):
-            row += 1
-        if row == rows[-1] or not -half_ns < times[row] - due <= half_ns:
-            break
-        rows.append(row)
-    # Frames between the last sampled one and the gap were nearest to no step.
-    following = rows[-1] + 1
-    while following < end and times[following] <= due:
-        following += 1
-    return rows, following
-
-
 def segments(
-    episode: TimedEpisode, rate_hz: float, *, command_max_age_s: float = COMMAND_MAX_AGE_S
+    episode: TimedEpisode,
+    rate_hz: float,
+    window: int = 1,
+    *,
+    command_max_age_s: float = COMMAND_MAX_AGE_S,
 ) -> list[GridSegment]:
     """
     Return the gapless segments of an episode at the policy's rate, in order.
 
     :param rate_hz: the policy's rate.
+    :param window: frames in its window.
     :param command_max_age_s: see the head of this module.
     """
     time_ns, by = frame_times(episode.frame_stamp_ns, episode.frame_received_ns)
@@ -182,8 +147,13 @@ def segments(
         kind[order],
     )
     found = []
-    for rows in (place[sampled] for sampled in grid_frames(time_ns[place], rate_hz)):
-        found.append(GridSegment(rows, time_ns[rows], log.at(time_ns[rows])[0], rate_hz, log))
+    backwards = np.flatnonzero(np.diff(time_ns[place]) < 0) + 1
+    for stretch in np.split(place, backwards):
+        _, accepted = window_rows(time_ns[stretch], np.arange(len(stretch)), rate_hz, window)
+        for chain in frame_chains(time_ns[stretch], rate_hz, accepted):
+            rows, times = stretch[chain], time_ns[stretch[chain]]
+            twist, _ = log.at(times)
+            found.append(GridSegment(rows, times, twist, accepted[chain], rate_hz, log))
     return found
 
 
@@ -195,9 +165,10 @@ def actions_ahead(segment: GridSegment, chunk: int) -> tuple[np.ndarray, np.ndar
     :returns: (T, chunk, 6) float64 twists, zero where masked; (T, chunk) bool: the step lies
         inside the segment.
     """
-    count = len(segment)
-    real = np.arange(count)[:, None] + np.arange(chunk) < count
-    twist, _ = segment.commands.at(_times_ahead(segment, chunk))
+    times_ns = _times_ahead(segment, chunk)
+    tolerance_ns = TOLERANCE_PERIODS * NANOSECONDS / segment.rate_hz
+    real = times_ns <= segment.time_ns[-1] + tolerance_ns
+    twist, _ = segment.commands.at(times_ns)
     return np.where(real[..., None], twist, 0.0), real
 
 

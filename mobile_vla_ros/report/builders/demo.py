@@ -249,12 +249,11 @@ def _images(policy: Path, spec: PolicySpec, episodes: Path) -> list[tuple[np.nda
     images = []
     for number, segment in enumerate(segments[:IMAGES]):
         # An early, a middle or a late frame, in turn.
-        last = spec.window - 1 + (len(segment.frames) - spec.window) * (1 + 3 * (number % 3)) // 10
+        rows = segment.windows(spec.window)
+        chosen = rows[(len(rows) - 1) * (1 + 3 * (number % 3)) // 10]
+        last = chosen[-1]
         with Episode.open(segment.path) as episode:
-            window = [
-                episode.frame(int(row))
-                for row in segment.frames[last - spec.window + 1 : last + 1]
-            ]
+            window = [episode.frame(int(row)) for row in segment.frames[chosen]]
         driver.reset()
         plan = driver.infer(window, segment.instruction)
         images.append(

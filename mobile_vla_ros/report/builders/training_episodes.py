@@ -46,15 +46,15 @@ class Newest:
 
 def newest(policy: PolicySpec, scored: Scored) -> Newest:
     """Return the chunks at the newest frame of each window."""
-    counts = [len(segment.frames) - policy.window + 1 for segment in scored.segments]
+    rows = [segment.windows(policy.window)[:, -1] for segment in scored.segments]
     actions, predicted, real = scored.actions[:, -1], scored.predicted[:, -1], scored.real[:, -1]
     steps = real.sum(1)
     missed = np.where(real, np.abs(predicted - actions).mean(2), 0).sum(1)
     error = np.where(steps, missed / np.maximum(steps, 1), np.nan)
     scale = np.asarray(policy.actions.scale)
     return Newest(
-        np.repeat(np.arange(len(counts)), counts),
-        np.concatenate([np.arange(count) + policy.window - 1 for count in counts]),
+        np.repeat(np.arange(len(rows)), [len(one) for one in rows]),
+        np.concatenate(rows),
         actions * scale,
         predicted * scale,
         real,
@@ -120,8 +120,8 @@ def _drive(
     axes = np.full((1, driven.shape[1]), np.nan)
     at = 0
     for segment in segments:
-        count = len(segment.frames) - policy.window + 1
-        seconds = (start + np.arange(count) + policy.window - 1) / policy.rate_hz
+        rows = segment.windows(policy.window)[:, -1]
+        count, seconds = len(rows), (start + rows) / policy.rate_hz
         lines += [
             (seconds, driven[at : at + count], predicted[at : at + count]),
             (np.array([np.nan]), axes, axes),

@@ -12,10 +12,8 @@ from mobile_vla_ros.episode.timing.timeline import (
     CommandLog,
     actions_ahead,
     frame_times,
-    grid_frames,
     segments,
 )
-from mobile_vla_ros.errors import UserError
 from mobile_vla_ros.types import Command
 from small_episodes import CREATED_NS, PERIOD_NS, START_NS, encoded, write_episode
 
@@ -24,7 +22,6 @@ S = 1_000_000_000
 times = st.lists(st.integers(0, 20 * S), min_size=1, max_size=60).map(
     lambda values: np.array(sorted(values), dtype=np.int64)
 )
-rates = st.sampled_from([1.0, 3.3, 10.0, 30.0])
 
 
 @given(frames=times, commands=times, max_age_s=st.sampled_from([0.0, 0.1, 0.5, 5.0]))
@@ -43,76 +40,6 @@ def test_without_commands_actions_are_zero():
     """All of them are marked as such."""
     twist, valid = CommandLog(np.zeros(0, np.int64), np.zeros((0, 6))).at(np.arange(3))
     assert twist.shape == (3, 6) and not twist.any() and not valid.any()
-
-
-@given(frames=times, rate_hz=rates)
-def test_each_frame_of_a_segment_is_nearest_to_its_step(frames, rate_hz):
-    """Within half a period, with no frame nearer, and none used twice."""
-    half_ns = S / rate_hz / 2
-    for rows in grid_frames(frames, rate_hz):
-        grid = frames[rows[0]] + np.round(np.arange(len(rows)) * S / rate_hz)
-        apart = np.abs(frames[rows] - grid)
-        assert np.all(apart <= half_ns)
-        assert np.all(apart == np.abs(frames[None, rows[0] :] - grid[:, None]).min(axis=1))
-        assert np.all(np.diff(rows) > 0)
-
-
-@given(frames=times, rate_hz=rates)
-def test_a_segment_ends_only_at_a_gap(frames, rate_hz):
-    """At its end no frame of the episode is near the next step of its grid."""
-    for rows in grid_frames(frames, rate_hz):
-        due = frames[rows[0]] + round(len(rows) * S / rate_hz)
-        later = frames[rows[-1] + 1 :]
-        assert not np.any(np.abs(later - due) < S / rate_hz / 2 - 1)
-
-
-@given(frames=times, rate_hz=rates)
-def test_segments_follow_each_other(frames, rate_hz):
-    """In order and without shared frames; the first starts at the first frame."""
-    found = grid_frames(frames, rate_hz)
-    rows = np.concatenate(found)
-    assert rows[0] == 0 and np.all(np.diff(rows) > 0)
-
-
-@given(count=st.integers(2, 40), every=st.integers(1, 6), jitter=st.randoms())
-def test_a_camera_faster_than_the_policy_gives_one_segment(count, every, jitter):
-    """A steady camera at a multiple of the rate is one segment of every n-th frame."""
-    period_ns = S // 10 // every
-    frames = np.array(
-        [i * period_ns + jitter.randint(0, period_ns // 5) for i in range(1, count * every + 1)]
-    )
-    found = grid_frames(frames, 10.0)
-    assert len(found) == 1
-    assert len(found[0]) in (count, count + 1)
-    assert np.all(np.abs(np.diff(found[0]) - every) <= 1)
-
-
-def test_a_frame_halfway_between_two_steps_is_used_once():
-    """At 7 Hz rounding puts the last frame within half a period of two steps."""
-    frames = np.array([0, 142_857_143, 285_714_286, 500_000_000])
-    assert [rows.tolist() for rows in grid_frames(frames, 7.0)] == [[0, 1, 2, 3]]
-
-
-def test_missing_frames_end_a_segment():
-    """Two frames lost at 10 Hz: a window never spans the gap, and a new grid starts after it."""
-    frames = np.delete(np.arange(12) * S // 10, [5, 6])
-    frames[5:] += 30_000_000
-    assert [rows.tolist() for rows in grid_frames(frames, 10)] == [
-        [0, 1, 2, 3, 4],
-        [5, 6, 7, 8, 9],
-    ]
-
-
-def test_a_clock_set_back_ends_a_segment():
-    """A segment never spans a step back in time."""
-    frames = np.concatenate([np.arange(5), np.arange(1, 4)]) * S // 10
-    assert [rows.tolist() for rows in grid_frames(frames, 10)] == [[0, 1, 2, 3, 4], [5, 6, 7]]
-
-
-def test_a_rate_of_zero_is_refused():
-    """Also other rates that give no grid."""
-    with pytest.raises(UserError, match='greater than zero'):
-        grid_frames(np.arange(3), 0.0)
 
 
 @pytest.mark.parametrize(

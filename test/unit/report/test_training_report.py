@@ -559,7 +559,10 @@ def test_segments_of_one_episode_are_drawn_one_after_another(folder, tmp_path):
     halves = [
         replace(
             first,
-            **{name: getattr(first, name)[part] for name in ('frames', 'ahead', 'real', 'before')},
+            **{
+                name: getattr(first, name)[part]
+                for name in ('frames', 'ahead', 'real', 'before', 'accepted')
+            },
         )
         for part in (slice(0, 12), slice(15, 30))
     ]
