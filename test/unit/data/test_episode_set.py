@@ -230,7 +230,7 @@ def test_with_too_few_episodes_the_skipped_ones_are_named(tmp_path):
         good.stem,
         short.name,
         'no 4 consecutive frames at 5 Hz',
-        'at most 3 of its 3',
+        'its longest run has 3 of its 3',
         'at least 2',
     ):
         assert text in str(caught.value)
