@@ -5,15 +5,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from mobile_vla_ros.data.near_identical import Repeats, find_repeats
 from mobile_vla_ros.data.segments import Sampling, Segment, read_episodes, refusals
 from mobile_vla_ros.data.split import split_episodes
 from mobile_vla_ros.episode.storage.reader import find_episodes
 from mobile_vla_ros.episode.timing.corrections import Takeover
 from mobile_vla_ros.errors import UserError
-from mobile_vla_ros.types import TWIST_AXES, ActionSpec
 
 MAX_GROUPS, MAX_NAMES = 3, 2  # that a log line lists
 # Baselines fitted to fewer than this share of a policy's training episodes know less than it does.
@@ -214,50 +211,3 @@ def split_record(
     record = repeat_record(episodes)
     del record['groups']
     return {'seed': seed, 'val_share': val_share, 'group_duplicates': group_duplicates, **record}
-
-
-def default_scale(segments: Sequence[Segment], axes: Sequence[str]) -> ActionSpec:
-    """
-    Return axes scaled by the largest speed in the segments, or 1.0 for an axis that never moves.
-
-    :param segments: of the training side only, so that nothing leaks from validation.
-    :raises UserError: when none of the axes moves.
-    """
-    spec = ActionSpec(tuple(axes), (1.0,) * len(axes))
-    max_speeds = _max_speeds(segments)[spec.columns]
-    if not max_speeds.any():
-        raise UserError(
-            f'the robot never moves along {" or ".join(axes)}',
-            got=f'{len(ids(segments))} training episodes of zeros there',
-            expected='episodes that drive',
-            remedy=_other_axes(segments, axes) or 'record some',
-        )
-    return ActionSpec(spec.axes, tuple(float(value) if value > 0 else 1.0 for value in max_speeds))
-
-
-def still_lines(segments: Sequence[Segment], axes: Sequence[str]) -> list[str]:
-    """Return log lines on the axes that some segments never drive, and those that they do."""
-    max_speeds = dict(zip(TWIST_AXES, _max_speeds(segments), strict=True))
-    remedy = _other_axes(segments, axes)
-    return [
-        f'{axis} is zero in every training episode: its metrics are meaningless'
-        + (f'; {remedy}' if remedy else '')
-        for axis in axes
-        if not max_speeds[axis]
-    ]
-
-
-def _max_speeds(segments: Sequence[Segment]) -> np.ndarray:
-    """Return (6,) the largest speed of each column of the twist."""
-    speeds: np.ndarray = np.max(
-        [np.abs(segment.ahead[:, 0]).max(0) for segment in segments], axis=0
-    )
-    return speeds
-
-
-def _other_axes(segments: Sequence[Segment], axes: Sequence[str]) -> str | None:
-    """Return advice to choose the axes that move, None if it would not help."""
-    moving = [axis for axis, speed in zip(TWIST_AXES, _max_speeds(segments), strict=True) if speed]
-    if not set(moving) - set(axes):
-        return None
-    return f'these episodes drive {", ".join(moving)}: --axes {" ".join(moving)}'

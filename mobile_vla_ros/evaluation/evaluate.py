@@ -7,13 +7,12 @@ from typing import Any
 
 from mobile_vla_ros.data.episodes import (
     EpisodeSet,
-    default_scale,
     ids,
     leak_lines,
     load_episodes,
     repeat_record,
-    still_lines,
 )
+from mobile_vla_ros.data.scale import default_scale, scale_lines
 from mobile_vla_ros.data.segments import Sampling
 from mobile_vla_ros.evaluation.score import Scored, baseline_scores, score
 from mobile_vla_ros.model.bundle import load_bundle
@@ -93,7 +92,7 @@ def evaluate(
     warning = result['blind']['warning']
     result['notes'] = [*([warning] if warning else ()), *leak_lines(episodes)]
     if not episodes.few_known:  # a few training episodes do not show what all of them drive
-        result['notes'] += still_lines(episodes.train, actions.axes)
+        result['notes'] += scale_lines(episodes.train, actions.axes)
     result['skipped'] = episodes.left_out
     return Evaluation(result, episodes, loaded.spec if loaded else None, scored)
 

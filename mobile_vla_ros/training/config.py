@@ -103,7 +103,7 @@ class DataConfig:
         default_factory=list,
         metadata={
             'help': 'speed of each axis that maps to 1.0; none: the largest in the training '
-            'episodes'
+            'episodes, without outliers'
         },
     )
     command_max_age_s: float = _setting(0.5, 'ignore commands older than this', 0.001, 60)

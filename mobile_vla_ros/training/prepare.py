@@ -15,14 +15,13 @@ from mobile_vla_ros.data.episodes import (
     EpisodeSet,
     correction_lines,
     correction_record,
-    default_scale,
     ids,
     leak_lines,
     load_episodes,
     split_record,
-    still_lines,
 )
 from mobile_vla_ros.data.image_tokens import ImageTokens
+from mobile_vla_ros.data.scale import default_scale, scale_lines
 from mobile_vla_ros.data.segments import Sampling, fingerprint
 from mobile_vla_ros.errors import UserError
 from mobile_vla_ros.evaluation.baselines import blind_means, mean_action
@@ -77,7 +76,7 @@ def episodes_of(data: DataConfig, log: Callable[[str], None]) -> EpisodeSet:
         log(f'{len(episodes.left_out)} of {count} episodes left out')
     for line in (
         *leak_lines(episodes),
-        *still_lines(episodes.train, data.axes),
+        *scale_lines(episodes.train, data.axes),
         *correction_lines(episodes, data.corrections),
     ):
         log(line)

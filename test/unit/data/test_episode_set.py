@@ -10,13 +10,12 @@ import pytest
 from made_segments import write_worth
 from many_episodes import drive
 from mobile_vla_ros.data.episodes import (
-    default_scale,
     leak_lines,
     load_episodes,
     repeat_record,
     split_record,
-    still_lines,
 )
+from mobile_vla_ros.data.scale import default_scale, measure, scale_lines
 from mobile_vla_ros.data.segments import Sampling, fingerprint, load_segments
 from mobile_vla_ros.episode.storage.reader import find_episodes
 from mobile_vla_ros.errors import UserError
@@ -305,11 +304,45 @@ def test_an_axis_that_never_moves_is_named(tmp_path):
 
         spoil(path, 'commands/twist', turn)
     training = load(tmp_path).train
-    [line] = still_lines(training, ['linear_x', 'linear_y'])
+    _, line = scale_lines(training, ['linear_x', 'linear_y'])
     assert line.startswith('linear_y is zero in every training episode')
     assert line.endswith('--axes linear_x angular_z')
     assert default_scale(training, ['linear_x', 'linear_y']).scale == (1.15, 1.0)
-    assert not still_lines(training, ['linear_x', 'angular_z'])
+    assert all(line.startswith('scale: ') for line in scale_lines(training, ['angular_z']))
+
+
+def test_a_few_commands_do_not_make_the_scale(tmp_path):
+    """Two commands of 30 m/s from a slow base are named by episode and frame, and left out."""
+    for number in range(4):
+        path = made(tmp_path, 'wwwwqqqq' * 6, number)
+    spoil(
+        path,
+        'commands/twist',
+        lambda twist: np.where(np.arange(len(twist))[:, None] == 9, 30, twist),
+    )
+    segments, _ = load_segments(find_episodes(tmp_path), Sampling(5.0))
+    axes = ['linear_x', 'linear_y']
+    assert max(default_scale(segments, axes).scale) == pytest.approx(1.15)
+    lines = ' '.join(scale_lines(segments, axes))
+    assert 'far beyond it' in lines and f'{path.stem} frame 9: 30' in lines
+
+
+def test_drift_is_no_axis_of_its_own(tmp_path):
+    """1.5 mm/s sideways beside 1.15 m/s is named, and scaled so that it is not learned."""
+    for number in range(3):
+        path = made(tmp_path, 'wwwwwwww', number)
+
+        def drift(twist):
+            twist[:, 1] = 0.0015
+            return twist
+
+        spoil(path, 'commands/twist', drift)
+    training = load(tmp_path).train
+    assert default_scale(training, ['linear_x', 'linear_y']).scale == (1.15, 1.0)
+    assert [one.drift for one in measure(training, ['linear_x', 'linear_y'])] == [False, True]
+    assert 'linear_y drifts: at most 0.0015 m/s' in ' '.join(
+        scale_lines(training, ['linear_x', 'linear_y'])
+    )
 
 
 @pytest.mark.parametrize('damage', ['cut in its middle', 'cut at its end', 'a block of commands'])
