@@ -21,11 +21,12 @@ def read_with_h5py(path: str) -> None:
     """Print an episode with any HDF5 reader; docs/episode.md lists every dataset."""
     with h5py.File(path, 'r') as file:
         frame_ns = file['frames/stamp_ns'][:]  # (N,) nanoseconds
-        command_ns = file['commands/received_ns'][:]  # (M,) nanoseconds
+        command_ns = file['commands/received_ns'][:]  # (M,) nanoseconds; a clock that may step
         twist = file['commands/twist'][:]  # (M, 6): vx vy vz in m/s, wx wy wz in rad/s
-        jpeg = file['frames/data'][0].tobytes()  # one encoded image per row
+        first, size = file['frames/offset'][0], file['frames/size'][0]
+        jpeg = file['frames/bytes'][first : first + size].tobytes()  # one encoded image
         health = json.loads(file.attrs['health'] or '{}')
-        print(f'instruction  {file.attrs["instruction"]}')
+        print(f'instruction  {file.attrs["instruction"].decode()}')
     print(f'frames       {len(frame_ns)}, the first has {len(jpeg)} bytes')
     print(f'commands     {len(twist)}')
     print(f'verdict      {health.get("verdict")} {health.get("reasons")}')

@@ -73,12 +73,15 @@ class Command:
     :param stamp_ns: header stamp, or time of receipt where the message has no header.
     :param received_ns: time of receipt on the receiving node's clock, nanoseconds.
     :param source: a key of ``SOURCES``.
+    :param steady_ns: time of receipt on a clock of the receiver that never steps, not even while
+        the machine is suspended, nanoseconds; None: ``received_ns``, for want of a better one.
     """
 
     twist: np.ndarray
     stamp_ns: int
     received_ns: int
     source: str = 'unknown'
+    steady_ns: int | None = None
 
 
 @dataclass(frozen=True)

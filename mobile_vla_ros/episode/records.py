@@ -16,12 +16,14 @@ class Commands:
     :param stamp_ns: (N,) int64 header stamps; the receipt for a message without a header.
     :param received_ns: (N,) int64 times of receipt.
     :param source: (N,) uint8, values of ``types.SOURCES``.
+    :param steady_ns: (N,) int64 times of receipt on a clock that never steps (``types.Command``).
     """
 
     twist: np.ndarray
     stamp_ns: np.ndarray
     received_ns: np.ndarray
     source: np.ndarray
+    steady_ns: np.ndarray
 
     def __len__(self) -> int:
         return len(self.received_ns)
@@ -34,6 +36,7 @@ class Event:
     name: str
     time_ns: int
     text: str
+    steady_ns: int
 
 
 class TimedEpisode(Protocol):
@@ -46,6 +49,10 @@ class TimedEpisode(Protocol):
     @property
     def frame_received_ns(self) -> np.ndarray:
         """(N,) int64 times of receipt of the frames."""
+
+    @property
+    def frame_steady_ns(self) -> np.ndarray:
+        """(N,) int64 times of receipt of the frames on a clock that never steps."""
 
     @property
     def commands(self) -> Commands:

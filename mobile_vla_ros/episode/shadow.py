@@ -40,15 +40,15 @@ class Window:
 
     :param score: for comparing windows (``Shadow.min_score``).
     :param mean_mps: mean planar difference between driven and proposed.
-    :param frames: (encoded, stamp_ns, received_ns) each.
-    :param proposals: (twist, stamp_ns, received_ns) each.
+    :param frames: (encoded, stamp_ns, received_ns, steady_ns) each.
+    :param proposals: (twist, stamp_ns, received_ns, steady_ns) each.
     """
 
     score: float
     mean_mps: float
-    frames: list[tuple[bytes, int, int]]
+    frames: list[tuple[bytes, int, int, int]]
     commands: list[Command]
-    proposals: list[tuple[np.ndarray, int, int]]
+    proposals: list[tuple[np.ndarray, int, int, int]]
 
 
 @dataclass
@@ -110,13 +110,13 @@ class _RollingArea:
 
 @dataclass
 class _Recent:
-    """The newest frames, commands and proposals, each with its steady time first."""
+    """The newest frames, commands and proposals, each with its steady time last."""
 
     max_bytes: int
     image_bytes: int = 0
-    frames: deque[tuple[int, bytes, int, int]] = field(default_factory=deque)
-    commands: deque[tuple[int, Command]] = field(default_factory=lambda: deque(maxlen=MAX_ROWS))
-    proposals: deque[tuple[int, np.ndarray, int, int]] = field(
+    frames: deque[tuple[bytes, int, int, int]] = field(default_factory=deque)
+    commands: deque[tuple[Command, int]] = field(default_factory=lambda: deque(maxlen=MAX_ROWS))
+    proposals: deque[tuple[np.ndarray, int, int, int]] = field(
         default_factory=lambda: deque(maxlen=MAX_ROWS)
     )
 
@@ -125,20 +125,20 @@ class _Recent:
         return Window(
             score,
             mean_mps,
-            [row[1:] for row in self.frames if begin_ns < row[0] <= end_ns],
-            [row[1] for row in self.commands if begin_ns - MAX_AGE_NS < row[0] <= end_ns],
-            [row[1:] for row in self.proposals if begin_ns < row[0] <= end_ns],
+            [row for row in self.frames if begin_ns < row[-1] <= end_ns],
+            [row[0] for row in self.commands if begin_ns - MAX_AGE_NS < row[-1] <= end_ns],
+            [row for row in self.proposals if begin_ns < row[-1] <= end_ns],
         )
 
     def forget(self, oldest_ns: int) -> None:
         """Drop what is older than a window from ``oldest_ns`` needs, and images over the limit."""
         while self.frames and (
-            self.frames[0][0] <= oldest_ns or self.image_bytes > self.max_bytes
+            self.frames[0][-1] <= oldest_ns or self.image_bytes > self.max_bytes
         ):
-            self.image_bytes -= len(self.frames.popleft()[1])
-        while self.commands and self.commands[0][0] <= oldest_ns - MAX_AGE_NS:
+            self.image_bytes -= len(self.frames.popleft()[0])
+        while self.commands and self.commands[0][-1] <= oldest_ns - MAX_AGE_NS:
             self.commands.popleft()
-        while self.proposals and self.proposals[0][0] <= oldest_ns - MAX_AGE_NS:
+        while self.proposals and self.proposals[0][-1] <= oldest_ns - MAX_AGE_NS:
             self.proposals.popleft()
 
 
@@ -167,14 +167,14 @@ class Shadow:
 
     def frame(self, encoded: bytes, stamp_ns: int, received_ns: int, steady_ns: int) -> None:
         """Keep one encoded image."""
-        self._recent.frames.append((steady_ns, encoded, stamp_ns, received_ns))
+        self._recent.frames.append((encoded, stamp_ns, received_ns, steady_ns))
         self._recent.image_bytes += len(encoded)
         self._forget(steady_ns)
 
     def command(self, command: Command, steady_ns: int) -> None:
         """Store the command in force from now on; ignore one with NaN or inf."""
         if np.isfinite(command.twist).all():
-            self._recent.commands.append((steady_ns, command))
+            self._recent.commands.append((command, steady_ns))
 
     def proposal(self, twist: np.ndarray, stamp_ns: int, received_ns: int, steady_ns: int) -> None:
         """
@@ -185,11 +185,11 @@ class Shadow:
         if not np.isfinite(twist).all():
             return
         self._recent.proposals.append(
-            (steady_ns, np.array(twist, np.float64), stamp_ns, received_ns)
+            (np.array(twist, np.float64), stamp_ns, received_ns, steady_ns)
         )
         commands = self._recent.commands
-        if commands and steady_ns - commands[-1][0] <= MAX_AGE_NS:
-            self._pair(commands[-1][1].twist[COLUMNS], twist[COLUMNS], steady_ns)
+        if commands and steady_ns - commands[-1][-1] <= MAX_AGE_NS:
+            self._pair(commands[-1][0].twist[COLUMNS], twist[COLUMNS], steady_ns)
         self._forget(steady_ns)
 
     def _pair(self, driven: np.ndarray, proposed: np.ndarray, steady_ns: int) -> None:
@@ -259,8 +259,9 @@ def write_window(folder: Path, info: EpisodeInfo, window: Window, created_ns: in
     """
     writer = EpisodeWriter(folder, info, created_ns, proposals=True)
     try:
-        times = [row[2] for row in (*window.frames, *window.proposals)]
-        writer.add_event('start', min(times))
+        times = [(row[3], row[2]) for row in (*window.frames, *window.proposals)]
+        (first_steady_ns, first_ns), (last_steady_ns, last_ns) = min(times), max(times)
+        writer.add_event('start', first_ns, steady_ns=first_steady_ns)
         for command in window.commands:
             writer.add_command(command)
         for proposal in window.proposals:
@@ -269,9 +270,10 @@ def write_window(folder: Path, info: EpisodeInfo, window: Window, created_ns: in
             writer.add_frame(*frame)
         writer.add_event(
             'stop',
-            max(times),
+            last_ns,
             'the worst seconds of a shadow drive: driven and '
             f'proposed are {window.mean_mps:.3f} m/s apart',
+            steady_ns=last_steady_ns,
         )
         path = writer.close()
     except BaseException:

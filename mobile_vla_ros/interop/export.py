@@ -56,26 +56,30 @@ def to_csv(episode: Episode, folder: Path) -> None:
                 name,
                 int(episode.frame_stamp_ns[index]),
                 int(episode.frame_received_ns[index]),
+                int(episode.frame_steady_ns[index]),
             ]
         )
-    _table(folder / 'frames.csv', ['index', 'file', 'stamp_ns', 'received_ns'], rows)
+    head = ['index', 'file', 'stamp_ns', 'received_ns', 'steady_ns']
+    _table(folder / 'frames.csv', head, rows)
     commands = episode.commands
     # The repr of a float is the shortest text that parses to the same value.
     _table(
         folder / 'commands.csv',
-        ['stamp_ns', 'received_ns', 'source', *TWIST_AXES],
+        ['stamp_ns', 'received_ns', 'source', *TWIST_AXES, 'steady_ns'],
         (
             [
                 int(stamp),
                 int(received),
                 SOURCE_NAMES.get(int(source), 'unknown'),
                 *map(repr, twist.tolist()),
+                int(steady),
             ]
-            for stamp, received, source, twist in zip(
+            for stamp, received, source, twist, steady in zip(
                 commands.stamp_ns,
                 commands.received_ns,
                 commands.source,
                 commands.twist,
+                commands.steady_ns,
                 strict=True,
             )
         ),
@@ -84,18 +88,22 @@ def to_csv(episode: Episode, folder: Path) -> None:
         proposals = episode.proposals
         _table(
             folder / 'proposals.csv',
-            ['stamp_ns', 'received_ns', *TWIST_AXES],
+            ['stamp_ns', 'received_ns', *TWIST_AXES, 'steady_ns'],
             (
-                [int(stamp), int(received), *map(repr, twist.tolist())]
-                for stamp, received, twist in zip(
-                    proposals.stamp_ns, proposals.received_ns, proposals.twist, strict=True
+                [int(stamp), int(received), *map(repr, twist.tolist()), int(steady)]
+                for stamp, received, twist, steady in zip(
+                    proposals.stamp_ns,
+                    proposals.received_ns,
+                    proposals.twist,
+                    proposals.steady_ns,
+                    strict=True,
                 )
             ),
         )
     _table(
         folder / 'events.csv',
-        ['time_ns', 'name', 'text'],
-        ([event.time_ns, event.name, event.text] for event in episode.events),
+        ['time_ns', 'name', 'text', 'steady_ns'],
+        ([event.time_ns, event.name, event.text, event.steady_ns] for event in episode.events),
     )
     (folder / 'episode.json').write_text(
         json.dumps(_about(episode), indent=2) + '\n', encoding='utf-8'

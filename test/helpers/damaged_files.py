@@ -2,7 +2,8 @@
 
 from pathlib import Path
 
-from mobile_vla_ros.episode.storage.reader import Episode
+import h5py
+
 from mobile_vla_ros.episode.storage.schema import EpisodeInfo
 from mobile_vla_ros.episode.storage.writer import EpisodeWriter
 from small_episodes import CREATED_NS, write_rows
@@ -25,19 +26,22 @@ def orphan(writer: EpisodeWriter) -> Path:
     return writer.part_path
 
 
-def break_frame(path: Path, index: int, part: str):
+def break_frame(path: Path, index: int, part: str = 'image'):
     """
     Overwrite a part of a frame in the middle of an episode's file.
 
-    :param part: ``image`` for the first bytes of the image, ``block`` for HDF5's own block.
+    :param part: ``image`` for the first bytes of the image, ``row`` for its row of the offsets.
     """
-    with Episode.open(path) as episode:
-        encoded = episode.encoded(index)
-    data = bytearray(path.read_bytes())
-    assert data.count(encoded) == 1
-    at = data.find(encoded) if part == 'image' else data.rfind(b'GCOL', 0, data.find(encoded))
-    data[at : at + 8] = bytes(8)
-    path.write_bytes(data)
+    with h5py.File(path) as file:
+        row = index % len(file['frames/offset'])
+        first = int(file['frames/offset'][row]) if part == 'image' else 8 * row
+        dataset = file['frames/bytes' if part == 'image' else 'frames/offset']
+        rows = dataset.chunks[0]
+        item = dataset.dtype.itemsize
+        chunk = dataset.id.get_chunk_info_by_coord((first // item // rows * rows,))
+    with path.open('r+b') as file:
+        file.seek(chunk.byte_offset + first % (rows * item))
+        file.write(bytes(8))
 
 
 def cut_in_half(path: Path):

@@ -26,9 +26,15 @@ from pathlib import Path
 import h5py
 import numpy as np
 
+from mobile_vla_ros.episode.catalog.inspect import check, describe
+from mobile_vla_ros.episode.catalog.read import read_row
 from mobile_vla_ros.episode.storage import schema
+from mobile_vla_ros.episode.storage.reader import Episode
 from mobile_vla_ros.episode.storage.schema import EpisodeInfo
 from mobile_vla_ros.episode.storage.writer import EpisodeWriter
+from mobile_vla_ros.interop.export import export
+from mobile_vla_ros.replay.run import arrival_times
+from mobile_vla_ros.report.builders.episode_view import read_view
 from small_episodes import CREATED_NS, START_NS, write_rows
 
 SECRET = 'root:x:0:0:only the reader of this episode may see this line\n'
@@ -161,6 +167,30 @@ def bomb(rows: int, chunk_rows: int) -> Change:
 
 
 def null_images(file: h5py.File, path: str) -> None:
+    """List 262,144 images of no bytes, which a reader may try one after another."""
+    rows = 1 << 18
+    for name, dataset in file['frames'].items():
+        if name != 'bytes':
+            dataset.resize(rows, axis=0)
+            dataset[:] = START_NS + np.arange(rows) if name.endswith('_ns') else 0
+
+
+def lying_size(file: h5py.File, path: str) -> None:
+    """Let the last image claim 2 GB."""
+    file['frames/size'][-1] = 2**31 - 1
+
+
+def repeated_image(file: h5py.File, path: str) -> None:
+    """List the first image thousands of times, with an impossible row between each two."""
+    rows, size = 1 << 14, file['frames/size'][0]
+    for name, dataset in file['frames'].items():
+        if name != 'bytes':
+            dataset.resize(rows, axis=0)
+            dataset[:] = START_NS + np.arange(rows) if name.endswith('_ns') else 0
+    file['frames/size'][0::2] = size
+
+
+def version1_null_images(file: h5py.File, path: str) -> None:
     """Store 262,144 images of no bytes: 4 MB of rows that a reader may try one after another."""
     rows = 1 << 18
     for name in ('stamp_ns', 'received_ns', 'data'):
@@ -173,7 +203,7 @@ def null_images(file: h5py.File, path: str) -> None:
             dataset[:] = START_NS + np.arange(rows)
 
 
-def lying_length(file: h5py.File, path: str) -> None:
+def version1_lying_length(file: h5py.File, path: str) -> None:
     """Let the last image claim 4 GB, which HDF5 fetches memory for before it looks."""
     dataset = file['frames/data']
     _, chunk = dataset.id.read_direct_chunk((0,))
@@ -369,8 +399,13 @@ CONTENT_KINDS: dict[str, tuple[str, Change]] = {
     'event names that are no UTF-8': ('events/name', rows_of(np.bytes_(b'\xff\xfe'))),
     'event texts that are no UTF-8': ('events/text', rows_of(np.bytes_(b'\xff\xfe'))),
     'unknown events': ('events/name', rows_of(np.bytes_(b'party'))),
-    '262144 images of nothing': ('frames/data', null_images),
-    'an image of 4 GB': ('frames/data', lying_length),
+    '262144 images of nothing': ('frames/size', null_images),
+    'an image of 2 GB': ('frames/size', lying_size),
+    '8192 times one image': ('frames/offset', repeated_image),
+}
+VERSION1_KINDS: dict[str, tuple[Change, str]] = {
+    '262144 images of nothing': (version1_null_images, 'frames/data'),
+    'an image of 4 GB': (version1_lying_length, 'frames/data'),
 }
 
 
@@ -452,13 +487,25 @@ def spoil(good: Path, target: Path, change: Change, path: str) -> Path:
     return target
 
 
+def open_all(path: Path, out: Path) -> None:
+    """Do what the commands do with an episode; only UserError may come out."""
+    describe(path)
+    check(path)
+    read_row(path)
+    read_view(path, 10, 100, 1_000_000)
+    export(path, out, 'csv')
+    with Episode.open(path) as episode:
+        if len(episode):
+            arrival_times(episode)
+
+
 # --- the commands, as a script ---
 
 LIMIT_S = 10
 SLOW_S = 5.0
 MEMORY = 3 << 30
 # The script takes these, one of each kind of stream and of attribute.
-DATASETS = ('frames/data', 'frames/stamp_ns', 'commands/twist', 'events/text', 'proposals/twist')
+DATASETS = ('frames/bytes', 'frames/offset', 'commands/twist', 'events/text', 'proposals/twist')
 ATTRIBUTES = (
     *('format', 'version', 'episode_id', 'created_utc', 'instruction', 'outcome', 'complete'),
     *('frame_id', 'health', 'stranger'),

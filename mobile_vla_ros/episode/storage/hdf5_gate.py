@@ -88,6 +88,11 @@ class Hdf5File:
         """Close the file."""
         _close(self.file, self.view)
 
+    def show_as_stored(self) -> None:
+        """Mend no more heaps: this file has none, but an image may look like one by chance."""
+        if self.view is not None:
+            self.view.mends_heaps = False
+
 
 def open_regular(path: Path | str, flags: int = os.O_RDONLY) -> int:
     """
@@ -233,7 +238,8 @@ def _check_size(
         return
     shape, item = space.get_simple_extent_dims(), dataset.get_type().get_size()
     rows = shape[0] if shape else 1
-    if rows > MAX_ROWS:
+    bare = len(shape) == 1 and item == 1 and not filters  # bytes, limited by what is stored
+    if rows > MAX_ROWS and not bare:
         raise Refused(f'{path} lists {rows} rows, more than {MAX_ROWS}')
     chunked = made.get_layout() == h5py.h5d.CHUNKED
     piece = math.prod(made.get_chunk() if chunked else shape[1:]) * item

@@ -27,7 +27,8 @@ class View(io.RawIOBase):
     heap (of texts or images) ends with its last sound object: HDF5 does not check heaps, and loops
     forever on zeros.
 
-    ``cut`` is True if the file is shorter than its superblock states.
+    ``size`` is that of the file; ``cut`` is True if its superblock states more. A reader may unset
+    ``mends_heaps``.
     """
 
     def __init__(self, stored: io.FileIO, *, as_closed: bool) -> None:
@@ -40,14 +41,14 @@ class View(io.RawIOBase):
         super().__init__()
         self._file, self._at = stored, 0
         self._handle = stored.fileno()
-        self._size = os.fstat(self._handle).st_size
+        self.size = os.fstat(self._handle).st_size
         self._heap_at = self._heap_end = 0
         self._patches: dict[int, bytes] = {}
         self._patched: list[int] = []
-        self.cut = False
+        self.cut, self.mends_heaps = False, True
         if as_closed:
             head, end = self._closed_head()
-            self.cut = self._size < end
+            self.cut = self.size < end
             self._patch(0, head)
 
     def _closed_head(self) -> tuple[bytes, int]:
@@ -58,7 +59,7 @@ class View(io.RawIOBase):
         if lookup3(head[:44]) != int.from_bytes(head[44:], 'little'):
             raise ValueError('its first 48 bytes are damaged')
         end = int.from_bytes(head[28:36], 'little')
-        head = head[:11] + b'\0' + head[12:28] + self._size.to_bytes(8, 'little') + head[36:44]
+        head = head[:11] + b'\0' + head[12:28] + self.size.to_bytes(8, 'little') + head[36:44]
         return head + lookup3(head).to_bytes(4, 'little'), end
 
     def close(self) -> None:
@@ -68,16 +69,16 @@ class View(io.RawIOBase):
 
     def read_raw(self, at: int, count: int) -> bytes:
         """Return ``count`` unpatched bytes of the file: fewer at its end."""
-        count = min(count, self._size - at)
+        count = min(count, self.size - at)
         return os.pread(self._handle, count, at) if count > 0 else b''
 
     def readinto(self, buffer: Any) -> int:
         start = self._at
-        count = os.preadv(self._handle, [buffer], start) if start < self._size else 0
+        count = os.preadv(self._handle, [buffer], start) if start < self.size else 0
         end = self._at = start + count
         # The inside of the last heap contains images and texts, not heaps.
         first = self._heap_end if self._heap_at < start < self._heap_end else start
-        if first < end:
+        if self.mends_heaps and first < end:
             self._mend_heaps(bytes(buffer[first - start : count]), first)
         near = bisect_left(self._patched, start - SUPERBLOCK_BYTES)
         for at in self._patched[near : bisect_left(self._patched, end)]:
@@ -106,7 +107,7 @@ class View(io.RawIOBase):
             position a few bytes on.
         """
         size = int.from_bytes(self.read_raw(at + 8, 8), 'little')
-        if not MIN_HEAP <= size <= min(self._size - at, MAX_HEAP):
+        if not MIN_HEAP <= size <= min(self.size - at, MAX_HEAP):
             self._patch(at, bytes(4))
             return at + 4
         data, free = self.read_raw(at, size), HEAP_HEAD
@@ -128,9 +129,7 @@ class View(io.RawIOBase):
         self._patches[at] = patch
 
     def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
-        self._at = (
-            offset + {os.SEEK_SET: 0, os.SEEK_CUR: self._at, os.SEEK_END: self._size}[whence]
-        )
+        self._at = offset + {os.SEEK_SET: 0, os.SEEK_CUR: self._at, os.SEEK_END: self.size}[whence]
         return self._at
 
     def tell(self) -> int:

@@ -82,10 +82,12 @@ class PartFile:
         """Reserve ``more`` bytes beyond the current size; False without room."""
         return self._reservation.grow(self._open_file.id.get_filesize(), more)
 
-    def append(self, paths: Sequence[str], rows: Sequence[tuple[Any, ...]]) -> None:
-        """Append rows to the datasets at ``paths``, one for each column."""
-        for path, column in zip(paths, zip(*rows, strict=True), strict=True):
-            _append(self._data[path], column)
+    def append(self, path: str, rows: Sequence[Any] | np.ndarray) -> None:
+        """Append rows to a dataset."""
+        dataset = self._data[path]
+        old = len(dataset)
+        dataset.resize(old + len(rows), axis=0)
+        dataset[old:] = np.asarray(rows, dtype=dataset.dtype)
 
     def flush(self) -> None:
         """Hand what was written to the operating system."""
@@ -154,18 +156,3 @@ class PartFile:
                 disk.release(self._handle)
             os.close(self._handle)
             self._handle = None
-
-
-def _append(dataset: h5py.Dataset, rows: tuple[Any, ...]) -> None:
-    old = len(dataset)
-    dataset.resize(old + len(rows), axis=0)
-    if dataset.dtype != object:
-        dataset[old:] = np.asarray(rows, dtype=dataset.dtype)
-        return
-    # Write at a low level: h5py would turn images of equal length into a matrix.
-    images = np.empty(len(rows), dtype=dataset.dtype)
-    for row, image in enumerate(rows):
-        images[row] = image
-    space = dataset.id.get_space()
-    space.select_hyperslab((old,), (len(rows),))
-    dataset.id.write(h5py.h5s.create_simple((len(rows),)), space, images)

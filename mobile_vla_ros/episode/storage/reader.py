@@ -2,16 +2,25 @@
 
 from pathlib import Path
 
+import h5py
 import numpy as np
 
 from mobile_vla_ros.episode.quality.verdict import Health, read_health
 from mobile_vla_ros.episode.records import Commands, Event
-from mobile_vla_ros.episode.storage import schema
-from mobile_vla_ros.episode.storage.hdf5_gate import MALFORMED, Hdf5File, VlenRows, open_file
+from mobile_vla_ros.episode.storage import schema, version1
+from mobile_vla_ros.episode.storage.hdf5_gate import (
+    MALFORMED,
+    MAX_IMAGE_BYTES,
+    Hdf5File,
+    open_file,
+)
 from mobile_vla_ros.errors import UserError, first_line
 from mobile_vla_ros.images.stored import BrokenImage, decode
 from mobile_vla_ros.types import SOURCES, Frame
 
+VERSIONS = {version1.VERSION: version1.LAYOUT, schema.VERSION: schema.DATASETS | schema.PROPOSALS}
+PATHS = {path for layout in VERSIONS.values() for path in layout}
+TIMES = ('stamp_ns', 'received_ns', 'steady_ns')
 MAX_UNREADABLE = 4 * schema.FRAME_ROWS  # images at the end of a killed episode
 RECOVER = 'salvage it with mobile_vla episodes recover, or move it away'
 
@@ -29,22 +38,31 @@ class Episode:
         self.path = path
         self._file = file
         self.attributes = file.attributes
-        self._check_format()
+        version = self._check_format()
         schema.check_attributes(file.attributes)
-        schema.check_datasets(file.datasets)
-        self._images = VlenRows(file.datasets['frames/data'])
-        stamp_ns, received_ns = self._written('frames', 'stamp_ns', 'received_ns')
-        self._count = _readable_images(self._images, min(len(stamp_ns), len(self._images)))
-        self.frame_stamp_ns = stamp_ns[: self._count]
-        self.frame_received_ns = received_ns[: self._count]
+        schema.check_datasets(file.datasets, VERSIONS[version])
+        self._images: version1.Images | _Images
+        if version == version1.VERSION:
+            version1.add_steady(file.datasets)
+            times = self._written('frames', *TIMES)
+            self._images = version1.Images(file.datasets[version1.IMAGES])
+            self._count = self._images.count_readable(len(times[0]), MAX_UNREADABLE)
+        else:
+            file.show_as_stored()
+            offset, size, *times = self._written('frames', 'offset', 'size', *TIMES)
+            self._images = _Images(file.datasets[schema.IMAGE_BYTES], offset, size)
+            self._count = self._images.count
+        self.frame_stamp_ns, self.frame_received_ns, self.frame_steady_ns = (
+            column[: self._count] for column in times
+        )
         self.commands = Commands(
-            *self._written('commands', 'twist', 'stamp_ns', 'received_ns', 'source')
+            *self._written('commands', 'twist', 'stamp_ns', 'received_ns', 'source', 'steady_ns')
         )
         self.proposals = self._proposals() if 'proposals/twist' in file.datasets else None
         self.events = [
-            Event(name.decode(), int(time), text.decode(errors='replace'))
-            for name, time, text in zip(
-                *self._written('events', 'name', 'time_ns', 'text'), strict=True
+            Event(name.decode(), int(time), text.decode(errors='replace'), int(steady))
+            for name, time, text, steady in zip(
+                *self._written('events', 'name', 'time_ns', 'text', 'steady_ns'), strict=True
             )
         ]
 
@@ -62,7 +80,7 @@ class Episode:
             raise UserError(f'no episode at {path}', expected='a file written by the recorder')
         file = None
         try:
-            file = open_file(path, schema.DATASETS | schema.PROPOSALS)
+            file = open_file(path, PATHS)
             return cls(path, file)
         except UserError:
             _close(file)
@@ -76,7 +94,8 @@ class Episode:
                 remedy=RECOVER,
             ) from None
 
-    def _check_format(self) -> None:
+    def _check_format(self) -> int:
+        """Return the version."""
         found, version = self.attributes.get('format'), self.attributes.get('version')
         if found != schema.FORMAT:
             raise UserError(
@@ -85,13 +104,14 @@ class Episode:
                 expected=schema.FORMAT,
                 remedy='import other layouts with mobile_vla episodes import',
             )
-        if type(version) is not int or version != schema.VERSION:
+        if type(version) is not int or version not in VERSIONS:
             raise UserError(
                 f'{self.path} has an unsupported version',
                 got=f'{version!r:.40}',
-                expected=schema.VERSION,
+                expected=' or '.join(map(str, VERSIONS)),
                 remedy='update mobile_vla_ros',
             )
+        return version
 
     def _written(self, stream: str, *names: str) -> list[np.ndarray]:
         """Return columns up to the first row that is incomplete or was never written."""
@@ -105,16 +125,13 @@ class Episode:
         columns = [column[:count] for column in columns]
         for name, column in zip(names, columns, strict=True):
             if column.dtype == np.int64 and (np.abs(column) > schema.MAX_TIME).any():
-                raise ValueError(f'{stream}/{name} has a time beyond {schema.MAX_TIME} ns')
+                raise ValueError(f'{stream}/{name} has a value beyond {schema.MAX_TIME}')
         return columns
 
     def _proposals(self) -> Commands:
-        twist, stamp_ns, received_ns = self._written(
-            'proposals', 'twist', 'stamp_ns', 'received_ns'
-        )
-        return Commands(
-            twist, stamp_ns, received_ns, np.full(len(received_ns), SOURCES['policy'], np.uint8)
-        )
+        twist, stamp_ns, received_ns, steady_ns = self._written('proposals', 'twist', *TIMES)
+        source = np.full(len(received_ns), SOURCES['policy'], np.uint8)
+        return Commands(twist, stamp_ns, received_ns, source, steady_ns)
 
     def __enter__(self) -> 'Episode':
         return self
@@ -187,7 +204,7 @@ class Episode:
         if not -self._count <= index < self._count:
             raise IndexError(f'frame {index} of {self._count}')
         try:
-            return bytes(self._images[index % self._count].tobytes())
+            return bytes(self._images[index % self._count])
         except MALFORMED as error:
             raise self._broken(index, first_line(error)) from None
 
@@ -210,6 +227,36 @@ class Episode:
             got=reason,
             expected='a JPEG or PNG image',
         )
+
+
+class _Images:
+    """
+    The images of an episode, pieces of one dataset of bytes: one after another, in order.
+
+    ``count`` leaves out the last rows if their bytes are not stored: a kill in the middle of a
+    flush can leave such rows. All images together have at most the bytes that are stored.
+
+    :param offset: (N,) int64 first byte of each image; size: (N,) int32 bytes.
+    :raises OSError: when more rows are left out than one flush writes, or images overlap.
+    """
+
+    def __init__(self, stored: h5py.Dataset, offset: np.ndarray, size: np.ndarray) -> None:
+        self._stored, self._first, self._end = stored, offset, offset + size
+        room = min(len(stored), stored.id.get_storage_size())
+        self._fits = (offset >= 0) & (size > 0) & (size <= MAX_IMAGE_BYTES) & (self._end <= room)
+        self._fits[1:] &= offset[1:] >= np.where(self._fits, self._end, 0)[:-1]
+        self.count = int(np.flatnonzero(self._fits)[-1]) + 1 if self._fits.any() else 0
+        if len(offset) - self.count > MAX_UNREADABLE:
+            raise OSError(f'its last {len(offset) - self.count} images cannot be read')
+        claimed = int(size[self._fits].sum(dtype=np.int64))
+        if claimed > room:
+            raise OSError(f'frames/size adds up to {claimed} bytes, of which {room} are stored')
+
+    def __getitem__(self, row: int) -> np.ndarray:
+        """Return the bytes of one image."""
+        if not self._fits[row]:
+            raise OSError(f'row {row} of frames/offset and frames/size is impossible')
+        return np.asarray(self._stored[self._first[row] : self._end[row]])
 
 
 def find_episodes(folder: Path | str) -> list[Path]:
@@ -244,25 +291,3 @@ def episodes_at(path: Path | str) -> list[Path]:
 def _close(file: Hdf5File | None) -> None:
     if file is not None:
         file.close()
-
-
-def _readable_images(images: VlenRows, count: int) -> int:
-    """
-    Count the images up to the last readable one.
-
-    A kill in the middle of a flush can leave rows whose bytes never reached the disk; they are
-    always the last ones (seen with a kill after every single write of an episode).
-
-    :raises OSError: when more are unreadable than one flush writes.
-    """
-    listed = count
-    while count:
-        try:
-            if len(images[count - 1]):
-                break
-        except (OSError, RuntimeError):
-            pass
-        count -= 1
-        if listed - count > MAX_UNREADABLE:
-            raise OSError(f'its last {listed - count} images cannot be read')
-    return count

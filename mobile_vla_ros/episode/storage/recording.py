@@ -20,6 +20,7 @@ POLL_S = 0.1
 DROP_EVENT_NS = NANOSECONDS  # drops with one reason share an event for this long
 
 Job = Callable[[], None]
+Receipt = tuple[int, int | None]  # received_ns, steady_ns: see types.Command
 
 
 @dataclass
@@ -28,7 +29,7 @@ class _Queue:
 
     max_frames: int
     frames: int = 0
-    last_ns: int = 0  # time of the newest row
+    last: Receipt = (0, 0)  # of the newest row
     jobs: deque[tuple[bool, Job]] = field(default_factory=deque)
 
     def add(self, job: Job) -> None:
@@ -51,12 +52,12 @@ class _Drops:
     """
     Lost frames: the total, and those that have no event yet.
 
-    :ivar pending: reason → how many, and the time of the first.
+    :ivar pending: reason → how many, and the receipt of the first.
     :ivar written_ns: when events were last written, None before.
     """
 
     total: int = 0
-    pending: dict[str, tuple[int, int]] = field(default_factory=dict)
+    pending: dict[str, tuple[int, Receipt]] = field(default_factory=dict)
     written_ns: int | None = None
 
 
@@ -157,47 +158,60 @@ class Recording:
         """Frames waiting for the writer."""
         return self._queue.frames
 
-    def frame(self, encode: Callable[[], bytes], stamp_ns: int, received_ns: int) -> bool:
+    def frame(
+        self,
+        encode: Callable[[], bytes],
+        stamp_ns: int,
+        received_ns: int,
+        steady_ns: int | None = None,
+    ) -> bool:
         """
         Hand over one frame; return False if it was dropped.
 
         :param encode: returns the JPEG or PNG bytes; called in the writer's thread. If it raises,
             the frame is dropped.
         """
+        receipt = received_ns, steady_ns
         with self._news:
             if self._closed:
                 return False
-            self._queue.last_ns = received_ns
+            self._queue.last = receipt
             if self._queue.frames >= self._queue.max_frames:
-                self._drop(1, received_ns, 'the writer was too slow')
+                self._drop(1, receipt, 'the writer was too slow')
                 return False
             if _is_later(received_ns, self._drops.written_ns):
-                self._write_drops(received_ns)
-            self._queue.add_frame(partial(self._write_frame, encode, stamp_ns, received_ns))
+                self._write_drops(receipt)
+            self._queue.add_frame(partial(self._write_frame, encode, stamp_ns, receipt))
             self._news.notify()
         return True
 
-    def lost(self, count: int, time_ns: int, why: str) -> None:
+    def lost(self, count: int, time_ns: int, why: str, steady_ns: int | None = None) -> None:
         """Count frames that were lost before they arrived here."""
         with self._news:
             if not self._closed and count > 0:
-                self._drop(count, time_ns, why)
+                self._drop(count, (time_ns, steady_ns), why)
 
     def command(self, command: Command) -> None:
         """Hand over one command."""
-        self._add(partial(self._writer.add_command, command), command.received_ns)
+        receipt = command.received_ns, command.steady_ns
+        self._add(partial(self._writer.add_command, command), receipt)
 
-    def proposal(self, twist: np.ndarray, stamp_ns: int, received_ns: int) -> None:
+    def proposal(
+        self, twist: np.ndarray, stamp_ns: int, received_ns: int, steady_ns: int | None = None
+    ) -> None:
         """Hand over a policy's proposal (``EpisodeWriter.add_proposal``)."""
-        self._add(partial(self._writer.add_proposal, twist, stamp_ns, received_ns), received_ns)
+        receipt = received_ns, steady_ns
+        self._add(partial(self._writer.add_proposal, twist, stamp_ns, *receipt), receipt)
 
-    def event(self, name: str, time_ns: int, text: str = '') -> None:
+    def event(
+        self, name: str, time_ns: int, text: str = '', *, steady_ns: int | None = None
+    ) -> None:
         """Hand over one event."""
-        self._add(partial(self._writer.add_event, name, time_ns, text), time_ns)
+        self._add(self._event(name, (time_ns, steady_ns), text), (time_ns, steady_ns))
 
     def late(self, **values: str) -> None:
         """Hand over attributes that became known: see ``EpisodeWriter.set_late``."""
-        self._add(partial(self._writer.set_late, **values), self._queue.last_ns)
+        self._add(partial(self._writer.set_late, **values), self._queue.last)
 
     def finish(self, outcome: str, on_done: Job | None = None) -> None:
         """
@@ -224,43 +238,42 @@ class Recording:
     def _closed(self) -> bool:
         return self._end is not None or self._result.error is not None
 
-    def _add(self, job: Job, time_ns: int) -> None:
+    def _add(self, job: Job, receipt: Receipt) -> None:
         with self._news:
             if not self._closed:
-                self._queue.last_ns = time_ns
+                self._queue.last = receipt
                 self._queue.add(job)
 
-    def _drop(self, count: int, time_ns: int, why: str) -> None:
+    def _event(self, name: str, receipt: Receipt, text: str, dropped: int = 0) -> Job:
+        time_ns, steady_ns = receipt
+        return partial(
+            self._writer.add_event, name, time_ns, text, steady_ns=steady_ns, dropped=dropped
+        )
+
+    def _drop(self, count: int, receipt: Receipt, why: str) -> None:
         """Count lost frames; those with one reason share an event, of which one a second."""
         drops = self._drops
-        if drops.pending and _is_later(time_ns, min(first for _, first in drops.pending.values())):
-            self._write_drops(time_ns)
-        before, first_ns = drops.pending.get(why, (0, time_ns))
-        drops.pending[why] = before + count, first_ns
+        firsts_ns = [time_ns for _, (time_ns, _) in drops.pending.values()]
+        if firsts_ns and _is_later(receipt[0], min(firsts_ns)):
+            self._write_drops(receipt)
+        before, first = drops.pending.get(why, (0, receipt))
+        drops.pending[why] = before + count, first
         drops.total += count
 
-    def _write_drops(self, time_ns: int) -> None:
+    def _write_drops(self, receipt: Receipt) -> None:
         """Write the events of the pending drops; the lock is held."""
         drops = self._drops
-        for why, (count, first_ns) in drops.pending.items():
-            self._queue.add(
-                partial(
-                    self._writer.add_event,
-                    'drop',
-                    first_ns,
-                    f'{count} frames: {why}',
-                    dropped=count,
-                )
-            )
+        for why, (count, first) in drops.pending.items():
+            self._queue.add(self._event('drop', first, f'{count} frames: {why}', count))
         if drops.pending:
-            drops.written_ns = time_ns
+            drops.written_ns = receipt[0]
             drops.pending.clear()
 
     def _finish(self, end: Job, on_done: Job | None) -> None:
         with self._news:
             self._on_done = on_done
             if self._end is None:  # it may have ended by itself
-                self._write_drops(self._queue.last_ns)
+                self._write_drops(self._queue.last)
                 self._end = end
             ended = self._result.ended
             self._news.notify()
@@ -274,7 +287,7 @@ class Recording:
             self._result.problem = str(self._writer.full)
             self._drops.total += self._writer.full.frames
 
-    def _write_frame(self, encode: Callable[[], bytes], stamp_ns: int, received_ns: int) -> None:
+    def _write_frame(self, encode: Callable[[], bytes], stamp_ns: int, receipt: Receipt) -> None:
         try:
             encoded = encode()
         except Exception as error:  # of any kind: one image must not end an episode
@@ -283,9 +296,9 @@ class Recording:
             if not isinstance(error, UserError) and what not in self._drops.pending:
                 traceback.print_exc()
             with self._news:
-                self._drop(1, received_ns, what)
+                self._drop(1, receipt, what)
             return
-        self._writer.add_frame(encoded, stamp_ns, received_ns)
+        self._writer.add_frame(encoded, stamp_ns, *receipt)
 
     def _work(self) -> None:
         try:
@@ -319,7 +332,7 @@ class Recording:
                 if self._end is None:
                     self._news.wait(POLL_S)
                 elif self._drops.pending:
-                    self._write_drops(self._queue.last_ns)
+                    self._write_drops(self._queue.last)
                 else:
                     return False
             is_frame, job = self._queue.jobs.popleft() if self._queue.jobs else (False, None)
@@ -354,15 +367,15 @@ class Recording:
             waiting = self._queue.remove_frames()
             self._drops.total += full.frames
             if waiting:
-                self._drop(waiting, self._queue.last_ns, 'the disk is full')
+                self._drop(waiting, self._queue.last, 'the disk is full')
             self._stop(str(full))
 
     def _stop(self, why: str) -> None:
         """End the recording from within and store the reason in it; the lock is held."""
         self._result.problem = why
-        self._write_drops(self._queue.last_ns)
+        self._write_drops(self._queue.last)
         for name in ('problem', 'stop'):
-            self._queue.add(partial(self._writer.add_event, name, self._queue.last_ns, why))
+            self._queue.add(self._event(name, self._queue.last, why))
         if self._end is None:
             self._end = partial(self._close, 'unknown')
 

@@ -11,7 +11,7 @@ from mobile_vla_ros import file_lock
 from mobile_vla_ros.episode.quality.verdict import Health, read_health
 from mobile_vla_ros.episode.storage import disk, schema
 from mobile_vla_ros.episode.storage.hdf5_gate import open_regular
-from mobile_vla_ros.episode.storage.reader import Episode
+from mobile_vla_ros.episode.storage.reader import VERSIONS, Episode
 from mobile_vla_ros.episode.storage.salvage import Salvage
 from mobile_vla_ros.episode.storage.writer import EpisodeWriter
 from mobile_vla_ros.errors import UserError
@@ -140,11 +140,11 @@ def _hold(path: Path) -> int:
 
 def _check_format(salvage: Salvage) -> None:
     format_, version = salvage.attribute('format'), salvage.attribute('version')
-    if format_ not in (None, schema.FORMAT) or version not in (None, schema.VERSION):
+    if format_ not in (None, schema.FORMAT) or version not in (None, *VERSIONS):
         raise UserError(
             f'{salvage.path} is not an episode that this version can recover',
             got=f'format {format_}, version {version}',
-            expected=f'{schema.FORMAT}, version {schema.VERSION}',
+            expected=f'{schema.FORMAT}, version {" or ".join(map(str, VERSIONS))}',
         )
 
 
@@ -216,7 +216,9 @@ def _rewrite(salvage: Salvage, now_ns: int) -> Recovery:
         if salvage.attribute('instruction') is None:
             clean, sentence = False, f'{sentence}; the instruction is lost'
         # The time of recovery goes into the text: it does not belong on the episode's clock.
-        writer.add_event('recovered', writer.last_ns, f'{sentence} ({schema.utc_text(now_ns)})')
+        time_ns, steady_ns = writer.last
+        text = f'{sentence} ({schema.utc_text(now_ns)})'
+        writer.add_event('recovered', time_ns, text, steady_ns=steady_ns)
         writer.mark_recovered()
         outcome = salvage.attribute('outcome')
         writer.close(outcome if outcome in schema.OUTCOMES else 'unknown')
@@ -270,19 +272,19 @@ def _created_ns(salvage: Salvage, now_ns: int) -> int:
 def _copy(salvage: Salvage, writer: EpisodeWriter) -> dict[str, int]:
     """Write every readable row; return how many of each stream."""
     kept = dict.fromkeys(salvage.streams, 0)
-    for name, time_ns, text in salvage.events():
-        dropped = schema.dropped_frames(text) if name == 'drop' else 0
-        writer.add_event(name, time_ns, text, dropped=dropped)
+    for event, time_ns, text, steady_ns in salvage.events():
+        dropped = schema.dropped_frames(text) if event == 'drop' else 0
+        writer.add_event(event, time_ns, text, steady_ns=steady_ns, dropped=dropped)
         kept['events'] += 1
-    for twist, stamp_ns, received_ns, source in salvage.commands():
+    for twist, stamp_ns, received_ns, steady_ns, source in salvage.commands():
         name = SOURCE_NAMES.get(source, 'unknown')
-        writer.add_command(Command(twist, stamp_ns, received_ns, name))
+        writer.add_command(Command(twist, stamp_ns, received_ns, name, steady_ns))
         kept['commands'] += 1
-    for twist, stamp_ns, received_ns in salvage.proposals():
-        writer.add_proposal(twist, stamp_ns, received_ns)
+    for proposal in salvage.proposals():
+        writer.add_proposal(*proposal)
         kept['proposals'] += 1
-    for encoded, stamp_ns, received_ns in salvage.frames():
-        writer.add_frame(encoded, stamp_ns, received_ns)
+    for frame in salvage.frames():
+        writer.add_frame(*frame)
         kept['frames'] += 1
     return kept
 

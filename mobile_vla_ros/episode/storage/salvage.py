@@ -9,16 +9,22 @@ ever on a heap that ends in zeros.
 
 import contextlib
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import h5py
 import numpy as np
 
-from mobile_vla_ros.episode.storage import schema
-from mobile_vla_ros.episode.storage.hdf5_gate import MALFORMED, VLEN_REFERENCE, open_file
-from mobile_vla_ros.episode.storage.hdf5_view import HEAP, HEAP_HEAD, View, heap_objects
+from mobile_vla_ros.episode.storage import schema, version1
+from mobile_vla_ros.episode.storage.hdf5_gate import (
+    MALFORMED,
+    MAX_IMAGE_BYTES,
+    VLEN_REFERENCE,
+    open_file,
+)
+from mobile_vla_ros.episode.storage.hdf5_view import View
+from mobile_vla_ros.episode.storage.reader import PATHS, TIMES, VERSIONS
 from mobile_vla_ros.errors import UserError, first_line
 from mobile_vla_ros.images.stored import JPEG_START, PNG_START, BrokenImage, check_whole
 
@@ -39,38 +45,34 @@ class Salvage:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        wanted = schema.DATASETS | schema.PROPOSALS
         try:
-            self._file = open_file(path, wanted, torn=True)
+            self._file = open_file(path, PATHS, torn=True)
         except MALFORMED as error:
             raise UserError(
                 f'{path} cannot be recovered: its head cannot be read',
                 got=first_line(error),
                 expected=f'an HDF5 file of format {schema.FORMAT}',
             ) from None
-        view = self._file.view
+        view, datasets = self._file.view, self._file.datasets
         assert view is not None, 'a torn file is not opened as a SWMR reader'
         self._view: View = view
-        proposals = any(name in self._file.datasets for name in schema.PROPOSALS)
+        self._version1 = version1.IMAGES in datasets and schema.IMAGE_BYTES not in datasets
+        self._layout = VERSIONS[version1.VERSION if self._version1 else schema.VERSION]
+        proposals = any(name in datasets for name in schema.PROPOSALS)
         # An episode without proposals has not lost them.
         self.streams = STREAMS + (('proposals',) if proposals else ())
         self._data = {
-            name: self._dataset(name) for name in wanted if name.partition('/')[0] in self.streams
+            name: dataset for name in self._layout if (dataset := self._dataset(name)) is not None
         }
+        if self._version1:
+            version1.add_steady(self._data)
+        self._end_of_images = 0
         self._places = {name: _places(dataset) for name, dataset in self._data.items()}
-        self.listed = {
-            stream: max(
-                (
-                    len(dataset)
-                    for name, dataset in self._data.items()
-                    if dataset is not None and name.startswith(stream)
-                ),
-                default=0,
-            )
-            for stream in self.streams
-        }
-        self._heap_at = -1
-        self._heap: dict[int, tuple[int, int]] = {}
+        self.listed = dict.fromkeys(self.streams, 0)
+        for name, dataset in self._data.items():
+            stream = name.partition('/')[0]
+            if name != schema.IMAGE_BYTES:
+                self.listed[stream] = max(self.listed[stream], len(dataset))
 
     def __enter__(self) -> 'Salvage':
         return self
@@ -89,66 +91,64 @@ class Salvage:
         value = self._file.attributes.get(name)
         return value if name in known and type(value) is known[name] else None
 
-    def frames(self) -> Iterator[tuple[bytes, int, int]]:
-        """Yield every readable frame as encoded image, header stamp and receipt."""
-        for data, stamps, times in self._blocks('frames', 'data', 'stamp_ns', 'received_ns'):
-            for reference, stamp_ns, received_ns in zip(
-                data, stamps.tolist(), times.tolist(), strict=False
-            ):
-                if not was_written(stamp_ns, received_ns):
-                    continue
-                image = self._image(*reference.tolist())
-                if is_whole_image(image):
-                    yield image, stamp_ns, received_ns
+    def frames(self) -> Iterator[tuple[bytes, int, int, int]]:
+        """Yield every readable frame: encoded image, header stamp, receipt, steady receipt."""
+        read: Callable[..., bytes] = self._image
+        columns = ['offset', 'size']
+        if self._version1:
+            read, columns = version1.TornImages(self._view).image, ['data']
+        self._end_of_images = 0
+        room = self._view.size  # a made-up file may list one image again and again
+        for *place, stamp_ns, received_ns, steady_ns in self._rows('frames', *columns, *TIMES):
+            if was_written(stamp_ns, received_ns, steady_ns):
+                image = read(*place)
+                room -= len(image)
+                if is_whole_image(image) and room >= 0:
+                    self._end_of_images = 0 if self._version1 else sum(place)
+                    yield image, stamp_ns, received_ns, steady_ns
 
-    def commands(self) -> Iterator[tuple[np.ndarray, int, int, int]]:
-        """Yield every readable command as (6,) twist, header stamp, receipt and source."""
-        for twists, *columns in self._blocks(
-            'commands', 'twist', 'stamp_ns', 'received_ns', 'source'
-        ):
-            for twist, stamp_ns, received_ns, source in zip(
-                twists, *(column.tolist() for column in columns), strict=False
-            ):
-                if was_written(stamp_ns, received_ns) and np.isfinite(twist).all():
-                    yield twist, stamp_ns, received_ns, source
+    def commands(self) -> Iterator[tuple[np.ndarray, int, int, int, int]]:
+        """Yield every readable command: (6,) twist, stamp, receipt, steady receipt and source."""
+        for twist, *times, source in self._rows('commands', 'twist', *TIMES, 'source'):
+            if was_written(*times) and np.isfinite(twist).all():
+                yield twist, *times, source
 
-    def events(self) -> Iterator[tuple[str, int, str]]:
-        """Yield every readable event as name, time and text."""
-        for times, names, texts in self._blocks('events', 'time_ns', 'name', 'text'):
-            for time_ns, name, text in zip(
-                times.tolist(), names.tolist(), texts.tolist(), strict=False
-            ):
-                name = name.decode(errors='replace')
-                if was_written(time_ns, time_ns) and name in schema.EVENTS:
-                    yield name, time_ns, text.decode(errors='replace')
+    def events(self) -> Iterator[tuple[str, int, str, int]]:
+        """Yield every readable event: name, time, text and steady time."""
+        for name, text, *times in self._rows('events', 'name', 'text', 'time_ns', 'steady_ns'):
+            name = name.decode(errors='replace')
+            if was_written(*times) and name in schema.EVENTS:
+                yield name, times[0], text.decode(errors='replace'), times[1]
 
-    def proposals(self) -> Iterator[tuple[np.ndarray, int, int]]:
-        """Yield every readable proposal as (6,) twist, stamp of its image, and receipt."""
-        if 'proposals' not in self.streams:
-            return
-        for twists, *columns in self._blocks('proposals', 'twist', 'stamp_ns', 'received_ns'):
-            for twist, stamp_ns, received_ns in zip(
-                twists, *(column.tolist() for column in columns), strict=False
-            ):
-                if was_written(stamp_ns, received_ns) and np.isfinite(twist).all():
-                    yield twist, stamp_ns, received_ns
+    def proposals(self) -> Iterator[tuple[np.ndarray, int, int, int]]:
+        """Yield every readable proposal: (6,) twist, stamp of its image, both receipts."""
+        for twist, *times in self._rows('proposals', 'twist', *TIMES):
+            if was_written(*times) and np.isfinite(twist).all():
+                yield twist, *times
 
     def _dataset(self, name: str) -> h5py.Dataset | None:
         """Return a dataset whose rows can be read from its chunks, None without one."""
         try:
             dataset = self._file.datasets[name]
             plain = dataset.chunks and not dataset.id.get_create_plist().get_nfilters()
-            fits = plain and not schema.dataset_fault(name, dataset)
+            fits = plain and not schema.dataset_fault(name, dataset, self._layout)
             return dataset if fits and len(dataset) else None
         except MALFORMED:
             return None
 
+    def _rows(self, stream: str, *columns: str) -> Iterator[tuple[Any, ...]]:
+        """Yield the rows of the columns as plain values (a twist as an array)."""
+        for block in self._blocks(stream, *columns):
+            yield from zip(
+                *(column if column.ndim > 1 else column.tolist() for column in block), strict=False
+            )
+
     def _blocks(self, stream: str, *columns: str) -> Iterator[tuple[np.ndarray, ...]]:
         """Yield the rows of the columns chunk by chunk, each as far as it is readable."""
         names = [f'{stream}/{column}' for column in columns]
-        datasets = [dataset for name in names if (dataset := self._data[name]) is not None]
-        if len(datasets) < len(names):
+        if not self._data.keys() >= set(names):
             return
+        datasets = [self._data[name] for name in names]
         count = min(len(dataset) for dataset in datasets)
         rows = datasets[0].chunks[0]
         if any(dataset.chunks[0] != rows for dataset in datasets):
@@ -163,44 +163,48 @@ class Salvage:
             )
 
     def _block(self, name: str, dataset: h5py.Dataset, first: int, count: int) -> np.ndarray:
-        dtype = VLEN_REFERENCE if name == 'frames/data' else dataset.dtype
+        dtype = VLEN_REFERENCE if name == version1.IMAGES else dataset.dtype
         row_bytes = dtype.itemsize * math.prod(dataset.shape[1:])
         place = self._places[name].get(first)
         data = self._view.read_raw(place, count * row_bytes) if place is not None else b''
         whole = data[: len(data) // row_bytes * row_bytes]
         return np.frombuffer(whole, dtype).reshape(-1, *dataset.shape[1:])
 
-    def _image(self, size: int, heap_at: int, number: int) -> bytes:
-        """Return the bytes of an image; b'' unless all of them are there."""
-        read = self._view.read_raw
-        if heap_at != self._heap_at:
-            head = read(heap_at, HEAP_HEAD)
-            self._heap_at, self._heap = heap_at, {}
-            if head[:8] == HEAP:
-                end = heap_at + int.from_bytes(head[8:16], 'little')
-                self._heap = dict(heap_objects(read, heap_at, end))
-        at, stored = self._heap.get(number, (0, 0))
-        data = read(at, size) if stored >= size else b''
-        return data if len(data) == size else b''
+    def _image(self, offset: int, size: int) -> bytes:
+        """Return the bytes of an image; b'' unless all of them are there, behind the last one."""
+        follows = schema.IMAGE_BYTES in self._data and offset >= self._end_of_images
+        if not follows or not 0 < size <= MAX_IMAGE_BYTES:
+            return b''
+        chunk, places = self._data[schema.IMAGE_BYTES].chunks[0], self._places[schema.IMAGE_BYTES]
+        pieces, end = [], offset + size
+        while offset < end:
+            first = offset // chunk * chunk
+            count = min(end, first + chunk) - offset
+            if first not in places:
+                return b''
+            pieces.append(self._view.read_raw(places[first] + offset - first, count))
+            if len(pieces[-1]) < count:
+                return b''
+            offset += count
+        return b''.join(pieces)
 
 
-def _places(dataset: h5py.Dataset | None) -> dict[int, int]:
+def _places(dataset: h5py.Dataset) -> dict[int, int]:
     """Return first row → file offset of every chunk that the index lists."""
     places: dict[int, int] = {}
 
     def note(chunk: Any) -> None:
         places[chunk.chunk_offset[0]] = chunk.byte_offset
 
-    if dataset is not None:
-        # A broken index ends early; what was noted before is good.
-        with contextlib.suppress(*MALFORMED):
-            dataset.id.chunk_iter(note)
+    # A broken index ends early; what was noted before is good.
+    with contextlib.suppress(*MALFORMED):
+        dataset.id.chunk_iter(note)
     return places
 
 
-def was_written(stamp_ns: int, received_ns: int) -> bool:
-    """Whether a row with these times was written: no row is received at 0."""
-    return max(abs(stamp_ns), abs(received_ns)) <= schema.MAX_TIME and received_ns != 0
+def was_written(*times_ns: int) -> bool:
+    """Whether a row was written; its last two times are receipts, and none is at 0."""
+    return max(map(abs, times_ns)) <= schema.MAX_TIME and times_ns[-1] != 0 != times_ns[-2]
 
 
 def is_whole_image(image: bytes) -> bool:

@@ -3,6 +3,7 @@
 import json
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -12,51 +13,49 @@ from mobile_vla_ros.episode.storage import disk, schema
 from mobile_vla_ros.episode.storage.part_file import MARGIN_BYTES, PartFile
 from mobile_vla_ros.types import NANOSECONDS, SOURCES, Command
 
-# Cost of a row beside its own bytes: an HDF5 heap for an image, a share of the chunks.
-IMAGE_BYTES = 4096
+# Cost of a row beside its own bytes: a share of the chunks.
 ROW_BYTES = 512
 CLOSE_BYTES = 128 * 1024
 MAX_ROWS = 1024  # of commands and of events between two flushes: they fit into the margin
+STREAMS = {
+    'frames': ('offset', 'size', 'stamp_ns', 'received_ns', 'steady_ns'),
+    'commands': ('twist', 'stamp_ns', 'received_ns', 'steady_ns', 'source'),
+    'events': ('time_ns', 'steady_ns', 'name', 'text'),
+    'proposals': ('twist', 'stamp_ns', 'received_ns', 'steady_ns'),
+}
 
 
 @dataclass
 class _Pending:
-    """Rows since the last flush, by stream."""
+    """Images and rows since the last flush; a row is in the order of ``STREAMS``."""
 
-    frames: list[tuple[np.ndarray, int, int]] = field(default_factory=list)
-    commands: list[tuple[np.ndarray, int, int, int]] = field(default_factory=list)
-    events: list[tuple[int, np.bytes_, np.bytes_]] = field(default_factory=list)
-    proposals: list[tuple[np.ndarray, int, int]] = field(default_factory=list)
+    images: list[bytes] = field(default_factory=list)
+    rows: dict[str, list[tuple[Any, ...]]] = field(
+        default_factory=lambda: {stream: [] for stream in STREAMS}
+    )
 
     def __bool__(self) -> bool:
-        return bool(self.frames or self.commands or self.events or self.proposals)
+        return any(self.rows.values())
 
     @property
     def frame_bytes(self) -> int:
         """Bytes that the images need in the file."""
-        return sum(len(image) + IMAGE_BYTES for image, *_ in self.frames)
+        return sum(map(len, self.images)) + schema.IMAGE_CHUNK_BYTES
 
     @property
     def row_bytes(self) -> int:
         """Bytes that everything else needs in the file."""
-        return ROW_BYTES * (
-            len(self.frames) + len(self.commands) + len(self.events) + len(self.proposals)
-        )
+        return ROW_BYTES * sum(map(len, self.rows.values()))
 
     def write(self, part: PartFile) -> None:
-        """Append every row to the file and forget it."""
-        for paths, rows in (
-            (('frames/data', 'frames/stamp_ns', 'frames/received_ns'), self.frames),
-            (
-                ('commands/twist', 'commands/stamp_ns', 'commands/received_ns', 'commands/source'),
-                self.commands,
-            ),
-            (('events/time_ns', 'events/name', 'events/text'), self.events),
-            (tuple(schema.PROPOSALS), self.proposals),
-        ):
-            if rows:
-                part.append(paths, rows)
-                rows.clear()
+        """Append everything to the file and forget it: the images first, then the rows."""
+        if self.images:
+            part.append(schema.IMAGE_BYTES, np.frombuffer(b''.join(self.images), np.uint8))
+            self.images.clear()
+        for stream, names in STREAMS.items():
+            for name, column in zip(names, zip(*self.rows[stream], strict=True), strict=False):
+                part.append(f'{stream}/{name}', column)
+            self.rows[stream].clear()
         part.flush()
 
 
@@ -113,7 +112,7 @@ class EpisodeWriter:
         """
         self.expected_rate_hz, self.timed = expected_rate_hz, timed
         self.proposals = proposals
-        self.last_ns = 0  # time of the newest row
+        self.last = 0, 0  # receipt of the newest row, and its steady one
         self.health: verdict.Health | None = None
         self.full: disk.DiskFull | None = None  # what did not fit on closing
         self._flush_period_ns = int(flush_period_s * NANOSECONDS)
@@ -165,66 +164,79 @@ class EpisodeWriter:
         """Bytes of the images written or pending."""
         return self._counts.image_bytes
 
-    def add_frame(self, encoded: bytes, stamp_ns: int, received_ns: int) -> None:
+    def add_frame(
+        self, encoded: bytes, stamp_ns: int, received_ns: int, steady_ns: int | None = None
+    ) -> None:
         """
         Store one encoded image (JPEG or PNG, not empty) with its header stamp and receipt.
 
         About one image a second is sampled for the verdict.
 
+        :param steady_ns: see ``types.Command``.
         :raises DiskFull: when a flush was due and the disk has no room; see ``flush``.
         """
         if not encoded:
             raise ValueError('an encoded image has at least one byte')
         self._tally.add(encoded, received_ns)
-        self.last_ns = received_ns
-        self._pending.frames.append((np.frombuffer(encoded, np.uint8), stamp_ns, received_ns))
+        times = self._received(received_ns, steady_ns)
+        self._pending.images.append(encoded)
+        self._add('frames', self._counts.image_bytes, len(encoded), stamp_ns, *times)
         self._counts.frames += 1
         self._counts.image_bytes += len(encoded)
-        if len(self._pending.frames) >= schema.FRAME_ROWS:
+        if len(self._pending.images) >= schema.FRAME_ROWS:
             self.flush()
 
     def add_command(self, command: Command) -> None:
         """Store one command."""
-        self.last_ns = command.received_ns
-        self._pending.commands.append(
-            (
-                np.asarray(command.twist, dtype=np.float64),
-                command.stamp_ns,
-                command.received_ns,
-                SOURCES[command.source],
-            )
-        )
+        times = self._received(command.received_ns, command.steady_ns)
         self._counts.commands += 1
-        if len(self._pending.commands) >= MAX_ROWS:
-            self.flush()
+        self._add(
+            'commands', np.array(command.twist), command.stamp_ns, *times, SOURCES[command.source]
+        )
 
-    def add_proposal(self, twist: np.ndarray, stamp_ns: int, received_ns: int) -> None:
+    def add_proposal(
+        self, twist: np.ndarray, stamp_ns: int, received_ns: int, steady_ns: int | None = None
+    ) -> None:
         """
         Store a policy's proposal, driven or not; for a writer created with ``proposals``.
 
         :param twist: (6,) m/s and rad/s.
         :param stamp_ns: of the image that it is based on.
+        :param steady_ns: see ``types.Command``.
         """
-        self.last_ns = received_ns
-        self._pending.proposals.append(
-            (np.asarray(twist, dtype=np.float64), stamp_ns, received_ns)
-        )
-        if len(self._pending.proposals) >= MAX_ROWS:
-            self.flush()
+        times = self._received(received_ns, steady_ns)
+        self._add('proposals', np.array(twist), stamp_ns, *times)
 
-    def add_event(self, name: str, time_ns: int, text: str = '', *, dropped: int = 0) -> None:
+    def add_event(
+        self,
+        name: str,
+        time_ns: int,
+        text: str = '',
+        *,
+        steady_ns: int | None = None,
+        dropped: int = 0,
+    ) -> None:
         """
         Store one event.
 
         :param name: one of ``schema.EVENTS``.
+        :param steady_ns: see ``types.Command``.
         :param dropped: frames lost in this event; counted in the verdict.
         """
         if name not in schema.EVENTS:
             raise ValueError(f'unknown event {name!r}; known are {", ".join(schema.EVENTS)}')
-        self.last_ns = time_ns
-        self._pending.events.append(_event(name, time_ns, text))
+        times = self._received(time_ns, steady_ns)
         self._counts.drops += dropped
-        if len(self._pending.events) >= MAX_ROWS:
+        self._add('events', *_event(times, name, text))
+
+    def _received(self, received_ns: int, steady_ns: int | None) -> tuple[int, int]:
+        """Store both receipts of the newest row, and return them."""
+        self.last = received_ns, received_ns if steady_ns is None else steady_ns
+        return self.last
+
+    def _add(self, stream: str, *row: Any) -> None:
+        self._pending.rows[stream].append(row)
+        if stream != 'frames' and len(self._pending.rows[stream]) >= MAX_ROWS:
             self.flush()
 
     def flush_if_due(self, now_ns: int) -> bool:
@@ -253,27 +265,29 @@ class EpisodeWriter:
         if self._part.reserve(pending.frame_bytes + row_bytes + MARGIN_BYTES):
             pending.write(self._part)
             return
-        frames, commands = len(pending.frames), len(pending.commands)
+        frames, commands = len(pending.images), len(pending.rows['commands'])
         if frames:
             self._drop_frames()
         if not self._part.reserve(row_bytes + CLOSE_BYTES):
             # Happens only if the disk reserves nothing and other processes filled it.
-            pending.commands.clear()
-            pending.proposals.clear()
+            pending.rows['commands'].clear()
+            pending.rows['proposals'].clear()
             self._counts.commands -= commands
-            self.add_event('problem', self.last_ns, f'{commands} commands: the disk is full')
+            why = f'{commands} commands: the disk is full'
+            pending.rows['events'].append(_event(self.last, 'problem', why))
         pending.write(self._part)
         if frames:
             raise disk.DiskFull(self.part_path.parent, frames)
 
     def _drop_frames(self) -> None:
-        frames = self._pending.frames
-        count, first_ns = len(frames), frames[0][2]
-        self._counts.image_bytes -= sum(len(image) for image, *_ in frames)
-        frames.clear()
+        rows, images = self._pending.rows, self._pending.images
+        count, first = len(images), rows['frames'][0][-2:]
+        self._counts.image_bytes -= sum(map(len, images))
+        images.clear()
+        rows['frames'].clear()
         self._counts.frames -= count
         self._tally.cut(self._counts.frames)
-        self._pending.events.append(_event('drop', first_ns, f'{count} frames: the disk is full'))
+        rows['events'].append(_event(first, 'drop', f'{count} frames: the disk is full'))
         self._counts.drops += count
 
     def set_late(self, **values: str) -> None:
@@ -300,7 +314,7 @@ class EpisodeWriter:
             self.flush()
         except disk.DiskFull as full:
             self.full = full
-            self.add_event('problem', self.last_ns, str(full))
+            self._pending.rows['events'].append(_event(self.last, 'problem', str(full)))
             self._pending.write(self._part)
         self.health = verdict.judge(
             frame_stamp_ns=self._part.column('frames/stamp_ns'),
@@ -328,9 +342,10 @@ class EpisodeWriter:
         self._part.abandon()
 
 
-def _event(name: str, time_ns: int, text: str) -> tuple[int, np.bytes_, np.bytes_]:
+def _event(times: tuple[int, int], name: str, text: str) -> tuple[Any, ...]:
+    """Return the row of an event at a receipt and its steady time."""
     return (
-        time_ns,
+        *times,
         schema.fixed_text(name, schema.EVENT_NAME_BYTES),
         schema.fixed_text(text, schema.EVENT_TEXT_BYTES),
     )

@@ -16,6 +16,7 @@ from std_msgs.msg import Bool
 from mobile_vla_ros.nodes.shared.messages import (
     BEST_EFFORT,
     LATCHED,
+    steady_ns,
     time_ns,
     twist_array,
     with_info,
@@ -28,11 +29,6 @@ from mobile_vla_ros.safety.preflight import Endpoint
 INPUT_DEPTH = 10
 # What the fastest publisher sends while the executor is busy elsewhere.
 ESTOP_DEPTH = 1000
-
-
-def steady_ns() -> int:
-    """Return the time since boot, nanoseconds: it goes on while the machine is suspended."""
-    return time.clock_gettime_ns(time.CLOCK_BOOTTIME)
 
 
 class Sending:

@@ -23,13 +23,13 @@ from mobile_vla_ros.nodes.guard.graph import ESTOP, TELEOP, Graph, Seen
 from mobile_vla_ros.nodes.guard.inputs import (
     EstopTopic,
     TeleopTopic,
-    steady_ns,
     subscribe_to_policy,
 )
 from mobile_vla_ros.nodes.guard.params import AUTO, guard_params
 from mobile_vla_ros.nodes.guard.publishers import CommandPublisher, StatusPublisher
 from mobile_vla_ros.nodes.guard.ticker import Ticker
 from mobile_vla_ros.nodes.shared.guard_status import policy_report
+from mobile_vla_ros.nodes.shared.messages import steady_ns
 from mobile_vla_ros.safety import preflight, strafing
 from mobile_vla_ros.safety.guard import Guard
 from mobile_vla_ros.safety.status import (

@@ -15,7 +15,7 @@ from sensor_msgs.msg import CompressedImage, Image
 from mobile_vla_ros.episode.timing import camera_clock as clock
 from mobile_vla_ros.errors import UserError
 from mobile_vla_ros.nodes.recorder.params import ImageParams
-from mobile_vla_ros.nodes.shared.messages import receipt_ns, time_ns
+from mobile_vla_ros.nodes.shared.messages import receipt_ns, steady_ns, time_ns
 from mobile_vla_ros.nodes.shared.sequence import MessageCount
 from mobile_vla_ros.nodes.shared.topics import CAMERA_QOS, camera, several, wrong_camera
 from mobile_vla_ros.types import NANOSECONDS
@@ -114,8 +114,8 @@ class CameraInput:
 
     :param expected_hz: as of ``CameraMonitor``.
     :param wait_s: how long ``wait_for_image`` waits.
-    :param on_frame: called with each message, its stamp, its time of receipt (both nanoseconds)
-        and how many frames were lost before it.
+    :param on_frame: called with each message, its stamp, its receipt on the node's clock and on
+        ``steady_ns`` (nanoseconds), and how many frames were lost before it.
     :param on_lost: called with the number of frames that the middleware reports as lost, where
         messages carry no count.
     """
@@ -127,7 +127,7 @@ class CameraInput:
         expected_hz: float,
         *,
         wait_s: float,
-        on_frame: Callable[[Image | CompressedImage, int, int, int], None],
+        on_frame: Callable[[Image | CompressedImage, int, int, int, int], None],
         on_lost: Callable[[int], None],
     ) -> None:
         self.topic, self.type = camera(node, images.transport)
@@ -192,14 +192,15 @@ class CameraInput:
         return len(self.encode(image)) * self.rate_hz if image and self.rate_hz else 0.0
 
     def _on_image(self, message: Image | CompressedImage, info: dict) -> None:
-        received_ns, stamp_ns = receipt_ns(self._node, info), time_ns(message.header.stamp)
+        steady, received_ns = steady_ns(), receipt_ns(self._node, info)
+        stamp_ns = time_ns(message.header.stamp)
         missing = self.monitor.frame(
             time.monotonic_ns(), stamp_ns, received_ns, info['publication_sequence_number']
         )
         self.newest = message
         if self._awaited is not None and not self._awaited.done():
             self._awaited.set_result(True)
-        self._on_frame(message, stamp_ns, received_ns, missing)
+        self._on_frame(message, stamp_ns, received_ns, steady, missing)
 
     def _on_loss(self, event) -> None:
         if not self.monitor.counted:

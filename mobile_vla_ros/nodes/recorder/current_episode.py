@@ -17,6 +17,7 @@ from mobile_vla_ros.errors import UserError
 from mobile_vla_ros.images.stored import BrokenImage, read_header
 from mobile_vla_ros.nodes.recorder.episode_folder import EpisodeFolder
 from mobile_vla_ros.nodes.recorder.params import RecorderParams
+from mobile_vla_ros.nodes.shared.messages import steady_ns
 from mobile_vla_ros.safety.status import GuardStatus
 from mobile_vla_ros.types import Command
 
@@ -144,35 +145,43 @@ class CurrentEpisode:
     def begin(self, opened: OpenEpisode) -> None:
         """Record from now on."""
         self._open = opened
-        opened.recording.event('start', self._now_ns())
+        self.event('start')
         opened.began_s = time.monotonic()
         self.state = RECORDING
         self._labels.begin()
 
-    def frame(self, message: Message, stamp_ns: int, received_ns: int, missing: int) -> None:
+    def event(self, name: str, text: str = '') -> None:
+        """Record what happens now."""
+        assert self._open is not None
+        self._open.recording.event(name, self._now_ns(), text, steady_ns=steady_ns())
+
+    def frame(
+        self, message: Message, stamp_ns: int, received_ns: int, steady: int, missing: int
+    ) -> None:
         """Record one camera message, and how many before it were lost."""
         current = self._active()
         if current is None:
             return
         if missing:
-            current.recording.lost(missing, received_ns, 'lost between camera and recorder')
+            why = 'lost between camera and recorder'
+            current.recording.lost(missing, received_ns, why, steady)
         found = kind(message)
         if found == current.image_kind:
             current.other_images = ''
-            current.recording.frame(partial(self._encode, message), stamp_ns, received_ns)
+            current.recording.frame(partial(self._encode, message), stamp_ns, received_ns, steady)
             return
         current.other_images = (
             f'the camera sends {found}, and the episode began with {current.image_kind}'
         )
         self.note(found, current.other_images)
         what = BROKEN if found == BROKEN else OTHER_KIND
-        current.recording.lost(1, received_ns, f'the camera sends {what}')
+        current.recording.lost(1, received_ns, f'the camera sends {what}', steady)
 
     def lost(self, count: int) -> None:
         """Count frames that the middleware reports as lost."""
         current = self._active()
         if current is not None:
-            current.recording.lost(count, self._now_ns(), 'lost by the middleware')
+            current.recording.lost(count, self._now_ns(), 'lost by the middleware', steady_ns())
 
     def command(self, command: Command, sent_ns: int) -> None:
         """Record one command as soon as its source is known."""
@@ -180,11 +189,11 @@ class CurrentEpisode:
             self._labels.command(command, sent_ns, time.monotonic_ns())
             self.write_commands()
 
-    def proposal(self, twist: np.ndarray, stamp_ns: int, received_ns: int) -> None:
+    def proposal(self, twist: np.ndarray, stamp_ns: int, received_ns: int, steady: int) -> None:
         """Record a policy's proposal, if the file has room for it."""
         current = self._active()
         if current is not None and current.writer.proposals:
-            current.recording.proposal(twist, stamp_ns, received_ns)
+            current.recording.proposal(twist, stamp_ns, received_ns, steady)
 
     def guard_status(self, status: GuardStatus, sent_ns: int) -> None:
         """Store a report of the guard, which labels commands (`CommandLabeller.status`)."""
@@ -198,7 +207,12 @@ class CurrentEpisode:
             return
         for one in self._labels.ready(None if all_of_them else time.monotonic_ns()):
             if one.event:
-                current.recording.event('takeover', one.command.received_ns, one.event)
+                current.recording.event(
+                    'takeover',
+                    one.command.received_ns,
+                    one.event,
+                    steady_ns=one.command.steady_ns,
+                )
             current.recording.command(one.command)
 
     def lose_commands(self, count: int, reason: str) -> None:
@@ -227,7 +241,7 @@ class CurrentEpisode:
             return
         if key not in current.noted:
             current.noted.add(key)
-            current.recording.event('problem', self._now_ns(), sentence)
+            self.event('problem', sentence)
 
     def settle(self) -> str:
         """Close an episode that a full disk or a defect ended; return a sentence, or ''."""
@@ -258,7 +272,7 @@ class CurrentEpisode:
             return ''
         if self.state == RECORDING:
             self.write_commands(all_of_them=True)
-            recording.event('stop', self._now_ns(), 'the recorder was shut down')
+            self.event('stop', 'the recorder was shut down')
             recording.finish('unknown')
         if not recording.join(timeout_s):
             return f'{recording.part_path} could not be closed in time'

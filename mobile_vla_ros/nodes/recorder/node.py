@@ -32,6 +32,7 @@ from mobile_vla_ros.nodes.shared.messages import (
     ros_version,
     status_array,
     status_message,
+    steady_ns,
     time_ns,
     twist_array,
 )
@@ -111,19 +112,21 @@ class RecorderNode(Node):
             return
         if missing:
             self._episode.lose_commands(missing, 'were lost before they arrived')
-        received_ns = receipt_ns(self, info)
+        steady, received_ns = steady_ns(), receipt_ns(self, info)
         values = twist_array(twist)
         if not np.isfinite(values).all():
             self._episode.lose_commands(1, 'were not finite')
             return
+        stamp_ns = received_ns if stamp_ns is None else stamp_ns
         self._episode.command(
-            Command(values, received_ns if stamp_ns is None else stamp_ns, received_ns),
+            Command(values, stamp_ns, received_ns, steady_ns=steady),
             info['source_timestamp'] or received_ns,
         )
 
     def _on_proposal(self, message: TwistStamped, info: dict) -> None:
+        steady, stamp_ns = steady_ns(), time_ns(message.header.stamp)
         self._episode.proposal(
-            twist_array(message.twist), time_ns(message.header.stamp), receipt_ns(self, info)
+            twist_array(message.twist), stamp_ns, receipt_ns(self, info), steady
         )
 
     def _on_instruction(self, instruction: str) -> None:

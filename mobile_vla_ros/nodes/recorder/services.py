@@ -217,8 +217,8 @@ class EpisodeServices:
         recording = self._running()
         self._episode.write_commands(all_of_them=True)
         if outcome != 'unknown':
-            recording.event('outcome', self._now_ns(), outcome)
-        recording.event('stop', self._now_ns())
+            self._episode.event('outcome', outcome)
+        self._episode.event('stop')
         await self._end(partial(recording.finish, outcome))
         problem = f'. {recording.problem}' if recording.problem else ''
         health = recording.health

@@ -33,6 +33,7 @@ from mobile_vla_ros.nodes.shared.messages import (
     ros_version,
     status_array,
     status_message,
+    steady_ns,
     time_ns,
     twist_array,
     with_info,
@@ -215,7 +216,7 @@ class ShadowNode(Node):
         """Save the worst window, even one that has only just ended."""
         saver = self._saver
         saver.join()
-        window = self._shadow.worst(time.monotonic_ns(), at_end=True)
+        window = self._shadow.worst(steady_ns(), at_end=True)
         if window is not None:
             saver.save(window, self._info(), time.time_ns())
         if saver.error:
@@ -228,20 +229,14 @@ class ShadowNode(Node):
         self.get_logger().info(sentence)
 
     def _on_image(self, encoded: bytes, stamp_ns: int, info: dict) -> None:
-        self._shadow.frame(encoded, stamp_ns, receipt_ns(self, info), time.monotonic_ns())
+        self._shadow.frame(encoded, stamp_ns, receipt_ns(self, info), steady_ns())
 
     def _on_command(self, twist: Twist, stamp_ns: int | None, info: dict, _missing: int) -> None:
         self._command_s = time.monotonic()
-        received_ns = receipt_ns(self, info)
-        self._shadow.command(
-            Command(
-                twist_array(twist),
-                received_ns if stamp_ns is None else stamp_ns,
-                received_ns,
-                'teleop',
-            ),
-            time.monotonic_ns(),
-        )
+        steady, received_ns = steady_ns(), receipt_ns(self, info)
+        stamp_ns = received_ns if stamp_ns is None else stamp_ns
+        command = Command(twist_array(twist), stamp_ns, received_ns, 'teleop', steady)
+        self._shadow.command(command, steady)
 
     def _on_proposal(self, message: TwistStamped, info: dict) -> None:
         self._proposal_s = time.monotonic()
@@ -249,7 +244,7 @@ class ShadowNode(Node):
             twist_array(message.twist),
             time_ns(message.header.stamp),
             receipt_ns(self, info),
-            time.monotonic_ns(),
+            steady_ns(),
         )
 
     def _on_instruction(self, instruction: str) -> None:
@@ -260,7 +255,7 @@ class ShadowNode(Node):
         self._commands.update()
         if self._saver.busy:
             return
-        window = self._shadow.worst(time.monotonic_ns())
+        window = self._shadow.worst(steady_ns())
         if window is not None:
             self._saver.start(window, self._info())
 
@@ -294,7 +289,7 @@ class ShadowNode(Node):
             self._saver.error,
         ]
         path, mean_mps = self._saver.saved or ('', 0.0)
-        numbers = self._shadow.differences(time.monotonic_ns())
+        numbers = self._shadow.differences(steady_ns())
         values = {
             **{key: '' if value is None else f'{value:.3f}' for key, value in numbers.items()},
             'pairs': self._shadow.pairs,

@@ -5,6 +5,7 @@ import os
 import shutil
 import signal
 import textwrap
+import time
 from functools import partial
 from itertools import pairwise
 
@@ -303,7 +304,7 @@ def test_the_guard_s_source_is_stored_with_each_command(rig):
 
 
 def test_receipt_times_follow_the_simulated_clock(rig):
-    """With use_sim_time, receipt times of frames and commands are those of /clock."""
+    """With use_sim_time, receipts are those of /clock; steady ones go on while it stands still."""
     one = rig(use_sim_time=True)
     clock = Clock()
     clock.clock.sec = 42
@@ -316,6 +317,10 @@ def test_receipt_times_follow_the_simulated_clock(rig):
     with Episode.open(find_episodes(one.folder)[0]) as episode:
         assert set(episode.frame_received_ns) == {42 * 10**9}
         assert set(episode.commands.received_ns) == {42 * 10**9}
+        now_ns = time.clock_gettime_ns(time.CLOCK_BOOTTIME)
+        events_ns = [event.steady_ns for event in episode.events]
+        for steady_ns in (episode.frame_steady_ns, episode.commands.steady_ns, events_ns):
+            assert np.all(np.diff(steady_ns) > 0) and 0 < now_ns - steady_ns[0] < 60 * 10**9
         assert episode.attributes['created_utc'] > '2020'
 
 

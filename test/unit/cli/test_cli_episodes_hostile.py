@@ -10,8 +10,8 @@ from mobile_vla_ros.cli.main import main
 KINDS = {kind: (change, path) for kind, change, path in changes()}
 CHOSEN = (
     'events/text: external storage',
-    'frames/data: external link to a FIFO',
-    'frames/data: virtual',
+    'frames/bytes: external link to a FIFO',
+    'frames/offset: virtual',
     'commands/twist: claims 1e9 rows',
     'frames/stamp_ns: float64',
     'created_utc: numbers',

@@ -370,7 +370,6 @@ from mobile_vla_ros.data.segments import Sampling
 from mobile_vla_ros.errors import UserError
 from mobile_vla_ros.data.episodes import load_episodes
 whole, folder = Path(sys.argv[1]).read_bytes(), Path(sys.argv[2])
-spared = [tuple(map(int, part.split('-'))) for part in sys.argv[3].split(',')]
 used = 0
 for seed in range(200):
     rng, content = random.Random(seed), bytearray(whole)
@@ -379,9 +378,8 @@ for seed in range(200):
     for _ in range(rng.randrange(1, 20) if kind == 'bytes' else 1):
         at = rng.randrange(len(whole))
         for index in range(at, min(at + (1 if kind == 'bytes' else length), len(whole))):
-            if not any(first <= index < last for first, last in spared):
-                content[index] = {'bytes': rng.randrange(256), 'flipped': content[index] ^ 255,
-                                  'zeros': 0}.get(kind, content[index])
+            content[index] = {'bytes': rng.randrange(256), 'flipped': content[index] ^ 255,
+                              'zeros': 0}.get(kind, content[index])
     if kind == 'cut':
         content = content[:at]
     (folder / 'x.h5').write_bytes(content)
@@ -397,40 +395,14 @@ print('used', used)
 """
 
 
-def heaps(path):
-    """Yield start and end of every block in which HDF5 stores texts and images."""
-    content = path.read_bytes()
-    with h5py.File(path, 'r') as file:
-        for name in ('frames/data', 'events/text', 'events/name'):
-            for index in range(file[name].id.get_num_chunks()):
-                chunk = file[name].id.get_chunk_info(index)
-                yield chunk.byte_offset, chunk.byte_offset + chunk.size
-    at = content.find(b'GCOL')
-    while at >= 0:
-        yield at, at + int.from_bytes(content[at + 8 : at + 16], 'little')
-        at = content.find(b'GCOL', at + 1)
-
-
 def test_200_random_damages_are_reported(tmp_path):
-    """
-    No damage to an episode stops the others from being used; a subprocess would show a crash.
-
-    Blocks of images and the table that points into them are not damaged: with some damages,
-    HDF5 itself would not terminate.
-    """
+    """No damage to an episode stops the others from being used; a subprocess shows a crash."""
     folder = tmp_path / 'episodes'
     for number, keys in enumerate(('wwwwwwwwwwww', 'aaaaaaaaaaaa')):
         made(folder, keys, number)
     whole = made(tmp_path, 'qqqqqqqqqqqq', 3)
     done = subprocess.run(
-        [
-            sys.executable,
-            '-c',
-            FUZZ,
-            whole,
-            folder,
-            ','.join(f'{first}-{last}' for first, last in heaps(whole)),
-        ],
+        [sys.executable, '-c', FUZZ, whole, folder],
         capture_output=True,
         text=True,
         timeout=300,

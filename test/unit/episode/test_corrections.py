@@ -125,13 +125,16 @@ def commands(sources, times_ns=None):
     times = np.arange(count) * PERIOD_NS if times_ns is None else np.asarray(times_ns)
     twist = np.zeros((count, 6))
     twist[:, 0] = np.arange(count) / 100
-    return Commands(twist, times, times, np.array(sources, np.uint8))
+    return Commands(twist, times, times, np.array(sources, np.uint8), times)
 
 
 def test_the_second_before_a_takeover_is_marked_wrong():
     """From one second before its first command; the silence after it is unmarked."""
     driven_by = commands([POLICY] * 15 + [TAKEOVER] * 8 + [POLICY] * 3)
-    events = [Event('takeover', 15 * PERIOD_NS, 'begin'), Event('takeover', 20 * PERIOD_NS, 'end')]
+    events = [
+        Event('takeover', number * PERIOD_NS, text, number * PERIOD_NS)
+        for number, text in ((15, 'begin'), (20, 'end'))
+    ]
     (one,) = corrections.takeovers(driven_by, events)
     assert (one.begin_ns, one.end_ns, one.mistake_ns) == tuple(
         number * PERIOD_NS for number in (15, 20, 5)

@@ -1,8 +1,6 @@
 """Reading episodes that are whole, broken, or foreign."""
 
 import io
-import subprocess
-import sys
 from types import SimpleNamespace
 
 import h5py
@@ -10,7 +8,6 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from mobile_vla_ros.episode.storage.hdf5_view import HEAP, heap_objects
 from mobile_vla_ros.episode.storage.reader import Episode, find_episodes
 from mobile_vla_ros.episode.storage.schema import EpisodeInfo
 from mobile_vla_ros.episode.storage.writer import EpisodeWriter
@@ -18,58 +15,6 @@ from mobile_vla_ros.errors import UserError
 from mobile_vla_ros.images import messages as images
 from mobile_vla_ros.images.stored import decode
 from small_episodes import CREATED_NS, encoded, write_episode, write_rows
-
-# Reads a whole episode with ranges of zeros, `AT:LENGTH` each; prints the result.
-READ_WITH_ZEROS = """
-import sys
-from pathlib import Path
-from mobile_vla_ros.episode.catalog.inspect import judge_episode
-from mobile_vla_ros.episode.storage.reader import Episode
-from mobile_vla_ros.errors import UserError
-whole, bad = Path(sys.argv[1]).read_bytes(), Path(sys.argv[2])
-for case in sys.argv[3:]:
-    at, length = map(int, case.split(':'))
-    bad.write_bytes(whole[:at] + bytes(length) + whole[at + length:])
-    print(case, end=' ', flush=True)
-    try:
-        with Episode.open(bad) as episode:
-            good = 0
-            for index in range(len(episode)):
-                try:
-                    good += len(episode.frame(index).image) > 0
-                except UserError as error:
-                    assert str(bad) in str(error), error
-            print(good, flush=True)
-            judge_episode(episode)
-    except UserError as error:
-        assert str(bad) in str(error), error
-        print('refused', flush=True)
-"""
-
-
-def with_zeros(path, cases: list[tuple[int, int]]) -> list[str]:
-    """Return how many frames are readable in an episode with zeros at each (place, length)."""
-    words = [f'{at}:{length}' for at, length in cases]
-    done = subprocess.run(
-        [sys.executable, '-c', READ_WITH_ZEROS, path, path.with_name('zeros.h5'), *words],
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    return [line.split()[1] for line in done.stdout.splitlines() if line.startswith(tuple(words))]
-
-
-def heaps(content: bytes) -> list[tuple[int, list[int]]]:
-    """Return the offsets of each heap of a file and of its objects."""
-    found, at = [], content.find(HEAP)
-    while at >= 0:
-        end = at + int.from_bytes(content[at + 8 : at + 16], 'little')
-        objects = heap_objects(lambda at, count: content[at : at + count], at, end)
-        found.append((at, [start - 16 for _, (start, _) in objects]))
-        at = content.find(HEAP, end)
-    return found
 
 
 def test_jpeg_and_png_are_decoded_to_rgb(tmp_path):
@@ -163,37 +108,56 @@ def test_finding_episodes(tmp_path):
     writer.discard()
 
 
+def test_an_image_that_looks_like_a_heap_is_read_as_it_was_stored(tmp_path):
+    """Heaps of version 1 are mended while a file is read; bytes of an image must not be."""
+    image = encoded(1) + 3 * (b'GCOL' + bytes(60))
+    writer = EpisodeWriter(tmp_path, EpisodeInfo('go'), CREATED_NS)
+    writer.add_frame(image, 1, 1)
+    with Episode.open(writer.close()) as episode:
+        assert episode.encoded(0) == image
+
+
 @pytest.mark.parametrize(
-    ('offset', 'length'), [(0, 16), (0, 2), (0, 8), (8, 8), (-40, 100), (0, 512)]
+    ('offsets', 'sizes', 'words'),
+    [
+        ([0, 10, 20, 30], [10, 10, 10, 10], '10 10 10 10'),
+        ([0, -10, 20, 30], [10, 10, 10, 10], '10 - 10 10'),
+        ([0, 0, 20, 30], [10, 10, 10, 10], '10 - 10 10'),
+        ([0, 10, 20, 30], [10, 0, 10, 11], '10 - 10'),
+        ([0, 10, 2**62, 30], [2**31 - 1, 10, 10, 10], '- 10 - 10'),
+        ([40, 40, 40, 40], [1, 1, 1, 1], ''),
+        ([0, 39, 0, 39], [40, 1, 40, 1], '40'),
+    ],
 )
-def test_zeros_in_a_heap_never_hang(tmp_path, offset, length):
-    """
-    With the zeros of a power cut, HDF5 would step from object to object by zero, forever.
-
-    At every heap of a finished episode: at its third object and at its last. Frames before are
-    read, the rest is named.
-    """
-    path = write_episode(tmp_path, 30)
-    places = [
-        objects[index]
-        for _, objects in heaps(path.read_bytes())
-        for index in (2, -1)
-        if len(objects) > 2
-    ]
-    assert len(places) >= 4
-    found = with_zeros(path, [(place + offset, length) for place in places])
-    assert len(found) == len(places), found
-    assert all(words == 'refused' or int(words) < 30 for words in found[2:])
-    assert any(words != 'refused' and int(words) > 5 for words in found)
+def test_an_impossible_row_costs_only_its_image(tmp_path, offsets, sizes, words):
+    """Every image lies inside the stored bytes, behind the image before it; at the end none is."""
+    writer = EpisodeWriter(tmp_path, EpisodeInfo('go'), CREATED_NS)
+    for _ in range(4):
+        writer.add_frame(bytes(10), 1, 1)
+    path = writer.close()
+    with h5py.File(path, 'r+') as file:
+        file['frames/offset'][:], file['frames/size'][:] = offsets, sizes
+    found = []
+    with Episode.open(path) as episode:
+        for row in range(len(episode)):
+            try:
+                found.append(str(len(episode.encoded(row))))
+            except UserError as error:
+                assert f'{path} is broken at frame {row}' in str(error)
+                found.append('-')
+    assert ' '.join(found) == words
 
 
-def test_a_heap_with_a_zero_header_costs_only_its_frames(tmp_path):
-    """A heap without signature or length is named at each of its frames."""
-    path = write_episode(tmp_path, 30)
-    at, objects = heaps(path.read_bytes())[-1]
-    assert with_zeros(path, [(at, 16), (at + 8, 8), (at, 4), (at + 9, 4)]) == 4 * [
-        str(30 - len(objects))
-    ]
+def test_one_image_cannot_be_listed_again_and_again(tmp_path):
+    """All images together have at most the bytes that are stored, whatever lies between them."""
+    writer = EpisodeWriter(tmp_path, EpisodeInfo('go'), CREATED_NS)
+    for _ in range(5):
+        writer.add_frame(bytes(10), 1, 1)
+    path = writer.close()
+    with h5py.File(path, 'r+') as file:
+        file['frames/offset'][:], file['frames/size'][:] = [0, 0, 5, 0, 5], [30, 1, 30, 1, 30]
+    with pytest.raises(UserError, match='adds up to 90 bytes, of which 50 are stored'):
+        Episode.open(path)
 
 
 def test_a_broken_verdict_names_the_file(tmp_path):

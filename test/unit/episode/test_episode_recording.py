@@ -44,6 +44,25 @@ def test_everything_queued_is_written_before_the_end(recording):
         assert [event.name for event in episode.events] == ['stop']
 
 
+def test_a_clock_that_is_set_back_changes_neither_order_nor_steady_receipts(recording):
+    """Rows stay in the order of arrival, with both receipts, and so do events of drops."""
+    received_ns = [10_000 + row * 100 - (4_000 if row >= 3 else 0) for row in range(6)]
+    for row, at_ns in enumerate(received_ns):
+        recording.command(Command(np.full(6, row), at_ns, at_ns, steady_ns=row + 1))
+        recording.lost(1, at_ns, f'lost {row}', row + 1)
+        recording.event('problem', at_ns, steady_ns=row + 1)
+    recording.frame(lambda: encoded(1), 5, 6, 7)
+    finish(recording)
+    with Episode.open(recording.path) as episode:
+        assert episode.commands.twist[:, 0].tolist() == [0, 1, 2, 3, 4, 5]
+        assert episode.commands.received_ns.tolist() == received_ns
+        assert episode.commands.steady_ns.tolist() == [1, 2, 3, 4, 5, 6]
+        for name in ('problem', 'drop'):
+            times = [(e.time_ns, e.steady_ns) for e in episode.events if e.name == name]
+            assert times == list(zip(received_ns, range(1, 7), strict=True))
+        assert (episode.frame_received_ns.tolist(), episode.frame_steady_ns.tolist()) == ([6], [7])
+
+
 def test_a_full_queue_drops_whole_frames_at_once(recording):
     """While the writer is stuck, a frame for a full queue is dropped at once and counted."""
     stuck = threading.Event()

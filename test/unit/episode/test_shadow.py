@@ -163,9 +163,9 @@ def a_window(frames=30):
     return Window(
         0.3,
         0.25,
-        [(encoded(number), now, now) for number, now in enumerate(times)],
+        [(encoded(number), now, now, now + 7) for number, now in enumerate(times)],
         [Command(twist(0.4), now, now, 'teleop') for now in times],
-        [(twist(0.4, 0.25), now - 1, now) for now in times],
+        [(twist(0.4, 0.25), now - 1, now, now + 7) for now in times],
     )
 
 
@@ -178,6 +178,11 @@ def test_the_worst_seconds_are_an_episode_with_both_commands(tmp_path, capsys):
         assert np.array_equal(episode.proposals.twist, np.tile(twist(0.4, 0.25), (30, 1)))
         assert episode.proposals.received_ns[0] == episode.proposals.stamp_ns[0] + 1 == CREATED_NS
         assert '0.250 m/s apart' in episode.events[-1].text
+        steady_ns = (episode.frame_received_ns + 7).tolist()
+        assert (
+            episode.frame_steady_ns.tolist() == episode.proposals.steady_ns.tolist() == steady_ns
+        )
+        assert [event.steady_ns for event in episode.events] == [steady_ns[0], steady_ns[-1]]
     assert main(['episodes', 'show', str(path)]) == 0
     assert main(['episodes', 'check', str(path)]) == 0
     assert main(['episodes', 'view', str(path)]) == 0
@@ -185,10 +190,10 @@ def test_the_worst_seconds_are_an_episode_with_both_commands(tmp_path, capsys):
 
 
 def test_an_older_episode_is_read_as_before(tmp_path):
-    """It has no proposals, and none are reported as lost; the version is the same."""
+    """It has no proposals, and none are reported as lost."""
     path = write_episode(tmp_path)
     with Episode.open(path) as episode:
-        assert episode.proposals is None and episode.attributes['version'] == 1
+        assert episode.proposals is None
     with h5py.File(path) as file:
         assert 'proposals' not in file
 
@@ -196,7 +201,7 @@ def test_an_older_episode_is_read_as_before(tmp_path):
 def test_a_window_that_cannot_be_written_leaves_nothing(tmp_path):
     """A broken image stops it half-way."""
     window = a_window()
-    window.frames.append((b'', CREATED_NS, CREATED_NS))
+    window.frames.append((b'', CREATED_NS, CREATED_NS, CREATED_NS))
     with pytest.raises(ValueError, match='at least one byte'):
         write_window(tmp_path, INFO, window, CREATED_NS)
     assert list(tmp_path.iterdir()) == []

@@ -100,7 +100,7 @@ def test_a_garbled_image_costs_only_itself(tmp_path, encoded):
     for number in range(30):
         now_ns = CREATED_NS + number * SECOND // 10
         sent = message(encoded if number % 2 else good, now_ns)
-        episode.frame(sent, now_ns, now_ns, 0)
+        episode.frame(sent, now_ns, now_ns, now_ns, 0)
         assert (gate.pass_on(sent, now_ns, now_ns) is None) == (number > 0)
         wait_until(lambda: not episode.recording.queued)
     assert gate.unreadable == 15
@@ -192,7 +192,7 @@ def test_a_raw_image_that_lies_costs_only_itself(tmp_path, change):
         now_ns = CREATED_NS + number * SECOND // 10
         sent = ImageMessage(**{**good, **(change if number % 2 else {})})
         sent.header.stamp.sec, sent.header.stamp.nanosec = divmod(now_ns, SECOND)
-        episode.frame(sent, now_ns, now_ns, 0)
+        episode.frame(sent, now_ns, now_ns, now_ns, 0)
         gate.pass_on(sent, now_ns, now_ns)
     assert gate.unreadable == 5
     recording = episode.recording
@@ -209,7 +209,7 @@ def test_an_episode_names_only_so_many_kinds_of_images(tmp_path):
     episode.begin(episode.open(SimpleNamespace(height=500, **raw), EpisodeInfo('go'), None))
     for number in range(400):
         now_ns = CREATED_NS + number * SECOND // 100
-        episode.frame(SimpleNamespace(height=number + 1, **raw), now_ns, now_ns, 0)
+        episode.frame(SimpleNamespace(height=number + 1, **raw), now_ns, now_ns, now_ns, 0)
     recording = episode.recording
     recording.finish('success')
     assert recording.join(20) and recording.drops == 400
@@ -240,7 +240,7 @@ def test_no_mutated_image_ends_anything(tmp_path, name):
         assert (gate.unreadable > counted) == isinstance(pixels, str)
         assert passed is None or not isinstance(pixels, str)
         assert kind(sent) != BROKEN or isinstance(whole, str)
-        episode.frame(sent, now_ns, now_ns, 0)
+        episode.frame(sent, now_ns, now_ns, now_ns, 0)
     print(f'{name}: {refused} of {MUTANTS} refused, {unsound} of them only by the decoder')
     assert MUTANTS / 4 < refused < MUTANTS
     recording = episode.recording

@@ -76,8 +76,9 @@ def test_csv_holds_every_byte_and_number(tmp_path):
         columns = list(commands[0])
         assert columns[:4] == ['stamp_ns', 'received_ns', 'source', 'linear_x']
         assert [
-            [float(row[name]) for name in columns[3:]] for row in commands
+            [float(row[name]) for name in columns[3:9]] for row in commands
         ] == episode.commands.twist.tolist()
+        assert columns[9:] == ['steady_ns']
         assert [row['source'] for row in commands] == ['teleop'] * 4 + ['takeover'] * 2
         assert [(row['name'], row['text']) for row in rows(folder / 'events.csv')] == [
             (event.name, event.text) for event in episode.events
@@ -134,7 +135,7 @@ def test_proposals_are_exported_beside_the_commands(tmp_path):
     path, out, bags = writer.close(), tmp_path / 'out', tmp_path / 'bags'
     assert export(path, '--out', out, '--format', 'csv') == 0
     table = rows(out / path.stem / 'proposals.csv')
-    assert [[float(value) for value in list(row.values())[2:]] for row in table] == wished
+    assert [[float(value) for value in list(row.values())[2:8]] for row in table] == wished
     assert [(int(row['stamp_ns']), int(row['received_ns'])) for row in table] == [
         (START_NS + index, START_NS + 100 + index) for index in range(3)
     ]
