@@ -73,8 +73,8 @@ class Command:
     :param stamp_ns: header stamp, or time of receipt where the message has no header.
     :param received_ns: time of receipt on the receiving node's clock, nanoseconds.
     :param source: a key of ``SOURCES``.
-    :param steady_ns: time of receipt on a clock of the receiver that never steps, not even while
-        the machine is suspended, nanoseconds; None: ``received_ns``, for want of a better one.
+    :param steady_ns: time of receipt on a clock of the receiver that never steps, and goes on
+        while the machine is suspended, nanoseconds; None: ``received_ns``, if there is no better.
     """
 
     twist: np.ndarray

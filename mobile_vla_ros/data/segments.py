@@ -95,7 +95,9 @@ def rate_for(paths: Sequence[Path], max_hz: float) -> float:
 
 def _own_rates_hz(episode: Episode) -> list[float]:
     """Return the rate of an episode's frames, from their median spacing, if it has any."""
-    times_ns, _ = frame_times(episode.frame_stamp_ns, episode.frame_received_ns)
+    times_ns, _ = frame_times(
+        episode.frame_stamp_ns, episode.frame_received_ns, episode.frame_steady_ns
+    )
     period_ns = float(np.median(np.diff(times_ns))) if len(times_ns) > 1 else 0.0
     return [NANOSECONDS / period_ns] if period_ns > 0 else []
 
@@ -136,7 +138,7 @@ def read_episodes(
             with Episode.open(path) as episode:
                 segments = _segments(episode, path, sampling, accept)
                 commands = episode.commands
-                signature = coverage.signature(commands.received_ns, commands.twist)
+                signature = coverage.signature(commands.steady_ns, commands.twist)
                 own_takeovers = takeovers(commands, episode.events)
         except UserError as error:
             loaded.skipped[str(path)] = str(error).replace(str(path), 'it')

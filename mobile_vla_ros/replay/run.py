@@ -212,9 +212,8 @@ def _drive(
 def _commands(
     episode: Episode, finite: np.ndarray, now_ns: np.ndarray, spec
 ) -> tuple[np.ndarray, np.ndarray]:
-    received_ns, twist = episode.commands.received_ns[finite], episode.commands.twist[finite]
-    order = np.argsort(received_ns, kind='stable')
-    log = CommandLog(received_ns[order], twist[order], spec.command_max_age_s)
+    steady_ns, twist = episode.commands.steady_ns[finite], episode.commands.twist[finite]
+    log = CommandLog(steady_ns, twist, spec.command_max_age_s)
     period_ns = round(NANOSECONDS / spec.rate_hz)
     return log.at(now_ns)[0], log.at(now_ns - period_ns)[0]
 

@@ -48,8 +48,9 @@ def judge_episode(episode: Episode) -> Health:
     return verdict.judge(
         frame_stamp_ns=episode.frame_stamp_ns,
         frame_received_ns=episode.frame_received_ns,
+        frame_steady_ns=episode.frame_steady_ns,
         frozen=tally.frozen,
-        command_received_ns=episode.commands.received_ns,
+        command_steady_ns=episode.commands.steady_ns,
         twist=episode.commands.twist,
         drops=sum(dropped_frames(one.text) for one in episode.events if one.name == 'drop'),
         broken=tally.broken,

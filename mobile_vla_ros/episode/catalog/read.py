@@ -21,14 +21,14 @@ def read_row(path: Path) -> dict[str, Any]:
     :raises UserError: when it cannot be read.
     """
     with Episode.open(path) as episode:
-        received_ns, commands = episode.frame_received_ns, episode.commands
+        steady_ns, commands = episode.frame_steady_ns, episode.commands
         health: Health = episode.health or {
             'verdict': UNFINISHED,
             'reasons': ['the episode is unfinished'],
         }
-        duration_s = float(received_ns[-1] - received_ns[0]) / 1e9 if len(episode) else 0.0
-        driven = coverage.motion(commands.received_ns, commands.twist)
-        signature = coverage.signature(commands.received_ns, commands.twist)
+        duration_s = float(steady_ns[-1] - steady_ns[0]) / 1e9 if len(episode) else 0.0
+        driven = coverage.motion(commands.steady_ns, commands.twist)
+        signature = coverage.signature(commands.steady_ns, commands.twist)
         row = EpisodeRow(
             path.name,
             episode.episode_id,
@@ -39,7 +39,7 @@ def read_row(path: Path) -> dict[str, Any]:
             episode.recovered,
             len(episode),
             len(commands),
-            round(max(duration_s, 0.0), 3),
+            round(duration_s, 3),
             UNFINISHED if path.name.endswith('.part') else health['verdict'],
             tuple(health['reasons']),
             **{f'{name}_s': round(seconds, 3) for name, seconds in driven.items()},

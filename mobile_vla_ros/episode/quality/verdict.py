@@ -8,6 +8,7 @@ import numpy as np
 
 from mobile_vla_ros.episode.quality.image_quality import ImageQuality
 from mobile_vla_ros.episode.timing import camera_clock as clock
+from mobile_vla_ros.episode.timing.receipts import clock_steps, without_steps
 from mobile_vla_ros.episode.timing.timeline import frame_times, newest_at
 from mobile_vla_ros.types import NANOSECONDS, VERDICTS
 
@@ -31,6 +32,7 @@ class Health(TypedDict, total=False):
     Files from older versions lack the keys that were added since.
 
     ``expected_rate_hz`` is None when unknown. ``clock`` is one of ``camera_clock.KINDS``.
+    ``clock_steps`` counts how often the receiving clock was set (``timing.receipts``).
     ``skew_s`` is the median time from header stamp to receipt, the offset between the clocks of
     images and commands. ``frozen_share`` is of the frames taken while the robot was commanded to
     move, ``idle_share`` of the frames taken while it was not. ``broken`` counts the images that
@@ -48,6 +50,7 @@ class Health(TypedDict, total=False):
     command_rate_hz: float
     worst_gap_s: float
     clock: str
+    clock_steps: int
     skew_s: float
     drops: int
     drop_share: float
@@ -103,8 +106,9 @@ def judge(
     *,
     frame_stamp_ns: np.ndarray,
     frame_received_ns: np.ndarray,
+    frame_steady_ns: np.ndarray,
     frozen: np.ndarray,
-    command_received_ns: np.ndarray,
+    command_steady_ns: np.ndarray,
     twist: np.ndarray,
     drops: int,
     broken: int = 0,
@@ -117,9 +121,10 @@ def judge(
 
     Frames are timed as in training (``timeline.frame_times``).
 
-    :param frame_stamp_ns: (N,) int64 header stamps; likewise ``frame_received_ns``.
+    :param frame_stamp_ns: (N,) int64 header stamps; likewise ``frame_received_ns``, and
+        ``frame_steady_ns`` on the clock that never steps (``timing.receipts``).
     :param frozen: (N,) bool: the image equals the previous one, byte for byte.
-    :param command_received_ns: (M,) int64 times of receipt; twist: (M, 6) m/s and rad/s.
+    :param command_steady_ns: (M,) int64 receipts on it; twist: (M, 6) m/s and rad/s.
     :param drops: frames known to be lost; broken: images that cannot be decoded.
     :param samples: quality of the sampled images (``image_quality.is_due``).
     :param expected_rate_hz: the camera's rate, frames a second; None or 0: unknown.
@@ -127,20 +132,20 @@ def judge(
         moved between two images is unknown then, and images make no episode bad.
     :returns: plain values, fit for JSON.
     """
-    frames, commands = len(frame_received_ns), len(command_received_ns)
-    camera = clock.check(frame_stamp_ns, frame_received_ns)
-    times_ns, by = frame_times(frame_stamp_ns, frame_received_ns)
-    in_time = np.sort(times_ns) if by == 'stamp' else times_ns  # frames may overtake each other
-    gaps_s = np.maximum(np.diff(in_time) / NANOSECONDS, 0.0)
+    frames, commands = len(frame_received_ns), len(command_steady_ns)
+    frame_steady_ns, command_steady_ns = without_steps(frame_steady_ns, command_steady_ns)
+    camera = clock.check(frame_stamp_ns, frame_received_ns, frame_steady_ns)
+    times_ns, _ = frame_times(frame_stamp_ns, frame_received_ns, frame_steady_ns)
+    gaps_s = np.diff(np.sort(times_ns)) / NANOSECONDS  # frames may overtake each other
     duration_s = float(gaps_s.sum())
-    moving = _commanded_to_move(times_ns, command_received_ns, twist)
+    moving = _commanded_to_move(times_ns, command_steady_ns, twist)
     # A still image proves a dead camera only between two frames with a command to move.
     watched = moving.copy()
     watched[1:] &= moving[:-1]
     skews_s = (frame_received_ns - frame_stamp_ns) / NANOSECONDS
     # A camera that died left no frame to end its gap: the commands went on.
     silent_s = (
-        float(command_received_ns[-1] - frame_received_ns[-1]) / NANOSECONDS
+        float(command_steady_ns[-1] - frame_steady_ns[-1]) / NANOSECONDS
         if frames and commands
         else 0.0
     )
@@ -153,6 +158,7 @@ def judge(
         'command_rate_hz': round(commands / duration_s, 4) if duration_s > 0 else 0.0,
         'worst_gap_s': round(max(float(gaps_s.max()) if frames > 1 else 0.0, silent_s), 4),
         'clock': camera.kind,
+        'clock_steps': len(clock_steps(frame_received_ns, frame_steady_ns)),
         'skew_s': round(float(np.median(skews_s)), 4) if frames else 0.0,
         'drops': int(drops),
         'drop_share': round(drops / (frames + drops), 4) if drops else 0.0,
@@ -178,15 +184,13 @@ def judge(
 
 
 def _commanded_to_move(
-    times_ns: np.ndarray, command_received_ns: np.ndarray, twist: np.ndarray
+    times_ns: np.ndarray, command_steady_ns: np.ndarray, twist: np.ndarray
 ) -> np.ndarray:
     """Return (N,) bool: the newest command at each frame's time is not zero."""
-    if not len(command_received_ns) or not len(times_ns):
+    if not len(command_steady_ns) or not len(times_ns):
         return np.zeros(len(times_ns), dtype=bool)
-    # A clock that was set back leaves receipts out of order.
-    order = np.argsort(command_received_ns, kind='stable')
-    rows, known = newest_at(times_ns, command_received_ns[order])
-    moving: np.ndarray = known & np.any(twist[order][rows] != 0, axis=1)
+    rows, known = newest_at(times_ns, command_steady_ns)
+    moving: np.ndarray = known & np.any(twist[rows] != 0, axis=1)
     return moving
 
 

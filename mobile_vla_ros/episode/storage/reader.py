@@ -1,5 +1,6 @@
 """Read an episode, whole or cut short, and find the episodes of a folder."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import h5py
@@ -14,6 +15,7 @@ from mobile_vla_ros.episode.storage.hdf5_gate import (
     Hdf5File,
     open_file,
 )
+from mobile_vla_ros.episode.timing.receipts import without_steps
 from mobile_vla_ros.errors import UserError, first_line
 from mobile_vla_ros.images.stored import BrokenImage, decode
 from mobile_vla_ros.types import SOURCES, Frame
@@ -64,6 +66,25 @@ class Episode:
             for name, time, text, steady in zip(
                 *self._written('events', 'name', 'time_ns', 'text', 'steady_ns'), strict=True
             )
+        ]
+        self._undo_steps()
+
+    def _undo_steps(self) -> None:
+        """Move what follows a step back of the receipts, in episodes without a steady clock."""
+        proposals = self.proposals or Commands(*[np.zeros(0, np.int64)] * 5)
+        found = without_steps(
+            self.frame_steady_ns,
+            self.commands.steady_ns,
+            proposals.steady_ns,
+            np.array([event.steady_ns for event in self.events], np.int64),
+        )
+        self.frame_steady_ns, steady_ns, proposed_ns, events_ns = found
+        self.commands = replace(self.commands, steady_ns=steady_ns)
+        if self.proposals is not None:
+            self.proposals = replace(self.proposals, steady_ns=proposed_ns)
+        self.events = [
+            replace(event, steady_ns=int(time_ns))
+            for event, time_ns in zip(self.events, events_ns, strict=True)
         ]
 
     @classmethod

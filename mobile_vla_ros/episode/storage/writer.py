@@ -319,8 +319,9 @@ class EpisodeWriter:
         self.health = verdict.judge(
             frame_stamp_ns=self._part.column('frames/stamp_ns'),
             frame_received_ns=self._part.column('frames/received_ns'),
+            frame_steady_ns=self._part.column('frames/steady_ns'),
             frozen=self._tally.frozen,
-            command_received_ns=self._part.column('commands/received_ns'),
+            command_steady_ns=self._part.column('commands/steady_ns'),
             twist=self._part.column('commands/twist'),
             drops=self.drops,
             broken=self._tally.broken,

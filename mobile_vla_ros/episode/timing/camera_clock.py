@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from mobile_vla_ros.episode.timing.receipts import clock_steps
 from mobile_vla_ros.types import NANOSECONDS
 
 KINDS = ('sane', 'zero', 'backwards', 'jumps', 'apart')
@@ -15,6 +16,8 @@ SETTLE_S = 0.5
 SPAN_S = 10.0
 # A stamp that goes back is classified only once this many frames have followed it.
 FOLLOWING = 3
+# Frames that were stamped before a step of the clock may be received for this long after it.
+TRANSPORT_NS = NANOSECONDS
 
 
 @dataclass(frozen=True)
@@ -35,7 +38,30 @@ class ClockVerdict:
         return self.kind == 'sane'
 
 
-def check(stamp_ns: np.ndarray, received_ns: np.ndarray) -> ClockVerdict:
+def exposure_times(
+    stamp_ns: np.ndarray, received_ns: np.ndarray, steady_ns: np.ndarray
+) -> np.ndarray:
+    """
+    Return when each frame was exposed, by its header stamp, on the steady clock.
+
+    What counts is the delay from stamp to receipt, so a step of the clock behind both of them, a
+    wall clock or a simulator's, does not matter, except to frames that were on their way.
+
+    :param stamp_ns: (N,) int64 header stamps; likewise ``received_ns``, on the same kind of clock,
+        and ``steady_ns``, receipts on a clock that never steps.
+    """
+    delay_ns = received_ns - stamp_ns
+    for row in clock_steps(received_ns, steady_ns):
+        step_ns = (received_ns - steady_ns)[row] - (received_ns - steady_ns)[row - 1]
+        on_the_way = np.arange(row, np.searchsorted(steady_ns, steady_ns[row] + TRANSPORT_NS))
+        changed_ns = delay_ns[on_the_way] - delay_ns[row - 1]
+        before = np.abs(changed_ns - step_ns) < np.abs(changed_ns)
+        delay_ns[on_the_way[before]] -= step_ns
+    exposed: np.ndarray = steady_ns - delay_ns
+    return exposed
+
+
+def check(stamp_ns: np.ndarray, received_ns: np.ndarray, steady_ns: np.ndarray) -> ClockVerdict:
     """
     Classify the camera's clock from the frames of an episode.
 
@@ -44,23 +70,30 @@ def check(stamp_ns: np.ndarray, received_ns: np.ndarray) -> ClockVerdict:
     receipt changes by over half a second at once, for good. It is apart where the median offset
     exceeds half a second in at least one quarter of the episode.
 
-    :param stamp_ns: (N,) int64 header stamps, in order of receipt; likewise ``received_ns``.
+    :param stamp_ns: (N,) int64 header stamps, in order of receipt; likewise ``received_ns`` and
+        ``steady_ns`` (``exposure_times``).
     """
-    stamp_ns = np.asarray(stamp_ns, dtype=np.int64)
-    received_ns = np.asarray(received_ns, dtype=np.int64)
+    stamp_ns, received_ns, steady_ns = (
+        np.asarray(column, dtype=np.int64) for column in (stamp_ns, received_ns, steady_ns)
+    )
     count = len(stamp_ns)
     if not count:
         return ClockVerdict('sane', '')
-    steps_ns = np.diff(stamp_ns)
     zeros = int((stamp_ns == 0).sum())
     if zeros == count or zeros > 1:
         return ClockVerdict(
             'zero', f'the camera clock stands at zero in {zeros} of {count} frames'
         )
-    if count > 1 and not steps_ns.any():
+    if count > 1 and not np.diff(stamp_ns).any():
         return ClockVerdict('zero', 'the camera clock stands still: all stamps are the same')
+    goes_back = bool((np.diff(stamp_ns) <= 0).any())
+    # From here on only the offset matters, and the steady clock takes the place of the other.
+    stamp_ns, received_ns = exposure_times(stamp_ns, received_ns, steady_ns), steady_ns
+    steps_ns = np.diff(stamp_ns)
     back = int((steps_ns <= 0).sum())
     if back and not _overtaken(stamp_ns, received_ns):
+        if not goes_back:
+            return _jumps(steps_ns[steps_ns <= 0] / NANOSECONDS)
         return ClockVerdict(
             'backwards',
             f'the camera clock does not go forward {_times(back)}; '
@@ -68,12 +101,7 @@ def check(stamp_ns: np.ndarray, received_ns: np.ndarray) -> ClockVerdict:
         )
     jumps_s = _jumps_s(stamp_ns, received_ns)
     if len(jumps_s):
-        largest = jumps_s[np.argmax(np.abs(jumps_s))]
-        return ClockVerdict(
-            'jumps',
-            f'the camera clock jumps {_times(len(jumps_s))} against the '
-            f'receiving clock, by up to {abs(largest):.2f} s',
-        )
+        return _jumps(jumps_s)
     offset_s = (received_ns - stamp_ns) / NANOSECONDS
     quarters_s = [float(np.median(part)) for part in np.array_split(offset_s, min(4, count))]
     worst_s = max(quarters_s, key=abs)
@@ -83,6 +111,14 @@ def check(stamp_ns: np.ndarray, received_ns: np.ndarray) -> ClockVerdict:
             'apart', f'the camera clock is {abs(worst_s):.2f} s {side} the receiving clock'
         )
     return ClockVerdict('sane', '')
+
+
+def _jumps(steps_s: np.ndarray) -> ClockVerdict:
+    return ClockVerdict(
+        'jumps',
+        f'the camera clock jumps {_times(len(steps_s))} against the '
+        f'receiving clock, by up to {np.abs(steps_s).max():.2f} s',
+    )
 
 
 def _overtaken(stamp_ns: np.ndarray, received_ns: np.ndarray) -> bool:
@@ -99,12 +135,13 @@ def _overtaken(stamp_ns: np.ndarray, received_ns: np.ndarray) -> bool:
         return False
     followed = rows + FOLLOWING < len(stamp_ns)
     rows, back_ns = rows[followed], back_ns[followed]
-    order_ns = np.maximum.accumulate(received_ns)
     span_ns = round(SPAN_S * NANOSECONDS)
     offset_ns = received_ns - stamp_ns
-    before = _smallest(offset_ns, np.searchsorted(order_ns, order_ns[rows] - span_ns), rows)
+    before = _smallest(offset_ns, np.searchsorted(received_ns, received_ns[rows] - span_ns), rows)
     after = _smallest(
-        offset_ns, rows + 1, np.searchsorted(order_ns, order_ns[rows] + span_ns, side='right')
+        offset_ns,
+        rows + 1,
+        np.searchsorted(received_ns, received_ns[rows] + span_ns, side='right'),
     )
     return not (after - before > back_ns / 2).any()
 
@@ -120,27 +157,24 @@ def _jumps_s(stamp_ns: np.ndarray, received_ns: np.ndarray) -> np.ndarray:
     limit_ns = round(APART_S * NANOSECONDS)
     offset_ns = received_ns - stamp_ns
     steps_ns = np.diff(offset_ns)
-    # Sorted receipts, for searching; where the receiving clock steps back by more than the limit,
-    # the offset steps as well.
-    order_ns = np.maximum.accumulate(received_ns)
-    back = np.diff(received_ns) < -limit_ns
-    rows = np.flatnonzero((np.abs(steps_ns) > limit_ns) & ~back)
+    rows = np.flatnonzero(np.abs(steps_ns) > limit_ns)
     settle_ns, span_ns = (round(span * NANOSECONDS) for span in (SETTLE_S, SPAN_S))
-    last, first = order_ns[rows], order_ns[rows + 1]
+    last, first = received_ns[rows], received_ns[rows + 1]
     before = _smallest(
         offset_ns,
-        np.searchsorted(order_ns, last - span_ns),
-        np.searchsorted(order_ns, last - settle_ns, side='right'),
+        np.searchsorted(received_ns, last - span_ns),
+        np.searchsorted(received_ns, last - settle_ns, side='right'),
     )
     after = _smallest(
         offset_ns,
-        np.searchsorted(order_ns, first + settle_ns),
-        np.searchsorted(order_ns, first + span_ns, side='right'),
+        np.searchsorted(received_ns, first + settle_ns),
+        np.searchsorted(received_ns, first + span_ns, side='right'),
     )
     lasting_ns = after - before
     same_way = np.sign(lasting_ns) == np.sign(steps_ns[rows])
     lasting = (np.abs(lasting_ns) > limit_ns) & same_way  # False for NaN
-    return np.concatenate([steps_ns[rows][lasting], steps_ns[back]]) / NANOSECONDS
+    jumps: np.ndarray = steps_ns[rows][lasting] / NANOSECONDS
+    return jumps
 
 
 def _smallest(values: np.ndarray, start: np.ndarray, stop: np.ndarray) -> np.ndarray:

@@ -27,7 +27,7 @@ PLAIN, CORRECTED, WRONG = 0, 1, 2
 @dataclass(frozen=True)
 class Takeover:
     """
-    One takeover; times are receipts, nanoseconds.
+    One takeover; times are receipts on the episode's steady clock, nanoseconds.
 
     :param begin_ns: of its first command.
     :param end_ns: of the first command after it; of its last command, if the episode ends with it.
@@ -47,7 +47,7 @@ class Takeover:
 
 def takeovers(commands: Commands, events: Sequence[Event] = ()) -> list[Takeover]:
     """Return the takeovers of an episode, in order."""
-    times, source = _in_order(commands)
+    times, source = commands.steady_ns, commands.source
     found: list[Takeover] = []
     for first, last in _spans(_from_person(times, source, events)):
         begin_ns = int(times[first])
@@ -66,7 +66,7 @@ def kinds(commands: Commands, events: Sequence[Event] = ()) -> np.ndarray:
     the guard holds the base after the person let go, and the guard's own stops, whose source is
     unknown. All other commands are ``PLAIN``, and so is every command if no policy drives.
     """
-    times, source = commands.received_ns, commands.source
+    times, source = commands.steady_ns, commands.source
     result = np.full(len(times), PLAIN, np.uint8)
     if (source == SOURCES['policy']).any():
         result[source == SOURCES['unknown']] = WRONG
@@ -79,17 +79,13 @@ def kinds(commands: Commands, events: Sequence[Event] = ()) -> np.ndarray:
     return result
 
 
-def _in_order(commands: Commands) -> tuple[np.ndarray, np.ndarray]:
-    """Return receipts and sources sorted by receipt: a clock that was set back mixes them."""
-    order = np.argsort(commands.received_ns, kind='stable')
-    return commands.received_ns[order], commands.source[order]
-
-
 def _from_person(times: np.ndarray, source: np.ndarray, events: Sequence[Event]) -> np.ndarray:
     """Return (M,) bool: takeover commands from the person, not from the guard."""
     persons: np.ndarray = source == SOURCES['takeover']
     marks = sorted(
-        (event.time_ns, event.text.startswith(END)) for event in events if event.name == 'takeover'
+        (event.steady_ns, event.text.startswith(END))
+        for event in events
+        if event.name == 'takeover'
     )
     if not marks or not len(times):
         return persons  # recorded before these events existed

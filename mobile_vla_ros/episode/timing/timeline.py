@@ -1,11 +1,12 @@
 """
 Pair frames with commands and resample them to the policy's rate.
 
-A frame's time is its header stamp, or its receipt if the camera's clock cannot be trusted
-(``frame_times``); a frame that newer ones have overtaken is sorted in by its time. The action at
-time t is the newest command received at or before t if it is no older than ``command_max_age_s``,
-else zero. A segment is a chain of frames at the policy's rate without a gap, and says in which of
-them a window ends, by the rule that drives (``windows``). A window never spans two segments.
+All times are on the episode's steady clock. A frame's time is that of its exposure by its header
+stamp, or its receipt if the camera's clock cannot be trusted (``frame_times``); a frame that newer
+ones have overtaken is sorted in by its time. The action at time t is the newest command received
+at or before t if it is no older than ``command_max_age_s``, else zero. A segment is a chain of
+frames at the policy's rate without a gap, and says in which of them a window ends, by the rule
+that drives (``windows``). A window never spans two segments.
 """
 
 from dataclasses import dataclass
@@ -26,7 +27,7 @@ class CommandLog:
     """
     Every command of an episode, in order of receipt.
 
-    :param received_ns: (M,) int64, not decreasing.
+    :param received_ns: (M,) int64 on the steady clock, not decreasing.
     :param twist: (M, 6) float64, m/s and rad/s.
     :param max_age_s: a command older than this means zero.
     :param kind: (M,) uint8 kind of each command (``corrections.kinds``); None: all are plain.
@@ -75,7 +76,7 @@ class GridSegment:
     Frames at the policy's rate without a gap, and the action at each.
 
     :param frame_index: (T,) int64 rows of the episode's frames, all different.
-    :param time_ns: (T,) int64 the frames' own times, strictly increasing.
+    :param time_ns: (T,) int64 the frames' own times on the steady clock, strictly increasing.
     :param twist: (T, 6) float64 the action at each frame's time, zero where no command is fresh.
     :param accepted: (T,) bool: a window ends in the frame, so that driving would plan there.
     :param rate_hz: the rate of the grid.
@@ -104,20 +105,27 @@ def newest_at(time_ns: np.ndarray, received_ns: np.ndarray) -> tuple[np.ndarray,
     return np.maximum(rows, 0), rows >= 0
 
 
-def frame_times(stamp_ns: np.ndarray, received_ns: np.ndarray) -> tuple[np.ndarray, str]:
+def frame_times(
+    stamp_ns: np.ndarray, received_ns: np.ndarray, steady_ns: np.ndarray
+) -> tuple[np.ndarray, str]:
     """
-    Choose the clock of an episode's frames.
+    Return when the frames of an episode were taken, on its steady clock.
 
-    The header stamp, which is the time of exposure, is used if the camera's clock is sane
-    (``camera_clock.check``), the time of receipt otherwise.
+    That is the time of exposure by the header stamp if the camera's clock is sane
+    (``camera_clock.check``), the receipt otherwise.
 
-    :param stamp_ns: (N,) int64; likewise ``received_ns``.
+    :param stamp_ns: (N,) int64; likewise ``received_ns`` and ``steady_ns``
+        (``camera_clock.exposure_times``).
     :returns: (N,) int64 times, in order of receipt: not sorted where a frame was overtaken;
         ``'stamp'`` or ``'received'``.
     """
-    if len(stamp_ns) and clock.check(stamp_ns, received_ns).sane:
-        return np.asarray(stamp_ns), 'stamp'
-    return np.asarray(received_ns), 'received'
+    if len(stamp_ns) and clock.check(stamp_ns, received_ns, steady_ns).sane:
+        return clock.exposure_times(stamp_ns, received_ns, steady_ns), 'stamp'
+    return np.asarray(steady_ns), 'received'
+
+
+def _frame_times(episode: TimedEpisode) -> tuple[np.ndarray, str]:
+    return frame_times(episode.frame_stamp_ns, episode.frame_received_ns, episode.frame_steady_ns)
 
 
 def segments(
@@ -134,26 +142,20 @@ def segments(
     :param window: frames in its window.
     :param command_max_age_s: see the head of this module.
     """
-    time_ns, by = frame_times(episode.frame_stamp_ns, episode.frame_received_ns)
-    # Receipts that go back are a clock fault and end a segment; stamps of a sane clock are sorted.
-    place = np.argsort(time_ns, kind='stable') if by == 'stamp' else np.arange(len(time_ns))
-    # A clock that was set back leaves receipts out of order; a stable sort keeps their sequence.
-    order = np.argsort(episode.commands.received_ns, kind='stable')
-    kind = corrections.kinds(episode.commands, episode.events)
-    log = CommandLog(
-        episode.commands.received_ns[order],
-        episode.commands.twist[order],
-        command_max_age_s,
-        kind[order],
-    )
+    time_ns, _ = _frame_times(episode)
+    # A frame that newer ones have overtaken is sorted in by its stamp; receipts are in order.
+    place = np.argsort(time_ns, kind='stable')
+    time_ns = time_ns[place]
+    commands = episode.commands
+    kind = corrections.kinds(commands, episode.events)
+    log = CommandLog(commands.steady_ns, commands.twist, command_max_age_s, kind)
+    _, accepted = window_rows(time_ns, np.arange(len(time_ns)), rate_hz, window)
     found = []
-    backwards = np.flatnonzero(np.diff(time_ns[place]) < 0) + 1
-    for stretch in np.split(place, backwards):
-        _, accepted = window_rows(time_ns[stretch], np.arange(len(stretch)), rate_hz, window)
-        for chain in frame_chains(time_ns[stretch], rate_hz, accepted):
-            rows, times = stretch[chain], time_ns[stretch[chain]]
-            twist, _ = log.at(times)
-            found.append(GridSegment(rows, times, twist, accepted[chain], rate_hz, log))
+    for chain in frame_chains(time_ns, rate_hz, accepted):
+        twist, _ = log.at(time_ns[chain])
+        found.append(
+            GridSegment(place[chain], time_ns[chain], twist, accepted[chain], rate_hz, log)
+        )
     return found
 
 
@@ -200,10 +202,12 @@ class ArrivalTimes:
 
 def arrival_times(episode: TimedEpisode) -> ArrivalTimes:
     """Return when an episode's frames were captured and received."""
-    stamp_ns, by = frame_times(episode.frame_stamp_ns, episode.frame_received_ns)
-    now_ns = np.maximum.accumulate(np.maximum(episode.frame_received_ns, stamp_ns))
+    stamp_ns, by = _frame_times(episode)
+    now_ns = np.maximum.accumulate(np.maximum(episode.frame_steady_ns, stamp_ns))
     note = ''
     if by != 'stamp':
-        fault = clock.check(episode.frame_stamp_ns, episode.frame_received_ns).sentence
+        fault = clock.check(
+            episode.frame_stamp_ns, episode.frame_received_ns, episode.frame_steady_ns
+        ).sentence
         note = f'{fault}: frames are timed by their receipt'
     return ArrivalTimes(stamp_ns, now_ns, note)

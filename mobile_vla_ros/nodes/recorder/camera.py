@@ -97,7 +97,7 @@ class CameraMonitor:
     def clock(self) -> clock.ClockVerdict:
         """Return the verdict on the camera's clock over the last ten seconds."""
         times = np.array(self._stamps, dtype=np.int64).reshape(-1, 3)
-        found = clock.check(times[:, 1], times[:, 2])
+        found = clock.check(times[:, 1], times[:, 2], times[:, 0])
         if found.kind in ('jumps', 'apart') and np.ptp(times[:, 0]) < SPAN_S * NANOSECONDS:
             return clock.ClockVerdict('sane', '')  # one late frame among a few proves nothing
         return found

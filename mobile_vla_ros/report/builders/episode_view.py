@@ -54,15 +54,13 @@ def read_view(path: Path, most: int, side: int, budget: int) -> EpisodeView:
     :raises UserError: if the file cannot be read as an episode.
     """
     with Episode.open(path) as episode:
-        frames_ns = np.asarray(frame_times(episode.frame_stamp_ns, episode.frame_received_ns)[0])
+        frames_ns, _ = frame_times(
+            episode.frame_stamp_ns, episode.frame_received_ns, episode.frame_steady_ns
+        )
         commands = episode.commands
         ends = (
-            [
-                (times.min(), times.max())
-                for times in (frames_ns, commands.received_ns)
-                if len(times)
-            ]
-            or [(event.time_ns,) * 2 for event in episode.events]
+            [(times.min(), times.max()) for times in (frames_ns, commands.steady_ns) if len(times)]
+            or [(event.steady_ns,) * 2 for event in episode.events]
             or [(0, 0)]
         )
         origin_ns = min(first for first, _ in ends)
@@ -102,7 +100,7 @@ def read_view(path: Path, most: int, side: int, budget: int) -> EpisodeView:
             proposals=proposals,
             gaps=_gaps(times_s, span_s),
             events=[
-                [round(float(_seconds(event.time_ns, origin_ns)), 3), event.name, event.text]
+                [round(float(_seconds(event.steady_ns, origin_ns)), 3), event.name, event.text]
                 for event in episode.events
             ],
             measures=_measures(episode, health, size),
@@ -117,7 +115,7 @@ def _rows(stream: Commands, origin_ns: int, budget: int) -> tuple[list[list], fl
     """Return the commands or proposals to show, and for how many seconds one holds."""
     finite = np.isfinite(stream.twist).all(axis=1)  # a policy may propose NaN or inf
     rows = np.column_stack(
-        [_seconds(stream.received_ns, origin_ns), stream.twist[:, [0, 1, 5]], stream.source]
+        [_seconds(stream.steady_ns, origin_ns), stream.twist[:, [0, 1, 5]], stream.source]
     )[finite]
     rows, hold_s = _extremes(rows[np.argsort(rows[:, 0], kind='stable')], budget // 3)
     return [

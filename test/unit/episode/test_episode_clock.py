@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mobile_vla_ros.episode.timing import camera_clock as clock
+from mobile_vla_ros.episode.timing.receipts import clock_steps, without_steps
 
 S = 1_000_000_000
 FRAMES = 300  # half a minute at 10 Hz
@@ -17,7 +18,7 @@ ROW = np.arange(FRAMES)
 
 def kind(stamp_ns, received_ns) -> str:
     """Return the kind of a clock, which has a sentence unless it is sane."""
-    found = clock.check(stamp_ns, received_ns)
+    found = clock.check(stamp_ns, received_ns, *without_steps(received_ns))
     assert found.kind in clock.KINDS
     assert found.sane == (found.kind == 'sane') == (not found.sentence)
     return found.kind
@@ -57,7 +58,7 @@ def test_kind_of_clock(stamp, expected, words):
     """Each fault has its kind and a sentence."""
     received = TRUE + S // 50
     assert kind(stamp, received) == expected
-    assert words in clock.check(stamp, received).sentence
+    assert words in clock.check(stamp, received, received).sentence
 
 
 @pytest.mark.parametrize(
@@ -97,10 +98,24 @@ def test_a_gap_is_no_jump():
     assert kind(TRUE[kept], TRUE[kept] + S // 50) == 'sane'
 
 
-@pytest.mark.parametrize('by_s', [2, -2])
-def test_a_step_of_the_receiving_clock_is_a_jump(by_s):
-    """After it, stamps would not match the times of commands."""
-    assert kind(TRUE, TRUE + S // 50 + np.where(ROW > 150, by_s * S, 0)) == 'jumps'
+@pytest.mark.parametrize('by_s', [4, -4])
+def test_a_step_of_the_receiving_clock_alone_is_a_jump(by_s):
+    """The camera has another clock: after the step, stamps would not match the commands."""
+    received = TRUE + S // 50 + np.where(ROW > 150, by_s * S, 0)
+    assert clock.check(TRUE, received, TRUE + S // 50).kind == 'jumps'
+
+
+@pytest.mark.parametrize('on_the_way', [0, 1, 3])
+@pytest.mark.parametrize('by_s', [4, -4, -1e6])
+def test_a_step_of_a_shared_clock_is_no_fault(by_s, on_the_way):
+    """A time server or a simulator sets the clock of stamps and receipts: exposures stay right."""
+    steady = 77 * S + ROW * S // 10
+    received = TRUE + S // 50 + np.where(ROW > 150, round(by_s * S), 0)
+    stamp = TRUE + np.where(150 + on_the_way < ROW, round(by_s * S), 0)
+    assert clock.check(stamp, received, steady).sane
+    assert clock_steps(received, steady).tolist() == [151]
+    exposed = clock.exposure_times(stamp, received, steady)
+    assert exposed.tolist() == (steady - S // 50).tolist()
 
 
 @given(st.lists(st.floats(0, 0.4), min_size=2, max_size=100), st.integers(0, 2**40))

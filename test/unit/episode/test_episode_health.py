@@ -22,8 +22,9 @@ def judge(frames=50, **changes):
     steady = {
         'frame_stamp_ns': times,
         'frame_received_ns': times + 4_000_000,
+        'frame_steady_ns': changes.get('frame_received_ns', times + 4_000_000),
         'frozen': np.zeros(frames, dtype=bool),
-        'command_received_ns': times,
+        'command_steady_ns': times,
         'twist': np.tile([0.3, 0, 0, 0, 0, 0], (frames, 1)),
         'drops': 0,
     }
@@ -50,7 +51,7 @@ def test_a_good_episode_has_no_reasons():
         ({'frozen': np.ones(50, dtype=bool)}, 'bad', 'image stood still'),
         ({'frozen': np.arange(50) % 5 == 0}, 'poor', 'image stood still'),
         (
-            {'command_received_ns': np.zeros(0, np.int64), 'twist': np.zeros((0, 6))},
+            {'command_steady_ns': np.zeros(0, np.int64), 'twist': np.zeros((0, 6))},
             'bad',
             'no command',
         ),
@@ -64,7 +65,7 @@ def test_a_good_episode_has_no_reasons():
             '2.10 s without a frame',
         ),
         (
-            {'command_received_ns': np.arange(150) * PERIOD_NS, 'twist': np.full((150, 6), 0.3)},
+            {'command_steady_ns': np.arange(150) * PERIOD_NS, 'twist': np.full((150, 6), 0.3)},
             'poor',
             '10.00 s without a frame',
         ),
