@@ -95,6 +95,10 @@ class PartFile:
         """Return a whole dataset."""
         return np.asarray(self._data[path][:])
 
+    def image(self, row: int) -> bytes:
+        """Return the encoded image of a row."""
+        return bytes(self._data['frames/data'][row].tobytes())
+
     def set_text(self, name: str, text: str) -> None:
         """Rewrite one of ``schema.LATE_TEXT_BYTES``."""
         value = schema.fixed_text(text, schema.LATE_TEXT_BYTES[name])

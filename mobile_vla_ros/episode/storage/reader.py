@@ -4,10 +4,20 @@ from pathlib import Path
 
 import numpy as np
 
-from mobile_vla_ros.episode.quality.verdict import Health, read_health
+from mobile_vla_ros.episode.quality.verdict import Health, read_health, stored_rule
 from mobile_vla_ros.episode.records import Commands, Event
 from mobile_vla_ros.episode.storage import schema
 from mobile_vla_ros.episode.storage.hdf5_gate import MALFORMED, Hdf5File, VlenRows, open_file
+from mobile_vla_ros.episode.timing.base_estimate import estimate
+from mobile_vla_ros.episode.timing.command_rule import (
+    SETTING,
+    CommandLog,
+    CommandRule,
+    CommandUse,
+    KnownBy,
+    known_rule,
+)
+from mobile_vla_ros.episode.timing.timeline import frame_times
 from mobile_vla_ros.errors import UserError, first_line
 from mobile_vla_ros.images.stored import BrokenImage, decode
 from mobile_vla_ros.types import SOURCES, Frame
@@ -47,6 +57,7 @@ class Episode:
                 *self._written('events', 'name', 'time_ns', 'text'), strict=True
             )
         ]
+        self._estimate: CommandRule | None = None
 
     @classmethod
     def open(cls, path: Path | str) -> 'Episode':
@@ -177,6 +188,44 @@ class Episode:
                 expected='JSON with verdict, reasons and measures',
                 remedy=RECOVER,
             ) from None
+
+    def command_rule(self, unknown_s: float | None = None) -> CommandRule:
+        """
+        Return what the base of this episode does when no command comes.
+
+        The episode says so, or else the caller, or else the verdict that was stored with it, or
+        else its images, which are then read (``timing.base_estimate``).
+
+        :param unknown_s: the timeout of a base that the episode does not state; 0: it holds.
+        :raises UserError: when the file is broken at its verdict.
+        """
+        recorded = known_rule(self.attributes.get(SETTING))
+        if recorded is not None:
+            return recorded
+        if unknown_s is not None:
+            return CommandRule(unknown_s, KnownBy.GIVEN)
+        if self._estimate is None:
+            self._estimate = stored_rule(self.health or {}) or self.estimated_rule()
+        return self._estimate
+
+    def estimated_rule(self) -> CommandRule:
+        """Return what the base does by the images alone."""
+        return estimate(
+            frame_times(self.frame_stamp_ns, self.frame_received_ns)[0],
+            self.commands.received_ns,
+            self.commands.twist,
+            self.encoded,
+        )
+
+    def command_log(self, unknown_s: float | None = None) -> CommandLog:
+        """Return the commands with their rule (``command_rule``)."""
+        commands = self.commands
+        return CommandLog.of(commands.received_ns, commands.twist, self.command_rule(unknown_s))
+
+    def command_use(self, unknown_s: float | None = None) -> CommandUse:
+        """Return how much of the episode depends on that rule."""
+        times_ns, _ = frame_times(self.frame_stamp_ns, self.frame_received_ns)
+        return self.command_log(unknown_s).use(times_ns)
 
     def encoded(self, index: int) -> bytes:
         """

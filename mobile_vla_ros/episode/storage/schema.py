@@ -13,6 +13,7 @@ import h5py
 import numpy as np
 
 from mobile_vla_ros import __version__
+from mobile_vla_ros.episode.timing.command_rule import SETTING, known_rule
 from mobile_vla_ros.errors import UserError
 
 FORMAT = 'mobile_vla_episode'
@@ -97,6 +98,7 @@ OPTIONAL_ATTRIBUTES: dict[str, type] = {
     'ros_version': str,
     'origin': str,
     'recovered': bool,
+    'base_command_timeout_s': float,
 }
 # Nanoseconds, in either direction: the difference of two times fits into an int64. ROS stamps are
 # at most half of it.
@@ -113,7 +115,9 @@ class EpisodeInfo:
     :param image_topic: resolved name of the camera topic; likewise ``command_topic``.
     :param command_type: ``geometry_msgs/msg/Twist`` or ``…/TwistStamped``; '' while unknown.
     :param origin: source of an imported episode; '' for a recorded one.
-    :raises UserError: for an empty instruction.
+    :param base_command_timeout_s: the base stops this long after a command; 0: it holds the last
+        one; None: unknown.
+    :raises UserError: for an empty instruction, or a timeout that is out of range.
     """
 
     instruction: str
@@ -125,8 +129,10 @@ class EpisodeInfo:
     frame_id: str = ''
     ros_version: str = ''
     origin: str = ''
+    base_command_timeout_s: float | None = None
 
     def __post_init__(self) -> None:
+        known_rule(self.base_command_timeout_s)
         if not self.instruction.strip():
             raise UserError(
                 'the instruction is empty',
@@ -186,9 +192,9 @@ def lay_out(
     attributes['created_utc'] = utc_text(created_ns)
     attributes['package_version'] = __version__
     values = dataclasses.asdict(info)
-    for name, text in values.items():
-        if name not in LATE_TEXT_BYTES:
-            attributes[name] = text
+    for name, value in values.items():
+        if name not in LATE_TEXT_BYTES and value is not None:
+            attributes[name] = value
     late = {**values, 'outcome': 'unknown', 'health': ''}
     for name, size in LATE_TEXT_BYTES.items():
         attributes.create(
@@ -262,6 +268,10 @@ def check_attributes(attributes: dict[str, Any]) -> None:
             raise ValueError(f'attribute {name} is {attributes[name]!r:.40}, not {kind.__name__}')
     if attributes['outcome'] not in OUTCOMES:
         raise ValueError(f'attribute outcome is {attributes["outcome"]!r:.40}')
+    try:
+        known_rule(attributes.get(SETTING))
+    except UserError as error:
+        raise ValueError(str(error)) from None
 
 
 def episode_name(path: Path) -> str:

@@ -3,7 +3,7 @@ Pair frames with commands and resample them to the policy's rate.
 
 A frame's time is its header stamp, or its receipt if the camera's clock cannot be trusted
 (``frame_times``); a frame that newer ones have overtaken is sorted in by its time. The action at
-time t is the newest command received at or before t if it is no older than ``command_max_age_s``,
+time t is the newest command received at or before t if it is still in force (``command_rule``),
 else zero. A grid at the policy's rate starts at the first frame; each of its steps uses the
 nearest frame within half a period. A step without such a frame is a gap: it ends the segment, and
 a new grid starts at the next frame. A window never spans two segments.
@@ -16,58 +16,9 @@ import numpy as np
 from mobile_vla_ros.episode.records import TimedEpisode
 from mobile_vla_ros.episode.timing import camera_clock as clock
 from mobile_vla_ros.episode.timing import corrections
+from mobile_vla_ros.episode.timing.command_rule import CommandLog, RuledEpisode
 from mobile_vla_ros.errors import UserError
 from mobile_vla_ros.types import NANOSECONDS
-
-COMMAND_MAX_AGE_S = 0.5
-
-
-@dataclass(frozen=True)
-class CommandLog:
-    """
-    Every command of an episode, in order of receipt.
-
-    :param received_ns: (M,) int64, not decreasing.
-    :param twist: (M, 6) float64, m/s and rad/s.
-    :param max_age_s: a command older than this means zero.
-    :param kind: (M,) uint8 kind of each command (``corrections.kinds``); None: all are plain.
-    """
-
-    received_ns: np.ndarray
-    twist: np.ndarray
-    max_age_s: float = COMMAND_MAX_AGE_S
-    kind: np.ndarray | None = None
-
-    def at(self, time_ns: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """
-        Return the action at each time.
-
-        :param time_ns: (…) int64.
-        :returns: (…, 6) float64 twist, zero without a fresh command; (…) bool: there is one.
-        """
-        rows, fresh = self._in_force(time_ns)
-        twist = np.zeros((*rows.shape, 6))
-        twist[fresh] = self.twist[rows[fresh]]
-        return twist, fresh
-
-    def kind_at(self, time_ns: np.ndarray) -> np.ndarray:
-        """Return (…) uint8: the kind of the action at each time (``corrections.kinds``)."""
-        kind = np.full(np.shape(time_ns), corrections.PLAIN, np.uint8)
-        if self.kind is None or (self.kind == corrections.PLAIN).all():  # nearly every episode
-            return kind
-        rows, fresh = self._in_force(time_ns)
-        kind[fresh] = self.kind[rows[fresh]]
-        return kind
-
-    def _in_force(self, time_ns: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Return (…) int64 the row of the newest command at each time, (…) bool: it is fresh."""
-        time_ns = np.asarray(time_ns, dtype=np.int64)
-        if not len(self.received_ns):
-            return np.zeros_like(time_ns), np.zeros(time_ns.shape, dtype=bool)
-        rows, known = newest_at(time_ns, self.received_ns)
-        return rows, known & (
-            time_ns - self.received_ns[rows] <= round(self.max_age_s * NANOSECONDS)
-        )
 
 
 @dataclass(frozen=True)
@@ -77,7 +28,7 @@ class GridSegment:
 
     :param frame_index: (T,) int64 rows of the episode's frames, all different.
     :param time_ns: (T,) int64 the frames' own times, strictly increasing.
-    :param twist: (T, 6) float64 the action at each frame's time, zero where no command is fresh.
+    :param twist: (T, 6) float64 the action at each frame's time, zero if no command is in force.
     :param rate_hz: the rate of the grid.
     :param commands: every command of the episode, for ``actions_ahead``.
     """
@@ -90,17 +41,6 @@ class GridSegment:
 
     def __len__(self) -> int:
         return len(self.frame_index)
-
-
-def newest_at(time_ns: np.ndarray, received_ns: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """
-    Find the newest row received at or before each time.
-
-    :param time_ns: (…) int64; received_ns: (M,) int64, not decreasing, M > 0.
-    :returns: (…) int64 rows, 0 if there is none; (…) bool: there is one.
-    """
-    rows = np.searchsorted(received_ns, time_ns, side='right') - 1
-    return np.maximum(rows, 0), rows >= 0
 
 
 def frame_times(stamp_ns: np.ndarray, received_ns: np.ndarray) -> tuple[np.ndarray, str]:
@@ -161,25 +101,22 @@ def _one_segment(times: list[int], first: int, end: int, rate_hz: float) -> tupl
 
 
 def segments(
-    episode: TimedEpisode, rate_hz: float, *, command_max_age_s: float = COMMAND_MAX_AGE_S
+    episode: RuledEpisode, rate_hz: float, *, command_max_age_s: float | None = None
 ) -> list[GridSegment]:
     """
     Return the gapless segments of an episode at the policy's rate, in order.
 
     :param rate_hz: the policy's rate.
-    :param command_max_age_s: see the head of this module.
+    :param command_max_age_s: the base's timeout, if the episode does not say (``command_rule``).
     """
     time_ns, by = frame_times(episode.frame_stamp_ns, episode.frame_received_ns)
     # Receipts that go back are a clock fault and end a segment; stamps of a sane clock are sorted.
     place = np.argsort(time_ns, kind='stable') if by == 'stamp' else np.arange(len(time_ns))
-    # A clock that was set back leaves receipts out of order; a stable sort keeps their sequence.
-    order = np.argsort(episode.commands.received_ns, kind='stable')
-    kind = corrections.kinds(episode.commands, episode.events)
-    log = CommandLog(
-        episode.commands.received_ns[order],
-        episode.commands.twist[order],
-        command_max_age_s,
-        kind[order],
+    log = CommandLog.of(
+        episode.commands.received_ns,
+        episode.commands.twist,
+        episode.command_rule(command_max_age_s),
+        corrections.kinds(episode.commands, episode.events),
     )
     found = []
     for rows in (place[sampled] for sampled in grid_frames(time_ns[place], rate_hz)):
