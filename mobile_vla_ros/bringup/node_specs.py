@@ -12,6 +12,7 @@ from mobile_vla_ros.safety.limits import Limits
 CAMERA = 'camera/image_raw'
 # Keeps a policy that shadows a person away from the guard.
 SHADOWED = {'policy/cmd_vel': 'shadow/cmd_vel', 'policy/health': 'shadow/health'}
+EPISODE_PARAMETERS = ('data_dir', 'instruction', 'operator', 'robot', 'base_command_timeout_s')
 GUARD_RATE_HZ, GUARD_RATE_MAX_HZ = 20.0, 100.0
 
 
@@ -128,7 +129,7 @@ def recorder_node(values: Mapping, *, follow_guard: bool = False) -> NodeSpec:
     parameters, camera = _camera(values)
     if follow_guard:
         parameters['follow_guard'] = True
-    parameters.update(_given(values, 'data_dir', 'instruction', 'operator', 'robot'))
+    parameters.update(_given(values, *EPISODE_PARAMETERS))
     return _node(
         values,
         'recorder',
@@ -186,7 +187,7 @@ def inference_node(values: Mapping) -> NodeSpec:
 def shadow_node(values: Mapping) -> NodeSpec:
     """Return the node that compares the policy with the person who drives."""
     parameters, camera = _camera(values)
-    parameters.update(_given(values, 'data_dir', 'instruction', 'operator', 'robot'))
+    parameters.update(_given(values, *EPISODE_PARAMETERS))
     return _node(
         values,
         'shadow',

@@ -71,6 +71,13 @@ EPISODES = (
     Argument('data_dir', '', 'folder of the episodes (empty: as in the parameter file)'),
     Argument('operator', '', 'who drives, stored in the episode'),
     Argument('robot', '', 'which robot, stored in the episode'),
+    Argument(
+        'base_command_timeout_s',
+        '',
+        'the base stops this many seconds after a command; 0.0: it holds the last one; '
+        '-1.0: unknown (empty: as in the parameter file)',
+        float,
+    ),
 )
 
 

@@ -9,6 +9,13 @@ from mobile_vla_ros.data.near_identical import Repeats, find_repeats
 from mobile_vla_ros.data.segments import Sampling, Segment, read_episodes, refusals
 from mobile_vla_ros.data.split import split_episodes
 from mobile_vla_ros.episode.storage.reader import find_episodes
+from mobile_vla_ros.episode.timing.command_rule import (
+    SETTING,
+    CommandRule,
+    CommandUse,
+    KnownBy,
+    total,
+)
 from mobile_vla_ros.episode.timing.corrections import Takeover
 from mobile_vla_ros.errors import UserError
 
@@ -29,6 +36,7 @@ class EpisodeSet:
     :param trained_on: whether a policy was trained on all of them; both sides are all of them.
     :param few_known: whether fewer than `KNOWN_SHARE` of a policy's training episodes are here.
     :param takeovers: takeovers of each episode that has any, by its id.
+    :param uses: how much of each episode depends on what its base does, by its id.
     """
 
     train: list[Segment]
@@ -38,6 +46,7 @@ class EpisodeSet:
     trained_on: bool = False
     few_known: bool = False
     takeovers: Mapping[str, Sequence[Takeover]] = field(default_factory=dict)
+    uses: Mapping[str, CommandUse] = field(default_factory=dict)
 
     @property
     def near_identical(self) -> list[list[str]]:
@@ -99,6 +108,7 @@ def load_episodes(
             repeats,
             trained_on=True,
             takeovers=loaded.takeovers,
+            uses=loaded.uses,
         )
     groups = repeats.groups if group_duplicates else []
     if trained or (known or {}).get('blind_means'):
@@ -127,6 +137,7 @@ def load_episodes(
         repeats,
         few_known=known is not None and (not trained or len(trained) < KNOWN_SHARE * len(named)),
         takeovers=loaded.takeovers,
+        uses=loaded.uses,
     )
 
 
@@ -150,6 +161,46 @@ def leak_lines(episodes: EpisodeSet) -> list[str]:
         + '; '.join([*shown, '…'] if len(leaks) > MAX_GROUPS else shown)
         + ' (--group-duplicates keeps them together)'
     ]
+
+
+def base_record(episodes: EpisodeSet) -> list[dict[str, Any]]:
+    """
+    Return what the bases do when no command comes, where it matters: a row for each rule.
+
+    Its keys are those of the verdict, and the number of `episodes`.
+    """
+    return [
+        {
+            'episodes': count,
+            SETTING: use.rule.timeout_s,
+            'base_known_by': use.rule.known_by.value,
+            'held_share': round(use.held_share, 4),
+            'expired_share': round(use.expired_share, 4),
+        }
+        for count, use in _by_rule(episodes)
+    ]
+
+
+def base_lines(episodes: EpisodeSet) -> list[str]:
+    """Return log lines on what the bases do when no command comes, where it matters."""
+    return [
+        f'{count} {"episodes" if count > 1 else "episode"}: {use.sentence}'
+        + (
+            '; --command_max_age_s gives the timeout, 0 if the base holds the last command'
+            if use.rule.known_by == KnownBy.ASSUMED
+            else ''
+        )
+        for count, use in _by_rule(episodes)
+    ]
+
+
+def _by_rule(episodes: EpisodeSet) -> list[tuple[int, CommandUse]]:
+    """Return the number of episodes of each rule and their use, the most frequent first."""
+    found: dict[CommandRule, list[CommandUse]] = {}
+    for use in episodes.uses.values():
+        if use.notable:
+            found.setdefault(use.rule, []).append(use)
+    return sorted(((len(uses), total(uses)) for uses in found.values()), key=lambda one: -one[0])
 
 
 def correction_record(episodes: EpisodeSet) -> dict[str, Any]:

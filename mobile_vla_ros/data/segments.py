@@ -12,6 +12,7 @@ from mobile_vla_ros.episode.catalog import coverage
 from mobile_vla_ros.episode.catalog.inspect import judge_episode
 from mobile_vla_ros.episode.storage.hdf5_gate import MALFORMED
 from mobile_vla_ros.episode.storage.reader import Episode
+from mobile_vla_ros.episode.timing.command_rule import CommandUse
 from mobile_vla_ros.episode.timing.corrections import PLAIN, Takeover, takeovers
 from mobile_vla_ros.episode.timing.timeline import (
     actions_ahead,
@@ -32,18 +33,21 @@ NEARLY = 0.95  # a camera at this share of the rate or above is not resampled to
 
 @dataclass(frozen=True)
 class Sampling:
-    """How to cut episodes into training data: the policy's rate, window and chunk."""
+    """
+    How to cut episodes into training data: the policy's rate, window and chunk.
+
+    :param command_max_age_s: the timeout of a base that an episode does not state; 0: it holds
+        the last command; None: by the images (`Episode.command_rule`).
+    """
 
     rate_hz: float = 10.0
     window: int = 4
     chunk: int = 10
-    command_max_age_s: float = 0.5
+    command_max_age_s: float | None = None
 
     def __post_init__(self) -> None:
-        if not (
-            self.rate_hz > 0 and self.window > 0 and self.chunk > 0 and self.command_max_age_s > 0
-        ):
-            raise UserError('rate, window, chunk and command_max_age_s must be positive', got=self)
+        if not (self.rate_hz > 0 and self.window > 0 and self.chunk > 0):
+            raise UserError('rate, window and chunk must be positive', got=self)
 
 
 @dataclass(frozen=True)
@@ -112,12 +116,14 @@ class LoadedEpisodes:
     :param signatures: by id, the command signature of each episode that has segments
         (`episode.catalog.coverage.signature`).
     :param takeovers: by id, the takeovers of each such episode that has any.
+    :param uses: by id, how much of each such episode depends on what its base does.
     """
 
     segments: list[Segment] = field(default_factory=list)
     skipped: dict[str, str] = field(default_factory=dict)
     signatures: dict[str, np.ndarray] = field(default_factory=dict)
     takeovers: dict[str, list[Takeover]] = field(default_factory=dict)
+    uses: dict[str, CommandUse] = field(default_factory=dict)
 
 
 def read_episodes(
@@ -137,9 +143,10 @@ def read_episodes(
         try:
             with Episode.open(path) as episode:
                 segments = _segments(episode, path, sampling, accept)
-                commands = episode.commands
-                signature = coverage.signature(commands.steady_ns, commands.twist)
-                own_takeovers = takeovers(commands, episode.events)
+                log = episode.command_log(sampling.command_max_age_s)
+                use = episode.command_use(sampling.command_max_age_s)
+                signature = coverage.signature(log, int(episode.frame_steady_ns[-1]))
+                own_takeovers = takeovers(episode.commands, episode.events)
         except UserError as error:
             loaded.skipped[str(path)] = str(error).replace(str(path), 'it')
         except MALFORMED as error:
@@ -149,6 +156,7 @@ def read_episodes(
         else:
             loaded.segments += segments
             loaded.signatures[segments[0].episode_id] = signature
+            loaded.uses[segments[0].episode_id] = use
             if own_takeovers:
                 loaded.takeovers[segments[0].episode_id] = own_takeovers
     return loaded

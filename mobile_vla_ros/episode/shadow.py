@@ -15,7 +15,7 @@ import numpy as np
 
 from mobile_vla_ros.episode.storage.schema import EpisodeInfo
 from mobile_vla_ros.episode.storage.writer import EpisodeWriter
-from mobile_vla_ros.episode.timing.timeline import COMMAND_MAX_AGE_S
+from mobile_vla_ros.episode.timing.command_rule import ASSUMED, CommandRule
 from mobile_vla_ros.errors import UserError
 from mobile_vla_ros.types import AXIS_UNITS, NANOSECONDS, TWIST_AXES, Command
 
@@ -24,7 +24,6 @@ COLUMNS = [TWIST_AXES.index(axis) for axis in AXES]
 FOLDER = 'shadow'
 WINDOW_S = 10.0
 LIVE_NS = 2 * NANOSECONDS
-MAX_AGE_NS = round(COMMAND_MAX_AGE_S * NANOSECONDS)
 # A gap between proposals counts for at most this long.
 MAX_STEP_NS = 250_000_000
 # m/s or rad/s: anything slower has no direction.
@@ -113,6 +112,7 @@ class _Recent:
     """The newest frames, commands and proposals, each with its steady time last."""
 
     max_bytes: int
+    rule: CommandRule
     image_bytes: int = 0
     frames: deque[tuple[bytes, int, int, int]] = field(default_factory=deque)
     commands: deque[tuple[Command, int]] = field(default_factory=lambda: deque(maxlen=MAX_ROWS))
@@ -121,12 +121,15 @@ class _Recent:
     )
 
     def between(self, begin_ns: int, end_ns: int, score: float, mean_mps: float) -> Window:
-        """Return the window of ``begin_ns`` < time <= ``end_ns``, with the command before it."""
+        """Return the window of ``begin_ns`` < time <= ``end_ns``, with the command in force."""
+        commands = list(self.commands)[self._first_command(begin_ns) :]
+        if commands and not self.rule.in_force(begin_ns - commands[0][-1]):
+            del commands[0]
         return Window(
             score,
             mean_mps,
             [row for row in self.frames if begin_ns < row[-1] <= end_ns],
-            [row[0] for row in self.commands if begin_ns - MAX_AGE_NS < row[-1] <= end_ns],
+            [row[0] for row in commands if row[-1] <= end_ns],
             [row for row in self.proposals if begin_ns < row[-1] <= end_ns],
         )
 
@@ -136,10 +139,17 @@ class _Recent:
             self.frames[0][-1] <= oldest_ns or self.image_bytes > self.max_bytes
         ):
             self.image_bytes -= len(self.frames.popleft()[0])
-        while self.commands and self.commands[0][-1] <= oldest_ns - MAX_AGE_NS:
+        for _ in range(self._first_command(oldest_ns)):
             self.commands.popleft()
-        while self.proposals and self.proposals[0][-1] <= oldest_ns - MAX_AGE_NS:
+        while self.proposals and self.proposals[0][-1] <= oldest_ns:
             self.proposals.popleft()
+
+    def _first_command(self, begin_ns: int) -> int:
+        """Return the row of the newest command at ``begin_ns``, or the first after it."""
+        rows = 0
+        while len(self.commands) > rows + 1 and self.commands[rows + 1][-1] <= begin_ns:
+            rows += 1
+        return rows
 
 
 class Shadow:
@@ -150,14 +160,20 @@ class Shadow:
 
     :param max_bytes: limit of the kept images; the oldest are dropped first.
     :param window_s: length of the worst window.
+    :param rule: what the base does when no command comes.
     """
 
-    def __init__(self, max_bytes: int = 128_000_000, window_s: float = WINDOW_S) -> None:
+    def __init__(
+        self,
+        max_bytes: int = 128_000_000,
+        window_s: float = WINDOW_S,
+        rule: CommandRule = ASSUMED,
+    ) -> None:
         self.min_score = 0.0
         self._window_ns = round(window_s * NANOSECONDS)
         self._differences = _Differences()
         self._area = _RollingArea(self._window_ns)
-        self._recent = _Recent(max_bytes)
+        self._recent = _Recent(max_bytes, rule)
         self._worst: tuple[int, float, float] | None = None  # end, score, mean
 
     @property
@@ -180,7 +196,7 @@ class Shadow:
         """
         Store a proposal and compare it with the command in force.
 
-        Without a command in the last half second nobody drives, and there is nothing to compare.
+        Without a command in force nobody drives, and there is nothing to compare.
         """
         if not np.isfinite(twist).all():
             return
@@ -188,7 +204,7 @@ class Shadow:
             (np.array(twist, np.float64), stamp_ns, received_ns, steady_ns)
         )
         commands = self._recent.commands
-        if commands and steady_ns - commands[-1][-1] <= MAX_AGE_NS:
+        if commands and self._recent.rule.in_force(steady_ns - commands[-1][-1]):
             self._pair(commands[-1][0].twist[COLUMNS], twist[COLUMNS], steady_ns)
         self._forget(steady_ns)
 

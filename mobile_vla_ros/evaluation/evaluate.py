@@ -7,6 +7,7 @@ from typing import Any
 
 from mobile_vla_ros.data.episodes import (
     EpisodeSet,
+    base_lines,
     ids,
     leak_lines,
     load_episodes,
@@ -90,7 +91,11 @@ def evaluate(
     result['near_identical'] = repeat_record(episodes)
     result['blind'] = _blind(known, episodes)
     warning = result['blind']['warning']
-    result['notes'] = [*([warning] if warning else ()), *leak_lines(episodes)]
+    result['notes'] = [
+        *([warning] if warning else ()),
+        *base_lines(episodes),
+        *leak_lines(episodes),
+    ]
     if not episodes.few_known:  # a few training episodes do not show what all of them drive
         result['notes'] += scale_lines(episodes.train, actions.axes)
     result['skipped'] = episodes.left_out

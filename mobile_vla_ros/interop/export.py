@@ -21,6 +21,7 @@ import numpy as np
 from mobile_vla_ros import file_lock
 from mobile_vla_ros.episode.storage import schema
 from mobile_vla_ros.episode.storage.reader import Episode
+from mobile_vla_ros.episode.timing.timeline import frame_times
 from mobile_vla_ros.errors import UserError
 from mobile_vla_ros.files import sync, sync_tree
 from mobile_vla_ros.images.stored import JPEG_START, PNG_START
@@ -38,14 +39,19 @@ def to_csv(episode: Episode, folder: Path) -> None:
     """
     Write an episode as plain files into an empty folder.
 
-    ``frames/000000.jpg`` …: the images as stored; ``frames.csv``, ``commands.csv`` (m/s, rad/s),
-    ``events.csv``, and ``proposals.csv`` if there are any: one row each, times in nanoseconds;
-    ``episode.json``: everything else.
+    ``frames/000000.jpg`` …: the images as stored; ``frames.csv``, with the command in force at
+    each frame (m/s, rad/s), ``commands.csv``, ``events.csv``, and ``proposals.csv`` if there are
+    any: one row each, times in nanoseconds; ``episode.json``: everything else.
 
     :raises UserError: when the file is broken at a frame.
     """
     (folder / 'frames').mkdir()
+    times_ns, _ = frame_times(
+        episode.frame_stamp_ns, episode.frame_received_ns, episode.frame_steady_ns
+    )
+    in_force = episode.command_log().at(times_ns)[0].tolist()
     rows = []
+    # The repr of a float is the shortest text that parses to the same value.
     for index in range(len(episode)):
         data = episode.encoded(index)
         name = f'frames/{index:06}.{_kind(episode, index, data)[0]}'
@@ -57,12 +63,12 @@ def to_csv(episode: Episode, folder: Path) -> None:
                 int(episode.frame_stamp_ns[index]),
                 int(episode.frame_received_ns[index]),
                 int(episode.frame_steady_ns[index]),
+                *map(repr, in_force[index]),
             ]
         )
-    head = ['index', 'file', 'stamp_ns', 'received_ns', 'steady_ns']
+    head = ['index', 'file', 'stamp_ns', 'received_ns', 'steady_ns', *TWIST_AXES]
     _table(folder / 'frames.csv', head, rows)
     commands = episode.commands
-    # The repr of a float is the shortest text that parses to the same value.
     _table(
         folder / 'commands.csv',
         ['stamp_ns', 'received_ns', 'source', *TWIST_AXES, 'steady_ns'],
@@ -278,6 +284,7 @@ def _table(path: Path, head: list[str], rows: Iterable[Sequence[object]]) -> Non
 
 def _about(episode: Episode) -> dict[str, Any]:
     """Return everything but frames and commands of an episode, fit for JSON."""
+    rule = episode.command_rule()
     sources = [
         [SOURCE_NAMES.get(source, 'unknown'), len(list(group))]
         for source, group in groupby(episode.commands.source.tolist())
@@ -285,6 +292,10 @@ def _about(episode: Episode) -> dict[str, Any]:
     return {
         **episode.attributes,
         'health': episode.health,
+        'base': {
+            'command_timeout_s': rule.timeout_s,
+            'known_by': rule.known_by.value,
+        },
         'frames': len(episode),
         'commands': len(episode.commands),
         'command_sources': sources,

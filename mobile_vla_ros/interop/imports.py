@@ -117,7 +117,11 @@ def _import(
         )
     is_legacy = source.is_file() and source.suffix in legacy.SUFFIXES
     with (legacy.open_legacy if is_legacy else rosbag.open_bag)(source, options) as opened:
-        info = ImportedInfo(**opened.info, origin=origin)
+        info = ImportedInfo(
+            **opened.info,
+            origin=origin,
+            base_command_timeout_s=options.base_command_timeout_s,
+        )
         episode_id = schema.new_episode_id(opened.created_ns, origin)
         path, hidden = out / f'{episode_id}{schema.SUFFIX}', out / schema.hidden_name(episode_id)
         if path.exists():  # from another process in the meantime, or damaged

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 
 from mobile_vla_ros.episode.storage.schema import EpisodeInfo
 from mobile_vla_ros.episode.storage.writer import EpisodeWriter
+from mobile_vla_ros.episode.timing.command_rule import known_rule
 from mobile_vla_ros.errors import UserError
 from mobile_vla_ros.images.messages import FORMATS
 
@@ -20,6 +21,8 @@ class ImportOptions:
     :param jpeg_quality: 1 to 100.
     :param image_topic: topic of the images in a bag; '': the only one.
     :param command_topic: likewise for the commands.
+    :param base_command_timeout_s: the base stops this long after a command; 0: it holds the last
+        one; None: unknown.
     :raises UserError: for a value out of range.
     """
 
@@ -29,8 +32,10 @@ class ImportOptions:
     jpeg_quality: int = 90
     image_topic: str = ''
     command_topic: str = ''
+    base_command_timeout_s: float | None = None
 
     def __post_init__(self) -> None:
+        known_rule(self.base_command_timeout_s)
         if self.rate_hz is not None and not 0 < self.rate_hz <= 1000:
             raise UserError(
                 'a rate must be greater than zero and at most 1000 Hz',

@@ -119,7 +119,10 @@ REQUIRED: dict[str, Rule] = {
     'rate_hz': number(0.1, 1000),
     'window': whole(1, 64),
     'chunk': whole(1, 1000),
-    'command_max_age_s': number(0.001, 60),
+    'command_max_age_s': (
+        'a number from 0 to 60 or null',
+        lambda value: value is None or _is_number(value, 0, 60),
+    ),
     'instruction_template': (
         f'a text of at most {MAX_TEMPLATE} characters with one {{instruction}}',
         _is_template,

@@ -66,7 +66,8 @@ class PolicySpec:
     :param rate_hz: frames and chunk steps per second.
     :param window: frames that the head sees, including the newest.
     :param chunk: actions predicted from a frame, including the current one.
-    :param command_max_age_s: how old a command may be to count as the action of a frame.
+    :param command_max_age_s: the timeout of a base in episodes that do not state it (0: it holds
+        the last command); None: by their images. Older bundles always have a number.
     :param instruction_template: text before the action token; `{instruction}` is replaced.
     :param blank: `image` or `instruction` for a control policy that is trained and driven
         without it; empty for a policy that has both.
@@ -83,7 +84,7 @@ class PolicySpec:
     rate_hz: float
     window: int
     chunk: int
-    command_max_age_s: float = 0.5
+    command_max_age_s: float | None = None
     instruction_template: str = '{instruction}'
     blank: str = ''
     data: dict[str, Any] = field(default_factory=dict)

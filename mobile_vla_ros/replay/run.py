@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, cast
 import numpy as np
 
 from mobile_vla_ros.episode.storage.reader import Episode
-from mobile_vla_ros.episode.timing.timeline import ArrivalTimes, CommandLog, arrival_times
+from mobile_vla_ros.episode.timing.command_rule import CommandLog
+from mobile_vla_ros.episode.timing.timeline import ArrivalTimes, arrival_times
 from mobile_vla_ros.errors import UserError
 from mobile_vla_ros.model.policy_spec import read_spec
 from mobile_vla_ros.rollout.policy_driver import PolicyDriver
@@ -213,7 +214,7 @@ def _commands(
     episode: Episode, finite: np.ndarray, now_ns: np.ndarray, spec
 ) -> tuple[np.ndarray, np.ndarray]:
     steady_ns, twist = episode.commands.steady_ns[finite], episode.commands.twist[finite]
-    log = CommandLog(steady_ns, twist, spec.command_max_age_s)
+    log = CommandLog(steady_ns, twist, episode.command_rule(spec.command_max_age_s))
     period_ns = round(NANOSECONDS / spec.rate_hz)
     return log.at(now_ns)[0], log.at(now_ns - period_ns)[0]
 
@@ -243,6 +244,9 @@ def _notes(episode: Episode, finite: np.ndarray, times: ArrivalTimes, spec) -> l
         for column, axis in enumerate(TWIST_AXES)
         if axis not in spec.actions.axes and twist[:, column].any()
     ]
+    use = episode.command_use(spec.command_max_age_s)
+    if use.notable:
+        notes.append(use.sentence)
     if other:
         notes.append(
             f'the episode also drives {", ".join(other)}, which this policy does not command'

@@ -106,7 +106,13 @@ class DataConfig:
             'episodes, without outliers'
         },
     )
-    command_max_age_s: float = _setting(0.5, 'ignore commands older than this', 0.001, 60)
+    command_max_age_s: float | None = _setting(
+        None,
+        'seconds after a command at which the base stops, for episodes that do not state it; '
+        '0: it holds the last command; none: by their images',
+        0,
+        60,
+    )
     accept_verdicts: list[str] = field(
         default_factory=lambda: list(ACCEPTED_VERDICTS),
         metadata={'help': 'verdicts of the episodes to learn from: good, poor, bad'},

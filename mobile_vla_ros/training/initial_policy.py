@@ -157,6 +157,5 @@ def _settings_of(name: str) -> dict[str, Any]:
         'chunk': spec.chunk,
         'axes': list(spec.actions.axes),
         'scale': list(spec.actions.scale),
-        'command_max_age_s': spec.command_max_age_s,
         'blank': spec.blank,
     }

@@ -13,6 +13,8 @@ from mobile_vla_ros.data.augment import Augmentation
 from mobile_vla_ros.data.camera_samples import camera_sizes
 from mobile_vla_ros.data.episodes import (
     EpisodeSet,
+    base_lines,
+    base_record,
     correction_lines,
     correction_record,
     ids,
@@ -75,6 +77,7 @@ def episodes_of(data: DataConfig, log: Callable[[str], None]) -> EpisodeSet:
         count = len(ids(episodes.train) | ids(episodes.val)) + len(episodes.left_out)
         log(f'{len(episodes.left_out)} of {count} episodes left out')
     for line in (
+        *base_lines(episodes),
         *leak_lines(episodes),
         *scale_lines(episodes.train, data.axes),
         *correction_lines(episodes, data.corrections),
@@ -202,6 +205,7 @@ def _data_record(data: DataConfig, episodes: EpisodeSet, actions: ActionSpec) ->
             group_duplicates=data.group_duplicates,
         ),
         'mean_action': mean_action(episodes.train, actions),
+        'bases': base_record(episodes),
         'camera_sizes': camera_sizes(episodes.train),
         'accept_verdicts': list(data.accept_verdicts),
         'left_out': {Path(path).name: reason for path, reason in episodes.left_out.items()},

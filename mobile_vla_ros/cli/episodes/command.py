@@ -151,7 +151,7 @@ def _show(shown: dict[str, Any], as_json: bool) -> None:
         return
     health, events = shown.pop('health') or {}, shown.pop('events')
     for key, value in health.items():
-        shown[f'health.{key}'] = '; '.join(value) if key == 'reasons' else value
+        shown[f'health.{key}'] = '; '.join(value) if isinstance(value, list) else value
     print(text_table.table(shown.items()))
     rows = [('event', f'{one["time_ns"] / 1e9:.3f}', one['name'], one['text']) for one in events]
     print(text_table.table(rows, '<><'), end='\n\n' if rows else '\n')
@@ -175,6 +175,6 @@ def run_check(args: argparse.Namespace) -> int:
             if args.json:
                 print(json.dumps({'path': str(path), **health}))
             else:
-                reasons = '; '.join(health['reasons'])
-                print('  '.join([path.name, health['verdict'], reasons]).rstrip())
+                why = '; '.join([*health['reasons'], *health.get('notes', ())])
+                print('  '.join([path.name, health['verdict'], why]).rstrip())
     return int(status)

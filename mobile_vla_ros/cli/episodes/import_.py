@@ -70,6 +70,13 @@ def add(actions) -> None:
     parser.add_argument(
         '--command-topic', default='', metavar='TOPIC', help='command topic of a bag with several'
     )
+    parser.add_argument(
+        '--base_command_timeout_s',
+        type=float,
+        metavar='S',
+        help='the base stops this long after a command, 0: it holds the last one '
+        '(default: by the images)',
+    )
     parser.add_argument('--json', action='store_true', help='print JSON, one object a source')
     parser.set_defaults(run=run)
 
@@ -98,6 +105,7 @@ def run(args: argparse.Namespace) -> int:
         args.jpeg_quality,
         args.image_topic,
         args.command_topic,
+        args.base_command_timeout_s,
     )
     out = args.out.expanduser()
     sources = find_sources(args.source.expanduser(), out)
@@ -133,7 +141,7 @@ def _print(outcome, as_json: bool):
         )
     elif outcome.status == 'imported':
         health = outcome.health
-        words = '; '.join([health['verdict'], *health['reasons']])
+        words = '; '.join([health['verdict'], *health['reasons'], *health['notes']])
         print(
             f'{outcome.source.name} -> {outcome.path.name}  {health["frames"]} frames, '
             f'{health["commands"]} commands  {words}'

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 import numpy as np
 from PIL import Image
 
-from mobile_vla_ros.episode.timing.timeline import COMMAND_MAX_AGE_S
+from mobile_vla_ros.episode.timing.command_rule import USUAL_TIMEOUT_S, CommandLog
 from mobile_vla_ros.images.stored import load
 from mobile_vla_ros.types import NANOSECONDS
 
@@ -43,17 +43,17 @@ SAME_VIEW = 0.98  # correlation of two first images from one place
 MAX_STARTS = 100
 
 
-def motion(received_ns: np.ndarray, twist: np.ndarray) -> dict[str, float]:
+def motion(log: CommandLog, first_ns: int, last_ns: int) -> dict[str, float]:
     """
     Return the seconds an episode moved: ``moving``, and in each of ``DIRECTIONS``.
 
-    A command holds until the next one, at most ``COMMAND_MAX_AGE_S``, as in ``timeline``; the
-    last one holds for the median time. Along a diagonal two directions count.
+    Along a diagonal two directions count.
 
-    :param received_ns: (N,) int64 receipts; twist: (N, 6) m/s and rad/s.
+    :param first_ns, last_ns: receipts of the first and the last frame; nothing counts outside.
     """
-    begins, ends, speeds = _held(received_ns, twist)
-    seconds = ends - begins
+    begins_ns = np.clip(log.received_ns, first_ns, last_ns)
+    ends_ns = np.clip(log.received_ns + log.spans(last_ns), first_ns, last_ns)
+    seconds, speeds = (ends_ns - begins_ns) / NANOSECONDS, _speeds(log)
     still = _still(speeds)
     found = {'moving': float(seconds[np.abs(speeds).max(axis=1, initial=0) > still].sum())}
     for name, (column, sign) in DIRECTIONS.items():
@@ -62,19 +62,20 @@ def motion(received_ns: np.ndarray, twist: np.ndarray) -> dict[str, float]:
     return found
 
 
-def signature(received_ns: np.ndarray, twist: np.ndarray) -> np.ndarray:
+def signature(log: CommandLog, last_ns: int = 0) -> np.ndarray:
     """
     Return the commands at 5 Hz, independent of when they were driven.
 
     The time starts at the first command that moves the robot and ends with the last one; each row
-    is the mean over its 0.2 s, so that no key press falls between two rows. Commands hold as in
-    ``motion``.
+    is the mean over its 0.2 s, so that no key press falls between two rows. The last command is in
+    force for the median time, or until the last frame.
 
-    :param received_ns: (N,) int64 receipts; twist: (N, 6) m/s and rad/s.
+    :param last_ns: receipt of the last frame.
     :returns: (T, 3) float32: vx, vy in m/s and the turn in rad/s; (0, 3) for an episode that
         never moves.
     """
-    begins, ends, speeds = _held(received_ns, twist)
+    begins, ends = _begins_and_ends(log, last_ns)
+    speeds = _speeds(log)
     moving = np.flatnonzero(np.abs(speeds).max(axis=1, initial=0) > _still(speeds))
     if not len(moving):
         return np.zeros((0, len(DRIVEN)), np.float32)
@@ -162,20 +163,20 @@ def distinct_views(views: Sequence[np.ndarray]) -> int:
     return min(count + blank, MAX_STARTS)
 
 
-def _held(received_ns: np.ndarray, twist: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return (N,) seconds at which each command begins and ends to hold, and (N, 3) speeds."""
-    received_ns = np.asarray(received_ns, dtype=np.int64)
-    order = np.argsort(received_ns, kind='stable')
-    speeds = np.nan_to_num(
-        np.asarray(twist, dtype=np.float64).reshape(-1, 6)[order][:, DRIVEN],
-        posinf=0.0,
-        neginf=0.0,
-    )
-    pauses = np.minimum(np.diff(received_ns[order]) / NANOSECONDS, LONGEST_PAUSE_S)
-    begins = np.concatenate([[0.0], np.cumsum(pauses)])[: len(order)]
-    usual = np.median(pauses) if len(pauses) else COMMAND_MAX_AGE_S
-    holds = np.minimum([*pauses, usual][: len(order)], COMMAND_MAX_AGE_S)
-    return begins, begins + holds, speeds
+def _begins_and_ends(log: CommandLog, last_ns: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return (M,) seconds at which each command is in force first and last, long pauses cut."""
+    pauses_ns = np.diff(log.received_ns)
+    usual_ns = np.median(pauses_ns) if len(pauses_ns) else USUAL_TIMEOUT_S * NANOSECONDS
+    newest_ns = int(log.received_ns[-1]) if len(log.received_ns) else 0
+    spans = log.spans(max(last_ns, newest_ns + int(usual_ns))) / NANOSECONDS
+    pauses = np.minimum(pauses_ns / NANOSECONDS, LONGEST_PAUSE_S)
+    begins = np.concatenate([[0.0], np.cumsum(pauses)])[: len(spans)]
+    return begins, begins + np.minimum(spans, LONGEST_PAUSE_S)
+
+
+def _speeds(log: CommandLog) -> np.ndarray:
+    """Return (M, 3): vx and vy in m/s, the turn in rad/s; zero where a value is not finite."""
+    return np.asarray(np.nan_to_num(log.twist[:, DRIVEN], posinf=0.0, neginf=0.0))
 
 
 def _still(speeds: np.ndarray) -> float:

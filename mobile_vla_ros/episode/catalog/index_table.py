@@ -71,7 +71,7 @@ _TYPES = {'name': 'TEXT PRIMARY KEY', 'size': 'INTEGER', 'mtime_ns': 'INTEGER'}
 _EPISODES = ', '.join(f'{name} {_TYPES.get(name, "")}' for name in ('name', *_STATE, *COLUMNS[1:]))
 _TRACES = 'name TEXT PRIMARY KEY, signature BLOB, view BLOB'
 # A table of another layout is rebuilt; increment the number when the meaning of a column changes.
-SCHEMA = zlib.crc32(f'1 {_EPISODES} {_TRACES}'.encode()) & 0x7FFFFFFF
+SCHEMA = zlib.crc32(f'2 {_EPISODES} {_TRACES}'.encode()) & 0x7FFFFFFF
 
 
 def row_of(values: list[Any]) -> EpisodeRow:

@@ -8,6 +8,7 @@ from mobile_vla_ros.episode.quality.image_quality import ImageTally
 from mobile_vla_ros.episode.quality.verdict import Health
 from mobile_vla_ros.episode.storage.reader import Episode
 from mobile_vla_ros.episode.storage.schema import dropped_frames
+from mobile_vla_ros.episode.timing.command_rule import SETTING, known_rule
 from mobile_vla_ros.errors import UserError
 
 
@@ -57,6 +58,7 @@ def judge_episode(episode: Episode) -> Health:
         samples=tally.samples,
         expected_rate_hz=known.get('expected_rate_hz'),
         timed=known.get('timed', True),
+        rule=known_rule(episode.attributes.get(SETTING)) or episode.estimated_rule(),
     )
 
 

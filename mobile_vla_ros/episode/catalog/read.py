@@ -26,9 +26,11 @@ def read_row(path: Path) -> dict[str, Any]:
             'verdict': UNFINISHED,
             'reasons': ['the episode is unfinished'],
         }
-        duration_s = float(steady_ns[-1] - steady_ns[0]) / 1e9 if len(episode) else 0.0
-        driven = coverage.motion(commands.steady_ns, commands.twist)
-        signature = coverage.signature(commands.steady_ns, commands.twist)
+        first_ns, last_ns = map(int, steady_ns[[0, -1]] if len(episode) else (0, 0))
+        duration_s = (last_ns - first_ns) / 1e9
+        log = episode.command_log()
+        driven = coverage.motion(log, first_ns, last_ns)
+        signature = coverage.signature(log, last_ns)
         row = EpisodeRow(
             path.name,
             episode.episode_id,

@@ -8,8 +8,18 @@ import numpy as np
 
 from mobile_vla_ros.episode.quality.image_quality import ImageQuality
 from mobile_vla_ros.episode.timing import camera_clock as clock
+from mobile_vla_ros.episode.timing.command_rule import (
+    ASSUMED,
+    HOLDS,
+    MAX_TIMEOUT_S,
+    SETTING,
+    CommandLog,
+    CommandRule,
+    CommandUse,
+    KnownBy,
+)
 from mobile_vla_ros.episode.timing.receipts import clock_steps, without_steps
-from mobile_vla_ros.episode.timing.timeline import frame_times, newest_at
+from mobile_vla_ros.episode.timing.timeline import frame_times
 from mobile_vla_ros.types import NANOSECONDS, VERDICTS
 
 # Thresholds that make an episode poor or bad; one driven by hand at 10 Hz passes easily. Shares
@@ -21,13 +31,14 @@ WORST_GAP_S, WORST_GAP_PERIODS = 0.5, 3.0  # both: a slow camera's own period is
 POOR_DROP_SHARE = 0.01
 POOR_FROZEN_SHARE, BAD_FROZEN_SHARE = 0.1, 0.5
 POOR_IDLE_SHARE = 0.5
+POOR_ASSUMED_SHARE = 0.1  # of the driven frames, taught as standing still by an assumption
 POOR_DARK_SHARE, BAD_DARK_SHARE = 0.1, 0.5  # of sampled frames
 POOR_BLURRED_SHARE = 0.2  # of sampled frames; never bad: sharpness is an estimate
 
 
 class Health(TypedDict, total=False):
     """
-    A verdict, its reasons and its measures, as an episode file keeps them (JSON).
+    A verdict, its reasons, its notes and its measures, as an episode file keeps them (JSON).
 
     Files from older versions lack the keys that were added since.
 
@@ -38,10 +49,16 @@ class Health(TypedDict, total=False):
     move, ``idle_share`` of the frames taken while it was not. ``broken`` counts the images that
     are cut short, or are sampled and cannot be decoded; ``looked_at`` counts the sampled ones,
     ``dark_share`` and ``blurred_share`` are of those.
+
+    ``base_command_timeout_s`` (0: it holds the last command) and ``base_known_by`` say what the
+    base does when no command comes (``command_rule``). ``held_share`` and ``expired_share`` are of
+    the frames whose newest command is not zero: driven on an old command, and counted as standing
+    still. ``notes`` are sentences that change no verdict.
     """
 
     verdict: str
     reasons: list[str]
+    notes: list[str]
     frames: int
     commands: int
     duration_s: float
@@ -61,11 +78,16 @@ class Health(TypedDict, total=False):
     dark_share: float
     blurred_share: float
     timed: bool
+    base_command_timeout_s: float
+    base_known_by: str
+    held_share: float
+    expired_share: float
 
 
 MAX_MEASURE = 1e12  # of any measure in a file
 # What ``read_health`` accepts beside numbers; None only where a measure may be unknown.
-WORDS: dict[str, type] = {'verdict': str, 'clock': str, 'timed': bool}
+WORDS: dict[str, type] = {'verdict': str, 'clock': str, 'timed': bool, 'base_known_by': str}
+SENTENCES = ('reasons', 'notes')
 
 
 def read_health(text: str) -> Health:
@@ -82,9 +104,7 @@ def read_health(text: str) -> Health:
         raise ValueError(f'{found!r:.40}')
     known: dict[str, Any] = {name: found[name] for name in Health.__annotations__ if name in found}
     reasons = known.get('reasons')
-    if known.get('verdict') not in VERDICTS or not (
-        isinstance(reasons, list) and all(isinstance(reason, str) for reason in reasons)
-    ):
+    if known.get('verdict') not in VERDICTS or not _are_sentences(reasons):
         raise ValueError(f'verdict {known.get("verdict")!r:.40}, reasons {reasons!r:.40}')
     for name, value in known.items():
         if name in WORDS:
@@ -92,10 +112,28 @@ def read_health(text: str) -> Health:
         elif name == 'expected_rate_hz':
             right = value is None or (_is_number(value) and value >= 0)
         else:
-            right = name == 'reasons' or _is_number(value)
+            right = _are_sentences(value) if name in SENTENCES else _is_number(value)
         if not right:
             raise ValueError(f'{name} {value!r:.40}')
     return cast(Health, known)
+
+
+def stored_rule(health: Health) -> CommandRule | None:
+    """Return what the base does by a stored verdict, None if it does not say."""
+    timeout_s = health.get('base_command_timeout_s', -1.0)
+    known_by = health.get('base_known_by')
+    if known_by not in list(KnownBy) or not HOLDS <= timeout_s <= MAX_TIMEOUT_S:
+        return None
+    return CommandRule(timeout_s, KnownBy(known_by))
+
+
+def sentences(health: Health) -> list[str]:
+    """Return verdict, reasons and notes, for people."""
+    return [health['verdict'], *health['reasons'], *health.get('notes', ())]
+
+
+def _are_sentences(value: object) -> bool:
+    return isinstance(value, list) and all(isinstance(one, str) for one in value)
 
 
 def _is_number(value: object) -> bool:
@@ -115,6 +153,7 @@ def judge(
     samples: Sequence[ImageQuality] = (),
     expected_rate_hz: float | None = None,
     timed: bool = True,
+    rule: CommandRule = ASSUMED,
 ) -> Health:
     """
     Measure an episode and judge it.
@@ -130,6 +169,7 @@ def judge(
     :param expected_rate_hz: the camera's rate, frames a second; None or 0: unknown.
     :param timed: False where the times are invented, as for rows without times: whether the robot
         moved between two images is unknown then, and images make no episode bad.
+    :param rule: what the base does when no command comes.
     :returns: plain values, fit for JSON.
     """
     frames, commands = len(frame_received_ns), len(command_steady_ns)
@@ -138,7 +178,8 @@ def judge(
     times_ns, _ = frame_times(frame_stamp_ns, frame_received_ns, frame_steady_ns)
     gaps_s = np.diff(np.sort(times_ns)) / NANOSECONDS  # frames may overtake each other
     duration_s = float(gaps_s.sum())
-    moving = _commanded_to_move(times_ns, command_steady_ns, twist)
+    log = CommandLog(command_steady_ns, twist, rule)
+    moving, use = (log.at(times_ns)[0] != 0).any(axis=1), log.use(times_ns)
     # A still image proves a dead camera only between two frames with a command to move.
     watched = moving.copy()
     watched[1:] &= moving[:-1]
@@ -169,6 +210,10 @@ def judge(
         'dark_share': round(sum(one.dark for one in samples) / max(1, len(samples)), 4),
         'blurred_share': round(sum(one.blurred for one in samples) / max(1, len(samples)), 4),
         'timed': timed,
+        'base_command_timeout_s': rule.timeout_s,
+        'base_known_by': rule.known_by.value,
+        'held_share': round(use.held_share, 4),
+        'expired_share': round(use.expired_share, 4),
     }
     bad: list[str] = []
     poor: list[str] = []
@@ -179,19 +224,21 @@ def judge(
     if broken:
         bad.append(f'{broken} of {frames} images are broken')
     _judge_images(measures, bad if timed else poor, poor)
+    notes: list[str] = []
+    _judge_base(use, poor, notes)
     verdict = 'bad' if bad else 'poor' if poor else 'good'
-    return {'verdict': verdict, 'reasons': bad + poor, **measures}
+    return {'verdict': verdict, 'reasons': bad + poor, 'notes': notes, **measures}
 
 
-def _commanded_to_move(
-    times_ns: np.ndarray, command_steady_ns: np.ndarray, twist: np.ndarray
-) -> np.ndarray:
-    """Return (N,) bool: the newest command at each frame's time is not zero."""
-    if not len(command_steady_ns) or not len(times_ns):
-        return np.zeros(len(times_ns), dtype=bool)
-    rows, known = newest_at(times_ns, command_steady_ns)
-    moving: np.ndarray = known & np.any(twist[rows] != 0, axis=1)
-    return moving
+def _judge_base(use: CommandUse, poor: list[str], notes: list[str]) -> None:
+    """Report how much of the episode depends on what the base does between two commands."""
+    if not use.notable:
+        return
+    if use.rule.known_by != KnownBy.ASSUMED:
+        notes.append(use.sentence)
+        return
+    sentence = f'{use.sentence}; set {SETTING}, 0 if the base holds the last command'
+    (poor if use.expired_share > POOR_ASSUMED_SHARE else notes).append(sentence)
 
 
 def _judge_streams(health: Health, finite: bool, bad: list[str], poor: list[str]) -> None:

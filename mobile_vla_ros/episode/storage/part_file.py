@@ -97,6 +97,11 @@ class PartFile:
         """Return a whole dataset."""
         return np.asarray(self._data[path][:])
 
+    def image(self, row: int) -> bytes:
+        """Return the encoded image of a row."""
+        first, size = (int(self._data[f'frames/{name}'][row]) for name in ('offset', 'size'))
+        return bytes(self._data[schema.IMAGE_BYTES][first : first + size].tobytes())
+
     def set_text(self, name: str, text: str) -> None:
         """Rewrite one of ``schema.LATE_TEXT_BYTES``."""
         value = schema.fixed_text(text, schema.LATE_TEXT_BYTES[name])

@@ -6,7 +6,7 @@ from pathlib import Path
 import h5py
 import numpy as np
 
-from mobile_vla_ros.episode.quality.verdict import Health, read_health
+from mobile_vla_ros.episode.quality.verdict import Health, read_health, stored_rule
 from mobile_vla_ros.episode.records import Commands, Event
 from mobile_vla_ros.episode.storage import schema, version1
 from mobile_vla_ros.episode.storage.hdf5_gate import (
@@ -15,7 +15,17 @@ from mobile_vla_ros.episode.storage.hdf5_gate import (
     Hdf5File,
     open_file,
 )
+from mobile_vla_ros.episode.timing.base_estimate import estimate
+from mobile_vla_ros.episode.timing.command_rule import (
+    SETTING,
+    CommandLog,
+    CommandRule,
+    CommandUse,
+    KnownBy,
+    known_rule,
+)
 from mobile_vla_ros.episode.timing.receipts import without_steps
+from mobile_vla_ros.episode.timing.timeline import frame_times
 from mobile_vla_ros.errors import UserError, first_line
 from mobile_vla_ros.images.stored import BrokenImage, decode
 from mobile_vla_ros.types import SOURCES, Frame
@@ -68,6 +78,7 @@ class Episode:
             )
         ]
         self._undo_steps()
+        self._estimate: CommandRule | None = None
 
     def _undo_steps(self) -> None:
         """Move what follows a step back of the receipts, in episodes without a steady clock."""
@@ -215,6 +226,46 @@ class Episode:
                 expected='JSON with verdict, reasons and measures',
                 remedy=RECOVER,
             ) from None
+
+    def command_rule(self, unknown_s: float | None = None) -> CommandRule:
+        """
+        Return what the base of this episode does when no command comes.
+
+        The episode says so, or else the caller, or else the verdict that was stored with it, or
+        else its images, which are then read (``timing.base_estimate``).
+
+        :param unknown_s: the timeout of a base that the episode does not state; 0: it holds.
+        :raises UserError: when the file is broken at its verdict.
+        """
+        recorded = known_rule(self.attributes.get(SETTING))
+        if recorded is not None:
+            return recorded
+        if unknown_s is not None:
+            return CommandRule(unknown_s, KnownBy.GIVEN)
+        if self._estimate is None:
+            self._estimate = stored_rule(self.health or {}) or self.estimated_rule()
+        return self._estimate
+
+    def estimated_rule(self) -> CommandRule:
+        """Return what the base does by the images alone."""
+        return estimate(
+            self._frame_times(),
+            self.commands.steady_ns,
+            self.commands.twist,
+            self.encoded,
+        )
+
+    def _frame_times(self) -> np.ndarray:
+        return frame_times(self.frame_stamp_ns, self.frame_received_ns, self.frame_steady_ns)[0]
+
+    def command_log(self, unknown_s: float | None = None) -> CommandLog:
+        """Return the commands with their rule (``command_rule``)."""
+        commands = self.commands
+        return CommandLog(commands.steady_ns, commands.twist, self.command_rule(unknown_s))
+
+    def command_use(self, unknown_s: float | None = None) -> CommandUse:
+        """Return how much of the episode depends on that rule."""
+        return self.command_log(unknown_s).use(self._frame_times())
 
     def encoded(self, index: int) -> bytes:
         """

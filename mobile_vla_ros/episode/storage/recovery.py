@@ -14,6 +14,7 @@ from mobile_vla_ros.episode.storage.hdf5_gate import open_regular
 from mobile_vla_ros.episode.storage.reader import VERSIONS, Episode
 from mobile_vla_ros.episode.storage.salvage import Salvage
 from mobile_vla_ros.episode.storage.writer import EpisodeWriter
+from mobile_vla_ros.episode.timing.command_rule import SETTING
 from mobile_vla_ros.errors import UserError
 from mobile_vla_ros.types import NANOSECONDS, SOURCE_NAMES, Command
 
@@ -237,7 +238,8 @@ def _new_writer(salvage: Salvage, target: Path, now_ns: int) -> EpisodeWriter:
             raise UserError(f'{salvage.path} is being recovered by another process')
         hidden.unlink()
     names = [field.name for field in dataclasses.fields(schema.EpisodeInfo)]
-    info = {name: salvage.attribute(name) or '' for name in names}
+    info: dict[str, Any] = {name: salvage.attribute(name) or '' for name in names}
+    info[SETTING] = salvage.attribute(SETTING)
     info['instruction'] = info['instruction'] or LOST_INSTRUCTION
     try:
         known: Health = read_health(salvage.attribute('health') or '{}')

@@ -13,6 +13,7 @@ import h5py
 import numpy as np
 
 from mobile_vla_ros import __version__
+from mobile_vla_ros.episode.timing.command_rule import SETTING, known_rule
 from mobile_vla_ros.errors import UserError
 
 FORMAT = 'mobile_vla_episode'
@@ -106,6 +107,7 @@ OPTIONAL_ATTRIBUTES: dict[str, type] = {
     'ros_version': str,
     'origin': str,
     'recovered': bool,
+    'base_command_timeout_s': float,
 }
 # Nanoseconds, in either direction: the difference of two times fits into an int64. ROS stamps are
 # at most half of it.
@@ -122,7 +124,9 @@ class EpisodeInfo:
     :param image_topic: resolved name of the camera topic; likewise ``command_topic``.
     :param command_type: ``geometry_msgs/msg/Twist`` or ``…/TwistStamped``; '' while unknown.
     :param origin: source of an imported episode; '' for a recorded one.
-    :raises UserError: for an empty instruction.
+    :param base_command_timeout_s: the base stops this long after a command; 0: it holds the last
+        one; None: unknown.
+    :raises UserError: for an empty instruction, or a timeout that is out of range.
     """
 
     instruction: str
@@ -134,8 +138,10 @@ class EpisodeInfo:
     frame_id: str = ''
     ros_version: str = ''
     origin: str = ''
+    base_command_timeout_s: float | None = None
 
     def __post_init__(self) -> None:
+        known_rule(self.base_command_timeout_s)
         if not self.instruction.strip():
             raise UserError(
                 'the instruction is empty',
@@ -189,7 +195,7 @@ def lay_out(
     :returns: the datasets by path.
     """
     file.attrs['version'] = VERSION
-    texts = {
+    values = {
         'format': FORMAT,
         'episode_id': episode_id,
         'created_utc': utc_text(created_ns),
@@ -198,11 +204,15 @@ def lay_out(
         'outcome': 'unknown',
         'health': '',
     }
-    for name, text in texts.items():
+    for name, value in values.items():
+        if not isinstance(value, str):
+            if value is not None:
+                file.attrs[name] = value
+            continue
         # Of a fixed length, also those that stay: HDF5 keeps others in a heap without a checksum.
-        size = LATE_TEXT_BYTES.get(name) or max(len(text.encode()), 1)
+        size = LATE_TEXT_BYTES.get(name) or max(len(value.encode()), 1)
         kind = h5py.string_dtype('utf-8', size)
-        file.attrs.create(name, fixed_text(text, size), dtype=kind)
+        file.attrs.create(name, fixed_text(value, size), dtype=kind)
     for name in LATE_FLAGS:
         file.attrs.create(name, False)
     datasets = {}
@@ -272,6 +282,10 @@ def check_attributes(attributes: dict[str, Any]) -> None:
             raise ValueError(f'attribute {name} is {attributes[name]!r:.40}, not {kind.__name__}')
     if attributes['outcome'] not in OUTCOMES:
         raise ValueError(f'attribute outcome is {attributes["outcome"]!r:.40}')
+    try:
+        known_rule(attributes.get(SETTING))
+    except UserError as error:
+        raise ValueError(str(error)) from None
 
 
 def episode_name(path: Path) -> str:

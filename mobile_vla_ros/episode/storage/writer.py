@@ -11,6 +11,10 @@ from mobile_vla_ros.episode.quality import verdict
 from mobile_vla_ros.episode.quality.image_quality import ImageTally
 from mobile_vla_ros.episode.storage import disk, schema
 from mobile_vla_ros.episode.storage.part_file import MARGIN_BYTES, PartFile
+from mobile_vla_ros.episode.timing.base_estimate import estimate
+from mobile_vla_ros.episode.timing.command_rule import CommandRule, known_rule
+from mobile_vla_ros.episode.timing.receipts import without_steps
+from mobile_vla_ros.episode.timing.timeline import frame_times
 from mobile_vla_ros.types import NANOSECONDS, SOURCES, Command
 
 # Cost of a row beside its own bytes: a share of the chunks.
@@ -111,6 +115,7 @@ class EpisodeWriter:
         :raises UserError: when the folder cannot be created or written.
         """
         self.expected_rate_hz, self.timed = expected_rate_hz, timed
+        self._base_timeout_s = info.base_command_timeout_s
         self.proposals = proposals
         self.last = 0, 0  # receipt of the newest row, and its steady one
         self.health: verdict.Health | None = None
@@ -328,10 +333,24 @@ class EpisodeWriter:
             samples=self._tally.samples,
             expected_rate_hz=self.expected_rate_hz,
             timed=self.timed,
+            rule=self._rule(),
         )
         self.set_late(outcome=outcome, health=json.dumps(self.health))
         self._part.set_flag('complete')
         return self._part.finish()
+
+    def _rule(self) -> CommandRule:
+        """Return what the base does: as recorded, else by the images."""
+        column = self._part.column
+        steady_ns, commands_ns = without_steps(
+            column('frames/steady_ns'), column('commands/steady_ns')
+        )
+        times_ns, _ = frame_times(
+            column('frames/stamp_ns'), column('frames/received_ns'), steady_ns
+        )
+        return known_rule(self._base_timeout_s) or estimate(
+            times_ns, commands_ns, column('commands/twist'), self._part.image
+        )
 
     def discard(self) -> None:
         """Delete the episode."""

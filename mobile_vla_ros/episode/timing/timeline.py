@@ -4,7 +4,7 @@ Pair frames with commands and resample them to the policy's rate.
 All times are on the episode's steady clock. A frame's time is that of its exposure by its header
 stamp, or its receipt if the camera's clock cannot be trusted (``frame_times``); a frame that newer
 ones have overtaken is sorted in by its time. The action at time t is the newest command received
-at or before t if it is no older than ``command_max_age_s``, else zero. A segment is a chain of
+at or before t if it is still in force (``command_rule``), else zero. A segment is a chain of
 frames at the policy's rate without a gap, and says in which of them a window ends, by the rule
 that drives (``windows``). A window never spans two segments.
 """
@@ -16,58 +16,9 @@ import numpy as np
 from mobile_vla_ros.episode.records import TimedEpisode
 from mobile_vla_ros.episode.timing import camera_clock as clock
 from mobile_vla_ros.episode.timing import corrections
+from mobile_vla_ros.episode.timing.command_rule import CommandLog, RuledEpisode
 from mobile_vla_ros.episode.timing.windows import TOLERANCE_PERIODS, frame_chains, window_rows
 from mobile_vla_ros.types import NANOSECONDS
-
-COMMAND_MAX_AGE_S = 0.5
-
-
-@dataclass(frozen=True)
-class CommandLog:
-    """
-    Every command of an episode, in order of receipt.
-
-    :param received_ns: (M,) int64 on the steady clock, not decreasing.
-    :param twist: (M, 6) float64, m/s and rad/s.
-    :param max_age_s: a command older than this means zero.
-    :param kind: (M,) uint8 kind of each command (``corrections.kinds``); None: all are plain.
-    """
-
-    received_ns: np.ndarray
-    twist: np.ndarray
-    max_age_s: float = COMMAND_MAX_AGE_S
-    kind: np.ndarray | None = None
-
-    def at(self, time_ns: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """
-        Return the action at each time.
-
-        :param time_ns: (…) int64.
-        :returns: (…, 6) float64 twist, zero without a fresh command; (…) bool: there is one.
-        """
-        rows, fresh = self._in_force(time_ns)
-        twist = np.zeros((*rows.shape, 6))
-        twist[fresh] = self.twist[rows[fresh]]
-        return twist, fresh
-
-    def kind_at(self, time_ns: np.ndarray) -> np.ndarray:
-        """Return (…) uint8: the kind of the action at each time (``corrections.kinds``)."""
-        kind = np.full(np.shape(time_ns), corrections.PLAIN, np.uint8)
-        if self.kind is None or (self.kind == corrections.PLAIN).all():  # nearly every episode
-            return kind
-        rows, fresh = self._in_force(time_ns)
-        kind[fresh] = self.kind[rows[fresh]]
-        return kind
-
-    def _in_force(self, time_ns: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Return (…) int64 the row of the newest command at each time, (…) bool: it is fresh."""
-        time_ns = np.asarray(time_ns, dtype=np.int64)
-        if not len(self.received_ns):
-            return np.zeros_like(time_ns), np.zeros(time_ns.shape, dtype=bool)
-        rows, known = newest_at(time_ns, self.received_ns)
-        return rows, known & (
-            time_ns - self.received_ns[rows] <= round(self.max_age_s * NANOSECONDS)
-        )
 
 
 @dataclass(frozen=True)
@@ -77,7 +28,7 @@ class GridSegment:
 
     :param frame_index: (T,) int64 rows of the episode's frames, all different.
     :param time_ns: (T,) int64 the frames' own times on the steady clock, strictly increasing.
-    :param twist: (T, 6) float64 the action at each frame's time, zero where no command is fresh.
+    :param twist: (T, 6) float64 the action at each frame's time, zero if no command is in force.
     :param accepted: (T,) bool: a window ends in the frame, so that driving would plan there.
     :param rate_hz: the rate of the grid.
     :param commands: every command of the episode, for ``actions_ahead``.
@@ -92,17 +43,6 @@ class GridSegment:
 
     def __len__(self) -> int:
         return len(self.frame_index)
-
-
-def newest_at(time_ns: np.ndarray, received_ns: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """
-    Find the newest row received at or before each time.
-
-    :param time_ns: (…) int64; received_ns: (M,) int64, not decreasing, M > 0.
-    :returns: (…) int64 rows, 0 if there is none; (…) bool: there is one.
-    """
-    rows = np.searchsorted(received_ns, time_ns, side='right') - 1
-    return np.maximum(rows, 0), rows >= 0
 
 
 def frame_times(
@@ -129,26 +69,30 @@ def _frame_times(episode: TimedEpisode) -> tuple[np.ndarray, str]:
 
 
 def segments(
-    episode: TimedEpisode,
+    episode: RuledEpisode,
     rate_hz: float,
     window: int = 1,
     *,
-    command_max_age_s: float = COMMAND_MAX_AGE_S,
+    command_max_age_s: float | None = None,
 ) -> list[GridSegment]:
     """
     Return the gapless segments of an episode at the policy's rate, in order.
 
     :param rate_hz: the policy's rate.
     :param window: frames in its window.
-    :param command_max_age_s: see the head of this module.
+    :param command_max_age_s: the base's timeout, if the episode does not say (``command_rule``).
     """
     time_ns, _ = _frame_times(episode)
     # A frame that newer ones have overtaken is sorted in by its stamp; receipts are in order.
     place = np.argsort(time_ns, kind='stable')
     time_ns = time_ns[place]
     commands = episode.commands
-    kind = corrections.kinds(commands, episode.events)
-    log = CommandLog(commands.steady_ns, commands.twist, command_max_age_s, kind)
+    log = CommandLog(
+        commands.steady_ns,
+        commands.twist,
+        episode.command_rule(command_max_age_s),
+        corrections.kinds(commands, episode.events),
+    )
     _, accepted = window_rows(time_ns, np.arange(len(time_ns)), rate_hz, window)
     found = []
     for chain in frame_chains(time_ns, rate_hz, accepted):

@@ -9,9 +9,11 @@ from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 
+from mobile_vla_ros.episode.quality.verdict import sentences
 from mobile_vla_ros.episode.storage.recording import Recording
 from mobile_vla_ros.episode.storage.schema import EpisodeInfo
 from mobile_vla_ros.episode.storage.writer import EpisodeWriter
+from mobile_vla_ros.episode.timing.command_rule import SETTING, STALE_S, StaleTime
 from mobile_vla_ros.episode.timing.command_source import CommandLabeller
 from mobile_vla_ros.errors import UserError
 from mobile_vla_ros.images.stored import BrokenImage, read_header
@@ -44,6 +46,7 @@ class OpenEpisode:
     :ivar other_images: a sentence while the camera sends images of another kind, else ''.
     :ivar noted: keys of the problems that it already holds.
     :ivar lost_commands: how many commands were left out, by reason.
+    :ivar stale: for how long the robot was driven on an old command.
     """
 
     recording: Recording
@@ -53,6 +56,7 @@ class OpenEpisode:
     other_images: str = ''
     noted: set[str] = field(default_factory=set)
     lost_commands: Counter[str] = field(default_factory=Counter)
+    stale: StaleTime = field(default_factory=StaleTime)
 
 
 class CurrentEpisode:
@@ -185,8 +189,11 @@ class CurrentEpisode:
 
     def command(self, command: Command, sent_ns: int) -> None:
         """Record one command as soon as its source is known."""
-        if self.state == RECORDING:
-            self._labels.command(command, sent_ns, time.monotonic_ns())
+        current = self._active()
+        if current is not None:
+            now_ns = time.monotonic_ns()
+            current.stale.command(command.twist, now_ns)
+            self._labels.command(command, sent_ns, now_ns)
             self.write_commands()
 
     def proposal(self, twist: np.ndarray, stamp_ns: int, received_ns: int, steady: int) -> None:
@@ -260,7 +267,7 @@ class CurrentEpisode:
             self._last = {
                 'last_episode': str(recording.path),
                 'last_verdict': recording.health['verdict'],
-                'last_reasons': '; '.join(recording.health['reasons']),
+                'last_reasons': '; '.join(sentences(recording.health)[1:]),
             }
         self._folder.changed()
         return recording
@@ -283,7 +290,13 @@ class CurrentEpisode:
         current = self._open
         if current is None:
             counts = dict.fromkeys(('frames', 'commands', 'drops', 'queue'), 0)
-            return {'episode': '', 'seconds': '0.0', **counts, **self._last}
+            return {
+                'episode': '',
+                'seconds': '0.0',
+                **counts,
+                'stale_commands_s': '0.0',
+                **self._last,
+            }
         recording = current.recording
         return {
             'episode': recording.part_path.name,
@@ -292,6 +305,7 @@ class CurrentEpisode:
             'commands': recording.commands,
             'drops': recording.drops,
             'queue': recording.queued,
+            'stale_commands_s': f'{current.stale.until(time.monotonic_ns())[1]:.1f}',
             **self._last,
         }
 
@@ -301,10 +315,25 @@ class CurrentEpisode:
         if current is None:
             return []
         return [
+            self._unknown_base(current),
             current.other_images,
             current.recording.problem or '',
             *(f'{count} commands {reason}' for reason, count in current.lost_commands.items()),
         ]
+
+    def _unknown_base(self, current: OpenEpisode) -> str:
+        """Return a sentence if the commands are sparse and nobody said what the base does."""
+        if self._params.base_command_timeout_s is not None:
+            return ''
+        if 'base' not in current.noted and not current.stale.notable(time.monotonic_ns()):
+            return ''
+        sentence = (
+            f'commands are older than {STALE_S:g} s while the robot drives, and it is unknown '
+            f'whether the base still obeys them: set {SETTING} of the recorder to 0.0 if it holds '
+            'the last command, or to the seconds after which it stops'
+        )
+        self.note('base', sentence)
+        return sentence
 
     def _active(self) -> OpenEpisode | None:
         return self._open if self.state == RECORDING else None

@@ -166,6 +166,7 @@ class RecorderNode(Node):
             command_type=self._commands.type,
             frame_id=image.header.frame_id if image is not None else '',
             ros_version=ros_version(),
+            base_command_timeout_s=self._params.base_command_timeout_s,
         )
 
     def _publish_status(self) -> None:

@@ -7,11 +7,13 @@ from functools import partial
 from rclpy.node import Node
 from sensor_msgs.msg import CompressedImage
 
+from mobile_vla_ros.episode.timing.command_rule import MAX_TIMEOUT_S, SETTING
 from mobile_vla_ros.errors import UserError
 from mobile_vla_ros.images import messages as images
 from mobile_vla_ros.nodes.shared.params import declare
 
 MEGABYTE = 1_000_000
+UNKNOWN_S = -1.0
 
 
 @dataclass(frozen=True)
@@ -75,6 +77,7 @@ class RecorderParams:
     expected_rate_hz: float
     disk_floor_bytes: int
     follow_guard: bool
+    base_command_timeout_s: float | None
 
 
 def recorder_params(node: Node) -> RecorderParams:
@@ -144,4 +147,18 @@ def recorder_params(node: Node) -> RecorderParams:
             False,
             'record an episode while the guard is armed, one per instruction',
         ),
+        base_command_timeout_s=base_command_timeout(node),
     )
+
+
+def base_command_timeout(node: Node) -> float | None:
+    """Declare what the base does when no command comes; return it as an episode states it."""
+    timeout_s: float = declare(
+        node,
+        SETTING,
+        UNKNOWN_S,
+        'the base stops this many seconds after a command; 0: it holds the last command; '
+        '-1: unknown',
+        limits=(UNKNOWN_S, MAX_TIMEOUT_S),
+    )
+    return timeout_s if timeout_s >= 0 else None

@@ -10,6 +10,7 @@ from rclpy.node import Node
 from rclpy.task import Future
 from std_srvs.srv import Trigger
 
+from mobile_vla_ros.episode.quality.verdict import sentences
 from mobile_vla_ros.episode.storage.recording import Recording
 from mobile_vla_ros.episode.storage.schema import EpisodeInfo
 from mobile_vla_ros.errors import UserError
@@ -223,8 +224,7 @@ class EpisodeServices:
         problem = f'. {recording.problem}' if recording.problem else ''
         health = recording.health
         assert health is not None
-        verdict = '; '.join([health['verdict'], *health['reasons']])
-        return f'{recording.path} ({verdict}){problem}'
+        return f'{recording.path} ({"; ".join(sentences(health))}){problem}'
 
     async def _discard(self) -> str:
         recording = self._running()

@@ -26,8 +26,14 @@ from mobile_vla_ros.episode.shadow import (
     write_window,
 )
 from mobile_vla_ros.episode.storage.schema import EpisodeInfo
+from mobile_vla_ros.episode.timing.command_rule import ASSUMED, known_rule
 from mobile_vla_ros.errors import UserError
-from mobile_vla_ros.nodes.recorder.params import MEGABYTE, ImageParams, image_params
+from mobile_vla_ros.nodes.recorder.params import (
+    MEGABYTE,
+    ImageParams,
+    base_command_timeout,
+    image_params,
+)
 from mobile_vla_ros.nodes.shared.messages import (
     receipt_ns,
     ros_version,
@@ -68,6 +74,7 @@ class ShadowParams:
     images: ImageParams
     buffer_bytes: int
     window_s: float
+    base_command_timeout_s: float | None
 
 
 def declare_params(node: Node) -> ShadowParams:
@@ -108,6 +115,7 @@ def declare_params(node: Node) -> ShadowParams:
             'length of the worst window that is saved, seconds',
             limits=(0.5, 60.0),
         ),
+        base_command_timeout_s=base_command_timeout(node),
     )
 
 
@@ -196,7 +204,11 @@ class ShadowNode(Node):
         super().__init__('shadow')
         self._params = declare_params(self)
         self._instruction = self._params.instruction
-        self._shadow = Shadow(self._params.buffer_bytes, self._params.window_s)
+        self._shadow = Shadow(
+            self._params.buffer_bytes,
+            self._params.window_s,
+            known_rule(self._params.base_command_timeout_s) or ASSUMED,
+        )
         self._saver = WindowSaver(self._params.folder, self._shadow, self.get_logger().error)
         self._command_s = self._proposal_s = 0.0  # when received, on the monotonic clock
 
@@ -269,6 +281,7 @@ class ShadowNode(Node):
             command_type=self._commands.type,
             frame_id=self._camera.frame_id,
             ros_version=ros_version(),
+            base_command_timeout_s=self._params.base_command_timeout_s,
         )
 
     def _report(self) -> None:

@@ -12,7 +12,8 @@ from mobile_vla_ros.episode.quality.verdict import WORST_GAP_PERIODS, WORST_GAP_
 from mobile_vla_ros.episode.records import Commands
 from mobile_vla_ros.episode.storage import schema
 from mobile_vla_ros.episode.storage.reader import Episode
-from mobile_vla_ros.episode.timing.timeline import COMMAND_MAX_AGE_S, frame_times
+from mobile_vla_ros.episode.timing.command_rule import ASSUMED, CommandRule
+from mobile_vla_ros.episode.timing.timeline import frame_times
 from mobile_vla_ros.errors import UserError
 from mobile_vla_ros.images.stored import load, read_header
 from mobile_vla_ros.report.pages.episodes_page import SOURCES, EpisodeView
@@ -32,6 +33,8 @@ MEASURES = (
     ('drops', 'frames dropped', '{}'),
     ('idle_share', 'idle', '{:.0%}'),
     ('frozen_share', 'frozen', '{:.0%}'),
+    ('held_share', 'driven on old commands', '{:.0%}'),
+    ('expired_share', 'driven, counted as idle', '{:.0%}'),
     ('dark_share', 'dark', '{:.0%}'),
     ('blurred_share', 'blurred', '{:.0%}'),
 )
@@ -66,11 +69,13 @@ def read_view(path: Path, most: int, side: int, budget: int) -> EpisodeView:
         origin_ns = min(first for first, _ in ends)
         span_s = _seconds(max(last for _, last in ends), origin_ns)
         times_s = _seconds(frames_ns, origin_ns)
-        rows, hold_s = _rows(commands, origin_ns, budget)
+        rule, proposed_s = episode.command_rule(), ASSUMED.timeout_s
         proposals: list[list] = []
-        if episode.proposals is not None:
-            proposals, proposed_s = _rows(episode.proposals, origin_ns, budget)
-            hold_s = max(hold_s, proposed_s)
+        rows, max_age_s = _rows(commands, rule, origin_ns, budget)
+        if rule.holds:
+            max_age_s = span_s
+        if episode.proposals is not None:  # the guard plays none of them for long
+            proposals, proposed_s = _rows(episode.proposals, ASSUMED, origin_ns, budget)
         index, images, size = _images(
             episode,
             most,
@@ -79,7 +84,10 @@ def read_view(path: Path, most: int, side: int, budget: int) -> EpisodeView:
             np.argsort(frames_ns, kind='stable'),
         )  # frames may have arrived out of order
         health = episode.health or {}
-        reasons = list(health.get('reasons', ['the episode is unfinished']))
+        reasons = [
+            *health.get('reasons', ['the episode is unfinished']),
+            *health.get('notes', ()),
+        ]
         lost = sum(not image for image in images)
         if lost:
             reasons.append(f'{lost} of {len(images)} images on this page cannot be read')
@@ -95,7 +103,8 @@ def read_view(path: Path, most: int, side: int, budget: int) -> EpisodeView:
             times=[round(float(times_s[row]), 3) for row in index],
             index=index,
             images=images,
-            max_age_s=hold_s,
+            max_age_s=max_age_s,
+            proposal_max_age_s=proposed_s,
             rows=rows,
             proposals=proposals,
             gaps=_gaps(times_s, span_s),
@@ -111,16 +120,18 @@ def _seconds(time_ns, origin_ns):
     return (time_ns - origin_ns) / 1e9
 
 
-def _rows(stream: Commands, origin_ns: int, budget: int) -> tuple[list[list], float]:
-    """Return the commands or proposals to show, and for how many seconds one holds."""
+def _rows(
+    stream: Commands, rule: CommandRule, origin_ns: int, budget: int
+) -> tuple[list[list], float]:
+    """Return the commands or proposals to show, and for how many seconds one is in force."""
     finite = np.isfinite(stream.twist).all(axis=1)  # a policy may propose NaN or inf
     rows = np.column_stack(
         [_seconds(stream.steady_ns, origin_ns), stream.twist[:, [0, 1, 5]], stream.source]
     )[finite]
-    rows, hold_s = _extremes(rows[np.argsort(rows[:, 0], kind='stable')], budget // 3)
+    rows, apart_s = _extremes(rows[np.argsort(rows[:, 0], kind='stable')], budget // 3)
     return [
         [round(float(value), 3) for value in row[:4]] + [_source(row[4])] for row in rows
-    ], hold_s
+    ], max(rule.timeout_s, apart_s)
 
 
 def _source(number: float) -> int:
@@ -137,17 +148,17 @@ def _extremes(rows: np.ndarray, budget: int) -> tuple[np.ndarray, float]:
     """
     Thin out commands if there are too many.
 
-    :returns: the rows with the extremes of each axis in each part of the episode, and for how
-        many seconds one holds at most.
+    :returns: the rows with the extremes of each axis in each part of the episode, and the
+        seconds of a part; 0 if all rows are kept.
     """
     parts = min(MAX_PARTS, max(10, budget // (6 * ROW_BYTES)))
     if len(rows) <= 6 * parts:
-        return rows, COMMAND_MAX_AGE_S
+        return rows, 0.0
     kept = {0, len(rows) - 1}
     for part in np.array_split(np.arange(len(rows)), parts):
         for axis in (1, 2, 3):
             kept |= {part[rows[part, axis].argmin()], part[rows[part, axis].argmax()]}
-    return rows[sorted(kept)], max(COMMAND_MAX_AGE_S, float(np.ptp(rows[:, 0])) / parts)
+    return rows[sorted(kept)], float(np.ptp(rows[:, 0])) / parts
 
 
 def _gaps(times_s: np.ndarray, span_s: float) -> list[list[float]]:

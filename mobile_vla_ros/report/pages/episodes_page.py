@@ -24,7 +24,8 @@ class EpisodeView:
         if unreadable.
     :param rows: commands [t, vx (m/s), vy (m/s), wz (rad/s), index in ``SOURCES``].
     :param proposals: the policy's proposals, likewise, if the episode has any.
-    :param max_age_s: maximum time for which a command holds.
+    :param max_age_s: maximum time for which a command is in force; ``proposal_max_age_s``:
+        likewise for a proposal.
     :param gaps: [from, to] where frames are missing.
     :param events: [t, name, text].
     """
@@ -43,6 +44,7 @@ class EpisodeView:
     rows: Sequence[Sequence[float]] = ()
     proposals: Sequence[Sequence[float]] = ()
     max_age_s: float = 0.5
+    proposal_max_age_s: float = 0.5
     gaps: Sequence[Sequence[float]] = ()
     events: Sequence[Sequence] = ()
     measures: Mapping[str, str] = field(default_factory=dict)
@@ -75,6 +77,7 @@ class EpisodeView:
             'gaps': self.gaps,
             'events': self.events,
             'max_age_s': self.max_age_s,
+            'proposal_max_age_s': self.proposal_max_age_s,
             'scale': _scale([*self.rows, *self.proposals]),
             **({'proposals': self.proposals} if self.proposals else {}),
         }

@@ -21,9 +21,12 @@
     var middle = TOP + lane * (LANE + APART) + LANE / 2;
     return middle - value / data.scale[lane] * (LANE / 2 - 3);
   }
+  function maxAge(rows) {
+    return rows === data.proposals ? data.proposal_max_age_s : data.max_age_s;
+  }
   function endOf(rows, i) {  // the end of row i: the next row, or its maximum age
     var row = rows[i], next = rows[i + 1];
-    var old = row[0] + data.max_age_s;
+    var old = row[0] + maxAge(rows);
     return next ? Math.min(next[0], old) : Math.min(data.span[1], old);
   }
   function trace(rows, lane) {  // a path for each source
@@ -95,7 +98,7 @@
   function newest(rows, t) {  // the row that holds at t, as in training; or null
     var found = null;
     rows.forEach(function (row, i) {
-      if (row[0] <= t + 1e-6 && t <= row[0] + data.max_age_s) { found = row; }
+      if (row[0] <= t + 1e-6 && t <= row[0] + maxAge(rows)) { found = row; }
     });
     return found;
   }

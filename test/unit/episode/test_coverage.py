@@ -12,6 +12,7 @@ from PIL import Image
 from many_episodes import KEYS
 from mobile_vla_ros.episode.catalog import coach, coverage
 from mobile_vla_ros.episode.catalog.index_table import EpisodeRow
+from mobile_vla_ros.episode.timing.command_rule import ASSUMED, HOLDS, CommandLog, CommandRule
 
 SECOND = 1_000_000_000
 
@@ -26,7 +27,7 @@ def pressed(keys: str, step_s: float = 0.2, speed: float = 1.15, begin_s: float 
 
 def signature(keys: str, **how) -> np.ndarray:
     """Return the signature of some key presses."""
-    return coverage.signature(*pressed(keys, **how))
+    return coverage.signature(CommandLog(*pressed(keys, **how), ASSUMED))
 
 
 def random_keys(rng, count: int = 18) -> str:
@@ -35,16 +36,19 @@ def random_keys(rng, count: int = 18) -> str:
 
 
 def test_motion_counts_the_seconds_in_each_direction():
-    """Diagonals count twice; no command counts for longer than half a second."""
-    found = coverage.motion(*pressed('wwqa  s'))
+    """Diagonals count twice; a command counts until the base stops, if it does."""
+    found = coverage.motion(CommandLog(*pressed('wwqa  s'), ASSUMED), 0, int(1.4 * SECOND))
     assert found['forward'] == pytest.approx(0.6) and found['left'] == pytest.approx(0.4)
     assert found['back'] == pytest.approx(0.2) and found['right'] == 0
     assert found['moving'] == pytest.approx(1.0)
     received_ns, twist = pressed('ww', step_s=3.0)
     twist[:, 5] = -0.4
-    found = coverage.motion(received_ns, twist)
+    found = coverage.motion(CommandLog(received_ns, twist, ASSUMED), 0, 10 * SECOND)
     assert found['turn_right'] == found['moving'] == pytest.approx(1.0)
-    assert set(coverage.motion(np.zeros(0, np.int64), np.zeros((0, 6))).values()) == {0.0}
+    held = coverage.motion(CommandLog(received_ns, twist, CommandRule(HOLDS)), 0, 10 * SECOND)
+    assert held['moving'] == pytest.approx(10.0)
+    empty = CommandLog(np.zeros(0, np.int64), np.zeros((0, 6)), ASSUMED)
+    assert set(coverage.motion(empty, 0, SECOND).values()) == {0.0}
 
 
 def test_a_signature_ignores_pauses_but_not_speed():
@@ -63,9 +67,10 @@ def test_a_signature_of_a_broken_clock_stays_small():
     received_ns, twist = pressed('wwaadd')
     received_ns[3:] += 10**18
     twist[1, 0] = np.nan
-    assert 50 < len(coverage.signature(received_ns, twist)) < 70
+    for rule in (ASSUMED, CommandRule(HOLDS)):
+        assert 50 < len(coverage.signature(CommandLog(received_ns, twist, rule))) < 70
     received_ns[4] -= 10**18
-    assert np.isfinite(coverage.signature(received_ns, twist)).all()
+    assert np.isfinite(coverage.signature(CommandLog(received_ns, twist, ASSUMED))).all()
 
 
 @pytest.mark.parametrize('rate_hz', [2.0, 5.0, 10.0])

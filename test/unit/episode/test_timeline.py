@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 from mobile_vla_ros.episode.storage.reader import Episode
 from mobile_vla_ros.episode.storage.schema import EpisodeInfo
 from mobile_vla_ros.episode.storage.writer import EpisodeWriter
+from mobile_vla_ros.episode.timing.command_rule import HOLDS, CommandLog, CommandRule
 from mobile_vla_ros.episode.timing.timeline import (
-    CommandLog,
     actions_ahead,
     frame_times,
     segments,
@@ -24,14 +24,15 @@ times = st.lists(st.integers(0, 20 * S), min_size=1, max_size=60).map(
 )
 
 
-@given(frames=times, commands=times, max_age_s=st.sampled_from([0.0, 0.1, 0.5, 5.0]))
-def test_the_action_is_the_newest_fresh_command(frames, commands, max_age_s):
-    """The newest command received at or before t within its maximum age, otherwise zero."""
+@given(frames=times, commands=times, timeout_s=st.sampled_from([HOLDS, 0.1, 0.5, 5.0]))
+def test_the_action_is_the_newest_command_in_force(frames, commands, timeout_s):
+    """The newest command received at or before t that the base still obeys, otherwise zero."""
     twist = np.arange(1, len(commands) + 1)[:, None] * np.ones(6)
-    found, valid = CommandLog(commands, twist, max_age_s).at(frames)
+    found, valid = CommandLog(commands, twist, CommandRule(timeout_s)).at(frames)
     for row, time in enumerate(frames):
         received = [i for i, t in enumerate(commands) if t <= time]
-        fresh = bool(received) and time - commands[received[-1]] <= max_age_s * S
+        young = timeout_s == HOLDS or (received and time - commands[received[-1]] <= timeout_s * S)
+        fresh = bool(received) and young
         assert valid[row] == fresh
         assert np.all(found[row] == (twist[received[-1]] if fresh else 0))
 
