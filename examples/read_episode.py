@@ -14,7 +14,7 @@ import numpy as np
 from mobile_vla_ros import Episode, UserError
 from mobile_vla_ros.episode.timing.timeline import segments
 
-MAX_AGE_NS = 500_000_000  # an older command counts as zero
+USUAL_TIMEOUT_S = 0.5  # of a base that nobody described
 
 
 def read_with_h5py(path: str) -> None:
@@ -25,17 +25,21 @@ def read_with_h5py(path: str) -> None:
         twist = file['commands/twist'][:]  # (M, 6): vx vy vz in m/s, wx wy wz in rad/s
         jpeg = file['frames/data'][0].tobytes()  # one encoded image per row
         health = json.loads(file.attrs['health'] or '{}')
+        # What the base does without further commands: as recorded, else as the verdict found.
+        known_s = health.get('base_command_timeout_s', USUAL_TIMEOUT_S)
+        timeout_s = float(file.attrs.get('base_command_timeout_s', known_s))
         print(f'instruction  {file.attrs["instruction"]}')
     print(f'frames       {len(frame_ns)}, the first has {len(jpeg)} bytes')
     print(f'commands     {len(twist)}')
     print(f'verdict      {health.get("verdict")} {health.get("reasons")}')
     if not len(twist):
         return
-    # A frame's command is the newest one received by then, or zero if that one is too old. Frames
-    # are timed by their header stamps here; unless health['clock'] is 'sane', use received_ns.
+    # A frame's command is the newest one received by then, or zero if the base has stopped; with
+    # a timeout of 0 it holds the last command. Frames are timed by their header stamps here;
+    # unless health['clock'] is 'sane', use received_ns.
     row = np.searchsorted(command_ns, frame_ns, side='right') - 1
-    fresh = (row >= 0) & (frame_ns - command_ns[row] <= MAX_AGE_NS)
-    print_commands(frame_ns, np.where(fresh[:, None], twist[row], 0.0))
+    obeyed = (frame_ns - command_ns[row] <= round(timeout_s * 1e9)) | (timeout_s == 0)
+    print_commands(frame_ns, np.where(((row >= 0) & obeyed)[:, None], twist[row], 0.0))
 
 
 def read_with_package(path: str, rate_hz: float) -> None:
