@@ -14,29 +14,35 @@ import numpy as np
 from mobile_vla_ros import Episode, UserError
 from mobile_vla_ros.episode.timing.timeline import segments
 
-MAX_AGE_NS = 500_000_000  # an older command counts as zero
+USUAL_TIMEOUT_S = 0.5  # of a base that nobody described
 
 
 def read_with_h5py(path: str) -> None:
     """Print an episode with any HDF5 reader; docs/episode.md lists every dataset."""
     with h5py.File(path, 'r') as file:
-        frame_ns = file['frames/stamp_ns'][:]  # (N,) nanoseconds
-        command_ns = file['commands/received_ns'][:]  # (M,) nanoseconds; a clock that may step
+        # Exposures (N,) and receipts of the commands (M,) on the clock that never steps, ns.
+        delay_ns = file['frames/received_ns'][:] - file['frames/stamp_ns'][:]
+        frame_ns = file['frames/steady_ns'][:] - delay_ns
+        command_ns = file['commands/steady_ns'][:]
         twist = file['commands/twist'][:]  # (M, 6): vx vy vz in m/s, wx wy wz in rad/s
         first, size = file['frames/offset'][0], file['frames/size'][0]
         jpeg = file['frames/bytes'][first : first + size].tobytes()  # one encoded image
         health = json.loads(file.attrs['health'] or '{}')
+        # What the base does without further commands: as recorded, else as the verdict found.
+        known_s = health.get('base_command_timeout_s', USUAL_TIMEOUT_S)
+        timeout_s = float(file.attrs.get('base_command_timeout_s', known_s))
         print(f'instruction  {file.attrs["instruction"].decode()}')
     print(f'frames       {len(frame_ns)}, the first has {len(jpeg)} bytes')
     print(f'commands     {len(twist)}')
     print(f'verdict      {health.get("verdict")} {health.get("reasons")}')
     if not len(twist):
         return
-    # A frame's command is the newest one received by then, or zero if that one is too old. Frames
-    # are timed by their header stamps here; unless health['clock'] is 'sane', use received_ns.
+    # A frame's command is the newest one received by then, or zero if the base has stopped; with
+    # a timeout of 0 it holds the last command. Frames are timed by their header stamps here;
+    # unless health['clock'] is 'sane', use frames/steady_ns.
     row = np.searchsorted(command_ns, frame_ns, side='right') - 1
-    fresh = (row >= 0) & (frame_ns - command_ns[row] <= MAX_AGE_NS)
-    print_commands(frame_ns, np.where(fresh[:, None], twist[row], 0.0))
+    obeyed = (frame_ns - command_ns[row] <= round(timeout_s * 1e9)) | (timeout_s == 0)
+    print_commands(frame_ns, np.where(((row >= 0) & obeyed)[:, None], twist[row], 0.0))
 
 
 def read_with_package(path: str, rate_hz: float) -> None:

@@ -156,7 +156,12 @@ def replay(
             raise UserError(f'{path} has no frame', remedy='use another episode')
         times, spec = arrival_times(episode), policy.spec
         finite = np.isfinite(episode.commands.twist).all(-1)
-        driven, before = _commands(episode, finite, times.now_ns, spec)
+        log = CommandLog(
+            episode.commands.steady_ns[finite],
+            episode.commands.twist[finite],
+            episode.command_rule(spec.command_max_age_s),
+        )
+        period_ns = round(NANOSECONDS / spec.rate_hz)
         count = len(episode)
         found = Replayed(
             text,
@@ -164,10 +169,10 @@ def replay(
             times.stamp_ns,
             np.full((count, 6), np.nan),
             np.zeros(count, bool),
-            driven,
-            before,
+            log.at(times.now_ns)[0],
+            log.at(times.now_ns - period_ns)[0],
         )
-        found.notes = _notes(episode, finite, times, spec)
+        found.notes = _notes(episode, finite, times, spec, log)
         found.gaps = _gaps(times, spec.rate_hz)
         outcomes = step_outcomes(times.stamp_ns, spec.rate_hz, spec.window)
         found.refused = _refused(times, outcomes)
@@ -210,20 +215,13 @@ def _drive(
             found.twist[index] = twist
 
 
-def _commands(
-    episode: Episode, finite: np.ndarray, now_ns: np.ndarray, spec
-) -> tuple[np.ndarray, np.ndarray]:
-    steady_ns, twist = episode.commands.steady_ns[finite], episode.commands.twist[finite]
-    log = CommandLog(steady_ns, twist, episode.command_rule(spec.command_max_age_s))
-    period_ns = round(NANOSECONDS / spec.rate_hz)
-    return log.at(now_ns)[0], log.at(now_ns - period_ns)[0]
-
-
 def _at(times: ArrivalTimes, index: int) -> float:
     return float(times.now_ns[index] - times.now_ns[0]) / NANOSECONDS
 
 
-def _notes(episode: Episode, finite: np.ndarray, times: ArrivalTimes, spec) -> list[str]:
+def _notes(
+    episode: Episode, finite: np.ndarray, times: ArrivalTimes, spec, log: CommandLog
+) -> list[str]:
     notes = [times.note] if times.note else []
     late_s = float(np.median(times.now_ns - times.stamp_ns)) / NANOSECONDS
     oldest_s = GuardConfig().observation_max_age_s
@@ -244,7 +242,7 @@ def _notes(episode: Episode, finite: np.ndarray, times: ArrivalTimes, spec) -> l
         for column, axis in enumerate(TWIST_AXES)
         if axis not in spec.actions.axes and twist[:, column].any()
     ]
-    use = episode.command_use(spec.command_max_age_s)
+    use = log.use(times.now_ns)
     if use.notable:
         notes.append(use.sentence)
     if other:

@@ -28,6 +28,7 @@ from mobile_vla_ros.images.stored import load
 from mobile_vla_ros.types import NANOSECONDS
 
 MAX_PAIRS, MIN_PAIRS = 40, 5  # of a kind
+MIN_FRESH = 2  # one command gives no more at 10 Hz
 SIZE = (32, 24)  # of the compared images: blocks average the noise of camera and JPEG
 LAG_S = 0.2
 FRESH_S = 0.3  # a base obeys a command of this age, if it obeys any
@@ -145,7 +146,7 @@ def _decide(
     whole = np.isfinite(change)
     driven, age_s, change = pairs.driven[whole], pairs.age_s[whole], change[whole]
     fresh = age_s <= FRESH_S
-    if min(fresh.sum(), (~fresh).sum()) < MIN_PAIRS:
+    if fresh.sum() < MIN_FRESH or (~fresh).sum() < MIN_PAIRS:
         return ASSUMED
     moving = float(np.median(change[fresh]))
     standing = changes(pairs.standing, lag)

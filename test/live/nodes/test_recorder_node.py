@@ -396,6 +396,29 @@ def test_a_command_that_is_not_finite_is_left_out_and_reported(rig):
         assert 'not finite' in next(e.text for e in episode.events if e.name == 'problem')
 
 
+@pytest.mark.parametrize('timeout_s', [0.0, None])
+def test_a_teleop_that_publishes_on_a_change_is_recorded_for_what_it_is(rig, timeout_s):
+    """A base that holds: the robot drives all the time; unknown: told once, with the remedy."""
+    one = rig(**({} if timeout_s is None else {'base_command_timeout_s': timeout_s}))
+    with one.camera(), one.commands(rate_hz=0.4):
+        one.call('start')
+        one.until('old commands', lambda _, v: float(v['stale_commands_s']) > 1.2)
+        values = one.until('another status', lambda _, v: float(v['stale_commands_s']) > 1.4)
+        answer = one.call('success')
+    assert ('base_command_timeout_s' in values['problem']) == (timeout_s is None)
+    (path,) = find_episodes(one.folder)
+    with Episode.open(path) as episode:
+        told = [event for event in episode.events if event.name == 'problem']
+        assert len(told) == (timeout_s is None)
+        health = episode.health
+        assert episode.attributes.get('base_command_timeout_s') == timeout_s
+    if timeout_s is None:
+        assert health['verdict'] == 'poor' and 'base_command_timeout_s' in answer
+        return
+    assert 'holds the last command (as recorded)' in answer and not told
+    assert health['held_share'] > 0.5 and health['expired_share'] == 0
+
+
 def patched(tmp_path, code: str) -> dict:
     """Write a recorder with a replaced part; return the arguments of ``Rig`` for it."""
     package = tmp_path / 'patched'

@@ -132,12 +132,8 @@ def test_traces_are_stored_unchanged(tmp_path):
         (row,) = index.rows()
     assert name == path.name and signature.shape == (7, 3) and view.shape == (144,)
     np.testing.assert_allclose(signature[:3, 1], [0, 1.15, 1.15], atol=2e-3)
-    assert (row.forward_s, row.left_s, row.right_s, row.moving_s) == (
-        0.8,
-        0.6,
-        0.0,
-        1.2,
-    )  # the last frame takes no time
+    # The last command was received with the last frame, which takes no time.
+    assert (row.forward_s, row.left_s, row.right_s, row.moving_s) == (0.8, 0.6, 0.0, 1.2)
 
 
 @pytest.mark.parametrize('spoil', ['text', 'empty', 'holes', 'other layout'])

@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+import sparse_episodes
 from bags import (
     DELAY_NS,
     PERIOD_NS,
@@ -21,6 +22,8 @@ from bags import (
     write_bag,
 )
 from damaged_files import cut_in_half
+from mobile_vla_ros.cli.main import main
+from mobile_vla_ros.episode.storage.reader import Episode
 from mobile_vla_ros.images import messages as images
 from mobile_vla_ros.interop.export import export
 from mobile_vla_ros.interop.imports import FAILED
@@ -175,6 +178,30 @@ def test_command_that_is_not_finite_is_left_out(tmp_path):
         assert [event.text for event in episode.events if event.name == 'problem'] == [
             'a command was not finite and was left out'
         ]
+
+
+def test_a_teleop_of_key_presses_is_no_idle_episode(tmp_path, capsys):
+    """One command, and the images move on: the base holds, and the import says so."""
+    noise = np.random.default_rng(0)
+    texture = sparse_episodes.floor()
+    messages = drive(
+        60,
+        image_of=lambda i, ns: compressed(sparse_episodes.image(texture, 2 * i, noise), ns),
+        command_of=lambda *_: twist(0.3, 0.0, 0.1),
+    )
+    commands = [message for message in messages if message[0] == '/cmd_vel']
+    bag = write_bag(tmp_path / 'keys', [m for m in messages if m not in commands[1:]])
+    words = ['episodes', 'import', str(bag), '--instruction', 'go', '--out']
+    assert main([*words, str(tmp_path / 'images')]) == 0
+    told = capsys.readouterr().out
+    assert 'holds the last command (by the images)' in told and '% of the driven time' in told
+    assert main([*words, str(tmp_path / 'flag'), '--base_command_timeout_s', '2']) == 0
+    assert 'stops 2 s after a command (as recorded)' in capsys.readouterr().out
+    idle = []
+    for folder in ('images', 'flag'):
+        with Episode.open(next((tmp_path / folder).glob('*.h5'))) as episode:
+            idle.append(round(episode.health['idle_share'], 2))
+    assert idle == [0.02, 0.67]  # the first frame came before the first command
 
 
 @pytest.mark.parametrize(

@@ -165,7 +165,7 @@ def test_receipt_times_replace_an_untrusted_camera_clock(clockwork, tmp_path):
 def test_oddities_of_an_episode_are_reported(clockwork, tmp_path):
     """NaN commands are left out; an episode without commands counts as zero."""
     found = replay(
-        write(tmp_path, range(0, 800, 100), commands=[(0, 0.1, 0), (5, np.nan, 0)]),
+        write(tmp_path, range(0, 600, 100), commands=[(0, 0.1, 0), (5, np.nan, 0)]),
         clockwork,
         None,
     )
@@ -174,7 +174,12 @@ def test_oddities_of_an_episode_are_reported(clockwork, tmp_path):
     found = replay(write(tmp_path / 'none', range(0, 800, 100)), clockwork, None)
     assert found.notes == ['the episode has no command: zero is assumed']
     found = replay(
-        write(tmp_path / 'late', range(0, 800, 100), late_ms=400, commands=[(0, 0.1, 0.2)]),
+        write(
+            tmp_path / 'late',
+            range(0, 800, 100),
+            late_ms=400,
+            commands=[(ms, 0.1, 0.2) for ms in (0, 400, 800)],
+        ),
         clockwork,
         None,
     )
@@ -182,6 +187,17 @@ def test_oddities_of_an_episode_are_reported(clockwork, tmp_path):
         'images were received 0.40 s after their stamps; by default the guard stops '
         'when they are older than 0.3 s'
     ]
+
+
+def test_a_replay_compares_with_what_the_base_did(clockwork, tmp_path):
+    """As the episode states it; otherwise by the bundle's number, and the share is a note."""
+    path = write(tmp_path, range(0, 2000, 100), commands=[(0, 0.1, 0)])
+    found = replay(path, clockwork, None)
+    assert np.count_nonzero(found.driven[:, 0]) == 6
+    assert any('70% of the driven time counts as standing still' in note for note in found.notes)
+    with h5py.File(path, 'r+') as file:
+        file.attrs['base_command_timeout_s'] = 0.0
+    assert np.count_nonzero(replay(path, clockwork, None).driven[:, 0]) == 20
 
 
 def test_errors_bias_and_sign_flips_by_hand():
