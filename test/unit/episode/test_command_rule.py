@@ -119,11 +119,10 @@ def test_broken_images_and_short_episodes_are_assumed(tmp_path):
     assert estimate(times[:0], times[:2], driving, broken) == ASSUMED
 
 
-def test_a_log_sorts_by_receipt_and_ends_its_spans_with_the_base():
-    """A clock that was set back mixes receipts; a span ends at the next command or the timeout."""
-    received_ns = np.array([5, 0, 2]) * S
-    log = CommandLog(received_ns, np.array([twist(0.5), twist(), twist(0.2)]), CommandRule(1.0))
-    assert log.received_ns.tolist() == [0, 2 * S, 5 * S]
+def test_a_log_ends_its_spans_with_the_base():
+    """A span ends at the next command or the timeout."""
+    received_ns = np.array([0, 2, 5]) * S
+    log = CommandLog(received_ns, np.array([twist(), twist(0.2), twist(0.5)]), CommandRule(1.0))
     assert log.spans(10 * S).tolist() == [S, S, S]
     held = CommandLog(log.received_ns, log.twist, CommandRule(HOLDS))
     assert held.spans(10 * S).tolist() == [2 * S, 3 * S, 5 * S]
