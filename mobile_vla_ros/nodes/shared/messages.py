@@ -1,6 +1,7 @@
 """Messages to and from plain numbers, and how they are published and received."""
 
 import os
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -32,6 +33,11 @@ def with_info(callback: Callable[[Any, dict], None]) -> Callable[..., None]:
 def time_ns(stamp: Time) -> int:
     """Return a stamp in nanoseconds."""
     return stamp.sec * 1_000_000_000 + stamp.nanosec
+
+
+def steady_ns() -> int:
+    """Return the time since boot, nanoseconds: it goes on while the machine is suspended."""
+    return time.clock_gettime_ns(time.CLOCK_BOOTTIME)
 
 
 def twist_array(message: Twist) -> np.ndarray:
