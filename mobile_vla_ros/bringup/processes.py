@@ -146,6 +146,9 @@ class Processes:
         return self
 
     def __exit__(self, *_error: object) -> None:
+        late: list[int] = []  # they must not interrupt stop(): a guard would not send its zero
+        for number in self._handlers:
+            signal.signal(number, lambda number, _: late.append(number))
         try:
             self.stop()
         finally:
@@ -154,6 +157,8 @@ class Processes:
             for number, handler in self._handlers.items():
                 signal.signal(number, handler)
             self._handlers = {}
+        if late:
+            raise SystemExit(128 + late[0])
 
     def start(self, specs: NodeSpec | Iterable[NodeSpec], *, finite: bool = False) -> None:
         """
@@ -250,6 +255,6 @@ def _send(process: subprocess.Popen, number: int) -> None:
 
 
 def _leave(number: int, _frame: FrameType | None) -> None:
-    for one in ENDING:  # another one must not interrupt the stop: it would kill the nodes
+    for one in ENDING:  # another one must not interrupt what leads to stop()
         signal.signal(one, signal.SIG_IGN)
     raise SystemExit(128 + number)

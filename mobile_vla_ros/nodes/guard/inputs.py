@@ -4,7 +4,7 @@ import time
 from collections.abc import Callable, Sequence
 
 import numpy as np
-from diagnostic_msgs.msg import DiagnosticArray
+from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
 from geometry_msgs.msg import Twist, TwistStamped
 from rclpy.clock import ROSClock
 from rclpy.event_handler import SubscriptionEventCallbacks
@@ -159,8 +159,11 @@ def subscribe_to_policy(
     def health(message: DiagnosticArray, info: dict) -> None:
         nonlocal newest_ns
         sent_ns = reports.sent_ns(info)
-        if sent_ns >= newest_ns:  # a copy on the other subscription must not undo a newer one
-            newest_ns = sent_ns
+        # A copy on the other subscription must not undo a newer report; a fault always counts.
+        if sent_ns >= newest_ns or any(
+            one.level != DiagnosticStatus.OK for one in message.status[:1]
+        ):
+            newest_ns = max(newest_ns, sent_ns)
             on_health(message, sent_ns)
 
     node.create_subscription(TwistStamped, 'policy/cmd_vel', with_info(proposal), BEST_EFFORT)

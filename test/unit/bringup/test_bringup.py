@@ -412,9 +412,9 @@ def test_a_process_that_ignores_ctrl_c_is_killed(tmp_path, monkeypatch):
         assert processes.stop() == {'stubborn': -signal.SIGKILL}
 
 
-@pytest.mark.parametrize('number', [signal.SIGHUP, signal.SIGQUIT, signal.SIGTERM])
-def test_a_signal_to_their_parent_stops_the_nodes_in_order(tmp_path, number):
-    """Of a lost terminal, Ctrl-\\ or a supervisor; a shell and the kernel send SIGHUP twice."""
+@pytest.mark.parametrize('number', [signal.SIGINT, signal.SIGQUIT, signal.SIGTERM])
+def test_signals_to_their_parent_stop_the_nodes_in_order(tmp_path, number):
+    """Ctrl-C, Ctrl-\\ or a supervisor's, and SIGHUP of a terminal that is gone meanwhile."""
     node = tmp_path / 'node.py'
     node.write_text(
         textwrap.dedent("""
@@ -446,10 +446,11 @@ def test_a_signal_to_their_parent_stops_the_nodes_in_order(tmp_path, number):
         env={**os.environ, 'PYTHONPATH': str(share_folder())},
     )
     try:
-        for word in ('ready', 'stopping'):
-            wait_until(lambda: log.exists() and word in log.read_text(), 20.0, word)  # noqa: B023
-            parent.send_signal(number)
-        assert parent.wait(20) == 128 + number
+        wait_until(lambda: log.exists() and 'ready' in log.read_text(), 20.0, 'the node')
+        parent.send_signal(number)
+        wait_until(lambda: 'stopping' in log.read_text(), 20.0, 'the stop')
+        parent.send_signal(signal.SIGHUP)
+        assert parent.wait(20) == 128 + signal.SIGHUP
     finally:
         parent.kill()
         parent.wait()
