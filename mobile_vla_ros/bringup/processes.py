@@ -24,6 +24,9 @@ from mobile_vla_ros.errors import UserError
 POLL_S = 0.05
 # Signals that stop a process, each with its timeout before the next one is sent.
 PATIENCE = ((signal.SIGINT, 8.0), (signal.SIGTERM, 3.0), (signal.SIGKILL, 5.0))
+# Signals that end a block of ``Processes``, as Ctrl-C does: a supervisor's, Ctrl-\\, and that of a
+# terminal, or the ssh to it, that is gone. That one comes twice, from the shell and the kernel.
+ENDING = (signal.SIGTERM, signal.SIGQUIT, signal.SIGHUP)
 TAIL_LINES = 15
 
 
@@ -106,7 +109,8 @@ class Processes:
     Nodes as processes, each with a log file; a context manager that leaves none running.
 
     Every process leads a session of its own, so that Ctrl-C on the terminal reaches only this
-    process, which stops the nodes in order. While the block runs, SIGTERM ends it too.
+    process, which stops the nodes in order. While the block runs, ``ENDING`` ends it too; a second
+    Ctrl-C kills the nodes.
 
     :param log_dir: folder of the log files, ``NAME.log``; created if missing.
     :param env: added to this process's environment.
@@ -132,22 +136,29 @@ class Processes:
             p for p in (source, self._env.get('PYTHONPATH')) if p
         )
         self._running: dict[str, Running] = {}
-        self._handler: Callable[[int, FrameType | None], object] | int | None = None
+        self._handlers: dict[int, Callable[[int, FrameType | None], object] | int | None] = {}
 
     def __enter__(self) -> 'Processes':
         if threading.current_thread() is threading.main_thread():
-            self._handler = signal.signal(signal.SIGTERM, _leave)
+            for number in ENDING:
+                if signal.getsignal(number) != signal.SIG_IGN:  # as nohup leaves SIGHUP
+                    self._handlers[number] = signal.signal(number, _leave)
         return self
 
     def __exit__(self, *_error: object) -> None:
+        late: list[int] = []  # they must not interrupt stop(): a guard would not send its zero
+        for number in self._handlers:
+            signal.signal(number, lambda number, _: late.append(number))
         try:
             self.stop()
         finally:
             for running in self._running.values():  # a second Ctrl-C interrupted stop()
                 _send(running.process, signal.SIGKILL)
-            if self._handler is not None:
-                signal.signal(signal.SIGTERM, self._handler)
-                self._handler = None
+            for number, handler in self._handlers.items():
+                signal.signal(number, handler)
+            self._handlers = {}
+        if late:
+            raise SystemExit(128 + late[0])
 
     def start(self, specs: NodeSpec | Iterable[NodeSpec], *, finite: bool = False) -> None:
         """
@@ -244,4 +255,6 @@ def _send(process: subprocess.Popen, number: int) -> None:
 
 
 def _leave(number: int, _frame: FrameType | None) -> None:
+    for one in ENDING:  # another one must not interrupt what leads to stop()
+        signal.signal(one, signal.SIG_IGN)
     raise SystemExit(128 + number)

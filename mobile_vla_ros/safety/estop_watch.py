@@ -16,7 +16,7 @@ class _Relied:
 
 
 class EstopWatch:
-    """Remembers the publishers of the e-stop from the time of arming, and notices their loss."""
+    """Remembers the publishers of the e-stop since arming, and notices their loss."""
 
     def __init__(self) -> None:
         self._relied: dict[Key, _Relied] = {}

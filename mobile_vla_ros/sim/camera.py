@@ -1,41 +1,56 @@
 """MuJoCo's software renderer, with one GL context for many scenes."""
 
 import ctypes.util
+import functools
 import os
 import weakref
+from types import ModuleType
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from mobile_vla_ros.errors import UserError
 
-# MuJoCo reads MUJOCO_GL on import. OSMesa is the first choice: it needs no device. A window
-# system's GL (GLFW, MuJoCo's own default) can only draw in the main thread.
+if TYPE_CHECKING:
+    import mujoco
+
+# OSMesa is the first choice: it needs no device. A window system's GL (GLFW, MuJoCo's own default)
+# can only draw in the main thread.
 GL_LIBRARIES = {'osmesa': 'OSMesa', 'egl': 'EGL'}
 GL_REMEDY = 'sudo apt-get install libosmesa6 libegl1 libgl1-mesa-dri'
-if 'MUJOCO_GL' not in os.environ:
-    os.environ['MUJOCO_GL'] = next(
-        (backend for backend, name in GL_LIBRARIES.items() if ctypes.util.find_library(name)),
-        'disable',
-    )
-
-try:
-    import mujoco
-except Exception as error:  # PyOpenGL fails in many ways without its library
-    raise UserError(
-        'MuJoCo cannot load its renderer',
-        got=f'{type(error).__name__}: {error}',
-        expected=f'the library of MUJOCO_GL={os.environ["MUJOCO_GL"]}',
-        remedy=GL_REMEDY,
-    ) from error
-
 CAMERA = 'front'
 FONT_SCALE = 50  # the smallest: no text is drawn, and the context takes 4 ms instead of 100
+
+
+@functools.cache
+def load_mujoco() -> ModuleType:
+    """
+    Import MuJoCo, which reads MUJOCO_GL then; choose it unless the user has.
+
+    :raises UserError: when the renderer's library cannot be loaded.
+    """
+    if 'MUJOCO_GL' not in os.environ:
+        os.environ['MUJOCO_GL'] = next(
+            (backend for backend, name in GL_LIBRARIES.items() if ctypes.util.find_library(name)),
+            'disable',
+        )
+    try:
+        import mujoco
+    except Exception as error:  # PyOpenGL fails in many ways without its library
+        raise UserError(
+            'MuJoCo cannot load its renderer',
+            got=f'{type(error).__name__}: {error}',
+            expected=f'the library of MUJOCO_GL={os.environ["MUJOCO_GL"]}',
+            remedy=GL_REMEDY,
+        ) from error
+    return mujoco
 
 
 class LoadedModel:
     """A model with all that drawing it needs; GL must be current."""
 
-    def __init__(self, model: mujoco.MjModel) -> None:
+    def __init__(self, model: 'mujoco.MjModel') -> None:
+        mujoco = load_mujoco()
         self.model = model
         self.context = mujoco.MjrContext(model, FONT_SCALE)
         mujoco.mjr_setBuffer(mujoco.mjtFramebuffer.mjFB_OFFSCREEN, self.context)
@@ -60,6 +75,7 @@ class Camera:
 
     def __init__(self, width: int, height: int) -> None:
         self.width, self.height = width, height
+        mujoco = load_mujoco()
         try:
             self._gl = mujoco.GLContext(width, height)
             self._gl.make_current()
@@ -74,20 +90,20 @@ class Camera:
         # OSMesa prints an exception if a context is alive when the interpreter ends.
         self._finalizer = weakref.finalize(self, _free, self._gl, self._loaded)
 
-    def load(self, model: mujoco.MjModel) -> None:
+    def load(self, model: 'mujoco.MjModel') -> None:
         """Replace the model; its offscreen buffer must be at least this camera's size."""
         self._gl.make_current()
         while self._loaded:
             self._loaded.pop().context.free()
         self._loaded.append(LoadedModel(model))
 
-    def image(self, data: mujoco.MjData) -> np.ndarray:
+    def image(self, data: 'mujoco.MjData') -> np.ndarray:
         """Return (height, width, 3) uint8, RGB, without sensor noise."""
         return self._draw(data)
 
-    def geoms(self, data: mujoco.MjData) -> np.ndarray:
+    def geoms(self, data: 'mujoco.MjData') -> np.ndarray:
         """Return (height, width) int32: the geom at each pixel, -1 for the sky."""
-        (loaded,) = self._loaded
+        mujoco, (loaded,) = load_mujoco(), self._loaded
         scene = loaded.scene
         flags = scene.flags.copy()
         scene.flags[mujoco.mjtRndFlag.mjRND_SEGMENT] = True
@@ -103,8 +119,8 @@ class Camera:
                 table[geom.segid + 1] = geom.objid
         return table[number]
 
-    def _draw(self, data: mujoco.MjData) -> np.ndarray:
-        (loaded,) = self._loaded
+    def _draw(self, data: 'mujoco.MjData') -> np.ndarray:
+        mujoco, (loaded,) = load_mujoco(), self._loaded
         self._gl.make_current()
         mujoco.mjv_updateScene(
             loaded.model,

@@ -4,12 +4,16 @@ import functools
 import math
 from dataclasses import dataclass
 from importlib import resources
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from mobile_vla_ros.sim.camera import mujoco
+from mobile_vla_ros.sim.camera import load_mujoco
 from mobile_vla_ros.sim.scene import CAMERA_AHEAD_M, Scene, SceneObject
 from mobile_vla_ros.types import NANOSECONDS
+
+if TYPE_CHECKING:
+    import mujoco
 
 FAR_M = 20.0
 SLIP_TIME_S = 0.8
@@ -46,7 +50,7 @@ class World:
     def __init__(self, scene: Scene, limits: BaseLimits, width: int, height: int) -> None:
         self.scene = scene
         self.model = build(scene, width, height)
-        self.data = mujoco.MjData(self.model)
+        self.data = load_mujoco().MjData(self.model)
         self.first_object: int = self.model.geom('object_0').id
         self.pose = np.array(scene.start, dtype=np.float64)
         self.velocity = np.array([*scene.start_velocity, 0.0])
@@ -68,6 +72,7 @@ class World:
 
     def place(self) -> None:
         """Apply ``pose``, and find contacts."""
+        mujoco = load_mujoco()
         self.data.qpos[:] = self.pose
         mujoco.mj_kinematics(self.model, self.data)
         mujoco.mj_camlight(self.model, self.data)
@@ -112,7 +117,7 @@ class World:
 
     def gap(self, index: int) -> float:
         """Return metres from the base's surface to that of an object."""
-        return mujoco.mj_geomDistance(
+        return load_mujoco().mj_geomDistance(
             self.model, self.data, self._base, self.first_object + index, FAR_M, None
         )
 
@@ -127,12 +132,12 @@ def _shorten(vector: np.ndarray, longest: float) -> np.ndarray:
 
 
 @functools.cache
-def _empty_arena() -> mujoco.MjSpec:
+def _empty_arena() -> 'mujoco.MjSpec':
     xml = resources.files('mobile_vla_ros').joinpath('assets', 'arena.xml')
-    return mujoco.MjSpec.from_string(xml.read_text())
+    return load_mujoco().MjSpec.from_string(xml.read_text())
 
 
-def build(scene: Scene, width: int, height: int) -> mujoco.MjModel:
+def build(scene: Scene, width: int, height: int) -> 'mujoco.MjModel':
     """Return ``assets/arena.xml`` with the objects and the appearance of a scene, compiled."""
     spec = _empty_arena().copy()
     appearance = scene.appearance
@@ -147,7 +152,7 @@ def build(scene: Scene, width: int, height: int) -> mujoco.MjModel:
         ('wall', appearance.wall_pattern, appearance.wall_rgb),
     ):
         texture = spec.texture(name)
-        texture.builtin = getattr(mujoco.mjtBuiltin, f'mjBUILTIN_{pattern.upper()}')
+        texture.builtin = getattr(load_mujoco().mjtBuiltin, f'mjBUILTIN_{pattern.upper()}')
         texture.rgb1, texture.rgb2 = rgb
     camera = spec.camera('front')
     camera.pos = [CAMERA_AHEAD_M, 0, appearance.camera_height]
@@ -161,8 +166,8 @@ def build(scene: Scene, width: int, height: int) -> mujoco.MjModel:
     return spec.compile()
 
 
-def _add(spec: mujoco.MjSpec, name: str, thing: SceneObject) -> None:
-    half = thing.height / 2
+def _add(spec: 'mujoco.MjSpec', name: str, thing: SceneObject) -> None:
+    mujoco, half = load_mujoco(), thing.height / 2
     kind, size = {
         'box': (mujoco.mjtGeom.mjGEOM_BOX, [thing.radius, thing.radius, half]),
         'cylinder': (mujoco.mjtGeom.mjGEOM_CYLINDER, [thing.radius, half, 0]),

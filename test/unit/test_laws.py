@@ -302,6 +302,25 @@ def test_core_code_reads_no_clock_and_nothing_loads_a_pickle(path):
     assert forbidden_uses(part(path), ast.parse(path.read_text())) == []
 
 
+def environment_writes(tree: ast.AST) -> list[str]:
+    """Return where a module writes to the environment on import."""
+    wrong, nodes = [], [tree]
+    while nodes:
+        node = nodes.pop()
+        if isinstance(node, ast.FunctionDef | ast.Lambda) or (
+            isinstance(node, ast.If) and '__name__' in ast.unparse(node.test)
+        ):
+            continue
+        nodes += ast.iter_child_nodes(node)
+        written = isinstance(node, ast.Subscript) and not isinstance(node.ctx, ast.Load)
+        if (written and dotted(node.value) == 'os.environ') or (
+            isinstance(node, ast.Call)
+            and dotted(node.func) in ('os.putenv', 'os.environ.update', 'os.environ.setdefault')
+        ):
+            wrong.append(f'line {node.lineno}')
+    return wrong
+
+
 def hdf5_opened(tree: ast.AST) -> list[str]:
     """Return where a module opens a file of HDF5."""
     return [
@@ -310,6 +329,20 @@ def hdf5_opened(tree: ast.AST) -> list[str]:
         if isinstance(node, ast.Call)
         and dotted(node.func) in ('h5py.File', 'File', 'h5py.h5f.open', 'h5f.open')
     ]
+
+
+@pytest.mark.parametrize('path', MODULES, ids=lambda p: part(p) or OURS)
+def test_importing_a_module_changes_no_environment_variable(path):
+    """A program sets them when it starts, a library when it is used."""
+    assert environment_writes(ast.parse(path.read_text())) == []
+
+
+def test_guard_and_console_tell_ages_by_the_time_since_boot():
+    """The monotonic clock stands still while a laptop is suspended: an old status looks fresh."""
+    for path in MODULES:
+        if within(part(path), {'nodes.guard', 'nodes.teleop'}):
+            uses = {dotted(node) for node in ast.walk(ast.parse(path.read_text()))}
+            assert not {'time.monotonic', 'time.monotonic_ns'} & uses, path
 
 
 @pytest.mark.parametrize('path', MODULES, ids=lambda p: part(p) or OURS)

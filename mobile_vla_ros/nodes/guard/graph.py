@@ -1,6 +1,6 @@
 """What the ROS graph shows between the guard and the wheels."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from rcl_interfaces.msg import ParameterType
@@ -11,6 +11,7 @@ from rclpy.clock import Clock
 from rclpy.node import Node
 from rclpy.task import Future
 
+from mobile_vla_ros.nodes.guard.inputs import TeleopTopic
 from mobile_vla_ros.safety import preflight, strafing
 from mobile_vla_ros.safety.preflight import Endpoint
 from mobile_vla_ros.types import Check
@@ -20,7 +21,8 @@ POLL_S = 0.02
 ANSWER_S = 1.0
 # Smoother, collision monitor, multiplexer: a base lies no further downstream.
 MAX_HOPS = 4
-# The guard's inputs: topic, type, and whether two publishers would contradict each other.
+# The guard's inputs: topic, type (of teleop, the one to start with), and whether two publishers
+# would contradict each other.
 INPUTS = (
     ('policy/cmd_vel', preflight.TWIST_STAMPED, True),
     ('policy/health', 'diagnostic_msgs/msg/DiagnosticArray', True),
@@ -57,7 +59,7 @@ class Graph:
     :param topic: full name of the commands' topic.
     :param clock: a steady one, for the timeout of service calls.
     :param group: callbacks that may run while another callback of the node waits for an answer.
-    :param teleop_type: returns the type of ``teleop/cmd_vel`` that the guard subscribes to.
+    :param teleop: subscribes to the type that is published.
     """
 
     def __init__(
@@ -66,10 +68,10 @@ class Graph:
         topic: str,
         clock: Clock,
         group: ReentrantCallbackGroup,
-        teleop_type: Callable[[], str],
+        teleop: TeleopTopic,
     ):
         self.topic = topic
-        self._teleop_type = teleop_type
+        self._teleop = teleop
         self._node, self._clock, self._group = node, clock, group
         self._clients: dict[str, Client] = {}
         self._sightings: dict[preflight.Key, int] = {}
@@ -82,15 +84,21 @@ class Graph:
         return _endpoints(self._node.get_publishers_info_by_topic(self.topic))
 
     def watch(self) -> Seen:
-        """Make the checks that hold at all times; call this at a fixed period."""
-        publishers, found, inputs = self._publishers(), self.listeners(), self._inputs()
+        """
+        Make the checks that hold at all times, and follow the type of a person's commands.
+
+        Call this at a fixed period.
+        """
+        publishers, found, senders = self._publishers(), self.listeners(), self._senders()
         self._sightings = {
             key: self._sightings.get(key, 0) + 1
             for key in {
                 one.key
-                for one in (*publishers, *found, *(one for i in inputs for one in i.publishers))
+                for one in (*publishers, *found, *(one for some in senders for one in some))
             }
         }
+        stable = [self._stable(some) for some in senders]
+        self._teleop.follow(stable[TELEOP])
         return Seen(
             preflight.check_rivals(
                 self.topic, self._stable(publishers), self._node.get_fully_qualified_name(), True
@@ -104,13 +112,13 @@ class Graph:
                     or self._sightings[one.key] >= MIN_NAMELESS_SIGHTINGS
                 ],
             ),
-            [one._replace(publishers=self._stable(one.publishers)) for one in inputs],
-            list(inputs[ESTOP].publishers),
+            self._inputs(stable),
+            senders[ESTOP],
         )
 
     def estop_publishers(self) -> list[Endpoint]:
         """Return the publishers of the e-stop."""
-        return list(self._inputs()[ESTOP].publishers)
+        return self._senders()[ESTOP]
 
     def _stable(self, endpoints: Iterable[Endpoint]) -> list[Endpoint]:
         return [one for one in endpoints if self._sightings[one.key] >= MIN_SIGHTINGS]
@@ -126,7 +134,7 @@ class Graph:
         :param with_y: whether commands can have a linear_y.
         :param by_itself: whether the guard arms without a person's request.
         """
-        found, inputs = self.listeners(), self._inputs()
+        found, inputs = self.listeners(), self._inputs(self._senders())
         on_the_way = self._on_the_way(found) if with_y else []
         answers = {
             name: await self._parameters(name) for name in strafing.find_smoothers(on_the_way)
@@ -143,14 +151,17 @@ class Graph:
             *([preflight.check_arm_at_start(self.topic, found)] if by_itself else []),
         ]
 
-    def _inputs(self) -> list[preflight.Input]:
-        """Return the publishers of the guard's inputs, in the order of ``INPUTS``."""
-        inputs = []
-        for name, kind, alone in INPUTS:
-            topic = self._node.resolve_topic_name(name)
-            publishers = _endpoints(self._node.get_publishers_info_by_topic(topic))
-            kind = self._teleop_type() if name == INPUTS[TELEOP][0] else kind
-            inputs.append(preflight.Input(topic, kind, publishers, alone))
+    def _senders(self) -> list[list[Endpoint]]:
+        """Return the publishers of each of ``INPUTS``."""
+        topics = [self._node.resolve_topic_name(name) for name, *_ in INPUTS]
+        return [_endpoints(self._node.get_publishers_info_by_topic(topic)) for topic in topics]
+
+    def _inputs(self, senders: Iterable[list[Endpoint]]) -> list[preflight.Input]:
+        inputs = [
+            preflight.Input(self._node.resolve_topic_name(name), kind, publishers, alone)
+            for (name, kind, alone), publishers in zip(INPUTS, senders, strict=True)
+        ]
+        inputs[TELEOP] = inputs[TELEOP]._replace(type=self._teleop.type)
         return inputs
 
     def _on_the_way(self, found: Iterable[Endpoint]) -> list[Endpoint]:

@@ -4,7 +4,7 @@ import time
 from collections.abc import Callable, Sequence
 
 import numpy as np
-from diagnostic_msgs.msg import DiagnosticArray
+from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
 from geometry_msgs.msg import Twist, TwistStamped
 from rclpy.clock import ROSClock
 from rclpy.event_handler import SubscriptionEventCallbacks
@@ -36,17 +36,31 @@ class Sending:
     When the messages of a topic were sent, as far as the middleware knows.
 
     A clock that is set back on this machine makes nothing late if its senders share it.
+
+    :param latched: the first message may be old: compare it with one that is sent now.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, latched: bool = False) -> None:
         self._steady, self._wall = Lateness(), Lateness()
+        if latched:
+            self.late_ns({'source_timestamp': time.time_ns()}, steady_ns())
 
-    def late_ns(self, info: dict) -> int:
-        """Return how much later than usual a message arrives; ``info`` is the middleware's."""
+    def late_ns(self, info: dict, now_ns: int) -> int:
+        """
+        Return how much later than usual a message arrives.
+
+        :param info: the middleware's information on the message.
+        :param now_ns: ``steady_ns``.
+        """
         sent_ns = info['source_timestamp']
         return min(
-            self._steady.late_ns(sent_ns, steady_ns()), self._wall.late_ns(sent_ns, time.time_ns())
+            self._steady.late_ns(sent_ns, now_ns), self._wall.late_ns(sent_ns, time.time_ns())
         )
+
+    def sent_ns(self, info: dict) -> int:
+        """Return when a message was sent, on ``steady_ns``."""
+        now_ns = steady_ns()
+        return now_ns - self.late_ns(info, now_ns)
 
 
 class TeleopTopic:
@@ -100,16 +114,18 @@ class TeleopTopic:
         ]
 
     def _on_twist(self, message: Twist, info: dict) -> None:
-        self._on_command(twist_array(message), steady_ns(), self._sending.late_ns(info))
+        now_ns = steady_ns()
+        self._on_command(twist_array(message), now_ns, self._sending.late_ns(info, now_ns))
 
     def _on_stamped(self, message: TwistStamped, info: dict) -> None:
-        late_ns, clock = self._sending.late_ns(info), self._node.get_clock()
+        now_ns, clock = steady_ns(), self._node.get_clock()
+        late_ns = self._sending.late_ns(info, now_ns)
         # A person's stamps are on the wall clock, whatever the time of a simulation is.
         if not (isinstance(clock, ROSClock) and clock.ros_time_is_active):
             late_ns = max(
                 late_ns, self._stamps.late_ns(time_ns(message.header.stamp), time.time_ns())
             )
-        self._on_command(twist_array(message.twist), steady_ns(), late_ns)
+        self._on_command(twist_array(message.twist), now_ns, late_ns)
 
     def _on_stop(self, message: Twist) -> None:
         twist = twist_array(message)
@@ -132,17 +148,23 @@ def subscribe_to_policy(
         was sent, on ``steady_ns``.
     :param on_health: called with a message, and when it was sent.
     """
-    proposals, reports = Sending(), Sending()
+    proposals, reports = Sending(), Sending(latched=True)
+    newest_ns = 0
 
     def proposal(message: TwistStamped, info: dict) -> None:
         on_proposal(
-            twist_array(message.twist),
-            time_ns(message.header.stamp),
-            steady_ns() - proposals.late_ns(info),
+            twist_array(message.twist), time_ns(message.header.stamp), proposals.sent_ns(info)
         )
 
     def health(message: DiagnosticArray, info: dict) -> None:
-        on_health(message, steady_ns() - reports.late_ns(info))
+        nonlocal newest_ns
+        sent_ns = reports.sent_ns(info)
+        # A copy on the other subscription must not undo a newer report; a fault always counts.
+        if sent_ns >= newest_ns or any(
+            one.level != DiagnosticStatus.OK for one in message.status[:1]
+        ):
+            newest_ns = max(newest_ns, sent_ns)
+            on_health(message, sent_ns)
 
     node.create_subscription(TwistStamped, 'policy/cmd_vel', with_info(proposal), BEST_EFFORT)
     # The latched one is incompatible with publishers that do not latch; the other receives those.
@@ -166,7 +188,7 @@ class EstopTopic:
 
     def __init__(self, node: Node, on_estop: Callable[[bool, int], None]):
         self.watch = EstopWatch()
-        self._on_estop, self._sending = on_estop, Sending()
+        self._on_estop, self._sending = on_estop, Sending(latched=True)
         best_effort = QoSProfile(depth=ESTOP_DEPTH, reliability=ReliabilityPolicy.BEST_EFFORT)
         self._subscriptions = [
             node.create_subscription(Bool, 'estop', with_info(self._on_message), qos)
@@ -174,11 +196,11 @@ class EstopTopic:
         ]
 
     def _on_message(self, message: Bool, info: dict) -> None:
-        self._on_estop(message.data, steady_ns() - self._sending.late_ns(info))
+        self._on_estop(message.data, self._sending.sent_ns(info))
         for subscription in self._subscriptions:
             with subscription.handle:
                 for _ in range(ESTOP_DEPTH):
                     taken = subscription.handle.take_message(Bool, False)
                     if taken is None:
                         break
-                    self._on_estop(taken[0].data, steady_ns() - self._sending.late_ns(taken[1]))
+                    self._on_estop(taken[0].data, self._sending.sent_ns(taken[1]))

@@ -19,7 +19,7 @@ from rclpy.parameter import Parameter
 from std_srvs.srv import Trigger
 
 from mobile_vla_ros.errors import UserError
-from mobile_vla_ros.nodes.guard.graph import ESTOP, TELEOP, Graph, Seen
+from mobile_vla_ros.nodes.guard.graph import ESTOP, Graph, Seen
 from mobile_vla_ros.nodes.guard.inputs import (
     EstopTopic,
     TeleopTopic,
@@ -91,13 +91,12 @@ class GuardNode(Node):
         steady = Clock(clock_type=ClockType.STEADY_TIME)
         # Arming waits for a smoother's answer; the e-stop must be received meanwhile.
         waiting = ReentrantCallbackGroup()
-        self._teleop = TeleopTopic(self, self._on_teleop)
         self._graph = Graph(
             self,
             self.resolve_topic_name('cmd_vel'),
             steady,
             waiting,
-            teleop_type=lambda: self._teleop.type,
+            TeleopTopic(self, self._on_teleop),
         )
         self._commands = CommandPublisher(
             self,
@@ -275,9 +274,6 @@ class GuardNode(Node):
     def _watch_graph(self) -> None:
         """Watch, armed or not, who publishes the guard's inputs and who else commands the base."""
         seen = self._graph.watch()
-        teleop = seen.inputs[TELEOP]
-        self._teleop.follow(teleop.publishers)
-        seen.inputs[TELEOP] = teleop._replace(type=self._teleop.type)
         if self._commands.enabled:
             self._choose_type()
         with self._lock:
@@ -295,8 +291,8 @@ class GuardNode(Node):
         return StopReason.NONE, ''
 
     def _watch_estop(self, seen: Seen) -> None:
-        """Disarm when a publisher of the e-stop that was there at arming has disappeared."""
-        if self._params.arm_at_start:
+        """Disarm when a publisher of the e-stop has disappeared that was there while armed."""
+        if self._guard.armed:
             self._estop.watch.rely_on(seen.inputs[ESTOP].publishers, alone=False)
         lost = self._estop.watch.lost(seen.estops)
         if lost and self._guard.armed:

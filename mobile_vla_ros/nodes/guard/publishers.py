@@ -1,7 +1,5 @@
 """What the guard publishes: commands, its status and diagnostics."""
 
-import time
-
 import numpy as np
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
 from geometry_msgs.msg import Twist, TwistStamped
@@ -12,6 +10,7 @@ from mobile_vla_ros.nodes.shared.messages import (
     flush,
     status_array,
     status_message,
+    steady_ns,
     twist_message,
 )
 from mobile_vla_ros.safety import preflight
@@ -102,7 +101,7 @@ class StatusPublisher:
 
     def publish(self, status: GuardStatus) -> None:
         """Publish a status when it is due; log a new fault or e-stop."""
-        now_ns = time.monotonic_ns()
+        now_ns = steady_ns()
         content = (
             status.state,
             status.source,

@@ -2,10 +2,10 @@
 
 import gc
 import threading
-import time
 import traceback
 from collections.abc import Callable
 
+from mobile_vla_ros.nodes.shared.messages import steady_ns
 from mobile_vla_ros.types import NANOSECONDS
 
 
@@ -41,11 +41,11 @@ class Ticker:
             self._thread.join()
 
     def _run(self) -> None:
-        next_ns = time.monotonic_ns()
+        next_ns = steady_ns()
         try:
             while True:
                 self._work()
-                now_ns = time.monotonic_ns()
+                now_ns = steady_ns()
                 next_ns = max(next_ns + self._period_ns, now_ns)
                 if self._closing.wait((next_ns - now_ns) / NANOSECONDS):
                     return

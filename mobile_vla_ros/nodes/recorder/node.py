@@ -74,7 +74,7 @@ class RecorderNode(Node):
         self._episode = episode = CurrentEpisode(
             params, self._folder, camera.encode, lambda: self.get_clock().now().nanoseconds
         )
-        self._guard = GuardStatusListener(self, time.monotonic_ns, self._on_guard_status)
+        self._guard = GuardStatusListener(self, steady_ns, self._on_guard_status)
         self._commands = CommandTopic(self, 'cmd_vel', self._on_command, episode.command_type)
         on_proposal: Callable[..., None] = self._on_proposal  # typed with one argument
         self._proposals = self.create_subscription(

@@ -10,6 +10,8 @@ from types import FrameType
 from lifecycle_msgs.srv import ChangeState
 from rclpy.lifecycle import LifecycleNode
 
+ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGQUIT, signal.SIGHUP)
+
 
 class PatientLifecycleNode(LifecycleNode):
     """
@@ -39,7 +41,7 @@ def _reject_invalid(
 @contextmanager
 def exit_on_signal() -> Iterator[None]:
     """
-    Leave the block at SIGINT or SIGTERM at once: for a long load, while nothing is driven.
+    Leave the block at a signal that ends ``run``, at once: for a long load, while nothing drives.
 
     The previous handler is called as well. Only the main thread receives signals; in any other
     the block runs as it is.
@@ -56,7 +58,8 @@ def exit_on_signal() -> Iterator[None]:
             previous(number, frame)
         raise SystemExit(0)
 
-    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    before = {number: signal.getsignal(number) for number in ENDING}
+    before = {number: one for number, one in before.items() if one != signal.SIG_IGN}
     for number in before:
         signal.signal(number, leave)
     try:

@@ -16,7 +16,7 @@ SWITCH_S = 0.001
 
 def end_quietly() -> None:
     """
-    End the process with status 0 at SIGINT and SIGTERM, without a traceback.
+    End the process with status 0 at SIGINT, SIGTERM and SIGQUIT, without a traceback.
 
     For the executables of `nodes/`, whose imports last up to seconds; ``run`` replaces the
     handlers once there is a node. Main thread only.

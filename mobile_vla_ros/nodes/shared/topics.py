@@ -6,13 +6,13 @@ from collections.abc import Callable, Collection, Sequence
 from geometry_msgs.msg import Twist, TwistStamped
 from rclpy.event_handler import SubscriptionEventCallbacks
 from rclpy.node import Node
-from rclpy.qos import QoSProfile, ReliabilityPolicy
+from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 from rclpy.subscription import Subscription
 from sensor_msgs.msg import CompressedImage, Image
 from std_msgs.msg import String
 
 from mobile_vla_ros.errors import UserError
-from mobile_vla_ros.nodes.shared.messages import LATCHED, time_ns, with_info
+from mobile_vla_ros.nodes.shared.messages import time_ns, with_info
 from mobile_vla_ros.nodes.shared.sequence import MessageCount
 
 # As qos_profile_sensor_data, but deep enough for a second in which the process is not scheduled.
@@ -109,14 +109,23 @@ class InstructionTopic:
 
     def __init__(self, node: Node, on_instruction: Callable[[str], None]):
         self._node, self._on_instruction = node, on_instruction
-        # Both subscriptions receive a latched message; its copy must not undo a newer one.
+        # Both subscriptions receive a latched message; its copy must not undo a newer one. They
+        # keep equally many, so that neither is ahead when the executor was busy.
         self._copies: deque[tuple[int, str]] = deque(maxlen=KEPT_COPIES)
         # The latched one is incompatible with some publishers; the other receives those.
         quiet = SubscriptionEventCallbacks(use_default_callbacks=False)
         callback = with_info(self._on_message)
         self._subscriptions = [
             node.create_subscription(
-                String, 'instruction', callback, LATCHED, event_callbacks=quiet
+                String,
+                'instruction',
+                callback,
+                QoSProfile(
+                    depth=INSTRUCTION_DEPTH,
+                    reliability=ReliabilityPolicy.RELIABLE,
+                    durability=DurabilityPolicy.TRANSIENT_LOCAL,
+                ),
+                event_callbacks=quiet,
             ),
             node.create_subscription(String, 'instruction', callback, INSTRUCTION_DEPTH),
         ]

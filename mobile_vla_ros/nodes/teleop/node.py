@@ -7,7 +7,6 @@ screen belong to the executor.
 """
 
 import threading
-import time
 from collections import deque
 from collections.abc import Sequence
 from functools import partial
@@ -23,7 +22,13 @@ from std_srvs.srv import Trigger
 
 from mobile_vla_ros.errors import UserError
 from mobile_vla_ros.nodes.shared.guard_status import values_of
-from mobile_vla_ros.nodes.shared.messages import BEST_EFFORT, LATCHED, flush, twist_message
+from mobile_vla_ros.nodes.shared.messages import (
+    BEST_EFFORT,
+    LATCHED,
+    flush,
+    steady_ns,
+    twist_message,
+)
 from mobile_vla_ros.nodes.shared.params import declare
 from mobile_vla_ros.nodes.shared.run import run
 from mobile_vla_ros.nodes.teleop import status_lines
@@ -73,13 +78,13 @@ class Hands:
 
     def keys(self, text: str) -> None:
         """Process typed text."""
-        self.requests.extend(self.console.keys(text, time.monotonic_ns()))
+        self.requests.extend(self.console.keys(text, steady_ns()))
         self.changed.set()
 
     def joy(self, axes: Sequence[float], buttons: Sequence[int]) -> None:
         """Process a message of the joystick."""
         before = self.joystick.moving
-        self.requests.extend(self.joystick.receive(axes, buttons, time.monotonic_ns()))
+        self.requests.extend(self.joystick.receive(axes, buttons, steady_ns()))
         if self.joystick.moving != before:
             self.changed.set()
 
@@ -244,7 +249,7 @@ class TeleopNode(Node):
         """Publish at 20 Hz during a motion, at once when it changes, and zero on time."""
         last, due_s = None, 0.0
         while not self._closing.is_set():
-            now_ns = time.monotonic_ns()
+            now_ns = steady_ns()
             now_s = now_ns / NANOSECONDS
             twist = self._hands.twist(now_ns)
             changed = twist is not None and (last is None or not np.array_equal(twist, last))
@@ -265,7 +270,7 @@ class TeleopNode(Node):
 
     def _on_status(self, name: str, message: DiagnosticStatus) -> None:
         values = values_of(message)
-        self._reports[name] = NodeReport(time.monotonic(), message.message, values)
+        self._reports[name] = NodeReport(steady_ns() / NANOSECONDS, message.message, values)
         recovered = values.get('recovered', '')
         if name == 'recorder' and recovered != self._recovered:
             self._recovered = recovered
@@ -280,7 +285,9 @@ class TeleopNode(Node):
                 self._instruction.publish(String(data=text))
                 self._log(f'instruction: {text}')
             elif (kind, text) == ('guard', 'toggle'):
-                guard = status_lines.guard_report(self._reports.get('guard'), time.monotonic())
+                guard = status_lines.guard_report(
+                    self._reports.get('guard'), steady_ns() / NANOSECONDS
+                )
                 # In doubt the robot must stop.
                 disarmed = guard is not None and not guard.armed
                 self._call('guard/arm' if disarmed else 'guard/disarm')
@@ -296,7 +303,7 @@ class TeleopNode(Node):
 
     def _let_go(self) -> None:
         """End a motion with one zero: the trail of others would take over again."""
-        if self._hands.twist(time.monotonic_ns()) is not None:
+        if self._hands.twist(steady_ns()) is not None:
             self._hands.end_motion()
             self._commands.publish(Twist())
 
@@ -326,11 +333,11 @@ class TeleopNode(Node):
             return status_lines.typing_rows(typed, console.choices, episodes)
         console.choices = status_lines.choices_of(episodes)
         return status_lines.rows(
-            time.monotonic(),
+            steady_ns() / NANOSECONDS,
             recorder,
             self._reports.get('guard'),
             console.throttle,
-            self._hands.joystick.state(time.monotonic_ns()),
+            self._hands.joystick.state(steady_ns()),
         )
 
 

@@ -1,9 +1,12 @@
 """Driving scenes through live nodes: all processes, no mocks."""
 
+import fcntl
 import math
-import signal
+import os
+import pty
 import subprocess
 import sys
+import termios
 from pathlib import Path
 
 import pytest
@@ -113,26 +116,30 @@ def test_a_node_that_ends_early_is_reported_with_its_output(tmp_path):
     assert attached(tmp_path / 'log') == set()
 
 
-def test_ctrl_c_leaves_nothing_running(tmp_path):
-    """During a drive: every started node has ended with the command."""
+def test_a_lost_terminal_leaves_nothing_running(tmp_path):
+    """During a drive over an ssh that ends: every started node has ended with the command."""
     log = tmp_path / 'log'
     code = (
         'from pathlib import Path; from mobile_vla_ros.rollout.live import drive_live; '
         "drive_live(policy=None, suite='train', first=0, count=50, "
         f'log=Path({str(log)!r}))'
     )
+    terminal, its_end = pty.openpty()
     process = subprocess.Popen(
         [sys.executable, '-c', code],
         cwd=ROOT,
         start_new_session=True,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
+        stdin=its_end,
+        stdout=its_end,
+        stderr=its_end,
+        preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),
     )
+    os.close(its_end)
     try:
         runner = log / 'arena_runner.log'
         wait_until(lambda: runner.exists() and '{' in runner.read_text(), 60.0, 'the first trial')
         assert len(attached(log)) == 3
-        process.send_signal(signal.SIGINT)
+        os.close(terminal)
         assert process.wait(30) != 0
         assert attached(log) == set()
     finally:

@@ -412,33 +412,49 @@ def test_a_process_that_ignores_ctrl_c_is_killed(tmp_path, monkeypatch):
         assert processes.stop() == {'stubborn': -signal.SIGKILL}
 
 
-def test_sigterm_to_their_parent_ends_the_nodes(tmp_path):
-    """A demo that receives SIGTERM leaves no node running."""
+@pytest.mark.parametrize('number', [signal.SIGINT, signal.SIGQUIT, signal.SIGTERM])
+def test_signals_to_their_parent_stop_the_nodes_in_order(tmp_path, number):
+    """Ctrl-C, Ctrl-\\ or a supervisor's, and SIGHUP of a terminal that is gone meanwhile."""
+    node = tmp_path / 'node.py'
+    node.write_text(
+        textwrap.dedent("""
+        import signal, sys, time
+        def stop(*_):
+            print('stopping', flush=True)
+            time.sleep(0.3)
+            sys.exit(print('stopped'))
+        signal.signal(signal.SIGINT, stop)
+        print('ready', flush=True)
+        time.sleep(60)
+        """)
+    )
     starter = tmp_path / 'starter.py'
     starter.write_text(
         textwrap.dedent(f"""
-        import time
-        from mobile_vla_ros.bringup.processes import Processes
-        from mobile_vla_ros.bringup.stacks import RECORD
-        guard = [s for s in RECORD.nodes() if s.name == 'guard']
-        with Processes({str(tmp_path / 'log')!r}) as processes:
-            processes.start(guard)
-            print(processes['guard'].process.pid, flush=True)
+        import sys, time
+        from mobile_vla_ros.bringup import processes
+        from mobile_vla_ros.bringup.spec import NodeSpec
+        processes.command_line = lambda _: [sys.executable, {str(node)!r}]
+        with processes.Processes({str(tmp_path)!r}) as started:
+            started.start(NodeSpec('node', 'guard_node'))
             time.sleep(60)
         """)
     )
+    log = tmp_path / 'node.log'
     parent = subprocess.Popen(
         [sys.executable, str(starter)],
-        stdout=subprocess.PIPE,
-        text=True,
         env={**os.environ, 'PYTHONPATH': str(share_folder())},
     )
-    pid = int(parent.stdout.readline())
-    parent.terminate()
-    assert parent.wait(20) == 128 + signal.SIGTERM
-    parent.stdout.close()
-    with pytest.raises(ProcessLookupError):
-        os.kill(pid, 0)
+    try:
+        wait_until(lambda: log.exists() and 'ready' in log.read_text(), 20.0, 'the node')
+        parent.send_signal(number)
+        wait_until(lambda: 'stopping' in log.read_text(), 20.0, 'the stop')
+        parent.send_signal(signal.SIGHUP)
+        assert parent.wait(20) == 128 + signal.SIGHUP
+    finally:
+        parent.kill()
+        parent.wait()
+    assert log.read_text().split() == ['ready', 'stopping', 'stopped']
 
 
 def test_the_command_line_names_the_node_and_its_files():

@@ -74,7 +74,7 @@ def test_importing_an_executable_changes_no_signal_and_imports_no_ros():
     subprocess.run([sys.executable, '-c', program], check=True, timeout=30)
 
 
-@pytest.mark.parametrize('number', SIGNALS)
+@pytest.mark.parametrize('number', [*SIGNALS, signal.SIGHUP])
 def test_loading_is_aborted_at_once_and_the_previous_handler_is_called(number):
     """Loading a large policy takes longer than a supervisor waits."""
     received = []

@@ -1,4 +1,4 @@
-"""The loss of an e-stop that was there at arming."""
+"""The loss of an e-stop that was there since arming."""
 
 from mobile_vla_ros.safety.estop_watch import EstopWatch
 from mobile_vla_ros.safety.preflight import BOOL, NO_NAME_YET, Endpoint
@@ -16,7 +16,7 @@ def test_the_loss_counts_when_it_lasts():
 
 
 def test_arming_relies_on_what_is_there_then():
-    """What came later may go; with alone=False earlier ones count too (a guard armed forever)."""
+    """With alone=False, as while it is armed, earlier ones count too."""
     watch = EstopWatch()
     watch.rely_on([BUTTON], alone=True)
     watch.rely_on([OTHER], alone=True)

@@ -337,6 +337,20 @@ def test_the_estop_overrides_everything_until_the_guard_is_armed_again():
     assert moves(bench.after())
 
 
+def test_of_two_messages_of_the_estop_the_one_sent_later_holds():
+    """A copy of "not pressed" from before the press releases nothing; an old press disarms."""
+    bench = Bench()
+    bench.guard.estop(True, bench.steady)
+    bench.guard.estop(False, bench.steady - MS)
+    assert bench.after().state == State.ESTOP
+    assert not bench.guard.arm()[0]
+    bench.guard.estop(False, bench.steady)
+    assert bench.guard.arm()[0]
+    bench.guard.estop(True, bench.steady - 100 * MS)
+    assert bench.after().state == State.DISARMED
+    assert bench.guard.arm()[0]
+
+
 def test_a_person_takes_over_and_the_policy_waits_for_the_hold():
     """Teleop wins at once; its silence means zero; the policy returns after takeover_hold_s."""
     bench = Bench(teleop_timeout_s=0.3, takeover_hold_s=1.0, after_takeover=AfterTakeover.RESUME)

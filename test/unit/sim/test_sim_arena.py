@@ -640,10 +640,12 @@ def test_the_interpreter_ends_quietly_with_an_arena_left_open():
     assert done.stderr == ''
 
 
-def test_sim_imports_neither_torch_nor_ros():
-    """The arena can be used where neither is installed."""
+def test_sim_imports_neither_torch_nor_ros_and_changes_no_environment():
+    """The arena can be used where neither is installed; MUJOCO_GL is chosen at its first use."""
     done = python(
-        'import sys, mobile_vla_ros.sim.arena, mobile_vla_ros.sim.expert;'
-        'print(sorted({"torch", "rclpy", "transformers"} & set(sys.modules)))'
+        'import os, sys; before = dict(os.environ);'
+        'import mobile_vla_ros.sim.arena, mobile_vla_ros.sim.expert;'
+        'assert os.environ == before;'
+        'print(sorted({"torch", "rclpy", "transformers", "mujoco"} & set(sys.modules)))'
     )
     assert done.stdout.strip() == '[]', done.stderr
