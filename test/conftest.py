@@ -24,6 +24,21 @@ def pytest_configure(config):
         'quiet_machine: measures time to within milliseconds; skipped while others use the CPU '
         '(scripts/test runs these alone, after all others)',
     )
+    config.addinivalue_line(
+        'markers',
+        'exhaustive: every kind or a whole benchmark, where other tests take some of them; '
+        'runs only with -m exhaustive',
+    )
+
+
+def pytest_collection_modifyitems(config, items):
+    """Leave out the exhaustive tests, unless -m names them."""
+    if 'exhaustive' in config.option.markexpr:
+        return
+    left_out = [item for item in items if item.get_closest_marker('exhaustive')]
+    if left_out:
+        config.hook.pytest_deselected(items=left_out)
+        items[:] = [item for item in items if not item.get_closest_marker('exhaustive')]
 
 
 @pytest.hookimpl(tryfirst=True)

@@ -62,6 +62,7 @@ def test_a_policy_loads_during_a_drive_and_replaces_it_at_rest(
     process = nodes.start(
         'inference_node',
         params={'policy': first, 'instruction': INSTRUCTION, 'max_velocity': [1.0, 1.0, 0.0]},
+        env={},  # not forked, because of its end
     )
     with FaultyCamera(client) as camera:
         drive.until(OK, timeout_s=60)
