@@ -204,6 +204,7 @@ def test_it_ends_quickly_and_cleanly(start, client, number):
     assert 'Traceback' not in process.output
 
 
+@pytest.mark.quiet_machine
 def test_a_policy_with_steps_of_a_second_proposes_at_10_hz(nodes, client):
     """The timer waits neither for the worker nor for the interpreter's lock."""
     proposals = client.subscribe('policy/cmd_vel', TwistStamped, QoSProfile(depth=100))
