@@ -448,7 +448,6 @@ def test_a_long_history_is_shortened_and_folded(folder, tmp_path):
     assert 'one with a lower val_loss could not be kept' in short
 
 
-@pytest.mark.usefixtures('undrawn')
 def test_the_marked_epoch_is_that_of_the_bundle(folder, tmp_path):
     """It is not the best one if that could not be saved; without a known epoch, no mark."""
     episodes = load(folder, policy())
