@@ -1,8 +1,11 @@
 """Fixtures: a private DDS domain for every test with ROS nodes, small policies and episodes."""
 
+import contextlib
 import os
 import shutil
 import signal
+from functools import cache
+from pathlib import Path
 
 import psutil
 import pytest
@@ -24,6 +27,49 @@ def pytest_configure(config):
         'quiet_machine: measures time to within milliseconds; skipped while others use the CPU '
         '(scripts/test runs these alone, after all others)',
     )
+    config.addinivalue_line(
+        'markers',
+        'exhaustive: every kind or a whole benchmark, where other tests take some of them; '
+        'runs only with -m exhaustive',
+    )
+
+
+def pytest_addoption(parser):
+    parser.addoption(
+        '--share',
+        metavar='FOLDER',
+        type=Path,
+        help='share the files with another pytest that has this folder: one begins with the last',
+    )
+
+
+def claims(folder: Path, name: str) -> bool:
+    """Whether a name in a folder belongs to this process, which the first to ask for it gets."""
+    with contextlib.suppress(FileExistsError):
+        (folder / name).symlink_to(f'{os.getpid()}')
+    return os.readlink(folder / name) == f'{os.getpid()}'
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_protocol(item):
+    """Pass over the tests of a file that another process has begun (--share)."""
+    folder = item.config.option.share
+    if folder is None or claims(folder, str(item.path).replace('/', '.')):
+        return None  # go on
+    return True
+
+
+def pytest_collection_modifyitems(config, items):
+    """Leave out the exhaustive tests, unless -m names them; begin with the last file (--share)."""
+    folder = config.option.share
+    if folder is not None and not claims(folder, 'the first file'):
+        items.sort(key=lambda item: item.path, reverse=True)
+    if 'exhaustive' in config.option.markexpr:
+        return
+    left_out = [item for item in items if item.get_closest_marker('exhaustive')]
+    if left_out:
+        config.hook.pytest_deselected(items=left_out)
+        items[:] = [item for item in items if not item.get_closest_marker('exhaustive')]
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -140,11 +186,15 @@ def turning_episodes(tmp_path_factory):
 
 
 @pytest.fixture(scope='session')
-def turning_policies(turning_episodes, small_backbone, tmp_path_factory):
-    """A policy for each set of axes, trained on episodes of a base that turns."""
-    from turning import train_policies
+def turning_policy(turning_episodes, small_backbone, tmp_path_factory):
+    """Return the policy with the given axes, trained once on episodes of a base that turns."""
+    from turning import train_policy
 
-    return train_policies(turning_episodes, small_backbone, tmp_path_factory.mktemp('runs'))
+    return cache(
+        lambda axes: train_policy(
+            axes, turning_episodes, small_backbone, tmp_path_factory.mktemp('turning') / 'run'
+        )
+    )
 
 
 @pytest.fixture(scope='session')

@@ -17,6 +17,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from forked import ForkedProcess
+
 ROOT = Path(__file__).resolve().parents[2]
 POLL_S = 0.005
 
@@ -104,10 +106,11 @@ def attached(log: Path) -> set[int]:
 
 class NodeProcess:
     """
-    A process of ``python -m module``; its output is collected.
+    A process of ``python -m module``; its output is collected. ``inference_node`` is forked.
 
     :param module: a module; a name without a dot (``guard_node``) is one in mobile_vla_ros.nodes.
     :param arguments: the command line after the module.
+    :param env: variables besides the test's own; not forked if given, even if empty.
     """
 
     def __init__(self, module: str, arguments: list[str], env: dict | None = None):
@@ -124,6 +127,11 @@ class NodeProcess:
         environment['PYTHONPATH'] = os.pathsep.join(
             p for p in (environment.get('PYTHONPATH'), str(ROOT)) if p
         )
+        if module == 'mobile_vla_ros.nodes.inference_node' and env is None:
+            self.process = ForkedProcess(
+                ['-m', module, *arguments], self._log, self._log, environment
+            )
+            return
         self.process = subprocess.Popen(
             [sys.executable, '-m', module, *arguments],
             stdin=subprocess.DEVNULL,

@@ -1,4 +1,4 @@
-"""Episodes of a base that turns as it drives, and policies trained on them."""
+"""Episodes of a base that turns as it drives, and a policy trained on them."""
 
 import io
 from pathlib import Path
@@ -41,18 +41,11 @@ def write_turning(folder: Path) -> Path:
     return folder
 
 
-def train_policies(episodes: Path, backbone: str, folder: Path) -> dict[tuple[str, ...], Path]:
-    """Train a policy for each set of axes in a subfolder; return axes → bundle."""
-    found = {}
-    for axes in BOTH:
-        out = folder / str(len(axes))
-        train(
-            ModelConfig(backbone=backbone, lora_r=2, head_hidden=32, head_layers=1),
-            DataConfig(
-                data=str(episodes), axes=list(axes), accept_verdicts=['good', 'poor', 'bad']
-            ),
-            TrainConfig(out=str(out), epochs=8, accumulate=1, device='cpu', learning_rate=2e-3),
-            log=lambda _: None,
-        )
-        found[axes] = out / 'best'
-    return found
+def train_policy(axes: tuple[str, ...], episodes: Path, backbone: str, out: Path) -> Path:
+    """Train a policy with these axes; return its bundle."""
+    return train(
+        ModelConfig(backbone=backbone, lora_r=2, head_hidden=32, head_layers=1),
+        DataConfig(data=str(episodes), axes=list(axes), accept_verdicts=['good', 'poor', 'bad']),
+        TrainConfig(out=str(out), epochs=8, accumulate=1, device='cpu', learning_rate=2e-3),
+        log=lambda _: None,
+    ).best

@@ -61,6 +61,7 @@ def test_the_audit_installs_and_runs_what_there_is():
     (job,) = audit['jobs'].values()
     commands = [step['run'] for step in job['steps'] if 'run' in step]
     assert commands[0] == next(step['run'] for step in steps() if 'apt-get' in step.get('run', ''))
+    assert 'scripts/test -m exhaustive' in commands
     for command in commands[1:]:
         assert os.access(ROOT / command.split()[0], os.X_OK), command
 

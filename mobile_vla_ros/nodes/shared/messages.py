@@ -35,11 +35,6 @@ def time_ns(stamp: Time) -> int:
     return stamp.sec * 1_000_000_000 + stamp.nanosec
 
 
-def steady_ns() -> int:
-    """Return the time since boot, nanoseconds: it goes on while the machine is suspended."""
-    return time.clock_gettime_ns(time.CLOCK_BOOTTIME)
-
-
 def twist_array(message: Twist) -> np.ndarray:
     """Return (6,) float64 of a Twist: m/s, then rad/s."""
     linear, angular = message.linear, message.angular

@@ -24,7 +24,7 @@ from ros_helpers import status_values, wait_for_status, wait_until
 
 CAMERA, COMPRESSED = 'camera/image_raw', 'camera/image_raw/compressed'
 BASES = base_images()
-WORST = 200
+WORST = 80
 SEND_S = 0.01
 
 

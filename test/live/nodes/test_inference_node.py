@@ -24,10 +24,11 @@ def start(nodes, client, small_run):
     proposals = client.subscribe('policy/cmd_vel', TwistStamped)
     reports = client.subscribe('/diagnostics', DiagnosticArray)
 
-    def begin(**params):
+    def begin(*, env=None, **params):
         return nodes.start(
             'inference_node',
             params={'policy': str(small_run / 'best'), 'instruction': INSTRUCTION, **params},
+            env=env,
         )
 
     begin.proposals = proposals
@@ -194,7 +195,7 @@ def test_a_camera_topic_of_the_wrong_type_is_refused(start, client):
 def test_it_ends_quickly_and_cleanly(start, client, number):
     """Ctrl-C and a supervisor's SIGTERM end the process with status 0, no traceback."""
     camera = NoiseCamera(client)
-    process = start()
+    process = start(env={})  # not forked, since a fork's end is another
     with camera.stream():
         client.wait_for(lambda: len(start.proposals), 60, 'a proposal')
         process.signal(number)
@@ -203,6 +204,7 @@ def test_it_ends_quickly_and_cleanly(start, client, number):
     assert 'Traceback' not in process.output
 
 
+@pytest.mark.quiet_machine
 def test_a_policy_with_steps_of_a_second_proposes_at_10_hz(nodes, client):
     """The timer waits neither for the worker nor for the interpreter's lock."""
     proposals = client.subscribe('policy/cmd_vel', TwistStamped, QoSProfile(depth=100))

@@ -62,6 +62,7 @@ def test_a_policy_loads_during_a_drive_and_replaces_it_at_rest(
     process = nodes.start(
         'inference_node',
         params={'policy': first, 'instruction': INSTRUCTION, 'max_velocity': [1.0, 1.0, 0.0]},
+        env={},  # not forked, because of its end
     )
     with FaultyCamera(client) as camera:
         drive.until(OK, timeout_s=60)
@@ -82,7 +83,7 @@ def test_a_policy_loads_during_a_drive_and_replaces_it_at_rest(
         words = drive.reported(next_policy='ready')['next_policy_said']
         assert 'golden frames are reproduced' in words
         assert 'GB in use' in words
-        assert np.diff(drive.proposals.times[seen:]).max() < 0.3  # the drive continued
+        assert np.diff(drive.proposals.times[seen:]).max() < 1.0  # the drive continued
 
         refused = client.call('inference/swap')
         assert (refused.success, 'the base is driven' in refused.message) == (False, True)
@@ -102,3 +103,17 @@ def test_a_policy_loads_during_a_drive_and_replaces_it_at_rest(
     process.signal(signal.SIGTERM)
     assert process.wait() == 0
     assert 'Traceback' not in process.output
+
+
+@pytest.mark.quiet_machine
+def test_proposals_do_not_wait_for_a_policy_that_loads(nodes, client, set_next, small_run):
+    """The guard expects one every 0.2 s; one that is late in a busy moment is no fault yet."""
+    best = str(small_run / 'best')
+    drive = Drive(client)
+    nodes.start('inference_node', params={'policy': best, 'instruction': INSTRUCTION})
+    with FaultyCamera(client):
+        drive.until(OK, timeout_s=60)
+        seen = len(drive.proposals)
+        assert set_next(best).successful
+        drive.reported(next_policy='ready')
+        assert np.diff(drive.proposals.times[seen:]).max() < 0.3

@@ -1,5 +1,6 @@
 """bench drive step: the same parts on a small backbone."""
 
+import pytest
 from transformers import Kosmos2Config
 
 from mobile_vla_ros.bench.drive.step import _child, _threads
@@ -28,6 +29,7 @@ SMALL = Kosmos2Config(
 )
 
 
+@pytest.mark.exhaustive
 def test_time_and_memory_of_a_step_are_measured(tmp_path):
     """In a separate process: all figures, and the size of the network's weights."""
     write_policy(tmp_path, SMALL)

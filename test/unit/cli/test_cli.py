@@ -93,39 +93,34 @@ def test_evaluate_compares_a_policy_with_the_baselines(episode_folder, small_run
         assert text in out
 
 
-def test_simulate_prints_the_fixed_json(small_run):
+def test_simulate_prints_the_fixed_json(small_run, capfd):
     """At least success_rate, collision_rate and trials, as documented."""
-    done = mobile_vla(
-        'simulate',
-        '--policy',
-        small_run / 'best',
-        '--suite',
-        'unseen_layouts',
-        '--trials',
-        1,
-        '--seed',
-        3,
-        '--json',
+    status, out, err = run_main(
+        capfd,
+        *('simulate', '--policy', small_run / 'best', '--suite', 'unseen_layouts'),
+        *('--trials', 1, '--seed', 3, '--json'),
     )
-    assert done.returncode == 0, done.stderr
-    result = json.loads(done.stdout)
+    assert status == 0, err
+    result = json.loads(out)
     assert result['trials'] == 1
     assert 0 <= result['success_rate'] <= 1
     assert 0 <= result['collision_rate'] <= 1
     assert result['outcomes'][0]['trial'] == 3
-    assert done.stdout.count('\n') == 1, 'nothing but JSON'
+    assert out.count('\n') == 1, 'nothing but JSON'
 
 
-def test_train_reads_a_file_and_flags_win(episode_folder, small_backbone, tmp_path):
+def test_train_reads_a_file_and_flags_win(episode_folder, small_backbone, tmp_path, capsys):
     """`--config` gives the values, a flag overrides one, and the run prints its policy's path."""
     config = tmp_path / 'config.yaml'
     config.write_text(
         f'backbone: {small_backbone}\nepochs: 3\nlora_r: 2\nhead_hidden: 8\n'
         f'head_layers: 1\ndevice: cpu\ndata: {episode_folder}\n'
     )
-    done = mobile_vla('train', '--config', config, '--out', tmp_path / 'out', '--epochs', 1)
-    assert done.returncode == 0, done.stderr
-    assert f'policy: {tmp_path / "out" / "best"}' in done.stdout
+    status, out, err = run_main(
+        capsys, 'train', '--config', config, '--out', tmp_path / 'out', '--epochs', 1
+    )
+    assert status == 0, err
+    assert f'policy: {tmp_path / "out" / "best"}' in out
     assert len(json.loads((tmp_path / 'out' / 'history.json').read_text())) == 1
 
 
@@ -189,7 +184,7 @@ def test_bad_use_ends_with_a_sentence_and_status_2(
 
 def test_the_process_ends_with_that_status(tmp_path):
     """The return value of `main` is the exit status; stderr has only its sentence."""
-    done = mobile_vla('evaluate', '--data', tmp_path)
+    done = mobile_vla('episodes', 'list', tmp_path / 'nothing')
     assert done.returncode == 2 and done.stdout == ''
     assert done.stderr.startswith('mobile_vla: error: ') and done.stderr.count('\n') == 1
 

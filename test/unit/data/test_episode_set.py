@@ -145,31 +145,31 @@ def ids(segments):
     return {segment.episode_id for segment in segments}
 
 
-def test_the_231_episodes_of_the_reference_run_are_sixteen_sequences(tmp_path):
+def test_episodes_like_those_of_the_reference_run_are_sixteen_sequences(tmp_path):
     """Repeats are found, named if on both sides of the split, and grouped on request."""
     rng = np.random.default_rng(0)
     ways = [''.join(rng.choice(list('wsadqezc'), 18)) for _ in range(16)]
-    of = [*range(16), *rng.integers(0, 16, 231 - 16)]
+    of = [*range(16), *range(16), *rng.integers(0, 16, 80 - 32)]
     for number, way in enumerate(of):
         made(tmp_path, ways[way], number, f'go to box {way % 4}')
     plain = load(tmp_path)
-    assert (plain.repeats.driven, plain.repeats.distinct) == (231, 16)
+    assert (plain.repeats.driven, plain.repeats.distinct) == (80, 16)
     assert sorted(map(len, plain.near_identical)) == sorted(np.bincount(of).tolist())
-    assert len(plain.leaks) > 10, 'the ids differ in every run'
+    assert len(plain.leaks) > 5, 'the ids differ in every run'
     [line] = leak_lines(plain)
-    assert line.startswith('16 distinct sequences of commands in 231 episodes')
+    assert line.startswith('16 distinct sequences of commands in 80 episodes')
     for text in (f'{len(plain.leaks)} groups', '--group-duplicates', plain.leaks[0][0]):
         assert text in line
     grouped = load(tmp_path, group_duplicates=True)
     assert not grouped.leaks and len(grouped.near_identical) == 16
-    assert 0.2 < len(ids(grouped.val)) / 231 < 0.4
+    assert 0.2 < len(ids(grouped.val)) / 80 < 0.4
     assert 'one side' in leak_lines(grouped)[0]
     record = split_record(plain, val_share=0.3, seed=0, group_duplicates=False)
     assert record == {
         'seed': 0,
         'val_share': 0.3,
         'group_duplicates': False,
-        'takes': 231,
+        'takes': 80,
         'distinct': 16,
         'across': plain.leaks,
     }

@@ -9,11 +9,20 @@ import pytest
 
 from many_episodes import drive, multiply
 from mobile_vla_ros.episode.catalog import index_table
+from mobile_vla_ros.episode.catalog.file_worker import FileWorker
 from mobile_vla_ros.episode.catalog.index import PAGE, SORTS, EpisodeIndex
 from mobile_vla_ros.episode.storage.schema import EpisodeInfo
 from mobile_vla_ros.episode.storage.writer import EpisodeWriter
 from mobile_vla_ros.errors import UserError
 from small_episodes import CREATED_NS, write_episode, write_rows
+
+WORKER = FileWorker()  # one for all tests: its start takes longer than most of them
+
+
+@pytest.fixture(scope='module', autouse=True)
+def no_worker_left():
+    yield
+    WORKER.close()
 
 
 @pytest.fixture(autouse=True)
@@ -42,14 +51,14 @@ def refreshed(path) -> tuple[list[index_table.EpisodeRow], list[tuple[int, int]]
     """Return the rows after a refresh, and the progress that it reported."""
     progress = []
     with EpisodeIndex(path) as index:
-        index.refresh(lambda done, total: progress.append((done, total)))
+        index.refresh(lambda done, total: progress.append((done, total)), WORKER)
         return list(index.rows()), progress
 
 
 def names(folder, **wanted) -> list[str]:
     """Return the names that ``rows`` gives for these filters."""
     with EpisodeIndex(folder) as index:
-        index.refresh()
+        index.refresh(worker=WORKER)
         return [row.name for row in index.rows(**wanted)]
 
 
@@ -70,7 +79,7 @@ def test_a_row_describes_its_episode(folder):
 def test_counts_are_of_whole_episodes(folder):
     """The console shows the number of episodes of each instruction."""
     with EpisodeIndex(folder) as index:
-        index.refresh()
+        index.refresh(worker=WORKER)
         assert index.count_by_instruction() == {'go to the red box': 2, 'go to the Blue ball': 1}
 
 
@@ -110,7 +119,7 @@ def test_pages_join_without_a_gap(tmp_path):
     """More rows than fit into a page, with equal sort keys: each occurs once."""
     source = drive(tmp_path, 'ww')
     with EpisodeIndex(tmp_path) as index:
-        index.refresh()
+        index.refresh(worker=WORKER)
         row, state = next(index.rows()), [1, 1]
         with index_table.transaction(index._db):
             for number in range(2 * PAGE):
@@ -127,7 +136,7 @@ def test_traces_are_stored_unchanged(tmp_path):
     """The coach compares them: commands to a thousandth, and the first image."""
     path = drive(tmp_path, ' wqaawwd')
     with EpisodeIndex(tmp_path) as index:
-        index.refresh()
+        index.refresh(worker=WORKER)
         ((name, signature, view),) = index.traces()
         (row,) = index.rows()
     assert name == path.name and signature.shape == (7, 3) and view.shape == (144,)
@@ -161,10 +170,10 @@ def test_a_broken_index_is_rebuilt(folder, spoil):
 def test_an_index_that_another_process_rebuilds_does_no_harm(folder):
     """Another process found it broken and rebuilt it: both continue."""
     with EpisodeIndex(folder) as index:
-        index.refresh()
+        index.refresh(worker=WORKER)
         (folder / index_table.FILE_NAME).unlink()
         write_episode(folder, frames=3)
-        index.refresh()
+        index.refresh(worker=WORKER)
         assert len(list(index.rows())) == 6
     assert len(refreshed(folder)[0]) == 6
 
@@ -173,7 +182,7 @@ def test_a_folder_that_cannot_store_the_index_uses_the_cache(folder, cache):
     """Reported once, when it is created there; without a cache it stays in memory."""
     (folder / index_table.FILE_NAME).mkdir()  # also stops root
     with EpisodeIndex(folder) as index:
-        index.refresh()
+        index.refresh(worker=WORKER)
         assert str(folder) in index.note and str(cache) in index.note
         assert len(list(index.rows())) == 5
     with EpisodeIndex(folder) as index:
@@ -184,7 +193,7 @@ def test_a_folder_that_cannot_store_the_index_uses_the_cache(folder, cache):
         kept.unlink()
         kept.mkdir()
     with EpisodeIndex(folder) as index:
-        index.refresh()
+        index.refresh(worker=WORKER)
         assert 'memory' in index.note and len(list(index.rows())) == 5
 
 
@@ -230,10 +239,10 @@ def test_a_slow_reader_does_not_block_others(tmp_path):
     """A listing in a pager holds no lock, so the recorder can still count its episodes."""
     multiply(drive(tmp_path, 'w'), tmp_path, 3)
     with EpisodeIndex(tmp_path) as reading, EpisodeIndex(tmp_path) as writing:
-        reading.refresh()
+        reading.refresh(worker=WORKER)
         rows = reading.rows()
         next(rows)
         write_episode(tmp_path, frames=2)
-        writing.refresh()
+        writing.refresh(worker=WORKER)
         assert sum(writing.count_by_instruction().values()) == 5
         assert len(list(rows)) == 3

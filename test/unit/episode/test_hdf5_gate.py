@@ -70,6 +70,26 @@ EACH_ONCE = [
 ]
 
 
+def each(names, *usually):
+    """Return the names as parameters, of which all but some are exhaustive."""
+    return [
+        name if name in usually else pytest.param(name, marks=pytest.mark.exhaustive)
+        for name in names
+    ]
+
+
+DATASETS = each(
+    [*schema.DATASETS, *schema.PROPOSALS],
+    # One of each type and shape: one table says what all of them are.
+    *('frames/bytes', 'frames/offset', 'frames/size', 'commands/twist', 'commands/source'),
+    *('events/name', 'events/text'),
+)
+ATTRIBUTES = each(
+    [*schema.ATTRIBUTES, *schema.OPTIONAL_ATTRIBUTES],
+    *('instruction', 'outcome', 'complete', 'health', 'operator', 'recovered'),
+)
+
+
 @pytest.fixture(scope='module')
 def good(tmp_path_factory):
     """A good episode beside a file of the reader's, a FIFO, and another episode."""
@@ -111,14 +131,7 @@ def test_every_kind_is_a_sentence_or_an_episode(hostile, tmp_path, kind):
     assert SECRET[:30].encode() not in written
 
 
-# One dataset of each type and shape: one table says what all of them are.
-EACH_TYPE = [
-    *('frames/bytes', 'frames/offset', 'frames/size', 'commands/twist', 'commands/source'),
-    *('events/name', 'events/text'),
-]
-
-
-@pytest.mark.parametrize('path', EACH_TYPE)
+@pytest.mark.parametrize('path', DATASETS)
 def test_only_the_exact_type_and_shape_of_a_dataset_pass(hostile, path):
     """Every other kind is refused by a sentence that names file and dataset, or its link."""
     accepted = set()
@@ -134,7 +147,7 @@ def test_only_the_exact_type_and_shape_of_a_dataset_pass(hostile, path):
     assert accepted == ACCEPTED.get(path, TIMES)
 
 
-@pytest.mark.parametrize('name', [*schema.ATTRIBUTES, *schema.OPTIONAL_ATTRIBUTES])
+@pytest.mark.parametrize('name', ATTRIBUTES)
 def test_only_the_exact_type_of_an_attribute_passes(hostile, name):
     """A text is one text of UTF-8, a flag one flag; a file of an older version may lack some."""
     accepted = set()

@@ -1,27 +1,20 @@
 """The examples run as documented, and their output is correct."""
 
-import os
 import re
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 from arena_episodes import write_episodes
+from forked import run_forked
 
 ROOT = Path(__file__).resolve().parents[3]
 
 
 def example(name: str, *arguments: object) -> subprocess.CompletedProcess:
     """Run an example in the root of the repository."""
-    return subprocess.run(
-        [sys.executable, f'examples/{name}', *map(str, arguments)],
-        cwd=ROOT,
-        env={**os.environ, 'PYTHONPATH': str(ROOT), 'OMP_NUM_THREADS': '1'},
-        capture_output=True,
-        text=True,
-    )
+    return run_forked(f'examples/{name}', *arguments, cwd=ROOT)
 
 
 def test_both_ways_to_read_an_episode_agree(tmp_path):

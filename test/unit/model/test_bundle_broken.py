@@ -16,6 +16,7 @@ from bundle_processes import AFTER_S
 from bundle_processes import __file__ as PROCESSES
 from changed_policies import edit_json
 from damaged_files import cut_in_half
+from forked import run_forked
 from mobile_vla_ros.errors import UserError
 from mobile_vla_ros.model.backbone import LORA_TARGETS
 from mobile_vla_ros.model.bundle import load_bundle
@@ -35,13 +36,7 @@ def change(path, function):
 
 def test_a_kill_while_saving_leaves_a_whole_policy_or_none(small_run, tmp_path):
     """Killed at every step on the disk, and at times in between."""
-    done = subprocess.run(
-        [sys.executable, PROCESSES, 'kill', small_run / 'best', tmp_path],
-        capture_output=True,
-        text=True,
-        timeout=240,
-        env=ENVIRONMENT,
-    )
+    done = run_forked(PROCESSES, 'kill', small_run / 'best', tmp_path)
     assert done.returncode == 0, done.stderr
     statuses = json.loads(done.stdout)
     steps = len(statuses) - len(AFTER_S)

@@ -13,11 +13,9 @@ from turning import BOTH, TURN_RADPS
 
 
 @pytest.mark.parametrize('axes', BOTH, ids=len)
-def test_the_bundle_evaluation_and_the_policy_turn(
-    axes, turning_policies, turning_episodes, capsys
-):
+def test_the_bundle_evaluation_and_the_policy_turn(axes, turning_policy, turning_episodes, capsys):
     """Axes, units and scale are in the bundle; it is measured in rad/s; its plan turns left."""
-    spec = read_spec(turning_policies[axes])
+    spec = read_spec(turning_policy(axes))
     assert spec.actions.axes == axes and spec.head.motion_dims == len(axes)
     assert spec.actions.units[-1] == 'rad/s'
     assert 0.8 < spec.actions.scale[-1] <= 1.0
@@ -27,7 +25,7 @@ def test_the_bundle_evaluation_and_the_policy_turn(
             '--data',
             str(turning_episodes),
             '--policy',
-            str(turning_policies[axes]),
+            str(turning_policy(axes)),
             '--json',
         ]
     ) in (0, 1)
@@ -41,7 +39,7 @@ def test_the_bundle_evaluation_and_the_policy_turn(
     )
     with Episode.open(runs[0].path) as episode:
         window = [episode.frame(int(row)) for row in runs[0].frames[:4]]
-    twists = VlaPolicy.load(turning_policies[axes]).infer(window, runs[0].instruction).twists
+    twists = VlaPolicy.load(turning_policy(axes)).infer(window, runs[0].instruction).twists
     assert twists[:, 5].mean() == pytest.approx(TURN_RADPS, abs=0.3)
     assert not twists[:, 2:5].any()
     assert twists[:, 1].any() == ('linear_y' in axes)

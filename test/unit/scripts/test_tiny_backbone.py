@@ -339,7 +339,7 @@ def test_a_run_is_reproducible_and_writes_a_whole_folder(tmp_path):
                     '--work',
                     str(tmp_path / 'work'),
                     '--images',
-                    '80',
+                    '24',
                     '--held-out',
                     '4',
                     '--steps',

@@ -3,14 +3,17 @@
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
+import tempfile
 import time
 
 import pytest
 import torch
 from accelerate.state import AcceleratorState
 
+from forked import ForkedProcess
 from mobile_vla_ros.errors import UserError
 from mobile_vla_ros.model.backbone import LoraSettings, load_backbone
 from mobile_vla_ros.model.network import build_network
@@ -62,6 +65,31 @@ def launched(processes: int, *arguments: str) -> subprocess.Popen:
     )
 
 
+def in_two(*arguments: str) -> str:
+    """Run `mobile_vla train` as the launcher's two processes to their end; return the output."""
+    with socket.create_server(('127.0.0.1', 0)) as found:
+        port = str(found.getsockname()[1])
+    shared = {'WORLD_SIZE': '2', 'MASTER_ADDR': '127.0.0.1', 'MASTER_PORT': port}
+    with tempfile.TemporaryFile() as output:
+        ranks = [
+            ForkedProcess(
+                ['-m', 'mobile_vla_ros.cli.main', 'train', *arguments],
+                output,
+                output,
+                {**os.environ, **shared, 'RANK': rank, 'LOCAL_RANK': rank},
+            )
+            for rank in '01'
+        ]
+        try:
+            statuses = [one.wait(280) for one in ranks]
+        finally:
+            for one in ranks:
+                one.kill()
+        printed = os.pread(output.fileno(), 1 << 24, 0).decode()
+    assert statuses == [0, 0], printed
+    return printed
+
+
 def history(out) -> list[dict]:
     """Return the rows of a run's history."""
     return json.loads((out / 'history.json').read_text())
@@ -86,9 +114,7 @@ def assert_near(first: list[dict], second: list[dict]):
 def test_two_processes_train_like_one(small_backbone, episode_folder, tmp_path):
     """With the same command: every loss within 1e-4, and one set of files."""
     settings = {'batch_size': 3, 'accumulate': 1, 'lora_dropout': 0.0, 'epochs': 1}
-    two = launched(2, *flags(small_backbone, episode_folder, tmp_path / 'two', **settings))
-    output, _ = two.communicate(timeout=280)
-    assert two.returncode == 0, output
+    output = in_two(*flags(small_backbone, episode_folder, tmp_path / 'two', **settings))
     assert 'trained on 2 × cpu' in output and output.count('trainable parameters') == 1
     assert_near(
         one_process(small_backbone, episode_folder, tmp_path / 'one', **settings),
@@ -145,30 +171,40 @@ def test_activation_checkpointing_changes_no_number(small_backbone):
         torch.testing.assert_close(grads[1][name], grad, rtol=1e-5, atol=1e-7)
 
 
+def loss_in(precision: str, weights: str, backbone, episode_folder, out) -> float:
+    """Return the training loss of an epoch in a precision, with frozen weights of a type."""
+    AcceleratorState._reset_state(reset_partial_state=True)
+    train(
+        ModelConfig(
+            backbone=backbone,
+            lora_r=2,
+            head_hidden=16,
+            head_layers=1,
+            lora_dropout=0.0,
+            backbone_dtype=weights,
+        ),
+        DataConfig(data=str(episode_folder)),
+        TrainConfig(out=str(out), epochs=1, device='cpu', precision=precision),
+        log=lambda _: None,
+    )
+    return history(out)[0]['train_loss']
+
+
+@pytest.fixture(scope='module')
+def float32_loss(small_backbone, episode_folder, tmp_path_factory):
+    return loss_in('no', 'float32', small_backbone, episode_folder, tmp_path_factory.mktemp('32'))
+
+
 @pytest.mark.parametrize(
     ('precision', 'dtype'), [('bf16', 'float32'), ('bf16', 'bfloat16'), ('no', 'bfloat16')]
 )
-def test_bfloat16_trains_on_a_cpu(small_backbone, episode_folder, tmp_path, precision, dtype):
+def test_bfloat16_trains_on_a_cpu(
+    float32_loss, small_backbone, episode_folder, tmp_path, precision, dtype
+):
     """Mixed precision, frozen weights of half the size, or both: close to float32's loss."""
-    rows = {}
-    for name, (mode, weights) in (('32', ('no', 'float32')), ('16', (precision, dtype))):
-        AcceleratorState._reset_state(reset_partial_state=True)
-        train(
-            ModelConfig(
-                backbone=small_backbone,
-                lora_r=2,
-                head_hidden=16,
-                head_layers=1,
-                lora_dropout=0.0,
-                backbone_dtype=weights,
-            ),
-            DataConfig(data=str(episode_folder)),
-            TrainConfig(out=str(tmp_path / name), epochs=1, device='cpu', precision=mode),
-            log=lambda _: None,
-        )
-        rows[name] = history(tmp_path / name)[0]
-    assert rows['16']['train_loss'] == pytest.approx(rows['32']['train_loss'], rel=0.05)
-    assert rows['16']['train_loss'] != rows['32']['train_loss']
+    loss = loss_in(precision, dtype, small_backbone, episode_folder, tmp_path / 'out')
+    assert loss == pytest.approx(float32_loss, rel=0.05)
+    assert loss != float32_loss
 
 
 def test_float16_weights_without_a_scaled_loss_are_refused(monkeypatch, small_backbone):

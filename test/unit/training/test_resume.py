@@ -14,6 +14,7 @@ import torch
 from accelerate.state import AcceleratorState
 from safetensors.torch import load_file
 
+from forked import ForkedProcess, run_forked
 from mobile_vla_ros.errors import UserError
 from mobile_vla_ros.model.bundle import load_bundle
 from mobile_vla_ros.training import optimise, run_folder, state
@@ -107,23 +108,19 @@ def test_a_run_killed_in_an_epoch_resumes_to_the_same_numbers(
 ):
     """Two SIGKILLs at different steps; no file is torn, and the result is the same."""
     out = tmp_path / 'out'
-    command = [
-        sys.executable,
-        '-m',
-        'mobile_vla_ros.cli.main',
-        'train',
-        *flags(small_backbone, episode_folder, out),
-    ]
+    command = ['-m', 'mobile_vla_ros.cli.main', 'train']
+    command += flags(small_backbone, episode_folder, out)
     for epoch, step in ((0, 1), (2, 1)):
-        running = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        try:
-            wait_for(out, running, epoch, step)
-        finally:
-            running.send_signal(signal.SIGKILL)
-            running.wait()
+        with open(os.devnull, 'wb') as nowhere:
+            running = ForkedProcess(command, nowhere, nowhere, {**os.environ})
+            try:
+                wait_for(out, running, epoch, step)
+            finally:
+                running.kill()
+                running.wait()
         progress, _ = state.read_state(out)
         assert (progress.epoch, progress.step) >= (epoch, step)
-    done = subprocess.run(command, capture_output=True, text=True, timeout=240, check=False)
+    done = run_forked(*command)
     assert done.returncode == 0, done.stderr
     assert 'resuming in epoch' in done.stdout
     assert_equal(out, whole)

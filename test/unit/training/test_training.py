@@ -70,11 +70,13 @@ def test_a_run_writes_best_last_and_history(small_run):
     assert list((small_run / 'tensorboard').iterdir())
 
 
-def test_training_lowers_the_loss(tmp_path):
+def test_training_lowers_the_loss(small_backbone, tmp_path):
     """A few epochs on two episodes lower the training loss well below its first value."""
-    write_episodes(tmp_path / 'episodes', 2, size=112)
+    write_episodes(tmp_path / 'episodes', 2, size=64)
     train(
-        ModelConfig(lora_r=8, lora_dropout=0.0, head_hidden=128, head_layers=1),
+        ModelConfig(
+            backbone=small_backbone, lora_r=8, lora_dropout=0.0, head_hidden=128, head_layers=1
+        ),
         DataConfig(data=str(tmp_path / 'episodes'), val_share=0.5),
         TrainConfig(
             out=str(tmp_path / 'out'), epochs=6, accumulate=1, device='cpu', learning_rate=2e-3
