@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from mobile_vla_ros.data.facts import EpisodeFacts
 from mobile_vla_ros.data.near_identical import Repeats, find_repeats
 from mobile_vla_ros.data.segments import Sampling, Segment, read_episodes, refusals
 from mobile_vla_ros.data.split import split_episodes
@@ -36,7 +37,7 @@ class EpisodeSet:
     :param trained_on: whether a policy was trained on all of them; both sides are all of them.
     :param few_known: whether fewer than `KNOWN_SHARE` of a policy's training episodes are here.
     :param takeovers: takeovers of each episode that has any, by its id.
-    :param uses: how much of each episode depends on what its base does, by its id.
+    :param facts: what each readable episode contains, also those that are left out.
     """
 
     train: list[Segment]
@@ -46,7 +47,7 @@ class EpisodeSet:
     trained_on: bool = False
     few_known: bool = False
     takeovers: Mapping[str, Sequence[Takeover]] = field(default_factory=dict)
-    uses: Mapping[str, CommandUse] = field(default_factory=dict)
+    facts: Sequence[EpisodeFacts] = ()
 
     @property
     def near_identical(self) -> list[list[str]]:
@@ -108,7 +109,7 @@ def load_episodes(
             repeats,
             trained_on=True,
             takeovers=loaded.takeovers,
-            uses=loaded.uses,
+            facts=loaded.facts,
         )
     groups = repeats.groups if group_duplicates else []
     if trained or (known or {}).get('blind_means'):
@@ -137,7 +138,7 @@ def load_episodes(
         repeats,
         few_known=known is not None and (not trained or len(trained) < KNOWN_SHARE * len(named)),
         takeovers=loaded.takeovers,
-        uses=loaded.uses,
+        facts=loaded.facts,
     )
 
 
@@ -197,9 +198,10 @@ def base_lines(episodes: EpisodeSet) -> list[str]:
 def _by_rule(episodes: EpisodeSet) -> list[tuple[int, CommandUse]]:
     """Return the number of episodes of each rule and their use, the most frequent first."""
     found: dict[CommandRule, list[CommandUse]] = {}
-    for use in episodes.uses.values():
-        if use.notable:
-            found.setdefault(use.rule, []).append(use)
+    used = ids([*episodes.train, *episodes.val])
+    for facts in episodes.facts:
+        if facts.episode_id in used and facts.use.notable:
+            found.setdefault(facts.use.rule, []).append(facts.use)
     return sorted(((len(uses), total(uses)) for uses in found.values()), key=lambda one: -one[0])
 
 

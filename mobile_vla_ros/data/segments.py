@@ -8,11 +8,11 @@ from pathlib import Path
 
 import numpy as np
 
+from mobile_vla_ros.data.facts import EpisodeFacts, facts_of
 from mobile_vla_ros.episode.catalog import coverage
 from mobile_vla_ros.episode.catalog.inspect import judge_episode
 from mobile_vla_ros.episode.storage.hdf5_gate import MALFORMED
 from mobile_vla_ros.episode.storage.reader import Episode
-from mobile_vla_ros.episode.timing.command_rule import CommandUse
 from mobile_vla_ros.episode.timing.corrections import PLAIN, Takeover, takeovers
 from mobile_vla_ros.episode.timing.timeline import (
     actions_ahead,
@@ -116,14 +116,14 @@ class LoadedEpisodes:
     :param signatures: by id, the command signature of each episode that has segments
         (`episode.catalog.coverage.signature`).
     :param takeovers: by id, the takeovers of each such episode that has any.
-    :param uses: by id, how much of each such episode depends on what its base does.
+    :param facts: what each readable episode contains, also those without segments.
     """
 
     segments: list[Segment] = field(default_factory=list)
     skipped: dict[str, str] = field(default_factory=dict)
     signatures: dict[str, np.ndarray] = field(default_factory=dict)
     takeovers: dict[str, list[Takeover]] = field(default_factory=dict)
-    uses: dict[str, CommandUse] = field(default_factory=dict)
+    facts: list[EpisodeFacts] = field(default_factory=list)
 
 
 def read_episodes(
@@ -142,9 +142,12 @@ def read_episodes(
     for path in paths:
         try:
             with Episode.open(path) as episode:
+                facts = facts_of(
+                    episode, sampling.rate_hz, sampling.window, sampling.command_max_age_s
+                )
+                loaded.facts.append(facts)
                 segments = _segments(episode, path, sampling, accept)
                 log = episode.command_log(sampling.command_max_age_s)
-                use = episode.command_use(sampling.command_max_age_s)
                 signature = coverage.signature(log, int(episode.frame_steady_ns[-1]))
                 own_takeovers = takeovers(episode.commands, episode.events)
         except UserError as error:
@@ -156,7 +159,6 @@ def read_episodes(
         else:
             loaded.segments += segments
             loaded.signatures[segments[0].episode_id] = signature
-            loaded.uses[segments[0].episode_id] = use
             if own_takeovers:
                 loaded.takeovers[segments[0].episode_id] = own_takeovers
     return loaded

@@ -81,6 +81,28 @@ class Backbone:
         return BackboneRef(self.id, self.revision, self.sha256, self.files)
 
 
+def load_tokenizer(name: str) -> Tokenizer:
+    """
+    Load the tokenizer of a backbone by folder, `builtin:tiny`, or hub id from the hub's cache.
+
+    :raises UserError: when it is not there.
+    """
+    _quiet_libraries()
+    folder = _local_folder(name)
+    on_hub = folder is None
+    try:
+        folder = folder or download(name, None, offline=True)
+        with alone(text_files(folder)) as files:
+            tokenizer: Tokenizer = AutoTokenizer.from_pretrained(
+                files, local_files_only=True, trust_remote_code=False
+            )
+            return tokenizer
+    except UserError:
+        raise
+    except Exception as error:  # every part of a foreign file raises its own
+        raise _not_loaded(name, None, error, on_hub=on_hub, chosen=True) from error
+
+
 def load_backbone(
     name: str,
     *,

@@ -138,6 +138,9 @@ class DataConfig:
     group_duplicates: bool = _setting(
         False, 'keep near-identical episodes on one side of the split'
     )
+    accept_losses: bool = _setting(
+        False, 'train even if over half of what was driven is lost (mobile_vla episodes audit)'
+    )
     corrections: float = _setting(
         0.0,
         "weight of a person's commands in a takeover; the policy's commands in the second "

@@ -26,6 +26,7 @@ from mobile_vla_ros.data.image_tokens import ImageTokens
 from mobile_vla_ros.data.scale import default_scale, scale_lines
 from mobile_vla_ros.data.segments import Sampling, fingerprint
 from mobile_vla_ros.errors import UserError
+from mobile_vla_ros.evaluation import audit
 from mobile_vla_ros.evaluation.baselines import blind_means, mean_action
 from mobile_vla_ros.model.backbone import Tokenizer
 from mobile_vla_ros.model.bundle import check_before_training
@@ -63,9 +64,10 @@ def augmentation(data: DataConfig) -> Augmentation:
 
 def episodes_of(data: DataConfig, log: Callable[[str], None]) -> EpisodeSet:
     """Load and split the episodes of a configuration; log what is left out and what leaks."""
+    sampling = Sampling(data.rate_hz, data.window, data.chunk, data.command_max_age_s)
     episodes = load_episodes(
         Path(data.data),
-        Sampling(data.rate_hz, data.window, data.chunk, data.command_max_age_s),
+        sampling,
         data.accept_verdicts,
         data.val_share,
         data.split_seed,
@@ -76,13 +78,17 @@ def episodes_of(data: DataConfig, log: Callable[[str], None]) -> EpisodeSet:
     if episodes.left_out:
         count = len(ids(episodes.train) | ids(episodes.val)) + len(episodes.left_out)
         log(f'{len(episodes.left_out)} of {count} episodes left out')
+    found = audit.audit(episodes, sampling, data.axes)
     for line in (
+        *audit.lines(found),
         *base_lines(episodes),
         *leak_lines(episodes),
         *scale_lines(episodes.train, data.axes),
         *correction_lines(episodes, data.corrections),
     ):
         log(line)
+    if not data.accept_losses:
+        audit.check_losses(found)
     return episodes
 
 
@@ -161,6 +167,10 @@ def prepare(
         f'trained on {accelerator.num_processes} × {accelerator.device.type}, '
         f'--precision {config.precision}'
     )
+    for line in audit.word_lines(
+        [one.instruction for one in episodes.facts], audit.tokeniser(initial.tokenizer)
+    ):
+        log(line)
     counts = spec.data['parameters']
     log(
         f'trainable parameters: {counts["trainable"]:,} (LoRA {counts["lora"]:,}, '

@@ -87,7 +87,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     'cli.bench': {'bench'},
     'cli.demo': {'report', 'rollout'},
     'cli.drill': {'drill', 'report'},
-    'cli.episodes': {'episode', 'interop', 'report'},
+    'cli.episodes': {'data', 'episode', 'evaluation', 'interop', 'report'},
     'cli.evaluate': {'data', 'episode', 'evaluation', 'report'},
     'cli.replay': {'replay', 'report.figures'},
     'cli.simulate': {'report', 'rollout'},

@@ -19,6 +19,7 @@ WIDTHS, ALIGN = (25, 7, 6, 8, 7, 10, 0), '<>>><'
 
 def register(subparsers) -> None:
     """Add the subcommand."""
+    from mobile_vla_ros.cli.episodes import audit as episodes_audit
     from mobile_vla_ros.cli.episodes import coach as episodes_coach
     from mobile_vla_ros.cli.episodes import export as episodes_export
     from mobile_vla_ros.cli.episodes import import_ as episodes_import
@@ -58,6 +59,7 @@ def register(subparsers) -> None:
         if name == 'list':
             _add_filters(action)
     for module in (
+        episodes_audit,
         episodes_coach,
         episodes_recover,
         episodes_import,

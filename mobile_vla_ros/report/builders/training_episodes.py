@@ -8,9 +8,10 @@ import numpy as np
 from PIL import Image
 
 from mobile_vla_ros.data.episodes import EpisodeSet
-from mobile_vla_ros.data.segments import Segment
+from mobile_vla_ros.data.segments import Sampling, Segment
 from mobile_vla_ros.episode.storage.reader import Episode
 from mobile_vla_ros.errors import UserError
+from mobile_vla_ros.evaluation import audit
 from mobile_vla_ros.evaluation.score import Scored
 from mobile_vla_ros.model.policy_spec import PolicySpec
 from mobile_vla_ros.report.pages.training_view import BadWindow, Coverage, PredictedEpisode
@@ -250,6 +251,8 @@ def coverage(
             [np.zeros((0, len(columns))), *(one.ahead[:, 0][:, columns] for one in segments)]
         )
 
+    sampling = Sampling(policy.rate_hz, policy.window, policy.chunk, policy.command_max_age_s)
+    learned = audit.audit(episodes, sampling, policy.actions.axes)
     sides: dict[str, tuple[list[Segment], list[Segment]]] = {}
     for side, segments in enumerate((episodes.train, val)):
         for segment in segments:
@@ -272,6 +275,8 @@ def coverage(
         _groups(getattr(episodes, 'near_identical', ())),
         _groups(getattr(episodes, 'leaks', ())),
         broken,
+        audit.table(learned),
+        audit.summary(learned),
     )
 
 

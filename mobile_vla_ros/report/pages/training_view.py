@@ -53,6 +53,7 @@ class Coverage:
     :param left_out: unused episodes and the reasons.
     :param alike: groups of near-identical episodes; leaks: those on both sides.
     :param broken: errors that name unreadable frames.
+    :param audit: rows of what is learned from (`evaluation.audit`); verdict: its sentence.
     """
 
     rows: Sequence[Sequence[str]]
@@ -62,6 +63,8 @@ class Coverage:
     alike: Sequence[Sequence[str]] = ()
     leaks: Sequence[Sequence[str]] = ()
     broken: Sequence[str] = ()
+    audit: Sequence[tuple[str, str]] = ()
+    verdict: str = ''
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,100 @@
+"""What an episode contains, whether or not it is learned from."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from mobile_vla_ros.episode.catalog import coverage
+from mobile_vla_ros.episode.storage.reader import Episode
+from mobile_vla_ros.episode.timing.command_rule import CommandUse
+from mobile_vla_ros.episode.timing.receipts import clock_steps
+from mobile_vla_ros.episode.timing.timeline import frame_times
+from mobile_vla_ros.errors import UserError
+from mobile_vla_ros.types import NANOSECONDS
+
+
+@dataclass(frozen=True)
+class EpisodeFacts:
+    """
+    What an episode contains.
+
+    :param possible: windows that it would give if no frame were missing.
+    :param camera_hz, command_hz: median rates; 0 if there are too few.
+    :param command_age_s: median age of the newest command at the frames; None without one.
+    :param use: how much depends on what the base does between two commands.
+    :param clock_steps: how often the receiving clock was set.
+    :param left_s, right_s: seconds driven or turned to that side.
+    :param view: its start view (`coverage.start_view`); zeros if the image cannot be read.
+    """
+
+    path: Path
+    episode_id: str
+    instruction: str
+    outcome: str
+    frames: int
+    possible: int
+    camera_hz: float
+    command_hz: float
+    command_age_s: float | None
+    use: CommandUse
+    clock_steps: int
+    left_s: float
+    right_s: float
+    view: np.ndarray
+
+
+def facts_of(
+    episode: Episode, rate_hz: float, window: int, command_max_age_s: float | None
+) -> EpisodeFacts:
+    """
+    Return what an open episode contains; decodes one image, and more to find its rule.
+
+    :param rate_hz: the policy's rate; window: frames of its window.
+    :param command_max_age_s: see `Episode.command_rule`.
+    :raises UserError: when the file is broken at its verdict.
+    """
+    times_ns, _ = frame_times(
+        episode.frame_stamp_ns, episode.frame_received_ns, episode.frame_steady_ns
+    )
+    times_ns = np.sort(times_ns)
+    camera_hz = _rate_hz(times_ns)
+    log = episode.command_log(command_max_age_s)
+    rows, age_ns, _ = log.newest_at(times_ns)
+    known = rows >= 0
+    ends = (int(times_ns[0]), int(times_ns[-1])) if len(times_ns) else (0, 0)
+    driven = coverage.motion(log, *ends)
+    try:
+        view = coverage.start_view(episode.encoded(0))
+    except (UserError, IndexError):
+        view = np.zeros(1, np.float32)
+    return EpisodeFacts(
+        episode.path,
+        episode.episode_id,
+        episode.instruction,
+        episode.outcome,
+        len(episode),
+        possible_windows(times_ns, min(camera_hz, rate_hz), window),
+        camera_hz,
+        _rate_hz(log.received_ns),
+        float(np.median(age_ns[known])) / NANOSECONDS if known.any() else None,
+        log.use(times_ns),
+        len(clock_steps(episode.frame_received_ns, episode.frame_steady_ns)),
+        driven['left'] + driven['turn_left'],
+        driven['right'] + driven['turn_right'],
+        view,
+    )
+
+
+def possible_windows(times_ns: np.ndarray, rate_hz: float, window: int) -> int:
+    """Return how many windows frames at these sorted times give if none is missing."""
+    if not rate_hz:
+        return 0
+    span_s = float(times_ns[-1] - times_ns[0]) / NANOSECONDS
+    return max(0, round(span_s * rate_hz) + 1 - window + 1)
+
+
+def _rate_hz(times_ns: np.ndarray) -> float:
+    """Return the rate by the median interval; 0 without one."""
+    interval_ns = float(np.median(np.diff(times_ns))) if len(times_ns) > 1 else 0.0
+    return NANOSECONDS / interval_ns if interval_ns > 0 else 0.0

@@ -1,0 +1,121 @@
+"""What a training would learn from, measured before it starts."""
+
+import json
+
+import numpy as np
+import pytest
+
+from mobile_vla_ros.cli.main import main
+from mobile_vla_ros.data.segments import Sampling
+from mobile_vla_ros.episode.storage.reader import find_episodes
+from mobile_vla_ros.episode.storage.schema import EpisodeInfo
+from mobile_vla_ros.episode.storage.writer import EpisodeWriter
+from mobile_vla_ros.errors import UserError
+from mobile_vla_ros.evaluation import audit
+from mobile_vla_ros.types import Command
+from small_episodes import CREATED_NS, encoded
+
+AXES = ['linear_x', 'linear_y']
+S = 1_000_000_000
+DOCUMENTED = {
+    *('frames', 'windows', 'window_share', 'target_share', 'held_share', 'stale_share'),
+    *('zero_share', 'scale', 'unknown_words', 'equal_instructions', 'clock_steps', 'verdict'),
+}
+
+
+def write(folder, number, *, camera_hz=10.0, command_s=0.1, twist=(0.3, 0.0), **info):
+    """Write ten seconds of driving with a command every ``command_s``."""
+    start_ns = CREATED_NS + number * 100 * S
+    info = {'instruction': 'go to the red box', 'base_command_timeout_s': None} | info
+    writer = EpisodeWriter(folder, EpisodeInfo(**info), start_ns)
+    rows = [(k / camera_hz, 'frame') for k in range(round(10 * camera_hz))]
+    rows += [(k * command_s, 'command') for k in range(round(10 / command_s))]
+    for index, (at_s, kind) in enumerate(sorted(rows)):
+        now_ns = start_ns + round(at_s * S)
+        if kind == 'command':
+            writer.add_command(Command([*twist, 0, 0, 0, 0], now_ns, now_ns))
+        else:
+            writer.add_frame(encoded(index), now_ns, now_ns)
+    return writer.close('success')
+
+
+def audited(folder, **options):
+    """Audit a folder at 10 Hz."""
+    return audit.audit_paths(find_episodes(folder), Sampling(), AXES, **options)
+
+
+def test_steady_episodes_are_kept_whole(tmp_path):
+    """Every window is learned, and nothing is held, stale or zero."""
+    for number in range(3):
+        write(tmp_path, number)
+    found = audited(tmp_path)
+    assert set(found) >= DOCUMENTED
+    assert (found['frames'], found['windows'], found['window_share']) == (300, 291, 1.0)
+    assert (found['held_share'], found['stale_share'], found['zero_share']) == (0, 0, 0)
+    assert found['scale']['linear_x']['scale'] == pytest.approx(0.3)
+    assert (found['lost_share'], found['verdict'], found['reasons']) == (0, 'good', [])
+    assert json.loads(json.dumps(found)) == found
+    audit.check_losses(found)
+
+
+@pytest.mark.parametrize('timeout_s', [0.0, 0.5])
+def test_commands_on_change_are_held_or_stale_by_the_base(tmp_path, timeout_s):
+    """A command every two seconds: all of it is driving on a base that holds, a quarter else."""
+    for number in range(2):
+        write(tmp_path, number, command_s=2.0, base_command_timeout_s=timeout_s)
+    found = audited(tmp_path)
+    shares = (found['held_share'], found['stale_share'], found['zero_share'])
+    if timeout_s:
+        assert shares == pytest.approx((0, 0.7, 0.7), abs=0.03)
+        assert found['verdict'] == 'bad' and '--command_max_age_s 0' in found['remedies'][-1]
+        with pytest.raises(UserError, match=r'70% of what was driven.*--accept_losses'):
+            audit.check_losses(found)
+    else:
+        assert shares == pytest.approx((0.7, 0, 0), abs=0.03)
+        assert found['verdict'] == 'good'
+
+
+def test_a_slow_camera_and_refused_episodes_are_losses_with_a_remedy(tmp_path):
+    """At 6 Hz driving would have no window at 10 Hz; the remedy is the camera's own rate."""
+    write(tmp_path, 0)
+    for number in (1, 2):
+        write(tmp_path, number, camera_hz=6.0)
+    found = audited(tmp_path)
+    assert found['windows'] == 97 and found['lost_share'] > 0.5
+    assert len(found['left_out']) == 2 and found['losses'] == {'in episodes left out': 114}
+
+
+def test_words_against_what_was_driven_are_named(tmp_path):
+    """A sentence of the wrong side, one for both sides, unknown words, equal instructions."""
+    for number in range(3):
+        write(tmp_path / 'a', number, twist=(0.3, -0.3), instruction='go to the left box')
+    write(tmp_path / 'a', 5, twist=(0.3, 0.3), instruction='stop to the right of the box')
+    write(tmp_path / 'a', 6, twist=(0.3, 0.3), instruction='turn left')
+    found = audited(tmp_path / 'a')
+    assert found['against_words'] == {'go to the left box': 3}
+    write(tmp_path / 'b', 0, twist=(0.3, -0.3))
+    write(tmp_path / 'b', 1, twist=(0.3, 0.3))
+    assert audited(tmp_path / 'b')['opposite_drives'] == ['go to the red box']
+
+    def tokenise(texts):
+        return [[7 if word == 'left' else len(word) for word in text.split()] for text in texts], 7
+
+    found = audited(tmp_path / 'a', tokenise=tokenise)
+    assert found['unknown_words'] == ['left']
+    write(tmp_path / 'a', 7, twist=(0.3, 0.3), instruction='turn rift')
+    write(tmp_path / 'a', 8, twist=(0.3, 0.3), instruction='turn loft')
+    assert audited(tmp_path / 'a', tokenise=tokenise)['equal_instructions'] == [
+        ['turn loft', 'turn rift']
+    ]
+
+
+def test_the_command_prints_a_table_or_json(tmp_path, capsys):
+    """The exit status says whether train would refuse."""
+    for number in range(2):
+        write(tmp_path, number, command_s=2.0, base_command_timeout_s=0.5)
+    assert main(['episodes', 'audit', str(tmp_path)]) == 1
+    text = capsys.readouterr().out
+    assert 'audit: bad' in text and 'remedy: if the base holds' in text
+    assert main(['episodes', 'audit', str(tmp_path), '--json', '--command_max_age_s', '0']) == 1
+    found = json.loads(capsys.readouterr().out)
+    assert np.isclose(found['stale_share'], 0.7, atol=0.03), 'the episodes state their base'
