@@ -2,6 +2,7 @@
 
 import io
 import sys
+from collections.abc import Callable
 
 import numpy as np
 from PIL import Image
@@ -15,18 +16,32 @@ CREATED_NS = 1_800_000_000_000_000_000
 START_NS = 50_000_000_000
 
 
-def encoded(index: int, kind: str = 'PNG', size: tuple[int, int] = (16, 12)) -> bytes:
+def encoded(
+    index: int, kind: str = 'PNG', size: tuple[int, int] = (16, 12), **options: int
+) -> bytes:
     """Return a small encoded image whose pixels all hold ``index``."""
     buffer = io.BytesIO()
-    Image.new('RGB', size, (index % 256, index // 256, 250)).save(buffer, kind)
+    Image.new('RGB', size, (index % 256, index // 256, 250)).save(buffer, kind, **options)
     return buffer.getvalue()
 
 
-def write_rows(writer: EpisodeWriter, frames: int, *, delay_ns: int = 5_000_000, first: int = 0):
+def large(index: int) -> bytes:
+    """Return an image of 24 kB: a flush of seven writes several chunks of the file."""
+    return encoded(index, size=(100, 80), compress_level=0)
+
+
+def write_rows(
+    writer: EpisodeWriter,
+    frames: int,
+    *,
+    delay_ns: int = 5_000_000,
+    first: int = 0,
+    image: Callable[[int], bytes] = encoded,
+):
     """Write frames at 10 Hz and commands at 20 Hz; vx holds the frame's number, vy the half."""
     for index in range(first, first + frames):
         stamp_ns = START_NS + index * PERIOD_NS
-        writer.add_frame(encoded(index), stamp_ns, stamp_ns + delay_ns)
+        writer.add_frame(image(index), stamp_ns, stamp_ns + delay_ns)
         for half in range(2):
             at_ns = stamp_ns + half * PERIOD_NS // 2
             twist = np.array([index / 100, half, 0, 0, 0, -index / 100])
@@ -46,7 +61,7 @@ def write_forever(folder: str, frames: int):
         writer = EpisodeWriter(folder, EpisodeInfo('go to the red box'), CREATED_NS)
         print('open', writer.episode_id, flush=True)
         for first in range(0, frames, 7):
-            write_rows(writer, 7, first=first)
+            write_rows(writer, 7, first=first, image=large)
             writer.flush()
             print('flushed', first + 7, flush=True)
         writer.close('success')

@@ -54,7 +54,7 @@ class _Pending:
     def write(self, part: PartFile) -> None:
         """Append everything to the file and forget it: the images first, then the rows."""
         if self.images:
-            part.append(schema.IMAGE_BYTES, np.frombuffer(b''.join(self.images), np.uint8))
+            part.append_images(self.images)
             self.images.clear()
         for stream, names in STREAMS.items():
             for name, column in zip(names, zip(*self.rows[stream], strict=True), strict=False):
