@@ -133,7 +133,7 @@ def read_episodes(
             with Episode.open(path) as episode:
                 segments = _segments(episode, path, sampling, accept)
                 log = episode.command_log(sampling.command_max_age_s)
-                use = episode.command_use(sampling.command_max_age_s)
+                times_ns, _ = frame_times(episode.frame_stamp_ns, episode.frame_received_ns)
                 signature = coverage.signature(log, int(episode.frame_received_ns[-1]))
                 own_takeovers = takeovers(episode.commands, episode.events)
         except UserError as error:
@@ -145,7 +145,7 @@ def read_episodes(
         else:
             loaded.segments += segments
             loaded.signatures[segments[0].episode_id] = signature
-            loaded.uses[segments[0].episode_id] = use
+            loaded.uses[segments[0].episode_id] = log.use(times_ns)
             if own_takeovers:
                 loaded.takeovers[segments[0].episode_id] = own_takeovers
     return loaded

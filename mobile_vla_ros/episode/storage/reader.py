@@ -13,7 +13,6 @@ from mobile_vla_ros.episode.timing.command_rule import (
     SETTING,
     CommandLog,
     CommandRule,
-    CommandUse,
     KnownBy,
     known_rule,
 )
@@ -205,27 +204,16 @@ class Episode:
         if unknown_s is not None:
             return CommandRule(unknown_s, KnownBy.GIVEN)
         if self._estimate is None:
-            self._estimate = stored_rule(self.health or {}) or self.estimated_rule()
+            times_ns, _ = frame_times(self.frame_stamp_ns, self.frame_received_ns)
+            self._estimate = stored_rule(self.health or {}) or estimate(
+                times_ns, self.commands.received_ns, self.commands.twist, self.encoded
+            )
         return self._estimate
-
-    def estimated_rule(self) -> CommandRule:
-        """Return what the base does by the images alone."""
-        return estimate(
-            frame_times(self.frame_stamp_ns, self.frame_received_ns)[0],
-            self.commands.received_ns,
-            self.commands.twist,
-            self.encoded,
-        )
 
     def command_log(self, unknown_s: float | None = None) -> CommandLog:
         """Return the commands with their rule (``command_rule``)."""
         commands = self.commands
         return CommandLog.of(commands.received_ns, commands.twist, self.command_rule(unknown_s))
-
-    def command_use(self, unknown_s: float | None = None) -> CommandUse:
-        """Return how much of the episode depends on that rule."""
-        times_ns, _ = frame_times(self.frame_stamp_ns, self.frame_received_ns)
-        return self.command_log(unknown_s).use(times_ns)
 
     def encoded(self, index: int) -> bytes:
         """
