@@ -9,7 +9,7 @@ from mobile_vla_ros.episode.catalog import coverage
 from mobile_vla_ros.episode.storage.reader import Episode
 from mobile_vla_ros.episode.timing.command_rule import CommandUse
 from mobile_vla_ros.episode.timing.receipts import clock_steps
-from mobile_vla_ros.episode.timing.timeline import frame_times
+from mobile_vla_ros.episode.timing.timeline import times_of
 from mobile_vla_ros.errors import UserError
 from mobile_vla_ros.types import NANOSECONDS
 
@@ -54,9 +54,7 @@ def facts_of(
     :param command_max_age_s: see `Episode.command_rule`.
     :raises UserError: when the file is broken at its verdict.
     """
-    times_ns, _ = frame_times(
-        episode.frame_stamp_ns, episode.frame_received_ns, episode.frame_steady_ns
-    )
+    times_ns, _ = times_of(episode)
     times_ns = np.sort(times_ns)
     camera_hz = _rate_hz(times_ns)
     log = episode.command_log(command_max_age_s)

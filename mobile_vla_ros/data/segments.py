@@ -16,8 +16,8 @@ from mobile_vla_ros.episode.storage.reader import Episode
 from mobile_vla_ros.episode.timing.corrections import PLAIN, Takeover, takeovers
 from mobile_vla_ros.episode.timing.timeline import (
     actions_ahead,
-    frame_times,
     kinds_ahead,
+    times_of,
 )
 from mobile_vla_ros.episode.timing.timeline import (
     segments as grid_segments,
@@ -99,9 +99,7 @@ def rate_for(paths: Sequence[Path], max_hz: float) -> float:
 
 def _own_rates_hz(episode: Episode) -> list[float]:
     """Return the rate of an episode's frames, from their median spacing, if it has any."""
-    times_ns, _ = frame_times(
-        episode.frame_stamp_ns, episode.frame_received_ns, episode.frame_steady_ns
-    )
+    times_ns, _ = times_of(episode)
     period_ns = float(np.median(np.diff(times_ns))) if len(times_ns) > 1 else 0.0
     return [NANOSECONDS / period_ns] if period_ns > 0 else []
 

@@ -214,7 +214,8 @@ def table(found: Mapping[str, Any]) -> list[tuple[str, str]]:
         rows += [
             (
                 name,
-                f'{text!r}: {_count(one["episodes"], "episode")}, {_count(one["windows"], "window")}',
+                f'{text!r}: {_count(one["episodes"], "episode")}, '
+                + _count(one['windows'], 'window'),
             )
             for text, one in shown[:MOST]
         ]

@@ -21,7 +21,7 @@ import numpy as np
 from mobile_vla_ros import file_lock
 from mobile_vla_ros.episode.storage import schema
 from mobile_vla_ros.episode.storage.reader import Episode
-from mobile_vla_ros.episode.timing.timeline import frame_times
+from mobile_vla_ros.episode.timing.timeline import times_of
 from mobile_vla_ros.errors import UserError
 from mobile_vla_ros.files import sync, sync_tree
 from mobile_vla_ros.images.stored import JPEG_START, PNG_START
@@ -46,9 +46,7 @@ def to_csv(episode: Episode, folder: Path) -> None:
     :raises UserError: when the file is broken at a frame.
     """
     (folder / 'frames').mkdir()
-    times_ns, _ = frame_times(
-        episode.frame_stamp_ns, episode.frame_received_ns, episode.frame_steady_ns
-    )
+    times_ns, _ = times_of(episode)
     in_force = episode.command_log().at(times_ns)[0].tolist()
     rows = []
     # The repr of a float is the shortest text that parses to the same value.

@@ -8,7 +8,9 @@ from mobile_vla_ros.episode.quality.image_quality import ImageTally
 from mobile_vla_ros.episode.quality.verdict import Health
 from mobile_vla_ros.episode.storage.reader import Episode
 from mobile_vla_ros.episode.storage.schema import dropped_frames
+from mobile_vla_ros.episode.timing.base_estimate import estimate
 from mobile_vla_ros.episode.timing.command_rule import SETTING, known_rule
+from mobile_vla_ros.episode.timing.timeline import times_of
 from mobile_vla_ros.errors import UserError
 
 
@@ -58,7 +60,13 @@ def judge_episode(episode: Episode) -> Health:
         samples=tally.samples,
         expected_rate_hz=known.get('expected_rate_hz'),
         timed=known.get('timed', True),
-        rule=known_rule(episode.attributes.get(SETTING)) or episode.estimated_rule(),
+        rule=known_rule(episode.attributes.get(SETTING))
+        or estimate(
+            times_of(episode)[0],
+            episode.commands.steady_ns,
+            episode.commands.twist,
+            episode.encoded,
+        ),
     )
 
 

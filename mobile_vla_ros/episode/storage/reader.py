@@ -20,12 +20,11 @@ from mobile_vla_ros.episode.timing.command_rule import (
     SETTING,
     CommandLog,
     CommandRule,
-    CommandUse,
     KnownBy,
     known_rule,
 )
 from mobile_vla_ros.episode.timing.receipts import without_steps
-from mobile_vla_ros.episode.timing.timeline import frame_times
+from mobile_vla_ros.episode.timing.timeline import times_of
 from mobile_vla_ros.errors import UserError, first_line
 from mobile_vla_ros.images.stored import BrokenImage, decode
 from mobile_vla_ros.types import SOURCES, Frame
@@ -243,29 +242,15 @@ class Episode:
         if unknown_s is not None:
             return CommandRule(unknown_s, KnownBy.GIVEN)
         if self._estimate is None:
-            self._estimate = stored_rule(self.health or {}) or self.estimated_rule()
+            self._estimate = stored_rule(self.health or {}) or estimate(
+                times_of(self)[0], self.commands.steady_ns, self.commands.twist, self.encoded
+            )
         return self._estimate
-
-    def estimated_rule(self) -> CommandRule:
-        """Return what the base does by the images alone."""
-        return estimate(
-            self._frame_times(),
-            self.commands.steady_ns,
-            self.commands.twist,
-            self.encoded,
-        )
-
-    def _frame_times(self) -> np.ndarray:
-        return frame_times(self.frame_stamp_ns, self.frame_received_ns, self.frame_steady_ns)[0]
 
     def command_log(self, unknown_s: float | None = None) -> CommandLog:
         """Return the commands with their rule (``command_rule``)."""
         commands = self.commands
         return CommandLog(commands.steady_ns, commands.twist, self.command_rule(unknown_s))
-
-    def command_use(self, unknown_s: float | None = None) -> CommandUse:
-        """Return how much of the episode depends on that rule."""
-        return self.command_log(unknown_s).use(self._frame_times())
 
     def encoded(self, index: int) -> bytes:
         """

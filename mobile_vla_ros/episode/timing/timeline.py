@@ -64,7 +64,8 @@ def frame_times(
     return np.asarray(steady_ns), 'received'
 
 
-def _frame_times(episode: TimedEpisode) -> tuple[np.ndarray, str]:
+def times_of(episode: TimedEpisode) -> tuple[np.ndarray, str]:
+    """Return the ``frame_times`` of an episode."""
     return frame_times(episode.frame_stamp_ns, episode.frame_received_ns, episode.frame_steady_ns)
 
 
@@ -82,7 +83,7 @@ def segments(
     :param window: frames in its window.
     :param command_max_age_s: the base's timeout, if the episode does not say (``command_rule``).
     """
-    time_ns, _ = _frame_times(episode)
+    time_ns, _ = times_of(episode)
     # A frame that newer ones have overtaken is sorted in by its stamp; receipts are in order.
     place = np.argsort(time_ns, kind='stable')
     time_ns = time_ns[place]
@@ -146,7 +147,7 @@ class ArrivalTimes:
 
 def arrival_times(episode: TimedEpisode) -> ArrivalTimes:
     """Return when an episode's frames were captured and received."""
-    stamp_ns, by = _frame_times(episode)
+    stamp_ns, by = times_of(episode)
     now_ns = np.maximum.accumulate(np.maximum(episode.frame_steady_ns, stamp_ns))
     note = ''
     if by != 'stamp':

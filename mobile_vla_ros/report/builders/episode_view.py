@@ -13,7 +13,7 @@ from mobile_vla_ros.episode.records import Commands
 from mobile_vla_ros.episode.storage import schema
 from mobile_vla_ros.episode.storage.reader import Episode
 from mobile_vla_ros.episode.timing.command_rule import ASSUMED, CommandRule
-from mobile_vla_ros.episode.timing.timeline import frame_times
+from mobile_vla_ros.episode.timing.timeline import times_of
 from mobile_vla_ros.errors import UserError
 from mobile_vla_ros.images.stored import load, read_header
 from mobile_vla_ros.report.pages.episodes_page import SOURCES, EpisodeView
@@ -57,9 +57,7 @@ def read_view(path: Path, most: int, side: int, budget: int) -> EpisodeView:
     :raises UserError: if the file cannot be read as an episode.
     """
     with Episode.open(path) as episode:
-        frames_ns, _ = frame_times(
-            episode.frame_stamp_ns, episode.frame_received_ns, episode.frame_steady_ns
-        )
+        frames_ns, _ = times_of(episode)
         commands = episode.commands
         ends = (
             [(times.min(), times.max()) for times in (frames_ns, commands.steady_ns) if len(times)]

@@ -44,8 +44,9 @@ def test_the_images_tell_what_the_base_does(
     """Whether it holds or stops, and when; the verdict counts by it, and says the share."""
     path = sparse_episode(tmp_path, presses, stops_after_s=stops_after_s)
     with Episode.open(path) as episode:
-        assert episode.estimated_rule() == CommandRule(found_s, KnownBy.IMAGES)
+        assert episode.command_rule() == CommandRule(found_s, KnownBy.IMAGES)
         health = episode.health
+        assert judge_episode(episode) == health
     assert (health[SETTING], health['base_known_by']) == (found_s, 'images')
     assert health['held_share'] == pytest.approx(held, abs=0.01)
     assert health['expired_share'] == pytest.approx(expired, abs=0.01)
