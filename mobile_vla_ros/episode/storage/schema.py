@@ -96,6 +96,7 @@ OPTIONAL_ATTRIBUTES: dict[str, type] = {
     'package_version': str,
     'ros_version': str,
     'origin': str,
+    'camera_time': str,
     'recovered': bool,
 }
 # Nanoseconds, in either direction: the difference of two times fits into an int64. ROS stamps are
@@ -113,6 +114,8 @@ class EpisodeInfo:
     :param image_topic: resolved name of the camera topic; likewise ``command_topic``.
     :param command_type: ``geometry_msgs/msg/Twist`` or ``…/TwistStamped``; '' while unknown.
     :param origin: source of an imported episode; '' for a recorded one.
+    :param camera_time: ``stamp``, or ``receipt``: ``stamp_ns`` of a frame is not its header's
+        stamp, but its receipt minus its transport; '' where unknown.
     :raises UserError: for an empty instruction.
     """
 
@@ -125,6 +128,7 @@ class EpisodeInfo:
     frame_id: str = ''
     ros_version: str = ''
     origin: str = ''
+    camera_time: str = ''
 
     def __post_init__(self) -> None:
         if not self.instruction.strip():
