@@ -44,6 +44,12 @@ TOPICS = (
         'stamped', '', 'TwistStamped instead of Twist on cmd_vel (empty: as subscribed to)', bool
     ),
 )
+CAMERA_TIME = Argument(
+    'camera_time',
+    '',
+    'stamp, or receipt for a camera without a clock (empty: as in the parameter file)',
+    choices=('stamp', 'receipt'),
+)
 SUITE = Argument('suite', '', 'suite of scenes in the arena (empty: as in the parameter file)')
 HELD_OUT = replace(SUITE, default='unseen_layouts')  # layouts without training data
 ARENA = (
@@ -137,6 +143,7 @@ RECORD = Bringup(
         Argument('instruction', '', 'instruction of these episodes'),
         *EPISODES,
         *TOPICS,
+        CAMERA_TIME,
         Argument('console', 'true', 'start the console: keyboard and joystick', bool),
         JOY,
         Argument(
@@ -176,6 +183,7 @@ DRIVE = Bringup(
             'compile', '', 'torch.compile the network (empty: as in the parameter file)', bool
         ),
         *TOPICS,
+        CAMERA_TIME,
         Argument(
             'dry_run',
             '',

@@ -47,6 +47,7 @@ class CameraCheck:
     :param max_age_s: maximum age of an image.
     :param stamp_tolerance_s: how far a stamp may lie in the future.
     :param real_time: whether the node's clock is the machine's; otherwise it is a simulation's.
+    :param by_receipt: whether stamps are not the camera's, but times of sending.
     """
 
     def __init__(
@@ -56,6 +57,7 @@ class CameraCheck:
         max_age_s: float = 0.3,
         stamp_tolerance_s: float = 0.1,
         real_time: bool = True,
+        by_receipt: bool = False,
     ) -> None:
         self._period_ns = round(NANOSECONDS / rate_hz)
         self._real_time = real_time
@@ -64,7 +66,7 @@ class CameraCheck:
         self._received_ns: int | None = None
         self._checked_ns: int | None = None
         self._publishers = PublisherCheck()
-        self._stamps = StampCheck(max_age_s, stamp_tolerance_s)
+        self._stamps = StampCheck(max_age_s, stamp_tolerance_s, by_receipt=by_receipt)
         self._form = FormCheck()
         self._content = ContentCheck()
         self._clock = ClockCheck(real_time)

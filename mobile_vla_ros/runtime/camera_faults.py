@@ -18,6 +18,11 @@ START_S = 0.3
 DARK_BRIGHTNESS, DARK_FRAMES = 0.05, 2
 OLD_FRAMES = 2
 CLOCK_STEP_S, CAMERA_STEP_S = 0.1, 1.0
+# No camera delivers its images this late: its clock is wrong.
+CLOCK_APART_S = 60.0
+CLOCK_REMEDY = (
+    "synchronise the camera's clock (chrony), or set camera_time:=receipt if it has none"
+)
 # A simulation's clock may run at up to ten times the real speed, and in steps.
 SIM_SPEED, SIM_STEP_S = 10.0, 1.0
 # A new size or encoding is accepted once it has been the only one for this long.
@@ -33,7 +38,7 @@ class FrameHeader:
     """
     What is known of an image message without its pixels.
 
-    :param sec: and nanosec: its stamp.
+    :param sec: and nanosec: its stamp, or the time of sending (``StampCheck``'s ``by_receipt``).
     :param received_ns: time of receipt on the node's clock, which stamps are compared with.
     :param now_ns: the same moment on the clock that measures durations: a steady one, or the
         simulation's.
@@ -57,6 +62,23 @@ class FrameHeader:
     def late_s(self) -> float:
         """Seconds from the stamp to the receipt."""
         return (self.received_ns - self.stamp_ns) / NANOSECONDS
+
+
+def clock_remedy(late_s: float, by_receipt: bool) -> str:
+    """
+    Return what to do about images that are stamped too far from their receipt.
+
+    Only what cannot be a delay is answered by ignoring the stamps.
+
+    :param late_s: receipt minus stamp, seconds.
+    :param by_receipt: whether stamps are not the camera's, but times of sending.
+    """
+    if not by_receipt and (late_s < 0 or late_s > CLOCK_APART_S):
+        return CLOCK_REMEDY
+    return (
+        'synchronise the clocks of camera and this machine (chrony), or find out what delays '
+        'the images'
+    )
 
 
 def content_hash(data: Any) -> int:
@@ -107,15 +129,18 @@ class StampCheck:
 
     :param max_age_s: maximum age of an image.
     :param tolerance_s: how far a stamp may lie in the future.
+    :param by_receipt: whether stamps are not the camera's, but the times of sending that the
+        middleware reports.
     """
 
-    def __init__(self, max_age_s: float, tolerance_s: float) -> None:
+    def __init__(self, max_age_s: float, tolerance_s: float, *, by_receipt: bool = False) -> None:
         self._max_age_s, self._tolerance_s = max_age_s, tolerance_s
+        self._by_receipt = by_receipt
         self._in_time: FrameHeader | None = None
+        self._last_ns: int | None = None
         self._old = 0
 
-    @staticmethod
-    def invalid(header: FrameHeader) -> Health | None:
+    def invalid(self, header: FrameHeader) -> Health | None:
         """Return the fault of a stamp or a clock that cannot be computed with, or None."""
         if not header.received_ns:
             return Health.fault(
@@ -126,13 +151,18 @@ class StampCheck:
         if header.sec < 0 or header.stamp_ns <= 0 or header.nanosec >= NANOSECONDS:
             return Health.fault(
                 StopReason.CAMERA_STAMP_INVALID,
-                f'invalid image stamp: {header.sec} s and {header.nanosec} ns',
+                'the middleware does not report when images were sent, so that their age is '
+                'unknown: use rmw_fastrtps_cpp, or a camera with a clock and camera_time:=stamp'
+                if self._by_receipt
+                else f'invalid image stamp: {header.sec} s and {header.nanosec} ns; '
+                f'{CLOCK_REMEDY}',
             )
         return None
 
     def judge(self, header: FrameHeader) -> Health | None:
         """Return the fault of a message with a valid stamp, or None."""
         before, self._in_time = self._in_time, None
+        standing, self._last_ns = header.stamp_ns == self._last_ns, header.stamp_ns
         if before is not None:
             stepped_s = (
                 (header.stamp_ns - before.stamp_ns) - (header.received_ns - before.received_ns)
@@ -140,23 +170,29 @@ class StampCheck:
             if abs(stepped_s) > CAMERA_STEP_S:
                 return Health.fault(
                     StopReason.CAMERA_CLOCK_JUMP,
-                    f"the camera's clock jumped by {stepped_s:+.1f} s",
+                    f"the camera's clock jumped by {stepped_s:+.1f} s; "
+                    + clock_remedy(-stepped_s, self._by_receipt),
                 )
         late_s = header.late_s
         if late_s < -self._tolerance_s:
             return Health.fault(
                 StopReason.CAMERA_STAMP_FUTURE,
                 f'images are stamped {-late_s:.2f} s in the future: the clocks of camera and this '
-                'machine differ',
+                f'machine differ; {clock_remedy(late_s, self._by_receipt)}',
             )
         self._old = self._old + 1 if late_s > self._max_age_s else 0
         if not self._old:
             self._in_time = header  # only a step away from a correct time is a jump
         if self._old >= OLD_FRAMES:
+            why = (
+                f"the camera's clock stands still; {CLOCK_REMEDY}"
+                if standing
+                else 'the camera is late or its clock differs; '
+                + clock_remedy(late_s, self._by_receipt)
+            )
             return Health.fault(
                 StopReason.CAMERA_STAMP_OLD,
-                f'images arrive {late_s:.2f} s old; the limit is {self._max_age_s:g} s: the '
-                'camera is late or its clock differs',
+                f'images arrive {late_s:.2f} s old; the limit is {self._max_age_s:g} s: {why}',
             )
         return None
 

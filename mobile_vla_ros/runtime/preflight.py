@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+from mobile_vla_ros.runtime.camera_faults import CLOCK_REMEDY, clock_remedy
 from mobile_vla_ros.types import Check
 
 # Below this share of the policy's rate a window is never full.
@@ -90,17 +91,28 @@ def check_camera_size(
 
 
 def check_clock_skew(
-    lateness_s: tuple[float, float] | None, tolerance_s: float, max_age_s: float
+    lateness_s: tuple[float, float] | None,
+    tolerance_s: float,
+    max_age_s: float,
+    *,
+    images: bool = False,
+    by_receipt: bool = False,
 ) -> Check:
     """
     Check that the clocks of the camera and of this machine agree.
 
-    :param lateness_s: recent minimum and maximum of receipt minus stamp; None: no image.
+    :param lateness_s: recent minimum and maximum of receipt minus stamp; None: no valid stamp.
     :param tolerance_s: how far a stamp may lie in the future.
     :param max_age_s: maximum age of an image.
+    :param images: whether there are images.
+    :param by_receipt: whether stamps are not the camera's, but times of sending.
     """
+    if lateness_s is None and images:
+        missing = 'time of sending' if by_receipt else f'valid stamp; {CLOCK_REMEDY}'
+        return Check('clock_skew', False, f'no image has a {missing}')
     if lateness_s is None:
         return Check('clock_skew', False, 'no image yet; start the camera')
+    since = 'they were taken (camera_time receipt)' if by_receipt else 'their stamp'
     lowest, highest = lateness_s
     if lowest < -tolerance_s or highest > max_age_s:
         worst = lowest if lowest < -tolerance_s else highest
@@ -108,13 +120,12 @@ def check_clock_skew(
             'clock_skew',
             False,
             (
-                f'images arrive {worst:+.3f} s after their stamp; {-tolerance_s:+g} to '
-                f'{max_age_s:+g} is allowed; synchronise the clocks of camera and this machine '
-                '(chrony), or find out what delays the images'
+                f'images arrive {worst:+.3f} s after {since}; {-tolerance_s:+g} to '
+                f'{max_age_s:+g} is allowed; {clock_remedy(worst, by_receipt)}'
             ),
         )
     return Check(
-        'clock_skew', True, f'images arrive {lowest:+.3f} to {highest:+.3f} s after their stamp'
+        'clock_skew', True, f'images arrive {lowest:+.3f} to {highest:+.3f} s after {since}'
     )
 
 

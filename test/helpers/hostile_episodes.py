@@ -464,6 +464,7 @@ def changes() -> Iterator[tuple[str, Change, str]]:
         'package_version',
         'ros_version',
         'origin',
+        'camera_time',
         'health',
         'stranger',
     )

@@ -106,6 +106,7 @@ OPTIONAL_ATTRIBUTES: dict[str, type] = {
     'package_version': str,
     'ros_version': str,
     'origin': str,
+    'camera_time': str,
     'recovered': bool,
     'base_command_timeout_s': float,
 }
@@ -126,6 +127,8 @@ class EpisodeInfo:
     :param origin: source of an imported episode; '' for a recorded one.
     :param base_command_timeout_s: the base stops this long after a command; 0: it holds the last
         one; None: unknown.
+    :param camera_time: ``stamp``, or ``receipt``: ``stamp_ns`` of a frame is not its header's
+        stamp, but its receipt minus its transport; '' where unknown.
     :raises UserError: for an empty instruction, or a timeout that is out of range.
     """
 
@@ -139,6 +142,7 @@ class EpisodeInfo:
     ros_version: str = ''
     origin: str = ''
     base_command_timeout_s: float | None = None
+    camera_time: str = ''
 
     def __post_init__(self) -> None:
         known_rule(self.base_command_timeout_s)

@@ -161,12 +161,17 @@ class Activation:
             max_age_s=params.observation_max_age_s,
             stamp_tolerance_s=params.stamp_tolerance_s,
             real_time=real_time,
+            by_receipt=params.camera_time.receipt,
         )
         return CameraGate(check, self._configuration.guard, spec.image.size, real_time=real_time)
 
     def _on_image(self, message: Image | CompressedImage, info: dict) -> None:
+        timed_by = self._params.camera_time
         frame = self._gate.pass_on(
-            message, *self._clocks.both(), info['publication_sequence_number']
+            message,
+            *self._clocks.both(),
+            info['publication_sequence_number'],
+            timed_by.frame_ns(message.header.stamp, info) if timed_by.receipt else None,
         )
         self._set_camera_fault()
         if frame is not None:

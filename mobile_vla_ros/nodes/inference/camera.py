@@ -11,6 +11,7 @@ from mobile_vla_ros.nodes.shared.guard_status import GuardStatusListener
 from mobile_vla_ros.nodes.shared.messages import time_ns
 from mobile_vla_ros.runtime.camera_check import CameraCheck
 from mobile_vla_ros.runtime.camera_faults import FrameHeader, brightness, content_hash
+from mobile_vla_ros.types import NANOSECONDS
 
 
 class CameraFrame:
@@ -20,14 +21,20 @@ class CameraFrame:
     :param received_ns: time of receipt on the node's clock.
     :param steady_ns: the same moment on the steady clock.
     :param side: of the square image that the policy sees, pixels.
+    :param stamp_ns: its time; None: the message's stamp.
     """
 
     def __init__(
-        self, message: Image | CompressedImage, received_ns: int, steady_ns: int, side: int
+        self,
+        message: Image | CompressedImage,
+        received_ns: int,
+        steady_ns: int,
+        side: int,
+        stamp_ns: int | None = None,
     ):
         self.message = message
         self.side = side
-        self.stamp_ns = time_ns(message.header.stamp)
+        self.stamp_ns = time_ns(message.header.stamp) if stamp_ns is None else stamp_ns
         self.received_ns = received_ns
         self.steady_ns = steady_ns
 
@@ -84,22 +91,27 @@ class CameraGate:
         ros_ns: int,
         steady_ns: int,
         sequence: int | None = None,
+        sent_ns: int | None = None,
     ) -> CameraFrame | None:
         """
         Judge a message; return its frame, None while there is a camera fault.
 
         :param ros_ns: the node's clock now.
         :param sequence: the publisher's sequence number, None where the middleware has none.
+        :param sent_ns: when it was sent (``CameraTime``), 0 if unknown; None: use its stamp.
         """
-        frame = CameraFrame(message, ros_ns, steady_ns, self._side)
+        frame = CameraFrame(message, ros_ns, steady_ns, self._side, sent_ns)
         check, now_ns = self.check, steady_ns if self._real_time else ros_ns
         stamp, broken = message.header.stamp, ''
+        sec, nanosec = stamp.sec, stamp.nanosec
+        if sent_ns is not None:
+            sec, nanosec = divmod(sent_ns, NANOSECONDS)
         check.tick(ros_ns, steady_ns)  # first: a step of this clock is not the camera's
         try:
             form = frame.form
         except Exception as error:  # an image must not end a drive
             form, broken = check.form, _sentence(error)  # unreadable, but not silent
-        check.message(FrameHeader(stamp.sec, stamp.nanosec, ros_ns, now_ns, form, sequence))
+        check.message(FrameHeader(sec, nanosec, ros_ns, now_ns, form, sequence))
         try:
             if check.due(now_ns) and not broken:
                 check.content(

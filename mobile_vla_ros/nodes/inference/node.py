@@ -82,7 +82,7 @@ class InferenceNode(PatientLifecycleNode):
     def _configure(self) -> None:
         params = self._params
         camera_topic = camera(self, params.image_transport)
-        params.new_playback()  # refuse an unknown mode before the policy is loaded
+        params.check()  # before the policy is loaded
         import torch
 
         from mobile_vla_ros.runtime.loading import PolicySettings, load_policy

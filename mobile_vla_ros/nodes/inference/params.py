@@ -5,6 +5,8 @@ from typing import cast
 
 from rclpy.node import Node
 
+from mobile_vla_ros.errors import UserError
+from mobile_vla_ros.nodes.shared.camera_time import CameraTime, declare_camera_time
 from mobile_vla_ros.nodes.shared.params import declare
 from mobile_vla_ros.runtime.playback import Playback
 from mobile_vla_ros.safety.config import GuardConfig
@@ -17,6 +19,7 @@ class InferenceParams:
 
     policy: str
     image_transport: str
+    camera_time: CameraTime
     device: str
     precision: str
     compile: bool
@@ -32,6 +35,22 @@ class InferenceParams:
     autostart: bool
     instruction: str
     next_policy: str
+
+    def check(self) -> None:
+        """
+        Refuse what no policy could drive with.
+
+        :raises UserError: for an unknown playback, or images that would always be too old.
+        """
+        self.new_playback()
+        receipt, latency_s = self.camera_time.receipt, self.camera_time.latency_s
+        if receipt and latency_s >= self.observation_max_age_s:
+            raise UserError(
+                'every image would be too old',
+                got=f'camera_latency_s {latency_s:g}',
+                expected=f'less than observation_max_age_s, {self.observation_max_age_s:g}',
+                remedy='use a faster camera or driver',
+            )
 
     def new_playback(self) -> Playback:
         """
@@ -52,6 +71,7 @@ def declare_params(node: Node) -> InferenceParams:
     return InferenceParams(
         policy=declare(node, 'policy', '', 'folder of the policy bundle, or a builtin: name'),
         image_transport=declare(node, 'image_transport', 'raw', 'raw or compressed'),
+        camera_time=declare_camera_time(node),
         device=declare(node, 'device', 'auto', 'auto, cpu or cuda'),
         precision=declare(node, 'precision', 'fp32', 'fp32, bf16 or fp16'),
         compile=declare(

@@ -61,12 +61,14 @@ def policy_checks(
     max_velocity: Sequence[float],
     tolerance_s: float,
     max_age_s: float,
+    by_receipt: bool,
 ) -> list[Check]:
     """
     Return inference's six preflight checks.
 
     :param ready: the policy that drives.
     :param now_ns: on the clock that the gate measures durations by.
+    :param by_receipt: whether frames are timed by their receipt (``CameraTime``).
     """
     spec = ready.policy.spec
     try:
@@ -76,7 +78,13 @@ def policy_checks(
     return [
         check_camera_rate(gate.check.rate_hz(now_ns), spec.rate_hz),
         check_camera_size(size, spec.image.size, spec.data.get('camera_sizes') or ()),
-        check_clock_skew(gate.check.lateness(now_ns), tolerance_s, max_age_s),
+        check_clock_skew(
+            gate.check.lateness(now_ns),
+            tolerance_s,
+            max_age_s,
+            images=gate.newest is not None,
+            by_receipt=by_receipt,
+        ),
         check_free_memory(memory_rooms()),
         Check('golden_frames', ready.golden_ok, ready.golden_sentence),
         check_axes(spec.actions.axes, max_velocity),

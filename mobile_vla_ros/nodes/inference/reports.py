@@ -15,6 +15,7 @@ from mobile_vla_ros.nodes.inference.camera import CameraFrame, CameraGate
 from mobile_vla_ros.nodes.inference.clocks import Clocks
 from mobile_vla_ros.nodes.inference.params import InferenceParams
 from mobile_vla_ros.nodes.inference.policies import Policies, failed_checks, policy_checks
+from mobile_vla_ros.nodes.shared.camera_time import CameraTime
 from mobile_vla_ros.nodes.shared.guard_status import LEVELS, policy_message
 from mobile_vla_ros.nodes.shared.messages import (
     LATCHED,
@@ -61,6 +62,7 @@ def diagnostics_message(
     now_ns: int,
     proposals_hz: float,
     playback: str,
+    camera_time: CameraTime,
 ) -> DiagnosticArray:
     """
     Return the message for /diagnostics: rates and ages.
@@ -71,6 +73,10 @@ def diagnostics_message(
     health, _ = worker.health(ros_ns)
     stats = worker.stats
     median, p99 = stats.to_proposal_ms or (None, None)
+    lateness_s = gate.check.lateness(now_ns)
+    transport_s = None
+    if camera_time.receipt and lateness_s is not None:
+        transport_s = lateness_s[1] - camera_time.latency_s
 
     def age(stamped: CameraFrame | Plan | None) -> str:
         return '' if stamped is None else f'{(ros_ns - stamped.stamp_ns) / NANOSECONDS:.3f}'
@@ -88,6 +94,8 @@ def diagnostics_message(
                 'policy': policies.now.name,
                 'camera_hz': number(gate.check.rate_hz(now_ns), 1),
                 'image_age_s': age(gate.newest),
+                'camera_time': camera_time.by,
+                'camera_transport_max_s': number(transport_s, 3),  # of the last 5 s
                 'unreadable_images': gate.unreadable,
                 'plan_age_s': age(worker.plan),
                 'inference_s': number(stats.inference_s, 4),
@@ -210,6 +218,7 @@ class Reports:
             max_velocity=params.max_velocity,
             tolerance_s=params.stamp_tolerance_s,
             max_age_s=params.observation_max_age_s,
+            by_receipt=params.camera_time.receipt,
         )
         ros_ns, steady_ns = self._clocks.both()
         self.publishers.diagnostics.publish(
@@ -222,6 +231,7 @@ class Reports:
                 now_ns=now_ns,
                 proposals_hz=self._proposal_rate.read_hz(steady_ns),
                 playback=params.playback,
+                camera_time=params.camera_time,
             )
         )
 

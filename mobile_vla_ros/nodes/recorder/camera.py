@@ -15,7 +15,7 @@ from sensor_msgs.msg import CompressedImage, Image
 from mobile_vla_ros.episode.timing import camera_clock as clock
 from mobile_vla_ros.errors import UserError
 from mobile_vla_ros.nodes.recorder.params import ImageParams
-from mobile_vla_ros.nodes.shared.messages import receipt_ns, steady_ns, time_ns
+from mobile_vla_ros.nodes.shared.messages import receipt_ns, steady_ns
 from mobile_vla_ros.nodes.shared.sequence import MessageCount
 from mobile_vla_ros.nodes.shared.topics import CAMERA_QOS, camera, several, wrong_camera
 from mobile_vla_ros.types import NANOSECONDS
@@ -114,8 +114,8 @@ class CameraInput:
 
     :param expected_hz: as of ``CameraMonitor``.
     :param wait_s: how long ``wait_for_image`` waits.
-    :param on_frame: called with each message, its stamp, its receipt on the node's clock and on
-        ``steady_ns`` (nanoseconds), and how many frames were lost before it.
+    :param on_frame: called with each message, its time (``CameraTime``), its receipt on the
+        node's clock and on ``steady_ns`` (nanoseconds), and how many frames were lost before it.
     :param on_lost: called with the number of frames that the middleware reports as lost, where
         messages carry no count.
     """
@@ -131,10 +131,11 @@ class CameraInput:
         on_lost: Callable[[int], None],
     ) -> None:
         self.topic, self.type = camera(node, images.transport)
-        self.encode = images.encoder(self.type)
+        self.encode, self.time = images.encoder(self.type), images.time
         self.monitor = CameraMonitor(expected_hz)
         self.newest: Image | CompressedImage | None = None
         self.rate_hz = 0.0
+        self.clock = clock.ClockVerdict('sane', '')
         self.fault = ''
         self._node = node
         self._wait_s = wait_s
@@ -161,6 +162,16 @@ class CameraInput:
             else f'no camera: nobody publishes {self.topic}'
         )
         return rivals
+
+    @property
+    def clock_sentence(self) -> str:
+        """What ``clock`` means for an episode, and what to do; for a clock that is not sane."""
+        remedy = (
+            'synchronise the clock of its machine (chrony)'
+            if self.time.receipt
+            else 'synchronise it, or set camera_time:=receipt if there is none'
+        )
+        return f'{self.clock.sentence}: frames are timed by their receipt; {remedy}'
 
     async def wait_for_image(self) -> None:
         """
@@ -193,7 +204,7 @@ class CameraInput:
 
     def _on_image(self, message: Image | CompressedImage, info: dict) -> None:
         steady, received_ns = steady_ns(), receipt_ns(self._node, info)
-        stamp_ns = time_ns(message.header.stamp)
+        stamp_ns = self.time.frame_ns(message.header.stamp, info)
         missing = self.monitor.frame(
             time.monotonic_ns(), stamp_ns, received_ns, info['publication_sequence_number']
         )

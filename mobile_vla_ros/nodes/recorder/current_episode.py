@@ -241,14 +241,14 @@ class CurrentEpisode:
         if current is not None:
             current.recording.late(command_type=found)
 
-    def note(self, key: str, sentence: str) -> None:
-        """Record a problem as an event, once per key."""
+    def note(self, key: str, sentence: str) -> bool:
+        """Record a problem as an event, once per key; return whether it is new."""
         current = self._active()
-        if current is None or len(current.noted) >= MAX_NOTED:
-            return
-        if key not in current.noted:
-            current.noted.add(key)
-            self.event('problem', sentence)
+        if current is None or len(current.noted) >= MAX_NOTED or key in current.noted:
+            return False
+        current.noted.add(key)
+        self.event('problem', sentence)
+        return True
 
     def settle(self) -> str:
         """Close an episode that a full disk or a defect ended; return a sentence, or ''."""

@@ -165,6 +165,7 @@ class RecorderNode(Node):
             command_topic=self._commands.topic,
             command_type=self._commands.type,
             frame_id=image.header.frame_id if image is not None else '',
+            camera_time=self._params.images.time.by,
             ros_version=ros_version(),
             base_command_timeout_s=self._params.base_command_timeout_s,
         )
@@ -174,6 +175,7 @@ class RecorderNode(Node):
         self._follow_guard()
         now_ns = time.monotonic_ns()
         camera, monitor, episode = self._camera, self._camera.monitor, self._episode
+        camera.clock = monitor.clock()
         camera.rate_hz = monitor.rate_hz(now_ns)
         if episode.state != RECORDING or monitor.expected_hz is None:
             monitor.learn(now_ns)
@@ -184,6 +186,8 @@ class RecorderNode(Node):
             'expected_hz': f'{monitor.expected_hz or 0:.1f}',
             'command_type': self._commands.type,
             'source': self._guard.source,
+            'camera_time': self._params.images.time.by,
+            'camera_clock': camera.clock.kind,
             **episode.values(),
             **self._folder.values(),
             'problem': '; '.join(self._problems(now_ns)),
@@ -197,10 +201,11 @@ class RecorderNode(Node):
 
     def _problems(self, now_ns: int) -> list[str]:
         found = [self._camera.fault]
-        clock = self._camera.monitor.clock()
-        if clock.kind != 'sane':
-            found.append(clock.sentence)
-            self._episode.note(clock.kind, clock.sentence)
+        clock = self._camera.clock
+        if not clock.sane:
+            found.append(self._camera.clock_sentence)
+            if self._episode.note(clock.kind, clock.sentence):
+                self.get_logger().warning(self._camera.clock_sentence)
         if self._episode.state == RECORDING and not self._camera.monitor.fresh(now_ns):
             found.append('no image arrives')
             self._episode.note('silent', 'no image arrives')

@@ -10,6 +10,7 @@ from sensor_msgs.msg import CompressedImage
 from mobile_vla_ros.episode.timing.command_rule import MAX_TIMEOUT_S, SETTING
 from mobile_vla_ros.errors import UserError
 from mobile_vla_ros.images import messages as images
+from mobile_vla_ros.nodes.shared.camera_time import CameraTime, declare_camera_time
 from mobile_vla_ros.nodes.shared.params import declare
 
 MEGABYTE = 1_000_000
@@ -18,11 +19,12 @@ UNKNOWN_S = -1.0
 
 @dataclass(frozen=True)
 class ImageParams:
-    """How images arrive, and how they are stored."""
+    """How images arrive, what times them, and how they are stored."""
 
     transport: str
     format: str
     quality: int
+    time: CameraTime
 
     def encoder(self, kind: type) -> Callable[..., bytes]:
         """
@@ -53,6 +55,7 @@ def image_params(node: Node) -> ImageParams:
             node, 'image_format', 'jpeg', 'how raw images are stored: jpeg, or png for no loss'
         ),
         declare(node, 'jpeg_quality', 90, 'quality of a JPEG', limits=(1, 100)),
+        declare_camera_time(node),
     )
     if params.format not in images.FORMATS:
         raise UserError(

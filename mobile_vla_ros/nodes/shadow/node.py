@@ -123,8 +123,8 @@ class CameraTopic:
     """
     The subscription to the camera, which encodes images as an episode stores them.
 
-    :param on_image: called with the encoded image, its stamp in nanoseconds and the middleware's
-        information on the message.
+    :param on_image: called with the encoded image, its time in nanoseconds (``CameraTime``) and
+        the middleware's information on the message.
     """
 
     def __init__(
@@ -134,7 +134,7 @@ class CameraTopic:
         self.frame_id = ''
         self.received_s = 0.0  # on the monotonic clock
         self.unreadable = ''
-        self._encode = images.encoder(self.type)
+        self._encode, self._time = images.encoder(self.type), images.time
         self._on_image = on_image
         node.create_subscription(self.type, self.topic, with_info(self._on_message), CAMERA_QOS)
 
@@ -147,7 +147,7 @@ class CameraTopic:
             self.unreadable = str(error)
             return
         self.unreadable = ''
-        self._on_image(encoded, time_ns(message.header.stamp), info)
+        self._on_image(encoded, self._time.frame_ns(message.header.stamp, info), info)
 
 
 class WindowSaver:
@@ -280,6 +280,7 @@ class ShadowNode(Node):
             command_topic=self._commands.topic,
             command_type=self._commands.type,
             frame_id=self._camera.frame_id,
+            camera_time=self._params.images.time.by,
             ros_version=ros_version(),
             base_command_timeout_s=self._params.base_command_timeout_s,
         )

@@ -163,6 +163,7 @@ def test_the_overlay_is_drawn_for_subscribers_also_when_the_camera_is_silent(sta
         ({'device': 'cuda'}, '--device cpu|device'),
         ({'precision': 'fp12'}, "unknown precision; got 'fp12'"),
         ({'image_transport': 'smoke'}, 'unknown image_transport'),
+        ({'camera_time': 'receipt', 'camera_latency_s': 0.3}, 'every image would be too old'),
         ({'blank': 'sound'}, "unknown part of a policy's input; got 'sound'"),
         ({'rate_hz': 0.0}, 'rate_hz'),
         ({'playback': 'newst'}, "unknown playback; got 'newst'"),

@@ -763,21 +763,45 @@ def test_a_second_camera_while_recording_is_named_in_the_episode(rig, ros_domain
         assert text.startswith('2 publishers on /camera/image_raw: ') and '/test_client' in text
 
 
-def test_a_stopped_camera_clock_is_reported_at_once(rig):
-    """Stamps of zero are reported while recording, in the episode and in the verdict."""
-    one = rig(expected_rate_hz=60.0)
+def without_clock(rig):
+    """Return a function that makes a rig's images with stamps of zero."""
 
     def make():
-        message = one.image()
+        message = rig.image()
         message.header.stamp.sec = message.header.stamp.nanosec = 0
         return message
 
-    with one.camera(make=make), one.commands():
+    return make
+
+
+def test_a_camera_without_a_clock_is_recorded_by_receipt(rig):
+    """By the operator's choice it is no reason for the verdict; the episode keeps the choice."""
+    one = rig(camera_time='receipt', camera_latency_s=0.05)
+    with one.camera(make=without_clock(one)), one.commands():
+        one.call('start')
+        values = one.until('frames', lambda _, v: int(v['frames']) >= 20)
+        assert (values['camera_time'], values['camera_clock']) == ('receipt', 'sane')
+        assert values['problem'] == ''
+        assert '(good)' in one.call('success')
+    with Episode.open(find_episodes(one.folder)[0]) as episode:
+        assert episode.health['clock'] == 'sane'
+        assert episode.attributes['camera_time'] == 'receipt'
+        late_s = (episode.frame_received_ns - episode.frame_stamp_ns) / 1e9
+        assert late_s.min() >= 0.05 and np.median(late_s) < 0.1
+
+
+def test_a_stopped_camera_clock_is_reported_at_once(rig):
+    """Stamps of zero are reported while recording, in the episode and in the verdict."""
+    one = rig(expected_rate_hz=60.0)
+    with one.camera(make=without_clock(one)), one.commands():
         one.call('start')
         values = one.until(
             'the clock', lambda state, v: state == 'recording' and 'clock' in v['problem']
         )
         assert values['expected_hz'] == '60.0'
+        assert (values['camera_time'], values['camera_clock']) == ('stamp', 'zero')
+        assert 'timed by their receipt; ' in values['problem']
+        assert 'camera_time:=receipt' in values['problem']
         one.until_frames(20)
         one.call('stop')
         values = one.until('the verdict', lambda _, v: v['last_verdict'])
@@ -805,6 +829,8 @@ def test_a_bad_parameter_ends_with_a_sentence_and_status_2(nodes):
     for params, words in (
         ({'image_transport': 'theora'}, 'expected raw or compressed'),
         ({'jpeg_quality': 101}, 'from 1 to 100'),
+        ({'camera_time': 'receit'}, "expected stamp or receipt. Did you mean 'receipt'?"),
+        ({'camera_time': 'receipt', 'use_sim_time': True}, 'in simulated time'),
     ):
         process = nodes.start('recorder_node', params=params)
         assert process.wait() == 2

@@ -42,10 +42,15 @@ class Rig(NodeRig):
         return sorted(self.folder.glob('*.h5')) if self.folder.is_dir() else []
 
 
-@pytest.mark.parametrize(('number', 'stamped'), [(signal.SIGINT, False), (signal.SIGTERM, True)])
-def test_the_worst_seconds_are_stored_with_both_commands(nodes, client, tmp_path, number, stamped):
+@pytest.mark.parametrize(
+    ('number', 'stamped', 'camera_time'),
+    [(signal.SIGINT, False, 'stamp'), (signal.SIGTERM, True, 'receipt')],
+)
+def test_the_worst_seconds_are_stored_with_both_commands(
+    nodes, client, tmp_path, number, stamped, camera_time
+):
     """Reported live in m/s, written at the end; the shadow publishes no command."""
-    one = Rig(nodes, client, tmp_path)
+    one = Rig(nodes, client, tmp_path, camera_time=camera_time)
     diagnostics = client.subscribe('/diagnostics', DiagnosticArray)
     one.proposed = 0.1
     with one.camera(10), one.person(stamped), one.policy():
@@ -67,6 +72,8 @@ def test_the_worst_seconds_are_stored_with_both_commands(nodes, client, tmp_path
     (path,) = one.episodes()
     with Episode.open(path) as episode:
         assert episode.instruction == 'go to the red box' and len(episode) > 10
+        assert episode.attributes['camera_time'] == camera_time
+        assert (episode.frame_stamp_ns < episode.frame_received_ns).all()
         assert set(episode.commands.source) == {1}
         assert np.allclose(episode.commands.twist[:, 0], 0.4)
         assert np.allclose(episode.proposals.twist[:, 0], 0.1)

@@ -208,6 +208,14 @@ def test_a_compressed_topic_selects_the_compressed_transport():
         DRIVE.nodes(policy='p', image_topic='cam/compressed', image_transport='raw')
 
 
+def test_every_node_times_the_camera_alike():
+    """Policy, recorder and shadow compare the times of the same frames."""
+    specs = DRIVE.nodes(policy='p', camera_time='receipt', shadow=True, record=True)
+    with_camera = {'inference', 'recorder', 'shadow'}
+    assert {one.name for one in specs if one.parameters.get('camera_time')} == with_camera
+    assert not any('camera_time' in one.parameters for one in DRIVE.nodes(policy='p'))
+
+
 def test_missing_arguments_are_left_to_the_parameter_files(tmp_path):
     """An empty argument sets no parameter; the user's file comes after ours."""
     own = tmp_path / 'mine.yaml'

@@ -95,3 +95,21 @@ def test_another_size_or_encoding_is_detected_without_decoding():
     gate.give(gate.image())
     large = gate.image(np.full((480, 640, 3), 99, np.uint8))
     assert 'from 160x120 jpeg to 640x480 jpeg' in gate.give(large)[1]
+
+
+def test_a_stuck_driver_is_a_fault_also_without_stamps():
+    """By receipt, an image that is sent again has a new time; its content gives it away."""
+    gate = Gate('raw')
+    image = gate.image()
+
+    def again(message):
+        gate.now += SECOND // 10
+        frame = gate.gate.pass_on(message, gate.now, gate.now, None, gate.now - SECOND // 20)
+        return frame, gate.fault
+
+    for _ in range(4):
+        frame, fault = again(gate.image())
+        assert (frame.stamp_ns, fault) == (gate.now - SECOND // 20, '')
+    assert [again(image)[1] for _ in range(2)] == ['', '']
+    frame, fault = again(image)
+    assert frame is None and 'frozen' in fault

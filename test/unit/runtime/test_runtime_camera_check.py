@@ -176,7 +176,7 @@ def test_a_new_size_is_accepted_after_a_while():
 @pytest.mark.parametrize(
     ('options', 'expected'),
     [
-        ({'stamp_ns': 0}, 'invalid image stamp'),
+        ({'stamp_ns': 0}, 'invalid image stamp: 0 s and 0 ns; synchronise'),
         ({'stamp_ns': -5 * SECOND}, 'invalid image stamp'),
         ({'nanosec': SECOND}, 'invalid image stamp'),
         ({'nanosec': 2**32 - 1}, 'invalid image stamp'),
@@ -199,6 +199,34 @@ def test_the_second_late_image_is_a_fault():
     assert camera.frame() == ''
     assert camera.frame(late_ms=900) == ''
     assert '0.90 s old' in camera.frame(late_ms=900)
+
+
+@pytest.mark.parametrize(
+    ('options', 'receipt'),
+    [
+        ({'stamp_ns': 0}, True),  # no clock
+        ({'stamp_ns': EPOCH}, True),  # one that stands still
+        ({'late_ms': EPOCH // MS - 90_000}, True),  # since boot
+        ({'late_ms': -3_000}, True),  # ahead
+        ({'late_ms': 3_000}, False),  # as a late camera, whose delay must not be ignored
+        ({'late_ms': 400}, False),
+    ],
+)
+def test_only_a_wrong_clock_is_to_be_replaced_by_receipt(options, receipt):
+    """The sentence names the remedy; a camera that may be late must keep its stamps."""
+    fault = Camera().frames(5, **options)[-1]
+    assert fault
+    assert ('camera_time:=receipt' in fault) == receipt, fault
+    assert receipt or 'delays the images' in fault
+
+
+def test_times_of_sending_are_judged_as_stamps_are():
+    """With camera_time receipt: a slow link is a fault, and so is not knowing how slow it is."""
+    camera = Camera(by_receipt=True)
+    assert not any(camera.frames(5, late_ms=290))
+    assert 'delays the images' in camera.frames(2, late_ms=400)[-1]
+    assert 'receipt' not in camera.frame(late_ms=-3_000)
+    assert 'does not report when images were sent' in camera.frame(stamp_ns=0)
 
 
 @pytest.mark.parametrize('jump_s', [-10.0, 10.0])

@@ -70,6 +70,22 @@ def test_the_clocks_agree(late, ok, expected):
 
 
 @pytest.mark.parametrize(
+    ('late', 'by_receipt', 'expected'),
+    [
+        (None, False, 'no image has a valid stamp; '),
+        (None, True, 'no image has a time of sending'),
+        ((0.0, 0.4), True, '+0.400 s after they were taken (camera_time receipt)'),
+        ((0.0, 1.7e9), False, 'camera_time:=receipt'),
+        ((0.0, 3.0), False, 'find out what delays'),
+    ],
+)
+def test_a_wrong_clock_and_a_slow_link_have_their_own_remedies(late, by_receipt, expected):
+    """Images arrive, but their times are unknown or out of range."""
+    check = check_clock_skew(late, 0.1, 0.3, images=True, by_receipt=by_receipt)
+    assert (check.ok, expected in check.sentence) == (False, True), check.sentence
+
+
+@pytest.mark.parametrize(
     ('rooms', 'ok'),
     [
         ([('memory', 2 * GB, 16 * GB)], True),
