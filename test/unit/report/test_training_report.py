@@ -504,6 +504,7 @@ def test_skipped_and_near_identical_episodes_are_listed(folder, tmp_path):
         left_out = {'/some/where/bad.h5': 'verdict bad: <frozen>'}
         near_identical = [['one', 'two'], ['three', 'four']]
         leaks = [['one', 'two']]
+        facts = ()
 
     text = report(tmp_path, spec, score(spec, loaded), Alike)
     assert re.search(r'<td>bad\.h5</td><td class="text">verdict bad: &lt;frozen&gt;', text)
