@@ -11,7 +11,7 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from itertools import groupby
 from pathlib import Path
 from typing import Any
@@ -46,68 +46,27 @@ def to_csv(episode: Episode, folder: Path) -> None:
     :raises UserError: when the file is broken at a frame.
     """
     (folder / 'frames').mkdir()
-    times_ns, _ = times_of(episode)
-    in_force = episode.command_log().at(times_ns)[0].tolist()
-    rows = []
-    # The repr of a float is the shortest text that parses to the same value.
+    names = []
     for index in range(len(episode)):
         data = episode.encoded(index)
-        name = f'frames/{index:06}.{_kind(episode, index, data)[0]}'
-        (folder / name).write_bytes(data)
-        rows.append(
-            [
-                index,
-                name,
-                int(episode.frame_stamp_ns[index]),
-                int(episode.frame_received_ns[index]),
-                int(episode.frame_steady_ns[index]),
-                *map(repr, in_force[index]),
-            ]
-        )
-    head = ['index', 'file', 'stamp_ns', 'received_ns', 'steady_ns', *TWIST_AXES]
-    _table(folder / 'frames.csv', head, rows)
-    commands = episode.commands
-    _table(
-        folder / 'commands.csv',
-        ['stamp_ns', 'received_ns', 'source', *TWIST_AXES, 'steady_ns'],
-        (
-            [
-                int(stamp),
-                int(received),
-                SOURCE_NAMES.get(int(source), 'unknown'),
-                *map(repr, twist.tolist()),
-                int(steady),
-            ]
-            for stamp, received, source, twist, steady in zip(
-                commands.stamp_ns,
-                commands.received_ns,
-                commands.source,
-                commands.twist,
-                commands.steady_ns,
-                strict=True,
-            )
-        ),
-    )
-    if episode.proposals is not None:
-        proposals = episode.proposals
-        _table(
-            folder / 'proposals.csv',
-            ['stamp_ns', 'received_ns', *TWIST_AXES, 'steady_ns'],
-            (
-                [int(stamp), int(received), *map(repr, twist.tolist()), int(steady)]
-                for stamp, received, twist, steady in zip(
-                    proposals.stamp_ns,
-                    proposals.received_ns,
-                    proposals.twist,
-                    proposals.steady_ns,
-                    strict=True,
-                )
-            ),
-        )
+        names.append(f'frames/{index:06}.{_kind(episode, index, data)[0]}')
+        (folder / names[-1]).write_bytes(data)
+    times = {'stamp_ns': episode.frame_stamp_ns, 'received_ns': episode.frame_received_ns}
+    steady = {'steady_ns': episode.frame_steady_ns}
+    in_force, _ = episode.command_log().at(times_of(episode)[0])
+    numbered = {'index': range(len(names)), 'file': names}
+    _table(folder / 'frames.csv', {**numbered, **times, **steady, **_axes(in_force)})
+    for stream, rows in (('commands', episode.commands), ('proposals', episode.proposals)):
+        if rows is not None:
+            sources = [SOURCE_NAMES.get(number, 'unknown') for number in rows.source.tolist()]
+            times = {'stamp_ns': rows.stamp_ns, 'received_ns': rows.received_ns}
+            source = {'source': sources} if stream == 'commands' else {}
+            steady = {'steady_ns': rows.steady_ns}
+            _table(folder / f'{stream}.csv', {**times, **source, **_axes(rows.twist), **steady})
+    columns = ('time_ns', 'name', 'text', 'steady_ns')
     _table(
         folder / 'events.csv',
-        ['time_ns', 'name', 'text', 'steady_ns'],
-        ([event.time_ns, event.name, event.text, event.steady_ns] for event in episode.events),
+        {name: [getattr(event, name) for event in episode.events] for name in columns},
     )
     (folder / 'episode.json').write_text(
         json.dumps(_about(episode), indent=2) + '\n', encoding='utf-8'
@@ -273,11 +232,19 @@ def _kind(episode: Episode, index: int, data: bytes) -> tuple[str, str]:
     )
 
 
-def _table(path: Path, head: list[str], rows: Iterable[Sequence[object]]) -> None:
+def _axes(twist: np.ndarray) -> dict[str, list[str]]:
+    """Return columns of twists; the repr of a float is the shortest text of the same value."""
+    return {
+        axis: [repr(speed) for speed in twist[:, column].tolist()]
+        for column, axis in enumerate(TWIST_AXES)
+    }
+
+
+def _table(path: Path, columns: dict[str, Sequence[object] | np.ndarray]) -> None:
     with path.open('w', newline='', encoding='utf-8') as file:
         writer = csv.writer(file, lineterminator='\n')
-        writer.writerow(head)
-        writer.writerows([cell(value) for value in row] for row in rows)
+        writer.writerow(columns)
+        writer.writerows(map(cell, row) for row in zip(*columns.values(), strict=True))
 
 
 def _about(episode: Episode) -> dict[str, Any]:

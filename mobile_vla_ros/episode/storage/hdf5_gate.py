@@ -88,11 +88,6 @@ class Hdf5File:
         """Close the file."""
         _close(self.file, self.view)
 
-    def show_as_stored(self) -> None:
-        """Mend no more heaps: this file has none, but an image may look like one by chance."""
-        if self.view is not None:
-            self.view.mends_heaps = False
-
 
 def open_regular(path: Path | str, flags: int = os.O_RDONLY) -> int:
     """

@@ -59,7 +59,8 @@ class Episode:
             self._images = version1.Images(file.datasets[version1.IMAGES])
             self._count = self._images.count_readable(len(times[0]), MAX_UNREADABLE)
         else:
-            file.show_as_stored()
+            if file.view is not None:  # an image may look like a heap by chance
+                file.view.mends_heaps = False
             offset, size, *times = self._written('frames', 'offset', 'size', *TIMES)
             self._images = _Images(file.datasets[schema.IMAGE_BYTES], offset, size)
             self._count = self._images.count
