@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from mobile_vla_ros.episode.storage.schema import EpisodeInfo
 from mobile_vla_ros.episode.storage.writer import EpisodeWriter
 from mobile_vla_ros.errors import UserError
-from mobile_vla_ros.images.messages import FORMATS
+from mobile_vla_ros.images.messages import FORMATS, check_encoding
 
 
 @dataclass(frozen=True)
@@ -20,6 +20,7 @@ class ImportOptions:
     :param jpeg_quality: 1 to 100.
     :param image_topic: topic of the images in a bag; '': the only one.
     :param command_topic: likewise for the commands.
+    :param encoding: of raw images in a bag whose own does not name colours (8UC3); '': none.
     :raises UserError: for a value out of range.
     """
 
@@ -29,6 +30,7 @@ class ImportOptions:
     jpeg_quality: int = 90
     image_topic: str = ''
     command_topic: str = ''
+    encoding: str = ''
 
     def __post_init__(self) -> None:
         if self.rate_hz is not None and not 0 < self.rate_hz <= 1000:
@@ -41,6 +43,7 @@ class ImportOptions:
             raise UserError(
                 'unknown image format', got=repr(self.image_format), expected=' or '.join(FORMATS)
             )
+        check_encoding(self.encoding)
         if not 1 <= self.jpeg_quality <= 100:
             raise UserError(
                 'JPEG quality out of range', got=self.jpeg_quality, expected='1 to 100'
@@ -82,6 +85,7 @@ class Source:
     :param info: fields of ``ImportedInfo``, except ``origin``.
     :param rate_hz: expected rate of the frames; None if unknown.
     :param timed: False if the layout has no times, so that they are derived from the rate.
+    :param notes: sentences on what is not imported.
     """
 
     created_ns: int
@@ -89,3 +93,4 @@ class Source:
     info: dict[str, str] = field(default_factory=dict)
     rate_hz: float | None = None
     timed: bool = True
+    notes: tuple[str, ...] = ()

@@ -12,6 +12,7 @@ from rclpy.qos import qos_profile_sensor_data
 from sensor_msgs.msg import CompressedImage, Image
 from std_srvs.srv import Trigger
 
+from mobile_vla_ros.images.messages import with_encoding
 from mobile_vla_ros.nodes.inference.camera import CameraFrame, CameraGate
 from mobile_vla_ros.nodes.inference.clocks import Clocks
 from mobile_vla_ros.nodes.inference.overlay import OverlayThread, view_of
@@ -165,8 +166,9 @@ class Activation:
         return CameraGate(check, self._configuration.guard, spec.image.size, real_time=real_time)
 
     def _on_image(self, message: Image | CompressedImage, info: dict) -> None:
+        named = with_encoding(message, self._params.encoding)
         frame = self._gate.pass_on(
-            message, *self._clocks.both(), info['publication_sequence_number']
+            named, *self._clocks.both(), info['publication_sequence_number']
         )
         self._set_camera_fault()
         if frame is not None:

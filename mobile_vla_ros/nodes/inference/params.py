@@ -6,6 +6,7 @@ from typing import cast
 from rclpy.node import Node
 
 from mobile_vla_ros.nodes.shared.params import declare
+from mobile_vla_ros.nodes.shared.topics import encoding_param
 from mobile_vla_ros.runtime.playback import Playback
 from mobile_vla_ros.safety.config import GuardConfig
 from mobile_vla_ros.safety.limits import Limits
@@ -17,6 +18,7 @@ class InferenceParams:
 
     policy: str
     image_transport: str
+    encoding: str
     device: str
     precision: str
     compile: bool
@@ -52,6 +54,7 @@ def declare_params(node: Node) -> InferenceParams:
     return InferenceParams(
         policy=declare(node, 'policy', '', 'folder of the policy bundle, or a builtin: name'),
         image_transport=declare(node, 'image_transport', 'raw', 'raw or compressed'),
+        encoding=encoding_param(node),
         device=declare(node, 'device', 'auto', 'auto, cpu or cuda'),
         precision=declare(node, 'precision', 'fp32', 'fp32, bf16 or fp16'),
         compile=declare(

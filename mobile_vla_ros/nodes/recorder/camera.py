@@ -131,7 +131,7 @@ class CameraInput:
         on_lost: Callable[[int], None],
     ) -> None:
         self.topic, self.type = camera(node, images.transport)
-        self.encode = images.encoder(self.type)
+        self.encode = images.encode
         self.monitor = CameraMonitor(expected_hz)
         self.newest: Image | CompressedImage | None = None
         self.rate_hz = 0.0

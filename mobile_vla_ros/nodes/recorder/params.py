@@ -1,15 +1,14 @@
 """The recorder's parameters; the shadow shares those of images."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 
 from rclpy.node import Node
-from sensor_msgs.msg import CompressedImage
+from sensor_msgs.msg import CompressedImage, Image
 
 from mobile_vla_ros.errors import UserError
 from mobile_vla_ros.images import messages as images
 from mobile_vla_ros.nodes.shared.params import declare
+from mobile_vla_ros.nodes.shared.topics import encoding_param
 
 MEGABYTE = 1_000_000
 
@@ -21,17 +20,12 @@ class ImageParams:
     transport: str
     format: str
     quality: int
+    encoding: str
 
-    def encoder(self, kind: type) -> Callable[..., bytes]:
-        """
-        Return a function from an image message to the bytes to store; it may raise UserError.
-
-        :param kind: type of the messages (``topics.camera``); compressed ones are stored
-            unchanged.
-        """
-        if kind is CompressedImage:
-            return images.compressed_bytes
-        return partial(images.encode_message, image_format=self.format, quality=self.quality)
+    def encode(self, message: Image | CompressedImage) -> bytes:
+        """Return the bytes to store of an image message; it may raise UserError."""
+        named = images.with_encoding(message, self.encoding)
+        return images.stored_bytes(named, self.format, self.quality)
 
 
 def image_params(node: Node) -> ImageParams:
@@ -51,6 +45,7 @@ def image_params(node: Node) -> ImageParams:
             node, 'image_format', 'jpeg', 'how raw images are stored: jpeg, or png for no loss'
         ),
         declare(node, 'jpeg_quality', 90, 'quality of a JPEG', limits=(1, 100)),
+        encoding_param(node),
     )
     if params.format not in images.FORMATS:
         raise UserError(

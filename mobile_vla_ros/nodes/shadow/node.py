@@ -125,7 +125,7 @@ class CameraTopic:
         self.frame_id = ''
         self.received_s = 0.0  # on the monotonic clock
         self.unreadable = ''
-        self._encode = images.encoder(self.type)
+        self._encode = images.encode
         self._on_image = on_image
         node.create_subscription(self.type, self.topic, with_info(self._on_message), CAMERA_QOS)
 
