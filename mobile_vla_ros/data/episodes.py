@@ -74,6 +74,7 @@ def load_episodes(
     *,
     known: Mapping[str, Any] | None = None,
     group_duplicates: bool = False,
+    images: bool = True,
 ) -> EpisodeSet:
     """
     Load and split a folder of episodes.
@@ -85,9 +86,10 @@ def load_episodes(
         otherwise.
     :param group_duplicates: keep near-identical episodes on one side; with `known`, episodes like
         a training episode do not validate.
+    :param images: whether their images will be read too.
     :raises UserError: when no episode or no split is left; says why each episode was refused.
     """
-    loaded = read_episodes(find_episodes(folder), sampling, accept)
+    loaded = read_episodes(find_episodes(folder), sampling, accept, images=images)
     if not loaded.segments:
         raise UserError(
             f'no usable episode in {folder}',

@@ -10,7 +10,7 @@ import numpy as np
 
 from mobile_vla_ros.data.facts import EpisodeFacts, facts_of
 from mobile_vla_ros.episode.catalog import coverage
-from mobile_vla_ros.episode.catalog.inspect import judge_episode
+from mobile_vla_ros.episode.catalog.inspect import judge_episode, vetted
 from mobile_vla_ros.episode.storage.hdf5_gate import MALFORMED
 from mobile_vla_ros.episode.storage.reader import Episode
 from mobile_vla_ros.episode.timing.corrections import PLAIN, Takeover, takeovers
@@ -90,9 +90,10 @@ class Segment:
 def rate_for(paths: Sequence[Path], max_hz: float) -> float:
     """Return the rate to sample episodes at: the maximum, or their own if it is lower."""
     rates = []
-    for path in paths[:: 1 + len(paths) // MAX_RATES]:
-        with contextlib.suppress(UserError, *MALFORMED), Episode.open(path) as episode:
-            rates += _own_rates_hz(episode)
+    for path, fault in vetted(paths[:: 1 + len(paths) // MAX_RATES], images=False):
+        if fault is None:
+            with contextlib.suppress(UserError, *MALFORMED), Episode.open(path) as episode:
+                rates += _own_rates_hz(episode)
     own_hz = float(np.median(rates)) if rates else max_hz
     return own_hz if own_hz < NEARLY * max_hz else max_hz
 
@@ -125,7 +126,11 @@ class LoadedEpisodes:
 
 
 def read_episodes(
-    paths: Iterable[Path], sampling: Sampling, accept: Sequence[str] = ACCEPTED_VERDICTS
+    paths: Iterable[Path],
+    sampling: Sampling,
+    accept: Sequence[str] = ACCEPTED_VERDICTS,
+    *,
+    images: bool = True,
 ) -> LoadedEpisodes:
     """
     Cut episodes into segments that are long enough for one window.
@@ -133,12 +138,15 @@ def read_episodes(
     Unfinished episodes are always skipped.
 
     :param accept: verdicts of the episodes to use; an episode without a verdict is judged now.
+    :param images: whether their images will be read too.
     :raises UserError: for an unknown verdict; problems of an episode go to `skipped` instead.
     """
     _check_verdicts(accept)
     loaded = LoadedEpisodes()
-    for path in paths:
+    for path, fault in vetted(paths, images=images):
         try:
+            if fault is not None:
+                raise fault
             with Episode.open(path) as episode:
                 facts = facts_of(
                     episode, sampling.rate_hz, sampling.window, sampling.command_max_age_s

@@ -76,6 +76,7 @@ def evaluate(
         split_seed,
         known=known if loaded else None,
         group_duplicates=group_duplicates,
+        images=loaded is not None,
     )
     actions = loaded.spec.actions if loaded else default_scale(episodes.train, axes)
     scored = None

@@ -6,6 +6,7 @@ needs no ROS, nor does this module: a message is any object with the fields of s
 or sensor_msgs/CompressedImage.
 """
 
+import re
 import sys
 import threading
 from functools import cache
@@ -24,6 +25,7 @@ from mobile_vla_ros.images.stored import (
     check_size,
     check_whole,
     decode,
+    load,
 )
 
 # encoding -> (values a pixel, bytes a value)
@@ -49,10 +51,17 @@ ENCODINGS = {
     'bayer_gbrg16': (1, 2),
     'bayer_grbg16': (1, 2),
 }
+# OpenCV's names for values whose colours are not named.
+NAMELESS = {'8UC1': (1, 1), '8UC2': (2, 1), '8UC3': (3, 1), '8UC4': (4, 1), '16UC1': (1, 2)}
 # A luma plane, then half as many rows of chroma.
 TWO_PLANES = ('nv12', 'nv21')
 
 FORMATS = ('jpeg', 'png')
+
+# image_transport compresses a Bayer image as it is, in grey: only the message's format names the
+# pattern. After "compressed" it names the colours that it converted to.
+MOSAIC = re.compile(r'\bbayer_(rggb|bggr|gbrg|grbg)')
+CONVERTED = re.compile(r'compressed\s+(bgr|rgb)')
 
 _scratch = threading.local()
 
@@ -97,6 +106,40 @@ def encode_bgr(image: np.ndarray, image_format: str = 'jpeg', quality: int = 90)
     if image_format == 'jpeg':
         return cv2.imencode('.jpg', image, (cv2.IMWRITE_JPEG_QUALITY, quality))[1].tobytes()
     return cv2.imencode('.png', image, (cv2.IMWRITE_PNG_COMPRESSION, 1))[1].tobytes()
+
+
+def with_encoding(message, encoding: str):
+    """
+    Return an image message with its colours named, if its own encoding does not (8UC3).
+
+    :param encoding: a key of ``ENCODINGS`` to name them by, which needs as many values; '': none.
+    """
+    own = getattr(message, 'encoding', '')
+    if encoding and NAMELESS.get(own) == ENCODINGS[encoding]:
+        message.encoding = encoding
+    return message
+
+
+def check_encoding(encoding: str) -> str:
+    """Return an encoding to name colours by, or ''; raise UserError for an unknown one."""
+    if encoding and encoding not in ENCODINGS:
+        raise UserError('unknown encoding', got=repr(encoding), expected=', '.join(ENCODINGS))
+    return encoding
+
+
+def stored_bytes(message, image_format: str = 'jpeg', quality: int = 90) -> bytes:
+    """
+    Return the bytes to store of an image message of either type.
+
+    A compressed image is stored unchanged, unless it is a Bayer mosaic.
+
+    :raises UserError: as ``to_rgb`` and ``encode`` do, or ``compressed_bytes``.
+    """
+    if hasattr(message, 'encoding'):
+        return encode_message(message, image_format, quality)
+    if _mosaic(message):
+        return encode(compressed_to_rgb(message), image_format, quality)
+    return compressed_bytes(message)
 
 
 def encode_message(message, image_format: str = 'jpeg', quality: int = 90) -> bytes:
@@ -145,13 +188,33 @@ def _compressed(message) -> bytes:
 
 def compressed_to_rgb(message, min_side: int | None = None) -> np.ndarray:
     """
-    Return the pixels of a compressed image.
+    Return the pixels of a compressed image; those of a Bayer mosaic are interpolated.
 
-    :param min_side: as for ``stored.decode``.
+    :param min_side: as for ``stored.decode``; a mosaic is decoded at full scale.
     :returns: (height, width, 3) uint8, RGB.
     :raises UserError: when the image is neither JPEG nor PNG, or is broken.
     """
-    return decode(_compressed(message), min_side)
+    pattern = _mosaic(message)
+    if not pattern:
+        return decode(_compressed(message), min_side)
+    grey = np.asarray(load(_compressed(message), 'L'))
+    height, width = grey.shape
+    return to_rgb(
+        SimpleNamespace(
+            encoding=f'bayer_{pattern}8',
+            height=height,
+            width=width,
+            step=width,
+            is_bigendian=0,
+            data=grey.tobytes(),
+        )
+    )
+
+
+def _mosaic(message) -> str:
+    """Return the Bayer pattern of a compressed image, '' if it is none."""
+    found = MOSAIC.search(message.format)
+    return found[1] if found and not CONVERTED.search(message.format) else ''
 
 
 @cache
@@ -222,7 +285,9 @@ def _check_raw(message) -> tuple[int, int]:
             'a camera image has an unknown encoding',
             got=repr(encoding),
             expected=', '.join(ENCODINGS),
-            remedy='set the camera driver to one of these, or record its compressed '
+            remedy='name its colours, such as bgr8: --encoding (import), encoding (parameter)'
+            if encoding in NAMELESS
+            else 'set the camera driver to one of these, or record its compressed '
             'topic with image_transport:=compressed',
         )
     channels, size = ENCODINGS[encoding]

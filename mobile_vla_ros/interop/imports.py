@@ -1,23 +1,30 @@
 """Import episodes from other layouts, each whole or not at all."""
 
 import contextlib
+import dataclasses
 import hashlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
 
 from mobile_vla_ros import file_lock
+from mobile_vla_ros.episode.catalog.file_worker import FileWorker
 from mobile_vla_ros.episode.quality.verdict import Health
 from mobile_vla_ros.episode.storage import schema
 from mobile_vla_ros.episode.storage.disk import DiskFull
+from mobile_vla_ros.episode.storage.part_file import rewrite_text
 from mobile_vla_ros.episode.storage.reader import Episode
 from mobile_vla_ros.episode.storage.writer import EpisodeWriter
 from mobile_vla_ros.errors import UserError
-from mobile_vla_ros.interop import legacy, rosbag
+from mobile_vla_ros.interop import bag, legacy, rosbag
+from mobile_vla_ros.interop.left_out import METADATA, left_out, why_not
 from mobile_vla_ros.interop.source import ImportedInfo, ImportOptions
 
-IMPORTED, SKIPPED, FAILED = 'imported', 'skipped', 'failed'
-SUFFIXES = (*legacy.SUFFIXES, *rosbag.SUFFIXES)
+IMPORTED, UPDATED, SKIPPED, FAILED = 'imported', 'updated', 'skipped', 'failed'
+IGNORED, FULL = 'ignored', 'full'
+SUFFIXES = (*legacy.SUFFIXES, *bag.SUFFIXES)
 FINGERPRINT_BYTES = 1 << 20
 
 
@@ -26,10 +33,12 @@ class ImportResult:
     """
     The result for one source.
 
-    :param status: ``imported``, ``skipped`` (imported before) or ``failed``.
+    :param status: ``imported``; ``updated`` (imported before, with another instruction);
+        ``skipped`` (imported before); ``failed``; ``ignored``.
     :param path: the episode; None after a failure.
-    :param reason: of the skip or failure; '' after an import.
+    :param reason: of anything else than an import; '' after an import.
     :param health: the verdict; empty unless imported.
+    :param notes: sentences on what was not imported of it.
     """
 
     source: Path
@@ -37,6 +46,7 @@ class ImportResult:
     path: Path | None = None
     reason: str = ''
     health: Health = field(default_factory=Health)
+    notes: tuple[str, ...] = ()
 
 
 def find_sources(path: Path, out: Path) -> list[Path]:
@@ -51,7 +61,7 @@ def find_sources(path: Path, out: Path) -> list[Path]:
         raise UserError(f'no file or folder at {path}', expected='a file or a folder to import')
     if path.is_file():
         # The metadata of a bag stands for its folder.
-        return [path.parent if path.name == rosbag.METADATA else path]
+        return [path.parent if path.name == METADATA else path]
     path, out = path.absolute(), out.absolute()
     if path == out:
         raise UserError(
@@ -59,7 +69,7 @@ def find_sources(path: Path, out: Path) -> list[Path]:
             got=str(out),
             remedy='choose another folder with --out',
         )
-    bags = {one.parent for one in path.rglob(rosbag.METADATA)}
+    bags = {one.parent for one in path.rglob(METADATA)}
     loose = [
         one
         for one in path.rglob('*')
@@ -71,9 +81,17 @@ def find_sources(path: Path, out: Path) -> list[Path]:
     if not bags and not loose:
         raise UserError(
             f'{path} contains nothing that can be imported',
-            expected=', '.join((*SUFFIXES, f'folders with a {rosbag.METADATA}')),
+            expected=', '.join((*SUFFIXES, f'folders with a {METADATA}')),
         )
     return sorted([*bags, *loose])
+
+
+def ignored(path: Path, out: Path) -> list[ImportResult]:
+    """Return what an import of a folder does not take, and why; nothing for a file."""
+    if not path.is_dir():
+        return []
+    found = left_out(path.absolute(), out.absolute(), SUFFIXES)
+    return [ImportResult(one, IGNORED, reason=reason) for one, reason in found]
 
 
 def import_episodes(
@@ -85,38 +103,133 @@ def import_episodes(
     """
     Import one source after the other, yielding the result for each.
 
+    Each is read in another process, with limits on its memory and on the time for each frame.
+
     :param out: folder for the episodes; created if missing.
-    :param seen: called after every frame with its source and the number of frames so far.
+    :param seen: called now and then with a source and the number of its frames so far.
     :raises UserError: when the folder cannot be written, or its disk is full.
     """
     _prepare(out)
-    known = _origins(out)
-    for source in sources:
+    with FileWorker() as worker, TemporaryDirectory(prefix='mobile_vla_') as scratch:
+        known = _origins(out, worker)
         try:
-            origin = f'{source.name}#{_fingerprint(source)}'
-            if origin in known:
-                yield _skipped(source, known[origin])
-                continue
-            result = _import(source, origin, out, options, seen)
-        except DiskFull:
-            raise
-        except (UserError, OSError) as error:
-            yield ImportResult(source, FAILED, reason=str(error))
-            continue
-        if result.path is not None:
-            known[origin] = result.path
-        yield result
+            for source in sources:
+                yield _import_by(worker, source, out, options, seen, known, scratch)
+        finally:
+            worker.close()
+            _clear_away(out)
 
 
-def _import(
-    source: Path, origin: str, out: Path, options: ImportOptions, seen: Callable[[Path, int], None]
+def _import_by(
+    worker: FileWorker,
+    source: Path,
+    out: Path,
+    options: ImportOptions,
+    seen: Callable[[Path, int], None],
+    known: dict[str, Path],
+    scratch: str,
 ) -> ImportResult:
+    """Import one source in the other process; add its episode to the known ones."""
+    try:
+        origin = f'{source.name}#{_fingerprint(source)}'
+        found = worker.call(
+            'interop.imports:import_plain',
+            source.absolute(),
+            origin,
+            str(known.get(origin, '')),
+            str(out.absolute()),
+            dataclasses.asdict(options),
+            scratch,
+            whole=True,
+            step=lambda frames: seen(source, frames),
+        )
+    except (UserError, OSError) as error:
+        _clear_away(out)
+        return ImportResult(source, FAILED, reason=str(error))
+    if found['status'] == FULL:
+        raise UserError(found['reason'].removesuffix('.'))
+    result = ImportResult(
+        source,
+        found['status'],
+        out / found['path'],
+        found['reason'],
+        found['health'],
+        tuple(found['notes']),
+    )
+    known[origin] = out / found['path']
+    return result
+
+
+def import_plain(
+    source: Path,
+    origin: str,
+    known: str,
+    out: str,
+    options: dict[str, Any],
+    scratch: str,
+    seen: Callable[[int], None],
+) -> dict[str, Any]:
+    """
+    Import one source, in a ``FileWorker``.
+
+    :param known: the episode that it was imported as, '' if it was not.
+    :param options: fields of ``ImportOptions``.
+    :param scratch: folder for copies of its files.
+    :param seen: called with the number of frames so far, after each.
+    :returns: fields of ``ImportResult``.
+    :raises UserError: when it cannot be imported.
+    """
+    settings = ImportOptions(**options)
+    with TemporaryDirectory(dir=scratch) as own:
+        try:
+            if known:
+                result = _again(source, Path(known), settings, Path(own))
+            else:
+                result = _import(source, origin, Path(out), settings, seen, Path(own))
+        except DiskFull as full:
+            result = ImportResult(source, FULL, reason=str(full))
+        except OSError as error:
+            raise UserError(str(error)) from None
+    return vars(result) | {'source': '', 'path': result.path.name if result.path else ''}
+
+
+def _opened(
+    source: Path, options: ImportOptions, scratch: Path
+) -> contextlib.AbstractContextManager:
+    reason = why_not(source)
+    if reason:
+        raise UserError(f'it is {reason}')
     if source.is_file() and source.suffix not in SUFFIXES:
         raise UserError(
             'its layout is unknown', got=repr(source.suffix), expected=', '.join(SUFFIXES)
         )
     is_legacy = source.is_file() and source.suffix in legacy.SUFFIXES
-    with (legacy.open_legacy if is_legacy else rosbag.open_bag)(source, options) as opened:
+    return (legacy.open_legacy if is_legacy else rosbag.open_bag)(source, options, scratch)
+
+
+def _again(source: Path, path: Path, options: ImportOptions, scratch: Path) -> ImportResult:
+    """Give an imported episode the instruction that it would get now, if that is another."""
+    if options.instruction.strip():
+        try:
+            with _opened(source, options, scratch) as opened, Episode.open(path) as episode:
+                before, now = episode.instruction, opened.info['instruction']
+        except UserError:
+            return _skipped(source, path)
+        if before != now:
+            rewrite_text(path, 'instruction', now)
+            return ImportResult(source, UPDATED, path, f'its instruction was "{before}"')
+    return _skipped(source, path)
+
+
+def _import(
+    source: Path,
+    origin: str,
+    out: Path,
+    options: ImportOptions,
+    seen: Callable[[int], None],
+    scratch: Path,
+) -> ImportResult:
+    with _opened(source, options, scratch) as opened:
         info = ImportedInfo(
             **opened.info,
             origin=origin,
@@ -125,7 +238,7 @@ def _import(
         episode_id = schema.new_episode_id(opened.created_ns, origin)
         path, hidden = out / f'{episode_id}{schema.SUFFIX}', out / schema.hidden_name(episode_id)
         if path.exists():  # from another process in the meantime, or damaged
-            if _origin(path) != origin:
+            if origin_of(path) != origin:
                 raise UserError(
                     f'the name of its episode is in use by {path}, which differs or is damaged',
                     remedy='move that file away and import again',
@@ -147,7 +260,7 @@ def _import(
             timed=opened.timed,
         )
         try:
-            opened.copy(writer, lambda: seen(source, writer.frames))
+            opened.copy(writer, lambda: seen(writer.frames))
             path = writer.close('unknown')
         except BaseException:
             writer.discard()
@@ -160,7 +273,7 @@ def _import(
     if health['verdict'] == 'bad':
         path.unlink()
         raise UserError('it cannot be trained on', got='; '.join(health['reasons']))
-    return ImportResult(source, IMPORTED, path, health=health)
+    return ImportResult(source, IMPORTED, path, health=health, notes=opened.notes)
 
 
 def _skipped(source: Path, path: Path) -> ImportResult:
@@ -168,11 +281,16 @@ def _skipped(source: Path, path: Path) -> ImportResult:
 
 
 def _prepare(out: Path) -> None:
-    """Create the folder, and remove the remains of killed imports from it."""
+    """Create the folder, and remove the remains of earlier imports from it."""
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UserError(f'cannot create the folder {out}', got=error.strerror) from None
+    _clear_away(out)
+
+
+def _clear_away(out: Path) -> None:
+    """Remove the remains of imports that were ended."""
     for path in out.glob(schema.hidden_name('*')):
         with contextlib.suppress(OSError):
             # An empty one may belong to a writer that has not locked it yet.
@@ -180,14 +298,17 @@ def _prepare(out: Path) -> None:
                 path.unlink()
 
 
-def _origins(out: Path) -> dict[str, Path]:
+def _origins(out: Path, worker: FileWorker) -> dict[str, Path]:
     """Return the imported episodes of a folder by their origin."""
-    found = {_origin(path): path for path in out.glob(f'*{schema.SUFFIX}')}
+    found = {}
+    for path in out.glob(f'*{schema.SUFFIX}'):
+        with contextlib.suppress(UserError):
+            found[worker.call('interop.imports:origin_of', path)] = path
     found.pop('', None)
     return found
 
 
-def _origin(path: Path) -> str:
+def origin_of(path: Path) -> str:
     """Return the origin of an episode; '' without one, or if the file cannot be opened."""
     with contextlib.suppress(UserError), Episode.open(path) as episode:
         return episode.origin
@@ -196,7 +317,7 @@ def _origin(path: Path) -> str:
 
 def _fingerprint(source: Path) -> str:
     """Return 8 hex of a source's size and ends, to distinguish sources of one name."""
-    file = source / rosbag.METADATA if source.is_dir() else source
+    file = source / METADATA if source.is_dir() else source
     digest = hashlib.sha256(str(file.stat().st_size).encode())
     with file.open('rb') as stream:
         digest.update(stream.read(FINGERPRINT_BYTES))

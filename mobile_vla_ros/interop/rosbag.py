@@ -5,59 +5,87 @@ One bag is one episode. The bag's time of a message is its receipt; the header h
 """
 
 import contextlib
+from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
-from rosbags.highlevel import AnyReader
-from rosbags.interfaces import Connection
-from rosbags.typesys import Stores, get_typestore
 
+from mobile_vla_ros.episode.storage.schema import MAX_TIME
 from mobile_vla_ros.episode.storage.writer import EpisodeWriter
-from mobile_vla_ros.errors import UserError, first_line
+from mobile_vla_ros.errors import UserError
 from mobile_vla_ros.images import messages as images
+from mobile_vla_ros.interop.bag import Bag, Received
+from mobile_vla_ros.interop.bag_files import Topic
 from mobile_vla_ros.interop.export import PROPOSAL_TOPIC
 from mobile_vla_ros.interop.source import ImportOptions, Source
 from mobile_vla_ros.types import NANOSECONDS, Command
 
-SUFFIXES = ('.mcap', '.db3')
-METADATA = 'metadata.yaml'
-
 IMAGE, COMPRESSED = 'sensor_msgs/msg/Image', 'sensor_msgs/msg/CompressedImage'
 TWIST, TWIST_STAMPED = 'geometry_msgs/msg/Twist', 'geometry_msgs/msg/TwistStamped'
-STRING = 'std_msgs/msg/String'
-
-T = TypeVar('T')
+STRING, CLOCK = 'std_msgs/msg/String', 'rosgraph_msgs/msg/Clock'
+MAX_NAMED = 5  # topics in one sentence
 
 
 @contextlib.contextmanager
-def open_bag(path: Path, options: ImportOptions) -> Iterator[Source]:
+def open_bag(path: Path, options: ImportOptions, scratch: Path) -> Iterator[Source]:
     """
     Open one bag.
 
+    :param scratch: an empty folder for copies.
     :raises UserError: when it is broken; has no topic of images or of commands, or several
         without a choice; or has no instruction.
     """
-    # Bags from before Iron lack type definitions; the types used here have not changed since.
-    reader = _checked(lambda: AnyReader([path], default_typestore=get_typestore(Stores.LATEST)))
-    _checked(reader.open)
-    try:
-        frames = _connections(reader, 'image', (IMAGE, COMPRESSED), options.image_topic)
-        commands = _connections(reader, 'command', (TWIST, TWIST_STAMPED), options.command_topic)
+    with Bag(path, scratch) as bag:
+        frames = _topic(bag, 'image', (IMAGE, COMPRESSED), options.image_topic)
+        commands = _topic(bag, 'command', (TWIST, TWIST_STAMPED), options.command_topic)
+        words = {one for one in bag.topics if _is_instruction(one)}
+        usable = _Usable(bag)
         yield Source(
-            reader.start_time,
-            lambda writer, seen: _BagCopy(reader, writer, options, seen).run(frames, commands),
+            usable.first_ns([frames, commands]),
+            lambda writer, seen: _BagCopy(bag, usable, writer, options, seen).run(
+                frames, commands
+            ),
             {
-                'instruction': options.or_given(_own_instruction(reader)),
-                'image_topic': frames[0].topic,
-                'command_topic': commands[0].topic,
-                'command_type': commands[0].msgtype,
-                'ros_version': str(getattr(reader.readers[0], 'ros_distro', None) or ''),
+                'instruction': options.or_given(_own_instruction(bag, words)),
+                'image_topic': frames.name,
+                'command_topic': commands.name,
+                'command_type': commands.type,
+                'ros_version': bag.ros_distro,
             },
+            notes=(*bag.notes, *_left_out(bag, {frames, commands, *words})),
         )
-    finally:
-        reader.close()
+
+
+class _Usable:
+    """
+    Which messages have a time on the bag's clock.
+
+    A recorder without its clock stamps messages 0; one that waits for the clock of a simulation,
+    until the first message on ``/clock``, with whatever it has.
+    """
+
+    def __init__(self, bag: Bag) -> None:
+        self._bag = bag
+        clocks = [one for one in bag.topics if one.type == CLOCK]
+        first = next(bag.messages(clocks), None) if clocks else None
+        self._from: tuple[int, ...] = first.place if first else ()
+
+    def has_time(self, received: Received) -> bool:
+        """Whether the time of a message means something."""
+        return 0 < received.time_ns <= MAX_TIME and received.place >= self._from
+
+    def first_ns(self, topics: list[Topic]) -> int:
+        """Return the time of the first message that has one; raise UserError without any."""
+        for received in self._bag.messages(topics):
+            if self.has_time(received):
+                return received.time_ns
+        raise UserError(
+            'none of its messages has a time',
+            got='times of 0, or from before the first message on /clock',
+            remedy='record it again, with the clock running',
+        )
 
 
 class _BagCopy:
@@ -65,35 +93,52 @@ class _BagCopy:
 
     def __init__(
         self,
-        reader: AnyReader,
+        bag: Bag,
+        usable: _Usable,
         writer: EpisodeWriter,
         options: ImportOptions,
         seen: Callable[[], None],
     ) -> None:
-        self._reader, self._writer, self._options, self._seen = reader, writer, options, seen
+        self._bag, self._usable = bag, usable
+        self._writer, self._options, self._seen = writer, options, seen
         self._size: tuple[int, int] | None = None
         self._first_problem = ''
 
-    def run(self, frames: list[Connection], commands: list[Connection]) -> None:
+    def run(self, frames: Topic, commands: Topic) -> None:
         """Write every message of the topics; raise UserError if no image is usable."""
-        self._writer.add_event('start', self._reader.start_time)
-        last_ns = self._reader.start_time
-        for connection, received_ns, message in _messages(self._reader, [*frames, *commands]):
-            last_ns = received_ns
-            if connection.msgtype in (IMAGE, COMPRESSED):
-                self._frame(message, connection.msgtype == COMPRESSED, received_ns)
+        first_ns = last_ns = self._usable.first_ns([frames, commands])
+        self._writer.add_event('start', first_ns)
+        untimed: Counter[Topic] = Counter()
+        for received in self._bag.messages([frames, commands]):
+            if not self._usable.has_time(received):
+                untimed[received.topic] += 1
+                continue
+            last_ns = max(last_ns, received.time_ns)
+            if received.topic == frames:
+                self._frame(received)
             else:
-                self._command(message, connection.msgtype == TWIST_STAMPED, received_ns)
+                self._command(received)
         if not self._writer.frames:
             raise UserError(
-                self._first_problem.rstrip('.') or f'{frames[0].topic} has no message',
-                expected=f'images on {frames[0].topic}',
+                self._first_problem.rstrip('.') or f'{frames.name} has no message',
+                expected=f'images on {frames.name}',
             )
+        why = 'without a time: 0, or from before /clock'
+        if untimed[frames]:
+            text = f'{untimed[frames]} frames {why}'
+            self._writer.add_event('drop', first_ns, text, dropped=untimed[frames])
+        if untimed[commands]:
+            self._writer.add_event('problem', first_ns, f'{untimed[commands]} commands {why}')
+        for note in self._bag.notes:
+            self._writer.add_event('problem', last_ns, note)
         self._writer.add_event('stop', last_ns)
 
-    def _frame(self, message: Any, compressed: bool, received_ns: int) -> None:
+    def _frame(self, received: Received) -> None:
+        message = received.message
         try:
-            encoded, size = self._encoded(message, compressed)
+            if message is None:
+                raise UserError(received.problem)
+            encoded, size = self._encoded(message)
             if self._size is not None and self._size != size:
                 raise UserError(
                     'an image differs in size from the first',
@@ -102,27 +147,31 @@ class _BagCopy:
                 )
         except UserError as error:
             self._first_problem = self._first_problem or str(error)
-            self._writer.add_event('drop', received_ns, f'1 frame: {error}', dropped=1)
+            self._writer.add_event('drop', received.time_ns, f'1 frame: {error}', dropped=1)
             return
         if self._size is None:
             self._size = size
             self._writer.set_late(frame_id=message.header.frame_id)
-        self._writer.add_frame(encoded, _stamp_ns(message.header), received_ns)
+        self._writer.add_frame(encoded, _stamp_ns(message.header), received.time_ns)
         self._seen()
 
-    def _encoded(self, message: Any, compressed: bool) -> tuple[bytes, tuple[int, int]]:
+    def _encoded(self, message: Any) -> tuple[bytes, tuple[int, int]]:
         """Return stored bytes, and (height, width)."""
-        if compressed:
-            # Stored unchanged, but decoded once: a broken image would break training later.
-            height, width, _ = images.compressed_to_rgb(message).shape
-            return images.compressed_bytes(message), (height, width)
-        encoded = images.encode_message(
-            message, self._options.image_format, self._options.jpeg_quality
-        )
-        return encoded, (message.height, message.width)
+        options = self._options
+        message = images.with_encoding(message, options.encoding)
+        header = images.check(message)
+        encoded = images.stored_bytes(message, options.image_format, options.jpeg_quality)
+        if not hasattr(message, 'encoding'):
+            # Decoded once as well: a broken image would break training later.
+            images.compressed_to_rgb(message)
+        return encoded, (header.height, header.width)
 
-    def _command(self, message: Any, stamped: bool, received_ns: int) -> None:
-        twist = message.twist if stamped else message
+    def _command(self, received: Received) -> None:
+        if received.message is None:
+            self._writer.add_event('problem', received.time_ns, f'1 command: {received.problem}')
+            return
+        stamped = received.topic.type == TWIST_STAMPED
+        twist = received.message.twist if stamped else received.message
         values = np.array(
             [
                 twist.linear.x,
@@ -135,18 +184,16 @@ class _BagCopy:
         )
         if not np.isfinite(values).all():
             self._writer.add_event(
-                'problem', received_ns, 'a command was not finite and was left out'
+                'problem', received.time_ns, 'a command was not finite and was left out'
             )
             return
-        stamp_ns = _stamp_ns(message.header) if stamped else received_ns
-        self._writer.add_command(Command(values, stamp_ns, received_ns))
+        stamp_ns = _stamp_ns(received.message.header) if stamped else received.time_ns
+        self._writer.add_command(Command(values, stamp_ns, received.time_ns))
 
 
-def _connections(
-    reader: AnyReader, what: str, types: tuple[str, ...], wanted: str
-) -> list[Connection]:
+def _topic(bag: Bag, what: str, types: tuple[str, ...], wanted: str) -> Topic:
     """
-    Return the connections of one topic.
+    Return the topic of images or of commands.
 
     :param what: ``image`` or ``command``, as in ``--image-topic``.
     :param wanted: the topic's name, or '' for the only one.
@@ -154,75 +201,54 @@ def _connections(
     # A policy's proposals do not count as commands unless requested by name.
     usable = [
         one
-        for one in reader.connections
-        if one.msgtype in types
-        and one.msgcount
-        and (one.topic == wanted or not f'/{one.topic}'.endswith(PROPOSAL_TOPIC))
+        for one in bag.topics
+        if one.type in types
+        and (one.name == wanted or not f'/{one.name}'.endswith(PROPOSAL_TOPIC))
     ]
-    topics = {one.topic: one.msgtype for one in usable}
-    listed = ', '.join(f'{topic} ({kind})' for topic, kind in sorted(topics.items()))
     expected = ' or '.join(types)
-    if not topics:
+    if not usable:
         raise UserError(
             f'it has no topic of {what}s',
             expected=expected,
-            got=', '.join(sorted({f'{one.topic} ({one.msgtype})' for one in reader.connections}))
-            or 'no topic',
+            got=_named(bag.topics) or 'no topic',
         )
-    name = wanted or next(iter(topics))
-    if name not in topics:
+    found = [one for one in usable if one.name == wanted] if wanted else usable
+    if not found:
         raise UserError(
             f'it has no {what}s on {wanted}',
-            got=listed,
+            got=_named(usable),
             expected=expected,
             remedy=f'name one of them with --{what}-topic',
         )
-    if len(topics) > 1 and not wanted:
+    if len(found) > 1:
         raise UserError(
             f'it has more than one topic of {what}s',
-            got=listed,
+            got=_named(usable),
             remedy=f'name one of them with --{what}-topic',
         )
-    return [one for one in usable if one.topic == name]
+    return found[0]
 
 
-def _own_instruction(reader: AnyReader) -> str:
+def _named(topics: list[Topic]) -> str:
+    """Return the first topics with their types."""
+    more = [f'and {len(topics) - MAX_NAMED} more'] if len(topics) > MAX_NAMED else []
+    return ', '.join([*(f'{one.name} ({one.type})' for one in topics[:MAX_NAMED]), *more])
+
+
+def _left_out(bag: Bag, used: set[Topic]) -> list[str]:
+    others = [one for one in bag.topics if one not in used and one.type != CLOCK] + bag.others
+    return [f'not imported: {_named(others)}'] if others else []
+
+
+def _is_instruction(topic: Topic) -> bool:
+    return topic.type == STRING and topic.name.rsplit('/', 1)[-1] == 'instruction'
+
+
+def _own_instruction(bag: Bag, topics: set[Topic]) -> str:
     """Return the first text on a topic named ``instruction``, in any namespace."""
-    connections = [
-        one
-        for one in reader.connections
-        if one.msgtype == STRING and one.msgcount and one.topic.rsplit('/', 1)[-1] == 'instruction'
-    ]
-    if not connections:  # an empty list would mean every topic
-        return ''
-    texts = (message.data.strip() for _, _, message in _messages(reader, connections))
+    found = (one.message for one in bag.messages(topics))
+    texts = (message.data.strip() for message in found if message is not None)
     return next(filter(None, texts), '')
-
-
-def _messages(
-    reader: AnyReader, connections: list[Connection]
-) -> Iterator[tuple[Connection, int, Any]]:
-    """Yield (connection, receipt in ns, message) of some connections, in the bag's order."""
-    messages = reader.messages(connections=connections)
-    while True:
-        found = _checked(lambda: next(messages, None))
-        if found is None:
-            return
-        connection, received_ns, data = found
-        message = _checked(lambda: reader.deserialize(data, connection.msgtype))  # noqa: B023
-        yield connection, received_ns, message
-
-
-def _checked(call: Callable[[], T]) -> T:
-    """Return the result of a library call; raise UserError if the bag is broken."""
-    try:
-        return call()
-    except Exception as error:  # many kinds: struct, sqlite, zstd, YAML, assertions
-        raise UserError(
-            'the bag is broken',
-            got=first_line(error).rstrip('.'),
-            remedy='try ros2 bag reindex, or mcap recover',
-        ) from None
 
 
 def _stamp_ns(header: Any) -> int:

@@ -7,7 +7,7 @@ from mobile_vla_ros.episode.storage.schema import EpisodeInfo
 from mobile_vla_ros.episode.storage.writer import EpisodeWriter
 from mobile_vla_ros.episode.timing.command_rule import known_rule
 from mobile_vla_ros.errors import UserError
-from mobile_vla_ros.images.messages import FORMATS
+from mobile_vla_ros.images.messages import FORMATS, check_encoding
 
 
 @dataclass(frozen=True)
@@ -23,6 +23,7 @@ class ImportOptions:
     :param command_topic: likewise for the commands.
     :param base_command_timeout_s: the base stops this long after a command; 0: it holds the last
         one; None: unknown.
+    :param encoding: of raw images in a bag whose own does not name colours (8UC3); '': none.
     :raises UserError: for a value out of range.
     """
 
@@ -33,6 +34,7 @@ class ImportOptions:
     image_topic: str = ''
     command_topic: str = ''
     base_command_timeout_s: float | None = None
+    encoding: str = ''
 
     def __post_init__(self) -> None:
         known_rule(self.base_command_timeout_s)
@@ -46,6 +48,7 @@ class ImportOptions:
             raise UserError(
                 'unknown image format', got=repr(self.image_format), expected=' or '.join(FORMATS)
             )
+        check_encoding(self.encoding)
         if not 1 <= self.jpeg_quality <= 100:
             raise UserError(
                 'JPEG quality out of range', got=self.jpeg_quality, expected='1 to 100'
@@ -87,6 +90,7 @@ class Source:
     :param info: fields of ``ImportedInfo``, except ``origin``.
     :param rate_hz: expected rate of the frames; None if unknown.
     :param timed: False if the layout has no times, so that they are derived from the rate.
+    :param notes: sentences on what is not imported.
     """
 
     created_ns: int
@@ -94,3 +98,4 @@ class Source:
     info: dict[str, str] = field(default_factory=dict)
     rate_hz: float | None = None
     timed: bool = True
+    notes: tuple[str, ...] = ()

@@ -1,8 +1,8 @@
 """The policy bundle: a folder with everything that driving needs; saved whole, loaded checked."""
 
 import json
+import secrets
 import shutil
-import tempfile
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -58,7 +58,8 @@ def save_bundle(
     partial = None
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
-        partial = Path(tempfile.mkdtemp(prefix=f'.{folder.name}.', dir=folder.parent))
+        partial = folder.with_name(f'.{folder.name}.{secrets.token_hex(4)}')
+        partial.mkdir()  # for whom the umask lets read it, as the files in it
         save_adapter(network.backbone, partial / ADAPTER)
         save_file(
             {name: value.contiguous().cpu() for name, value in tensors.items()}, partial / HEAD
@@ -69,7 +70,6 @@ def save_bundle(
         spec = replace(spec, files=_hashes(partial))
         (partial / MANIFEST).write_text(spec.to_json())
         sync_tree(partial)
-        partial.chmod(0o755)
         partial.rename(folder)
         sync(folder.parent)
     except BaseException as error:

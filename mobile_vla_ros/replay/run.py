@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, cast
 
 import numpy as np
 
+from mobile_vla_ros.episode.catalog.inspect import vet
 from mobile_vla_ros.episode.storage.reader import Episode
 from mobile_vla_ros.episode.timing.command_rule import CommandLog
 from mobile_vla_ros.episode.timing.timeline import ArrivalTimes, arrival_times
@@ -52,6 +53,7 @@ class Settings:
     def check(self) -> None:
         """Raise UserError for invalid settings; load no network."""
         read_spec(self.policy)
+        vet(self.episode)
         with Episode.open(self.episode) as episode:
             instruction_of(episode, self.instruction)
 

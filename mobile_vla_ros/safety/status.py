@@ -2,11 +2,13 @@
 What guard and policy report to other processes: keys with values from enums, never prose.
 
 Both are sent as ``diagnostic_msgs/DiagnosticStatus``. This module writes and parses their values;
-the sentences beside them are for people, and no program reads them.
+the sentences beside them are for people, and no program reads them. Anybody may publish a status,
+so its size is bounded here, and so are the values that nodes read as numbers or as JSON.
 """
 
+import json
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from enum import IntEnum, StrEnum
 from typing import Self
@@ -17,7 +19,53 @@ import numpy as np
 # times.
 STATUS_MAX_AGE_S = 1.5
 
+# Of one status; a recorder's counts of 10,000 instructions fit.
+MAX_VALUES, MAX_CHARS = 1000, 1 << 20
+
 TWIST_KEYS = {'linear_x': 0, 'linear_y': 1, 'angular_z': 5}
+
+
+class Unusable(ValueError):
+    """A status that is not read; its text is a clause about it."""
+
+
+def bounded(sentence: str, pairs: Iterable[tuple[str, str]]) -> dict[str, str]:
+    """
+    Return the values of a status by key.
+
+    :raises Unusable: when they are too many, or too long with the sentence beside them.
+    """
+    values, chars = {}, len(sentence)
+    for key, value in pairs:
+        values[key] = value
+        chars += len(key) + len(value)
+    if len(values) > MAX_VALUES or chars > MAX_CHARS:
+        raise Unusable(f'it has more than {MAX_VALUES} values, or {MAX_CHARS} characters')
+    return values
+
+
+def counts(text: str) -> dict[str, int]:
+    """
+    Parse counts by name, sent as a JSON object; none from an empty text.
+
+    :raises Unusable: for anything else.
+    """
+    try:
+        found = json.loads(text or '{}')
+    except (ValueError, RecursionError):  # a number of 5000 digits, lists in lists in lists
+        raise Unusable('its counts are not JSON') from None
+    if not isinstance(found, dict) or not all(type(count) is int for count in found.values()):
+        raise Unusable('its counts are not whole numbers by name')
+    return found
+
+
+def number(text: str | None) -> float | None:
+    """Return a finite number; None for any other text."""
+    try:
+        value = math.nan if text is None else float(text)
+    except ValueError:
+        return None
+    return value if math.isfinite(value) else None
 
 
 class State(StrEnum):
@@ -148,9 +196,10 @@ class GuardStatus:
         """
         if state not in list(State) or values.get('armed') not in ('true', 'false'):
             return None
+        age_s = number(values.get('age_s'))
         twist = np.zeros(6)
         for key, column in TWIST_KEYS.items():
-            twist[column] = _finite(values.get(key, ''))
+            twist[column] = number(values.get(key)) or 0.0
         return cls(
             State(state),
             values['armed'] == 'true',
@@ -158,7 +207,7 @@ class GuardStatus:
             StopReason.parse(values.get('stop_reason', '')),
             values.get('reason', ''),
             twist,
-            _finite(values.get('age_s', ''), math.nan),
+            math.nan if age_s is None else age_s,
             values.get('dry_run') == 'true',
             tuple(filter(None, values.get('refused', '').split(','))),
         )
@@ -233,11 +282,3 @@ class PolicyStatus:
                 sentence or 'the policy proposes nothing',
             )
         return cls(health, None if axes is None else tuple(filter(None, axes.split(','))))
-
-
-def _finite(text: str, otherwise: float = 0.0) -> float:
-    try:
-        value = float(text)
-    except ValueError:
-        return otherwise
-    return value if math.isfinite(value) else otherwise

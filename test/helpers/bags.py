@@ -1,13 +1,16 @@
 """Bags like those of ROS, made without it, and their import."""
 
+from dataclasses import asdict
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 from rosbags.rosbag2 import StoragePlugin, Writer
 from rosbags.typesys import Stores, get_typestore
 
 from mobile_vla_ros.episode.storage.reader import Episode
-from mobile_vla_ros.interop.imports import IMPORTED, import_episodes
+from mobile_vla_ros.errors import UserError
+from mobile_vla_ros.interop.imports import FAILED, IMPORTED, ImportResult, import_plain
 from mobile_vla_ros.interop.source import ImportOptions
 
 STORE = get_typestore(Stores.ROS2_JAZZY)
@@ -117,9 +120,17 @@ def write_bag(folder: Path, messages: list[tuple], storage: str = 'mcap') -> Pat
     return folder
 
 
-def import_one(source, out, options: ImportOptions):
-    """Import one source; return the outcome."""
-    return next(import_episodes([source], out, options))
+def import_one(source, out, options: ImportOptions) -> ImportResult:
+    """Import one source as the command does, in this process; return the result."""
+    out.mkdir(exist_ok=True)
+    with TemporaryDirectory() as scratch:
+        try:
+            found = import_plain(
+                source, f'{source.name}#1', '', str(out), asdict(options), scratch, lambda _: None
+            )
+        except UserError as error:
+            return ImportResult(source, FAILED, reason=str(error))
+    return ImportResult(**found | {'source': source, 'path': out / found['path']})
 
 
 def imported_episode(source, out, options: ImportOptions) -> Episode:

@@ -43,6 +43,7 @@ def run(args: argparse.Namespace) -> int:
     """Export; return 1 if an episode could not be exported."""
     from tqdm import tqdm
 
+    from mobile_vla_ros.episode.catalog.inspect import vetted
     from mobile_vla_ros.episode.storage.reader import episodes_at
     from mobile_vla_ros.interop.export import clear_away, export
 
@@ -54,8 +55,10 @@ def run(args: argparse.Namespace) -> int:
         raise UserError(f'cannot make the folder {out}', got=error.strerror) from None
     clear_away(out)
     counts = dict.fromkeys(('exported', 'skipped', 'failed'), 0)
-    for one in tqdm(paths, unit='episode', disable=None, leave=False):
+    for one, fault in vetted(tqdm(paths, unit='episode', disable=None, leave=False)):
         try:
+            if fault is not None:
+                raise fault
             done = export(one, out, args.format)
         except UserError as error:
             done = {'status': 'failed', 'reason': str(error)}

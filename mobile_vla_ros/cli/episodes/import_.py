@@ -7,8 +7,6 @@ from pathlib import Path
 
 from mobile_vla_ros.errors import UserError
 
-POSTFIX_EVERY = 10
-
 
 def add(actions) -> None:
     """Add the action to those of `mobile_vla episodes`."""
@@ -18,8 +16,8 @@ def add(actions) -> None:
         description='Import recordings of other layouts, each as a complete episode or not at '
         'all: HDF5 files with an image (BGR) and an action in each row, and rosbag2 folders, '
         '.mcap and .db3 files with Image or CompressedImage and Twist or TwistStamped '
-        'topics. Sources imported before are skipped. Exit status 1 if a source could '
-        'not be imported.',
+        'topics. Sources imported before are skipped, or get the instruction given now. '
+        'Whatever is not imported is named. Exit status 1 if a source could not be imported.',
         epilog='example: mobile_vla episodes import ~/old_takes --out ~/mobile_vla_takes --rate 2 '
         '--instruction "go to the box on the left"',
     )
@@ -77,6 +75,12 @@ def add(actions) -> None:
         help='the base stops this long after a command, 0: it holds the last one '
         '(default: by the images)',
     )
+    parser.add_argument(
+        '--encoding',
+        default='',
+        metavar='NAME',
+        help="colours of a bag's images of encoding 8UC3 and the like, which names none: bgr8, …",
+    )
     parser.add_argument('--json', action='store_true', help='print JSON, one object a source')
     parser.set_defaults(run=run)
 
@@ -92,6 +96,7 @@ def run(args: argparse.Namespace) -> int:
             SKIPPED,
             ImportOptions,
             find_sources,
+            ignored,
             import_episodes,
         )
     except ModuleNotFoundError as error:
@@ -106,19 +111,22 @@ def run(args: argparse.Namespace) -> int:
         args.image_topic,
         args.command_topic,
         args.base_command_timeout_s,
+        args.encoding,
     )
-    out = args.out.expanduser()
-    sources = find_sources(args.source.expanduser(), out)
+    source, out = args.source.expanduser(), args.out.expanduser()
     counts = dict.fromkeys((IMPORTED, SKIPPED, FAILED), 0)
+    for outcome in ignored(source, out):
+        counts[outcome.status] = counts.get(outcome.status, 0) + 1
+        _print(outcome, args.json)
+    sources = find_sources(source, out)
     with tqdm(total=len(sources), unit='episode', disable=None, leave=False) as bar:
 
         def progress(source: Path, frames: int):
-            if frames % POSTFIX_EVERY == 0:
-                bar.set_postfix_str(f'{source.name}: {frames} frames')
+            bar.set_postfix_str(f'{source.name}: {frames} frames')
 
         for outcome in import_episodes(sources, out, options, progress):
             bar.update()
-            counts[outcome.status] += 1
+            counts[outcome.status] = counts.get(outcome.status, 0) + 1
             with bar.external_write_mode():
                 _print(outcome, args.json)
     if not args.json:
@@ -136,6 +144,7 @@ def _print(outcome, as_json: bool):
                     'path': str(outcome.path or ''),
                     'reason': outcome.reason,
                     'health': outcome.health,
+                    'notes': outcome.notes,
                 }
             )
         )
@@ -146,6 +155,8 @@ def _print(outcome, as_json: bool):
             f'{outcome.source.name} -> {outcome.path.name}  {health["frames"]} frames, '
             f'{health["commands"]} commands  {words}'
         )
+        for note in outcome.notes:
+            print(f'  {note}')
     else:
-        stream = sys.stderr if outcome.status == 'failed' else sys.stdout
+        stream = sys.stderr if outcome.status in ('failed', 'ignored') else sys.stdout
         print(f'{outcome.source}: {outcome.status}: {outcome.reason}', file=stream)

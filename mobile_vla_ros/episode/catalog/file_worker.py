@@ -13,8 +13,9 @@ import signal
 import subprocess
 import sys
 import threading
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from mobile_vla_ros.errors import UserError, first_line
 
@@ -22,6 +23,7 @@ LIMIT_S = 10.0
 SLOWEST_BYTES_PER_S = 5e6  # of a disk, for work that reads a whole file
 MEMORY_BYTES = 4 << 30
 NICE = 5
+STEPS = 10  # each so many are reported
 # The package is found wherever this one was, and not in the folder where the user is: that may be
 # a stranger's, with modules of any name.
 CODE = """
@@ -64,29 +66,48 @@ class FileWorker:
                 self._process.kill()
                 self._process.wait()
 
-    def call(self, work: str, path: Path, *more: str | int, whole: bool = False) -> Any:
+    def call(
+        self,
+        work: str,
+        path: Path,
+        *more: Any,
+        whole: bool = False,
+        step: Callable[[int], None] | None = None,
+    ) -> Any:
         """
         Call a function with a file, in the other process.
 
         :param work: ``module:function`` within this package; called with the path and ``more``, it
-            returns plain values (JSON).
+            returns plain values (JSON); so are ``more``.
         :param whole: it reads all of the file, which takes longer the larger it is.
+        :param step: the function has steps, and gets a callback for the number of each; the time
+            limit then is that of one step. Called here with some of the numbers.
         :raises UserError: as the function did, or any other exception of it as a sentence; when
             the file took too long, or ended the process.
         """
         limit_s = self.limit_s + (_size(path) / SLOWEST_BYTES_PER_S if whole else 0.0)
         process = self._running()
         assert process.stdin is not None and process.stdout is not None, 'both are pipes'
-        request = {'work': work, 'path': os.fspath(path), 'more': more, 'limit_s': limit_s}
+        request = {
+            'work': work,
+            'path': os.fspath(path),
+            'more': more,
+            'limit_s': limit_s,
+            'steps': step is not None,
+        }
         try:
             process.stdin.write(json.dumps(request) + '\n')
             process.stdin.flush()
-            line = process.stdout.readline()
         except BrokenPipeError:
-            line = ''
-        if not line:
-            raise _ended(path, process.wait(), limit_s)
-        answer = json.loads(line)
+            raise _ended(path, process.wait(), limit_s) from None
+        answer: dict[str, Any] = {}
+        while not answer.keys() & {'value', 'error'}:
+            line = process.stdout.readline()
+            if not line:
+                raise _ended(path, process.wait(), limit_s)
+            answer = json.loads(line)
+            if step is not None and 'step' in answer:
+                step(answer['step'])
         if 'error' in answer:
             raise UserError(answer['error'].removesuffix('.'))
         return answer['value']
@@ -108,7 +129,7 @@ class FileWorker:
 
 def _size(path: Path) -> int:
     try:
-        return path.stat().st_size
+        return sum(one.stat().st_size for one in (path, *path.glob('*')))
     except OSError:
         return 0
 
@@ -143,17 +164,31 @@ def main() -> None:
     answers = os.fdopen(os.dup(1), 'w')
     os.dup2(2, 1)  # what libraries print is no answer
     for line in sys.stdin:
-        answers.write(json.dumps(_answer(json.loads(line))) + '\n')
+        _send(answers, _answer(json.loads(line), answers))
+
+
+def _send(answers: IO[str], answer: dict[str, Any]) -> None:
+    try:
+        answers.write(json.dumps(answer) + '\n')
         answers.flush()
+    except BrokenPipeError:  # the process that asked is gone
+        os._exit(1)
 
 
-def _answer(request: dict[str, Any]) -> dict[str, Any]:
+def _answer(request: dict[str, Any], answers: IO[str]) -> dict[str, Any]:
     module, _, name = request['work'].partition(':')
     function = getattr(importlib.import_module(f'mobile_vla_ros.{module}'), name)
     path = Path(request['path'])
+
+    def step(number: int) -> None:
+        signal.setitimer(signal.ITIMER_REAL, request['limit_s'])
+        if number % STEPS == 0:
+            _send(answers, {'step': number})
+
+    steps = [step] if request['steps'] else []
     signal.setitimer(signal.ITIMER_REAL, request['limit_s'])
     try:
-        return {'value': function(path, *request['more'])}
+        return {'value': function(path, *request['more'], *steps)}
     except UserError as error:
         return {'error': str(error)}
     except Exception as error:  # of any kind: one file must not end a folder

@@ -1,8 +1,11 @@
 """One episode on disk: everything that is known of it, and its verdict measured again."""
 
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from mobile_vla_ros.episode.catalog.file_worker import FileWorker
 from mobile_vla_ros.episode.quality import verdict
 from mobile_vla_ros.episode.quality.image_quality import ImageTally
 from mobile_vla_ros.episode.quality.verdict import Health
@@ -35,6 +38,41 @@ def describe(path: Path) -> dict[str, Any]:
             'image_size': size,
             'events': [vars(event) for event in episode.events],
         }
+
+
+def vetted(
+    paths: Iterable[Path], *, images: bool = True
+) -> Iterator[tuple[Path, UserError | None]]:
+    """
+    Yield each file, and why it must not be opened in this process; None if it may.
+
+    It is opened and read in another process first, as HDF5 may hang, crash or take all memory.
+
+    :param images: read them too, as whoever yields them will.
+    """
+    with FileWorker() as worker:
+        for path in paths:
+            fault = None
+            try:
+                worker.call('episode.catalog.inspect:read_through', path, images, whole=images)
+            except UserError as error:
+                fault = error
+            yield path, fault
+
+
+def vet(path: Path) -> None:
+    """Raise UserError when a file must not be opened in this process; see ``vetted``."""
+    for _, fault in vetted([path]):
+        if fault is not None:
+            raise fault
+
+
+def read_through(path: Path, images: bool) -> None:
+    """Open an episode, in a ``FileWorker``, and read every image; broken ones do not matter."""
+    with Episode.open(path) as episode:
+        for index in range(len(episode) if images else 0):
+            with suppress(UserError):
+                episode.encoded(index)
 
 
 def judge_episode(episode: Episode) -> Health:

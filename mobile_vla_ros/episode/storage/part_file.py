@@ -3,6 +3,7 @@
 import contextlib
 import errno
 import os
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ import numpy as np
 from mobile_vla_ros import file_lock
 from mobile_vla_ros.episode.storage import disk, schema
 from mobile_vla_ros.errors import UserError
-from mobile_vla_ros.files import sync
+from mobile_vla_ros.files import replaced, sync
 
 # Reserved beyond the pending rows, so that an episode on a full disk can still be closed.
 MARGIN_BYTES = 512 * 1024
@@ -174,3 +175,14 @@ class PartFile:
                 disk.release(self._handle)
             os.close(self._handle)
             self._handle = None
+
+
+def rewrite_text(path: Path, name: str, text: str) -> None:
+    """Rewrite an attribute of a finished episode, in a copy that replaces it."""
+    with path.open('rb') as old, replaced(path, 'w+b') as new:
+        shutil.copyfileobj(old, new)
+        new.flush()
+        with h5py.File(new, 'r+', libver='latest') as file:
+            size = max(len(text.encode()), 1)
+            kind = h5py.string_dtype('utf-8', size)
+            file.attrs.create(name, schema.fixed_text(text, size), dtype=kind)

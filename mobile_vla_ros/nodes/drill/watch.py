@@ -18,7 +18,7 @@ from rclpy.qos import QoSProfile
 from std_msgs.msg import String
 
 from mobile_vla_ros.drill.measure import Command, Pose, ProposedSpeed, Report
-from mobile_vla_ros.nodes.shared.guard_status import guard_status
+from mobile_vla_ros.nodes.shared.guard_status import guard_status, usable
 from mobile_vla_ros.nodes.shared.messages import time_ns, twist_array
 
 # Deep enough to lose nothing in a drive of some seconds, however late this process is.
@@ -121,7 +121,7 @@ class Watch:
         self.received.odom.append((at_ns, position.x, position.y, speed))
 
     def _on_status(self, at_ns: int, message: DiagnosticStatus) -> None:
-        status = guard_status(message)
+        status = usable(self._node, 'a message on guard/status', lambda: guard_status(message))
         if status is not None:
             self.received.status.append((at_ns, status))
 

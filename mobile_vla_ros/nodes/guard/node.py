@@ -28,7 +28,7 @@ from mobile_vla_ros.nodes.guard.inputs import (
 from mobile_vla_ros.nodes.guard.params import AUTO, guard_params
 from mobile_vla_ros.nodes.guard.publishers import CommandPublisher, StatusPublisher
 from mobile_vla_ros.nodes.guard.ticker import Ticker
-from mobile_vla_ros.nodes.shared.guard_status import policy_report
+from mobile_vla_ros.nodes.shared.guard_status import policy_report, usable
 from mobile_vla_ros.nodes.shared.messages import steady_ns
 from mobile_vla_ros.safety import preflight, strafing
 from mobile_vla_ros.safety.guard import Guard
@@ -146,7 +146,10 @@ class GuardNode(Node):
     def _on_health(self, message: DiagnosticArray, sent_ns: int) -> None:
         if not message.status:
             return
-        report = PolicyReport(*policy_report(message), sent_ns)
+        parsed = usable(self, 'a message on policy/health', lambda: policy_report(message))
+        if parsed is None:
+            return
+        report = PolicyReport(*parsed, sent_ns)
         self._policy = report
         with self._lock:
             if self._guard.policy_health(report.status.health, sent_ns):

@@ -12,6 +12,7 @@ from rclpy.qos import qos_profile_sensor_data
 from sensor_msgs.msg import CompressedImage, Image
 from std_srvs.srv import Trigger
 
+from mobile_vla_ros.images.messages import with_encoding
 from mobile_vla_ros.nodes.inference.camera import CameraFrame, CameraGate
 from mobile_vla_ros.nodes.inference.clocks import Clocks
 from mobile_vla_ros.nodes.inference.overlay import OverlayThread, view_of
@@ -166,9 +167,9 @@ class Activation:
         return CameraGate(check, self._configuration.guard, spec.image.size, real_time=real_time)
 
     def _on_image(self, message: Image | CompressedImage, info: dict) -> None:
-        timed_by = self._params.camera_time
+        named, timed_by = with_encoding(message, self._params.encoding), self._params.camera_time
         frame = self._gate.pass_on(
-            message,
+            named,
             *self._clocks.both(),
             info['publication_sequence_number'],
             timed_by.frame_ns(message.header.stamp, info) if timed_by.receipt else None,

@@ -8,6 +8,7 @@ from rclpy.node import Node
 from mobile_vla_ros.errors import UserError
 from mobile_vla_ros.nodes.shared.camera_time import CameraTime, declare_camera_time
 from mobile_vla_ros.nodes.shared.params import declare
+from mobile_vla_ros.nodes.shared.topics import encoding_param
 from mobile_vla_ros.runtime.playback import Playback
 from mobile_vla_ros.safety.config import GuardConfig
 from mobile_vla_ros.safety.limits import Limits
@@ -20,6 +21,7 @@ class InferenceParams:
     policy: str
     image_transport: str
     camera_time: CameraTime
+    encoding: str
     device: str
     precision: str
     compile: bool
@@ -72,6 +74,7 @@ def declare_params(node: Node) -> InferenceParams:
         policy=declare(node, 'policy', '', 'folder of the policy bundle, or a builtin: name'),
         image_transport=declare(node, 'image_transport', 'raw', 'raw or compressed'),
         camera_time=declare_camera_time(node),
+        encoding=encoding_param(node),
         device=declare(node, 'device', 'auto', 'auto, cpu or cuda'),
         precision=declare(node, 'precision', 'fp32', 'fp32, bf16 or fp16'),
         compile=declare(

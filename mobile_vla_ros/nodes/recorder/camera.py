@@ -131,7 +131,7 @@ class CameraInput:
         on_lost: Callable[[int], None],
     ) -> None:
         self.topic, self.type = camera(node, images.transport)
-        self.encode, self.time = images.encoder(self.type), images.time
+        self.encode, self.time = images.encode, images.time
         self.monitor = CameraMonitor(expected_hz)
         self.newest: Image | CompressedImage | None = None
         self.rate_hz = 0.0

@@ -1,17 +1,16 @@
 """The recorder's parameters; the shadow shares those of images."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 
 from rclpy.node import Node
-from sensor_msgs.msg import CompressedImage
+from sensor_msgs.msg import CompressedImage, Image
 
 from mobile_vla_ros.episode.timing.command_rule import MAX_TIMEOUT_S, SETTING
 from mobile_vla_ros.errors import UserError
 from mobile_vla_ros.images import messages as images
 from mobile_vla_ros.nodes.shared.camera_time import CameraTime, declare_camera_time
 from mobile_vla_ros.nodes.shared.params import declare
+from mobile_vla_ros.nodes.shared.topics import encoding_param
 
 MEGABYTE = 1_000_000
 UNKNOWN_S = -1.0
@@ -25,17 +24,12 @@ class ImageParams:
     format: str
     quality: int
     time: CameraTime
+    encoding: str
 
-    def encoder(self, kind: type) -> Callable[..., bytes]:
-        """
-        Return a function from an image message to the bytes to store; it may raise UserError.
-
-        :param kind: type of the messages (``topics.camera``); compressed ones are stored
-            unchanged.
-        """
-        if kind is CompressedImage:
-            return images.compressed_bytes
-        return partial(images.encode_message, image_format=self.format, quality=self.quality)
+    def encode(self, message: Image | CompressedImage) -> bytes:
+        """Return the bytes to store of an image message; it may raise UserError."""
+        named = images.with_encoding(message, self.encoding)
+        return images.stored_bytes(named, self.format, self.quality)
 
 
 def image_params(node: Node) -> ImageParams:
@@ -56,6 +50,7 @@ def image_params(node: Node) -> ImageParams:
         ),
         declare(node, 'jpeg_quality', 90, 'quality of a JPEG', limits=(1, 100)),
         declare_camera_time(node),
+        encoding_param(node),
     )
     if params.format not in images.FORMATS:
         raise UserError(

@@ -134,7 +134,7 @@ class CameraTopic:
         self.frame_id = ''
         self.received_s = 0.0  # on the monotonic clock
         self.unreadable = ''
-        self._encode, self._time = images.encoder(self.type), images.time
+        self._encode, self._time = images.encode, images.time
         self._on_image = on_image
         node.create_subscription(self.type, self.topic, with_info(self._on_message), CAMERA_QOS)
 

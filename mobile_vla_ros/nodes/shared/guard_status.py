@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Sequence
+from typing import TypeVar
 
 import numpy as np
 from builtin_interfaces.msg import Time
@@ -21,10 +22,14 @@ from mobile_vla_ros.safety.status import (
     Level,
     PolicyStatus,
     State,
+    Unusable,
+    bounded,
 )
 from mobile_vla_ros.types import NANOSECONDS, SOURCES, Check
 
+T = TypeVar('T')
 CHECK = 'check/'
+MAX_CHECKS = 1000
 UNKNOWN = 'unknown'
 LEVELS = {
     Level.OK: DiagnosticStatus.OK,
@@ -33,16 +38,28 @@ LEVELS = {
 }
 # Commands below these do not visibly move the camera: m/s over ground, rad/s.
 MIN_SPEED_MPS, MIN_TURN_RPS = 0.1, 0.1
+LOG_PERIOD_S = 1.0
 
 
 def guard_status(message: DiagnosticStatus) -> GuardStatus | None:
-    """Parse a message on ``guard/status``; None if it is not a guard's report."""
+    """Parse a message on ``guard/status`` (``values_of``); None if it is not a guard's report."""
     return GuardStatus.parse(message.message, values_of(message))
 
 
 def values_of(message: DiagnosticStatus) -> dict[str, str]:
-    """Return a status's values by key."""
-    return {pair.key: pair.value for pair in message.values}
+    """Return a status's values by key; raise Unusable when it is too large."""
+    return bounded(message.message, ((pair.key, pair.value) for pair in message.values))
+
+
+def usable(node: Node, what: str, read: Callable[[], T]) -> T | None:
+    """Return what a status holds; None, with a line in the log, when it is not read."""
+    try:
+        return read()
+    except Unusable as error:
+        node.get_logger().warning(
+            f'{what} cannot be used: {error}', throttle_duration_sec=LOG_PERIOD_S
+        )
+        return None
 
 
 def policy_message(
@@ -71,7 +88,9 @@ def policy_message(
 
 
 def policy_report(message: DiagnosticArray) -> tuple[PolicyStatus, list[Check]]:
-    """Parse a message on ``policy/health`` with at least one status."""
+    """Parse a message on ``policy/health`` with at least one status (``values_of``)."""
+    if len(message.status) > MAX_CHECKS:
+        raise Unusable(f'it has {len(message.status)} statuses, more than {MAX_CHECKS}')
     first = message.status[0]
     level = int.from_bytes(first.level, 'little')
     checks = [
@@ -99,7 +118,7 @@ class GuardStatusListener:
         now_ns: Callable[[], int],
         on_status: Callable[[GuardStatus, int], None] | None = None,
     ):
-        self._now_ns, self._on_status = now_ns, on_status
+        self._node, self._now_ns, self._on_status = node, now_ns, on_status
         self._newest: GuardStatus | None = None
         self._received_ns = 0
         self._moving_since_ns: int | None = None
@@ -145,7 +164,7 @@ class GuardStatusListener:
         return status is not None and status.state != State.DRIVING and not status.twist.any()
 
     def _on_message(self, message: DiagnosticStatus, info: dict) -> None:
-        status = guard_status(message)
+        status = usable(self._node, 'a message on guard/status', lambda: guard_status(message))
         if status is None:
             return
         now_ns = self._now_ns()

@@ -12,7 +12,9 @@ from sensor_msgs.msg import CompressedImage, Image
 from std_msgs.msg import String
 
 from mobile_vla_ros.errors import UserError
+from mobile_vla_ros.images.messages import check_encoding
 from mobile_vla_ros.nodes.shared.messages import time_ns, with_info
+from mobile_vla_ros.nodes.shared.params import declare
 from mobile_vla_ros.nodes.shared.sequence import MessageCount
 
 # As qos_profile_sensor_data, but deep enough for a second in which the process is not scheduled.
@@ -41,6 +43,18 @@ def camera(node: Node, transport: str) -> tuple[str, type]:
     if transport == 'compressed':
         topic = node.resolve_topic_name(f'{topic}/compressed')
     return topic, CAMERA_TYPES[transport]
+
+
+def encoding_param(node: Node) -> str:
+    """Declare ``encoding``; return its value, or raise UserError for an unknown one."""
+    return check_encoding(
+        declare(
+            node,
+            'encoding',
+            '',
+            'colours of raw images whose own encoding names none (8UC3), such as bgr8',
+        )
+    )
 
 
 def wrong_camera(topic: str, publishers: Sequence, kind: type) -> str:

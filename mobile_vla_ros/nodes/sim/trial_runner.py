@@ -25,7 +25,7 @@ from rclpy.node import Node
 from std_srvs.srv import Trigger
 
 from mobile_vla_ros.errors import UserError
-from mobile_vla_ros.nodes.shared.guard_status import values_of
+from mobile_vla_ros.nodes.shared.guard_status import usable, values_of
 from mobile_vla_ros.nodes.shared.messages import time_ns, twist_array, twist_message
 from mobile_vla_ros.nodes.shared.run import run, work_to_end
 from mobile_vla_ros.nodes.sim.params import runner_params
@@ -113,14 +113,20 @@ class ArenaRunner(Node):
             self._teleop.publish(Twist())
 
     def _on_status(self, message: DiagnosticStatus) -> None:
+        values = usable(self, 'a message on sim/status', lambda: values_of(message))
+        if values is None:
+            return
         with self._news:
             self._received.state = message.message
-            self._received.status = values_of(message)
+            self._received.status = values
             self._news.notify_all()
 
     def _on_recorder_status(self, message: DiagnosticStatus) -> None:
+        values = usable(self, 'a message on recorder/status', lambda: values_of(message))
+        if values is None:
+            return
         with self._news:
-            self._recorder_instruction = values_of(message).get('instruction', '')
+            self._recorder_instruction = values.get('instruction', '')
             self._news.notify_all()
 
     def _on_odom(self, message: Odometry) -> None:

@@ -21,7 +21,7 @@ from std_msgs.msg import String
 from std_srvs.srv import Trigger
 
 from mobile_vla_ros.errors import UserError
-from mobile_vla_ros.nodes.shared.guard_status import values_of
+from mobile_vla_ros.nodes.shared.guard_status import usable, values_of
 from mobile_vla_ros.nodes.shared.messages import (
     BEST_EFFORT,
     LATCHED,
@@ -43,6 +43,7 @@ from mobile_vla_ros.nodes.teleop.joystick import Layout as JoystickLayout
 from mobile_vla_ros.nodes.teleop.keyboard import HELP, RECORDER_KEYS, Console
 from mobile_vla_ros.nodes.teleop.status_lines import NodeReport
 from mobile_vla_ros.nodes.teleop.terminal import Row, Terminal
+from mobile_vla_ros.safety.status import counts
 from mobile_vla_ros.types import NANOSECONDS
 
 PERIOD_S = 0.05
@@ -269,7 +270,10 @@ class TeleopNode(Node):
     # --- requests and screen ---
 
     def _on_status(self, name: str, message: DiagnosticStatus) -> None:
-        values = values_of(message)
+        values = usable(self, f'a message on {name}/status', lambda: values_of(message))
+        if values is None:
+            return
+        usable(self, f'takes on {name}/status', lambda: counts(values.get('takes', '')))
         self._reports[name] = NodeReport(steady_ns() / NANOSECONDS, message.message, values)
         recovered = values.get('recovered', '')
         if name == 'recorder' and recovered != self._recovered:

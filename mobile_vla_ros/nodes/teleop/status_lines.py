@@ -1,13 +1,19 @@
 """The state of the other nodes as lines of the console. No ROS here."""
 
 import contextlib
-import json
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from mobile_vla_ros.nodes.teleop import joystick
 from mobile_vla_ros.nodes.teleop.terminal import Row
-from mobile_vla_ros.safety.status import STATUS_MAX_AGE_S, GuardStatus, StopReason
+from mobile_vla_ros.safety.status import (
+    STATUS_MAX_AGE_S,
+    GuardStatus,
+    StopReason,
+    Unusable,
+    counts,
+    number,
+)
 
 LOW_DISK_MIN, LONG_DISK_MIN = 10.0, 600.0
 MAX_CHOICES = 9  # one digit each
@@ -89,9 +95,8 @@ def episodes_of(recorder: NodeReport | None) -> dict[str, int]:
     """Return the episodes per instruction, as the recorder counts them; empty if it does not."""
     if recorder is None:
         return {}
-    with contextlib.suppress(ValueError, TypeError, AttributeError):
-        counts = json.loads(recorder.values.get('takes') or '{}')
-        return {str(text): int(count) for text, count in counts.items()}
+    with contextlib.suppress(Unusable):
+        return counts(recorder.values.get('takes', ''))
     return {}
 
 
@@ -104,7 +109,7 @@ def choices_of(episodes: Mapping[str, int]) -> list[str]:
 def _recorder(report: NodeReport) -> list[Row]:
     values = report.values
     rate = f'{values.get("camera_hz", "?")} Hz'
-    expected = _number(values.get('expected_hz'))
+    expected = number(values.get('expected_hz'))
     if expected:
         rate = f'{values.get("camera_hz", "?")} of {expected:.1f} Hz'
     disk, low = _disk(values.get('disk_minutes', ''))
@@ -174,22 +179,15 @@ def _count(episodes: int) -> str:
 
 
 def _clock(seconds: str | None) -> str:
-    value = _number(seconds)
+    value = number(seconds)
     return '?' if value is None else f'{int(value) // 60}:{int(value) % 60:02d}'
 
 
 def _disk(minutes: str) -> tuple[str, bool]:
     """Return the room left in words, and whether it is low."""
-    value = _number(minutes)
+    value = number(minutes)
     if value is None:
         return '', False
     if value < LONG_DISK_MIN:
         return f'disk {value:.0f} min', value < LOW_DISK_MIN
     return f'disk {value / 60:.0f} h', False
-
-
-def _number(text: str | None) -> float | None:
-    try:
-        return None if text is None else float(text)
-    except ValueError:
-        return None

@@ -9,6 +9,7 @@ import termios
 import tty
 import unicodedata
 from collections.abc import Sequence
+from itertools import accumulate
 from typing import NamedTuple
 
 from mobile_vla_ros.errors import UserError
@@ -19,6 +20,7 @@ FUNCTION_KEY_S = 0.03  # the rest of a function key may arrive a little after it
 BEGUN = re.compile(rb'\x1b(\[[0-?]*[ -/]*|O)?$')
 STYLES = {'plain': '', 'strong': '\x1b[1m', 'alarm': '\x1b[7m'}
 HIDE_CURSOR, SHOW_CURSOR = '\x1b[?25l', '\x1b[?25h'
+MAX_CHARS = 4000  # of a row: wider than any terminal
 # Redraw now and then even without a change: others write here, and sizes change.
 REDRAW_EVERY = 5
 
@@ -91,7 +93,7 @@ class Terminal:
         lines = [
             STYLES[row.style] + line + '\x1b[0m'
             for row in rows
-            for line in wrap(plain(row.text), width - 1, row.height)
+            for line in wrap(plain(row.text[:MAX_CHARS]), width - 1, row.height)
         ]
         lines = lines[: max(height - 2, 1)]
         drawn = ''.join(f'\n{line}\x1b[K' for line in lines)
@@ -137,9 +139,8 @@ def cut(text: str, width: int) -> str:
     """Cut a text to a width in columns, ending in … if something is missing."""
     if columns(text) <= width:
         return text
-    while text and columns(text) > width - 1:
-        text = text[:-1]
-    return text + '…'
+    ends = accumulate(map(columns, text))
+    return ''.join(c for c, end in zip(text, ends, strict=True) if end < width) + '…'
 
 
 def wrap(text: str, width: int, height: int) -> list[str]:

@@ -1,9 +1,12 @@
 """Read what the page of `mobile_vla episodes view` shows of an episode."""
 
+import base64
+import dataclasses
 import io
 from collections.abc import Mapping
 from math import ceil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -112,6 +115,19 @@ def read_view(path: Path, most: int, side: int, budget: int) -> EpisodeView:
             ],
             measures=_measures(episode, health, size),
         )
+
+
+def read_plain(path: Path, most: int, side: int, budget: int) -> dict[str, Any]:
+    """Return the fields of ``read_view`` in a ``FileWorker``, with images in base64."""
+    view = read_view(path, most, side, budget)
+    images = [base64.b64encode(image).decode() for image in view.images]
+    return dataclasses.asdict(view) | {'images': images}
+
+
+def from_plain(fields: dict[str, Any]) -> EpisodeView:
+    """Return what ``read_plain`` read."""
+    images = [base64.b64decode(image) for image in fields['images']]
+    return EpisodeView(**fields | {'images': images, 'span': tuple(fields['span'])})
 
 
 def _seconds(time_ns, origin_ns):

@@ -5,16 +5,18 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from mobile_vla_ros import __version__
+from mobile_vla_ros.episode.catalog.file_worker import FileWorker
 from mobile_vla_ros.episode.catalog.index import EpisodeIndex
 from mobile_vla_ros.episode.catalog.index_table import UNFINISHED, UNREADABLE
 from mobile_vla_ros.errors import UserError
-from mobile_vla_ros.report.builders.episode_view import read_view
+from mobile_vla_ros.report.builders.episode_view import from_plain
 from mobile_vla_ros.report.pages import page
 from mobile_vla_ros.report.pages.episodes_page import VERDICTS, EpisodeView, episodes_page
 
 PAGE_BYTES = 40_000_000  # of images and commands on the page
 # (maximum images of an episode, pixels of their longer side), for a folder and for one file.
 OF_FOLDER, OF_FILE = (60, 200), (1000, 320)
+READ = 'report.builders.episode_view:read_plain'
 MAX_NAMED = 5  # unreadable files named on the page
 
 
@@ -64,11 +66,14 @@ def write(
     alone = path.is_file()
     most, side = OF_FILE if alone else OF_FOLDER
     views = []
-    for one in bar(chosen.paths):
-        try:
-            views.append(read_view(one, most, side, int(PAGE_BYTES / len(chosen.paths))))
-        except UserError as error:
-            chosen.broken.append(str(error))
+    budget = int(PAGE_BYTES / len(chosen.paths))
+    with FileWorker() as worker:
+        for one in bar(chosen.paths):
+            try:
+                found = worker.call(READ, one, most, side, budget, whole=True)
+                views.append(from_plain(found))
+            except UserError as error:
+                chosen.broken.append(str(error))
     if not views:
         raise UserError(f'no episode of {path} can be read', expected='episodes of the recorder')
     images = max(len(view.images) for view in views)

@@ -309,6 +309,8 @@ def test_a_fault_in_the_policys_health_stops_and_disarms(nodes, client):
         assert not any(map(moving, drive.next_commands()))
         assert 'camera frozen' in client.call('guard/arm').message
         client.publish('policy/health', DiagnosticArray(), LATCHED)  # no status, not even OK
+        client.publish('policy/health', health(reason='x' * 2_000_000), LATCHED)  # not read
+        drive.process.wait_for_output('cannot be used: it has more than')
         assert 'camera frozen' in client.call('guard/arm').message
         client.publish('policy/health', health(), LATCHED)
         client.wait_for(lambda: client.call('guard/arm').success)

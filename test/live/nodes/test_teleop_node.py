@@ -301,6 +301,18 @@ def test_the_status_line_shows_the_recorder(keyboard, client):
         'takes': '{"go": 2, "stay": 1}',
         'recovered': 'one episode was completed',
     }
+    # What no node of this package sends, and any program may.
+    for unusable, sentence in (
+        ({'takes': '[' * 100_000, 'seconds': 'inf', 'disk_minutes': 'nan'}, 'are not JSON'),
+        ({'takes': '{"go": 1e999}', 'instruction': 'x ' * 200_000}, 'are not whole numbers'),
+        ({'takes': 'x' * 2_000_000}, 'cannot be used: it has more than'),
+    ):
+        with client.stream(
+            'recorder/status',
+            lambda values=unusable: status_message('recorder', 'recording', values),
+            10,
+        ):
+            one.wait_for_text(sentence)
     with client.stream(
         'recorder/status',
         lambda: status_message('recorder', 'recording', values, DiagnosticStatus.OK),

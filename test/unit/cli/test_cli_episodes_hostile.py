@@ -6,6 +6,12 @@ import pytest
 
 from hostile_episodes import SECRET, changes, fifo, good_episode, secret_file, spoil
 from mobile_vla_ros.cli.main import main
+from mobile_vla_ros.data.segments import Sampling, rate_for, read_episodes
+from mobile_vla_ros.episode.catalog.file_worker import LIMIT_S, SLOWEST_BYTES_PER_S, FileWorker
+from mobile_vla_ros.errors import UserError
+from mobile_vla_ros.model.builtin import bundle_folder
+from mobile_vla_ros.replay.run import Settings
+from small_episodes import write_episode
 
 KINDS = {kind: (change, path) for kind, change, path in changes()}
 CHOSEN = (
@@ -62,3 +68,42 @@ def test_a_bad_file_is_named_and_the_rest_goes_on(
         assert len(fine if status else objects) == 1
     written = b''.join(one.read_bytes() for one in tmp_path.rglob('*') if one.is_file())
     assert SECRET[:30].encode() not in written
+
+
+@pytest.fixture
+def one_is_slow(tmp_path, monkeypatch):
+    """Two episodes, of which reading the first takes longer than it may: (slow, fine)."""
+    slow, fine = sorted(write_episode(tmp_path / 'episodes', frames=40) for _ in range(2))
+    call = FileWorker.call
+
+    def timed(worker, work, path, *more, whole=False, step=None):
+        # Just enough to list it, for the commands that do first.
+        tiny_s = 0.0005 - whole * path.stat().st_size / SLOWEST_BYTES_PER_S
+        worker.limit_s = tiny_s if path == slow and 'read_row' not in work else LIMIT_S
+        return call(worker, work, path, *more, whole=whole, step=step)
+
+    monkeypatch.setattr(FileWorker, 'call', timed)
+    return slow, fine
+
+
+def test_a_slow_file_is_named_and_the_rest_goes_on(one_is_slow, tmp_path, capsys):
+    """By view, export, training, evaluation and replay."""
+    slow, fine = one_is_slow
+    folder, sentence = str(slow.parent), 'was given up'
+    out = str(tmp_path / 'out')
+    for command in (
+        ['view', folder, '--out', str(tmp_path / 'page.html')],
+        ['export', folder, '--out', out, '--format', 'csv'],
+    ):
+        assert main(['episodes', *command]) == 1
+        printed = capsys.readouterr()
+        assert f'{slow.name} {sentence}' in printed.err and 'Traceback' not in printed.err
+    assert '1 exported, 0 skipped, 1 failed' in printed.out
+    assert fine.stem in (tmp_path / 'page.html').read_text()
+    for images in (True, False):  # training, and baselines
+        loaded = read_episodes([slow, fine], Sampling(), images=images)
+        assert [segment.path for segment in loaded.segments] == [fine]
+        assert sentence in loaded.skipped[str(slow)]
+    assert rate_for([slow, fine], 30.0) == rate_for([fine], 30.0)
+    with pytest.raises(UserError, match=sentence):
+        Settings(slow, bundle_folder('builtin:demo')).check()

@@ -6,13 +6,14 @@ import signal
 import subprocess
 import sys
 import zlib
+from collections import Counter
 from pathlib import Path
 
 import h5py
 import numpy as np
 import pytest
 
-from bags import drive, pixels_of, write_bag
+from bags import START_NS, drive, make, pixels_of, write_bag
 from mobile_vla_ros.cli.main import main
 from mobile_vla_ros.episode.storage.reader import Episode, find_episodes
 from mobile_vla_ros.errors import UserError
@@ -74,8 +75,8 @@ def test_a_folder_is_imported_and_failures_are_named(mixture, tmp_path, capsys):
     output = capsys.readouterr()
     assert f'{mixture / "monday" / "broken.h5"}: failed: ' in output.err
     assert f'{mixture / "broken.mcap"}: failed: ' in output.err
-    assert 'notes.txt' not in output.err + output.out
-    assert output.out.splitlines()[-1] == f'{out}: 4 imported, 0 skipped, 2 failed'
+    assert f'{mixture}/*.txt: ignored: 1 file of another kind' in output.err
+    assert output.out.splitlines()[-1] == f'{out}: 4 imported, 0 skipped, 2 failed, 1 ignored'
     assert len(find_episodes(out)) == len(list(out.iterdir())) == 4
     origins = set()
     for path in find_episodes(out):
@@ -96,11 +97,80 @@ def test_a_second_run_imports_nothing_twice(mixture, tmp_path, capsys):
     assert find_episodes(out) == before
     assert run(mixture, out, '--json') == 1
     rows = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
-    assert sorted(row['status'] for row in rows) == ['failed'] * 2 + ['imported'] * 3 + ['skipped']
+    assert Counter(row['status'] for row in rows) == {
+        'failed': 2,
+        'imported': 3,
+        'skipped': 1,
+        'ignored': 1,
+    }
     assert all(row['reason'] for row in rows if row['status'] != 'imported')
     assert all(
         row['health']['verdict'] in ('good', 'poor') for row in rows if row['status'] == 'imported'
     )
+
+
+def test_importing_again_with_a_better_sentence_updates_it(tmp_path, capsys):
+    """The one that was given at import; a bag's own stays, and so does everything else."""
+    text = make('std_msgs/msg/String', 'follow the wall')
+    write_bag(tmp_path / 'old' / 'told', [('/instruction', text, START_NS), *drive()])
+    write_bag(tmp_path / 'old' / 'silent', drive())
+    out = tmp_path / 'episodes'
+    assert run(tmp_path / 'old', out) == 0
+
+    def found():
+        episodes = {}
+        for path in find_episodes(out):
+            with Episode.open(path) as episode:
+                images = [episode.encoded(index) for index in range(len(episode))]
+                episodes[episode.origin] = (episode.instruction, images, str(episode.health))
+        return dict(sorted(episodes.items()))
+
+    silent, told = found().values()
+    assert (silent[0], told[0]) == ('go to the red box', 'follow the wall')
+    capsys.readouterr()
+    assert run(tmp_path / 'old', out, '--instruction', 'go to the red box there') == 0
+    printed = capsys.readouterr().out
+    assert 'silent: updated: its instruction was "go to the red box"' in printed
+    assert printed.splitlines()[-1] == f'{out}: 0 imported, 1 skipped, 0 failed, 1 updated'
+    assert list(found().values()) == [('go to the red box there', *silent[1:]), told]
+    assert main(['episodes', 'check', str(out)]) == 0
+
+
+def test_what_is_not_taken_is_named_with_the_remedy(tmp_path, capsys):
+    """Other recordings, compressed bags, pointers; what belongs to a bag is not named."""
+    old = tmp_path / 'old'
+    write_bag(old / 'good', drive())
+    for name, content in (
+        ('drive.bag', b'#ROSBAG V2.0'),
+        ('old.mcap.zstd', b''),
+        ('tub/manifest.json', b'[]'),
+        ('tub/catalog_0.catalog', b'{}'),
+        ('lerobot/meta/info.json', b'{}'),
+        ('notes/a.txt', b''),
+        ('notes/b.txt', b''),
+        ('lfs.mcap', b'version https://git-lfs.github.com/spec/v1\n'),
+        ('lfs.h5', b'version https://git-lfs.github.com/spec/v1\n'),
+        ('.DS_Store', b''),
+    ):
+        (old / name).parent.mkdir(parents=True, exist_ok=True)
+        (old / name).write_bytes(content)
+    assert run(old, tmp_path / 'episodes') == 1
+    printed = capsys.readouterr()
+    lines = dict(line.split(': ', 1) for line in printed.err.splitlines())
+    assert {
+        str(Path(path).relative_to(old)): line.split(':')[-1] for path, line in lines.items()
+    } == {
+        'drive.bag': ' convert it with rosbags-convert --src FILE.bag --dst FOLDER',
+        'old.mcap.zstd': ' decompress it with zstd -d',
+        'tub': ' drive again and record with ROS',
+        'lerobot': ' import the recordings that it was made from',
+        'notes/*.txt': ' 2 files of another kind',
+        'lfs.mcap': ' run git lfs pull.',
+        'lfs.h5': ' run git lfs pull.',
+    }
+    assert printed.out.splitlines()[-1].endswith(': 1 imported, 0 skipped, 2 failed, 5 ignored')
+    assert run(old / 'drive.bag', tmp_path / 'episodes') == 1
+    assert 'rosbags-convert' in capsys.readouterr().err
 
 
 def test_an_episode_of_one_row_is_refused(tmp_path, capsys):

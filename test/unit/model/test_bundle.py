@@ -1,6 +1,7 @@
 """The policy bundle: whole or absent, unchanged by saving, refused when it does not fit."""
 
 import json
+import os
 import subprocess
 import sys
 import zipfile
@@ -59,10 +60,16 @@ def test_merged_adapters_give_the_same_actions(small_run):
 
 
 def test_saving_again_gives_the_same_policy(small_run, tmp_path):
-    """Tensor by tensor."""
+    """Tensor by tensor; the folder is open to whom the umask lets read it."""
     loaded = load_bundle(small_run / 'best', merge=False)
-    again = load_bundle(save_bundle(tmp_path / 'again', loaded.network, loaded.spec), merge=False)
+    before = os.umask(0o027)
+    try:
+        folder = save_bundle(tmp_path / 'again', loaded.network, loaded.spec)
+    finally:
+        os.umask(before)
+    again = load_bundle(folder, merge=False)
     assert again.spec == loaded.spec
+    assert folder.stat().st_mode & 0o777 == 0o750
     for name, tensor in loaded.network.state_dict().items():
         assert torch.equal(tensor, again.network.state_dict()[name]), name
 

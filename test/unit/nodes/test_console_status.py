@@ -31,6 +31,16 @@ VALUES = {
     'problem': '',
     'last_reasons': 'camera at 7.1 Hz of 10.0; worst gap 0.4 s',
 }
+HOSTILE_COUNTS = (
+    '[' * 100_000,
+    '{"a": ' * 100_000,
+    '{"a": NaN}',
+    '{"a": Infinity}',
+    '{"a": 1e999}',
+    '{"a": 1.5}',
+    '{"a": true}',
+    '{"a": ' + '9' * 10_000 + '}',
+)
 GUARD = NodeReport(9.9, 'teleop', GuardStatus(State.TELEOP, armed=True).values())
 
 
@@ -104,9 +114,12 @@ def test_missing_and_invalid_values_do_not_end_the_console():
     assert rows(1.0, NodeReport(1.0, 'recording', {}), None, 0.5, joystick.NEVER)[0].text == (
         'REC ?, ? frames, ? Hz, queue ?, ? dropped'
     )
-    for counts in ('', 'rubbish', '[1]', '{"a": "b"}', 'null'):
+    for counts in ('', 'rubbish', '[1]', '{"a": "b"}', 'null', *HOSTILE_COUNTS):
         assert episodes_of(NodeReport(0.0, 'idle', {'takes': counts})) == {}
     assert episodes_of(None) == {}
+    for value in ('nan', 'inf', '1e999', '-inf', 'x' * 100_000):
+        shown = lines_for(seconds=value, expected_hz=value, disk_minutes=value)
+        assert shown[0] == 'REC ?, 835 frames, 9.9 Hz, queue 2, 7 dropped'
 
 
 def test_typing_offers_existing_instructions():
@@ -169,3 +182,4 @@ def test_text_of_other_nodes_cannot_control_the_terminal():
     """An instruction from a topic may contain any characters."""
     assert plain('go\x1b[2J\nwest\t더') == 'go?[2J?west?더'
     assert cut('', 5) == ''
+    assert cut('x' * 1_000_000, 5) == 'xxxx…'

@@ -19,6 +19,9 @@ from mobile_vla_ros.safety.status import (
     PolicyStatus,
     State,
     StopReason,
+    Unusable,
+    bounded,
+    counts,
 )
 
 PACKAGE = Path(guard.__file__).parent.parent
@@ -118,3 +121,28 @@ def test_the_drill_and_the_camera_use_known_reasons():
         for one in fault.because:
             assert isinstance(one, StopReason | State) or one == 'takeover'
     assert all(isinstance(one, StopReason) for one in (*CLOCK_RELATED, *CONTENT_RELATED))
+
+
+@pytest.mark.parametrize(
+    ('sentence', 'pairs'),
+    [
+        ('', [(str(index), '') for index in range(100_000)]),
+        ('', [('reason', 'x' * 10_000_000)]),
+        ('', [('x' * 10_000_000, '')]),
+        ('x' * 10_000_000, []),
+    ],
+)
+def test_a_status_of_any_size_is_refused(sentence, pairs):
+    """Many values, a long one, a long key, a long sentence."""
+    with pytest.raises(Unusable, match='it has more than'):
+        bounded(sentence, pairs)
+    assert bounded('stands', [('armed', 'true')]) == {'armed': 'true'}
+
+
+def test_counts_are_whole_numbers_by_name():
+    """Nothing else is read, however deep or large (``test_console_status``)."""
+    assert counts('{"go": 3}') == {'go': 3} and counts('') == {}
+    with pytest.raises(Unusable, match='whole numbers'):
+        counts('{"go": NaN}')
+    with pytest.raises(Unusable, match='not JSON'):
+        counts('[' * 100_000)

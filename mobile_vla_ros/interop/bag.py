@@ -1,0 +1,180 @@
+"""A bag: a rosbag2 folder, or one of its files, and the messages in it."""
+
+import contextlib
+from collections.abc import Callable, Collection, Iterator
+from pathlib import Path
+from typing import Any, NamedTuple, TypeVar
+
+import yaml
+from rosbags.typesys import Stores, get_typestore
+
+from mobile_vla_ros.errors import UserError, first_line
+from mobile_vla_ros.interop.bag_files import (
+    CDR,
+    MAX_BYTES,
+    BagFile,
+    McapFile,
+    SqliteFile,
+    Topic,
+    inflate,
+    inflate_file,
+)
+from mobile_vla_ros.interop.left_out import METADATA
+
+SUFFIXES = ('.mcap', '.db3')
+MAX_METADATA_BYTES = 4_000_000
+ZSTD = '.zstd'
+T = TypeVar('T')
+
+
+class Received(NamedTuple):
+    """
+    One message of a bag.
+
+    :param time_ns: the bag's time of it.
+    :param place: where it is in the bag: later ones are greater.
+    :param message: an object with the fields of its type; None when it cannot be read, and
+        ``problem`` says why.
+    """
+
+    time_ns: int
+    place: tuple[int, ...]
+    topic: Topic
+    message: Any
+    problem: str = ''
+
+
+class Bag:
+    """
+    An open bag; use it as a context manager.
+
+    Messages are read with ROS 2's own definitions of their types, whatever the bag says: those
+    that are read here have never changed, and bags from before Iron have no definitions.
+
+    :param scratch: an empty folder for copies, of the caller's.
+    :ivar topics: with messages of ROS 2, sorted.
+    :ivar others: every other topic, sorted.
+    :ivar notes: sentences on what is missing of its files.
+    :raises UserError: when it is broken, or not of ROS 2.
+    """
+
+    def __init__(self, path: Path, scratch: Path) -> None:
+        self.ros_distro = ''
+        self._store = get_typestore(Stores.LATEST)
+        self._files: list[BagFile] = []
+        self._by_message = False
+        with contextlib.ExitStack() as closing:
+            for one in self._paths(path) if path.is_dir() else [path]:
+                file = checked(lambda: _open(one, scratch))  # noqa: B023
+                closing.callback(file.close)
+                self._files.append(file)
+            topics = {topic for file in self._files for topic in file.topics}
+            self.topics = sorted(one for one in topics if one.encoding == CDR)
+            silent = {topic for file in self._files for topic in file.silent}
+            self.others = sorted((topics | silent) - set(self.topics))
+            if not self.topics:
+                self._refuse(topics)
+            self._closing = closing.pop_all()
+        self.notes = [file.note for file in self._files if file.note]
+
+    def __enter__(self) -> 'Bag':
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._closing.close()
+
+    def messages(self, topics: Collection[Topic]) -> Iterator[Received]:
+        """
+        Yield the messages of some topics, file by file in the order of their times.
+
+        :raises UserError: when the bag is broken.
+        """
+        for number, file in enumerate(self._files):
+            messages = file.messages(topics)
+            while True:
+                found = checked(lambda: next(messages, None))  # noqa: B023
+                if found is None:
+                    break
+                place = (number, *found.place)
+                try:
+                    message, problem = self._read(found.topic, found.data), ''
+                except Exception as error:  # of any kind: struct, ValueError, MemoryError
+                    message = None
+                    problem = f'a message cannot be read; got {first_line(error)}'
+                yield Received(found.time_ns, place, found.topic, message, problem)
+
+    def _read(self, topic: Topic, data: bytes | None) -> Any:
+        if data is not None and self._by_message:
+            data = inflate(data, MAX_BYTES)
+        if data is None or len(data) > MAX_BYTES:
+            raise ValueError(f'more than {MAX_BYTES} bytes')
+        return self._store.deserialize_cdr(data, topic.type)
+
+    def _paths(self, folder: Path) -> list[Path]:
+        """Return the files of a bag, as its metadata names them."""
+        metadata = folder / METADATA
+        if metadata.stat().st_size > MAX_METADATA_BYTES:
+            raise UserError(
+                f'its {METADATA} is too large',
+                got=f'{metadata.stat().st_size} bytes',
+                expected=f'at most {MAX_METADATA_BYTES}',
+                remedy='import its files one by one',
+            )
+
+        def read() -> tuple[list[str], str, str]:
+            about = yaml.safe_load(metadata.read_text())['rosbag2_bagfile_information']
+            names = [Path(name).name for name in about['relative_file_paths']]
+            mode = str(about.get('compression_mode') or '').lower()
+            return names, mode, str(about.get('ros_distro') or '')
+
+        names, mode, self.ros_distro = checked(read)
+        self._by_message = mode == 'message'
+        missing = [name for name in names if not (folder / name).is_file()]
+        if missing or not names:
+            raise UserError(
+                'its data is missing',
+                got=f'no {missing[0]} beside {METADATA}' if missing else f'{METADATA} alone',
+                expected='the whole folder of the recording',
+                remedy='copy it again',
+            )
+        return [folder / name for name in names]
+
+    def _refuse(self, topics: Collection[Topic]) -> None:
+        """Raise UserError for a bag without a message of ROS 2."""
+        if topics:
+            raise UserError(
+                'its messages are not of ROS 2',
+                got=', '.join(sorted({one.encoding[:40] for one in topics})),
+                expected='CDR, as ros2 bag record writes them',
+                remedy='convert them to ROS 2 messages first',
+            )
+        other = [one.profile for one in self._files if isinstance(one, McapFile)]
+        if other and set(other) != {'ros2'}:
+            raise UserError(
+                'it is an MCAP file without messages of ROS 2',
+                got=f'profile {other[0][:40]!r}',
+                expected="profile 'ros2'",
+                remedy='convert its messages (protobuf, JSON) to ROS 2 first',
+            )
+
+
+def checked(call: Callable[[], T]) -> T:
+    """Return the result of reading; raise UserError if the bag is broken."""
+    try:
+        return call()
+    except UserError:
+        raise
+    except Exception as error:  # many kinds: struct, sqlite3, zstd, YAML
+        raise UserError(
+            'the bag is broken',
+            got=first_line(error).rstrip('.'),
+            remedy='try ros2 bag reindex, or mcap recover',
+        ) from None
+
+
+def _open(path: Path, scratch: Path) -> BagFile:
+    if path.suffix == ZSTD:
+        whole = scratch / path.stem
+        inflate_file(path, whole)
+        path = whole
+    return McapFile(path) if path.suffix == '.mcap' else SqliteFile(path, scratch)

@@ -1,0 +1,216 @@
+"""Bags with holes, and bags of strangers: what is read of them, refused and counted."""
+
+import shutil
+import sqlite3
+import struct
+
+import numpy as np
+import pytest
+
+from bags import (
+    PERIOD_NS,
+    START_NS,
+    drive,
+    image,
+    import_one,
+    imported_episode,
+    make,
+    pixels_of,
+    write_bag,
+)
+from mcap_records import channel, chunk, mcap, message, record, records_of
+from mobile_vla_ros.interop import bag_files
+from mobile_vla_ros.interop.bag_files import MAX_BYTES
+from mobile_vla_ros.interop.imports import FAILED, IMPORTED
+from mobile_vla_ros.interop.source import ImportOptions
+
+PNG = ImportOptions('go to the red box', image_format='png')
+WITHOUT_TIME = 'without a time: 0, or from before /clock'
+
+
+def chunked(messages, compression='', rows=10):
+    """Return the channels, and the records in chunks, each with the channels."""
+    channels, found = records_of(messages)
+    parts = [found[row : row + rows] for row in range(0, len(found), rows)]
+    return [
+        chunk(channels + b''.join(data for _, data in part), compression, start_ns=part[0][0])
+        for part in parts
+    ]
+
+
+def events(episode, name):
+    """Return the texts of the events of a name."""
+    return [event.text for event in episode.events if event.name == name]
+
+
+@pytest.mark.parametrize('compression', ['', 'zstd', 'lz4', None])
+def test_a_cut_mcap_is_read_up_to_the_cut(tmp_path, compression):
+    """In the middle of a chunk too, and of a file without chunks; the cut is said."""
+    messages = drive(30, image_of=lambda index, ns: image(pixels_of(index, (96, 72)), ns))
+    channels, found = records_of(messages)
+    records = (
+        [channels, *(data for _, data in found)]
+        if compression is None
+        else chunked(messages, compression, rows=40)
+    )
+    whole = mcap(*records)
+    bag = tmp_path / 'cut.mcap'
+    bag.write_bytes(whole[: len(whole) // 2])
+    result = import_one(bag, tmp_path / 'out', PNG)
+    assert result.status == IMPORTED and 'it is cut short' in result.notes[0], result.reason
+    with imported_episode(bag, tmp_path / 'other', PNG) as episode:
+        last = len(episode) - 1  # zstd unpacks blocks of 128 KB: six images
+        assert 7 <= last < 16
+        assert np.array_equal(episode.frame(last).image, pixels_of(last, (96, 72)))
+        assert 'it is cut short' in events(episode, 'problem')[0]
+    bag.write_bytes(whole)
+    with imported_episode(bag, tmp_path / 'whole', PNG) as episode:
+        assert len(episode) == len(episode.commands) == 30
+        assert not events(episode, 'problem')
+
+
+def test_chunks_out_of_order_are_sorted(tmp_path):
+    """By the times of their messages, of chunks that overlap as well."""
+    channels, found = records_of(drive(12))
+    parts = [found[1::2], found[12::2], found[:12:2]]
+    bag = tmp_path / 'mixed.mcap'
+    bag.write_bytes(
+        mcap(
+            *(
+                chunk(channels + b''.join(data for _, data in part), start_ns=part[0][0])
+                for part in parts
+            )
+        )
+    )
+    with imported_episode(bag, tmp_path / 'out', PNG) as episode:
+        assert len(episode) == len(episode.commands) == 12
+        assert (np.diff(episode.frame_received_ns) == PERIOD_NS).all()
+
+
+@pytest.mark.parametrize(
+    ('bomb', 'reason'),
+    [
+        (chunk(bytes(1 << 24), 'zstd', claims=8 << 30), 'a chunk is too large'),
+        (chunk(bytes(1 << 24), 'zstd', claims=100), 'larger than it says'),
+        (chunk(bytes(1 << 24), 'lz4', claims=100), 'larger than it says'),
+        (record(5, struct.pack('<HIQQ', 1, 0, START_NS, 0) + bytes(MAX_BYTES)), 'too large'),
+        (chunk(b'') * 20, 'too many pieces'),
+    ],
+    ids=['claims much', 'zstd', 'lz4', 'message', 'many chunks'],
+)
+def test_a_decompression_bomb_is_refused(tmp_path, monkeypatch, bomb, reason):
+    """Before it is unpacked."""
+    monkeypatch.setattr(bag_files, 'MAX_PARTS', 20)
+    bag = tmp_path / 'bomb.mcap'
+    bag.write_bytes(mcap(*chunked(drive()), bomb))
+    result = import_one(bag, tmp_path / 'out', PNG)
+    assert result.status == FAILED and reason in result.reason
+
+
+@pytest.mark.parametrize('storage', ['mcap', 'sqlite3'])
+def test_topics_that_are_not_needed_may_be_anything(tmp_path, storage):
+    """A service event, unknown types, 60,000 of them, arrays of 10^9: named, and never parsed."""
+    huge = 'uint8[1000000000] x\nX[1000000000] y\n---\n'
+    if storage == 'mcap':
+        bag = tmp_path / 'drive.mcap'
+        others = b''.join(
+            channel(one, f'/other_{one:05}', 'a/srv/B_Event', huge) for one in range(9, 60_009)
+        )
+        bag.write_bytes(mcap(*chunked(drive()), others, message(9, START_NS, b'rubbish')))
+    else:
+        bag = next(write_bag(tmp_path / 'drive', drive(), storage).glob('*.db3'))
+        with sqlite3.connect(bag) as database:
+            database.executemany(
+                'INSERT INTO topics(name, type, serialization_format, offered_qos_profiles, '
+                "type_description_hash) VALUES (?, 'a/srv/B_Event', 'cdr', '', '')",
+                ((f'/other_{one:05}',) for one in range(9, 60_009)),
+            )
+    result = import_one(bag, tmp_path / 'out', PNG)
+    assert result.status == IMPORTED, result.reason
+    assert result.health['frames'] == result.health['commands'] == 12
+    assert result.notes[0].startswith('not imported: /other_00009 (a/srv/B_Event), ')
+    assert result.notes[0].endswith(' and 59995 more')
+
+
+def test_a_message_that_lies_or_is_too_large_is_counted(tmp_path):
+    """An image that claims 4 GB of pixels, and a row of 120 MB: two frames lost."""
+    bag = next(write_bag(tmp_path / 'drive', drive(100), 'sqlite3').glob('*.db3'))
+    with sqlite3.connect(bag) as database:
+        (data,) = database.execute('SELECT data FROM messages LIMIT 1').fetchone()
+        size = struct.pack('<I', 32 * 24 * 3)
+        lie = data.replace(size, b'\xff\xff\xff\xff', 1)
+        assert lie != data
+        database.execute('UPDATE messages SET data = ? WHERE rowid = 1', (lie,))
+        database.execute('UPDATE messages SET data = zeroblob(120000000) WHERE rowid = 3')
+    with imported_episode(bag, tmp_path / 'out', PNG) as episode:
+        assert len(episode) == 98 and episode.health['drops'] == 2
+        assert 'a message cannot be read' in events(episode, 'drop')[0]
+        assert f'more than {MAX_BYTES} bytes' in events(episode, 'drop')[1]
+
+
+def test_rows_in_the_log_of_a_sqlite_bag_are_read(tmp_path):
+    """A recorder that was killed leaves them in a -wal; the user's files stay as they are."""
+    live = next(write_bag(tmp_path / 'drive', drive(100), 'sqlite3').glob('*.db3'))
+    database = sqlite3.connect(live)
+    database.execute('PRAGMA journal_mode = WAL')
+    rows = database.execute('SELECT topic_id, timestamp + 10000000000, data FROM messages')
+    database.executemany(
+        'INSERT INTO messages(topic_id, timestamp, data) VALUES (?, ?, ?)', rows.fetchall()
+    )
+    database.commit()
+    folder = tmp_path / 'killed'
+    folder.mkdir()
+    for end in ('', '-wal'):
+        shutil.copy(f'{live}{end}', folder / f'drive.db3{end}')
+    database.close()
+    before = {path.name: path.read_bytes() for path in folder.iterdir()}
+    with imported_episode(folder / 'drive.db3', tmp_path / 'out', PNG) as episode:
+        assert len(episode) == len(episode.commands) == 200
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
+
+
+@pytest.mark.parametrize('storage', ['mcap', 'sqlite3'])
+@pytest.mark.parametrize('early_ns', [0, START_NS + 10**18])
+def test_messages_without_a_time_are_dropped_and_counted(tmp_path, storage, early_ns):
+    """Times of 0, or of another clock before the first message on /clock."""
+    sim = [(topic, one, time_ns - START_NS + 10**9) for topic, one, time_ns in drive(200)]
+    clock = make('rosgraph_msgs/msg/Clock', make('builtin_interfaces/msg/Time', 1, 0))
+    early = [(topic, one, early_ns) for topic, one, _ in drive(1)]
+    bag = write_bag(tmp_path / 'drive', [*early, ('/clock', clock, 10**9), *sim], storage)
+    with imported_episode(bag, tmp_path / 'out', PNG) as episode:
+        assert len(episode) == len(episode.commands) == 200
+        assert events(episode, 'drop') == [f'1 frames {WITHOUT_TIME}']
+        assert events(episode, 'problem') == [f'1 commands {WITHOUT_TIME}']
+        assert episode.health['duration_s'] < 25 and episode.health['drops'] == 1
+        assert episode.attributes['created_utc'] == '1970-01-01T00:00:01Z'
+
+
+def test_a_bag_without_any_time_is_refused(tmp_path):
+    """There is nothing to order it by."""
+    bag = write_bag(tmp_path / 'drive', [(topic, one, 0) for topic, one, _ in drive()])
+    result = import_one(bag, tmp_path / 'out', PNG)
+    assert result.status == FAILED and 'none of its messages has a time' in result.reason
+
+
+def test_what_is_no_ros_2_recording_says_so(tmp_path):
+    """Other messages in an MCAP file, none at all, and metadata whose data is elsewhere."""
+    one = tmp_path / 'one.mcap'
+    for content, words in (
+        (mcap(profile=''), "got profile ''"),
+        (
+            mcap(
+                channel(1, '/camera', 'foxglove.RawImage', encoding='protobuf'),
+                message(1, START_NS, b'x'),
+                profile='',
+            ),
+            'its messages are not of ROS 2; got protobuf',
+        ),
+        (b'nothing at all', 'it is not an MCAP file'),
+    ):
+        one.write_bytes(content)
+        assert words in import_one(one, tmp_path / 'out', PNG).reason
+    bag = write_bag(tmp_path / 'drive', drive())
+    next(bag.glob('*.mcap')).unlink()
+    assert 'got no drive.mcap beside' in import_one(bag, tmp_path / 'out', PNG).reason
+    (bag / 'metadata.yaml').write_text('[' * 2_000)
+    assert 'the bag is broken' in import_one(bag, tmp_path / 'out', PNG).reason
