@@ -141,8 +141,8 @@ class McapFile:
                     data = bytes(body[22:])  # a slice would keep the whole chunk
                     size += len(data)
                     heapq.heappush(waiting, (time_ns, (part.place, offset), number, data))
-            if size > MAX_BYTES:
-                raise _too_large('messages of the same time', size)
+                if size > MAX_BYTES:
+                    raise _too_large('a part whose chunks overlap', size)
         while waiting:
             time_ns, place, number, data = heapq.heappop(waiting)
             yield Message(time_ns, place, wanted[number], data)
@@ -219,6 +219,7 @@ class McapFile:
             yield 0, MESSAGE, stored
             return
         data, place = memoryview(_chunk(stored)), 0
+        del stored
         while place + 9 <= len(data):
             operation, size = struct.unpack_from('<BQ', data, place)
             if place + 9 + size > len(data):
