@@ -26,7 +26,7 @@ if sys.version_info >= (3, 14):  # lz4 and zstd come with rosbags
 else:
     from backports import zstd
 
-MAX_BYTES = 100_000_000  # of a chunk or a message; a raw image of 33 megapixels
+MAX_BYTES = 1 << 26  # of a chunk or a message; a raw image of 22 megapixels
 MAX_RATIO = 1000  # of a file compressed as a whole
 MAX_PARTS = 1 << 20
 MAX_NAME = 4096
