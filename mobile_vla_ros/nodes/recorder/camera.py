@@ -132,6 +132,7 @@ class CameraInput:
     ) -> None:
         self.topic, self.type = camera(node, images.transport)
         self.encode = images.encode
+        self._named = images.named
         self.monitor = CameraMonitor(expected_hz)
         self.newest: Image | CompressedImage | None = None
         self.rate_hz = 0.0
@@ -196,6 +197,7 @@ class CameraInput:
         missing = self.monitor.frame(
             time.monotonic_ns(), stamp_ns, received_ns, info['publication_sequence_number']
         )
+        message = self._named(message)
         self.newest = message
         if self._awaited is not None and not self._awaited.done():
             self._awaited.set_result(True)

@@ -125,7 +125,7 @@ class CameraTopic:
         self.frame_id = ''
         self.received_s = 0.0  # on the monotonic clock
         self.unreadable = ''
-        self._encode = images.encode
+        self._images = images
         self._on_image = on_image
         node.create_subscription(self.type, self.topic, with_info(self._on_message), CAMERA_QOS)
 
@@ -133,7 +133,7 @@ class CameraTopic:
         self.received_s = time.monotonic()
         self.frame_id = message.header.frame_id
         try:
-            encoded = self._encode(message)
+            encoded = self._images.encode(self._images.named(message))
         except UserError as error:
             self.unreadable = str(error)
             return
