@@ -26,7 +26,7 @@ if sys.version_info >= (3, 14):  # lz4 and zstd come with rosbags
 else:
     from backports import zstd
 
-MAX_BYTES = 100_000_000  # of a chunk or a message; a raw image of 33 megapixels
+MAX_BYTES = 1 << 26  # of a chunk or a message; a raw image of 22 megapixels
 MAX_RATIO = 1000  # of a file compressed as a whole
 MAX_PARTS = 1 << 20
 MAX_NAME = 4096
@@ -141,8 +141,8 @@ class McapFile:
                     data = bytes(body[22:])  # a slice would keep the whole chunk
                     size += len(data)
                     heapq.heappush(waiting, (time_ns, (part.place, offset), number, data))
-            if size > MAX_BYTES:
-                raise _too_large('messages of the same time', size)
+                if size > MAX_BYTES:
+                    raise _too_large('a part whose chunks overlap', size)
         while waiting:
             time_ns, place, number, data = heapq.heappop(waiting)
             yield Message(time_ns, place, wanted[number], data)
@@ -219,6 +219,7 @@ class McapFile:
             yield 0, MESSAGE, stored
             return
         data, place = memoryview(_chunk(stored)), 0
+        del stored
         while place + 9 <= len(data):
             operation, size = struct.unpack_from('<BQ', data, place)
             if place + 9 + size > len(data):

@@ -606,11 +606,11 @@ def outcomes(path: Path, folder: Path) -> dict[str, str]:
     return {name: one for name, one in found.items() if one != 'fine'}
 
 
-def call_directly(worker: object, work: str, path: Path, *more, whole: bool = False):
+def call_directly(worker: object, work: str, path: Path, *more, whole: bool = False, step=None):
     """Do what ``FileWorker.call`` does, in this process."""
     module, _, name = work.partition(':')
     function = getattr(importlib.import_module(f'mobile_vla_ros.{module}'), name)
-    return json.loads(json.dumps(function(path, *more)))
+    return json.loads(json.dumps(function(path, *more, *filter(None, [step]))))
 
 
 def main(folder_name: str, how: str = '') -> None:

@@ -131,7 +131,7 @@ class CameraInput:
         on_lost: Callable[[int], None],
     ) -> None:
         self.topic, self.type = camera(node, images.transport)
-        self.encode, self.time = images.encode, images.time
+        self.encode, self.time, self._named = images.encode, images.time, images.named
         self.monitor = CameraMonitor(expected_hz)
         self.newest: Image | CompressedImage | None = None
         self.rate_hz = 0.0
@@ -208,6 +208,7 @@ class CameraInput:
         missing = self.monitor.frame(
             time.monotonic_ns(), stamp_ns, received_ns, info['publication_sequence_number']
         )
+        message = self._named(message)
         self.newest = message
         if self._awaited is not None and not self._awaited.done():
             self._awaited.set_result(True)

@@ -26,10 +26,13 @@ class ImageParams:
     time: CameraTime
     encoding: str
 
+    def named(self, message: Image | CompressedImage) -> Image | CompressedImage:
+        """Return an image message as it arrived, with its colours named."""
+        return images.with_encoding(message, self.encoding)
+
     def encode(self, message: Image | CompressedImage) -> bytes:
-        """Return the bytes to store of an image message; it may raise UserError."""
-        named = images.with_encoding(message, self.encoding)
-        return images.stored_bytes(named, self.format, self.quality)
+        """Return the bytes to store of a message from ``named``; it may raise UserError."""
+        return images.stored_bytes(message, self.format, self.quality)
 
 
 def image_params(node: Node) -> ImageParams:

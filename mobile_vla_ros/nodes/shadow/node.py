@@ -134,7 +134,7 @@ class CameraTopic:
         self.frame_id = ''
         self.received_s = 0.0  # on the monotonic clock
         self.unreadable = ''
-        self._encode, self._time = images.encode, images.time
+        self._images, self._time = images, images.time
         self._on_image = on_image
         node.create_subscription(self.type, self.topic, with_info(self._on_message), CAMERA_QOS)
 
@@ -142,7 +142,7 @@ class CameraTopic:
         self.received_s = time.monotonic()
         self.frame_id = message.header.frame_id
         try:
-            encoded = self._encode(message)
+            encoded = self._images.encode(self._images.named(message))
         except UserError as error:
             self.unreadable = str(error)
             return

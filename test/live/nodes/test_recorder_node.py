@@ -370,7 +370,7 @@ def test_only_broken_compressed_images_are_dropped(rig):
 
 
 def test_an_unknown_encoding_is_refused_at_the_start(rig):
-    """The response of start names it and the known ones; nothing is written."""
+    """The response of start names it and the known ones; with its colours named, it records."""
     one = rig()
 
     def make():
@@ -378,7 +378,14 @@ def test_an_unknown_encoding_is_refused_at_the_start(rig):
 
     with one.client.stream(CAMERA, make, 20, qos_profile_sensor_data):
         assert "'16UC1'; expected rgb8" in one.call('start', success=False)
-    assert not one.folder.exists()
+        assert not one.folder.exists()
+        one.process.stop()
+        named = rig(encoding='mono16')
+        named.call('start')
+        named.until_frames(5)
+        named.call('success')
+    with Episode.open(find_episodes(named.folder)[0]) as episode:
+        assert episode.frame(0).image.shape == (2, 2, 3) and not episode.health['drops']
 
 
 def test_a_command_that_is_not_finite_is_left_out_and_reported(rig):
