@@ -15,33 +15,55 @@ GAP_NS = NANOSECONDS
 MIN_STEP_NS = NANOSECONDS // 10  # a smaller change is drift
 
 
-def without_steps(*streams: np.ndarray) -> list[np.ndarray]:
+def without_steps(
+    frames_ns: np.ndarray, commands_ns: np.ndarray, *others: np.ndarray
+) -> list[np.ndarray]:
     """
-    Return receipts that never go back, in order of arrival.
+    Return receipts of one clock so that those of frames and commands never go back.
 
-    :param streams: (N,) int64 receipts each, of one clock; the first is that of the frames.
-    :returns: the same arrays if none goes back; else each with the rows after a step moved.
+    :param frames_ns: (N,) int64 in order of arrival; likewise ``commands_ns``.
+    :param others: of rows that may be written late, such as events.
+    :returns: the same arrays if none of the first two goes back; else all of them with the rows
+        after a step moved.
     """
+    streams = (frames_ns, commands_ns)
     backs = [np.flatnonzero(np.diff(stream) < 0) + 1 for stream in streams]
     if not any(len(back) for back in backs):
-        return list(streams)
+        return [*streams, *others]
     # The stream that shows most of the steps says where they are.
-    leader = max(range(len(streams)), key=lambda number: len(backs[number]))
+    leader = 0 if len(backs[0]) >= len(backs[1]) else 1
     steps = [(int(streams[leader][row]), int(streams[leader][row - 1])) for row in backs[leader]]
     pieces = [
         np.split(stream, backs[leader] if number == leader else _places(stream, own, steps))
         for number, (stream, own) in enumerate(zip(streams, backs, strict=True))
     ]
-    moved: list[list[np.ndarray]] = [[] for _ in streams]
-    end_ns: int | None = None
+    moved: tuple[list[np.ndarray], list[np.ndarray]] = ([], [])
+    ends_ns: list[int] = []
+    shifts_ns: list[int] = []
     for side in zip(*pieces, strict=True):
-        rows = [piece for piece in side if len(piece)]
-        shift_ns = 0 if end_ns is None else end_ns + GAP_NS - min(int(piece[0]) for piece in rows)
+        rows = np.concatenate(side)
+        shift_ns = ends_ns[-1] + shifts_ns[-1] + GAP_NS - int(rows.min()) if ends_ns else 0
         for kept, piece in zip(moved, side, strict=True):
-            # A step that another stream does not show may be left inside one of its sides.
+            # A step that the other stream does not show may be left inside one of its sides.
             kept.append(np.maximum.accumulate(piece) + shift_ns)
-        end_ns = max(int(piece.max()) for piece in rows) + shift_ns
-    return [np.concatenate(kept) for kept in moved]
+        ends_ns.append(int(rows.max()))
+        shifts_ns.append(shift_ns)
+    return [
+        *(np.concatenate(kept) for kept in moved),
+        *(_follow(stream, ends_ns, shifts_ns) for stream in others),
+    ]
+
+
+def _follow(stream: np.ndarray, ends_ns: list[int], shifts_ns: list[int]) -> np.ndarray:
+    """Move each row with the first side, from that of the row before on, that ends after it."""
+    moved, side = np.array(stream), 0
+    for row, time_ns in enumerate(stream.tolist()):
+        goes_back = row and time_ns < stream[row - 1] - GAP_NS
+        side = min(side + bool(goes_back), len(ends_ns) - 1)
+        while time_ns > ends_ns[side] and side + 1 < len(ends_ns):
+            side += 1
+        moved[row] += shifts_ns[side]
+    return moved
 
 
 def _places(stream: np.ndarray, own: np.ndarray, steps: list[tuple[int, int]]) -> list[int]:

@@ -50,10 +50,21 @@ def test_each_side_of_a_step_back_is_paired_alone(step_ms, periods_ms, at_ms):
 def test_several_steps_and_streams_that_do_not_show_them():
     """A stream with no row around a step is cut at the same place as the frames."""
     frames = np.array([0, 1, 2, 3, 1, 2, 3, 4, 2, 3]) * S
-    events = np.array([0, 10 * S])[:1]
-    moved, kept, none = without_steps(frames, events, np.zeros(0, np.int64))
+    commands = np.array([0])
+    moved, kept, none = without_steps(frames, commands, np.zeros(0, np.int64))
     assert moved.tolist() == (np.array([0, 1, 2, 3, 4, 5, 6, 7, 8, 9]) * S).tolist()
     assert kept.tolist() == [0] and not len(none)
+
+
+def test_events_that_are_written_late_are_no_step():
+    """Drops are written up to a second after the first of them; events move with their side."""
+    frames = np.array([0, 1, 2, 3]) * S
+    events = np.array([500, 2500, 1900, 3000]) * MS
+    assert without_steps(frames, frames, events)[2] is events
+    stepped = np.array([10, 11, 12, 13, 4, 5, 6]) * S
+    events = np.array([10_000, 12_500, 11_900, 4_100, 6_000]) * MS
+    _, _, moved = without_steps(stepped, stepped, events)
+    assert moved.tolist() == (np.array([10_000, 12_500, 11_900, 14_100, 16_000]) * MS).tolist()
 
 
 def stepped(folder, by_s: float, *, steady: bool):
