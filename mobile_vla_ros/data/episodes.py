@@ -29,6 +29,7 @@ class EpisodeSet:
     :param trained_on: whether a policy was trained on all of them; both sides are all of them.
     :param few_known: whether fewer than `KNOWN_SHARE` of a policy's training episodes are here.
     :param takeovers: takeovers of each episode that has any, by its id.
+    :param edits: hash of the edits of each episode that has any, by its id.
     """
 
     train: list[Segment]
@@ -38,6 +39,7 @@ class EpisodeSet:
     trained_on: bool = False
     few_known: bool = False
     takeovers: Mapping[str, Sequence[Takeover]] = field(default_factory=dict)
+    edits: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def near_identical(self) -> list[list[str]]:
@@ -99,6 +101,7 @@ def load_episodes(
             repeats,
             trained_on=True,
             takeovers=loaded.takeovers,
+            edits=loaded.edits,
         )
     groups = repeats.groups if group_duplicates else []
     if trained or (known or {}).get('blind_means'):
@@ -127,6 +130,7 @@ def load_episodes(
         repeats,
         few_known=known is not None and (not trained or len(trained) < KNOWN_SHARE * len(named)),
         takeovers=loaded.takeovers,
+        edits=loaded.edits,
     )
 
 

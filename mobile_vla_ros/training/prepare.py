@@ -195,6 +195,7 @@ def _data_record(data: DataConfig, episodes: EpisodeSet, actions: ActionSpec) ->
         'fingerprint': fingerprint([*episodes.train, *episodes.val]),
         'train_episodes': sorted(ids(episodes.train)),
         'val_episodes': sorted(ids(episodes.val)),
+        'edits': dict(episodes.edits),
         'split': split_record(
             episodes,
             val_share=data.val_share,

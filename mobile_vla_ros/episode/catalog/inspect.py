@@ -25,13 +25,27 @@ def describe(path: Path) -> dict[str, Any]:
         return {
             'path': str(path),
             **episode.attributes,
-            'health': episode.health,
+            **({'edits': episode.edits.words()} if episode.edits.standing else {}),
+            'health': judged(episode),
             'frames': len(episode),
             'commands': len(episode.commands),
             **({} if episode.proposals is None else {'proposals': len(episode.proposals)}),
             'image_size': size,
             'events': [vars(event) for event in episode.events],
         }
+
+
+def judged(episode: Episode) -> Health | None:
+    """
+    Return the verdict on what an episode shows; None if it was cut short.
+
+    It is the writer's, unless a trim has cut off some of what the writer judged.
+
+    :raises UserError: when the file is broken at its verdict or an image.
+    """
+    if episode.complete and episode.edits.trim is not None:
+        return judge_episode(episode)
+    return episode.health
 
 
 def judge_episode(episode: Episode) -> Health:

@@ -1,16 +1,18 @@
 """Read an episode, whole or cut short, and find the episodes of a folder."""
 
+import dataclasses
 from pathlib import Path
 
 import numpy as np
 
 from mobile_vla_ros.episode.quality.verdict import Health, read_health
-from mobile_vla_ros.episode.records import Commands, Event
-from mobile_vla_ros.episode.storage import schema
+from mobile_vla_ros.episode.records import Commands, Event, Recording
+from mobile_vla_ros.episode.storage import edits, schema
 from mobile_vla_ros.episode.storage.hdf5_gate import MALFORMED, Hdf5File, VlenRows, open_file
+from mobile_vla_ros.episode.timing.timeline import frame_times
 from mobile_vla_ros.errors import UserError, first_line
 from mobile_vla_ros.images.stored import BrokenImage, decode
-from mobile_vla_ros.types import SOURCES, Frame
+from mobile_vla_ros.types import NANOSECONDS, SOURCES, Frame
 
 MAX_UNREADABLE = 4 * schema.FRAME_ROWS  # images at the end of a killed episode
 RECOVER = 'salvage it with mobile_vla episodes recover, or move it away'
@@ -23,9 +25,12 @@ class Episode:
     Times and commands are in memory; images are read and decoded on demand. ``proposals`` are a
     policy's proposals beside the commands, None for an episode without a policy. A ``.part``, of a
     writer that was killed or is still running, shows the flushed rows.
+
+    Edits (``storage.edits``) are applied: attributes are the edited ones, and what a trim cuts off
+    is hidden, except in ``recording``.
     """
 
-    def __init__(self, path: Path, file: Hdf5File) -> None:
+    def __init__(self, path: Path, file: Hdf5File, *, as_recorded: bool = False) -> None:
         self.path = path
         self._file = file
         self.attributes = file.attributes
@@ -47,15 +52,26 @@ class Episode:
                 *self._written('events', 'name', 'time_ns', 'text'), strict=True
             )
         ]
+        self.edits = edits.Edits() if as_recorded else edits.read(path, self.episode_id)
+        self.recording = Recording(
+            self.frame_stamp_ns,
+            self.frame_received_ns,
+            np.arange(self._count),
+            self.commands,
+            self.events,
+        )
+        if self.edits.standing:
+            self._apply_edits()
 
     @classmethod
-    def open(cls, path: Path | str) -> 'Episode':
+    def open(cls, path: Path | str, *, as_recorded: bool = False) -> 'Episode':
         """
         Open an episode.
 
+        :param as_recorded: without its edits; frames are then counted as in ``recording.rows``.
         :raises UserError: when the file is missing, broken, not an episode or of a later version,
-            or when it is refused: it names other files, or lists more than it stores. The sentence
-            names the file.
+            or when it is refused: it names other files, or lists more than it stores; when its
+            edits cannot be applied. The sentence names the file.
         """
         path = Path(path).expanduser()
         if not path.is_file():
@@ -63,7 +79,7 @@ class Episode:
         file = None
         try:
             file = open_file(path, schema.DATASETS | schema.PROPOSALS)
-            return cls(path, file)
+            return cls(path, file, as_recorded=as_recorded)
         except UserError:
             _close(file)
             raise
@@ -116,6 +132,27 @@ class Episode:
             twist, stamp_ns, received_ns, np.full(len(received_ns), SOURCES['policy'], np.uint8)
         )
 
+    def _apply_edits(self) -> None:
+        times_ns, _ = frame_times(self.frame_stamp_ns, self.frame_received_ns)
+        misfit = edits.misfit(self.edits, times_ns)
+        if misfit:
+            raise edits.unusable(edits.path_of(self.path), misfit)
+        for name in (edits.INSTRUCTION, edits.OUTCOME):
+            if name in self.edits.values:
+                self.attributes = {**self.attributes, name: self.edits.values[name]}
+        if self.edits.trim is None:
+            return
+        first_ns, last_ns = edits.bounds_ns(self.edits, int(times_ns.min()))
+        rows = np.flatnonzero((times_ns >= first_ns) & (times_ns <= last_ns))
+        self.recording = dataclasses.replace(self.recording, rows=rows)
+        self._count = len(rows)
+        self.frame_stamp_ns = self.frame_stamp_ns[rows]
+        self.frame_received_ns = self.frame_received_ns[rows]
+        self.commands = edits.shown_commands(self.commands, first_ns, last_ns)
+        if self.proposals is not None:
+            self.proposals = edits.shown_commands(self.proposals, first_ns, last_ns)
+        self.events = [event for event in self.events if first_ns <= event.time_ns <= last_ns]
+
     def __enter__(self) -> 'Episode':
         return self
 
@@ -146,6 +183,24 @@ class Episode:
         return str(self.attributes['outcome'])
 
     @property
+    def excluded(self) -> str:
+        """Why somebody excluded the episode from training, '' if nobody did."""
+        return self.edits.excluded
+
+    @property
+    def cuts_ns(self) -> np.ndarray:
+        """(K,) int64 times at which somebody split the episode: no window spans them."""
+        start_ns = self.start_ns if self.edits.splits else 0
+        return np.array([start_ns + round(at * NANOSECONDS) for at in self.edits.splits], np.int64)
+
+    @property
+    def start_ns(self) -> int:
+        """Time of the recording's first frame, from which edits count; 0 without a frame."""
+        recording = self.recording
+        times_ns, _ = frame_times(recording.frame_stamp_ns, recording.frame_received_ns)
+        return int(times_ns.min()) if len(times_ns) else 0
+
+    @property
     def origin(self) -> str:
         """The source of an imported episode; '' for a recorded one."""
         return str(self.attributes.get('origin', ''))
@@ -164,6 +219,8 @@ class Episode:
     def health(self) -> Health | None:
         """
         The writer's verdict (see ``quality.verdict.judge``); None if the episode was cut short.
+
+        It is about the whole recording: see ``catalog.inspect.judged`` for an edited episode.
 
         :raises UserError: when the file is broken at the verdict.
         """
@@ -187,7 +244,7 @@ class Episode:
         if not -self._count <= index < self._count:
             raise IndexError(f'frame {index} of {self._count}')
         try:
-            return bytes(self._images[index % self._count].tobytes())
+            return bytes(self._images[int(self.recording.rows[index])].tobytes())
         except MALFORMED as error:
             raise self._broken(index, first_line(error)) from None
 

@@ -5,7 +5,8 @@ A frame's time is its header stamp, or its receipt if the camera's clock cannot 
 (``frame_times``); a frame that newer ones have overtaken is sorted in by its time. The action at
 time t is the newest command received at or before t if it is no older than ``command_max_age_s``,
 else zero. A segment is a chain of frames at the policy's rate without a gap, and says in which of
-them a window ends, by the rule that drives (``windows``). A window never spans two segments.
+them a window ends, by the rule that drives (``windows``). A window never spans two segments, and a
+segment never spans a time at which somebody split the episode.
 """
 
 from dataclasses import dataclass
@@ -137,18 +138,26 @@ def segments(
     time_ns, by = frame_times(episode.frame_stamp_ns, episode.frame_received_ns)
     # Receipts that go back are a clock fault and end a segment; stamps of a sane clock are sorted.
     place = np.argsort(time_ns, kind='stable') if by == 'stamp' else np.arange(len(time_ns))
+    # What a trim cuts off may say what is in force in a frame that is left, or who was wrong.
+    commands = episode.recording.commands
     # A clock that was set back leaves receipts out of order; a stable sort keeps their sequence.
-    order = np.argsort(episode.commands.received_ns, kind='stable')
-    kind = corrections.kinds(episode.commands, episode.events)
+    order = np.argsort(commands.received_ns, kind='stable')
+    kind = corrections.kinds(commands, episode.recording.events)
     log = CommandLog(
-        episode.commands.received_ns[order],
-        episode.commands.twist[order],
+        commands.received_ns[order],
+        commands.twist[order],
         command_max_age_s,
         kind[order],
     )
     found = []
     backwards = np.flatnonzero(np.diff(time_ns[place]) < 0) + 1
-    for stretch in np.split(place, backwards):
+    stretches = [
+        part
+        for whole in np.split(place, backwards)
+        for part in np.split(whole, np.searchsorted(time_ns[whole], episode.cuts_ns))
+        if len(part)
+    ]
+    for stretch in stretches:
         _, accepted = window_rows(time_ns[stretch], np.arange(len(stretch)), rate_hz, window)
         for chain in frame_chains(time_ns[stretch], rate_hz, accepted):
             rows, times = stretch[chain], time_ns[stretch[chain]]
