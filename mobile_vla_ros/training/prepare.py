@@ -74,6 +74,8 @@ def episodes_of(data: DataConfig, log: Callable[[str], None]) -> EpisodeSet:
     if episodes.left_out:
         count = len(ids(episodes.train) | ids(episodes.val)) + len(episodes.left_out)
         log(f'{len(episodes.left_out)} of {count} episodes left out')
+    if episodes.edits:
+        log(f'{len(episodes.edits)} episodes are edited (mobile_vla episodes edit --log)')
     for line in (
         *leak_lines(episodes),
         *scale_lines(episodes.train, data.axes),

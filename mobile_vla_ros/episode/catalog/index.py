@@ -46,9 +46,10 @@ class EpisodeIndex:
     The episodes of a folder; use it as a context manager.
 
     ``refresh`` opens only files with a new name, size or modification time, and those with new
-    edits. The table is in the folder; if that cannot be written, in the user's cache or else in
-    memory, and ``note`` says so. A broken table, or one from another version of this package, is
-    rebuilt. Several processes may use it at once; one instance belongs to one thread.
+    edits; ``lost`` names edits without an episode. The table is in the folder; if that cannot be
+    written, in the user's cache or else in memory, and ``note`` says so. A broken table, or one
+    from another version of this package, is rebuilt. Several processes may use it at once; one
+    instance belongs to one thread.
 
     An unfinished ``.part`` is read at every ``refresh`` and not stored.
     """
@@ -66,7 +67,7 @@ class EpisodeIndex:
                 f'no folder of episodes at {path}', expected='a folder written by the recorder'
             )
         self.folder = path if path.is_dir() else path.parent
-        self.note = self._why = ''
+        self.note = self.lost = self._why = ''
         self._only = None if path.is_dir() else path.name
         self._places = [MEMORY] if self._only else places(self.folder)
         self._rebuilt: set[tuple[Place, int]] = set()
@@ -250,6 +251,8 @@ class EpisodeIndex:
                         edits[name.removesuffix(EDITS)] = _state(entry.stat())
                     elif entry.is_file():
                         found[name] = _state(entry.stat())
+        lost = [f'{name}{EDITS}' for name in edits if f'{name}.h5' not in found]
+        self.lost = f'edits without their episode: {", ".join(sorted(lost))}' if lost else ''
         return {
             name: [*state, *edits.get(name.removesuffix('.h5'), (0, 0))]
             for name, state in found.items()

@@ -310,8 +310,11 @@ def test_a_folder_shows_edits_at_once(path, tmp_path):
     assert row() == ('excluded', 11, 'go', 2)
     listed.write_text('{')
     assert row()[0] == 'unreadable'
-    listed.unlink()
+    listed.rename(tmp_path / 'x.edits.json')
     assert row() == ('good', 20, 'go to the red box', 0)
+    with EpisodeIndex(tmp_path) as index:
+        index.refresh()
+        assert index.lost == 'edits without their episode: x.edits.json'
 
 
 def test_a_trimmed_episode_is_judged_by_what_is_left(tmp_path):
