@@ -9,6 +9,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from mobile_vla_ros import file_lock
 from mobile_vla_ros.episode.storage import edits, schema
 from mobile_vla_ros.episode.storage.edits import SET, UNDO, Edit, Edits
@@ -16,9 +18,18 @@ from mobile_vla_ros.episode.storage.reader import Episode
 from mobile_vla_ros.episode.timing.timeline import frame_times
 from mobile_vla_ros.errors import UserError, did_you_mean
 from mobile_vla_ros.files import replaced
+from mobile_vla_ros.types import NANOSECONDS
 
 COLUMNS = ('file', edits.INSTRUCTION, edits.OUTCOME)
 MAX_NAMED = 5
+DROPPED_S = 5.0  # from the end, by a key of the console
+# What a key of the console edits, and the service of the recorder that does it.
+MENDS = {
+    edits.INSTRUCTION: 'last_instruction',
+    edits.OUTCOME: 'last_outcome',
+    edits.TRIM: 'last_shorten',
+    UNDO: 'last_undo',
+}
 WAIT_S, WAITS = 0.05, 100  # for another edit of the same folder
 
 
@@ -73,6 +84,35 @@ def edit(
             if text:
                 _write(edits.path_of(path), text)
     return [line for _, _, line in planned]
+
+
+def mend(path: Path, kind: str, instruction: str, *, by: str, time_ns: int) -> str:
+    """
+    Edit an episode as a key of the console does, without a value that a person types.
+
+    :param kind: a key of ``MENDS``.
+    :param instruction: the one that it gets, for ``INSTRUCTION``.
+    :returns: a line: what it was and is.
+    :raises UserError: as ``edit`` does, or when the episode is too short.
+    """
+    values: dict[str, Any] | None = None  # undo
+    with Episode.open(path) as episode:
+        if kind == edits.INSTRUCTION:
+            values = {kind: instruction}
+        elif kind == edits.OUTCOME:
+            place = schema.OUTCOMES.index(episode.outcome) + 1
+            values = {kind: schema.OUTCOMES[place % len(schema.OUTCOMES)]}
+        elif kind == edits.TRIM:
+            received = episode.recording
+            times_ns, _ = frame_times(received.frame_stamp_ns, received.frame_received_ns)
+            whole_s = float(np.ptp(times_ns)) / NANOSECONDS if len(times_ns) else 0.0
+            first, last = episode.edits.trim or (0.0, whole_s)
+            if last - first <= DROPPED_S:
+                raise UserError(
+                    f'{path.name} has no {DROPPED_S:g} s to drop', got=f'{last - first:.1f} s'
+                )
+            values = {kind: [first, round(last - DROPPED_S, 3)]}
+    return edit({path: values}, by=by, time_ns=time_ns)[0]
 
 
 def table(path: Path) -> dict[Path, dict[str, Any]]:

@@ -10,7 +10,7 @@ import pytest
 from mobile_vla_ros import Episode
 from mobile_vla_ros.data.frame_cache import FrameCache
 from mobile_vla_ros.data.segments import Sampling, fingerprint, read_episodes
-from mobile_vla_ros.episode.catalog.edit import edit, logs, table
+from mobile_vla_ros.episode.catalog.edit import edit, logs, mend, table
 from mobile_vla_ros.episode.catalog.index import EpisodeIndex
 from mobile_vla_ros.episode.catalog.inspect import check
 from mobile_vla_ros.episode.storage import edits
@@ -210,6 +210,26 @@ from mobile_vla_ros.episode.catalog.edit import edit
 for number in range(10):
     edit({Path(sys.argv[1]): {'instruction': f'{sys.argv[2]} {number}'}}, by='x', time_ns=0)
 """
+
+
+def test_a_key_drops_the_last_seconds_and_turns_the_outcome(tmp_path):
+    """Again and again, each as an edit of its own, until nothing would be left."""
+    path = write_episode(tmp_path, 121)
+    for last in (7.0, 2.0):
+        mend(path, 'trim', '', **WHO)
+        with Episode.open(path) as episode:
+            assert episode.edits.trim == (0.0, last) and len(episode) == 10 * last + 1
+    with pytest.raises(UserError, match=r'no 5 s to drop; got 2\.0 s'):
+        mend(path, 'trim', '', **WHO)
+    mend(path, 'undo', '', **WHO)
+    assert [mend(path, 'outcome', '', **WHO).split()[-1] for _ in range(3)] == [
+        'failure',
+        'unknown',
+        'success',
+    ]
+    mend(path, 'instruction', 'go home', **WHO)
+    with Episode.open(path) as episode:
+        assert episode.instruction == 'go home' and episode.edits.trim == (0.0, 7.0)
 
 
 def test_edits_at_once_all_land(path):
