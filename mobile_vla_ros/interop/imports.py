@@ -189,7 +189,7 @@ def _origins(out: Path) -> dict[str, Path]:
 
 def _origin(path: Path) -> str:
     """Return the origin of an episode; '' without one, or if the file cannot be opened."""
-    with contextlib.suppress(UserError), Episode.open(path) as episode:
+    with contextlib.suppress(UserError), Episode.open(path, as_recorded=True) as episode:
         return episode.origin
     return ''
 

@@ -56,7 +56,7 @@ def run(args: argparse.Namespace) -> int:
     counts = dict.fromkeys(('exported', 'skipped', 'failed'), 0)
     for one in tqdm(paths, unit='episode', disable=None, leave=False):
         try:
-            done = export(one, out, args.format)
+            done = export(one, out, args.format, excluded=args.path.expanduser().is_file())
         except UserError as error:
             done = {'status': 'failed', 'reason': str(error)}
             print(f'mobile_vla: error: {error}', file=sys.stderr)
@@ -64,7 +64,7 @@ def run(args: argparse.Namespace) -> int:
         if args.json:
             print(json.dumps({'episode': str(one), **done}))
         elif done['status'] == 'skipped':
-            print(f'{done["path"]} exists: skipped')
+            print(f'{done["reason"]}: skipped')
     if not args.json:
         print(f'{out}: ' + ', '.join(f'{count} {status}' for status, count in counts.items()))
     return int(counts['failed'] > 0)
