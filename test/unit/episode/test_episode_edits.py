@@ -18,8 +18,16 @@ from mobile_vla_ros.episode.storage.recovery import is_damaged
 from mobile_vla_ros.episode.storage.schema import EpisodeInfo
 from mobile_vla_ros.episode.storage.writer import EpisodeWriter
 from mobile_vla_ros.episode.timing.corrections import PLAIN, WRONG
-from mobile_vla_ros.episode.timing.timeline import actions_ahead, kinds_ahead, segments
+from mobile_vla_ros.episode.timing.timeline import (
+    actions_ahead,
+    arrival_times,
+    kinds_ahead,
+    segments,
+    times_of,
+)
 from mobile_vla_ros.errors import UserError
+from mobile_vla_ros.report.builders.episode_view import read_view
+from mobile_vla_ros.types import NANOSECONDS as SECOND_NS
 from mobile_vla_ros.types import Command, ImageSpec
 from small_episodes import (
     CREATED_NS,
@@ -93,6 +101,63 @@ def test_a_trim_hides_what_lies_outside_and_keeps_what_is_in_force(path):
     change(path, trim=[0.0, 1.9])  # the newest counts, also when it is wider
     with Episode.open(path) as episode:
         assert len(episode) == 20
+
+
+def test_seconds_count_on_the_steady_clock(tmp_path):
+    """A step of the wall clock in mid-episode moves no edit, and cuts nothing off."""
+    writer = EpisodeWriter(tmp_path, EpisodeInfo('go'), CREATED_NS)
+    for at in range(30):
+        steady_ns = START_NS + at * PERIOD_NS
+        wall_ns = steady_ns - (3600 * SECOND_NS if at >= 15 else 0)
+        writer.add_frame(encoded(at), wall_ns, wall_ns, steady_ns)
+        writer.add_command(Command(np.full(6, at), wall_ns, wall_ns, 'teleop', steady_ns))
+        if at == 18:
+            writer.add_event('problem', wall_ns, steady_ns=steady_ns)
+    path = writer.close('success')
+    change(path, trim=[1.0, 2.0], split=1.75)
+    with Episode.open(path) as episode:
+        assert episode.recording.rows.tolist() == list(range(10, 21))
+        assert episode.commands.twist[:, 0].tolist() == list(range(9, 21))
+        assert [event.name for event in episode.events] == ['problem']
+        found = segments(episode, 10.0, 3)
+    assert [one.frame_index.tolist() for one in found] == [list(range(8)), list(range(8, 11))]
+    assert [int(one.accepted.sum()) for one in found] == [6, 1]
+
+
+def test_a_trim_changes_no_time_of_a_frame(tmp_path):
+    """A camera clock that fails in what is cut off is not trusted in what is left either."""
+    writer = EpisodeWriter(tmp_path, EpisodeInfo('go'), CREATED_NS)
+    for at in range(30):
+        time_ns = START_NS + at * PERIOD_NS
+        writer.add_frame(encoded(at), time_ns - 40_000_000 if at < 20 else 0, time_ns)
+        writer.add_command(Command(np.full(6, 0.2), time_ns, time_ns, 'teleop'))
+    path = writer.close('success')
+    with Episode.open(path) as episode:
+        whole, by = times_of(episode)
+    change(path, trim=[0.5, 1.5])
+    with Episode.open(path) as episode:
+        part, _ = times_of(episode)
+        note = arrival_times(episode).note
+    assert by == 'received' and part.tolist() == whole[5:16].tolist()
+    assert note.startswith('the camera clock')
+
+
+def test_a_held_command_is_in_force_however_long_before_a_trim(tmp_path):
+    """The base holds it: the frames that are left are driven, on the page too."""
+    info = EpisodeInfo('go', base_command_timeout_s=0.0)
+    writer = EpisodeWriter(tmp_path, info, CREATED_NS)
+    writer.add_command(Command(np.full(6, 0.2), START_NS, START_NS, 'teleop'))
+    for at in range(1, 41):
+        time_ns = START_NS + at * PERIOD_NS
+        writer.add_frame(encoded(at), time_ns, time_ns)
+    path = writer.close('success')
+    change(path, trim=[2.0, 3.9])
+    with Episode.open(path) as episode:
+        (found,) = segments(episode, 10.0)
+        assert len(episode.commands) == 1
+    assert len(found) == 20 and (found.twist == 0.2).all()
+    view = read_view(path, 4, 16, 10**6)
+    assert view.rows[0][0] + view.max_age_s >= view.span[1] == 3.9
 
 
 def test_a_policy_s_mistake_stays_one_when_the_takeover_is_cut_off(tmp_path):
