@@ -16,7 +16,7 @@ from mobile_vla_ros.episode.storage import edits, schema
 from mobile_vla_ros.episode.storage.edits import SET, UNDO, Edit, Edits
 from mobile_vla_ros.episode.storage.reader import Episode
 from mobile_vla_ros.episode.timing.timeline import recorded_times
-from mobile_vla_ros.errors import UserError, did_you_mean
+from mobile_vla_ros.errors import UserError, did_you_mean, first_line
 from mobile_vla_ros.files import replaced
 from mobile_vla_ros.types import NANOSECONDS
 
@@ -78,11 +78,13 @@ def edit(
         path: Edit(utc, by, UNDO if values is None else SET, dict(values or {}), why)
         for path, values in changes.items()
     }
-    with _locked({path.parent for path in entries}):
+    if len({os.path.realpath(path) for path in entries}) < len(entries):
+        raise UserError('an episode is named twice', expected='each one once')
+    with _locked({os.path.realpath(path.parent) for path in entries}):
         planned = [_planned(path, entry) for path, entry in entries.items()]
-        for path, text, _ in planned:
+        for number, (path, text, _) in enumerate(planned):
             if text:
-                _write(edits.path_of(path), text)
+                _write(edits.path_of(path), text, number)
     return [line for _, _, line in planned]
 
 
@@ -149,7 +151,8 @@ def table(path: Path) -> dict[Path, dict[str, Any]]:
             )
         values = dict(zip(head, row, strict=True))
         name = values.pop('file')
-        one = path.parent / f'{name.removesuffix(schema.SUFFIX)}{schema.SUFFIX}'
+        whole_name = f'{name.removesuffix(schema.SUFFIX)}{schema.SUFFIX}'
+        one = Path(os.path.normpath(path.parent / whole_name))
         if not one.is_file():
             missing.append(name)
         if one in found:
@@ -174,8 +177,11 @@ def logs(paths: Iterable[Path]) -> list[str]:
     lines = []
     for path in paths:
         with Episode.open(path) as episode:
-            log, standing = episode.edits.log, episode.edits.standing
-        lines += [f'{path.name}: ' + '  '.join(_line(entry, entry in standing)) for entry in log]
+            log = episode.edits.log
+            standing = set(map(id, episode.edits.standing))  # entries may be alike
+        lines += [
+            f'{path.name}: ' + '  '.join(_line(entry, id(entry) in standing)) for entry in log
+        ]
         lines += [] if log else [f'{path.name}: no edits']
     return lines
 
@@ -210,22 +216,22 @@ def _planned(path: Path, entry: Edit) -> tuple[Path, str, str]:
         )
     with Episode.open(path) as episode:
         before, episode_id = episode.edits, episode.episode_id
-        length = len(before.log)
     with Episode.open(path, as_recorded=True) as episode:
         recorded = episode.attributes
         times_ns, _ = recorded_times(episode.recording)
     if entry.action == UNDO and not before.standing:
         raise UserError(f'{path} has no edit to undo', remedy='see its edits with --log')
-    if length == edits.MAX_EDITS:
-        raise UserError(f'{path} has too many edits', got=length + 1, expected=edits.MAX_EDITS)
-    wrong = next(filter(None, map(edits.fault, entry.values, entry.values.values())), '')
-    after = before if wrong else Edits([*before.log, entry])
-    wrong = wrong or edits.misfit(after, times_ns)
+    text = edits.dump([*before.log, entry], episode_id)
+    try:  # what is written can be read
+        after = edits.parse(text.encode(), episode_id)
+        wrong = edits.misfit(after, times_ns)
+    except ValueError as error:
+        wrong = first_line(error)
     if wrong:
         raise UserError(f'{path} cannot be edited so; nothing was changed', got=wrong)
     if entry.action == SET and after.digest == before.digest:
         return path, '', f'{path.name}: unchanged'
-    return path, edits.dump(after, episode_id), f'{path.name}: {_change(before, after, recorded)}'
+    return path, text, f'{path.name}: {_change(before, after, recorded)}'
 
 
 def _change(before: Edits, after: Edits, recorded: Mapping[str, Any]) -> str:
@@ -250,7 +256,8 @@ def _effective(found: Edits, recorded: Mapping[str, Any]) -> dict[str, str]:
     }
 
 
-def _write(path: Path, text: str) -> None:
+def _write(path: Path, text: str, before: int) -> None:
+    """Write a list; ``before``: number of episodes that were edited before it in one call."""
     try:
         with replaced(path) as file:
             file.write(text)
@@ -258,12 +265,13 @@ def _write(path: Path, text: str) -> None:
         raise UserError(
             f'cannot write {path}',
             got=error.strerror,
-            expected='a folder that this user may write',
+            expected='a folder with room that this user may write',
+            remedy=f'give the command again: {before} episodes were edited before this one',
         ) from None
 
 
 @contextlib.contextmanager
-def _locked(folders: Iterable[Path]) -> Iterator[None]:
+def _locked(folders: Iterable[str]) -> Iterator[None]:
     """Keep other edits out of some folders; wait for them a little."""
     with contextlib.ExitStack() as closing:
         for folder in sorted(folders):

@@ -169,14 +169,14 @@ def parse(data: bytes, episode_id: str) -> Edits:
     return Edits(_entry(number, entry) for number, entry in enumerate(entries, 1))
 
 
-def dump(edits: Edits, episode_id: str) -> str:
+def dump(log: Iterable[Edit], episode_id: str) -> str:
     """Return the text of a list."""
     content = {'format': FORMAT, 'version': VERSION, 'episode_id': episode_id}
-    entries = [dict(vars(entry)) for entry in edits.log]
+    entries = [dict(vars(entry)) for entry in log]
     return json.dumps({**content, 'edits': entries}, indent=1, ensure_ascii=False) + '\n'
 
 
-def fault(kind: str, value: Any) -> str:
+def _fault(kind: str, value: Any) -> str:
     """Return what is wrong with a value of an edit, as a clause; '' if nothing is."""
     if kind in (INSTRUCTION, EXCLUDE):
         longest = MAX_INSTRUCTION_CHARS if kind == INSTRUCTION else MAX_TEXT
@@ -207,7 +207,7 @@ def _entry(number: int, entry: Any) -> Edit:
     if action not in (SET, UNDO) or type(values) is not dict or bool(values) != (action == SET):
         raise ValueError(f'edit {number} is of no known action')
     for kind, value in values.items():
-        wrong = fault(kind, value)
+        wrong = _fault(kind, value)
         if wrong:
             raise ValueError(f'edit {number}: {wrong}')
     return Edit(**entry)

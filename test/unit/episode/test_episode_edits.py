@@ -69,7 +69,9 @@ def test_words_are_edited_and_undone_and_the_recording_stays(path):
     change(path)
     with Episode.open(path) as episode:
         assert episode.instruction == 'go to the blue ball'
-    assert len(logs([path])) == 3 and '(undone)' in logs([path])[1]
+    change(path, instruction='go to the door')
+    change(path)
+    assert [line.count('(undone)') for line in logs([path])] == [0, 1, 0, 1, 0]
     change(path)
     with Episode.open(path) as episode:
         assert episode.instruction == 'go to the red box' and episode.edits.digest == ''
@@ -268,6 +270,19 @@ def test_a_broken_list_refuses_the_episode_and_every_edit(path):
         Episode.open(path)
 
 
+def test_reasons_are_checked_and_folders_locked_once(path):
+    """What is written can be read again; two spellings of a folder are one folder."""
+    for why in ('a' * 501, 'two\nlines', 'not \udcff text'):
+        with pytest.raises(UserError, match='nothing was changed'):
+            edit({path: {'outcome': 'failure'}}, **WHO, why=why)
+    other = write_episode(path.parent, 10)
+    elsewhere = path.parent / 'x' / '..' / other.name
+    (path.parent / 'x').mkdir()
+    assert len(edit({path: {'outcome': 'failure'}, elsewhere: {'split': 0.3}}, **WHO)) == 2
+    with pytest.raises(UserError, match='named twice'):
+        edit({other: {'split': 0.4}, elsewhere: {'split': 0.5}}, **WHO)
+
+
 EDIT = """
 import sys
 from pathlib import Path
@@ -331,7 +346,7 @@ def test_a_table_edits_many_at_once(path, tmp_path):
     ('text', 'sentence'),
     [
         ('file,outcome\nabsent,success\n', 'do not exist; nothing was changed; got absent'),
-        ('file,outcome\n{0},success\n{0}.h5,failure\n', 'twice'),
+        ('file,outcome\n{0},success\n./{0}.h5,failure\n', 'twice'),
         ('file;outcome\n{0};success\n', 'separated by commas'),
         ('file,outcom\n{0},success\n', 'Did you mean .outcome'),
         ('file,outcome\n{0}\n', 'row 1 of .* is incomplete'),
