@@ -153,7 +153,10 @@ def _events(episode: Episode, origin_ns: int) -> list[list]:
         for event in episode.events
     ]
     found += [[at, 'split', 'no training window spans it'] for at in episode.edits.splits]
-    found += [[at, 'trim', 'the recording has more'] for at in episode.edits.trim or ()]
+    if episode.edits.trim is not None:
+        rows, last = episode.recording.rows, len(episode.recording.frame_stamp_ns) - 1
+        ends = zip(episode.edits.trim, (rows[0] > 0, rows[-1] < last), strict=True)
+        found += [[at, 'trim', 'the recording has more'] for at, hides in ends if hides]
     return sorted(found, key=lambda event: event[0])
 
 

@@ -225,6 +225,9 @@ def test_edits_are_marked_and_seconds_stay_those_of_the_recording(tmp_path):
     assert view.verdict == 'excluded' and view.reasons[0] == 'excluded: a person in view'
     assert view.frames == 21 and view.gaps == []
     assert 'edited: trimmed to 1 to 3 s; excluded: a person' in episodes_page('t', 's', [view])
+    edit({path: {'trim': [0.0, 3.0]}}, by='anna', time_ns=CREATED_NS)
+    # Nothing is hidden before its first second.
+    assert [event[0] for event in read_view(path, 60, 200, PLENTY).events] == [2.05, 3.0]
 
 
 def test_an_empty_episode_has_a_card():
