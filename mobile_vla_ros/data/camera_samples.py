@@ -36,7 +36,7 @@ def camera_sizes(segments: Sequence[Segment]) -> list[list[int]]:
     sizes: Counter[tuple[int, int]] = Counter()
     for segment in {segment.path: segment for segment in segments}.values():
         try:
-            with Episode.open(segment.path) as episode:
+            with Episode.open(segment.path, as_recorded=True) as episode:
                 header = read_header(episode.encoded(int(segment.frames[0])))
         except UserError:  # training reports it
             continue

@@ -37,7 +37,9 @@ class EpisodeSet:
     :param trained_on: whether a policy was trained on all of them; both sides are all of them.
     :param few_known: whether fewer than `KNOWN_SHARE` of a policy's training episodes are here.
     :param takeovers: takeovers of each episode that has any, by its id.
-    :param facts: what each readable episode contains, also those that are left out.
+    :param facts: what each readable episode contains, also those that are left out, except what
+        somebody excluded.
+    :param edits: hash of the edits of each episode that has any, by its id.
     """
 
     train: list[Segment]
@@ -48,6 +50,7 @@ class EpisodeSet:
     few_known: bool = False
     takeovers: Mapping[str, Sequence[Takeover]] = field(default_factory=dict)
     facts: Sequence[EpisodeFacts] = ()
+    edits: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def near_identical(self) -> list[list[str]]:
@@ -112,6 +115,7 @@ def load_episodes(
             trained_on=True,
             takeovers=loaded.takeovers,
             facts=loaded.facts,
+            edits=loaded.edits,
         )
     groups = repeats.groups if group_duplicates else []
     if trained or (known or {}).get('blind_means'):
@@ -141,6 +145,7 @@ def load_episodes(
         few_known=known is not None and (not trained or len(trained) < KNOWN_SHARE * len(named)),
         takeovers=loaded.takeovers,
         facts=loaded.facts,
+        edits=loaded.edits,
     )
 
 

@@ -19,7 +19,7 @@ class EpisodeFacts:
     """
     What an episode contains.
 
-    :param possible: windows that it would give if no frame were missing.
+    :param possible: windows that it would give if no frame were missing; none spans a split.
     :param camera_hz, command_hz: median rates; 0 if there are too few.
     :param command_age_s: median age of the newest command at the frames; None without one.
     :param use: how much depends on what the base does between two commands.
@@ -62,6 +62,7 @@ def facts_of(
     known = rows >= 0
     ends = (int(times_ns[0]), int(times_ns[-1])) if len(times_ns) else (0, 0)
     driven = coverage.motion(log, *ends)
+    sides = np.split(times_ns, np.searchsorted(times_ns, episode.cuts_ns))
     try:
         view = coverage.start_view(episode.encoded(0))
     except (UserError, IndexError):
@@ -72,7 +73,7 @@ def facts_of(
         episode.instruction,
         episode.outcome,
         len(episode),
-        possible_windows(times_ns, min(camera_hz, rate_hz), window),
+        sum(possible_windows(side, min(camera_hz, rate_hz), window) for side in sides),
         camera_hz,
         _rate_hz(log.received_ns),
         float(np.median(age_ns[known])) / NANOSECONDS if known.any() else None,
@@ -86,7 +87,7 @@ def facts_of(
 
 def possible_windows(times_ns: np.ndarray, rate_hz: float, window: int) -> int:
     """Return how many windows frames at these sorted times give if none is missing."""
-    if not rate_hz:
+    if not rate_hz or not len(times_ns):
         return 0
     span_s = float(times_ns[-1] - times_ns[0]) / NANOSECONDS
     return max(0, round(span_s * rate_hz) + 1 - window + 1)

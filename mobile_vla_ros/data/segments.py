@@ -10,7 +10,7 @@ import numpy as np
 
 from mobile_vla_ros.data.facts import EpisodeFacts, facts_of
 from mobile_vla_ros.episode.catalog import coverage
-from mobile_vla_ros.episode.catalog.inspect import judge_episode, vetted
+from mobile_vla_ros.episode.catalog.inspect import judge_episode, judged, vetted
 from mobile_vla_ros.episode.storage.hdf5_gate import MALFORMED
 from mobile_vla_ros.episode.storage.reader import Episode
 from mobile_vla_ros.episode.timing.corrections import PLAIN, Takeover, takeovers
@@ -55,7 +55,7 @@ class Segment:
     """
     Consecutive frames of one episode without a gap.
 
-    :param frames: (T,) rows of the episode's frames.
+    :param frames: (T,) rows of the recording's frames: an edit does not change their meaning.
     :param ahead: (T, chunk, 6) commands at this step and the next ones, m/s and rad/s.
     :param real: (T, chunk) bool: False beyond the end of the segment.
     :param before: (T, 6) the command one step earlier; zero before the first.
@@ -115,7 +115,9 @@ class LoadedEpisodes:
     :param signatures: by id, the command signature of each episode that has segments
         (`episode.catalog.coverage.signature`).
     :param takeovers: by id, the takeovers of each such episode that has any.
-    :param facts: what each readable episode contains, also those without segments.
+    :param facts: what each readable episode contains, also those without segments, except what
+        somebody excluded.
+    :param edits: by id, the hash of the edits of each such episode that has any.
     """
 
     segments: list[Segment] = field(default_factory=list)
@@ -123,6 +125,7 @@ class LoadedEpisodes:
     signatures: dict[str, np.ndarray] = field(default_factory=dict)
     takeovers: dict[str, list[Takeover]] = field(default_factory=dict)
     facts: list[EpisodeFacts] = field(default_factory=list)
+    edits: dict[str, str] = field(default_factory=dict)
 
 
 def read_episodes(
@@ -148,14 +151,16 @@ def read_episodes(
             if fault is not None:
                 raise fault
             with Episode.open(path) as episode:
-                facts = facts_of(
-                    episode, sampling.rate_hz, sampling.window, sampling.command_max_age_s
-                )
-                loaded.facts.append(facts)
+                if not episode.excluded:  # what somebody leaves out is not lost
+                    facts = facts_of(
+                        episode, sampling.rate_hz, sampling.window, sampling.command_max_age_s
+                    )
+                    loaded.facts.append(facts)
                 segments = _segments(episode, path, sampling, accept)
                 log = episode.command_log(sampling.command_max_age_s)
                 signature = coverage.signature(log, int(episode.frame_steady_ns[-1]))
                 own_takeovers = takeovers(episode.commands, episode.events)
+                digest = episode.edits.digest
         except UserError as error:
             loaded.skipped[str(path)] = str(error).replace(str(path), 'it')
         except MALFORMED as error:
@@ -167,6 +172,8 @@ def read_episodes(
             loaded.signatures[segments[0].episode_id] = signature
             if own_takeovers:
                 loaded.takeovers[segments[0].episode_id] = own_takeovers
+            if digest:
+                loaded.edits[segments[0].episode_id] = digest
     return loaded
 
 
@@ -205,10 +212,12 @@ def _check_verdicts(accept: Sequence[str]) -> None:
 
 
 def refusal(episode: Episode, accept: Sequence[str] = ACCEPTED_VERDICTS) -> str | None:
-    """Return why an episode is refused (unfinished, or its verdict), None if it is accepted."""
+    """Return why an episode is refused (excluded, unfinished, verdict), None if it is accepted."""
+    if episode.excluded:
+        return f'it is excluded: {episode.excluded}'
     if not episode.complete:
         return 'it is unfinished: mobile_vla episodes recover completes it'
-    health = episode.health or judge_episode(episode)
+    health = judged(episode) or judge_episode(episode)
     if health['verdict'] in accept:
         return None
     return f'verdict {health["verdict"]}: ' + ('; '.join(health['reasons']) or 'no fault')
@@ -246,7 +255,7 @@ def _segments(
                 path,
                 episode.episode_id,
                 episode.instruction,
-                grid.frame_index,
+                episode.recording.rows[grid.frame_index],
                 ahead,
                 real,
                 before,

@@ -39,6 +39,24 @@ class Event:
     steady_ns: int
 
 
+@dataclass(frozen=True)
+class Recording:
+    """
+    What was recorded, whatever the edits of an episode hide of it.
+
+    :param frame_stamp_ns, frame_received_ns, frame_steady_ns: (M,) int64 times of every frame.
+    :param rows: (N,) int64 row among them of each frame that the episode shows.
+    :param commands: every command; events: every event.
+    """
+
+    frame_stamp_ns: np.ndarray
+    frame_received_ns: np.ndarray
+    frame_steady_ns: np.ndarray
+    rows: np.ndarray
+    commands: Commands
+    events: Sequence[Event]
+
+
 class TimedEpisode(Protocol):
     """The times, commands and events of an episode; ``storage.reader.Episode`` is one."""
 
@@ -61,3 +79,11 @@ class TimedEpisode(Protocol):
     @property
     def events(self) -> Sequence[Event]:
         """Every event, in order of arrival."""
+
+    @property
+    def recording(self) -> Recording:
+        """What was recorded before the first frame and after the last one, too."""
+
+    @property
+    def cuts_ns(self) -> np.ndarray:
+        """(K,) int64 times on the steady clock that no window spans."""

@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 
 from mobile_vla_ros import file_lock
+from mobile_vla_ros.episode.catalog.inspect import judged
 from mobile_vla_ros.episode.storage import schema
 from mobile_vla_ros.episode.storage.reader import Episode
 from mobile_vla_ros.episode.timing.timeline import times_of
@@ -156,21 +157,25 @@ FORMATS: dict[str, Callable[[Episode, Path], None]] = {'csv': to_csv, 'rosbag2':
 MARKS = {'csv': 'episode.json', 'rosbag2': 'metadata.yaml'}  # present in every whole export
 
 
-def export(path: Path, out: Path, kind: str) -> dict[str, Any]:
+def export(path: Path, out: Path, kind: str, *, excluded: bool = False) -> dict[str, Any]:
     """
     Export one episode to ``out/<its name>``.
 
     :param kind: a key of ``FORMATS``.
-    :returns: ``path`` of the folder, ``frames``, ``commands``, and ``status``: ``exported``, or
-        ``skipped`` if the folder exists.
+    :param excluded: export it although somebody excluded it.
+    :returns: ``path`` of the folder, ``frames``, ``commands``, and ``status``: ``exported``;
+        ``skipped``, and in words the ``reason``, if the folder exists or the episode is excluded.
     :raises UserError: when the episode cannot be read, the folder cannot be written, or its name
         is in use; nothing is left behind.
     """
     with Episode.open(path) as episode:
         target = out / schema.episode_name(path)
         done = {'path': str(target), 'frames': len(episode), 'commands': len(episode.commands)}
+        if episode.excluded and not excluded:
+            why = f'{path.name} is excluded: {episode.excluded}'
+            return {**done, 'status': 'skipped', 'reason': why}
         if (target / MARKS[kind]).exists():
-            return {**done, 'status': 'skipped'}
+            return {**done, 'status': 'skipped', 'reason': f'{target} exists'}
         if target.exists():
             raise UserError(
                 f'{target} already exists and is not a {kind} export of this package',
@@ -256,7 +261,8 @@ def _about(episode: Episode) -> dict[str, Any]:
     ]
     return {
         **episode.attributes,
-        'health': episode.health,
+        **({'edits': episode.edits.words()} if episode.edits.standing else {}),
+        'health': judged(episode),
         'base': {
             'command_timeout_s': rule.timeout_s,
             'known_by': rule.known_by.value,

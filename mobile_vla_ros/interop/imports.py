@@ -310,7 +310,7 @@ def _origins(out: Path, worker: FileWorker) -> dict[str, Path]:
 
 def origin_of(path: Path) -> str:
     """Return the origin of an episode; '' without one, or if the file cannot be opened."""
-    with contextlib.suppress(UserError), Episode.open(path) as episode:
+    with contextlib.suppress(UserError), Episode.open(path, as_recorded=True) as episode:
         return episode.origin
     return ''
 

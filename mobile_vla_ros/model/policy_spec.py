@@ -72,7 +72,8 @@ class PolicySpec:
     :param blank: `image` or `instruction` for a control policy that is trained and driven
         without it; empty for a policy that has both.
     :param data: of the training data: fingerprint, episodes, mean action (one value per axis, in
-        its unit) and `camera_sizes` ([width, height], the most frequent first).
+        its unit), `camera_sizes` ([width, height], the most frequent first) and `edits` (a hash
+        for each edited episode).
     :param metrics: validation metrics of the policy and of the baselines.
     :param files: SHA-256 of each of `FILES`, by `save_bundle`; empty in older bundles.
     """

@@ -78,6 +78,8 @@ def episodes_of(data: DataConfig, log: Callable[[str], None]) -> EpisodeSet:
     if episodes.left_out:
         count = len(ids(episodes.train) | ids(episodes.val)) + len(episodes.left_out)
         log(f'{len(episodes.left_out)} of {count} episodes left out')
+    if episodes.edits:
+        log(f'{len(episodes.edits)} episodes are edited (mobile_vla episodes edit --log)')
     found = audit.audit(episodes, sampling, data.axes)
     for line in (
         *audit.lines(found),
@@ -208,6 +210,7 @@ def _data_record(data: DataConfig, episodes: EpisodeSet, actions: ActionSpec) ->
         'fingerprint': fingerprint([*episodes.train, *episodes.val]),
         'train_episodes': sorted(ids(episodes.train)),
         'val_episodes': sorted(ids(episodes.val)),
+        'edits': dict(episodes.edits),
         'split': split_record(
             episodes,
             val_share=data.val_share,

@@ -4,6 +4,7 @@ import argparse
 import json
 import sys
 from collections import Counter
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -19,16 +20,9 @@ WIDTHS, ALIGN = (25, 7, 6, 8, 7, 10, 0), '<>>><'
 
 def register(subparsers) -> None:
     """Add the subcommand."""
-    from mobile_vla_ros.cli.episodes import audit as episodes_audit
-    from mobile_vla_ros.cli.episodes import coach as episodes_coach
-    from mobile_vla_ros.cli.episodes import export as episodes_export
-    from mobile_vla_ros.cli.episodes import import_ as episodes_import
-    from mobile_vla_ros.cli.episodes import recover as episodes_recover
-    from mobile_vla_ros.cli.episodes import view as episodes_view
-
     parser = subparsers.add_parser(
         'episodes',
-        help='list, check, recover, import and export recorded episodes',
+        help='list, check, edit, recover, import and export recorded episodes',
         description='Manage recorded episodes: a path is a folder of episodes or one file.',
         epilog=EXAMPLE,
     )
@@ -58,15 +52,8 @@ def register(subparsers) -> None:
         action.set_defaults(run=run)
         if name == 'list':
             _add_filters(action)
-    for module in (
-        episodes_audit,
-        episodes_coach,
-        episodes_recover,
-        episodes_import,
-        episodes_export,
-        episodes_view,
-    ):
-        module.add(actions)
+    for name in ('audit', 'coach', 'view', 'edit', 'recover', 'import_', 'export'):
+        import_module(f'mobile_vla_ros.cli.episodes.{name}').add(actions)
 
 
 def _add_filters(action: argparse.ArgumentParser):

@@ -59,7 +59,7 @@ def run(args: argparse.Namespace) -> int:
         try:
             if fault is not None:
                 raise fault
-            done = export(one, out, args.format)
+            done = export(one, out, args.format, excluded=args.path.expanduser().is_file())
         except UserError as error:
             done = {'status': 'failed', 'reason': str(error)}
             print(f'mobile_vla: error: {error}', file=sys.stderr)
@@ -67,7 +67,7 @@ def run(args: argparse.Namespace) -> int:
         if args.json:
             print(json.dumps({'episode': str(one), **done}))
         elif done['status'] == 'skipped':
-            print(f'{done["path"]} exists: skipped')
+            print(f'{done["reason"]}: skipped')
     if not args.json:
         print(f'{out}: ' + ', '.join(f'{count} {status}' for status, count in counts.items()))
     return int(counts['failed'] > 0)

@@ -33,8 +33,8 @@ def indexed(path: Path) -> Iterator[EpisodeIndex]:
 
         index.refresh(progress)
         closing.close()
-        if index.note:
-            print(f'mobile_vla: {index.note}', file=sys.stderr)
+        for sentence in filter(None, (index.note, index.lost)):
+            print(f'mobile_vla: {sentence}', file=sys.stderr)
         if next(index.rows(), None) is None:
             from mobile_vla_ros.episode.storage.reader import find_episodes
 

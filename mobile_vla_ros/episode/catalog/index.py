@@ -17,6 +17,7 @@ from mobile_vla_ros.episode.catalog.index_table import (
     COLUMNS,
     MEMORY,
     NO_VERDICT,
+    STATE,
     EpisodeRow,
     Place,
     connect,
@@ -28,6 +29,7 @@ from mobile_vla_ros.episode.catalog.index_table import (
 from mobile_vla_ros.errors import UserError
 
 BATCH = 200  # episodes written in one transaction
+EDITS = '.edits.json'  # storage.edits.SUFFIX; this module imports no h5py
 PAGE = 500  # rows held in memory at a time
 SORTS = {
     'name': 'name',
@@ -35,7 +37,7 @@ SORTS = {
     'frames': 'frames',
     'instruction': 'instruction',
     'outcome': 'outcome',
-    'verdict': "instr('unreadable unfinished bad poor good', verdict)",
+    'verdict': "instr('unreadable unfinished bad poor good excluded', verdict)",
 }
 
 
@@ -43,10 +45,11 @@ class EpisodeIndex:
     """
     The episodes of a folder; use it as a context manager.
 
-    ``refresh`` opens only files with a new name, size or modification time. The table is in the
-    folder; if that cannot be written, in the user's cache or else in memory, and ``note`` says so.
-    A broken table, or one from another version of this package, is rebuilt. Several processes may
-    use it at once; one instance belongs to one thread.
+    ``refresh`` opens only files with a new name, size or modification time, and those with new
+    edits; ``lost`` names edits without an episode. The table is in the folder; if that cannot be
+    written, in the user's cache or else in memory, and ``note`` says so. A broken table, or one
+    from another version of this package, is rebuilt. Several processes may use it at once; one
+    instance belongs to one thread.
 
     An unfinished ``.part`` is read at every ``refresh`` and not stored.
     """
@@ -64,7 +67,7 @@ class EpisodeIndex:
                 f'no folder of episodes at {path}', expected='a folder written by the recorder'
             )
         self.folder = path if path.is_dir() else path.parent
-        self.note = self._why = ''
+        self.note = self.lost = self._why = ''
         self._only = None if path.is_dir() else path.name
         self._places = [MEMORY] if self._only else places(self.folder)
         self._rebuilt: set[tuple[Place, int]] = set()
@@ -205,7 +208,9 @@ class EpisodeIndex:
         found = self._scan()
         known = {
             name: state
-            for name, *state in self._db.execute('SELECT name, size, mtime_ns FROM main.takes')
+            for name, *state in self._db.execute(
+                f'SELECT name, {", ".join(STATE)} FROM main.takes'
+            )
         }
         parts = [name for name in found if name.endswith('.part')]
         stale = [
@@ -223,27 +228,35 @@ class EpisodeIndex:
             batch = []
             for done, (name, where) in enumerate(reading[first : first + BATCH], first):
                 progress(done, total)
-                batch.append((where, found[name], *_read(worker, self.folder / name)))
+                edited = (self.folder / name).with_suffix(EDITS).exists()
+                batch.append((where, found[name], *_read(worker, self.folder / name, edited)))
             with transaction(self._db):
                 for entry in batch:
                     self._store(*entry)
         progress(total, total)
 
     def _scan(self) -> dict[str, list[int]]:
-        """Return size and modification time of every episode in the folder."""
+        """Return ``STATE`` of every episode in the folder."""
+        found: dict[str, list[int]] = {}
+        edits: dict[str, list[int]] = {}
         if self._only:
-            state = (self.folder / self._only).stat()
-            return {self._only: [state.st_size, state.st_mtime_ns]}
-        found = {}
+            return {self._only: [*_state((self.folder / self._only).stat()), 0, 0]}
         with os.scandir(self.folder) as entries:
             for entry in entries:
-                if entry.name.startswith('.') or not entry.name.endswith(('.h5', '.h5.part')):
+                name = entry.name
+                if name.startswith('.') or not name.endswith(('.h5', '.h5.part', EDITS)):
                     continue
                 with contextlib.suppress(OSError):  # renamed or deleted since
-                    if entry.is_file():
-                        state = entry.stat()
-                        found[entry.name] = [state.st_size, state.st_mtime_ns]
-        return found
+                    if name.endswith(EDITS):
+                        edits[name.removesuffix(EDITS)] = _state(entry.stat())
+                    elif entry.is_file():
+                        found[name] = _state(entry.stat())
+        lost = [f'{name}{EDITS}' for name in edits if f'{name}.h5' not in found]
+        self.lost = f'edits without their episode: {", ".join(sorted(lost))}' if lost else ''
+        return {
+            name: [*state, *edits.get(name.removesuffix('.h5'), (0, 0))]
+            for name, state in found.items()
+        }
 
     def _store(
         self, where: str, state: list[int], row: EpisodeRow, signature: bytes, view: bytes
@@ -258,10 +271,18 @@ class EpisodeIndex:
             )
 
 
-def _read(worker: FileWorker, path: Path) -> tuple[EpisodeRow, bytes, bytes]:
-    """Return the row, signature and start view of a file; a row with the reason if unreadable."""
+def _state(file: os.stat_result) -> list[int]:
+    return [file.st_size, file.st_mtime_ns]
+
+
+def _read(worker: FileWorker, path: Path, edited: bool) -> tuple[EpisodeRow, bytes, bytes]:
+    """
+    Return the row, signature and start view of a file; a row with the reason if unreadable.
+
+    :param edited: all of its images may be read, for a new verdict.
+    """
     try:
-        found = worker.call('episode.catalog.read:read_row', path)
+        found = worker.call('episode.catalog.read:read_row', path, whole=edited)
     except UserError as error:
         return unreadable(path, str(error)), b'', b''
     row = EpisodeRow(**found['row'] | {'reasons': tuple(found['row']['reasons'])})

@@ -22,8 +22,8 @@ MEMORY = ':memory:'
 Place = Path | str  # a file, or MEMORY
 LOCK_TIMEOUT_S = 30.0
 
-UNREADABLE, UNFINISHED = 'unreadable', 'unfinished'
-NO_VERDICT = (UNREADABLE, UNFINISHED)
+UNREADABLE, UNFINISHED, EXCLUDED = 'unreadable', 'unfinished', 'excluded'
+NO_VERDICT = (UNREADABLE, UNFINISHED, EXCLUDED)
 VERDICTS = (*types.VERDICTS, *NO_VERDICT)
 
 
@@ -34,6 +34,7 @@ class EpisodeRow:
 
     :param verdict: one of ``VERDICTS``; ``reasons`` explain it, for an unreadable file its defect.
     :param duration_s: from the first to the last received image.
+    :param edits: number of edits that stand.
     :param moving_s: seconds commanded to move; the next six are for each direction, see
         ``coverage.motion``.
     """
@@ -57,6 +58,7 @@ class EpisodeRow:
     right_s: float = 0.0
     turn_left_s: float = 0.0
     turn_right_s: float = 0.0
+    edits: int = 0
 
 
 def unreadable(path: Path, reason: str) -> EpisodeRow:
@@ -66,9 +68,10 @@ def unreadable(path: Path, reason: str) -> EpisodeRow:
 
 
 COLUMNS = [field.name for field in dataclasses.fields(EpisodeRow)]
-_STATE = ('size', 'mtime_ns')
-_TYPES = {'name': 'TEXT PRIMARY KEY', 'size': 'INTEGER', 'mtime_ns': 'INTEGER'}
-_EPISODES = ', '.join(f'{name} {_TYPES.get(name, "")}' for name in ('name', *_STATE, *COLUMNS[1:]))
+# Of the file, and of the edits beside it; 0 without any.
+STATE = ('size', 'mtime_ns', 'edits_size', 'edits_mtime_ns')
+_TYPES = {'name': 'TEXT PRIMARY KEY'} | dict.fromkeys(STATE, 'INTEGER')
+_EPISODES = ', '.join(f'{name} {_TYPES.get(name, "")}' for name in ('name', *STATE, *COLUMNS[1:]))
 _TRACES = 'name TEXT PRIMARY KEY, signature BLOB, view BLOB'
 # A table of another layout is rebuilt; increment the number when the meaning of a column changes.
 SCHEMA = zlib.crc32(f'2 {_EPISODES} {_TRACES}'.encode()) & 0x7FFFFFFF

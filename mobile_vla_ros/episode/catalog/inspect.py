@@ -12,7 +12,7 @@ from mobile_vla_ros.episode.quality.verdict import Health
 from mobile_vla_ros.episode.storage.reader import Episode
 from mobile_vla_ros.episode.storage.schema import dropped_frames
 from mobile_vla_ros.episode.timing.base_estimate import estimate
-from mobile_vla_ros.episode.timing.command_rule import SETTING, known_rule
+from mobile_vla_ros.episode.timing.command_rule import SETTING, CommandRule, known_rule
 from mobile_vla_ros.episode.timing.timeline import times_of
 from mobile_vla_ros.errors import UserError
 
@@ -31,7 +31,8 @@ def describe(path: Path) -> dict[str, Any]:
         return {
             'path': str(path),
             **episode.attributes,
-            'health': episode.health,
+            **({'edits': episode.edits.words()} if episode.edits.standing else {}),
+            'health': judged(episode),
             'frames': len(episode),
             'commands': len(episode.commands),
             **({} if episode.proposals is None else {'proposals': len(episode.proposals)}),
@@ -75,6 +76,19 @@ def read_through(path: Path, images: bool) -> None:
                 episode.encoded(index)
 
 
+def judged(episode: Episode) -> Health | None:
+    """
+    Return the verdict on what an episode shows; None if it was cut short.
+
+    It is the writer's, unless a trim has cut off some of what the writer judged.
+
+    :raises UserError: when the file is broken at its verdict or an image.
+    """
+    if episode.complete and episode.edits.trim is not None:
+        return judge_episode(episode)
+    return episode.health
+
+
 def judge_episode(episode: Episode) -> Health:
     """
     Measure an episode again; reads every image, decodes about one a second.
@@ -98,13 +112,16 @@ def judge_episode(episode: Episode) -> Health:
         samples=tally.samples,
         expected_rate_hz=known.get('expected_rate_hz'),
         timed=known.get('timed', True),
-        rule=known_rule(episode.attributes.get(SETTING))
-        or estimate(
-            times_of(episode)[0],
-            episode.commands.steady_ns,
-            episode.commands.twist,
-            episode.encoded,
-        ),
+        rule=_rule(episode),
+    )
+
+
+def _rule(episode: Episode) -> CommandRule:
+    """Return what the base does, measured again unless a trim hides what tells it."""
+    if episode.edits.trim is not None:
+        return episode.command_rule()
+    return known_rule(episode.attributes.get(SETTING)) or estimate(
+        times_of(episode)[0], episode.commands.steady_ns, episode.commands.twist, episode.encoded
     )
 
 

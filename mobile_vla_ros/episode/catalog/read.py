@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from mobile_vla_ros.episode.catalog import coverage
-from mobile_vla_ros.episode.catalog.index_table import UNFINISHED, EpisodeRow
+from mobile_vla_ros.episode.catalog.index_table import EXCLUDED, UNFINISHED, EpisodeRow
+from mobile_vla_ros.episode.catalog.inspect import judged
 from mobile_vla_ros.episode.quality.verdict import Health
 from mobile_vla_ros.episode.storage.reader import Episode
 from mobile_vla_ros.errors import UserError
@@ -22,10 +23,13 @@ def read_row(path: Path) -> dict[str, Any]:
     """
     with Episode.open(path) as episode:
         steady_ns, commands = episode.frame_steady_ns, episode.commands
-        health: Health = episode.health or {
+        health: Health = judged(episode) or {
             'verdict': UNFINISHED,
             'reasons': ['the episode is unfinished'],
         }
+        verdict, reasons = health['verdict'], health['reasons']
+        if episode.excluded:
+            verdict, reasons = EXCLUDED, [f'excluded: {episode.excluded}', *reasons]
         first_ns, last_ns = map(int, steady_ns[[0, -1]] if len(episode) else (0, 0))
         duration_s = (last_ns - first_ns) / 1e9
         log = episode.command_log()
@@ -42,8 +46,9 @@ def read_row(path: Path) -> dict[str, Any]:
             len(episode),
             len(commands),
             round(duration_s, 3),
-            UNFINISHED if path.name.endswith('.part') else health['verdict'],
-            tuple(health['reasons']),
+            UNFINISHED if path.name.endswith('.part') else verdict,
+            tuple(reasons),
+            edits=len(episode.edits.standing),
             **{f'{name}_s': round(seconds, 3) for name, seconds in driven.items()},
         )
         return {

@@ -7,8 +7,8 @@ import h5py
 import numpy as np
 
 from mobile_vla_ros.episode.quality.verdict import Health, read_health, stored_rule
-from mobile_vla_ros.episode.records import Commands, Event
-from mobile_vla_ros.episode.storage import schema, version1
+from mobile_vla_ros.episode.records import Commands, Event, Recording
+from mobile_vla_ros.episode.storage import edits, schema, version1
 from mobile_vla_ros.episode.storage.hdf5_gate import (
     MALFORMED,
     MAX_IMAGE_BYTES,
@@ -24,10 +24,10 @@ from mobile_vla_ros.episode.timing.command_rule import (
     known_rule,
 )
 from mobile_vla_ros.episode.timing.receipts import without_steps
-from mobile_vla_ros.episode.timing.timeline import times_of
+from mobile_vla_ros.episode.timing.timeline import recorded_times, times_of
 from mobile_vla_ros.errors import UserError, first_line
 from mobile_vla_ros.images.stored import BrokenImage, decode
-from mobile_vla_ros.types import SOURCES, Frame
+from mobile_vla_ros.types import NANOSECONDS, SOURCES, Frame
 
 VERSIONS = {version1.VERSION: version1.LAYOUT, schema.VERSION: schema.DATASETS | schema.PROPOSALS}
 PATHS = {path for layout in VERSIONS.values() for path in layout}
@@ -43,9 +43,12 @@ class Episode:
     Times and commands are in memory; images are read and decoded on demand. ``proposals`` are a
     policy's proposals beside the commands, None for an episode without a policy. A ``.part``, of a
     writer that was killed or is still running, shows the flushed rows.
+
+    Edits (``storage.edits``) are applied: attributes are the edited ones, and what a trim cuts off
+    is hidden, except in ``recording``.
     """
 
-    def __init__(self, path: Path, file: Hdf5File) -> None:
+    def __init__(self, path: Path, file: Hdf5File, *, as_recorded: bool = False) -> None:
         self.path = path
         self._file = file
         self.attributes = file.attributes
@@ -79,6 +82,17 @@ class Episode:
         ]
         self._undo_steps()
         self._estimate: CommandRule | None = None
+        self.edits = edits.Edits() if as_recorded else edits.read(path, self.episode_id)
+        self.recording = Recording(
+            self.frame_stamp_ns,
+            self.frame_received_ns,
+            self.frame_steady_ns,
+            np.arange(self._count),
+            self.commands,
+            self.events,
+        )
+        if self.edits.standing:
+            self._apply_edits()
 
     def _undo_steps(self) -> None:
         """Move what follows a step back of the receipts, in episodes without a steady clock."""
@@ -99,13 +113,14 @@ class Episode:
         ]
 
     @classmethod
-    def open(cls, path: Path | str) -> 'Episode':
+    def open(cls, path: Path | str, *, as_recorded: bool = False) -> 'Episode':
         """
         Open an episode.
 
+        :param as_recorded: without its edits; frames are then counted as in ``recording.rows``.
         :raises UserError: when the file is missing, broken, not an episode or of a later version,
-            or when it is refused: it names other files, or lists more than it stores. The sentence
-            names the file.
+            or when it is refused: it names other files, or lists more than it stores; when its
+            edits cannot be applied. The sentence names the file.
         """
         path = Path(path).expanduser()
         if not path.is_file():
@@ -113,7 +128,7 @@ class Episode:
         file = None
         try:
             file = open_file(path, PATHS)
-            return cls(path, file)
+            return cls(path, file, as_recorded=as_recorded)
         except UserError:
             _close(file)
             raise
@@ -165,6 +180,28 @@ class Episode:
         source = np.full(len(received_ns), SOURCES['policy'], np.uint8)
         return Commands(twist, stamp_ns, received_ns, source, steady_ns)
 
+    def _apply_edits(self) -> None:
+        times_ns, _ = recorded_times(self.recording)
+        misfit = edits.misfit(self.edits, times_ns)
+        if misfit:
+            raise edits.unusable(edits.path_of(self.path), misfit)
+        for name in (edits.INSTRUCTION, edits.OUTCOME):
+            if name in self.edits.values:
+                self.attributes = {**self.attributes, name: self.edits.values[name]}
+        if self.edits.trim is None:
+            return
+        first_ns, last_ns = edits.bounds_ns(self.edits, int(times_ns.min()))
+        rows = np.flatnonzero((times_ns >= first_ns) & (times_ns <= last_ns))
+        self.recording = replace(self.recording, rows=rows)
+        self._count = len(rows)
+        self.frame_stamp_ns = self.frame_stamp_ns[rows]
+        self.frame_received_ns = self.frame_received_ns[rows]
+        self.frame_steady_ns = self.frame_steady_ns[rows]
+        self.commands = edits.shown_commands(self.commands, first_ns, last_ns)
+        if self.proposals is not None:
+            self.proposals = edits.shown_commands(self.proposals, first_ns, last_ns)
+        self.events = [event for event in self.events if first_ns <= event.steady_ns <= last_ns]
+
     def __enter__(self) -> 'Episode':
         return self
 
@@ -195,6 +232,23 @@ class Episode:
         return str(self.attributes['outcome'])
 
     @property
+    def excluded(self) -> str:
+        """Why somebody excluded the episode from training, '' if nobody did."""
+        return self.edits.excluded
+
+    @property
+    def cuts_ns(self) -> np.ndarray:
+        """(K,) int64 steady times at which somebody split the episode: no window spans them."""
+        start_ns = self.start_ns if self.edits.splits else 0
+        return np.array([start_ns + round(at * NANOSECONDS) for at in self.edits.splits], np.int64)
+
+    @property
+    def start_ns(self) -> int:
+        """Steady time of the recording's first frame, from which edits count; 0 without one."""
+        times_ns, _ = recorded_times(self.recording)
+        return int(times_ns.min()) if len(times_ns) else 0
+
+    @property
     def origin(self) -> str:
         """The source of an imported episode; '' for a recorded one."""
         return str(self.attributes.get('origin', ''))
@@ -213,6 +267,8 @@ class Episode:
     def health(self) -> Health | None:
         """
         The writer's verdict (see ``quality.verdict.judge``); None if the episode was cut short.
+
+        It is about the whole recording: see ``catalog.inspect.judged`` for an edited episode.
 
         :raises UserError: when the file is broken at the verdict.
         """
@@ -262,7 +318,7 @@ class Episode:
         if not -self._count <= index < self._count:
             raise IndexError(f'frame {index} of {self._count}')
         try:
-            return bytes(self._images[index % self._count])
+            return bytes(self._images[int(self.recording.rows[index])])
         except MALFORMED as error:
             raise self._broken(index, first_line(error)) from None
 

@@ -79,7 +79,7 @@ def is_damaged(path: Path | str) -> bool:
     if _recovered_before(path) is not None:
         return False
     try:
-        Episode.open(path).close()
+        Episode.open(path, as_recorded=True).close()
     except UserError:
         return True
     return False
@@ -161,7 +161,7 @@ def _recovered_before(path: Path) -> Path | None:
     for target in _targets(path):
         if target.exists():
             try:
-                with Episode.open(target) as episode:
+                with Episode.open(target, as_recorded=True) as episode:
                     if episode.recovered and episode.complete:
                         return target
             except UserError:
@@ -171,7 +171,7 @@ def _recovered_before(path: Path) -> Path | None:
 
 def _earlier(salvage: Salvage, before: Path) -> Recovery:
     """Return the result of an earlier recovery."""
-    with Episode.open(before) as episode:
+    with Episode.open(before, as_recorded=True) as episode:
         kept = {
             'frames': len(episode),
             'commands': len(episode.commands),

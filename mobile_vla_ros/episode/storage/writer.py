@@ -235,9 +235,10 @@ class EpisodeWriter:
         self._add('events', *_event(times, name, text))
 
     def _received(self, received_ns: int, steady_ns: int | None) -> tuple[int, int]:
-        """Store both receipts of the newest row, and return them."""
-        self.last = received_ns, received_ns if steady_ns is None else steady_ns
-        return self.last
+        """Return both receipts of a row, and store them unless a newer row came before."""
+        times = received_ns, received_ns if steady_ns is None else steady_ns
+        self.last = max(self.last, times, key=lambda one: one[1])
+        return times
 
     def _add(self, stream: str, *row: Any) -> None:
         self._pending.rows[stream].append(row)

@@ -6,14 +6,15 @@ stamp, or its receipt if the camera's clock cannot be trusted (``frame_times``);
 ones have overtaken is sorted in by its time. The action at time t is the newest command received
 at or before t if it is still in force (``command_rule``), else zero. A segment is a chain of
 frames at the policy's rate without a gap, and says in which of them a window ends, by the rule
-that drives (``windows``). A window never spans two segments.
+that drives (``windows``). A window never spans two segments, and a segment never spans a time at
+which somebody split the episode.
 """
 
 from dataclasses import dataclass
 
 import numpy as np
 
-from mobile_vla_ros.episode.records import TimedEpisode
+from mobile_vla_ros.episode.records import Recording, TimedEpisode
 from mobile_vla_ros.episode.timing import camera_clock as clock
 from mobile_vla_ros.episode.timing import corrections
 from mobile_vla_ros.episode.timing.command_rule import CommandLog, RuledEpisode
@@ -65,8 +66,16 @@ def frame_times(
 
 
 def times_of(episode: TimedEpisode) -> tuple[np.ndarray, str]:
-    """Return the ``frame_times`` of an episode."""
-    return frame_times(episode.frame_stamp_ns, episode.frame_received_ns, episode.frame_steady_ns)
+    """Return the ``frame_times`` of the frames that an episode shows; a trim changes none."""
+    times_ns, by = recorded_times(episode.recording)
+    return times_ns[episode.recording.rows], by
+
+
+def recorded_times(recording: Recording) -> tuple[np.ndarray, str]:
+    """Return the ``frame_times`` of every frame of a recording."""
+    return frame_times(
+        recording.frame_stamp_ns, recording.frame_received_ns, recording.frame_steady_ns
+    )
 
 
 def segments(
@@ -86,21 +95,23 @@ def segments(
     time_ns, _ = times_of(episode)
     # A frame that newer ones have overtaken is sorted in by its stamp; receipts are in order.
     place = np.argsort(time_ns, kind='stable')
-    time_ns = time_ns[place]
-    commands = episode.commands
+    # What a trim cuts off may say what is in force in a frame that is left, or who was wrong.
+    commands = episode.recording.commands
     log = CommandLog(
         commands.steady_ns,
         commands.twist,
         episode.command_rule(command_max_age_s),
-        corrections.kinds(commands, episode.events),
+        corrections.kinds(commands, episode.recording.events),
     )
-    _, accepted = window_rows(time_ns, np.arange(len(time_ns)), rate_hz, window)
     found = []
-    for chain in frame_chains(time_ns, rate_hz, accepted):
-        twist, _ = log.at(time_ns[chain])
-        found.append(
-            GridSegment(place[chain], time_ns[chain], twist, accepted[chain], rate_hz, log)
-        )
+    for rows in np.split(place, np.searchsorted(time_ns[place], episode.cuts_ns)):
+        times_ns = time_ns[rows]
+        _, accepted = window_rows(times_ns, np.arange(len(rows)), rate_hz, window)
+        for chain in frame_chains(times_ns, rate_hz, accepted):
+            twist, _ = log.at(times_ns[chain])
+            found.append(
+                GridSegment(rows[chain], times_ns[chain], twist, accepted[chain], rate_hz, log)
+            )
     return found
 
 
@@ -151,8 +162,9 @@ def arrival_times(episode: TimedEpisode) -> ArrivalTimes:
     now_ns = np.maximum.accumulate(np.maximum(episode.frame_steady_ns, stamp_ns))
     note = ''
     if by != 'stamp':
+        whole = episode.recording
         fault = clock.check(
-            episode.frame_stamp_ns, episode.frame_received_ns, episode.frame_steady_ns
+            whole.frame_stamp_ns, whole.frame_received_ns, whole.frame_steady_ns
         ).sentence
         note = f'{fault}: frames are timed by their receipt'
     return ArrivalTimes(stamp_ns, now_ns, note)

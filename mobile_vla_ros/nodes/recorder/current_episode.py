@@ -5,6 +5,7 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
@@ -90,6 +91,15 @@ class CurrentEpisode:
         """The recording in progress or being closed."""
         current = self._open
         return None if current is None else current.recording
+
+    @property
+    def last(self) -> Path | None:
+        """The file of the last episode that was kept."""
+        return Path(self._last['last_episode']) if self._last['last_episode'] else None
+
+    def count_again(self) -> None:
+        """Count the episodes again: the last one was edited."""
+        self._folder.changed()
 
     def open(
         self,

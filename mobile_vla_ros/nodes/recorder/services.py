@@ -10,7 +10,9 @@ from rclpy.node import Node
 from rclpy.task import Future
 from std_srvs.srv import Trigger
 
+from mobile_vla_ros.episode.catalog.edit import MENDS, mend, user
 from mobile_vla_ros.episode.quality.verdict import sentences
+from mobile_vla_ros.episode.storage.edits import INSTRUCTION
 from mobile_vla_ros.episode.storage.recording import Recording
 from mobile_vla_ros.episode.storage.schema import EpisodeInfo
 from mobile_vla_ros.errors import UserError
@@ -80,7 +82,9 @@ class EpisodeServices:
     """
     Serves ``~/start``, ``~/stop``, ``~/success``, ``~/failure`` and ``~/discard``.
 
-    Every answer is a sentence. Opening and closing a file never blocks a callback.
+    ``~/last_instruction``, ``~/last_outcome``, ``~/last_shorten`` and ``~/last_undo`` edit the
+    last episode, in a list beside it (``episode.catalog.edit.mend``). Every answer is a sentence.
+    Opening and closing a file never blocks a callback.
 
     :ivar failure: why the last episode ended or could not begin; '' after a start.
     :param info: returns the attributes of an episode that would begin now.
@@ -113,13 +117,15 @@ class EpisodeServices:
         self._retry_at_s = 0.0
         # An answer may wait for an image or for the disk; only its own group may wait with it.
         group = ReentrantCallbackGroup()
-        for name, answer in (
-            ('start', self._start),
-            ('stop', partial(self._stop, 'unknown')),
-            ('success', partial(self._stop, 'success')),
-            ('failure', partial(self._stop, 'failure')),
-            ('discard', self._discard),
-        ):
+        answers: dict[str, Callable[[], Awaitable[str]]] = {
+            'start': self._start,
+            'stop': partial(self._stop, 'unknown'),
+            'success': partial(self._stop, 'success'),
+            'failure': partial(self._stop, 'failure'),
+            'discard': self._discard,
+        }
+        answers |= {name: partial(self._mend, kind) for kind, name in MENDS.items()}
+        for name, answer in answers.items():
             node.create_service(
                 Trigger, f'~/{name}', partial(self._serve, answer), callback_group=group
             )
@@ -235,6 +241,22 @@ class EpisodeServices:
                 got=recording.problem,
             )
         return f'discarded {recording.part_path.name}'
+
+    async def _mend(self, kind: str) -> str:
+        path = self._episode.last
+        if path is None or self._episode.state != IDLE:  # two files at once share h5py's lock
+            raise UserError(
+                'no episode has just ended',
+                got=f'the recorder is {self._episode.state}',
+                remedy='end one first; mobile_vla episodes edit changes earlier ones',
+            )
+        instruction = self._info().instruction if kind == INSTRUCTION else ''
+        executor = self._node.executor
+        assert executor is not None  # only a service's callback comes here
+        work = partial(mend, path, kind, instruction, by=user(), time_ns=time.time_ns())
+        line = await off_thread(executor, work)
+        self._episode.count_again()
+        return str(line)
 
     def _running(self) -> Recording:
         self.settle()

@@ -21,13 +21,25 @@ MOTIONS = {
     'r': (0, 0, 1),
     't': (0, 0, -1),
 }
-RECORDER_KEYS = {'n': 'start', 'm': 'stop', 'b': 'discard', '1': 'success', '0': 'failure'}
+RECORDER_KEYS = {
+    'n': 'start',
+    'm': 'stop',
+    'b': 'discard',
+    '1': 'success',
+    '0': 'failure',
+    'l': 'last_instruction',
+    'o': 'last_outcome',
+    'v': 'last_shorten',
+    'u': 'last_undo',
+}
+MENDING_KEYS = 'lovu'  # of them: a held key must not drop 5 s with each of its repeats
 HELP = """\
 W S  forward, back      N  start an episode   X  arm or disarm the guard
 A D  left, right        M  end it             I  change the instruction
 Q E Z C  diagonals      1  end it: success    F G  faster, slower
 R T  turn               0  end it: failure    space  stop
 P    policy drives on   B  discard it         Ctrl-C  leave
+The last episode:  O  another outcome  L  this instruction  V  drop its last 5 s  U  undo
 Hold a key to move: the robot stops when you release it. A joystick moves it while
 its enable button is held.
 """
@@ -36,6 +48,7 @@ its enable button is held.
 # the last one, and zeros follow for the trail.
 HOLD_NS = NANOSECONDS // 4
 TRAIL_NS = 3 * NANOSECONDS // 10
+REPEAT_NS = 7 * NANOSECONDS // 10  # longest delay before a held key repeats
 THROTTLE_STEP, MIN_THROTTLE = 0.1, 0.1
 # Escape sequences of arrow and function keys are ignored: their letters must not drive.
 FUNCTION_KEY = re.compile(r'\x1b(\[[0-?]*[ -/]*[@-~]?|O[ -~])')
@@ -63,6 +76,7 @@ class Console:
         self._max = np.array([max_linear_mps, max_linear_mps, 0, 0, 0, max_angular_radps])
         self._direction = np.zeros(6)
         self._pressed_ns: int | None = None
+        self._called, self._called_ns = '', 0  # the newest of RECORDER_KEYS, and when
         self._lock = threading.Lock()
         self.typed: str | None = None  # the instruction being typed, or None
         self.choices: Sequence[str] = ()  # the instructions that a number selects
@@ -126,7 +140,9 @@ class Console:
             step = THROTTLE_STEP if key == 'f' else -THROTTLE_STEP
             self.throttle = round(min(max(self.throttle + step, MIN_THROTTLE), 1.0), 2)
         elif key in RECORDER_KEYS:
-            return 'recorder', RECORDER_KEYS[key]
+            held = self._called == key and now_ns - self._called_ns < REPEAT_NS
+            self._called, self._called_ns = key, now_ns
+            return None if held and key in MENDING_KEYS else ('recorder', RECORDER_KEYS[key])
         elif key == 'x':
             return 'guard', 'toggle'
         elif key == 'p':

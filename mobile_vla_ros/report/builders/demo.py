@@ -252,7 +252,7 @@ def _images(policy: Path, spec: PolicySpec, episodes: Path) -> list[tuple[np.nda
         rows = segment.windows(spec.window)
         chosen = rows[(len(rows) - 1) * (1 + 3 * (number % 3)) // 10]
         last = chosen[-1]
-        with Episode.open(segment.path) as episode:
+        with Episode.open(segment.path, as_recorded=True) as episode:
             window = [episode.frame(int(row)) for row in segment.frames[chosen]]
         driver.reset()
         plan = driver.infer(window, segment.instruction)

@@ -10,7 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from mobile_vla_ros.episode.catalog.index_table import UNFINISHED
+from mobile_vla_ros.episode.catalog.index_table import EXCLUDED, UNFINISHED
+from mobile_vla_ros.episode.catalog.inspect import judged
 from mobile_vla_ros.episode.quality.verdict import WORST_GAP_PERIODS, WORST_GAP_S
 from mobile_vla_ros.episode.records import Commands
 from mobile_vla_ros.episode.storage import schema
@@ -67,14 +68,18 @@ def read_view(path: Path, most: int, side: int, budget: int) -> EpisodeView:
             or [(event.steady_ns,) * 2 for event in episode.events]
             or [(0, 0)]
         )
-        origin_ns = min(first for first, _ in ends)
+        if episode.edits.trim is not None:  # a command in force at its start may be older
+            ends = ends[:1]
+        begin_ns = min(first for first, _ in ends)
+        origin_ns = episode.start_ns if len(frames_ns) else begin_ns
+        begin_s = _seconds(begin_ns, origin_ns)
         span_s = _seconds(max(last for _, last in ends), origin_ns)
         times_s = _seconds(frames_ns, origin_ns)
         rule, proposed_s = episode.command_rule(), ASSUMED.timeout_s
         proposals: list[list] = []
         rows, max_age_s = _rows(commands, rule, origin_ns, budget)
         if rule.holds:
-            max_age_s = span_s
+            max_age_s = span_s - min((row[0] for row in rows), default=0.0)
         if episode.proposals is not None:  # the guard plays none of them for long
             proposals, proposed_s = _rows(episode.proposals, ASSUMED, origin_ns, budget)
         index, images, size = _images(
@@ -84,8 +89,9 @@ def read_view(path: Path, most: int, side: int, budget: int) -> EpisodeView:
             (budget - ROW_BYTES * len(rows + proposals)) / BASE64,
             np.argsort(frames_ns, kind='stable'),
         )  # frames may have arrived out of order
-        health = episode.health or {}
+        health = judged(episode) or {}
         reasons = [
+            *([f'excluded: {episode.excluded}'] if episode.excluded else []),
             *health.get('reasons', ['the episode is unfinished']),
             *health.get('notes', ()),
         ]
@@ -96,11 +102,11 @@ def read_view(path: Path, most: int, side: int, budget: int) -> EpisodeView:
             name=schema.episode_name(path),
             instruction=episode.instruction,
             outcome=episode.outcome,
-            verdict=_verdict(episode),
+            verdict=_verdict(episode, health),
             reasons=reasons,
             duration_s=float(np.ptp(times_s)) if len(times_s) else 0.0,
             frames=len(episode),
-            span=(0.0, float(span_s)),
+            span=(float(begin_s), float(span_s)),
             times=[round(float(times_s[row]), 3) for row in index],
             index=index,
             images=images,
@@ -108,12 +114,10 @@ def read_view(path: Path, most: int, side: int, budget: int) -> EpisodeView:
             proposal_max_age_s=proposed_s,
             rows=rows,
             proposals=proposals,
-            gaps=_gaps(times_s, span_s),
-            events=[
-                [round(float(_seconds(event.steady_ns, origin_ns)), 3), event.name, event.text]
-                for event in episode.events
-            ],
+            gaps=_gaps(times_s, begin_s, span_s),
+            events=_events(episode, origin_ns),
             measures=_measures(episode, health, size),
+            edits=episode.edits.words(),
         )
 
 
@@ -152,10 +156,24 @@ def _source(number: float) -> int:
     return int(number) if number < len(SOURCES) else 0
 
 
-def _verdict(episode: Episode) -> str:
+def _verdict(episode: Episode, health: Mapping) -> str:
     if episode.path.suffix == '.part':
         return UNFINISHED
-    return (episode.health or {}).get('verdict', UNFINISHED)
+    return EXCLUDED if episode.excluded else health.get('verdict', UNFINISHED)
+
+
+def _events(episode: Episode, origin_ns: int) -> list[list]:
+    """Return [t, name, text] of the events, and of the edits that have a place among them."""
+    found: list[list] = [
+        [round(float(_seconds(event.steady_ns, origin_ns)), 3), event.name, event.text]
+        for event in episode.events
+    ]
+    found += [[at, 'split', 'no training window spans it'] for at in episode.edits.splits]
+    if episode.edits.trim is not None:
+        rows, last = episode.recording.rows, len(episode.recording.frame_stamp_ns) - 1
+        ends = zip(episode.edits.trim, (rows[0] > 0, rows[-1] < last), strict=True)
+        found += [[at, 'trim', 'the recording has more'] for at, hides in ends if hides]
+    return sorted(found, key=lambda event: event[0])
 
 
 def _extremes(rows: np.ndarray, budget: int) -> tuple[np.ndarray, float]:
@@ -175,11 +193,11 @@ def _extremes(rows: np.ndarray, budget: int) -> tuple[np.ndarray, float]:
     return rows[sorted(kept)], float(np.ptp(rows[:, 0])) / parts
 
 
-def _gaps(times_s: np.ndarray, span_s: float) -> list[list[float]]:
+def _gaps(times_s: np.ndarray, begin_s: float, span_s: float) -> list[list[float]]:
     """Return [from, to] where frames are missing, by the rule of the verdict."""
     times_s = np.sort(times_s)
     period_s = float(np.median(np.diff(times_s))) if len(times_s) > 1 else 0.0
-    edges = np.concatenate([[0.0], times_s, [span_s]])
+    edges = np.concatenate([[begin_s], times_s, [span_s]])
     return [
         [round(float(edges[row]), 3), round(float(edges[row + 1]), 3)]
         for row in np.flatnonzero(np.diff(edges) > max(WORST_GAP_S, WORST_GAP_PERIODS * period_s))

@@ -180,7 +180,7 @@ def _bad_window(policy: PolicySpec, segment: Segment, found: Newest, window: int
     )
     words = velocity(policy, driven), velocity(policy, predicted)
     try:
-        with Episode.open(segment.path) as episode:
+        with Episode.open(segment.path, as_recorded=True) as episode:
             places = np.unique(
                 np.linspace(row - policy.window + 1, row, min(policy.window, MAX_FRAMES))
                 .round()

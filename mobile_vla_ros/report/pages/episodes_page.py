@@ -7,14 +7,15 @@ from dataclasses import dataclass, field
 
 from mobile_vla_ros.report.pages import page
 
-VERDICTS = ('bad', 'unfinished', 'poor', 'good')  # worst first: the order of the cards
+# Worst first: the order of the cards.
+VERDICTS = ('bad', 'unfinished', 'poor', 'good', 'excluded')
 SOURCES = ('unknown', 'teleop', 'policy', 'takeover')  # by their number in an episode
 
 
 @dataclass(frozen=True)
 class EpisodeView:
     """
-    An episode on the page; times are seconds since its first frame or command.
+    An episode on the page; times are seconds since the first frame of its recording.
 
     :param verdict: one of ``VERDICTS``.
     :param reasons: sentences for the verdict.
@@ -27,7 +28,8 @@ class EpisodeView:
     :param max_age_s: maximum time for which a command is in force; ``proposal_max_age_s``:
         likewise for a proposal.
     :param gaps: [from, to] where frames are missing.
-    :param events: [t, name, text].
+    :param events: [t, name, text], also of edits.
+    :param edits: the edits in words, '' without any.
     """
 
     name: str
@@ -48,6 +50,7 @@ class EpisodeView:
     gaps: Sequence[Sequence[float]] = ()
     events: Sequence[Sequence] = ()
     measures: Mapping[str, str] = field(default_factory=dict)
+    edits: str = ''
 
     @property
     def rank(self) -> int:

@@ -1,6 +1,6 @@
 // Parses the JSON of an episode when it is selected. Needs `player.js`.
 (function () {
-  var LOUD = {drop: 1, problem: 1, takeover: 1, recovered: 1};
+  var LOUD = {drop: 1, problem: 1, takeover: 1, recovered: 1, split: 1, trim: 1};
   var AXES = ['vx', 'vy', 'wz'], UNITS = ['m/s', 'm/s', 'rad/s'];
   var WIDTH = 800, LEFT = 78, RIGHT = 18, TOP = 34, LANE = 74, APART = 10;
   var HEIGHT = TOP + 3 * (LANE + APART) + 16;

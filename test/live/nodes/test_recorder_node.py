@@ -135,6 +135,29 @@ def test_each_episode_has_the_instruction_of_its_start(rig):
     assert json.loads(values['takes']) == {'go to the blue ball': 1, 'go to the red box': 1}
 
 
+def test_the_last_episode_is_edited_by_services(rig):
+    """In a list beside its file, which stays; not while another one is recorded."""
+    one = rig()
+    assert 'no episode has just ended' in one.call('last_outcome', success=False)
+    with one.camera(), one.commands():
+        one.call('start')
+        one.until_frames(5)
+        one.call('success')
+        (path,) = find_episodes(one.folder)
+        recorded = path.read_bytes()
+        assert 'outcome: success -> failure' in one.call('last_outcome')
+        assert f'{path.name} has no 5 s to drop' in one.call('last_shorten', success=False)
+        one.client.publish('instruction', String(data='go to the door'), LATCHED)
+        one.until('the instruction', lambda _, v: v['instruction'] == 'go to the door')
+        assert '-> go to the door' in one.call('last_instruction')
+        one.until('the count', lambda _, v: json.loads(v['takes']) == {'go to the door': 1})
+        one.call('start')
+        assert 'the recorder is recording' in one.call('last_undo', success=False)
+    with Episode.open(path) as episode:
+        assert (episode.instruction, episode.outcome) == ('go to the door', 'failure')
+    assert path.read_bytes() == recorded
+
+
 def test_an_instruction_that_is_not_latched_is_received(rig):
     """As `ros2 topic pub` publishes it by default; the newest one counts, latched or not."""
     one = rig()

@@ -17,6 +17,7 @@ from std_srvs.srv import Trigger
 
 from hands import ENABLE, Pad
 from mobile_vla_ros.nodes.shared.messages import LATCHED, status_message
+from mobile_vla_ros.nodes.teleop.keyboard import RECORDER_KEYS
 from mobile_vla_ros.safety.status import GuardStatus, State
 from ros_helpers import ROOT, Client, wait_until
 
@@ -226,13 +227,12 @@ def test_a_hanging_terminal_does_not_keep_the_robot_moving(keyboard):
 
 
 def test_keys_call_the_recorder(keyboard, servers):
-    """N, M, B, 1, 0 call start, stop, discard, success, failure; the responses are shown."""
+    """N, M, B, 1, 0 and the keys for the last episode; the responses are shown."""
     called = []
-    for name in ('start', 'stop', 'discard', 'success', 'failure'):
+    for name in RECORDER_KEYS.values():
         servers(f'recorder/{name}', lambda name=name: called.append(name) or f'did {name}')
     one = keyboard()
-    names = ('start', 'stop', 'discard', 'success', 'failure')
-    for key, name in zip('nmb10', names, strict=True):
+    for key, name in RECORDER_KEYS.items():
         one.press_until(key, lambda name=name: name in called)
         one.wait_for_text(f'did {name}')
 

@@ -66,6 +66,33 @@ def test_list_filters_and_sorts(folder, capsys):
     assert 'success, failure, unknown' in capsys.readouterr().err
 
 
+def test_edits_are_typed_listed_and_exported(folder, capsys):
+    """One call mends, the log says who; an excluded episode is named and left out of a folder."""
+    red, blue = sorted(folder.glob('*.h5'), key=lambda path: -path.stat().st_size)
+    edit = ['episodes', 'edit']
+    assert main([*edit, str(red), '--trim', '0.5', '1.5', '--outcome', 'failure']) == 0
+    assert f'{red.name}: ' in (said := capsys.readouterr().out) and 'success -> failure' in said
+    assert main([*edit, str(blue), '--exclude', 'no one drove', '--why', 'by mistake']) == 0
+    assert main([*edit, str(red), str(blue), '--log']) == 0
+    log = capsys.readouterr().out.splitlines()
+    assert 'trimmed to 0.5 to 1.5 s' in log[-2] and log[-1].endswith('(by mistake)')
+    assert main(['episodes', 'list', str(folder), '--json']) == 0
+    rows = {row['name']: row for row in lines(capsys)}
+    assert (rows[red.name]['frames'], rows[red.name]['outcome']) == (11, 'failure')
+    assert rows[blue.name]['verdict'] == 'excluded'
+    assert rows[blue.name]['reasons'] == ['excluded: no one drove']
+    for path, count in ((folder, 1), (blue, 1)):
+        out = folder / f'out_{path.stem}'
+        how = ['--out', str(out), '--format', 'csv']
+        assert main(['episodes', 'export', str(path), *how]) == 0
+        assert len(list(out.iterdir())) == count
+    assert f'{blue.name} is excluded: no one drove: skipped' in capsys.readouterr().out
+    assert main([*edit, str(blue), '--undo']) == 0
+    for wrong in ([], [str(red)], ['--undo'], [str(red), '--undo', '--log'], ['--from', 'no.csv']):
+        assert main([*edit, *wrong]) == 2
+    assert capsys.readouterr().err.count('mobile_vla: error: ') == 5
+
+
 def test_list_shows_unfinished_episodes(folder, capsys):
     """A .part has its own line and is not counted; a single file can be listed too."""
     writer = EpisodeWriter(folder, EpisodeInfo('go'), CREATED_NS)

@@ -4,7 +4,8 @@ import h5py
 import numpy as np
 import pytest
 
-from mobile_vla_ros.episode.catalog.inspect import judge_episode
+from mobile_vla_ros.episode.catalog.edit import edit
+from mobile_vla_ros.episode.catalog.inspect import judge_episode, judged
 from mobile_vla_ros.episode.storage.reader import Episode
 from mobile_vla_ros.episode.storage.recovery import recover
 from mobile_vla_ros.episode.storage.schema import EpisodeInfo
@@ -53,6 +54,16 @@ def test_the_images_tell_what_the_base_does(
     driven = 0.75 if presses is PRESSES else 1.0
     assert health['idle_share'] == pytest.approx(1 - driven * (1 - expired), abs=0.01)
     assert any(f'{max(held, expired):.0%} of the driven time' in one for one in health['notes'])
+
+
+def test_a_trim_does_not_change_what_the_base_does(tmp_path):
+    """Too little is left to tell by the images; the recording has told."""
+    path = sparse_episode(tmp_path, PRESSES)
+    edit({path: {'trim': [0.0, 2.0]}}, by='anna', time_ns=0)
+    with Episode.open(path) as episode:
+        rule, health = episode.command_rule(), judged(episode)
+    assert rule == CommandRule(HOLDS, KnownBy.IMAGES)
+    assert (health[SETTING], health['base_known_by']) == (HOLDS, 'images')
 
 
 def test_images_that_do_not_tell_are_an_assumption_with_a_remedy(tmp_path):

@@ -120,7 +120,7 @@ def test_pages_join_without_a_gap(tmp_path):
     source = drive(tmp_path, 'ww')
     with EpisodeIndex(tmp_path) as index:
         index.refresh(worker=WORKER)
-        row, state = next(index.rows()), [1, 1]
+        row, state = next(index.rows()), [1, 1, 0, 0]
         with index_table.transaction(index._db):
             for number in range(2 * PAGE):
                 copy = index_table.EpisodeRow(**vars(row) | {'name': f'{number:05}.h5'})

@@ -7,6 +7,7 @@ import pytest
 
 from mobile_vla_ros.cli.main import main
 from mobile_vla_ros.data.segments import Sampling
+from mobile_vla_ros.episode.catalog.edit import edit
 from mobile_vla_ros.episode.storage.reader import find_episodes
 from mobile_vla_ros.episode.storage.schema import EpisodeInfo
 from mobile_vla_ros.episode.storage.writer import EpisodeWriter
@@ -55,6 +56,20 @@ def test_steady_episodes_are_kept_whole(tmp_path):
     assert found['scale']['linear_x']['scale'] == pytest.approx(0.3)
     assert (found['lost_share'], found['verdict'], found['reasons']) == (0, 'good', [])
     assert json.loads(json.dumps(found)) == found
+    audit.check_losses(found)
+
+
+def test_what_somebody_excludes_or_splits_is_not_lost(tmp_path):
+    """Excluded episodes are left out by name; no window could span a split."""
+    paths = [write(tmp_path, number) for number in range(3)]
+    why = {'exclude': 'a person in view'}
+    edit({paths[0]: why, paths[1]: why, paths[2]: {'split': 5.05}}, by='anna', time_ns=0)
+    found = audited(tmp_path)
+    assert found['left_out'] == {
+        str(path): f'it is excluded: {why["exclude"]}.' for path in paths[:2]
+    }
+    assert (found['episodes'], found['frames'], found['windows']) == (1, 100, 94)
+    assert (found['losses'], found['lost_share'], found['verdict']) == ({}, 0, 'good')
     audit.check_losses(found)
 
 

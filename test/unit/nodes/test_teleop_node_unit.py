@@ -51,6 +51,15 @@ def test_space_stops_at_once():
     assert not console.twist(2).any()
 
 
+def test_a_held_key_mends_once():
+    """Its repeats must not drop five seconds each; a second press later counts."""
+    console, s = Console(0.5, 1.0, 1.0), 1_000_000_000
+    assert console.keys('V' * 3, 0) == [('recorder', 'last_shorten')]
+    assert console.keys('v', s // 2) == []
+    assert console.keys('v', 2 * s) == [('recorder', 'last_shorten')]
+    assert console.keys('nn', 3 * s) == [('recorder', 'start')] * 2
+
+
 def test_throttle_stays_between_its_bounds():
     """F and G change the speed in steps, up to full speed and never to zero."""
     console = Console(0.5, 1.0, 0.5)

@@ -11,6 +11,7 @@ import pytest
 
 from browser import CHROMIUM, dump_dom, with_script
 from mobile_vla_ros.cli.main import main
+from mobile_vla_ros.episode.catalog.edit import edit
 from mobile_vla_ros.episode.storage.schema import EpisodeInfo
 from mobile_vla_ros.episode.storage.writer import EpisodeWriter
 from mobile_vla_ros.report.builders.episode_view import read_view
@@ -200,7 +201,7 @@ def test_images_and_commands_keep_to_the_budget(tmp_path):
     assert len(read_view(path, 60, 200, PLENTY).images) == 60
 
 
-def test_gaps_and_times_count_from_the_first_frame_or_command(tmp_path):
+def test_gaps_and_times_count_from_the_first_frame(tmp_path):
     """A second without frames is marked, and events have the same time base."""
     writer = EpisodeWriter(tmp_path, EpisodeInfo('go'), CREATED_NS)
     write_rows(writer, 10)
@@ -211,6 +212,22 @@ def test_gaps_and_times_count_from_the_first_frame_or_command(tmp_path):
     assert view.events == [[2.0, 'drop', '10 frames']]
     assert view.span == (0.0, 2.95) and view.times[0] == 0 and view.times[-1] == 2.9
     assert view.rows[1] == [0.05, 0.0, 1.0, 0.0, 1]
+
+
+def test_edits_are_marked_and_seconds_stay_those_of_the_recording(tmp_path):
+    """The card says what was edited, the time line where; the next edit counts alike."""
+    path = write_episode(tmp_path, 40)
+    values = {'trim': [1.0, 3.0], 'split': 2.05, 'exclude': 'a person in view'}
+    edit({path: values}, by='anna', time_ns=CREATED_NS)
+    view = read_view(path, 60, 200, PLENTY)
+    assert (view.times[0], view.times[-1], view.span) == (1.0, 3.0, (1.0, 3.0))
+    assert [event[:2] for event in view.events] == [[1.0, 'trim'], [2.05, 'split'], [3.0, 'trim']]
+    assert view.verdict == 'excluded' and view.reasons[0] == 'excluded: a person in view'
+    assert view.frames == 21 and view.gaps == []
+    assert 'edited: trimmed to 1 to 3 s; excluded: a person' in episodes_page('t', 's', [view])
+    edit({path: {'trim': [0.0, 3.0]}}, by='anna', time_ns=CREATED_NS)
+    # Nothing is hidden before its first second.
+    assert [event[0] for event in read_view(path, 60, 200, PLENTY).events] == [2.05, 3.0]
 
 
 def test_an_empty_episode_has_a_card():

@@ -13,6 +13,7 @@ from damaged_files import break_frame
 from made_segments import write_worth
 from mobile_vla_ros.data.preprocess import preprocess
 from mobile_vla_ros.data.segments import Sampling, load_segments
+from mobile_vla_ros.episode.catalog.edit import edit
 from mobile_vla_ros.episode.storage.reader import Episode, find_episodes
 from mobile_vla_ros.errors import UserError
 from mobile_vla_ros.evaluation.evaluate import evaluate
@@ -111,8 +112,9 @@ def test_skipped_episodes_are_logged_and_stored_in_the_bundle(small_backbone, tm
     """The log names the file and the count; the bundle has both and the fingerprint."""
     data, lines = tmp_path / 'episodes', []
     for number in range(4):
-        write_worth(data, 'good', number)
+        good = write_worth(data, 'good', number)
     bad = write_worth(data, 'bad', 9)
+    edit({bad: {'outcome': 'failure'}, good: {'outcome': 'failure'}}, by='anna', time_ns=0)
     best = train(
         ModelConfig(backbone=small_backbone, lora_r=4, head_hidden=16, head_layers=1),
         DataConfig(data=str(data)),
@@ -123,7 +125,7 @@ def test_skipped_episodes_are_logged_and_stored_in_the_bundle(small_backbone, tm
     assert '1 of 5 episodes left out' in lines
     known = load_bundle(best).spec.data
     assert known['accept_verdicts'] == ['good', 'poor']
-    assert list(known['left_out']) == [bad.name]
+    assert list(known['left_out']) == [bad.name] and list(known['edits']) == [good.stem]
     assert len(known['train_episodes']) + len(known['val_episodes']) == 4
 
 
