@@ -34,6 +34,16 @@ def chosen(given: Sequence[str], known: Sequence[str], default: Sequence[str]) -
     return [part for part in known if part in (given or default)]
 
 
+def check_counts(**counts: float) -> None:
+    """Raise UserError for a count of less than 1, by the name of its flag."""
+    if min(counts.values()) < 1:
+        raise UserError(
+            'nothing to measure',
+            got=' '.join(f'--{name} {value:g}' for name, value in counts.items()),
+            expected='at least 1 of each',
+        )
+
+
 def run_parts(
     parts: Sequence[str],
     measure: Callable[[str, Path], list[Figure]],

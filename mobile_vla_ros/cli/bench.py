@@ -5,11 +5,11 @@ import json
 import os
 import sys
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 
 from mobile_vla_ros.bench import run as benchmark
 from mobile_vla_ros.bench import table
-from mobile_vla_ros.errors import UserError
 from mobile_vla_ros.files import refuse_full
 
 
@@ -141,18 +141,12 @@ def _add_common(
 def run_record(args: argparse.Namespace) -> int:
     """Measure recording; return 1 if a promise is broken."""
     parts = benchmark.chosen(args.parts, benchmark.RECORD_PARTS, benchmark.RECORD_PARTS)
-    if args.seconds < 1 or args.kills < 1:
-        raise UserError(
-            'nothing to measure',
-            got=f'--seconds {args.seconds:g} --kills {args.kills}',
-            expected='at least 1 of each',
-        )
+    benchmark.check_counts(seconds=args.seconds, kills=args.kills)
     return _run(
         args,
         parts,
-        lambda part, folder: benchmark.measure_record(
-            part,
-            folder,
+        partial(
+            benchmark.measure_record,
             seconds=args.seconds,
             kills=args.kills,
             seed=args.seed,
@@ -164,19 +158,12 @@ def run_record(args: argparse.Namespace) -> int:
 def run_train(args: argparse.Namespace) -> int:
     """Measure training; return 1 if a promise is broken."""
     parts = _requested(args, benchmark.TRAIN_PARTS, benchmark.TRAIN_BY_NAME)
-    if args.takes < 1 or args.turns < 1 or min(args.batches) < 1:
-        raise UserError(
-            'nothing to measure',
-            got=f'--takes {args.takes} --turns {args.turns} '
-            f'--batches {" ".join(map(str, args.batches))}',
-            expected='at least 1 of each',
-        )
+    benchmark.check_counts(takes=args.takes, turns=args.turns, batches=min(args.batches))
     return _run(
         args,
         parts,
-        lambda part, folder: benchmark.measure_train(
-            part,
-            folder,
+        partial(
+            benchmark.measure_train,
             episodes=args.takes,
             turns=args.turns,
             batches=args.batches,
@@ -190,7 +177,7 @@ def run_drive(args: argparse.Namespace) -> int:
     return _run(
         args,
         _requested(args, benchmark.DRIVE_PARTS, benchmark.DRIVE_BY_NAME),
-        lambda part, folder: benchmark.measure_drive(part, folder, quiet=args.json),
+        partial(benchmark.measure_drive, quiet=args.json),
     )
 
 

@@ -137,22 +137,11 @@ def _check(args: argparse.Namespace) -> None:
 
 
 def _plot(path: Path, found, spec, result: dict) -> None:
+    from mobile_vla_ros.replay.compare import traces
     from mobile_vla_ros.report.figures.replay_plot import write_png
 
-    seconds = (found.now_ns - found.now_ns[0]) / 1e9
-    actions = spec.actions
     try:
-        write_png(
-            path,
-            f'{result["episode"]}: {found.instruction}',
-            seconds,
-            {
-                axis: (unit, found.twist[:, column], found.driven[:, column])
-                for axis, column, unit in zip(
-                    actions.axes, actions.columns, actions.units, strict=True
-                )
-            },
-        )
+        write_png(path, f'{result["episode"]}: {found.instruction}', *traces(found, spec.actions))
     except OSError as error:
         raise UserError(f'cannot write the plot {path}', got=error.strerror) from error
     print(f'plot: {path}', file=sys.stderr)

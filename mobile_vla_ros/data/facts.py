@@ -1,5 +1,6 @@
 """What an episode contains, whether or not it is learned from."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -83,6 +84,13 @@ def facts_of(
         driven['right'] + driven['turn_right'],
         view,
     )
+
+
+def share_a_view(some: Sequence[np.ndarray], others: Sequence[np.ndarray]) -> bool:
+    """Whether an episode of each side starts at the same place, by their start views."""
+    if not some or not others:
+        return False
+    return bool((np.array(some) @ np.array(others).T).max() >= coverage.SAME_VIEW)
 
 
 def possible_windows(times_ns: np.ndarray, rate_hz: float, window: int) -> int:

@@ -11,10 +11,9 @@ import numpy as np
 from mobile_vla_ros import text_table
 from mobile_vla_ros.data import scale
 from mobile_vla_ros.data.episodes import EpisodeSet
-from mobile_vla_ros.data.facts import EpisodeFacts
+from mobile_vla_ros.data.facts import EpisodeFacts, share_a_view
 from mobile_vla_ros.data.near_identical import find_repeats
 from mobile_vla_ros.data.segments import Sampling, read_episodes
-from mobile_vla_ros.episode.catalog.coverage import SAME_VIEW
 from mobile_vla_ros.errors import UserError
 from mobile_vla_ros.model.backbone import Tokenizer, load_tokenizer
 from mobile_vla_ros.types import ACCEPTED_VERDICTS, AXIS_UNITS
@@ -23,6 +22,8 @@ BAD_LOST, POOR_LOST = 0.5, 0.1  # share of the driven frames
 SIDE_TIMES, SIDE_S = 2.0, 0.5  # one side is driven so much more than the other, and so long
 MIN_AGAINST, MOSTLY = 3, 0.8  # episodes that drive against the words of their instruction
 MOST = 5  # names in a line
+LEFT_OUT, GAPS = 'left_out', 'gaps'
+LOST = {LEFT_OUT: 'in episodes left out', GAPS: 'at gaps of the camera'}
 
 # Returns the token ids of each text, and the id of an unknown word or None.
 Tokenise = Callable[[Sequence[str]], tuple[list[list[int]], int | None]]
@@ -176,7 +177,7 @@ def word_lines(instructions: Sequence[str], tokenise: Tokenise) -> list[str]:
 
 def table(found: Mapping[str, Any]) -> list[tuple[str, str]]:
     """Return the rows of the audit: what, and how much."""
-    lost = ', '.join(f'{count} {reason}' for reason, count in found['losses'].items())
+    lost = ', '.join(f'{count} {LOST[key]}' for key, count in found['losses'].items() if count)
     rows = [
         ('episodes', f'{found["episodes"]}, {len(found["left_out"])} left out'),
         (
@@ -225,11 +226,10 @@ def table(found: Mapping[str, Any]) -> list[tuple[str, str]]:
 
 
 def _losses(facts: Sequence[EpisodeFacts], kept: Mapping[str, int]) -> dict[str, int]:
-    """Return reason → windows lost."""
+    """Return key of ``LOST`` → windows lost."""
     left_out = sum(one.possible for one in facts if not kept[one.episode_id])
     gaps = sum(max(0, one.possible - kept[one.episode_id]) for one in facts) - left_out
-    losses = {'in episodes left out': left_out, 'at gaps of the camera': gaps}
-    return {reason: count for reason, count in losses.items() if count}
+    return {LEFT_OUT: left_out, GAPS: gaps}
 
 
 def _counts(
@@ -285,7 +285,7 @@ def _opposite_drives(facts: Sequence[EpisodeFacts]) -> list[str]:
     for instruction in sorted({one.instruction for one in facts}):
         own = [one for one in facts if one.instruction == instruction and one.view.any()]
         left, right = ([one.view for one in own if _side(one) == sign] for sign in (1, -1))
-        if left and right and float((np.array(left) @ np.array(right).T).max()) >= SAME_VIEW:
+        if share_a_view(left, right):
             found.append(instruction)
     return found
 
@@ -303,12 +303,12 @@ def _verdict(found: Mapping[str, Any]) -> dict[str, Any]:
     check = 'mobile_vla episodes check DIR says why episodes are left out'
     losses = found['losses']
     note(
-        losses.get('in episodes left out', 0) > POOR_LOST * (found['windows'] + 1),
+        losses[LEFT_OUT] > POOR_LOST * (found['windows'] + 1),
         f'{_count(len(found["left_out"]), "episode")} left out',
         check,
     )
     note(
-        losses.get('at gaps of the camera', 0) > POOR_LOST * (found['windows'] + 1),
+        losses[GAPS] > POOR_LOST * (found['windows'] + 1),
         f'the camera ({found["camera_hz"]:.3g} Hz) has gaps or is too slow for '
         f'{found["rate_hz"]:g} Hz',
         f'--rate_hz {max(1, int(found["camera_hz"]))} trains at the rate of the camera',

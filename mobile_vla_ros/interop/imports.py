@@ -11,7 +11,7 @@ from typing import Any
 
 from mobile_vla_ros import file_lock
 from mobile_vla_ros.episode.catalog.file_worker import FileWorker
-from mobile_vla_ros.episode.quality.verdict import Health
+from mobile_vla_ros.episode.quality.verdict import Health, sentences
 from mobile_vla_ros.episode.storage import schema
 from mobile_vla_ros.episode.storage.disk import DiskFull
 from mobile_vla_ros.episode.storage.part_file import rewrite_text
@@ -47,6 +47,22 @@ class ImportResult:
     reason: str = ''
     health: Health = field(default_factory=Health)
     notes: tuple[str, ...] = ()
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the result as plain values."""
+        return vars(self) | {'source': str(self.source), 'path': str(self.path or '')}
+
+    @property
+    def text(self) -> str:
+        """The result in words, with a line for each note."""
+        if self.path is None or self.status != IMPORTED:
+            return f'{self.source}: {self.status}: {self.reason}'
+        health = self.health
+        line = (
+            f'{self.source.name} -> {self.path.name}  {health["frames"]} frames, '
+            f'{health["commands"]} commands  {"; ".join(sentences(health))}'
+        )
+        return '\n  '.join([line, *self.notes])
 
 
 def find_sources(path: Path, out: Path) -> list[Path]:

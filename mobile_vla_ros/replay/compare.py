@@ -2,6 +2,7 @@
 
 import shutil
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 
@@ -9,7 +10,7 @@ from mobile_vla_ros import text_table
 from mobile_vla_ros.evaluation.metrics import DRIVEN_SHARE
 from mobile_vla_ros.model.policy_spec import PolicySpec
 from mobile_vla_ros.replay.run import Replayed
-from mobile_vla_ros.types import TWIST_AXES, ActionSpec
+from mobile_vla_ros.types import NANOSECONDS, TWIST_AXES, ActionSpec
 
 # Heads and formats of the columns.
 METRICS = {
@@ -101,6 +102,14 @@ def summary(found: Replayed, spec: PolicySpec) -> dict:
         'gaps': found.gaps,
         'refused': found.refused,
         'notes': found.notes,
+    }
+
+
+def traces(found: Replayed, spec: ActionSpec) -> tuple[Any, dict[str, tuple[str, Any, Any]]]:
+    """Return (N,) seconds, and for each axis its unit and (N,) predicted and driven values."""
+    return (found.now_ns - found.now_ns[0]) / NANOSECONDS, {
+        axis: (unit, found.twist[:, column], found.driven[:, column])
+        for axis, column, unit in zip(spec.axes, spec.columns, spec.units, strict=True)
     }
 
 

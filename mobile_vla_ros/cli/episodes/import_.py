@@ -135,28 +135,6 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _print(outcome, as_json: bool):
-    if as_json:
-        print(
-            json.dumps(
-                {
-                    'source': str(outcome.source),
-                    'status': outcome.status,
-                    'path': str(outcome.path or ''),
-                    'reason': outcome.reason,
-                    'health': outcome.health,
-                    'notes': outcome.notes,
-                }
-            )
-        )
-    elif outcome.status == 'imported':
-        health = outcome.health
-        words = '; '.join([health['verdict'], *health['reasons'], *health['notes']])
-        print(
-            f'{outcome.source.name} -> {outcome.path.name}  {health["frames"]} frames, '
-            f'{health["commands"]} commands  {words}'
-        )
-        for note in outcome.notes:
-            print(f'  {note}')
-    else:
-        stream = sys.stderr if outcome.status in ('failed', 'ignored') else sys.stdout
-        print(f'{outcome.source}: {outcome.status}: {outcome.reason}', file=stream)
+    failed = outcome.status in ('failed', 'ignored') and not as_json
+    text = json.dumps(outcome.as_json()) if as_json else outcome.text
+    print(text, file=sys.stderr if failed else sys.stdout)

@@ -4,15 +4,11 @@ import argparse
 import json
 import sys
 import time
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from mobile_vla_ros.errors import UserError
 
-if TYPE_CHECKING:
-    from mobile_vla_ros.episode.catalog.file_worker import FileWorker
-
-RECOVERY = 'episode.storage.recovery'
 SUMMARY = 'complete unfinished episodes, and salvage damaged files'
 DESCRIPTION = (
     'Complete every .part that is not being written, and copy every .h5 that cannot be opened '
@@ -45,13 +41,17 @@ def run(args: argparse.Namespace) -> int:
     from tqdm import tqdm
 
     from mobile_vla_ros.episode.catalog.file_worker import FileWorker
+    from mobile_vla_ros.episode.catalog.inspect import RECOVERY, need_recovery
 
     path = args.path.expanduser()
     if not path.exists():
         raise UserError(f'no file or folder {path}')
     status = 0
     with FileWorker() as worker:
-        found, busy = _damaged(path, worker) if path.is_dir() else ([path], [])
+        found, busy = [path], list[Path]()
+        if path.is_dir():
+            bar = partial(tqdm, unit='file', desc='checking', disable=None, leave=False)
+            found, busy = need_recovery(path, worker, bar)
         for part in busy:
             _print(
                 args,
@@ -72,29 +72,6 @@ def run(args: argparse.Namespace) -> int:
     if not found and not busy and not args.json:
         print(f'nothing to recover in {path}')
     return status
-
-
-def _damaged(folder: Path, worker: 'FileWorker') -> tuple[list[Path], list[Path]]:
-    """Return the files of a folder that need recovery, and the parts that are in use."""
-    from tqdm import tqdm
-
-    from mobile_vla_ros.episode.storage import recovery, schema
-
-    def wanted(work: str, path: Path) -> bool:
-        try:
-            return worker.call(f'{RECOVERY}:{work}', path)
-        except UserError:
-            return True  # recovering it says why
-
-    parts = sorted(folder.glob(f'*{schema.PART_SUFFIX}'))
-    whole = sorted(one for one in folder.glob(f'*{schema.SUFFIX}') if one.is_file())
-    found = [part for part in recovery.without_writer(folder) if wanted('is_abandoned', part)]
-    found += [
-        path
-        for path in tqdm(whole, unit='file', desc='checking', disable=None, leave=False)
-        if wanted('is_damaged', path)
-    ]
-    return found, [part for part in parts if part.is_file() and recovery.is_written(part)]
 
 
 def _print(args: argparse.Namespace, values: dict, sentence: str):

@@ -1,6 +1,6 @@
 """One episode on disk: everything that is known of it, and its verdict measured again."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -9,12 +9,15 @@ from mobile_vla_ros.episode.catalog.file_worker import FileWorker
 from mobile_vla_ros.episode.quality import verdict
 from mobile_vla_ros.episode.quality.image_quality import ImageTally
 from mobile_vla_ros.episode.quality.verdict import Health
+from mobile_vla_ros.episode.storage import recovery, schema
 from mobile_vla_ros.episode.storage.reader import Episode
 from mobile_vla_ros.episode.storage.schema import dropped_frames
 from mobile_vla_ros.episode.timing.base_estimate import estimate
 from mobile_vla_ros.episode.timing.command_rule import SETTING, CommandRule, known_rule
 from mobile_vla_ros.episode.timing.timeline import times_of
 from mobile_vla_ros.errors import UserError
+
+RECOVERY = 'episode.storage.recovery'  # as work for a ``FileWorker``
 
 
 def describe(path: Path) -> dict[str, Any]:
@@ -74,6 +77,28 @@ def read_through(path: Path, images: bool) -> None:
         for index in range(len(episode) if images else 0):
             with suppress(UserError):
                 episode.encoded(index)
+
+
+def need_recovery(
+    folder: Path, worker: FileWorker, shown: Callable[[Iterable[Path]], Iterable[Path]]
+) -> tuple[list[Path], list[Path]]:
+    """
+    Return the files of a folder that need recovery, and the parts that are being written.
+
+    :param shown: passes the finished files on, to show how many have been checked.
+    """
+
+    def wanted(work: str, path: Path) -> bool:
+        try:
+            return bool(worker.call(f'{RECOVERY}:{work}', path))
+        except UserError:
+            return True  # recovering it says why
+
+    parts = sorted(folder.glob(f'*{schema.PART_SUFFIX}'))
+    whole = sorted(one for one in folder.glob(f'*{schema.SUFFIX}') if one.is_file())
+    found = [part for part in recovery.without_writer(folder) if wanted('is_abandoned', part)]
+    found += [path for path in shown(whole) if wanted('is_damaged', path)]
+    return found, [part for part in parts if part.is_file() and recovery.is_written(part)]
 
 
 def judged(episode: Episode) -> Health | None:

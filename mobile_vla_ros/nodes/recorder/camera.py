@@ -131,7 +131,7 @@ class CameraInput:
         on_lost: Callable[[int], None],
     ) -> None:
         self.topic, self.type = camera(node, images.transport)
-        self.encode, self.time, self._named = images.encode, images.time, images.named
+        self.images = images
         self.monitor = CameraMonitor(expected_hz)
         self.newest: Image | CompressedImage | None = None
         self.rate_hz = 0.0
@@ -168,7 +168,7 @@ class CameraInput:
         """What ``clock`` means for an episode, and what to do; for a clock that is not sane."""
         remedy = (
             'synchronise the clock of its machine (chrony)'
-            if self.time.receipt
+            if self.images.time.receipt
             else 'synchronise it, or set camera_time:=receipt if there is none'
         )
         return f'{self.clock.sentence}: frames are timed by their receipt; {remedy}'
@@ -200,15 +200,15 @@ class CameraInput:
     def bytes_per_s(self) -> float:
         """Return the bytes that would be stored per second, by the newest image. Slow: encodes."""
         image = self.newest
-        return len(self.encode(image)) * self.rate_hz if image and self.rate_hz else 0.0
+        return len(self.images.encode(image)) * self.rate_hz if image and self.rate_hz else 0.0
 
     def _on_image(self, message: Image | CompressedImage, info: dict) -> None:
         steady, received_ns = steady_ns(), receipt_ns(self._node, info)
-        stamp_ns = self.time.frame_ns(message.header.stamp, info)
+        stamp_ns = self.images.time.frame_ns(message.header.stamp, info)
         missing = self.monitor.frame(
             time.monotonic_ns(), stamp_ns, received_ns, info['publication_sequence_number']
         )
-        message = self._named(message)
+        message = self.images.named(message)
         self.newest = message
         if self._awaited is not None and not self._awaited.done():
             self._awaited.set_result(True)

@@ -72,7 +72,7 @@ class RecorderNode(Node):
             on_lost=lambda count: self._episode.lost(count),
         )
         self._episode = episode = CurrentEpisode(
-            params, self._folder, camera.encode, lambda: self.get_clock().now().nanoseconds
+            params, self._folder, camera.images.encode, lambda: self.get_clock().now().nanoseconds
         )
         self._guard = GuardStatusListener(self, steady_ns, self._on_guard_status)
         self._commands = CommandTopic(self, 'cmd_vel', self._on_command, episode.command_type)

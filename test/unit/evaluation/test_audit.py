@@ -69,7 +69,8 @@ def test_what_somebody_excludes_or_splits_is_not_lost(tmp_path):
         str(path): f'it is excluded: {why["exclude"]}.' for path in paths[:2]
     }
     assert (found['episodes'], found['frames'], found['windows']) == (1, 100, 94)
-    assert (found['losses'], found['lost_share'], found['verdict']) == ({}, 0, 'good')
+    assert found['losses'] == {'left_out': 0, 'gaps': 0}
+    assert (found['lost_share'], found['verdict']) == (0, 'good')
     audit.check_losses(found)
 
 
@@ -97,7 +98,7 @@ def test_a_slow_camera_and_refused_episodes_are_losses_with_a_remedy(tmp_path):
         write(tmp_path, number, camera_hz=6.0)
     found = audited(tmp_path)
     assert found['windows'] == 97 and found['lost_share'] > 0.5
-    assert len(found['left_out']) == 2 and found['losses'] == {'in episodes left out': 114}
+    assert len(found['left_out']) == 2 and found['losses'] == {'left_out': 114, 'gaps': 0}
 
 
 def test_words_against_what_was_driven_are_named(tmp_path):
