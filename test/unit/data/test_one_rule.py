@@ -52,7 +52,7 @@ def test_three_users_give_one_share_of_standing(commands, timeout_s):
     # Time has no frame at its end, and a command may expire between two frames.
     edges = (1 + len(commands)) / (FRAMES - 1)
     assert 1 - row['moving_s'] / row['duration_s'] == pytest.approx(standing, abs=edges)
-    (use,) = loaded.uses.values()
+    (use,) = (one.use for one in loaded.facts)
     assert health['expired_share'] == pytest.approx(use.expired_share, abs=1e-4)
 
 
