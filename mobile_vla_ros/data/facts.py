@@ -14,6 +14,8 @@ from mobile_vla_ros.episode.timing.timeline import times_of
 from mobile_vla_ros.errors import UserError
 from mobile_vla_ros.types import NANOSECONDS
 
+MAX_PAUSE_S = 10.0
+
 
 @dataclass(frozen=True)
 class EpisodeFacts:
@@ -94,10 +96,14 @@ def share_a_view(some: Sequence[np.ndarray], others: Sequence[np.ndarray]) -> bo
 
 
 def possible_windows(times_ns: np.ndarray, rate_hz: float, window: int) -> int:
-    """Return how many windows frames at these sorted times give if none is missing."""
+    """
+    Return how many windows frames at these sorted times give if none is missing.
+
+    A longer pause than ``MAX_PAUSE_S`` is no gap of the camera: its clock may have been set.
+    """
     if not rate_hz or not len(times_ns):
         return 0
-    span_s = float(times_ns[-1] - times_ns[0]) / NANOSECONDS
+    span_s = float(np.minimum(np.diff(times_ns) / NANOSECONDS, MAX_PAUSE_S).sum())
     return max(0, round(span_s * rate_hz) + 1 - window + 1)
 
 

@@ -11,6 +11,8 @@ from mobile_vla_ros.types import AXIS_UNITS, TWIST_AXES, ActionSpec
 
 # A speed beyond so many times this percentile of an axis's moving frames is an outlier.
 TOP_PERCENTILE, OUTLIER_TIMES = 95.0, 4.0
+# More of them than both a few held commands and this share of the moving frames are none.
+MAX_OUTLIERS, MAX_OUTLIER_SHARE = 12, 0.002
 # An axis below this share of another one in the same unit drifts; in another unit, only if it is
 # below this speed (m/s or rad/s) as well.
 DRIFT_SHARE, DRIFT_SPEED = 0.02, 0.01
@@ -73,6 +75,8 @@ def _axis(axis: str, speeds: np.ndarray, segments: Sequence[Segment]) -> AxisSca
     # An actual speed, so that a handful of frames has a top as well.
     percentile = float(np.percentile(moving, TOP_PERCENTILE, method='lower'))
     usual = speeds <= OUTLIER_TIMES * percentile
+    if (~usual).sum() > max(MAX_OUTLIERS, MAX_OUTLIER_SHARE * len(moving)):
+        usual[:] = True  # so many frames are a motion of their own
     ends = np.cumsum([len(segment.frames) for segment in segments])
     outliers = []
     for place in np.flatnonzero(~usual).tolist():

@@ -248,6 +248,8 @@ def _segments(
         if not grid.accepted[sampling.window - 1 :].any():
             continue
         ahead, real = actions_ahead(grid, sampling.chunk)
+        if not (np.abs(ahead) <= MAX_SPEED).all():  # just beyond the end of a trim
+            raise UserError('it has an invalid command within a step of where it was trimmed')
         kinds = kinds_ahead(grid, sampling.chunk)
         before = np.vstack([np.zeros((1, 6)), grid.twist[:-1]])
         found.append(

@@ -13,7 +13,7 @@ from mobile_vla_ros.data import scale
 from mobile_vla_ros.data.episodes import EpisodeSet
 from mobile_vla_ros.data.facts import EpisodeFacts, share_a_view
 from mobile_vla_ros.data.near_identical import find_repeats
-from mobile_vla_ros.data.segments import Sampling, read_episodes
+from mobile_vla_ros.data.segments import NEARLY, Sampling, read_episodes
 from mobile_vla_ros.errors import UserError
 from mobile_vla_ros.model.backbone import Tokenizer, load_tokenizer
 from mobile_vla_ros.types import ACCEPTED_VERDICTS, AXIS_UNITS
@@ -37,16 +37,18 @@ def audit(
 
     Shares are between 0 and 1. ``frames`` of all readable episodes; ``windows`` that are learned;
     ``window_share`` of those that the episodes would give without refusals, gaps and slow cameras;
-    ``target_share`` of the chunk steps inside an episode. Of the driven frames (the newest
-    command, however old, moves the robot) ``held_share`` on a command older than 0.5 s that the
-    base holds, ``stale_share`` with a command that is too old for the base and taught as zero, and
-    ``lost_share`` not learned as driven; ``zero_share`` of the learned frames that are taught
-    as standing still. ``scale`` by axis: ``scale``, ``max``, ``percentile``, ``frames``,
-    ``outliers``, ``drift``. ``losses``: reason → windows. ``unknown_words`` and
-    ``equal_instructions`` (groups that the tokenizer does not tell apart): None without a
-    tokenizer. ``against_words``: instructions of a side whose episodes drive to the other;
-    ``opposite_drives``: instructions with opposite drives from one start view. ``verdict``: good,
-    poor or bad, with ``reasons`` and ``remedies``.
+    ``losses``: key of ``LOST`` → windows. ``target_share`` of the chunk steps inside an episode.
+
+    Of the driven frames (the newest command, however old, moves the robot) ``held_share`` on a
+    command older than 0.5 s that the base holds, ``stale_share`` with a command that is too old
+    for the base and taught as zero; of the driven seconds, ``lost_share`` not learned as driven.
+    ``zero_share`` of the learned frames that are taught as standing still.
+
+    ``scale`` by axis: ``scale``, ``max``, ``percentile``, ``frames``, ``outliers``, ``drift``.
+    ``unknown_words`` and ``equal_instructions`` (groups that the tokenizer does not tell apart):
+    None without a tokenizer. ``against_words``: instructions of a side whose episodes drive to the
+    other; ``opposite_drives``: instructions with opposite drives from one start view. ``verdict``:
+    good, poor or bad, with ``reasons`` and ``remedies``.
 
     :param tokenise: of the policy's backbone; None: words are not checked.
     """
@@ -61,10 +63,13 @@ def audit(
     still = [(segment.ahead[:, 0] == 0).all(1) for segment in segments]
     used = [one for one in facts if kept[one.episode_id]]
     driven = sum(one.use.driven for one in facts)
-    learned = sum(
-        (one.use.driven - one.use.expired) * min(1.0, kept[one.episode_id] / one.possible)
+    driven_s = sum(one.use.driven / one.camera_hz for one in facts if one.camera_hz)
+    learned_s = sum(
+        (one.use.driven - one.use.expired)
+        / one.camera_hz
+        * min(1.0, kept[one.episode_id] / one.possible)
         for one in used
-        if one.possible
+        if one.possible and one.camera_hz
     )
     instructions = sorted({one.instruction for one in facts})
     words = _words(instructions, tokenise) if tokenise else (None, None)
@@ -79,7 +84,7 @@ def audit(
         'losses': _losses(facts, kept),
         'held_share': _share(sum(one.use.held for one in used), driven),
         'stale_share': _share(sum(one.use.expired for one in used), driven),
-        'lost_share': round(1 - learned / driven, 4) if driven else 0.0,
+        'lost_share': round(1 - learned_s / driven_s, 4) if driven_s else 0.0,
         'zero_share': _mean(still),
         'scale': {
             one.axis: {
@@ -311,7 +316,11 @@ def _verdict(found: Mapping[str, Any]) -> dict[str, Any]:
         losses[GAPS] > POOR_LOST * (found['windows'] + 1),
         f'the camera ({found["camera_hz"]:.3g} Hz) has gaps or is too slow for '
         f'{found["rate_hz"]:g} Hz',
-        f'--rate_hz {max(1, int(found["camera_hz"]))} trains at the rate of the camera',
+        *(
+            [f'--rate_hz {max(1, int(found["camera_hz"]))} trains at the rate of the camera']
+            if found['camera_hz'] < NEARLY * found['rate_hz']
+            else []
+        ),
     )
     note(
         found['stale_share'] > POOR_LOST,

@@ -122,9 +122,15 @@ def to_rosbag2(episode: Episode, folder: Path) -> None:
         times = np.concatenate(
             [episode.frame_received_ns, *(stream.received_ns for _, stream in streams)]
         )
+        steady = np.concatenate(
+            [episode.frame_steady_ns, *(stream.steady_ns for _, stream in streams)]
+        )
+        order = np.argsort(steady, kind='stable')
+        if (np.diff(times[order]) < 0).any():  # the clock was set back: a bag is read by time
+            times = times[order[0]] + steady - steady[order[0]]
         first_ns = int(times.min()) if len(times) else 0
         bag.write(words, max(first_ns, 0), message.string(episode.instruction))
-        for row in np.argsort(times, kind='stable').tolist():
+        for row in order.tolist():
             if int(times[row]) < 0:
                 raise UserError(
                     f'{episode.path} has times before 1970, which a bag cannot hold',
@@ -144,11 +150,11 @@ def to_rosbag2(episode: Episode, folder: Path) -> None:
                     ),
                 )
             else:
-                connection, stream, row = twist_rows[row - len(episode)]
+                connection, stream, own = twist_rows[row - len(episode)]
                 bag.write(
                     connection,
-                    int(stream.received_ns[row]),
-                    message.twist(int(stream.stamp_ns[row]), stream.twist[row].tolist()),
+                    int(times[row]),
+                    message.twist(int(stream.stamp_ns[own]), stream.twist[own].tolist()),
                 )
         bag.set_custom_data('mobile_vla_episode', json.dumps(_about(episode)))
 

@@ -227,7 +227,10 @@ def _again(source: Path, path: Path, options: ImportOptions, scratch: Path) -> I
     """Give an imported episode the instruction that it would get now, if that is another."""
     if options.instruction.strip():
         try:
-            with _opened(source, options, scratch) as opened, Episode.open(path) as episode:
+            with (
+                _opened(source, options, scratch) as opened,
+                Episode.open(path, as_recorded=True) as episode,
+            ):
                 before, now = episode.instruction, opened.info['instruction']
         except UserError:
             return _skipped(source, path)

@@ -27,8 +27,11 @@ def why_not(path: Path) -> str:
         return ROS_1
     if path.suffix == '.zstd':
         return COMPRESSED
-    with path.open('rb') as file:
-        return POINTER if file.read(len(LFS)) == LFS else ''
+    try:
+        with path.open('rb') as file:
+            return POINTER if file.read(len(LFS)) == LFS else ''
+    except OSError as error:
+        return f'it cannot be read: {error.strerror}'
 
 
 def left_out(folder: Path, out: Path, suffixes: Container[str]) -> Iterator[tuple[Path, str]]:

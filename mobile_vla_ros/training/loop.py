@@ -28,7 +28,10 @@ from mobile_vla_ros.training.stop import StopSignal
 from mobile_vla_ros.training.training_run import TrainingRun
 
 # Settings that may change when a run is resumed; another device rounds differently.
-FREE_TO_CHANGE = ('out', 'data', 'offline', 'workers', 'save_every_min', 'token_cache', 'device')
+FREE_TO_CHANGE = (
+    *('out', 'data', 'offline', 'workers', 'save_every_min', 'token_cache', 'device'),
+    'accept_losses',
+)
 
 
 @dataclass(frozen=True)

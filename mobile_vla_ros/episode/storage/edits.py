@@ -8,7 +8,6 @@ the first frame of the recording.
 
 import hashlib
 import json
-import math
 import os
 import unicodedata
 from collections.abc import Iterable, Mapping
@@ -114,8 +113,8 @@ def words(kind: str, value: Any) -> str:
 
 
 def path_of(episode: Path) -> Path:
-    """Return the place of an episode's edits."""
-    return episode.with_suffix(SUFFIX)
+    """Return the place of an episode's edits; those of a link are beside its file."""
+    return (episode.resolve() if episode.is_symlink() else episode).with_suffix(SUFFIX)
 
 
 def read(episode: Path, episode_id: str) -> Edits:
@@ -222,7 +221,7 @@ def _is_text(value: Any, longest: int) -> bool:
 
 
 def _is_second(value: Any) -> bool:
-    return type(value) in (int, float) and math.isfinite(value) and 0 <= value <= MAX_SECONDS
+    return type(value) in (int, float) and 0 <= value <= MAX_SECONDS  # NaN is not
 
 
 def misfit(edits: Edits, frames_ns: np.ndarray) -> str:

@@ -24,7 +24,7 @@ from mobile_vla_ros.episode.timing.command_rule import (
     known_rule,
 )
 from mobile_vla_ros.episode.timing.receipts import without_steps
-from mobile_vla_ros.episode.timing.timeline import recorded_times, times_of
+from mobile_vla_ros.episode.timing.timeline import recorded_times
 from mobile_vla_ros.errors import UserError, first_line
 from mobile_vla_ros.images.stored import BrokenImage, decode
 from mobile_vla_ros.types import NANOSECONDS, SOURCES, Frame
@@ -299,8 +299,12 @@ class Episode:
         if unknown_s is not None:
             return CommandRule(unknown_s, KnownBy.GIVEN)
         if self._estimate is None:
+            whole = self.recording  # a trim does not change what the base does
             self._estimate = stored_rule(self.health or {}) or estimate(
-                times_of(self)[0], self.commands.steady_ns, self.commands.twist, self.encoded
+                recorded_times(whole)[0],
+                whole.commands.steady_ns,
+                whole.commands.twist,
+                lambda row: self._stored(row, row),
             )
         return self._estimate
 
@@ -317,8 +321,12 @@ class Episode:
         """
         if not -self._count <= index < self._count:
             raise IndexError(f'frame {index} of {self._count}')
+        return self._stored(int(self.recording.rows[index]), index)
+
+    def _stored(self, row: int, index: int) -> bytes:
+        """Return the image of a row of the recording, which is frame ``index``."""
         try:
-            return bytes(self._images[int(self.recording.rows[index])])
+            return bytes(self._images[row])
         except MALFORMED as error:
             raise self._broken(index, first_line(error)) from None
 

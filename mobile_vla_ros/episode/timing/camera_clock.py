@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from mobile_vla_ros.episode.timing.receipts import clock_steps
+from mobile_vla_ros.episode.timing.receipts import MAX_STEPS, clock_steps
 from mobile_vla_ros.types import NANOSECONDS
 
 KINDS = ('sane', 'zero', 'backwards', 'jumps', 'apart')
@@ -51,7 +51,7 @@ def exposure_times(
         and ``steady_ns``, receipts on a clock that never steps.
     """
     delay_ns = received_ns - stamp_ns
-    for row in clock_steps(received_ns, steady_ns):
+    for row in clock_steps(received_ns, steady_ns)[:MAX_STEPS]:
         step_ns = (received_ns - steady_ns)[row] - (received_ns - steady_ns)[row - 1]
         on_the_way = np.arange(row, np.searchsorted(steady_ns, steady_ns[row] + TRANSPORT_NS))
         changed_ns = delay_ns[on_the_way] - delay_ns[row - 1]

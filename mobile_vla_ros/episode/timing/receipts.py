@@ -13,6 +13,7 @@ from mobile_vla_ros.types import NANOSECONDS
 # How long the step took is unknown; a gap of this length ends every window.
 GAP_NS = NANOSECONDS
 MIN_STEP_NS = NANOSECONDS // 10  # a smaller change is drift
+MAX_STEPS = 100  # with more of them in an episode, the receipts are no clock
 
 
 def without_steps(
@@ -30,6 +31,8 @@ def without_steps(
     backs = [np.flatnonzero(np.diff(stream) < 0) + 1 for stream in streams]
     if not any(len(back) for back in backs):
         return [*streams, *others]
+    if max(map(len, backs)) > MAX_STEPS:  # no clock: a stranger's file, or rows without order
+        return [np.maximum.accumulate(stream) for stream in (*streams, *others)]
     # The stream that shows most of the steps says where they are.
     leader = 0 if len(backs[0]) >= len(backs[1]) else 1
     steps = [(int(streams[leader][row]), int(streams[leader][row - 1])) for row in backs[leader]]

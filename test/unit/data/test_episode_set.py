@@ -327,6 +327,22 @@ def test_a_few_commands_do_not_make_the_scale(tmp_path):
     assert 'far beyond it' in lines and f'{path.stem} frame 9: 30' in lines
 
 
+def test_a_real_motion_in_few_frames_makes_the_scale(tmp_path):
+    """Joystick noise along an axis, and a turn in a twentieth of the frames: no outliers."""
+    for number in range(4):
+        path = made(tmp_path, 'wwwwqqqq' * 12, number)
+
+        def turn(twist):
+            turning = np.arange(len(twist)) % 24 == 5
+            twist[:, 5] = np.where(turning, 0.6, 0.01)
+            return twist
+
+        spoil(path, 'commands/twist', turn)
+    segments, _ = load_segments(find_episodes(tmp_path), Sampling(5.0))
+    (found,) = measure(segments, ['angular_z'])
+    assert found.scale == pytest.approx(0.6) and not found.outliers
+
+
 def test_drift_is_no_axis_of_its_own(tmp_path):
     """1.5 mm/s sideways beside 1.15 m/s is named, and scaled so that it is not learned."""
     for number in range(3):

@@ -2,6 +2,7 @@
 
 import json
 
+import h5py
 import numpy as np
 import pytest
 
@@ -99,6 +100,19 @@ def test_a_slow_camera_and_refused_episodes_are_losses_with_a_remedy(tmp_path):
     found = audited(tmp_path)
     assert found['windows'] == 97 and found['lost_share'] > 0.5
     assert len(found['left_out']) == 2 and found['losses'] == {'left_out': 114, 'gaps': 0}
+
+
+def test_a_clock_that_was_set_forward_is_no_gap_of_the_camera(tmp_path):
+    """A robot without a clock of its own learns the date in its first recording."""
+    path = write(tmp_path, 0)
+    with h5py.File(path, 'r+') as file:
+        for name in ('frames', 'commands'):
+            for column in ('stamp_ns', 'received_ns', 'steady_ns'):
+                times = file[f'{name}/{column}']
+                times[len(times) // 2 :] += 3600 * S
+    found = audited(tmp_path)
+    assert found['lost_share'] < 0.6 and found['losses']['gaps'] < 110
+    assert not any('--rate_hz' in remedy for remedy in found['remedies'])
 
 
 def test_words_against_what_was_driven_are_named(tmp_path):
