@@ -82,6 +82,16 @@ def test_words_are_edited_and_undone_and_the_recording_stays(path):
     assert (entry['by'], entry['time_utc']) == ('anna', '2027-01-15T08:00:00Z')
 
 
+def test_a_link_to_an_episode_has_its_edits(path, tmp_path):
+    """A folder of links, such as a split, does not bring an excluded episode back."""
+    change(path, exclude='dangerous')
+    link = tmp_path / 'split' / path.name
+    link.parent.mkdir()
+    link.symlink_to(path)
+    with Episode.open(link) as episode:
+        assert episode.excluded == 'dangerous'
+
+
 def test_a_trim_hides_what_lies_outside_and_keeps_what_is_in_force(path):
     """Frames, commands and events; the action at the first frame is the recording's."""
     with Episode.open(path) as episode:

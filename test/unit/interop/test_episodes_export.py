@@ -108,6 +108,26 @@ def test_an_exported_bag_is_imported_as_the_same_episode(tmp_path):
         assert new.attributes['command_topic'] == '/robot/cmd_vel'
 
 
+def test_an_exported_bag_keeps_the_order_across_a_step_of_the_clock(tmp_path):
+    """A bag is read by time: where the wall clock went back, its times follow the steady one."""
+    writer = EpisodeWriter(tmp_path / 'takes', EpisodeInfo('go'), CREATED_NS)
+    for row in range(60):
+        wall_ns = CREATED_NS + row * 100_000_000 - (2_000_000_000 if row >= 30 else 0)
+        steady_ns = 5_000_000_000 + row * 100_000_000
+        writer.add_frame(encoded(row), wall_ns, wall_ns, steady_ns)
+        speed = 0.3 if row < 30 else -0.3
+        writer.add_command(Command([speed] + [0] * 5, wall_ns, wall_ns, steady_ns=steady_ns))
+    path = writer.close('success')
+    assert export(path, '--out', tmp_path / 'bags', '--format', 'rosbag2') == 0
+    assert (
+        main(['episodes', 'import', str(tmp_path / 'bags'), '--out', str(tmp_path / 'new')]) == 0
+    )
+    (again,) = find_episodes(tmp_path / 'new')
+    with Episode.open(path) as one, Episode.open(again) as other:
+        assert [other.encoded(row) for row in range(60)] == [one.encoded(row) for row in range(60)]
+        assert other.commands.twist.tolist() == one.commands.twist.tolist()
+
+
 def test_a_bag_has_metadata_that_no_message_has(tmp_path):
     """Outcome, events and command sources are JSON in the bag's custom data; the bag is MCAP."""
     path, bags = write_mixed(tmp_path / 'episodes'), tmp_path / 'bags'
