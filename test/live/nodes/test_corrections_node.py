@@ -78,16 +78,16 @@ def test_labels_change_with_the_first_command_of_another_source(
     with Episode.open(answer.message.partition(' (')[0]) as episode:
         x = episode.commands.twist[:, 0]
         sources = [SOURCE_NAMES[int(number)] for number in episode.commands.source]
-        times = episode.commands.received_ns
+        times = episode.commands.steady_ns
         found = takeovers(episode.commands, episode.events)
         proposed = episode.proposals
         events = [
-            (event.time_ns, event.text) for event in episode.events if event.name == 'takeover'
+            (event.steady_ns, event.text) for event in episode.events if event.name == 'takeover'
         ]
     # The episode also has the policy's proposals, including those during the takeover.
     assert len(proposed) > 20 and set(proposed.twist[:, 0]) == {0.3}
     assert all(
-        proposed.received_ns.min() < one.begin_ns < one.end_ns < proposed.received_ns.max()
+        proposed.steady_ns.min() < one.begin_ns < one.end_ns < proposed.steady_ns.max()
         for one in found
     )
     assert (proposed.stamp_ns <= proposed.received_ns).all()
