@@ -6,6 +6,7 @@ import pytest
 
 from many_episodes import drive, multiply, run_measured
 from mobile_vla_ros.cli.main import main
+from mobile_vla_ros.episode.catalog.inspect import describe
 from mobile_vla_ros.episode.storage.schema import EpisodeInfo
 from mobile_vla_ros.episode.storage.writer import EpisodeWriter
 from small_episodes import CREATED_NS, write_episode, write_rows
@@ -68,7 +69,8 @@ def test_list_filters_and_sorts(folder, capsys):
 
 def test_edits_are_typed_listed_and_exported(folder, capsys):
     """One call mends, the log says who; an excluded episode is named and left out of a folder."""
-    red, blue = sorted(folder.glob('*.h5'), key=lambda path: -path.stat().st_size)
+    found = {describe(path)['instruction']: path for path in folder.glob('*.h5')}
+    red, blue = found['go to the red box'], found['go to the blue ball']
     edit = ['episodes', 'edit']
     assert main([*edit, str(red), '--trim', '0.5', '1.5', '--outcome', 'failure']) == 0
     assert f'{red.name}: ' in (said := capsys.readouterr().out) and 'success -> failure' in said
