@@ -9,7 +9,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
@@ -137,18 +137,23 @@ class Processes:
         )
         self._running: dict[str, Running] = {}
         self._handlers: dict[int, Callable[[int, FrameType | None], object] | int | None] = {}
+        self._starting = False
+        self._meanwhile: list[int] = []  # signals that came while a process was started
 
     def __enter__(self) -> 'Processes':
         if threading.current_thread() is threading.main_thread():
-            for number in ENDING:
+            for number in (signal.SIGINT, *ENDING):
                 if signal.getsignal(number) != signal.SIG_IGN:  # as nohup leaves SIGHUP
-                    self._handlers[number] = signal.signal(number, _leave)
+                    self._handlers[number] = signal.signal(number, self._on_signal)
         return self
 
     def __exit__(self, *_error: object) -> None:
         late: list[int] = []  # they must not interrupt stop(): a guard would not send its zero
-        for number in self._handlers:
-            signal.signal(number, lambda number, _: late.append(number))
+        for number, handler in self._handlers.items():
+            signal.signal(
+                number,
+                handler if number == signal.SIGINT else lambda number, _: late.append(number),
+            )
         try:
             self.stop()
         finally:
@@ -174,16 +179,40 @@ class Processes:
                 raise UserError('a node of that name is already running', got=spec.name)
             log = self.log_dir / f'{spec.name}.log'
             env = {**self._env, **(image_sender_env(self._env) if spec.sends_images else {})}
-            with open(log, self._mode) as output:
+            command = command_line(spec)
+            with open(log, self._mode) as output, self._uninterrupted():
                 process = subprocess.Popen(
-                    command_line(spec),
+                    command,
                     env=env,
                     stdin=subprocess.DEVNULL,
                     stdout=output,
                     stderr=subprocess.STDOUT,
                     start_new_session=True,
                 )
-            self._running[spec.name] = Running(spec, process, log, finite)
+                self._running[spec.name] = Running(spec, process, log, finite)
+
+    @contextlib.contextmanager
+    def _uninterrupted(self) -> Iterator[None]:
+        """Let signals act after the block: no process may be forked and not known."""
+        self._starting = True
+        try:
+            yield
+        finally:
+            self._starting = False
+            if self._meanwhile:
+                signal.raise_signal(self._meanwhile.pop(0))
+
+    def _on_signal(self, number: int, frame: FrameType | None) -> None:
+        if self._starting:
+            self._meanwhile.append(number)
+            return
+        before = self._handlers.get(number)
+        if number == signal.SIGINT and callable(before):
+            before(number, frame)
+            return
+        for one in ENDING:  # another one must not interrupt what leads to stop()
+            signal.signal(one, signal.SIG_IGN)
+        raise SystemExit(128 + number)
 
     def __getitem__(self, name: str) -> Running:
         return self._running[name]
@@ -252,9 +281,3 @@ def _send(process: subprocess.Popen, number: int) -> None:
             os.killpg(process.pid, number)
         else:
             process.send_signal(number)
-
-
-def _leave(number: int, _frame: FrameType | None) -> None:
-    for one in ENDING:  # another one must not interrupt what leads to stop()
-        signal.signal(one, signal.SIG_IGN)
-    raise SystemExit(128 + number)

@@ -168,14 +168,13 @@ class Guard:
         """
         Set the state of the e-stop; after its release the guard must be armed again.
 
-        Of two messages the one that was sent later holds; a press disarms in any case.
-
-        :param steady_ns: time of receipt, less its lateness.
+        :param pressed: of a message that counts (``estop_order``).
+        :param steady_ns: time of receipt, less its lateness; for ``estop_timeout_s`` alone.
         """
         if pressed:
             self._disarm(StopReason.ESTOP, 'the e-stop was pressed')
-        if self._estop_ns is None or steady_ns >= self._estop_ns:
-            self._estop, self._estop_ns = bool(pressed), steady_ns
+        self._estop = bool(pressed)
+        self._estop_ns = steady_ns if self._estop_ns is None else max(self._estop_ns, steady_ns)
 
     def graph_fault(self, reason: StopReason, sentence: str) -> None:
         """Set why the nodes around the guard forbid driving; ``NONE`` and '' while none does."""

@@ -35,13 +35,11 @@ def bounded(sentence: str, pairs: Iterable[tuple[str, str]]) -> dict[str, str]:
 
     :raises Unusable: when they are too many, or too long with the sentence beside them.
     """
-    values, chars = {}, len(sentence)
-    for key, value in pairs:
-        values[key] = value
-        chars += len(key) + len(value)
-    if len(values) > MAX_VALUES or chars > MAX_CHARS:
+    found = list(pairs)
+    chars = len(sentence) + sum(len(key) + len(value) for key, value in found)
+    if len(found) > MAX_VALUES or chars > MAX_CHARS:
         raise Unusable(f'it has more than {MAX_VALUES} values, or {MAX_CHARS} characters')
-    return values
+    return dict(found)
 
 
 def counts(text: str) -> dict[str, int]:

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 
 import numpy as np
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
@@ -22,6 +23,7 @@ from mobile_vla_ros.nodes.shared.messages import (
     with_info,
 )
 from mobile_vla_ros.safety import preflight
+from mobile_vla_ros.safety.estop_order import EstopOrder
 from mobile_vla_ros.safety.estop_watch import EstopWatch
 from mobile_vla_ros.safety.lateness import Lateness
 from mobile_vla_ros.safety.preflight import Endpoint
@@ -182,25 +184,35 @@ class EstopTopic:
     The executor takes one message at a time, while a publisher that floods the topic with "not
     pressed" overwrites the oldest ones. So each callback empties the queues.
 
-    :param on_estop: called with each message's value and when it was sent, on ``steady_ns``.
+    :param on_estop: called with the value of each message that counts (``EstopOrder``), and when
+        it seems to be sent, on ``steady_ns``.
     :ivar watch: the publishers that the drive relies on.
     """
 
     def __init__(self, node: Node, on_estop: Callable[[bool, int], None]):
         self.watch = EstopWatch()
         self._on_estop, self._sending = on_estop, Sending(latched=True)
+        self._order = EstopOrder()
         best_effort = QoSProfile(depth=ESTOP_DEPTH, reliability=ReliabilityPolicy.BEST_EFFORT)
+        kinds: list[QoSProfile | int] = [ESTOP_DEPTH, best_effort, LATCHED]
         self._subscriptions = [
-            node.create_subscription(Bool, 'estop', with_info(self._on_message), qos)
-            for qos in (ESTOP_DEPTH, best_effort, LATCHED)
+            node.create_subscription(
+                Bool, 'estop', with_info(partial(self._on_message, index)), qos
+            )
+            for index, qos in enumerate(kinds)
         ]
 
-    def _on_message(self, message: Bool, info: dict) -> None:
-        self._on_estop(message.data, self._sending.sent_ns(info))
-        for subscription in self._subscriptions:
+    def _on_message(self, index: int, message: Bool, info: dict) -> None:
+        self._take(index, message, info)
+        for other, subscription in enumerate(self._subscriptions):
             with subscription.handle:
                 for _ in range(ESTOP_DEPTH):
                     taken = subscription.handle.take_message(Bool, False)
                     if taken is None:
                         break
-                    self._on_estop(taken[0].data, self._sending.sent_ns(taken[1]))
+                    self._take(other, *taken)
+
+    def _take(self, index: int, message: Bool, info: dict) -> None:
+        sent_ns = self._sending.sent_ns(info)
+        if self._order.counts(message.data, index, info['source_timestamp'], sent_ns):
+            self._on_estop(message.data, sent_ns)

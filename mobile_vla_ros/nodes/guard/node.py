@@ -10,7 +10,7 @@ import threading
 from dataclasses import dataclass
 
 import numpy as np
-from diagnostic_msgs.msg import DiagnosticArray
+from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
 from rcl_interfaces.msg import SetParametersResult
 from rclpy.callback_groups import ReentrantCallbackGroup
 from rclpy.clock import Clock, ClockType
@@ -35,6 +35,7 @@ from mobile_vla_ros.safety.guard import Guard
 from mobile_vla_ros.safety.status import (
     STATUS_MAX_AGE_S,
     GuardStatus,
+    Health,
     Level,
     PolicyStatus,
     StopReason,
@@ -42,6 +43,11 @@ from mobile_vla_ros.safety.status import (
 from mobile_vla_ros.types import NANOSECONDS, Check
 
 GRAPH_PERIOD_S = 0.25
+# What counts when a report other than OK cannot be used: it must stop all the same.
+UNUSABLE: tuple[PolicyStatus, list[Check]] = (
+    PolicyStatus(Health.fault(StopReason.OTHER, 'the report of the policy cannot be used')),
+    [],
+)
 
 
 @dataclass(frozen=True)
@@ -148,7 +154,9 @@ class GuardNode(Node):
             return
         parsed = usable(self, 'a message on policy/health', lambda: policy_report(message))
         if parsed is None:
-            return
+            if message.status[0].level == DiagnosticStatus.OK:
+                return  # no report; after health_timeout_s the policy is silent
+            parsed = UNUSABLE
         report = PolicyReport(*parsed, sent_ns)
         self._policy = report
         with self._lock:

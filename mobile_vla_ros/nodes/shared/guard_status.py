@@ -16,6 +16,7 @@ from mobile_vla_ros.nodes.shared.messages import (
     with_info,
 )
 from mobile_vla_ros.safety.status import (
+    MAX_CHARS,
     STATUS_MAX_AGE_S,
     GuardStatus,
     Health,
@@ -91,6 +92,8 @@ def policy_report(message: DiagnosticArray) -> tuple[PolicyStatus, list[Check]]:
     """Parse a message on ``policy/health`` with at least one status (``values_of``)."""
     if len(message.status) > MAX_CHECKS:
         raise Unusable(f'it has {len(message.status)} statuses, more than {MAX_CHECKS}')
+    if sum(len(one.name) + len(one.message) for one in message.status) > MAX_CHARS:
+        raise Unusable(f'it has more than {MAX_CHARS} characters')
     first = message.status[0]
     level = int.from_bytes(first.level, 'little')
     checks = [

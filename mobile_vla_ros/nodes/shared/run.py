@@ -72,7 +72,7 @@ def run(
     executor: Executor | None = None,
 ) -> int:
     """
-    Build a node and spin it until SIGINT, SIGTERM, SIGHUP or ``node.exit_status`` ends it.
+    Build a node and spin it until SIGINT, SIGTERM, SIGQUIT, SIGHUP or ``exit_status`` ends it.
 
     rclpy's own signal handlers are off, so that ``node.on_exit()`` can still publish (a guard's
     last zero) before the context is shut down.

@@ -42,13 +42,14 @@ from mobile_vla_ros.nodes.teleop.joystick import (
 from mobile_vla_ros.nodes.teleop.joystick import Layout as JoystickLayout
 from mobile_vla_ros.nodes.teleop.keyboard import HELP, RECORDER_KEYS, Console
 from mobile_vla_ros.nodes.teleop.status_lines import NodeReport
-from mobile_vla_ros.nodes.teleop.terminal import Row, Terminal
+from mobile_vla_ros.nodes.teleop.terminal import Row, Terminal, shortened
 from mobile_vla_ros.safety.status import counts
 from mobile_vla_ros.types import NANOSECONDS
 
 PERIOD_S = 0.05
 SCREEN_PERIOD_S = 0.1
 READ_S = 0.2
+LOG_PERIOD_NS = NANOSECONDS  # of what a recorder recovered
 COMMAND_DEPTH = 10
 MAX_BUTTONS = 64
 BUTTON_MEANINGS = {
@@ -139,7 +140,7 @@ class TeleopNode(Node):
             'without a terminal, end with a sentence; false: go on with a joystick alone',
         )
         self._reports: dict[str, NodeReport] = {}
-        self._recovered = ''
+        self._recovered, self._recovered_ns = '', -LOG_PERIOD_NS
         self._joystick_problem = ''
         self._commands = self.create_publisher(Twist, 'teleop/cmd_vel', COMMAND_DEPTH)
         self._instruction = self.create_publisher(String, 'instruction', LATCHED)
@@ -275,9 +276,10 @@ class TeleopNode(Node):
             return
         usable(self, f'takes on {name}/status', lambda: counts(values.get('takes', '')))
         self._reports[name] = NodeReport(steady_ns() / NANOSECONDS, message.message, values)
-        recovered = values.get('recovered', '')
-        if name == 'recorder' and recovered != self._recovered:
-            self._recovered = recovered
+        recovered, now_ns = values.get('recovered', ''), steady_ns()
+        changed = name == 'recorder' and recovered != self._recovered
+        if changed and now_ns - self._recovered_ns >= LOG_PERIOD_NS:
+            self._recovered, self._recovered_ns = recovered, now_ns
             if recovered:
                 self._log(f'recorder: {recovered}')
 
@@ -324,6 +326,7 @@ class TeleopNode(Node):
         client.call_async(Trigger.Request()).add_done_callback(answered)
 
     def _log(self, text: str) -> None:
+        text = shortened(text)  # a long one would block the executor while it is written
         if self._terminal:
             self._terminal.log(text)
         elif text:

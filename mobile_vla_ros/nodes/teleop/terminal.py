@@ -20,7 +20,7 @@ FUNCTION_KEY_S = 0.03  # the rest of a function key may arrive a little after it
 BEGUN = re.compile(rb'\x1b(\[[0-?]*[ -/]*|O)?$')
 STYLES = {'plain': '', 'strong': '\x1b[1m', 'alarm': '\x1b[7m'}
 HIDE_CURSOR, SHOW_CURSOR = '\x1b[?25l', '\x1b[?25h'
-MAX_CHARS = 4000  # of a row: wider than any terminal
+MAX_CHARS = 4000  # of a row or a text: more than any terminal shows
 # Redraw now and then even without a change: others write here, and sizes change.
 REDRAW_EVERY = 5
 
@@ -93,7 +93,7 @@ class Terminal:
         lines = [
             STYLES[row.style] + line + '\x1b[0m'
             for row in rows
-            for line in wrap(plain(row.text[:MAX_CHARS]), width - 1, row.height)
+            for line in wrap(plain(shortened(row.text)), width - 1, row.height)
         ]
         lines = lines[: max(height - 2, 1)]
         drawn = ''.join(f'\n{line}\x1b[K' for line in lines)
@@ -125,6 +125,11 @@ class Terminal:
         except OSError:
             size = os.terminal_size((0, 0))
         return size.columns or 80, size.lines or 24
+
+
+def shortened(text: str) -> str:
+    """Cut a text to ``MAX_CHARS``, ending in … if something is missing."""
+    return text if len(text) <= MAX_CHARS else text[: MAX_CHARS - 1] + '…'
 
 
 def columns(text: str) -> int:

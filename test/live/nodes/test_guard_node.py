@@ -315,6 +315,9 @@ def test_a_fault_in_the_policys_health_stops_and_disarms(nodes, client):
         client.publish('policy/health', health(), LATCHED)
         client.wait_for(lambda: client.call('guard/arm').success)
         drive.until('driving')
+        worse = health(DiagnosticStatus.ERROR, 'x' * 2_000_000)
+        client.publish('policy/health', worse, LATCHED)
+        drive.until('disarmed', 'the report of the policy cannot be used')
 
 
 def test_a_hold_in_the_policys_health_stops_and_drives_on_by_itself(nodes, client):

@@ -1,5 +1,6 @@
 """The console as a live process in a real terminal, over DDS."""
 
+import itertools
 import os
 import pty
 import signal
@@ -330,6 +331,23 @@ def test_the_status_line_shows_the_recorder(keyboard, client):
         one.type('\r')
         one.wait_for_text('instruction: stay')
     one.wait_for_text('recorder silent for')
+
+
+def test_text_of_a_recorder_does_not_flood_the_screen(keyboard, client):
+    """A text that is long and new in every status is cut, and logged once a second."""
+    one = keyboard()
+    numbers = itertools.count()
+
+    def status():
+        values = {'recovered': f'{next(numbers)} ' + 'x' * 100_000 + 'END'}
+        return status_message('recorder', 'idle', values)
+
+    with client.stream('recorder/status', status, 20):
+        one.wait_for_text('recorder: ')
+        began = time.monotonic()
+        wait_until(lambda: one.shown.count('recorder: ') == 2, 15, 'the second line')
+        assert time.monotonic() - began > 0.8
+    assert 'x…' in one.shown and 'END' not in one.shown
 
 
 def test_space_stops_the_joystick(keyboard, client):

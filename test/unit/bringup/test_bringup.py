@@ -465,6 +465,40 @@ def test_signals_to_their_parent_stop_the_nodes_in_order(tmp_path, number):
     assert log.read_text().split() == ['ready', 'stopping', 'stopped']
 
 
+@pytest.mark.parametrize('number', [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_while_a_node_is_started_leaves_no_orphan(tmp_path, number):
+    """It comes just after the fork, before the parent knows the process."""
+    pid = tmp_path / 'pid'
+    starter = tmp_path / 'starter.py'
+    starter.write_text(
+        textwrap.dedent(f"""
+        import os, pathlib, subprocess
+        from mobile_vla_ros.bringup import processes
+        from mobile_vla_ros.bringup.spec import NodeSpec
+        class Popen(subprocess.Popen):
+            def __init__(self, *args, **options):
+                super().__init__(*args, **options)
+                pathlib.Path({str(pid)!r}).write_text(str(self.pid))
+                os.kill(os.getpid(), {int(number)})
+        subprocess.Popen = Popen
+        processes.command_line = lambda _: ['sleep', '60']
+        with processes.Processes({str(tmp_path)!r}) as started:
+            started.start(NodeSpec(name, 'guard_node') for name in ('one', 'two'))
+        """)
+    )
+    parent = subprocess.run(
+        [sys.executable, str(starter)],
+        env={**os.environ, 'PYTHONPATH': str(share_folder())},
+        timeout=30,
+        stderr=subprocess.PIPE,
+    )
+    with pytest.raises(ProcessLookupError):
+        os.kill(int(pid.read_text()), signal.SIGKILL)
+    expected = -signal.SIGINT if number == signal.SIGINT else 128 + number
+    assert parent.returncode == expected, parent.stderr
+    assert not (tmp_path / 'two.log').exists()
+
+
 def test_the_command_line_names_the_node_and_its_files():
     """python -m module --ros-args with name, namespace, files first and parameters last."""
     line = command_line(

@@ -127,13 +127,14 @@ def test_the_drill_and_the_camera_use_known_reasons():
     ('sentence', 'pairs'),
     [
         ('', [(str(index), '') for index in range(100_000)]),
+        ('', [('', '')] * 60_000),
         ('', [('reason', 'x' * 10_000_000)]),
         ('', [('x' * 10_000_000, '')]),
         ('x' * 10_000_000, []),
     ],
 )
 def test_a_status_of_any_size_is_refused(sentence, pairs):
-    """Many values, a long one, a long key, a long sentence."""
+    """Many values, also of one key, a long one, a long key, a long sentence."""
     with pytest.raises(Unusable, match='it has more than'):
         bounded(sentence, pairs)
     assert bounded('stands', [('armed', 'true')]) == {'armed': 'true'}
