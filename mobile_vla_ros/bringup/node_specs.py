@@ -60,7 +60,7 @@ def _node(
 def _camera(values: Mapping) -> tuple[dict, dict]:
     """Return the parameters and remappings of a node that subscribes to the camera."""
     topic = values.get('image_topic') or CAMERA
-    parameters = _given(values, 'image_transport', 'camera_time')
+    parameters = _given(values, 'image_transport', 'camera_time', 'camera_latency_s')
     if topic.endswith('/compressed'):
         if parameters.get('image_transport') == 'raw':
             raise UserError(

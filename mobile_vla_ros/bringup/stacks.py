@@ -44,11 +44,20 @@ TOPICS = (
         'stamped', '', 'TwistStamped instead of Twist on cmd_vel (empty: as subscribed to)', bool
     ),
 )
-CAMERA_TIME = Argument(
-    'camera_time',
-    '',
-    'stamp, or receipt for a camera without a clock (empty: as in the parameter file)',
-    choices=('stamp', 'receipt'),
+CAMERA_TIME = (
+    Argument(
+        'camera_time',
+        '',
+        'stamp, or receipt for a camera without a clock (empty: as in the parameter file)',
+        choices=('stamp', 'receipt'),
+    ),
+    Argument(
+        'camera_latency_s',
+        '',
+        'with receipt: seconds from the exposure of an image until the driver publishes it '
+        '(empty: as in the parameter file)',
+        float,
+    ),
 )
 SUITE = Argument('suite', '', 'suite of scenes in the arena (empty: as in the parameter file)')
 HELD_OUT = replace(SUITE, default='unseen_layouts')  # layouts without training data
@@ -143,7 +152,7 @@ RECORD = Bringup(
         Argument('instruction', '', 'instruction of these episodes'),
         *EPISODES,
         *TOPICS,
-        CAMERA_TIME,
+        *CAMERA_TIME,
         Argument('console', 'true', 'start the console: keyboard and joystick', bool),
         JOY,
         Argument(
@@ -183,7 +192,7 @@ DRIVE = Bringup(
             'compile', '', 'torch.compile the network (empty: as in the parameter file)', bool
         ),
         *TOPICS,
-        CAMERA_TIME,
+        *CAMERA_TIME,
         Argument(
             'dry_run',
             '',

@@ -48,6 +48,7 @@ class CameraCheck:
     :param stamp_tolerance_s: how far a stamp may lie in the future.
     :param real_time: whether the node's clock is the machine's; otherwise it is a simulation's.
     :param by_receipt: whether stamps are not the camera's, but times of sending.
+    :param latency_s: how long before its sending such a stamp lies (``StampCheck``).
     """
 
     def __init__(
@@ -58,6 +59,7 @@ class CameraCheck:
         stamp_tolerance_s: float = 0.1,
         real_time: bool = True,
         by_receipt: bool = False,
+        latency_s: float = 0.0,
     ) -> None:
         self._period_ns = round(NANOSECONDS / rate_hz)
         self._real_time = real_time
@@ -66,7 +68,9 @@ class CameraCheck:
         self._received_ns: int | None = None
         self._checked_ns: int | None = None
         self._publishers = PublisherCheck()
-        self._stamps = StampCheck(max_age_s, stamp_tolerance_s, by_receipt=by_receipt)
+        self._stamps = StampCheck(
+            max_age_s, stamp_tolerance_s, by_receipt=by_receipt, latency_s=latency_s
+        )
         self._form = FormCheck()
         self._content = ContentCheck()
         self._clock = ClockCheck(real_time)

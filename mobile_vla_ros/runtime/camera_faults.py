@@ -23,6 +23,8 @@ CLOCK_APART_S = 60.0
 CLOCK_REMEDY = (
     "synchronise the camera's clock (chrony), or set camera_time:=receipt if it has none"
 )
+NO_SENDING = 'the middleware does not report when images were sent'
+NO_SENDING_REMEDY = 'use rmw_fastrtps_cpp, or a camera with a clock and camera_time:=stamp'
 # A simulation's clock may run at up to ten times the real speed, and in steps.
 SIM_SPEED, SIM_STEP_S = 10.0, 1.0
 # A new size or encoding is accepted once it has been the only one for this long.
@@ -131,11 +133,20 @@ class StampCheck:
     :param tolerance_s: how far a stamp may lie in the future.
     :param by_receipt: whether stamps are not the camera's, but the times of sending that the
         middleware reports.
+    :param latency_s: how long before its sending such a stamp lies. It counts as age, but does
+        not hide a clock of the sender that is ahead.
     """
 
-    def __init__(self, max_age_s: float, tolerance_s: float, *, by_receipt: bool = False) -> None:
+    def __init__(
+        self,
+        max_age_s: float,
+        tolerance_s: float,
+        *,
+        by_receipt: bool = False,
+        latency_s: float = 0.0,
+    ) -> None:
         self._max_age_s, self._tolerance_s = max_age_s, tolerance_s
-        self._by_receipt = by_receipt
+        self._by_receipt, self._latency_s = by_receipt, latency_s
         self._in_time: FrameHeader | None = None
         self._last_ns: int | None = None
         self._old = 0
@@ -151,8 +162,7 @@ class StampCheck:
         if header.sec < 0 or header.stamp_ns <= 0 or header.nanosec >= NANOSECONDS:
             return Health.fault(
                 StopReason.CAMERA_STAMP_INVALID,
-                'the middleware does not report when images were sent, so that their age is '
-                'unknown: use rmw_fastrtps_cpp, or a camera with a clock and camera_time:=stamp'
+                f'{NO_SENDING}, so that their age is unknown: {NO_SENDING_REMEDY}'
                 if self._by_receipt
                 else f'invalid image stamp: {header.sec} s and {header.nanosec} ns; '
                 f'{CLOCK_REMEDY}',
@@ -174,11 +184,12 @@ class StampCheck:
                     + clock_remedy(-stepped_s, self._by_receipt),
                 )
         late_s = header.late_s
-        if late_s < -self._tolerance_s:
+        transport_s = late_s - self._latency_s
+        if transport_s < -self._tolerance_s:
             return Health.fault(
                 StopReason.CAMERA_STAMP_FUTURE,
-                f'images are stamped {-late_s:.2f} s in the future: the clocks of camera and this '
-                f'machine differ; {clock_remedy(late_s, self._by_receipt)}',
+                f'images are stamped {-transport_s:.2f} s in the future: the clocks of camera and '
+                f'this machine differ; {clock_remedy(transport_s, self._by_receipt)}',
             )
         self._old = self._old + 1 if late_s > self._max_age_s else 0
         if not self._old:

@@ -97,6 +97,7 @@ def check_clock_skew(
     *,
     images: bool = False,
     by_receipt: bool = False,
+    latency_s: float = 0.0,
 ) -> Check:
     """
     Check that the clocks of the camera and of this machine agree.
@@ -106,22 +107,29 @@ def check_clock_skew(
     :param max_age_s: maximum age of an image.
     :param images: whether there are images.
     :param by_receipt: whether stamps are not the camera's, but times of sending.
+    :param latency_s: how long before its sending such a stamp lies; not part of the range shown.
     """
     if lateness_s is None and images:
         missing = 'time of sending' if by_receipt else f'valid stamp; {CLOCK_REMEDY}'
         return Check('clock_skew', False, f'no image has a {missing}')
     if lateness_s is None:
         return Check('clock_skew', False, 'no image yet; start the camera')
-    since = 'they were taken (camera_time receipt)' if by_receipt else 'their stamp'
-    lowest, highest = lateness_s
-    if lowest < -tolerance_s or highest > max_age_s:
+    since = 'their stamp'
+    if by_receipt:
+        since = 'they were sent; ' + (
+            f'camera_latency_s {latency_s:g} s is added'
+            if latency_s
+            else 'exposure and driver are not counted (camera_latency_s 0)'
+        )
+    lowest, highest = (late_s - latency_s for late_s in lateness_s)
+    if lowest < -tolerance_s or lateness_s[1] > max_age_s:
         worst = lowest if lowest < -tolerance_s else highest
         return Check(
             'clock_skew',
             False,
             (
                 f'images arrive {worst:+.3f} s after {since}; {-tolerance_s:+g} to '
-                f'{max_age_s:+g} is allowed; {clock_remedy(worst, by_receipt)}'
+                f'{max_age_s - latency_s:+g} is allowed; {clock_remedy(worst, by_receipt)}'
             ),
         )
     return Check(

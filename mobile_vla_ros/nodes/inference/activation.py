@@ -163,6 +163,7 @@ class Activation:
             stamp_tolerance_s=params.stamp_tolerance_s,
             real_time=real_time,
             by_receipt=params.camera_time.receipt,
+            latency_s=params.camera_time.latency_s,
         )
         return CameraGate(check, self._configuration.guard, spec.image.size, real_time=real_time)
 

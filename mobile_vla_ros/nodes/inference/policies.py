@@ -9,6 +9,7 @@ import psutil
 
 from mobile_vla_ros.errors import UserError
 from mobile_vla_ros.nodes.inference.camera import CameraGate
+from mobile_vla_ros.nodes.shared.camera_time import CameraTime
 from mobile_vla_ros.nodes.shared.guard_status import GuardStatusListener
 from mobile_vla_ros.runtime.preflight import (
     check_axes,
@@ -61,14 +62,14 @@ def policy_checks(
     max_velocity: Sequence[float],
     tolerance_s: float,
     max_age_s: float,
-    by_receipt: bool,
+    camera_time: CameraTime,
 ) -> list[Check]:
     """
     Return inference's six preflight checks.
 
     :param ready: the policy that drives.
     :param now_ns: on the clock that the gate measures durations by.
-    :param by_receipt: whether frames are timed by their receipt (``CameraTime``).
+    :param camera_time: what times the frames.
     """
     spec = ready.policy.spec
     try:
@@ -83,7 +84,8 @@ def policy_checks(
             tolerance_s,
             max_age_s,
             images=gate.newest is not None,
-            by_receipt=by_receipt,
+            by_receipt=camera_time.receipt,
+            latency_s=camera_time.latency_s,
         ),
         check_free_memory(memory_rooms()),
         Check('golden_frames', ready.golden_ok, ready.golden_sentence),

@@ -218,7 +218,7 @@ class Reports:
             max_velocity=params.max_velocity,
             tolerance_s=params.stamp_tolerance_s,
             max_age_s=params.observation_max_age_s,
-            by_receipt=params.camera_time.receipt,
+            camera_time=params.camera_time,
         )
         ros_ns, steady_ns = self._clocks.both()
         self.publishers.diagnostics.publish(

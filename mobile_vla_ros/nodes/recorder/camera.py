@@ -18,6 +18,7 @@ from mobile_vla_ros.nodes.recorder.params import ImageParams
 from mobile_vla_ros.nodes.shared.messages import receipt_ns, steady_ns
 from mobile_vla_ros.nodes.shared.sequence import MessageCount
 from mobile_vla_ros.nodes.shared.topics import CAMERA_QOS, camera, several, wrong_camera
+from mobile_vla_ros.runtime.camera_faults import NO_SENDING, NO_SENDING_REMEDY
 from mobile_vla_ros.types import NANOSECONDS
 
 SPAN_S = 2.0
@@ -108,6 +109,20 @@ class CameraMonitor:
                 times.popleft()
 
 
+def clock_sentence(found: clock.ClockVerdict, *, by_receipt: bool) -> str:
+    """
+    Return what a clock that is not sane means for an episode, and what to do.
+
+    :param by_receipt: whether stamps are not the camera's, but times of sending (``CameraTime``).
+    """
+    what, remedy = found.sentence, 'synchronise it, or set camera_time:=receipt if there is none'
+    if by_receipt and found.kind == 'zero':
+        what, remedy = NO_SENDING, NO_SENDING_REMEDY
+    elif by_receipt:
+        remedy = 'synchronise the clock of its machine (chrony)'
+    return f'{what}: frames are timed by their receipt; {remedy}'
+
+
 class CameraInput:
     """
     Subscribes to the camera and keeps its newest image.
@@ -166,12 +181,7 @@ class CameraInput:
     @property
     def clock_sentence(self) -> str:
         """What ``clock`` means for an episode, and what to do; for a clock that is not sane."""
-        remedy = (
-            'synchronise the clock of its machine (chrony)'
-            if self.images.time.receipt
-            else 'synchronise it, or set camera_time:=receipt if there is none'
-        )
-        return f'{self.clock.sentence}: frames are timed by their receipt; {remedy}'
+        return clock_sentence(self.clock, by_receipt=self.images.time.receipt)
 
     async def wait_for_image(self) -> None:
         """

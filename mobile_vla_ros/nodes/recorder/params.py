@@ -153,7 +153,11 @@ def recorder_params(node: Node) -> RecorderParams:
 
 
 def base_command_timeout(node: Node) -> float | None:
-    """Declare what the base does when no command comes; return it as an episode states it."""
+    """
+    Declare what the base does when no command comes; return it as an episode states it.
+
+    :raises UserError: for a negative value other than -1.
+    """
     timeout_s: float = declare(
         node,
         SETTING,
@@ -162,4 +166,11 @@ def base_command_timeout(node: Node) -> float | None:
         '-1: unknown',
         limits=(UNKNOWN_S, MAX_TIMEOUT_S),
     )
+    if timeout_s < 0 and timeout_s != UNKNOWN_S:
+        raise UserError(
+            f'{SETTING} is negative',
+            got=f'{timeout_s:g}',
+            expected=f'0 to {MAX_TIMEOUT_S:g}, or {UNKNOWN_S:g} for unknown',
+            remedy='give the seconds after which the base stops by itself',
+        )
     return timeout_s if timeout_s >= 0 else None

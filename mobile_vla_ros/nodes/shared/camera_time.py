@@ -24,10 +24,20 @@ class CameraTime:
     :param by: ``stamp`` or ``receipt``.
     :param latency_s: from the exposure to the sending, which nothing measures; only for
         ``receipt``.
+    :raises UserError: for a latency with ``stamp``.
     """
 
     by: str = STAMP
     latency_s: float = 0.0
+
+    def __post_init__(self) -> None:
+        if self.latency_s and not self.receipt:
+            raise UserError(
+                'the latency of a camera counts only where its stamps are ignored',
+                got=f'camera_latency_s {self.latency_s:g} with camera_time {self.by}',
+                expected='camera_latency_s 0.0',
+                remedy='set that, or camera_time:=receipt if the camera has no clock',
+            )
 
     @property
     def receipt(self) -> bool:
@@ -50,7 +60,8 @@ def declare_camera_time(node: Node) -> CameraTime:
     """
     Declare ``camera_time`` and ``camera_latency_s``; return their values.
 
-    :raises UserError: for an unknown value, or for ``receipt`` on a simulation's clock.
+    :raises UserError: for an unknown value, for ``receipt`` on a simulation's clock, or for a
+        latency with ``stamp``.
     """
     by = declare(
         node,

@@ -861,6 +861,7 @@ def test_a_bad_parameter_ends_with_a_sentence_and_status_2(nodes):
         ({'jpeg_quality': 101}, 'from 1 to 100'),
         ({'camera_time': 'receit'}, "expected stamp or receipt. Did you mean 'receipt'?"),
         ({'camera_time': 'receipt', 'use_sim_time': True}, 'in simulated time'),
+        ({'base_command_timeout_s': -0.5}, 'got -0.5; expected 0 to 60, or -1 for unknown'),
     ):
         process = nodes.start('recorder_node', params=params)
         assert process.wait() == 2

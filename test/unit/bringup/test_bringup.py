@@ -210,10 +210,13 @@ def test_a_compressed_topic_selects_the_compressed_transport():
 
 def test_every_node_times_the_camera_alike():
     """Policy, recorder and shadow compare the times of the same frames."""
-    specs = DRIVE.nodes(policy='p', camera_time='receipt', shadow=True, record=True)
+    given = {'camera_time': 'receipt', 'camera_latency_s': 0.05}
+    specs = DRIVE.nodes(policy='p', shadow=True, record=True, **given)
     with_camera = {'inference', 'recorder', 'shadow'}
-    assert {one.name for one in specs if one.parameters.get('camera_time')} == with_camera
-    assert not any('camera_time' in one.parameters for one in DRIVE.nodes(policy='p'))
+    assert {one.name for one in specs if given.items() <= one.parameters.items()} == with_camera
+    recorder = by_name(RECORD.nodes(**given))['recorder']
+    assert given.items() <= recorder.parameters.items()
+    assert not any(given.keys() & one.parameters.keys() for one in DRIVE.nodes(policy='p'))
 
 
 def test_missing_arguments_are_left_to_the_parameter_files(tmp_path):

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from mobile_vla_ros.images.messages import encode
-from mobile_vla_ros.nodes.recorder.camera import CameraMonitor
+from mobile_vla_ros.nodes.recorder.camera import CameraMonitor, clock_sentence
 from mobile_vla_ros.nodes.recorder.current_episode import kind
 from mobile_vla_ros.nodes.shared.sequence import MessageCount
 
@@ -113,3 +113,14 @@ def test_an_image_of_absurd_size_is_broken():
     size = jpeg.index(b'\xff\xc0') + 5
     jpeg[size : size + 4] = b'\xff' * 4
     assert kind(SimpleNamespace(format='jpeg', data=array('B', jpeg))) == 'a broken image'
+
+
+def test_without_times_of_sending_the_middleware_is_named():
+    """With camera_time receipt, stamps of zero are not the camera's."""
+    found = watch([0, 50, 100], stamps_ms=[0, 0, 0]).clock()
+    assert found.kind == 'zero'
+    sentence = clock_sentence(found, by_receipt=True)
+    assert 'does not report when images were sent' in sentence and 'rmw_fastrtps_cpp' in sentence
+    assert 'chrony' not in sentence and 'camera clock' not in sentence
+    sentence = clock_sentence(found, by_receipt=False)
+    assert 'stands at zero' in sentence and 'camera_time:=receipt' in sentence

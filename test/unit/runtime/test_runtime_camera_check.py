@@ -229,6 +229,15 @@ def test_times_of_sending_are_judged_as_stamps_are():
     assert 'does not report when images were sent' in camera.frame(stamp_ns=0)
 
 
+def test_the_camera_s_latency_hides_no_clock_that_is_ahead():
+    """It makes images older; a sender's clock may be ahead by no more than without it."""
+    camera = Camera(by_receipt=True, latency_s=0.2)
+    assert not any(camera.frames(5, late_ms=105))  # sent 0.095 s in the future
+    assert '0.15 s in the future' in camera.frame(late_ms=50)
+    camera = Camera(by_receipt=True, latency_s=0.2)
+    assert '0.35 s old' in camera.frames(2, late_ms=350)[-1]
+
+
 @pytest.mark.parametrize('jump_s', [-10.0, 10.0])
 def test_a_camera_whose_clock_jumps_is_a_fault_at_once(jump_s):
     """The jump is named; the wrong stamps after it are faults too."""

@@ -74,7 +74,7 @@ def test_the_clocks_agree(late, ok, expected):
     [
         (None, False, 'no image has a valid stamp; '),
         (None, True, 'no image has a time of sending'),
-        ((0.0, 0.4), True, '+0.400 s after they were taken (camera_time receipt)'),
+        ((0.0, 0.4), True, '+0.400 s after they were sent; exposure and driver are not counted'),
         ((0.0, 1.7e9), False, 'camera_time:=receipt'),
         ((0.0, 3.0), False, 'find out what delays'),
     ],
@@ -83,6 +83,25 @@ def test_a_wrong_clock_and_a_slow_link_have_their_own_remedies(late, by_receipt,
     """Images arrive, but their times are unknown or out of range."""
     check = check_clock_skew(late, 0.1, 0.3, images=True, by_receipt=by_receipt)
     assert (check.ok, expected in check.sentence) == (False, True), check.sentence
+
+
+@pytest.mark.parametrize(
+    ('late', 'ok', 'expected'),
+    [
+        ((0.11, 0.29), True, '-0.090 to +0.090 s after they were sent; camera_latency_s 0.2 s is'),
+        ((0.09, 0.29), False, '-0.110 s after they were sent; camera_latency_s 0.2 s is added; '),
+        (
+            (0.2, 0.31),
+            False,
+            '+0.110 s after they were sent; camera_latency_s 0.2 s is added; -0.1',
+        ),
+        ((0.2, 0.31), False, 'to +0.1 is allowed'),
+    ],
+)
+def test_the_camera_s_latency_is_told_from_the_transport(late, ok, expected):
+    """It counts as age, and hides no clock of the sender that is ahead."""
+    check = check_clock_skew(late, 0.1, 0.3, by_receipt=True, latency_s=0.2)
+    assert (check.ok, expected in check.sentence) == (ok, True), check.sentence
 
 
 @pytest.mark.parametrize(
