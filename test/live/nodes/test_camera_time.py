@@ -69,12 +69,14 @@ class Robot:
         return wait_for_status(self.status, found, 20, what, lambda: str(self.status.last))
 
     def reported(self, key: str) -> str:
-        """Return the newest value of inference's diagnostics."""
-        return next(
-            values[key]
-            for array in reversed(self.diagnostics.messages)
-            if key in (values := status_values(array.status[0]))
-        )
+        """Return the newest value of inference's diagnostics, which come once a second."""
+
+        def found() -> list[str]:
+            rows = [status_values(array.status[0]) for array in self.diagnostics.messages]
+            return [values[key] for values in rows if key in values]
+
+        wait_until(found, 10, key)
+        return found()[-1]
 
 
 @pytest.fixture

@@ -455,6 +455,8 @@ def test_signals_to_their_parent_stop_the_nodes_in_order(tmp_path, number):
     parent = subprocess.Popen(
         [sys.executable, str(starter)],
         env={**os.environ, 'PYTHONPATH': str(share_folder())},
+        # A shell makes what it starts in the background ignore SIGINT and SIGQUIT.
+        preexec_fn=lambda: signal.signal(number, signal.SIG_DFL),
     )
     try:
         wait_until(lambda: log.exists() and 'ready' in log.read_text(), 20.0, 'the node')
