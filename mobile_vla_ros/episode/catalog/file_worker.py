@@ -5,6 +5,7 @@ A file may come from a stranger and keep HDF5 busy forever, exhaust the memory o
 also has one lock for a whole process: whoever reads a folder beside a recording would hold it up.
 """
 
+import atexit
 import importlib
 import json
 import os
@@ -125,6 +126,31 @@ class FileWorker:
                     text=True,
                 )
             return self._process
+
+
+_shared: dict[int, FileWorker] = {}  # by process: a fork must not use its parent's
+_sharing = threading.Lock()
+
+
+def shared_call(work: str, path: Path, *more: Any, whole: bool = False) -> Any:
+    """
+    Call a function with a file in the one worker of this process, which ends with it.
+
+    Its start costs more than most files. Thread-safe; see ``FileWorker.call``.
+    """
+    with _sharing:
+        worker = _shared.get(os.getpid())
+        if worker is None:
+            _shared.clear()
+            worker = _shared[os.getpid()] = FileWorker()
+            atexit.register(_end_shared)
+        return worker.call(work, path, *more, whole=whole)
+
+
+def _end_shared() -> None:
+    worker = _shared.pop(os.getpid(), None)  # not that of a parent, in a fork
+    if worker is not None:
+        worker.close()
 
 
 def _size(path: Path) -> int:

@@ -5,7 +5,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from mobile_vla_ros.episode.catalog.file_worker import FileWorker
+from mobile_vla_ros.episode.catalog.file_worker import FileWorker, shared_call
 from mobile_vla_ros.episode.quality import verdict
 from mobile_vla_ros.episode.quality.image_quality import ImageTally
 from mobile_vla_ros.episode.quality.verdict import Health
@@ -54,14 +54,13 @@ def vetted(
 
     :param images: read them too, as whoever yields them will.
     """
-    with FileWorker() as worker:
-        for path in paths:
-            fault = None
-            try:
-                worker.call('episode.catalog.inspect:read_through', path, images, whole=images)
-            except UserError as error:
-                fault = error
-            yield path, fault
+    for path in paths:
+        fault = None
+        try:
+            shared_call('episode.catalog.inspect:read_through', path, images, whole=images)
+        except UserError as error:
+            fault = error
+        yield path, fault
 
 
 def vet(path: Path) -> None:
