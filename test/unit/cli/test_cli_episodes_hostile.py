@@ -80,7 +80,10 @@ def one_is_slow(tmp_path, monkeypatch):
         # Just enough to list it, for the commands that do first.
         tiny_s = 0.0005 - whole * path.stat().st_size / SLOWEST_BYTES_PER_S
         worker.limit_s = tiny_s if path == slow and 'read_row' not in work else LIMIT_S
-        return call(worker, work, path, *more, whole=whole, step=step)
+        try:
+            return call(worker, work, path, *more, whole=whole, step=step)
+        finally:
+            worker.limit_s = LIMIT_S  # one worker serves the whole process
 
     monkeypatch.setattr(FileWorker, 'call', timed)
     return slow, fine
