@@ -36,8 +36,11 @@ def without_steps(
     # The stream that shows most of the steps says where they are.
     leader = 0 if len(backs[0]) >= len(backs[1]) else 1
     steps = [(int(streams[leader][row]), int(streams[leader][row - 1])) for row in backs[leader]]
+    apart_ns = sum(map(_interval_ns, streams))
     pieces = [
-        np.split(stream, backs[leader] if number == leader else _places(stream, own, steps))
+        np.split(
+            stream, backs[leader] if number == leader else _places(stream, own, steps, apart_ns)
+        )
         for number, (stream, own) in enumerate(zip(streams, backs, strict=True))
     ]
     moved: tuple[list[np.ndarray], list[np.ndarray]] = ([], [])
@@ -69,19 +72,29 @@ def _follow(stream: np.ndarray, ends_ns: list[int], shifts_ns: list[int]) -> np.
     return moved
 
 
-def _places(stream: np.ndarray, own: np.ndarray, steps: list[tuple[int, int]]) -> list[int]:
+def _interval_ns(stream: np.ndarray) -> int:
+    return int(np.median(np.abs(np.diff(stream)))) if len(stream) > 1 else 0
+
+
+def _places(
+    stream: np.ndarray, own: np.ndarray, steps: list[tuple[int, int]], apart_ns: int
+) -> list[int]:
     """
     Return the row of a stream at which each side begins.
 
     :param own: rows at which the stream itself goes back.
     :param steps: receipts just after and just before each step, in another stream.
+    :param apart_ns: how far a step's receipts in one stream may be from those in the other: an
+        interval of each, if the step is hardly longer than that.
     """
     places, last = [], 0
     for after_ns, before_ns in steps:
         fits = [
             int(row)
             for row in own
-            if row > last and stream[row] <= before_ns and stream[row - 1] >= after_ns
+            if row > last
+            and stream[row] <= before_ns + apart_ns
+            and stream[row - 1] >= after_ns - apart_ns
         ]
         # Without a step of its own, the rows between the two times belong to either side.
         later = np.append(stream[last:] > after_ns, True)
