@@ -15,7 +15,6 @@ import sys
 import tempfile
 from pathlib import Path
 from typing import BinaryIO
-from unittest.mock import patch
 
 HEAVY = ('mobile_vla_ros.runtime.vla_policy', 'transformers.models.kosmos2.modeling_kosmos2')
 
@@ -30,6 +29,10 @@ def _become(
         os.close(opened)
     os.environ.clear()
     os.environ.update(environment)
+    if 'OMP_NUM_THREADS' in environment:  # torch knows only that of the server
+        import torch
+
+        torch.set_num_threads(int(environment['OMP_NUM_THREADS']))
     os.chdir(cwd)
     sys.path[:0] = environment.get('PYTHONPATH', '').split(os.pathsep)
     signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -65,8 +68,7 @@ class ForkedProcess:
         self._process = context.Process(
             target=_become, args=(command, *paths, environment, str(cwd or Path.cwd()))
         )
-        with patch.dict(os.environ, OMP_NUM_THREADS='1'):  # for the server, which reads it once
-            self._process.start()
+        self._process.start()
         self.pid = self._process.pid
 
     def poll(self) -> int | None:
