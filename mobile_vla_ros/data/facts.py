@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 
@@ -31,7 +30,6 @@ class EpisodeFacts:
     :param view: its start view (`coverage.start_view`); zeros if the image cannot be read.
     """
 
-    path: Path
     episode_id: str
     instruction: str
     outcome: str
@@ -59,7 +57,7 @@ def facts_of(
     """
     times_ns, _ = times_of(episode)
     times_ns = np.sort(times_ns)
-    camera_hz = _rate_hz(times_ns)
+    camera_hz = median_rate_hz(times_ns)
     log = episode.command_log(command_max_age_s)
     rows, age_ns, _ = log.newest_at(times_ns)
     known = rows >= 0
@@ -71,14 +69,13 @@ def facts_of(
     except (UserError, IndexError):
         view = np.zeros(1, np.float32)
     return EpisodeFacts(
-        episode.path,
         episode.episode_id,
         episode.instruction,
         episode.outcome,
         len(episode),
         sum(possible_windows(side, min(camera_hz, rate_hz), window) for side in sides),
         camera_hz,
-        _rate_hz(log.received_ns),
+        median_rate_hz(log.received_ns),
         float(np.median(age_ns[known])) / NANOSECONDS if known.any() else None,
         log.use(times_ns),
         len(clock_steps(episode.frame_received_ns, episode.frame_steady_ns)),
@@ -107,7 +104,7 @@ def possible_windows(times_ns: np.ndarray, rate_hz: float, window: int) -> int:
     return max(0, round(span_s * rate_hz) + 1 - window + 1)
 
 
-def _rate_hz(times_ns: np.ndarray) -> float:
+def median_rate_hz(times_ns: np.ndarray) -> float:
     """Return the rate by the median interval; 0 without one."""
     interval_ns = float(np.median(np.diff(times_ns))) if len(times_ns) > 1 else 0.0
     return NANOSECONDS / interval_ns if interval_ns > 0 else 0.0

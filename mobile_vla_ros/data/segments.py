@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from mobile_vla_ros.data.facts import EpisodeFacts, facts_of
+from mobile_vla_ros.data.facts import EpisodeFacts, facts_of, median_rate_hz
 from mobile_vla_ros.episode.catalog import coverage
 from mobile_vla_ros.episode.catalog.inspect import judge_episode, judged, vetted
 from mobile_vla_ros.episode.storage.hdf5_gate import MALFORMED
@@ -23,7 +23,7 @@ from mobile_vla_ros.episode.timing.timeline import (
     segments as grid_segments,
 )
 from mobile_vla_ros.errors import UserError, did_you_mean, first_line
-from mobile_vla_ros.types import ACCEPTED_VERDICTS, NANOSECONDS, TWIST_AXES, VERDICTS
+from mobile_vla_ros.types import ACCEPTED_VERDICTS, TWIST_AXES, VERDICTS
 
 MAX_RATES = 100  # episodes whose rate is measured
 # m/s or rad/s: a command beyond it comes from a broken file or is in other units.
@@ -100,9 +100,8 @@ def rate_for(paths: Sequence[Path], max_hz: float) -> float:
 
 def _own_rates_hz(episode: Episode) -> list[float]:
     """Return the rate of an episode's frames, from their median spacing, if it has any."""
-    times_ns, _ = times_of(episode)
-    period_ns = float(np.median(np.diff(times_ns))) if len(times_ns) > 1 else 0.0
-    return [NANOSECONDS / period_ns] if period_ns > 0 else []
+    rate_hz = median_rate_hz(times_of(episode)[0])
+    return [rate_hz] if rate_hz else []
 
 
 @dataclass
