@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -106,17 +107,16 @@ def load_episodes(
     instructions = {segment.episode_id: segment.instruction for segment in loaded.segments}
     named = set((known or {}).get('train_episodes', []))
     trained = named & set(instructions)
+    split = partial(
+        EpisodeSet,
+        left_out=loaded.skipped,
+        repeats=repeats,
+        takeovers=loaded.takeovers,
+        facts=loaded.facts,
+        edits=loaded.edits,
+    )
     if trained == set(instructions):
-        return EpisodeSet(
-            loaded.segments,
-            loaded.segments,
-            loaded.skipped,
-            repeats,
-            trained_on=True,
-            takeovers=loaded.takeovers,
-            facts=loaded.facts,
-            edits=loaded.edits,
-        )
+        return split(loaded.segments, loaded.segments, trained_on=True)
     groups = repeats.groups if group_duplicates else []
     if trained or (known or {}).get('blind_means'):
         train_ids = trained.union(*(group for group in groups if trained.intersection(group)))
@@ -137,15 +137,10 @@ def load_episodes(
         )
     else:
         train_ids = set(split_episodes(instructions, val_share, seed, groups)[0])
-    return EpisodeSet(
+    return split(
         [segment for segment in loaded.segments if segment.episode_id in train_ids],
         [segment for segment in loaded.segments if segment.episode_id not in train_ids],
-        loaded.skipped,
-        repeats,
         few_known=known is not None and (not trained or len(trained) < KNOWN_SHARE * len(named)),
-        takeovers=loaded.takeovers,
-        facts=loaded.facts,
-        edits=loaded.edits,
     )
 
 

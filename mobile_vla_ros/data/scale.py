@@ -1,7 +1,7 @@
 """The speed of each axis that maps to 1.0, and what it stands on."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -97,9 +97,7 @@ def _without_drift(one: AxisScale, others: Sequence[AxisScale]) -> AxisScale:
         and (AXIS_UNITS[other.axis] == unit or one.scale < DRIFT_SPEED)
         for other in others
     )
-    if not drift:
-        return one
-    return AxisScale(one.axis, 1.0, one.max, one.percentile, one.frames, one.outliers, True)
+    return replace(one, scale=1.0, drift=True) if drift else one
 
 
 def default_scale(segments: Sequence[Segment], axes: Sequence[str]) -> ActionSpec:
