@@ -342,6 +342,9 @@ class EpisodeWriter:
 
     def _rule(self) -> CommandRule:
         """Return what the base does: as recorded, else by the images."""
+        recorded = known_rule(self._base_timeout_s)
+        if recorded is not None:
+            return recorded
         column = self._part.column
         steady_ns, commands_ns = without_steps(
             column('frames/steady_ns'), column('commands/steady_ns')
@@ -349,9 +352,7 @@ class EpisodeWriter:
         times_ns, _ = frame_times(
             column('frames/stamp_ns'), column('frames/received_ns'), steady_ns
         )
-        return known_rule(self._base_timeout_s) or estimate(
-            times_ns, commands_ns, column('commands/twist'), self._part.image
-        )
+        return estimate(times_ns, commands_ns, column('commands/twist'), self._part.image)
 
     def discard(self) -> None:
         """Delete the episode."""
