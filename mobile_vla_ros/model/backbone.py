@@ -93,10 +93,7 @@ def load_tokenizer(name: str) -> Tokenizer:
     try:
         folder = folder or download(name, None, offline=True)
         with alone(text_files(folder)) as files:
-            tokenizer: Tokenizer = AutoTokenizer.from_pretrained(
-                files, local_files_only=True, trust_remote_code=False
-            )
-            return tokenizer
+            return _read_tokenizer(files)
     except UserError:
         raise
     except Exception as error:  # every part of a foreign file raises its own
@@ -129,9 +126,7 @@ def load_backbone(
         texts, weights = text_files(folder), weight_files(folder)
         image = _image_spec(texts[IMAGES])
         with alone({**texts, **weights}) as files:
-            tokenizer = AutoTokenizer.from_pretrained(
-                files, local_files_only=True, trust_remote_code=False
-            )
+            tokenizer = _read_tokenizer(files)
             model = Kosmos2Model.from_pretrained(
                 files, config=config, dtype=dtype, use_safetensors=True, local_files_only=True
             )
@@ -153,6 +148,13 @@ def load_backbone(
             if not name.endswith('.safetensors')
         },
     )
+
+
+def _read_tokenizer(folder: str) -> Tokenizer:
+    tokenizer: Tokenizer = AutoTokenizer.from_pretrained(
+        folder, local_files_only=True, trust_remote_code=False
+    )
+    return tokenizer
 
 
 def weights_hash(folder: Path) -> str:
