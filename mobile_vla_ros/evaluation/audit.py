@@ -24,6 +24,7 @@ MIN_AGAINST, MOSTLY = 3, 0.8  # episodes that drive against the words of their i
 MOST = 5  # names in a line
 LEFT_OUT, GAPS = 'left_out', 'gaps'
 LOST = {LEFT_OUT: 'in episodes left out', GAPS: 'at gaps of the camera'}
+RENAME = 'import or record the episodes with instructions that tell them apart'
 
 # Returns the token ids of each text, and the id of an unknown word or None.
 Tokenise = Callable[[Sequence[str]], tuple[list[list[int]], int | None]]
@@ -335,16 +336,16 @@ def _verdict(found: Mapping[str, Any]) -> dict[str, Any]:
     ]
     note(outliers, f'speeds beyond all others: {", ".join(outliers[:MOST])}', check)
     for reason in (_unknown(found['unknown_words']), _equal(found['equal_instructions'])):
-        note(reason, reason, _RENAME)
+        note(reason, reason, RENAME)
     note(
         found['against_words'],
         f'driven to the other side than its words: {_some(found["against_words"])}',
-        _RENAME,
+        RENAME,
     )
     note(
         found['opposite_drives'],
         f'opposite drives from one view under one sentence: {_some(found["opposite_drives"])}',
-        _RENAME,
+        RENAME,
     )
     bad = found['lost_share'] > BAD_LOST or not found['windows']
     poor = bool(reasons) or found['lost_share'] > POOR_LOST
@@ -353,9 +354,6 @@ def _verdict(found: Mapping[str, Any]) -> dict[str, Any]:
         'reasons': reasons,
         'remedies': remedies,
     }
-
-
-_RENAME = 'import or record the episodes with instructions that tell them apart'
 
 
 def _unknown(words: Sequence[str] | None) -> str:
