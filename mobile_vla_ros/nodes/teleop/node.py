@@ -275,8 +275,9 @@ class TeleopNode(Node):
         if values is None:
             return
         usable(self, f'takes on {name}/status', lambda: counts(values.get('takes', '')))
-        self._reports[name] = NodeReport(steady_ns() / NANOSECONDS, message.message, values)
-        recovered, now_ns = values.get('recovered', ''), steady_ns()
+        now_ns = steady_ns()
+        self._reports[name] = NodeReport(now_ns / NANOSECONDS, message.message, values)
+        recovered = values.get('recovered', '')
         changed = name == 'recorder' and recovered != self._recovered
         if changed and now_ns - self._recovered_ns >= LOG_PERIOD_NS:
             self._recovered, self._recovered_ns = recovered, now_ns
