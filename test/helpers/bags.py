@@ -17,6 +17,7 @@ STORE = get_typestore(Stores.ROS2_JAZZY)
 PERIOD_NS = 100_000_000
 START_NS = 1_700_000_000_000_000_000
 DELAY_NS = 20_000_000
+PNG = ImportOptions('go to the red box', image_format='png')  # without loss: pixels compare
 
 
 def pixels_of(index: int, size: tuple[int, int] = (32, 24)) -> np.ndarray:

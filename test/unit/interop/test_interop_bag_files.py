@@ -9,6 +9,7 @@ import pytest
 
 from bags import (
     PERIOD_NS,
+    PNG,
     START_NS,
     drive,
     image,
@@ -22,9 +23,7 @@ from mcap_records import channel, chunk, mcap, message, record, records_of
 from mobile_vla_ros.interop import bag_files
 from mobile_vla_ros.interop.bag_files import MAX_BYTES
 from mobile_vla_ros.interop.imports import FAILED, IMPORTED
-from mobile_vla_ros.interop.source import ImportOptions
 
-PNG = ImportOptions('go to the red box', image_format='png')
 WITHOUT_TIME = 'without a time: 0, or from before /clock'
 
 

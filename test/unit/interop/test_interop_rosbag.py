@@ -10,6 +10,7 @@ import sparse_episodes
 from bags import (
     DELAY_NS,
     PERIOD_NS,
+    PNG,
     START_NS,
     compressed,
     drive,
@@ -30,8 +31,6 @@ from mobile_vla_ros.images import messages as images
 from mobile_vla_ros.interop.export import export
 from mobile_vla_ros.interop.imports import FAILED
 from mobile_vla_ros.interop.source import ImportOptions
-
-PNG = ImportOptions('go to the red box', image_format='png')
 
 
 def jpeg(index: int, stamp_ns: int):
