@@ -17,7 +17,7 @@ from mobile_vla_ros.episode.timing.command_rule import SETTING, known_rule
 from mobile_vla_ros.errors import UserError
 
 FORMAT = 'mobile_vla_episode'
-VERSION = 2  # the one that is written; older ones are read for ever
+VERSION = 2  # of new episodes; older versions stay readable
 
 SUFFIX = '.h5'
 PART_SUFFIX = '.h5.part'

@@ -1,5 +1,5 @@
 """
-Version 1 of the format: read for ever, no longer written.
+Version 1 of the format: still readable, no longer written.
 
 An image was a row of variable length, which HDF5 keeps in heaps, and a row had one receipt, on a
 clock that may step.

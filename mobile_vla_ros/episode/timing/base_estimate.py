@@ -3,9 +3,9 @@ Tell from an episode's images whether its base holds the last command or stops.
 
 Pairs of images a fifth of a second apart show motion. Those under a fresh command show how a
 moving robot looks, those without a command how a standing one does; the pairs under an old command
-are then one or the other. Where nothing stands still to compare with, motion is told from noise
-by twice the distance: over it, motion changes the image more, and noise does not. Odometry, once
-episodes have it, goes before the images.
+are then one or the other. Where nothing stands still to compare with, motion is separated from
+noise by twice the distance: over it, motion changes the image more, and noise does not.
+Odometry, once episodes have it, goes before the images.
 """
 
 from collections.abc import Callable

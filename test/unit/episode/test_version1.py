@@ -1,4 +1,4 @@
-"""Version 1 of the format: its episodes, whole and torn, are read for ever."""
+"""Version 1 of the format: its episodes, whole and torn, stay readable."""
 
 import subprocess
 import sys
