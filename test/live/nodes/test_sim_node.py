@@ -12,7 +12,7 @@ from nav_msgs.msg import Odometry
 from PIL import Image as PILImage
 from rcl_interfaces.msg import Parameter, ParameterType, ParameterValue
 from rcl_interfaces.srv import SetParameters
-from rclpy.qos import qos_profile_sensor_data
+from rclpy.qos import QoSProfile, ReliabilityPolicy, qos_profile_sensor_data
 from rosgraph_msgs.msg import Clock
 from sensor_msgs.msg import CompressedImage, Image
 from std_msgs.msg import String
@@ -214,7 +214,8 @@ def test_a_paused_scene_has_images_and_does_not_move(nodes, client):
 
 def test_a_disturbed_scene_loses_frames_and_publishes_some_late(nodes, client):
     """Its seed selects them; late ones follow the next frame, with their own stamp."""
-    images = client.subscribe('camera/image_raw', Image, qos_profile_sensor_data)
+    qos = QoSProfile(depth=200, reliability=ReliabilityPolicy.BEST_EFFORT)
+    images = client.subscribe('camera/image_raw', Image, qos)
     nodes.start(
         'sim_node',
         params={
@@ -237,7 +238,11 @@ def test_a_disturbed_scene_loses_frames_and_publishes_some_late(nodes, client):
     sent = [stamp for stamp in stamps if delay(stamp) is not None]
     sent.sort(key=lambda stamp: stamp + delay(stamp))
     # At the ends, a neighbouring frame may have been under way.
-    assert arrived[3:-3] == sent[sent.index(arrived[3]) : sent.index(arrived[-4]) + 1]
+    between = sent[sent.index(arrived[3]) : sent.index(arrived[-4]) + 1]
+    received = set(arrived)
+    assert arrived[3:-3] == [stamp for stamp in between if stamp in received]
+    # Images travel best effort: on a busy machine a few are lost on the way.
+    assert len(between) - len(arrived[3:-3]) <= 0.05 * len(between)
     assert any(delay(stamp) for stamp in arrived[3:-3])
     assert arrived != sorted(arrived)
     assert len(sent) < (max(arrived) - min(arrived)) / 1e8 + 1
