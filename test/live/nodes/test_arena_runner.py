@@ -23,22 +23,32 @@ TO_STOP = next(i for i in count() if suites.scene('train', i).task.kind == STOP)
 FAST = {'real_time_factor': 4.0, 'publish_clock': True}
 
 
-def follow_instruction(client) -> list[str]:
+@pytest.fixture
+def follow_instruction(client):
     """Report each instruction like the recorder, half a second late; return the reported ones."""
-    publisher = client.node.create_publisher(DiagnosticStatus, 'recorder/status', 10)
-    reported: list[str] = []
+    timers: list[threading.Timer] = []
 
-    def report(instruction: str) -> None:
-        reported.append(instruction)
-        values = {'instruction': instruction}
-        publisher.publish(status_message('recorder', 'idle', values, DiagnosticStatus.OK))
+    def follow() -> list[str]:
+        publisher = client.node.create_publisher(DiagnosticStatus, 'recorder/status', 10)
+        reported: list[str] = []
 
-    def receive(message: String) -> None:
-        # Not in the executor's thread, which responds to recorder/start meanwhile.
-        threading.Timer(0.5, report, [message.data]).start()
+        def report(instruction: str) -> None:
+            reported.append(instruction)
+            values = {'instruction': instruction}
+            publisher.publish(status_message('recorder', 'idle', values, DiagnosticStatus.OK))
 
-    client.node.create_subscription(String, 'instruction', receive, LATCHED)
-    return reported
+        def receive(message: String) -> None:
+            # Not in the executor's thread, which responds to recorder/start meanwhile.
+            timers.append(threading.Timer(0.5, report, [message.data]))
+            timers[-1].start()
+
+        client.node.create_subscription(String, 'instruction', receive, LATCHED)
+        return reported
+
+    yield follow
+    for timer in timers:
+        timer.cancel()
+        timer.join()
 
 
 def lines(process) -> list[dict]:
@@ -91,14 +101,14 @@ def test_the_expert_drives_through_the_guard(nodes, client):
     assert lines(runner)[0]['outcome'] == 'success'
 
 
-def test_each_episode_is_started_and_ended_with_its_outcome(nodes, client):
+def test_each_episode_is_started_and_ended_with_its_outcome(nodes, client, follow_instruction):
     """
     start, then success, once per trial; the recorder's response is in the line.
 
     An episode starts only when the recorder has the instruction of its scene.
     """
     called, started = [], []
-    reported = follow_instruction(client)
+    reported = follow_instruction()
     for name in ('start', 'success', 'failure'):
 
         def answer(_request, response, name=name):
@@ -121,12 +131,14 @@ def test_each_episode_is_started_and_ended_with_its_outcome(nodes, client):
     assert [trial['episode'] for trial in lines(runner)] == ['episode-2.h5', 'episode-4.h5']
 
 
-def test_an_episode_of_a_stop_has_the_rolling_and_the_standing_base(nodes, client):
+def test_an_episode_of_a_stop_has_the_rolling_and_the_standing_base(
+    nodes, client, follow_instruction
+):
     """Even with a slow recorder the scene starts after the episode, and lasts hold_s longer."""
     odom = client.subscribe('odom', Odometry)
     commands = client.subscribe('teleop/cmd_vel', Twist)
     called = {}
-    follow_instruction(client)
+    follow_instruction()
     for name in ('start', 'success', 'failure'):
 
         def answer(_request, response, name=name):
@@ -162,14 +174,14 @@ def test_an_episode_of_a_stop_has_the_rolling_and_the_standing_base(nodes, clien
     assert ended_s - began_s > trial['elapsed_s'] + 0.9
 
 
-def test_a_recorder_that_refuses_ends_the_run_with_its_sentence(nodes, client):
+def test_a_recorder_that_refuses_ends_the_run_with_its_sentence(nodes, client, follow_instruction):
     """The sentence is printed, the exit status is 2, and no trial is reported."""
 
     def refuse(_request, response):
         response.success, response.message = False, 'no camera'
         return response
 
-    follow_instruction(client)
+    follow_instruction()
     for name in ('start', 'success', 'failure'):
         client.node.create_service(Trigger, f'recorder/{name}', refuse)
     nodes.start('sim_node', params=FAST)
