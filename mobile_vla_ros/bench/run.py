@@ -10,8 +10,9 @@ from mobile_vla_ros.errors import UserError, did_you_mean
 from mobile_vla_ros.files import make_folder
 
 # The parts of each benchmark; those BY_NAME run only by name or with --all.
-RECORD_PARTS = ('load', 'kill', 'disk', 'encode')
+RECORD_PARTS = ('load', 'ring', 'kill', 'disk', 'encode')
 RECORD_S, KILLS = 600.0, 100
+RING_S = 60.0  # of each phase, at most
 TRAIN_PARTS, TRAIN_BY_NAME = ('encodes', 'tokens', 'decode', 'loader', 'memory', 'full'), ('full',)
 EPISODES, TURNS = 3, 3
 DRIVE_PARTS, DRIVE_BY_NAME = ('guard', 'latency', 'step'), ('step',)
@@ -76,11 +77,13 @@ def measure_record(
     :param seconds: length of the episode recorded under load.
     :param kills: recorders to kill, at moments drawn from ``seed``.
     """
-    from mobile_vla_ros.bench.record import disk, encode, kill, load
+    from mobile_vla_ros.bench.record import disk, encode, kill, load, ring
 
     match part:
         case 'load':
             return load.measure(folder, seconds, quiet=quiet)
+        case 'ring':
+            return ring.measure(folder, min(seconds, RING_S), quiet=quiet)
         case 'kill':
             return kill.measure(folder, kills, seed, quiet=quiet)
         case 'disk':

@@ -129,7 +129,7 @@ def recorder_node(values: Mapping, *, follow_guard: bool = False) -> NodeSpec:
     parameters, camera = _camera(values)
     if follow_guard:
         parameters['follow_guard'] = True
-    parameters.update(_given(values, *EPISODE_PARAMETERS))
+    parameters.update(_given(values, *EPISODE_PARAMETERS, 'ring_s'))
     return _node(
         values,
         'recorder',

@@ -82,6 +82,13 @@ JOY = Argument(
     'also start joy_node, for a joystick on this machine; the console then needs no terminal',
     bool,
 )
+RING = Argument(
+    'ring_s',
+    '',
+    'seconds that the black box holds while nothing is recorded; a fault, an e-stop or a takeover '
+    'makes them an episode (empty: as in the parameter file)',
+    float,
+)
 EPISODES = (
     Argument('data_dir', '', 'folder of the episodes (empty: as in the parameter file)'),
     Argument('operator', '', 'who drives, stored in the episode'),
@@ -129,6 +136,7 @@ def _drive_nodes(values: Mapping) -> list[NodeSpec]:
     guard = guard_node(values)
     if not values['shadow']:
         guard.parameters['expect_policy'] = True
+    follow_guard = values['record'] and not values['dry_run']
     # In a shadow drive the user's own stack may drive; the guard's zeros must not interfere.
     guarded = values['console'] or not values['shadow']
     return [
@@ -137,8 +145,8 @@ def _drive_nodes(values: Mapping) -> list[NodeSpec]:
         inference_node(values),
         *([shadow_node(values)] if values['shadow'] else []),
         *(
-            [recorder_node(values, follow_guard=guarded and not values['dry_run'])]
-            if values['record']
+            [recorder_node(values, follow_guard=guarded and follow_guard)]
+            if values['record'] or values['ring_s']
             else []
         ),
         *console_nodes(values),
@@ -151,6 +159,7 @@ RECORD = Bringup(
     (
         Argument('instruction', '', 'instruction of these episodes'),
         *EPISODES,
+        RING,
         *TOPICS,
         *CAMERA_TIME,
         Argument('console', 'true', 'start the console: keyboard and joystick', bool),
@@ -214,6 +223,7 @@ DRIVE = Bringup(
             bool,
         ),
         *EPISODES,
+        RING,
         Argument(
             'console', 'false', 'start the console, to take over by keyboard or joystick', bool
         ),

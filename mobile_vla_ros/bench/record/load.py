@@ -16,6 +16,7 @@ CORES, MEGABYTES = 1.0, 500.0
 # The recorder publishes its status every 0.5 s; twice that means that it was blocked.
 STATUS_GAP_S = 1.0
 START_S = 75.0  # longer than the timeout of the source, whose error names what it waits for
+POLL_S = 0.02
 RECORDER, SOURCE = 'recorder', 'bench_source'
 INSTRUCTION = 'go to the red box'
 
@@ -242,6 +243,14 @@ class Events:
         self._processes, self._quiet = processes, quiet
         self._seen = 0
 
+    def pause(self, seconds: float, what: str) -> None:
+        """Let the nodes run; raises ProcessEnded if one exits."""
+        from tqdm import trange
+
+        for _ in trange(round(seconds / POLL_S), desc=what, disable=self._quiet, leave=False):
+            self._processes.check()
+            time.sleep(POLL_S)
+
     def wait(
         self,
         event: str,
@@ -284,4 +293,4 @@ class Events:
                         f'{self._processes[SOURCE].tail(2)}; the recorder: '
                         f'{self._processes[RECORDER].tail(5)}',
                     )
-                time.sleep(0.02)
+                time.sleep(POLL_S)

@@ -12,6 +12,7 @@ import numpy as np
 
 from mobile_vla_ros.episode.quality.verdict import Health
 from mobile_vla_ros.episode.storage import disk
+from mobile_vla_ros.episode.storage.ring import RingWriter
 from mobile_vla_ros.episode.storage.writer import EpisodeWriter
 from mobile_vla_ros.errors import UserError
 from mobile_vla_ros.types import NANOSECONDS, Command
@@ -89,13 +90,12 @@ class Recording:
 
     def __init__(
         self,
-        writer: EpisodeWriter,
+        writer: EpisodeWriter | RingWriter,
         *,
         queue_frames: int,
         steady_ns: Callable[[], int],
         floor_bytes: int = 0,
     ) -> None:
-        self.part_path = writer.part_path
         self._writer = writer
         self._steady_ns = steady_ns
         self._floor_bytes = floor_bytes
@@ -107,6 +107,11 @@ class Recording:
         self._news = threading.Condition()
         self._thread = threading.Thread(target=self._work, name='episode_writer', daemon=True)
         self._thread.start()
+
+    @property
+    def part_path(self) -> Path:
+        """The file until it is finished."""
+        return self._writer.part_path
 
     @property
     def path(self) -> Path | None:

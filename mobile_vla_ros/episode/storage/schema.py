@@ -35,6 +35,7 @@ EVENTS = (
     'problem',
     'recovered',
     'action',
+    'trigger',  # of a black box: what happened
 )
 
 # Fill values: they distinguish rows that were never written from real zeros.

@@ -3,9 +3,9 @@ Publish images and commands to measure a recorder, and start and end its episode
 
     python -m mobile_vla_ros.nodes.bench_source --ros-args -p rate_hz:=30.0 -p seconds:=10.0
 
-Prints one line of JSON for each of `started`, `silent` (publishing has stopped) and `ended`. Each
-image has its number in its pixels (`bench.synthetic_camera`), each command in `angular.x`, so that
-losses in a file can be counted.
+Prints one line of JSON for each of `receives` (the recorder), `started`, `silent` (publishing has
+stopped) and `ended`. Each image has its number in its pixels (`bench.synthetic_camera`), each
+command in `angular.x`, so that losses in a file can be counted.
 """
 
 import json
@@ -122,7 +122,7 @@ class BenchSource(Node):
                 "the recorder's name; {} in it is the number of the episode",
             ),
             settle_s=declare(
-                self, 'settle_s', 1.0, 'seconds of images before an episode', limits=(0.0, 60.0)
+                self, 'settle_s', 1.0, 'seconds of images before an episode', limits=(0.0, 600.0)
             ),
             timeout_s=declare(
                 self, 'patience_s', 60.0, 'seconds to wait for an answer', limits=(1.0, 600.0)
@@ -222,6 +222,7 @@ class BenchSource(Node):
             return bool(values.get('command_type')) and float(values['camera_hz']) > 0
 
         self._until(f'{recorder} to receive', receives)
+        _report('receives', recorder=recorder)
         self._closing.wait(self._params.settle_s)
         answer = self._call(f'{recorder}/start')
         # The request may have been sent twice.

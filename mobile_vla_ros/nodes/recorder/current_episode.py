@@ -1,12 +1,10 @@
 """The episode in progress, if there is one, and the verdict on the previous one. Knows no ROS."""
 
 import time
-from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -14,11 +12,19 @@ from mobile_vla_ros.episode.quality.verdict import sentences
 from mobile_vla_ros.episode.storage.recording import Recording
 from mobile_vla_ros.episode.storage.schema import EpisodeInfo
 from mobile_vla_ros.episode.storage.writer import EpisodeWriter
-from mobile_vla_ros.episode.timing.command_rule import SETTING, STALE_S, StaleTime
+from mobile_vla_ros.episode.timing.command_rule import SETTING, STALE_S
 from mobile_vla_ros.episode.timing.command_source import CommandLabeller
 from mobile_vla_ros.errors import UserError
-from mobile_vla_ros.images.stored import BrokenImage, read_header
+from mobile_vla_ros.images.stored import BrokenImage
+from mobile_vla_ros.nodes.recorder.black_box import BlackBox
 from mobile_vla_ros.nodes.recorder.episode_folder import EpisodeFolder
+from mobile_vla_ros.nodes.recorder.open_episode import (
+    BROKEN,
+    Message,
+    OpenEpisode,
+    kind,
+    open_episode,
+)
 from mobile_vla_ros.nodes.recorder.params import RecorderParams
 from mobile_vla_ros.nodes.shared.messages import steady_ns
 from mobile_vla_ros.safety.status import GuardStatus
@@ -26,46 +32,20 @@ from mobile_vla_ros.types import Command
 
 if TYPE_CHECKING:
     from rclpy.task import Future
-    from sensor_msgs.msg import CompressedImage, Image
-
-Message: TypeAlias = 'Image | CompressedImage'
 
 IDLE, STARTING, RECORDING, CLOSING = 'idle', 'starting', 'recording', 'closing'
-BROKEN = 'a broken image'
 OTHER_KIND = 'images of another size or encoding'
 MAX_NOTED = 50  # problems that an episode names; a camera may send a new one with every image
 POLL_S = 0.01
 
 
-@dataclass
-class OpenEpisode:
-    """
-    What belongs to one recording.
-
-    :ivar image_kind: size and encoding of its images (``kind``).
-    :ivar began_s: when it began, on the steady clock.
-    :ivar other_images: a sentence while the camera sends images of another kind, else ''.
-    :ivar noted: keys of the problems that it already holds.
-    :ivar lost_commands: how many commands were left out, by reason.
-    :ivar stale: for how long the robot was driven on an old command.
-    """
-
-    recording: Recording
-    writer: EpisodeWriter
-    image_kind: str
-    began_s: float = 0.0
-    other_images: str = ''
-    noted: set[str] = field(default_factory=set)
-    lost_commands: Counter[str] = field(default_factory=Counter)
-    stale: StaleTime = field(default_factory=StaleTime)
-
-
 class CurrentEpisode:
     """
-    Holds the state of the recorder; frames and commands are ignored unless it is recording.
+    Holds the state of the recorder; unless it records, frames and commands go to the black box.
 
     All methods but ``open`` belong to one thread.
 
+    :ivar box: the black box.
     :param encode: gives the stored bytes of an image message; raises UserError if it cannot.
     :param now_ns: the node's clock, which may be a simulated one.
     """
@@ -78,6 +58,7 @@ class CurrentEpisode:
         now_ns: Callable[[], int],
     ) -> None:
         self.state = IDLE
+        self.box = BlackBox(params, folder, self._end_box)
         self._open: OpenEpisode | None = None
         self._labels = CommandLabeller()
         self._params = params
@@ -132,14 +113,7 @@ class CurrentEpisode:
             expected_rate_hz=expected_hz,
             proposals=proposals,
         )
-        fitting = max(1, self._params.queue_bytes // max(1, len(image.data)))
-        recording = Recording(
-            writer,
-            queue_frames=min(self._params.queue_frames, fitting),
-            steady_ns=time.monotonic_ns,
-            floor_bytes=self._folder.disk.floor_bytes,
-        )
-        return OpenEpisode(recording, writer, kind(image))
+        return open_episode(writer, image, self._params, self._folder.disk.floor_bytes)
 
     @staticmethod
     def discard_unopened(opening: 'Future', timeout_s: float) -> None:
@@ -158,21 +132,25 @@ class CurrentEpisode:
 
     def begin(self, opened: OpenEpisode) -> None:
         """Record from now on."""
-        self._open = opened
+        self.box.end()
+        self._open, self.state = opened, RECORDING
         self.event('start')
         opened.began_s = time.monotonic()
-        self.state = RECORDING
         self._labels.begin()
 
     def event(self, name: str, text: str = '') -> None:
         """Record what happens now."""
-        assert self._open is not None
-        self._open.recording.event(name, self._now_ns(), text, steady_ns=steady_ns())
+        current = self._active()
+        assert current is not None
+        current.recording.event(name, self._now_ns(), text, steady_ns=steady_ns())
 
     def frame(
         self, message: Message, stamp_ns: int, received_ns: int, steady: int, missing: int
     ) -> None:
         """Record one camera message, and how many before it were lost."""
+        holds = self.state != RECORDING and self._params.ring_s
+        if holds and self.box.prepare(message, kind(message)):
+            self._labels.begin()
         current = self._active()
         if current is None:
             return
@@ -245,6 +223,19 @@ class CurrentEpisode:
         if current is not None and current.writer.expected_rate_hz is None:
             current.writer.expected_rate_hz = rate_hz
 
+    def trigger(self, why: str, info: EpisodeInfo) -> str:
+        """
+        Note in the episode what has just happened, or make the black box one; return a sentence.
+
+        :param info: attributes of that episode.
+        :raises UserError: when nothing is recorded, and the black box holds nothing.
+        """
+        event = partial(self.event, 'trigger', why)
+        if self.state != RECORDING:
+            return self.box.keep(info, event)
+        event()
+        return 'noted in the episode that is being recorded'
+
     def command_type(self, found: str) -> None:
         """Set the type of the commands."""
         current = self._active()
@@ -262,7 +253,7 @@ class CurrentEpisode:
 
     def settle(self) -> str:
         """Close an episode that a full disk or a defect ended; return a sentence, or ''."""
-        current = self._active()
+        current = self._open if self.state == RECORDING else None
         if current is None or not (current.recording.error or current.recording.ended):
             return ''
         recording = self.release()
@@ -306,6 +297,7 @@ class CurrentEpisode:
                 **counts,
                 'stale_commands_s': '0.0',
                 **self._last,
+                **self.box.values(),
             }
         recording = current.recording
         return {
@@ -317,6 +309,7 @@ class CurrentEpisode:
             'queue': recording.queued,
             'stale_commands_s': f'{current.stale.until(time.monotonic_ns())[1]:.1f}',
             **self._last,
+            **self.box.values(),
         }
 
     def problems(self) -> list[str]:
@@ -345,16 +338,14 @@ class CurrentEpisode:
         self.note('base', sentence)
         return sentence
 
+    def _end_box(self) -> None:
+        self.write_commands(all_of_them=True)
+        self.event('stop')
+
+    @property
+    def active(self) -> bool:
+        """Whether frames and commands are stored."""
+        return self._active() is not None
+
     def _active(self) -> OpenEpisode | None:
-        return self._open if self.state == RECORDING else None
-
-
-def kind(message: Message) -> str:
-    """Return size and encoding of a camera message in words, such as ``1280x720 rgb8``."""
-    if hasattr(message, 'encoding'):
-        return f'{message.width}x{message.height} {message.encoding}'
-    try:
-        width, height, image_format = read_header(bytes(message.data))
-    except BrokenImage:
-        return BROKEN
-    return f'{width}x{height} {image_format}'
+        return self._open if self.state == RECORDING else self.box.current

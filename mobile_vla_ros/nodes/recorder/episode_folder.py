@@ -107,6 +107,7 @@ class EpisodeFolder:
     Recovers abandoned episodes once, counts the episodes, and watches the disk.
 
     :ivar path: of the folder.
+    :ivar black_box: the folder of the black box's episodes, in it.
     :ivar disk: its disk's space, measured every second.
     :param data_dir: ``~`` at its start is the user's home.
     :param floor_bytes: free space that an episode must leave.
@@ -131,6 +132,7 @@ class EpisodeFolder:
                 got=f'{data_dir!r}: {error}',
                 remedy='write it without ~',
             ) from None
+        self.black_box = self.path / 'black_box'
         self.disk = DiskSpace(self.path, floor_bytes)
         self._recovered = ''
         self._counts: dict[str, int] = {}
@@ -203,8 +205,6 @@ class EpisodeFolder:
             self._warn(traceback.format_exc())
 
     def _recover(self) -> None:
-        if not self.path.is_dir():
-            return
         sentences: list[str] = []
 
         def report(sentence: str) -> None:
@@ -225,7 +225,8 @@ class EpisodeFolder:
                 report(f'{path.name} could not be recovered: {error}')
                 raise
 
-        for path in recovery.without_writer(self.path):
+        folders = [folder for folder in (self.path, self.black_box) if folder.is_dir()]
+        for path in [path for folder in folders for path in recovery.without_writer(folder)]:
             if self._closing.is_set():
                 return
             self._guarded(partial(recover, path))

@@ -21,6 +21,7 @@ from rclpy.qos import QoSProfile, ReliabilityPolicy
 from sensor_msgs.msg import CompressedImage, Image
 
 from mobile_vla_ros.episode.storage.schema import EpisodeInfo
+from mobile_vla_ros.nodes.recorder.black_box import NO_INSTRUCTION, Triggers
 from mobile_vla_ros.nodes.recorder.camera import CameraInput
 from mobile_vla_ros.nodes.recorder.current_episode import RECORDING, CurrentEpisode
 from mobile_vla_ros.nodes.recorder.episode_folder import EpisodeFolder
@@ -74,6 +75,7 @@ class RecorderNode(Node):
         self._episode = episode = CurrentEpisode(
             params, self._folder, camera.images.encode, lambda: self.get_clock().now().nanoseconds
         )
+        self._triggers = Triggers()
         self._guard = GuardStatusListener(self, steady_ns, self._on_guard_status)
         self._commands = CommandTopic(self, 'cmd_vel', self._on_command, episode.command_type)
         on_proposal: Callable[..., None] = self._on_proposal  # typed with one argument
@@ -103,12 +105,14 @@ class RecorderNode(Node):
     def on_exit(self) -> None:
         """Close an episode in progress: it is as whole as one stopped by service."""
         self._episode_services.shut_down(CLOSE_S)
+        for sentence in self._episode.box.shut_down(CLOSE_S):
+            self.get_logger().info(sentence)
         self._folder.close()
 
     # --- subscriptions ---
 
     def _on_command(self, twist: Twist, stamp_ns: int | None, info: dict, missing: int) -> None:
-        if self._episode.state != RECORDING:
+        if not self._episode.active:
             return
         if missing:
             self._episode.lose_commands(missing, 'were lost before they arrived')
@@ -138,6 +142,10 @@ class RecorderNode(Node):
 
     def _on_guard_status(self, status: GuardStatus, sent_ns: int) -> None:
         self._episode.guard_status(status, sent_ns)
+        why = self._triggers.due(status)
+        if why and self._episode.active:
+            sentence = self._episode.trigger(why, self._info(NO_INSTRUCTION))
+            self.get_logger().info(f'{why}: {sentence}')
         self._follow_guard()
 
     def _follow_guard(self) -> None:
@@ -155,10 +163,11 @@ class RecorderNode(Node):
 
     # --- status ---
 
-    def _info(self) -> EpisodeInfo:
+    def _info(self, otherwise: str = '') -> EpisodeInfo:
+        """Return the attributes of an episode; ``otherwise`` takes the place of no instruction."""
         image: Image | CompressedImage | None = self._camera.newest
         return EpisodeInfo(
-            self._instruction,
+            self._instruction if self._instruction.strip() else otherwise,
             operator=self._params.operator,
             robot=self._params.robot,
             image_topic=self._camera.topic,
@@ -172,6 +181,8 @@ class RecorderNode(Node):
 
     def _publish_status(self) -> None:
         self._episode_services.settle()
+        for sentence in self._episode.box.settle():
+            self.get_logger().info(sentence)
         self._follow_guard()
         now_ns = time.monotonic_ns()
         camera, monitor, episode = self._camera, self._camera.monitor, self._episode
@@ -213,6 +224,7 @@ class RecorderNode(Node):
             self._commands.problem,
             self._folder.disk.problem,
             self._episode_services.failure,
+            self._episode.box.problem,
             *self._episode.problems(),
         ]
         return [problem for problem in found if problem]

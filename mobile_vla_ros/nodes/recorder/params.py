@@ -79,6 +79,8 @@ class RecorderParams:
     disk_floor_bytes: int
     follow_guard: bool
     base_command_timeout_s: float | None
+    ring_s: float
+    ring_bytes: int
 
 
 def recorder_params(node: Node) -> RecorderParams:
@@ -149,6 +151,15 @@ def recorder_params(node: Node) -> RecorderParams:
             'record an episode while the guard is armed, one per instruction',
         ),
         base_command_timeout_s=base_command_timeout(node),
+        ring_s=declare(
+            node,
+            'ring_s',
+            0.0,
+            'seconds that the black box holds while nothing is recorded; 0: there is none',
+            limits=(0.0, 300.0),
+        ),
+        ring_bytes=MEGABYTE
+        * declare(node, 'ring_mb', 256, 'memory for these seconds, MB', limits=(1, 100_000)),
     )
 
 

@@ -16,6 +16,7 @@ from mobile_vla_ros.episode.storage.edits import INSTRUCTION
 from mobile_vla_ros.episode.storage.recording import Recording
 from mobile_vla_ros.episode.storage.schema import EpisodeInfo
 from mobile_vla_ros.errors import UserError
+from mobile_vla_ros.nodes.recorder.black_box import NO_INSTRUCTION
 from mobile_vla_ros.nodes.recorder.camera import CameraInput
 from mobile_vla_ros.nodes.recorder.current_episode import (
     CLOSING,
@@ -80,14 +81,15 @@ class AutoRecord:
 
 class EpisodeServices:
     """
-    Serves ``~/start``, ``~/stop``, ``~/success``, ``~/failure`` and ``~/discard``.
+    Serves ``~/start``, ``~/stop``, ``~/success``, ``~/failure``, ``~/discard``, ``~/black_box``.
 
     ``~/last_instruction``, ``~/last_outcome``, ``~/last_shorten`` and ``~/last_undo`` edit the
     last episode, in a list beside it (``episode.catalog.edit.mend``). Every answer is a sentence.
     Opening and closing a file never blocks a callback.
 
     :ivar failure: why the last episode ended or could not begin; '' after a start.
-    :param info: returns the attributes of an episode that would begin now.
+    :param info: returns the attributes of an episode that would begin now; its argument takes the
+        place of an instruction that nobody gave.
     :param proposals: returns whether an episode that begins now needs room for proposals.
     :param warning: returns a sentence to add to the answer of a start, or ''.
     :param on_answer: called after each answer.
@@ -100,7 +102,7 @@ class EpisodeServices:
         camera: CameraInput,
         *,
         follow_guard: bool,
-        info: Callable[[], EpisodeInfo],
+        info: Callable[..., EpisodeInfo],
         proposals: Callable[[], bool],
         warning: Callable[[], str],
         on_answer: Callable[[], None],
@@ -123,6 +125,7 @@ class EpisodeServices:
             'success': partial(self._stop, 'success'),
             'failure': partial(self._stop, 'failure'),
             'discard': self._discard,
+            'black_box': self._black_box,
         }
         answers |= {name: partial(self._mend, kind) for kind, name in MENDS.items()}
         for name, answer in answers.items():
@@ -241,6 +244,9 @@ class EpisodeServices:
                 got=recording.problem,
             )
         return f'discarded {recording.part_path.name}'
+
+    async def _black_box(self) -> str:
+        return self._episode.trigger('asked for by a person', self._info(NO_INSTRUCTION))
 
     async def _mend(self, kind: str) -> str:
         path = self._episode.last

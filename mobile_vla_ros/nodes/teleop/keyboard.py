@@ -31,14 +31,15 @@ RECORDER_KEYS = {
     'o': 'last_outcome',
     'v': 'last_shorten',
     'u': 'last_undo',
+    'k': 'black_box',
 }
-MENDING_KEYS = 'lovu'  # of them: a held key must not drop 5 s with each of its repeats
+ONCE_KEYS = 'lovuk'  # of them: a held key must not drop 5 s with each of its repeats
 HELP = """\
 W S  forward, back      N  start an episode   X  arm or disarm the guard
 A D  left, right        M  end it             I  change the instruction
 Q E Z C  diagonals      1  end it: success    F G  faster, slower
-R T  turn               0  end it: failure    space  stop
-P    policy drives on   B  discard it         Ctrl-C  leave
+R T  turn               0  end it: failure    K  keep the last seconds (black box)
+P    policy drives on   B  discard it         space  stop   Ctrl-C  leave
 The last episode:  O  another outcome  L  this instruction  V  drop its last 5 s  U  undo
 Hold a key to move: the robot stops when you release it. A joystick moves it while
 its enable button is held.
@@ -142,7 +143,7 @@ class Console:
         elif key in RECORDER_KEYS:
             held = self._called == key and now_ns - self._called_ns < REPEAT_NS
             self._called, self._called_ns = key, now_ns
-            return None if held and key in MENDING_KEYS else ('recorder', RECORDER_KEYS[key])
+            return None if held and key in ONCE_KEYS else ('recorder', RECORDER_KEYS[key])
         elif key == 'x':
             return 'guard', 'toggle'
         elif key == 'p':

@@ -191,6 +191,14 @@ def test_a_recorded_drive_starts_its_episodes_itself():
     assert 'follow_guard' not in by_name(RECORD.nodes())['recorder'].parameters
 
 
+def test_a_black_box_needs_no_recording():
+    """With ring_s alone a drive has a recorder, which starts no episode by itself."""
+    recorder = by_name(DRIVE.nodes(policy='p', ring_s=30.0))['recorder']
+    assert recorder.parameters['ring_s'] == 30.0 and 'follow_guard' not in recorder.parameters
+    assert 'recorder' not in by_name(DRIVE.nodes(policy='p'))
+    assert by_name(RECORD.nodes(ring_s=10.0))['recorder'].parameters['ring_s'] == 10.0
+
+
 def test_a_recorded_shadow_drive_has_the_proposals():
     """The recorder subscribes to the shadow's topic."""
     specs = by_name(DRIVE.nodes(policy='p', record=True, shadow=True))
