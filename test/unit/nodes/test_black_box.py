@@ -1,8 +1,12 @@
 """Which reports of the guard make a black box an episode."""
 
+from types import SimpleNamespace
+
 import pytest
 
-from mobile_vla_ros.nodes.recorder.black_box import Triggers
+from mobile_vla_ros.episode.storage.schema import EpisodeInfo
+from mobile_vla_ros.errors import UserError
+from mobile_vla_ros.nodes.recorder.black_box import BlackBox, Triggers
 from mobile_vla_ros.safety.status import GuardStatus, State, StopReason
 
 DRIVING = GuardStatus(State.DRIVING, True, 'policy')
@@ -32,3 +36,14 @@ def test_faults_emergency_stops_and_takeovers_are_triggers_once(reports, found):
     """A person's own disarming is none, and each is reported when it begins."""
     triggers = Triggers()
     assert [why for report in reports if (why := triggers.due(report))] == found
+
+
+@pytest.mark.parametrize(
+    ('ring_s', 'remedy'), [(0.0, 'ring_s of the recorder'), (30.0, 'tart the camera')]
+)
+def test_without_images_nothing_can_be_kept(ring_s, remedy):
+    """The sentence says what to do."""
+    box = BlackBox(SimpleNamespace(ring_s=ring_s), None, lambda: None)
+    with pytest.raises(UserError, match=remedy):
+        box.keep(EpisodeInfo('go'), lambda: None)
+    assert box.settle() == [] and box.values()['black_box_s'] == '0.0'
