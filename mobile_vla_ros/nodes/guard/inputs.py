@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 
 import numpy as np
-from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
+from diagnostic_msgs.msg import DiagnosticArray
 from geometry_msgs.msg import Twist, TwistStamped
 from rclpy.clock import ROSClock
 from rclpy.event_handler import SubscriptionEventCallbacks
@@ -14,6 +14,7 @@ from rclpy.qos import QoSProfile, ReliabilityPolicy
 from rclpy.subscription import Subscription
 from std_msgs.msg import Bool
 
+from mobile_vla_ros.nodes.shared.guard_status import policy_report, usable
 from mobile_vla_ros.nodes.shared.messages import (
     BEST_EFFORT,
     LATCHED,
@@ -27,10 +28,18 @@ from mobile_vla_ros.safety.estop_order import EstopOrder
 from mobile_vla_ros.safety.estop_watch import EstopWatch
 from mobile_vla_ros.safety.lateness import Lateness
 from mobile_vla_ros.safety.preflight import Endpoint
+from mobile_vla_ros.safety.status import Health, Level, PolicyStatus, StopReason
+from mobile_vla_ros.types import Check
 
 INPUT_DEPTH = 10
 # What the fastest publisher sends while the executor is busy elsewhere.
 ESTOP_DEPTH = 1000
+Report = tuple[PolicyStatus, list[Check]]
+# What counts when a report cannot be used: whatever it says, the drive must not go on.
+UNUSABLE: Report = (
+    PolicyStatus(Health.fault(StopReason.OTHER, 'the report of the policy cannot be used')),
+    [],
+)
 
 
 class Sending:
@@ -141,14 +150,15 @@ class TeleopTopic:
 def subscribe_to_policy(
     node: Node,
     on_proposal: Callable[[np.ndarray, int, int], None],
-    on_health: Callable[[DiagnosticArray, int], None],
+    on_health: Callable[[PolicyStatus, list[Check], int], None],
 ) -> None:
     """
     Subscribe to proposals and to the health of the policy.
 
     :param on_proposal: called with a twist (6,), its stamp (nanoseconds, ROS clock), and when it
         was sent, on ``steady_ns``.
-    :param on_health: called with a message, and when it was sent.
+    :param on_health: called with the report and its checks (``policy_report``), and when it was
+        sent; with a fault for one that cannot be used.
     """
     proposals, reports = Sending(), Sending(latched=True)
     newest_ns = 0
@@ -158,22 +168,28 @@ def subscribe_to_policy(
             twist_array(message.twist), time_ns(message.header.stamp), proposals.sent_ns(info)
         )
 
-    def health(message: DiagnosticArray, info: dict) -> None:
+    def health(data: bytes, info: dict) -> None:
         nonlocal newest_ns
         sent_ns = reports.sent_ns(info)
+        report = usable(node, 'a message on policy/health', lambda: policy_report(data), UNUSABLE)
+        if report is None:
+            return
         # A copy on the other subscription must not undo a newer report; a fault always counts.
-        if sent_ns >= newest_ns or any(
-            one.level != DiagnosticStatus.OK for one in message.status[:1]
-        ):
+        if sent_ns >= newest_ns or report[0].health.level != Level.OK:
             newest_ns = max(newest_ns, sent_ns)
-            on_health(message, sent_ns)
+            on_health(*report, sent_ns)
 
     node.create_subscription(TwistStamped, 'policy/cmd_vel', with_info(proposal), BEST_EFFORT)
     # The latched one is incompatible with publishers that do not latch; the other receives those.
     quiet = SubscriptionEventCallbacks(use_default_callbacks=False)
     for qos in (LATCHED, BEST_EFFORT):
         node.create_subscription(
-            DiagnosticArray, 'policy/health', with_info(health), qos, event_callbacks=quiet
+            DiagnosticArray,
+            'policy/health',
+            with_info(health),
+            qos,
+            event_callbacks=quiet,
+            raw=True,
         )
 
 

@@ -10,7 +10,6 @@ import threading
 from dataclasses import dataclass
 
 import numpy as np
-from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
 from rcl_interfaces.msg import SetParametersResult
 from rclpy.callback_groups import ReentrantCallbackGroup
 from rclpy.clock import Clock, ClockType
@@ -28,14 +27,12 @@ from mobile_vla_ros.nodes.guard.inputs import (
 from mobile_vla_ros.nodes.guard.params import AUTO, guard_params
 from mobile_vla_ros.nodes.guard.publishers import CommandPublisher, StatusPublisher
 from mobile_vla_ros.nodes.guard.ticker import Ticker
-from mobile_vla_ros.nodes.shared.guard_status import policy_report, usable
 from mobile_vla_ros.nodes.shared.messages import steady_ns
 from mobile_vla_ros.safety import preflight, strafing
 from mobile_vla_ros.safety.guard import Guard
 from mobile_vla_ros.safety.status import (
     STATUS_MAX_AGE_S,
     GuardStatus,
-    Health,
     Level,
     PolicyStatus,
     StopReason,
@@ -43,11 +40,6 @@ from mobile_vla_ros.safety.status import (
 from mobile_vla_ros.types import NANOSECONDS, Check
 
 GRAPH_PERIOD_S = 0.25
-# What counts when a report other than OK cannot be used: it must stop all the same.
-UNUSABLE: tuple[PolicyStatus, list[Check]] = (
-    PolicyStatus(Health.fault(StopReason.OTHER, 'the report of the policy cannot be used')),
-    [],
-)
 
 
 @dataclass(frozen=True)
@@ -149,18 +141,10 @@ class GuardNode(Node):
         with self._lock:
             self._guard.proposal(twist, stamp_ns, sent_ns)
 
-    def _on_health(self, message: DiagnosticArray, sent_ns: int) -> None:
-        if not message.status:
-            return
-        parsed = usable(self, 'a message on policy/health', lambda: policy_report(message))
-        if parsed is None:
-            if message.status[0].level == DiagnosticStatus.OK:
-                return  # no report; after health_timeout_s the policy is silent
-            parsed = UNUSABLE
-        report = PolicyReport(*parsed, sent_ns)
-        self._policy = report
+    def _on_health(self, status: PolicyStatus, checks: list[Check], sent_ns: int) -> None:
+        self._policy = PolicyReport(status, checks, sent_ns)
         with self._lock:
-            if self._guard.policy_health(report.status.health, sent_ns):
+            if self._guard.policy_health(status.health, sent_ns):
                 self._tick()
 
     def _on_teleop(self, twist: np.ndarray, received_ns: int, late_ns: int) -> None:

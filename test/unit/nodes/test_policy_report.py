@@ -1,21 +1,33 @@
 """The report of a policy, as the guard reads it."""
 
+import time
+
 import pytest
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
+from rclpy.serialization import serialize_message
 
-from mobile_vla_ros.nodes.shared.guard_status import policy_report
+from mobile_vla_ros.nodes.shared.guard_status import MAX_REPORT_BYTES, policy_report
 from mobile_vla_ros.safety.status import Unusable
 
 
 @pytest.mark.parametrize(
-    'status',
+    'statuses',
     [
-        DiagnosticStatus(name='check/camera', message='x' * 100_000),
-        DiagnosticStatus(name='x' * 100_000),
+        [DiagnosticStatus(name='x' * MAX_REPORT_BYTES)],
+        [DiagnosticStatus(name='check/camera', message='x' * 1000)] * 100,
+        [DiagnosticStatus()] * 50_000,
     ],
-    ids=['sentences', 'names'],
+    ids=['a text', 'checks', 'statuses'],
 )
-def test_the_checks_of_a_report_are_bounded_together(status):
-    """Each text is short enough, and all of them would be kept."""
-    with pytest.raises(Unusable, match='characters'):
-        policy_report(DiagnosticArray(status=[DiagnosticStatus(name='policy'), *[status] * 900]))
+def test_a_large_report_costs_nothing(statuses):
+    """It is refused before it is decoded: the guard must go on deciding."""
+    data = serialize_message(DiagnosticArray(status=statuses))
+    began_s = time.process_time()
+    with pytest.raises(Unusable, match='bytes'):
+        policy_report(data)
+    assert time.process_time() - began_s < 0.01
+
+
+def test_a_report_without_a_status_is_none():
+    """It is not even OK."""
+    assert policy_report(serialize_message(DiagnosticArray())) is None
