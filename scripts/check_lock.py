@@ -197,7 +197,7 @@ def lowest(folder: Path, work: Path) -> int:
         if done.returncode:
             raise RuntimeError(done.stderr.strip())
     environment = {**os.environ, 'PYTHONPATH': str(ROOT), 'OMP_NUM_THREADS': '1'}
-    command = [python, '-m', 'pytest', '--half', 'quiet', '-p', 'no:cacheprovider']
+    command = [python, '-m', 'pytest', 'test/unit', '-p', 'no:cacheprovider']
     return subprocess.run(command, cwd=ROOT, env=environment).returncode
 
 

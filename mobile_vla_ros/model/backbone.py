@@ -3,7 +3,7 @@
 import json
 import os
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -11,16 +11,14 @@ from typing import Any, Protocol
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model, set_peft_model_state_dict
 from safetensors.torch import load_file
-from transformers import AutoTokenizer, Kosmos2Config, Kosmos2Model
-from transformers.models.kosmos2.configuration_kosmos2 import (
-    Kosmos2TextConfig,
-    Kosmos2VisionConfig,
-)
+from transformers import Kosmos2Config, Kosmos2Model, PreTrainedTokenizerFast
 from transformers.utils import logging as transformers_logging
 
 from mobile_vla_ros.errors import UserError, did_you_mean, first_line
+from mobile_vla_ros.model.backbone_check import check_attention, check_weights
 from mobile_vla_ros.model.backbone_files import (
     CONFIG,
+    FETCH,
     IMAGES,
     INDEX,
     alone,
@@ -41,10 +39,41 @@ LORA_TARGETS = {
 }
 
 
+# The settings that define the network; transformers has others in each version.
+TEXT_SETTINGS = (
+    'vocab_size',
+    'max_position_embeddings',
+    'embed_dim',
+    'layers',
+    'ffn_dim',
+    'attention_heads',
+    'activation_function',
+    'dropout',
+    'attention_dropout',
+    'activation_dropout',
+    'layerdrop',
+    'layer_norm_eps',
+    'scale_embedding',
+    'pad_token_id',
+    'bos_token_id',
+    'eos_token_id',
+)
+VISION_SETTINGS = (
+    'hidden_size',
+    'intermediate_size',
+    'num_hidden_layers',
+    'num_attention_heads',
+    'num_channels',
+    'image_size',
+    'patch_size',
+    'hidden_act',
+    'layer_norm_eps',
+    'attention_dropout',
+)
+
+
 class Tokenizer(Protocol):
     """The part of a transformers tokenizer that this package uses."""
-
-    pad_token_id: int
 
     def __call__(self, text: str, *, add_special_tokens: bool) -> Mapping[str, list[int]]:
         """Return `input_ids` and more."""
@@ -127,9 +156,24 @@ def load_backbone(
         image = _image_spec(texts[IMAGES])
         with alone({**texts, **weights}) as files:
             tokenizer = _read_tokenizer(files)
-            model = Kosmos2Model.from_pretrained(
-                files, config=config, dtype=dtype, use_safetensors=True, local_files_only=True
-            )
+            verbosity = transformers_logging.get_verbosity()
+            transformers_logging.set_verbosity_error()  # its table of what check_weights refuses
+            try:
+                model, loading = Kosmos2Model.from_pretrained(
+                    files,
+                    config=config,
+                    dtype=dtype,
+                    use_safetensors=True,
+                    local_files_only=True,
+                    output_loading_info=True,
+                    ignore_mismatched_sizes=True,
+                )
+            finally:
+                transformers_logging.set_verbosity(verbosity)
+        check_weights(name, loading)
+        # transformers 4.53 to 5.22 let SDPA hide later positions here, where all are to be seen.
+        model.image_to_text_projection.x_attn.is_causal = False
+        check_attention(model)
     except UserError:
         raise
     except Exception as error:  # every part of a foreign file raises its own
@@ -151,8 +195,9 @@ def load_backbone(
 
 
 def _read_tokenizer(folder: str) -> Tokenizer:
-    tokenizer: Tokenizer = AutoTokenizer.from_pretrained(
-        folder, local_files_only=True, trust_remote_code=False
+    """Read tokenizer.json, and not the name of a class, which depends on who wrote it."""
+    tokenizer: Tokenizer = PreTrainedTokenizerFast(
+        tokenizer_file=str(Path(folder) / 'tokenizer.json')
     )
     return tokenizer
 
@@ -179,7 +224,7 @@ def _not_loaded(
             f'the backbone {name!r} cannot be loaded ({first_line(error)})',
             expected='a folder saved by transformers: config.json, '
             'model.safetensors, tokenizer, preprocessor_config.json',
-            remedy='download it again, or use --backbone builtin:tiny',
+            remedy=f'fetch it again ({FETCH}), or use --backbone builtin:tiny',
         )
     wanted = f' --revision {revision}' if revision else ''
     if not chosen:
@@ -187,14 +232,14 @@ def _not_loaded(
             f'the backbone {name!r} of a policy cannot be loaded ({first_line(error)})',
             expected=f"it in this machine's hub cache; for a policy only {KNOWN_HUB} is "
             'downloaded',
-            remedy=f'if you trust it, run: hf download {name}{wanted}',
+            remedy=f'if you trust it, run: hf download {name}{wanted} --exclude "*.bin"',
         )
     folder = name.split('/')[1]
     return UserError(
         f'the backbone {name!r} cannot be loaded ({first_line(error)})',
         expected='a reachable hub, or a copy on this machine',
         remedy=f'on a machine with network access run: hf download {name}{wanted} '
-        f'--local-dir {folder}; then give that folder: --backbone {folder}. '
+        f'--exclude "*.bin" --local-dir {folder}; then give that folder: --backbone {folder}. '
         'Or use --backbone builtin:tiny',
     )
 
@@ -228,15 +273,13 @@ def _config(folder: Path, name: str) -> Kosmos2Config:
             expected=repr(Kosmos2Config.model_type),
         )
 
-    def known(kind: type, values: Mapping[str, Any]) -> dict[str, Any]:
-        return {key: values[key] for key in kind.__annotations__ if key in values}
+    def known(names: Sequence[str], values: Mapping[str, Any]) -> dict[str, Any]:
+        return {name: values[name] for name in names if name in values}
 
     return Kosmos2Config(
-        **{
-            **known(Kosmos2Config, content),
-            'text_config': known(Kosmos2TextConfig, content.get('text_config', {})),
-            'vision_config': known(Kosmos2VisionConfig, content.get('vision_config', {})),
-        }
+        **known(('latent_query_num',), content),
+        text_config=known(TEXT_SETTINGS, content.get('text_config', {})),
+        vision_config=known(VISION_SETTINGS, content.get('vision_config', {})),
     )
 
 
@@ -264,6 +307,13 @@ class LoraSettings:
                 expected=' or '.join(LORA_TARGETS),
                 remedy=did_you_mean(self.scope, LORA_TARGETS),
             )
+
+
+def checkpoint_activations(model: Kosmos2Model) -> None:
+    """Keep only the inputs of the towers' layers, and recompute the rest in the backward pass."""
+    # Its name before transformers 5.23.
+    enable = getattr(model, 'activation_checkpointing_enable', model.gradient_checkpointing_enable)
+    enable({'use_reentrant': False})
 
 
 def add_lora(model: Kosmos2Model, settings: LoraSettings) -> PeftModel:
@@ -330,11 +380,12 @@ def tokenize(tokenizer: Tokenizer, prompts: list[str]) -> tuple[torch.Tensor, to
     """
     Return the token ids of prompts, without special tokens.
 
-    :returns: (N, L) int64, padded on the right, and (N,) int64 lengths.
+    :returns: (N, L) int64, padded on the right with zeros, which nothing attends to, and (N,)
+        int64 lengths.
     """
     rows = [tokenizer(prompt, add_special_tokens=False)['input_ids'] for prompt in prompts]
     lengths = torch.tensor([len(row) for row in rows])
-    ids = torch.full((len(rows), max(1, int(lengths.max()))), tokenizer.pad_token_id)
+    ids = torch.zeros((len(rows), max(1, int(lengths.max()))), dtype=torch.long)
     for row, tokens in zip(ids, rows, strict=True):
         row[: len(tokens)] = torch.tensor(tokens, dtype=torch.long)
     return ids, lengths

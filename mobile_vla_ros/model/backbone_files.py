@@ -23,8 +23,12 @@ NAMES = (
     'added_tokens.json',
 )
 WEIGHTS, INDEX = 'model.safetensors', 'model.safetensors.index.json'
+PICKLED = 'pytorch_model.bin'
 SHARD = re.compile(r'\w[\w.-]{0,200}\.safetensors')
 COMMIT = re.compile('[0-9a-f]{40}')
+# Without the weights as pickle, which are as large and never opened: 6.7 GB and not 13.3.
+FETCH = 'hf download microsoft/kosmos-2-patch14-224 --exclude "*.bin" --local-dir FOLDER'
+LFS_POINTER = b'version https://git-lfs'
 
 
 def download(name: str, revision: str | None, *, offline: bool) -> Path:
@@ -72,17 +76,19 @@ def weight_files(folder: Path) -> dict[str, Path]:
     """
     Return the safetensors files that are loaded, by name, and their index if there is one.
 
-    :raises UserError: when there are none, or the index names another kind of file or place.
+    :raises UserError: when there are none, the index names another kind of file or place, or a
+        file is only the pointer that git-lfs leaves.
     """
     whole = inside(folder, WEIGHTS)
     if whole is not None:
-        return {WEIGHTS: whole}
+        return _fetched({WEIGHTS: whole})
     index = inside(folder, INDEX)
     if index is None:
         raise UserError(
-            'a backbone folder has no weights',
-            got=folder,
+            f'the backbone folder {folder} has no weights that are opened',
+            got='pytorch_model.bin alone' if (folder / PICKLED).exists() else 'none',
             expected='model.safetensors or its shards with their index',
+            remedy=f'fetch it: {FETCH}',
         )
     content = read_json(index)
     weight_map = content.get('weight_map') if isinstance(content, dict) else None
@@ -94,8 +100,22 @@ def weight_files(folder: Path) -> dict[str, Path]:
             f'{INDEX} names no weights, or weights that are not there',
             got=', '.join(sorted(named - found.keys())[:3])[:200] or 'nothing',
             expected=f'the names of safetensors files in {folder}',
+            remedy=f'fetch it again: {FETCH}',
         )
-    return {INDEX: index, **found}
+    return {INDEX: index, **_fetched(found)}
+
+
+def _fetched(files: dict[str, Path]) -> dict[str, Path]:
+    for path in files.values():
+        with path.open('rb') as file:
+            if file.read(len(LFS_POINTER)) == LFS_POINTER:
+                raise UserError(
+                    f'{path} is not fetched yet',
+                    got='a pointer of git-lfs',
+                    expected='the weights themselves',
+                    remedy=f'run git lfs pull in {path.parent}, or {FETCH}',
+                )
+    return files
 
 
 @contextlib.contextmanager

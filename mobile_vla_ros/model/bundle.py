@@ -11,7 +11,6 @@ from safetensors.torch import load_file, save_file
 
 from mobile_vla_ros.errors import UserError
 from mobile_vla_ros.files import disk_full_error, is_disk_full, replaced, sync, sync_tree
-from mobile_vla_ros.model.action_head import ActionHead
 from mobile_vla_ros.model.backbone import (
     Backbone,
     Tokenizer,
@@ -25,7 +24,7 @@ from mobile_vla_ros.model.closed_folder import MAX_JSON_BYTES, different, sha256
 from mobile_vla_ros.model.device import pick_device
 from mobile_vla_ros.model.golden import Golden, write_golden
 from mobile_vla_ros.model.manifest_check import manifest_problems
-from mobile_vla_ros.model.network import VlaNetwork
+from mobile_vla_ros.model.network import ActionHead, VlaNetwork
 from mobile_vla_ros.model.policy_spec import (
     ADAPTER,
     FILES,

@@ -7,17 +7,46 @@ from safetensors.torch import load_file
 from torch import nn
 from transformers import Kosmos2Model
 
-from mobile_vla_ros.model.action_head import ActionHead
 from mobile_vla_ros.model.backbone import (
     Backbone,
     LoraSettings,
     add_lora,
+    checkpoint_activations,
     kosmos,
     restore_adapter,
 )
+from mobile_vla_ros.model.backbone_check import image_tokens
 from mobile_vla_ros.model.policy_spec import HeadSettings
 
 OBJECT_TOKEN = '<object>'
+
+
+class ActionHead(nn.Module):
+    """
+    An LSTM and two MLPs, stateless: the history is the window, nothing is kept between calls.
+    """
+
+    def __init__(self, settings: HeadSettings) -> None:
+        super().__init__()
+        self.settings = settings
+        self.dropout = nn.Dropout(settings.dropout)
+        self.lstm = nn.LSTM(settings.features, settings.hidden, settings.layers, batch_first=True)
+        self.motion = _mlp(settings.hidden, settings.chunk * settings.motion_dims)
+        self.gripper = _mlp(settings.hidden, settings.chunk)
+
+    def forward(self, features: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """
+        Predict a chunk from every frame of the window and the frames before it.
+
+        :param features: (B, T, D), oldest first.
+        :returns: motion (B, T, chunk, motion_dims) in -1 to 1, and logits (B, T, chunk) of the
+            gripper that the reference run predicts and no base has.
+        """
+        batch, frames, _ = features.shape
+        states, _ = self.lstm(self.dropout(features))
+        motion = torch.tanh(self.motion(states))
+        shape = (batch, frames, self.settings.chunk)
+        return motion.view(*shape, self.settings.motion_dims), self.gripper(states).view(shape)
 
 
 class VlaNetwork(nn.Module):
@@ -69,9 +98,7 @@ class VlaNetwork(nn.Module):
 
     def image_tokens(self, pixels: torch.Tensor) -> torch.Tensor:
         """Return the (N, K, D) tokens that the text model reads for (N, 3, S, S) pixels."""
-        features = self.kosmos.get_image_features(pixels.to(self.kosmos.dtype))
-        tokens: torch.Tensor = features.pooler_output
-        return tokens
+        return image_tokens(self.kosmos, pixels)
 
     def encode(
         self, frames: torch.Tensor, text_ids: torch.Tensor, text_lengths: torch.Tensor
@@ -155,7 +182,7 @@ def build_network(
         rest in the backward pass.
     """
     if activation_checkpointing:
-        backbone.model.activation_checkpointing_enable({'use_reentrant': False})
+        checkpoint_activations(backbone.model)
     config = backbone.model.config
     head = ActionHead(
         HeadSettings(config.text_config.embed_dim, motion_dims, chunk, hidden, layers, dropout)
@@ -187,3 +214,15 @@ def _first_action_token(backbone: Backbone) -> torch.Tensor:
     if OBJECT_TOKEN in known:
         return table[known[OBJECT_TOKEN]].clone()
     return torch.randn_like(table[0]) * table.std()
+
+
+def _mlp(inputs: int, outputs: int) -> nn.Sequential:
+    return nn.Sequential(
+        nn.Linear(inputs, 1024),
+        nn.ReLU(),
+        nn.Linear(1024, 512),
+        nn.ReLU(),
+        nn.Linear(512, 256),
+        nn.ReLU(),
+        nn.Linear(256, outputs),
+    )

@@ -9,7 +9,13 @@ import torch
 from accelerate.utils import set_seed
 
 from mobile_vla_ros.errors import UserError
-from mobile_vla_ros.model.backbone import LORA_TARGETS, LoraSettings, Tokenizer, load_backbone
+from mobile_vla_ros.model.backbone import (
+    LORA_TARGETS,
+    LoraSettings,
+    Tokenizer,
+    checkpoint_activations,
+    load_backbone,
+)
 from mobile_vla_ros.model.builtin import bundle_folder
 from mobile_vla_ros.model.bundle import load_bundle
 from mobile_vla_ros.model.network import VlaNetwork, build_network
@@ -49,7 +55,7 @@ def initial_policy(
         )
         set_seed(config.seed)
         if model.activation_checkpointing:
-            loaded.network.kosmos.activation_checkpointing_enable({'use_reentrant': False})
+            checkpoint_activations(loaded.network.kosmos)
         spec = loaded.spec
         return InitialPolicy(
             loaded.network.train(),

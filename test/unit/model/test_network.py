@@ -157,7 +157,8 @@ def test_an_unreachable_hub_is_reported(monkeypatch):
     with pytest.raises(UserError, match='cannot be loaded') as caught:
         load_backbone('microsoft/no-such-kosmos', offline=True, revision='abc123')
     assert (
-        'hf download microsoft/no-such-kosmos --revision abc123 --local-dir no-such-kosmos; '
+        'hf download microsoft/no-such-kosmos --revision abc123 --exclude "*.bin" '
+        '--local-dir no-such-kosmos; '
         'then give that folder: --backbone no-such-kosmos'
     ) in str(caught.value)
 
