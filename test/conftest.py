@@ -7,6 +7,7 @@ import signal
 from functools import cache
 from pathlib import Path
 
+import hypothesis
 import psutil
 import pytest
 
@@ -17,8 +18,13 @@ from ros_helpers import Client, Nodes
 signal.signal(signal.SIGINT, signal.default_int_handler)
 signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
+# A busy machine exceeds any deadline, and many examples show the same.
+hypothesis.settings.register_profile('tests', max_examples=50, deadline=None)
+hypothesis.settings.load_profile('tests')
+
 # CPU that other processes may use on a quiet machine, in cores.
 MAX_BUSY_CORES = 0.5
+UNIT, UNIT_NICE = Path(__file__).parent / 'unit', 5
 
 
 def pytest_configure(config):
@@ -39,8 +45,9 @@ def pytest_addoption(parser):
         '--share',
         metavar='FOLDER',
         type=Path,
-        help='share the files with another pytest that has this folder: one begins with the last',
+        help='share the files with every other pytest that has this folder',
     )
+    parser.addoption('--backwards', action='store_true', help='begin with the last file')
 
 
 def claims(folder: Path, name: str) -> bool:
@@ -51,18 +58,25 @@ def claims(folder: Path, name: str) -> bool:
 
 
 @pytest.hookimpl(tryfirst=True)
-def pytest_runtest_protocol(item):
-    """Pass over the tests of a file that another process has begun (--share)."""
-    folder = item.config.option.share
-    if folder is None or claims(folder, str(item.path).replace('/', '.')):
-        return None  # go on
+def pytest_runtestloop(session):
+    """Run the tests of the files that no other process has begun (--share)."""
+    folder = session.config.option.share
+    if folder is None or session.testsfailed or session.config.option.collectonly:
+        return None  # as pytest does it
+    mine = (item for item in session.items if claims(folder, str(item.path).replace('/', '.')))
+    item = next(mine, None)
+    while item is not None:
+        after = next(mine, None)  # until then its fixtures are kept
+        if item.path.is_relative_to(UNIT):  # what still runs of test/live waits for the clock
+            os.nice(max(UNIT_NICE - os.nice(0), 0))
+        session.config.hook.pytest_runtest_protocol(item=item, nextitem=after)
+        item = after
     return True
 
 
 def pytest_collection_modifyitems(config, items):
-    """Leave out the exhaustive tests, unless -m names them; begin with the last file (--share)."""
-    folder = config.option.share
-    if folder is not None and not claims(folder, 'the first file'):
+    """Leave out the exhaustive tests, unless -m names them; begin with the last (--backwards)."""
+    if config.option.backwards:
         items.sort(key=lambda item: item.path, reverse=True)
     if 'exhaustive' in config.option.markexpr:
         return
@@ -137,11 +151,11 @@ def small_backbone(tmp_path_factory) -> str:
 
 @pytest.fixture(scope='session')
 def episode_folder(tmp_path_factory):
-    """The folder of six episodes of the expert with small images."""
+    """The folder of six short episodes of the expert with small images."""
     from arena_episodes import write_episodes
 
     folder = tmp_path_factory.mktemp('episodes')
-    write_episodes(folder, 6, size=64)
+    write_episodes(folder, 6, size=64, frames=32)
     return folder
 
 

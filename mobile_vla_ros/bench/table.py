@@ -40,15 +40,13 @@ def at_most(
     )
 
 
-def at_least(
-    part: str, name: str, value: float, limit: float, unit: str = '', digits: int | None = 2
-) -> Figure:
+def at_least(part: str, name: str, value: float, limit: float, unit: str = '') -> Figure:
     """Return a figure promised to be at least the limit."""
     return Figure(
         part,
         name,
         value,
-        _text(value, unit, digits),
+        _text(value, unit, 2),
         f'at least {_text(limit, unit, None)}',
         value >= limit,
     )

@@ -89,13 +89,13 @@ def rolled(poses: Sequence[Pose], since_ns: int) -> tuple[float, int | None]:
     return metres, None
 
 
-def slows_from(poses: Sequence[Pose], since_ns: int, share: float = 0.95) -> int | None:
-    """Return when the base was first slower than a share of its speed at ``since_ns``."""
+def slows_from(poses: Sequence[Pose], since_ns: int) -> int | None:
+    """Return when the base was first slower than 95 % of its speed at ``since_ns``."""
     before = [speed for at_ns, _, _, speed in poses if at_ns <= since_ns]
     if not before:
         return None
     return next(
-        (at_ns for at_ns, _, _, speed in between(poses, since_ns) if speed < share * before[-1]),
+        (at_ns for at_ns, _, _, speed in between(poses, since_ns) if speed < 0.95 * before[-1]),
         None,
     )
 

@@ -20,7 +20,6 @@ def motion_loss_sum(
     motion: torch.Tensor,
     actions: torch.Tensor,
     real: torch.Tensor,
-    delta: float = 1.0,
     weight: torch.Tensor | None = None,
 ) -> torch.Tensor:
     """
@@ -33,18 +32,16 @@ def motion_loss_sum(
     """
     padding = motion.shape[-1] - actions.shape[-1]
     target = torch.nn.functional.pad(actions, (0, padding))
-    losses = huber_loss(motion, target, reduction='none', delta=delta).mean(-1)
+    losses = huber_loss(motion, target, reduction='none').mean(-1)
     if weight is not None:
         real, losses = real & (weight > 0), losses * weight
     # Not a product: values beyond the end of an episode may be NaN or inf.
     return torch.where(real, losses, 0.0).sum()
 
 
-def motion_loss(
-    motion: torch.Tensor, actions: torch.Tensor, real: torch.Tensor, delta: float = 1.0
-) -> torch.Tensor:
+def motion_loss(motion: torch.Tensor, actions: torch.Tensor, real: torch.Tensor) -> torch.Tensor:
     """Return the mean of `motion_loss_sum` over real steps; 0 if there are none."""
-    return motion_loss_sum(motion, actions, real, delta) / real.sum().clamp(min=1)
+    return motion_loss_sum(motion, actions, real) / real.sum().clamp(min=1)
 
 
 def huber(error: np.ndarray) -> np.ndarray:

@@ -14,9 +14,7 @@ WORSE_SHARE = 0.01
 MOVED_SHARE = 0.01
 
 
-def margin(
-    policy: np.ndarray, baseline: np.ndarray, steps: np.ndarray, seed: int = 0
-) -> dict[str, Any]:
+def margin(policy: np.ndarray, baseline: np.ndarray, steps: np.ndarray) -> dict[str, Any]:
     """
     Return the difference of two losses with its 95 % bootstrap interval.
 
@@ -25,7 +23,6 @@ def margin(
 
     :param policy, baseline: (N,) sums of the loss over each episode.
     :param steps: (N,) number of steps in each sum.
-    :param seed: random seed.
     :returns: `difference`, policy minus baseline (negative: the policy is better); `low`, `high`,
         None for a single episode; `takes`, the number of episodes with a step.
     """
@@ -38,7 +35,7 @@ def margin(
         'takes': len(steps),  # key in files
     }
     if len(steps) > 1 and result['difference'] is not None:
-        rng = np.random.default_rng(seed)
+        rng = np.random.default_rng(0)
         times = rng.multinomial(len(steps), np.full(len(steps), 1 / len(steps)), RESAMPLES)
         low, high = np.percentile((times @ apart) / (times @ steps), [2.5, 97.5])
         result |= {'low': float(low), 'high': float(high)}

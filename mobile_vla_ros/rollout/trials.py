@@ -21,6 +21,7 @@ from mobile_vla_ros.types import NANOSECONDS, Frame
 CAMERA_PERIOD_NS = 100_000_000
 COMMAND_PERIOD_NS = 50_000_000
 PATH_PERIOD_NS = 100_000_000
+Z_95 = 1.96  # standard normal quantile of a 95 % interval
 OUTCOMES = (SUCCESS, WRONG, COLLISION, TIMEOUT)
 BLANK = np.zeros((1, 1, 3), np.uint8)
 
@@ -255,7 +256,7 @@ def _row(pose: tuple[float, float, float]) -> list[float]:
     return [round(value, 4) for value in pose]
 
 
-def wilson(successes: int, trials: int, z: float = 1.96) -> tuple[float, float]:
+def wilson(successes: int, trials: int) -> tuple[float, float]:
     """
     Return the 95 % interval of a share (Wilson).
 
@@ -264,7 +265,7 @@ def wilson(successes: int, trials: int, z: float = 1.96) -> tuple[float, float]:
     """
     if trials == 0:
         return 0.0, 1.0
-    share = successes / trials
+    share, z = successes / trials, Z_95
     middle = share + z * z / (2 * trials)
     half = z * math.sqrt(share * (1 - share) / trials + z * z / (4 * trials * trials))
     low, high = (middle - half) / (1 + z * z / trials), (middle + half) / (1 + z * z / trials)

@@ -201,7 +201,6 @@ def draw_arrows(
     image: np.ndarray,
     arrows: list[tuple[np.ndarray, Colour]],
     full_speed_mps: float,
-    text: str = '',
 ) -> np.ndarray:
     """
     Draw velocities as arrows from the bottom centre of the image: up is forward, left is left.
@@ -236,8 +235,4 @@ def draw_arrows(
             ],
             fill=colour,
         )
-    if text:
-        bar = max(12, height // 14)
-        draw.rectangle([0, 0, width, bar], fill=(0, 0, 0))
-        draw.text((4, 1), text, fill=(255, 255, 255), font_size=bar * 0.75)
     return np.asarray(canvas)

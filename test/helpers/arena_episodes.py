@@ -1,6 +1,7 @@
 """Episodes for tests, driven by the expert in the arena and written by `EpisodeWriter`."""
 
 import io
+import sys
 from pathlib import Path
 
 from PIL import Image
@@ -24,24 +25,31 @@ def write_episodes(
     suite: str = 'train',
     size: int = 224,
     wobble: float = 0.0,
+    frames: int = sys.maxsize,
 ) -> list[Path]:
-    """Drive and write episodes with frames at 10 Hz and commands at 20 Hz; return their paths."""
+    """
+    Drive and write episodes with frames at 10 Hz and commands at 20 Hz; return their paths.
+
+    :param frames: of each episode at the most; the rest of the drive is left out.
+    """
     arena = Arena(size, size)
     paths = []
     for index in range(first, first + count):
-        paths.append(_write_episode(folder, arena, suite, index, wobble))
+        paths.append(_write_episode(folder, arena, suite, index, wobble, frames))
     arena.close()
     return paths
 
 
-def _write_episode(folder: Path, arena: Arena, suite: str, index: int, wobble: float) -> Path:
+def _write_episode(
+    folder: Path, arena: Arena, suite: str, index: int, wobble: float, frames: int
+) -> Path:
     world = scene(suite, index)
     arena.reset(world)
     expert = Expert(world, world.seed, wobble=wobble)
     offset = START_NS + index * 60_000_000_000
     writer = EpisodeWriter(folder, EpisodeInfo(instruction=world.instruction), offset)
     tick = 0
-    while arena.state == 'running':
+    while arena.state == 'running' and tick < 2 * frames:
         now = offset + arena.time_ns
         if tick % 2 == 0:
             buffer = io.BytesIO()
@@ -51,4 +59,4 @@ def _write_episode(folder: Path, arena: Arena, suite: str, index: int, wobble: f
         writer.add_command(Command(twist, now, now, 'teleop'))
         arena.step(twist, TICK_NS)
         tick += 1
-    return writer.close('success' if arena.state == 'success' else 'failure')
+    return writer.close('success' if arena.state in ('running', 'success') else 'failure')

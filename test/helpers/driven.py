@@ -1,7 +1,6 @@
 """What a live inference node needs to drive: a camera with faults and the guard's status."""
 
 import threading
-import time
 
 import numpy as np
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
@@ -11,7 +10,7 @@ from sensor_msgs.msg import Image
 
 from mobile_vla_ros.nodes.shared.messages import LATCHED, status_message
 from mobile_vla_ros.safety.status import GuardStatus, State
-from ros_helpers import status_values, wait_until
+from ros_helpers import TIMEOUT_S, status_values, wait_until
 
 OK, HOLD, FAULT = DiagnosticStatus.OK, DiagnosticStatus.WARN, DiagnosticStatus.ERROR
 PERIOD_S = 0.1
@@ -23,7 +22,6 @@ class FaultyCamera:
     def __init__(self, client):
         self.client = client
         self.mode = 'well'
-        self.bad_since = None
         self.state, self.speed = 'driving', 0.5
         self.rng = np.random.default_rng(0)
         self.pixels = self.noise()
@@ -38,7 +36,7 @@ class FaultyCamera:
 
     def turn(self, mode: str):
         """Publish with this fault from the next image on; ``well`` is none."""
-        self.bad_since, self.mode = None, mode
+        self.mode = mode
 
     def _work(self):
         while not self.closing.wait(PERIOD_S):
@@ -52,8 +50,6 @@ class FaultyCamera:
                 )
             )
             mode = self.mode
-            if self.bad_since is None:
-                self.bad_since = time.monotonic()
             if mode != 'silent':
                 self.images.publish(self._message(mode))
 
@@ -100,7 +96,7 @@ class Drive:
         self.proposals = client.subscribe('policy/cmd_vel', TwistStamped)
         self.reports = client.subscribe('/diagnostics', DiagnosticArray)
 
-    def until(self, level, text: str = '', timeout_s: float = 20.0) -> float:
+    def until(self, level, text: str = '', timeout_s: float = TIMEOUT_S) -> float:
         """Wait for a new health with this level and text; return when it was received."""
         seen = len(self.healths)
 
@@ -125,7 +121,7 @@ class Drive:
             ),
         )
 
-    def reported(self, timeout_s: float = 40.0, **wanted: str) -> dict[str, str]:
+    def reported(self, timeout_s: float = TIMEOUT_S, **wanted: str) -> dict[str, str]:
         """Wait until values in /diagnostics contain these texts; return all values."""
 
         def find():

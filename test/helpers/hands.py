@@ -5,7 +5,7 @@ import time
 from geometry_msgs.msg import Twist
 from sensor_msgs.msg import Joy
 
-from ros_helpers import wait_until
+from ros_helpers import TIMEOUT_S, wait_until
 
 ENABLE, START, A, B, X, Y = 4, 7, 0, 1, 2, 3
 
@@ -27,7 +27,7 @@ class Pad:
         self.client = client
         self.publisher = client.publisher('joy', Joy)
         self.commands = client.subscribe('teleop/cmd_vel', Twist)
-        wait_until(self.publisher.get_subscription_count, 20, 'the console')
+        wait_until(self.publisher.get_subscription_count, what='the console')
 
     def send(self, forward=0.0, *buttons: int) -> float:
         """Publish once; return when."""
@@ -42,7 +42,7 @@ class Pad:
     def drive(self) -> float:
         """Release, press and drive for ten commands; return the time of the last message."""
         seen, sent = len(self.commands), []
-        deadline = time.monotonic() + 15
+        deadline = time.monotonic() + TIMEOUT_S
         while not (len(self.commands) > seen + 10 and self.moving):
             assert time.monotonic() < deadline, 'the base does not drive'
             # Release now and then: the console may not be connected yet, or may have missed some.
@@ -54,6 +54,6 @@ class Pad:
 
     def stopped_at(self) -> float:
         """Wait for zero commands; return when the first one was received."""
-        wait_until(lambda: not self.moving, 5, 'zero')
+        wait_until(lambda: not self.moving, what='zero')
         last = max(i for i, m in enumerate(self.commands.messages) if m.linear.x)
         return self.commands.times[last + 1]

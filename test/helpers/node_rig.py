@@ -6,7 +6,7 @@ from geometry_msgs.msg import Twist, TwistStamped
 from rclpy.qos import qos_profile_sensor_data
 
 from mobile_vla_ros.nodes.shared.image_messages import from_rgb
-from ros_helpers import wait_for_status
+from ros_helpers import TIMEOUT_S, wait_for_status
 
 CAMERA = 'camera/image_raw'
 
@@ -48,7 +48,7 @@ class NodeRig:
         """Publish images while the block runs."""
         return self.client.stream(CAMERA, make or self.image, rate_hz, qos_profile_sensor_data)
 
-    def until(self, what, predicate, timeout_s=15.0):
+    def until(self, what, predicate, timeout_s=TIMEOUT_S):
         """Wait for a new status for which ``predicate(state, values)`` is true; return values."""
         return wait_for_status(
             self.status, predicate, timeout_s, what, lambda: self.process.output

@@ -21,11 +21,13 @@ from forked import ForkedProcess
 
 ROOT = Path(__file__).resolve().parents[2]
 POLL_S = 0.005
+# For what only has to happen: a busy machine may need seconds for what else takes milliseconds.
+TIMEOUT_S = 40.0
 
 
 def wait_until(
     predicate: Callable[[], object],
-    timeout_s: float = 10.0,
+    timeout_s: float = TIMEOUT_S,
     what: str = 'the event',
     detail: Callable[[], str] = str,
 ):
@@ -72,7 +74,7 @@ def ros_arguments(
 def wait_for_status(
     inbox: 'Inbox',
     predicate: Callable[[str, dict], object],
-    timeout_s: float = 15.0,
+    timeout_s: float = TIMEOUT_S,
     what: str = 'a status',
     detail: Callable[[], str] = str,
 ) -> dict:
@@ -161,7 +163,7 @@ class NodeProcess:
         """Send a signal to the process."""
         self.process.send_signal(number)
 
-    def wait(self, timeout_s: float = 15.0) -> int:
+    def wait(self, timeout_s: float = TIMEOUT_S) -> int:
         """Wait for the end; return the exit status (negative: the signal that killed it)."""
         try:
             return self.process.wait(timeout_s)
@@ -170,13 +172,13 @@ class NodeProcess:
                 f'{self.module} did not end in {timeout_s} s\n{self.output}'
             ) from None
 
-    def stop(self, timeout_s: float = 15.0) -> int:
+    def stop(self, timeout_s: float = TIMEOUT_S) -> int:
         """End the process with SIGINT, as Ctrl-C does; return its exit status."""
         if self.running:
             self.signal(signal.SIGINT)
         return self.wait(timeout_s)
 
-    def wait_for_output(self, pattern: str, timeout_s: float = 15.0) -> re.Match:
+    def wait_for_output(self, pattern: str, timeout_s: float = TIMEOUT_S) -> re.Match:
         """Wait until the output matches a regular expression; return the match."""
 
         def find():
@@ -315,7 +317,7 @@ class Client:
             self._publishers[key] = self.node.create_publisher(message_type, topic, qos)
         return self._publishers[key]
 
-    def publish(self, topic: str, message, qos=10, timeout_s: float = 15.0):
+    def publish(self, topic: str, message, qos=10, timeout_s: float = TIMEOUT_S):
         """Publish one message as soon as there is a subscriber."""
         publisher = self.publisher(topic, type(message), qos)
         wait_until(publisher.get_subscription_count, timeout_s, f'a subscriber of {topic}')
@@ -344,7 +346,11 @@ class Client:
             thread.join()
 
     def call(
-        self, service: str, service_type: type | None = None, request=None, timeout_s: float = 15.0
+        self,
+        service: str,
+        service_type: type | None = None,
+        request=None,
+        timeout_s: float = TIMEOUT_S,
     ):
         """
         Call a service and return its response.
@@ -364,7 +370,10 @@ class Client:
         return future.result()
 
     def wait_for(
-        self, predicate: Callable[[], object], timeout_s: float = 10.0, what: str = 'the event'
+        self,
+        predicate: Callable[[], object],
+        timeout_s: float = TIMEOUT_S,
+        what: str = 'the event',
     ):
         """Wait until a predicate is true; see ``wait_until``."""
         return wait_until(predicate, timeout_s, what)

@@ -179,6 +179,7 @@ MODULES = sorted(PACKAGE.rglob('*.py'))
 TEST_MODULES = sorted(TESTS.rglob('*.py'))
 
 
+@cache
 def part(path: Path) -> str:
     """Return the dotted name of a module inside the package, without __init__."""
     names = list(path.relative_to(PACKAGE).with_suffix('').parts)
@@ -191,17 +192,24 @@ def tree_of(path: Path) -> ast.Module:
     return ast.parse(path.read_text())
 
 
-def imports(tree: ast.AST) -> set[str]:
+@cache
+def walk(tree: ast.AST) -> tuple[ast.AST, ...]:
+    """Return all nodes of a syntax tree."""
+    return tuple(ast.walk(tree))
+
+
+@cache
+def imports(tree: ast.AST) -> frozenset[str]:
     """Return every module named by an import, anywhere in a file, also inside functions."""
     found = set()
-    for node in ast.walk(tree):
+    for node in walk(tree):
         if isinstance(node, ast.Import):
             found |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, f'line {node.lineno}: a relative import'
             # `from a import b` may name the module a.b as well as a name in a.
             found |= {f'{node.module}.{alias.name}' for alias in node.names}
-    return found
+    return frozenset(found)
 
 
 def within(name: str, allowed: set[str]) -> bool:
@@ -245,7 +253,7 @@ def forbidden_imports(name: str, tree: ast.AST) -> list[str]:
 def forbidden_uses(name: str, tree: ast.AST) -> list[str]:
     """Return forbidden reads of a clock, and loaders that run code from a file."""
     wrong = []
-    for node in ast.walk(tree):
+    for node in walk(tree):
         if isinstance(node, ast.Attribute):
             used = dotted(node)
             if used in LOADS_CODE or (name.split('.')[0] in CLOCKLESS and used in CLOCKS):
@@ -265,12 +273,12 @@ def opened_images(name: str, tree: ast.AST) -> list[str]:
     """Return the places of a module that open images past ``images.stored``."""
     origins = {}  # name in this module → what it was imported as
     wrong = []
-    for node in ast.walk(tree):
+    for node in walk(tree):
         if isinstance(node, ast.Import):
             origins |= {one.asname: one.name for one in node.names if one.asname}
         elif isinstance(node, ast.ImportFrom):
             origins |= {one.asname or one.name: f'{node.module}.{one.name}' for one in node.names}
-    for node in ast.walk(tree):
+    for node in walk(tree):
         if isinstance(node, ast.Attribute | ast.Name):
             first, *rest = dotted(node).split('.')
             used = '.'.join([origins.get(first, first), *rest])
@@ -290,7 +298,7 @@ def imported_tests(tree: ast.AST) -> list[str]:
 
 def markup(tree: ast.AST) -> list[str]:
     """Return the HTML, CSS and JavaScript in the strings of a module."""
-    strings = (node for node in ast.walk(tree) if isinstance(node, ast.Constant))
+    strings = (node for node in walk(tree) if isinstance(node, ast.Constant))
     return [
         f'{found[0]} in line {node.lineno}'
         for node in strings
@@ -336,7 +344,7 @@ def hdf5_opened(tree: ast.AST) -> list[str]:
     """Return where a module opens a file of HDF5."""
     return [
         f'{dotted(node.func)} in line {node.lineno}'
-        for node in ast.walk(tree)
+        for node in walk(tree)
         if isinstance(node, ast.Call)
         and dotted(node.func) in ('h5py.File', 'File', 'h5py.h5f.open', 'h5f.open')
     ]
@@ -351,7 +359,7 @@ def test_guard_and_console_tell_ages_by_the_time_since_boot():
     """The monotonic clock stands still while a laptop is suspended: an old status looks fresh."""
     for path in MODULES:
         if within(part(path), {'nodes.guard', 'nodes.teleop'}):
-            uses = {dotted(node) for node in ast.walk(tree_of(path))}
+            uses = {dotted(node) for node in walk(tree_of(path))}
             assert not {'time.monotonic', 'time.monotonic_ns'} & uses, path
 
 
@@ -531,15 +539,17 @@ PROSE = re.compile(r'[a-z]{2,} [a-z]{2,}')
 LIBRARIES_WORDS = {'files': {'os error '}}
 
 
+NAMES = {part(path) for path in MODULES}
+
+
 def our_imports(tree: ast.AST) -> set[str]:
     """Return the modules of this package that a module imports."""
-    known = {part(path) for path in MODULES}
     found = set()
     for imported in imports(tree):
         root, _, inner = imported.partition('.')
         if root == OURS:
-            found.add(inner if inner in known else inner.rpartition('.')[0])
-    return found & known - {''}
+            found.add(inner if inner in NAMES else inner.rpartition('.')[0])
+    return found & NAMES - {''}
 
 
 def cycles(graph: dict[str, set[str]]) -> list[list[str]]:
@@ -561,7 +571,7 @@ def cycles(graph: dict[str, set[str]]) -> list[list[str]]:
 def set_outside_init(tree: ast.Module) -> list[str]:
     """Return the attributes of classes that are set outside ``__init__`` only."""
     wrong = []
-    for kind in ast.walk(tree):
+    for kind in walk(tree):
         if not isinstance(kind, ast.ClassDef):
             continue
         first, later = set(class_names(kind)), set()
@@ -599,7 +609,7 @@ def own_attributes(method: ast.AST) -> set[str]:
 def compared_prose(tree: ast.AST) -> list[str]:
     """Return the sentences that a module compares, searches for or splits by."""
     found = []
-    for node in ast.walk(tree):
+    for node in walk(tree):
         operands: list[ast.AST] = []
         if isinstance(node, ast.Compare):
             operands = [node.left, *node.comparators]
@@ -623,7 +633,7 @@ def compared_prose(tree: ast.AST) -> list[str]:
 INITIALISED = {
     kind.name: own_attributes(method)
     for path in MODULES
-    for kind in ast.walk(tree_of(path))
+    for kind in walk(tree_of(path))
     if isinstance(kind, ast.ClassDef)
     for method in kind.body
     if isinstance(method, ast.FunctionDef) and method.name == '__init__'
@@ -645,6 +655,7 @@ def test_folders_form_no_import_cycle():
     assert cycles({name: others - {name} for name, others in graph.items()}) == []
 
 
+@cache
 def folder(name: str) -> str:
     """Return the folder of a module, or the module itself if it lies beside folders."""
     place = PACKAGE / name.replace('.', '/')
@@ -664,7 +675,7 @@ def crowded(tree: ast.Module) -> dict[str, int]:
     """Return the classes with too many attributes, and how many these are."""
     return {
         kind.name: len(names)
-        for kind in ast.walk(tree)
+        for kind in walk(tree)
         if isinstance(kind, ast.ClassDef)
         for method in kind.body
         if isinstance(method, ast.FunctionDef) and method.name == '__init__'

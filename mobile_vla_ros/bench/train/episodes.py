@@ -7,25 +7,20 @@ import numpy as np
 from PIL import Image
 
 RATE_HZ, FRAMES = 10.0, 18  # as in the reference run
+CHUNK = 10
 PERIOD_NS = 100_000_000
 START_NS = 1_760_000_000_000_000_000
 MINUTE_NS = 60_000_000_000
 QUALITY = 90
 
 
-def driven_episodes(
-    folder: Path,
-    count: int,
-    size: tuple[int, int] = (320, 240),
-    frames: int = FRAMES,
-    first: int = 0,
-) -> list[Path]:
+def driven_episodes(folder: Path, count: int, frames: int = FRAMES, first: int = 0) -> list[Path]:
     """Record the first frames of the expert's drives in scenes of the suite `train`."""
     from mobile_vla_ros.sim.arena import Arena
     from mobile_vla_ros.sim.expert import Expert
     from mobile_vla_ros.sim.suites import scene
 
-    arena, paths = Arena(*size), []
+    arena, paths = Arena(320, 240), []
     for number in range(first, first + count):
         world = scene('train', number)
         arena.reset(world)
@@ -40,20 +35,18 @@ def driven_episodes(
     return paths
 
 
-def busy_episodes(
-    folder: Path, count: int, size: tuple[int, int] = (1280, 720), frames: int = FRAMES
-) -> list[Path]:
+def busy_episodes(folder: Path, count: int) -> list[Path]:
     """Write episodes of a synthetic camera, whose images are as detailed as photographs."""
     from mobile_vla_ros.bench.synthetic_camera import images
 
-    turn = np.linspace(0, 2 * np.pi, frames, endpoint=False)
-    twists = np.zeros((frames, 6))
+    turn = np.linspace(0, 2 * np.pi, FRAMES, endpoint=False)
+    twists = np.zeros((FRAMES, 6))
     twists[:, 0], twists[:, 1] = 0.2 + 0.1 * np.cos(turn), 0.2 * np.sin(turn)
     return [
         write(
             folder,
             f'go to the {("left", "right")[number % 2]}',
-            images(*size, frames, seed=number),
+            images(1280, 720, FRAMES, seed=number),
             twists,
             number,
         )
@@ -83,8 +76,6 @@ def network_and_batches(
     *,
     scope: str = 'all',
     window: int = 4,
-    chunk: int = 10,
-    rank: int = 8,
     frozen: str = 'float32',
     checkpointing: bool = False,
 ):
@@ -112,9 +103,9 @@ def network_and_batches(
     actions = ActionSpec(('linear_x', 'linear_y'), (0.5, 0.5))
     network = build_network(
         backbone,
-        LoraSettings(rank, 16, 0.0, scope),
+        LoraSettings(8, 16, 0.0, scope),
         motion_dims=2,
-        chunk=chunk,
+        chunk=CHUNK,
         hidden=128,
         layers=2,
         activation_checkpointing=checkpointing,
@@ -130,10 +121,10 @@ def network_and_batches(
         actions,
         RATE_HZ,
         window,
-        chunk,
+        CHUNK,
     )
     segments, _ = load_segments(
-        find_episodes(folder), Sampling(RATE_HZ, window, chunk), ['good', 'poor', 'bad']
+        find_episodes(folder), Sampling(RATE_HZ, window, CHUNK), ['good', 'poor', 'bad']
     )
     data = policy_dataset(segments, spec, backbone.tokenizer, FRAMES)
     batches = [collate([data[number]]) for number in range(len(data))]

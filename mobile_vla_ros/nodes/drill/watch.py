@@ -11,7 +11,6 @@ from dataclasses import dataclass, field
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
 from geometry_msgs.msg import Twist, TwistStamped
 from nav_msgs.msg import Odometry
-from rclpy.context import Context
 from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
 from rclpy.node import Node
 from rclpy.qos import QoSProfile
@@ -64,11 +63,11 @@ class Watch:
     :ivar news: notified after each message.
     """
 
-    def __init__(self, context: Context | None = None) -> None:
+    def __init__(self) -> None:
         self.received = Received()
         self.news = threading.Condition()
         # Its own name, not the process's: the guard's preflight knows that it moves no wheels.
-        self._node = node = Node('drill_watch', context=context, use_global_arguments=False)
+        self._node = node = Node('drill_watch', use_global_arguments=False)
         for kind, topic, keep in (
             (Twist, 'cmd_vel', self._on_command),
             (Odometry, 'odom', self._on_odom),
@@ -78,7 +77,7 @@ class Watch:
             (String, 'drill/frames', self._on_frames),
         ):
             node.create_subscription(kind, topic, self._timed(keep), DEPTH)
-        self._executor = SingleThreadedExecutor(context=context)
+        self._executor = SingleThreadedExecutor()
         self._executor.add_node(node)
         self._closing = threading.Event()
         self._thread = threading.Thread(target=self._spin, daemon=True)

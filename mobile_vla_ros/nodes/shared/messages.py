@@ -54,14 +54,12 @@ def status_message(
     message: str,
     values: dict,
     level: bytes = DiagnosticStatus.OK,
-    hardware_id: str = '',
 ) -> DiagnosticStatus:
     """Return a DiagnosticStatus with its values as text."""
     return DiagnosticStatus(
         level=level,
         name=name,
         message=message,
-        hardware_id=hardware_id,
         values=[KeyValue(key=key, value=str(value)) for key, value in values.items()],
     )
 

@@ -69,7 +69,6 @@ def run(
     factory: Callable[[], Node],
     *,
     args: list[str] | None = None,
-    executor: Executor | None = None,
 ) -> int:
     """
     Build a node and spin it until SIGINT, SIGTERM, SIGQUIT, SIGHUP or ``exit_status`` ends it.
@@ -102,7 +101,7 @@ def run(
     try:
         node = factory()
         check_params_files(node, sys.argv if args is None else args)
-        executor = executor or SingleThreadedExecutor()
+        executor = SingleThreadedExecutor()
         executor.add_node(node)
         while not received and getattr(node, 'exit_status', None) is None:
             executor.spin_once(timeout_sec=SPIN_TIMEOUT_S)

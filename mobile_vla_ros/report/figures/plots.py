@@ -14,6 +14,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Circle, Polygon, Rectangle
 
 INK, GREY, POLICY, BLIND = '#1b1f24', '#8a949e', '#d98e04', '#6b7fd7'
+COLUMNS = 5  # of trials seen from above
 # Reproducible bytes.
 matplotlib.rcParams.update(
     {
@@ -120,12 +121,12 @@ class Plan:
     paths: Sequence[tuple[str, Sequence[tuple[float, float]], str]]
 
 
-def top_down(plans: Sequence[Plan], columns: int = 5) -> str:
+def top_down(plans: Sequence[Plan]) -> str:
     """Draw trials from above, forward up; the first path of each is the policy's."""
-    rows = math.ceil(len(plans) / columns)
-    drawing = Figure(figsize=(2.0 * columns, 3.0 * rows))
+    rows = math.ceil(len(plans) / COLUMNS)
+    drawing = Figure(figsize=(2.0 * COLUMNS, 3.0 * rows))
     grid = drawing.subplots(
-        rows, columns, squeeze=False, gridspec_kw={'wspace': 0.04, 'hspace': 0.22}
+        rows, COLUMNS, squeeze=False, gridspec_kw={'wspace': 0.04, 'hspace': 0.22}
     )
     for axes in grid.flat:
         axes.axis('off')

@@ -110,7 +110,7 @@ def test_only_the_sender_has_the_large_segment(ros_domain, tmp_path):
                 segment_bytes(processes[name].process.pid) for name in ('small', 'bench_source')
             )
 
-        wait_until(settled, 30.0, 'shared memory')
+        wait_until(settled, what='shared memory')
         sizes = {
             name: segment_bytes(processes[name].process.pid) for name in ('small', 'bench_source')
         }
@@ -162,5 +162,5 @@ def test_the_guard_maps_no_shared_memory(client, nodes, monkeypatch, discovery):
     commands = client.subscribe('cmd_vel', Twist)
     monkeypatch.setenv(RANGE, discovery)
     guard, arena = nodes.start('guard_node'), nodes.start('sim_node')
-    client.wait_for(lambda: len(commands) > 5 and segments(arena.pid), 30, 'both nodes')
+    client.wait_for(lambda: len(commands) > 5 and segments(arena.pid), what='both nodes')
     assert not segments(guard.pid)

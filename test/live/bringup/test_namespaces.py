@@ -37,13 +37,12 @@ def test_robots_in_two_namespaces_do_not_receive_each_other_s_commands(client, t
         drive.linear.x = 0.5
         with client.stream('r1/teleop/cmd_vel', lambda: drive, 20.0):
             client.wait_for(
-                lambda: moved['r1'].last.twist.twist.linear.x > 0.3, 20, 'the first robot to move'
+                lambda: moved['r1'].last.twist.twist.linear.x > 0.3, what='the first robot to move'
             )
             seen = len(commands['r2'])
             client.wait_for(
                 lambda: len(commands['r2']) > seen + 20,
-                20,
-                "a second of the other robot's commands",
+                what="a second of the other robot's commands",
             )
         assert max(speed(message) for message in commands['r1'].messages) > 0.3
         assert max(speed(message) for message in commands['r2'].messages) == 0.0

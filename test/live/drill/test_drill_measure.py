@@ -434,7 +434,7 @@ def test_waiting_for_a_cpu_is_measured():
     load = Load()
     try:
         load.follow({'one': processes[0].pid})
-        wait_until(lambda: load.waited_ns(2**62) > 50 * MS, 5.0, 'the wait for a CPU')
+        wait_until(lambda: load.waited_ns(2**62) > 50 * MS, what='the wait for a CPU')
         load.follow({'gone': 2**22 + 1})
         assert load.waited_ns(2**62) == 0
     finally:

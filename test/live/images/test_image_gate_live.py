@@ -101,21 +101,28 @@ def test_the_recorder_outlives_the_worst_images_and_counts_them(nodes, client, t
         publisher.publish(good(stamp=client.now()))
         return client.call('recorder/start').success
 
-    wait_until(started, 20, 'an episode', lambda: process.output)
+    wait_until(started, what='an episode', detail=lambda: process.output)
     for message in bad:
         for sent in (message, good()):
             sent.header.stamp = client.now()
             publisher.publish(sent)
             time.sleep(SEND_S)
-    wait_for_status(
-        status,
-        lambda state, values: (
-            state == 'recording' and int(values['frames']) + int(values['drops']) >= 2 * len(bad)
-        ),
-        20,
-        f'{2 * len(bad)} images counted',
-        lambda: f'{status_values(status.last)}\n{process.output}',
-    )
+    made = []
+
+    def one_more():  # the recorder notices by a later image that one was lost on the way
+        made.append(good(stamp=client.now()))
+        return made[-1]
+
+    with client.stream(topic, one_more, 10, qos_profile_sensor_data):
+        wait_for_status(
+            status,
+            lambda state, values: (
+                state == 'recording'
+                and int(values['frames']) + int(values['drops']) >= 2 * len(bad)
+            ),
+            what=f'{2 * len(bad)} images counted',
+            detail=lambda: f'{status_values(status.last)}\n{process.output}',
+        )
     answer = client.call('recorder/stop')
     assert answer.success, answer.message
     assert process.running and 'Traceback' not in process.output
@@ -125,8 +132,9 @@ def test_the_recorder_outlives_the_worst_images_and_counts_them(nodes, client, t
         lost = sum(dropped_frames(text) for text in drops if ' lost ' in text)
         frames, health = len(episode), episode.health
         seconds = (episode.frame_received_ns[-1] - episode.frame_received_ns[0]) / 1e9
-    assert frames + health['drops'] == 2 * len(bad)
-    assert expected - lost <= frames <= expected
+    # Before the first of them, one image of the start may be recorded.
+    assert 2 * len(bad) <= frames + health['drops'] <= 2 * len(bad) + len(made) + 1
+    assert expected - lost <= frames <= expected + len(made) + 1
     kinds = {text.partition(': ')[2] for text in drops}
     assert len(drops) <= len(kinds) * (seconds + 2), 'one a second of each reason'
     if health['broken'] or name == 'raw':
@@ -166,10 +174,10 @@ def test_inference_outlives_the_worst_images_and_counts_them(nodes, client, smal
             time.sleep(2 * SEND_S)
         drive.until(OK, timeout_s=60)
         seen = len(drive.proposals)
-        wait_until(lambda: len(drive.proposals) > seen + 10, 20, 'proposals after them')
+        wait_until(lambda: len(drive.proposals) > seen + 10, what='proposals after them')
         seen = len(drive.reports)
-        wait_until(lambda: len(drive.reports) > seen + 1, 20, 'a report after them')
+        wait_until(lambda: len(drive.reports) > seen + 1, what='a report after them')
     assert process.running and 'Traceback' not in process.output
     counted = int(status_values(drive.reports.last.status[0])['unreadable_images'])
     # Best effort: a busy machine may lose a few.
-    assert 0.8 * always <= counted <= len(bad), (counted, always)
+    assert always / 2 <= counted <= len(bad), (counted, always)

@@ -23,7 +23,8 @@ def test_a_turn_reaches_the_base_within_the_guard_s_limit(turning_policy, nodes,
             'arm_at_start': True,
             'override': ['arm_at_start'],
             'max_velocity': [1.0, 1.0, LIMIT_RADPS],
-            'observation_max_age_s': 1.0,
+            'observation_max_age_s': 2.0,
+            'proposal_timeout_s': 2.0,
         },
     )
     nodes.start(
@@ -34,8 +35,7 @@ def test_a_turn_reaches_the_base_within_the_guard_s_limit(turning_policy, nodes,
         client.wait_for(lambda: len(proposals) >= 10, 90, 'proposals')
         client.wait_for(
             lambda: any(m.angular.z > 0.9 * LIMIT_RADPS for m in commands.messages),
-            30,
-            'a turn on cmd_vel',
+            what='a turn on cmd_vel',
         )
     proposed = [m.twist.angular.z for m in proposals.messages]
     assert np.mean(proposed) > 1.2 * LIMIT_RADPS

@@ -37,29 +37,27 @@ def test_a_drive_is_recorded_episode_by_episode_without_a_service_call(nodes, cl
             report = {'state': recorder.last.message, **status_values(recorder.last)}
             return all(report[name] == value for name, value in wanted.items())
 
-        wait_until(lambda: recorder.messages and reached(), 20, what)
+        wait_until(lambda: recorder.messages and reached(), what=what)
 
     assert client.call('guard/arm').success
     wait_until(
         lambda: (
             recorder.messages and 'nothing in 0.2 s' in status_values(recorder.last)['problem']
         ),
-        20,
-        'the refusal in the status',
+        what='the refusal in the status',
     )
     with client.stream('camera/image_raw', image, 10, qos_profile_sensor_data):
         until('an episode', state=RECORDING)
-        wait_until(lambda: int(status_values(recorder.last)['commands']) > 5, 20, 'commands')
+        wait_until(lambda: int(status_values(recorder.last)['commands']) > 5, what='commands')
         first = status_values(recorder.last)['episode']
         client.publish('instruction', String(data='go right'))
-        wait_until(lambda: list(tmp_path.glob('*.h5')), 20, 'the first episode on the disk')
+        wait_until(lambda: list(tmp_path.glob('*.h5')), what='the first episode on the disk')
         wait_until(
             lambda: (
                 (values := status_values(recorder.last))['episode'] not in ('', first)
                 and int(values['commands']) > 5
             ),
-            20,
-            'commands of the second episode',
+            what='commands of the second episode',
         )
         assert client.call('guard/disarm').success
         until('the end', state=IDLE)

@@ -66,7 +66,7 @@ class Robot:
             return now == state and reason in (values['stop_reason'], '') and old
 
         what = f'{state} {reason}'
-        return wait_for_status(self.status, found, 20, what, lambda: str(self.status.last))
+        return wait_for_status(self.status, found, what=what, detail=lambda: str(self.status.last))
 
     def reported(self, key: str) -> str:
         """Return the newest value of inference's diagnostics, which come once a second."""
@@ -75,7 +75,7 @@ class Robot:
             rows = [status_values(array.status[0]) for array in self.diagnostics.messages]
             return [values[key] for values in rows if key in values]
 
-        wait_until(found, 10, key)
+        wait_until(found, what=key)
         return found()[-1]
 
 

@@ -141,7 +141,9 @@ def test_an_episode_is_driven_and_stored_from_one_terminal(pane, tmp_path):
         assert episode.outcome == 'success'
         assert (episode.commands.twist[:, 0] > 0).sum() > 10
     assert not list(folder.glob('*.part'))
-    wait_until(lambda: episodes_shown(pane.screen) == 1, 15, 'the count', lambda: pane.screen)
+    wait_until(
+        lambda: episodes_shown(pane.screen) == 1, what='the count', detail=lambda: pane.screen
+    )
     # Lines of other processes stay, and the state moves below them.
     tty = pane._tmux('display-message', '-p', '-t', 'console', '#{pane_tty}').strip()
     with open(tty, 'w') as screen:

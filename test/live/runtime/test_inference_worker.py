@@ -92,12 +92,12 @@ class WorkerRig:
     def proposal(self, ms: float):
         """Wait until there is a proposal for a time; return it."""
         return wait_until(
-            lambda: self.at(ms)[1], 10, f'a proposal for {ms} ms', lambda: str(self.at(ms))
+            lambda: self.at(ms)[1], what=f'a proposal for {ms} ms', detail=lambda: str(self.at(ms))
         )
 
     def wait_for_step(self, steps: int):
         """Wait until the policy is in this step, counted from 1."""
-        wait_until(lambda: len(self.policy.seen) >= steps, 10, f'step {steps}')
+        wait_until(lambda: len(self.policy.seen) >= steps, what=f'step {steps}')
 
     def at(self, ms: float):
         """Return health and proposal at a time."""
@@ -154,15 +154,15 @@ def test_a_slow_policy_encodes_missed_frames_in_one_batch(rig, small_run):
     with one.worker._wake:
         for number in range(10):
             one.worker.add_frame(frame(number, 30.0))
-    wait_until(lambda: inferred, 10, 'the first step')
+    wait_until(lambda: inferred, what='the first step')
     for number in range(10, 19):
         one.worker.add_frame(frame(number, 30.0))
     busy.release()
-    wait_until(lambda: len(inferred) == 2, 10, 'the second step')
+    wait_until(lambda: len(inferred) == 2, what='the second step')
     for number in range(19, 25):
         one.worker.add_frame(frame(number, 30.0))
     busy.release(2)
-    wait_until(lambda: len(batches) == 3, 10, 'three batches')
+    wait_until(lambda: len(batches) == 3, what='three batches')
     assert all(np.allclose(np.diff(stamps), 100, atol=1) for stamps in inferred)
     assert batches == [4, 3, 2]
 
@@ -211,8 +211,7 @@ def test_a_gap_holds_until_the_window_is_full_again(rig):
         one.worker.add_frame(frame(number))
         wait_until(
             lambda at=number * 100: one.at(at) == (NOT_FULL, None),
-            10,
-            'the hold',
+            what='the hold',
         )
     one.worker.add_frame(frame(9))
     one.proposal(900)

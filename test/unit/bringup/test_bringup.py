@@ -17,7 +17,7 @@ from mobile_vla_ros.bringup.share import config_file, default_params, share_fold
 from mobile_vla_ros.bringup.spec import NodeSpec
 from mobile_vla_ros.bringup.stacks import DRIVE, RECORD, SIM
 from mobile_vla_ros.errors import UserError
-from ros_helpers import wait_until
+from ros_helpers import TIMEOUT_S, wait_until
 
 BRINGUPS = (RECORD, DRIVE, SIM)
 
@@ -385,7 +385,7 @@ def test_the_first_end_is_reported_with_its_log(tmp_path, monkeypatch):
                 return ended
             return None
 
-        ended = wait_until(died, 20.0, 'the death')
+        ended = wait_until(died, what='the death')
         pid = processes['waits'].process.pid
     assert (ended.name, ended.status, ended.tail) == ('dies', 2, 'no policy')
     with pytest.raises(ProcessLookupError):
@@ -408,10 +408,7 @@ def test_waiting_for_a_process_watches_the_others(tmp_path, monkeypatch):
 
 def test_a_process_that_ignores_ctrl_c_is_killed(tmp_path, monkeypatch):
     """SIGINT, SIGTERM, then SIGKILL; also for a stopped process."""
-    monkeypatch.setattr(
-        'mobile_vla_ros.bringup.processes.PATIENCE',
-        ((signal.SIGINT, 0.3), (signal.SIGTERM, 0.3), (signal.SIGKILL, 5.0)),
-    )
+    patience = ((signal.SIGINT, 0.3), (signal.SIGTERM, 0.3), (signal.SIGKILL, TIMEOUT_S))
     stubborn = spec_of(
         tmp_path,
         'stubborn',
@@ -424,9 +421,9 @@ def test_a_process_that_ignores_ctrl_c_is_killed(tmp_path, monkeypatch):
         """,
         monkeypatch,
     )
-    with Processes(tmp_path / 'log') as processes:
+    with Processes(tmp_path / 'log', patience=patience) as processes:
         processes.start(stubborn)
-        wait_until(lambda: 'ready' in processes['stubborn'].tail(), 20.0)
+        wait_until(lambda: 'ready' in processes['stubborn'].tail())
         os.kill(processes['stubborn'].process.pid, signal.SIGSTOP)
         assert processes.stop() == {'stubborn': -signal.SIGKILL}
 
@@ -439,11 +436,11 @@ def test_signals_to_their_parent_stop_the_nodes_in_order(tmp_path, number):
         textwrap.dedent("""
         import signal, sys, time
         def stop(*_):
-            print('stopping', flush=True)
+            print('stopping\\n', end='', flush=True)
             time.sleep(0.3)
-            sys.exit(print('stopped'))
+            sys.exit(print('stopped\\n', end=''))
         signal.signal(signal.SIGINT, stop)
-        print('ready', flush=True)
+        print('ready\\n', end='', flush=True)
         time.sleep(60)
         """)
     )
@@ -467,11 +464,11 @@ def test_signals_to_their_parent_stop_the_nodes_in_order(tmp_path, number):
         preexec_fn=lambda: signal.signal(number, signal.SIG_DFL),
     )
     try:
-        wait_until(lambda: log.exists() and 'ready' in log.read_text(), 20.0, 'the node')
+        wait_until(lambda: log.exists() and 'ready' in log.read_text(), what='the node')
         parent.send_signal(number)
-        wait_until(lambda: 'stopping' in log.read_text(), 20.0, 'the stop')
+        wait_until(lambda: 'stopping' in log.read_text(), what='the stop')
         parent.send_signal(signal.SIGHUP)
-        assert parent.wait(20) == 128 + signal.SIGHUP
+        assert parent.wait(TIMEOUT_S) == 128 + signal.SIGHUP
     finally:
         parent.kill()
         parent.wait()
@@ -502,7 +499,7 @@ def test_a_signal_while_a_node_is_started_leaves_no_orphan(tmp_path, number):
     parent = subprocess.run(
         [sys.executable, str(starter)],
         env={**os.environ, 'PYTHONPATH': str(share_folder())},
-        timeout=30,
+        timeout=120,
         stderr=subprocess.PIPE,
     )
     with pytest.raises(ProcessLookupError):

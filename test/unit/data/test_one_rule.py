@@ -27,7 +27,7 @@ streams = st.lists(
 )
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=15)
 @given(commands=streams, timeout_s=st.sampled_from([None, 0.0, 0.25, 1.95]))
 def test_three_users_give_one_share_of_standing(commands, timeout_s):
     """On any stream, with a base that holds, that stops, or that nobody describes."""

@@ -96,7 +96,7 @@ def test_noise_is_near_and_other_drives_are_far():
     assert coverage.near_identical([np.zeros((0, 3), np.float32)] * 3) == []
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(st.lists(st.text('wad q', min_size=1, max_size=12), max_size=30), st.integers(0, 99))
 def test_the_cells_miss_no_group(presses, seed):
     """The groups equal those from comparing each episode with the first of every group."""

@@ -8,7 +8,7 @@ from pathlib import Path
 import h5py
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from mobile_vla_ros.cli.main import main
@@ -88,7 +88,6 @@ speeds = st.lists(
 )
 
 
-@settings(deadline=None)
 @given(phases=speeds, step_ns=st.sampled_from([200_000_000, 333_000_000]))
 def test_the_worst_window_has_the_largest_difference(phases, step_ns):
     """No other ten seconds have a larger sum, and the window has all their data."""

@@ -51,7 +51,7 @@ def with_zeros(path, cases: list[tuple[int, int]]) -> list[str]:
         [sys.executable, '-c', READ_WITH_ZEROS, path, path.with_name('zeros.h5'), *words],
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=120,
         check=False,
     )
     assert done.returncode == 0, done.stderr

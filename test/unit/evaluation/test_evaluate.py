@@ -391,7 +391,7 @@ def test_a_policy_that_ignores_its_inputs_is_recognised(small_run, episode_folde
 
 def test_a_policy_that_uses_image_and_instruction_is_recognised(tmp_path):
     """The shipped policy on unseen episodes beats the baselines and uses both inputs."""
-    write_episodes(tmp_path, 7, first=900, size=168)
+    write_episodes(tmp_path, 7, first=900, size=112, frames=32)
     segments = first_segments(tmp_path, 7)
     scored = score(load_bundle('builtin:demo'), segments[:2], segments[2:])
     found = scored.summary['policy']
@@ -540,7 +540,7 @@ def training_segments(small_run, episode_folder):
 
 def new_episodes(folder, count=3):
     """Write episodes that no policy of these tests was trained on; return their folder."""
-    write_episodes(folder, count, first=500, size=64)
+    write_episodes(folder, count, first=500, size=64, frames=32)
     return folder
 
 

@@ -257,7 +257,7 @@ def test_two_concurrent_imports_import_each_episode_once(tmp_path):
         )
         for _ in range(2)
     ]
-    errors = [process.communicate(timeout=60)[1].decode() for process in both]
+    errors = [process.communicate(timeout=120)[1].decode() for process in both]
     assert not any('Traceback' in text for text in errors)
     assert len(find_episodes(out)) == 6
     assert run(tmp_path / 'old', out) == 0
@@ -319,7 +319,7 @@ def test_an_interrupted_import_leaves_no_partial_episode(tmp_path, number, statu
         # It has rows, so the import is in the middle of the episode.
         wait_until(lambda: any(one.stat().st_size > 100_000 for one in out.glob('.*.new')), 60)
         process.send_signal(number)
-        error = process.communicate(timeout=60)[1].decode()
+        error = process.communicate(timeout=120)[1].decode()
     finally:
         process.kill()
         process.wait()

@@ -80,9 +80,9 @@ def test_adapters_are_on_the_layers_of_a_known_scope(copy, pattern):
     """A stranger's regular expression would stop the driving node while it is matched."""
     age(copy)
     edit(copy / CONFIG, lambda config: config.update(target_modules=pattern))
-    started = time.monotonic()
+    started = time.process_time()
     assert 'target_modules is' in refusal(load_bundle, copy)
-    assert time.monotonic() - started < 5
+    assert time.process_time() - started < 5
 
 
 def another_scale(path):

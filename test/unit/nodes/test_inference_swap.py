@@ -4,7 +4,7 @@ import threading
 
 from mobile_vla_ros.nodes.inference.policies import Policies
 from mobile_vla_ros.runtime.loading import ReadyPolicy
-from ros_helpers import wait_until
+from ros_helpers import TIMEOUT_S, wait_until
 
 
 def test_policies_are_loaded_one_at_a_time_and_only_into_free_memory():
@@ -13,7 +13,7 @@ def test_policies_are_loaded_one_at_a_time_and_only_into_free_memory():
 
     def load(name):
         begun.append(name)
-        assert let.acquire(timeout=10)
+        assert let.acquire(timeout=TIMEOUT_S)
         return ReadyPolicy(name, None, True, 'well')
 
     policies = Policies(
@@ -25,13 +25,13 @@ def test_policies_are_loaded_one_at_a_time_and_only_into_free_memory():
     )
     for name in ('first', 'second', 'third'):
         policies.request(name)
-        wait_until(lambda: begun, 10, 'the first')
+        wait_until(lambda: begun, what='the first')
     assert begun == ['first']
     let.release(2)
-    assert logged.acquire(timeout=10)
+    assert logged.acquire(timeout=TIMEOUT_S)
     assert (begun, policies.state) == (['first', 'third'], 'ready')
     shortages.append('little memory is left')
     policies.request('fourth')
-    assert logged.acquire(timeout=10)
+    assert logged.acquire(timeout=TIMEOUT_S)
     assert policies.sentence == 'fourth is refused: little memory is left'
     assert begun == ['first', 'third']

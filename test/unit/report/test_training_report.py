@@ -169,6 +169,13 @@ def undrawn(monkeypatch):
     monkeypatch.setattr(training_plots, 'svg', lambda drawing: Markup('<svg></svg>'))
 
 
+@pytest.fixture
+def only_curves(monkeypatch):
+    """Draw no figure but the learning curves."""
+    for name in ('scatter', 'over_the_chunk', 'along_an_episode', 'commands'):
+        monkeypatch.setattr(training_plots, name, lambda *_, **__: Markup('<svg></svg>'))
+
+
 class Balanced(HTMLParser):
     """A parser that fails if an element is not closed in order."""
 
@@ -315,6 +322,7 @@ def test_instructions_are_escaped(page):
     assert text.count('&lt;b&gt;go&lt;/b&gt; &amp; &#34;stop&#34;') >= 3
 
 
+@pytest.mark.usefixtures('undrawn')
 def test_the_worst_windows_are_shown_with_their_frames(folder, tmp_path):
     """Episode, second and images, oldest first; at most one window per second of an episode."""
     spec = policy()
@@ -377,6 +385,7 @@ def test_an_evaluation_has_the_same_page_without_curves(folder, tmp_path):
     assert 'epoch' not in text
 
 
+@pytest.mark.usefixtures('undrawn')
 def test_a_third_axis_has_its_unit_everywhere(folder, tmp_path):
     """angular_z: a panel in every figure, rad/s for every number, no arrow."""
     spec = policy(axes=('linear_x', 'linear_y', 'angular_z'))
@@ -431,6 +440,7 @@ def test_nan_and_missing_numbers_are_dashes(folder, tmp_path):
     assert not re.search(r'>[^<]*\b(nan|None)\b', re.sub(r'<svg.*?</svg>', '', text, flags=re.S))
 
 
+@pytest.mark.usefixtures('undrawn')
 def test_a_long_history_is_shortened_and_folded(folder, tmp_path):
     """Of 100 epochs about twenty rows, with the best one; all of them in a folded table."""
     spec = policy(metrics={'epoch': {'epoch': 37}})
@@ -449,6 +459,7 @@ def test_a_long_history_is_shortened_and_folded(folder, tmp_path):
     assert 'one with a lower val_loss could not be kept' in short
 
 
+@pytest.mark.usefixtures('only_curves')
 def test_the_marked_epoch_is_that_of_the_bundle(folder, tmp_path):
     """It is not the best one if that could not be saved; without a known epoch, no mark."""
     episodes = load(folder, policy())
@@ -467,6 +478,7 @@ def test_the_marked_epoch_is_that_of_the_bundle(folder, tmp_path):
         assert ('the policy of this report: epoch' in learned) == bool(row)
 
 
+@pytest.mark.usefixtures('only_curves')
 def test_with_padding_policy_and_baselines_have_the_same_loss(
     small_backbone, episode_folder, tmp_path
 ):
@@ -514,6 +526,7 @@ def test_skipped_and_near_identical_episodes_are_listed(folder, tmp_path):
     assert '--group_duplicates' in text
 
 
+@pytest.mark.usefixtures('undrawn')
 def test_coverage_counts_episodes_minutes_and_idle_by_instruction(tmp_path):
     """For each side of the split, counted by hand."""
     spec = policy(window=1, chunk=1)
@@ -575,6 +588,7 @@ def test_the_page_stays_small_with_thousands_of_windows(tmp_path):
     assert len(text) < 3_000_000
 
 
+@pytest.mark.usefixtures('undrawn')
 def test_segments_of_one_episode_are_drawn_one_after_another(folder, tmp_path):
     """An episode with a gap is one line with a break, which the page explains."""
     spec = policy()
@@ -645,6 +659,7 @@ def test_a_browser_shows_the_page_without_errors_or_overflow(page, tmp_path, wid
     assert found == {'wide': 0, 'images': True, 'figures': 7}
 
 
+@pytest.mark.usefixtures('undrawn')
 def test_a_real_training_gives_a_report(small_run, episode_folder, tmp_path):
     """From the loop's history, its best bundle and the real evaluation."""
     from mobile_vla_ros.evaluation.score import score as evaluate

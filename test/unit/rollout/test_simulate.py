@@ -155,6 +155,15 @@ def test_a_stopped_run_resumes(tmp_path, capsys):
     assert log.read_bytes() == whole
 
 
+@pytest.fixture(scope='module')
+def one_trial(tmp_path_factory):
+    """The folder of a run of one trial, to copy."""
+    out = tmp_path_factory.mktemp('one_trial')
+    arguments = ('--suite', 'seen', '--control', 'zero', '--trials', '1', '--out', str(out))
+    assert main(['simulate', *arguments]) == 0
+    return out
+
+
 def test_a_torn_header_is_written_again(tmp_path, capsys):
     """After a kill during the first write."""
     out = tmp_path / 'out'
@@ -175,11 +184,10 @@ def test_a_torn_header_is_written_again(tmp_path, capsys):
         ('damaged', ('--control', 'zero'), 'line 2'),
     ],
 )
-def test_other_trials_are_never_overwritten(content, arguments, text, tmp_path, capsys):
+def test_other_trials_are_never_overwritten(content, arguments, text, one_trial, tmp_path, capsys):
     """Another seed, control or policy in the same folder, or an unrelated file."""
-    out = tmp_path / 'out'
+    out = shutil.copytree(one_trial, tmp_path / 'out')
     log = out / 'seen.jsonl'
-    simulate(capsys, '--suite', 'seen', '--control', 'zero', '--trials', 1, '--out', out)
     if content == 'damaged':
         log.write_bytes(log.read_bytes().replace(b'"outcome"', b'"income"'))
     elif content:
@@ -232,7 +240,7 @@ def test_ctrl_c_keeps_finished_trials_and_reports_how_to_resume(tmp_path):
         assert time.monotonic() < until and process.poll() is None
         time.sleep(0.05)
     process.send_signal(signal.SIGINT)
-    stdout, stderr = process.communicate(timeout=60)
+    stdout, stderr = process.communicate(timeout=120)
     assert process.returncode == 130
     assert stdout == ''
     assert 'Traceback' not in stderr
@@ -241,34 +249,24 @@ def test_ctrl_c_keeps_finished_trials_and_reports_how_to_resume(tmp_path):
     assert kept.endswith(b'\n')
     done = kept.count(b'\n') - 1
     again = subprocess.run(
-        [*command, str(done + 1)], capture_output=True, text=True, timeout=60, check=False
+        [*command, str(done + 1)], capture_output=True, text=True, timeout=120, check=False
     )
     assert again.returncode == 0, again.stderr
     assert json.loads(again.stdout)['trials'] == done + 1
     assert log.read_bytes().startswith(kept)
 
 
+FILMS = 4
+
+
 @pytest.fixture(scope='module')
 def page(tmp_path_factory):
-    """A page of 28 trials without motion: all but those with the instruction to stop fail."""
+    """A page of 8 trials without motion: all but those with the instruction to stop fail."""
     out = tmp_path_factory.mktemp('page')
-    assert (
-        main(
-            [
-                'simulate',
-                '--suite',
-                'unseen_layouts',
-                '--control',
-                'zero',
-                '--trials',
-                '28',
-                '--out',
-                str(out),
-                '--json',
-            ]
-        )
-        == 0
-    )
+    arguments = ('--suite', 'unseen_layouts', '--control', 'zero', '--trials', '8', '--json')
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr('mobile_vla_ros.report.builders.trials.MAX_FILMS', FILMS)
+        assert main(['simulate', *arguments, '--out', str(out)]) == 0
     return out / 'report.html'
 
 
@@ -277,10 +275,10 @@ def test_the_page_is_one_file_with_films_of_failures(page):
     text = page.read_text()
     log = [json.loads(line) for line in (page.parent / 'unseen_layouts.jsonl').open()][1:]
     failed = sum(trial['drives'][0]['outcome'] != 'success' for trial in log)
-    assert failed > 24
+    assert failed > FILMS
     films = re.findall(r'<script type="application/json">(.*?)</script>', text)
-    assert len(films) == 24
-    assert f'24 of them can be played; the other {failed - 24} have only a map' in text
+    assert len(films) == FILMS
+    assert f'{FILMS} of them can be played; the other {failed - FILMS} have only a map' in text
     assert text.count('<svg') == len(log)
     film = json.loads(films[0])
     assert len(film['poses']) == len(film['shown']) == len(film['times']) == 101  # 20 s at 5 Hz
@@ -322,7 +320,7 @@ def test_the_player_shows_the_first_image_and_plays(page, tmp_path):
     url = f'{page.as_uri()}#unseen_layouts-1'
     dom, _ = dump_dom(url, tmp_path, '--virtual-time-budget=60000')
     figures = re.findall(r'<figure class="drive film".*?</figure>', dom, re.DOTALL)
-    assert len(figures) == 24
+    assert len(figures) == FILMS
     for figure in figures:
         assert 'src="data:image/jpeg;base64,' in figure
         assert 'class="base" transform="translate(' in figure

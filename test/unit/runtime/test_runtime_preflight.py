@@ -190,6 +190,7 @@ def test_a_policy_drives_in_each_precision(small_run, precision):
     np.testing.assert_allclose(plans[0].twists, plans[1].twists, atol=0.02)
 
 
+@pytest.mark.exhaustive
 def test_a_missing_compiler_is_reported_when_loading(small_run, monkeypatch):
     """Not at the first frame; with a remedy."""
     import torch

@@ -182,7 +182,7 @@ class Witness:
             assert (np.abs(decision.twist - self.previous)[PLANAR] <= room + 1e-9).all()
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(history, st.booleans(), st.booleans(), st.booleans())
 @example([*[(FORWARD, 50)] * 6, (('step', 5000), 0)], True, True, True)
 @example([(FORWARD, 50), (('policy_health', HOLD), 0), (FORWARD, 50)], True, True, True)
@@ -199,7 +199,7 @@ def test_whatever_happens_the_output_is_bounded_smooth_and_allowed(events, armed
         witness.tick(after)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(history)
 def test_after_a_fault_nothing_moves_before_arming(events):
     """No other input moves the base."""

@@ -142,7 +142,7 @@ def test_help_needs_no_torch():
         [sys.executable, '-X', 'importtime', str(SCRIPT), '--help'],
         capture_output=True,
         text=True,
-        timeout=30,
+        timeout=120,
     )
     assert done.returncode == 0
     assert 'example:' in done.stdout

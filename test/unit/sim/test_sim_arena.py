@@ -605,7 +605,7 @@ def python(code: str, **env) -> subprocess.CompletedProcess:
         [sys.executable, '-c', code],
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=120,
         env={**os.environ, 'PYTHONPATH': str(ROOT), **env},
     )
 

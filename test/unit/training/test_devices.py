@@ -32,62 +32,70 @@ def flags(backbone, episode_folder, out, **more) -> list[str]:
     return small_run_flags(backbone, episode_folder, out, **{**defaults, **more})
 
 
-def launched(processes: int, *arguments: str) -> subprocess.Popen:
-    """Start `mobile_vla train` through `accelerate launch`, as in docs/training.md."""
-    return subprocess.Popen(
+class Launched(subprocess.Popen):
+    """`mobile_vla train` as two processes of `accelerate launch`, as in docs/training.md."""
+
+    def __init__(self, *arguments: str):
         # --multi_gpu selects accelerate's launcher of several processes; --device cpu
         # makes them CPU processes with gloo. --cpu would start only one.
-        [
-            sys.executable,
-            '-m',
-            'accelerate.commands.launch',
-            '--multi_gpu',
-            '--num_processes',
-            str(processes),
-            '--num_machines',
-            '1',
-            '--mixed_precision',
-            'no',
-            '--dynamo_backend',
-            'no',
-            '--main_process_port',
-            '0',
-            '-m',
-            'mobile_vla_ros.cli.main',
-            'train',
-            *arguments,
-        ],
-        env={**os.environ, 'OMP_NUM_THREADS': '1'},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        start_new_session=True,
-    )
+        options = (
+            '--multi_gpu --num_processes 2 --num_machines 1 --mixed_precision no '
+            '--dynamo_backend no --main_process_port 0'
+        )
+        launcher = [sys.executable, '-m', 'accelerate.commands.launch', *options.split()]
+        super().__init__(
+            [*launcher, '-m', 'mobile_vla_ros.cli.main', 'train', *arguments],
+            env={**os.environ, 'OMP_NUM_THREADS': '1'},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            start_new_session=True,
+        )
+
+    def interrupt(self) -> None:
+        """Send Ctrl-C, as a terminal does to all of them."""
+        os.killpg(self.pid, signal.SIGINT)
 
 
-def in_two(*arguments: str) -> str:
-    """Run `mobile_vla train` as the launcher's two processes to their end; return the output."""
-    with socket.create_server(('127.0.0.1', 0)) as found:
-        port = str(found.getsockname()[1])
-    shared = {'WORLD_SIZE': '2', 'MASTER_ADDR': '127.0.0.1', 'MASTER_PORT': port}
-    with tempfile.TemporaryFile() as output:
-        ranks = [
+class Forked:
+    """`mobile_vla train` as the launcher's two processes, without the launcher."""
+
+    def __init__(self, *arguments: str):
+        with socket.create_server(('127.0.0.1', 0)) as found:
+            port = str(found.getsockname()[1])
+        shared = {'WORLD_SIZE': '2', 'MASTER_ADDR': '127.0.0.1', 'MASTER_PORT': port}
+        self._output = tempfile.TemporaryFile()  # noqa: SIM115
+        self._ranks = [
             ForkedProcess(
                 ['-m', 'mobile_vla_ros.cli.main', 'train', *arguments],
-                output,
-                output,
+                self._output,
+                self._output,
                 {**os.environ, **shared, 'RANK': rank, 'LOCAL_RANK': rank},
             )
             for rank in '01'
         ]
+
+    def poll(self) -> int | None:
+        """Return None while both run."""
+        return next((one.poll() for one in self._ranks if one.poll() is not None), None)
+
+    def interrupt(self) -> None:
+        """Send Ctrl-C to both."""
+        for one in self._ranks:
+            one.send_signal(signal.SIGINT)
+
+    def communicate(self, timeout: float) -> tuple[str, list[int]]:
+        """Wait for the end of both; return their output and their statuses."""
         try:
-            statuses = [one.wait(280) for one in ranks]
+            statuses = [one.wait(timeout) for one in self._ranks]
         finally:
-            for one in ranks:
-                one.kill()
-        printed = os.pread(output.fileno(), 1 << 24, 0).decode()
-    assert statuses == [0, 0], printed
-    return printed
+            self.kill()
+        return os.pread(self._output.fileno(), 1 << 24, 0).decode(), statuses
+
+    def kill(self) -> None:
+        """End both at once."""
+        for one in self._ranks:
+            one.kill()
 
 
 def history(out) -> list[dict]:
@@ -114,7 +122,10 @@ def assert_near(first: list[dict], second: list[dict]):
 def test_two_processes_train_like_one(small_backbone, episode_folder, tmp_path):
     """With the same command: every loss within 1e-4, and one set of files."""
     settings = {'batch_size': 3, 'accumulate': 1, 'lora_dropout': 0.0, 'epochs': 1}
-    output = in_two(*flags(small_backbone, episode_folder, tmp_path / 'two', **settings))
+    output, statuses = Forked(
+        *flags(small_backbone, episode_folder, tmp_path / 'two', **settings)
+    ).communicate(timeout=280)
+    assert statuses == [0, 0], output
     assert 'trained on 2 × cpu' in output and output.count('trainable parameters') == 1
     assert_near(
         one_process(small_backbone, episode_folder, tmp_path / 'one', **settings),
@@ -125,17 +136,20 @@ def test_two_processes_train_like_one(small_backbone, episode_folder, tmp_path):
     } | {'report.html'}
 
 
-def test_two_processes_stop_together_and_one_resumes(small_backbone, episode_folder, tmp_path):
+@pytest.mark.parametrize('start', [Forked, pytest.param(Launched, marks=pytest.mark.exhaustive)])
+def test_two_processes_stop_together_and_one_resumes(
+    small_backbone, episode_folder, tmp_path, start
+):
     """Ctrl-C saves the state of both; one process resumes to the same losses."""
     settings = {'save_every_min': 0}
-    two = launched(2, *flags(small_backbone, episode_folder, tmp_path / 'two', **settings))
+    two = start(*flags(small_backbone, episode_folder, tmp_path / 'two', **settings))
     try:
         end = time.monotonic() + 200
         while not (found := state.read_state(tmp_path / 'two')) or found[0].step < 2:
             assert time.monotonic() < end and two.poll() is None
             time.sleep(0.01)
-        os.killpg(two.pid, signal.SIGINT)
-        output, _ = two.communicate(timeout=60)
+        two.interrupt()
+        output, _ = two.communicate(timeout=120)
     finally:
         two.kill()
     assert output.count('the same command resumes from here') == 1, output
