@@ -57,10 +57,9 @@ def audit(
     facts = list(episodes.facts)
     kept: dict[str, int] = defaultdict(int)
     for segment in segments:
-        kept[segment.episode_id] += len(segment.windows(sampling.window))
+        kept[segment.episode_id] += len(segment.windows)
     windows, possible = sum(kept.values()), max(1, sum(one.possible for one in facts))
-    rows = [segment.windows(sampling.window) for segment in segments]
-    real = [segment.real[row] for segment, row in zip(segments, rows, strict=True)]
+    real = [segment.real[segment.windows] for segment in segments]
     still = [(segment.ahead[:, 0] == 0).all(1) for segment in segments]
     used = [one for one in facts if kept[one.episode_id]]
     driven = sum(one.use.driven for one in facts)

@@ -15,6 +15,7 @@ from markupsafe import Markup
 from PIL import Image
 
 from browser import dump_dom, needs_chromium, with_script
+from made_segments import sliding
 from mobile_vla_ros.data.episodes import EpisodeSet, load_episodes
 from mobile_vla_ros.data.segments import Sampling, Segment
 from mobile_vla_ros.episode.storage.schema import EpisodeInfo
@@ -90,7 +91,7 @@ def score(
     spec: PolicySpec, episodes: EpisodeSet, noise: float = 0.05, change=None, **more
 ) -> Scored:
     """Return an evaluation of a policy with an error of `noise`; `change` edits its actions."""
-    actions, real, _ = targets(episodes.val, spec.actions, spec.window)
+    actions, real, _ = targets(episodes.val, spec.actions)
     rng = np.random.default_rng(0)
     predicted = actions + noise * rng.standard_normal(actions.shape).astype(np.float32)
     if change:
@@ -103,9 +104,7 @@ def score(
         'windows': len(actions),
         'baselines': {
             name: entry(values)
-            for name, values in baselines(
-                episodes.train, episodes.val, spec.actions, spec.window
-            ).items()
+            for name, values in baselines(episodes.train, episodes.val, spec.actions).items()
         },
     }
     moved = dict.fromkeys(spec.actions.axes, 0.1)
@@ -526,6 +525,8 @@ def test_coverage_counts_episodes_minutes_and_idle_by_instruction(tmp_path):
             name,
             instruction,
             np.arange(len(twist)),
+            np.arange(len(twist)) * PERIOD_NS,
+            sliding(len(twist), 1),
             twist[:, None],
             np.ones((len(twist), 1), bool),
             0 * twist,
@@ -559,6 +560,8 @@ def test_the_page_stays_small_with_thousands_of_windows(tmp_path):
             f'episode{number}',
             f'instruction {number % 300}',
             np.arange(frames),
+            np.arange(frames) * PERIOD_NS,
+            sliding(frames),
             ahead,
             np.ones(ahead.shape[:2], bool),
             twist,
@@ -585,8 +588,9 @@ def test_segments_of_one_episode_are_drawn_one_after_another(folder, tmp_path):
             first,
             **{
                 name: getattr(first, name)[part]
-                for name in ('frames', 'ahead', 'real', 'before', 'accepted')
+                for name in ('frames', 'time_ns', 'ahead', 'real', 'before')
             },
+            windows=sliding(part.stop - part.start),
         )
         for part in (slice(0, 12), slice(15, 30))
     ]
