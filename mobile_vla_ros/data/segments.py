@@ -149,12 +149,9 @@ def read_episodes(
                 raise fault
             with Episode.open(path) as episode:
                 if not episode.excluded:  # what somebody leaves out is not lost
-                    facts = facts_of(
-                        episode, sampling.rate_hz, sampling.window, sampling.command_max_age_s
-                    )
-                    loaded.facts.append(facts)
+                    log = episode.command_log(sampling.command_max_age_s)
+                    loaded.facts.append(facts_of(episode, log, sampling.rate_hz, sampling.window))
                 segments = _segments(episode, path, sampling, accept)
-                log = episode.command_log(sampling.command_max_age_s)
                 signature = coverage.signature(log, int(episode.frame_steady_ns[-1]))
                 own_takeovers = takeovers(episode.commands, episode.events)
                 digest = episode.edits.digest

@@ -9,6 +9,7 @@ the policy's windows without a gap, and these windows are the ones that driving 
 (``windows``). A segment never spans a time at which somebody split the episode.
 """
 
+import functools
 from dataclasses import dataclass
 
 import numpy as np
@@ -79,6 +80,7 @@ def times_of(episode: TimedEpisode) -> tuple[np.ndarray, str]:
     return times_ns[episode.recording.rows], by
 
 
+@functools.lru_cache(maxsize=1)  # who reads an episode asks several times
 def recorded_times(recording: Recording) -> tuple[np.ndarray, str]:
     """Return the ``frame_times`` of every frame of a recording."""
     return frame_times(

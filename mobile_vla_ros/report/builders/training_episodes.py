@@ -279,13 +279,9 @@ def coverage(
         driven(episodes.train),
         driven(val),
         left_out,
-        _groups(getattr(episodes, 'near_identical', ())),
-        _groups(getattr(episodes, 'leaks', ())),
+        episodes.near_identical,
+        episodes.leaks,
         broken,
         audit.table(learned),
         audit.summary(learned),
     )
-
-
-def _groups(found: Iterable) -> list[list[str]]:
-    return [[one] if isinstance(one, str) else [str(name) for name in one] for one in found or ()]

@@ -17,6 +17,7 @@ from PIL import Image
 from browser import dump_dom, needs_chromium, with_script
 from made_segments import sliding
 from mobile_vla_ros.data.episodes import EpisodeSet, load_episodes
+from mobile_vla_ros.data.near_identical import Repeats
 from mobile_vla_ros.data.segments import Sampling, Segment
 from mobile_vla_ros.episode.storage.schema import EpisodeInfo
 from mobile_vla_ros.episode.storage.writer import EpisodeWriter
@@ -496,17 +497,13 @@ def test_skipped_and_near_identical_episodes_are_listed(folder, tmp_path):
     """With the reasons, the groups across the split, and the remedy."""
     spec = policy()
     loaded = load(folder, spec)
-
-    class Alike:
-        """Episodes with known near-identical groups."""
-
-        train, val = loaded.train, loaded.val
-        left_out = {'/some/where/bad.h5': 'verdict bad: <frozen>'}
-        near_identical = [['one', 'two'], ['three', 'four']]
-        leaks = [['one', 'two']]
-        facts = ()
-
-    text = report(tmp_path, spec, score(spec, loaded), Alike)
+    across = [loaded.train[0].episode_id, 'two']
+    alike = replace(
+        loaded,
+        left_out={'/some/where/bad.h5': 'verdict bad: <frozen>'},
+        repeats=Repeats(4, [across, ['three', 'four']]),
+    )
+    text = report(tmp_path, spec, score(spec, loaded), alike)
     assert re.search(r'<td>bad\.h5</td><td class="text">verdict bad: &lt;frozen&gt;', text)
     assert '2 groups of episodes' in text and 'on both sides of the split: 1 of them' in text
     assert '<li>two</li>' in text and '<li>three, four</li>' in text
