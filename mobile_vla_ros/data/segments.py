@@ -115,6 +115,7 @@ class LoadedEpisodes:
     :param facts: what each readable episode contains, also those without segments, except what
         somebody excluded.
     :param edits: by id, the hash of the edits of each such episode that has any.
+    :param unreadable: how many of the skipped files cannot be read as episodes.
     """
 
     segments: list[Segment] = field(default_factory=list)
@@ -123,6 +124,7 @@ class LoadedEpisodes:
     takeovers: dict[str, list[Takeover]] = field(default_factory=dict)
     facts: list[EpisodeFacts] = field(default_factory=list)
     edits: dict[str, str] = field(default_factory=dict)
+    unreadable: int = 0
 
 
 def read_episodes(
@@ -144,6 +146,7 @@ def read_episodes(
     _check_verdicts(accept)
     loaded = LoadedEpisodes()
     for path, fault in vetted(paths, images=images):
+        readable = False
         try:
             if fault is not None:
                 raise fault
@@ -151,13 +154,16 @@ def read_episodes(
                 if not episode.excluded:  # what somebody leaves out is not lost
                     log = episode.command_log(sampling.command_max_age_s)
                     loaded.facts.append(facts_of(episode, log, sampling.rate_hz, sampling.window))
+                readable = True
                 segments = _segments(episode, path, sampling, accept)
                 signature = coverage.signature(log, int(episode.frame_steady_ns[-1]))
                 own_takeovers = takeovers(episode.commands, episode.events)
                 digest = episode.edits.digest
         except UserError as error:
+            loaded.unreadable += not readable
             loaded.skipped[str(path)] = str(error).replace(str(path), 'it')
         except MALFORMED as error:
+            loaded.unreadable += not readable
             loaded.skipped[str(path)] = (
                 f'it is not a valid episode; got {type(error).__name__}: {first_line(error)}'
             )

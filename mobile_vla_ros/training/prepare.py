@@ -82,7 +82,7 @@ def episodes_of(data: DataConfig, log: Callable[[str], None]) -> EpisodeSet:
         log(f'{len(episodes.edits)} episodes are edited (mobile_vla episodes edit --log)')
     found = audit.audit(episodes, sampling, data.axes)
     for line in (
-        *audit.lines(found),
+        *audit.lines(found, scales=False),  # the training side has its own
         *base_lines(episodes),
         *leak_lines(episodes),
         *scale_lines(episodes.train, data.axes),
