@@ -15,9 +15,7 @@ from mobile_vla_ros.images.stored import read_header
 MAX_SIZES = 8  # image sizes in a bundle
 
 
-def golden_window(
-    episodes: EpisodeSet, window: int, cache: FrameCache
-) -> tuple[np.ndarray, str] | None:
+def golden_window(episodes: EpisodeSet, cache: FrameCache) -> tuple[np.ndarray, str] | None:
     """
     Return the first readable window, from the validation side if possible.
 
@@ -25,7 +23,7 @@ def golden_window(
     """
     for segment in (*episodes.val, *episodes.train):
         try:
-            return cache.frames(segment, slice(0, window)), segment.instruction
+            return cache.frames(segment, segment.windows[0]), segment.instruction
         except UserError:  # training reports it
             continue
     return None

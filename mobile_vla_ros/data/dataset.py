@@ -1,7 +1,8 @@
 """A torch dataset of pieces of segments; each frame appears once in its piece."""
 
+import itertools
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NotRequired, TypedDict
 
@@ -32,6 +33,7 @@ class Item:
     A piece of a segment.
 
     :param frames: (T, 3, S, S) float32 images, or their (T, K, D) image tokens.
+    :param windows: (M, window) int64 rows in ``frames`` of the frames of each window.
     :param text_ids: (L,) int64 tokens of the instruction.
     :param actions: (M, window, chunk, axes) float32, normalised.
     :param real: (M, window, chunk) bool: the chunk steps that the loss counts.
@@ -42,6 +44,7 @@ class Item:
     """
 
     frames: torch.Tensor
+    windows: torch.Tensor
     text_ids: torch.Tensor
     actions: torch.Tensor
     real: torch.Tensor
@@ -54,15 +57,16 @@ class Batch(TypedDict):
     Items joined by `collate`: the arguments of `VlaNetwork.forward` and their targets.
 
     `frames` (sum T, 3, S, S) or (sum T, K, D); `text_ids` (N, L), padded on the right with 1;
-    `text_lengths` (N,); `frame_counts`: N ints; `actions` (sum M, window, chunk, axes); `real`
-    (sum M, window, chunk), and so is `weight`, which only weighted items have; `broken`: the
-    errors of unreadable items.
+    `text_lengths` (N,); `frame_counts`: N ints; `windows` (sum M, window) rows in `frames`;
+    `actions` (sum M, window, chunk, axes); `real` (sum M, window, chunk), and so is `weight`,
+    which only weighted items have; `broken`: the errors of unreadable items.
     """
 
     frames: torch.Tensor
     text_ids: torch.Tensor
     text_lengths: torch.Tensor
     frame_counts: list[int]
+    windows: torch.Tensor
     actions: torch.Tensor
     real: torch.Tensor
     broken: list[str]
@@ -71,10 +75,10 @@ class Batch(TypedDict):
 
 class SegmentDataset(Dataset):
     """
-    Segments cut into pieces of at most `piece_frames` frames.
+    Segments cut into pieces: consecutive windows with at most `piece_frames` frames.
 
     Every window that is not thinned out is in exactly one piece; neighbouring pieces of a segment
-    share window - 1 frames. Thread-safe.
+    share frames. Thread-safe.
 
     :param text_ids: tokens of each instruction, and of its mirror image if pieces are mirrored.
     :param blank_images: replace every image by the mean colour.
@@ -92,7 +96,6 @@ class SegmentDataset(Dataset):
         segments: Sequence[Segment],
         actions: ActionSpec,
         image: ImageSpec,
-        window: int,
         piece_frames: int,
         text_ids: Mapping[str, torch.Tensor],
         augmentation: Augmentation | None = None,
@@ -112,7 +115,6 @@ class SegmentDataset(Dataset):
         self.segments = list(segments)
         self.actions = actions
         self.image = image
-        self.window = window
         self.text_ids = text_ids
         self.augmentation = augmentation or Augmentation()
         self.blank_images = blank_images
@@ -124,12 +126,12 @@ class SegmentDataset(Dataset):
             self._weights[[PLAIN, CORRECTED, WRONG]] = 1, corrections, 0
         if tokens is not None:
             tokens.blank(1)  # encode it now, not in a thread beside the network in training
-        per_piece = max(1, piece_frames - window + 1)
+        # Number of the segment, and its windows from a first one to before a last one.
         self.pieces = [
-            (number, start, min(start + per_piece, last) + window - 1)
+            (number, start, stop)
             for number, segment in enumerate(self.segments)
             for first, last in true_spans(self._kept(segment, idle_keep))
-            for start in range(first, last, per_piece)
+            for start, stop in _cut(segment.windows, first, last, piece_frames)
         ]
         if self.thinned and not self.windows:
             raise UserError(
@@ -148,12 +150,12 @@ class SegmentDataset(Dataset):
     @property
     def windows(self) -> int:
         """Number of windows in the pieces."""
-        return sum(stop - start - self.window + 1 for _, start, stop in self.pieces)
+        return sum(stop - start for _, start, stop in self.pieces)
 
     @property
     def thinned(self) -> int:
         """Number of idle windows left out."""
-        return sum(len(segment.windows(self.window)) for segment in self.segments) - self.windows
+        return sum(len(segment.windows) for segment in self.segments) - self.windows
 
     @property
     def instructions(self) -> list[str]:
@@ -186,8 +188,8 @@ class SegmentDataset(Dataset):
         :param generator: the only source of randomness, so that the same index and seed give the
             same item; None: no augmentation.
         """
-        _, start, stop = self.pieces[index]
         segment, rows = self._windows(index)
+        own, windows = np.unique(rows, return_inverse=True)
         instruction, actions = segment.instruction, self.actions.normalise(segment.ahead[rows])
         real, broken = torch.from_numpy(segment.real[rows]), ''
         mirrored = generator is not None and self.augmentation.draw_mirror(generator)
@@ -195,12 +197,13 @@ class SegmentDataset(Dataset):
             instruction = mirror_instruction(instruction)
             actions = mirror_actions(actions, self.actions)
         try:
-            frames = self._frames(segment, slice(start, stop), mirrored, generator)
+            frames = self._frames(segment, own, mirrored, generator)
         except UserError as error:
-            frames, real, broken = self._blank(stop - start), torch.zeros_like(real), str(error)
+            frames, real, broken = self._blank(len(own)), torch.zeros_like(real), str(error)
         weights = self._step_weights(segment, rows)
         return Item(
             frames,
+            torch.from_numpy(windows.reshape(rows.shape)),
             self.text_ids[instruction],
             torch.from_numpy(actions),
             real,
@@ -215,31 +218,29 @@ class SegmentDataset(Dataset):
         A window is idle if nothing moves from its newest frame to the end of its chunk. Windows
         in which the robot stops or sets off are not idle, so both are learned in full.
         """
-        newest = slice(self.window - 1, None)
+        newest = segment.windows[:, -1]
         moves = (np.abs(self.actions.normalise(segment.ahead[newest])) >= STILL).any(-1)
         idle = ~(moves & segment.real[newest]).any(-1)
         kept: np.ndarray = ~idle
         for first, last in true_spans(idle):
             kept[first : first + math.ceil(idle_keep * (last - first) - 1e-9)] = True
-        kept &= segment.window_starts(self.window)
         return kept
 
     def _windows(self, index: int) -> tuple[Segment, np.ndarray]:
-        """Return a piece's segment and the (M, window) frame rows of its windows."""
+        """Return a piece's segment, and its (M, window) windows as places in the segment."""
         number, start, stop = self.pieces[index]
         segment = self.segments[number]
-        starts = np.arange(start, stop - self.window + 1)
-        return segment, starts[:, None] + np.arange(self.window)
+        return segment, segment.windows[start:stop]
 
     def _blank(self, count: int) -> torch.Tensor:
         side = self.image.size
         return self.tokens.blank(count) if self.tokens else torch.zeros(count, 3, side, side)
 
     def _frames(
-        self, segment: Segment, rows: slice, mirrored: bool, generator: torch.Generator | None
+        self, segment: Segment, rows: np.ndarray, mirrored: bool, generator: torch.Generator | None
     ) -> torch.Tensor:
         if self.blank_images:
-            return self._blank(rows.stop - rows.start)
+            return self._blank(len(rows))
         changing = generator if self.augmentation.changes_images else None
         if self.tokens is not None:
             draw = 0 if changing is None else self.tokens.draw(changing)
@@ -248,6 +249,21 @@ class SegmentDataset(Dataset):
         if changing is not None:
             images = self.augmentation.draw(changing).apply(images)
         return normalise(mirror_images(images) if mirrored else images, self.image)
+
+
+def _cut(
+    windows: np.ndarray, first: int, last: int, piece_frames: int
+) -> Iterator[tuple[int, int]]:
+    """Yield (start, stop) of consecutive windows that have at most so many frames together."""
+    frames: set[int] = set()
+    for number in range(first, last):
+        own = windows[number].tolist()
+        if frames and len(frames.union(own)) > piece_frames:
+            yield first, number
+            first, frames = number, set()
+        frames.update(own)
+    if frames:
+        yield first, last
 
 
 def true_spans(mask: np.ndarray) -> list[tuple[int, int]]:
@@ -260,13 +276,18 @@ def true_spans(mask: np.ndarray) -> list[tuple[int, int]]:
 
 def collate(items: Sequence[Item]) -> Batch:
     """Join items into a batch."""
+    counts = [len(item.frames) for item in items]
+    firsts = itertools.accumulate(counts, initial=0)
     batch: Batch = {
         'frames': torch.cat([item.frames for item in items]),
         'text_ids': torch.nn.utils.rnn.pad_sequence(
             [item.text_ids for item in items], batch_first=True, padding_value=1
         ),
         'text_lengths': torch.tensor([len(item.text_ids) for item in items]),
-        'frame_counts': [len(item.frames) for item in items],
+        'frame_counts': counts,
+        'windows': torch.cat(
+            [item.windows + first for item, first in zip(items, firsts, strict=False)]
+        ),
         'actions': torch.cat([item.actions for item in items]),
         'real': torch.cat([item.real for item in items]),
         'broken': [item.broken for item in items if item.broken],

@@ -41,6 +41,7 @@ class EpisodeSet:
     :param facts: what each readable episode contains, also those that are left out, except what
         somebody excluded.
     :param edits: hash of the edits of each episode that has any, by its id.
+    :param unreadable: how many of the files left out cannot be read as episodes.
     """
 
     train: list[Segment]
@@ -52,6 +53,7 @@ class EpisodeSet:
     takeovers: Mapping[str, Sequence[Takeover]] = field(default_factory=dict)
     facts: Sequence[EpisodeFacts] = ()
     edits: Mapping[str, str] = field(default_factory=dict)
+    unreadable: int = 0
 
     @property
     def near_identical(self) -> list[list[str]]:
@@ -114,6 +116,7 @@ def load_episodes(
         takeovers=loaded.takeovers,
         facts=loaded.facts,
         edits=loaded.edits,
+        unreadable=loaded.unreadable,
     )
     if trained == set(instructions):
         return split(loaded.segments, loaded.segments, trained_on=True)

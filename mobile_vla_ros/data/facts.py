@@ -7,7 +7,7 @@ import numpy as np
 
 from mobile_vla_ros.episode.catalog import coverage
 from mobile_vla_ros.episode.storage.reader import Episode
-from mobile_vla_ros.episode.timing.command_rule import CommandUse
+from mobile_vla_ros.episode.timing.command_rule import CommandLog, CommandUse
 from mobile_vla_ros.episode.timing.receipts import clock_steps
 from mobile_vla_ros.episode.timing.timeline import times_of
 from mobile_vla_ros.errors import UserError
@@ -45,20 +45,16 @@ class EpisodeFacts:
     view: np.ndarray
 
 
-def facts_of(
-    episode: Episode, rate_hz: float, window: int, command_max_age_s: float | None
-) -> EpisodeFacts:
+def facts_of(episode: Episode, log: CommandLog, rate_hz: float, window: int) -> EpisodeFacts:
     """
-    Return what an open episode contains; decodes one image, and more to find its rule.
+    Return what an open episode contains; decodes one image.
 
+    :param log: its commands (`Episode.command_log`).
     :param rate_hz: the policy's rate; window: frames of its window.
-    :param command_max_age_s: see `Episode.command_rule`.
-    :raises UserError: when the file is broken at its verdict.
     """
     times_ns, _ = times_of(episode)
     times_ns = np.sort(times_ns)
     camera_hz = median_rate_hz(times_ns)
-    log = episode.command_log(command_max_age_s)
     rows, age_ns, _ = log.newest_at(times_ns)
     known = rows >= 0
     ends = (int(times_ns[0]), int(times_ns[-1])) if len(times_ns) else (0, 0)

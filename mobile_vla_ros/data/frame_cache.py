@@ -31,9 +31,11 @@ class FrameCache:
         self._lock = threading.Lock()
         self._pending: dict[Key, Future[np.ndarray]] = {}
 
-    def frames(self, segment: Segment, rows: slice) -> np.ndarray:
+    def frames(self, segment: Segment, rows: np.ndarray) -> np.ndarray:
         """
-        Return (T, S, S, 3) uint8 images of rows of a segment.
+        Return (T, S, S, 3) uint8 images of some frames of a segment.
+
+        :param rows: (T,) their places in it.
 
         :raises UserError: when the file is missing, or broken at one of the frames; names both.
         """

@@ -95,10 +95,13 @@ class ImageTokens:
                 remedy='free some space, or choose another --token_cache',
             ) from None
 
-    def frames(self, segment: Segment, rows: slice, mirrored: bool, draw: int) -> torch.Tensor:
+    def frames(
+        self, segment: Segment, rows: np.ndarray, mirrored: bool, draw: int
+    ) -> torch.Tensor:
         """
-        Return (T, K, D) float32 tokens of rows of a segment, whose frames may be in any order.
+        Return (T, K, D) float32 tokens of some frames of a segment, which may be in any order.
 
+        :param rows: (T,) their places in it.
         :param mirrored, draw: one of ``variants``.
         :raises UserError: when a frame of the segment is unreadable, or its token file is missing.
         """
@@ -152,7 +155,7 @@ class ImageTokens:
     @torch.no_grad()
     def _compute(self, cache: FrameCache, segment: Segment, name: str) -> np.ndarray:
         """Return (variants, T, K, D) float16; deterministic for a segment."""
-        images = cache.frames(segment, slice(0, len(segment.frames)))
+        images = cache.frames(segment, np.arange(len(segment.frames)))
         seed = int.from_bytes(hashlib.sha256(name.encode()).digest()[:4], 'big')
         generator = torch.Generator().manual_seed(seed)
         changes = [Change(), *(self.augmentation.draw(generator) for _ in range(DRAWS))]

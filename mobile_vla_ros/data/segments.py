@@ -16,6 +16,7 @@ from mobile_vla_ros.episode.storage.reader import Episode
 from mobile_vla_ros.episode.timing.corrections import PLAIN, Takeover, takeovers
 from mobile_vla_ros.episode.timing.timeline import (
     actions_ahead,
+    actions_before,
     kinds_ahead,
     times_of,
 )
@@ -23,7 +24,7 @@ from mobile_vla_ros.episode.timing.timeline import (
     segments as grid_segments,
 )
 from mobile_vla_ros.errors import UserError, did_you_mean, first_line
-from mobile_vla_ros.types import ACCEPTED_VERDICTS, TWIST_AXES, VERDICTS
+from mobile_vla_ros.types import ACCEPTED_VERDICTS, NANOSECONDS, TWIST_AXES, VERDICTS
 
 MAX_RATES = 100  # episodes whose rate is measured
 # m/s or rad/s: a command beyond it comes from a broken file or is in other units.
@@ -53,38 +54,35 @@ class Sampling:
 @dataclass(frozen=True)
 class Segment:
     """
-    Consecutive frames of one episode without a gap.
+    Frames of one episode in the order of time, without a gap, and the windows among them.
 
     :param frames: (T,) rows of the recording's frames: an edit does not change their meaning.
+    :param time_ns: (T,) int64 when they were taken, increasing.
+    :param windows: (M, window) places in `frames` of the frames of each window, oldest first: the
+        ones that driving would take (`episode.timing.windows`).
     :param ahead: (T, chunk, 6) commands at this step and the next ones, m/s and rad/s.
     :param real: (T, chunk) bool: False beyond the end of the segment.
-    :param before: (T, 6) the command one step earlier; zero before the first.
+    :param before: (T, 6) the command one step before the frame; zero before the first.
     :param kinds: (T, chunk) uint8 kind of each command in `ahead`
         (`episode.timing.corrections`); None: the episode has no corrections.
-    :param accepted: (T,) bool: a window ends in the frame, as in driving
-        (`episode.timing.windows`); None: in every frame with enough frames before it.
     """
 
     path: Path
     episode_id: str
     instruction: str
     frames: np.ndarray
+    time_ns: np.ndarray
+    windows: np.ndarray
     ahead: np.ndarray
     real: np.ndarray
     before: np.ndarray
     kinds: np.ndarray | None = None
-    accepted: np.ndarray | None = None
 
-    def window_starts(self, window: int) -> np.ndarray:
-        """Return (T - window + 1,) bool: a window starts at this position in the segment."""
-        if self.accepted is None:
-            return np.ones(len(self.frames) - window + 1, bool)
-        starts: np.ndarray = self.accepted[window - 1 :]
-        return starts
-
-    def windows(self, window: int) -> np.ndarray:
-        """Return (M, window) positions in the segment: the frames of each window in order."""
-        return np.flatnonzero(self.window_starts(window))[:, None] + np.arange(window)
+    @property
+    def seconds(self) -> np.ndarray:
+        """Return (T,) the seconds of each frame, counted from the first."""
+        seconds: np.ndarray = (self.time_ns - self.time_ns[0]) / NANOSECONDS
+        return seconds
 
 
 def rate_for(paths: Sequence[Path], max_hz: float) -> float:
@@ -117,6 +115,7 @@ class LoadedEpisodes:
     :param facts: what each readable episode contains, also those without segments, except what
         somebody excluded.
     :param edits: by id, the hash of the edits of each such episode that has any.
+    :param unreadable: how many of the skipped files cannot be read as episodes.
     """
 
     segments: list[Segment] = field(default_factory=list)
@@ -125,6 +124,7 @@ class LoadedEpisodes:
     takeovers: dict[str, list[Takeover]] = field(default_factory=dict)
     facts: list[EpisodeFacts] = field(default_factory=list)
     edits: dict[str, str] = field(default_factory=dict)
+    unreadable: int = 0
 
 
 def read_episodes(
@@ -146,23 +146,24 @@ def read_episodes(
     _check_verdicts(accept)
     loaded = LoadedEpisodes()
     for path, fault in vetted(paths, images=images):
+        readable = False
         try:
             if fault is not None:
                 raise fault
             with Episode.open(path) as episode:
                 if not episode.excluded:  # what somebody leaves out is not lost
-                    facts = facts_of(
-                        episode, sampling.rate_hz, sampling.window, sampling.command_max_age_s
-                    )
-                    loaded.facts.append(facts)
+                    log = episode.command_log(sampling.command_max_age_s)
+                    loaded.facts.append(facts_of(episode, log, sampling.rate_hz, sampling.window))
+                readable = True
                 segments = _segments(episode, path, sampling, accept)
-                log = episode.command_log(sampling.command_max_age_s)
                 signature = coverage.signature(log, int(episode.frame_steady_ns[-1]))
                 own_takeovers = takeovers(episode.commands, episode.events)
                 digest = episode.edits.digest
         except UserError as error:
+            loaded.unreadable += not readable
             loaded.skipped[str(path)] = str(error).replace(str(path), 'it')
         except MALFORMED as error:
+            loaded.unreadable += not readable
             loaded.skipped[str(path)] = (
                 f'it is not a valid episode; got {type(error).__name__}: {first_line(error)}'
             )
@@ -244,24 +245,24 @@ def _segments(
         command_max_age_s=sampling.command_max_age_s,
     ):
         longest = max(longest, len(grid))
-        if not grid.accepted[sampling.window - 1 :].any():
+        if not len(grid.windows):
             continue
         ahead, real = actions_ahead(grid, sampling.chunk)
         if not (np.abs(ahead) <= MAX_SPEED).all():  # just beyond the end of a trim
             raise UserError('it has an invalid command within a step of where it was trimmed')
         kinds = kinds_ahead(grid, sampling.chunk)
-        before = np.vstack([np.zeros((1, 6)), grid.twist[:-1]])
         found.append(
             Segment(
                 path,
                 episode.episode_id,
                 episode.instruction,
                 episode.recording.rows[grid.frame_index],
+                grid.time_ns,
+                grid.windows,
                 ahead,
                 real,
-                before,
+                actions_before(grid),
                 kinds if (kinds != PLAIN).any() else None,
-                grid.accepted,
             )
         )
     if not found:

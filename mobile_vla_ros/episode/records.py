@@ -39,7 +39,7 @@ class Event:
     steady_ns: int
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Recording:
     """
     What was recorded, whatever the edits of an episode hide of it.

@@ -24,6 +24,7 @@ MIN_AGAINST, MOSTLY = 3, 0.8  # episodes that drive against the words of their i
 MOST = 5  # names in a line
 LEFT_OUT, GAPS = 'left_out', 'gaps'
 LOST = {LEFT_OUT: 'in episodes left out', GAPS: 'at gaps of the camera'}
+SCALE = 'scale '  # begins a row of the table
 RENAME = 'import or record the episodes with instructions that tell them apart'
 
 # Returns the token ids of each text, and the id of an unknown word or None.
@@ -43,6 +44,7 @@ def audit(
     Of the driven frames (the newest command, however old, moves the robot) ``held_share`` on a
     command older than 0.5 s that the base holds, ``stale_share`` with a command that is too old
     for the base and taught as zero; of the driven seconds, ``lost_share`` not learned as driven.
+    Each of the ``unreadable`` files counts there like the mean of the others, and as lost.
     ``zero_share`` of the learned frames that are taught as standing still.
 
     ``scale`` by axis: ``scale``, ``max``, ``percentile``, ``frames``, ``outliers``, ``drift``.
@@ -57,14 +59,14 @@ def audit(
     facts = list(episodes.facts)
     kept: dict[str, int] = defaultdict(int)
     for segment in segments:
-        kept[segment.episode_id] += len(segment.windows(sampling.window))
+        kept[segment.episode_id] += len(segment.windows)
     windows, possible = sum(kept.values()), max(1, sum(one.possible for one in facts))
-    rows = [segment.windows(sampling.window) for segment in segments]
-    real = [segment.real[row] for segment, row in zip(segments, rows, strict=True)]
+    real = [segment.real[segment.windows] for segment in segments]
     still = [(segment.ahead[:, 0] == 0).all(1) for segment in segments]
     used = [one for one in facts if kept[one.episode_id]]
     driven = sum(one.use.driven for one in facts)
     driven_s = sum(one.use.driven / one.camera_hz for one in facts if one.camera_hz)
+    driven_s *= 1 + episodes.unreadable / max(1, len(facts))
     learned_s = sum(
         (one.use.driven - one.use.expired)
         / one.camera_hz
@@ -78,6 +80,7 @@ def audit(
         'rate_hz': sampling.rate_hz,
         'episodes': len(facts),
         'left_out': dict(episodes.left_out),
+        'unreadable': episodes.unreadable,
         'frames': sum(one.frames for one in facts),
         'windows': windows,
         'window_share': round(min(1.0, windows / possible), 4),
@@ -130,6 +133,7 @@ def audit_paths(
         loaded.skipped,
         find_repeats(loaded.signatures),
         facts=loaded.facts,
+        unreadable=loaded.unreadable,
     )
     return audit(everything, sampling, axes, tokenise)
 
@@ -146,10 +150,15 @@ def check_losses(found: Mapping[str, Any]) -> None:
         )
 
 
-def lines(found: Mapping[str, Any]) -> list[str]:
-    """Return the audit as a table, its verdict and its remedies, for a terminal or a log."""
+def lines(found: Mapping[str, Any], *, scales: bool = True) -> list[str]:
+    """
+    Return the audit as a table, its verdict and its remedies, for a terminal or a log.
+
+    :param scales: with those of the axes.
+    """
+    rows = [row for row in table(found) if scales or not row[0].startswith(SCALE)]
     return [
-        *text_table.table(table(found)).splitlines(),
+        *text_table.table(rows).splitlines(),
         summary(found),
         *(f'  remedy: {remedy}' for remedy in found['remedies']),
     ]
@@ -206,7 +215,7 @@ def table(found: Mapping[str, Any]) -> list[tuple[str, str]]:
     ]
     rows += [
         (
-            f'scale {axis}',
+            f'{SCALE}{axis}',
             f'{one["scale"]:.3g} {AXIS_UNITS[axis]} (fastest {one["max"]:.3g}, '
             f'{scale.TOP_PERCENTILE:g} % below {one["percentile"]:.3g}, {one["frames"]} frames'
             + (', drift' if one['drift'] else '')
@@ -308,6 +317,11 @@ def _verdict(found: Mapping[str, Any]) -> dict[str, Any]:
 
     check = 'mobile_vla episodes check DIR says why episodes are left out'
     losses = found['losses']
+    note(
+        found['unreadable'],
+        f'{_count(found["unreadable"], "file")} cannot be read',
+        'mobile_vla episodes recover DIR saves what is left of them',
+    )
     note(
         losses[LEFT_OUT] > POOR_LOST * (found['windows'] + 1),
         f'{_count(len(found["left_out"]), "episode")} left out',

@@ -11,7 +11,7 @@ from mobile_vla_ros.types import ActionSpec
 
 
 def targets(
-    segments: Sequence[Segment], spec: ActionSpec, window: int
+    segments: Sequence[Segment], spec: ActionSpec
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """
     Return the targets of every window of some segments, in order.
@@ -22,18 +22,14 @@ def targets(
     """
     if not segments:
         raise UserError('no windows to evaluate', expected='at least one episode')
-    rows = [segment.windows(window) for segment in segments]
-    pairs = list(zip(segments, rows, strict=True))
     return (
-        np.concatenate([spec.normalise(segment.ahead[row]) for segment, row in pairs]),
-        np.concatenate([segment.real[row] for segment, row in pairs]),
-        np.concatenate([spec.normalise(segment.before[row]) for segment, row in pairs]),
+        np.concatenate([spec.normalise(one.ahead[one.windows]) for one in segments]),
+        np.concatenate([one.real[one.windows] for one in segments]),
+        np.concatenate([spec.normalise(one.before[one.windows]) for one in segments]),
     )
 
 
-def blind_means(
-    segments: Sequence[Segment], spec: ActionSpec, window: int
-) -> dict[str, list[Any]]:
+def blind_means(segments: Sequence[Segment], spec: ActionSpec) -> dict[str, list[Any]]:
     """
     Return the constant predictions of the baselines; a bundle stores them as `data.blind_means`.
 
@@ -42,7 +38,7 @@ def blind_means(
         [chunk][axes], and `mean_per_position_and_step` [window][chunk][axes].
     :raises UserError: when there are no segments.
     """
-    actions, real, _ = targets(segments, spec, window)
+    actions, real, _ = targets(segments, spec)
     weight = real[..., None]
 
     def mean(dims: tuple[int, ...]) -> list[Any]:
@@ -59,7 +55,6 @@ def baselines(
     train: Sequence[Segment],
     val: Sequence[Segment],
     spec: ActionSpec,
-    window: int,
     means: Mapping[str, Sequence[Any]] | None = None,
 ) -> dict[str, np.ndarray]:
     """
@@ -72,8 +67,8 @@ def baselines(
     :raises UserError: when there are no segments to validate on or to fit to, or when the given
         means have the wrong shape.
     """
-    means = means or blind_means(train, spec, window)
-    _, real, before = targets(val, spec, window)
+    means = means or blind_means(train, spec)
+    _, real, before = targets(val, spec)
     shape = (*real.shape, len(spec.axes))
     return {
         'zero': np.zeros(shape, np.float32),

@@ -82,11 +82,7 @@ def evaluate(
     scored = None
     if loaded:
         scored = score(loaded, episodes.train, episodes.val, trained_on=episodes.trained_on)
-    result = (
-        scored.summary
-        if scored
-        else baseline_scores(episodes.train, episodes.val, actions, sampling.window)
-    )
+    result = scored.summary if scored else baseline_scores(episodes.train, episodes.val, actions)
     result['episodes'] = {'train': len(ids(episodes.train)), 'val': len(ids(episodes.val))}
     result['rate_hz'] = sampling.rate_hz
     result['near_identical'] = repeat_record(episodes)

@@ -71,7 +71,6 @@ def policy_dataset(
         segments,
         spec.actions,
         spec.image,
-        spec.window,
         piece_frames,
         text_ids,
         augmentation,
@@ -116,7 +115,7 @@ def predict(
             batch['text_ids'].to(device),
             batch['text_lengths'].to(device),
             batch['frame_counts'],
-            data.window,
+            batch['windows'].to(device),
         )
         found.append(
             (

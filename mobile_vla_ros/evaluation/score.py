@@ -75,7 +75,7 @@ def score(
     :raises UserError: when no frame can be read.
     """
     spec = policy.spec
-    actions, _, _ = targets(val, spec.actions, spec.window)
+    actions, _, _ = targets(val, spec.actions)
     means = None if trained_on else spec.data.get('blind_means')
     cache = FrameCache(spec.image)
 
@@ -109,8 +109,8 @@ def score(
             got=' | '.join(found.broken[:3]) or None,
             remedy='mobile_vla episodes check names the broken files',
         )
-    result = baseline_scores(train, val, spec.actions, spec.window, found.real, means)
-    blind = baselines(train, val, spec.actions, spec.window, means)
+    result = baseline_scores(train, val, spec.actions, found.real, means)
+    blind = baselines(train, val, spec.actions, means)
     scored = measure(found.motion, actions, found.real, spec.actions)
     best = min(blind, key=lambda name: result['baselines'][name]['loss'])
     scored |= {
@@ -169,7 +169,7 @@ def _margin(
     other: np.ndarray,
 ) -> dict[str, Any]:
     """Return the `margin` of one prediction's loss over another's, summed by episode."""
-    names = [segment.episode_id for segment in segments for _ in segment.windows(spec.window)]
+    names = [segment.episode_id for segment in segments for _ in segment.windows]
     _, episode = np.unique(names, return_inverse=True)
 
     def by_episode(values: np.ndarray) -> np.ndarray:
@@ -186,7 +186,6 @@ def baseline_scores(
     train: Sequence[Segment],
     val: Sequence[Segment],
     actions: ActionSpec,
-    window: int,
     real: np.ndarray | None = None,
     means: Mapping[str, Sequence[Any]] | None = None,
 ) -> dict[str, Any]:
@@ -196,12 +195,12 @@ def baseline_scores(
     :param real: (M, window, chunk) bool: the steps to measure; None: those inside an episode.
     :param means: see `baselines`.
     """
-    wanted, inside, _ = targets(val, actions, window)
+    wanted, inside, _ = targets(val, actions)
     real = inside if real is None else real
     return {
         'windows': len(wanted),
         'baselines': {
             name: measure(prediction, wanted, real, actions)
-            for name, prediction in baselines(train, val, actions, window, means).items()
+            for name, prediction in baselines(train, val, actions, means).items()
         },
     }

@@ -1,6 +1,7 @@
 """A bag: a rosbag2 folder, or one of its files, and the messages in it."""
 
 import contextlib
+import heapq
 from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
@@ -14,16 +15,21 @@ from mobile_vla_ros.interop.bag_files import (
     MAX_BYTES,
     BagFile,
     McapFile,
+    Message,
     SqliteFile,
     Topic,
     inflate,
     inflate_file,
 )
 from mobile_vla_ros.interop.left_out import METADATA
+from mobile_vla_ros.types import NANOSECONDS
 
 SUFFIXES = ('.mcap', '.db3')
 MAX_METADATA_BYTES = 4_000_000
 ZSTD = '.zstd'
+# A topic that goes back further than this in time is one whose clock was set back.
+MIN_STEP_NS = NANOSECONDS
+MAX_WAITING = 32  # messages that may be written before one that arrived earlier
 T = TypeVar('T')
 
 
@@ -85,12 +91,12 @@ class Bag:
 
     def messages(self, topics: Collection[Topic]) -> Iterator[Received]:
         """
-        Yield the messages of some topics, file by file in the order of their times.
+        Yield the messages of some topics in the order of arrival (``in_order``), file by file.
 
         :raises UserError: when the bag is broken.
         """
         for number, file in enumerate(self._files):
-            messages = file.messages(topics)
+            messages = in_order(file.messages(topics))
             while True:
                 found = checked(lambda: next(messages, None))  # noqa: B023
                 if found is None:
@@ -156,6 +162,31 @@ class Bag:
                 expected="profile 'ros2'",
                 remedy='convert its messages (protobuf, JSON) to ROS 2 first',
             )
+
+
+def in_order(messages: Iterator[Message]) -> Iterator[Message]:
+    """
+    Yield the messages of a file, those of each topic in the order of arrival.
+
+    A recorder writes them nearly so: a few may be late, since others compressed faster. They are
+    sorted by their times, but never across a step of the clock back.
+    """
+    waiting: list[Message] = []
+    size = 0
+    newest_ns: dict[Topic, int] = {}
+    for one in messages:
+        last_ns = newest_ns.get(one.topic, one.time_ns)
+        if one.time_ns < last_ns - MIN_STEP_NS:
+            yield from sorted(waiting)
+            waiting, size, last_ns = [], 0, one.time_ns
+        newest_ns[one.topic] = max(last_ns, one.time_ns)
+        heapq.heappush(waiting, one)
+        size += len(one.data or b'')
+        while len(waiting) > MAX_WAITING or size > MAX_BYTES:
+            first = heapq.heappop(waiting)
+            size -= len(first.data or b'')
+            yield first
+    yield from sorted(waiting)
 
 
 def checked(call: Callable[[], T]) -> T:

@@ -5,7 +5,6 @@ Nothing in a file is believed beyond its own bytes: what a chunk or a message ma
 and of the definitions of message types only the names are read.
 """
 
-import heapq
 import os
 import shutil
 import sqlite3
@@ -77,16 +76,15 @@ class BagFile(Protocol):
     note: str
 
     def messages(self, topics: Collection[Topic]) -> Iterator[Message]:
-        """Yield the messages of some topics in the order of their times."""
+        """Yield the messages of some topics in the order in which the file has them."""
 
     def close(self) -> None:
         """Close the file."""
 
 
 class Part(NamedTuple):
-    """A chunk, or a message outside of any, in the order of their times."""
+    """A chunk, or a message outside of any."""
 
-    time_ns: int
     place: int
     size: int
     is_chunk: bool
@@ -114,7 +112,6 @@ class McapFile:
         except BaseException:
             self.close()
             raise
-        self._parts.sort()
         self.topics = {self._channels[one] for one in self._counts if one in self._channels}
         self.silent = set(self._channels.values()) - self.topics
 
@@ -123,29 +120,16 @@ class McapFile:
         self._file.close()
 
     def messages(self, topics: Collection[Topic]) -> Iterator[Message]:
-        """Yield the messages of some topics in the order of their times."""
+        """Yield the messages of some topics in the order in which the file has them."""
         wanted = {number: one for number, one in self._channels.items() if one in topics}
-        waiting: list[tuple[int, tuple[int, int], int, bytes]] = []
-        size = 0
         for part in self._parts:
-            # No later part holds an earlier message.
-            while waiting and waiting[0][0] < part.time_ns:
-                time_ns, place, number, data = heapq.heappop(waiting)
-                size -= len(data)
-                yield Message(time_ns, place, wanted[number], data)
             for offset, operation, body in self._records_of(part):
                 if operation != MESSAGE or len(body) < 22:
                     continue
                 number, _, time_ns = struct.unpack_from('<HIQ', body)
                 if number in wanted:
                     data = bytes(body[22:])  # a slice would keep the whole chunk
-                    size += len(data)
-                    heapq.heappush(waiting, (time_ns, (part.place, offset), number, data))
-                if size > MAX_BYTES:
-                    raise _too_large('a part whose chunks overlap', size)
-        while waiting:
-            time_ns, place, number, data = heapq.heappop(waiting)
-            yield Message(time_ns, place, wanted[number], data)
+                    yield Message(time_ns, (part.place, offset), wanted[number], data)
 
     def _walk(self) -> tuple[str, bool]:
         """Walk the records outside of chunks; return the profile, and if there are indexes."""
@@ -163,16 +147,14 @@ class McapFile:
             if operation == HEADER:
                 profile = _text(head, 0)[0]
             elif operation == CHUNK and len(head) >= 28:
-                (time_ns,) = struct.unpack_from('<Q', head)
-                self._add(Part(time_ns, place, min(size, self._end - place - 9), True))
+                self._add(Part(place, min(size, self._end - place - 9), True))
             elif operation == INDEX and len(head) >= 6:
                 indexed = True
                 number, length = struct.unpack_from('<HI', head)
                 self._counts[number] += length // 16
             elif operation == MESSAGE and len(head) >= 22:
-                number, _, time_ns = struct.unpack_from('<HIQ', head)
-                self._counts[number] += 1
-                self._add(Part(time_ns, place, size, False))
+                self._counts[struct.unpack_from('<H', head)[0]] += 1
+                self._add(Part(place, size, False))
             else:
                 self._note(operation, head)
                 ended = operation == FOOTER
@@ -343,12 +325,12 @@ class SqliteFile:
         self._db.close()
 
     def messages(self, topics: Collection[Topic]) -> Iterator[Message]:
-        """Yield the messages of some topics in the order of their times."""
+        """Yield the messages of some topics in the order in which the file has them."""
         numbers = [number for number, one in self._topics.items() if one in topics]
         marks = ','.join('?' * len(numbers))
         for row, number, time_ns in self._db.execute(
             f'SELECT rowid, topic_id, timestamp FROM messages WHERE topic_id IN ({marks}) '
-            'ORDER BY timestamp, rowid',
+            'ORDER BY rowid',
             numbers,
         ):
             (data,) = self._db.execute(

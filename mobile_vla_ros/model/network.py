@@ -125,18 +125,18 @@ class VlaNetwork(nn.Module):
         text_ids: torch.Tensor,
         text_lengths: torch.Tensor,
         frame_counts: list[int],
-        window: int,
+        windows: torch.Tensor,
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """
-        Encode every frame of some segments once and slide the window over the features.
+        Encode every frame of some segments once, and apply the head to windows of the features.
 
         :param frames: (sum of frame_counts, 3, S, S) images, or (sum of frame_counts, K, D) image
             tokens; one segment after another.
         :param text_ids: (segments, L) token ids; one instruction per segment.
         :param text_lengths: (segments,) int64.
-        :param frame_counts: frames of each segment, each at least `window`.
-        :returns: motion (M, window, chunk, motion_dims) and gripper logits (M, window, chunk) of
-            the M = sum(count - window + 1) windows, in the order of the segments.
+        :param frame_counts: frames of each segment.
+        :param windows: (M, window) int64 rows in ``frames`` of the frames of each window.
+        :returns: motion (M, window, chunk, motion_dims) and gripper logits (M, window, chunk).
         """
         repeats = torch.tensor(frame_counts, device=text_ids.device)
         features = self.encode(
@@ -144,11 +144,15 @@ class VlaNetwork(nn.Module):
             text_ids.repeat_interleave(repeats, dim=0),
             text_lengths.repeat_interleave(repeats),
         )
-        windows = [
-            segment.unfold(0, window, 1).transpose(1, 2)
-            for segment in features.split(frame_counts)
-        ]
-        motion, gripper = self.head(torch.cat(windows).to(self.action_token.dtype))
+        return self.act(features, windows)
+
+    def act(
+        self, features: torch.Tensor, windows: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Apply the head to windows of (N, D) features; see `forward`."""
+        # Indexing would add up its gradients in any order; this is reproducible.
+        of_windows = nn.functional.embedding(windows, features)
+        motion, gripper = self.head(of_windows.to(self.action_token.dtype))
         return motion, gripper
 
     def parameter_counts(self) -> dict[str, int]:

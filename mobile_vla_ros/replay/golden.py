@@ -38,8 +38,7 @@ def store(episode: Path, policy: Path, instruction: str | None) -> Path:
             remedy='use another episode',
         )
     segment = found.segments[0]
-    first = int(segment.windows(spec.window)[0, 0])
-    frames = FrameCache(spec.image).frames(segment, slice(first, first + spec.window))
+    frames = FrameCache(spec.image).frames(segment, segment.windows[0])
     golden = make_golden(
         loaded.network,
         loaded.tokenizer,

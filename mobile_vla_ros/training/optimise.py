@@ -29,7 +29,6 @@ class Optimisation:
     piece contributes as one without an error.
 
     :param optimizer: from `adamw`, with its state restored; the state stays on the CPU.
-    :param window: frames in a window.
     :param updates: optimiser steps of the whole training run, for the cosine schedule of the
         learning rate.
     :param report: called with the error of every unreadable frame.
@@ -41,7 +40,6 @@ class Optimisation:
         network: VlaNetwork,
         optimizer: torch.optim.Optimizer,
         data: SegmentDataset,
-        window: int,
         config: TrainConfig,
         updates: int,
         report: Callable[[str], None],
@@ -51,7 +49,7 @@ class Optimisation:
         self.network, self.optimizer = accelerator.prepare(
             network, optimizer, device_placement=[True, False]
         )
-        self.data, self.window, self.config = data, window, config
+        self.data, self.config = data, config
         self.updates, self.report = updates, report
         self.skipped = 0
 
@@ -141,7 +139,7 @@ class Optimisation:
             batch['text_ids'].to(device),
             batch['text_lengths'].to(device),
             batch['frame_counts'],
-            self.window,
+            batch['windows'].to(device),
         )
         motion, gripper = motion.float(), gripper.float()
         dummy = binary_cross_entropy_with_logits(

@@ -82,7 +82,7 @@ def episodes_of(data: DataConfig, log: Callable[[str], None]) -> EpisodeSet:
         log(f'{len(episodes.edits)} episodes are edited (mobile_vla episodes edit --log)')
     found = audit.audit(episodes, sampling, data.axes)
     for line in (
-        *audit.lines(found),
+        *audit.lines(found, scales=False),  # the training side has its own
         *base_lines(episodes),
         *leak_lines(episodes),
         *scale_lines(episodes.train, data.axes),
@@ -222,7 +222,7 @@ def _data_record(data: DataConfig, episodes: EpisodeSet, actions: ActionSpec) ->
         'camera_sizes': camera_sizes(episodes.train),
         'accept_verdicts': list(data.accept_verdicts),
         'left_out': {Path(path).name: reason for path, reason in episodes.left_out.items()},
-        'blind_means': blind_means(episodes.train, actions, data.window),
+        'blind_means': blind_means(episodes.train, actions),
         'augmentation': asdict(augmentation(data)),
         'idle_keep': data.idle_keep,
         'balance_instructions': data.balance_instructions,

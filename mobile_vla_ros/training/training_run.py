@@ -74,7 +74,6 @@ class TrainingRun:
             prepared.network,
             self.raw_optimizer,
             self.train_data,
-            spec.window,
             config,
             self.steps * config.epochs,
             self._report_broken,

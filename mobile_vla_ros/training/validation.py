@@ -44,9 +44,9 @@ class Validation:
             tokens=prepared.tokens,
             cache=cache,
         )
-        self.actions = targets(episodes.val, spec.actions, spec.window)[0]
+        self.actions = targets(episodes.val, spec.actions)[0]
         self.blind = self._baseline_scores(None)
-        self.golden_window = golden_window(episodes, spec.window, cache)
+        self.golden_window = golden_window(episodes, cache)
 
     def best_baseline(self) -> str:
         """Return a log line that names the best baseline."""
@@ -87,4 +87,4 @@ class Validation:
 
     def _baseline_scores(self, real: np.ndarray | None) -> dict[str, Any]:
         episodes, spec = self.prepared.episodes, self.prepared.spec
-        return baseline_scores(episodes.train, episodes.val, spec.actions, spec.window, real)
+        return baseline_scores(episodes.train, episodes.val, spec.actions, real)

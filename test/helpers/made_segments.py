@@ -13,8 +13,13 @@ from small_episodes import CREATED_NS, encoded
 SPEC = ActionSpec(('linear_x', 'linear_y'), (0.5, 0.25))
 
 
-def segment_of(twists, chunk=2, instruction='go') -> Segment:
-    """Return a segment with these commands and no images."""
+def sliding(count: int, window: int = 4, first: int = 0) -> np.ndarray:
+    """Return (count - window + 1, window) consecutive places from `first` on."""
+    return first + np.arange(count - window + 1)[:, None] + np.arange(window)
+
+
+def segment_of(twists, chunk=2, instruction='go', window=4) -> Segment:
+    """Return a segment of frames at 10 Hz with these commands and no images."""
     twists = np.asarray(twists, dtype=float)
     count = len(twists)
     ahead = np.zeros((count, chunk, 6))
@@ -27,6 +32,8 @@ def segment_of(twists, chunk=2, instruction='go') -> Segment:
         'x',
         instruction,
         np.arange(count),
+        np.arange(count) * 100_000_000,
+        sliding(count, window),
         ahead,
         real,
         np.vstack([np.zeros((1, 6)), twists[:-1]]),

@@ -26,12 +26,12 @@ class Difference:
     tensor: str
 
 
-def difference(network: VlaNetwork, batch: dict, window: int) -> Difference:
+def difference(network: VlaNetwork, batch: dict) -> Difference:
     """Compare the two ways on one batch; clear the gradients afterwards."""
     found = []
     for way in (once, by_windows):
         network.zero_grad()
-        loss = way(network, batch, window)
+        loss = way(network, batch)
         loss.backward()
         found.append(
             (
@@ -54,13 +54,13 @@ def difference(network: VlaNetwork, batch: dict, window: int) -> Difference:
     return Difference(abs(loss - other_loss) / abs(other_loss), apart[worst], worst)
 
 
-def exactly(network: VlaNetwork, batch: dict, window: int) -> Difference:
+def exactly(network: VlaNetwork, batch: dict) -> Difference:
     """Compare the two ways in float64, without rounding noise; the network stays in float64."""
     batch = {**batch, 'frames': batch['frames'].double(), 'actions': batch['actions'].double()}
     usual = torch.get_default_dtype()
     torch.set_default_dtype(torch.float64)  # Kosmos-2 builds its causal mask in the default dtype
     try:
-        return difference(network.double(), batch, window)
+        return difference(network.double(), batch)
     finally:
         torch.set_default_dtype(usual)
 
@@ -99,13 +99,13 @@ def measure(folder: Path, episodes: int, turns: int, *, quiet: bool = False) -> 
     for name, way in ways.items():  # a warm-up pass
         with counted(network) as seen:
             for batch in batches:
-                way(network, batch, WINDOW).backward()
+                way(network, batch).backward()
         images[name], seconds[name] = sum(seen), []
     for _ in tqdm(range(turns), desc=part, unit='turn', disable=quiet, leave=False):
         for name, way in ways.items():
             started = time.perf_counter()
             for batch in batches:
-                way(network, batch, WINDOW).backward()
+                way(network, batch).backward()
             seconds[name].append(time.perf_counter() - started)
     memory = {name: grown(folder, way.__name__) for name, way in ways.items()}
     alone = saved_bytes(
@@ -114,12 +114,12 @@ def measure(folder: Path, episodes: int, turns: int, *, quiet: bool = False) -> 
             batches[0]['text_ids'],
             batches[0]['text_lengths'],
             [WINDOW],
-            WINDOW,
+            torch.arange(WINDOW)[None],
         ),
         [*network.parameters(), *network.buffers()],
     )
-    single = difference(network, batches[0], WINDOW)
-    exact = exactly(network, batches[0], WINDOW)
+    single = difference(network, batches[0])
+    exact = exactly(network, batches[0])
     each_once, windowed = ways
     best = {name: min(times) for name, times in seconds.items()}
     figures = [plain(part, f'frames encoded, {name}', images[name]) for name in ways]

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from mobile_vla_ros.bench.table import Figure, at_most, none_of, plain
-from mobile_vla_ros.bench.train.encodes import WINDOW, counted, once
+from mobile_vla_ros.bench.train.encodes import counted, once
 from mobile_vla_ros.bench.train.episodes import (
     FRAMES,
     busy_episodes,
@@ -60,7 +60,7 @@ def tokens(folder: Path, episodes: int, turns: int) -> list[Figure]:
             with counted(network) as seen:
                 started = time.perf_counter()
                 for number in range(len(data)):
-                    once(network, collate([data[number]]), WINDOW).backward()
+                    once(network, collate([data[number]])).backward()
                 if turn:  # the first one is a warm-up
                     seconds[name].append(time.perf_counter() - started)
             images[name] = sum(seen)

@@ -120,11 +120,8 @@ def count(
                 torch.zeros(number, text, dtype=torch.long),
                 torch.full((number,), text),
             )
-            windows = [
-                segment.unfold(0, window, 1).transpose(1, 2)
-                for segment in features.split([frames] * pieces)
-            ]
-            output = network.head(torch.cat(windows).to(network.action_token.dtype))
+            count = pieces * (frames - window + 1)
+            output = network.act(features, torch.zeros(count, window, dtype=torch.long))
         for hook in hooks:
             hook.remove()
         del output

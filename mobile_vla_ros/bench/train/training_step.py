@@ -30,30 +30,29 @@ EXACT = {
 }
 
 
-def once(network: VlaNetwork, batch: Mapping, window: int) -> torch.Tensor:
+def once(network: VlaNetwork, batch: Mapping) -> torch.Tensor:
     """Return the loss as in training: each frame of the pieces encoded once."""
     motion, _ = network(
-        batch['frames'], batch['text_ids'], batch['text_lengths'], batch['frame_counts'], window
+        batch['frames'],
+        batch['text_ids'],
+        batch['text_lengths'],
+        batch['frame_counts'],
+        batch['windows'],
     )
     return motion_loss(motion, batch['actions'], batch['real'])
 
 
-def by_windows(network: VlaNetwork, batch: Mapping, window: int) -> torch.Tensor:
+def by_windows(network: VlaNetwork, batch: Mapping) -> torch.Tensor:
     """Return the same loss with the frames encoded anew for each window."""
-    rows: list[int] = []
-    owners: list[int] = []
-    first = 0
-    for piece, count in enumerate(batch['frame_counts']):
-        for start in range(first, first + count - window + 1):
-            rows += range(start, start + window)
-            owners.append(piece)
-        first += count
+    windows = batch['windows']
+    counts = torch.tensor(batch['frame_counts'])
+    owners = torch.repeat_interleave(counts)[windows[:, 0]]
     motion, _ = network(
-        batch['frames'][rows],
+        batch['frames'][windows.flatten()],
         batch['text_ids'][owners],
         batch['text_lengths'][owners],
-        [window] * len(owners),
-        window,
+        [windows.shape[1]] * len(windows),
+        torch.arange(windows.numel()).view(windows.shape),
     )
     return motion_loss(motion, batch['actions'], batch['real'])
 
@@ -87,7 +86,7 @@ def _step(folder: Path, way: str, recipe: str) -> dict | None:
 
     def forward():
         with torch.autocast('cpu', torch.bfloat16, enabled=mixed):
-            return loss_of(network, batch, WINDOW)
+            return loss_of(network, batch)
 
     forward().backward()  # warm-up: lazy allocations and gradients
     counted = saved_bytes(forward, known)

@@ -9,13 +9,15 @@ from typing import Any
 
 from mobile_vla_ros import file_lock
 from mobile_vla_ros.episode.quality.verdict import Health, read_health
-from mobile_vla_ros.episode.storage import disk, schema
+from mobile_vla_ros.episode.storage import disk, edits, schema
 from mobile_vla_ros.episode.storage.hdf5_gate import open_regular
 from mobile_vla_ros.episode.storage.reader import VERSIONS, Episode
 from mobile_vla_ros.episode.storage.salvage import Salvage
 from mobile_vla_ros.episode.storage.writer import EpisodeWriter
 from mobile_vla_ros.episode.timing.command_rule import SETTING
+from mobile_vla_ros.episode.timing.timeline import recorded_times
 from mobile_vla_ros.errors import UserError
+from mobile_vla_ros.files import replaced
 from mobile_vla_ros.types import NANOSECONDS, SOURCE_NAMES, Command
 
 RECOVERED = '_recovered'
@@ -90,8 +92,8 @@ def recover(path: Path | str, *, now_ns: int) -> Recovery:
     Make a whole episode from the readable rows of a file, which itself is never changed.
 
     From ``<id>.h5.part`` comes ``<id>.h5``; the ``.part`` is removed if every row that it lists
-    was read. From any other file comes ``<id>_recovered.h5``. Images are copied one by one. A file
-    that is whole, or was recovered before, stays as it is.
+    was read. From any other file comes ``<id>_recovered.h5``, with its edits if they fit. Images
+    are copied one by one. A file that is whole, or was recovered before, stays as it is.
 
     :param now_ns: Unix time, for the note in the episode.
     :raises UserError: when the file is being written, nothing in it is readable, or the new file
@@ -104,6 +106,9 @@ def recover(path: Path | str, *, now_ns: int) -> Recovery:
             _check_format(salvage)
             before = _recovered_before(path)
             result = _rewrite(salvage, now_ns) if before is None else _earlier(salvage, before)
+            if result.path != path:
+                words = _carry_edits(salvage, result.path)
+                result = dataclasses.replace(result, sentence=f'{result.sentence}{words}')
         if _is_part(path) and result.clean:
             path.unlink(missing_ok=True)
         return result
@@ -227,6 +232,30 @@ def _rewrite(salvage: Salvage, now_ns: int) -> Recovery:
         writer.discard()
         raise
     return Recovery(target, **kept, lost=lost, clean=clean, sentence=sentence)
+
+
+def _carry_edits(salvage: Salvage, target: Path) -> str:
+    """Write the edits of a file beside its recovered episode; return in words what became."""
+    source, place = edits.path_of(salvage.path), edits.path_of(target)
+    if not os.path.lexists(source) or os.path.lexists(place):
+        return ''
+    known_id = salvage.attribute('episode_id') or schema.episode_name(salvage.path)
+    try:
+        found = edits.read(salvage.path, known_id)
+        with Episode.open(target, as_recorded=True) as episode:
+            recording = episode.recording
+            wrong = edits.misfit(found, recorded_times(recording)[0])
+            start = recording.frame_steady_ns[:1].tolist()
+            if (found.trim or found.splits) and start != [salvage.start_ns]:
+                wrong = 'they count seconds from its first frame, which is lost'
+            if not wrong:
+                with replaced(place) as file:
+                    file.write(edits.dump(found.log, episode.episode_id))
+    except (UserError, OSError) as error:
+        wrong = str(error).rstrip('.')
+    if wrong:
+        return f'; its edits were not carried over, and stay in {source.name}: {wrong}'
+    return f'; its edits were carried over: {found.words() or "all undone"}'
 
 
 def _new_writer(salvage: Salvage, target: Path, now_ns: int) -> EpisodeWriter:

@@ -85,6 +85,13 @@ class Salvage:
         """Whether the file is shorter than it states."""
         return self._view.cut
 
+    @property
+    def start_ns(self) -> int | None:
+        """Steady receipt of the first frame that the file lists, None if it cannot be read."""
+        name = 'frames/steady_ns'
+        first = next(self._rows('frames', 'steady_ns'), None)
+        return None if first is None or 0 not in self._places[name] else int(first[0])
+
     def attribute(self, name: str) -> Any:
         """Return one attribute, or None if it cannot be read or has another type."""
         known = {'format': str, 'version': int, **schema.ATTRIBUTES, **schema.OPTIONAL_ATTRIBUTES}

@@ -4,12 +4,12 @@ Pair frames with commands and resample them to the policy's rate.
 All times are on the episode's steady clock. A frame's time is that of its exposure by its header
 stamp, or its receipt if the camera's clock cannot be trusted (``frame_times``); a frame that newer
 ones have overtaken is sorted in by its time. The action at time t is the newest command received
-at or before t if it is still in force (``command_rule``), else zero. A segment is a chain of
-frames at the policy's rate without a gap, and says in which of them a window ends, by the rule
-that drives (``windows``). A window never spans two segments, and a segment never spans a time at
-which somebody split the episode.
+at or before t if it is still in force (``command_rule``), else zero. A segment has the frames of
+the policy's windows without a gap, and these windows are the ones that driving would take
+(``windows``). A segment never spans a time at which somebody split the episode.
 """
 
+import functools
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,19 +18,27 @@ from mobile_vla_ros.episode.records import Recording, TimedEpisode
 from mobile_vla_ros.episode.timing import camera_clock as clock
 from mobile_vla_ros.episode.timing import corrections
 from mobile_vla_ros.episode.timing.command_rule import CommandLog, RuledEpisode
-from mobile_vla_ros.episode.timing.windows import TOLERANCE_PERIODS, frame_chains, window_rows
+from mobile_vla_ros.episode.timing.windows import (
+    TOLERANCE_PERIODS,
+    training_windows,
+    window_rows,
+)
 from mobile_vla_ros.types import NANOSECONDS
 
 
 @dataclass(frozen=True)
 class GridSegment:
     """
-    Frames at the policy's rate without a gap, and the action at each.
+    The frames of windows at the policy's rate without a gap, and the action at each.
+
+    A segment too short for a window has all its frames.
 
     :param frame_index: (T,) int64 rows of the episode's frames, all different.
     :param time_ns: (T,) int64 the frames' own times on the steady clock, strictly increasing.
     :param twist: (T, 6) float64 the action at each frame's time, zero if no command is in force.
-    :param accepted: (T,) bool: a window ends in the frame, so that driving would plan there.
+    :param windows: (M, window) int64 places of the frames of each window, oldest first; one
+        window for each period (``training_windows``).
+    :param end_ns: the time of the last frame before a gap.
     :param rate_hz: the rate of the grid.
     :param commands: every command of the episode, for ``actions_ahead``.
     """
@@ -38,7 +46,8 @@ class GridSegment:
     frame_index: np.ndarray
     time_ns: np.ndarray
     twist: np.ndarray
-    accepted: np.ndarray
+    windows: np.ndarray
+    end_ns: int
     rate_hz: float
     commands: CommandLog
 
@@ -71,6 +80,7 @@ def times_of(episode: TimedEpisode) -> tuple[np.ndarray, str]:
     return times_ns[episode.recording.rows], by
 
 
+@functools.lru_cache(maxsize=1)  # who reads an episode asks several times
 def recorded_times(recording: Recording) -> tuple[np.ndarray, str]:
     """Return the ``frame_times`` of every frame of a recording."""
     return frame_times(
@@ -106,11 +116,10 @@ def segments(
     found = []
     for rows in np.split(place, np.searchsorted(time_ns[place], episode.cuts_ns)):
         times_ns = time_ns[rows]
-        _, accepted = window_rows(times_ns, np.arange(len(rows)), rate_hz, window)
-        for chain in frame_chains(times_ns, rate_hz, accepted):
-            twist, _ = log.at(times_ns[chain])
+        for own, windows, end_ns in training_windows(times_ns, rate_hz, window):
+            twist, _ = log.at(times_ns[own])
             found.append(
-                GridSegment(rows[chain], times_ns[chain], twist, accepted[chain], rate_hz, log)
+                GridSegment(rows[own], times_ns[own], twist, windows, end_ns, rate_hz, log)
             )
     return found
 
@@ -125,9 +134,16 @@ def actions_ahead(segment: GridSegment, chunk: int) -> tuple[np.ndarray, np.ndar
     """
     times_ns = _times_ahead(segment, chunk)
     tolerance_ns = TOLERANCE_PERIODS * NANOSECONDS / segment.rate_hz
-    real = times_ns <= segment.time_ns[-1] + tolerance_ns
+    real = times_ns <= max(segment.time_ns[-1] + tolerance_ns, segment.end_ns)
     twist, _ = segment.commands.at(times_ns)
     return np.where(real[..., None], twist, 0.0), real
+
+
+def actions_before(segment: GridSegment) -> np.ndarray:
+    """Return (T, 6) the action one step before each frame of a segment, zero before the first."""
+    every = np.arange(len(segment))
+    pairs, _ = window_rows(segment.time_ns, every, segment.rate_hz, window=2)
+    return np.where((pairs[:, 0] < every)[:, None], segment.twist[pairs[:, 0]], 0.0)
 
 
 def kinds_ahead(segment: GridSegment, chunk: int) -> np.ndarray:

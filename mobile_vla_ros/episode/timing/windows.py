@@ -2,7 +2,8 @@
 Choose the frames of a policy's windows: one rule for driving and for training.
 
 A window ends in a frame and goes back in steps of the policy's period; each place takes the frame
-nearest to it, at most half a period away. A frame without such a window gives no plan.
+nearest to it, at most half a period away. A frame without such a window gives no plan. Training
+has one window for each period, and takes the frames that driving takes.
 """
 
 import bisect
@@ -40,59 +41,57 @@ def window_rows(
     return rows, near.all(1) & own.all(1)
 
 
-def frame_chains(
-    time_ns: np.ndarray, rate_hz: float, accepted: np.ndarray | None = None
-) -> list[np.ndarray]:
+def training_windows(
+    time_ns: np.ndarray, rate_hz: float, window: int
+) -> list[tuple[np.ndarray, np.ndarray, int]]:
     """
-    Sample frames at a rate; return the rows of each chain.
+    Return the windows to train on, for each part of some frames without a gap.
 
-    Each frame of a chain is the one nearest to a step of a grid, which starts at the first frame
-    and slips along with a camera that is slower: at most half a period from its step, or one and a
-    half from the frame before. Without such a frame there is a gap, and a new chain starts.
+    One window for each period (``one_a_period``) of the frames in which driving would plan. Where
+    no frame follows within one and a half periods there is a gap.
+
+    :param time_ns: (N,) int64 times of the frames, not decreasing.
+    :returns: for each part (T,) int64 the rows of its windows' frames, increasing, of all its
+        frames if it has no window; (M, window) int64 the windows, as places in these rows; the
+        time of its last frame.
+    """
+    if not len(time_ns):
+        return []
+    of_frame, accepted = window_rows(time_ns, np.arange(len(time_ns)), rate_hz, window)
+    gaps = np.flatnonzero(np.diff(time_ns) > (1 + TOLERANCE_PERIODS) * NANOSECONDS / rate_hz) + 1
+    found = []
+    for part in np.split(np.arange(len(time_ns)), gaps):
+        ends = part[accepted[part]]
+        windows = of_frame[ends[one_a_period(time_ns[ends], rate_hz)]]
+        rows = np.unique(windows) if len(windows) else part
+        found.append((rows, np.searchsorted(rows, windows), int(time_ns[part[-1]])))
+    return found
+
+
+def one_a_period(time_ns: np.ndarray, rate_hz: float) -> np.ndarray:
+    """
+    Choose frames at a rate, more than half a period apart.
+
+    Each is the one nearest to a step of a grid, which starts at the first frame and slips along
+    with a camera that is slower. After a gap the grid starts again.
 
     :param time_ns: (N,) int64 times of the frames, not decreasing.
     :param rate_hz: greater than 0.
-    :param accepted: (N,) bool: frames that are preferred to others between two gaps, since a
-        window ends in them (``window_rows``).
-    :returns: one (T,) int64 array of strictly increasing rows for each chain.
+    :returns: (T,) int64 increasing rows; every other frame is less than a period from one.
     """
     if not rate_hz > 0:
         raise UserError('a rate must be greater than zero', got=rate_hz)
     period_ns = NANOSECONDS / rate_hz
-    low = np.searchsorted(time_ns, time_ns + 0.5 * period_ns, side='right')
-    high = np.searchsorted(time_ns, time_ns + 1.5 * period_ns, side='right')
-    worse = (low == high).astype(int) * 2  # a frame that none follows
-    if accepted is not None:
-        worse += ~accepted
-    times, first, order = time_ns.tolist(), low.tolist(), worse.tolist()
-    chains, row = [], 0
-    while row < len(time_ns):
-        rows, row = _chain(times, first, order, row, period_ns)
-        chains.append(np.array(rows, dtype=np.int64))
-    return chains
-
-
-def _chain(
-    times: list[int], low: list[int], worse: list[int], first: int, period_ns: float
-) -> tuple[list[int], int]:
-    """
-    Return the rows of the chain that starts at ``first``, and the start of the next one.
-
-    :param low: (N,) the first frame that may follow each; worse: the lowest are taken first.
-    """
-    rows, due_ns, tolerance_ns = [first], float(times[first]), TOLERANCE_PERIODS * period_ns
-    while True:
-        row, time_ns = rows[-1], times[rows[-1]]
-        due_ns = min(max(due_ns, time_ns - tolerance_ns), time_ns + tolerance_ns) + period_ns
-        until_ns = max(due_ns + tolerance_ns, time_ns + 1.5 * period_ns)
-        high = bisect.bisect_right(times, until_ns, low[row])
-        if low[row] == high:
-            break
+    tolerance_ns = TOLERANCE_PERIODS * period_ns
+    times = time_ns.tolist()
+    following = np.searchsorted(time_ns, time_ns + tolerance_ns, side='right').tolist()
+    rows = [0] if times else []
+    due_ns = float(times[0]) if times else 0.0
+    while rows and (first := following[rows[-1]]) < len(times):
+        time = times[rows[-1]]
+        due_ns = min(max(due_ns, time - tolerance_ns), time + tolerance_ns) + period_ns
+        after = min(bisect.bisect_left(times, due_ns, first), len(times) - 1)
+        before = max(after - 1, first)
         # At equal distance the newer frame.
-        rows.append(
-            min(range(low[row], high), key=lambda i: (worse[i], abs(times[i] - due_ns), -i))
-        )
-    # The newest frame before the gap may still lie within a window's tolerance of the next one.
-    if high < len(times) and times[high] - times[high - 1] <= 1.5 * period_ns:
-        high -= 1
-    return rows, max(high, row + 1)
+        rows.append(after if times[after] - due_ns <= due_ns - times[before] else before)
+    return np.array(rows, dtype=np.int64)

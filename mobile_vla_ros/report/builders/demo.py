@@ -249,7 +249,7 @@ def _images(policy: Path, spec: PolicySpec, episodes: Path) -> list[tuple[np.nda
     images = []
     for number, segment in enumerate(segments[:IMAGES]):
         # An early, a middle or a late frame, in turn.
-        rows = segment.windows(spec.window)
+        rows = segment.windows
         chosen = rows[(len(rows) - 1) * (1 + 3 * (number % 3)) // 10]
         last = chosen[-1]
         with Episode.open(segment.path, as_recorded=True) as episode:

@@ -166,7 +166,7 @@ def _less(one: float | None, other: float | None) -> bool:
 def _amount(policy: PolicySpec, segments: Sequence[Segment]) -> str:
     episodes = {segment.episode_id for segment in segments}
     kinds = {segment.instruction for segment in segments}
-    minutes = sum(len(segment.frames) for segment in segments) / policy.rate_hz / 60
+    minutes = of_episodes.duration_s(policy, segments) / 60
     return (
         f'{len(episodes)} episode{"" if len(episodes) == 1 else "s"} ({minutes:.1f} minutes, '
         f'{len(kinds)} instruction{"" if len(kinds) == 1 else "s"})'

@@ -30,7 +30,7 @@ class Newest:
     """
     The chunks at the newest frame of each of M windows, as for driving.
 
-    :param segment: (M,) number of its segment; row: (M,) its newest frame in that segment.
+    :param segment: (M,) number of its segment; places: (M, window) its frames in that segment.
     :param driven, predicted: (M, chunk, axes) in the axes' units.
     :param real: (M, chunk) bool: steps inside the episode.
     :param error: (M,) mean absolute error over real steps and axes, each divided by its scale;
@@ -38,7 +38,7 @@ class Newest:
     """
 
     segment: np.ndarray
-    row: np.ndarray
+    places: np.ndarray
     driven: np.ndarray
     predicted: np.ndarray
     real: np.ndarray
@@ -47,15 +47,15 @@ class Newest:
 
 def newest(policy: PolicySpec, scored: Scored) -> Newest:
     """Return the chunks at the newest frame of each window."""
-    rows = [segment.windows(policy.window)[:, -1] for segment in scored.segments]
+    places = [segment.windows for segment in scored.segments]
     actions, predicted, real = scored.actions[:, -1], scored.predicted[:, -1], scored.real[:, -1]
     steps = real.sum(1)
     missed = np.where(real, np.abs(predicted - actions).mean(2), 0).sum(1)
     error = np.where(steps, missed / np.maximum(steps, 1), np.nan)
     scale = np.asarray(policy.actions.scale)
     return Newest(
-        np.repeat(np.arange(len(rows)), [len(one) for one in rows]),
-        np.concatenate(rows),
+        np.repeat(np.arange(len(places)), [len(one) for one in places]),
+        np.concatenate(places),
         actions * scale,
         predicted * scale,
         real,
@@ -117,18 +117,18 @@ def _drive(
     """Join the segments of an episode, with a break where frames are missing."""
     driven = np.where(found.real[own, :1], found.driven[own, 0], np.nan)
     predicted = found.predicted[own, 0]
-    lines, starts, start = [], [], 0
+    lines, starts, start_s = [], [], 0.0
     axes = np.full((1, driven.shape[1]), np.nan)
     at = 0
     for segment in segments:
-        rows = segment.windows(policy.window)[:, -1]
-        count, seconds = len(rows), (start + rows) / policy.rate_hz
+        count = len(segment.windows)
+        seconds = start_s + segment.seconds[segment.windows[:, -1]]
         lines += [
             (seconds, driven[at : at + count], predicted[at : at + count]),
             (np.array([np.nan]), axes, axes),
         ]
-        at, start = at + count, start + len(segment.frames)
-        starts.append(start / policy.rate_hz)
+        at, start_s = at + count, start_s + duration_s(policy, [segment])
+        starts.append(start_s)
     missed = np.abs(driven - predicted)[np.isfinite(driven - predicted).all(1)]
     return PredictedEpisode(
         title=f'{rank}: “{segments[0].instruction}”',
@@ -139,6 +139,11 @@ def _drive(
         predicted=np.concatenate([line[2] for line in lines[:-1]]),
         gaps=starts[:-1],
     )
+
+
+def duration_s(policy: PolicySpec, segments: Sequence[Segment]) -> float:
+    """Return the seconds of some segments; each counts to a period after its last frame."""
+    return sum(float(one.seconds[-1]) + 1 / policy.rate_hz for one in segments)
 
 
 def velocity(policy: PolicySpec, values: Iterable[float], sign: str = '+') -> str:
@@ -159,7 +164,7 @@ def worst(policy: PolicySpec, segments: Sequence[Segment], found: Newest) -> lis
         if len(chosen) == WORST or not np.isfinite(found.error[window]):
             break
         place = (segments[found.segment[window]].episode_id, int(found.segment[window]))
-        second = found.row[window] / policy.rate_hz
+        second = _second(segments[found.segment[window]], found, window)
         if all(abs(second - other) >= 1 for other in seconds.setdefault(place, [])):
             seconds[place].append(second)
             chosen.append(int(window))
@@ -168,24 +173,26 @@ def worst(policy: PolicySpec, segments: Sequence[Segment], found: Newest) -> lis
     ]
 
 
+def _second(segment: Segment, found: Newest, window: int) -> float:
+    """Return the second of a window's newest frame."""
+    return float(segment.seconds[found.places[window, -1]])
+
+
 def _bad_window(policy: PolicySpec, segment: Segment, found: Newest, window: int) -> BadWindow:
-    real, row = found.real[window], int(found.row[window])
+    real, now_s = found.real[window], _second(segment, found, window)
     driven, predicted = (
         values[window][real].mean(0) for values in (found.driven, found.predicted)
     )
     title = f'“{segment.instruction}”'
     about = (
-        f'{segment.episode_id}, second {row / policy.rate_hz:.1f}; mean velocity over the next '
+        f'{segment.episode_id}, second {now_s:.1f}; mean velocity over the next '
         f'{real.sum() / policy.rate_hz:g} s'
     )
     words = velocity(policy, driven), velocity(policy, predicted)
     try:
         with Episode.open(segment.path, as_recorded=True) as episode:
-            places = np.unique(
-                np.linspace(row - policy.window + 1, row, min(policy.window, MAX_FRAMES))
-                .round()
-                .astype(int)
-            )
+            shown = np.linspace(0, policy.window - 1, min(policy.window, MAX_FRAMES)).round()
+            places = found.places[window][shown.astype(int)]
             images = [_fitted(episode.frame(int(segment.frames[place])).image) for place in places]
     except (UserError, OSError, IndexError) as error:
         return BadWindow(title, about, *words, error=f'cannot show its frames: {error}')
@@ -205,8 +212,8 @@ def _bad_window(policy: PolicySpec, segment: Segment, found: Newest, window: int
         about,
         *words,
         [
-            (image, 'now' if place == row else f'{(row - place) / policy.rate_hz:.1f} s before')
-            for image, place in zip(images, places, strict=True)
+            (image, f'{now_s - second:.1f} s before' if second < now_s else 'now')
+            for image, second in zip(images, segment.seconds[places], strict=True)
         ],
     )
 
@@ -241,7 +248,7 @@ def coverage(
         idle = sum(int((np.abs(one.ahead[:, 0]).max(1) < STILL).sum()) for one in segments)
         return [
             str(len({one.episode_id for one in segments})),
-            f'{frames / policy.rate_hz / 60:.2f}',
+            f'{duration_s(policy, segments) / 60:.2f}',
             f'{idle / frames:.0%}',
         ]
 
@@ -272,13 +279,9 @@ def coverage(
         driven(episodes.train),
         driven(val),
         left_out,
-        _groups(getattr(episodes, 'near_identical', ())),
-        _groups(getattr(episodes, 'leaks', ())),
+        episodes.near_identical,
+        episodes.leaks,
         broken,
         audit.table(learned),
         audit.summary(learned),
     )
-
-
-def _groups(found: Iterable) -> list[list[str]]:
-    return [[one] if isinstance(one, str) else [str(name) for name in one] for one in found or ()]

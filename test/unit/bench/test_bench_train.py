@@ -1,9 +1,11 @@
 """`mobile_vla bench train`: equal numbers at less cost, and the promises of each part."""
 
+import numpy as np
 import pytest
 import torch
 
 from command_line import bench_figures
+from made_segments import sliding
 from mobile_vla_ros.bench.table import at_least
 from mobile_vla_ros.bench.train.encodes import by_windows, difference
 from mobile_vla_ros.bench.train.feed import decoding
@@ -34,20 +36,21 @@ def network_and_batch(small_backbone):
                 parameter.normal_(0, 0.05)
     ids, lengths = tokenize(backbone.tokenizer, ['go to the red box', 'go'])
     counts = [9, 6]
-    windows = sum(counts) - 2 * (WINDOW - 1)
+    windows = np.vstack([sliding(9, WINDOW), sliding(6, WINDOW, 9)])
     return network, {
         'frames': torch.randn(sum(counts), 3, 56, 56),
         'text_ids': ids,
         'text_lengths': lengths,
         'frame_counts': counts,
-        'actions': torch.randn(windows, WINDOW, 5, 2),
-        'real': torch.rand(windows, WINDOW, 5) < 0.8,
+        'windows': torch.from_numpy(windows),
+        'actions': torch.randn(len(windows), WINDOW, 5, 2),
+        'real': torch.rand(len(windows), WINDOW, 5) < 0.8,
     }
 
 
 def test_loss_and_gradients_equal_those_of_training_window_by_window(network_and_batch):
     """Encoding a frame once changes nothing: loss and every gradient agree to 1e-5."""
-    found = difference(*network_and_batch, WINDOW)
+    found = difference(*network_and_batch)
     assert found.loss <= 1e-5
     assert found.gradient <= 1e-5, found.tensor
 
@@ -59,7 +62,7 @@ def test_another_frame_in_a_window_would_be_found(network_and_batch):
     found = []
     for frames in (batch, shuffled):
         network.zero_grad()
-        by_windows(network, frames, WINDOW).backward()
+        by_windows(network, frames).backward()
         found.append(network.action_token.grad.clone())
     assert (found[0] - found[1]).norm() > 1e-3 * found[0].norm()
 

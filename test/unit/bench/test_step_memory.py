@@ -1,9 +1,11 @@
 """Memory of training: counted by hand, computed from shapes, and measured."""
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
 
+from made_segments import sliding
 from mobile_vla_ros.bench.train.step_memory import Memory, count, saved_bytes, standing
 from mobile_vla_ros.model.backbone import Backbone, LoraSettings, load_backbone
 from mobile_vla_ros.model.network import build_network
@@ -65,12 +67,13 @@ def built(small_backbone, *, meta: bool, checkpointing: bool = False):
 def test_counting_shapes_agrees_with_a_real_pass(small_backbone, dtype, checkpointing):
     """Except for oneDNN's workspace of an LSTM."""
     network = built(small_backbone, meta=False, checkpointing=checkpointing)
+    windows = torch.from_numpy(np.vstack([sliding(FRAMES, WINDOW, at) for at in (0, FRAMES)]))
     pixels, text = torch.randn(2 * FRAMES, 3, SIDE, SIDE), torch.zeros(2, TEXT, dtype=torch.long)
 
     def forward():
         autocast = torch.autocast('cpu', dtype or torch.bfloat16, enabled=dtype is not None)
         with autocast, torch.backends.mkldnn.flags(enabled=False):
-            return network(pixels, text, torch.full((2,), TEXT), [FRAMES] * 2, WINDOW)
+            return network(pixels, text, torch.full((2,), TEXT), [FRAMES] * 2, windows)
 
     real = saved_bytes(forward, [*network.parameters(), *network.buffers()])
     shapes = built(small_backbone, meta=True, checkpointing=checkpointing)

@@ -111,7 +111,7 @@ def test_tokens_of_a_mirrored_frame_equal_those_of_the_mirrored_image(segments, 
     """Left and right are swapped in each draw; draws differ."""
     one = tokens(tmp_path, CountingVision())
     one.prepare(segments)
-    rows = slice(1, 4)
+    rows = np.arange(1, 4)
     seen = []
     for draw in range(DRAWS + 1):
         plain, mirrored = (one.frames(segments[0], rows, flip, draw) for flip in (False, True))
@@ -131,16 +131,16 @@ def test_token_items_are_a_function_of_index_and_seed(segments, tmp_path):
         text: torch.zeros(1)
         for text in instructions | {mirror_instruction(text) for text in instructions}
     }
-    data = SegmentDataset(segments, ActionSpec(), SPEC, 4, 18, words, ALL, tokens=kept)
+    data = SegmentDataset(segments, ActionSpec(), SPEC, 18, words, ALL, tokens=kept)
     first = [data.item(0, seeded(seed)).frames for seed in range(60)]
     with ThreadPoolExecutor(4) as pool:
         again = pool.map(lambda seed: data.item(0, seeded(seed)).frames, range(60))
         assert all(torch.equal(a, b) for a, b in zip(first, again, strict=True))
     assert len({frames.numpy().tobytes() for frames in first}) == len(kept.variants)
-    plain = SegmentDataset(segments, ActionSpec(), SPEC, 4, 18, words, tokens=kept)
+    plain = SegmentDataset(segments, ActionSpec(), SPEC, 18, words, tokens=kept)
     assert torch.equal(plain.item(0, seeded(1)).frames, data[0].frames)
     assert torch.equal(
-        data[0].frames, kept.frames(segments[0], slice(0, len(data[0].frames)), False, 0)
+        data[0].frames, kept.frames(segments[0], np.arange(len(data[0].frames)), False, 0)
     )
 
 
@@ -180,7 +180,7 @@ def test_a_torn_or_foreign_token_file_is_computed_again(segments, tmp_path, spoi
         len(segments[0].frames) * 6 - BLANK,
     )
     assert path.read_bytes() == whole
-    assert kept.frames(segments[0], slice(0, 2), True, 1).shape == (2, 2, 3)
+    assert kept.frames(segments[0], np.arange(2), True, 1).shape == (2, 2, 3)
 
 
 def test_a_broken_segment_does_not_stop_the_others(segments, broken_segment, tmp_path):
@@ -191,7 +191,7 @@ def test_a_broken_segment_does_not_stop_the_others(segments, broken_segment, tmp
     assert len(list(tmp_path.rglob('*.npy'))) == 1
     words = {segment.instruction: torch.zeros(1) for segment in segments}
     data = SegmentDataset(
-        [broken_segment, gone, segments[1]], ActionSpec(), SPEC, 4, 1000, words, tokens=kept
+        [broken_segment, gone, segments[1]], ActionSpec(), SPEC, 1000, words, tokens=kept
     )
     items = [data[index] for index in range(3)]
     assert (
@@ -220,7 +220,7 @@ def test_deleted_tokens_break_only_their_items(segments, tmp_path):
     found = []
     for segment in segments:
         try:
-            kept.frames(segment, slice(0, 2), False, 0)
+            kept.frames(segment, np.arange(2), False, 0)
         except UserError as error:
             found.append(str(error))
     assert len(found) == 1 and 'broken or missing' in found[0]

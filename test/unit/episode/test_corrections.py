@@ -210,7 +210,6 @@ def test_each_step_of_a_chunk_has_the_weight_of_its_command(tmp_path):
         loaded.segments,
         ActionSpec(),
         ImageSpec(56, (0, 0, 0), (1, 1, 1)),
-        4,
         18,
         {'go to box 0': torch.tensor([4])},
         corrections=5.0,
@@ -218,7 +217,7 @@ def test_each_step_of_a_chunk_has_the_weight_of_its_command(tmp_path):
     expected = hand_weights(5.0)
     seen = 0
     for index, (_, start, stop) in enumerate(data.pieces):
-        rows = np.arange(start, stop - 3)[:, None] + np.arange(4)
+        rows = np.arange(start, stop)[:, None] + np.arange(4)
         assert np.array_equal(data[index].weight, expected[rows])
         assert data.weight_of(index) == expected[rows].sum()
         seen += len(rows)
@@ -232,7 +231,6 @@ def test_without_the_flag_an_item_has_no_weight(tmp_path):
         loaded.segments,
         ActionSpec(),
         ImageSpec(56, (0, 0, 0), (1, 1, 1)),
-        4,
         18,
         {'go to box 0': torch.tensor([4])},
     )
@@ -252,7 +250,6 @@ def test_a_step_divides_by_the_sum_of_the_weights(tmp_path, small_backbone):
         loaded.segments,
         ActionSpec(),
         initial.image,
-        4,
         18,
         {'go to box 0': torch.tensor([4, 5])},
         corrections=3.0,
@@ -264,9 +261,13 @@ def test_a_step_divides_by_the_sum_of_the_weights(tmp_path, small_backbone):
     for index, (_, start, stop) in enumerate(data.pieces):
         batch = collate([data[index]])
         motion, _ = network(
-            batch['frames'], batch['text_ids'], batch['text_lengths'], batch['frame_counts'], 4
+            batch['frames'],
+            batch['text_ids'],
+            batch['text_lengths'],
+            batch['frame_counts'],
+            batch['windows'],
         )
-        own = weights[torch.arange(start, stop - 3)[:, None] + torch.arange(4)]
+        own = weights[torch.arange(start, stop)[:, None] + torch.arange(4)]
         top = top + (huber_loss(motion, batch['actions'], reduction='none').mean(-1) * own).sum()
         bottom += float(own.sum())
     (top / bottom).backward()
@@ -281,7 +282,6 @@ def test_a_step_divides_by_the_sum_of_the_weights(tmp_path, small_backbone):
         network,
         adamw(network, config),
         data,
-        4,
         config,
         10,
         lambda _: None,

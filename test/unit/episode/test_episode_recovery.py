@@ -12,9 +12,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from damaged_files import orphan, write_part
+from damaged_files import break_frame, orphan, write_part
 from episode_processes import __file__ as PROCESSES
 from episode_processes import noise
+from mobile_vla_ros.episode.catalog.edit import edit
 from mobile_vla_ros.episode.catalog.inspect import judge_episode
 from mobile_vla_ros.episode.storage.hdf5_view import lookup3
 from mobile_vla_ros.episode.storage.reader import Episode, find_episodes
@@ -282,3 +283,37 @@ def test_the_checksum_matches_published_values():
     """The values of Bob Jenkins's lookup3.c."""
     assert lookup3(b'') == 0xDEADBEEF
     assert lookup3(b'Four score and seven years ago') == 0x17770551
+
+
+@pytest.mark.parametrize(
+    ('lost', 'values', 'reason'),
+    [
+        (range(25, 30), {'instruction': 'stop', 'trim': [0.5, 2.0], 'split': 1.25}, ''),
+        (range(25, 30), {'trim': [0.5, 2.8]}, 'a trim to 2.8 s of an episode that ends at 2.4'),
+        (range(3), {'split': 1.25}, 'from its first frame, which is lost'),
+        (range(3), {'exclude': 'a person walks through'}, ''),
+    ],
+)
+def test_edits_come_along_if_they_fit(tmp_path, lost, values, reason):
+    """Beside the recovered episode; else the list stays, and the sentence says why."""
+    writer = EpisodeWriter(tmp_path, EpisodeInfo('go'), CREATED_NS)
+    for row in range(30):
+        now_ns = CREATED_NS + row * 100_000_000
+        writer.add_frame(noise(row, (80, 60)), now_ns, now_ns)
+        writer.add_command(Command(np.ones(6), now_ns, now_ns))
+    path = writer.close('success')
+    edit({path: values}, by='me', time_ns=NOW_NS)
+    with Episode.open(path) as episode:
+        before = episode.edits
+    for row in lost:
+        break_frame(path, row, 'image')
+    content = path.with_suffix('.edits.json').read_bytes()
+    result = recover(path, now_ns=NOW_NS)
+    assert (
+        result.frames == 30 - len(lost) and path.with_suffix('.edits.json').read_bytes() == content
+    )
+    with Episode.open(result.path) as episode:
+        assert (episode.edits.log == before.log) == (not reason)
+        assert episode.edits.words() in result.sentence
+    assert reason in result.sentence and 'its edits were' in result.sentence
+    assert 'its edits' not in recover(path, now_ns=NOW_NS).sentence or reason

@@ -21,7 +21,16 @@ AXES = ['linear_x', 'linear_y']
 S = 1_000_000_000
 DOCUMENTED = {
     *('frames', 'windows', 'window_share', 'target_share', 'held_share', 'stale_share'),
-    *('zero_share', 'scale', 'unknown_words', 'equal_instructions', 'clock_steps', 'verdict'),
+    *(
+        'unreadable',
+        'lost_share',
+        'zero_share',
+        'scale',
+        'unknown_words',
+        'equal_instructions',
+        'clock_steps',
+        'verdict',
+    ),
 }
 
 
@@ -100,6 +109,22 @@ def test_a_slow_camera_and_refused_episodes_are_losses_with_a_remedy(tmp_path):
     found = audited(tmp_path)
     assert found['windows'] == 97 and found['lost_share'] > 0.5
     assert len(found['left_out']) == 2 and found['losses'] == {'left_out': 114, 'gaps': 0}
+
+
+def test_files_that_cannot_be_read_are_lost(tmp_path):
+    """Each like the mean of the others; one that somebody excluded is neither lost nor broken."""
+    _, torn, out, broken = (write(tmp_path, number) for number in range(4))
+    edit({out: {'exclude': 'a person walks through'}}, by='me', time_ns=CREATED_NS)
+    torn.write_bytes(torn.read_bytes()[:3000])
+    broken.write_bytes(b'nothing')
+    found = audited(tmp_path)
+    assert found['windows'] == 97 and len(found['left_out']) == 3 and found['unreadable'] == 2
+    assert found['lost_share'] == pytest.approx(2 / 3, abs=0.01) and found['verdict'] == 'bad'
+    assert '2 files cannot be read' in found['reasons']
+    assert any('episodes recover' in remedy for remedy in found['remedies'])
+    text = '\n'.join(audit.lines(found))
+    assert 'scale linear_x' in text
+    assert 'scale' not in '\n'.join(audit.lines(found, scales=False))
 
 
 def test_a_clock_that_was_set_forward_is_no_gap_of_the_camera(tmp_path):

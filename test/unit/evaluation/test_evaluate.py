@@ -135,11 +135,11 @@ def test_losses_of_parts_add_up_to_the_loss_of_the_whole():
 
 def test_baselines_match_their_definition():
     """Means come from the training side; repeat_last holds the command before each frame."""
-    training = [segment_of(twists([0.5, 0.5, 0.0, 0.0], [0, 0, 0.25, 0.25]))]
-    val = [segment_of(twists([0.1, 0.2, 0.3], [0.0, 0.1, 0.2]))]
-    found = baselines(training, val, SPEC, window=2)
+    training = [segment_of(twists([0.5, 0.5, 0.0, 0.0], [0, 0, 0.25, 0.25]), window=2)]
+    val = [segment_of(twists([0.1, 0.2, 0.3], [0.0, 0.1, 0.2]), window=2)]
+    found = baselines(training, val, SPEC)
     assert not found['zero'].any()
-    actions, real, _ = targets(training, SPEC, 2)
+    actions, real, _ = targets(training, SPEC)
     np.testing.assert_allclose(found['mean_action'][0, 0, 0], actions[real].mean(0), rtol=1e-6)
     step_one = actions[:, :, 1][real[:, :, 1]].mean(0)
     np.testing.assert_allclose(found['mean_per_step'][1, 1, 1], step_one, rtol=1e-6)
@@ -208,7 +208,7 @@ def test_shuffled_tokens_are_those_of_the_shuffled_frames(episode_folder, tmp_pa
     words = {segments[0].instruction: torch.zeros(1)}
     shuffled = shuffle_frames(segments)
     seen = [
-        SegmentDataset(shuffled, SPEC, image, 4, 9, words, tokens=some) for some in (None, tokens)
+        SegmentDataset(shuffled, SPEC, image, 9, words, tokens=some) for some in (None, tokens)
     ]
     for pixels, given in zip(*seen, strict=True):
         torch.testing.assert_close(
@@ -425,13 +425,11 @@ def test_policy_and_baselines_are_measured_on_the_same_steps(small_run, episode_
     break_frames(paths[0], [5])
     segments = first_segments(tmp_path / 'episodes', 6)
     scored = score(policy, segments[3:], segments[:3])
-    assert scored.real.sum() < sum(
-        segment.real[segment.windows(4)].sum() for segment in segments[:3]
-    )
+    assert scored.real.sum() < sum(segment.real[segment.windows].sum() for segment in segments[:3])
     assert str(paths[0]) in ' '.join(scored.summary['policy']['broken'])
     means = policy.spec.data['blind_means']
     for name, prediction in baselines(
-        segments[3:], segments[:3], policy.spec.actions, 4, means
+        segments[3:], segments[:3], policy.spec.actions, means
     ).items():
         assert scored.summary['baselines'][name] == measure(
             prediction, scored.actions, scored.real, policy.spec.actions
@@ -550,10 +548,10 @@ PLAIN = {'sampling': Sampling(), 'axes': [], 'val_share': 0.2, 'split_seed': 0}
 def test_blind_means_of_a_bundle_are_those_of_its_training_episodes(small_run, episode_folder):
     """Stored as JSON or fitted again, they give the same predictions."""
     segments, spec = training_segments(small_run, episode_folder)
-    means = json.loads(json.dumps(blind_means(segments, spec.actions, 4), allow_nan=False))
+    means = json.loads(json.dumps(blind_means(segments, spec.actions), allow_nan=False))
     assert np.shape(means['mean_per_position_and_step']) == (4, 10, 2)
-    fitted = baselines(segments, segments[:1], spec.actions, 4)
-    carried = baselines([], segments[:1], spec.actions, 4, means)
+    fitted = baselines(segments, segments[:1], spec.actions)
+    carried = baselines([], segments[:1], spec.actions, means)
     assert list(fitted) == list(carried)
     for name, prediction in fitted.items():
         np.testing.assert_array_equal(prediction, carried[name])
@@ -565,7 +563,7 @@ def test_blind_means_of_a_bundle_are_those_of_its_training_episodes(small_run, e
         [1.0],
     ):
         with pytest.raises(UserError, match=r'data\.blind_means'):
-            baselines([], segments[:1], spec.actions, 4, wrong)
+            baselines([], segments[:1], spec.actions, wrong)
 
 
 def test_new_episodes_are_all_measured_beside_means_of_the_training_episodes(
@@ -573,7 +571,7 @@ def test_new_episodes_are_all_measured_beside_means_of_the_training_episodes(
 ):
     """Regression: a fifth of new episodes was measured, beside means fitted to the others."""
     segments, spec = training_segments(small_run, episode_folder)
-    means = blind_means(segments, spec.actions, 4)
+    means = blind_means(segments, spec.actions)
     policy = changed_policy(small_run / 'best', tmp_path / 'policy', data={'blind_means': means})
     new = new_episodes(tmp_path / 'new')
     found = evaluate(new, policy, **PLAIN)
@@ -583,7 +581,7 @@ def test_new_episodes_are_all_measured_beside_means_of_the_training_episodes(
         'warning': None,
         'takes': len(spec.data['train_episodes']),
     }
-    for name, prediction in baselines(segments, found.episodes.val, spec.actions, 4).items():
+    for name, prediction in baselines(segments, found.episodes.val, spec.actions).items():
         assert found.summary['baselines'][name] == measure(
             prediction, found.scored.actions, found.scored.real, spec.actions
         )

@@ -104,7 +104,7 @@ def test_a_frame_is_the_same_in_training_and_in_driving(tmp_path, kind, size):
         writer.add_frame(frame, now_ns, now_ns)
         writer.add_command(Command([0.1, 0, 0, 0, 0, 0], now_ns, now_ns, 'teleop'))
     runs, _ = load_segments([writer.close('success')], Sampling(window=2), ['good', 'poor', 'bad'])
-    data = SegmentDataset(runs, ActionSpec(), SPEC, 2, 18, {'go': torch.zeros(1)})
+    data = SegmentDataset(runs, ActionSpec(), SPEC, 18, {'go': torch.zeros(1)})
     trained = data[0].frames
     driven = torch.stack(
         [

@@ -17,9 +17,11 @@ from bags import (
     imported_episode,
     make,
     pixels_of,
+    twist,
     write_bag,
 )
 from mcap_records import channel, chunk, mcap, message, record, records_of
+from mobile_vla_ros.episode.timing.timeline import segments
 from mobile_vla_ros.interop import bag_files
 from mobile_vla_ros.interop.bag_files import MAX_BYTES
 from mobile_vla_ros.interop.imports import FAILED, IMPORTED
@@ -68,10 +70,33 @@ def test_a_cut_mcap_is_read_up_to_the_cut(tmp_path, compression):
         assert not events(episode, 'problem')
 
 
-def test_chunks_out_of_order_are_sorted(tmp_path):
-    """By the times of their messages, of chunks that overlap as well."""
-    channels, found = records_of(drive(12))
-    parts = [found[1::2], found[12::2], found[:12:2]]
+@pytest.mark.parametrize('storage', ['mcap', 'sqlite3'])
+def test_each_side_of_a_step_back_stays_by_itself(tmp_path, storage):
+    """The clock is set back by 4 s after 5 s: no frame is paired with the other side's command."""
+    messages = [
+        (topic, one, time_ns - (4 * 10**9 if time_ns >= START_NS + 5 * 10**9 else 0))
+        for topic, one, time_ns in drive(
+            100,
+            image_of=lambda i, ns: image(pixels_of(i), ns - (4 * 10**9 if i >= 50 else 0)),
+            command_of=lambda i, _: twist(0.3 if i < 50 else -0.2),
+        )
+    ]
+    bag = write_bag(tmp_path / 'drive', messages, storage)
+    with imported_episode(bag, tmp_path / 'out', PNG) as episode:
+        assert np.array_equal(episode.frame(50).image, pixels_of(50))
+        found = segments(episode, 10.0, 4)
+        assert [one.frame_index.tolist() for one in found] == [
+            list(range(50)),
+            list(range(50, 100)),
+        ]
+        assert set(found[0].twist[1:, 0]) == {0.3} and set(found[1].twist[1:, 0]) == {-0.2}
+        assert episode.health['clock_steps'] == 1
+
+
+def test_messages_written_late_are_sorted(tmp_path):
+    """A chunk for each topic, and images that took longer to compress than the next ones."""
+    channels, found = records_of(drive(10))
+    parts = [found[1::2], found[8::2], found[4:8:2], found[:4:2]]
     bag = tmp_path / 'mixed.mcap'
     bag.write_bytes(
         mcap(
@@ -82,7 +107,7 @@ def test_chunks_out_of_order_are_sorted(tmp_path):
         )
     )
     with imported_episode(bag, tmp_path / 'out', PNG) as episode:
-        assert len(episode) == len(episode.commands) == 12
+        assert len(episode) == len(episode.commands) == 10
         assert (np.diff(episode.frame_received_ns) == PERIOD_NS).all()
 
 

@@ -105,20 +105,20 @@ def test_a_frame_s_feature_does_not_depend_on_its_batch(network):
     torch.testing.assert_close(together[1:], alone)
 
 
-def test_sliding_over_features_equals_window_by_window(network):
+def test_windows_of_features_equal_window_by_window(network):
     """A frame is encoded once however many windows contain it; the result is the same."""
     net, tokenizer = network
     ids, lengths = tokens_of(tokenizer, 'go to the red box', 'go to the blue ball')
     pixels = torch.randn(6 + 5, 3, 56, 56)
-    motion, gripper = net(pixels, ids, lengths, [6, 5], 4)
+    windows = torch.tensor([[0, 1, 2, 3], [1, 2, 3, 4], [2, 2, 3, 5], [6, 7, 8, 9], [7, 8, 9, 10]])
+    motion, gripper = net(pixels, ids, lengths, [6, 5], windows)
     assert motion.shape == (3 + 2, 4, 5, 2)
     assert gripper.shape == (3 + 2, 4, 5)
-    rows = [(0, 0), (0, 1), (0, 2), (1, 6), (1, 7)]
-    for window, (run, start) in enumerate(rows):
+    for number, (run, rows) in enumerate(zip([0, 0, 0, 1, 1], windows, strict=True)):
         alone, _ = net(
-            pixels[start : start + 4], ids[run : run + 1], lengths[run : run + 1], [4], 4
+            pixels[rows], ids[run : run + 1], lengths[run : run + 1], [4], torch.arange(4)[None]
         )
-        torch.testing.assert_close(motion[window : window + 1], alone)
+        torch.testing.assert_close(motion[number : number + 1], alone)
 
 
 def test_only_adapters_token_and_head_are_trained(network):
@@ -126,7 +126,10 @@ def test_only_adapters_token_and_head_are_trained(network):
     net, tokenizer = network
     net.train()
     motion, gripper = net(
-        torch.randn(4, 3, 56, 56), *tokens_of(tokenizer, 'go to the red box'), [4], 4
+        torch.randn(4, 3, 56, 56),
+        *tokens_of(tokenizer, 'go to the red box'),
+        [4],
+        torch.arange(4)[None],
     )
     (motion.sum() + gripper.sum()).backward()
     for name, parameter in net.named_parameters():

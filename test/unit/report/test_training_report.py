@@ -15,7 +15,9 @@ from markupsafe import Markup
 from PIL import Image
 
 from browser import dump_dom, needs_chromium, with_script
+from made_segments import sliding
 from mobile_vla_ros.data.episodes import EpisodeSet, load_episodes
+from mobile_vla_ros.data.near_identical import Repeats
 from mobile_vla_ros.data.segments import Sampling, Segment
 from mobile_vla_ros.episode.storage.schema import EpisodeInfo
 from mobile_vla_ros.episode.storage.writer import EpisodeWriter
@@ -90,7 +92,7 @@ def score(
     spec: PolicySpec, episodes: EpisodeSet, noise: float = 0.05, change=None, **more
 ) -> Scored:
     """Return an evaluation of a policy with an error of `noise`; `change` edits its actions."""
-    actions, real, _ = targets(episodes.val, spec.actions, spec.window)
+    actions, real, _ = targets(episodes.val, spec.actions)
     rng = np.random.default_rng(0)
     predicted = actions + noise * rng.standard_normal(actions.shape).astype(np.float32)
     if change:
@@ -103,9 +105,7 @@ def score(
         'windows': len(actions),
         'baselines': {
             name: entry(values)
-            for name, values in baselines(
-                episodes.train, episodes.val, spec.actions, spec.window
-            ).items()
+            for name, values in baselines(episodes.train, episodes.val, spec.actions).items()
         },
     }
     moved = dict.fromkeys(spec.actions.axes, 0.1)
@@ -509,17 +509,13 @@ def test_skipped_and_near_identical_episodes_are_listed(folder, tmp_path):
     """With the reasons, the groups across the split, and the remedy."""
     spec = policy()
     loaded = load(folder, spec)
-
-    class Alike:
-        """Episodes with known near-identical groups."""
-
-        train, val = loaded.train, loaded.val
-        left_out = {'/some/where/bad.h5': 'verdict bad: <frozen>'}
-        near_identical = [['one', 'two'], ['three', 'four']]
-        leaks = [['one', 'two']]
-        facts = ()
-
-    text = report(tmp_path, spec, score(spec, loaded), Alike)
+    across = [loaded.train[0].episode_id, 'two']
+    alike = replace(
+        loaded,
+        left_out={'/some/where/bad.h5': 'verdict bad: <frozen>'},
+        repeats=Repeats(4, [across, ['three', 'four']]),
+    )
+    text = report(tmp_path, spec, score(spec, loaded), alike)
     assert re.search(r'<td>bad\.h5</td><td class="text">verdict bad: &lt;frozen&gt;', text)
     assert '2 groups of episodes' in text and 'on both sides of the split: 1 of them' in text
     assert '<li>two</li>' in text and '<li>three, four</li>' in text
@@ -539,6 +535,8 @@ def test_coverage_counts_episodes_minutes_and_idle_by_instruction(tmp_path):
             name,
             instruction,
             np.arange(len(twist)),
+            np.arange(len(twist)) * PERIOD_NS,
+            sliding(len(twist), 1),
             twist[:, None],
             np.ones((len(twist), 1), bool),
             0 * twist,
@@ -572,6 +570,8 @@ def test_the_page_stays_small_with_thousands_of_windows(tmp_path):
             f'episode{number}',
             f'instruction {number % 300}',
             np.arange(frames),
+            np.arange(frames) * PERIOD_NS,
+            sliding(frames),
             ahead,
             np.ones(ahead.shape[:2], bool),
             twist,
@@ -599,8 +599,9 @@ def test_segments_of_one_episode_are_drawn_one_after_another(folder, tmp_path):
             first,
             **{
                 name: getattr(first, name)[part]
-                for name in ('frames', 'ahead', 'real', 'before', 'accepted')
+                for name in ('frames', 'time_ns', 'ahead', 'real', 'before')
             },
+            windows=sliding(part.stop - part.start),
         )
         for part in (slice(0, 12), slice(15, 30))
     ]

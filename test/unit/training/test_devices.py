@@ -14,6 +14,7 @@ import torch
 from accelerate.state import AcceleratorState
 
 from forked import ForkedProcess
+from made_segments import sliding
 from mobile_vla_ros.errors import UserError
 from mobile_vla_ros.model.backbone import LoraSettings, load_backbone
 from mobile_vla_ros.model.network import build_network
@@ -177,7 +178,7 @@ def test_activation_checkpointing_changes_no_number(small_backbone):
         torch.manual_seed(1)
         pixels, ids = torch.randn(6, 3, 56, 56), torch.tensor([[4, 5, 6]])
         torch.manual_seed(2)
-        motion, _ = net(pixels, ids, torch.tensor([3]), [6], 4)
+        motion, _ = net(pixels, ids, torch.tensor([3]), [6], torch.from_numpy(sliding(6)))
         motion.square().sum().backward()
         grads.append({name: p.grad for name, p in net.named_parameters() if p.grad is not None})
     assert grads[0].keys() == grads[1].keys()
