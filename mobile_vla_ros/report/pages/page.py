@@ -70,7 +70,7 @@ environment = Environment(
     lstrip_blocks=True,
     keep_trailing_newline=True,
 )
-environment.globals.update(static=static, code=code, allowed=allowed, scripts=())
+environment.globals.update(static=static, code=code, allowed=allowed, scripts=(), connects=False)
 environment.filters['jpeg'] = jpeg_url
 # `tojson`: NaN and inf raise ValueError.
 environment.policies['json.dumps_kwargs'] = {'allow_nan': False, 'separators': (',', ':')}

@@ -85,6 +85,7 @@ def test_a_page_is_self_contained_and_bad_episodes_come_first(folder, html):
     assert 'go to the &#34;red&#34; &lt;b&gt;box&lt;/b&gt; &amp; stop&lt;/script&gt;' in text
     for outside in ('<link', 'src="http', 'href="http', 'url(http', '@import', 'fetch('):
         assert outside not in text
+    assert 'id="edit"' not in text and '<nav>' not in text and 'connect-src' not in text
     assert [path.name for path in folder.glob('.*.html.*')] == []
 
 
