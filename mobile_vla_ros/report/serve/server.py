@@ -133,7 +133,7 @@ class Handler(BaseHTTPRequestHandler):
             text, kind = (
                 (json.dumps({'error': str(error)}), JSON) if kind == JSON else (f'{error}\n', TEXT)
             )
-        data = text.encode(errors='replace')  # names of files may be no text
+        data = text.encode(errors='replace')
         self.send_response(status)
         for name, value in {
             **HEADERS,
