@@ -53,6 +53,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     'plain_text': set(),
     'report': set(),
     'report.pages': {'report.figures'},
+    'report.serve': {'episode', 'report'},
     'report.figures': set(),
     'report.builders': {
         'data',

@@ -4,6 +4,7 @@ import argparse
 import sys
 from pathlib import Path
 
+from mobile_vla_ros.cli.episodes.index import indexed
 from mobile_vla_ros.errors import UserError
 
 MAX_EPISODES = 100
@@ -39,6 +40,9 @@ def add(actions) -> None:
         f'(default {MAX_EPISODES})',
     )
     parser.add_argument('--open', action='store_true', help='open the page in the web browser')
+    words = 'serve pages with a toolbar for edits, to browsers of this machine, instead of a file'
+    parser.add_argument('--serve', action='store_true', help=words)
+    parser.add_argument('--port', type=int, metavar='N', help='of --serve (default: a free one)')
     parser.set_defaults(run=run)
 
 
@@ -51,12 +55,15 @@ def run(args: argparse.Namespace) -> int:
     path = args.path.expanduser()
     if args.takes < 1:
         raise UserError('--takes must be at least 1', got=args.takes)
-    out = _out(path, args.out)
+    given = args.takes != MAX_EPISODES or args.out or args.open
+    if given if args.serve else args.port is not None:
+        raise UserError('--serve goes with --port alone, and --port with --serve')
+    if args.serve:
+        return _serve(path, args.port or 0)
+    out = episodes.page_path(path, args.out)
     if path.is_file():
         chosen = episodes.Chosen([path], 1)
     else:
-        from mobile_vla_ros.cli.episodes.index import indexed
-
         with indexed(path) as index:
             chosen = episodes.worst(index, args.takes)
     try:
@@ -82,16 +89,12 @@ def run(args: argparse.Namespace) -> int:
     return int(bool(chosen.broken))
 
 
-def _out(path: Path, given: Path | None) -> Path:
-    if given is None:
-        from mobile_vla_ros.episode.storage.schema import episode_name
+def _serve(path: Path, port: int) -> int:
+    from mobile_vla_ros.report.serve.server import serve
 
-        if path.is_file():
-            return path.with_name(f'{episode_name(path)}.html')
-        return path / 'episodes.html'
-    out = given.expanduser()
-    if out.suffix not in ('.html', '.htm'):
-        raise UserError('--out must name a page', got=out, expected='a file FILE.html')
-    if not out.parent.is_dir():
-        raise UserError(f'no folder {out.parent} to write the page to')
-    return out
+    with indexed(path):
+        pass  # reads new files now, with a progress bar
+
+    words = '\nWhoever has this address may edit. Ctrl-C ends it.'
+    serve(path, port, lambda address: print(address + words, flush=True))
+    return 0

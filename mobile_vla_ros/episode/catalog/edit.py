@@ -88,6 +88,11 @@ def edit(
     return [line for _, _, line in planned]
 
 
+def edit_one(path: Path, values: Mapping[str, Any] | None, by: str, time_ns: int, why: str) -> str:
+    """Edit one episode as ``edit`` does, in a ``FileWorker``; return its line."""
+    return edit({path: values}, by=by, time_ns=time_ns, why=why)[0]
+
+
 def mend(path: Path, kind: str, instruction: str, *, by: str, time_ns: int) -> str:
     """
     Edit an episode as a key of the console does, without a value that a person types.
@@ -177,13 +182,15 @@ def logs(paths: Iterable[Path]) -> list[str]:
     lines = []
     for path in paths:
         with Episode.open(path) as episode:
-            log = episode.edits.log
-            standing = set(map(id, episode.edits.standing))  # entries may be alike
-        lines += [
-            f'{path.name}: ' + '  '.join(_line(entry, id(entry) in standing)) for entry in log
-        ]
-        lines += [] if log else [f'{path.name}: no edits']
+            log = log_lines(episode.edits)
+        lines += [f'{path.name}: {line}' for line in log or ['no edits']]
     return lines
+
+
+def log_lines(found: Edits) -> list[str]:
+    """Return a line for each entry of a list, the oldest first."""
+    standing = set(map(id, found.standing))  # entries may be alike
+    return ['  '.join(_line(entry, id(entry) in standing)) for entry in found.log]
 
 
 def user() -> str:

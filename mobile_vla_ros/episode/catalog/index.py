@@ -240,10 +240,10 @@ class EpisodeIndex:
         found: dict[str, list[int]] = {}
         edits: dict[str, list[int]] = {}
         if self._only:
-            return {self._only: [*_state((self.folder / self._only).stat()), 0, 0]}
+            return {_text(self._only): [*_state((self.folder / self._only).stat()), 0, 0]}
         with os.scandir(self.folder) as entries:
             for entry in entries:
-                name = entry.name
+                name = _text(entry.name)
                 if name.startswith('.') or not name.endswith(('.h5', '.h5.part', EDITS)):
                     continue
                 with contextlib.suppress(OSError):  # renamed or deleted since
@@ -271,6 +271,11 @@ class EpisodeIndex:
             )
 
 
+def _text(name: str) -> str:
+    """Return a name as it can be stored: bytes that are no UTF-8 become U+FFFD."""
+    return os.fsencode(name).decode(errors='replace')
+
+
 def _state(file: os.stat_result) -> list[int]:
     return [file.st_size, file.st_mtime_ns]
 
@@ -282,6 +287,10 @@ def _read(worker: FileWorker, path: Path, edited: bool) -> tuple[EpisodeRow, byt
     :param edited: all of its images may be read, for a new verdict.
     """
     try:
+        if '\ufffd' in path.name and not path.exists():  # see _text
+            raise UserError(
+                f'{path} cannot be read', got='a name that is not UTF-8', remedy='rename it'
+            )
         found = worker.call('episode.catalog.read:read_row', path, whole=edited)
     except UserError as error:
         return unreadable(path, str(error)), b'', b''

@@ -254,6 +254,13 @@ def bounds_ns(edits: Edits, start_ns: int) -> tuple[int, int]:
     )
 
 
+def cuts_ns(edits: Edits, start_ns: int) -> np.ndarray:
+    """Return (K,) int64 times of the splits likewise: a frame at one begins what is after it."""
+    return np.array(
+        [start_ns + round((at - ROUNDING_S) * NANOSECONDS) for at in edits.splits], np.int64
+    )
+
+
 def shown_commands(commands: Commands, first_ns: int, last_ns: int) -> Commands:
     """Return the commands between two steady times, and the newest one before the first."""
     first, last = np.searchsorted(commands.steady_ns, [first_ns, last_ns + 1])

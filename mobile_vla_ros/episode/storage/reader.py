@@ -27,7 +27,7 @@ from mobile_vla_ros.episode.timing.receipts import without_steps
 from mobile_vla_ros.episode.timing.timeline import recorded_times
 from mobile_vla_ros.errors import UserError, first_line
 from mobile_vla_ros.images.stored import BrokenImage, decode
-from mobile_vla_ros.types import NANOSECONDS, SOURCES, Frame
+from mobile_vla_ros.types import SOURCES, Frame
 
 VERSIONS = {version1.VERSION: version1.LAYOUT, schema.VERSION: schema.DATASETS | schema.PROPOSALS}
 PATHS = {path for layout in VERSIONS.values() for path in layout}
@@ -240,7 +240,7 @@ class Episode:
     def cuts_ns(self) -> np.ndarray:
         """(K,) int64 steady times at which somebody split the episode: no window spans them."""
         start_ns = self.start_ns if self.edits.splits else 0
-        return np.array([start_ns + round(at * NANOSECONDS) for at in self.edits.splits], np.int64)
+        return edits.cuts_ns(self.edits, start_ns)
 
     @property
     def start_ns(self) -> int:

@@ -2,6 +2,7 @@
 
 import base64
 import dataclasses
+import hashlib
 import io
 from collections.abc import Mapping
 from math import ceil
@@ -10,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from mobile_vla_ros.episode.catalog.edit import log_lines
 from mobile_vla_ros.episode.catalog.index_table import EXCLUDED, UNFINISHED
 from mobile_vla_ros.episode.catalog.inspect import judged
 from mobile_vla_ros.episode.quality.verdict import WORST_GAP_PERIODS, WORST_GAP_S
@@ -23,6 +25,7 @@ from mobile_vla_ros.images.stored import load, read_header
 from mobile_vla_ros.report.pages.episodes_page import SOURCES, EpisodeView
 
 BASE64 = 4 / 3
+MAX_MADE = 1000
 JPEG_QUALITY = 62
 ROW_BYTES = 30  # a command as JSON
 MAX_PARTS = 200  # of an episode with too many commands; each part keeps its extremes
@@ -50,6 +53,9 @@ FACTS = (
     ('command_topic', 'commands'),
     ('origin', 'imported from'),
 )
+
+# Images of earlier pages, by hash and side: an episode is shown again after each edit.
+_made: dict[tuple[bytes, int], tuple[bytes, str]] = {}
 
 
 def read_view(path: Path, most: int, side: int, budget: int) -> EpisodeView:
@@ -118,6 +124,7 @@ def read_view(path: Path, most: int, side: int, budget: int) -> EpisodeView:
             events=_events(episode, origin_ns),
             measures=_measures(episode, health, size),
             edits=episode.edits.words(),
+            log=log_lines(episode.edits),
         )
 
 
@@ -227,6 +234,9 @@ def _reduced(episode: Episode, row: int, side: int) -> tuple[bytes, str]:
 
     try:
         encoded = episode.encoded(row)
+        key = hashlib.blake2b(encoded).digest(), side
+        if key in _made:
+            return _made[key]
         width, height, _ = read_header(encoded)
         # A JPEG is decoded at a lower scale, of twice the size that is left.
         share = 2 * side / max(width, height)
@@ -236,7 +246,10 @@ def _reduced(episode: Episode, row: int, side: int) -> tuple[bytes, str]:
     image.thumbnail((side, side), Image.Resampling.BILINEAR)
     buffer = io.BytesIO()
     image.save(buffer, 'JPEG', quality=JPEG_QUALITY)
-    return buffer.getvalue(), f'{width} × {height}'
+    while len(_made) >= MAX_MADE:
+        _made.pop(next(iter(_made)))  # the oldest
+    _made[key] = buffer.getvalue(), f'{width} × {height}'
+    return _made[key]
 
 
 def _measures(episode: Episode, health: Mapping, size: str) -> dict[str, str]:

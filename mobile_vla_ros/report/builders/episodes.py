@@ -8,10 +8,11 @@ from mobile_vla_ros import __version__
 from mobile_vla_ros.episode.catalog.file_worker import FileWorker
 from mobile_vla_ros.episode.catalog.index import EpisodeIndex
 from mobile_vla_ros.episode.catalog.index_table import UNFINISHED, UNREADABLE
+from mobile_vla_ros.episode.storage.schema import episode_name
 from mobile_vla_ros.errors import UserError
 from mobile_vla_ros.report.builders.episode_view import from_plain
 from mobile_vla_ros.report.pages import page
-from mobile_vla_ros.report.pages.episodes_page import VERDICTS, EpisodeView, episodes_page
+from mobile_vla_ros.report.pages.episodes_page import VERDICTS, EpisodeView, Served, episodes_page
 
 PAGE_BYTES = 40_000_000  # of images and commands on the page
 # (maximum images of an episode, pixels of their longer side), for a folder and for one file.
@@ -48,6 +49,25 @@ def worst(index: EpisodeIndex, limit: int) -> Chosen:
     return Chosen([path for _, path in ranked[:limit]], len(ranked), broken)
 
 
+def page_path(path: Path, given: Path | None) -> Path:
+    """
+    Return where the page of ``path`` is written.
+
+    :param given: by the user; None: in the folder, or beside the file with its name.
+    :raises UserError: if no page can be there.
+    """
+    if given is None:
+        if path.is_file():
+            return path.with_name(f'{episode_name(path)}.html')
+        return path / 'episodes.html'
+    out = given.expanduser()
+    if out.suffix not in ('.html', '.htm'):
+        raise UserError('--out must name a page', got=out, expected='a file FILE.html')
+    if not out.parent.is_dir():
+        raise UserError(f'no folder {out.parent} to write the page to')
+    return out
+
+
 def write(
     out: Path,
     path: Path,
@@ -63,8 +83,7 @@ def write(
     :raises UserError: if no episode can be read.
     :raises OSError: if the page cannot be written.
     """
-    alone = path.is_file()
-    most, side = OF_FILE if alone else OF_FOLDER
+    most, side = OF_FILE if path.is_file() else OF_FOLDER
     views = []
     budget = int(PAGE_BYTES / len(chosen.paths))
     with FileWorker() as worker:
@@ -76,16 +95,25 @@ def write(
                 chosen.broken.append(str(error))
     if not views:
         raise UserError(f'no episode of {path} can be read', expected='episodes of the recorder')
+    text = text_of(path, views, chosen)
+    page.write(out, text)
+    return len(views), len(text.encode())
+
+
+def text_of(
+    path: Path, views: list[EpisodeView], chosen: Chosen, served: Served | None = None
+) -> str:
+    """Return the page of a folder, or of one file; ``served``: what it has beside."""
+    _, side = OF_FILE if path.is_file() else OF_FOLDER
     images = max(len(view.images) for view in views)
-    text = episodes_page(
-        path.name if alone else f'Episodes in {path.resolve().name}',
+    return episodes_page(
+        path.name if path.is_file() else f'Episodes in {path.resolve().name}',
         f'mobile_vla episodes view {path}: at most {images} images of an episode, '
         f'{side} pixels; mobile_vla_ros {__version__}',
         views,
         _notes(path, views, chosen),
+        served,
     )
-    page.write(out, text)
-    return len(views), len(text.encode())
 
 
 def _notes(path: Path, views: list[EpisodeView], chosen: Chosen) -> list[str]:

@@ -29,7 +29,7 @@ class EpisodeView:
         likewise for a proposal.
     :param gaps: [from, to] where frames are missing.
     :param events: [t, name, text], also of edits.
-    :param edits: the edits in words, '' without any.
+    :param edits: the edits that stand in words, '' without any; ``log``: a line for each entry.
     """
 
     name: str
@@ -51,6 +51,7 @@ class EpisodeView:
     events: Sequence[Sequence] = ()
     measures: Mapping[str, str] = field(default_factory=dict)
     edits: str = ''
+    log: Sequence[str] = ()
 
     @property
     def rank(self) -> int:
@@ -86,14 +87,36 @@ class EpisodeView:
         }
 
 
+@dataclass(frozen=True)
+class Served:
+    """
+    What the page of one episode has beside it while a server shows it.
+
+    :param outcomes: those that its toolbar offers, whose edits go to the address of the page; ()
+        without a toolbar.
+    :param every: address of the list of episodes; ``newer``, ``older``: of the episodes before
+        and after it; '' without one.
+    """
+
+    outcomes: Sequence[str] = ()
+    every: str = ''
+    newer: str = ''
+    older: str = ''
+
+
 def episodes_page(
-    title: str, subtitle: str, episodes: Sequence[EpisodeView], notes: Sequence[str] = ()
+    title: str,
+    subtitle: str,
+    episodes: Sequence[EpisodeView],
+    notes: Sequence[str] = (),
+    served: Served | None = None,
 ) -> str:
     """
     Return the page, which is self-contained.
 
     :param episodes: in the initial order of the cards.
     :param notes: sentences at the top: what is not shown or unreadable.
+    :param served: None for a file.
     """
     counts = Counter(episode.verdict for episode in episodes)
     verdicts = [(verdict, counts[verdict]) for verdict in VERDICTS if counts[verdict]]
@@ -109,6 +132,8 @@ def episodes_page(
         instructions=instructions,
         sources=SOURCES,
         proposed=any(episode.proposals for episode in episodes),
+        served=served,
+        editable=bool(served and served.outcomes and episodes),
     )
 
 

@@ -22,10 +22,12 @@ def render(template: str, **values) -> str:
     Return a page, which is self-contained.
 
     :param template: a file in `report/templates`.
-    :param values: its variables; text is escaped, except `markupsafe.Markup`.
+    :param values: its variables; text is escaped, except `markupsafe.Markup`. What is no text, in
+        the name of a file, becomes a question mark.
     :raises jinja2.UndefinedError: if a variable is missing.
     """
-    return environment.get_template(template).render(values)
+    text = environment.get_template(template).render(values)
+    return text.encode(errors='replace').decode()
 
 
 def static(name: str) -> Markup:
@@ -70,7 +72,7 @@ environment = Environment(
     lstrip_blocks=True,
     keep_trailing_newline=True,
 )
-environment.globals.update(static=static, code=code, allowed=allowed, scripts=())
+environment.globals.update(static=static, code=code, allowed=allowed, scripts=(), connects=False)
 environment.filters['jpeg'] = jpeg_url
 # `tojson`: NaN and inf raise ValueError.
 environment.policies['json.dumps_kwargs'] = {'allow_nan': False, 'separators': (',', ':')}

@@ -1,5 +1,6 @@
 // Parses the JSON of an episode when it is selected. Needs `player.js`.
-(function () {
+// Returns what `edit.js` needs of the stage.
+var episodeStage = (function () {
   var LOUD = {drop: 1, problem: 1, takeover: 1, recovered: 1, split: 1, trim: 1};
   var AXES = ['vx', 'vy', 'wz'], UNITS = ['m/s', 'm/s', 'rad/s'];
   var WIDTH = 800, LEFT = 78, RIGHT = 18, TOP = 34, LANE = 74, APART = 10;
@@ -203,12 +204,17 @@
     if (link.has('play')) { player.play(); }
     return true;
   }
-  function scrub(event) {
-    if (!(event.buttons & 1) || !data.times.length) { return; }
+  function second(event) {  // where the pointer is on the time line
     var box = svg.getBoundingClientRect();
     var share = ((event.clientX - box.left) / box.width * WIDTH - LEFT) / (WIDTH - LEFT - RIGHT);
+    return data.span[0] + share * (data.span[1] - data.span[0]);
+  }
+  function seek(t) {
     player.stop();
-    player.seek(nearest(data.span[0] + share * (data.span[1] - data.span[0])));
+    player.seek(nearest(t));
+  }
+  function scrub(event) {
+    if ((event.buttons & 1) && data.times.length) { seek(second(event)); }
   }
 
   sort();
@@ -229,7 +235,7 @@
   get('order').addEventListener('change', sort);
   get('speed').addEventListener('change', function () { player.speed = +get('speed').value; });
   get('events').addEventListener('click', function (event) {
-    if (event.target.dataset.t) { player.stop(); player.seek(nearest(+event.target.dataset.t)); }
+    if (event.target.dataset.t) { seek(+event.target.dataset.t); }
   });
   document.addEventListener('keydown', function (event) {
     if (event.ctrlKey || event.altKey || event.metaKey ||
@@ -249,4 +255,14 @@
   });
   window.addEventListener('hashchange', follow);
   if (!follow() && all.length) { choose(all[0]); }
+  return {
+    svg: svg,
+    box: {left: LEFT, right: WIDTH - RIGHT, top: TOP, bottom: HEIGHT - 16},
+    x: x,
+    second: second,
+    seek: seek,
+    times: function () { return data.times; },
+    nearest: function (t) { return data.times[nearest(t)]; },
+    now: function () { return +stage.dataset.time; }
+  };
 })();

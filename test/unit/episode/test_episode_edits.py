@@ -204,6 +204,22 @@ def test_no_window_spans_a_split(path):
         assert len(segments(episode, 10.0)) == 2
 
 
+def test_a_split_at_a_shown_second_begins_with_its_frame(tmp_path):
+    """Pages show milliseconds: frames at 1.0003 s and 1.0998 s are those at 1.000 and 1.100."""
+    writer = EpisodeWriter(tmp_path, EpisodeInfo('go'), CREATED_NS)
+    for at in range(20):
+        time_ns = START_NS + at * PERIOD_NS + {10: 300_000, 11: -200_000}.get(at, 0)
+        writer.add_frame(encoded(at), time_ns, time_ns)
+        writer.add_command(Command(np.full(6, 0.2), time_ns, time_ns, 'teleop'))
+    path = writer.close('success')
+    shown = read_view(path, 60, 16, 10**6).times
+    for row in (10, 11):
+        change(path, split=shown[row])
+    with Episode.open(path) as episode:
+        found = [one.frame_index.tolist() for one in segments(episode, 10.0)]
+    assert found == [list(range(10)), [10], list(range(11, 20))]
+
+
 @pytest.mark.parametrize(
     ('values', 'sentence'),
     [

@@ -76,6 +76,16 @@ def test_a_row_describes_its_episode(folder):
     assert len(rows) == 5
 
 
+def test_a_name_that_is_no_text_is_unreadable(tmp_path):
+    """One such file does not hide the rest of its folder."""
+    write_episode(tmp_path).rename(tmp_path / os.fsdecode(b'a\xff.h5'))
+    write_episode(tmp_path)
+    for _ in range(2):
+        good, odd = refreshed(tmp_path)[0]
+        assert good.verdict == 'good' and odd.verdict == 'unreadable'
+        assert odd.name == 'a\ufffd.h5' and 'not UTF-8. Rename it' in odd.reasons[0]
+
+
 def test_counts_are_of_whole_episodes(folder):
     """The console shows the number of episodes of each instruction."""
     with EpisodeIndex(folder) as index:

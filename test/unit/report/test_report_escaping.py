@@ -1,5 +1,6 @@
 """Every page with hostile names: they stay text in every place."""
 
+import dataclasses
 import json
 import tempfile
 from html.parser import HTMLParser
@@ -12,7 +13,8 @@ import mobile_vla_ros
 from browser import dump_dom, needs_chromium
 from mobile_vla_ros.report.builders import demo as demo_report
 from mobile_vla_ros.report.pages import page
-from mobile_vla_ros.report.pages.episodes_page import EpisodeView, episodes_page
+from mobile_vla_ros.report.pages.episodes_page import EpisodeView, Served, episodes_page
+from mobile_vla_ros.report.pages.list_page import Line, list_page
 from mobile_vla_ros.report.pages.training_page import training_page
 from mobile_vla_ros.report.pages.training_view import (
     BadWindow,
@@ -32,8 +34,8 @@ def name(place: str) -> str:
     return f'{place} {QUOTED} {HOSTILE}'
 
 
-def episodes(name) -> str:
-    episode = EpisodeView(
+def view_of(name) -> EpisodeView:
+    return EpisodeView(
         name('name'),
         name('instruction'),
         name('outcome'),
@@ -47,8 +49,24 @@ def episodes(name) -> str:
         rows=[[0.0, 0.1, 0.0, 0.0, 1]],
         events=[[0.5, name('event'), name('event text')]],
         measures={name('measure'): name('value')},
+        edits=name('edits'),
     )
+
+
+def episodes(name) -> str:
+    episode = view_of(name)
     return episodes_page(name('title'), name('subtitle'), [episode] * 2, [name('note')])
+
+
+def served(name) -> str:
+    beside = Served([name('an outcome')], name('every'), name('newer'), name('older'))
+    episode = dataclasses.replace(view_of(name), log=[name('log')])
+    return episodes_page(name('title'), name('subtitle'), [episode], (), beside)
+
+
+def listed(name) -> str:
+    line = Line(name('address'), name('name'), name('told'), name('outcome'), 'good', 1.0, 2)
+    return list_page(name('title'), name('subtitle'), [line], [name('note')])
 
 
 def trials(name) -> str:
@@ -181,7 +199,7 @@ class Elements(HTMLParser):
             self.texts.append(data)
 
 
-@pytest.mark.parametrize('build', [episodes, trials, training, demo])
+@pytest.mark.parametrize('build', [episodes, served, listed, trials, training, demo])
 def test_a_hostile_name_is_text_in_every_place(build):
     """The same elements and attributes as with plain names, and every name is complete."""
     places = []
@@ -193,7 +211,8 @@ def test_a_hostile_name_is_text_in_every_place(build):
     found, plain = Elements(build(hostile)), Elements(build(str))
     assert found.tags == plain.tags
     assert [key for key, _ in found.attributes] == [key for key, _ in plain.attributes]
-    read = ''.join(found.texts) + json.dumps(found.data) + str(found.attributes)
+    read = ''.join(found.texts) + json.dumps(found.data)
+    read += ''.join(value or '' for _, value in found.attributes)
     for place in places:
         assert name(place) in read or json.dumps(name(place))[1:-1] in read, place
 

@@ -1,0 +1,1 @@
+"""Episodes in a browser of this machine, to see and to edit."""
