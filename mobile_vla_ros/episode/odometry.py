@@ -6,11 +6,12 @@ gives ``observation.state``: what a policy could have known of its motion at eac
 """
 
 import struct
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
+from mobile_vla_ros.episode.records import Channel
 from mobile_vla_ros.types import NANOSECONDS
 
 TYPE = 'nav_msgs/msg/Odometry'
@@ -72,7 +73,14 @@ class Odometry:
         return found
 
 
-def decode(messages: Sequence[bytes], steady_ns: np.ndarray) -> Odometry:
+def odometry_topic(channels: Iterable[Channel]) -> str | None:
+    """Return the topic of an episode's odometry: the one named ``NAME``, else the first."""
+    topics = [one.topic for one in channels if one.type == TYPE]
+    named = [topic for topic in topics if topic.rpartition('/')[2] == NAME]
+    return next(iter(named + topics), None)
+
+
+def read_odometry(messages: Sequence[bytes], steady_ns: np.ndarray) -> Odometry:
     """
     Decode messages of ``TYPE``; those that are broken, or not finite, are left out and counted.
 

@@ -21,6 +21,7 @@ import numpy as np
 
 from mobile_vla_ros import file_lock
 from mobile_vla_ros.episode.catalog.inspect import judged, topics
+from mobile_vla_ros.episode.odometry import STATE
 from mobile_vla_ros.episode.records import Channel, Commands
 from mobile_vla_ros.episode.storage import schema
 from mobile_vla_ros.episode.storage.reader import Episode
@@ -45,8 +46,9 @@ def to_csv(episode: Episode, folder: Path) -> None:
     Write an episode as plain files into an empty folder.
 
     ``frames/000000.jpg`` …: the images as stored; ``frames.csv``, with the command in force at
-    each frame (m/s, rad/s), ``commands.csv``, ``events.csv``, and ``proposals.csv`` if there are
-    any: one row each, times in nanoseconds; ``episode.json``: everything else.
+    each frame (m/s, rad/s) and, if there is odometry, its state there (``Odometry.state``),
+    ``commands.csv``, ``events.csv``, and ``proposals.csv`` if there are any: one row each, times
+    in nanoseconds; ``episode.json``: everything else.
 
     :raises UserError: when the file is broken at a frame.
     """
@@ -58,9 +60,14 @@ def to_csv(episode: Episode, folder: Path) -> None:
         (folder / names[-1]).write_bytes(data)
     times = {'stamp_ns': episode.frame_stamp_ns, 'received_ns': episode.frame_received_ns}
     steady = {'steady_ns': episode.frame_steady_ns}
-    in_force, _ = episode.command_log().at(times_of(episode)[0])
+    frames_ns, _ = times_of(episode)
+    in_force, _ = episode.command_log().at(frames_ns)
     numbered = {'index': range(len(names)), 'file': names}
-    _table(folder / 'frames.csv', {**numbered, **times, **steady, **_axes(in_force)})
+    state = {}
+    if episode.odometry is not None:
+        observed = _columns(episode.odometry.state(frames_ns), STATE)
+        state = {f'odometry_{name}': values for name, values in observed.items()}
+    _table(folder / 'frames.csv', {**numbered, **times, **steady, **_axes(in_force), **state})
     for stream, rows in (('commands', episode.commands), ('proposals', episode.proposals)):
         if rows is not None:
             sources = [SOURCE_NAMES.get(number, 'unknown') for number in rows.source.tolist()]
@@ -290,10 +297,15 @@ def _kind(episode: Episode, index: int, data: bytes) -> tuple[str, str]:
 
 
 def _axes(twist: np.ndarray) -> dict[str, list[str]]:
-    """Return columns of twists; the repr of a float is the shortest text of the same value."""
+    """Return columns of twists."""
+    return _columns(twist, TWIST_AXES)
+
+
+def _columns(values: np.ndarray, names: Sequence[str]) -> dict[str, list[str]]:
+    """Return named columns; the repr of a float is the shortest text of the same value."""
     return {
-        axis: [repr(speed) for speed in twist[:, column].tolist()]
-        for column, axis in enumerate(TWIST_AXES)
+        name: [repr(value) for value in values[:, column].tolist()]
+        for column, name in enumerate(names)
     }
 
 

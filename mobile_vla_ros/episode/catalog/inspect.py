@@ -161,6 +161,7 @@ def judge_episode(episode: Episode) -> Health:
         expected_rate_hz=known.get('expected_rate_hz'),
         timed=known.get('timed', True),
         rule=_rule(episode),
+        odometry=episode.odometry,
     )
 
 
@@ -169,7 +170,11 @@ def _rule(episode: Episode) -> CommandRule:
     if episode.edits.trim is not None:
         return episode.command_rule()
     return known_rule(episode.attributes.get(SETTING)) or estimate(
-        times_of(episode)[0], episode.commands.steady_ns, episode.commands.twist, episode.encoded
+        times_of(episode)[0],
+        episode.commands.steady_ns,
+        episode.commands.twist,
+        episode.encoded,
+        episode.odometry,
     )
 
 

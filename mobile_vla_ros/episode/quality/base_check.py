@@ -88,6 +88,8 @@ def check_base(log: CommandLog, odometry: Odometry) -> BaseCheck:
             f'{odometry.left_out} of {odometry.left_out + len(odometry)} messages of odometry '
             'are broken or not finite, and left out'
         )
+    if odometry.by_pose:
+        notes.append('the odometry has no twist: it is computed from the pose')
     grid_ns = _grid(log, odometry)
     if not len(grid_ns) or not np.isfinite(log.twist).all():
         return BaseCheck(notes=tuple(notes))

@@ -1,6 +1,6 @@
 """Rows of bytes in one dataset, one after another: images, and messages of other topics."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import overload
@@ -107,6 +107,14 @@ class Messages(Sequence[bytes]):
                 got=first_line(error),
                 expected='the bytes of a message',
             ) from None
+
+    def readable(self) -> Iterator[bytes]:
+        """Yield every message, b'' for one that cannot be read."""
+        for index in range(len(self)):
+            try:
+                yield self[index]
+            except UserError:
+                yield b''
 
 
 @dataclass(frozen=True)

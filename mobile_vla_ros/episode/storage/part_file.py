@@ -129,6 +129,12 @@ class PartFile:
         first, size = (int(self._data[f'frames/{name}'][row]) for name in ('offset', 'size'))
         return bytes(self._data[schema.IMAGE_BYTES][first : first + size].tobytes())
 
+    def messages(self, rows: np.ndarray) -> list[bytes]:
+        """Return the messages of these rows."""
+        stored, first = self._data[schema.MESSAGE_BYTES], self.column('messages/offset')[rows]
+        end = first + self.column('messages/size')[rows]
+        return [stored[one:other].tobytes() for one, other in zip(first, end, strict=True)]
+
     def set_text(self, name: str, text: str) -> None:
         """Rewrite one of ``schema.LATE_TEXT_BYTES``."""
         value = schema.fixed_text(text, schema.LATE_TEXT_BYTES[name])

@@ -1,10 +1,12 @@
 """Read an episode, whole or cut short, and find the episodes of a folder."""
 
 from dataclasses import replace
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 
+from mobile_vla_ros.episode.odometry import Odometry, odometry_topic, read_odometry
 from mobile_vla_ros.episode.quality.verdict import Health, read_health, stored_rule
 from mobile_vla_ros.episode.records import Channel, Commands, Event, Recording
 from mobile_vla_ros.episode.storage import edits, schema, version1
@@ -262,6 +264,19 @@ class Episode:
             )
         return self._topics.of(topic, self.path)
 
+    @cached_property
+    def odometry(self) -> Odometry | None:
+        """
+        What the base reports of its own motion, read at the first use; None if it is not recorded.
+
+        A trim hides what was received before its first frame and after its last.
+        """
+        topic = odometry_topic(self.topics.values())
+        if topic is None:
+            return None
+        messages = self.messages(topic)
+        return read_odometry(list(messages.readable()), messages.steady_ns)
+
     @property
     def excluded(self) -> str:
         """Why somebody excluded the episode from training, '' if nobody did."""
@@ -319,7 +334,7 @@ class Episode:
         Return what the base of this episode does when no command comes.
 
         The episode says so, or else the caller, or else the verdict that was stored with it, or
-        else its images, which are then read (``timing.base_estimate``).
+        else its odometry or its images, which are then read (``timing.base_estimate``).
 
         :param unknown_s: the timeout of a base that the episode does not state; 0: it holds.
         :raises UserError: when the file is broken at its verdict.
@@ -336,6 +351,7 @@ class Episode:
                 whole.commands.steady_ns,
                 whole.commands.twist,
                 lambda row: self._stored(row, row),
+                self.odometry,
             )
         return self._estimate
 

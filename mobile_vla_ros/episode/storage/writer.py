@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from mobile_vla_ros.episode.odometry import Odometry, odometry_topic, read_odometry
 from mobile_vla_ros.episode.quality import verdict
 from mobile_vla_ros.episode.quality.image_quality import ImageTally
 from mobile_vla_ros.episode.records import Channel
@@ -408,6 +409,7 @@ class EpisodeWriter:
             self.full = full
             self._pending.rows['events'].append(_event(self.last, 'problem', str(full)))
             self._pending.write(self._part)
+        odometry = self._odometry()
         self.health = verdict.judge(
             frame_stamp_ns=self._part.column('frames/stamp_ns'),
             frame_received_ns=self._part.column('frames/received_ns'),
@@ -420,14 +422,30 @@ class EpisodeWriter:
             samples=self._tally.samples,
             expected_rate_hz=self.expected_rate_hz,
             timed=self.timed,
-            rule=self._rule(),
+            rule=self._rule(odometry),
+            odometry=odometry,
         )
         self.set_late(outcome=outcome, health=json.dumps(self.health))
         self._part.set_flag('complete')
         return self._part.finish()
 
-    def _rule(self) -> CommandRule:
-        """Return what the base does: as recorded, else by the images."""
+    def _odometry(self) -> Odometry | None:
+        """Return what the base reports of its motion, None if that was not recorded."""
+        channels, column = self._counts.channels, self._part.column
+        topic = odometry_topic(channels)
+        if topic is None:
+            return None
+        steady_ns = without_steps(
+            column('frames/steady_ns'),
+            column('commands/steady_ns'),
+            column('messages/steady_ns'),
+        )[2]
+        number = next(number for channel, number in channels.items() if channel.topic == topic)
+        rows = np.flatnonzero(column('messages/channel') == number)
+        return read_odometry(self._part.messages(rows), steady_ns[rows])
+
+    def _rule(self, odometry: Odometry | None) -> CommandRule:
+        """Return what the base does: as recorded, else by its odometry or the images."""
         recorded = known_rule(self._base_timeout_s)
         if recorded is not None:
             return recorded
@@ -438,7 +456,8 @@ class EpisodeWriter:
         times_ns, _ = frame_times(
             column('frames/stamp_ns'), column('frames/received_ns'), steady_ns
         )
-        return estimate(times_ns, commands_ns, column('commands/twist'), self._part.image)
+        twist = column('commands/twist')
+        return estimate(times_ns, commands_ns, twist, self._part.image, odometry)
 
     def discard(self) -> None:
         """Delete the episode."""

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from driven_bases import SECOND, Base, joystick, keyboard, odometry_of
-from mobile_vla_ros.episode.odometry import Odometry
+from driven_bases import SECOND, Base, joystick, keyboard, message, odometry_of
+from mobile_vla_ros.episode.odometry import Odometry, read_odometry
 from mobile_vla_ros.episode.quality.base_check import check_base
 from mobile_vla_ros.episode.timing.command_rule import HOLDS, CommandLog, CommandRule, KnownBy
 
@@ -102,6 +102,19 @@ def test_too_little_is_not_judged():
     assert drive(still, (at_s, moving * 0), 10.0).scale == {}
     assert drive(still, (at_s, moving * np.nan), 10.0).scale == {}
     assert drive(still, (at_s, moving), 10.0).poor
+
+
+def test_odometry_without_a_twist_is_checked_by_its_pose():
+    """And the note says so; messages that were left out are counted beside it."""
+    at_s, twist = keyboard(np.random.default_rng(2), 25.0)
+    time_s, pose, _ = Base(SWAPPED).drive(at_s, twist, 25.0)
+    time_ns = np.round(time_s * SECOND).astype(np.int64)
+    rows = [message(one) for one in pose] + [b'']
+    odometry = read_odometry(rows, np.append(time_ns, time_ns[-1]))
+    log = CommandLog(np.round(at_s * SECOND).astype(np.int64), twist, CommandRule(HOLDS))
+    found = check_base(log, odometry)
+    assert found.poor == ('linear_x and linear_y are swapped (by its odometry)',)
+    assert [one.split()[0] for one in found.notes] == ['1', 'the']
 
 
 def test_times_far_apart_are_not_compared_at_length():
