@@ -237,9 +237,7 @@ def hook(event, arguments):
     if event == moment and words in str(arguments[0]):
         os.kill(os.getpid(), signal.SIGKILL)
 sys.addaudithook(hook)
-from bags import twist as twist_message
 from mobile_vla_ros.cli.main import main
-from mobile_vla_ros.episode.records import Channel
 sys.exit(main(sys.argv[3:]))
 """
 
