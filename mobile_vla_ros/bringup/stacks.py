@@ -94,6 +94,12 @@ EPISODES = (
         float,
     ),
 )
+EXTRA_TOPICS = Argument(
+    'extra_topics',
+    '',
+    'other topics to record, of any type, separated by commas: /odom,/scan,/imu,/tf,/tf_static '
+    '(empty: as in the parameter file)',
+)
 
 
 def _record_nodes(values: Mapping) -> list[NodeSpec]:
@@ -151,6 +157,7 @@ RECORD = Bringup(
     (
         Argument('instruction', '', 'instruction of these episodes'),
         *EPISODES,
+        EXTRA_TOPICS,
         *TOPICS,
         *CAMERA_TIME,
         Argument('console', 'true', 'start the console: keyboard and joystick', bool),
@@ -214,6 +221,7 @@ DRIVE = Bringup(
             bool,
         ),
         *EPISODES,
+        EXTRA_TOPICS,
         Argument(
             'console', 'false', 'start the console, to take over by keyboard or joystick', bool
         ),

@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, TypeAlias
 import numpy as np
 
 from mobile_vla_ros.episode.quality.verdict import sentences
+from mobile_vla_ros.episode.records import Channel
 from mobile_vla_ros.episode.storage.recording import Recording
 from mobile_vla_ros.episode.storage.schema import EpisodeInfo
-from mobile_vla_ros.episode.storage.writer import EpisodeWriter
+from mobile_vla_ros.episode.storage.writer import EpisodeWriter, messages_of
 from mobile_vla_ros.episode.timing.command_rule import SETTING, STALE_S, StaleTime
 from mobile_vla_ros.episode.timing.command_source import CommandLabeller
 from mobile_vla_ros.errors import UserError
@@ -131,11 +132,13 @@ class CurrentEpisode:
             flush_period_s=self._params.flush_period_s,
             expected_rate_hz=expected_hz,
             proposals=proposals,
+            messages=bool(self._params.extra_topics),
         )
         fitting = max(1, self._params.queue_bytes // max(1, len(image.data)))
         recording = Recording(
             writer,
             queue_frames=min(self._params.queue_frames, fitting),
+            queue_bytes=self._params.queue_bytes,
             steady_ns=time.monotonic_ns,
             floor_bytes=self._folder.disk.floor_bytes,
         )
@@ -211,6 +214,22 @@ class CurrentEpisode:
         current = self._active()
         if current is not None and current.writer.proposals:
             current.recording.proposal(twist, stamp_ns, received_ns, steady)
+
+    def message(
+        self, channel: Channel, data: bytes, times_ns: tuple[int, int, int], missing: int
+    ) -> None:
+        """
+        Record a message of an extra topic, and how many before it were lost.
+
+        :param times_ns: its stamp, and both receipts.
+        """
+        if self.state != RECORDING or self._open is None:
+            return
+        recording, (_, received_ns, steady) = self._open.recording, times_ns
+        if missing:
+            of = messages_of(channel.topic)
+            recording.lost(missing, received_ns, 'lost before they arrived', steady, of)
+        recording.message(channel, data, *times_ns)
 
     def guard_status(self, status: GuardStatus, sent_ns: int) -> None:
         """Store a report of the guard, which labels commands (`CommandLabeller.status`)."""
@@ -299,7 +318,7 @@ class CurrentEpisode:
         """Return the status values of this episode and of the previous one."""
         current = self._open
         if current is None:
-            counts = dict.fromkeys(('frames', 'commands', 'drops', 'queue'), 0)
+            counts = dict.fromkeys(('frames', 'commands', 'messages', 'drops', 'queue'), 0)
             return {
                 'episode': '',
                 'seconds': '0.0',
@@ -313,6 +332,7 @@ class CurrentEpisode:
             'seconds': f'{time.monotonic() - current.began_s:.1f}',
             'frames': recording.frames,
             'commands': recording.commands,
+            'messages': recording.messages,
             'drops': recording.drops,
             'queue': recording.queued,
             'stale_commands_s': f'{current.stale.until(time.monotonic_ns())[1]:.1f}',
@@ -329,6 +349,7 @@ class CurrentEpisode:
             current.other_images,
             current.recording.problem or '',
             *(f'{count} commands {reason}' for reason, count in current.lost_commands.items()),
+            *(f'{n} {what} are missing' for what, n in current.recording.lost_messages.items()),
         ]
 
     def _unknown_base(self, current: OpenEpisode) -> str:

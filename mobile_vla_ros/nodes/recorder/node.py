@@ -24,6 +24,7 @@ from mobile_vla_ros.episode.storage.schema import EpisodeInfo
 from mobile_vla_ros.nodes.recorder.camera import CameraInput
 from mobile_vla_ros.nodes.recorder.current_episode import RECORDING, CurrentEpisode
 from mobile_vla_ros.nodes.recorder.episode_folder import EpisodeFolder
+from mobile_vla_ros.nodes.recorder.extra_topics import ExtraTopics
 from mobile_vla_ros.nodes.recorder.params import recorder_params
 from mobile_vla_ros.nodes.recorder.services import EpisodeServices
 from mobile_vla_ros.nodes.shared.guard_status import GuardStatusListener
@@ -81,6 +82,9 @@ class RecorderNode(Node):
             TwistStamped, 'policy/cmd_vel', on_proposal, PROPOSAL_QOS
         )
         self._instructions = InstructionTopic(self, self._on_instruction)
+        self._extra = ExtraTopics(
+            self, params.extra_topics, episode, log=self.get_logger().warning
+        )
         self._status = self.create_publisher(DiagnosticStatus, '~/status', STATUS_DEPTH)
         self._diagnostics = self.create_publisher(DiagnosticArray, '/diagnostics', 1)
         self._episode_services = EpisodeServices(
@@ -149,6 +153,7 @@ class RecorderNode(Node):
         cameras = self._camera.check_publishers()
         if cameras:
             self._episode.note('cameras', cameras)
+        self._extra.update()
         self._commands.update()
         if self._commands.rivals:
             self._episode.note('rivals', self._commands.rivals)
@@ -173,6 +178,7 @@ class RecorderNode(Node):
     def _publish_status(self) -> None:
         self._episode_services.settle()
         self._follow_guard()
+        self._extra.update()  # at once after a start
         now_ns = time.monotonic_ns()
         camera, monitor, episode = self._camera, self._camera.monitor, self._episode
         camera.clock = monitor.clock()
@@ -214,6 +220,7 @@ class RecorderNode(Node):
             self._folder.disk.problem,
             self._episode_services.failure,
             *self._episode.problems(),
+            *self._extra.problems,
         ]
         return [problem for problem in found if problem]
 

@@ -79,6 +79,7 @@ class RecorderParams:
     disk_floor_bytes: int
     follow_guard: bool
     base_command_timeout_s: float | None
+    extra_topics: tuple[str, ...]
 
 
 def recorder_params(node: Node) -> RecorderParams:
@@ -149,7 +150,15 @@ def recorder_params(node: Node) -> RecorderParams:
             'record an episode while the guard is armed, one per instruction',
         ),
         base_command_timeout_s=base_command_timeout(node),
+        extra_topics=extra_topics(node),
     )
+
+
+def extra_topics(node: Node) -> tuple[str, ...]:
+    """Declare the names of the extra topics; return them, each once."""
+    description = 'other topics to keep in the episodes as they arrive, of any type'
+    names = declare(node, 'extra_topics', [''], description) or ()  # None: an empty list
+    return tuple(dict.fromkeys(name.strip() for name in names if name.strip()))
 
 
 def base_command_timeout(node: Node) -> float | None:
