@@ -379,6 +379,9 @@ HEALTH_KINDS: dict[str, Change] = {
     'an expected rate in words': health({'expected_rate_hz': 'ten'}),
     'an expected rate of zero': health({'expected_rate_hz': 0}),
     'timed in words': health({'timed': 'yes'}),
+    'a scale of an unknown axis': health({'odometry_scale': {'up': 1.0}}),
+    'a scale in words': health({'odometry_scale': {'linear_x': 'fast'}}),
+    'lags in a list': health({'odometry_lag_s': [0.1]}),
     'deeply nested': lambda file, name: file.attrs.modify('health', np.bytes_(b'[' * 8000)),
 }
 

@@ -1,18 +1,23 @@
 """
 Check by an episode's odometry whether its base drove what it was commanded.
 
-For each commanded axis, the velocity that the base reports is fitted as a multiple of the command,
-as bases of many kinds would have followed it: up to half a second late, and up to two seconds from
-zero to full speed. The scale is known only as far as all kinds that explain the motion about
-equally well agree, and only beyond the noise. So a slow base, or one that slips, is not taken for
-one that does not obey: only what no such base can do is a fault.
+Commands in force and reported velocities are averaged over cells of a twentieth of a second and
+compared axis by axis (``base_fit``): only what no base that obeys can do is a fault.
 """
 
 from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from mobile_vla_ros.episode.odometry import PLANAR, Odometry, velocity_by_pose
+from mobile_vla_ros.episode.odometry import MAX_VALUE, PLANAR, Odometry, velocity_by_pose
+from mobile_vla_ros.episode.quality.base_fit import (
+    CELL_S,
+    Fit,
+    driven_instead,
+    fit_axis,
+    inner_products,
+    would_drive,
+)
 from mobile_vla_ros.episode.timing.base_estimate import by_odometry
 from mobile_vla_ros.episode.timing.command_rule import (
     ASSUMED,
@@ -25,26 +30,17 @@ from mobile_vla_ros.types import NANOSECONDS, TWIST_AXES
 
 AXES = tuple(TWIST_AXES[column] for column in PLANAR)
 SEEN = '(by its odometry)'
-# An axis is judged if it was commanded at no less than this (m/s, rad/s) for so long, …
+# An axis is judged if it was commanded at no less than this (m/s, rad/s) for so long.
 MIN_COMMAND = np.array([0.05, 0.05, 0.1])
 MIN_COMMANDED_S = 2.0
-MAX_WIDTH = 1.0  # … and its scale is known to a half to either side.
 POOR_SCALE = (0.5, 2.0)
 NOTED_SCALE = (0.8, 1.25)
 MAX_RULE_ERROR_S = 0.3
 STANDS = 0.1  # a smaller scale is no motion
-INSTEAD = 0.6  # share of another axis' motion that a command explains
 
-GRID_NS = NANOSECONDS // 20
-MAX_CELLS = 100_000  # 83 minutes
+CELL_NS = round(CELL_S * NANOSECONDS)
+MAX_CELLS = 36_000  # half an hour
 MAX_GAP_NS = NANOSECONDS // 2  # between two messages; longer ones are left out
-LAG_CELLS = range(0, 11, 2)  # 0 to 0.5 s
-RISES_S = np.array([0.0, 0.25, 0.5, 1.0, 2.0])  # from zero to the largest command
-CORRELATED_S = 1.0  # slip lasts: a second of odometry counts as one observation
-KINDS = len(RISES_S) * len(LAG_CELLS)
-DEVIATIONS = 3.0
-EQUAL_MISFIT = 0.02  # of the motion's energy: kinds of bases that differ by less explain it alike
-DISTINCT = 0.2  # least share of a command's energy that the other axes do not share
 OUTLIERS = (1, 99)  # percentiles that bound the reported velocities: a pose may jump
 CONTRADICTS = 0.5  # share of a pose's motion by which the twist misses it
 
@@ -55,7 +51,7 @@ class BaseCheck:
     What the base did with its commands.
 
     :param scale: of each judged axis, how many times the commanded speed was driven.
-    :param lag_s: how much later, for the fit that explains it best.
+    :param lag_s: how much later, of those that move, in the fit that explains it best.
     :param poor: sentences about a base that does not drive what it is commanded.
     :param notes: sentences about smaller differences, and why odometry was not used.
     """
@@ -64,16 +60,6 @@ class BaseCheck:
     lag_s: dict[str, float] = field(default_factory=dict)
     poor: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True)
-class _Fit:
-    """Scale and lag of the best fit, and bounds of the scale for all fits about as good."""
-
-    scale: float
-    low: float
-    high: float
-    lag_s: float
 
 
 def check_base(log: CommandLog, odometry: Odometry) -> BaseCheck:
@@ -91,7 +77,7 @@ def check_base(log: CommandLog, odometry: Odometry) -> BaseCheck:
     if odometry.by_pose:
         notes.append('the odometry has no twist: it is computed from the pose')
     grid_ns = _grid(log, odometry)
-    if not len(grid_ns) or not np.isfinite(log.twist).all():
+    if not len(grid_ns) or not (np.abs(log.twist) <= MAX_VALUE).all():
         return BaseCheck(notes=tuple(notes))
     known = _known(grid_ns, odometry.steady_ns)
     if not known.any():
@@ -113,20 +99,17 @@ def check_base(log: CommandLog, odometry: Odometry) -> BaseCheck:
     axes = [axis for axis in range(len(AXES)) if _is_commanded(commanded[known], axis)]
     if not axes:
         return BaseCheck(poor=tuple(poor), notes=tuple(notes))
-    both = np.concatenate(
-        [_followed(commanded), np.broadcast_to(driven, (KINDS, *driven.shape))], 2
-    )
-    both = both[:, known]
-    products = both.swapaxes(1, 2) @ both
-    found = {axis: _fit(products, both.shape[1], axis) for axis in axes}
+    products = inner_products(would_drive(commanded)[:, known], driven[known])
+    cells = int(known.sum())
+    found = {axis: fit_axis(products, axis, cells) for axis in axes}
     fits = {axis: fit for axis, fit in found.items() if fit is not None}
-    faults = _faults(fits, products, both.shape[1])
+    faults = _faults(fits, products, cells)
     for axis, fit in fits.items():
         if axis not in faults and (fit.high < NOTED_SCALE[0] or fit.low > NOTED_SCALE[1]):
             notes.append(_scaled(axis, fit))
     return BaseCheck(
         {AXES[axis]: round(fit.scale, 3) for axis, fit in fits.items()},
-        {AXES[axis]: round(fit.lag_s, 3) for axis, fit in fits.items()},
+        {AXES[axis]: fit.lag_s for axis, fit in fits.items() if abs(fit.scale) >= STANDS},
         (*poor, *dict.fromkeys(faults.values())),
         tuple(notes),
     )
@@ -142,8 +125,8 @@ def _grid(log: CommandLog, odometry: Odometry) -> np.ndarray:
     if not len(odometry) or not len(log.received_ns):
         return np.zeros(0, np.int64)
     first_ns = max(int(log.received_ns[0]), int(odometry.steady_ns[0]))
-    cells = (int(odometry.steady_ns[-1]) - first_ns) // GRID_NS
-    return first_ns + GRID_NS * np.arange(min(cells, MAX_CELLS) + 1 if cells > 0 else 0)
+    cells = (int(odometry.steady_ns[-1]) - first_ns) // CELL_NS
+    return first_ns + CELL_NS * np.arange(min(cells, MAX_CELLS) + 1 if cells > 0 else 0)
 
 
 def _known(grid_ns: np.ndarray, steady_ns: np.ndarray) -> np.ndarray:
@@ -162,7 +145,7 @@ def _means(grid_ns: np.ndarray, time_ns: np.ndarray, values: np.ndarray) -> np.n
     sums = np.vstack([np.zeros(values.shape[1]), np.cumsum(area, axis=0)])
     edges = (grid_ns - grid_ns[0]) / NANOSECONDS
     columns = [np.diff(np.interp(edges, seconds, column)) for column in sums.T]
-    return np.column_stack(columns) / (GRID_NS / NANOSECONDS)
+    return np.column_stack(columns) / (CELL_NS / NANOSECONDS)
 
 
 def _bounded(driven: np.ndarray, known: np.ndarray) -> np.ndarray:
@@ -192,74 +175,12 @@ def _contradicts(
     )
 
 
-def _followed(commanded: np.ndarray) -> np.ndarray:
-    """
-    Return (K, C, A) what bases of each kind would have driven.
-
-    Kinds are the pairs of ``RISES_S`` and ``LAG_CELLS``, the lag varying fastest.
-    """
-    step = np.full((len(RISES_S), len(AXES)), np.inf)
-    full = np.abs(commanded).max(axis=0, initial=0.0)
-    slow = RISES_S > 0
-    step[slow] = full * (GRID_NS / NANOSECONDS) / RISES_S[slow, None]
-    speed, speeds = np.zeros_like(step), []
-    for wanted in commanded:
-        speed = speed + np.clip(wanted - speed, -step, step)
-        speeds.append(speed)
-    rising = np.array(speeds).reshape(-1, *step.shape).swapaxes(0, 1)
-    kinds = []
-    for one in rising:
-        for lag in LAG_CELLS:
-            kinds.append(np.vstack([np.zeros((lag, len(AXES))), one])[: len(commanded)])
-    return np.array(kinds)
-
-
 def _is_commanded(commanded: np.ndarray, axis: int) -> bool:
     enough = (np.abs(commanded[:, axis]) >= MIN_COMMAND[axis]).sum()
-    return bool(enough * GRID_NS >= MIN_COMMANDED_S * NANOSECONDS)
+    return bool(enough * CELL_NS >= MIN_COMMANDED_S * NANOSECONDS)
 
 
-def _fit(products: np.ndarray, cells: int, axis: int) -> _Fit | None:
-    """
-    Return how an axis follows its own command; None if the episode does not tell.
-
-    :param products: (K, 2 A, 2 A) inner products of what bases of each kind would have driven on
-        each axis, then of what was driven.
-    """
-    own, motion = _distinct(products, axis, axis)
-    if not (own[:, 0, 0] > 0).all():
-        return None
-    energy, scale = own[:, 0, 0], own[:, 0, 1] / own[:, 0, 0]
-    misfit = np.maximum(own[:, 1, 1] - scale * own[:, 0, 1], 0.0)
-    independent = max(cells * GRID_NS / NANOSECONDS / CORRELATED_S, 1.0)
-    error = DEVIATIONS * np.sqrt(misfit / energy / independent)
-    best = int(np.argmin(misfit))
-    alike = misfit <= misfit[best] * (1 + DEVIATIONS**2 / independent) + EQUAL_MISFIT * motion
-    low, high = float((scale - error)[alike].min()), float((scale + error)[alike].max())
-    if high - low > MAX_WIDTH * max(1.0, abs(float(scale[best]))):
-        return None
-    lag_s = LAG_CELLS[best % len(LAG_CELLS)] * GRID_NS / NANOSECONDS
-    return _Fit(float(scale[best]), low, high, lag_s)
-
-
-def _distinct(products: np.ndarray, axis: int, moved: int) -> tuple[np.ndarray, float]:
-    """
-    Return (K, 2, 2) products of a command and the motion of an axis, and the motion's with itself.
-
-    What the commands of the other axes explain of both is taken out first. Axes that are always
-    commanded together are judged together.
-    """
-    pair = [axis, len(AXES) + moved]
-    others = [other for other in range(len(AXES)) if other != axis]
-    plain = products[:, pair][:, :, pair]
-    shared = products[:, pair][:, :, others]
-    inverse = np.linalg.pinv(products[:, others][:, :, others], hermitian=True)
-    rest = plain - shared @ inverse @ shared.swapaxes(1, 2)
-    distinct = (rest[:, 0, 0] >= DISTINCT * plain[:, 0, 0])[:, None, None]
-    return np.where(distinct, rest, plain), float(plain[0, 1, 1])
-
-
-def _faults(fits: dict[int, _Fit], products: np.ndarray, cells: int) -> dict[int, str]:
+def _faults(fits: dict[int, Fit], products: np.ndarray, cells: int) -> dict[int, str]:
     """Return a sentence for each axis that is not driven as commanded."""
     wrong = {
         axis: fit
@@ -267,7 +188,7 @@ def _faults(fits: dict[int, _Fit], products: np.ndarray, cells: int) -> dict[int
         if fit.high < POOR_SCALE[0] or fit.low > POOR_SCALE[1]
     }
     instead = {
-        axis: _instead(products, cells, axis)
+        axis: driven_instead(products, axis, MIN_COMMAND**2 * cells / 4)
         for axis, fit in wrong.items()
         if abs(fit.scale) < POOR_SCALE[0]
     }
@@ -284,23 +205,10 @@ def _faults(fits: dict[int, _Fit], products: np.ndarray, cells: int) -> dict[int
     return found
 
 
-def _scaled(axis: int, fit: _Fit) -> str:
+def _scaled(axis: int, fit: Fit) -> str:
     if abs(fit.scale) < STANDS:
         return f'the base does not move in {AXES[axis]} when commanded {SEEN}'
     way = ' the other way,' if fit.scale < 0 else ''
     return (
         f'the base drives {AXES[axis]}{way} {abs(fit.scale):.2f} times as fast as commanded {SEEN}'
     )
-
-
-def _instead(products: np.ndarray, cells: int, axis: int) -> int | None:
-    """Return the other axis whose motion a command explains, None if there is none."""
-    shares = {}
-    for other in range(len(AXES)):
-        pair, _ = _distinct(products, axis, other)
-        moved = pair[:, 1, 1]
-        if other != axis and moved.min() > MIN_COMMAND[other] ** 2 * cells / 4:
-            energy = np.maximum(pair[:, 0, 0], 1e-12)
-            shares[other] = float((pair[:, 0, 1] ** 2 / energy / moved).max())
-    share, found = max(((share, other) for other, share in shares.items()), default=(0.0, -1))
-    return found if share >= INSTEAD else None

@@ -16,7 +16,7 @@ from functools import lru_cache
 import numpy as np
 from PIL import Image
 
-from mobile_vla_ros.episode.odometry import Odometry
+from mobile_vla_ros.episode.odometry import MAX_VALUE, Odometry
 from mobile_vla_ros.episode.timing.command_rule import (
     ASSUMED,
     HOLDS,
@@ -95,7 +95,7 @@ def by_odometry(log: CommandLog, odometry: Odometry) -> CommandRule:
     age_s, speed = age_ns / NANOSECONDS, _speed(odometry.twist)
     standing = speed[~drives & ((rows < 0) | (age_s >= YOUNG_S))]
     old = drives & (age_s > FRESH_S)  # before that it may still start
-    if old.sum() < MIN_PAIRS or not np.isfinite(log.twist).all():
+    if old.sum() < MIN_PAIRS or not (np.abs(log.twist) <= MAX_VALUE).all():
         return ASSUMED
     told = _speed(log.twist)[rows]
     young = drives & (age_s <= YOUNG_S)

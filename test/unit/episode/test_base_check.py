@@ -85,6 +85,7 @@ def test_scale_and_lag_are_measured():
     commands = keyboard(np.random.default_rng(3), 40.0, axes=(0, 5))
     found = drive(Base(((0.7, 0, 0), (0, 1, 0), (0, 0, 1)), lag_s=0.2), commands, 40.0)
     assert found.scale == pytest.approx({'linear_x': 0.7, 'angular_z': 1.0}, abs=0.03)
+    assert drive(Base(((0,) * 3,) * 3), commands, 40.0).lag_s == {}
     assert found.lag_s == pytest.approx({'linear_x': 0.2, 'angular_z': 0.2}, abs=0.11)
     assert found.poor == () and 'the base drives linear_x 0.70 times' in found.notes[0]
 
