@@ -130,6 +130,8 @@ def recorder_node(values: Mapping, *, follow_guard: bool = False) -> NodeSpec:
     if follow_guard:
         parameters['follow_guard'] = True
     parameters.update(_given(values, *EPISODE_PARAMETERS, 'ring_s'))
+    if values.get('extra_topics'):
+        parameters['extra_topics'] = [name.strip() for name in values['extra_topics'].split(',')]
     return _node(
         values,
         'recorder',

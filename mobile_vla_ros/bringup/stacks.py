@@ -101,6 +101,12 @@ EPISODES = (
         float,
     ),
 )
+EXTRA_TOPICS = Argument(
+    'extra_topics',
+    '',
+    'other topics to record, of any type, separated by commas: /odom,/scan,/imu,/tf,/tf_static '
+    '(empty: as in the parameter file)',
+)
 
 
 def _record_nodes(values: Mapping) -> list[NodeSpec]:
@@ -159,6 +165,7 @@ RECORD = Bringup(
     (
         Argument('instruction', '', 'instruction of these episodes'),
         *EPISODES,
+        EXTRA_TOPICS,
         RING,
         *TOPICS,
         *CAMERA_TIME,
@@ -223,6 +230,7 @@ DRIVE = Bringup(
             bool,
         ),
         *EPISODES,
+        EXTRA_TOPICS,
         RING,
         Argument(
             'console', 'false', 'start the console, to take over by keyboard or joystick', bool

@@ -1,7 +1,7 @@
 """Rows of an episode in memory, and what timing needs from an episode."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 import numpy as np
@@ -37,6 +37,26 @@ class Event:
     time_ns: int
     text: str
     steady_ns: int
+
+
+@dataclass(frozen=True)
+class Channel:
+    """
+    A topic whose messages are kept as they arrived.
+
+    :param type: of its messages, such as ``nav_msgs/msg/Odometry``.
+    :param definition: of the type and of those in it, as MCAP has them (``ros2msg``); '': unknown.
+    :param type_hash: ``RIHS01_…`` of the type, as ROS reports it; '': unknown.
+    :param latched: whether a message stays in force for those who subscribe later.
+    :param count: how many messages the episode shows.
+    """
+
+    topic: str
+    type: str
+    definition: str = ''
+    type_hash: str = ''
+    latched: bool = False
+    count: int = field(default=0, compare=False)
 
 
 @dataclass(frozen=True, eq=False)

@@ -12,14 +12,17 @@ import os
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from itertools import groupby
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from mobile_vla_ros import file_lock
-from mobile_vla_ros.episode.catalog.inspect import judged
+from mobile_vla_ros.episode.catalog.inspect import judged, topics
+from mobile_vla_ros.episode.odometry import STATE
+from mobile_vla_ros.episode.records import Channel, Commands
 from mobile_vla_ros.episode.storage import schema
 from mobile_vla_ros.episode.storage.reader import Episode
 from mobile_vla_ros.episode.timing.timeline import times_of
@@ -34,6 +37,8 @@ PARTIAL = '.exporting_'
 SIGNATURES = ((JPEG_START, 'jpg', 'jpeg'), (PNG_START, 'png', 'png'))
 IMAGE_TOPIC, COMMAND_TOPIC, INSTRUCTION_TOPIC = '/camera/image_raw', '/cmd_vel', '/instruction'
 PROPOSAL_TOPIC = '/policy/cmd_vel'
+NO_HASH = 'INVALID'  # as ROS names that of a type without one
+LATCHED_DEPTH = 100
 
 
 def to_csv(episode: Episode, folder: Path) -> None:
@@ -41,8 +46,9 @@ def to_csv(episode: Episode, folder: Path) -> None:
     Write an episode as plain files into an empty folder.
 
     ``frames/000000.jpg`` …: the images as stored; ``frames.csv``, with the command in force at
-    each frame (m/s, rad/s), ``commands.csv``, ``events.csv``, and ``proposals.csv`` if there are
-    any: one row each, times in nanoseconds; ``episode.json``: everything else.
+    each frame (m/s, rad/s) and, if there is odometry, its state there (``Odometry.state``),
+    ``commands.csv``, ``events.csv``, and ``proposals.csv`` if there are any: one row each, times
+    in nanoseconds; ``episode.json``: everything else.
 
     :raises UserError: when the file is broken at a frame.
     """
@@ -54,9 +60,14 @@ def to_csv(episode: Episode, folder: Path) -> None:
         (folder / names[-1]).write_bytes(data)
     times = {'stamp_ns': episode.frame_stamp_ns, 'received_ns': episode.frame_received_ns}
     steady = {'steady_ns': episode.frame_steady_ns}
-    in_force, _ = episode.command_log().at(times_of(episode)[0])
+    frames_ns, _ = times_of(episode)
+    in_force, _ = episode.command_log().at(frames_ns)
     numbered = {'index': range(len(names)), 'file': names}
-    _table(folder / 'frames.csv', {**numbered, **times, **steady, **_axes(in_force)})
+    state = {}
+    if episode.odometry is not None:
+        observed = _columns(episode.odometry.state(frames_ns), STATE)
+        state = {f'odometry_{name}': values for name, values in observed.items()}
+    _table(folder / 'frames.csv', {**numbered, **times, **steady, **_axes(in_force), **state})
     for stream, rows in (('commands', episode.commands), ('proposals', episode.proposals)):
         if rows is not None:
             sources = [SOURCE_NAMES.get(number, 'unknown') for number in rows.source.tolist()]
@@ -80,8 +91,10 @@ def to_rosbag2(episode: Episode, folder: Path) -> None:
 
     Images become CompressedImage as stored, commands TwistStamped, and so do a policy's proposals,
     on `policy/cmd_vel`; the instruction is a String. The header has the stamp, the bag's own time
-    is the receipt. Data without a message type (outcome, verdict, events, command sources) is JSON
-    in the bag's custom data, ``mobile_vla_episode``.
+    is the receipt. Topics that were kept as they arrived are written byte for byte, with their
+    types and definitions; nothing else is written under their names. Data without a message type
+    (outcome, verdict, events, command sources) is JSON in the bag's custom data,
+    ``mobile_vla_episode``.
 
     :raises UserError: when the file is broken at a frame, or rosbags is not installed.
     """
@@ -91,45 +104,23 @@ def to_rosbag2(episode: Episode, folder: Path) -> None:
     except ImportError:
         raise UserError('bags need the library rosbags', remedy='pip install rosbags') from None
     store = get_typestore(Stores.ROS2_JAZZY)
-    message = _Messages(store)
-    commands = episode.commands
-    image_topic = episode.attributes.get('image_topic') or IMAGE_TOPIC
-    if not image_topic.endswith('/compressed'):
-        image_topic += '/compressed'
     folder.rmdir()  # the writer creates it itself
     with Writer(folder, version=Writer.VERSION_LATEST, storage_plugin=StoragePlugin.MCAP) as bag:
-        images = bag.add_connection(image_topic, message.IMAGE, typestore=store)
-        twists = bag.add_connection(
-            episode.attributes.get('command_topic') or COMMAND_TOPIC,
-            message.TWIST,
-            typestore=store,
-        )
-        words = bag.add_connection(INSTRUCTION_TOPIC, message.STRING, typestore=store)
-        streams = [(twists, commands)]
-        if episode.proposals is not None:
-            streams.append(
-                (
-                    bag.add_connection(PROPOSAL_TOPIC, message.TWIST, typestore=store),
-                    episode.proposals,
-                )
-            )
-        # Connection, stream and row of each message other than an image.
-        twist_rows = [
-            (connection, stream, row)
-            for connection, stream in streams
-            for row in range(len(stream))
+        add = partial(bag.add_connection, typestore=store)
+        streams = [
+            *_own_streams(episode, _Messages(store), add),
+            *(_raw_stream(episode, channel, bag.add_connection) for channel in _kept(episode)),
         ]
-        times = np.concatenate(
-            [episode.frame_received_ns, *(stream.received_ns for _, stream in streams)]
-        )
-        steady = np.concatenate(
-            [episode.frame_steady_ns, *(stream.steady_ns for _, stream in streams)]
-        )
+        times = np.concatenate([stream.received_ns for stream in streams])
+        steady = np.concatenate([stream.steady_ns for stream in streams])
         order = np.argsort(steady, kind='stable')
         if (np.diff(times[order]) < 0).any():  # the clock was set back: a bag is read by time
             times = times[order[0]] + steady - steady[order[0]]
-        first_ns = int(times.min()) if len(times) else 0
-        bag.write(words, max(first_ns, 0), message.string(episode.instruction))
+        if INSTRUCTION_TOPIC not in episode.topics:
+            words = add(INSTRUCTION_TOPIC, _Messages.STRING)
+            first_ns = int(times.min()) if len(times) else 0
+            bag.write(words, max(first_ns, 0), _Messages(store).string(episode.instruction))
+        firsts = np.cumsum([0, *(len(stream.steady_ns) for stream in streams)])
         for row in order.tolist():
             if int(times[row]) < 0:
                 raise UserError(
@@ -137,26 +128,88 @@ def to_rosbag2(episode: Episode, folder: Path) -> None:
                     got=f'{times[row]} ns',
                     remedy='export it as csv',
                 )
-            if row < len(episode):
-                data = episode.encoded(row)
-                bag.write(
-                    images,
-                    int(times[row]),
-                    message.image(
-                        int(episode.frame_stamp_ns[row]),
-                        episode.attributes['frame_id'],
-                        _kind(episode, row, data)[1],
-                        data,
-                    ),
-                )
-            else:
-                connection, stream, own = twist_rows[row - len(episode)]
-                bag.write(
-                    connection,
-                    int(times[row]),
-                    message.twist(int(stream.stamp_ns[own]), stream.twist[own].tolist()),
-                )
+            number = int(np.searchsorted(firsts, row, 'right')) - 1
+            stream = streams[number]
+            bag.write(stream.connection, int(times[row]), stream.data(row - int(firsts[number])))
         bag.set_custom_data('mobile_vla_episode', json.dumps(_about(episode)))
+
+
+class _Stream(NamedTuple):
+    """
+    The messages of one topic of a bag.
+
+    :param data: returns the CDR bytes of a row; the times are those of its receipt.
+    """
+
+    connection: Any
+    received_ns: np.ndarray
+    steady_ns: np.ndarray
+    data: Callable[[int], bytes]
+
+
+def _own_streams(
+    episode: Episode, message: '_Messages', add: Callable[..., Any]
+) -> Iterator[_Stream]:
+    """Yield images, commands and proposals, except where their topic was kept as it arrived."""
+    image_topic = episode.attributes.get('image_topic') or IMAGE_TOPIC
+    if not image_topic.endswith('/compressed'):
+        image_topic += '/compressed'
+    if image_topic not in episode.topics:
+
+        def image(row: int) -> bytes:
+            data = episode.encoded(row)
+            stamp_ns, kind = int(episode.frame_stamp_ns[row]), _kind(episode, row, data)[1]
+            return message.image(stamp_ns, episode.attributes['frame_id'], kind, data)
+
+        times = episode.frame_received_ns, episode.frame_steady_ns
+        yield _Stream(add(image_topic, message.IMAGE), *times, image)
+    command_topic = episode.attributes.get('command_topic') or COMMAND_TOPIC
+    for topic, twists in ((command_topic, episode.commands), (PROPOSAL_TOPIC, episode.proposals)):
+        if twists is not None and topic not in episode.topics:
+            times = twists.received_ns, twists.steady_ns
+            yield _Stream(add(topic, message.TWIST), *times, partial(message.command, twists))
+
+
+def _kept(episode: Episode) -> list[Channel]:
+    return [channel for channel in episode.topics.values() if channel.count]
+
+
+def _raw_stream(episode: Episode, channel: Channel, add: Callable[..., Any]) -> _Stream:
+    """Return a topic that was kept as it arrived."""
+    messages = episode.messages(channel.topic)
+    connection = add(
+        channel.topic,
+        channel.type,
+        msgdef=channel.definition,
+        rihs01=channel.type_hash or NO_HASH,
+        offered_qos_profiles=[latched_qos()] if channel.latched else [],
+    )
+    return _Stream(connection, messages.received_ns, messages.steady_ns, messages.__getitem__)
+
+
+def latched_qos() -> Any:
+    """Return the quality of service by which a player latches a topic again."""
+    from rosbags.interfaces import (
+        Qos,
+        QosDurability,
+        QosHistory,
+        QosLiveliness,
+        QosReliability,
+        QosTime,
+    )
+
+    forever = QosTime(2147483647, 4294967295)
+    return Qos(
+        QosHistory.KEEP_LAST,
+        LATCHED_DEPTH,
+        QosReliability.RELIABLE,
+        QosDurability.TRANSIENT_LOCAL,
+        forever,
+        forever,
+        QosLiveliness.AUTOMATIC,
+        forever,
+        False,
+    )
 
 
 FORMATS: dict[str, Callable[[Episode, Path], None]] = {'csv': to_csv, 'rosbag2': to_rosbag2}
@@ -244,10 +297,15 @@ def _kind(episode: Episode, index: int, data: bytes) -> tuple[str, str]:
 
 
 def _axes(twist: np.ndarray) -> dict[str, list[str]]:
-    """Return columns of twists; the repr of a float is the shortest text of the same value."""
+    """Return columns of twists."""
+    return _columns(twist, TWIST_AXES)
+
+
+def _columns(values: np.ndarray, names: Sequence[str]) -> dict[str, list[str]]:
+    """Return named columns; the repr of a float is the shortest text of the same value."""
     return {
-        axis: [repr(speed) for speed in twist[:, column].tolist()]
-        for column, axis in enumerate(TWIST_AXES)
+        name: [repr(value) for value in values[:, column].tolist()]
+        for column, name in enumerate(names)
     }
 
 
@@ -277,6 +335,7 @@ def _about(episode: Episode) -> dict[str, Any]:
         'commands': len(episode.commands),
         'command_sources': sources,
         **({} if episode.proposals is None else {'proposals': len(episode.proposals)}),
+        **({'topics': topics(episode)} if episode.topics else {}),
         'events': [vars(event) for event in episode.events],
     }
 
@@ -313,7 +372,8 @@ class _Messages:
             self.IMAGE, self._header(stamp_ns, frame_id), kind, np.frombuffer(data, np.uint8)
         )
 
-    def twist(self, stamp_ns: int, six: list[float]) -> bytes:
+    def command(self, rows: Commands, row: int) -> bytes:
+        stamp_ns, six = int(rows.stamp_ns[row]), rows.twist[row].tolist()
         types = self._store.types
         vector = types['geometry_msgs/msg/Vector3']
         return self._bytes(

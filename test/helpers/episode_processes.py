@@ -18,7 +18,7 @@ from mobile_vla_ros.episode.storage.schema import EpisodeInfo
 from mobile_vla_ros.episode.storage.writer import EpisodeWriter
 from mobile_vla_ros.errors import UserError
 from mobile_vla_ros.types import Command
-from small_episodes import encoded
+from small_episodes import IMU, encoded, message
 
 PERIOD_S = 1 / 30
 
@@ -33,14 +33,17 @@ def noise(number: int, size: tuple[int, int] = (160, 120)) -> bytes:
 
 def begin(folder: Path, **options) -> Recording:
     """Start an episode in the folder."""
-    writer = EpisodeWriter(folder, EpisodeInfo('go to the red box'), time.time_ns())
-    return Recording(writer, queue_frames=60, steady_ns=time.monotonic_ns, **options)
+    info = EpisodeInfo('go to the red box')
+    writer = EpisodeWriter(folder, info, time.time_ns(), messages=True)
+    options = {'queue_frames': 60, 'queue_bytes': 10_000_000, **options}
+    return Recording(writer, steady_ns=time.monotonic_ns, **options)
 
 
 def hand_over(recording: Recording, number: int, image: bytes) -> bool:
-    """Hand over one frame, and a command with the same number as vx."""
+    """Hand over one frame, a message, and a command with the same number as vx."""
     now_ns = time.monotonic_ns()
     recording.command(Command(np.array([number, 0, 0, 0, 0, 0.0]), now_ns, now_ns, 'teleop'))
+    recording.message(IMU, message(number), now_ns, now_ns)
     return recording.frame(lambda: image, now_ns, now_ns)
 
 
@@ -91,6 +94,8 @@ def fill_disk(folder: Path, floor_bytes: int, others_fill: bool):
             'outcome': episode.outcome,
             'right': [episode.encoded(i) == images[i % 8] for i in range(len(episode))],
             'commands': len(episode.commands),
+            'messages': len(episode.messages(IMU.topic)),
+            'lost_messages': recording.lost_messages,
             'same_verdict': judge_episode(episode) == episode.health,
             'events': [[e.name, e.text] for e in episode.events],
         }

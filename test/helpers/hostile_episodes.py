@@ -26,7 +26,7 @@ from pathlib import Path
 import h5py
 import numpy as np
 
-from mobile_vla_ros.episode.catalog.inspect import check, describe
+from mobile_vla_ros.episode.catalog.inspect import check, describe, read_through
 from mobile_vla_ros.episode.catalog.read import read_row
 from mobile_vla_ros.episode.storage import schema
 from mobile_vla_ros.episode.storage.reader import Episode
@@ -35,19 +35,22 @@ from mobile_vla_ros.episode.storage.writer import EpisodeWriter
 from mobile_vla_ros.interop.export import export
 from mobile_vla_ros.replay.run import arrival_times
 from mobile_vla_ros.report.builders.episode_view import read_view
-from small_episodes import CREATED_NS, START_NS, write_rows
+from small_episodes import CREATED_NS, IMU, START_NS, TF, message, write_rows
 
 SECRET = 'root:x:0:0:only the reader of this episode may see this line\n'
+LAYOUT = schema.DATASETS | schema.PROPOSALS | schema.MESSAGES
 Change = Callable[[h5py.File, str], None]
 
 
 def good_episode(folder: Path, frames: int = 12) -> Path:
     """Write an episode with every dataset of the format; return its path."""
-    writer = EpisodeWriter(folder, EpisodeInfo('go to the red box'), CREATED_NS, proposals=True)
+    info = EpisodeInfo('go to the red box')
+    writer = EpisodeWriter(folder, info, CREATED_NS, proposals=True, messages=True)
     writer.add_event('start', START_NS, 'by hand')
     write_rows(writer, frames)
     for row in range(frames):
         writer.add_proposal(np.zeros(6), START_NS + row, START_NS + row)
+        writer.add_message((IMU, TF)[row % 2], message(row), *[START_NS + row] * 3)
     writer.add_event('stop', START_NS + frames * 100_000_000, 'by hand')
     return writer.close('success')
 
@@ -376,8 +379,19 @@ HEALTH_KINDS: dict[str, Change] = {
     'an expected rate in words': health({'expected_rate_hz': 'ten'}),
     'an expected rate of zero': health({'expected_rate_hz': 0}),
     'timed in words': health({'timed': 'yes'}),
+    'a scale of an unknown axis': health({'odometry_scale': {'up': 1.0}}),
+    'a scale in words': health({'odometry_scale': {'linear_x': 'fast'}}),
+    'lags in a list': health({'odometry_lag_s': [0.1]}),
     'deeply nested': lambda file, name: file.attrs.modify('health', np.bytes_(b'[' * 8000)),
 }
+
+
+def topic_of_escapes(file: h5py.File) -> None:
+    """Name a topic and its type with what a terminal would obey."""
+    file['channels/topic'][0] = np.bytes_(b'/\x1b[31m\n')
+    file['channels/type'][0] = np.bytes_(b'\x1b]0;x\x07')
+
+
 CONTENT_KINDS: dict[str, tuple[str, Change]] = {
     'latest times': ('frames/received_ns', rows_of(2**63 - 1)),
     'earliest times': ('frames/received_ns', rows_of(-(2**63) + 1)),
@@ -402,6 +416,14 @@ CONTENT_KINDS: dict[str, tuple[str, Change]] = {
     '262144 images of nothing': ('frames/size', null_images),
     'an image of 2 GB': ('frames/size', lying_size),
     '8192 times one image': ('frames/offset', repeated_image),
+    'a message of 2 GB': ('messages/size', rows_of(2**31 - 1)),
+    'one message again and again': ('messages/offset', rows_of(0)),
+    'messages of no channel': ('messages/channel', rows_of(7)),
+    'messages at the latest times': ('messages/steady_ns', rows_of(2**63 - 1)),
+    'one topic twice': ('channels/topic', rows_of(np.bytes_(b'/imu'))),
+    'topics that are no UTF-8': ('channels/topic', rows_of(np.bytes_(b'\xff\xfe'))),
+    'topics of control characters': ('channels/topic', lambda file, path: topic_of_escapes(file)),
+    'definitions beyond the end': ('channels/offset', rows_of(2**60)),
 }
 VERSION1_KINDS: dict[str, tuple[Change, str]] = {
     '262144 images of nothing': (version1_null_images, 'frames/data'),
@@ -441,9 +463,9 @@ FILE_KINDS: dict[str, Change] = {
 
 def changes() -> Iterator[tuple[str, Change, str]]:
     """Yield the name of every kind, what makes it, and the path or attribute that it changes."""
-    for path in schema.DATASETS | schema.PROPOSALS:
+    for path, (_, dtype, *_) in LAYOUT.items():
         for kind, change in DATASET_KINDS.items():
-            if kind == 'scale offset' and path in ('events/name', 'events/text'):
+            if kind == 'scale offset' and np.dtype(dtype).kind == 'S':
                 continue  # HDF5 knows none for texts
             yield f'{path}: {kind}', change, path
     names = (
@@ -495,6 +517,7 @@ def open_all(path: Path, out: Path) -> None:
     read_row(path)
     read_view(path, 10, 100, 1_000_000)
     export(path, out, 'csv')
+    read_through(path, images=True)
     with Episode.open(path) as episode:
         if len(episode):
             arrival_times(episode)
@@ -506,7 +529,10 @@ LIMIT_S = 10
 SLOW_S = 5.0
 MEMORY = 3 << 30
 # The script takes these, one of each kind of stream and of attribute.
-DATASETS = ('frames/bytes', 'frames/offset', 'commands/twist', 'events/text', 'proposals/twist')
+DATASETS = (
+    *('frames/bytes', 'frames/offset', 'commands/twist', 'events/text', 'proposals/twist'),
+    *('messages/bytes', 'messages/channel', 'channels/topic'),
+)
 ATTRIBUTES = (
     *('format', 'version', 'episode_id', 'created_utc', 'instruction', 'outcome', 'complete'),
     *('frame_id', 'health', 'stranger'),

@@ -7,6 +7,7 @@ from collections.abc import Callable
 import numpy as np
 from PIL import Image
 
+from mobile_vla_ros.episode.records import Channel
 from mobile_vla_ros.episode.storage.schema import EpisodeInfo
 from mobile_vla_ros.episode.storage.writer import EpisodeWriter
 from mobile_vla_ros.types import Command
@@ -14,6 +15,13 @@ from mobile_vla_ros.types import Command
 PERIOD_NS = 100_000_000
 CREATED_NS = 1_800_000_000_000_000_000
 START_NS = 50_000_000_000
+IMU = Channel('/imu', 'sensor_msgs/msg/Imu', 'std_msgs/Header header\n# größer')
+TF = Channel('/tf_static', 'tf2_msgs/msg/TFMessage', '', latched=True)
+
+
+def message(index: int) -> bytes:
+    """Return the bytes of a message, of lengths from 5 to 40,005."""
+    return b'\0\1\0\0' + bytes([index % 256]) * (1 + index % 5 * 10_000)
 
 
 def encoded(
@@ -58,10 +66,13 @@ def write_episode(folder, frames: int = 20, instruction: str = 'go to the red bo
 def write_forever(folder: str, frames: int):
     """Write episodes of ``frames`` frames, flushed every 7; print what is on disk so far."""
     while True:
-        writer = EpisodeWriter(folder, EpisodeInfo('go to the red box'), CREATED_NS)
+        info = EpisodeInfo('go to the red box')
+        writer = EpisodeWriter(folder, info, CREATED_NS, messages=True)
         print('open', writer.episode_id, flush=True)
         for first in range(0, frames, 7):
             write_rows(writer, 7, first=first, image=large)
+            for number in range(first, first + 7):
+                writer.add_message(IMU, message(number), *[START_NS + number] * 2)
             writer.flush()
             print('flushed', first + 7, flush=True)
         writer.close('success')

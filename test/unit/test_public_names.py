@@ -1,6 +1,7 @@
 """The public names of the package: quick to import, and described in docs/reference.md."""
 
 import dataclasses
+import functools
 import inspect
 import re
 import subprocess
@@ -90,8 +91,9 @@ def signatures(name: str) -> set[str]:
     ours = [base for base in thing.__mro__ if base.__module__.startswith('mobile_vla_ros')]
     for member in {name for base in ours for name in vars(base) if not name.startswith('_')}:
         value = inspect.getattr_static(thing, member)
-        if isinstance(value, property):
-            returned = inspect.signature(value.fget).return_annotation
+        if isinstance(value, property | functools.cached_property):
+            getter = value.fget if isinstance(value, property) else value.func
+            returned = inspect.signature(getter).return_annotation
             found.add(plain(f'{name}.{member}: {inspect.formatannotation(returned)}'))
         elif isinstance(value, classmethod):
             found.add(plain(f'{name}.{member}{inspect.signature(getattr(thing, member))}'))

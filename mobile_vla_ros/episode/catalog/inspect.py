@@ -5,6 +5,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from mobile_vla_ros.episode.catalog.file_worker import FileWorker, shared_call
 from mobile_vla_ros.episode.quality import verdict
 from mobile_vla_ros.episode.quality.image_quality import ImageTally
@@ -16,6 +18,7 @@ from mobile_vla_ros.episode.timing.base_estimate import estimate
 from mobile_vla_ros.episode.timing.command_rule import SETTING, CommandRule, known_rule
 from mobile_vla_ros.episode.timing.timeline import times_of
 from mobile_vla_ros.errors import UserError
+from mobile_vla_ros.types import NANOSECONDS
 
 RECOVERY = 'episode.storage.recovery'  # as work for a ``FileWorker``
 
@@ -39,9 +42,21 @@ def describe(path: Path) -> dict[str, Any]:
             'frames': len(episode),
             'commands': len(episode.commands),
             **({} if episode.proposals is None else {'proposals': len(episode.proposals)}),
+            **({'topics': topics(episode)} if episode.topics else {}),
             'image_size': size,
             'events': [vars(event) for event in episode.events],
         }
+
+
+def topics(episode: Episode) -> dict[str, dict[str, Any]]:
+    """Return of each extra topic the type, the number of messages and their rate, plain values."""
+    found = {}
+    for topic, channel in episode.topics.items():
+        steady_ns = episode.messages(topic).steady_ns
+        span_s = float(np.ptp(steady_ns)) / NANOSECONDS if len(steady_ns) else 0.0
+        rate_hz = round((len(steady_ns) - 1) / span_s, 3) if span_s else None
+        found[topic] = {'type': channel.type, 'count': channel.count, 'rate_hz': rate_hz}
+    return found
 
 
 def vetted(
@@ -71,11 +86,20 @@ def vet(path: Path) -> None:
 
 
 def read_through(path: Path, images: bool) -> None:
-    """Open an episode, in a ``FileWorker``, and read every image; broken ones do not matter."""
+    """
+    Open an episode, in a ``FileWorker``, and read every image; broken ones do not matter.
+
+    :param images: False: none of them; True: the messages of other topics, too.
+    """
     with Episode.open(path) as episode:
         for index in range(len(episode) if images else 0):
             with suppress(UserError):
                 episode.encoded(index)
+        for topic in episode.topics if images else ():
+            messages = episode.messages(topic)
+            for index in range(len(messages)):
+                with suppress(UserError):
+                    messages[index]
 
 
 def need_recovery(
@@ -137,6 +161,7 @@ def judge_episode(episode: Episode) -> Health:
         expected_rate_hz=known.get('expected_rate_hz'),
         timed=known.get('timed', True),
         rule=_rule(episode),
+        odometry=episode.odometry,
     )
 
 
@@ -145,7 +170,11 @@ def _rule(episode: Episode) -> CommandRule:
     if episode.edits.trim is not None:
         return episode.command_rule()
     return known_rule(episode.attributes.get(SETTING)) or estimate(
-        times_of(episode)[0], episode.commands.steady_ns, episode.commands.twist, episode.encoded
+        times_of(episode)[0],
+        episode.commands.steady_ns,
+        episode.commands.twist,
+        episode.encoded,
+        episode.odometry,
     )
 
 

@@ -6,6 +6,8 @@ from typing import Any, TypedDict, cast
 
 import numpy as np
 
+from mobile_vla_ros.episode.odometry import Odometry
+from mobile_vla_ros.episode.quality.base_check import BaseCheck, check_base
 from mobile_vla_ros.episode.quality.image_quality import ImageQuality
 from mobile_vla_ros.episode.timing import camera_clock as clock
 from mobile_vla_ros.episode.timing.command_rule import (
@@ -20,7 +22,7 @@ from mobile_vla_ros.episode.timing.command_rule import (
 )
 from mobile_vla_ros.episode.timing.receipts import clock_steps, without_steps
 from mobile_vla_ros.episode.timing.timeline import frame_times
-from mobile_vla_ros.types import NANOSECONDS, VERDICTS
+from mobile_vla_ros.types import NANOSECONDS, TWIST_AXES, VERDICTS
 
 # Thresholds that make an episode poor or bad; one driven by hand at 10 Hz passes easily. Shares
 # are fractions of all frames (or of sampled frames, where noted).
@@ -54,6 +56,9 @@ class Health(TypedDict, total=False):
     base does when no command comes (``command_rule``). ``held_share`` and ``expired_share`` are of
     the frames whose newest command is not zero: driven on an old command, and counted as standing
     still. ``notes`` are sentences that change no verdict.
+
+    In episodes with odometry, ``odometry_scale`` says for each axis that could be judged how many
+    times the commanded speed was driven, and ``odometry_lag_s`` how much later (``base_check``).
     """
 
     verdict: str
@@ -82,12 +87,15 @@ class Health(TypedDict, total=False):
     base_known_by: str
     held_share: float
     expired_share: float
+    odometry_scale: dict[str, float]
+    odometry_lag_s: dict[str, float]
 
 
 MAX_MEASURE = 1e12  # of any measure in a file
 # What ``read_health`` accepts beside numbers; None only where a measure may be unknown.
 WORDS: dict[str, type] = {'verdict': str, 'clock': str, 'timed': bool, 'base_known_by': str}
 SENTENCES = ('reasons', 'notes')
+BY_AXIS = ('odometry_scale', 'odometry_lag_s')
 
 
 def read_health(text: str) -> Health:
@@ -111,6 +119,10 @@ def read_health(text: str) -> Health:
             right = type(value) is WORDS[name]
         elif name == 'expected_rate_hz':
             right = value is None or (_is_number(value) and value >= 0)
+        elif name in BY_AXIS:
+            right = type(value) is dict and all(
+                axis in TWIST_AXES and _is_number(one) for axis, one in value.items()
+            )
         else:
             right = _are_sentences(value) if name in SENTENCES else _is_number(value)
         if not right:
@@ -154,6 +166,7 @@ def judge(
     expected_rate_hz: float | None = None,
     timed: bool = True,
     rule: CommandRule = ASSUMED,
+    odometry: Odometry | None = None,
 ) -> Health:
     """
     Measure an episode and judge it.
@@ -170,6 +183,7 @@ def judge(
     :param timed: False where the times are invented, as for rows without times: whether the robot
         moved between two images is unknown then, and images make no episode bad.
     :param rule: what the base does when no command comes.
+    :param odometry: what the base reports of its motion; None: it reports none.
     :returns: plain values, fit for JSON.
     """
     frames, commands = len(frame_received_ns), len(command_steady_ns)
@@ -215,6 +229,9 @@ def judge(
         'held_share': round(use.held_share, 4),
         'expired_share': round(use.expired_share, 4),
     }
+    base = BaseCheck() if odometry is None else check_base(log, odometry)
+    if odometry is not None:
+        measures |= {'odometry_scale': base.scale, 'odometry_lag_s': base.lag_s}
     bad: list[str] = []
     poor: list[str] = []
     _judge_streams(measures, bool(np.isfinite(twist).all()), bad, poor)
@@ -224,7 +241,8 @@ def judge(
     if broken:
         bad.append(f'{broken} of {frames} images are broken')
     _judge_images(measures, bad if timed else poor, poor)
-    notes: list[str] = []
+    poor += base.poor
+    notes = list(base.notes)
     _judge_base(use, poor, notes)
     verdict = 'bad' if bad else 'poor' if poor else 'good'
     return {'verdict': verdict, 'reasons': bad + poor, 'notes': notes, **measures}

@@ -3,6 +3,7 @@
 import ctypes
 import errno
 import os
+from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -18,13 +19,17 @@ class DiskFull(UserError):
     """
     The disk has no room for a write, which was not started.
 
-    :param frames: whole frames that were dropped.
+    :param frames: whole frames that were dropped; messages: likewise, by topic.
     """
 
-    def __init__(self, folder: Path, frames: int) -> None:
+    def __init__(
+        self, folder: Path, frames: int, messages: Mapping[str, int] | None = None
+    ) -> None:
+        self.messages = messages or {}
+        also = f' and {sum(self.messages.values())} messages' if messages else ''
         super().__init__(
             f'the disk of {folder} is full',
-            got=f'{frames} frames without room',
+            got=f'{frames} frames{also} without room',
             remedy='make room, or choose another data_dir',
         )
         self.frames = frames

@@ -39,6 +39,7 @@ class PartFile:
         episode_id: str,
         hidden: bool,
         proposals: bool,
+        messages: bool,
     ) -> None:
         """
         Create the folder if it is missing, and the file in it.
@@ -52,7 +53,7 @@ class PartFile:
         self.final_path = folder / f'{episode_id}{schema.SUFFIX}'
         self._handle: int | None = None
         self._file: h5py.File | None = None
-        self._tail = b''  # of the images: what the last chunk holds
+        self._tails = dict.fromkeys(schema.BYTES, b'')  # what the last chunk of each holds
         try:
             folder.mkdir(parents=True, exist_ok=True)
             self._handle = os.open(
@@ -65,7 +66,12 @@ class PartFile:
             self._reservation.reset()
             self._reserve_margin()
             self._data: dict[str, h5py.Dataset] = schema.lay_out(
-                self._file, info, episode_id, created_ns, proposals=proposals
+                self._file,
+                info,
+                episode_id,
+                created_ns,
+                proposals=proposals,
+                messages=messages,
             )
             # Renamed only now: a .part that exists can be read through SWMR.
             os.rename(nascent, self.path)
@@ -91,17 +97,24 @@ class PartFile:
         dataset.resize(old + len(rows), axis=0)
         dataset[old:] = np.asarray(rows, dtype=dataset.dtype)
 
-    def append_images(self, images: Sequence[bytes]) -> None:
-        """Append to the images' bytes in whole chunks: HDF5's own way costs a third more CPU."""
-        dataset, size = self._data[schema.IMAGE_BYTES], schema.IMAGE_CHUNK_BYTES
-        data, first = b''.join([self._tail, *images]), len(dataset) - len(self._tail)
+    def append_bytes(self, path: str, pieces: Sequence[bytes]) -> np.ndarray:
+        """
+        Append to one of ``schema.BYTES``, in whole chunks: HDF5's own way costs a third more CPU.
+
+        :returns: (N,) int64 first byte of each piece.
+        """
+        dataset, size, tail = self._data[path], schema.IMAGE_CHUNK_BYTES, self._tails[path]
+        data, first = b''.join([tail, *pieces]), len(dataset) - len(tail)
+        sizes = np.array([len(piece) for piece in pieces], np.int64)
+        starts: np.ndarray = len(dataset) + np.cumsum(sizes) - sizes
         dataset.resize(first + len(data), axis=0)
         whole = len(data) // size * size
         for at in range(0, whole, size):
             dataset.id.write_direct_chunk((first + at,), memoryview(data)[at : at + size])
-        self._tail = data[whole:]
-        if self._tail:
-            dataset.id.write_direct_chunk((first + whole,), self._tail.ljust(size, b'\0'))
+        self._tails[path] = tail = data[whole:]
+        if tail:
+            dataset.id.write_direct_chunk((first + whole,), tail.ljust(size, b'\0'))
+        return starts
 
     def flush(self) -> None:
         """Hand what was written to the operating system."""
@@ -115,6 +128,12 @@ class PartFile:
         """Return the encoded image of a row."""
         first, size = (int(self._data[f'frames/{name}'][row]) for name in ('offset', 'size'))
         return bytes(self._data[schema.IMAGE_BYTES][first : first + size].tobytes())
+
+    def messages(self, rows: np.ndarray) -> list[bytes]:
+        """Return the messages of these rows."""
+        stored, first = self._data[schema.MESSAGE_BYTES], self.column('messages/offset')[rows]
+        end = first + self.column('messages/size')[rows]
+        return [stored[one:other].tobytes() for one, other in zip(first, end, strict=True)]
 
     def set_text(self, name: str, text: str) -> None:
         """Rewrite one of ``schema.LATE_TEXT_BYTES``."""

@@ -1,20 +1,17 @@
 """Read an episode, whole or cut short, and find the episodes of a folder."""
 
 from dataclasses import replace
+from functools import cached_property
 from pathlib import Path
 
-import h5py
 import numpy as np
 
+from mobile_vla_ros.episode.odometry import Odometry, odometry_topic, read_odometry
 from mobile_vla_ros.episode.quality.verdict import Health, read_health, stored_rule
-from mobile_vla_ros.episode.records import Commands, Event, Recording
+from mobile_vla_ros.episode.records import Channel, Commands, Event, Recording
 from mobile_vla_ros.episode.storage import edits, schema, version1
-from mobile_vla_ros.episode.storage.hdf5_gate import (
-    MALFORMED,
-    MAX_IMAGE_BYTES,
-    Hdf5File,
-    open_file,
-)
+from mobile_vla_ros.episode.storage.byte_rows import ByteRows, Messages, TopicRows, read_topics
+from mobile_vla_ros.episode.storage.hdf5_gate import MALFORMED, Hdf5File, open_file
 from mobile_vla_ros.episode.timing.base_estimate import estimate
 from mobile_vla_ros.episode.timing.command_rule import (
     SETTING,
@@ -29,9 +26,13 @@ from mobile_vla_ros.errors import UserError, first_line
 from mobile_vla_ros.images.stored import BrokenImage, decode
 from mobile_vla_ros.types import SOURCES, Frame
 
-VERSIONS = {version1.VERSION: version1.LAYOUT, schema.VERSION: schema.DATASETS | schema.PROPOSALS}
+VERSIONS = {
+    version1.VERSION: version1.LAYOUT,
+    schema.VERSION: schema.DATASETS | schema.PROPOSALS | schema.MESSAGES,
+}
 PATHS = {path for layout in VERSIONS.values() for path in layout}
 TIMES = ('stamp_ns', 'received_ns', 'steady_ns')
+CHANNEL_COLUMNS = ('topic', 'type', 'type_hash', 'latched', 'offset', 'size')
 MAX_UNREADABLE = 4 * schema.FRAME_ROWS  # images at the end of a killed episode
 RECOVER = 'salvage it with mobile_vla episodes recover, or move it away'
 
@@ -41,8 +42,9 @@ class Episode:
     One episode, open for reading; use it as a context manager.
 
     Times and commands are in memory; images are read and decoded on demand. ``proposals`` are a
-    policy's proposals beside the commands, None for an episode without a policy. A ``.part``, of a
-    writer that was killed or is still running, shows the flushed rows.
+    policy's proposals beside the commands, None for an episode without a policy. ``messages`` are
+    those of other topics, as they arrived. A ``.part``, of a writer that was killed or is still
+    running, shows the flushed rows.
 
     Edits (``storage.edits``) are applied: attributes are the edited ones, and what a trim cuts off
     is hidden, except in ``recording``.
@@ -55,25 +57,28 @@ class Episode:
         version = self._check_format()
         schema.check_attributes(file.attributes)
         schema.check_datasets(file.datasets, VERSIONS[version])
-        self._images: version1.Images | _Images
+        self._images: version1.Images | ByteRows
         if version == version1.VERSION:
             version1.add_steady(file.datasets)
             times = self._written('frames', *TIMES)
             self._images = version1.Images(file.datasets[version1.IMAGES])
-            self._count = self._images.count_readable(len(times[0]), MAX_UNREADABLE)
+            count = self._images.count_readable(len(times[0]), MAX_UNREADABLE)
         else:
             if file.view is not None:  # an image may look like a heap by chance
                 file.view.mends_heaps = False
             offset, size, *times = self._written('frames', 'offset', 'size', *TIMES)
-            self._images = _Images(file.datasets[schema.IMAGE_BYTES], offset, size)
-            self._count = self._images.count
+            stored, group = file.datasets[schema.IMAGE_BYTES], ('images', 'frames')
+            self._images = ByteRows(group, stored, offset, size, most=MAX_UNREADABLE)
+            count = self._images.count
         self.frame_stamp_ns, self.frame_received_ns, self.frame_steady_ns = (
-            column[: self._count] for column in times
+            column[:count] for column in times
         )
         self.commands = Commands(
             *self._written('commands', 'twist', 'stamp_ns', 'received_ns', 'source', 'steady_ns')
         )
         self.proposals = self._proposals() if 'proposals/twist' in file.datasets else None
+        has_topics = version == schema.VERSION and schema.MESSAGE_BYTES in file.datasets
+        self._topics = self._extra_topics() if has_topics else None
         self.events = [
             Event(name.decode(), int(time), text.decode(errors='replace'), int(steady))
             for name, time, text, steady in zip(
@@ -87,7 +92,7 @@ class Episode:
             self.frame_stamp_ns,
             self.frame_received_ns,
             self.frame_steady_ns,
-            np.arange(self._count),
+            np.arange(count),
             self.commands,
             self.events,
         )
@@ -96,17 +101,20 @@ class Episode:
 
     def _undo_steps(self) -> None:
         """Move what follows a step back of the receipts, in episodes without a steady clock."""
-        proposals = self.proposals or Commands(*[np.zeros(0, np.int64)] * 5)
+        none = np.zeros(0, np.int64)
         found = without_steps(
             self.frame_steady_ns,
             self.commands.steady_ns,
-            proposals.steady_ns,
+            none if self.proposals is None else self.proposals.steady_ns,
+            none if self._topics is None else self._topics.steady_ns,
             np.array([event.steady_ns for event in self.events], np.int64),
         )
-        self.frame_steady_ns, steady_ns, proposed_ns, events_ns = found
+        self.frame_steady_ns, steady_ns, proposed_ns, messages_ns, events_ns = found
         self.commands = replace(self.commands, steady_ns=steady_ns)
         if self.proposals is not None:
             self.proposals = replace(self.proposals, steady_ns=proposed_ns)
+        if self._topics is not None:
+            self._topics = replace(self._topics, steady_ns=messages_ns)
         self.events = [
             replace(event, steady_ns=int(time_ns))
             for event, time_ns in zip(self.events, events_ns, strict=True)
@@ -180,6 +188,11 @@ class Episode:
         source = np.full(len(received_ns), SOURCES['policy'], np.uint8)
         return Commands(twist, stamp_ns, received_ns, source, steady_ns)
 
+    def _extra_topics(self) -> TopicRows:
+        channels = self._written('channels', *CHANNEL_COLUMNS)
+        messages = self._written('messages', 'channel', 'offset', 'size', *TIMES)
+        return read_topics(self._file.datasets[schema.MESSAGE_BYTES], channels, messages)
+
     def _apply_edits(self) -> None:
         times_ns, _ = recorded_times(self.recording)
         misfit = edits.misfit(self.edits, times_ns)
@@ -193,13 +206,14 @@ class Episode:
         first_ns, last_ns = edits.bounds_ns(self.edits, int(times_ns.min()))
         rows = np.flatnonzero((times_ns >= first_ns) & (times_ns <= last_ns))
         self.recording = replace(self.recording, rows=rows)
-        self._count = len(rows)
         self.frame_stamp_ns = self.frame_stamp_ns[rows]
         self.frame_received_ns = self.frame_received_ns[rows]
         self.frame_steady_ns = self.frame_steady_ns[rows]
         self.commands = edits.shown_commands(self.commands, first_ns, last_ns)
         if self.proposals is not None:
             self.proposals = edits.shown_commands(self.proposals, first_ns, last_ns)
+        if self._topics is not None:
+            self._topics = self._topics.shown(first_ns, last_ns)
         self.events = [event for event in self.events if first_ns <= event.steady_ns <= last_ns]
 
     def __enter__(self) -> 'Episode':
@@ -210,7 +224,7 @@ class Episode:
 
     def __len__(self) -> int:
         """Return the number of frames."""
-        return self._count
+        return len(self.frame_stamp_ns)
 
     def close(self) -> None:
         """Close the file; times and commands stay usable."""
@@ -230,6 +244,38 @@ class Episode:
     def outcome(self) -> str:
         """One of ``schema.OUTCOMES``."""
         return str(self.attributes['outcome'])
+
+    @property
+    def topics(self) -> dict[str, Channel]:
+        """The extra topics that were recorded, each with its type; empty without any."""
+        return {} if self._topics is None else self._topics.topics()
+
+    def messages(self, topic: str) -> Messages:
+        """
+        Return the messages of one of ``topics``.
+
+        :raises UserError: when the episode does not hold this topic.
+        """
+        if self._topics is None or topic not in self.topics:
+            raise UserError(
+                f'{self.path} does not hold the topic {topic}',
+                got=', '.join(self.topics) or 'no extra topic',
+                remedy='record it with extra_topics of the recorder',
+            )
+        return self._topics.of(topic, self.path)
+
+    @cached_property
+    def odometry(self) -> Odometry | None:
+        """
+        What the base reports of its own motion, read at the first use; None if it is not recorded.
+
+        A trim hides what was received before its first frame and after its last.
+        """
+        topic = odometry_topic(self.topics.values())
+        if topic is None:
+            return None
+        messages = self.messages(topic)
+        return read_odometry(list(messages.readable()), messages.steady_ns)
 
     @property
     def excluded(self) -> str:
@@ -288,7 +334,7 @@ class Episode:
         Return what the base of this episode does when no command comes.
 
         The episode says so, or else the caller, or else the verdict that was stored with it, or
-        else its images, which are then read (``timing.base_estimate``).
+        else its odometry or its images, which are then read (``timing.base_estimate``).
 
         :param unknown_s: the timeout of a base that the episode does not state; 0: it holds.
         :raises UserError: when the file is broken at its verdict.
@@ -305,6 +351,7 @@ class Episode:
                 whole.commands.steady_ns,
                 whole.commands.twist,
                 lambda row: self._stored(row, row),
+                self.odometry,
             )
         return self._estimate
 
@@ -319,8 +366,8 @@ class Episode:
 
         :raises UserError: when the file is broken at this frame.
         """
-        if not -self._count <= index < self._count:
-            raise IndexError(f'frame {index} of {self._count}')
+        if not -len(self) <= index < len(self):
+            raise IndexError(f'frame {index} of {len(self)}')
         return self._stored(int(self.recording.rows[index]), index)
 
     def _stored(self, row: int, index: int) -> bytes:
@@ -349,36 +396,6 @@ class Episode:
             got=reason,
             expected='a JPEG or PNG image',
         )
-
-
-class _Images:
-    """
-    The images of an episode, pieces of one dataset of bytes: one after another, in order.
-
-    ``count`` leaves out the last rows if their bytes are not stored: a kill in the middle of a
-    flush can leave such rows. All images together have at most the bytes that are stored.
-
-    :param offset: (N,) int64 first byte of each image; size: (N,) int32 bytes.
-    :raises OSError: when more rows are left out than one flush writes, or images overlap.
-    """
-
-    def __init__(self, stored: h5py.Dataset, offset: np.ndarray, size: np.ndarray) -> None:
-        self._stored, self._first, self._end = stored, offset, offset + size
-        room = min(len(stored), stored.id.get_storage_size())
-        self._fits = (offset >= 0) & (size > 0) & (size <= MAX_IMAGE_BYTES) & (self._end <= room)
-        self._fits[1:] &= offset[1:] >= np.where(self._fits, self._end, 0)[:-1]
-        self.count = int(np.flatnonzero(self._fits)[-1]) + 1 if self._fits.any() else 0
-        if len(offset) - self.count > MAX_UNREADABLE:
-            raise OSError(f'its last {len(offset) - self.count} images cannot be read')
-        claimed = int(size[self._fits].sum(dtype=np.int64))
-        if claimed > room:
-            raise OSError(f'frames/size adds up to {claimed} bytes, of which {room} are stored')
-
-    def __getitem__(self, row: int) -> np.ndarray:
-        """Return the bytes of one image."""
-        if not self._fits[row]:
-            raise OSError(f'row {row} of frames/offset and frames/size is impossible')
-        return np.asarray(self._stored[self._first[row] : self._end[row]])
 
 
 def find_episodes(folder: Path | str) -> list[Path]:

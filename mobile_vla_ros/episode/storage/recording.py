@@ -2,64 +2,98 @@
 
 import threading
 import traceback
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
 from mobile_vla_ros.episode.quality.verdict import Health
+from mobile_vla_ros.episode.records import Channel
 from mobile_vla_ros.episode.storage import disk
+from mobile_vla_ros.episode.storage.hdf5_gate import MAX_ROWS
 from mobile_vla_ros.episode.storage.ring import RingWriter
-from mobile_vla_ros.episode.storage.writer import EpisodeWriter
+from mobile_vla_ros.episode.storage.writer import FRAMES, EpisodeWriter, messages_of
 from mobile_vla_ros.errors import UserError
 from mobile_vla_ros.types import NANOSECONDS, Command
 
 POLL_S = 0.1
 DROP_EVENT_NS = NANOSECONDS  # drops with one reason share an event for this long
+DISK_FULL, TOO_SLOW = 'the disk is full', 'the writer was too slow'
 
 Job = Callable[[], None]
 Receipt = tuple[int, int | None]  # received_ns, steady_ns: see types.Command
 
 
+class _Job(NamedTuple):
+    """
+    A job for the writer's thread.
+
+    :param of: what it writes and may be dropped: ``FRAMES``, or messages of a topic; '': neither.
+    :param size: bytes of the message.
+    """
+
+    work: Job
+    of: str = ''
+    size: int = 0
+
+
 @dataclass
 class _Queue:
-    """Jobs for the writer's thread, each marked if it is a frame."""
+    """
+    What waits for the writer's thread.
+
+    :ivar frames: how many of them are frames; message_bytes: how much memory messages take.
+    """
 
     max_frames: int
+    max_message_bytes: int
     frames: int = 0
+    message_bytes: int = 0
     last: Receipt = (0, 0)  # of the newest row
-    jobs: deque[tuple[bool, Job]] = field(default_factory=deque)
+    jobs: deque[_Job] = field(default_factory=deque)
 
-    def add(self, job: Job) -> None:
-        self.jobs.append((False, job))
+    def add(self, work: Job, of: str = '', size: int = 0) -> None:
+        self.frames += of == FRAMES
+        self.message_bytes += size
+        self.jobs.append(_Job(work, of, size))
 
-    def add_frame(self, job: Job) -> None:
-        self.frames += 1
-        self.jobs.append((True, job))
+    def done(self, job: _Job) -> None:
+        """Count a job that no longer takes memory."""
+        self.frames -= job.of == FRAMES
+        self.message_bytes -= job.size
 
-    def remove_frames(self) -> int:
-        """Remove the frames that still wait; return their number."""
-        removed = sum(is_frame for is_frame, _ in self.jobs)
-        self.jobs = deque(job for job in self.jobs if not job[0])
-        self.frames -= removed
-        return removed
+    def remove_bulk(self) -> Counter[str]:
+        """Remove the frames and messages that still wait; return how many of each kind."""
+        removed = [job for job in self.jobs if job.of]
+        self.jobs = deque(job for job in self.jobs if not job.of)
+        for job in removed:
+            self.done(job)
+        return Counter(job.of for job in removed)
 
 
 @dataclass
 class _Drops:
     """
-    Lost frames: the total, and those that have no event yet.
+    Lost frames and messages: their totals, and those that have no event yet.
 
-    :ivar pending: reason → how many, and the receipt of the first.
+    :ivar totals: by kind: ``FRAMES``, or messages of a topic.
+    :ivar pending: (kind, reason) → how many, and the receipt of the first.
     :ivar written_ns: when events were last written, None before.
     """
 
-    total: int = 0
-    pending: dict[str, tuple[int, Receipt]] = field(default_factory=dict)
+    totals: Counter[str] = field(default_factory=Counter)
+    pending: dict[tuple[str, str], tuple[int, Receipt]] = field(default_factory=dict)
     written_ns: int | None = None
+
+    def add(self, full: disk.DiskFull) -> None:
+        """Count what the writer dropped; it wrote the events itself."""
+        self.totals[FRAMES] += full.frames
+        for topic, count in full.messages.items():
+            self.totals[messages_of(topic)] += count
 
 
 @dataclass
@@ -78,8 +112,8 @@ class Recording:
     Accepts frames and commands from any thread without blocking, and writes them in its own.
 
     A frame that finds ``queue_frames`` others before it is dropped whole, counted, and reported in
-    an event of the episode; commands and events are small and always kept. The thread owns the
-    writer from here on.
+    an event of the episode, and so is a message of another topic that finds ``queue_bytes`` of
+    them; commands and events are small and always kept. The thread owns the writer from here on.
 
     When the disk is full, or has less than the floor left, the thread closes the episode by
     itself: ``ended`` turns True, ``problem`` holds the reason, ``path`` and ``health`` the result.
@@ -94,12 +128,13 @@ class Recording:
         *,
         queue_frames: int,
         steady_ns: Callable[[], int],
+        queue_bytes: int = 0,
         floor_bytes: int = 0,
     ) -> None:
         self._writer = writer
         self._steady_ns = steady_ns
         self._floor_bytes = floor_bytes
-        self._queue = _Queue(queue_frames)
+        self._queue = _Queue(queue_frames, queue_bytes)
         self._drops = _Drops()
         self._result = _Result()
         self._end: Job | None = None
@@ -149,6 +184,16 @@ class Recording:
         return self._writer.commands
 
     @property
+    def messages(self) -> int:
+        """Messages of other topics written so far."""
+        return self._writer.messages
+
+    @property
+    def lost_messages(self) -> dict[str, int]:
+        """How many messages of other topics are missing, in words (``messages of /odom``)."""
+        return {kind: count for kind, count in self._drops.totals.items() if kind != FRAMES}
+
+    @property
     def bytes_written(self) -> int:
         """Bytes of the images written so far."""
         return self._writer.bytes_written
@@ -156,7 +201,7 @@ class Recording:
     @property
     def drops(self) -> int:
         """Frames lost: before they arrived, to a full queue or disk, or because they are unfit."""
-        return self._drops.total
+        return self._drops.totals[FRAMES]
 
     @property
     def queued(self) -> int:
@@ -182,19 +227,48 @@ class Recording:
                 return False
             self._queue.last = receipt
             if self._queue.frames >= self._queue.max_frames:
-                self._drop(1, receipt, 'the writer was too slow')
+                self._drop(1, receipt, TOO_SLOW)
                 return False
             if _is_later(received_ns, self._drops.written_ns):
                 self._write_drops(receipt)
-            self._queue.add_frame(partial(self._write_frame, encode, stamp_ns, receipt))
+            self._queue.add(partial(self._write_frame, encode, stamp_ns, receipt), FRAMES)
             self._news.notify()
         return True
 
-    def lost(self, count: int, time_ns: int, why: str, steady_ns: int | None = None) -> None:
-        """Count frames that were lost before they arrived here."""
+    def message(
+        self,
+        channel: Channel,
+        data: bytes,
+        stamp_ns: int,
+        received_ns: int,
+        steady_ns: int | None = None,
+    ) -> bool:
+        """Hand over a message (``EpisodeWriter.add_message``); return False if it was dropped."""
+        receipt, queue = (received_ns, steady_ns), self._queue
+        with self._news:
+            if self._closed:
+                return False
+            queue.last = receipt
+            full = queue.message_bytes + len(data) > queue.max_message_bytes
+            if full or self._writer.messages + len(queue.jobs) >= MAX_ROWS:
+                why = TOO_SLOW if full else f'the episode holds {MAX_ROWS} already'
+                self._drop(1, receipt, why, messages_of(channel.topic))
+                return False
+            work = partial(self._writer.add_message, channel, data, stamp_ns, *receipt)
+            queue.add(work, messages_of(channel.topic), len(data))
+        return True
+
+    def lost(
+        self, count: int, time_ns: int, why: str, steady_ns: int | None = None, of: str = FRAMES
+    ) -> None:
+        """
+        Count frames that were lost before they arrived here.
+
+        :param of: ``messages_of`` a topic, if they are not frames.
+        """
         with self._news:
             if not self._closed and count > 0:
-                self._drop(count, (time_ns, steady_ns), why)
+                self._drop(count, (time_ns, steady_ns), why, of)
 
     def command(self, command: Command) -> None:
         """Hand over one command."""
@@ -255,21 +329,22 @@ class Recording:
             self._writer.add_event, name, time_ns, text, steady_ns=steady_ns, dropped=dropped
         )
 
-    def _drop(self, count: int, receipt: Receipt, why: str) -> None:
-        """Count lost frames; those with one reason share an event, of which one a second."""
+    def _drop(self, count: int, receipt: Receipt, why: str, of: str = FRAMES) -> None:
+        """Count what is lost; what has one reason shares an event, of which one a second."""
         drops = self._drops
         firsts_ns = [time_ns for _, (time_ns, _) in drops.pending.values()]
         if firsts_ns and _is_later(receipt[0], min(firsts_ns)):
             self._write_drops(receipt)
-        before, first = drops.pending.get(why, (0, receipt))
-        drops.pending[why] = before + count, first
-        drops.total += count
+        before, first = drops.pending.get((of, why), (0, receipt))
+        drops.pending[of, why] = before + count, first
+        drops.totals[of] += count
 
     def _write_drops(self, receipt: Receipt) -> None:
         """Write the events of the pending drops; the lock is held."""
         drops = self._drops
-        for why, (count, first) in drops.pending.items():
-            self._queue.add(self._event('drop', first, f'{count} frames: {why}', count))
+        for (of, why), (count, first) in drops.pending.items():
+            name, frames = ('drop', count) if of == FRAMES else ('problem', 0)
+            self._queue.add(self._event(name, first, f'{count} {of}: {why}', frames))
         if drops.pending:
             drops.written_ns = receipt[0]
             drops.pending.clear()
@@ -290,7 +365,7 @@ class Recording:
         self._result.health = self._writer.health
         if self._writer.full is not None:
             self._result.problem = str(self._writer.full)
-            self._drops.total += self._writer.full.frames
+            self._drops.add(self._writer.full)
 
     def _write_frame(self, encode: Callable[[], bytes], stamp_ns: int, receipt: Receipt) -> None:
         try:
@@ -298,7 +373,7 @@ class Recording:
         except Exception as error:  # of any kind: one image must not end an episode
             self._result.problem = str(error) or type(error).__name__
             what = error.what if isinstance(error, UserError) else type(error).__name__
-            if not isinstance(error, UserError) and what not in self._drops.pending:
+            if not isinstance(error, UserError) and (FRAMES, what) not in self._drops.pending:
                 traceback.print_exc()
             with self._news:
                 self._drop(1, receipt, what)
@@ -340,16 +415,17 @@ class Recording:
                     self._write_drops(self._queue.last)
                 else:
                     return False
-            is_frame, job = self._queue.jobs.popleft() if self._queue.jobs else (False, None)
+            job = self._queue.jobs.popleft() if self._queue.jobs else None
         try:
             if job is not None:
-                job()
+                job.work()
             if self._writer.flush_if_due(self._steady_ns()):
                 self._check_floor()
         except disk.DiskFull as full:
             self._stop_full(full)
         with self._news:
-            self._queue.frames -= is_frame
+            if job is not None:
+                self._queue.done(job)
         return True
 
     def _check_floor(self) -> None:
@@ -367,12 +443,11 @@ class Recording:
                 )
 
     def _stop_full(self, full: disk.DiskFull) -> None:
-        """Drop the frames that still wait: there is room for the close, not for them."""
+        """Drop frames and messages that still wait: there is room for the close, not for them."""
         with self._news:
-            waiting = self._queue.remove_frames()
-            self._drops.total += full.frames
-            if waiting:
-                self._drop(waiting, self._queue.last, 'the disk is full')
+            self._drops.add(full)
+            for of, waiting in self._queue.remove_bulk().items():
+                self._drop(waiting, self._queue.last, DISK_FULL, of)
             self._stop(str(full))
 
     def _stop(self, why: str) -> None:

@@ -30,7 +30,7 @@ class Recovery:
     The result of a recovery.
 
     :param path: the whole episode.
-    :param frames: rows kept; likewise ``commands``, ``events`` and ``proposals``.
+    :param frames: rows kept; likewise ``commands``, ``events``, ``proposals`` and ``messages``.
     :param lost: rows that the file lists but that could not be read, by stream.
     :param sentence: the result in words.
     :param clean: no row that the file lists is lost.
@@ -44,6 +44,7 @@ class Recovery:
     sentence: str
     clean: bool
     proposals: int = 0
+    messages: int = 0
 
 
 def is_written(path: Path | str) -> bool:
@@ -184,6 +185,8 @@ def _earlier(salvage: Salvage, before: Path) -> Recovery:
         }
         if episode.proposals is not None:
             kept['proposals'] = len(episode.proposals)
+        if episode.topics:
+            kept['messages'] = sum(one.count for one in episode.topics.values())
     lost = _lost(salvage, kept)
     words = f'{salvage.path.name} was recovered before, as {before.name}{_lost_words(lost)}'
     return Recovery(before, **kept, lost=lost, sentence=words, clean=not any(lost.values()))
@@ -283,6 +286,7 @@ def _new_writer(salvage: Salvage, target: Path, now_ns: int) -> EpisodeWriter:
         expected_rate_hz=known.get('expected_rate_hz'),
         timed=known.get('timed', True),
         proposals='proposals' in salvage.streams,
+        messages='messages' in salvage.streams,
     )
 
 
@@ -314,6 +318,9 @@ def _copy(salvage: Salvage, writer: EpisodeWriter) -> dict[str, int]:
     for proposal in salvage.proposals():
         writer.add_proposal(*proposal)
         kept['proposals'] += 1
+    for message in salvage.messages():
+        writer.add_message(*message)
+        kept['messages'] += 1
     for frame in salvage.frames():
         writer.add_frame(*frame)
         kept['frames'] += 1

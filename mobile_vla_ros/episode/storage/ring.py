@@ -1,6 +1,6 @@
 """The newest seconds of what would be an episode, in memory until something makes them one."""
 
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,8 +8,9 @@ from pathlib import Path
 import numpy as np
 
 from mobile_vla_ros.episode.quality.verdict import Health
+from mobile_vla_ros.episode.records import Channel
 from mobile_vla_ros.episode.storage.disk import DiskFull
-from mobile_vla_ros.episode.storage.writer import ROW_BYTES, EpisodeWriter
+from mobile_vla_ros.episode.storage.writer import FRAMES, ROW_BYTES, EpisodeWriter, messages_of
 from mobile_vla_ros.types import NANOSECONDS, Command
 
 ROWS_A_STEP = 32  # passed on to the file between two jobs: several times as many as arrive
@@ -21,11 +22,17 @@ Create = Callable[[bool], EpisodeWriter]
 
 @dataclass(frozen=True)
 class _Row:
+    """
+    What to do with a file, and the receipt of it.
+
+    :param of: ``FRAMES``, or messages of a topic: what a full disk has no room for; '': neither.
+    """
+
     add: Callable[[EpisodeWriter], None]
     received_ns: int
     steady_ns: int
     bytes: int
-    is_frame: bool = False
+    of: str = ''
 
 
 class RingWriter:
@@ -54,6 +61,7 @@ class RingWriter:
         self._newest_ns = 0
         self._proposed = False
         self._rows: deque[_Row] = deque()
+        self._latched: dict[tuple[str, bytes], _Row] = {}
         self._late: dict[str, str] = {}
         self._create: Create | None = None
         self._file: EpisodeWriter | None = None
@@ -72,6 +80,11 @@ class RingWriter:
     def commands(self) -> int:
         """Commands in the file."""
         return 0 if self._file is None else self._file.commands
+
+    @property
+    def messages(self) -> int:
+        """Messages of other topics in the file."""
+        return 0 if self._file is None else self._file.messages
 
     @property
     def bytes_written(self) -> int:
@@ -106,7 +119,7 @@ class RingWriter:
         self._frames += 1
         times = received_ns, steady_ns
         self._add(
-            lambda file: file.add_frame(encoded, stamp_ns, *times), *times, len(encoded), True
+            lambda file: file.add_frame(encoded, stamp_ns, *times), *times, len(encoded), FRAMES
         )
 
     def add_command(self, command: Command) -> None:
@@ -125,6 +138,26 @@ class RingWriter:
                 file.add_proposal(twist, stamp_ns, *times)
 
         self._add(add, *times)
+
+    def add_message(
+        self,
+        channel: Channel,
+        data: bytes,
+        stamp_ns: int,
+        received_ns: int,
+        steady_ns: int | None = None,
+    ) -> None:
+        """Add a message of another topic (``EpisodeWriter.add_message``); a latched one stays."""
+        times = received_ns, steady_ns
+
+        def add(file: EpisodeWriter) -> None:
+            file.add_message(channel, data, stamp_ns, *times)
+
+        if channel.latched and self._create is None:
+            row = self._row(add, *times, len(data), channel.topic)
+            self._latched[channel.topic, data] = row
+        else:
+            self._add(add, *times, len(data), channel.topic)
 
     def add_event(
         self,
@@ -162,7 +195,7 @@ class RingWriter:
             self._pass_on(ROWS_A_STEP)
             return file.flush_if_due(now_ns)
         except DiskFull as full:
-            raise self._without_frames(file, full) from None
+            raise self._without_bulk(file, full) from None
 
     def close(self, outcome: str = 'unknown') -> Path:
         """Write everything that is left, and close the file (``EpisodeWriter.close``)."""
@@ -170,7 +203,7 @@ class RingWriter:
         try:
             self._pass_on(len(self._rows))
         except DiskFull as full:
-            self.full = self._without_frames(file, full)
+            self.full = self._without_bulk(file, full)
             self._pass_on(len(self._rows))  # what is no frame has its room
         file.expected_rate_hz = self.expected_rate_hz
         path = file.close(outcome)
@@ -194,22 +227,32 @@ class RingWriter:
         received_ns: int,
         steady_ns: int | None,
         size: int = 0,
-        is_frame: bool = False,
+        of: str = '',
     ) -> None:
-        time_ns = received_ns if steady_ns is None else steady_ns
-        self._rows.append(_Row(add, received_ns, time_ns, size + ROW_BYTES, is_frame))
+        self._rows.append(self._row(add, received_ns, steady_ns, size, of))
         self._bytes += size + ROW_BYTES
-        self._newest_ns = max(self._newest_ns, time_ns)
+        self._newest_ns = max(self._newest_ns, self._rows[-1].steady_ns)
         while self._create is None and (
             self._bytes > self._max_bytes
             or self._rows[0].steady_ns < self._newest_ns - self._span_ns
         ):
             self._remove_oldest()
 
+    @staticmethod
+    def _row(
+        add: Callable[[EpisodeWriter], None],
+        received_ns: int,
+        steady_ns: int | None,
+        size: int,
+        of: str,
+    ) -> _Row:
+        time_ns = received_ns if steady_ns is None else steady_ns
+        return _Row(add, received_ns, time_ns, size + ROW_BYTES, of)
+
     def _remove_oldest(self) -> _Row:
         row = self._rows.popleft()
         self._bytes -= row.bytes
-        self._frames -= row.is_frame
+        self._frames -= row.of == FRAMES
         return row
 
     def _opened(self) -> EpisodeWriter:
@@ -221,6 +264,8 @@ class RingWriter:
             if self._rows:
                 first = self._rows[0]
                 file.add_event('start', first.received_ns, steady_ns=first.steady_ns)
+            for row in self._latched.values():
+                row.add(file)
         return self._file
 
     def _pass_on(self, count: int) -> None:
@@ -228,14 +273,18 @@ class RingWriter:
         for _ in range(min(count, len(self._rows))):
             self._remove_oldest().add(file)
 
-    def _without_frames(self, file: EpisodeWriter, full: DiskFull) -> DiskFull:
-        """Drop the frames that are left, and count them: the disk has no room for them."""
-        kept = [row for row in self._rows if not row.is_frame]
-        lost = len(self._rows) - len(kept)
+    def _without_bulk(self, file: EpisodeWriter, full: DiskFull) -> DiskFull:
+        """Drop and count the frames and messages that are left: the disk has no room for them."""
+        kept = [row for row in self._rows if not row.of]
+        lost = Counter(row.of for row in self._rows if row.of)
         self._rows, self._frames = deque(kept), 0
         self._bytes = sum(row.bytes for row in kept)
-        if lost:
-            why = f'{lost} frames: the disk is full'
-            time_ns, steady_ns = file.last
-            file.add_event('drop', time_ns, why, steady_ns=steady_ns, dropped=lost)
-        return DiskFull(self._folder, full.frames + lost)
+        frames = lost.pop(FRAMES, 0)
+        time_ns, steady_ns = file.last
+        if frames:
+            why = f'{frames} frames: the disk is full'
+            file.add_event('drop', time_ns, why, steady_ns=steady_ns, dropped=frames)
+        for topic, count in lost.items():
+            why = f'{count} {messages_of(topic)}: the disk is full'
+            file.add_event('problem', time_ns, why, steady_ns=steady_ns)
+        return DiskFull(self._folder, full.frames + frames, lost + Counter(full.messages))

@@ -10,12 +10,14 @@ ever on a heap that ends in zeros.
 import contextlib
 import math
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import h5py
 import numpy as np
 
+from mobile_vla_ros.episode.records import Channel
 from mobile_vla_ros.episode.storage import schema, version1
 from mobile_vla_ros.episode.storage.hdf5_gate import (
     MALFORMED,
@@ -24,7 +26,7 @@ from mobile_vla_ros.episode.storage.hdf5_gate import (
     open_file,
 )
 from mobile_vla_ros.episode.storage.hdf5_view import View
-from mobile_vla_ros.episode.storage.reader import PATHS, TIMES, VERSIONS
+from mobile_vla_ros.episode.storage.reader import CHANNEL_COLUMNS, PATHS, TIMES, VERSIONS
 from mobile_vla_ros.errors import UserError, first_line
 from mobile_vla_ros.images.stored import JPEG_START, PNG_START, BrokenImage, check_whole
 
@@ -38,7 +40,8 @@ class Salvage:
     The rows of one damaged file, one by one; use it as a context manager.
 
     ``listed`` counts the rows that the file lists, by stream; rows that the iterators do not yield
-    are lost. ``streams`` are those of every episode, and ``proposals`` if the file has them.
+    are lost. ``streams`` are those of every episode, and ``proposals`` and ``messages`` if the
+    file has them.
 
     :raises UserError: when not even the head of the file is readable.
     """
@@ -58,20 +61,22 @@ class Salvage:
         self._view: View = view
         self._version1 = version1.IMAGES in datasets and schema.IMAGE_BYTES not in datasets
         self._layout = VERSIONS[version1.VERSION if self._version1 else schema.VERSION]
-        proposals = any(name in datasets for name in schema.PROPOSALS)
         # An episode without proposals has not lost them.
-        self.streams = STREAMS + (('proposals',) if proposals else ())
+        optional = (('proposals', schema.PROPOSALS), ('messages', schema.MESSAGES))
+        self.streams = STREAMS + tuple(
+            stream for stream, layout in optional if layout.keys() & datasets.keys()
+        )
         self._data = {
             name: dataset for name in self._layout if (dataset := self._dataset(name)) is not None
         }
         if self._version1:
             version1.add_steady(self._data)
-        self._end_of_images = 0
+        self._ends = dict.fromkeys(schema.BYTES, 0)  # of what was read of each
         self._places = {name: _places(dataset) for name, dataset in self._data.items()}
         self.listed = dict.fromkeys(self.streams, 0)
         for name, dataset in self._data.items():
             stream = name.partition('/')[0]
-            if name != schema.IMAGE_BYTES:
+            if name not in schema.BYTES and stream in self.listed:
                 self.listed[stream] = max(self.listed[stream], len(dataset))
 
     def __enter__(self) -> 'Salvage':
@@ -100,18 +105,18 @@ class Salvage:
 
     def frames(self) -> Iterator[tuple[bytes, int, int, int]]:
         """Yield every readable frame: encoded image, header stamp, receipt, steady receipt."""
-        read: Callable[..., bytes] = self._image
+        read: Callable[..., bytes] = partial(self._bytes, schema.IMAGE_BYTES)
         columns = ['offset', 'size']
         if self._version1:
             read, columns = version1.TornImages(self._view).image, ['data']
-        self._end_of_images = 0
+        self._ends[schema.IMAGE_BYTES] = 0
         room = self._view.size  # a made-up file may list one image again and again
         for *place, stamp_ns, received_ns, steady_ns in self._rows('frames', *columns, *TIMES):
             if was_written(stamp_ns, received_ns, steady_ns):
                 image = read(*place)
                 room -= len(image)
                 if is_whole_image(image) and room >= 0:
-                    self._end_of_images = 0 if self._version1 else sum(place)
+                    self._ends[schema.IMAGE_BYTES] = 0 if self._version1 else sum(place)
                     yield image, stamp_ns, received_ns, steady_ns
 
     def commands(self) -> Iterator[tuple[np.ndarray, int, int, int, int]]:
@@ -132,6 +137,30 @@ class Salvage:
         for twist, *times in self._rows('proposals', 'twist', *TIMES):
             if was_written(*times) and np.isfinite(twist).all():
                 yield twist, *times
+
+    def messages(self) -> Iterator[tuple[Channel, bytes, int, int, int]]:
+        """Yield every readable message of another topic: channel, bytes, stamp, both receipts."""
+        channels = self._channels()
+        self._ends[schema.MESSAGE_BYTES] = 0
+        for number, *place, stamp_ns, received_ns, steady_ns in self._rows(
+            'messages', 'channel', 'offset', 'size', *TIMES
+        ):
+            if number in channels and was_written(stamp_ns, received_ns, steady_ns):
+                data = self._bytes(schema.MESSAGE_BYTES, *place)
+                if data.strip(b'\0'):  # no message has zeros alone, and a hole in a file has
+                    self._ends[schema.MESSAGE_BYTES] = sum(place)
+                    yield channels[number], data, stamp_ns, received_ns, steady_ns
+
+    def _channels(self) -> dict[int, Channel]:
+        """Return the channels that can be named; a definition that is torn is left out."""
+        found: dict[int, Channel] = {}
+        rows = self._rows('channels', *CHANNEL_COLUMNS)
+        for number, (*texts, latched, offset, size) in enumerate(rows):
+            topic, kind, type_hash = (text.decode(errors='replace') for text in texts)
+            definition = self._bytes(schema.MESSAGE_BYTES, offset, size).decode(errors='replace')
+            if topic and topic not in {one.topic for one in found.values()}:
+                found[number] = Channel(topic, kind, definition, type_hash, bool(latched))
+        return found
 
     def _dataset(self, name: str) -> h5py.Dataset | None:
         """Return a dataset whose rows can be read from its chunks, None without one."""
@@ -177,12 +206,12 @@ class Salvage:
         whole = data[: len(data) // row_bytes * row_bytes]
         return np.frombuffer(whole, dtype).reshape(-1, *dataset.shape[1:])
 
-    def _image(self, offset: int, size: int) -> bytes:
-        """Return the bytes of an image; b'' unless all of them are there, behind the last one."""
-        follows = schema.IMAGE_BYTES in self._data and offset >= self._end_of_images
+    def _bytes(self, name: str, offset: int, size: int) -> bytes:
+        """Return bytes of a row; b'' unless all of them are there, behind the last ones."""
+        follows = name in self._data and offset >= self._ends[name]
         if not follows or not 0 < size <= MAX_IMAGE_BYTES:
             return b''
-        chunk, places = self._data[schema.IMAGE_BYTES].chunks[0], self._places[schema.IMAGE_BYTES]
+        chunk, places = self._data[name].chunks[0], self._places[name]
         pieces, end = [], offset + size
         while offset < end:
             first = offset // chunk * chunk

@@ -46,6 +46,8 @@ NO_SPEED = np.nan
 FRAME_ROWS = 64
 COMMAND_ROWS = 256
 EVENT_ROWS = 32
+CHANNEL_ROWS = 8
+MAX_UNREADABLE_MESSAGES = 4096  # at the end of a killed episode
 
 # Each flush writes the last chunk of the images again: at 30 Hz 12 % more bytes with 40 kB images,
 # 4 % with 130 kB. A larger chunk writes more, a smaller one takes more CPU.
@@ -53,6 +55,8 @@ IMAGE_CHUNK_BYTES = 64 * 1024
 
 EVENT_NAME_BYTES = 16
 EVENT_TEXT_BYTES = 240
+HASH_BYTES = 96  # of a type, as ROS writes it
+TOPIC_BYTES = 256  # of the names of topics and types; ROS allows no longer ones
 
 # path -> (columns, dtype, rows a chunk, fill value)
 Layout = dict[str, tuple[int | None, Any, int, float | None]]
@@ -82,6 +86,27 @@ PROPOSALS: Layout = {
     'proposals/received_ns': (None, np.int64, COMMAND_ROWS, NO_TIME),
     'proposals/steady_ns': (None, np.int64, COMMAND_ROWS, NO_TIME),
 }
+
+# Other topics as they arrived, in episodes of a recorder with extra topics. A channel is a topic;
+# the bytes are those of the messages (CDR) and of the definitions of their types.
+MESSAGE_BYTES = 'messages/bytes'
+MESSAGES: Layout = {
+    MESSAGE_BYTES: (None, np.uint8, IMAGE_CHUNK_BYTES, None),
+    'messages/channel': (None, np.uint16, COMMAND_ROWS, 0),
+    'messages/offset': (None, np.int64, COMMAND_ROWS, NO_TIME),
+    'messages/size': (None, np.int32, COMMAND_ROWS, 0),
+    'messages/stamp_ns': (None, np.int64, COMMAND_ROWS, NO_TIME),
+    'messages/received_ns': (None, np.int64, COMMAND_ROWS, NO_TIME),
+    'messages/steady_ns': (None, np.int64, COMMAND_ROWS, NO_TIME),
+    'channels/topic': (None, h5py.string_dtype('utf-8', TOPIC_BYTES), CHANNEL_ROWS, None),
+    'channels/type': (None, h5py.string_dtype('utf-8', TOPIC_BYTES), CHANNEL_ROWS, None),
+    'channels/type_hash': (None, h5py.string_dtype('utf-8', HASH_BYTES), CHANNEL_ROWS, None),
+    'channels/latched': (None, np.uint8, CHANNEL_ROWS, 0),
+    'channels/offset': (None, np.int64, CHANNEL_ROWS, NO_TIME),
+    'channels/size': (None, np.int32, CHANNEL_ROWS, 0),
+}
+OPTIONAL: tuple[Layout, ...] = (PROPOSALS, MESSAGES)  # each is there as a whole, or not at all
+BYTES = (IMAGE_BYTES, MESSAGE_BYTES)  # never read as a whole
 
 # Attributes that change during recording. SWMR forbids new attributes but allows rewriting an
 # existing one in place, so these exist from the start with a fixed size.
@@ -192,11 +217,12 @@ def lay_out(
     created_ns: int,
     *,
     proposals: bool = False,
+    messages: bool = False,
 ) -> dict[str, h5py.Dataset]:
     """
     Write attributes and empty datasets into a new file and switch it to SWMR.
 
-    :param proposals: include ``PROPOSALS``.
+    :param proposals: include ``PROPOSALS``; messages: likewise ``MESSAGES``.
     :returns: the datasets by path.
     """
     file.attrs['version'] = VERSION
@@ -221,7 +247,7 @@ def lay_out(
     for name in LATE_FLAGS:
         file.attrs.create(name, False)
     datasets = {}
-    wanted = DATASETS | PROPOSALS if proposals else DATASETS
+    wanted = DATASETS | (PROPOSALS if proposals else {}) | (MESSAGES if messages else {})
     for path, (columns, dtype, rows, fill) in wanted.items():
         tail = () if columns is None else (columns,)
         datasets[path] = file.create_dataset(
@@ -241,12 +267,12 @@ def check_datasets(datasets: dict[str, h5py.Dataset], layout: Layout) -> None:
     """
     Check that the datasets of a file are those of an episode, with exact types and shapes.
 
-    :param layout: of its version, with the proposals.
+    :param layout: of its version, with what is optional.
     :raises ValueError: names the first that is not.
     """
-    proposals = any(path in datasets for path in PROPOSALS)
+    absent = {path for one in OPTIONAL if not one.keys() & datasets.keys() for path in one}
     for path in layout:
-        if path in PROPOSALS and not proposals:
+        if path in absent:
             continue
         if path not in datasets:
             raise ValueError(f'no dataset {path}')
@@ -265,9 +291,9 @@ def dataset_fault(path: str, dataset: h5py.Dataset, layout: Layout) -> str:
     special = h5py.check_enum_dtype(found) or h5py.check_vlen_dtype(found)
     if found != dtype or special != h5py.check_vlen_dtype(np.dtype(dtype)):
         return f'has the type {found}, not {np.dtype(dtype)}'
-    if path == IMAGE_BYTES:  # never read as a whole
+    if path in BYTES:
         packed = dataset.id.get_create_plist().get_nfilters()
-        return 'passes a filter, and images are stored as they are' if packed else ''
+        return 'passes a filter, and these bytes are stored as they are' if packed else ''
     size = math.prod(shape) * found.itemsize
     return '' if size <= MAX_COLUMN_BYTES else f'has {size} bytes, more than {MAX_COLUMN_BYTES}'
 

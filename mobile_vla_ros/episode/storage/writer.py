@@ -1,14 +1,17 @@
 """Write one episode so that it is whole, or readable, however the process ends."""
 
 import json
+from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from mobile_vla_ros.episode.odometry import Odometry, odometry_topic, read_odometry
 from mobile_vla_ros.episode.quality import verdict
 from mobile_vla_ros.episode.quality.image_quality import ImageTally
+from mobile_vla_ros.episode.records import Channel
 from mobile_vla_ros.episode.storage import disk, schema
 from mobile_vla_ros.episode.storage.part_file import MARGIN_BYTES, PartFile
 from mobile_vla_ros.episode.timing.base_estimate import estimate
@@ -21,46 +24,72 @@ from mobile_vla_ros.types import NANOSECONDS, SOURCES, Command
 ROW_BYTES = 512
 CLOSE_BYTES = 128 * 1024
 MAX_ROWS = 1024  # of commands and of events between two flushes: they fit into the margin
+FRAMES = 'frames'  # what lost ones are called where they are counted; others: ``messages_of``
+MAX_PENDING_BYTES = 8 << 20  # of messages between two flushes
 STREAMS = {
-    'frames': ('offset', 'size', 'stamp_ns', 'received_ns', 'steady_ns'),
+    'frames': ('stamp_ns', 'received_ns', 'steady_ns'),
     'commands': ('twist', 'stamp_ns', 'received_ns', 'steady_ns', 'source'),
     'events': ('time_ns', 'steady_ns', 'name', 'text'),
     'proposals': ('twist', 'stamp_ns', 'received_ns', 'steady_ns'),
+    'channels': ('topic', 'type', 'type_hash', 'latched'),
+    'messages': ('channel', 'stamp_ns', 'received_ns', 'steady_ns'),
+}
+# Streams whose rows have bytes, and also ``offset`` and ``size``, which say where these are.
+BYTES_OF = {
+    'frames': schema.IMAGE_BYTES,
+    'channels': schema.MESSAGE_BYTES,
+    'messages': schema.MESSAGE_BYTES,
 }
 
 
 @dataclass
 class _Pending:
-    """Images and rows since the last flush; a row is in the order of ``STREAMS``."""
+    """Rows since the last flush, each in the order of ``STREAMS``, and the bytes of some."""
 
-    images: list[bytes] = field(default_factory=list)
+    pieces: dict[str, list[bytes]] = field(
+        default_factory=lambda: {stream: [] for stream in BYTES_OF}
+    )
     rows: dict[str, list[tuple[Any, ...]]] = field(
         default_factory=lambda: {stream: [] for stream in STREAMS}
     )
+    message_bytes: int = 0
 
     def __bool__(self) -> bool:
         return any(self.rows.values())
 
     @property
-    def frame_bytes(self) -> int:
-        """Bytes that the images need in the file."""
-        return sum(map(len, self.images)) + schema.IMAGE_CHUNK_BYTES
+    def bulk_bytes(self) -> int:
+        """Bytes that images and messages need in the file."""
+        images = sum(map(len, self.pieces['frames']))
+        return images + self.message_bytes + 2 * schema.IMAGE_CHUNK_BYTES
 
     @property
     def row_bytes(self) -> int:
         """Bytes that everything else needs in the file."""
-        return ROW_BYTES * sum(map(len, self.rows.values()))
+        definitions = sum(map(len, self.pieces['channels']))
+        return ROW_BYTES * sum(map(len, self.rows.values())) + definitions
 
     def write(self, part: PartFile) -> None:
-        """Append everything to the file and forget it: the images first, then the rows."""
-        if self.images:
-            part.append_images(self.images)
-            self.images.clear()
+        """Append everything to the file and forget it: the bytes of rows before the rows."""
         for stream, names in STREAMS.items():
+            pieces = self.pieces.get(stream)
+            if pieces:
+                offsets = part.append_bytes(BYTES_OF[stream], pieces)
+                part.append(f'{stream}/offset', offsets)
+                part.append(f'{stream}/size', list(map(len, pieces)))
             for name, column in zip(names, zip(*self.rows[stream], strict=True), strict=False):
                 part.append(f'{stream}/{name}', column)
-            self.rows[stream].clear()
+            self.forget(stream)
         part.flush()
+
+    def forget(self, stream: str) -> int:
+        """Remove the rows of a stream; return how many."""
+        count = len(self.rows[stream])
+        self.rows[stream].clear()
+        self.pieces.get(stream, []).clear()
+        if stream == 'messages':
+            self.message_bytes = 0
+        return count
 
 
 @dataclass
@@ -71,6 +100,8 @@ class _Counts:
     commands: int = 0
     drops: int = 0
     image_bytes: int = 0
+    messages: int = 0
+    channels: dict[Channel, int] = field(default_factory=dict)
 
 
 class EpisodeWriter:
@@ -100,6 +131,7 @@ class EpisodeWriter:
         episode_id: str | None = None,
         hidden: bool = False,
         proposals: bool = False,
+        messages: bool = False,
     ) -> None:
         """
         Create the folder if it is missing, and the file in it.
@@ -112,6 +144,7 @@ class EpisodeWriter:
         :param hidden: keep the hidden name until ``close``: for an episode made from another file,
             which is worth nothing unless it is whole.
         :param proposals: whether to store proposals (``add_proposal``).
+        :param messages: whether to store messages of other topics (``add_message``).
         :raises UserError: when the folder cannot be created or written.
         """
         self.expected_rate_hz, self.timed = expected_rate_hz, timed
@@ -132,6 +165,7 @@ class EpisodeWriter:
             episode_id=episode_id or schema.new_episode_id(created_ns),
             hidden=hidden,
             proposals=proposals,
+            messages=messages,
         )
 
     @property
@@ -165,6 +199,11 @@ class EpisodeWriter:
         return self._counts.drops
 
     @property
+    def messages(self) -> int:
+        """Messages of other topics, written or pending."""
+        return self._counts.messages
+
+    @property
     def bytes_written(self) -> int:
         """Bytes of the images written or pending."""
         return self._counts.image_bytes
@@ -184,12 +223,10 @@ class EpisodeWriter:
             raise ValueError('an encoded image has at least one byte')
         self._tally.add(encoded, received_ns)
         times = self._received(received_ns, steady_ns)
-        self._pending.images.append(encoded)
-        self._add('frames', self._counts.image_bytes, len(encoded), stamp_ns, *times)
+        self._pending.pieces['frames'].append(encoded)
         self._counts.frames += 1
         self._counts.image_bytes += len(encoded)
-        if len(self._pending.images) >= schema.FRAME_ROWS:
-            self.flush()
+        self._add('frames', stamp_ns, *times)
 
     def add_command(self, command: Command) -> None:
         """Store one command."""
@@ -211,6 +248,44 @@ class EpisodeWriter:
         """
         times = self._received(received_ns, steady_ns)
         self._add('proposals', np.array(twist), stamp_ns, *times)
+
+    def add_message(
+        self,
+        channel: Channel,
+        data: bytes,
+        stamp_ns: int,
+        received_ns: int,
+        steady_ns: int | None = None,
+    ) -> None:
+        """
+        Store a message of another topic; for a writer created with ``messages``.
+
+        :param channel: of its topic, always the same one.
+        :param data: CDR as it arrived, not empty.
+        :param stamp_ns: of its header; the receipt, of a message without one.
+        :param steady_ns: see ``types.Command``.
+        :raises DiskFull: as ``add_frame``.
+        """
+        if not data:
+            raise ValueError('a message has at least one byte')
+        pending, known = self._pending, self._counts.channels
+        if channel not in known:
+            if channel.topic in {one.topic for one in known}:
+                raise ValueError(f'{channel.topic} has two channels')
+            known[channel] = len(known)
+            pending.pieces['channels'].append(channel.definition.encode())
+            self._add(
+                'channels',
+                schema.fixed_text(channel.topic, schema.TOPIC_BYTES),
+                schema.fixed_text(channel.type, schema.TOPIC_BYTES),
+                schema.fixed_text(channel.type_hash, schema.HASH_BYTES),
+                channel.latched,
+            )
+        times = self._received(received_ns, steady_ns)
+        pending.pieces['messages'].append(data)
+        pending.message_bytes += len(data)
+        self._counts.messages += 1
+        self._add('messages', known[channel], stamp_ns, *times)
 
     def add_event(
         self,
@@ -241,8 +316,10 @@ class EpisodeWriter:
         return times
 
     def _add(self, stream: str, *row: Any) -> None:
-        self._pending.rows[stream].append(row)
-        if stream != 'frames' and len(self._pending.rows[stream]) >= MAX_ROWS:
+        pending = self._pending
+        pending.rows[stream].append(row)
+        most = schema.FRAME_ROWS if stream == 'frames' else MAX_ROWS
+        if len(pending.rows[stream]) >= most or pending.message_bytes >= MAX_PENDING_BYTES:
             self.flush()
 
     def flush_if_due(self, now_ns: int) -> bool:
@@ -261,40 +338,51 @@ class EpisodeWriter:
         """
         Hand every row to the operating system: flushed rows survive the death of the process.
 
-        :raises DiskFull: when there is no room for the pending frames. They are dropped whole and
-            counted in a 'drop' event; everything else is written, and ``close`` works.
+        :raises DiskFull: when there is no room for the pending frames and messages. They are
+            dropped whole and counted in events; everything else is written, and ``close`` works.
         """
         pending = self._pending
         if not pending:
             return
         row_bytes = pending.row_bytes
-        if self._part.reserve(pending.frame_bytes + row_bytes + MARGIN_BYTES):
+        if self._part.reserve(pending.bulk_bytes + row_bytes + MARGIN_BYTES):
             pending.write(self._part)
             return
-        frames, commands = len(pending.images), len(pending.rows['commands'])
-        if frames:
-            self._drop_frames()
+        commands, frames = len(pending.rows['commands']), self._drop_frames()
+        messages = self._drop_messages()
         if not self._part.reserve(row_bytes + CLOSE_BYTES):
             # Happens only if the disk reserves nothing and other processes filled it.
-            pending.rows['commands'].clear()
-            pending.rows['proposals'].clear()
+            pending.forget('commands')
+            pending.forget('proposals')
             self._counts.commands -= commands
             why = f'{commands} commands: the disk is full'
             pending.rows['events'].append(_event(self.last, 'problem', why))
         pending.write(self._part)
-        if frames:
-            raise disk.DiskFull(self.part_path.parent, frames)
+        if frames or messages:
+            raise disk.DiskFull(self.part_path.parent, frames, messages)
 
-    def _drop_frames(self) -> None:
-        rows, images = self._pending.rows, self._pending.images
-        count, first = len(images), rows['frames'][0][-2:]
+    def _drop_frames(self) -> int:
+        rows, images = self._pending.rows, self._pending.pieces['frames']
+        if not images:
+            return 0
+        first = rows['frames'][0][-2:]
         self._counts.image_bytes -= sum(map(len, images))
-        images.clear()
-        rows['frames'].clear()
+        count = self._pending.forget('frames')
         self._counts.frames -= count
         self._tally.cut(self._counts.frames)
         rows['events'].append(_event(first, 'drop', f'{count} frames: the disk is full'))
         self._counts.drops += count
+        return count
+
+    def _drop_messages(self) -> Counter[str]:
+        rows = self._pending.rows
+        names = [channel.topic for channel in self._counts.channels]
+        lost = Counter(names[row[0]] for row in rows['messages'])
+        for topic, count in lost.items():
+            what = f'{count} {messages_of(topic)}: the disk is full'
+            rows['events'].append(_event(rows['messages'][0][-2:], 'problem', what))
+        self._counts.messages -= self._pending.forget('messages')
+        return lost
 
     def set_late(self, **values: str) -> None:
         """Rewrite attributes that change during recording: ``command_type``, ``frame_id``."""
@@ -322,6 +410,7 @@ class EpisodeWriter:
             self.full = full
             self._pending.rows['events'].append(_event(self.last, 'problem', str(full)))
             self._pending.write(self._part)
+        odometry = self._odometry()
         self.health = verdict.judge(
             frame_stamp_ns=self._part.column('frames/stamp_ns'),
             frame_received_ns=self._part.column('frames/received_ns'),
@@ -334,14 +423,30 @@ class EpisodeWriter:
             samples=self._tally.samples,
             expected_rate_hz=self.expected_rate_hz,
             timed=self.timed,
-            rule=self._rule(),
+            rule=self._rule(odometry),
+            odometry=odometry,
         )
         self.set_late(outcome=outcome, health=json.dumps(self.health))
         self._part.set_flag('complete')
         return self._part.finish()
 
-    def _rule(self) -> CommandRule:
-        """Return what the base does: as recorded, else by the images."""
+    def _odometry(self) -> Odometry | None:
+        """Return what the base reports of its motion, None if that was not recorded."""
+        channels, column = self._counts.channels, self._part.column
+        topic = odometry_topic(channels)
+        if topic is None:
+            return None
+        steady_ns = without_steps(
+            column('frames/steady_ns'),
+            column('commands/steady_ns'),
+            column('messages/steady_ns'),
+        )[2]
+        number = next(number for channel, number in channels.items() if channel.topic == topic)
+        rows = np.flatnonzero(column('messages/channel') == number)
+        return read_odometry(self._part.messages(rows), steady_ns[rows])
+
+    def _rule(self, odometry: Odometry | None) -> CommandRule:
+        """Return what the base does: as recorded, else by its odometry or the images."""
         recorded = known_rule(self._base_timeout_s)
         if recorded is not None:
             return recorded
@@ -352,7 +457,8 @@ class EpisodeWriter:
         times_ns, _ = frame_times(
             column('frames/stamp_ns'), column('frames/received_ns'), steady_ns
         )
-        return estimate(times_ns, commands_ns, column('commands/twist'), self._part.image)
+        twist = column('commands/twist')
+        return estimate(times_ns, commands_ns, twist, self._part.image, odometry)
 
     def discard(self) -> None:
         """Delete the episode."""
@@ -362,6 +468,11 @@ class EpisodeWriter:
     def abandon(self) -> None:
         """Close the file as it is, after an error: the ``.part`` stays, to be recovered."""
         self._part.abandon()
+
+
+def messages_of(topic: str) -> str:
+    """Return what messages of a topic are called where lost ones are counted."""
+    return f'messages of {topic}'
 
 
 def _event(times: tuple[int, int], name: str, text: str) -> tuple[Any, ...]:

@@ -1,11 +1,12 @@
 """
-Tell from an episode's images whether its base holds the last command or stops.
+Tell from an episode's odometry or images whether its base holds the last command or stops.
 
-Pairs of images a fifth of a second apart show motion. Those under a fresh command show how a
-moving robot looks, those without a command how a standing one does; the pairs under an old command
-are then one or the other. Where nothing stands still to compare with, motion is separated from
-noise by twice the distance: over it, motion changes the image more, and noise does not.
-Odometry, once episodes have it, goes before the images.
+Odometry shows it directly: how fast the base drives under an old command, for a speed that was
+commanded. Where there is none, or it does not tell, pairs of images a fifth of a second apart show
+motion. Those under a fresh command show how a moving robot looks, those without a command how a
+standing one does; the pairs under an old command are then one or the other. Where nothing stands
+still to compare with, motion is separated from noise by twice the distance: over it, motion
+changes the image more, and noise does not.
 """
 
 from collections.abc import Callable
@@ -15,6 +16,7 @@ from functools import lru_cache
 import numpy as np
 from PIL import Image
 
+from mobile_vla_ros.episode.odometry import MAX_VALUE, Odometry
 from mobile_vla_ros.episode.timing.command_rule import (
     ASSUMED,
     HOLDS,
@@ -39,6 +41,10 @@ LEAST = 0.1
 GROWTH = 1.3  # of the change over twice the distance, in motion
 CONTRAST = 2.0  # least ratio of a moving image's change to a standing one's
 MAX_MISFIT = 0.25  # share of pairs on the wrong side of the best timeout
+# Of odometry.
+EDGE_M = 0.3  # from the middle of a base: turning counts by how fast its edge moves
+YOUNG_S = 1.0  # by this age of a command, a base moves if it ever does
+MIN_SPEED = 0.02  # m/s: a slower base stands
 
 
 @dataclass(frozen=True)
@@ -60,19 +66,66 @@ def estimate(
     received_ns: np.ndarray,
     twist: np.ndarray,
     encoded: Callable[[int], bytes],
+    odometry: Odometry | None = None,
 ) -> CommandRule:
     """
-    Return what the base of an episode does, by its images; ``ASSUMED`` if they do not tell.
+    Return what the base does, by its odometry, else its images; ``ASSUMED`` if they do not tell.
 
-    Decodes nothing if it makes no difference, and at most a few hundred images otherwise.
+    Decodes no image if it makes no difference, and at most a few hundred images otherwise.
 
     :param time_ns: (N,) int64 times of the frames.
     :param received_ns: (M,) int64 receipts of the commands, not decreasing; twist: (M, 6).
     :param encoded: returns the stored image of a row; may raise UserError.
+    :param odometry: of the whole recording; None: it has none.
     """
     log = CommandLog(received_ns, twist, ASSUMED)
     if len(time_ns) < 2 or not log.use(time_ns).notable:
         return ASSUMED
+    rule = ASSUMED if odometry is None else by_odometry(log, odometry)
+    return _by_images(log, time_ns, encoded) if rule == ASSUMED else rule
+
+
+def by_odometry(log: CommandLog, odometry: Odometry) -> CommandRule:
+    """
+    Return what the base does under old commands by its odometry; ``ASSUMED`` if it does not tell.
+
+    The timeout is that of the commands: the time in which the base follows one is taken off.
+    """
+    rows, age_ns, drives = log.newest_at(odometry.steady_ns)
+    age_s, speed = age_ns / NANOSECONDS, _speed(odometry.twist)
+    standing = speed[~drives & ((rows < 0) | (age_s >= YOUNG_S))]
+    old = drives & (age_s > FRESH_S)  # before that it may still start
+    if old.sum() < MIN_PAIRS or not (np.abs(log.twist) <= MAX_VALUE).all():
+        return ASSUMED
+    told = _speed(log.twist)[rows]
+    young = drives & (age_s <= YOUNG_S)
+    floor = float(np.median(standing)) if len(standing) else 0.0
+    if not young.any() or float(np.percentile(speed[young], 90)) <= CONTRAST * floor + MIN_SPEED:
+        return ASSUMED  # it does not move, or the odometry is all noise
+    usual = min(float(np.percentile(speed[young] / np.maximum(told[young], MIN_SPEED), 90)), 1.0)
+    moves = speed > floor + usual * told / 2  # as it starts, so it stops: late, at half the speed
+    found = _timeout(age_s[old], moves[old], KnownBy.ODOMETRY)
+    if found.holds or found == ASSUMED:
+        return found
+    stops_s = max(found.timeout_s - _start_s(rows, age_s, drives & moves), 0.1)
+    return CommandRule(round(stops_s, 1), KnownBy.ODOMETRY)
+
+
+def _start_s(rows: np.ndarray, age_s: np.ndarray, moves: np.ndarray) -> float:
+    """Return the usual age of a command at which a standing base begins to move, 0 if unknown."""
+    begins = np.flatnonzero(moves[1:] & ~moves[:-1]) + 1
+    begins = begins[age_s[begins] <= YOUNG_S]
+    return float(np.median(age_s[begins])) if len(begins) else 0.0
+
+
+def _speed(twist: np.ndarray) -> np.ndarray:
+    """Return (N,) speed of a place at the base's edge, m/s, of (N, 6) twists."""
+    return np.asarray(np.hypot(twist[:, 0], twist[:, 1]) + EDGE_M * np.abs(twist[:, 5]))
+
+
+def _by_images(
+    log: CommandLog, time_ns: np.ndarray, encoded: Callable[[int], bytes]
+) -> CommandRule:
     order = np.argsort(time_ns, kind='stable')
     times = np.asarray(time_ns)[order]
     lag = max(1, round(LAG_S * NANOSECONDS / max(float(np.median(np.diff(times))), 1.0)))
@@ -168,10 +221,10 @@ def _decide(
     if moving <= CONTRAST * floor + LEAST:
         return ASSUMED
     # Nearer to standing, so that slow motion counts as motion.
-    return _timeout(age_s, change > floor + (moving - floor) / 4)
+    return _timeout(age_s, change > floor + (moving - floor) / 4, KnownBy.IMAGES)
 
 
-def _timeout(age_s: np.ndarray, moves: np.ndarray) -> CommandRule:
+def _timeout(age_s: np.ndarray, moves: np.ndarray, known_by: KnownBy) -> CommandRule:
     """Return the timeout that fits best: the robot moves before that age and stands after it."""
     order = np.argsort(age_s, kind='stable')
     age_s, moves = age_s[order], moves[order]
@@ -182,6 +235,6 @@ def _timeout(age_s: np.ndarray, moves: np.ndarray) -> CommandRule:
     if wrong[best] > MAX_MISFIT * len(moves):
         return ASSUMED
     if len(moves) - best < MIN_PAIRS:
-        return CommandRule(HOLDS, KnownBy.IMAGES)
+        return CommandRule(HOLDS, known_by)
     stops_s = float(age_s[max(best - 1, 0)] + age_s[best]) / 2
-    return CommandRule(min(max(round(stops_s, 1), 0.1), MAX_TIMEOUT_S), KnownBy.IMAGES)
+    return CommandRule(min(max(round(stops_s, 1), 0.1), MAX_TIMEOUT_S), known_by)

@@ -33,6 +33,7 @@ class KnownBy(StrEnum):
 
     RECORDED = 'recorded'  # the episode: a parameter of the recorder, or a flag of the import
     GIVEN = 'given'  # whoever reads the episode
+    ODOMETRY = 'odometry'
     IMAGES = 'images'
     ASSUMED = 'assumed'
 
@@ -40,6 +41,7 @@ class KnownBy(StrEnum):
 WORDS = {
     KnownBy.RECORDED: 'as recorded',
     KnownBy.GIVEN: 'as given',
+    KnownBy.ODOMETRY: 'by the odometry',
     KnownBy.IMAGES: 'by the images',
     KnownBy.ASSUMED: 'assumed',
 }

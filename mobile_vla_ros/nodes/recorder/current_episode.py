@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from mobile_vla_ros.episode.quality.verdict import sentences
+from mobile_vla_ros.episode.records import Channel
 from mobile_vla_ros.episode.storage.recording import Recording
 from mobile_vla_ros.episode.storage.schema import EpisodeInfo
-from mobile_vla_ros.episode.storage.writer import EpisodeWriter
+from mobile_vla_ros.episode.storage.writer import EpisodeWriter, messages_of
 from mobile_vla_ros.episode.timing.command_rule import SETTING, STALE_S
 from mobile_vla_ros.episode.timing.command_source import CommandLabeller
 from mobile_vla_ros.errors import UserError
@@ -112,6 +113,7 @@ class CurrentEpisode:
             flush_period_s=self._params.flush_period_s,
             expected_rate_hz=expected_hz,
             proposals=proposals,
+            messages=bool(self._params.extra_topics),
         )
         return open_episode(writer, image, self._params, self._folder.disk.floor_bytes)
 
@@ -189,6 +191,23 @@ class CurrentEpisode:
         current = self._active()
         if current is not None and current.writer.proposals:
             current.recording.proposal(twist, stamp_ns, received_ns, steady)
+
+    def message(
+        self, channel: Channel, data: bytes, times_ns: tuple[int, int, int], missing: int
+    ) -> None:
+        """
+        Record a message of an extra topic, and how many before it were lost.
+
+        :param times_ns: its stamp, and both receipts.
+        """
+        current, (_, received_ns, steady) = self._active(), times_ns
+        if current is None:
+            return
+        if missing:
+            of = messages_of(channel.topic)
+            why = 'lost before they arrived'
+            current.recording.lost(missing, received_ns, why, steady, of)
+        current.recording.message(channel, data, *times_ns)
 
     def guard_status(self, status: GuardStatus, sent_ns: int) -> None:
         """Store a report of the guard, which labels commands (`CommandLabeller.status`)."""
@@ -290,7 +309,7 @@ class CurrentEpisode:
         """Return the status values of this episode and of the previous one."""
         current = self._open
         if current is None:
-            counts = dict.fromkeys(('frames', 'commands', 'drops', 'queue'), 0)
+            counts = dict.fromkeys(('frames', 'commands', 'messages', 'drops', 'queue'), 0)
             return {
                 'episode': '',
                 'seconds': '0.0',
@@ -305,6 +324,7 @@ class CurrentEpisode:
             'seconds': f'{time.monotonic() - current.began_s:.1f}',
             'frames': recording.frames,
             'commands': recording.commands,
+            'messages': recording.messages,
             'drops': recording.drops,
             'queue': recording.queued,
             'stale_commands_s': f'{current.stale.until(time.monotonic_ns())[1]:.1f}',
@@ -322,6 +342,7 @@ class CurrentEpisode:
             current.other_images,
             current.recording.problem or '',
             *(f'{count} commands {reason}' for reason, count in current.lost_commands.items()),
+            *(f'{n} {what} are missing' for what, n in current.recording.lost_messages.items()),
         ]
 
     def _unknown_base(self, current: OpenEpisode) -> str:
@@ -343,9 +364,10 @@ class CurrentEpisode:
         self.event('stop')
 
     @property
-    def active(self) -> bool:
-        """Whether frames and commands are stored."""
-        return self._active() is not None
+    def active(self) -> Recording | None:
+        """What frames, commands and messages go to, in a file or in memory."""
+        current = self._active()
+        return None if current is None else current.recording
 
     def _active(self) -> OpenEpisode | None:
         return self._open if self.state == RECORDING else self.box.current

@@ -25,6 +25,7 @@ from mobile_vla_ros.nodes.recorder.black_box import NO_INSTRUCTION, Triggers
 from mobile_vla_ros.nodes.recorder.camera import CameraInput
 from mobile_vla_ros.nodes.recorder.current_episode import RECORDING, CurrentEpisode
 from mobile_vla_ros.nodes.recorder.episode_folder import EpisodeFolder
+from mobile_vla_ros.nodes.recorder.extra_topics import ExtraTopics
 from mobile_vla_ros.nodes.recorder.params import recorder_params
 from mobile_vla_ros.nodes.recorder.services import EpisodeServices
 from mobile_vla_ros.nodes.shared.guard_status import GuardStatusListener
@@ -83,6 +84,9 @@ class RecorderNode(Node):
             TwistStamped, 'policy/cmd_vel', on_proposal, PROPOSAL_QOS
         )
         self._instructions = InstructionTopic(self, self._on_instruction)
+        self._extra = ExtraTopics(
+            self, params.extra_topics, episode, log=self.get_logger().warning
+        )
         self._status = self.create_publisher(DiagnosticStatus, '~/status', STATUS_DEPTH)
         self._diagnostics = self.create_publisher(DiagnosticArray, '/diagnostics', 1)
         self._episode_services = EpisodeServices(
@@ -157,6 +161,7 @@ class RecorderNode(Node):
         cameras = self._camera.check_publishers()
         if cameras:
             self._episode.note('cameras', cameras)
+        self._extra.update()
         self._commands.update()
         if self._commands.rivals:
             self._episode.note('rivals', self._commands.rivals)
@@ -184,6 +189,7 @@ class RecorderNode(Node):
         for sentence in self._episode.box.settle():
             self.get_logger().info(sentence)
         self._follow_guard()
+        self._extra.update()  # at once after a start
         now_ns = time.monotonic_ns()
         camera, monitor, episode = self._camera, self._camera.monitor, self._episode
         camera.clock = monitor.clock()
@@ -226,6 +232,7 @@ class RecorderNode(Node):
             self._episode_services.failure,
             self._episode.box.problem,
             *self._episode.problems(),
+            *self._extra.problems,
         ]
         return [problem for problem in found if problem]
 

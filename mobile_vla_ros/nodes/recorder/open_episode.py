@@ -55,6 +55,7 @@ def open_episode(
     recording = Recording(
         writer,
         queue_frames=min(params.queue_frames, fitting),
+        queue_bytes=params.queue_bytes,
         steady_ns=time.monotonic_ns,
         floor_bytes=floor_bytes,
     )

@@ -81,6 +81,7 @@ class RecorderParams:
     base_command_timeout_s: float | None
     ring_s: float
     ring_bytes: int
+    extra_topics: tuple[str, ...]
 
 
 def recorder_params(node: Node) -> RecorderParams:
@@ -160,7 +161,15 @@ def recorder_params(node: Node) -> RecorderParams:
         ),
         ring_bytes=MEGABYTE
         * declare(node, 'ring_mb', 256, 'memory for these seconds, MB', limits=(1, 100_000)),
+        extra_topics=extra_topics(node),
     )
+
+
+def extra_topics(node: Node) -> tuple[str, ...]:
+    """Declare the names of the extra topics; return them, each once."""
+    description = 'other topics to keep in the episodes as they arrive, of any type'
+    names = declare(node, 'extra_topics', [''], description) or ()  # None: an empty list
+    return tuple(dict.fromkeys(name.strip() for name in names if name.strip()))
 
 
 def base_command_timeout(node: Node) -> float | None:

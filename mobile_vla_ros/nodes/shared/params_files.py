@@ -30,8 +30,9 @@ NODE_PARAMETERS: Mapping[str, frozenset[str]] = {
         'image_transport instruction max_velocity next_policy observation_max_age_s offline '
         'playback policy precision rate_hz receding_steps stamp_tolerance_s torch_threads',
         'recorder': 'base_command_timeout_s camera_latency_s camera_time camera_wait_s data_dir '
-        'disk_floor_mb encoding expected_rate_hz flush_period_s follow_guard image_format '
-        'image_transport instruction jpeg_quality operator queue_frames queue_mb ring_mb ring_s '
+        'disk_floor_mb encoding expected_rate_hz extra_topics flush_period_s follow_guard '
+        'image_format image_transport instruction jpeg_quality operator queue_frames queue_mb '
+        'ring_mb ring_s '
         'robot',
         'shadow': 'base_command_timeout_s buffer_mb camera_latency_s camera_time data_dir '
         'encoding image_format image_transport instruction jpeg_quality operator robot window_s',
@@ -169,7 +170,10 @@ def _quote(node: yaml.Node) -> str:
 def _problems(node: Node, path: Path) -> Iterator[str]:
     full_name = node.get_fully_qualified_name()
     names = node.list_parameters([], 0).names
-    known = {one.name: TYPES.get(one.type_) for one in node.get_parameters(names)}
+    # Of an empty list, ROS sets nothing.
+    unset = Parameter.Type.NOT_SET
+    given = {name: node.get_parameter_or(name, Parameter(name, unset)) for name in names}
+    known = {name: TYPES.get(one.type_) for name, one in given.items()}
     entries, own = read(path), node.get_name()
     named = {entry.section for entry in entries if entry.section.rsplit('/', 1)[-1] == own}
     # A file for several robots has a section for each.

@@ -74,6 +74,7 @@ def test_what_would_be_ignored_is_refused_with_file_and_line(
         ('/**', 'throttle: 0.5'),  # the console's, in a file for all nodes
         ('/**', 'use_sim_time: false'),
         ('/**', "override: ['']"),
+        ('/**', 'override: []'),  # for ROS, a parameter without a value
         ('guard', 'max_velocity: [0.5, 0.5, 1.0]'),
         ('/*', 'frame_id: "7"'),
         ('planner_server', 'anything: 1'),

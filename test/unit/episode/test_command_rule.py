@@ -4,6 +4,7 @@ import h5py
 import numpy as np
 import pytest
 
+from driven_bases import Base, odometry_of
 from mobile_vla_ros.episode.catalog.edit import edit
 from mobile_vla_ros.episode.catalog.inspect import judge_episode, judged
 from mobile_vla_ros.episode.storage.reader import Episode
@@ -21,7 +22,7 @@ from mobile_vla_ros.episode.timing.command_rule import (
     StaleTime,
 )
 from mobile_vla_ros.errors import UserError
-from small_episodes import CREATED_NS, write_rows
+from small_episodes import CREATED_NS, START_NS, write_rows
 from sparse_episodes import ALWAYS, PRESSES, sparse_episode
 from velocities import twist
 
@@ -54,6 +55,47 @@ def test_the_images_tell_what_the_base_does(
     driven = 0.75 if presses is PRESSES else 1.0
     assert health['idle_share'] == pytest.approx(1 - driven * (1 - expired), abs=0.01)
     assert any(f'{max(held, expired):.0%} of the driven time' in one for one in health['notes'])
+
+
+@pytest.mark.parametrize('real_s', [np.inf, 0.2, 0.5, 1.0, 3.0])
+@pytest.mark.parametrize(
+    'base',
+    [{}, {'noise': 0.03, 'slip': 0.06}, {'acceleration': 0.5, 'lag_s': 0.3, 'tau_s': 0.2}],
+    ids=['quick', 'noisy', 'slow'],
+)
+def test_the_odometry_tells_what_the_base_does(base, real_s):
+    """Whether it holds or stops, and when, without the time in which it follows; no image."""
+    for seed in range(4):
+        rng = np.random.default_rng(seed)
+        at_s = np.cumsum(rng.uniform(2, 6, 10))
+        told = np.zeros((10, 6))
+        told[np.arange(10), rng.choice([0, 1, 5], 10)] = rng.choice([0.0, 0.3, -0.4, 0.5], 10)
+        drive = Base(stops_after_s=real_s, **base).drive(at_s, told, 45.0, seed)
+        rule = estimate(
+            np.arange(0, 45 * S, S // 10),
+            (at_s * S).astype(np.int64),
+            told,
+            lambda _: pytest.fail('decoded'),
+            odometry_of(drive),
+        )
+        assert rule.known_by == KnownBy.ODOMETRY
+        expected = HOLDS if real_s == np.inf else real_s
+        assert rule.timeout_s == pytest.approx(expected, abs=0.0 if rule.holds else 0.35)
+
+
+def test_odometry_that_does_not_move_leaves_it_to_the_images(tmp_path):
+    """A base whose odometry is dead still has a camera."""
+    path = sparse_episode(tmp_path, PRESSES)
+    with Episode.open(path) as episode:
+        arguments = (
+            episode.frame_steady_ns,
+            episode.commands.steady_ns,
+            episode.commands.twist,
+            episode.encoded,
+        )
+        times = np.arange(0, 16, 0.05)
+        still = odometry_of((times, np.zeros((320, 3)), np.zeros((320, 3))), START_NS)
+        assert estimate(*arguments, still) == CommandRule(HOLDS, KnownBy.IMAGES)
 
 
 def test_a_trim_does_not_change_what_the_base_does(tmp_path):

@@ -55,6 +55,8 @@ def test_on_a_full_disk_the_episode_closes_whole_and_counts_drops(fill, others):
     assert all(result['right']) and len(result['right']) == result['frames']
     assert result['frames'] + result['drops'] == result['handed']
     assert result['commands'] == result['handed']
+    (lost,) = result['lost_messages'].values()
+    assert result['messages'] + lost == result['handed'] > result['messages']
     assert result['health']['drops'] == result['drops'] > 0 and result['same_verdict']
     names = [name for name, _ in result['events']]
     assert names[-2:] == ['problem', 'stop'] and set(names) == {'drop', 'problem', 'stop'}

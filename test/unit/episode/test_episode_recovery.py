@@ -31,7 +31,14 @@ from mobile_vla_ros.episode.storage.schema import EpisodeInfo
 from mobile_vla_ros.episode.storage.writer import EpisodeWriter
 from mobile_vla_ros.errors import UserError
 from mobile_vla_ros.types import Command
-from small_episodes import CREATED_NS, encoded, write_episode, write_rows
+from small_episodes import (
+    CREATED_NS,
+    IMU,
+    encoded,
+    message,
+    write_episode,
+    write_rows,
+)
 
 NOW_NS = 1_900_000_000_000_000_000
 KILLS = 10
@@ -97,6 +104,7 @@ def test_a_kill_at_a_random_moment_loses_less_than_a_second(tmp_path):
         (left,) = abandoned(folder)
         with Episode.open(left) as episode:
             assert due <= len(episode) <= len(handed)
+            assert due <= sum(one.count for one in episode.topics.values()) <= len(handed)
         result = recover(left, now_ns=NOW_NS)
         assert result.path == left.with_suffix('') and result.frames >= due
         assert numbers(result.path) == [n % 256 for n in range(result.frames)]
@@ -106,6 +114,11 @@ def test_a_kill_at_a_random_moment_loses_less_than_a_second(tmp_path):
             )
             assert [event.name for event in episode.events] == ['recovered']
             assert len(episode.commands) == result.commands >= due
+            assert result.messages >= due
+            assert episode.topics == ({'/imu': IMU} if result.messages else {})
+            for topic in episode.topics:
+                kept = [*episode.messages(topic)]
+                assert kept == [message(number) for number in range(result.messages)]
         assert left.exists() != result.clean
         assert digest(earlier) == before and abandoned(folder) == []
 

@@ -18,7 +18,7 @@ from mobile_vla_ros.episode.storage.reader import Episode, find_episodes
 from mobile_vla_ros.episode.storage.schema import EpisodeInfo
 from mobile_vla_ros.episode.storage.writer import EpisodeWriter
 from mobile_vla_ros.errors import UserError
-from small_episodes import CREATED_NS, encoded, write_episode, write_rows
+from small_episodes import CREATED_NS, encoded, message, write_episode, write_rows
 
 
 def test_an_episode_is_read_as_it_was_written(tmp_path):
@@ -180,6 +180,8 @@ def _check_after_kill(folder: Path, output: list[list[str]]):
             flushed = max([int(number) for word, number in after if word == 'flushed'] + [0])
             assert len(episode) >= flushed
             assert len(episode.commands) >= 2 * flushed
+            kept = [*episode.messages('/imu')] if '/imu' in episode.topics else []
+            assert len(kept) >= flushed and kept == [message(n) for n in range(len(kept))]
             if len(episode):
                 last = len(episode) - 1
                 assert episode.frame(last).image[0, 0, 0] == last

@@ -15,6 +15,7 @@ from hostile_episodes import (
     DATASET_KINDS,
     FILE_KINDS,
     HEALTH_KINDS,
+    LAYOUT,
     LINKS,
     SECRET,
     changes,
@@ -29,6 +30,7 @@ from mobile_vla_ros.episode.storage import hdf5_gate, schema
 from mobile_vla_ros.episode.storage.reader import Episode
 from mobile_vla_ros.episode.storage.recovery import recover
 from mobile_vla_ros.errors import UserError
+from mobile_vla_ros.interop.export import export
 from mobile_vla_ros.interop.imports import FAILED, IMPORTED, import_episodes
 from mobile_vla_ros.interop.legacy_layout import write_legacy_layout
 from mobile_vla_ros.interop.source import ImportOptions
@@ -44,6 +46,9 @@ ACCEPTED = {
     'commands/source': ROWS,
     'events/name': ROWS,
     'events/text': ROWS,
+    **dict.fromkeys(('messages/bytes', 'messages/channel', 'channels/latched'), ROWS),
+    **dict.fromkeys(('messages/size', 'channels/size'), {'int32'} | ROWS),
+    **dict.fromkeys(('channels/topic', 'channels/type', 'channels/type_hash'), ROWS),
 }
 TIMES = {'int64'} | ROWS
 KINDS = {kind: (change, path) for kind, change, path in changes()}
@@ -51,9 +56,7 @@ KINDS = {kind: (change, path) for kind, change, path in changes()}
 EACH_ONCE = [
     *(
         f'{path}: {kind}'
-        for kind, path in zip(
-            DATASET_KINDS, [*schema.DATASETS, *schema.PROPOSALS] * 9, strict=False
-        )
+        for kind, path in zip(DATASET_KINDS, [*LAYOUT] * 9, strict=False)
         if f'{path}: {kind}' in KINDS
     ),
     *(
@@ -69,6 +72,12 @@ EACH_ONCE = [
     *(f'{path}: {kind}' for kind, (path, _) in CONTENT_KINDS.items()),
     *(f'file: {kind}' for kind in FILE_KINDS),
 ]
+# Of a stranger's topics, a bag repeats names and definitions.
+TOPIC_KINDS = {
+    f'{path}: {kind}'
+    for kind, (path, _) in CONTENT_KINDS.items()
+    if path.startswith(('messages', 'channels'))
+}
 
 
 def each(names, *usually):
@@ -80,10 +89,10 @@ def each(names, *usually):
 
 
 DATASETS = each(
-    [*schema.DATASETS, *schema.PROPOSALS],
+    LAYOUT,
     # One of each type and shape: one table says what all of them are.
     *('frames/bytes', 'frames/offset', 'frames/size', 'commands/twist', 'commands/source'),
-    *('events/name', 'events/text'),
+    *('events/name', 'events/text', 'messages/channel', 'channels/type'),
 )
 ATTRIBUTES = each(
     [*schema.ATTRIBUTES, *schema.OPTIONAL_ATTRIBUTES],
@@ -114,9 +123,12 @@ def hostile(good, monkeypatch):
 def test_every_kind_is_a_sentence_or_an_episode(hostile, tmp_path, kind):
     """No traceback, no wait, and no byte of another file."""
     path = hostile(kind)
-    began = time.monotonic()
+    began, bags = time.monotonic(), tmp_path / 'bags'
+    bags.mkdir()
     try:
         open_all(path, tmp_path)
+        if kind in TOPIC_KINDS:
+            export(path, bags, 'rosbag2')
     except UserError as error:
         assert path.name in str(error) and '\n' not in str(error)
     loaded = read_episodes([path], Sampling(), ['good', 'poor', 'bad'])

@@ -6,6 +6,7 @@ import time
 import numpy as np
 import pytest
 
+from mobile_vla_ros.episode.records import Channel
 from mobile_vla_ros.episode.storage.part_file import PartFile
 from mobile_vla_ros.episode.storage.reader import Episode
 from mobile_vla_ros.episode.storage.recording import Recording
@@ -95,3 +96,21 @@ def test_a_folder_that_cannot_be_written_is_a_sentence(tmp_path):
     recording.command(Command(np.ones(6), NANOSECONDS, NANOSECONDS))
     ring.keep(creator(tmp_path / 'file'))
     assert recording.join(10) and 'cannot write episodes' in recording.error
+
+
+def test_messages_of_other_topics_are_held_and_a_latched_one_stays(tmp_path):
+    """What a late subscriber would receive belongs to the episode, however old it is."""
+    odom, fixed = Channel('/odom', 'a/msg/B'), Channel('/tf_static', 'a/msg/B', latched=True)
+    ring = RingWriter(tmp_path, HELD_S, 10**9)
+    ring.add_message(fixed, b'latched', START_NS, START_NS)
+    for index in range(100):
+        at_ns = START_NS + index * PERIOD_NS
+        ring.add_message(odom, b'%d' % index, at_ns, at_ns)
+        write_rows(ring, 1, first=index)
+    ring.keep(
+        lambda proposals: EpisodeWriter(tmp_path, EpisodeInfo('go'), CREATED_NS, messages=True)
+    )
+    with Episode.open(ring.close()) as episode:
+        messages = episode.messages('/odom')
+        assert [messages[i] for i in range(len(messages))] == [b'%d' % i for i in range(80, 100)]
+        assert len(episode) == len(messages) and episode.messages('/tf_static')[0] == b'latched'

@@ -10,13 +10,19 @@ import numpy as np
 import pytest
 import yaml
 from rosbags.highlevel import AnyReader
+from rosbags.rosbag2 import Reader
+from rosbags.typesys import Stores, get_typestore
 
+from bags import twist as twist_message
 from mobile_vla_ros.cli.main import main
+from mobile_vla_ros.episode.records import Channel
 from mobile_vla_ros.episode.storage.reader import Episode, find_episodes
 from mobile_vla_ros.episode.storage.schema import EpisodeInfo
 from mobile_vla_ros.episode.storage.writer import EpisodeWriter
 from mobile_vla_ros.types import Command
-from small_episodes import CREATED_NS, START_NS, encoded, write_episode, write_rows
+from small_episodes import CREATED_NS, START_NS, encoded, message, write_episode, write_rows
+
+TWIST = 'geometry_msgs/msg/Twist'
 
 
 def export(*arguments) -> int:
@@ -275,3 +281,40 @@ def test_the_files_of_a_running_export_are_kept(tmp_path):
     hidden.mkdir()
     module.clear_away(tmp_path)
     assert not hidden.exists()
+
+
+def test_topics_are_exported_byte_for_byte(tmp_path):
+    """With type, definition and hash; latched again; and in the place of our own of the name."""
+    store = get_typestore(Stores.ROS2_JAZZY)
+
+    def channel(topic: str, kind: str, **more) -> Channel:
+        return Channel(
+            topic, kind, store.generate_msgdef(kind)[0], store.hash_rihs01(kind), **more
+        )
+
+    tree = channel('/tf_static', 'tf2_msgs/msg/TFMessage', latched=True)
+    speeds, odd = channel('/cmd_vel', TWIST), Channel('/odd', 'robot_msgs/msg/Odd')
+    writer = EpisodeWriter(tmp_path / 'episodes', EpisodeInfo('go'), CREATED_NS, messages=True)
+    writer.add_message(tree, message(3), 5, START_NS)
+    write_rows(writer, 4)
+    sent = [store.serialize_cdr(twist_message(row), TWIST) for row in range(3)]
+    for row, data in enumerate(sent):
+        writer.add_message(speeds, data, 7, START_NS + row)
+        writer.add_message(odd, message(row), 7, START_NS + row)
+    path, bags = writer.close(), tmp_path / 'bags'
+    assert export(path, '--out', bags, '--format', 'rosbag2') == 0
+    with Reader(bags / path.stem) as bag:
+        written = {one.topic: (one, []) for one in bag.connections}
+        for connection, at_ns, data in bag.messages():
+            written[connection.topic][1].append((at_ns, data))
+    for one, data in ((tree, [message(3)]), (speeds, sent), (odd, [message(n) for n in range(3)])):
+        connection, messages = written[one.topic]
+        assert messages == [(START_NS + row, each) for row, each in enumerate(data)]
+        assert (connection.msgtype, connection.msgdef.data) == (one.type, one.definition)
+        assert connection.digest == (one.type_hash or 'INVALID')
+    (qos,) = written['/tf_static'][0].ext.offered_qos_profiles
+    assert qos.durability.name == 'TRANSIENT_LOCAL'
+    assert len(written['/camera/image_raw/compressed'][1]) == 4 and len(written) == 5
+    about = yaml.safe_load((bags / path.stem / 'metadata.yaml').read_text())
+    custom = about['rosbag2_bagfile_information']['custom_data']['mobile_vla_episode']
+    assert json.loads(custom)['topics']['/odd']['count'] == 3

@@ -1,0 +1,204 @@
+"""The recorder's extra topics: any type, kept as it arrives."""
+
+import struct
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+
+from rclpy.exceptions import InvalidTopicNameException
+from rclpy.node import Node
+from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
+from rclpy.subscription import Subscription
+from rclpy.topic_endpoint_info import TopicEndpointInfo
+from rclpy.validate_topic_name import validate_topic_name
+
+from mobile_vla_ros.episode.records import Channel
+from mobile_vla_ros.errors import first_line
+from mobile_vla_ros.nodes.recorder.current_episode import CurrentEpisode
+from mobile_vla_ros.nodes.recorder.message_types import definition, has_header, message_class
+from mobile_vla_ros.nodes.shared.messages import receipt_ns, steady_ns, with_info
+from mobile_vla_ros.nodes.shared.sequence import MessageCount
+from mobile_vla_ros.nodes.shared.topics import publisher_names
+from mobile_vla_ros.types import NANOSECONDS
+
+DEPTH = 100  # half a second of a fast IMU
+SILENT_S = 2.0
+NO_HASH = 'INVALID'  # as ROS writes it
+Quality = tuple[ReliabilityPolicy, DurabilityPolicy]
+LATCHED: Quality = ReliabilityPolicy.RELIABLE, DurabilityPolicy.TRANSIENT_LOCAL
+
+
+@dataclass
+class _Topic:
+    """
+    One extra topic.
+
+    :ivar channel: None until its type is known; stamped: whether its messages have a header.
+    :ivar quality: of the subscription.
+    :ivar problem: in a sentence, '' without one.
+    :ivar heard: whether a message of it is in the present episode.
+    """
+
+    name: str
+    channel: Channel | None = None
+    kind: type | None = None
+    stamped: bool = False
+    subscription: Subscription | None = None
+    quality: Quality | None = None
+    count: MessageCount = field(default_factory=MessageCount)
+    problem: str = ''
+    heard: bool = False
+
+
+class ExtraTopics:
+    """
+    Subscribes to topics as their types become known, and hands what arrives to the episode.
+
+    A latched topic is subscribed to anew at each start, of the black box too, so that an episode
+    holds what somebody receives who subscribes then. Nothing here ends an episode or makes a
+    start wait.
+
+    :param names: of the topics.
+    :param log: called with a sentence about each new problem.
+    """
+
+    def __init__(
+        self,
+        node: Node,
+        names: Sequence[str],
+        episode: CurrentEpisode,
+        log: Callable[[str], object],
+    ) -> None:
+        self._node, self._episode, self._log = node, episode, log
+        self._topics: list[_Topic] = []
+        self._refused: list[str] = []
+        self._began: tuple[object, float] = (None, 0.0)  # the recording in progress, since when
+        for name in names:
+            try:
+                validate_topic_name(name)
+                self._topics.append(_Topic(node.resolve_topic_name(name)))
+            except (InvalidTopicNameException, RuntimeError) as error:  # the latter: substitutions
+                why = first_line(error).rstrip(':')
+                self._refused.append(f'the extra topic {name!r} is not recorded: {why}')
+        for sentence in self._refused:
+            log(sentence)
+
+    @property
+    def problems(self) -> list[str]:
+        """What is wrong with them, a sentence each."""
+        return [*self._refused, *(one.problem for one in self._topics if one.problem)]
+
+    def update(self) -> None:
+        """Follow the graph and the episode: call it often, and when an episode begins."""
+        recording = self._episode.active
+        if recording is not self._began[0]:
+            self._began = recording, time.monotonic()
+            for topic in self._topics:
+                topic.heard = False
+                if topic.quality == LATCHED:
+                    self._unsubscribe(topic)
+        for topic in self._topics:
+            problem = self._follow(topic)
+            if problem != topic.problem:
+                topic.problem = problem
+                if problem:
+                    self._log(problem)
+            if problem:
+                self._episode.note(f'{topic.name} {problem}', problem)
+        for sentence in self._refused:
+            self._episode.note(sentence, sentence)
+
+    def _follow(self, topic: _Topic) -> str:
+        """Subscribe as the publishers demand; return what is wrong, '' if nothing is."""
+        publishers = self._node.get_publishers_info_by_topic(topic.name)
+        if not publishers:
+            return f'nobody publishes the extra topic {topic.name}'
+        types, recording = {one.topic_type for one in publishers}, self._began[0] is not None
+        if topic.channel is not None and topic.channel.type not in types and not recording:
+            self._unsubscribe(topic)
+            topic.channel = None  # an episode has one type of it; the next one may have another
+        quality = _quality([one.qos_profile for one in publishers])
+        if topic.channel is None:
+            if len(types) > 1:
+                return _several_types(topic.name, publishers, 'it is not recorded')
+            problem = _identify(topic, publishers[0], latched=quality == LATCHED)
+            if problem:
+                return problem
+        assert topic.channel is not None, 'it was identified'
+        if topic.quality != quality and (recording or quality != LATCHED):
+            self._subscribe(topic, quality)
+        topic.count.published_by(
+            frozenset(tuple(one.endpoint_gid) for one in publishers), len(publishers)
+        )
+        if types != {topic.channel.type}:
+            only = f'only {topic.channel.type} is recorded'
+            return _several_types(topic.name, publishers, only)
+        if recording and not topic.heard and time.monotonic() - self._began[1] > SILENT_S:
+            return f'no message has arrived on the extra topic {topic.name} since the start'
+        return ''
+
+    def _subscribe(self, topic: _Topic, quality: Quality) -> None:
+        self._unsubscribe(topic)
+        reliability, durability = quality
+        topic.subscription = self._node.create_subscription(
+            topic.kind,
+            topic.name,
+            with_info(partial(self._on_message, topic)),
+            QoSProfile(depth=DEPTH, reliability=reliability, durability=durability),
+            raw=True,
+        )
+        topic.quality = quality
+
+    def _unsubscribe(self, topic: _Topic) -> None:
+        if topic.subscription is not None:
+            self._node.destroy_subscription(topic.subscription)
+        topic.subscription = topic.quality = None
+        topic.count = MessageCount()
+
+    def _on_message(self, topic: _Topic, data: bytes, info: dict) -> None:
+        steady, received_ns = steady_ns(), receipt_ns(self._node, info)
+        missing = topic.count.missing(info['publication_sequence_number'])
+        if topic.channel is None or self._episode.active is None:
+            return
+        topic.heard = True
+        stamp_ns = header_ns(data) if topic.stamped else received_ns
+        self._episode.message(topic.channel, data, (stamp_ns, received_ns, steady), missing)
+
+
+def header_ns(data: bytes) -> int:
+    """Return the stamp of a message that begins with a header, by its CDR bytes."""
+    order = '<' if data[1] & 1 else '>'
+    seconds, rest = struct.unpack_from(f'{order}iI', data, 4)
+    return int(seconds) * NANOSECONDS + int(rest)
+
+
+def _quality(offered: Sequence[QoSProfile]) -> Quality:
+    """Return the most that every publisher offers."""
+    if any(one.reliability != ReliabilityPolicy.RELIABLE for one in offered):
+        return ReliabilityPolicy.BEST_EFFORT, DurabilityPolicy.VOLATILE
+    if all(one.durability == DurabilityPolicy.TRANSIENT_LOCAL for one in offered):
+        return LATCHED
+    return ReliabilityPolicy.RELIABLE, DurabilityPolicy.VOLATILE
+
+
+def _several_types(name: str, publishers: Sequence, what: str) -> str:
+    types = ' and '.join(sorted({one.topic_type for one in publishers}))
+    return f'the extra topic {name} has the type {types}, {what}: {publisher_names(publishers)}'
+
+
+def _identify(topic: _Topic, publisher: TopicEndpointInfo, *, latched: bool) -> str:
+    """Set the type of a topic; return why that is impossible, '' if it is not."""
+    type_name, type_hash = publisher.topic_type, str(publisher.topic_type_hash)
+    try:
+        kind = message_class(type_name)
+        text = definition(kind)
+    except Exception as error:  # whatever a package raises that is broken, or not there
+        return (
+            f'the extra topic {topic.name} is not recorded: its type {type_name} cannot be used '
+            f'here ({first_line(error)}); install its package, and source it'
+        )
+    topic.kind, topic.stamped = kind, has_header(kind)
+    known = '' if type_hash == NO_HASH else type_hash
+    topic.channel = Channel(topic.name, type_name, text, known, latched)
+    return ''

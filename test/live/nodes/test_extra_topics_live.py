@@ -1,0 +1,135 @@
+"""Topics of any type, recorded by the recorder as they arrive."""
+
+import json
+
+import numpy as np
+import pytest
+from geometry_msgs.msg import PoseStamped
+from nav_msgs.msg import Odometry
+from rclpy.qos import qos_profile_sensor_data
+from rclpy.serialization import serialize_message
+from rosbags.rosbag2 import Reader
+from sensor_msgs.msg import Imu
+from std_msgs.msg import Float32, Int32, String
+
+from mobile_vla_ros.cli.main import main
+from mobile_vla_ros.episode.storage.reader import Episode, find_episodes
+from mobile_vla_ros.nodes.recorder import extra_topics
+from mobile_vla_ros.nodes.recorder.message_types import definition
+from mobile_vla_ros.nodes.shared.messages import LATCHED, time_ns
+from node_rig import NodeRig
+
+TOPICS = ['/odom', 'imu', '/robot_description', '/late', '/silent', '/two', '/no name']
+
+
+def as_sent(message) -> bytes:
+    """Return a message as DDS delivers it: a multiple of four bytes."""
+    data = serialize_message(message)
+    return data + bytes(-len(data) % 4)
+
+
+class Sent:
+    """Makes numbered messages and keeps their bytes and stamps."""
+
+    def __init__(self, client, kind):
+        self.data, self.stamps_ns = [], []
+        self._client, self._kind = client, kind
+
+    def __call__(self):
+        message = self._kind()
+        message.header.stamp = self._client.now()
+        message.header.frame_id = f'frame {len(self.data)}'
+        self.data.append(as_sent(message))
+        self.stamps_ns.append(time_ns(message.header.stamp))
+        return message
+
+
+@pytest.fixture
+def rig(nodes, client, tmp_path):
+    """A recorder with extra topics, of which one cannot be recorded."""
+    params = {'data_dir': str(tmp_path), 'instruction': 'go', 'extra_topics': TOPICS}
+    return NodeRig(client, nodes.start('recorder_node', params=params), 'recorder/status')
+
+
+def in_one_piece(kept: list[bytes], sent: list[bytes]) -> int:
+    """Return where the messages kept begin among those sent; they are in one piece."""
+    first = sent.index(kept[0])
+    assert kept == sent[first : first + len(kept)]
+    return first
+
+
+def test_an_episode_holds_every_topic_as_it_arrived(rig, client, others, tmp_path, capsys):
+    """Reliable, best effort, latched and late ones; what cannot be recorded is said once."""
+    odom, imu, late = Sent(client, Odometry), Sent(client, Imu), Sent(client, PoseStamped)
+    words = String(data='<robot/>')
+    client.publisher('/robot_description', String, LATCHED).publish(words)
+    client.publisher('/two', Int32)
+    others('other').publisher('/two', Float32)
+    client.publisher('/silent', String)
+    with (
+        rig.camera(),
+        client.stream('/odom', odom, 50.0),
+        client.stream('/imu', imu, 200.0, qos_profile_sensor_data),
+    ):
+        assert client.call('recorder/start').success
+        rig.until('messages', lambda _, values: int(values['messages']) >= 100)
+        with client.stream('/late', late, 50.0):
+            status = rig.until('silence', lambda _, values: 'no message' in values['problem'])
+        answer = client.call('recorder/success')
+    assert answer.success
+    for words_of in ('/two has the type', "'/no name' is not recorded", 'extra topic /silent'):
+        assert words_of in status['problem']
+    (path,) = find_episodes(tmp_path)
+    with Episode.open(path) as episode:
+        assert set(episode.topics) == {'/odom', '/imu', '/robot_description', '/late'}
+        for topic, sent in (('/odom', odom), ('/imu', imu), ('/late', late)):
+            kept = episode.messages(topic)
+            first = in_one_piece([*kept], sent.data)
+            assert kept.stamp_ns.tolist() == sent.stamps_ns[first : first + len(kept)]
+            assert np.all(np.diff(kept.steady_ns) > 0) and np.all(np.diff(kept.received_ns) > 0)
+            assert 0 <= np.median(kept.received_ns - kept.stamp_ns) < 100_000_000
+            start_ns = episode.frame_steady_ns[0] - 500_000_000
+            assert start_ns < kept.steady_ns[0] < episode.frame_steady_ns[-1] + 500_000_000
+        assert len(episode.messages('/odom')) > 50 and len(episode.messages('/imu')) > 200
+        robot = episode.messages('/robot_description')
+        assert [*robot] == [as_sent(words)] and episode.topics[robot.topic].latched
+        assert abs(int(robot.steady_ns[0]) - int(episode.frame_steady_ns[0])) < 500_000_000
+        assert episode.topics['/odom'].type == 'nav_msgs/msg/Odometry'
+        assert episode.topics['/odom'].definition == definition(Odometry)
+        assert episode.topics['/odom'].type_hash.startswith('RIHS01_')
+        texts = [event.text for event in episode.events if event.name == 'problem']
+        assert len(texts) == len(set(texts))
+        for words_of in ('/two has the type', '/no name', 'extra topic /silent'):
+            assert sum(words_of in text for text in texts) == 1, texts
+        topics = {topic: [*episode.messages(topic)] for topic in episode.topics}
+    assert main(['episodes', 'show', str(path), '--json']) == 0
+    shown = json.loads(capsys.readouterr().out)['topics']['/imu']
+    assert shown['count'] == len(topics['/imu']) and shown['rate_hz'] > 20
+    bags = tmp_path / 'bags'
+    assert main(['episodes', 'export', str(path), '--out', str(bags), '--format', 'rosbag2']) == 0
+    with Reader(bags / path.stem) as bag:
+        for topic, data in topics.items():
+            (connection,) = [one for one in bag.connections if one.topic == topic]
+            assert [data for _, _, data in bag.messages([connection])] == data
+
+
+def test_a_latched_topic_is_in_every_episode(rig, client, tmp_path):
+    """Also in the second one, long after it was published."""
+    client.publisher('/robot_description', String, LATCHED).publish(String(data='<robot/>'))
+    with rig.camera():
+        for _ in range(2):
+            assert client.call('recorder/start').success
+            rig.until('the message', lambda _, values: int(values['messages']) == 1)
+            assert client.call('recorder/stop').success
+    for path in find_episodes(tmp_path):
+        with Episode.open(path) as episode:
+            assert [*episode.messages('/robot_description')] == [as_sent(String(data='<robot/>'))]
+
+
+def test_an_unknown_type_is_a_sentence():
+    """It names topic, type and remedy."""
+    topic = extra_topics._Topic('/odd')
+    publisher = extra_topics.TopicEndpointInfo(topic_type='robot_msgs/msg/Odd')
+    problem = extra_topics._identify(topic, publisher, latched=False)
+    assert 'extra topic /odd is not recorded: its type robot_msgs/msg/Odd' in problem
+    assert 'install its package' in problem and topic.channel is None
