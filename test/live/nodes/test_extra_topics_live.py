@@ -93,7 +93,7 @@ def test_an_episode_holds_every_topic_as_it_arrived(rig, client, others, tmp_pat
             assert (np.diff(numbers) - 1).sum() == counted(episode, topic)
             assert np.all(np.diff(numbers) > 0)
             assert np.all(np.diff(kept.steady_ns) > 0) and np.all(np.diff(kept.received_ns) > 0)
-            assert 0 <= np.median(kept.received_ns - kept.stamp_ns) < 100_000_000
+            assert 0 <= np.median(kept.received_ns - kept.stamp_ns) < 10**9
             start_ns = episode.frame_steady_ns[0] - 500_000_000
             assert start_ns < kept.steady_ns[0] < episode.frame_steady_ns[-1] + 500_000_000
         assert len(episode.messages('/odom')) > 20 < len(episode.messages('/imu'))
