@@ -1,10 +1,15 @@
 """Rows of an episode in memory, and what timing needs from an episode."""
 
+import struct
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
 import numpy as np
+
+from mobile_vla_ros.types import NANOSECONDS
+
+HEADER_BYTES = 12  # of a message up to the end of its header's stamp
 
 
 @dataclass(frozen=True)
@@ -57,6 +62,13 @@ class Channel:
     type_hash: str = ''
     latched: bool = False
     count: int = field(default=0, compare=False)
+
+
+def header_ns(data: bytes) -> int:
+    """Return the stamp of a message that begins with a header, by its CDR bytes (at least 12)."""
+    order = '<' if data[1] & 1 else '>'
+    seconds, rest = struct.unpack_from(f'{order}iI', data, 4)
+    return int(seconds) * NANOSECONDS + int(rest)
 
 
 @dataclass(frozen=True, eq=False)

@@ -39,8 +39,8 @@ class Received(NamedTuple):
 
     :param time_ns: the bag's time of it.
     :param place: where it is in the bag: later ones are greater.
-    :param message: an object with the fields of its type; None when it cannot be read, and
-        ``problem`` says why.
+    :param message: an object with the fields of its type, or its bytes; None when it cannot be
+        read, and ``problem`` says why.
     """
 
     time_ns: int
@@ -89,10 +89,21 @@ class Bag:
     def __exit__(self, *_: object) -> None:
         self._closing.close()
 
-    def messages(self, topics: Collection[Topic]) -> Iterator[Received]:
+    def definition(self, topic: Topic) -> str:
+        """Return the definition of a topic's type: the bag's, else that of ROS; '' for neither."""
+        found = [file.definitions.get(topic) for file in self._files]
+        own = next(filter(None, found), '')
+        if own or topic.type not in self._store.types:
+            return own
+        return self._store.generate_msgdef(topic.type, ros_version=2)[0]
+
+    def messages(
+        self, topics: Collection[Topic], raw: Collection[Topic] = ()
+    ) -> Iterator[Received]:
         """
         Yield the messages of some topics in the order of arrival (``in_order``), file by file.
 
+        :param raw: topics among them whose messages are their bytes (CDR).
         :raises UserError: when the bag is broken.
         """
         for number, file in enumerate(self._files):
@@ -103,18 +114,21 @@ class Bag:
                     break
                 place = (number, *found.place)
                 try:
-                    message, problem = self._read(found.topic, found.data), ''
+                    data, problem = self._inflated(found.data), ''
+                    message: Any = data
+                    if found.topic not in raw:
+                        message = self._store.deserialize_cdr(data, found.topic.type)
                 except Exception as error:  # of any kind: struct, ValueError, MemoryError
                     message = None
                     problem = f'a message cannot be read; got {first_line(error)}'
                 yield Received(found.time_ns, place, found.topic, message, problem)
 
-    def _read(self, topic: Topic, data: bytes | None) -> Any:
+    def _inflated(self, data: bytes | None) -> bytes:
         if data is not None and self._by_message:
             data = inflate(data, MAX_BYTES)
         if data is None or len(data) > MAX_BYTES:
             raise ValueError(f'more than {MAX_BYTES} bytes')
-        return self._store.deserialize_cdr(data, topic.type)
+        return data
 
     def _paths(self, folder: Path) -> list[Path]:
         """Return the files of a bag, as its metadata names them."""

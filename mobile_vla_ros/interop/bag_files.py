@@ -2,7 +2,7 @@
 The files of a bag, read as a stranger's: MCAP and SQLite, whole or cut short.
 
 Nothing in a file is believed beyond its own bytes: what a chunk or a message may need is bounded,
-and of the definitions of message types only the names are read.
+and the definitions of message types are kept, not parsed.
 """
 
 import os
@@ -29,6 +29,7 @@ MAX_BYTES = 1 << 26  # of a chunk or a message; a raw image of 22 megapixels
 MAX_RATIO = 1000  # of a file compressed as a whole
 MAX_PARTS = 1 << 20
 MAX_NAME = 4096
+MAX_SCHEMA, MAX_DEFINITIONS = 1 << 16, 1000  # bytes of a schema; how many of their texts are kept
 CHUNK_HEAD_BYTES = 64  # at most, of what comes before the records in a chunk
 MAGIC = b'\x89MCAP0\r\n'
 HEADER, FOOTER, SCHEMA, CHANNEL, MESSAGE, CHUNK, INDEX = range(1, 8)
@@ -68,11 +69,13 @@ class BagFile(Protocol):
 
     :ivar topics: those with messages, in no order.
     :ivar silent: those without.
+    :ivar definitions: of the types of topics, where the file has them (``ros2msg``).
     :ivar note: what is missing of the file, in words; '' if it is whole.
     """
 
     topics: set[Topic]
     silent: set[Topic]
+    definitions: dict[Topic, str]
     note: str
 
     def messages(self, topics: Collection[Topic]) -> Iterator[Message]:
@@ -101,7 +104,8 @@ class McapFile:
         self.note = ''
         self._file = path.open('rb')
         self._end = os.fstat(self._file.fileno()).st_size
-        self._schemas: dict[int, str] = {}
+        self._schemas: dict[int, tuple[str, str]] = {}  # name and definition of a type
+        self.definitions: dict[Topic, str] = {}
         self._channels: dict[int, Topic] = {}
         self._counts: Counter[int] = Counter()
         self._parts: list[Part] = []
@@ -141,7 +145,7 @@ class McapFile:
             file.seek(place)
             operation, size = struct.unpack('<BQ', file.read(9))
             cut = place + 9 + size > self._end
-            head = file.read(min(size, 2 * MAX_NAME))
+            head = file.read(min(size, 2 * MAX_NAME if operation != SCHEMA else MAX_SCHEMA))
             if cut and (operation != CHUNK or len(head) < CHUNK_HEAD_BYTES):
                 break
             if operation == HEADER:
@@ -169,15 +173,20 @@ class McapFile:
         self._parts.append(part)
 
     def _note(self, operation: int, body: bytes | memoryview) -> None:
-        """Keep the name of a schema, or a channel."""
+        """Keep the name and definition of a schema, or a channel."""
         try:
             if operation == SCHEMA:
-                self._schemas[struct.unpack_from('<H', body)[0]] = _text(body, 2)[0]
+                (name, end), (number,) = _text(body, 2), struct.unpack_from('<H', body)
+                encoding, end = _text(body, end)
+                more = encoding == 'ros2msg' and len(self._schemas) < MAX_DEFINITIONS
+                self._schemas[number] = name, _text(body, end, MAX_SCHEMA)[0] if more else ''
             elif operation == CHANNEL:
                 number, schema = struct.unpack_from('<HH', body)
                 name, end = _text(body, 4)
                 encoding, _ = _text(body, end)
-                self._channels[number] = Topic(name, self._schemas.get(schema, ''), encoding)
+                kind, definition = self._schemas.get(schema, ('', ''))
+                self._channels[number] = topic = Topic(name, kind, encoding)
+                self.definitions[topic] = definition
         except struct.error:
             pass  # too short to be one
 
@@ -270,11 +279,11 @@ def _too_large(what: str, size: int) -> UserError:
     )
 
 
-def _text(body: bytes | memoryview, place: int) -> tuple[str, int]:
-    """Return a text of at most ``MAX_NAME`` bytes in a record, and where it ends."""
+def _text(body: bytes | memoryview, place: int, most: int = MAX_NAME) -> tuple[str, int]:
+    """Return a text of at most ``most`` bytes in a record, and where it ends."""
     (size,) = struct.unpack_from('<I', body, place)
     end = place + 4 + size
-    if size > MAX_NAME or end > len(body):
+    if size > most or end > len(body):
         raise struct.error
     return bytes(body[place + 4 : end]).decode(errors='replace'), end
 
@@ -289,6 +298,7 @@ class SqliteFile:
 
     def __init__(self, path: Path, folder: Path) -> None:
         self.note = ''
+        self.definitions: dict[Topic, str] = {}
         logs = [path.with_name(path.name + end) for end in ('-wal', '-journal')]
         logs = [log for log in logs if log.is_file() and log.stat().st_size]
         if logs:  # reading them writes: into a copy, not into the user's files

@@ -277,6 +277,7 @@ def _import(
             episode_id=episode_id,
             expected_rate_hz=opened.rate_hz,
             timed=opened.timed,
+            messages=bool(options.extra_topics),
         )
         try:
             opened.copy(writer, lambda: seen(writer.frames))

@@ -6,12 +6,13 @@ One bag is one episode. The bag's time of a message is its receipt; the header h
 
 import contextlib
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from mobile_vla_ros.episode.records import HEADER_BYTES, Channel, header_ns
 from mobile_vla_ros.episode.storage.schema import MAX_TIME
 from mobile_vla_ros.episode.storage.writer import EpisodeWriter
 from mobile_vla_ros.errors import UserError
@@ -26,6 +27,7 @@ IMAGE, COMPRESSED = 'sensor_msgs/msg/Image', 'sensor_msgs/msg/CompressedImage'
 TWIST, TWIST_STAMPED = 'geometry_msgs/msg/Twist', 'geometry_msgs/msg/TwistStamped'
 STRING, CLOCK = 'std_msgs/msg/String', 'rosgraph_msgs/msg/Clock'
 MAX_NAMED = 5  # topics in one sentence
+HEADERS = ('std_msgs/Header', 'std_msgs/msg/Header', 'Header')  # as definitions name it
 
 
 @contextlib.contextmanager
@@ -41,11 +43,12 @@ def open_bag(path: Path, options: ImportOptions, scratch: Path) -> Iterator[Sour
         frames = _topic(bag, 'image', (IMAGE, COMPRESSED), options.image_topic)
         commands = _topic(bag, 'command', (TWIST, TWIST_STAMPED), options.command_topic)
         words = {one for one in bag.topics if _is_instruction(one)}
+        extra, missing = _extra(bag, options.extra_topics, (frames, commands))
         usable = _Usable(bag)
         yield Source(
             usable.first_ns([frames, commands]),
             lambda writer, seen: _BagCopy(bag, usable, writer, options, seen).run(
-                frames, commands
+                frames, commands, extra
             ),
             {
                 'instruction': options.or_given(_own_instruction(bag, words)),
@@ -54,7 +57,7 @@ def open_bag(path: Path, options: ImportOptions, scratch: Path) -> Iterator[Sour
                 'command_type': commands.type,
                 'ros_version': bag.ros_distro,
             },
-            notes=(*bag.notes, *_left_out(bag, {frames, commands, *words})),
+            notes=(*bag.notes, *missing, *_left_out(bag, {frames, commands, *words, *extra})),
         )
 
 
@@ -104,18 +107,24 @@ class _BagCopy:
         self._size: tuple[int, int] | None = None
         self._first_problem = ''
 
-    def run(self, frames: Topic, commands: Topic) -> None:
-        """Write every message of the topics; raise UserError if no image is usable."""
+    def run(self, frames: Topic, commands: Topic, extra: Mapping[Topic, Channel]) -> None:
+        """
+        Write every message of the topics; raise UserError if no image is usable.
+
+        :param extra: topics to keep as they are, each with its channel.
+        """
         first_ns = last_ns = self._usable.first_ns([frames, commands])
         self._writer.add_event('start', first_ns)
         untimed: Counter[Topic] = Counter()
-        for received in self._bag.messages([frames, commands]):
+        for received in self._bag.messages([frames, commands, *extra], raw=extra):
             if not self._usable.has_time(received):
                 untimed[received.topic] += 1
                 continue
             last_ns = max(last_ns, received.time_ns)
             if received.topic == frames:
                 self._frame(received)
+            elif received.topic in extra:
+                self._message(received, extra[received.topic])
             else:
                 self._command(received)
         if not self._writer.frames:
@@ -129,6 +138,10 @@ class _BagCopy:
             self._writer.add_event('drop', first_ns, text, dropped=untimed[frames])
         if untimed[commands]:
             self._writer.add_event('problem', first_ns, f'{untimed[commands]} commands {why}')
+        for topic in extra:
+            if untimed[topic]:
+                what = f'{untimed[topic]} messages of {topic.name} {why}'
+                self._writer.add_event('problem', first_ns, what)
         for note in self._bag.notes:
             self._writer.add_event('problem', last_ns, note)
         self._writer.add_event('stop', last_ns)
@@ -165,6 +178,17 @@ class _BagCopy:
             # Decoded once as well: a broken image would break training later.
             images.compressed_to_rgb(message)
         return encoded, (header.height, header.width)
+
+    def _message(self, received: Received, channel: Channel) -> None:
+        data, time_ns = received.message, received.time_ns
+        if not data:
+            why = received.problem or 'it is empty'
+            self._writer.add_event('problem', time_ns, f'1 message of {channel.topic}: {why}')
+            return
+        stamp_ns = time_ns
+        if _begins_with_header(channel.definition) and len(data) >= HEADER_BYTES:
+            stamp_ns = header_ns(data)
+        self._writer.add_message(channel, data, stamp_ns, time_ns)
 
     def _command(self, received: Received) -> None:
         if received.message is None:
@@ -227,6 +251,31 @@ def _topic(bag: Bag, what: str, types: tuple[str, ...], wanted: str) -> Topic:
             remedy=f'name one of them with --{what}-topic',
         )
     return found[0]
+
+
+def _extra(
+    bag: Bag, names: Sequence[str], used: Collection[Topic]
+) -> tuple[dict[Topic, Channel], list[str]]:
+    """Return the topics to keep as they are, and a sentence for each name that is none of them."""
+    found, missing = {}, []
+    for name in names:
+        of_name = [one for one in bag.topics if one.name == name]
+        if len(of_name) != 1:
+            got = _named(of_name) or 'no message of it'
+            missing.append(f'{name} is not kept as it is: got {got}; expected one topic and type')
+        elif of_name[0] in used:
+            missing.append(f'{name} is not kept as it is: its messages become the episode')
+        else:
+            (topic,) = of_name
+            found[topic] = Channel(topic.name, topic.type, bag.definition(topic))
+            if not found[topic].definition:
+                missing.append(f'{name} is kept without the definition of {topic.type}')
+    return found, missing
+
+
+def _begins_with_header(definition: str) -> bool:
+    lines = (line.partition('#')[0].split() for line in definition.splitlines())
+    return next(filter(None, lines), [''])[0] in HEADERS
 
 
 def _named(topics: list[Topic]) -> str:

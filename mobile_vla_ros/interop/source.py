@@ -1,6 +1,6 @@
 """The input of an import: an episode in another layout, and how to read it."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from mobile_vla_ros.episode.storage.schema import EpisodeInfo
@@ -24,6 +24,7 @@ class ImportOptions:
     :param base_command_timeout_s: the base stops this long after a command; 0: it holds the last
         one; None: unknown.
     :param encoding: of raw images in a bag whose own does not name colours (8UC3); '': none.
+    :param extra_topics: other topics of a bag to keep as they are.
     :raises UserError: for a value out of range.
     """
 
@@ -35,6 +36,7 @@ class ImportOptions:
     command_topic: str = ''
     base_command_timeout_s: float | None = None
     encoding: str = ''
+    extra_topics: Sequence[str] = ()
 
     def __post_init__(self) -> None:
         known_rule(self.base_command_timeout_s)

@@ -317,20 +317,31 @@ class Client:
             self._publishers[key] = self.node.create_publisher(message_type, topic, qos)
         return self._publishers[key]
 
-    def publish(self, topic: str, message, qos=10, timeout_s: float = TIMEOUT_S):
-        """Publish one message as soon as there is a subscriber."""
-        publisher = self.publisher(topic, type(message), qos)
+    def publish(
+        self, topic: str, message, qos=10, timeout_s: float = TIMEOUT_S, kind: type | None = None
+    ):
+        """Publish one message as soon as there is a subscriber; ``kind``: its type, if bytes."""
+        publisher = self.publisher(topic, kind or type(message), qos)
         wait_until(publisher.get_subscription_count, timeout_s, f'a subscriber of {topic}')
         publisher.publish(message)
 
     @contextmanager
     def stream(
-        self, topic: str, make: Callable[[], object], rate_hz: float = 10.0, qos=10
+        self,
+        topic: str,
+        make: Callable[[], object],
+        rate_hz: float = 10.0,
+        qos=10,
+        kind: type | None = None,
     ) -> Iterator[None]:
-        """Publish ``make()`` at a rate while the block runs, from the first subscriber on."""
+        """
+        Publish ``make()`` at a rate while the block runs, from the first subscriber on.
+
+        :param kind: the type of the messages, if these are serialised.
+        """
         first = make()
-        self.publish(topic, first, qos)
-        publisher = self.publisher(topic, type(first), qos)
+        self.publish(topic, first, qos, kind=kind)
+        publisher = self.publisher(topic, kind or type(first), qos)
         done = threading.Event()
 
         def work():

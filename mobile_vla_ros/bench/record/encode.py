@@ -10,6 +10,8 @@ from mobile_vla_ros.bench.table import Figure, at_most, plain
 
 WIDTH, HEIGHT, QUALITY = 1280, 720, 90
 FRAMES, BLOCK = 360, 15
+MESSAGE_BYTES = (500, 1_000_000)  # an IMU's, a point cloud's
+INSTRUCTION = 'go to the red box'
 # As in an episode of the reference run; one of its frames costs as much as thirty of this package.
 REFERENCE_FRAMES = 18
 PERIOD_NS = 33_333_333
@@ -78,6 +80,11 @@ def measure(folder: Path, *, quiet: bool = False) -> list[Figure]:
         plain(
             part, "time against the reference run's layout", write_ms / reference_ms, 'times', 3
         ),
+        *(
+            plain(part, f'writing an extra message of {size} bytes', message_ms, 'ms', 3)
+            for size in MESSAGE_BYTES
+            for message_ms in [_message_ms(folder / f'messages_{size}', size)]
+        ),
     ]
 
 
@@ -94,7 +101,7 @@ def _by_turns(folder: Path, bgr: list, quiet: bool) -> tuple[float, float, float
     from mobile_vla_ros.images.messages import encode_message
 
     messages = [RawImage(HEIGHT, WIDTH, WIDTH * 3, image.tobytes()) for image in bgr]
-    writer = EpisodeWriter(folder, EpisodeInfo('go to the red box'), START_NS)
+    writer = EpisodeWriter(folder, EpisodeInfo(INSTRUCTION), START_NS)
     alone, written = [], []
     for first in tqdm(
         range(0, FRAMES, BLOCK), desc='encode', unit='block', disable=quiet, leave=False
@@ -116,6 +123,24 @@ def _by_turns(folder: Path, bgr: list, quiet: bool) -> tuple[float, float, float
     close_ms = (time.perf_counter() - started) * 1e3
     # The first block of each is a warm-up.
     return float(np.mean(alone[1:])) * 1e3, float(np.mean(written[1:])) * 1e3, close_ms, path
+
+
+def _message_ms(folder: Path, size: int) -> float:
+    """Return ms of writing a message of an extra topic, flushed every ``BLOCK``."""
+    from mobile_vla_ros.episode.records import Channel
+    from mobile_vla_ros.episode.storage.schema import EpisodeInfo
+    from mobile_vla_ros.episode.storage.writer import EpisodeWriter
+
+    writer = EpisodeWriter(folder, EpisodeInfo(INSTRUCTION), START_NS, messages=True)
+    channel, data = Channel('/points', 'sensor_msgs/msg/PointCloud2'), bytes([1]) * size
+    started = time.process_time()
+    for number in range(FRAMES):
+        writer.add_message(channel, data, *[START_NS + number] * 3)
+        if number % BLOCK == BLOCK - 1:
+            writer.flush()
+    spent_s = time.process_time() - started
+    writer.discard()
+    return spent_s / FRAMES * 1e3
 
 
 def _encoder_alone(image: np.ndarray) -> np.ndarray:

@@ -140,8 +140,7 @@ def _show(shown: dict[str, Any], as_json: bool) -> None:
         return
     health, events = shown.pop('health') or {}, shown.pop('events')
     for topic, one in shown.pop('topics', {}).items():
-        rate = f', {one["rate_hz"]:.1f} Hz' if one['rate_hz'] else ''
-        shown[f'topic {topic}'] = f'{one["type"]}: {one["count"]} messages{rate}'
+        shown[f'topic {topic}'] = '{type}: {count} messages, {rate_hz} Hz'.format(**one)
     for key, value in health.items():
         shown[f'health.{key}'] = '; '.join(value) if isinstance(value, list) else value
     print(text_table.table(shown.items()))

@@ -60,10 +60,7 @@ def add(actions) -> None:
         help='JPEG quality (default: %(default)s)',
     )
     parser.add_argument(
-        '--image-topic',
-        default='',
-        metavar='TOPIC',
-        help='image topic of a bag with several',
+        '--image-topic', default='', metavar='TOPIC', help='image topic of a bag with several'
     )
     parser.add_argument(
         '--command-topic', default='', metavar='TOPIC', help='command topic of a bag with several'
@@ -80,6 +77,12 @@ def add(actions) -> None:
         default='',
         metavar='NAME',
         help="colours of a bag's images of encoding 8UC3 and the like, which names none: bgr8, …",
+    )
+    parser.add_argument(
+        '--extra_topics',
+        default='',
+        metavar='/A,/B',
+        help='other topics of a bag, kept as they are',
     )
     parser.add_argument('--json', action='store_true', help='print JSON, one object a source')
     parser.set_defaults(run=run)
@@ -112,6 +115,7 @@ def run(args: argparse.Namespace) -> int:
         args.command_topic,
         args.base_command_timeout_s,
         args.encoding,
+        tuple(args.extra_topics.split(',') if args.extra_topics else ()),
     )
     source, out = args.source.expanduser(), args.out.expanduser()
     counts = dict.fromkeys((IMPORTED, SKIPPED, FAILED), 0)

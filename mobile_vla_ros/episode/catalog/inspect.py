@@ -49,12 +49,12 @@ def describe(path: Path) -> dict[str, Any]:
 
 
 def topics(episode: Episode) -> dict[str, dict[str, Any]]:
-    """Return of each extra topic the type, the number of messages and their rate, plain values."""
+    """Return of each extra topic its type, the number of messages, and their rate (0: unknown)."""
     found = {}
     for topic, channel in episode.topics.items():
         steady_ns = episode.messages(topic).steady_ns
         span_s = float(np.ptp(steady_ns)) / NANOSECONDS if len(steady_ns) else 0.0
-        rate_hz = round((len(steady_ns) - 1) / span_s, 3) if span_s else None
+        rate_hz = round((len(steady_ns) - 1) / span_s, 1) if span_s else 0.0
         found[topic] = {'type': channel.type, 'count': channel.count, 'rate_hz': rate_hz}
     return found
 

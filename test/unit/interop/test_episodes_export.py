@@ -13,7 +13,6 @@ from rosbags.highlevel import AnyReader
 from rosbags.rosbag2 import Reader
 from rosbags.typesys import Stores, get_typestore
 
-from bags import twist as twist_message
 from mobile_vla_ros.cli.main import main
 from mobile_vla_ros.episode.records import Channel
 from mobile_vla_ros.episode.storage.reader import Episode, find_episodes
@@ -289,7 +288,11 @@ def test_topics_are_exported_byte_for_byte(tmp_path):
 
     def channel(topic: str, kind: str, **more) -> Channel:
         return Channel(
-            topic, kind, store.generate_msgdef(kind)[0], store.hash_rihs01(kind), **more
+            topic,
+            kind,
+            store.generate_msgdef(kind, ros_version=2)[0],
+            store.hash_rihs01(kind),
+            **more,
         )
 
     tree = channel('/tf_static', 'tf2_msgs/msg/TFMessage', latched=True)
@@ -297,7 +300,7 @@ def test_topics_are_exported_byte_for_byte(tmp_path):
     writer = EpisodeWriter(tmp_path / 'episodes', EpisodeInfo('go'), CREATED_NS, messages=True)
     writer.add_message(tree, message(3), 5, START_NS)
     write_rows(writer, 4)
-    sent = [store.serialize_cdr(twist_message(row), TWIST) for row in range(3)]
+    sent = [message(5 + row) for row in range(3)]
     for row, data in enumerate(sent):
         writer.add_message(speeds, data, 7, START_NS + row)
         writer.add_message(odd, message(row), 7, START_NS + row)

@@ -12,8 +12,10 @@ from bags import (
     PERIOD_NS,
     PNG,
     START_NS,
+    STORE,
     compressed,
     drive,
+    header,
     image,
     import_one,
     imported_episode,
@@ -25,12 +27,16 @@ from bags import (
 )
 from damaged_files import cut_in_half
 from mobile_vla_ros.cli.main import main
+from mobile_vla_ros.episode.records import Channel
 from mobile_vla_ros.episode.storage.reader import Episode
+from mobile_vla_ros.episode.storage.schema import EpisodeInfo
+from mobile_vla_ros.episode.storage.writer import EpisodeWriter
 from mobile_vla_ros.errors import UserError
 from mobile_vla_ros.images import messages as images
 from mobile_vla_ros.interop.export import export
-from mobile_vla_ros.interop.imports import FAILED
+from mobile_vla_ros.interop.imports import FAILED, IMPORTED
 from mobile_vla_ros.interop.source import ImportOptions
+from small_episodes import write_rows
 
 
 def jpeg(index: int, stamp_ns: int):
@@ -280,3 +286,50 @@ def test_colours_without_a_name_are_named_by_the_user(tmp_path):
         assert np.array_equal(episode.frame(3).image, pixels_of(3))
     with pytest.raises(UserError, match='unknown encoding'):
         ImportOptions('go', encoding='purple')
+
+
+@pytest.mark.parametrize('storage', ['mcap', 'sqlite3'])
+def test_named_topics_are_kept_as_they_are(tmp_path, storage):
+    """With bytes, type, definition and stamps; a name that is not in the bag is said."""
+    kind, stamps_ns = 'geometry_msgs/msg/Vector3Stamped', [10**18 + row for row in range(12)]
+    speeds = [
+        make(kind, header(stamp_ns), make('geometry_msgs/msg/Vector3', 1.0, 2.0, 3.0))
+        for stamp_ns in stamps_ns
+    ]
+    times_ns = [time_ns + 3 for topic, _, time_ns in drive() if topic == '/cmd_vel']
+    messages = [('/speed', one, at_ns) for one, at_ns in zip(speeds, times_ns, strict=True)]
+    words = ('/words', make('std_msgs/msg/String', 'hello'), times_ns[0])
+    bag = write_bag(tmp_path / 'bag', [*drive(), *messages, words], storage)
+    wanted = ('/speed', '/words', '/scan', '/cmd_vel')
+    outcome = import_one(bag, tmp_path / 'out', ImportOptions('go', extra_topics=wanted))
+    assert outcome.status == IMPORTED, outcome.reason
+    notes = ' '.join(outcome.notes)
+    assert '/scan is not kept as it is: got no message of it' in notes
+    assert '/cmd_vel is not kept as it is: its messages become the episode' in notes
+    assert 'not imported' not in notes
+    with Episode.open(outcome.path) as episode:
+        assert set(episode.topics) == {'/speed', '/words'}
+        kept, channel = episode.messages('/speed'), episode.topics['/speed']
+        assert [*kept] == [STORE.serialize_cdr(one, kind) for one in speeds]
+        assert (kept.received_ns.tolist(), kept.stamp_ns.tolist()) == (times_ns, stamps_ns)
+        assert (channel.type, channel.definition) == (
+            kind,
+            STORE.generate_msgdef(kind, ros_version=2)[0],
+        )
+        assert episode.messages('/words').stamp_ns.tolist() == [times_ns[0]]
+
+
+def test_a_topic_of_an_unknown_type_keeps_its_definition(tmp_path):
+    """From an MCAP; one that an episode was exported to is imported with all of it."""
+    writer = EpisodeWriter(tmp_path / 'first', EpisodeInfo('go'), START_NS, messages=True)
+    odd = Channel('/odd', 'robot_msgs/msg/Odd', '# a comment\nstd_msgs/Header header\n' * 400)
+    write_rows(writer, 10)
+    for row in range(10):
+        writer.add_message(odd, bytes([0, 1, 0, 0, 9, 0, 0, 0, row, 0, 0, 0, 7]), 1, 10**17 + row)
+    exported = export(writer.close(), tmp_path, 'rosbag2')['path']
+    options = ImportOptions(extra_topics=('/odd',))
+    with imported_episode(Path(exported), tmp_path / 'out', options) as episode:
+        assert episode.topics == {'/odd': odd}
+        messages = episode.messages('/odd')
+        assert messages.stamp_ns.tolist() == [9 * 10**9 + row for row in range(10)]
+        assert messages[3][8:] == bytes([3, 0, 0, 0, 7])
