@@ -38,7 +38,7 @@ class Sampling:
     How to cut episodes into training data: the policy's rate, window and chunk.
 
     :param command_max_age_s: the timeout of a base that an episode does not state; 0: it holds
-        the last command; None: by the images (`Episode.command_rule`).
+        the last command; None: by odometry or images (`Episode.command_rule`).
     """
 
     rate_hz: float = 10.0

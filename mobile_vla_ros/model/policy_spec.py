@@ -67,7 +67,7 @@ class PolicySpec:
     :param window: frames that the head sees, including the newest.
     :param chunk: actions predicted from a frame, including the current one.
     :param command_max_age_s: the timeout of a base in episodes that do not state it (0: it holds
-        the last command); None: by their images. Older bundles always have a number.
+        the last command); None: by their odometry or images. Older bundles always have a number.
     :param instruction_template: text before the action token; `{instruction}` is replaced.
     :param blank: `image` or `instruction` for a control policy that is trained and driven
         without it; empty for a policy that has both.

@@ -109,7 +109,7 @@ class DataConfig:
     command_max_age_s: float | None = _setting(
         None,
         'seconds after a command at which the base stops, for episodes that do not state it; '
-        '0: it holds the last command; none: by their images',
+        '0: it holds the last command; none: by their odometry or images',
         0,
         60,
     )
