@@ -23,7 +23,7 @@ def test_a_turn_reaches_the_base_within_the_guard_s_limit(turning_policy, nodes,
             'arm_at_start': True,
             'override': ['arm_at_start'],
             'max_velocity': [1.0, 1.0, LIMIT_RADPS],
-            'observation_max_age_s': 2.0,
+            'observation_max_age_s': 4.0,
             'proposal_timeout_s': 2.0,
         },
     )

@@ -25,7 +25,7 @@ GUARD = {
     # A busy machine sends the test's own streams late.
     'teleop_timeout_s': 1.0,
     'proposal_timeout_s': 2.0,
-    'observation_max_age_s': 2.0,
+    'observation_max_age_s': 4.0,
     'after_takeover': 'resume',
     'arm_at_start': True,
     'override': ['arm_at_start'],

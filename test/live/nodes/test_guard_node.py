@@ -15,7 +15,7 @@ from ros_helpers import TIMEOUT_S, status_values
 # A base that reaches any speed within a tick, where a test is not about acceleration.
 NIMBLE = {'max_acceleration': [1000.0, 1000.0, 1000.0]}
 # A busy machine sends the test's own streams late; the default limits are tested without a clock.
-PATIENT = {'proposal_timeout_s': 2.0, 'observation_max_age_s': 2.0}
+PATIENT = {'proposal_timeout_s': 2.0, 'observation_max_age_s': 4.0}
 ONE_BEST_EFFORT = QoSProfile(depth=1, reliability=ReliabilityPolicy.BEST_EFFORT)
 LATCHED = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
 

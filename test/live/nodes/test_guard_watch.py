@@ -36,7 +36,7 @@ class Drive:
                 'max_acceleration': [100.0] * 3,
                 # A busy machine sends the test's own streams late.
                 'proposal_timeout_s': 2.0,
-                'observation_max_age_s': 2.0,
+                'observation_max_age_s': 4.0,
                 **params,
             },
         )
