@@ -41,10 +41,7 @@ def add(actions) -> None:
         help='rows per second of HDF5 files, which have no times',
     )
     parser.add_argument(
-        '--instruction',
-        default='',
-        metavar='TEXT',
-        help='the instruction, for recordings without one',
+        '--instruction', default='', metavar='TEXT', help='of recordings that have none'
     )
     parser.add_argument(
         '--image-format',
@@ -79,10 +76,7 @@ def add(actions) -> None:
         help="colours of a bag's images of encoding 8UC3 and the like, which names none: bgr8, …",
     )
     parser.add_argument(
-        '--extra_topics',
-        default='',
-        metavar='/A,/B',
-        help='other topics of a bag, kept as they are',
+        '--extra_topics', default='', metavar='/A,/B', help='other topics of a bag to keep'
     )
     parser.add_argument('--json', action='store_true', help='print JSON, one object a source')
     parser.set_defaults(run=run)
