@@ -189,7 +189,11 @@ def test_after_a_takeover_the_policy_drives_on_at_a_person_s_word(nodes, client)
 def test_a_disarmed_guard_leaves_the_base_to_others_and_names_them(nodes, client, others):
     """Zero until the base stands, then nothing; it speaks again when it is armed."""
     drive = Drive(nodes, client, base_deceleration_mps2=10.0)
-    assert client.wait_for(lambda: len(drive.commands), what='zeros at the start')
+    client.wait_for(lambda: client.call('guard/arm').success, what='the first arming')
+    client.wait_for(lambda: len(drive.commands), what='commands')
+    assert client.call('guard/disarm').success
+    seen = len(drive.commands)
+    client.wait_for(lambda: len(drive.commands) > seen, what='zeros')
     client.wait_for(
         lambda: time.monotonic() - drive.commands.times[-1] > 0.6, what='silence, 1.1 s later'
     )
@@ -197,7 +201,7 @@ def test_a_disarmed_guard_leaves_the_base_to_others_and_names_them(nodes, client
     joystick = others('teleop_twist_joy')
     with joystick.stream('cmd_vel', forward, rate_hz=20):
         client.wait_for(lambda: len(drive.commands) > seen + 20, what='its commands')
-        assert 'publishes /cmd_vel too' in drive.until('not_armed', 'disarmed')['reason']
+        assert 'publishes /cmd_vel too' in drive.until('disarmed', 'disarmed')['reason']
         speeds = [one.linear.x for one in drive.commands.messages[seen:]]
         assert set(speeds) == {FORWARD}
     joystick.node.destroy_publisher(joystick.publisher('cmd_vel', Twist))

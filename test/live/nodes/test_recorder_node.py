@@ -461,7 +461,7 @@ def patched(tmp_path, code: str) -> dict:
     package.mkdir()
     (package / 'recorder.py').write_text(
         'import sys, time\nfrom mobile_vla_ros.nodes import recorder_node\n'
-        'from mobile_vla_ros.nodes.recorder import current_episode\n'
+        'from mobile_vla_ros.nodes.recorder import current_episode, open_episode\n'
         f'{textwrap.dedent(code)}\nsys.exit(recorder_node.main())\n'
     )
     return {'module': 'patched.recorder', 'env': {'PYTHONPATH': str(tmp_path)}}
@@ -504,12 +504,12 @@ def test_discard_of_an_episode_that_just_ended_reports_that_it_is_kept(nodes, cl
         **patched(
             tmp_path,
             """
-        class Ending(current_episode.Recording):
+        class Ending(open_episode.Recording):
             def discard(self, on_done=None):
                 with self._news:
                     self._stop('the disk is full')
                 super().discard(on_done)
-        current_episode.Recording = Ending
+        open_episode.Recording = Ending
         """,
         ),
     )

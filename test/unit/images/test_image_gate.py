@@ -23,7 +23,8 @@ from mobile_vla_ros.images import messages as images
 from mobile_vla_ros.images import stored
 from mobile_vla_ros.images.stored import BrokenImage, check_whole, decode
 from mobile_vla_ros.nodes.inference.camera import CameraGate
-from mobile_vla_ros.nodes.recorder.current_episode import BROKEN, CurrentEpisode, kind
+from mobile_vla_ros.nodes.recorder.current_episode import CurrentEpisode
+from mobile_vla_ros.nodes.recorder.open_episode import BROKEN, kind
 from mobile_vla_ros.runtime.camera_check import CameraCheck
 from mobile_vla_ros.types import Command
 from mutated_images import (

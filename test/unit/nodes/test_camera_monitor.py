@@ -8,7 +8,7 @@ import pytest
 
 from mobile_vla_ros.images.messages import encode
 from mobile_vla_ros.nodes.recorder.camera import CameraMonitor, clock_sentence
-from mobile_vla_ros.nodes.recorder.current_episode import kind
+from mobile_vla_ros.nodes.recorder.open_episode import kind
 from mobile_vla_ros.nodes.shared.sequence import MessageCount
 
 MS = 1_000_000
