@@ -24,7 +24,8 @@ BATCH = 64
 DRAWS = 2
 # Version of the path from a stored image to the network's input; raise it with every change.
 # 2: large JPEGs decoded at a reduced scale; light and colour in one step, rounded, not truncated.
-PIPELINE_VERSION = 2
+# 3: tokens of a training that starts from a policy are computed without dropout.
+PIPELINE_VERSION = 3
 
 
 class ImageTokens:

@@ -16,7 +16,7 @@ from mobile_vla_ros.data.frame_cache import FrameCache
 from mobile_vla_ros.data.image_tokens import ImageTokens
 from mobile_vla_ros.data.segments import Segment
 from mobile_vla_ros.model.backbone import Tokenizer, tokenize
-from mobile_vla_ros.model.network import VlaNetwork
+from mobile_vla_ros.model.network import VlaNetwork, evaluating
 from mobile_vla_ros.model.policy_spec import PolicySpec
 
 BATCH_PIECES = 4
@@ -99,8 +99,6 @@ def predict(
     process, processes = (
         (accelerator.process_index, accelerator.num_processes) if accelerator else (0, 1)
     )
-    was_training = network.training
-    network.eval()
     device = network.action_token.device
     pieces = [
         list(range(start, min(start + BATCH_PIECES, len(data))))
@@ -109,24 +107,24 @@ def predict(
     mine = range(process, len(pieces), processes)
     found = []
     feed = Feed(data, workers, time.perf_counter)
-    for number, batch in zip(mine, feed.batches([pieces[i] for i in mine]), strict=True):
-        motion, gripper = network(
-            batch['frames'].to(device),
-            batch['text_ids'].to(device),
-            batch['text_lengths'].to(device),
-            batch['frame_counts'],
-            batch['windows'].to(device),
-        )
-        found.append(
-            (
-                number,
-                motion.float().cpu().numpy(),
-                gripper.float().cpu().numpy(),
-                batch['real'].numpy(),
-                batch['broken'],
+    with evaluating(network):
+        for number, batch in zip(mine, feed.batches([pieces[i] for i in mine]), strict=True):
+            motion, gripper = network(
+                batch['frames'].to(device),
+                batch['text_ids'].to(device),
+                batch['text_lengths'].to(device),
+                batch['frame_counts'],
+                batch['windows'].to(device),
             )
-        )
-    network.train(was_training)
+            found.append(
+                (
+                    number,
+                    motion.float().cpu().numpy(),
+                    gripper.float().cpu().numpy(),
+                    batch['real'].numpy(),
+                    batch['broken'],
+                )
+            )
     if processes > 1:
         found = sorted(gather_object(found), key=lambda one: one[0])
     _, motions, grippers, real, broken = zip(*found, strict=True)

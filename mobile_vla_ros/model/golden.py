@@ -14,7 +14,7 @@ from mobile_vla_ros.model.backbone import Tokenizer, tokenize
 from mobile_vla_ros.model.builtin import bundle_folder
 from mobile_vla_ros.model.closed_folder import inside
 from mobile_vla_ros.model.manifest_check import MAX_TEXT
-from mobile_vla_ros.model.network import VlaNetwork
+from mobile_vla_ros.model.network import VlaNetwork, evaluating
 from mobile_vla_ros.model.policy_spec import PolicySpec
 from mobile_vla_ros.types import BLANKS
 
@@ -149,9 +149,7 @@ def golden_actions(
     :param pixels: (window, 3, S, S) float32, preprocessed, oldest first.
     :returns: (chunk, axes) float32, normalised.
     """
-    was_training = network.training
-    network.eval()
-    try:
+    with evaluating(network):
         device = network.action_token.device
         if spec.blank == 'image':
             pixels = torch.zeros_like(pixels)
@@ -163,8 +161,6 @@ def golden_actions(
             lengths.expand(count).to(device),
         )
         motion, _ = network.head(features[None].to(network.action_token.dtype))
-    finally:
-        network.train(was_training)
     actions: np.ndarray = motion[0, -1, :, : len(spec.actions.axes)].float().cpu().numpy()
     return actions
 

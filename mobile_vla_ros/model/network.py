@@ -1,5 +1,7 @@
 """The network: one Kosmos-2 feature per frame, and the LSTM head over windows of features."""
 
+import contextlib
+from collections.abc import Iterator
 from pathlib import Path
 
 import torch
@@ -166,6 +168,17 @@ class VlaNetwork(nn.Module):
             'action_token': token,
             'trainable': lora + head + token,
         }
+
+
+@contextlib.contextmanager
+def evaluating(network: nn.Module) -> Iterator[None]:
+    """Compute without dropout while the block runs; training mode returns after it."""
+    was_training = network.training
+    network.eval()
+    try:
+        yield
+    finally:
+        network.train(was_training)
 
 
 def build_network(

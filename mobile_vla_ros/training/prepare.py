@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from accelerate import Accelerator
 from accelerate.utils import InitProcessGroupKwargs
 
@@ -31,7 +32,7 @@ from mobile_vla_ros.evaluation.baselines import blind_means, mean_action
 from mobile_vla_ros.model.backbone import Tokenizer
 from mobile_vla_ros.model.bundle import check_before_training
 from mobile_vla_ros.model.device import pick_device
-from mobile_vla_ros.model.network import VlaNetwork
+from mobile_vla_ros.model.network import VlaNetwork, evaluating
 from mobile_vla_ros.model.policy_spec import PolicySpec
 from mobile_vla_ros.training.config import DataConfig, ModelConfig, TrainConfig
 from mobile_vla_ros.training.initial_policy import initial_policy
@@ -182,8 +183,13 @@ def prepare(
     )
     tokens = None
     if model.lora_scope == 'text':
+
+        def encode(pixels: torch.Tensor) -> torch.Tensor:
+            with evaluating(network):  # one that a training starts from is in training mode
+                return network.image_tokens(pixels.to(accelerator.device))
+
         tokens = ImageTokens(
-            lambda pixels: network.image_tokens(pixels.to(accelerator.device)),
+            encode,
             f'{initial.backbone.sha256} {model.backbone_dtype}',
             initial.image,
             augmentation(data),

@@ -1,6 +1,7 @@
 """A Kosmos-2 with random weights that is small enough to train in a test."""
 
 import json
+import shutil
 from pathlib import Path
 
 # Kosmos-2 has its special tokens in this order.
@@ -51,8 +52,8 @@ def make_small_backbone(folder: Path, seed: int = 0):
                 'layers': 2,
                 'ffn_dim': 64,
                 'attention_heads': 2,
-                'dropout': 0.0,
-                'attention_dropout': 0.0,
+                'dropout': 0.1,  # as the real one
+                'attention_dropout': 0.1,
                 'max_position_embeddings': 64,
             },
             vision_config={
@@ -80,3 +81,12 @@ def make_small_backbone(folder: Path, seed: int = 0):
             }
         )
     )
+
+
+def without_dropout(backbone: str, to: Path) -> str:
+    """Copy a backbone, with a configuration that drops nothing."""
+    shutil.copytree(backbone, to)
+    config = json.loads((to / 'config.json').read_text())
+    config['text_config'] |= {'dropout': 0.0, 'attention_dropout': 0.0}
+    (to / 'config.json').write_text(json.dumps(config))
+    return str(to)

@@ -12,6 +12,7 @@ from mobile_vla_ros.bench.train.feed import decoding
 from mobile_vla_ros.bench.train.memory import cards
 from mobile_vla_ros.model.backbone import LoraSettings, load_backbone, tokenize
 from mobile_vla_ros.model.network import build_network
+from small_backbone import without_dropout
 
 WINDOW = 4
 # The run takes a minute on an idle machine, and several on a loaded one.
@@ -23,10 +24,10 @@ def whole_benchmark(test):
 
 
 @pytest.fixture
-def network_and_batch(small_backbone):
+def network_and_batch(small_backbone, tmp_path):
     """A small network with non-zero adapters, and a batch of two pieces of different lengths."""
     torch.manual_seed(1)
-    backbone = load_backbone(small_backbone)
+    backbone = load_backbone(without_dropout(small_backbone, tmp_path / 'backbone'))
     network = build_network(
         backbone, LoraSettings(4, 8, 0.0), motion_dims=3, chunk=5, hidden=16, layers=2
     ).train()

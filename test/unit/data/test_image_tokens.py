@@ -254,6 +254,27 @@ def test_training_on_tokens_equals_training_on_images(
     np.testing.assert_allclose(*blanks, atol=1e-5)
 
 
+def test_tokens_are_computed_without_dropout(episode_folder, small_backbone, tmp_path):
+    """A training that starts from a policy stores those that its backbone has."""
+
+    def trained(name, *start):
+        flags = ['--lora_scope', 'text', '--epochs', '1', '--batch_size', '18', '--device', 'cpu']
+        out = tmp_path / name
+        train(
+            *parse(['--data', str(episode_folder), '--out', str(out), *start, *flags]),
+            log=lambda _: None,
+        )
+        stored = sorted((out / 'image_tokens').rglob('*.npy'))
+        return {path.name: np.load(path) for path in stored}
+
+    head = ('--head_hidden', '16', '--head_layers', '1')
+    fresh = trained('fresh', '--backbone', small_backbone, *head)
+    later = trained('later', '--init', str(tmp_path / 'fresh' / 'best'))
+    assert fresh.keys() == later.keys() and fresh
+    for name, tokens in fresh.items():
+        np.testing.assert_array_equal(later[name], tokens)
+
+
 @pytest.mark.parametrize('blank', ['image', 'instruction'])
 def test_a_control_is_trained_and_marked(episode_folder, small_backbone, tmp_path, blank):
     """`--blank` is stored in the bundle; without images none is encoded."""

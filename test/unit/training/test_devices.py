@@ -22,6 +22,7 @@ from mobile_vla_ros.training import optimise, prepare, state
 from mobile_vla_ros.training.config import DataConfig, ModelConfig, TrainConfig
 from mobile_vla_ros.training.flags import parse
 from mobile_vla_ros.training.loop import train
+from small_backbone import without_dropout
 from small_training import small_run_flags
 
 pytestmark = pytest.mark.usefixtures('fresh_accelerate')
@@ -123,6 +124,7 @@ def assert_near(first: list[dict], second: list[dict]):
 def test_two_processes_train_like_one(small_backbone, episode_folder, tmp_path):
     """With the same command: every loss within 1e-4, and one set of files."""
     settings = {'batch_size': 3, 'accumulate': 1, 'lora_dropout': 0.0, 'epochs': 1}
+    small_backbone = without_dropout(small_backbone, tmp_path / 'backbone')
     output, statuses = Forked(
         *flags(small_backbone, episode_folder, tmp_path / 'two', **settings)
     ).communicate(timeout=280)
