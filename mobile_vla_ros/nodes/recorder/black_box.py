@@ -51,6 +51,7 @@ class BlackBox:
 
     :ivar current: what frames and commands go to; None before the first frame, or without
         ``ring_s``.
+    :ivar triggers: what makes it an episode.
     :ivar problem: why its last episode is not whole; '' if it is.
     :param on_end: called before ``current`` is closed, to write what still waits.
     """
@@ -60,6 +61,7 @@ class BlackBox:
     ) -> None:
         self.current: OpenEpisode | None = None
         self.problem = ''
+        self.triggers = Triggers()
         self._params = params
         self._folder = folder
         self._on_end = on_end

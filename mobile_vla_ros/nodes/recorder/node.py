@@ -21,7 +21,7 @@ from rclpy.qos import QoSProfile, ReliabilityPolicy
 from sensor_msgs.msg import CompressedImage, Image
 
 from mobile_vla_ros.episode.storage.schema import EpisodeInfo
-from mobile_vla_ros.nodes.recorder.black_box import NO_INSTRUCTION, Triggers
+from mobile_vla_ros.nodes.recorder.black_box import NO_INSTRUCTION
 from mobile_vla_ros.nodes.recorder.camera import CameraInput
 from mobile_vla_ros.nodes.recorder.current_episode import RECORDING, CurrentEpisode
 from mobile_vla_ros.nodes.recorder.episode_folder import EpisodeFolder
@@ -76,7 +76,6 @@ class RecorderNode(Node):
         self._episode = episode = CurrentEpisode(
             params, self._folder, camera.images.encode, lambda: self.get_clock().now().nanoseconds
         )
-        self._triggers = Triggers()
         self._guard = GuardStatusListener(self, steady_ns, self._on_guard_status)
         self._commands = CommandTopic(self, 'cmd_vel', self._on_command, episode.command_type)
         on_proposal: Callable[..., None] = self._on_proposal  # typed with one argument
@@ -146,7 +145,7 @@ class RecorderNode(Node):
 
     def _on_guard_status(self, status: GuardStatus, sent_ns: int) -> None:
         self._episode.guard_status(status, sent_ns)
-        why = self._triggers.due(status)
+        why = self._episode.box.triggers.due(status)
         if why and self._episode.active:
             sentence = self._episode.trigger(why, self._info(NO_INSTRUCTION))
             self.get_logger().info(f'{why}: {sentence}')
