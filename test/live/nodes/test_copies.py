@@ -39,12 +39,13 @@ def spinning(ros_domain):
 
 def health(word: str) -> DiagnosticArray:
     level = DiagnosticStatus.ERROR if word == 'two' else DiagnosticStatus.OK
-    return DiagnosticArray(status=[DiagnosticStatus(level=level, message=word)])
+    check = DiagnosticStatus(name='check/word', message=word)
+    return DiagnosticArray(status=[DiagnosticStatus(level=level), check])
 
 
 def receive_health(node, found):
     subscribe_to_policy(
-        node, lambda *_: None, lambda message, ns: found.append((message.status[0].message, ns))
+        node, lambda *_: None, lambda _, checks, ns: found.append((checks[0].sentence, ns))
     )
 
 

@@ -30,6 +30,7 @@ from mobile_vla_ros.training.initial_policy import inherit_settings, initial_pol
 from mobile_vla_ros.training.loop import train
 from mobile_vla_ros.training.optimise import Optimisation, adamw
 from mobile_vla_ros.types import SOURCES, ActionSpec, Command, ImageSpec
+from small_backbone import without_dropout
 from small_episodes import CREATED_NS, encoded
 
 pytestmark = pytest.mark.usefixtures('fresh_accelerate')
@@ -243,7 +244,11 @@ def test_a_step_divides_by_the_sum_of_the_weights(tmp_path, small_backbone):
     loaded = read_episodes([write_corrected(tmp_path)], Sampling())
     config = TrainConfig(out='', batch_size=1, accumulate=2, grad_clip=1e6)
     model = ModelConfig(
-        backbone=small_backbone, lora_r=2, lora_dropout=0.0, head_hidden=16, head_layers=1
+        backbone=without_dropout(small_backbone, tmp_path / 'backbone'),
+        lora_r=2,
+        lora_dropout=0.0,
+        head_hidden=16,
+        head_layers=1,
     )
     initial = initial_policy(model, DataConfig(data=''), config, ActionSpec())
     data = SegmentDataset(
