@@ -38,11 +38,11 @@ HELP = """\
 W S  forward, back      N  start an episode   X  arm or disarm the guard
 A D  left, right        M  end it             I  change the instruction
 Q E Z C  diagonals      1  end it: success    F G  faster, slower
-R T  turn               0  end it: failure    K  keep the last seconds (black box)
+R T  turn               0  end it: failure    K  keep the last seconds
 P    policy drives on   B  discard it         space  stop   Ctrl-C  leave
-The last episode:  O  another outcome  L  this instruction  V  drop its last 5 s  U  undo
-Hold a key to move: the robot stops when you release it. A joystick moves it while
-its enable button is held.
+The last episode:  O outcome  L this instruction  V drop its last 5 s  U undo
+Hold a key to move: the robot stops when you release it. A joystick moves it
+while its enable button is held.
 """
 
 # A terminal reports no key-up, only repeats (about 30 a second): the robot stops this long after

@@ -118,7 +118,7 @@ def test_an_episode_is_driven_and_stored_from_one_terminal(pane, tmp_path):
     """I, N, hold W, 1, Ctrl-C: REC is shown, the robot moves, the episode is whole and counted."""
     folder = tmp_path / 'episodes'
     pane.wait_for(
-        r'idle, camera [1-9][\d.]* Hz.*\n"', 60
+        r'idle, camera [1-9][\d.]*( of [\d.]+)? Hz.*\n"', 60
     )  # the arena publishes its own instruction
     pane.keys('i')
     pane.wait_for(r'instruction \(Enter')

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from mobile_vla_ros.nodes.teleop.keyboard import HOLD_NS, TRAIL_NS, Console
+from mobile_vla_ros.nodes.teleop.keyboard import HELP, HOLD_NS, RECORDER_KEYS, TRAIL_NS, Console
 
 
 def test_motion_ends_when_the_key_is_released():
@@ -102,3 +102,9 @@ def test_a_number_selects_an_existing_instruction():
     assert console.keys('i2\r', 0) == [('instruction', 'go right')]
     assert console.keys('i3\r', 0) == [('instruction', '3')]
     assert console.keys('i2 boxes\r', 0) == [('instruction', '2 boxes')]
+
+
+def test_the_help_names_every_key_and_fits_a_terminal():
+    """Of 80 columns, where a wrapped line would be two."""
+    assert max(map(len, HELP.splitlines())) < 80
+    assert set(RECORDER_KEYS) <= {word.lower() for word in HELP.split() if len(word) == 1}
