@@ -14,8 +14,7 @@ from mobile_vla_ros.episode.storage.writer import FRAMES, ROW_BYTES, EpisodeWrit
 from mobile_vla_ros.types import NANOSECONDS, Command
 
 ROWS_A_STEP = 32  # passed on to the file between two jobs: several times as many as arrive
-
-
+LATCHED_SHARE = 0.25  # of the memory, at most
 # Makes the file of the episode; its argument: whether it is to have room for proposals.
 Create = Callable[[bool], EpisodeWriter]
 
@@ -26,13 +25,15 @@ class _Row:
     What to do with a file, and the receipt of it.
 
     :param of: ``FRAMES``, or messages of a topic: what a full disk has no room for; '': neither.
+    :param latched: topic and bytes of a message that stays when its row gives way.
     """
 
     add: Callable[[EpisodeWriter], None]
     received_ns: int
     steady_ns: int
-    bytes: int
+    size: int
     of: str = ''
+    latched: tuple[str, bytes] | None = None
 
 
 class RingWriter:
@@ -148,16 +149,12 @@ class RingWriter:
         steady_ns: int | None = None,
     ) -> None:
         """Add a message of another topic (``EpisodeWriter.add_message``); a latched one stays."""
-        times = received_ns, steady_ns
+        times, topic = (received_ns, steady_ns), channel.topic
 
         def add(file: EpisodeWriter) -> None:
             file.add_message(channel, data, stamp_ns, *times)
 
-        if channel.latched and self._create is None:
-            row = self._row(add, *times, len(data), channel.topic)
-            self._latched[channel.topic, data] = row
-        else:
-            self._add(add, *times, len(data), channel.topic)
+        self._add(add, *times, len(data), topic, (topic, data) if channel.latched else None)
 
     def add_event(
         self,
@@ -228,30 +225,38 @@ class RingWriter:
         steady_ns: int | None,
         size: int = 0,
         of: str = '',
+        latched: tuple[str, bytes] | None = None,
     ) -> None:
-        self._rows.append(self._row(add, received_ns, steady_ns, size, of))
-        self._bytes += size + ROW_BYTES
-        self._newest_ns = max(self._newest_ns, self._rows[-1].steady_ns)
-        while self._create is None and (
-            self._bytes > self._max_bytes
-            or self._rows[0].steady_ns < self._newest_ns - self._span_ns
-        ):
-            self._remove_oldest()
-
-    @staticmethod
-    def _row(
-        add: Callable[[EpisodeWriter], None],
-        received_ns: int,
-        steady_ns: int | None,
-        size: int,
-        of: str,
-    ) -> _Row:
         time_ns = received_ns if steady_ns is None else steady_ns
-        return _Row(add, received_ns, time_ns, size + ROW_BYTES, of)
+        row = _Row(add, received_ns, time_ns, size + ROW_BYTES, of, latched)
+        self._rows.append(row)
+        self._bytes += row.size
+        self._newest_ns = max(self._newest_ns, time_ns)
+        if self._create is None:
+            self._give_way()
+
+    def _give_way(self) -> None:
+        """Forget the oldest rows while they are too old or too much; latched messages stay."""
+        oldest_ns = self._newest_ns - self._span_ns
+        while self._rows and (
+            self._bytes > self._max_bytes or self._rows[0].steady_ns < oldest_ns
+        ):
+            row = self._remove_oldest()
+            if row.latched is not None:
+                again = self._latched.pop(row.latched, None)
+                self._latched[row.latched] = row
+                self._bytes += row.size - (again.size if again is not None else 0)
+                self._bound_latched()
+
+    def _bound_latched(self) -> None:
+        """Forget the oldest: a map that is published anew and anew is latched, too."""
+        latched = self._latched
+        while sum(row.size for row in latched.values()) > LATCHED_SHARE * self._max_bytes:
+            self._bytes -= latched.pop(next(iter(latched))).size
 
     def _remove_oldest(self) -> _Row:
         row = self._rows.popleft()
-        self._bytes -= row.bytes
+        self._bytes -= row.size
         self._frames -= row.of == FRAMES
         return row
 
@@ -278,7 +283,6 @@ class RingWriter:
         kept = [row for row in self._rows if not row.of]
         lost = Counter(row.of for row in self._rows if row.of)
         self._rows, self._frames = deque(kept), 0
-        self._bytes = sum(row.bytes for row in kept)
         frames = lost.pop(FRAMES, 0)
         time_ns, steady_ns = file.last
         if frames:

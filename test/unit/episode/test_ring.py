@@ -58,6 +58,7 @@ def test_its_memory_is_bounded_by_bytes_too(tmp_path):
     for index in range(1000):
         ring.add_frame(encoded(index % 250), index, index)
     assert ring.frames <= 10
+    RingWriter(tmp_path, 1.0, 10).add_frame(encoded(0), 1, 1)  # too large, and no error
     ring.keep(creator(tmp_path))
     with Episode.open(ring.close()) as episode:
         assert numbers(episode)[-1] == 999 % 250 and 8 <= len(episode) <= 10
@@ -114,3 +115,24 @@ def test_messages_of_other_topics_are_held_and_a_latched_one_stays(tmp_path):
         messages = episode.messages('/odom')
         assert [messages[i] for i in range(len(messages))] == [b'%d' % i for i in range(80, 100)]
         assert len(episode) == len(messages) and episode.messages('/tf_static')[0] == b'latched'
+
+
+def test_latched_messages_are_bounded_and_in_their_order(tmp_path):
+    """A map that is published anew and anew is latched, too: the newest ones stay."""
+    grid, odom = Channel('/map', 'a/msg/B', latched=True), Channel('/odom', 'a/msg/B')
+    ring = RingWriter(tmp_path, HELD_S, 1_000_000)
+    for index in range(100):
+        at_ns = START_NS + index * PERIOD_NS
+        ring.add_message(odom, b'%d' % index, at_ns, at_ns)
+        ring.add_message(grid, bytes([index]) * 100_000, at_ns, at_ns)
+    assert ring.span_s < 1.2  # by the bytes
+    ring.keep(
+        lambda proposals: EpisodeWriter(tmp_path, EpisodeInfo('go'), CREATED_NS, messages=True)
+    )
+    assert ring._bytes <= 1_000_000
+    with Episode.open(ring.close()) as episode:
+        grids, odoms = episode.messages('/map'), episode.messages('/odom')
+        assert 5 <= len(grids) <= 10 and grids[len(grids) - 1] == bytes([99]) * 100_000
+        for one in (grids, odoms):
+            assert np.all(np.diff(one.steady_ns) > 0)
+        assert len(odoms) <= len(grids)
