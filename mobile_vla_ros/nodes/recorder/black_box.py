@@ -9,7 +9,13 @@ from mobile_vla_ros.episode.storage.schema import EpisodeInfo
 from mobile_vla_ros.episode.storage.writer import EpisodeWriter
 from mobile_vla_ros.errors import UserError
 from mobile_vla_ros.nodes.recorder.episode_folder import EpisodeFolder
-from mobile_vla_ros.nodes.recorder.open_episode import BROKEN, Message, OpenEpisode, open_episode
+from mobile_vla_ros.nodes.recorder.open_episode import (
+    BROKEN,
+    Message,
+    OpenEpisode,
+    kind,
+    open_episode,
+)
 from mobile_vla_ros.nodes.recorder.params import RecorderParams
 from mobile_vla_ros.safety.status import GuardStatus, State, StopReason
 from mobile_vla_ros.types import NANOSECONDS
@@ -70,14 +76,12 @@ class BlackBox:
         self._closing: list[Recording] = []
         self._last = ''
 
-    def prepare(self, image: Message, image_kind: str) -> bool:
-        """
-        Hold images of this kind from now on; return whether it begins anew.
-
-        :param image_kind: see ``OpenEpisode``.
-        """
-        now_s, current = time.monotonic(), self.current
-        if not self._params.ring_s or image_kind == BROKEN:
+    def prepare(self, image: Message) -> bool:
+        """Hold images like this one from now on; return whether it begins anew."""
+        if not self._params.ring_s:
+            return False
+        now_s, current, image_kind = time.monotonic(), self.current, kind(image)
+        if image_kind == BROKEN:
             return False
         if current is not None:
             if current.image_kind == image_kind or now_s - current.began_s < KIND_S:

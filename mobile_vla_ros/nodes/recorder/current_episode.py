@@ -150,8 +150,7 @@ class CurrentEpisode:
         self, message: Message, stamp_ns: int, received_ns: int, steady: int, missing: int
     ) -> None:
         """Record one camera message, and how many before it were lost."""
-        holds = self.state != RECORDING and self._params.ring_s
-        if holds and self.box.prepare(message, kind(message)):
+        if self.state != RECORDING and self.box.prepare(message):
             self._labels.begin()
         current = self._active()
         if current is None:
