@@ -21,6 +21,7 @@ from mobile_vla_ros.model.backbone_files import (
     FETCH,
     IMAGES,
     INDEX,
+    TOKENIZER,
     alone,
     download,
     text_files,
@@ -121,8 +122,7 @@ def load_tokenizer(name: str) -> Tokenizer:
     on_hub = folder is None
     try:
         folder = folder or download(name, None, offline=True)
-        with alone(text_files(folder)) as files:
-            return _read_tokenizer(files)
+        return _read_tokenizer(text_files(folder)[TOKENIZER])
     except UserError:
         raise
     except Exception as error:  # every part of a foreign file raises its own
@@ -153,23 +153,9 @@ def load_backbone(
             folder = download(name, revision, offline=offline or not (chosen or name == KNOWN_HUB))
         config = _config(folder, name)
         texts, weights = text_files(folder), weight_files(folder)
-        image = _image_spec(texts[IMAGES])
+        image, tokenizer = _image_spec(texts[IMAGES]), _read_tokenizer(texts[TOKENIZER])
         with alone({**texts, **weights}) as files:
-            tokenizer = _read_tokenizer(files)
-            verbosity = transformers_logging.get_verbosity()
-            transformers_logging.set_verbosity_error()  # its table of what check_weights refuses
-            try:
-                model, loading = Kosmos2Model.from_pretrained(
-                    files,
-                    config=config,
-                    dtype=dtype,
-                    use_safetensors=True,
-                    local_files_only=True,
-                    output_loading_info=True,
-                    ignore_mismatched_sizes=True,
-                )
-            finally:
-                transformers_logging.set_verbosity(verbosity)
+            model, loading = _read_model(files, config, dtype)
         check_weights(name, loading)
         # transformers 4.53 to 5.22 let SDPA hide later positions here, where all are to be seen.
         model.image_to_text_projection.x_attn.is_causal = False
@@ -194,11 +180,30 @@ def load_backbone(
     )
 
 
-def _read_tokenizer(folder: str) -> Tokenizer:
+def _read_model(
+    folder: str, config: Kosmos2Config, dtype: torch.dtype
+) -> tuple[Kosmos2Model, Mapping[str, Any]]:
+    """Return a model and how it was loaded (``check_weights``), which transformers would print."""
+    verbosity = transformers_logging.get_verbosity()
+    transformers_logging.set_verbosity_error()
+    try:
+        model, loading = Kosmos2Model.from_pretrained(
+            folder,
+            config=config,
+            dtype=dtype,
+            use_safetensors=True,
+            local_files_only=True,
+            output_loading_info=True,
+            ignore_mismatched_sizes=True,
+        )
+    finally:
+        transformers_logging.set_verbosity(verbosity)
+    return model, loading
+
+
+def _read_tokenizer(path: Path) -> Tokenizer:
     """Read tokenizer.json, and not the name of a class, which depends on who wrote it."""
-    tokenizer: Tokenizer = PreTrainedTokenizerFast(
-        tokenizer_file=str(Path(folder) / 'tokenizer.json')
-    )
+    tokenizer: Tokenizer = PreTrainedTokenizerFast(tokenizer_file=str(path))
     return tokenizer
 
 

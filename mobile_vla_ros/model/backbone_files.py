@@ -11,13 +11,13 @@ from huggingface_hub import snapshot_download
 from mobile_vla_ros.errors import UserError
 from mobile_vla_ros.model.closed_folder import inside, read_json
 
-CONFIG, IMAGES = 'config.json', 'preprocessor_config.json'
+CONFIG, IMAGES, TOKENIZER = 'config.json', 'preprocessor_config.json', 'tokenizer.json'
 TOKENIZER_CONFIG = 'tokenizer_config.json'
 # Names of the files beside the weights; only the first three are needed.
 NAMES = (
     CONFIG,
     IMAGES,
-    'tokenizer.json',
+    TOKENIZER,
     TOKENIZER_CONFIG,
     'special_tokens_map.json',
     'added_tokens.json',
