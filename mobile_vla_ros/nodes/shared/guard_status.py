@@ -10,6 +10,7 @@ from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
 from rclpy.node import Node
 from rclpy.serialization import deserialize_message
 
+from mobile_vla_ros.errors import first_line
 from mobile_vla_ros.nodes.shared.messages import (
     BEST_EFFORT,
     status_array,
@@ -96,11 +97,14 @@ def policy_report(data: bytes) -> tuple[PolicyStatus, list[Check]] | None:
     Parse a message on ``policy/health``; None if it has no status.
 
     :param data: as received.
-    :raises Unusable: when it is too large, which costs no decoding.
+    :raises Unusable: when it is too large, which costs no decoding, or cannot be decoded.
     """
     if len(data) > MAX_REPORT_BYTES:
         raise Unusable(f'it has {len(data)} bytes, more than {MAX_REPORT_BYTES}')
-    message = deserialize_message(data, DiagnosticArray)
+    try:
+        message = deserialize_message(data, DiagnosticArray)
+    except Exception as error:  # each middleware raises its own
+        raise Unusable(f'it cannot be decoded ({first_line(error)})') from None
     if not message.status:
         return None
     first = message.status[0]

@@ -328,6 +328,12 @@ def test_a_fault_in_the_policys_health_stops_and_disarms(nodes, client):
         client.publish('policy/health', health(reason='x' * 2_000_000), LATCHED)  # not decoded
         drive.until('disarmed', 'the report of the policy cannot be used')
         drive.process.wait_for_output('cannot be used: it has 2000')
+        client.publish('policy/health', health(), LATCHED)
+        client.wait_for(lambda: client.call('guard/arm').success)
+        drive.until('driving')
+        client.publish('policy/health', bytes([0, 1, 0, 0]), LATCHED, kind=DiagnosticArray)
+        drive.until('disarmed', 'the report of the policy cannot be used')
+        assert drive.process.running
 
 
 def test_a_hold_in_the_policys_health_stops_and_drives_on_by_itself(nodes, client):

@@ -31,3 +31,11 @@ def test_a_large_report_costs_nothing(statuses):
 def test_a_report_without_a_status_is_none():
     """It is not even OK."""
     assert policy_report(serialize_message(DiagnosticArray())) is None
+
+
+def test_bytes_that_are_no_report_are_unusable():
+    """Whoever sends them must not end the guard."""
+    data = serialize_message(DiagnosticArray(status=[DiagnosticStatus(name='policy')]))
+    for garbled in (b'', data[:4], data[:-1], data[:16], data[:12] + b'\xff' * 12, b'\xff' * 64):
+        with pytest.raises(Unusable, match='decoded'):
+            policy_report(garbled)
