@@ -1,5 +1,6 @@
 """Rows of an episode in memory, and what timing needs from an episode."""
 
+import functools
 import struct
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -9,6 +10,7 @@ import numpy as np
 
 from mobile_vla_ros.types import NANOSECONDS
 
+HEADERS = ('std_msgs/Header', 'std_msgs/msg/Header', 'Header')  # as definitions name it
 HEADER_BYTES = 12  # of a message up to the end of its header's stamp
 
 
@@ -63,12 +65,19 @@ class Channel:
     latched: bool = False
     count: int = field(default=0, compare=False)
 
+    @functools.cached_property
+    def has_header(self) -> bool:
+        """Whether messages begin with a header, and so with a stamp."""
+        lines = (line.partition('#')[0].split() for line in self.definition.splitlines())
+        return next(filter(None, lines), [''])[0] in HEADERS
 
-def header_ns(data: bytes) -> int:
-    """Return the stamp of a message that begins with a header, by its CDR bytes (at least 12)."""
-    order = '<' if data[1] & 1 else '>'
-    seconds, rest = struct.unpack_from(f'{order}iI', data, 4)
-    return int(seconds) * NANOSECONDS + int(rest)
+    def stamp_ns(self, data: bytes, received_ns: int) -> int:
+        """Return the stamp of a message's header, by its CDR bytes; its receipt without one."""
+        if not self.has_header or len(data) < HEADER_BYTES:
+            return received_ns
+        order = '<' if data[1] & 1 else '>'
+        seconds, rest = struct.unpack_from(f'{order}iI', data, 4)
+        return int(seconds) * NANOSECONDS + int(rest)
 
 
 @dataclass(frozen=True, eq=False)

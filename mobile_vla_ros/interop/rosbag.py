@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from mobile_vla_ros.episode.records import HEADER_BYTES, Channel, header_ns
+from mobile_vla_ros.episode.records import Channel
 from mobile_vla_ros.episode.storage.schema import MAX_TIME
 from mobile_vla_ros.episode.storage.writer import EpisodeWriter
 from mobile_vla_ros.errors import UserError
@@ -27,7 +27,6 @@ IMAGE, COMPRESSED = 'sensor_msgs/msg/Image', 'sensor_msgs/msg/CompressedImage'
 TWIST, TWIST_STAMPED = 'geometry_msgs/msg/Twist', 'geometry_msgs/msg/TwistStamped'
 STRING, CLOCK = 'std_msgs/msg/String', 'rosgraph_msgs/msg/Clock'
 MAX_NAMED = 5  # topics in one sentence
-HEADERS = ('std_msgs/Header', 'std_msgs/msg/Header', 'Header')  # as definitions name it
 
 
 @contextlib.contextmanager
@@ -185,10 +184,7 @@ class _BagCopy:
             why = received.problem or 'it is empty'
             self._writer.add_event('problem', time_ns, f'1 message of {channel.topic}: {why}')
             return
-        stamp_ns = time_ns
-        if _begins_with_header(channel.definition) and len(data) >= HEADER_BYTES:
-            stamp_ns = header_ns(data)
-        self._writer.add_message(channel, data, stamp_ns, time_ns)
+        self._writer.add_message(channel, data, channel.stamp_ns(data, time_ns), time_ns)
 
     def _command(self, received: Received) -> None:
         if received.message is None:
@@ -271,11 +267,6 @@ def _extra(
             if not found[topic].definition:
                 missing.append(f'{name} is kept without the definition of {topic.type}')
     return found, missing
-
-
-def _begins_with_header(definition: str) -> bool:
-    lines = (line.partition('#')[0].split() for line in definition.splitlines())
-    return next(filter(None, lines), [''])[0] in HEADERS
 
 
 def _named(topics: list[Topic]) -> str:

@@ -12,10 +12,10 @@ from rclpy.subscription import Subscription
 from rclpy.topic_endpoint_info import TopicEndpointInfo
 from rclpy.validate_topic_name import validate_topic_name
 
-from mobile_vla_ros.episode.records import Channel, header_ns
+from mobile_vla_ros.episode.records import Channel
 from mobile_vla_ros.errors import first_line
 from mobile_vla_ros.nodes.recorder.current_episode import CurrentEpisode
-from mobile_vla_ros.nodes.recorder.message_types import definition, has_header, message_class
+from mobile_vla_ros.nodes.recorder.message_types import definition, message_class
 from mobile_vla_ros.nodes.shared.messages import receipt_ns, steady_ns, with_info
 from mobile_vla_ros.nodes.shared.sequence import MessageCount
 from mobile_vla_ros.nodes.shared.topics import publisher_names
@@ -32,7 +32,7 @@ class _Topic:
     """
     One extra topic.
 
-    :ivar channel: None until its type is known; stamped: whether its messages have a header.
+    :ivar channel: None until its type is known.
     :ivar quality: of the subscription.
     :ivar problem: in a sentence, '' without one; wrong: its kind.
     :ivar heard: whether a message of it is in the present episode.
@@ -41,7 +41,6 @@ class _Topic:
     name: str
     channel: Channel | None = None
     kind: type | None = None
-    stamped: bool = False
     subscription: Subscription | None = None
     quality: Quality | None = None
     count: MessageCount = field(default_factory=MessageCount)
@@ -113,10 +112,14 @@ class ExtraTopics:
         if not publishers:
             return 'absent', f'nobody publishes the extra topic {topic.name}'
         types, recording = {one.topic_type for one in publishers}, self._began[0] is not None
-        if topic.channel is not None and topic.channel.type not in types and not recording:
-            self._unsubscribe(topic)
-            topic.channel = None  # an episode has one type of it; the next one may have another
         quality = _quality([one.qos_profile for one in publishers])
+        known = topic.channel
+        stale = known is not None and (
+            known.type not in types or known.latched != (quality == LATCHED)
+        )
+        if stale and not topic.heard:  # an episode has one type of it; the next may have another
+            self._unsubscribe(topic)
+            topic.channel = None
         if topic.channel is None:
             if len(types) > 1:
                 return 'types', _several_types(topic.name, publishers, 'it is not recorded')
@@ -161,7 +164,7 @@ class ExtraTopics:
         if topic.channel is None or self._episode.active is None:
             return
         topic.heard = True
-        stamp_ns = header_ns(data) if topic.stamped else received_ns
+        stamp_ns = topic.channel.stamp_ns(data, received_ns)
         self._episode.message(topic.channel, data, (stamp_ns, received_ns, steady), missing)
 
 
@@ -190,7 +193,7 @@ def _identify(topic: _Topic, publisher: TopicEndpointInfo, *, latched: bool) -> 
             f'the extra topic {topic.name} is not recorded: its type {type_name} cannot be used '
             f'here ({first_line(error)}); install its package, and source it'
         )
-    topic.kind, topic.stamped = kind, has_header(kind)
+    topic.kind = kind
     known = '' if type_hash == NO_HASH else type_hash
     topic.channel = Channel(topic.name, type_name, text, known, latched)
     return ''

@@ -10,7 +10,6 @@ BASIC = {'boolean': 'bool', 'octet': 'byte', 'float': 'float32', 'double': 'floa
 SEQUENCE = re.compile(r'sequence<(.+?)(?:, (\d+))?>')
 ARRAY = re.compile(r'(.+)\[(\d+)\]')
 BOUNDED = re.compile(r'(w?string)<(\d+)>')
-HEADER = 'std_msgs/Header'
 
 
 def message_class(name: str) -> type:
@@ -23,11 +22,6 @@ def message_class(name: str) -> type:
     kind: type = getattr(importlib.import_module(f'{package}.{folder}'), short)
     type(kind).__import_type_support__()  # type: ignore[attr-defined]
     return kind
-
-
-def has_header(kind: type) -> bool:
-    """Return whether messages of a class begin with a header, and so with a stamp."""
-    return next(iter(_fields(kind).values()), '') == HEADER
 
 
 def definition(kind: type) -> str:

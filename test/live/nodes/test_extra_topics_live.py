@@ -133,6 +133,32 @@ def test_a_latched_topic_is_in_every_episode(rig, client, tmp_path):
             assert [*episode.messages('/robot_description')] == [as_sent(String(data='<robot/>'))]
 
 
+def test_with_a_black_box_an_episode_has_the_type_that_is_published(
+    nodes, client, others, tmp_path
+):
+    """Also if the box still holds another one; bytes that are no message are kept as they are."""
+    params = {'data_dir': str(tmp_path), 'instruction': 'go', 'extra_topics': ['/thing']}
+    one = nodes.start('recorder_node', params={**params, 'ring_s': 5.0})
+    rig = NodeRig(client, one, 'recorder/status')
+    with rig.camera():
+        words = client.publisher('/thing', String)
+        with client.stream('/thing', lambda: String(data='word'), 20.0):
+            rig.until('images', lambda _, values: float(values['black_box_s']) > 1.0)
+        client.node.destroy_publisher(words)
+        garbled, other = bytes([0, 1, 0, 0]), others('other')
+        other.publisher('/thing', PoseStamped)
+        rig.until('one type', lambda _, v: 'PoseStamped, only' in v['problem'])
+        assert client.call('recorder/start').success
+        with other.stream('/thing', lambda: garbled, 20.0, 10, PoseStamped):
+            rig.until('messages', lambda _, values: int(values['messages']) >= 5)
+        assert client.call('recorder/stop').success
+    (path,) = find_episodes(tmp_path)
+    with Episode.open(path) as episode:
+        assert episode.topics['/thing'].type == 'geometry_msgs/msg/PoseStamped'
+        kept = episode.messages('/thing')
+        assert {*kept} == {garbled} and kept.stamp_ns.tolist() == kept.received_ns.tolist()
+
+
 def test_an_unknown_type_is_a_sentence():
     """It names topic, type and remedy."""
     topic = extra_topics._Topic('/odd')
