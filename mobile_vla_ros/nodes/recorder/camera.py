@@ -15,7 +15,7 @@ from sensor_msgs.msg import CompressedImage, Image
 from mobile_vla_ros.episode.timing import camera_clock as clock
 from mobile_vla_ros.errors import UserError
 from mobile_vla_ros.nodes.recorder.params import ImageParams
-from mobile_vla_ros.nodes.shared.messages import receipt_ns, steady_ns
+from mobile_vla_ros.nodes.shared.messages import receipt_ns
 from mobile_vla_ros.nodes.shared.sequence import MessageCount
 from mobile_vla_ros.nodes.shared.topics import CAMERA_QOS, camera, several, wrong_camera
 from mobile_vla_ros.runtime.camera_faults import NO_SENDING, NO_SENDING_REMEDY
@@ -129,6 +129,7 @@ class CameraInput:
 
     :param expected_hz: as of ``CameraMonitor``.
     :param wait_s: how long ``wait_for_image`` waits.
+    :param steady_ns: ``EpisodeTime``.
     :param on_frame: called with each message, its time (``CameraTime``), its receipt on the
         node's clock and on ``steady_ns`` (nanoseconds), and how many frames were lost before it.
     :param on_lost: called with the number of frames that the middleware reports as lost, where
@@ -142,6 +143,7 @@ class CameraInput:
         expected_hz: float,
         *,
         wait_s: float,
+        steady_ns: Callable[[], int],
         on_frame: Callable[[Image | CompressedImage, int, int, int, int], None],
         on_lost: Callable[[int], None],
     ) -> None:
@@ -154,6 +156,7 @@ class CameraInput:
         self.fault = ''
         self._node = node
         self._wait_s = wait_s
+        self._steady_ns = steady_ns
         self._on_frame = on_frame
         self._on_lost = on_lost
         self._awaited: Future | None = None
@@ -213,7 +216,7 @@ class CameraInput:
         return len(self.images.encode(image)) * self.rate_hz if image and self.rate_hz else 0.0
 
     def _on_image(self, message: Image | CompressedImage, info: dict) -> None:
-        steady, received_ns = steady_ns(), receipt_ns(self._node, info)
+        steady, received_ns = self._steady_ns(), receipt_ns(self._node, info)
         stamp_ns = self.images.time.frame_ns(message.header.stamp, info)
         missing = self.monitor.frame(
             time.monotonic_ns(), stamp_ns, received_ns, info['publication_sequence_number']

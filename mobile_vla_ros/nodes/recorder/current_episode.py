@@ -27,7 +27,6 @@ from mobile_vla_ros.nodes.recorder.open_episode import (
     open_episode,
 )
 from mobile_vla_ros.nodes.recorder.params import RecorderParams
-from mobile_vla_ros.nodes.shared.messages import steady_ns
 from mobile_vla_ros.safety.status import GuardStatus
 from mobile_vla_ros.types import Command
 
@@ -48,7 +47,7 @@ class CurrentEpisode:
 
     :ivar box: the black box.
     :param encode: gives the stored bytes of an image message; raises UserError if it cannot.
-    :param now_ns: the node's clock, which may be a simulated one.
+    :param now_ns: the node's clock, which may be a simulated one; steady_ns: ``EpisodeTime``.
     """
 
     def __init__(
@@ -57,8 +56,10 @@ class CurrentEpisode:
         folder: EpisodeFolder,
         encode: Callable[[Message], bytes],
         now_ns: Callable[[], int],
+        steady_ns: Callable[[], int],
     ) -> None:
         self.state = IDLE
+        self.steady_ns = steady_ns
         self.box = BlackBox(params, folder, self._end_box)
         self._open: OpenEpisode | None = None
         self._labels = CommandLabeller()
@@ -144,7 +145,7 @@ class CurrentEpisode:
         """Record what happens now."""
         current = self._active()
         assert current is not None
-        current.recording.event(name, self._now_ns(), text, steady_ns=steady_ns())
+        current.recording.event(name, self._now_ns(), text, steady_ns=self.steady_ns())
 
     def frame(
         self, message: Message, stamp_ns: int, received_ns: int, steady: int, missing: int
@@ -174,7 +175,9 @@ class CurrentEpisode:
         """Count frames that the middleware reports as lost."""
         current = self._active()
         if current is not None:
-            current.recording.lost(count, self._now_ns(), 'lost by the middleware', steady_ns())
+            current.recording.lost(
+                count, self._now_ns(), 'lost by the middleware', self.steady_ns()
+            )
 
     def command(self, command: Command, sent_ns: int) -> None:
         """Record one command as soon as its source is known."""

@@ -16,7 +16,7 @@ from mobile_vla_ros.episode.records import Channel
 from mobile_vla_ros.errors import first_line
 from mobile_vla_ros.nodes.recorder.current_episode import CurrentEpisode
 from mobile_vla_ros.nodes.recorder.message_types import definition, message_class
-from mobile_vla_ros.nodes.shared.messages import receipt_ns, steady_ns, with_info
+from mobile_vla_ros.nodes.shared.messages import receipt_ns, with_info
 from mobile_vla_ros.nodes.shared.sequence import MessageCount
 from mobile_vla_ros.nodes.shared.topics import publisher_names
 
@@ -159,7 +159,7 @@ class ExtraTopics:
         topic.count = MessageCount()
 
     def _on_message(self, topic: _Topic, data: bytes, info: dict) -> None:
-        steady, received_ns = steady_ns(), receipt_ns(self._node, info)
+        steady, received_ns = self._episode.steady_ns(), receipt_ns(self._node, info)
         missing = topic.count.missing(info['publication_sequence_number'])
         if topic.channel is None or self._episode.active is None:
             return

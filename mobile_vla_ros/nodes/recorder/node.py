@@ -30,6 +30,7 @@ from mobile_vla_ros.nodes.recorder.params import recorder_params
 from mobile_vla_ros.nodes.recorder.services import EpisodeServices
 from mobile_vla_ros.nodes.shared.guard_status import GuardStatusListener
 from mobile_vla_ros.nodes.shared.messages import (
+    EpisodeTime,
     receipt_ns,
     ros_version,
     status_array,
@@ -65,16 +66,22 @@ class RecorderNode(Node):
             info=self.get_logger().info,
             warn=self.get_logger().error,
         )
+        steady_time = EpisodeTime(self)
         self._camera = camera = CameraInput(
             self,
             params.images,
             params.expected_rate_hz,
             wait_s=params.camera_wait_s,
+            steady_ns=steady_time,
             on_frame=lambda *frame: self._episode.frame(*frame),
             on_lost=lambda count: self._episode.lost(count),
         )
         self._episode = episode = CurrentEpisode(
-            params, self._folder, camera.images.encode, lambda: self.get_clock().now().nanoseconds
+            params,
+            self._folder,
+            camera.images.encode,
+            lambda: self.get_clock().now().nanoseconds,
+            steady_time,
         )
         self._guard = GuardStatusListener(self, steady_ns, self._on_guard_status)
         self._commands = CommandTopic(self, 'cmd_vel', self._on_command, episode.command_type)
@@ -119,7 +126,7 @@ class RecorderNode(Node):
             return
         if missing:
             self._episode.lose_commands(missing, 'were lost before they arrived')
-        steady, received_ns = steady_ns(), receipt_ns(self, info)
+        steady, received_ns = self._episode.steady_ns(), receipt_ns(self, info)
         values = twist_array(twist)
         if not np.isfinite(values).all():
             self._episode.lose_commands(1, 'were not finite')
@@ -131,7 +138,7 @@ class RecorderNode(Node):
         )
 
     def _on_proposal(self, message: TwistStamped, info: dict) -> None:
-        steady, stamp_ns = steady_ns(), time_ns(message.header.stamp)
+        steady, stamp_ns = self._episode.steady_ns(), time_ns(message.header.stamp)
         self._episode.proposal(
             twist_array(message.twist), stamp_ns, receipt_ns(self, info), steady
         )

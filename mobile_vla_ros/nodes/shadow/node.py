@@ -35,11 +35,11 @@ from mobile_vla_ros.nodes.recorder.params import (
     image_params,
 )
 from mobile_vla_ros.nodes.shared.messages import (
+    EpisodeTime,
     receipt_ns,
     ros_version,
     status_array,
     status_message,
-    steady_ns,
     time_ns,
     twist_array,
     with_info,
@@ -210,6 +210,7 @@ class ShadowNode(Node):
             known_rule(self._params.base_command_timeout_s) or ASSUMED,
         )
         self._saver = WindowSaver(self._params.folder, self._shadow, self.get_logger().error)
+        self._steady_ns = EpisodeTime(self)
         self._command_s = self._proposal_s = 0.0  # when received, on the monotonic clock
 
         self._camera = CameraTopic(self, self._params.images, self._on_image)
@@ -228,7 +229,7 @@ class ShadowNode(Node):
         """Save the worst window, even one that has only just ended."""
         saver = self._saver
         saver.join()
-        window = self._shadow.worst(steady_ns(), at_end=True)
+        window = self._shadow.worst(self._steady_ns(), at_end=True)
         if window is not None:
             saver.save(window, self._info(), time.time_ns())
         if saver.error:
@@ -241,11 +242,11 @@ class ShadowNode(Node):
         self.get_logger().info(sentence)
 
     def _on_image(self, encoded: bytes, stamp_ns: int, info: dict) -> None:
-        self._shadow.frame(encoded, stamp_ns, receipt_ns(self, info), steady_ns())
+        self._shadow.frame(encoded, stamp_ns, receipt_ns(self, info), self._steady_ns())
 
     def _on_command(self, twist: Twist, stamp_ns: int | None, info: dict, _missing: int) -> None:
         self._command_s = time.monotonic()
-        steady, received_ns = steady_ns(), receipt_ns(self, info)
+        steady, received_ns = self._steady_ns(), receipt_ns(self, info)
         stamp_ns = received_ns if stamp_ns is None else stamp_ns
         command = Command(twist_array(twist), stamp_ns, received_ns, 'teleop', steady)
         self._shadow.command(command, steady)
@@ -256,7 +257,7 @@ class ShadowNode(Node):
             twist_array(message.twist),
             time_ns(message.header.stamp),
             receipt_ns(self, info),
-            steady_ns(),
+            self._steady_ns(),
         )
 
     def _on_instruction(self, instruction: str) -> None:
@@ -267,7 +268,7 @@ class ShadowNode(Node):
         self._commands.update()
         if self._saver.busy:
             return
-        window = self._shadow.worst(steady_ns())
+        window = self._shadow.worst(self._steady_ns())
         if window is not None:
             self._saver.start(window, self._info())
 
@@ -303,7 +304,7 @@ class ShadowNode(Node):
             self._saver.error,
         ]
         path, mean_mps = self._saver.saved or ('', 0.0)
-        numbers = self._shadow.differences(steady_ns())
+        numbers = self._shadow.differences(self._steady_ns())
         values = {
             **{key: '' if value is None else f'{value:.3f}' for key, value in numbers.items()},
             'pairs': self._shadow.pairs,

@@ -76,6 +76,37 @@ def steady_ns() -> int:
     return time.clock_gettime_ns(time.CLOCK_BOOTTIME)
 
 
+class EpisodeTime:
+    """
+    The time that the rows of an episode are paired by: it never goes back, and never stands.
+
+    That is the time since boot. Under simulated time it is the simulation's, in which the robot
+    drives and the camera has its rate, whatever its speed; where that goes back, the time since
+    boot has its place.
+    """
+
+    def __init__(self, node: Node) -> None:
+        self._node = node
+        self._offset_ns: int | None = None  # to the simulation's time
+        self._simulated_ns = self._real_ns = self._newest_ns = 0
+
+    def __call__(self) -> int:
+        """Return it, nanoseconds."""
+        real_ns, clock = steady_ns(), self._node.get_clock()
+        if not isinstance(clock, ROSClock) or not clock.ros_time_is_active:
+            return real_ns
+        now_ns = clock.now().nanoseconds
+        if not now_ns:  # before the first message on /clock
+            return real_ns
+        if self._offset_ns is None:
+            self._offset_ns = real_ns - now_ns
+        elif now_ns < self._simulated_ns:
+            self._offset_ns = self._newest_ns + real_ns - self._real_ns - now_ns
+        self._simulated_ns, self._real_ns = now_ns, real_ns
+        self._newest_ns = max(now_ns + self._offset_ns, self._newest_ns + 1)
+        return self._newest_ns
+
+
 def receipt_ns(node: Node, info: dict) -> int:
     """
     Return when a message was received, on the node's clock.

@@ -353,6 +353,22 @@ def test_receipt_times_follow_the_simulated_clock(rig):
         assert episode.attributes['created_utc'] > '2020'
 
 
+def test_an_episode_of_a_fast_simulation_is_as_long_as_it_was_in_it(rig, nodes):
+    """At four times real time a camera of 10 Hz has 10 frames a second, as for a drive."""
+    nodes.start('sim_node', params={'real_time_factor': 4.0, 'publish_clock': True})
+    one = rig(use_sim_time=True)
+    with one.client.stream('cmd_vel', lambda: twist_message(0.1, 0.1), 40.0):
+        wait_until(lambda: one.client.call('recorder/start').success, what='a camera and a clock')
+        one.until_frames(60, commands=60)
+        one.call('success')
+    with Episode.open(find_episodes(one.folder)[0]) as episode:
+        assert episode.health['frame_rate_hz'] == pytest.approx(10.0, rel=0.05)
+        assert episode.health['command_rate_hz'] < 15  # 10 in the simulation
+        assert episode.health['clock_steps'] == 0
+        streams = episode.frame_steady_ns, episode.commands.steady_ns
+        assert all(np.all(np.diff(one) > 0) for one in streams)
+
+
 def test_compressed_images_are_stored_unchanged(rig):
     """With image_transport compressed, the file has the camera's bytes."""
     one = rig(image_transport='compressed')

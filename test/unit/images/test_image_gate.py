@@ -64,7 +64,7 @@ def recorder(folder) -> CurrentEpisode:
         disk=SimpleNamespace(check_space=lambda: None, floor_bytes=0),
         changed=lambda: None,
     )
-    return CurrentEpisode(params, place, images.compressed_bytes, time.time_ns)
+    return CurrentEpisode(params, place, images.compressed_bytes, time.time_ns, time.monotonic_ns)
 
 
 def inference() -> CameraGate:
