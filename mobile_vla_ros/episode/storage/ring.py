@@ -57,7 +57,7 @@ class RingWriter:
         self._folder = folder
         self._span_ns = round(span_s * NANOSECONDS)
         self._max_bytes = max_bytes
-        self._bytes = 0
+        self._bytes = self._latched_bytes = 0  # of the rows below
         self._frames = 0  # in memory
         self._newest_ns = 0
         self._proposed = False
@@ -101,7 +101,8 @@ class RingWriter:
     def span_s(self) -> float:
         """How many seconds are held."""
         try:
-            return (self._newest_ns - self._rows[0].steady_ns) / NANOSECONDS
+            held_ns = self._newest_ns - self._rows[0].steady_ns  # more: it is latched
+            return min(held_ns, self._span_ns) / NANOSECONDS
         except IndexError:
             return 0.0
 
@@ -239,20 +240,21 @@ class RingWriter:
         """Forget the oldest rows while they are too old or too much; latched messages stay."""
         oldest_ns = self._newest_ns - self._span_ns
         while self._rows and (
-            self._bytes > self._max_bytes or self._rows[0].steady_ns < oldest_ns
+            self._bytes + self._latched_bytes > self._max_bytes
+            or self._rows[0].steady_ns < oldest_ns
         ):
             row = self._remove_oldest()
             if row.latched is not None:
-                again = self._latched.pop(row.latched, None)
+                self._forget_latched(row.latched)
                 self._latched[row.latched] = row
-                self._bytes += row.size - (again.size if again is not None else 0)
-                self._bound_latched()
+                self._latched_bytes += row.size
+                # A map that is published anew and anew is latched, too.
+                while self._latched_bytes > LATCHED_SHARE * self._max_bytes:
+                    self._forget_latched(next(iter(self._latched)))
 
-    def _bound_latched(self) -> None:
-        """Forget the oldest: a map that is published anew and anew is latched, too."""
-        latched = self._latched
-        while sum(row.size for row in latched.values()) > LATCHED_SHARE * self._max_bytes:
-            self._bytes -= latched.pop(next(iter(latched))).size
+    def _forget_latched(self, key: tuple[str, bytes]) -> None:
+        row = self._latched.pop(key, None)
+        self._latched_bytes -= 0 if row is None else row.size
 
     def _remove_oldest(self) -> _Row:
         row = self._rows.popleft()
@@ -269,8 +271,11 @@ class RingWriter:
             if self._rows:
                 first = self._rows[0]
                 file.add_event('start', first.received_ns, steady_ns=first.steady_ns)
-            for row in self._latched.values():
-                row.add(file)
+            # In front of the others, so that they count as lost where the disk is full.
+            self._rows.extendleft(reversed(self._latched.values()))
+            self._bytes += self._latched_bytes
+            self._latched.clear()
+            self._latched_bytes = 0
         return self._file
 
     def _pass_on(self, count: int) -> None:

@@ -136,3 +136,29 @@ def test_latched_messages_are_bounded_and_in_their_order(tmp_path):
         for one in (grids, odoms):
             assert np.all(np.diff(one.steady_ns) > 0)
         assert len(odoms) <= len(grids)
+
+
+def test_what_is_latched_takes_no_longer_the_more_there_is_of_it(tmp_path):
+    """Each message costs the same: its size is added, and taken off when it gives way."""
+    tree, ring = Channel('/tf_static', 'a/msg/B', latched=True), RingWriter(tmp_path, 1.0, 10**7)
+    for index in range(20_000):
+        ring.add_message(tree, b'%d' % (index % 9_000), index * PERIOD_NS, index * PERIOD_NS)
+    assert ring._latched_bytes == sum(row.size for row in ring._latched.values())
+    assert 0.9 < ring._latched_bytes / (0.25 * 10**7) <= 1
+
+
+def test_latched_messages_without_room_on_the_disk_are_counted(tmp_path, monkeypatch):
+    """They are written first, and count as lost like all others."""
+    grid, ring = Channel('/map', 'a/msg/B', latched=True), RingWriter(tmp_path, HELD_S, 10**9)
+    for index in range(30):
+        at_ns = START_NS + index * NANOSECONDS
+        ring.add_message(grid, bytes([index + 1]) * 1_000_000, at_ns, at_ns)
+    monkeypatch.setattr(PartFile, 'reserve', lambda part, more: more < 10**6)
+    recording = Recording(ring, queue_frames=4, steady_ns=time.monotonic_ns)
+    ring.keep(lambda _: EpisodeWriter(tmp_path, EpisodeInfo('go'), CREATED_NS, messages=True))
+    recording.finish('unknown')
+    assert recording.join(10) and recording.error is None
+    assert recording.lost_messages == {'messages of /map': 30}
+    with Episode.open(recording.path) as episode:
+        lost = [event.text for event in episode.events if event.text.endswith('the disk is full')]
+        assert sum(int(text.split()[0]) for text in lost) == 30
