@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from mobile_vla_ros.episode.records import Channel
-from mobile_vla_ros.episode.storage.schema import MAX_TIME
+from mobile_vla_ros.episode.storage.schema import FRAMES, MAX_TIME, loss, messages_of
 from mobile_vla_ros.episode.storage.writer import EpisodeWriter
 from mobile_vla_ros.errors import UserError
 from mobile_vla_ros.images import messages as images
@@ -27,6 +27,7 @@ IMAGE, COMPRESSED = 'sensor_msgs/msg/Image', 'sensor_msgs/msg/CompressedImage'
 TWIST, TWIST_STAMPED = 'geometry_msgs/msg/Twist', 'geometry_msgs/msg/TwistStamped'
 STRING, CLOCK = 'std_msgs/msg/String', 'rosgraph_msgs/msg/Clock'
 MAX_NAMED = 5  # topics in one sentence
+NO_TIME = 'they have no time: 0, or from before /clock'
 
 
 @contextlib.contextmanager
@@ -105,6 +106,7 @@ class _BagCopy:
         self._writer, self._options, self._seen = writer, options, seen
         self._size: tuple[int, int] | None = None
         self._first_problem = ''
+        self._lost: Counter[tuple[str, str]] = Counter()  # by kind and reason
 
     def run(self, frames: Topic, commands: Topic, extra: Mapping[Topic, Channel]) -> None:
         """
@@ -114,10 +116,11 @@ class _BagCopy:
         """
         first_ns = last_ns = self._usable.first_ns([frames, commands])
         self._writer.add_event('start', first_ns)
-        untimed: Counter[Topic] = Counter()
+        kinds = {topic: messages_of(topic.name) for topic in extra}
+        kinds |= {frames: FRAMES, commands: 'commands'}
         for received in self._bag.messages([frames, commands, *extra], raw=extra):
             if not self._usable.has_time(received):
-                untimed[received.topic] += 1
+                self._lost[kinds[received.topic], NO_TIME] += 1
                 continue
             last_ns = max(last_ns, received.time_ns)
             if received.topic == frames:
@@ -131,16 +134,9 @@ class _BagCopy:
                 self._first_problem.rstrip('.') or f'{frames.name} has no message',
                 expected=f'images on {frames.name}',
             )
-        why = 'without a time: 0, or from before /clock'
-        if untimed[frames]:
-            text = f'{untimed[frames]} frames {why}'
-            self._writer.add_event('drop', first_ns, text, dropped=untimed[frames])
-        if untimed[commands]:
-            self._writer.add_event('problem', first_ns, f'{untimed[commands]} commands {why}')
-        for topic in extra:
-            if untimed[topic]:
-                what = f'{untimed[topic]} messages of {topic.name} {why}'
-                self._writer.add_event('problem', first_ns, what)
+        for (of, why), count in self._lost.items():
+            name, text = loss(count, of, why)
+            self._writer.add_event(name, first_ns, text)
         for note in self._bag.notes:
             self._writer.add_event('problem', last_ns, note)
         self._writer.add_event('stop', last_ns)
@@ -159,7 +155,7 @@ class _BagCopy:
                 )
         except UserError as error:
             self._first_problem = self._first_problem or str(error)
-            self._writer.add_event('drop', received.time_ns, f'1 frame: {error}', dropped=1)
+            self._writer.add_event('drop', received.time_ns, f'1 frame: {error}')
             return
         if self._size is None:
             self._size = size
@@ -180,9 +176,9 @@ class _BagCopy:
 
     def _message(self, received: Received, channel: Channel) -> None:
         data, time_ns = received.message, received.time_ns
-        if not data:
-            why = received.problem or 'it is empty'
-            self._writer.add_event('problem', time_ns, f'1 message of {channel.topic}: {why}')
+        why = self._writer.misfit(channel, data) if data is not None else received.problem
+        if why:
+            self._lost[messages_of(channel.topic), why] += 1
             return
         self._writer.add_message(channel, data, channel.stamp_ns(data, time_ns), time_ns)
 

@@ -38,7 +38,7 @@ from mobile_vla_ros.report.builders.episode_view import read_view
 from small_episodes import CREATED_NS, IMU, START_NS, TF, message, write_rows
 
 SECRET = 'root:x:0:0:only the reader of this episode may see this line\n'
-LAYOUT = schema.DATASETS | schema.PROPOSALS | schema.MESSAGES
+LAYOUT = schema.LAYOUT
 Change = Callable[[h5py.File, str], None]
 
 

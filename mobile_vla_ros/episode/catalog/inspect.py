@@ -96,10 +96,8 @@ def read_through(path: Path, images: bool) -> None:
             with suppress(UserError):
                 episode.encoded(index)
         for topic in episode.topics if images else ():
-            messages = episode.messages(topic)
-            for index in range(len(messages)):
-                with suppress(UserError):
-                    messages[index]
+            for _ in episode.messages(topic).readable():
+                pass
 
 
 def need_recovery(

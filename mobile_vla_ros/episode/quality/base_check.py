@@ -89,10 +89,11 @@ def check_base(log: CommandLog, odometry: Odometry) -> BaseCheck:
             "checked (a twist belongs into the base's axes)"
         )
         return BaseCheck(notes=tuple(notes))
-    rule = by_odometry(log, odometry) if log.use(grid_ns).notable else ASSUMED
-    poor = []
+    known_by, rule, poor = log.rule.known_by, ASSUMED, []
+    if known_by != KnownBy.ODOMETRY and log.use(grid_ns).notable:
+        rule = by_odometry(log, odometry)
     if rule != ASSUMED and _differs(rule, log.rule):
-        if log.rule.known_by in (KnownBy.RECORDED, KnownBy.GIVEN):
+        if known_by in (KnownBy.RECORDED, KnownBy.GIVEN):
             poor.append(f'{log.rule.sentence}, but {rule.sentence}: correct {SETTING}')
         log = replace(log, rule=rule)
     commanded = log.at(grid_ns[:-1])[0][:, PLANAR]

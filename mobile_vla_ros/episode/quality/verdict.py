@@ -20,7 +20,7 @@ from mobile_vla_ros.episode.timing.command_rule import (
     CommandUse,
     KnownBy,
 )
-from mobile_vla_ros.episode.timing.receipts import clock_steps, without_steps
+from mobile_vla_ros.episode.timing.receipts import clock_steps
 from mobile_vla_ros.episode.timing.timeline import frame_times
 from mobile_vla_ros.types import NANOSECONDS, TWIST_AXES, VERDICTS
 
@@ -171,10 +171,11 @@ def judge(
     """
     Measure an episode and judge it.
 
-    Frames are timed as in training (``timeline.frame_times``).
+    Frames are timed as in training (``timeline.frame_times``). The steady times are without steps
+    (``timing.receipts``).
 
     :param frame_stamp_ns: (N,) int64 header stamps; likewise ``frame_received_ns``, and
-        ``frame_steady_ns`` on the clock that never steps (``timing.receipts``).
+        ``frame_steady_ns`` on the clock that never steps.
     :param frozen: (N,) bool: the image equals the previous one, byte for byte.
     :param command_steady_ns: (M,) int64 receipts on it; twist: (M, 6) m/s and rad/s.
     :param drops: frames known to be lost; broken: images that cannot be decoded.
@@ -187,7 +188,6 @@ def judge(
     :returns: plain values, fit for JSON.
     """
     frames, commands = len(frame_received_ns), len(command_steady_ns)
-    frame_steady_ns, command_steady_ns = without_steps(frame_steady_ns, command_steady_ns)
     camera = clock.check(frame_stamp_ns, frame_received_ns, frame_steady_ns)
     times_ns, _ = frame_times(frame_stamp_ns, frame_received_ns, frame_steady_ns)
     gaps_s = np.diff(np.sort(times_ns)) / NANOSECONDS  # frames may overtake each other

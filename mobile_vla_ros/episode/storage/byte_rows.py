@@ -1,6 +1,6 @@
 """Rows of bytes in one dataset, one after another: images, and messages of other topics."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import overload
@@ -15,6 +15,25 @@ from mobile_vla_ros.errors import UserError, first_line
 
 MAX_DEFINITION_BYTES = 1 << 20
 MAX_CHANNELS = 1000
+SPAN_BYTES = 4 << 20  # read at once: every HDF5 read costs as much as many bytes
+
+
+def misfit(known: Mapping[str, Channel], channel: Channel, data: bytes) -> str:
+    """
+    Return why no episode can hold a message: ``read_topics`` would refuse it; '' if one can.
+
+    :param known: the channels that it holds already, by topic.
+    """
+    if not 0 < len(data) <= MAX_IMAGE_BYTES:
+        return f'empty, or more than {MAX_IMAGE_BYTES >> 20} MB'
+    if channel.topic in known:
+        return '' if known[channel.topic] == channel else 'the topic has another type by now'
+    if len(known) >= MAX_CHANNELS:
+        return f'the episode holds {MAX_CHANNELS} topics already'
+    named = 0 < len(channel.topic.encode()) <= schema.TOPIC_BYTES
+    if not named or len(channel.definition.encode()) > MAX_DEFINITION_BYTES:
+        return 'the name of the topic, or the definition of its type, is too long'
+    return ''
 
 
 class ByteRows:
@@ -64,6 +83,39 @@ class ByteRows:
             )
         return np.asarray(self._stored[self._first[row] : self._end[row]])
 
+    def readable(self, rows: np.ndarray) -> Iterator[bytes]:
+        """Yield the bytes of these rows, which increase; b'' for one that cannot be read."""
+        fits = self._fits[rows]
+        whole = read_rows(self._stored, self._first[rows[fits]], self._end[rows[fits]])
+        return (next(whole) if one else b'' for one in fits.tolist())
+
+
+def read_rows(
+    stored: h5py.Dataset, first: np.ndarray, end: np.ndarray, most: int = SPAN_BYTES
+) -> Iterator[bytes]:
+    """
+    Yield rows of a dataset of bytes, those that are neighbours at once; b'' for unreadable ones.
+
+    :param first, end: (N,) int64 bytes where each begins and ends; most: bytes at once.
+    """
+    gap = first[1:] - end[:-1]
+    near = (gap >= 0) & (gap <= schema.IMAGE_CHUNK_BYTES)
+    row = 0
+    while row < len(first):
+        at, stop = first[row], row + 1
+        while stop < len(first) and near[stop - 1] and end[stop] - at <= most:
+            stop += 1
+        try:
+            span = stored[at : end[stop - 1]].tobytes()
+        except MALFORMED:
+            span = b''
+        if not span and stop - row > 1:
+            yield from read_rows(stored, first[row:stop], end[row:stop], most=0)
+        else:
+            ends = zip(first[row:stop] - at, end[row:stop] - at, strict=True)
+            yield from (span[one:other] for one, other in ends)
+        row = stop
+
 
 @dataclass(frozen=True)
 class Messages(Sequence[bytes]):
@@ -110,11 +162,7 @@ class Messages(Sequence[bytes]):
 
     def readable(self) -> Iterator[bytes]:
         """Yield every message, b'' for one that cannot be read."""
-        for index in range(len(self)):
-            try:
-                yield self[index]
-            except UserError:
-                yield b''
+        return self._stored.readable(self._rows)
 
 
 @dataclass(frozen=True)

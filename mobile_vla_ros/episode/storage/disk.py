@@ -3,7 +3,7 @@
 import ctypes
 import errno
 import os
-from collections.abc import Mapping
+from collections import Counter
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -13,26 +13,23 @@ from mobile_vla_ros.errors import UserError
 KEEP_SIZE = 1  # FALLOC_FL_KEEP_SIZE of linux/falloc.h: reserve blocks, keep the size
 FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 UNSUPPORTED = {errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL, errno.ENODEV, errno.ENOTTY}
+DISK_FULL = 'the disk is full'  # why something is lost
 
 
 class DiskFull(UserError):
     """
     The disk has no room for a write, which was not started.
 
-    :param frames: whole frames that were dropped; messages: likewise, by topic.
+    :param lost: rows that were dropped whole, by kind (``schema.loss``).
     """
 
-    def __init__(
-        self, folder: Path, frames: int, messages: Mapping[str, int] | None = None
-    ) -> None:
-        self.messages = messages or {}
-        also = f' and {sum(self.messages.values())} messages' if messages else ''
+    def __init__(self, folder: Path, lost: Counter[str]) -> None:
         super().__init__(
             f'the disk of {folder} is full',
-            got=f'{frames} frames{also} without room',
+            got=f'{", ".join(f"{count} {of}" for of, count in lost.items())} without room',
             remedy='make room, or choose another data_dir',
         )
-        self.frames = frames
+        self.lost = lost
 
 
 def free_bytes(folder: Path | str) -> int:

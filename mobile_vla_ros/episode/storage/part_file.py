@@ -4,7 +4,7 @@ import contextlib
 import errno
 import os
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ import numpy as np
 
 from mobile_vla_ros import file_lock
 from mobile_vla_ros.episode.storage import disk, schema
+from mobile_vla_ros.episode.storage.byte_rows import read_rows
 from mobile_vla_ros.errors import UserError
 from mobile_vla_ros.files import replaced, sync
 
@@ -38,13 +39,12 @@ class PartFile:
         *,
         episode_id: str,
         hidden: bool,
-        proposals: bool,
-        messages: bool,
+        optional: Mapping[str, bool],
     ) -> None:
         """
         Create the folder if it is missing, and the file in it.
 
-        :param hidden: keep the hidden name until ``finish``.
+        :param hidden: keep the hidden name until ``finish``; optional: see ``schema.lay_out``.
         :raises UserError: when the folder cannot be created or written.
         """
         nascent = folder / schema.hidden_name(episode_id)
@@ -66,12 +66,7 @@ class PartFile:
             self._reservation.reset()
             self._reserve_margin()
             self._data: dict[str, h5py.Dataset] = schema.lay_out(
-                self._file,
-                info,
-                episode_id,
-                created_ns,
-                proposals=proposals,
-                messages=messages,
+                self._file, info, episode_id, created_ns, optional
             )
             # Renamed only now: a .part that exists can be read through SWMR.
             os.rename(nascent, self.path)
@@ -131,9 +126,9 @@ class PartFile:
 
     def messages(self, rows: np.ndarray) -> list[bytes]:
         """Return the messages of these rows."""
-        stored, first = self._data[schema.MESSAGE_BYTES], self.column('messages/offset')[rows]
+        first = self.column('messages/offset')[rows]
         end = first + self.column('messages/size')[rows]
-        return [stored[one:other].tobytes() for one, other in zip(first, end, strict=True)]
+        return [*read_rows(self._data[schema.MESSAGE_BYTES], first, end)]
 
     def set_text(self, name: str, text: str) -> None:
         """Rewrite one of ``schema.LATE_TEXT_BYTES``."""

@@ -26,10 +26,7 @@ from mobile_vla_ros.errors import UserError, first_line
 from mobile_vla_ros.images.stored import BrokenImage, decode
 from mobile_vla_ros.types import SOURCES, Frame
 
-VERSIONS = {
-    version1.VERSION: version1.LAYOUT,
-    schema.VERSION: schema.DATASETS | schema.PROPOSALS | schema.MESSAGES,
-}
+VERSIONS = {version1.VERSION: version1.LAYOUT, schema.VERSION: schema.LAYOUT}
 PATHS = {path for layout in VERSIONS.values() for path in layout}
 TIMES = ('stamp_ns', 'received_ns', 'steady_ns')
 CHANNEL_COLUMNS = ('topic', 'type', 'type_hash', 'latched', 'offset', 'size')

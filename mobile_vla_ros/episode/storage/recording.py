@@ -14,15 +14,17 @@ import numpy as np
 from mobile_vla_ros.episode.quality.verdict import Health
 from mobile_vla_ros.episode.records import Channel
 from mobile_vla_ros.episode.storage import disk
+from mobile_vla_ros.episode.storage.byte_rows import misfit
 from mobile_vla_ros.episode.storage.hdf5_gate import MAX_ROWS
 from mobile_vla_ros.episode.storage.ring import RingWriter
-from mobile_vla_ros.episode.storage.writer import FRAMES, EpisodeWriter, messages_of
+from mobile_vla_ros.episode.storage.schema import FRAMES, loss, messages_of
+from mobile_vla_ros.episode.storage.writer import ROW_BYTES, EpisodeWriter
 from mobile_vla_ros.errors import UserError
 from mobile_vla_ros.types import NANOSECONDS, Command
 
 POLL_S = 0.1
 DROP_EVENT_NS = NANOSECONDS  # drops with one reason share an event for this long
-DISK_FULL, TOO_SLOW = 'the disk is full', 'the writer was too slow'
+TOO_SLOW = 'the writer was too slow'
 
 Job = Callable[[], None]
 Receipt = tuple[int, int | None]  # received_ns, steady_ns: see types.Command
@@ -32,8 +34,8 @@ class _Job(NamedTuple):
     """
     A job for the writer's thread.
 
-    :param of: what it writes and may be dropped: ``FRAMES``, or messages of a topic; '': neither.
-    :param size: bytes of the message.
+    :param of: what it writes and may be dropped: ``FRAMES``, or ``messages_of`` a topic, or ''.
+    :param size: bytes that a message takes.
     """
 
     work: Job
@@ -80,7 +82,7 @@ class _Drops:
     """
     Lost frames and messages: their totals, and those that have no event yet.
 
-    :ivar totals: by kind: ``FRAMES``, or messages of a topic.
+    :ivar totals: by kind (``schema.loss``).
     :ivar pending: (kind, reason) → how many, and the receipt of the first.
     :ivar written_ns: when events were last written, None before.
     """
@@ -88,12 +90,6 @@ class _Drops:
     totals: Counter[str] = field(default_factory=Counter)
     pending: dict[tuple[str, str], tuple[int, Receipt]] = field(default_factory=dict)
     written_ns: int | None = None
-
-    def add(self, full: disk.DiskFull) -> None:
-        """Count what the writer dropped; it wrote the events itself."""
-        self.totals[FRAMES] += full.frames
-        for topic, count in full.messages.items():
-            self.totals[messages_of(topic)] += count
 
 
 @dataclass
@@ -135,6 +131,7 @@ class Recording:
         self._steady_ns = steady_ns
         self._floor_bytes = floor_bytes
         self._queue = _Queue(queue_frames, queue_bytes)
+        self._channels: dict[str, Channel] = {}  # that were handed over, by topic
         self._drops = _Drops()
         self._result = _Result()
         self._end: Job | None = None
@@ -190,7 +187,7 @@ class Recording:
 
     @property
     def lost_messages(self) -> dict[str, int]:
-        """How many messages of other topics are missing, in words (``messages of /odom``)."""
+        """How many rows but frames are missing, by kind (``messages of /odom``)."""
         return {kind: count for kind, count in self._drops.totals.items() if kind != FRAMES}
 
     @property
@@ -245,17 +242,22 @@ class Recording:
     ) -> bool:
         """Hand over a message (``EpisodeWriter.add_message``); return False if it was dropped."""
         receipt, queue = (received_ns, steady_ns), self._queue
+        of, size = messages_of(channel.topic), len(data) + ROW_BYTES
         with self._news:
             if self._closed:
                 return False
             queue.last = receipt
-            full = queue.message_bytes + len(data) > queue.max_message_bytes
-            if full or self._writer.messages + len(queue.jobs) >= MAX_ROWS:
-                why = TOO_SLOW if full else f'the episode holds {MAX_ROWS} already'
-                self._drop(1, receipt, why, messages_of(channel.topic))
+            why = misfit(self._channels, channel, data)
+            if queue.message_bytes + size > queue.max_message_bytes:
+                why = why or TOO_SLOW
+            if self._writer.messages + len(queue.jobs) >= MAX_ROWS:
+                why = why or f'the episode holds {MAX_ROWS} already'
+            if why:
+                self._drop(1, receipt, why, of)
                 return False
+            self._channels[channel.topic] = channel
             work = partial(self._writer.add_message, channel, data, stamp_ns, *receipt)
-            queue.add(work, messages_of(channel.topic), len(data))
+            queue.add(work, of, size)
         return True
 
     def lost(
@@ -286,7 +288,7 @@ class Recording:
         self, name: str, time_ns: int, text: str = '', *, steady_ns: int | None = None
     ) -> None:
         """Hand over one event."""
-        self._add(self._event(name, (time_ns, steady_ns), text), (time_ns, steady_ns))
+        self._add(self._event((time_ns, steady_ns), name, text), (time_ns, steady_ns))
 
     def late(self, **values: str) -> None:
         """Hand over attributes that became known: see ``EpisodeWriter.set_late``."""
@@ -323,11 +325,9 @@ class Recording:
                 self._queue.last = receipt
                 self._queue.add(job)
 
-    def _event(self, name: str, receipt: Receipt, text: str, dropped: int = 0) -> Job:
+    def _event(self, receipt: Receipt, name: str, text: str) -> Job:
         time_ns, steady_ns = receipt
-        return partial(
-            self._writer.add_event, name, time_ns, text, steady_ns=steady_ns, dropped=dropped
-        )
+        return partial(self._writer.add_event, name, time_ns, text, steady_ns=steady_ns)
 
     def _drop(self, count: int, receipt: Receipt, why: str, of: str = FRAMES) -> None:
         """Count what is lost; what has one reason shares an event, of which one a second."""
@@ -343,8 +343,7 @@ class Recording:
         """Write the events of the pending drops; the lock is held."""
         drops = self._drops
         for (of, why), (count, first) in drops.pending.items():
-            name, frames = ('drop', count) if of == FRAMES else ('problem', 0)
-            self._queue.add(self._event(name, first, f'{count} {of}: {why}', frames))
+            self._queue.add(self._event(first, *loss(count, of, why)))
         if drops.pending:
             drops.written_ns = receipt[0]
             drops.pending.clear()
@@ -365,7 +364,7 @@ class Recording:
         self._result.health = self._writer.health
         if self._writer.full is not None:
             self._result.problem = str(self._writer.full)
-            self._drops.add(self._writer.full)
+            self._drops.totals += self._writer.full.lost
 
     def _write_frame(self, encode: Callable[[], bytes], stamp_ns: int, receipt: Receipt) -> None:
         try:
@@ -445,9 +444,9 @@ class Recording:
     def _stop_full(self, full: disk.DiskFull) -> None:
         """Drop frames and messages that still wait: there is room for the close, not for them."""
         with self._news:
-            self._drops.add(full)
+            self._drops.totals += full.lost  # the writer wrote the events itself
             for of, waiting in self._queue.remove_bulk().items():
-                self._drop(waiting, self._queue.last, DISK_FULL, of)
+                self._drop(waiting, self._queue.last, disk.DISK_FULL, of)
             self._stop(str(full))
 
     def _stop(self, why: str) -> None:
@@ -455,7 +454,7 @@ class Recording:
         self._result.problem = why
         self._write_drops(self._queue.last)
         for name in ('problem', 'stop'):
-            self._queue.add(self._event(name, self._queue.last, why))
+            self._queue.add(self._event(self._queue.last, name, why))
         if self._end is None:
             self._end = partial(self._close, 'unknown')
 

@@ -285,8 +285,7 @@ def _new_writer(salvage: Salvage, target: Path, now_ns: int) -> EpisodeWriter:
         hidden=True,
         expected_rate_hz=known.get('expected_rate_hz'),
         timed=known.get('timed', True),
-        proposals='proposals' in salvage.streams,
-        messages='messages' in salvage.streams,
+        **{stream: stream in salvage.streams for stream in schema.OPTIONAL},
     )
 
 
@@ -308,8 +307,7 @@ def _copy(salvage: Salvage, writer: EpisodeWriter) -> dict[str, int]:
     """Write every readable row; return how many of each stream."""
     kept = dict.fromkeys(salvage.streams, 0)
     for event, time_ns, text, steady_ns in salvage.events():
-        dropped = schema.dropped_frames(text) if event == 'drop' else 0
-        writer.add_event(event, time_ns, text, steady_ns=steady_ns, dropped=dropped)
+        writer.add_event(event, time_ns, text, steady_ns=steady_ns)
         kept['events'] += 1
     for twist, stamp_ns, received_ns, steady_ns, source in salvage.commands():
         name = SOURCE_NAMES.get(source, 'unknown')

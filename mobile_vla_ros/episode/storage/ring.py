@@ -2,15 +2,16 @@
 
 from collections import Counter, deque
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 
 from mobile_vla_ros.episode.quality.verdict import Health
 from mobile_vla_ros.episode.records import Channel
-from mobile_vla_ros.episode.storage.disk import DiskFull
-from mobile_vla_ros.episode.storage.writer import FRAMES, ROW_BYTES, EpisodeWriter, messages_of
+from mobile_vla_ros.episode.storage.disk import DISK_FULL, DiskFull
+from mobile_vla_ros.episode.storage.schema import FRAMES, loss, messages_of
+from mobile_vla_ros.episode.storage.writer import ROW_BYTES, EpisodeWriter
 from mobile_vla_ros.types import NANOSECONDS, Command
 
 ROWS_A_STEP = 32  # passed on to the file between two jobs: several times as many as arrive
@@ -24,7 +25,7 @@ class _Row:
     """
     What to do with a file, and the receipt of it.
 
-    :param of: ``FRAMES``, or messages of a topic: what a full disk has no room for; '': neither.
+    :param of: ``FRAMES``, or ``messages_of`` a topic: what a full disk has no room for, or ''.
     :param latched: topic and bytes of a message that stays when its row gives way.
     """
 
@@ -34,6 +35,26 @@ class _Row:
     size: int
     of: str = ''
     latched: tuple[str, bytes] | None = None
+
+
+@dataclass
+class _Latched:
+    """Messages that stay when their rows give way, the oldest first, by topic and bytes."""
+
+    rows: dict[tuple[str, bytes], _Row] = field(default_factory=dict)
+    size: int = 0
+
+    def hold(self, key: tuple[str, bytes], row: _Row, most: float) -> None:
+        """Add one; the oldest give way, since a map that is published anew is latched, too."""
+        self.forget(key)
+        self.rows[key] = row
+        self.size += row.size
+        while self.size > most:
+            self.forget(next(iter(self.rows)))
+
+    def forget(self, key: tuple[str, bytes]) -> None:
+        row = self.rows.pop(key, None)
+        self.size -= 0 if row is None else row.size
 
 
 class RingWriter:
@@ -57,12 +78,12 @@ class RingWriter:
         self._folder = folder
         self._span_ns = round(span_s * NANOSECONDS)
         self._max_bytes = max_bytes
-        self._bytes = self._latched_bytes = 0  # of the rows below
+        self._bytes = 0  # of ``_rows``
         self._frames = 0  # in memory
         self._newest_ns = 0
         self._proposed = False
         self._rows: deque[_Row] = deque()
-        self._latched: dict[tuple[str, bytes], _Row] = {}
+        self._latched = _Latched()
         self._late: dict[str, str] = {}
         self._create: Create | None = None
         self._file: EpisodeWriter | None = None
@@ -150,26 +171,21 @@ class RingWriter:
         steady_ns: int | None = None,
     ) -> None:
         """Add a message of another topic (``EpisodeWriter.add_message``); a latched one stays."""
-        times, topic = (received_ns, steady_ns), channel.topic
+        times = received_ns, steady_ns
 
         def add(file: EpisodeWriter) -> None:
             file.add_message(channel, data, stamp_ns, *times)
 
-        self._add(add, *times, len(data), topic, (topic, data) if channel.latched else None)
+        latched = (channel.topic, data) if channel.latched else None
+        self._add(add, *times, len(data), messages_of(channel.topic), latched)
 
     def add_event(
-        self,
-        name: str,
-        time_ns: int,
-        text: str = '',
-        *,
-        steady_ns: int | None = None,
-        dropped: int = 0,
+        self, name: str, time_ns: int, text: str = '', *, steady_ns: int | None = None
     ) -> None:
         """Add one event (``EpisodeWriter.add_event``)."""
 
         def add(file: EpisodeWriter) -> None:
-            file.add_event(name, time_ns, text, steady_ns=steady_ns, dropped=dropped)
+            file.add_event(name, time_ns, text, steady_ns=steady_ns)
 
         self._add(add, time_ns, steady_ns)
 
@@ -240,21 +256,12 @@ class RingWriter:
         """Forget the oldest rows while they are too old or too much; latched messages stay."""
         oldest_ns = self._newest_ns - self._span_ns
         while self._rows and (
-            self._bytes + self._latched_bytes > self._max_bytes
+            self._bytes + self._latched.size > self._max_bytes
             or self._rows[0].steady_ns < oldest_ns
         ):
             row = self._remove_oldest()
             if row.latched is not None:
-                self._forget_latched(row.latched)
-                self._latched[row.latched] = row
-                self._latched_bytes += row.size
-                # A map that is published anew and anew is latched, too.
-                while self._latched_bytes > LATCHED_SHARE * self._max_bytes:
-                    self._forget_latched(next(iter(self._latched)))
-
-    def _forget_latched(self, key: tuple[str, bytes]) -> None:
-        row = self._latched.pop(key, None)
-        self._latched_bytes -= 0 if row is None else row.size
+                self._latched.hold(row.latched, row, LATCHED_SHARE * self._max_bytes)
 
     def _remove_oldest(self) -> _Row:
         row = self._rows.popleft()
@@ -272,10 +279,9 @@ class RingWriter:
                 first = self._rows[0]
                 file.add_event('start', first.received_ns, steady_ns=first.steady_ns)
             # In front of the others, so that they count as lost where the disk is full.
-            self._rows.extendleft(reversed(self._latched.values()))
-            self._bytes += self._latched_bytes
-            self._latched.clear()
-            self._latched_bytes = 0
+            self._rows.extendleft(reversed(self._latched.rows.values()))
+            self._bytes += self._latched.size
+            self._latched = _Latched()
         return self._file
 
     def _pass_on(self, count: int) -> None:
@@ -285,15 +291,10 @@ class RingWriter:
 
     def _without_bulk(self, file: EpisodeWriter, full: DiskFull) -> DiskFull:
         """Drop and count the frames and messages that are left: the disk has no room for them."""
-        kept = [row for row in self._rows if not row.of]
         lost = Counter(row.of for row in self._rows if row.of)
-        self._rows, self._frames = deque(kept), 0
-        frames = lost.pop(FRAMES, 0)
+        self._rows, self._frames = deque(row for row in self._rows if not row.of), 0
         time_ns, steady_ns = file.last
-        if frames:
-            why = f'{frames} frames: the disk is full'
-            file.add_event('drop', time_ns, why, steady_ns=steady_ns, dropped=frames)
-        for topic, count in lost.items():
-            why = f'{count} {messages_of(topic)}: the disk is full'
-            file.add_event('problem', time_ns, why, steady_ns=steady_ns)
-        return DiskFull(self._folder, full.frames + frames, lost + Counter(full.messages))
+        for of, count in lost.items():
+            name, text = loss(count, of, DISK_FULL)
+            file.add_event(name, time_ns, text, steady_ns=steady_ns)
+        return DiskFull(self._folder, lost + full.lost)

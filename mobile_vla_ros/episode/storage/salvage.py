@@ -19,6 +19,7 @@ import numpy as np
 
 from mobile_vla_ros.episode.records import Channel
 from mobile_vla_ros.episode.storage import schema, version1
+from mobile_vla_ros.episode.storage.byte_rows import MAX_CHANNELS, MAX_DEFINITION_BYTES
 from mobile_vla_ros.episode.storage.hdf5_gate import (
     MALFORMED,
     MAX_IMAGE_BYTES,
@@ -62,9 +63,8 @@ class Salvage:
         self._version1 = version1.IMAGES in datasets and schema.IMAGE_BYTES not in datasets
         self._layout = VERSIONS[version1.VERSION if self._version1 else schema.VERSION]
         # An episode without proposals has not lost them.
-        optional = (('proposals', schema.PROPOSALS), ('messages', schema.MESSAGES))
         self.streams = STREAMS + tuple(
-            stream for stream, layout in optional if layout.keys() & datasets.keys()
+            stream for stream, one in schema.OPTIONAL.items() if one.keys() & datasets.keys()
         )
         self._data = {
             name: dataset for name in self._layout if (dataset := self._dataset(name)) is not None
@@ -141,7 +141,7 @@ class Salvage:
     def messages(self) -> Iterator[tuple[Channel, bytes, int, int, int]]:
         """Yield every readable message of another topic: channel, bytes, stamp, both receipts."""
         channels = self._channels()
-        self._ends[schema.MESSAGE_BYTES] = 0
+        self._ends[schema.MESSAGE_BYTES] = 0  # the definitions lie among the messages
         for number, *place, stamp_ns, received_ns, steady_ns in self._rows(
             'messages', 'channel', 'offset', 'size', *TIMES
         ):
@@ -152,14 +152,29 @@ class Salvage:
                     yield channels[number], data, stamp_ns, received_ns, steady_ns
 
     def _channels(self) -> dict[int, Channel]:
-        """Return the channels that can be named; a definition that is torn is left out."""
+        """
+        Return the channels that can be named, at most ``MAX_CHANNELS``.
+
+        A definition that is torn or too long is left out.
+        """
         found: dict[int, Channel] = {}
+        names = {''}
+        self._ends[schema.MESSAGE_BYTES] = 0
         rows = self._rows('channels', *CHANNEL_COLUMNS)
         for number, (*texts, latched, offset, size) in enumerate(rows):
             topic, kind, type_hash = (text.decode(errors='replace') for text in texts)
-            definition = self._bytes(schema.MESSAGE_BYTES, offset, size).decode(errors='replace')
-            if topic and topic not in {one.topic for one in found.values()}:
-                found[number] = Channel(topic, kind, definition, type_hash, bool(latched))
+            topic = schema.fixed_text(topic, schema.TOPIC_BYTES).decode()  # as it will be written
+            if topic in names:
+                continue
+            names.add(topic)
+            fits = size <= MAX_DEFINITION_BYTES
+            definition = self._bytes(schema.MESSAGE_BYTES, offset, size) if fits else b''
+            if definition:
+                self._ends[schema.MESSAGE_BYTES] = offset + size
+            text = definition.decode(errors='replace')
+            found[number] = Channel(topic, kind, text, type_hash, bool(latched))
+            if len(found) == MAX_CHANNELS:
+                break
         return found
 
     def _dataset(self, name: str) -> h5py.Dataset | None:

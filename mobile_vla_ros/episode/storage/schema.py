@@ -5,6 +5,7 @@ import datetime
 import hashlib
 import math
 import uuid
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -37,6 +38,8 @@ EVENTS = (
     'action',
     'trigger',  # of a black box: what happened
 )
+
+FRAMES = 'frames'  # what lost ones are called where they are counted; others: ``messages_of``
 
 # Fill values: they distinguish rows that were never written from real zeros.
 NO_TIME = np.iinfo(np.int64).min
@@ -105,7 +108,9 @@ MESSAGES: Layout = {
     'channels/offset': (None, np.int64, CHANNEL_ROWS, NO_TIME),
     'channels/size': (None, np.int32, CHANNEL_ROWS, 0),
 }
-OPTIONAL: tuple[Layout, ...] = (PROPOSALS, MESSAGES)  # each is there as a whole, or not at all
+# By stream; each is there as a whole, or not at all.
+OPTIONAL: dict[str, Layout] = {'proposals': PROPOSALS, 'messages': MESSAGES}
+LAYOUT = DATASETS | {path: one for layout in OPTIONAL.values() for path, one in layout.items()}
 BYTES = (IMAGE_BYTES, MESSAGE_BYTES)  # never read as a whole
 
 # Attributes that change during recording. SWMR forbids new attributes but allows rewriting an
@@ -199,6 +204,16 @@ def utc_text(created_ns: int) -> str:
     return f'{utc:%Y-%m-%dT%H:%M:%SZ}'
 
 
+def messages_of(topic: str) -> str:
+    """Return what messages of a topic are called where lost ones are counted."""
+    return f'messages of {topic}'
+
+
+def loss(count: int, of: str, why: str) -> tuple[str, str]:
+    """Return name and text of the event of a loss; of: ``FRAMES``, ``messages_of`` a topic, …"""
+    return 'drop' if of == FRAMES else 'problem', f'{count} {of}: {why}'
+
+
 def dropped_frames(text: str) -> int:
     """Return the number of frames in a 'drop' event, with which its text begins."""
     number = text.split(' ', 1)[0]
@@ -215,14 +230,12 @@ def lay_out(
     info: EpisodeInfo,
     episode_id: str,
     created_ns: int,
-    *,
-    proposals: bool = False,
-    messages: bool = False,
+    optional: Mapping[str, bool],
 ) -> dict[str, h5py.Dataset]:
     """
     Write attributes and empty datasets into a new file and switch it to SWMR.
 
-    :param proposals: include ``PROPOSALS``; messages: likewise ``MESSAGES``.
+    :param optional: whether to include each of ``OPTIONAL``.
     :returns: the datasets by path.
     """
     file.attrs['version'] = VERSION
@@ -247,8 +260,10 @@ def lay_out(
     for name in LATE_FLAGS:
         file.attrs.create(name, False)
     datasets = {}
-    wanted = DATASETS | (PROPOSALS if proposals else {}) | (MESSAGES if messages else {})
-    for path, (columns, dtype, rows, fill) in wanted.items():
+    left_out = {path for stream, one in OPTIONAL.items() if not optional[stream] for path in one}
+    for path, (columns, dtype, rows, fill) in LAYOUT.items():
+        if path in left_out:
+            continue
         tail = () if columns is None else (columns,)
         datasets[path] = file.create_dataset(
             path,
@@ -270,7 +285,8 @@ def check_datasets(datasets: dict[str, h5py.Dataset], layout: Layout) -> None:
     :param layout: of its version, with what is optional.
     :raises ValueError: names the first that is not.
     """
-    absent = {path for one in OPTIONAL if not one.keys() & datasets.keys() for path in one}
+    missing = (one for one in OPTIONAL.values() if not one.keys() & datasets.keys())
+    absent = {path for one in missing for path in one}
     for path in layout:
         if path in absent:
             continue

@@ -8,14 +8,15 @@ from typing import Any
 
 import numpy as np
 
-from mobile_vla_ros.episode.odometry import Odometry, odometry_topic, read_odometry
+from mobile_vla_ros.episode.odometry import odometry_topic, read_odometry
 from mobile_vla_ros.episode.quality import verdict
 from mobile_vla_ros.episode.quality.image_quality import ImageTally
 from mobile_vla_ros.episode.records import Channel
 from mobile_vla_ros.episode.storage import disk, schema
+from mobile_vla_ros.episode.storage.byte_rows import misfit
 from mobile_vla_ros.episode.storage.part_file import MARGIN_BYTES, PartFile
 from mobile_vla_ros.episode.timing.base_estimate import estimate
-from mobile_vla_ros.episode.timing.command_rule import CommandRule, known_rule
+from mobile_vla_ros.episode.timing.command_rule import known_rule
 from mobile_vla_ros.episode.timing.receipts import without_steps
 from mobile_vla_ros.episode.timing.timeline import frame_times
 from mobile_vla_ros.types import NANOSECONDS, SOURCES, Command
@@ -24,7 +25,6 @@ from mobile_vla_ros.types import NANOSECONDS, SOURCES, Command
 ROW_BYTES = 512
 CLOSE_BYTES = 128 * 1024
 MAX_ROWS = 1024  # of commands and of events between two flushes: they fit into the margin
-FRAMES = 'frames'  # what lost ones are called where they are counted; others: ``messages_of``
 MAX_PENDING_BYTES = 8 << 20  # of messages between two flushes
 STREAMS = {
     'frames': ('stamp_ns', 'received_ns', 'steady_ns'),
@@ -82,26 +82,23 @@ class _Pending:
             self.forget(stream)
         part.flush()
 
-    def forget(self, stream: str) -> int:
-        """Remove the rows of a stream; return how many."""
-        count = len(self.rows[stream])
+    def forget(self, stream: str) -> None:
+        """Remove the rows of a stream."""
         self.rows[stream].clear()
         self.pieces.get(stream, []).clear()
         if stream == 'messages':
             self.message_bytes = 0
-        return count
 
 
 @dataclass
 class _Counts:
-    """Rows written or pending, and frames lost."""
+    """Rows written or pending, by stream, and frames lost."""
 
-    frames: int = 0
-    commands: int = 0
+    rows: Counter[str] = field(default_factory=Counter)
     drops: int = 0
     image_bytes: int = 0
-    messages: int = 0
-    channels: dict[Channel, int] = field(default_factory=dict)
+    channels: dict[str, Channel] = field(default_factory=dict)
+    numbers: dict[str, int] = field(default_factory=dict)  # of the channels, by topic
 
 
 class EpisodeWriter:
@@ -164,8 +161,7 @@ class EpisodeWriter:
             created_ns,
             episode_id=episode_id or schema.new_episode_id(created_ns),
             hidden=hidden,
-            proposals=proposals,
-            messages=messages,
+            optional={'proposals': proposals, 'messages': messages},
         )
 
     @property
@@ -186,12 +182,12 @@ class EpisodeWriter:
     @property
     def frames(self) -> int:
         """Frames written or pending."""
-        return self._counts.frames
+        return self._counts.rows['frames']
 
     @property
     def commands(self) -> int:
         """Commands written or pending."""
-        return self._counts.commands
+        return self._counts.rows['commands']
 
     @property
     def drops(self) -> int:
@@ -201,7 +197,7 @@ class EpisodeWriter:
     @property
     def messages(self) -> int:
         """Messages of other topics, written or pending."""
-        return self._counts.messages
+        return self._counts.rows['messages']
 
     @property
     def bytes_written(self) -> int:
@@ -224,14 +220,12 @@ class EpisodeWriter:
         self._tally.add(encoded, received_ns)
         times = self._received(received_ns, steady_ns)
         self._pending.pieces['frames'].append(encoded)
-        self._counts.frames += 1
         self._counts.image_bytes += len(encoded)
         self._add('frames', stamp_ns, *times)
 
     def add_command(self, command: Command) -> None:
         """Store one command."""
         times = self._received(command.received_ns, command.steady_ns)
-        self._counts.commands += 1
         self._add(
             'commands', np.array(command.twist), command.stamp_ns, *times, SOURCES[command.source]
         )
@@ -261,18 +255,18 @@ class EpisodeWriter:
         Store a message of another topic; for a writer created with ``messages``.
 
         :param channel: of its topic, always the same one.
-        :param data: CDR as it arrived, not empty.
+        :param data: CDR as it arrived.
         :param stamp_ns: of its header; the receipt, of a message without one.
         :param steady_ns: see ``types.Command``.
-        :raises DiskFull: as ``add_frame``.
+        :raises DiskFull: as ``add_frame``; ValueError: when there is a ``misfit``.
         """
-        if not data:
-            raise ValueError('a message has at least one byte')
-        pending, known = self._pending, self._counts.channels
-        if channel not in known:
-            if channel.topic in {one.topic for one in known}:
-                raise ValueError(f'{channel.topic} has two channels')
-            known[channel] = len(known)
+        wrong = self.misfit(channel, data)
+        if wrong:
+            raise ValueError(f'a message of {channel.topic}: {wrong}')
+        pending, counts = self._pending, self._counts
+        if channel.topic not in counts.channels:
+            counts.numbers[channel.topic] = len(counts.channels)
+            counts.channels[channel.topic] = channel
             pending.pieces['channels'].append(channel.definition.encode())
             self._add(
                 'channels',
@@ -284,29 +278,27 @@ class EpisodeWriter:
         times = self._received(received_ns, steady_ns)
         pending.pieces['messages'].append(data)
         pending.message_bytes += len(data)
-        self._counts.messages += 1
-        self._add('messages', known[channel], stamp_ns, *times)
+        self._add('messages', counts.numbers[channel.topic], stamp_ns, *times)
+
+    def misfit(self, channel: Channel, data: bytes) -> str:
+        """Return why the file cannot hold a message, '' if it can (``byte_rows.misfit``)."""
+        return misfit(self._counts.channels, channel, data)
 
     def add_event(
-        self,
-        name: str,
-        time_ns: int,
-        text: str = '',
-        *,
-        steady_ns: int | None = None,
-        dropped: int = 0,
+        self, name: str, time_ns: int, text: str = '', *, steady_ns: int | None = None
     ) -> None:
         """
         Store one event.
 
-        :param name: one of ``schema.EVENTS``.
+        :param name: one of ``schema.EVENTS``; the frames of a ``drop`` count in the verdict.
+        :param text: of what is lost: ``schema.loss``.
         :param steady_ns: see ``types.Command``.
-        :param dropped: frames lost in this event; counted in the verdict.
         """
         if name not in schema.EVENTS:
             raise ValueError(f'unknown event {name!r}; known are {", ".join(schema.EVENTS)}')
         times = self._received(time_ns, steady_ns)
-        self._counts.drops += dropped
+        if name == 'drop':
+            self._counts.drops += schema.dropped_frames(text)
         self._add('events', *_event(times, name, text))
 
     def _received(self, received_ns: int, steady_ns: int | None) -> tuple[int, int]:
@@ -317,6 +309,7 @@ class EpisodeWriter:
 
     def _add(self, stream: str, *row: Any) -> None:
         pending = self._pending
+        self._counts.rows[stream] += 1
         pending.rows[stream].append(row)
         most = schema.FRAME_ROWS if stream == 'frames' else MAX_ROWS
         if len(pending.rows[stream]) >= most or pending.message_bytes >= MAX_PENDING_BYTES:
@@ -339,7 +332,7 @@ class EpisodeWriter:
         Hand every row to the operating system: flushed rows survive the death of the process.
 
         :raises DiskFull: when there is no room for the pending frames and messages. They are
-            dropped whole and counted in events; everything else is written, and ``close`` works.
+            dropped whole and named in events; everything else is written, and ``close`` works.
         """
         pending = self._pending
         if not pending:
@@ -348,40 +341,33 @@ class EpisodeWriter:
         if self._part.reserve(pending.bulk_bytes + row_bytes + MARGIN_BYTES):
             pending.write(self._part)
             return
-        commands, frames = len(pending.rows['commands']), self._drop_frames()
-        messages = self._drop_messages()
+        lost = self._lose('frames') + self._lose('messages')
         if not self._part.reserve(row_bytes + CLOSE_BYTES):
             # Happens only if the disk reserves nothing and other processes filled it.
-            pending.forget('commands')
-            pending.forget('proposals')
-            self._counts.commands -= commands
-            why = f'{commands} commands: the disk is full'
-            pending.rows['events'].append(_event(self.last, 'problem', why))
+            lost += self._lose('commands') + self._lose('proposals')
         pending.write(self._part)
-        if frames or messages:
-            raise disk.DiskFull(self.part_path.parent, frames, messages)
+        if lost:
+            raise disk.DiskFull(self.part_path.parent, lost)
 
-    def _drop_frames(self) -> int:
-        rows, images = self._pending.rows, self._pending.pieces['frames']
-        if not images:
-            return 0
-        first = rows['frames'][0][-2:]
-        self._counts.image_bytes -= sum(map(len, images))
-        count = self._pending.forget('frames')
-        self._counts.frames -= count
-        self._tally.cut(self._counts.frames)
-        rows['events'].append(_event(first, 'drop', f'{count} frames: the disk is full'))
-        self._counts.drops += count
-        return count
-
-    def _drop_messages(self) -> Counter[str]:
-        rows = self._pending.rows
-        names = [channel.topic for channel in self._counts.channels]
-        lost = Counter(names[row[0]] for row in rows['messages'])
-        for topic, count in lost.items():
-            what = f'{count} {messages_of(topic)}: the disk is full'
-            rows['events'].append(_event(rows['messages'][0][-2:], 'problem', what))
-        self._counts.messages -= self._pending.forget('messages')
+    def _lose(self, stream: str) -> Counter[str]:
+        """Forget the pending rows of a stream, with an event of each kind; return how many."""
+        pending, counts = self._pending, self._counts
+        topics, at = [*counts.channels], STREAMS[stream].index('received_ns')
+        lost: Counter[str] = Counter()
+        firsts: dict[str, tuple[int, int]] = {}
+        for row in pending.rows[stream]:
+            of = schema.messages_of(topics[row[0]]) if stream == 'messages' else stream
+            firsts.setdefault(of, row[at : at + 2])
+            lost[of] += 1
+        for of, count in lost.items():
+            name, text = schema.loss(count, of, disk.DISK_FULL)
+            pending.rows['events'].append(_event(firsts[of], name, text))
+        counts.rows[stream] -= lost.total()
+        if stream == 'frames':
+            counts.drops += lost.total()
+            counts.image_bytes -= sum(map(len, pending.pieces[stream]))
+            self._tally.cut(counts.rows[stream])
+        pending.forget(stream)
         return lost
 
     def set_late(self, **values: str) -> None:
@@ -410,55 +396,41 @@ class EpisodeWriter:
             self.full = full
             self._pending.rows['events'].append(_event(self.last, 'problem', str(full)))
             self._pending.write(self._part)
-        odometry = self._odometry()
-        self.health = verdict.judge(
-            frame_stamp_ns=self._part.column('frames/stamp_ns'),
-            frame_received_ns=self._part.column('frames/received_ns'),
-            frame_steady_ns=self._part.column('frames/steady_ns'),
+        self.health = self._judged()
+        self.set_late(outcome=outcome, health=json.dumps(self.health))
+        self._part.set_flag('complete')
+        return self._part.finish()
+
+    def _judged(self) -> verdict.Health:
+        """Return the verdict on what is in the file."""
+        column, counts = self._part.column, self._counts
+        topic, streams = odometry_topic(counts.channels.values()), ['frames', 'commands']
+        streams += ['messages'] * (topic is not None)
+        frames_ns, commands_ns, *messages_ns = without_steps(
+            *(column(f'{stream}/steady_ns') for stream in streams)
+        )
+        stamp_ns, received_ns = column('frames/stamp_ns'), column('frames/received_ns')
+        twist, odometry = column('commands/twist'), None
+        if topic is not None:
+            rows = np.flatnonzero(column('messages/channel') == counts.numbers[topic])
+            odometry = read_odometry(self._part.messages(rows), messages_ns[0][rows])
+        times_ns, _ = frame_times(stamp_ns, received_ns, frames_ns)
+        rule = known_rule(self._base_timeout_s)
+        return verdict.judge(
+            frame_stamp_ns=stamp_ns,
+            frame_received_ns=received_ns,
+            frame_steady_ns=frames_ns,
             frozen=self._tally.frozen,
-            command_steady_ns=self._part.column('commands/steady_ns'),
-            twist=self._part.column('commands/twist'),
+            command_steady_ns=commands_ns,
+            twist=twist,
             drops=self.drops,
             broken=self._tally.broken,
             samples=self._tally.samples,
             expected_rate_hz=self.expected_rate_hz,
             timed=self.timed,
-            rule=self._rule(odometry),
+            rule=rule or estimate(times_ns, commands_ns, twist, self._part.image, odometry),
             odometry=odometry,
         )
-        self.set_late(outcome=outcome, health=json.dumps(self.health))
-        self._part.set_flag('complete')
-        return self._part.finish()
-
-    def _odometry(self) -> Odometry | None:
-        """Return what the base reports of its motion, None if that was not recorded."""
-        channels, column = self._counts.channels, self._part.column
-        topic = odometry_topic(channels)
-        if topic is None:
-            return None
-        steady_ns = without_steps(
-            column('frames/steady_ns'),
-            column('commands/steady_ns'),
-            column('messages/steady_ns'),
-        )[2]
-        number = next(number for channel, number in channels.items() if channel.topic == topic)
-        rows = np.flatnonzero(column('messages/channel') == number)
-        return read_odometry(self._part.messages(rows), steady_ns[rows])
-
-    def _rule(self, odometry: Odometry | None) -> CommandRule:
-        """Return what the base does: as recorded, else by its odometry or the images."""
-        recorded = known_rule(self._base_timeout_s)
-        if recorded is not None:
-            return recorded
-        column = self._part.column
-        steady_ns, commands_ns = without_steps(
-            column('frames/steady_ns'), column('commands/steady_ns')
-        )
-        times_ns, _ = frame_times(
-            column('frames/stamp_ns'), column('frames/received_ns'), steady_ns
-        )
-        twist = column('commands/twist')
-        return estimate(times_ns, commands_ns, twist, self._part.image, odometry)
 
     def discard(self) -> None:
         """Delete the episode."""
@@ -468,11 +440,6 @@ class EpisodeWriter:
     def abandon(self) -> None:
         """Close the file as it is, after an error: the ``.part`` stays, to be recovered."""
         self._part.abandon()
-
-
-def messages_of(topic: str) -> str:
-    """Return what messages of a topic are called where lost ones are counted."""
-    return f'messages of {topic}'
 
 
 def _event(times: tuple[int, int], name: str, text: str) -> tuple[Any, ...]:

@@ -11,8 +11,8 @@ import numpy as np
 from mobile_vla_ros.episode.quality.verdict import sentences
 from mobile_vla_ros.episode.records import Channel
 from mobile_vla_ros.episode.storage.recording import Recording
-from mobile_vla_ros.episode.storage.schema import EpisodeInfo
-from mobile_vla_ros.episode.storage.writer import EpisodeWriter, messages_of
+from mobile_vla_ros.episode.storage.schema import EpisodeInfo, messages_of
+from mobile_vla_ros.episode.storage.writer import EpisodeWriter
 from mobile_vla_ros.episode.timing.command_rule import SETTING, STALE_S
 from mobile_vla_ros.episode.timing.command_source import CommandLabeller
 from mobile_vla_ros.errors import UserError

@@ -13,7 +13,8 @@ import pytest
 from episode_processes import __file__ as PROCESSES
 from mobile_vla_ros import file_lock
 from mobile_vla_ros.episode.storage import disk
-from mobile_vla_ros.episode.storage.part_file import MARGIN_BYTES
+from mobile_vla_ros.episode.storage.part_file import MARGIN_BYTES, PartFile
+from mobile_vla_ros.episode.storage.reader import Episode
 from mobile_vla_ros.episode.storage.schema import EpisodeInfo
 from mobile_vla_ros.episode.storage.writer import EpisodeWriter
 from mobile_vla_ros.types import Command
@@ -126,6 +127,27 @@ def test_without_reservations_the_free_space_decides(tmp_path, monkeypatch):
         writer.flush()
     assert (writer.frames, writer.drops, writer.bytes_written) == (1, 1, 5000)
     assert writer.close().exists()
+
+
+def test_whatever_a_full_disk_has_no_room_for_is_named(tmp_path, monkeypatch):
+    """Commands and proposals, too, where not even these fit."""
+    writer = EpisodeWriter(tmp_path, EpisodeInfo('go'), CREATED_NS, proposals=True)
+    for number in (1, 2):
+        writer.add_command(Command(np.zeros(6), number, number))
+        writer.add_proposal(np.zeros(6), number, number)
+    writer.add_frame(bytes(5000), 1, 1)
+    with monkeypatch.context() as patch:
+        patch.setattr(PartFile, 'reserve', lambda *_: False)
+        with pytest.raises(disk.DiskFull) as full:
+            writer.flush()
+    assert full.value.lost == {'frames': 1, 'commands': 2, 'proposals': 2}
+    assert (writer.frames, writer.commands, writer.drops) == (0, 0, 1)
+    with Episode.open(writer.close()) as episode:
+        assert [(event.name, event.text) for event in episode.events] == [
+            ('drop', '1 frames: the disk is full'),
+            ('problem', '2 commands: the disk is full'),
+            ('problem', '2 proposals: the disk is full'),
+        ]
 
 
 def test_minutes_left():

@@ -143,8 +143,8 @@ def test_what_is_latched_takes_no_longer_the_more_there_is_of_it(tmp_path):
     tree, ring = Channel('/tf_static', 'a/msg/B', latched=True), RingWriter(tmp_path, 1.0, 10**7)
     for index in range(20_000):
         ring.add_message(tree, b'%d' % (index % 9_000), index * PERIOD_NS, index * PERIOD_NS)
-    assert ring._latched_bytes == sum(row.size for row in ring._latched.values())
-    assert 0.9 < ring._latched_bytes / (0.25 * 10**7) <= 1
+    assert ring._latched.size == sum(row.size for row in ring._latched.rows.values())
+    assert 0.9 < ring._latched.size / (0.25 * 10**7) <= 1
 
 
 def test_latched_messages_without_room_on_the_disk_are_counted(tmp_path, monkeypatch):

@@ -26,7 +26,7 @@ from mobile_vla_ros.interop import bag_files
 from mobile_vla_ros.interop.bag_files import MAX_BYTES
 from mobile_vla_ros.interop.imports import FAILED, IMPORTED
 
-WITHOUT_TIME = 'without a time: 0, or from before /clock'
+WITHOUT_TIME = 'they have no time: 0, or from before /clock'
 
 
 def chunked(messages, compression='', rows=10):
@@ -203,8 +203,8 @@ def test_messages_without_a_time_are_dropped_and_counted(tmp_path, storage, earl
     bag = write_bag(tmp_path / 'drive', [*early, ('/clock', clock, 10**9), *sim], storage)
     with imported_episode(bag, tmp_path / 'out', PNG) as episode:
         assert len(episode) == len(episode.commands) == 200
-        assert events(episode, 'drop') == [f'1 frames {WITHOUT_TIME}']
-        assert events(episode, 'problem') == [f'1 commands {WITHOUT_TIME}']
+        assert events(episode, 'drop') == [f'1 frames: {WITHOUT_TIME}']
+        assert events(episode, 'problem') == [f'1 commands: {WITHOUT_TIME}']
         assert episode.health['duration_s'] < 25 and episode.health['drops'] == 1
         assert episode.attributes['created_utc'] == '1970-01-01T00:00:01Z'
 
