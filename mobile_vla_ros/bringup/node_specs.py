@@ -102,7 +102,7 @@ def guard_node(values: Mapping) -> NodeSpec:
     if values['stamped'] is not None:
         parameters['cmd_vel_type'] = 'twist_stamped' if values['stamped'] else 'twist'
     if values['override']:
-        parameters['override'] = [name.strip() for name in values['override'].split(',')]
+        parameters['override'] = values['override'].split(',')
     factor = values['real_time_factor'] or 1.0
     if values['sim']:
         parameters['arm_at_start'] = True
@@ -131,7 +131,7 @@ def recorder_node(values: Mapping, *, follow_guard: bool = False) -> NodeSpec:
         parameters['follow_guard'] = True
     parameters.update(_given(values, *EPISODE_PARAMETERS, 'ring_s'))
     if values.get('extra_topics'):
-        parameters['extra_topics'] = [name.strip() for name in values['extra_topics'].split(',')]
+        parameters['extra_topics'] = values['extra_topics'].split(',')
     return _node(
         values,
         'recorder',

@@ -142,16 +142,16 @@ def _drive_nodes(values: Mapping) -> list[NodeSpec]:
     guard = guard_node(values)
     if not values['shadow']:
         guard.parameters['expect_policy'] = True
-    follow_guard = values['record'] and not values['dry_run']
     # In a shadow drive the user's own stack may drive; the guard's zeros must not interfere.
     guarded = values['console'] or not values['shadow']
+    follow_guard = guarded and values['record'] and not values['dry_run']
     return [
         *([sim_node(values)] if values['sim'] else []),
         *([guard] if guarded else []),
         inference_node(values),
         *([shadow_node(values)] if values['shadow'] else []),
         *(
-            [recorder_node(values, follow_guard=guarded and follow_guard)]
+            [recorder_node(values, follow_guard=follow_guard)]
             if values['record'] or values['ring_s']
             else []
         ),

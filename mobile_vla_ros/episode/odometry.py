@@ -35,7 +35,6 @@ class Odometry:
     Odometry of an episode, in order of receipt.
 
     :param steady_ns: (N,) int64 receipts on a clock that never steps, not decreasing.
-    :param stamp_ns: (N,) int64 header stamps.
     :param pose: (N, 3) float64 x, y (m) and yaw (rad, -pi to pi) in the odometry's own frame; yaw
         is NaN where the message has no orientation (a quaternion of zeros).
     :param twist: (N, 6) float64 in the base's axes, m/s and rad/s.
@@ -45,7 +44,6 @@ class Odometry:
     """
 
     steady_ns: np.ndarray
-    stamp_ns: np.ndarray
     pose: np.ndarray
     twist: np.ndarray
     left_out: int = 0
@@ -89,11 +87,10 @@ def read_odometry(messages: Sequence[bytes], steady_ns: np.ndarray) -> Odometry:
     """
     decoded = [_message(message) for message in messages]
     rows = np.array([row for row, one in enumerate(decoded) if one is not None], np.int64)
-    stamp_ns = np.array([one[0] for one in decoded if one is not None], np.int64)
-    floats = [one[1] for one in decoded if one is not None]
+    floats = [one for one in decoded if one is not None]
     table = np.array(floats, np.float64).reshape(-1, len(USED))
     fits = (np.abs(table) <= MAX_VALUE).all(axis=1)  # NaN is not
-    table, rows, stamp_ns = table[fits], rows[fits], stamp_ns[fits]
+    table, rows = table[fits], rows[fits]
     steady_ns = np.maximum.accumulate(np.asarray(steady_ns, np.int64)[rows])
     pose = np.column_stack([table[:, :2], _yaw(table[:, 2:6])])
     twist, moved = table[:, 6:], velocity_by_pose(steady_ns, pose)
@@ -101,7 +98,7 @@ def read_odometry(messages: Sequence[bytes], steady_ns: np.ndarray) -> Odometry:
     if by_pose:
         twist = np.zeros_like(twist)
         twist[:, PLANAR] = moved
-    return Odometry(steady_ns, stamp_ns, pose, twist, len(messages) - len(rows), by_pose)
+    return Odometry(steady_ns, pose, twist, len(messages) - len(rows), by_pose)
 
 
 def velocity_by_pose(steady_ns: np.ndarray, pose: np.ndarray) -> np.ndarray:
@@ -128,14 +125,13 @@ def velocity_by_pose(steady_ns: np.ndarray, pose: np.ndarray) -> np.ndarray:
     return np.nan_to_num(found, nan=0.0)  # a yaw may be unknown
 
 
-def _message(data: bytes) -> tuple[int, np.ndarray] | None:
-    """Return the stamp and the ``USED`` floats of a message; None if it is broken."""
+def _message(data: bytes) -> np.ndarray | None:
+    """Return the ``USED`` floats of a message; None if it is broken."""
     if len(data) < 4 or data[0] != 0 or data[1] > 1:  # plain CDR, big or little endian
         return None
     order, body = '><'[data[1]], memoryview(data)[4:]
     try:
-        seconds, rest = struct.unpack_from(f'{order}iI', body)
-        at = 8
+        at = 8  # after the stamp
         for _ in range(2):  # frame_id and child_frame_id
             at += -at % 4
             at += 4 + struct.unpack_from(f'{order}I', body, at)[0]
@@ -143,7 +139,7 @@ def _message(data: bytes) -> tuple[int, np.ndarray] | None:
         floats = np.frombuffer(body, f'{order}f8', FLOATS, at)
     except (struct.error, ValueError):
         return None
-    return seconds * NANOSECONDS + rest, floats[USED]
+    return floats[USED]
 
 
 def _yaw(quaternion: np.ndarray) -> np.ndarray:

@@ -11,6 +11,7 @@ import numpy as np
 from mobile_vla_ros.types import NANOSECONDS
 
 HEADERS = ('std_msgs/Header', 'std_msgs/msg/Header', 'Header')  # as definitions name it
+NO_HASH = 'INVALID'  # as ROS writes that of a type without one
 HEADER_BYTES = 12  # of a message up to the end of its header's stamp
 
 

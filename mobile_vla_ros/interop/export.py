@@ -11,7 +11,7 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Container, Iterator, Sequence
 from functools import partial
 from itertools import groupby
 from pathlib import Path
@@ -22,7 +22,7 @@ import numpy as np
 from mobile_vla_ros import file_lock
 from mobile_vla_ros.episode.catalog.inspect import judged, topics
 from mobile_vla_ros.episode.odometry import STATE
-from mobile_vla_ros.episode.records import Channel, Commands
+from mobile_vla_ros.episode.records import NO_HASH, Channel, Commands
 from mobile_vla_ros.episode.storage import schema
 from mobile_vla_ros.episode.storage.reader import Episode
 from mobile_vla_ros.episode.timing.timeline import times_of
@@ -37,7 +37,6 @@ PARTIAL = '.exporting_'
 SIGNATURES = ((JPEG_START, 'jpg', 'jpeg'), (PNG_START, 'png', 'png'))
 IMAGE_TOPIC, COMMAND_TOPIC, INSTRUCTION_TOPIC = '/camera/image_raw', '/cmd_vel', '/instruction'
 PROPOSAL_TOPIC = '/policy/cmd_vel'
-NO_HASH = 'INVALID'  # as ROS names that of a type without one
 LATCHED_DEPTH = 100
 
 
@@ -105,18 +104,19 @@ def to_rosbag2(episode: Episode, folder: Path) -> None:
         raise UserError('bags need the library rosbags', remedy='pip install rosbags') from None
     store = get_typestore(Stores.ROS2_JAZZY)
     folder.rmdir()  # the writer creates it itself
+    kept = {topic: channel for topic, channel in episode.topics.items() if channel.count}
     with Writer(folder, version=Writer.VERSION_LATEST, storage_plugin=StoragePlugin.MCAP) as bag:
         add = partial(bag.add_connection, typestore=store)
         streams = [
-            *_own_streams(episode, _Messages(store), add),
-            *(_raw_stream(episode, channel, bag.add_connection) for channel in _kept(episode)),
+            *_own_streams(episode, kept, _Messages(store), add),
+            *(_raw_stream(episode, channel, bag.add_connection) for channel in kept.values()),
         ]
         times = np.concatenate([stream.received_ns for stream in streams])
         steady = np.concatenate([stream.steady_ns for stream in streams])
         order = np.argsort(steady, kind='stable')
         if (np.diff(times[order]) < 0).any():  # the clock was set back: a bag is read by time
             times = times[order[0]] + steady - steady[order[0]]
-        if INSTRUCTION_TOPIC not in episode.topics:
+        if INSTRUCTION_TOPIC not in kept:
             words = add(INSTRUCTION_TOPIC, _Messages.STRING)
             first_ns = int(times.min()) if len(times) else 0
             bag.write(words, max(first_ns, 0), _Messages(store).string(episode.instruction))
@@ -148,13 +148,13 @@ class _Stream(NamedTuple):
 
 
 def _own_streams(
-    episode: Episode, message: '_Messages', add: Callable[..., Any]
+    episode: Episode, kept: Container[str], message: '_Messages', add: Callable[..., Any]
 ) -> Iterator[_Stream]:
-    """Yield images, commands and proposals, except where their topic was kept as it arrived."""
+    """Yield images, commands and proposals, unless their topic is kept as it arrived."""
     image_topic = episode.attributes.get('image_topic') or IMAGE_TOPIC
     if not image_topic.endswith('/compressed'):
         image_topic += '/compressed'
-    if image_topic not in episode.topics:
+    if image_topic not in kept:
 
         def image(row: int) -> bytes:
             data = episode.encoded(row)
@@ -165,13 +165,9 @@ def _own_streams(
         yield _Stream(add(image_topic, message.IMAGE), *times, image)
     command_topic = episode.attributes.get('command_topic') or COMMAND_TOPIC
     for topic, twists in ((command_topic, episode.commands), (PROPOSAL_TOPIC, episode.proposals)):
-        if twists is not None and topic not in episode.topics:
+        if twists is not None and topic not in kept:
             times = twists.received_ns, twists.steady_ns
             yield _Stream(add(topic, message.TWIST), *times, partial(message.command, twists))
-
-
-def _kept(episode: Episode) -> list[Channel]:
-    return [channel for channel in episode.topics.values() if channel.count]
 
 
 def _raw_stream(episode: Episode, channel: Channel, add: Callable[..., Any]) -> _Stream:

@@ -71,7 +71,7 @@ def odometry_of(drive, start_ns=0):
     twist = np.zeros((len(time_s), 6))
     twist[:, [0, 1, 5]] = velocity
     time_ns = start_ns + np.round(np.asarray(time_s) * SECOND).astype(np.int64)
-    return Odometry(time_ns, time_ns, pose, twist)
+    return Odometry(time_ns, pose, twist)
 
 
 def keyboard(rng, seconds, axes=(0, 1, 5), speed=0.4, rate_hz=10.0):

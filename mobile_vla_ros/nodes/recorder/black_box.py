@@ -7,6 +7,7 @@ from mobile_vla_ros.episode.storage.recording import Recording
 from mobile_vla_ros.episode.storage.ring import RingWriter
 from mobile_vla_ros.episode.storage.schema import EpisodeInfo
 from mobile_vla_ros.episode.storage.writer import EpisodeWriter
+from mobile_vla_ros.episode.timing.command_source import TAKEOVER
 from mobile_vla_ros.errors import UserError
 from mobile_vla_ros.nodes.recorder.episode_folder import EpisodeFolder
 from mobile_vla_ros.nodes.recorder.open_episode import (
@@ -23,7 +24,6 @@ from mobile_vla_ros.types import NANOSECONDS
 AFTER_S = 5.0  # recorded after the last trigger
 KIND_S = 5.0  # a camera that changes its images is followed at most this often
 NO_INSTRUCTION = 'no instruction was given'
-TAKEOVER = 'takeover'
 BY_A_PERSON = (StopReason.DISARMED, StopReason.NOT_ARMED)
 
 

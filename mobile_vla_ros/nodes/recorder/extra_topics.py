@@ -12,7 +12,7 @@ from rclpy.subscription import Subscription
 from rclpy.topic_endpoint_info import TopicEndpointInfo
 from rclpy.validate_topic_name import validate_topic_name
 
-from mobile_vla_ros.episode.records import Channel
+from mobile_vla_ros.episode.records import NO_HASH, Channel
 from mobile_vla_ros.errors import first_line
 from mobile_vla_ros.nodes.recorder.current_episode import CurrentEpisode
 from mobile_vla_ros.nodes.recorder.message_types import definition, message_class
@@ -22,7 +22,6 @@ from mobile_vla_ros.nodes.shared.topics import publisher_names
 
 DEPTH = 100  # half a second of a fast IMU
 SILENT_S = 2.0
-NO_HASH = 'INVALID'  # as ROS writes it
 Quality = tuple[ReliabilityPolicy, DurabilityPolicy]
 LATCHED: Quality = ReliabilityPolicy.RELIABLE, DurabilityPolicy.TRANSIENT_LOCAL
 

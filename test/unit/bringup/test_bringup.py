@@ -17,6 +17,7 @@ from mobile_vla_ros.bringup.share import config_file, default_params, share_fold
 from mobile_vla_ros.bringup.spec import NodeSpec
 from mobile_vla_ros.bringup.stacks import DRIVE, RECORD, SIM
 from mobile_vla_ros.errors import UserError
+from mobile_vla_ros.safety.preflight import parse_override
 from ros_helpers import TIMEOUT_S, wait_until
 
 BRINGUPS = (RECORD, DRIVE, SIM)
@@ -85,7 +86,7 @@ def test_a_shadow_leaves_cmd_vel_to_the_user_s_own_stack():
 def test_checks_are_overridden_by_name():
     """override:=a,b is a list for the guard; without it no parameter is set."""
     guard = by_name(DRIVE.nodes(policy='p', override='camera_rate, golden_frames'))['guard']
-    assert guard.parameters['override'] == ['camera_rate', 'golden_frames']
+    assert parse_override(guard.parameters['override']) == {'camera_rate', 'golden_frames'}
     assert 'override' not in by_name(DRIVE.nodes(policy='p'))['guard'].parameters
 
 

@@ -121,7 +121,7 @@ def test_odometry_without_a_twist_is_checked_by_its_pose():
 def test_times_far_apart_are_not_compared_at_length():
     """A foreign file may state any time: the memory is bounded."""
     ends = np.array([0, 2**62], np.int64)
-    odometry = Odometry(ends, ends, np.zeros((2, 3)), np.zeros((2, 6)))
+    odometry = Odometry(ends, np.zeros((2, 3)), np.zeros((2, 6)))
     log = CommandLog(ends, np.ones((2, 6)), CommandRule(HOLDS))
     assert check_base(log, odometry).scale == {}
 

@@ -14,6 +14,7 @@ from rosbags.rosbag2 import Reader
 from rosbags.typesys import Stores, get_typestore
 
 from mobile_vla_ros.cli.main import main
+from mobile_vla_ros.episode.catalog.edit import edit
 from mobile_vla_ros.episode.records import Channel
 from mobile_vla_ros.episode.storage.reader import Episode, find_episodes
 from mobile_vla_ros.episode.storage.schema import EpisodeInfo
@@ -321,3 +322,19 @@ def test_topics_are_exported_byte_for_byte(tmp_path):
     about = yaml.safe_load((bags / path.stem / 'metadata.yaml').read_text())
     custom = about['rosbag2_bagfile_information']['custom_data']['mobile_vla_episode']
     assert json.loads(custom)['topics']['/odd']['count'] == 3
+
+
+def test_what_was_kept_as_it_arrived_and_is_trimmed_away_hides_no_stream(tmp_path):
+    """Commands are exported when the trim left no raw message of their topic."""
+    info = EpisodeInfo('go', command_topic='/cmd_vel')
+    writer = EpisodeWriter(tmp_path / 'episodes', info, CREATED_NS, messages=True)
+    writer.add_message(Channel('/cmd_vel', TWIST), message(1), START_NS, START_NS)
+    write_rows(writer, 20)
+    path, bags = writer.close(), tmp_path / 'bags'
+    edit({path: {'trim': [0.5, 1.5]}}, by='anna', time_ns=0)
+    with Episode.open(path) as episode:
+        assert episode.topics['/cmd_vel'].count == 0
+    assert export(path, '--out', bags, '--format', 'rosbag2') == 0
+    with Reader(bags / path.stem) as bag:
+        counts = {one.topic: one.msgcount for one in bag.connections}
+    assert counts['/cmd_vel'] == len(episode.commands) > 0
