@@ -2,7 +2,7 @@
 
 import re
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ from mobile_vla_ros.data.facts import EpisodeFacts, share_a_view
 from mobile_vla_ros.data.near_identical import find_repeats
 from mobile_vla_ros.data.segments import NEARLY, Sampling, read_episodes
 from mobile_vla_ros.errors import UserError
-from mobile_vla_ros.model.backbone import Tokenizer, load_tokenizer
+from mobile_vla_ros.model.backbone import Tokenizer, load_tokenizer, unknown_words
 from mobile_vla_ros.types import ACCEPTED_VERDICTS, AXIS_UNITS
 
 BAD_LOST, POOR_LOST = 0.5, 0.1  # share of the driven frames
@@ -26,13 +26,17 @@ LEFT_OUT, GAPS = 'left_out', 'gaps'
 LOST = {LEFT_OUT: 'in episodes left out', GAPS: 'at gaps of the camera'}
 SCALE = 'scale '  # begins a row of the table
 RENAME = 'import or record the episodes with instructions that tell them apart'
-
-# Returns the token ids of each text, and the id of an unknown word or None.
-Tokenise = Callable[[Sequence[str]], tuple[list[list[int]], int | None]]
+REWORD = (
+    'give them words that it knows (mobile_vla episodes edit FILE --instruction), or use another '
+    '--backbone'
+)
 
 
 def audit(
-    episodes: EpisodeSet, sampling: Sampling, axes: Sequence[str], tokenise: Tokenise | None = None
+    episodes: EpisodeSet,
+    sampling: Sampling,
+    axes: Sequence[str],
+    tokenizer: Tokenizer | None = None,
 ) -> dict[str, Any]:
     """
     Return what is learned from a set of episodes (both sides of its split).
@@ -53,7 +57,7 @@ def audit(
     other; ``opposite_drives``: instructions with opposite drives from one start view. ``verdict``:
     good, poor or bad, with ``reasons`` and ``remedies``.
 
-    :param tokenise: of the policy's backbone; None: words are not checked.
+    :param tokenizer: of the policy's backbone; None: words are not checked.
     """
     segments = list({id(one): one for one in [*episodes.train, *episodes.val]}.values())
     facts = list(episodes.facts)
@@ -74,8 +78,7 @@ def audit(
         for one in used
         if one.possible and one.camera_hz
     )
-    instructions = sorted({one.instruction for one in facts})
-    words = _words(instructions, tokenise) if tokenise else (None, None)
+    words = _words((one.instruction for one in facts), tokenizer) if tokenizer else (None, None)
     found: dict[str, Any] = {
         'rate_hz': sampling.rate_hz,
         'episodes': len(facts),
@@ -123,9 +126,14 @@ def audit_paths(
     sampling: Sampling,
     axes: Sequence[str],
     accept: Sequence[str] = ACCEPTED_VERDICTS,
-    tokenise: Tokenise | None = None,
+    backbone: str | None = None,
 ) -> dict[str, Any]:
-    """Return the `audit` of some episodes, also if none of them can be learned from."""
+    """
+    Return the `audit` of some episodes, also if none of them can be learned from.
+
+    :param backbone: whose tokenizer checks the words, in a folder or the hub's cache.
+    """
+    tokenizer = load_tokenizer(backbone) if backbone else None
     loaded = read_episodes(paths, sampling, accept)
     everything = EpisodeSet(
         loaded.segments,
@@ -135,7 +143,7 @@ def audit_paths(
         facts=loaded.facts,
         unreadable=loaded.unreadable,
     )
-    return audit(everything, sampling, axes, tokenise)
+    return audit(everything, sampling, axes, tokenizer)
 
 
 def check_losses(found: Mapping[str, Any]) -> None:
@@ -169,25 +177,19 @@ def summary(found: Mapping[str, Any]) -> str:
     return '; '.join([f'audit: {found["verdict"]}', *found['reasons']])
 
 
-def tokeniser(tokenizer: Tokenizer) -> Tokenise:
-    """Return what `audit` needs of a tokenizer."""
-
-    def ids_of(texts: Sequence[str]) -> tuple[list[list[int]], int | None]:
-        rows = [tokenizer(text, add_special_tokens=False)['input_ids'] for text in texts]
-        return rows, getattr(tokenizer, 'unk_token_id', None)
-
-    return ids_of
-
-
-def tokeniser_of(backbone: str) -> Tokenise:
-    """Return the `tokeniser` of a backbone in a folder or the hub's cache."""
-    return tokeniser(load_tokenizer(backbone))
-
-
-def word_lines(instructions: Sequence[str], tokenise: Tokenise) -> list[str]:
-    """Return log lines on words that a tokenizer does not know, or does not tell apart."""
-    unknown, equal = _words(sorted(set(instructions)), tokenise)
+def word_lines(instructions: Iterable[str], tokenizer: Tokenizer) -> list[str]:
+    """Return sentences on words that a tokenizer does not know, or does not tell apart."""
+    unknown, equal = _words(instructions, tokenizer)
     return [text for text in (_unknown(unknown), _equal(equal)) if text]
+
+
+def check_words(instructions: Iterable[str], tokenizer: Tokenizer) -> None:
+    """Raise UserError if a tokenizer makes the same tokens of two instructions."""
+    unknown, equal = _words(instructions, tokenizer)
+    if equal:
+        raise UserError(
+            _equal(equal), got=_unknown(unknown), expected='tokens that differ', remedy=REWORD
+        )
 
 
 def table(found: Mapping[str, Any]) -> list[tuple[str, str]]:
@@ -258,15 +260,17 @@ def _counts(
     return found
 
 
-def _words(instructions: Sequence[str], tokenise: Tokenise) -> tuple[list[str], list[list[str]]]:
+def _words(instructions: Iterable[str], tokenizer: Tokenizer) -> tuple[list[str], list[list[str]]]:
     """Return the words that a tokenizer does not know, and the instructions it confuses."""
-    words = sorted({word for text in instructions for word in text.split()})
-    ids, unknown = tokenise(words)
-    strange = [word for word, row in zip(words, ids, strict=True) if unknown in row or not row]
+    texts = sorted(set(instructions))
     alike = defaultdict(list)
-    for text, row in zip(instructions, tokenise(instructions)[0], strict=True):
-        alike[tuple(row)].append(text)
-    return strange, [texts for texts in alike.values() if len(texts) > 1]
+    # Capitals and spaces make no other instruction.
+    for text in {' '.join(text.casefold().split()): text for text in texts}.values():
+        alike[tuple(tokenizer(text, add_special_tokens=False)['input_ids'])].append(text)
+    return (
+        sorted(unknown_words(tokenizer, ' '.join(texts))),
+        [group for group in alike.values() if len(group) > 1],
+    )
 
 
 def _side(one: EpisodeFacts) -> int:
@@ -350,7 +354,7 @@ def _verdict(found: Mapping[str, Any]) -> dict[str, Any]:
     ]
     note(outliers, f'speeds beyond all others: {", ".join(outliers[:MOST])}', check)
     for reason in (_unknown(found['unknown_words']), _equal(found['equal_instructions'])):
-        note(reason, reason, RENAME)
+        note(reason, reason, REWORD)
     note(
         found['against_words'],
         f'driven to the other side than its words: {_some(found["against_words"])}',

@@ -15,6 +15,7 @@ from mobile_vla_ros.data.episodes import (
 )
 from mobile_vla_ros.data.scale import default_scale, scale_lines
 from mobile_vla_ros.data.segments import Sampling
+from mobile_vla_ros.evaluation import audit
 from mobile_vla_ros.evaluation.score import Scored, baseline_scores, score
 from mobile_vla_ros.model.bundle import load_bundle
 from mobile_vla_ros.model.policy_spec import PolicySpec
@@ -93,6 +94,9 @@ def evaluate(
         *base_lines(episodes),
         *leak_lines(episodes),
     ]
+    if loaded and loaded.spec.blank != 'instruction':
+        instructions = {one.instruction for one in (*episodes.train, *episodes.val)}
+        result['notes'] += audit.word_lines(instructions, loaded.tokenizer)
     if not episodes.few_known:  # a few training episodes do not show what all of them drive
         result['notes'] += scale_lines(episodes.train, actions.axes)
     result['skipped'] = episodes.left_out

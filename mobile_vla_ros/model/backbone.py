@@ -82,6 +82,9 @@ class Tokenizer(Protocol):
     def get_vocab(self) -> Mapping[str, int]:
         """Return the id of every token."""
 
+    def convert_tokens_to_ids(self, token: str) -> int | None:
+        """Return the id of a token, None if there is none."""
+
 
 @dataclass(frozen=True)
 class Backbone:
@@ -379,6 +382,14 @@ def restore_adapter(model: PeftModel, folder: Path) -> None:
 def kosmos(model: torch.nn.Module) -> Kosmos2Model:
     """Return the Kosmos-2 inside a model that LoRA may wrap."""
     return model.get_base_model() if isinstance(model, PeftModel) else model
+
+
+def unknown_words(tokenizer: Tokenizer, text: str) -> list[str]:
+    """Return the words of a text, each once, that are read as `<unk>` or as nothing."""
+    # Not `unk_token_id`: tokenizer.json does not say which token that is.
+    unknown = tokenizer.convert_tokens_to_ids('<unk>')
+    ids = {word: tokenizer(word, add_special_tokens=False)['input_ids'] for word in text.split()}
+    return [word for word, row in ids.items() if unknown in row or not row]
 
 
 def tokenize(tokenizer: Tokenizer, prompts: list[str]) -> tuple[torch.Tensor, torch.Tensor]:

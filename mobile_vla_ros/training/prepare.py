@@ -170,10 +170,11 @@ def prepare(
         f'trained on {accelerator.num_processes} × {accelerator.device.type}, '
         f'--precision {config.precision}'
     )
-    for line in audit.word_lines(
-        [one.instruction for one in episodes.facts], audit.tokeniser(initial.tokenizer)
-    ):
+    instructions = {one.instruction for one in (*episodes.train, *episodes.val)}
+    for line in audit.word_lines(instructions, initial.tokenizer):
         log(line)
+    if data.blank != 'instruction':
+        audit.check_words(instructions, initial.tokenizer)
     counts = spec.data['parameters']
     log(
         f'trainable parameters: {counts["trainable"]:,} (LoRA {counts["lora"]:,}, '

@@ -55,7 +55,9 @@ def twists(xs, ys):
 def write_worth(folder, verdict, number=0, *, finished=True):
     """Write an episode of twenty frames that has this verdict; return its path."""
     created_ns = CREATED_NS + number * 60_000_000_000
-    writer = EpisodeWriter(folder, EpisodeInfo(f'go to box {number % 2}'), created_ns)
+    writer = EpisodeWriter(
+        folder, EpisodeInfo(f'go to the {("red", "blue")[number % 2]} box'), created_ns
+    )
     for index in range(20):
         now_ns = (
             created_ns

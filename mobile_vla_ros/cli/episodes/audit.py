@@ -47,7 +47,7 @@ def run(args: argparse.Namespace) -> int:
         Sampling(args.rate_hz, args.window, args.chunk, args.command_max_age_s),
         args.axes,
         args.accept_verdicts,
-        audit.tokeniser_of(args.backbone) if args.backbone else None,
+        args.backbone,
     )
     print(json.dumps(found) if args.json else '\n'.join(audit.lines(found)))
     return 1 if found['verdict'] == 'bad' else 0

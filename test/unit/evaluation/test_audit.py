@@ -152,16 +152,24 @@ def test_words_against_what_was_driven_are_named(tmp_path):
     write(tmp_path / 'b', 1, twist=(0.3, 0.3))
     assert audited(tmp_path / 'b')['opposite_drives'] == ['go to the red box']
 
-    def tokenise(texts):
-        return [[7 if word == 'left' else len(word) for word in text.split()] for text in texts], 7
 
-    found = audited(tmp_path / 'a', tokenise=tokenise)
-    assert found['unknown_words'] == ['left']
-    write(tmp_path / 'a', 7, twist=(0.3, 0.3), instruction='turn rift')
-    write(tmp_path / 'a', 8, twist=(0.3, 0.3), instruction='turn loft')
-    assert audited(tmp_path / 'a', tokenise=tokenise)['equal_instructions'] == [
-        ['turn loft', 'turn rift']
-    ]
+def test_words_that_a_tokenizer_does_not_know_are_named(tmp_path):
+    """`builtin:tiny` reads two Korean sentences as the same three `<unk>`."""
+    for number, text in enumerate(['빨간 상자로 가', '파란 상자로 가', 'go to the red box']):
+        write(tmp_path, number, instruction=text)
+    assert audited(tmp_path)['unknown_words'] is None
+    found = audited(tmp_path, backbone='builtin:tiny')
+    assert found['unknown_words'] == ['가', '빨간', '상자로', '파란']
+    assert found['equal_instructions'] == [['빨간 상자로 가', '파란 상자로 가']]
+    assert any('words that it knows' in remedy for remedy in found['remedies'])
+
+
+def test_capitals_and_spaces_make_no_other_instruction(tmp_path):
+    """They are the same sentence, so it does no harm that the tokenizer ignores them."""
+    write(tmp_path, 0, instruction='Go to the  red box')
+    write(tmp_path, 1, instruction='go to the red box')
+    found = audited(tmp_path, backbone='builtin:tiny')
+    assert (found['unknown_words'], found['equal_instructions']) == ([], [])
 
 
 def test_the_command_prints_a_table_or_json(tmp_path, capsys):

@@ -17,6 +17,7 @@ from mobile_vla_ros.data.augment import Augmentation
 from mobile_vla_ros.data.dataset import SegmentDataset
 from mobile_vla_ros.data.image_tokens import ImageTokens
 from mobile_vla_ros.data.segments import Sampling, load_segments
+from mobile_vla_ros.episode.catalog.edit import edit
 from mobile_vla_ros.episode.storage.reader import Episode, find_episodes
 from mobile_vla_ros.errors import UserError
 from mobile_vla_ros.evaluation.ablations import shuffle_frames, swap_instructions
@@ -574,7 +575,9 @@ def test_new_episodes_are_all_measured_beside_means_of_the_training_episodes(
     means = blind_means(segments, spec.actions)
     policy = changed_policy(small_run / 'best', tmp_path / 'policy', data={'blind_means': means})
     new = new_episodes(tmp_path / 'new')
+    edit({find_episodes(new)[0]: {'instruction': 'go to the crimson box'}}, by='anna', time_ns=0)
     found = evaluate(new, policy, **PLAIN)
+    assert any('does not know: ' in note and 'crimson' in note for note in found.summary['notes'])
     assert found.summary['episodes'] == {'train': 0, 'val': 3}
     assert found.summary['blind'] == {
         'source': 'bundle',

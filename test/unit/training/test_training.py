@@ -269,6 +269,25 @@ def test_bad_input_is_refused_and_nothing_is_written(
     assert not (tmp_path / 'out').exists()
 
 
+def test_instructions_that_become_equal_tokens_are_refused(tmp_path):
+    """Both are named, with the words that `builtin:tiny` does not know; nothing is written."""
+    data, lines = tmp_path / 'episodes', []
+    for number, colour in enumerate(['빨간', '파란', '빨간', '파란']):
+        path = write_worth(data, 'good', number)
+        edit({path: {'instruction': f'{colour} 상자로 가'}}, by='anna', time_ns=0)
+    with pytest.raises(
+        UserError, match=r"'빨간 상자로 가' = '파란 상자로 가'; .* know: 가, 빨간, 상자로, 파란"
+    ):
+        train(
+            ModelConfig(),
+            DataConfig(data=str(data), accept_losses=True),
+            TrainConfig(out=str(tmp_path / 'out'), device='cpu'),
+            log=lines.append,
+        )
+    assert 'words that the tokenizer does not know: 가, 빨간, 상자로, 파란' in lines
+    assert not (tmp_path / 'out').exists()
+
+
 def test_a_configuration_reports_every_mistake():
     """All mismatches at once."""
     with pytest.raises(UserError, match=r'epochs is 0.*batch_size is -1'):
