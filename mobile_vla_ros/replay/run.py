@@ -190,7 +190,7 @@ def _drive(
     outcomes: list[bool | None],
     frames: Iterable[int],
 ) -> None:
-    driver = PolicyDriver(policy)
+    driver = PolicyDriver(policy, found.notes.append)
     driver.reset(found.instruction)
     for index in frames:
         frame = _StoredFrame(episode, index, times, policy.spec.image.size)

@@ -1,6 +1,7 @@
 """Drivers of `mobile_vla simulate`: the expert, a policy behind the guard, or a control."""
 
 import hashlib
+import sys
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -57,13 +58,16 @@ def make_driver(policy: Path | None, control: str, device: str, arena: 'Arena') 
     if control == 'mean_action':
         return Timed(ConstantDriver(_mean_action(policy, spec)))
     import torch
+    from tqdm import tqdm
 
     from mobile_vla_ros.rollout.policy_driver import PolicyDriver
     from mobile_vla_ros.runtime.vla_policy import VlaPolicy
 
     torch.set_num_threads(1)  # as in the inference node; one frame gains nothing from more
     blank = control if control in BLANKS else ''
-    return Timed(Guarded(PolicyDriver(VlaPolicy.load(policy, device=device, blank=blank))))
+    loaded = VlaPolicy.load(policy, device=device, blank=blank)
+    # Beside the bar, and away from --json.
+    return Timed(Guarded(PolicyDriver(loaded, lambda words: tqdm.write(words, file=sys.stderr))))
 
 
 def _mean_action(policy: Path, spec: 'PolicySpec') -> 'np.ndarray':

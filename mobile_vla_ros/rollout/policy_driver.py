@@ -1,10 +1,12 @@
 """A policy as a driver in the caller's thread: the inference node without its timing."""
 
+from collections.abc import Callable
+
 import numpy as np
 
 from mobile_vla_ros.runtime.frame_buffer import FrameBuffer
 from mobile_vla_ros.runtime.playback import Plan, command_at
-from mobile_vla_ros.runtime.policy import Policy
+from mobile_vla_ros.runtime.policy import Policy, unknown_words
 from mobile_vla_ros.types import Frame
 
 
@@ -14,10 +16,13 @@ class PolicyDriver:
 
     It shares frame buffer, choice of windows and playback with the inference node; only the
     network's latency is missing.
+
+    :param warn: called with a sentence that names unknown words, each once.
     """
 
-    def __init__(self, policy: Policy):
-        self.policy = policy
+    def __init__(self, policy: Policy, warn: Callable[[str], object] = lambda _: None):
+        self.policy, self._warn = policy, warn
+        self._warned: set[str] = set()
         self.wants_images = policy.spec.blank != 'image'
         self.plan: Plan | None = None
         self._instruction = ''
@@ -29,6 +34,10 @@ class PolicyDriver:
         self.policy.reset()
         self.plan = None
         self._instruction = instruction
+        words = [one for one in unknown_words(self.policy, instruction) if one not in self._warned]
+        if words:
+            self._warned.update(words)
+            self._warn(f'the policy does not know {", ".join(words)} in {instruction!r}')
         self._buffer = self._empty_buffer()
 
     def _empty_buffer(self) -> FrameBuffer[Frame]:

@@ -28,6 +28,12 @@ class Policy(Protocol):
         """Forget earlier frames."""
 
 
+def unknown_words(policy: Policy, instruction: str) -> list[str]:
+    """Return the words that a policy does not know; one without a tokenizer knows all."""
+    words: list[str] = getattr(policy, 'unknown_words', lambda _: [])(instruction)
+    return words
+
+
 def spec_without_network(
     name: str, actions: ActionSpec, *, rate_hz: float = 10.0, window: int = 1, chunk: int = 10
 ) -> PolicySpec:

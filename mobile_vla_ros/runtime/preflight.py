@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 from mobile_vla_ros.runtime.camera_faults import CLOCK_REMEDY, clock_remedy
+from mobile_vla_ros.runtime.policy import Policy, unknown_words
 from mobile_vla_ros.types import Check
 
 # Below this share of the policy's rate a window is never full.
@@ -28,6 +29,23 @@ def check_axes(axes: Sequence[str], max_velocity: Sequence[float]) -> Check:
             ),
         )
     return Check('axes', True, f'the base has {", ".join(axes)}')
+
+
+def check_instruction(policy: Policy, instruction: str) -> Check:
+    """
+    Check that a policy knows every word of an instruction; one without a tokenizer does.
+
+    :param instruction: '' while there is none.
+    """
+    words = unknown_words(policy, instruction)
+    if words:
+        return Check(
+            'instruction',
+            False,
+            f'the policy does not know {", ".join(words)} in {instruction!r} and reads any such '
+            'word alike; use words that it was trained on',
+        )
+    return Check('instruction', True, f'{instruction!r}' if instruction else 'none yet')
 
 
 def check_camera_rate(measured_hz: float, policy_hz: float) -> Check:

@@ -9,7 +9,7 @@ import torch
 
 from mobile_vla_ros.data.preprocess import preprocess
 from mobile_vla_ros.errors import UserError
-from mobile_vla_ros.model.backbone import tokenize
+from mobile_vla_ros.model.backbone import tokenize, unknown_words
 from mobile_vla_ros.model.bundle import Bundle, load_bundle
 from mobile_vla_ros.runtime.frame_buffer import PolicyFrame, check_window
 from mobile_vla_ros.runtime.playback import Plan
@@ -64,6 +64,12 @@ class VlaPolicy:
     def reset(self) -> None:
         """Forget every feature."""
         self._features.clear()
+
+    def unknown_words(self, instruction: str) -> list[str]:
+        """Return the words of an instruction that the policy would read as `<unk>`."""
+        return (
+            [] if self.spec.blank == 'instruction' else unknown_words(self._tokenizer, instruction)
+        )
 
     @torch.no_grad()
     def infer(self, window: Sequence[PolicyFrame], instruction: str) -> Plan:

@@ -28,6 +28,7 @@ INFERENCE_CHECKS = (
     'free_memory',
     'golden_frames',
     'axes',
+    'instruction',
 )
 # Checks of the path to the wheels; a dry run, in which no wheel turns, does not need them.
 WHEELS = ('cmd_vel_rivals', 'cmd_vel_listeners', 'cmd_vel_type', 'linear_y', 'arm_at_start')

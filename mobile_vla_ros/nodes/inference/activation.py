@@ -25,6 +25,7 @@ from mobile_vla_ros.nodes.shared.messages import with_info
 from mobile_vla_ros.nodes.shared.topics import InstructionTopic, wrong_camera
 from mobile_vla_ros.runtime.camera_check import CameraCheck
 from mobile_vla_ros.runtime.overlay import OverlayState
+from mobile_vla_ros.runtime.preflight import check_instruction
 from mobile_vla_ros.runtime.worker import PolicyWorker
 
 if TYPE_CHECKING:  # it imports torch
@@ -133,6 +134,7 @@ class Activation:
     def start(self) -> None:
         """Start the worker, report for the first time, and draw."""
         self._worker.start()
+        self._warn_of_words()
         self._report()
         self._overlay.start()
 
@@ -154,6 +156,13 @@ class Activation:
         """Let another policy drive, from its first full window of frames on."""
         self._gate = self._gate_for(ready)
         self._worker.use(ready.policy, self._params.new_playback())
+        self._warn_of_words()
+
+    def _warn_of_words(self) -> None:
+        policy = self._configuration.policies.now.policy
+        check = check_instruction(policy, self._worker.instruction)
+        if not check.ok:
+            self._node.get_logger().warning(check.sentence)
 
     def _gate_for(self, ready: 'ReadyPolicy') -> CameraGate:
         spec, params, real_time = ready.policy.spec, self._params, self._clocks.real_time
@@ -183,6 +192,7 @@ class Activation:
         if self._worker.set_instruction(instruction):
             self._configuration.reports.propose()
             self._node.get_logger().info(f'instruction: {self._worker.instruction!r}')
+            self._warn_of_words()
 
     def _on_time(self) -> None:
         self._tick()  # first, so that a step of the clock is reported as such

@@ -17,6 +17,7 @@ from mobile_vla_ros.runtime.preflight import (
     check_camera_size,
     check_clock_skew,
     check_free_memory,
+    check_instruction,
 )
 from mobile_vla_ros.safety.preflight import INFERENCE_CHECKS
 from mobile_vla_ros.types import Check
@@ -56,6 +57,7 @@ def memory_shortage() -> str:
 
 def policy_checks(
     ready: 'ReadyPolicy',
+    instruction: str,
     gate: CameraGate,
     now_ns: int,
     *,
@@ -65,7 +67,7 @@ def policy_checks(
     camera_time: CameraTime,
 ) -> list[Check]:
     """
-    Return inference's six preflight checks.
+    Return inference's preflight checks.
 
     :param ready: the policy that drives.
     :param now_ns: on the clock that the gate measures durations by.
@@ -90,11 +92,12 @@ def policy_checks(
         check_free_memory(memory_rooms()),
         Check('golden_frames', ready.golden_ok, ready.golden_sentence),
         check_axes(spec.actions.axes, max_velocity),
+        check_instruction(ready.policy, instruction),
     ]
 
 
 def failed_checks(reason: str) -> list[Check]:
-    """Return the six checks, all of them failed for one reason."""
+    """Return inference's checks, all of them failed for one reason."""
     return [Check(name, False, reason) for name in INFERENCE_CHECKS]
 
 

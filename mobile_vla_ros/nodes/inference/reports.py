@@ -213,6 +213,7 @@ class Reports:
         params, now_ns = self._params, self._clocks.now_ns()
         self._checks = policy_checks(
             self._policies.now,
+            self._worker.instruction,
             gate,
             now_ns,
             max_velocity=params.max_velocity,

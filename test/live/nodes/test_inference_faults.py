@@ -77,6 +77,7 @@ def test_a_static_image_is_no_fault_at_rest_and_checks_are_published(drive, clie
             'free_memory',
             'golden_frames',
             'axes',
+            'instruction',
         )
     }
     assert checks['check/axes'].level == OK

@@ -88,7 +88,7 @@ def test_a_faster_camera_is_sampled(start, client):
 
 
 def test_a_new_instruction_replaces_the_plan(start, client):
-    """The proposals that follow come from another plan."""
+    """The proposals that follow come from another plan; unknown words are named."""
     camera = NoiseCamera(client)
     process = start(instruction='')
     with camera.stream():
@@ -103,6 +103,8 @@ def test_a_new_instruction_replaces_the_plan(start, client):
         process.wait_for_output('blue ball')
         seen = len(start.proposals)
         client.wait_for(lambda: len(start.proposals) > seen + 2, what='new proposals')
+        client.publish('instruction', String(data='go to the crimson ball'), LATCHED)
+        process.wait_for_output('the policy does not know crimson')
     assert start.proposals.last.twist != old
 
 

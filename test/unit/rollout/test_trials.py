@@ -334,6 +334,19 @@ def test_the_driver_uses_each_frame_once_and_skips_those_between():
     assert [stamps[-1] for stamps, _ in policy.windows] == [167, 267, 367, 467]
 
 
+def test_the_driver_names_each_unknown_word_once():
+    """By `simulate` and `replay`; a hundred trials need no hundred lines."""
+    policy, named = CountingPolicy(), []
+    policy.unknown_words = lambda text: [word for word in text.split() if word != 'go']
+    driver = PolicyDriver(policy, named.append)
+    for instruction in ('go far', 'go far', 'go far now', 'go'):
+        driver.reset(instruction)
+    assert named == [
+        "the policy does not know far in 'go far'",
+        "the policy does not know now in 'go far now'",
+    ]
+
+
 def test_a_gap_leaves_the_last_plan_playing():
     """A lost frame empties the window, and the last plan continues to its end."""
     policy = CountingPolicy()

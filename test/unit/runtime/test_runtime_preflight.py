@@ -2,19 +2,23 @@
 
 import json
 import shutil
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from mobile_vla_ros.errors import UserError
 from mobile_vla_ros.runtime.loading import PolicySettings, load_policy
+from mobile_vla_ros.runtime.policy import NoOpPolicy
 from mobile_vla_ros.runtime.preflight import (
     check_axes,
     check_camera_rate,
     check_camera_size,
     check_clock_skew,
     check_free_memory,
+    check_instruction,
 )
+from mobile_vla_ros.runtime.vla_policy import VlaPolicy
 from mobile_vla_ros.types import Frame
 
 GB = 10**9
@@ -33,6 +37,19 @@ def test_the_camera_keeps_up_with_the_policy(hz, ok, expected):
     """At least nine tenths of the policy's rate."""
     check = check_camera_rate(hz, 10.0)
     assert (check.name, check.ok, expected in check.sentence) == ('camera_rate', ok, True)
+
+
+def test_a_word_that_the_policy_does_not_know_is_red():
+    """It is named; a policy without a tokenizer, or one that reads no instruction, knows all."""
+    policy = VlaPolicy.load('builtin:demo')
+    assert check_instruction(policy, 'go to the red box').ok
+    assert check_instruction(policy, '').ok
+    check = check_instruction(policy, '빨간 상자로 go')
+    assert (check.name, check.ok) == ('instruction', False)
+    assert "does not know 빨간, 상자로 in '빨간 상자로 go'" in check.sentence
+    policy.spec = replace(policy.spec, blank='instruction')
+    assert check_instruction(policy, '빨간 상자로 go').ok
+    assert check_instruction(NoOpPolicy(), '빨간 상자로 go').ok
 
 
 @pytest.mark.parametrize(

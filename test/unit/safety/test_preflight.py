@@ -228,7 +228,7 @@ def test_checks_that_a_policy_does_not_report_are_named_as_not_known():
     check = preflight.check_inference(0.4, '', {'camera_rate', 'axes'})
     assert not check.ok
     assert check.sentence.endswith(
-        'not known: camera_size, clock_skew, free_memory, golden_frames'
+        'not known: camera_size, clock_skew, free_memory, golden_frames, instruction'
     )
     assert 'name inference in override' in check.remedy
     for age_s in (None, 5.0):
