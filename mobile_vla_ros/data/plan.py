@@ -63,10 +63,22 @@ def share(
     return steps(step[first:last], batch_size)
 
 
-def cosine(done: int, total: int) -> float:
+def learning_rate(
+    rate: float, done: int, total: int, *, warmup: float = 0.0, lowest: float = 0.0
+) -> float:
     """
-    Return the factor of the learning rate after some of all optimiser steps.
+    Return the learning rate after some of all optimiser steps.
 
-    Source: Loshchilov and Hutter, SGDR, 2017, equation 5, one period, down to zero.
+    It rises in equal steps, and then falls along a cosine (source: Loshchilov and Hutter, SGDR,
+    2017, equation 5, one period).
+
+    :param rate: the highest one.
+    :param warmup: share of all steps in which it rises; a part of a step counts as one.
+    :param lowest: where it ends.
     """
-    return (1 + math.cos(math.pi * min(done, total) / total)) / 2
+    rising = math.ceil(warmup * total)
+    if done < rising:
+        return rate * (done + 1) / (rising + 1)
+    falling = max(1, total - rising)
+    share = min(done - rising, falling) / falling
+    return lowest + (rate - lowest) * (1 + math.cos(math.pi * share)) / 2

@@ -171,7 +171,7 @@ class TrainConfig:
 
     out: str = field(metadata={'help': 'run folder; the best policy will be OUT/best'})
     epochs: int = _setting(20, 'passes over the training episodes', 1, 100_000)
-    learning_rate: float = _setting(1e-4, 'initial learning rate of AdamW', 1e-9, 10)
+    learning_rate: float = _setting(1e-4, 'highest learning rate of AdamW', 1e-9, 10)
     lora_learning_rate: float | None = _setting(
         None,
         'learning rate of the adapters and the action token; none: learning_rate. A small '
@@ -179,6 +179,10 @@ class TrainConfig:
         0,
         10,
     )
+    warmup_ratio: float = _setting(
+        0.0, 'share of all optimiser steps in which the learning rate rises', 0, 0.9
+    )
+    min_lr: float = _setting(0.0, 'learning rate at the end, down a cosine', 0, 10)
     weight_decay: float = _setting(0.01, 'weight decay of AdamW', 0, 10)
     grad_clip: float = _setting(1.0, 'maximum norm of the gradient', 1e-6, 1e6)
     batch_size: int = _setting(1, 'pieces of episodes a batch', 1, 100_000)
@@ -201,7 +205,9 @@ class TrainConfig:
     seed: int = _setting(0, 'random seed of weights, order and dropout')
 
     def __post_init__(self) -> None:
-        _check(self)
+        rate = min(self.learning_rate, self.lora_learning_rate or self.learning_rate)
+        high = [f'min_lr is {self.min_lr:g}, more than the learning rate {rate:g}']
+        _check(self, *(high if self.min_lr > rate else []))
 
 
 CONFIGS = (ModelConfig, DataConfig, TrainConfig)

@@ -29,7 +29,7 @@ class Optimisation:
     piece contributes as one without an error.
 
     :param optimizer: from `adamw`, with its state restored; the state stays on the CPU.
-    :param updates: optimiser steps of the whole training run, for the cosine schedule of the
+    :param updates: optimiser steps of the whole training run, for the schedule of the
         learning rate.
     :param report: called with the error of every unreadable frame.
     """
@@ -89,7 +89,13 @@ class Optimisation:
         shares = self.share_of(pieces)
         weight = 1.0 if self._own(pieces) else 0.0
         for group in self.optimizer.param_groups:
-            group['lr'] = group['initial_lr'] * plan.cosine(done, self.updates)
+            group['lr'] = plan.learning_rate(
+                group['initial_lr'],
+                done,
+                self.updates,
+                warmup=config.warmup_ratio,
+                lowest=config.min_lr,
+            )
         sums = dict.fromkeys(('loss', 'axes', 'gripper', 'count', 'frames'), 0.0)
         self.network.train()
         for number, (draws, batch) in enumerate(zip(shares, batches, strict=False), 1):

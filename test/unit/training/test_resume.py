@@ -27,6 +27,7 @@ from small_training import small_run_flags
 pytestmark = pytest.mark.usefixtures('fresh_accelerate')
 
 TIMES = ('seconds', 'waiting_share')  # columns of an epoch's row that differ in every run
+SCHEDULE = {'warmup_ratio': 0.3, 'min_lr': 1e-5}
 # All random features are on, so that a generator with a wrong state would change the numbers.
 RANDOM = {'mirror': True, 'light': 0.2, 'colour': 0.2, 'shift': 0.05, 'balance_instructions': True}
 
@@ -39,6 +40,7 @@ def flags(backbone, episode_folder, out, **more) -> list[str]:
         'batch_size': 2,
         'accumulate': 2,
         'save_every_min': 0,
+        **SCHEDULE,
         **RANDOM,
     }
     return small_run_flags(backbone, episode_folder, out, **{**defaults, **more})
@@ -54,6 +56,7 @@ def configs(backbone, episode_folder, out, **more):
         'piece_frames': 18,
         'learning_rate': 1e-3,
         'save_every_min': 0.0,
+        **SCHEDULE,
         **more,
     }
     return (

@@ -193,6 +193,8 @@ def test_the_recipe_of_the_reference_run_is_complete():
     assert (data.window, data.chunk, data.axes) == (4, 10, ['linear_x', 'linear_y'])
     assert (data.scale, data.val_share) == ([1.15, 1.15], 0.2)
     assert (config.learning_rate, config.weight_decay, config.grad_clip) == (1e-4, 0.01, 1.0)
+    assert (config.warmup_ratio * config.epochs, config.min_lr) == (0.1, 1e-7)
+    assert (model.backbone_dtype, model.activation_checkpointing) == ('float32', True)
     assert (config.batch_size, config.accumulate, config.piece_frames) == (1, 8, 18)
     assert (config.epochs, config.precision, config.gripper_weight) == (20, 'fp16', 0.0)
     _, _, config = parse([*argv, '--epochs', '100', '--learning-rate', '1e-5'])
@@ -292,6 +294,8 @@ def test_a_configuration_reports_every_mistake():
     """All mismatches at once."""
     with pytest.raises(UserError, match=r'epochs is 0.*batch_size is -1'):
         TrainConfig(out='x', epochs=0, batch_size=-1)
+    with pytest.raises(UserError, match=r'min_lr is 0\.01, more than the learning rate 0\.001'):
+        TrainConfig(out='x', learning_rate=0.1, lora_learning_rate=1e-3, min_lr=0.01)
     for verdicts in ([], ['fine']):
         with pytest.raises(UserError, match='accept_verdicts'):
             DataConfig(data='x', accept_verdicts=verdicts)
