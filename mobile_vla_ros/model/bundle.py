@@ -24,7 +24,7 @@ from mobile_vla_ros.model.closed_folder import MAX_JSON_BYTES, different, sha256
 from mobile_vla_ros.model.device import pick_device
 from mobile_vla_ros.model.golden import Golden, write_golden
 from mobile_vla_ros.model.manifest_check import manifest_problems
-from mobile_vla_ros.model.network import ActionHead, VlaNetwork
+from mobile_vla_ros.model.network import ActionHead, VlaNetwork, start_ids
 from mobile_vla_ros.model.policy_spec import (
     ADAPTER,
     FILES,
@@ -32,6 +32,7 @@ from mobile_vla_ros.model.policy_spec import (
     MANIFEST,
     PolicySpec,
     read_spec,
+    split_template,
 )
 
 
@@ -176,7 +177,7 @@ def load_bundle(
     network = VlaNetwork(
         load_adapter(backbone.model, folder / ADAPTER, merge=merge),
         ActionHead(spec.head),
-        backbone.model.config.text_config.bos_token_id,
+        start_ids(backbone, split_template(spec.instruction_template)[0]),
         torch.empty(spec.head.features),
     )
     network.load_state_dict(load_file(folder / HEAD), strict=False)

@@ -82,14 +82,15 @@ def _hashes(name: str) -> Rule:
 
 
 def _is_template(value: Any) -> bool:
-    """Whether a short text has the placeholder `{instruction}`, once, and no other."""
+    """Whether a short text has one `{instruction}`, at most one `{image}` before it, no other."""
     if type(value) is not str or len(value) > MAX_TEMPLATE:
         return False
     try:
         places = [place[1:] for place in string.Formatter().parse(value) if place[1] is not None]
     except ValueError:
         return False
-    return places == [('instruction', '', None)]
+    names = [*['image'] * min(value.count('{image}'), 2), 'instruction']
+    return len(names) <= 2 and places == [(name, '', None) for name in names]
 
 
 # Path in policy.json → its rule. The bounds are those of the training configuration.
@@ -124,7 +125,8 @@ REQUIRED: dict[str, Rule] = {
         lambda value: value is None or _is_number(value, 0, 60),
     ),
     'instruction_template': (
-        f'a text of at most {MAX_TEMPLATE} characters with one {{instruction}}',
+        f'a text of at most {MAX_TEMPLATE} characters with one {{instruction}}, and at most one '
+        '{image} before it',
         _is_template,
     ),
     'blank': (f'one of {list(BLANKS)}', lambda value: type(value) is str and value in BLANKS),

@@ -1,7 +1,7 @@
 """The network: one Kosmos-2 feature per frame, and the LSTM head over windows of features."""
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import torch
@@ -58,16 +58,22 @@ class VlaNetwork(nn.Module):
     The sequence of a frame is ``[BOS] [image tokens] [instruction] [action token]``; the last
     layer's state at the action token is the frame's feature. Each frame is a sequence of its own.
 
+    :param start_ids: ids of the tokens before the image tokens (`start_ids`).
     :param action_token: (D,) initial embedding of the action token.
     """
 
     def __init__(
-        self, backbone: nn.Module, head: ActionHead, bos_token_id: int, action_token: torch.Tensor
+        self,
+        backbone: nn.Module,
+        head: ActionHead,
+        start_ids: Sequence[int],
+        action_token: torch.Tensor,
     ):
         super().__init__()
         self.backbone = backbone
         self.head = head
-        self.bos_token_id = bos_token_id
+        self.start_ids: torch.Tensor
+        self.register_buffer('start_ids', torch.tensor(start_ids), persistent=False)
         self.action_token = nn.Parameter(action_token)
 
     @property
@@ -84,16 +90,17 @@ class VlaNetwork(nn.Module):
         :param image_tokens: (N, K, D) from the image-to-text projection.
         :param text_ids: (N, L) token ids, padded on the right.
         :param text_lengths: (N,) how many of them are not padding.
-        :returns: (N, 1 + K + L + 1, D) embeddings, and (N,) positions of the action token, which
-            follows the last text token; a causal model cannot see the padding behind it.
+        :returns: (N, S + K + L + 1, D) embeddings with S start tokens, and (N,) positions of the
+            action token, which follows the last text token; a causal model cannot see the padding
+            behind it.
         """
         embed_tokens = self.kosmos.get_input_embeddings()
         text = embed_tokens(text_ids)
         count, images = image_tokens.shape[:2]
-        bos = embed_tokens(text_ids.new_full((count, 1), self.bos_token_id))
-        room = torch.zeros_like(bos)
-        sequence = torch.cat([bos, image_tokens.to(text.dtype), text, room], dim=1)
-        positions = 1 + images + text_lengths
+        start = embed_tokens(self.start_ids).expand(count, -1, -1)
+        room = torch.zeros_like(start[:, :1])
+        sequence = torch.cat([start, image_tokens.to(text.dtype), text, room], dim=1)
+        positions = len(self.start_ids) + images + text_lengths
         here = torch.arange(sequence.shape[1], device=positions.device) == positions[:, None]
         sequence = torch.where(here[..., None], self.action_token.to(text.dtype), sequence)
         return sequence, positions
@@ -190,11 +197,13 @@ def build_network(
     hidden: int = 512,
     layers: int = 4,
     dropout: float = 0.0,
+    before_image: str = '',
     activation_checkpointing: bool = False,
 ) -> VlaNetwork:
     """
     Add LoRA and a new head to a backbone, ready to train.
 
+    :param before_image: text before the image tokens.
     :param activation_checkpointing: keep only the inputs of the towers' layers and recompute the
         rest in the backward pass.
     """
@@ -207,9 +216,15 @@ def build_network(
     return VlaNetwork(
         add_lora(backbone.model, lora),
         head,
-        config.text_config.bos_token_id,
+        start_ids(backbone, before_image),
         _first_action_token(backbone),
     )
+
+
+def start_ids(backbone: Backbone, before_image: str) -> list[int]:
+    """Return the ids of the beginning of a sequence: BOS, and the text before the image tokens."""
+    ids = backbone.tokenizer(before_image, add_special_tokens=False)['input_ids']
+    return [backbone.model.config.text_config.bos_token_id, *(ids if before_image else ())]
 
 
 def load_trained(network: VlaNetwork, adapter: Path, head: Path) -> None:

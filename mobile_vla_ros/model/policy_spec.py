@@ -68,7 +68,8 @@ class PolicySpec:
     :param chunk: actions predicted from a frame, including the current one.
     :param command_max_age_s: the timeout of a base in episodes that do not state it (0: it holds
         the last command); None: by their odometry or images. Older bundles always have a number.
-    :param instruction_template: text before the action token; `{instruction}` is replaced.
+    :param instruction_template: text before the action token; `{instruction}` is replaced. Image
+        tokens stand for `{image}`, without it before the text.
     :param blank: `image` or `instruction` for a control policy that is trained and driven
         without it; empty for a policy that has both.
     :param data: of the training data: fingerprint, episodes, mean action (one value per axis, in
@@ -93,10 +94,11 @@ class PolicySpec:
     files: dict[str, str] = field(default_factory=dict, compare=False)
 
     def prompt(self, instruction: str) -> str:
-        """Return the text that the network reads for an instruction."""
+        """Return the text that the network reads for an instruction, after the image."""
         if self.blank == 'instruction':
             return ''
-        return self.instruction_template.format(instruction=instruction.strip())
+        _, after = split_template(self.instruction_template)
+        return after.format(instruction=instruction.strip())
 
     def to_json(self) -> str:
         """Return the text of `policy.json`."""
@@ -147,6 +149,12 @@ class PolicySpec:
             ActionSpec(actions['axes'], actions['scale']),
             **{one.name: content[one.name] for one in fields(cls) if one.name in content},
         )
+
+
+def split_template(template: str) -> tuple[str, str]:
+    """Return the text before the image tokens, and the template of the text after them."""
+    before, image, after = template.partition('{image}')
+    return (before.format(), after) if image else ('', template)
 
 
 def _known(content: object, where: Path) -> dict[str, Any]:

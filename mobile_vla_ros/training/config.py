@@ -5,7 +5,15 @@ from dataclasses import MISSING, Field, dataclass, field, fields
 from typing import Any
 
 from mobile_vla_ros.errors import UserError
+from mobile_vla_ros.model.manifest_check import REQUIRED, mismatch
 from mobile_vla_ros.types import ACCEPTED_VERDICTS, BLANKS, TWIST_AXES, VERDICTS
+
+# Templates by name: RoboVLMs' own for Kosmos-2, and the marks of Kosmos-2 around an image.
+PROMPTS = {
+    'plain': '{instruction}',
+    'robovlms': '<grounding>An image of a robot {instruction}</s>',
+    'kosmos2': '<image>{image}</image>{instruction}',
+}
 
 
 def _setting(
@@ -80,11 +88,17 @@ class ModelConfig:
     motion_dims: int = _setting(
         0, 'motion dimensions a step, padded with zeros; 0: one for each axis', 0, 64
     )
-    instruction_template: str = _setting('{instruction}', 'text before the action token')
+    instruction_template: str = _setting(
+        '{instruction}',
+        f'what the network reads: {", ".join(PROMPTS)}, or a text with {{instruction}}, and with '
+        '{image} before it where the image tokens are not to stand first',
+    )
 
     def __post_init__(self) -> None:
-        whole = '{instruction}' in self.instruction_template
-        _check(self, *([] if whole else ['instruction_template has no {instruction}']))
+        text = PROMPTS.get(self.instruction_template, self.instruction_template)
+        object.__setattr__(self, 'instruction_template', text)
+        what, fits = REQUIRED['instruction_template']
+        _check(self, *([] if fits(text) else [mismatch('instruction_template', text, what)]))
 
 
 @dataclass(frozen=True)

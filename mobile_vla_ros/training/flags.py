@@ -24,6 +24,8 @@ EXAMPLE = (
     'corrections of its drives: mobile_vla train --init runs/first/best --data drives '
     '--corrections 10 --out runs/second'
 )
+# Other names of settings, as flags and in files.
+OTHER_NAMES = {'prompt': 'instruction_template'}
 YES, NO = ('yes', 'true', 't', 'y', '1'), ('no', 'false', 'f', 'n', '0')
 TYPE_NAMES = {int: 'an integer', float: 'a number', bool: 'true or false', str: 'a string'}
 
@@ -94,6 +96,7 @@ def _add_flag(
         options = {'type': _yes_or_no, 'nargs': '?', 'const': True}
     parser.add_argument(
         *dict.fromkeys((f'--{name}', f'--{name.replace("_", "-")}')),
+        *(f'--{other}' for other, one in OTHER_NAMES.items() if one == name),
         help=metadata['help'],
         choices=metadata.get('choices') or None,
         **options,
@@ -125,6 +128,7 @@ def read_config(path: Path) -> dict[str, Any]:
             expected='lines such as "epochs: 20"',
         )
     hints = _hints()
+    values = {OTHER_NAMES.get(name, name): value for name, value in values.items()}
     for name in values:
         if name not in hints:
             raise UserError(

@@ -19,7 +19,13 @@ from mobile_vla_ros.model.backbone import (
 from mobile_vla_ros.model.builtin import bundle_folder
 from mobile_vla_ros.model.bundle import load_bundle
 from mobile_vla_ros.model.network import VlaNetwork, build_network
-from mobile_vla_ros.model.policy_spec import ADAPTER, ADAPTER_FILES, BackboneRef, read_spec
+from mobile_vla_ros.model.policy_spec import (
+    ADAPTER,
+    ADAPTER_FILES,
+    BackboneRef,
+    read_spec,
+    split_template,
+)
 from mobile_vla_ros.training.config import DataConfig, ModelConfig, TrainConfig, default_of
 from mobile_vla_ros.types import ActionSpec, ImageSpec
 
@@ -76,6 +82,7 @@ def initial_policy(
         hidden=model.head_hidden,
         layers=model.head_layers,
         dropout=model.head_dropout,
+        before_image=split_template(model.instruction_template)[0],
         activation_checkpointing=model.activation_checkpointing,
     )
     return InitialPolicy(

@@ -171,7 +171,8 @@ def prepare(
         f'--precision {config.precision}'
     )
     instructions = {one.instruction for one in (*episodes.train, *episodes.val)}
-    for line in audit.word_lines(instructions, initial.tokenizer):
+    around = model.instruction_template.format(image=' ', instruction=' ')
+    for line in audit.word_lines({*instructions, around}, initial.tokenizer):
         log(line)
     if data.blank != 'instruction':
         audit.check_words(instructions, initial.tokenizer)

@@ -412,8 +412,6 @@ def test_a_bundle_names_every_file_that_it_loads(small_run):
 @pytest.mark.parametrize(
     ('settings', 'expected'),
     [
-        ({'instruction_template': '{instruction} {place}'}, 'instruction_template'),
-        ({'instruction_template': '{instruction}' + 'x' * 1000}, 'instruction_template'),
         ({'scale': [1e10, 1.0]}, 'actions.scale'),
         ({'lora_alpha': True}, 'lora_alpha is True'),
     ],

@@ -4,11 +4,14 @@ import os
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
 import torch
 import yaml
+from torch import nn
 
 from mobile_vla_ros.errors import UserError
 from mobile_vla_ros.model.backbone import (
@@ -17,9 +20,13 @@ from mobile_vla_ros.model.backbone import (
     tokenize,
     weights_hash,
 )
+from mobile_vla_ros.model.bundle import load_bundle, save_bundle
 from mobile_vla_ros.model.full_size import shapes
-from mobile_vla_ros.model.network import build_network
+from mobile_vla_ros.model.golden import golden_actions
+from mobile_vla_ros.model.network import ActionHead, build_network
+from mobile_vla_ros.model.policy_spec import HeadSettings, PolicySpec, split_template
 from mobile_vla_ros.training.config import ModelConfig
+from mobile_vla_ros.types import ActionSpec
 
 CONFIG = Path(__file__).resolve().parents[3] / 'config'
 
@@ -82,6 +89,104 @@ def test_image_tokens_replace_their_placeholders(network):
     assert positions.tolist() == [1 + tokens + 5, 1 + tokens + 2]
     for row, position in enumerate(positions):
         assert torch.equal(second[row, position], net.action_token)
+
+
+def test_text_of_the_prompt_may_stand_before_the_image(small_backbone, tmp_path):
+    """In the bundle's template: what was trained is what drives."""
+    backbone = load_backbone(small_backbone)
+    before, after = split_template('blue {image} box {instruction}')
+    assert (before, after) == ('blue ', ' box {instruction}')
+    net = build_network(
+        backbone,
+        LoraSettings(r=4),
+        motion_dims=2,
+        chunk=5,
+        hidden=16,
+        layers=1,
+        before_image=before,
+    ).eval()
+    ids, lengths = tokens_of(backbone.tokenizer, after.format(instruction='go'))
+    images = torch.randn(1, net.kosmos.config.latent_query_num, 32)
+    sequence, positions = net.embed(images, ids, lengths)
+    table = net.kosmos.get_input_embeddings().weight
+    words = backbone.tokenizer.get_vocab()
+    expected = [
+        *table[[words['<s>'], words['blue']]],
+        *images[0],
+        *table[[words['box'], words['go']]],
+        net.action_token,
+    ]
+    assert torch.equal(sequence[0], torch.stack(expected))
+    assert positions.tolist() == [len(expected) - 1]
+
+    spec = PolicySpec(
+        backbone.ref,
+        net.head.settings,
+        backbone.image,
+        ActionSpec(),
+        rate_hz=10.0,
+        window=2,
+        chunk=5,
+        instruction_template='blue {image} box {instruction}',
+    )
+    pixels = torch.randn(2, 3, 56, 56)
+    trained = golden_actions(net, backbone.tokenizer, spec, pixels, 'go')
+    loaded = load_bundle(save_bundle(tmp_path / 'policy', net, spec), merge=False)
+    driven = golden_actions(loaded.network, loaded.tokenizer, loaded.spec, pixels, 'go')
+    assert (driven == trained).all()
+    plain = replace(spec, instruction_template='{instruction}')
+    other = load_bundle(save_bundle(tmp_path / 'plain', net, plain), merge=False)
+    assert (golden_actions(other.network, other.tokenizer, plain, pixels, 'go') != trained).any()
+
+
+@pytest.mark.parametrize(
+    'template',
+    [
+        'go',
+        '{instruction} {place}',
+        '{instruction} {image}',
+        '{image}{image}{instruction}',
+        '{{image}}{instruction}',
+        '{instruction}' + 'x' * 1000,
+    ],
+)
+def test_a_prompt_with_other_places_is_refused(template):
+    """Before anything is loaded."""
+    with pytest.raises(UserError, match=r'instruction_template is .* one \{instruction\}'):
+        ModelConfig(instruction_template=template)
+
+
+def test_the_head_is_the_published_one():
+    """An LSTM and MLPs of plain torch modules with equal weights, stepped frame by frame."""
+    torch.manual_seed(0)
+    head = ActionHead(HeadSettings(2048, motion_dims=6)).eval()
+
+    def mlp(outputs: int, *last: nn.Module) -> nn.Sequential:
+        sizes = (512, 1024, 512, 256)
+        layers = [layer for a, b in pairwise(sizes) for layer in (nn.Linear(a, b), nn.ReLU())]
+        return nn.Sequential(*layers, nn.Linear(256, outputs), *last)
+
+    published = nn.ModuleDict(
+        {
+            'rnn': nn.LSTM(2048, 512, 4, batch_first=True),
+            'actions': mlp(10 * 6, nn.Tanh()),
+            'gripper': mlp(10),
+        }
+    ).eval()
+    assert round(sum(p.numel() for p in published.parameters()) / 1e6, 2) == 13.93
+    with torch.no_grad():
+        for own, theirs in zip(head.parameters(), published.parameters(), strict=True):
+            theirs.copy_(own)
+        features, memory = torch.randn(3, 4, 2048), None
+        motion, gripper = head(features)
+        for frame in range(4):
+            state, memory = published['rnn'](features[:, frame : frame + 1], memory)
+            expected = published['actions'](state[:, 0]).view(3, 10, 6)
+            torch.testing.assert_close(motion[:, frame], expected, rtol=0, atol=1e-5)
+            torch.testing.assert_close(
+                gripper[:, frame], published['gripper'](state[:, 0]), rtol=0, atol=1e-5
+            )
+    assert motion.abs().mean() > 1e-3
 
 
 def test_image_and_instruction_both_change_the_output(network):

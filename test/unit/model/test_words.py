@@ -7,6 +7,7 @@ import pytest
 
 from mobile_vla_ros.model.backbone import load_tokenizer, unknown_words
 from mobile_vla_ros.model.builtin import KNOWN_HUB
+from mobile_vla_ros.training.config import PROMPTS
 
 ROOT = Path(__file__).resolve().parents[3]
 REBUILT = ROOT.parent / 'shared/kosmos2_hub'
@@ -37,3 +38,10 @@ def test_the_page_shows_what_the_real_tokenizer_reads():
     assert rows['去红色的盒子'] == rows['去蓝色的盒子']
     assert rows['fahr zur roten Kiste'] != rows['fahr zur blauen Kiste']
     assert unknown_words(tokenizer, '빨간 상자로 go') == ['빨간', '상자로']
+    read = {
+        name: tokenizer(text.format(image='', instruction='go'), add_special_tokens=False)
+        for name, text in PROMPTS.items()
+    }
+    ids = read['robovlms']['input_ids']
+    assert (ids[0], ids[-1]) == (64012, 2)  # <grounding>, </s>
+    assert read['kosmos2']['input_ids'] == [64003, 64004, *read['plain']['input_ids']]

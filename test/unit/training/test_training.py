@@ -197,6 +197,8 @@ def test_the_recipe_of_the_reference_run_is_complete():
     assert (model.backbone_dtype, model.activation_checkpointing) == ('float32', True)
     assert (config.batch_size, config.accumulate, config.piece_frames) == (1, 8, 18)
     assert (config.epochs, config.precision, config.gripper_weight) == (20, 'fp16', 0.0)
+    model, _, _ = parse([*argv, '--prompt', 'robovlms'])
+    assert model.instruction_template == '<grounding>An image of a robot {instruction}</s>'
     _, _, config = parse([*argv, '--epochs', '100', '--learning-rate', '1e-5'])
     assert (config.epochs, config.learning_rate) == (100, 1e-5)
 
