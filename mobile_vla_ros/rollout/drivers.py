@@ -37,7 +37,9 @@ def read_policy(policy: Path) -> 'PolicySpec':
     return spec
 
 
-def make_driver(policy: Path | None, control: str, device: str, arena: 'Arena') -> 'Timed':
+def make_driver(
+    policy: Path | None, control: str, device: str, arena: 'Arena', precision: str = 'auto'
+) -> 'Timed':
     """
     Return the driver.
 
@@ -58,12 +60,15 @@ def make_driver(policy: Path | None, control: str, device: str, arena: 'Arena') 
         return Timed(ConstantDriver(_mean_action(policy, spec)))
     import torch
 
+    from mobile_vla_ros.model.device import PRECISIONS, pick_precision
     from mobile_vla_ros.rollout.policy_driver import PolicyDriver
     from mobile_vla_ros.runtime.vla_policy import VlaPolicy
 
     torch.set_num_threads(1)  # as in the inference node; one frame gains nothing from more
     blank = control if control in BLANKS else ''
-    return Timed(Guarded(PolicyDriver(VlaPolicy.load(policy, device=device, blank=blank))))
+    dtype = PRECISIONS[pick_precision(precision, device)]
+    network = VlaPolicy.load(policy, device=device, dtype=dtype, blank=blank)
+    return Timed(Guarded(PolicyDriver(network)))
 
 
 def _mean_action(policy: Path, spec: 'PolicySpec') -> 'np.ndarray':

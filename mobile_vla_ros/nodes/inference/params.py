@@ -75,8 +75,8 @@ def declare_params(node: Node) -> InferenceParams:
         image_transport=declare(node, 'image_transport', 'raw', 'raw or compressed'),
         camera_time=declare_camera_time(node),
         encoding=encoding_param(node),
-        device=declare(node, 'device', 'auto', 'auto, cpu or cuda'),
-        precision=declare(node, 'precision', 'fp32', 'fp32, bf16 or fp16'),
+        device=declare(node, 'device', 'auto', 'auto, cpu, cuda or cuda:1 …'),
+        precision=declare(node, 'precision', 'auto', 'auto, fp32, bf16 or fp16'),
         compile=declare(
             node,
             'compile',

@@ -234,6 +234,21 @@ def test_float16_weights_without_a_scaled_loss_are_refused(monkeypatch, small_ba
         )
 
 
+def test_training_uses_the_very_device_that_is_named(small_backbone):
+    """accelerate knows the first GPU alone, so that `cuda:1` was `cuda:0`."""
+    accelerator = prepare.accelerator_for(
+        ModelConfig(backbone=small_backbone), TrainConfig(out='x', device='cpu:0', precision='no')
+    )
+    assert accelerator.device == torch.device('cpu', 0) != torch.device('cpu')
+
+
+def test_precision_auto_is_resolved_before_it_is_stored():
+    """A run resumes with the precision that it began in, or is refused."""
+    assert prepare.with_precision(TrainConfig(out='x', device='cpu')).precision == 'no'
+    named = TrainConfig(out='x', device='cpu', precision='bf16')
+    assert prepare.with_precision(named) is named
+
+
 @pytest.mark.parametrize(('precision', 'dtype'), [('fp16', 'float32'), ('no', 'float16')])
 def test_float16_on_a_cpu_is_refused(small_backbone, episode_folder, tmp_path, precision, dtype):
     """The error names the precisions that a CPU supports."""
