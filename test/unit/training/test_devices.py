@@ -12,6 +12,7 @@ import time
 import pytest
 import torch
 from accelerate.state import AcceleratorState
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from forked import ForkedProcess
 from made_segments import sliding
@@ -232,6 +233,42 @@ def test_float16_weights_without_a_scaled_loss_are_refused(monkeypatch, small_ba
             ModelConfig(backbone=small_backbone, backbone_dtype='float16'),
             TrainConfig(out='x', precision='bf16'),
         )
+
+
+class Reads(TorchDispatchMode):
+    """Counts values that Python reads from a tensor, for which a GPU makes it wait."""
+
+    def __init__(self):
+        super().__init__()
+        self.count = 0
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        self.count += function is torch.ops.aten._local_scalar_dense.default
+        return function(*args, **(kwargs or {}))
+
+
+def test_no_batch_waits_for_the_gpu(small_backbone, episode_folder, tmp_path, monkeypatch):
+    """However many a step has; AdamW reads its own step count, which stays on the CPU."""
+    real_step, reads = optimise.Optimisation.step, {}
+
+    def step(self, pieces, *arguments):
+        with Reads() as mode:
+            sums = real_step(self, pieces, *arguments)
+        reads.setdefault(len(self.share_of(pieces)), set()).add(mode.count)
+        return sums
+
+    monkeypatch.setattr(optimise.Optimisation, 'step', step)
+    for accumulate in (1, 4):
+        AcceleratorState._reset_state(reset_partial_state=True)
+        train(
+            ModelConfig(backbone=small_backbone, lora_r=2, head_hidden=16, head_layers=1),
+            DataConfig(data=str(episode_folder)),
+            TrainConfig(
+                out=str(tmp_path / str(accumulate)), epochs=1, accumulate=accumulate, device='cpu'
+            ),
+            log=lambda _: None,
+        )
+    assert reads[1] == reads[4] and len(reads[1]) == 1, reads
 
 
 def test_training_uses_the_very_device_that_is_named(small_backbone):
