@@ -25,6 +25,7 @@ class PolicySettings:
     :param compile: torch.compile the backbone.
     :param blank: input that the policy does not get, one of ``types.BLANKS``.
     :param offline: never download a backbone.
+    :param cuda_graph: on a GPU, encode frames by a CUDA graph.
     :param max_velocity: of the base, x and y in m/s, theta in rad/s; 0.0: it lacks the axis.
     :raises UserError: for an unknown precision or invalid speeds.
     """
@@ -35,9 +36,12 @@ class PolicySettings:
     blank: str = ''
     offline: bool = False
     max_velocity: tuple[float, float, float] = (1.0, 1.0, 1.0)
+    cuda_graph: bool = False
 
     def __post_init__(self) -> None:
         check_precision(self.precision)
+        if self.compile and self.cuda_graph:
+            raise UserError('compile and cuda_graph exclude each other', remedy='choose one')
         speeds = tuple(float(speed) for speed in self.max_velocity)
         object.__setattr__(self, 'max_velocity', speeds)
         if len(speeds) != 3 or not all(np.isfinite(speed) and speed >= 0 for speed in speeds):
@@ -95,6 +99,8 @@ def load_policy(name: str, settings: PolicySettings | None = None) -> ReadyPolic
         compile_backbone(policy)
     else:
         pack(policy.network.kosmos)
+    if settings.cuda_graph and policy.network.action_token.is_cuda:
+        policy.capture()
     try:
         ok, sentence = check_golden(policy, read_golden(name), precision)
     except UserError as error:

@@ -25,6 +25,7 @@ class InferenceParams:
     device: str
     precision: str
     compile: bool
+    cuda_graph: bool
     torch_threads: int
     rate_hz: float
     playback: str
@@ -82,6 +83,9 @@ def declare_params(node: Node) -> InferenceParams:
             'compile',
             False,
             'torch.compile the backbone: minutes at start, faster steps after',
+        ),
+        cuda_graph=declare(
+            node, 'cuda_graph', False, 'on a GPU, launch the encoding of a frame as one CUDA graph'
         ),
         torch_threads=declare(
             node, 'torch_threads', 1, 'number of cores that torch may use', limits=(1, 256)

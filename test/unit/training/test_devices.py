@@ -12,8 +12,8 @@ import time
 import pytest
 import torch
 from accelerate.state import AcceleratorState
-from torch.utils._python_dispatch import TorchDispatchMode
 
+from device_reads import DeviceReads
 from forked import ForkedProcess
 from made_segments import sliding
 from mobile_vla_ros.errors import UserError
@@ -235,24 +235,12 @@ def test_float16_weights_without_a_scaled_loss_are_refused(monkeypatch, small_ba
         )
 
 
-class Reads(TorchDispatchMode):
-    """Counts values that Python reads from a tensor, for which a GPU makes it wait."""
-
-    def __init__(self):
-        super().__init__()
-        self.count = 0
-
-    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
-        self.count += function is torch.ops.aten._local_scalar_dense.default
-        return function(*args, **(kwargs or {}))
-
-
 def test_no_batch_waits_for_the_gpu(small_backbone, episode_folder, tmp_path, monkeypatch):
     """However many a step has; AdamW reads its own step count, which stays on the CPU."""
     real_step, reads = optimise.Optimisation.step, {}
 
     def step(self, pieces, *arguments):
-        with Reads() as mode:
+        with DeviceReads() as mode:
             sums = real_step(self, pieces, *arguments)
         reads.setdefault(len(self.share_of(pieces)), set()).add(mode.count)
         return sums
