@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mobile_vla_ros.errors import UserError
+from mobile_vla_ros.files import sha256
 from mobile_vla_ros.types import BLANKS, Frame
 
 if TYPE_CHECKING:  # `mobile_vla simulate --help` loads neither MuJoCo nor torch
@@ -155,7 +156,5 @@ def fingerprint(policy: Path | None) -> str | None:
     total = hashlib.sha256()
     folder = bundle_folder(policy)
     for path in sorted(path for path in folder.rglob('*') if path.is_file()):
-        with path.open('rb') as file:
-            inner = hashlib.file_digest(file, 'sha256').hexdigest()
-        total.update(f'{path.relative_to(folder).as_posix()} {inner}\n'.encode())
+        total.update(f'{path.relative_to(folder).as_posix()} {sha256(path)}\n'.encode())
     return total.hexdigest()

@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Self
 
 import torch
 
@@ -59,7 +58,7 @@ class VlaPolicy:
         dtype: torch.dtype = torch.float32,
         blank: str = '',
         offline: bool = False,
-    ) -> Self:
+    ) -> 'VlaPolicy':
         """Load a bundle, by folder or `builtin:` name, with its adapters merged."""
         return cls(load_bundle(folder, device=device, dtype=dtype, offline=offline), blank=blank)
 
