@@ -27,7 +27,7 @@ setup(
     license='Apache-2.0',
     license_files=['LICENSE'],
     classifiers=[f'Programming Language :: Python :: {version}' for version in PYTHONS],
-    python_requires='>=3.11',
+    python_requires='>=3.10',  # JetPack 6 (docs/jetson.md); scripts/setup needs PYTHONS
     packages=find_packages(include=[NAME, f'{NAME}.*']),
     package_data={NAME: ['py.typed', 'assets/**/*', 'report/static/*', 'report/templates/*']},
     data_files=[

@@ -2,6 +2,7 @@
 
 import contextlib
 import errno
+import hashlib
 import os
 import secrets
 import shutil
@@ -91,3 +92,12 @@ def disk_full_error(what: str, folder: Path, needed_bytes: int) -> UserError:
         expected=f'{needed_bytes / 1e6:.1f} MB',
         remedy='free some space, or give another folder; no partial file was left',
     )
+
+
+def sha256(path: Path) -> str:
+    """Return the SHA-256 of a file, hexadecimal; Python 3.10 has no `hashlib.file_digest`."""
+    digest = hashlib.sha256()
+    with path.open('rb') as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()

@@ -1,6 +1,7 @@
 """Types shared by all parts: frames, commands, checks, and a policy's axes and image format."""
 
 from dataclasses import dataclass, field
+from enum import Enum
 
 import numpy as np
 
@@ -25,6 +26,12 @@ BLANKS = ('', 'image', 'instruction')
 # Verdicts on an episode, and those that training accepts by default.
 VERDICTS = ('good', 'poor', 'bad')
 ACCEPTED_VERDICTS = ('good', 'poor')
+
+
+class StrEnum(str, Enum):
+    """Values that are texts, as `enum.StrEnum`, which Python 3.10 lacks."""
+
+    __str__ = str.__str__
 
 
 @dataclass(frozen=True)

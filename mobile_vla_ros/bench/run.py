@@ -93,7 +93,14 @@ def measure_record(
 
 
 def measure_train(
-    part: str, folder: Path, *, episodes: int, turns: int, batches: Sequence[int], quiet: bool
+    part: str,
+    folder: Path,
+    *,
+    episodes: int,
+    turns: int,
+    batches: Sequence[int],
+    device: str = 'cpu',
+    quiet: bool,
 ) -> list[Figure]:
     """
     Measure one part of `mobile_vla bench train`.
@@ -101,6 +108,7 @@ def measure_train(
     :param folder: empty; keeps episodes, weights and training runs.
     :param turns: how often each way is timed.
     :param batches: batch sizes whose memory is counted.
+    :param device: of the part ``full``.
     """
     from mobile_vla_ros.bench.train import encodes, feed, full_size, memory
 
@@ -116,19 +124,21 @@ def measure_train(
         case 'memory':
             return memory.measure(folder, tuple(batches))
         case _:
-            return full_size.measure(folder)
+            return full_size.measure(folder, device)
 
 
-def measure_drive(part: str, folder: Path, *, quiet: bool) -> list[Figure]:
+def measure_drive(part: str, folder: Path, *, device: str = 'cpu', quiet: bool) -> list[Figure]:
     """
     Measure one part of `mobile_vla bench drive`.
 
     :param folder: empty; keeps weights and logs.
+    :param device: of the part ``step``.
     """
     from mobile_vla_ros.bench.drive import guard, latency, step
 
-    module = {'guard': guard, 'latency': latency, 'step': step}[part]
-    return module.measure(folder, quiet=quiet)
+    if part == 'step':
+        return step.measure(folder, device, quiet=quiet)
+    return {'guard': guard, 'latency': latency}[part].measure(folder, quiet=quiet)
 
 
 @contextlib.contextmanager

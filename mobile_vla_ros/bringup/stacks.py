@@ -196,8 +196,8 @@ DRIVE = Bringup(
             'policy', '', f'folder of the policy bundle (empty, in the arena: {ARENA_POLICY})'
         ),
         Argument('instruction', '', 'what to do, until one is published on the topic instruction'),
-        Argument('device', '', 'auto, cpu or cuda (empty: as in the parameter file)'),
-        Argument('precision', '', 'fp32, bf16 or fp16 (empty: as in the parameter file)'),
+        Argument('device', '', 'auto, cpu, cuda or cuda:1 (empty: as in the parameter file)'),
+        Argument('precision', '', 'auto, fp32, bf16 or fp16 (empty: as in the parameter file)'),
         Argument(
             'playback',
             '',

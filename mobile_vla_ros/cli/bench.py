@@ -96,6 +96,7 @@ def _add_train(benches) -> None:
         default=[1, 2, 4, 8],
         help='batch sizes of the part memory (1 2 4 8)',
     )
+    parser.add_argument('--device', default='cpu', help='of the part full: cpu, cuda … (cpu)')
     _add_common(
         parser, benchmark.TRAIN_PARTS, 'episodes, weights and runs', benchmark.TRAIN_BY_NAME
     )
@@ -115,6 +116,7 @@ def _add_drive(benches) -> None:
         '8 GB of memory, some minutes). Exit status 1 if a promise is broken.',
         epilog='example: mobile_vla bench drive guard latency',
     )
+    parser.add_argument('--device', default='cpu', help='of the part step: cpu, cuda … (cpu)')
     _add_common(parser, benchmark.DRIVE_PARTS, 'weights and logs', benchmark.DRIVE_BY_NAME)
     parser.set_defaults(run=run_drive)
 
@@ -167,6 +169,7 @@ def run_train(args: argparse.Namespace) -> int:
             episodes=args.takes,
             turns=args.turns,
             batches=args.batches,
+            device=args.device,
             quiet=args.json,
         ),
     )
@@ -177,7 +180,7 @@ def run_drive(args: argparse.Namespace) -> int:
     return _run(
         args,
         _requested(args, benchmark.DRIVE_PARTS, benchmark.DRIVE_BY_NAME),
-        partial(benchmark.measure_drive, quiet=args.json),
+        partial(benchmark.measure_drive, device=args.device, quiet=args.json),
     )
 
 

@@ -54,7 +54,8 @@ def register(subparsers) -> None:
         metavar='VERDICT',
         help="episodes to measure on: good, poor, bad (the policy's own, or good poor)",
     )
-    parser.add_argument('--device', default='auto', help='auto, cpu or cuda')
+    parser.add_argument('--device', default='auto', help='auto, cpu, cuda or cuda:1 …')
+    parser.add_argument('--precision', default='auto', help='auto, fp32, bf16 or fp16')
     parser.add_argument('--offline', action='store_true', help='never access the hub')
     parser.add_argument(
         '--group-duplicates',
@@ -112,6 +113,7 @@ def run(args: argparse.Namespace) -> int:
         split_seed=args.split_seed,
         group_duplicates=args.group_duplicates,
         device=args.device,
+        precision=args.precision,
         offline=args.offline,
         accept_verdicts=args.accept_verdicts,
     )

@@ -8,7 +8,6 @@ from pathlib import Path
 from mobile_vla_ros.errors import UserError
 
 EXAMPLE = 'example: mobile_vla replay takes/20260101T120000Z_0123abcd.h5 --policy runs/first/best'
-PRECISIONS = ('fp32', 'bf16', 'fp16')
 MAX_THREADS = 256  # as in the inference node
 LIVE_TOLERANCE = 1e-5  # m/s or rad/s: between the node and the same path in one process
 
@@ -27,13 +26,8 @@ def register(subparsers) -> None:
     parser.add_argument('episode', type=Path, help='an episode (.h5)')
     parser.add_argument('--policy', type=Path, required=True, help='policy bundle')
     parser.add_argument('--instruction', metavar='TEXT', help="instead of the episode's own")
-    parser.add_argument('--device', default='auto', help='auto, cpu or cuda')
-    parser.add_argument(
-        '--precision',
-        default='fp32',
-        choices=PRECISIONS,
-        help='as in the inference node (fp32)',
-    )
+    parser.add_argument('--device', default='auto', help='auto, cpu, cuda or cuda:1 …')
+    parser.add_argument('--precision', default='auto', help='auto, fp32, bf16 or fp16')
     parser.add_argument(
         '--threads',
         type=int,
@@ -98,8 +92,8 @@ def run(args: argparse.Namespace) -> int:
     result = {
         'episode': args.episode.stem,
         'policy': str(args.policy),
-        'device': policy.network.action_token.device.type,
-        'precision': args.precision,
+        'device': str(policy.network.action_token.device),
+        'precision': settings.computed_in,
         'threads': args.threads,
         **summary(found, policy.spec),
         'live': None,

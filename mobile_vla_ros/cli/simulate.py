@@ -48,7 +48,8 @@ def register(subparsers) -> None:
     parser.add_argument(
         '--ros', action='store_true', help='drive through the live inference and guard nodes'
     )
-    parser.add_argument('--device', default='auto', help='auto, cpu or cuda')
+    parser.add_argument('--device', default='auto', help='auto, cpu, cuda or cuda:1 …')
+    parser.add_argument('--precision', default='auto', help='auto, fp32, bf16 or fp16')
     parser.add_argument('--json', action='store_true', help='print JSON')
     parser.set_defaults(run=run)
 
@@ -63,6 +64,7 @@ def run(args: argparse.Namespace) -> int:
         seed=args.seed,
         control=args.control,
         device=args.device,
+        precision=args.precision,
         live=args.ros,
         out=args.out,
         quiet=args.json,

@@ -4,7 +4,7 @@ import itertools
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import NotRequired, TypedDict
+from typing import TypedDict
 
 import numpy as np
 import torch
@@ -52,7 +52,18 @@ class Item:
     weight: torch.Tensor | None = None
 
 
-class Batch(TypedDict):
+class _Batch(TypedDict):
+    frames: torch.Tensor
+    text_ids: torch.Tensor
+    text_lengths: torch.Tensor
+    frame_counts: list[int]
+    windows: torch.Tensor
+    actions: torch.Tensor
+    real: torch.Tensor
+    broken: list[str]
+
+
+class Batch(_Batch, total=False):
     """
     Items joined by `collate`: the arguments of `VlaNetwork.forward` and their targets.
 
@@ -62,15 +73,7 @@ class Batch(TypedDict):
     which only weighted items have; `broken`: the errors of unreadable items.
     """
 
-    frames: torch.Tensor
-    text_ids: torch.Tensor
-    text_lengths: torch.Tensor
-    frame_counts: list[int]
-    windows: torch.Tensor
-    actions: torch.Tensor
-    real: torch.Tensor
-    broken: list[str]
-    weight: NotRequired[torch.Tensor]
+    weight: torch.Tensor
 
 
 class SegmentDataset(Dataset):

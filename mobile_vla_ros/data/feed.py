@@ -20,12 +20,15 @@ class Feed:
 
     :param workers: number of threads; 0 makes each batch on demand.
     :param clock: returns seconds; measures the waiting.
+    :param pin: put batches in memory that a GPU copies from while it computes.
     """
 
-    def __init__(self, data: SegmentDataset, workers: int, clock: Callable[[], float]):
+    def __init__(
+        self, data: SegmentDataset, workers: int, clock: Callable[[], float], *, pin: bool = False
+    ):
         self.data = data
         self.workers = workers
-        self._clock = clock
+        self._clock, self._pin = clock, pin
         self.waited_s = 0.0
 
     def batches(self, wanted: Iterable[Sequence[Draw | int]]) -> Generator[Batch, None, None]:
@@ -52,7 +55,12 @@ class Feed:
             pool.shutdown(wait=True, cancel_futures=True)
 
     def _make(self, draws: Sequence[Draw | int]) -> Batch:
-        return collate([self._item(draw) for draw in draws])
+        batch = collate([self._item(draw) for draw in draws])
+        if self._pin:
+            for name, value in batch.items():
+                if isinstance(value, torch.Tensor):
+                    batch[name] = value.pin_memory()  # type: ignore[literal-required]
+        return batch
 
     def _item(self, draw: Draw | int) -> Item:
         if isinstance(draw, int):

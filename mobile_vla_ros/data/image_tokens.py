@@ -16,7 +16,7 @@ from mobile_vla_ros.data.frame_cache import FrameCache
 from mobile_vla_ros.data.preprocess import normalise
 from mobile_vla_ros.data.segments import Segment
 from mobile_vla_ros.errors import UserError, first_line
-from mobile_vla_ros.files import replaced
+from mobile_vla_ros.files import replaced, sha256
 from mobile_vla_ros.types import ImageSpec
 
 BATCH = 64
@@ -176,8 +176,7 @@ def _key(segment: Segment) -> tuple[str, int]:
 def _hash_of(path: Path) -> str:
     """Return a hash of an episode's bytes."""
     try:
-        with path.open('rb') as file:
-            return hashlib.file_digest(file, 'sha256').hexdigest()[:24]
+        return sha256(path)[:24]
     except OSError as error:
         raise UserError(
             f'cannot read {path}', got=first_line(error), expected='an episode'

@@ -18,6 +18,7 @@ from mobile_vla_ros.data.segments import Sampling
 from mobile_vla_ros.evaluation import audit
 from mobile_vla_ros.evaluation.score import Scored, baseline_scores, score
 from mobile_vla_ros.model.bundle import load_bundle
+from mobile_vla_ros.model.device import PRECISIONS, pick_precision
 from mobile_vla_ros.model.policy_spec import PolicySpec
 from mobile_vla_ros.types import ACCEPTED_VERDICTS
 
@@ -47,6 +48,7 @@ def evaluate(
     split_seed: int,
     group_duplicates: bool = False,
     device: str = 'auto',
+    precision: str = 'auto',
     offline: bool = False,
     accept_verdicts: Sequence[str] | None = None,
 ) -> Evaluation:
@@ -64,8 +66,10 @@ def evaluate(
         `bundle` or `folder`; `takes`, their number (None: not in the bundle); `warning`, a
         sentence if these are too few of the policy's training episodes, or None.
     """
-    loaded = load_bundle(policy, device=device, offline=offline) if policy else None
-    if loaded:
+    loaded = None
+    if policy:
+        dtype = PRECISIONS[pick_precision(precision, device)]
+        loaded = load_bundle(policy, device=device, dtype=dtype, offline=offline)
         spec = loaded.spec
         sampling = Sampling(spec.rate_hz, spec.window, spec.chunk, spec.command_max_age_s)
     known = loaded.spec.data if loaded else {}

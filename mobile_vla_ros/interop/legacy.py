@@ -181,7 +181,7 @@ def _created_ns(path: Path, attributes: dict[str, Any]) -> int:
             with contextlib.suppress(ValueError):
                 year, month, day, hour, minute, second = map(int, found.groups())
                 when = datetime.datetime(
-                    year, month, day, hour, minute, second, tzinfo=datetime.UTC
+                    year, month, day, hour, minute, second, tzinfo=datetime.timezone.utc
                 )
                 return int(when.timestamp()) * NANOSECONDS
     return path.stat().st_mtime_ns

@@ -147,12 +147,17 @@ class VlaNetwork(nn.Module):
         :param windows: (M, window) int64 rows in ``frames`` of the frames of each window.
         :returns: motion (M, window, chunk, motion_dims) and gripper logits (M, window, chunk).
         """
-        repeats = torch.tensor(frame_counts, device=text_ids.device)
-        features = self.encode(
-            frames,
-            text_ids.repeat_interleave(repeats, dim=0),
-            text_lengths.repeat_interleave(repeats),
+        # Not repeat_interleave, which would wait for the GPU to read the counts.
+        ids, lengths = (
+            torch.cat(
+                [
+                    row.expand(count, *row.shape)
+                    for row, count in zip(one, frame_counts, strict=True)
+                ]
+            )
+            for one in (text_ids, text_lengths)
         )
+        features = self.encode(frames, ids, lengths)
         return self.act(features, windows)
 
     def act(

@@ -3,7 +3,7 @@
 import json
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 from mobile_vla_ros import __version__
 from mobile_vla_ros.errors import UserError
@@ -115,7 +115,7 @@ class PolicySpec:
         return json.dumps(content, indent=2) + '\n'
 
     @classmethod
-    def from_json(cls, text: str, where: Path) -> Self:
+    def from_json(cls, text: str, where: Path) -> 'PolicySpec':
         """
         Parse `policy.json`.
 

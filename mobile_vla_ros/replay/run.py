@@ -34,8 +34,8 @@ class Settings:
     An episode, a policy, and how to run it.
 
     :param instruction: None: the episode's own.
-    :param device: auto, cpu or cuda.
-    :param precision: fp32, bf16 or fp16.
+    :param device: auto, cpu, cuda or cuda:1 ….
+    :param precision: auto, fp32, bf16 or fp16.
     :param threads: CPU threads for torch.
     :param offline: never ask the hub.
     :param quiet: draw no bar.
@@ -45,7 +45,7 @@ class Settings:
     policy: Path
     instruction: str | None = None
     device: str = 'auto'
-    precision: str = 'fp32'
+    precision: str = 'auto'
     threads: int = 1
     offline: bool = False
     quiet: bool = False
@@ -57,18 +57,25 @@ class Settings:
         with Episode.open(self.episode) as episode:
             instruction_of(episode, self.instruction)
 
+    @property
+    def computed_in(self) -> str:
+        """The precision that `auto` stands for on this device."""
+        from mobile_vla_ros.model.device import pick_precision
+
+        return pick_precision(self.precision, self.device)
+
     def load(self) -> 'VlaPolicy':
         """Load the policy as the inference node does; sets torch's threads."""
         import torch
 
-        from mobile_vla_ros.runtime.loading import PRECISIONS
+        from mobile_vla_ros.model.device import PRECISIONS
         from mobile_vla_ros.runtime.vla_policy import VlaPolicy
 
         torch.set_num_threads(self.threads)
         return VlaPolicy.load(
             self.policy,
             device=self.device,
-            dtype=PRECISIONS[self.precision],
+            dtype=PRECISIONS[self.computed_in],
             offline=self.offline,
         )
 

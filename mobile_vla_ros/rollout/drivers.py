@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mobile_vla_ros.errors import UserError
+from mobile_vla_ros.files import sha256
 from mobile_vla_ros.types import BLANKS, Frame
 
 if TYPE_CHECKING:  # `mobile_vla simulate --help` loads neither MuJoCo nor torch
@@ -38,7 +39,9 @@ def read_policy(policy: Path) -> 'PolicySpec':
     return spec
 
 
-def make_driver(policy: Path | None, control: str, device: str, arena: 'Arena') -> 'Timed':
+def make_driver(
+    policy: Path | None, control: str, device: str, arena: 'Arena', precision: str = 'auto'
+) -> 'Timed':
     """
     Return the driver.
 
@@ -60,12 +63,14 @@ def make_driver(policy: Path | None, control: str, device: str, arena: 'Arena') 
     import torch
     from tqdm import tqdm
 
+    from mobile_vla_ros.model.device import PRECISIONS, pick_precision
     from mobile_vla_ros.rollout.policy_driver import PolicyDriver
     from mobile_vla_ros.runtime.vla_policy import VlaPolicy
 
     torch.set_num_threads(1)  # as in the inference node; one frame gains nothing from more
     blank = control if control in BLANKS else ''
-    loaded = VlaPolicy.load(policy, device=device, blank=blank)
+    dtype = PRECISIONS[pick_precision(precision, device)]
+    loaded = VlaPolicy.load(policy, device=device, dtype=dtype, blank=blank)
     # Beside the bar, and away from --json.
     return Timed(Guarded(PolicyDriver(loaded, lambda words: tqdm.write(words, file=sys.stderr))))
 
@@ -154,7 +159,5 @@ def fingerprint(policy: Path | None) -> str | None:
     total = hashlib.sha256()
     folder = bundle_folder(policy)
     for path in sorted(path for path in folder.rglob('*') if path.is_file()):
-        with path.open('rb') as file:
-            inner = hashlib.file_digest(file, 'sha256').hexdigest()
-        total.update(f'{path.relative_to(folder).as_posix()} {inner}\n'.encode())
+        total.update(f'{path.relative_to(folder).as_posix()} {sha256(path)}\n'.encode())
     return total.hexdigest()

@@ -32,6 +32,7 @@ def drive_live(
     speed: float = 2.0,
     log: Path | None = None,
     device: str = '',
+    precision: str = '',
     what: str = 'drive',
     quiet: bool = False,
     env: Mapping[str, str] | None = None,
@@ -44,7 +45,7 @@ def drive_live(
     :param control: ``image`` shows the policy no image.
     :param speed: the arena's time against real time.
     :param log: folder of the nodes' logs; None: a new one, kept only if a node fails.
-    :param device: auto, cpu or cuda; empty: as in the parameter file.
+    :param device, precision: as for the inference node; empty: as in the parameter file.
     :param what: the task, as a verb phrase, for bar and errors.
     :param quiet: draw no bar.
     :param env: of the nodes, instead of ``isolated()``.
@@ -66,6 +67,7 @@ def drive_live(
         nodes = DRIVE.nodes(
             policy=str(bundle_folder(policy).resolve()),
             device=device,
+            precision=precision,
             next_scene_after_s=0.0,
             image_transport='compressed',
             **common,

@@ -28,7 +28,8 @@ class Settings:
     :param trials: of each suite.
     :param seed: number of the first trial.
     :param control: '' or one of ``drivers.CONTROLS``.
-    :param device: auto, cpu or cuda.
+    :param device: auto, cpu, cuda or cuda:1 ….
+    :param precision: auto, fp32, bf16 or fp16.
     :param live: drive through the live inference and guard nodes.
     :param out: folder of the finished trials; None: do not keep them.
     :param quiet: draw no bar.
@@ -39,6 +40,7 @@ class Settings:
     seed: int
     control: str = ''
     device: str = 'auto'
+    precision: str = 'auto'
     live: bool = False
     out: Path | None = None
     quiet: bool = False
@@ -106,10 +108,17 @@ class Simulation(contextlib.AbstractContextManager):
             self._driver: Timed | None = None
             if not settings.live:
                 self._driver = make_driver(
-                    settings.policy, settings.control, settings.device, self.arena
+                    settings.policy,
+                    settings.control,
+                    settings.device,
+                    self.arena,
+                    settings.precision,
                 )
             elif settings.policy is not None:
+                from mobile_vla_ros.model.device import check_precision
+
                 read_policy(settings.policy)
+                check_precision(settings.precision)
             if settings.out is not None or (self._driver and self._driver.wants_images):
                 self._render_once(names[0])
             policy = fingerprint(settings.policy)
@@ -189,6 +198,7 @@ class Simulation(contextlib.AbstractContextManager):
                 count=scenes[-1][-1] + 1 - scenes[0][0],
                 control=settings.control,
                 device=settings.device,
+                precision=settings.precision,
                 quiet=settings.quiet,
             )
         )

@@ -3,9 +3,9 @@
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 
-from mobile_vla_ros.errors import UserError, did_you_mean, first_line
+from mobile_vla_ros.errors import UserError, first_line
+from mobile_vla_ros.model.device import PRECISIONS, check_precision, pick_precision
 from mobile_vla_ros.model.golden import read_golden
 from mobile_vla_ros.model.packing import pack
 from mobile_vla_ros.model.policy_spec import read_spec
@@ -15,37 +15,33 @@ from mobile_vla_ros.runtime.preflight import check_axes
 from mobile_vla_ros.runtime.vla_policy import VlaPolicy
 from mobile_vla_ros.types import NANOSECONDS, Frame
 
-PRECISIONS = {'fp32': torch.float32, 'bf16': torch.bfloat16, 'fp16': torch.float16}
-
 
 @dataclass(frozen=True)
 class PolicySettings:
     """
     How policies are loaded on this robot.
 
-    :param precision: a key of ``PRECISIONS``.
+    :param precision: auto, fp32, bf16 or fp16 (``model.device.pick_precision``).
     :param compile: torch.compile the backbone.
     :param blank: input that the policy does not get, one of ``types.BLANKS``.
     :param offline: never download a backbone.
+    :param cuda_graph: on a GPU, encode frames by a CUDA graph.
     :param max_velocity: of the base, x and y in m/s, theta in rad/s; 0.0: it lacks the axis.
     :raises UserError: for an unknown precision or invalid speeds.
     """
 
     device: str = 'auto'
-    precision: str = 'fp32'
+    precision: str = 'auto'
     compile: bool = False
     blank: str = ''
     offline: bool = False
     max_velocity: tuple[float, float, float] = (1.0, 1.0, 1.0)
+    cuda_graph: bool = False
 
     def __post_init__(self) -> None:
-        if self.precision not in PRECISIONS:
-            raise UserError(
-                'unknown precision',
-                got=repr(self.precision),
-                expected=', '.join(PRECISIONS),
-                remedy=did_you_mean(self.precision, PRECISIONS),
-            )
+        check_precision(self.precision)
+        if self.compile and self.cuda_graph:
+            raise UserError('compile and cuda_graph exclude each other', remedy='choose one')
         speeds = tuple(float(speed) for speed in self.max_velocity)
         object.__setattr__(self, 'max_velocity', speeds)
         if len(speeds) != 3 or not all(np.isfinite(speed) and speed >= 0 for speed in speeds):
@@ -91,10 +87,11 @@ def load_policy(name: str, settings: PolicySettings | None = None) -> ReadyPolic
     axes = check_axes(read_spec(name).actions.axes, settings.max_velocity)
     if not axes.ok:
         raise UserError(f'the policy {name} does not fit the base: {axes.sentence}')
+    precision = pick_precision(settings.precision, settings.device)
     policy = VlaPolicy.load(
         name,
         device=settings.device,
-        dtype=PRECISIONS[settings.precision],
+        dtype=PRECISIONS[precision],
         blank=settings.blank,
         offline=settings.offline,
     )
@@ -102,8 +99,10 @@ def load_policy(name: str, settings: PolicySettings | None = None) -> ReadyPolic
         compile_backbone(policy)
     else:
         pack(policy.network.kosmos)
+    if settings.cuda_graph and policy.network.action_token.is_cuda:
+        policy.capture()
     try:
-        ok, sentence = check_golden(policy, read_golden(name), settings.precision)
+        ok, sentence = check_golden(policy, read_golden(name), precision)
     except UserError as error:
         ok, sentence = False, str(error)
     if policy.unhashed:

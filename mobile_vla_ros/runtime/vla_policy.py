@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Self
 
 import torch
 
@@ -12,13 +11,14 @@ from mobile_vla_ros.errors import UserError
 from mobile_vla_ros.model.backbone import tokenize, unknown_words
 from mobile_vla_ros.model.bundle import Bundle, load_bundle
 from mobile_vla_ros.runtime.frame_buffer import PolicyFrame, check_window
+from mobile_vla_ros.runtime.graphed_encoder import TEXT_TOKENS, GraphedEncoder
 from mobile_vla_ros.runtime.playback import Plan
 from mobile_vla_ros.types import BLANKS
 
 
 @dataclass(frozen=True)
 class _Prompt:
-    """An instruction and its tokens: (1, L) int64 ids and their (1,) int64 count."""
+    """An instruction and its tokens on the device: (1, L) int64 ids, their (1,) int64 count."""
 
     instruction: str
     ids: torch.Tensor
@@ -46,6 +46,7 @@ class VlaPolicy:
         self._tokenizer = bundle.tokenizer
         self._prompt: _Prompt | None = None
         self._features: dict[int, torch.Tensor] = {}
+        self._graphed: GraphedEncoder | None = None
         self.encoded_frames = 0
 
     @classmethod
@@ -57,9 +58,17 @@ class VlaPolicy:
         dtype: torch.dtype = torch.float32,
         blank: str = '',
         offline: bool = False,
-    ) -> Self:
+    ) -> 'VlaPolicy':
         """Load a bundle, by folder or `builtin:` name, with its adapters merged."""
         return cls(load_bundle(folder, device=device, dtype=dtype, offline=offline), blank=blank)
+
+    def capture(self) -> None:
+        """
+        Encode frames one at a time with fixed shapes, on a GPU as a CUDA graph.
+
+        :raises UserError: when it cannot be captured.
+        """
+        self._graphed = GraphedEncoder(self.network, self.spec.image.size)
 
     def reset(self) -> None:
         """Forget every feature."""
@@ -85,7 +94,8 @@ class VlaPolicy:
             raise UserError('the policy has no instruction', remedy='publish one on instruction')
         if self._prompt is None or instruction != self._prompt.instruction:
             ids, lengths = tokenize(self._tokenizer, [self.spec.prompt(instruction)])
-            self._prompt = _Prompt(instruction, ids, lengths)
+            device = self.network.action_token.device
+            self._prompt = _Prompt(instruction, ids.to(device), lengths.to(device))
             self.reset()
         self._encode(
             [frame for frame in window if frame.stamp_ns not in self._features], self._prompt
@@ -106,12 +116,15 @@ class VlaPolicy:
         pixels = torch.stack([preprocess(frame.image, self.spec.image) for frame in frames])
         if self.spec.blank == 'image':
             pixels = torch.zeros_like(pixels)
-        device = self.network.action_token.device
         count = len(frames)
-        features = self.network.encode(
-            pixels.to(device, self.network.kosmos.dtype),
-            prompt.ids.expand(count, -1).to(device),
-            prompt.lengths.expand(count).to(device),
-        )
+        if self._graphed is not None and prompt.ids.shape[1] <= TEXT_TOKENS:
+            graphed, ids, lengths = self._graphed, prompt.ids, prompt.lengths
+            features = torch.cat([graphed(one[None], ids, lengths) for one in pixels])
+        else:
+            features = self.network.encode(
+                pixels.to(prompt.ids.device, self.network.kosmos.dtype),
+                prompt.ids.expand(count, -1),
+                prompt.lengths.expand(count),
+            )
         self._features.update(zip((frame.stamp_ns for frame in frames), features, strict=True))
         self.encoded_frames += count

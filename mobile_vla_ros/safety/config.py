@@ -1,13 +1,13 @@
 """The guard's configuration: its timeouts, and the limits of the base."""
 
 from dataclasses import dataclass, field
-from enum import StrEnum
 
 import numpy as np
 
 from mobile_vla_ros.errors import UserError
 from mobile_vla_ros.safety.limits import Limits
 from mobile_vla_ros.safety.status import STATUS_MAX_AGE_S
+from mobile_vla_ros.types import StrEnum
 
 # Part of the time for which a guard that was disarmed still commands zero.
 SETTLE_MARGIN_S = 1.0

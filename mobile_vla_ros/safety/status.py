@@ -10,10 +10,11 @@ import json
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from enum import IntEnum, StrEnum
-from typing import Self
+from enum import IntEnum
 
 import numpy as np
+
+from mobile_vla_ros.types import StrEnum
 
 # An older report no longer counts. The guard reports at least ten times a second, a policy four
 # times.
@@ -186,7 +187,7 @@ class GuardStatus:
         }
 
     @classmethod
-    def parse(cls, state: str, values: Mapping[str, str]) -> Self | None:
+    def parse(cls, state: str, values: Mapping[str, str]) -> 'GuardStatus | None':
         """
         Parse a message; return None when it lacks a known state or whether the guard is armed.
 
@@ -264,7 +265,7 @@ class PolicyStatus:
         return {'stop_reason': self.health.stop_reason.value, **axes}
 
     @classmethod
-    def parse(cls, level: int, sentence: str, values: Mapping[str, str]) -> Self:
+    def parse(cls, level: int, sentence: str, values: Mapping[str, str]) -> 'PolicyStatus':
         """
         Parse a message.
 

@@ -133,7 +133,7 @@ def _shorten(vector: np.ndarray, longest: float) -> np.ndarray:
 
 @functools.cache
 def _empty_arena() -> 'mujoco.MjSpec':
-    xml = resources.files('mobile_vla_ros').joinpath('assets', 'arena.xml')
+    xml = resources.files('mobile_vla_ros').joinpath('assets').joinpath('arena.xml')
     return load_mujoco().MjSpec.from_string(xml.read_text())
 
 

@@ -206,7 +206,9 @@ class TrainConfig:
         0.0, "weight of the reference run's gripper dummy in the loss", 0, 1e3
     )
     precision: str = _setting(
-        'no', 'mixed precision: no, bf16 or fp16', choices=['no', 'bf16', 'fp16']
+        'auto',
+        'mixed precision; auto: bf16 on a GPU that computes in it, else no',
+        choices=['auto', 'no', 'bf16', 'fp16'],
     )
     token_cache: str = _setting(
         '', 'folder of image tokens shared between runs (lora_scope text); none: in OUT'
@@ -215,7 +217,7 @@ class TrainConfig:
     save_every_min: float = _setting(
         10.0, 'minutes between saved states, besides one an epoch; only the newest is kept', 0, 1e6
     )
-    device: str = _setting('auto', 'auto, cpu or cuda')
+    device: str = _setting('auto', 'auto, cpu, cuda or cuda:1 …')
     seed: int = _setting(0, 'random seed of weights, order and dropout')
 
     def __post_init__(self) -> None:

@@ -22,6 +22,7 @@ from mobile_vla_ros.training.prepare import (
     compute_tokens,
     episodes_of,
     prepare,
+    with_precision,
 )
 from mobile_vla_ros.training.run_folder import RunFolder
 from mobile_vla_ros.training.stop import StopSignal
@@ -73,7 +74,7 @@ def train(
     :raises UserError: for invalid episodes or settings, before anything is written.
     :raises TrainingStopped: after Ctrl-C or SIGTERM, with the state saved.
     """
-    model, data = inherit_settings(model, data)
+    (model, data), config = inherit_settings(model, data), with_precision(config)
     config_values = {**asdict(model), **asdict(data), **asdict(config)}
     accelerator = accelerator_for(model, config)
     folder = RunFolder(Path(config.out), log, writes=accelerator.is_main_process)

@@ -97,6 +97,7 @@ class Optimisation:
                 lowest=config.min_lr,
             )
         sums = dict.fromkeys(('loss', 'axes', 'gripper', 'count', 'frames'), 0.0)
+        found = []
         self.network.train()
         for number, (draws, batch) in enumerate(zip(shares, batches, strict=False), 1):
             for sentence in batch['broken']:
@@ -104,22 +105,23 @@ class Optimisation:
             torch.manual_seed(plan.mixed('dropout', draws[0][1]))
             more = number < len(shares)
             with accelerator.no_sync(self.network) if more else nullcontext():
-                loss, axes, gripper = self._losses(batch)
-                self._check_finite(loss.item(), 'loss', where, draws)
+                loss, axes, gripper, count = self._losses(batch)
                 whole = weight * (loss + config.gripper_weight * gripper)
                 # Multiplied, because gradients are averaged over the processes, not summed.
                 accelerator.backward(whole * accelerator.num_processes / total)
-            for name, value in (
-                ('loss', loss.item()),
-                ('axes', axes.item()),
-                ('gripper', gripper.item()),
-                ('count', batch.get('weight', batch['real']).sum().item()),
-                ('frames', len(batch['frames'])),
-            ):
-                sums[name] += weight * value
+            found.append(
+                torch.stack([one.detach().double() for one in (loss, axes, gripper, count)])
+            )
+            sums['frames'] += weight * len(batch['frames'])
         norm = accelerator.clip_grad_norm_(self.network.parameters(), config.grad_clip)
+        # Here alone a step waits for the GPU: before the network learns from it.
+        *rows, (norm, *_) = torch.stack([*found, norm.double().expand(4)]).tolist()
+        for draws, row in zip(shares, rows, strict=False):
+            self._check_finite(row[0], 'loss', where, draws)
+            for name, value in zip(('loss', 'axes', 'gripper', 'count'), row, strict=True):
+                sums[name] += weight * value
         if accelerator.scaler is None:  # the FP16 scaler skips steps that overflow
-            self._check_finite(float(norm), 'gradient', where, pieces)
+            self._check_finite(norm, 'gradient', where, pieces)
         self.optimizer.step()
         self._count_skipped(where)
         self.optimizer.zero_grad()
@@ -135,17 +137,20 @@ class Optimisation:
                 remedy='use --precision bf16 or no, or lower --learning_rate',
             )
 
-    def _losses(self, batch: Batch) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """Return sums over real chunk steps: loss of the motion, its real axes, the gripper."""
-        device = self.accelerator.device
-        actions, real = batch['actions'].to(device), batch['real'].to(device)
-        weight = batch['weight'].to(device) if 'weight' in batch else None
+    def _losses(self, batch: Batch) -> tuple[torch.Tensor, ...]:
+        """Return sums over real chunk steps: loss, that of the real axes, gripper, weights."""
+
+        def here(value: torch.Tensor) -> torch.Tensor:
+            return value.to(self.accelerator.device, non_blocking=True)
+
+        actions, real = here(batch['actions']), here(batch['real'])
+        weight = here(batch['weight']) if 'weight' in batch else None
         motion, gripper = self.network(
-            batch['frames'].to(device),
-            batch['text_ids'].to(device),
-            batch['text_lengths'].to(device),
+            here(batch['frames']),
+            here(batch['text_ids']),
+            here(batch['text_lengths']),
             batch['frame_counts'],
-            batch['windows'].to(device),
+            here(batch['windows']),
         )
         motion, gripper = motion.float(), gripper.float()
         dummy = binary_cross_entropy_with_logits(
@@ -156,6 +161,7 @@ class Optimisation:
             motion_loss_sum(motion, actions, real, weight=weight),
             motion_loss_sum(axes, actions, real, weight=weight),
             (dummy * (real if weight is None else weight)).sum(),
+            (real if weight is None else weight).sum(),
         )
 
     def _check_finite(

@@ -2,7 +2,7 @@
 
 import datetime
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +31,7 @@ from mobile_vla_ros.evaluation import audit
 from mobile_vla_ros.evaluation.baselines import blind_means, mean_action
 from mobile_vla_ros.model.backbone import Tokenizer
 from mobile_vla_ros.model.bundle import check_before_training
-from mobile_vla_ros.model.device import pick_device
+from mobile_vla_ros.model.device import AUTO, pick_device, pick_precision
 from mobile_vla_ros.model.network import VlaNetwork, evaluating
 from mobile_vla_ros.model.policy_spec import PolicySpec
 from mobile_vla_ros.training.config import DataConfig, ModelConfig, TrainConfig
@@ -95,6 +95,14 @@ def episodes_of(data: DataConfig, log: Callable[[str], None]) -> EpisodeSet:
     return episodes
 
 
+def with_precision(config: TrainConfig) -> TrainConfig:
+    """Return a configuration with the precision that `auto` stands for on its device."""
+    if config.precision != AUTO:
+        return config
+    found = pick_precision(AUTO, config.device)
+    return replace(config, precision='no' if found == 'fp32' else found)
+
+
 def accelerator_for(model: ModelConfig, config: TrainConfig) -> Accelerator:
     """
     Return the accelerator for a device and a precision.
@@ -118,9 +126,19 @@ def accelerator_for(model: ModelConfig, config: TrainConfig) -> Accelerator:
         )
     # The other processes wait while one writes, perhaps to a slow disk.
     process_group = InitProcessGroupKwargs(timeout=datetime.timedelta(hours=12))
-    return Accelerator(
+    accelerator = Accelerator(
         cpu=device.type == 'cpu', mixed_precision=config.precision, kwargs_handlers=[process_group]
     )
+    if accelerator.num_processes == 1:
+        accelerator.state.device = device  # accelerate knows the first GPU alone
+    elif device.index is not None:
+        raise UserError(
+            'each process has a GPU of its own',
+            got=f'--device {config.device} with {accelerator.num_processes} processes',
+            expected='--device auto, cuda or cpu',
+            remedy='choose the GPUs with CUDA_VISIBLE_DEVICES',
+        )
+    return accelerator
 
 
 def prepare(

@@ -214,11 +214,14 @@ class RunFolder:
 
         :param blind: metrics of the baselines, by name.
         """
-        from torch.utils.tensorboard import SummaryWriter
-
         with replaced(self.path / 'history.json') as file:
             file.write(json.dumps(list(history), indent=2) + '\n')
         row = history[-1]
+        try:
+            from torch.utils.tensorboard import SummaryWriter
+        except ImportError:
+            self.log('tensorboard is not installed: history.json alone has the losses')
+            return
         if self._board is None:
             self._board = SummaryWriter(self.path / 'tensorboard', purge_step=row['epoch'])
         for name, value in row.items():

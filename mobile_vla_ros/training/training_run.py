@@ -129,7 +129,12 @@ class TrainingRun:
             balance=self.data.balance_instructions,
         )
         steps = plan.steps(draws, self.step_pieces)[progress.step :]
-        feed = Feed(self.train_data, config.workers, time.perf_counter)
+        feed = Feed(
+            self.train_data,
+            config.workers,
+            time.perf_counter,
+            pin=self.prepared.accelerator.device.type == 'cuda',
+        )
         batches = feed.batches(
             batch for pieces in steps for batch in self.optimisation.share_of(pieces)
         )

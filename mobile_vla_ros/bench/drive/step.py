@@ -1,4 +1,4 @@
-"""One driving step at full size: CPU time against a bare forward, and memory."""
+"""One driving step at full size: time against a bare forward, and memory."""
 
 import json
 import os
@@ -20,11 +20,12 @@ TEXT = 'go to the left'
 CAMERA = (720, 1280, 3)
 
 
-def measure(folder: Path, *, quiet: bool = False) -> list[Figure]:
+def measure(folder: Path, device: str = 'cpu', *, quiet: bool = False) -> list[Figure]:
     """
     Write a bundle with random weights, load it as the inference node does, and run steps.
 
     :param folder: empty, with 4 GB free; keeps weights and bundle.
+    :param device: times and memory are those of its GPU, or CPU time and those of the process.
     :param quiet: print no progress.
     :raises UserError: if a child process fails.
     """
@@ -33,10 +34,14 @@ def measure(folder: Path, *, quiet: bool = False) -> list[Figure]:
         if not quiet:
             print(f'{PART}: {text}', file=sys.stderr, flush=True)
 
+    from mobile_vla_ros.model.device import pick_device
+
+    device = str(pick_device(device))
     log('writing the weights')
     _child('bundle', folder)
     log(f'timing {TURNS} steps and the forwards to compare with')
-    found = _child('step', folder)
+    found = _child('step', folder, device)
+    unit = 'CPU time' if device == 'cpu' else f'time on {device}'
     bare, plain_window, own_window, step = (
         found[name] for name in ('bare_s', 'plain_window_s', 'own_window_s', 'step_s')
     )
@@ -45,12 +50,12 @@ def measure(folder: Path, *, quiet: bool = False) -> list[Figure]:
     return [
         plain(PART, 'the weights, backbone in bfloat16, adapters merged', weights / 1e9, 'GB'),
         plain(PART, 'torch threads, as torch_threads of the node', found['threads']),
-        plain(PART, 'bare forward of the backbone, one frame, CPU time', bare, 's'),
-        plain(PART, 'driving step, one new frame, CPU time', step, 's'),
+        plain(PART, f'bare forward of the backbone, one frame, {unit}', bare, 's'),
+        plain(PART, f'driving step, one new frame, {unit}', step, 's'),
         at_most(PART, 'step against the bare forward', step / bare, BARE_FACTOR, 'times'),
         plain(
             PART,
-            f'bare forward of the window of {found["frames"]} in one batch, CPU time',
+            f'bare forward of the window of {found["frames"]} in one batch, {unit}',
             plain_window,
             's',
         ),
@@ -82,9 +87,9 @@ def measure(folder: Path, *, quiet: bool = False) -> list[Figure]:
     ]
 
 
-def _child(task: str, folder: Path) -> dict:
+def _child(task: str, folder: Path, *arguments: str) -> dict:
     done = subprocess.run(
-        [sys.executable, '-m', __name__, task, str(folder)],
+        [sys.executable, '-m', __name__, task, str(folder), *arguments],
         capture_output=True,
         text=True,
         check=False,
@@ -104,7 +109,7 @@ def _threads() -> int:
     return values['/**']['ros__parameters']['torch_threads']
 
 
-def _step(folder: Path) -> dict:
+def _step(folder: Path, device: str = 'cpu') -> dict:
     """Load and step as the inference node does; alternate with the forwards to compare with."""
     import torch
 
@@ -119,10 +124,14 @@ def _step(folder: Path) -> dict:
 
     started = time.perf_counter()
     policy = load_policy(
-        str(folder / 'policy'), PolicySettings(device='cpu', precision='bf16')
+        str(folder / 'policy'), PolicySettings(device=device, precision='bf16')
     ).policy
     assert isinstance(policy, VlaPolicy), 'a bundle, not a built-in policy'
-    found |= {'load_s': time.perf_counter() - started, 'peak': peak_bytes()}
+    gpu = policy.network.action_token.device if device != 'cpu' else None
+    if gpu:
+        found['torch'] = 0
+    peak = torch.cuda.max_memory_allocated(gpu) if gpu else peak_bytes()
+    found |= {'load_s': time.perf_counter() - started, 'peak': peak}
     rng = np.random.default_rng(0)
     window, period_ns = policy.spec.window, round(NANOSECONDS / policy.spec.rate_hz)
     frames = [
@@ -132,7 +141,7 @@ def _step(folder: Path) -> dict:
     policy.infer(frames[:window], TEXT)  # warm-up: lazy allocations
     policy.infer(frames[1:], TEXT)
     found |= {
-        'held': resident_bytes(),
+        'held': torch.cuda.memory_allocated(gpu) if gpu else resident_bytes(),
         'frames': window,
         'weights': sum(value.nbytes for value in policy.network.state_dict().values()),
     }
@@ -141,7 +150,8 @@ def _step(folder: Path) -> dict:
         policy.reset()
         policy.infer(frames[:window], TEXT)
 
-    bare = _bare(folder, policy.spec, [frame.image for frame in frames[:window]])
+    images = [frame.image for frame in frames[:window]]
+    bare = _bare(folder, policy.spec, images, policy.network.action_token.device)
     # The step comes last: it needs the features of the window just encoded.
     variants = {
         'bare_s': lambda: bare(1),
@@ -151,16 +161,22 @@ def _step(folder: Path) -> dict:
     }
     bare(1)
     times: dict[str, list[float]] = {name: [] for name in variants}
+
+    def clock() -> float:
+        if not gpu:
+            return time.process_time()  # other processes do not count
+        torch.cuda.synchronize(gpu)
+        return time.perf_counter()
+
     for _ in range(TURNS):
         for name, work in variants.items():
-            # CPU time: other processes do not count.
-            started = time.process_time()
+            started = clock()
             work()
-            times[name].append(time.process_time() - started)
+            times[name].append(clock() - started)
     return found | {name: min(seconds) for name, seconds in times.items()}
 
 
-def _bare(folder: Path, spec, images: list):
+def _bare(folder: Path, spec, images: list, device):
     """
     Load the backbone with transformers alone.
 
@@ -174,12 +190,14 @@ def _bare(folder: Path, spec, images: list):
     from mobile_vla_ros.model.backbone import load_backbone, tokenize
 
     backbone = load_backbone(str(folder / 'backbone'), offline=True, dtype=torch.bfloat16)
-    model = backbone.model
-    pixels = torch.stack([preprocess(image, spec.image) for image in images]).to(model.dtype)
+    model = backbone.model.to(device)
+    pixels = torch.stack([preprocess(image, spec.image) for image in images]).to(
+        device, model.dtype
+    )
     bos, images_end = model.config.text_config.bos_token_id, 1 + model.config.latent_query_num
     ids = torch.nn.functional.pad(
         tokenize(backbone.tokenizer, [spec.prompt(TEXT)])[0], (images_end, 1), value=bos
-    )
+    ).to(device)
     places = torch.zeros_like(ids)
     places[:, 1:images_end] = 1
 
@@ -197,6 +215,7 @@ def _bare(folder: Path, spec, images: list):
 if __name__ == '__main__':
     os.environ.setdefault('HF_HUB_OFFLINE', '1')
     try:
-        print(json.dumps({'bundle': write_policy, 'step': _step}[sys.argv[1]](Path(sys.argv[2]))))
+        task, folder, *rest = sys.argv[1:]
+        print(json.dumps({'bundle': write_policy, 'step': _step}[task](Path(folder), *rest)))
     except UserError as error:
         sys.exit(str(error))

@@ -1,6 +1,5 @@
 """Kill recorders at random moments; count what survives and what the next one recovers."""
 
-import hashlib
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,6 +8,7 @@ from mobile_vla_ros.bench.record.load import RATE_HZ, START_S, Events, recorder,
 from mobile_vla_ros.bench.table import Figure, all_of, at_most, none_of, plain
 from mobile_vla_ros.bringup.domain import isolated
 from mobile_vla_ros.errors import UserError
+from mobile_vla_ros.files import sha256
 
 LOST_S = 1.0
 LONGEST_S = 3.0
@@ -147,8 +147,7 @@ def _note(episodes: Path, seen: dict[Path, str]):
 def _hash(path: Path) -> str:
     if not path.exists():
         return ''
-    with path.open('rb') as file:
-        return hashlib.file_digest(file, 'sha256').hexdigest()
+    return sha256(path)
 
 
 def _state(killed: Killed) -> dict:

@@ -19,16 +19,18 @@ VAL_FRAMES = 4  # one window: validation is not measured
 REFERENCE_COUNTS = {'lora': 43.09, 'head': 13.93, 'trainable': 57.0}
 
 
-def measure(folder: Path) -> list[Figure]:
+def measure(folder: Path, device: str = 'cpu') -> list[Figure]:
     """
     Write the weights, train one epoch on one segment, load the bundle for driving.
 
     :param folder: empty, with 4 GB free; keeps weights, episodes and the training run.
+    :param device: the promise on peak memory is that of a CPU.
     :raises UserError: if a child process fails.
     """
+    from mobile_vla_ros.model.device import pick_device
     from mobile_vla_ros.model.full_size import write_random
 
-    part = 'full'
+    part, device = 'full', str(pick_device(device))
     started = time.perf_counter()
     write_random(folder / 'backbone', ['go', 'to', 'the', 'left', 'right'])
     figures = [
@@ -37,7 +39,7 @@ def measure(folder: Path) -> list[Figure]:
     ]
     (long,) = driven_episodes(folder / 'takes', 1)
     (short,) = driven_episodes(folder / 'takes', 1, frames=VAL_FRAMES, first=1)
-    trained = _child('train', folder, long.stem, short.stem)
+    trained = _child('train', folder, long.stem, short.stem, device)
     driven = _child('load', folder)
     bundle = (folder / 'run' / 'best').resolve()
     figures += [
@@ -49,6 +51,8 @@ def measure(folder: Path) -> list[Figure]:
         )
         for name, millions in REFERENCE_COUNTS.items()
     ]
+    if device != 'cpu':
+        figures.append(plain(part, f'peak memory of {device}', trained['gpu_gb'], 'GB'))
     figures += [
         at_most(part, 'peak memory of training', trained['peak_gb'], PEAK_GB, 'GB'),
         plain(part, 'peak memory of loading the backbone', trained['loading_gb'], 'GB'),
@@ -83,8 +87,10 @@ def _child(task: str, folder: Path, *arguments: str) -> dict:
     return json.loads(done.stdout.splitlines()[-1])
 
 
-def _train(folder: Path, long: str, short: str) -> dict:
+def _train(folder: Path, long: str, short: str, device: str) -> dict:
     """Train on the long episode and validate on the short one, with the reference run's recipe."""
+    import torch
+
     from mobile_vla_ros.bringup.share import config_file
     from mobile_vla_ros.data.segments import Sampling, load_segments
     from mobile_vla_ros.data.split import split_episodes
@@ -111,7 +117,7 @@ def _train(folder: Path, long: str, short: str) -> dict:
         'precision': 'bf16',
         'data': str(folder / 'takes'),
         'out': str(folder / 'run'),
-        'device': 'cpu',
+        'device': device,
         'epochs': 1,
         'val_share': 0.5,
         'split_seed': seed,
@@ -132,6 +138,7 @@ def _train(folder: Path, long: str, short: str) -> dict:
     peak_gb = peak_bytes() / 1e9
     return {
         'peak_gb': max(peak_gb, loading['loading_gb']),
+        'gpu_gb': 0.0 if device == 'cpu' else torch.cuda.max_memory_allocated(device) / 1e9,
         'grown_gb': peak_gb - loading['before_gb'],
         **loading,
         'frames': row['frames_encoded'],

@@ -120,7 +120,8 @@ def near_identical(signatures: Sequence[np.ndarray]) -> list[list[int]]:
         )
         if leader is None:
             members[index] = [index]
-            cells[level, *_cell(way, level)].append(index)
+            cell = (level, *_cell(way, level))
+            cells[cell].append(index)
         else:
             members[leader].append(index)
     return [group for group in members.values() if len(group) > 1]

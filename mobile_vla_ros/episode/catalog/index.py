@@ -15,12 +15,16 @@ import numpy as np
 from mobile_vla_ros.episode.catalog.file_worker import FileWorker
 from mobile_vla_ros.episode.catalog.index_table import (
     COLUMNS,
+    CORRUPT,
     MEMORY,
     NO_VERDICT,
+    NOTADB,
+    READONLY_DBMOVED,
     STATE,
     EpisodeRow,
     Place,
     connect,
+    error_code,
     places,
     row_of,
     transaction,
@@ -190,9 +194,9 @@ class EpisodeIndex:
 
     def _give_up(self, error: Exception) -> None:
         """Delete a broken table, once; where none is possible, go to the next place."""
-        place, code = self._places[0], getattr(error, 'sqlite_errorcode', 0)
-        broken = code & 0xFF in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
-        moved = code == sqlite3.SQLITE_READONLY_DBMOVED  # another process deleted it
+        place, code = self._places[0], error_code(error)
+        broken = code & 0xFF in (CORRUPT, NOTADB)
+        moved = code == READONLY_DBMOVED  # another process deleted it
         if not isinstance(place, Path):
             raise error
         if (broken or moved) and (place, code) not in self._rebuilt:

@@ -19,6 +19,7 @@ from mobile_vla_ros import types
 
 FILE_NAME = '.episodes.sqlite'
 MEMORY = ':memory:'
+CORRUPT, NOTADB, READONLY_DBMOVED = 11, 26, 1032  # names that sqlite3 lacks before Python 3.11
 Place = Path | str  # a file, or MEMORY
 LOCK_TIMEOUT_S = 30.0
 
@@ -132,9 +133,16 @@ def connect(place: Place) -> sqlite3.Connection:
     return db
 
 
+def error_code(error: Exception) -> int:
+    """Return SQLite's code of an error; before Python 3.11 only its text tells."""
+    texts = {'database disk image is malformed': CORRUPT, 'file is not a database': NOTADB}
+    code: int = getattr(error, 'sqlite_errorcode', texts.get(str(error), 0))
+    return code
+
+
 def _broken(found: str) -> sqlite3.DatabaseError:
     error = sqlite3.DatabaseError(found)
-    error.sqlite_errorcode = sqlite3.SQLITE_CORRUPT
+    setattr(error, 'sqlite_errorcode', CORRUPT)  # noqa: B010 - newer than Python 3.10
     return error
 
 

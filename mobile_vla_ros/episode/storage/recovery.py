@@ -299,7 +299,7 @@ def _created_ns(salvage: Salvage, now_ns: int) -> int:
             created = datetime.datetime.strptime(text or '', pattern)
         except ValueError:
             continue
-        return int(created.replace(tzinfo=datetime.UTC).timestamp()) * NANOSECONDS
+        return int(created.replace(tzinfo=datetime.timezone.utc).timestamp()) * NANOSECONDS
     return now_ns
 
 

@@ -193,14 +193,14 @@ def new_episode_id(created_ns: int, origin: str = '') -> str:
 
     :param origin: source of an imported episode: the same origin always gives the same name.
     """
-    utc = datetime.datetime.fromtimestamp(created_ns // 1_000_000_000, datetime.UTC)
+    utc = datetime.datetime.fromtimestamp(created_ns // 1_000_000_000, datetime.timezone.utc)
     mark = hashlib.sha256(origin.encode()).hexdigest() if origin else uuid.uuid4().hex
     return f'{utc:%Y%m%dT%H%M%SZ}_{mark[:8]}'
 
 
 def utc_text(created_ns: int) -> str:
     """Return the ISO 8601 text of a Unix time in nanoseconds."""
-    utc = datetime.datetime.fromtimestamp(created_ns // 1_000_000_000, datetime.UTC)
+    utc = datetime.datetime.fromtimestamp(created_ns // 1_000_000_000, datetime.timezone.utc)
     return f'{utc:%Y-%m-%dT%H:%M:%SZ}'
 
 
@@ -222,7 +222,8 @@ def dropped_frames(text: str) -> int:
 
 def fixed_text(text: str, size: int) -> np.bytes_:
     """Return ``text`` in UTF-8, cut to ``size`` bytes at a character boundary."""
-    return np.bytes_(text.encode()[:size].decode(errors='ignore').encode())
+    cut: np.bytes_ = np.bytes_(text.encode()[:size].decode(errors='ignore').encode())
+    return cut
 
 
 def lay_out(

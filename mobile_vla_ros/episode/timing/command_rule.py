@@ -8,7 +8,6 @@ standing still to the other. Nothing else in this package computes the age of a 
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from enum import StrEnum
 from typing import Protocol
 
 import numpy as np
@@ -16,7 +15,7 @@ import numpy as np
 from mobile_vla_ros.episode.records import TimedEpisode
 from mobile_vla_ros.episode.timing import corrections
 from mobile_vla_ros.errors import UserError
-from mobile_vla_ros.types import NANOSECONDS
+from mobile_vla_ros.types import NANOSECONDS, StrEnum
 
 HOLDS = 0.0  # as a timeout: the base never stops by itself
 USUAL_TIMEOUT_S = 0.5  # of a base that nobody describes

@@ -95,6 +95,7 @@ class InferenceNode(PatientLifecycleNode):
             params.blank,
             params.offline,
             params.max_velocity,
+            params.cuda_graph,
         )
 
         def load(name: str) -> 'ReadyPolicy':

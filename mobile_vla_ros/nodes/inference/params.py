@@ -25,6 +25,7 @@ class InferenceParams:
     device: str
     precision: str
     compile: bool
+    cuda_graph: bool
     torch_threads: int
     rate_hz: float
     playback: str
@@ -75,13 +76,16 @@ def declare_params(node: Node) -> InferenceParams:
         image_transport=declare(node, 'image_transport', 'raw', 'raw or compressed'),
         camera_time=declare_camera_time(node),
         encoding=encoding_param(node),
-        device=declare(node, 'device', 'auto', 'auto, cpu or cuda'),
-        precision=declare(node, 'precision', 'fp32', 'fp32, bf16 or fp16'),
+        device=declare(node, 'device', 'auto', 'auto, cpu, cuda or cuda:1 …'),
+        precision=declare(node, 'precision', 'auto', 'auto, fp32, bf16 or fp16'),
         compile=declare(
             node,
             'compile',
             False,
             'torch.compile the backbone: minutes at start, faster steps after',
+        ),
+        cuda_graph=declare(
+            node, 'cuda_graph', False, 'on a GPU, launch the encoding of a frame as one CUDA graph'
         ),
         torch_threads=declare(
             node, 'torch_threads', 1, 'number of cores that torch may use', limits=(1, 256)

@@ -34,7 +34,7 @@ def resident_gb() -> float:
     """Return the memory that this process occupies, on the GPU too, in 10^9 bytes."""
     import torch
 
-    on_gpu = torch.cuda.memory_allocated() if torch.cuda.is_initialized() else 0
+    on_gpu = sum(map(torch.cuda.memory_allocated, _gpus_in_use()))
     return (psutil.Process().memory_info().rss + on_gpu) / 1e9
 
 
@@ -44,9 +44,15 @@ def memory_rooms() -> list[tuple[str, int, int]]:
     rooms = [('memory', machine.available, machine.total)]
     import torch
 
-    if torch.cuda.is_initialized():
-        rooms.append(('GPU', *torch.cuda.mem_get_info()))
-    return rooms
+    return [*rooms, *(('GPU', *torch.cuda.mem_get_info(one)) for one in _gpus_in_use())]
+
+
+def _gpus_in_use() -> list[int]:
+    import torch
+
+    if not torch.cuda.is_initialized():
+        return []
+    return [one for one in range(torch.cuda.device_count()) if torch.cuda.memory_allocated(one)]
 
 
 def memory_shortage() -> str:

@@ -4,7 +4,7 @@ import json
 import os
 import platform
 from collections.abc import Sequence
-from datetime import UTC, datetime
+from datetime import datetime, timezone
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -69,7 +69,7 @@ def write_report(path: Path, rows: Sequence[dict], *, policy: str, params_file: 
     """
     kept = sum(row['kept'] is True for row in rows)
     content: dict[str, Any] = {
-        'created_utc': datetime.now(UTC).isoformat(timespec='seconds'),
+        'created_utc': datetime.now(timezone.utc).isoformat(timespec='seconds'),
         'policy': policy,
         'params_file': params_file,
         'kept': kept,

@@ -6,10 +6,12 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from device_reads import DeviceReads
 from made_plans import plan
 from mobile_vla_ros.data.preprocess import preprocess
 from mobile_vla_ros.errors import UserError
 from mobile_vla_ros.runtime.frame_buffer import FrameBuffer
+from mobile_vla_ros.runtime.graphed_encoder import TEXT_TOKENS
 from mobile_vla_ros.runtime.playback import Plan, command_at, path_of
 from mobile_vla_ros.runtime.vla_policy import VlaPolicy
 from mobile_vla_ros.types import Frame, ImageSpec
@@ -151,6 +153,29 @@ def test_a_new_instruction_encodes_the_window_again(policy):
     blue = policy.infer(frames, 'go to the blue ball')
     assert policy.encoded_frames - before == 4
     assert np.abs(red.twists - blue.twists).max() > 0
+
+
+def test_fixed_shapes_give_the_same_plans(policy, small_run):
+    """Frame by frame beside a window in one batch, instructions of any length."""
+    fixed, frames = VlaPolicy.load(small_run / 'best'), [noise(ms) for ms in range(0, 500, 100)]
+    fixed.capture()
+    policy.reset()
+    for words in (2, 5, 3, TEXT_TOKENS + 1):
+        for window in (frames[:4], frames[1:]):
+            text = 'go ' * words
+            np.testing.assert_allclose(
+                fixed.infer(window, text).twists, policy.infer(window, text).twists, atol=1e-5
+            )
+    assert fixed.encoded_frames == 4 * 5
+
+
+def test_encoding_never_waits_for_the_gpu(policy):
+    """A value that Python reads would end the capture of a CUDA graph."""
+    frames = [noise(ms) for ms in range(0, 500, 100)]
+    policy.infer(frames[:4], 'go to the red box')  # its tokens are counted on the CPU
+    with DeviceReads() as reads:
+        policy.infer(frames[1:], 'go to the red box')
+    assert reads.count == 0
 
 
 def test_a_policy_refuses_a_wrong_window_and_an_empty_instruction(policy):

@@ -13,6 +13,7 @@ import pytest
 import torch
 from accelerate.state import AcceleratorState
 
+from device_reads import DeviceReads
 from forked import ForkedProcess
 from made_segments import sliding
 from mobile_vla_ros.errors import UserError
@@ -232,6 +233,45 @@ def test_float16_weights_without_a_scaled_loss_are_refused(monkeypatch, small_ba
             ModelConfig(backbone=small_backbone, backbone_dtype='float16'),
             TrainConfig(out='x', precision='bf16'),
         )
+
+
+def test_no_batch_waits_for_the_gpu(small_backbone, episode_folder, tmp_path, monkeypatch):
+    """However many a step has; AdamW reads its own step count, which stays on the CPU."""
+    real_step, reads = optimise.Optimisation.step, {}
+
+    def step(self, pieces, *arguments):
+        with DeviceReads() as mode:
+            sums = real_step(self, pieces, *arguments)
+        reads.setdefault(len(self.share_of(pieces)), set()).add(mode.count)
+        return sums
+
+    monkeypatch.setattr(optimise.Optimisation, 'step', step)
+    for accumulate in (1, 4):
+        AcceleratorState._reset_state(reset_partial_state=True)
+        train(
+            ModelConfig(backbone=small_backbone, lora_r=2, head_hidden=16, head_layers=1),
+            DataConfig(data=str(episode_folder)),
+            TrainConfig(
+                out=str(tmp_path / str(accumulate)), epochs=1, accumulate=accumulate, device='cpu'
+            ),
+            log=lambda _: None,
+        )
+    assert reads[1] == reads[4] and len(reads[1]) == 1, reads
+
+
+def test_training_uses_the_very_device_that_is_named(small_backbone):
+    """accelerate knows the first GPU alone, so that `cuda:1` was `cuda:0`."""
+    accelerator = prepare.accelerator_for(
+        ModelConfig(backbone=small_backbone), TrainConfig(out='x', device='cpu:0', precision='no')
+    )
+    assert accelerator.device == torch.device('cpu', 0) != torch.device('cpu')
+
+
+def test_precision_auto_is_resolved_before_it_is_stored():
+    """A run resumes with the precision that it began in, or is refused."""
+    assert prepare.with_precision(TrainConfig(out='x', device='cpu')).precision == 'no'
+    named = TrainConfig(out='x', device='cpu', precision='bf16')
+    assert prepare.with_precision(named) is named
 
 
 @pytest.mark.parametrize(('precision', 'dtype'), [('fp16', 'float32'), ('no', 'float16')])
