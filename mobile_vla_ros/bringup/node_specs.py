@@ -171,7 +171,16 @@ def inference_node(values: Mapping) -> NodeSpec:
     """Return the node that runs the policy."""
     parameters, camera = _camera(values)
     parameters.update(
-        _given(values, 'policy', 'instruction', 'device', 'precision', 'compile', 'playback')
+        _given(
+            values,
+            'policy',
+            'backbone',
+            'instruction',
+            'device',
+            'precision',
+            'compile',
+            'playback',
+        )
     )
     inference = _node(
         values,

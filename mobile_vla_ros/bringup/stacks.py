@@ -197,6 +197,9 @@ DRIVE = Bringup(
         ),
         Argument('instruction', '', 'what to do, until one is published on the topic instruction'),
         Argument('device', '', 'auto, cpu, cuda or cuda:1 (empty: as in the parameter file)'),
+        Argument(
+            'backbone', '', "folder of the policy's backbone (empty: found by its hash or hub id)"
+        ),
         Argument('precision', '', 'auto, fp32, bf16 or fp16 (empty: as in the parameter file)'),
         Argument(
             'playback',

@@ -5,10 +5,9 @@ import json
 import sys
 from pathlib import Path
 
+from mobile_vla_ros.cli import add_computing
 from mobile_vla_ros.errors import UserError
 from mobile_vla_ros.report.builders.evaluation_text import text
-
-EXAMPLE = 'example: mobile_vla evaluate --data takes --policy runs/first/best'
 
 DEFAULT_RATE_HZ = 10.0
 
@@ -20,7 +19,7 @@ def register(subparsers) -> None:
         help='measure a policy beside the baselines',
         description='Measure a policy on the validation episodes beside predictors that see no '
         'image; without a policy, those alone.',
-        epilog=EXAMPLE,
+        epilog='example: mobile_vla evaluate --data takes --policy runs/first/best',
     )
     parser.add_argument('--data', type=Path, required=True, help='folder of episodes')
     parser.add_argument('--policy', type=Path, help='policy bundle; it brings rate, window, chunk')
@@ -54,9 +53,7 @@ def register(subparsers) -> None:
         metavar='VERDICT',
         help="episodes to measure on: good, poor, bad (the policy's own, or good poor)",
     )
-    parser.add_argument('--device', default='auto', help='auto, cpu, cuda or cuda:1 …')
-    parser.add_argument('--precision', default='auto', help='auto, fp32, bf16 or fp16')
-    parser.add_argument('--offline', action='store_true', help='never access the hub')
+    add_computing(parser)
     parser.add_argument(
         '--group-duplicates',
         '--group_duplicates',
@@ -82,13 +79,10 @@ def register(subparsers) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Evaluate and print; return 1 if --require-better is not met."""
-    for name in ('require_better', 'report'):
-        if getattr(args, name) and not args.policy:
-            raise UserError(
-                f'--{name.replace("_", "-")} needs a policy',
-                got='no --policy',
-                remedy='add --policy FOLDER',
-            )
+    if (args.require_better or args.report) and not args.policy:
+        raise UserError(
+            '--require-better and --report need a policy', remedy='add --policy FOLDER'
+        )
     if args.report and not args.report.parent.is_dir():
         raise UserError(
             f'no folder {args.report.parent} for the report',
@@ -114,6 +108,7 @@ def run(args: argparse.Namespace) -> int:
         group_duplicates=args.group_duplicates,
         device=args.device,
         precision=args.precision,
+        backbone=args.backbone,
         offline=args.offline,
         accept_verdicts=args.accept_verdicts,
     )

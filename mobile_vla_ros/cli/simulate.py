@@ -5,6 +5,7 @@ import json
 import sys
 from pathlib import Path
 
+from mobile_vla_ros.cli import add_computing
 from mobile_vla_ros.rollout.drivers import CONTROLS
 
 ALL = 'all'
@@ -48,8 +49,7 @@ def register(subparsers) -> None:
     parser.add_argument(
         '--ros', action='store_true', help='drive through the live inference and guard nodes'
     )
-    parser.add_argument('--device', default='auto', help='auto, cpu, cuda or cuda:1 …')
-    parser.add_argument('--precision', default='auto', help='auto, fp32, bf16 or fp16')
+    add_computing(parser)
     parser.add_argument('--json', action='store_true', help='print JSON')
     parser.set_defaults(run=run)
 
@@ -65,6 +65,8 @@ def run(args: argparse.Namespace) -> int:
         control=args.control,
         device=args.device,
         precision=args.precision,
+        backbone=args.backbone,
+        offline=args.offline,
         live=args.ros,
         out=args.out,
         quiet=args.json,

@@ -50,6 +50,7 @@ def evaluate(
     device: str = 'auto',
     precision: str = 'auto',
     offline: bool = False,
+    backbone: str = '',
     accept_verdicts: Sequence[str] | None = None,
 ) -> Evaluation:
     """
@@ -57,6 +58,7 @@ def evaluate(
 
     :param sampling: used without a policy; a policy brings its own.
     :param group_duplicates: keep near-identical episodes on one side (`load_episodes`).
+    :param backbone: folder or hub id of the policy's backbone, instead of the usual places.
     :param accept_verdicts: verdicts of the episodes to measure on; None: those that the policy
         was trained on, or good and poor.
     :returns: its summary is that of `score` (or `baseline_scores`), with the number of
@@ -69,7 +71,9 @@ def evaluate(
     loaded = None
     if policy:
         dtype = PRECISIONS[pick_precision(precision, device)]
-        loaded = load_bundle(policy, device=device, dtype=dtype, offline=offline)
+        loaded = load_bundle(
+            policy, device=device, dtype=dtype, offline=offline, backbone=backbone
+        )
         spec = loaded.spec
         sampling = Sampling(spec.rate_hz, spec.window, spec.chunk, spec.command_max_age_s)
     known = loaded.spec.data if loaded else {}

@@ -1,5 +1,6 @@
-"""Kosmos-2 and its LoRA adapters: the only module that imports transformers and peft."""
+"""Kosmos-2 and its LoRA adapters, by transformers and peft."""
 
+import contextlib
 import json
 import os
 import warnings
@@ -15,21 +16,26 @@ from transformers import Kosmos2Config, Kosmos2Model, PreTrainedTokenizerFast
 from transformers.utils import logging as transformers_logging
 
 from mobile_vla_ros.errors import UserError, did_you_mean, first_line
-from mobile_vla_ros.model.backbone_check import check_attention, check_weights
+from mobile_vla_ros.model.backbone_check import check_attention
 from mobile_vla_ros.model.backbone_files import (
     CONFIG,
     FETCH,
     IMAGES,
-    INDEX,
     TOKENIZER,
-    alone,
     download,
+    tensor_files,
     text_files,
     weight_files,
 )
 from mobile_vla_ros.model.builtin import BACKBONES, KNOWN_HUB, backbone_folder, is_builtin
 from mobile_vla_ros.model.closed_folder import inside, read_json, sha256
-from mobile_vla_ros.model.policy_spec import ADAPTER_FILES, BackboneRef
+from mobile_vla_ros.model.policy_spec import ADAPTER_FILES, BackboneRef, hashed_id
+from mobile_vla_ros.model.weights import (
+    read_model,
+    remember_folder,
+    remembered_folders,
+    weights_hash,
+)
 from mobile_vla_ros.types import ImageSpec
 
 # LoRA targets go by path: the projections have the same names in both towers.
@@ -38,7 +44,7 @@ LORA_TARGETS = {
     r'(q_proj|k_proj|v_proj|out_proj|fc1|fc2|dense)',
     'text': r'text_model\.(.*\.)?(q_proj|k_proj|v_proj|out_proj|fc1|fc2)',
 }
-
+MAX_BESIDE = 100  # names in the folder of a bundle that are looked at
 
 # The settings that define the network; transformers has others in each version.
 TEXT_SETTINGS = (
@@ -138,12 +144,14 @@ def load_backbone(
     revision: str | None = None,
     offline: bool = False,
     dtype: torch.dtype = torch.float32,
+    device: torch.device | str = 'cpu',
     chosen: bool = True,
 ) -> Backbone:
     """
     Load a Kosmos-2 by hub id, by folder, or `builtin:tiny`; its parameters are frozen.
 
-    Its files are safetensors and JSON; nothing else is opened, and none of them brings code.
+    Its files are safetensors and JSON; nothing else is opened, and none of them brings code. The
+    hub is asked only for what is not in its cache.
 
     :param chosen: by the user; False: by a bundle, for which only `KNOWN_HUB` is downloaded.
     :raises UserError: when there is no such backbone, or it is not a Kosmos-2.
@@ -157,9 +165,7 @@ def load_backbone(
         config = _config(folder, name)
         texts, weights = text_files(folder), weight_files(folder)
         image, tokenizer = _image_spec(texts[IMAGES]), _read_tokenizer(texts[TOKENIZER])
-        with alone({**texts, **weights}) as files:
-            model, loading = _read_model(files, config, dtype)
-        check_weights(name, loading)
+        model, sha = read_model(name, config, tensor_files(weights), dtype, device)
         # transformers 4.53 to 5.22 let SDPA hide later positions here, where all are to be seen.
         model.image_to_text_projection.x_attn.is_causal = False
         check_attention(model)
@@ -167,52 +173,78 @@ def load_backbone(
         raise
     except Exception as error:  # every part of a foreign file raises its own
         raise _not_loaded(name, revision, error, on_hub=on_hub, chosen=chosen) from error
-    model.requires_grad_(False)
+    named = on_hub or is_builtin(name)
+    if not named:
+        remember_folder(folder, sha)
     return Backbone(
         model,
         tokenizer,
         image,
-        name,
+        name if named else hashed_id(sha),
         folder.name if on_hub else None,
-        weights_hash(folder),
-        {
-            name: sha256(path)
-            for name, path in {**texts, **weights}.items()
-            if not name.endswith('.safetensors')
-        },
+        sha,
+        text_hashes(texts, weights),
     )
 
 
-def _read_model(
-    folder: str, config: Kosmos2Config, dtype: torch.dtype
-) -> tuple[Kosmos2Model, Mapping[str, Any]]:
-    """Return a model and how it was loaded (``check_weights``), which transformers would print."""
-    verbosity = transformers_logging.get_verbosity()
-    transformers_logging.set_verbosity_error()
+def find_backbone(ref: BackboneRef, bundle: Path) -> tuple[str, str | None]:
+    """
+    Return the name and revision by which the backbone of a bundle is loaded.
+
+    A folder beside the bundle that has its files comes first. Else it is the name in the bundle;
+    or, for what is known by its hashes alone, a folder that it was loaded from before on
+    this machine, or `KNOWN_HUB` in the hub's cache.
+
+    :raises UserError: when it is known by its hashes alone, and not found.
+    """
+    parents = {bundle.absolute().parent, bundle.resolve().parent}
+    beside = [one for folder in parents for one in sorted(folder.iterdir())[:MAX_BESIDE]]
+    typed = Path(os.path.expanduser(ref.id))  # by older bundles
+    known = [*remembered_folders(ref.sha256), typed] if ref.in_folder else []
+    for folder in beside + known:
+        if (folder / CONFIG).is_file() and _is_backbone(folder, ref):
+            return str(folder), None
+    if not ref.in_folder:
+        return ref.id, ref.revision
+    with contextlib.suppress(OSError, UserError):
+        folder = download(KNOWN_HUB, None, offline=True)
+        if _is_backbone(folder, ref):
+            return str(folder), None
+    if typed.is_dir():
+        return str(typed), None  # whose differences are going to be named
+    raise UserError(
+        f'the backbone of the policy {bundle} is not on this machine',
+        got=f'no folder beside it and nothing in the hub cache with the weights {ref.sha256}',
+        expected='the folder of the backbone that it was trained on',
+        remedy='copy that folder beside the policy, or give it: --backbone FOLDER '
+        '(backbone:=FOLDER for a launch file)',
+    )
+
+
+def _is_backbone(folder: Path, ref: BackboneRef) -> bool:
+    """Whether a folder has the files of a backbone; the small ones are compared first."""
     try:
-        model, loading = Kosmos2Model.from_pretrained(
-            folder,
-            config=config,
-            dtype=dtype,
-            use_safetensors=True,
-            local_files_only=True,
-            output_loading_info=True,
-            ignore_mismatched_sizes=True,
-        )
-    finally:
-        transformers_logging.set_verbosity(verbosity)
-    return model, loading
+        texts, weights = text_files(folder), weight_files(folder)
+        if ref.files and text_hashes(texts, weights) != ref.files:
+            return False
+        return weights_hash(tensor_files(weights)) == ref.sha256
+    except (UserError, OSError):
+        return False
+
+
+def text_hashes(texts: Mapping[str, Path], weights: Mapping[str, Path]) -> dict[str, str]:
+    """Return the SHA-256 of a backbone's files beside its tensors, by name."""
+    return {
+        name: sha256(path)
+        for name, path in {**texts, **weights}.items()
+        if not name.endswith('.safetensors')
+    }
 
 
 def _read_tokenizer(path: Path) -> Tokenizer:
     """Read tokenizer.json, and not the name of a class, which depends on who wrote it."""
     tokenizer: Tokenizer = PreTrainedTokenizerFast(tokenizer_file=str(path))
     return tokenizer
-
-
-def weights_hash(folder: Path) -> str:
-    """Return the SHA-256 of a backbone's safetensors files, in the order of their names."""
-    return sha256(*(path for name, path in weight_files(folder).items() if name != INDEX))
 
 
 def _quiet_libraries() -> None:
@@ -259,7 +291,8 @@ def _local_folder(name: str) -> Path | None:
     folder = os.path.expanduser(name)
     if os.path.isdir(folder):
         return Path(folder)
-    if name.count('/') != 1 or name.startswith(('.', '/', '~')):
+    here = os.path.isdir(os.path.dirname(name))  # so it is a path, whatever it looks like
+    if name.count('/') != 1 or name.startswith(('.', '/', '~')) or here:
         raise UserError(
             'unknown backbone',
             got=repr(name),

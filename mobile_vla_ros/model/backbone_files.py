@@ -1,12 +1,11 @@
 """The files of a backbone, in a folder or on the hub: the only ones that a library gets to see."""
 
-import contextlib
 import re
-import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
-from huggingface_hub import snapshot_download
+from huggingface_hub import HfApi, snapshot_download
 
 from mobile_vla_ros.errors import UserError
 from mobile_vla_ros.model.closed_folder import inside, read_json
@@ -25,7 +24,7 @@ NAMES = (
 WEIGHTS, INDEX = 'model.safetensors', 'model.safetensors.index.json'
 PICKLED = 'pytorch_model.bin'
 SHARD = re.compile(r'\w[\w.-]{0,200}\.safetensors')
-COMMIT = re.compile('[0-9a-f]{40}')
+HUB_TIMEOUT_S = 10.0
 # Without the weights as pickle, which are as large and never opened: 6.7 GB and not 13.3.
 FETCH = 'hf download microsoft/kosmos-2-patch14-224 --exclude "*.bin" --local-dir FOLDER'
 LFS_POINTER = b'version https://git-lfs'
@@ -35,22 +34,23 @@ def download(name: str, revision: str | None, *, offline: bool) -> Path:
     """
     Return the folder of a hub backbone in the hub's cache; its name is the commit.
 
-    The hub is not asked for a commit that is in the cache, nor if `offline`.
+    The hub is asked only for what is not there, and never if `offline`.
+
+    :raises Exception: as the libraries do, `HUB_TIMEOUT_S` after a hub that does not answer.
     """
-    patterns = [*NAMES, INDEX, '*.safetensors']
-    if offline or COMMIT.fullmatch(revision or ''):
-        try:
-            folder = Path(
-                snapshot_download(
-                    name, revision=revision, allow_patterns=patterns, local_files_only=True
-                )
-            )
-            weight_files(folder)
-            return folder
-        except (OSError, UserError):
-            if offline:
-                raise
-    return Path(snapshot_download(name, revision=revision, allow_patterns=patterns))
+    wanted: dict[str, Any] = {
+        'revision': revision,
+        'allow_patterns': [*NAMES, INDEX, '*.safetensors'],
+    }
+    try:
+        folder = Path(snapshot_download(name, local_files_only=True, **wanted))
+        weight_files(folder)
+        return folder
+    except (OSError, UserError):
+        if offline:
+            raise
+    HfApi().repo_info(name, revision=revision, timeout=HUB_TIMEOUT_S)  # else it waits for ever
+    return Path(snapshot_download(name, **wanted))
 
 
 def text_files(folder: Path) -> dict[str, Path]:
@@ -118,10 +118,6 @@ def _fetched(files: dict[str, Path]) -> dict[str, Path]:
     return files
 
 
-@contextlib.contextmanager
-def alone(files: Mapping[str, Path]) -> Iterator[str]:
-    """Yield a folder with links to these files alone: transformers would open others as well."""
-    with tempfile.TemporaryDirectory() as folder:
-        for name, path in files.items():
-            (Path(folder) / name).symlink_to(path.resolve())
-        yield folder
+def tensor_files(files: Mapping[str, Path]) -> list[Path]:
+    """Return those of the weight files that have tensors, in the order of their names."""
+    return [files[name] for name in sorted(files) if name != INDEX]

@@ -14,6 +14,7 @@ from mobile_vla_ros.files import disk_full_error, is_disk_full, replaced, sync, 
 from mobile_vla_ros.model.backbone import (
     Backbone,
     Tokenizer,
+    find_backbone,
     load_adapter,
     load_backbone,
     save_adapter,
@@ -31,6 +32,7 @@ from mobile_vla_ros.model.policy_spec import (
     HEAD,
     MANIFEST,
     PolicySpec,
+    hashed_id,
     read_spec,
     split_template,
 )
@@ -148,45 +150,52 @@ def load_bundle(
     dtype: torch.dtype = torch.float32,
     merge: bool = True,
     offline: bool = False,
+    backbone: str = '',
 ) -> Bundle:
     """
-    Load a bundle and the backbone it names, which is downloaded only if it is `KNOWN_HUB`.
+    Load a bundle and its backbone (`find_backbone`); only `KNOWN_HUB` is downloaded.
 
     :param folder: of the bundle, or a `builtin:` name.
     :param merge: fold the adapters into the weights, for driving.
+    :param backbone: folder or hub id to load it from instead; it must have the same files.
     :raises UserError: when the bundle is missing, foreign or incomplete, its backbone is not the
         one it was trained on, or its tensors do not fit.
     """
     folder = bundle_folder(folder)
     spec = read_spec(folder)
-    backbone = load_backbone(
-        spec.backbone.id,
-        revision=spec.backbone.revision,
+    name, revision = (backbone, None) if backbone else find_backbone(spec.backbone, folder)
+    place = pick_device(device)
+    loaded = load_backbone(
+        name,
+        revision=revision,
         offline=offline,
         dtype=dtype,
-        chosen=False,
+        device=place,
+        chosen=bool(backbone),
     )
-    problems = _problems(folder, spec, backbone)
+    problems = _problems(folder, spec, loaded)
     if problems:
         raise UserError(
-            f'the policy {folder} does not fit the backbone {spec.backbone.id!r} or its own '
-            f'{MANIFEST}',
+            f'the policy {folder} does not fit the backbone {name!r} or its own {MANIFEST}',
             got='; '.join(problems),
             remedy='restore the bundle or the backbone that it was trained on, or train again',
         )
     network = VlaNetwork(
-        load_adapter(backbone.model, folder / ADAPTER, merge=merge),
+        load_adapter(loaded.model, folder / ADAPTER, merge=merge),
         ActionHead(spec.head),
-        start_ids(backbone, split_template(spec.instruction_template)[0]),
+        start_ids(loaded, split_template(spec.instruction_template)[0]),
         torch.empty(spec.head.features),
     )
     network.load_state_dict(load_file(folder / HEAD), strict=False)
     unhashed = () if spec.files else FILES
     if not spec.backbone.files:
-        unhashed += tuple(backbone.files)
-        # A training that continues from it stores them.
-        spec = replace(spec, backbone=replace(spec.backbone, files=backbone.files))
-    return Bundle(network.to(pick_device(device)).eval(), spec, backbone.tokenizer, unhashed)
+        unhashed += tuple(loaded.files)
+    # What older bundles lack, a training that continues from it stores.
+    known = replace(spec.backbone, files=spec.backbone.files or loaded.files)
+    if known.in_folder:
+        known = replace(known, id=hashed_id(known.sha256))
+    spec = replace(spec, backbone=known)
+    return Bundle(network.to(place).eval(), spec, loaded.tokenizer, unhashed)
 
 
 def _problems(folder: Path, spec: PolicySpec, backbone: Backbone) -> list[str]:

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import peft
 import torch
 from peft import LoraConfig
 from safetensors import SafetensorError, safe_open
@@ -90,10 +91,19 @@ def adapter_problems(folder: Path, model: nn.Module) -> list[str]:
     if not isinstance(config, dict):
         return [f'{path.name} holds a {type(config).__name__}, not an object']
     problems = [f'{path.name}: {problem}' for problem in config_problems(config)]
-    if problems:
-        return problems
-    shapes = dict(_lora_shapes(model, config['target_modules'], config['r']))
-    return tensor_problems(folder / 'adapter_model.safetensors', shapes)
+    if not problems:
+        shapes = dict(_lora_shapes(model, config['target_modules'], config['r']))
+        problems = tensor_problems(folder / 'adapter_model.safetensors', shapes)
+    made_by = str(config.get('peft_version', ''))[:MAX_SHOWN]
+    if problems and _version(made_by) > _version(peft.__version__):
+        problems.append(f'it was made by peft {made_by}, newer than peft {peft.__version__} here')
+    return problems
+
+
+def _version(text: str) -> tuple[int, ...]:
+    """Return the numbers that a version begins with."""
+    begins = re.match(r'\d{1,9}(\.\d{1,9})*', text)
+    return tuple(map(int, begins[0].split('.'))) if begins else ()
 
 
 def config_problems(config: dict[str, Any]) -> list[str]:

@@ -7,7 +7,7 @@ from typing import Any
 
 from mobile_vla_ros import __version__
 from mobile_vla_ros.errors import UserError
-from mobile_vla_ros.model.builtin import bundle_folder
+from mobile_vla_ros.model.builtin import bundle_folder, is_builtin
 from mobile_vla_ros.model.closed_folder import inside, parse_json, read_text
 from mobile_vla_ros.model.manifest_check import manifest_problems
 from mobile_vla_ros.types import ActionSpec, ImageSpec
@@ -28,6 +28,8 @@ class BackboneRef:
     """
     The backbone that a policy was trained on.
 
+    :param id: hub id, `builtin:` name, or `hashed_id` of a folder's weights; in older bundles the
+        folder as it was typed.
     :param revision: the hub's commit; None for a folder.
     :param sha256: of its weights.
     :param files: SHA-256 of its other files by name; empty in older bundles.
@@ -37,6 +39,21 @@ class BackboneRef:
     revision: str | None
     sha256: str
     files: dict[str, str] = field(default_factory=dict, compare=False)
+
+    @property
+    def in_folder(self) -> bool:
+        """Whether it was loaded from a folder, and is known by its hashes alone."""
+        return self.revision is None and not is_builtin(self.id)
+
+    @property
+    def label(self) -> str:
+        """Its name for people."""
+        return f'weights {self.sha256[:12]}' if self.in_folder else self.id
+
+
+def hashed_id(sha256: str) -> str:
+    """Return the name of a backbone by the hash of its weights."""
+    return f'sha256:{sha256}'
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ from pathlib import Path
 from mobile_vla_ros.errors import UserError
 
 
-def store(episode: Path, policy: Path, instruction: str | None) -> Path:
+def store(episode: Path, policy: Path, instruction: str | None, backbone: str = '') -> Path:
     """
     Replace the golden frames of a bundle, and nothing else in it.
 
@@ -13,6 +13,7 @@ def store(episode: Path, policy: Path, instruction: str | None) -> Path:
     training: on the CPU, in float32, with unmerged adapters.
 
     :param instruction: None: the episode's own.
+    :param backbone: folder or hub id of the policy's backbone, instead of the usual places.
     :returns: the file.
     :raises UserError: if the episode has no window, or the bundle cannot be loaded or written.
     """
@@ -24,7 +25,7 @@ def store(episode: Path, policy: Path, instruction: str | None) -> Path:
     from mobile_vla_ros.model.golden import GOLDEN, make_golden, write_golden
     from mobile_vla_ros.types import VERDICTS
 
-    loaded = load_bundle(policy, merge=False)
+    loaded = load_bundle(policy, merge=False, backbone=backbone)
     spec, folder = loaded.spec, bundle_folder(policy)
     found = read_episodes(
         [episode],

@@ -50,6 +50,7 @@ def _answers(settings: Settings, found: Replayed, spec: PolicySpec, log: Path) -
             'precision': settings.precision,
             'torch_threads': settings.threads,
             'offline': settings.offline,
+            'backbone': settings.backbone,
             'image_transport': 'compressed',
             'max_velocity': ANY_VELOCITY,
             'use_sim_time': True,

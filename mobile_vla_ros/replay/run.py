@@ -25,6 +25,7 @@ from mobile_vla_ros.types import MAX_INSTRUCTION_CHARS, NANOSECONDS, TWIST_AXES,
 if TYPE_CHECKING:  # it imports torch
     from mobile_vla_ros.runtime.vla_policy import VlaPolicy
 
+MAX_THREADS = 256  # as in the inference node
 GAP_PERIODS = 1.5  # of the policy: frames further apart leave a gap in the window
 
 
@@ -38,6 +39,7 @@ class Settings:
     :param precision: auto, fp32, bf16 or fp16.
     :param threads: CPU threads for torch.
     :param offline: never ask the hub.
+    :param backbone: folder or hub id of the policy's backbone, instead of the usual places.
     :param quiet: draw no bar.
     """
 
@@ -48,10 +50,17 @@ class Settings:
     precision: str = 'auto'
     threads: int = 1
     offline: bool = False
+    backbone: str = ''
     quiet: bool = False
 
     def check(self) -> None:
         """Raise UserError for invalid settings; load no network."""
+        if not 1 <= self.threads <= MAX_THREADS:
+            raise UserError(
+                'invalid number of threads',
+                got=f'--threads {self.threads}',
+                expected=f'1 to {MAX_THREADS}',
+            )
         read_spec(self.policy)
         vet(self.episode)
         with Episode.open(self.episode) as episode:
@@ -77,6 +86,7 @@ class Settings:
             device=self.device,
             dtype=PRECISIONS[self.computed_in],
             offline=self.offline,
+            backbone=self.backbone,
         )
 
 

@@ -40,7 +40,13 @@ def read_policy(policy: Path) -> 'PolicySpec':
 
 
 def make_driver(
-    policy: Path | None, control: str, device: str, arena: 'Arena', precision: str = 'auto'
+    policy: Path | None,
+    control: str,
+    device: str,
+    arena: 'Arena',
+    precision: str = 'auto',
+    backbone: str = '',
+    offline: bool = False,
 ) -> 'Timed':
     """
     Return the driver.
@@ -70,7 +76,9 @@ def make_driver(
     torch.set_num_threads(1)  # as in the inference node; one frame gains nothing from more
     blank = control if control in BLANKS else ''
     dtype = PRECISIONS[pick_precision(precision, device)]
-    loaded = VlaPolicy.load(policy, device=device, dtype=dtype, blank=blank)
+    loaded = VlaPolicy.load(
+        policy, device=device, dtype=dtype, blank=blank, backbone=backbone, offline=offline
+    )
     # Beside the bar, and away from --json.
     return Timed(Guarded(PolicyDriver(loaded, lambda words: tqdm.write(words, file=sys.stderr))))
 

@@ -33,6 +33,8 @@ def drive_live(
     log: Path | None = None,
     device: str = '',
     precision: str = '',
+    backbone: str = '',
+    offline: bool = False,
     what: str = 'drive',
     quiet: bool = False,
     env: Mapping[str, str] | None = None,
@@ -45,7 +47,8 @@ def drive_live(
     :param control: ``image`` shows the policy no image.
     :param speed: the arena's time against real time.
     :param log: folder of the nodes' logs; None: a new one, kept only if a node fails.
-    :param device, precision: as for the inference node; empty: as in the parameter file.
+    :param device, precision, backbone, offline: as for the inference node; empty or False: as in
+        the parameter file.
     :param what: the task, as a verb phrase, for bar and errors.
     :param quiet: draw no bar.
     :param env: of the nodes, instead of ``isolated()``.
@@ -68,13 +71,16 @@ def drive_live(
             policy=str(bundle_folder(policy).resolve()),
             device=device,
             precision=precision,
+            backbone=backbone,
             next_scene_after_s=0.0,
             image_transport='compressed',
             **common,
         )
+        own: dict[str, str | bool] = {'blank': control} if control else {}
+        own |= {'offline': True} if offline else {}
         nodes = [
-            replace(node, parameters={**node.parameters, 'blank': control})
-            if control and node.name == 'inference'
+            replace(node, parameters={**node.parameters, **own})
+            if node.name == 'inference'
             else node
             for node in nodes
         ]

@@ -30,6 +30,8 @@ class Settings:
     :param control: '' or one of ``drivers.CONTROLS``.
     :param device: auto, cpu, cuda or cuda:1 ….
     :param precision: auto, fp32, bf16 or fp16.
+    :param offline: never ask the hub.
+    :param backbone: folder or hub id of the policy's backbone, instead of the usual places.
     :param live: drive through the live inference and guard nodes.
     :param out: folder of the finished trials; None: do not keep them.
     :param quiet: draw no bar.
@@ -41,6 +43,8 @@ class Settings:
     control: str = ''
     device: str = 'auto'
     precision: str = 'auto'
+    backbone: str = ''
+    offline: bool = False
     live: bool = False
     out: Path | None = None
     quiet: bool = False
@@ -113,6 +117,8 @@ class Simulation(contextlib.AbstractContextManager):
                     settings.device,
                     self.arena,
                     settings.precision,
+                    settings.backbone,
+                    settings.offline,
                 )
             elif settings.policy is not None:
                 from mobile_vla_ros.model.device import check_precision
@@ -199,6 +205,8 @@ class Simulation(contextlib.AbstractContextManager):
                 control=settings.control,
                 device=settings.device,
                 precision=settings.precision,
+                backbone=settings.backbone,
+                offline=settings.offline,
                 quiet=settings.quiet,
             )
         )

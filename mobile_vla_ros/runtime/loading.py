@@ -25,6 +25,7 @@ class PolicySettings:
     :param compile: torch.compile the backbone.
     :param blank: input that the policy does not get, one of ``types.BLANKS``.
     :param offline: never download a backbone.
+    :param backbone: folder or hub id to load it from; empty: as ``model.backbone.find_backbone``.
     :param cuda_graph: on a GPU, encode frames by a CUDA graph.
     :param max_velocity: of the base, x and y in m/s, theta in rad/s; 0.0: it lacks the axis.
     :raises UserError: for an unknown precision or invalid speeds.
@@ -37,6 +38,7 @@ class PolicySettings:
     offline: bool = False
     max_velocity: tuple[float, float, float] = (1.0, 1.0, 1.0)
     cuda_graph: bool = False
+    backbone: str = ''
 
     def __post_init__(self) -> None:
         check_precision(self.precision)
@@ -94,6 +96,7 @@ def load_policy(name: str, settings: PolicySettings | None = None) -> ReadyPolic
         dtype=PRECISIONS[precision],
         blank=settings.blank,
         offline=settings.offline,
+        backbone=settings.backbone,
     )
     if settings.compile:
         compile_backbone(policy)

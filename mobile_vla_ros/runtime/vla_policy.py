@@ -58,9 +58,13 @@ class VlaPolicy:
         dtype: torch.dtype = torch.float32,
         blank: str = '',
         offline: bool = False,
+        backbone: str = '',
     ) -> 'VlaPolicy':
-        """Load a bundle, by folder or `builtin:` name, with its adapters merged."""
-        return cls(load_bundle(folder, device=device, dtype=dtype, offline=offline), blank=blank)
+        """Load a bundle (`load_bundle`) with its adapters merged."""
+        bundle = load_bundle(
+            folder, device=device, dtype=dtype, offline=offline, backbone=backbone
+        )
+        return cls(bundle, blank=blank)
 
     def capture(self) -> None:
         """

@@ -29,6 +29,8 @@ from mobile_vla_ros.model.policy_spec import (
 from mobile_vla_ros.training.config import DataConfig, ModelConfig, TrainConfig, default_of
 from mobile_vla_ros.types import ActionSpec, ImageSpec
 
+PLACE = ('backbone', 'revision')  # where the backbone of a policy is, not which one
+
 
 @dataclass(frozen=True)
 class InitialPolicy:
@@ -56,8 +58,13 @@ def initial_policy(
     """
     dtype = getattr(torch, model.backbone_dtype)
     if model.init:
+        own = read_spec(model.init).backbone
         loaded = load_bundle(
-            bundle_folder(model.init), dtype=dtype, merge=False, offline=model.offline
+            bundle_folder(model.init),
+            dtype=dtype,
+            merge=False,
+            offline=model.offline,
+            backbone='' if model.backbone == own.id else model.backbone,
         )
         set_seed(config.seed)
         if model.activation_checkpointing:
@@ -113,8 +120,11 @@ def inherit_settings(
             there = fixed.get(one.name, here)
             if here == there:
                 continue
+            by_hand = one.name in given if given is not None else here != default_of(one)
+            if by_hand and one.name in PLACE:
+                continue  # checked by its hash
             changed[one.name] = there
-            if one.name in given if given is not None else here != default_of(one):
+            if by_hand:
                 problems.append(f'{one.name} is {here!r}, and the policy has {there!r}')
     if problems:
         raise UserError(

@@ -101,7 +101,7 @@ KEPT_TO = {
     'fcntl': {'file_lock'},
     'launch': {'bringup.ros2_launch'},
     'launch_ros': {'bringup.ros2_launch'},
-    'transformers': {'model'},
+    'transformers': {'model', 'bench.random_weights'},
     'peft': {'model'},
     'torch': {
         'bench',

@@ -19,10 +19,10 @@ def write_policy(folder: Path, config=None) -> dict:
     import torch
     import yaml
 
+    from mobile_vla_ros.bench.random_weights import write_random
     from mobile_vla_ros.bringup.share import config_file
     from mobile_vla_ros.model.backbone import LoraSettings, load_backbone
     from mobile_vla_ros.model.bundle import save_bundle
-    from mobile_vla_ros.model.full_size import write_random
     from mobile_vla_ros.model.network import build_network
     from mobile_vla_ros.model.policy_spec import PolicySpec
     from mobile_vla_ros.types import ActionSpec

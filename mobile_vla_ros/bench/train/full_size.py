@@ -11,6 +11,7 @@ from mobile_vla_ros.bench.process import peak_bytes, reset_peak, resident_bytes
 from mobile_vla_ros.bench.table import Figure, at_most, plain
 from mobile_vla_ros.bench.train.episodes import PERIOD_NS, driven_episodes
 from mobile_vla_ros.errors import UserError
+from mobile_vla_ros.model.builtin import bundle_folder
 
 PEAK_GB, BUNDLE_MB = 10.0, 250.0
 RECIPE = 'train_seed.yaml'
@@ -27,8 +28,8 @@ def measure(folder: Path, device: str = 'cpu') -> list[Figure]:
     :param device: the promise on peak memory is that of a CPU.
     :raises UserError: if a child process fails.
     """
+    from mobile_vla_ros.bench.random_weights import write_random
     from mobile_vla_ros.model.device import pick_device
-    from mobile_vla_ros.model.full_size import write_random
 
     part, device = 'full', str(pick_device(device))
     started = time.perf_counter()
@@ -41,7 +42,7 @@ def measure(folder: Path, device: str = 'cpu') -> list[Figure]:
     (short,) = driven_episodes(folder / 'takes', 1, frames=VAL_FRAMES, first=1)
     trained = _child('train', folder, long.stem, short.stem, device)
     driven = _child('load', folder)
-    bundle = (folder / 'run' / 'best').resolve()
+    bundle = bundle_folder(folder / 'run' / 'best').resolve()
     figures += [
         plain(
             part,

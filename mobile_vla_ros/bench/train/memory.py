@@ -20,8 +20,8 @@ NEAR = 0.1  # largest relative error of the count
 
 def full_size(dtype: torch.dtype, *, checkpointing: bool):
     """Return the network of config/train_seed.yaml on the meta device."""
+    from mobile_vla_ros.bench.random_weights import shapes
     from mobile_vla_ros.model.backbone import LoraSettings
-    from mobile_vla_ros.model.full_size import shapes
     from mobile_vla_ros.model.network import build_network
 
     backbone = shapes(dtype)

@@ -96,6 +96,7 @@ class InferenceNode(PatientLifecycleNode):
             params.offline,
             params.max_velocity,
             params.cuda_graph,
+            params.backbone,
         )
 
         def load(name: str) -> 'ReadyPolicy':
@@ -119,7 +120,7 @@ class InferenceNode(PatientLifecycleNode):
         )
         spec = first.policy.spec
         self.get_logger().info(
-            f'policy {params.policy}: {spec.backbone.id}, {spec.rate_hz:g} Hz, window '
+            f'policy {params.policy}: {spec.backbone.label}, {spec.rate_hz:g} Hz, window '
             f'{spec.window}, chunk {spec.chunk}, axes {", ".join(spec.actions.axes)}; '
             f'{first.golden_sentence}'
         )

@@ -19,6 +19,7 @@ class InferenceParams:
     """All values as given at start; ``declare_params`` describes each."""
 
     policy: str
+    backbone: str
     image_transport: str
     camera_time: CameraTime
     encoding: str
@@ -73,6 +74,12 @@ def declare_params(node: Node) -> InferenceParams:
     guard = GuardConfig()
     return InferenceParams(
         policy=declare(node, 'policy', '', 'folder of the policy bundle, or a builtin: name'),
+        backbone=declare(
+            node,
+            'backbone',
+            '',
+            "folder or hub id of the policies' backbone; empty: looked for by its hash or hub id",
+        ),
         image_transport=declare(node, 'image_transport', 'raw', 'raw or compressed'),
         camera_time=declare_camera_time(node),
         encoding=encoding_param(node),

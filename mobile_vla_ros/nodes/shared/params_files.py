@@ -26,9 +26,10 @@ NODE_PARAMETERS: Mapping[str, frozenset[str]] = {
         'estop_timeout_s expect_policy frame_id max_acceleration max_planar_speed_mps '
         'max_velocity observation_max_age_s override proposal_timeout_s rate_hz '
         'stamp_tolerance_s stop_distance_m takeover_hold_s teleop_timeout_s zero_while_disarmed',
-        'inference': 'autostart blank camera_latency_s camera_time compile cuda_graph device '
-        'encoding image_transport instruction max_velocity next_policy observation_max_age_s '
-        'offline playback policy precision rate_hz receding_steps stamp_tolerance_s torch_threads',
+        'inference': 'autostart backbone blank camera_latency_s camera_time compile cuda_graph '
+        'device encoding image_transport instruction max_velocity next_policy '
+        'observation_max_age_s offline playback policy precision rate_hz receding_steps '
+        'stamp_tolerance_s torch_threads',
         'recorder': 'base_command_timeout_s camera_latency_s camera_time camera_wait_s data_dir '
         'disk_floor_mb encoding expected_rate_hz extra_topics flush_period_s follow_guard '
         'image_format image_transport instruction jpeg_quality operator queue_frames queue_mb '

@@ -105,7 +105,7 @@ def _view(
     blind = {_words(name): entry for name, entry in summary['baselines'].items()}
     return TrainingView(
         title=f'{"Training" if history else "Evaluation"}: {headline}',
-        subtitle=f'mobile_vla {"train" if history else "evaluate"}, {policy.backbone.id}, '
+        subtitle=f'mobile_vla {"train" if history else "evaluate"}, {policy.backbone.label}, '
         f'window {policy.window}, chunk {policy.chunk}, {policy.rate_hz:g} Hz',
         lead=[_lead(policy, scored, episodes, history), *_beside(policy, summary, best)],
         verdict=[*([warning] if warning else ()), *map(_in_words, own.get('verdict', ()))],
@@ -191,7 +191,7 @@ def _lead(
         )
     unseen = '' if scored.summary['policy'].get('trained_on') else ' that it did not train on'
     return (
-        f'{kind} on top of {policy.backbone.id} was trained{trained}, and is '
+        f'{kind} on top of {policy.backbone.label} was trained{trained}, and is '
         f'measured on {_amount(policy, scored.segments)}{unseen}.'
     )
 

@@ -10,7 +10,8 @@ from safetensors.torch import load_file, save_file
 
 from mobile_vla_ros.errors import UserError
 from mobile_vla_ros.model.backbone import load_backbone
-from mobile_vla_ros.model.backbone_check import LM_HEAD, check_attention, image_tokens
+from mobile_vla_ros.model.backbone_check import check_attention, image_tokens
+from mobile_vla_ros.model.weights import LM_HEAD
 
 WEIGHTS = 'model.safetensors'
 QUERY = 'image_to_text_projection.latent_query'

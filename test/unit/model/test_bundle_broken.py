@@ -78,7 +78,7 @@ def test_a_full_disk_is_reported_with_sizes_and_leaves_nothing(small_run, tmp_pa
     assert result['left'] == []
 
 
-def test_all_mismatches_are_reported_together(policy_copy):
+def test_all_mismatches_are_reported_together(policy_copy, small_backbone):
     """Backbone, features, image, head, adapters: one message has both values of each."""
     spec = read_spec(policy_copy)
     edit_json(
@@ -90,7 +90,7 @@ def test_all_mismatches_are_reported_together(policy_copy):
     )
     edit_json(policy_copy / 'adapter' / 'adapter_config.json', r=7)
     with pytest.raises(UserError) as caught:
-        load_bundle(policy_copy)
+        load_bundle(policy_copy, backbone=small_backbone)
     for part in (
         '000000000000…',
         spec.backbone.sha256[:12],

@@ -13,15 +13,15 @@ import torch
 import yaml
 from torch import nn
 
+from mobile_vla_ros.bench.random_weights import shapes
 from mobile_vla_ros.errors import UserError
 from mobile_vla_ros.model.backbone import (
     LoraSettings,
     load_backbone,
     tokenize,
-    weights_hash,
 )
 from mobile_vla_ros.model.bundle import load_bundle, save_bundle
-from mobile_vla_ros.model.full_size import shapes
+from mobile_vla_ros.model.closed_folder import sha256
 from mobile_vla_ros.model.golden import golden_actions
 from mobile_vla_ros.model.network import ActionHead, build_network
 from mobile_vla_ros.model.policy_spec import HeadSettings, PolicySpec, split_template
@@ -294,8 +294,8 @@ def test_the_hub_s_commit_is_known_also_for_a_branch(small_backbone, tmp_path):
         check=False,
     )
     assert done.returncode == 0, done.stderr
-    sha256 = weights_hash(Path(small_backbone))
-    assert done.stdout.split('\n')[:2] == [f'{commit} {sha256}'] * 2
+    weights = sha256(Path(small_backbone) / 'model.safetensors')
+    assert done.stdout.split('\n')[:2] == [f'{commit} {weights}'] * 2
 
 
 def test_a_folder_of_another_model_is_refused(tmp_path):
