@@ -8,6 +8,7 @@ ASSETS = Path(__file__).resolve().parent.parent / 'assets'
 BACKBONES = {'builtin:tiny': ASSETS / 'tiny_backbone'}
 # The only backbone that is downloaded because a bundle names it.
 KNOWN_HUB = 'microsoft/kosmos-2-patch14-224'
+MAX_TARGET_BYTES = 4096
 POLICIES = {'builtin:demo': ASSETS / 'demo_policy'}
 
 
@@ -22,10 +23,19 @@ def backbone_folder(name: str) -> Path:
 
 
 def bundle_folder(name: Path | str) -> Path:
-    """Return the folder of a bundle, given by path or by the name of a built-in policy."""
-    if not is_builtin(name):
-        return Path(name).expanduser()
-    return _folder('policy', str(name), POLICIES)
+    """
+    Return the folder of a bundle, given by path or by the name of a built-in policy.
+
+    The path of a link may also be that of a file that names the folder (`training.run_folder`).
+    """
+    if is_builtin(name):
+        return _folder('policy', str(name), POLICIES)
+    path = Path(name).expanduser()
+    if not path.is_file():
+        return path
+    with path.open('rb') as file:
+        target = file.read(MAX_TARGET_BYTES).decode(errors='replace').strip()
+    return path.parent / target if target.isprintable() else path
 
 
 def _folder(what: str, name: str, known: dict[str, Path]) -> Path:

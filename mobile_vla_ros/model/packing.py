@@ -40,11 +40,6 @@ def pack(model: nn.Module) -> int:
             if type(child) is nn.Linear and _fits(child.weight):
                 setattr(parent, name, PackedLinear(child))
                 packed += 1
-    if packed:
-        # Tensors of one weight file share its memory, which is freed once all are copied.
-        for tensor in (*model.parameters(), *model.buffers()):
-            if not tensor.is_mkldnn:
-                tensor.data = tensor.data.clone()
     return packed
 
 

@@ -10,6 +10,7 @@ import torch
 from mobile_vla_ros.data.episodes import EpisodeSet
 from mobile_vla_ros.errors import UserError, first_line
 from mobile_vla_ros.evaluation.score import Scored, score
+from mobile_vla_ros.model.builtin import bundle_folder
 from mobile_vla_ros.model.bundle import Bundle, rewrite_spec
 from mobile_vla_ros.model.network import load_trained
 from mobile_vla_ros.model.policy_spec import ADAPTER, HEAD, PolicySpec, read_spec
@@ -114,9 +115,9 @@ def train(
 
 def _measure_best(prepared: Prepared, folder: RunFolder, history: list[dict[str, Any]]) -> Trained:
     """Measure the best epoch beside every control, and write the metrics to its bundle."""
-    best = (folder.path / 'best').resolve()
+    best = bundle_folder(folder.path / 'best').resolve()
     episodes, network = prepared.episodes, prepared.network
-    if best != (folder.path / 'last').resolve():
+    if best != bundle_folder(folder.path / 'last').resolve():
         load_trained(network, best / ADAPTER, best / HEAD)
     spec = read_spec(best)
     scored = score(

@@ -1,6 +1,7 @@
 """The folder of a training run: its log, history, bundles, and the state to resume from."""
 
 import contextlib
+import errno
 import json
 import math
 import os
@@ -15,6 +16,7 @@ import yaml
 from mobile_vla_ros import file_lock
 from mobile_vla_ros.errors import UserError
 from mobile_vla_ros.files import disk_full_error, replaced
+from mobile_vla_ros.model.builtin import bundle_folder
 from mobile_vla_ros.model.bundle import save_bundle
 from mobile_vla_ros.model.golden import Golden
 from mobile_vla_ros.model.network import VlaNetwork
@@ -37,6 +39,10 @@ PARTIALS = (
     '.last.new',
     'checkpoints/.epoch=*',
 )
+
+
+# Of a disk that has no symbolic links.
+NO_LINKS = (errno.EPERM, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP)
 
 
 class RunFolder:
@@ -146,6 +152,11 @@ class RunFolder:
         with replaced(self.path / 'config.yaml') as file:
             yaml.safe_dump(dict(config), file, sort_keys=False)
         self._flush_log()
+        probe = self.path / '.last.new'
+        point(probe, self.path)
+        if not probe.is_symlink():
+            self.log('this disk has no links: best and last will be files that name a folder')
+        probe.unlink()
 
     def log(self, text: str) -> None:
         """Log a line, on the terminal and in `train.log`."""
@@ -201,7 +212,7 @@ class RunFolder:
         # Compared with the bundle, not the history: the disk may have been full at the best epoch.
         if row['val_loss'] < _val_loss(self.path / 'best'):
             point(self.path / 'best', folder)
-        kept = {(self.path / link).resolve() for link in ('best', 'last')}
+        kept = {bundle_folder(self.path / link).resolve() for link in ('best', 'last')}
         for other in folder.parent.iterdir():
             if other.resolve() not in kept:
                 shutil.rmtree(other, ignore_errors=True)
@@ -265,8 +276,20 @@ def _val_loss(bundle: Path) -> float:
 
 
 def point(link: Path, target: Path) -> None:
-    """Point a link at a folder, atomically."""
+    """
+    Point a link at a folder, atomically.
+
+    On a disk without links (exFAT) it is a file that names the folder (`builtin.bundle_folder`).
+    """
+    name = os.path.relpath(target, link.parent)
     partial = link.with_name(f'.{link.name}.new')
     partial.unlink(missing_ok=True)
-    partial.symlink_to(os.path.relpath(target, link.parent))
-    partial.replace(link)
+    try:
+        partial.symlink_to(name)
+    except OSError as error:
+        if error.errno not in NO_LINKS:
+            raise
+        with replaced(link) as file:
+            file.write(f'{name}\n')
+    else:
+        partial.replace(link)

@@ -81,6 +81,8 @@ def measure(folder: Path, device: str = 'cpu', *, quiet: bool = False) -> list[F
         ),
         plain(PART, 'memory beyond an interpreter with torch', held / 1e9, 'GB'),
         plain(PART, 'peak memory while loading, against the weights', peak / weights, 'times'),
+        plain(PART, "time to read the backbone's files alone", found['read_s'], 's', 1),
+        plain(PART, 'loading against reading the files', found['load_s'] / found['read_s']),
         plain(
             PART, 'time to load, check the backbone and merge adapters', found['load_s'], 's', 1
         ),
@@ -97,6 +99,17 @@ def _child(task: str, folder: Path, *arguments: str) -> dict:
     if done.returncode:
         raise UserError('the benchmark stopped', got=done.stderr.strip()[-2000:])
     return json.loads(done.stdout.splitlines()[-1])
+
+
+def _time_to_read(folder: Path) -> float:
+    """Return how long its weight files take to read once, in seconds."""
+    started = time.perf_counter()
+    buffer = bytearray(1 << 24)
+    for path in folder.glob('*.safetensors'):
+        with path.open('rb', buffering=0) as file:
+            while file.readinto(buffer):
+                pass
+    return time.perf_counter() - started
 
 
 def _threads() -> int:
@@ -132,6 +145,7 @@ def _step(folder: Path, device: str = 'cpu') -> dict:
         found['torch'] = 0
     peak = torch.cuda.max_memory_allocated(gpu) if gpu else peak_bytes()
     found |= {'load_s': time.perf_counter() - started, 'peak': peak}
+    found['read_s'] = _time_to_read(folder / 'backbone')
     rng = np.random.default_rng(0)
     window, period_ns = policy.spec.window, round(NANOSECONDS / policy.spec.rate_hz)
     frames = [

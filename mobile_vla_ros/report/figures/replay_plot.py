@@ -6,6 +6,7 @@ from pathlib import Path
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
+from mobile_vla_ros.errors import UserError
 from mobile_vla_ros.report.figures.plots import GREY, POLICY
 
 
@@ -20,6 +21,7 @@ def write_png(
 
     :param seconds: (N,) instants, from the episode's start.
     :param axes: name → unit, predicted (N,), NaN without a prediction, and driven (N,).
+    :raises UserError: when it cannot be written.
     """
     drawing = Figure(figsize=(10, 0.9 + 2.4 * len(axes)))
     FigureCanvasAgg(drawing)
@@ -32,4 +34,7 @@ def write_png(
     panels[0].set_title(title, fontsize=10, parse_math=False)
     panels[0].legend(frameon=False, loc='upper right')
     panels[-1].set_xlabel('seconds')
-    drawing.savefig(path, format='png', dpi=110, bbox_inches='tight')
+    try:
+        drawing.savefig(path, format='png', dpi=110, bbox_inches='tight')
+    except OSError as error:
+        raise UserError(f'cannot write the plot {path}', got=error.strerror) from error

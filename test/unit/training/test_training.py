@@ -1,7 +1,10 @@
 """Training: its files, metrics, settings and refusals."""
 
+import errno
 import json
+import os
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +21,9 @@ from mobile_vla_ros.episode.storage.reader import Episode, find_episodes
 from mobile_vla_ros.errors import UserError
 from mobile_vla_ros.evaluation.evaluate import evaluate
 from mobile_vla_ros.evaluation.predict import policy_dataset, predict
+from mobile_vla_ros.model.builtin import bundle_folder
 from mobile_vla_ros.model.bundle import load_bundle
+from mobile_vla_ros.model.policy_spec import read_spec
 from mobile_vla_ros.runtime.vla_policy import VlaPolicy
 from mobile_vla_ros.training.config import DataConfig, ModelConfig, TrainConfig
 from mobile_vla_ros.training.flags import parse
@@ -399,3 +404,27 @@ def test_two_trainings_do_not_share_a_folder(small_backbone, episode_folder, tmp
         log=lambda text: text.startswith('epoch') and train_again(text),
     )
     assert train_again.called
+
+
+def test_a_disk_without_links_is_served(small_backbone, episode_folder, tmp_path, monkeypatch):
+    """As exFAT: best and last are files that name their folders, for whoever takes a policy."""
+
+    def refuse(*_args, **_more):
+        raise PermissionError(errno.EPERM, 'Operation not permitted')
+
+    monkeypatch.setattr(os, 'symlink', refuse)
+    monkeypatch.setattr(Path, 'symlink_to', refuse)
+    lines, out = [], tmp_path / 'run'
+    data = DataConfig(data=str(episode_folder))
+    model = ModelConfig(backbone=small_backbone, lora_r=2, head_hidden=16, head_layers=1)
+    settings = {'epochs': 2, 'device': 'cpu', 'learning_rate': 1e-3}
+    trained = train(model, data, TrainConfig(out=str(out), **settings), log=lines.append)
+    told = next(row for row, line in enumerate(lines) if 'no links' in line)
+    assert told < next(row for row, line in enumerate(lines) if line.startswith('epoch '))
+    assert (out / 'best').read_text().startswith('checkpoints/epoch=')
+    assert trained.policy.metrics == read_spec(out / 'best').metrics
+    assert {'epoch', 'policy'} <= read_spec(out / 'best').metrics.keys()
+    kept = {bundle_folder(out / name).name for name in ('best', 'last')}
+    assert {folder.name for folder in (out / 'checkpoints').iterdir()} == kept
+    again = TrainConfig(out=str(tmp_path / 'again'), **{**settings, 'epochs': 1})
+    train(replace(model, init=str(out / 'best')), data, again, log=lines.append)
