@@ -11,6 +11,7 @@ from typing import Any, Protocol
 
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model, set_peft_model_state_dict
+from safetensors import safe_open
 from safetensors.torch import load_file
 from transformers import Kosmos2Config, Kosmos2Model, PreTrainedTokenizerFast
 from transformers.utils import logging as transformers_logging
@@ -44,6 +45,8 @@ LORA_TARGETS = {
     r'(q_proj|k_proj|v_proj|out_proj|fc1|fc2|dense)',
     'text': r'text_model\.(.*\.)?(q_proj|k_proj|v_proj|out_proj|fc1|fc2)',
 }
+PEFT_PREFIX, LORA_A, LORA_B = 'base_model.model.', 'lora_A.weight', 'lora_B.weight'
+MERGED_ROWS = 128
 MAX_BESIDE = 100  # names in the folder of a bundle that are looked at
 
 # The settings that define the network; transformers has others in each version.
@@ -396,6 +399,9 @@ def load_adapter(model: Kosmos2Model, folder: Path, *, merge: bool) -> torch.nn.
     :param merge: fold them into the weights (for driving) instead of keeping them trainable.
     """
     config = read_json(folder / ADAPTER_FILES[0])
+    if merge:
+        _merge(model, folder / ADAPTER_FILES[1], config['lora_alpha'] / config['r'])
+        return model
     adapted = _adapted(
         model,
         config['r'],
@@ -404,7 +410,22 @@ def load_adapter(model: Kosmos2Model, folder: Path, *, merge: bool) -> torch.nn.
         config['target_modules'],
     )
     restore_adapter(adapted, folder)
-    return adapted.merge_and_unload() if merge else adapted
+    return adapted
+
+
+@torch.no_grad()
+def _merge(model: Kosmos2Model, path: Path, scale: float) -> None:
+    """Add adapters to the weights, as peft does, a layer at a time."""
+    with safe_open(path, 'pt', device=str(model.device)) as file:
+        for name in file.keys():  # noqa: SIM118
+            if name.endswith(LORA_A):
+                down = file.get_tensor(name).float()
+                up = file.get_tensor(name.removesuffix(LORA_A) + LORA_B).float()
+                layer = name.removeprefix(PEFT_PREFIX).removesuffix(f'.{LORA_A}')
+                weight = model.get_submodule(layer).weight
+                for rows in range(0, len(weight), MERGED_ROWS):  # as many as the cache holds
+                    part = slice(rows, rows + MERGED_ROWS)
+                    weight[part].add_(up[part] @ down * scale)
 
 
 def restore_adapter(model: PeftModel, folder: Path) -> None:

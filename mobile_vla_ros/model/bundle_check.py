@@ -12,7 +12,7 @@ from safetensors import SafetensorError, safe_open
 from torch import nn
 
 from mobile_vla_ros.errors import UserError, first_line
-from mobile_vla_ros.model.backbone import LORA_TARGETS
+from mobile_vla_ros.model.backbone import LORA_A, LORA_B, LORA_TARGETS, PEFT_PREFIX
 from mobile_vla_ros.model.closed_folder import read_json
 from mobile_vla_ros.model.manifest_check import MAX_SHOWN, Rule, mismatch, number, whole
 
@@ -37,7 +37,6 @@ PATTERNS = (
     r'(text_model|image_to_text_projection)\.(.*\.)?'
     r'(q_proj|k_proj|v_proj|out_proj|fc1|fc2|dense)',
 )
-PREFIX = 'base_model.model.'
 MAX_PROBLEMS_SHOWN = 8
 MAX_NAME = 200  # characters of a tensor's name that are shown
 
@@ -134,5 +133,5 @@ def config_problems(config: dict[str, Any]) -> list[str]:
 def _lora_shapes(model: nn.Module, pattern: str, rank: int) -> Iterator[tuple[str, Shape]]:
     for name, module in model.named_modules():
         if isinstance(module, nn.Linear) and re.fullmatch(pattern, name):
-            yield f'{PREFIX}{name}.lora_A.weight', (rank, module.in_features)
-            yield f'{PREFIX}{name}.lora_B.weight', (module.out_features, rank)
+            yield f'{PEFT_PREFIX}{name}.{LORA_A}', (rank, module.in_features)
+            yield f'{PEFT_PREFIX}{name}.{LORA_B}', (module.out_features, rank)

@@ -35,8 +35,10 @@ def pack(model: nn.Module) -> int:
     if not can_pack():
         return 0
     packed = 0
-    for parent in list(model.modules()):
-        for name, child in list(parent.named_children()):
+    # No list of the layers themselves, which would keep every weight that is replaced.
+    for parent in [one for one in model.modules() if not isinstance(one, nn.Linear)]:
+        for name in [name for name, _ in parent.named_children()]:
+            child = getattr(parent, name)
             if type(child) is nn.Linear and _fits(child.weight):
                 setattr(parent, name, PackedLinear(child))
                 packed += 1

@@ -89,9 +89,9 @@ MAY_IMPORT: dict[str, set[str]] = {
     'cli.demo': {'report', 'rollout'},
     'cli.drill': {'drill', 'report'},
     'cli.episodes': {'data', 'episode', 'evaluation', 'interop', 'report'},
-    'cli.evaluate': {'data', 'episode', 'evaluation', 'report'},
-    'cli.replay': {'replay', 'report.figures'},
-    'cli.simulate': {'report', 'rollout'},
+    'cli.evaluate': {'cli', 'data', 'episode', 'evaluation', 'report'},
+    'cli.replay': {'cli', 'replay', 'report.figures'},
+    'cli.simulate': {'cli', 'report', 'rollout'},
     'cli.train': {'report', 'training'},
 }
 CLI_LINES = 1700

@@ -188,3 +188,18 @@ def test_a_path_is_never_asked_of_the_hub(tmp_path, monkeypatch):
     (tmp_path / 'models').mkdir()
     with pytest.raises(UserError, match='unknown backbone'):
         load_backbone('models/kosmos')
+
+
+@pytest.mark.parametrize('dtype', [torch.float32, torch.bfloat16, torch.float16])
+def test_adapters_are_merged_as_peft_merges_them(small_run, small_backbone, dtype):
+    """To the last bit in every layer."""
+
+    def network(**more):
+        loaded = load_bundle(small_run / 'best', dtype=dtype, backbone=small_backbone, **more)
+        return loaded.network.backbone
+
+    ours, theirs = network().state_dict(), network(merge=False).merge_and_unload().state_dict()
+    plain = load_backbone(small_backbone, dtype=dtype).model.state_dict()
+    for name, value in theirs.items():
+        assert torch.equal(ours[name], value), name
+    assert any(not torch.equal(ours[name], value) for name, value in plain.items())
