@@ -1,6 +1,7 @@
 """Small episodes, and a process that writes episodes until it is killed."""
 
 import io
+import struct
 import sys
 from collections.abc import Callable
 
@@ -17,6 +18,18 @@ CREATED_NS = 1_800_000_000_000_000_000
 START_NS = 50_000_000_000
 IMU = Channel('/imu', 'sensor_msgs/msg/Imu', 'std_msgs/Header header\n# größer')
 TF = Channel('/tf_static', 'tf2_msgs/msg/TFMessage', '', latched=True)
+
+WRIST = Channel(
+    '/wrist/image_raw/compressed', 'sensor_msgs/msg/CompressedImage', 'std_msgs/Header header'
+)
+
+
+def compressed(image: bytes, form: str = 'png', order: str = '<') -> bytes:
+    """Return a CompressedImage in CDR; its frame_id has an odd length."""
+    body = struct.pack(f'{order}iI', 0, 0)
+    for text in (b'wrist\0', form.encode() + b'\0', image):
+        body += bytes(-len(body) % 4) + struct.pack(f'{order}I', len(text)) + text
+    return bytes([0, order == '<', 0, 0]) + body
 
 
 def message(index: int) -> bytes:

@@ -14,6 +14,7 @@ from mobile_vla_ros.episode.quality.verdict import Health
 from mobile_vla_ros.episode.storage import recovery, schema
 from mobile_vla_ros.episode.storage.reader import Episode
 from mobile_vla_ros.episode.storage.schema import dropped_frames
+from mobile_vla_ros.episode.storage.writer import messages_of
 from mobile_vla_ros.episode.timing.base_estimate import estimate
 from mobile_vla_ros.episode.timing.command_rule import SETTING, CommandRule, known_rule
 from mobile_vla_ros.episode.timing.timeline import times_of
@@ -126,11 +127,12 @@ def judged(episode: Episode) -> Health | None:
     """
     Return the verdict on what an episode shows; None if it was cut short.
 
-    It is the writer's, unless a trim has cut off some of what the writer judged.
+    It is the writer's, unless a trim has cut off some of what the writer judged, or the frames are
+    another camera's.
 
     :raises UserError: when the file is broken at its verdict or an image.
     """
-    if episode.complete and episode.edits.trim is not None:
+    if episode.complete and (episode.edits.trim is not None or not episode.by_main_camera):
         return judge_episode(episode)
     return episode.health
 
@@ -153,19 +155,27 @@ def judge_episode(episode: Episode) -> Health:
         frozen=tally.frozen,
         command_steady_ns=episode.commands.steady_ns,
         twist=episode.commands.twist,
-        drops=sum(dropped_frames(one.text) for one in episode.events if one.name == 'drop'),
+        drops=_drops(episode),
         broken=tally.broken,
         samples=tally.samples,
-        expected_rate_hz=known.get('expected_rate_hz'),
+        expected_rate_hz=known.get('expected_rate_hz') if episode.by_main_camera else None,
         timed=known.get('timed', True),
         rule=_rule(episode),
         odometry=episode.odometry,
     )
 
 
+def _drops(episode: Episode) -> int:
+    """Return how many images of the camera its events count as lost."""
+    if episode.by_main_camera:
+        return sum(dropped_frames(one.text) for one in episode.events if one.name == 'drop')
+    lost = f' {messages_of(episode.cameras[episode.camera])}:'
+    return sum(dropped_frames(one.text) for one in episode.events if lost in one.text)
+
+
 def _rule(episode: Episode) -> CommandRule:
-    """Return what the base does, measured again unless a trim hides what tells it."""
-    if episode.edits.trim is not None:
+    """Return what the base does, measured again unless a trim or a camera hides what tells it."""
+    if episode.edits.trim is not None or not episode.by_main_camera:
         return episode.command_rule()
     return known_rule(episode.attributes.get(SETTING)) or estimate(
         times_of(episode)[0],

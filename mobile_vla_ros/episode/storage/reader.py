@@ -1,11 +1,17 @@
 """Read an episode, whole or cut short, and find the episodes of a folder."""
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 
+from mobile_vla_ros.episode.cameras import (
+    CameraImages,
+    camera_name,
+    chosen_camera,
+    further_cameras,
+)
 from mobile_vla_ros.episode.odometry import Odometry, odometry_topic, read_odometry
 from mobile_vla_ros.episode.quality.verdict import Health, read_health, stored_rule
 from mobile_vla_ros.episode.records import Channel, Commands, Event, Recording
@@ -33,6 +39,17 @@ CHANNEL_COLUMNS = ('topic', 'type', 'type_hash', 'latched', 'offset', 'size')
 MAX_UNREADABLE = 4 * schema.FRAME_ROWS  # images at the end of a killed episode
 RECOVER = 'salvage it with mobile_vla episodes recover, or move it away'
 
+Images = version1.Images | ByteRows | CameraImages
+
+
+@dataclass(frozen=True)
+class _Camera:
+    """The frames of a camera: their times, and images by row of the recording."""
+
+    name: str
+    recording: Recording
+    images: Images
+
 
 class Episode:
     """
@@ -47,26 +64,28 @@ class Episode:
     is hidden, except in ``recording``.
     """
 
-    def __init__(self, path: Path, file: Hdf5File, *, as_recorded: bool = False) -> None:
+    def __init__(
+        self, path: Path, file: Hdf5File, *, as_recorded: bool = False, camera: str = ''
+    ) -> None:
         self.path = path
         self._file = file
         self.attributes = file.attributes
         version = self._check_format()
         schema.check_attributes(file.attributes)
         schema.check_datasets(file.datasets, VERSIONS[version])
-        self._images: version1.Images | ByteRows
+        images: version1.Images | ByteRows
         if version == version1.VERSION:
             version1.add_steady(file.datasets)
             times = self._written('frames', *TIMES)
-            self._images = version1.Images(file.datasets[version1.IMAGES])
-            count = self._images.count_readable(len(times[0]), MAX_UNREADABLE)
+            images = version1.Images(file.datasets[version1.IMAGES])
+            count = images.count_readable(len(times[0]), MAX_UNREADABLE)
         else:
             if file.view is not None:  # an image may look like a heap by chance
                 file.view.mends_heaps = False
             offset, size, *times = self._written('frames', 'offset', 'size', *TIMES)
             stored, group = file.datasets[schema.IMAGE_BYTES], ('images', 'frames')
-            self._images = ByteRows(group, stored, offset, size, most=MAX_UNREADABLE)
-            count = self._images.count
+            images = ByteRows(group, stored, offset, size, most=MAX_UNREADABLE)
+            count = images.count
         self.frame_stamp_ns, self.frame_received_ns, self.frame_steady_ns = (
             column[:count] for column in times
         )
@@ -85,16 +104,44 @@ class Episode:
         self._undo_steps()
         self._estimate: CommandRule | None = None
         self.edits = edits.Edits() if as_recorded else edits.read(path, self.episode_id)
-        self.recording = Recording(
-            self.frame_stamp_ns,
-            self.frame_received_ns,
-            self.frame_steady_ns,
-            np.arange(count),
-            self.commands,
-            self.events,
-        )
+        names = [*self.cameras]
+        self._main = self._camera(names[0], images)
+        self._shown = self._main
+        wanted = chosen_camera(camera, names, path) if camera else names[0]
+        if wanted != names[0]:
+            messages = self.messages(self.cameras[wanted])
+            self.frame_stamp_ns, self.frame_received_ns = messages.stamp_ns, messages.received_ns
+            self.frame_steady_ns = messages.steady_ns
+            self._shown = self._camera(wanted, CameraImages(messages))
         if self.edits.standing:
             self._apply_edits()
+
+    def _camera(self, name: str, images: Images) -> _Camera:
+        """Return a camera whose frames are at the times that this object has now."""
+        times = self.frame_stamp_ns, self.frame_received_ns, self.frame_steady_ns
+        rows = np.arange(len(self))
+        return _Camera(name, Recording(*times, rows, self.commands, self.events), images)
+
+    @property
+    def cameras(self) -> dict[str, str]:
+        """The topics of all cameras by name, the main one first; '' if they are not known."""
+        topic = str(self.attributes.get('image_topic', ''))
+        return {camera_name(topic): topic} | further_cameras(self.topics.values())
+
+    @property
+    def camera(self) -> str:
+        """Name of the camera whose images are the frames, one of ``cameras``."""
+        return self._shown.name
+
+    @property
+    def by_main_camera(self) -> bool:
+        """Whether the frames are those of the main camera."""
+        return self.camera == self._main.name
+
+    @property
+    def recording(self) -> Recording:
+        """What was recorded, whatever edits hide of it."""
+        return self._shown.recording
 
     def _undo_steps(self) -> None:
         """Move what follows a step back of the receipts, in episodes without a steady clock."""
@@ -118,14 +165,17 @@ class Episode:
         ]
 
     @classmethod
-    def open(cls, path: Path | str, *, as_recorded: bool = False) -> 'Episode':
+    def open(cls, path: Path | str, *, as_recorded: bool = False, camera: str = '') -> 'Episode':
         """
         Open an episode.
 
         :param as_recorded: without its edits; frames are then counted as in ``recording.rows``.
+        :param camera: whose images are the frames: its name, or a part that no other camera's
+            name has (``cameras``); '': the main one's.
         :raises UserError: when the file is missing, broken, not an episode or of a later version,
             or when it is refused: it names other files, or lists more than it stores; when its
             edits cannot be applied. The sentence names the file.
+        :raises NoSuchCamera: a UserError, when it has no such camera, or several.
         """
         path = Path(path).expanduser()
         if not path.is_file():
@@ -133,7 +183,7 @@ class Episode:
         file = None
         try:
             file = open_file(path, PATHS)
-            return cls(path, file, as_recorded=as_recorded)
+            return cls(path, file, as_recorded=as_recorded, camera=camera)
         except UserError:
             _close(file)
             raise
@@ -191,8 +241,8 @@ class Episode:
         return read_topics(self._file.datasets[schema.MESSAGE_BYTES], channels, messages)
 
     def _apply_edits(self) -> None:
-        times_ns, _ = recorded_times(self.recording)
-        misfit = edits.misfit(self.edits, times_ns)
+        main_ns, _ = recorded_times(self._main.recording)
+        misfit = edits.misfit(self.edits, main_ns)
         if misfit:
             raise edits.unusable(edits.path_of(self.path), misfit)
         for name in (edits.INSTRUCTION, edits.OUTCOME):
@@ -200,9 +250,10 @@ class Episode:
                 self.attributes = {**self.attributes, name: self.edits.values[name]}
         if self.edits.trim is None:
             return
-        first_ns, last_ns = edits.bounds_ns(self.edits, int(times_ns.min()))
+        first_ns, last_ns = edits.bounds_ns(self.edits, int(main_ns.min()))
+        times_ns, _ = recorded_times(self.recording)
         rows = np.flatnonzero((times_ns >= first_ns) & (times_ns <= last_ns))
-        self.recording = replace(self.recording, rows=rows)
+        self._shown = replace(self._shown, recording=replace(self.recording, rows=rows))
         self.frame_stamp_ns = self.frame_stamp_ns[rows]
         self.frame_received_ns = self.frame_received_ns[rows]
         self.frame_steady_ns = self.frame_steady_ns[rows]
@@ -287,8 +338,8 @@ class Episode:
 
     @property
     def start_ns(self) -> int:
-        """Steady time of the recording's first frame, from which edits count; 0 without one."""
-        times_ns, _ = recorded_times(self.recording)
+        """Steady time of the main camera's first frame, from which edits count; 0 without one."""
+        times_ns, _ = recorded_times(self._main.recording)
         return int(times_ns.min()) if len(times_ns) else 0
 
     @property
@@ -311,7 +362,8 @@ class Episode:
         """
         The writer's verdict (see ``quality.verdict.judge``); None if the episode was cut short.
 
-        It is about the whole recording: see ``catalog.inspect.judged`` for an edited episode.
+        It is about the whole recording by the main camera: see ``catalog.inspect.judged`` for an
+        edited episode, or another camera.
 
         :raises UserError: when the file is broken at the verdict.
         """
@@ -342,12 +394,12 @@ class Episode:
         if unknown_s is not None:
             return CommandRule(unknown_s, KnownBy.GIVEN)
         if self._estimate is None:
-            whole = self.recording  # a trim does not change what the base does
+            whole = self._main.recording  # neither trim nor camera change what the base does
             self._estimate = stored_rule(self.health or {}) or estimate(
                 recorded_times(whole)[0],
                 whole.commands.steady_ns,
                 whole.commands.twist,
-                lambda row: self._stored(row, row),
+                lambda row: self._stored(self._main, row, row),
                 self.odometry,
             )
         return self._estimate
@@ -365,12 +417,12 @@ class Episode:
         """
         if not -len(self) <= index < len(self):
             raise IndexError(f'frame {index} of {len(self)}')
-        return self._stored(int(self.recording.rows[index]), index)
+        return self._stored(self._shown, int(self.recording.rows[index]), index)
 
-    def _stored(self, row: int, index: int) -> bytes:
+    def _stored(self, camera: _Camera, row: int, index: int) -> bytes:
         """Return the image of a row of the recording, which is frame ``index``."""
         try:
-            return bytes(self._images[row])
+            return bytes(camera.images[row])
         except MALFORMED as error:
             raise self._broken(index, first_line(error)) from None
 
