@@ -130,8 +130,9 @@ def recorder_node(values: Mapping, *, follow_guard: bool = False) -> NodeSpec:
     if follow_guard:
         parameters['follow_guard'] = True
     parameters.update(_given(values, *EPISODE_PARAMETERS, 'ring_s'))
-    if values.get('extra_topics'):
-        parameters['extra_topics'] = values['extra_topics'].split(',')
+    for name, listed in _given(values, 'extra_topics', 'extra_cameras').items():
+        if listed:
+            parameters[name] = listed.split(',')
     return _node(
         values,
         'recorder',

@@ -101,11 +101,19 @@ EPISODES = (
         float,
     ),
 )
-EXTRA_TOPICS = Argument(
-    'extra_topics',
-    '',
-    'other topics to record, of any type, separated by commas: /odom,/scan,/imu,/tf,/tf_static '
-    '(empty: as in the parameter file)',
+EXTRA_TOPICS = (
+    Argument(
+        'extra_topics',
+        '',
+        'other topics to record, of any type, separated by commas: '
+        '/odom,/scan,/imu,/tf,/tf_static (empty: as in the parameter file)',
+    ),
+    Argument(
+        'extra_cameras',
+        '',
+        'further cameras to record, by their topics, separated by commas: /wrist/image_raw '
+        '(empty: as in the parameter file)',
+    ),
 )
 
 
@@ -165,7 +173,7 @@ RECORD = Bringup(
     (
         Argument('instruction', '', 'instruction of these episodes'),
         *EPISODES,
-        EXTRA_TOPICS,
+        *EXTRA_TOPICS,
         RING,
         *TOPICS,
         *CAMERA_TIME,
@@ -233,7 +241,7 @@ DRIVE = Bringup(
             bool,
         ),
         *EPISODES,
-        EXTRA_TOPICS,
+        *EXTRA_TOPICS,
         RING,
         Argument(
             'console', 'false', 'start the console, to take over by keyboard or joystick', bool

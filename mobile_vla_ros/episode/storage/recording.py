@@ -239,8 +239,13 @@ class Recording:
         stamp_ns: int,
         received_ns: int,
         steady_ns: int | None = None,
+        encode: Callable[[bytes], bytes] = bytes,
     ) -> bool:
-        """Hand over a message (``EpisodeWriter.add_message``); return False if it was dropped."""
+        """
+        Hand over a message (``EpisodeWriter.add_message``); return False if it was dropped.
+
+        :param encode: returns the bytes to store of ``data``; called as that of ``frame``.
+        """
         receipt, queue = (received_ns, steady_ns), self._queue
         of, size = messages_of(channel.topic), len(data) + ROW_BYTES
         with self._news:
@@ -256,7 +261,7 @@ class Recording:
                 self._drop(1, receipt, why, of)
                 return False
             self._channels[channel.topic] = channel
-            work = partial(self._writer.add_message, channel, data, stamp_ns, *receipt)
+            work = partial(self._write_message, channel, partial(encode, data), stamp_ns, receipt)
             queue.add(work, of, size)
         return True
 
@@ -367,17 +372,29 @@ class Recording:
             self._drops.totals += self._writer.full.lost
 
     def _write_frame(self, encode: Callable[[], bytes], stamp_ns: int, receipt: Receipt) -> None:
+        encoded = self._encoded(encode, FRAMES, receipt)
+        if encoded:
+            self._writer.add_frame(encoded, stamp_ns, *receipt)
+
+    def _write_message(
+        self, channel: Channel, encode: Callable[[], bytes], stamp_ns: int, receipt: Receipt
+    ) -> None:
+        data = self._encoded(encode, messages_of(channel.topic), receipt)
+        if data:
+            self._writer.add_message(channel, data, stamp_ns, *receipt)
+
+    def _encoded(self, encode: Callable[[], bytes], of: str, receipt: Receipt) -> bytes:
+        """Return what is to be stored; b'' if that failed, which is counted."""
         try:
-            encoded = encode()
+            return encode()
         except Exception as error:  # of any kind: one image must not end an episode
             self._result.problem = str(error) or type(error).__name__
             what = error.what if isinstance(error, UserError) else type(error).__name__
-            if not isinstance(error, UserError) and (FRAMES, what) not in self._drops.pending:
+            if not isinstance(error, UserError) and (of, what) not in self._drops.pending:
                 traceback.print_exc()
             with self._news:
-                self._drop(1, receipt, what)
-            return
-        self._writer.add_frame(encoded, stamp_ns, *receipt)
+                self._drop(1, receipt, what, of)
+            return b''
 
     def _work(self) -> None:
         try:

@@ -120,7 +120,7 @@ class BlackBox:
                     created_ns,
                     flush_period_s=self._params.flush_period_s,
                     proposals=proposals,
-                    messages=bool(self._params.extra_topics),
+                    messages=self._params.messages,
                 )
 
             ring.keep(create)

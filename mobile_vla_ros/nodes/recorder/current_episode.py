@@ -114,7 +114,7 @@ class CurrentEpisode:
             flush_period_s=self._params.flush_period_s,
             expected_rate_hz=expected_hz,
             proposals=proposals,
-            messages=bool(self._params.extra_topics),
+            messages=self._params.messages,
         )
         return open_episode(writer, image, self._params, self._folder.disk.floor_bytes)
 
@@ -195,12 +195,18 @@ class CurrentEpisode:
             current.recording.proposal(twist, stamp_ns, received_ns, steady)
 
     def message(
-        self, channel: Channel, data: bytes, times_ns: tuple[int, int, int], missing: int
+        self,
+        channel: Channel,
+        data: bytes,
+        times_ns: tuple[int, int, int],
+        missing: int,
+        encode: Callable[[bytes], bytes] = bytes,
     ) -> None:
         """
         Record a message of an extra topic, and how many before it were lost.
 
         :param times_ns: its stamp, and both receipts.
+        :param encode: as of ``Recording.message``.
         """
         current, (_, received_ns, steady) = self._active(), times_ns
         if current is None:
@@ -209,7 +215,7 @@ class CurrentEpisode:
             of = messages_of(channel.topic)
             why = 'lost before they arrived'
             current.recording.lost(missing, received_ns, why, steady, of)
-        current.recording.message(channel, data, *times_ns)
+        current.recording.message(channel, data, *times_ns, encode)
 
     def guard_status(self, status: GuardStatus, sent_ns: int) -> None:
         """Store a report of the guard, which labels commands (`CommandLabeller.status`)."""

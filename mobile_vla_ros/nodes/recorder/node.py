@@ -91,7 +91,7 @@ class RecorderNode(Node):
         )
         self._instructions = InstructionTopic(self, self._on_instruction)
         self._extra = ExtraTopics(
-            self, params.extra_topics, episode, log=self.get_logger().warning
+            self, params, camera.topic, episode, log=self.get_logger().warning
         )
         self._status = self.create_publisher(DiagnosticStatus, '~/status', STATUS_DEPTH)
         self._diagnostics = self.create_publisher(DiagnosticArray, '/diagnostics', 1)

@@ -82,6 +82,12 @@ class RecorderParams:
     ring_s: float
     ring_bytes: int
     extra_topics: tuple[str, ...]
+    extra_cameras: tuple[str, ...]
+
+    @property
+    def messages(self) -> bool:
+        """Whether episodes need room for messages of other topics."""
+        return bool(self.extra_topics or self.extra_cameras)
 
 
 def recorder_params(node: Node) -> RecorderParams:
@@ -161,14 +167,20 @@ def recorder_params(node: Node) -> RecorderParams:
         ),
         ring_bytes=MEGABYTE
         * declare(node, 'ring_mb', 256, 'memory for these seconds, MB', limits=(1, 100_000)),
-        extra_topics=extra_topics(node),
+        extra_topics=_names(
+            node,
+            'extra_topics',
+            'other topics to keep in the episodes as they arrive, of any type',
+        ),
+        extra_cameras=_names(
+            node, 'extra_cameras', 'topics of further cameras, whose images are stored compressed'
+        ),
     )
 
 
-def extra_topics(node: Node) -> tuple[str, ...]:
-    """Declare the names of the extra topics; return them, each once."""
-    description = 'other topics to keep in the episodes as they arrive, of any type'
-    names = declare(node, 'extra_topics', [''], description) or ()  # None: an empty list
+def _names(node: Node, name: str, description: str) -> tuple[str, ...]:
+    """Declare a list of the names of topics; return them, each once."""
+    names = declare(node, name, [''], description) or ()  # None: an empty list
     return tuple(dict.fromkeys(name.strip() for name in names if name.strip()))
 
 

@@ -31,10 +31,9 @@ NODE_PARAMETERS: Mapping[str, frozenset[str]] = {
         'observation_max_age_s offline playback policy precision rate_hz receding_steps '
         'stamp_tolerance_s torch_threads',
         'recorder': 'base_command_timeout_s camera_latency_s camera_time camera_wait_s data_dir '
-        'disk_floor_mb encoding expected_rate_hz extra_topics flush_period_s follow_guard '
-        'image_format image_transport instruction jpeg_quality operator queue_frames queue_mb '
-        'ring_mb ring_s '
-        'robot',
+        'disk_floor_mb encoding expected_rate_hz extra_cameras extra_topics flush_period_s '
+        'follow_guard image_format image_transport instruction jpeg_quality operator '
+        'queue_frames queue_mb ring_mb ring_s robot',
         'shadow': 'base_command_timeout_s buffer_mb camera_latency_s camera_time data_dir '
         'encoding image_format image_transport instruction jpeg_quality operator robot window_s',
         'teleop': 'joy_axes joy_deadzone joy_discard_button joy_enable_button '

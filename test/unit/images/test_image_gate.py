@@ -57,7 +57,7 @@ def message(encoded: bytes, stamp_ns: int = 0) -> SimpleNamespace:
 def recorder(folder) -> CurrentEpisode:
     """Return the recorder's part that receives camera messages, with room for all of them."""
     params = SimpleNamespace(
-        flush_period_s=0.5, queue_bytes=2**40, queue_frames=2**20, ring_s=0.0, extra_topics=()
+        flush_period_s=0.5, queue_bytes=2**40, queue_frames=2**20, ring_s=0.0, messages=False
     )
     place = SimpleNamespace(
         path=folder,
