@@ -8,7 +8,6 @@ import numpy as np
 from mobile_vla_ros.data.episodes import EpisodeSet
 from mobile_vla_ros.data.frame_cache import FrameCache
 from mobile_vla_ros.data.segments import Segment
-from mobile_vla_ros.episode.storage.reader import Episode
 from mobile_vla_ros.errors import UserError
 from mobile_vla_ros.images.stored import read_header
 
@@ -34,7 +33,7 @@ def camera_sizes(segments: Sequence[Segment]) -> list[list[int]]:
     sizes: Counter[tuple[int, int]] = Counter()
     for segment in {segment.path: segment for segment in segments}.values():
         try:
-            with Episode.open(segment.path, as_recorded=True) as episode:
+            with segment.open() as episode:
                 header = read_header(episode.encoded(int(segment.frames[0])))
         except UserError:  # training reports it
             continue

@@ -56,6 +56,11 @@ class EpisodeSet:
     unreadable: int = 0
 
     @property
+    def camera(self) -> str:
+        """Name of the camera of all segments; '': the main one."""
+        return next(iter(self.train)).camera
+
+    @property
     def near_identical(self) -> list[list[str]]:
         """Groups of ids of episodes that drive nearly the same commands."""
         return self.repeats.groups
@@ -104,6 +109,13 @@ def load_episodes(
             f'{sampling.window} consecutive frames at {sampling.rate_hz:g} Hz',
             remedy='record better ones, set another rate (train: --rate_hz, evaluate: --rate), '
             'or accept other verdicts with --accept_verdicts',
+        )
+    cameras = {segment.camera: segment.episode_id for segment in loaded.segments}
+    if len(cameras) > 1:
+        raise UserError(
+            f'the episodes in {folder} have different cameras {sampling.camera!r}',
+            got=', '.join(f'{name} ({one})' for name, one in sorted(cameras.items())),
+            remedy='give the whole name of one',
         )
     repeats = find_repeats(loaded.signatures)
     instructions = {segment.episode_id: segment.instruction for segment in loaded.segments}

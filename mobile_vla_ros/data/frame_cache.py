@@ -60,7 +60,7 @@ class FrameCache:
     def _decode(self, segment: Segment, own: dict[Key, Future[np.ndarray]]) -> None:
         """Give every future its frame, or the error."""
         try:
-            with Episode.open(segment.path, as_recorded=True) as episode:
+            with segment.open() as episode:
                 for key, future in own.items():
                     try:
                         image = resize(_pixels(episode, key[1], self.spec), self.spec)

@@ -32,9 +32,9 @@ class ImageTokens:
     """
     Image tokens of each frame, in every variant that an augmentation may draw.
 
-    There is one file a segment, named by a hash of its episode, in a folder named by a hash of
-    everything else that the tokens depend on: backbone, image size, augmentation. A torn or
-    foreign file is computed again. A segment with an unreadable frame has no tokens; `frames`
+    There is one file a segment, named by a hash of its episode and camera, in a folder named by a
+    hash of everything else that the tokens depend on: backbone, image size, augmentation. A torn
+    or foreign file is computed again. A segment with an unreadable frame has no tokens; `frames`
     raises the reason.
 
     :param encode: maps (N, 3, S, S) images to (N, K, D) tokens; called if a file is missing.
@@ -145,7 +145,8 @@ class ImageTokens:
         segment = replace(segment, frames=np.sort(segment.frames))
         if segment.path not in sums:
             sums[segment.path] = _hash_of(segment.path)
-        rows = hashlib.sha256(segment.frames.astype('<i8').tobytes()).hexdigest()[:8]
+        own = segment.camera.encode() + segment.frames.astype('<i8').tobytes()
+        rows = hashlib.sha256(own).hexdigest()[:8]
         path = self.folder / f'{sums[segment.path]}_{rows}.npy'
         if self._load(path, segment) is None:
             tokens = self._compute(cache, segment, path.stem)

@@ -3,12 +3,14 @@
 import contextlib
 import hashlib
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from mobile_vla_ros.data.facts import EpisodeFacts, facts_of, median_rate_hz
+from mobile_vla_ros.episode.cameras import NoSuchCamera
 from mobile_vla_ros.episode.catalog import coverage
 from mobile_vla_ros.episode.catalog.inspect import judge_episode, judged, vetted
 from mobile_vla_ros.episode.storage.hdf5_gate import MALFORMED
@@ -39,12 +41,19 @@ class Sampling:
 
     :param command_max_age_s: the timeout of a base that an episode does not state; 0: it holds
         the last command; None: by odometry or images (`Episode.command_rule`).
+    :param camera: whose images are the frames (`Episode.open`); '': the main one's.
     """
 
     rate_hz: float = 10.0
     window: int = 4
     chunk: int = 10
     command_max_age_s: float | None = None
+    camera: str = ''
+
+    @classmethod
+    def of(cls, settings: Any) -> 'Sampling':
+        """Return that of a policy or of a training, which has fields of the same names."""
+        return cls(**{one.name: getattr(settings, one.name) for one in fields(cls)})
 
     def __post_init__(self) -> None:
         if not (self.rate_hz > 0 and self.window > 0 and self.chunk > 0):
@@ -65,6 +74,7 @@ class Segment:
     :param before: (T, 6) the command one step before the frame; zero before the first.
     :param kinds: (T, chunk) uint8 kind of each command in `ahead`
         (`episode.timing.corrections`); None: the episode has no corrections.
+    :param camera: whose images the frames are; '': the main one's.
     """
 
     path: Path
@@ -77,6 +87,11 @@ class Segment:
     real: np.ndarray
     before: np.ndarray
     kinds: np.ndarray | None = None
+    camera: str = ''
+
+    def open(self) -> Episode:
+        """Open its episode as recorded, by its camera: `frames` are rows of it."""
+        return Episode.open(self.path, as_recorded=True, camera=self.camera)
 
     @property
     def seconds(self) -> np.ndarray:
@@ -150,7 +165,7 @@ def read_episodes(
         try:
             if fault is not None:
                 raise fault
-            with Episode.open(path) as episode:
+            with Episode.open(path, camera=sampling.camera) as episode:
                 if not episode.excluded:  # what somebody leaves out is not lost
                     log = episode.command_log(sampling.command_max_age_s)
                     loaded.facts.append(facts_of(episode, log, sampling.rate_hz, sampling.window))
@@ -160,7 +175,7 @@ def read_episodes(
                 own_takeovers = takeovers(episode.commands, episode.events)
                 digest = episode.edits.digest
         except UserError as error:
-            loaded.unreadable += not readable
+            loaded.unreadable += not (readable or isinstance(error, NoSuchCamera))
             loaded.skipped[str(path)] = str(error).replace(str(path), 'it')
         except MALFORMED as error:
             loaded.unreadable += not readable
@@ -263,6 +278,7 @@ def _segments(
                 real,
                 actions_before(grid),
                 kinds if (kinds != PLAIN).any() else None,
+                episode.camera if sampling.camera else '',
             )
         )
     if not found:
@@ -293,6 +309,7 @@ def fingerprint(segments: Iterable[Segment]) -> str:
     ):
         digest.update(segment.episode_id.encode())
         digest.update(segment.instruction.encode())
+        digest.update(segment.camera.encode())
         digest.update(np.ascontiguousarray(segment.frames, dtype='<i8').tobytes())
         digest.update(np.ascontiguousarray(segment.ahead, dtype='<f8').tobytes())
     return digest.hexdigest()

@@ -74,8 +74,7 @@ def evaluate(
         loaded = load_bundle(
             policy, device=device, dtype=dtype, offline=offline, backbone=backbone
         )
-        spec = loaded.spec
-        sampling = Sampling(spec.rate_hz, spec.window, spec.chunk, spec.command_max_age_s)
+        sampling = Sampling.of(loaded.spec)
     known = loaded.spec.data if loaded else {}
     episodes = load_episodes(
         data,

@@ -135,6 +135,7 @@ REQUIRED: dict[str, Rule] = {
 }
 # Older bundles lack some of these.
 OPTIONAL: dict[str, Rule] = {
+    'camera': ('the name of a camera', _is_text),
     'files': _hashes(r'(adapter/)?\w[\w.-]{0,254}'),
     'backbone.files': _hashes(r'\w[\w.-]{0,254}'),
     'data.train_episodes': _list_of('names', _is_text),

@@ -89,6 +89,8 @@ class PolicySpec:
         tokens stand for `{image}`, without it before the text.
     :param blank: `image` or `instruction` for a control policy that is trained and driven
         without it; empty for a policy that has both.
+    :param camera: name of the camera that it was trained on, if one was chosen; '': the main
+        camera of each episode, as in older bundles, which lack the key.
     :param data: of the training data: fingerprint, episodes, mean action (one value per axis, in
         its unit), `camera_sizes` ([width, height], the most frequent first) and `edits` (a hash
         for each edited episode).
@@ -106,6 +108,7 @@ class PolicySpec:
     command_max_age_s: float | None = None
     instruction_template: str = '{instruction}'
     blank: str = ''
+    camera: str = ''
     data: dict[str, Any] = field(default_factory=dict)
     metrics: dict[str, Any] = field(default_factory=dict)
     files: dict[str, str] = field(default_factory=dict, compare=False)
@@ -126,6 +129,8 @@ class PolicySpec:
             **asdict(self),
         }
         content['actions']['units'] = self.actions.units
+        if not self.camera:
+            del content['camera']
         for part in (content, content['backbone']):  # absent, not empty, where nothing is hashed
             if not part['files']:
                 del part['files']

@@ -29,7 +29,7 @@ def store(episode: Path, policy: Path, instruction: str | None, backbone: str = 
     spec, folder = loaded.spec, bundle_folder(policy)
     found = read_episodes(
         [episode],
-        Sampling(spec.rate_hz, spec.window, spec.chunk, spec.command_max_age_s),
+        Sampling.of(spec),
         VERDICTS,
     )
     if not found.segments:

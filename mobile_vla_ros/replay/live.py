@@ -62,6 +62,7 @@ def _answers(settings: Settings, found: Replayed, spec: PolicySpec, log: Path) -
         'replay_node',
         parameters={
             'episode': str(settings.episode.resolve()),
+            'camera': spec.camera,
             'policy_rate_hz': float(spec.rate_hz),
             'window': spec.window,
             'start_s': START_TIMEOUT_S,

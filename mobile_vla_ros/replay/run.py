@@ -61,9 +61,9 @@ class Settings:
                 got=f'--threads {self.threads}',
                 expected=f'1 to {MAX_THREADS}',
             )
-        read_spec(self.policy)
+        spec = read_spec(self.policy)
         vet(self.episode)
-        with Episode.open(self.episode) as episode:
+        with Episode.open(self.episode, camera=spec.camera) as episode:
             instruction_of(episode, self.instruction)
 
     @property
@@ -169,7 +169,7 @@ def replay(
     :param bar: wraps the frame numbers, to draw progress.
     :raises UserError: if the episode cannot be read, or has no frame or no instruction.
     """
-    with Episode.open(path) as episode:
+    with Episode.open(path, camera=policy.spec.camera) as episode:
         text = instruction_of(episode, instruction)
         if not len(episode):
             raise UserError(f'{path} has no frame', remedy='use another episode')

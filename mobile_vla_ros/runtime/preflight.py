@@ -108,6 +108,18 @@ def check_camera_size(
     return Check('camera_size', True, f'{width}x{height}{known}')
 
 
+def check_camera_topic(trained: str, driven: str) -> Check:
+    """
+    Name the camera that a policy was trained on; never red, as names may differ between robots.
+
+    :param trained: name of that camera; driven: of the one that it drives with.
+    """
+    found = f'trained on {trained}, drives with {driven}'
+    if trained != driven:
+        found = f'warning: {found}; set image_topic if that is another camera'
+    return Check('camera_topic', True, found)
+
+
 def check_clock_skew(
     lateness_s: tuple[float, float] | None,
     tolerance_s: float,

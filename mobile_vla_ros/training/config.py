@@ -106,6 +106,9 @@ class DataConfig:
     """The episodes, and how to cut them into windows and chunks."""
 
     data: str = field(metadata={'help': 'folder of episodes'})
+    camera: str = _setting(
+        '', 'camera to learn from: its name, or a part of it (wrist); none: the main one'
+    )
     rate_hz: float = _setting(10.0, 'frames and chunk steps a second', 0.1, 1000)
     window: int = _setting(4, 'frames in the window of the head', 1, 64)
     chunk: int = _setting(10, 'actions to predict, including the current one', 1, 1000)

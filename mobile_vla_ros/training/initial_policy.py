@@ -113,6 +113,8 @@ def inherit_settings(
     if not model.init:
         return model, data
     fixed = _settings_of(model.init)
+    if data.camera:  # it may look through another one than before
+        fixed['camera'] = data.camera
     problems, changed = [], {}
     for config in (model, data):
         for one in fields(config):
@@ -181,4 +183,5 @@ def _settings_of(name: str) -> dict[str, Any]:
         'axes': list(spec.actions.axes),
         'scale': list(spec.actions.scale),
         'blank': spec.blank,
+        'camera': spec.camera,
     }

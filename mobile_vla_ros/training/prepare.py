@@ -65,7 +65,7 @@ def augmentation(data: DataConfig) -> Augmentation:
 
 def episodes_of(data: DataConfig, log: Callable[[str], None]) -> EpisodeSet:
     """Load and split the episodes of a configuration; log what is left out and what leaks."""
-    sampling = Sampling(data.rate_hz, data.window, data.chunk, data.command_max_age_s)
+    sampling = Sampling.of(data)
     episodes = load_episodes(
         Path(data.data),
         sampling,
@@ -177,6 +177,7 @@ def prepare(
         command_max_age_s=data.command_max_age_s,
         instruction_template=model.instruction_template,
         blank=data.blank,
+        camera=episodes.camera,
         data={
             **_data_record(data, episodes, actions),
             **initial.record,
@@ -184,6 +185,8 @@ def prepare(
         },
     )
     check_before_training(network, spec)
+    if spec.camera:
+        log(f'camera: {spec.camera}')
     log(
         f'trained on {accelerator.num_processes} × {accelerator.device.type}, '
         f'--precision {config.precision}'

@@ -23,10 +23,10 @@ def add(actions) -> None:
         ('rate_hz', 10.0, 'frames a second of the policy'),
         ('window', 4, 'frames of its window'),
         ('chunk', 10, 'actions that it predicts'),
+        ('camera', '', 'its camera, as in mobile_vla train'),
     ):
-        parser.add_argument(
-            f'--{name}', type=type(default), default=default, help=f'{words} (default {default})'
-        )
+        words += f' (default {default})' if default else ''
+        parser.add_argument(f'--{name}', type=type(default), default=default, help=words)
     parser.add_argument('--command_max_age_s', type=float, help='as in mobile_vla train')
     parser.add_argument('--axes', nargs='+', default=['linear_x', 'linear_y'], choices=TWIST_AXES)
     parser.add_argument('--accept_verdicts', nargs='+', default=list(ACCEPTED_VERDICTS))
@@ -44,7 +44,7 @@ def run(args: argparse.Namespace) -> int:
 
     found = audit.audit_paths(
         episodes_at(args.path),
-        Sampling(args.rate_hz, args.window, args.chunk, args.command_max_age_s),
+        Sampling.of(args),
         args.axes,
         args.accept_verdicts,
         args.backbone,

@@ -12,6 +12,7 @@ from rclpy.qos import qos_profile_sensor_data
 from sensor_msgs.msg import CompressedImage, Image
 from std_srvs.srv import Trigger
 
+from mobile_vla_ros.episode.cameras import camera_name
 from mobile_vla_ros.images.messages import with_encoding
 from mobile_vla_ros.nodes.inference.camera import CameraFrame, CameraGate
 from mobile_vla_ros.nodes.inference.clocks import Clocks
@@ -56,7 +57,9 @@ class Configuration:
         self._node, self._clocks, self._worker = node, clocks, worker
         self.policies = policies
         self.camera_topic, self.camera_type = camera
-        self.reports = Reports(node, params, clocks, worker, policies)
+        self.reports = Reports(
+            node, params, clocks, worker, policies, camera_name(self.camera_topic)
+        )
         self.guard = GuardStatusListener(node, clocks.now_ns)
         self._services = [
             node.create_service(Trigger, '~/swap', self._on_swap),

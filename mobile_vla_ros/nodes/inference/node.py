@@ -17,6 +17,7 @@ from rcl_interfaces.msg import SetParametersResult
 from rclpy.lifecycle import LifecycleState, TransitionCallbackReturn
 from rclpy.parameter import Parameter
 
+from mobile_vla_ros.episode.cameras import camera_name
 from mobile_vla_ros.errors import UserError
 from mobile_vla_ros.nodes.inference.activation import Activation, Configuration
 from mobile_vla_ros.nodes.inference.clocks import Clocks
@@ -26,6 +27,7 @@ from mobile_vla_ros.nodes.shared.lifecycle import PatientLifecycleNode, exit_on_
 from mobile_vla_ros.nodes.shared.run import run
 from mobile_vla_ros.nodes.shared.startup import SWITCH_S
 from mobile_vla_ros.nodes.shared.topics import camera
+from mobile_vla_ros.runtime.preflight import check_camera_topic
 from mobile_vla_ros.runtime.worker import PolicyWorker
 
 if TYPE_CHECKING:  # it imports torch
@@ -101,6 +103,9 @@ class InferenceNode(PatientLifecycleNode):
 
         def load(name: str) -> 'ReadyPolicy':
             ready = (self._load or load_policy)(name, settings)
+            trained, driven = ready.policy.spec.camera, camera_name(camera_topic[0])
+            if trained and trained != driven:
+                self.get_logger().warning(check_camera_topic(trained, driven).sentence)
             params.new_playback().check_age(
                 ready.policy.spec.rate_hz, params.observation_max_age_s
             )

@@ -15,6 +15,7 @@ from mobile_vla_ros.runtime.preflight import (
     check_axes,
     check_camera_rate,
     check_camera_size,
+    check_camera_topic,
     check_clock_skew,
     check_free_memory,
     check_instruction,
@@ -71,13 +72,14 @@ def policy_checks(
     tolerance_s: float,
     max_age_s: float,
     camera_time: CameraTime,
+    camera: str,
 ) -> list[Check]:
     """
-    Return inference's preflight checks.
+    Return inference's preflight checks, and one more if the policy names its camera.
 
     :param ready: the policy that drives.
     :param now_ns: on the clock that the gate measures durations by.
-    :param camera_time: what times the frames.
+    :param camera_time: what times the frames; camera: name of the camera.
     """
     spec = ready.policy.spec
     try:
@@ -99,6 +101,7 @@ def policy_checks(
         Check('golden_frames', ready.golden_ok, ready.golden_sentence),
         check_axes(spec.actions.axes, max_velocity),
         check_instruction(ready.policy, instruction),
+        *([check_camera_topic(spec.camera, camera)] if spec.camera else []),
     ]
 
 

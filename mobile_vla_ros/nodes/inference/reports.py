@@ -156,6 +156,8 @@ class Reports:
     Publishes what the worker proposes and how it is.
 
     ``propose`` may be called by any thread, the rest by the executor's.
+
+    :param camera: name of the camera that the policies drive with.
     """
 
     def __init__(
@@ -165,7 +167,9 @@ class Reports:
         clocks: Clocks,
         worker: PolicyWorker,
         policies: Policies,
+        camera: str,
     ):
+        self._camera = camera
         self._node, self._params, self._clocks = node, params, clocks
         self._worker, self._policies = worker, policies
         self.publishers = Publishers(node)
@@ -220,6 +224,7 @@ class Reports:
             tolerance_s=params.stamp_tolerance_s,
             max_age_s=params.observation_max_age_s,
             camera_time=params.camera_time,
+            camera=self._camera,
         )
         ros_ns, steady_ns = self._clocks.both()
         self.publishers.diagnostics.publish(

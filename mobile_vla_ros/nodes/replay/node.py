@@ -42,6 +42,7 @@ class ReplayParams:
     """All values as given at start; ``declare_params`` describes each."""
 
     episode: str
+    camera: str
     policy_rate_hz: float
     window: int
     speed: float
@@ -58,6 +59,7 @@ def declare_params(node: Node) -> ReplayParams:
     """
     return ReplayParams(
         episode=declare(node, 'episode', '', 'file of the episode'),
+        camera=declare(node, 'camera', '', 'camera whose images are played; empty: the main one'),
         policy_rate_hz=declare(
             node, 'policy_rate_hz', 10.0, "the policy's rate", limits=(0.1, 1000.0)
         ),
@@ -153,7 +155,7 @@ class ReplayNode(Node):
         super().__init__('replay')
         self.exit_status: int | None = None
         self._params = declare_params(self)
-        self._episode = Episode.open(self._params.episode)
+        self._episode = Episode.open(self._params.episode, camera=self._params.camera)
         self._times: ArrivalTimes = arrival_times(self._episode)
         self._answers = Answers()
         self._now_ns = 0

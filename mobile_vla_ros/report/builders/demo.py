@@ -235,14 +235,13 @@ def _plans(live: list[dict]) -> list[plots.Plan]:
 def _images(policy: Path, spec: PolicySpec, episodes: Path) -> list[tuple[np.ndarray, str]]:
     """Return images of held-out episodes with arrows for driven and predicted velocity."""
     from mobile_vla_ros.data.segments import Sampling, load_segments
-    from mobile_vla_ros.episode.storage.reader import Episode
     from mobile_vla_ros.runtime.overlay import DRIVEN, PREDICTED, draw_arrows
     from mobile_vla_ros.runtime.vla_policy import VlaPolicy
 
     held_out = [episodes / f'{name}.h5' for name in spec.data['val_episodes']]
     segments, _ = load_segments(
         [path for path in held_out if path.is_file()],
-        Sampling(spec.rate_hz, spec.window, spec.chunk, spec.command_max_age_s),
+        Sampling.of(spec),
     )
     driver = VlaPolicy.load(policy)
     full_speed = max(spec.actions.scale)
@@ -252,7 +251,7 @@ def _images(policy: Path, spec: PolicySpec, episodes: Path) -> list[tuple[np.nda
         rows = segment.windows
         chosen = rows[(len(rows) - 1) * (1 + 3 * (number % 3)) // 10]
         last = chosen[-1]
-        with Episode.open(segment.path, as_recorded=True) as episode:
+        with segment.open() as episode:
             window = [episode.frame(int(row)) for row in segment.frames[chosen]]
         driver.reset()
         plan = driver.infer(window, segment.instruction)

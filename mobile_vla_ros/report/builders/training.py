@@ -284,6 +284,7 @@ def _facts(policy: PolicySpec, summary: Mapping, config: Mapping) -> dict[str, d
         'window, chunk, rate': f'{policy.window} frames, {policy.chunk} steps, '
         f'{policy.rate_hz:g} Hz',
         'image': f'{policy.image.size} × {policy.image.size} pixels',
+        'camera': policy.camera or 'the main one',
         'prompt': policy.instruction_template,
         'trained without': policy.blank or '– (images and instructions)',
         'fingerprint of the episodes': str(policy.data.get('fingerprint', '–')),

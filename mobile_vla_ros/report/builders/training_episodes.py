@@ -9,7 +9,6 @@ from PIL import Image
 
 from mobile_vla_ros.data.episodes import EpisodeSet
 from mobile_vla_ros.data.segments import Sampling, Segment
-from mobile_vla_ros.episode.storage.reader import Episode
 from mobile_vla_ros.errors import UserError
 from mobile_vla_ros.evaluation import audit
 from mobile_vla_ros.evaluation.score import Scored
@@ -190,7 +189,7 @@ def _bad_window(policy: PolicySpec, segment: Segment, found: Newest, window: int
     )
     words = velocity(policy, driven), velocity(policy, predicted)
     try:
-        with Episode.open(segment.path, as_recorded=True) as episode:
+        with segment.open() as episode:
             shown = np.linspace(0, policy.window - 1, min(policy.window, MAX_FRAMES)).round()
             places = found.places[window][shown.astype(int)]
             images = [_fitted(episode.frame(int(segment.frames[place])).image) for place in places]
@@ -258,7 +257,7 @@ def coverage(
             [np.zeros((0, len(columns))), *(one.ahead[:, 0][:, columns] for one in segments)]
         )
 
-    sampling = Sampling(policy.rate_hz, policy.window, policy.chunk, policy.command_max_age_s)
+    sampling = Sampling.of(policy)
     learned = audit.audit(episodes, sampling, policy.actions.axes)
     sides: dict[str, tuple[list[Segment], list[Segment]]] = {}
     for side, segments in enumerate((episodes.train, val)):

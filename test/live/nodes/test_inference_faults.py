@@ -1,5 +1,7 @@
 """Camera faults during a drive of the live inference node: each stops the proposals."""
 
+import json
+import shutil
 import time
 
 import pytest
@@ -97,3 +99,25 @@ def test_a_static_image_is_no_fault_at_rest_and_checks_are_published(drive, clie
     )
     assert int(values['encoded_frames']) > 4
     assert values['next_policy'] == 'none'
+
+
+def test_the_preflight_names_the_camera_of_the_training(nodes, client, small_run, tmp_path):
+    """A policy of another camera than the one it drives with is no reason to refuse."""
+    bundle = tmp_path / 'wrist'
+    shutil.copytree((small_run / 'best').resolve(), bundle)
+    manifest = json.loads((bundle / 'policy.json').read_text())
+    (bundle / 'policy.json').write_text(json.dumps({**manifest, 'camera': '/wrist/image_raw'}))
+    received = Drive(client)
+    params = {'policy': str(bundle), 'image_transport': 'compressed'}
+    process = nodes.start('inference_node', params=params)
+    process.wait_for_output('warning: trained on /wrist/image_raw, drives with /camera/image_raw')
+    expected = 'check/camera_topic'
+    wait_until(
+        lambda: (
+            len(received.healths)
+            and expected in [one.name for one in received.healths.last.status]
+        ),
+        what='the check',
+    )
+    (check,) = [one for one in received.healths.last.status if one.name == expected]
+    assert check.level == OK and 'drives with /camera/image_raw' in check.message

@@ -14,6 +14,7 @@ from mobile_vla_ros.runtime.preflight import (
     check_axes,
     check_camera_rate,
     check_camera_size,
+    check_camera_topic,
     check_clock_skew,
     check_free_memory,
     check_instruction,
@@ -68,6 +69,14 @@ def test_the_image_has_the_aspect_ratio_of_the_training(size, trained, ok, expec
     """Within 2 %, and no side is smaller than the policy's square."""
     check = check_camera_size(size, 168, trained)
     assert (check.ok, expected in check.sentence) == (ok, True), check.sentence
+
+
+def test_another_camera_than_in_training_is_a_warning_and_never_red():
+    """A robot may give the same camera another name."""
+    same = check_camera_topic('/wrist/image_raw', '/wrist/image_raw')
+    assert same.ok and same.sentence.startswith('trained on /wrist/image_raw, drives with /wrist')
+    other = check_camera_topic('/wrist/image_raw', '/camera/image_raw')
+    assert other.ok and 'warning: trained on /wrist/image_raw, drives with /camera' in other.line
 
 
 @pytest.mark.parametrize(
