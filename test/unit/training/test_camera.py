@@ -11,7 +11,7 @@ from mobile_vla_ros.cli.main import main
 from mobile_vla_ros.data.episodes import load_episodes
 from mobile_vla_ros.data.segments import Sampling, fingerprint
 from mobile_vla_ros.episode.records import Channel
-from mobile_vla_ros.episode.storage.schema import EpisodeInfo
+from mobile_vla_ros.episode.storage.schema import EpisodeInfo, new_episode_id
 from mobile_vla_ros.episode.storage.writer import EpisodeWriter
 from mobile_vla_ros.errors import UserError
 from mobile_vla_ros.images.messages import encode
@@ -33,7 +33,13 @@ EVERY = ['--accept_verdicts', 'good', 'poor', 'bad']
 def write(folder: Path, number: int, channel: Channel | None = WRIST) -> Path:
     """Write an episode in which only the wrist's camera shows which way the base drives."""
     start_ns, rng = START_NS + number * 60 * 10**9, np.random.default_rng(number)
-    writer = EpisodeWriter(folder, EpisodeInfo('go'), start_ns, messages=channel is not None)
+    writer = EpisodeWriter(
+        folder,
+        EpisodeInfo('go'),
+        start_ns,
+        episode_id=new_episode_id(start_ns, str(number)),  # the split depends on it
+        messages=channel is not None,
+    )
     ahead = number % 2 == 0
     twist = np.array([SPEED if ahead else -SPEED, 0, 0, 0, 0, 0])
     for row in range(24):
