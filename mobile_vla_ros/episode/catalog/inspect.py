@@ -13,8 +13,7 @@ from mobile_vla_ros.episode.quality.image_quality import ImageTally
 from mobile_vla_ros.episode.quality.verdict import Health
 from mobile_vla_ros.episode.storage import recovery, schema
 from mobile_vla_ros.episode.storage.reader import Episode
-from mobile_vla_ros.episode.storage.schema import dropped_frames
-from mobile_vla_ros.episode.storage.writer import messages_of
+from mobile_vla_ros.episode.storage.schema import dropped_frames, messages_of
 from mobile_vla_ros.episode.timing.base_estimate import estimate
 from mobile_vla_ros.episode.timing.command_rule import SETTING, CommandRule, known_rule
 from mobile_vla_ros.episode.timing.timeline import times_of

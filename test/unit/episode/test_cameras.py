@@ -86,7 +86,7 @@ def test_the_verdict_is_on_the_camera_that_is_read(tmp_path):
             episode.frame(1)
     writer = EpisodeWriter(tmp_path, EpisodeInfo('go'), CREATED_NS, messages=True)
     write_rows(writer, 40)
-    writer.add_event('drop', START_NS, '2 frames: lost', dropped=2)
+    writer.add_event('drop', START_NS, '2 frames: lost')
     for row in range(40):
         at_ns = START_NS + row * PERIOD_NS
         writer.add_message(WRIST, compressed(small_episodes.encoded(row)), at_ns, at_ns)
