@@ -72,7 +72,7 @@ def trained(episodes, small_backbone, tmp_path_factory) -> Path:
         episodes,
         out,
         camera='wrist',
-        epochs=12,
+        epochs=8,
         accumulate=1,
         learning_rate=0.002,
         lora_learning_rate=0.01,
