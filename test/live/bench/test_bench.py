@@ -61,7 +61,7 @@ def write_numbered(tmp_path):
         for number in commands:
             writer.add_command(Command(np.array([0.1, 0, 0, number, 0, 0]), 0, 0, 'unknown'))
         for count, why in drops:
-            writer.add_event('drop', 0, f'{count} frames: {why}', dropped=count)
+            writer.add_event('drop', 0, f'{count} frames: {why}')
         writer.close()
         return tmp_path
 

@@ -209,7 +209,7 @@ def test_gaps_and_times_count_from_the_first_frame(tmp_path):
     writer = EpisodeWriter(tmp_path, EpisodeInfo('go'), CREATED_NS)
     write_rows(writer, 10)
     write_rows(writer, 10, first=20)
-    writer.add_event('drop', START_NS + 20 * PERIOD_NS, '10 frames', dropped=10)
+    writer.add_event('drop', START_NS + 20 * PERIOD_NS, '10 frames')
     view = read_view(writer.close(), 60, 200, PLENTY)
     assert view.gaps == [[0.9, 2.0]]
     assert view.events == [[2.0, 'drop', '10 frames']]
