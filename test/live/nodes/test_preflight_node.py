@@ -338,8 +338,14 @@ def test_what_inference_found_counts_where_a_policy_is_expected(nodes, client):
         assert not refused.success
         assert 'red camera_rate: the camera sends 7 Hz' in refused.message
         assert 'inference' not in refused.message
-        report[0] = health(('policy', DiagnosticStatus.OK, ''), *GREEN)
+        other = (
+            'check/camera_topic',
+            DiagnosticStatus.OK,
+            'warning: trained on /a, drives with /b',
+        )
+        report[0] = health(('policy', DiagnosticStatus.OK, ''), *GREEN, other)
         flight.until('camera_rate', 'green')
+        assert flight.lines()['camera_topic'] == f'green camera_topic: {other[2]}'
         assert client.call('guard/arm').success
 
 
