@@ -258,6 +258,8 @@ def _measures(episode: Episode, health: Mapping, size: str) -> dict[str, str]:
     }
     if size:
         measures['image'] = size
+    if episode.topics:
+        measures['other topics'] = ', '.join(episode.topics)
     if episode.attributes.get('recovered'):
         measures['recovered'] = 'yes'
     measures |= {

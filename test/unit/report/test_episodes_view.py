@@ -19,7 +19,16 @@ from mobile_vla_ros.report.builders.episode_view import read_view
 from mobile_vla_ros.report.pages import page as pages
 from mobile_vla_ros.report.pages.episodes_page import EpisodeView, episodes_page
 from mobile_vla_ros.types import Command
-from small_episodes import CREATED_NS, PERIOD_NS, START_NS, encoded, write_episode, write_rows
+from small_episodes import (
+    CREATED_NS,
+    PERIOD_NS,
+    START_NS,
+    WRIST,
+    compressed,
+    encoded,
+    write_episode,
+    write_rows,
+)
 
 INSTRUCTION = 'go to the "red" <b>box</b> & stop</script>'
 PLENTY = 1_000_000
@@ -206,14 +215,16 @@ def test_images_and_commands_keep_to_the_budget(tmp_path):
 
 def test_gaps_and_times_count_from_the_first_frame(tmp_path):
     """A second without frames is marked, and events have the same time base."""
-    writer = EpisodeWriter(tmp_path, EpisodeInfo('go'), CREATED_NS)
+    writer = EpisodeWriter(tmp_path, EpisodeInfo('go'), CREATED_NS, messages=True)
     write_rows(writer, 10)
     write_rows(writer, 10, first=20)
     writer.add_event('drop', START_NS + 20 * PERIOD_NS, '10 frames')
+    writer.add_message(WRIST, compressed(encoded(1)), START_NS, START_NS)
     view = read_view(writer.close(), 60, 200, PLENTY)
     assert view.gaps == [[0.9, 2.0]]
     assert view.events == [[2.0, 'drop', '10 frames']]
     assert view.span == (0.0, 2.95) and view.times[0] == 0 and view.times[-1] == 2.9
+    assert view.measures['other topics'] == '/wrist/image_raw/compressed'
     assert view.rows[1] == [0.05, 0.0, 1.0, 0.0, 1]
 
 
