@@ -102,7 +102,6 @@ class Run:
         from mobile_vla_ros.bench.drive.step_bundle import write_policy
 
         config = Kosmos2Config(**SMALL) if self.small else None
-        # A bundle names its backbone by path, so it is written where it stays.
         path = self.work / f'policy{"_small" if self.small else ""}'
         if not (path / 'policy' / 'policy.json').exists():
             shutil.rmtree(path, ignore_errors=True)

@@ -10,7 +10,6 @@ from types import SimpleNamespace
 
 from mobile_vla_ros.episode.records import Channel
 from mobile_vla_ros.errors import UserError, did_you_mean, first_line
-from mobile_vla_ros.images.messages import stored_bytes
 
 TYPE = 'sensor_msgs/msg/CompressedImage'
 COMPRESSED = '/compressed'
@@ -38,6 +37,8 @@ class CameraImages:
         except struct.error as error:
             raise ValueError(f'no {TYPE}: {first_line(error)}') from None
         try:
+            from mobile_vla_ros.images.messages import stored_bytes  # a GPU may lack rosbags
+
             return stored_bytes(message)
         except UserError:  # a broken image is for whoever decodes it
             return bytes(message.data)

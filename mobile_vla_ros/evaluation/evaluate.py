@@ -18,7 +18,7 @@ from mobile_vla_ros.data.segments import Sampling
 from mobile_vla_ros.evaluation import audit
 from mobile_vla_ros.evaluation.score import Scored, baseline_scores, score
 from mobile_vla_ros.model.bundle import load_bundle
-from mobile_vla_ros.model.device import PRECISIONS, pick_precision
+from mobile_vla_ros.model.device import PRECISIONS, check_precision, pick_precision
 from mobile_vla_ros.model.policy_spec import PolicySpec
 from mobile_vla_ros.types import ACCEPTED_VERDICTS
 
@@ -69,6 +69,7 @@ def evaluate(
         sentence if these are too few of the policy's training episodes, or None.
     """
     loaded = None
+    check_precision(precision)
     if policy:
         dtype = PRECISIONS[pick_precision(precision, device)]
         loaded = load_bundle(

@@ -29,7 +29,7 @@ from mobile_vla_ros.model.backbone_files import (
     weight_files,
 )
 from mobile_vla_ros.model.builtin import BACKBONES, KNOWN_HUB, backbone_folder, is_builtin
-from mobile_vla_ros.model.closed_folder import inside, read_json, sha256
+from mobile_vla_ros.model.closed_folder import MAX_JSON_BYTES, inside, read_json, sha256
 from mobile_vla_ros.model.policy_spec import ADAPTER_FILES, BackboneRef, hashed_id
 from mobile_vla_ros.model.weights import (
     read_model,
@@ -47,7 +47,7 @@ LORA_TARGETS = {
 }
 PEFT_PREFIX, LORA_A, LORA_B = 'base_model.model.', 'lora_A.weight', 'lora_B.weight'
 MERGED_ROWS = 128
-MAX_BESIDE = 100  # names in the folder of a bundle that are looked at
+MAX_BESIDE = 100  # folders beside a bundle that are looked at
 
 # The settings that define the network; transformers has others in each version.
 TEXT_SETTINGS = (
@@ -174,6 +174,12 @@ def load_backbone(
         check_attention(model)
     except UserError:
         raise
+    except torch.OutOfMemoryError as error:
+        raise UserError(
+            f'the backbone {name!r} does not fit into the memory of {device}',
+            got=first_line(error),
+            remedy='use --precision bf16 (precision:=bf16), or end what else uses the memory',
+        ) from error
     except Exception as error:  # every part of a foreign file raises its own
         raise _not_loaded(name, revision, error, on_hub=on_hub, chosen=chosen) from error
     named = on_hub or is_builtin(name)
@@ -190,7 +196,7 @@ def load_backbone(
     )
 
 
-def find_backbone(ref: BackboneRef, bundle: Path) -> tuple[str, str | None]:
+def find_backbone(ref: BackboneRef, *places: Path) -> tuple[str, str | None]:
     """
     Return the name and revision by which the backbone of a bundle is loaded.
 
@@ -198,14 +204,15 @@ def find_backbone(ref: BackboneRef, bundle: Path) -> tuple[str, str | None]:
     or, for what is known by its hashes alone, a folder that it was loaded from before on
     this machine, or `KNOWN_HUB` in the hub's cache.
 
+    :param places: of the bundle: its folder, and what was typed for it, which may be a link.
     :raises UserError: when it is known by its hashes alone, and not found.
     """
-    parents = {bundle.absolute().parent, bundle.resolve().parent}
-    beside = [one for folder in parents for one in sorted(folder.iterdir())[:MAX_BESIDE]]
+    around = dict.fromkeys([*(place.absolute() for place in places), places[0].resolve()])
+    beside = [path.parent for place in around for path in sorted(place.parent.glob(f'*/{CONFIG}'))]
     typed = Path(os.path.expanduser(ref.id))  # by older bundles
     known = [*remembered_folders(ref.sha256), typed] if ref.in_folder else []
-    for folder in beside + known:
-        if (folder / CONFIG).is_file() and _is_backbone(folder, ref):
+    for folder in [*beside[:MAX_BESIDE], *known]:
+        if _is_backbone(folder, ref):
             return str(folder), None
     if not ref.in_folder:
         return ref.id, ref.revision
@@ -213,11 +220,13 @@ def find_backbone(ref: BackboneRef, bundle: Path) -> tuple[str, str | None]:
         folder = download(KNOWN_HUB, None, offline=True)
         if _is_backbone(folder, ref):
             return str(folder), None
-    if typed.is_dir():
+    if os.path.isdir(typed):
         return str(typed), None  # whose differences are going to be named
+    looked = min(len(beside), MAX_BESIDE)
     raise UserError(
-        f'the backbone of the policy {bundle} is not on this machine',
-        got=f'no folder beside it and nothing in the hub cache with the weights {ref.sha256}',
+        f'the backbone of the policy {places[0]} is not on this machine',
+        got=f'none of {looked} folders beside it (of {len(beside)}) and nothing in the hub cache '
+        f'has the weights {ref.sha256}',
         expected='the folder of the backbone that it was trained on',
         remedy='copy that folder beside the policy, or give it: --backbone FOLDER '
         '(backbone:=FOLDER for a launch file)',
@@ -227,7 +236,12 @@ def find_backbone(ref: BackboneRef, bundle: Path) -> tuple[str, str | None]:
 def _is_backbone(folder: Path, ref: BackboneRef) -> bool:
     """Whether a folder has the files of a backbone; the small ones are compared first."""
     try:
+        if not (folder / CONFIG).is_file():
+            return False
+        _config(folder, str(folder))
         texts, weights = text_files(folder), weight_files(folder)
+        if max(path.stat().st_size for path in texts.values()) > MAX_JSON_BYTES:
+            return False
         if ref.files and text_hashes(texts, weights) != ref.files:
             return False
         return weights_hash(tensor_files(weights)) == ref.sha256

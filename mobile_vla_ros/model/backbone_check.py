@@ -25,15 +25,22 @@ def check_attention(model: Kosmos2Model) -> None:
         model.set_attn_implementation('eager')
         expected = _outputs(model)
         model.set_attn_implementation(used)
+        later = _outputs(model, later=1.0)['text states']
+    if not torch.equal(found['text states'][:, :-1], later[:, :-1]):
+        raise _wrong('text states', f'with {used} a word sees the one after it')
     for part, plain in expected.items():
         difference = float((found[part] - plain).norm() / plain.norm())
         if not difference <= MAX_DIFFERENCE:
-            raise UserError(
-                f'this transformers computes the {part} of Kosmos-2 wrongly',
-                got=f'with {used} it differs by {difference:.0%} from its plain form',
-                expected=f'at most {MAX_DIFFERENCE:.0%}',
-                remedy='install the versions of requirements.lock',
-            )
+            raise _wrong(part, f'with {used} they differ by {difference:.0%} from the plain form')
+
+
+def _wrong(part: str, got: str) -> UserError:
+    return UserError(
+        f'this transformers computes the {part} of Kosmos-2 wrongly',
+        got=got,
+        expected=f'at most {MAX_DIFFERENCE:.0%}, and no word that sees a later one',
+        remedy='install the versions of requirements.lock',
+    )
 
 
 @contextlib.contextmanager
@@ -50,13 +57,18 @@ def _first_layers(model: Kosmos2Model) -> Iterator[None]:
             tower.layers = layers
 
 
-def _outputs(model: Kosmos2Model) -> dict[str, torch.Tensor]:
-    """Return the image tokens of four patches, and the text model's states of four positions."""
+def _outputs(model: Kosmos2Model, later: float = 0.0) -> dict[str, torch.Tensor]:
+    """
+    Return the image tokens of four patches, and the text model's states of four positions.
+
+    :param later: is added to the input of the last position.
+    """
     random = torch.Generator().manual_seed(0)
     vision, text = model.config.vision_config, model.config.text_config
     side = 2 * vision.patch_size
     pixels = torch.randn(1, vision.num_channels, side, side, generator=random)
     words = torch.randn(1, 4, text.embed_dim, generator=random)
+    words[:, -1] += later
     states = model.text_model(inputs_embeds=words.to(model.device, model.dtype), use_cache=False)
     return {
         'image tokens': image_tokens(model, pixels, interpolate_pos_encoding=True).float(),

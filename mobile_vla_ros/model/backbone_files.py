@@ -44,7 +44,7 @@ def download(name: str, revision: str | None, *, offline: bool) -> Path:
     }
     try:
         folder = Path(snapshot_download(name, local_files_only=True, **wanted))
-        weight_files(folder)
+        text_files(folder), weight_files(folder)
         return folder
     except (OSError, UserError):
         if offline:

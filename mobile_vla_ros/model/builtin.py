@@ -31,11 +31,15 @@ def bundle_folder(name: Path | str) -> Path:
     if is_builtin(name):
         return _folder('policy', str(name), POLICIES)
     path = Path(name).expanduser()
-    if not path.is_file():
+    try:
+        if not path.is_file():
+            return path
+        with path.open('rb') as file:
+            target = file.read(MAX_TARGET_BYTES).decode(errors='replace').strip()
+        names_folder = bool(target) and target.isprintable() and (path.parent / target).is_dir()
+    except OSError:  # what cannot be read names nothing
         return path
-    with path.open('rb') as file:
-        target = file.read(MAX_TARGET_BYTES).decode(errors='replace').strip()
-    return path.parent / target if target.isprintable() else path
+    return path.parent / target if names_folder else path
 
 
 def _folder(what: str, name: str, known: dict[str, Path]) -> Path:

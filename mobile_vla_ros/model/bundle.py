@@ -161,9 +161,9 @@ def load_bundle(
     :raises UserError: when the bundle is missing, foreign or incomplete, its backbone is not the
         one it was trained on, or its tensors do not fit.
     """
-    folder = bundle_folder(folder)
+    typed, folder = Path(folder).expanduser(), bundle_folder(folder)
     spec = read_spec(folder)
-    name, revision = (backbone, None) if backbone else find_backbone(spec.backbone, folder)
+    name, revision = (backbone, None) if backbone else find_backbone(spec.backbone, folder, typed)
     place = pick_device(device)
     loaded = load_backbone(
         name,

@@ -62,13 +62,15 @@ def read_model(
     """
     with _NoMemory():
         model = Kosmos2Model(config)
-    places = _places(files)
+    before, places = _note(files), _places(files)
     wanted = dict(model.named_parameters(remove_duplicate=False))
     check_weights(name, wanted, places)
     with ThreadPoolExecutor(1) as pool:  # two cores read and hash in the time of one
         hashed = pool.submit(weights_hash, files)
         weights = _read_weights(files, places, wanted, dtype, device)
         sha = hashed.result()
+    if before != _note(files):
+        raise OSError('it was written to while it was read')
     for key, weight in weights.items():
         module, _, last = key.rpartition('.')
         setattr(model.get_submodule(module), last, nn.Parameter(weight, requires_grad=False))
@@ -170,8 +172,10 @@ def _places(files: Sequence[Path]) -> Places:
             (size,) = struct.unpack('<Q', data.read(8))
             header = json.loads(data.read(size))
         for key, kind in kinds.items():
-            if kind not in DTYPES or key in places:
-                raise OSError(f'{path.name} has {key} in {kind}, or a second time')
+            if kind not in DTYPES:
+                raise OSError(f'{path.name} has {key} in {kind}, not in {", ".join(DTYPES)}')
+            if key in places:
+                raise OSError(f'{path.name} has {key}, and so has {places[key][0].name}')
             first, end = (8 + size + offset for offset in header[key]['data_offsets'])
             places[key] = path, DTYPES[kind], tuple(header[key]['shape']), first, end
     return places
@@ -193,7 +197,7 @@ def _read_weights(
             for key, (place, kind, _, first, end) in places.items()
             if place == path and key in wanted
         )
-        with path.open('rb', buffering=0) as file:
+        with path.open('rb') as file:
             for first, end, key, kind in mine:
                 weight = weights[key] = torch.empty(wanted[key].shape, dtype=dtype, device=device)
                 file.seek(first)

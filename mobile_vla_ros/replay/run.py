@@ -55,6 +55,9 @@ class Settings:
 
     def check(self) -> None:
         """Raise UserError for invalid settings; load no network."""
+        from mobile_vla_ros.model.device import check_precision
+
+        check_precision(self.precision)
         if not 1 <= self.threads <= MAX_THREADS:
             raise UserError(
                 'invalid number of threads',

@@ -51,6 +51,10 @@ class Settings:
 
     def check(self) -> None:
         """Raise UserError for settings that contradict each other; load nothing."""
+        if self.policy is not None:
+            from mobile_vla_ros.model.device import check_precision
+
+            check_precision(self.precision)
         if self.trials < 1:
             raise UserError(
                 'nothing to drive', got=f'--trials {self.trials}', expected='at least 1'
@@ -121,10 +125,7 @@ class Simulation(contextlib.AbstractContextManager):
                     settings.offline,
                 )
             elif settings.policy is not None:
-                from mobile_vla_ros.model.device import check_precision
-
                 read_policy(settings.policy)
-                check_precision(settings.precision)
             if settings.out is not None or (self._driver and self._driver.wants_images):
                 self._render_once(names[0])
             policy = fingerprint(settings.policy)

@@ -69,5 +69,6 @@ class GraphedEncoder:
                     self._run()
             torch.cuda.current_stream().wait_stream(stream)
             self._graph = torch.cuda.CUDAGraph()
-            with torch.cuda.graph(self._graph):
+            # Another policy may drive meanwhile, and its thread may allocate.
+            with torch.cuda.graph(self._graph, capture_error_mode='thread_local'):
                 return self._run()

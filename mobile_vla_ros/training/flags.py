@@ -128,6 +128,9 @@ def read_config(path: Path) -> dict[str, Any]:
             expected='lines such as "epochs: 20"',
         )
     hints = _hints()
+    for other, name in OTHER_NAMES.items():
+        if other in values and name in values:
+            raise UserError(f'{path} has {other} and {name}, which are one', remedy='keep one')
     values = {OTHER_NAMES.get(name, name): value for name, value in values.items()}
     for name in values:
         if name not in hints:

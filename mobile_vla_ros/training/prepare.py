@@ -34,6 +34,7 @@ from mobile_vla_ros.model.bundle import check_before_training
 from mobile_vla_ros.model.device import AUTO, pick_device, pick_precision
 from mobile_vla_ros.model.network import VlaNetwork, evaluating
 from mobile_vla_ros.model.policy_spec import PolicySpec
+from mobile_vla_ros.training import state
 from mobile_vla_ros.training.config import DataConfig, ModelConfig, TrainConfig
 from mobile_vla_ros.training.initial_policy import initial_policy
 from mobile_vla_ros.types import ActionSpec
@@ -96,9 +97,16 @@ def episodes_of(data: DataConfig, log: Callable[[str], None]) -> EpisodeSet:
 
 
 def with_precision(config: TrainConfig) -> TrainConfig:
-    """Return a configuration with the precision that `auto` stands for on its device."""
+    """
+    Return a configuration with the precision that `auto` stands for.
+
+    That is the one of the run to resume, on whatever device; else the best of the device.
+    """
     if config.precision != AUTO:
         return config
+    begun = state.read_state(Path(config.out))
+    if begun is not None:
+        return replace(config, precision=begun[1].get('precision', 'no'))
     found = pick_precision(AUTO, config.device)
     return replace(config, precision='no' if found == 'fp32' else found)
 

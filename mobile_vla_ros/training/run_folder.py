@@ -231,7 +231,8 @@ class RunFolder:
         try:
             from torch.utils.tensorboard import SummaryWriter
         except ImportError:
-            self.log('tensorboard is not installed: history.json alone has the losses')
+            if len(history) == 1:
+                self.log('tensorboard is not installed: history.json alone has the losses')
             return
         if self._board is None:
             self._board = SummaryWriter(self.path / 'tensorboard', purge_step=row['epoch'])
@@ -270,7 +271,7 @@ class RunFolder:
 
 def _val_loss(bundle: Path) -> float:
     """Return the validation loss of a bundle's epoch; inf without a bundle."""
-    if not bundle.exists():
+    if not bundle_folder(bundle).is_dir():
         return math.inf
     return float(read_spec(bundle).metrics['epoch']['val_loss'])
 

@@ -43,6 +43,7 @@ class _Latched:
 
     rows: dict[tuple[str, bytes], _Row] = field(default_factory=dict)
     size: int = 0
+    lost: Counter[str] = field(default_factory=Counter)  # for want of memory
 
     def hold(self, key: tuple[str, bytes], row: _Row, most: float) -> None:
         """Add one; the oldest give way, since a map that is published anew is latched, too."""
@@ -50,7 +51,9 @@ class _Latched:
         self.rows[key] = row
         self.size += row.size
         while self.size > most:
-            self.forget(next(iter(self.rows)))
+            oldest = next(iter(self.rows))
+            self.lost[self.rows[oldest].of] += 1
+            self.forget(oldest)
 
     def forget(self, key: tuple[str, bytes]) -> None:
         row = self.rows.pop(key, None)
@@ -278,6 +281,9 @@ class RingWriter:
             if self._rows:
                 first = self._rows[0]
                 file.add_event('start', first.received_ns, steady_ns=first.steady_ns)
+                for of, count in self._latched.lost.items():
+                    name, text = loss(count, of, 'latched, and no room in the black box')
+                    file.add_event(name, first.received_ns, text, steady_ns=first.steady_ns)
             # In front of the others, so that they count as lost where the disk is full.
             self._rows.extendleft(reversed(self._latched.rows.values()))
             self._bytes += self._latched.size

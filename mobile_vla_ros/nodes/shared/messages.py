@@ -76,34 +76,35 @@ def steady_ns() -> int:
     return time.clock_gettime_ns(time.CLOCK_BOOTTIME)
 
 
+MAX_STEP_NS = 3600 * 10**9  # of a simulation between two rows; beyond it, another clock
+
+
 class EpisodeTime:
     """
     The time that the rows of an episode are paired by: it never goes back, and never stands.
 
-    That is the time since boot. Under simulated time it is the simulation's, in which the robot
-    drives and the camera has its rate, whatever its speed; where that goes back, the time since
-    boot has its place.
+    That is the time since boot. Under simulated time it goes on as the simulation does, in which
+    the robot drives and the camera has its rate, whatever its speed; where that goes back, jumps
+    by an hour or is off, it goes on as the time since boot does.
     """
 
     def __init__(self, node: Node) -> None:
         self._node = node
-        self._offset_ns: int | None = None  # to the simulation's time
-        self._simulated_ns = self._real_ns = self._newest_ns = 0
+        self._simulated_ns: int | None = None
+        self._real_ns = self._newest_ns = 0
 
     def __call__(self) -> int:
         """Return it, nanoseconds."""
         real_ns, clock = steady_ns(), self._node.get_clock()
-        if not isinstance(clock, ROSClock) or not clock.ros_time_is_active:
-            return real_ns
-        now_ns = clock.now().nanoseconds
-        if not now_ns:  # before the first message on /clock
-            return real_ns
-        if self._offset_ns is None:
-            self._offset_ns = real_ns - now_ns
-        elif now_ns < self._simulated_ns:
-            self._offset_ns = self._newest_ns + real_ns - self._real_ns - now_ns
+        simulated = isinstance(clock, ROSClock) and clock.ros_time_is_active
+        # At 0 no message came on /clock, or the simulation begins anew.
+        now_ns = (clock.now().nanoseconds or None) if simulated else None
+        elapsed_ns = real_ns - self._real_ns
+        if now_ns is not None and self._simulated_ns is not None:
+            step_ns = now_ns - self._simulated_ns
+            elapsed_ns = step_ns if 0 <= step_ns <= MAX_STEP_NS else elapsed_ns
         self._simulated_ns, self._real_ns = now_ns, real_ns
-        self._newest_ns = max(now_ns + self._offset_ns, self._newest_ns + 1)
+        self._newest_ns = max(self._newest_ns + elapsed_ns, self._newest_ns + 1)
         return self._newest_ns
 
 

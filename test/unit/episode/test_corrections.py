@@ -167,10 +167,13 @@ def test_the_guard_s_own_stops_are_marked_wrong():
 # --- weights in training ---
 
 
+BOXES = 'go to the red box', 'go to the blue box'
+
+
 def write_corrected(folder, number=0, *, corrected=range(14, 20)):
     """Write an episode of 30 frames at 10 Hz in which a person takes over for some commands."""
     created_ns = CREATED_NS + number * 60_000_000_000
-    writer = EpisodeWriter(folder, EpisodeInfo(f'go to box {number % 2}'), created_ns)
+    writer = EpisodeWriter(folder, EpisodeInfo(BOXES[number % 2]), created_ns)
     for index in range(30):
         now_ns = created_ns + index * PERIOD_NS
         writer.add_frame(encoded(index * 5 + number, size=(56, 56)), now_ns, now_ns)
@@ -212,7 +215,7 @@ def test_each_step_of_a_chunk_has_the_weight_of_its_command(tmp_path):
         ActionSpec(),
         ImageSpec(56, (0, 0, 0), (1, 1, 1)),
         18,
-        {'go to box 0': torch.tensor([4])},
+        {BOXES[0]: torch.tensor([4])},
         corrections=5.0,
     )
     expected = hand_weights(5.0)
@@ -233,7 +236,7 @@ def test_without_the_flag_an_item_has_no_weight(tmp_path):
         ActionSpec(),
         ImageSpec(56, (0, 0, 0), (1, 1, 1)),
         18,
-        {'go to box 0': torch.tensor([4])},
+        {BOXES[0]: torch.tensor([4])},
     )
     assert 'weight' not in collate([data[0], data[1]])
     assert [data.weight_of(index) for index in (0, 1)] == [data.real_steps(i) for i in (0, 1)]
@@ -256,7 +259,7 @@ def test_a_step_divides_by_the_sum_of_the_weights(tmp_path, small_backbone):
         ActionSpec(),
         initial.image,
         18,
-        {'go to box 0': torch.tensor([4, 5])},
+        {BOXES[0]: torch.tensor([4, 5])},
         corrections=3.0,
     )
     network = initial.network

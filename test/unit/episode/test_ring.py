@@ -138,6 +138,20 @@ def test_latched_messages_are_bounded_and_in_their_order(tmp_path):
         assert len(odoms) <= len(grids)
 
 
+def test_a_latched_message_that_is_too_large_is_named(tmp_path):
+    """One above a quarter of the memory is held no longer than others, and not silently."""
+    grid, odom = Channel('/map', 'a/msg/B', latched=True), Channel('/odom', 'a/msg/B')
+    ring = RingWriter(tmp_path, 1.0, 10**6)
+    ring.add_message(grid, b'm' * 300_000, START_NS, START_NS)
+    ring.add_message(odom, b'o', START_NS, START_NS + 3 * 10**9)
+    ring.keep(
+        lambda proposals: EpisodeWriter(tmp_path, EpisodeInfo('go'), CREATED_NS, messages=True)
+    )
+    with Episode.open(ring.close()) as episode:
+        assert set(episode.topics) == {'/odom'}
+        assert ['1 messages of /map' in event.text for event in episode.events].count(True) == 1
+
+
 def test_what_is_latched_takes_no_longer_the_more_there_is_of_it(tmp_path):
     """Each message costs the same: its size is added, and taken off when it gives way."""
     tree, ring = Channel('/tf_static', 'a/msg/B', latched=True), RingWriter(tmp_path, 1.0, 10**7)

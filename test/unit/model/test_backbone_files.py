@@ -113,3 +113,17 @@ def test_a_causal_resampler_is_refused(small_backbone):
     with pytest.raises(UserError, match='image tokens of Kosmos-2 wrongly'):
         check_attention(model)
     assert model.config._attn_implementation == 'sdpa'
+
+
+def test_a_text_model_that_sees_later_words_is_refused(monkeypatch):
+    """In one layer that is a small difference, and still it is found."""
+    model = load_backbone('builtin:tiny').model
+    check_attention(model)
+    theirs = torch.nn.functional.scaled_dot_product_attention
+
+    def unmasked(*tensors, attn_mask=None, is_causal=False, **more):
+        return theirs(*tensors, attn_mask=None, is_causal=False, **more)
+
+    monkeypatch.setattr(torch.nn.functional, 'scaled_dot_product_attention', unmasked)
+    with pytest.raises(UserError, match='text states of Kosmos-2 wrongly'):
+        check_attention(model)

@@ -18,6 +18,7 @@ from mobile_vla_ros.errors import UserError
 from mobile_vla_ros.model import weights
 from mobile_vla_ros.model.backbone import find_backbone, load_backbone
 from mobile_vla_ros.model.backbone_check import image_tokens
+from mobile_vla_ros.model.builtin import bundle_folder
 from mobile_vla_ros.model.bundle import load_bundle
 from mobile_vla_ros.model.closed_folder import sha256
 from mobile_vla_ros.model.policy_spec import BackboneRef, read_spec
@@ -180,6 +181,17 @@ def test_a_hub_that_does_not_answer_is_given_up(tmp_path):
         )
     assert 'cannot be loaded' in done.stderr and 'hf download somebody/kosmos' in done.stderr
     assert time.monotonic() - started < 60
+
+
+def test_a_text_file_is_a_policy_only_where_it_names_a_folder(tmp_path):
+    """As best on a disk without links; nothing else in a file leads anywhere."""
+    (tmp_path / 'there').mkdir()
+    for content, folder in (('there\n', 'there'), ('', ''), ('gone', ''), ('a' * 3000, '')):
+        (tmp_path / 'best').write_text(content)
+        expected = tmp_path / (folder or 'best')
+        assert bundle_folder(tmp_path / 'best') == expected
+        with pytest.raises(UserError):
+            read_spec(tmp_path / 'best')
 
 
 def test_a_path_is_never_asked_of_the_hub(tmp_path, monkeypatch):

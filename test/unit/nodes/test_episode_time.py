@@ -49,6 +49,16 @@ def test_it_goes_on_where_the_simulation_stands_or_goes_back(monkeypatch):
     assert simulation.at(5, 1003.1) == pytest.approx(1004, abs=1e-6)
 
 
+def test_another_clock_on_the_same_topic_is_no_time_that_passed(monkeypatch):
+    """Two publishers, of 1970 and of today, or a simulation that begins anew at 0."""
+    simulation = Simulation(monkeypatch)
+    first = simulation.at(50, 1000)
+    today = 1.8e9
+    seen = [simulation.at(now, 1000 + step) for step, now in enumerate((today, 51, today, 0, 1))]
+    assert seen == pytest.approx([first, first + 1, first + 2, first + 3, first + 4], abs=1e-6)
+    assert simulation.at(3, 1005) == pytest.approx(first + 6, abs=1e-6)
+
+
 def test_without_a_simulation_it_is_the_time_since_boot():
     """It counts a suspension, too."""
 
