@@ -93,6 +93,8 @@ class PolicySpec:
         its unit), `camera_sizes` ([width, height], the most frequent first) and `edits` (a hash
         for each edited episode).
     :param metrics: validation metrics of the policy and of the baselines.
+    :param int8: the proof that it drives as well with int8 weights (`rollout.quantise`); empty
+        without.
     :param files: SHA-256 of each of `FILES`, by `save_bundle`; empty in older bundles.
     """
 
@@ -108,6 +110,7 @@ class PolicySpec:
     blank: str = ''
     data: dict[str, Any] = field(default_factory=dict)
     metrics: dict[str, Any] = field(default_factory=dict)
+    int8: dict[str, Any] = field(default_factory=dict)
     files: dict[str, str] = field(default_factory=dict, compare=False)
 
     def prompt(self, instruction: str) -> str:
@@ -126,9 +129,10 @@ class PolicySpec:
             **asdict(self),
         }
         content['actions']['units'] = self.actions.units
-        for part in (content, content['backbone']):  # absent, not empty, where nothing is hashed
-            if not part['files']:
-                del part['files']
+        # Absent, not empty, where nothing is hashed or proved.
+        for part, name in ((content, 'files'), (content['backbone'], 'files'), (content, 'int8')):
+            if not part[name]:
+                del part[name]
         return json.dumps(content, indent=2) + '\n'
 
     @classmethod
