@@ -208,7 +208,7 @@ DRIVE = Bringup(
         Argument(
             'backbone', '', "folder of the policy's backbone (empty: found by its hash or hub id)"
         ),
-        Argument('precision', '', 'auto, fp32, bf16 or fp16 (empty: as in the parameter file)'),
+        Argument('precision', '', 'auto, fp32, bf16, fp16 or int8 (empty: the parameter file)'),
         Argument(
             'playback',
             '',

@@ -38,20 +38,9 @@ def _add_record(benches) -> None:
         "reference run's layout (encode). Exit status 1 if a promise is broken.",
         epilog='example: mobile_vla bench record load encode --seconds 60',
     )
-    parser.add_argument(
-        '--seconds',
-        type=float,
-        default=benchmark.RECORD_S,
-        metavar='S',
-        help=f'length of the episode at 30 Hz ({benchmark.RECORD_S:g}); a tenth of it at 60 Hz',
-    )
-    parser.add_argument(
-        '--kills',
-        type=int,
-        default=benchmark.KILLS,
-        metavar='N',
-        help=f'recorders to kill ({benchmark.KILLS})',
-    )
+    words = 'length of the episode at 30 Hz ({:g}); a tenth of it at 60 Hz'
+    _add_number(parser, '--seconds', benchmark.RECORD_S, words, 'S')
+    _add_number(parser, '--kills', benchmark.KILLS, 'recorders to kill ({})')
     parser.add_argument(
         '--seed', type=int, default=0, help='random seed of the moments of the kills (0)'
     )
@@ -73,21 +62,10 @@ def _add_train(benches) -> None:
         'promise is broken.',
         epilog='example: mobile_vla bench train encodes memory',
     )
-    parser.add_argument(
-        '--takes',
-        type=int,
-        default=benchmark.EPISODES,
-        metavar='N',
-        help='episodes of the parts encodes and tokens; loader uses 4 N - 2 '
-        f'({benchmark.EPISODES})',
-    )
-    parser.add_argument(
-        '--turns',
-        type=int,
-        default=benchmark.TURNS,
-        metavar='N',
-        help=f'repetitions of each timing, of which the fastest counts ({benchmark.TURNS})',
-    )
+    words = 'episodes of the parts encodes and tokens; loader uses 4 N - 2 ({})'
+    _add_number(parser, '--takes', benchmark.EPISODES, words)
+    words = 'repetitions of each timing, of which the fastest counts ({})'
+    _add_number(parser, '--turns', benchmark.TURNS, words)
     parser.add_argument(
         '--batches',
         type=int,
@@ -119,6 +97,12 @@ def _add_drive(benches) -> None:
     parser.add_argument('--device', default='cpu', help='of the part step: cpu, cuda … (cpu)')
     _add_common(parser, benchmark.DRIVE_PARTS, 'weights and logs', benchmark.DRIVE_BY_NAME)
     parser.set_defaults(run=run_drive)
+
+
+def _add_number(parser, flag: str, default: float, words: str, metavar: str = 'N') -> None:
+    """Add a number of the default's type; its help has the default in the place of {}."""
+    words, kind = words.format(default), type(default)
+    parser.add_argument(flag, type=kind, default=default, metavar=metavar, help=words)
 
 
 def _add_common(

@@ -59,11 +59,11 @@ def register(subparsers) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Inject the faults and print the results; return 1 unless all promises are kept."""
-    from mobile_vla_ros.drill.catalog import chosen
+    from mobile_vla_ros.drill.catalog import chosen, listed, text
 
     faults = chosen(args.faults)
     if args.list:
-        _list(faults, args.json)
+        print(json.dumps(listed(faults)) if args.json else text(faults))
         return 0
     from mobile_vla_ros.drill import run as drill
     from mobile_vla_ros.drill.table import cells, kept
@@ -91,27 +91,6 @@ def run(args: argparse.Namespace) -> int:
                 keep.append(True)
                 print(f"the nodes' logs are kept in {folder}", file=sys.stderr)
     return 0 if whole else 1
-
-
-def _list(faults, as_json: bool):
-    if as_json:
-        print(
-            json.dumps(
-                [
-                    {
-                        'fault': fault.name,
-                        'title': fault.title,
-                        'promise': fault.promised,
-                        'observable': fault.observable,
-                    }
-                    for fault in faults
-                ]
-            )
-        )
-        return
-    from mobile_vla_ros.text_table import table
-
-    print(table((fault.name, f'{fault.title}: {fault.promised}') for fault in faults))
 
 
 def _print(args: argparse.Namespace, rows: list[dict]):

@@ -5,7 +5,7 @@ import json
 import sys
 from pathlib import Path
 
-from mobile_vla_ros.cli import add_computing
+from mobile_vla_ros.cli import add_computing, computing
 from mobile_vla_ros.errors import UserError
 from mobile_vla_ros.report.builders.evaluation_text import text
 
@@ -106,10 +106,7 @@ def run(args: argparse.Namespace) -> int:
         val_share=args.val_share,
         split_seed=args.split_seed,
         group_duplicates=args.group_duplicates,
-        device=args.device,
-        precision=args.precision,
-        backbone=args.backbone,
-        offline=args.offline,
+        **computing(args),
         accept_verdicts=args.accept_verdicts,
     )
     result = evaluation.summary

@@ -11,7 +11,10 @@ from mobile_vla_ros.errors import UserError
 from mobile_vla_ros.plain_text import PlainStream
 
 # Modules with `register(subparsers)`; heavy imports belong in their functions.
-SUBCOMMANDS = ('demo', 'train', 'evaluate', 'simulate', 'replay', 'drill', 'episodes', 'bench')
+SUBCOMMANDS = (
+    *('demo', 'train', 'evaluate', 'simulate', 'quantise'),
+    *('replay', 'drill', 'episodes', 'bench'),
+)
 
 
 def build_parser() -> argparse.ArgumentParser:

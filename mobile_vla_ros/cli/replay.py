@@ -5,7 +5,7 @@ import json
 import sys
 from pathlib import Path
 
-from mobile_vla_ros.cli import add_computing
+from mobile_vla_ros.cli import add_computing, computing
 from mobile_vla_ros.errors import UserError
 
 LIVE_TOLERANCE = 1e-5  # m/s or rad/s: between the node and the same path in one process
@@ -60,11 +60,8 @@ def run(args: argparse.Namespace) -> int:
         episode=args.episode,
         policy=args.policy,
         instruction=args.instruction,
-        device=args.device,
-        precision=args.precision,
-        backbone=args.backbone,
         threads=args.threads,
-        offline=args.offline,
+        **computing(args),
         quiet=args.json,
     )
     settings.check()

@@ -5,7 +5,7 @@ import json
 import sys
 from pathlib import Path
 
-from mobile_vla_ros.cli import add_computing
+from mobile_vla_ros.cli import add_computing, computing
 from mobile_vla_ros.rollout.drivers import CONTROLS
 
 ALL = 'all'
@@ -63,10 +63,7 @@ def run(args: argparse.Namespace) -> int:
         trials=args.trials,
         seed=args.seed,
         control=args.control,
-        device=args.device,
-        precision=args.precision,
-        backbone=args.backbone,
-        offline=args.offline,
+        **computing(args),
         live=args.ros,
         out=args.out,
         quiet=args.json,

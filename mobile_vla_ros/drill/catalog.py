@@ -9,6 +9,7 @@ from mobile_vla_ros.bringup.spec import NodeSpec
 from mobile_vla_ros.bringup.stacks import DRIVE, SIM
 from mobile_vla_ros.errors import UserError, did_you_mean
 from mobile_vla_ros.safety.status import State, StopReason
+from mobile_vla_ros.text_table import table
 
 SPEED_MPS = 1.0
 PROMISED_MS = 250.0
@@ -217,6 +218,24 @@ def chosen(names: Sequence[str]) -> list[Fault]:
                 remedy=did_you_mean(name, known),
             )
     return [known[name] for name in dict.fromkeys(names or known)]
+
+
+def listed(faults: Sequence[Fault]) -> list[dict[str, str]]:
+    """Return what `drill --list --json` prints."""
+    return [
+        {
+            'fault': fault.name,
+            'title': fault.title,
+            'promise': fault.promised,
+            'observable': fault.observable,
+        }
+        for fault in faults
+    ]
+
+
+def text(faults: Sequence[Fault]) -> str:
+    """Return what `drill --list` prints."""
+    return table((fault.name, f'{fault.title}: {fault.promised}') for fault in faults)
 
 
 def nodes(

@@ -1,8 +1,10 @@
 """The policy bundle: a folder with everything that driving needs; saved whole, loaded checked."""
 
+import contextlib
 import json
 import secrets
 import shutil
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -21,11 +23,12 @@ from mobile_vla_ros.model.backbone import (
 )
 from mobile_vla_ros.model.builtin import bundle_folder
 from mobile_vla_ros.model.bundle_check import adapter_problems, config_problems, tensor_problems
-from mobile_vla_ros.model.closed_folder import MAX_JSON_BYTES, different, sha256
+from mobile_vla_ros.model.closed_folder import MAX_JSON_BYTES, different, inside, sha256
 from mobile_vla_ros.model.device import pick_device
-from mobile_vla_ros.model.golden import Golden, write_golden
+from mobile_vla_ros.model.golden import GOLDEN, Golden, write_golden
 from mobile_vla_ros.model.manifest_check import manifest_problems
 from mobile_vla_ros.model.network import ActionHead, VlaNetwork, start_ids
+from mobile_vla_ros.model.packing import quantise
 from mobile_vla_ros.model.policy_spec import (
     ADAPTER,
     FILES,
@@ -47,27 +50,56 @@ def save_bundle(
     :param golden: golden frames, compared before every drive.
     :raises UserError: when the folder exists (nothing is overwritten) or the disk is full.
     """
-    folder = Path(folder)
-    if folder.exists():
-        raise UserError(
-            f'a policy cannot be written to {folder}',
-            got='a folder that exists',
-            expected='a new folder',
-        )
     tensors = {f'head.{name}': value for name, value in network.head.state_dict().items()}
     tensors['action_token'] = network.action_token.detach()
-    trained = [p for p in network.parameters() if p.requires_grad]
-    partial = None
-    try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        partial = folder.with_name(f'.{folder.name}.{secrets.token_hex(4)}')
-        partial.mkdir()  # for whom the umask lets read it, as the files in it
+    size = sum(p.numel() * p.element_size() for p in network.parameters() if p.requires_grad)
+    with _new_bundle(folder, size + (golden.frames.nbytes if golden else 0), spec) as partial:
         save_adapter(network.backbone, partial / ADAPTER)
         save_file(
             {name: value.contiguous().cpu() for name, value in tensors.items()}, partial / HEAD
         )
         if golden is not None:
             write_golden(partial, golden)
+    return Path(folder)
+
+
+def copy_bundle(source: Path | str, folder: Path, spec: PolicySpec) -> Path:
+    """
+    Write a bundle with the weights and golden frames of another, and another spec.
+
+    :raises UserError: as `save_bundle`.
+    """
+    source = bundle_folder(source)
+    names = [*FILES, *([GOLDEN] if inside(source, GOLDEN) else ())]
+    size = sum((source / name).stat().st_size for name in names)
+    with _new_bundle(folder, size, spec) as partial:
+        (partial / ADAPTER).mkdir()
+        for name in names:
+            shutil.copyfile(source / name, partial / name)
+    return Path(folder)
+
+
+def check_new(folder: Path) -> None:
+    """Raise UserError if there is something at the place of a new bundle."""
+    if folder.exists():
+        raise UserError(
+            f'a policy cannot be written to {folder}',
+            got='a folder that exists',
+            expected='a new folder',
+        )
+
+
+@contextlib.contextmanager
+def _new_bundle(folder: Path, size: int, spec: PolicySpec) -> Iterator[Path]:
+    """Yield a folder for all but the manifest, then write that and rename the folder."""
+    folder = Path(folder)
+    check_new(folder)
+    partial = None
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        partial = folder.with_name(f'.{folder.name}.{secrets.token_hex(4)}')
+        partial.mkdir()  # for whom the umask lets read it, as the files in it
+        yield partial
         # Last, so that what a kill leaves before this cannot be read as a bundle.
         spec = replace(spec, files=_hashes(partial))
         (partial / MANIFEST).write_text(spec.to_json())
@@ -78,11 +110,8 @@ def save_bundle(
         if partial is not None:
             shutil.rmtree(partial, ignore_errors=True)
         if is_disk_full(error):
-            size = sum(p.numel() * p.element_size() for p in trained)
-            size += golden.frames.nbytes if golden is not None else 0
             raise disk_full_error(f'the policy {folder}', folder.parent, size) from error
         raise
-    return folder
 
 
 def _hashes(folder: Path) -> dict[str, str]:
@@ -156,20 +185,29 @@ def load_bundle(
     Load a bundle and its backbone (`find_backbone`); only `KNOWN_HUB` is downloaded.
 
     :param folder: of the bundle, or a `builtin:` name.
+    :param dtype: of the weights; int8, for a bundle with the proof: of most, and bfloat16 of the
+        rest (`packing.quantise`).
     :param merge: fold the adapters into the weights, for driving.
     :param backbone: folder or hub id to load it from instead; it must have the same files.
     :raises UserError: when the bundle is missing, foreign or incomplete, its backbone is not the
-        one it was trained on, or its tensors do not fit.
+        one it was trained on, its tensors do not fit, or nothing proves that it drives in int8.
     """
     typed, folder = Path(folder).expanduser(), bundle_folder(folder)
     spec = read_spec(folder)
+    int8 = dtype is torch.int8
+    if int8 and not spec.int8:
+        raise UserError(
+            f'nothing proves that the policy {folder} drives as well with int8 weights',
+            expected=f'the proof in its {MANIFEST}',
+            remedy=f'run: mobile_vla quantise {folder} --out NEW_FOLDER; and drive the new folder',
+        )
     name, revision = (backbone, None) if backbone else find_backbone(spec.backbone, folder, typed)
     place = pick_device(device)
     loaded = load_backbone(
         name,
         revision=revision,
         offline=offline,
-        dtype=dtype,
+        dtype=torch.bfloat16 if int8 else dtype,
         device=place,
         chosen=bool(backbone),
     )
@@ -187,6 +225,8 @@ def load_bundle(
         torch.empty(spec.head.features),
     )
     network.load_state_dict(load_file(folder / HEAD), strict=False)
+    if int8:
+        quantise(network.kosmos)
     unhashed = () if spec.files else FILES
     if not spec.backbone.files:
         unhashed += tuple(loaded.files)

@@ -5,7 +5,13 @@ import torch
 from mobile_vla_ros.errors import UserError, did_you_mean, first_line
 
 AUTO = 'auto'
-PRECISIONS = {'fp32': torch.float32, 'bf16': torch.bfloat16, 'fp16': torch.float16}
+INT8 = 'int8'  # of the weights alone
+PRECISIONS = {
+    'fp32': torch.float32,
+    'bf16': torch.bfloat16,
+    'fp16': torch.float16,
+    INT8: torch.int8,
+}
 BFLOAT16_SINCE = (8, 0)  # compute capability of the first GPU that computes in bfloat16: Ampere
 
 

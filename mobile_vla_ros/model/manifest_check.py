@@ -81,6 +81,16 @@ def _hashes(name: str) -> Rule:
     )
 
 
+def _is_proof(value: Any) -> bool:
+    """Whether an object has what the proof of int8 weights is made of."""
+    counts = ('trials', 'worse', 'better')
+    return (
+        type(value) is dict
+        and all(type(value.get(name)) is int and value[name] >= 0 for name in counts)
+        and all(_is_text(value.get(name)) for name in ('golden', 'suite'))
+    )
+
+
 def _is_template(value: Any) -> bool:
     """Whether a short text has one `{instruction}`, at most one `{image}` before it, no other."""
     if type(value) is not str or len(value) > MAX_TEMPLATE:
@@ -138,6 +148,7 @@ OPTIONAL: dict[str, Rule] = {
     'camera': ('the name of a camera', _is_text),
     'files': _hashes(r'(adapter/)?\w[\w.-]{0,254}'),
     'backbone.files': _hashes(r'\w[\w.-]{0,254}'),
+    'int8': ('the proof that mobile_vla quantise writes', _is_proof),
     'data.train_episodes': _list_of('names', _is_text),
     'data.val_episodes': _list_of('names', _is_text),
     'data.mean_action': _list_of('numbers', _is_number),

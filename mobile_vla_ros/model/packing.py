@@ -1,7 +1,13 @@
-"""Linear layers whose weights are reordered once for the CPU, not at every step."""
+"""Layers for driving: weights reordered once for the CPU, or stored in int8."""
+
+from collections.abc import Callable
 
 import torch
 from torch import nn
+from transformers import PreTrainedModel
+
+INT8_MAX = 127
+BLOCK_VALUES = 1 << 22  # of the int8 weights that are converted at a time
 
 
 class PackedLinear(nn.Module):
@@ -32,17 +38,24 @@ def pack(model: nn.Module) -> int:
     :returns: how many layers were packed: 0 on a GPU, in other precisions, and where torch has no
         oneDNN for bfloat16 on this CPU.
     """
-    if not can_pack():
-        return 0
-    packed = 0
-    # No list of the layers themselves, which would keep every weight that is replaced.
-    for parent in [one for one in model.modules() if not isinstance(one, nn.Linear)]:
-        for name in [name for name, _ in parent.named_children()]:
-            child = getattr(parent, name)
-            if type(child) is nn.Linear and _fits(child.weight):
-                setattr(parent, name, PackedLinear(child))
-                packed += 1
-    return packed
+    return _replace(model, PackedLinear, _fits) if can_pack() else 0
+
+
+def _replace(
+    model: nn.Module,
+    new: Callable[[nn.Linear], nn.Module],
+    fits: Callable[[torch.Tensor], bool],
+) -> int:
+    """Replace linear layers whose weight fits, and return how many."""
+    places = [  # not the layers themselves, which would keep every weight that is replaced
+        (parent, name)
+        for parent in model.modules()
+        for name, child in parent.named_children()
+        if type(child) is nn.Linear and fits(child.weight)
+    ]
+    for parent, name in places:
+        setattr(parent, name, new(getattr(parent, name)))
+    return len(places)
 
 
 def _fits(weight: torch.Tensor) -> bool:
@@ -58,3 +71,58 @@ def can_pack() -> bool:
         and hasattr(torch.ops.mkldnn, '_reorder_linear_weight')
         and torch.ops.mkldnn._is_mkldnn_bf16_supported()
     )
+
+
+# No library for this: torchao has no compiled wheel for aarch64 (Jetson). torch's own product of
+# int8 weights was slower on a CPU than converting them, for the rows of a frame.
+class _Int8(nn.Module):
+    """
+    A matrix in int8, and a scale for each of its rows.
+
+    A weight differs from the original by at most half a scale, 1/254 of its row's largest.
+
+    :param layer: with a (rows, columns) weight in floating point, which is copied.
+    """
+
+    def __init__(self, layer: nn.Linear | nn.Embedding) -> None:
+        super().__init__()
+        weight = layer.weight.detach()
+        tiny = torch.finfo(weight.dtype).tiny  # for rows of zeros
+        scale = (weight.float().abs().amax(1) / INT8_MAX).clamp_min(tiny).to(weight.dtype)
+        self.weight: torch.Tensor
+        self.scale: torch.Tensor
+        self.register_buffer('weight', (weight.float() / scale[:, None]).round().to(torch.int8))
+        self.register_buffer('scale', scale)
+
+
+class Int8Linear(_Int8):
+    """A linear layer for inference that stores its weights in int8."""
+
+    def __init__(self, linear: nn.Linear) -> None:
+        super().__init__(linear)
+        self.bias = linear.bias
+
+    def forward(self, rows: torch.Tensor) -> torch.Tensor:
+        """Map (..., in) to (..., out), both of the scale's dtype."""
+        blocks = self.weight.split(max(1, BLOCK_VALUES // self.weight.shape[1]))
+        parts = [nn.functional.linear(rows, block.to(rows.dtype)) for block in blocks]
+        out = torch.cat(parts, -1) * self.scale
+        return out if self.bias is None else out + self.bias
+
+
+class Int8Embedding(_Int8):
+    """A table of embeddings for inference in int8."""
+
+    def forward(self, ids: torch.Tensor) -> torch.Tensor:
+        """Map (...) ids to (..., columns)."""
+        return self.weight[ids] * self.scale[ids][..., None]
+
+
+def quantise(model: PreTrainedModel) -> None:
+    """
+    Store the weights of the linear layers and of the word embeddings in int8, layer by layer.
+
+    A quantised model can be moved, not trained.
+    """
+    _replace(model, Int8Linear, lambda _: True)
+    model.set_input_embeddings(Int8Embedding(model.get_input_embeddings()))

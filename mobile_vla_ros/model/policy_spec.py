@@ -95,6 +95,8 @@ class PolicySpec:
         its unit), `camera_sizes` ([width, height], the most frequent first) and `edits` (a hash
         for each edited episode).
     :param metrics: validation metrics of the policy and of the baselines.
+    :param int8: the proof that it drives as well with int8 weights (`rollout.quantise`); empty
+        without.
     :param files: SHA-256 of each of `FILES`, by `save_bundle`; empty in older bundles.
     """
 
@@ -111,6 +113,7 @@ class PolicySpec:
     camera: str = ''
     data: dict[str, Any] = field(default_factory=dict)
     metrics: dict[str, Any] = field(default_factory=dict)
+    int8: dict[str, Any] = field(default_factory=dict)
     files: dict[str, str] = field(default_factory=dict, compare=False)
 
     def prompt(self, instruction: str) -> str:
@@ -131,9 +134,10 @@ class PolicySpec:
         content['actions']['units'] = self.actions.units
         if not self.camera:
             del content['camera']
-        for part in (content, content['backbone']):  # absent, not empty, where nothing is hashed
-            if not part['files']:
-                del part['files']
+        # Absent, not empty, where nothing is hashed or proved.
+        for part, name in ((content, 'files'), (content['backbone'], 'files'), (content, 'int8')):
+            if not part[name]:
+                del part[name]
         return json.dumps(content, indent=2) + '\n'
 
     @classmethod

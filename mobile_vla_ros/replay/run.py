@@ -36,7 +36,7 @@ class Settings:
 
     :param instruction: None: the episode's own.
     :param device: auto, cpu, cuda or cuda:1 ….
-    :param precision: auto, fp32, bf16 or fp16.
+    :param precision: auto, fp32, bf16, fp16 or int8.
     :param threads: CPU threads for torch.
     :param offline: never ask the hub.
     :param backbone: folder or hub id of the policy's backbone, instead of the usual places.

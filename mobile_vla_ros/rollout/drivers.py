@@ -16,6 +16,7 @@ if TYPE_CHECKING:  # `mobile_vla simulate --help` loads neither MuJoCo nor torch
     from mobile_vla_ros.model.policy_spec import PolicySpec
     from mobile_vla_ros.rollout.policy_driver import PolicyDriver
     from mobile_vla_ros.rollout.trials import Driver
+    from mobile_vla_ros.runtime.vla_policy import VlaPolicy
     from mobile_vla_ros.safety.guard import Guard
     from mobile_vla_ros.sim.arena import Arena
 
@@ -66,21 +67,27 @@ def make_driver(
         return Timed(ExpertDriver(arena))
     if control == 'mean_action':
         return Timed(ConstantDriver(_mean_action(policy, spec)))
-    import torch
-    from tqdm import tqdm
-
     from mobile_vla_ros.model.device import PRECISIONS, pick_precision
-    from mobile_vla_ros.rollout.policy_driver import PolicyDriver
     from mobile_vla_ros.runtime.vla_policy import VlaPolicy
 
-    torch.set_num_threads(1)  # as in the inference node; one frame gains nothing from more
     blank = control if control in BLANKS else ''
     dtype = PRECISIONS[pick_precision(precision, device)]
     loaded = VlaPolicy.load(
         policy, device=device, dtype=dtype, blank=blank, backbone=backbone, offline=offline
     )
+    return policy_driver(loaded)
+
+
+def policy_driver(policy: 'VlaPolicy') -> 'Timed':
+    """Return the driver of a loaded policy, behind the guard."""
+    import torch
+    from tqdm import tqdm
+
+    from mobile_vla_ros.rollout.policy_driver import PolicyDriver
+
+    torch.set_num_threads(1)  # as in the inference node; one frame gains nothing from more
     # Beside the bar, and away from --json.
-    return Timed(Guarded(PolicyDriver(loaded, lambda words: tqdm.write(words, file=sys.stderr))))
+    return Timed(Guarded(PolicyDriver(policy, lambda words: tqdm.write(words, file=sys.stderr))))
 
 
 def _mean_action(policy: Path, spec: 'PolicySpec') -> 'np.ndarray':

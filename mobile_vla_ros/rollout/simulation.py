@@ -29,7 +29,7 @@ class Settings:
     :param seed: number of the first trial.
     :param control: '' or one of ``drivers.CONTROLS``.
     :param device: auto, cpu, cuda or cuda:1 ….
-    :param precision: auto, fp32, bf16 or fp16.
+    :param precision: auto, fp32, bf16, fp16 or int8.
     :param offline: never ask the hub.
     :param backbone: folder or hub id of the policy's backbone, instead of the usual places.
     :param live: drive through the live inference and guard nodes.
@@ -100,11 +100,12 @@ class Simulation(contextlib.AbstractContextManager):
     Arena, driver and logs of some suites, closed at the end.
 
     :param names: names of the suites.
+    :param driver: instead of the one of the settings.
     :raises UserError: for invalid settings, an unsuitable policy, logs of other trials, or a
         machine that cannot render.
     """
 
-    def __init__(self, settings: Settings, names: Sequence[str]):
+    def __init__(self, settings: Settings, names: Sequence[str], driver: Timed | None = None):
         settings.check()
         for name in names:
             scenes_of(name, settings.seed)
@@ -113,9 +114,9 @@ class Simulation(contextlib.AbstractContextManager):
         self._logs: dict[str, TrialLog] = {}
         with contextlib.ExitStack() as stack:
             self.arena = stack.enter_context(contextlib.closing(Arena()))
-            self._driver: Timed | None = None
+            self._driver = driver
             if not settings.live:
-                self._driver = make_driver(
+                self._driver = driver or make_driver(
                     settings.policy,
                     settings.control,
                     settings.device,

@@ -11,8 +11,9 @@ from mobile_vla_ros.types import NANOSECONDS, Frame
 # 32 windows of builtin:demo was 2e-7 with adapters merged in float32 on a CPU, 2e-4 with all
 # products in TF32 (which a GPU may use for float32), 5e-4 in float16 and 2e-3 in bfloat16; six to
 # ten times that is allowed. Another instruction changed the actions by 0.5 (median), blank images
-# by 0.4, BGR colours or missing adapters by 0.03.
-TOLERANCES = {'fp32': 1e-3, 'fp16': 5e-3, 'bf16': 2e-2}
+# by 0.4, BGR colours or missing adapters by 0.03. In int8 the
+# worst was 7.5e-3; what is allowed stays below what a missing adapter changes.
+TOLERANCES = {'fp32': 1e-3, 'fp16': 5e-3, 'bf16': 2e-2, 'int8': 2e-2}
 # Precision of the golden actions → key of TOLERANCES.
 WRITTEN_IN = {'float32': 'fp32', 'float16': 'fp16', 'bfloat16': 'bf16'}
 
@@ -24,7 +25,7 @@ def check_golden(policy: VlaPolicy, golden: Golden | None, precision: str) -> tu
     The policy is reset before and after; call this while it does not drive.
 
     :param golden: from `read_golden`; None: the bundle has none.
-    :param precision: that the policy was loaded in: fp32, bf16 or fp16.
+    :param precision: that the policy was loaded in: a key of ``TOLERANCES``.
     :returns: whether the actions match, and a sentence for the operator, with a remedy if not.
     :raises UserError: for an unknown precision.
     """

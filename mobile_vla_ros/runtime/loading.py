@@ -42,7 +42,7 @@ class PolicySettings:
     """
     How policies are loaded on this robot.
 
-    :param precision: auto, fp32, bf16 or fp16 (``model.device.pick_precision``).
+    :param precision: auto, fp32, bf16, fp16 or int8 (``model.device.pick_precision``).
     :param compile: torch.compile the backbone.
     :param blank: input that the policy does not get, one of ``types.BLANKS``.
     :param offline: never download a backbone.

@@ -7,7 +7,10 @@ import sys
 
 from mobile_vla_ros.cli.main import main
 
-SUBCOMMANDS = ('demo', 'train', 'evaluate', 'simulate', 'replay', 'episodes', 'drill', 'bench')
+SUBCOMMANDS = (
+    *('demo', 'train', 'evaluate', 'simulate', 'quantise'),
+    *('replay', 'episodes', 'drill', 'bench'),
+)
 
 
 def mobile_vla(*arguments, timeout_s: float = 120, **environment: str):

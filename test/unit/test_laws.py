@@ -90,6 +90,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     'cli.drill': {'drill', 'report'},
     'cli.episodes': {'data', 'episode', 'evaluation', 'interop', 'report'},
     'cli.evaluate': {'cli', 'data', 'episode', 'evaluation', 'report'},
+    'cli.quantise': {'cli', 'rollout'},
     'cli.replay': {'cli', 'replay', 'report.figures'},
     'cli.simulate': {'cli', 'report', 'rollout'},
     'cli.train': {'report', 'training'},

@@ -41,9 +41,6 @@ def add(actions) -> None:
         help='rows per second of HDF5 files, which have no times',
     )
     parser.add_argument(
-        '--instruction', default='', metavar='TEXT', help='of recordings that have none'
-    )
-    parser.add_argument(
         '--image-format',
         choices=('jpeg', 'png'),
         default='jpeg',
@@ -57,27 +54,21 @@ def add(actions) -> None:
         help='JPEG quality (default: %(default)s)',
     )
     parser.add_argument(
-        '--image-topic', default='', metavar='TOPIC', help='image topic of a bag with several'
-    )
-    parser.add_argument(
-        '--command-topic', default='', metavar='TOPIC', help='command topic of a bag with several'
-    )
-    parser.add_argument(
         '--base_command_timeout_s',
         type=float,
         metavar='S',
         help='the base stops this long after a command, 0: it holds the last one '
         '(default: by the images)',
     )
-    parser.add_argument(
-        '--encoding',
-        default='',
-        metavar='NAME',
-        help="colours of a bag's images of encoding 8UC3 and the like, which names none: bgr8, …",
-    )
-    parser.add_argument(
-        '--extra_topics', default='', metavar='/A,/B', help='other topics of a bag to keep'
-    )
+    colours = "colours of a bag's images of encoding 8UC3 and the like, which names none: bgr8, …"
+    for name, metavar, words in (
+        ('instruction', 'TEXT', 'of recordings that have none'),
+        ('image-topic', 'TOPIC', 'image topic of a bag with several'),
+        ('command-topic', 'TOPIC', 'command topic of a bag with several'),
+        ('encoding', 'NAME', colours),
+        ('extra_topics', '/A,/B', 'other topics of a bag to keep'),
+    ):
+        parser.add_argument(f'--{name}', default='', metavar=metavar, help=words)
     parser.add_argument('--json', action='store_true', help='print JSON, one object a source')
     parser.set_defaults(run=run)
 

@@ -84,7 +84,7 @@ def declare_params(node: Node) -> InferenceParams:
         camera_time=declare_camera_time(node),
         encoding=encoding_param(node),
         device=declare(node, 'device', 'auto', 'auto, cpu, cuda or cuda:1 …'),
-        precision=declare(node, 'precision', 'auto', 'auto, fp32, bf16 or fp16'),
+        precision=declare(node, 'precision', 'auto', 'auto, fp32, bf16, fp16 or int8'),
         compile=declare(
             node,
             'compile',
