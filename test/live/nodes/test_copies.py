@@ -74,6 +74,11 @@ def test_of_what_waited_together_the_newest_is_the_last(
     receive(node, found)
     publisher = client.publisher(topic, type(make('')), LATCHED)
     client.wait_for(lambda: publisher.get_subscription_count() == 2, what='the subscriptions')
+    mine = [one for one in node.subscriptions if one.topic_name == publisher.topic_name]
+    client.wait_for(  # each side finds the other by itself
+        lambda: len(mine) == 2 and all(one.get_publisher_count() for one in mine),
+        what='both subscriptions with the publisher',
+    )
     for word in ('one', 'two', 'three'):
         publisher.publish(make(word))
         time.sleep(0.01)
