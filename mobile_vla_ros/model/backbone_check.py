@@ -25,7 +25,7 @@ def check_attention(model: Kosmos2Model) -> None:
         model.set_attn_implementation('eager')
         expected = _outputs(model)
         model.set_attn_implementation(used)
-        later = _outputs(model, later=1.0)['text states']
+        later = _text_states(model, later=1.0)
     if not torch.equal(found['text states'][:, :-1], later[:, :-1]):
         raise _wrong('text states', f'with {used} a word sees the one after it')
     for part, plain in expected.items():
@@ -57,23 +57,26 @@ def _first_layers(model: Kosmos2Model) -> Iterator[None]:
             tower.layers = layers
 
 
-def _outputs(model: Kosmos2Model, later: float = 0.0) -> dict[str, torch.Tensor]:
-    """
-    Return the image tokens of four patches, and the text model's states of four positions.
-
-    :param later: is added to the input of the last position.
-    """
+def _outputs(model: Kosmos2Model) -> dict[str, torch.Tensor]:
+    """Return the image tokens of four patches, and the text model's states of four positions."""
     random = torch.Generator().manual_seed(0)
-    vision, text = model.config.vision_config, model.config.text_config
+    vision = model.config.vision_config
     side = 2 * vision.patch_size
     pixels = torch.randn(1, vision.num_channels, side, side, generator=random)
-    words = torch.randn(1, 4, text.embed_dim, generator=random)
-    words[:, -1] += later
-    states = model.text_model(inputs_embeds=words.to(model.device, model.dtype), use_cache=False)
     return {
         'image tokens': image_tokens(model, pixels, interpolate_pos_encoding=True).float(),
-        'text states': states.last_hidden_state.float(),
+        'text states': _text_states(model),
     }
+
+
+def _text_states(model: Kosmos2Model, later: float = 0.0) -> torch.Tensor:
+    """Return the text model's states of four positions; later is added to the last one's input."""
+    random = torch.Generator().manual_seed(0)
+    words = torch.randn(1, 4, model.config.text_config.embed_dim, generator=random)
+    words[:, -1] += later
+    states = model.text_model(inputs_embeds=words.to(model.device, model.dtype), use_cache=False)
+    found: torch.Tensor = states.last_hidden_state.float()
+    return found
 
 
 def image_tokens(model: Kosmos2Model, pixels: torch.Tensor, **options: bool) -> torch.Tensor:

@@ -49,7 +49,9 @@ def download(name: str, revision: str | None, *, offline: bool) -> Path:
     except (OSError, UserError):
         if offline:
             raise
-    HfApi().repo_info(name, revision=revision, timeout=HUB_TIMEOUT_S)  # else it waits for ever
+    HfApi().repo_info(
+        name, revision=revision, timeout=HUB_TIMEOUT_S
+    )  # the download has no timeout
     return Path(snapshot_download(name, **wanted))
 
 

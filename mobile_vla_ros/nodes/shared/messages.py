@@ -16,6 +16,8 @@ from rclpy.node import Node
 from rclpy.publisher import Publisher
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 
+from mobile_vla_ros.types import NANOSECONDS
+
 # Later subscribers receive the last message too.
 LATCHED = QoSProfile(
     depth=1, reliability=ReliabilityPolicy.RELIABLE, durability=DurabilityPolicy.TRANSIENT_LOCAL
@@ -76,7 +78,7 @@ def steady_ns() -> int:
     return time.clock_gettime_ns(time.CLOCK_BOOTTIME)
 
 
-MAX_STEP_NS = 3600 * 10**9  # of a simulation between two rows; beyond it, another clock
+MAX_STEP_NS = 3600 * NANOSECONDS  # of a simulation between two rows; beyond it, another clock
 
 
 class EpisodeTime:

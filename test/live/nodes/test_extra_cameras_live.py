@@ -68,7 +68,7 @@ def lost(episode, topic: str) -> int:
 
 
 def test_two_more_cameras_are_recorded_and_read_by_name(rig, client, tmp_path):
-    """One raw, one compressed, each at its own rate; what cannot be recorded is said."""
+    """One raw, one compressed, each at its own rate; what cannot be recorded is named."""
     wrist, rear = Camera(client, WRIST, 40.0), Camera(client, REAR, 10.0, faulty=True)
     client.publisher('/words', String)
     problems = (
