@@ -94,10 +94,11 @@ def disk_full_error(what: str, folder: Path, needed_bytes: int) -> UserError:
     )
 
 
-def sha256(path: Path) -> str:
-    """Return the SHA-256 of a file, hexadecimal; Python 3.10 has no `hashlib.file_digest`."""
+def sha256(*paths: Path) -> str:
+    """Return the SHA-256 of files, one after another, hexadecimal."""
     digest = hashlib.sha256()
-    with path.open('rb') as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
+    for path in paths:
+        with path.open('rb') as file:
+            while block := file.read(1 << 20):  # Python 3.10 has no hashlib.file_digest
+                digest.update(block)
     return digest.hexdigest()

@@ -17,6 +17,7 @@ from transformers import Kosmos2Config, Kosmos2Model, PreTrainedTokenizerFast
 from transformers.utils import logging as transformers_logging
 
 from mobile_vla_ros.errors import UserError, did_you_mean, first_line
+from mobile_vla_ros.files import sha256
 from mobile_vla_ros.model.backbone_check import check_attention
 from mobile_vla_ros.model.backbone_files import (
     CONFIG,
@@ -29,7 +30,7 @@ from mobile_vla_ros.model.backbone_files import (
     weight_files,
 )
 from mobile_vla_ros.model.builtin import BACKBONES, KNOWN_HUB, backbone_folder, is_builtin
-from mobile_vla_ros.model.closed_folder import MAX_JSON_BYTES, inside, read_json, sha256
+from mobile_vla_ros.model.closed_folder import MAX_JSON_BYTES, inside, read_json
 from mobile_vla_ros.model.policy_spec import ADAPTER_FILES, BackboneRef, hashed_id
 from mobile_vla_ros.model.weights import (
     read_model,
@@ -200,13 +201,15 @@ def find_backbone(ref: BackboneRef, *places: Path) -> tuple[str, str | None]:
     """
     Return the name and revision by which the backbone of a bundle is loaded.
 
-    A folder beside the bundle that has its files comes first. Else it is the name in the bundle;
-    or, for what is known by its hashes alone, a folder that it was loaded from before on
-    this machine, or `KNOWN_HUB` in the hub's cache.
+    What ships is at hand. Else a folder beside the bundle that has its files comes first; then the
+    name in the bundle, or, for what is known by its hashes alone, a folder that it was loaded from
+    before on this machine, or `KNOWN_HUB` in the hub's cache.
 
     :param places: of the bundle: its folder, and what was typed for it, which may be a link.
     :raises UserError: when it is known by its hashes alone, and not found.
     """
+    if is_builtin(ref.id):
+        return ref.id, None
     around = dict.fromkeys([*(place.absolute() for place in places), places[0].resolve()])
     beside = [path.parent for place in around for path in sorted(place.parent.glob(f'*/{CONFIG}'))]
     typed = Path(os.path.expanduser(ref.id))  # by older bundles

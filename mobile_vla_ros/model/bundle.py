@@ -12,7 +12,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from mobile_vla_ros.errors import UserError
-from mobile_vla_ros.files import disk_full_error, is_disk_full, replaced, sync, sync_tree
+from mobile_vla_ros.files import disk_full_error, is_disk_full, replaced, sha256, sync, sync_tree
 from mobile_vla_ros.model.backbone import (
     Backbone,
     Tokenizer,
@@ -23,7 +23,7 @@ from mobile_vla_ros.model.backbone import (
 )
 from mobile_vla_ros.model.builtin import bundle_folder
 from mobile_vla_ros.model.bundle_check import adapter_problems, config_problems, tensor_problems
-from mobile_vla_ros.model.closed_folder import MAX_JSON_BYTES, different, inside, sha256
+from mobile_vla_ros.model.closed_folder import MAX_JSON_BYTES, different, inside
 from mobile_vla_ros.model.device import pick_device
 from mobile_vla_ros.model.golden import GOLDEN, Golden, write_golden
 from mobile_vla_ros.model.manifest_check import manifest_problems

@@ -1,6 +1,5 @@
 """Files of a bundle or a backbone: inside their folder, of bounded size, and hashed."""
 
-import hashlib
 import json
 import os
 from collections.abc import Mapping
@@ -34,16 +33,6 @@ def inside(folder: Path, name: str) -> Path | None:
             remedy='copy the file into the folder',
         )
     return path
-
-
-def sha256(*paths: Path) -> str:
-    """Return the SHA-256 of files, one after another, hexadecimal."""
-    digest = hashlib.sha256()
-    for path in paths:
-        with path.open('rb') as file:
-            while block := file.read(1 << 20):
-                digest.update(block)
-    return digest.hexdigest()
 
 
 def different(recorded: Mapping[str, str], found: Mapping[str, str]) -> list[str]:

@@ -18,9 +18,8 @@ from torch.overrides import TorchFunctionMode
 from transformers import Kosmos2Config, Kosmos2Model
 
 from mobile_vla_ros.errors import UserError
-from mobile_vla_ros.files import replaced
+from mobile_vla_ros.files import replaced, sha256
 from mobile_vla_ros.model.backbone_files import FETCH
-from mobile_vla_ros.model.closed_folder import sha256
 
 LM_HEAD = 'text_model.lm_head.weight'  # tied to the word embeddings, and never computed here
 DTYPES = {'F32': torch.float32, 'BF16': torch.bfloat16, 'F16': torch.float16}

@@ -15,13 +15,13 @@ from torch import nn
 
 from mobile_vla_ros.bench.random_weights import shapes
 from mobile_vla_ros.errors import UserError
+from mobile_vla_ros.files import sha256
 from mobile_vla_ros.model.backbone import (
     LoraSettings,
     load_backbone,
     tokenize,
 )
 from mobile_vla_ros.model.bundle import load_bundle, save_bundle
-from mobile_vla_ros.model.closed_folder import sha256
 from mobile_vla_ros.model.golden import golden_actions
 from mobile_vla_ros.model.network import ActionHead, build_network
 from mobile_vla_ros.model.policy_spec import HeadSettings, PolicySpec, split_template

@@ -15,12 +15,12 @@ from safetensors.torch import load_file, save_file
 from transformers import Kosmos2Model
 
 from mobile_vla_ros.errors import UserError
+from mobile_vla_ros.files import sha256
 from mobile_vla_ros.model import weights
 from mobile_vla_ros.model.backbone import find_backbone, load_backbone
 from mobile_vla_ros.model.backbone_check import image_tokens
 from mobile_vla_ros.model.builtin import bundle_folder
 from mobile_vla_ros.model.bundle import load_bundle
-from mobile_vla_ros.model.closed_folder import sha256
 from mobile_vla_ros.model.policy_spec import BackboneRef, read_spec
 from mobile_vla_ros.model.weights import weights_hash
 
@@ -109,6 +109,13 @@ def test_a_backbone_that_is_not_here_is_asked_for_by_its_hash(policy, folder, tm
     assert load_bundle(policy, backbone=str(folder)).spec.backbone.id.startswith('sha256:')
     with pytest.raises(UserError, match='other weights'):
         load_bundle(policy, backbone='builtin:tiny')
+
+
+def test_what_ships_is_not_searched_for(monkeypatch, cache):
+    """Its folder is known; the tiny backbone lies beside the shipped policy all the same."""
+    monkeypatch.setattr('mobile_vla_ros.model.backbone._is_backbone', None)
+    load_bundle('builtin:demo')
+    assert not cache.exists()
 
 
 def test_it_is_found_beside_the_policy(policy, folder):

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import torch
 
+from mobile_vla_ros.files import sha256
 from mobile_vla_ros.model.builtin import BACKBONES, POLICIES
-from mobile_vla_ros.model.closed_folder import sha256
 from mobile_vla_ros.model.policy_spec import read_spec
 from mobile_vla_ros.runtime.vla_policy import VlaPolicy
 from mobile_vla_ros.sim import suites
