@@ -166,6 +166,7 @@ def test_a_padded_jpeg_and_one_with_a_thumbnail_are_judged_by_their_own_end():
     for whole in (jpeg + bytes(9), jpeg + b'junk', jpeg[:2] + thumbnail + jpeg[2:]):
         assert check_whole(whole) == (64, 48, 'JPEG')
         assert decode(whole).shape == (48, 64, 3)
+        assert stored.has_end(whole) and not stored.has_end(whole[: whole.rindex(b'\xff\xd9')])
         with pytest.raises(BrokenImage, match='a JPEG without its end'):
             check_whole(whole[: whole.rindex(b'\xff\xd9')])
 
@@ -233,6 +234,7 @@ def test_no_mutated_image_ends_anything(tmp_path, name, count):
         now_ns = CREATED_NS + number * SECOND // 10
         sent = message(encoded, now_ns)
         whole, pixels = outcome(check_whole, encoded), outcome(decode, encoded, 56)
+        assert whole != 'a JPEG without its end' or not stored.has_end(encoded)
         if isinstance(whole, str):
             assert isinstance(pixels, str), 'the live verdict is good, and that of check bad'
         unsound += isinstance(pixels, str) > isinstance(whole, str)
