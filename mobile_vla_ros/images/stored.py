@@ -88,7 +88,7 @@ def has_end(encoded: bytes) -> bool:
     while at + 4 <= len(encoded) and encoded[at] == MARKER:
         if encoded[at + 1] == START_OF_SCAN:
             return encoded.startswith(JPEG_START) and encoded.rfind(JPEG_END, at) >= 0
-        at += 2 + int.from_bytes(encoded[at + 2 : at + 4])
+        at += 2 + int.from_bytes(encoded[at + 2 : at + 4], 'big')
     return False
 
 
