@@ -17,6 +17,7 @@ from mobile_vla_ros.episode.storage.schema import FRAMES, MAX_TIME, loss, messag
 from mobile_vla_ros.episode.storage.writer import EpisodeWriter
 from mobile_vla_ros.errors import UserError
 from mobile_vla_ros.images import messages as images
+from mobile_vla_ros.images.compressed import compressed_to_rgb
 from mobile_vla_ros.interop.bag import Bag, Received
 from mobile_vla_ros.interop.bag_files import Topic
 from mobile_vla_ros.interop.export import PROPOSAL_TOPIC
@@ -171,7 +172,7 @@ class _BagCopy:
         encoded = images.stored_bytes(message, options.image_format, options.jpeg_quality)
         if not hasattr(message, 'encoding'):
             # Decoded once as well: a broken image would break training later.
-            images.compressed_to_rgb(message)
+            compressed_to_rgb(message)
         return encoded, (header.height, header.width)
 
     def _message(self, received: Received, channel: Channel) -> None:
