@@ -27,7 +27,7 @@ from mobile_vla_ros.model.bundle import Bundle, rewrite_spec
 from mobile_vla_ros.model.manifest_check import MAX_TEXT
 from mobile_vla_ros.model.network import load_trained
 from mobile_vla_ros.model.policy_spec import ADAPTER, HEAD, PolicySpec, read_spec
-from mobile_vla_ros.training import rows, state
+from mobile_vla_ros.training import state
 from mobile_vla_ros.training.config import DataConfig, ModelConfig, TrainConfig
 from mobile_vla_ros.training.initial_policy import inherit_settings
 from mobile_vla_ros.training.optimise import Optimisation, adamw
@@ -42,7 +42,7 @@ from mobile_vla_ros.training.prepare import (
 )
 from mobile_vla_ros.training.run_folder import RunFolder
 from mobile_vla_ros.training.state import Progress
-from mobile_vla_ros.training.validation import Validation
+from mobile_vla_ros.training.validation import Validation, epoch_line, heading, train_row
 
 # Settings that may change when a run is resumed; another device rounds differently.
 FREE_TO_CHANGE = (
@@ -256,7 +256,7 @@ class TrainingRun:
         """Train the remaining epochs."""
         accelerator, progress = self.prepared.accelerator, self.progress
         self.folder.log(self.validation.best_baseline())
-        self.folder.log(rows.head(self.prepared.spec.actions))
+        self.folder.log(heading(self.prepared.spec.actions))
         while progress.epoch < self.config.epochs:
             if progress.step < self.steps:
                 self._train_epoch()
@@ -268,7 +268,7 @@ class TrainingRun:
             progress.history.append(
                 {
                     'epoch': progress.epoch,
-                    **rows.train_row(progress.sums, self.prepared.spec, progress.broken),
+                    **train_row(progress.sums, self.prepared.spec, progress.broken),
                     **row,
                 }
             )
@@ -396,7 +396,7 @@ class TrainingRun:
             write()
         else:
             self.folder.try_write(write)
-        self.folder.log(rows.line(row, prepared.spec.actions))
+        self.folder.log(epoch_line(row, prepared.spec.actions))
 
     def _save_state(self) -> bool:
         """Write the state; return whether that succeeded."""
