@@ -168,7 +168,7 @@ class Guard:
         """
         Set the state of the e-stop; after its release the guard must be armed again.
 
-        :param pressed: of a message that counts (``estop_order``).
+        :param pressed: of a message that counts (``estop.EstopOrder``).
         :param steady_ns: time of receipt, less its lateness; for ``estop_timeout_s`` alone.
         """
         if pressed:

@@ -24,8 +24,7 @@ from mobile_vla_ros.nodes.shared.messages import (
     with_info,
 )
 from mobile_vla_ros.safety import preflight
-from mobile_vla_ros.safety.estop_order import EstopOrder
-from mobile_vla_ros.safety.estop_watch import EstopWatch
+from mobile_vla_ros.safety.estop import EstopOrder, EstopWatch
 from mobile_vla_ros.safety.lateness import Lateness
 from mobile_vla_ros.safety.preflight import Endpoint
 from mobile_vla_ros.safety.status import Health, Level, PolicyStatus, StopReason
