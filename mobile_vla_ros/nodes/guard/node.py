@@ -6,7 +6,10 @@ or jumps nor a slow callback can keep the guard from publishing zero. A requeste
 wait for that thread.
 """
 
+import gc
 import threading
+import traceback
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -26,7 +29,6 @@ from mobile_vla_ros.nodes.guard.inputs import (
 )
 from mobile_vla_ros.nodes.guard.params import AUTO, guard_params
 from mobile_vla_ros.nodes.guard.publishers import CommandPublisher, StatusPublisher
-from mobile_vla_ros.nodes.guard.ticker import Ticker
 from mobile_vla_ros.nodes.shared.messages import steady_ns
 from mobile_vla_ros.safety import preflight, strafing
 from mobile_vla_ros.safety.guard import Guard
@@ -69,6 +71,51 @@ class Arming:
     stops: int = 0
     refused: tuple[str, ...] = ()
     without_policy: bool = False
+
+
+class Ticker:
+    """
+    Calls a function at a fixed rate, and reports when it fails.
+
+    Other work of the process (services, graph queries) delays a call only while it holds the
+    interpreter lock.
+
+    :param period_s: from one call to the next; missed calls are not repeated.
+    :param work: the function to call.
+    :param failed: called after ``work`` has raised and the traceback is printed; the ticker has
+        ended then.
+    """
+
+    def __init__(self, period_s: float, work: Callable[[], None], failed: Callable[[], None]):
+        self._period_ns = round(period_s * NANOSECONDS)
+        self._work, self._failed = work, failed
+        self._closing = threading.Event()
+        self._thread = threading.Thread(target=self._run, daemon=True)
+
+    def start(self) -> None:
+        """Begin with a call at once; all objects that exist now count as permanent."""
+        gc.collect()
+        gc.freeze()  # or the collector would traverse all of them again and again
+        self._thread.start()
+
+    def stop(self) -> None:
+        """End, after a call that is under way."""
+        self._closing.set()
+        if self._thread.is_alive():
+            self._thread.join()
+
+    def _run(self) -> None:
+        next_ns = steady_ns()
+        try:
+            while True:
+                self._work()
+                now_ns = steady_ns()
+                next_ns = max(next_ns + self._period_ns, now_ns)
+                if self._closing.wait((next_ns - now_ns) / NANOSECONDS):
+                    return
+        except Exception:
+            traceback.print_exc()
+            self._failed()
 
 
 class GuardNode(Node):
