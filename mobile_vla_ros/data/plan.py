@@ -6,7 +6,6 @@ more processes, does the same steps.
 """
 
 import hashlib
-import math
 from collections import Counter
 from collections.abc import Sequence
 
@@ -61,24 +60,3 @@ def share(
     """
     first, last = (len(step) * number // processes for number in (process, process + 1))
     return steps(step[first:last], batch_size)
-
-
-def learning_rate(
-    rate: float, done: int, total: int, *, warmup: float = 0.0, lowest: float = 0.0
-) -> float:
-    """
-    Return the learning rate after some of all optimiser steps.
-
-    It rises in equal steps, and then falls along a cosine (source: Loshchilov and Hutter, SGDR,
-    2017, equation 5, one period).
-
-    :param rate: the highest one.
-    :param warmup: share of all steps in which it rises; a part of a step counts as one.
-    :param lowest: where it ends.
-    """
-    rising = math.ceil(warmup * total)
-    if done < rising:
-        return rate * (done + 1) / (rising + 1)
-    falling = max(1, total - rising)
-    share = min(done - rising, falling) / falling
-    return lowest + (rate - lowest) * (1 + math.cos(math.pi * share)) / 2

@@ -89,7 +89,7 @@ class Optimisation:
         shares = self.share_of(pieces)
         weight = 1.0 if self._own(pieces) else 0.0
         for group in self.optimizer.param_groups:
-            group['lr'] = plan.learning_rate(
+            group['lr'] = learning_rate(
                 group['initial_lr'],
                 done,
                 self.updates,
@@ -179,6 +179,27 @@ class Optimisation:
             remedy='lower --learning_rate, or use --precision bf16 or no instead of fp16; the '
             'policies of the epochs before are intact',
         )
+
+
+def learning_rate(
+    rate: float, done: int, total: int, *, warmup: float = 0.0, lowest: float = 0.0
+) -> float:
+    """
+    Return the learning rate after some of all optimiser steps.
+
+    It rises in equal steps, and then falls along a cosine (source: Loshchilov and Hutter, SGDR,
+    2017, equation 5, one period).
+
+    :param rate: the highest one.
+    :param warmup: share of all steps in which it rises; a part of a step counts as one.
+    :param lowest: where it ends.
+    """
+    rising = math.ceil(warmup * total)
+    if done < rising:
+        return rate * (done + 1) / (rising + 1)
+    falling = max(1, total - rising)
+    share = min(done - rising, falling) / falling
+    return lowest + (rate - lowest) * (1 + math.cos(math.pi * share)) / 2
 
 
 def adamw(network: VlaNetwork, config: TrainConfig) -> torch.optim.Optimizer:

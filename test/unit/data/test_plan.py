@@ -2,7 +2,6 @@
 
 import math
 from collections import Counter
-from itertools import pairwise
 
 import pytest
 
@@ -54,21 +53,3 @@ def test_the_work_of_a_step_is_the_same_for_any_number_of_processes(
         assert all(0 < len(batch) <= batch_size for share in shares for batch in share)
         sizes = [sum(map(len, share)) for share in shares]
         assert max(sizes) - min(sizes) <= 1
-
-
-def test_the_rate_falls_along_a_cosine_to_zero():
-    """The rate at the start, half of it in the middle, 0 at the end, and never negative."""
-    rates = [plan.learning_rate(2.0, done, 40) for done in (0, 20, 40, 41)]
-    assert [round(rate, 6) for rate in rates] == [2, 1, 0, 0]
-
-
-def test_the_rate_rises_before_it_falls_to_its_lowest():
-    """A tenth of forty steps rises; no step has rate zero, and the first to fall has all of it."""
-    rates = [plan.learning_rate(1.0, done, 40, warmup=0.1, lowest=0.01) for done in range(41)]
-    assert [round(rate, 6) for rate in rates[:5]] == [0.2, 0.4, 0.6, 0.8, 1.0]
-    assert all(before > after for before, after in pairwise(rates[4:]))
-    assert (round(rates[22], 6), rates[40]) == (0.505, 0.01)
-    # A part of a step counts as one: 0.1 epochs of the reference run, six steps an epoch.
-    assert plan.learning_rate(1.0, 0, 120, warmup=0.005) == 0.5
-    assert plan.learning_rate(1.0, 1, 120, warmup=0.005) == 1.0
-    assert plan.learning_rate(1.0, 0, 1, warmup=0.9) == 0.5
