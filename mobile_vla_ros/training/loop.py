@@ -14,10 +14,9 @@ import torch
 from accelerate.utils import gather_object
 from tqdm import tqdm
 
-from mobile_vla_ros.data import plan
+from mobile_vla_ros.data import order
 from mobile_vla_ros.data.dataset import Batch
 from mobile_vla_ros.data.episodes import EpisodeSet
-from mobile_vla_ros.data.feed import Feed
 from mobile_vla_ros.data.frame_cache import FrameCache
 from mobile_vla_ros.errors import UserError, first_line
 from mobile_vla_ros.evaluation.predict import policy_dataset
@@ -281,14 +280,14 @@ class TrainingRun:
     def _train_epoch(self) -> None:
         """Do the remaining optimiser steps of this epoch."""
         progress, config = self.progress, self.config
-        draws = plan.epoch_draws(
+        draws = order.epoch_draws(
             self.train_data.instructions,
             config.seed,
             progress.epoch,
             balance=self.data.balance_instructions,
         )
-        steps = plan.steps(draws, self.step_pieces)[progress.step :]
-        feed = Feed(
+        steps = order.steps(draws, self.step_pieces)[progress.step :]
+        feed = order.Feed(
             self.train_data,
             config.workers,
             time.perf_counter,
@@ -312,8 +311,8 @@ class TrainingRun:
 
     def _do_steps(
         self,
-        steps: Sequence[Sequence[plan.Draw]],
-        feed: Feed,
+        steps: Sequence[Sequence[order.Draw]],
+        feed: order.Feed,
         batches: Iterator[Batch],
         bar: tqdm,
     ) -> None:

@@ -8,7 +8,7 @@ import torch
 from accelerate import Accelerator
 from torch.nn.functional import binary_cross_entropy_with_logits
 
-from mobile_vla_ros.data import plan
+from mobile_vla_ros.data import order
 from mobile_vla_ros.data.dataset import Batch, SegmentDataset
 from mobile_vla_ros.errors import UserError
 from mobile_vla_ros.evaluation.metrics import motion_loss_sum
@@ -53,7 +53,7 @@ class Optimisation:
         self.updates, self.report = updates, report
         self.skipped = 0
 
-    def share_of(self, step: Sequence[plan.Draw]) -> list[Sequence[plan.Draw]]:
+    def share_of(self, step: Sequence[order.Draw]) -> list[Sequence[order.Draw]]:
         """
         Return this process's batches of a step.
 
@@ -62,8 +62,8 @@ class Optimisation:
         """
         return self._own(step) or [step[:1]]
 
-    def _own(self, step: Sequence[plan.Draw]) -> list[Sequence[plan.Draw]]:
-        return plan.share(
+    def _own(self, step: Sequence[order.Draw]) -> list[Sequence[order.Draw]]:
+        return order.share(
             step,
             self.accelerator.process_index,
             self.accelerator.num_processes,
@@ -71,7 +71,7 @@ class Optimisation:
         )
 
     def step(
-        self, pieces: Sequence[plan.Draw], batches: Iterator[Batch], done: int, where: str
+        self, pieces: Sequence[order.Draw], batches: Iterator[Batch], done: int, where: str
     ) -> dict[str, float]:
         """
         Do one step.
@@ -102,7 +102,7 @@ class Optimisation:
         for number, (draws, batch) in enumerate(zip(shares, batches, strict=False), 1):
             for sentence in batch['broken']:
                 self.report(sentence)
-            torch.manual_seed(plan.mixed('dropout', draws[0][1]))
+            torch.manual_seed(order.mixed('dropout', draws[0][1]))
             more = number < len(shares)
             with accelerator.no_sync(self.network) if more else nullcontext():
                 loss, axes, gripper, count = self._losses(batch)
@@ -165,7 +165,7 @@ class Optimisation:
         )
 
     def _check_finite(
-        self, value: float, what: str, where: str, draws: Sequence[plan.Draw]
+        self, value: float, what: str, where: str, draws: Sequence[order.Draw]
     ) -> None:
         if math.isfinite(value):
             return
