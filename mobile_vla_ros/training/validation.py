@@ -8,8 +8,7 @@ import torch
 from torch.nn.functional import binary_cross_entropy_with_logits
 
 from mobile_vla_ros import text_table
-from mobile_vla_ros.data.camera_samples import golden_window
-from mobile_vla_ros.data.frame_cache import FrameCache
+from mobile_vla_ros.data.frame_cache import FrameCache, golden_window
 from mobile_vla_ros.data.preprocess import normalise
 from mobile_vla_ros.errors import UserError
 from mobile_vla_ros.evaluation.baselines import targets
