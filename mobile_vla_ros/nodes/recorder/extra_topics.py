@@ -23,8 +23,7 @@ from mobile_vla_ros.nodes.recorder.message_types import definition, message_clas
 from mobile_vla_ros.nodes.recorder.params import ImageParams, RecorderParams
 from mobile_vla_ros.nodes.shared.image_messages import to_compressed
 from mobile_vla_ros.nodes.shared.messages import receipt_ns, with_info
-from mobile_vla_ros.nodes.shared.sequence import MessageCount
-from mobile_vla_ros.nodes.shared.topics import CAMERA_QOS, publisher_names
+from mobile_vla_ros.nodes.shared.topics import CAMERA_QOS, MessageCount, publisher_names
 
 DEPTH = 100  # half a second of a fast IMU
 SILENT_S = 2.0
