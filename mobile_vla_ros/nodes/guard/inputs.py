@@ -14,11 +14,11 @@ from rclpy.qos import QoSProfile, ReliabilityPolicy
 from rclpy.subscription import Subscription
 from std_msgs.msg import Bool
 
+from mobile_vla_ros.nodes.shared.clocks import steady_ns
 from mobile_vla_ros.nodes.shared.guard_status import policy_report, usable
 from mobile_vla_ros.nodes.shared.messages import (
     BEST_EFFORT,
     LATCHED,
-    steady_ns,
     time_ns,
     twist_array,
     with_info,

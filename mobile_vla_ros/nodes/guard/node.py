@@ -29,7 +29,7 @@ from mobile_vla_ros.nodes.guard.inputs import (
 )
 from mobile_vla_ros.nodes.guard.params import AUTO, guard_params
 from mobile_vla_ros.nodes.guard.publishers import CommandPublisher, StatusPublisher
-from mobile_vla_ros.nodes.shared.messages import steady_ns
+from mobile_vla_ros.nodes.shared.clocks import steady_ns
 from mobile_vla_ros.safety import preflight, strafing
 from mobile_vla_ros.safety.guard import Guard
 from mobile_vla_ros.safety.status import (

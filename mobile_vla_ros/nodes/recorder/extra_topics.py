@@ -21,8 +21,9 @@ from mobile_vla_ros.errors import first_line
 from mobile_vla_ros.nodes.recorder.current_episode import CurrentEpisode
 from mobile_vla_ros.nodes.recorder.message_types import definition, message_class
 from mobile_vla_ros.nodes.recorder.params import ImageParams, RecorderParams
+from mobile_vla_ros.nodes.shared.clocks import receipt_ns
 from mobile_vla_ros.nodes.shared.image_messages import to_compressed
-from mobile_vla_ros.nodes.shared.messages import receipt_ns, with_info
+from mobile_vla_ros.nodes.shared.messages import with_info
 from mobile_vla_ros.nodes.shared.topics import CAMERA_QOS, MessageCount, publisher_names
 
 DEPTH = 100  # half a second of a fast IMU

@@ -1,4 +1,4 @@
-"""Topics that several nodes share, what the graph shows of them, and how many messages are lost."""
+"""Topics that several nodes share, what the graph shows of them, and what of them was lost."""
 
 from collections import deque
 from collections.abc import Callable, Collection, Hashable, Sequence
