@@ -16,7 +16,7 @@ class EstopOrder:
 
     On one subscription messages come in the order in which they were sent, whatever the clocks
     are; between subscriptions that order is only estimated. So the estimate may refuse a release,
-    and never a press.
+    but never a press.
     """
 
     def __init__(self) -> None:
@@ -26,10 +26,10 @@ class EstopOrder:
 
     def counts(self, pressed: bool, subscription: int, stamp_ns: int, sent_ns: int) -> bool:
         """
-        Take the next message of a subscription; return whether it counts.
+        Record the next message of a subscription; return whether it counts.
 
         A press counts unless it is a copy. A release counts if it follows the held press on the
-        same subscription, or is no copy and seems to be sent after it.
+        same subscription, or if it is no copy and was sent after the press, by the estimate.
 
         :param subscription: its index.
         :param stamp_ns: time of sending on the sender's clock, which may be set; 0 if unknown.

@@ -26,7 +26,7 @@ SENTENCES = {
     StopReason.AWAITING_RESUME: 'a person took over: hand back with resume',
 }
 
-# A request to arm that was queued while the guard stood still must not drive it afterwards.
+# A request to arm that was queued while the guard stood still must not arm it afterwards.
 STALL_REFUSED_S = 1.0
 
 
@@ -217,8 +217,8 @@ class Guard:
         Arm, and drop earlier proposals; return whether it is armed and a sentence.
 
         While the policy reports a fault, arming needs a person who is driving: without one it
-        would last until the next tick. The silence of a policy that is already silent is not a
-        fault again.
+        would last until the next tick. A policy that was already silent when armed does not
+        fault again for it.
         """
         reason, sentence = self.refusal()
         if reason != StopReason.NONE:
@@ -247,7 +247,7 @@ class Guard:
         """
         gap_ns = 0 if self._last_steady_ns is None else steady_ns - self._last_steady_ns
         stalled = gap_ns > _ns(self.config.max_gap_s)
-        if stalled:  # what was known before is from another time
+        if stalled:  # the proposal is from before the stall
             self._stalled_ns = steady_ns
             self._proposal = None
         if self._estop:

@@ -80,7 +80,7 @@ def times_of(episode: TimedEpisode) -> tuple[np.ndarray, str]:
     return times_ns[episode.recording.rows], by
 
 
-@functools.lru_cache(maxsize=1)  # who reads an episode asks several times
+@functools.lru_cache(maxsize=1)  # called several times for one episode
 def recorded_times(recording: Recording) -> tuple[np.ndarray, str]:
     """Return the ``frame_times`` of every frame of a recording."""
     return frame_times(
@@ -105,7 +105,8 @@ def segments(
     time_ns, _ = times_of(episode)
     # A frame that newer ones have overtaken is sorted in by its stamp; receipts are in order.
     place = np.argsort(time_ns, kind='stable')
-    # What a trim cuts off may say what is in force in a frame that is left, or who was wrong.
+    # Use commands outside the trim too: they can still be in force in a kept frame, or mark a
+    # correction.
     commands = episode.recording.commands
     log = CommandLog(
         commands.steady_ns,

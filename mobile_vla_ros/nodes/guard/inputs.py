@@ -47,7 +47,7 @@ class Sending:
 
     A clock that is set back on this machine makes nothing late if its senders share it.
 
-    :param latched: the first message may be old: compare it with one that is sent now.
+    :param latched: the first message may be old, so start from a reference sent now.
     """
 
     def __init__(self, *, latched: bool = False) -> None:

@@ -1,5 +1,5 @@
 """
-The guard: every command on its way to the wheels passes here, and nothing heavy lives here.
+The guard: every command to the wheels passes through this node, which imports nothing heavy.
 
 Callbacks only store; a thread on the steady clock decides, so that neither a ROS clock that stops
 or jumps nor a slow callback can keep the guard from publishing zero. A requested stop does not
@@ -167,7 +167,7 @@ class GuardNode(Node):
         self._ticker.start()
 
     def on_exit(self) -> None:
-        """Leave zero as the last command, whatever ended the node; silence stays silence."""
+        """Leave zero as the last command, whatever ended the node; nothing if it was silent."""
         self._ticker.stop()
         self._commands.close()
 
@@ -208,7 +208,7 @@ class GuardNode(Node):
     async def _on_arm(
         self, _request: Trigger.Request, response: Trigger.Response
     ) -> Trigger.Response:
-        if self._guard.armed:  # never "not armed": somebody may approach the robot then
+        if self._guard.armed:  # "not armed" would tell somebody that the robot is safe to approach
             response.success, response.message = True, 'Armed already.'
             return response
         reason, why_not = self._guard.refusal()
@@ -344,7 +344,7 @@ class GuardNode(Node):
             self._tick()
 
     def _watch_unchecked(self, arena: Check) -> None:
-        """Disarm when what was not checked at arming is moved, or drives."""
+        """Disarm when an unknown base listens in the arena, or an unchecked policy proposes."""
         if not self._guard.armed:
             return
         if self._params.arm_at_start and not arena.ok and arena.name not in self._override:

@@ -75,7 +75,7 @@ class ExtraTopics:
     Subscribes to topics as their types become known, and hands what arrives to the episode.
 
     A latched topic is subscribed to anew at each start, of the black box too, so that an episode
-    holds what somebody receives who subscribes then. Nothing here ends an episode or makes a
+    holds what a new subscriber receives then. Nothing here ends an episode or makes a
     start wait.
 
     :param params: names the topics and cameras, and how images are stored.
@@ -259,7 +259,7 @@ def _identify(topic: _Topic, publisher: TopicEndpointInfo, *, latched: bool) -> 
     try:
         kind = message_class(type_name)
         text = definition(kind if topic.images is None else CompressedImage)
-    except Exception as error:  # whatever a package raises that is broken, or not there
+    except Exception as error:  # a broken or missing package may raise anything
         return (
             f'the {topic.what} is not recorded: its type {type_name} cannot be used '
             f'here ({first_line(error)}); install its package, and source it'

@@ -7,7 +7,7 @@ from rclpy.node import Node
 
 from mobile_vla_ros.types import NANOSECONDS
 
-MAX_STEP_NS = 3600 * NANOSECONDS  # of a simulation between two rows; beyond it, another clock
+MAX_STEP_NS = 3600 * NANOSECONDS  # of simulated time between two rows; a larger one is a jump
 
 
 def steady_ns() -> int:
@@ -17,11 +17,11 @@ def steady_ns() -> int:
 
 class EpisodeTime:
     """
-    The time that the rows of an episode are paired by: it never goes back, and never stands.
+    The clock by which an episode's rows are paired; strictly increasing.
 
-    That is the time since boot. Under simulated time it goes on as the simulation does, in which
-    the robot drives and the camera has its rate, whatever its speed; where that goes back, jumps
-    by an hour or is off, it goes on as the time since boot does.
+    It is the time since boot. Under simulated time it advances with the simulation, in which the
+    robot drives and the camera has its rate, however fast that runs. If simulated time goes back,
+    jumps by more than an hour or is off, it advances with the time since boot.
     """
 
     def __init__(self, node: Node) -> None:
@@ -48,8 +48,8 @@ def receipt_ns(node: Node, info: dict) -> int:
     """
     Return when a message was received, on the node's clock.
 
-    The middleware's time of receipt, which is the earlier one; under simulated time, the
-    simulation's now.
+    That is the middleware's time of receipt, earlier than the callback's; under simulated time,
+    the simulation's present time.
 
     :param info: the middleware's information on the message.
     """

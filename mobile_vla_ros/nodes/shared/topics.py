@@ -60,7 +60,7 @@ def encoding_param(node: Node) -> str:
 
 def wrong_camera(topic: str, publishers: Sequence, kind: type) -> str:
     """
-    Return why no message of a camera that publishes can be received, '' otherwise.
+    Return why the messages of a camera that publishes cannot be received, '' if they can.
 
     :param publishers: TopicEndpointInfo of each (``get_publishers_info_by_topic``).
     :param kind: the message type of the subscription.
