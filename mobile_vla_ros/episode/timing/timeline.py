@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from mobile_vla_ros.episode.records import Recording, TimedEpisode
+from mobile_vla_ros.episode.records import RecordedRows, TimedEpisode
 from mobile_vla_ros.episode.timing import camera_clock as clock
 from mobile_vla_ros.episode.timing import corrections
 from mobile_vla_ros.episode.timing.command_rule import CommandLog, RuledEpisode
@@ -81,7 +81,7 @@ def times_of(episode: TimedEpisode) -> tuple[np.ndarray, str]:
 
 
 @functools.lru_cache(maxsize=1)  # called several times for one episode
-def recorded_times(recording: Recording) -> tuple[np.ndarray, str]:
+def recorded_times(recording: RecordedRows) -> tuple[np.ndarray, str]:
     """Return the ``frame_times`` of every frame of a recording."""
     return frame_times(
         recording.frame_stamp_ns, recording.frame_received_ns, recording.frame_steady_ns
