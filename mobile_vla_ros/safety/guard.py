@@ -68,7 +68,7 @@ class _Disarmed:
 
 
 @dataclass(frozen=True)
-class _PolicyReport:
+class _HealthReport:
     health: Health
     received_ns: int | None  # None before the first report, and when its absence is known
 
@@ -91,7 +91,7 @@ class Guard:
         self._graph_fault: tuple[StopReason, str] = StopReason.NONE, ''
         self._disarmed = _Disarmed(StopReason.NOT_ARMED, SENTENCES[StopReason.NOT_ARMED])
         self._proposal: _Proposal | None = None
-        self._report = _PolicyReport(Health.ok(), None)
+        self._report = _HealthReport(Health.ok(), None)
         self._person = Person(config)
         self._last_twist = np.zeros(6)
         self._last_steady_ns: int | None = None
@@ -120,7 +120,7 @@ class Guard:
         :param health: a hold lasts until the policy reports otherwise, or stops reporting.
         :returns: whether zero must be published now rather than at the next tick.
         """
-        before, self._report = self._report.health, _PolicyReport(health, steady_ns)
+        before, self._report = self._report.health, _HealthReport(health, steady_ns)
         if health.level != Level.OK or before.level != Level.OK:
             self._proposal = None
         return health.level not in (Level.OK, before.level)
