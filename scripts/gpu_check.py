@@ -391,7 +391,7 @@ def resume(run: Run) -> None:
 
 
 def until_stopped(run: Run, out: str, values: dict) -> None:
-    from mobile_vla_ros.training.stop import TrainingStopped
+    from mobile_vla_ros.training.loop import TrainingStopped
 
     try:
         run.train_here(out, **values)

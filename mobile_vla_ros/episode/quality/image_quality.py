@@ -59,7 +59,11 @@ class ImageTally:
         self._samples: list[tuple[int, ImageQuality]] = []
 
     def add(self, encoded: bytes, received_ns: int) -> None:
-        """Count one image; about one a second is decoded, of the others is checked the end."""
+        """
+        Count one image.
+
+        About one a second is decoded; the others are only checked for a complete ending.
+        """
         row = len(self._frozen)
         try:
             if is_due(received_ns, self._sampled_ns):
@@ -144,7 +148,7 @@ def is_due(received_ns: int, last_ns: int | None) -> bool:
     """
     Whether to sample a frame: the first one, then each received a second or more after the last.
 
-    A clock that was set back starts anew.
+    After the clock was set back, the next frame is sampled.
 
     :param last_ns: receipt of the last sampled frame, None before the first.
     """

@@ -9,7 +9,7 @@ import pytest
 from mobile_vla_ros.images.compressed import encode
 from mobile_vla_ros.nodes.recorder.camera import CameraMonitor, clock_sentence
 from mobile_vla_ros.nodes.recorder.open_episode import kind
-from mobile_vla_ros.nodes.shared.sequence import MessageCount
+from mobile_vla_ros.nodes.shared.topics import MessageCount
 
 MS = 1_000_000
 S = 1000 * MS
