@@ -43,6 +43,14 @@ class CameraImages:
             return bytes(message.data)
 
 
+def image_of(data: bytes) -> bytes:
+    """Return the JPEG or PNG bytes of a CompressedImage (CDR), b'' of another message."""
+    try:
+        return bytes(_message(data).data)
+    except struct.error:
+        return b''
+
+
 def camera_name(topic: str) -> str:
     """Return the name of the camera that publishes a topic."""
     return topic.removesuffix(COMPRESSED)
@@ -73,12 +81,13 @@ def chosen_camera(given: str, names: Sequence[str], where: object) -> str:
             return fits[0]
         if fits:
             break
+    remedy = did_you_mean(wanted, parts) or 'record it with extra_cameras of the recorder'
+    if '' in names:  # it may be the one that is meant
+        remedy = 'the one without a name is the main one: no name gives it'
     raise NoSuchCamera(
         f'{where} has {"several cameras" if fits else "no camera"} {given!r}',
-        got=', '.join(filter(None, fits or names)) or 'one without a name',
-        remedy='give more of the name'
-        if fits
-        else did_you_mean(wanted, parts) or 'record it with extra_cameras of the recorder',
+        got=', '.join(one or 'one without a name' for one in fits or names),
+        remedy='give more of the name' if fits else remedy,
     )
 
 

@@ -212,19 +212,24 @@ FORMATS: dict[str, Callable[[Episode, Path], None]] = {'csv': to_csv, 'rosbag2':
 MARKS = {'csv': 'episode.json', 'rosbag2': 'metadata.yaml'}  # present in every whole export
 
 
-def export(path: Path, out: Path, kind: str, *, excluded: bool = False) -> dict[str, Any]:
+def export(
+    path: Path, out: Path, kind: str, *, excluded: bool = False, camera: str = ''
+) -> dict[str, Any]:
     """
-    Export one episode to ``out/<its name>``.
+    Export one episode to ``out/<its name>``, or by a further camera ``out/<its name>_<camera>``.
 
     :param kind: a key of ``FORMATS``.
     :param excluded: export it although somebody excluded it.
+    :param camera: as of ``Episode.open``; a bag has all of them.
     :returns: ``path`` of the folder, ``frames``, ``commands``, and ``status``: ``exported``;
         ``skipped``, and in words the ``reason``, if the folder exists or the episode is excluded.
     :raises UserError: when the episode cannot be read, the folder cannot be written, or its name
         is in use; nothing is left behind.
     """
-    with Episode.open(path) as episode:
+    with Episode.open(path, camera=camera) as episode:
         target = out / schema.episode_name(path)
+        if not episode.by_main_camera:
+            target = target.with_name(target.name + episode.camera.replace('/', '_'))
         done = {'path': str(target), 'frames': len(episode), 'commands': len(episode.commands)}
         if episode.excluded and not excluded:
             why = f'{path.name} is excluded: {episode.excluded}'
@@ -327,6 +332,7 @@ def _about(episode: Episode) -> dict[str, Any]:
             'command_timeout_s': rule.timeout_s,
             'known_by': rule.known_by.value,
         },
+        'camera': episode.camera,
         'frames': len(episode),
         'commands': len(episode.commands),
         'command_sources': sources,

@@ -42,12 +42,7 @@ def run(args: argparse.Namespace) -> int:
     from mobile_vla_ros.episode.storage.reader import episodes_at
     from mobile_vla_ros.evaluation import audit
 
-    found = audit.audit_paths(
-        episodes_at(args.path),
-        Sampling.of(args),
-        args.axes,
-        args.accept_verdicts,
-        args.backbone,
-    )
+    paths, sampling = episodes_at(args.path), Sampling.of(args)
+    found = audit.audit_paths(paths, sampling, args.axes, args.accept_verdicts, args.backbone)
     print(json.dumps(found) if args.json else '\n'.join(audit.lines(found)))
     return 1 if found['verdict'] == 'bad' else 0

@@ -35,6 +35,8 @@ def add(actions) -> None:
         'events, JSON; rosbag2: MCAP with CompressedImage, TwistStamped and '
         'String',
     )
+    words = 'whose images csv has, as in train (default: the main one; rosbag2 has all)'
+    parser.add_argument('--camera', default='', help=words)
     parser.add_argument('--json', action='store_true', help='print JSON, one object an episode')
     parser.set_defaults(run=run)
 
@@ -48,6 +50,8 @@ def run(args: argparse.Namespace) -> int:
     from mobile_vla_ros.interop.export import clear_away, export
 
     out = args.out.expanduser()
+    if args.camera and args.format != 'csv':
+        raise UserError('--camera goes with --format csv: a bag has every camera')
     paths = episodes_at(args.path)
     try:
         out.mkdir(parents=True, exist_ok=True)
@@ -59,7 +63,8 @@ def run(args: argparse.Namespace) -> int:
         try:
             if fault is not None:
                 raise fault
-            done = export(one, out, args.format, excluded=args.path.expanduser().is_file())
+            alone = args.path.expanduser().is_file()
+            done = export(one, out, args.format, excluded=alone, camera=args.camera)
         except UserError as error:
             done = {'status': 'failed', 'reason': str(error)}
             print(f'mobile_vla: error: {error}', file=sys.stderr)

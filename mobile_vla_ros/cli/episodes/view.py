@@ -39,6 +39,7 @@ def add(actions) -> None:
         help='maximum number of episodes on the page: the worst first, then the newest '
         f'(default {MAX_EPISODES})',
     )
+    parser.add_argument('--camera', default='', help='whose images to show, as in train')
     parser.add_argument('--open', action='store_true', help='open the page in the web browser')
     words = 'serve pages with a toolbar for edits, to browsers of this machine, instead of a file'
     parser.add_argument('--serve', action='store_true', help=words)
@@ -55,7 +56,7 @@ def run(args: argparse.Namespace) -> int:
     path = args.path.expanduser()
     if args.takes < 1:
         raise UserError('--takes must be at least 1', got=args.takes)
-    given = args.takes != MAX_EPISODES or args.out or args.open
+    given = args.takes != MAX_EPISODES or args.out or args.open or args.camera
     if given if args.serve else args.port is not None:
         raise UserError('--serve goes with --port alone, and --port with --serve')
     if args.serve:
@@ -72,6 +73,7 @@ def run(args: argparse.Namespace) -> int:
             path,
             chosen,
             lambda paths: tqdm(paths, unit='episode', disable=None, leave=False),
+            args.camera,
         )
     except OSError as error:
         raise UserError(

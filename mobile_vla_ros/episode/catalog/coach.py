@@ -10,6 +10,7 @@ import numpy as np
 
 from mobile_vla_ros.episode.catalog import coverage
 from mobile_vla_ros.episode.catalog.index_table import EpisodeRow
+from mobile_vla_ros.episode.quality.further_camera import CAMERA
 from mobile_vla_ros.types import ACCEPTED_VERDICTS
 
 MAX_ADVICE = 5
@@ -149,6 +150,7 @@ def advise(found: Survey) -> list[Advice]:
     rules = (
         _amount,
         _lost,
+        _cameras,
         _repeated,
         _words,
         _sentences,
@@ -189,6 +191,18 @@ def _lost(found: Survey) -> Iterator[Advice]:
             found.usable,
             found.takes,
             1.0,
+        )
+
+
+def _cameras(found: Survey) -> Iterator[Advice]:
+    broken = ((why, count) for why, count in found.complaints.items() if why.startswith(CAMERA))
+    for why, count in list(broken)[:1]:
+        yield _short(
+            f'{_episodes(count)} again if a policy is to learn from it: {why}; '
+            f'{found.takes - count} of {found.takes} are without that',
+            found.takes - count,
+            found.takes,
+            0.9,
         )
 
 

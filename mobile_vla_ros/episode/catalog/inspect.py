@@ -9,6 +9,7 @@ import numpy as np
 
 from mobile_vla_ros.episode.catalog.file_worker import FileWorker, shared_call
 from mobile_vla_ros.episode.quality import verdict
+from mobile_vla_ros.episode.quality.further_camera import FurtherCamera
 from mobile_vla_ros.episode.quality.image_quality import ImageTally
 from mobile_vla_ros.episode.quality.verdict import Health
 from mobile_vla_ros.episode.storage import recovery, schema
@@ -161,7 +162,16 @@ def judge_episode(episode: Episode) -> Health:
         timed=known.get('timed', True),
         rule=_rule(episode),
         odometry=episode.odometry,
+        cameras=[_further(episode, name) for name in [*episode.cameras][1:]]
+        if episode.by_main_camera
+        else (),
     )
+
+
+def _further(episode: Episode, name: str) -> FurtherCamera:
+    messages = episode.messages(episode.cameras[name])
+    times = messages.stamp_ns, messages.received_ns, messages.steady_ns
+    return FurtherCamera(name, *times, lambda rows: [*messages.readable(rows)])
 
 
 def _drops(episode: Episode) -> int:

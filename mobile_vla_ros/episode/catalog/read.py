@@ -8,6 +8,7 @@ from typing import Any
 from mobile_vla_ros.episode.catalog import coverage
 from mobile_vla_ros.episode.catalog.index_table import EXCLUDED, UNFINISHED, EpisodeRow
 from mobile_vla_ros.episode.catalog.inspect import judged
+from mobile_vla_ros.episode.quality.further_camera import CAMERA
 from mobile_vla_ros.episode.quality.verdict import Health
 from mobile_vla_ros.episode.storage.reader import Episode
 from mobile_vla_ros.errors import UserError
@@ -27,7 +28,8 @@ def read_row(path: Path) -> dict[str, Any]:
             'verdict': UNFINISHED,
             'reasons': ['the episode is unfinished'],
         }
-        verdict, reasons = health['verdict'], health['reasons']
+        verdict, reasons = health['verdict'], [*health['reasons']]
+        reasons += [one for one in health.get('notes', ()) if one.startswith(CAMERA)]
         if episode.excluded:
             verdict, reasons = EXCLUDED, [f'excluded: {episode.excluded}', *reasons]
         first_ns, last_ns = map(int, steady_ns[[0, -1]] if len(episode) else (0, 0))

@@ -8,6 +8,7 @@ import numpy as np
 
 from mobile_vla_ros.episode.odometry import Odometry
 from mobile_vla_ros.episode.quality.base_check import BaseCheck, check_base
+from mobile_vla_ros.episode.quality.further_camera import FurtherCamera
 from mobile_vla_ros.episode.quality.image_quality import ImageQuality
 from mobile_vla_ros.episode.timing import camera_clock as clock
 from mobile_vla_ros.episode.timing.command_rule import (
@@ -168,6 +169,7 @@ def judge(
     timed: bool = True,
     rule: CommandRule = ASSUMED,
     odometry: Odometry | None = None,
+    cameras: Sequence[FurtherCamera] = (),
 ) -> Health:
     """
     Measure an episode and judge it.
@@ -186,6 +188,7 @@ def judge(
         moved between two images is unknown then, and images make no episode bad.
     :param rule: what the base does when no command comes.
     :param odometry: what the base reports of its motion; None: it reports none.
+    :param cameras: those beside the main one: what is wrong with them is a note.
     :returns: plain values, fit for JSON.
     """
     frames, commands = len(frame_received_ns), len(command_steady_ns)
@@ -243,7 +246,8 @@ def judge(
         bad.append(f'{broken} of {frames} images are broken')
     _judge_images(measures, bad if timed else poor, poor)
     poor += base.poor
-    notes = list(base.notes)
+    span_ns = (int(frame_steady_ns.min()), int(frame_steady_ns.max())) if frames else (0, 0)
+    notes = [*base.notes, *(fault for one in cameras for fault in one.faults(span_ns, log))]
     _judge_base(use, poor, notes)
     verdict = 'bad' if bad else 'poor' if poor else 'good'
     return {'verdict': verdict, 'reasons': bad + poor, 'notes': notes, **measures}

@@ -160,9 +160,9 @@ class Messages(Sequence[bytes]):
                 expected='the bytes of a message',
             ) from None
 
-    def readable(self) -> Iterator[bytes]:
-        """Yield every message, b'' for one that cannot be read."""
-        return self._stored.readable(self._rows)
+    def readable(self, rows: np.ndarray | slice = slice(None)) -> Iterator[bytes]:
+        """Yield every message, or those of some rows; b'' for one that cannot be read."""
+        return self._stored.readable(self._rows[rows])
 
 
 @dataclass(frozen=True)

@@ -192,7 +192,7 @@ class Recording:
 
     @property
     def bytes_written(self) -> int:
-        """Bytes of the images written so far."""
+        """Bytes of the images and messages written so far."""
         return self._writer.bytes_written
 
     @property

@@ -8,8 +8,10 @@ from typing import Any
 
 import numpy as np
 
+from mobile_vla_ros.episode.cameras import further_cameras
 from mobile_vla_ros.episode.odometry import odometry_topic, read_odometry
 from mobile_vla_ros.episode.quality import verdict
+from mobile_vla_ros.episode.quality.further_camera import FurtherCamera
 from mobile_vla_ros.episode.quality.image_quality import ImageTally
 from mobile_vla_ros.episode.records import Channel
 from mobile_vla_ros.episode.storage import disk, schema
@@ -96,7 +98,7 @@ class _Counts:
 
     rows: Counter[str] = field(default_factory=Counter)
     drops: int = 0
-    image_bytes: int = 0
+    stored_bytes: int = 0
     channels: dict[str, Channel] = field(default_factory=dict)
     numbers: dict[str, int] = field(default_factory=dict)  # of the channels, by topic
 
@@ -201,8 +203,8 @@ class EpisodeWriter:
 
     @property
     def bytes_written(self) -> int:
-        """Bytes of the images written or pending."""
-        return self._counts.image_bytes
+        """Bytes of the images and messages written or pending."""
+        return self._counts.stored_bytes
 
     def add_frame(
         self, encoded: bytes, stamp_ns: int, received_ns: int, steady_ns: int | None = None
@@ -220,7 +222,7 @@ class EpisodeWriter:
         self._tally.add(encoded, received_ns)
         times = self._received(received_ns, steady_ns)
         self._pending.pieces['frames'].append(encoded)
-        self._counts.image_bytes += len(encoded)
+        self._counts.stored_bytes += len(encoded)
         self._add('frames', stamp_ns, *times)
 
     def add_command(self, command: Command) -> None:
@@ -278,6 +280,7 @@ class EpisodeWriter:
         times = self._received(received_ns, steady_ns)
         pending.pieces['messages'].append(data)
         pending.message_bytes += len(data)
+        counts.stored_bytes += len(data)
         self._add('messages', counts.numbers[channel.topic], stamp_ns, *times)
 
     def misfit(self, channel: Channel, data: bytes) -> str:
@@ -363,9 +366,9 @@ class EpisodeWriter:
             name, text = schema.loss(count, of, disk.DISK_FULL)
             pending.rows['events'].append(_event(firsts[of], name, text))
         counts.rows[stream] -= lost.total()
+        counts.stored_bytes -= sum(map(len, pending.pieces.get(stream, [])))
         if stream == 'frames':
             counts.drops += lost.total()
-            counts.image_bytes -= sum(map(len, pending.pieces[stream]))
             self._tally.cut(counts.rows[stream])
         pending.forget(stream)
         return lost
@@ -405,7 +408,8 @@ class EpisodeWriter:
         """Return the verdict on what is in the file."""
         column, counts = self._part.column, self._counts
         topic, streams = odometry_topic(counts.channels.values()), ['frames', 'commands']
-        streams += ['messages'] * (topic is not None)
+        further = further_cameras(counts.channels.values())
+        streams += ['messages'] * bool(topic or further)
         frames_ns, commands_ns, *messages_ns = without_steps(
             *(column(f'{stream}/steady_ns') for stream in streams)
         )
@@ -430,7 +434,20 @@ class EpisodeWriter:
             timed=self.timed,
             rule=rule or estimate(times_ns, commands_ns, twist, self._part.image, odometry),
             odometry=odometry,
+            cameras=[self._further(name, further[name], messages_ns[0]) for name in further],
         )
+
+    def _further(self, name: str, topic: str, steady_ns: np.ndarray) -> FurtherCamera:
+        """Return a camera that is kept as a topic; steady_ns: of all messages."""
+        column = self._part.column
+        rows = np.flatnonzero(column('messages/channel') == self._counts.numbers[topic])
+        stamp_ns, received_ns = column('messages/stamp_ns'), column('messages/received_ns')
+
+        def messages(some: np.ndarray) -> list[bytes]:
+            return self._part.messages(rows[some])
+
+        times = stamp_ns[rows], received_ns[rows], steady_ns[rows]
+        return FurtherCamera(name, *times, messages)
 
     def discard(self) -> None:
         """Delete the episode."""

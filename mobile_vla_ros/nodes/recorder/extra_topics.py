@@ -1,7 +1,9 @@
 """The recorder's extra topics: any type, kept as it arrives; and its further cameras."""
 
 import time
+from collections import deque
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 
@@ -17,7 +19,7 @@ from sensor_msgs.msg import CompressedImage
 
 from mobile_vla_ros.episode.cameras import COMPRESSED, TYPE, camera_name
 from mobile_vla_ros.episode.records import NO_HASH, Channel
-from mobile_vla_ros.errors import first_line
+from mobile_vla_ros.errors import UserError, first_line
 from mobile_vla_ros.nodes.recorder.current_episode import CurrentEpisode
 from mobile_vla_ros.nodes.recorder.message_types import definition, message_class
 from mobile_vla_ros.nodes.recorder.params import ImageParams, RecorderParams
@@ -28,6 +30,7 @@ from mobile_vla_ros.nodes.shared.topics import CAMERA_QOS, MessageCount, publish
 
 DEPTH = 100  # half a second of a fast IMU
 SILENT_S = 2.0
+RATE_SPAN = 50  # messages that tell a topic's rate
 IMAGES = ('sensor_msgs/msg/Image', TYPE)
 Quality = tuple[ReliabilityPolicy, DurabilityPolicy]
 LATCHED: Quality = ReliabilityPolicy.RELIABLE, DurabilityPolicy.TRANSIENT_LOCAL
@@ -44,6 +47,7 @@ class _Topic:
     :ivar quality: of the subscription.
     :ivar problem: in a sentence, '' without one; wrong: its kind.
     :ivar heard: whether a message of it is in the present episode; heard_s: when the newest came.
+    :ivar newest: message that arrived, in an episode or not; times_s: when the last ones did.
     """
 
     name: str
@@ -58,11 +62,20 @@ class _Topic:
     wrong: str = ''
     heard: bool = False
     heard_s: float = 0.0
+    newest: bytes = b''
+    times_s: deque[float] = field(default_factory=lambda: deque(maxlen=RATE_SPAN))
 
     @property
     def stored(self) -> str:
         """The topic that it is stored as."""
         return self.name if self.images is None else camera_name(self.name) + COMPRESSED
+
+    def encode(self, data: bytes) -> bytes:
+        """Return a message as it is stored; a raw image is compressed."""
+        if self.images is None:
+            return bytes(data)
+        assert self.kind is not None, 'it was identified'
+        return _compressed(self.kind, self.images, data)
 
     @property
     def what(self) -> str:
@@ -124,6 +137,16 @@ class ExtraTopics:
     def problems(self) -> list[str]:
         """What is wrong with them, a sentence each."""
         return [*self._refused, *(one.problem for one in self._topics if one.problem)]
+
+    def bytes_per_s(self) -> float:
+        """Return the bytes that would be stored per second, by the newest messages. Slow."""
+        total, now_s = 0.0, time.monotonic()
+        for one in self._topics:
+            span_s = one.times_s[-1] - one.times_s[0] if one.times_s else 0.0
+            if span_s and now_s - one.times_s[-1] < SILENT_S:
+                with suppress(UserError):  # an image that cannot be read is not stored
+                    total += len(one.encode(one.newest)) * (len(one.times_s) - 1) / span_s
+        return total
 
     def update(self) -> None:
         """Follow the graph and the episode: call it often, and when an episode begins."""
@@ -207,16 +230,15 @@ class ExtraTopics:
     def _on_message(self, topic: _Topic, data: bytes, info: dict) -> None:
         steady, received_ns = self._episode.steady_ns(), receipt_ns(self._node, info)
         missing = topic.count.missing(info['publication_sequence_number'])
+        topic.newest = bytes(data)
+        topic.times_s.append(time.monotonic())
         if topic.channel is None or self._episode.active is None:
             return
         topic.heard, topic.heard_s = True, time.monotonic()
         stamp_ns = topic.channel.stamp_ns(data, received_ns)
-        encode: Callable[[bytes], bytes] = bytes
-        if topic.images is not None:
-            assert topic.kind is not None, 'it was identified'
-            encode = partial(_compressed, topic.kind, topic.images)
-            if topic.images.time.receipt:
-                stamp_ns = topic.images.time.frame_ns(Time(), info)
+        encode = topic.encode
+        if topic.images is not None and topic.images.time.receipt:
+            stamp_ns = topic.images.time.frame_ns(Time(), info)
         self._episode.message(
             topic.channel, data, (stamp_ns, received_ns, steady), missing, encode
         )

@@ -107,7 +107,8 @@ class RecorderNode(Node):
         self.create_timer(GRAPH_PERIOD_S, self._check_graph, clock=steady)
         self.create_timer(STATUS_PERIOD_S, self._publish_status, clock=steady)
         self._folder.start(
-            lambda: episode.recording if episode.state == RECORDING else None, camera.bytes_per_s
+            lambda: episode.recording if episode.state == RECORDING else None,
+            lambda: camera.bytes_per_s() + self._extra.bytes_per_s(),
         )
 
     def on_exit(self) -> None:

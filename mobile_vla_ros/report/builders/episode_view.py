@@ -58,15 +58,16 @@ FACTS = (
 _made: dict[tuple[bytes, int], tuple[bytes, str]] = {}
 
 
-def read_view(path: Path, most: int, side: int, budget: int) -> EpisodeView:
+def read_view(path: Path, most: int, side: int, budget: int, camera: str = '') -> EpisodeView:
     """
     Read what the page shows of an episode.
 
     :param most: maximum number of images; side: pixels of their longer side.
     :param budget: bytes on the page; a small one reduces the number of images.
-    :raises UserError: if the file cannot be read as an episode.
+    :param camera: whose images, as of ``Episode.open``.
+    :raises UserError: if the file cannot be read as an episode, or has no such camera.
     """
-    with Episode.open(path) as episode:
+    with Episode.open(path, camera=camera) as episode:
         frames_ns, _ = times_of(episode)
         commands = episode.commands
         ends = (
@@ -128,9 +129,9 @@ def read_view(path: Path, most: int, side: int, budget: int) -> EpisodeView:
         )
 
 
-def read_plain(path: Path, most: int, side: int, budget: int) -> dict[str, Any]:
+def read_plain(path: Path, most: int, side: int, budget: int, camera: str = '') -> dict[str, Any]:
     """Return the fields of ``read_view`` in a ``FileWorker``, with images in base64."""
-    view = read_view(path, most, side, budget)
+    view = read_view(path, most, side, budget, camera)
     images = [base64.b64encode(image).decode() for image in view.images]
     return dataclasses.asdict(view) | {'images': images}
 
@@ -256,6 +257,8 @@ def _measures(episode: Episode, health: Mapping, size: str) -> dict[str, str]:
     measures = {
         name: str(episode.attributes[key]) for key, name in FACTS if episode.attributes.get(key)
     }
+    if not episode.by_main_camera:
+        measures['camera'] = episode.camera
     if size:
         measures['image'] = size
     if episode.topics:

@@ -73,12 +73,14 @@ def write(
     path: Path,
     chosen: Chosen,
     bar: Callable[[list[Path]], Iterable[Path]] = lambda paths: paths,
+    camera: str = '',
 ) -> tuple[int, int]:
     """
     Write the page; add unreadable episodes to ``chosen.broken`` and name them on the page.
 
     :param path: the user's folder, or one file, shown with more images.
     :param bar: wraps the episodes to draw progress.
+    :param camera: whose images it shows, as of ``Episode.open``.
     :returns: episodes on the page, and its size in bytes.
     :raises UserError: if no episode can be read.
     :raises OSError: if the page cannot be written.
@@ -89,7 +91,7 @@ def write(
     with FileWorker() as worker:
         for one in bar(chosen.paths):
             try:
-                found = worker.call(READ, one, most, side, budget, whole=True)
+                found = worker.call(READ, one, most, side, budget, camera, whole=True)
                 views.append(from_plain(found))
             except UserError as error:
                 chosen.broken.append(str(error))

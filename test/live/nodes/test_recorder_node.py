@@ -630,10 +630,10 @@ def test_abandoned_episodes_are_recovered_at_the_next_start(rig):
 
 
 def test_minutes_and_rate_are_reported_before_and_during_an_episode(rig):
-    """The remaining minutes follow from the image's size and the learned rate."""
-    one = rig(disk_floor_mb=1)
+    """They follow from the size and rate of the images, those of a second camera too."""
+    one = rig(disk_floor_mb=1, extra_cameras=['/wrist/image_raw'])
     noise = np.random.default_rng(0).integers(0, 256, (120, 160, 3), dtype=np.uint8)
-    frame_bytes = len(encode(noise, 'png'))
+    frame_bytes = 2 * len(encode(noise, 'png'))
     message = from_rgb(noise)
 
     def make():
@@ -645,7 +645,8 @@ def test_minutes_and_rate_are_reported_before_and_during_an_episode(rig):
         rate_hz = float(values['camera_hz'])  # at most 20: a busy machine publishes fewer
         return float(values['disk_minutes'] or 0) * 60 * rate_hz * frame_bytes / room
 
-    with one.camera(make=make), one.commands():
+    wrist = one.client.stream('/wrist/image_raw', make, 20.0, qos_profile_sensor_data)
+    with one.camera(make=make), wrist, one.commands():
         one.until(
             'the rate', lambda _, v: 5 < float(v['expected_hz']) < 25 and 0.7 < minutes(v) < 1.4
         )

@@ -1,5 +1,7 @@
 """A second camera of an episode, kept as messages of compressed images: read by its name."""
 
+import json
+import re
 import struct
 from pathlib import Path
 
@@ -9,24 +11,32 @@ import pytest
 import small_episodes
 from mobile_vla_ros.cli.main import main
 from mobile_vla_ros.episode.cameras import NoSuchCamera, chosen_camera
-from mobile_vla_ros.episode.catalog.inspect import judged
+from mobile_vla_ros.episode.catalog.inspect import judge_episode, judged
 from mobile_vla_ros.episode.records import Channel
 from mobile_vla_ros.episode.storage.reader import Episode
 from mobile_vla_ros.episode.storage.schema import EpisodeInfo
 from mobile_vla_ros.episode.storage.writer import EpisodeWriter
 from mobile_vla_ros.errors import UserError
+from mobile_vla_ros.images.compressed import encode
 from mobile_vla_ros.images.stored import decode
+from mobile_vla_ros.report.builders.episode_view import read_view
 from small_episodes import CREATED_NS, PERIOD_NS, START_NS, WRIST, compressed, write_rows
 
 MAIN = '/camera/image_raw'
 NAMES = [MAIN, '/wrist/image_raw', '/left/image_raw', '/left_arm/image_raw']
 
 
-def write(folder: Path, frames: int = 40, images=None, topic: str = MAIN) -> Path:
-    """Write frames at 10 Hz, and images of a wrist camera at 20 Hz, from half a second on."""
+def write(
+    folder: Path, frames: int = 40, images=None, topic: str = MAIN, count: int | None = None
+) -> Path:
+    """
+    Write frames at 10 Hz, and images of a wrist camera at 20 Hz, from half a second on.
+
+    :param count: images of the wrist camera; None: until the end.
+    """
     writer = EpisodeWriter(folder, EpisodeInfo('go', image_topic=topic), CREATED_NS, messages=True)
     write_rows(writer, frames)
-    for row in range(2 * frames - 10):
+    for row in range(2 * frames - 10 if count is None else count):
         at_ns = START_NS + 5 * PERIOD_NS + row * PERIOD_NS // 2
         image = small_episodes.encoded(100 + row) if images is None else images(row)
         writer.add_message(WRIST, compressed(image), at_ns, at_ns + 7, at_ns + 9)
@@ -61,6 +71,27 @@ def test_an_episode_is_read_by_another_camera(path, name):
         assert episode.by_main_camera and len(episode) == 40
 
 
+def test_view_and_csv_show_another_camera(path, capsys):
+    """Its images and times, under its name; a bag has every camera."""
+    view = read_view(path, 100, 200, 1_000_000, 'wrist')
+    assert len(view.images) == 70 and view.measures['camera'] == '/wrist/image_raw'
+    assert main(['episodes', 'view', str(path), '--camera', 'wrist']) == 0
+    out = path.parent / 'csv'
+    for camera in ([], ['--camera', 'wrist']):
+        command = ['episodes', 'export', str(path), '--out', str(out), '--format', 'csv', *camera]
+        assert main(command) == 0
+    folder = out / f'{path.stem}_wrist_image_raw'
+    assert sorted(out.iterdir()) == [out / path.stem, folder]
+    assert (folder / 'frames/000069.png').read_bytes() == small_episodes.encoded(169)
+    about = json.loads((folder / 'episode.json').read_text())
+    assert (about['camera'], about['frames']) == ('/wrist/image_raw', 70)
+    assert main(['episodes', 'view', str(path), '--camera', 'front']) == 2
+    command = ['episodes', 'export', str(path), '--out', str(out), '--format', 'rosbag2']
+    assert main([*command, '--camera', 'wrist']) == 2
+    told = capsys.readouterr().err
+    assert "has no camera 'front'" in told and 'a bag has every camera' in told
+
+
 def test_edits_count_from_the_first_frame_of_the_main_camera(path):
     """A trim and a split mean the same moments for every camera."""
     assert main(['episodes', 'edit', str(path), '--trim', '1.0', '2.0']) == 0
@@ -93,6 +124,32 @@ def test_the_verdict_is_on_the_camera_that_is_read(tmp_path):
     writer.add_event('problem', START_NS, f'3 messages of {WRIST.topic}: lost')
     with Episode.open(writer.close('success'), camera='wrist') as episode:
         assert judged(episode)['drops'] == 3 and episode.health['drops'] == 2
+
+
+BLACK = encode(np.zeros((48, 64, 3), np.uint8))
+
+
+@pytest.mark.parametrize(
+    ('change', 'notes'),
+    [
+        ({}, []),
+        ({'count': 20}, ['2.45 s without an image']),
+        ({'count': 1}, ['1 images']),
+        ({'images': lambda row: small_episodes.encoded(1)}, ['stood still in 20 of 20 places']),
+        ({'images': lambda row: BLACK + bytes(row)}, ['is dark in 20 of 20 places']),
+        ({'images': lambda row: small_episodes.encoded(row)[:-9]}, ['20 of 20 .* are broken']),
+    ],
+)
+def test_what_is_wrong_with_a_further_camera_is_a_note(tmp_path, capsys, change, notes):
+    """The verdict is that of the main one; coach names it."""
+    with Episode.open(write(tmp_path, **change)) as episode:
+        health = episode.health
+        assert health['verdict'] == 'good' and judge_episode(episode) == health
+    assert len(health['notes']) == len(notes)
+    for found, words in zip(health['notes'], notes, strict=True):
+        assert re.search(rf'^camera /wrist/image_raw: .*{words}', found)
+    assert main(['episodes', 'coach', str(tmp_path)]) == 0
+    assert ('again if a policy is to learn from it' in capsys.readouterr().out) == bool(notes)
 
 
 def test_bytes_that_are_no_compressed_image_are_named(tmp_path):
@@ -134,6 +191,13 @@ def test_a_name_of_none_or_of_several_is_refused(given, sentence):
     """With the names that there are."""
     with pytest.raises(NoSuchCamera, match=sentence):
         chosen_camera(given, NAMES, 'it')
+
+
+def test_a_camera_without_a_name_may_be_the_one_that_is_meant():
+    """An import of rows has no image_topic: another camera's name would be a wrong remedy."""
+    sentence = 'got one without a name, /wrist/image_raw. The one without a name is the main one'
+    with pytest.raises(NoSuchCamera, match=sentence):
+        chosen_camera(MAIN, ['', '/wrist/image_raw'], 'it')
 
 
 def test_a_whole_part_of_a_name_comes_before_a_part_of_it():
