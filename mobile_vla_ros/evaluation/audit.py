@@ -20,7 +20,23 @@ from mobile_vla_ros.types import ACCEPTED_VERDICTS, AXIS_UNITS
 
 BAD_LOST, POOR_LOST = 0.5, 0.1  # share of the driven frames
 SIDE_TIMES, SIDE_S = 2.0, 0.5  # one side is driven so much more than the other, and so long
-MIN_AGAINST, MOSTLY = 3, 0.8  # episodes that drive against the words of their instruction
+MIN_EPISODES, MOSTLY = 3, 0.8  # of a word that drive to one side
+COLOURS = {
+    *[
+        'black',
+        'blue',
+        'brown',
+        'gray',
+        'green',
+        'grey',
+        'orange',
+        'pink',
+        'purple',
+        'red',
+        'white',
+        'yellow',
+    ]
+}
 MOST = 5  # names in a line
 LEFT_OUT, GAPS = 'left_out', 'gaps'
 LOST = {LEFT_OUT: 'in episodes left out', GAPS: 'at gaps of the camera'}
@@ -54,8 +70,9 @@ def audit(
     ``scale`` by axis: ``scale``, ``max``, ``percentile``, ``frames``, ``outliers``, ``drift``.
     ``unknown_words`` and ``equal_instructions`` (groups that the tokenizer does not tell apart):
     None without a tokenizer. ``against_words``: instructions of a side whose episodes drive to the
-    other; ``opposite_drives``: instructions with opposite drives from one start view. ``verdict``:
-    good, poor or bad, with ``reasons`` and ``remedies``.
+    other; ``opposite_drives``: instructions with opposite drives from one start view;
+    ``colour_sides``: to which side each colour word is driven, if two have opposite ones.
+    ``verdict``: good, poor or bad, with ``reasons`` and ``remedies``.
 
     :param tokenizer: of the policy's backbone; None: words are not checked.
     """
@@ -114,6 +131,7 @@ def audit(
         'equal_instructions': words[1],
         'against_words': _against_words(facts),
         'opposite_drives': _opposite_drives(facts),
+        'colour_sides': _colour_sides(facts),
         'near_identical': [list(group) for group in episodes.near_identical],
         'instructions': _counts(facts, kept, lambda one: one.instruction),
         'outcomes': _counts(facts, kept, lambda one: one.outcome),
@@ -289,11 +307,11 @@ def _against_words(facts: Sequence[EpisodeFacts]) -> dict[str, int]:
     """
     found = {}
     for instruction in sorted({one.instruction for one in facts}):
-        words = set(re.findall(r'[a-z]+', instruction.lower()))
+        words = _words_of(instruction)
         named = ('left' in words) - ('right' in words)
         sides = [_side(one) for one in facts if one.instruction == instruction]
         against = sum(side == -named for side in sides) if named else 0
-        if against >= MIN_AGAINST and against >= MOSTLY * len(sides):
+        if against >= max(MIN_EPISODES, MOSTLY * len(sides)):
             found[instruction] = against
     return found
 
@@ -307,6 +325,30 @@ def _opposite_drives(facts: Sequence[EpisodeFacts]) -> list[str]:
         if share_a_view(left, right):
             found.append(instruction)
     return found
+
+
+def _colour_sides(facts: Sequence[EpisodeFacts]) -> dict[str, str]:
+    """
+    Return to which side each colour word is driven, if there are two with opposite ones.
+
+    Such a word tells where to go without the image. It may, where the instruction names a side.
+    """
+    driven: dict[str, list[int]] = defaultdict(list)
+    for one in facts:
+        words = _words_of(one.instruction)
+        for colour in words & COLOURS if not words & {'left', 'right'} else ():
+            driven[colour].append(_side(one))
+    found = {
+        colour: side
+        for colour, sides in sorted(driven.items())
+        for sign, side in ((1, 'left'), (-1, 'right'))
+        if sides.count(sign) >= max(MIN_EPISODES, MOSTLY * len(sides))
+    }
+    return found if len({*found.values()}) > 1 else {}
+
+
+def _words_of(instruction: str) -> set[str]:
+    return set(re.findall(r'[a-z]+', instruction.lower()))
 
 
 def _verdict(found: Mapping[str, Any]) -> dict[str, Any]:
@@ -364,6 +406,12 @@ def _verdict(found: Mapping[str, Any]) -> dict[str, Any]:
         found['opposite_drives'],
         f'opposite drives from one view under one sentence: {_some(found["opposite_drives"])}',
         RENAME,
+    )
+    sides = [f'{colour} {side}' for colour, side in found['colour_sides'].items()]
+    note(
+        sides,
+        f'the colour word alone tells where to drive: {_some(sides)}',
+        'record each colour on both sides',
     )
     bad = found['lost_share'] > BAD_LOST or not found['windows']
     poor = bool(reasons) or found['lost_share'] > POOR_LOST

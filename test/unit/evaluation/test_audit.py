@@ -153,6 +153,18 @@ def test_words_against_what_was_driven_are_named(tmp_path):
     assert audited(tmp_path / 'b')['opposite_drives'] == ['go to the red box']
 
 
+def test_colours_that_tell_the_side_are_named(tmp_path):
+    """Red is always on the left and blue on the right: no image is needed."""
+    for number in range(6):
+        colour, turn = ('red', 0.3) if number % 2 else ('blue', -0.3)
+        write(tmp_path, number, twist=(0.3, turn), instruction=f'go to the {colour} box')
+    found = audited(tmp_path)
+    assert found['colour_sides'] == {'blue': 'right', 'red': 'left'}
+    assert 'the colour word alone tells where to drive: blue right, red left' in found['reasons']
+    write(tmp_path, 6, twist=(0.3, 0.3), instruction='go to the blue ball')
+    assert audited(tmp_path)['colour_sides'] == {}
+
+
 def test_words_that_a_tokenizer_does_not_know_are_named(tmp_path):
     """`builtin:tiny` reads two Korean sentences as the same three `<unk>`."""
     for number, text in enumerate(['빨간 상자로 가', '파란 상자로 가', 'go to the red box']):
