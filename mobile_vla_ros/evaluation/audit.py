@@ -21,22 +21,7 @@ from mobile_vla_ros.types import ACCEPTED_VERDICTS, AXIS_UNITS
 BAD_LOST, POOR_LOST = 0.5, 0.1  # share of the driven frames
 SIDE_TIMES, SIDE_S = 2.0, 0.5  # one side is driven so much more than the other, and so long
 MIN_EPISODES, MOSTLY = 3, 0.8  # of a word that drive to one side
-COLOURS = {
-    *[
-        'black',
-        'blue',
-        'brown',
-        'gray',
-        'green',
-        'grey',
-        'orange',
-        'pink',
-        'purple',
-        'red',
-        'white',
-        'yellow',
-    ]
-}
+COLOURS = re.compile('black|blue|brown|gray|green|grey|orange|pink|purple|red|white|yellow')
 MOST = 5  # names in a line
 LEFT_OUT, GAPS = 'left_out', 'gaps'
 LOST = {LEFT_OUT: 'in episodes left out', GAPS: 'at gaps of the camera'}
@@ -336,8 +321,9 @@ def _colour_sides(facts: Sequence[EpisodeFacts]) -> dict[str, str]:
     driven: dict[str, list[int]] = defaultdict(list)
     for one in facts:
         words = _words_of(one.instruction)
-        for colour in words & COLOURS if not words & {'left', 'right'} else ():
-            driven[colour].append(_side(one))
+        if not words & {'left', 'right'}:
+            for colour in filter(COLOURS.fullmatch, words):
+                driven[colour].append(_side(one))
     found = {
         colour: side
         for colour, sides in sorted(driven.items())

@@ -324,6 +324,8 @@ def test_a_few_commands_do_not_make_the_scale(tmp_path):
     axes = ['linear_x', 'linear_y']
     assert max(default_scale(segments, axes).scale) == pytest.approx(1.15)
     lines = ' '.join(scale_lines(segments, axes))
+    top = default_scale(segments, axes).scale[0]
+    print(f'\nshown 4: two commands of 30 m/s from a base of 1.15 m/s: scale {top:.3g}')
     assert 'far beyond it' in lines and f'{path.stem} frame 9: 30' in lines
 
 
@@ -356,6 +358,7 @@ def test_drift_is_no_axis_of_its_own(tmp_path):
     training = load(tmp_path).train
     assert default_scale(training, ['linear_x', 'linear_y']).scale == (1.15, 1.0)
     assert [one.drift for one in measure(training, ['linear_x', 'linear_y'])] == [False, True]
+    print('\nshown 4: 1.5 mm/s beside 1.15 m/s: drift, not learned')
     assert 'linear_y drifts: at most 0.0015 m/s' in ' '.join(
         scale_lines(training, ['linear_x', 'linear_y'])
     )

@@ -96,15 +96,17 @@ def stepped(folder, by_s: float, *, steady: bool):
 def test_no_frame_is_paired_with_a_command_from_the_other_side_of_a_step(tmp_path, by_s, steady):
     """A wall clock that is set, or a simulator's that is reset, in mid-episode."""
     with Episode.open(stepped(tmp_path, by_s, steady=steady)) as episode:
-        found = segments(episode, 10.0, 4)
+        found, wrong = segments(episode, 10.0, 4), 0
         assert len(found) == (1 if steady else 2)
         for segment in found:
             for row, twist in zip(segment.frame_index, segment.twist, strict=True):
                 tick = int(row) * 10 - 1  # a frame is exposed just before it arrives
                 right = 0.3 if tick // 70 % 2 else -0.3
+                wrong += twist[0] == -right
                 # The first exposure of each side is older than its first command.
                 assert twist[0] == right or (row in (0, 40) and not steady) or row == 0
         assert sum(map(len, found)) == 80
+        print(f'\nshown 2: a step of {by_s:g} s: {wrong} of 80 frames have the wrong sign')
         assert episode.health['clock_steps'] == (1 if steady or by_s < 0 else 0)
         assert episode.health['clock'] == 'sane'
 

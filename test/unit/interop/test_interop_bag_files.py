@@ -60,6 +60,7 @@ def test_a_cut_mcap_is_read_up_to_the_cut(tmp_path, compression):
     result = import_one(bag, tmp_path / 'out', PNG)
     assert result.status == IMPORTED and 'it is cut short' in result.notes[0], result.reason
     with imported_episode(bag, tmp_path / 'other', PNG) as episode:
+        print(f'\nshown 9: a cut MCAP ({compression}): {len(episode)} of 30 frames')
         last = len(episode) - 1  # zstd unpacks blocks of 128 KB: six images
         assert 7 <= last < 16
         assert np.array_equal(episode.frame(last).image, pixels_of(last, (96, 72)))
@@ -91,6 +92,8 @@ def test_each_side_of_a_step_back_stays_by_itself(tmp_path, storage, back_ns):
             list(range(50, 100)),
         ]
         assert set(found[0].twist[1:, 0]) == {0.3} and set(found[1].twist[1:, 0]) == {-0.2}
+        wrong = (found[0].twist[:, 0] < 0).sum() + (found[1].twist[:, 0] > 0).sum()
+        print(f'\nshown 2: a bag, {back_ns / 1e9:g} s back: {wrong} of 100 have the wrong sign')
         assert episode.health['clock_steps'] == 1
 
 
@@ -153,6 +156,7 @@ def test_topics_that_are_not_needed_may_be_anything(tmp_path, storage):
     result = import_one(bag, tmp_path / 'out', PNG)
     assert result.status == IMPORTED, result.reason
     assert result.health['frames'] == result.health['commands'] == 12
+    print(f'\nshown 9: a service definition and unknown types: {result.status}, named')
     assert result.notes[0].startswith('not imported: /other_00009 (a/srv/B_Event), ')
     assert result.notes[0].endswith(' and 59995 more')
 
@@ -191,6 +195,7 @@ def test_rows_in_the_log_of_a_sqlite_bag_are_read(tmp_path):
     before = {path.name: path.read_bytes() for path in folder.iterdir()}
     with imported_episode(folder / 'drive.db3', tmp_path / 'out', PNG) as episode:
         assert len(episode) == len(episode.commands) == 200
+        print(f'\nshown 9: a bag with a -wal: {len(episode)} frames')
     assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
 
 
@@ -206,7 +211,9 @@ def test_messages_without_a_time_are_dropped_and_counted(tmp_path, storage, earl
         assert len(episode) == len(episode.commands) == 200
         assert events(episode, 'drop') == [f'1 frames: {WITHOUT_TIME}']
         assert events(episode, 'problem') == [f'1 commands: {WITHOUT_TIME}']
-        assert episode.health['duration_s'] < 25 and episode.health['drops'] == 1
+        duration_s = episode.health['duration_s']
+        print(f'\nshown 9: times of 0: dropped, {duration_s:.0f} s are left')
+        assert duration_s < 25 and episode.health['drops'] == 1
         assert episode.attributes['created_utc'] == '1970-01-01T00:00:01Z'
 
 
