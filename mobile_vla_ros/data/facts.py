@@ -7,7 +7,7 @@ import numpy as np
 
 from mobile_vla_ros.episode.catalog import coverage
 from mobile_vla_ros.episode.storage.reader import Episode
-from mobile_vla_ros.episode.timing.command_rule import CommandLog, CommandUse
+from mobile_vla_ros.episode.timing.command_rule import CommandLog, CommandUse, KnownBy
 from mobile_vla_ros.episode.timing.receipts import clock_steps
 from mobile_vla_ros.episode.timing.timeline import times_of
 from mobile_vla_ros.errors import UserError
@@ -43,6 +43,11 @@ class EpisodeFacts:
     left_s: float
     right_s: float
     view: np.ndarray
+
+    @property
+    def base_is_stated(self) -> bool:
+        """Whether the episode says what its base does, so that no setting can."""
+        return self.use.rule.known_by == KnownBy.RECORDED
 
 
 def facts_of(episode: Episode, log: CommandLog, rate_hz: float, window: int) -> EpisodeFacts:

@@ -26,7 +26,11 @@ MOST = 5  # names in a line
 LEFT_OUT, GAPS = 'left_out', 'gaps'
 LOST = {LEFT_OUT: 'in episodes left out', GAPS: 'at gaps of the camera'}
 SCALE = 'scale '  # begins a row of the table
-RENAME = 'import or record the episodes with instructions that tell them apart'
+RENAME = (
+    'mobile_vla episodes edit --from table.csv (file,instruction) gives the episodes instructions '
+    'that tell them apart'
+)
+HOLDS = '--command_max_age_s 0'
 REWORD = (
     'give them words that it knows (mobile_vla episodes edit FILE --instruction), or use another '
     '--backbone'
@@ -121,7 +125,8 @@ def audit(
         'instructions': _counts(facts, kept, lambda one: one.instruction),
         'outcomes': _counts(facts, kept, lambda one: one.outcome),
     }
-    return found | _verdict(found)
+    stated = all(one.base_is_stated for one in used if one.use.expired)
+    return found | _verdict(found, stated=stated)
 
 
 def audit_paths(
@@ -337,8 +342,12 @@ def _words_of(instruction: str) -> set[str]:
     return set(re.findall(r'[a-z]+', instruction.lower()))
 
 
-def _verdict(found: Mapping[str, Any]) -> dict[str, Any]:
-    """Return `verdict`, `reasons` and `remedies`."""
+def _verdict(found: Mapping[str, Any], *, stated: bool) -> dict[str, Any]:
+    """
+    Return `verdict`, `reasons` and `remedies`.
+
+    :param stated: whether the episodes with stale commands all state what their base does.
+    """
     reasons: list[str] = []
     remedies: list[str] = []
 
@@ -352,7 +361,8 @@ def _verdict(found: Mapping[str, Any]) -> dict[str, Any]:
     note(
         found['unreadable'],
         f'{_count(found["unreadable"], "file")} cannot be read',
-        'mobile_vla episodes recover DIR saves what is left of them',
+        'mobile_vla episodes list DIR says why; mobile_vla episodes recover DIR saves what is '
+        'left of damaged ones',
     )
     note(
         losses[LEFT_OUT] > POOR_LOST * (found['windows'] + 1),
@@ -373,7 +383,8 @@ def _verdict(found: Mapping[str, Any]) -> dict[str, Any]:
         found['stale_share'] > POOR_LOST,
         f'{found["stale_share"]:.0%} of the driven frames are taught as standing still, because '
         'their command is old',
-        'if the base holds the last command: --command_max_age_s 0',
+        'if the base holds the last command: '
+        + ('record or import with base_command_timeout_s 0' if stated else HOLDS),
     )
     outliers = [
         f'{axis} {outlier["speed"]:.3g} in {outlier["episode_id"]} frame {outlier["frame"]}'

@@ -1,5 +1,5 @@
 """
-Read episodes of the reference run: HDF5 with raw BGR pixels, a row a key press, no times.
+Read episodes of the reference run: HDF5 with raw pixels, a row a key press, no times.
 
 Rows become steps at the given rate. Pixels are encoded once, a block of rows at a time, so that
 memory does not grow with the episode.
@@ -26,7 +26,7 @@ from mobile_vla_ros.episode.storage.hdf5_gate import (
 )
 from mobile_vla_ros.episode.storage.writer import EpisodeWriter
 from mobile_vla_ros.errors import UserError, first_line
-from mobile_vla_ros.images.compressed import encode_bgr
+from mobile_vla_ros.images.compressed import encode, encode_bgr
 from mobile_vla_ros.interop.source import ImportOptions, Source
 from mobile_vla_ros.types import NANOSECONDS, Command
 
@@ -35,7 +35,8 @@ LAYOUT = (
     'images (T, height, width, 3) uint8 and actions (T, 3): linear_x, linear_y in m/s, '
     'angular_z in rad/s'
 )
-DATASETS = ('images', 'actions', 'language_instruction', 'action_event_types')
+IMAGES = {'images': encode_bgr, 'observations/images': encode}  # the later layout has RGB
+DATASETS = (*IMAGES, 'actions', 'language_instruction', 'action_event_types')
 MAX_BLOCK_ROWS = 32
 # In collection_datetime, and in file names: episode_20251106_101112_….h5
 WRITTEN_TIME = re.compile(r'(?<!\d)(\d{4})-?(\d\d)-?(\d\d)[_T ]?(\d\d):?(\d\d):?(\d\d)(?!\d)')
@@ -82,12 +83,13 @@ def _check(file: Hdf5File) -> None:
             'it is an episode of this package already',
             remedy='copy it into the folder of episodes',
         )
-    missing = [name for name in ('images', 'actions') if name not in file.datasets]
+    missing = ['images'] if not IMAGES.keys() & file.datasets.keys() else []
+    missing += [] if 'actions' in file.datasets else ['actions']
     if missing:
         raise UserError(
             'it has another layout', got=f'no dataset {" and no ".join(missing)}', expected=LAYOUT
         )
-    images, actions = file.datasets['images'], file.datasets['actions']
+    images, actions = file.datasets[_images(file)], file.datasets['actions']
     mismatches = []
     if (
         images.ndim != 4
@@ -118,7 +120,8 @@ def _copy(
 ) -> None:
     # Truncated to whole nanoseconds: t + k / rate is never before the command of row t + k.
     period_ns = int(NANOSECONDS / rate_hz)
-    images, actions = file.datasets['images'], file.datasets['actions'][:].astype(np.float64)
+    name, actions = _images(file), file.datasets['actions'][:].astype(np.float64)
+    images, encoder = file.datasets[name], IMAGES[name]
     # Reading all rows of a chunk together decompresses it only once.
     block = min(images.chunks[0] if images.chunks else 1, MAX_BLOCK_ROWS)
     writer.add_event('start', first_ns, f'rows at {rate_hz:g} Hz; no times were kept')
@@ -137,7 +140,7 @@ def _copy(
         twist[[0, 1, 5]] = actions[row]
         writer.add_command(Command(twist, time_ns, time_ns, 'teleop'))
         writer.add_frame(
-            encode_bgr(pixels[row % block], options.image_format, options.jpeg_quality),
+            encoder(pixels[row % block], options.image_format, options.jpeg_quality),
             time_ns,
             time_ns,
         )
@@ -145,12 +148,17 @@ def _copy(
     writer.add_event('stop', first_ns + max(len(images) - 1, 0) * period_ns)
 
 
+def _images(file: Hdf5File) -> str:
+    """Return the name of the images that a file has."""
+    return next(name for name in IMAGES if name in file.datasets)
+
+
 def _own_instruction(file: Hdf5File) -> str:
     return next(_texts(file, 'language_instruction', 1), '')
 
 
 def _event_types(file: Hdf5File) -> list[str]:
-    return list(_texts(file, 'action_event_types', len(file.datasets['images'])))
+    return list(_texts(file, 'action_event_types', len(file.datasets[_images(file)])))
 
 
 def _texts(file: Hdf5File, name: str, count: int) -> Iterator[str]:

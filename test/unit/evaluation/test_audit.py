@@ -93,7 +93,9 @@ def test_commands_on_change_are_held_or_stale_by_the_base(tmp_path, timeout_s):
     shares = (found['held_share'], found['stale_share'], found['zero_share'])
     if timeout_s:
         assert shares == pytest.approx((0, 0.7, 0.7), abs=0.03)
-        assert found['verdict'] == 'bad' and '--command_max_age_s 0' in found['remedies'][-1]
+        assert found['verdict'] == 'bad'
+        # No flag of train speaks for episodes that state their base.
+        assert found['remedies'][-1].endswith('record or import with base_command_timeout_s 0')
         with pytest.raises(UserError, match=r'70% of what was driven.*--accept_losses'):
             audit.check_losses(found)
     else:

@@ -75,6 +75,18 @@ def test_resampling_at_the_same_rate_returns_the_rows(tmp_path, rate_hz):
             assert real[: len(rows), step].all() and not real[len(rows) :, step].any()
 
 
+def test_the_later_layout_has_rgb_and_its_own_words(tmp_path):
+    """`observations/images`, and `language_instruction` in each file."""
+    source = tmp_path / 'episode_260306_101112_target_left.h5'
+    with h5py.File(source, 'w') as file:
+        file['observations/images'] = np.stack([pixels_of(row) for row in range(ROWS)])
+        file['actions'] = ACTIONS.astype(float)
+        file['language_instruction'] = [b'Move until the basket is on the left.']
+    with imported_episode(source, tmp_path / 'out', PNG) as episode:
+        assert all(np.array_equal(episode.frame(i).image, pixels_of(i)) for i in range(ROWS))
+        assert episode.instruction == 'Move until the basket is on the left.'
+
+
 def test_images_are_jpeg_by_default(tmp_path):
     """Images are encoded once, as JPEG of quality 90."""
     blocks = pixels_of(0, (4, 3)).repeat(16, axis=0).repeat(16, axis=1)
