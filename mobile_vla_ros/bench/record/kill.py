@@ -4,6 +4,8 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+
 from mobile_vla_ros.bench.record.load import RATE_HZ, START_S, Events, recorder, source
 from mobile_vla_ros.bench.table import Figure, all_of, at_most, none_of, plain
 from mobile_vla_ros.bringup.domain import isolated
@@ -58,6 +60,7 @@ def measure(folder: Path, kills: int, seed: int, *, quiet: bool = False) -> list
         at_most(
             part, 'longest part of an episode lost', max(s['lost_s'] for s in states), LOST_S, 's'
         ),
+        plain(part, 'frames that a busy machine lost, counted', sum(s['counted'] for s in states)),
         none_of(part, 'frames missing in the middle', sum(s['gaps'] for s in states)),
         all_of(part, 'earlier episodes untouched', untouched, len(seen)),
     ]
@@ -154,31 +157,39 @@ def _state(killed: Killed) -> dict:
     """
     Return what survives of an episode.
 
-    :returns: frames, opens, marked, gaps (frames missing between the first and the last), and
-        lost_s: seconds of the episode without a frame.
+    :returns: frames, opens, marked, counted (frames that were lost before the recorder, by its
+        own count), gaps (frames missing between the first and the last beyond these), and lost_s:
+        seconds of the episode after its last row.
     """
     from mobile_vla_ros.bench.record.load import frame_numbers
     from mobile_vla_ros.episode.storage.reader import Episode
+    from mobile_vla_ros.episode.storage.schema import dropped_frames
 
     path = killed.whole if killed.whole.exists() else killed.part
     try:
         with Episode.open(path) as episode:
             numbers = frame_numbers(episode)
-            newest_ns = int(episode.frame_stamp_ns[-1]) if numbers else killed.started_ns
+            rows_ns = np.append(episode.frame_stamp_ns, episode.commands.received_ns)
+            newest_ns = int(rows_ns.max(initial=killed.started_ns))
+            lost = [one.text for one in episode.events if one.name == 'drop']
             marked = episode.complete and episode.recovered
     except UserError:
         return {
             'frames': 0,
             'opens': False,
             'marked': False,
+            'counted': 0,
             'gaps': 0,
             'lost_s': (killed.killed_ns - killed.started_ns) / 1e9,
         }
     gaps = numbers[-1] - numbers[0] + 1 - len(numbers) if numbers else 0
+    counted = sum(map(dropped_frames, lost))
+    gaps = max(0, gaps - counted)
     return {
         'frames': len(numbers),
         'opens': True,
         'marked': marked,
+        'counted': counted,
         'gaps': gaps,
         'lost_s': (killed.killed_ns - newest_ns) / 1e9 + gaps / RATE_HZ,
     }

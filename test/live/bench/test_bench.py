@@ -6,6 +6,7 @@ import pytest
 
 from command_line import bench_figures
 from mobile_vla_ros.bench import synthetic_camera
+from mobile_vla_ros.bench.record import kill
 from mobile_vla_ros.bench.record.load import inspect
 from mobile_vla_ros.bench.table import all_of, at_most, none_of, plain, table
 from mobile_vla_ros.episode.storage.schema import EpisodeInfo
@@ -79,6 +80,15 @@ def test_missing_frames_are_found_and_distinguished(write_numbered):
     assert (found['in_file'], found['missing'], found['counted']) == (4, 4, 3)
     assert (found['dropped'], found['lost'], found['disorder']) == (2, 2, 0)
     assert found['commands_lost'] == 1
+
+
+def test_a_kill_answers_for_what_nobody_counted(write_numbered):
+    """Not for frames that a busy machine lost before the recorder, which counts them."""
+    drops = [(2, 'lost between camera and recorder')]
+    (path,) = write_numbered([8, 9, 10, 12, 15], drops=drops).glob('*.h5')
+    state = kill._state(kill.Killed(path.with_suffix('.h5.part'), 0, 5 * SECOND))
+    assert (state['counted'], state['gaps']) == (2, 1)
+    assert state['lost_s'] == pytest.approx(1 + 1 / 30)
 
 
 def test_repeated_and_foreign_images_are_found(write_numbered, tmp_path):
