@@ -49,6 +49,12 @@ def register(subparsers) -> None:
     parser.add_argument(
         '--ros', action='store_true', help='drive through the live inference and guard nodes'
     )
+    parser.add_argument(
+        '--jobs',
+        type=int,
+        metavar='N',
+        help='processes that drive, each with the policy in its memory (one a core)',
+    )
     add_computing(parser)
     parser.add_argument('--json', action='store_true', help='print JSON')
     parser.set_defaults(run=run)
@@ -67,6 +73,7 @@ def run(args: argparse.Namespace) -> int:
         live=args.ros,
         out=args.out,
         quiet=args.json,
+        jobs=args.jobs,
     )
     settings.check()
     names = named([] if args.suite == [ALL] else args.suite)

@@ -24,7 +24,7 @@ CONTROLS = (*filter(None, BLANKS), 'zero', 'mean_action')
 ARENA_AXES = ('linear_x', 'linear_y', 'angular_z')
 
 
-def read_policy(policy: Path) -> 'PolicySpec':
+def read_policy(policy: Path | str) -> 'PolicySpec':
     """Return the spec of a bundle; raise UserError for one that does not fit the arena."""
     from mobile_vla_ros.model.policy_spec import read_spec
 
@@ -41,7 +41,7 @@ def read_policy(policy: Path) -> 'PolicySpec':
 
 
 def make_driver(
-    policy: Path | None,
+    policy: Path | str | None,
     control: str,
     device: str,
     arena: 'Arena',
@@ -90,7 +90,7 @@ def policy_driver(policy: 'VlaPolicy') -> 'Timed':
     return Timed(Guarded(PolicyDriver(policy, lambda words: tqdm.write(words, file=sys.stderr))))
 
 
-def _mean_action(policy: Path, spec: 'PolicySpec') -> 'np.ndarray':
+def _mean_action(policy: Path | str, spec: 'PolicySpec') -> 'np.ndarray':
     """Return the (6,) mean twist of the policy's training episodes."""
     import numpy as np
 

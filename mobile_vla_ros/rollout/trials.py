@@ -142,6 +142,15 @@ class Trial:
     number: int
     drives: tuple[Drive, ...]
 
+    @classmethod
+    def from_json(cls, content: Mapping) -> 'Trial':
+        """Read the result of ``to_json``; raises KeyError or ValueError for another content."""
+        return cls(content['trial'], tuple(map(Drive.from_json, content['drives'])))
+
+    def to_json(self) -> dict:
+        """Return plain values."""
+        return {'trial': self.number, 'drives': [drive.to_json() for drive in self.drives]}
+
     @property
     def success(self) -> bool:
         """Whether every drive succeeded."""

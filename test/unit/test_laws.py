@@ -95,7 +95,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     'cli.simulate': {'cli', 'report', 'rollout'},
     'cli.train': {'report', 'training'},
 }
-CLI_LINES = 1700
+CLI_LINES = 1703
 # Third-party module → the parts that may import it. Others may be imported anywhere.
 KEPT_TO = {
     'rclpy': {'nodes'},
