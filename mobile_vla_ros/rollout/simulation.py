@@ -160,11 +160,6 @@ class Simulation(contextlib.AbstractContextManager):
     def __exit__(self, *_):
         self._closing.close()
 
-    @property
-    def logged(self) -> bool:
-        """Whether finished trials are on disk."""
-        return bool(self._logs)
-
     def drive(self, suite: str) -> tuple[list[Trial], tuple[float, float] | None]:
         """
         Drive the remaining trials of a suite.
