@@ -6,6 +6,7 @@ bundles or the working directory: only where Python looks, as `PYTHONPATH` exten
 """
 
 import inspect
+import os
 import re
 import traceback
 from collections.abc import Callable, Sequence
@@ -25,6 +26,10 @@ from mobile_vla_ros.runtime.policy import Policy, unknown_words
 from mobile_vla_ros.types import ActionSpec, Frame, ImageSpec
 
 GROUP = 'mobile_vla_ros.policies'  # of entry points: name to class, or to what returns a policy
+# What ships, as if it were an entry point.
+PROCESS = metadata.EntryPoint(
+    'process', 'mobile_vla_ros.runtime.process_policy:ProcessPolicy', GROUP
+)
 WORD = r'[^\W\d]\w*'
 CLASS = re.compile(rf'(?P<module>{WORD}(\.{WORD})*):(?P<name>{WORD})')
 
@@ -32,7 +37,7 @@ CLASS = re.compile(rf'(?P<module>{WORD}(\.{WORD})*):(?P<name>{WORD})')
 def is_own(name: Path | str) -> bool:
     """Whether a name is that of a policy that is code, not of a bundle; imports nothing."""
     text = str(name)
-    if is_builtin(text) or Path(text).exists():
+    if is_builtin(text) or os.path.exists(text):
         return False
     return CLASS.fullmatch(text) is not None or _entry_point(text) is not None
 
@@ -43,8 +48,10 @@ def node_name(policy: Path | str) -> str:
 
 
 def _entry_point(text: str) -> metadata.EntryPoint | None:
-    found = list(metadata.entry_points(group=GROUP, name=text.partition(':')[0]))
-    return found[0] if found else None
+    name = text.partition(':')[0]
+    if name == PROCESS.name:
+        return PROCESS
+    return next(iter(metadata.entry_points(group=GROUP, name=name)), None)
 
 
 def policy_source(name: Path | str) -> bytes:

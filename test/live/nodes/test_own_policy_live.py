@@ -1,8 +1,11 @@
 """Policies that are code, in the live inference node: the same drive, and the same faults."""
 
 import os
+import shlex
+import sys
 from pathlib import Path
 
+import psutil
 import pytest
 from rcl_interfaces.msg import Parameter, ParameterType, ParameterValue
 from rcl_interfaces.srv import SetParameters
@@ -14,6 +17,7 @@ from mobile_vla_ros.nodes.shared.messages import LATCHED
 from mobile_vla_ros.rollout.live import drive_live
 
 EXAMPLES = Path(__file__).resolve().parents[3] / 'examples'
+PEER = Path(__file__).resolve().parents[2] / 'helpers' / 'peer.py'
 RED_SCENE = 11  # of unseen_layouts: go to the red box
 MOODY = """
 import time
@@ -105,3 +109,20 @@ def test_one_that_cannot_be_made_ends_the_node_with_a_sentence(nodes, moody):
     assert process.wait(60) == 2
     assert 'the policy moody:Broken cannot be made; got OSError: no weights' in process.output
     assert 'Traceback' not in process.output
+
+
+def test_a_killed_process_of_a_policy_is_a_fault_and_the_node_goes_on(nodes, client):
+    """Nothing is proposed any more, and the node says why; the process ends with the node."""
+    received = Drive(client)
+    command = f'process:{shlex.quote(sys.executable)} -I -S {PEER}'
+    node = nodes.start('inference_node', params={'policy': command, 'instruction': 'go'})
+    with FaultyCamera(client):
+        received.until(OK, timeout_s=60)
+        (peer,) = psutil.Process(node.pid).children()
+        assert received.proposals.last.twist.angular.z in (0, 1)
+        peer.kill()
+        received.until(FAULT, 'the process of the policy has ended; got SIGKILL')
+        seen = len(received.proposals)
+        received.until(FAULT, 'has ended')
+        assert len(received.proposals) == seen
+    assert node.running
