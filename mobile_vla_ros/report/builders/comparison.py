@@ -10,7 +10,10 @@ from mobile_vla_ros.rollout.compare import Driver, verdicts
 from mobile_vla_ros.text_table import number, table
 
 HEAD = ('driver', 'success', '95 %', 'collisions', '95 %', 'SPL', 'time', 'change of command')
-AGAINST = ('b − a', 'success', 'only a, b', 'p', 'collisions', 'SPL', 'time', 'change of command')
+AGAINST = (
+    *('b − a', 'success, points', 'only a, b', 'p', 'collisions, points'),
+    *('SPL', 'time, s', 'change of command, m/s²'),
+)
 NOTES = (
     'A trial succeeds if all its drives do; intervals of shares are Wilson’s, at 95 %.',
     'SPL is the success weighted by path length, with the expert’s path as the shortest; tasks '
