@@ -1,6 +1,7 @@
 """`mobile_vla simulate`: suites, controls, resumed runs, and the page."""
 
 import json
+import os
 import re
 import shutil
 import signal
@@ -278,18 +279,39 @@ def test_a_killed_process_leaves_whole_trials_and_no_process(killed, tmp_path):
     assert [json.loads(line)['trial'] for line in lines] == list(range(len(lines)))
 
 
-def test_figures_do_not_depend_on_the_number_of_processes(tmp_path, capsys):
-    """Byte for byte the same log; a run goes on with another number of them."""
-    for jobs in (1, 2):
+STEERING = """
+import numpy as np
+from mobile_vla_ros import ActionSpec, Plan, spec_without_network
+
+class Steering:
+    def __init__(self):
+        axes = ActionSpec(('linear_x', 'angular_z'), (1.0, 1.0))
+        self.spec = spec_without_network('steering', axes, window=2)
+
+    def infer(self, window, instruction):
+        red, green, _ = window[-1].image.mean((0, 1)) / 255
+        turn = red - green + len(instruction) / 1000
+        return Plan(window[-1].stamp_ns, np.tile([0.8, 0, 0, 0, 0, turn], (10, 1)), 10.0)
+
+    def reset(self):
+        pass
+"""
+
+
+def test_figures_do_not_depend_on_the_number_of_processes(tmp_path, capsys, monkeypatch):
+    """Byte for byte the same log, by what was seen; a run goes on with another number of them."""
+    (tmp_path / 'steering.py').write_text(STEERING)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setenv('PYTHONPATH', str(tmp_path), prepend=os.pathsep)
+    arguments = ('--policy', 'steering:Steering', '--suite', 'disturbed')
+    for out, trials, jobs in (('mixed', 1, 1), ('mixed', 3, 2), ('one', 3, 1)):
         simulate(
-            *(capsys, '--suite', 'disturbed', '--trials', 3 * jobs, '--jobs', jobs),
-            *('--out', tmp_path / 'mixed'),
+            *(capsys, *arguments, '--trials', trials, '--jobs', jobs, '--out', tmp_path / out)
         )
-    simulate(
-        *(capsys, '--suite', 'disturbed', '--trials', 6, '--jobs', 1, '--out', tmp_path / 'one')
-    )
     one, mixed = (tmp_path / name / 'disturbed.jsonl' for name in ('one', 'mixed'))
     assert one.read_bytes() == mixed.read_bytes()
+    drives = [json.loads(line)['drives'][0] for line in one.read_text().splitlines()[1:]]
+    assert len({drive['change_radps2'] for drive in drives}) == 3, 'it steers by the image'
 
 
 def test_what_a_process_refuses_is_refused_before_writing(small_run, tmp_path, capsys):
