@@ -201,7 +201,7 @@ DRIVE = Bringup(
     'Drive with a policy, through the guard.',
     (
         Argument(
-            'policy', '', f'folder of the policy bundle (empty, in the arena: {ARENA_POLICY})'
+            'policy', '', f'bundle folder or module:Class (empty, in the arena: {ARENA_POLICY})'
         ),
         Argument('instruction', '', 'what to do, until one is published on the topic instruction'),
         Argument('device', '', 'auto, cpu, cuda or cuda:1 (empty: as in the parameter file)'),

@@ -23,7 +23,7 @@ def register(subparsers) -> None:
         epilog='example: mobile_vla replay takes/20260101T120000Z_0123abcd.h5 --policy DIR',
     )
     parser.add_argument('episode', type=Path, help='an episode (.h5)')
-    parser.add_argument('--policy', type=Path, required=True, help='policy bundle')
+    parser.add_argument('--policy', type=Path, required=True, help='bundle, or module:Class')
     parser.add_argument('--instruction', metavar='TEXT', help="instead of the episode's own")
     add_computing(parser)
     parser.add_argument(
@@ -87,7 +87,7 @@ def run(args: argparse.Namespace) -> int:
     result = {
         'episode': args.episode.stem,
         'policy': str(args.policy),
-        'device': str(policy.network.action_token.device),
+        'device': str(getattr(policy, 'device', 'its own device')),
         'precision': settings.computed_in,
         'threads': args.threads,
         **summary(found, policy.spec),

@@ -9,10 +9,10 @@ from mobile_vla_ros.bringup.processes import ProcessEnded, Processes
 from mobile_vla_ros.bringup.share import default_params
 from mobile_vla_ros.bringup.spec import NodeSpec
 from mobile_vla_ros.errors import UserError
-from mobile_vla_ros.model.builtin import bundle_folder
 from mobile_vla_ros.model.policy_spec import PolicySpec
 from mobile_vla_ros.replay.run import Replayed, Settings
 from mobile_vla_ros.rollout.live import log_folder
+from mobile_vla_ros.runtime.own_policy import node_name
 from mobile_vla_ros.types import NANOSECONDS
 
 START_TIMEOUT_S, MAX_FRAME_S = 120.0, 5.0
@@ -44,7 +44,7 @@ def _answers(settings: Settings, found: Replayed, spec: PolicySpec, log: Path) -
         'inference',
         'inference_node',
         parameters={
-            'policy': str(bundle_folder(settings.policy).resolve()),
+            'policy': node_name(settings.policy),
             'instruction': found.instruction,
             'device': settings.device,
             'precision': settings.precision,

@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, cast
+from typing import cast
 
 import numpy as np
 
@@ -17,13 +17,11 @@ from mobile_vla_ros.errors import UserError
 from mobile_vla_ros.model.policy_spec import read_spec
 from mobile_vla_ros.rollout.policy_driver import PolicyDriver
 from mobile_vla_ros.runtime.frame_buffer import step_outcomes
+from mobile_vla_ros.runtime.own_policy import is_own, own_policy
 from mobile_vla_ros.runtime.playback import command_at
 from mobile_vla_ros.runtime.policy import Policy
 from mobile_vla_ros.safety.config import GuardConfig
 from mobile_vla_ros.types import MAX_INSTRUCTION_CHARS, NANOSECONDS, TWIST_AXES, Frame
-
-if TYPE_CHECKING:  # it imports torch
-    from mobile_vla_ros.runtime.vla_policy import VlaPolicy
 
 MAX_THREADS = 256  # as in the inference node
 GAP_PERIODS = 1.5  # of the policy: frames further apart leave a gap in the window
@@ -64,9 +62,9 @@ class Settings:
                 got=f'--threads {self.threads}',
                 expected=f'1 to {MAX_THREADS}',
             )
-        spec = read_spec(self.policy)
+        camera = '' if is_own(self.policy) else read_spec(self.policy).camera
         vet(self.episode)
-        with Episode.open(self.episode, camera=spec.camera) as episode:
+        with Episode.open(self.episode, camera=camera) as episode:
             instruction_of(episode, self.instruction)
 
     @property
@@ -76,7 +74,7 @@ class Settings:
 
         return pick_precision(self.precision, self.device)
 
-    def load(self) -> 'VlaPolicy':
+    def load(self) -> Policy:
         """Load the policy as the inference node does; sets torch's threads."""
         import torch
 
@@ -84,6 +82,8 @@ class Settings:
         from mobile_vla_ros.runtime.vla_policy import VlaPolicy
 
         torch.set_num_threads(self.threads)
+        if is_own(self.policy):
+            return own_policy(self.policy)
         return VlaPolicy.load(
             self.policy,
             device=self.device,

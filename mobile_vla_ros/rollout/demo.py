@@ -218,6 +218,8 @@ def drive_jobs(jobs: Sequence[Job], trials: int, out: Path) -> Results:
             *suites,
             '--trials',
             str(trials),
+            '--jobs',
+            str(max(1, (os.cpu_count() or 1) // WORKERS)),
             *options,
             '--out',
             str(out / name.replace(' ', '_')),

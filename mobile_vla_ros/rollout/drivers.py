@@ -16,7 +16,7 @@ if TYPE_CHECKING:  # `mobile_vla simulate --help` loads neither MuJoCo nor torch
     from mobile_vla_ros.model.policy_spec import PolicySpec
     from mobile_vla_ros.rollout.policy_driver import PolicyDriver
     from mobile_vla_ros.rollout.trials import Driver
-    from mobile_vla_ros.runtime.vla_policy import VlaPolicy
+    from mobile_vla_ros.runtime.policy import Policy
     from mobile_vla_ros.safety.guard import Guard
     from mobile_vla_ros.sim.arena import Arena
 
@@ -24,11 +24,15 @@ CONTROLS = (*filter(None, BLANKS), 'zero', 'mean_action')
 ARENA_AXES = ('linear_x', 'linear_y', 'angular_z')
 
 
-def read_policy(policy: Path) -> 'PolicySpec':
-    """Return the spec of a bundle; raise UserError for one that does not fit the arena."""
+def read_policy(policy: Path | str) -> 'PolicySpec':
+    """Return the spec of a policy; raise UserError for one that does not fit the arena."""
     from mobile_vla_ros.model.policy_spec import read_spec
+    from mobile_vla_ros.runtime.own_policy import is_own, own_policy
 
-    spec = read_spec(policy)
+    return _fitting(policy, own_policy(policy).spec if is_own(policy) else read_spec(policy))
+
+
+def _fitting(policy: Path | str, spec: 'PolicySpec') -> 'PolicySpec':
     foreign = [axis for axis in spec.actions.axes if axis not in ARENA_AXES]
     if foreign:
         raise UserError(
@@ -41,7 +45,7 @@ def read_policy(policy: Path) -> 'PolicySpec':
 
 
 def make_driver(
-    policy: Path | None,
+    policy: Path | str | None,
     control: str,
     device: str,
     arena: 'Arena',
@@ -52,25 +56,31 @@ def make_driver(
     """
     Return the driver.
 
-    :param policy: bundle; None: the expert, or the control ``zero``.
+    :param policy: bundle, or one that is code; None: the expert, or the control ``zero``.
     :param control: '' or one of ``CONTROLS``.
     :raises UserError: for a policy that does not fit the arena or lacks what the control needs.
     """
     import numpy as np
 
     from mobile_vla_ros.rollout.trials import ConstantDriver, ExpertDriver
+    from mobile_vla_ros.runtime.own_policy import is_own, own_policy
 
-    spec = None if policy is None else read_policy(policy)
+    blank = control if control in BLANKS else ''
+    own = own_policy(policy, blank) if policy is not None and is_own(policy) else None
+    spec = None
+    if policy is not None:
+        spec = _fitting(policy, own.spec) if own else read_policy(policy)
     if control == 'zero':
         return Timed(ConstantDriver(np.zeros(6)))
     if policy is None or spec is None:
         return Timed(ExpertDriver(arena))
     if control == 'mean_action':
         return Timed(ConstantDriver(_mean_action(policy, spec)))
+    if own is not None:
+        return policy_driver(own)
     from mobile_vla_ros.model.device import PRECISIONS, pick_precision
     from mobile_vla_ros.runtime.vla_policy import VlaPolicy
 
-    blank = control if control in BLANKS else ''
     dtype = PRECISIONS[pick_precision(precision, device)]
     loaded = VlaPolicy.load(
         policy, device=device, dtype=dtype, blank=blank, backbone=backbone, offline=offline
@@ -78,19 +88,19 @@ def make_driver(
     return policy_driver(loaded)
 
 
-def policy_driver(policy: 'VlaPolicy') -> 'Timed':
+def policy_driver(policy: 'Policy') -> 'Timed':
     """Return the driver of a loaded policy, behind the guard."""
-    import torch
     from tqdm import tqdm
 
     from mobile_vla_ros.rollout.policy_driver import PolicyDriver
 
-    torch.set_num_threads(1)  # as in the inference node; one frame gains nothing from more
+    if torch := sys.modules.get('torch'):  # code may do without
+        torch.set_num_threads(1)  # as in the inference node; one frame gains nothing from more
     # Beside the bar, and away from --json.
     return Timed(Guarded(PolicyDriver(policy, lambda words: tqdm.write(words, file=sys.stderr))))
 
 
-def _mean_action(policy: Path, spec: 'PolicySpec') -> 'np.ndarray':
+def _mean_action(policy: Path | str, spec: 'PolicySpec') -> 'np.ndarray':
     """Return the (6,) mean twist of the policy's training episodes."""
     import numpy as np
 
@@ -166,12 +176,16 @@ class Timed:
 
 
 def fingerprint(policy: Path | None) -> str | None:
-    """Return the hash of every file of a bundle, by name."""
+    """Return the hash of every file of a bundle, by name; of code, of its name and its file."""
     if policy is None:
         return None
     from mobile_vla_ros.model.builtin import bundle_folder
+    from mobile_vla_ros.runtime.own_policy import is_own, policy_source
 
     total = hashlib.sha256()
+    if is_own(policy):
+        total.update(f'{policy}\n'.encode() + policy_source(policy))
+        return total.hexdigest()
     folder = bundle_folder(policy)
     for path in sorted(path for path in folder.rglob('*') if path.is_file()):
         total.update(f'{path.relative_to(folder).as_posix()} {sha256(path)}\n'.encode())

@@ -65,10 +65,10 @@ def drive_live(
         runner = {'expert': True, 'record': False}
     else:
         from mobile_vla_ros.bringup.stacks import DRIVE
-        from mobile_vla_ros.model.builtin import bundle_folder
+        from mobile_vla_ros.runtime.own_policy import node_name
 
         nodes = DRIVE.nodes(
-            policy=str(bundle_folder(policy).resolve()),
+            policy=node_name(policy),
             device=device,
             precision=precision,
             backbone=backbone,
@@ -139,9 +139,9 @@ def _check(policy: Path | None, suite: str, first: int, count: int, control: str
             'speed out of range', got=speed, expected=f'{SPEEDS[0]:g} to {SPEEDS[1]:g}'
         )
     if policy is not None:
-        from mobile_vla_ros.model.policy_spec import read_spec
+        from mobile_vla_ros.rollout.drivers import read_policy
 
-        read_spec(policy)
+        read_policy(policy)
 
 
 def run_trials(

@@ -13,6 +13,7 @@ from mobile_vla_ros.model.device import INT8, pick_precision
 from mobile_vla_ros.model.golden import read_golden
 from mobile_vla_ros.model.packing import quantise
 from mobile_vla_ros.rollout.drivers import policy_driver, read_policy
+from mobile_vla_ros.rollout.paired import Z_ONE_SIDED, most_worse
 from mobile_vla_ros.rollout.simulation import Settings, Simulation
 from mobile_vla_ros.rollout.trials import Trial
 from mobile_vla_ros.runtime.golden_check import check_golden
@@ -20,7 +21,6 @@ from mobile_vla_ros.runtime.vla_policy import VlaPolicy
 from mobile_vla_ros.sim import suites
 
 MARGIN = 0.02  # of the success rate
-Z_ONE_SIDED = 1.645  # standard normal quantile of a one-sided 95 % bound
 
 
 def prove(settings: Settings, suite: str, out: Path) -> tuple[bool, dict[str, Any]]:
@@ -91,30 +91,6 @@ def prove(settings: Settings, suite: str, out: Path) -> tuple[bool, dict[str, An
         return False, proof
     copy_bundle(settings.policy, out, replace(policy.spec, int8=proof))
     return True, proof
-
-
-def most_worse(worse: int, better: int, pairs: int) -> float:
-    """
-    Return the most by which a success rate is lower than that of the same scenes, at 95 %.
-
-    It is the one-sided bound of the score test for paired shares. Source: T. Tango, Equivalence
-    test and confidence interval for the difference in proportions for the paired-sample design,
-    Statistics in Medicine 17, 1998.
-
-    :param worse, better: pairs of which only the other, or only this one, is a success.
-    """
-    low, high = (worse - better) / pairs, 1.0
-    while high - low > 1e-6:
-        share = (low + high) / 2
-        spread = share * (1 - share)
-        b = -worse - better + (2 * pairs - worse + better) * share
-        q = (math.sqrt(b * b + 8 * pairs * better * spread) - b) / (4 * pairs)
-        variance = pairs * (2 * q + spread)
-        if worse - better - pairs * share < -Z_ONE_SIDED * math.sqrt(max(0.0, variance)):
-            high = share
-        else:
-            low = share
-    return high
 
 
 def _bytes(policy: VlaPolicy) -> int:

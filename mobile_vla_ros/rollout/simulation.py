@@ -10,6 +10,7 @@ from pathlib import Path
 from mobile_vla_ros.errors import UserError
 from mobile_vla_ros.files import make_folder
 from mobile_vla_ros.rollout.drivers import Timed, fingerprint, make_driver, read_policy
+from mobile_vla_ros.rollout.jobs import Jobs, automatic
 from mobile_vla_ros.rollout.trial_log import TrialLog
 from mobile_vla_ros.rollout.trials import Trial, live_drive, run_trial, scenes_of
 from mobile_vla_ros.sim import suites
@@ -35,6 +36,8 @@ class Settings:
     :param live: drive through the live inference and guard nodes.
     :param out: folder of the finished trials; None: do not keep them.
     :param quiet: draw no bar.
+    :param jobs: processes that drive, each with its own policy; None: as many as the trials are
+        worth on this machine.
     """
 
     policy: Path | None
@@ -48,6 +51,7 @@ class Settings:
     live: bool = False
     out: Path | None = None
     quiet: bool = False
+    jobs: int | None = 1
 
     def check(self) -> None:
         """Raise UserError for settings that contradict each other; load nothing."""
@@ -59,12 +63,30 @@ class Settings:
             raise UserError(
                 'nothing to drive', got=f'--trials {self.trials}', expected='at least 1'
             )
+        if self.jobs is not None and self.jobs < 1:
+            raise UserError('nobody drives', got=f'--jobs {self.jobs}', expected='at least 1')
+        if self.live and self.jobs not in (None, 1):
+            raise UserError(
+                'live nodes drive one trial at a time', got=f'--ros, --jobs {self.jobs}'
+            )
         if self.control and self.control != 'zero' and self.policy is None:
             raise UserError(
                 f'the control {self.control} needs a policy',
                 got='no --policy',
                 expected='the folder of a bundle',
             )
+
+    @property
+    def driver(self) -> dict:
+        """The arguments of ``make_driver`` besides the arena, as JSON."""
+        return {
+            'policy': None if self.policy is None else str(self.policy),
+            'control': self.control,
+            'device': self.device,
+            'precision': self.precision,
+            'backbone': self.backbone,
+            'offline': self.offline,
+        }
 
     @property
     def who(self) -> str:
@@ -114,19 +136,16 @@ class Simulation(contextlib.AbstractContextManager):
         self._logs: dict[str, TrialLog] = {}
         with contextlib.ExitStack() as stack:
             self.arena = stack.enter_context(contextlib.closing(Arena()))
-            self._driver = driver
-            if not settings.live:
-                self._driver = driver or make_driver(
-                    settings.policy,
-                    settings.control,
-                    settings.device,
-                    self.arena,
-                    settings.precision,
-                    settings.backbone,
-                    settings.offline,
-                )
-            elif settings.policy is not None:
-                read_policy(settings.policy)
+            self._driver, self._jobs = driver, None
+            jobs = automatic(settings.trials) if settings.jobs is None else settings.jobs
+            jobs = min(jobs, settings.trials)
+            if settings.live:
+                if settings.policy is not None:
+                    read_policy(settings.policy)
+            elif driver is None and jobs > 1:
+                self._jobs = stack.enter_context(Jobs(settings.driver, jobs))
+            elif driver is None:
+                self._driver = make_driver(arena=self.arena, **settings.driver)
             if settings.out is not None or (self._driver and self._driver.wants_images):
                 self._render_once(names[0])
             policy = fingerprint(settings.policy)
@@ -141,11 +160,6 @@ class Simulation(contextlib.AbstractContextManager):
     def __exit__(self, *_):
         self._closing.close()
 
-    @property
-    def logged(self) -> bool:
-        """Whether finished trials are on disk."""
-        return bool(self._logs)
-
     def drive(self, suite: str) -> tuple[list[Trial], tuple[float, float] | None]:
         """
         Drive the remaining trials of a suite.
@@ -158,8 +172,7 @@ class Simulation(contextlib.AbstractContextManager):
         settings, log = self._settings, self._logs.get(suite)
         trials = list(log.trials[: settings.trials]) if log else []
         remaining = range(settings.seed + len(trials), settings.seed + settings.trials)
-        before_s = self._driver.seconds if self._driver else 0.0
-        moved_s, started = 0.0, time.perf_counter()
+        moved_s, driver_s, started = 0.0, 0.0, time.perf_counter()
         with tqdm(
             total=settings.trials,
             initial=len(trials),
@@ -167,32 +180,37 @@ class Simulation(contextlib.AbstractContextManager):
             unit='trial',
             disable=settings.quiet or settings.live,  # the live drive has its own
         ) as bar:
-            for trial in self._trials(suite, remaining):
+            for trial, seconds in self._trials(suite, remaining):
                 if log:
                     log.add(trial)
                 trials.append(trial)
                 moved_s += sum(drive.elapsed_s for drive in trial.drives)
+                driver_s += seconds
                 bar.set_postfix(
                     success=f'{sum(one.success for one in trials)}/{len(trials)}', refresh=False
                 )
                 bar.update()
         elapsed_s = time.perf_counter() - started
-        if self._driver is None or not moved_s:
+        if settings.live or not moved_s:
             return trials, None
-        return trials, (
-            moved_s / (elapsed_s - (self._driver.seconds - before_s)),
-            moved_s / elapsed_s,
-        )
+        arena_s = elapsed_s - driver_s / (len(self._jobs) if self._jobs else 1)
+        return trials, (moved_s / arena_s, moved_s / elapsed_s)
 
-    def _trials(self, suite: str, numbers: range) -> Iterator[Trial]:
+    def _trials(self, suite: str, numbers: range) -> Iterator[tuple[Trial, float]]:
+        """Yield each trial with the seconds that its driver took."""
+        if self._jobs:
+            yield from self._jobs.drive(suite, numbers)
+            return
         if self._driver is not None:
             for number in numbers:
-                yield run_trial(self.arena, suite, number, self._driver)
+                before_s = self._driver.seconds
+                trial = run_trial(self.arena, suite, number, self._driver)
+                yield trial, self._driver.seconds - before_s
             return
         for first in range(numbers.start, numbers.stop, LIVE_BATCH):
             yield from self._live(suite, range(first, min(first + LIVE_BATCH, numbers.stop)))
 
-    def _live(self, suite: str, numbers: range) -> Iterator[Trial]:
+    def _live(self, suite: str, numbers: range) -> Iterator[tuple[Trial, float]]:
         """Start the live nodes once and group their drives into trials."""
         from mobile_vla_ros.rollout.live import drive_live
 
@@ -223,7 +241,7 @@ class Simulation(contextlib.AbstractContextManager):
                     got=f'{number - numbers[0]} trials',
                     expected=len(numbers),
                 )
-            yield Trial(number, drives)
+            yield Trial(number, drives), 0.0
 
     def _render_once(self, suite: str) -> None:
         """Render one image, to fail before anything is written if the machine cannot."""

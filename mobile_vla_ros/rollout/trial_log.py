@@ -7,7 +7,7 @@ from pathlib import Path
 
 from mobile_vla_ros import file_lock
 from mobile_vla_ros.errors import UserError
-from mobile_vla_ros.rollout.trials import Drive, Trial
+from mobile_vla_ros.rollout.trials import Trial
 
 FORMAT = 'mobile_vla_trials'
 START = f'{{"format":"{FORMAT}"'.encode()
@@ -76,8 +76,7 @@ class TrialLog(contextlib.AbstractContextManager):
 
     def _trial(self, place: int, line: bytes) -> Trial:
         try:
-            content = json.loads(line)
-            trial = Trial(content['trial'], tuple(map(Drive.from_json, content['drives'])))
+            trial = Trial.from_json(json.loads(line))
             if trial.number != self.header['seed'] + place:
                 raise ValueError(f'trial {trial.number}')
         except (ValueError, KeyError, TypeError) as error:
@@ -92,7 +91,7 @@ class TrialLog(contextlib.AbstractContextManager):
         """Append a finished trial and flush it to the file."""
         if os.fstat(self._file.fileno()).st_size == 0:
             self._write(self.header)
-        self._write({'trial': trial.number, 'drives': [drive.to_json() for drive in trial.drives]})
+        self._write(trial.to_json())
         self.trials.append(trial)
 
     def _write(self, content: dict) -> None:

@@ -14,7 +14,7 @@ from mobile_vla_ros.errors import UserError
 from mobile_vla_ros.sim import suites
 from mobile_vla_ros.sim.arena import COLLISION, RUNNING, SUCCESS, TIMEOUT, WRONG, Arena
 from mobile_vla_ros.sim.expert import Expert
-from mobile_vla_ros.sim.scene import KINDS, Scene
+from mobile_vla_ros.sim.scene import KINDS, STOP, Scene
 from mobile_vla_ros.types import NANOSECONDS, Frame
 
 # As in the live nodes: camera at 10 Hz, guard at 20 Hz.
@@ -24,6 +24,7 @@ PATH_PERIOD_NS = 100_000_000
 Z_95 = 1.96  # standard normal quantile of a 95 % interval
 OUTCOMES = (SUCCESS, WRONG, COLLISION, TIMEOUT)
 BLANK = np.zeros((1, 1, 3), np.uint8)
+ADDED = ('change_mps2', 'change_radps2')  # what older logs of trials lack
 
 Path = Sequence[Sequence[float]]
 
@@ -104,6 +105,9 @@ class Drive:
     :param expert_s: the expert's time for the same scene; None unless it succeeds.
     :param expert_length_m: length of the expert's path.
     :param expert_path: rows [x, y, yaw] of the expert's path.
+    :param change_mps2: change of the commanded velocity, m/s a second, its mean over the drive;
+        ``change_radps2``: of the commanded turn, rad/s a second. None: not measured, as live or in
+        older logs.
     """
 
     suite: str
@@ -118,12 +122,14 @@ class Drive:
     expert_s: float | None = None
     expert_length_m: float | None = None
     expert_path: Path = ()
+    change_mps2: float | None = None
+    change_radps2: float | None = None
 
     @classmethod
     def from_json(cls, content: Mapping) -> 'Drive':
         """Read the result of ``to_json``; raises ValueError if fields are missing or unknown."""
         names = {field.name for field in fields(cls)}
-        if not isinstance(content, Mapping) or set(content) != names:
+        if not isinstance(content, Mapping) or {*content, *ADDED} != names:
             raise ValueError(f'a drive has {", ".join(sorted(names))}')
         return cls(**content)
 
@@ -141,6 +147,15 @@ class Trial:
 
     number: int
     drives: tuple[Drive, ...]
+
+    @classmethod
+    def from_json(cls, content: Mapping) -> 'Trial':
+        """Read the result of ``to_json``; raises KeyError or ValueError for another content."""
+        return cls(content['trial'], tuple(map(Drive.from_json, content['drives'])))
+
+    def to_json(self) -> dict:
+        """Return plain values."""
+        return {'trial': self.number, 'drives': [drive.to_json() for drive in self.drives]}
 
     @property
     def success(self) -> bool:
@@ -224,6 +239,7 @@ def _run(arena: Arena, suite: str, index: int, scene: Scene, driver: Driver) -> 
     in_transit: list[Frame] = []
     path = [_row(arena.pose)]
     length = 0.0
+    commanded, changes = np.zeros(6), np.zeros(2)
     while arena.state == RUNNING:
         now_ns = arena.time_ns
         if now_ns % CAMERA_PERIOD_NS == 0:
@@ -234,21 +250,27 @@ def _run(arena: Arena, suite: str, index: int, scene: Scene, driver: Driver) -> 
         in_transit.sort(key=lambda frame: frame.received_ns)
         while in_transit and in_transit[0].received_ns <= now_ns:
             driver.see(in_transit.pop(0))
-        before = arena.pose
-        arena.step(driver.command(now_ns), COMMAND_PERIOD_NS)
+        before, command = arena.pose, driver.command(now_ns)
+        changes += [np.linalg.norm(part) for part in np.split(command - commanded, 2)]
+        commanded = command
+        arena.step(command, COMMAND_PERIOD_NS)
         length += math.dist(before[:2], arena.pose[:2])
         if arena.time_ns % PATH_PERIOD_NS == 0 or arena.state != RUNNING:
             path.append(_row(arena.pose))
+    elapsed_s = arena.elapsed_ns / NANOSECONDS
+    linear, angular = (round(float(change), 4) for change in changes / elapsed_s)
     return Drive(
         suite,
         index,
         scene.instruction,
         scene.task.kind,
         arena.state,
-        arena.elapsed_ns / NANOSECONDS,
+        elapsed_s,
         path,
         round(length, 4),
         round(arena.min_gap, 4),
+        change_mps2=linear,
+        change_radps2=angular,
     )
 
 
@@ -277,7 +299,8 @@ def summarise(suite: str, trials: Sequence[Trial]) -> dict:
     Return a summary of the trials of one suite, as plain values.
 
     Intervals are those of `wilson`. Times and lengths are means over the drives in which driver
-    and expert both succeeded, and their ratio; None without such drives.
+    and expert both succeeded, and their ratio; None without such drives. ``spl`` is that of all
+    drives, and ``change_mps2`` and ``change_radps2`` are means over them, None if one lacks it.
     """
     count = len(trials)
     good = sum(trial.success for trial in trials)
@@ -308,12 +331,38 @@ def summarise(suite: str, trials: Sequence[Trial]) -> dict:
         'kinds': kinds,
         'time_s': _against([(drive.elapsed_s, expert_s) for drive, expert_s, _ in both]),
         'length_m': _against([(drive.length_m, expert_m) for drive, _, expert_m in both]),
+        'spl': spl(drives),
+        **{name: mean_of([getattr(drive, name) for drive in drives]) for name in ADDED},
         'outcomes': [
             {'trial': trial.number, **drive.to_json(paths=False)}
             for trial in trials
             for drive in trial.drives
         ],
     }
+
+
+def spl(drives: Sequence[Drive]) -> float | None:
+    """
+    Return the success weighted by path length: 1 if all succeed on paths as short as the expert's.
+
+    The reference is the expert's path, which goes around what stands in the way. Drives whose task
+    is to stop, or that the expert fails, do not count; None without another one. Source: P.
+    Anderson et al., On evaluation of embodied navigation agents, 2018.
+    """
+    weighted = [
+        (drive.outcome == SUCCESS)
+        * drive.expert_length_m
+        / max(drive.length_m, drive.expert_length_m)
+        for drive in drives
+        if drive.kind != STOP and drive.expert_length_m
+    ]
+    return mean(weighted) if weighted else None
+
+
+def mean_of(values: Sequence[float | None]) -> float | None:
+    """Return the mean; None without a value, or if one is missing."""
+    known = [value for value in values if value is not None]
+    return mean(known) if known and len(known) == len(values) else None
 
 
 def _against(pairs: Sequence[tuple[float, float]]) -> dict:

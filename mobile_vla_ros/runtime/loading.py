@@ -13,6 +13,7 @@ from mobile_vla_ros.model.golden import read_golden
 from mobile_vla_ros.model.packing import pack
 from mobile_vla_ros.model.policy_spec import read_spec
 from mobile_vla_ros.runtime.golden_check import check_golden
+from mobile_vla_ros.runtime.own_policy import is_own, own_policy
 from mobile_vla_ros.runtime.policy import NOOP, NoOpPolicy, Policy
 from mobile_vla_ros.runtime.preflight import check_axes
 from mobile_vla_ros.runtime.vla_policy import VlaPolicy
@@ -95,6 +96,8 @@ def load_policy(name: str, settings: PolicySettings | None = None) -> ReadyPolic
     """
     Load a policy by its bundle's folder or `builtin:` name, and check its golden frames.
 
+    One that is code is loaded by ``module:Class`` or the name of its entry point.
+
     :param settings: None: the defaults.
     :raises UserError: when it cannot be loaded or compiled, or drives an axis that the base lacks.
     """
@@ -107,9 +110,13 @@ def load_policy(name: str, settings: PolicySettings | None = None) -> ReadyPolic
         )
     if name == NOOP:
         return ReadyPolicy(name, NoOpPolicy(), True, f'{NOOP} proposes zero and needs none')
-    axes = check_axes(read_spec(name).actions.axes, settings.max_velocity)
+    own = own_policy(name, settings.blank) if is_own(name) else None
+    spec = own.spec if own else read_spec(name)
+    axes = check_axes(spec.actions.axes, settings.max_velocity)
     if not axes.ok:
         raise UserError(f'the policy {name} does not fit the base: {axes.sentence}')
+    if own:
+        return ReadyPolicy(name, own, True, f'{name} is code, and has none to reproduce')
     precision = pick_precision(settings.precision, settings.device)
     with _pages_of_their_own():
         policy = VlaPolicy.load(

@@ -54,7 +54,7 @@ def spec_without_network(
             expected='positive numbers',
         )
     return PolicySpec(
-        BackboneRef(name, None, '0' * 64),
+        BackboneRef(name, '', '0' * 64),
         HeadSettings(1, len(actions.axes), chunk, 1, 1, 0.0),
         ImageSpec(DEFAULT_SIDE, (0.5, 0.5, 0.5), (0.5, 0.5, 0.5)),
         actions,

@@ -66,6 +66,11 @@ class VlaPolicy:
         )
         return cls(bundle, blank=blank)
 
+    @property
+    def device(self) -> torch.device:
+        """Where it computes."""
+        return self.network.action_token.device
+
     def capture(self) -> None:
         """
         Encode frames one at a time with fixed shapes, on a GPU as a CUDA graph.

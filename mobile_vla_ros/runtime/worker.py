@@ -83,6 +83,7 @@ class _Step:
     in_use: _InUse
     window: list[LiveFrame]
     instruction: str
+    anew: bool
 
 
 class PolicyWorker:
@@ -113,6 +114,7 @@ class PolicyWorker:
         self._camera_fault: Health | None = None
         self._no_plan = NO_IMAGE  # why there is no plan, while there is none
         self._changed = False
+        self._anew = True  # the policy has to forget earlier frames
 
     def start(self) -> None:
         """Start the thread; call ``use`` first."""
@@ -164,7 +166,7 @@ class PolicyWorker:
         with self._wake:
             if instruction == self._instruction:
                 return False
-            self._instruction = instruction
+            self._instruction, self._anew = instruction, True
             if self._in_use is not None:
                 self._in_use.playback.clear()
                 self._in_use.buffer.revisit()
@@ -229,7 +231,7 @@ class PolicyWorker:
     def _begin_again(self, no_plan: Health) -> None:
         if self._in_use is not None:
             self._in_use.clear()
-        self._no_plan = no_plan
+        self._no_plan, self._anew = no_plan, True
 
     def _work(self) -> None:
         while True:
@@ -262,7 +264,8 @@ class PolicyWorker:
                 in_use, NEW_INSTRUCTION if self._no_plan == NEW_INSTRUCTION else NOT_FULL
             )
             return None
-        return _Step(in_use, window, self._instruction)
+        anew, self._anew = self._anew, False
+        return _Step(in_use, window, self._instruction, anew)
 
     def _drop_plan(self, in_use: _InUse, reason: Health) -> None:
         self._changed = self._no_plan != reason or in_use.playback.newest is not None
@@ -297,6 +300,8 @@ class PolicyWorker:
         try:
             # To a policy these are ``Frame``s; their images are decoded on demand.
             window = cast(list[Frame], step.window)
+            if step.anew:
+                step.in_use.policy.reset()
             plan = step.in_use.policy.infer(window, step.instruction)
             return plan if np.isfinite(plan.twists).all() else NOT_FINITE
         except UserError as error:

@@ -86,6 +86,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     # A command parses arguments and prints; it may import the package that does the work.
     'cli': set(),
     'cli.bench': {'bench'},
+    'cli.compare': {'cli', 'report', 'rollout'},
     'cli.demo': {'report', 'rollout'},
     'cli.drill': {'drill', 'report'},
     'cli.episodes': {'data', 'episode', 'evaluation', 'interop', 'report'},
@@ -95,7 +96,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     'cli.simulate': {'cli', 'report', 'rollout'},
     'cli.train': {'report', 'training'},
 }
-CLI_LINES = 1700
+CLI_LINES = 1767
 # Third-party module → the parts that may import it. Others may be imported anywhere.
 KEPT_TO = {
     'rclpy': {'nodes'},

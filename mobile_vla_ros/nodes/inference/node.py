@@ -27,6 +27,7 @@ from mobile_vla_ros.nodes.inference.policies import LOADS, NONE, Policies, memor
 from mobile_vla_ros.nodes.shared.run import run
 from mobile_vla_ros.nodes.shared.startup import SWITCH_S
 from mobile_vla_ros.nodes.shared.topics import camera
+from mobile_vla_ros.runtime.own_policy import is_own
 from mobile_vla_ros.runtime.preflight import check_camera_topic
 from mobile_vla_ros.runtime.worker import PolicyWorker
 
@@ -183,6 +184,11 @@ class InferenceNode(PatientLifecycleNode):
         names = [parameter.value for parameter in parameters if parameter.name == 'next_policy']
         if names and self._configuration is None:
             return SetParametersResult(successful=False, reason='no policy is loaded yet')
+        # Whoever reaches the topics may name a bundle, but not what this process imports.
+        at_start = (self._params.policy, self._params.next_policy)
+        if any(is_own(name) and name not in at_start for name in names):
+            reason = 'a policy that is code must be named when the node is started'
+            return SetParametersResult(successful=False, reason=reason)
         for name in names:
             assert self._configuration is not None
             self._configuration.policies.request(name)

@@ -73,7 +73,7 @@ def declare_params(node: Node) -> InferenceParams:
     """
     guard = GuardConfig()
     return InferenceParams(
-        policy=declare(node, 'policy', '', 'folder of the policy bundle, or a builtin: name'),
+        policy=declare(node, 'policy', '', 'bundle folder, builtin: name, or module:Class'),
         backbone=declare(
             node,
             'backbone',

@@ -358,3 +358,13 @@ def test_a_difference_of_the_live_node_is_reported_with_its_time(clockwork, tmp_
     assert result['withheld'] == {'the camera is frozen': 1, 'no answer': 1}
     assert result['equal'] and 'no proposal at 1 more: the camera is frozen' in result['sentence']
     assert not compare([], found, 1e-5)['equal']
+
+
+def test_a_policy_that_is_code_is_replayed(episode_folder, capsys):
+    """By its name; what it computes with is its own business."""
+    episode = sorted(episode_folder.glob('*.h5'))[0]
+    name = 'mobile_vla_ros.runtime.policy:NoOpPolicy'
+    assert main(['replay', str(episode), '--policy', name, '--json']) == 0
+    result = json.loads(capsys.readouterr().out)
+    assert (result['policy'], result['device']) == (name, 'its own device')
+    assert result['measured']['policy'] == result['measured']['zero']

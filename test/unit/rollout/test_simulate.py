@@ -1,6 +1,7 @@
 """`mobile_vla simulate`: suites, controls, resumed runs, and the page."""
 
 import json
+import os
 import re
 import shutil
 import signal
@@ -9,6 +10,7 @@ import sys
 import time
 from types import SimpleNamespace
 
+import psutil
 import pytest
 
 from browser import dump_dom, needs_chromium
@@ -106,6 +108,8 @@ def test_a_policy_that_does_not_fit_is_refused(small_run, tmp_path, capsys):
     [
         (['--suite', 'unseen_layout'], "'unseen_layouts'"),
         (['--trials', 0], 'nothing to drive'),
+        (['--jobs', 0], 'nobody drives'),
+        (['--jobs', 2, '--ros'], 'one trial at a time'),
         (['--seed', -1], 'no such trial'),
         (['--seed', 9_999_990], 'no such trial'),
         (['--policy', '/no/such/policy'], '/no/such/policy'),
@@ -214,46 +218,114 @@ def test_a_run_belongs_to_the_content_of_its_policy(small_run, tmp_path, capsys)
     assert 'policy ' in err
 
 
-def test_ctrl_c_keeps_finished_trials_and_reports_how_to_resume(tmp_path):
-    """Status 130, a sentence, whole lines; the same command continues after them."""
-    out = tmp_path / 'out'
-    command = [
-        sys.executable,
-        '-m',
-        'mobile_vla_ros.cli.main',
-        'simulate',
-        '--suite',
-        'seen',
-        '--control',
-        'zero',
-        '--out',
-        str(out),
-        '--json',
-        '--trials',
-    ]
+ENDLESS = ('simulate', '--suite', 'seen', '--control', 'zero', '--json', '--trials', '100000')
+
+
+def start_endless(out, jobs: int) -> subprocess.Popen:
+    """Return a run that has finished three trials, and would take hours."""
     process = subprocess.Popen(
-        [*command, '100000'], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        [
+            *(sys.executable, '-m', 'mobile_vla_ros.cli.main', *ENDLESS),
+            *('--out', str(out), '--jobs', str(jobs)),
+        ],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
     )
     log = out / 'seen.jsonl'
-    until = time.monotonic() + 60
+    until = time.monotonic() + 120
     while not (log.exists() and log.read_bytes().count(b'\n') >= 3):
         assert time.monotonic() < until and process.poll() is None
         time.sleep(0.05)
+    return process
+
+
+@pytest.mark.parametrize('jobs', [1, 2])
+def test_ctrl_c_keeps_finished_trials_and_reports_how_to_resume(jobs, tmp_path, capsys):
+    """Status 130, a sentence, whole lines, no process left; the same command continues."""
+    out = tmp_path / 'out'
+    process = start_endless(out, jobs)
+    workers = psutil.Process(process.pid).children()
+    assert len(workers) == (jobs if jobs > 1 else 0)
     process.send_signal(signal.SIGINT)
     stdout, stderr = process.communicate(timeout=120)
     assert process.returncode == 130
     assert stdout == ''
     assert 'Traceback' not in stderr
     assert f'in {out}, and the same command continues' in stderr
-    kept = log.read_bytes()
+    assert not any(worker.is_running() for worker in workers)
+    kept = (out / 'seen.jsonl').read_bytes()
     assert kept.endswith(b'\n')
     done = kept.count(b'\n') - 1
-    again = subprocess.run(
-        [*command, str(done + 1)], capture_output=True, text=True, timeout=120, check=False
+    again = simulate(capsys, *ENDLESS[1:5], '--out', out, '--trials', done + 1, '--jobs', 1)
+    assert again['trials'] == done + 1
+    assert (out / 'seen.jsonl').read_bytes().startswith(kept)
+
+
+@pytest.mark.parametrize('killed', ['worker', 'parent'])
+def test_a_killed_process_leaves_whole_trials_and_no_process(killed, tmp_path):
+    """One of those that drive is missed in a sentence; those of a killed parent end with it."""
+    process = start_endless(tmp_path / 'out', 2)
+    workers = psutil.Process(process.pid).children()
+    (workers[1] if killed == 'worker' else process).send_signal(signal.SIGKILL)
+    _, stderr = process.communicate(timeout=60)
+    if killed == 'worker':
+        assert process.returncode == 2
+        assert 'error: a process that drove trials has ended; got SIGKILL.' in stderr
+    assert 'Traceback' not in stderr
+    _, alive = psutil.wait_procs(workers, 60)
+    assert not alive
+    _, *lines = (tmp_path / 'out' / 'seen.jsonl').read_text().splitlines()
+    assert [json.loads(line)['trial'] for line in lines] == list(range(len(lines)))
+
+
+STEERING = """
+import numpy as np
+from mobile_vla_ros import ActionSpec, Plan, spec_without_network
+
+class Steering:
+    def __init__(self):
+        axes = ActionSpec(('linear_x', 'angular_z'), (1.0, 1.0))
+        self.spec = spec_without_network('steering', axes, window=2)
+
+    def infer(self, window, instruction):
+        red, green, _ = window[-1].image.mean((0, 1)) / 255
+        turn = red - green + len(instruction) / 1000
+        return Plan(window[-1].stamp_ns, np.tile([0.8, 0, 0, 0, 0, turn], (10, 1)), 10.0)
+
+    def reset(self):
+        pass
+"""
+
+
+def test_figures_do_not_depend_on_the_number_of_processes(tmp_path, capsys, monkeypatch):
+    """Byte for byte the same log, by what was seen; a run goes on with another number of them."""
+    (tmp_path / 'steering.py').write_text(STEERING)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setenv('PYTHONPATH', str(tmp_path), prepend=os.pathsep)
+    arguments = ('--policy', 'steering:Steering', '--suite', 'disturbed')
+    for out, trials, jobs in (('mixed', 1, 1), ('mixed', 3, 2), ('one', 3, 1)):
+        simulate(
+            *(capsys, *arguments, '--trials', trials, '--jobs', jobs, '--out', tmp_path / out)
+        )
+    one, mixed = (tmp_path / name / 'disturbed.jsonl' for name in ('one', 'mixed'))
+    assert one.read_bytes() == mixed.read_bytes()
+    drives = [json.loads(line)['drives'][0] for line in one.read_text().splitlines()[1:]]
+    assert len({drive['change_radps2'] for drive in drives}) == 3, 'it steers by the image'
+
+
+def test_what_a_process_refuses_is_refused_before_writing(small_run, tmp_path, capsys):
+    """As with one process: a sentence, and no folder."""
+    out = tmp_path / 'out'
+    flying = changed_policy(
+        small_run / 'best', tmp_path / 'flying', actions={'axes': ['linear_x', 'linear_z']}
     )
-    assert again.returncode == 0, again.stderr
-    assert json.loads(again.stdout)['trials'] == done + 1
-    assert log.read_bytes().startswith(kept)
+    status, _, err = run_main(
+        *(capsys, 'simulate', '--policy', flying, '--trials', 2, '--jobs', 2, '--out', out)
+    )
+    assert status == 2
+    assert 'linear_z' in err
+    assert not out.exists()
 
 
 FILMS = 4

@@ -102,6 +102,20 @@ def test_a_constant_driver_renders_no_image_and_fails(arena):
     assert arena._camera is None
 
 
+def test_the_change_of_command_counts_from_rest_and_older_logs_lack_it(arena):
+    """One step to a constant command, m/s and rad/s, over the time of the drive."""
+    crash = drive_scene(arena, 'seen', 0, ConstantDriver(np.array([0.3, 0.4, 0, 0, 0, -0.2])))
+    assert crash.change_mps2 == pytest.approx(0.5 / crash.elapsed_s, abs=1e-4)
+    assert crash.change_radps2 == pytest.approx(0.2 / crash.elapsed_s, abs=1e-4)
+    line = crash.to_json()
+    assert Drive.from_json(line) == crash
+    del line['change_mps2'], line['change_radps2']
+    assert Drive.from_json(line).change_mps2 is None
+    del line['outcome']
+    with pytest.raises(ValueError, match='outcome'):
+        Drive.from_json(line)
+
+
 def test_a_driver_without_images_gets_frames_on_time_without_images(arena):
     """The same frames, lost and late as before, but nothing is rendered."""
     seeing, blind = Recorder(), Recorder()

@@ -1,26 +1,19 @@
 """
-Write your own policy and drive it in the arena: this one goes to the largest red area.
+Write your own policy and drive it: this one goes to the largest red area.
 
-    .venv/bin/python examples/my_policy.py --scenes 5
+    export PYTHONPATH=examples     # where Python finds the module
+    mobile_vla simulate --policy custom_policy:RedPolicy --trials 20
+    mobile_vla compare --policies custom_policy:RedPolicy builtin:demo
+    ros2 launch mobile_vla_ros drive.launch.py policy:=custom_policy:RedPolicy sim:=true
 """
 
-import argparse
-import contextlib
-import sys
 from collections.abc import Sequence
 
 import cv2
 import numpy as np
 
-from mobile_vla_ros import ActionSpec, Frame, Plan, UserError, spec_without_network
-from mobile_vla_ros.rollout.drivers import Guarded
-from mobile_vla_ros.rollout.policy_driver import PolicyDriver
-from mobile_vla_ros.rollout.trials import drive_scene
-from mobile_vla_ros.sim import suites
-from mobile_vla_ros.sim.arena import Arena
-from mobile_vla_ros.sim.scene import GO_TO
+from mobile_vla_ros import ActionSpec, Frame, Plan, spec_without_network
 
-SUITE = 'unseen_layouts'
 SPEED_MPS, TURN_RADPS = 0.4, 1.5
 ARRIVED = 0.98  # the area reaches down to this fraction of the image height
 
@@ -68,32 +61,3 @@ def steer(image: np.ndarray) -> list[float]:
     # Slow down in turns, and near the object.
     forward = min(1.0, 0.25 + 3 * (ARRIVED - bottom / height)) * (1 - abs(turn))
     return [forward, turn]
-
-
-def main() -> None:
-    """Drive the first scenes of a suite that send the robot to something red."""
-    parser = argparse.ArgumentParser(description=__doc__.strip().splitlines()[0])
-    parser.add_argument('--scenes', type=int, default=5, help='scenes to drive (5)')
-    args = parser.parse_args()
-    # PolicyDriver buffers frames, calls the policy for each window and plays its plans back in
-    # time; the guard limits speed and acceleration, as on a robot.
-    driver = Guarded(PolicyDriver(RedPolicy()))
-    driven = successes = index = 0
-    try:
-        with contextlib.closing(Arena()) as arena:
-            while driven < args.scenes:
-                scene = suites.scene(SUITE, index)
-                if scene.task.kind == GO_TO and scene.goal and scene.goal.colour == 'red':
-                    drive = drive_scene(arena, SUITE, index, driver)
-                    driven += 1
-                    successes += drive.outcome == 'success'
-                    end = f'{drive.outcome:9} {drive.elapsed_s:4.1f} s'
-                    print(f'{index:4} {end}  {drive.instruction}')
-                index += 1
-    except UserError as error:  # no OpenGL on this machine
-        sys.exit(str(error))
-    print(f'{successes} of {driven} scenes')
-
-
-if __name__ == '__main__':
-    main()

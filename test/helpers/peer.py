@@ -1,0 +1,48 @@
+"""A policy as a program of its own, with nothing but the standard library; moods on demand."""
+
+import json
+import os
+import socket
+import sys
+import time
+
+SPEC = {'axes': ['linear_x', 'angular_z'], 'rate_hz': 10.0, 'window': 2, 'chunk': 5}
+
+
+def answer(request: dict, images: bytes) -> dict:
+    """Return a plan that shows what was received: the sum of the bytes, and whether to reset."""
+    mood = request['instruction']
+    if mood == 'die':
+        os._exit(7)
+    if mood == 'hang':
+        time.sleep(3600)
+    if mood == 'slow':
+        time.sleep(1.0)
+    if mood == 'refuse':
+        return {'error': 'I do not know this word'}
+    row = [sum(images) / 1e6, float('nan') if mood == 'nan' else float(request['reset'])]
+    return {
+        'lie': {'twists': [row[:1]] * 5},
+        'words': {'twists': 'ahead'},
+        'nothing': {},
+        'list': [],
+    }.get(mood, {'twists': [row] * 5})
+
+
+def main(spec: dict) -> None:
+    """Send the spec, then answer until the socket ends."""
+    with socket.socket(fileno=int(os.environ['MOBILE_VLA_SOCKET'])) as ours:
+        stream = ours.makefile('rwb')
+        stream.write(json.dumps(spec).encode() + b'\n')
+        stream.flush()
+        for line in stream:
+            request = json.loads(line)
+            reply = answer(request, stream.read(request['bytes']))
+            garbage = {'garbage': b'\x00\xff\n', 'flood': b'x' * (1 << 21)}
+            text = garbage.get(request['instruction'], json.dumps(reply).encode() + b'\n')
+            stream.write(text)
+            stream.flush()
+
+
+if __name__ == '__main__':
+    main({**SPEC, **json.loads(sys.argv[1] if len(sys.argv) > 1 else '{}')})
