@@ -21,10 +21,10 @@ from mobile_vla_ros.interop.bag_files import (
     inflate,
     inflate_file,
 )
-from mobile_vla_ros.interop.left_out import METADATA
 from mobile_vla_ros.types import NANOSECONDS
 
 SUFFIXES = ('.mcap', '.db3')
+METADATA = 'metadata.yaml'
 MAX_METADATA_BYTES = 4_000_000
 ZSTD = '.zstd'
 # A topic that goes back further than this in time is one whose clock was set back.

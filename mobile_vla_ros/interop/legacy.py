@@ -42,7 +42,7 @@ WRITTEN_TIME = re.compile(r'(?<!\d)(\d{4})-?(\d\d)-?(\d\d)[_T ]?(\d\d):?(\d\d):?
 
 
 @contextlib.contextmanager
-def open_legacy(path: Path, options: ImportOptions, _scratch: Path) -> Iterator[Source]:
+def open_legacy(path: Path, _key: str, options: ImportOptions, _scratch: Path) -> Iterator[Source]:
     """
     Open one file in the layout of the reference run.
 

@@ -31,7 +31,7 @@ NO_TIME = 'they have no time: 0, or from before /clock'
 
 
 @contextlib.contextmanager
-def open_bag(path: Path, options: ImportOptions, scratch: Path) -> Iterator[Source]:
+def open_bag(path: Path, _key: str, options: ImportOptions, scratch: Path) -> Iterator[Source]:
     """
     Open one bag.
 

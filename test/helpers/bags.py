@@ -121,21 +121,24 @@ def write_bag(folder: Path, messages: list[tuple], storage: str = 'mcap') -> Pat
     return folder
 
 
-def import_one(source, out, options: ImportOptions) -> ImportResult:
+def import_one(source, out, options: ImportOptions, key: str = '') -> ImportResult:
     """Import one source as the command does, in this process; return the result."""
     out.mkdir(exist_ok=True)
     with TemporaryDirectory() as scratch:
         try:
             found = import_plain(
-                source, f'{source.name}#1', '', str(out), asdict(options), scratch, lambda _: None
+                source,
+                key,
+                f'{Path(source.name, key)}#1',
+                *('', str(out), asdict(options), scratch, lambda _: None),
             )
         except UserError as error:
             return ImportResult(source, FAILED, reason=str(error))
     return ImportResult(**found | {'source': source, 'path': out / found['path']})
 
 
-def imported_episode(source, out, options: ImportOptions) -> Episode:
+def imported_episode(source, out, options: ImportOptions, key: str = '') -> Episode:
     """Import one source, which must succeed; return the open episode."""
-    outcome = import_one(source, out, options)
+    outcome = import_one(source, out, options, key)
     assert outcome.status == IMPORTED, outcome.reason
     return Episode.open(outcome.path)

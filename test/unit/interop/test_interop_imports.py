@@ -17,7 +17,7 @@ from bags import START_NS, drive, make, pixels_of, write_bag
 from mobile_vla_ros.cli.main import main
 from mobile_vla_ros.episode.storage.reader import Episode, find_episodes
 from mobile_vla_ros.errors import UserError
-from mobile_vla_ros.interop.imports import find_sources
+from mobile_vla_ros.interop.importers import find_sources
 from mobile_vla_ros.interop.legacy_layout import write_legacy_layout
 from mobile_vla_ros.interop.source import ImportOptions
 from ros_helpers import wait_until
@@ -333,7 +333,8 @@ def test_an_interrupted_import_leaves_no_partial_episode(tmp_path, number, statu
 
 def test_sources_below_a_folder_are_found(mixture, tmp_path):
     """A bag is a folder with its files; the folder of the episodes is skipped."""
-    names = [str(one.relative_to(mixture)) for one in find_sources(mixture, tmp_path / 'episodes')]
+    found, _ = find_sources(mixture, tmp_path / 'episodes')
+    names = [str(one.relative_to(mixture)) for one in found]
     assert names == [
         'bags/drive',
         'bare.db3',
@@ -344,12 +345,12 @@ def test_sources_below_a_folder_are_found(mixture, tmp_path):
     ]
     assert not [
         one
-        for one in find_sources(mixture, mixture / 'monday')
+        for one in find_sources(mixture, mixture / 'monday')[0]
         if one.parent == mixture / 'monday'
     ]
     bag = mixture / 'bags' / 'drive'
-    assert find_sources(bag, tmp_path) == [bag]
-    assert find_sources(bag / 'metadata.yaml', tmp_path) == [bag]
+    assert find_sources(bag, tmp_path) == ([bag], [])
+    assert find_sources(bag / 'metadata.yaml', tmp_path) == ([bag], [])
 
 
 def test_bad_use_is_refused(tmp_path, capsys):
