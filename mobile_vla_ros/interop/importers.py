@@ -60,7 +60,7 @@ class Importer:
 OURS = (
     Importer('HDF5', legacy.open_legacy, legacy.SUFFIXES),
     Importer(
-        'ROS 2 bag',
+        'bag',
         rosbag.open_bag,
         bag.SUFFIXES,
         bag.METADATA,

@@ -4,8 +4,6 @@ from pathlib import Path
 
 LFS = b'version https://git-lfs'
 BESIDE_SQLITE = ('-wal', '-shm', '-journal')
-ROS_1 = 'a ROS 1 bag: convert it with rosbags-convert --src FILE.bag --dst FOLDER'
-COMPRESSED = 'compressed as a whole: decompress it with zstd -d'
 TUB = 'a donkeycar tub, which has no times and other units: drive again and record with ROS'
 LEROBOT = 'a LeRobot data set, which is not read: import the recordings that it was made from'
 POINTER = 'a git-lfs pointer, not the file itself: run git lfs pull'
@@ -19,10 +17,6 @@ def why_not(path: Path) -> str:
         if (path / 'manifest.json').is_file() and any(path.glob('*.catalog')):
             return TUB
         return ''
-    if path.suffix == '.bag':
-        return ROS_1
-    if path.suffix == '.zstd':
-        return COMPRESSED
     try:
         with path.open('rb') as file:
             return POINTER if file.read(len(LFS)) == LFS else ''

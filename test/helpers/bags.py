@@ -5,6 +5,8 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import numpy as np
+from rosbags import rosbag1
+from rosbags.convert.converter import migrate_bytes
 from rosbags.rosbag2 import StoragePlugin, Writer
 from rosbags.typesys import Stores, get_typestore
 
@@ -13,7 +15,7 @@ from mobile_vla_ros.errors import UserError
 from mobile_vla_ros.interop.imports import FAILED, IMPORTED, ImportResult, import_plain
 from mobile_vla_ros.interop.source import ImportOptions
 
-STORE = get_typestore(Stores.ROS2_JAZZY)
+STORE, STORE_1 = get_typestore(Stores.ROS2_JAZZY), get_typestore(Stores.ROS1_NOETIC)
 PERIOD_NS = 100_000_000
 START_NS = 1_700_000_000_000_000_000
 DELAY_NS = 20_000_000
@@ -104,11 +106,13 @@ def drive(frames: int = 12, *, image_of=None, command_of=None) -> list[tuple]:
 
 def write_bag(folder: Path, messages: list[tuple], storage: str = 'mcap') -> Path:
     """
-    Write (topic, message, time in ns) as a rosbag2 folder; return it.
+    Write (topic, message, time in ns) as a rosbag2 folder, or a ROS 1 bag beside it; return it.
 
-    :param storage: ``mcap`` or ``sqlite3``.
+    :param storage: ``mcap``, ``sqlite3``, or of ROS 1 ``none``, ``bz2`` or ``lz4``.
     """
     folder.parent.mkdir(parents=True, exist_ok=True)
+    if storage in ('none', 'bz2', 'lz4'):
+        return _write_ros1(folder.with_suffix('.bag'), messages, storage)
     with Writer(
         folder, version=Writer.VERSION_LATEST, storage_plugin=StoragePlugin[storage.upper()]
     ) as bag:
@@ -119,6 +123,24 @@ def write_bag(folder: Path, messages: list[tuple], storage: str = 'mcap') -> Pat
                 connections[topic, kind] = bag.add_connection(topic, kind, typestore=STORE)
             bag.write(connections[topic, kind], time_ns, STORE.serialize_cdr(message, kind))
     return folder
+
+
+def _write_ros1(path: Path, messages: list[tuple], compression: str) -> Path:
+    bag = rosbag1.Writer(path)
+    if compression != 'none':
+        bag.set_compression(bag.CompressionFormat[compression.upper()])
+    connections = {}
+    with bag:
+        for topic, message, time_ns in messages:
+            kind = message.__msgtype__
+            if topic not in connections:
+                connections[topic] = bag.add_connection(topic, kind, typestore=STORE_1)
+            data = STORE.serialize_cdr(message, kind)
+            both = STORE, STORE_1, kind, kind, {}, data
+            bag.write(
+                connections[topic], time_ns, migrate_bytes(*both, src_is2=True, dst_is2=False)
+            )
+    return path
 
 
 def import_one(source, out, options: ImportOptions, key: str = '') -> ImportResult:

@@ -102,4 +102,4 @@ def test_an_option_that_concerns_no_source_is_refused(tmp_path):
     out = tmp_path / 'episodes'
     done = mobile_vla('episodes', 'import', tmp_path, '--out', out, '--image-topic', '/a')
     assert done.returncode == 2 and not out.exists()
-    assert 'heeds the option image_topic; got HDF5; expected ROS 2 bag' in done.stderr
+    assert 'heeds the option image_topic; got HDF5; expected bag' in done.stderr
