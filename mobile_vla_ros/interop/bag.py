@@ -109,7 +109,7 @@ class Bag:
         :param raw: topics among them whose messages are their bytes (CDR).
         :raises UserError: when the bag is broken.
         """
-        for number, file in enumerate(self._files):
+        for number, file in enumerate(self._files if topics else ()):
             messages = in_order(file.messages(topics))
             while True:
                 found = checked(lambda: next(messages, None))  # noqa: B023

@@ -15,7 +15,7 @@ from importlib.metadata import entry_points
 from pathlib import Path
 
 from mobile_vla_ros.errors import UserError, first_line
-from mobile_vla_ros.interop import bag, legacy, rosbag
+from mobile_vla_ros.interop import bag, hdf5, rosbag
 from mobile_vla_ros.interop.left_out import BESIDE_SQLITE, why_not
 from mobile_vla_ros.interop.source import ImportOptions, Source
 
@@ -58,7 +58,13 @@ class Importer:
 
 
 OURS = (
-    Importer('HDF5', legacy.open_legacy, legacy.SUFFIXES),
+    Importer(
+        'HDF5',
+        hdf5.open_hdf5,
+        hdf5.SUFFIXES,
+        options=('images', 'actions', 'colour'),
+        episodes=hdf5.episodes_of,
+    ),
     Importer(
         'bag',
         rosbag.open_bag,

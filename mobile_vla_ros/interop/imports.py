@@ -253,7 +253,7 @@ def _import(
         )
         try:
             opened.copy(writer, lambda: seen(writer.frames))
-            path = writer.close('unknown')
+            path = writer.close(opened.outcome)
         except BaseException:
             writer.discard()
             raise

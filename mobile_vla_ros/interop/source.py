@@ -9,6 +9,30 @@ from mobile_vla_ros.episode.timing.command_rule import known_rule
 from mobile_vla_ros.errors import UserError
 from mobile_vla_ros.images.messages import FORMATS, check_encoding
 
+COLOURS = ('rgb', 'bgr')
+AXES = {'linear_x': 0, 'linear_y': 1, 'angular_z': 5}  # of a planar base: columns of a twist
+
+
+def axes_of(text: str) -> dict[str, str]:
+    """
+    Return the column of each axis in ``AXIS=COLUMN,…``; none of a text without ``=``.
+
+    :raises UserError: for an axis that a planar base does not have, or two columns for one.
+    """
+    if '=' not in text:
+        return {}
+    pairs = [part.partition('=') for part in text.split(',')]
+    names = [name.strip() for name, _, _ in pairs]
+    if (
+        not AXES.keys() >= set(names)
+        or len(set(names)) < len(names)
+        or not all(column.strip() for _, _, column in pairs)
+    ):
+        raise UserError(
+            'actions cannot be mapped so', got=text, expected=f'AXIS=COLUMN,… of {", ".join(AXES)}'
+        )
+    return {name: column.strip() for name, (_, _, column) in zip(names, pairs, strict=True)}
+
 
 @dataclass(frozen=True)
 class ImportOptions:
@@ -25,6 +49,10 @@ class ImportOptions:
         one; None: unknown.
     :param encoding: of raw images in a bag whose own does not name colours (8UC3); '': none.
     :param extra_topics: other topics of a bag to keep as they are.
+    :param images: path of the images in a file of rows; '': that of a known layout.
+    :param actions: of the commands: ``PATH`` of three columns, or ``AXIS=COLUMN,…`` (``axes_of``).
+    :param colour: order of the values of a pixel in a file of rows: ``rgb`` or ``bgr``; '': that
+        of the layout.
     :raises UserError: for a value out of range.
     """
 
@@ -37,6 +65,9 @@ class ImportOptions:
     base_command_timeout_s: float | None = None
     encoding: str = ''
     extra_topics: Sequence[str] = ()
+    images: str = ''
+    actions: str = ''
+    colour: str = ''
 
     def __post_init__(self) -> None:
         known_rule(self.base_command_timeout_s)
@@ -51,6 +82,9 @@ class ImportOptions:
                 'unknown image format', got=repr(self.image_format), expected=' or '.join(FORMATS)
             )
         check_encoding(self.encoding)
+        if self.colour not in ('', *COLOURS):
+            raise UserError('unknown colour', got=repr(self.colour), expected=' or '.join(COLOURS))
+        axes_of(self.actions)
         if not 1 <= self.jpeg_quality <= 100:
             raise UserError(
                 'JPEG quality out of range', got=self.jpeg_quality, expected='1 to 100'
@@ -92,6 +126,7 @@ class Source:
     :param info: fields of ``ImportedInfo``, except ``origin``.
     :param rate_hz: expected rate of the frames; None if unknown.
     :param timed: False if the layout has no times, so that they are derived from the rate.
+    :param outcome: of the episode, one of ``schema.OUTCOMES``.
     :param notes: sentences on what is not imported.
     """
 
@@ -100,4 +135,5 @@ class Source:
     info: dict[str, str] = field(default_factory=dict)
     rate_hz: float | None = None
     timed: bool = True
+    outcome: str = 'unknown'
     notes: tuple[str, ...] = ()

@@ -10,6 +10,9 @@ from mobile_vla_ros.errors import UserError
 # Fields of `ImportOptions`, which has the defaults.
 OPTIONS = (
     ('rate', 'HZ', float, 'rows per second of HDF5 files, which have no times'),
+    ('images', 'PATH', str, 'images in an HDF5 file of an unknown layout or of several cameras'),
+    ('actions', 'A', str, 'PATH of three columns there, or linear_x=PATH[0],angular_z=PATH[1]'),
+    ('colour', 'C', str, 'order of the colours there: rgb or bgr'),
     ('image-format', 'F', str, 'of raw images: jpeg, or png, which is lossless (default: jpeg)'),
     ('jpeg-quality', '1-100', int, 'default: 90'),
     (
