@@ -109,6 +109,12 @@ def importer_of(path: Path) -> Importer:
     return found
 
 
+def bare(path: Path) -> Path:
+    """Return a path without the suffix that an importer takes it by."""
+    ends = [end for one in importers() for end in one.suffixes if path.name.endswith(end)]
+    return path.with_name(path.name.removesuffix(max(ends, key=len, default='')))
+
+
 def find_sources(path: Path, out: Path) -> tuple[list[Path], list[tuple[Path, str]]]:
     """
     Return the files and folders at or below a path to import, and those left out with the reason.

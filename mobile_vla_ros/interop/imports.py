@@ -20,6 +20,7 @@ from mobile_vla_ros.episode.storage.reader import Episode
 from mobile_vla_ros.episode.storage.writer import EpisodeWriter
 from mobile_vla_ros.errors import UserError
 from mobile_vla_ros.interop.importers import importer_of
+from mobile_vla_ros.interop.labels import INSTRUCTION, OUTCOME, Labels
 from mobile_vla_ros.interop.source import ImportedInfo, ImportOptions, Source
 
 IMPORTED, UPDATED, SKIPPED, FAILED = 'imported', 'updated', 'skipped', 'failed'
@@ -33,8 +34,8 @@ class ImportResult:
     The result for one episode.
 
     :param source: the path, and behind it the key of the episode in it, if it has one.
-    :param status: ``imported``; ``updated`` (imported before, with another instruction);
-        ``skipped`` (imported before); ``failed``; ``ignored``.
+    :param status: ``imported``; ``updated`` (imported before, with another instruction or
+        outcome); ``skipped`` (imported before); ``failed``; ``ignored``.
     :param path: the episode; None after a failure.
     :param reason: of anything else than an import; '' after an import.
     :param health: the verdict; empty unless imported.
@@ -70,6 +71,7 @@ def import_episodes(
     out: Path,
     options: ImportOptions,
     seen: Callable[[Path, int], None] = lambda source, frames: None,
+    labels: Labels | None = None,
 ) -> Iterator[ImportResult]:
     """
     Import one source after the other, yielding the result for each of its episodes.
@@ -78,14 +80,17 @@ def import_episodes(
 
     :param out: folder for the episodes; created if missing.
     :param seen: called now and then with a source and the number of its frames so far.
+    :param labels: instruction and outcome of each.
     :raises UserError: when the folder cannot be written, or its disk is full.
     """
+    labels = labels or Labels('')
+    labels.check(sources)
     _prepare(out)
     with FileWorker() as worker, TemporaryDirectory(prefix='mobile_vla_') as scratch:
         known = _origins(out, worker)
         try:
             for path in sources:
-                yield from _import_by(worker, path, out, options, seen, known, scratch)
+                yield from _import_by(worker, path, out, options, seen, known, scratch, labels)
         finally:
             worker.close()
             _clear_away(out)
@@ -99,6 +104,7 @@ def _import_by(
     seen: Callable[[Path, int], None],
     known: dict[str, Path],
     scratch: str,
+    labels: Labels,
 ) -> Iterator[ImportResult]:
     """Import the episodes of one source in the other process; add them to the known ones."""
     plain = dataclasses.asdict(options)
@@ -109,14 +115,15 @@ def _import_by(
         return
     for key, origin in origins.items():
         source = path / key
-        more = str(known.get(origin, '')), str(out.absolute()), plain, scratch
         try:
+            said = labels.of(path, key)
+            plain |= {'label': said.get(INSTRUCTION, ''), 'outcome': said.get(OUTCOME, '')}
             found = worker.call(
                 'interop.imports:import_plain',
                 path.absolute(),
                 key,
                 origin,
-                *more,
+                *(str(known.get(origin, '')), str(out.absolute()), plain, scratch),
                 whole=True,
                 step=lambda frames: seen(source, frames),  # noqa: B023
             )
@@ -196,19 +203,23 @@ def import_plain(
 def _again(
     opening: AbstractContextManager[Source], source: Path, path: Path, options: ImportOptions
 ) -> ImportResult:
-    """Give an imported episode the instruction that it would get now, if that is another."""
-    if options.instruction.strip():
+    """Give an imported episode the instruction and outcome that it would get now."""
+    changes = []
+    if options.instruction.strip() or options.label or options.outcome:
         try:
-            with (
-                opening as opened,
-                Episode.open(path, as_recorded=True) as episode,
-            ):
-                before, now = episode.instruction, opened.info['instruction']
+            with opening as opened, Episode.open(path, as_recorded=True) as episode:
+                before = {INSTRUCTION: episode.instruction, OUTCOME: episode.outcome}
+                now = {INSTRUCTION: opened.info[INSTRUCTION]}
         except UserError:
             return _skipped(source, path)
-        if before != now:
-            rewrite_text(path, 'instruction', now)
-            return ImportResult(source, UPDATED, path, f'its instruction was "{before}"')
+        if options.outcome:
+            now[OUTCOME] = options.outcome
+        for name, value in now.items():
+            if before[name] != value:
+                rewrite_text(path, name, value)
+                changes.append(f'its {name} was "{before[name]}"')
+    if changes:
+        return ImportResult(source, UPDATED, path, ', '.join(changes))
     return _skipped(source, path)
 
 
@@ -253,7 +264,7 @@ def _import(
         )
         try:
             opened.copy(writer, lambda: seen(writer.frames))
-            path = writer.close(opened.outcome)
+            path = writer.close(options.outcome or opened.outcome)
         except BaseException:
             writer.discard()
             raise

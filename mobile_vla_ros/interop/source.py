@@ -53,6 +53,8 @@ class ImportOptions:
     :param actions: of the commands: ``PATH`` of three columns, or ``AXIS=COLUMN,…`` (``axes_of``).
     :param colour: order of the values of a pixel in a file of rows: ``rgb`` or ``bgr``; '': that
         of the layout.
+    :param label: the instruction of one episode, whatever the file says; '': none.
+    :param outcome: likewise.
     :raises UserError: for a value out of range.
     """
 
@@ -68,6 +70,8 @@ class ImportOptions:
     images: str = ''
     actions: str = ''
     colour: str = ''
+    label: str = ''
+    outcome: str = ''
 
     def __post_init__(self) -> None:
         known_rule(self.base_command_timeout_s)
@@ -92,15 +96,15 @@ class ImportOptions:
 
     def or_given(self, instruction: str) -> str:
         """
-        Return the file's own instruction, or else the one given for all files.
+        Return the label, else the file's own instruction, else the one given for all files.
 
         :raises UserError: when there is neither.
         """
-        text = instruction.strip() or self.instruction.strip()
+        text = self.label.strip() or instruction.strip() or self.instruction.strip()
         if not text:
             raise UserError(
                 'it contains no instruction',
-                remedy='give --instruction "…" for such files',
+                remedy='give --instruction "…" for such files, or --labels',
             )
         return text
 

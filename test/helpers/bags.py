@@ -112,7 +112,7 @@ def write_bag(folder: Path, messages: list[tuple], storage: str = 'mcap') -> Pat
     """
     folder.parent.mkdir(parents=True, exist_ok=True)
     if storage in ('none', 'bz2', 'lz4'):
-        return _write_ros1(folder.with_suffix('.bag'), messages, storage)
+        return _write_ros1(folder.with_name(f'{folder.name}.bag'), messages, storage)
     with Writer(
         folder, version=Writer.VERSION_LATEST, storage_plugin=StoragePlugin[storage.upper()]
     ) as bag:

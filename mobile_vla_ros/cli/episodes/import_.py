@@ -58,6 +58,8 @@ def add(actions) -> None:
     )
     for name, metavar, kind, words in OPTIONS:
         parser.add_argument(f'--{name}', metavar=metavar, type=kind, help=words)
+    words = 'table of file,instruction,outcome, or pattern of names: {instruction}_{outcome}_{}'
+    parser.add_argument('--labels', default='', metavar='CSV|PATTERN', help=words)
     parser.add_argument('--json', action='store_true', help='print JSON, one object a source')
     parser.set_defaults(run=run)
 
@@ -76,6 +78,7 @@ def run(args: argparse.Namespace) -> int:
             ImportResult,
             import_episodes,
         )
+        from mobile_vla_ros.interop.labels import Labels
         from mobile_vla_ros.interop.source import ImportOptions
     except ModuleNotFoundError as error:
         raise UserError(
@@ -95,12 +98,13 @@ def run(args: argparse.Namespace) -> int:
     if not sources:
         raise nothing_at(source)
     check_options(sources, options)
+    labels = Labels(args.labels)
     with tqdm(total=len(sources), unit='episode', disable=None, leave=False) as bar:
 
         def progress(source: Path, frames: int):
             bar.set_postfix_str(f'{source.name}: {frames} frames')
 
-        for outcome in import_episodes(sources, out, options, progress):
+        for outcome in import_episodes(sources, out, options, progress, labels):
             bar.update()
             counts[outcome.status] = counts.get(outcome.status, 0) + 1
             with bar.external_write_mode():
