@@ -187,17 +187,21 @@ def _rule(episode: Episode) -> CommandRule:
     )
 
 
-def refusal(episode: Episode, accept: Sequence[str] = ACCEPTED_VERDICTS) -> str | None:
+def refusal(
+    episode: Episode, accept: Sequence[str] = ACCEPTED_VERDICTS, *, excluded: bool = False
+) -> str | None:
     """
     Return why an episode must not be learned from, about "it"; None if it may be.
 
     It is excluded or unfinished, its verdict is another, or its content is of no use whatever the
     verdict: no instruction, or an invalid command.
+
+    :param excluded: accept it although somebody excluded it.
     """
     reason = _unusable(episode)
     if reason:
         return reason
-    if episode.excluded:
+    if episode.excluded and not excluded:
         return f'it is excluded: {episode.excluded}'
     if not episode.complete:
         return 'it is unfinished: mobile_vla episodes recover completes it'

@@ -1,0 +1,101 @@
+"""
+Video of LeRobot sets, by PyAV; the only module that opens a video.
+
+The files to read are strangers': whoever reads them does so in another process with limits
+(``episode.catalog.file_worker``).
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from fractions import Fraction
+from pathlib import Path
+from types import SimpleNamespace
+from typing import IO, Any
+
+import av
+import numpy as np
+
+from mobile_vla_ros.errors import UserError, first_line
+from mobile_vla_ros.images.stored import check_size
+
+PIXELS = 'yuv420p'
+KEY_FRAMES = '2'  # every second frame, as LeRobot has it: training reads frames at random
+# Encoder and its options, by the name that people know.
+CODECS = {
+    'h264': ('libx264', {'crf': '23', 'preset': 'veryfast'}),
+    'av1': ('libsvtav1', {'crf': '30', 'preset': '12'}),
+}
+
+
+def about(codec: str) -> dict[str, Any]:
+    """Return what a feature says of its video, by the name of a codec in ``CODECS``."""
+    return {'codec': codec, 'pix_fmt': PIXELS}
+
+
+class VideoWriter:
+    """
+    Writes frames into an MP4 file, frame i at i / fps.
+
+    :param file: open for writing, able to seek.
+    :param codec: one of ``CODECS``.
+    :param size: width and height, both even.
+    :raises UserError: when PyAV has no such encoder.
+    """
+
+    def __init__(self, file: IO[bytes], codec: str, size: tuple[int, int], fps: int) -> None:
+        encoder, options = CODECS[codec]
+        # PyAV wants a name of text, which a file opened by its number has not.
+        plain = SimpleNamespace(write=file.write, seek=file.seek, tell=file.tell, name='')
+        self._container = av.open(plain, 'w', format='mp4')
+        try:
+            options = {'g': KEY_FRAMES, **options}
+            stream: Any = self._container.add_stream(encoder, rate=fps, options=options)
+        except (ValueError, av.error.FFmpegError) as error:
+            raise UserError(
+                f'this PyAV cannot encode {codec}', got=first_line(error), remedy='pip install av'
+            ) from None
+        stream.width, stream.height = size
+        stream.pix_fmt, stream.time_base = PIXELS, Fraction(1, fps)
+        self._stream, self._period, self._count = stream, Fraction(1, fps), 0
+
+    def add(self, rgb: np.ndarray) -> None:
+        """Append an image: (height, width, 3) uint8."""
+        frame = av.VideoFrame.from_ndarray(rgb, 'rgb24')
+        frame.pts, frame.time_base = self._count, self._period
+        self._count += 1
+        self._container.mux(self._stream.encode(frame))
+
+    def close(self) -> None:
+        """Write what is left, and the index."""
+        self._container.mux(self._stream.encode())
+        self._container.close()
+
+
+@contextmanager
+def frames(path: Path, from_s: float) -> Iterator[Iterator[tuple[float, np.ndarray]]]:
+    """
+    Provide the frames of a video from a time on, each with its time.
+
+    :returns: pairs of seconds and (height, width, 3) uint8 BGR, times increasing.
+    :raises UserError: when it is missing or broken, also while it is read.
+    """
+    if not path.is_file():
+        raise UserError(f'the video {path.name} is missing', got=f'no {path}')
+    try:
+        with av.open(str(path), format='mp4') as container:
+            stream = container.streams.video[0]
+            start, base = stream.start_time or 0, stream.time_base
+            container.seek(start + int(from_s / base), stream=stream, backward=True)
+            yield (
+                (float((frame.pts - start) * base), _pixels(frame))
+                for frame in container.decode(stream)
+                if frame.pts is not None and (frame.pts - start) * base > from_s - 1e-3
+            )
+    except (av.error.FFmpegError, IndexError, TypeError, ValueError) as error:
+        raise UserError(f'the video {path.name} cannot be read', got=first_line(error)) from None
+
+
+def _pixels(frame: Any) -> np.ndarray:
+    check_size(frame.width, frame.height)
+    pixels: np.ndarray = frame.to_ndarray(format='bgr24')
+    return pixels
