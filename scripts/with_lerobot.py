@@ -104,7 +104,7 @@ def read_and_train(root: Path, steps: int) -> None:
     print('lerobot', importlib.metadata.version('lerobot'), 'on Python', sys.version.split()[0])
     deltas = {'action': [step / fps for step in range(AHEAD)]}
     windows = deltas | {one: [-step / fps for step in range(BEFORE, -1, -1)] for one in cameras}
-    every = LeRobotDataset('local/set', root=root, delta_timestamps=windows)
+    every = LeRobotDataset('local/set', root=root, delta_timestamps=windows, **_backend())
     seen = []
     for batch in torch.utils.data.DataLoader(every, batch_size=BATCH):
         for name in cameras:
@@ -115,7 +115,7 @@ def read_and_train(root: Path, steps: int) -> None:
     assert seen == list(range(info['total_frames'])), 'every frame once, in order'
     print(f'read {len(seen)} frames of {every.num_episodes} episodes with windows and chunks')
 
-    train = LeRobotDataset('local/set', root=root, delta_timestamps=deltas)
+    train = LeRobotDataset('local/set', root=root, delta_timestamps=deltas, **_backend())
     features = dataset_to_policy_features(train.meta.features)
     config = ACTConfig(
         input_features={k: v for k, v in features.items() if v.type is not FeatureType.ACTION},
@@ -138,6 +138,15 @@ def read_and_train(root: Path, steps: int) -> None:
     print('trained ACT, loss', ' '.join(f'{loss:.2f}' for loss in losses))
 
 
+def _backend() -> dict[str, str]:
+    """Return what decodes video: torchcodec needs an FFmpeg that is installed."""
+    try:
+        import torchcodec.decoders  # noqa: F401
+    except (ImportError, OSError, RuntimeError):
+        return {'video_backend': 'pyav'}
+    return {}
+
+
 def main(argv=None) -> int:
     args = parse(argv)
     if args.inside:
@@ -155,7 +164,7 @@ def main(argv=None) -> int:
         offline = {**os.environ, 'HF_HUB_OFFLINE': '1', 'HF_HOME': folder}
         offline.pop('PYTHONPATH', None)
         steps = ['--steps', str(args.steps)]
-        inside = [python, __file__, '--inside', out, *steps]
+        inside = [python, '-W', 'ignore', __file__, '--inside', out, *steps]
         return subprocess.run(inside, env=offline).returncode
 
 
