@@ -17,6 +17,7 @@ from pathlib import Path
 from mobile_vla_ros.errors import UserError, first_line
 from mobile_vla_ros.interop import bag, hdf5, rosbag
 from mobile_vla_ros.interop.left_out import BESIDE_SQLITE, why_not
+from mobile_vla_ros.interop.lerobot import library as lerobot
 from mobile_vla_ros.interop.source import ImportOptions, Source
 
 GROUP = 'mobile_vla_ros.importers'
@@ -71,6 +72,13 @@ OURS = (
         bag.SUFFIXES,
         bag.METADATA,
         ('image_topic', 'command_topic', 'encoding', 'extra_topics'),
+    ),
+    Importer(
+        'LeRobot',
+        lerobot.open_set,
+        marker=lerobot.MARKER,
+        options=('images', 'actions'),
+        episodes=lerobot.episodes_of,
     ),
 )
 

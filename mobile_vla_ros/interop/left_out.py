@@ -5,15 +5,12 @@ from pathlib import Path
 LFS = b'version https://git-lfs'
 BESIDE_SQLITE = ('-wal', '-shm', '-journal')
 TUB = 'a donkeycar tub, which has no times and other units: drive again and record with ROS'
-LEROBOT = 'a LeRobot data set, which is not read: import the recordings that it was made from'
 POINTER = 'a git-lfs pointer, not the file itself: run git lfs pull'
 
 
 def why_not(path: Path) -> str:
     """Return why a file or folder cannot be imported, and the remedy; '' if nothing is known."""
     if path.is_dir():
-        if (path / 'meta' / 'info.json').is_file():
-            return LEROBOT
         if (path / 'manifest.json').is_file() and any(path.glob('*.catalog')):
             return TUB
         return ''

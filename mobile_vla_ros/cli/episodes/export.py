@@ -5,8 +5,6 @@ import json
 import sys
 from pathlib import Path
 
-from mobile_vla_ros.errors import UserError
-
 
 def add(actions) -> None:
     """Add the action to those of `mobile_vla episodes`."""
@@ -60,12 +58,15 @@ def run(args: argparse.Namespace) -> int:
 
     from mobile_vla_ros.episode.storage.reader import episodes_at
     from mobile_vla_ros.interop.export import exported
+    from mobile_vla_ros.interop.lerobot.library import load
 
     out, paths = args.out.expanduser(), episodes_at(args.path)
     excluded = args.path.expanduser().is_file()
     notes: list[str] = []
     if args.format == 'lerobot':
-        results = _lerobot(args, paths, out, excluded, notes)
+        lerobot = load('export')
+        wanted = lerobot.Wanted(args.video, args.fps, args.state, args.actions)
+        results = lerobot.exported(paths, out, wanted, excluded=excluded, note=notes.append)
     else:
         results = exported(paths, out, args.format, excluded=excluded)
     counts = dict.fromkeys(('exported', 'skipped', 'failed'), 0)
@@ -81,14 +82,3 @@ def run(args: argparse.Namespace) -> int:
         print(f'{out}: ' + ', '.join(f'{count} {status}' for status, count in counts.items()))
         print(*notes, sep='\n', end='\n' * bool(notes))
     return int(counts['failed'] > 0)
-
-
-def _lerobot(args, paths, out, excluded, notes):
-    try:
-        from mobile_vla_ros.interop.lerobot.export import Wanted, exported
-    except ModuleNotFoundError as error:
-        raise UserError(
-            f'LeRobot sets need the library {error.name}', remedy='pip install pyarrow av'
-        ) from None
-    wanted = Wanted(args.video, args.fps, args.state, args.actions)
-    return exported(paths, out, wanted, excluded=excluded, note=notes.append)

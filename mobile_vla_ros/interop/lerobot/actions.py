@@ -5,8 +5,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from mobile_vla_ros.errors import UserError, did_you_mean
+from mobile_vla_ros.errors import UserError
 from mobile_vla_ros.interop.lerobot.layout import AXIS_NAMES
+from mobile_vla_ros.interop.source import axes_of
 from mobile_vla_ros.types import TWIST_AXES
 
 # Known names: ours, those of LeKiwi, and those of EarthRover.
@@ -40,23 +41,14 @@ def parse(text: str) -> list[Axis]:
     :raises UserError: for anything else.
     """
     found = []
-    for one in filter(None, text.split(',')):
-        axis, _, value = (part.strip() for part in one.partition('='))
-        name, _, factor = (part.strip() for part in value.partition('*'))
-        if axis not in TWIST_AXES or not name:
-            raise UserError(
-                'an action is not understood',
-                got=repr(one),
-                expected=f'AXIS=NAME or AXIS=NAME*FACTOR; an axis is one of '
-                f'{", ".join(TWIST_AXES)}',
-                remedy=did_you_mean(axis, TWIST_AXES),
-            )
+    for axis, column in axes_of(text).items():
+        name, _, factor = (part.strip() for part in column.partition('*'))
         try:
             found.append(Axis(axis, name, float(factor or 1)))
         except ValueError:
             raise UserError('a factor is not a number', got=repr(factor)) from None
-    if min(len({one.axis for one in found}), len({one.name for one in found})) < len(found):
-        raise UserError('an axis or a name is given twice', got=repr(text))
+    if text and (not found or len({one.name for one in found}) < len(found)):
+        raise UserError('actions cannot be mapped so', got=text, expected='AXIS=NAME*FACTOR,…')
     return found
 
 

@@ -482,7 +482,7 @@ def _whole_statistics(
         file = hidden / layout.DATA.format(**layout.place(number))
         table = pq.read_table(file, columns=names)
         for name in names:
-            pieces[name].append(layout.values(table.column(name)))
+            pieces[name] += map(layout.values, table.column(name).chunks)
     stats = {name: statistics.of_values(np.concatenate(pieces.pop(name))) for name in names}
     episodes = [one for entry in entries for one in entry['episodes']]
     histogram = np.sum([one['histogram'] for one in episodes], axis=0)

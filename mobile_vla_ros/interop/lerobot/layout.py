@@ -129,16 +129,13 @@ def schema(found: Features) -> pa.Schema:
     return pa.schema(fields, {'huggingface': json.dumps({'info': {'features': described}})})
 
 
-def values(column: pa.ChunkedArray) -> np.ndarray:
+def values(column: pa.Array) -> np.ndarray:
     """Return a column of numbers, (N,) or, of lists of one length, (N, n)."""
-    flat = column.combine_chunks()
-    if isinstance(flat, pa.ChunkedArray):  # no rows
-        flat = pa.concat_arrays(flat.chunks) if flat.num_chunks else pa.array([], flat.type)
-    if not pa.types.is_nested(flat.type):
-        found: np.ndarray = flat.to_numpy(zero_copy_only=False)
-        return found
-    inner: np.ndarray = flat.flatten().to_numpy(zero_copy_only=False)
-    return inner.reshape(len(flat), -1)
+    if pa.types.is_nested(column.type):
+        inner: np.ndarray = column.flatten().to_numpy(zero_copy_only=False)
+        return inner.reshape(len(column), -1)
+    found: np.ndarray = column.to_numpy(zero_copy_only=False)
+    return found
 
 
 def tasks_table(tasks: Sequence[str]) -> pa.Table:

@@ -6,7 +6,6 @@ The files to read are strangers': whoever reads them does so in another process 
 """
 
 from collections.abc import Iterator
-from contextlib import contextmanager
 from fractions import Fraction
 from pathlib import Path
 from types import SimpleNamespace
@@ -71,31 +70,35 @@ class VideoWriter:
         self._container.close()
 
 
-@contextmanager
-def frames(path: Path, from_s: float) -> Iterator[Iterator[tuple[float, np.ndarray]]]:
+def at(path: Path, times_s: np.ndarray, tolerance_s: float) -> Iterator[np.ndarray]:
     """
-    Provide the frames of a video from a time on, each with its time.
+    Yield the frames of a video at some times.
 
-    :returns: pairs of seconds and (height, width, 3) uint8 BGR, times increasing.
-    :raises UserError: when it is missing or broken, also while it is read.
+    :param times_s: (N,) increasing, N > 0.
+    :returns: (height, width, 3) uint8 BGR each.
+    :raises UserError: when the video is missing or broken, or has no frame at a time.
     """
     if not path.is_file():
         raise UserError(f'the video {path.name} is missing', got=f'no {path}')
+    wanted = iter(times_s.tolist())
     try:
         with av.open(str(path), format='mp4') as container:
             stream = container.streams.video[0]
-            start, base = stream.start_time or 0, stream.time_base
-            container.seek(start + int(from_s / base), stream=stream, backward=True)
-            yield (
-                (float((frame.pts - start) * base), _pixels(frame))
-                for frame in container.decode(stream)
-                if frame.pts is not None and (frame.pts - start) * base > from_s - 1e-3
-            )
+            base, start = stream.time_base, stream.start_time or 0
+            assert base is not None, 'a stream of MP4 has one'
+            first = start + int((times_s[0] - tolerance_s) / base)
+            container.seek(max(first, start), stream=stream, backward=True)
+            time_s = next(wanted)
+            for frame in container.decode(stream):
+                found_s = float(((frame.pts or 0) - start) * base)
+                if found_s < time_s - tolerance_s:
+                    continue
+                if found_s > time_s + tolerance_s:
+                    break
+                check_size(frame.width, frame.height)
+                yield frame.to_ndarray(format='bgr24')
+                if (time_s := next(wanted, -1.0)) < 0:
+                    return
     except (av.error.FFmpegError, IndexError, TypeError, ValueError) as error:
         raise UserError(f'the video {path.name} cannot be read', got=first_line(error)) from None
-
-
-def _pixels(frame: Any) -> np.ndarray:
-    check_size(frame.width, frame.height)
-    pixels: np.ndarray = frame.to_ndarray(format='bgr24')
-    return pixels
+    raise UserError(f'the video {path.name} lacks frames', got=f'none at {time_s:.3f} s')
