@@ -84,6 +84,7 @@ class _Setup:
     video: str
     state: str
     proposals: bool
+    robot: str
 
     def features(self) -> layout.Features:
         about_video = video.about(self.video) if self.video else None
@@ -244,6 +245,7 @@ def _setup(contents: Mapping[Path, Content], wanted: Wanted) -> _Setup:
         wanted.video,
         wanted.state,
         any(one.proposals for one in found),
+        found[0].robot if len({one.robot for one in found}) == 1 else '',
     )
 
 
@@ -463,7 +465,7 @@ def _finish(hidden: Path, setup: _Setup, entries: Sequence[Mapping[str, Any]]) -
     pq.write_table(layout.tasks_table(tasks), hidden / layout.TASKS)
     texts = {
         layout.STATS: statistics.plain(_whole_statistics(hidden, found, entries)),
-        layout.INFO: layout.info(found, setup.fps, lengths, len(tasks)),
+        layout.INFO: layout.info(found, setup.fps, lengths, len(tasks), setup.robot),
     }
     for name, content_ in texts.items():
         (hidden / name).write_text(json.dumps(content_, indent=4) + '\n', encoding='utf-8')

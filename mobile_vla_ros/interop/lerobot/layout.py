@@ -157,17 +157,20 @@ def tasks_table(tasks: Sequence[str]) -> pa.Table:
     return table.replace_schema_metadata({'pandas': json.dumps(pandas)})
 
 
-def info(found: Features, fps: int, lengths: Sequence[int], tasks: int) -> dict[str, Any]:
+def info(
+    found: Features, fps: int, lengths: Sequence[int], tasks: int, robot: str
+) -> dict[str, Any]:
     """
     Return the content of ``INFO``.
 
     :param lengths: frames of each episode.
     :param tasks: how many tasks there are.
+    :param robot: its type; '': unknown.
     """
     has_video = any(one['dtype'] == 'video' for one in found.values())
     return {
         'codebase_version': VERSION,
-        'robot_type': None,
+        'robot_type': robot or None,
         'total_episodes': len(lengths),
         'total_frames': sum(lengths),
         'total_tasks': tasks,

@@ -37,16 +37,16 @@ class Content:
 
     :param rate_hz: the camera's own.
     :param size: width and height of its first image.
-    :param axes: those on which a command is not zero.
-    :param odometry, proposals: whether it has any.
+    :param axes: those on which the command at some frame is not zero.
+    :param proposals: whether it has any; robot: its name, or ''.
     :param cameras: those beside the main one.
     """
 
     rate_hz: float
     size: tuple[int, int]
     axes: tuple[str, ...]
-    odometry: bool
     proposals: bool
+    robot: str
     cameras: tuple[str, ...]
 
 
@@ -66,13 +66,14 @@ def content(episode: Episode, *, excluded: bool = False) -> Content:
         raise UserError(
             f'{episode.path} is broken at frame 0', got=error.reason, expected='an image'
         ) from None
-    used = (episode.commands.twist != 0).any(axis=0)
+    time_ns, _ = times_of(episode)
+    used = (episode.command_log().at(time_ns)[0] != 0).any(axis=0)
     return Content(
-        median_rate_hz(times_of(episode)[0]),
+        median_rate_hz(time_ns),
         (header.width, header.height),
         tuple(axis for axis, is_used in zip(TWIST_AXES, used, strict=True) if is_used),
-        episode.odometry is not None,
         episode.proposals is not None and len(episode.proposals) > 0,
+        str(episode.attributes.get('robot', '')),
         tuple(episode.cameras)[1:],
     )
 
