@@ -15,7 +15,8 @@ from importlib.metadata import entry_points
 from pathlib import Path
 
 from mobile_vla_ros.errors import UserError, first_line
-from mobile_vla_ros.interop import bag, hdf5, rosbag
+from mobile_vla_ros.interop import hdf5
+from mobile_vla_ros.interop.bags import bag, rosbag
 from mobile_vla_ros.interop.left_out import BESIDE_SQLITE, why_not
 from mobile_vla_ros.interop.lerobot import library as lerobot
 from mobile_vla_ros.interop.source import ImportOptions, Source

@@ -24,8 +24,8 @@ from bags import (
 )
 from mcap_records import channel, chunk, mcap, message, record, records_of
 from mobile_vla_ros.episode.timing.timeline import segments
-from mobile_vla_ros.interop import bag_files
-from mobile_vla_ros.interop.bag_files import MAX_BYTES
+from mobile_vla_ros.interop.bags import bag_files
+from mobile_vla_ros.interop.bags.bag_files import MAX_BYTES
 from mobile_vla_ros.interop.imports import FAILED, IMPORTED
 from mobile_vla_ros.interop.source import ImportOptions
 

@@ -17,8 +17,8 @@ from mobile_vla_ros.episode.storage.schema import FRAMES, MAX_TIME, loss, messag
 from mobile_vla_ros.episode.storage.writer import EpisodeWriter
 from mobile_vla_ros.errors import UserError
 from mobile_vla_ros.images import messages as images
-from mobile_vla_ros.interop.bag import Bag, Received
-from mobile_vla_ros.interop.bag_files import Topic
+from mobile_vla_ros.interop.bags.bag import Bag, Received
+from mobile_vla_ros.interop.bags.bag_files import Topic
 from mobile_vla_ros.interop.export import PROPOSAL_TOPIC
 from mobile_vla_ros.interop.source import ImportOptions, Source
 from mobile_vla_ros.types import NANOSECONDS, Command

@@ -11,7 +11,7 @@ from rosbags.convert.converter import migrate_bytes
 from rosbags.typesys import Stores, get_typestore
 
 from mobile_vla_ros.errors import UserError, first_line
-from mobile_vla_ros.interop.bag_files import (
+from mobile_vla_ros.interop.bags.bag_files import (
     CDR,
     MAX_BYTES,
     BagFile,
@@ -22,7 +22,7 @@ from mobile_vla_ros.interop.bag_files import (
     inflate,
     inflate_file,
 )
-from mobile_vla_ros.interop.ros1_file import ROS1, Ros1File
+from mobile_vla_ros.interop.bags.ros1_file import ROS1, Ros1File
 from mobile_vla_ros.types import NANOSECONDS
 
 SUFFIXES = ('.mcap', '.db3', '.bag', '.mcap.zstd', '.db3.zstd')

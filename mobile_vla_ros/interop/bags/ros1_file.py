@@ -16,7 +16,7 @@ import lz4.frame
 from rosbags.typesys.msg import normalize_msgtype
 
 from mobile_vla_ros.errors import UserError
-from mobile_vla_ros.interop.bag_files import MAX_BYTES, MAX_PARTS, Message, Topic, too_large
+from mobile_vla_ros.interop.bags.bag_files import MAX_BYTES, MAX_PARTS, Message, Topic, too_large
 from mobile_vla_ros.types import NANOSECONDS
 
 MAGIC = b'#ROSBAG V2.0\n'
